@@ -1,0 +1,155 @@
+"""Format 2: records, one JSON line per score.
+
+A record says everything needed to repeat, recompute and compare one number: what was measured (model, layer, head, task, split,
+metric), the value with its interval, the counts it derives from per block of utterances, the search it came from, and what it was
+computed with. Values are fractions; tables turn them into percent.
+
+Counts come in two forms, told apart by their keys:
+
+* a ratio of sums (accuracy, WER, CER): ``block`` (hashed speaker names), ``numerator`` and ``denominator``, one entry a block;
+* trials (EER): ``block``, and one entry a trial in ``enroll`` and ``test`` (positions in ``block``), ``target`` (0 or 1) and
+  ``rank`` (dense rank of the score, ascending). The EER depends on the scores through their ranks only, so nothing is lost.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from probe.errors import ProbeError
+from probe.files import canonical_json, write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One score.
+
+    Attributes:
+        model: the model as it was named on the command line.
+        revision: resolved commit, seed of random weights, or version of a spectral front-end.
+        layer: ``0``..``N``, ``final``, ``conv``.
+        layer_index: position of the layer in its model, from 0; orders tables and curves.
+        n_layers: number of layers of the model in the store.
+        head: what was trained or the scoring backend: ``linear``, ``ctc-bilstm``, ``cosine-standardised`` ...
+        task, task_version, kind: the question and its kind.
+        corpus: name of the manifest.
+        condition: what was done to the audio.
+        train_domain, test_domain: empty unless the task crosses domains.
+        split: ``dev`` or ``test``.
+        seed: of the head's training and of the bootstrap.
+        metric: ``accuracy``, ``wer``, ``cer``, ``eer``.
+        value: fraction, or None where the score cannot be had (``note`` says why).
+        low, high: 95 % interval, None where there are too few blocks.
+        n: utterances or trials.
+        n_blocks: blocks (speakers; utterances where no speaker is known).
+        counts: see the module.
+        higher_is_better: direction of ``metric``.
+        select_by: metric whose dev value picks the layer (and the head's settings).
+        headline: whether this head is the one that the model x task table shows.
+        chosen: the settings picked on dev.
+        search: every setting tried, each with its dev score.
+        excluded: utterances left out, by reason.
+        note: why there is no value, or what a reader must know.
+        recipe, task_sha256, manifest_sha256, trials_sha256: hashes of what the number rests on.
+        code: version and commit; packages: versions; device; seconds.
+    """
+
+    model: str
+    revision: str
+    layer: str
+    layer_index: int
+    n_layers: int
+    head: str
+    task: str
+    task_version: int
+    kind: str
+    corpus: str
+    condition: str = "clean"
+    train_domain: str = ""
+    test_domain: str = ""
+    split: str
+    seed: int
+    metric: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int
+    n_blocks: int
+    counts: dict[str, Any] = field(default_factory=dict)
+    higher_is_better: bool
+    select_by: str
+    headline: bool = True
+    chosen: dict[str, Any] = field(default_factory=dict)
+    search: list[dict[str, Any]] = field(default_factory=list)
+    excluded: dict[str, int] = field(default_factory=dict)
+    note: str = ""
+    recipe: str
+    task_sha256: str
+    manifest_sha256: str
+    trials_sha256: str = ""
+    code: dict[str, str] = field(default_factory=dict)
+    packages: dict[str, str] = field(default_factory=dict)
+    device: str = ""
+    seconds: float = 0.0
+    format: int = FORMAT
+
+
+FIELDS = {item.name for item in fields(Record)}
+
+
+def hashed_block(name: str) -> str:
+    """The name under which a speaker (or utterance) stands in a record: 12 hex digits of its sha256."""
+    return hashlib.sha256(name.encode()).hexdigest()[:12]
+
+
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """Writes one JSON line per record, replacing ``path`` atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, "".join(canonical_json(asdict(record)) + "\n" for record in records).encode())
+
+
+def iterate_records(path: Path | str) -> Iterator[Record]:
+    """Records of one ``.jsonl`` file or of every one in a folder, in the order of file names and lines.
+
+    Raises:
+        ProbeError: nothing there, a line that is no record, or one of another format version.
+    """
+    path = Path(path)
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    if not files or not files[0].exists():
+        raise ProbeError(f"{path}: no records (*.jsonl) here. Run `probe run` or `probe bench` first, or name its --to folder.")
+    for file in files:
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+            where = f"{file} line {number}"
+            try:
+                values = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ProbeError(f"{where}: not JSON ({error}). Remove the file and run its task again.") from error
+            found = values.get("format") if isinstance(values, dict) else None
+            if found != FORMAT:
+                raise ProbeError(f"{where}: record format {found}; this version reads {FORMAT}. Run its task again.")
+            if values.keys() != FIELDS:
+                odd = sorted(values.keys() ^ FIELDS)
+                raise ProbeError(f"{where}: fields {odd} missing or unknown. Run its task again.")
+            yield Record(**values)
+
+
+def read_records(path: Path | str) -> "pd.DataFrame":
+    """A tidy table with one row per record and the fields of `Record` as columns.
+
+    Args:
+        path: a ``.jsonl`` file or a folder of them.
+
+    Raises:
+        ProbeError: see `iterate_records`.
+    """
+    import pandas as pd
+
+    return pd.DataFrame([asdict(record) for record in iterate_records(path)])
