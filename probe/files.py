@@ -8,6 +8,8 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+from probe.errors import ProbeError
+
 BLOCK_BYTES = 1 << 20
 
 
@@ -67,3 +69,17 @@ def sha256_of_json(value: Any) -> str:
 def file_name(text: str) -> str:
     """``text`` as one component of a path: ``random:org/name`` becomes ``random--org--name``."""
     return re.sub(r"[^A-Za-z0-9._+=@-]+", "--", text).strip("-.") or "unnamed"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file's object.
+
+    Raises:
+        ProbeError: not there, or not readable as JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ProbeError(f"{path}: not there; expected a folder that `probe extract` wrote.") from error
+    except (OSError, ValueError) as error:
+        raise ProbeError(f"{path}: cannot be read as JSON ({error}). Remove it and run `probe extract` again.") from error

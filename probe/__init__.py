@@ -1,0 +1,77 @@
+"""layerprobe: per-layer features of pretrained speech models, probes on every layer, tables with error bars.
+
+    import probe
+    probe.extract("facebook/wav2vec2-base", "corpus.csv", "features/", view="meanstd")
+    layer = probe.open_store("features/", layer="6")          # layer.values, layer.keys
+    probe.run("speaker-id", "facebook/wav2vec2-base", "corpus.csv", "features/", "results/")
+    table = probe.read_records("results/")                     # a pandas DataFrame
+
+Names are looked up when they are used, so ``import probe`` loads no heavy library.
+"""
+
+import importlib
+import os
+from typing import TYPE_CHECKING, Any
+
+from probe.version import __version__
+
+# OpenMP threads that spin while they wait make short operations a hundred times slower as soon as another process wants the same
+# cores (docs/decisions.md). Has an effect where torch is not loaded yet; the environment's own setting stays.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+if TYPE_CHECKING:
+    from probe.data.corpus import load_corpus
+    from probe.errors import ProbeError
+    from probe.evaluation.run import run
+    from probe.extraction.extract import extract
+    from probe.heads.ctc import CTCProbe
+    from probe.heads.linear import LinearProbe
+    from probe.measures.uncertainty import paired_difference
+    from probe.models.catalogue import open_model
+    from probe.pipeline import bench, demo
+    from probe.records import read_records
+    from probe.reporting.tables import write_tables
+    from probe.store.folder import open_store
+
+_HOMES = {
+    "CTCProbe": "probe.heads.ctc",
+    "LinearProbe": "probe.heads.linear",
+    "ProbeError": "probe.errors",
+    "bench": "probe.pipeline",
+    "demo": "probe.pipeline",
+    "extract": "probe.extraction.extract",
+    "load_corpus": "probe.data.corpus",
+    "open_model": "probe.models.catalogue",
+    "open_store": "probe.store.folder",
+    "paired_difference": "probe.measures.uncertainty",
+    "read_records": "probe.records",
+    "run": "probe.evaluation.run",
+    "write_tables": "probe.reporting.tables",
+}
+
+__all__ = [
+    "CTCProbe",
+    "LinearProbe",
+    "ProbeError",
+    "__version__",
+    "bench",
+    "demo",
+    "extract",
+    "load_corpus",
+    "open_model",
+    "open_store",
+    "paired_difference",
+    "read_records",
+    "run",
+    "write_tables",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'probe' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""Audio and labels in: manifests, corpora, decoding, the synthetic corpus."""

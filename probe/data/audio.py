@@ -1,0 +1,144 @@
+"""Decoding: a file's bytes -> mono float32 samples at the rate a model wants.
+
+libsndfile accepts truncated WAV, header-only files, NaN samples and absurd rates without a word, so each is checked here. The bytes
+that are hashed are the bytes that are decoded. Resampling is soxr HQ (torchaudio's default aliases an 8.5 kHz tone at -11 dB when
+going from 48 to 16 kHz, soxr HQ at -136 dB).
+"""
+
+import hashlib
+import io
+import stat
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from probe.errors import UtteranceError
+
+SETTINGS = {"decoder": "soundfile", "downmix": "mean", "resampler": "soxr HQ"}
+RATES_HZ = (1000, 768_000)
+LONGEST_S = 8 * 3600
+BLOCK_SAMPLES = 1 << 20
+# Manifests round durations to a tenth of a second at worst.
+DURATION_TOLERANCE = (0.1, 0.01)
+# Formats whose header states the exact number of samples; for mp3 it is an estimate, for a truncated ogg 2^63-1.
+EXACT_LENGTH = {"WAV", "WAVEX", "FLAC", "AIFF", "AU", "NIST", "CAF", "W64", "RF64"}
+
+
+@dataclass(frozen=True)
+class Audio:
+    """A decoded file.
+
+    Attributes:
+        samples: (time,) float32 at the rate that was asked for.
+        sha256: of the file's bytes.
+        file_bytes, mtime_ns: size and time of change of the file, hints that it is unchanged.
+        native_rate_hz: the file's own rate.
+        duration_s: seconds at the native rate.
+    """
+
+    samples: np.ndarray
+    sha256: str
+    file_bytes: int
+    mtime_ns: int
+    native_rate_hz: int
+    duration_s: float
+
+
+def load_audio(path: Path, rate_hz: int, duration_s: float | None = None) -> Audio:
+    """A file's audio, down-mixed to mono and resampled to ``rate_hz``.
+
+    Args:
+        duration_s: seconds that the manifest promises; a file that lasts longer or shorter is refused.
+
+    Raises:
+        UtteranceError: unreadable, empty, truncated, non-finite, or not as long as promised.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UtteranceError("not a regular file")
+        content = path.read_bytes()
+    except OSError as error:
+        raise UtteranceError(f"cannot be read: {error.strerror}") from error
+    if not content:
+        raise UtteranceError("the file is empty (0 bytes)")
+    _refuse_truncated_wav(content)
+    samples, native_rate_hz = _decode(content)
+    seconds = len(samples) / native_rate_hz
+    if duration_s is not None:
+        _compare_durations(seconds, duration_s)
+    if native_rate_hz != rate_hz:
+        samples = soxr.resample(samples, native_rate_hz, rate_hz, quality="HQ")
+    digest = hashlib.sha256(content).hexdigest()
+    return Audio(np.ascontiguousarray(samples), digest, status.st_size, status.st_mtime_ns, native_rate_hz, seconds)
+
+
+def _decode(content: bytes) -> tuple[np.ndarray, int]:
+    """((time,) float32 mean of the channels, rate in Hz)."""
+    blocks: list[np.ndarray] = []
+    n_samples = 0
+    try:
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            rate_hz, container, promised = file.samplerate, file.format, file.frames
+            if not RATES_HZ[0] <= rate_hz <= RATES_HZ[1]:
+                raise UtteranceError(f"sample rate {rate_hz} Hz; expected {RATES_HZ[0]} to {RATES_HZ[1]} Hz")
+            while len(block := file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)):
+                n_samples += len(block)
+                if n_samples > LONGEST_S * rate_hz:
+                    raise UtteranceError(f"longer than {LONGEST_S // 3600} hours; cut it into utterances")
+                blocks.append(block.mean(axis=1))
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise UtteranceError(f"cannot be decoded: {str(error).rstrip('.')}") from error
+    if n_samples == 0:
+        raise UtteranceError("no samples in it (a header alone)")
+    if container in EXACT_LENGTH and n_samples < promised:
+        raise UtteranceError(f"truncated: the header promises {promised} samples, {n_samples} are there")
+    samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+    if not np.isfinite(samples).all():
+        raise UtteranceError(f"{np.count_nonzero(~np.isfinite(samples))} samples are NaN or infinite")
+    return samples, rate_hz
+
+
+def _refuse_truncated_wav(content: bytes) -> None:
+    """Raises where a WAV's data chunk is shorter than its header says (libsndfile reads on without a word)."""
+    if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
+        return
+    position = 12
+    while position + 8 <= len(content):
+        name, size = struct.unpack_from("<4sI", content, position)
+        position += 8
+        if name == b"data":
+            there = len(content) - position
+            # 0 and 2^32-1 are written by programs that stream and do not know the length yet.
+            if there < size < 0xFFFF_FF00:
+                raise UtteranceError(f"truncated: the WAV header promises {size} bytes of audio, {there} are there")
+            return
+        position += size + size % 2
+    raise UtteranceError("truncated: a WAV file without a data chunk")
+
+
+def _compare_durations(found_s: float, promised_s: float) -> None:
+    tolerance_s = max(DURATION_TOLERANCE[0], DURATION_TOLERANCE[1] * promised_s)
+    if abs(found_s - promised_s) <= tolerance_s:
+        return
+    if found_s < promised_s:
+        guess = "is this column in samples?" if promised_s > 500 * found_s else "is the file truncated?"
+    else:
+        guess = "is the manifest from another version of the file?"
+    raise UtteranceError(f"duration_s is {promised_s:g} in the manifest, the audio lasts {found_s:g} s; {guess}")
+
+
+def header_duration_s(path: Path) -> float | None:
+    """Seconds that a file's header claims: good for plans and estimates only. None where it claims nothing usable."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return None
+        info = soundfile.info(path)
+    except (soundfile.LibsndfileError, RuntimeError, OSError):
+        return None
+    seconds = info.frames / info.samplerate if info.samplerate > 0 else -1.0
+    return seconds if 0 < seconds <= LONGEST_S else None

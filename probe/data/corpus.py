@@ -1,0 +1,256 @@
+"""Corpora: utterances from a CSV manifest or a LibriSpeech folder.
+
+A manifest is UTF-8 CSV with the columns ``path,text,speaker,domain,split,duration_s`` and any others; ``path`` is relative to the
+manifest, an empty value means unknown, an optional ``id`` column names utterances (otherwise the path does).
+"""
+
+import csv
+import hashlib
+import io
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from probe.errors import ProbeError
+
+COLUMNS = ("path", "text", "speaker", "domain", "split", "duration_s")
+SPLITS = ("train", "dev", "test", "noise")
+LIBRISPEECH = "librispeech:"
+MOST_PROBLEMS_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One manifest row.
+
+    Attributes:
+        key: unique name in the corpus: the ``id`` column, otherwise the path as the manifest has it.
+        path: the audio file.
+        duration_s: seconds, None where the manifest does not say.
+        extra: the manifest's further columns.
+    """
+
+    key: str
+    path: Path
+    text: str
+    speaker: str
+    domain: str
+    split: str
+    duration_s: float | None = None
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    def label(self, column: str) -> str:
+        """The value of one of the manifest's columns, empty where unknown."""
+        if column in ("text", "speaker", "domain", "split"):
+            return getattr(self, column)
+        return self.extra.get(column, "")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A manifest that has been read and found sound.
+
+    Attributes:
+        name: the manifest's stem, or the LibriSpeech subsets.
+        sha256: of the manifest's bytes (LibriSpeech: of its rows).
+        utterances: in manifest order, rows of split ``noise`` left out.
+        columns: names that `Utterance.label` knows here.
+    """
+
+    name: str
+    sha256: str
+    utterances: tuple[Utterance, ...]
+    columns: tuple[str, ...]
+
+    def limited(self, limit: int | None) -> "Corpus":
+        """At most ``limit`` utterances of each split: the same ones every time, spread over the manifest.
+
+        They are the ones whose keys have the smallest hashes, so rows appended to the manifest displace few of them.
+        """
+        if limit is None:
+            return self
+        taken: set[str] = set()
+        left = Counter(dict.fromkeys(SPLITS, limit))
+        for utterance in sorted(self.utterances, key=lambda item: hashlib.sha256(item.key.encode()).digest()):
+            if left[utterance.split] > 0:
+                left[utterance.split] -= 1
+                taken.add(utterance.key)
+        chosen = tuple(item for item in self.utterances if item.key in taken)
+        return Corpus(self.name, self.sha256, chosen, self.columns)
+
+
+def load_corpus(source: Path | str) -> Corpus:
+    """The corpus in a CSV manifest or, with ``librispeech:ROOT#subset,subset``, in a LibriSpeech folder.
+
+    Raises:
+        ProbeError: no such file, wrong encoding, missing columns, duplicate ids, the same file in two splits, unknown splits,
+            unreadable durations, missing audio files; up to eight problems are named with their lines.
+    """
+    text = os.fspath(source)
+    if text.startswith(LIBRISPEECH):
+        return _librispeech(text)
+    manifest = Path(text)
+    content = _read_manifest(manifest)
+    rows = _rows(manifest, content)
+    problems: list[str] = []
+    utterances = list(_utterances(manifest, rows, problems))
+    if problems:
+        rest = len(problems) - MOST_PROBLEMS_SHOWN
+        more = [f"... and {rest} more problems"] if rest > 0 else []
+        raise ProbeError("\n".join(problems[:MOST_PROBLEMS_SHOWN] + more))
+    speech = tuple(item for item in utterances if item.split != "noise")
+    columns = tuple(name for name in rows[0][1] if name not in ("path", "id", "duration_s")) if rows else ()
+    if not speech:
+        raise ProbeError(f"{manifest}: no utterances; expected rows with split train, dev or test.")
+    return Corpus(manifest.stem, hashlib.sha256(content).hexdigest(), speech, columns)
+
+
+def _read_manifest(manifest: Path) -> bytes:
+    if not manifest.is_file():
+        found = "is a folder" if manifest.is_dir() else "does not exist"
+        hint = f" For a LibriSpeech folder write {LIBRISPEECH}{manifest}#dev-clean,test-clean." if manifest.is_dir() else ""
+        raise ProbeError(f"{manifest}: {found}; expected a CSV manifest with the columns {','.join(COLUMNS)}.{hint}")
+    return manifest.read_bytes()
+
+
+def _rows(manifest: Path, content: bytes) -> list[tuple[int, dict[str, str]]]:
+    """(line, column -> value) of each data row."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ProbeError(
+            f"{manifest} line {line}: byte {content[error.start]:#04x} is not UTF-8. Save the manifest as UTF-8."
+        ) from error
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise ProbeError(f"{manifest} line {line}: a NUL character; is this a CSV file (or UTF-16)? Save it as UTF-8 text.")
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[tuple[int, dict[str, str]]] = []
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        _check_header(manifest, header)
+        for values in reader:
+            if not any(values):
+                continue
+            if len(values) != len(header):
+                raise ProbeError(
+                    f"{manifest} line {reader.line_num}: {len(values)} fields; the header has {len(header)}. "
+                    "Put text that contains commas in double quotes."
+                )
+            rows.append((reader.line_num, dict(zip(header, values, strict=True))))
+    except csv.Error as error:
+        raise ProbeError(f"{manifest} line {reader.line_num}: not readable as CSV ({error}). Mind the double quotes.") from error
+    return rows
+
+
+def _check_header(manifest: Path, header: list[str]) -> None:
+    missing = [name for name in COLUMNS if name not in header]
+    if missing:
+        raise ProbeError(
+            f"{manifest} line 1: column {', '.join(missing)} missing; found {', '.join(header) or 'an empty file'}. "
+            f"Expected {','.join(COLUMNS)} and any others; add the column and leave it empty where a value is unknown."
+        )
+    twice = sorted(name for name, count in Counter(header).items() if count > 1)
+    if twice:
+        raise ProbeError(f"{manifest} line 1: column {', '.join(twice)} stands there twice. Rename one of them.")
+
+
+def _utterances(manifest: Path, rows: list[tuple[int, dict[str, str]]], problems: list[str]) -> Iterable[Utterance]:
+    """Utterances of the rows; what is wrong with a row is appended to ``problems``."""
+    line_of_key: dict[str, int] = {}
+    first_use: dict[str, tuple[int, str]] = {}
+    for line, row in rows:
+        where = f"{manifest} line {line}"
+        if not row["path"].strip():
+            problems.append(f"{where}: path is empty. Name an audio file or remove the row.")
+            continue
+        path = Path(os.path.normpath(manifest.parent / row["path"]))
+        key = row.get("id") or os.path.normpath(row["path"])
+        split = row["split"]
+        if split not in SPLITS:
+            problems.append(f"{where}: split {split!r}; expected one of {', '.join(SPLITS)}.")
+        if key in line_of_key:
+            problems.append(
+                f"{where}: id {key!r} stands on line {line_of_key[key]} already. Remove one row, or tell them apart in a column id."
+            )
+        other_line, other_split = first_use.setdefault(os.fspath(path), (line, split))
+        if other_split != split:
+            problems.append(
+                f"{where}: {row['path']} is in split {split!r} here and in {other_split!r} on line {other_line}. "
+                "A recording may be in one split only, otherwise the test is not a test; remove one of the rows."
+            )
+        if not path.exists():
+            problems.append(f"{where}: {path} does not exist; paths are relative to the manifest. Correct it or remove the row.")
+        line_of_key.setdefault(key, line)
+        extra = {name: value for name, value in row.items() if name not in COLUMNS and name != "id"}
+        duration_s = _duration(where, row["duration_s"], problems)
+        yield Utterance(key, path, row["text"], row["speaker"], row["domain"], split, duration_s, extra)
+
+
+def _duration(where: str, text: str, problems: list[str]) -> float | None:
+    if not text.strip():
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        problems.append(f"{where}: duration_s {text!r}; expected seconds such as 3.25, or nothing where unknown.")
+        return None
+    return value
+
+
+def _librispeech(source: str) -> Corpus:
+    """The subsets named after ``#``: text, speaker, domain and split from the tree's own files."""
+    root_text, _, subsets_text = source.removeprefix(LIBRISPEECH).partition("#")
+    root = Path(root_text)
+    known = sorted(item.name for item in root.glob("*-*") if item.is_dir()) if root.is_dir() else []
+    subsets = [name.strip() for name in subsets_text.split(",") if name.strip()]
+    unknown = [name for name in subsets if name not in known]
+    if not subsets or unknown:
+        raise ProbeError(
+            f"{source}: {'subset ' + ', '.join(unknown) + ' not found' if unknown else 'no subsets named'} in {root}; "
+            f"found {', '.join(known) or 'no subsets'}. Write {LIBRISPEECH}ROOT#dev-clean,test-clean with ROOT the folder "
+            "that holds dev-clean and its like."
+        )
+    sexes = _librispeech_sexes(root / "SPEAKERS.TXT")
+    utterances: list[Utterance] = []
+    for subset in subsets:
+        split = subset.split("-")[0]
+        if split not in SPLITS:
+            raise ProbeError(f"{source}: subset {subset} starts with {split!r}; expected train-, dev- or test-.")
+        domain = "other" if "other" in subset else "clean"
+        found = [item for transcript in sorted((root / subset).glob("*/*/*.trans.txt")) for item in _transcript(transcript)]
+        if not found:
+            raise ProbeError(f"{root / subset}: no */*/*.trans.txt; expected LibriSpeech's speaker/chapter folders.")
+        for identifier, text, path in found:
+            speaker = identifier.split("-")[0]
+            extra = {"subset": subset, "chapter": identifier.split("-")[1], "sex": sexes.get(speaker, "")}
+            utterances.append(Utterance(identifier, path, text, f"ls-{speaker}", f"librispeech-{domain}", split, None, extra))
+    rows = "\n".join(f"{item.key}\t{item.text}\t{item.speaker}\t{item.split}" for item in utterances)
+    columns = ("text", "speaker", "domain", "split", "subset", "chapter", "sex")
+    return Corpus("librispeech-" + "+".join(subsets), hashlib.sha256(rows.encode()).hexdigest(), tuple(utterances), columns)
+
+
+def _transcript(transcript: Path) -> Iterable[tuple[str, str, Path]]:
+    """(id, text, audio file) of each line of one chapter's transcript."""
+    for number, line in enumerate(transcript.read_text(encoding="utf-8").splitlines(), start=1):
+        identifier, _, text = line.strip().partition(" ")
+        path = transcript.parent / f"{identifier}.flac"
+        if identifier.count("-") != 2 or not path.exists():
+            raise ProbeError(
+                f"{transcript} line {number}: {path.name} not found beside it; expected `speaker-chapter-number TEXT` and its flac."
+            )
+        yield identifier, text, path
+
+
+def _librispeech_sexes(path: Path) -> dict[str, str]:
+    """Speaker -> F or M, from LibriSpeech's ``SPEAKERS.TXT`` where it is there."""
+    if not path.is_file():
+        return {}
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    fields = [[part.strip() for part in line.split("|")] for line in lines if line and not line.startswith(";")]
+    return {parts[0]: parts[1] for parts in fields if len(parts) > 1}

@@ -1,0 +1,359 @@
+"""The speech-like corpus that ``probe demo`` and the tests make at run time, so that no audio is shipped.
+
+Twenty invented speakers say six invented words. A voice is a source and a filter: glottal pulses with jitter, shimmer and
+breath drive a cascade of four resonators, the formants, that glide from sound to sound; fricatives and bursts are bands of
+noise. Speakers differ in pitch, length of the vocal tract, pace, breathiness and spectral tilt. Words are spelled as they
+sound, so a head can learn letters, and each letter occurs in at least two words. Every utterance belongs to one domain:
+
+    clean      16 kHz FLAC, a little background noise
+    telephone  8 kHz WAV, 300-3400 Hz, line noise, mu-law
+
+Twelve speakers make ``corpus.csv``; each says each word three times in each domain: two takes train, the third is dev or
+test. The other eight occur in ``verification.csv`` only. A trial compares two utterances of one domain.
+
+Conventions: samples are float64 in -1..1, shape (time,); control tracks have a frame every 5 ms. All randomness comes from
+generators seeded by ``seed`` and the place of use.
+
+Sources: D. H. Klatt, Software for a cascade/parallel formant synthesizer, JASA 67 (1980), for the resonators and targets;
+D. H. Klatt and L. C. Klatt, JASA 87 (1990), for the glottal pulse; ITU-T G.711 for the companding law.
+"""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+from scipy.linalg.blas import dtbsv
+from scipy.ndimage import gaussian_filter1d
+from scipy.signal import butter, lfilter, sosfilt
+
+from probe.files import write_atomically
+
+RATE_HZ = 16000
+TELEPHONE_RATE_HZ = 8000
+FRAME_SAMPLES = 80  # 5 ms
+
+WORDS = ("sani", "nasi", "lofa", "tuk", "kelom", "fumet")
+PASSWORDS = ("sani", "kelom", "fumet")  # what is said in verification trials
+DOMAINS = ("clean", "telephone")
+N_SPEAKERS = 20
+N_CORPUS_SPEAKERS = 12
+N_DEV_SPEAKERS = 4  # of the others, the rest are test
+N_TAKES = 3
+N_TARGETS = 70  # trials per split
+N_SAME_SEX = 100
+N_OTHER_SEX = 40
+
+COLUMNS = ("path", "text", "speaker", "domain", "split", "duration_s", "sex")
+TRIAL_COLUMNS = ("enroll", "test", "label")
+
+DURATION_JITTER = 0.10  # standard deviations of logarithms, drawn per sound
+FORMANT_JITTER = 0.04
+
+Samples = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SyntheticCorpus:
+    """The files that were written; the audio lies beside them and is named relative to them."""
+
+    corpus: Path
+    verification: Path
+    trials: Path
+    dev_trials: Path
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of sound: what the vocal tract and its two sources aim at. Levels are relative to a vowel's."""
+
+    duration_s: float
+    formants_hz: tuple[float, float, float, float]
+    voicing: float = 0.0
+    friction: float = 0.0
+    friction_hz: float = 0.0
+    friction_width_hz: float = 0.0
+
+
+SILENCE = Segment(0.075, (500, 1500, 2500, 3500))
+LETTERS: dict[str, tuple[Segment, ...]] = {
+    "a": (Segment(0.100, (730, 1250, 2500, 3500), 1.0),),
+    "e": (Segment(0.095, (500, 1850, 2550, 3550), 1.0),),
+    "i": (Segment(0.085, (310, 2250, 2950, 3600), 1.0),),
+    "o": (Segment(0.095, (480, 920, 2450, 3400), 1.0),),
+    "u": (Segment(0.085, (330, 900, 2300, 3350), 1.0),),
+    "l": (Segment(0.065, (370, 1100, 2750, 3500), 0.5),),
+    "m": (Segment(0.070, (260, 1050, 2200, 3300), 0.35),),
+    "n": (Segment(0.070, (260, 1550, 2500, 3500), 0.35),),
+    "s": (Segment(0.090, (330, 1600, 2550, 3500), 0.0, 0.30, 5200, 1600),),
+    "f": (Segment(0.085, (320, 1050, 2200, 3300), 0.0, 0.12, 3500, 6000),),
+    "t": (Segment(0.050, (330, 1700, 2600, 3500)), Segment(0.025, (350, 1700, 2600, 3500), 0.0, 0.35, 3800, 2400)),
+    "k": (Segment(0.050, (300, 1900, 2300, 3400)), Segment(0.030, (330, 1900, 2300, 3400), 0.0, 0.35, 1900, 700)),
+}
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A voice."""
+
+    name: str
+    sex: str
+    pitch_hz: float  # median
+    pitch_range: float  # semitones
+    tract: float  # factor on every formant: a short tract is above 1
+    upper_formants: float  # a further factor on the third and fourth
+    pace: float  # factor on durations
+    breath: float  # noise in the source, as a fraction of the pulses
+    tilt: float  # pole of the source's low-pass, 0..1
+
+
+SHARED_RANGES = {
+    "pitch_range": (1.5, 5.0),
+    "upper_formants": (0.88, 1.12),
+    "pace": (0.85, 1.15),
+    "breath": (0.03, 0.8),
+    "tilt": (0.1, 0.95),
+}
+FEMALE_RANGES = {"pitch_hz": (150.0, 245.0), "tract": (0.98, 1.25)}
+MALE_RANGES = {"pitch_hz": (90.0, 170.0), "tract": (0.85, 1.10)}
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """A row of the manifest and the samples it names, 16-bit."""
+
+    path: str
+    text: str
+    speaker: Speaker
+    domain: str
+    split: str
+    samples: NDArray[np.int16]
+    rate_hz: int
+
+    def row(self) -> tuple[str, ...]:
+        """The manifest's columns."""
+        duration = f"{len(self.samples) / self.rate_hz:.4f}"
+        return self.path, self.text, self.speaker.name, self.domain, self.split, duration, self.speaker.sex
+
+
+def write_synthetic_corpus(folder: Path, seed: int = 0) -> SyntheticCorpus:
+    """The manifests and trials of a corpus generated into ``folder``, which is made where it is missing.
+
+    Equal seeds give equal bytes. The manifests are written last: where they stand, the audio is complete.
+
+    Raises:
+        OSError: a file cannot be written.
+        ValueError: ``seed`` is negative.
+    """
+    speakers = make_speakers(np.random.default_rng([seed, 0]))
+    utterances = [
+        utterance
+        for number, speaker in enumerate(speakers)
+        for utterance in speaker_utterances(speaker, number, np.random.default_rng([seed, 1, number]))
+    ]
+    for utterance in utterances:
+        path = folder / utterance.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, utterance.samples, utterance.rate_hz, subtype="PCM_16")
+
+    inside = {speaker.name for speaker in speakers[:N_CORPUS_SPEAKERS]}
+    corpus = [one for one in utterances if one.speaker.name in inside]
+    outside = [one for one in utterances if one.speaker.name not in inside]
+    training = [one for one in corpus if one.split == "train"]
+    written = SyntheticCorpus(
+        corpus=folder / "corpus.csv",
+        verification=folder / "verification.csv",
+        trials=folder / "trials_test.csv",
+        dev_trials=folder / "trials_dev.csv",
+    )
+    for path, split, key in ((written.dev_trials, "dev", 0), (written.trials, "test", 1)):
+        heard = [one for one in outside if one.split == split]
+        write_csv(path, TRIAL_COLUMNS, make_trials(heard, np.random.default_rng([seed, 2, key])))
+    write_csv(written.verification, COLUMNS, [one.row() for one in training + outside])
+    write_csv(written.corpus, COLUMNS, [one.row() for one in corpus])
+    return written
+
+
+def make_speakers(rng: np.random.Generator) -> list[Speaker]:
+    """The speakers, ``f f m m f f m m ...``; within a sex every trait is spread evenly over its range."""
+    ranges = {"f": SHARED_RANGES | FEMALE_RANGES, "m": SHARED_RANGES | MALE_RANGES}
+    n = N_SPEAKERS // 2
+    traits = {
+        sex: [
+            dict(zip(table, row, strict=True))
+            for row in zip(*(rng.permutation(np.geomspace(low, high, n)).tolist() for low, high in table.values()), strict=True)
+        ]
+        for sex, table in ranges.items()
+    }
+    return [Speaker(f"s{number:02d}", sex, **traits[sex].pop()) for number, sex in enumerate("ffmm" * (N_SPEAKERS // 4))]
+
+
+def speaker_utterances(speaker: Speaker, number: int, rng: np.random.Generator) -> list[Utterance]:
+    """Everything the speaker of that ``number`` says, rendered."""
+    utterances = []
+    for word, domain, take, split in lines(number):
+        samples, rate_hz, suffix = record(speak(word, speaker, rng), rng), RATE_HZ, "flac"
+        if domain == "telephone":
+            samples, rate_hz, suffix = telephone(samples, rng), TELEPHONE_RATE_HZ, "wav"
+        path = f"audio/{domain}/{speaker.name}-{word}-{take}.{suffix}"
+        utterances.append(Utterance(path, word, speaker, domain, split, as_int16(samples), rate_hz))
+    return utterances
+
+
+def lines(number: int) -> Iterator[tuple[str, str, int, str]]:
+    """What the speaker of that ``number`` has to say: (word, domain, take, split)."""
+    if number >= N_CORPUS_SPEAKERS:
+        split = "dev" if number < N_CORPUS_SPEAKERS + N_DEV_SPEAKERS else "test"
+        yield from ((word, domain, take, split) for word in PASSWORDS for domain in DOMAINS for take in range(N_TAKES))
+        return
+    for place, word in enumerate(WORDS):
+        for channel, domain in enumerate(DOMAINS):
+            for take in range(N_TAKES):
+                # Of each word in each domain, half the speakers' last takes are dev, the other half test.
+                held_out = ("dev", "test")[(number + place + channel) % 2]
+                yield word, domain, take, held_out if take == N_TAKES - 1 else "train"
+
+
+def make_trials(utterances: list[Utterance], rng: np.random.Generator) -> list[tuple[str, str, str]]:
+    """Rows (enroll, test, label) in random order; label 1 = same speaker, two thirds are not, most of those of the same sex."""
+    kinds: dict[str, list[tuple[str, str]]] = {"target": [], "same sex": [], "other sex": []}
+    for one, other in combinations(utterances, 2):
+        if one.domain == other.domain and one.text == other.text:
+            pair = (one.path, other.path) if rng.random() < 0.5 else (other.path, one.path)
+            alike = "same sex" if one.speaker.sex == other.speaker.sex else "other sex"
+            kinds["target" if one.speaker == other.speaker else alike].append(pair)
+    trials = []
+    for kind, count in (("target", N_TARGETS), ("same sex", N_SAME_SEX), ("other sex", N_OTHER_SEX)):
+        chosen = rng.choice(len(kinds[kind]), size=count, replace=False)
+        trials += [(*kinds[kind][place], "1" if kind == "target" else "0") for place in chosen]
+    return [trials[place] for place in rng.permutation(len(trials))]
+
+
+def speak(word: str, speaker: Speaker, rng: np.random.Generator) -> Samples:
+    """A word said once, with silence at both ends and an rms near 1."""
+    segments = [SILENCE, *(segment for letter in word for segment in LETTERS[letter]), SILENCE]
+    seconds = np.array([segment.duration_s for segment in segments])
+    seconds *= speaker.pace * rng.lognormal(0, DURATION_JITTER, len(segments))
+    n_frames = np.maximum(2, np.round(seconds * RATE_HZ / FRAME_SAMPLES)).astype(int)
+    path = np.repeat(np.arange(len(segments)), n_frames)  # (frame,) -> segment
+
+    # Targets are steps; smoothing makes them glide, and keeps short sounds from reaching their aim (coarticulation).
+    targets = np.array([segment.formants_hz for segment in segments], dtype=float)
+    targets *= rng.lognormal(0, FORMANT_JITTER, targets.shape)
+    targets *= speaker.tract * np.array([1.0, 1.0, speaker.upper_formants, speaker.upper_formants])
+    formants = gaussian_filter1d(targets[path], sigma=4, axis=0, mode="nearest")
+    voicing = gaussian_filter1d(np.array([segment.voicing for segment in segments])[path], sigma=2, mode="nearest")
+
+    speech = resonate(glottis(per_sample(voicing), speaker, rng), formants)
+    speech /= rms(speech) + 1e-9
+    for place, segment in enumerate(segments):
+        if segment.friction:
+            gate = per_sample(gaussian_filter1d((path == place).astype(float), sigma=1.0, mode="nearest"))
+            speech += segment.friction * gate * friction(segment, speaker, len(speech), rng)
+    return speech
+
+
+def glottis(voicing: Samples, speaker: Speaker, rng: np.random.Generator) -> Samples:
+    """The source, (time,): the derivative of the glottal flow, plus breath while the glottis is open.
+
+    In a period of phase p the flow rises as p^2 - p^3/q and is 0 after the open quotient q, so
+        source(p) = 2 p - 3 p^2 / q    for p < q
+    """
+    n = len(voicing)
+    time = np.linspace(0, 1, n)
+    declination, accent, place = rng.normal(0.5, 0.25), rng.normal(0, 0.5), rng.uniform(0.2, 0.8)
+    contour = declination * (0.5 - time) + accent * np.exp(-(((time - place) / 0.2) ** 2))
+    pitch_hz = speaker.pitch_hz * rng.lognormal(0, 0.04) * 2 ** (speaker.pitch_range * contour / 12)
+
+    period = np.cumsum(pitch_hz / RATE_HZ).astype(int)
+    pitch_hz *= (1 + 0.015 * rng.standard_normal(n))[period]  # jitter: one draw per period
+    period, phase = np.divmod(np.cumsum(pitch_hz / RATE_HZ), 1)
+    shimmer = (1 + 0.08 * rng.standard_normal(n))[period.astype(int)]
+
+    open_quotient = 0.6
+    is_open = phase < open_quotient
+    pulses = is_open * (2 * phase - 3 * phase**2 / open_quotient) * shimmer
+    breath = speaker.breath * rng.standard_normal(n) * np.where(is_open, 1.0, 0.3)
+    tilt = min(0.97, speaker.tilt * rng.lognormal(0, 0.05))
+    return voicing * lfilter([1 - tilt], [1, -tilt], pulses + breath)
+
+
+def resonate(source: Samples, formants_hz: Samples) -> Samples:
+    """``source``, (time,), through four resonators in a row whose centres, (frame, 4), glide.
+
+    A resonator of centre f and bandwidth w has poles r e^(+-i theta), r = exp(-pi w / rate), theta = 2 pi f / rate:
+        y[t] = gain x[t] - a y[t-1] - b y[t-2],    a = -2 r cos(theta),    b = r^2,    gain = 1 + a + b
+    With a and b different at every t this is a banded triangular system in y, and forward substitution is the filter.
+    """
+    speech = source
+    for centre_hz in map(per_sample, formants_hz.T):
+        r = np.exp(-np.pi * (50 + centre_hz / 25) / RATE_HZ)
+        a, b = -2 * r * np.cos(2 * np.pi * centre_hz / RATE_HZ), r**2
+        diagonals = np.ones((3, len(speech)))
+        diagonals[1, :-1], diagonals[2, :-2] = a[1:], b[2:]
+        speech = dtbsv(2, diagonals, (1 + a + b) * speech, lower=1)
+    return speech
+
+
+def friction(segment: Segment, speaker: Speaker, n: int, rng: np.random.Generator) -> Samples:
+    """The noise of a fricative or a burst: a band of rms 1 whose centre follows the vocal tract, (n,)."""
+    low_hz = segment.friction_hz * speaker.tract - segment.friction_width_hz / 2
+    high_hz = segment.friction_hz * speaker.tract + segment.friction_width_hz / 2
+    band = butter(1, (max(low_hz, 200), min(high_hz, 7800)), "bandpass", fs=RATE_HZ, output="sos")
+    noise = sosfilt(band, rng.standard_normal(n))
+    return noise / rms(noise)
+
+
+def record(speech: Samples, rng: np.random.Generator) -> Samples:
+    """``speech`` at a random level, -26 +- 3 dB, in a room with low-pass noise some 35 dB below; never above 0.9."""
+    noise = lfilter([0.3], [1, -0.7], rng.standard_normal(len(speech)))
+    noise *= decibel(rng.normal(-35, 1)) * rms(speech) / rms(noise)
+    heard = speech + noise
+    return heard * min(decibel(rng.normal(-26, 3)) / rms(heard), 0.9 / np.abs(heard).max())
+
+
+def telephone(samples: Samples, rng: np.random.Generator) -> Samples:
+    """``samples`` as an 8 kHz telephone delivers them: band-passed, with line noise 25 dB below, companded to 8 bits."""
+    narrow = soxr.resample(samples, RATE_HZ, TELEPHONE_RATE_HZ)
+    narrow = sosfilt(butter(4, (300, 3400), "bandpass", fs=TELEPHONE_RATE_HZ, output="sos"), narrow)
+    narrow += decibel(rng.normal(-25, 3)) * rms(narrow) * rng.standard_normal(len(narrow))
+    mu = 255.0
+    squeezed = np.sign(narrow) * np.log1p(mu * np.abs(narrow)) / np.log1p(mu)
+    steps = np.round(squeezed * 127) / 127
+    return np.sign(steps) * np.expm1(np.abs(steps) * np.log1p(mu)) / mu
+
+
+def per_sample(track: Samples) -> Samples:
+    """A control track, one value per 5 ms, drawn out to one per sample."""
+    n = len(track) * FRAME_SAMPLES
+    return np.interp(np.arange(n) / FRAME_SAMPLES - 0.5, np.arange(len(track)), track)
+
+
+def rms(samples: Samples) -> float:
+    """The root of the mean square."""
+    return float(np.sqrt(np.mean(samples**2)))
+
+
+def decibel(level: float) -> float:
+    """The amplitude ratio of a level in dB."""
+    return 10.0 ** (level / 20)
+
+
+def as_int16(samples: Samples) -> NDArray[np.int16]:
+    """``samples`` rounded to 16 bits."""
+    return np.round(samples * 32767).astype(np.int16)
+
+
+def write_csv(path: Path, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Writes a UTF-8 CSV with a header, whole or not at all."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode())

@@ -1,0 +1,51 @@
+"""What a result was computed with: versions, processor, commit. It loads no heavy library."""
+
+import functools
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+from probe.version import __version__
+
+PACKAGES = ("torch", "torchaudio", "transformers", "numpy", "scikit-learn", "h5py", "soundfile", "soxr", "jiwer")
+
+
+@functools.cache
+def package_versions() -> dict[str, str]:
+    """Installed version of every library that takes part in a number, and of Python."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+@functools.cache
+def code_version() -> dict[str, str]:
+    """The version of this package and, in a git checkout, its commit (``+`` where the working tree has changes)."""
+    checkout = Path(__file__).resolve().parent.parent
+    commit = ""
+    if (checkout / ".git").exists():
+        try:
+            command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+            commit = subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=10, check=True).stdout.strip()  # noqa: S603 (a fixed command)
+        except (OSError, subprocess.SubprocessError):
+            commit = ""
+    return {"version": __version__, "commit": commit}
+
+
+@functools.cache
+def processor() -> str:
+    """The processor's name, with the number of cores this process may use."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+    except OSError:
+        name = name or "unknown"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{name} ({cores} cores)"

@@ -1,0 +1,268 @@
+"""Audio -> features of every layer, one forward pass an utterance, shard after shard."""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from probe.data import audio
+from probe.data.corpus import Corpus, Utterance, load_corpus
+from probe.environment import code_version, package_versions, processor
+from probe.errors import ProbeError, UsageError, UtteranceError
+from probe.extraction.plan import Plan, human_bytes, make_plan
+from probe.models.catalogue import open_model
+from probe.models.encoder import Encoder, choose_layers
+from probe.store.features import Failure, FeatureStore, Job
+from probe.store.folder import create_store, store_path
+from probe.store.shards import ShardContent
+from probe.store.views import VIEWS, pool
+
+log = logging.getLogger("probe")
+
+DECODED_AHEAD = 8
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What a run did.
+
+    Attributes:
+        store: folder of the store, which may not exist after a dry run.
+        plan: what there was to do.
+        failures: every utterance of the corpus without features, of this run and of earlier ones.
+        extracted: utterances extracted by this run.
+        seconds: wall time of the extraction itself.
+    """
+
+    store: Path
+    plan: Plan
+    failures: list[Failure]
+    extracted: int
+    seconds: float
+
+
+def extract(
+    model: str | Encoder,
+    corpus: str | Path | Corpus,
+    to: str | Path,
+    *,
+    layers: str | None = None,
+    view: str = "frames",
+    device: str | None = None,
+    limit: int | None = None,
+    dry_run: bool = False,
+) -> Extraction:
+    """Writes what is missing of a corpus' features into the store of this model, view and recipe beneath ``to``.
+
+    Args:
+        model: a name (see `probe.models.catalogue`) or an encoder that is open.
+        corpus: a manifest, ``librispeech:ROOT#subsets``, or a corpus that is loaded.
+        to: the folder of all stores.
+        layers: such as ``0-12,final``; all where None.
+        view: ``frames``, ``mean`` or ``meanstd``.
+        limit: at most so many utterances of each split.
+        dry_run: only the plan.
+
+    Returns:
+        What was done; its ``failures`` name the utterances that could not be used.
+
+    Raises:
+        ProbeError: the corpus, the model or the disk will not do, or another run writes into the store.
+    """
+    if view not in VIEWS:
+        raise UsageError(f"view {view!r}: expected one of {', '.join(VIEWS)}.")
+    corpus = (corpus if isinstance(corpus, Corpus) else load_corpus(corpus)).limited(limit)
+    encoder = open_model(model, device) if isinstance(model, str) else model
+    requested = model if isinstance(model, str) else encoder.info.id
+    for note in encoder.info.notes:
+        log.info("%s: %s", requested, note)
+    names = choose_layers(layers, encoder.info)
+    recipe = recipe_of(encoder, names, view)
+    root = Path(to)
+    if dry_run:
+        path = store_path(root, recipe)
+        store = FeatureStore(path) if (path / "recipe.json").exists() else None
+        return Extraction(path, make_plan(corpus, encoder, names, view, store, root), [], 0, 0.0)
+    store = create_store(root, requested, recipe, environment_of(encoder))
+    return _run(store, corpus, encoder, names, view, root)
+
+
+def recipe_of(encoder: Encoder, layers: Sequence[str], view: str) -> dict[str, Any]:
+    """Everything that decides a feature's value, as it is hashed."""
+    info = encoder.info
+    model = {
+        "id": info.id,
+        "revision": info.revision,
+        "weights_sha256": info.weights_sha256,
+        "family": info.family,
+        "aliases": dict(info.aliases),
+        "rate_hz": info.rate_hz,
+        "normalize": info.normalize,
+        "settings": dict(info.settings),
+    }
+    return {
+        "model": model,
+        "layers": [[name, info.layers[name]] for name in layers],
+        "view": view,
+        "condition": "clean",
+        "audio": dict(audio.SETTINGS),
+        "implementation": "reference",
+        "precision": "fp32",
+        "dtype": "float16",
+        "chunking": None,
+    }
+
+
+def environment_of(encoder: Encoder) -> dict[str, Any]:
+    """What a store is computed with besides its recipe; a difference warns and extracts nothing again."""
+    place = torch.cuda.get_device_name(encoder.device) if encoder.device.type == "cuda" else processor()
+    return {
+        "packages": package_versions(),
+        "code": code_version()["version"],
+        "device": place,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _run(store: FeatureStore, corpus: Corpus, encoder: Encoder, layers: Sequence[str], view: str, root: Path) -> Extraction:
+    with store.writing():
+        store.refresh()
+        plan = make_plan(corpus, encoder, layers, view, store, root)
+        if plan.n_bytes > plan.free_bytes:
+            raise ProbeError(
+                f"{store.path}: about {human_bytes(plan.n_bytes)} to write, {human_bytes(plan.free_bytes)} free. "
+                "Use --view meanstd, fewer --layers, or another disk."
+            )
+        _warn_of_other_environment(store, encoder)
+        log.info("%s: %s", store.path, plan.describe())
+        started = time.monotonic()
+        jobs = plan.pending + (store.add_plan(plan.fresh) if plan.fresh else [])
+        failures = list(plan.failed)
+        utterances = {item.key: item for item in plan.todo}
+        audio_of = _decode_ahead([utterances[key] for job in jobs for key in job.keys], encoder)
+        with tqdm(total=round(plan.audio_s, 1), unit="audio-s", desc=encoder.info.id, disable=None if plan.todo else True) as bar:
+            for job in jobs:
+                failures += _extract_job(store, job, audio_of, encoder, layers, view, corpus, bar)
+                bar.set_postfix(failed=len(failures))
+        extracted = len(plan.todo) - (len(failures) - len(plan.failed))
+        return Extraction(store.path, plan, failures, extracted, time.monotonic() - started)
+
+
+def _extract_job(
+    store: FeatureStore,
+    job: Job,
+    audio_of: Iterator[tuple[Utterance, audio.Audio | Failure]],
+    encoder: Encoder,
+    layers: Sequence[str],
+    view: str,
+    corpus: Corpus,
+    bar: tqdm,
+) -> list[Failure]:
+    """Extracts one job's utterances and writes its shards; returns its failures."""
+    done: list[tuple[Utterance, audio.Audio, int, list[np.ndarray]]] = []
+    failures: list[Failure] = []
+    for _ in job.keys:
+        utterance, sound = next(audio_of)
+        if isinstance(sound, audio.Audio):
+            try:
+                frames = _frames(encoder, sound.samples, layers)
+                done.append((utterance, sound, len(frames[0]), [pool(item, view) for item in frames]))
+            except UtteranceError as error:
+                sound_failure = Failure(utterance.key, str(error), sound.file_bytes, sound.mtime_ns)
+                failures.append(sound_failure)
+            bar.update(min(sound.duration_s, max(0.0, bar.total - bar.n)))
+        else:
+            failures.append(sound)
+    for failure in failures:
+        log.warning("%s: %s", failure.key, failure.reason)
+    names = job.shard_names()
+    for part, name in enumerate(names):
+        rows = [_part(arrays[0], part, job.parts) for _, _, _, arrays in done]
+        content = ShardContent(
+            keys=[utterance.key for utterance, *_ in done],
+            audio_sha256=[sound.sha256 for _, sound, *_ in done],
+            frames={
+                layer: [arrays[i][span] for (*_, arrays), span in zip(done, rows, strict=True)] for i, layer in enumerate(layers)
+            },
+            columns={column: [utterance.label(column) for utterance, *_ in done] for column in corpus.columns},
+            recipe=store.recipe,
+            environment=environment_of(encoder),
+            part=(part, job.parts),
+        )
+        index = [
+            {
+                "key": utterance.key,
+                "audio_sha256": sound.sha256,
+                "audio_bytes": sound.file_bytes,
+                "audio_mtime_ns": sound.mtime_ns,
+                "duration_s": sound.duration_s,
+                "n_frames": n_frames,
+                "rows": span.stop - span.start,
+            }
+            for (utterance, sound, n_frames, _), span in zip(done, rows, strict=True)
+        ]
+        store.write_shard(name, content, index, failures)
+    return failures
+
+
+def _part(rows: np.ndarray, part: int, parts: int) -> slice:
+    """The range of rows that belongs to one of ``parts`` equal parts."""
+    return slice(part * len(rows) // parts, (part + 1) * len(rows) // parts)
+
+
+def _frames(encoder: Encoder, samples: np.ndarray, layers: Sequence[str]) -> list[np.ndarray]:
+    """One (frame, dim) float32 array per layer.
+
+    Raises:
+        UtteranceError: too short for a frame, or non-finite features.
+    """
+    info = encoder.info
+    if len(samples) < info.min_samples:
+        raise UtteranceError(
+            f"too short: {len(samples)} samples at {info.rate_hz} Hz ({len(samples) / info.rate_hz:.4f} s); "
+            f"{info.id} needs at least {info.min_samples}"
+        )
+    waveforms = torch.from_numpy(samples)[None].to(encoder.device)
+    frames, _ = encoder.encode(waveforms, torch.tensor([len(samples)]), layers)
+    arrays = [item[0].cpu().numpy() for item in frames]
+    for name, array in zip(layers, arrays, strict=True):
+        if not np.isfinite(array).all():
+            raise UtteranceError(f"layer {name} of {info.id} gives NaN or infinite values")
+    return arrays
+
+
+def _decode_ahead(utterances: Sequence[Utterance], encoder: Encoder) -> Iterator[tuple[Utterance, audio.Audio | Failure]]:
+    """Each utterance's audio, or why there is none, in order, decoded by a thread a few files ahead."""
+
+    def decode(utterance: Utterance) -> audio.Audio | Failure:
+        try:
+            return audio.load_audio(utterance.path, encoder.info.rate_hz, utterance.duration_s)
+        except UtteranceError as error:
+            status = utterance.path.stat() if utterance.path.exists() else None
+            return Failure(utterance.key, str(error), status.st_size if status else -1, status.st_mtime_ns if status else -1)
+
+    with ThreadPoolExecutor(max_workers=1) as pool_of_one:
+        ahead: deque[tuple[Utterance, Future]] = deque()
+        for utterance in utterances:
+            ahead.append((utterance, pool_of_one.submit(decode, utterance)))
+            if len(ahead) > DECODED_AHEAD:
+                first, future = ahead.popleft()
+                yield first, future.result()
+        for first, future in ahead:
+            yield first, future.result()
+
+
+def _warn_of_other_environment(store: FeatureStore, encoder: Encoder) -> None:
+    """Says what differs from the environment the store was begun in."""
+    before, now = store.environment, environment_of(encoder)
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name):
+            log.warning("%s was begun with %s %s; now it is %s", store.path, name, before.get(name), now.get(name))

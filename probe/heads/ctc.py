@@ -1,0 +1,269 @@
+"""Small CTC heads on frozen frames: characters out of a layer (Graves et al. 2006).
+
+``linear``: one projection per frame. ``bilstm``: one or two bidirectional LSTM layers of at most 256 units and a projection.
+Vocabulary: the characters of the training transcripts, sorted, the space among them; index 0 is the blank; there is no unknown
+symbol, a character that training does not have can only be an error. Greedy decoding: best symbol of each frame, repeats merged,
+blanks dropped. Learning rate and epoch are the ones with the lowest character error rate on dev.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from probe.errors import ProbeError
+from probe.heads.standardize import Standardizer
+
+HEADS = ("linear", "bilstm")
+BLANK = 0
+MOST_HIDDEN = 256
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Characters in the order of their indices, which start at 1."""
+
+    characters: str
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> "Vocabulary":
+        """The characters that occur in ``texts``."""
+        return cls("".join(sorted(set("".join(texts)))))
+
+    def encode(self, text: str) -> list[int]:
+        """Indices of the characters of ``text``; unknown ones are left out."""
+        return [self.characters.index(character) + 1 for character in text if character in self.characters]
+
+    def decode_greedy(self, best: Sequence[int]) -> str:
+        """Text of the best symbol of each frame: repeats merged, then blanks dropped, spaces at the ends stripped."""
+        merged = [symbol for position, symbol in enumerate(best) if position == 0 or symbol != best[position - 1]]
+        return "".join(self.characters[symbol - 1] for symbol in merged if symbol != BLANK).strip()
+
+
+def frames_needed(labels: Sequence[int]) -> int:
+    """Frames that CTC needs for a label sequence: one each, and a blank between equal neighbours."""
+    return len(labels) + sum(first == second for first, second in zip(labels, labels[1:], strict=False))
+
+
+class CTCHead(nn.Module):
+    """(batch, frame, dim), lengths (batch,) -> (batch, frame, symbol) logits."""
+
+    def __init__(self, head: str, dim: int, n_symbols: int, hidden: int, n_layers: int, dropout: float) -> None:
+        super().__init__()
+        between = dropout if n_layers > 1 else 0.0
+        self.lstm = nn.LSTM(dim, hidden, n_layers, batch_first=True, bidirectional=True, dropout=between) if head == "bilstm" else None
+        self.dropout = nn.Dropout(dropout)
+        self.projection = nn.Linear(2 * hidden if head == "bilstm" else dim, n_symbols)
+
+    def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        """(batch, frame, dim) and (batch,) -> (batch, frame, symbol) logits."""
+        if self.lstm is not None:
+            packed = nn.utils.rnn.pack_padded_sequence(frames, lengths.cpu(), batch_first=True, enforce_sorted=False)
+            frames, _ = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True)
+        return self.projection(self.dropout(frames))
+
+
+@dataclass
+class _Run:
+    """One learning rate's best epoch so far."""
+
+    learning_rate: float
+    dev_cer: float = math.inf
+    epoch: int = 0
+    epochs: int = 0
+    state: dict[str, Tensor] = field(default_factory=dict)
+
+
+class CTCProbe:
+    """A CTC head trained on one layer's frames.
+
+    Args:
+        head: ``linear`` or ``bilstm``.
+        learning_rates: each is tried; dev picks.
+        epochs: at most so many.
+        patience: a run ends after so many epochs in which neither dev CER nor dev loss improved.
+        batch_size: utterances per step.
+        hidden, n_layers, dropout: of the LSTM; ``dropout`` also before the projection.
+        clip: largest gradient norm.
+        seed: of initialisation and order; equal seeds give equal results on one machine.
+        device: where to train.
+
+    Attributes:
+        vocabulary_: characters of the training transcripts.
+        search_: one entry per learning rate: ``learning_rate``, ``dev_cer``, ``epoch`` (the best), ``epochs`` (run).
+        chosen_: the entry that dev picked.
+        too_short_: positions of training utterances with fewer frames than their labels need; they are left out.
+    """
+
+    def __init__(
+        self,
+        head: str = "linear",
+        learning_rates: Sequence[float] = (1e-2, 1e-3),
+        epochs: int = 60,
+        patience: int = 10,
+        batch_size: int = 16,
+        hidden: int = 128,
+        n_layers: int = 1,
+        dropout: float = 0.1,
+        clip: float = 1.0,
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        if head not in HEADS:
+            raise ProbeError(f"CTC head {head!r}: expected one of {', '.join(HEADS)}.")
+        if not (1 <= hidden <= MOST_HIDDEN and 1 <= n_layers <= 2):
+            raise ProbeError(f"CTC head: hidden {hidden}, layers {n_layers}; expected 1..{MOST_HIDDEN} units in 1 or 2 layers.")
+        self.head, self.hidden, self.n_layers, self.dropout = head, hidden, n_layers, dropout
+        self.learning_rates, self.epochs, self.patience = tuple(learning_rates), epochs, patience
+        self.batch_size, self.clip, self.seed, self.device = batch_size, clip, seed, device
+
+    def fit(
+        self,
+        frames: Sequence[np.ndarray],
+        texts: Sequence[str],
+        dev_frames: Sequence[np.ndarray],
+        dev_texts: Sequence[str],
+        on_epoch: Callable[[], Any] = lambda: None,
+    ) -> "CTCProbe":
+        """Trains on utterances of (frame, dim) and their transcripts, choosing on the dev ones.
+
+        Raises:
+            ProbeError: no transcript has a character, or no utterance is long enough for its labels.
+        """
+        self.vocabulary_ = Vocabulary.of(texts)
+        if not self.vocabulary_.characters.strip():
+            raise ProbeError("transcribe: all training transcripts are empty; expected text in the manifest's column text.")
+        labels = [self.vocabulary_.encode(text) for text in texts]
+        fits = [0 < frames_needed(item) <= len(rows) for item, rows in zip(labels, frames, strict=True)]
+        self.too_short_ = [i for i, (item, fit) in enumerate(zip(labels, fits, strict=True)) if item and not fit]
+        if not any(fits):
+            raise ProbeError("transcribe: every training utterance has fewer frames than its labels need; is the text the audio's?")
+        self.standardizer_ = Standardizer.of(np.concatenate(list(frames)))
+        kept = [i for i, fit in enumerate(fits) if fit]
+        train = _Examples([self._tensor(frames[i]) for i in kept], [torch.tensor(labels[i]) for i in kept])
+        dev = [self._tensor(rows) for rows in dev_frames]
+        runs = [self._train(learning_rate, train, dev, dev_texts, on_epoch) for learning_rate in self.learning_rates]
+        best = min(runs, key=lambda run: run.dev_cer)
+        self.search_ = [self._entry(run) for run in runs]
+        self.chosen_ = self._entry(best)
+        self.model_ = self._new_head()
+        self.model_.load_state_dict(best.state)
+        return self
+
+    def transcribe(self, frames: Sequence[np.ndarray]) -> list[str]:
+        """Greedy transcripts of utterances of (frame, dim)."""
+        return self._decode(self.model_, [self._tensor(rows) for rows in frames])[0]
+
+    def _entry(self, run: _Run) -> dict[str, Any]:
+        return {"learning_rate": run.learning_rate, "dev_cer": run.dev_cer, "epoch": run.epoch, "epochs": run.epochs}
+
+    def _tensor(self, rows: np.ndarray) -> Tensor:
+        return torch.from_numpy(self.standardizer_.apply(rows)).to(self.device)
+
+    def _new_head(self) -> CTCHead:
+        dim, n_symbols = len(self.standardizer_.mean), len(self.vocabulary_.characters) + 1
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            return CTCHead(self.head, dim, n_symbols, self.hidden, self.n_layers, self.dropout).to(self.device)
+
+    def _train(
+        self, learning_rate: float, train: "_Examples", dev: list[Tensor], dev_texts: Sequence[str], on_epoch: Callable[[], Any]
+    ) -> _Run:
+        """One learning rate: Adam, mean CTC loss per utterance, gradient clipping, early stopping on dev."""
+        model = self._new_head()
+        optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+        order = np.random.default_rng(self.seed)
+        run, best_loss, waited = _Run(learning_rate), math.inf, 0
+        dev_labels = [torch.tensor(self.vocabulary_.encode(text)) for text in dev_texts]
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            for epoch in range(1, self.epochs + 1):
+                model.train()
+                for batch in train.batches(self.batch_size, order):
+                    loss = ctc_loss(model, *batch)
+                    optimizer.zero_grad()
+                    loss.backward()
+                    nn.utils.clip_grad_norm_(model.parameters(), self.clip)
+                    optimizer.step()
+                texts, dev_loss = self._decode(model, dev, dev_labels)
+                cer = character_error_rate(dev_texts, texts)
+                run.epochs = epoch
+                on_epoch()
+                waited = 0 if cer < run.dev_cer or dev_loss < best_loss else waited + 1
+                best_loss = min(best_loss, dev_loss)
+                if cer < run.dev_cer:
+                    run.dev_cer, run.epoch, run.state = cer, epoch, copy.deepcopy(model.state_dict())
+                if waited >= self.patience or not math.isfinite(dev_loss):
+                    break
+        return run
+
+    @torch.inference_mode()
+    def _decode(self, model: CTCHead, frames: list[Tensor], labels: list[Tensor] | None = None) -> tuple[list[str], float]:
+        """(greedy text of each utterance, mean CTC loss of those with labels that fit)."""
+        model.eval()
+        texts: list[str] = [""] * len(frames)
+        losses: list[float] = []
+        by_length = sorted(range(len(frames)), key=lambda i: len(frames[i]))
+        for start in range(0, len(frames), self.batch_size):
+            chosen = by_length[start : start + self.batch_size]
+            padded, lengths = _pad([frames[i] for i in chosen])
+            logits = model(padded, lengths)
+            for i, best, length in zip(chosen, logits.argmax(dim=2).tolist(), lengths.tolist(), strict=True):
+                texts[i] = self.vocabulary_.decode_greedy(best[:length])
+            if labels is not None:
+                losses += _losses(logits, lengths, [labels[i] for i in chosen]).tolist()
+        finite = [loss for loss in losses if math.isfinite(loss)]
+        return texts, sum(finite) / len(finite) if finite else math.nan
+
+
+@dataclass(frozen=True)
+class _Examples:
+    """Training utterances: (frame, dim) each, and their labels."""
+
+    frames: list[Tensor]
+    labels: list[Tensor]
+
+    def batches(self, batch_size: int, order: np.random.Generator) -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
+        """Shuffled batches of utterances of similar length: (padded frames, lengths, labels)."""
+        jittered = np.array([len(rows) for rows in self.frames]) * order.uniform(0.8, 1.25, len(self.frames))
+        groups = [group for start in range(0, len(jittered), batch_size) if len(group := np.argsort(jittered)[start : start + batch_size])]
+        for position in order.permutation(len(groups)):
+            chosen = groups[position].tolist()
+            padded, lengths = _pad([self.frames[i] for i in chosen])
+            yield padded, lengths, [self.labels[i] for i in chosen]
+
+
+def ctc_loss(model: CTCHead, padded: Tensor, lengths: Tensor, labels: list[Tensor]) -> Tensor:
+    """Mean over utterances of the negative log-likelihood per label."""
+    losses = _losses(model(padded, lengths), lengths, labels)
+    return (losses / torch.tensor([len(item) for item in labels], device=losses.device)).mean()
+
+
+def _losses(logits: Tensor, lengths: Tensor, labels: list[Tensor]) -> Tensor:
+    """(batch,) negative log-likelihoods; infinite where an utterance is too short for its labels."""
+    return nn.functional.ctc_loss(
+        logits.log_softmax(dim=2).transpose(0, 1),
+        torch.cat(labels).to(logits.device),
+        lengths,
+        torch.tensor([len(item) for item in labels], device=lengths.device),
+        blank=BLANK,
+        reduction="none",
+    )
+
+
+def _pad(frames: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """((batch, frame, dim), (batch,) lengths)."""
+    return nn.utils.rnn.pad_sequence(frames, batch_first=True), torch.tensor([len(rows) for rows in frames])
+
+
+def character_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:
+    """Corpus CER, for choosing an epoch; the reported one is counted by `probe.measures.transcription`."""
+    from torchaudio.functional import edit_distance
+
+    errors = sum(edit_distance(reference, hypothesis) for reference, hypothesis in zip(references, hypotheses, strict=True))
+    return errors / max(1, sum(map(len, references)))

@@ -1,0 +1,113 @@
+"""What a value derives from, in the two forms that records hold.
+
+Aim: enough to recompute a value, its interval and its difference from another score, without names and without outcomes.
+`probe.records` describes the forms: a ratio of sums (accuracy, WER, CER) and trials (EER).
+
+Conventions: a block is a set of utterances that stand or fall together, all of one speaker; where no speaker is known, each
+utterance is its own. Names come in plain and leave hashed; blocks stand in the order of their hashes, whatever the order of the
+utterances. Everything is plain ``int``, ``str`` and ``list``, ready for JSON.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from probe.errors import ProbeError
+from probe.measures.verification import eer, ranked
+from probe.records import hashed_block
+
+Counts = dict[str, Any]
+
+
+def ratio_counts(blocks: Sequence[str], numerator: ArrayLike, denominator: ArrayLike) -> Counts:
+    """Sums per block: ``block``, ``numerator`` and ``denominator``, one entry a block.
+
+    Args:
+        blocks: (utterance,) names of speakers.
+        numerator: (utterance,) whole numbers or bool: hits, errors ...
+        denominator: (utterance,) whole numbers: 1 for accuracy, reference words for WER ...
+
+    Raises:
+        ProbeError: lengths that differ, or numbers that are negative or not whole.
+    """
+    sums: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    above, below = (_whole(values, len(blocks)) for values in (numerator, denominator))
+    for name, upper, lower in zip(blocks, above, below, strict=True):
+        pair = sums[hashed_block(name)]
+        pair[0] += upper
+        pair[1] += lower
+    block = sorted(sums)
+    return {"block": block, "numerator": [sums[b][0] for b in block], "denominator": [sums[b][1] for b in block]}
+
+
+def trial_counts(enroll_blocks: Sequence[str], test_blocks: Sequence[str], target: ArrayLike, scores: ArrayLike) -> Counts:
+    """Trials with the blocks of their two ends: ``block``, and ``enroll``, ``test``, ``target`` and ``rank``, one entry a trial.
+
+    Trials keep their order: it is the trial list's, and what pairs the trials of two models.
+
+    Args:
+        enroll_blocks, test_blocks: (trial,) names of the speakers of the two utterances.
+        target: (trial,) bool or 0/1, whether both utterances are of one speaker.
+        scores: (trial,) finite; higher means more likely one speaker.
+
+    Raises:
+        ProbeError: lengths that differ, a target that is not 0 or 1, a score that is not finite.
+    """
+    is_target, ranks = ranked(target, scores)
+    if not len(enroll_blocks) == len(test_blocks) == len(ranks):
+        raise ProbeError(f"{len(enroll_blocks)} and {len(test_blocks)} blocks for {len(ranks)} trials; expected two a trial.")
+    enroll, test = ([hashed_block(name) for name in names] for names in (enroll_blocks, test_blocks))
+    block = sorted({*enroll, *test})
+    position = {digest: index for index, digest in enumerate(block)}
+    return {
+        "block": block,
+        "enroll": [position[digest] for digest in enroll],
+        "test": [position[digest] for digest in test],
+        "target": is_target.astype(int).tolist(),
+        "rank": ranks.tolist(),
+    }
+
+
+def is_trials(counts: Counts) -> bool:
+    """Whether counts are trials, and not a ratio of sums.
+
+    Raises:
+        ProbeError: they are neither.
+    """
+    if counts.keys() == {"block", "numerator", "denominator"}:
+        return False
+    if counts.keys() == {"block", "enroll", "test", "target", "rank"}:
+        return True
+    raise ProbeError(f"counts with the keys {sorted(counts)} are neither a ratio of sums nor trials. Run the task again.")
+
+
+def value_of(counts: Counts) -> float:
+    """The value that counts derive: sum over sum of a ratio, EER of trials. Whether higher is better, the metric says.
+
+    Equal to ``jiwer.wer`` / ``jiwer.cer`` of the corpus and to sklearn's ``accuracy_score`` of the same outcomes.
+
+    Raises:
+        ProbeError: denominators that sum to 0, no targets or no non-targets (there is no empty case), counts of neither form.
+    """
+    if is_trials(counts):
+        return eer(counts["target"], counts["rank"])
+    above, below = sum(counts["numerator"]), sum(counts["denominator"])
+    if not below:
+        raise ProbeError(
+            f"denominators of {len(counts['block'])} blocks sum to 0: nothing to divide by. "
+            "Were all utterances left out, or are all reference transcripts empty?"
+        )
+    return float(above / below)
+
+
+def _whole(values: ArrayLike, n: int) -> list[int]:
+    array = np.asarray(values)
+    if array.shape != (n,) or (n and array.dtype.kind not in "biu") or (array < 0).any():
+        raise ProbeError(
+            f"counts: found {array.dtype} of shape {array.shape}; expected a whole number >= 0 for each of {n} utterances. "
+            "Give sums (hits, errors), not rates."
+        )
+    return [int(value) for value in array.tolist()]

@@ -1,0 +1,1 @@
+"""A checkpoint's name -> an encoder: waveforms in, frames of every layer out."""

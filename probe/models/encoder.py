@@ -1,0 +1,106 @@
+"""What every family of models looks like to the rest of the house, and how layers are named."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from probe.errors import UsageError
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model is, as far as it decides the values of its features.
+
+    Attributes:
+        id: the name without revision: ``org/name``, a folder, ``random:org/name``, ``fbank``.
+        revision: resolved commit, seed of random weights, or version of a spectral front-end.
+        weights_sha256: of the weights' files (random weights: of their values); empty where there are no weights.
+        family: ``wav2vec2``, ``data2vec-audio``, ``hubert``, ``wavlm``, ``spectral``.
+        layers: name -> width, in order; see FACTS on what a layer is: ``0`` is the input of the first block, ``i`` the output of
+            block i, ``final`` the output after the final LayerNorm where that differs from the last block's.
+        aliases: names of layers that are another layer: ``final`` -> ``12`` in post-LN models.
+        rate_hz: sampling rate of the waveforms it wants.
+        normalize: whether each waveform is brought to zero mean and unit variance.
+        min_samples: the shortest waveform that gives a frame.
+        parameters: number of parameters of the encoder.
+        settings: whatever else decides values.
+        notes: what a user should know about the loading, one sentence each.
+    """
+
+    id: str
+    revision: str
+    weights_sha256: str
+    family: str
+    layers: Mapping[str, int]
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    rate_hz: int = 16_000
+    normalize: bool = False
+    min_samples: int = 400
+    parameters: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class Encoder(Protocol):
+    """The batch contract: waveforms and lengths in, per-layer frames and lengths out.
+
+    An utterance's frames do not depend on its batch mates.
+    """
+
+    info: ModelInfo
+    device: torch.device
+
+    def encode(self, waveforms: Tensor, lengths: Tensor, layers: Sequence[str]) -> tuple[list[Tensor], Tensor]:
+        """Frames of the layers that are asked for.
+
+        Args:
+            waveforms: (batch, time) float32 on the encoder's device, at ``info.rate_hz``; samples past a length are ignored.
+            lengths: (batch,) int64, samples of each utterance, each at least ``info.min_samples``.
+            layers: names out of ``info.layers``.
+
+        Returns:
+            One (batch, frame, dim) float32 tensor per layer, and the valid frames as (layer, batch) int64. Frames past a length are
+            0.
+        """
+        ...
+
+    def n_frames(self, n_samples: int) -> int:
+        """Frames that ``n_samples`` samples give: a pure function, 0 below ``info.min_samples``."""
+        ...
+
+
+def choose_layers(text: str | None, info: ModelInfo) -> list[str]:
+    """Layer names out of a specification such as ``0-12,final``; None means all of them.
+
+    An alias stands for its layer; what is named twice comes once, in the model's order.
+
+    Raises:
+        UsageError: a name or a range that the model does not have.
+    """
+    if text is None:
+        return list(info.layers)
+    chosen: set[str] = set()
+    for part in (item.strip() for item in text.split(",")):
+        match = re.fullmatch(r"(\d+)-(\d+)", part)
+        names = [str(index) for index in range(int(match[1]), int(match[2]) + 1)] if match else [part]
+        for name in names or [part]:
+            layer = info.aliases.get(name, name)
+            if layer not in info.layers:
+                known = describe_layers(list(info.layers), info.aliases)
+                raise UsageError(f"--layers {text}: {info.id} has no layer {name!r}; it has {known}.")
+            chosen.add(layer)
+    return [name for name in info.layers if name in chosen]
+
+
+def describe_layers(layers: Sequence[str], aliases: Mapping[str, str]) -> str:
+    """Layer names for people: ``0..12 (final is 12)``."""
+    numbers = [name for name in layers if name.isdigit()]
+    contiguous = len(numbers) > 1 and [int(name) for name in numbers] == list(range(int(numbers[0]), int(numbers[-1]) + 1))
+    parts = [f"{numbers[0]}..{numbers[-1]}"] if contiguous else numbers
+    parts += [name for name in layers if not name.isdigit()]
+    same = ", ".join(f"{alias} is {layer}" for alias, layer in aliases.items() if layer in layers)
+    return ", ".join(parts) + (f" ({same})" if same else "")

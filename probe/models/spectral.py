@@ -1,0 +1,65 @@
+"""Spectral baselines: log-mel filter banks and cepstra, one layer called ``0``.
+
+``fbank``: Kaldi's 80 log-mel energies (``torchaudio.compliance.kaldi.fbank``, no dither, samples scaled to 16-bit range).
+``mfcc``: ``torchaudio.transforms.MFCC``, 20 coefficients of 40 mel bands from 60 to 7600 Hz, audio scaled to rms 0.05 first.
+Both: 25 ms windows every 10 ms at 16 kHz, whole windows only, so ``frames = 1 + (samples - 400) // 160``.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torchaudio
+from torch import Tensor
+
+from probe.models.encoder import ModelInfo
+
+WINDOW_SAMPLES = 400
+HOP_SAMPLES = 160
+RATE_HZ = 16_000
+MFCC_RMS = 0.05
+REVISION = "1"
+
+
+class SpectralEncoder:
+    """``fbank`` or ``mfcc``; satisfies `probe.models.encoder.Encoder`."""
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        self.device = device
+        widths = {"fbank": 80, "mfcc": 20}
+        settings = {"window_samples": WINDOW_SAMPLES, "hop_samples": HOP_SAMPLES}
+        self.info = ModelInfo(name, REVISION, "", "spectral", {"0": widths[name]}, min_samples=WINDOW_SAMPLES, settings=settings)
+        self._mfcc = torchaudio.transforms.MFCC(
+            sample_rate=RATE_HZ,
+            n_mfcc=20,
+            melkwargs={
+                "n_fft": WINDOW_SAMPLES,
+                "hop_length": HOP_SAMPLES,
+                "n_mels": 40,
+                "f_min": 60.0,
+                "f_max": 7600.0,
+                "center": False,
+            },
+        ).to(device)
+
+    def n_frames(self, n_samples: int) -> int:
+        """Frames that ``n_samples`` samples give."""
+        return max(0, 1 + (n_samples - WINDOW_SAMPLES) // HOP_SAMPLES)
+
+    def encode(self, waveforms: Tensor, lengths: Tensor, layers: Sequence[str]) -> tuple[list[Tensor], Tensor]:
+        """See `probe.models.encoder.Encoder.encode`."""
+        frame_of = self._fbank_frames if self.info.id == "fbank" else self._mfcc_frames
+        frames = [frame_of(wave[:length]) for wave, length in zip(waveforms, lengths.tolist(), strict=True)]
+        n_frames = torch.tensor([len(item) for item in frames])
+        padded = torch.nn.utils.rnn.pad_sequence(frames, batch_first=True)
+        return [padded for _ in layers], n_frames.repeat(len(layers), 1)
+
+    def _fbank_frames(self, wave: Tensor) -> Tensor:
+        """(time,) -> (frame, 80)."""
+        return torchaudio.compliance.kaldi.fbank(
+            wave[None] * 2**15, num_mel_bins=80, sample_frequency=RATE_HZ, frame_length=25.0, frame_shift=10.0, dither=0.0
+        )
+
+    def _mfcc_frames(self, wave: Tensor) -> Tensor:
+        """(time,) -> (frame, 20). Digital silence stays silence."""
+        rms = wave.square().mean().sqrt()
+        return self._mfcc(wave * (MFCC_RMS / rms.clamp_min(1e-12))).T

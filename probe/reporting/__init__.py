@@ -1,0 +1,1 @@
+"""Stage 3: records in, tables and layer curves out. Everything here is a pure function of the records."""

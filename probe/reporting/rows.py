@@ -1,0 +1,176 @@
+"""The rows of every table: which layer is shown, and what may stand beside what.
+
+Selection is on dev, the report is on test. A layer is chosen per (model, task, corpus, condition, head, train domain) by the
+best dev value of the metric `select_by`, ties going to the lowest layer; every metric of that head is shown at this layer.
+When a task crosses domains the choice is made on the dev data of the source (the train domain).
+
+Values are fractions; a missing value is NaN.
+"""
+
+import re
+
+import numpy as np
+import pandas as pd
+
+from probe.errors import ProbeError, listed
+
+CHOICE = ["model", "task", "corpus", "condition", "head", "train_domain"]
+CELL = [*CHOICE, "test_domain", "metric"]
+SUMMARY = [
+    *["model", "task", "corpus", "condition", "head", "headline", "train_domain", "test_domain", "metric", "select_by"],
+    *["layer", "value", "low", "high", "last_layer", "last_value", "final_value"],
+    *["n", "n_blocks", "higher_is_better", "note"],
+]
+LAYERS = [
+    *["model", "task", "corpus", "condition", "head", "headline", "train_domain", "test_domain", "metric", "select_by"],
+    *["layer", "layer_index", "value", "low", "high", "dev_value", "chosen"],
+    *["n", "n_blocks", "higher_is_better", "note"],
+]
+EQUAL_WITHIN = [
+    (["task", "corpus", "condition"], ["task_version", "task_sha256", "manifest_sha256", "seed"]),
+    (["task", "corpus", "condition", "split"], ["trials_sha256"]),  # dev and test may have a list of trials each
+    (["model", "task", "corpus", "condition"], ["recipe", "revision"]),
+]
+
+
+def check_comparable(records: pd.DataFrame) -> None:
+    """Refuses records that must not stand in one table.
+
+    Models are compared on one version of a task, one manifest, one list of trials and one seed; a model's scores on a task
+    rest on one recipe and one revision; no score stands twice.
+
+    Raises:
+        ProbeError: there are none, or what differs, in whose records, and what to do.
+    """
+    if records.empty:
+        raise ProbeError("the files hold no records. Run `probe run` or `probe bench` again.")
+    faults = [
+        f"{_place(within, group)}: {what} differs: {_holders(records_of_group, what)}"
+        for within, equal in EQUAL_WITHIN
+        for group, records_of_group in records.groupby(within)
+        for what in equal
+        if records_of_group[what].nunique(dropna=False) > 1
+    ]
+    if faults:
+        raise ProbeError(
+            "these records cannot stand in one table.\n  "
+            + "\n  ".join(faults)
+            + "\nRun the tasks again for all of these models, or keep the records in separate folders."
+        )
+    twice = records[records.duplicated([*CELL, "layer", "split"])]
+    if len(twice):
+        names = twice[["model", "task", "corpus", "condition"]].drop_duplicates()
+        raise ProbeError(
+            f"{len(twice)} scores stand twice, of {listed([', '.join(name) for name in names.itertuples(index=False)])}. "
+            "Is a file of records there under two names? Remove one."
+        )
+
+
+def summary_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
+    """One row per `CELL` of split `test`, at the layer chosen on dev; columns `SUMMARY`.
+
+    ``last_layer`` is the highest numbered layer; ``final_value`` is the value after the final LayerNorm, which is that of the
+    last layer for a model without such a LayerNorm. A cell without a value keeps its row and its note.
+
+    Args:
+        records: see `probe.records.read_records`.
+        all_heads: shows every head instead of the headline ones.
+
+    Raises:
+        ProbeError: see `check_comparable`.
+    """
+    records = _checked(records)
+    test = records[(records["split"] == "test") & (records["headline"] | all_heads)]
+    test = test.merge(_chosen_layers(records), on=CHOICE, how="left")
+    rows = [_summary_row(cell) for _, cell in test.groupby(CELL)]
+    return _in_order(pd.DataFrame(rows, columns=SUMMARY), [])
+
+
+def layer_rows(records: pd.DataFrame) -> pd.DataFrame:
+    """One row per `CELL` and layer of split `test`, every head; columns `LAYERS`.
+
+    ``dev_value`` is the dev score of the same layer and metric, in the train domain where the task crosses domains;
+    ``chosen`` marks the layer that `summary_rows` shows.
+
+    Raises:
+        ProbeError: see `check_comparable`.
+    """
+    records = _checked(records)
+    same = [*CHOICE, "metric", "layer"]
+    dev = _source_dev(records)[[*same, "value"]].rename(columns={"value": "dev_value"})
+    rows = (
+        records[records["split"] == "test"].merge(dev, on=same, how="left").merge(_chosen_layers(records), on=CHOICE, how="left")
+    )
+    rows["chosen"] = rows["layer"] == rows["chosen_layer"]
+    return _in_order(rows[LAYERS], ["layer_index"])
+
+
+def _checked(records: pd.DataFrame) -> pd.DataFrame:
+    """The records with float values, NaN where there is no finite one."""
+    check_comparable(records)
+    return records.assign(
+        **{name: records[name].astype(float).replace([np.inf, -np.inf], np.nan) for name in ("value", "low", "high")}
+    )
+
+
+def _source_dev(records: pd.DataFrame) -> pd.DataFrame:
+    return records[(records["split"] == "dev") & (records["train_domain"] == records["test_domain"])]
+
+
+def _chosen_layers(records: pd.DataFrame) -> pd.DataFrame:
+    """One row per `CHOICE` that has a dev score, with the best layer in ``chosen_layer``."""
+    dev = _source_dev(records)
+    dev = dev[(dev["metric"] == dev["select_by"]) & dev["value"].notna()]
+    loss = dev["value"].where(~dev["higher_is_better"].astype(bool), -dev["value"])
+    best = dev.assign(loss=loss).sort_values(["loss", "layer_index"]).drop_duplicates(CHOICE)
+    return best[[*CHOICE, "layer"]].rename(columns={"layer": "chosen_layer"})
+
+
+def _summary_row(cell: pd.DataFrame) -> dict[str, object]:
+    """One row of `summary_rows` from the test records of all layers."""
+    cell = cell.sort_values("layer_index")
+    picked = cell[cell["layer"] == cell["chosen_layer"]]
+    shown = (picked if len(picked) else cell).iloc[0].to_dict()
+    if not len(picked):
+        layer = shown["chosen_layer"]
+        why = (
+            f"no dev score of {shown['select_by']}, so no layer is chosen"
+            if pd.isna(layer)
+            else f"no test score at layer {layer}"
+        )
+        shown |= {"layer": None, "value": np.nan, "low": np.nan, "high": np.nan, "note": shown["note"] or why}
+    value_of = dict(zip(cell["layer"], cell["value"], strict=True))
+    last = max((layer for layer in value_of if layer.isdecimal()), key=int, default=None)
+    # Without a layer `final` it is an alias of the last one, unless only some of the layers were run.
+    whole = len(value_of) >= shown["n_layers"]
+    final = "final" if "final" in value_of or not whole else last
+    shown |= {"last_layer": last, "last_value": value_of.get(last, np.nan), "final_value": value_of.get(final, np.nan)}
+    return {name: shown[name] for name in SUMMARY}
+
+
+def _in_order(rows: pd.DataFrame, then: list[str]) -> pd.DataFrame:
+    """Rows sorted so that what is compared stands together, the selecting metric before the others."""
+    keys = ["task", "corpus", "condition", "train_domain", "test_domain", "other", "metric", "model", "head", *then]
+    rows = rows.assign(other=rows["metric"] != rows["select_by"])
+    return rows.sort_values(keys, kind="stable", ignore_index=True).drop(columns="other")
+
+
+def _place(names: list[str], values: tuple[object, ...]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in zip(names, values, strict=True))
+
+
+def _holders(records: pd.DataFrame, what: str) -> str:
+    """The different values of a column, each with the models that have it."""
+    return "; ".join(
+        f"{_short(value)} ({listed(sorted(set(group['model'])))})" for value, group in records.groupby(what, dropna=False)
+    )
+
+
+def _short(value: object) -> str:
+    text = str(value) or "none"
+    return text[:8] if re.fullmatch("[0-9a-f]{32,}", text) else text
+
+
+def one_line(text: str) -> str:
+    """``text`` without line breaks and control characters: a name from a file must not rearrange a table or a terminal."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())

@@ -1,0 +1,234 @@
+"""Tables of records: Markdown for people, CSV and JSON for programs.
+
+Markdown is in percent with one decimal; CSV and JSON hold the fractions of the records.
+"""
+
+import json
+import math
+import re
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from probe.files import write_atomically
+from probe.records import read_records
+from probe.reporting.curves import layer_curves, missing_matplotlib
+from probe.reporting.rows import check_comparable, layer_rows, one_line, summary_rows
+
+__all__ = [
+    "check_comparable",
+    "domain_matrices",
+    "layer_rows",
+    "summary_rows",
+    "to_csv",
+    "to_json",
+    "to_markdown",
+    "write_tables",
+]
+
+DASH = "–"
+INTERVAL = "% [95 % interval]"
+COMPARED = ["task", "corpus", "condition", "metric", "train_domain", "test_domain"]
+LEFT_OUT_IF_ALL = {
+    "condition": "clean",
+    "train domain": "",
+    "test domain": "",
+    "dev": DASH,
+    "last (layer)": DASH,
+    "final": DASH,
+    "note": "",
+}
+ALIGNED_RIGHT = {"layer", INTERVAL, "dev", "last (layer)", "final", "n", "blocks"}
+
+TABLE_HEAD = """# Scores
+
+Test scores at the layer that is best on dev. `last` is the highest numbered layer, `final` the output after the final LayerNorm.
+Bold is the highest (↑) or lowest (↓) of the models and says nothing of significance: look at the intervals.
+
+"""
+LAYERS_HEAD = """# Scores of every layer
+
+Test scores, beside them the dev score by which the layer marked ✓ was chosen (or, for another metric, its own dev score).
+
+"""
+DOMAINS_HEAD = """# Across domains
+
+Test scores in percent: one row per train domain, at the layer that is best on the dev data of that domain; in parentheses the
+gap to the in-domain score of the row, in points, positive where the score is worse out of domain.
+
+"""
+
+
+def to_markdown(rows: pd.DataFrame, layers: bool) -> str:
+    """A Markdown table in percent, aligned for the terminal too, with the uninformative columns left out.
+
+    Args:
+        rows: of `summary_rows`, or of `layer_rows` if ``layers``.
+        layers: marks the chosen layers; otherwise the best of several models is bold.
+    """
+    if rows.empty:
+        return "No test scores.\n"
+    cells: list[dict[Hashable, Any]] = rows.to_dict("records")
+    bold = [False] * len(rows) if layers else list(_best(rows))
+    columns = {
+        "task": _names(rows["task"]),
+        "corpus": _names(rows["corpus"]),
+        "condition": _names(rows["condition"]),
+        "train domain": _names(rows["train_domain"]),
+        "test domain": _names(rows["test_domain"]),
+        "metric": [f"{escaped(cell['metric'])} {_arrow(cell['higher_is_better'])}" for cell in cells],
+        "model": _names(rows["model"]),
+        "head": _names(rows["head"]),
+        "layer": _names(rows["layer"].fillna(DASH)),
+        INTERVAL: [
+            _interval(cell["value"], cell["low"], cell["high"], is_bold) for cell, is_bold in zip(cells, bold, strict=True)
+        ],
+    }
+    if layers:
+        columns["dev"] = [_percent(cell["dev_value"]) for cell in cells]
+        columns["chosen"] = ["✓" if cell["chosen"] else "" for cell in cells]
+    else:
+        columns["last (layer)"] = [
+            DASH if math.isnan(cell["last_value"]) else f"{_percent(cell['last_value'])} ({cell['last_layer']})" for cell in cells
+        ]
+        columns["final"] = [_percent(cell["final_value"]) for cell in cells]
+    columns |= {"n": [str(cell["n"]) for cell in cells], "blocks": [str(cell["n_blocks"]) for cell in cells]}
+    columns["note"] = _names(rows["note"])
+    shown = {name: column for name, column in columns.items() if set(column) != {LEFT_OUT_IF_ALL.get(name)}}
+    if len(set(columns["corpus"])) == 1:
+        del shown["corpus"]
+    return _table(shown)
+
+
+def to_csv(rows: pd.DataFrame) -> str:
+    """Rows as CSV: fractions, an empty field where there is no value."""
+    return rows.to_csv(index=False, lineterminator="\n")
+
+
+def to_json(rows: pd.DataFrame) -> str:
+    """Rows as a JSON list of objects: fractions, null where there is no value."""
+    objects = rows.astype(object).where(rows.notna(), None).to_dict("records")
+    return json.dumps(objects, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def domain_matrices(records: pd.DataFrame) -> str:
+    """One Markdown matrix (train x test domain) per model, task and metric; empty without cross-domain records.
+
+    Raises:
+        ProbeError: see `check_comparable`.
+    """
+    rows = summary_rows(records)
+    rows = rows[rows["train_domain"] != ""]
+    groups = rows.groupby(["task", "corpus", "condition", "metric", "model", "head"], sort=False)
+    return "\n".join(_matrix(cells) for _, cells in groups)
+
+
+def write_tables(results: Path, to: Path) -> list[Path]:
+    """The files written into the folder ``to`` from the records in ``results``.
+
+    ``table`` and ``layers`` as ``.md`` and ``.csv``; ``domains.md`` if a task crosses domains; ``curves.png`` and ``.svg`` if
+    there is something to draw and matplotlib is installed (`missing_matplotlib` says). One of these that is left out is
+    removed, so that no file of another run stands beside the new ones.
+
+    Raises:
+        ProbeError: see `probe.records.read_records` and `check_comparable`.
+        OSError: a file cannot be written.
+    """
+    records = read_records(results)
+    summary, layers, domains = summary_rows(records), layer_rows(records), domain_matrices(records)
+    texts = {
+        "table.md": TABLE_HEAD + to_markdown(summary, layers=False),
+        "table.csv": to_csv(summary),
+        "layers.md": LAYERS_HEAD + to_markdown(layers, layers=True),
+        "layers.csv": to_csv(layers),
+        "domains.md": DOMAINS_HEAD + domains if domains else "",
+    }
+    to.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        if text:
+            write_atomically(to / name, text.encode())
+        else:
+            (to / name).unlink(missing_ok=True)
+    curves = [to / "curves.png", to / "curves.svg"]
+    if (layers["headline"] & layers["value"].notna()).any() and not missing_matplotlib():
+        layer_curves(records, *curves)
+    else:
+        for path in curves:
+            path.unlink(missing_ok=True)
+    return [path for path in [*(to / name for name in texts), *curves] if path.exists()]
+
+
+def _best(rows: pd.DataFrame) -> "pd.Series[bool]":
+    """True where a row's value, as printed, is the best of several models; equal values are all best."""
+    keys = [rows[name] for name in COMPARED]
+    printed = (100 * rows["value"]).round(1)
+    score = printed.where(rows["higher_is_better"].astype(bool), -printed)
+    several = rows["model"].where(rows["value"].notna()).groupby(keys).transform("nunique") > 1
+    return several & (score == score.groupby(keys).transform("max"))
+
+
+def _matrix(rows: pd.DataFrame) -> str:
+    """The matrix of one model, task and metric, with the reasons of empty cells below it."""
+    cells: list[dict[Hashable, Any]] = rows.to_dict("records")
+    first = cells[0]
+    value = {(cell["train_domain"], cell["test_domain"]): cell["value"] for cell in cells}
+    layer = {cell["train_domain"]: cell["layer"] for cell in cells if pd.notna(cell["layer"])}
+    trains, tests = sorted({train for train, _ in value}), sorted({test for _, test in value})
+    sign = 1 if first["higher_is_better"] else -1
+
+    def shown(train: str, test: str) -> str:
+        there, at_home = value.get((train, test), math.nan), value.get((train, train), math.nan)
+        gap = sign * (at_home - there)
+        return _percent(there) + (f" ({_points(gap)})" if train != test and not math.isnan(gap) else "")
+
+    columns = {"train \\ test": _names(trains), "layer": _names(layer.get(train, DASH) for train in trains)}
+    columns |= {escaped(test): [shown(train, test) for train in trains] for test in tests}
+    title = [first[name] for name in ("model", "task", "corpus", "condition", "head", "metric")]
+    notes = [
+        f"* {' → '.join(_names([cell['train_domain'], cell['test_domain']]))}: {escaped(cell['note'])}\n"
+        for cell in cells
+        if cell["note"]
+    ]
+    heading = f"## {', '.join(_names(title))} {_arrow(first['higher_is_better'])}\n\n"
+    return heading + _table(columns) + ("\n" + "".join(notes) if notes else "")
+
+
+def _table(columns: Mapping[str, Sequence[str]]) -> str:
+    """Aligned Markdown; the cells are escaped already."""
+    lines = [list(columns), *map(list, zip(*columns.values(), strict=True))]
+    right = [name in ALIGNED_RIGHT for name in columns]
+    widths = [max(3, *map(len, cells)) for cells in zip(*lines, strict=True)]
+    rule = ["-" * (width - 1) + ":" if is_right else "-" * width for width, is_right in zip(widths, right, strict=True)]
+    padded = [
+        [cell.rjust(width) if is_right else cell.ljust(width) for cell, width, is_right in zip(line, widths, right, strict=True)]
+        for line in lines
+    ]
+    return "".join(f"| {' | '.join(line)} |\n" for line in [padded[0], rule, *padded[1:]])
+
+
+def _interval(value: float, low: float, high: float, bold: bool) -> str:
+    shown = f"**{_percent(value)}**" if bold else _percent(value)
+    return shown if any(map(math.isnan, (value, low, high))) else f"{shown} [{_percent(low)}, {_percent(high)}]"
+
+
+def _arrow(higher_is_better: bool) -> str:
+    return "↑" if higher_is_better else "↓"
+
+
+def _percent(fraction: float) -> str:
+    return DASH if math.isnan(fraction) else f"{round(100 * fraction, 1) + 0.0:.1f}"  # + 0.0: no "-0.0"
+
+
+def _points(gap: float) -> str:
+    return f"{round(100 * gap, 1) + 0.0:+.1f}"
+
+
+def _names(values: Iterable[str]) -> list[str]:
+    return [escaped(value) for value in values]
+
+
+def escaped(text: str) -> str:
+    r"""``text`` as one Markdown cell: on one line, ``|`` and what else has a meaning there behind a backslash."""
+    return re.sub(r"([\\|<`*])", r"\\\1", one_line(text))

@@ -1,0 +1,310 @@
+"""A store: the shards of one model, view and condition, under ``features/<model>/<view>-<condition>-<recipe8>/``.
+
+    recipe.json            the recipe (everything that decides a value), its hash, the environment it was begun in
+    plan-00000.json        which utterances go into which shards; a later plan covers rows appended or audio changed since
+    shard-00000.h5/.json   a shard and its index; it counts when its index is there
+
+An utterance is its key together with its audio's sha256. When the audio of a key changes, a later shard holds the new version and
+the old one stays; `FeatureStore.match` finds the version that belongs to a file.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from probe.errors import ProbeError, listed
+from probe.files import canonical_json, read_json, sha256_of_file, sha256_of_json, write_atomically
+from probe.store.shards import FORMAT, ShardContent, merge_runs, read_rows, shard_bytes
+from probe.store.views import SERVED_BY, pool
+
+
+@dataclass(frozen=True)
+class Job:
+    """Utterances that become one shard, or a long utterance that becomes several (ranges of its frames)."""
+
+    number: int
+    keys: tuple[str, ...]
+    parts: int = 1
+
+    def shard_names(self) -> list[str]:
+        """File names without their ending."""
+        if self.parts == 1:
+            return [f"shard-{self.number:05d}"]
+        return [f"shard-{self.number:05d}.{part + 1}of{self.parts}" for part in range(self.parts)]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One version of an utterance in a store: where its rows lie, and which audio they came from."""
+
+    key: str
+    audio_sha256: str
+    audio_bytes: int
+    audio_mtime_ns: int
+    duration_s: float
+    n_frames: int
+    pieces: tuple[tuple[str, int, int], ...] = ()  # (shard, first row, stop row), one per part
+
+
+@dataclass(frozen=True)
+class LayerArray:
+    """One layer of some utterances, packed.
+
+    Attributes:
+        values: (row, dim) float16 or float32; rows of utterance i are ``values[offsets[i]:offsets[i + 1]]``.
+        offsets: (utterance + 1,) int64.
+        keys: utterance ids, in order.
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray
+    keys: list[str]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Each utterance's (row, dim), without a copy."""
+        return (self.values[start:stop] for start, stop in zip(self.offsets[:-1], self.offsets[1:], strict=True))
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An utterance that could not be used, and why; counts for as long as its audio is the same."""
+
+    key: str
+    reason: str
+    audio_bytes: int
+    audio_mtime_ns: int
+
+
+class FeatureStore:
+    """Reads and extends one store.
+
+    Attributes:
+        path: its folder.
+        recipe: everything that decides a value.
+        environment: versions, CPU and threads that it was begun with.
+        layers: layer -> width of the stored rows, in order.
+        aliases: ``final`` -> ``12`` and its like.
+        utterances: key -> versions, oldest first.
+        failures: key -> recorded failure, newest.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        head = read_json(self.path / "recipe.json")
+        if head.get("format") != FORMAT:
+            raise ProbeError(f"{self.path}: store format {head.get('format')}; this version reads {FORMAT}. Extract again.")
+        self.recipe: dict[str, Any] = head["recipe"]
+        self.recipe_sha256: str = head["sha256"]
+        self.environment: dict[str, Any] = head["environment"]
+        self.requested: str = head["requested"]
+        if sha256_of_json(self.recipe) != self.recipe_sha256:
+            raise ProbeError(
+                f"{self.path / 'recipe.json'}: the recipe does not have the sha256 that stands beside it. Extract again."
+            )
+        self.view: str = self.recipe["view"]
+        factor = 2 if self.view == "meanstd" else 1
+        self.layers = {name: width * factor for name, width in self.recipe["layers"]}
+        self.aliases: dict[str, str] = self.recipe["model"]["aliases"]
+        self.utterances: dict[str, list[Stored]] = {}
+        self.failures: dict[str, Failure] = {}
+        self.dtypes: dict[str, dict[str, str]] = {}
+        self.refresh()
+
+    # --- reading -----------------------------------------------------------------------------------------------------------------
+
+    @property
+    def keys(self) -> list[str]:
+        """Ids of all utterances, in the order they were stored."""
+        return list(self.utterances)
+
+    def layer(self, name: str, keys: Sequence[str] | None = None, view: str | None = None) -> LayerArray:
+        """One layer of all utterances, or of ``keys`` in their order.
+
+        Args:
+            view: a view that this store can serve; the store's own where None.
+
+        Raises:
+            ProbeError: no such layer, unknown keys, a view this store cannot serve, a damaged shard.
+        """
+        chosen = self.keys if keys is None else list(keys)
+        unknown = [key for key in chosen if key not in self.utterances]
+        if unknown:
+            raise ProbeError(
+                f"{self.path}: no features of {listed(unknown)}. Run `probe extract` with the manifest that has them."
+            )
+        return self.read(name, [self.utterances[key][-1] for key in chosen], view)
+
+    def read(self, name: str, stored: Sequence[Stored], view: str | None = None) -> LayerArray:
+        """One layer of exactly these versions of utterances (see `match`), in their order."""
+        layer = self.aliases.get(name, name)
+        if layer not in self.layers:
+            known = ", ".join(self.layers)
+            raise ProbeError(f"{self.path}: layer {name} asked for; the store holds {known}. Extract with --layers {name}.")
+        lengths = [item.n_frames if self.view == "frames" else 1 for item in stored]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        shards: dict[str, list[tuple[int, int, int]]] = {}  # shard -> (row in the shard, stop row, row in the result)
+        for item, start in zip(stored, offsets, strict=False):
+            position = int(start)
+            for shard, first, stop in item.pieces:
+                shards.setdefault(shard, []).append((first, stop, position))
+                position += stop - first
+        halves = all(self.dtypes[shard][layer] == "float16" for shard in shards)
+        values = np.empty((int(offsets[-1]), self.layers[layer]), np.float16 if halves else np.float32)
+        for shard, pieces in shards.items():
+            read_rows(self.path / f"{shard}.h5", layer, merge_runs(pieces), values)
+        array = LayerArray(values, offsets, [item.key for item in stored])
+        return array if view in (None, self.view) else self._derived(array, str(view))
+
+    def _derived(self, array: LayerArray, view: str) -> LayerArray:
+        if self.view not in SERVED_BY.get(view, ()):
+            raise ProbeError(f"{self.path}: holds {self.view}, which cannot give {view}. Extract with --view {view}.")
+        offsets = np.arange(len(array.keys) + 1)
+        if self.view == "meanstd":
+            return LayerArray(array.values[:, : array.values.shape[1] // 2], offsets, array.keys)
+        width = array.values.shape[1] * (2 if view == "meanstd" else 1)
+        rows = [pool(frames, view) for frames in array]
+        return LayerArray(np.concatenate(rows) if rows else np.empty((0, width), np.float32), offsets, array.keys)
+
+    def match(self, key: str, path: Path) -> Stored | None:
+        """The stored version of an utterance whose audio is the file ``path``; None where there is none.
+
+        A file with the size and time of change that were seen at extraction is taken for unchanged; otherwise its sha256 decides.
+        Where the file is gone, the one stored version is taken.
+
+        Raises:
+            ProbeError: the file is gone and several versions are stored.
+        """
+        versions = self.utterances.get(key, [])
+        if not versions:
+            return None
+        try:
+            status = path.stat()
+        except OSError:
+            if len(versions) == 1:
+                return versions[0]
+            raise ProbeError(
+                f"{self.path}: {key} is stored in {len(versions)} versions and {path} is not there to tell which is meant. "
+                "Put the audio in its place."
+            ) from None
+        for item in reversed(versions):
+            if (item.audio_bytes, item.audio_mtime_ns) == (status.st_size, status.st_mtime_ns):
+                return item
+        same_size = [item for item in versions if item.audio_bytes == status.st_size]
+        digest = sha256_of_file(path) if same_size else ""
+        return next((item for item in reversed(same_size) if item.audio_sha256 == digest), None)
+
+    def failure(self, key: str, path: Path) -> Failure | None:
+        """The recorded failure of an utterance whose audio is still the file that failed."""
+        found = self.failures.get(key)
+        if found is None:
+            return None
+        try:
+            status = path.stat()
+        except OSError:
+            return found
+        return found if (found.audio_bytes, found.audio_mtime_ns) == (status.st_size, status.st_mtime_ns) else None
+
+    # --- extending ---------------------------------------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Reads the plans and the indexes of complete shards again."""
+        self.utterances.clear()
+        self.failures.clear()
+        self.jobs: list[Job] = []
+        for path in sorted(self.path.glob("plan-*.json")):
+            jobs = read_json(path)["jobs"]
+            self.jobs += [Job(item["number"], tuple(item["keys"]), item["parts"]) for item in jobs]
+        self.complete: set[int] = set()
+        for job in self.jobs:
+            indexes = [self._index(name) for name in job.shard_names()]
+            if all(index is not None for index in indexes):
+                self.complete.add(job.number)
+                self._take_in([index for index in indexes if index is not None])
+
+    def _index(self, name: str) -> dict[str, Any] | None:
+        """A shard's index; None where the shard is not complete."""
+        path = self.path / f"{name}.json"
+        if not path.exists():
+            return None
+        index = read_json(path)
+        if index["bytes"]:
+            shard = self.path / f"{name}.h5"
+            if not shard.exists() or shard.stat().st_size != index["bytes"]:
+                raise ProbeError(
+                    f"{shard}: missing or not the {index['bytes']} bytes its index names. Remove {path.name} and extract again."
+                )
+        return index
+
+    def _take_in(self, parts: list[dict[str, Any]]) -> None:
+        """Adds the utterances of one shard, or of the parts of a long utterance."""
+        first = parts[0]
+        for part in parts:
+            self.dtypes[part["shard"]] = part["dtypes"]
+        row_of = dict.fromkeys((part["shard"] for part in parts), 0)
+        for position, item in enumerate(first["utterances"]):
+            pieces = []
+            for part in parts:
+                rows = part["utterances"][position]["rows"]
+                start = row_of[part["shard"]]
+                row_of[part["shard"]] = start + rows
+                pieces.append((part["shard"], start, start + rows))
+            stored = Stored(**{name: item[name] for name in item if name != "rows"}, pieces=tuple(pieces))
+            self.utterances.setdefault(stored.key, []).append(stored)
+            self.failures.pop(stored.key, None)
+        for item in first["failures"]:
+            failure = Failure(**item)
+            self.failures[failure.key] = failure
+
+    def add_plan(self, jobs: Sequence[tuple[tuple[str, ...], int]]) -> list[Job]:
+        """Writes a plan for (keys, number of parts) each and returns its jobs, numbered on from those before."""
+        first = max((job.number for job in self.jobs), default=-1) + 1
+        planned = [Job(first + index, keys, parts) for index, (keys, parts) in enumerate(jobs)]
+        number = len(list(self.path.glob("plan-*.json")))
+        lines = ",\n".join(canonical_json(asdict(job)) for job in planned)
+        write_atomically(self.path / f"plan-{number:05d}.json", f'{{"format":{FORMAT},"jobs":[\n{lines}\n]}}\n'.encode())
+        self.jobs += planned
+        return planned
+
+    def write_shard(
+        self, name: str, content: ShardContent, utterances: Sequence[Mapping[str, Any]], failures: Sequence[Failure]
+    ) -> int:
+        """Writes a shard and then its index, each atomically; returns the shard's bytes (0 where every utterance failed)."""
+        data, dtypes = shard_bytes(content) if content.keys else (b"", {})
+        if data:
+            write_atomically(self.path / f"{name}.h5", data)
+        index = {
+            "format": FORMAT,
+            "shard": name,
+            "bytes": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "part": list(content.part),
+            "dtypes": dtypes,
+            "utterances": list(utterances),
+            "failures": [asdict(failure) for failure in failures],
+        }
+        write_atomically(self.path / f"{name}.json", (json.dumps(index, ensure_ascii=False, indent=1) + "\n").encode())
+        return len(data)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Keeps other runs from writing into this store meanwhile.
+
+        Raises:
+            ProbeError: another run is writing.
+        """
+        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError as error:
+            raise ProbeError(f"{self.path}: another run is writing here. Wait for it, or use another --to folder.") from error
+        finally:
+            os.close(descriptor)

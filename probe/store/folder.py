@@ -1,0 +1,91 @@
+"""Folders of stores: making a store for a recipe, and finding the one that serves a model and a view."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from probe.errors import ProbeError, listed
+from probe.files import file_name, sha256_of_json, write_atomically
+from probe.store.features import FeatureStore
+from probe.store.shards import FORMAT
+from probe.store.views import SERVED_BY
+
+
+def create_store(root: Path, requested: str, recipe: dict[str, Any], environment: dict[str, Any]) -> FeatureStore:
+    """The store of a recipe beneath ``root``, begun if it is not there yet."""
+    sha256 = sha256_of_json(recipe)
+    path = store_path(root, recipe)
+    if not (path / "recipe.json").exists():
+        path.mkdir(parents=True, exist_ok=True)
+        head = {"format": FORMAT, "requested": requested, "sha256": sha256, "recipe": recipe, "environment": environment}
+        write_atomically(path / "recipe.json", (json.dumps(head, ensure_ascii=False, indent=1) + "\n").encode())
+    return FeatureStore(path)
+
+
+def store_path(root: Path, recipe: dict[str, Any]) -> Path:
+    """``root/<model>/<view>-<condition>-<recipe8>``."""
+    name = f"{recipe['view']}-{file_name(recipe['condition'])}-{sha256_of_json(recipe)[:8]}"
+    return Path(root) / file_name(recipe["model"]["id"]) / name
+
+
+def find_stores(path: Path | str) -> list[FeatureStore]:
+    """The store at ``path``, or all stores beneath it, in the order of their paths."""
+    root = Path(path)
+    return [
+        FeatureStore(item.parent)
+        for item in sorted([*root.glob("recipe.json"), *root.glob("*/recipe.json"), *root.glob("*/*/recipe.json")])
+    ]
+
+
+def open_store(path: Path | str, layer: str | None = None) -> Any:
+    """The store at ``path``, or with ``layer`` that layer of all its utterances.
+
+    Args:
+        path: a store's folder, or a folder above with just one store in it.
+
+    Returns:
+        A `FeatureStore`, or a `LayerArray` (values, offsets, keys).
+
+    Raises:
+        ProbeError: no store there, or several.
+    """
+    stores = find_stores(path)
+    if len(stores) != 1:
+        found = listed([str(store.path) for store in stores]) or "none"
+        raise ProbeError(f"{path}: expected one feature store, found {found}. Name the folder that holds recipe.json.")
+    return stores[0] if layer is None else stores[0].layer(layer)
+
+
+def select_store(root: Path, model: str, view: str, condition: str = "clean") -> FeatureStore:
+    """The store beneath ``root`` that serves ``view`` of ``model``: the view itself, else a richer one; the most layers.
+
+    Raises:
+        ProbeError: none, or several that differ in more than their layers.
+    """
+    everything = find_stores(root)
+    identifier, _, revision = model.partition("@")
+    stores = [store for store in everything if model in (store.requested, store.recipe["model"]["id"])]
+    if not stores and revision:
+        stores = [
+            s for s in everything if s.recipe["model"]["id"] == identifier and s.recipe["model"]["revision"].startswith(revision)
+        ]
+    usable = [store for store in stores if store.view in SERVED_BY[view] and store.recipe["condition"] == condition]
+    if not usable:
+        there = sorted({f"{store.requested} ({store.view}, {store.recipe['condition']})" for store in everything})
+        raise ProbeError(
+            f"{root}: no features of {model} that give {view} ({condition}); found {listed(there) or 'no store'}. "
+            f"Run `probe extract --model {model} --view {view} --corpus ... --to {root}`."
+        )
+    best = min(SERVED_BY[view].index(store.view) for store in usable)
+    usable = [store for store in usable if SERVED_BY[view].index(store.view) == best]
+    most = max(len(store.layers) for store in usable)
+    usable = [store for store in usable if len(store.layers) == most]
+    if len(usable) > 1:
+        differing = sorted(
+            name for name in usable[0].recipe["model"] if usable[0].recipe["model"][name] != usable[1].recipe["model"].get(name)
+        )
+        raise ProbeError(
+            f"{root}: {len(usable)} stores of {model} serve {view}: {listed([store.path.name for store in usable])}; "
+            f"they differ in {', '.join(differing) or 'the recipe'}. Name the revision ({model}@...) or remove one."
+        )
+    return usable[0]

@@ -1,0 +1,141 @@
+"""One shard: packed arrays of every layer, built in memory and written in one piece.
+
+    layers/<name>      (frame, dim) for frames, (utterance, dim) for pooled views; float16, or float32 for a layer that float16
+                       would bend
+    offsets/<name>     (utterance + 1,) int64, rows of each utterance in layers/<name>
+    keys               (utterance,) fixed-length bytes, UTF-8
+    audio_sha256       (utterance,) 64 bytes of hex
+    manifest/<column>  (utterance,) fixed-length bytes: a copy for people who look inside; programs take the manifest
+    attributes         format, recipe, environment (JSON), part (which part of a long utterance)
+
+Plain h5py opens it. Every array is chunked with Fletcher-32 checksums and the file is in the 1.10 format, whose metadata carries
+checksums too, so a damaged value is an error and never a number. Equal input gives equal bytes.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from probe.errors import ProbeError
+from probe.files import canonical_json
+
+FORMAT = 1
+LIBVER = ("v110", "v110")
+CHUNK_BYTES = 1 << 20
+# float16 rounds a normal value by 2.8e-4 on average; more means overflow, or values in its subnormal range.
+FLOAT16_ERROR = 1e-3
+
+
+@dataclass(frozen=True)
+class ShardContent:
+    """What goes into a shard.
+
+    Attributes:
+        keys: one per utterance.
+        audio_sha256: one per utterance.
+        frames: layer -> one (frame, dim) float32 array per utterance ((1, dim) for pooled views).
+        columns: the manifest's columns, one value per utterance.
+        recipe, environment: as JSON goes into the attributes.
+        part: (index, count) of a long utterance's ranges of frames; (0, 1) otherwise.
+    """
+
+    keys: Sequence[str]
+    audio_sha256: Sequence[str]
+    frames: Mapping[str, Sequence[np.ndarray]]
+    columns: Mapping[str, Sequence[str]]
+    recipe: Mapping[str, object]
+    environment: Mapping[str, object]
+    part: tuple[int, int] = (0, 1)
+
+
+def shard_bytes(content: ShardContent) -> tuple[bytes, dict[str, str]]:
+    """The HDF5 file's bytes, and the dtype each layer was stored with."""
+    dtypes: dict[str, str] = {}
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", libver=LIBVER) as file:
+        file.attrs["format"] = FORMAT
+        file.attrs["recipe"] = canonical_json(content.recipe)
+        file.attrs["environment"] = canonical_json(content.environment)
+        file.attrs["part"] = content.part
+        for name, arrays in content.frames.items():
+            packed = half_if_faithful(np.concatenate(list(arrays)))
+            dtypes[name] = str(packed.dtype)
+            offsets = np.concatenate([[0], np.cumsum([len(array) for array in arrays])]).astype(np.int64)
+            _write(file, f"layers/{name}", packed)
+            _write(file, f"offsets/{name}", offsets)
+        _write(file, "keys", _fixed_bytes(content.keys))
+        _write(file, "audio_sha256", _fixed_bytes(content.audio_sha256))
+        for column, values in content.columns.items():
+            _write(file, f"manifest/{column.replace('/', '_')}", _fixed_bytes(values))
+    return buffer.getvalue(), dtypes
+
+
+def half_if_faithful(values: np.ndarray) -> np.ndarray:
+    """``values`` as float16 where that changes them by no more than its rounding, else unchanged float32.
+
+    Decided for a whole layer of a shard by the relative L2 error: overflow makes it infinite, a tiny scale (float16 is subnormal
+    below 6e-5) makes it large. Nothing is ever clipped.
+    """
+    with np.errstate(over="ignore"):
+        half = values.astype(np.float16)
+    error = np.linalg.norm((half.astype(np.float32) - values).ravel().astype(np.float64))
+    return half if error <= FLOAT16_ERROR * np.linalg.norm(values.ravel().astype(np.float64)) else values
+
+
+def _write(file: h5py.File, name: str, values: np.ndarray) -> None:
+    rows = max(1, min(len(values), CHUNK_BYTES // max(1, values[:1].nbytes)))
+    file.create_dataset(name, data=values, chunks=(rows, *values.shape[1:]), fletcher32=True, track_times=False)
+
+
+def _fixed_bytes(values: Sequence[str]) -> np.ndarray:
+    """(n,) fixed-length bytes; PyTables and old readers know no variable-length strings."""
+    encoded = [value.encode() for value in values]
+    return np.array(encoded, dtype=f"S{max(1, *map(len, encoded))}")
+
+
+def merge_runs(pieces: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Pieces (first row, stop row, row of the result) in file order, with those that adjoin on both sides merged."""
+    runs: list[tuple[int, int, int]] = []
+    for first, stop, position in sorted(pieces):
+        if runs and runs[-1][1] == first and runs[-1][2] + first - runs[-1][0] == position:
+            runs[-1] = (runs[-1][0], stop, runs[-1][2])
+        else:
+            runs.append((first, stop, position))
+    return runs
+
+
+def read_rows(path: Path, layer: str, runs: Sequence[tuple[int, int, int]], into: np.ndarray) -> None:
+    """Copies rows of a layer into ``into``: each run is (first row, stop row, first row of ``into``).
+
+    Raises:
+        ProbeError: not a shard, damaged, or a layer of another form than the index says.
+    """
+    try:
+        with h5py.File(path, "r", rdcc_nbytes=16 * CHUNK_BYTES) as file:
+            values = _plain_dataset(file, f"layers/{layer}", path)
+            expected = (max(stop for _, stop, _ in runs), *into.shape[1:])
+            if values.ndim != 2 or values.shape[1:] != expected[1:] or values.shape[0] < expected[0]:
+                raise ProbeError(f"{path}: layer {layer} has shape {values.shape}; the index expects {expected}. Extract again.")
+            for first, stop, position in runs:
+                values.read_direct(into, np.s_[first:stop], np.s_[position : position + stop - first])
+    except OSError as error:
+        raise ProbeError(
+            f"{path}: damaged or not readable ({error}). Remove it with its .json and run `probe extract` again."
+        ) from error
+
+
+def _plain_dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
+    """A dataset whose data lie in this file: no link elsewhere, no external or virtual storage."""
+    for ancestor in (name.split("/")[0], name):
+        if not isinstance(file.get(ancestor, getlink=True), h5py.HardLink):
+            raise ProbeError(
+                f"{path}: {ancestor} is missing or a link; shards hold plain datasets only. This is no shard of layerprobe."
+            )
+    values = file[name]
+    if not isinstance(values, h5py.Dataset) or values.is_virtual or values.external:
+        raise ProbeError(f"{path}: {name} is not stored in this file. This is no shard of layerprobe.")
+    return values
