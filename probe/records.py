@@ -101,6 +101,8 @@ class Record:
     format: int = FORMAT
 
 
+# A layer is chosen once for all records that agree in these.
+CHOICE = ["model", "task", "corpus", "condition", "head", "train_domain"]
 FIELDS = {item.name for item in fields(Record)}
 
 
@@ -150,6 +152,28 @@ def read_records(path: Path | str) -> "pd.DataFrame":
     Raises:
         ProbeError: see `iterate_records`.
     """
+    return frame_of(iterate_records(path))
+
+
+def frame_of(records: Iterable[Record]) -> "pd.DataFrame":
+    """Records as a table, one row each."""
     import pandas as pd
 
-    return pd.DataFrame([asdict(record) for record in iterate_records(path)])
+    return pd.DataFrame([asdict(record) for record in records])
+
+
+def source_dev(records: "pd.DataFrame") -> "pd.DataFrame":
+    """The dev records on which layers are chosen: those of the train domain itself."""
+    return records[(records["split"] == "dev") & (records["train_domain"] == records["test_domain"])]
+
+
+def chosen_layers(records: "pd.DataFrame") -> "pd.DataFrame":
+    """One row per `CHOICE` that has a dev score, with the best layer in ``chosen_layer``.
+
+    Best by the dev value of the metric ``select_by``; ties go to the lowest layer.
+    """
+    dev = source_dev(records)
+    dev = dev[(dev["metric"] == dev["select_by"]) & dev["value"].notna()]
+    loss = dev["value"].where(~dev["higher_is_better"].astype(bool), -dev["value"])
+    best = dev.assign(loss=loss).sort_values(["loss", "layer_index"]).drop_duplicates(CHOICE)
+    return best[[*CHOICE, "layer"]].rename(columns={"layer": "chosen_layer"})

@@ -29,7 +29,7 @@ def legend(figure: Any) -> list[str]:
 def test_plotted_points_are_the_test_values_in_percent() -> None:
     figure = curves_figure(layer_rows(frame(*curve([0.5, 0.9, 0.6], [0.25, 0.75, 0.5]))))
     assert drawn(figure) == {"org/a": ([0, 1, 2], [25, 75, 50]), "org/a | chosen": ([1], [75])}
-    band = figure.axes[0].collections[0].get_paths()[0].vertices
+    band: Any = figure.axes[0].collections[0].get_paths()[0].vertices
     assert {(round(x), round(y)) for x, y in band} == {(0, 20), (0, 30), (1, 70), (1, 80), (2, 45), (2, 55)}
 
 

@@ -7,7 +7,7 @@ GOLDEN=write python -m pytest tests/test_reporting_tables.py and read the differ
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def record(**changed: Any) -> Record:
     return Record(**(usual | changed))
 
 
-def curve(dev: list[float | None], test: list[float | None], layers: str = "0 1 2", **changed: Any) -> Iterator[Record]:
+def curve(dev: Sequence[float | None], test: Sequence[float | None], layers: str = "0 1 2", **changed: Any) -> Iterator[Record]:
     """Dev and test records of every layer; dev only where a domain is tested on itself."""
     names = layers.split()
     for index, (layer, dev_value, test_value) in enumerate(zip(names, dev, test, strict=True)):

@@ -54,7 +54,7 @@ class Corpus:
 
     Attributes:
         name: the manifest's stem, or the LibriSpeech subsets.
-        sha256: of the manifest's bytes (LibriSpeech: of its rows).
+        sha256: of the manifest's bytes (LibriSpeech: of its rows), and of the limit where there is one.
         utterances: in manifest order, rows of split ``noise`` left out.
         columns: names that `Utterance.label` knows here.
     """
@@ -78,7 +78,8 @@ class Corpus:
                 left[utterance.split] -= 1
                 taken.add(utterance.key)
         chosen = tuple(item for item in self.utterances if item.key in taken)
-        return Corpus(self.name, self.sha256, chosen, self.columns)
+        sha256 = hashlib.sha256(f"{self.sha256} limit {limit}".encode()).hexdigest()
+        return Corpus(self.name, sha256, chosen, self.columns)
 
 
 def load_corpus(source: Path | str) -> Corpus:

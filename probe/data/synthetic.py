@@ -9,7 +9,8 @@ sound, so a head can learn letters, and each letter occurs in at least two words
     telephone  8 kHz WAV, 300-3400 Hz, line noise, mu-law
 
 Twelve speakers make ``corpus.csv``; each says each word three times in each domain: two takes train, the third is dev or
-test. The other eight occur in ``verification.csv`` only. A trial compares two utterances of one domain.
+test. The other eight occur in ``verification.csv`` only, as dev and test beside the twelve's training rows. A trial asks
+whether one speaker said both takes of a word, in one domain: half a second is too short to tell voices apart across words.
 
 Conventions: samples are float64 in -1..1, shape (time,); control tracks have a frame every 5 ms. All randomness comes from
 generators seeded by ``seed`` and the place of use.
@@ -39,7 +40,7 @@ RATE_HZ = 16000
 TELEPHONE_RATE_HZ = 8000
 FRAME_SAMPLES = 80  # 5 ms
 
-WORDS = ("sani", "nasi", "lofa", "tuk", "kelom", "fumet")
+WORDS = ("sani", "nafi", "sola", "tuk", "kelom", "fumet")
 PASSWORDS = ("sani", "kelom", "fumet")  # what is said in verification trials
 DOMAINS = ("clean", "telephone")
 N_SPEAKERS = 20
@@ -53,6 +54,7 @@ N_OTHER_SEX = 40
 COLUMNS = ("path", "text", "speaker", "domain", "split", "duration_s", "sex")
 TRIAL_COLUMNS = ("enroll", "test", "label")
 
+TELEPHONE_BAND = butter(4, (300, 3400), "bandpass", fs=TELEPHONE_RATE_HZ, output="sos")
 DURATION_JITTER = 0.10  # standard deviations of logarithms, drawn per sound
 FORMANT_JITTER = 0.04
 
@@ -145,7 +147,7 @@ class Utterance:
 def write_synthetic_corpus(folder: Path, seed: int = 0) -> SyntheticCorpus:
     """The manifests and trials of a corpus generated into ``folder``, which is made where it is missing.
 
-    Equal seeds give equal bytes. The manifests are written last: where they stand, the audio is complete.
+    Equal seeds give equal bytes. The manifests are written last: in a new folder, where they stand the audio is complete.
 
     Raises:
         OSError: a file cannot be written.
@@ -221,7 +223,10 @@ def lines(number: int) -> Iterator[tuple[str, str, int, str]]:
 
 
 def make_trials(utterances: list[Utterance], rng: np.random.Generator) -> list[tuple[str, str, str]]:
-    """Rows (enroll, test, label) in random order; label 1 = same speaker, two thirds are not, most of those of the same sex."""
+    """Rows (enroll, test, label) in random order, each a pair of takes of one word in one domain; label 1 = same speaker.
+
+    A third are targets; most of the others pair two speakers of the same sex.
+    """
     kinds: dict[str, list[tuple[str, str]]] = {"target": [], "same sex": [], "other sex": []}
     for one, other in combinations(utterances, 2):
         if one.domain == other.domain and one.text == other.text:
@@ -272,9 +277,10 @@ def glottis(voicing: Samples, speaker: Speaker, rng: np.random.Generator) -> Sam
     pitch_hz = speaker.pitch_hz * rng.lognormal(0, 0.04) * 2 ** (speaker.pitch_range * contour / 12)
 
     period = np.cumsum(pitch_hz / RATE_HZ).astype(int)
-    pitch_hz *= (1 + 0.015 * rng.standard_normal(n))[period]  # jitter: one draw per period
-    period, phase = np.divmod(np.cumsum(pitch_hz / RATE_HZ), 1)
-    shimmer = (1 + 0.08 * rng.standard_normal(n))[period.astype(int)]
+    pitch_hz *= (1 + 0.015 * rng.standard_normal(period[-1] + 1))[period]  # jitter: one draw per period
+    cycles = np.cumsum(pitch_hz / RATE_HZ)
+    period, phase = cycles.astype(int), cycles % 1
+    shimmer = (1 + 0.08 * rng.standard_normal(period[-1] + 1))[period]
 
     open_quotient = 0.6
     is_open = phase < open_quotient
@@ -305,24 +311,25 @@ def friction(segment: Segment, speaker: Speaker, n: int, rng: np.random.Generato
     """The noise of a fricative or a burst: a band of rms 1 whose centre follows the vocal tract, (n,)."""
     low_hz = segment.friction_hz * speaker.tract - segment.friction_width_hz / 2
     high_hz = segment.friction_hz * speaker.tract + segment.friction_width_hz / 2
-    band = butter(1, (max(low_hz, 200), min(high_hz, 7800)), "bandpass", fs=RATE_HZ, output="sos")
-    noise = sosfilt(band, rng.standard_normal(n))
+    band = butter(1, (max(low_hz, 200), min(high_hz, 7800)), "bandpass", fs=RATE_HZ)
+    noise = lfilter(*band, rng.standard_normal(n))
     return noise / rms(noise)
 
 
 def record(speech: Samples, rng: np.random.Generator) -> Samples:
-    """``speech`` at a random level, -26 +- 3 dB, in a room with low-pass noise some 35 dB below; never above 0.9."""
+    """``speech`` at a random level, -26 +- 3 dB, in a room with low-pass noise some 35 dB below."""
     noise = lfilter([0.3], [1, -0.7], rng.standard_normal(len(speech)))
     noise *= decibel(rng.normal(-35, 1)) * rms(speech) / rms(noise)
     heard = speech + noise
-    return heard * min(decibel(rng.normal(-26, 3)) / rms(heard), 0.9 / np.abs(heard).max())
+    return unclipped(heard * decibel(rng.normal(-26, 3)) / rms(heard))
 
 
 def telephone(samples: Samples, rng: np.random.Generator) -> Samples:
     """``samples`` as an 8 kHz telephone delivers them: band-passed, with line noise 25 dB below, companded to 8 bits."""
     narrow = soxr.resample(samples, RATE_HZ, TELEPHONE_RATE_HZ)
-    narrow = sosfilt(butter(4, (300, 3400), "bandpass", fs=TELEPHONE_RATE_HZ, output="sos"), narrow)
+    narrow = sosfilt(TELEPHONE_BAND, narrow)
     narrow += decibel(rng.normal(-25, 3)) * rms(narrow) * rng.standard_normal(len(narrow))
+    narrow = unclipped(narrow)
     mu = 255.0
     squeezed = np.sign(narrow) * np.log1p(mu * np.abs(narrow)) / np.log1p(mu)
     steps = np.round(squeezed * 127) / 127
@@ -338,6 +345,11 @@ def per_sample(track: Samples) -> Samples:
 def rms(samples: Samples) -> float:
     """The root of the mean square."""
     return float(np.sqrt(np.mean(samples**2)))
+
+
+def unclipped(samples: Samples) -> Samples:
+    """``samples``, quieter where their peak is above 0.9."""
+    return samples * min(1.0, 0.9 / float(np.abs(samples).max()))
 
 
 def decibel(level: float) -> float:

@@ -59,6 +59,7 @@ def extract(
     device: str | None = None,
     limit: int | None = None,
     dry_run: bool = False,
+    requested: str | None = None,
 ) -> Extraction:
     """Writes what is missing of a corpus' features into the store of this model, view and recipe beneath ``to``.
 
@@ -70,6 +71,7 @@ def extract(
         view: ``frames``, ``mean`` or ``meanstd``.
         limit: at most so many utterances of each split.
         dry_run: only the plan.
+        requested: the name under which an open encoder was asked for; its own where None.
 
     Returns:
         What was done; its ``failures`` name the utterances that could not be used.
@@ -81,7 +83,7 @@ def extract(
         raise UsageError(f"view {view!r}: expected one of {', '.join(VIEWS)}.")
     corpus = (corpus if isinstance(corpus, Corpus) else load_corpus(corpus)).limited(limit)
     encoder = open_model(model, device) if isinstance(model, str) else model
-    requested = model if isinstance(model, str) else encoder.info.id
+    requested = requested or (model if isinstance(model, str) else encoder.info.id)
     for note in encoder.info.notes:
         log.info("%s: %s", requested, note)
     names = choose_layers(layers, encoder.info)

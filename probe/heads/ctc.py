@@ -7,6 +7,7 @@ blanks dropped. Learning rate and epoch are the ones with the lowest character e
 """
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -47,7 +48,7 @@ class Vocabulary:
 
 def frames_needed(labels: Sequence[int]) -> int:
     """Frames that CTC needs for a label sequence: one each, and a blank between equal neighbours."""
-    return len(labels) + sum(first == second for first, second in zip(labels, labels[1:], strict=False))
+    return len(labels) + sum(first == second for first, second in itertools.pairwise(labels))
 
 
 class CTCHead(nn.Module):
@@ -56,7 +57,8 @@ class CTCHead(nn.Module):
     def __init__(self, head: str, dim: int, n_symbols: int, hidden: int, n_layers: int, dropout: float) -> None:
         super().__init__()
         between = dropout if n_layers > 1 else 0.0
-        self.lstm = nn.LSTM(dim, hidden, n_layers, batch_first=True, bidirectional=True, dropout=between) if head == "bilstm" else None
+        lstm = nn.LSTM(dim, hidden, n_layers, batch_first=True, bidirectional=True, dropout=between)
+        self.lstm = lstm if head == "bilstm" else None
         self.dropout = nn.Dropout(dropout)
         self.projection = nn.Linear(2 * hidden if head == "bilstm" else dim, n_symbols)
 
@@ -142,7 +144,9 @@ class CTCProbe:
         fits = [0 < frames_needed(item) <= len(rows) for item, rows in zip(labels, frames, strict=True)]
         self.too_short_ = [i for i, (item, fit) in enumerate(zip(labels, fits, strict=True)) if item and not fit]
         if not any(fits):
-            raise ProbeError("transcribe: every training utterance has fewer frames than its labels need; is the text the audio's?")
+            raise ProbeError(
+                "transcribe: every training utterance has fewer frames than its labels need; is the text the audio's?"
+            )
         self.standardizer_ = Standardizer.of(np.concatenate(list(frames)))
         kept = [i for i, fit in enumerate(fits) if fit]
         train = _Examples([self._tensor(frames[i]) for i in kept], [torch.tensor(labels[i]) for i in kept])
@@ -230,10 +234,10 @@ class _Examples:
 
     def batches(self, batch_size: int, order: np.random.Generator) -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
         """Shuffled batches of utterances of similar length: (padded frames, lengths, labels)."""
-        jittered = np.array([len(rows) for rows in self.frames]) * order.uniform(0.8, 1.25, len(self.frames))
-        groups = [group for start in range(0, len(jittered), batch_size) if len(group := np.argsort(jittered)[start : start + batch_size])]
-        for position in order.permutation(len(groups)):
-            chosen = groups[position].tolist()
+        by_length = np.argsort(np.array([len(rows) for rows in self.frames]) * order.uniform(0.8, 1.25, len(self.frames)))
+        starts = range(0, len(by_length), batch_size)
+        for position in order.permutation(len(starts)):
+            chosen = by_length[starts[position] : starts[position] + batch_size].tolist()
             padded, lengths = _pad([self.frames[i] for i in chosen])
             yield padded, lengths, [self.labels[i] for i in chosen]
 

@@ -43,8 +43,10 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
         (fitted,) = fit_strengths(X, np.asarray(y), [self.l2], self.standardize, self.max_iter, self.tol)
-        self.classes_, self.coef_, self.intercept_ = fitted.classes_, fitted.coef_, fitted.intercept_
-        self.n_iter_ = fitted.n_iter_
+        self.classes_: np.ndarray = fitted.classes_
+        self.coef_: np.ndarray = fitted.coef_
+        self.intercept_: np.ndarray = fitted.intercept_
+        self.n_iter_: int = fitted.n_iter_
         return self
 
     def decision_function(self, X: np.ndarray) -> np.ndarray:
@@ -70,7 +72,12 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
 
 
 def fit_strengths(
-    rows: np.ndarray, labels: np.ndarray, strengths: Sequence[float], standardize: bool = True, max_iter: int = 3000, tol: float = 1e-5
+    rows: np.ndarray,
+    labels: np.ndarray,
+    strengths: Sequence[float],
+    standardize: bool = True,
+    max_iter: int = 3000,
+    tol: float = 1e-5,
 ) -> list[LinearProbe]:
     """One `LinearProbe` per l2 strength on the same (row, dim) float64 features, each started from its stronger neighbour."""
     scaler = Standardizer.of(rows) if standardize else Standardizer(np.zeros(rows.shape[1]), np.ones(rows.shape[1]))

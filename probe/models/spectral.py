@@ -1,8 +1,10 @@
 """Spectral baselines: log-mel filter banks and cepstra, one layer called ``0``.
 
-``fbank``: Kaldi's 80 log-mel energies (``torchaudio.compliance.kaldi.fbank``, no dither, samples scaled to 16-bit range).
-``mfcc``: ``torchaudio.transforms.MFCC``, 20 coefficients of 40 mel bands from 60 to 7600 Hz, audio scaled to rms 0.05 first.
-Both: 25 ms windows every 10 ms at 16 kHz, whole windows only, so ``frames = 1 + (samples - 400) // 160``.
+``fbank``: Kaldi's 80 log-mel energies (``torchaudio.compliance.kaldi.fbank``, no dither, samples in 16-bit range).
+``mfcc``: ``torchaudio.transforms.MFCC``, 20 coefficients of 40 mel bands from 60 to 7600 Hz.
+Both: audio scaled to rms 0.05 first (the pretrained models normalise their waveforms too, so the level is no cue for either); 25 ms
+windows every 10 ms at 16 kHz, whole windows only, so ``frames = 1 + (samples - 400) // 160``. SUPERB's fbank differs: deltas, and
+mean and variance normalised per utterance, which leaves nothing to a mean over time.
 """
 
 from collections.abc import Sequence
@@ -16,7 +18,7 @@ from probe.models.encoder import ModelInfo
 WINDOW_SAMPLES = 400
 HOP_SAMPLES = 160
 RATE_HZ = 16_000
-MFCC_RMS = 0.05
+RMS = 0.05
 REVISION = "1"
 
 
@@ -26,7 +28,7 @@ class SpectralEncoder:
     def __init__(self, name: str, device: torch.device) -> None:
         self.device = device
         widths = {"fbank": 80, "mfcc": 20}
-        settings = {"window_samples": WINDOW_SAMPLES, "hop_samples": HOP_SAMPLES}
+        settings = {"window_samples": WINDOW_SAMPLES, "hop_samples": HOP_SAMPLES, "rms": RMS}
         self.info = ModelInfo(name, REVISION, "", "spectral", {"0": widths[name]}, min_samples=WINDOW_SAMPLES, settings=settings)
         self._mfcc = torchaudio.transforms.MFCC(
             sample_rate=RATE_HZ,
@@ -48,7 +50,7 @@ class SpectralEncoder:
     def encode(self, waveforms: Tensor, lengths: Tensor, layers: Sequence[str]) -> tuple[list[Tensor], Tensor]:
         """See `probe.models.encoder.Encoder.encode`."""
         frame_of = self._fbank_frames if self.info.id == "fbank" else self._mfcc_frames
-        frames = [frame_of(wave[:length]) for wave, length in zip(waveforms, lengths.tolist(), strict=True)]
+        frames = [frame_of(_at_rms(wave[:length])) for wave, length in zip(waveforms, lengths.tolist(), strict=True)]
         n_frames = torch.tensor([len(item) for item in frames])
         padded = torch.nn.utils.rnn.pad_sequence(frames, batch_first=True)
         return [padded for _ in layers], n_frames.repeat(len(layers), 1)
@@ -60,6 +62,10 @@ class SpectralEncoder:
         )
 
     def _mfcc_frames(self, wave: Tensor) -> Tensor:
-        """(time,) -> (frame, 20). Digital silence stays silence."""
-        rms = wave.square().mean().sqrt()
-        return self._mfcc(wave * (MFCC_RMS / rms.clamp_min(1e-12))).T
+        """(time,) -> (frame, 20)."""
+        return self._mfcc(wave).T
+
+
+def _at_rms(wave: Tensor) -> Tensor:
+    """(time,) scaled to `RMS`; digital silence stays silence."""
+    return wave * (RMS / wave.square().mean().sqrt().clamp_min(1e-12))

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from probe.errors import ProbeError, listed
+from probe.records import CHOICE, chosen_layers, source_dev
 
-CHOICE = ["model", "task", "corpus", "condition", "head", "train_domain"]
 CELL = [*CHOICE, "test_domain", "metric"]
 SUMMARY = [
     *["model", "task", "corpus", "condition", "head", "headline", "train_domain", "test_domain", "metric", "select_by"],
@@ -81,26 +81,29 @@ def summary_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame
     """
     records = _checked(records)
     test = records[(records["split"] == "test") & (records["headline"] | all_heads)]
-    test = test.merge(_chosen_layers(records), on=CHOICE, how="left")
+    test = test.merge(chosen_layers(records), on=CHOICE, how="left")
     rows = [_summary_row(cell) for _, cell in test.groupby(CELL)]
     return _in_order(pd.DataFrame(rows, columns=SUMMARY), [])
 
 
-def layer_rows(records: pd.DataFrame) -> pd.DataFrame:
-    """One row per `CELL` and layer of split `test`, every head; columns `LAYERS`.
+def layer_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
+    """One row per `CELL` and layer of split `test`; columns `LAYERS`.
 
     ``dev_value`` is the dev score of the same layer and metric, in the train domain where the task crosses domains;
     ``chosen`` marks the layer that `summary_rows` shows.
+
+    Args:
+        records: see `probe.records.read_records`.
+        all_heads: shows every head instead of the headline ones.
 
     Raises:
         ProbeError: see `check_comparable`.
     """
     records = _checked(records)
     same = [*CHOICE, "metric", "layer"]
-    dev = _source_dev(records)[[*same, "value"]].rename(columns={"value": "dev_value"})
-    rows = (
-        records[records["split"] == "test"].merge(dev, on=same, how="left").merge(_chosen_layers(records), on=CHOICE, how="left")
-    )
+    dev = source_dev(records)[[*same, "value"]].rename(columns={"value": "dev_value"})
+    test = records[(records["split"] == "test") & (records["headline"] | all_heads)]
+    rows = test.merge(dev, on=same, how="left").merge(chosen_layers(records), on=CHOICE, how="left")
     rows["chosen"] = rows["layer"] == rows["chosen_layer"]
     return _in_order(rows[LAYERS], ["layer_index"])
 
@@ -111,19 +114,6 @@ def _checked(records: pd.DataFrame) -> pd.DataFrame:
     return records.assign(
         **{name: records[name].astype(float).replace([np.inf, -np.inf], np.nan) for name in ("value", "low", "high")}
     )
-
-
-def _source_dev(records: pd.DataFrame) -> pd.DataFrame:
-    return records[(records["split"] == "dev") & (records["train_domain"] == records["test_domain"])]
-
-
-def _chosen_layers(records: pd.DataFrame) -> pd.DataFrame:
-    """One row per `CHOICE` that has a dev score, with the best layer in ``chosen_layer``."""
-    dev = _source_dev(records)
-    dev = dev[(dev["metric"] == dev["select_by"]) & dev["value"].notna()]
-    loss = dev["value"].where(~dev["higher_is_better"].astype(bool), -dev["value"])
-    best = dev.assign(loss=loss).sort_values(["loss", "layer_index"]).drop_duplicates(CHOICE)
-    return best[[*CHOICE, "layer"]].rename(columns={"layer": "chosen_layer"})
 
 
 def _summary_row(cell: pd.DataFrame) -> dict[str, object]:

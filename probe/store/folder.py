@@ -89,3 +89,33 @@ def select_store(root: Path, model: str, view: str, condition: str = "clean") ->
             f"they differ in {', '.join(differing) or 'the recipe'}. Name the revision ({model}@...) or remove one."
         )
     return usable[0]
+
+
+def describe_store(store: FeatureStore) -> dict[str, str]:
+    """What is inside a store, for people: one line per entry."""
+    recipe = store.recipe
+    model = recipe["model"]
+    newest = [versions[-1] for versions in store.utterances.values()]
+    seconds = sum(item.duration_s for item in newest)
+    n_bytes = sum(path.stat().st_size for path in store.path.glob("shard-*.h5"))
+    widths = sorted(set(store.layers.values()))
+    dtypes = sorted({dtype for of_shard in store.dtypes.values() for dtype in of_shard.values()})
+    aliases = "".join(f" ({alias} is {layer})" for alias, layer in store.aliases.items())
+    pending = [job for job in store.jobs if job.number not in store.complete]
+    described = {
+        "store": str(store.path),
+        "model": f"{model['id']} {model['revision']}, {model['family']}",
+        "weights": model["weights_sha256"] or "none",
+        "view": f"{store.view}, condition {recipe['condition']}",
+        "layers": f"{', '.join(store.layers)}{aliases}",
+        "width": ", ".join(map(str, widths)),
+        "dtype": ", ".join(dtypes) or "-",
+        "utterances": f"{len(newest)} ({seconds / 3600:.2f} h, {sum(item.n_frames for item in newest)} frames)",
+        "shards": f"{len(store.dtypes)} complete, {sum(job.parts for job in pending)} planned and missing; {n_bytes / 1e6:.1f} MB",
+        "recipe": store.recipe_sha256,
+        "audio": f"{model['rate_hz']} Hz, {', '.join(f'{key} {value}' for key, value in recipe['audio'].items())}",
+        "begun with": ", ".join(f"{name} {version}" for name, version in store.environment["packages"].items()),
+        "begun on": f"{store.environment['device']}, {store.environment['threads']} threads",
+        "failures": str(len(store.failures)),
+    }
+    return described | {f"  {key}": failure.reason for key, failure in store.failures.items()}

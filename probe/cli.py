@@ -1,0 +1,368 @@
+"""The command line: parse, call, print. stdout is data, stderr is progress."""
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from probe.errors import (
+    EXIT_FAILURE,
+    EXIT_INTERRUPTED,
+    EXIT_SOME_FAILED,
+    EXIT_TERMINATED,
+    EXIT_USAGE,
+    ProbeError,
+    UsageError,
+    listed,
+)
+from probe.version import __version__
+
+if TYPE_CHECKING:
+    from probe.extraction.extract import Extraction
+
+VIEWS = ("frames", "mean", "meanstd")
+EXIT_CODES = "Exit codes: 0; 1 failure; 2 usage; 3 finished, but some utterances failed; 130 Ctrl-C; 143 SIGTERM."
+
+
+def options(*names: str) -> Callable[[Callable], Callable]:
+    """The shared options of these names, in this order."""
+
+    def decorate(function: Callable) -> Callable:
+        for name in reversed(names):
+            function = SHARED[name](function)
+        return function
+
+    return decorate
+
+
+MODEL = "org/name@revision, a folder, random:org/name, fbank or mfcc; may be given several times."
+SHARED: dict[str, Callable[[Callable], Callable]] = {
+    "model": click.option("--model", "models", multiple=True, required=True, metavar="MODEL", help=MODEL),
+    "corpus": click.option("--corpus", required=True, metavar="CSV", help="Manifest, or librispeech:ROOT#dev-clean,test-clean."),
+    "layers": click.option("--layers", metavar="LIST", help="Such as 0-12,final. All layers where left out."),
+    "trials": click.option("--trials", type=click.Path(path_type=Path), help="Trial list for verification: enroll,test,label."),
+    "dev_trials": click.option(
+        "--dev-trials", type=click.Path(path_type=Path), help="Trials that choose the layer; drawn if left out."
+    ),
+    "device": click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1. The GPU where there is one."),
+    "seed": click.option(
+        "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of training, drawing and the bootstrap."
+    ),
+    "limit": click.option(
+        "--limit", type=click.IntRange(1), metavar="N", help="At most N utterances of each split, always the same."
+    ),
+    "dry_run": click.option("--dry-run", is_flag=True, help="Print the plan (utterances, hours, bytes, free disk) and stop."),
+    "json": click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=EXIT_CODES)
+@click.version_option(__version__, prog_name="probe")
+@click.option("-q", "--quiet", is_flag=True, help="Only warnings on stderr.")
+def cli(quiet: bool) -> None:
+    """Features of every layer of pretrained speech models, probes on every layer, comparison tables."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("probe").setLevel(logging.WARNING if quiet else logging.INFO)
+    for noisy in ("huggingface_hub", "transformers", "httpx"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+
+
+@cli.command()
+@options("model", "corpus")
+@click.option("--to", required=True, type=click.Path(path_type=Path), help="Folder of all feature stores.")
+@options("layers")
+@click.option("--view", type=click.Choice(VIEWS), default="frames", show_default=True, help="What of the frames is kept.")
+@options("device", "limit", "dry_run", "json")
+def extract(
+    models: tuple[str, ...],
+    corpus: str,
+    to: Path,
+    layers: str | None,
+    view: str,
+    device: str | None,
+    limit: int | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Dump every layer of every utterance; continue where an earlier run was interrupted."""
+    from probe.data.corpus import load_corpus
+    from probe.extraction.extract import extract as extract_features
+
+    loaded = load_corpus(corpus)
+    done = [
+        extract_features(model, loaded, to, layers=layers, view=view, device=device, limit=limit, dry_run=dry_run)
+        for model in models
+    ]
+    print_extractions(done, dry_run, as_json)
+    exit_with_failures({str(item.store): [failure.key for failure in item.failures] for item in done if item.failures})
+
+
+@cli.command()
+@click.argument("tasks", nargs=-1, required=True, metavar="TASK...")
+@options("model", "corpus")
+@click.option("--from", "features", required=True, type=click.Path(path_type=Path), help="Folder of feature stores.")
+@click.option("--to", required=True, type=click.Path(path_type=Path), help="Folder of records.")
+@options("trials", "dev_trials")
+@click.option("--label", metavar="COLUMN", help="classify: the manifest's column that is predicted.")
+@click.option("--head", type=click.Choice(["linear", "bilstm"]), help="transcribe: the CTC head.")
+@click.option("--control", type=click.Choice(["shuffled"]), help="Train on shuffled labels: what chance and leaks alone give.")
+@options("device", "seed", "limit")
+def run(
+    tasks: tuple[str, ...],
+    models: tuple[str, ...],
+    corpus: str,
+    features: Path,
+    to: Path,
+    trials: Path | None,
+    dev_trials: Path | None,
+    label: str | None,
+    head: str | None,
+    control: str | None,
+    device: str | None,
+    seed: int,
+    limit: int | None,
+) -> None:
+    """Train and score every layer. TASK is a ready task (see `probe tasks`) or a TOML file."""
+    from probe.data.corpus import load_corpus
+    from probe.evaluation.run import run as run_task
+    from probe.evaluation.tasks import open_task
+    from probe.models.catalogue import choose_device
+    from probe.records import frame_of
+    from probe.reporting.tables import domain_matrices, summary_rows, to_markdown
+
+    opened = [open_task(task, {"label": label, "head": head, "control": control}) for task in tasks]
+    loaded = load_corpus(corpus)
+    place = choose_device(device)
+    left_out: dict[str, list[str]] = {}
+    records = []
+    for model in models:
+        for task in opened:
+            done = run_task(
+                task, model, loaded, features, to, trials=trials, dev_trials=dev_trials, device=place, seed=seed, limit=limit
+            )
+            click.echo(str(done.path), err=True)
+            records += done.records
+            if done.left_out:
+                left_out[model] = done.left_out
+    frame = frame_of(records)
+    click.echo(to_markdown(summary_rows(frame, all_heads=True), layers=False), nl=False)
+    if matrices := domain_matrices(frame):
+        click.echo("\n" + matrices, nl=False)
+    exit_with_failures(left_out)
+
+
+@cli.command()
+@click.option("--from", "results", required=True, type=click.Path(path_type=Path), help="Folder of records.")
+@click.option("--layers", is_flag=True, help="Every layer instead of the one that dev chose.")
+@click.option("--all-heads", is_flag=True, help="Every head and backend instead of the headline ones.")
+@click.option("--format", "form", type=click.Choice(["md", "csv", "json"]), default="md", show_default=True)
+@click.option(
+    "--to", type=click.Path(path_type=Path), help="Also write table, layers, domains (md, csv) and curves (png, svg) here."
+)
+def table(results: Path, layers: bool, all_heads: bool, form: str, to: Path | None) -> None:
+    """Print a comparison table of the records; with --to write all tables and the layer curves."""
+    from probe.records import read_records
+    from probe.reporting import tables
+
+    records = read_records(results)
+    rows = tables.layer_rows(records, all_heads) if layers else tables.summary_rows(records, all_heads)
+    printed = {
+        "md": lambda: tables.to_markdown(rows, layers),
+        "csv": lambda: tables.to_csv(rows),
+        "json": lambda: tables.to_json(rows),
+    }
+    click.echo(printed[form](), nl=False)
+    if form == "md" and not layers and (matrices := tables.domain_matrices(records)):
+        click.echo("\n" + matrices, nl=False)
+    if to is not None:
+        print_files(tables.write_tables(results, to))
+
+
+@cli.command()
+@options("model")
+@click.option("--task", "tasks", multiple=True, required=True, metavar="TASK", help="Ready task or TOML file; several times.")
+@options("corpus")
+@click.option("--to", required=True, type=click.Path(path_type=Path), help="Receives features/, results/, tables and pictures.")
+@options("trials", "dev_trials", "layers", "device", "seed", "limit", "dry_run", "json")
+def bench(
+    models: tuple[str, ...],
+    tasks: tuple[str, ...],
+    corpus: str,
+    to: Path,
+    trials: Path | None,
+    dev_trials: Path | None,
+    layers: str | None,
+    device: str | None,
+    seed: int,
+    limit: int | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Models x tasks: extract what is missing, run every task, write the tables and the picture."""
+    from probe.pipeline import bench as run_bench
+
+    done = run_bench(
+        models,
+        tasks,
+        corpus,
+        to,
+        trials=trials,
+        dev_trials=dev_trials,
+        layers=layers,
+        device=device,
+        seed=seed,
+        limit=limit,
+        dry_run=dry_run,
+    )
+    if dry_run or as_json:
+        print_extractions(done.extractions, dry_run, as_json)
+    if not dry_run:
+        finish_bench(done, to, as_json)
+    exit_with_failures(done.unusable, done.refused)
+
+
+@cli.command()
+@click.option("--to", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="Receives everything.")
+@options("seed")
+def demo(to: Path, seed: int) -> None:
+    """The whole job on synthetic speech, offline: four kinds of tasks, three models, table and picture."""
+    from probe.pipeline import demo as run_demo
+
+    done = run_demo(to, seed)
+    finish_bench(done, to, as_json=False)
+    exit_with_failures(done.unusable, done.refused)
+
+
+@cli.command()
+@click.argument("store", type=click.Path(path_type=Path))
+@options("json")
+def show(store: Path, as_json: bool) -> None:
+    """What is inside a feature store, or in every store beneath a folder."""
+    from probe.store.folder import describe_store, find_stores
+
+    stores = find_stores(store)
+    if not stores:
+        raise ProbeError(f"{store}: no feature store here or two folders below; expected a folder that `probe extract` wrote.")
+    described = [describe_store(item) for item in stores]
+    if as_json:
+        click.echo(json.dumps(described, indent=2, ensure_ascii=False))
+    else:
+        click.echo("\n\n".join("\n".join(f"{name:<14}{value}" for name, value in item.items()) for item in described))
+
+
+@cli.command()
+@options("json")
+def models(as_json: bool) -> None:
+    """Models that work without a network, and how others are named."""
+    from probe.models.catalogue import SPECTRAL, architectures
+
+    rows = [{"model": name, "family": "spectral", "layers": "0", "parameters": 0} for name in SPECTRAL]
+    for name, item in architectures().items():
+        n_blocks = item["config"]["num_hidden_layers"]
+        final = ", final" if item["config"].get("do_stable_layer_norm") else ""
+        rows.append(
+            {
+                "model": f"random:{name}",
+                "family": item["model_type"],
+                "layers": f"0..{n_blocks}{final}",
+                "parameters": item["parameters"],
+            }
+        )
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        click.echo(f"{row['model']:<40}{row['family']:<17}{row['layers']:<15}{row['parameters'] or '':>12}")
+    click.echo(
+        "\nWithout random: the same names are fetched from the hub with their weights (org/name@revision). A local folder",
+        err=True,
+    )
+    click.echo("works too: any transformers checkpoint of a wav2vec2, data2vec-audio, hubert or wavlm class.", err=True)
+
+
+@cli.command()
+@options("json")
+def tasks(as_json: bool) -> None:
+    """Ready tasks."""
+    from probe.evaluation.tasks import open_task, ready_tasks
+
+    rows = [{"task": task.name, "kind": task.kind, "description": task.description} for task in map(open_task, ready_tasks())]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        click.echo(f"{row['task']:<17}{row['kind']:<12}{row['description']}")
+
+
+def print_extractions(done: "list[Extraction]", dry_run: bool, as_json: bool) -> None:
+    """A line per store: where, and what was done or is to do."""
+    from probe.pipeline import describe
+
+    for item in done:
+        if as_json:
+            click.echo(describe(item))
+        elif dry_run:
+            click.echo(f"{item.store}: {item.plan.describe()}")
+        else:
+            click.echo(str(item.store))
+            click.echo(f"{item.extracted} extracted, {item.plan.present} there already, {len(item.failures)} failed", err=True)
+
+
+def finish_bench(done: Any, to: Path, as_json: bool) -> None:
+    """Prints the table of a bench and where everything is."""
+    if not as_json and (to / "table.md").exists():
+        click.echo((to / "table.md").read_text(encoding="utf-8"), nl=False)
+        if (to / "domains.md").exists():
+            click.echo("\n" + (to / "domains.md").read_text(encoding="utf-8"), nl=False)
+    print_files(done.files)
+
+
+def print_files(files: list[Path]) -> None:
+    """Names the files on stderr, and says why there is no picture where there is none."""
+    from probe.reporting.curves import missing_matplotlib
+
+    for path in files:
+        click.echo(str(path), err=True)
+    if reason := missing_matplotlib():
+        click.echo(reason, err=True)
+
+
+def exit_with_failures(unusable: dict[str, list[str]], refused: list[str] | None = None) -> None:
+    """Exits with 1 where something was refused, with 3 where utterances failed; names them."""
+    for where, keys in unusable.items():
+        click.echo(f"{where}: {len(keys)} utterances failed: {listed(keys, 20)}", err=True)
+    for reason in refused or []:
+        click.echo(f"not done: {reason}", err=True)
+    if refused:
+        sys.exit(EXIT_FAILURE)
+    if unusable:
+        sys.exit(EXIT_SOME_FAILED)
+
+
+def main() -> NoReturn:
+    """The console script: exit codes, and one line instead of a traceback for a user's mistake."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+    try:
+        result = cli.main(standalone_mode=False)
+        sys.exit(result if isinstance(result, int) else 0)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted; the same command continues", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except ProbeError as error:
+        click.echo(f"probe: {error}", err=True)
+        sys.exit(EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILURE)
+    except OSError as error:
+        click.echo(f"probe: {error.filename or 'input/output'}: {error.strerror or error}", err=True)
+        sys.exit(EXIT_FAILURE)
+
+
+if __name__ == "__main__":
+    main()

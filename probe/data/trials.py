@@ -1,0 +1,118 @@
+"""Verification trials: pairs of utterances and whether one speaker speaks both.
+
+A trial list is CSV with the header ``enroll,test,label``; label 1 means the same speaker; utterances are named as in the manifest,
+or by paths relative to the list.
+"""
+
+import csv
+import hashlib
+import io
+import itertools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from probe.data.corpus import Corpus, Utterance
+from probe.errors import ProbeError, listed
+
+COLUMNS = ("enroll", "test", "label")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Two utterances of the corpus, and whether the speaker is the same."""
+
+    enroll: Utterance
+    test: Utterance
+    target: bool
+
+
+@dataclass(frozen=True)
+class TrialList:
+    """Trials with the sha256 of the list they came from."""
+
+    name: str
+    sha256: str
+    trials: tuple[Trial, ...]
+
+
+def load_trials(path: Path | str, corpus: Corpus) -> TrialList:
+    """The trials in a CSV file.
+
+    Raises:
+        ProbeError: no such file, wrong columns or labels, utterances that the corpus does not have, no target or no non-target.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ProbeError(f"{path}: does not exist; expected a CSV trial list with the columns {','.join(COLUMNS)}.")
+    content = path.read_bytes()
+    try:
+        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ProbeError(f"{path}: not readable as UTF-8 CSV ({error}).") from error
+    missing = [name for name in COLUMNS if name not in (reader.fieldnames or [])]
+    if missing:
+        raise ProbeError(
+            f"{path} line 1: column {', '.join(missing)} missing; found {reader.fieldnames}; expected {','.join(COLUMNS)}."
+        )
+    by_name = {os.fspath(item.path.resolve()): item for item in corpus.utterances}
+    by_name |= {item.key: item for item in corpus.utterances}
+    trials: list[Trial] = []
+    for line, row in enumerate(rows, start=2):
+        if row["label"] not in ("0", "1"):
+            raise ProbeError(f"{path} line {line}: label {row['label']!r}; expected 1 (same speaker) or 0.")
+        ends: list[Utterance] = []
+        for name in (row["enroll"], row["test"]):
+            resolved = os.fspath((path.parent / name).resolve())
+            found = by_name.get(name) or by_name.get(os.path.normpath(name)) or by_name.get(resolved)
+            if found is None:
+                raise ProbeError(
+                    f"{path} line {line}: {name} is not in the corpus {corpus.name}. Name utterances as the manifest does, "
+                    "and do not use --limit with trials."
+                )
+            ends.append(found)
+        trials.append(Trial(ends[0], ends[1], row["label"] == "1"))
+    n_targets = sum(trial.target for trial in trials)
+    if not 0 < n_targets < len(trials):
+        raise ProbeError(f"{path}: {n_targets} of {len(trials)} trials are targets; expected some of both kinds.")
+    return TrialList(path.stem, hashlib.sha256(content).hexdigest(), tuple(trials))
+
+
+def draw_trials(utterances: Sequence[Utterance], n_trials: int, seed: int) -> TrialList:
+    """Seeded pairs of utterances with known speakers: a third of them targets, as far as there are that many.
+
+    Raises:
+        ProbeError: fewer than two speakers, or no speaker with two utterances.
+    """
+    known = [item for item in utterances if item.speaker]
+    pairs = list(itertools.combinations(range(len(known)), 2)) if len(known) <= 2000 else _sampled_pairs(known, n_trials, seed)
+    same = [pair for pair in pairs if known[pair[0]].speaker == known[pair[1]].speaker]
+    other = [pair for pair in pairs if known[pair[0]].speaker != known[pair[1]].speaker]
+    if not same or not other:
+        speakers = sorted({item.speaker for item in known})
+        raise ProbeError(
+            f"no dev trials can be drawn: {len(known)} dev utterances of {len(speakers)} speakers ({listed(speakers)}); expected two "
+            "speakers at least, one of them with two utterances. Give a list with --dev-trials."
+        )
+    generator = np.random.default_rng(seed)
+    chosen = [
+        kind[i]
+        for kind, n in ((same, max(1, n_trials // 3)), (other, n_trials - n_trials // 3))
+        for i in sorted(generator.permutation(len(kind))[:n])
+    ]
+    trials = tuple(Trial(known[a], known[b], known[a].speaker == known[b].speaker) for a, b in chosen)
+    lines = "\n".join(f"{trial.enroll.key}\t{trial.test.key}" for trial in trials)
+    return TrialList("drawn", hashlib.sha256(lines.encode()).hexdigest(), trials)
+
+
+def _sampled_pairs(known: Sequence[Utterance], n_trials: int, seed: int) -> list[tuple[int, int]]:
+    """Pairs for corpora with too many to list: neighbours of one speaker, and random ones."""
+    generator = np.random.default_rng(seed)
+    order = sorted(range(len(known)), key=lambda i: known[i].speaker)
+    neighbours = [(min(a, b), max(a, b)) for a, b in itertools.pairwise(order)]
+    drawn = generator.integers(len(known), size=(4 * n_trials, 2))
+    return sorted({*neighbours, *((int(min(a, b)), int(max(a, b))) for a, b in drawn if a != b)})

@@ -1,0 +1,133 @@
+"""What a kind is given and what it yields.
+
+A kind is a function ``run(task, problem, features)`` that yields scores: for every layer and head one per split, metric and test
+set. It chooses on dev and reports on test.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from probe.data.corpus import Corpus, Utterance
+from probe.data.trials import Trial
+from probe.errors import ProbeError, listed
+from probe.measures.counts import value_of
+from probe.store.features import FeatureStore, LayerArray, Stored
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The utterances of one training and its tests.
+
+    Attributes:
+        train, dev: utterances with features.
+        tests: name -> utterances; a plain task has one test set named by the empty string, domain shift one per domain.
+        dev_trials, trials: pairs for verification.
+        seed, device: of the training.
+        strict: whether a test set that cannot be scored ends the task (otherwise it gives a score without value).
+        tick: called now and then with a word on what is being done.
+    """
+
+    train: Sequence[Utterance]
+    dev: Sequence[Utterance]
+    tests: Mapping[str, Sequence[Utterance]]
+    dev_trials: Sequence[Trial] = ()
+    trials: Sequence[Trial] = ()
+    seed: int = 0
+    device: str = "cpu"
+    strict: bool = True
+    tick: Callable[[str], Any] = lambda _: None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One number on its way to a record; see `probe.records.Record` for the fields of the same name."""
+
+    layer: str
+    head: str
+    split: str
+    metric: str
+    counts: Mapping[str, Any] | None
+    n: int
+    higher_is_better: bool
+    select_by: str
+    headline: bool = True
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+    search: Sequence[Mapping[str, Any]] = ()
+    excluded: Mapping[str, int] = field(default_factory=dict)
+    note: str = ""
+    train_domain: str = ""
+    test_domain: str = ""
+    outcomes: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def value(self) -> float | None:
+        """The fraction, None where there are no counts."""
+        return None if self.counts is None else value_of(dict(self.counts))
+
+
+class Features:
+    """The features of one corpus in one store, as one view."""
+
+    def __init__(self, store: FeatureStore, view: str, corpus: Corpus) -> None:
+        """Finds every utterance's stored version.
+
+        Raises:
+            ProbeError: utterances that were never extracted.
+        """
+        self.store, self.view = store, view
+        self.layers = list(store.layers)
+        self.stored: dict[str, Stored] = {}
+        self.failed: list[Utterance] = []
+        missing: list[str] = []
+        for utterance in corpus.utterances:
+            found = store.match(utterance.key, utterance.path)
+            if found:
+                self.stored[utterance.key] = found
+            elif store.failure(utterance.key, utterance.path):
+                self.failed.append(utterance)
+            else:
+                missing.append(utterance.key)
+        if missing:
+            raise ProbeError(
+                f"{store.path}: {len(missing)} of {len(corpus.utterances)} utterances of {corpus.name} have no features "
+                f"({listed(missing, 3)}). Run `probe extract` with this corpus again; it extracts only what is missing."
+            )
+
+    def usable(self, utterances: Iterable[Utterance]) -> list[Utterance]:
+        """Those that have features."""
+        return [item for item in utterances if item.key in self.stored]
+
+    def read(self, layer: str, utterances: Sequence[Utterance]) -> LayerArray:
+        """One layer of these utterances, in their order."""
+        return self.store.read(layer, [self.stored[item.key] for item in utterances], self.view)
+
+
+def block_of(utterance: Utterance) -> str:
+    """What is resampled together: the speaker, or the utterance alone where no speaker is known."""
+    return utterance.speaker or f"utterance {utterance.key}"
+
+
+def shuffled(labels: Sequence[Any], seed: int) -> list[Any]:
+    """The same labels in a random order: a control that only leaks and luck can beat."""
+    return [labels[i] for i in np.random.default_rng([seed, len(labels)]).permutation(len(labels))]
+
+
+def labelled(utterances: Sequence[Utterance], column: str, excluded: Counter[str]) -> list[Utterance]:
+    """Utterances whose ``column`` is not empty; the rest is counted in ``excluded``."""
+    kept = [item for item in utterances if item.label(column)]
+    if len(kept) < len(utterances):
+        excluded[f"no {column}"] += len(utterances) - len(kept)
+    return kept
+
+
+def refuse_empty(task: str, train: Sequence[Utterance], dev: Sequence[Utterance], what: str) -> None:
+    """Raises where there is nothing to train or to choose on."""
+    for name, rows in (("train", train), ("dev", dev)):
+        if not rows:
+            raise ProbeError(
+                f"{task}: no {name} rows with {what}. Give some rows split {name} in the manifest; dev chooses the settings."
+            )

@@ -1,0 +1,213 @@
+"""Runs a task on a model's features and writes its records."""
+
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from probe.data.corpus import Corpus, load_corpus
+from probe.data.trials import Trial, TrialList, draw_trials, load_trials
+from probe.environment import code_version, package_versions
+from probe.errors import ProbeError, UsageError, listed
+from probe.evaluation import classify, shift, transcribe, verify
+from probe.evaluation.problem import Features, Problem, Score
+from probe.evaluation.tasks import Task, open_task
+from probe.files import file_name, write_atomically
+from probe.measures.uncertainty import interval
+from probe.records import Record, chosen_layers, frame_of, write_records
+from probe.store.folder import select_store
+
+log = logging.getLogger("probe")
+
+KINDS: dict[str, Callable[[Task, Problem, Features], Iterator[Score]]] = {
+    "classify": classify.run,
+    "transcribe": transcribe.run,
+    "verify": verify.run,
+    "shift": lambda task, problem, features: shift.run(task, problem, features, KINDS[task.of.kind] if task.of else classify.run),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run wrote.
+
+    Attributes:
+        path: the file of records.
+        records: its content.
+        left_out: utterances of the corpus without features because their extraction failed.
+    """
+
+    path: Path
+    records: list[Record]
+    left_out: list[str]
+
+
+def run(
+    task: str | Path | Task,
+    model: str,
+    corpus: str | Path | Corpus,
+    features: str | Path,
+    results: str | Path,
+    *,
+    trials: str | Path | None = None,
+    dev_trials: str | Path | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+    limit: int | None = None,
+) -> Run:
+    """Trains and scores every layer, and writes ``results/<model>__<task>__<corpus>__<condition>.jsonl``.
+
+    Args:
+        task: a ready task's name, a TOML file, or a task that is open.
+        model: as it was named at extraction.
+        corpus: a manifest, ``librispeech:ROOT#subsets``, or a corpus that is loaded.
+        features: the folder of stores.
+        results: the folder of records.
+        trials, dev_trials: lists for verification; without ``dev_trials`` seeded pairs of dev rows are drawn.
+        device: where heads are trained.
+        seed: of heads, drawn trials, controls and the bootstrap.
+        limit: at most so many utterances of each split, the ones that `probe.extract` takes.
+
+    Raises:
+        ProbeError: features are missing, or the task cannot be asked of this corpus.
+    """
+    started = time.monotonic()
+    task = task if isinstance(task, Task) else open_task(task)
+    corpus = (corpus if isinstance(corpus, Corpus) else load_corpus(corpus)).limited(limit)
+    store = select_store(Path(features), model, task.view)
+    found = Features(store, task.view, corpus)
+    if found.failed:
+        names = listed([item.key for item in found.failed])
+        log.warning("%s: %d utterances failed at extraction and are left out: %s", corpus.name, len(found.failed), names)
+    by_split = {
+        split: found.usable(item for item in corpus.utterances if item.split == split) for split in ("train", "dev", "test")
+    }
+    lists = _trial_lists(task, corpus, found, trials, dev_trials, seed)
+    with tqdm(desc=f"{task.name} {model}", total=len(found.layers), unit="layer", disable=None) as bar:
+        problem = Problem(
+            train=by_split["train"],
+            dev=by_split["dev"],
+            tests={"": by_split["test"]},
+            dev_trials=lists["dev"].trials if "dev" in lists else (),
+            trials=lists["test"].trials if "test" in lists else (),
+            seed=seed,
+            device=device,
+            tick=lambda word: _tick(bar, word),
+        )
+        scores = list(KINDS[task.kind](task, problem, found))
+        bar.update(bar.total - bar.n)
+    if found.failed:
+        scores = [replace(score, excluded={**score.excluded, "failed at extraction": len(found.failed)}) for score in scores]
+    seconds = time.monotonic() - started
+    common = {
+        "model": model,
+        "revision": store.recipe["model"]["revision"],
+        "n_layers": len(store.layers),
+        "task": task.name,
+        "task_version": task.version,
+        "kind": task.kind,
+        "corpus": corpus.name,
+        "condition": store.recipe["condition"],
+        "seed": seed,
+        "recipe": store.recipe_sha256,
+        "task_sha256": task.sha256,
+        "manifest_sha256": corpus.sha256,
+        "code": code_version(),
+        "packages": package_versions(),
+        "device": device,
+        "seconds": round(seconds, 2),
+    }
+    order = {layer: index for index, layer in enumerate(store.layers)}
+    shas = {split: item.sha256 for split, item in lists.items()}
+    records = [_record(score, common, order, shas) for score in scores]
+    stem = "__".join(file_name(part) for part in (model, task.name, corpus.name, store.recipe["condition"]))
+    path = Path(results) / f"{stem}.jsonl"
+    write_records(path, records)
+    _write_outcomes(Path(results) / "outcomes" / f"{stem}.jsonl", scores, records)
+    return Run(path, records, [item.key for item in found.failed])
+
+
+def _record(score: Score, common: dict[str, Any], order: dict[str, int], trials_sha256: dict[str, str]) -> Record:
+    ends = interval(dict(score.counts), seed=common["seed"]) if score.counts is not None else None
+    return Record(
+        **common,
+        layer=score.layer,
+        layer_index=order[score.layer],
+        head=score.head,
+        train_domain=score.train_domain,
+        test_domain=score.test_domain,
+        split=score.split,
+        metric=score.metric,
+        value=score.value,
+        low=ends[0] if ends else None,
+        high=ends[1] if ends else None,
+        n=score.n,
+        n_blocks=len(score.counts["block"]) if score.counts is not None else 0,
+        counts=dict(score.counts or {}),
+        higher_is_better=score.higher_is_better,
+        select_by=score.select_by,
+        headline=score.headline,
+        chosen=dict(score.chosen),
+        search=[dict(item) for item in score.search],
+        excluded=dict(score.excluded),
+        note=score.note,
+        trials_sha256=trials_sha256.get(score.split, ""),
+    )
+
+
+def _write_outcomes(path: Path, scores: Sequence[Score], records: Sequence[Record]) -> None:
+    """What was said of every test utterance or trial, at the layer that dev chose."""
+    chosen = {(row.head, row.train_domain): row.chosen_layer for row in chosen_layers(frame_of(records)).itertuples()}
+    lines: list[str] = []
+    seen: set[tuple[str, str, str]] = set()
+    for score in scores:
+        place = (score.head, score.train_domain, score.test_domain)
+        if score.split != "test" or place in seen or chosen.get(place[:2]) != score.layer:
+            continue
+        seen.add(place)
+        head = {"layer": score.layer, "head": score.head, "train_domain": score.train_domain, "test_domain": score.test_domain}
+        lines += [json.dumps({**head, **outcome}, ensure_ascii=False) + "\n" for outcome in score.outcomes]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, "".join(lines).encode())
+
+
+def _trial_lists(
+    task: Task, corpus: Corpus, features: Features, trials: str | Path | None, dev_trials: str | Path | None, seed: int
+) -> dict[str, TrialList]:
+    """The dev and test trials of a verification task; trials whose utterances have no features are left out."""
+    if task.kind != "verify":
+        return {}
+    if trials is None:
+        raise UsageError(f"{task.name}: needs --trials, a CSV list with the columns enroll,test,label.")
+    dev_rows = features.usable(item for item in corpus.utterances if item.split == "dev")
+    drawn = load_trials(dev_trials, corpus) if dev_trials else draw_trials(dev_rows, task.settings["dev_trials"], seed)
+    lists = {"dev": drawn, "test": load_trials(trials, corpus)}
+    failed = {item.key for item in features.failed}
+    for split, item in lists.items():
+        kept = tuple(trial for trial in item.trials if not {trial.enroll.key, trial.test.key} & failed)
+        if len(kept) < len(item.trials):
+            log.warning("%s: %d trials left out, their extraction failed", item.name, len(item.trials) - len(kept))
+        _refuse_one_sided(item.name, kept)
+        lists[split] = replace(item, trials=kept)
+    return lists
+
+
+def _refuse_one_sided(name: str, trials: Sequence[Trial]) -> None:
+    kinds = Counter(trial.target for trial in trials)
+    if not (kinds[True] and kinds[False]):
+        raise ProbeError(f"{name}: {kinds[True]} target and {kinds[False]} other trials are left; expected some of both.")
+
+
+def _tick(bar: tqdm, word: str) -> None:
+    """Moves the bar on to the next layer, or shows that the present one is alive."""
+    if word.startswith("layer"):
+        bar.set_postfix_str(word)
+        bar.update(min(1, bar.total - bar.n - 1))
+    else:
+        bar.refresh()

@@ -1,0 +1,78 @@
+"""Kind ``shift``: another task, trained on each domain and tested on each.
+
+For every domain with training rows the wrapped task is trained on it, chooses settings and layer on that domain's dev rows, and is
+scored on every domain's test rows. A cell that cannot be had (classes that the source domain lacks, no dev rows) gets a score
+without value and the reason.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from probe.data.corpus import Utterance
+from probe.errors import ProbeError
+from probe.evaluation.problem import Features, Problem, Score
+from probe.evaluation.tasks import Task
+
+log = logging.getLogger("probe")
+
+Kind = Callable[[Task, Problem, Features], Iterator[Score]]
+
+
+def run(task: Task, problem: Problem, features: Features, kind: Kind) -> Iterator[Score]:
+    """Scores of the wrapped task's ``kind`` for every train and test domain.
+
+    Raises:
+        ProbeError: fewer than two domains, or none that can be trained on.
+    """
+    inner = task.of
+    assert inner is not None
+    tests = [item for rows in problem.tests.values() for item in rows]
+    domains = sorted({item.domain for item in (*problem.train, *tests)})
+    if len(domains) < 2 or "" in domains:
+        raise ProbeError(
+            f"{task.name}: domains {', '.join(repr(name) for name in domains)}; expected two or more names in the manifest's column "
+            "domain over train and test rows."
+        )
+    scored = False
+    for source in sorted({item.domain for item in problem.train}):
+        narrowed = replace(
+            problem,
+            train=_of(problem.train, source),
+            dev=_of(problem.dev, source),
+            tests={name: rows for name in domains if (rows := _of(tests, name))},
+            strict=False,
+        )
+        try:
+            for score in kind(inner, narrowed, features):
+                scored = scored or score.split == "test"
+                yield replace(score, train_domain=source, test_domain=score.test_domain or source)
+        except ProbeError as error:
+            log.warning("%s: trained on %s: %s", task.name, source, error)
+            for name in narrowed.tests:
+                yield _without_value(features.layers[0], source, name, str(error), inner)
+    if not scored:
+        raise ProbeError(
+            f"{task.name}: no domain can be trained on: see the reasons above; each needs train and dev rows of its own."
+        )
+
+
+def _of(rows: Sequence[Utterance], domain: str) -> list[Utterance]:
+    return [item for item in rows if item.domain == domain]
+
+
+def _without_value(layer: str, source: str, target: str, reason: str, inner: Task) -> Score:
+    classify = inner.kind == "classify"
+    return Score(
+        layer=layer,
+        head="linear" if classify else f"ctc-{inner.settings['head']}",
+        split="test",
+        metric="accuracy" if classify else "wer",
+        counts=None,
+        n=0,
+        higher_is_better=classify,
+        select_by="accuracy" if classify else "cer",
+        note=reason,
+        train_domain=source,
+        test_domain=target,
+    )

@@ -1,0 +1,179 @@
+"""Task files: a question in a few lines of TOML.
+
+A task names a kind (a function of this package) and sets what that kind leaves open; every key has a default but ``kind``. An
+unknown key is an error. A corrected task gets a new ``version``.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from probe.errors import ProbeError, UsageError
+from probe.files import sha256_of_json
+from probe.heads.ctc import HEADS, MOST_HIDDEN
+
+COMMON: dict[str, Any] = {"name": "", "version": 1, "description": ""}
+CONTROLS = ("", "shuffled")
+BACKENDS = ("cosine", "cosine-standardised", "lda")
+VIEWS = ("mean", "meanstd")
+
+# kind -> key -> default; a value of another type than its default is refused.
+KINDS: dict[str, dict[str, Any]] = {
+    "classify": {"label": "speaker", "view": "meanstd", "l2": [1e-4, 1e-3, 1e-2, 1e-1, 1.0], "standardize": True, "control": ""},
+    "transcribe": {
+        "head": "linear",
+        "learning_rates": [1e-2, 1e-3],
+        "epochs": 60,
+        "patience": 10,
+        "batch_size": 16,
+        "hidden": 128,
+        "layers": 1,
+        "dropout": 0.1,
+        "control": "",
+    },
+    "verify": {"view": "meanstd", "backends": list(BACKENDS), "dev_trials": 300, "control": ""},
+    "shift": {"of": "word-id"},
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A question.
+
+    Attributes:
+        name: the file's ``name`` or stem, with what the command line overrode (``speaker-id:label=sex``).
+        settings: every key of the kind with its value.
+        of: the task that a ``shift`` wraps.
+    """
+
+    name: str
+    version: int
+    kind: str
+    description: str
+    settings: Mapping[str, Any]
+    of: "Task | None" = None
+
+    @property
+    def sha256(self) -> str:
+        """Of everything that decides a score; the file's layout, name and description do not."""
+        inner = self.of.sha256 if self.of else ""
+        return sha256_of_json({"version": self.version, "kind": self.kind, "settings": dict(self.settings), "of": inner})
+
+    @property
+    def view(self) -> str:
+        """The view of the features that it reads."""
+        if self.of:
+            return self.of.view
+        return "frames" if self.kind == "transcribe" else self.settings["view"]
+
+
+def task_folder() -> Path:
+    """Where the ready tasks lie: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "tasks"
+    return installed if installed.is_dir() else package.parent / "tasks"
+
+
+def ready_tasks() -> dict[str, Path]:
+    """Name -> file of every ready task."""
+    return {path.stem: path for path in sorted(task_folder().glob("*.toml"))}
+
+
+def open_task(name: str | Path, overrides: Mapping[str, Any] | None = None) -> Task:
+    """A ready task by its name, or the task in a TOML file.
+
+    Args:
+        overrides: keys set on the command line; they become part of the task's name. A ``shift`` passes them to what it wraps.
+
+    Raises:
+        ProbeError: no such task, not TOML, an unknown key, or a value that its kind cannot use.
+    """
+    text = str(name)
+    path = Path(text) if text.endswith(".toml") or "/" in text else ready_tasks().get(text)
+    if path is None or not path.is_file():
+        close = difflib.get_close_matches(text, ready_tasks(), n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise UsageError(f"task {text!r}: no ready task and no TOML file.{hint} Ready: {', '.join(ready_tasks())}.")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ProbeError(f"{path}: not TOML ({error}).") from error
+    task = _task(path, content)
+    chosen = {key: value for key, value in (overrides or {}).items() if value is not None}
+    return _overridden(task, chosen, path) if chosen else task
+
+
+def _task(path: Path, content: dict[str, Any]) -> Task:
+    kind = content.pop("kind", None)
+    if kind not in KINDS:
+        raise ProbeError(f"{path}: kind {kind!r}; expected one of {', '.join(KINDS)}.")
+    known = COMMON | KINDS[kind]
+    for key, value in content.items():
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ProbeError(f"{path}: unknown key {key!r}.{hint} Known: kind, {', '.join(known)}.")
+        content[key] = _checked(path, key, value, known[key])
+    settings = {key: content.get(key, default) for key, default in KINDS[kind].items()}
+    _check_choices(path, settings)
+    inner = _wrapped(path, settings["of"]) if kind == "shift" else None
+    return Task(
+        content.get("name") or path.stem, content.get("version", 1), kind, content.get("description", ""), settings, inner
+    )
+
+
+def _wrapped(path: Path, name: str) -> Task:
+    beside = path.parent / name
+    task = open_task(beside if name.endswith(".toml") and beside.is_file() else name)
+    if task.kind not in ("classify", "transcribe"):
+        raise ProbeError(f"{path}: of = {name!r} is of kind {task.kind}; domain shift wraps classify and transcribe tasks.")
+    return task
+
+
+def _overridden(task: Task, overrides: Mapping[str, Any], path: Path) -> Task:
+    suffix = "".join(f":{key}={value}" for key, value in overrides.items())
+    if task.of:
+        return replace(task, name=task.name + suffix, of=_overridden(task.of, overrides, path))
+    unknown = [key for key in overrides if key not in task.settings]
+    if unknown:
+        raise UsageError(f"--{unknown[0]}: task {task.name} is of kind {task.kind}, which has no {unknown[0]}.")
+    settings = {**task.settings, **overrides}
+    _check_choices(path, settings)
+    return replace(task, name=task.name + suffix, settings=settings)
+
+
+def _checked(path: Path, key: str, value: Any, default: Any) -> Any:
+    """``value`` if it is of its default's type (a whole number may stand for a decimal one)."""
+    if isinstance(default, list):
+        element = type(default[0])
+        items = value if isinstance(value, list) else [value]
+        if not items:
+            raise ProbeError(f"{path}: {key} is an empty list; expected at least one value such as {default[0]!r}.")
+        return [_checked(path, key, item, element()) for item in items]
+    if isinstance(default, float) and type(value) is int:
+        value = float(value)
+    if type(value) is not type(default):
+        raise ProbeError(f"{path}: {key} = {value!r}; expected a value such as {default!r}.")
+    return value
+
+
+def _check_choices(path: Path, settings: Mapping[str, Any]) -> None:
+    """Raises where a value is of the right type but outside what its kind can use."""
+    choices = {"head": HEADS, "control": CONTROLS, "view": VIEWS, "backends": BACKENDS}
+    for key, allowed in choices.items():
+        values = settings.get(key, [])
+        for value in values if isinstance(values, list) else [values]:
+            if value not in allowed:
+                raise ProbeError(f"{path}: {key} = {value!r}; expected {' or '.join(repr(item) for item in allowed)}.")
+    bounds: dict[str, tuple[float, float]] = {"hidden": (1, MOST_HIDDEN), "layers": (1, 2), "dropout": (0, 0.9)}
+    bounds |= dict.fromkeys(("l2", "learning_rates"), (1e-12, 1e6)) | dict.fromkeys(
+        ("epochs", "patience", "batch_size", "dev_trials"), (1, 10**6)
+    )
+    for key, (low, high) in bounds.items():
+        values = settings.get(key, [])
+        for value in values if isinstance(values, list) else [values]:
+            if not low <= value <= high:
+                raise ProbeError(f"{path}: {key} = {value}; expected {low} to {high}.")

@@ -1,0 +1,142 @@
+"""Kind ``transcribe``: characters from frames by a CTC head on every layer.
+
+Metrics: WER and CER, sums of errors over sums of reference words or characters (lower is better), on the transcripts as the
+manifest has them. Learning rate, epoch and layer are chosen by dev CER. SUPERB's ASR differs: one learned sum of layers, a
+2 x 1024 BiLSTM, SpecAugment, LibriSpeech.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from probe.data.corpus import Utterance
+from probe.errors import ProbeError, listed
+from probe.evaluation.problem import Features, Problem, Score, block_of, labelled, refuse_empty, shuffled
+from probe.evaluation.tasks import Task
+from probe.heads.ctc import CTCProbe, Vocabulary, frames_needed
+from probe.measures.counts import ratio_counts
+from probe.measures.transcription import character_errors, word_errors
+
+log = logging.getLogger("probe")
+
+METRICS = {"wer": word_errors, "cer": character_errors}
+
+
+def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
+    """WER and CER of every layer on dev and on each test set.
+
+    Raises:
+        ProbeError: no rows with text in a split, or training text that never fits its audio.
+    """
+    excluded: Counter[str] = Counter()
+    train, dev = (labelled(rows, "text", excluded) for rows in (problem.train, problem.dev))
+    tests = {name: labelled(rows, "text", excluded) for name, rows in problem.tests.items()}
+    refuse_empty(task.name, train, dev, "text")
+    if problem.strict and not any(tests.values()):
+        raise ProbeError(f"{task.name}: no test rows with text. Give some rows split test in the manifest.")
+    train_texts, dev_texts = ([item.text for item in rows] for rows in (train, dev))
+    notes = _coverage(
+        task.name, Vocabulary.of(train_texts), {"dev": dev, **{name or "test": rows for name, rows in tests.items()}}
+    )
+    if task.settings["control"]:
+        train_texts, dev_texts = shuffled(train_texts, problem.seed), shuffled(dev_texts, problem.seed)
+    for layer in features.layers:
+        problem.tick(f"layer {layer}")
+        train_frames, dev_frames = (list(features.read(layer, rows)) for rows in (train, dev))
+        probe = _probe(task, problem).fit(train_frames, train_texts, dev_frames, dev_texts, lambda: problem.tick(""))
+        left_out = dict(excluded)
+        if probe.too_short_:
+            names = listed([train[i].key for i in probe.too_short_])
+            reason = "fewer frames than labels need"
+            left_out[reason] = len(probe.too_short_)
+            log.warning("%s layer %s: %d training utterances with %s: %s", task.name, layer, len(probe.too_short_), reason, names)
+        common = {
+            "layer": layer,
+            "head": f"ctc-{task.settings['head']}",
+            "select_by": "cer",
+            "higher_is_better": False,
+            "search": probe.search_,
+            "chosen": probe.chosen_,
+            "excluded": left_out,
+        }
+        yield from _scores({**common, "note": notes["dev"]}, "dev", dev, dev_texts, probe, dev_frames)
+        for name, rows in tests.items():
+            if not rows:
+                yield from (
+                    Score(**common, metric=metric, split="test", test_domain=name, counts=None, n=0, note="no rows with text")
+                    for metric in METRICS
+                )
+                continue
+            frames = list(features.read(layer, rows))
+            note = notes[name or "test"]
+            yield from _scores(
+                {**common, "test_domain": name, "note": note}, "test", rows, [item.text for item in rows], probe, frames
+            )
+
+
+def _probe(task: Task, problem: Problem) -> CTCProbe:
+    settings = task.settings
+    return CTCProbe(
+        head=settings["head"],
+        learning_rates=settings["learning_rates"],
+        epochs=settings["epochs"],
+        patience=settings["patience"],
+        batch_size=settings["batch_size"],
+        hidden=settings["hidden"],
+        n_layers=settings["layers"],
+        dropout=settings["dropout"],
+        seed=problem.seed,
+        device=problem.device,
+    )
+
+
+def _coverage(task: str, vocabulary: Vocabulary, sets: dict[str, list[Utterance]]) -> dict[str, str]:
+    """Set -> a note on the characters that training does not have, which can only be errors."""
+    notes: dict[str, str] = {}
+    for name, rows in sets.items():
+        unseen = Counter(character for item in rows for character in item.text if character not in vocabulary.characters)
+        n = sum(unseen.values())
+        notes[name] = f"{n} characters not in training: {listed([repr(c) for c in sorted(unseen)])}" if unseen else ""
+        if unseen:
+            log.warning("%s: %s: %s", task, name, notes[name])
+    return notes
+
+
+def _scores(
+    common: dict,
+    split: str,
+    utterances: Sequence[Utterance],
+    references: Sequence[str],
+    probe: CTCProbe,
+    frames: list[np.ndarray],
+) -> Iterator[Score]:
+    texts = probe.transcribe(frames)
+    short = [
+        item.key
+        for item, text, rows in zip(utterances, references, frames, strict=True)
+        if frames_needed(probe.vocabulary_.encode(text)) > len(rows)
+    ]
+    if short:
+        common = {
+            **common,
+            "note": "; ".join(filter(None, [common["note"], f"{len(short)} utterances with fewer frames than labels"])),
+        }
+        log.warning(
+            "layer %s: %s: %d utterances with fewer frames than labels need: %s",
+            common["layer"],
+            split,
+            len(short),
+            listed(short),
+        )
+    blocks = [block_of(item) for item in utterances]
+    outcomes = [
+        {"key": item.key, "reference": reference, "hypothesis": text}
+        for item, reference, text in zip(utterances, references, texts, strict=True)
+    ]
+    for metric, count in METRICS.items():
+        errors, units = zip(*(count(reference, text) for reference, text in zip(references, texts, strict=True)), strict=True)
+        yield Score(
+            **common, split=split, metric=metric, counts=ratio_counts(blocks, errors, units), n=len(utterances), outcomes=outcomes
+        )

@@ -1,0 +1,31 @@
+"""Speaker projections: linear discriminant analysis on one vector per utterance."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+LEAST_SPEAKERS = 10
+MOST_COMPONENTS = 200
+
+
+@dataclass(frozen=True)
+class DiscriminantProjection:
+    """Principal components, then LDA with Ledoit-Wolf shrinkage (within-speaker scatter is singular for wide layers)."""
+
+    components: PCA
+    discriminant: LinearDiscriminantAnalysis
+
+    @classmethod
+    def fit(cls, rows: np.ndarray, speakers: Sequence[str]) -> "DiscriminantProjection":
+        """Fits on (row, dim) vectors and their speakers, at least `LEAST_SPEAKERS` of them."""
+        n_components = min(MOST_COMPONENTS, rows.shape[1], len(rows) - len(set(speakers)))
+        components = PCA(n_components, svd_solver="full").fit(rows)
+        discriminant = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto")
+        return cls(components, discriminant.fit(components.transform(rows), np.array(speakers)))
+
+    def apply(self, rows: np.ndarray) -> np.ndarray:
+        """(row, dim) -> (row, at most speakers - 1)."""
+        return self.discriminant.transform(self.components.transform(rows))

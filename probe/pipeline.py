@@ -1,0 +1,150 @@
+"""The three stages chained: a bench of models and tasks, and the demo on built-in data."""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from probe.data.corpus import Corpus, load_corpus
+from probe.errors import ProbeError
+from probe.evaluation.run import run
+from probe.evaluation.tasks import Task, open_task
+from probe.extraction.extract import Extraction, extract
+from probe.models.catalogue import choose_device, open_model
+from probe.reporting.tables import write_tables
+from probe.store.views import SERVED_BY
+
+log = logging.getLogger("probe")
+
+DEMO_MODELS = ("fbank", "mfcc", "random:data2vec-audio-tiny")
+DEMO_TASKS = ("speaker-id", "word-id", "asr-ctc", "domain-shift")
+
+
+@dataclass
+class Bench:
+    """What a bench did.
+
+    Attributes:
+        extractions: one per model and view.
+        files: tables and pictures that were written.
+        refused: what could not be asked, in words: a model, a task and the reason.
+        unusable: utterances without features, by model.
+    """
+
+    extractions: list[Extraction] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    unusable: dict[str, list[str]] = field(default_factory=dict)
+
+
+def bench(
+    models: Sequence[str],
+    tasks: Sequence[str | Path | Task],
+    corpus: str | Path | Corpus,
+    to: str | Path,
+    *,
+    trials: str | Path | None = None,
+    dev_trials: str | Path | None = None,
+    layers: str | None = None,
+    device: str | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+    dry_run: bool = False,
+) -> Bench:
+    """Extracts what is missing, runs every task on every model, and writes tables and pictures into ``to``.
+
+    A model or a task that cannot be had is named in the result's ``refused``, and the rest goes on.
+
+    Args:
+        models, tasks: names.
+        to: receives ``features/``, ``results/``, the tables and the pictures.
+        dry_run: only the plan of every extraction.
+
+    Raises:
+        ProbeError: the corpus or a task file cannot be used at all.
+    """
+    opened = [task if isinstance(task, Task) else open_task(task) for task in tasks]
+    if any(task.kind == "verify" for task in opened) and trials is None:
+        names = ", ".join(task.name for task in opened if task.kind == "verify")
+        raise ProbeError(f"{names}: needs --trials, a CSV list with the columns enroll,test,label.")
+    loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
+    place = choose_device(device)
+    features, results = Path(to) / "features", Path(to) / "results"
+    done = Bench()
+    for model in models:
+        try:
+            encoder = open_model(model, device)
+            for view in views_for(opened):
+                result = extract(
+                    encoder, loaded, features, layers=layers, view=view, limit=limit, dry_run=dry_run, requested=model
+                )
+                done.extractions.append(result)
+                if result.failures:
+                    done.unusable[model] = sorted(failure.key for failure in result.failures)
+            del encoder
+        except ProbeError as error:
+            done.refused.append(f"{model}: {error}")
+            log.error("%s", done.refused[-1])
+            continue
+        for task in [] if dry_run else opened:
+            try:
+                run(
+                    task,
+                    model,
+                    loaded,
+                    features,
+                    results,
+                    trials=trials,
+                    dev_trials=dev_trials,
+                    device=place,
+                    seed=seed,
+                    limit=limit,
+                )
+            except ProbeError as error:
+                done.refused.append(f"{model}, {task.name}: {error}")
+                log.error("%s", done.refused[-1])
+    if not dry_run and any(results.glob("*.jsonl")):
+        done.files = write_tables(results, Path(to))
+    return done
+
+
+def views_for(tasks: Sequence[Task]) -> list[str]:
+    """The fewest views that serve the tasks: a view that another one gives is not extracted as well."""
+    wanted = {task.view for task in tasks}
+    return sorted(view for view in wanted if not wanted & set(SERVED_BY[view][1:]))
+
+
+def demo(to: str | Path, seed: int = 0) -> Bench:
+    """The whole job on a synthetic corpus: four kinds of tasks on filter banks, cepstra and a small random data2vec.
+
+    Args:
+        to: receives ``audio/`` with its manifests, ``features/``, ``results/``, the tables and the pictures.
+    """
+    from probe.data.synthetic import write_synthetic_corpus
+
+    folder = Path(to)
+    made = write_synthetic_corpus(folder / "audio", seed)
+    everything = bench(
+        DEMO_MODELS, ["speaker-verify"], made.verification, folder, trials=made.trials, dev_trials=made.dev_trials, seed=seed
+    )
+    rest = bench(DEMO_MODELS, DEMO_TASKS, made.corpus, folder, seed=seed)
+    rest.extractions = everything.extractions + rest.extractions
+    rest.refused = everything.refused + rest.refused
+    return rest
+
+
+def describe(extraction: Extraction) -> str:
+    """An extraction's store and plan as one JSON line."""
+    plan = extraction.plan
+    return json.dumps(
+        {
+            "store": str(extraction.store),
+            "utterances": len(plan.todo),
+            "present": plan.present,
+            "failed_before": len(plan.failed),
+            "hours": round(plan.audio_s / 3600, 4),
+            "bytes": plan.n_bytes,
+            "free_bytes": plan.free_bytes,
+        }
+    )
