@@ -80,6 +80,7 @@ class Features:
         """
         self.store, self.view = store, view
         self.layers = list(store.layers)
+        self.hop_s: float = store.recipe["model"]["hop_samples"] / store.recipe["model"]["rate_hz"]
         self.stored: dict[str, Stored] = {}
         self.failed: list[Utterance] = []
         missing: list[str] = []

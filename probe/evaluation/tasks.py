@@ -7,25 +7,26 @@ unknown key is an error. A corrected task gets a new ``version``.
 import difflib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from probe.errors import ProbeError, UsageError
 from probe.files import sha256_of_json
-from probe.heads.ctc import HEADS, MOST_HIDDEN
+from probe.heads.ctc import HEADS, LEARNING_RATES, MOST_HIDDEN
 
 COMMON: dict[str, Any] = {"name": "", "version": 1, "description": ""}
 CONTROLS = ("", "shuffled")
 BACKENDS = ("cosine", "cosine-standardised", "lda")
 VIEWS = ("mean", "meanstd")
 
-# kind -> key -> default; a value of another type than its default is refused.
+# kind -> key -> default; a value of another type than its default is refused. No learning rates: the head's own.
 KINDS: dict[str, dict[str, Any]] = {
     "classify": {"label": "speaker", "view": "meanstd", "l2": [1e-4, 1e-3, 1e-2, 1e-1, 1.0], "standardize": True, "control": ""},
     "transcribe": {
         "head": "linear",
-        "learning_rates": [1e-2, 1e-3],
+        "learning_rates": [],
+        "frame_ms": 20.0,
         "epochs": 60,
         "patience": 10,
         "batch_size": 16,
@@ -101,12 +102,10 @@ def open_task(name: str | Path, overrides: Mapping[str, Any] | None = None) -> T
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ProbeError(f"{path}: not TOML ({error}).") from error
-    task = _task(path, content)
-    chosen = {key: value for key, value in (overrides or {}).items() if value is not None}
-    return _overridden(task, chosen, path) if chosen else task
+    return _task(path, content, {key: value for key, value in (overrides or {}).items() if value is not None})
 
 
-def _task(path: Path, content: dict[str, Any]) -> Task:
+def _task(path: Path, content: dict[str, Any], overrides: Mapping[str, Any]) -> Task:
     kind = content.pop("kind", None)
     if kind not in KINDS:
         raise ProbeError(f"{path}: kind {kind!r}; expected one of {', '.join(KINDS)}.")
@@ -117,40 +116,34 @@ def _task(path: Path, content: dict[str, Any]) -> Task:
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise ProbeError(f"{path}: unknown key {key!r}.{hint} Known: kind, {', '.join(known)}.")
         content[key] = _checked(path, key, value, known[key])
+    name = (content.get("name") or path.stem) + "".join(f":{key}={value}" for key, value in overrides.items())
     settings = {key: content.get(key, default) for key, default in KINDS[kind].items()}
-    _check_choices(path, settings)
-    inner = _wrapped(path, settings["of"]) if kind == "shift" else None
-    return Task(
-        content.get("name") or path.stem, content.get("version", 1), kind, content.get("description", ""), settings, inner
-    )
+    inner = None
+    if kind == "shift":
+        inner = _wrapped(path, settings["of"], overrides)
+    else:
+        unknown = [key for key in overrides if key not in settings]
+        if unknown:
+            raise UsageError(f"--{unknown[0]}: task {path.stem} is of kind {kind}, which has no {unknown[0]}.")
+        settings |= overrides
+    _complete(path, settings)
+    return Task(name, content.get("version", 1), kind, content.get("description", ""), settings, inner)
 
 
-def _wrapped(path: Path, name: str) -> Task:
+def _wrapped(path: Path, name: str, overrides: Mapping[str, Any]) -> Task:
     beside = path.parent / name
-    task = open_task(beside if name.endswith(".toml") and beside.is_file() else name)
+    task = open_task(beside if name.endswith(".toml") and beside.is_file() else name, overrides)
     if task.kind not in ("classify", "transcribe"):
         raise ProbeError(f"{path}: of = {name!r} is of kind {task.kind}; domain shift wraps classify and transcribe tasks.")
     return task
 
 
-def _overridden(task: Task, overrides: Mapping[str, Any], path: Path) -> Task:
-    suffix = "".join(f":{key}={value}" for key, value in overrides.items())
-    if task.of:
-        return replace(task, name=task.name + suffix, of=_overridden(task.of, overrides, path))
-    unknown = [key for key in overrides if key not in task.settings]
-    if unknown:
-        raise UsageError(f"--{unknown[0]}: task {task.name} is of kind {task.kind}, which has no {unknown[0]}.")
-    settings = {**task.settings, **overrides}
-    _check_choices(path, settings)
-    return replace(task, name=task.name + suffix, settings=settings)
-
-
 def _checked(path: Path, key: str, value: Any, default: Any) -> Any:
     """``value`` if it is of its default's type (a whole number may stand for a decimal one)."""
     if isinstance(default, list):
-        element = type(default[0])
+        element = type(default[0]) if default else float
         items = value if isinstance(value, list) else [value]
-        if not items:
+        if not items and default:
             raise ProbeError(f"{path}: {key} is an empty list; expected at least one value such as {default[0]!r}.")
         return [_checked(path, key, item, element()) for item in items]
     if isinstance(default, float) and type(value) is int:
@@ -160,15 +153,24 @@ def _checked(path: Path, key: str, value: Any, default: Any) -> Any:
     return value
 
 
-def _check_choices(path: Path, settings: Mapping[str, Any]) -> None:
-    """Raises where a value is of the right type but outside what its kind can use."""
+def _complete(path: Path, settings: dict[str, Any]) -> None:
+    """Fills in what follows from other settings.
+
+    Raises:
+        ProbeError: a value is of the right type but outside what its kind can use.
+    """
     choices = {"head": HEADS, "control": CONTROLS, "view": VIEWS, "backends": BACKENDS}
     for key, allowed in choices.items():
         values = settings.get(key, [])
         for value in values if isinstance(values, list) else [values]:
             if value not in allowed:
                 raise ProbeError(f"{path}: {key} = {value!r}; expected {' or '.join(repr(item) for item in allowed)}.")
-    bounds: dict[str, tuple[float, float]] = {"hidden": (1, MOST_HIDDEN), "layers": (1, 2), "dropout": (0, 0.9)}
+    bounds: dict[str, tuple[float, float]] = {
+        "hidden": (1, MOST_HIDDEN),
+        "layers": (1, 2),
+        "dropout": (0, 0.9),
+        "frame_ms": (1, 1000),
+    }
     bounds |= dict.fromkeys(("l2", "learning_rates"), (1e-12, 1e6)) | dict.fromkeys(
         ("epochs", "patience", "batch_size", "dev_trials"), (1, 10**6)
     )
@@ -177,3 +179,5 @@ def _check_choices(path: Path, settings: Mapping[str, Any]) -> None:
         for value in values if isinstance(values, list) else [values]:
             if not low <= value <= high:
                 raise ProbeError(f"{path}: {key} = {value}; expected {low} to {high}.")
+    if settings.get("learning_rates") == []:
+        settings["learning_rates"] = list(LEARNING_RATES[settings["head"]])

@@ -1,5 +1,7 @@
 """Kind ``transcribe``: characters from frames by a CTC head on every layer.
 
+Frames that come faster than every ``frame_ms`` are joined, so that a head sees 10 ms features at the rate of 20 ms models.
+
 Metrics: WER and CER, sums of errors over sums of reference words or characters (lower is better), on the transcripts as the
 manifest has them. Learning rate, epoch and layer are chosen by dev CER. SUPERB's ASR differs: one learned sum of layers, a
 2 x 1024 BiLSTM, SpecAugment, LibriSpeech.
@@ -45,7 +47,9 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
     for layer in features.layers:
         problem.tick(f"layer {layer}")
         train_frames, dev_frames = (list(features.read(layer, rows)) for rows in (train, dev))
-        probe = _probe(task, problem).fit(train_frames, train_texts, dev_frames, dev_texts, lambda: problem.tick(""))
+        probe = _probe(task, problem, features.hop_s).fit(
+            train_frames, train_texts, dev_frames, dev_texts, lambda: problem.tick("")
+        )
         left_out = dict(excluded)
         if probe.too_short_:
             names = listed([train[i].key for i in probe.too_short_])
@@ -76,11 +80,12 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
             )
 
 
-def _probe(task: Task, problem: Problem) -> CTCProbe:
+def _probe(task: Task, problem: Problem, hop_s: float) -> CTCProbe:
     settings = task.settings
     return CTCProbe(
         head=settings["head"],
         learning_rates=settings["learning_rates"],
+        join=max(1, round(settings["frame_ms"] / 1000 / hop_s)),
         epochs=settings["epochs"],
         patience=settings["patience"],
         batch_size=settings["batch_size"],
@@ -116,7 +121,7 @@ def _scores(
     short = [
         item.key
         for item, text, rows in zip(utterances, references, frames, strict=True)
-        if frames_needed(probe.vocabulary_.encode(text)) > len(rows)
+        if frames_needed(probe.vocabulary_.encode(text)) > -(-len(rows) // probe.join)
     ]
     if short:
         common = {

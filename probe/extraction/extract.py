@@ -107,6 +107,7 @@ def recipe_of(encoder: Encoder, layers: Sequence[str], view: str) -> dict[str, A
         "family": info.family,
         "aliases": dict(info.aliases),
         "rate_hz": info.rate_hz,
+        "hop_samples": info.hop_samples,
         "normalize": info.normalize,
         "settings": dict(info.settings),
     }

@@ -13,10 +13,10 @@ seed alone, so equal counts and seed give equal bits. Resamples without a value 
 
 An interval is value +- t * se * sqrt(E / (E - 1)), with the standard deviation se of the resampled values and t the quantile of
 Student's distribution with E - 1 degrees of freedom. E is B for trials and, for ratios, the number of blocks of equal size that
-would weigh as much: (sum of denominators)^2 / (sum of their squares). The percentiles of the resampled values, the usual choice, are too narrow
-when speakers are few, since B draws from B blocks vary by a factor (B - 1) / B too little, and since se is itself an estimate from
-B values. How often a nominal 95 % interval held the truth, in 2,000 simulated corpora (accuracy 0.8, speakers' own accuracies
-Beta(6.4, 1.6), utterances per speaker log-normal with sigma 0.5 around 20):
+would weigh as much: (sum of denominators)^2 / (sum of their squares). The percentiles of the resampled values, the usual choice,
+are too narrow when speakers are few, since B draws from B blocks vary by a factor (B - 1) / B too little, and since se is itself
+an estimate from B values. How often a nominal 95 % interval held the truth, in 2,000 simulated corpora (accuracy 0.8, speakers'
+own accuracies Beta(6.4, 1.6), utterances per speaker log-normal with sigma 0.5 around 20):
 
     blocks                      4      7     12     20     40    200
     percentiles              77.2   86.6   89.2   91.6   93.9   94.3 %

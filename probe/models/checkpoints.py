@@ -9,6 +9,7 @@ data2vec (five stacked positional convolutions leak it) whatever the mask says, 
 """
 
 import hashlib
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -235,6 +236,7 @@ def _encoder(
         aliases={} if pre_ln else {"final": str(n_blocks)},
         rate_hz=int(preprocessor.get("sampling_rate", 16_000)),
         normalize=bool(preprocessor.get("do_normalize", True)),
+        hop_samples=math.prod(config.conv_stride),
         min_samples=receptive_field(list(zip(config.conv_kernel, config.conv_stride, strict=True))),
         parameters=sum(weight.numel() for weight in model.parameters()),
         settings={"attention": config._attn_implementation},

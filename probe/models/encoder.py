@@ -25,6 +25,7 @@ class ModelInfo:
         aliases: names of layers that are another layer: ``final`` -> ``12`` in post-LN models.
         rate_hz: sampling rate of the waveforms it wants.
         normalize: whether each waveform is brought to zero mean and unit variance.
+        hop_samples: samples from one frame to the next.
         min_samples: the shortest waveform that gives a frame.
         parameters: number of parameters of the encoder.
         settings: whatever else decides values.
@@ -39,6 +40,7 @@ class ModelInfo:
     aliases: Mapping[str, str] = field(default_factory=dict)
     rate_hz: int = 16_000
     normalize: bool = False
+    hop_samples: int = 320
     min_samples: int = 400
     parameters: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)

@@ -28,8 +28,17 @@ class SpectralEncoder:
     def __init__(self, name: str, device: torch.device) -> None:
         self.device = device
         widths = {"fbank": 80, "mfcc": 20}
-        settings = {"window_samples": WINDOW_SAMPLES, "hop_samples": HOP_SAMPLES, "rms": RMS}
-        self.info = ModelInfo(name, REVISION, "", "spectral", {"0": widths[name]}, min_samples=WINDOW_SAMPLES, settings=settings)
+        settings = {"window_samples": WINDOW_SAMPLES, "rms": RMS}
+        self.info = ModelInfo(
+            id=name,
+            revision=REVISION,
+            weights_sha256="",
+            family="spectral",
+            layers={"0": widths[name]},
+            hop_samples=HOP_SAMPLES,
+            min_samples=WINDOW_SAMPLES,
+            settings=settings,
+        )
         self._mfcc = torchaudio.transforms.MFCC(
             sample_rate=RATE_HZ,
             n_mfcc=20,
