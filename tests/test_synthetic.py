@@ -18,7 +18,9 @@ from probe.data.synthetic import (
     TELEPHONE_RATE_HZ,
     WORDS,
     SyntheticCorpus,
+    record,
     resonate,
+    telephone,
     write_synthetic_corpus,
 )
 
@@ -189,3 +191,11 @@ def test_words_learned_on_clean_speech_suffer_over_the_telephone(
     scores = {domain: accuracy(spectra, train, test, "text") for domain, test in tests.items()}
     assert scores["clean"] > scores["telephone"] + 0.2
     assert scores["telephone"] > 1 / 6 + 0.05
+
+
+def test_loud_speech_is_made_quieter_before_it_can_clip() -> None:
+    rng = np.random.default_rng(0)
+    pulse = 0.01 * rng.standard_normal(RATE_HZ)
+    pulse[RATE_HZ // 2] = 5.0
+    for samples in (record(pulse, rng), telephone(10 * pulse, rng)):
+        assert 0.85 < np.abs(samples).max() < 0.95

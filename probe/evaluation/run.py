@@ -80,7 +80,7 @@ def run(
     started = time.monotonic()
     task = task if isinstance(task, Task) else open_task(task)
     corpus = (corpus if isinstance(corpus, Corpus) else load_corpus(corpus)).limited(limit)
-    store = select_store(Path(features), model, task.view)
+    store = select_store(Path(features), model, task.view, keys=[item.key for item in corpus.utterances])
     found = Features(store, task.view, corpus)
     if found.failed:
         names = listed([item.key for item in found.failed])

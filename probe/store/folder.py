@@ -1,6 +1,7 @@
 """Folders of stores: making a store for a recipe, and finding the one that serves a model and a view."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,10 @@ def open_store(path: Path | str, layer: str | None = None) -> Any:
     return stores[0] if layer is None else stores[0].layer(layer)
 
 
-def select_store(root: Path, model: str, view: str, condition: str = "clean") -> FeatureStore:
-    """The store beneath ``root`` that serves ``view`` of ``model``: the view itself, else a richer one; the most layers.
+def select_store(root: Path, model: str, view: str, condition: str = "clean", keys: Collection[str] = ()) -> FeatureStore:
+    """The store beneath ``root`` that serves ``view`` of ``model``.
+
+    Of several: the one with the most of ``keys``; then the view itself rather than a richer one; then the most layers.
 
     Raises:
         ProbeError: none, or several that differ in more than their layers.
@@ -76,10 +79,12 @@ def select_store(root: Path, model: str, view: str, condition: str = "clean") ->
             f"{root}: no features of {model} that give {view} ({condition}); found {listed(there) or 'no store'}. "
             f"Run `probe extract --model {model} --view {view} --corpus ... --to {root}`."
         )
-    best = min(SERVED_BY[view].index(store.view) for store in usable)
-    usable = [store for store in usable if SERVED_BY[view].index(store.view) == best]
-    most = max(len(store.layers) for store in usable)
-    usable = [store for store in usable if len(store.layers) == most]
+
+    def rank(store: FeatureStore) -> tuple[int, int, int]:
+        return sum(key not in store.utterances for key in keys), SERVED_BY[view].index(store.view), -len(store.layers)
+
+    best = min(map(rank, usable))
+    usable = [store for store in usable if rank(store) == best]
     if len(usable) > 1:
         differing = sorted(
             name for name in usable[0].recipe["model"] if usable[0].recipe["model"][name] != usable[1].recipe["model"].get(name)

@@ -1,0 +1,44 @@
+PYTHON ?= python
+export OMP_WAIT_POLICY ?= PASSIVE
+
+help:            ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
+
+check: format-check lint types test tables-check  ## what CI runs
+
+format:          ## rewrite the code in the project's format
+	$(PYTHON) -m ruff format .
+	$(PYTHON) -m ruff check --fix .
+
+format-check:
+	$(PYTHON) -m ruff format --check .
+
+lint:            ## find mistakes without running the code
+	$(PYTHON) -m ruff check .
+
+types:           ## check annotations
+	$(PYTHON) -m mypy
+
+test:            ## default tests: no network, no GPU
+	$(PYTHON) -m pytest
+
+slow:            ## tests at full size and long runs
+	$(PYTHON) -m pytest -m slow
+
+tables:          ## rebuild results/*.md, *.csv and pictures from the committed records
+	$(PYTHON) -m probe table --from results --to results >/dev/null
+
+tables-check:    ## are the committed tables those of the committed records?
+	$(PYTHON) -m pytest -q tests/test_results.py
+
+golden:          ## rewrite the golden files of the tests
+	GOLDEN=write $(PYTHON) -m pytest -q tests/test_reporting_tables.py
+
+wheel-demo:      ## build the wheel and run the demo from it outside the checkout
+	rm -rf build dist
+	$(PYTHON) -m build --wheel --outdir dist .
+	folder=$$(mktemp -d) && $(PYTHON) -m pip install --quiet --no-deps --target $$folder/site dist/*.whl \
+	  && cd $$folder && PYTHONPATH=$$folder/site $(abspath $(PYTHON)) -m probe demo --to demo \
+	  && ls demo/table.md demo/curves.png && rm -rf $$folder
+
+.PHONY: help check format format-check lint types test slow tables tables-check golden wheel-demo
