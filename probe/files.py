@@ -5,6 +5,7 @@ import json
 import os
 import re
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,15 +72,24 @@ def file_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._+=@-]+", "--", text).strip("-.") or "unnamed"
 
 
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes an object atomically, with a checksum of its entries beside them."""
+    sealed = {**value, "checksum": sha256_of_json(value)}
+    write_atomically(path, (json.dumps(sealed, ensure_ascii=False, indent=1) + "\n").encode())
+
+
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file's object.
+    """The object that `write_json` wrote.
 
     Raises:
-        ProbeError: not there, or not readable as JSON.
+        ProbeError: not there, not readable as JSON, or without the checksum of its entries.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(value, dict) or value.pop("checksum", None) != sha256_of_json(value):
+            raise ValueError("its entries do not have the checksum that stands beside them")
+        return value
     except FileNotFoundError as error:
         raise ProbeError(f"{path}: not there; expected a folder that `probe extract` wrote.") from error
     except (OSError, ValueError) as error:
-        raise ProbeError(f"{path}: cannot be read as JSON ({error}). Remove it and run `probe extract` again.") from error
+        raise ProbeError(f"{path}: damaged or not readable ({error}). Remove it and run `probe extract` again.") from error

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from probe.data.corpus import Corpus, load_corpus
-from probe.errors import ProbeError
+from probe.errors import ProbeError, UsageError
 from probe.evaluation.run import run
 from probe.evaluation.tasks import Task, open_task
 from probe.extraction.extract import Extraction, extract
@@ -67,7 +67,7 @@ def bench(
     opened = [task if isinstance(task, Task) else open_task(task) for task in tasks]
     if any(task.kind == "verify" for task in opened) and trials is None:
         names = ", ".join(task.name for task in opened if task.kind == "verify")
-        raise ProbeError(f"{names}: needs --trials, a CSV list with the columns enroll,test,label.")
+        raise UsageError(f"{names}: needs --trials, a CSV list with the columns enroll,test,label.")
     loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
     place = choose_device(device)
     features, results = Path(to) / "features", Path(to) / "results"

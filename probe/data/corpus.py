@@ -130,20 +130,22 @@ def _rows(manifest: Path, content: bytes) -> list[tuple[int, dict[str, str]]]:
         raise ProbeError(f"{manifest} line {line}: a NUL character; is this a CSV file (or UTF-16)? Save it as UTF-8 text.")
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: list[tuple[int, dict[str, str]]] = []
+    line = 1  # where the row begins; quoted text may go over several
     try:
         header = [name.strip() for name in next(reader, [])]
         _check_header(manifest, header)
+        line = reader.line_num + 1
         for values in reader:
-            if not any(values):
-                continue
-            if len(values) != len(header):
+            if any(values) and len(values) != len(header):
                 raise ProbeError(
-                    f"{manifest} line {reader.line_num}: {len(values)} fields; the header has {len(header)}. "
+                    f"{manifest} line {line}: {len(values)} fields; the header has {len(header)}. "
                     "Put text that contains commas in double quotes."
                 )
-            rows.append((reader.line_num, dict(zip(header, values, strict=True))))
+            if any(values):
+                rows.append((line, dict(zip(header, values, strict=True))))
+            line = reader.line_num + 1
     except csv.Error as error:
-        raise ProbeError(f"{manifest} line {reader.line_num}: not readable as CSV ({error}). Mind the double quotes.") from error
+        raise ProbeError(f"{manifest} line {line}: not readable as CSV ({error}). Mind the double quotes.") from error
     return rows
 
 
@@ -177,13 +179,13 @@ def _utterances(manifest: Path, rows: list[tuple[int, dict[str, str]]], problems
             problems.append(
                 f"{where}: id {key!r} stands on line {line_of_key[key]} already. Remove one row, or tell them apart in a column id."
             )
-        other_line, other_split = first_use.setdefault(os.fspath(path), (line, split))
+        other_line, other_split = first_use.setdefault(os.path.realpath(path), (line, split))
         if other_split != split:
             problems.append(
                 f"{where}: {row['path']} is in split {split!r} here and in {other_split!r} on line {other_line}. "
                 "A recording may be in one split only, otherwise the test is not a test; remove one of the rows."
             )
-        if not path.exists():
+        if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where a name is too long for a file
             problems.append(f"{where}: {path} does not exist; paths are relative to the manifest. Correct it or remove the row.")
         line_of_key.setdefault(key, line)
         extra = {name: value for name, value in row.items() if name not in COLUMNS and name != "id"}
@@ -209,7 +211,7 @@ def _librispeech(source: str) -> Corpus:
     root_text, _, subsets_text = source.removeprefix(LIBRISPEECH).partition("#")
     root = Path(root_text)
     known = sorted(item.name for item in root.glob("*-*") if item.is_dir()) if root.is_dir() else []
-    subsets = [name.strip() for name in subsets_text.split(",") if name.strip()]
+    subsets = list(dict.fromkeys(name.strip() for name in subsets_text.split(",") if name.strip()))
     unknown = [name for name in subsets if name not in known]
     if not subsets or unknown:
         raise ProbeError(
@@ -238,7 +240,11 @@ def _librispeech(source: str) -> Corpus:
 
 def _transcript(transcript: Path) -> Iterable[tuple[str, str, Path]]:
     """(id, text, audio file) of each line of one chapter's transcript."""
-    for number, line in enumerate(transcript.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = transcript.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ProbeError(f"{transcript}: byte {error.start} is not UTF-8. Fetch the file again.") from error
+    for number, line in enumerate(lines, start=1):
         identifier, _, text = line.strip().partition(" ")
         path = transcript.parent / f"{identifier}.flac"
         if identifier.count("-") != 2 or not path.exists():

@@ -50,8 +50,8 @@ def load_trials(path: Path | str, corpus: Corpus) -> TrialList:
         raise ProbeError(f"{path}: does not exist; expected a CSV trial list with the columns {','.join(COLUMNS)}.")
     content = path.read_bytes()
     try:
-        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
-        rows = list(reader)
+        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), restval="")
+        rows = [(reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ProbeError(f"{path}: not readable as UTF-8 CSV ({error}).") from error
     missing = [name for name in COLUMNS if name not in (reader.fieldnames or [])]
@@ -62,7 +62,7 @@ def load_trials(path: Path | str, corpus: Corpus) -> TrialList:
     by_name = {os.fspath(item.path.resolve()): item for item in corpus.utterances}
     by_name |= {item.key: item for item in corpus.utterances}
     trials: list[Trial] = []
-    for line, row in enumerate(rows, start=2):
+    for line, row in rows:
         if row["label"] not in ("0", "1"):
             raise ProbeError(f"{path} line {line}: label {row['label']!r}; expected 1 (same speaker) or 0.")
         ends: list[Utterance] = []
@@ -71,7 +71,7 @@ def load_trials(path: Path | str, corpus: Corpus) -> TrialList:
             found = by_name.get(name) or by_name.get(os.path.normpath(name)) or by_name.get(resolved)
             if found is None:
                 raise ProbeError(
-                    f"{path} line {line}: {name} is not in the corpus {corpus.name}. Name utterances as the manifest does, "
+                    f"{path} line {line}: {name!r} is not in the corpus {corpus.name}. Name utterances as the manifest does, "
                     "and do not use --limit with trials."
                 )
             ends.append(found)

@@ -6,6 +6,7 @@ configurations in ``architectures.json`` are built in, so these need no network)
 
 import difflib
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -48,11 +49,12 @@ def open_model(name: str, device: str | None = None) -> Encoder:
         architecture, _, seed = name.removeprefix(RANDOM).partition("@")
         if not re.fullmatch(r"\d*", seed):
             raise ProbeError(f"{name}: {seed!r} after @ is no seed; expected a whole number such as {RANDOM}{architecture}@1.")
-        built_in = architectures().get(architecture)
-        config = (
-            checkpoints.built_in_config(built_in) if built_in else checkpoints.config_of(_locate(architecture, weights=False))
-        )
-        return checkpoints.random_encoder(name.partition("@")[0], config, int(seed or 0), place)
+        identifier = RANDOM + architecture
+        if built_in := architectures().get(architecture):
+            return checkpoints.random_encoder(identifier, checkpoints.built_in_config(built_in), int(seed or 0), place)
+        location, notes = _locate(architecture, weights=False), list[str]()
+        config, wanted = checkpoints.config_of(location), checkpoints.input_of(location, notes)
+        return checkpoints.random_encoder(identifier, config, int(seed or 0), place, wanted, notes)
     location = _locate(name, weights=True)
     return checkpoints.pretrained_encoder(location, place)
 
@@ -79,10 +81,10 @@ def _locate(name: str, weights: bool) -> Any:
     """The checkpoint's folder: given, or fetched from the hub (its configuration alone without ``weights``)."""
     from probe.models import checkpoints
 
-    if Path(name).is_dir():
+    if os.path.isdir(name):  # noqa: PTH112 - Path.is_dir raises where the name is too long for a file
         return checkpoints.Location(str(Path(name)), Path(name), "local")
     identifier, _, revision = name.partition("@")
-    if Path(name).exists() or not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", identifier) or name.count("/") > 1:
+    if os.path.exists(name) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", identifier):  # noqa: PTH110 - as above
         known = [*model_names(), *architectures()]
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f" Did you mean {close[0]!r}?" if close else ""

@@ -9,6 +9,7 @@ data2vec (five stacked positional convolutions leak it) whatever the mask says, 
 """
 
 import hashlib
+import json
 import math
 import os
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")  # otherwise a thre
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 
 from probe.errors import ProbeError, listed
@@ -29,6 +31,8 @@ from probe.models.encoder import ModelInfo
 FAMILIES = ("wav2vec2", "data2vec-audio", "hubert", "wavlm")
 # In order of preference; the first that is there is hashed and loaded.
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")  # the second since transformers 5
+ASSUMED_INPUT = (16_000, True)  # rate in Hz, normalised
 # Used in training only (the vector that masked frames are replaced with).
 MAY_BE_MISSING = {"masked_spec_embed"}
 NORMALIZE_EPSILON = 1e-7
@@ -126,9 +130,8 @@ def config_of(location: Location) -> Any:
         raise ProbeError(f"{location.folder}: no config.json; expected a checkpoint folder as save_pretrained writes it.")
     try:
         config = transformers.AutoConfig.from_pretrained(location.folder, trust_remote_code=False)
-    except (ValueError, OSError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise ProbeError(f"{location.id}: its config.json cannot be used ({reason}). Remote code is never run.") from error
+    except (ValueError, OSError, KeyError, StrictDataclassError) as error:
+        raise ProbeError(f"{location.id}: its config.json cannot be used ({_reason(error)}). Remote code is never run.") from error
     if config.model_type not in FAMILIES:
         reads = "; that is no speech encoder this version knows" if "audio" not in config.model_type else ""
         raise ProbeError(f"{location.id}: model type {config.model_type!r}{reads}. Supported: {', '.join(FAMILIES)}.")
@@ -144,7 +147,13 @@ def from_hub(identifier: str, revision: str | None, weights: bool) -> Location:
         ProbeError: no such repository or revision, no access, or offline and not cached.
     """
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     name = f"{identifier}@{revision}" if revision else identifier
 
@@ -152,17 +161,17 @@ def from_hub(identifier: str, revision: str | None, weights: bool) -> Location:
         return Path(huggingface_hub.snapshot_download(identifier, revision=revision, allow_patterns=patterns))
 
     try:
-        folder = fetch(["config.json", "preprocessor_config.json"])
+        folder = fetch(["config.json", *PREPROCESSOR_FILES])
         if weights:
             folder = fetch(["model.safetensors", "model.safetensors.index.json", "model-*.safetensors"])
             if not any((folder / file).exists() for file in WEIGHT_FILES[:2]):
                 folder = fetch(["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin"])
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise ProbeError(f"{name}: not on the hub, or it needs a login. Check the name and the revision.") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ProbeError(
-            f"{name}: the hub cannot be reached and the model is not in the cache. Connect once, copy the checkpoint here and name "
-            f"its folder, or use random:{identifier} for random weights."
+            f"{name}: the hub cannot be reached and the model is not in the cache. Connect once, or copy the checkpoint here and "
+            "name its folder; `probe models` lists what needs no network."
         ) from error
     return Location(identifier, folder, folder.name)
 
@@ -188,7 +197,7 @@ def pretrained_encoder(location: Location, device: str) -> TransformersEncoder:
             output_loading_info=True,
         )
     except Exception as error:  # safetensors, pickle and transformers each raise their own kind
-        raise ProbeError(f"{file}: the weights cannot be loaded ({_first_line(error)}). Fetch the file again.") from error
+        raise ProbeError(f"{file}: the weights cannot be loaded ({_reason(error)}). Fetch the file again.") from error
     missing = sorted(set(loading["missing_keys"]) - MAY_BE_MISSING)
     wrong = sorted(str(item) for item in loading["mismatched_keys"])
     if missing or wrong:
@@ -196,29 +205,31 @@ def pretrained_encoder(location: Location, device: str) -> TransformersEncoder:
             f"{file}: {len(missing)} of the encoder's weights missing, {len(wrong)} of another shape: {listed(missing + wrong)}. "
             f"They would be random; is this a {config.model_type} checkpoint?"
         )
-    broken = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
+    broken = [name for name, weight in model.state_dict().items() if not torch.isfinite(weight).all()]
     if broken:
         raise ProbeError(f"{file}: NaN or infinite weights in {listed(broken)}. Fetch the file again.")
     unexpected = sorted(loading["unexpected_keys"])
-    notes = [f"{len(unexpected)} weights outside the encoder were left out: {listed(unexpected)}"] if unexpected else []
-    preprocessor = _preprocessor(location.folder, notes)
-    return _encoder(location.id, location.commit, sha256, model, device, preprocessor, notes)
+    notes = [f"{len(unexpected)} weights that the encoder has no place for were left out: {listed(unexpected)}"] if unexpected else []
+    wanted = input_of(location, notes)
+    return _encoder(location.id, location.commit, sha256, model, device, wanted, notes)
 
 
-def random_encoder(name: str, config: Any, seed: int, device: str) -> TransformersEncoder:
+def random_encoder(
+    name: str, config: Any, seed: int, device: str, wanted: tuple[int, bool] = ASSUMED_INPUT, notes: Sequence[str] = ()
+) -> TransformersEncoder:
     """An encoder of this architecture with random weights drawn from ``seed``; global random state stays as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs too
         model = transformers.AutoModel.from_config(config, dtype=torch.float32)
     digest = hashlib.sha256()
     for key, weight in sorted(model.state_dict().items()):
         digest.update(key.encode())
         digest.update(weight.contiguous().numpy().tobytes())
-    return _encoder(name, f"seed {seed}", digest.hexdigest(), model, device, {}, [])
+    return _encoder(name, f"seed {seed}", digest.hexdigest(), model, device, wanted, notes)
 
 
 def _encoder(
-    name: str, revision: str, sha256: str, model: Any, device: str, preprocessor: dict[str, Any], notes: list[str]
+    name: str, revision: str, sha256: str, model: Any, device: str, wanted: tuple[int, bool], notes: Sequence[str]
 ) -> TransformersEncoder:
     config = model.config
     model.eval().to(device)
@@ -234,8 +245,8 @@ def _encoder(
         family=config.model_type,
         layers=layers,
         aliases={} if pre_ln else {"final": str(n_blocks)},
-        rate_hz=int(preprocessor.get("sampling_rate", 16_000)),
-        normalize=bool(preprocessor.get("do_normalize", True)),
+        rate_hz=wanted[0],
+        normalize=wanted[1],
         hop_samples=math.prod(config.conv_stride),
         min_samples=receptive_field(list(zip(config.conv_kernel, config.conv_stride, strict=True))),
         parameters=sum(weight.numel() for weight in model.parameters()),
@@ -245,13 +256,27 @@ def _encoder(
     return TransformersEncoder(model, info)
 
 
-def _preprocessor(folder: Path, notes: list[str]) -> dict[str, Any]:
-    """Settings of ``preprocessor_config.json``; a note where there is none."""
-    if not (folder / "preprocessor_config.json").is_file():
-        notes.append("no preprocessor_config.json: 16000 Hz and normalised waveforms are assumed")
-        return {}
-    settings, _ = transformers.FeatureExtractionMixin.get_feature_extractor_dict(folder)
-    return settings
+def input_of(location: Location, notes: list[str]) -> tuple[int, bool]:
+    """Sampling rate and whether waveforms are normalised, as the checkpoint's folder says; a note where it does not.
+
+    Raises:
+        ProbeError: a file that says so but cannot be read.
+    """
+    for file in (location.folder / name for name in PREPROCESSOR_FILES):
+        if not file.is_file():
+            continue
+        try:
+            settings = json.loads(file.read_text(encoding="utf-8"))
+            settings = settings.get("feature_extractor", settings)
+            rate_hz, normalize = settings.get("sampling_rate", ASSUMED_INPUT[0]), settings.get("do_normalize", ASSUMED_INPUT[1])
+        except (OSError, ValueError, AttributeError) as error:
+            raise ProbeError(f"{file}: cannot be read as a preprocessor's JSON ({_reason(error)}). Fetch the file again.") from error
+        if not isinstance(rate_hz, int) or rate_hz <= 0:
+            raise ProbeError(f"{file}: sampling_rate {rate_hz!r}; expected Hz such as 16000. Fetch the file again.")
+        if "sampling_rate" in settings or "do_normalize" in settings:
+            return rate_hz, bool(normalize)
+    notes.append("no preprocessor_config.json: 16000 Hz and normalised waveforms are assumed")
+    return ASSUMED_INPUT
 
 
 def _sha256_of_weights(file: Path) -> str:
@@ -263,5 +288,7 @@ def _sha256_of_weights(file: Path) -> str:
     return sha256_of_json({part.name: sha256_of_file(part) for part in parts})
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _reason(error: Exception) -> str:
+    """The first line of what went wrong, with the second where the first only announces it."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    return " ".join(line.strip() for line in lines[: 1 + lines[0].endswith(":")])

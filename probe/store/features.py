@@ -10,7 +10,6 @@ the old one stays; `FeatureStore.match` finds the version that belongs to a file
 
 import fcntl
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from probe.errors import ProbeError, listed
-from probe.files import canonical_json, read_json, sha256_of_file, sha256_of_json, write_atomically
+from probe.files import read_json, sha256_of_file, sha256_of_json, write_atomically, write_json
 from probe.store.shards import FORMAT, ShardContent, merge_runs, read_rows, shard_bytes
 from probe.store.views import SERVED_BY, pool
 
@@ -53,6 +52,11 @@ class Stored:
     n_frames: int
     pieces: tuple[tuple[str, int, int], ...] = ()  # (shard, first row, stop row), one per part
 
+    @property
+    def n_rows(self) -> int:
+        """Rows in the store: the frames, or 1 in a pooled view."""
+        return sum(stop - first for _, first, stop in self.pieces)
+
 
 @dataclass(frozen=True)
 class LayerArray:
@@ -75,12 +79,20 @@ class LayerArray:
 
 @dataclass(frozen=True)
 class Failure:
-    """An utterance that could not be used, and why; counts for as long as its audio is the same."""
+    """An utterance that could not be used, and why; counts for as long as its audio is the same.
+
+    Attributes:
+        audio_bytes, audio_mtime_ns: size and time of change of the file, -1 where it was not there.
+        promised_s: duration in the manifest, which may have been the mistake.
+        unreadable: the file was there and the operating system could not read it; that says nothing about the audio.
+    """
 
     key: str
     reason: str
     audio_bytes: int
     audio_mtime_ns: int
+    promised_s: float | None = None
+    unreadable: bool = False
 
 
 class FeatureStore:
@@ -148,8 +160,7 @@ class FeatureStore:
         if layer not in self.layers:
             known = ", ".join(self.layers)
             raise ProbeError(f"{self.path}: layer {name} asked for; the store holds {known}. Extract with --layers {name}.")
-        lengths = [item.n_frames if self.view == "frames" else 1 for item in stored]
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        offsets = np.concatenate([[0], np.cumsum([item.n_rows for item in stored])]).astype(np.int64)
         shards: dict[str, list[tuple[int, int, int]]] = {}  # shard -> (row in the shard, stop row, row in the result)
         for item, start in zip(stored, offsets, strict=False):
             position = int(start)
@@ -176,8 +187,8 @@ class FeatureStore:
     def match(self, key: str, path: Path) -> Stored | None:
         """The stored version of an utterance whose audio is the file ``path``; None where there is none.
 
-        A file with the size and time of change that were seen at extraction is taken for unchanged; otherwise its sha256 decides.
-        Where the file is gone, the one stored version is taken.
+        A file with the size and time of change that were seen at extraction is taken for unchanged; otherwise its sha256 decides
+        (none matches a file that cannot be read). Where the file is gone, the one stored version is taken.
 
         Raises:
             ProbeError: the file is gone and several versions are stored.
@@ -198,7 +209,10 @@ class FeatureStore:
             if (item.audio_bytes, item.audio_mtime_ns) == (status.st_size, status.st_mtime_ns):
                 return item
         same_size = [item for item in versions if item.audio_bytes == status.st_size]
-        digest = sha256_of_file(path) if same_size else ""
+        try:
+            digest = sha256_of_file(path) if same_size else ""
+        except OSError:
+            return None
         return next((item for item in reversed(same_size) if item.audio_sha256 == digest), None)
 
     def failure(self, key: str, path: Path) -> Failure | None:
@@ -224,10 +238,11 @@ class FeatureStore:
             self.jobs += [Job(item["number"], tuple(item["keys"]), item["parts"]) for item in jobs]
         self.complete: set[int] = set()
         for job in self.jobs:
-            indexes = [self._index(name) for name in job.shard_names()]
-            if all(index is not None for index in indexes):
+            parts = [index for name in job.shard_names() if (index := self._index(name)) is not None]
+            # Parts of a long utterance count together, and only if they come from the same audio.
+            if len(parts) == job.parts and all(_audio_of(part) == _audio_of(parts[0]) for part in parts):
                 self.complete.add(job.number)
-                self._take_in([index for index in indexes if index is not None])
+                self._take_in(parts)
 
     def _index(self, name: str) -> dict[str, Any] | None:
         """A shard's index; None where the shard is not complete."""
@@ -267,9 +282,8 @@ class FeatureStore:
         """Writes a plan for (keys, number of parts) each and returns its jobs, numbered on from those before."""
         first = max((job.number for job in self.jobs), default=-1) + 1
         planned = [Job(first + index, keys, parts) for index, (keys, parts) in enumerate(jobs)]
-        number = len(list(self.path.glob("plan-*.json")))
-        lines = ",\n".join(canonical_json(asdict(job)) for job in planned)
-        write_atomically(self.path / f"plan-{number:05d}.json", f'{{"format":{FORMAT},"jobs":[\n{lines}\n]}}\n'.encode())
+        number = 1 + max((int(path.stem.removeprefix("plan-")) for path in self.path.glob("plan-*.json")), default=-1)
+        write_json(self.path / f"plan-{number:05d}.json", {"format": FORMAT, "jobs": [asdict(job) for job in planned]})
         self.jobs += planned
         return planned
 
@@ -290,7 +304,7 @@ class FeatureStore:
             "utterances": list(utterances),
             "failures": [asdict(failure) for failure in failures],
         }
-        write_atomically(self.path / f"{name}.json", (json.dumps(index, ensure_ascii=False, indent=1) + "\n").encode())
+        write_json(self.path / f"{name}.json", index)
         return len(data)
 
     @contextmanager
@@ -302,9 +316,15 @@ class FeatureStore:
         """
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ProbeError(f"{self.path}: another run is writing here. Wait for it, or use another --to folder.") from error
             yield
-        except BlockingIOError as error:
-            raise ProbeError(f"{self.path}: another run is writing here. Wait for it, or use another --to folder.") from error
         finally:
             os.close(descriptor)
+
+
+def _audio_of(index: Mapping[str, Any]) -> list[str]:
+    """Which audio the rows of a shard come from."""
+    return [item["audio_sha256"] for item in index["utterances"]]

@@ -70,7 +70,10 @@ def shard_bytes(content: ShardContent) -> tuple[bytes, dict[str, str]]:
         _write(file, "keys", _fixed_bytes(content.keys))
         _write(file, "audio_sha256", _fixed_bytes(content.audio_sha256))
         for column, values in content.columns.items():
-            _write(file, f"manifest/{column.replace('/', '_')}", _fixed_bytes(values))
+            name = "manifest/" + (column.replace("/", "_").strip(".") or "_")
+            while name in file:
+                name += "_"
+            _write(file, name, _fixed_bytes(values))
     return buffer.getvalue(), dtypes
 
 
@@ -87,6 +90,9 @@ def half_if_faithful(values: np.ndarray) -> np.ndarray:
 
 
 def _write(file: h5py.File, name: str, values: np.ndarray) -> None:
+    if not len(values):  # a part of a long utterance that turned out short; HDF5 has no chunks without rows
+        file.create_dataset(name, data=values, track_times=False)
+        return
     rows = max(1, min(len(values), CHUNK_BYTES // max(1, values[:1].nbytes)))
     file.create_dataset(name, data=values, chunks=(rows, *values.shape[1:]), fletcher32=True, track_times=False)
 
@@ -118,11 +124,12 @@ def read_rows(path: Path, layer: str, runs: Sequence[tuple[int, int, int]], into
         with h5py.File(path, "r", rdcc_nbytes=16 * CHUNK_BYTES) as file:
             values = _plain_dataset(file, f"layers/{layer}", path)
             expected = (max(stop for _, stop, _ in runs), *into.shape[1:])
-            if values.ndim != 2 or values.shape[1:] != expected[1:] or values.shape[0] < expected[0]:
-                raise ProbeError(f"{path}: layer {layer} has shape {values.shape}; the index expects {expected}. Extract again.")
+            if values.ndim != 2 or values.shape[1:] != expected[1:] or values.shape[0] < expected[0] or values.dtype.kind != "f":
+                found = f"{values.dtype} of shape {values.shape}"
+                raise ProbeError(f"{path}: layer {layer} is {found}; the index expects floats of {expected}. Extract again.")
             for first, stop, position in runs:
                 values.read_direct(into, np.s_[first:stop], np.s_[position : position + stop - first])
-    except OSError as error:
+    except (OSError, RuntimeError, KeyError, TypeError) as error:  # h5py has all of these for a damaged file
         raise ProbeError(
             f"{path}: damaged or not readable ({error}). Remove it with its .json and run `probe extract` again."
         ) from error

@@ -1,0 +1,186 @@
+"""The command line as a user meets it: output, exit codes, one line for a mistake, signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Command = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture(scope="module")
+def demo(command: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess]:
+    """One run of the demo, shared by the tests that look at what it wrote."""
+    folder = tmp_path_factory.mktemp("demo") / "out"
+    return folder, command("demo", "--to", folder)
+
+
+def test_demo_does_the_whole_job(demo: tuple[Path, subprocess.CompletedProcess]) -> None:
+    folder, done = demo
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    for kind in ("speaker-id", "word-id", "asr-ctc", "speaker-verify", "domain-shift"):
+        assert kind in done.stdout
+    for model in ("fbank", "mfcc", "random:data2vec-audio-tiny"):
+        assert model in done.stdout
+    assert {path.name for path in folder.iterdir()} >= {
+        "features",
+        "results",
+        "table.md",
+        "table.csv",
+        "curves.png",
+        "curves.svg",
+    }
+    assert (folder / "curves.png").stat().st_size > 20_000
+    assert len(list((folder / "results").glob("*.jsonl"))) == 15
+    rows = {line.split("|")[1].strip() for line in done.stdout.splitlines() if line.startswith("|")}
+    assert "domain-shift" in rows
+
+
+def test_demo_learns_what_is_planted(demo: tuple[Path, subprocess.CompletedProcess], command: Command) -> None:
+    table = json.loads(command("table", "--from", demo[0] / "results", "--format", "json").stdout)
+    values = {(row["task"], row["model"], row["metric"]): row["value"] for row in table if row["train_domain"] == ""}
+    assert values["word-id", "mfcc", "accuracy"] > 0.9
+    assert values["speaker-id", "mfcc", "accuracy"] > 0.6
+    assert values["speaker-verify", "mfcc", "eer"] < 0.3
+    assert values["asr-ctc", "mfcc", "cer"] < 0.5
+
+
+def test_demo_again_extracts_nothing(demo: tuple[Path, subprocess.CompletedProcess], command: Command) -> None:
+    before = {path: path.read_bytes() for path in (demo[0] / "features").rglob("*.h5")}
+    plan = command(
+        "bench", "--model", "mfcc", "--task", "word-id", "--corpus", demo[0] / "audio/corpus.csv", "--to", demo[0], "--dry-run"
+    )
+    assert plan.returncode == 0
+    assert before == {path: path.read_bytes() for path in (demo[0] / "features").rglob("*.h5")}
+
+
+def test_table_formats(demo: tuple[Path, subprocess.CompletedProcess], command: Command) -> None:
+    results = demo[0] / "results"
+    rows = json.loads(command("table", "--from", results, "--format", "json").stdout)
+    assert all({"model", "task", "layer", "metric", "value", "n"} <= row.keys() for row in rows)
+    layers = json.loads(command("table", "--from", results, "--layers", "--format", "json").stdout)
+    mine = [row for row in layers if (row["model"], row["task"]) == ("random:data2vec-audio-tiny", "word-id")]
+    assert [row["layer"] for row in mine] == ["0", "1", "2", "3"]
+    chosen = next(row for row in rows if (row["model"], row["task"]) == ("random:data2vec-audio-tiny", "word-id"))
+    assert [row["layer"] for row in mine if row["chosen"]] == [chosen["layer"]]
+    assert command("table", "--from", results, "--format", "csv").stdout.startswith("model,task,")
+
+
+def test_show_says_what_is_inside(demo: tuple[Path, subprocess.CompletedProcess], command: Command) -> None:
+    store = next((demo[0] / "features" / "random--data2vec-audio-tiny").glob("frames-*"))
+    shown = command("show", store).stdout
+    for word in ("random:data2vec-audio-tiny seed 0", "0, 1, 2, 3 (final is 3)", "432", "float16", "failures      0", "torch 2."):
+        assert word in shown
+    assert len(json.loads(command("show", demo[0] / "features", "--json").stdout)) == 6
+
+
+def test_python_interface_of_the_readme(demo: tuple[Path, subprocess.CompletedProcess]) -> None:
+    import probe
+
+    store = next((demo[0] / "features" / "mfcc").glob("frames-*"))
+    layer = probe.open_store(store, layer="0")
+    assert layer.values.shape[1] == 20
+    assert len(layer.keys) == len(layer.offsets) - 1 == 432
+    assert set(probe.read_records(demo[0] / "results")["task"]) >= {"speaker-id", "asr-ctc"}
+    assert set(probe.__all__) <= set(dir(probe))
+    assert all(getattr(probe, name) is not None for name in probe.__all__)
+
+
+def test_models_and_tasks_are_listed(command: Command) -> None:
+    listed = command("models").stdout
+    assert "random:facebook/wav2vec2-large-robust" in listed
+    assert "315438720" in listed
+    assert {row["task"] for row in json.loads(command("tasks", "--json").stdout)} >= {"speaker-id", "asr-ctc", "domain-shift"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["extract"], 2, "Missing option '--model'"),
+        (["extract", "--model", "mfcc", "--corpus", "none.csv", "--to", "f"], 1, "probe: none.csv: does not exist"),
+        (["extract", "--model", "mfc", "--corpus", "{tones}", "--to", "f"], 1, "Did you mean 'mfcc'"),
+        (
+            ["extract", "--model", "mfcc", "--corpus", "{tones}", "--to", "f", "--layers", "0-3"],
+            2,
+            "mfcc has no layer '1'; it has 0",
+        ),
+        (["extract", "--model", "mfcc", "--corpus", "{tones}", "--to", "f", "--view", "max"], 2, "'max' is not one of"),
+        (
+            ["extract", "--model", "mfcc", "--corpus", "{tones}", "--to", "f", "--device", "cuda:9"],
+            1,
+            "--device cuda:9: cannot be used",
+        ),
+        (["extract", "--model", "mfcc", "--corpus", "{tones}", "--to", "{tones}"], 1, "tones.csv"),
+        (
+            ["run", "speaker", "--model", "mfcc", "--corpus", "{tones}", "--from", "f", "--to", "r"],
+            2,
+            "Did you mean 'speaker-id'",
+        ),
+        (["run", "speaker-id", "--model", "mfcc", "--corpus", "{tones}", "--from", "f", "--to", "r"], 1, "Run `probe extract"),
+        (
+            ["run", "word-id", "--head", "linear", "--model", "mfcc", "--corpus", "{tones}", "--from", "f", "--to", "r"],
+            2,
+            "has no head",
+        ),
+        (["table", "--from", "nowhere"], 1, "nowhere: no records"),
+        (["show", "nowhere"], 1, "nowhere: no feature store"),
+        (["bench", "--model", "mfcc", "--task", "speaker-verify", "--corpus", "{tones}", "--to", "b"], 2, "needs --trials"),
+    ],
+)
+def test_a_mistake_ends_in_one_clear_line(
+    command: Command, tones: Callable[..., Path], tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
+    manifest = tones(words=1, speakers=1, repetitions=3)
+    done = command(*(item.replace("{tones}", str(manifest)) for item in arguments), cwd=tmp_path)
+    assert message in done.stderr
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert not done.stdout
+
+
+def test_failed_utterances_end_in_code_3_with_their_names(command: Command, tones: Callable[..., Path], tmp_path: Path) -> None:
+    manifest = tones()
+    (tmp_path / "near-0-0-0.wav").write_bytes(b"RIFF")
+    lines = ("extract", "--model", "mfcc", "--corpus", manifest, "--to", tmp_path / "f", "--view", "meanstd")
+    first, again = command(*lines), command(*lines)
+    assert (first.returncode, again.returncode) == (3, 3)
+    assert "near-0-0-0.wav" in first.stderr
+    assert "near-0-0-0.wav" in again.stderr
+    assert "0 extracted, 71 there already, 1 failed" in again.stderr
+    scored = command("run", "word-id", "--model", "mfcc", "--corpus", manifest, "--from", tmp_path / "f", "--to", tmp_path / "r")
+    assert scored.returncode == 3
+    assert "word-id" in scored.stdout
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(command: Command, tones: Callable[..., Path], tmp_path: Path) -> None:
+    done = command("extract", "--model", "mfcc", "--corpus", tones(), "--to", tmp_path / "f", "--dry-run", "--json")
+    plan = json.loads(done.stdout)
+    assert plan["utterances"] == 72
+    assert plan["bytes"] == 72 * 28 * 20 * 2
+    assert not (tmp_path / "f").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_with_their_code_and_a_store_that_continues(
+    command: Command, tones: Callable[..., Path], tmp_path: Path, number: int, code: int
+) -> None:
+    manifest = tones(words=4, speakers=8, repetitions=12)
+    arguments = ["extract", "--model", "random:data2vec-audio-tiny", "--corpus", str(manifest), "--to", str(tmp_path / "f")]
+    with subprocess.Popen([sys.executable, "-m", "probe", *arguments], stderr=subprocess.PIPE, text=True) as process:
+        while not list(tmp_path.glob("f/*/*/plan-*.json")):
+            time.sleep(0.02)
+        os.kill(process.pid, number)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "Traceback" not in errors
+    assert not list((tmp_path / "f").rglob("*.tmp"))
+    done = command(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert "384 extracted" in done.stderr or "there already" in done.stderr

@@ -1,0 +1,311 @@
+"""Tasks and kinds: what is refused, what is chosen on dev, what leaks, what is planted."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from probe.data.corpus import load_corpus
+from probe.errors import ProbeError, UsageError
+from probe.evaluation.run import run
+from probe.evaluation.tasks import KINDS, open_task, ready_tasks
+from probe.extraction.extract import extract
+from probe.measures.counts import value_of
+from probe.measures.uncertainty import interval
+from probe.models.encoder import ModelInfo
+from probe.records import read_records
+
+
+class PlantedEncoder:
+    """Three layers: noise, the tones' spectrum, and the spectrum under noise. Layer ``1`` is the good one."""
+
+    import torch
+
+    device = torch.device("cpu")
+    info = ModelInfo("planted", "1", "", "test", {"0": 24, "1": 24, "2": 24}, hop_samples=160, min_samples=400)
+
+    def n_frames(self, n_samples: int) -> int:
+        return max(0, 1 + (n_samples - 400) // 160)
+
+    def encode(self, waveforms, lengths, layers):  # type: ignore[no-untyped-def]
+        import torch
+
+        frames = waveforms[0].unfold(0, 400, 160)
+        spectrum = torch.fft.rfft(frames * torch.hann_window(400)).abs().log1p()
+        bands = torch.nn.functional.adaptive_avg_pool1d(spectrum[None], 24)[0]
+        generator = torch.Generator().manual_seed(int(1e6 * float(waveforms.abs().sum())) % 2**31)
+        noise = torch.randn(bands.shape, generator=generator)
+        values = {"0": noise, "1": bands, "2": bands + noise.mean(0) * bands.std() * 3}
+        return [values[name][None] for name in layers], torch.full((len(layers), 1), len(bands))
+
+
+@pytest.fixture
+def planted(tones: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """Extracts planted features of a corpus of tones; returns its manifest."""
+
+    def make(view: str = "meanstd", layers: str | None = None, **shape: object) -> Path:
+        manifest = tones(**shape)
+        extract(PlantedEncoder(), manifest, tmp_path / "features", view=view, layers=layers)
+        return manifest
+
+    return make
+
+
+def scores(path: Path) -> dict[tuple[str, str], float]:
+    table = read_records(path)
+    return {(row.layer, row.split): row.value for row in table.itertuples()}
+
+
+def test_the_planted_layer_is_found_and_noise_is_at_chance(planted: Callable[..., Path], tmp_path: Path) -> None:
+    manifest = planted(words=4, repetitions=8)
+    done = run("speaker-id", "planted", manifest, tmp_path / "features", tmp_path / "results")
+    value = scores(done.path)
+    assert value["1", "test"] == 1.0
+    assert value["0", "test"] < 0.6
+    control = open_task("speaker-id", {"control": "shuffled"})
+    shuffled = run(control, "planted", manifest, tmp_path / "features", tmp_path / "results")
+    assert scores(shuffled.path)["1", "test"] < 0.65
+    assert shuffled.path != done.path
+
+
+def test_records_hold_counts_search_and_hashes_that_reproduce_the_value(planted: Callable[..., Path], tmp_path: Path) -> None:
+    done = run("word-id", "planted", planted(), tmp_path / "features", tmp_path / "results")
+    for record in done.records:
+        assert record.value == value_of(record.counts)
+        assert (record.low, record.high) == interval(record.counts, seed=record.seed)
+        assert record.n_blocks == 4
+        assert record.n == sum(record.counts["denominator"])
+        assert [entry["l2"] for entry in record.search] == KINDS["classify"]["l2"]
+        best = max(record.search, key=lambda entry: (entry["dev_accuracy"], -entry["dev_cross_entropy"]))
+        assert record.chosen["l2"] == best["l2"]
+        assert len(record.recipe) == len(record.task_sha256) == len(record.manifest_sha256) == 64
+    assert "s0" not in done.path.read_text()
+
+
+def test_a_run_repeats_exactly(planted: Callable[..., Path], tmp_path: Path) -> None:
+    manifest = planted()
+    first, again = (run("word-id", "planted", manifest, tmp_path / "features", tmp_path / name) for name in "ab")
+    assert [(r.value, r.low, r.high, r.search) for r in first.records] == [
+        (r.value, r.low, r.high, r.search) for r in again.records
+    ]
+
+
+def test_test_rows_have_no_influence_on_what_is_chosen(planted: Callable[..., Path], tmp_path: Path) -> None:
+    manifest = planted()
+    before = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "a")
+    lines = manifest.read_text().splitlines()
+    words = iter(np.random.default_rng(1).permutation([line.split(",")[1] for line in lines if ",test," in line]))
+    changed = [",".join([line.split(",")[0], next(words), *line.split(",")[2:]]) if ",test," in line else line for line in lines]
+    manifest.write_text("\n".join(changed) + "\n")
+    after = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "b")
+    choices = [[(r.layer, r.chosen, r.search) for r in done.records] for done in (before, after)]
+    assert choices[0] == choices[1]
+    assert scores(before.path) != scores(after.path)
+
+
+def edited(manifest: Path, edit: Callable[[list[str]], list[str] | None]) -> Path:
+    rows = [line.split(",") for line in manifest.read_text().splitlines()]
+    kept = [rows[0], *filter(None, (edit(row) for row in rows[1:]))]
+    manifest.write_text("\n".join(",".join(row) for row in kept) + "\n")
+    return manifest
+
+
+def test_what_cannot_be_classified_is_refused_with_names(planted: Callable[..., Path], tmp_path: Path) -> None:
+    manifest = planted()
+    original = manifest.read_text()
+
+    def refused(edit: Callable[[list[str]], list[str] | None], message: str, label: str = "speaker") -> None:
+        manifest.write_text(original)
+        task = open_task("speaker-id", {"label": label})
+        with pytest.raises(ProbeError, match=message):
+            run(task, "planted", edited(manifest, edit), tmp_path / "features", tmp_path / "results")
+
+    refused(lambda row: row if row[4] != "train" or row[2] != "s2" else None, "speaker s2 not in training")
+    refused(lambda row: row if row[4] != "dev" else None, "no dev rows with speaker")
+    refused(lambda row: row if row[4] != "test" else None, "test: no rows with speaker")
+    refused(lambda row: row if row[2] == "s1" else None, "all training rows have speaker 's1'")
+    refused(lambda row: row, "no train rows with accent", label="accent")
+
+
+def test_any_column_can_be_the_label(planted: Callable[..., Path], tmp_path: Path) -> None:
+    task = open_task("speaker-id", {"label": "room"})
+    done = run(task, "planted", planted(), tmp_path / "features", tmp_path / "results")
+    assert done.path.name.startswith("planted__speaker-id--label=room__")
+    assert scores(done.path)["1", "test"] == 1.0
+
+
+def test_missing_features_are_named_with_the_remedy(planted: Callable[..., Path], tmp_path: Path) -> None:
+    manifest = planted()
+    with pytest.raises(ProbeError, match=r"no features of mfcc.*Run `probe extract --model mfcc"):
+        run("word-id", "mfcc", manifest, tmp_path / "features", tmp_path / "results")
+    extra = manifest.parent / "extra.wav"
+    extra.write_bytes((manifest.parent / "near-0-0-0.wav").read_bytes())
+    manifest.write_text(manifest.read_text() + "extra.wav,ba,s0,near,train,0.3,room0\n")
+    with pytest.raises(ProbeError, match=r"1 of 73 utterances of tones have no features \(extra.wav\)"):
+        run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results")
+
+
+def test_failed_utterances_are_left_out_and_counted(tones: Callable[..., Path], tmp_path: Path) -> None:
+    manifest = tones()
+    (manifest.parent / "near-1-2-0.wav").write_bytes(b"")
+    result = extract(PlantedEncoder(), manifest, tmp_path / "features", view="meanstd")
+    assert [(failure.key, failure.reason) for failure in result.failures] == [("near-1-2-0.wav", "the file is empty (0 bytes)")]
+    done = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results")
+    assert done.left_out == ["near-1-2-0.wav"]
+    assert all(record.excluded == {"failed at extraction": 1} for record in done.records)
+
+
+def test_transcribe_reads_planted_frames_and_writes_both_rates(planted: Callable[..., Path], tmp_path: Path) -> None:
+    manifest = planted("frames", layers="1", words=3, repetitions=8)
+    task = tmp_path / "own.toml"
+    task.write_text('kind = "transcribe"\nhead = "bilstm"\nhidden = 32\nepochs = 60\nlearning_rates = [1e-2]\nbatch_size = 8\n')
+    done = run(task, "planted", manifest, tmp_path / "features", tmp_path / "results")
+    table = read_records(done.path)
+    assert set(table["metric"]) == {"wer", "cer"}
+    assert set(table["select_by"]) == {"cer"}
+    good = table[(table["layer"] == "1") & (table["split"] == "test") & (table["metric"] == "wer")]
+    assert good["value"].item() < 0.1
+    outcomes = [json.loads(line) for line in (tmp_path / "results" / "outcomes" / done.path.name).read_text().splitlines()]
+    assert {outcome["layer"] for outcome in outcomes} == {outcomes[0]["layer"]}
+    assert all({"key", "reference", "hypothesis"} <= outcome.keys() for outcome in outcomes)
+
+
+def test_transcribe_refuses_text_it_cannot_use(planted: Callable[..., Path], tmp_path: Path) -> None:
+    manifest = edited(planted("frames"), lambda row: [row[0], "", *row[2:]])
+    with pytest.raises(ProbeError, match="asr-ctc: no train rows with text"):
+        run("asr-ctc", "planted", manifest, tmp_path / "features", tmp_path / "results")
+
+
+def test_characters_that_training_lacks_are_counted_and_named(planted: Callable[..., Path], tmp_path: Path) -> None:
+    manifest = edited(planted("frames"), lambda row: [row[0], "qü", *row[2:]] if row[0] == "near-0-0-5.wav" else row)
+    task = tmp_path / "short.toml"
+    task.write_text('kind = "transcribe"\nepochs = 1\nlearning_rates = 0.01\n')
+    done = run(task, "planted", manifest, tmp_path / "features", tmp_path / "results")
+    assert {record.note for record in done.records if record.split == "test"} == {"2 characters not in training: 'q', 'ü'"}
+
+
+def trial_list(path: Path, rows: list[tuple[str, str, int]]) -> Path:
+    path.write_text("enroll,test,label\n" + "".join(f"{a},{b},{label}\n" for a, b, label in rows))
+    return path
+
+
+def test_verify_scores_every_backend_and_leaves_lda_out_with_the_reason(planted: Callable[..., Path], tmp_path: Path) -> None:
+    manifest = planted()
+    rows = [(f"near-0-{a}-5.wav", f"near-0-{b}-4.wav", int(a == b)) for a in range(4) for b in range(4)]
+    trials = trial_list(manifest.parent / "trials.csv", rows)
+    done = run("speaker-verify", "planted", manifest, tmp_path / "features", tmp_path / "results", trials=trials)
+    table = read_records(done.path)
+    test = table[(table["split"] == "test") & (table["layer"] == "1")].set_index("head")
+    assert test.loc["cosine", "value"] == 0.0
+    assert test.loc["cosine-standardised", "value"] <= 0.25
+    assert np.isnan(test.loc["lda", "value"])
+    assert test.loc["lda", "note"] == "0 training speakers occur in no trial; LDA needs 10"
+    assert list(test.index[test["headline"]]) == ["cosine-standardised"]
+    with pytest.raises(UsageError, match="needs --trials"):
+        run("speaker-verify", "planted", manifest, tmp_path / "features", tmp_path / "results")
+
+
+def test_lda_is_fitted_on_speakers_outside_the_trials(planted: Callable[..., Path], tmp_path: Path) -> None:
+    manifest = planted(words=2, speakers=14)
+    rows = [
+        (f"near-{w}-{a}-5.wav", f"near-{v}-{b}-4.wav", int(a == b))
+        for w in (0, 1)
+        for v in (0, 1)
+        for a in (0, 1)
+        for b in (0, 1)
+    ]
+    trials = trial_list(manifest.parent / "trials.csv", rows)
+    done = run(
+        "speaker-verify", "planted", manifest, tmp_path / "features", tmp_path / "results", trials=trials, dev_trials=trials
+    )
+    values = {(r.head, r.layer): r.value for r in done.records if r.split == "test"}
+    assert values["lda", "1"] == 0.0
+
+
+def test_domain_shift_trains_on_each_domain_and_dashes_what_cannot_be(planted: Callable[..., Path], tmp_path: Path) -> None:
+    manifest = planted(domains=("near", "far", "odd"))
+    # "odd" is a test domain only; "far" has a word in test that its own training lacks
+    edited(manifest, lambda row: row if row[3] != "odd" or row[4] == "test" else None)
+    edited(manifest, lambda row: row if row[3:5] != ["far", "train"] or row[1] != "ke" else None)
+    edited(manifest, lambda row: row if row[3:5] != ["far", "dev"] or row[1] != "ke" else None)
+    done = run("domain-shift", "planted", manifest, tmp_path / "features", tmp_path / "results")
+    cells = {(r.train_domain, r.test_domain): r for r in done.records if r.split == "test" and r.layer == "1"}
+    assert set(cells) == {(source, target) for source in ("near", "far") for target in ("near", "far", "odd")}
+    assert cells["near", "odd"].value == 1.0
+    assert cells["far", "near"].value is None
+    assert cells["far", "near"].note == "text ke not in training"
+    dev = {(r.train_domain, r.test_domain) for r in done.records if r.split == "dev"}
+    assert dev == {("near", "near"), ("far", "far")}
+
+
+def test_domain_shift_needs_two_named_domains(planted: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(ProbeError, match="expected two or more names in the manifest's column domain"):
+        run("domain-shift", "planted", planted(), tmp_path / "features", tmp_path / "results")
+
+
+def test_limit_takes_the_same_utterances_at_every_stage(tones: Callable[..., Path], tmp_path: Path) -> None:
+    manifest = tones()
+    result = extract(PlantedEncoder(), manifest, tmp_path / "features", view="meanstd", limit=8)
+    assert result.extracted == 24
+    done = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results", limit=8)
+    assert {record.n for record in done.records} == {8}
+    assert done.records[0].manifest_sha256 != load_corpus(manifest).sha256
+
+
+# --- task files -------------------------------------------------------------------------------------------------------------
+
+
+def test_every_ready_task_opens_and_says_what_it_asks() -> None:
+    tasks = {name: open_task(name) for name in ready_tasks()}
+    assert {"speaker-id", "word-id", "asr-ctc", "speaker-verify", "domain-shift"} <= tasks.keys()
+    assert all(task.description for task in tasks.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('kind = "classify"\nlabl = "text"', r"unknown key 'labl'. Did you mean 'label'\?"),
+        ('kind = "clasify"', "kind 'clasify'; expected one of classify, transcribe, verify, shift"),
+        ('label = "text"', "kind None; expected one of"),
+        ('kind = "classify"\nl2 = "1e-3"', "expected a value such as"),
+        ('kind = "classify"\nl2 = []', "l2 is an empty list"),
+        ('kind = "classify"\nl2 = [0.0]', "l2 = 0.0; expected 1e-12 to"),
+        ('kind = "classify"\nview = "frames"', "view = 'frames'; expected 'mean' or 'meanstd'"),
+        ('kind = "transcribe"\nhead = "gru"', "head = 'gru'; expected 'linear' or 'bilstm'"),
+        ('kind = "transcribe"\nhidden = 1024', "hidden = 1024; expected 1 to 256"),
+        ('kind = "transcribe"\nepochs = true', "epochs = True; expected a value such as 60"),
+        ('kind = "shift"\nof = "speaker-verify"', "is of kind verify; domain shift wraps classify and transcribe"),
+        ('kind = "shift"\nof = "nothing"', "task 'nothing': no ready task"),
+        ("kind = classify", "not TOML"),
+    ],
+)
+def test_faulty_task_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(text)
+    with pytest.raises(ProbeError, match=message):
+        open_task(path)
+
+
+def test_an_unknown_task_says_what_is_close() -> None:
+    with pytest.raises(UsageError, match=r"task 'speaker-ID'.*Did you mean 'speaker-id'\?"):
+        open_task("speaker-ID")
+
+
+def test_layout_and_description_do_not_change_a_tasks_hash(tmp_path: Path) -> None:
+    first, second, third = (tmp_path / f"{name}.toml" for name in "abc")
+    first.write_text('kind = "classify"\nlabel = "text"\n')
+    second.write_text('# a comment\nlabel="text"\nkind="classify"\nl2 = [1e-4, 1e-3, 1e-2, 0.1, 1]\ndescription="x"')
+    third.write_text('kind = "classify"\nlabel = "text"\nversion = 2\n')
+    assert open_task(first).sha256 == open_task(second).sha256 != open_task(third).sha256
+
+
+def test_overrides_become_part_of_the_name_and_reach_a_wrapped_task() -> None:
+    assert open_task("asr-ctc", {"head": "bilstm"}).name == "asr-ctc:head=bilstm"
+    assert open_task("asr-ctc", {"head": "bilstm"}).settings["learning_rates"] == [3e-3]
+    shifted = open_task("domain-shift", {"label": "room"})
+    assert shifted.of is not None
+    assert shifted.of.settings["label"] == "room"
+    with pytest.raises(UsageError, match="--head: task speaker-id is of kind classify, which has no head"):
+        open_task("speaker-id", {"head": "linear"})
