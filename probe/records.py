@@ -128,11 +128,12 @@ def iterate_records(path: Path | str) -> Iterator[Record]:
     if not files or not files[0].exists():
         raise ProbeError(f"{path}: no records (*.jsonl) here. Run `probe run` or `probe bench` first, or name its --to folder.")
     for file in files:
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        # Lines of bytes end where JSON lines end; lines of text would also end at U+2028 and its like, which a name may hold.
+        for number, line in enumerate(file.read_bytes().splitlines(), start=1):
             where = f"{file} line {number}"
             try:
                 values = json.loads(line)
-            except json.JSONDecodeError as error:
+            except ValueError as error:
                 raise ProbeError(f"{where}: not JSON ({error}). Remove the file and run its task again.") from error
             found = values.get("format") if isinstance(values, dict) else None
             if found != FORMAT:

@@ -141,7 +141,8 @@ def _run(store: FeatureStore, corpus: Corpus, encoder: Encoder, layers: Sequence
         plan = make_plan(corpus, encoder, layers, view, store, root)
         if plan.n_bytes > plan.free_bytes:
             raise ProbeError(
-                f"{store.path}: about {human_bytes(plan.n_bytes)} to write, {human_bytes(plan.free_bytes)} free. "
+                f"{store.path}: about {human_bytes(plan.n_bytes)} to write for {plan.audio_s / 3600:.1f} h of audio, "
+                f"{human_bytes(plan.free_bytes)} free. "
                 "Use --view meanstd, fewer --layers, or another disk."
             )
         _warn_of_other_environment(store, encoder)
@@ -179,8 +180,7 @@ def _extract_job(
                 frames = _frames(encoder, sound.samples, layers)
                 done.append((utterance, sound, len(frames[0]), [pool(item, view) for item in frames]))
             except UtteranceError as error:
-                sound_failure = Failure(utterance.key, str(error), sound.file_bytes, sound.mtime_ns)
-                failures.append(sound_failure)
+                failures.append(Failure(utterance.key, str(error), sound.file_bytes, sound.mtime_ns, utterance.duration_s))
             bar.update(min(sound.duration_s, max(0.0, bar.total - bar.n)))
         else:
             failures.append(sound)
@@ -249,8 +249,9 @@ def _decode_ahead(utterances: Sequence[Utterance], encoder: Encoder) -> Iterator
         try:
             return audio.load_audio(utterance.path, encoder.info.rate_hz, utterance.duration_s)
         except UtteranceError as error:
-            status = utterance.path.stat() if utterance.path.exists() else None
-            return Failure(utterance.key, str(error), status.st_size if status else -1, status.st_mtime_ns if status else -1)
+            n_bytes, mtime_ns = _seen(utterance.path)
+            unreadable = isinstance(error.__cause__, OSError) and mtime_ns != -1
+            return Failure(utterance.key, str(error), n_bytes, mtime_ns, utterance.duration_s, unreadable)
 
     with ThreadPoolExecutor(max_workers=1) as pool_of_one:
         ahead: deque[tuple[Utterance, Future]] = deque()
@@ -261,6 +262,15 @@ def _decode_ahead(utterances: Sequence[Utterance], encoder: Encoder) -> Iterator
                 yield first, future.result()
         for first, future in ahead:
             yield first, future.result()
+
+
+def _seen(path: Path) -> tuple[int, int]:
+    """A file's size and time of change; -1 each where it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
 
 
 def _warn_of_other_environment(store: FeatureStore, encoder: Encoder) -> None:

@@ -64,21 +64,29 @@ def make_plan(corpus: Corpus, encoder: Encoder, layers: Sequence[str], view: str
     for utterance in corpus.utterances:
         if store and store.match(utterance.key, utterance.path):
             present += 1
-        elif store and (failure := store.failure(utterance.key, utterance.path)):
+        elif store and (failure := store.failure(utterance.key, utterance.path)) and not _worth_a_try(failure, utterance):
             failed.append(failure)
         else:
             todo.append(utterance)
     wanted = {utterance.key for utterance in todo}
     unfinished = [job for job in store.jobs if job.number not in store.complete] if store else []
-    pending = [job for job in unfinished if wanted.issuperset(job.keys)]
-    covered = {key for job in pending for key in job.keys}
+    pending: list[Job] = []
+    for job in unfinished:
+        if wanted.issuperset(job.keys):
+            pending.append(job)
+            wanted.difference_update(job.keys)
     width = sum(encoder.info.layers[name] for name in layers)
     durations = {item.key: item.duration_s or header_duration_s(item.path) or UNKNOWN_DURATION_S for item in todo}
     sizes = {key: utterance_values(encoder, view, width, seconds) for key, seconds in durations.items()}
-    fresh = _pack([item.key for item in todo if item.key not in covered], durations, sizes)
+    fresh = _pack([item.key for item in todo if item.key in wanted], durations, sizes)
     existing = next(folder for folder in [root, *root.absolute().parents] if folder.exists())
     n_bytes = VALUE_BYTES * sum(sizes.values())
     return Plan(present, failed, todo, pending, fresh, sum(durations.values()), n_bytes, shutil.disk_usage(existing).free)
+
+
+def _worth_a_try(failure: Failure, utterance: Utterance) -> bool:
+    """Whether a failure may have gone although the audio is the same."""
+    return failure.unreadable or failure.promised_s != utterance.duration_s
 
 
 def utterance_values(encoder: Encoder, view: str, width: int, seconds: float) -> int:

@@ -131,7 +131,9 @@ def config_of(location: Location) -> Any:
     try:
         config = transformers.AutoConfig.from_pretrained(location.folder, trust_remote_code=False)
     except (ValueError, OSError, KeyError, StrictDataclassError) as error:
-        raise ProbeError(f"{location.id}: its config.json cannot be used ({_reason(error)}). Remote code is never run.") from error
+        raise ProbeError(
+            f"{location.id}: its config.json cannot be used ({_reason(error)}). Remote code is never run."
+        ) from error
     if config.model_type not in FAMILIES:
         reads = "; that is no speech encoder this version knows" if "audio" not in config.model_type else ""
         raise ProbeError(f"{location.id}: model type {config.model_type!r}{reads}. Supported: {', '.join(FAMILIES)}.")
@@ -188,14 +190,15 @@ def pretrained_encoder(location: Location, device: str) -> TransformersEncoder:
         raise ProbeError(f"{location.folder}: no weights; expected one of {', '.join(WEIGHT_FILES)}.")
     sha256 = _sha256_of_weights(file)
     try:
-        model, loading = transformers.AutoModel.from_pretrained(
-            location.folder,
-            config=config,
-            use_safetensors="safetensors" in file.name,
-            trust_remote_code=False,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
+        with torch.random.fork_rng(devices=[]):  # weights outside the file are drawn, even where none of them is used
+            model, loading = transformers.AutoModel.from_pretrained(
+                location.folder,
+                config=config,
+                use_safetensors="safetensors" in file.name,
+                trust_remote_code=False,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
     except Exception as error:  # safetensors, pickle and transformers each raise their own kind
         raise ProbeError(f"{file}: the weights cannot be loaded ({_reason(error)}). Fetch the file again.") from error
     missing = sorted(set(loading["missing_keys"]) - MAY_BE_MISSING)
@@ -209,7 +212,9 @@ def pretrained_encoder(location: Location, device: str) -> TransformersEncoder:
     if broken:
         raise ProbeError(f"{file}: NaN or infinite weights in {listed(broken)}. Fetch the file again.")
     unexpected = sorted(loading["unexpected_keys"])
-    notes = [f"{len(unexpected)} weights that the encoder has no place for were left out: {listed(unexpected)}"] if unexpected else []
+    notes = (
+        [f"{len(unexpected)} weights that the encoder has no place for were left out: {listed(unexpected)}"] if unexpected else []
+    )
     wanted = input_of(location, notes)
     return _encoder(location.id, location.commit, sha256, model, device, wanted, notes)
 
@@ -270,7 +275,9 @@ def input_of(location: Location, notes: list[str]) -> tuple[int, bool]:
             settings = settings.get("feature_extractor", settings)
             rate_hz, normalize = settings.get("sampling_rate", ASSUMED_INPUT[0]), settings.get("do_normalize", ASSUMED_INPUT[1])
         except (OSError, ValueError, AttributeError) as error:
-            raise ProbeError(f"{file}: cannot be read as a preprocessor's JSON ({_reason(error)}). Fetch the file again.") from error
+            raise ProbeError(
+                f"{file}: cannot be read as a preprocessor's JSON ({_reason(error)}). Fetch the file again."
+            ) from error
         if not isinstance(rate_hz, int) or rate_hz <= 0:
             raise ProbeError(f"{file}: sampling_rate {rate_hz!r}; expected Hz such as 16000. Fetch the file again.")
         if "sampling_rate" in settings or "do_normalize" in settings:

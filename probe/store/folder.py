@@ -1,12 +1,11 @@
 """Folders of stores: making a store for a recipe, and finding the one that serves a model and a view."""
 
-import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from probe.errors import ProbeError, listed
-from probe.files import file_name, sha256_of_json, write_atomically
+from probe.files import file_name, sha256_of_json, write_json
 from probe.store.features import FeatureStore
 from probe.store.shards import FORMAT
 from probe.store.views import SERVED_BY
@@ -19,7 +18,7 @@ def create_store(root: Path, requested: str, recipe: dict[str, Any], environment
     if not (path / "recipe.json").exists():
         path.mkdir(parents=True, exist_ok=True)
         head = {"format": FORMAT, "requested": requested, "sha256": sha256, "recipe": recipe, "environment": environment}
-        write_atomically(path / "recipe.json", (json.dumps(head, ensure_ascii=False, indent=1) + "\n").encode())
+        write_json(path / "recipe.json", head)
     return FeatureStore(path)
 
 
@@ -60,7 +59,8 @@ def open_store(path: Path | str, layer: str | None = None) -> Any:
 def select_store(root: Path, model: str, view: str, condition: str = "clean", keys: Collection[str] = ()) -> FeatureStore:
     """The store beneath ``root`` that serves ``view`` of ``model``.
 
-    Of several: the one with the most of ``keys``; then the view itself rather than a richer one; then the most layers.
+    Of several: the one with the most of ``keys``; then one that was asked for by just this name (``random:org/name`` has one per
+    seed); then the view itself rather than a richer one; then the most layers.
 
     Raises:
         ProbeError: none, or several that differ in more than their layers.
@@ -80,8 +80,9 @@ def select_store(root: Path, model: str, view: str, condition: str = "clean", ke
             f"Run `probe extract --model {model} --view {view} --corpus ... --to {root}`."
         )
 
-    def rank(store: FeatureStore) -> tuple[int, int, int]:
-        return sum(key not in store.utterances for key in keys), SERVED_BY[view].index(store.view), -len(store.layers)
+    def rank(store: FeatureStore) -> tuple[int, bool, int, int]:
+        missing = sum(key not in store.utterances for key in keys)
+        return missing, store.requested != model, SERVED_BY[view].index(store.view), -len(store.layers)
 
     best = min(map(rank, usable))
     usable = [store for store in usable if rank(store) == best]

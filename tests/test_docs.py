@@ -1,0 +1,53 @@
+"""The documentation is true: commands exist, examples run, links lead somewhere."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from probe.cli import cli
+from probe.evaluation.tasks import KINDS, ready_tasks
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "tasks" / "README.md", ROOT / "results" / "README.md"]
+
+
+def test_every_command_is_in_the_readme() -> None:
+    for name in cli.commands:
+        assert f"probe {name}" in README
+
+
+def test_every_ready_task_and_every_key_is_documented() -> None:
+    page = (ROOT / "tasks" / "README.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in page for name in ready_tasks())
+    assert all(re.search(rf"`{key}\b", page) for keys in KINDS.values() for key in keys)
+
+
+def test_the_python_example_of_the_readme_runs(
+    tones: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    tones().rename(tmp_path / "corpus.csv")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(example.replace("facebook/data2vec-audio-base", "mfcc").replace('layer="6"', 'layer="0"'), names)
+    assert len(names["table"]) == 2
+    assert len(names["classifier"].classes_) == 3
+
+
+def test_every_command_line_of_the_readme_is_understood() -> None:
+    blocks = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.startswith("probe ")]
+    assert len(lines) >= 4
+    for line in lines:
+        name, *arguments = line.split()[1:]
+        cli.commands[name].make_context(name, list(arguments))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target

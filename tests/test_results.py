@@ -1,0 +1,33 @@
+"""The committed tables are those of the committed records."""
+
+from pathlib import Path
+
+import pytest
+
+from probe.records import iterate_records
+from probe.reporting.tables import write_tables
+
+RESULTS = Path(__file__).resolve().parent.parent / "results"
+TABLES = ["table.md", "table.csv", "layers.md", "layers.csv", "domains.md"]
+
+
+def test_committed_tables_are_those_of_the_committed_records(tmp_path: Path) -> None:
+    write_tables(RESULTS, tmp_path)
+    for name in TABLES:
+        assert (tmp_path / name).read_text(encoding="utf-8") == (RESULTS / name).read_text(encoding="utf-8"), (
+            f"run `make tables` ({name})"
+        )
+
+
+def test_committed_records_name_no_speaker_and_no_folder() -> None:
+    for path in RESULTS.glob("*.jsonl"):
+        text = path.read_text(encoding="utf-8")
+        for word in ("fsdd-", "ls-", "george", ".wav", ".flac"):
+            assert word not in text, path.name
+
+
+@pytest.mark.parametrize("name", ["facebook/wav2vec2-base", "facebook/wav2vec2-large-robust"])
+def test_committed_records_hold_every_layer(name: str) -> None:
+    records = [record for path in RESULTS.glob("*.jsonl") for record in iterate_records(path) if record.model == f"random:{name}"]
+    assert {record.task for record in records} == {"speaker-id", "word-id", "speaker-verify", "domain-shift"}
+    assert {len({r.layer for r in records if r.task == task}) for task in {r.task for r in records}} == {records[0].n_layers}
