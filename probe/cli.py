@@ -301,11 +301,9 @@ def tasks(as_json: bool) -> None:
 
 def print_extractions(done: "list[Extraction]", dry_run: bool, as_json: bool) -> None:
     """A line per store: where, and what was done or is to do."""
-    from probe.pipeline import describe
-
     for item in done:
         if as_json:
-            click.echo(describe(item))
+            click.echo(json.dumps(item.summary(), ensure_ascii=False))
         elif dry_run:
             click.echo(f"{item.store}: {item.plan.describe()}")
         else:

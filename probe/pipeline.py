@@ -1,6 +1,5 @@
 """The three stages chained: a bench of models and tasks, and the demo on built-in data."""
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -132,19 +131,3 @@ def demo(to: str | Path, seed: int = 0) -> Bench:
     rest.extractions = everything.extractions + rest.extractions
     rest.refused = everything.refused + rest.refused
     return rest
-
-
-def describe(extraction: Extraction) -> str:
-    """An extraction's store and plan as one JSON line."""
-    plan = extraction.plan
-    return json.dumps(
-        {
-            "store": str(extraction.store),
-            "utterances": len(plan.todo),
-            "present": plan.present,
-            "failed_before": len(plan.failed),
-            "hours": round(plan.audio_s / 3600, 4),
-            "bytes": plan.n_bytes,
-            "free_bytes": plan.free_bytes,
-        }
-    )

@@ -48,6 +48,20 @@ class Extraction:
     extracted: int
     seconds: float
 
+    def summary(self) -> dict[str, Any]:
+        """The store and the plan in plain values, for JSON."""
+        return {
+            "store": str(self.store),
+            "utterances": len(self.plan.todo),
+            "present": self.plan.present,
+            "failed_before": len(self.plan.failed),
+            "hours": round(self.plan.audio_s / 3600, 4),
+            "bytes": self.plan.n_bytes,
+            "free_bytes": self.plan.free_bytes,
+            "extracted": self.extracted,
+            "failures": {failure.key: failure.reason for failure in self.failures},
+        }
+
 
 def extract(
     model: str | Encoder,

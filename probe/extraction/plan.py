@@ -17,7 +17,7 @@ from probe.store.features import Failure, FeatureStore, Job
 
 SHARD_BYTES = 256_000_000
 # Pooled views are small; this bounds what an interruption loses.
-SHARD_AUDIO_S = 1800.0
+SHARD_AUDIO_S = 600.0
 UNKNOWN_DURATION_S = 10.0
 VALUE_BYTES = 2
 

@@ -66,8 +66,9 @@ def select_store(root: Path, model: str, view: str, condition: str = "clean", ke
         ProbeError: none, or several that differ in more than their layers.
     """
     everything = find_stores(root)
+    model = os.path.normpath(model)  # a folder may be named with ./ or a slash at its end
     identifier, _, revision = model.partition("@")
-    stores = [store for store in everything if model in (store.requested, store.recipe["model"]["id"])]
+    stores = [store for store in everything if model in (os.path.normpath(store.requested), store.recipe["model"]["id"])]
     if not stores and revision:
         stores = [
             s for s in everything if s.recipe["model"]["id"] == identifier and s.recipe["model"]["revision"].startswith(revision)
@@ -82,7 +83,7 @@ def select_store(root: Path, model: str, view: str, condition: str = "clean", ke
 
     def rank(store: FeatureStore) -> tuple[int, bool, int, int]:
         missing = sum(key not in store.utterances for key in keys)
-        return missing, store.requested != model, SERVED_BY[view].index(store.view), -len(store.layers)
+        return missing, os.path.normpath(store.requested) != model, SERVED_BY[view].index(store.view), -len(store.layers)
 
     best = min(map(rank, usable))
     usable = [store for store in usable if rank(store) == best]
