@@ -1,5 +1,6 @@
 """Folders of stores: making a store for a recipe, and finding the one that serves a model and a view."""
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
