@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -68,6 +69,7 @@ def cli(quiet: bool) -> None:
     """Features of every layer of pretrained speech models, probes on every layer, comparison tables."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("probe").setLevel(logging.WARNING if quiet else logging.INFO)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its report on keys says what our notes say
     for noisy in ("huggingface_hub", "transformers", "httpx"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -77,8 +78,8 @@ class Windows:
         return np.stack([samples[start : start + self.info.layers[layer]] for start in starts]) * factor
 
 
-Lengths = dict[str, int]
-LENGTHS: Lengths = {f"{name}.wav": 800 + 240 * number for number, name in enumerate("abcdefg")}
+LENGTHS = {f"{name}.wav": 800 + 240 * number for number, name in enumerate("abcdefg")}
+SMALL_SHARD = 48 * 20  # 20 frames of 12 float32
 
 
 def write_audio(path: Path, n_samples: int, seed: int | None = None) -> None:
@@ -87,12 +88,12 @@ def write_audio(path: Path, n_samples: int, seed: int | None = None) -> None:
     soundfile.write(path, values.astype(np.int16), RATE_HZ)
 
 
-def write_manifest(folder: Path, rows: Iterable[str] | dict[str, Any], name: str = "all.csv") -> Path:
-    """A manifest of these paths; a mapping gives their durations."""
-    durations = rows if isinstance(rows, dict) else dict.fromkeys(rows, "")
-    lines = [
-        f"{path},one,ann,near,{('train', 'dev', 'test')[i % 3]},{value}" for i, (path, value) in enumerate(durations.items())
-    ]
+def write_manifest(folder: Path, paths: Iterable[str], name: str = "all.csv", seconds: Sequence[float] | None = None) -> Path:
+    """A manifest of these paths, in turn of the train, dev and test split."""
+    paths = list(paths)
+    durations = seconds or [""] * len(paths)
+    rows = zip(paths, durations, strict=True)
+    lines = [f"{path},one,ann,near,{('train', 'dev', 'test')[i % 3]},{value}" for i, (path, value) in enumerate(rows)]
     manifest = folder / name
     manifest.write_text("\n".join(["path,text,speaker,domain,split,duration_s", *lines]) + "\n", encoding="utf-8")
     return manifest
@@ -110,8 +111,8 @@ def audio(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two or three utterances to a shard."""
-    monkeypatch.setattr("probe.extraction.plan.SHARD_BYTES", 48 * 12 * 5)
+    """One to three utterances to a shard."""
+    monkeypatch.setattr("probe.extraction.plan.SHARD_BYTES", SMALL_SHARD)
 
 
 def files_of(root: Path) -> dict[str, bytes]:
@@ -139,7 +140,7 @@ def assert_right(store: FeatureStore, folder: Path, names: Iterable[str]) -> Non
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_features_are_the_ones_that_direct_computation_gives(audio: Path, tmp_path: Path, view: str) -> None:
-    done = extract(Windows(), write_manifest(audio, LENGTHS, "all.csv"), tmp_path / "features", view=view)
+    done = extract(Windows(), write_manifest(audio, LENGTHS), tmp_path / "features", view=view)
     assert (done.extracted, done.failures) == (len(LENGTHS), [])
     store = open_store(tmp_path / "features")
     assert store.path == done.store
@@ -232,8 +233,8 @@ def test_a_disk_that_is_too_small_is_refused_before_the_work(
     audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = Windows()
-    monkeypatch.setattr("shutil.disk_usage", lambda _: os.terminal_size((0, 0)) and type("Usage", (), {"free": 10})())
-    with pytest.raises(ProbeError, match=r"about \d+ B to write for 0\.0 h of audio, 10 B free\. Use --view meanstd"):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
+    with pytest.raises(ProbeError, match=r"about \d kB to write, 10 B free\. Use --view meanstd"):
         extract(encoder, write_manifest(audio, LENGTHS), tmp_path / "features")
     assert encoder.seen == []
 
@@ -345,7 +346,7 @@ def test_shards_keep_their_size_and_the_manifest_s_order(audio: Path, tmp_path: 
     assert [key for keys in shards for key in keys] == list(LENGTHS)
     assert len(shards) > 2
     for keys in shards:
-        assert sum(4 * 12 * Windows().n_frames(LENGTHS[key]) for key in keys) <= 48 * 12 * 5
+        assert sum(4 * 12 * Windows().n_frames(LENGTHS[key]) for key in keys) <= SMALL_SHARD
 
 
 def test_pooled_views_are_cut_by_audio_time(audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -373,14 +374,22 @@ def test_a_long_utterance_in_several_shards_reads_like_one(audio: Path, tmp_path
     assert extract(Windows(dies_at=0), manifest, tmp_path / "cut").extracted == 0
 
 
-def test_a_duration_that_was_far_too_long_does_not_stop_the_run(
+def test_durations_in_samples_make_no_plan_of_thousands_of_shards(audio: Path, tmp_path: Path) -> None:
+    manifest = write_manifest(audio, LENGTHS, seconds=[2**20 * n_samples for n_samples in LENGTHS.values()])
+    done = extract(Windows(), manifest, tmp_path / "features")
+    assert len(done.failures) == len(LENGTHS)
+    assert done.plan.audio_s == pytest.approx(sum(LENGTHS.values()) / RATE_HZ)
+    assert len(list(done.store.iterdir())) == 4  # recipe, plan, one index, lock
+
+
+def test_a_header_that_promises_far_too_much_does_not_stop_the_run(
     audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("probe.extraction.plan.header_duration_s", lambda path: 3600.0)
-    monkeypatch.setattr("probe.extraction.plan.SHARD_BYTES", 100_000)
+    monkeypatch.setattr("probe.extraction.plan.SHARD_BYTES", 1_000_000)
     done = extract(Windows(), write_manifest(audio, ["a.wav", "b.wav"]), tmp_path / "features")
     assert done.failures == []
-    assert len(list(done.store.glob("*.h5"))) > 100
+    assert len(list(done.store.glob("*.h5"))) > 2 * 10  # more parts than frames
     assert_right(open_store(tmp_path / "features"), audio, ["b.wav", "a.wav"])
 
 
@@ -415,7 +424,7 @@ def killed_at_every_call(folder: str) -> None:
     """
     import probe.extraction.plan as plan
 
-    plan.SHARD_BYTES = 48 * 12 * 5
+    plan.SHARD_BYTES = SMALL_SHARD
     manifest = Path(folder) / "audio" / "all.csv"
 
     def child(to: Path, kill_at: int | None) -> int:
@@ -447,7 +456,7 @@ def killed_at_every_call(folder: str) -> None:
 
 
 def test_a_run_killed_at_any_write_and_repeated_is_bit_identical(audio: Path, tmp_path: Path) -> None:
-    write_manifest(audio, LENGTHS)
+    write_manifest(audio, list(LENGTHS)[:5])
     script = f"import conftest, test_extraction; test_extraction.killed_at_every_call({str(tmp_path)!r})"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])}
     line = [sys.executable, "-c", script]
@@ -557,21 +566,8 @@ def spoilt(audio: Path) -> Path:
     soundfile.write(audio / "nan.wav", np.full(1000, np.nan, np.float32), RATE_HZ, subtype="FLOAT")
     soundfile.write(audio / "silent.wav", np.zeros(1000, np.int16), RATE_HZ)
     write_audio(audio / "poison.wav", 1234)
-    return write_manifest(
-        audio,
-        [
-            "short.wav",
-            "a.wav",
-            "shortest.wav",
-            "empty.wav",
-            "cut.wav",
-            "text.wav",
-            "nan.wav",
-            "silent.wav",
-            "poison.wav",
-            "b.wav",
-        ],
-    )
+    names = ["short", "a", "shortest", "empty", "cut", "text", "nan", "silent", "poison", "b"]
+    return write_manifest(audio, [f"{name}.wav" for name in names])
 
 
 def test_what_cannot_be_used_is_named_with_its_reason_and_the_rest_goes_on(
@@ -641,14 +637,17 @@ def test_audio_that_gets_worse_is_a_failure_and_is_used_again_when_it_is_back(au
 
 
 def test_a_wrong_duration_in_the_manifest_is_tried_again_when_it_is_put_right(audio: Path, tmp_path: Path) -> None:
-    seconds = {"a.wav": LENGTHS["a.wav"] / RATE_HZ, "b.wav": LENGTHS["b.wav"] / RATE_HZ}
-    wrong = write_manifest(audio, seconds | {"b.wav": LENGTHS["b.wav"]})
+    names = ["a.wav", "b.wav"]
+    right = [LENGTHS[name] / RATE_HZ for name in names]
+    wrong = write_manifest(audio, names, "wrong.csv", [right[0], right[1] * 2**20])
     for _ in range(2):
-        assert "is this column in samples?" in reasons(extract(Windows(), wrong, tmp_path / "features"))["b.wav"]
-    done = extract(Windows(), write_manifest(audio, seconds), tmp_path / "features")
+        done = extract(Windows(), wrong, tmp_path / "features")
+        assert list(reasons(done)) == ["b.wav"]
+        assert "is this column in samples?" in reasons(done)["b.wav"]
+    done = extract(Windows(), write_manifest(audio, names, seconds=right), tmp_path / "features")
     assert done.failures == []
     assert done.extracted == 1
-    assert_right(open_store(tmp_path / "features"), audio, seconds)
+    assert_right(open_store(tmp_path / "features"), audio, names)
 
 
 def test_a_file_that_goes_missing_meanwhile_is_a_failure_until_it_is_back(audio: Path, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ DOORS = {
     "pandas": {"data", "records", "reporting"},
     "plotly": {"reporting"},
     "ray": {"engines"},
-    "scipy": {"measures", "data"},
+    "scipy": {"measures", "data", "heads"},
     "sklearn": {"heads", "measures"},
     "soundfile": {"data"},
     "soxr": {"data"},

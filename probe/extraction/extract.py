@@ -155,8 +155,7 @@ def _run(store: FeatureStore, corpus: Corpus, encoder: Encoder, layers: Sequence
         plan = make_plan(corpus, encoder, layers, view, store, root)
         if plan.n_bytes > plan.free_bytes:
             raise ProbeError(
-                f"{store.path}: about {human_bytes(plan.n_bytes)} to write for {plan.audio_s / 3600:.1f} h of audio, "
-                f"{human_bytes(plan.free_bytes)} free. "
+                f"{store.path}: about {human_bytes(plan.n_bytes)} to write, {human_bytes(plan.free_bytes)} free. "
                 "Use --view meanstd, fewer --layers, or another disk."
             )
         _warn_of_other_environment(store, encoder)

@@ -32,7 +32,7 @@ class Plan:
         todo: utterances to extract.
         pending: jobs of an earlier, unfinished plan that will be finished.
         fresh: (keys, parts) of the jobs to plan anew.
-        audio_s: seconds of audio to do, by the manifest or the files' headers.
+        audio_s: seconds of audio to do, by the manifest or the files' headers (see `_seconds`).
         n_bytes: estimated size of the shards to come.
         free_bytes: room on the disk.
     """
@@ -76,12 +76,18 @@ def make_plan(corpus: Corpus, encoder: Encoder, layers: Sequence[str], view: str
             pending.append(job)
             wanted.difference_update(job.keys)
     width = sum(encoder.info.layers[name] for name in layers)
-    durations = {item.key: item.duration_s or header_duration_s(item.path) or UNKNOWN_DURATION_S for item in todo}
+    durations = {item.key: _seconds(item) for item in todo}
     sizes = {key: utterance_values(encoder, view, width, seconds) for key, seconds in durations.items()}
     fresh = _pack([item.key for item in todo if item.key in wanted], durations, sizes)
     existing = next(folder for folder in [root, *root.absolute().parents] if folder.exists())
     n_bytes = VALUE_BYTES * sum(sizes.values())
     return Plan(present, failed, todo, pending, fresh, sum(durations.values()), n_bytes, shutil.disk_usage(existing).free)
+
+
+def _seconds(utterance: Utterance) -> float:
+    """Seconds to plan for: the manifest's, but the header's where those are missing or too many (samples, milliseconds)."""
+    promised = utterance.duration_s
+    return promised if promised and promised <= SHARD_AUDIO_S else header_duration_s(utterance.path) or UNKNOWN_DURATION_S
 
 
 def _worth_a_try(failure: Failure, utterance: Utterance) -> bool:
