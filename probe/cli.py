@@ -67,6 +67,8 @@ SHARED: dict[str, Callable[[Callable], Callable]] = {
 @click.option("-q", "--quiet", is_flag=True, help="Only warnings on stderr.")
 def cli(quiet: bool) -> None:
     """Features of every layer of pretrained speech models, probes on every layer, comparison tables."""
+    if quiet:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("probe").setLevel(logging.WARNING if quiet else logging.INFO)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its report on keys says what our notes say
@@ -101,7 +103,9 @@ def extract(
         for model in models
     ]
     print_extractions(done, dry_run, as_json)
-    exit_with_failures({str(item.store): [failure.key for failure in item.failures] for item in done if item.failures})
+    exit_with_failures(
+        {str(item.store): [f"{failure.key} ({failure.reason})" for failure in item.failures] for item in done if item.failures}
+    )
 
 
 @cli.command()
@@ -142,36 +146,44 @@ def run(
     place = choose_device(device)
     left_out: dict[str, list[str]] = {}
     records = []
+    refused: list[str] = []
     for model in models:
         for task in opened:
-            done = run_task(
-                task, model, loaded, features, to, trials=trials, dev_trials=dev_trials, device=place, seed=seed, limit=limit
-            )
+            try:
+                done = run_task(
+                    task, model, loaded, features, to, trials=trials, dev_trials=dev_trials, device=place, seed=seed, limit=limit
+                )
+            except ProbeError as error:
+                if len(models) * len(opened) == 1:
+                    raise
+                refused.append(f"{model}, {task.name}: {error}")
+                continue
             click.echo(str(done.path), err=True)
             records += done.records
             if done.left_out:
                 left_out[model] = done.left_out
-    frame = frame_of(records)
-    click.echo(to_markdown(summary_rows(frame, all_heads=True), layers=False), nl=False)
-    if matrices := domain_matrices(frame):
-        click.echo("\n" + matrices, nl=False)
-    exit_with_failures(left_out)
+    if records:
+        frame = frame_of(records)
+        click.echo(to_markdown(summary_rows(frame, all_heads=True), layers=False), nl=False)
+        if matrices := domain_matrices(frame):
+            click.echo("\n" + matrices, nl=False)
+    exit_with_failures(left_out, refused)
 
 
 @cli.command()
-@click.option("--from", "results", required=True, type=click.Path(path_type=Path), help="Folder of records.")
+@click.option("--from", "results", multiple=True, required=True, type=click.Path(path_type=Path), help="Folder of records.")
 @click.option("--layers", is_flag=True, help="Every layer instead of the one that dev chose.")
 @click.option("--all-heads", is_flag=True, help="Every head and backend instead of the headline ones.")
 @click.option("--format", "form", type=click.Choice(["md", "csv", "json"]), default="md", show_default=True)
 @click.option(
     "--to", type=click.Path(path_type=Path), help="Also write table, layers, domains (md, csv) and curves (png, svg) here."
 )
-def table(results: Path, layers: bool, all_heads: bool, form: str, to: Path | None) -> None:
+def table(results: tuple[Path, ...], layers: bool, all_heads: bool, form: str, to: Path | None) -> None:
     """Print a comparison table of the records; with --to write all tables and the layer curves."""
     from probe.records import read_records
     from probe.reporting import tables
 
-    records = read_records(results)
+    records = read_records(*results)
     rows = tables.layer_rows(records, all_heads) if layers else tables.summary_rows(records, all_heads)
     printed = {
         "md": lambda: tables.to_markdown(rows, layers),
@@ -182,7 +194,7 @@ def table(results: Path, layers: bool, all_heads: bool, form: str, to: Path | No
     if form == "md" and not layers and (matrices := tables.domain_matrices(records)):
         click.echo("\n" + matrices, nl=False)
     if to is not None:
-        print_files(tables.write_tables(results, to))
+        print_files(tables.write_tables(records, to))
 
 
 @cli.command()
@@ -344,9 +356,14 @@ def exit_with_failures(unusable: dict[str, list[str]], refused: list[str] | None
         sys.exit(EXIT_SOME_FAILED)
 
 
+def _terminate(*_: object) -> NoReturn:
+    click.echo("terminated; the same command continues", err=True)
+    sys.exit(EXIT_TERMINATED)
+
+
 def main() -> NoReturn:
     """The console script: exit codes, and one line instead of a traceback for a user's mistake."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         result = cli.main(standalone_mode=False)
         sys.exit(result if isinstance(result, int) else 0)

@@ -12,6 +12,7 @@ from typing import Any
 from probe.errors import ProbeError
 
 BLOCK_BYTES = 1 << 20
+LONGEST_NAME = 60  # three of them and more make a file's name, which may have 255 bytes
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -68,8 +69,15 @@ def sha256_of_json(value: Any) -> str:
 
 
 def file_name(text: str) -> str:
-    """``text`` as one component of a path: ``random:org/name`` becomes ``random--org--name``."""
-    return re.sub(r"[^A-Za-z0-9._+=@-]+", "--", text).strip("-.") or "unnamed"
+    """``text`` as one component of a path: ``random:org/name`` becomes ``random--org--name``.
+
+    Different texts have different names (but for ``/`` and ``:``, which are alike): one that holds anything but letters, digits,
+    ``._+=@-`` and single ``/`` or ``:``, or is too long, gets 8 digits of its hash at the end.
+    """
+    name = re.sub(r"[^A-Za-z0-9._+=@-]+", "--", text)
+    plain = re.fullmatch(r"[A-Za-z0-9_+=@](-?[A-Za-z0-9._+=@]|[/:](?=[A-Za-z0-9_+=@]))*", text) and len(name) <= LONGEST_NAME
+    digits = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return name if plain else f"{name[:LONGEST_NAME].strip('-.')}-{digits}".lstrip("-")
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

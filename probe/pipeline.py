@@ -11,6 +11,7 @@ from probe.evaluation.run import run
 from probe.evaluation.tasks import Task, open_task
 from probe.extraction.extract import Extraction, extract
 from probe.models.catalogue import choose_device, open_model
+from probe.records import read_records
 from probe.reporting.tables import write_tables
 from probe.store.views import SERVED_BY
 
@@ -104,7 +105,7 @@ def bench(
                 done.refused.append(f"{model}, {task.name}: {error}")
                 log.error("%s", done.refused[-1])
     if not dry_run and any(results.glob("*.jsonl")):
-        done.files = write_tables(results, Path(to))
+        done.files = write_tables(read_records(results), Path(to))
     return done
 
 

@@ -13,7 +13,7 @@ Counts come in two forms, told apart by their keys:
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,8 @@ class Record:
         revision: resolved commit, seed of random weights, or version of a spectral front-end.
         layer: ``0``..``N``, ``final``, ``conv``.
         layer_index: position of the layer in its model, from 0; orders tables and curves.
-        n_layers: number of layers of the model in the store.
+        final_layer: the layer that holds the model's final output, ``final`` or, in post-LN models, the last block's; empty where the
+            store does not have it or the model has none.
         head: what was trained or the scoring backend: ``linear``, ``ctc-bilstm``, ``cosine-standardised`` ...
         task, task_version, kind: the question and its kind.
         corpus: name of the manifest.
@@ -65,7 +66,7 @@ class Record:
     revision: str
     layer: str
     layer_index: int
-    n_layers: int
+    final_layer: str = ""
     head: str
     task: str
     task_version: int
@@ -103,6 +104,8 @@ class Record:
 
 # A layer is chosen once for all records that agree in these.
 CHOICE = ["model", "task", "corpus", "condition", "head", "train_domain"]
+# Records that agree in these are answers to one question.
+IDENTITY = ["format", "model", "revision", "task_sha256", "manifest_sha256", "seed", "recipe"]
 FIELDS = {item.name for item in fields(Record)}
 
 
@@ -111,10 +114,33 @@ def hashed_block(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:12]
 
 
-def write_records(path: Path, records: Iterable[Record]) -> None:
-    """Writes one JSON line per record, replacing ``path`` atomically."""
+def write_records(path: Path, records: Sequence[Record]) -> Path | None:
+    """Writes one JSON line per record, replacing ``path`` atomically.
+
+    Returns:
+        Where the records that stood there are now, if they answered another question (`IDENTITY`); a re-run replaces them.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    kept = _keep_others(path, records)
     write_atomically(path, "".join(canonical_json(asdict(record)) + "\n" for record in records).encode())
+    return kept
+
+
+def _keep_others(path: Path, records: Sequence[Record]) -> Path | None:
+    """Moves records of another question out of the way: ``x.jsonl`` to ``x.jsonl.<hash>.old``."""
+    if not path.exists():
+        return None
+    content = path.read_bytes()
+    try:
+        before = json.loads(content.partition(b"\n")[0])
+        same = all(before[name] == getattr(records[0], name) for name in IDENTITY)
+    except (ValueError, KeyError, TypeError):
+        same = False
+    if same:
+        return None
+    kept = path.with_name(f"{path.name}.{hashlib.sha256(content).hexdigest()[:8]}.old")
+    path.replace(kept)
+    return kept
 
 
 def iterate_records(path: Path | str) -> Iterator[Record]:
@@ -144,16 +170,16 @@ def iterate_records(path: Path | str) -> Iterator[Record]:
             yield Record(**values)
 
 
-def read_records(path: Path | str) -> "pd.DataFrame":
+def read_records(*paths: Path | str) -> "pd.DataFrame":
     """A tidy table with one row per record and the fields of `Record` as columns.
 
     Args:
-        path: a ``.jsonl`` file or a folder of them.
+        paths: ``.jsonl`` files or folders of them.
 
     Raises:
         ProbeError: see `iterate_records`.
     """
-    return frame_of(iterate_records(path))
+    return frame_of(record for path in paths for record in iterate_records(path))
 
 
 def frame_of(records: Iterable[Record]) -> "pd.DataFrame":

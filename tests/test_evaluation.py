@@ -126,7 +126,7 @@ def test_what_cannot_be_classified_is_refused_with_names(planted: Callable[..., 
     refused(lambda row: row if row[4] != "dev" else None, "no dev rows with speaker")
     refused(lambda row: row if row[4] != "test" else None, "test: no rows with speaker")
     refused(lambda row: row if row[2] == "s1" else None, "all training rows have speaker 's1'")
-    refused(lambda row: row, "no train rows with accent", label="accent")
+    refused(lambda row: row, "no column 'accent' to predict; it has text, speaker", label="accent")
 
 
 def test_any_column_can_be_the_label(planted: Callable[..., Path], tmp_path: Path) -> None:
@@ -217,11 +217,55 @@ def test_lda_is_fitted_on_speakers_outside_the_trials(planted: Callable[..., Pat
         for b in (0, 1)
     ]
     trials = trial_list(manifest.parent / "trials.csv", rows)
-    done = run(
-        "speaker-verify", "planted", manifest, tmp_path / "features", tmp_path / "results", trials=trials, dev_trials=trials
-    )
+    dev = [(f"near-0-{a}-4.wav", f"near-1-{b}-4.wav", int(a == b)) for a in (0, 1) for b in (0, 1)]
+    lists = {"trials": trials, "dev_trials": trial_list(manifest.parent / "dev.csv", dev)}
+    done = run("speaker-verify", "planted", manifest, tmp_path / "features", tmp_path / "results", **lists)
     values = {(r.head, r.layer): r.value for r in done.records if r.split == "test"}
     assert values["lda", "1"] == 0.0
+
+
+def test_trials_that_choose_and_report_are_refused_and_odd_ones_named(
+    planted: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = planted()
+    rows = [(f"near-0-{a}-5.wav", f"near-0-{b}-4.wav", int(a == b)) for a in range(4) for b in range(4)]
+    trials = trial_list(manifest.parent / "trials.csv", rows)
+    swapped = trial_list(manifest.parent / "swapped.csv", [(b, a, label) for a, b, label in rows[:5]])
+    folders = (manifest, tmp_path / "features", tmp_path / "results")
+    with pytest.raises(ProbeError, match="swapped: 5 of its trials are in trials too"):
+        run("speaker-verify", "planted", *folders, trials=trials, dev_trials=swapped)
+    odd = [*rows, ("near-0-0-0.wav", "near-0-1-0.wav", 1), ("near-0-0-5.wav", "near-0-0-5.wav", 1)]
+    run("speaker-verify", "planted", *folders, trials=trial_list(manifest.parent / "odd.csv", odd))
+    for what in (
+        "1 of 18 trials have an utterance of split train",
+        "1 of 18 trials have a label against",
+        "1 of 18 trials compare an",
+    ):
+        assert what in caplog.text
+
+
+def test_recordings_in_two_splits_under_two_names_are_named(
+    tones: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = tones()
+    (tmp_path / "near-0-0-5.wav").write_bytes((tmp_path / "near-0-0-0.wav").read_bytes())
+    extract(PlantedEncoder(), manifest, tmp_path / "features", view="meanstd")
+    run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results")
+    assert "1 recordings are in more than one split, byte for byte: near-0-0-0.wav = near-0-0-5.wav" in caplog.text
+
+
+def test_records_of_another_question_are_kept(
+    planted: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folders = ("planted", planted(), tmp_path / "features", tmp_path / "results")
+    whole = run("word-id", *folders).path.read_bytes()
+    assert run("word-id", *folders).path.name in {path.name for path in (tmp_path / "results").iterdir()}
+    assert not list((tmp_path / "results").glob("*.old"))
+    limited = run("word-id", *folders, limit=6)
+    assert "they are kept as" in caplog.text
+    (kept,) = (tmp_path / "results").glob("*.old")
+    assert kept.name.startswith(limited.path.name)
+    assert json.loads(kept.read_bytes().splitlines()[0])["counts"] == json.loads(whole.splitlines()[0])["counts"]
 
 
 def test_domain_shift_trains_on_each_domain_and_dashes_what_cannot_be(planted: Callable[..., Path], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from test_reporting_tables import crossing, curve, frame, plain
 
 from probe.errors import ProbeError
-from probe.records import write_records
+from probe.records import read_records, write_records
 from probe.reporting.curves import curves_figure, layer_curves, missing_matplotlib
 from probe.reporting.tables import layer_rows, write_tables
 
@@ -125,6 +125,6 @@ def test_without_matplotlib_the_error_says_what_to_install(tmp_path: Path, monke
     with pytest.raises(ProbeError, match=r"install layerprobe\[plots\]"):
         layer_curves(frame(*plain()), tmp_path / "a.png", tmp_path / "a.svg")
     write_records(tmp_path / "results" / "a.jsonl", plain())
-    names = [path.name for path in write_tables(tmp_path / "results", tmp_path / "tables")]
+    names = [path.name for path in write_tables(read_records(tmp_path / "results"), tmp_path / "tables")]
     assert names == ["table.md", "table.csv", "layers.md", "layers.csv"]
     assert "layerprobe[plots]" in missing_matplotlib()

@@ -38,7 +38,6 @@ def record(**changed: Any) -> Record:
         "revision": "1" * 40,
         "layer": "0",
         "layer_index": 0,
-        "n_layers": 3,
         "head": "linear",
         "task": "digits",
         "task_version": 1,
@@ -62,11 +61,12 @@ def record(**changed: Any) -> Record:
 def curve(dev: Sequence[float | None], test: Sequence[float | None], layers: str = "0 1 2", **changed: Any) -> Iterator[Record]:
     """Dev and test records of every layer; dev only where a domain is tested on itself."""
     names = layers.split()
+    final = changed.pop("final_layer", names[-1])
     for index, (layer, dev_value, test_value) in enumerate(zip(names, dev, test, strict=True)):
         for split, value in (("dev", dev_value), ("test", test_value)):
             known = changed.get("low", ...) is ... and value is not None
             bounds = {"low": value - 0.05, "high": value + 0.05} if known and value is not None else {}
-            made = record(layer=layer, layer_index=index, n_layers=len(names), split=split, value=value, **(bounds | changed))
+            made = record(layer=layer, layer_index=index, final_layer=final, split=split, value=value, **(bounds | changed))
             if split == "test" or made.train_domain == made.test_domain:
                 yield made
 
@@ -162,7 +162,8 @@ def test_only_headline_heads_are_shown_unless_all_are_asked_for() -> None:
     records = frame(*curve([0.5] * 3, [0.5] * 3), *curve([0.6] * 3, [0.6] * 3, head="mdl", headline=False))
     assert list(summary_rows(records)["head"]) == ["linear"]
     assert list(summary_rows(records, all_heads=True)["head"]) == ["linear", "mdl"]
-    assert set(layer_rows(records)["head"]) == {"linear", "mdl"}
+    assert set(layer_rows(records)["head"]) == {"linear"}
+    assert set(layer_rows(records, all_heads=True)["head"]) == {"linear", "mdl"}
 
 
 def test_last_and_final_are_shown_beside_the_chosen_layer() -> None:
@@ -170,14 +171,15 @@ def test_last_and_final_are_shown_beside_the_chosen_layer() -> None:
     assert (row["layer"], row["last_layer"], row["last_value"], row["final_value"]) == ("2", "10", 0.6, 0.7)
 
 
-def test_final_is_the_last_layer_where_a_model_has_no_layer_of_that_name() -> None:
+def test_final_is_the_last_layer_where_the_record_says_so() -> None:
     row = only(summary_rows(frame(*curve([0.9, 0.5, 0.4], [0.8, 0.6, 0.7]))))
     assert (row["last_layer"], row["last_value"], row["final_value"]) == ("2", 0.7, 0.7)
 
 
 def test_final_is_unknown_where_only_some_layers_were_run() -> None:
-    some = [replace(item, n_layers=13) for item in curve([0.9, 0.5, 0.4], [0.8, 0.6, 0.7])]
-    assert pd.isna(only(summary_rows(frame(*some)))["final_value"])
+    for final in ("", "12", "final"):
+        some = curve([0.9, 0.5, 0.4], [0.8, 0.6, 0.7], final_layer=final)
+        assert pd.isna(only(summary_rows(frame(*some)))["final_value"])
 
 
 def test_a_cell_without_a_value_keeps_its_row_and_note() -> None:
@@ -259,7 +261,7 @@ def test_a_score_that_stands_twice_is_refused() -> None:
 def test_no_records_are_refused(tmp_path: Path) -> None:
     write_records(tmp_path / "empty.jsonl", [])
     with pytest.raises(ProbeError, match="hold no records"):
-        write_tables(tmp_path, tmp_path / "tables")
+        write_tables(read_records(tmp_path), tmp_path / "tables")
 
 
 def test_what_may_differ_is_not_refused() -> None:
@@ -385,11 +387,11 @@ def test_the_order_of_records_does_not_matter() -> None:
 def test_written_tables_are_named_and_those_of_another_run_are_gone(tmp_path: Path) -> None:
     write_records(tmp_path / "results" / "a.jsonl", [*plain(), *crossing()])
     names = ["table.md", "table.csv", "layers.md", "layers.csv", "domains.md", "curves.png", "curves.svg"]
-    paths = write_tables(tmp_path / "results", tmp_path / "tables")
+    paths = write_tables(read_records(tmp_path / "results"), tmp_path / "tables")
     assert [path.name for path in paths] == names and all(path.stat().st_size for path in paths)
     nothing = [*curve([None] * 3, [None] * 3), *curve([0.5] * 3, [0.5] * 3, head="mdl", headline=False)]
     write_records(tmp_path / "results" / "a.jsonl", nothing)
-    assert [path.name for path in write_tables(tmp_path / "results", tmp_path / "tables")] == names[:4]
+    assert [path.name for path in write_tables(read_records(tmp_path / "results"), tmp_path / "tables")] == names[:4]
     assert {path.name for path in (tmp_path / "tables").iterdir()} == set(names[:4])
 
 

@@ -16,6 +16,7 @@ from probe.evaluation.tasks import Task
 from probe.heads.linear import LinearProbe, fit_strengths
 from probe.measures.counts import ratio_counts
 
+LONGEST_SHOWN = 40
 METRIC = {"metric": "accuracy", "higher_is_better": True, "select_by": "accuracy", "head": "linear"}
 
 
@@ -26,6 +27,8 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
         ProbeError: one class only, no rows in a split, or classes in dev or test that training does not have.
     """
     column, strengths = task.settings["label"], task.settings["l2"]
+    if column not in problem.columns:
+        raise ProbeError(f"{task.name}: the manifest has no column {column!r} to predict; it has {', '.join(problem.columns)}.")
     excluded: Counter[str] = Counter()
     train, dev = (labelled(rows, column, excluded) for rows in (problem.train, problem.dev))
     tests = {name: labelled(rows, column, excluded) for name, rows in problem.tests.items()}
@@ -37,7 +40,9 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
         raise ProbeError(f"{task.name}: dev: {reason}.")
     impossible = {name: reason for name, rows in tests.items() if (reason := _impossible(classes, rows, column))}
     if impossible and problem.strict:
-        raise ProbeError(f"{task.name}: test: {next(iter(impossible.values()))}. Another split or --label can be scored.")
+        raise ProbeError(
+            f"{task.name}: test: {next(iter(impossible.values()))}. Give it training rows, or take it out of the test rows."
+        )
     train_labels, dev_labels = ([item.label(column) for item in rows] for rows in (train, dev))
     if task.settings["control"]:
         train_labels, dev_labels = shuffled(train_labels, problem.seed), shuffled(dev_labels, problem.seed)
@@ -68,7 +73,8 @@ def _impossible(classes: Sequence[str], rows: Sequence[Utterance], column: str) 
     if not rows:
         return f"no rows with {column}"
     unseen = sorted({item.label(column) for item in rows} - set(classes))
-    return f"{column} {listed(unseen)} not in training" if unseen else ""
+    names = listed([name if len(name) <= LONGEST_SHOWN else f"{name[:LONGEST_SHOWN]}…" for name in unseen])
+    return f"{column} {names} not in training" if unseen else ""
 
 
 def _on_dev(probe: LinearProbe, rows: np.ndarray, labels: np.ndarray) -> dict[str, float]:

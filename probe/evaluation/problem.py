@@ -27,6 +27,7 @@ class Problem:
         tests: name -> utterances; a plain task has one test set named by the empty string, domain shift one per domain.
         dev_trials, trials: pairs for verification.
         seed, device: of the training.
+        columns: of the manifest, those that can be a label.
         strict: whether a test set that cannot be scored ends the task (otherwise it gives a score without value).
         tick: called now and then with a word on what is being done.
     """
@@ -38,6 +39,7 @@ class Problem:
     trials: Sequence[Trial] = ()
     seed: int = 0
     device: str = "cpu"
+    columns: Sequence[str] = ()
     strict: bool = True
     tick: Callable[[str], Any] = lambda _: None
 

@@ -85,6 +85,7 @@ def run(
     if found.failed:
         names = listed([item.key for item in found.failed])
         log.warning("%s: %d utterances failed at extraction and are left out: %s", corpus.name, len(found.failed), names)
+    _warn_of_copies(found, corpus)
     by_split = {
         split: found.usable(item for item in corpus.utterances if item.split == split) for split in ("train", "dev", "test")
     }
@@ -98,6 +99,7 @@ def run(
             trials=lists["test"].trials if "test" in lists else (),
             seed=seed,
             device=device,
+            columns=corpus.columns,
             tick=lambda word: _tick(bar, word),
         )
         scores = list(KINDS[task.kind](task, problem, found))
@@ -105,10 +107,11 @@ def run(
     if found.failed:
         scores = [replace(score, excluded={**score.excluded, "failed at extraction": len(found.failed)}) for score in scores]
     seconds = time.monotonic() - started
+    final = store.aliases.get("final", "final")
     common = {
         "model": model,
         "revision": store.recipe["model"]["revision"],
-        "n_layers": len(store.layers),
+        "final_layer": final if final in store.layers else "",
         "task": task.name,
         "task_version": task.version,
         "kind": task.kind,
@@ -128,7 +131,8 @@ def run(
     records = [_record(score, common, order, shas) for score in scores]
     stem = "__".join(file_name(part) for part in (model, task.name, corpus.name, store.recipe["condition"]))
     path = Path(results) / f"{stem}.jsonl"
-    write_records(path, records)
+    if kept := write_records(path, records):
+        log.warning("%s held records of another manifest, limit, seed, task or recipe; they are kept as %s", path, kept.name)
     _write_outcomes(Path(results) / "outcomes" / f"{stem}.jsonl", scores, records)
     return Run(path, records, [item.key for item in found.failed])
 
@@ -177,6 +181,18 @@ def _write_outcomes(path: Path, scores: Sequence[Score], records: Sequence[Recor
     write_atomically(path, "".join(lines).encode())
 
 
+def _warn_of_copies(features: Features, corpus: Corpus) -> None:
+    """Names recordings that stand in two splits under different names: byte-identical files."""
+    splits: dict[str, dict[str, str]] = {}
+    for utterance in features.usable(corpus.utterances):
+        splits.setdefault(features.stored[utterance.key].audio_sha256, {})[utterance.split] = utterance.key
+    copies = [" = ".join(keys.values()) for keys in splits.values() if len(keys) > 1]
+    if copies:
+        log.warning(
+            "%s: %d recordings are in more than one split, byte for byte: %s", corpus.name, len(copies), listed(copies, 3)
+        )
+
+
 def _trial_lists(
     task: Task, corpus: Corpus, features: Features, trials: str | Path | None, dev_trials: str | Path | None, seed: int
 ) -> dict[str, TrialList]:
@@ -188,6 +204,7 @@ def _trial_lists(
     dev_rows = features.usable(item for item in corpus.utterances if item.split == "dev")
     drawn = load_trials(dev_trials, corpus) if dev_trials else draw_trials(dev_rows, task.settings["dev_trials"], seed)
     lists = {"dev": drawn, "test": load_trials(trials, corpus)}
+    _check_trials(lists)
     failed = {item.key for item in features.failed}
     for split, item in lists.items():
         kept = tuple(trial for trial in item.trials if not {trial.enroll.key, trial.test.key} & failed)
@@ -196,6 +213,29 @@ def _trial_lists(
         _refuse_one_sided(item.name, kept)
         lists[split] = replace(item, trials=kept)
     return lists
+
+
+def _check_trials(lists: dict[str, TrialList]) -> None:
+    """Refuses trials that choose the layer and report it too; warns of what makes a trial too easy or wrong."""
+    pairs = {name: {frozenset((trial.enroll.key, trial.test.key)) for trial in item.trials} for name, item in lists.items()}
+    if common := pairs["dev"] & pairs["test"]:
+        raise ProbeError(
+            f"{lists['dev'].name}: {len(common)} of its trials are in {lists['test'].name} too; the layer would be chosen on the "
+            "trials that are reported. Give lists without common trials, or leave --dev-trials out."
+        )
+    for item in lists.values():
+        ends = [(trial, trial.enroll, trial.test) for trial in item.trials]
+        found = {
+            "have an utterance of split train": sum("train" in (one.split, other.split) for _, one, other in ends),
+            "have a label against the manifest's speakers": sum(
+                bool(one.speaker and other.speaker) and trial.target != (one.speaker == other.speaker)
+                for trial, one, other in ends
+            ),
+            "compare an utterance with itself": sum(one.key == other.key for _, one, other in ends),
+        }
+        for what, n in found.items():
+            if n:
+                log.warning("%s: %d of %d trials %s", item.name, n, len(ends), what)
 
 
 def _refuse_one_sided(name: str, trials: Sequence[Trial]) -> None:

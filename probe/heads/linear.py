@@ -17,11 +17,14 @@ from scipy.optimize import minimize
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
+from threadpoolctl import threadpool_limits
 
 from probe.heads.standardize import Standardizer
 
 # Directions weaker than this share of the strongest are rounding errors.
 SMALLEST_DIRECTION = 1e-9
+# Multiplications in one product below which threads cost more than they give (15 times more on a busy machine).
+WORTH_THREADS = 10**8
 
 
 class LinearProbe(ClassifierMixin, BaseEstimator):
@@ -39,7 +42,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         intercept_: (class,).
     """
 
-    def __init__(self, l2: float = 1e-2, standardize: bool = True, max_iter: int = 1000, tol: float = 1e-5) -> None:
+    def __init__(self, l2: float = 1e-2, standardize: bool = True, max_iter: int = 1000, tol: float = 1e-7) -> None:
         self.l2 = l2
         self.standardize = standardize
         self.max_iter = max_iter
@@ -84,7 +87,7 @@ def fit_strengths(
     strengths: Sequence[float],
     standardize: bool = True,
     max_iter: int = 1000,
-    tol: float = 1e-5,
+    tol: float = 1e-7,
 ) -> list[LinearProbe]:
     """One `LinearProbe` per l2 strength on the same (row, dim) float64 features, each started from its stronger neighbour."""
     classes, targets = np.unique(labels, return_inverse=True)
@@ -94,10 +97,12 @@ def fit_strengths(
     coordinates, singular, rotation = _rotated((rows - scaler.mean) / scaler.scale)
     weights, bias = np.zeros((len(singular), len(classes))), np.zeros(len(classes))
     probes: dict[float, LinearProbe] = {}
+    n_threads = None if coordinates.size * len(classes) > WORTH_THREADS else 1
     for l2 in sorted(set(strengths), reverse=True):
         # Two classes: softmax halves the one vector of weights, and so the penalty.
         penalty = 2 * l2 if len(classes) == 2 else l2
-        weights, bias, n_iterations = _minimum(coordinates, singular, targets, penalty, weights, bias, max_iter, tol)
+        with threadpool_limits(n_threads, user_api="blas"):
+            weights, bias, n_iterations = _minimum(coordinates, singular, targets, penalty, weights, bias, max_iter, tol)
         probe = LinearProbe(l2, standardize, max_iter, tol)
         probe.classes_ = classes
         probe.coef_ = weights.T @ rotation / scaler.scale

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from probe.errors import ProbeError
+from probe.errors import ProbeError, UsageError
 from probe.models.encoder import Encoder
 
 SPECTRAL = ("fbank", "mfcc")
@@ -73,7 +73,7 @@ def choose_device(device: str | None) -> str:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ProbeError(f"--device {device}: cannot be used ({reason}). Use --device cpu, or leave it out.") from error
+        raise UsageError(f"--device {device}: cannot be used ({reason}). Use --device cpu, or leave it out.") from error
     return device
 
 
@@ -85,8 +85,9 @@ def _locate(name: str, weights: bool) -> Any:
         return checkpoints.Location(str(Path(name)), Path(name), "local")
     identifier, _, revision = name.partition("@")
     if os.path.exists(name) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", identifier):  # noqa: PTH110 - as above
-        known = [*model_names(), *architectures()]
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        close = difflib.get_close_matches(
+            name, [*model_names(), *(item for item in architectures() if "/" in item)], n=1, cutoff=0.5
+        )
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ProbeError(
             f"model {name!r}: neither a folder nor org/name on the hub.{hint} Known without a network: {', '.join(model_names())}."

@@ -69,8 +69,8 @@ def check_comparable(records: pd.DataFrame) -> None:
 def summary_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
     """One row per `CELL` of split `test`, at the layer chosen on dev; columns `SUMMARY`.
 
-    ``last_layer`` is the highest numbered layer; ``final_value`` is the value after the final LayerNorm, which is that of the
-    last layer for a model without such a LayerNorm. A cell without a value keeps its row and its note.
+    ``last_layer`` is the highest numbered layer that was run; ``final_value`` is that of the model's final output, which in post-LN
+    models is the last block's; missing where it was not run. A cell without a value keeps its row and its note.
 
     Args:
         records: see `probe.records.read_records`.
@@ -131,10 +131,8 @@ def _summary_row(cell: pd.DataFrame) -> dict[str, object]:
         shown |= {"layer": None, "value": np.nan, "low": np.nan, "high": np.nan, "note": shown["note"] or why}
     value_of = dict(zip(cell["layer"], cell["value"], strict=True))
     last = max((layer for layer in value_of if layer.isdecimal()), key=int, default=None)
-    # Without a layer `final` it is an alias of the last one, unless only some of the layers were run.
-    whole = len(value_of) >= shown["n_layers"]
-    final = "final" if "final" in value_of or not whole else last
-    shown |= {"last_layer": last, "last_value": value_of.get(last, np.nan), "final_value": value_of.get(final, np.nan)}
+    final = value_of.get(shown["final_layer"], np.nan)
+    shown |= {"last_layer": last, "last_value": value_of.get(last, np.nan), "final_value": final}
     return {name: shown[name] for name in SUMMARY}
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import pandas as pd
 
 from probe.files import write_atomically
-from probe.records import read_records
 from probe.reporting.curves import layer_curves, missing_matplotlib
 from probe.reporting.rows import check_comparable, layer_rows, one_line, summary_rows
 
@@ -125,18 +124,17 @@ def domain_matrices(records: pd.DataFrame) -> str:
     return "\n".join(_matrix(cells) for _, cells in groups)
 
 
-def write_tables(results: Path, to: Path) -> list[Path]:
-    """The files written into the folder ``to`` from the records in ``results``.
+def write_tables(records: pd.DataFrame, to: Path) -> list[Path]:
+    """The files written into the folder ``to`` from records (see `probe.records.read_records`).
 
     ``table`` and ``layers`` as ``.md`` and ``.csv``; ``domains.md`` if a task crosses domains; ``curves.png`` and ``.svg`` if
     there is something to draw and matplotlib is installed (`missing_matplotlib` says). One of these that is left out is
     removed, so that no file of another run stands beside the new ones.
 
     Raises:
-        ProbeError: see `probe.records.read_records` and `check_comparable`.
+        ProbeError: see `check_comparable`.
         OSError: a file cannot be written.
     """
-    records = read_records(results)
     summary, layers, domains = summary_rows(records), layer_rows(records), domain_matrices(records)
     texts = {
         "table.md": TABLE_HEAD + to_markdown(summary, layers=False),

@@ -156,7 +156,7 @@ class FeatureStore:
 
     def read(self, name: str, stored: Sequence[Stored], view: str | None = None) -> LayerArray:
         """One layer of exactly these versions of utterances (see `match`), in their order."""
-        layer = self.aliases.get(name, name)
+        layer = self.aliases.get(str(name), str(name))
         if layer not in self.layers:
             known = ", ".join(self.layers)
             raise ProbeError(f"{self.path}: layer {name} asked for; the store holds {known}. Extract with --layers {name}.")

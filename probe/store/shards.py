@@ -80,13 +80,18 @@ def shard_bytes(content: ShardContent) -> tuple[bytes, dict[str, str]]:
 def half_if_faithful(values: np.ndarray) -> np.ndarray:
     """``values`` as float16 where that changes them by no more than its rounding, else unchanged float32.
 
-    Decided for a whole layer of a shard by the relative L2 error: overflow makes it infinite, a tiny scale (float16 is subnormal
-    below 6e-5) makes it large. Nothing is ever clipped.
+    Decided for a whole layer of a shard by each dimension's relative L2 error: overflow makes it infinite, a tiny scale (float16 is
+    subnormal below 6e-5) makes it large. Nothing is ever clipped.
     """
     with np.errstate(over="ignore"):
         half = values.astype(np.float16)
-    error = np.linalg.norm((half.astype(np.float32) - values).ravel().astype(np.float64))
-    return half if error <= FLOAT16_ERROR * np.linalg.norm(values.ravel().astype(np.float64)) else values
+        error = _norms(half.astype(np.float32) - values)
+    return half if np.all(error <= FLOAT16_ERROR * _norms(values)) else values
+
+
+def _norms(values: np.ndarray) -> np.ndarray:
+    """(row, dim) -> (dim,) L2 norms."""
+    return np.sqrt(np.einsum("rd,rd->d", values, values, dtype=np.float64))
 
 
 def _write(file: h5py.File, name: str, values: np.ndarray) -> None:
