@@ -2,7 +2,7 @@
 
     import probe
     probe.extract("facebook/wav2vec2-base", "corpus.csv", "features/", view="meanstd")
-    layer = probe.open_store("features/", layer="6")          # layer.values, layer.keys
+    layer = probe.open_store("features/", layer="6")           # layer.values, layer.keys
     probe.run("speaker-id", "facebook/wav2vec2-base", "corpus.csv", "features/", "results/")
     table = probe.read_records("results/")                     # a pandas DataFrame
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from probe.pipeline import bench, demo
     from probe.records import read_records
     from probe.reporting.tables import write_tables
-    from probe.store.folder import open_store
+    from probe.store.folder import find_stores, open_store
 
 _HOMES = {
     "CTCProbe": "probe.heads.ctc",
@@ -40,6 +40,7 @@ _HOMES = {
     "bench": "probe.pipeline",
     "demo": "probe.pipeline",
     "extract": "probe.extraction.extract",
+    "find_stores": "probe.store.folder",
     "load_corpus": "probe.data.corpus",
     "open_model": "probe.models.catalogue",
     "open_store": "probe.store.folder",
@@ -57,6 +58,7 @@ __all__ = [
     "bench",
     "demo",
     "extract",
+    "find_stores",
     "load_corpus",
     "open_model",
     "open_store",

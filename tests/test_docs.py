@@ -32,7 +32,7 @@ def test_the_python_example_of_the_readme_runs(
     tones().rename(tmp_path / "corpus.csv")
     monkeypatch.chdir(tmp_path)
     names: dict = {}
-    exec(example.replace("facebook/data2vec-audio-base", "mfcc").replace('layer="6"', 'layer="0"'), names)
+    exec(example.replace("facebook/data2vec-audio-base", "mfcc").replace('layer("6"', 'layer("0"'), names)
     assert len(names["table"]) == 2
     assert len(names["classifier"].classes_) == 3
 

@@ -19,7 +19,7 @@ RANDOM = "random:"
 
 
 def architectures() -> dict[str, dict[str, Any]]:
-    """Built-in configurations: name -> ``model_type``, ``parameters`` (exact, 0 where none is published), ``config``."""
+    """Built-in configurations: name -> ``model_type``, ``parameters`` (exact), ``config``."""
     return json.loads((Path(__file__).parent / "architectures.json").read_text(encoding="utf-8"))
 
 

@@ -172,8 +172,8 @@ def from_hub(identifier: str, revision: str | None, weights: bool) -> Location:
         raise ProbeError(f"{name}: not on the hub, or it needs a login. Check the name and the revision.") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ProbeError(
-            f"{name}: the hub cannot be reached and the model is not in the cache. Connect once, or copy the checkpoint here and "
-            "name its folder; `probe models` lists what needs no network."
+            f"{name}: no such folder here, not in the cache, and the hub cannot be reached. Connect once, or copy the checkpoint "
+            "here and name its folder; `probe models` lists what needs no network."
         ) from error
     return Location(identifier, folder, folder.name)
 

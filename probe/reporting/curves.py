@@ -113,12 +113,26 @@ def _draw(axes: "Axes", cells: pd.DataFrame, looks: dict[str, dict[str, Any]], d
     for (series, test), line in cells[cells["test_domain"].isin(tests)].groupby(["series", "test_domain"]):
         name = " | ".join(filter(None, [str(series), str(test)]))
         look = looks[str(series)] | ({"linestyle": domain_styles[str(test)]} if test else {})
-        if line["flat"].all():
+        if cells["flat"].all():
+            _point(axes, line, name, look)
+        elif line["flat"].all():
             _block_line(axes, pd.concat([line, line]).assign(x=[left, right]), name, look)
         else:
             _block_line(axes, line[line["layer"] != "final"].sort_values("x"), name, look)
             _marks(axes, line, name, look)
-    _ticks(axes, left, right)
+    if cells["flat"].all():
+        axes.set_xticks([])
+        axes.margins(x=0.3)
+    else:
+        _ticks(axes, left, right)
+
+
+def _point(axes: "Axes", line: pd.DataFrame, name: str, look: dict[str, Any]) -> None:
+    """A model of one layer among models of one layer: a point with its interval, beside those drawn before."""
+    x = [len(axes.containers)]
+    axes.errorbar(x, 100 * line["value"], label=name, **(look | {"linestyle": "none"}))
+    bars = axes.vlines(x, 100 * line["low"], 100 * line["high"], color=look["color"], linewidth=1.2)
+    bars.set_linestyle(look["linestyle"])
 
 
 def _block_line(axes: "Axes", line: pd.DataFrame, name: str, look: dict[str, Any]) -> None:
