@@ -8,15 +8,20 @@ Counts come in two forms, told apart by their keys:
 
 * a ratio of sums (accuracy, WER, CER): ``block`` (hashed speaker names), ``numerator`` and ``denominator``, one entry a block;
 * trials (EER): ``block``, and one entry a trial in ``enroll`` and ``test`` (positions in ``block``), ``target`` (0 or 1) and
-  ``rank`` (dense rank of the score, ascending). The EER depends on the scores through their ranks only, so nothing is lost.
+  ``rank`` (dense rank of the score, ascending). The EER depends on the scores through their ranks only, so nothing is lost. On
+  disk these four are text: base64 of zlib of little-endian int32, which keeps a list of 40,000 trials under 0.2 MB a record.
 """
 
+import base64
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from probe.errors import ProbeError
 from probe.files import canonical_json, write_atomically
@@ -104,6 +109,7 @@ class Record:
 
 # A layer is chosen once for all records that agree in these.
 CHOICE = ["model", "task", "corpus", "condition", "head", "train_domain"]
+PER_TRIAL = ("enroll", "test", "target", "rank")
 # Records that agree in these are answers to one question.
 IDENTITY = ["format", "model", "revision", "task_sha256", "manifest_sha256", "seed", "recipe"]
 FIELDS = {item.name for item in fields(Record)}
@@ -122,8 +128,29 @@ def write_records(path: Path, records: Sequence[Record]) -> Path | None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = _keep_others(path, records)
-    write_atomically(path, "".join(canonical_json(asdict(record)) + "\n" for record in records).encode())
+    lines = [canonical_json({**asdict(record), "counts": _packed(record.counts)}) + "\n" for record in records]
+    write_atomically(path, "".join(lines).encode())
     return kept
+
+
+def _packed(counts: Mapping[str, Any]) -> dict[str, Any]:
+    """Counts as they are written."""
+    return {
+        name: base64.b64encode(zlib.compress(np.asarray(values, "<i4").tobytes(), 9)).decode() if name in PER_TRIAL else values
+        for name, values in counts.items()
+    }
+
+
+def _unpacked(counts: Mapping[str, Any]) -> dict[str, Any]:
+    """Counts as they are read: (trial,) int32 arrays instead of text.
+
+    Raises:
+        ValueError, zlib.error: a text that `_packed` did not write.
+    """
+    return {
+        name: np.frombuffer(zlib.decompress(base64.b64decode(values, validate=True)), "<i4") if name in PER_TRIAL else values
+        for name, values in counts.items()
+    }
 
 
 def _keep_others(path: Path, records: Sequence[Record]) -> Path | None:
@@ -167,7 +194,11 @@ def iterate_records(path: Path | str) -> Iterator[Record]:
             if values.keys() != FIELDS:
                 odd = sorted(values.keys() ^ FIELDS)
                 raise ProbeError(f"{where}: fields {odd} missing or unknown. Run its task again.")
-            yield Record(**values)
+            try:
+                counts = _unpacked(values["counts"])
+            except (ValueError, TypeError, AttributeError, zlib.error) as error:
+                raise ProbeError(f"{where}: its counts cannot be read ({error}). Run its task again.") from error
+            yield Record(**{**values, "counts": counts})
 
 
 def read_records(*paths: Path | str) -> "pd.DataFrame":

@@ -114,7 +114,7 @@ def test_models_and_tasks_are_listed(command: Command) -> None:
         (["extract", "--model", "mfcc", "--corpus", "{tones}", "--to", "f", "--view", "max"], 2, "'max' is not one of"),
         (
             ["extract", "--model", "mfcc", "--corpus", "{tones}", "--to", "f", "--device", "cuda:9"],
-            1,
+            2,
             "--device cuda:9: cannot be used",
         ),
         (["extract", "--model", "mfcc", "--corpus", "{tones}", "--to", "{tones}"], 1, "tones.csv"),

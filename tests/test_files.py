@@ -229,6 +229,26 @@ def test_records_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert list(iterate_records(tmp_path / "new" / "a.jsonl")) == written
 
 
+def test_counts_of_trials_come_back_as_arrays_and_are_small_on_disk(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    n = 40_000
+    counts = {
+        "block": ["ab", "cd"],
+        "enroll": generator.integers(2, size=n).tolist(),
+        "test": generator.integers(2, size=n).tolist(),
+        "target": generator.integers(2, size=n).tolist(),
+        "rank": generator.permutation(n).tolist(),
+    }
+    path = tmp_path / "a.jsonl"
+    write_records(path, [record(metric="eer", counts=counts)])
+    (found,) = iterate_records(path)
+    assert all(np.array_equal(found.counts[name], counts[name]) for name in counts)
+    assert path.stat().st_size < 200_000
+    path.write_text(path.read_text().replace('"rank":"', '"rank":"A'))
+    with pytest.raises(ProbeError, match="line 1: its counts cannot be read"):
+        list(iterate_records(path))
+
+
 @given(names=st.lists(texts, min_size=1, max_size=4))
 @one_folder_will_do
 def test_any_name_survives_the_round_trip(tmp_path: Path, names: list[str]) -> None:

@@ -505,7 +505,9 @@ def test_a_weights_file_instead_of_its_folder_is_refused(copy: Path) -> None:
 
 @pytest.mark.parametrize("name", ["org/name", "org/name@v1.0", "org/name@refs/pr/1", "random:org/name"])
 def test_a_hub_model_offline_is_refused_in_one_line(offline: Path, name: str) -> None:
-    with pytest.raises(ProbeError, match=r"no such folder here, not in the cache, and the hub cannot be reached.*`probe models`") as caught:
+    with pytest.raises(
+        ProbeError, match=r"no such folder here, not in the cache, and the hub cannot be reached.*`probe models`"
+    ) as caught:
         open_model(name, "cpu")
     assert str(caught.value).startswith(name.removeprefix("random:"))
     assert "\n" not in str(caught.value)

@@ -205,7 +205,7 @@ def _check_same_utterances(a: Counts, b: Counts) -> None:
     if is_trials(a) != is_trials(b):
         raise ProbeError("one score is a ratio of sums, the other is of trials: only scores of one metric can be compared.")
     same = [key for key in a if key not in ("numerator", "rank")]
-    if differing := [key for key in same if a[key] != b[key]]:
+    if differing := [key for key in same if not np.array_equal(a[key], b[key])]:
         raise ProbeError(
             f"the two scores differ in {', '.join(differing)} ({len(a['block'])} and {len(b['block'])} blocks): both must be "
             "scored on the same utterances. Run both on one manifest and trial list, and see what each of them left out."

@@ -216,7 +216,7 @@ def _legend(rows: pd.DataFrame, looks: dict[str, dict[str, Any]], domain_styles:
         Line2D([], [], color="#555555", linestyle=style, label=one_line(f"tested on {domain}"))
         for domain, style in domain_styles.items()
     ]
-    if rows["chosen"].any():
+    if (rows["chosen"] & ~rows["flat"]).any():
         handles.append(Line2D([], [], label="chosen on dev", **LARGE, **mark))
     if (rows["layer"] == "final").any():
         handles.append(Line2D([], [], label="after the final LayerNorm", markersize=SMALL, markerfacecolor="white", **mark))
