@@ -4,7 +4,7 @@
 ``join`` neighbouring frames are put side by side first, so that models with 10 ms frames can be read at the 20 ms of the others.
 Vocabulary: the characters of the training transcripts, sorted, the space among them; index 0 is the blank; there is no unknown
 symbol, a character that training does not have can only be an error. Greedy decoding: best symbol of each frame, repeats merged,
-blanks dropped. Learning rate and epoch are the ones with the lowest character error rate on dev.
+blanks dropped. The learning rate is halved when dev stops improving. Its start and the epoch are the ones with the lowest character error rate on dev.
 """
 
 import copy
@@ -25,6 +25,8 @@ from probe.heads.standardize import Standardizer
 LEARNING_RATES = {"linear": (1e-1, 1e-2), "bilstm": (3e-3,)}
 HEADS = tuple(LEARNING_RATES)
 BLANK = 0
+# The learning rate is halved after so many epochs without a better dev CER.
+HALVE_AFTER = 3
 MOST_HIDDEN = 256
 
 
@@ -117,7 +119,7 @@ class CTCProbe:
 
     Args:
         head: ``linear`` or ``bilstm``.
-        learning_rates: each is tried; dev picks. `LEARNING_RATES` where None.
+        learning_rates: to start with, each is tried; dev picks. `LEARNING_RATES` where None.
         join: neighbouring frames that become one.
         epochs: at most so many.
         patience: a run ends after so many epochs in which neither dev CER nor dev loss improved.
@@ -213,9 +215,10 @@ class CTCProbe:
     def _train(
         self, learning_rate: float, train: "_Examples", dev: list[Tensor], dev_texts: Sequence[str], on_epoch: Callable[[], Any]
     ) -> _Run:
-        """One learning rate: Adam, mean CTC loss per utterance, gradient clipping, early stopping on dev."""
+        """One learning rate: Adam, mean CTC loss per utterance, gradient clipping, halving and early stopping on dev."""
         model = self._new_head()
         optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+        slower = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=HALVE_AFTER)
         order = np.random.default_rng(self.seed)
         run, best_loss, waited = _Run(learning_rate), math.inf, 0
         dev_labels = [torch.tensor(self.vocabulary_.encode(text)) for text in dev_texts]
@@ -232,6 +235,7 @@ class CTCProbe:
                 texts, dev_loss = self._decode(model, dev, dev_labels)
                 cer = character_error_rate(dev_texts, texts)
                 run.epochs = epoch
+                slower.step(cer)
                 on_epoch()
                 waited = 0 if cer < run.dev_cer or dev_loss < best_loss else waited + 1
                 best_loss = min(best_loss, dev_loss)
