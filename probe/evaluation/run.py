@@ -21,6 +21,7 @@ from probe.evaluation.tasks import Task, open_task
 from probe.files import file_name, write_atomically
 from probe.measures.uncertainty import interval
 from probe.records import Record, chosen_layers, frame_of, write_records
+from probe.store.features import FeatureStore
 from probe.store.folder import select_store
 
 log = logging.getLogger("probe")
@@ -86,11 +87,28 @@ def run(
         names = listed([item.key for item in found.failed])
         log.warning("%s: %d utterances failed at extraction and are left out: %s", corpus.name, len(found.failed), names)
     _warn_of_copies(found, corpus)
-    by_split = {
-        split: found.usable(item for item in corpus.utterances if item.split == split) for split in ("train", "dev", "test")
-    }
     lists = _trial_lists(task, corpus, found, trials, dev_trials, seed)
-    with tqdm(desc=f"{task.name} {model}", total=len(found.layers), unit="layer", disable=None) as bar:
+    scores = _scores(task, model, corpus, found, lists, seed, device)
+    common = _provenance(task, model, corpus, store, seed, device) | {"seconds": round(time.monotonic() - started, 2)}
+    order = {layer: index for index, layer in enumerate(store.layers)}
+    shas = {split: item.sha256 for split, item in lists.items()}
+    records = [_record(score, common, order, shas) for score in scores]
+    stem = "__".join(file_name(part) for part in (model, task.name, corpus.name, store.recipe["condition"]))
+    path = Path(results) / f"{stem}.jsonl"
+    if kept := write_records(path, records):
+        log.warning("%s held records of another manifest, limit, seed, task or recipe; they are kept as %s", path, kept.name)
+    _write_outcomes(Path(results) / "outcomes" / f"{stem}.jsonl", scores, records)
+    return Run(path, records, [item.key for item in found.failed])
+
+
+def _scores(
+    task: Task, model: str, corpus: Corpus, features: Features, lists: dict[str, TrialList], seed: int, device: str
+) -> list[Score]:
+    """What the task's kind says of every layer, with the utterances that have no features counted in each score."""
+    by_split = {
+        split: features.usable(item for item in corpus.utterances if item.split == split) for split in ("train", "dev", "test")
+    }
+    with tqdm(desc=f"{task.name} {model}", total=len(features.layers), unit="layer", disable=None) as bar:
         problem = Problem(
             train=by_split["train"],
             dev=by_split["dev"],
@@ -102,13 +120,17 @@ def run(
             columns=corpus.columns,
             tick=lambda word: _tick(bar, word),
         )
-        scores = list(KINDS[task.kind](task, problem, found))
+        scores = list(KINDS[task.kind](task, problem, features))
         bar.update(bar.total - bar.n)
-    if found.failed:
-        scores = [replace(score, excluded={**score.excluded, "failed at extraction": len(found.failed)}) for score in scores]
-    seconds = time.monotonic() - started
+    if not features.failed:
+        return scores
+    return [replace(score, excluded={**score.excluded, "failed at extraction": len(features.failed)}) for score in scores]
+
+
+def _provenance(task: Task, model: str, corpus: Corpus, store: FeatureStore, seed: int, device: str) -> dict[str, Any]:
+    """The fields that all records of a run share: what was asked of what, and what it was computed with."""
     final = store.aliases.get("final", "final")
-    common = {
+    return {
         "model": model,
         "revision": store.recipe["model"]["revision"],
         "final_layer": final if final in store.layers else "",
@@ -124,17 +146,7 @@ def run(
         "code": code_version(),
         "packages": package_versions(),
         "device": device,
-        "seconds": round(seconds, 2),
     }
-    order = {layer: index for index, layer in enumerate(store.layers)}
-    shas = {split: item.sha256 for split, item in lists.items()}
-    records = [_record(score, common, order, shas) for score in scores]
-    stem = "__".join(file_name(part) for part in (model, task.name, corpus.name, store.recipe["condition"]))
-    path = Path(results) / f"{stem}.jsonl"
-    if kept := write_records(path, records):
-        log.warning("%s held records of another manifest, limit, seed, task or recipe; they are kept as %s", path, kept.name)
-    _write_outcomes(Path(results) / "outcomes" / f"{stem}.jsonl", scores, records)
-    return Run(path, records, [item.key for item in found.failed])
 
 
 def _record(score: Score, common: dict[str, Any], order: dict[str, int], trials_sha256: dict[str, str]) -> Record:
