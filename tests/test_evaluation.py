@@ -319,7 +319,7 @@ def test_every_ready_task_opens_and_says_what_it_asks() -> None:
         ('kind = "classify"\nview = "frames"', "view = 'frames'; expected 'mean' or 'meanstd'"),
         ('kind = "transcribe"\nhead = "gru"', "head = 'gru'; expected 'linear' or 'bilstm'"),
         ('kind = "transcribe"\nhidden = 1024', "hidden = 1024; expected 1 to 256"),
-        ('kind = "transcribe"\nepochs = true', "epochs = True; expected a value such as 60"),
+        ('kind = "transcribe"\nepochs = true', "epochs = True; expected a value such as 80"),
         ('kind = "shift"\nof = "speaker-verify"', "is of kind verify; domain shift wraps classify and transcribe"),
         ('kind = "shift"\nof = "nothing"', "task 'nothing': no ready task"),
         ("kind = classify", "not TOML"),

@@ -23,7 +23,7 @@ from probe.errors import ProbeError
 from probe.heads.standardize import Standardizer
 
 # Head -> learning rates that are tried unless a task names its own.
-LEARNING_RATES = {"linear": (1e-1, 1e-2), "bilstm": (3e-3,)}
+LEARNING_RATES = {"linear": (5e-2, 1e-2), "bilstm": (3e-3,)}
 HEADS = tuple(LEARNING_RATES)
 BLANK = 0
 # The learning rate is halved after so many epochs in which neither dev CER nor dev loss improved. (By CER alone, linear heads would
