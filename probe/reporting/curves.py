@@ -72,6 +72,8 @@ def layer_curves(records: pd.DataFrame, to_png: Path, to_svg: Path) -> None:
 def curves_figure(rows: pd.DataFrame) -> "Figure":
     """The figure of `layer_curves`: a panel per `PANEL`, a line per model (and head, and test domain), labelled by them.
 
+    Panels whose models all have one layer are drawn only where no panel has more.
+
     Args:
         rows: of `probe.reporting.rows.layer_rows`.
 
@@ -84,6 +86,8 @@ def curves_figure(rows: pd.DataFrame) -> "Figure":
     rows = rows.assign(flat=n_layers == 1)[rows["headline"] & rows["value"].notna()]
     if rows.empty:
         raise ProbeError("no test score to draw: every value is missing. The notes in table.md say why.")
+    curved = ~rows.groupby(PANEL)["flat"].transform("all")
+    rows = rows[curved] if curved.any() else rows  # panels of points alone say nothing of layers
     heads = rows.groupby([*PANEL, "model"])["head"].nunique().max()
     rows = rows.assign(series=rows["model"] + (", " + rows["head"] if heads > 1 else ""))
     looks, domain_styles = _looks(rows), _domain_styles(rows)
