@@ -1,5 +1,6 @@
 """The command line as a user meets it: output, exit codes, one line for a mistake, signals."""
 
+import functools
 import json
 import os
 import signal
@@ -173,7 +174,10 @@ def test_signals_end_with_their_code_and_a_store_that_continues(
 ) -> None:
     manifest = tones(words=4, speakers=8, repetitions=12)
     arguments = ["extract", "--model", "random:data2vec-audio-tiny", "--corpus", str(manifest), "--to", str(tmp_path / "f")]
-    with subprocess.Popen([sys.executable, "-m", "probe", *arguments], stderr=subprocess.PIPE, text=True) as process:
+    # A shell that starts the tests in the background has them ignore Ctrl-C; the command must not inherit that.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    line = [sys.executable, "-m", "probe", *arguments]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, preexec_fn=heed) as process:
         while not list(tmp_path.glob("f/*/*/plan-*.json")):
             time.sleep(0.02)
         os.kill(process.pid, number)

@@ -28,7 +28,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "learning_rates": [],
         "frame_ms": 20.0,
         "epochs": 80,
-        "patience": 15,
+        "patience": 40,
         "batch_size": 16,
         "hidden": 128,
         "layers": 1,

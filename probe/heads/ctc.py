@@ -4,7 +4,7 @@
 ``join`` neighbouring frames are put side by side first, so that models with 10 ms frames can be read at the 20 ms of the others.
 Vocabulary: the characters of the training transcripts, sorted, the space among them; index 0 is the blank; there is no unknown
 symbol, a character that training does not have can only be an error. Greedy decoding: best symbol of each frame, repeats merged,
-blanks dropped. The learning rate is halved when dev stops improving; its start and the epoch are the ones with the lowest character
+blanks dropped. An LSTM's learning rate is halved when dev stops improving; its start and the epoch are the ones with the lowest character
 error rate on dev.
 """
 
@@ -23,11 +23,11 @@ from probe.errors import ProbeError
 from probe.heads.standardize import Standardizer
 
 # Head -> learning rates that are tried unless a task names its own.
-LEARNING_RATES = {"linear": (5e-2, 1e-2), "bilstm": (3e-3,)}
+LEARNING_RATES = {"linear": (1e-1, 5e-2), "bilstm": (3e-3,)}
 HEADS = tuple(LEARNING_RATES)
 BLANK = 0
-# The learning rate is halved after so many epochs in which neither dev CER nor dev loss improved. (By CER alone, linear heads would
-# be slowed down too early: theirs is noisy while the loss still falls.)
+# The learning rate of an LSTM is halved after so many epochs in which neither dev CER nor dev loss improved. A linear head needs its
+# large steps to the end: slowed down, it settles at a worse CER.
 HALVE_AFTER = 4
 MOST_HIDDEN = 256
 
@@ -97,6 +97,9 @@ class CTCHead(nn.Module):
         self.layers = nn.ModuleList(BidirectionalLayer(width, hidden) for width in widths[:-1])
         self.dropout = nn.Dropout(dropout if head == "bilstm" else 0.0)
         self.projection = nn.Linear(widths[-1], n_symbols)
+        if head == "linear":  # from random weights, two of three seeds settle where every symbol is an e (70 instead of 50 % CER)
+            nn.init.zeros_(self.projection.weight)
+            nn.init.zeros_(self.projection.bias)
 
     def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """(batch, frame, dim) and (batch,) -> (batch, frame, symbol) logits."""
@@ -143,8 +146,8 @@ class CTCProbe:
         head: str = "linear",
         learning_rates: Sequence[float] | None = None,
         join: int = 1,
-        epochs: int = 60,
-        patience: int = 10,
+        epochs: int = 80,
+        patience: int = 40,
         batch_size: int = 16,
         hidden: int = 128,
         n_layers: int = 1,
@@ -239,7 +242,7 @@ class CTCProbe:
                 on_epoch()
                 waited = 0 if cer < run.dev_cer or dev_loss < best_loss else waited + 1
                 best_loss = min(best_loss, dev_loss)
-                if waited and waited % HALVE_AFTER == 0:
+                if self.head != "linear" and waited and waited % HALVE_AFTER == 0:
                     for group in optimizer.param_groups:
                         group["lr"] /= 2
                 if cer < run.dev_cer:
