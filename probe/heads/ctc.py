@@ -4,8 +4,8 @@
 ``join`` neighbouring frames are put side by side first, so that models with 10 ms frames can be read at the 20 ms of the others.
 Vocabulary: the characters of the training transcripts, sorted, the space among them; index 0 is the blank; there is no unknown
 symbol, a character that training does not have can only be an error. Greedy decoding: best symbol of each frame, repeats merged,
-blanks dropped. An LSTM's learning rate is halved when dev stops improving; its start and the epoch are the ones with the lowest character
-error rate on dev.
+blanks dropped. An LSTM's learning rate is halved when dev stops improving; the rate to start with and the epoch are the ones with the
+lowest character error rate on dev.
 """
 
 import copy
