@@ -26,7 +26,8 @@ Where a few speakers bring most utterances (sigma 1) it holds 94 to 97 %, the pe
 Intervals of EERs of 4 to 40 simulated speakers held the truth 97 to 95 times in 100.
 
 Blocks that all have the same value (no error at all, say) do not vary, and the interval above would have width 0. So the interval
-of a ratio (after the figures above, which were taken without this bound) is never narrower than Wilson's for as many independent units (Wilson 1927): 36 of 36 correct gives 90.4 to 100 %.
+of a ratio is never narrower than Wilson's for as many independent units (Wilson 1927): 36 of 36 correct gives 90.4 to 100 %. The
+coverages above were taken without this bound.
 """
 
 from collections.abc import Callable, Iterator
