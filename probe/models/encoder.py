@@ -29,6 +29,8 @@ class ModelInfo:
         min_samples: the shortest waveform that gives a frame.
         parameters: number of parameters of the encoder.
         settings: whatever else decides values.
+        ctc: the checkpoint's own CTC head: ``class``, ``symbols`` (how many), ``alphabet`` (the characters it can write, the space
+            included), ``vocabulary_sha256``; empty where there is none.
         notes: what a user should know about the loading, one sentence each.
     """
 
@@ -44,6 +46,7 @@ class ModelInfo:
     min_samples: int = 400
     parameters: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
+    ctc: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
