@@ -58,6 +58,9 @@ SHARED: dict[str, Callable[[Callable], Callable]] = {
         "--limit", type=click.IntRange(1), metavar="N", help="At most N utterances of each split, always the same."
     ),
     "dry_run": click.option("--dry-run", is_flag=True, help="Print the plan (utterances, hours, bytes, free disk) and stop."),
+    "ctc": click.option("--ctc", is_flag=True, help="Also run the checkpoint's own CTC head; its WER stands beside the probes'."),
+    "no_check": click.option("--no-check", is_flag=True, help="Extract without the short form of `probe check` before."),
+    "sha256": click.option("--sha256", metavar="HEX", help="What the weights must have, as `probe check` prints it."),
     "json": click.option("--json", "as_json", is_flag=True, help="Print JSON."),
 }
 
@@ -81,13 +84,16 @@ def cli(quiet: bool) -> None:
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="Folder of all feature stores.")
 @options("layers")
 @click.option("--view", type=click.Choice(VIEWS), default="frames", show_default=True, help="What of the frames is kept.")
-@options("device", "limit", "dry_run", "json")
+@options("ctc", "sha256", "no_check", "device", "limit", "dry_run", "json")
 def extract(
     models: tuple[str, ...],
     corpus: str,
     to: Path,
     layers: str | None,
     view: str,
+    ctc: bool,
+    sha256: str | None,
+    no_check: bool,
     device: str | None,
     limit: int | None,
     dry_run: bool,
@@ -97,9 +103,23 @@ def extract(
     from probe.data.corpus import load_corpus
     from probe.extraction.extract import extract as extract_features
 
+    if sha256 is not None and len(models) > 1:
+        raise UsageError("--sha256: belongs to one model; name one --model.")
     loaded = load_corpus(corpus)
     done = [
-        extract_features(model, loaded, to, layers=layers, view=view, device=device, limit=limit, dry_run=dry_run)
+        extract_features(
+            model,
+            loaded,
+            to,
+            layers=layers,
+            view=view,
+            device=device,
+            limit=limit,
+            dry_run=dry_run,
+            ctc=ctc,
+            check=not no_check,
+            sha256=sha256,
+        )
         for model in models
     ]
     print_extractions(done, dry_run, as_json)
@@ -202,7 +222,7 @@ def table(results: tuple[Path, ...], layers: bool, all_heads: bool, form: str, t
 @click.option("--task", "tasks", multiple=True, required=True, metavar="TASK", help="Ready task or TOML file; several times.")
 @options("corpus")
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="Receives features/, results/, tables and pictures.")
-@options("trials", "dev_trials", "layers", "device", "seed", "limit", "dry_run", "json")
+@options("trials", "dev_trials", "layers", "ctc", "no_check", "device", "seed", "limit", "dry_run", "json")
 def bench(
     models: tuple[str, ...],
     tasks: tuple[str, ...],
@@ -211,6 +231,8 @@ def bench(
     trials: Path | None,
     dev_trials: Path | None,
     layers: str | None,
+    ctc: bool,
+    no_check: bool,
     device: str | None,
     seed: int,
     limit: int | None,
@@ -232,6 +254,8 @@ def bench(
         seed=seed,
         limit=limit,
         dry_run=dry_run,
+        ctc=ctc,
+        check=not no_check,
     )
     if dry_run or as_json:
         print_extractions(done.extractions, dry_run, as_json)
@@ -270,33 +294,89 @@ def show(store: Path, as_json: bool) -> None:
 
 
 @cli.command()
+@click.argument("model")
+@click.option("--quick", is_flag=True, help="Utterances up to a second: the part that `probe extract` runs by itself.")
+@options("sha256", "device")
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Also write the certificate beside the recipe of every store of these weights beneath DIR.",
+)
+@options("json")
+def check(model: str, quick: bool, sha256: str | None, device: str | None, to: Path | None, as_json: bool) -> None:
+    """Prove a model's features on this machine: batches, layers, input, frames, weights.
+
+    Exits with 1 if anything fails. Rows with `skipped` have nothing to compare with, rows with `note` are worth knowing.
+    """
+    from tqdm import tqdm
+
+    from probe.models.catalogue import open_model
+    from probe.models.check import CHECKS, check_model
+    from probe.store.folder import find_stores
+
+    encoder = open_model(model, device, sha256)
+    with tqdm(total=len(CHECKS), desc=model, unit="check", leave=False, disable=None) as bar:
+
+        def tick(name: str) -> None:
+            bar.set_postfix_str(name)
+            bar.update()
+
+        certificate = check_model(encoder, quick, tick)
+    if as_json:
+        click.echo(json.dumps(certificate.as_json(), indent=2, ensure_ascii=False))
+    else:
+        print_table(
+            ["check", "result", "found", "expected"],
+            [[item.check, item.result, item.found, item.expected] for item in certificate.findings],
+        )
+        for note in encoder.info.notes:
+            click.echo(f"note: {note}")
+        click.echo(f"{model}: {certificate.summary()}")
+    for store in find_stores(to) if to else []:
+        if store.recipe["model"]["weights_sha256"] == certificate.weights_sha256:
+            store.write_certificate(certificate.as_json())
+            click.echo(str(store.path / "certificate.json"), err=True)
+    if certificate.failed:
+        sys.exit(EXIT_FAILURE)
+
+
+@cli.command()
 @options("json")
 def models(as_json: bool) -> None:
-    """Models that work without a network, and how others are named."""
-    from probe.models.catalogue import SPECTRAL, architectures
+    """Every model that is known by name: what it is, its licence, where it is loaded from."""
+    from dataclasses import asdict
 
-    rows = [{"model": name, "family": "spectral", "layers": "0", "parameters": 0} for name in SPECTRAL]
-    for name, item in architectures().items():
-        n_blocks = item["config"]["num_hidden_layers"]
-        final = ", final" if item["config"].get("do_stable_layer_norm") else ""
-        rows.append(
-            {
-                "model": f"random:{name}",
-                "family": item["model_type"],
-                "layers": f"0..{n_blocks}{final}",
-                "parameters": item["parameters"],
-            }
-        )
+    from probe.models.catalogue import SPECTRAL, sources_of
+    from probe.models.known import known_models
+
+    rows = [{**asdict(row), "loads_from": sources_of(row)} for row in known_models().values()]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    for row in rows:
-        click.echo(f"{row['model']:<40}{row['family']:<17}{row['layers']:<15}{row['parameters'] or '':>12}")
-    click.echo(
-        "\nWithout random: the same names are fetched from the hub with their weights (org/name@revision). A local folder",
-        err=True,
+    print_table(
+        ["model", "family", "layers", "width", "parameters", "trained on", "licence", "loads from", "certain"],
+        [
+            [
+                row["model"],
+                row["family"],
+                f"0..{row['layers']}{', final' if row['pre_ln'] else ''}",
+                str(row["width"]),
+                f"{row['parameters'] / 1e6:,.1f} M".rjust(len("parameters")),
+                row["pretrained_on"] + (f"; CTC on {row['fine_tuned_on']}" if row["ctc"] else ""),
+                row["licence"],
+                ", ".join(row["loads_from"]) or "not yet",
+                row["certain"],
+            ]
+            for row in rows
+        ],
     )
-    click.echo("works too: any transformers checkpoint of a wav2vec2, data2vec-audio, hubert or wavlm class.", err=True)
+    for line in (
+        f"\nAlso {' and '.join(SPECTRAL)} (no weights), and any other hub name (org/name@revision) or local folder of a wav2vec2,",
+        "data2vec-audio, hubert or wavlm class. random: before a name gives the same architecture with random weights, offline.",
+        "LS LibriSpeech, LL Libri-Light; certain: yes = read in a primary source. --json has exact numbers and remarks.",
+    ):
+        click.echo(line, err=True)
 
 
 @cli.command()
@@ -311,6 +391,13 @@ def tasks(as_json: bool) -> None:
         return
     for row in rows:
         click.echo(f"{row['task']:<17}{row['kind']:<12}{row['description']}")
+
+
+def print_table(head: list[str], rows: list[list[str]]) -> None:
+    """Prints columns side by side, each as wide as its widest cell."""
+    widths = [max(map(len, cells)) for cells in zip(head, *rows, strict=True)]
+    for row in [head, *rows]:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def print_extractions(done: "list[Extraction]", dry_run: bool, as_json: bool) -> None:

@@ -51,6 +51,8 @@ def bench(
     seed: int = 0,
     limit: int | None = None,
     dry_run: bool = False,
+    ctc: bool = False,
+    check: bool = True,
 ) -> Bench:
     """Extracts what is missing, runs every task on every model, and writes tables and pictures into ``to``.
 
@@ -60,6 +62,8 @@ def bench(
         models, tasks: names.
         to: receives ``features/``, ``results/``, the tables and the pictures.
         dry_run: only the plan of every extraction.
+        ctc: also runs the own CTC head of the models that have one.
+        check: see `probe.extraction.extract.extract`.
 
     Raises:
         ProbeError: the corpus or a task file cannot be used at all.
@@ -75,9 +79,20 @@ def bench(
     for model in models:
         try:
             encoder = open_model(model, device)
+            if ctc and not encoder.info.ctc:
+                log.info("%s: has no CTC head that --ctc could run", model)
             for view in views_for(opened):
                 result = extract(
-                    encoder, loaded, features, layers=layers, view=view, limit=limit, dry_run=dry_run, requested=model
+                    encoder,
+                    loaded,
+                    features,
+                    layers=layers,
+                    view=view,
+                    limit=limit,
+                    dry_run=dry_run,
+                    requested=model,
+                    ctc=ctc and bool(encoder.info.ctc),
+                    check=check,
                 )
                 done.extractions.append(result)
                 if result.failures:

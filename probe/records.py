@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1
+OWN_HEAD = "own-ctc"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +40,12 @@ class Record:
     Attributes:
         model: the model as it was named on the command line.
         revision: resolved commit, seed of random weights, or version of a spectral front-end.
-        layer: ``0``..``N``, ``final``, ``conv``.
+        layer: ``0``..``N``, ``final``, ``conv``; ``ctc`` for a checkpoint's own head.
         layer_index: position of the layer in its model, from 0; orders tables and curves.
         final_layer: the layer that holds the model's final output, ``final`` or, in post-LN models, the last block's; empty where the
             store does not have it or the model has none.
-        head: what was trained or the scoring backend: ``linear``, ``ctc-bilstm``, ``cosine-standardised`` ...
+        head: what was trained or the scoring backend: ``linear``, ``ctc-bilstm``, ``cosine-standardised`` ...; `OWN_HEAD` is the
+            checkpoint's own, which stands beside the probes as a reference.
         task, task_version, kind: the question and its kind.
         corpus: name of the manifest.
         condition: what was done to the audio.

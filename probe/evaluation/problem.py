@@ -104,6 +104,11 @@ class Features:
         """Those that have features."""
         return [item for item in utterances if item.key in self.stored]
 
+    @property
+    def ctc(self) -> Mapping[str, Any]:
+        """The model's own CTC head as the recipe has it; empty where it was not run."""
+        return self.store.recipe.get("ctc", {})
+
     def read(self, layer: str, utterances: Sequence[Utterance]) -> LayerArray:
         """One layer of these utterances, in their order."""
         return self.store.read(layer, [self.stored[item.key] for item in utterances], self.view)

@@ -18,6 +18,7 @@ from probe.errors import ProbeError, UsageError, listed
 from probe.evaluation import classify, shift, transcribe, verify
 from probe.evaluation.problem import Features, Problem, Score
 from probe.evaluation.tasks import Task, open_task
+from probe.evaluation.transcribe import CTC_LAYER
 from probe.files import file_name, write_atomically
 from probe.measures.uncertainty import interval
 from probe.records import Record, chosen_layers, frame_of, write_records
@@ -90,7 +91,7 @@ def run(
     lists = _trial_lists(task, corpus, found, trials, dev_trials, seed)
     scores = _scores(task, model, corpus, found, lists, seed, device)
     common = _provenance(task, model, corpus, store, seed, device) | {"seconds": round(time.monotonic() - started, 2)}
-    order = {layer: index for index, layer in enumerate(store.layers)}
+    order = {layer: index for index, layer in enumerate([*store.layers, CTC_LAYER])}
     shas = {split: item.sha256 for split, item in lists.items()}
     records = [_record(score, common, order, shas) for score in scores]
     stem = "__".join(file_name(part) for part in (model, task.name, corpus.name, store.recipe["condition"]))

@@ -5,11 +5,14 @@ Frames that come faster than every ``frame_ms`` are joined, so that a head sees 
 Metrics: WER and CER, sums of errors over sums of reference words or characters (lower is better), on the transcripts as the
 manifest has them. Learning rate, epoch and layer are chosen by dev CER. SUPERB's ASR differs: one learned sum of layers, a
 2 x 1024 BiLSTM, SpecAugment, LibriSpeech.
+
+Where the features were extracted with the checkpoint's own CTC head, its greedy transcripts are scored too (head ``own-ctc``, layer
+``ctc``), on transcripts case-folded on both sides: fine-tuned checkpoints write capitals. That is a reference, not a probe.
 """
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -19,10 +22,12 @@ from probe.evaluation.problem import Features, Problem, Score, block_of, labelle
 from probe.evaluation.tasks import Task
 from probe.heads.ctc import CTCProbe, Vocabulary, frames_needed
 from probe.measures.counts import ratio_counts
-from probe.measures.transcription import character_errors, word_errors
+from probe.measures.transcription import case_folded, character_errors, word_errors
+from probe.records import OWN_HEAD
 
 log = logging.getLogger("probe")
 
+CTC_LAYER = "ctc"
 METRICS = {"wer": word_errors, "cer": character_errors}
 
 
@@ -44,6 +49,8 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
     )
     if task.settings["control"]:
         train_texts, dev_texts = shuffled(train_texts, problem.seed), shuffled(dev_texts, problem.seed)
+    elif features.ctc and problem.strict:
+        yield from _own_head(features, dev, tests, excluded)
     for layer in features.layers:
         problem.tick(f"layer {layer}")
         train_frames, dev_frames = (list(features.read(layer, rows)) for rows in (train, dev))
@@ -109,6 +116,33 @@ def _coverage(task: str, vocabulary: Vocabulary, sets: dict[str, list[Utterance]
     return notes
 
 
+def _own_head(
+    features: Features, dev: Sequence[Utterance], tests: Mapping[str, Sequence[Utterance]], excluded: Counter[str]
+) -> Iterator[Score]:
+    """The greedy transcripts that the checkpoint's own CTC head gave at extraction: a reference, nothing is trained here."""
+    alphabet = set(features.ctc["alphabet"].casefold())
+    common = {
+        "layer": CTC_LAYER,
+        "head": OWN_HEAD,
+        "select_by": "cer",
+        "higher_is_better": False,
+        "chosen": {"decoding": "greedy", "normaliser": "case-folded"},
+        "excluded": dict(excluded),
+    }
+    for split, name, rows in [("dev", "", dev), *(("test", name, rows) for name, rows in tests.items())]:
+        if not rows:
+            continue
+        references = [case_folded(item.text) for item in rows]
+        unknown = Counter(character for text in references for character in text if character not in alphabet)
+        note = "its own head, greedy, both sides case-folded"
+        if unknown:
+            note += (
+                f"; {sum(unknown.values())} characters that it cannot write: {listed([repr(item) for item in sorted(unknown)])}"
+            )
+        texts = [case_folded(features.stored[item.key].ctc_text or "") for item in rows]
+        yield from _counted({**common, "note": note, "test_domain": name}, split, rows, references, texts)
+
+
 def _scores(
     common: dict,
     split: str,
@@ -135,6 +169,13 @@ def _scores(
             len(short),
             listed(short),
         )
+    yield from _counted(common, split, utterances, references, texts)
+
+
+def _counted(
+    common: dict, split: str, utterances: Sequence[Utterance], references: Sequence[str], texts: Sequence[str]
+) -> Iterator[Score]:
+    """WER and CER of transcripts."""
     blocks = [block_of(item) for item in utterances]
     outcomes = [
         {"key": item.key, "reference": reference, "hypothesis": text}

@@ -2,10 +2,10 @@
 
 import logging
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ from tqdm import tqdm
 
 from probe.data import audio
 from probe.data.corpus import Corpus, Utterance, load_corpus
-from probe.environment import code_version, package_versions, processor
+from probe.environment import code_version, package_versions
 from probe.errors import ProbeError, UsageError, UtteranceError
 from probe.extraction.plan import Plan, human_bytes, make_plan
+from probe.files import file_name, read_json
 from probe.models.catalogue import open_model
-from probe.models.encoder import Encoder, choose_layers
+from probe.models.check import check_model
+from probe.models.encoder import CTC, Encoder, choose_layers, device_name, greedy_text
 from probe.store.features import Failure, FeatureStore, Job
 from probe.store.folder import create_store, store_path
 from probe.store.shards import ShardContent
@@ -39,6 +41,7 @@ class Extraction:
         plan: what there was to do.
         failures: every utterance of the corpus without features, of this run and of earlier ones.
         extracted: utterances extracted by this run.
+        resampled: rate in Hz -> utterances of this run whose audio had that rate and not the model's.
         seconds: wall time of the extraction itself.
     """
 
@@ -47,6 +50,7 @@ class Extraction:
     failures: list[Failure]
     extracted: int
     seconds: float
+    resampled: Mapping[int, int] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
         """The store and the plan in plain values, for JSON."""
@@ -59,6 +63,7 @@ class Extraction:
             "bytes": self.plan.n_bytes,
             "free_bytes": self.plan.free_bytes,
             "extracted": self.extracted,
+            "resampled": {str(rate_hz): n for rate_hz, n in self.resampled.items()},
             "failures": {failure.key: failure.reason for failure in self.failures},
         }
 
@@ -74,6 +79,9 @@ def extract(
     limit: int | None = None,
     dry_run: bool = False,
     requested: str | None = None,
+    ctc: bool = False,
+    check: bool = True,
+    sha256: str | None = None,
 ) -> Extraction:
     """Writes what is missing of a corpus' features into the store of this model, view and recipe beneath ``to``.
 
@@ -86,33 +94,46 @@ def extract(
         limit: at most so many utterances of each split.
         dry_run: only the plan.
         requested: the name under which an open encoder was asked for; its own where None.
+        ctc: also runs the checkpoint's own CTC head and keeps its greedy transcript of every utterance.
+        check: runs the short form of `probe.models.check` before the first utterance, unless these weights passed it here before.
+        sha256: what the weights must have; only together with a name.
 
     Returns:
         What was done; its ``failures`` name the utterances that could not be used.
 
     Raises:
-        ProbeError: the corpus, the model or the disk will not do, or another run writes into the store.
+        ProbeError: the corpus, the model or the disk will not do, the model fails its check or has no CTC head, or another run
+            writes into the store.
     """
     if view not in VIEWS:
         raise UsageError(f"view {view!r}: expected one of {', '.join(VIEWS)}.")
     corpus = (corpus if isinstance(corpus, Corpus) else load_corpus(corpus)).limited(limit)
-    encoder = open_model(model, device) if isinstance(model, str) else model
+    encoder = open_model(model, device, sha256) if isinstance(model, str) else model
     requested = requested or (model if isinstance(model, str) else encoder.info.id)
     for note in encoder.info.notes:
         log.info("%s: %s", requested, note)
     names = choose_layers(layers, encoder.info)
-    recipe = recipe_of(encoder, names, view)
+    if ctc and not encoder.info.ctc:
+        raise ProbeError(
+            f"{requested}: has no CTC head that can be run (tokenizer files are none). Leave --ctc out, or name a fine-tuned "
+            "checkpoint; `probe models` marks those."
+        )
+    recipe = recipe_of(encoder, names, view, ctc)
     root = Path(to)
     if dry_run:
         path = store_path(root, recipe)
         store = FeatureStore(path) if (path / "recipe.json").exists() else None
         return Extraction(path, make_plan(corpus, encoder, names, view, store, root), [], 0, 0.0)
+    if check:
+        certificate = _certified(root, encoder)
     store = create_store(root, requested, recipe, environment_of(encoder))
+    if check and store.certificate != certificate:
+        store.write_certificate(certificate)
     return _run(store, corpus, encoder, names, view, root)
 
 
-def recipe_of(encoder: Encoder, layers: Sequence[str], view: str) -> dict[str, Any]:
-    """Everything that decides a feature's value, as it is hashed."""
+def recipe_of(encoder: Encoder, layers: Sequence[str], view: str, ctc: bool = False) -> dict[str, Any]:
+    """Everything that decides a stored value, as it is hashed."""
     info = encoder.info
     model = {
         "id": info.id,
@@ -125,7 +146,7 @@ def recipe_of(encoder: Encoder, layers: Sequence[str], view: str) -> dict[str, A
         "normalize": info.normalize,
         "settings": dict(info.settings),
     }
-    return {
+    recipe = {
         "model": model,
         "layers": [[name, info.layers[name]] for name in layers],
         "view": view,
@@ -136,15 +157,37 @@ def recipe_of(encoder: Encoder, layers: Sequence[str], view: str) -> dict[str, A
         "dtype": "float16",
         "chunking": None,
     }
+    return recipe | ({"ctc": dict(info.ctc)} if ctc else {})
+
+
+def _certified(root: Path, encoder: Encoder) -> dict[str, Any]:
+    """The certificate of an encoder: one that a store of it beneath ``root`` has from the same libraries and device, or a new one.
+
+    Raises:
+        ProbeError: the model fails its check.
+    """
+    now = {"weights_sha256": encoder.info.weights_sha256, "packages": package_versions(), "device": device_name(encoder.device)}
+    before = [read_json(path) for path in sorted((root / file_name(encoder.info.id)).glob("*/certificate.json"))]
+    for there in sorted(before, key=lambda item: item["quick"]):
+        if there["passed"] and all(there[name] == value for name, value in now.items()):
+            return there
+    certificate = check_model(encoder, quick=True)
+    log.info("%s: %s", encoder.info.id, certificate.summary())
+    if certificate.failed:
+        failures = "".join(f"\n  {item.check}: {item.found}; expected {item.expected}" for item in certificate.failed)
+        raise ProbeError(
+            f"{encoder.info.id}: its features cannot be trusted, {len(certificate.failed)} checks failed:{failures}\n"
+            "`probe check` shows all of them; --no-check extracts nevertheless."
+        )
+    return certificate.as_json()
 
 
 def environment_of(encoder: Encoder) -> dict[str, Any]:
     """What a store is computed with besides its recipe; a difference warns and extracts nothing again."""
-    place = torch.cuda.get_device_name(encoder.device) if encoder.device.type == "cuda" else processor()
     return {
         "packages": package_versions(),
         "code": code_version()["version"],
-        "device": place,
+        "device": device_name(encoder.device),
         "threads": torch.get_num_threads(),
     }
 
@@ -164,13 +207,17 @@ def _run(store: FeatureStore, corpus: Corpus, encoder: Encoder, layers: Sequence
         jobs = plan.pending + (store.add_plan(plan.fresh) if plan.fresh else [])
         failures = list(plan.failed)
         utterances = {item.key: item for item in plan.todo}
+        resampled: Counter[int] = Counter()
         audio_of = _decode_ahead([utterances[key] for job in jobs for key in job.keys], encoder)
         with tqdm(total=round(plan.audio_s, 1), unit="audio-s", desc=encoder.info.id, disable=None if plan.todo else True) as bar:
             for job in jobs:
-                failures += _extract_job(store, job, audio_of, encoder, layers, view, corpus, bar)
+                failures += _extract_job(store, job, audio_of, encoder, layers, view, corpus, bar, resampled)
                 bar.set_postfix(failed=len(failures))
         extracted = len(plan.todo) - (len(failures) - len(plan.failed))
-        return Extraction(store.path, plan, failures, extracted, time.monotonic() - started)
+        for rate_hz, n in sorted(resampled.items()):
+            lost = f"; nothing above {rate_hz // 2} Hz is in them" if rate_hz < encoder.info.rate_hz else ""
+            log.info("%d utterances resampled from %d to %d Hz%s", n, rate_hz, encoder.info.rate_hz, lost)
+        return Extraction(store.path, plan, failures, extracted, time.monotonic() - started, resampled)
 
 
 def _extract_job(
@@ -182,16 +229,22 @@ def _extract_job(
     view: str,
     corpus: Corpus,
     bar: tqdm,
+    resampled: Counter[int],
 ) -> list[Failure]:
-    """Extracts one job's utterances and writes its shards; returns its failures."""
+    """Extracts one job's utterances and writes its shards; returns its failures and counts what was resampled."""
+    ctc = "ctc" in store.recipe
     done: list[tuple[Utterance, audio.Audio, int, list[np.ndarray]]] = []
+    texts: list[str] = []
     failures: list[Failure] = []
     for _ in job.keys:
         utterance, sound = next(audio_of)
         if isinstance(sound, audio.Audio):
             try:
-                frames = _frames(encoder, sound.samples, layers)
+                frames, text = _frames(encoder, sound.samples, layers, ctc)
                 done.append((utterance, sound, len(frames[0]), [pool(item, view) for item in frames]))
+                texts.append(text)
+                if sound.native_rate_hz != encoder.info.rate_hz:
+                    resampled[sound.native_rate_hz] += 1
             except UtteranceError as error:
                 failures.append(Failure(utterance.key, str(error), sound.file_bytes, sound.mtime_ns, utterance.duration_s))
             bar.update(min(sound.duration_s, max(0.0, bar.total - bar.n)))
@@ -212,6 +265,7 @@ def _extract_job(
             recipe=store.recipe,
             environment=environment_of(encoder),
             part=(part, job.parts),
+            ctc_texts=texts if ctc else None,
         )
         index = [
             {
@@ -220,10 +274,12 @@ def _extract_job(
                 "audio_bytes": sound.file_bytes,
                 "audio_mtime_ns": sound.mtime_ns,
                 "duration_s": sound.duration_s,
+                "native_rate_hz": sound.native_rate_hz,
                 "n_frames": n_frames,
                 "rows": span.stop - span.start,
             }
-            for (utterance, sound, n_frames, _), span in zip(done, rows, strict=True)
+            | ({"ctc_text": text} if ctc else {})
+            for (utterance, sound, n_frames, _), span, text in zip(done, rows, texts, strict=True)
         ]
         store.write_shard(name, content, index, failures)
     return failures
@@ -234,8 +290,8 @@ def _part(rows: np.ndarray, part: int, parts: int) -> slice:
     return slice(part * len(rows) // parts, (part + 1) * len(rows) // parts)
 
 
-def _frames(encoder: Encoder, samples: np.ndarray, layers: Sequence[str]) -> list[np.ndarray]:
-    """One (frame, dim) float32 array per layer.
+def _frames(encoder: Encoder, samples: np.ndarray, layers: Sequence[str], ctc: bool) -> tuple[list[np.ndarray], str]:
+    """One (frame, dim) float32 array per layer, and what the CTC head reads (nothing where it is not run).
 
     Raises:
         UtteranceError: too short for a frame, or non-finite features.
@@ -247,12 +303,13 @@ def _frames(encoder: Encoder, samples: np.ndarray, layers: Sequence[str]) -> lis
             f"{info.id} needs at least {info.min_samples}"
         )
     waveforms = torch.from_numpy(samples)[None].to(encoder.device)
-    frames, _ = encoder.encode(waveforms, torch.tensor([len(samples)]), layers)
+    frames, _ = encoder.encode(waveforms, torch.tensor([len(samples)]), [*layers, CTC] if ctc else layers)
+    text = greedy_text(frames.pop()[0], encoder.info.ctc["writes"]) if ctc else ""
     arrays = [item[0].cpu().numpy() for item in frames]
     for name, array in zip(layers, arrays, strict=True):
         if not np.isfinite(array).all():
             raise UtteranceError(f"layer {name} of {info.id} gives NaN or infinite values")
-    return arrays
+    return arrays, text
 
 
 def _decode_ahead(utterances: Sequence[Utterance], encoder: Encoder) -> Iterator[tuple[Utterance, audio.Audio | Failure]]:

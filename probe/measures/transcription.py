@@ -38,6 +38,15 @@ def character_errors(reference: str, hypothesis: str) -> tuple[int, int]:
     return _errors(jiwer.process_characters(_spaced(reference), _spaced(hypothesis)))
 
 
+def case_folded(text: str) -> str:
+    """``text`` without case, its words separated by single spaces: the only normaliser here.
+
+    >>> case_folded("Don't  STOP")
+    "don't stop"
+    """
+    return _spaced(text.casefold())
+
+
 def _errors(output: jiwer.WordOutput | jiwer.CharacterOutput) -> tuple[int, int]:
     changed = output.substitutions + output.deletions
     return changed + output.insertions, changed + output.hits

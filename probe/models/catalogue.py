@@ -1,41 +1,49 @@
 """Names of models -> encoders.
 
-``org/name@revision`` on the hub, a local folder, ``random:org/name@seed`` (the same architecture with seeded random weights; the
-configurations in ``architectures.json`` are built in, so these need no network), ``fbank``, ``mfcc``.
+``org/name@revision`` on the hub, a local folder, ``random:org/name@seed`` (the same architecture with seeded random weights; those
+in ``known.csv`` need no network), ``fbank``, ``mfcc``.
 """
 
-import difflib
-import json
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from probe.errors import ProbeError, UsageError
 from probe.models.encoder import Encoder
+from probe.models.known import FAMILIES, NOT_SPEECH, Known, close_names, known_models
+
+if TYPE_CHECKING:
+    from probe.models import checkpoints
 
 SPECTRAL = ("fbank", "mfcc")
 RANDOM = "random:"
 
 
-def architectures() -> dict[str, dict[str, Any]]:
-    """Built-in configurations: name -> ``model_type``, ``parameters`` (exact), ``config``."""
-    return json.loads((Path(__file__).parent / "architectures.json").read_text(encoding="utf-8"))
-
-
-def model_names() -> list[str]:
+def offline_names() -> list[str]:
     """Names that work without a network."""
-    return [*SPECTRAL, *(RANDOM + name for name in architectures())]
+    return [*SPECTRAL, *(RANDOM + row.model for row in known_models().values() if row.opens)]
 
 
-def open_model(name: str, device: str | None = None) -> Encoder:
+def sources_of(row: Known) -> list[str]:
+    """Where this version can load a known checkpoint from: ``hub`` (``cached`` where that has begun), ``random``; may be nothing."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    if not row.opens:
+        return []
+    cached = (Path(HF_HUB_CACHE) / f"models--{row.model.replace('/', '--')}").is_dir()
+    return ([] if "/" not in row.model else ["hub (cached)" if cached else "hub"]) + ["random"]
+
+
+def open_model(name: str, device: str | None = None, sha256: str | None = None) -> Encoder:
     """The encoder that ``name`` stands for.
 
     Args:
         device: ``cpu``, ``cuda``, ``cuda:1``; None takes a GPU where there is one.
+        sha256: what the weights must have, as ``probe check`` prints it.
 
     Raises:
-        ProbeError: unknown name, not on the hub or offline, a text or vision model, missing or damaged weights.
+        ProbeError: unknown name, not on the hub or offline, a text or vision model, missing, damaged or other weights.
     """
     import torch
 
@@ -44,19 +52,32 @@ def open_model(name: str, device: str | None = None) -> Encoder:
 
     place = choose_device(device)
     if name in SPECTRAL:
+        if sha256 is not None:
+            raise UsageError(f"--sha256: {name} has no weights.")
         return SpectralEncoder(name, torch.device(place))
-    if name.startswith(RANDOM):
-        architecture, _, seed = name.removeprefix(RANDOM).partition("@")
-        if not re.fullmatch(r"\d*", seed):
-            raise ProbeError(f"{name}: {seed!r} after @ is no seed; expected a whole number such as {RANDOM}{architecture}@1.")
-        identifier = RANDOM + architecture
-        if built_in := architectures().get(architecture):
-            return checkpoints.random_encoder(identifier, checkpoints.built_in_config(built_in), int(seed or 0), place)
-        location, notes = _locate(architecture, weights=False), list[str]()
-        config, wanted = checkpoints.config_of(location), checkpoints.input_of(location, notes)
-        return checkpoints.random_encoder(identifier, config, int(seed or 0), place, wanted, notes)
-    location = _locate(name, weights=True)
-    return checkpoints.pretrained_encoder(location, place)
+    if not name.startswith(RANDOM):
+        return checkpoints.pretrained_encoder(_locate(name, weights=True), place, sha256)
+    encoder = _random(name, place)
+    if sha256 not in (None, encoder.info.weights_sha256):
+        raise ProbeError(f"{name}: the weights drawn here have sha256 {encoder.info.weights_sha256}, --sha256 says {sha256}.")
+    return encoder
+
+
+def _random(name: str, place: str) -> Encoder:
+    """The encoder of a name that begins with ``random:``."""
+    from probe.models import checkpoints
+
+    architecture, _, seed = name.removeprefix(RANDOM).partition("@")
+    if not re.fullmatch(r"\d*", seed):
+        raise ProbeError(f"{name}: {seed!r} after @ is no seed; expected a whole number such as {RANDOM}{architecture}@1.")
+    commit = f"seed {int(seed or 0)}"
+    row = known_models().get(architecture)
+    if row and row.opens:
+        location = checkpoints.Location(RANDOM + architecture, Path(), commit)
+        return checkpoints.random_encoder(location, checkpoints.config_of_known(row), place, row.normalize)
+    source = _locate(architecture, weights=False)
+    location = checkpoints.Location(RANDOM + architecture, source.folder, commit)
+    return checkpoints.random_encoder(location, checkpoints.config_of(source), place)
 
 
 def choose_device(device: str | None) -> str:
@@ -77,19 +98,24 @@ def choose_device(device: str | None) -> str:
     return device
 
 
-def _locate(name: str, weights: bool) -> Any:
+def _locate(name: str, weights: bool) -> "checkpoints.Location":
     """The checkpoint's folder: given, or fetched from the hub (its configuration alone without ``weights``)."""
     from probe.models import checkpoints
 
     if os.path.isdir(name):  # noqa: PTH112 - Path.is_dir raises where the name is too long for a file
         return checkpoints.Location(str(Path(name)), Path(name), "local")
     identifier, _, revision = name.partition("@")
+    row = known_models().get(identifier)
+    for part, reads in NOT_SPEECH.items():
+        if part in identifier:
+            raise ProbeError(f"{name}: reads {reads}, not speech. The speech models of this kind are called data2vec-audio.")
+    if row and not row.opens:
+        raise ProbeError(f"{name}: a {row.family} model, which this version cannot open yet. Supported: {', '.join(FAMILIES)}.")
     if os.path.exists(name) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", identifier):  # noqa: PTH110 - as above
-        close = difflib.get_close_matches(
-            name, [*model_names(), *(item for item in architectures() if "/" in item)], n=1, cutoff=0.5
-        )
+        close = close_names(name, (*SPECTRAL, *offline_names()))
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ProbeError(
-            f"model {name!r}: neither a folder nor org/name on the hub.{hint} Known without a network: {', '.join(model_names())}."
+            f"model {name!r}: neither a folder nor org/name on the hub.{hint} `probe models` lists the names that are known; "
+            f"{', '.join(SPECTRAL)} and {RANDOM}org/name of those work without a network."
         )
     return checkpoints.from_hub(identifier, revision or None, weights)

@@ -1,18 +1,17 @@
-"""Wav2Vec2, Data2VecAudio, HuBERT and WavLM checkpoints through transformers, every layer tapped by hooks.
+"""Wav2Vec2, Data2VecAudio, HuBERT and WavLM checkpoints through transformers: found, checked, loaded.
 
-What a layer is must not depend on the version of transformers (4.x puts the final LayerNorm into ``hidden_states[-1]``, 5.x does
-not), so ``hidden_states`` is not used: layer 0 is what the first block is given, layer i what block i returns, ``final`` what the
-encoder returns in models with a final LayerNorm (pre-LN, "stable layer norm"). In post-LN models ``final`` is an alias of layer N.
-
-Utterances run one at a time. Padding changes every frame of the group-norm models (GroupNorm takes its statistics over it) and of
-data2vec (five stacked positional convolutions leak it) whatever the mask says, and on a CPU batching gains nothing.
+A checkpoint that would give wrong features without an error is refused: weights missing, of another shape, not finite, or inside the
+encoder and without a place there. Whether it has a CTC head follows from its architecture and its weights, never from tokenizer
+files (the repository of wav2vec2-base has those, and no head).
 """
 
 import hashlib
 import json
 import math
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,20 +21,22 @@ os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")  # otherwise a thre
 import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
-from torch import Tensor
 
 from probe.errors import ProbeError, listed
-from probe.files import sha256_of_file, sha256_of_json
 from probe.models.encoder import ModelInfo
+from probe.models.known import FAMILIES, Known, close_names
+from probe.models.reference import TransformersEncoder, receptive_field
+from probe.models.weights import WEIGHT_FILES, Weights, find_weights
 
-FAMILIES = ("wav2vec2", "data2vec-audio", "hubert", "wavlm")
-# In order of preference; the first that is there is hashed and loaded.
-WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")  # the second since transformers 5
+VOCABULARY_FILE = "vocab.json"
+TOKENIZER_FILES = (VOCABULARY_FILE, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 ASSUMED_INPUT = (16_000, True)  # rate in Hz, normalised
+HUB_TIMEOUT_S = 5
 # Used in training only (the vector that masked frames are replaced with).
 MAY_BE_MISSING = {"masked_spec_embed"}
-NORMALIZE_EPSILON = 1e-7
+# Unexpected weights with such names belong to the encoder: its configuration does not describe it.
+INSIDE = re.compile(r"(^|\.)(encoder|feature_extractor|feature_projection)\.")
 
 
 @dataclass(frozen=True)
@@ -47,77 +48,9 @@ class Location:
     commit: str
 
 
-class TransformersEncoder:
-    """A speech encoder of transformers; satisfies `probe.models.encoder.Encoder`."""
-
-    def __init__(self, model: Any, info: ModelInfo) -> None:
-        self.info = info
-        self.device = next(model.parameters()).device
-        self._model = model
-        self._kernels = list(zip(model.config.conv_kernel, model.config.conv_stride, strict=True))
-
-    def n_frames(self, n_samples: int) -> int:
-        """Frames that ``n_samples`` samples give."""
-        return count_frames(n_samples, self._kernels)
-
-    @torch.inference_mode()
-    def encode(self, waveforms: Tensor, lengths: Tensor, layers: Sequence[str]) -> tuple[list[Tensor], Tensor]:
-        """See `probe.models.encoder.Encoder.encode`."""
-        alone = [self._encode_one(wave[:length], layers) for wave, length in zip(waveforms, lengths.tolist(), strict=True)]
-        n_frames = torch.tensor([len(frames[0]) for frames in alone])
-        padded = [torch.nn.utils.rnn.pad_sequence(list(of_layer), batch_first=True) for of_layer in zip(*alone, strict=True)]
-        return padded, n_frames.repeat(len(layers), 1)
-
-    def _encode_one(self, wave: Tensor, layers: Sequence[str]) -> list[Tensor]:
-        """(time,) -> one (frame, dim) per layer."""
-        if self.info.normalize:
-            wide = wave.double()
-            wave = ((wide - wide.mean()) / (wide.var(correction=0) + NORMALIZE_EPSILON).sqrt()).float()
-        tapped: dict[str, Tensor] = {}
-        blocks = self._model.encoder.layers
-        hooks = [blocks[0].register_forward_pre_hook(_tap_input(tapped, "0"), with_kwargs=True)]
-        hooks += [block.register_forward_hook(_tap_output(tapped, str(i))) for i, block in enumerate(blocks, start=1)]
-        try:
-            encoded = self._model(wave[None], return_dict=True)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        tapped["final"] = encoded.last_hidden_state
-        return [tapped[name][0] for name in layers]
-
-
-def _tap_input(tapped: dict[str, Tensor], name: str) -> Any:
-    def hook(_module: Any, positional: tuple, named: dict) -> None:
-        tapped[name] = positional[0] if positional else named["hidden_states"]
-
-    return hook
-
-
-def _tap_output(tapped: dict[str, Tensor], name: str) -> Any:
-    def hook(_module: Any, _inputs: Any, output: Any) -> None:
-        tapped[name] = output[0] if isinstance(output, tuple) else output
-
-    return hook
-
-
-def count_frames(n_samples: int, kernels: Sequence[tuple[int, int]]) -> int:
-    """Frames after a stack of unpadded convolutions given as (kernel, stride)."""
-    for kernel, stride in kernels:
-        n_samples = (n_samples - kernel) // stride + 1
-    return max(0, n_samples)
-
-
-def receptive_field(kernels: Sequence[tuple[int, int]]) -> int:
-    """Samples that one frame needs."""
-    samples = 1
-    for kernel, stride in reversed(kernels):
-        samples = (samples - 1) * stride + kernel
-    return samples
-
-
-def built_in_config(architecture: dict[str, Any]) -> Any:
-    """The transformers configuration of an entry of ``architectures.json``."""
-    return transformers.AutoConfig.for_model(architecture["model_type"], **architecture["config"])
+def config_of_known(row: Known) -> Any:
+    """The transformers configuration of a row of the catalogue."""
+    return transformers.AutoConfig.for_model(row.family, **row.config())
 
 
 def config_of(location: Location) -> Any:
@@ -135,11 +68,27 @@ def config_of(location: Location) -> Any:
             f"{location.id}: its config.json cannot be used ({_reason(error)}). Remote code is never run."
         ) from error
     if config.model_type not in FAMILIES:
-        reads = "; that is no speech encoder this version knows" if "audio" not in config.model_type else ""
-        raise ProbeError(f"{location.id}: model type {config.model_type!r}{reads}. Supported: {', '.join(FAMILIES)}.")
-    if getattr(config, "add_adapter", False):
-        config.add_adapter = False  # the adapter comes after the encoder's last layer and is none of its layers
+        raise ProbeError(f"{location.id}: {_what_it_reads(config.model_type)}. Supported: {', '.join(FAMILIES)}.")
+    if config.num_hidden_layers < 1:
+        raise ProbeError(f"{location.id}: its config.json has num_hidden_layers {config.num_hidden_layers}; expected 1 or more.")
     return config
+
+
+def _what_it_reads(model_type: str) -> str:
+    """What a model of a type that cannot be opened is, in words."""
+    from transformers.models.auto import modeling_auto as auto
+
+    speech = {*auto.MODEL_FOR_CTC_MAPPING_NAMES, *auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES}
+    speech |= {*auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES, *auto.MODEL_FOR_AUDIO_XVECTOR_MAPPING_NAMES}
+    text = {*auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES, *auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES}
+    text |= {*auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES, *auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES}
+    images = {*auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES, *auto.MODEL_FOR_IMAGE_MAPPING_NAMES}
+    if model_type in speech:
+        return f"a speech model of type {model_type!r}, which this version cannot open"
+    for what, types in (("text", text), ("images", images)):
+        if model_type in types:
+            return f"reads {what}, not speech (model type {model_type!r})"
+    return f"no speech encoder that this version knows (model type {model_type!r})"
 
 
 def from_hub(identifier: str, revision: str | None, weights: bool) -> Location:
@@ -158,107 +107,195 @@ def from_hub(identifier: str, revision: str | None, weights: bool) -> Location:
     )
 
     name = f"{identifier}@{revision}" if revision else identifier
+    close = [] if identifier.lower() in map(str.lower, _known_names()) else close_names(identifier)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
 
     def fetch(patterns: list[str]) -> Path:
-        return Path(huggingface_hub.snapshot_download(identifier, revision=revision, allow_patterns=patterns))
+        return Path(
+            huggingface_hub.snapshot_download(identifier, revision=revision, allow_patterns=patterns, etag_timeout=HUB_TIMEOUT_S)
+        )
 
     try:
-        folder = fetch(["config.json", *PREPROCESSOR_FILES])
+        folder = fetch(["config.json", *PREPROCESSOR_FILES, *TOKENIZER_FILES])
         if weights:
             folder = fetch(["model.safetensors", "model.safetensors.index.json", "model-*.safetensors"])
             if not any((folder / file).exists() for file in WEIGHT_FILES[:2]):
                 folder = fetch(["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin"])
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
-        raise ProbeError(f"{name}: not on the hub, or it needs a login. Check the name and the revision.") from error
+        raise ProbeError(f"{name}: not on the hub, or it needs a login.{hint} Check the name and the revision.") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ProbeError(
-            f"{name}: no such folder here, not in the cache, and the hub cannot be reached. Connect once, or copy the checkpoint "
-            "here and name its folder; `probe models` lists what needs no network."
+            f"{name}: no such folder here, not in the cache, and the hub cannot be reached.{hint} Connect once, or copy the "
+            "checkpoint here and name its folder; `probe models` lists what is known, random: works without a network."
         ) from error
     return Location(identifier, folder, folder.name)
 
 
-def pretrained_encoder(location: Location, device: str) -> TransformersEncoder:
-    """The encoder of a checkpoint; a CTC or pretraining checkpoint gives its encoder.
+def _known_names() -> list[str]:
+    from probe.models.known import known_models
+
+    return list(known_models())
+
+
+def pretrained_encoder(location: Location, device: str, sha256: str | None = None) -> TransformersEncoder:
+    """The encoder of a checkpoint; a CTC or pretraining checkpoint gives its encoder, a CTC one its head too.
+
+    Args:
+        sha256: what the weights must have.
 
     Raises:
-        ProbeError: no weights, unreadable or non-finite ones, or encoder weights missing.
+        ProbeError: no weights, damaged, unreadable or non-finite ones, or not those that the configuration describes.
     """
     config = config_of(location)
-    file = next((location.folder / name for name in WEIGHT_FILES if (location.folder / name).exists()), None)
-    if file is None:
-        raise ProbeError(f"{location.folder}: no weights; expected one of {', '.join(WEIGHT_FILES)}.")
-    sha256 = _sha256_of_weights(file)
+    weights = find_weights(location.folder, sha256)
+    architecture = (getattr(config, "architectures", None) or [""])[0]
+    with_adapter = _drop_adapter(config)
+    has_head = architecture.endswith("ForCTC") and not with_adapter
+    loader = transformers.AutoModelForCTC if has_head else transformers.AutoModel
     try:
-        with torch.random.fork_rng(devices=[]):  # weights outside the file are drawn, even where none of them is used
-            model, loading = transformers.AutoModel.from_pretrained(
+        # Weights outside the file are drawn, even where none of them is used.
+        with torch.random.fork_rng(devices=[]), _without_progress_bars():
+            model, loading = loader.from_pretrained(
                 location.folder,
                 config=config,
-                use_safetensors="safetensors" in file.name,
+                use_safetensors=weights.safetensors,
                 trust_remote_code=False,
                 dtype=torch.float32,
                 output_loading_info=True,
             )
     except Exception as error:  # safetensors, pickle and transformers each raise their own kind
-        raise ProbeError(f"{file}: the weights cannot be loaded ({_reason(error)}). Fetch the file again.") from error
-    missing = sorted(set(loading["missing_keys"]) - MAY_BE_MISSING)
+        raise ProbeError(f"{weights.file}: the weights cannot be loaded ({_reason(error)}). Fetch the file again.") from error
+    missing = sorted(loading["missing_keys"])
+    headless = [name for name in missing if name.startswith("lm_head.")]
+    missing = [name for name in missing if name not in headless and name.rpartition(".")[2] not in MAY_BE_MISSING]
     wrong = sorted(str(item) for item in loading["mismatched_keys"])
     if missing or wrong:
         raise ProbeError(
-            f"{file}: {len(missing)} of the encoder's weights missing, {len(wrong)} of another shape: {listed(missing + wrong)}. "
-            f"They would be random; is this a {config.model_type} checkpoint?"
+            f"{weights.file}: {len(missing)} of the encoder's weights missing, {len(wrong)} of another shape: "
+            f"{listed(missing + wrong)}. They would be random; is this a {config.model_type} checkpoint?"
+        )
+    unexpected = sorted(loading["unexpected_keys"])
+    if inside := [name for name in unexpected if INSIDE.search(name)]:
+        raise ProbeError(
+            f"{weights.file}: {len(inside)} weights of the encoder have no place in the model that config.json describes "
+            f"({config.num_hidden_layers} blocks): {listed(inside)}. One of the two files is not this checkpoint's."
         )
     broken = [name for name, weight in model.state_dict().items() if not torch.isfinite(weight).all()]
     if broken:
-        raise ProbeError(f"{file}: NaN or infinite weights in {listed(broken)}. Fetch the file again.")
-    unexpected = sorted(loading["unexpected_keys"])
-    notes = (
-        [f"{len(unexpected)} weights that the encoder has no place for were left out: {listed(unexpected)}"] if unexpected else []
-    )
-    wanted = input_of(location, notes)
-    return _encoder(location.id, location.commit, sha256, model, device, wanted, notes)
+        raise ProbeError(f"{weights.file}: NaN or infinite weights in {listed(broken)}. Fetch the file again.")
+    notes = []
+    if unexpected:
+        notes.append(f"{len(unexpected)} weights that the encoder has no place for were left out: {listed(unexpected)}")
+    if getattr(config, "auto_map", None):
+        notes.append("code comes with the checkpoint (auto_map); it was not run, transformers' own class was taken")
+    if headless:
+        notes.append(f"its architecture is {architecture}, but {listed(headless)} are not in the file: no CTC head")
+    writes = _written(location, model, notes) if has_head and not headless else ()
+    return _encoder(location, model, device, weights, writes, tuple(unexpected), notes)
 
 
-def random_encoder(
-    name: str, config: Any, seed: int, device: str, wanted: tuple[int, bool] = ASSUMED_INPUT, notes: Sequence[str] = ()
-) -> TransformersEncoder:
-    """An encoder of this architecture with random weights drawn from ``seed``; global random state stays as it was."""
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """Loading takes a second; its bar is transformers' own and would stand among ours."""
+    shown = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers.utils.logging.enable_progress_bar()
+
+
+def _drop_adapter(config: Any) -> bool:
+    """Leaves out an adapter, which comes after the encoder's last layer and is none of its layers; whether there was one."""
+    there = bool(getattr(config, "add_adapter", False))
+    if there:
+        config.add_adapter = False
+    return there
+
+
+def _written(location: Location, model: Any, notes: list[str]) -> tuple[str, ...]:
+    """What each symbol of a CTC checkpoint's head writes; nothing, with a note, where no vocabulary says so."""
+    n_symbols = model.lm_head.out_features
+    try:
+        if not (location.folder / VOCABULARY_FILE).is_file():
+            raise ValueError(f"no {VOCABULARY_FILE}")
+        tokenizer = transformers.Wav2Vec2CTCTokenizer.from_pretrained(location.folder, trust_remote_code=False)
+        tokens = {number: token for token, number in tokenizer.get_vocab().items() if number < n_symbols}
+        if len(tokens) != n_symbols or tokenizer.pad_token_id not in tokens:
+            raise ValueError(f"{len(tokens)} tokens for {n_symbols} symbols, blank {tokenizer.pad_token!r}")
+    except Exception as error:  # a missing, damaged or foreign tokenizer: each its own kind
+        notes.append(f"its CTC head has no vocabulary that fits and cannot be used: {_reason(error)}")
+        return ()
+    silent = dict.fromkeys(tokenizer.all_special_tokens, "") | {tokenizer.word_delimiter_token: " "}
+    return tuple(silent.get(tokens[number], tokens[number]) for number in range(n_symbols))
+
+
+def random_encoder(location: Location, config: Any, device: str, normalize: bool | None = None) -> TransformersEncoder:
+    """An encoder of this architecture with random weights; global random state stays as it was.
+
+    Args:
+        location: its commit is ``seed <number>``; its folder holds the preprocessor unless ``normalize`` says what that would.
+    """
+    _drop_adapter(config)
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs too
+        torch.default_generator.manual_seed(int(location.commit.split()[1]))  # torch.manual_seed would seed the GPUs too
         model = transformers.AutoModel.from_config(config, dtype=torch.float32)
     digest = hashlib.sha256()
     for key, weight in sorted(model.state_dict().items()):
         digest.update(key.encode())
         digest.update(weight.contiguous().numpy().tobytes())
-    return _encoder(name, f"seed {seed}", digest.hexdigest(), model, device, wanted, notes)
+    return _encoder(location, model, device, Weights(Path(), digest.hexdigest()), normalize=normalize)
 
 
 def _encoder(
-    name: str, revision: str, sha256: str, model: Any, device: str, wanted: tuple[int, bool], notes: Sequence[str]
+    location: Location,
+    model: Any,
+    device: str,
+    weights: Weights,
+    writes: tuple[str, ...] = (),
+    left_out: tuple[str, ...] = (),
+    notes: Sequence[str] = (),
+    normalize: bool | None = None,
 ) -> TransformersEncoder:
-    config = model.config
+    """The encoder in a model with or without a head; ``normalize`` stands for a preprocessor where there is no folder."""
+    notes = list(notes)
+    rate_hz, normalized = (ASSUMED_INPUT[0], normalize) if normalize is not None else input_of(location, notes)
     model.eval().to(device)
-    n_blocks = len(model.encoder.layers)
+    encoder, config = model.base_model, model.config
+    n_blocks = len(encoder.encoder.layers)
     layers = {str(index): config.hidden_size for index in range(n_blocks + 1)}
     pre_ln = bool(getattr(config, "do_stable_layer_norm", False))
     if pre_ln:
         layers["final"] = config.hidden_size
+    against = f", its sha256 compared with {weights.against}" if weights.against else ""
     info = ModelInfo(
-        id=name,
-        revision=revision,
-        weights_sha256=sha256,
+        id=location.id,
+        revision=location.commit,
+        weights_sha256=weights.sha256,
         family=config.model_type,
         layers=layers,
         aliases={} if pre_ln else {"final": str(n_blocks)},
-        rate_hz=wanted[0],
-        normalize=wanted[1],
+        rate_hz=rate_hz,
+        normalize=normalized,
         hop_samples=math.prod(config.conv_stride),
         min_samples=receptive_field(list(zip(config.conv_kernel, config.conv_stride, strict=True))),
-        parameters=sum(weight.numel() for weight in model.parameters()),
+        parameters=sum(weight.numel() for weight in encoder.parameters()),
         settings={"attention": config._attn_implementation},
+        ctc={"writes": writes, "alphabet": "".join(sorted(set("".join(writes))))} if writes else {},
+        weights=f"{weights.file.name}{against}" if weights.file.name else "drawn at random",
+        left_out=left_out,
         notes=tuple(notes),
     )
-    return TransformersEncoder(model, info)
+    extractor = _extractor(location.folder if normalize is None else None, info)
+    return TransformersEncoder(encoder, info, extractor, model.lm_head if writes else None)
+
+
+def _extractor(folder: Path | None, info: ModelInfo) -> Any:
+    """transformers' own preprocessor: read from the folder where it has one, otherwise made for what was assumed."""
+    if folder and (folder / PREPROCESSOR_FILES[0]).is_file():
+        return transformers.Wav2Vec2FeatureExtractor.from_pretrained(folder)
+    return transformers.Wav2Vec2FeatureExtractor(sampling_rate=info.rate_hz, do_normalize=info.normalize)
 
 
 def input_of(location: Location, notes: list[str]) -> tuple[int, bool]:
@@ -284,15 +321,6 @@ def input_of(location: Location, notes: list[str]) -> tuple[int, bool]:
             return rate_hz, bool(normalize)
     notes.append("no preprocessor_config.json: 16000 Hz and normalised waveforms are assumed")
     return ASSUMED_INPUT
-
-
-def _sha256_of_weights(file: Path) -> str:
-    """sha256 of one weights file, or of the names and hashes of all the files that an index lists."""
-    if not file.name.endswith(".index.json"):
-        return sha256_of_file(file)
-    suffix = ".safetensors" if "safetensors" in file.name else ".bin"
-    parts = sorted(file.parent.glob(f"{file.name.split('.')[0]}-*{suffix}"))
-    return sha256_of_json({part.name: sha256_of_file(part) for part in parts})
 
 
 def _reason(error: Exception) -> str:

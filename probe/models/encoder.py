@@ -1,5 +1,6 @@
 """What every family of models looks like to the rest of the house, and how layers are named."""
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +9,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from probe.environment import processor
 from probe.errors import UsageError
+
+# Asked for among the layers: the scores of the checkpoint's own CTC head, (frame, symbol).
+CTC = "ctc"
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,10 @@ class ModelInfo:
         min_samples: the shortest waveform that gives a frame.
         parameters: number of parameters of the encoder.
         settings: whatever else decides values.
-        ctc: the checkpoint's own CTC head: ``class``, ``symbols`` (how many), ``alphabet`` (the characters it can write, the space
-            included), ``vocabulary_sha256``; empty where there is none.
+        ctc: the checkpoint's own CTC head: ``writes``, the text of each symbol (a character, a space for the word boundary, nothing
+            for the blank and other special symbols), and ``alphabet``, the characters among them; empty where there is none.
+        weights: the file they came from, and what its hash was compared with; empty where there is none.
+        left_out: names of weights in the file that the encoder has no place for, such as a pretraining head's.
         notes: what a user should know about the loading, one sentence each.
     """
 
@@ -47,6 +54,8 @@ class ModelInfo:
     parameters: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     ctc: Mapping[str, Any] = field(default_factory=dict)
+    weights: str = ""
+    left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -65,7 +74,7 @@ class Encoder(Protocol):
         Args:
             waveforms: (batch, time) float32 on the encoder's device, at ``info.rate_hz``; samples past a length are ignored.
             lengths: (batch,) int64, samples of each utterance, each at least ``info.min_samples``.
-            layers: names out of ``info.layers``.
+            layers: names out of ``info.layers``; also `CTC` where ``info.ctc`` is not empty.
 
         Returns:
             One (batch, frame, dim) float32 tensor per layer, and the valid frames as (layer, batch) int64. Frames past a length are
@@ -76,6 +85,19 @@ class Encoder(Protocol):
     def n_frames(self, n_samples: int) -> int:
         """Frames that ``n_samples`` samples give: a pure function, 0 below ``info.min_samples``."""
         ...
+
+
+def greedy_text(scores: Tensor, writes: Sequence[str]) -> str:
+    """The greedy transcript of a CTC head: the best symbol of each frame, repeats merged.
+
+    Not by transformers' tokenizer, which merges double letters too when it is asked to skip special symbols (``HELO``).
+
+    Args:
+        scores: (frame, symbol), the layer `CTC`.
+        writes: see `ModelInfo.ctc`.
+    """
+    best = scores.argmax(-1).tolist()
+    return " ".join("".join(writes[symbol] for symbol, _ in itertools.groupby(best)).split())
 
 
 def choose_layers(text: str | None, info: ModelInfo) -> list[str]:
@@ -109,3 +131,8 @@ def describe_layers(layers: Sequence[str], aliases: Mapping[str, str]) -> str:
     parts += [name for name in layers if not name.isdigit()]
     same = ", ".join(f"{alias} is {layer}" for alias, layer in aliases.items() if layer in layers)
     return ", ".join(parts) + (f" ({same})" if same else "")
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's or the processor's name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from probe.files import write_atomically
+from probe.records import OWN_HEAD
 from probe.reporting.curves import layer_curves, missing_matplotlib
 from probe.reporting.rows import check_comparable, layer_rows, one_line, summary_rows
 
@@ -159,7 +160,11 @@ def write_tables(records: pd.DataFrame, to: Path) -> list[Path]:
 
 
 def _best(rows: pd.DataFrame) -> "pd.Series[bool]":
-    """True where a row's value, as printed, is the best of several models; equal values are all best."""
+    """True where a row's value, as printed, is the best of several models; equal values are all best.
+
+    A checkpoint's own head is a reference outside the contest: it was trained on other data than the probes.
+    """
+    rows = rows.assign(value=rows["value"].where(rows["head"] != OWN_HEAD))
     keys = [rows[name] for name in COMPARED]
     printed = (100 * rows["value"]).round(1)
     score = printed.where(rows["higher_is_better"].astype(bool), -printed)

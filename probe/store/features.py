@@ -1,6 +1,7 @@
 """A store: the shards of one model, view and condition, under ``features/<model>/<view>-<condition>-<recipe8>/``.
 
     recipe.json            the recipe (everything that decides a value), its hash, the environment it was begun in
+    certificate.json       what was checked of the model (`probe.models.check`), if anything was
     plan-00000.json        which utterances go into which shards; a later plan covers rows appended or audio changed since
     shard-00000.h5/.json   a shard and its index; it counts when its index is there
 
@@ -42,7 +43,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Stored:
-    """One version of an utterance in a store: where its rows lie, and which audio they came from."""
+    """One version of an utterance in a store: where its rows lie, and which audio they came from.
+
+    Attributes:
+        native_rate_hz: the audio file's own rate; 0 in stores of earlier versions.
+        ctc_text: the greedy transcript of the model's own CTC head, where it was run.
+    """
 
     key: str
     audio_sha256: str
@@ -50,6 +56,8 @@ class Stored:
     audio_mtime_ns: int
     duration_s: float
     n_frames: int
+    native_rate_hz: int = 0
+    ctc_text: str | None = None
     pieces: tuple[tuple[str, int, int], ...] = ()  # (shard, first row, stop row), one per part
 
     @property
@@ -227,6 +235,16 @@ class FeatureStore:
         return found if (found.audio_bytes, found.audio_mtime_ns) == (status.st_size, status.st_mtime_ns) else None
 
     # --- extending ---------------------------------------------------------------------------------------------------------------
+
+    @property
+    def certificate(self) -> dict[str, Any]:
+        """What stands in ``certificate.json``; empty where nothing was checked."""
+        path = self.path / "certificate.json"
+        return read_json(path) if path.exists() else {}
+
+    def write_certificate(self, certificate: Mapping[str, Any]) -> None:
+        """Puts a certificate beside the recipe, in the place of an earlier one."""
+        write_json(self.path / "certificate.json", certificate)
 
     def refresh(self) -> None:
         """Reads the plans and the indexes of complete shards again."""

@@ -1,7 +1,8 @@
 """Folders of stores: making a store for a recipe, and finding the one that serves a model and a view."""
 
 import os
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def select_store(root: Path, model: str, view: str, condition: str = "clean", ke
     """The store beneath ``root`` that serves ``view`` of ``model``.
 
     Of several: the one with the most of ``keys``; then one that was asked for by just this name (``random:org/name`` has one per
-    seed); then the view itself rather than a richer one; then the most layers.
+    seed); then the view itself rather than a richer one; then the most layers; then one with transcripts of the model's CTC head.
 
     Raises:
         ProbeError: none, or several that differ in more than their layers.
@@ -82,9 +83,10 @@ def select_store(root: Path, model: str, view: str, condition: str = "clean", ke
             f"Run `probe extract --model {model} --view {view} --corpus ... --to {root}`."
         )
 
-    def rank(store: FeatureStore) -> tuple[int, bool, int, int]:
+    def rank(store: FeatureStore) -> tuple[int, bool, int, int, bool]:
         missing = sum(key not in store.utterances for key in keys)
-        return missing, os.path.normpath(store.requested) != model, SERVED_BY[view].index(store.view), -len(store.layers)
+        renamed, richer = os.path.normpath(store.requested) != model, SERVED_BY[view].index(store.view)
+        return missing, renamed, richer, -len(store.layers), "ctc" not in store.recipe
 
     best = min(map(rank, usable))
     usable = [store for store in usable if rank(store) == best]
@@ -110,6 +112,7 @@ def describe_store(store: FeatureStore) -> dict[str, str]:
     dtypes = sorted({dtype for of_shard in store.dtypes.values() for dtype in of_shard.values()})
     aliases = "".join(f" ({alias} is {layer})" for alias, layer in store.aliases.items())
     pending = [job for job in store.jobs if job.number not in store.complete]
+    rates = Counter(item.native_rate_hz for item in newest)
     described = {
         "store": str(store.path),
         "model": f"{model['id']} {model['revision']}, {model['family']}",
@@ -122,8 +125,20 @@ def describe_store(store: FeatureStore) -> dict[str, str]:
         "shards": f"{len(store.dtypes)} complete, {sum(job.parts for job in pending)} planned and missing; {n_bytes / 1e6:.1f} MB",
         "recipe": store.recipe_sha256,
         "audio": f"{model['rate_hz']} Hz, {', '.join(f'{key} {value}' for key, value in recipe['audio'].items())}",
+        "rates": ", ".join(f"{n} at {rate or 'unknown'} Hz" for rate, n in sorted(rates.items())) or "-",
+        "ctc head": f"{len(recipe['ctc']['writes'])} symbols, greedy transcripts" if "ctc" in recipe else "not run",
+        "checked": _checked(store.certificate),
         "begun with": ", ".join(f"{name} {version}" for name, version in store.environment["packages"].items()),
         "begun on": f"{store.environment['device']}, {store.environment['threads']} threads",
         "failures": str(len(store.failures)),
     }
     return described | {f"  {key}": failure.reason for key, failure in store.failures.items()}
+
+
+def _checked(certificate: Mapping[str, Any]) -> str:
+    """A certificate in one line."""
+    if not certificate:
+        return "no"
+    form = "short form" if certificate["quick"] else "whole form"
+    failed = [item["check"] for item in certificate["findings"] if item["result"] == "FAIL"]
+    return f"{form}, {'FAILED ' + ', '.join(failed) if failed else 'passed'} (probe check)"

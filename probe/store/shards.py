@@ -5,6 +5,7 @@
     offsets/<name>     (utterance + 1,) int64, rows of each utterance in layers/<name>
     keys               (utterance,) fixed-length bytes, UTF-8
     audio_sha256       (utterance,) 64 bytes of hex
+    ctc_text           (utterance,) fixed-length bytes: what the model's own CTC head reads, where it was run
     manifest/<column>  (utterance,) fixed-length bytes: a copy for people who look inside; programs take the manifest
     attributes         format, recipe, environment (JSON), part (which part of a long utterance)
 
@@ -41,6 +42,7 @@ class ShardContent:
         columns: the manifest's columns, one value per utterance.
         recipe, environment: as JSON goes into the attributes.
         part: (index, count) of a long utterance's ranges of frames; (0, 1) otherwise.
+        ctc_texts: one per utterance, or None where no CTC head was run.
     """
 
     keys: Sequence[str]
@@ -50,6 +52,7 @@ class ShardContent:
     recipe: Mapping[str, object]
     environment: Mapping[str, object]
     part: tuple[int, int] = (0, 1)
+    ctc_texts: Sequence[str] | None = None
 
 
 def shard_bytes(content: ShardContent) -> tuple[bytes, dict[str, str]]:
@@ -69,6 +72,8 @@ def shard_bytes(content: ShardContent) -> tuple[bytes, dict[str, str]]:
             _write(file, f"offsets/{name}", offsets)
         _write(file, "keys", _fixed_bytes(content.keys))
         _write(file, "audio_sha256", _fixed_bytes(content.audio_sha256))
+        if content.ctc_texts is not None:
+            _write(file, "ctc_text", _fixed_bytes(content.ctc_texts))
         for column, values in content.columns.items():
             name = "manifest/" + (column.replace("/", "_").strip(".") or "_")
             while name in file:

@@ -1,0 +1,411 @@
+"""The certificate of a model: its layers, frames, input and independence of batch mates, measured on this machine.
+
+Every error is the largest difference of any value, relative to the rms of that layer: |a - b| / rms(b). A layer's frames are
+compared with those of the same utterance alone (1e-4 allowed), and with transformers' own preprocessor and ``hidden_states``, a
+way that shares no code with the hooks of `probe.models.reference` (1e-5 allowed). Inputs are seeded noise of several levels, so the
+certificate says nothing of a model's quality; it says that what is written to a store is what the checkpoint computes.
+
+The quick form uses utterances up to a second, the whole one mixes the shortest legal length with 20 s and goes up to 30 s.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probe.environment import package_versions
+from probe.errors import listed
+from probe.models.encoder import CTC, Encoder, device_name
+from probe.models.known import Known, known_models
+
+PASS, FAIL, NOTE, SKIPPED = "pass", "FAIL", "note", "skipped"
+# Largest relative errors: against transformers, the same of a very quiet utterance, and against the utterance alone.
+ALONE, NORMALISATION, BATCH = 1e-5, 1e-3, 1e-4
+LARGEST_FLOAT16 = 65_504.0
+ABSURD_WEIGHT = 1e6
+# Samples at 16 kHz: what is compared with transformers, mixed in batches, and counted. The first of each is the shortest legal one.
+COMPARED_SAMPLES = {True: (0, 16_000), False: (0, 719, 16_037, 48_000)}
+MIXED_SAMPLES = {True: (0, 719, 16_000), False: (0, 719, 16_000, 33_333, 320_000)}
+LONGEST_SAMPLES = {True: 16_000, False: 480_000}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        check: its name.
+        result: ``pass``, ``FAIL``, ``note`` (worth knowing, no fault) or ``skipped`` (nothing to compare with).
+        found, expected: in words and figures.
+    """
+
+    check: str
+    result: str
+    found: str
+    expected: str = ""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What `check_model` found about one model on one machine.
+
+    Attributes:
+        model, revision, weights_sha256, implementation: what was checked.
+        quick: whether it is the short form.
+        findings: one per check.
+        packages, device: what it was computed with.
+        seconds: wall time.
+    """
+
+    model: str
+    revision: str
+    weights_sha256: str
+    quick: bool
+    findings: tuple[Finding, ...]
+    packages: Mapping[str, str] = field(default_factory=dict)
+    device: str = ""
+    seconds: float = 0.0
+
+    @property
+    def failed(self) -> list[Finding]:
+        """The checks that failed."""
+        return [finding for finding in self.findings if finding.result == FAIL]
+
+    def summary(self) -> str:
+        """One line for people."""
+        form = "quick check" if self.quick else "check"
+        outcome = f"{len(self.failed)} failed" if self.failed else "passed"
+        return f"{form} of {len(self.findings)} points {outcome} in {self.seconds:.1f} s on {self.device}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, as they stand beside a store's recipe."""
+        return {**asdict(self), "passed": not self.failed}
+
+
+def check_model(encoder: Encoder, quick: bool = False, tick: Callable[[str], Any] = lambda _: None) -> Certificate:
+    """Everything about ``encoder`` that can be measured without knowing its data.
+
+    An encoder may have, beyond the batch contract, ``by_transformers(wave)`` (layer -> (frame, dim) by another way) and
+    ``final_of(last)`` (the final output that follows from the last block's); without them those checks are skipped.
+
+    Args:
+        quick: short utterances only.
+        tick: called with the name of each check as it begins.
+    """
+    began = time.monotonic()
+    findings: list[Finding] = []
+    for check in CHECKS:
+        tick(check.__name__.strip("_").replace("_", " "))
+        try:
+            findings += check(encoder, quick)
+        except Exception as error:  # an encoder that breaks its contract may fail in any way; that is a finding, not a crash
+            name = check.__name__.strip("_").replace("_", " ")
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            findings.append(Finding(name, FAIL, reason, "frames of every layer, as the batch contract says"))
+    info = encoder.info
+    return Certificate(
+        info.id,
+        info.revision,
+        info.weights_sha256,
+        quick,
+        tuple(findings),
+        package_versions(),
+        device_name(encoder.device),
+        round(time.monotonic() - began, 2),
+    )
+
+
+def known_as(encoder: Encoder) -> Known | None:
+    """The catalogue's row of a model: by its name, otherwise the first one of the same family and shape."""
+    info = encoder.info
+    rows = known_models()
+    if row := rows.get(info.id.removeprefix("random:")):
+        return row
+    config = getattr(getattr(encoder, "model", None), "config", None)
+    for row in rows.values():
+        if (
+            row.opens
+            and row.family == info.family
+            and all(getattr(config, name, None) == at for name, at in row.config().items())
+        ):
+            return row
+    return None
+
+
+# Each check: (encoder, quick) -> findings
+
+
+def _weights(encoder: Encoder, _: bool) -> Iterator[Finding]:
+    info = encoder.info
+    if not info.weights_sha256:
+        yield Finding("weights", SKIPPED, "none")
+        return
+    yield Finding("weights", PASS, f"sha256 {info.weights_sha256}; {info.weights}")
+    left_out = f"{len(info.left_out)} left out: {listed(list(info.left_out), 3)}" if info.left_out else "none left out"
+    yield Finding("keys", PASS, f"none missing, {left_out}", "no weight of the encoder missing or without a place")
+    module = getattr(encoder, "model", None)
+    if module is None:
+        return
+    largest, name, broken = 0.0, "", []
+    for key, weight in module.state_dict().items():
+        if not torch.isfinite(weight).all():
+            broken.append(key)
+        elif weight.numel() and (size := float(weight.abs().max())) > largest:
+            largest, name = size, key
+    found = f"NaN or infinite: {listed(list(broken), 3)}" if broken else f"largest {largest:.3g}, in {name}"
+    sound = not broken and largest < ABSURD_WEIGHT
+    yield Finding("values of weights", PASS if sound else FAIL, found, f"finite, below {ABSURD_WEIGHT:g} (a flipped bit is not)")
+
+
+def _parameters(encoder: Encoder, _: bool) -> Iterator[Finding]:
+    info, row = encoder.info, known_as(encoder)
+    if not info.parameters:
+        yield Finding("parameters", SKIPPED, "none")
+    elif row is None:
+        yield Finding("parameters", SKIPPED, f"{info.parameters:,}", "the catalogue has no model of this shape")
+    else:
+        as_said = info.parameters == row.parameters
+        result = PASS if as_said else FAIL if row.certain == "yes" else NOTE
+        yield Finding("parameters", result, f"{info.parameters:,}", f"{row.parameters:,} as {row.model} ({row.certain})")
+
+
+def _input(encoder: Encoder, _: bool) -> Iterator[Finding]:
+    """Rate and normalisation as declared against the preprocessor's and, for a model known by name, the catalogue's."""
+    info = encoder.info
+    found = f"{info.rate_hz} Hz, {_normalised(info.normalize)}"
+    extractor = getattr(encoder, "extractor", None)
+    said = (extractor.sampling_rate, bool(extractor.do_normalize)) if extractor else (info.rate_hz, info.normalize)
+    sources = {"its preprocessor": said} if extractor else {}
+    row = known_models().get(info.id.removeprefix("random:"))
+    if row and row.certain == "yes":
+        sources["the catalogue"] = (16_000, row.normalize)
+    wrong = {name: (rate, norm) for name, (rate, norm) in sources.items() if (rate, norm) != (info.rate_hz, info.normalize)}
+    expected = "; ".join(f"{name}: {rate} Hz, {_normalised(norm)}" for name, (rate, norm) in (wrong or sources).items())
+    yield Finding("input", FAIL if wrong else PASS if sources else SKIPPED, found, expected)
+
+
+def _layers(encoder: Encoder, _: bool) -> Iterator[Finding]:
+    """Names, order and widths as declared against what comes out, and against the model's own depth."""
+    info = encoder.info
+    names = list(info.layers)
+    frames, n_frames = _encode(encoder, [_noise(16_000, 0)])
+    shapes = {name: tuple(item.shape) for name, item in zip(names, frames, strict=True)}
+    right = all(shapes[name] == (1, int(n_frames[i, 0]), info.layers[name]) for i, name in enumerate(names))
+    faults = [] if right else [f"shapes {shapes} against the declared widths {dict(info.layers)}"]
+    blocks = [name for name in names if name.isdecimal()]
+    depth = getattr(getattr(getattr(encoder, "model", None), "config", None), "num_hidden_layers", None)
+    if blocks != [str(index) for index in range(len(blocks))]:
+        faults.append(f"names {', '.join(names)}, expected 0, 1, 2 ... without a gap")
+    if depth is not None and len(blocks) != depth + 1:
+        faults.append(
+            f"{len(blocks)} numbered layers, expected {depth + 1} (the input of the first of {depth} blocks, and each output)"
+        )
+    if any(layer not in names for layer in info.aliases.values()):
+        faults.append(f"aliases {dict(info.aliases)} of layers that are not there")
+    row = known_as(encoder)
+    if row and (len(blocks) != row.layers + 1 or info.layers[blocks[-1]] != row.width):
+        faults.append(f"{row.model} has {row.layers} blocks of width {row.width}")
+    last = f"{blocks[0]}..{blocks[-1]}" if len(blocks) > 1 else ", ".join(blocks)
+    others = [name for name in names if name not in blocks] + [f"final is {layer}" for layer in info.aliases.values()]
+    found = "; ".join(faults) or f"{', '.join([last, *others])}; width {', '.join(map(str, sorted(set(info.layers.values()))))}"
+    yield Finding("layers", FAIL if faults else PASS, found, "0 is the input of block 1, i the output of block i")
+
+
+def _against_transformers(encoder: Encoder, quick: bool) -> Iterator[Finding]:
+    """Every layer of utterances alone; and once more very quiet and with an offset, where a missing normalisation shows.
+
+    That second comparison is looser: there transformers takes mean and variance in float32, which an offset makes inexact.
+    """
+    other = getattr(encoder, "by_transformers", None)
+    if other is None:
+        yield Finding("alone", SKIPPED, "no second implementation to compare with")
+        return
+    shortest = encoder.info.min_samples
+    waves = [_noise(max(samples, shortest), samples) for samples in COMPARED_SAMPLES[quick]]
+    yield _compared("alone", encoder, other, waves, ALONE)
+    quiet = 0.01 * _noise(16_000, 5) + 0.003
+    yield _compared("normalisation", encoder, functools.partial(other, exact=False), [quiet], NORMALISATION)
+
+
+def _compared(
+    check: str, encoder: Encoder, other: Callable[[Tensor], Mapping[str, Tensor]], waves: Sequence[Tensor], bound: float
+) -> Finding:
+    """The worst layer of ``waves``, each alone, against another way to compute it."""
+    aliases = encoder.info.aliases
+    names = [*encoder.info.layers, *aliases]
+    worst, where = 0.0, "bitwise equal"
+    for wave in waves:
+        expected = other(wave.to(encoder.device))
+        if missing := [name for name in expected if name not in names]:
+            return Finding(check, FAIL, f"no layer {listed(missing, 3)}", "every layer that transformers has")
+        frames, _ = encoder.encode(*_batch(encoder, [wave]), [aliases.get(name, name) for name in names])
+        for name, item in zip(names, frames, strict=True):
+            error = _error(item[0], expected[name])
+            if not error <= worst:
+                worst, where = error, f"layer {name}, {len(wave)} samples"
+    level = f" at rms {float(waves[0].square().mean().sqrt()):.1g}" if len(waves) == 1 else ""
+    return _bounded(check, worst, where, bound, f"every layer against transformers{level}")
+
+
+def _final(encoder: Encoder, _: bool) -> Iterator[Finding]:
+    """``final`` is the model's last output; in pre-LN models the final LayerNorm of layer N, and not layer N."""
+    info = encoder.info
+    other, final_of = getattr(encoder, "by_transformers", None), getattr(encoder, "final_of", None)
+    if other is None or final_of is None:
+        yield Finding("final", SKIPPED, "no second implementation to compare with")
+        return
+    wave = _noise(16_000, 1)
+    last = max((name for name in info.layers if name.isdecimal()), key=int)
+    final = info.aliases.get("final", "final")
+    (of_last,), (of_final,) = encoder.encode(*_batch(encoder, [wave]), [last, final])[0]
+    worst = _error(of_final, other(wave.to(encoder.device))["final"])
+    if final == last:
+        yield _bounded("final", worst, f"final is layer {last}", ALONE, "last_hidden_state")
+        return
+    normed, apart = _error(final_of(of_last), of_final), _error(of_last, of_final)
+    if apart <= ALONE:
+        yield Finding("final", FAIL, f"final and layer {last} are the same", f"final = LayerNorm(layer {last})")
+        return
+    found = f"apart from layer {last} by {apart:.2g}"
+    expected = f"last_hidden_state = LayerNorm(layer {last})"
+    yield _bounded("final", max(worst, normed), found, ALONE, expected)
+
+
+def _frames(encoder: Encoder, quick: bool) -> Iterator[Finding]:
+    """Frames of every length: 1 + (samples - shortest) // hop, as declared and as they come out."""
+    info = encoder.info
+    shortest, hop, longest = info.min_samples, info.hop_samples, LONGEST_SAMPLES[quick]
+    lengths = {shortest + k * hop + step for k in range((480_000 - shortest) // hop + 1) for step in (-1, 0)}
+    lengths = {n for n in lengths if n <= 480_000} | {0, 1, shortest - 1, 480_000}
+    wrong = [n for n in sorted(lengths) if encoder.n_frames(n) != (1 + (n - shortest) // hop if n >= shortest else 0)]
+    run = [n for n in (shortest, shortest + hop - 1, shortest + hop, shortest + 2 * hop, 16_000, longest) if n <= longest]
+    for n in dict.fromkeys(run):
+        frames, n_frames = _encode(encoder, [_noise(n, n)])
+        counted = {int(count) for count in n_frames.flatten()} | {item.shape[1] for item in frames}
+        if counted != {encoder.n_frames(n)} or encoder.n_frames(n) != 1 + (n - shortest) // hop:
+            wrong.append(n)
+    formula = f"1 + (samples - {shortest}) // {hop}"
+    if wrong:
+        n = wrong[0]
+        frames, _ = _encode(encoder, [_noise(max(n, shortest), n)])
+        found = f"{n} samples: {frames[0].shape[1] if n >= shortest else 0} frames, n_frames says {encoder.n_frames(n)}"
+        yield Finding("frames", FAIL, f"{found}; {len(wrong)} such lengths", formula)
+    else:
+        ends = f"{shortest} samples: 1 frame, {longest}: {encoder.n_frames(longest)}"
+        yield Finding("frames", PASS, f"{ends}; {len(lengths)} lengths to 480000 counted", formula)
+
+
+def _batches(encoder: Encoder, quick: bool) -> Iterator[Finding]:
+    """Each utterance alone against the same one in batches of several compositions and orders."""
+    waves = [_noise(max(n, encoder.info.min_samples), index) for index, n in enumerate(MIXED_SAMPLES[quick])]
+    alone = [[item[0].clone() for item in _encode(encoder, [wave])[0]] for wave in waves]
+    every = list(range(len(waves)))
+    orders = [every, every[::-1], [every[-1], 0], [1, 1, 2], [0, 0]]
+    worst, where, dirty = 0.0, "bitwise equal", 0
+    for order in orders:
+        frames, n_frames = _encode(encoder, [waves[i] for i in order])
+        for name, of_layer, counts in zip(encoder.info.layers, frames, n_frames.tolist(), strict=True):
+            for i, row, count in zip(order, of_layer, counts, strict=True):
+                reference = alone[i][list(encoder.info.layers).index(name)]
+                dirty += int(row[count:].any())
+                error = _error(row[:count], reference)
+                if not error <= worst:
+                    worst, where = error, f"layer {name}, {len(waves[i])} samples among {[len(waves[j]) for j in order]}"
+    lengths = ", ".join(str(len(wave)) for wave in waves)
+    yield _bounded("batches", worst, where, BATCH, f"alone against {len(orders)} batches of {lengths} samples")
+    if dirty:
+        yield Finding("padding", FAIL, f"frames past the length are not 0 in {dirty} rows", "0")
+
+
+def _values(encoder: Encoder, _: bool) -> Iterator[Finding]:
+    """Noise, silence, a click, full scale, an offset: finite everywhere, and how large."""
+    n = 8_000
+    click, silence = torch.zeros(n), torch.zeros(n)
+    click[n // 2] = 1.0
+    square = torch.where(_noise(n, 2) > 0, 1.0, -1.0)
+    inputs = {"noise": _noise(n, 3), "silence": silence, "a click": click, "full scale": square, "an offset": silence + 0.25}
+    largest, where, broken = 0.0, "", []
+    for what, wave in inputs.items():
+        for name, item in zip(encoder.info.layers, _encode(encoder, [wave])[0], strict=True):
+            if not torch.isfinite(item).all():
+                broken.append(f"layer {name} of {what}")
+            elif (size := float(item.abs().max())) >= largest:
+                largest, where = size, f"layer {name} of {what}"
+    if broken:
+        yield Finding("values", FAIL, f"NaN or infinite: {listed(list(broken), 3)}", "finite")
+        return
+    fits: bool = largest <= LARGEST_FLOAT16
+    expected = f"finite, float16 holds {LARGEST_FLOAT16:g}"
+    kept = "" if fits else "; the store keeps such a layer in float32"
+    yield Finding("values", PASS if fits else NOTE, f"largest {largest:.3g}, {where}{kept}", expected)
+
+
+def _head(encoder: Encoder, _: bool) -> Iterator[Finding]:
+    """The checkpoint's own CTC head, where it has one."""
+    ctc = encoder.info.ctc
+    if not ctc:
+        return
+    frames, _counts = encoder.encode(*_batch(encoder, [_noise(16_000, 4)]), [CTC])
+    n_symbols, n_written = frames[0].shape[2], len(ctc["writes"])
+    found = f"{n_symbols} symbols, alphabet {ctc['alphabet']!r}"
+    yield Finding("CTC head", PASS if n_symbols == n_written else FAIL, found, f"{n_written} symbols in its vocabulary")
+
+
+CHECKS: tuple[Callable[[Encoder, bool], Iterator[Finding]], ...] = (
+    *(_weights, _parameters, _input, _layers, _against_transformers, _final),
+    *(_frames, _batches, _values, _head),
+)
+
+
+def _noise(n_samples: int, seed: int) -> Tensor:
+    """(n_samples,) seeded noise whose level rises and falls as speech does, with a small offset."""
+    generator = torch.Generator().manual_seed(1000 + seed)
+    time_s = torch.arange(n_samples) / 16_000
+    return 0.1 * (1.1 + torch.sin(2 * torch.pi * 3.0 * time_s)) * torch.randn(n_samples, generator=generator) + 0.01
+
+
+def _batch(encoder: Encoder, waves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Waveforms of one batch, loud garbage where nothing may be read, and their lengths."""
+    longest = max(len(wave) for wave in waves)
+    padded = torch.full((len(waves), longest), 77.0)
+    for row, wave in zip(padded, waves, strict=True):
+        row[: len(wave)] = wave
+    return padded.to(encoder.device), torch.tensor([len(wave) for wave in waves])
+
+
+def _encode(encoder: Encoder, waves: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+    """Every layer of a batch.
+
+    Raises:
+        ValueError: what comes back is not of the batch contract's form.
+    """
+    frames, n_frames = encoder.encode(*_batch(encoder, waves), list(encoder.info.layers))
+    n_layers, n_waves = len(encoder.info.layers), len(waves)
+    shapes = [tuple(item.shape) for item in frames]
+    if len(shapes) != n_layers or any(len(shape) != 3 or shape[0] != n_waves for shape in shapes):
+        raise ValueError(f"{n_waves} utterances, {n_layers} layers: frames of shapes {listed([str(item) for item in shapes], 3)}")
+    if tuple(n_frames.shape) != (n_layers, n_waves):
+        raise ValueError(f"{n_waves} utterances, {n_layers} layers: frame counts of shape {tuple(n_frames.shape)}")
+    return frames, n_frames
+
+
+def _error(found: Tensor, expected: Tensor) -> float:
+    """The largest difference relative to the rms of what is expected; infinite where the shapes differ or a value is NaN."""
+    if found.shape != expected.shape:
+        return float("inf")
+    difference = float((found - expected).abs().max()) if found.numel() else 0.0
+    rms = float(expected.square().mean().sqrt()) if found.numel() else 1.0
+    error = difference / rms if rms > 0 else difference
+    return error if error == error else float("inf")
+
+
+def _bounded(check: str, worst: float, where: str, bound: float, expected: str) -> Finding:
+    return Finding(check, PASS if worst <= bound else FAIL, f"{worst:.1e} ({where})", f"{expected}: <= {bound:g}")
+
+
+def _normalised(normalize: bool) -> str:
+    return "waveforms normalised" if normalize else "waveforms as they are"

@@ -1,0 +1,127 @@
+"""The reference implementation: transformers' own forward, every layer tapped by hooks, one utterance at a time.
+
+What a layer is must not depend on the version of transformers (4.x puts the final LayerNorm into ``hidden_states[-1]``, 5.x does
+not), so ``hidden_states`` is not used: layer 0 is what the first block is given, layer i what block i returns, ``final`` what the
+encoder returns in models with a final LayerNorm (pre-LN, "stable layer norm"). In post-LN models ``final`` is an alias of layer N.
+
+Utterances run one at a time. Padding changes every frame of the group-norm models (GroupNorm takes its statistics over it) and of
+data2vec (five stacked positional convolutions leak it) whatever the mask says, and on a CPU batching gains nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probe.models.encoder import CTC, ModelInfo
+
+NORMALIZE_EPSILON = 1e-7
+
+
+class TransformersEncoder:
+    """A speech encoder of transformers; satisfies `probe.models.encoder.Encoder`."""
+
+    def __init__(self, model: Any, info: ModelInfo, extractor: Any, head: Any = None) -> None:
+        """Wraps an encoder without head that is in evaluation mode and on its device.
+
+        Args:
+            extractor: transformers' own preprocessor of this checkpoint, for `by_transformers` alone.
+            head: the linear layer of a CTC checkpoint, over the final output.
+        """
+        self.info = info
+        self.device = next(model.parameters()).device
+        self.model = model
+        self.extractor = extractor
+        self._head = head
+        self._kernels = list(zip(model.config.conv_kernel, model.config.conv_stride, strict=True))
+
+    def n_frames(self, n_samples: int) -> int:
+        """Frames that ``n_samples`` samples give."""
+        return count_frames(n_samples, self._kernels)
+
+    @torch.inference_mode()
+    def encode(self, waveforms: Tensor, lengths: Tensor, layers: Sequence[str]) -> tuple[list[Tensor], Tensor]:
+        """See `probe.models.encoder.Encoder.encode`."""
+        alone = [self._encode_one(wave[:length], layers) for wave, length in zip(waveforms, lengths.tolist(), strict=True)]
+        n_frames = torch.tensor([len(frames[0]) for frames in alone])
+        padded = [torch.nn.utils.rnn.pad_sequence(list(of_layer), batch_first=True) for of_layer in zip(*alone, strict=True)]
+        return padded, n_frames.repeat(len(layers), 1)
+
+    @torch.inference_mode()
+    def by_transformers(self, wave: Tensor, exact: bool = True) -> dict[str, Tensor]:
+        """Every layer by another way than `encode`, to compare it with: transformers' preprocessor and its ``hidden_states``.
+
+        Args:
+            wave: (time,) float32.
+            exact: applies the preprocessor's formula to float64 samples. As it is usually called it works in float32, whose
+                rounding alone can move a frame by 1e-5 and, with an offset in the audio, by more.
+
+        Returns:
+            Layer -> (frame, dim); ``final`` in post-LN models too.
+        """
+        samples = wave.cpu().numpy()
+        if not exact:
+            called = self.extractor(samples, sampling_rate=self.extractor.sampling_rate, return_tensors="pt")
+            values = called.input_values
+        elif self.extractor.do_normalize:
+            values = torch.tensor(self.extractor.zero_mean_unit_var_norm([samples.astype("float64")], None)[0])[None]
+        else:
+            values = wave[None]
+        encoded = self.model(values.float().to(self.device), output_hidden_states=True, return_dict=True)
+        layers = {str(index): frames[0] for index, frames in enumerate(encoded.hidden_states)}
+        return layers | {"final": encoded.last_hidden_state[0]}
+
+    @torch.inference_mode()
+    def final_of(self, last: Tensor) -> Tensor:
+        """The final output that follows from the last block's (frame, dim), by the final LayerNorm's weights alone."""
+        norm = self.model.encoder.layer_norm
+        return torch.nn.functional.layer_norm(last, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+
+    def _encode_one(self, wave: Tensor, layers: Sequence[str]) -> list[Tensor]:
+        """(time,) -> one (frame, dim) per layer."""
+        if self.info.normalize:
+            wide = wave.double()
+            wave = ((wide - wide.mean()) / (wide.var(correction=0) + NORMALIZE_EPSILON).sqrt()).float()
+        tapped: dict[str, Tensor] = {}
+        blocks = self.model.encoder.layers
+        hooks = [blocks[0].register_forward_pre_hook(_tap_input(tapped, "0"), with_kwargs=True)]
+        hooks += [block.register_forward_hook(_tap_output(tapped, str(i))) for i, block in enumerate(blocks, start=1)]
+        try:
+            encoded = self.model(wave[None], return_dict=True)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        tapped["final"] = encoded.last_hidden_state
+        if CTC in layers and self._head is not None:
+            tapped[CTC] = self._head(encoded.last_hidden_state)
+        return [tapped[name][0] for name in layers]
+
+
+def _tap_input(tapped: dict[str, Tensor], name: str) -> Any:
+    def hook(_module: Any, positional: tuple, named: Mapping[str, Any]) -> None:
+        tapped[name] = positional[0] if positional else named["hidden_states"]
+
+    return hook
+
+
+def _tap_output(tapped: dict[str, Tensor], name: str) -> Any:
+    def hook(_module: Any, _inputs: Any, output: Any) -> None:
+        tapped[name] = output[0] if isinstance(output, tuple) else output
+
+    return hook
+
+
+def count_frames(n_samples: int, kernels: Sequence[tuple[int, int]]) -> int:
+    """Frames after a stack of unpadded convolutions given as (kernel, stride)."""
+    for kernel, stride in kernels:
+        n_samples = (n_samples - kernel) // stride + 1
+    return max(0, n_samples)
+
+
+def receptive_field(kernels: Sequence[tuple[int, int]]) -> int:
+    """Samples that one frame needs."""
+    samples = 1
+    for kernel, stride in reversed(kernels):
+        samples = (samples - 1) * stride + kernel
+    return samples

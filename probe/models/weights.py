@@ -1,0 +1,124 @@
+"""A checkpoint's weights on disk: which files they are, whether they are whole, and their hash.
+
+A truncated, exchanged or damaged file is refused before anything is loaded from it. A flipped bit can be seen only against a hash:
+the one that a hub's cache keeps as the file's name, or one that the user gives.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from probe.errors import ProbeError, listed
+from probe.files import sha256_of_file, sha256_of_json
+
+# In order of preference; the first that is there is hashed and loaded.
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch.save's zip, and plain pickles
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights that were found whole.
+
+    Attributes:
+        file: the file, or the index of several.
+        sha256: of the one file, or of the names and hashes of all the files that the index lists.
+        against: what the hash was compared with, in words; empty where there was nothing to compare it with.
+    """
+
+    file: Path
+    sha256: str
+    against: str = ""
+
+    @property
+    def safetensors(self) -> bool:
+        """Whether they are safetensors files (otherwise PyTorch's, opened with ``weights_only``)."""
+        return "safetensors" in self.file.name
+
+
+def find_weights(folder: Path, sha256: str | None = None) -> Weights:
+    """The weights in a checkpoint's folder.
+
+    Args:
+        sha256: what `Weights.sha256` must be.
+
+    Raises:
+        ProbeError: none there, a part missing, truncated, a pickle under a safetensors name, or not the expected hash.
+    """
+    file = next((folder / name for name in WEIGHT_FILES if (folder / name).exists()), None)
+    if file is None:
+        raise ProbeError(f"{folder}: no weights; expected one of {', '.join(WEIGHT_FILES)}.")
+    parts = _parts(file) if file.name.endswith(".index.json") else {file: None}
+    if "safetensors" in file.name:
+        for part, names in parts.items():
+            _refuse_unless_safetensors(part, names)
+    hashes = {part: sha256_of_file(part) for part in parts}
+    against = []
+    for part, found in hashes.items():
+        if promised := _name_in_cache(part):
+            _compare(part, found, promised, "the hub's cache")
+            against.append("the hub's")
+    whole = hashes[file] if file in hashes else sha256_of_json({part.name: found for part, found in hashes.items()})
+    if sha256 is not None:
+        _compare(file, whole, sha256.lower(), "--sha256")
+        against.append("--sha256")
+    return Weights(file, whole, " and ".join(dict.fromkeys(against)))
+
+
+def _parts(index: Path) -> dict[Path, set[str]]:
+    """File -> names of its tensors, as an index says."""
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+        weight_map: dict[str, str] = dict(content["weight_map"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ProbeError(f"{index}: no index of weights ({error}). Fetch the checkpoint again.") from error
+    ending = ".safetensors" if "safetensors" in index.name else ".bin"
+    parts: dict[Path, set[str]] = {}
+    for tensor, name in sorted(weight_map.items(), key=lambda item: (str(item[1]), item[0])):
+        if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name) or not name.endswith(ending):
+            raise ProbeError(f"{index}: {tensor} is said to be in {name!r}; expected a {ending} file beside the index.")
+        parts.setdefault(index.parent / name, set()).add(tensor)
+    missing = [part.name for part in parts if not part.is_file()]
+    if missing or not parts:
+        raise ProbeError(f"{index}: of its {len(parts)} files {listed(missing) or 'none'} missing. Fetch the checkpoint again.")
+    n_bytes, promised = sum(part.stat().st_size for part in parts), (content.get("metadata") or {}).get("total_size", 0)
+    if isinstance(promised, int) and n_bytes < promised:
+        raise ProbeError(f"{index}: promises {promised} bytes of weights, its files have {n_bytes}. Fetch the checkpoint again.")
+    return parts
+
+
+def _refuse_unless_safetensors(file: Path, names: set[str] | None) -> None:
+    """Raises where a file is no whole safetensors file, or does not hold ``names``."""
+    with file.open("rb") as opened:
+        start = opened.read(8)
+    if start.startswith(PICKLES):
+        raise ProbeError(
+            f"{file}: a pickle under the name of a safetensors file; a pickle can run code. It is not opened; fetch the checkpoint "
+            "from where you trust it."
+        )
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            there = set(tensors.keys())
+    except (SafetensorError, OSError) as error:
+        raise ProbeError(
+            f"{file}: not a whole safetensors file ({file.stat().st_size} bytes; {error}). Truncated? Fetch it again."
+        ) from error
+    if names is not None and there != names:
+        odd = sorted(there ^ names)
+        raise ProbeError(f"{file}: its tensors are not those of the index: {listed(odd)}. Fetch the checkpoint again.")
+
+
+def _name_in_cache(file: Path) -> str:
+    """The sha256 that a hub's cache keeps as the name of a large file; empty where the file is in no such cache."""
+    target = file.resolve()
+    return target.name if target.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", target.name) else ""
+
+
+def _compare(file: Path, found: str, expected: str, of: str) -> None:
+    if found != expected:
+        raise ProbeError(
+            f"{file}: its sha256 is {found}, but {of} says {expected}. The file is damaged or another one; fetch it again."
+        )
