@@ -1,5 +1,6 @@
 """The command line: parse, call, print. stdout is data, stderr is progress."""
 
+import itertools
 import json
 import logging
 import os
@@ -391,6 +392,30 @@ def tasks(as_json: bool) -> None:
         return
     for row in rows:
         click.echo(f"{row['task']:<17}{row['kind']:<12}{row['description']}")
+
+
+@cli.command()
+@click.option(
+    "--model", metavar="MODEL", help="Also open this model: org/name@revision, a folder, random:org/name, fbank or mfcc."
+)
+@click.option(
+    "--corpus", metavar="CSV", help="Also look at this corpus: its audio against the model, its transcripts, its labels."
+)
+@click.option("--to", type=click.Path(path_type=Path), default=Path(), show_default=True, help="Where features would be written.")
+@options("device", "json")
+def doctor(model: str | None, corpus: str | None, to: Path, device: str | None, as_json: bool) -> None:
+    """What this machine can do, and whether a model and a corpus fit: each finding says what to do."""
+    from probe.doctor.examine import examine
+    from probe.doctor.findings import screen
+
+    findings, again = itertools.tee(examine(model, corpus, to, device))
+    if as_json:
+        click.echo(json.dumps([vars(item) for item in findings], indent=2, ensure_ascii=False))
+    else:
+        for block in screen(findings):  # each as soon as it is known
+            click.echo(block)
+    if any(item.status == "problem" for item in again):
+        sys.exit(EXIT_FAILURE)
 
 
 def print_table(head: list[str], rows: list[list[str]]) -> None:

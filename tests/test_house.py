@@ -17,7 +17,7 @@ MODULES = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts).removesu
 # Each may import what stands further down; rooms that share a floor do not know each other.
 FLOORS = (
     ("cli",),
-    ("pipeline",),
+    ("pipeline", "doctor"),
     ("extraction", "evaluation", "reporting"),
     ("models", "heads", "measures", "engines"),
     ("store", "records", "data", "environment"),
@@ -182,6 +182,7 @@ def test_every_data_file_of_the_package_is_shipped() -> None:
         "from probe import ProbeError, __version__; dir(probe) if 'probe' in globals() else None",
         "import runpy, sys; sys.argv = ['probe', '--help']; runpy.run_module('probe', run_name='__main__')",
         "import runpy, sys; sys.argv = ['probe', 'extract', '--help']; runpy.run_module('probe', run_name='__main__')",
+        "import runpy, sys; sys.argv = ['probe', 'doctor', '--help']; runpy.run_module('probe', run_name='__main__')",
         "import runpy, sys; sys.argv = ['probe', '--version']; runpy.run_module('probe', run_name='__main__')",
     ],
 )

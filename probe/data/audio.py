@@ -7,6 +7,7 @@ going from 48 to 16 kHz, soxr HQ at -136 dB).
 
 import hashlib
 import io
+import mmap
 import re
 import stat
 import struct
@@ -27,6 +28,16 @@ BLOCK_SAMPLES = 1 << 20
 DURATION_TOLERANCE = (0.1, 0.01)
 # Sizes from here on are written by programs that stream and do not know the length yet.
 UNKNOWN_BYTES = 0xFFFF_FF00
+# Format -> libsndfile's name of the container and of the coding inside, where that is not always built in.
+FORMATS = {
+    "wav": ("WAV", ""),
+    "flac": ("FLAC", ""),
+    "mp3": ("MP3", ""),
+    "ogg": ("OGG", "VORBIS"),
+    "opus": ("OGG", "OPUS"),
+    "aiff": ("AIFF", ""),
+    "sph": ("NIST", ""),
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,21 @@ class Audio:
     mtime_ns: int
     native_rate_hz: int
     duration_s: float
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file claims about itself.
+
+    Attributes:
+        rate_hz: the file's own rate.
+        channels: 1 for mono.
+        n_samples: of one channel; an estimate in MP3, absurdly many in a truncated Ogg.
+    """
+
+    rate_hz: int
+    channels: int
+    n_samples: int
 
 
 def load_audio(path: Path, rate_hz: int, duration_s: float | None = None) -> Audio:
@@ -103,7 +129,7 @@ def _decode(content: bytes) -> tuple[np.ndarray, int]:
     return samples, rate_hz
 
 
-def _refuse_truncated_wav(content: bytes) -> None:
+def _refuse_truncated_wav(content: bytes | mmap.mmap) -> None:
     """Raises where a WAV's data chunk is shorter than its header says (libsndfile reads on without a word)."""
     if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
         return
@@ -158,3 +184,51 @@ def header_duration_s(path: Path) -> float | None:
         return None
     seconds = info.frames / info.samplerate if info.samplerate > 0 else -1.0
     return seconds if 0 < seconds <= LONGEST_S else None
+
+
+def read_header(path: Path, duration_s: float | None = None) -> Header:
+    """What a file's header claims, without decoding it: damage further on is not seen.
+
+    Args:
+        duration_s: seconds that the manifest promises; not compared with MP3 and Ogg, whose headers do not say.
+
+    Raises:
+        UtteranceError: unreadable, empty, a truncated WAV, an absurd rate, or not as long as promised.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UtteranceError("not a regular file")
+        if status.st_size == 0:
+            raise UtteranceError("the file is empty (0 bytes)")
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            _refuse_truncated_wav(content)
+        info = soundfile.info(path)
+    except OSError as error:
+        raise UtteranceError(f"cannot be read: {error.strerror}") from error
+    except soundfile.LibsndfileError as error:
+        raise UtteranceError(f"cannot be decoded: {error.error_string.rstrip('.')}") from error
+    if not RATES_HZ[0] <= info.samplerate <= RATES_HZ[1]:
+        raise UtteranceError(f"sample rate {info.samplerate} Hz; expected {RATES_HZ[0]} to {RATES_HZ[1]} Hz")
+    if info.frames == 0:
+        raise UtteranceError("no samples in it (a header alone, or cut off)")
+    if duration_s is not None and info.format not in ("MP3", "OGG"):
+        _compare_durations(info.frames / info.samplerate, duration_s)
+    return Header(info.samplerate, info.channels, info.frames)
+
+
+def formats() -> dict[str, bool]:
+    """Common formats, and whether the libsndfile that is installed here reads each."""
+    containers = soundfile.available_formats()
+    return {
+        name: container in containers and (not coding or coding in soundfile.available_subtypes(container))
+        for name, (container, coding) in FORMATS.items()
+    }
+
+
+def resamples() -> bool:
+    """Whether soxr makes the same tone at 16 kHz out of a tone of 1 kHz at 48 kHz, within -60 dB."""
+    tone, wanted = (np.sin(2 * np.pi * 1000 * np.arange(rate_hz // 10) / rate_hz) for rate_hz in (48_000, 16_000))
+    resampled = soxr.resample(tone.astype(np.float32), 48_000, 16_000, quality="HQ")
+    middle = slice(len(wanted) // 4, -len(wanted) // 4)  # the ends ring
+    return resampled.shape == wanted.shape and bool(np.abs(resampled - wanted)[middle].max() < 1e-3)
