@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from small_models import FAMILIES, write_checkpoint
 
 torch.set_num_threads(1)
 
@@ -26,6 +27,15 @@ def speech() -> Path:
     if not folder:
         pytest.skip("real recordings: set PROBE_SPEECH to their folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One small checkpoint folder per family, with a preprocessor; not to be changed."""
+    folders = {family: tmp_path_factory.mktemp(family.replace(" ", "-")) for family in FAMILIES}
+    for family, folder in folders.items():
+        write_checkpoint(family, folder)
+    return folders
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import torch
 import torchaudio
 import transformers
 from safetensors.torch import load_file, save_file
+from small_models import EXTRACTOR, FAMILIES
 from torch import Tensor
 
 from probe.errors import ProbeError, UsageError
@@ -25,50 +26,8 @@ from probe.models.encoder import Encoder, ModelInfo, choose_layers, describe_lay
 from probe.models.known import known_models
 from probe.models.reference import count_frames, receptive_field
 
-SIZES: dict[str, Any] = {
-    "hidden_size": 24,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "intermediate_size": 40,
-    "conv_dim": [12] * 7,
-    "num_conv_pos_embedding_groups": 4,
-    "vocab_size": 10,
-    "num_codevectors_per_group": 4,
-    "codevector_dim": 8,
-    "proj_codevector_dim": 8,
-}
-POST_LN = {"feat_extract_norm": "group", "do_stable_layer_norm": False, "conv_bias": False, "num_conv_pos_embeddings": 8}
-PRE_LN = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True, "num_conv_pos_embeddings": 8}
-DATA2VEC = {"num_conv_pos_embeddings": 5, "conv_pos_kernel_size": 7}
-FAMILIES: dict[str, tuple[type, dict[str, Any]]] = {
-    "wav2vec2 post-LN": (transformers.Wav2Vec2Config, POST_LN),
-    "wav2vec2 pre-LN": (transformers.Wav2Vec2Config, PRE_LN),
-    "data2vec-audio": (transformers.Data2VecAudioConfig, DATA2VEC),
-    "hubert post-LN": (transformers.HubertConfig, POST_LN),
-    "hubert pre-LN": (transformers.HubertConfig, PRE_LN),
-    "hubert batch norm": (transformers.HubertConfig, POST_LN | {"conv_pos_batch_norm": True}),
-    "wavlm post-LN": (transformers.WavLMConfig, POST_LN),
-    "wavlm pre-LN": (transformers.WavLMConfig, PRE_LN),
-}
 LENGTHS = (6000, 400, 9111, 2000, 719)
 KERNELS = [(10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2)]
-EXTRACTOR = transformers.Wav2Vec2FeatureExtractor(do_normalize=True)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One checkpoint folder per family, with a preprocessor."""
-    folders = {}
-    for name, (config_class, settings) in FAMILIES.items():
-        folders[name] = tmp_path_factory.mktemp(name.replace(" ", "-"))
-        torch.manual_seed(7)
-        model = transformers.AutoModel.from_config(config_class(**SIZES | settings))
-        with torch.no_grad():
-            for weight in model.parameters():  # biases and LayerNorms are 0 and 1 otherwise, and would hide a missing one
-                weight.add_(0.1 * torch.randn_like(weight))
-        model.save_pretrained(folders[name])
-        EXTRACTOR.save_pretrained(folders[name])
-    return folders
 
 
 @pytest.fixture

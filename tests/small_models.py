@@ -1,0 +1,46 @@
+"""Small checkpoints of every family: the true classes and front-end, few and narrow layers, seeded weights."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 40,
+    "conv_dim": [12] * 7,
+    "num_conv_pos_embedding_groups": 4,
+    "vocab_size": 10,
+    "num_codevectors_per_group": 4,
+    "codevector_dim": 8,
+    "proj_codevector_dim": 8,
+}
+POST_LN = {"feat_extract_norm": "group", "do_stable_layer_norm": False, "conv_bias": False, "num_conv_pos_embeddings": 8}
+PRE_LN = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True, "num_conv_pos_embeddings": 8}
+DATA2VEC = {"num_conv_pos_embeddings": 5, "conv_pos_kernel_size": 7}
+FAMILIES: dict[str, tuple[type, dict[str, Any]]] = {
+    "wav2vec2 post-LN": (transformers.Wav2Vec2Config, POST_LN),
+    "wav2vec2 pre-LN": (transformers.Wav2Vec2Config, PRE_LN),
+    "data2vec-audio": (transformers.Data2VecAudioConfig, DATA2VEC),
+    "hubert post-LN": (transformers.HubertConfig, POST_LN),
+    "hubert pre-LN": (transformers.HubertConfig, PRE_LN),
+    "hubert batch norm": (transformers.HubertConfig, POST_LN | {"conv_pos_batch_norm": True}),
+    "wavlm post-LN": (transformers.WavLMConfig, POST_LN),
+    "wavlm pre-LN": (transformers.WavLMConfig, PRE_LN),
+}
+EXTRACTOR = transformers.Wav2Vec2FeatureExtractor(do_normalize=True)
+
+
+def write_checkpoint(family: str, folder: Path) -> None:
+    """Writes a checkpoint with its preprocessor as ``save_pretrained`` does."""
+    config_class, settings = FAMILIES[family]
+    torch.manual_seed(7)
+    model = transformers.AutoModel.from_config(config_class(**SIZES | settings))
+    with torch.no_grad():
+        for weight in model.parameters():  # biases and LayerNorms are 0 and 1 otherwise, and would hide a missing one
+            weight.add_(0.1 * torch.randn_like(weight))
+    model.save_pretrained(folder)
+    EXTRACTOR.save_pretrained(folder)
