@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from probe.heads.linear import LinearProbe
     from probe.measures.uncertainty import paired_difference
     from probe.models.catalogue import open_model
+    from probe.models.check import check_model
     from probe.pipeline import bench, demo
     from probe.records import read_records
     from probe.reporting.tables import write_tables
@@ -38,6 +39,7 @@ _HOMES = {
     "LinearProbe": "probe.heads.linear",
     "ProbeError": "probe.errors",
     "bench": "probe.pipeline",
+    "check_model": "probe.models.check",
     "demo": "probe.pipeline",
     "extract": "probe.extraction.extract",
     "find_stores": "probe.store.folder",
@@ -56,6 +58,7 @@ __all__ = [
     "ProbeError",
     "__version__",
     "bench",
+    "check_model",
     "demo",
     "extract",
     "find_stores",

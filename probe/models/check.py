@@ -215,7 +215,7 @@ def _layers(encoder: Encoder, _: bool) -> Iterator[Finding]:
     yield Finding("layers", FAIL if faults else PASS, found, "0 is the input of block 1, i the output of block i")
 
 
-def _against_transformers(encoder: Encoder, quick: bool) -> Iterator[Finding]:
+def _alone(encoder: Encoder, quick: bool) -> Iterator[Finding]:
     """Every layer of utterances alone; and once more very quiet and with an offset, where a missing normalisation shows.
 
     That second comparison is looser: there transformers takes mean and variance in float32, which an offset makes inexact.
@@ -344,7 +344,7 @@ def _values(encoder: Encoder, _: bool) -> Iterator[Finding]:
     yield Finding("values", PASS if fits else NOTE, f"largest {largest:.3g}, {where}{kept}", expected)
 
 
-def _head(encoder: Encoder, _: bool) -> Iterator[Finding]:
+def _ctc(encoder: Encoder, _: bool) -> Iterator[Finding]:
     """The checkpoint's own CTC head, where it has one."""
     ctc = encoder.info.ctc
     if not ctc:
@@ -356,8 +356,8 @@ def _head(encoder: Encoder, _: bool) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Callable[[Encoder, bool], Iterator[Finding]], ...] = (
-    *(_weights, _parameters, _input, _layers, _against_transformers, _final),
-    *(_frames, _batches, _values, _head),
+    *(_weights, _parameters, _input, _layers, _alone, _final),
+    *(_frames, _batches, _values, _ctc),
 )
 
 
