@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -330,9 +331,11 @@ def check(model: str, quick: bool, sha256: str | None, device: str | None, to: P
         print_table(
             ["check", "result", "found", "expected"],
             [[item.check, item.result, item.found, item.expected] for item in certificate.findings],
+            widest=42,
         )
         for note in encoder.info.notes:
             click.echo(f"note: {note}")
+        click.echo(f"sha256 of the weights: {certificate.weights_sha256 or 'none'}")
         click.echo(f"{model}: {certificate.summary()}")
     for store in find_stores(to) if to else []:
         if store.recipe["model"]["weights_sha256"] == certificate.weights_sha256:
@@ -418,11 +421,13 @@ def doctor(model: str | None, corpus: str | None, to: Path, device: str | None, 
         sys.exit(EXIT_FAILURE)
 
 
-def print_table(head: list[str], rows: list[list[str]]) -> None:
-    """Prints columns side by side, each as wide as its widest cell."""
-    widths = [max(map(len, cells)) for cells in zip(head, *rows, strict=True)]
-    for row in [head, *rows]:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+def print_table(head: list[str], rows: list[list[str]], widest: int = 1000) -> None:
+    """Prints columns side by side, each as wide as its widest cell; cells wider than ``widest`` go over several lines."""
+    table = [[textwrap.wrap(cell, widest, break_on_hyphens=False) or [""] for cell in row] for row in [head, *rows]]
+    widths = [max(len(line) for cell in cells for line in cell) for cells in zip(*table, strict=True)]
+    for row in table:
+        for line in itertools.zip_longest(*row, fillvalue=""):
+            click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def print_extractions(done: "list[Extraction]", dry_run: bool, as_json: bool) -> None:
