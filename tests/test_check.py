@@ -290,7 +290,7 @@ def test_no_composition_of_a_batch_changes_an_utterance(
 def test_check_prints_a_table_and_ends_with_0(command: Command) -> None:
     done = command("check", "random:data2vec-audio-tiny")
     assert done.returncode == 0, done.stderr
-    for word in ("weights", "batches", "alone against 5 batches of 400, 719, 16000,", "1 + (samples - 400) // 320", "bitwise equal"):
+    for word in ("weights", "batches", "alone against 5 batches", "1 + (samples - 400) // 320", "bitwise equal"):
         assert word in done.stdout
     assert re.search(r"random:data2vec-audio-tiny: check: \d+ passed, in [\d.]+ s on ", done.stdout)
 
