@@ -352,7 +352,7 @@ def test_a_mirror_without_a_first_page_is_asked_and_its_no_believed(at: Callable
         with pytest.raises(ProbeError, match=r"not on the hub, or it needs a login\. Did you mean 'facebook/wav2vec2-base'\?"):
             open_model(name, "cpu")
         server.shutdown()
-    assert asked[0].startswith("/api/models/facebook/wav2vec2-bas")
+    assert any(path.startswith("/api/models/facebook/wav2vec2-bas") for path in asked)
 
 
 def test_a_near_name_is_offered_where_the_hub_cannot_be_reached(at: Callable[[str], Path], closed: str) -> None:
