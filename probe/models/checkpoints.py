@@ -242,8 +242,8 @@ def _written(location: Location, model: Any, notes: list[str]) -> tuple[str, ...
             raise ValueError(f"no {VOCABULARY_FILE}")
         tokenizer = transformers.Wav2Vec2CTCTokenizer.from_pretrained(location.folder, trust_remote_code=False)
         tokens = {number: token for token, number in tokenizer.get_vocab().items() if number in range(n_symbols)}
-        if len(tokens) != n_symbols:
-            raise ValueError(f"{len(tokens)} tokens for {n_symbols} symbols")
+        if len(tokens) != n_symbols or tokenizer.vocab_size > n_symbols:
+            raise ValueError(f"{tokenizer.vocab_size} tokens, {len(tokens)} of them for its {n_symbols} symbols")
         if tokenizer.pad_token_id not in tokens:
             raise ValueError(f"none of its symbols is the blank {tokenizer.pad_token!r}; name pad_token in tokenizer_config.json")
         # The attribute word_delimiter_token is "|" whatever the folder says (transformers 5.23).
