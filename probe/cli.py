@@ -28,7 +28,7 @@ from probe.version import __version__
 if TYPE_CHECKING:
     from probe.extraction.extract import Extraction
 
-EXIT_CODES = "Exit codes: 0; 1 failure; 2 usage; 3 finished, but some utterances failed; 130 Ctrl-C; 143 SIGTERM."
+EXIT_CODES = "Exit codes: 0; 1 failure; 2 usage; 3 finished, but some utterances failed; 130 Ctrl-C; 143 SIGTERM, SIGUSR1."
 
 
 def options(*names: str) -> Callable[[Callable], Callable]:
@@ -493,7 +493,8 @@ def _terminate(*_: object) -> NoReturn:
 
 def main() -> NoReturn:
     """The console script: exit codes, and one line instead of a traceback for a user's mistake."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGTERM, signal.SIGUSR1):  # a job's end is near: schedulers send either
+        signal.signal(number, _terminate)
     try:
         result = cli.main(standalone_mode=False)
         sys.exit(result if isinstance(result, int) else 0)
