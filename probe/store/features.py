@@ -317,7 +317,11 @@ class FeatureStore:
     def write_shard(
         self, name: str, content: ShardContent, utterances: Sequence[Mapping[str, Any]], failures: Sequence[Failure]
     ) -> int:
-        """Writes a shard and then its index, each atomically; returns the shard's bytes (0 where every utterance failed)."""
+        """Writes a shard and then its index, each atomically; returns the shard's bytes (0 where every utterance failed).
+
+        Raises:
+            OSError: see `write_atomically`.
+        """
         data, dtypes = shard_bytes(content) if content.keys else (b"", {})
         if data:
             write_atomically(self.path / f"{name}.h5", data)
