@@ -155,6 +155,7 @@ def test_a_known_model_comes_from_the_hub_its_cache_or_at_random(tmp_path: Path,
         ("facebok/data2vec-audio-large-960", "facebook/data2vec-audio-large-960h"),
         ("data2vec-audio-base-100", "facebook/data2vec-audio-base-100h"),
         ("hubert-xlarge", "facebook/hubert-xlarge-ll60k"),
+        ("an-organisation-of-another-name/wavlm-larg", "microsoft/wavlm-large"),
         ("data2vec-audio-tine", "data2vec-audio-tiny"),
     ],
 )

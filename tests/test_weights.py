@@ -327,9 +327,7 @@ def test_a_pickle_under_the_name_of_safetensors_is_refused(copy: Path, protocol:
         torch.save(TENSORS, copy / SINGLE)
     else:
         torch.save(TENSORS, copy / SINGLE, pickle_protocol=int(protocol), _use_new_zipfile_serialization=False)
-    with pytest.raises(
-        ProbeError, match="a pickle under the name of a safetensors file; a pickle can run code"
-    ):
+    with pytest.raises(ProbeError, match="a pickle under the name of a safetensors file; a pickle can run code"):
         open_model(str(copy), "cpu")
 
 

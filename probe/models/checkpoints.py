@@ -33,7 +33,7 @@ VOCABULARY_FILE = "vocab.json"
 ADAPTER_FILE = "adapter_config.json"  # of PEFT, which transformers applies unasked where it is installed
 TOKENIZER_FILES = (VOCABULARY_FILE, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 ASSUMED_INPUT = (16_000, True)  # rate in Hz, normalised
-HUB_TIMEOUT_S = 5
+HUB_TIMEOUT_S = 4
 # Used in training only (the vector that masked frames are replaced with).
 MAY_BE_MISSING = {"masked_spec_embed"}
 # Unexpected weights with such names belong to the encoder: its configuration does not describe it.
@@ -99,7 +99,7 @@ def from_hub(identifier: str, revision: str | None, weights: bool) -> Location:
     """Fetches a checkpoint's configuration (and weights) into the hub's cache, or finds them there.
 
     Raises:
-        ProbeError: no such repository or revision, no access, or offline and not cached.
+        ProbeError: no such repository or revision, no access, offline and not cached, or a configuration that cannot be used.
     """
     import huggingface_hub
     from huggingface_hub.errors import (
@@ -250,7 +250,7 @@ def _written(location: Location, model: Any, notes: list[str]) -> tuple[str, ...
         delimiter = str(tokenizer.special_tokens_map.get("word_delimiter_token", tokenizer.word_delimiter_token))
         silent = dict.fromkeys(tokenizer.all_special_tokens, "") | {delimiter: " ", tokenizer.pad_token: ""}
         writes = tuple(silent.get(tokens[number], tokens[number]) for number in range(n_symbols))
-        "".join(writes).encode()
+        "".join(writes).encode()  # half a surrogate pair could be written nowhere
     except Exception as error:  # a missing, damaged or foreign tokenizer: each its own kind
         notes.append(f"its CTC head has no vocabulary that fits and cannot be used: {_reason(error)}")
         return ()
