@@ -329,6 +329,15 @@ def check(model: str, quick: bool, sha256: str | None, device: str | None, to: P
     from probe.store.folder import find_stores
 
     encoder = open_model(model, device, sha256)
+    stores = [
+        store
+        for store in (find_stores(to) if to else [])
+        if store.recipe["model"]["weights_sha256"] == encoder.info.weights_sha256
+    ]
+    if to and not stores:
+        raise ProbeError(
+            f"{to}: no store of these weights of {model} here or two folders below; extract first, or leave --to out."
+        )
     with tqdm(total=len(CHECKS), desc=model, unit="check", leave=False, disable=None) as bar:
 
         def tick(name: str) -> None:
@@ -348,8 +357,10 @@ def check(model: str, quick: bool, sha256: str | None, device: str | None, to: P
             click.echo(f"note: {note}")
         click.echo(f"sha256 of the weights: {certificate.weights_sha256 or 'none'}")
         click.echo(f"{model}: {certificate.summary()}")
-    for store in find_stores(to) if to else []:
-        if store.recipe["model"]["weights_sha256"] == certificate.weights_sha256:
+    for store in stores:
+        if quick and store.certificate.get("passed") and not store.certificate["quick"]:
+            click.echo(f"{store.path / 'certificate.json'}: kept, it is of the whole form", err=True)
+        else:
             store.write_certificate(certificate.as_json())
             click.echo(str(store.path / "certificate.json"), err=True)
     if certificate.failed:

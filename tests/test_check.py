@@ -207,6 +207,83 @@ def test_a_planted_fault_fails(folders: dict[str, Path], fault: str, family: str
     assert expected <= failed(faulty if isinstance(faulty, TransformersEncoder) else encoder)
 
 
+def scale_a_block(encoder: TransformersEncoder) -> None:
+    with torch.no_grad():
+        encoder.model.encoder.layers[1].feed_forward.output_dense.weight.mul_(1.5)
+
+
+def swap_blocks(encoder: TransformersEncoder) -> None:
+    blocks = encoder.model.encoder.layers
+    blocks[0], blocks[1] = blocks[1], blocks[0]
+
+
+def drop_the_last_block(encoder: TransformersEncoder) -> None:
+    del encoder.model.encoder.layers[-1]
+    encoder.model.config.num_hidden_layers -= 1
+    encoder.info = replace(encoder.info, layers={"0": 24, "1": 24, "2": 24}, aliases={"final": "2"})
+
+
+def forget_what_comes_late(encoder: TransformersEncoder) -> None:
+    sound = encoder._encode_one
+    encoder._encode_one = lambda wave, layers: [  # type: ignore[method-assign]
+        torch.where(torch.arange(len(item))[:, None] < 250, item, 0.0) for item in sound(wave, layers)
+    ]
+
+
+def mix_large_batches(encoder: TransformersEncoder) -> None:
+    sound = encoder.encode
+
+    def encode(waveforms: Tensor, lengths: Tensor, layers: Sequence[str]) -> tuple[list[Tensor], Tensor]:
+        frames, counts = sound(waveforms, lengths, layers)
+        return [item.flip(0) if len(item) >= 8 else item for item in frames], counts
+
+    encoder.encode = encode  # type: ignore[method-assign]
+
+
+def answer_with_another_layer(encoder: TransformersEncoder) -> None:
+    sound = encoder._encode_one
+    encoder._encode_one = lambda wave, layers: sound(wave, ["1"] if len(layers) == 1 else layers)  # type: ignore[method-assign]
+
+
+# Faults that only a second opinion on the checkpoint, or long audio, can tell.
+DEEP_FAULTS: dict[str, tuple[Callable[[TransformersEncoder], Any], set[str]]] = {
+    "weights of a block scaled": (scale_a_block, {"reopened", "alone"}),
+    "blocks swapped": (swap_blocks, {"reopened", "alone"}),
+    "the last block gone without a trace": (drop_the_last_block, {"reopened", "alone"}),
+    "another hash declared": (declare(weights_sha256=64 * "0"), {"reopened"}),
+    "another family declared": (declare(family="hubert"), {"reopened"}),
+    "silence after 5 s": (forget_what_comes_late, {"alone"}),
+    "batches of 8 mixed up": (mix_large_batches, {"batches"}),
+    "another layer than the one asked for": (answer_with_another_layer, {"layers"}),
+}
+
+
+@pytest.mark.parametrize("family", [GROUP, D2V])
+@pytest.mark.parametrize("fault", DEEP_FAULTS)
+def test_the_whole_form_sees_deeper(folders: dict[str, Path], fault: str, family: str) -> None:
+    plant, expected = DEEP_FAULTS[fault]
+    encoder = opened(folders[family])
+    plant(encoder)
+    assert expected <= failed(encoder, quick=False)
+
+
+@pytest.mark.parametrize("factor", [10.0, 50.0])
+@pytest.mark.parametrize("family", ["wavlm pre-LN", "hubert pre-LN", "wavlm post-LN", "data2vec-audio"])
+def test_a_sound_model_with_large_weights_passes(folders: dict[str, Path], tmp_path: Path, family: str, factor: float) -> None:
+    folder = Path(shutil.copytree(folders[family], tmp_path / "sharp"))
+    weights = load_file(folder / "model.safetensors")
+    sharp = {name: weight * factor if ".layers." in name else weight for name, weight in weights.items()}
+    save_file(sharp, folder / "model.safetensors", metadata={"format": "pt"})
+    assert not failed(opened(folder))
+
+
+def test_input_that_is_assumed_is_a_note(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folders[GROUP], tmp_path / "bare"))
+    (folder / "preprocessor_config.json").unlink()
+    (found,) = [item for item in check_model(str(folder), True).findings if item.check == "input"]
+    assert (found.result, found.expected) == (checks.NOTE, "a preprocessor_config.json that says so")
+
+
 def test_the_whole_form_finds_what_the_quick_one_finds(folders: dict[str, Path]) -> None:
     encoder = opened(folders[GROUP])
     assert failed(Padded(encoder, masked=True), quick=False) == {"batches"}
@@ -297,10 +374,16 @@ def test_no_composition_of_a_batch_changes_an_utterance(
 # The command
 
 
+def test_check_with_a_folder_without_such_stores_says_so(command: Command, tmp_path: Path) -> None:
+    done = command("check", "fbank", "--quick", "--to", tmp_path / "none")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no store of these weights of fbank here" in done.stderr
+
+
 def test_check_prints_a_table_and_ends_with_0(command: Command) -> None:
     done = command("check", "random:data2vec-audio-tiny")
     assert done.returncode == 0, done.stderr
-    for word in ("weights", "batches", "alone against 5 batches", "1 + (samples - 400) // 320", "bitwise equal"):
+    for word in ("weights", "batches", "alone against 6 batches", "1 + (samples - 400) // 320", "bitwise equal"):
         assert word in done.stdout
     assert re.search(r"random:data2vec-audio-tiny: check: \d+ passed, in [\d.]+ s on ", done.stdout)
 
@@ -361,6 +444,7 @@ def test_a_whole_certificate_goes_to_the_stores_of_these_weights_and_stays(
     assert done.returncode == 0
     assert done.stderr.count("certificate.json") == 1
     extraction.extract(model, manifest, tmp_path / "f", view="meanstd")
+    assert "kept, it is of the whole form" in command("check", model, "--quick", "--to", tmp_path / "f").stderr
     forms = {(store.recipe["model"]["id"], store.certificate["quick"]) for store in find_stores(tmp_path / "f")}
     assert forms == {(model, False), ("mfcc", True)}
     assert "whole form, passed" in command("show", tmp_path / "f").stdout
@@ -386,7 +470,7 @@ def matrix_row(name: str, encoder: TransformersEncoder) -> str:
     waves = [checks._noise(n, n) for n in (400, 719, 16_037, 48_000)]
     exact = checks._compared("alone", encoder, encoder.by_transformers, waves, ALONE)
     called = checks._compared("", encoder, lambda wave: encoder.by_transformers(wave, exact=False), waves, NORMALISATION)
-    (batches,) = [item for item in checks._batches(encoder, False) if item.check == "batches"]
+    (batches,) = [item for item in checks._batches(encoder, None, False) if item.check == "batches"]
     assert (exact.result, called.result, batches.result) == (checks.PASS,) * 3
     figures = [finding.found.split()[0].replace("0.0e+00", "0") for finding in (exact, called, batches)]
     return f"| {name} | {' | '.join(figures)} |"

@@ -280,7 +280,7 @@ def test_an_architecture_whose_head_is_not_in_the_file_has_none_and_says_so(
     weights = load_file(folder / "model.safetensors")
     save_file({name: weights[name] for name in weights if name not in gone}, folder / "model.safetensors", {"format": "pt"})
     names = ", ".join(sorted(gone))
-    assert no_head_of(folder) == f"its architecture is {FAMILIES[family][0]}ForCTC, but {names} are not in the file: no CTC head"
+    assert no_head_of(folder) == f"its CTC head is not run: {names} missing, NaN or infinite"
     whole = open_model(str(folders[family]), "cpu")
     batch = noise(2000)[None], torch.tensor([2000]), list(whole.info.layers)
     for found, expected in zip(open_model(str(folder), "cpu").encode(*batch)[0], whole.encode(*batch)[0], strict=True):
@@ -298,12 +298,11 @@ def test_a_random_twin_has_no_head(folders: dict[str, Path]) -> None:
     assert open_model(f"random:{folders['wav2vec2']}", "cpu").info.ctc == {}
 
 
-def test_a_head_with_a_weight_that_is_not_finite_is_refused(copy: Path) -> None:
+def test_a_head_with_a_weight_that_is_not_finite_is_not_run(copy: Path) -> None:
     weights = load_file(copy / "model.safetensors")
     weights["lm_head.weight"][3, 3] = float("nan")
     save_file(weights, copy / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ProbeError, match=r"NaN or infinite weights in lm_head\.weight"):
-        open_model(str(copy), "cpu")
+    assert no_head_of(copy) == "its CTC head is not run: lm_head.weight missing, NaN or infinite"
 
 
 # Vocabularies
@@ -482,7 +481,7 @@ def test_with_and_without_texts_are_two_stores_with_the_same_features(
 @pytest.mark.parametrize("name", ["fbank", "random:data2vec-audio-tiny", "no vocabulary"])
 def test_without_a_head_there_is_nothing_to_run(copy: Path, tones: Callable[..., Path], tmp_path: Path, name: str) -> None:
     name = str(copy) if name == "no vocabulary" else name
-    message = rf"^{name}: has no CTC head that can be run \(tokenizer files are none\)\. Leave --ctc out, or name a fine-tuned"
+    message = rf"^{name}: no CTC head can be run \(.*\)\. Leave --ctc out, or name a fine-tuned"
     for dry_run in (False, True):
         with pytest.raises(ProbeError, match=message):
             extract(name, tones(words=1), tmp_path / "features", ctc=True, device="cpu", dry_run=dry_run)

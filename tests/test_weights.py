@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save, save_file
 
-from probe.errors import ProbeError
+from probe.errors import ProbeError, UsageError
 from probe.files import sha256_of_json
 from probe.models import checkpoints
 from probe.models.catalogue import open_model
@@ -166,7 +166,13 @@ def test_the_right_sha256_is_named_as_compared(single: Path, spelling: str) -> N
     assert find_weights(single, spelling) == Weights(single / SINGLE, SHA256, "--sha256")
 
 
-@pytest.mark.parametrize("wrong", ["0" * 64, SHA256[:-1], "", "sha256"])
+@pytest.mark.parametrize("wrong", [SHA256[:-1], "", "sha256", "g" * 64])
+def test_a_sha256_that_is_none_is_refused(single: Path, wrong: str) -> None:
+    with pytest.raises(UsageError, match=f"--sha256 {wrong}: expected 64 hexadecimal digits"):
+        find_weights(single, wrong)
+
+
+@pytest.mark.parametrize("wrong", ["0" * 64, SHA256[:-1] + ("0" if SHA256[-1] != "0" else "1")])
 def test_the_wrong_sha256_is_refused_with_both(single: Path, wrong: str) -> None:
     message = rf"model\.safetensors: its sha256 is {SHA256}, but --sha256 says {wrong}\. The file is damaged or another one"
     with pytest.raises(ProbeError, match=message):
@@ -515,7 +521,9 @@ def test_sizes_that_make_no_model_end_in_one_line(copy: Path, changes: dict[str,
     edit_config(copy, **changes)
     with pytest.raises(ProbeError, match=r"no model can be made from its config\.json \(.+\)\.$"):
         open_model(f"random:{copy}", "cpu")
-    with pytest.raises(ProbeError, match=r"model\.safetensors: the weights cannot be loaded \(.+\)"):
+    with pytest.raises(
+        ProbeError, match=r"model\.safetensors: the weights cannot be loaded into the model that config\.json describes \(.+\)"
+    ):
         open_model(str(copy), "cpu")
 
 

@@ -125,9 +125,10 @@ def extract(
         log.info("%s: %s", requested, note)
     names = choose_layers(layers, encoder.info)
     if ctc and not encoder.info.ctc:
+        why = next((note for note in encoder.info.notes if "CTC head" in note), "its class has none")
         raise ProbeError(
-            f"{requested}: has no CTC head that can be run (tokenizer files are none). Leave --ctc out, or name a fine-tuned "
-            "checkpoint; `probe models` marks those."
+            f"{requested}: no CTC head can be run ({why}). Leave --ctc out, or name a fine-tuned checkpoint, such as those of "
+            "`probe models` with CTC under what they were trained on."
         )
     recipe = recipe_of(encoder, names, view, ctc, dtype, compression)
     root = Path(to)

@@ -107,6 +107,8 @@ def _locate(name: str, weights: bool) -> "checkpoints.Location":
     if _is_folder(name):
         return checkpoints.Location(str(Path(name)), Path(name), "local")
     identifier, _, revision = name.partition("@")
+    if revision and _is_folder(identifier):
+        raise ProbeError(f"{name}: {identifier} is a folder, and folders have no revisions. Leave @{revision} out.")
     row = known_models().get(identifier)
     for part, reads in NOT_SPEECH.items():
         if part in identifier.lower():

@@ -5,6 +5,7 @@ encoder and without a place there. Whether it has a CTC head follows from its ar
 files (the repository of wav2vec2-base has those, and no head).
 """
 
+import functools
 import hashlib
 import json
 import math
@@ -23,7 +24,7 @@ import transformers
 
 from probe.errors import ProbeError, listed
 from probe.models import hub
-from probe.models.encoder import ModelInfo
+from probe.models.encoder import ASSUMED, ModelInfo
 from probe.models.known import FAMILIES, Known, close_names
 from probe.models.reference import TransformersEncoder, receptive_field
 from probe.models.weights import WEIGHT_FILES, Weights, find_weights
@@ -35,9 +36,9 @@ TOKENIZER_FILES = (VOCABULARY_FILE, "tokenizer_config.json", "special_tokens_map
 ASSUMED_INPUT = (16_000, True)  # rate in Hz, normalised
 HUB_TIMEOUT_S = 4
 # Used in training only (the vector that masked frames are replaced with).
-MAY_BE_MISSING = {"masked_spec_embed"}
+UNUSED = {"masked_spec_embed"}
 # Unexpected weights with such names belong to the encoder: its configuration does not describe it.
-INSIDE = re.compile(r"(^|\.)(encoder|feature_extractor|feature_projection)\.")
+INSIDE = re.compile(r"(^|\.)(encoder\.(layers|layer_norm|pos_conv_embed)|feature_extractor\.conv_layers|feature_projection)\.")
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,12 @@ def config_of(location: Location) -> Any:
     try:
         config = transformers.AutoConfig.from_pretrained(location.folder, trust_remote_code=False)
     except Exception as error:  # it may hold anything, and each fault of it raises its own kind
-        raise ProbeError(
-            f"{location.id}: its config.json cannot be used ({_reason(error)}). Remote code is never run."
-        ) from error
+        code = " Remote code is never run." if "trust_remote_code" in str(error) else ""
+        raise ProbeError(f"{location.id}: its config.json cannot be used ({_reason(error)}).{code}") from error
     if config.model_type not in FAMILIES:
         raise ProbeError(f"{location.id}: {_what_it_reads(config.model_type)}. Supported: {', '.join(FAMILIES)}.")
+    if str(getattr(config, "_attn_implementation", "")).startswith("flash"):
+        config._attn_implementation = "sdpa"  # the same attention without a further library
     if config.num_hidden_layers < 1:
         raise ProbeError(f"{location.id}: its config.json has num_hidden_layers {config.num_hidden_layers}; expected 1 or more.")
     if min([*config.conv_kernel, *config.conv_stride]) < 1:
@@ -162,50 +164,78 @@ def pretrained_encoder(location: Location, device: str, sha256: str | None = Non
             "remove this file."
         )
     weights = find_weights(location.folder, sha256)
-    architecture = _architecture(config)
-    with_adapter = _drop_adapter(config)
-    has_head = architecture.endswith("ForCTC") and not with_adapter
+    architecture, notes = _architecture(config), list[str]()
+    with_adapter, has_head = _drop_adapter(config), architecture.endswith("ForCTC")
+    if has_head and with_adapter:
+        notes.append("its CTC head reads the output of an adapter and is not run")
+        has_head = False
+    model, loading = _load(location, config, weights, has_head)
+    headless = _refuse_what_does_not_fit(weights.file, config, model, loading)
+    unexpected = sorted(loading["unexpected_keys"])
+    if unexpected:
+        notes.append(f"{len(unexpected)} weights that the encoder has no place for were left out: {listed(unexpected)}")
+    if getattr(config, "auto_map", None):
+        notes.append("code comes with the checkpoint (auto_map); it was not run, transformers' own class was taken")
+    if headless:
+        notes.append(f"its CTC head is not run: {listed(headless)} missing, NaN or infinite")
+    elif not has_head and any(name.startswith("lm_head.") for name in unexpected):
+        notes.append(f"its CTC head is not run: config.json names the class {architecture or 'of no model'}, which has none")
+    writes = _written(location, model, notes) if has_head and not headless else ()
+    encoder = _encoder(location, model, device, weights, writes, tuple(unexpected), notes)
+    encoder.again = functools.partial(pretrained_encoder, location, device, sha256)
+    return encoder
+
+
+def _load(location: Location, config: Any, weights: Weights, has_head: bool) -> tuple[Any, dict[str, Any]]:
+    """The model with its weights, and what transformers says of the loading."""
     loader = transformers.AutoModelForCTC if has_head else transformers.AutoModel
     try:
         # Weights outside the file are drawn, even where none of them is used.
-        with torch.random.fork_rng(devices=[]), _without_progress_bars():
-            model, loading = loader.from_pretrained(
+        with torch.random.fork_rng(devices=[]), _quiet_transformers():
+            return loader.from_pretrained(
                 location.folder,
                 config=config,
                 use_safetensors=weights.safetensors,
                 trust_remote_code=False,
                 dtype=torch.float32,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused by name
             )
-    except Exception as error:  # safetensors, pickle and transformers each raise their own kind
-        raise ProbeError(f"{weights.file}: the weights cannot be loaded ({_reason(error)}). Fetch the file again.") from error
+    except Exception as error:  # safetensors, pickle, zip files and transformers each raise their own kind
+        if "Unsupported global" in str(error) or "Unsupported operand" in str(error):
+            raise ProbeError(
+                f"{weights.file}: a pickle that holds more than plain tensors, perhaps code. It was not run; do not open it, fetch "
+                "the checkpoint as safetensors from where you trust it."
+            ) from error
+        raise ProbeError(
+            f"{weights.file}: the weights cannot be loaded into the model that config.json describes ({_reason(error)}). "
+            "Fetch both files again, or correct config.json."
+        ) from error
+
+
+def _refuse_what_does_not_fit(file: Path, config: Any, model: Any, loading: dict[str, Any]) -> list[str]:
+    """Raises where the encoder's weights are not those of the configuration; the weights of a CTC head that cannot be used."""
     missing = sorted(loading["missing_keys"])
-    headless = [name for name in missing if name.startswith("lm_head.")]
-    missing = [name for name in missing if name not in headless and name.rpartition(".")[2] not in MAY_BE_MISSING]
-    wrong = sorted(str(item) for item in loading["mismatched_keys"])
+    wrong = sorted(item if isinstance(item, str) else str(item[0]) for item in loading["mismatched_keys"])
+    unusable = [name for name in (*missing, *wrong) if name.startswith("lm_head.")]
+    missing = [name for name in missing if name not in unusable and name.rpartition(".")[2] not in UNUSED]
+    wrong = [name for name in wrong if name not in unusable]
     if missing or wrong:
         raise ProbeError(
-            f"{weights.file}: {len(missing)} of the encoder's weights missing, {len(wrong)} of another shape: "
+            f"{file}: {len(missing)} of the encoder's weights missing, {len(wrong)} of another shape: "
             f"{listed(missing + wrong)}. They would be random; is this a {config.model_type} checkpoint?"
         )
-    unexpected = sorted(loading["unexpected_keys"])
-    if inside := [name for name in unexpected if INSIDE.search(name)]:
+    if inside := sorted(name for name in loading["unexpected_keys"] if INSIDE.search(name)):
         raise ProbeError(
-            f"{weights.file}: {len(inside)} weights of the encoder have no place in the model that config.json describes "
+            f"{file}: {len(inside)} weights of the encoder have no place in the model that config.json describes "
             f"({config.num_hidden_layers} blocks): {listed(inside)}. One of the two files is not this checkpoint's."
         )
     broken = [name for name, weight in model.state_dict().items() if not torch.isfinite(weight).all()]
+    unusable += [name for name in broken if name.startswith("lm_head.")]
+    broken = [name for name in broken if name not in unusable and name.rpartition(".")[2] not in UNUSED]
     if broken:
-        raise ProbeError(f"{weights.file}: NaN or infinite weights in {listed(broken)}. Fetch the file again.")
-    notes = []
-    if unexpected:
-        notes.append(f"{len(unexpected)} weights that the encoder has no place for were left out: {listed(unexpected)}")
-    if getattr(config, "auto_map", None):
-        notes.append("code comes with the checkpoint (auto_map); it was not run, transformers' own class was taken")
-    if headless:
-        notes.append(f"its architecture is {architecture}, but {listed(headless)} are not in the file: no CTC head")
-    writes = _written(location, model, notes) if has_head and not headless else ()
-    return _encoder(location, model, device, weights, writes, tuple(unexpected), notes)
+        raise ProbeError(f"{file}: NaN or infinite weights in {listed(broken)}. Fetch the file again.")
+    return unusable
 
 
 def _architecture(config: Any) -> str:
@@ -215,15 +245,18 @@ def _architecture(config: Any) -> str:
 
 
 @contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    """Loading takes a second; its bar is transformers' own and would stand among ours."""
-    shown = transformers.utils.logging.is_progress_bar_enabled()
-    transformers.utils.logging.disable_progress_bar()
+def _quiet_transformers() -> Iterator[None]:
+    """Its progress bar and its report on keys say what our messages say."""
+    log = transformers.utils.logging
+    shown, verbosity = log.is_progress_bar_enabled(), log.get_verbosity()
+    log.disable_progress_bar()
+    log.set_verbosity_error()
     try:
         yield
     finally:
+        log.set_verbosity(verbosity)
         if shown:
-            transformers.utils.logging.enable_progress_bar()
+            log.enable_progress_bar()
 
 
 def _drop_adapter(config: Any) -> bool:
@@ -274,7 +307,9 @@ def random_encoder(location: Location, config: Any, device: str, normalize: bool
     for key, weight in sorted(model.state_dict().items()):
         digest.update(key.encode())
         digest.update(weight.contiguous().numpy().tobytes())
-    return _encoder(location, model, device, Weights(Path(), digest.hexdigest()), normalize=normalize)
+    encoder = _encoder(location, model, device, Weights(Path(), digest.hexdigest()), normalize=normalize)
+    encoder.again = functools.partial(random_encoder, location, config, device, normalize)
+    return encoder
 
 
 def _encoder(
@@ -344,13 +379,13 @@ def input_of(location: Location, notes: list[str]) -> tuple[int, bool]:
             raise ProbeError(
                 f"{file}: cannot be read as a preprocessor's JSON ({_reason(error)}). Fetch the file again."
             ) from error
-        if type(rate_hz) is not int or rate_hz <= 0:
+        if type(rate_hz) is not int or not 1000 <= rate_hz <= 768_000:
             raise ProbeError(f"{file}: sampling_rate {rate_hz!r}; expected Hz such as 16000. Fetch the file again.")
         if not isinstance(normalize, bool):
             raise ProbeError(f"{file}: do_normalize {normalize!r}; expected true or false. Fetch the file again.")
         if "sampling_rate" in settings or "do_normalize" in settings:
             return rate_hz, normalize
-    notes.append("no preprocessor_config.json: 16000 Hz and normalised waveforms are assumed")
+    notes.append(f"no preprocessor_config.json: 16000 Hz and normalised waveforms {ASSUMED}")
     return ASSUMED_INPUT
 
 

@@ -14,6 +14,8 @@ from probe.errors import UsageError
 
 # Asked for among the layers: the scores of the checkpoint's own CTC head, (frame, symbol).
 CTC = "ctc"
+# In a note of a model whose folder has no preprocessor.
+ASSUMED = "are assumed"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ Utterances run one at a time. Padding changes every frame of the group-norm mode
 data2vec (five stacked positional convolutions leak it) whatever the mask says, and on a CPU batching gains nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ class TransformersEncoder:
         self.info = info
         self.device = next(model.parameters()).device
         self.model = model
+        self.again: Callable[[], TransformersEncoder] | None = None  # opens the same checkpoint afresh
         self.extractor = extractor
         self._head = head
         self._kernels = list(zip(model.config.conv_kernel, model.config.conv_stride, strict=True))
@@ -58,7 +59,7 @@ class TransformersEncoder:
                 rounding alone can move a frame by 1e-5 and, with an offset in the audio, by more.
 
         Returns:
-            Layer -> (frame, dim); ``final`` in post-LN models too.
+            Layer -> (frame, dim); ``final`` in post-LN models too, and `CTC` where there is a head.
         """
         samples = wave.cpu().numpy()
         if not exact:
@@ -70,7 +71,8 @@ class TransformersEncoder:
             values = wave[None]
         encoded = self.model(values.float().to(self.device), output_hidden_states=True, return_dict=True)
         layers = {str(index): frames[0] for index, frames in enumerate(encoded.hidden_states)}
-        return layers | {"final": encoded.last_hidden_state[0]}
+        final = encoded.last_hidden_state
+        return layers | {"final": final[0]} | ({CTC: self._head(final)[0]} if self._head is not None else {})
 
     @torch.inference_mode()
     def final_of(self, last: Tensor) -> Tensor:

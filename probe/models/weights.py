@@ -12,11 +12,12 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from probe.errors import ProbeError, listed
+from probe.errors import ProbeError, UsageError, listed
 from probe.files import sha256_of_file, sha256_of_json
 
 # In order of preference; the first that is there is hashed and loaded.
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+DTYPES = {"F64", "F32", "F16", "BF16", "I64", "I32", "BOOL"}  # whole numbers are counters
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch.save's zip, and plain pickles
 
 
@@ -47,8 +48,11 @@ def find_weights(folder: Path, sha256: str | None = None) -> Weights:
         sha256: what `Weights.sha256` must be.
 
     Raises:
+        UsageError: ``sha256`` is none.
         ProbeError: none there, a part missing, truncated, a pickle under a safetensors name, or not the expected hash.
     """
+    if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
+        raise UsageError(f"--sha256 {sha256}: expected 64 hexadecimal digits, as `probe check` prints them.")
     file = next((folder / name for name in WEIGHT_FILES if os.path.lexists(folder / name)), None)
     if file is None:
         raise ProbeError(f"{folder}: no weights; expected one of {', '.join(WEIGHT_FILES)}.")
@@ -107,6 +111,7 @@ def _refuse_unless_safetensors(file: Path, names: set[str] | None) -> None:
     try:
         with safe_open(file, framework="pt") as tensors:
             there = set(tensors.keys())
+            odd = [f"{name} ({dtype})" for name in sorted(there) if (dtype := tensors.get_slice(name).get_dtype()) not in DTYPES]
     except (SafetensorError, OSError) as error:
         with file.open("rb") as opened:
             start = opened.read(8)
@@ -119,6 +124,8 @@ def _refuse_unless_safetensors(file: Path, names: set[str] | None) -> None:
         raise ProbeError(
             f"{file}: not a whole safetensors file ({file.stat().st_size} bytes; {error}). Truncated? Fetch it again."
         ) from error
+    if odd:
+        raise ProbeError(f"{file}: quantised weights, which this version cannot read: {listed(odd)}. Fetch them unquantised.")
     if names is not None and there != names:
         odd = sorted(there ^ names)
         raise ProbeError(f"{file}: its tensors are not those of the index: {listed(odd)}. Fetch the checkpoint again.")
