@@ -6,7 +6,7 @@ finishes its plan, so its shards are the ones an uninterrupted run would have wr
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,8 +56,20 @@ class Plan:
         return f"{state}{there}{failed}; {human_bytes(self.free_bytes)} free"
 
 
-def make_plan(corpus: Corpus, encoder: Encoder, layers: Sequence[str], view: str, store: FeatureStore | None, root: Path) -> Plan:
-    """What is missing of ``corpus`` in ``store`` (None: a store that does not exist yet)."""
+def make_plan(
+    corpus: Corpus,
+    encoder: Encoder,
+    layers: Sequence[str],
+    view: str,
+    store: FeatureStore | None,
+    root: Path,
+    header_duration_s: Callable[[Path], float | None] = header_duration_s,
+) -> Plan:
+    """What is missing of ``corpus`` in ``store`` (None: a store that does not exist yet).
+
+    Args:
+        header_duration_s: asks a file's header how long it is.
+    """
     todo: list[Utterance] = []
     failed: list[Failure] = []
     present = 0
@@ -76,7 +88,7 @@ def make_plan(corpus: Corpus, encoder: Encoder, layers: Sequence[str], view: str
             pending.append(job)
             wanted.difference_update(job.keys)
     width = sum(encoder.info.layers[name] for name in layers)
-    durations = {item.key: _seconds(item) for item in todo}
+    durations = {item.key: _seconds(item, header_duration_s) for item in todo}
     sizes = {key: utterance_values(encoder, view, width, seconds) for key, seconds in durations.items()}
     fresh = _pack([item.key for item in todo if item.key in wanted], durations, sizes)
     existing = next(folder for folder in [root, *root.absolute().parents] if folder.exists())
@@ -84,7 +96,7 @@ def make_plan(corpus: Corpus, encoder: Encoder, layers: Sequence[str], view: str
     return Plan(present, failed, todo, pending, fresh, sum(durations.values()), n_bytes, shutil.disk_usage(existing).free)
 
 
-def _seconds(utterance: Utterance) -> float:
+def _seconds(utterance: Utterance, header_duration_s: Callable[[Path], float | None]) -> float:
     """Seconds to plan for: the manifest's, but the header's where those are missing or too many (samples, milliseconds)."""
     promised = utterance.duration_s
     return promised if promised and promised <= SHARD_AUDIO_S else header_duration_s(utterance.path) or UNKNOWN_DURATION_S
