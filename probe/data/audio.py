@@ -153,7 +153,10 @@ def _decode(content: bytes, rate_hz: int, deadline: Deadline | None) -> tuple[np
         raise UtteranceError(f"{n_bad} samples are NaN or infinite")
     if resampler is not None:
         blocks.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
-    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks), n_samples, native_hz, levels
+    samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+    if not np.isfinite(samples).all():  # samples near the largest float become infinite here
+        raise UtteranceError(f"NaN or infinite after resampling; the largest sample is {levels.peak:.3g} times full scale")
+    return samples, n_samples, native_hz, levels
 
 
 def _refuse_rate(rate_hz: int) -> None:

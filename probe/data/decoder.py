@@ -104,7 +104,7 @@ class _Thread:
             found, error = box.get(timeout=request.timeout_s + GRACE_S)
         except queue.Empty:
             self.close()  # it ends when the read does, if ever
-            raise Deadline(request.timeout_s).missed() from None
+            found, error = None, Deadline(request.timeout_s).missed()
         if error is not None:
             raise error
         return found

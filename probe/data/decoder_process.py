@@ -65,7 +65,9 @@ def main() -> None:
     with contextlib.suppress(OSError):  # where memory runs out, one utterance is to be lost, not the run
         Path("/proc/self/oom_score_adj").write_text("500")
     requests, answers = os.fdopen(os.dup(0), "rb"), os.dup(1)
-    os.dup2(2, 1)  # what a library prints is no answer
+    sys.stderr = os.fdopen(os.dup(2), "w")
+    for printed in (1, 2):  # what a library prints is no answer, and damaged MP3 make libmpg123 print a lot
+        os.dup2(os.open(os.devnull, os.O_WRONLY), printed)
     _write(answers, packed({"ready": True}))
     while head := requests.read(HEAD.size):
         request = Request(**json.loads(requests.read(HEAD.unpack(head)[1])))
