@@ -52,6 +52,8 @@ def test_ordinary_sound_has_no_flags_in_any_format(tmp_path: Path, name: str) ->
         (np.stack([SOUND, 0.01 * SOUND], axis=1), ()),
         (np.stack([SOUND, -SOUND], axis=1), ("antiphase",)),
         (np.stack([SOUND + 0.01, 0.01 - SOUND], axis=1), ("antiphase",)),
+        (np.stack([SOUND + 0.05, 0.05 - SOUND], axis=1), ("dc", "antiphase")),
+        (np.stack([SOUND, -SOUND, 0 * SOUND], axis=1), ("dead channel", "antiphase")),
         (np.stack([SOUND, -0.5 * SOUND], axis=1), ()),
         (np.stack([SOUND, speechlike(2, seed=1)[:, 0]], axis=1), ()),
         (np.zeros((8000, 2)), ("silence",)),

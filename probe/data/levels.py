@@ -85,6 +85,6 @@ class Levels:
             CLIPPED: self.n_flat > CLIPPED_SHARE * n * channels,
             OFFSET: bool(np.any(np.abs(means[~silent]) > OFFSET_RATIO * np.sqrt(powers[~silent]))),
             DEAD_CHANNEL: bool(silent.any() and not silent.all()),
-            ANTIPHASE: channels > 1 and not silent.any() and mono_variance * channels < CANCELLED * variance,
+            ANTIPHASE: channels > 1 and mono_variance * channels < CANCELLED * variance,
         }
         return tuple(flag for flag in FLAGS if true[flag])
