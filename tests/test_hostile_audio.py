@@ -338,7 +338,7 @@ def long_file_measures(folder: Path, minutes: float) -> tuple[dict, float]:
 
 def assert_bounded(found: dict, file_mb: float) -> None:
     """The file's bytes, what comes back, and that again while it is put together; not the 6 times as many native samples."""
-    assert found["extra_mb"] < file_mb + 2 * found["samples_mb"] + 15
+    assert found["extra_mb"] < 1.02 * file_mb + 2 * found["samples_mb"] + 15
 
 
 def test_a_long_file_takes_no_more_memory_than_its_bytes_and_what_comes_back(tmp_path: Path) -> None:
@@ -348,7 +348,10 @@ def test_a_long_file_takes_no_more_memory_than_its_bytes_and_what_comes_back(tmp
 @pytest.mark.slow
 def test_a_file_of_twenty_minutes_takes_no_more_memory_than_its_bytes_and_what_comes_back(tmp_path: Path) -> None:
     found, file_mb = long_file_measures(tmp_path, 20)
-    print(f"\n20 minutes of 48 kHz stereo: file {file_mb:.0f} MB, samples {found['samples_mb']:.0f} MB, {found}")
+    print(
+        f"\n20 minutes of 48 kHz stereo: file {file_mb:.0f} MB, samples {found['samples_mb']:.0f} MB, "
+        f"{found['extra_mb']:.0f} MB at the peak beyond a file of a second"
+    )
     assert_bounded(found, file_mb)
 
 

@@ -16,7 +16,7 @@ from probe.errors import UtteranceError
 
 # WAV's own limit, and 12 hours of 16-bit stereo at 24 kHz. A file is held in memory while it is decoded.
 MOST_BYTES = 1 << 32
-READ_BYTES = 1 << 24
+READ_BYTES = 1 << 20
 
 
 class Deadline:
