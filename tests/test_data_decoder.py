@@ -248,23 +248,23 @@ def test_a_file_that_takes_too_long_is_given_up_between_blocks(tmp_path: Path, i
 
 @pytest.fixture
 def tree(tmp_path: Path, write: Callable[[str], Path]) -> Path:
-    """root/ with a sound, links that stay inside and links that lead outside, where secret.wav lies."""
-    root = tmp_path / "root"
+    """corpus/ with a sound, links that stay inside and links that lead outside, where secret.wav lies."""
+    root = tmp_path / "corpus"
     (root / "sub").mkdir(parents=True)
     write("secret.wav")
-    write("root/good.wav")
-    write("root/sub/deep.wav")
+    write("corpus/good.wav")
+    write("corpus/sub/deep.wav")
     (root / "inside.wav").symlink_to("sub/deep.wav")
     (root / "link.wav").symlink_to(tmp_path / "secret.wav")
     (root / "up").symlink_to("..")
-    (tmp_path / "root-2").mkdir()
-    write("root-2/near.wav")
+    (tmp_path / "corpus-2").mkdir()
+    write("corpus-2/near.wav")
     return root
 
 
-OUTSIDE = ["../secret.wav", "sub/../../secret.wav", "link.wav", "up/secret.wav", "{tmp}/secret.wav", "../root-2/near.wav"]
+OUTSIDE = ["../secret.wav", "sub/../../secret.wav", "link.wav", "up/secret.wav", "{tmp}/secret.wav", "../corpus-2/near.wav"]
 OUTSIDE += ["/etc/passwd", "../not there"]
-INSIDE = ["good.wav", "./sub/../good.wav", "inside.wav", "{tmp}/root/good.wav", "up/root/good.wav", "../root/sub/deep.wav"]
+INSIDE = ["good.wav", "./sub/../good.wav", "inside.wav", "{tmp}/corpus/good.wav", "up/corpus/good.wav", "../corpus/sub/deep.wav"]
 
 
 def manifest_of(root: Path, path: str) -> Path:
@@ -276,7 +276,7 @@ def manifest_of(root: Path, path: str) -> Path:
 @pytest.mark.parametrize("isolate", [False, True])
 @pytest.mark.parametrize("path", OUTSIDE)
 def test_a_path_that_leads_out_of_the_root_is_refused_with_its_line(tree: Path, path: str, isolate: bool) -> None:
-    message = r"(?s)m\.csv line 3: .* leads to /.*, which is outside --audio-root .*root\. Correct it or remove the row\."
+    message = r"(?s)m\.csv line 3: .* leads to /.*, which is outside --audio-root .*corpus\. Correct it or remove the row\."
     with pytest.raises(ProbeError, match=message):
         load_corpus(manifest_of(tree, path), tree)
     file = tree / path.format(tmp=tree.parent)
