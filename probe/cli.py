@@ -28,8 +28,7 @@ from probe.version import __version__
 if TYPE_CHECKING:
     from probe.extraction.extract import Extraction
 
-VIEWS = ("frames", "mean", "meanstd")
-EXIT_CODES = "Exit codes: 0; 1 failure; 2 usage; 3 finished, but some utterances failed; 130 Ctrl-C; 143 SIGTERM."
+EXIT_CODES = "Exit codes: 0; 1 failure; 2 usage; 3 finished, but some utterances failed; 130 Ctrl-C; 143 SIGTERM, SIGUSR1."
 
 
 def options(*names: str) -> Callable[[Callable], Callable]:
@@ -103,7 +102,12 @@ def cli(quiet: bool) -> None:
 @options("model", "corpus")
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="Folder of all feature stores.")
 @options("layers")
-@click.option("--view", type=click.Choice(VIEWS), default="frames", show_default=True, help="What of the frames is kept.")
+@click.option(
+    "--view", metavar="VIEW", default="frames", show_default=True, help="What is kept: frames, segments:n, meanstd or mean."
+)
+@click.option("--stride", type=click.IntRange(1), default=1, metavar="K", help="Keep every K-th frame.")
+@click.option("--dtype", type=click.Choice(["float16", "float32", "int8"]), default="float16", show_default=True)
+@click.option("--compression", type=click.Choice(["none", "gzip"]), default="none", show_default=True)
 @options("ctc", "sha256", "no_check", "audio_root", "isolate_decode", "decode_timeout", "device", "limit", "dry_run", "json")
 def extract(
     models: tuple[str, ...],
@@ -111,6 +115,9 @@ def extract(
     to: Path,
     layers: str | None,
     view: str,
+    stride: int,
+    dtype: str,
+    compression: str,
     ctc: bool,
     sha256: str | None,
     no_check: bool,
@@ -126,6 +133,8 @@ def extract(
     from probe.data.corpus import load_corpus
     from probe.extraction.extract import extract as extract_features
 
+    if stride > 1 and view != "frames":
+        raise UsageError(f"--stride {stride}: only --view frames has a stride, not {view}.")
     if sha256 is not None and len(models) > 1:
         raise UsageError("--sha256: belongs to one model; name one --model.")
     loaded = load_corpus(corpus, audio_root)
@@ -135,7 +144,9 @@ def extract(
             loaded,
             to,
             layers=layers,
-            view=view,
+            view=f"frames:{stride}" if stride > 1 else view,
+            dtype=dtype,
+            compression=compression,
             device=device,
             limit=limit,
             dry_run=dry_run,
@@ -468,6 +479,8 @@ def print_extractions(done: "list[Extraction]", dry_run: bool, as_json: bool) ->
             click.echo(json.dumps(item.summary(), ensure_ascii=False))
         elif dry_run:
             click.echo(f"{item.store}: {item.plan.describe()}")
+            for line in item.plan.describe_choices():
+                click.echo(f"  {line}")
         else:
             click.echo(str(item.store))
             click.echo(f"{item.extracted} extracted, {item.plan.present} there already, {len(item.failures)} failed", err=True)
@@ -511,7 +524,8 @@ def _terminate(*_: object) -> NoReturn:
 
 def main() -> NoReturn:
     """The console script: exit codes, and one line instead of a traceback for a user's mistake."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGTERM, signal.SIGUSR1):  # a job's end is near: schedulers send either
+        signal.signal(number, _terminate)
     try:
         result = cli.main(standalone_mode=False)
         sys.exit(result if isinstance(result, int) else 0)

@@ -14,7 +14,7 @@ from probe.extraction.extract import Extraction, extract
 from probe.models.catalogue import choose_device, open_model
 from probe.records import read_records
 from probe.reporting.tables import write_tables
-from probe.store.views import SERVED_BY
+from probe.store.views import serves
 
 log = logging.getLogger("probe")
 
@@ -134,7 +134,7 @@ def bench(
 def views_for(tasks: Sequence[Task]) -> list[str]:
     """The fewest views that serve the tasks: a view that another one gives is not extracted as well."""
     wanted = {task.view for task in tasks}
-    return sorted(view for view in wanted if not wanted & set(SERVED_BY[view][1:]))
+    return sorted(view for view in wanted if all(serves(other, view) is None for other in wanted - {view}))
 
 
 def demo(to: str | Path, seed: int = 0) -> Bench:

@@ -249,6 +249,16 @@ def test_parameters_are_compared_with_the_catalogue_by_name_and_by_shape() -> No
     assert failed(encoder) == {"parameters"}
 
 
+def test_a_configuration_that_the_weights_fit_but_the_catalogue_does_not_know_is_noted() -> None:
+    encoder = open_model("random:data2vec-audio-tiny", "cpu")
+    assert isinstance(encoder, TransformersEncoder)
+    for heads, result in ((4, checks.PASS), (2, checks.NOTE)):
+        encoder.model.config.num_attention_heads = heads
+        (found,) = [item for item in check_model(encoder, True).findings if item.check == "configuration"]
+        assert found.result == result
+    assert (found.found, found.expected) == ("num_attention_heads 2", "num_attention_heads 4 in the catalogue (yes)")
+
+
 def test_a_ctc_head_is_checked_against_its_vocabulary(folders: dict[str, Path]) -> None:
     encoder = opened(folders[PRE])
     encoder._head = torch.nn.Linear(24, 5)

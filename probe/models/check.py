@@ -84,8 +84,8 @@ class Certificate:
         return f"{'quick check' if self.quick else 'check'}: {outcome}, in {self.seconds:.1f} s on {self.device}"
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, as they stand beside a store's recipe."""
-        return {**asdict(self), "passed": not self.failed}
+        """Plain values, as they stand beside a store's recipe; without the time it took, so that equal outcomes are equal bytes."""
+        return {name: value for name, value in asdict(self).items() if name != "seconds"} | {"passed": not self.failed}
 
 
 def check_model(encoder: Encoder, quick: bool = False, tick: Callable[[str], Any] = lambda _: None) -> Certificate:
@@ -170,6 +170,19 @@ def _parameters(encoder: Encoder, _: bool) -> Iterator[Finding]:
         as_said = info.parameters == row.parameters
         result = PASS if as_said else FAIL if named and named.certain == "yes" else NOTE
         yield Finding("parameters", result, f"{info.parameters:,}", f"{row.parameters:,} as {row.model} ({row.certain})")
+
+
+def _configuration(encoder: Encoder, _: bool) -> Iterator[Finding]:
+    """The configuration against the catalogue's: weights fit another number of heads, or another place of the LayerNorms, as well."""
+    row, config = _by_name(encoder), getattr(getattr(encoder, "model", None), "config", None)
+    if row is None or config is None:
+        yield Finding("configuration", SKIPPED, "not in the catalogue by this name")
+        return
+    there = {name: getattr(config, name, None) for name in row.config()}
+    wrong = {name: at for name, at in row.config().items() if there[name] != at}
+    found = ", ".join(f"{name} {there[name]}" for name in wrong) or f"{len(there)} sizes and kinds"
+    expected = ", ".join(f"{name} {at}" for name, at in wrong.items()) or "the same"
+    yield Finding("configuration", NOTE if wrong else PASS, found, f"{expected} in the catalogue ({row.certain})")
 
 
 def _input(encoder: Encoder, _: bool) -> Iterator[Finding]:
@@ -356,7 +369,7 @@ def _ctc(encoder: Encoder, _: bool) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Callable[[Encoder, bool], Iterator[Finding]], ...] = (
-    *(_weights, _parameters, _input, _layers, _alone, _final),
+    *(_weights, _parameters, _configuration, _input, _layers, _alone, _final),
     *(_frames, _batches, _values, _ctc),
 )
 
