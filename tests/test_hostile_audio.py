@@ -160,6 +160,26 @@ def test_every_cut_is_flagged_where_the_duration_is_known_and_of_wav_always(tmp_
     assert unflagged(64, tmp_path) == (Counter(dict.fromkeys(small_files(), 8)), Counter())
 
 
+def test_a_big_endian_wav_is_flagged_too_when_cut(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, speechlike(0.4), RATE_HZ, format="WAV", endian="BIG")
+    assert path.read_bytes()[:4] == b"RIFX"
+    load_audio(path, RATE_HZ)
+    os.truncate(path, 9000)
+    with pytest.raises(UtteranceError, match="truncated: the WAV header promises 12800 bytes of audio, 8956 are there"):
+        load_audio(path, RATE_HZ)
+
+
+def test_a_wav_of_nothing_but_empty_chunks_is_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"RIFF\xff\xff\xff\x00WAVE" + b"junk\0\0\0\0" * 3_000_000)
+    started = time.monotonic()
+    for refuse in (read_header, lambda path: load_audio(path, RATE_HZ)):
+        with pytest.raises(UtteranceError, match="more than 10000 chunks before the audio of a WAV file"):
+            refuse(path)
+    assert time.monotonic() - started < 1
+
+
 @pytest.mark.slow
 def test_five_hundred_cuts_are_flagged(tmp_path: Path) -> None:
     seen, through = unflagged(504, tmp_path)
