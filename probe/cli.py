@@ -62,6 +62,24 @@ SHARED: dict[str, Callable[[Callable], Callable]] = {
     "ctc": click.option("--ctc", is_flag=True, help="Also run the checkpoint's own CTC head; its WER stands beside the probes'."),
     "no_check": click.option("--no-check", is_flag=True, help="Extract without the short form of `probe check` before."),
     "sha256": click.option("--sha256", metavar="HEX", help="What the weights must have, as `probe check` prints it."),
+    "audio_root": click.option(
+        "--audio-root",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Refuse audio outside DIR, whatever symbolic links say.",
+    ),
+    "isolate_decode": click.option(
+        "--isolate-decode", is_flag=True, help="Decode in a child process: a crash of the decoder costs one utterance."
+    ),
+    "decode_timeout": click.option(
+        "--decode-timeout",
+        "decode_timeout_s",
+        type=click.FloatRange(min=0, min_open=True),
+        default=60,
+        show_default=True,
+        metavar="SECONDS",
+        help="For one file; what takes longer has failed.",
+    ),
     "json": click.option("--json", "as_json", is_flag=True, help="Print JSON."),
 }
 
@@ -90,7 +108,7 @@ def cli(quiet: bool) -> None:
 @click.option("--stride", type=click.IntRange(1), default=1, metavar="K", help="Keep every K-th frame.")
 @click.option("--dtype", type=click.Choice(["float16", "float32", "int8"]), default="float16", show_default=True)
 @click.option("--compression", type=click.Choice(["none", "gzip"]), default="none", show_default=True)
-@options("ctc", "sha256", "no_check", "device", "limit", "dry_run", "json")
+@options("ctc", "sha256", "no_check", "audio_root", "isolate_decode", "decode_timeout", "device", "limit", "dry_run", "json")
 def extract(
     models: tuple[str, ...],
     corpus: str,
@@ -103,6 +121,9 @@ def extract(
     ctc: bool,
     sha256: str | None,
     no_check: bool,
+    audio_root: Path | None,
+    isolate_decode: bool,
+    decode_timeout_s: float,
     device: str | None,
     limit: int | None,
     dry_run: bool,
@@ -116,7 +137,7 @@ def extract(
         raise UsageError(f"--stride {stride}: only --view frames has a stride, not {view}.")
     if sha256 is not None and len(models) > 1:
         raise UsageError("--sha256: belongs to one model; name one --model.")
-    loaded = load_corpus(corpus)
+    loaded = load_corpus(corpus, audio_root)
     done = [
         extract_features(
             model,
@@ -132,6 +153,9 @@ def extract(
             ctc=ctc,
             check=not no_check,
             sha256=sha256,
+            audio_root=audio_root,
+            isolate_decode=isolate_decode,
+            decode_timeout_s=decode_timeout_s,
         )
         for model in models
     ]
@@ -235,7 +259,8 @@ def table(results: tuple[Path, ...], layers: bool, all_heads: bool, form: str, t
 @click.option("--task", "tasks", multiple=True, required=True, metavar="TASK", help="Ready task or TOML file; several times.")
 @options("corpus")
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="Receives features/, results/, tables and pictures.")
-@options("trials", "dev_trials", "layers", "ctc", "no_check", "device", "seed", "limit", "dry_run", "json")
+@options("trials", "dev_trials", "layers", "ctc", "no_check", "audio_root", "isolate_decode", "decode_timeout")
+@options("device", "seed", "limit", "dry_run", "json")
 def bench(
     models: tuple[str, ...],
     tasks: tuple[str, ...],
@@ -246,6 +271,9 @@ def bench(
     layers: str | None,
     ctc: bool,
     no_check: bool,
+    audio_root: Path | None,
+    isolate_decode: bool,
+    decode_timeout_s: float,
     device: str | None,
     seed: int,
     limit: int | None,
@@ -269,6 +297,9 @@ def bench(
         dry_run=dry_run,
         ctc=ctc,
         check=not no_check,
+        audio_root=audio_root,
+        isolate_decode=isolate_decode,
+        decode_timeout_s=decode_timeout_s,
     )
     if dry_run or as_json:
         print_extractions(done.extractions, dry_run, as_json)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from probe.data.corpus import Corpus, load_corpus
+from probe.data.decoder import TIMEOUT_S
 from probe.errors import ProbeError, UsageError
 from probe.evaluation.run import run
 from probe.evaluation.tasks import Task, open_task
@@ -53,6 +54,9 @@ def bench(
     dry_run: bool = False,
     ctc: bool = False,
     check: bool = True,
+    audio_root: str | Path | None = None,
+    isolate_decode: bool = False,
+    decode_timeout_s: float = TIMEOUT_S,
 ) -> Bench:
     """Extracts what is missing, runs every task on every model, and writes tables and pictures into ``to``.
 
@@ -63,7 +67,7 @@ def bench(
         to: receives ``features/``, ``results/``, the tables and the pictures.
         dry_run: only the plan of every extraction.
         ctc: also runs the own CTC head of the models that have one.
-        check: see `probe.extraction.extract.extract`.
+        check, audio_root, isolate_decode, decode_timeout_s: see `probe.extraction.extract.extract`.
 
     Raises:
         ProbeError: the corpus or a task file cannot be used at all.
@@ -72,7 +76,7 @@ def bench(
     if any(task.kind == "verify" for task in opened) and trials is None:
         names = ", ".join(task.name for task in opened if task.kind == "verify")
         raise UsageError(f"{names}: needs --trials, a CSV list with the columns enroll,test,label.")
-    loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
+    loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, audio_root)
     place = choose_device(device)
     features, results = Path(to) / "features", Path(to) / "results"
     done = Bench()
@@ -93,6 +97,9 @@ def bench(
                     requested=model,
                     ctc=ctc and bool(encoder.info.ctc),
                     check=check,
+                    audio_root=audio_root,
+                    isolate_decode=isolate_decode,
+                    decode_timeout_s=decode_timeout_s,
                 )
                 done.extractions.append(result)
                 if result.failures:

@@ -3,14 +3,17 @@
 libsndfile accepts truncated WAV, header-only files, NaN samples and absurd rates without a word, so each is checked here. The bytes
 that are hashed are the bytes that are decoded. Resampling is soxr HQ (torchaudio's default aliases an 8.5 kHz tone at -11 dB when
 going from 48 to 16 kHz, soxr HQ at -136 dB).
+
+A file is decoded and resampled by blocks whose size does not depend on what its header claims; in memory are its bytes, one block and
+the samples that come back.
 """
 
 import hashlib
 import io
-import mmap
+import os
 import re
-import stat
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +21,16 @@ import numpy as np
 import soundfile
 import soxr
 
+from probe.data.levels import Levels
+from probe.data.reading import Deadline, cannot_be_read, open_regular, read_regular
 from probe.errors import UtteranceError
 
 SETTINGS = {"decoder": "soundfile", "downmix": "mean", "resampler": "soxr HQ"}
 RATES_HZ = (1000, 768_000)
 LONGEST_S = 8 * 3600
-BLOCK_SAMPLES = 1 << 20
+BLOCK_SAMPLES = 1 << 20  # of all channels together
+# Chunks before a WAV's audio; a file of 4 GB could hold 500 million empty ones.
+MOST_CHUNKS = 10_000
 # Manifests round durations to a tenth of a second at worst.
 DURATION_TOLERANCE = (0.1, 0.01)
 # Sizes from here on are written by programs that stream and do not know the length yet.
@@ -50,6 +57,7 @@ class Audio:
         file_bytes, mtime_ns: size and time of change of the file, hints that it is unchanged.
         native_rate_hz: the file's own rate.
         duration_s: seconds at the native rate.
+        flags: what is unusual about the sound (`probe.data.levels`).
     """
 
     samples: np.ndarray
@@ -58,6 +66,7 @@ class Audio:
     mtime_ns: int
     native_rate_hz: int
     duration_s: float
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,75 +84,112 @@ class Header:
     n_samples: int
 
 
-def load_audio(path: Path, rate_hz: int, duration_s: float | None = None) -> Audio:
+class _Content(io.BytesIO):
+    """Bytes for libsndfile, which a damaged file makes seek to before the beginning: that is no error here, but ends nowhere."""
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        try:
+            return super().seek(offset, whence)
+        except (ValueError, OverflowError):
+            return super().seek(0, os.SEEK_END)
+
+
+def load_audio(
+    path: Path, rate_hz: int, duration_s: float | None = None, *, root: Path | None = None, deadline: Deadline | None = None
+) -> Audio:
     """A file's audio, down-mixed to mono and resampled to ``rate_hz``.
 
     Args:
         duration_s: seconds that the manifest promises; a file that lasts longer or shorter is refused.
+        root: the folder that the file must lie in.
+        deadline: looked at between blocks; `probe.data.decoder` also bounds what happens within one.
 
     Raises:
-        UtteranceError: unreadable, empty, truncated, non-finite, or not as long as promised.
+        UtteranceError: not a regular file, unreadable, empty, truncated, non-finite, too long, or not as long as promised.
     """
+    content, status = read_regular(path, root, deadline)
+    _refuse_truncated_wav(lambda start, n: content[start : start + n], len(content))
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise UtteranceError("not a regular file")
-        content = path.read_bytes()
-    except OSError as error:
-        raise UtteranceError(f"cannot be read: {error.strerror}") from error
-    if not content:
-        raise UtteranceError("the file is empty (0 bytes)")
-    _refuse_truncated_wav(content)
-    samples, native_rate_hz = _decode(content)
-    seconds = len(samples) / native_rate_hz
-    if duration_s is not None:
-        _compare_durations(seconds, duration_s)
-    if native_rate_hz != rate_hz:
-        samples = soxr.resample(samples, native_rate_hz, rate_hz, quality="HQ")
-    digest = hashlib.sha256(content).hexdigest()
-    return Audio(np.ascontiguousarray(samples), digest, status.st_size, status.st_mtime_ns, native_rate_hz, seconds)
-
-
-def _decode(content: bytes) -> tuple[np.ndarray, int]:
-    """((time,) float32 mean of the channels, rate in Hz)."""
-    blocks: list[np.ndarray] = []
-    n_samples = 0
-    try:
-        with soundfile.SoundFile(io.BytesIO(content)) as file:
-            rate_hz = file.samplerate
-            if not RATES_HZ[0] <= rate_hz <= RATES_HZ[1]:
-                raise UtteranceError(f"sample rate {rate_hz} Hz; expected {RATES_HZ[0]} to {RATES_HZ[1]} Hz")
-            while len(block := file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)):
-                n_samples += len(block)
-                if n_samples > LONGEST_S * rate_hz:
-                    raise UtteranceError(f"longer than {LONGEST_S // 3600} hours; cut it into utterances")
-                blocks.append(block.mean(axis=1))
-            _refuse_truncated(file, content, n_samples)
+        samples, n_samples, native_rate_hz, levels = _decode(content, rate_hz, deadline)
     except soundfile.LibsndfileError as error:  # without its prefix, which names an address in memory
         raise UtteranceError(f"cannot be decoded: {error.error_string.rstrip('.')}") from error
+    except (soundfile.SoundFileError, ValueError, OverflowError) as error:
+        raise UtteranceError(f"cannot be decoded: {error}") from error
+    except MemoryError as error:
+        raise UtteranceError(f"more audio than memory: {len(content)} bytes of file") from error
+    seconds = n_samples / native_rate_hz
+    if duration_s is not None:
+        _compare_durations(seconds, duration_s)
+    digest = hashlib.sha256(content).hexdigest()
+    return Audio(samples, digest, status.st_size, status.st_mtime_ns, native_rate_hz, seconds, levels.flags)
+
+
+def _decode(content: bytes, rate_hz: int, deadline: Deadline | None) -> tuple[np.ndarray, int, int, Levels]:
+    """((time,) float32 mean of the channels at ``rate_hz``, samples at the native rate, that rate, what they are like)."""
+    blocks: list[np.ndarray] = []
+    n_samples = n_bad = 0
+    with soundfile.SoundFile(_Content(content)) as file:
+        native_hz = file.samplerate
+        _refuse_rate(native_hz)
+        # By blocks it gives the same bits as at once, and a file of 8 hours at 768 kHz needs no more memory than one at 16 kHz.
+        resampler = soxr.ResampleStream(native_hz, rate_hz, 1, dtype="float32", quality="HQ") if native_hz != rate_hz else None
+        levels = Levels(file.channels)
+        while len(block := file.read(max(1, BLOCK_SAMPLES // file.channels), dtype="float32", always_2d=True)):
+            if deadline is not None:
+                deadline.check()
+            n_samples += len(block)
+            if n_samples > LONGEST_S * native_hz:
+                raise UtteranceError(f"longer than {LONGEST_S // 3600} hours; cut it into utterances")
+            with np.errstate(all="ignore"):  # infinity is refused below
+                mono = block.mean(axis=1)
+            levels.add(block, mono)
+            n_bad += int(np.count_nonzero(~np.isfinite(mono)))
+            if not n_bad:
+                blocks.append(mono if resampler is None else resampler.resample_chunk(mono))
+        _refuse_truncated(file, content, n_samples)
     if n_samples == 0:
         raise UtteranceError("no samples in it (a header alone, or cut off)")
+    if n_bad:
+        raise UtteranceError(f"{n_bad} samples are NaN or infinite")
+    if resampler is not None:
+        blocks.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
     samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-    if not np.isfinite(samples).all():
-        raise UtteranceError(f"{np.count_nonzero(~np.isfinite(samples))} samples are NaN or infinite")
-    return samples, rate_hz
+    # Samples near the largest float become infinite when resampled. NaN wins in max and min, which need no memory.
+    if len(samples) and not np.isfinite([samples.max(), samples.min()]).all():
+        raise UtteranceError(f"NaN or infinite after resampling; the largest sample is {levels.peak:.3g} times full scale")
+    return samples, n_samples, native_hz, levels
 
 
-def _refuse_truncated_wav(content: bytes | mmap.mmap) -> None:
-    """Raises where a WAV's data chunk is shorter than its header says (libsndfile reads on without a word)."""
-    if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
+def _refuse_rate(rate_hz: int) -> None:
+    if not RATES_HZ[0] <= rate_hz <= RATES_HZ[1]:
+        raise UtteranceError(f"sample rate {rate_hz} Hz; expected {RATES_HZ[0]} to {RATES_HZ[1]} Hz")
+
+
+def _refuse_truncated_wav(read: Callable[[int, int], bytes], n_bytes: int) -> None:
+    """Raises where a WAV's data chunk is shorter than its header says (libsndfile reads on without a word).
+
+    Args:
+        read: gives the bytes from a position on, at most so many.
+        n_bytes: of the file.
+    """
+    head = read(0, 12)
+    order = {b"RIFF": "<", b"RIFX": ">"}.get(head[:4])
+    if order is None or head[8:12] != b"WAVE":
         return
     position = 12
-    while position + 8 <= len(content):
-        name, size = struct.unpack_from("<4sI", content, position)
+    for _ in range(MOST_CHUNKS):
+        chunk = read(position, 8)
+        if len(chunk) < 8:
+            raise UtteranceError("truncated: a WAV file without a data chunk")
+        name, size = struct.unpack(order + "4sI", chunk)
         position += 8
         if name == b"data":
-            there = len(content) - position
+            there = n_bytes - position
             if there < size < UNKNOWN_BYTES:
                 raise UtteranceError(f"truncated: the WAV header promises {size} bytes of audio, {there} are there")
             return
         position += size + size % 2
-    raise UtteranceError("truncated: a WAV file without a data chunk")
+    raise UtteranceError(f"more than {MOST_CHUNKS} chunks before the audio of a WAV file")
 
 
 def _refuse_truncated(file: soundfile.SoundFile, content: bytes, n_samples: int) -> None:
@@ -174,15 +220,13 @@ def _compare_durations(found_s: float, promised_s: float) -> None:
     raise UtteranceError(f"duration_s is {promised_s:g} in the manifest, the audio lasts {found_s:g} s; {guess}")
 
 
-def header_duration_s(path: Path) -> float | None:
+def header_duration_s(path: Path, *, root: Path | None = None) -> float | None:
     """Seconds that a file's header claims: good for plans and estimates only. None where it claims nothing usable."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            return None
-        info = soundfile.info(path)
-    except (soundfile.LibsndfileError, RuntimeError, OSError):
+        with open_regular(path, root) as (descriptor, _), soundfile.SoundFile(descriptor, closefd=False) as file:
+            seconds = file.frames / file.samplerate if file.samplerate > 0 else -1.0
+    except (UtteranceError, soundfile.SoundFileError, ValueError, OverflowError, OSError):
         return None
-    seconds = info.frames / info.samplerate if info.samplerate > 0 else -1.0
     return seconds if 0 < seconds <= LONGEST_S else None
 
 
@@ -193,28 +237,25 @@ def read_header(path: Path, duration_s: float | None = None) -> Header:
         duration_s: seconds that the manifest promises; not compared with MP3 and Ogg, whose headers do not say.
 
     Raises:
-        UtteranceError: unreadable, empty, a truncated WAV, an absurd rate, or not as long as promised.
+        UtteranceError: not a regular file, unreadable, empty, a truncated WAV, an absurd rate, or not as long as promised.
     """
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise UtteranceError("not a regular file")
-        if status.st_size == 0:
-            raise UtteranceError("the file is empty (0 bytes)")
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            _refuse_truncated_wav(content)
-        info = soundfile.info(path)
+        with open_regular(path) as (descriptor, status):
+            if status.st_size == 0:
+                raise UtteranceError("the file is empty (0 bytes)")
+            _refuse_truncated_wav(lambda start, n: os.pread(descriptor, n, start), status.st_size)
+            with soundfile.SoundFile(descriptor, closefd=False) as file:
+                header, form = Header(file.samplerate, file.channels, file.frames), file.format
     except OSError as error:
-        raise UtteranceError(f"cannot be read: {error.strerror}") from error
+        raise cannot_be_read(error) from error
     except soundfile.LibsndfileError as error:
         raise UtteranceError(f"cannot be decoded: {error.error_string.rstrip('.')}") from error
-    if not RATES_HZ[0] <= info.samplerate <= RATES_HZ[1]:
-        raise UtteranceError(f"sample rate {info.samplerate} Hz; expected {RATES_HZ[0]} to {RATES_HZ[1]} Hz")
-    if info.frames == 0:
+    _refuse_rate(header.rate_hz)
+    if header.n_samples == 0:
         raise UtteranceError("no samples in it (a header alone, or cut off)")
-    if duration_s is not None and info.format not in ("MP3", "OGG"):
-        _compare_durations(info.frames / info.samplerate, duration_s)
-    return Header(info.samplerate, info.channels, info.frames)
+    if duration_s is not None and form not in ("MP3", "OGG"):
+        _compare_durations(header.n_samples / header.rate_hz, duration_s)
+    return header
 
 
 def formats() -> dict[str, bool]:

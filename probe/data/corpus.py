@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from probe.errors import ProbeError
+from probe.data.reading import refuse_outside
+from probe.errors import ProbeError, UtteranceError
 
 COLUMNS = ("path", "text", "speaker", "domain", "split", "duration_s")
 SPLITS = ("train", "dev", "test", "noise")
@@ -82,30 +83,55 @@ class Corpus:
         return Corpus(self.name, sha256, chosen, self.columns)
 
 
-def load_corpus(source: Path | str) -> Corpus:
+def load_corpus(source: Path | str, audio_root: Path | str | None = None) -> Corpus:
     """The corpus in a CSV manifest or, with ``librispeech:ROOT#subset,subset``, in a LibriSpeech folder.
+
+    Args:
+        audio_root: the folder that all audio must lie in, with symbolic links resolved; nothing outside is looked at.
 
     Raises:
         ProbeError: no such file, wrong encoding, missing columns, duplicate ids, the same file in two splits, unknown splits,
-            unreadable durations, missing audio files; up to eight problems are named with their lines.
+            unreadable durations, missing audio files, audio outside ``audio_root``; up to eight problems are named with their lines.
     """
     text = os.fspath(source)
+    root = None if audio_root is None else Path(audio_root)
+    if root is not None and not root.is_dir():
+        raise ProbeError(f"--audio-root {root}: not a folder; expected the one that holds all audio.")
     if text.startswith(LIBRISPEECH):
-        return _librispeech(text)
+        corpus = _librispeech(text)
+        _refuse([f"{item.key}: {reason}" for item in corpus.utterances if (reason := _outside(item.path, root))])
+        return corpus
     manifest = Path(text)
     content = _read_manifest(manifest)
     rows = _rows(manifest, content)
     problems: list[str] = []
-    utterances = list(_utterances(manifest, rows, problems))
-    if problems:
-        rest = len(problems) - MOST_PROBLEMS_SHOWN
-        more = [f"... and {rest} more problems"] if rest > 0 else []
-        raise ProbeError("\n".join(problems[:MOST_PROBLEMS_SHOWN] + more))
+    utterances = list(_utterances(manifest, rows, problems, root))
+    _refuse(problems)
     speech = tuple(item for item in utterances if item.split != "noise")
     columns = tuple(name for name in rows[0][1] if name not in ("path", "id", "duration_s")) if rows else ()
     if not speech:
         raise ProbeError(f"{manifest}: no utterances; expected rows with split train, dev or test.")
     return Corpus(manifest.stem, hashlib.sha256(content).hexdigest(), speech, columns)
+
+
+def _refuse(problems: list[str]) -> None:
+    """Raises where there are any, with the first of them."""
+    rest = len(problems) - MOST_PROBLEMS_SHOWN
+    more = [f"... and {rest} more problems"] if rest > 0 else []
+    if problems:
+        raise ProbeError("\n".join(problems[:MOST_PROBLEMS_SHOWN] + more))
+
+
+def _outside(path: Path, root: Path | None) -> str:
+    """Why an audio file is not to be read; empty where it may be."""
+    try:
+        if root is not None:
+            refuse_outside(Path(os.path.realpath(path)), root)
+    except UtteranceError as error:
+        return f"{error}. Correct it or remove the row."
+    except ValueError:  # a NUL, or a name too long for a file: the check that it is there says so
+        pass
+    return ""
 
 
 def _read_manifest(manifest: Path) -> bytes:
@@ -161,7 +187,9 @@ def _check_header(manifest: Path, header: list[str]) -> None:
         raise ProbeError(f"{manifest} line 1: column {', '.join(twice)} stands there twice. Rename one of them.")
 
 
-def _utterances(manifest: Path, rows: list[tuple[int, dict[str, str]]], problems: list[str]) -> Iterable[Utterance]:
+def _utterances(
+    manifest: Path, rows: list[tuple[int, dict[str, str]]], problems: list[str], root: Path | None
+) -> Iterable[Utterance]:
     """Utterances of the rows; what is wrong with a row is appended to ``problems``."""
     line_of_key: dict[str, int] = {}
     first_use: dict[str, tuple[int, str]] = {}
@@ -185,7 +213,9 @@ def _utterances(manifest: Path, rows: list[tuple[int, dict[str, str]]], problems
                 f"{where}: {row['path']} is in split {split!r} here and in {other_split!r} on line {other_line}. "
                 "A recording may be in one split only, otherwise the test is not a test; remove one of the rows."
             )
-        if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where a name is too long for a file
+        if reason := _outside(path, root):
+            problems.append(f"{where}: {row['path']} {reason}")
+        elif not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where a name is too long for a file
             problems.append(f"{where}: {path} does not exist; paths are relative to the manifest. Correct it or remove the row.")
         line_of_key.setdefault(key, line)
         extra = {name: value for name, value in row.items() if name not in COLUMNS and name != "id"}

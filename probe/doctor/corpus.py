@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from probe.data import texts
 from probe.doctor.findings import Finding
 from probe.errors import UtteranceError, listed
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 MOST_FILES = 400
 USUAL_RATE_HZ, USUAL_MIN_SAMPLES = 16_000, 400
 NOT_READ = (".m4a", ".aac", ".mp4", ".wma", ".webm", ".amr")
-JOINERS = "\u200c\u200d"  # part of the spelling in Persian and in Indic scripts
 
 
 def splits(corpus: "Corpus") -> Iterator[Finding]:
@@ -98,8 +98,14 @@ def text(corpus: "Corpus", info: "ModelInfo | None") -> Iterator[Finding]:
         advice = "Nothing needs doing, unless you ask word-id or asr-ctc: fill the column text."
         yield Finding("text", "note", "there are no transcripts.", advice)
         return
-    problems = [*_unknown_to_train(given), *_unknown_to_head(given, info), *_invisible(given), *_forms(given)]
-    if empty := [item.key for item in corpus.utterances if not item.text.strip()]:
+    problems = [
+        *_unknown_to_train(given),
+        *_unknown_to_head(given, info),
+        *_invisible(given),
+        *_look_alikes(given),
+        *_forms(given),
+    ]
+    if empty := texts.empty(corpus.utterances):
         text = f"empty: {len(empty)} of {len(corpus.utterances)} transcripts ({listed(empty, 3)})."
         advice = "Empty means unknown: tasks on text leave these out. Fill them in where something is said."
         problems.append(Finding("text", "note", text, advice))
@@ -114,7 +120,7 @@ def _unknown_to_train(given: "list[Utterance]") -> Iterator[Finding]:
     if not known:
         return
     tested = [(item.key, item.text) for item in given if item.split != "train"]
-    if unseen := _unseen(tested, known):
+    if unseen := texts.described(texts.unseen(tested, known)):
         text = f"dev and test transcripts have characters that train does not have: {unseen}."
         advice = "They can only be errors. Bring text into one form, replace them, or move such utterances to train."
         yield Finding("text", "problem", text, advice)
@@ -126,39 +132,18 @@ def _unknown_to_head(given: "list[Utterance]", info: "ModelInfo | None") -> Iter
         return
     alphabet = set("".join(info.ctc["alphabet"]).casefold())
     folded = [(item.key, item.text.casefold()) for item in given]
-    if unseen := _unseen(folded, alphabet):
+    if unseen := texts.described(texts.unseen(folded, alphabet)):
         text = f"transcripts have characters that the model's own CTC head cannot write: {unseen}."
         advice = f"They can only be errors of that head. Write them with its characters: {''.join(sorted(alphabet)).strip()}"
         yield Finding("text", "problem", text, advice)
 
 
-def _unseen(texts: list[tuple[str, str]], known: set[str]) -> str:
-    """The characters that are not known, with counts and the first utterance that has each; empty where there are none."""
-    counts: Counter[str] = Counter()
-    first: dict[str, str] = {}
-    for key, text in texts:
-        for character in text:
-            if character not in known:
-                counts[character] += 1
-                first.setdefault(character, key)
-    return listed(
-        [f"{_named(character)} {count} times, first in {first[character]}" for character, count in counts.most_common()]
-    )
-
-
-def _named(character: str) -> str:
-    """A character as a person can find it: with its number and name where it is not plain."""
-    if character.isascii() and character.isprintable():
-        return repr(character)
-    return f"{character!r} (U+{ord(character):04X} {unicodedata.name(character, 'control character').lower()})"
-
-
 def _invisible(given: "list[Utterance]") -> Iterator[Finding]:
     """Control characters, and spaces that are not plain or stand where they do not count."""
-    hidden = {item.key: {character for character in item.text if _is_hidden(character)} for item in given}
-    keys = [key for key, characters in hidden.items() if characters]
-    if keys:
-        names = listed([_named(character) for character in sorted(set().union(*hidden.values()))])
+    if hidden := texts.hidden(given):
+        names = listed([texts.named(item.what) for item in hidden])
+        having = set().union(*(item.keys for item in hidden))
+        keys = [item.key for item in given if item.key in having]
         text = f"control characters or other spaces than the plain one: {names}, in {listed(keys, 3)}."
         advice = "Remove them or put a space there: nobody sees them, every measure counts them."
         yield Finding("text", "problem", text, advice)
@@ -168,8 +153,13 @@ def _invisible(given: "list[Utterance]") -> Iterator[Finding]:
         yield Finding("text", "note", text, "Leave one space between words: CER counts spaces, and classes differ by them.")
 
 
-def _is_hidden(character: str) -> bool:
-    return unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp", "Zs") and character not in " " + JOINERS
+def _look_alikes(given: "list[Utterance]") -> Iterator[Finding]:
+    """Words that are spelled with letters of two scripts."""
+    if words := texts.mixed_scripts(given):
+        names = listed([f"{item.what!r} in {item.keys[0]} ({texts.scripts(item.what)})" for item in words], 3)
+        text = f"words that mix letters of scripts that look alike: {len(words)}, such as {names}."
+        advice = "Write each word in one script: look-alikes are characters of their own to every measure."
+        yield Finding("text", "problem", text, advice)
 
 
 def _forms(given: "list[Utterance]") -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from probe.data import texts
 from probe.data.corpus import Corpus, load_corpus
 from probe.data.trials import Trial, TrialList, draw_trials, load_trials
 from probe.environment import code_version, package_versions
@@ -88,6 +89,8 @@ def run(
         names = listed([item.key for item in found.failed])
         log.warning("%s: %d utterances failed at extraction and are left out: %s", corpus.name, len(found.failed), names)
     _warn_of_copies(found, corpus)
+    for line in texts.warnings(corpus.utterances) if (task.of or task).kind == "transcribe" else ():
+        log.warning("%s: %s", corpus.name, line)
     lists = _trial_lists(task, corpus, found, trials, dev_trials, seed)
     scores = _scores(task, model, corpus, found, lists, seed, device)
     common = _provenance(task, model, corpus, store, seed, device) | {"seconds": round(time.monotonic() - started, 2)}

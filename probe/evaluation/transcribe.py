@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from probe.data.corpus import Utterance
+from probe.data.texts import described, unseen
 from probe.errors import ProbeError, listed
 from probe.evaluation.problem import Features, Problem, Score, block_of, labelled, refuse_empty, shuffled
 from probe.evaluation.tasks import Task
@@ -108,11 +109,13 @@ def _coverage(task: str, vocabulary: Vocabulary, sets: dict[str, list[Utterance]
     """Set -> a note on the characters that training does not have, which can only be errors."""
     notes: dict[str, str] = {}
     for name, rows in sets.items():
-        unseen = Counter(character for item in rows for character in item.text if character not in vocabulary.characters)
-        n = sum(unseen.values())
-        notes[name] = f"{n} characters not in training: {listed([repr(c) for c in sorted(unseen)])}" if unseen else ""
-        if unseen:
-            log.warning("%s: %s: %s", task, name, notes[name])
+        strange = unseen(((item.key, item.text) for item in rows), set(vocabulary.characters))
+        n = sum(item.count for item in strange)
+        notes[name] = (
+            f"{n} characters not in training: {listed([repr(c) for c in sorted(item.what for item in strange)])}" if n else ""
+        )
+        if strange:
+            log.warning("%s: %s: characters not in training: %s", task, name, described(strange))
     return notes
 
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from probe.data import audio
 from probe.data.corpus import Corpus, Utterance, load_corpus
+from probe.data.decoder import TIMEOUT_S, Decoder
 from probe.environment import code_version, package_versions
 from probe.errors import ProbeError, UsageError, UtteranceError, listed
 from probe.extraction.plan import VALUE_BYTES, Plan, human_bytes, make_plan
@@ -86,6 +87,9 @@ def extract(
     ctc: bool = False,
     check: bool = True,
     sha256: str | None = None,
+    audio_root: str | Path | None = None,
+    isolate_decode: bool = False,
+    decode_timeout_s: float = TIMEOUT_S,
 ) -> Extraction:
     """Writes what is missing of a corpus' features into the store of this model, view and recipe beneath ``to``.
 
@@ -104,6 +108,9 @@ def extract(
         ctc: also runs the checkpoint's own CTC head and keeps its greedy transcript of every utterance.
         check: runs the short form of `probe.models.check` before the first utterance, unless these weights passed it here before.
         sha256: what the weights must have; only together with a name.
+        audio_root: the folder that all audio must lie in, with symbolic links resolved.
+        isolate_decode: decodes in a child process, so that a crash of the decoder costs one utterance.
+        decode_timeout_s: for decoding one file; an utterance that takes longer has failed.
 
     Returns:
         What was done; its ``failures`` name the utterances that could not be used.
@@ -118,7 +125,7 @@ def extract(
             f"dtype {dtype!r}, compression {compression!r}: expected one of {', '.join(VALUE_BYTES)}, and of "
             f"{', '.join(COMPRESSIONS)}."
         )
-    corpus = (corpus if isinstance(corpus, Corpus) else load_corpus(corpus)).limited(limit)
+    corpus = (corpus if isinstance(corpus, Corpus) else load_corpus(corpus, audio_root)).limited(limit)
     encoder = open_model(model, device, sha256) if isinstance(model, str) else model
     requested = requested or (model if isinstance(model, str) else encoder.info.id)
     for note in encoder.info.notes:
@@ -132,16 +139,20 @@ def extract(
         )
     recipe = recipe_of(encoder, names, view, ctc, dtype, compression)
     root = Path(to)
+    decoder = Decoder(None if audio_root is None else Path(audio_root), isolate_decode, decode_timeout_s)
     if dry_run:
         path = store_path(root, recipe)
         store = FeatureStore(path) if (path / "recipe.json").exists() else None
-        return Extraction(path, make_plan(corpus, encoder, names, view, dtype, store, root), [], 0, 0.0)
+        with decoder:
+            plan = make_plan(corpus, encoder, names, view, dtype, store, root, decoder.header_duration_s)
+        return Extraction(path, plan, [], 0, 0.0)
     if check:
         certificate = _certified(root, encoder)
     store = create_store(root, requested, recipe, environment_of(encoder))
     if check and store.certificate != certificate:
         store.write_certificate(certificate)
-    return _run(store, corpus, encoder, names, view, root)
+    with decoder:
+        return _run(store, corpus, encoder, names, view, root, decoder)
 
 
 def recipe_of(
@@ -207,10 +218,12 @@ def environment_of(encoder: Encoder) -> dict[str, Any]:
     }
 
 
-def _run(store: FeatureStore, corpus: Corpus, encoder: Encoder, layers: Sequence[str], view: str, root: Path) -> Extraction:
+def _run(
+    store: FeatureStore, corpus: Corpus, encoder: Encoder, layers: Sequence[str], view: str, root: Path, decoder: Decoder
+) -> Extraction:
     with store.writing():
         store.refresh()
-        plan = make_plan(corpus, encoder, layers, view, store.recipe["dtype"], store, root)
+        plan = make_plan(corpus, encoder, layers, view, store.recipe["dtype"], store, root, decoder.header_duration_s)
         if plan.n_bytes > plan.free_bytes:
             fitting = plan.describe_choices(plan.free_bytes)
             raise ProbeError(
@@ -224,15 +237,19 @@ def _run(store: FeatureStore, corpus: Corpus, encoder: Encoder, layers: Sequence
         failures = list(plan.failed)
         utterances = {item.key: item for item in plan.todo}
         resampled: Counter[int] = Counter()
-        audio_of = _decode_ahead([utterances[key] for job in jobs for key in job.keys], encoder)
+        flagged: Counter[str] = Counter()
+        audio_of = _decode_ahead([utterances[key] for job in jobs for key in job.keys], encoder.info.rate_hz, decoder)
         with tqdm(total=round(plan.audio_s, 1), unit="audio-s", desc=encoder.info.id, disable=None if plan.todo else True) as bar:
             for job in jobs:
-                failures += _extract_job(store, job, audio_of, encoder, layers, view, corpus, bar, resampled)
+                failures += _extract_job(store, job, audio_of, encoder, layers, view, corpus, bar, resampled, flagged)
                 bar.set_postfix(failed=len(failures))
         extracted = len(plan.todo) - (len(failures) - len(plan.failed))
         for rate_hz, n in sorted(resampled.items()):
             lost = f"; nothing above {rate_hz // 2} Hz is in them" if rate_hz < encoder.info.rate_hz else ""
             log.info("%d utterances resampled from %d to %d Hz%s", n, rate_hz, encoder.info.rate_hz, lost)
+        if flagged:
+            counts = ", ".join(f"{flag} {n}" for flag, n in sorted(flagged.items()))
+            log.info("%s: unusual sound, extracted nevertheless: %s (`probe show` names them)", store.path, counts)
         return Extraction(store.path, plan, failures, extracted, time.monotonic() - started, resampled)
 
 
@@ -246,8 +263,9 @@ def _extract_job(
     corpus: Corpus,
     bar: tqdm,
     resampled: Counter[int],
+    flagged: Counter[str],
 ) -> list[Failure]:
-    """Extracts one job's utterances and writes its shards; returns its failures and counts what was resampled."""
+    """Extracts one job's utterances and writes its shards; returns its failures and counts what was resampled or sounds unusual."""
     ctc = "ctc" in store.recipe
     done: list[tuple[Utterance, audio.Audio, int, list[np.ndarray]]] = []
     texts: list[str] = []
@@ -259,6 +277,7 @@ def _extract_job(
                 frames, text = _frames(encoder, sound.samples, layers, ctc)
                 done.append((utterance, sound, len(frames[0]), [pool(item, view) for item in frames]))
                 texts.append(text)
+                flagged.update(sound.flags)
                 if sound.native_rate_hz != encoder.info.rate_hz:
                     resampled[sound.native_rate_hz] += 1
             except UtteranceError as error:
@@ -291,6 +310,7 @@ def _extract_job(
                 "audio_mtime_ns": sound.mtime_ns,
                 "duration_s": sound.duration_s,
                 "native_rate_hz": sound.native_rate_hz,
+                "flags": list(sound.flags),
                 "n_frames": n_frames,
                 "rows": span.stop - span.start,
             }
@@ -328,12 +348,14 @@ def _frames(encoder: Encoder, samples: np.ndarray, layers: Sequence[str], ctc: b
     return arrays, text
 
 
-def _decode_ahead(utterances: Sequence[Utterance], encoder: Encoder) -> Iterator[tuple[Utterance, audio.Audio | Failure]]:
+def _decode_ahead(
+    utterances: Sequence[Utterance], rate_hz: int, decoder: Decoder
+) -> Iterator[tuple[Utterance, audio.Audio | Failure]]:
     """Each utterance's audio, or why there is none, in order, decoded by a thread a few files ahead."""
 
     def decode(utterance: Utterance) -> audio.Audio | Failure:
         try:
-            return audio.load_audio(utterance.path, encoder.info.rate_hz, utterance.duration_s)
+            return decoder.load(utterance.path, rate_hz, utterance.duration_s)
         except UtteranceError as error:
             n_bytes, mtime_ns = _seen(utterance.path)
             unreadable = isinstance(error.__cause__, OSError) and mtime_ns != -1

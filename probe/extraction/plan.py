@@ -6,7 +6,7 @@ finishes its plan, so its shards are the ones an uninterrupted run would have wr
 
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,8 +79,13 @@ def make_plan(
     dtype: str,
     store: FeatureStore | None,
     root: Path,
+    header_duration_s: Callable[[Path], float | None] = header_duration_s,
 ) -> Plan:
-    """What is missing of ``corpus`` in ``store`` (None: a store that does not exist yet)."""
+    """What is missing of ``corpus`` in ``store`` (None: a store that does not exist yet).
+
+    Args:
+        header_duration_s: asks a file's header how long it is.
+    """
     todo: list[Utterance] = []
     failed: list[Failure] = []
     present = 0
@@ -98,7 +103,7 @@ def make_plan(
         if wanted.issuperset(job.keys):
             pending.append(job)
             wanted.difference_update(job.keys)
-    durations = {item.key: _seconds(item) for item in todo}
+    durations = {item.key: _seconds(item, header_duration_s) for item in todo}
     n_frames = {key: encoder.n_frames(int(seconds * encoder.info.rate_hz)) for key, seconds in durations.items()}
     sizes = {key: stored_values(encoder, layers, view, count) for key, count in n_frames.items()}
     fresh = _pack([item.key for item in todo if item.key in wanted], durations, sizes)
@@ -110,7 +115,7 @@ def make_plan(
     return Plan(present, failed, todo, pending, fresh, sum(durations.values()), frames, n_bytes, free, choices)
 
 
-def _seconds(utterance: Utterance) -> float:
+def _seconds(utterance: Utterance, header_duration_s: Callable[[Path], float | None]) -> float:
     """Seconds to plan for: the manifest's, but the header's where those are missing or too many (samples, milliseconds)."""
     promised = utterance.duration_s
     return promised if promised and promised <= SHARD_AUDIO_S else header_duration_s(utterance.path) or UNKNOWN_DURATION_S

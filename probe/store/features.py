@@ -47,6 +47,7 @@ class Stored:
 
     Attributes:
         native_rate_hz: the audio file's own rate; 0 in stores of earlier versions.
+        flags: what is unusual about the sound (silence, clipped ...); None in stores of earlier versions.
         ctc_text: the greedy transcript of the model's own CTC head, where it was run.
     """
 
@@ -57,6 +58,7 @@ class Stored:
     duration_s: float
     n_frames: int
     native_rate_hz: int = 0
+    flags: tuple[str, ...] | None = None
     ctc_text: str | None = None
     pieces: tuple[tuple[str, int, int], ...] = ()  # (shard, first row, stop row), one per part
 
@@ -298,7 +300,10 @@ class FeatureStore:
                 start = row_of[part["shard"]]
                 row_of[part["shard"]] = start + rows
                 pieces.append((part["shard"], start, start + rows))
-            stored = Stored(**{name: item[name] for name in item if name != "rows"}, pieces=tuple(pieces))
+            fields = {name: item[name] for name in item if name != "rows"}
+            if "flags" in fields:
+                fields["flags"] = tuple(fields["flags"])
+            stored = Stored(**fields, pieces=tuple(pieces))
             self.utterances.setdefault(stored.key, []).append(stored)
             self.failures.pop(stored.key, None)
         for item in first["failures"]:

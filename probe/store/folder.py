@@ -2,13 +2,13 @@
 
 import os
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from probe.errors import ProbeError, listed
 from probe.files import file_name, sha256_of_json, write_json
-from probe.store.features import FeatureStore
+from probe.store.features import FeatureStore, Stored
 from probe.store.shards import FORMAT
 from probe.store.views import serves
 
@@ -126,6 +126,7 @@ def describe_store(store: FeatureStore) -> dict[str, str]:
         "recipe": store.recipe_sha256,
         "audio": f"{model['rate_hz']} Hz, {', '.join(f'{key} {value}' for key, value in recipe['audio'].items())}",
         "rates": ", ".join(f"{n} at {rate or 'unknown'} Hz" for rate, n in sorted(rates.items())) or "-",
+        "sound": _sound(newest),
         "ctc head": f"{len(recipe['ctc']['writes'])} symbols, greedy transcripts" if "ctc" in recipe else "not run",
         "checked": _checked(store.certificate),
         "begun with": ", ".join(f"{name} {version}" for name, version in store.environment["packages"].items()),
@@ -133,6 +134,18 @@ def describe_store(store: FeatureStore) -> dict[str, str]:
         "failures": str(len(store.failures)),
     }
     return described | {f"  {key}": failure.reason for key, failure in store.failures.items()}
+
+
+def _sound(stored: Sequence[Stored]) -> str:
+    """What is unusual about the sound of these utterances, in one line: counts, and the first three of each kind."""
+    keys: dict[str, list[str]] = {}
+    for item in stored:
+        for flag in item.flags or ():
+            keys.setdefault(flag, []).append(item.key)
+    parts = [f"{flag} {len(of_flag)} ({listed(of_flag, 3)})" for flag, of_flag in sorted(keys.items())]
+    if unknown := sum(item.flags is None for item in stored):
+        parts.append(f"{unknown} not looked at (an earlier version's)")
+    return "; ".join(parts) or "nothing unusual"
 
 
 def _checked(certificate: Mapping[str, Any]) -> str:

@@ -1,0 +1,120 @@
+"""What is odd about transcripts: empty ones, characters nobody sees, look-alike letters, characters that training does not have.
+
+`probe doctor` says it with advice, a ``transcribe`` task warns of it when it starts.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from probe.data.corpus import Utterance
+from probe.errors import listed
+
+JOINERS = "\u200c\u200d"  # part of the spelling in Persian and in Indic scripts
+# Scripts with letters that look the same (Latin a, Cyrillic а, Greek α): two of them in one word are a slip. Other mixtures are
+# ordinary (kanji and kana, Thai and Latin without a space).
+ALIKE = ("ARMENIAN", "CHEROKEE", "COPTIC", "CYRILLIC", "GREEK", "LATIN")
+MOST_EXAMPLES = 3
+
+
+@dataclass
+class Found:
+    """A character or a word, and where it stands.
+
+    Attributes:
+        count: how many times.
+        keys: the utterances that have it, in order.
+    """
+
+    what: str
+    count: int = 0
+    keys: list[str] = field(default_factory=list)
+
+    def add(self, key: str) -> None:
+        """Counts it once more."""
+        self.count += 1
+        if not self.keys or self.keys[-1] != key:
+            self.keys.append(key)
+
+
+def empty(utterances: Iterable[Utterance]) -> list[str]:
+    """Keys of utterances without a transcript."""
+    return [item.key for item in utterances if not item.text.strip()]
+
+
+def hidden(utterances: Iterable[Utterance]) -> list[Found]:
+    """Control characters, and spaces other than the plain one, by code point."""
+    return sorted(_characters(((item.key, item.text) for item in utterances), is_hidden), key=lambda item: item.what)
+
+
+def is_hidden(character: str) -> bool:
+    """Whether a character is not seen, and is no plain space."""
+    return unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp", "Zs") and character not in " " + JOINERS
+
+
+def unseen(texts: Iterable[tuple[str, str]], known: set[str] | frozenset[str]) -> list[Found]:
+    """Characters of (key, text) that are not ``known``, the most frequent first."""
+    found = _characters(texts, lambda character: character not in known)
+    return sorted(found, key=lambda item: -item.count)
+
+
+def _characters(texts: Iterable[tuple[str, str]], wanted: Callable[[str], bool]) -> list[Found]:
+    found: dict[str, Found] = {}
+    for key, text in texts:
+        for character in text:
+            if character in found or wanted(character):
+                found.setdefault(character, Found(character)).add(key)
+    return list(found.values())
+
+
+def mixed_scripts(utterances: Iterable[Utterance]) -> list[Found]:
+    """Words with letters of two scripts that look alike, in order."""
+    found: dict[str, Found] = {}
+    for item in utterances:
+        if item.text.isascii():
+            continue
+        for word in re.findall(r"[^\W\d_]+", unicodedata.normalize("NFC", item.text)):
+            if len({script(letter) for letter in word} - {""}) > 1:
+                found.setdefault(word, Found(word)).add(item.key)
+    return list(found.values())
+
+
+@lru_cache(maxsize=4096)
+def script(letter: str) -> str:
+    """The script of a letter by its Unicode name, of those in `ALIKE`; empty for any other character."""
+    first, _, rest = unicodedata.name(letter, "").removeprefix("FULLWIDTH ").partition(" ")
+    return first if first in ALIKE and "LETTER" in rest else ""
+
+
+def scripts(word: str) -> str:
+    """A word spelled out by its scripts: ``Latin c, Cyrillic а т``."""
+    letters: dict[str, list[str]] = {}
+    for letter in word:
+        if name := script(letter):
+            letters.setdefault(name.capitalize(), []).append(letter)
+    return ", ".join(f"{name} {' '.join(dict.fromkeys(of_script))}" for name, of_script in letters.items())
+
+
+def named(character: str) -> str:
+    """A character as a person can find it: with its number and name where it is not plain."""
+    if character.isascii() and character.isprintable():
+        return repr(character)
+    return f"{character!r} (U+{ord(character):04X} {unicodedata.name(character, 'control character').lower()})"
+
+
+def described(found: Sequence[Found]) -> str:
+    """Characters with counts and the first utterance that has each; empty where there are none."""
+    return listed([f"{named(item.what)} {item.count} times, first in {item.keys[0]}" for item in found])
+
+
+def warnings(utterances: Sequence[Utterance]) -> Iterator[str]:
+    """What a task that transcribes should say when it starts, a line each; unseen characters are its own business."""
+    if keys := empty(utterances):
+        yield f"{len(keys)} of {len(utterances)} transcripts are empty and left out: {listed(keys, MOST_EXAMPLES)}"
+    if characters := hidden(utterances):
+        yield f"transcripts have control characters or other spaces than the plain one: {described(characters)}"
+    if words := mixed_scripts(utterances):
+        text = listed([f"{item.what!r} in {item.keys[0]} ({scripts(item.what)})" for item in words], MOST_EXAMPLES)
+        yield f"{len(words)} words mix letters of scripts that look alike: {text}"
