@@ -116,7 +116,11 @@ def test_models_and_tasks_are_listed(command: Command) -> None:
             2,
             "mfcc has no layer '1'; it has 0",
         ),
-        (["extract", "--model", "mfcc", "--corpus", "{tones}", "--to", "f", "--view", "max"], 2, "'max' is not one of"),
+        (
+            ["extract", "--model", "mfcc", "--corpus", "{tones}", "--to", "f", "--view", "max"],
+            2,
+            "view 'max': expected frames, frames:k",
+        ),
         (
             ["extract", "--model", "mfcc", "--corpus", "{tones}", "--to", "f", "--device", "cuda:9"],
             2,

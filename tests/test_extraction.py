@@ -393,7 +393,7 @@ def test_durations_in_samples_make_no_plan_of_thousands_of_shards(audio: Path, t
 def test_a_header_that_promises_far_too_much_does_not_stop_the_run(
     audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("probe.extraction.plan.header_duration_s", lambda path: 3600.0)
+    monkeypatch.setattr("probe.data.decoder.Decoder.header_duration_s", lambda self, path: 3600.0)
     monkeypatch.setattr("probe.extraction.plan.SHARD_BYTES", 1_000_000)
     done = extract(Windows(), write_manifest(audio, ["a.wav", "b.wav"]), tmp_path / "features")
     assert done.failures == []
@@ -675,15 +675,15 @@ def test_a_file_that_could_not_be_read_is_tried_again_by_the_next_run(
     audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = write_manifest(audio, LENGTHS)
-    read = Path.read_bytes
+    opened = os.open
 
-    def broken(path: Path) -> bytes:
-        if path.name == "c.wav":
+    def broken(path: str | Path, *arguments: Any, **keywords: Any) -> int:
+        if Path(path).name == "c.wav":
             raise OSError(errno.EIO, "Input/output error")
-        return read(path)
+        return opened(path, *arguments, **keywords)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", broken)
+        patch.setattr("probe.data.reading.os.open", broken)
         done = extract(Windows(), manifest, tmp_path / "features")
         assert reasons(done) == {"c.wav": "cannot be read: Input/output error"}
     assert open_store(done.store).failure("c.wav", audio / "c.wav") is not None
