@@ -147,3 +147,82 @@ def demo(to: str | Path, seed: int = 0) -> Bench:
     rest.extractions = everything.extractions + rest.extractions
     rest.refused = everything.refused + rest.refused
     return rest
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What a repair did.
+
+    Attributes:
+        found: the store as it is now.
+        repaired: names of shards that were extracted again, and of other files that were written anew.
+        kept: file set aside -> why it was not removed.
+    """
+
+    found: Verification
+    repaired: list[str]
+    kept: dict[str, str]
+
+
+def repair(
+    store: str | Path,
+    corpus: str | Path | Corpus,
+    *,
+    model: str | Encoder | None = None,
+    device: str | None = None,
+    check: bool = True,
+) -> Repair:
+    """Extracts the damaged shards of a store again, and nothing else.
+
+    Damaged files are set aside, extracted into their old places, and removed once all that they held is there again. Nothing is
+    touched before model and corpus are known to fit.
+
+    Args:
+        store: its folder.
+        corpus: that the store was extracted from, or one that has the damaged shards' utterances.
+        model: the store's own where None; a folder that has moved needs naming.
+        check: see `probe.extraction.extract.extract`.
+
+    Raises:
+        ProbeError: the store's recipe is damaged, the corpus lacks utterances, or the model gives another recipe.
+    """
+    folder = Path(store)
+    loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
+    found = verify_store(folder)
+    if found.head is None:
+        raise ProbeError(f"{folder}: cannot be repaired: " + "; ".join(item.problem for item in found.damage if item.file == HEAD))
+    repaired: list[str] = []
+    with writing(folder):
+        for item in found.damage:
+            if item.file.startswith("plan-"):
+                rebuild_plan(found, folder / item.file, {one.key: i for i, one in enumerate(loaded.utterances)})
+                repaired.append(item.file)
+        found = verify_store(folder) if repaired else found
+        jobs = jobs_to_repair(found)
+        todo = [job for job in jobs if not is_back(found, job)]
+        certificate = any(item.file == CERTIFICATE for item in found.damage)
+        if todo or certificate:
+            encoder = _fitting_encoder(found, model, device)
+            wanted = _utterances_of(folder, todo, loaded)
+            for job in todo:
+                set_aside(folder, job)
+            if certificate:
+                (folder / CERTIFICATE).rename(free_name(folder / CERTIFICATE))
+    if todo or certificate:
+        recipe = found.head["recipe"]
+        again = replace(loaded, utterances=tuple(wanted))
+        extract(encoder, again, folder.parent.parent, requested=found.head["requested"], check=check, **_asked(recipe))
+        found = verify_store(folder)
+    kept: dict[str, str] = {}
+    for job in jobs:
+        names = job.shard_names()
+        if missing := lost(folder, job):
+            kept |= {path.name: f"holds features of {listed(missing)} that the audio no longer gives" for name in names for path in files_aside(folder, name)}
+        else:
+            remove_aside(folder, job)
+            repaired += names
+    if certificate and (folder / CERTIFICATE).exists():
+        for path in folder.glob(f"{CERTIFICATE}*{ASIDE}"):
+            path.unlink()
+        repaired.append(CERTIFICATE)
+    return Repair(verify_store(folder) if repaired else found, repaired, kept)

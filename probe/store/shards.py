@@ -23,8 +23,9 @@ import numpy as np
 
 from probe.errors import ProbeError
 from probe.files import canonical_json
+from probe.store.entries import FORMAT
+from probe.store.trust import DAMAGE, copy_rows, opened, trusted_dataset
 
-FORMAT = 1
 LIBVER = ("v110", "v110")
 CHUNK_BYTES = 1 << 20
 # float16 rounds a normal value by 2.8e-4 on average; more means overflow, or values in its subnormal range.
@@ -124,35 +125,29 @@ def merge_runs(pieces: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, i
     return runs
 
 
-def read_rows(path: Path, layer: str, runs: Sequence[tuple[int, int, int]], into: np.ndarray) -> None:
+def read_rows(
+    path: Path, layer: str, runs: Sequence[tuple[int, int, int]], into: np.ndarray, offsets: np.ndarray, dtype: str
+) -> None:
     """Copies rows of a layer into ``into``: each run is (first row, stop row, first row of ``into``).
 
+    Args:
+        offsets: (utterance + 1,) int64, what the index says of the shard's rows.
+        dtype: of the layer, as the index says.
+
     Raises:
-        ProbeError: not a shard, damaged, or a layer of another form than the index says.
+        ProbeError: not a shard, damaged, or of another form than the index says (see `probe.store.trust`).
     """
     try:
-        with h5py.File(path, "r", rdcc_nbytes=16 * CHUNK_BYTES) as file:
-            values = _plain_dataset(file, f"layers/{layer}", path)
-            expected = (max(stop for _, stop, _ in runs), *into.shape[1:])
-            if values.ndim != 2 or values.shape[1:] != expected[1:] or values.shape[0] < expected[0] or values.dtype.kind != "f":
-                found = f"{values.dtype} of shape {values.shape}"
-                raise ProbeError(f"{path}: layer {layer} is {found}; the index expects floats of {expected}. Extract again.")
+        with opened(path, 16 * CHUNK_BYTES) as file:
+            values = trusted_dataset(file, f"layers/{layer}", path, [dtype], (int(offsets[-1]), *into.shape[1:]))
+            bounds = trusted_dataset(file, f"offsets/{layer}", path, ["int64"], offsets.shape)
+            stored = np.empty_like(offsets)
+            copy_rows(bounds, 0, len(stored), stored)
+            if (stored != offsets).any():
+                raise ProbeError(f"{path}: offsets/{layer} divides the rows in another way than the index. Extract again.")
             for first, stop, position in runs:
-                values.read_direct(into, np.s_[first:stop], np.s_[position : position + stop - first])
-    except (OSError, RuntimeError, KeyError, TypeError) as error:  # h5py has all of these for a damaged file
+                copy_rows(values, first, stop, into[position : position + stop - first])
+    except DAMAGE as error:
         raise ProbeError(
             f"{path}: damaged or not readable ({error}). Remove it with its .json and run `probe extract` again."
         ) from error
-
-
-def _plain_dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
-    """A dataset whose data lie in this file: no link elsewhere, no external or virtual storage."""
-    for ancestor in (name.split("/")[0], name):
-        if not isinstance(file.get(ancestor, getlink=True), h5py.HardLink):
-            raise ProbeError(
-                f"{path}: {ancestor} is missing or a link; shards hold plain datasets only. This is no shard of layerprobe."
-            )
-    values = file[name]
-    if not isinstance(values, h5py.Dataset) or values.is_virtual or values.external:
-        raise ProbeError(f"{path}: {name} is not stored in this file. This is no shard of layerprobe.")
-    return values

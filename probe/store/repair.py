@@ -1,0 +1,146 @@
+"""What a repair does to files: sets damaged shards aside, rebuilds plans, and removes what it has set aside once it is back.
+
+The features themselves are extracted again by stage 1 (`probe.pipeline.repair` chains the two). A damaged shard keeps its name with
+``.damaged`` behind it until a sound one is in its place and holds all that it held; so a crash anywhere loses nothing.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from probe.errors import ProbeError
+from probe.files import read_json, write_json
+from probe.store.entries import FORMAT, checked_index
+from probe.store.features import FeatureStore, Job
+from probe.store.trust import DAMAGE, TEXT, opened, trusted_dataset
+from probe.store.verify import ASIDE, Verification, files_aside
+
+
+def jobs_to_repair(found: Verification) -> list[Job]:
+    """Jobs with damage, and those of an earlier repair that was interrupted."""
+    damaged = {item.job for item in found.damage}
+    return [
+        job
+        for job in found.jobs
+        if job.number in damaged or any(files_aside(found.store, name) for name in job.shard_names())
+    ]
+
+
+def is_back(found: Verification, job: Job) -> bool:
+    """Whether nothing is wrong with a job but files that were set aside."""
+    whole = all((found.store / f"{name}.json").exists() for name in job.shard_names())
+    return whole and all(item.job != job.number for item in found.damage)
+
+
+def held(folder: Path, job: Job) -> dict[str, str] | None:
+    """Key -> sha256 of the audio of what a job's shards hold or held; None where no file of them tells."""
+    told = False
+    found: dict[str, str] = {}
+    for name in job.shard_names():
+        files = [folder / f"{name}.json", folder / f"{name}.h5", *files_aside(folder, name)]
+        shards = [path for path in files if ".h5" in path.suffixes and path.exists()]
+        contents = [item for path in files if path.exists() and (item := _held_by(path, name)) is not None]
+        told = told or bool(contents) or not shards
+        for content in contents:
+            found.update(content)
+    return found if told else None
+
+
+def _held_by(path: Path, name: str) -> dict[str, str] | None:
+    """What one index or shard holds; None where it cannot be read."""
+    try:
+        if ".h5" not in path.suffixes:
+            index = checked_index(read_json(path), path.with_name(f"{name}.json"), None)
+            return {item["key"]: item["audio_sha256"] for item in index["utterances"]}
+        with opened(path) as file:
+            keys = trusted_dataset(file, "keys", path, [TEXT])[:]
+            audio = trusted_dataset(file, "audio_sha256", path, [TEXT], keys.shape)[:]
+            return {key.decode(): sha256.decode() for key, sha256 in zip(np.ravel(keys), np.ravel(audio), strict=True)}
+    except (ProbeError, *DAMAGE):
+        return None
+
+
+def set_aside(folder: Path, job: Job) -> None:
+    """Renames a job's files, each index before its shard, so that it counts as not extracted yet."""
+    for name in job.shard_names():
+        for path in (folder / f"{name}.json", folder / f"{name}.h5"):
+            if path.exists():
+                path.rename(free_name(path))
+
+
+def free_name(path: Path) -> Path:
+    """``path`` with ``.damaged`` behind it, or with a number before that where such a file is there."""
+    aside, number = path.with_name(path.name + ASIDE), 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.name}.{number}{ASIDE}")
+    return aside
+
+
+def lost(folder: Path, job: Job) -> list[str]:
+    """Keys of what a job's files set aside hold and the store does not; all keys where nobody can tell what they hold."""
+    store = FeatureStore(folder)
+    before = held(folder, job)
+    if before is None:
+        return [key for key in job.keys if key not in store.utterances]
+    return [key for key, sha256 in before.items() if all(item.audio_sha256 != sha256 for item in store.utterances.get(key, []))]
+
+
+def remove_aside(folder: Path, job: Job) -> None:
+    """Removes what was set aside of a job: indexes last, so that they tell what the shards hold until those are gone."""
+    for name in job.shard_names():
+        for path in reversed(files_aside(folder, name)):
+            path.unlink()
+
+
+def rebuild_plan(found: Verification, path: Path, order: Mapping[str, int]) -> list[Job]:
+    """Writes a damaged plan anew from the indexes of its shards, and returns its jobs.
+
+    Jobs of the plan without a shard are not in it; they are planned anew by the next extraction.
+
+    Args:
+        path: of the plan.
+        order: key -> position in the manifest, which is the order in which failed utterances stood among the others.
+    """
+    known = {job.number for job in found.jobs}
+    numbers = {int(match[1]) for item in found.store.glob("shard-*.json") if (match := re.match(r"shard-(\d{5,})\.", item.name))}
+    before, after = _neighbours(path)
+    first = max(_numbers(before), default=-1) + 1
+    stop = min(_numbers(after), default=max(numbers, default=-1) + 1)
+    jobs = [job for number in sorted(numbers - known) if first <= number < stop and (job := _job(found.store, number, order))]
+    write_json(path, {"format": FORMAT, "jobs": [asdict(job) for job in jobs]})
+    return jobs
+
+
+def _neighbours(path: Path) -> tuple[list[Path], list[Path]]:
+    """The plans before and after a plan."""
+    plans = sorted(path.parent.glob("plan-*.json"))
+    return [item for item in plans if item.name < path.name], [item for item in plans if item.name > path.name]
+
+
+def _numbers(plans: list[Path]) -> list[int]:
+    """Numbers of all jobs of those plans that can be read."""
+    numbers: list[int] = []
+    for path in plans:
+        try:
+            numbers += [job["number"] for job in read_json(path)["jobs"]]
+        except (ProbeError, KeyError, TypeError):
+            continue
+    return numbers
+
+
+def _job(folder: Path, number: int, order: Mapping[str, int]) -> Job | None:
+    """The job that became these shards; None where no index of them can be read."""
+    for path in sorted(folder.glob(f"shard-{number:05d}*.json")):
+        try:
+            index = checked_index(read_json(path), path, None)
+        except ProbeError:
+            continue
+        keys = [item["key"] for entries in ("utterances", "failures") for item in index[entries]]
+        if index["failures"]:
+            keys.sort(key=lambda key: order.get(key, len(order)))
+        return Job(number, tuple(keys), index["part"][1])
+    return None
