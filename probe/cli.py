@@ -28,8 +28,7 @@ from probe.version import __version__
 if TYPE_CHECKING:
     from probe.extraction.extract import Extraction
 
-VIEWS = ("frames", "mean", "meanstd")
-EXIT_CODES = "Exit codes: 0; 1 failure; 2 usage; 3 finished, but some utterances failed; 130 Ctrl-C; 143 SIGTERM."
+EXIT_CODES = "Exit codes: 0; 1 failure; 2 usage; 3 finished, but some utterances failed; 130 Ctrl-C; 143 SIGTERM, SIGUSR1."
 
 
 def options(*names: str) -> Callable[[Callable], Callable]:
@@ -85,7 +84,12 @@ def cli(quiet: bool) -> None:
 @options("model", "corpus")
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="Folder of all feature stores.")
 @options("layers")
-@click.option("--view", type=click.Choice(VIEWS), default="frames", show_default=True, help="What of the frames is kept.")
+@click.option(
+    "--view", metavar="VIEW", default="frames", show_default=True, help="What is kept: frames, segments:n, meanstd or mean."
+)
+@click.option("--stride", type=click.IntRange(1), default=1, metavar="K", help="Keep every K-th frame.")
+@click.option("--dtype", type=click.Choice(["float16", "float32", "int8"]), default="float16", show_default=True)
+@click.option("--compression", type=click.Choice(["none", "gzip"]), default="none", show_default=True)
 @options("ctc", "sha256", "no_check", "device", "limit", "dry_run", "json")
 def extract(
     models: tuple[str, ...],
@@ -93,6 +97,9 @@ def extract(
     to: Path,
     layers: str | None,
     view: str,
+    stride: int,
+    dtype: str,
+    compression: str,
     ctc: bool,
     sha256: str | None,
     no_check: bool,
@@ -105,6 +112,8 @@ def extract(
     from probe.data.corpus import load_corpus
     from probe.extraction.extract import extract as extract_features
 
+    if stride > 1 and view != "frames":
+        raise UsageError(f"--stride {stride}: only --view frames has a stride, not {view}.")
     if sha256 is not None and len(models) > 1:
         raise UsageError("--sha256: belongs to one model; name one --model.")
     loaded = load_corpus(corpus)
@@ -114,7 +123,9 @@ def extract(
             loaded,
             to,
             layers=layers,
-            view=view,
+            view=f"frames:{stride}" if stride > 1 else view,
+            dtype=dtype,
+            compression=compression,
             device=device,
             limit=limit,
             dry_run=dry_run,
@@ -296,6 +307,59 @@ def show(store: Path, as_json: bool) -> None:
 
 
 @cli.command()
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--repair", is_flag=True, help="Extract what is damaged again, and nothing else; needs --corpus.")
+@click.option("--corpus", metavar="CSV", help="With --repair: the manifest that the store was extracted from.")
+@click.option("--model", metavar="MODEL", help="With --repair: the store's model, where its folder has moved.")
+@options("no_check", "device", "json")
+def verify(
+    store: Path, repair: bool, corpus: str | None, model: str | None, no_check: bool, device: str | None, as_json: bool
+) -> None:
+    """Read every byte of a feature store, or of every store beneath a folder, and name what is damaged.
+
+    Exits with 1 where anything is. Notes are no damage: shards planned and not written yet, files of a run that was killed.
+    """
+    from tqdm import tqdm
+
+    from probe.store.verify import ASIDE, store_folders, verify_store
+
+    if repair != (corpus is not None):
+        raise UsageError("--repair and --corpus: each needs the other.")
+    folders = store_folders(store)
+    n_bytes = sum(path.stat().st_size for folder in folders for path in folder.glob("shard-*.h5"))
+    verified, repaired, refused = [], [], []
+    with tqdm(total=n_bytes, desc="verify", unit="B", unit_scale=True, leave=False, disable=None) as bar:
+        for folder in folders:
+            found = verify_store(folder, bar.update)
+            if repair and (found.damage or any(item.file.endswith(ASIDE) for item in found.findings)):
+                from probe.pipeline import repair as repair_store
+
+                try:
+                    done = repair_store(folder, str(corpus), model=model, device=device, check=not no_check)
+                except ProbeError as error:
+                    refused.append(str(error))
+                else:
+                    found = done.found
+                    repaired += [str(folder / name) for name in done.repaired]
+                    for keys in done.kept.values():
+                        refused.append(
+                            f"{folder}: features of {listed(keys)} that the audio does not give any more are only in the files set "
+                            "aside; remove those once they are not missed."
+                        )
+            verified.append(found)
+    if as_json:
+        click.echo(json.dumps([item.as_json() for item in verified], indent=2, ensure_ascii=False))
+    for line in [] if as_json else [line for item in verified for line in item.lines()]:
+        click.echo(line)
+    for name in repaired:
+        click.echo(f"{name}: written anew", err=True)
+    for reason in refused:
+        click.echo(reason, err=True)
+    if refused or any(item.damage for item in verified):
+        sys.exit(EXIT_FAILURE)
+
+
+@cli.command()
 @click.argument("model")
 @click.option("--quick", is_flag=True, help="Utterances up to a second: the part that `probe extract` runs by itself.")
 @options("sha256", "device")
@@ -437,6 +501,8 @@ def print_extractions(done: "list[Extraction]", dry_run: bool, as_json: bool) ->
             click.echo(json.dumps(item.summary(), ensure_ascii=False))
         elif dry_run:
             click.echo(f"{item.store}: {item.plan.describe()}")
+            for line in item.plan.describe_choices():
+                click.echo(f"  {line}")
         else:
             click.echo(str(item.store))
             click.echo(f"{item.extracted} extracted, {item.plan.present} there already, {len(item.failures)} failed", err=True)
@@ -480,7 +546,8 @@ def _terminate(*_: object) -> NoReturn:
 
 def main() -> NoReturn:
     """The console script: exit codes, and one line instead of a traceback for a user's mistake."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGTERM, signal.SIGUSR1):  # a job's end is near: schedulers send either
+        signal.signal(number, _terminate)
     try:
         result = cli.main(standalone_mode=False)
         sys.exit(result if isinstance(result, int) else 0)

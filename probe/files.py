@@ -5,6 +5,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,8 +25,22 @@ def write_atomically(path: Path, data: bytes) -> None:
     ``OSError`` here and leaves what was there before.
 
     Raises:
-        OSError: as the operating system reports it; the temporary file is removed.
+        OSError: as the operating system reports it, with the bytes that were to be written; the temporary file is removed.
     """
+    try:
+        _write_and_rename(path, data)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}, {len(data)} bytes to write{_free(path.parent)}", str(path)) from error
+
+
+def _free(folder: Path) -> str:
+    try:
+        return f", {shutil.disk_usage(folder).free} free"
+    except OSError:
+        return ""
+
+
+def _write_and_rename(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:

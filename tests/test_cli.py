@@ -172,7 +172,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(command: Command, tones: Cal
     assert not (tmp_path / "f").exists()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)])
 def test_signals_end_with_their_code_and_a_store_that_continues(
     command: Command, tones: Callable[..., Path], tmp_path: Path, number: int, code: int
 ) -> None:

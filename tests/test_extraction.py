@@ -179,7 +179,7 @@ def test_only_the_layers_that_are_asked_for_are_stored(audio: Path, tmp_path: Pa
 
 def test_what_cannot_be_asked_for_is_a_usage_error(audio: Path, tmp_path: Path) -> None:
     manifest = write_manifest(audio, LENGTHS)
-    with pytest.raises(UsageError, match="view 'median': expected one of frames, mean, meanstd"):
+    with pytest.raises(UsageError, match="view 'median': expected frames, frames:k"):
         extract(Windows(), manifest, tmp_path / "features", view="median")
     with pytest.raises(UsageError, match=r"--layers 0-3: windows has no layer '3'; it has 0\.\.2 \(final is 2\)"):
         extract(Windows(), manifest, tmp_path / "features", layers="0-3")
@@ -224,7 +224,7 @@ def test_a_dry_run_writes_nothing_and_counts_what_is_missing(audio: Path, tmp_pa
     extract(encoder, write_manifest(audio, ["a.wav", "b.wav"], "two.csv"), tmp_path / "features")
     plan = extract(encoder, manifest, tmp_path / "features", dry_run=True).plan
     assert (plan.present, len(plan.todo)) == (2, len(LENGTHS) - 2)
-    assert plan.describe().startswith("5 utterances to extract (0.00 h of audio, about ")
+    assert plan.describe().startswith("5 utterances to extract (0.00 h of audio, 46 frames, about ")
     assert ", 2 there already; " in plan.describe()
 
 
@@ -238,7 +238,11 @@ def test_a_disk_that_is_too_small_is_refused_before_the_work(
 ) -> None:
     encoder = Windows()
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
-    with pytest.raises(ProbeError, match=r"about \d kB to write, 10 B free\. Use --view meanstd"):
+    with pytest.raises(ProbeError, match=r"about \d kB to write, 10 B free\. No view of it would fit; name another disk\."):
+        extract(encoder, write_manifest(audio, LENGTHS), tmp_path / "features")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=700))
+    message = r"700 B free\. What would fit: --view frames --dtype int8: 672 B, --view frames:2 --dtype float16: 672 B, "
+    with pytest.raises(ProbeError, match=message):
         extract(encoder, write_manifest(audio, LENGTHS), tmp_path / "features")
     assert encoder.seen == []
 

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import itertools
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -13,13 +14,14 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
-from probe.errors import ProbeError
+from probe.errors import ProbeError, UsageError
 from probe.files import read_json, write_json
 from probe.store.features import Failure, FeatureStore, LayerArray
 from probe.store.folder import create_store, describe_store, find_stores, open_store, select_store, store_path
-from probe.store.shards import ShardContent, half_if_faithful, merge_runs
-from probe.store.views import SERVED_BY, VIEWS, pool
+from probe.store.shards import ShardContent, half_if_faithful, merge_runs, quantised
+from probe.store.views import VIEWS, n_rows, parse_view, pool, serves
 
 Frames = dict[str, dict[str, np.ndarray]]  # layer -> key -> (frame, dim)
 
@@ -27,7 +29,14 @@ WIDTHS = {"0": 3, "1": 5, "2": 4}
 ENVIRONMENT = {"packages": {"python": "3"}, "code": "0", "device": "a processor", "threads": 1}
 
 
-def recipe(view: str = "frames", layers: Sequence[str] = tuple(WIDTHS), condition: str = "clean", **model: Any) -> dict[str, Any]:
+def recipe(
+    view: str = "frames",
+    layers: Sequence[str] = tuple(WIDTHS),
+    condition: str = "clean",
+    dtype: str = "float16",
+    compression: str = "none",
+    **model: Any,
+) -> dict[str, Any]:
     """A recipe like the ones of extraction; ``model`` changes what is said of the model."""
     usual = {
         "id": "org/small",
@@ -39,7 +48,9 @@ def recipe(view: str = "frames", layers: Sequence[str] = tuple(WIDTHS), conditio
         "hop_samples": 320,
     }
     layer_widths = [[name, WIDTHS[name]] for name in layers]
-    return {"model": usual | model, "layers": layer_widths, "view": view, "condition": condition, "audio": {"decoder": "x"}}
+    of_audio = {"condition": condition, "audio": {"decoder": "x"}}
+    packing = {"dtype": dtype} | ({"compression": compression} if compression != "none" else {})
+    return {"model": usual | model, "layers": layer_widths, "view": view, **of_audio, **packing}
 
 
 def random_frames(keys: Sequence[str], seed: int = 0, scale: float = 1.0, layers: Sequence[str] = tuple(WIDTHS)) -> Frames:
@@ -77,7 +88,7 @@ def add(store: FeatureStore, frames: Frames, version: int = 0, columns: dict[str
     stored = {layer: [pool(of_key[key], store.view) for key in keys] for layer, of_key in frames.items()}
     lengths = [len(next(iter(frames.values()))[key]) for key in keys]
     content = ShardContent(keys, [sha_of(key, version) for key in keys], stored, columns or {}, store.recipe, ENVIRONMENT)
-    entries = [entry(key, n, n if store.view == "frames" else 1, version) for key, n in zip(keys, lengths, strict=True)]
+    entries = [entry(key, n, n_rows(n, store.view), version) for key, n in zip(keys, lengths, strict=True)]
     store.write_shard(name, content, entries, [])
     store.refresh()
     return name
@@ -104,6 +115,12 @@ def assert_holds(array: LayerArray, expected: Sequence[np.ndarray], exact: bool 
 # --- round trip -------------------------------------------------------------------------------------------------------------------
 
 
+def in_segments(frames: np.ndarray, n: int) -> np.ndarray:
+    """Means of ``n`` stretches, the slow way."""
+    starts = [i * len(frames) // n for i in range(n + 1)]
+    return np.stack([frames[a:b].mean(axis=0) if b > a else frames[a] for a, b in itertools.pairwise(starts)])
+
+
 @pytest.mark.parametrize("view", VIEWS)
 def test_what_was_stored_is_read_back(make: Callable[..., FeatureStore], view: str) -> None:
     store = make(view=view)
@@ -112,6 +129,8 @@ def test_what_was_stored_is_read_back(make: Callable[..., FeatureStore], view: s
     for layer, of_key in frames.items():
         expected = {
             "frames": list(of_key.values()),
+            "frames:2": [item[::2] for item in of_key.values()],
+            "segments:10": [in_segments(item, 10) for item in of_key.values()],
             "mean": [item.mean(axis=0)[None] for item in of_key.values()],
             "meanstd": [np.concatenate([item.mean(axis=0), item.std(axis=0)])[None] for item in of_key.values()],
         }[view]
@@ -284,25 +303,73 @@ def test_layers_of_both_dtypes_are_read_as_one_array(make: Callable[..., Feature
 # --- views ------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("held", "asked"), [(held, asked) for asked in VIEWS for held in SERVED_BY[asked]])
+@pytest.mark.parametrize(
+    ("held", "asked"), [(held, asked) for asked in VIEWS for held in VIEWS if serves(held, asked) is not None]
+)
 def test_a_richer_view_serves_a_poorer_one(make: Callable[..., FeatureStore], held: str, asked: str) -> None:
     store = make(view=held)
     frames = random_frames(["a", "b", "c"])
     add(store, frames)
     array = store.layer("1", ["c", "a"], view=asked)
-    assert_holds(array, [pool(frames["1"][key], asked) for key in ("c", "a")])
+    as_asked = held if parse_view(held)[0] == "frames" and asked == "frames" else asked
+    assert_holds(array, [pool(frames["1"][key], as_asked) for key in ("c", "a")])
     assert array.values.shape[1] == WIDTHS["1"] * (2 if asked == "meanstd" else 1)
     assert store.layer("1", [], view=asked).values.shape == (0, array.values.shape[1])
 
 
 @pytest.mark.parametrize(
-    ("held", "asked"), [("mean", "meanstd"), ("mean", "frames"), ("meanstd", "frames"), ("frames", "segments:3")]
+    ("held", "asked"),
+    [("mean", "meanstd"), ("mean", "frames"), ("meanstd", "frames"), ("frames:2", "mean"), ("segments:10", "mean")],
 )
 def test_a_poorer_view_does_not_serve_a_richer_one(make: Callable[..., FeatureStore], held: str, asked: str) -> None:
     store = make(view=held)
     add(store, random_frames(["a"]))
     with pytest.raises(ProbeError, match=f"holds {held}, which cannot give {asked}. Extract with --view {asked}"):
         store.layer("0", view=asked)
+
+
+@given(values=arrays(np.float32, st.tuples(st.integers(1, 20), st.integers(1, 6)), elements=st.floats(-1e4, 1e4, width=32)))
+@settings(deadline=None)
+def test_int8_is_off_by_at_most_a_254th_of_the_largest_value_of_the_row(values: np.ndarray) -> None:
+    packed, scales = quantised(values)
+    restored = packed * scales[:, None]
+    largest = np.abs(values).max(axis=1, keepdims=True)
+    assert (np.abs(restored - values) <= largest / 254 * (1 + 1e-5) + 1e-37).all()
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+@pytest.mark.parametrize(("dtype", "stored", "read"), [("int8", "int8", "float32"), ("float32", "float32", "float32")])
+def test_other_dtypes_are_stored_and_read(
+    make: Callable[..., FeatureStore], dtype: str, stored: str, read: str, compression: str
+) -> None:
+    store = make(dtype=dtype, compression=compression)
+    frames = random_frames(["a", "b", "c"])
+    name = add(store, frames)
+    with h5py.File(store.path / f"{name}.h5") as file:
+        assert file["layers/1"].dtype == stored
+        assert file["layers/1"].compression == (compression if compression != "none" else None)
+        if dtype == "int8":
+            rows = file["layers/1"][:] * file["scales/1"][:][:, None]
+            np.testing.assert_array_equal(rows, store.layer("1").values)
+    array = store.layer("1", ["c", "a"])
+    assert array.values.dtype == read
+    for found, key in zip(array, ("c", "a"), strict=True):
+        wanted = frames["1"][key]
+        bound = np.abs(wanted).max(axis=1, keepdims=True) / 253 if dtype == "int8" else 0
+        assert (np.abs(found - wanted) <= bound).all()
+
+
+def test_every_kth_frame_lengthens_the_hop(make: Callable[..., FeatureStore]) -> None:
+    assert make(view="frames:3").hop_s == pytest.approx(3 * make().hop_s)
+    assert make(view="meanstd").hop_s == make().hop_s
+
+
+@pytest.mark.parametrize(
+    "view", ["", "max", "frames:1", "frames:0", "frames:-2", "segments", "segments:0", "mean:2", "frames:9999"]
+)
+def test_a_view_that_is_none_is_refused(view: str) -> None:
+    with pytest.raises(UsageError, match="expected frames, frames:k"):
+        parse_view(view)
 
 
 def test_one_frame_has_no_spread() -> None:

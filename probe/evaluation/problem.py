@@ -82,7 +82,7 @@ class Features:
         """
         self.store, self.view = store, view
         self.layers = list(store.layers)
-        self.hop_s: float = store.recipe["model"]["hop_samples"] / store.recipe["model"]["rate_hz"]
+        self.hop_s = store.hop_s
         self.stored: dict[str, Stored] = {}
         self.failed: list[Utterance] = []
         missing: list[str] = []

@@ -16,8 +16,8 @@ from tqdm import tqdm
 from probe.data import audio
 from probe.data.corpus import Corpus, Utterance, load_corpus
 from probe.environment import code_version, package_versions
-from probe.errors import ProbeError, UsageError, UtteranceError
-from probe.extraction.plan import Plan, human_bytes, make_plan
+from probe.errors import ProbeError, UsageError, UtteranceError, listed
+from probe.extraction.plan import VALUE_BYTES, Plan, human_bytes, make_plan
 from probe.files import file_name, read_json
 from probe.models.catalogue import open_model
 from probe.models.check import check_model
@@ -25,11 +25,12 @@ from probe.models.encoder import CTC, Encoder, choose_layers, device_name, greed
 from probe.store.features import Failure, FeatureStore, Job
 from probe.store.folder import create_store, store_path
 from probe.store.shards import ShardContent
-from probe.store.views import VIEWS, pool
+from probe.store.views import parse_view, pool
 
 log = logging.getLogger("probe")
 
 DECODED_AHEAD = 8
+COMPRESSIONS = ("none", "gzip")
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Extraction:
             "present": self.plan.present,
             "failed_before": len(self.plan.failed),
             "hours": round(self.plan.audio_s / 3600, 4),
+            "frames": self.plan.n_frames,
             "bytes": self.plan.n_bytes,
             "free_bytes": self.plan.free_bytes,
             "extracted": self.extracted,
@@ -75,6 +77,8 @@ def extract(
     *,
     layers: str | None = None,
     view: str = "frames",
+    dtype: str = "float16",
+    compression: str = "none",
     device: str | None = None,
     limit: int | None = None,
     dry_run: bool = False,
@@ -90,7 +94,10 @@ def extract(
         corpus: a manifest, ``librispeech:ROOT#subsets``, or a corpus that is loaded.
         to: the folder of all stores.
         layers: such as ``0-12,final``; all where None.
-        view: ``frames``, ``mean`` or ``meanstd``.
+        view: ``frames``, ``frames:k``, ``segments:n``, ``mean`` or ``meanstd`` (`probe.store.views`).
+        dtype: ``float16`` (float32 for a layer that it would bend), ``float32``, ``int8`` (with a scale per row: an error of at
+            most a 254th of the row's largest value).
+        compression: ``none``, or ``gzip`` with shuffling: smaller and slower.
         limit: at most so many utterances of each split.
         dry_run: only the plan.
         requested: the name under which an open encoder was asked for; its own where None.
@@ -105,8 +112,12 @@ def extract(
         ProbeError: the corpus, the model or the disk will not do, the model fails its check or has no CTC head, or another run
             writes into the store.
     """
-    if view not in VIEWS:
-        raise UsageError(f"view {view!r}: expected one of {', '.join(VIEWS)}.")
+    parse_view(view)
+    if dtype not in VALUE_BYTES or compression not in COMPRESSIONS:
+        raise UsageError(
+            f"dtype {dtype!r}, compression {compression!r}: expected one of {', '.join(VALUE_BYTES)}, and of "
+            f"{', '.join(COMPRESSIONS)}."
+        )
     corpus = (corpus if isinstance(corpus, Corpus) else load_corpus(corpus)).limited(limit)
     encoder = open_model(model, device, sha256) if isinstance(model, str) else model
     requested = requested or (model if isinstance(model, str) else encoder.info.id)
@@ -118,12 +129,12 @@ def extract(
             f"{requested}: has no CTC head that can be run (tokenizer files are none). Leave --ctc out, or name a fine-tuned "
             "checkpoint; `probe models` marks those."
         )
-    recipe = recipe_of(encoder, names, view, ctc)
+    recipe = recipe_of(encoder, names, view, ctc, dtype, compression)
     root = Path(to)
     if dry_run:
         path = store_path(root, recipe)
         store = FeatureStore(path) if (path / "recipe.json").exists() else None
-        return Extraction(path, make_plan(corpus, encoder, names, view, store, root), [], 0, 0.0)
+        return Extraction(path, make_plan(corpus, encoder, names, view, dtype, store, root), [], 0, 0.0)
     if check:
         certificate = _certified(root, encoder)
     store = create_store(root, requested, recipe, environment_of(encoder))
@@ -132,7 +143,9 @@ def extract(
     return _run(store, corpus, encoder, names, view, root)
 
 
-def recipe_of(encoder: Encoder, layers: Sequence[str], view: str, ctc: bool = False) -> dict[str, Any]:
+def recipe_of(
+    encoder: Encoder, layers: Sequence[str], view: str, ctc: bool = False, dtype: str = "float16", compression: str = "none"
+) -> dict[str, Any]:
     """Everything that decides a stored value, as it is hashed."""
     info = encoder.info
     model = {
@@ -154,10 +167,11 @@ def recipe_of(encoder: Encoder, layers: Sequence[str], view: str, ctc: bool = Fa
         "audio": dict(audio.SETTINGS),
         "implementation": "reference",
         "precision": "fp32",
-        "dtype": "float16",
+        "dtype": dtype,
         "chunking": None,
     }
-    return recipe | ({"ctc": dict(info.ctc)} if ctc else {})
+    recipe |= {"ctc": dict(info.ctc)} if ctc else {}
+    return recipe | ({"compression": compression} if compression != "none" else {})
 
 
 def _certified(root: Path, encoder: Encoder) -> dict[str, Any]:
@@ -195,11 +209,12 @@ def environment_of(encoder: Encoder) -> dict[str, Any]:
 def _run(store: FeatureStore, corpus: Corpus, encoder: Encoder, layers: Sequence[str], view: str, root: Path) -> Extraction:
     with store.writing():
         store.refresh()
-        plan = make_plan(corpus, encoder, layers, view, store, root)
+        plan = make_plan(corpus, encoder, layers, view, store.recipe["dtype"], store, root)
         if plan.n_bytes > plan.free_bytes:
+            fitting = plan.describe_choices(plan.free_bytes)
             raise ProbeError(
                 f"{store.path}: about {human_bytes(plan.n_bytes)} to write, {human_bytes(plan.free_bytes)} free. "
-                "Use --view meanstd, fewer --layers, or another disk."
+                f"{'What would fit: ' + listed(fitting, 4) if fitting else 'No view of it would fit; name another disk'}."
             )
         _warn_of_other_environment(store, encoder)
         log.info("%s: %s", store.path, plan.describe())

@@ -6,7 +6,7 @@ finishes its plan, so its shards are the ones an uninterrupted run would have wr
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +14,13 @@ from probe.data.audio import header_duration_s
 from probe.data.corpus import Corpus, Utterance
 from probe.models.encoder import Encoder
 from probe.store.features import Failure, FeatureStore, Job
+from probe.store.views import VIEWS, n_rows, row_width
 
 SHARD_BYTES = 256_000_000
 # Pooled views are small; this bounds what an interruption loses.
 SHARD_AUDIO_S = 600.0
 UNKNOWN_DURATION_S = 10.0
-VALUE_BYTES = 2
+VALUE_BYTES = {"float16": 2, "float32": 4, "int8": 1}
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,10 @@ class Plan:
         pending: jobs of an earlier, unfinished plan that will be finished.
         fresh: (keys, parts) of the jobs to plan anew.
         audio_s: seconds of audio to do, by the manifest or the files' headers (see `_seconds`).
+        n_frames: frames they will give, of all layers alike.
         n_bytes: estimated size of the shards to come.
         free_bytes: room on the disk.
+        choices: (view, dtype, number of layers) -> about how many bytes that would take, largest first.
     """
 
     present: int
@@ -43,20 +46,40 @@ class Plan:
     pending: list[Job]
     fresh: list[tuple[tuple[str, ...], int]]
     audio_s: float
+    n_frames: int
     n_bytes: int
     free_bytes: int
+    choices: Mapping[tuple[str, str, int], int]
 
     def describe(self) -> str:
         """One line for people."""
         state = (
-            f"{len(self.todo)} utterances to extract ({self.audio_s / 3600:.2f} h of audio, about {human_bytes(self.n_bytes)})"
+            f"{len(self.todo)} utterances to extract ({self.audio_s / 3600:.2f} h of audio, {self.n_frames} frames, "
+            f"about {human_bytes(self.n_bytes)})"
         )
         there = f", {self.present} there already" if self.present else ""
         failed = f", {len(self.failed)} failed before" if self.failed else ""
         return f"{state}{there}{failed}; {human_bytes(self.free_bytes)} free"
 
+    def describe_choices(self, most_bytes: float | None = None) -> list[str]:
+        """The options of other choices with their sizes, largest first; with ``most_bytes`` those within it, fewer layers too."""
+        n_layers = max(n for *_, n in self.choices)
+        return [
+            f"--view {view} --dtype {dtype}{'' if n == n_layers else f', {n} of the {n_layers} layers'}: {human_bytes(size)}"
+            for (view, dtype, n), size in self.choices.items()
+            if (n == n_layers if most_bytes is None else size <= most_bytes)
+        ]
 
-def make_plan(corpus: Corpus, encoder: Encoder, layers: Sequence[str], view: str, store: FeatureStore | None, root: Path) -> Plan:
+
+def make_plan(
+    corpus: Corpus,
+    encoder: Encoder,
+    layers: Sequence[str],
+    view: str,
+    dtype: str,
+    store: FeatureStore | None,
+    root: Path,
+) -> Plan:
     """What is missing of ``corpus`` in ``store`` (None: a store that does not exist yet)."""
     todo: list[Utterance] = []
     failed: list[Failure] = []
@@ -75,13 +98,16 @@ def make_plan(corpus: Corpus, encoder: Encoder, layers: Sequence[str], view: str
         if wanted.issuperset(job.keys):
             pending.append(job)
             wanted.difference_update(job.keys)
-    width = sum(encoder.info.layers[name] for name in layers)
     durations = {item.key: _seconds(item) for item in todo}
-    sizes = {key: utterance_values(encoder, view, width, seconds) for key, seconds in durations.items()}
+    n_frames = {key: encoder.n_frames(int(seconds * encoder.info.rate_hz)) for key, seconds in durations.items()}
+    sizes = {key: stored_values(encoder, layers, view, count) for key, count in n_frames.items()}
     fresh = _pack([item.key for item in todo if item.key in wanted], durations, sizes)
     existing = next(folder for folder in [root, *root.absolute().parents] if folder.exists())
-    n_bytes = VALUE_BYTES * sum(sizes.values())
-    return Plan(present, failed, todo, pending, fresh, sum(durations.values()), n_bytes, shutil.disk_usage(existing).free)
+    free = shutil.disk_usage(existing).free
+    n_bytes = VALUE_BYTES[dtype] * sum(sizes.values())
+    frames = sum(n_frames.values())
+    choices = _choices(encoder, layers, len(todo), frames)
+    return Plan(present, failed, todo, pending, fresh, sum(durations.values()), frames, n_bytes, free, choices)
 
 
 def _seconds(utterance: Utterance) -> float:
@@ -95,10 +121,22 @@ def _worth_a_try(failure: Failure, utterance: Utterance) -> bool:
     return failure.unreadable or failure.promised_s != utterance.duration_s
 
 
-def utterance_values(encoder: Encoder, view: str, width: int, seconds: float) -> int:
-    """Numbers that an utterance's view holds over all layers (``width`` is the sum of their widths)."""
-    rows = {"mean": 1, "meanstd": 2}.get(view) or encoder.n_frames(int(seconds * encoder.info.rate_hz))
-    return rows * width
+def stored_values(encoder: Encoder, layers: Sequence[str], view: str, n_frames: int) -> int:
+    """Numbers that the layers of an utterance's view hold."""
+    return n_rows(n_frames, view) * sum(row_width(encoder.info.layers[name], view) for name in layers)
+
+
+def _choices(encoder: Encoder, layers: Sequence[str], n_utterances: int, n_frames: int) -> dict[tuple[str, str, int], int]:
+    """`Plan.choices`: with all layers that were asked for, or every fourth of them."""
+    fewer = layers[:: 4 if len(layers) > 4 else 1]
+    mean_frames = -(-n_frames // max(1, n_utterances))
+    sizes = {}
+    for view in VIEWS:
+        for dtype in VALUE_BYTES if view.startswith("frames") else ["float16"]:
+            for chosen in (layers, fewer):
+                n_values = n_utterances * stored_values(encoder, chosen, view, mean_frames)
+                sizes[view, dtype, len(chosen)] = VALUE_BYTES[dtype] * n_values
+    return dict(sorted(sizes.items(), key=lambda item: -item[1]))
 
 
 def _pack(keys: Sequence[str], durations: dict[str, float], sizes: dict[str, int]) -> list[tuple[tuple[str, ...], int]]:

@@ -67,7 +67,9 @@ def _random(name: str, place: str) -> Encoder:
     """The encoder of a name that begins with ``random:``."""
     from probe.models import checkpoints
 
-    architecture, _, seed = name.removeprefix(RANDOM).partition("@")
+    architecture, at, seed = name.removeprefix(RANDOM).rpartition("@")
+    if not at or _is_folder(architecture + at + seed):
+        architecture, seed = architecture + at + seed, ""
     if not re.fullmatch(r"\d*", seed):
         raise ProbeError(f"{name}: {seed!r} after @ is no seed; expected a whole number such as {RANDOM}{architecture}@1.")
     commit = f"seed {int(seed or 0)}"
@@ -102,16 +104,16 @@ def _locate(name: str, weights: bool) -> "checkpoints.Location":
     """The checkpoint's folder: given, or fetched from the hub (its configuration alone without ``weights``)."""
     from probe.models import checkpoints
 
-    if os.path.isdir(name):  # noqa: PTH112 - Path.is_dir raises where the name is too long for a file
+    if _is_folder(name):
         return checkpoints.Location(str(Path(name)), Path(name), "local")
     identifier, _, revision = name.partition("@")
     row = known_models().get(identifier)
     for part, reads in NOT_SPEECH.items():
-        if part in identifier:
+        if part in identifier.lower():
             raise ProbeError(f"{name}: reads {reads}, not speech. The speech models of this kind are called data2vec-audio.")
     if row and not row.opens:
         raise ProbeError(f"{name}: a {row.family} model, which this version cannot open yet. Supported: {', '.join(FAMILIES)}.")
-    if os.path.exists(name) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", identifier):  # noqa: PTH110 - as above
+    if os.path.exists(name) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", identifier):  # noqa: PTH110 - as in _is_folder
         close = close_names(name, (*SPECTRAL, *offline_names()))
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ProbeError(
@@ -119,3 +121,7 @@ def _locate(name: str, weights: bool) -> "checkpoints.Location":
             f"{', '.join(SPECTRAL)} and {RANDOM}org/name of those work without a network."
         )
     return checkpoints.from_hub(identifier, revision or None, weights)
+
+
+def _is_folder(name: str) -> bool:
+    return os.path.isdir(name)  # noqa: PTH112 - Path.is_dir raises where the name is too long for a file

@@ -20,9 +20,9 @@ os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")  # otherwise a thre
 
 import torch
 import transformers
-from huggingface_hub.errors import StrictDataclassError
 
 from probe.errors import ProbeError, listed
+from probe.models import hub
 from probe.models.encoder import ModelInfo
 from probe.models.known import FAMILIES, Known, close_names
 from probe.models.reference import TransformersEncoder, receptive_field
@@ -30,6 +30,7 @@ from probe.models.weights import WEIGHT_FILES, Weights, find_weights
 
 PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")  # the second since transformers 5
 VOCABULARY_FILE = "vocab.json"
+ADAPTER_FILE = "adapter_config.json"  # of PEFT, which transformers applies unasked where it is installed
 TOKENIZER_FILES = (VOCABULARY_FILE, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 ASSUMED_INPUT = (16_000, True)  # rate in Hz, normalised
 HUB_TIMEOUT_S = 5
@@ -63,7 +64,7 @@ def config_of(location: Location) -> Any:
         raise ProbeError(f"{location.folder}: no config.json; expected a checkpoint folder as save_pretrained writes it.")
     try:
         config = transformers.AutoConfig.from_pretrained(location.folder, trust_remote_code=False)
-    except (ValueError, OSError, KeyError, StrictDataclassError) as error:
+    except Exception as error:  # it may hold anything, and each fault of it raises its own kind
         raise ProbeError(
             f"{location.id}: its config.json cannot be used ({_reason(error)}). Remote code is never run."
         ) from error
@@ -71,6 +72,9 @@ def config_of(location: Location) -> Any:
         raise ProbeError(f"{location.id}: {_what_it_reads(config.model_type)}. Supported: {', '.join(FAMILIES)}.")
     if config.num_hidden_layers < 1:
         raise ProbeError(f"{location.id}: its config.json has num_hidden_layers {config.num_hidden_layers}; expected 1 or more.")
+    if min([*config.conv_kernel, *config.conv_stride]) < 1:
+        sizes = f"conv_kernel {config.conv_kernel}, conv_stride {config.conv_stride}"
+        raise ProbeError(f"{location.id}: its config.json has {sizes}; expected 1 or more each.")
     return config
 
 
@@ -109,15 +113,20 @@ def from_hub(identifier: str, revision: str | None, weights: bool) -> Location:
     name = f"{identifier}@{revision}" if revision else identifier
     close = [] if identifier.lower() in map(str.lower, _known_names()) else close_names(identifier)
     hint = f" Did you mean {close[0]!r}?" if close else ""
+    # snapshot_download waits without end for a hub that takes the call and says nothing.
+    local = hub.is_offline() or not hub.answers(HUB_TIMEOUT_S)
 
     def fetch(patterns: list[str]) -> Path:
         return Path(
-            huggingface_hub.snapshot_download(identifier, revision=revision, allow_patterns=patterns, etag_timeout=HUB_TIMEOUT_S)
+            huggingface_hub.snapshot_download(
+                identifier, revision=revision, allow_patterns=patterns, etag_timeout=HUB_TIMEOUT_S, local_files_only=local
+            )
         )
 
     try:
         folder = fetch(["config.json", *PREPROCESSOR_FILES, *TOKENIZER_FILES])
         if weights:
+            config_of(Location(identifier, folder, folder.name))  # before the gigabytes of a model that cannot be opened
             folder = fetch(["model.safetensors", "model.safetensors.index.json", "model-*.safetensors"])
             if not any((folder / file).exists() for file in WEIGHT_FILES[:2]):
                 folder = fetch(["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin"])
@@ -147,8 +156,13 @@ def pretrained_encoder(location: Location, device: str, sha256: str | None = Non
         ProbeError: no weights, damaged, unreadable or non-finite ones, or not those that the configuration describes.
     """
     config = config_of(location)
+    if (location.folder / ADAPTER_FILE).exists():
+        raise ProbeError(
+            f"{location.folder / ADAPTER_FILE}: a PEFT adapter would change the weights of the checkpoint. Merge it into them, or "
+            "remove this file."
+        )
     weights = find_weights(location.folder, sha256)
-    architecture = (getattr(config, "architectures", None) or [""])[0]
+    architecture = _architecture(config)
     with_adapter = _drop_adapter(config)
     has_head = architecture.endswith("ForCTC") and not with_adapter
     loader = transformers.AutoModelForCTC if has_head else transformers.AutoModel
@@ -194,6 +208,12 @@ def pretrained_encoder(location: Location, device: str, sha256: str | None = Non
     return _encoder(location, model, device, weights, writes, tuple(unexpected), notes)
 
 
+def _architecture(config: Any) -> str:
+    """The class that a checkpoint was saved from, as its configuration says; empty where it does not."""
+    classes = getattr(config, "architectures", None)
+    return str(classes[0]) if isinstance(classes, list) and classes else ""
+
+
 @contextmanager
 def _without_progress_bars() -> Iterator[None]:
     """Loading takes a second; its bar is transformers' own and would stand among ours."""
@@ -221,14 +241,20 @@ def _written(location: Location, model: Any, notes: list[str]) -> tuple[str, ...
         if not (location.folder / VOCABULARY_FILE).is_file():
             raise ValueError(f"no {VOCABULARY_FILE}")
         tokenizer = transformers.Wav2Vec2CTCTokenizer.from_pretrained(location.folder, trust_remote_code=False)
-        tokens = {number: token for token, number in tokenizer.get_vocab().items() if number < n_symbols}
-        if len(tokens) != n_symbols or tokenizer.pad_token_id not in tokens:
-            raise ValueError(f"{len(tokens)} tokens for {n_symbols} symbols, blank {tokenizer.pad_token!r}")
+        tokens = {number: token for token, number in tokenizer.get_vocab().items() if number in range(n_symbols)}
+        if len(tokens) != n_symbols or tokenizer.vocab_size > n_symbols:
+            raise ValueError(f"{tokenizer.vocab_size} tokens, {len(tokens)} of them for its {n_symbols} symbols")
+        if tokenizer.pad_token_id not in tokens:
+            raise ValueError(f"none of its symbols is the blank {tokenizer.pad_token!r}; name pad_token in tokenizer_config.json")
+        # The attribute word_delimiter_token is "|" whatever the folder says (transformers 5.23).
+        delimiter = str(tokenizer.special_tokens_map.get("word_delimiter_token", tokenizer.word_delimiter_token))
+        silent = dict.fromkeys(tokenizer.all_special_tokens, "") | {delimiter: " ", tokenizer.pad_token: ""}
+        writes = tuple(silent.get(tokens[number], tokens[number]) for number in range(n_symbols))
+        "".join(writes).encode()
     except Exception as error:  # a missing, damaged or foreign tokenizer: each its own kind
         notes.append(f"its CTC head has no vocabulary that fits and cannot be used: {_reason(error)}")
         return ()
-    silent = dict.fromkeys(tokenizer.all_special_tokens, "") | {tokenizer.word_delimiter_token: " "}
-    return tuple(silent.get(tokens[number], tokens[number]) for number in range(n_symbols))
+    return writes
 
 
 def random_encoder(location: Location, config: Any, device: str, normalize: bool | None = None) -> TransformersEncoder:
@@ -238,9 +264,12 @@ def random_encoder(location: Location, config: Any, device: str, normalize: bool
         location: its commit is ``seed <number>``; its folder holds the preprocessor unless ``normalize`` says what that would.
     """
     _drop_adapter(config)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(int(location.commit.split()[1]))  # torch.manual_seed would seed the GPUs too
-        model = transformers.AutoModel.from_config(config, dtype=torch.float32)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(int(location.commit.split()[1]))  # torch.manual_seed would seed the GPUs too
+            model = transformers.AutoModel.from_config(config, dtype=torch.float32)
+    except Exception as error:  # sizes that cannot be: each its own kind
+        raise ProbeError(f"{location.id}: no model can be made from its config.json ({_reason(error)}).") from error
     digest = hashlib.sha256()
     for key, weight in sorted(model.state_dict().items()):
         digest.update(key.encode())
@@ -315,10 +344,12 @@ def input_of(location: Location, notes: list[str]) -> tuple[int, bool]:
             raise ProbeError(
                 f"{file}: cannot be read as a preprocessor's JSON ({_reason(error)}). Fetch the file again."
             ) from error
-        if not isinstance(rate_hz, int) or rate_hz <= 0:
+        if type(rate_hz) is not int or rate_hz <= 0:
             raise ProbeError(f"{file}: sampling_rate {rate_hz!r}; expected Hz such as 16000. Fetch the file again.")
+        if not isinstance(normalize, bool):
+            raise ProbeError(f"{file}: do_normalize {normalize!r}; expected true or false. Fetch the file again.")
         if "sampling_rate" in settings or "do_normalize" in settings:
-            return rate_hz, bool(normalize)
+            return rate_hz, normalize
     notes.append("no preprocessor_config.json: 16000 Hz and normalised waveforms are assumed")
     return ASSUMED_INPUT
 

@@ -38,23 +38,35 @@ def endpoint() -> str:
 
 
 def why_unreachable(limit_s: float = LIMIT_S) -> str:
-    """Why the hub does not answer, empty where it does; decided within ``limit_s`` seconds.
+    """Why the hub does not answer, empty where it does; decided within ``limit_s`` seconds."""
+    answer = _answer(limit_s)
+    if isinstance(answer, str):
+        return answer
+    return f"HTTP status {answer}" if answer >= 400 else ""
+
+
+def answers(limit_s: float = LIMIT_S) -> bool:
+    """Whether the hub answers anything at all within ``limit_s`` seconds; a mirror may well refuse its first page."""
+    return isinstance(_answer(limit_s), int)
+
+
+def _answer(limit_s: float) -> int | str:
+    """The HTTP status of the hub's first page, or why there is none.
 
     Looking up a name can hang whatever timeout a connection has, so a thread asks and is left behind where it hangs.
     """
-    reason = [f"no answer within {limit_s:g} s"]
+    answer: list[int | str] = [f"no answer within {limit_s:g} s"]
 
     def ask() -> None:
         try:
-            status = huggingface_hub.get_session().head(constants.ENDPOINT, timeout=limit_s).status_code
-            reason[0] = f"HTTP status {status}" if status >= 400 else ""
+            answer[0] = int(huggingface_hub.get_session().head(constants.ENDPOINT, timeout=limit_s).status_code)
         except Exception as error:  # each transport raises its own kind
-            reason[0] = (str(error) or type(error).__name__).splitlines()[0]
+            answer[0] = (str(error) or type(error).__name__).splitlines()[0]
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(limit_s)
-    return reason[0]
+    return answer[0]
 
 
 def cache() -> Cache:

@@ -5,6 +5,7 @@ the one that a hub's cache keeps as the file's name, or one that the user gives.
 """
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,14 +49,21 @@ def find_weights(folder: Path, sha256: str | None = None) -> Weights:
     Raises:
         ProbeError: none there, a part missing, truncated, a pickle under a safetensors name, or not the expected hash.
     """
-    file = next((folder / name for name in WEIGHT_FILES if (folder / name).exists()), None)
+    file = next((folder / name for name in WEIGHT_FILES if os.path.lexists(folder / name)), None)
     if file is None:
         raise ProbeError(f"{folder}: no weights; expected one of {', '.join(WEIGHT_FILES)}.")
+    if not file.is_file():
+        raise ProbeError(f"{file}: no file, or a link to nothing. Fetch the checkpoint again.")
     parts = _parts(file) if file.name.endswith(".index.json") else {file: None}
-    if "safetensors" in file.name:
-        for part, names in parts.items():
-            _refuse_unless_safetensors(part, names)
-    hashes = {part: sha256_of_file(part) for part in parts}
+    try:
+        if "safetensors" in file.name:
+            for part, names in parts.items():
+                _refuse_unless_safetensors(part, names)
+        hashes = {part: sha256_of_file(part) for part in parts}
+    except OSError as error:
+        raise ProbeError(
+            f"{file}: the weights cannot be read ({error.strerror or error}). Fetch the checkpoint again."
+        ) from error
     against = []
     for part, found in hashes.items():
         if promised := _name_in_cache(part):
@@ -73,7 +81,8 @@ def _parts(index: Path) -> dict[Path, set[str]]:
     try:
         content = json.loads(index.read_text(encoding="utf-8"))
         weight_map: dict[str, str] = dict(content["weight_map"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        promised = dict(content.get("metadata") or {}).get("total_size", 0)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ProbeError(f"{index}: no index of weights ({error}). Fetch the checkpoint again.") from error
     ending = ".safetensors" if "safetensors" in index.name else ".bin"
     parts: dict[Path, set[str]] = {}
@@ -81,28 +90,32 @@ def _parts(index: Path) -> dict[Path, set[str]]:
         if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name) or not name.endswith(ending):
             raise ProbeError(f"{index}: {tensor} is said to be in {name!r}; expected a {ending} file beside the index.")
         parts.setdefault(index.parent / name, set()).add(tensor)
-    missing = [part.name for part in parts if not part.is_file()]
-    if missing or not parts:
-        raise ProbeError(f"{index}: of its {len(parts)} files {listed(missing) or 'none'} missing. Fetch the checkpoint again.")
-    n_bytes, promised = sum(part.stat().st_size for part in parts), (content.get("metadata") or {}).get("total_size", 0)
-    if isinstance(promised, int) and n_bytes < promised:
-        raise ProbeError(f"{index}: promises {promised} bytes of weights, its files have {n_bytes}. Fetch the checkpoint again.")
+    if not parts:
+        raise ProbeError(f"{index}: names no weights. Fetch the checkpoint again.")
+    if missing := [part.name for part in parts if not part.is_file()]:
+        raise ProbeError(f"{index}: of its {len(parts)} files {listed(missing)} missing. Fetch the checkpoint again.")
+    n_bytes = sum(part.stat().st_size for part in parts)
+    if isinstance(promised, int | float) and n_bytes < promised:
+        raise ProbeError(
+            f"{index}: promises {promised:.0f} bytes of weights, its files have {n_bytes}. Fetch the checkpoint again."
+        )
     return parts
 
 
 def _refuse_unless_safetensors(file: Path, names: set[str] | None) -> None:
     """Raises where a file is no whole safetensors file, or does not hold ``names``."""
-    with file.open("rb") as opened:
-        start = opened.read(8)
-    if start.startswith(PICKLES):
-        raise ProbeError(
-            f"{file}: a pickle under the name of a safetensors file; a pickle can run code. It is not opened; fetch the checkpoint "
-            "from where you trust it."
-        )
     try:
         with safe_open(file, framework="pt") as tensors:
             there = set(tensors.keys())
     except (SafetensorError, OSError) as error:
+        with file.open("rb") as opened:
+            start = opened.read(8)
+        # Only now: a safetensors file begins with a length, which may have the very bytes of a pickle.
+        if start.startswith(PICKLES):
+            raise ProbeError(
+                f"{file}: a pickle under the name of a safetensors file; a pickle can run code. It is not opened; fetch the "
+                "checkpoint from where you trust it."
+            ) from error
         raise ProbeError(
             f"{file}: not a whole safetensors file ({file.stat().st_size} bytes; {error}). Truncated? Fetch it again."
         ) from error

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from probe.errors import ProbeError
+from probe.errors import ProbeError, UsageError
+from probe.store.views import parse_view
 
 FORMAT = 1
-DTYPES = {"float16": 2, "float32": 4}  # of layers, with the bytes of a value
+DTYPES = {"float16": 2, "float32": 4, "int8": 1}  # of layers, with the bytes of a value
 # A shard holds 256 MB by plan; audio that lasts longer than it was said to makes it larger.
 USUAL_BYTES = 1 << 30
 INFLATED = 16  # beyond that, values per byte of the file
@@ -68,6 +69,10 @@ def checked_head(head: dict[str, Any], path: Path) -> dict[str, Any]:
     names = {name for name, width in named if name and "/" not in name and 0 < width <= 1 << 24}
     if not names or len(names) != len(recipe["layers"]):
         raise ProbeError(f"{path}: recipe.layers is no list of different names with a width each. {ADVICE}")
+    try:
+        parse_view(recipe["view"])
+    except UsageError as error:
+        raise ProbeError(f"{path}: recipe.{error}") from error
     if not all(isinstance(alias, str) for alias in recipe["model"]["aliases"].values()):
         raise ProbeError(f"{path}: recipe.model.aliases names something that is no layer. {ADVICE}")
     return head

@@ -25,7 +25,7 @@ from probe.errors import ProbeError, listed
 from probe.files import read_json, sha256_of_file, sha256_of_json, write_atomically, write_json
 from probe.store.entries import FORMAT, check_numbers, checked_certificate, checked_head, checked_index, checked_jobs
 from probe.store.shards import ShardContent, merge_runs, read_rows, shard_bytes
-from probe.store.views import SERVED_BY, pool
+from probe.store.views import parse_view, pool, row_width, serves
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ class LayerArray:
     """One layer of some utterances, packed.
 
     Attributes:
-        values: (row, dim) float16 or float32; rows of utterance i are ``values[offsets[i]:offsets[i + 1]]``.
+        values: (row, dim) float16 or float32 (stored int8 is read as float32); rows of utterance i are
+            ``values[offsets[i]:offsets[i + 1]]``.
         offsets: (utterance + 1,) int64.
         keys: utterance ids, in order.
     """
@@ -132,8 +133,7 @@ class FeatureStore:
                 f"{self.path / 'recipe.json'}: the recipe does not have the sha256 that stands beside it. Extract again."
             )
         self.view: str = self.recipe["view"]
-        factor = 2 if self.view == "meanstd" else 1
-        self.layers = {name: width * factor for name, width in self.recipe["layers"]}
+        self.layers = {name: row_width(width, self.view) for name, width in self.recipe["layers"]}
         self.aliases: dict[str, str] = self.recipe["model"]["aliases"]
         self.utterances: dict[str, list[Stored]] = {}
         self.failures: dict[str, Failure] = {}
@@ -147,6 +147,13 @@ class FeatureStore:
     def keys(self) -> list[str]:
         """Ids of all utterances, in the order they were stored."""
         return list(self.utterances)
+
+    @property
+    def hop_s(self) -> float:
+        """Seconds from one stored frame to the next."""
+        kind, n = parse_view(self.view)
+        model = self.recipe["model"]
+        return (n if kind == "frames" else 1) * model["hop_samples"] / model["rate_hz"]
 
     def layer(self, name: str, keys: Sequence[str] | None = None, view: str | None = None) -> LayerArray:
         """One layer of all utterances, or of ``keys`` in their order.
@@ -187,13 +194,15 @@ class FeatureStore:
         return array if view in (None, self.view) else self._derived(array, str(view))
 
     def _derived(self, array: LayerArray, view: str) -> LayerArray:
-        if self.view not in SERVED_BY.get(view, ()):
+        if serves(self.view, view) is None:
             raise ProbeError(f"{self.path}: holds {self.view}, which cannot give {view}. Extract with --view {view}.")
-        offsets = np.arange(len(array.keys) + 1)
         if self.view == "meanstd":
-            return LayerArray(array.values[:, : array.values.shape[1] // 2], offsets, array.keys)
-        width = array.values.shape[1] * (2 if view == "meanstd" else 1)
+            return LayerArray(array.values[:, : array.values.shape[1] // 2], array.offsets, array.keys)
+        if view == "frames":
+            return array  # every k-th of them
         rows = [pool(frames, view) for frames in array]
+        offsets = np.concatenate([[0], np.cumsum([len(item) for item in rows])]).astype(np.int64)
+        width = row_width(array.values.shape[1], view)
         return LayerArray(np.concatenate(rows) if rows else np.empty((0, width), np.float32), offsets, array.keys)
 
     def match(self, key: str, path: Path) -> Stored | None:
@@ -311,7 +320,11 @@ class FeatureStore:
     def write_shard(
         self, name: str, content: ShardContent, utterances: Sequence[Mapping[str, Any]], failures: Sequence[Failure]
     ) -> int:
-        """Writes a shard and then its index, each atomically; returns the shard's bytes (0 where every utterance failed)."""
+        """Writes a shard and then its index, each atomically; returns the shard's bytes (0 where every utterance failed).
+
+        Raises:
+            OSError: see `write_atomically`.
+        """
         data, dtypes = shard_bytes(content) if content.keys else (b"", {})
         if data:
             write_atomically(self.path / f"{name}.h5", data)

@@ -10,7 +10,7 @@ from probe.errors import ProbeError, listed
 from probe.files import file_name, sha256_of_json, write_json
 from probe.store.entries import FORMAT
 from probe.store.features import FeatureStore
-from probe.store.views import SERVED_BY
+from probe.store.views import serves
 
 
 def create_store(root: Path, requested: str, recipe: dict[str, Any], environment: dict[str, Any]) -> FeatureStore:
@@ -26,7 +26,7 @@ def create_store(root: Path, requested: str, recipe: dict[str, Any], environment
 
 def store_path(root: Path, recipe: dict[str, Any]) -> Path:
     """``root/<model>/<view>-<condition>-<recipe8>``."""
-    name = f"{recipe['view']}-{file_name(recipe['condition'])}-{sha256_of_json(recipe)[:8]}"
+    name = f"{file_name(recipe['view'])}-{file_name(recipe['condition'])}-{sha256_of_json(recipe)[:8]}"
     return Path(root) / file_name(recipe["model"]["id"]) / name
 
 
@@ -75,7 +75,7 @@ def select_store(root: Path, model: str, view: str, condition: str = "clean", ke
         stores = [
             s for s in everything if s.recipe["model"]["id"] == identifier and s.recipe["model"]["revision"].startswith(revision)
         ]
-    usable = [store for store in stores if store.view in SERVED_BY[view] and store.recipe["condition"] == condition]
+    usable = [store for store in stores if serves(store.view, view) is not None and store.recipe["condition"] == condition]
     if not usable:
         there = sorted({f"{store.requested} ({store.view}, {store.recipe['condition']})" for store in everything})
         raise ProbeError(
@@ -85,8 +85,8 @@ def select_store(root: Path, model: str, view: str, condition: str = "clean", ke
 
     def rank(store: FeatureStore) -> tuple[int, bool, int, int, bool]:
         missing = sum(key not in store.utterances for key in keys)
-        renamed, richer = os.path.normpath(store.requested) != model, SERVED_BY[view].index(store.view)
-        return missing, renamed, richer, -len(store.layers), "ctc" not in store.recipe
+        renamed, detour = os.path.normpath(store.requested) != model, serves(store.view, view) or 0
+        return missing, renamed, detour, -len(store.layers), "ctc" not in store.recipe
 
     best = min(map(rank, usable))
     usable = [store for store in usable if rank(store) == best]

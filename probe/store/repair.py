@@ -5,7 +5,7 @@ The features themselves are extracted again by stage 1 (`probe.pipeline.repair` 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,11 +22,8 @@ from probe.store.verify import ASIDE, Verification, files_aside
 def jobs_to_repair(found: Verification) -> list[Job]:
     """Jobs with damage, and those of an earlier repair that was interrupted."""
     damaged = {item.job for item in found.damage}
-    return [
-        job
-        for job in found.jobs
-        if job.number in damaged or any(files_aside(found.store, name) for name in job.shard_names())
-    ]
+    aside = files_aside(found.store)
+    return [job for job in found.jobs if job.number in damaged or any(name in aside for name in job.shard_names())]
 
 
 def is_back(found: Verification, job: Job) -> bool:
@@ -38,9 +35,10 @@ def is_back(found: Verification, job: Job) -> bool:
 def held(folder: Path, job: Job) -> dict[str, str] | None:
     """Key -> sha256 of the audio of what a job's shards hold or held; None where no file of them tells."""
     told = False
+    aside = files_aside(folder)
     found: dict[str, str] = {}
     for name in job.shard_names():
-        files = [folder / f"{name}.json", folder / f"{name}.h5", *files_aside(folder, name)]
+        files = [folder / f"{name}.json", folder / f"{name}.h5", *aside.get(name, [])]
         shards = [path for path in files if ".h5" in path.suffixes and path.exists()]
         contents = [item for path in files if path.exists() and (item := _held_by(path, name)) is not None]
         told = told or bool(contents) or not shards
@@ -63,21 +61,21 @@ def _held_by(path: Path, name: str) -> dict[str, str] | None:
         return None
 
 
-def set_aside(folder: Path, job: Job) -> None:
-    """Renames a job's files, each index before its shard, so that it counts as not extracted yet."""
-    for name in job.shard_names():
-        for path in (folder / f"{name}.json", folder / f"{name}.h5"):
-            if path.exists():
-                path.rename(free_name(path))
+def set_aside(folder: Path, name: str) -> None:
+    """Renames a shard's files, or the one of that name; the index first, so that the shard counts as not extracted yet."""
+    for path in (folder / f"{name}.json", folder / f"{name}.h5"):
+        if path.exists():
+            aside, number = path.with_name(path.name + ASIDE), 1
+            while aside.exists():  # from an earlier repair that was interrupted
+                number += 1
+                aside = path.with_name(f"{path.name}.{number}{ASIDE}")
+            path.rename(aside)
 
 
-def free_name(path: Path) -> Path:
-    """``path`` with ``.damaged`` behind it, or with a number before that where such a file is there."""
-    aside, number = path.with_name(path.name + ASIDE), 1
-    while aside.exists():
-        number += 1
-        aside = path.with_name(f"{path.name}.{number}{ASIDE}")
-    return aside
+def remove_aside(folder: Path, name: str) -> None:
+    """Removes what was set aside; an index last, because it tells what its shard holds."""
+    for path in reversed(files_aside(folder).get(name, [])):
+        path.unlink()
 
 
 def lost(folder: Path, job: Job) -> list[str]:
@@ -89,30 +87,28 @@ def lost(folder: Path, job: Job) -> list[str]:
     return [key for key, sha256 in before.items() if all(item.audio_sha256 != sha256 for item in store.utterances.get(key, []))]
 
 
-def remove_aside(folder: Path, job: Job) -> None:
-    """Removes what was set aside of a job: indexes last, so that they tell what the shards hold until those are gone."""
-    for name in job.shard_names():
-        for path in reversed(files_aside(folder, name)):
-            path.unlink()
+def rebuild_plans(found: Verification, order: Sequence[str]) -> list[str]:
+    """Writes damaged plans anew from the indexes of their shards, and returns their names.
 
-
-def rebuild_plan(found: Verification, path: Path, order: Mapping[str, int]) -> list[Job]:
-    """Writes a damaged plan anew from the indexes of its shards, and returns its jobs.
-
-    Jobs of the plan without a shard are not in it; they are planned anew by the next extraction.
+    Jobs without a shard are in no plan then; the next extraction plans them anew.
 
     Args:
-        path: of the plan.
-        order: key -> position in the manifest, which is the order in which failed utterances stood among the others.
+        order: keys in the manifest's order, which is how failed utterances stood among the others.
     """
+    rank = {key: position for position, key in enumerate(order)}
     known = {job.number for job in found.jobs}
-    numbers = {int(match[1]) for item in found.store.glob("shard-*.json") if (match := re.match(r"shard-(\d{5,})\.", item.name))}
-    before, after = _neighbours(path)
-    first = max(_numbers(before), default=-1) + 1
-    stop = min(_numbers(after), default=max(numbers, default=-1) + 1)
-    jobs = [job for number in sorted(numbers - known) if first <= number < stop and (job := _job(found.store, number, order))]
-    write_json(path, {"format": FORMAT, "jobs": [asdict(job) for job in jobs]})
-    return jobs
+    names = [item.file for item in found.damage if item.file.startswith("plan-")]
+    for name in names:
+        before, after = _neighbours(found.store / name)
+        numbers = {
+            int(match[1]) for path in found.store.glob("shard-*.json") if (match := re.match(r"shard-(\d{5,})\.", path.name))
+        }
+        first = max(_numbers(before), default=-1) + 1
+        stop = min(_numbers(after), default=max(numbers, default=-1) + 1)
+        jobs = [_job(found.store, number, rank) for number in sorted(numbers - known) if first <= number < stop]
+        write_json(found.store / name, {"format": FORMAT, "jobs": [asdict(job) for job in jobs if job is not None]})
+        known |= {job.number for job in jobs if job is not None}
+    return names
 
 
 def _neighbours(path: Path) -> tuple[list[Path], list[Path]]:

@@ -1,7 +1,8 @@
 """One shard: packed arrays of every layer, built in memory and written in one piece.
 
-    layers/<name>      (frame, dim) for frames, (utterance, dim) for pooled views; float16, or float32 for a layer that float16
-                       would bend
+    layers/<name>      (frame, dim) for frames, (utterance, dim) for pooled views; float16 (float32 for a layer that float16 would
+                       bend), float32 or int8, as the recipe says
+    scales/<name>      (frame,) float32 beside int8: a value is ``layers * scales``
     offsets/<name>     (utterance + 1,) int64, rows of each utterance in layers/<name>
     keys               (utterance,) fixed-length bytes, UTF-8
     audio_sha256       (utterance,) 64 bytes of hex
@@ -59,6 +60,7 @@ class ShardContent:
 def shard_bytes(content: ShardContent) -> tuple[bytes, dict[str, str]]:
     """The HDF5 file's bytes, and the dtype each layer was stored with."""
     dtypes: dict[str, str] = {}
+    gzip = content.recipe.get("compression") == "gzip"
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", libver=LIBVER) as file:
         file.attrs["format"] = FORMAT
@@ -66,20 +68,25 @@ def shard_bytes(content: ShardContent) -> tuple[bytes, dict[str, str]]:
         file.attrs["environment"] = canonical_json(content.environment)
         file.attrs["part"] = content.part
         for name, arrays in content.frames.items():
-            packed = half_if_faithful(np.concatenate(list(arrays)))
+            values = np.concatenate(list(arrays))
+            if content.recipe.get("dtype") == "int8":
+                packed, scales = quantised(values)
+                _write(file, f"scales/{name}", scales, gzip)
+            else:
+                packed = values if content.recipe.get("dtype") == "float32" else half_if_faithful(values)
             dtypes[name] = str(packed.dtype)
             offsets = np.concatenate([[0], np.cumsum([len(array) for array in arrays])]).astype(np.int64)
-            _write(file, f"layers/{name}", packed)
+            _write(file, f"layers/{name}", packed, gzip)
             _write(file, f"offsets/{name}", offsets)
         _write(file, "keys", _fixed_bytes(content.keys))
         _write(file, "audio_sha256", _fixed_bytes(content.audio_sha256))
         if content.ctc_texts is not None:
             _write(file, "ctc_text", _fixed_bytes(content.ctc_texts))
-        for column, values in content.columns.items():
+        for column, texts in content.columns.items():
             name = "manifest/" + (column.replace("/", "_").strip(".") or "_")
             while name in file:
                 name += "_"
-            _write(file, name, _fixed_bytes(values))
+            _write(file, name, _fixed_bytes(texts))
     return buffer.getvalue(), dtypes
 
 
@@ -95,17 +102,29 @@ def half_if_faithful(values: np.ndarray) -> np.ndarray:
     return half if np.all(error <= FLOAT16_ERROR * _norms(values)) else values
 
 
+def quantised(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(row, dim) int8 and (row,) float32 scales whose product is at most ``max |row| / 254`` from each value (plus float32 rounding).
+
+    A scale per row follows loud and quiet frames; a few dimensions much larger than the others cost the others precision.
+    """
+    largest = np.abs(values).max(axis=1, initial=0.0)
+    scales = (largest / 127).astype(np.float32)
+    steps = np.divide(values, scales[:, None], out=np.zeros(values.shape, np.float32), where=scales[:, None] > 0)
+    return np.clip(np.rint(steps), -127, 127).astype(np.int8), scales
+
+
 def _norms(values: np.ndarray) -> np.ndarray:
     """(row, dim) -> (dim,) L2 norms."""
     return np.sqrt(np.einsum("rd,rd->d", values, values, dtype=np.float64))
 
 
-def _write(file: h5py.File, name: str, values: np.ndarray) -> None:
+def _write(file: h5py.File, name: str, values: np.ndarray, gzip: bool = False) -> None:
     if not len(values):  # a part of a long utterance that turned out short; HDF5 has no chunks without rows
         file.create_dataset(name, data=values, track_times=False)
         return
     rows = max(1, min(len(values), CHUNK_BYTES // max(1, values[:1].nbytes)))
-    file.create_dataset(name, data=values, chunks=(rows, *values.shape[1:]), fletcher32=True, track_times=False)
+    packed = {"compression": "gzip", "compression_opts": 4, "shuffle": True} if gzip else {}
+    file.create_dataset(name, data=values, chunks=(rows, *values.shape[1:]), fletcher32=True, track_times=False, **packed)
 
 
 def _fixed_bytes(values: Sequence[str]) -> np.ndarray:
@@ -139,13 +158,18 @@ def read_rows(
     """
     try:
         with opened(path, 16 * CHUNK_BYTES) as file:
-            values = trusted_dataset(file, f"layers/{layer}", path, [dtype], (int(offsets[-1]), *into.shape[1:]))
+            n_rows = int(offsets[-1])
+            values = trusted_dataset(file, f"layers/{layer}", path, [dtype], (n_rows, *into.shape[1:]))
             bounds = trusted_dataset(file, f"offsets/{layer}", path, ["int64"], offsets.shape)
             stored = np.empty_like(offsets)
             copy_rows(bounds, 0, len(stored), stored)
             if (stored != offsets).any():
                 raise ProbeError(f"{path}: offsets/{layer} divides the rows in another way than the index. Extract again.")
+            scales = trusted_dataset(file, f"scales/{layer}", path, ["float32"], (n_rows,)) if dtype == "int8" else None
             for first, stop, position in runs:
+                if scales is not None:
+                    into[position : position + stop - first] = values[first:stop] * scales[first:stop][:, None]
+                    continue
                 copy_rows(values, first, stop, into[position : position + stop - first])
     except DAMAGE as error:
         raise ProbeError(

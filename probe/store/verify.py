@@ -5,7 +5,7 @@ is worth knowing: shards that are planned and not written yet, files of a run th
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from probe.files import read_json, sha256_of_json
 from probe.store.contents import shard_problems
 from probe.store.entries import check_numbers, checked_certificate, checked_head, checked_index, checked_jobs
 from probe.store.features import Job
+from probe.store.views import n_rows, row_width
 
 ASIDE = ".damaged"
+CERTIFICATE = "certificate.json"
 SHARD_FILE = re.compile(r"(shard-(\d{5,})(?:\.\d+of\d+)?)\.(?:h5|json)")
 HEAD_ADVICE = (
     "The store cannot be opened without it: put a copy of it back, or move the folder aside and run `probe extract` again "
@@ -96,9 +98,13 @@ def store_folders(path: Path | str) -> list[Path]:
     return sorted(found)
 
 
-def files_aside(folder: Path, name: str) -> list[Path]:
-    """Files of a shard that a repair has set aside: its index first."""
-    return sorted(folder.glob(f"{name}.json*{ASIDE}")) + sorted(folder.glob(f"{name}.h5*{ASIDE}"))
+def files_aside(folder: Path) -> dict[str, list[Path]]:
+    """Files that a repair has set aside, by their name without ending; an index before its shard."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.glob(f"*{ASIDE}"), reverse=True):
+        if match := re.fullmatch(rf"(.+?)\.(?:json|h5)(?:\.\d+)?{re.escape(ASIDE)}", path.name):
+            found.setdefault(match[1], []).append(path)
+    return found
 
 
 def verify_store(folder: Path, tick: Callable[[int], Any] = lambda _: None) -> Verification:
@@ -110,9 +116,8 @@ def verify_store(folder: Path, tick: Callable[[int], Any] = lambda _: None) -> V
     findings: list[Finding] = []
     head = _head(folder, findings)
     recipe = head["recipe"] if head else None
-    factor = 2 if recipe and recipe["view"] == "meanstd" else 1
-    layers = {name: width * factor for name, width in recipe["layers"]} if recipe else {}
-    if (path := folder / "certificate.json").exists():
+    layers = {name: row_width(width, recipe["view"]) for name, width in recipe["layers"]} if recipe else {}
+    if (path := folder / CERTIFICATE).exists():
         _json(path, checked_certificate, findings)
     jobs = _jobs(folder, findings)
     of_shard = {name: job for job in jobs for name in job.shard_names()}
@@ -126,8 +131,9 @@ def verify_store(folder: Path, tick: Callable[[int], Any] = lambda _: None) -> V
             indexes[name] = index
             n_bytes += index["bytes"]
             tick(index["bytes"])
+    aside = files_aside(folder)
     for job in jobs:
-        findings += _job(folder, job, indexes, recipe["view"] if recipe else "")
+        findings += _job(folder, job, indexes, aside, recipe["view"] if recipe else "")
     findings += _leftovers(folder)
     missing = [name for name in of_shard if not (folder / f"{name}.json").exists()]
     if missing:
@@ -204,7 +210,7 @@ def _shard(
     return index
 
 
-def _job(folder: Path, job: Job, indexes: Mapping[str, dict[str, Any]], view: str) -> Iterator[Finding]:
+def _job(folder: Path, job: Job, indexes: Mapping[str, dict[str, Any]], aside: Container[str], view: str) -> Iterator[Finding]:
     """What is wrong with the parts of a job together."""
     names = job.shard_names()
     parts = [indexes[name] for name in names if name in indexes]
@@ -214,8 +220,8 @@ def _job(folder: Path, job: Job, indexes: Mapping[str, dict[str, Any]], view: st
             text = f"holds {len(keys)} utterances or failures that are not the {len(job.keys)} of its plan"
             yield Finding(f"{part['shard']}.json", text, job=job.number)
             return
-    if aside := [name for name in names if not (folder / f"{name}.json").exists() and files_aside(folder, name)]:
-        yield Finding(f"{aside[0]}.h5", "set aside by a repair that did not bring it back", job=job.number)
+    if lacking := [name for name in names if name in aside and not (folder / f"{name}.json").exists()]:
+        yield Finding(f"{lacking[0]}.h5", "set aside by a repair that did not bring it back", job=job.number)
     if len(parts) != job.parts:
         return
     audio = [[item["audio_sha256"] for item in part["utterances"]] for part in parts]
@@ -224,7 +230,7 @@ def _job(folder: Path, job: Job, indexes: Mapping[str, dict[str, Any]], view: st
         return
     for position, item in enumerate(parts[0]["utterances"]):
         rows = sum(part["utterances"][position]["rows"] for part in parts)
-        expected = {"frames": item["n_frames"], "mean": 1, "meanstd": 1}.get(view, rows)
+        expected = n_rows(item["n_frames"], view) if view else rows
         if rows != expected:
             yield Finding(f"{names[0]}.json", f"{item['key']} has {rows} rows; expected {expected}", job=job.number)
             return

@@ -1,0 +1,283 @@
+"""Extraction under faults: ``python tests/faults.py kills|calls|sizes|writers|signals [--n N] [--seed S]`` prints one JSON line.
+
+A small corpus is extracted into a store of several shards, again and again, in forked processes that are killed or failed on
+purpose. After each, what was committed must read back, the same command must complete the store, and its bytes must be those of
+a run that nothing disturbed. ``calls`` counts the calls that change files (through tests/shim.c, preloaded) and strikes each of
+them with an I/O error, a full disk, a short write (writes only) and SIGKILL.
+"""
+
+import argparse
+import atexit
+import ctypes
+import errno
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+
+from probe import cli
+from probe.errors import ProbeError
+from probe.extraction import extract as extraction
+from probe.extraction import plan
+from probe.store.features import FeatureStore
+
+N_FILES, SHARD_BYTES = 14, 12_000
+FOREIGN = ".shard-00001.h5.4242-deadbeef.tmp"  # a temporary of some other run, which nobody may remove
+KINDS = {"EIO": 1, "ENOSPC": 2, "short write": 3, "SIGKILL": 4}
+
+
+def make_corpus(folder: Path) -> Path:
+    """A manifest of noise of several lengths."""
+    generator = np.random.default_rng(0)
+    lines = ["path,text,speaker,domain,split,duration_s"]
+    for number in range(N_FILES):
+        samples = generator.integers(-9000, 9000, 1600 + 331 * number).astype(np.int16)
+        soundfile.write(folder / f"{number}.wav", samples, 16_000)
+        lines.append(f"{number}.wav,one,ann,near,train,{len(samples) / 16_000}")
+    manifest = folder / "corpus.csv"
+    manifest.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return manifest
+
+
+def extract(manifest: Path, to: Path) -> None:
+    """One run, in this process."""
+    extraction.extract("fbank", manifest, to, device="cpu")
+
+
+def forked(work: Callable[[], int]) -> int:
+    """A child's process id; the child ends with what ``work`` returns, 1 after a message for people, 99 after anything else."""
+    child = os.fork()
+    if child:
+        return child
+    code = 99
+    try:
+        code = work()
+    except (ProbeError, OSError) as error:
+        print(str(error).splitlines()[0], file=sys.stderr)
+        code = 1
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 98
+    finally:
+        os._exit(code)
+
+
+def ended(child: int, limit_s: float = 60.0) -> int:
+    """The child's exit code, negative for a signal; 97 where it had to be killed after ``limit_s``."""
+    end = time.monotonic() + limit_s
+    while time.monotonic() < end:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return 97
+
+
+def content(root: Path) -> dict[str, bytes]:
+    """Every file of the stores but the empty lock and temporaries."""
+    files = sorted(path for path in root.rglob("*") if path.is_file() and path.suffix != ".tmp" and path.name != "lock")
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
+
+
+def readable(root: Path) -> tuple[int, int]:
+    """(committed utterances that read back finite, shards that do not)."""
+    utterances = broken = 0
+    for path in root.glob("*/*/recipe.json"):
+        store = FeatureStore(path.parent)
+        for job in store.jobs:
+            keys = [key for key in job.keys if job.number in store.complete and key in store.utterances]
+            try:
+                values = store.layer("0", keys).values if keys else np.zeros(0)
+                assert np.isfinite(values).all()
+                utterances += len(keys)
+            except (ProbeError, AssertionError):
+                broken += 1
+    return utterances, broken
+
+
+class Trial:
+    """One folder with its corpus and the result of an undisturbed run."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="probe-faults-"))
+        self.manifest = make_corpus(self.folder)
+        whole = self.folder / "whole"
+        self.run(whole)  # in this process, so that the children inherit what is read once
+        self.expected = content(whole)
+        began = time.monotonic()
+        assert ended(forked(lambda: self.run(self.target()))) == 0
+        self.seconds = time.monotonic() - began
+        self.found: Counter[str] = Counter()
+        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
+
+    def run(self, to: Path) -> int:
+        extract(self.manifest, to)
+        return 0
+
+    def target(self) -> Path:
+        """A fresh folder of stores."""
+        path = self.folder / "features"
+        shutil.rmtree(path, ignore_errors=True)
+        return path
+
+    def plant_foreign(self, to: Path) -> None:
+        for store in to.glob("*/*"):
+            (store / FOREIGN).write_bytes(b"another run's")
+
+    def judge(self, to: Path) -> None:
+        """Counts what was lost, resumes, and compares with the undisturbed run."""
+        before, broken = readable(to)
+        self.found["unreadable shards"] += broken
+        self.plant_foreign(to)
+        stores = list(to.glob("*/*"))
+        code = ended(forked(lambda: self.run(to)))
+        after, broken = readable(to)
+        self.found["resumes that failed"] += code != 0
+        self.found["unreadable shards"] += broken
+        self.found["utterances lost"] += max(0, before - after) + (N_FILES - after)
+        self.found["stores that differ"] += content(to) != self.expected
+        self.found["foreign temporaries removed"] += sum(not (store / FOREIGN).exists() for store in stores)
+        self.found["trials"] += 1
+
+
+def kills(n: int, generator: random.Random) -> Counter[str]:
+    """kill -9 at random moments."""
+    trial = Trial()
+    for _ in range(n):
+        to = trial.target()
+        child = forked(lambda to=to: trial.run(to))  # type: ignore[misc]
+        time.sleep(generator.uniform(0, 1.1 * trial.seconds))
+        os.kill(child, signal.SIGKILL)
+        trial.found["killed before the end"] += ended(child) == -signal.SIGKILL
+        trial.judge(to)
+    return trial.found
+
+
+def calls(n: int, generator: random.Random) -> Counter[str]:
+    """Each fault at every call that changes a file, or at ``n`` of them drawn at random."""
+    shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
+    trial = Trial()
+
+    def armed(to: Path, kind: int, at: int) -> int:
+        shim.fault_arm(str(to).encode(), kind, ctypes.c_long(at))
+        trial.run(to)
+        (trial.folder / "calls").write_text(str(shim.fault_calls()))
+        return 0
+
+    assert ended(forked(lambda: armed(trial.target(), 0, -1))) == 0
+    n_calls = int((trial.folder / "calls").read_text())
+    places = [(kind, at) for kind in KINDS for at in range(n_calls)]
+    for kind, at in places if n == 0 else generator.sample(places, min(n, len(places))):
+        to = trial.target()
+        code = ended(forked(lambda to=to, kind=kind, at=at: armed(to, KINDS[kind], at)))  # type: ignore[misc]
+        expected = (-signal.SIGKILL,) if kind == "SIGKILL" else (0, 1)
+        trial.found["crashes"] += code not in expected
+        trial.judge(to)
+    trial.found["calls"] = n_calls
+    return trial.found
+
+
+def sizes(n: int, generator: random.Random) -> Counter[str]:
+    """A disk that is full at a random size: RLIMIT_FSIZE, which fails a write at that size of a file."""
+    trial = Trial()
+    largest = max(map(len, trial.expected.values()))
+
+    def limited(to: Path, size: int, errors: Path) -> int:
+        os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+        sys.argv = ["probe", "-q", "extract", "--model", "fbank", "--corpus", str(trial.manifest), "--to", str(to)]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        cli.main()
+
+    for _ in range(n):
+        to, errors = trial.target(), trial.folder / "stderr"
+        size = generator.randrange(1, largest)
+        code = ended(forked(lambda to=to, size=size, errors=errors: limited(to, size, errors)))  # type: ignore[misc]
+        said = errors.read_text()[:size]
+        trial.found["codes other than 1"] += code != 1
+        whole = size > 300  # the message itself is written to a file of limited size
+        trial.found["messages that are not one line with the bytes needed"] += whole and not (
+            said.count("\n") == 1 and os.strerror(errno.EFBIG) in said and "bytes" in said
+        )
+        trial.judge(to)
+    return trial.found
+
+
+def writers(n: int, _: random.Random) -> Counter[str]:
+    """Four runs into one store at once."""
+    trial = Trial()
+    for _ in range(n):
+        to = trial.target()
+        codes = [ended(child) for child in [forked(lambda to=to: trial.run(to)) for _ in range(4)]]  # type: ignore[misc]
+        trial.found["clear refusals"] += codes.count(1)
+        trial.found["crashes"] += sum(code not in (0, 1) for code in codes)
+        trial.found["trials without a winner"] += 0 not in codes
+        trial.judge(to)
+    return trial.found
+
+
+def signals(n: int, generator: random.Random) -> Counter[str]:
+    """Ctrl-C, SIGTERM and SIGUSR1 at random moments of ``probe extract``, ``n`` each."""
+    trial = Trial()
+
+    def command(to: Path) -> int:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        os.dup2(2, 1)
+        sys.argv = ["probe", "extract", "--model", "fbank", "--corpus", str(trial.manifest), "--to", str(to)]
+        cli.main()
+
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)):
+        for _ in range(n):
+            to = trial.target()
+            child = forked(lambda to=to: command(to))  # type: ignore[misc]
+            time.sleep(0.05 + generator.uniform(0, trial.seconds))  # the first moments belong to the fork
+            os.kill(child, number)
+            began = time.monotonic()
+            found = ended(child)
+            trial.found["ended by themselves"] += found == 0
+            trial.found["other codes"] += found not in (0, code)
+            trial.found["ends after 10 s"] += time.monotonic() - began > 10
+            trial.found["temporaries left"] += len(list(to.rglob("*.tmp")))
+            trial.judge(to)
+    return trial.found
+
+
+TRIALS = {trial.__name__: trial for trial in (kills, calls, sizes, writers, signals)}
+
+
+def main() -> None:
+    """Runs one kind of trial and prints what it counted."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kind", choices=TRIALS)
+    parser.add_argument("--n", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    if given.kind == "calls" and "LD_PRELOAD" not in os.environ:
+        with tempfile.TemporaryDirectory() as folder:
+            shim = Path(folder) / "shim.so"
+            source = Path(__file__).with_name("shim.c")
+            subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", shim, source, "-ldl"], check=True)
+            sys.exit(subprocess.call([sys.executable, *sys.argv], env={**os.environ, "LD_PRELOAD": str(shim)}))
+    torch.set_num_threads(1)  # forks must not inherit a pool of threads
+    plan.SHARD_BYTES = SHARD_BYTES
+    began = time.monotonic()
+    found = TRIALS[given.kind](given.n, random.Random(given.seed))
+    print(json.dumps({**found, "seconds": round(time.monotonic() - began, 1)}))
+
+
+if __name__ == "__main__":
+    main()
