@@ -19,7 +19,7 @@ from probe.reporting.tables import write_tables
 from probe.store.features import Job, writing
 from probe.store.folder import store_path
 from probe.store.repair import held, is_back, jobs_to_repair, lost, rebuild_plans, remove_aside, set_aside
-from probe.store.verify import CERTIFICATE, HEAD_ADVICE, Verification, verify_store
+from probe.store.verify import CERTIFICATE, HEAD_ADVICE, Verification, files_aside, verify_store
 from probe.store.views import serves
 
 log = logging.getLogger("probe")
@@ -204,10 +204,10 @@ def repair(
         found = verify_store(folder) if repaired else found
         jobs = jobs_to_repair(found)
         todo = [job for job in jobs if not is_back(found, job)]
-        certificate = any(item.file == CERTIFICATE for item in found.damage)
+        certificate = any(item.file == f"{CERTIFICATE}.json" for item in found.damage)
         again = _utterances_of(folder, todo, loaded)
         encoder = _encoder_of(folder, head, model, device) if todo or certificate else None
-        for name in [name for job in todo for name in job.shard_names()] + ["certificate"] * certificate:
+        for name in [name for job in todo for name in job.shard_names()] + [CERTIFICATE] * certificate:
             set_aside(folder, name)
     if encoder is not None:
         extract(encoder, again, folder.parent.parent, requested=head["requested"], check=check, **_asked(head["recipe"]))
@@ -220,9 +220,10 @@ def repair(
             for name in job.shard_names():
                 remove_aside(folder, name)
             repaired += job.shard_names()
-        if certificate and (folder / CERTIFICATE).exists():
-            remove_aside(folder, "certificate")
-            repaired.append(CERTIFICATE)
+        for name in files_aside(folder):
+            if not name.startswith("shard-") and (folder / f"{name}.json").exists():
+                remove_aside(folder, name)
+                repaired = list(dict.fromkeys([*repaired, name]))
     return Repair(verify_store(folder) if jobs or repaired else found, repaired, kept)
 
 
@@ -273,7 +274,7 @@ def _utterances_of(folder: Path, jobs: Sequence[Job], corpus: Corpus) -> Corpus:
     """
     rows = {item.key: item for item in corpus.utterances}
     wanted = {key for job in jobs for key in job.keys}
-    stored = {key for job in jobs for key in held(folder, job) or {}}
+    stored = {key for job in jobs for key, _ in held(folder, job) or ()}
     if lacking := sorted(key for key in wanted if key not in rows or (key in stored and not rows[key].path.exists())):
         raise ProbeError(
             f"{folder}: {corpus.name} lacks {listed(lacking)}, or their audio; nothing was changed. "

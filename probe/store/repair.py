@@ -32,31 +32,29 @@ def is_back(found: Verification, job: Job) -> bool:
     return whole and all(item.job != job.number for item in found.damage)
 
 
-def held(folder: Path, job: Job) -> dict[str, str] | None:
-    """Key -> sha256 of the audio of what a job's shards hold or held; None where no file of them tells."""
+def held(folder: Path, job: Job) -> set[tuple[str, str]] | None:
+    """(key, sha256 of the audio) of all that a job's shards hold or held; None where no file of them tells."""
     told = False
     aside = files_aside(folder)
-    found: dict[str, str] = {}
+    found: set[tuple[str, str]] = set()
     for name in job.shard_names():
         files = [folder / f"{name}.json", folder / f"{name}.h5", *aside.get(name, [])]
-        shards = [path for path in files if ".h5" in path.suffixes and path.exists()]
         contents = [item for path in files if path.exists() and (item := _held_by(path, name)) is not None]
-        told = told or bool(contents) or not shards
-        for content in contents:
-            found.update(content)
+        told = told or bool(contents) or not any(".h5" in path.suffixes and path.exists() for path in files)
+        found.update(*contents)
     return found if told else None
 
 
-def _held_by(path: Path, name: str) -> dict[str, str] | None:
+def _held_by(path: Path, name: str) -> set[tuple[str, str]] | None:
     """What one index or shard holds; None where it cannot be read."""
     try:
         if ".h5" not in path.suffixes:
             index = checked_index(read_json(path), path.with_name(f"{name}.json"), None)
-            return {item["key"]: item["audio_sha256"] for item in index["utterances"]}
+            return {(item["key"], item["audio_sha256"]) for item in index["utterances"]}
         with opened(path) as file:
             keys = trusted_dataset(file, "keys", path, [TEXT])[:]
             audio = trusted_dataset(file, "audio_sha256", path, [TEXT], keys.shape)[:]
-            return {key.decode(): sha256.decode() for key, sha256 in zip(np.ravel(keys), np.ravel(audio), strict=True)}
+            return {(key.decode(), sha256.decode()) for key, sha256 in zip(np.ravel(keys), np.ravel(audio), strict=True)}
     except (ProbeError, *DAMAGE):
         return None
 
@@ -84,11 +82,12 @@ def lost(folder: Path, job: Job) -> list[str]:
     before = held(folder, job)
     if before is None:
         return [key for key in job.keys if key not in store.utterances]
-    return [key for key, sha256 in before.items() if all(item.audio_sha256 != sha256 for item in store.utterances.get(key, []))]
+    there = {(item.key, item.audio_sha256) for versions in store.utterances.values() for item in versions}
+    return sorted({key for key, _ in before - there})
 
 
 def rebuild_plans(found: Verification, order: Sequence[str]) -> list[str]:
-    """Writes damaged plans anew from the indexes of their shards, and returns their names.
+    """Writes plans that are damaged or gone anew, from the indexes of their shards; returns their names without ending.
 
     Jobs without a shard are in no plan then; the next extraction plans them anew.
 
@@ -96,19 +95,28 @@ def rebuild_plans(found: Verification, order: Sequence[str]) -> list[str]:
         order: keys in the manifest's order, which is how failed utterances stood among the others.
     """
     rank = {key: position for position, key in enumerate(order)}
+    damaged = {item.file for item in found.damage}
+    if not any(name.startswith("plan-") for name in damaged):
+        return []
     known = {job.number for job in found.jobs}
-    names = [item.file for item in found.damage if item.file.startswith("plan-")]
-    for name in names:
-        before, after = _neighbours(found.store / name)
-        numbers = {
-            int(match[1]) for path in found.store.glob("shard-*.json") if (match := re.match(r"shard-(\d{5,})\.", path.name))
-        }
+    numbers = {int(match[1]) for path in found.store.glob("shard-*.json") if (match := re.match(r"shard-(\d{5,})\.", path.name))}
+    last = max((int(path.stem.removeprefix("plan-")) for path in found.store.glob("plan-*.json")), default=-1)
+    rebuilt: list[str] = []
+    for name in [f"plan-{number:05d}" for number in range(last + 2)]:
+        path = found.store / f"{name}.json"
+        if path.exists() and path.name not in damaged:
+            continue
+        before, after = _neighbours(path)
         first = max(_numbers(before), default=-1) + 1
         stop = min(_numbers(after), default=max(numbers, default=-1) + 1)
         jobs = [_job(found.store, number, rank) for number in sorted(numbers - known) if first <= number < stop]
-        write_json(found.store / name, {"format": FORMAT, "jobs": [asdict(job) for job in jobs if job is not None]})
-        known |= {job.number for job in jobs if job is not None}
-    return names
+        entries = [asdict(job) for job in jobs if job is not None]
+        if entries or path.exists():
+            set_aside(found.store, name)
+            write_json(path, {"format": FORMAT, "jobs": entries})
+            rebuilt.append(name)
+            known |= {item["number"] for item in entries}
+    return rebuilt
 
 
 def _neighbours(path: Path) -> tuple[list[Path], list[Path]]:

@@ -4,13 +4,14 @@ Works on stores that cannot be opened; changes nothing. Damage is what a reader 
 is worth knowing: shards that are planned and not written yet, files of a run that was killed.
 """
 
+import itertools
 import re
-from collections.abc import Callable, Container, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from probe.errors import ProbeError
+from probe.errors import ProbeError, listed
 from probe.files import read_json, sha256_of_json
 from probe.store.contents import shard_problems
 from probe.store.entries import check_numbers, checked_certificate, checked_head, checked_index, checked_jobs
@@ -18,7 +19,7 @@ from probe.store.features import Job
 from probe.store.views import n_rows, row_width
 
 ASIDE = ".damaged"
-CERTIFICATE = "certificate.json"
+CERTIFICATE = "certificate"
 SHARD_FILE = re.compile(r"(shard-(\d{5,})(?:\.\d+of\d+)?)\.(?:h5|json)")
 HEAD_ADVICE = (
     "The store cannot be opened without it: put a copy of it back, or move the folder aside and run `probe extract` again "
@@ -117,20 +118,23 @@ def verify_store(folder: Path, tick: Callable[[int], Any] = lambda _: None) -> V
     head = _head(folder, findings)
     recipe = head["recipe"] if head else None
     layers = {name: row_width(width, recipe["view"]) for name, width in recipe["layers"]} if recipe else {}
-    if (path := folder / CERTIFICATE).exists():
+    if (path := folder / f"{CERTIFICATE}.json").exists():
         _json(path, checked_certificate, findings)
     jobs = _jobs(folder, findings)
     of_shard = {name: job for job in jobs for name in job.shard_names()}
-    stray = sorted({match[1] for path in folder.iterdir() if (match := SHARD_FILE.fullmatch(path.name))} - of_shard.keys())
     indexes: dict[str, dict[str, Any]] = {}
+    stray: list[Finding] = []
     n_bytes = 0
-    for name in [*of_shard, *stray]:
+    for name in [*of_shard, *sorted(_shard_names(folder) - of_shard.keys())]:
         job = of_shard.get(name)
-        index = _shard(folder, name, recipe, layers, job, findings)
+        index = _shard(folder, name, recipe, layers, job, findings if job else stray)
         if index is not None:
             indexes[name] = index
             n_bytes += index["bytes"]
             tick(index["bytes"])
+    strays = _strays(folder, indexes, of_shard, stray)
+    damaged_plan = any(item.file.startswith("plan-") for item in findings)
+    findings += [replace(item, damage=item.damage and not damaged_plan) for item in strays]
     aside = files_aside(folder)
     for job in jobs:
         findings += _job(folder, job, indexes, aside, recipe["view"] if recipe else "")
@@ -203,11 +207,37 @@ def _shard(
     index = _json(path, lambda value, where: checked_index(value, where, layers or None), findings, number)
     if index is None:
         return None
-    if job is None:
-        findings.append(Finding(path.name, "no plan that can be read names this shard, so it is not used", damage=False))
     if index["bytes"] and (problems := shard_problems(folder / f"{name}.h5", index, recipe, layers)):
         findings.append(Finding(f"{name}.h5", "; ".join(problems), job=number))
     return index
+
+
+def _shard_names(folder: Path) -> set[str]:
+    """Names of all shards of which there is any file."""
+    return {match[1] for path in folder.iterdir() if (match := SHARD_FILE.fullmatch(path.name))}
+
+
+def _strays(
+    folder: Path, indexes: Mapping[str, dict[str, Any]], planned: Container[str], found: list[Finding]
+) -> Iterator[Finding]:
+    """What is to be said of shards that no plan names: a plan is missing where nothing else holds what they hold.
+
+    Args:
+        found: what is wrong with them; nothing reads them, so none of it is damage.
+    """
+    text = "no plan that can be read names this shard, so nothing reads it"
+    yield from (Finding(item.file, f"{item.problem}; {text}" if item.damage else item.problem, damage=False) for item in found)
+    strays = [name for name in indexes if name not in planned]
+    if not strays:
+        return
+
+    def held(names: Iterable[str]) -> set[tuple[str, str]]:
+        return {(item["key"], item["audio_sha256"]) for name in names for item in indexes[name]["utterances"]}
+
+    only_there = held(strays) - held(indexes.keys() - strays)
+    numbers = (f"plan-{number:05d}.json" for number in itertools.count())
+    plan = next(name for name in numbers if not (folder / name).exists())
+    yield Finding(plan, f"missing: {listed(strays)} are in no plan that can be read", damage=bool(only_there))
 
 
 def _job(folder: Path, job: Job, indexes: Mapping[str, dict[str, Any]], aside: Container[str], view: str) -> Iterator[Finding]:
