@@ -8,12 +8,12 @@ from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5f
+from h5py import h5d, h5f
 
 from probe.errors import ProbeError
 from probe.files import canonical_json, sha256_of_file
 from probe.store.entries import FORMAT
-from probe.store.trust import DAMAGE, TEXT, copy_rows, dataset_names, opened, trusted_dataset
+from probe.store.trust import DAMAGE, TEXT, all_rows, chunk_rows, copy_rows, dataset_names, opened, trusted_dataset
 
 SLAB_BYTES = 1 << 24  # read at once
 
@@ -57,7 +57,7 @@ def _unreadable(file: h5f.FileID, name: str, path: Path) -> Iterator[str]:
     dtypes = {"layers": ["float16", "float32", "int8"], "scales": ["float32"], "offsets": ["int64"]}.get(group, [TEXT])
     try:
         values = trusted_dataset(file, name, path, dtypes)
-        for slab in _slabs(values):
+        for slab in slabs(values):
             if slab.dtype.kind == "f" and not np.isfinite(slab).all():
                 yield f"{name} has values that are not finite"
                 return
@@ -67,11 +67,10 @@ def _unreadable(file: h5f.FileID, name: str, path: Path) -> Iterator[str]:
         yield f"{name} cannot be read ({error})"
 
 
-def _slabs(values: h5py.Dataset) -> Iterator[np.ndarray]:
-    """A dataset's values in pieces of whole chunks of rows, of about `SLAB_BYTES`."""
+def slabs(values: h5d.DatasetID, slab_bytes: int = SLAB_BYTES) -> Iterator[np.ndarray]:
+    """A dataset's values in pieces of whole chunks of rows, of about ``slab_bytes``."""
     row_bytes = max(1, values.dtype.itemsize * math.prod(values.shape[1:]))
-    chunk_rows = (values.chunks or (1,))[0]
-    step = max(1, SLAB_BYTES // (row_bytes * chunk_rows)) * chunk_rows
+    step = max(1, slab_bytes // (row_bytes * chunk_rows(values))) * chunk_rows(values)
     for start in range(0, values.shape[0], step):
         slab = np.empty((min(step, values.shape[0] - start), *values.shape[1:]), values.dtype)
         copy_rows(values, start, start + len(slab), slab)
@@ -91,7 +90,7 @@ def _differences(
     if any(item.get("ctc_text") is not None for item in utterances):
         texts["ctc_text"] = [item.get("ctc_text") or "" for item in utterances]
     for name, expected in texts.items():
-        stored = trusted_dataset(file, name, path, [TEXT], (len(utterances),))[:]
+        stored = all_rows(trusted_dataset(file, name, path, [TEXT], (len(utterances),)))
         different = [i for i, (one, other) in enumerate(zip(stored, expected, strict=True)) if one != other.encode()]
         if different:
             yield f"{name} differs from its index at utterance {different[0]} and {len(different) - 1} others"
@@ -99,7 +98,7 @@ def _differences(
     for layer, dtype in index["dtypes"].items():
         rows = int(offsets[-1])
         trusted_dataset(file, f"layers/{layer}", path, [dtype], (rows, layers[layer]) if layers else None)
-        bounds = trusted_dataset(file, f"offsets/{layer}", path, ["int64"], offsets.shape)[:]
+        bounds = all_rows(trusted_dataset(file, f"offsets/{layer}", path, ["int64"], offsets.shape))
         if bounds[0] != 0 or (np.diff(bounds) < 0).any() or bounds[-1] != rows:
             yield f"offsets/{layer} do not rise from 0 to the {rows} rows"
         elif (bounds != offsets).any():

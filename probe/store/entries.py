@@ -159,7 +159,8 @@ def checked_index(index: dict[str, Any], path: Path, layers: Mapping[str, int] |
             raise ProbeError(f"{path}: {name} from {min(values)} to {max(values)} in one utterance. {ADVICE}")
     if layers is None:
         layers = dict.fromkeys(dtypes, 1)
-    if utterances and not (dtypes.keys() == layers.keys() and all(type(dtype) is str and dtype in DTYPES for dtype in dtypes.values())):
+    known = all(type(dtype) is str and dtype in DTYPES for dtype in dtypes.values())
+    if utterances and not (known and dtypes.keys() == layers.keys()):
         found = ", ".join(f"{layer} {dtype}" for layer, dtype in dtypes.items())
         raise ProbeError(f"{path}: layers {found}; expected {', '.join(layers)}, each one of {', '.join(DTYPES)}. {ADVICE}")
     promised = sum(rows) * sum(layers[name] * DTYPES[dtypes[name]] for name in dtypes) if utterances else 0

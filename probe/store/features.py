@@ -139,6 +139,7 @@ class FeatureStore:
         self.failures: dict[str, Failure] = {}
         self.dtypes: dict[str, dict[str, str]] = {}
         self.offsets: dict[str, np.ndarray] = {}  # shard -> (utterance + 1,) rows by its index
+        self.sha256s: dict[str, str] = {}
         self.refresh()
 
     # --- reading -----------------------------------------------------------------------------------------------------------------
@@ -188,8 +189,8 @@ class FeatureStore:
         halves = all(self.dtypes[shard][layer] == "float16" for shard in shards)
         values = _room(self.path, (int(offsets[-1]), self.layers[layer]), np.float16 if halves else np.float32)
         for shard, pieces in shards.items():
-            dtype = self.dtypes[shard][layer]
-            read_rows(self.path / f"{shard}.h5", layer, merge_runs(pieces), values, self.offsets[shard], dtype)
+            form = (self.offsets[shard], self.dtypes[shard][layer], self.sha256s[shard])
+            read_rows(self.path / f"{shard}.h5", layer, merge_runs(pieces), values, *form)
         array = LayerArray(values, offsets, [item.key for item in stored])
         return array if view in (None, self.view) else self._derived(array, str(view))
 
@@ -299,6 +300,7 @@ class FeatureStore:
             bounds.append((part["shard"], rows))
             self.dtypes[part["shard"]] = part["dtypes"]
             self.offsets[part["shard"]] = np.array(rows, np.int64)
+            self.sha256s[part["shard"]] = part["sha256"]
         for position, item in enumerate(first["utterances"]):
             pieces = tuple([(shard, rows[position], rows[position + 1]) for shard, rows in bounds])
             stored = Stored(**{name: item[name] for name in item if name != "rows"}, pieces=pieces)

@@ -15,7 +15,7 @@ from probe.errors import ProbeError
 from probe.files import read_json, write_json
 from probe.store.entries import FORMAT, checked_index
 from probe.store.features import FeatureStore, Job
-from probe.store.trust import DAMAGE, TEXT, opened, trusted_dataset
+from probe.store.trust import DAMAGE, TEXT, all_rows, opened, trusted_dataset
 from probe.store.verify import ASIDE, Verification, files_aside
 
 
@@ -52,8 +52,8 @@ def _held_by(path: Path, name: str) -> set[tuple[str, str]] | None:
             index = checked_index(read_json(path), path.with_name(f"{name}.json"), None)
             return {(item["key"], item["audio_sha256"]) for item in index["utterances"]}
         with opened(path) as file:
-            keys = trusted_dataset(file, "keys", path, [TEXT])[:]
-            audio = trusted_dataset(file, "audio_sha256", path, [TEXT], keys.shape)[:]
+            keys = all_rows(trusted_dataset(file, "keys", path, [TEXT]))
+            audio = all_rows(trusted_dataset(file, "audio_sha256", path, [TEXT], keys.shape))
             return {(key.decode(), sha256.decode()) for key, sha256 in zip(np.ravel(keys), np.ravel(audio), strict=True)}
     except (ProbeError, *DAMAGE):
         return None

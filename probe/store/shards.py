@@ -23,9 +23,9 @@ import h5py
 import numpy as np
 
 from probe.errors import ProbeError
-from probe.files import canonical_json
+from probe.files import canonical_json, sha256_of_file
 from probe.store.entries import FORMAT
-from probe.store.trust import DAMAGE, copy_rows, opened, trusted_dataset
+from probe.store.trust import DAMAGE, all_rows, chunk_rows, copy_rows, opened, trusted_dataset
 
 LIBVER = ("v110", "v110")
 CHUNK_BYTES = 1 << 20
@@ -145,13 +145,20 @@ def merge_runs(pieces: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, i
 
 
 def read_rows(
-    path: Path, layer: str, runs: Sequence[tuple[int, int, int]], into: np.ndarray, offsets: np.ndarray, dtype: str
+    path: Path,
+    layer: str,
+    runs: Sequence[tuple[int, int, int]],
+    into: np.ndarray,
+    offsets: np.ndarray,
+    dtype: str,
+    sha256: str,
 ) -> None:
     """Copies rows of a layer into ``into``: each run is (first row, stop row, first row of ``into``).
 
     Args:
         offsets: (utterance + 1,) int64, what the index says of the shard's rows.
         dtype: of the layer, as the index says.
+        sha256: of the shard, as the index says; compared where Fletcher-32 is not enough.
 
     Raises:
         ProbeError: not a shard, damaged, or of another form than the index says (see `probe.store.trust`).
@@ -165,13 +172,42 @@ def read_rows(
             copy_rows(bounds, 0, len(stored), stored)
             if (stored != offsets).any():
                 raise ProbeError(f"{path}: offsets/{layer} divides the rows in another way than the index. Extract again.")
-            scales = trusted_dataset(file, f"scales/{layer}", path, ["float32"], (n_rows,)) if dtype == "int8" else None
+            scales = None
+            if dtype == "int8":
+                scales = all_rows(trusted_dataset(file, f"scales/{layer}", path, ["float32"], (n_rows,)))
+            blank = False
+            step = chunk_rows(values)
             for first, stop, position in runs:
+                rows = into[position : position + stop - first]
                 if scales is not None:
-                    into[position : position + stop - first] = values[first:stop] * scales[first:stop][:, None]
-                    continue
-                copy_rows(values, first, stop, into[position : position + stop - first])
+                    whole = np.empty(rows.shape, np.int8)
+                    copy_rows(values, first, stop, whole)
+                    blank = blank or _some_blank(whole, first, step)
+                    np.multiply(whole, scales[first:stop, None], out=rows)
+                else:
+                    copy_rows(values, first, stop, rows)
+                blank = blank or _some_blank(rows, first, step)
+            if blank and sha256_of_file(path) != sha256:
+                raise OSError("its bytes do not have the sha256 in its index")
     except DAMAGE as error:
         raise ProbeError(
             f"{path}: damaged or not readable ({error}). Remove it with its .json and run `probe extract` again."
         ) from error
+
+
+def _some_blank(rows: np.ndarray, first: int, step: int) -> bool:
+    """Whether some chunk may be blank: all its bytes 0 or all 255, which Fletcher-32 takes for whole, checksum included.
+
+    A file that lost a block looks so. One row of each chunk tells: it is 0 or NaN then (int8: 0 or -1).
+
+    Args:
+        rows: (row, dim) from row ``first`` of the dataset on.
+        step: rows in a chunk.
+    """
+    for looked_at in (rows[:1], rows[step - first % step :: step]):
+        if rows.dtype == np.int8:
+            if ((looked_at == 0) | (looked_at == -1)).all(axis=1).any():
+                return True
+        elif not (looked_at.any(axis=1).all() and np.isfinite(looked_at).all()):
+            return True
+    return False

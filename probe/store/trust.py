@@ -34,10 +34,7 @@ def opened(path: Path, cache_bytes: int = 1 << 20) -> Iterator[h5f.FileID]:
     Raises:
         DAMAGE: no HDF5 file, or not to be read.
     """
-    access = h5p.create(h5p.FILE_ACCESS)
-    metadata, slots, _, preemption = access.get_cache()
-    access.set_cache(metadata, slots, cache_bytes, preemption)
-    file = h5f.open(os.fsencode(path), h5f.ACC_RDONLY, access)
+    file = h5f.open(os.fsencode(path), h5f.ACC_RDONLY, _access(cache_bytes))
     try:
         yield file
     except BaseException:
@@ -46,9 +43,18 @@ def opened(path: Path, cache_bytes: int = 1 << 20) -> Iterator[h5f.FileID]:
     file.close()
 
 
+@functools.cache
+def _access(cache_bytes: int) -> h5p.PropFAID:
+    """How a file is opened: with room for that many bytes of chunks per dataset."""
+    access = h5p.create(h5p.FILE_ACCESS)
+    metadata, slots, _, preemption = access.get_cache()
+    access.set_cache(metadata, slots, cache_bytes, preemption)
+    return access
+
+
 def trusted_dataset(
     file: h5f.FileID, name: str, path: Path, dtypes: Sequence[str], shape: Sequence[int] | None = None
-) -> h5py.Dataset:
+) -> h5d.DatasetID:
     """A dataset whose values lie in this file, all of them, in the type and shape that are expected.
 
     Args:
@@ -73,14 +79,25 @@ def trusted_dataset(
         raise ProbeError(f"{path}: {name} is {_type_name(kind)} of shape {found}; the index expects {expected}. Extract again.")
     if reason := _not_stored(identifier, settings, found, kind.get_size(), file.get_filesize()):
         raise ProbeError(f"{path}: {name} {reason}. {ADVICE}")
-    return h5py.Dataset(identifier)
+    return identifier
 
 
-def copy_rows(values: h5py.Dataset, first: int, stop: int, into: np.ndarray) -> None:
+def copy_rows(values: h5d.DatasetID, first: int, stop: int, into: np.ndarray) -> None:
     """Copies rows of a dataset into ``into`` (C-contiguous, of their shape), at a third of ``read_direct``'s overhead."""
-    rows = values.id.get_space()
+    rows = values.get_space()
     rows.select_hyperslab((first,) + (0,) * (into.ndim - 1), into.shape)
-    values.id.read(h5s.create_simple(into.shape), rows, into)
+    values.read(h5s.create_simple(into.shape), rows, into)
+
+
+def all_rows(values: h5d.DatasetID) -> np.ndarray:
+    """A dataset's values."""
+    return h5py.Dataset(values)[()]
+
+
+def chunk_rows(values: h5d.DatasetID) -> int:
+    """Rows in each of a dataset's chunks; all rows where it has none."""
+    settings = values.get_create_plist()
+    return settings.get_chunk()[0] if settings.get_layout() == h5d.CHUNKED else max(1, values.shape[0])
 
 
 def dataset_names(file: h5f.FileID, path: Path) -> Iterator[str]:
