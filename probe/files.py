@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from probe.errors import ProbeError
 
 BLOCK_BYTES = 1 << 20
+LARGEST_JSON = 1 << 30
 LONGEST_NAME = 60  # three of them and more make a file's name, which may have 255 bytes
 
 
@@ -108,11 +110,14 @@ def read_json(path: Path) -> dict[str, Any]:
         ProbeError: not there, not readable as JSON, or without the checksum of its entries.
     """
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_JSON:
+            raise ValueError(f"no plain file of at most {LARGEST_JSON} bytes")
         value = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(value, dict) or value.pop("checksum", None) != sha256_of_json(value):
             raise ValueError("its entries do not have the checksum that stands beside them")
         return value
     except FileNotFoundError as error:
         raise ProbeError(f"{path}: not there; expected a folder that `probe extract` wrote.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ProbeError(f"{path}: damaged or not readable ({error}). Remove it and run `probe extract` again.") from error

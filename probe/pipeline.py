@@ -1,19 +1,26 @@
 """The three stages chained: a bench of models and tasks, and the demo on built-in data."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from probe.data.corpus import Corpus, load_corpus
 from probe.data.decoder import TIMEOUT_S
-from probe.errors import ProbeError, UsageError
+from probe.errors import ProbeError, UsageError, listed
 from probe.evaluation.run import run
 from probe.evaluation.tasks import Task, open_task
-from probe.extraction.extract import Extraction, extract
+from probe.extraction.extract import Extraction, extract, recipe_of
 from probe.models.catalogue import choose_device, open_model
+from probe.models.encoder import Encoder, choose_layers
 from probe.records import read_records
 from probe.reporting.tables import write_tables
+from probe.store.features import Job, writing
+from probe.store.folder import store_path
+from probe.store.repair import held, is_back, jobs_to_repair, lost, rebuild_plans, remove_aside, set_aside
+from probe.store.verify import CERTIFICATE, HEAD_ADVICE, Verification, files_aside, verify_store
 from probe.store.views import serves
 
 log = logging.getLogger("probe")
@@ -154,3 +161,130 @@ def demo(to: str | Path, seed: int = 0) -> Bench:
     rest.extractions = everything.extractions + rest.extractions
     rest.refused = everything.refused + rest.refused
     return rest
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What a repair did.
+
+    Attributes:
+        found: the store as it is now.
+        repaired: names of the shards that were extracted again, and of other files that were written anew.
+        kept: job -> keys whose features only the files that were set aside hold: the audio gives others now, or none.
+    """
+
+    found: Verification
+    repaired: list[str]
+    kept: dict[int, list[str]]
+
+
+def repair(
+    store: str | Path,
+    corpus: str | Path | Corpus,
+    *,
+    model: str | Encoder | None = None,
+    device: str | None = None,
+    check: bool = True,
+) -> Repair:
+    """Extracts the damaged shards of a store again, and nothing else.
+
+    Damaged files are set aside, extracted into their old places, and removed once all that they held is there again. Nothing is
+    touched before corpus and model are known to fit.
+
+    Args:
+        store: its folder.
+        corpus: the one that the store was extracted from; more or fewer rows do not matter.
+        model: the store's own where None; a folder that has moved needs naming.
+        check: see `probe.extraction.extract.extract`.
+
+    Raises:
+        ProbeError: the recipe is damaged, the corpus lacks utterances, or the model gives another recipe.
+    """
+    folder = Path(store)
+    loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
+    with writing(folder):
+        found = verify_store(folder)
+        head = found.head
+        if head is None:
+            raise ProbeError(f"{folder}: cannot be repaired without its recipe. {HEAD_ADVICE}.")
+        repaired = rebuild_plans(found, [item.key for item in loaded.utterances])
+        found = verify_store(folder) if repaired else found
+        jobs = jobs_to_repair(found)
+        todo = [job for job in jobs if not is_back(found, job)]
+        certificate = any(item.file == f"{CERTIFICATE}.json" for item in found.damage)
+        again = _utterances_of(folder, todo, loaded)
+        encoder = _encoder_of(folder, head, model, device) if todo or certificate else None
+        for name in [name for job in todo for name in job.shard_names()] + [CERTIFICATE] * certificate:
+            set_aside(folder, name)
+    if encoder is not None:
+        extract(encoder, again, folder.parent.parent, requested=head["requested"], check=check, **_asked(head["recipe"]))
+    kept: dict[int, list[str]] = {}
+    with writing(folder):
+        for job in jobs:
+            if missing := lost(folder, job):
+                kept[job.number] = missing
+                continue
+            for name in job.shard_names():
+                remove_aside(folder, name)
+            repaired += job.shard_names()
+        for name in files_aside(folder):
+            if not name.startswith("shard-") and (folder / f"{name}.json").exists():
+                remove_aside(folder, name)
+                repaired = list(dict.fromkeys([*repaired, name]))
+    return Repair(verify_store(folder) if jobs or repaired else found, repaired, kept)
+
+
+def _asked(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """How `extract` is asked for a recipe, its model aside."""
+    return {
+        "layers": ",".join(name for name, _ in recipe["layers"]),
+        "view": recipe["view"],
+        "dtype": recipe["dtype"],
+        "compression": recipe.get("compression", "none"),
+        "ctc": "ctc" in recipe,
+    }
+
+
+def _encoder_of(folder: Path, head: Mapping[str, Any], model: str | Encoder | None, device: str | None) -> Encoder:
+    """The model of a store.
+
+    Raises:
+        ProbeError: it cannot be opened, or what it would extract is another store.
+    """
+    recipe, name = head["recipe"], head["requested"]
+    if (
+        re.fullmatch("[0-9a-f]{40}", recipe["model"]["revision"]) and ":" not in name
+    ):  # on the hub, where a name may have moved on
+        name = f"{name.partition('@')[0]}@{recipe['model']['revision']}"
+    encoder = open_model(model or name, device) if model is None or isinstance(model, str) else model
+    asked = _asked(recipe)
+    names = choose_layers(asked.pop("layers"), encoder.info)
+    now = recipe_of(encoder, names, **asked)
+    if now != recipe:
+        differing = [key for key in recipe["model"] if now["model"].get(key) != recipe["model"][key]]
+        differing += [key for key in sorted(now.keys() | recipe.keys()) if key != "model" and now.get(key) != recipe.get(key)]
+        raise ProbeError(
+            f"{folder}: {encoder.info.id} would give other features now: {', '.join(differing)} differ from the store's recipe. "
+            "Name the model with --model, or use the version of layerprobe that wrote the store."
+        )
+    expected = store_path(folder.parent.parent, recipe)
+    if not expected.exists() or not expected.samefile(folder):
+        raise ProbeError(f"{folder}: extraction would write into {expected}. Give the store's folders their names back.")
+    return encoder
+
+
+def _utterances_of(folder: Path, jobs: Sequence[Job], corpus: Corpus) -> Corpus:
+    """The part of a corpus that these jobs need.
+
+    Raises:
+        ProbeError: the corpus lacks some, or the audio of something that was stored is gone.
+    """
+    rows = {item.key: item for item in corpus.utterances}
+    wanted = {key for job in jobs for key in job.keys}
+    stored = {key for job in jobs for key, _ in held(folder, job) or ()}
+    if lacking := sorted(key for key in wanted if key not in rows or (key in stored and not rows[key].path.exists())):
+        raise ProbeError(
+            f"{folder}: {corpus.name} lacks {listed(lacking)}, or their audio; nothing was changed. "
+            "Give --corpus the manifest that the store was extracted from."
+        )
+    return replace(corpus, utterances=tuple(item for item in corpus.utterances if item.key in wanted))

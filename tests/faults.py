@@ -241,14 +241,19 @@ def signals(n: int, generator: random.Random) -> Counter[str]:
         cli.main()
 
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)):
-        for _ in range(n):
+        hits = 0
+        for _ in range(20 * n):
+            if hits == n:
+                break
             to = trial.target()
             child = forked(lambda to=to: command(to))  # type: ignore[misc]
-            time.sleep(0.05 + generator.uniform(0, trial.seconds))  # the first moments belong to the fork
+            time.sleep(generator.uniform(0.02, trial.seconds))  # the first moments belong to the fork
             os.kill(child, number)
             began = time.monotonic()
             found = ended(child)
+            hits += found != 0
             trial.found["ended by themselves"] += found == 0
+            trial.found["hit"] += found != 0
             trial.found["other codes"] += found not in (0, code)
             trial.found["ends after 10 s"] += time.monotonic() - began > 10
             trial.found["temporaries left"] += len(list(to.rglob("*.tmp")))

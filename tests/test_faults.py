@@ -39,6 +39,8 @@ def judged(kind: str, n: int) -> None:
     assert {name: found[name] for name in NEVER if found.get(name)} == {}
     if kind == "kills":
         assert found["killed before the end"] >= n / 2, "most kills must hit a run that is still going"
+    if kind == "signals":
+        assert found["hit"] == 3 * n
     if kind == "calls":
         assert found["calls"] > 100
 

@@ -762,6 +762,35 @@ def test_overwritten_blocks_give_an_error_or_the_right_values(filled: tuple[Feat
                 continue
 
 
+@pytest.mark.parametrize("fill", [b"\0", b"\xff"])
+@pytest.mark.parametrize("form", [{}, {"dtype": "float32"}, {"dtype": "int8"}, {"compression": "gzip"}])
+def test_a_chunk_that_was_lost_with_its_checksum_is_never_read_as_zeros(
+    make: Callable[..., FeatureStore], monkeypatch: pytest.MonkeyPatch, form: dict[str, str], fill: bytes
+) -> None:
+    monkeypatch.setattr("probe.store.shards.CHUNK_BYTES", 64)
+    store = make()
+    store = create_store(store.path.parent.parent, "org/small", recipe() | form, ENVIRONMENT)
+    add(store, random_frames("abcdef"))
+    path = store.path / "shard-00000.h5"
+    content = path.read_bytes()
+    with h5py.File(path) as file:
+        names = [f"{group}/{layer}" for group in ("layers", "scales") for layer in WIDTHS if f"{group}/{layer}" in file]
+        chunks = [(name, file[name].id.get_chunk_info(i)) for name in names for i in range(file[name].id.get_num_chunks())]
+    assert len(chunks) > 3 * 2
+    for name, chunk in chunks:
+        lost = content[: chunk.byte_offset] + fill * chunk.size + content[chunk.byte_offset + chunk.size :]
+        path.write_bytes(lost)
+        with pytest.raises(ProbeError, match="damaged or not readable"):
+            store.layer(name.partition("/")[2])
+
+
+def test_rows_of_zeros_are_values_like_others(make: Callable[..., FeatureStore]) -> None:
+    store = make()
+    frames = random_frames("ab") | {"1": {key: 0 * item for key, item in random_frames("ab")["1"].items()}}
+    add(store, frames)
+    assert not store.layer("1").values.any()
+
+
 @pytest.mark.parametrize("keep", [0, 1, 0.5, 0.99])
 def test_a_truncated_shard_is_refused_by_name(filled: tuple[FeatureStore, Frames], keep: float) -> None:
     store, _ = filled
@@ -871,8 +900,8 @@ def texts(file: h5py.File, _: Path) -> None:
         (external_storage, "is not stored in this file"),
         (group_in_its_place, "is not stored in this file"),
         (nothing_there, "layers/0 is missing or a link"),
-        (other_shape, "the index expects floats of"),
-        (fewer_rows, "the index expects floats of"),
+        (other_shape, "the index expects float16 of shape"),
+        (fewer_rows, "the index expects float16 of shape"),
         (whole_numbers, "is int64 of shape"),
         (texts, r"is \|S1 of shape"),
     ],

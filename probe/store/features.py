@@ -11,9 +11,10 @@ the old one stays; `FeatureStore.match` finds the version that belongs to a file
 
 import fcntl
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ import numpy as np
 
 from probe.errors import ProbeError, listed
 from probe.files import read_json, sha256_of_file, sha256_of_json, write_atomically, write_json
-from probe.store.shards import FORMAT, ShardContent, merge_runs, read_rows, shard_bytes
+from probe.store.entries import FORMAT, check_numbers, checked_certificate, checked_head, checked_index, checked_jobs
+from probe.store.shards import ShardContent, merge_runs, read_rows, shard_bytes
 from probe.store.views import parse_view, pool, row_width, serves
 
 
@@ -65,6 +67,8 @@ class Stored:
     @property
     def n_rows(self) -> int:
         """Rows in the store: the frames, or 1 in a pooled view."""
+        if len(self.pieces) == 1:
+            return self.pieces[0][2] - self.pieces[0][1]
         return sum(stop - first for _, first, stop in self.pieces)
 
 
@@ -121,9 +125,7 @@ class FeatureStore:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        head = read_json(self.path / "recipe.json")
-        if head.get("format") != FORMAT:
-            raise ProbeError(f"{self.path}: store format {head.get('format')}; this version reads {FORMAT}. Extract again.")
+        head = checked_head(read_json(self.path / "recipe.json"), self.path / "recipe.json")
         self.recipe: dict[str, Any] = head["recipe"]
         self.recipe_sha256: str = head["sha256"]
         self.environment: dict[str, Any] = head["environment"]
@@ -138,6 +140,8 @@ class FeatureStore:
         self.utterances: dict[str, list[Stored]] = {}
         self.failures: dict[str, Failure] = {}
         self.dtypes: dict[str, dict[str, str]] = {}
+        self.offsets: dict[str, np.ndarray] = {}  # shard -> (utterance + 1,) rows by its index
+        self.sha256s: dict[str, str] = {}
         self.refresh()
 
     # --- reading -----------------------------------------------------------------------------------------------------------------
@@ -185,9 +189,10 @@ class FeatureStore:
                 shards.setdefault(shard, []).append((first, stop, position))
                 position += stop - first
         halves = all(self.dtypes[shard][layer] == "float16" for shard in shards)
-        values = np.empty((int(offsets[-1]), self.layers[layer]), np.float16 if halves else np.float32)
+        values = _room(self.path, (int(offsets[-1]), self.layers[layer]), np.float16 if halves else np.float32)
         for shard, pieces in shards.items():
-            read_rows(self.path / f"{shard}.h5", layer, merge_runs(pieces), values)
+            form = (self.offsets[shard], self.dtypes[shard][layer], self.sha256s[shard])
+            read_rows(self.path / f"{shard}.h5", layer, merge_runs(pieces), values, *form)
         array = LayerArray(values, offsets, [item.key for item in stored])
         return array if view in (None, self.view) else self._derived(array, str(view))
 
@@ -251,7 +256,7 @@ class FeatureStore:
     def certificate(self) -> dict[str, Any]:
         """What stands in ``certificate.json``; empty where nothing was checked."""
         path = self.path / "certificate.json"
-        return read_json(path) if path.exists() else {}
+        return checked_certificate(read_json(path), path) if path.exists() else {}
 
     def write_certificate(self, certificate: Mapping[str, Any]) -> None:
         """Puts a certificate beside the recipe, in the place of an earlier one."""
@@ -263,8 +268,9 @@ class FeatureStore:
         self.failures.clear()
         self.jobs: list[Job] = []
         for path in sorted(self.path.glob("plan-*.json")):
-            jobs = read_json(path)["jobs"]
+            jobs = checked_jobs(read_json(path), path)
             self.jobs += [Job(item["number"], tuple(item["keys"]), item["parts"]) for item in jobs]
+        check_numbers([(job.number, job.parts) for job in self.jobs], self.path)
         self.complete: set[int] = set()
         for job in self.jobs:
             parts = [index for name in job.shard_names() if (index := self._index(name)) is not None]
@@ -278,7 +284,7 @@ class FeatureStore:
         path = self.path / f"{name}.json"
         if not path.exists():
             return None
-        index = read_json(path)
+        index = checked_index(read_json(path), path, self.layers)
         if index["bytes"]:
             shard = self.path / f"{name}.h5"
             if not shard.exists() or shard.stat().st_size != index["bytes"]:
@@ -290,20 +296,19 @@ class FeatureStore:
     def _take_in(self, parts: list[dict[str, Any]]) -> None:
         """Adds the utterances of one shard, or of the parts of a long utterance."""
         first = parts[0]
+        bounds: list[tuple[str, list[int]]] = []
         for part in parts:
+            rows = [0, *itertools.accumulate(item["rows"] for item in part["utterances"])]
+            bounds.append((part["shard"], rows))
             self.dtypes[part["shard"]] = part["dtypes"]
-        row_of = dict.fromkeys((part["shard"] for part in parts), 0)
+            self.offsets[part["shard"]] = np.array(rows, np.int64)
+            self.sha256s[part["shard"]] = part["sha256"]
         for position, item in enumerate(first["utterances"]):
-            pieces = []
-            for part in parts:
-                rows = part["utterances"][position]["rows"]
-                start = row_of[part["shard"]]
-                row_of[part["shard"]] = start + rows
-                pieces.append((part["shard"], start, start + rows))
+            pieces = tuple([(shard, rows[position], rows[position + 1]) for shard, rows in bounds])
             fields = {name: item[name] for name in item if name != "rows"}
             if "flags" in fields:
                 fields["flags"] = tuple(fields["flags"])
-            stored = Stored(**fields, pieces=tuple(pieces))
+            stored = Stored(**fields, pieces=pieces)
             self.utterances.setdefault(stored.key, []).append(stored)
             self.failures.pop(stored.key, None)
         for item in first["failures"]:
@@ -343,22 +348,35 @@ class FeatureStore:
         write_json(self.path / f"{name}.json", index)
         return len(data)
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Keeps other runs from writing into this store meanwhile.
+    def writing(self) -> AbstractContextManager[None]:
+        """Keeps other runs from writing into this store meanwhile (see `writing`)."""
+        return writing(self.path)
 
-        Raises:
-            ProbeError: another run is writing.
-        """
-        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Keeps other runs from writing into the store in ``folder`` meanwhile.
+
+    Raises:
+        ProbeError: another run is writing.
+    """
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ProbeError(f"{self.path}: another run is writing here. Wait for it, or use another --to folder.") from error
-            yield
-        finally:
-            os.close(descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ProbeError(f"{folder}: another run is writing here. Wait for it, or use another --to folder.") from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _room(folder: Path, shape: tuple[int, int], dtype: type) -> np.ndarray:
+    """An array that is not filled yet."""
+    try:
+        return np.empty(shape, dtype)
+    except (MemoryError, ValueError) as error:
+        raise ProbeError(f"{folder}: {shape[0]} rows of {shape[1]} do not fit into memory. Read fewer keys at a time.") from error
 
 
 def _audio_of(index: Mapping[str, Any]) -> list[str]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from probe.errors import ProbeError, listed
 from probe.files import file_name, sha256_of_json, write_json
+from probe.store.entries import FORMAT
 from probe.store.features import FeatureStore, Stored
-from probe.store.shards import FORMAT
 from probe.store.views import serves
 
 

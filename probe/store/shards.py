@@ -23,9 +23,10 @@ import h5py
 import numpy as np
 
 from probe.errors import ProbeError
-from probe.files import canonical_json
+from probe.files import canonical_json, sha256_of_file
+from probe.store.entries import FORMAT
+from probe.store.trust import DAMAGE, all_rows, chunk_rows, copy_rows, opened, trusted_dataset
 
-FORMAT = 1
 LIBVER = ("v110", "v110")
 CHUNK_BYTES = 1 << 20
 # float16 rounds a normal value by 2.8e-4 on average; more means overflow, or values in its subnormal range.
@@ -143,40 +144,70 @@ def merge_runs(pieces: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, i
     return runs
 
 
-def read_rows(path: Path, layer: str, runs: Sequence[tuple[int, int, int]], into: np.ndarray) -> None:
+def read_rows(
+    path: Path,
+    layer: str,
+    runs: Sequence[tuple[int, int, int]],
+    into: np.ndarray,
+    offsets: np.ndarray,
+    dtype: str,
+    sha256: str,
+) -> None:
     """Copies rows of a layer into ``into``: each run is (first row, stop row, first row of ``into``).
 
+    Args:
+        offsets: (utterance + 1,) int64, what the index says of the shard's rows.
+        dtype: of the layer, as the index says.
+        sha256: of the shard, as the index says; compared where Fletcher-32 is not enough.
+
     Raises:
-        ProbeError: not a shard, damaged, or a layer of another form than the index says.
+        ProbeError: not a shard, damaged, or of another form than the index says (see `probe.store.trust`).
     """
     try:
-        with h5py.File(path, "r", rdcc_nbytes=16 * CHUNK_BYTES) as file:
-            values = _plain_dataset(file, f"layers/{layer}", path)
-            expected = (max(stop for _, stop, _ in runs), *into.shape[1:])
-            kind = "i" if values.dtype == np.int8 else "f"
-            if values.ndim != 2 or values.shape[1:] != expected[1:] or values.shape[0] < expected[0] or values.dtype.kind != kind:
-                found = f"{values.dtype} of shape {values.shape}"
-                raise ProbeError(f"{path}: layer {layer} is {found}; the index expects floats of {expected}. Extract again.")
-            scales = _plain_dataset(file, f"scales/{layer}", path) if kind == "i" else None
+        with opened(path, 16 * CHUNK_BYTES) as file:
+            n_rows = int(offsets[-1])
+            values = trusted_dataset(file, f"layers/{layer}", path, [dtype], (n_rows, *into.shape[1:]))
+            bounds = trusted_dataset(file, f"offsets/{layer}", path, ["int64"], offsets.shape)
+            stored = np.empty_like(offsets)
+            copy_rows(bounds, 0, len(stored), stored)
+            if (stored != offsets).any():
+                raise ProbeError(f"{path}: offsets/{layer} divides the rows in another way than the index. Extract again.")
+            scales = None
+            if dtype == "int8":
+                scales = all_rows(trusted_dataset(file, f"scales/{layer}", path, ["float32"], (n_rows,)))
+            blank = False
+            step = chunk_rows(values)
             for first, stop, position in runs:
+                rows = into[position : position + stop - first]
                 if scales is not None:
-                    into[position : position + stop - first] = values[first:stop] * scales[first:stop][:, None]
-                    continue
-                values.read_direct(into, np.s_[first:stop], np.s_[position : position + stop - first])
-    except (OSError, RuntimeError, KeyError, TypeError) as error:  # h5py has all of these for a damaged file
+                    whole = np.empty(rows.shape, np.int8)
+                    copy_rows(values, first, stop, whole)
+                    blank = blank or _some_blank(whole, first, step)
+                    np.multiply(whole, scales[first:stop, None], out=rows)
+                else:
+                    copy_rows(values, first, stop, rows)
+                blank = blank or _some_blank(rows, first, step)
+            if blank and sha256_of_file(path) != sha256:
+                raise OSError("its bytes do not have the sha256 in its index")
+    except DAMAGE as error:
         raise ProbeError(
             f"{path}: damaged or not readable ({error}). Remove it with its .json and run `probe extract` again."
         ) from error
 
 
-def _plain_dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
-    """A dataset whose data lie in this file: no link elsewhere, no external or virtual storage."""
-    for ancestor in (name.split("/")[0], name):
-        if not isinstance(file.get(ancestor, getlink=True), h5py.HardLink):
-            raise ProbeError(
-                f"{path}: {ancestor} is missing or a link; shards hold plain datasets only. This is no shard of layerprobe."
-            )
-    values = file[name]
-    if not isinstance(values, h5py.Dataset) or values.is_virtual or values.external:
-        raise ProbeError(f"{path}: {name} is not stored in this file. This is no shard of layerprobe.")
-    return values
+def _some_blank(rows: np.ndarray, first: int, step: int) -> bool:
+    """Whether some chunk may be blank: all its bytes 0 or all 255, which Fletcher-32 takes for whole, checksum included.
+
+    A file that lost a block looks so. One row of each chunk tells: it is 0 or NaN then (int8: 0 or -1).
+
+    Args:
+        rows: (row, dim) from row ``first`` of the dataset on.
+        step: rows in a chunk.
+    """
+    for looked_at in (rows[:1], rows[step - first % step :: step]):
+        if rows.dtype == np.int8:
+            if ((looked_at == 0) | (looked_at == -1)).all(axis=1).any():
+                return True
+        elif not (looked_at.any(axis=1).all() and np.isfinite(looked_at).all()):
+            return True
+    return False

@@ -1,0 +1,203 @@
+"""What must hold of an HDF5 dataset before its values are read: a shard may come from anywhere.
+
+HDF5 follows links into other files, computes datasets from other files, returns fill values for what was never written, and
+allocates what a header declares. So a dataset is read only where its path is made of plain groups of this file, its type and shape
+are those that the index promises, its filters are those of every HDF5 library, and every chunk is stored. The library itself is not
+hardened against crafted files: this keeps its readers from believing them, it is no sandbox.
+"""
+
+import functools
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+from h5py import h5d, h5f, h5g, h5l, h5o, h5p, h5s, h5t, h5z
+
+from probe.errors import ProbeError
+from probe.store.entries import INFLATED, USUAL_BYTES
+
+TEXT = "S"  # among dtypes: bytes of a fixed length
+FILTERS = (h5z.FILTER_FLETCHER32, h5z.FILTER_SHUFFLE, h5z.FILTER_DEFLATE)
+# What h5py raises for a file that is damaged or not HDF5.
+DAMAGE = (OSError, RuntimeError, KeyError, TypeError, ValueError, OverflowError, MemoryError)
+ADVICE = "This is no shard of layerprobe."
+
+
+@contextmanager
+def opened(path: Path, cache_bytes: int = 1 << 20) -> Iterator[h5f.FileID]:
+    """An HDF5 file to read from; ``h5py.File`` takes twice as long. It is closed once nothing in it is referred to any more.
+
+    Raises:
+        DAMAGE: no HDF5 file, or not to be read.
+    """
+    file = h5f.open(os.fsencode(path), h5f.ACC_RDONLY, _access(cache_bytes))
+    try:
+        yield file
+    except BaseException:
+        h5py.File(file).close()  # with everything in it, which the traceback refers to
+        raise
+    file.close()
+
+
+@functools.cache
+def _access(cache_bytes: int) -> h5p.PropFAID:
+    """How a file is opened: with room for that many bytes of chunks per dataset."""
+    access = h5p.create(h5p.FILE_ACCESS)
+    metadata, slots, _, preemption = access.get_cache()
+    access.set_cache(metadata, slots, cache_bytes, preemption)
+    return access
+
+
+def trusted_dataset(
+    file: h5f.FileID, name: str, path: Path, dtypes: Sequence[str], shape: Sequence[int] | None = None
+) -> h5d.DatasetID:
+    """A dataset whose values lie in this file, all of them, in the type and shape that are expected.
+
+    Args:
+        name: with the groups it is in.
+        path: of the file, for messages.
+        dtypes: that are allowed: numpy's names, or `TEXT`.
+        shape: that it must have; any where None.
+
+    Raises:
+        ProbeError: the reason, before any value is read.
+    """
+    identifier = _plain_object(file, name, path)
+    if not isinstance(identifier, h5d.DatasetID):
+        raise ProbeError(f"{path}: {name} is not stored in this file but a group. {ADVICE}")
+    settings = identifier.get_create_plist()
+    if settings.get_layout() not in (h5d.CHUNKED, h5d.CONTIGUOUS, h5d.COMPACT) or settings.get_external_count():
+        raise ProbeError(f"{path}: {name} is not stored in this file but virtual or external. {ADVICE}")
+    kind = identifier.get_type()
+    found = identifier.shape
+    if not any(_is_type(kind, dtype) for dtype in dtypes) or (shape is not None and tuple(shape) != found):
+        expected = f"{' or '.join(dtypes)} of shape {tuple(shape) if shape is not None else 'any'}"
+        raise ProbeError(f"{path}: {name} is {_type_name(kind)} of shape {found}; the index expects {expected}. Extract again.")
+    if reason := _not_stored(identifier, settings, found, kind.get_size(), file.get_filesize()):
+        raise ProbeError(f"{path}: {name} {reason}. {ADVICE}")
+    return identifier
+
+
+def copy_rows(values: h5d.DatasetID, first: int, stop: int, into: np.ndarray) -> None:
+    """Copies rows of a dataset into ``into`` (C-contiguous, of their shape), at a third of ``read_direct``'s overhead."""
+    rows = values.get_space()
+    rows.select_hyperslab((first,) + (0,) * (into.ndim - 1), into.shape)
+    values.read(h5s.create_simple(into.shape), rows, into)
+
+
+def all_rows(values: h5d.DatasetID) -> np.ndarray:
+    """A dataset's values."""
+    return h5py.Dataset(values)[()]
+
+
+def chunk_rows(values: h5d.DatasetID) -> int:
+    """Rows in each of a dataset's chunks; all rows where it has none."""
+    settings = values.get_create_plist()
+    return settings.get_chunk()[0] if settings.get_layout() == h5d.CHUNKED else max(1, values.shape[0])
+
+
+def dataset_names(file: h5f.FileID, path: Path) -> Iterator[str]:
+    """Names of everything in the file that is no group.
+
+    Raises:
+        ProbeError: a link to elsewhere, an object with two names (a cycle is one), groups in groups in groups.
+    """
+    waiting = [""]
+    while waiting:
+        above = waiting.pop()
+        for part in sorted(h5o.open(file, (above or "/").encode())):
+            name = f"{above}/{part.decode()}".lstrip("/")
+            if name.count("/") > 1:
+                raise ProbeError(f"{path}: {name} lies deeper than anything in a shard. {ADVICE}")
+            if isinstance(_plain_object(file, name, path), h5g.GroupID):
+                waiting.append(name)
+            else:
+                yield name
+
+
+def _plain_object(file: h5f.FileID, name: str, path: Path) -> h5g.GroupID | h5d.DatasetID:
+    """What ``name`` stands for, reached over hard links to objects that have no second name."""
+    here = file
+    done = ""
+    for part in name.split("/"):
+        done = f"{done}/{part}".lstrip("/")
+        step = part.encode()
+        if (
+            not isinstance(here, h5f.FileID | h5g.GroupID)
+            or not here.links.exists(step)
+            or here.links.get_info(step).type != h5l.TYPE_HARD
+        ):
+            raise ProbeError(f"{path}: {done} is missing or a link; shards hold plain datasets only. {ADVICE}")
+        here = h5o.open(here, step)
+        if h5o.get_info(here).rc != 1:
+            raise ProbeError(f"{path}: {done} has a second name in this file. {ADVICE}")
+    return here
+
+
+def _is_type(kind: h5t.TypeID, dtype: str) -> bool:
+    """Whether a stored type is exactly this one, in either order of bytes."""
+    if dtype == TEXT:
+        return isinstance(kind, h5t.TypeStringID) and not kind.is_variable_str()
+    return any(kind.equal(known) for known in _stored_types(dtype))
+
+
+@functools.cache
+def _stored_types(dtype: str) -> list[h5t.TypeID]:
+    """A numpy type as HDF5 knows it, little-endian and big-endian."""
+    plain = np.dtype(dtype)
+    return [h5t.py_create(plain.newbyteorder("<")), h5t.py_create(plain.newbyteorder(">"))]
+
+
+def _type_name(kind: h5t.TypeID) -> str:
+    """A stored type in words."""
+    if isinstance(kind, h5t.TypeStringID) and kind.is_variable_str():
+        return "text of variable length"
+    try:
+        return str(kind.dtype)
+    except DAMAGE:
+        return "a type that numpy does not have"
+
+
+def _not_stored(
+    identifier: h5d.DatasetID, settings: h5p.PropDCID, shape: tuple[int, ...], item_bytes: int, file_bytes: int
+) -> str:
+    """Why a dataset is not what it declares to be; empty where all of it is stored."""
+    declared = math.prod(shape) * item_bytes
+    if declared > max(USUAL_BYTES, INFLATED * file_bytes):
+        return f"declares {declared} bytes in a file of {file_bytes}"
+    if settings.get_layout() != h5d.CHUNKED:
+        stored = identifier.get_storage_size()
+        return f"declares {declared} bytes and {stored} are stored" if declared and not declared <= stored <= file_bytes else ""
+    filters = [settings.get_filter(number)[0] for number in range(settings.get_nfilters())]
+    if any(item not in FILTERS or filters.count(item) > 1 for item in filters):
+        return f"is stored with HDF5 filters {filters}; shards have {', '.join(map(str, FILTERS))} only, each once"
+    chunk = settings.get_chunk()
+    if any(length > whole for length, whole in zip(chunk, shape, strict=True)):
+        return f"of shape {shape} declares chunks of {chunk}"
+    packed = h5z.FILTER_DEFLATE in filters
+    chunk_bytes = math.prod(chunk) * item_bytes + 4 * (h5z.FILTER_FLETCHER32 in filters)
+    # Only deflate may be left out of a chunk (where it would make it larger).
+    skippable = 1 << filters.index(h5z.FILTER_DEFLATE) if packed else 0
+    stored = n_chunks = 0
+    for item in _chunks(identifier):
+        n_chunks += 1
+        stored += item.size
+        if item.filter_mask & ~skippable or not (item.size == chunk_bytes or (packed and 0 < item.size < 2 * chunk_bytes + 64)):
+            return f"has a chunk of {item.size} bytes (filters left out: {item.filter_mask}); expected {chunk_bytes}"
+    expected = math.prod(-(-whole // length) for whole, length in zip(shape, chunk, strict=True))
+    if n_chunks != expected or stored > file_bytes:
+        return f"declares {expected} chunks and {n_chunks} are stored, {stored} bytes in a file of {file_bytes}"
+    return ""
+
+
+def _chunks(identifier: h5d.DatasetID) -> list[h5d.StoreInfo]:
+    """Where each stored chunk lies."""
+    found: list[h5d.StoreInfo] = []
+    if hasattr(identifier, "chunk_iter"):  # HDF5 1.14
+        identifier.chunk_iter(found.append)
+        return found
+    return [identifier.get_chunk_info(number) for number in range(identifier.get_num_chunks())]
