@@ -42,8 +42,8 @@ def _free(folder: Path) -> str:
 
 def _write_and_rename(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)  # a signal may come while it is made
         try:
             rest = memoryview(data)
             while rest:
@@ -52,6 +52,8 @@ def _write_and_rename(path: Path, data: bytes) -> None:
         finally:
             os.close(descriptor)
         temporary.replace(path)
+    except FileExistsError:  # another run's
+        raise
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
