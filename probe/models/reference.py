@@ -17,10 +17,13 @@ from torch import Tensor
 from probe.models.encoder import CTC, ModelInfo
 
 NORMALIZE_EPSILON = 1e-7
+NORMALIZED_SAMPLES = 2**22  # at a time
 
 
 class TransformersEncoder:
     """A speech encoder of transformers; satisfies `probe.models.encoder.Encoder`."""
+
+    implementation, precision = "reference", "fp32"
 
     def __init__(self, model: Any, info: ModelInfo, extractor: Any, head: Any = None) -> None:
         """Wraps an encoder without head that is in evaluation mode and on its device.
@@ -83,8 +86,7 @@ class TransformersEncoder:
     def _encode_one(self, wave: Tensor, layers: Sequence[str]) -> list[Tensor]:
         """(time,) -> one (frame, dim) per layer."""
         if self.info.normalize:
-            wide = wave.double()
-            wave = ((wide - wide.mean()) / (wide.var(correction=0) + NORMALIZE_EPSILON).sqrt()).float()
+            wave = normalized(wave)
         tapped: dict[str, Tensor] = {}
         blocks = self.model.encoder.layers
         hooks = [blocks[0].register_forward_pre_hook(_tap_input(tapped, "0"), with_kwargs=True)]
@@ -112,6 +114,15 @@ def _tap_output(tapped: dict[str, Tensor], name: str) -> Any:
         tapped[name] = output[0] if isinstance(output, tuple) else output
 
     return hook
+
+
+def normalized(wave: Tensor) -> Tensor:
+    """A waveform (time,) of zero mean and unit variance, float32, by way of float64; memory in float64 does not grow with length."""
+    blocks = wave.split(NORMALIZED_SAMPLES)
+    mean = sum(block.double().sum() for block in blocks) / len(wave)
+    variance = sum((block.double() - mean).square().sum() for block in blocks) / len(wave)
+    scale = (variance + NORMALIZE_EPSILON).sqrt()
+    return torch.cat([((block.double() - mean) / scale).float() for block in blocks])
 
 
 def count_frames(n_samples: int, kernels: Sequence[tuple[int, int]]) -> int:

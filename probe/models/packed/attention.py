@@ -1,0 +1,96 @@
+"""Self-attention: one product for queries, keys, values (and WavLM's gates) of all utterances, the rest utterance by utterance.
+
+Scores exist for `QUERIES` queries at a time. WavLM adds to them a bias that depends on the distance between key and query alone,
+scaled by a gate per query and head. One row per distance holds it; with the queries of a block in reversed order its rows for
+successive queries begin one further each, so the (query, key) bias is a view of that row and is never written out.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probe.models.packed.products import Product
+
+QUERIES = 128
+
+
+class Attention:
+    """The attention of one block."""
+
+    def __init__(self, module: Any, dtype: torch.dtype) -> None:
+        """``module`` is transformers'; products, scores and weighted sums are in ``dtype``."""
+        self.heads = module.num_heads
+        query, key, value = module.q_proj, module.k_proj, module.v_proj
+        scale = 1 / math.sqrt(query.out_features // self.heads)
+        weights, biases = [scale * query.weight, key.weight, value.weight], [scale * query.bias, key.bias, value.bias]
+        self.gate_constant: Tensor | None = None
+        if hasattr(module, "gru_rel_pos_linear"):
+            # Eight numbers per head, of which four and four are summed: two columns per head in the product of all.
+            self.gate_constant = module.gru_rel_pos_const.detach().flatten()
+            linear = module.gru_rel_pos_linear
+            for weight, bias in zip(linear.weight.view(2, 4, -1).sum(1), linear.bias.view(2, 4).sum(1), strict=True):
+                weights.append(torch.block_diag(*[weight[None]] * self.heads))
+                biases.append(bias.expand(self.heads))
+        self.project = Product(torch.cat(weights), torch.cat(biases), dtype)
+        self.out = Product(module.out_proj.weight, module.out_proj.bias, dtype)
+
+    def __call__(self, rows: Tensor, lengths: Sequence[int], bias: Tensor | None) -> Tensor:
+        """What attention adds to each frame.
+
+        Args:
+            rows: (row, dim), the frames of several utterances, one after the other.
+            lengths: frames of each.
+            bias: (head, distance), `PositionBias`'s, or None.
+
+        Returns:
+            (row, dim) in the product's dtype.
+        """
+        dim = rows.shape[1]
+        projected = self.project(rows)
+        mixed = projected.new_empty(rows.shape)
+        for part, into in zip(projected.split(list(lengths)), mixed.split(list(lengths)), strict=True):
+            # (row, head x width) -> (head, row, width)
+            query, key, value, result = (
+                item.view(len(part), self.heads, -1).transpose(0, 1) for item in (*part[:, : 3 * dim].split(dim, dim=1), into)
+            )
+            gates = None if bias is None else self._gates(part[:, 3 * dim :])
+            _attend(query, key, value, result, gates, bias)
+        return self.out(mixed)
+
+    def _gates(self, columns: Tensor) -> Tensor:
+        """(row, 2 x head) -> (head, row, 1) float32."""
+        first, second = columns.float().sigmoid().chunk(2, dim=1)
+        return (first * (second * self.gate_constant - 1) + 2).T[:, :, None]
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, result: Tensor, gates: Tensor | None, bias: Tensor | None) -> None:
+    """Writes one utterance's weighted sums into ``result``; it, query, key, value (head, row, width); the rest as in `Attention`."""
+    n_rows, keys = query.shape[1], key.transpose(1, 2)
+    for start in range(0, n_rows, QUERIES):
+        stop = min(start + QUERIES, n_rows)
+        if gates is None or bias is None:
+            result[:, start:stop] = torch.bmm(torch.bmm(query[:, start:stop], keys).softmax(-1), value)
+            continue
+        scores = torch.bmm(query[:, start:stop].flip(1), keys)
+        # Row r of the reversed block is query stop - 1 - r, whose distance to key 0 stands in column middle - (stop - 1 - r).
+        middle = bias.shape[1] // 2
+        by_distance = bias[:, middle - stop + 1 :].unfold(1, n_rows, 1)[:, : stop - start]
+        scores = torch.addcmul(scores.float(), gates[:, start:stop].flip(1), by_distance).softmax(-1)
+        result[:, start:stop] = torch.bmm(scores.to(value.dtype), value).flip(1)
+
+
+class PositionBias:
+    """WavLM's bias of each head by the distance from query to key; its first block's weights serve all blocks."""
+
+    def __init__(self, module: Any) -> None:
+        """``module`` is transformers' attention of the first block."""
+        self.module = module
+
+    def __call__(self, length: int) -> Tensor:
+        """(head, 2 length - 1) float32: distances -(length - 1) to length - 1, the middle column for 0."""
+        embedding = self.module.rel_attn_embed.weight
+        distances = torch.arange(1 - length, length, device=embedding.device)
+        return embedding[self.module._relative_positions_bucket(distances)].T.contiguous()

@@ -1,0 +1,200 @@
+"""The packed implementation: our own forward of the wav2vec 2.0 family, with the weights of a transformers module.
+
+Utterances are not padded. Their frames lie one after the other, (row, dim), with offsets; what treats every frame alike (linear layers,
+norms) runs over all rows at once, what mixes frames (front-end, positional convolution, attention) runs per utterance. So an
+utterance's frames do not depend on its company: on a CPU they are the same bits.
+
+With bf16, products are in bfloat16 and everything between blocks (the residual stream, LayerNorms) in float32.
+
+Attention over long audio can be cut into windows of ``chunk_s`` seconds that see ``context_s`` seconds more on both sides; layer 0 stays
+exact. Unchunked, time grows with the square of an utterance's length; chunked, memory beyond layer 0 does not grow at all.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from probe.errors import UsageError
+from probe.models.encoder import CTC
+from probe.models.packed.attention import Attention, PositionBias
+from probe.models.packed.frontend import FrontEnd
+from probe.models.packed.positional import Positional
+from probe.models.packed.products import Norm, Product, dtype_of, exactly
+from probe.models.reference import TransformersEncoder, normalized
+
+ROWS = 1024  # rows that the feed-forward layers take at a time, so that what lies between the two stays in the cache
+GROUP_ROWS = 8192  # rows that run through the blocks together
+
+
+class Window(NamedTuple):
+    """Rows of layer 0 that attend to each other, and which of them are kept."""
+
+    start: int
+    stop: int
+    kept_from: int
+    kept_to: int
+
+
+class PackedEncoder(TransformersEncoder):
+    """A speech encoder with the packed forward; its module stays as it is, for comparison by `probe.models.check`.
+
+    Attributes:
+        precision: ``fp32``, ``tf32`` or ``bf16``.
+        chunk_s, context_s: seconds of audio that attention sees at a time, and on both sides of them; None: all of it.
+    """
+
+    implementation = "packed"
+
+    def __init__(
+        self, reference: TransformersEncoder, precision: str = "fp32", chunk_s: float | None = None, context_s: float = 5.0
+    ) -> None:
+        """Takes over a reference encoder, whose configuration `probe.models.packed.support` must allow.
+
+        The weights are copied into the layout of the products at the first use, not here.
+
+        Raises:
+            UsageError: a precision that the device does not have, or a chunk that is not positive.
+        """
+        super().__init__(reference.model, reference.info, reference.extractor, reference._head)
+        if chunk_s is not None and not (chunk_s > 0 and context_s >= 0):
+            raise UsageError(f"chunks of {chunk_s} s with {context_s} s of context; expected more than 0 s, and 0 s or more.")
+        self.again = reference.again
+        self.precision, self.chunk_s, self.context_s = precision, chunk_s, context_s
+        self._dtype = dtype_of(precision, self.device)
+        self._network: Network | None = None
+
+    @torch.inference_mode()
+    def encode(self, waveforms: Tensor, lengths: Tensor, layers: Sequence[str]) -> tuple[list[Tensor], Tensor]:
+        """See `probe.models.encoder.Encoder.encode`."""
+        alone = [wave[:length] for wave, length in zip(waveforms, lengths.tolist(), strict=True)]
+        packed, offsets = self.encode_packed(alone, layers)
+        n_frames = offsets.diff()
+        split = [frames.split(n_frames.tolist()) for frames in packed]
+        return [torch.nn.utils.rnn.pad_sequence(parts, batch_first=True) for parts in split], n_frames.repeat(len(layers), 1)
+
+    @torch.inference_mode()
+    def encode_packed(self, waveforms: Sequence[Tensor], layers: Sequence[str]) -> tuple[list[Tensor], Tensor]:
+        """Frames of the layers that are asked for, without padding.
+
+        Args:
+            waveforms: (time,) float32 each, on the encoder's device, at ``info.rate_hz``, at least ``info.min_samples`` long.
+            layers: names out of ``info.layers``; also `CTC` where ``info.ctc`` is not empty.
+
+        Returns:
+            One (row, dim) float32 tensor per layer, the frames of all utterances one after the other, and the row at which each
+            utterance begins, with the number of rows at the end, as (utterance + 1,) int64 on the CPU.
+        """
+        pieces = list(zip(*self.pieces(waveforms, layers), strict=True))
+        offsets = torch.tensor([0, *(self.n_frames(len(wave)) for wave in waveforms)]).cumsum(0)
+        return [torch.cat(parts) if len(parts) > 1 else parts[0] for parts in pieces], offsets
+
+    @torch.inference_mode()
+    def pieces(self, waveforms: Sequence[Tensor], layers: Sequence[str]) -> Iterator[list[Tensor]]:
+        """The rows of `encode_packed` in order, a few thousand at a time: (row, dim) per layer.
+
+        With ``chunk_s``, and a caller that keeps no piece, memory beyond the audio is layer 0 and a constant.
+        """
+        if self._network is None:
+            self._network = Network(self.model, self._head, self._dtype)
+        with exactly(self.precision):
+            hidden, n_frames = self._network.begin([normalized(wave) if self.info.normalize else wave.clone() for wave in waveforms])
+        for group in _grouped(self._windows(n_frames)):
+            with exactly(self.precision):
+                yield self._network.run(hidden, group, layers)
+
+    def _windows(self, n_frames: Sequence[int]) -> Iterator[Window]:
+        """The windows of utterances of so many frames, one after the other."""
+        rate_hz = self.info.rate_hz / self.info.hop_samples
+        start = 0
+        for stop in torch.tensor(n_frames).cumsum(0).tolist():
+            chunk = stop - start if self.chunk_s is None else max(1, round(self.chunk_s * rate_hz))
+            context = 0 if self.chunk_s is None else round(self.context_s * rate_hz)
+            for kept_from in range(start, stop, chunk):
+                kept_to = min(kept_from + chunk, stop)
+                yield Window(max(start, kept_from - context), min(stop, kept_to + context), kept_from, kept_to)
+            start = stop
+
+
+class Network:
+    """One module's weights, ready for packed execution."""
+
+    def __init__(self, model: Any, head: Any, dtype: torch.dtype) -> None:
+        """``model`` is transformers' encoder, ``head`` the linear layer of its CTC head or None."""
+        projection, encoder = model.feature_projection, model.encoder
+        self.pre_ln = bool(getattr(model.config, "do_stable_layer_norm", False))
+        self.front_end = FrontEnd(model.feature_extractor.conv_layers, dtype)
+        self.projection_norm = Norm(projection.layer_norm)
+        self.projection = Product(projection.projection.weight, projection.projection.bias, dtype)
+        self.positional = Positional(encoder.pos_conv_embed)
+        self.norm = Norm(encoder.layer_norm)
+        self.blocks = [Block(block, self.pre_ln, dtype) for block in encoder.layers]
+        attention = encoder.layers[0].attention
+        self.position_bias = PositionBias(attention) if hasattr(attention, "rel_attn_embed") else None
+        self.head = None if head is None else Product(head.weight, head.bias, torch.float32)
+
+    def begin(self, waves: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
+        """Utterances, each (time,) float32 -> layer 0 of all, (row, dim) float32, and the frames of each."""
+        extracted = [self.front_end(wave) for wave in waves]
+        n_frames = [len(frames) for frames in extracted]
+        projected = self.projection(self.projection_norm(torch.cat(extracted))).float()
+        hidden = projected + torch.cat([self.positional(frames) for frames in projected.split(n_frames)])
+        return hidden if self.pre_ln else self.norm(hidden), n_frames
+
+    def run(self, hidden: Tensor, windows: Sequence[Window], layers: Sequence[str]) -> list[Tensor]:
+        """Layer 0, (row, dim) -> the kept rows of ``windows``, (row, dim) float32 for each of ``layers``."""
+        lengths = [window.stop - window.start for window in windows]
+        bias = self.position_bias(max(lengths)) if self.position_bias else None
+        hidden = torch.cat([hidden[window.start : window.stop] for window in windows])
+        numbers = [int(name) if name.isdecimal() else len(self.blocks) for name in layers]
+        tapped = {"0": hidden}
+        for number, block in enumerate(self.blocks[: max(numbers, default=0)], start=1):
+            hidden = block(hidden, lengths, bias)
+            if str(number) in layers:
+                tapped[str(number)] = hidden
+        if "final" in layers or CTC in layers:
+            tapped["final"] = self.norm(hidden) if self.pre_ln else hidden
+        if CTC in layers and self.head is not None:
+            tapped[CTC] = self.head(tapped["final"])
+        starts = torch.tensor([0, *lengths]).cumsum(0).tolist()
+        kept = [
+            slice(start + window.kept_from - window.start, start + window.kept_to - window.start)
+            for start, window in zip(starts, windows, strict=False)
+        ]
+        if sum(span.stop - span.start for span in kept) == len(hidden):
+            return [tapped[name] for name in layers]
+        return [torch.cat([tapped[name][span] for span in kept]) for name in layers]
+
+
+class Block:
+    """One transformer block."""
+
+    def __init__(self, module: Any, pre_ln: bool, dtype: torch.dtype) -> None:
+        """``module`` is transformers'; ``pre_ln`` says whether its LayerNorms come before or after what they belong to."""
+        self.pre_ln = pre_ln
+        self.attention = Attention(module.attention, dtype)
+        self.attention_norm, self.norm = Norm(module.layer_norm), Norm(module.final_layer_norm)
+        inner, outer = module.feed_forward.intermediate_dense, module.feed_forward.output_dense
+        self.inner = Product(inner.weight, inner.bias, dtype, gelu=True)
+        self.outer = Product(outer.weight, outer.bias, dtype)
+
+    def __call__(self, hidden: Tensor, lengths: Sequence[int], bias: Tensor | None) -> Tensor:
+        """(row, dim) float32 -> the same shape, a new tensor; ``lengths`` and ``bias`` as in `Attention`."""
+        if self.pre_ln:
+            hidden = hidden + self.attention(self.attention_norm(hidden), lengths, bias)
+            return torch.cat([rows + self.outer(self.inner(self.norm(rows))) for rows in hidden.split(ROWS)])
+        hidden = self.attention_norm(hidden + self.attention(hidden, lengths, bias))
+        return torch.cat([self.norm(rows + self.outer(self.inner(rows))) for rows in hidden.split(ROWS)])
+
+
+def _grouped(windows: Iterator[Window]) -> Iterator[list[Window]]:
+    """Consecutive windows that together have at most `GROUP_ROWS` rows, or one that has more."""
+    group: list[Window] = []
+    for window in windows:
+        if group and sum(item.stop - item.start for item in [*group, window]) > GROUP_ROWS:
+            yield group
+            group = []
+        group.append(window)
+    if group:
+        yield group

@@ -1,0 +1,98 @@
+"""Linear layers whose result for a row does not depend on the other rows.
+
+On a CPU a weight is brought once into the layout that oneDNN's kernels read (torch's own inductor uses the same two operators), with
+bias and GELU in the same pass; on some processors that is twice as fast as ``F.linear`` in float32. Elsewhere it is ``F.linear``.
+
+A product of few rows takes other kernels than one of many, and gives other bits: measured from 1 to 10 rows with ``F.linear``, at 1
+row with oneDNN. So none has fewer than `FEWEST_ROWS`; above that each row's bits are its own, whatever the number of rows and threads.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from probe.errors import UsageError
+
+FEWEST_ROWS = 16
+PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
+
+
+def dtype_of(precision: str, device: torch.device) -> torch.dtype:
+    """What products compute in; ``tf32`` is float32 with products that a GPU rounds to 10 bits.
+
+    Raises:
+        UsageError: an unknown precision, or ``tf32`` without a GPU.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(f"--precision {precision}: expected one of {', '.join(PRECISIONS)}.")
+    if precision == "tf32" and device.type != "cuda":
+        raise UsageError(f"--precision tf32: only GPUs have it, not {device.type}. Use fp32 or bf16.")
+    return PRECISIONS[precision]
+
+
+@contextmanager
+def exactly(precision: str) -> Iterator[None]:
+    """Whatever the program has set, float32 products are float32 ones, or tf32 where that is the precision."""
+    before, wanted = torch.get_float32_matmul_precision(), "high" if precision == "tf32" else "highest"
+    if before == wanted:
+        yield
+        return
+    torch.set_float32_matmul_precision(wanted)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+class Product:
+    """A linear layer, with a GELU after it if asked for."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, gelu: bool = False, packed: bool = True) -> None:
+        """Copies what it needs.
+
+        Args:
+            weight: (out, in) float32; bias: (out,) float32 or None.
+            dtype: of the product and its result.
+            packed: False takes ``F.linear`` even where oneDNN could be had.
+        """
+        self.dtype, self.gelu = dtype, gelu
+        self.weight = weight.detach().to(dtype)
+        self.bias = None if bias is None else bias.detach().to(dtype)
+        self.packed = packed and weight.device.type == "cpu" and can_pack(dtype)
+        if self.packed:
+            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight.contiguous(), None)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """(rows, in) of any float dtype, also an overlapping view -> (rows, out) in the product's dtype."""
+        n_rows = len(rows)
+        rows = rows.to(self.dtype)
+        if n_rows < FEWEST_ROWS:
+            rows = F.pad(rows, (0, 0, 0, FEWEST_ROWS - n_rows))
+        if self.packed:
+            after = ("gelu", [], "none") if self.gelu else ("none", [], "")
+            return torch.ops.mkldnn._linear_pointwise(rows, self.weight, self.bias, *after)[:n_rows]
+        product = F.linear(rows, self.weight, self.bias)[:n_rows]
+        return F.gelu(product) if self.gelu else product
+
+
+def can_pack(dtype: torch.dtype) -> bool:
+    """Whether this torch and this processor have oneDNN's products on reordered weights in ``dtype``."""
+    operators = torch.ops.mkldnn
+    if not torch.backends.mkldnn.is_available() or not hasattr(operators, "_linear_pointwise"):
+        return False
+    return dtype == torch.float32 or bool(operators._is_mkldnn_bf16_supported())
+
+
+class Norm:
+    """A LayerNorm, always in float32."""
+
+    def __init__(self, module: torch.nn.LayerNorm) -> None:
+        self.module = module
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """(rows, dim) of any float dtype -> the same in float32."""
+        module = self.module
+        return F.layer_norm(rows.float(), module.normalized_shape, module.weight, module.bias, module.eps)
