@@ -64,6 +64,8 @@ def bench(
     audio_root: str | Path | None = None,
     isolate_decode: bool = False,
     decode_timeout_s: float = TIMEOUT_S,
+    implementation: str = "packed",
+    precision: str = "fp32",
 ) -> Bench:
     """Extracts what is missing, runs every task on every model, and writes tables and pictures into ``to``.
 
@@ -74,7 +76,7 @@ def bench(
         to: receives ``features/``, ``results/``, the tables and the pictures.
         dry_run: only the plan of every extraction.
         ctc: also runs the own CTC head of the models that have one.
-        check, audio_root, isolate_decode, decode_timeout_s: see `probe.extraction.extract.extract`.
+        check, audio_root, isolate_decode, decode_timeout_s, implementation, precision: see `probe.extraction.extract.extract`.
 
     Raises:
         ProbeError: the corpus or a task file cannot be used at all.
@@ -89,7 +91,7 @@ def bench(
     done = Bench()
     for model in models:
         try:
-            encoder = open_model(model, device)
+            encoder = open_model(model, device, None, implementation, precision)
             if ctc and not encoder.info.ctc:
                 log.info("%s: has no CTC head that --ctc could run", model)
             for view in views_for(opened):
@@ -256,7 +258,10 @@ def _encoder_of(folder: Path, head: Mapping[str, Any], model: str | Encoder | No
         re.fullmatch("[0-9a-f]{40}", recipe["model"]["revision"]) and ":" not in name
     ):  # on the hub, where a name may have moved on
         name = f"{name.partition('@')[0]}@{recipe['model']['revision']}"
-    encoder = open_model(model or name, device) if model is None or isinstance(model, str) else model
+    if model is None or isinstance(model, str):
+        encoder = open_model(model or name, device, None, recipe["implementation"], recipe["precision"])
+    else:
+        encoder = model
     asked = _asked(recipe)
     names = choose_layers(asked.pop("layers"), encoder.info)
     now = recipe_of(encoder, names, **asked)

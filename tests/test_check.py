@@ -22,7 +22,7 @@ from torch import Tensor
 from probe.errors import ProbeError
 from probe.extraction import extract as extraction
 from probe.models import check as checks
-from probe.models.catalogue import open_model
+from probe.models.catalogue import IMPLEMENTATIONS, open_model
 from probe.models.check import ALONE, BATCH, NORMALISATION, check_model
 from probe.models.encoder import CTC, Encoder
 from probe.models.reference import TransformersEncoder
@@ -43,8 +43,9 @@ def failed(encoder: Encoder, quick: bool = True) -> set[str]:
     return {finding.check for finding in check_model(encoder, quick).failed}
 
 
-def opened(folder: Path) -> TransformersEncoder:
-    encoder = open_model(str(folder), "cpu")
+def opened(folder: Path, implementation: str = "packed") -> TransformersEncoder:
+    """Either implementation is a `TransformersEncoder`; the packed one copies the weights at its first use, after a fault is planted."""
+    encoder = open_model(str(folder), "cpu", implementation=implementation)
     assert isinstance(encoder, TransformersEncoder)
     return encoder
 
@@ -53,9 +54,10 @@ def opened(folder: Path) -> TransformersEncoder:
 
 
 @pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize("form", [("packed", "fp32"), ("packed", "bf16"), ("reference", "fp32")])
 @pytest.mark.parametrize("family", [*FAMILIES, "fbank", "mfcc", "random:data2vec-audio-tiny"])
-def test_a_sound_model_passes(folders: dict[str, Path], family: str, quick: bool) -> None:
-    certificate = check_model(open_model(str(folders.get(family, family)), "cpu"), quick)
+def test_a_sound_model_passes(folders: dict[str, Path], family: str, form: tuple[str, str], quick: bool) -> None:
+    certificate = check_model(open_model(str(folders.get(family, family)), "cpu", None, *form), quick)
     assert not certificate.failed
     results = {finding.check: finding.result for finding in certificate.findings}
     expected = {"layers", "frames", "batches", "values"}
@@ -94,30 +96,31 @@ class Padded(TransformersEncoder):
         return [tapped[name] * cut for name in layers], counts.repeat(len(layers), 1)
 
 
+def rename(encoder: TransformersEncoder, names: dict[str, str]) -> None:
+    """Answers with another layer than the one that is asked for."""
+    sound = encoder.encode
+    encoder.encode = lambda waves, lengths, layers: sound(waves, lengths, [names.get(name, name) for name in layers])  # type: ignore[method-assign]
+
+
 def swap_last_for_final(encoder: TransformersEncoder) -> None:
-    sound = encoder._encode_one
-    last = str(encoder.model.config.num_hidden_layers)
-    encoder._encode_one = lambda wave, layers: sound(wave, ["final" if name == last else name for name in layers])  # type: ignore[method-assign]
+    rename(encoder, {str(encoder.model.config.num_hidden_layers): "final"})
 
 
 def number_layers_from_one(encoder: TransformersEncoder) -> None:
-    sound = encoder._encode_one
-    names = [name for name in encoder.info.layers if name.isdecimal()]
-    later = dict(itertools.pairwise(names))
-    encoder._encode_one = lambda wave, layers: sound(wave, [later.get(name, name) for name in layers])  # type: ignore[method-assign]
+    rename(encoder, dict(itertools.pairwise(name for name in encoder.info.layers if name.isdecimal())))
 
 
 def forget_to_normalise(encoder: TransformersEncoder) -> None:
-    sound = encoder._encode_one
+    sound = encoder.encode
 
-    def encode_one(wave: Tensor, layers: Sequence[str]) -> list[Tensor]:
+    def encode(waveforms: Tensor, lengths: Tensor, layers: Sequence[str]) -> tuple[list[Tensor], Tensor]:
         said, encoder.info = encoder.info, replace(encoder.info, normalize=False)
         try:
-            return sound(wave, layers)
+            return sound(waveforms, lengths, layers)
         finally:
             encoder.info = said
 
-    encoder._encode_one = encode_one  # type: ignore[method-assign]
+    encoder.encode = encode  # type: ignore[method-assign]
 
 
 def set_one_weight(value: float) -> Callable[[TransformersEncoder], None]:
@@ -197,12 +200,13 @@ FAULTS: dict[str, tuple[Callable[[TransformersEncoder], Any], Sequence[str], set
 }
 
 
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize(
     ("fault", "family"), [(fault, family) for fault, (_, families, _) in FAULTS.items() for family in families]
 )
-def test_a_planted_fault_fails(folders: dict[str, Path], fault: str, family: str) -> None:
+def test_a_planted_fault_fails(folders: dict[str, Path], fault: str, family: str, implementation: str) -> None:
     plant, _, expected = FAULTS[fault]
-    encoder = opened(folders[family])
+    encoder = opened(folders[family], implementation)
     faulty = plant(encoder)
     assert expected <= failed(faulty if isinstance(faulty, TransformersEncoder) else encoder)
 
@@ -224,10 +228,13 @@ def drop_the_last_block(encoder: TransformersEncoder) -> None:
 
 
 def forget_what_comes_late(encoder: TransformersEncoder) -> None:
-    sound = encoder._encode_one
-    encoder._encode_one = lambda wave, layers: [  # type: ignore[method-assign]
-        torch.where(torch.arange(len(item))[:, None] < 250, item, 0.0) for item in sound(wave, layers)
-    ]
+    sound = encoder.encode
+
+    def encode(waveforms: Tensor, lengths: Tensor, layers: Sequence[str]) -> tuple[list[Tensor], Tensor]:
+        frames, counts = sound(waveforms, lengths, layers)
+        return [torch.where(torch.arange(item.shape[1])[:, None] < 250, item, 0.0) for item in frames], counts
+
+    encoder.encode = encode  # type: ignore[method-assign]
 
 
 def mix_large_batches(encoder: TransformersEncoder) -> None:
@@ -241,8 +248,8 @@ def mix_large_batches(encoder: TransformersEncoder) -> None:
 
 
 def answer_with_another_layer(encoder: TransformersEncoder) -> None:
-    sound = encoder._encode_one
-    encoder._encode_one = lambda wave, layers: sound(wave, ["1"] if len(layers) == 1 else layers)  # type: ignore[method-assign]
+    sound = encoder.encode
+    encoder.encode = lambda waves, lengths, layers: sound(waves, lengths, ["1"] if len(layers) == 1 else layers)  # type: ignore[method-assign]
 
 
 # Faults that only a second opinion on the checkpoint, or long audio, can tell.
@@ -258,11 +265,11 @@ DEEP_FAULTS: dict[str, tuple[Callable[[TransformersEncoder], Any], set[str]]] = 
 }
 
 
-@pytest.mark.parametrize("family", [GROUP, D2V])
+@pytest.mark.parametrize(("family", "implementation"), [(GROUP, "packed"), (D2V, "packed"), (GROUP, "reference")])
 @pytest.mark.parametrize("fault", DEEP_FAULTS)
-def test_the_whole_form_sees_deeper(folders: dict[str, Path], fault: str, family: str) -> None:
+def test_the_whole_form_sees_deeper(folders: dict[str, Path], fault: str, family: str, implementation: str) -> None:
     plant, expected = DEEP_FAULTS[fault]
-    encoder = opened(folders[family])
+    encoder = opened(folders[family], implementation)
     plant(encoder)
     assert expected <= failed(encoder, quick=False)
 
@@ -307,9 +314,14 @@ def test_an_encoder_that_breaks_the_contract_is_a_finding_and_no_crash(folders: 
 
 def test_values_beyond_float16_are_noted_and_infinite_ones_fail(folders: dict[str, Path]) -> None:
     encoder = opened(folders[GROUP])
-    sound = encoder._encode_one
+    sound = encoder.encode
     for factor, result in ((1e6, checks.NOTE), (float("inf"), checks.FAIL)):
-        encoder._encode_one = lambda wave, layers, factor=factor: [factor * item for item in sound(wave, layers)]  # type: ignore[misc, method-assign]
+
+        def encode(waves: Tensor, lengths: Tensor, layers: Sequence[str], factor: float = factor) -> tuple[list[Tensor], Tensor]:
+            frames, counts = sound(waves, lengths, layers)
+            return [factor * item for item in frames], counts
+
+        encoder.encode = encode  # type: ignore[method-assign]
         (found,) = [item for item in check_model(encoder, True).findings if item.check == "values"]
         assert found.result == result
 

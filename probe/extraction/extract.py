@@ -90,6 +90,8 @@ def extract(
     audio_root: str | Path | None = None,
     isolate_decode: bool = False,
     decode_timeout_s: float = TIMEOUT_S,
+    implementation: str = "packed",
+    precision: str = "fp32",
 ) -> Extraction:
     """Writes what is missing of a corpus' features into the store of this model, view and recipe beneath ``to``.
 
@@ -111,6 +113,7 @@ def extract(
         audio_root: the folder that all audio must lie in, with symbolic links resolved.
         isolate_decode: decodes in a child process, so that a crash of the decoder costs one utterance.
         decode_timeout_s: for decoding one file; an utterance that takes longer has failed.
+        implementation, precision: see `probe.models.catalogue.open_model`; only together with a name.
 
     Returns:
         What was done; its ``failures`` name the utterances that could not be used.
@@ -126,7 +129,7 @@ def extract(
             f"{', '.join(COMPRESSIONS)}."
         )
     corpus = (corpus if isinstance(corpus, Corpus) else load_corpus(corpus, audio_root)).limited(limit)
-    encoder = open_model(model, device, sha256) if isinstance(model, str) else model
+    encoder = open_model(model, device, sha256, implementation, precision) if isinstance(model, str) else model
     requested = requested or (model if isinstance(model, str) else encoder.info.id)
     for note in encoder.info.notes:
         log.info("%s: %s", requested, note)
@@ -177,8 +180,8 @@ def recipe_of(
         "view": view,
         "condition": "clean",
         "audio": dict(audio.SETTINGS),
-        "implementation": "reference",
-        "precision": "fp32",
+        "implementation": encoder.implementation,
+        "precision": encoder.precision,
         "dtype": dtype,
         "chunking": None,
     }
@@ -192,10 +195,16 @@ def _certified(root: Path, encoder: Encoder) -> dict[str, Any]:
     Raises:
         ProbeError: the model fails its check.
     """
-    now = {"weights_sha256": encoder.info.weights_sha256, "packages": package_versions(), "device": device_name(encoder.device)}
+    now = {
+        "weights_sha256": encoder.info.weights_sha256,
+        "implementation": encoder.implementation,
+        "precision": encoder.precision,
+        "packages": package_versions(),
+        "device": device_name(encoder.device),
+    }
     before = [read_json(path) for path in sorted((root / file_name(encoder.info.id)).glob("*/certificate.json"))]
     for there in sorted(before, key=lambda item: item["quick"]):
-        if there["passed"] and all(there[name] == value for name, value in now.items()):
+        if there["passed"] and all(there.get(name) == value for name, value in now.items()):
             return there
     certificate = check_model(encoder, quick=True)
     log.info("%s: %s", encoder.info.id, certificate.summary())

@@ -6,6 +6,7 @@ in ``known.csv`` need no network), ``fbank``, ``mfcc``.
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,11 @@ from probe.models.known import FAMILIES, NOT_SPEECH, Known, close_names, known_m
 
 if TYPE_CHECKING:
     from probe.models import checkpoints
+    from probe.models.reference import TransformersEncoder
 
 SPECTRAL = ("fbank", "mfcc")
 RANDOM = "random:"
+IMPLEMENTATIONS = ("packed", "reference")
 
 
 def offline_names() -> list[str]:
@@ -35,35 +38,66 @@ def sources_of(row: Known) -> list[str]:
     return ([] if "/" not in row.model else ["hub (cached)" if cached else "hub"]) + ["random"]
 
 
-def open_model(name: str, device: str | None = None, sha256: str | None = None) -> Encoder:
+def open_model(
+    name: str,
+    device: str | None = None,
+    sha256: str | None = None,
+    implementation: str = "packed",
+    precision: str = "fp32",
+) -> Encoder:
     """The encoder that ``name`` stands for.
 
     Args:
         device: ``cpu``, ``cuda``, ``cuda:1``; None takes a GPU where there is one.
         sha256: what the weights must have, as ``probe check`` prints it.
+        implementation: ``packed``, or ``reference`` for transformers' own forward. A checkpoint without a packed form is computed by
+            the reference in fp32, with a note; fbank and mfcc have but one form. The encoder's ``implementation`` and ``precision``
+            say what was taken.
+        precision: ``fp32``, ``tf32`` (GPUs only) or ``bf16``, of the packed form's products.
 
     Raises:
+        UsageError: an unknown implementation or precision, or one that this device does not have.
         ProbeError: unknown name, not on the hub or offline, a text or vision model, missing, damaged or other weights.
     """
     import torch
 
     from probe.models import checkpoints
+    from probe.models.packed.products import dtype_of
     from probe.models.spectral import SpectralEncoder
 
     place = choose_device(device)
+    if implementation not in IMPLEMENTATIONS:
+        raise UsageError(f"--implementation {implementation}: expected one of {', '.join(IMPLEMENTATIONS)}.")
+    dtype_of(precision, torch.device(place))
+    if implementation == "reference" and precision != "fp32":
+        raise UsageError(f"--precision {precision}: the reference implementation computes in fp32. Use --implementation packed.")
     if name in SPECTRAL:
         if sha256 is not None:
             raise UsageError(f"--sha256: {name} has no weights.")
         return SpectralEncoder(name, torch.device(place))
     if not name.startswith(RANDOM):
-        return checkpoints.pretrained_encoder(_locate(name, weights=True), place, sha256)
+        return _in_form(checkpoints.pretrained_encoder(_locate(name, weights=True), place, sha256), implementation, precision)
     encoder = _random(name, place)
     if sha256 not in (None, encoder.info.weights_sha256):
         raise ProbeError(f"{name}: the weights drawn here have sha256 {encoder.info.weights_sha256}, --sha256 says {sha256}.")
-    return encoder
+    return _in_form(encoder, implementation, precision)
 
 
-def _random(name: str, place: str) -> Encoder:
+def _in_form(reference: "TransformersEncoder", implementation: str, precision: str) -> Encoder:
+    """The packed form of a reference encoder where that is asked for and exists; itself, with a note, where it does not."""
+    from probe.models.packed.encoder import PackedEncoder
+    from probe.models.packed.support import without_packed_form
+
+    if implementation == "reference":
+        return reference
+    if reason := without_packed_form(reference.model.config):
+        note = f"computed by the reference implementation in fp32, as it has no packed form: {reason}"
+        reference.info = replace(reference.info, notes=(*reference.info.notes, note))
+        return reference
+    return PackedEncoder(reference, precision)
+
+
+def _random(name: str, place: str) -> "TransformersEncoder":
     """The encoder of a name that begins with ``random:``."""
     from probe.models import checkpoints
 

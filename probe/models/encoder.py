@@ -65,10 +65,16 @@ class Encoder(Protocol):
     """The batch contract: waveforms and lengths in, per-layer frames and lengths out.
 
     An utterance's frames do not depend on its batch mates.
+
+    Attributes:
+        implementation: ``reference`` (the library's own forward) or ``packed`` (`probe.models.packed`).
+        precision: ``fp32``, ``tf32`` or ``bf16``.
     """
 
     info: ModelInfo
     device: torch.device
+    implementation: str
+    precision: str
 
     def encode(self, waveforms: Tensor, lengths: Tensor, layers: Sequence[str]) -> tuple[list[Tensor], Tensor]:
         """Frames of the layers that are asked for.

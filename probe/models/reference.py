@@ -23,7 +23,8 @@ NORMALIZED_SAMPLES = 2**22  # at a time
 class TransformersEncoder:
     """A speech encoder of transformers; satisfies `probe.models.encoder.Encoder`."""
 
-    implementation, precision = "reference", "fp32"
+    implementation = "reference"
+    precision = "fp32"
 
     def __init__(self, model: Any, info: ModelInfo, extractor: Any, head: Any = None) -> None:
         """Wraps an encoder without head that is in evaluation mode and on its device.

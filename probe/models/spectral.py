@@ -25,6 +25,8 @@ REVISION = "1"
 class SpectralEncoder:
     """``fbank`` or ``mfcc``; satisfies `probe.models.encoder.Encoder`."""
 
+    implementation, precision = "reference", "fp32"
+
     def __init__(self, name: str, device: torch.device) -> None:
         self.device = device
         widths = {"fbank": 80, "mfcc": 20}

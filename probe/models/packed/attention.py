@@ -26,8 +26,7 @@ class Attention:
         query, key, value = module.q_proj, module.k_proj, module.v_proj
         scale = 1 / math.sqrt(query.out_features // self.heads)
         weights, biases = [scale * query.weight, key.weight, value.weight], [scale * query.bias, key.bias, value.bias]
-        self.gate_constant: Tensor | None = None
-        if hasattr(module, "gru_rel_pos_linear"):
+        if hasattr(module, "gru_rel_pos_linear"):  # WavLM's
             # Eight numbers per head, of which four and four are summed: two columns per head in the product of all.
             self.gate_constant = module.gru_rel_pos_const.detach().flatten()
             linear = module.gru_rel_pos_linear

@@ -1,13 +1,14 @@
 """The packed implementation: our own forward of the wav2vec 2.0 family, with the weights of a transformers module.
 
-Utterances are not padded. Their frames lie one after the other, (row, dim), with offsets; what treats every frame alike (linear layers,
-norms) runs over all rows at once, what mixes frames (front-end, positional convolution, attention) runs per utterance. So an
-utterance's frames do not depend on its company: on a CPU they are the same bits.
+Utterances are not padded. Their frames lie one after the other, (row, dim), with offsets; what treats every frame alike (linear
+layers, norms) runs over all rows at once, what mixes frames (front-end, positional convolution, attention) runs per utterance. So
+an utterance's frames do not depend on its company: on a CPU they are the same bits. Not measured on a GPU yet, where products of
+different sizes may round differently.
 
 With bf16, products are in bfloat16 and everything between blocks (the residual stream, LayerNorms) in float32.
 
-Attention over long audio can be cut into windows of ``chunk_s`` seconds that see ``context_s`` seconds more on both sides; layer 0 stays
-exact. Unchunked, time grows with the square of an utterance's length; chunked, memory beyond layer 0 does not grow at all.
+Attention over long audio can be cut into windows of ``chunk_s`` seconds that see ``context_s`` seconds more on both sides; layer 0
+stays exact. Unchunked, time grows with the square of an utterance's length; chunked, memory beyond layer 0 does not grow at all.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,8 +25,9 @@ from probe.models.packed.positional import Positional
 from probe.models.packed.products import Norm, Product, dtype_of, exactly
 from probe.models.reference import TransformersEncoder, normalized
 
-ROWS = 1024  # rows that the feed-forward layers take at a time, so that what lies between the two stays in the cache
-GROUP_ROWS = 8192  # rows that run through the blocks together
+# Rows that run through the blocks together, and through the feed-forward layers of longer windows: what a CPU's cache holds of them,
+# and enough to make up for the start of a GPU's kernels.
+ROWS = {"cpu": 2048, "cuda": 32_768}
 
 
 class Window(NamedTuple):
@@ -99,8 +101,10 @@ class PackedEncoder(TransformersEncoder):
         if self._network is None:
             self._network = Network(self.model, self._head, self._dtype)
         with exactly(self.precision):
-            hidden, n_frames = self._network.begin([normalized(wave) if self.info.normalize else wave.clone() for wave in waveforms])
-        for group in _grouped(self._windows(n_frames)):
+            hidden, n_frames = self._network.begin(
+                [normalized(wave) if self.info.normalize else wave.clone() for wave in waveforms]
+            )
+        for group in _grouped(self._windows(n_frames), ROWS[self.device.type]):
             with exactly(self.precision):
                 yield self._network.run(hidden, group, layers)
 
@@ -183,16 +187,16 @@ class Block:
         """(row, dim) float32 -> the same shape, a new tensor; ``lengths`` and ``bias`` as in `Attention`."""
         if self.pre_ln:
             hidden = hidden + self.attention(self.attention_norm(hidden), lengths, bias)
-            return torch.cat([rows + self.outer(self.inner(self.norm(rows))) for rows in hidden.split(ROWS)])
+            return torch.cat([rows + self.outer(self.inner(self.norm(rows))) for rows in hidden.split(ROWS[hidden.device.type])])
         hidden = self.attention_norm(hidden + self.attention(hidden, lengths, bias))
-        return torch.cat([self.norm(rows + self.outer(self.inner(rows))) for rows in hidden.split(ROWS)])
+        return torch.cat([self.norm(rows + self.outer(self.inner(rows))) for rows in hidden.split(ROWS[hidden.device.type])])
 
 
-def _grouped(windows: Iterator[Window]) -> Iterator[list[Window]]:
-    """Consecutive windows that together have at most `GROUP_ROWS` rows, or one that has more."""
+def _grouped(windows: Iterator[Window], most_rows: int) -> Iterator[list[Window]]:
+    """Consecutive windows that together have at most ``most_rows`` rows, or one that has more."""
     group: list[Window] = []
     for window in windows:
-        if group and sum(item.stop - item.start for item in [*group, window]) > GROUP_ROWS:
+        if group and sum(item.stop - item.start for item in [*group, window]) > most_rows:
             yield group
             group = []
         group.append(window)

@@ -35,7 +35,13 @@ class FrontEnd:
         self.norms = [Norm(norm) if isinstance(norm, torch.nn.LayerNorm) else None for norm in norms]
         self.first = layers[0].conv
         self.products = [
-            Product(_rows_of(layer.conv.weight), layer.conv.bias, dtype if index else torch.float32, gelu=norm is None)
+            Product(
+                _rows_of(layer.conv.weight),
+                layer.conv.bias,
+                dtype if index else torch.float32,
+                norm is None,
+                parts=2 if index else 1,
+            )
             for index, (layer, norm) in enumerate(zip(layers, self.norms, strict=True))
         ]
 

@@ -4,7 +4,7 @@ On a CPU a weight is brought once into the layout that oneDNN's kernels read (to
 bias and GELU in the same pass; on some processors that is twice as fast as ``F.linear`` in float32. Elsewhere it is ``F.linear``.
 
 A product of few rows takes other kernels than one of many, and gives other bits: measured from 1 to 10 rows with ``F.linear``, at 1
-row with oneDNN. So none has fewer than `FEWEST_ROWS`; above that each row's bits are its own, whatever the number of rows and threads.
+row with oneDNN. So none has fewer than `FEWEST_ROWS`; above that a row's bits are its own, whatever the number of rows and threads.
 """
 
 from collections.abc import Iterator
@@ -50,20 +50,28 @@ def exactly(precision: str) -> Iterator[None]:
 class Product:
     """A linear layer, with a GELU after it if asked for."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, gelu: bool = False, packed: bool = True) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, gelu: bool = False, parts: int = 1, packed: bool = True
+    ) -> None:
         """Copies what it needs.
 
         Args:
             weight: (out, in) float32; bias: (out,) float32 or None.
             dtype: of the product and its result.
+            parts: sums over so many parts of the columns one after the other, in float32 alone: oneDNN adds up a row in one go, and
+                rounding grows with the root of its length.
             packed: False takes ``F.linear`` even where oneDNN could be had.
         """
         self.dtype, self.gelu = dtype, gelu
-        self.weight = weight.detach().to(dtype)
+        weight = weight.detach().to(dtype)
         self.bias = None if bias is None else bias.detach().to(dtype)
         self.packed = packed and weight.device.type == "cpu" and can_pack(dtype)
         if self.packed:
-            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight.contiguous(), None)
+            columns = weight.chunk(parts if dtype == torch.float32 else 1, dim=1)
+            self.parts = [torch.ops.mkldnn._reorder_linear_weight(part.contiguous(), None) for part in columns]
+            self.columns = [part.shape[1] for part in columns]
+        else:
+            self.weight = weight.clone()
 
     def __call__(self, rows: Tensor) -> Tensor:
         """(rows, in) of any float dtype, also an overlapping view -> (rows, out) in the product's dtype."""
@@ -72,8 +80,14 @@ class Product:
         if n_rows < FEWEST_ROWS:
             rows = F.pad(rows, (0, 0, 0, FEWEST_ROWS - n_rows))
         if self.packed:
-            after = ("gelu", [], "none") if self.gelu else ("none", [], "")
-            return torch.ops.mkldnn._linear_pointwise(rows, self.weight, self.bias, *after)[:n_rows]
+            multiply = torch.ops.mkldnn._linear_pointwise
+            if len(self.parts) == 1:
+                after, how = ("gelu", "none") if self.gelu else ("none", "")  # GELU without approximation
+                return multiply(rows, self.parts[0], self.bias, after, [], how)[:n_rows]
+            biases = [self.bias, *[None] * (len(self.parts) - 1)]
+            pieces = zip(rows.split(self.columns, dim=1), self.parts, biases, strict=True)
+            product = sum(multiply(piece, part, bias, "none", [], "") for piece, part, bias in pieces)[:n_rows]
+            return F.gelu(product) if self.gelu else product
         product = F.linear(rows, self.weight, self.bias)[:n_rows]
         return F.gelu(product) if self.gelu else product
 

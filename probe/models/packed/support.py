@@ -22,7 +22,14 @@ SIZES = {
 }
 # Beginnings of options that decide nothing in a forward pass without gradients: training, heads, adapters, file formats.
 ELSEWHERE = (
-    *("hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout", "feat_quantizer_dropout", "final_dropout"),
+    *(
+        "hidden_dropout",
+        "activation_dropout",
+        "attention_dropout",
+        "feat_proj_dropout",
+        "feat_quantizer_dropout",
+        "final_dropout",
+    ),
     *("layerdrop", "initializer_range", "mask_", "apply_spec_augment", "ctc_", "num_ctc_classes", "vocab_size"),
     *("num_codevector", "codevector_dim", "proj_codevector_dim", "contrastive_", "num_negatives", "diversity_loss_weight"),
     *("use_weighted_layer_sum", "classifier_proj_size", "tdnn_", "xvector_output_dim", "adapter_", "num_adapter_layers"),
@@ -45,6 +52,11 @@ def without_packed_form(config: Any) -> str:
         return f"{config.num_attention_heads} heads do not divide {config.hidden_size} dimensions"
     defaults = type(config)().to_dict()
     for name, default in defaults.items():
-        if name not in VALUES and name not in SIZES and not name.startswith(ELSEWHERE) and getattr(config, name, default) != default:
+        if (
+            name not in VALUES
+            and name not in SIZES
+            and not name.startswith(ELSEWHERE)
+            and getattr(config, name, default) != default
+        ):
             return f"{name} is {getattr(config, name)!r}, an option that this version does not know"
     return ""
