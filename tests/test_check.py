@@ -44,7 +44,7 @@ def failed(encoder: Encoder, quick: bool = True) -> set[str]:
 
 
 def opened(folder: Path, implementation: str = "packed") -> TransformersEncoder:
-    """Either implementation is a `TransformersEncoder`; the packed one copies the weights at its first use, after a fault is planted."""
+    """Either implementation is a `TransformersEncoder`; the packed one copies the weights at its first use, faults and all."""
     encoder = open_model(str(folder), "cpu", implementation=implementation)
     assert isinstance(encoder, TransformersEncoder)
     return encoder

@@ -438,6 +438,7 @@ class Dying:
 
     def __init__(self, encoder: Any, dies_at: int) -> None:
         self.info, self.device, self.n_frames = encoder.info, encoder.device, encoder.n_frames
+        self.implementation, self.precision = encoder.implementation, encoder.precision
         self.encoder, self.left = encoder, dies_at
 
     def encode(self, *batch: Any) -> Any:
@@ -499,6 +500,7 @@ class Reader:
     """
 
     LETTERS = ("", " ", *"ABDEKO")
+    implementation, precision = "reference", "fp32"
     device = torch.device("cpu")
 
     def __init__(self, name: str, *spells: str) -> None:

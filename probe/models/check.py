@@ -36,6 +36,9 @@ ENCODED = (
     *("settings", "ctc"),
 )
 ABSURD_WEIGHT = 1e6
+# Some weights (sharp attention) amplify the last bits of a sample a thousandfold. Two sound implementations then differ by about as
+# much as one of them from itself when samples change by this fraction; of so many changes a multiple of the largest is allowed.
+LAST_BITS, CHANGES, DRIFTS = 2**-20, 3, 8
 # Samples at 16 kHz: what is compared with transformers, mixed in batches, and counted. The first of each is the shortest legal one.
 COMPARED_SAMPLES = {True: (0, 16_000), False: (0, 719, 16_037, 320_000)}
 MIXED_SAMPLES = {True: (0, 719, 16_000), False: (0, 719, 16_000, 33_333, 320_000)}
@@ -292,7 +295,8 @@ def _compared(
     """The worst layer of ``waves``, each alone, against another way to compute it."""
     aliases = encoder.info.aliases
     names = [*encoder.info.layers, *aliases, *([CTC] if encoder.info.ctc else [])]
-    worst, where = 0.0, "bitwise equal"
+    worst, where, bound = 0.0, "bitwise equal", bound + ROUNDED[encoder.precision]
+    limit = bound
     for wave in waves:
         expected = other(wave.to(encoder.device))
         if missing := [name for name in expected if name not in names and name != CTC]:
@@ -300,11 +304,19 @@ def _compared(
         frames, _ = encoder.encode(*_batch(encoder, [wave]), [aliases.get(name, name) for name in names])
         for name, item in zip(names, frames, strict=True):
             error = _error(item[0], expected[name])
-            if not error <= worst:
-                worst, where = error, f"layer {name}, {len(wave)} samples"
+            allowed = bound if error <= bound else max(bound, _drift(other, wave.to(encoder.device), name))
+            if not error / allowed <= worst / limit:
+                worst, limit, where = error, allowed, f"layer {name}, {len(wave)} samples"
     level = f" at rms {float(waves[0].square().mean().sqrt()):.1g}" if len(waves) == 1 else ""
-    bound += ROUNDED[encoder.precision]
-    return _bounded(check, worst, where, bound, f"every layer against transformers{level}")
+    return _bounded(check, worst, where, limit, f"every layer against transformers{level}")
+
+
+def _drift(other: Callable[[Tensor], Mapping[str, Tensor]], wave: Tensor, layer: str) -> float:
+    """How far apart two sound implementations may be by how far a layer moves when the last bits of the samples do."""
+    noises = [_noise(len(wave), seed).sign().to(wave.device) for seed in range(CHANGES)]
+    expected = other(wave)[layer]
+    moved = [_error(other(wave * (1 + LAST_BITS * noise))[layer], expected) for noise in noises]
+    return DRIFTS * max(moved) if max(moved) < float("inf") else 0.0
 
 
 def _final(encoder: Encoder, twin: Any, _: bool) -> Iterator[Finding]:
@@ -318,9 +330,11 @@ def _final(encoder: Encoder, twin: Any, _: bool) -> Iterator[Finding]:
     last = max((name for name in info.layers if name.isdecimal()), key=int)
     final = info.aliases.get("final", "final")
     (of_last,), (of_final,) = encoder.encode(*_batch(encoder, [wave]), [last, final])[0]
-    worst = _error(of_final, other(wave.to(encoder.device))["final"])
+    worst, bound = _error(of_final, other(wave.to(encoder.device))["final"]), ALONE + ROUNDED[encoder.precision]
+    if worst > bound:
+        bound = max(bound, _drift(other, wave.to(encoder.device), "final"))
     if final == last:
-        yield _bounded("final", worst, f"final is layer {last}", ALONE + ROUNDED[encoder.precision], "last_hidden_state")
+        yield _bounded("final", worst, f"final is layer {last}", bound, "last_hidden_state")
         return
     normed, apart = _error(final_of(of_last), of_final), _error(of_last, of_final)
     if apart <= ALONE:
@@ -328,7 +342,7 @@ def _final(encoder: Encoder, twin: Any, _: bool) -> Iterator[Finding]:
         return
     found = f"apart from layer {last} by {apart:.2g}"
     expected = f"last_hidden_state = LayerNorm(layer {last})"
-    yield _bounded("final", max(worst, normed), found, ALONE + ROUNDED[encoder.precision], expected)
+    yield _bounded("final", max(worst, normed), found, bound, expected)
 
 
 def _frames(encoder: Encoder, _twin: Any, quick: bool) -> Iterator[Finding]:
