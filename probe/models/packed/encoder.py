@@ -129,7 +129,7 @@ class Network:
         projection, encoder = model.feature_projection, model.encoder
         self.pre_ln = bool(getattr(model.config, "do_stable_layer_norm", False))
         self.front_end = FrontEnd(model.feature_extractor.conv_layers, dtype)
-        self.projection_norm = Norm(projection.layer_norm)
+        self.projection_norm = Norm(projection.layer_norm) if hasattr(projection, "layer_norm") else None
         self.projection = Product(projection.projection.weight, projection.projection.bias, dtype)
         self.positional = Positional(encoder.pos_conv_embed)
         self.norm = Norm(encoder.layer_norm)
@@ -142,7 +142,8 @@ class Network:
         """Utterances, each (time,) float32 -> layer 0 of all, (row, dim) float32, and the frames of each."""
         extracted = [self.front_end(wave) for wave in waves]
         n_frames = [len(frames) for frames in extracted]
-        projected = self.projection(self.projection_norm(torch.cat(extracted))).float()
+        rows = torch.cat(extracted)
+        projected = self.projection(self.projection_norm(rows) if self.projection_norm else rows).float()
         hidden = projected + torch.cat([self.positional(frames) for frames in projected.split(n_frames)])
         return hidden if self.pre_ln else self.norm(hidden), n_frames
 

@@ -9,7 +9,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "feat_extract_activation": ("gelu",),
     "feat_extract_norm": ("group", "layer"),
     "do_stable_layer_norm": (True, False),
-    "feat_proj_layer_norm": (True,),
+    "feat_proj_layer_norm": (True, False),
     "conv_pos_batch_norm": (True, False),
     "adapter_attn_dim": (None,),
     "add_adapter": (False,),
