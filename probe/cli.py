@@ -391,6 +391,36 @@ def verify(
 
 
 @cli.command()
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--to", required=True, type=click.Path(path_type=Path), help="A new file; for npy a new folder.")
+@click.option(
+    "--form",
+    type=click.Choice(["hdf5", "npy", "sentences"]),
+    default="hdf5",
+    show_default=True,
+    help="One packed file; an array per layer and index.csv; or (layer, frame, dim) per utterance with sentence_to_index.",
+)
+@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
+@options("layers")
+@click.option("--corpus", metavar="CSV", help="Only the utterances of this manifest, in its order and with its columns.")
+def export(store: Path, to: Path, form: str, dtype: str, layers: str | None, corpus: str | None) -> None:
+    """Write a store's features as plain HDF5 or NumPy files for other programs."""
+    from tqdm import tqdm
+
+    from probe.pipeline import export as export_store
+
+    with tqdm(desc="export", unit="B", unit_scale=True, leave=False, disable=None) as bar:
+
+        def tick(n_bytes: int, of: int) -> None:
+            bar.total = of
+            bar.update(n_bytes)
+
+        missing = export_store(store, to, form, layers=layers, dtype=dtype, corpus=corpus, tick=tick)
+    click.echo(str(to))
+    exit_with_failures({f"{store}, not extracted": missing} if missing else {})
+
+
+@cli.command()
 @click.argument("model")
 @click.option("--quick", is_flag=True, help="Utterances up to a second: the part that `probe extract` runs by itself.")
 @options("sha256", "device")

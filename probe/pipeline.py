@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,14 @@ from probe.evaluation.run import run
 from probe.evaluation.tasks import Task, open_task
 from probe.extraction.extract import Extraction, extract, recipe_of
 from probe.models.catalogue import choose_device, open_model
-from probe.models.encoder import Encoder, choose_layers
+from probe.models.encoder import Encoder
 from probe.records import read_records
 from probe.reporting.tables import write_tables
-from probe.store.features import Job, writing
-from probe.store.folder import store_path
+from probe.store.export import Selection
+from probe.store.export import export as write_export
+from probe.store.features import FeatureStore, Job, writing
+from probe.store.folder import open_store, store_path
+from probe.store.layers import choose_layers
 from probe.store.repair import held, is_back, jobs_to_repair, lost, rebuild_plans, remove_aside, set_aside
 from probe.store.verify import CERTIFICATE, HEAD_ADVICE, Verification, files_aside, verify_store
 from probe.store.views import serves
@@ -163,6 +166,48 @@ def demo(to: str | Path, seed: int = 0) -> Bench:
     return rest
 
 
+def export(
+    store: str | Path | FeatureStore,
+    to: str | Path,
+    form: str = "hdf5",
+    *,
+    layers: str | None = None,
+    dtype: str = "float32",
+    corpus: str | Path | Corpus | None = None,
+    tick: Callable[[int, int], Any] = lambda _done, _all: None,
+) -> list[str]:
+    """Writes features of a store for other programs (see `probe.store.export`).
+
+    Args:
+        store: open, or its folder.
+        to: a new file; a new folder for ``npy``.
+        form: ``hdf5``, ``npy`` or ``sentences``.
+        layers: such as ``0-12,final``; all where None.
+        dtype: ``float32``, or ``float16`` where all of these layers are stored so.
+        corpus: whose utterances are exported, with its columns; all of the store where None.
+        tick: called with the bytes of each block of values, and those of all.
+
+    Returns:
+        Utterances of the corpus of which the store has no features.
+
+    Raises:
+        ProbeError, OSError: see `probe.store.export.export`.
+    """
+    opened = store if isinstance(store, FeatureStore) else open_store(store)
+    stored, columns, missing = [versions[-1] for versions in opened.utterances.values()], {}, []
+    if corpus is not None:
+        loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
+        versions = {item.key: opened.match(item.key, item.path) for item in loaded.utterances}
+        there = [item for item in loaded.utterances if versions[item.key]]
+        stored = [version for version in versions.values() if version]
+        columns = {column: [item.label(column) for item in there] for column in loaded.columns}
+        missing = [key for key, version in versions.items() if version is None]
+    names = choose_layers(layers, list(opened.layers), opened.aliases, str(opened.path))
+    selection = Selection(opened, stored, names, dtype, columns)
+    write_export(selection, Path(to), form, lambda n_bytes: tick(n_bytes, selection.n_bytes))
+    return missing
+
+
 @dataclass(frozen=True)
 class Repair:
     """What a repair did.
@@ -258,7 +303,7 @@ def _encoder_of(folder: Path, head: Mapping[str, Any], model: str | Encoder | No
         name = f"{name.partition('@')[0]}@{recipe['model']['revision']}"
     encoder = open_model(model or name, device) if model is None or isinstance(model, str) else model
     asked = _asked(recipe)
-    names = choose_layers(asked.pop("layers"), encoder.info)
+    names = choose_layers(asked.pop("layers"), list(encoder.info.layers), encoder.info.aliases, encoder.info.id)
     now = recipe_of(encoder, names, **asked)
     if now != recipe:
         differing = [key for key in recipe["model"] if now["model"].get(key) != recipe["model"][key]]

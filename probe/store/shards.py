@@ -78,16 +78,27 @@ def shard_bytes(content: ShardContent) -> tuple[bytes, dict[str, str]]:
             offsets = np.concatenate([[0], np.cumsum([len(array) for array in arrays])]).astype(np.int64)
             _write(file, f"layers/{name}", packed, gzip)
             _write(file, f"offsets/{name}", offsets)
-        _write(file, "keys", _fixed_bytes(content.keys))
-        _write(file, "audio_sha256", _fixed_bytes(content.audio_sha256))
-        if content.ctc_texts is not None:
-            _write(file, "ctc_text", _fixed_bytes(content.ctc_texts))
-        for column, texts in content.columns.items():
-            name = "manifest/" + (column.replace("/", "_").strip(".") or "_")
-            while name in file:
-                name += "_"
-            _write(file, name, _fixed_bytes(texts))
+        write_utterances(file, content.keys, content.audio_sha256, content.columns, content.ctc_texts)
     return buffer.getvalue(), dtypes
+
+
+def write_utterances(
+    file: h5py.File,
+    keys: Sequence[str],
+    audio_sha256: Sequence[str],
+    columns: Mapping[str, Sequence[str]],
+    ctc_texts: Sequence[str] | None,
+) -> None:
+    """Writes what is said of each utterance; see `ShardContent`."""
+    _write(file, "keys", _fixed_bytes(keys))
+    _write(file, "audio_sha256", _fixed_bytes(audio_sha256))
+    if ctc_texts is not None:
+        _write(file, "ctc_text", _fixed_bytes(ctc_texts))
+    for column, texts in columns.items():
+        name = "manifest/" + (column.replace("/", "_").strip(".") or "_")
+        while name in file:
+            name += "_"
+        _write(file, name, _fixed_bytes(texts))
 
 
 def half_if_faithful(values: np.ndarray) -> np.ndarray:
