@@ -640,6 +640,18 @@ def test_spectral_frames_are_25_ms_every_10_ms_of_whole_windows(name: str, width
 
 
 @pytest.mark.parametrize("name", ["fbank", "mfcc"])
+@pytest.mark.parametrize("n_samples", [400, 1519, 1520, 1521, 16_000])
+def test_spectral_frames_do_not_depend_on_the_tiles_they_are_taken_by(
+    name: str, n_samples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wave = torch.randn(n_samples, generator=torch.Generator().manual_seed(0)) * torch.linspace(1e-6, 1, n_samples)
+    whole = encode(open_model(name, "cpu"), wave)[0][0][0]
+    monkeypatch.setattr("probe.models.spectral.TILE_FRAMES", 8)
+    tiled = encode(open_model(name, "cpu"), wave)[0][0][0]
+    assert error_of(tiled, whole) <= 1e-6
+
+
+@pytest.mark.parametrize("name", ["fbank", "mfcc"])
 def test_spectral_baselines_refuse_to_count_frames_below_a_window(name: str) -> None:
     encoder = open_model(name, "cpu")
     assert [encoder.n_frames(n) for n in (0, 1, 239, 240, 399, 400)] == [0, 0, 0, 0, 0, 1]

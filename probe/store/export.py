@@ -238,7 +238,7 @@ def _new_hdf5(path: Path, selection: Selection) -> Iterator[tuple[h5py.File, _Di
     with _Disk(path, "x+") as disk:
         try:
             with h5py.File(disk, "w", libver=LIBVER) as file:
-                file.attrs["recipe"] = canonical_json(selection.store.recipe)
+                file.attrs["recipe"] = np.bytes_(canonical_json(selection.store.recipe).encode())
                 yield file, disk
         finally:
             disk.check()

@@ -8,10 +8,11 @@
     audio_sha256       (utterance,) 64 bytes of hex
     ctc_text           (utterance,) fixed-length bytes: what the model's own CTC head reads, where it was run
     manifest/<column>  (utterance,) fixed-length bytes: a copy for people who look inside; programs take the manifest
-    attributes         format, recipe, environment (JSON), part (which part of a long utterance)
+    attributes         format, recipe, environment (JSON as fixed-length bytes), part (which part of a long utterance)
 
 Plain h5py opens it. Every array is chunked with Fletcher-32 checksums and the file is in the 1.10 format, whose metadata carries
-checksums too, so a damaged value is an error and never a number. Equal input gives equal bytes.
+checksums too, so a damaged value is an error and never a number. Nothing has a variable length: HDF5 keeps that in a heap without
+checksums, and reading a damaged one may never end. Equal input gives equal bytes.
 """
 
 import io
@@ -64,8 +65,8 @@ def shard_bytes(content: ShardContent) -> tuple[bytes, dict[str, str]]:
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", libver=LIBVER) as file:
         file.attrs["format"] = FORMAT
-        file.attrs["recipe"] = canonical_json(content.recipe)
-        file.attrs["environment"] = canonical_json(content.environment)
+        file.attrs["recipe"] = np.bytes_(canonical_json(content.recipe).encode())
+        file.attrs["environment"] = np.bytes_(canonical_json(content.environment).encode())
         file.attrs["part"] = content.part
         for name, arrays in content.frames.items():
             values = np.concatenate(list(arrays))
