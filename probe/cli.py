@@ -59,6 +59,11 @@ SHARED: dict[str, Callable[[Callable], Callable]] = {
         "--limit", type=click.IntRange(1), metavar="N", help="At most N utterances of each split, always the same."
     ),
     "dry_run": click.option("--dry-run", is_flag=True, help="Print the plan (utterances, hours, bytes, free disk) and stop."),
+    "stride": click.option("--stride", type=click.IntRange(1, 1000), default=1, metavar="K", help="Keep every K-th frame."),
+    "dtype": click.option(
+        "--dtype", type=click.Choice(["float16", "float32", "int8"]), default="float16", show_default=True, help="On disk."
+    ),
+    "compression": click.option("--compression", type=click.Choice(["none", "gzip"]), default="none", show_default=True),
     "ctc": click.option("--ctc", is_flag=True, help="Also run the checkpoint's own CTC head; its WER stands beside the probes'."),
     "no_check": click.option("--no-check", is_flag=True, help="Extract without the short form of `probe check` before."),
     "sha256": click.option("--sha256", metavar="HEX", help="What the weights must have, as `probe check` prints it."),
@@ -105,10 +110,21 @@ def cli(quiet: bool) -> None:
 @click.option(
     "--view", metavar="VIEW", default="frames", show_default=True, help="What is kept: frames, segments:n, meanstd or mean."
 )
-@click.option("--stride", type=click.IntRange(1), default=1, metavar="K", help="Keep every K-th frame.")
-@click.option("--dtype", type=click.Choice(["float16", "float32", "int8"]), default="float16", show_default=True)
-@click.option("--compression", type=click.Choice(["none", "gzip"]), default="none", show_default=True)
-@options("ctc", "sha256", "no_check", "audio_root", "isolate_decode", "decode_timeout", "device", "limit", "dry_run", "json")
+@options(
+    "stride",
+    "dtype",
+    "compression",
+    "ctc",
+    "sha256",
+    "no_check",
+    "audio_root",
+    "isolate_decode",
+    "decode_timeout",
+    "device",
+    "limit",
+    "dry_run",
+    "json",
+)
 def extract(
     models: tuple[str, ...],
     corpus: str,
@@ -259,7 +275,19 @@ def table(results: tuple[Path, ...], layers: bool, all_heads: bool, form: str, t
 @click.option("--task", "tasks", multiple=True, required=True, metavar="TASK", help="Ready task or TOML file; several times.")
 @options("corpus")
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="Receives features/, results/, tables and pictures.")
-@options("trials", "dev_trials", "layers", "ctc", "no_check", "audio_root", "isolate_decode", "decode_timeout")
+@options(
+    "trials",
+    "dev_trials",
+    "layers",
+    "stride",
+    "dtype",
+    "compression",
+    "ctc",
+    "no_check",
+    "audio_root",
+    "isolate_decode",
+    "decode_timeout",
+)
 @options("device", "seed", "limit", "dry_run", "json")
 def bench(
     models: tuple[str, ...],
@@ -269,6 +297,9 @@ def bench(
     trials: Path | None,
     dev_trials: Path | None,
     layers: str | None,
+    stride: int,
+    dtype: str,
+    compression: str,
     ctc: bool,
     no_check: bool,
     audio_root: Path | None,
@@ -291,6 +322,9 @@ def bench(
         trials=trials,
         dev_trials=dev_trials,
         layers=layers,
+        stride=stride,
+        dtype=dtype,
+        compression=compression,
         device=device,
         seed=seed,
         limit=limit,

@@ -58,6 +58,9 @@ def bench(
     trials: str | Path | None = None,
     dev_trials: str | Path | None = None,
     layers: str | None = None,
+    stride: int = 1,
+    dtype: str = "float16",
+    compression: str = "none",
     device: str | None = None,
     seed: int = 0,
     limit: int | None = None,
@@ -75,9 +78,10 @@ def bench(
     Args:
         models, tasks: names.
         to: receives ``features/``, ``results/``, the tables and the pictures.
+        stride: where a task works on frames, every ``stride``-th is kept.
         dry_run: only the plan of every extraction.
         ctc: also runs the own CTC head of the models that have one.
-        check, audio_root, isolate_decode, decode_timeout_s: see `probe.extraction.extract.extract`.
+        dtype, compression, check, audio_root, isolate_decode, decode_timeout_s: see `probe.extraction.extract.extract`.
 
     Raises:
         ProbeError: the corpus or a task file cannot be used at all.
@@ -95,13 +99,15 @@ def bench(
             encoder = open_model(model, device)
             if ctc and not encoder.info.ctc:
                 log.info("%s: has no CTC head that --ctc could run", model)
-            for view in views_for(opened):
+            for view in views_for(opened, stride):
                 result = extract(
                     encoder,
                     loaded,
                     features,
                     layers=layers,
                     view=view,
+                    dtype=dtype,
+                    compression=compression,
                     limit=limit,
                     dry_run=dry_run,
                     requested=model,
@@ -141,9 +147,9 @@ def bench(
     return done
 
 
-def views_for(tasks: Sequence[Task]) -> list[str]:
+def views_for(tasks: Sequence[Task], stride: int = 1) -> list[str]:
     """The fewest views that serve the tasks: a view that another one gives is not extracted as well."""
-    wanted = {task.view for task in tasks}
+    wanted = {f"frames:{stride}" if task.view == "frames" and stride > 1 else task.view for task in tasks}
     return sorted(view for view in wanted if all(serves(other, view) is None for other in wanted - {view}))
 
 

@@ -16,6 +16,7 @@ checksums, and reading a damaged one may never end. Equal input gives equal byte
 """
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +135,8 @@ def _write(file: h5py.File, name: str, values: np.ndarray, gzip: bool = False) -
     if not len(values):  # a part of a long utterance that turned out short; HDF5 has no chunks without rows
         file.create_dataset(name, data=values, track_times=False)
         return
-    rows = max(1, min(len(values), CHUNK_BYTES // max(1, values[:1].nbytes)))
+    n_chunks = max(1, math.ceil(values.nbytes / CHUNK_BYTES))
+    rows = math.ceil(len(values) / n_chunks)  # all alike, as the last chunk takes the room of a whole one
     packed = {"compression": "gzip", "compression_opts": 4, "shuffle": True} if gzip else {}
     file.create_dataset(name, data=values, chunks=(rows, *values.shape[1:]), fletcher32=True, track_times=False, **packed)
 
