@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from probe.measures.uncertainty import paired_difference
     from probe.models.catalogue import open_model
     from probe.models.check import check_model
-    from probe.pipeline import bench, demo
+    from probe.pipeline import bench, demo, export
     from probe.records import read_records
     from probe.reporting.tables import write_tables
     from probe.store.folder import find_stores, open_store
@@ -41,6 +41,7 @@ _HOMES = {
     "bench": "probe.pipeline",
     "check_model": "probe.models.check",
     "demo": "probe.pipeline",
+    "export": "probe.pipeline",
     "extract": "probe.extraction.extract",
     "find_stores": "probe.store.folder",
     "load_corpus": "probe.data.corpus",
@@ -60,6 +61,7 @@ __all__ = [
     "bench",
     "check_model",
     "demo",
+    "export",
     "extract",
     "find_stores",
     "load_corpus",

@@ -73,8 +73,19 @@ SHARED: dict[str, Callable[[Callable], Callable]] = {
         "--limit", type=click.IntRange(1), metavar="N", help="At most N utterances of each split, always the same."
     ),
     "dry_run": click.option("--dry-run", is_flag=True, help="Print the plan (utterances, hours, bytes, free disk) and stop."),
+    "stride": click.option("--stride", type=click.IntRange(1, 1000), default=1, metavar="K", help="Keep every K-th frame."),
+    "dtype": click.option(
+        "--dtype", type=click.Choice(["float16", "float32", "int8"]), default="float16", show_default=True, help="On disk."
+    ),
+    "compression": click.option("--compression", type=click.Choice(["none", "gzip"]), default="none", show_default=True),
     "ctc": click.option("--ctc", is_flag=True, help="Also run the checkpoint's own CTC head; its WER stands beside the probes'."),
-    "no_check": click.option("--no-check", is_flag=True, help="Extract without the short form of `probe check` before."),
+    "no_check": click.option(
+        "--no-check",
+        "check",
+        is_flag=True,
+        callback=lambda _context, _option, given: not given,
+        help="Extract without the short form of `probe check` before.",
+    ),
     "sha256": click.option("--sha256", metavar="HEX", help="What the weights must have, as `probe check` prints it."),
     "audio_root": click.option(
         "--audio-root",
@@ -97,6 +108,12 @@ SHARED: dict[str, Callable[[Callable], Callable]] = {
     "json": click.option("--json", "as_json", is_flag=True, help="Print JSON."),
 }
 
+# How features are extracted, by every command that does.
+HOW = (
+    *("dtype", "compression", "ctc", "no_check", "audio_root", "isolate_decode", "decode_timeout"),
+    *("implementation", "precision"),
+)
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=EXIT_CODES)
 @click.version_option(__version__, prog_name="probe")
@@ -115,48 +132,21 @@ def cli(quiet: bool) -> None:
 @cli.command()
 @options("model", "corpus")
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="Folder of all feature stores.")
-@options("layers")
 @click.option(
     "--view", metavar="VIEW", default="frames", show_default=True, help="What is kept: frames, segments:n, meanstd or mean."
 )
-@click.option("--stride", type=click.IntRange(1), default=1, metavar="K", help="Keep every K-th frame.")
-@click.option("--dtype", type=click.Choice(["float16", "float32", "int8"]), default="float16", show_default=True)
-@click.option("--compression", type=click.Choice(["none", "gzip"]), default="none", show_default=True)
-@options(
-    "ctc",
-    "sha256",
-    "no_check",
-    "audio_root",
-    "isolate_decode",
-    "decode_timeout",
-    "implementation",
-    "precision",
-    "device",
-    "limit",
-    "dry_run",
-    "json",
-)
+@options("stride", "sha256", *HOW, "layers", "device", "limit", "dry_run", "json")
 def extract(
     models: tuple[str, ...],
     corpus: str,
     to: Path,
-    layers: str | None,
     view: str,
     stride: int,
-    dtype: str,
-    compression: str,
-    ctc: bool,
     sha256: str | None,
-    no_check: bool,
     audio_root: Path | None,
-    isolate_decode: bool,
-    decode_timeout_s: float,
-    implementation: str,
-    precision: str,
-    device: str | None,
-    limit: int | None,
     dry_run: bool,
     as_json: bool,
+    **how: Any,
 ) -> None:
     """Dump every layer of every utterance; continue where an earlier run was interrupted."""
     from probe.data.corpus import load_corpus
@@ -167,29 +157,8 @@ def extract(
     if sha256 is not None and len(models) > 1:
         raise UsageError("--sha256: belongs to one model; name one --model.")
     loaded = load_corpus(corpus, audio_root)
-    done = [
-        extract_features(
-            model,
-            loaded,
-            to,
-            layers=layers,
-            view=f"frames:{stride}" if stride > 1 else view,
-            dtype=dtype,
-            compression=compression,
-            device=device,
-            limit=limit,
-            dry_run=dry_run,
-            ctc=ctc,
-            check=not no_check,
-            sha256=sha256,
-            audio_root=audio_root,
-            isolate_decode=isolate_decode,
-            decode_timeout_s=decode_timeout_s,
-            implementation=implementation,
-            precision=precision,
-        )
-        for model in models
-    ]
+    how |= {"view": f"frames:{stride}" if stride > 1 else view, "sha256": sha256, "audio_root": audio_root, "dry_run": dry_run}
+    done = [extract_features(model, loaded, to, **how) for model in models]
     print_extractions(done, dry_run, as_json)
     exit_with_failures(
         {str(item.store): [f"{failure.key} ({failure.reason})" for failure in item.failures] for item in done if item.failures}
@@ -290,52 +259,14 @@ def table(results: tuple[Path, ...], layers: bool, all_heads: bool, form: str, t
 @click.option("--task", "tasks", multiple=True, required=True, metavar="TASK", help="Ready task or TOML file; several times.")
 @options("corpus")
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="Receives features/, results/, tables and pictures.")
-@options("trials", "dev_trials", "layers", "ctc", "no_check", "audio_root", "isolate_decode", "decode_timeout")
-@options("implementation", "precision", "device", "seed", "limit", "dry_run", "json")
+@options("trials", "dev_trials", "layers", "stride", *HOW, "device", "seed", "limit", "dry_run", "json")
 def bench(
-    models: tuple[str, ...],
-    tasks: tuple[str, ...],
-    corpus: str,
-    to: Path,
-    trials: Path | None,
-    dev_trials: Path | None,
-    layers: str | None,
-    ctc: bool,
-    no_check: bool,
-    audio_root: Path | None,
-    isolate_decode: bool,
-    decode_timeout_s: float,
-    implementation: str,
-    precision: str,
-    device: str | None,
-    seed: int,
-    limit: int | None,
-    dry_run: bool,
-    as_json: bool,
+    models: tuple[str, ...], tasks: tuple[str, ...], corpus: str, to: Path, dry_run: bool, as_json: bool, **how: Any
 ) -> None:
     """Models x tasks: extract what is missing, run every task, write the tables and the picture."""
     from probe.pipeline import bench as run_bench
 
-    done = run_bench(
-        models,
-        tasks,
-        corpus,
-        to,
-        trials=trials,
-        dev_trials=dev_trials,
-        layers=layers,
-        device=device,
-        seed=seed,
-        limit=limit,
-        dry_run=dry_run,
-        ctc=ctc,
-        check=not no_check,
-        audio_root=audio_root,
-        isolate_decode=isolate_decode,
-        decode_timeout_s=decode_timeout_s,
-        implementation=implementation,
-        precision=precision,
-    )
+    done = run_bench(models, tasks, corpus, to, dry_run=dry_run, **how)
     if dry_run or as_json:
         print_extractions(done.extractions, dry_run, as_json)
     if not dry_run:
@@ -379,7 +310,7 @@ def show(store: Path, as_json: bool) -> None:
 @click.option("--model", metavar="MODEL", help="With --repair: the store's model, where its folder has moved.")
 @options("no_check", "device", "json")
 def verify(
-    store: Path, repair: bool, corpus: str | None, model: str | None, no_check: bool, device: str | None, as_json: bool
+    store: Path, repair: bool, corpus: str | None, model: str | None, check: bool, device: str | None, as_json: bool
 ) -> None:
     """Read every byte of a feature store, or of every store beneath a folder, and name what is damaged.
 
@@ -401,7 +332,7 @@ def verify(
                 from probe.pipeline import repair as repair_store
 
                 try:
-                    done = repair_store(folder, str(corpus), model=model, device=device, check=not no_check)
+                    done = repair_store(folder, str(corpus), model=model, device=device, check=check)
                 except ProbeError as error:
                     refused.append(str(error))
                 else:
@@ -423,6 +354,36 @@ def verify(
         click.echo(reason, err=True)
     if refused or any(item.damage for item in verified):
         sys.exit(EXIT_FAILURE)
+
+
+@cli.command()
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--to", required=True, type=click.Path(path_type=Path), help="A new file; for npy a new folder.")
+@click.option(
+    "--form",
+    type=click.Choice(["hdf5", "npy", "sentences"]),
+    default="hdf5",
+    show_default=True,
+    help="One packed file; an array per layer and index.csv; or (layer, frame, dim) per utterance with sentence_to_index.",
+)
+@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
+@options("layers")
+@click.option("--corpus", metavar="CSV", help="Only the utterances of this manifest, in its order and with its columns.")
+def export(store: Path, to: Path, form: str, dtype: str, layers: str | None, corpus: str | None) -> None:
+    """Write a store's features as plain HDF5 or NumPy files for other programs."""
+    from tqdm import tqdm
+
+    from probe.pipeline import export as export_store
+
+    with tqdm(desc="export", unit="B", unit_scale=True, leave=False, disable=None) as bar:
+
+        def tick(n_bytes: int, of: int) -> None:
+            bar.total = of
+            bar.update(n_bytes)
+
+        missing = export_store(store, to, form, layers=layers, dtype=dtype, corpus=corpus, tick=tick)
+    click.echo(str(to))
+    exit_with_failures({f"{store}, not extracted": missing} if missing else {})
 
 
 @cli.command()

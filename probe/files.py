@@ -33,15 +33,20 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise OSError(error.errno, f"{error.strerror}, {len(data)} bytes to write{_free(path.parent)}", str(path)) from error
 
 
+def free_bytes(path: Path) -> int:
+    """Room on the disk where ``path`` is, or would be."""
+    return shutil.disk_usage(next(folder for folder in [path, *path.absolute().parents] if folder.exists())).free
+
+
 def _free(folder: Path) -> str:
     try:
-        return f", {shutil.disk_usage(folder).free} free"
+        return f", {free_bytes(folder)} free"
     except OSError:
         return ""
 
 
 def _write_and_rename(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = temporary_name(path)
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)  # a signal may come while it is made
         try:
@@ -57,11 +62,21 @@ def _write_and_rename(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    sync(path.parent)
+
+
+def temporary_name(path: Path) -> Path:
+    """A name beside ``path`` that no other run takes and no reader takes for anything."""
+    return path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def sync(path: Path) -> None:
+    """Waits until a file's content, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def sha256_of_file(path: Path) -> str:

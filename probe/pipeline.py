@@ -2,23 +2,25 @@
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from probe.data.corpus import Corpus, load_corpus
-from probe.data.decoder import TIMEOUT_S
 from probe.errors import ProbeError, UsageError, listed
 from probe.evaluation.run import run
 from probe.evaluation.tasks import Task, open_task
 from probe.extraction.extract import Extraction, extract, recipe_of
 from probe.models.catalogue import choose_device, open_model
-from probe.models.encoder import Encoder, choose_layers
+from probe.models.encoder import Encoder
 from probe.records import read_records
 from probe.reporting.tables import write_tables
-from probe.store.features import Job, writing
-from probe.store.folder import store_path
+from probe.store.export import Selection
+from probe.store.export import export as write_export
+from probe.store.features import FeatureStore, Job, writing
+from probe.store.folder import open_store, store_path
+from probe.store.layers import choose_layers
 from probe.store.repair import held, is_back, jobs_to_repair, lost, rebuild_plans, remove_aside, set_aside
 from probe.store.verify import CERTIFICATE, HEAD_ADVICE, Verification, files_aside, verify_store
 from probe.store.views import serves
@@ -55,17 +57,16 @@ def bench(
     trials: str | Path | None = None,
     dev_trials: str | Path | None = None,
     layers: str | None = None,
+    stride: int = 1,
     device: str | None = None,
     seed: int = 0,
     limit: int | None = None,
     dry_run: bool = False,
     ctc: bool = False,
-    check: bool = True,
     audio_root: str | Path | None = None,
-    isolate_decode: bool = False,
-    decode_timeout_s: float = TIMEOUT_S,
     implementation: str = "packed",
     precision: str = "fp32",
+    **how: Any,
 ) -> Bench:
     """Extracts what is missing, runs every task on every model, and writes tables and pictures into ``to``.
 
@@ -74,9 +75,10 @@ def bench(
     Args:
         models, tasks: names.
         to: receives ``features/``, ``results/``, the tables and the pictures.
+        stride: where a task works on frames, every ``stride``-th is kept.
         dry_run: only the plan of every extraction.
         ctc: also runs the own CTC head of the models that have one.
-        check, audio_root, isolate_decode, decode_timeout_s, implementation, precision: see `probe.extraction.extract.extract`.
+        **how: further keywords of `probe.extraction.extract.extract`, such as ``dtype`` or ``precision``.
 
     Raises:
         ProbeError: the corpus or a task file cannot be used at all.
@@ -94,7 +96,7 @@ def bench(
             encoder = open_model(model, device, None, implementation, precision)
             if ctc and not encoder.info.ctc:
                 log.info("%s: has no CTC head that --ctc could run", model)
-            for view in views_for(opened):
+            for view in views_for(opened, stride):
                 result = extract(
                     encoder,
                     loaded,
@@ -105,10 +107,8 @@ def bench(
                     dry_run=dry_run,
                     requested=model,
                     ctc=ctc and bool(encoder.info.ctc),
-                    check=check,
                     audio_root=audio_root,
-                    isolate_decode=isolate_decode,
-                    decode_timeout_s=decode_timeout_s,
+                    **how,
                 )
                 done.extractions.append(result)
                 if result.failures:
@@ -140,9 +140,9 @@ def bench(
     return done
 
 
-def views_for(tasks: Sequence[Task]) -> list[str]:
+def views_for(tasks: Sequence[Task], stride: int = 1) -> list[str]:
     """The fewest views that serve the tasks: a view that another one gives is not extracted as well."""
-    wanted = {task.view for task in tasks}
+    wanted = {f"frames:{stride}" if task.view == "frames" and stride > 1 else task.view for task in tasks}
     return sorted(view for view in wanted if all(serves(other, view) is None for other in wanted - {view}))
 
 
@@ -163,6 +163,48 @@ def demo(to: str | Path, seed: int = 0) -> Bench:
     rest.extractions = everything.extractions + rest.extractions
     rest.refused = everything.refused + rest.refused
     return rest
+
+
+def export(
+    store: str | Path | FeatureStore,
+    to: str | Path,
+    form: str = "hdf5",
+    *,
+    layers: str | None = None,
+    dtype: str = "float32",
+    corpus: str | Path | Corpus | None = None,
+    tick: Callable[[int, int], Any] = lambda _done, _all: None,
+) -> list[str]:
+    """Writes features of a store for other programs (see `probe.store.export`).
+
+    Args:
+        store: open, or its folder.
+        to: a new file; a new folder for ``npy``.
+        form: ``hdf5``, ``npy`` or ``sentences``.
+        layers: such as ``0-12,final``; all where None.
+        dtype: ``float32``, or ``float16`` where all of these layers are stored so.
+        corpus: whose utterances are exported, with its columns; all of the store where None.
+        tick: called with the bytes of each block of values, and those of all.
+
+    Returns:
+        Utterances of the corpus of which the store has no features.
+
+    Raises:
+        ProbeError, OSError: see `probe.store.export.export`.
+    """
+    opened = store if isinstance(store, FeatureStore) else open_store(store)
+    stored, columns, missing = [versions[-1] for versions in opened.utterances.values()], {}, []
+    if corpus is not None:
+        loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
+        versions = {item.key: opened.match(item.key, item.path) for item in loaded.utterances}
+        there = [item for item in loaded.utterances if versions[item.key]]
+        stored = [version for version in versions.values() if version]
+        columns = {column: [item.label(column) for item in there] for column in loaded.columns}
+        missing = [key for key, version in versions.items() if version is None]
+    names = choose_layers(layers, list(opened.layers), opened.aliases, str(opened.path))
+    selection = Selection(opened, stored, names, dtype, columns)
+    write_export(selection, Path(to), form, lambda n_bytes: tick(n_bytes, selection.n_bytes))
+    return missing
 
 
 @dataclass(frozen=True)
@@ -263,7 +305,7 @@ def _encoder_of(folder: Path, head: Mapping[str, Any], model: str | Encoder | No
     else:
         encoder = model
     asked = _asked(recipe)
-    names = choose_layers(asked.pop("layers"), encoder.info)
+    names = choose_layers(asked.pop("layers"), list(encoder.info.layers), encoder.info.aliases, encoder.info.id)
     now = recipe_of(encoder, names, **asked)
     if now != recipe:
         differing = [key for key in recipe["model"] if now["model"].get(key) != recipe["model"][key]]

@@ -105,6 +105,15 @@ def test_models_and_tasks_are_listed(command: Command) -> None:
     assert {row["task"] for row in json.loads(command("tasks", "--json").stdout)} >= {"speaker-id", "asr-ctc", "domain-shift"}
 
 
+def test_a_bench_stores_features_as_it_is_told(command: Command, tones: Callable[..., Path], tmp_path: Path) -> None:
+    line = ["bench", "--model", "mfcc", "--corpus", tones(), "--to", tmp_path / "out", "--dtype", "int8", "--compression", "gzip"]
+    planned = command(*line, "--task", "word-id", "--task", "asr-ctc", "--stride", 3, "--dry-run")
+    assert [Path(row.split(":")[0]).name[:8] for row in planned.stdout.splitlines() if row[0] != " "] == ["frames--", "meanstd-"]
+    assert command(*line, "--task", "word-id").returncode == 0
+    (recipe,) = [json.loads(path.read_text())["recipe"] for path in tmp_path.glob("out/features/mfcc/*/recipe.json")]
+    assert (recipe["dtype"], recipe["compression"], recipe["view"]) == ("int8", "gzip", "meanstd")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

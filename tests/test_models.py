@@ -19,10 +19,10 @@ from safetensors.torch import load_file, save_file
 from small_models import EXTRACTOR, FAMILIES
 from torch import Tensor
 
-from probe.errors import ProbeError, UsageError
+from probe.errors import ProbeError
 from probe.models import checkpoints
 from probe.models.catalogue import choose_device, offline_names, open_model
-from probe.models.encoder import Encoder, ModelInfo, choose_layers, describe_layers
+from probe.models.encoder import Encoder
 from probe.models.known import known_models
 from probe.models.reference import count_frames, receptive_field
 
@@ -622,47 +622,6 @@ def test_built_in_architectures_extract_every_layer_at_full_size(name: str) -> N
         assert layer.isfinite().all()
 
 
-# Choosing layers
-
-
-def info_with(n_blocks: int, final: bool) -> ModelInfo:
-    layers = {str(i): 8 for i in range(n_blocks + 1)} | ({"final": 8} if final else {})
-    return ModelInfo("m", "1", "", "wav2vec2", layers, {} if final else {"final": str(n_blocks)})
-
-
-@pytest.mark.parametrize(
-    ("text", "final", "chosen"),
-    [
-        (None, True, ["0", "1", "2", "3", "4", "final"]),
-        ("0-4,final", True, ["0", "1", "2", "3", "4", "final"]),
-        ("final, 3 ,1-2,2", True, ["1", "2", "3", "final"]),
-        ("4", True, ["4"]),
-        (None, False, ["0", "1", "2", "3", "4"]),
-        ("final", False, ["4"]),
-        ("final,4,0", False, ["0", "4"]),
-        ("2-2", False, ["2"]),
-    ],
-)
-def test_layers_are_chosen_by_number_range_and_alias(text: str | None, final: bool, chosen: list[str]) -> None:
-    assert choose_layers(text, info_with(4, final)) == chosen
-
-
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [("0-12", "5"), ("7", "7"), ("last", "last"), ("-1", "-1"), ("3-1", "3-1"), ("", ""), ("1,,2", ""), ("1-2-3", "1-2-3")],
-)
-def test_a_layer_that_the_model_does_not_have_is_refused_with_the_ones_it_has(text: str, name: str) -> None:
-    message = rf"^--layers {text}: m has no layer '{name}'; it has 0\.\.4 \(final is 4\)\.$"
-    with pytest.raises(UsageError, match=message):
-        choose_layers(text, info_with(4, final=False))
-
-
-def test_layers_are_described_for_people() -> None:
-    assert describe_layers(["0", "1", "2", "final"], {}) == "0..2, final"
-    assert describe_layers(["0", "2"], {"final": "2"}) == "0, 2 (final is 2)"
-    assert describe_layers(["0"], {}) == "0"
-
-
 # Spectral baselines
 
 
@@ -678,6 +637,18 @@ def test_spectral_frames_are_25_ms_every_10_ms_of_whole_windows(name: str, width
     assert frames.shape == (1, 1 + (n_samples - 400) // 160, width)
     assert n_frames.tolist() == [[encoder.n_frames(n_samples)]] == [[frames.shape[1]]]
     assert (frames.dtype, encoder.info.layers, encoder.info.hop_samples) == (torch.float32, {"0": width}, 160)
+
+
+@pytest.mark.parametrize("name", ["fbank", "mfcc"])
+@pytest.mark.parametrize("n_samples", [400, 1519, 1520, 1521, 16_000])
+def test_spectral_frames_do_not_depend_on_the_tiles_they_are_taken_by(
+    name: str, n_samples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wave = torch.randn(n_samples, generator=torch.Generator().manual_seed(0)) * torch.linspace(1e-6, 1, n_samples)
+    whole = encode(open_model(name, "cpu"), wave)[0][0][0]
+    monkeypatch.setattr("probe.models.spectral.TILE_FRAMES", 8)
+    tiled = encode(open_model(name, "cpu"), wave)[0][0][0]
+    assert error_of(tiled, whole) <= 1e-6
 
 
 @pytest.mark.parametrize("name", ["fbank", "mfcc"])

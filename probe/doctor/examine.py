@@ -65,7 +65,7 @@ def _whatever_happens(topic: str, findings: Iterator[Finding]) -> Iterator[Findi
 
 def _open_model(name: str, device: str | None, opened: "list[ModelInfo]") -> Iterator[Finding]:
     from probe.models.catalogue import open_model
-    from probe.models.encoder import describe_layers
+    from probe.store.layers import describe_layers
 
     info = open_model(name, device).info
     opened.append(info)

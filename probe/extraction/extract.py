@@ -22,9 +22,10 @@ from probe.extraction.plan import VALUE_BYTES, Plan, human_bytes, make_plan
 from probe.files import file_name, read_json
 from probe.models.catalogue import open_model
 from probe.models.check import check_model
-from probe.models.encoder import CTC, Encoder, choose_layers, device_name, greedy_text
+from probe.models.encoder import CTC, Encoder, device_name, greedy_text
 from probe.store.features import Failure, FeatureStore, Job
 from probe.store.folder import create_store, store_path
+from probe.store.layers import choose_layers
 from probe.store.shards import ShardContent
 from probe.store.views import parse_view, pool
 
@@ -133,7 +134,7 @@ def extract(
     requested = requested or (model if isinstance(model, str) else encoder.info.id)
     for note in encoder.info.notes:
         log.info("%s: %s", requested, note)
-    names = choose_layers(layers, encoder.info)
+    names = choose_layers(layers, list(encoder.info.layers), encoder.info.aliases, encoder.info.id)
     if ctc and not encoder.info.ctc:
         why = next((note for note in encoder.info.notes if "CTC head" in note), "its class has none")
         raise ProbeError(

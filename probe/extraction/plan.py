@@ -5,13 +5,13 @@ finishes its plan, so its shards are the ones an uninterrupted run would have wr
 """
 
 import math
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from probe.data.audio import header_duration_s
 from probe.data.corpus import Corpus, Utterance
+from probe.files import free_bytes
 from probe.models.encoder import Encoder
 from probe.store.features import Failure, FeatureStore, Job
 from probe.store.views import VIEWS, n_rows, row_width
@@ -107,12 +107,10 @@ def make_plan(
     n_frames = {key: encoder.n_frames(int(seconds * encoder.info.rate_hz)) for key, seconds in durations.items()}
     sizes = {key: stored_values(encoder, layers, view, count) for key, count in n_frames.items()}
     fresh = _pack([item.key for item in todo if item.key in wanted], durations, sizes)
-    existing = next(folder for folder in [root, *root.absolute().parents] if folder.exists())
-    free = shutil.disk_usage(existing).free
     n_bytes = VALUE_BYTES[dtype] * sum(sizes.values())
     frames = sum(n_frames.values())
     choices = _choices(encoder, layers, len(todo), frames)
-    return Plan(present, failed, todo, pending, fresh, sum(durations.values()), frames, n_bytes, free, choices)
+    return Plan(present, failed, todo, pending, fresh, sum(durations.values()), frames, n_bytes, free_bytes(root), choices)
 
 
 def _seconds(utterance: Utterance, header_duration_s: Callable[[Path], float | None]) -> float:

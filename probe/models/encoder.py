@@ -1,7 +1,6 @@
 """What every family of models looks like to the rest of the house, and how layers are named."""
 
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -10,7 +9,6 @@ import torch
 from torch import Tensor
 
 from probe.environment import processor
-from probe.errors import UsageError
 
 # Asked for among the layers: the scores of the checkpoint's own CTC head, (frame, symbol).
 CTC = "ctc"
@@ -106,39 +104,6 @@ def greedy_text(scores: Tensor, writes: Sequence[str]) -> str:
     """
     best = scores.argmax(-1).tolist()
     return " ".join("".join(writes[symbol] for symbol, _ in itertools.groupby(best)).split())
-
-
-def choose_layers(text: str | None, info: ModelInfo) -> list[str]:
-    """Layer names out of a specification such as ``0-12,final``; None means all of them.
-
-    An alias stands for its layer; what is named twice comes once, in the model's order.
-
-    Raises:
-        UsageError: a name or a range that the model does not have.
-    """
-    if text is None:
-        return list(info.layers)
-    chosen: set[str] = set()
-    for part in (item.strip() for item in text.split(",")):
-        match = re.fullmatch(r"(\d+)-(\d+)", part)
-        names = [str(index) for index in range(int(match[1]), int(match[2]) + 1)] if match else [part]
-        for name in names or [part]:
-            layer = info.aliases.get(name, name)
-            if layer not in info.layers:
-                known = describe_layers(list(info.layers), info.aliases)
-                raise UsageError(f"--layers {text}: {info.id} has no layer {name!r}; it has {known}.")
-            chosen.add(layer)
-    return [name for name in info.layers if name in chosen]
-
-
-def describe_layers(layers: Sequence[str], aliases: Mapping[str, str]) -> str:
-    """Layer names for people: ``0..12 (final is 12)``."""
-    numbers = [name for name in layers if name.isdigit()]
-    contiguous = len(numbers) > 1 and [int(name) for name in numbers] == list(range(int(numbers[0]), int(numbers[-1]) + 1))
-    parts = [f"{numbers[0]}..{numbers[-1]}"] if contiguous else numbers
-    parts += [name for name in layers if not name.isdigit()]
-    same = ", ".join(f"{alias} is {layer}" for alias, layer in aliases.items() if layer in layers)
-    return ", ".join(parts) + (f" ({same})" if same else "")
 
 
 def device_name(device: torch.device) -> str:

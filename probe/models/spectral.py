@@ -7,7 +7,7 @@ windows every 10 ms at 16 kHz, whole windows only, so ``frames = 1 + (samples - 
 mean and variance normalised per utterance, which leaves nothing to a mean over time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torchaudio
@@ -19,6 +19,7 @@ WINDOW_SAMPLES = 400
 HOP_SAMPLES = 160
 RATE_HZ = 16_000
 RMS = 0.05
+TILE_FRAMES = 6000
 REVISION = "1"
 
 
@@ -41,6 +42,7 @@ class SpectralEncoder:
             min_samples=WINDOW_SAMPLES,
             settings=settings,
         )
+        # Its cut at 80 dB below the utterance's loudest value is why the cepstra are not taken by tiles.
         self._mfcc = torchaudio.transforms.MFCC(
             sample_rate=RATE_HZ,
             n_mfcc=20,
@@ -68,13 +70,26 @@ class SpectralEncoder:
 
     def _fbank_frames(self, wave: Tensor) -> Tensor:
         """(time,) -> (frame, 80)."""
-        return torchaudio.compliance.kaldi.fbank(
-            wave[None] * 2**15, num_mel_bins=80, sample_frequency=RATE_HZ, frame_length=25.0, frame_shift=10.0, dither=0.0
-        )
+
+        def of_tile(tile: Tensor) -> Tensor:
+            return torchaudio.compliance.kaldi.fbank(
+                tile[None] * 2**15, num_mel_bins=80, sample_frequency=RATE_HZ, frame_length=25.0, frame_shift=10.0, dither=0.0
+            )
+
+        return torch.cat([of_tile(tile) for tile in _tiles(wave)])
 
     def _mfcc_frames(self, wave: Tensor) -> Tensor:
         """(time,) -> (frame, 20)."""
-        return self._mfcc(wave).T
+        energies = torch.cat([self._mfcc.MelSpectrogram(tile) for tile in _tiles(wave)], dim=1)
+        return self._mfcc.amplitude_to_DB(energies).T @ self._mfcc.dct_mat
+
+
+def _tiles(wave: Tensor) -> Iterator[Tensor]:
+    """(time,) in stretches that give `TILE_FRAMES` frames each, so that memory does not grow much with a file's length."""
+    n_frames = 1 + (len(wave) - WINDOW_SAMPLES) // HOP_SAMPLES
+    for first in range(0, n_frames, TILE_FRAMES):
+        stop = min(first + TILE_FRAMES, n_frames)
+        yield wave[first * HOP_SAMPLES : (stop - 1) * HOP_SAMPLES + WINDOW_SAMPLES]
 
 
 def _at_rms(wave: Tensor) -> Tensor:

@@ -6,14 +6,23 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from h5py import h5d, h5f
 
 from probe.errors import ProbeError
 from probe.files import canonical_json, sha256_of_file
 from probe.store.entries import FORMAT
-from probe.store.trust import DAMAGE, TEXT, all_rows, chunk_rows, copy_rows, dataset_names, opened, trusted_dataset
+from probe.store.trust import (
+    DAMAGE,
+    TEXT,
+    all_rows,
+    chunk_rows,
+    copy_rows,
+    dataset_names,
+    opened,
+    trusted_attribute,
+    trusted_dataset,
+)
 
 SLAB_BYTES = 1 << 24  # read at once
 
@@ -23,7 +32,7 @@ def shard_problems(
 ) -> list[str]:
     """What is wrong with a shard, in words; nothing where all is well.
 
-    Reads the file twice: its bytes for the sha256, and every chunk of every dataset through HDF5.
+    Reads the file twice: its bytes for the sha256 and, where that is right, every chunk of every dataset through HDF5.
 
     Args:
         index: of the shard, with the right types (see `probe.store.entries`).
@@ -36,9 +45,11 @@ def shard_problems(
         n_bytes = path.stat().st_size
         if n_bytes != index["bytes"]:
             return [f"has {n_bytes} bytes; its index names {index['bytes']}"]
-        found = ["its bytes do not have the sha256 in its index"] if sha256_of_file(path) != index["sha256"] else []
+        if sha256_of_file(path) != index["sha256"]:
+            return ["its bytes do not have the sha256 in its index"]
     except OSError as error:
         return [f"cannot be read ({error.strerror or error})"]
+    found: list[str] = []
     try:
         with opened(path, SLAB_BYTES) as file:
             found += _differences(file, path, index, recipe, layers)
@@ -103,7 +114,7 @@ def _differences(
             yield f"offsets/{layer} do not rise from 0 to the {rows} rows"
         elif (bounds != offsets).any():
             yield f"offsets/{layer} divide the rows in another way than its index"
-    yield from _other_attributes(h5py.File(file), index, recipe)
+    yield from _other_attributes(file, path, index, recipe)
     names = list(dataset_names(file, path))
     for name in names:
         group, _, rest = name.partition("/")
@@ -115,16 +126,16 @@ def _differences(
             trusted_dataset(file, name, path, [TEXT], (len(utterances),))
 
 
-def _other_attributes(file: h5py.File, index: Mapping[str, Any], recipe: Mapping[str, Any] | None) -> Iterator[str]:
+def _other_attributes(file: h5f.FileID, path: Path, index: Mapping[str, Any], recipe: Mapping[str, Any] | None) -> Iterator[str]:
     """Attributes that are not what the index and the store say."""
-    attributes = file.attrs
-    if "format" not in attributes or attributes["format"] != FORMAT:
+    stored = {name: trusted_attribute(file, name, path) for name in ("format", "recipe", "part", "environment")}
+    if stored["format"].tolist() != FORMAT:
         yield f"is of another format than {FORMAT}"
-    if recipe is not None and attributes.get("recipe") != canonical_json(recipe):
+    if recipe is not None and stored["recipe"].tolist() != canonical_json(recipe).encode():
         yield "holds another recipe than the store"
-    if list(attributes.get("part", ())) != index["part"]:
-        yield f"is part {list(attributes.get('part', ()))}; its index says {index['part']}"
+    if stored["part"].tolist() != index["part"]:
+        yield f"is part {stored['part'].tolist()}; its index says {index['part']}"
     try:
-        json.loads(attributes.get("environment", ""))
+        json.loads(stored["environment"].tolist())
     except (TypeError, ValueError, RecursionError):
         yield "has no environment as JSON"

@@ -8,13 +8,15 @@
     audio_sha256       (utterance,) 64 bytes of hex
     ctc_text           (utterance,) fixed-length bytes: what the model's own CTC head reads, where it was run
     manifest/<column>  (utterance,) fixed-length bytes: a copy for people who look inside; programs take the manifest
-    attributes         format, recipe, environment (JSON), part (which part of a long utterance)
+    attributes         format, recipe, environment (JSON as fixed-length bytes), part (which part of a long utterance)
 
 Plain h5py opens it. Every array is chunked with Fletcher-32 checksums and the file is in the 1.10 format, whose metadata carries
-checksums too, so a damaged value is an error and never a number. Equal input gives equal bytes.
+checksums too, so a damaged value is an error and never a number. Nothing has a variable length: HDF5 keeps that in a heap without
+checksums, and reading a damaged one may never end. Equal input gives equal bytes.
 """
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,8 +66,8 @@ def shard_bytes(content: ShardContent) -> tuple[bytes, dict[str, str]]:
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", libver=LIBVER) as file:
         file.attrs["format"] = FORMAT
-        file.attrs["recipe"] = canonical_json(content.recipe)
-        file.attrs["environment"] = canonical_json(content.environment)
+        file.attrs["recipe"] = np.bytes_(canonical_json(content.recipe).encode())
+        file.attrs["environment"] = np.bytes_(canonical_json(content.environment).encode())
         file.attrs["part"] = content.part
         for name, arrays in content.frames.items():
             values = np.concatenate(list(arrays))
@@ -78,16 +80,27 @@ def shard_bytes(content: ShardContent) -> tuple[bytes, dict[str, str]]:
             offsets = np.concatenate([[0], np.cumsum([len(array) for array in arrays])]).astype(np.int64)
             _write(file, f"layers/{name}", packed, gzip)
             _write(file, f"offsets/{name}", offsets)
-        _write(file, "keys", _fixed_bytes(content.keys))
-        _write(file, "audio_sha256", _fixed_bytes(content.audio_sha256))
-        if content.ctc_texts is not None:
-            _write(file, "ctc_text", _fixed_bytes(content.ctc_texts))
-        for column, texts in content.columns.items():
-            name = "manifest/" + (column.replace("/", "_").strip(".") or "_")
-            while name in file:
-                name += "_"
-            _write(file, name, _fixed_bytes(texts))
+        write_utterances(file, content.keys, content.audio_sha256, content.columns, content.ctc_texts)
     return buffer.getvalue(), dtypes
+
+
+def write_utterances(
+    file: h5py.File,
+    keys: Sequence[str],
+    audio_sha256: Sequence[str],
+    columns: Mapping[str, Sequence[str]],
+    ctc_texts: Sequence[str] | None,
+) -> None:
+    """Writes what is said of each utterance; see `ShardContent`."""
+    _write(file, "keys", _fixed_bytes(keys))
+    _write(file, "audio_sha256", _fixed_bytes(audio_sha256))
+    if ctc_texts is not None:
+        _write(file, "ctc_text", _fixed_bytes(ctc_texts))
+    for column, texts in columns.items():
+        name = "manifest/" + (column.replace("/", "_").strip(".") or "_")
+        while name in file:
+            name += "_"
+        _write(file, name, _fixed_bytes(texts))
 
 
 def half_if_faithful(values: np.ndarray) -> np.ndarray:
@@ -122,7 +135,8 @@ def _write(file: h5py.File, name: str, values: np.ndarray, gzip: bool = False) -
     if not len(values):  # a part of a long utterance that turned out short; HDF5 has no chunks without rows
         file.create_dataset(name, data=values, track_times=False)
         return
-    rows = max(1, min(len(values), CHUNK_BYTES // max(1, values[:1].nbytes)))
+    n_chunks = max(1, math.ceil(values.nbytes / CHUNK_BYTES))
+    rows = math.ceil(len(values) / n_chunks)  # all alike, as the last chunk takes the room of a whole one
     packed = {"compression": "gzip", "compression_opts": 4, "shuffle": True} if gzip else {}
     file.create_dataset(name, data=values, chunks=(rows, *values.shape[1:]), fletcher32=True, track_times=False, **packed)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from h5py import h5d, h5f, h5g, h5l, h5o, h5p, h5s, h5t, h5z
+from h5py import h5a, h5d, h5f, h5g, h5l, h5o, h5p, h5s, h5t, h5z
 
 from probe.errors import ProbeError
 from probe.store.entries import INFLATED, USUAL_BYTES
@@ -80,6 +80,24 @@ def trusted_dataset(
     if reason := _not_stored(identifier, settings, found, kind.get_size(), file.get_filesize()):
         raise ProbeError(f"{path}: {name} {reason}. {ADVICE}")
     return identifier
+
+
+def trusted_attribute(file: h5f.FileID, name: str, path: Path) -> np.ndarray:
+    """An attribute of the file: integers, or bytes of a fixed length. Anything else may be a reference into a damaged heap.
+
+    Raises:
+        ProbeError: missing, or of another type.
+    """
+    root = h5o.open(file, b"/")
+    if not h5a.exists(root, name.encode()):
+        raise ProbeError(f"{path}: has no attribute {name}. {ADVICE}")
+    found = h5a.open(root, name.encode())
+    kind = found.get_type()
+    if not (isinstance(kind, h5t.TypeIntegerID) or _is_type(kind, TEXT)) or len(found.shape) > 1:
+        raise ProbeError(f"{path}: attribute {name} is {_type_name(kind)} of shape {found.shape}. {ADVICE}")
+    value = np.empty(found.shape, found.dtype)
+    found.read(value)
+    return value
 
 
 def copy_rows(values: h5d.DatasetID, first: int, stop: int, into: np.ndarray) -> None:

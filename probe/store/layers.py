@@ -1,0 +1,42 @@
+"""Names of layers, as people write them."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from probe.errors import UsageError
+
+
+def choose_layers(text: str | None, layers: Sequence[str], aliases: Mapping[str, str], owner: str) -> list[str]:
+    """Layer names out of a specification such as ``0-12,final``; None means all of them.
+
+    An alias stands for its layer; what is named twice comes once, in the order of ``layers``.
+
+    Args:
+        owner: whose layers they are, for messages.
+
+    Raises:
+        UsageError: a name or a range that is not among them.
+    """
+    if text is None:
+        return list(layers)
+    chosen: set[str] = set()
+    for part in (item.strip() for item in text.split(",")):
+        match = re.fullmatch(r"(\d+)-(\d+)", part)
+        names = [str(index) for index in range(int(match[1]), int(match[2]) + 1)] if match else [part]
+        for name in names or [part]:
+            layer = aliases.get(name, name)
+            if layer not in layers:
+                known = describe_layers(layers, aliases)
+                raise UsageError(f"--layers {text}: {owner} has no layer {name!r}; it has {known}.")
+            chosen.add(layer)
+    return [name for name in layers if name in chosen]
+
+
+def describe_layers(layers: Sequence[str], aliases: Mapping[str, str]) -> str:
+    """Layer names for people: ``0..12 (final is 12)``."""
+    numbers = [name for name in layers if name.isdigit()]
+    contiguous = len(numbers) > 1 and [int(name) for name in numbers] == list(range(int(numbers[0]), int(numbers[-1]) + 1))
+    parts = [f"{numbers[0]}..{numbers[-1]}"] if contiguous else numbers
+    parts += [name for name in layers if not name.isdigit()]
+    same = ", ".join(f"{alias} is {layer}" for alias, layer in aliases.items() if layer in layers)
+    return ", ".join(parts) + (f" ({same})" if same else "")
