@@ -160,7 +160,7 @@ def test_the_layer_of_the_head_is_transformers_logits(folders: dict[str, Path], 
 def test_the_texts_of_the_planted_heads_are_not_trivial(folders: dict[str, Path], family: str) -> None:
     encoder = open_model(str(folders[family]), "cpu")
     scores = encoder.encode(noise(16_000)[None], torch.tensor([16_000]), [CTC])[0][0]
-    text = greedy_text(scores[0], encoder.info.ctc["writes"])
+    text = greedy_text(scores[0].argmax(-1).tolist(), encoder.info.ctc["writes"])
     assert len(text) >= 8
     assert len(set(text)) >= 3
 
@@ -208,16 +208,16 @@ def symbols_of(tokens: str) -> list[int]:
     ],
 )
 def test_symbols_are_read_as_ctc_means_them(tokens: str, text: str) -> None:
-    assert greedy_text(scores_of(symbols_of(tokens)), WRITES) == text
+    assert greedy_text(symbols_of(tokens), WRITES) == text
 
 
 def test_the_first_of_equal_scores_is_read() -> None:
-    assert greedy_text(torch.zeros(3, 10), WRITES) == ""
-    assert greedy_text(torch.zeros(3, 2), ("A", "")) == "A"
+    assert greedy_text([0, 0, 0], WRITES) == ""
+    assert greedy_text([0, 0, 0], ("A", "")) == "A"
 
 
 def test_symbols_of_several_characters_are_written_whole() -> None:
-    assert greedy_text(scores_of([1, 0, 1, 2, 3, 3, 1], 4), ("", "th", " ", "é")) == "thth éth"
+    assert greedy_text([1, 0, 1, 2, 3, 3, 1], ("", "th", " ", "é")) == "thth éth"
 
 
 def slowly(symbols: Sequence[int], writes: Sequence[str]) -> str:
@@ -237,7 +237,7 @@ def slowly(symbols: Sequence[int], writes: Sequence[str]) -> str:
     st.lists(st.sampled_from(["", " ", "a", "B", "é", "th", "'"]), min_size=10, max_size=10),
 )
 def test_greedy_texts_are_those_of_a_slow_decoder(symbols: list[int], writes: list[str]) -> None:
-    assert greedy_text(scores_of(symbols), writes) == slowly(symbols, writes)
+    assert greedy_text(symbols, writes) == slowly(symbols, writes)
 
 
 @settings(max_examples=100, deadline=None)
@@ -247,7 +247,7 @@ def test_without_other_specials_greedy_texts_are_those_of_transformers_tokenizer
 ) -> None:
     tokenizer = transformers.Wav2Vec2CTCTokenizer.from_pretrained(folders["wav2vec2"])
     expected = tokenizer.decode(symbols) if symbols else ""
-    assert greedy_text(scores_of(symbols), WRITES) == " ".join(expected.split())
+    assert greedy_text(symbols, WRITES) == " ".join(expected.split())
 
 
 # What is no head
@@ -400,7 +400,7 @@ def test_the_texts_stand_in_the_index_and_in_the_shards(
     for utterance in probe.load_corpus(manifest).utterances:
         samples = torch.from_numpy(load_audio(utterance.path, 16_000).samples)
         scores = encoder.encode(samples[None], torch.tensor([len(samples)]), [CTC])[0][0]
-        assert texts[utterance.key] == greedy_text(scores[0], WRITES)
+        assert texts[utterance.key] == greedy_text(scores[0].argmax(-1).tolist(), WRITES)
     assert texts_in_shards(store.path) == texts
     assert store.recipe["ctc"] == {"writes": list(WRITES), "alphabet": " ABCDE"}
     assert list(store.layers) == list(encoder.info.layers), "the scores themselves are not kept"

@@ -1,37 +1,43 @@
-"""Audio -> features of every layer, one forward pass an utterance, shard after shard."""
+"""Audio -> features of every layer, in one forward pass: decoded ahead, computed together, written behind, shard after shard."""
 
 import logging
+import os
 import time
-from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
 from probe.data import audio
-from probe.data.corpus import Corpus, Utterance, load_corpus
+from probe.data.corpus import Corpus, load_corpus
 from probe.data.decoder import TIMEOUT_S, Decoder
 from probe.environment import code_version, package_versions
-from probe.errors import ProbeError, UsageError, UtteranceError, listed
-from probe.extraction.plan import VALUE_BYTES, Plan, human_bytes, make_plan
+from probe.errors import ProbeError, UsageError, listed
+from probe.extraction.decoding import decoded
+from probe.extraction.encoding import FEWEST_ROWS, encoded
+from probe.extraction.plan import SHARD_BYTES, VALUE_BYTES, Plan, human_bytes, make_plan
+from probe.extraction.shards import Shards, Tally, write_job
+from probe.extraction.writing import Writer
 from probe.files import file_name, read_json
 from probe.models.catalogue import open_model
 from probe.models.check import check_model
-from probe.models.encoder import CTC, Encoder, device_name, greedy_text
-from probe.store.features import Failure, FeatureStore, Job
+from probe.models.encoder import Encoder, device_name
+from probe.store.features import Failure, FeatureStore
 from probe.store.folder import create_store, store_path
 from probe.store.layers import choose_layers
-from probe.store.shards import ShardContent
-from probe.store.views import parse_view, pool
+from probe.store.views import parse_view
 
 log = logging.getLogger("probe")
 
-DECODED_AHEAD = 8
+# What shards take: one is gathered, one waits, and one is written, with copies of its layers.
+SHARDS_BYTES = 4 * SHARD_BYTES
+LEAST_BYTES = SHARDS_BYTES + 500_000_000
+USUAL_BYTES = 4_000_000_000
+AHEAD_BYTES = 256_000_000
 COMPRESSIONS = ("none", "gzip")
 
 
@@ -91,6 +97,8 @@ def extract(
     audio_root: str | Path | None = None,
     isolate_decode: bool = False,
     decode_timeout_s: float = TIMEOUT_S,
+    workers: int | None = None,
+    memory_bytes: int = USUAL_BYTES,
     implementation: str = "packed",
     precision: str = "fp32",
 ) -> Extraction:
@@ -114,6 +122,8 @@ def extract(
         audio_root: the folder that all audio must lie in, with symbolic links resolved.
         isolate_decode: decodes in a child process, so that a crash of the decoder costs one utterance.
         decode_timeout_s: for decoding one file; an utterance that takes longer has failed.
+        workers: threads that decode (with ``isolate_decode``, processes); one for a model on the CPU, more for a GPU where None.
+        memory_bytes: for audio, frames and shards together, beyond what libraries and the model take.
         implementation, precision: see `probe.models.catalogue.open_model`; only together with a name.
 
     Returns:
@@ -134,6 +144,10 @@ def extract(
     requested = requested or (model if isinstance(model, str) else encoder.info.id)
     for note in encoder.info.notes:
         log.info("%s: %s", requested, note)
+    if memory_bytes < LEAST_BYTES:
+        raise UsageError(
+            f"--memory {human_bytes(memory_bytes)}: expected at least {human_bytes(LEAST_BYTES)}; shards take most of it."
+        )
     names = choose_layers(layers, list(encoder.info.layers), encoder.info.aliases, encoder.info.id)
     if ctc and not encoder.info.ctc:
         why = next((note for note in encoder.info.notes if "CTC head" in note), "its class has none")
@@ -143,11 +157,12 @@ def extract(
         )
     recipe = recipe_of(encoder, names, view, ctc, dtype, compression)
     root = Path(to)
-    decoder = Decoder(None if audio_root is None else Path(audio_root), isolate_decode, decode_timeout_s)
+    audio_folder = None if audio_root is None else Path(audio_root)
+    decoders = [Decoder(audio_folder, isolate_decode, decode_timeout_s) for _ in range(workers or usual_workers(encoder.device))]
     if dry_run:
         path = store_path(root, recipe)
         store = FeatureStore(path) if (path / "recipe.json").exists() else None
-        with decoder:
+        with decoders[0] as decoder:
             plan = make_plan(corpus, encoder, names, view, dtype, store, root, decoder.header_duration_s)
         return Extraction(path, plan, [], 0, 0.0)
     if check:
@@ -155,8 +170,14 @@ def extract(
     store = create_store(root, requested, recipe, environment_of(encoder))
     if check and store.certificate != certificate:
         store.write_certificate(certificate)
-    with decoder:
-        return _run(store, corpus, encoder, names, view, root, decoder)
+    with ExitStack() as stack:
+        for decoder in decoders:
+            stack.enter_context(decoder)
+        rest_bytes = memory_bytes - SHARDS_BYTES
+        if hasattr(encoder, "rows"):  # twice a batch's frames of all layers
+            row_bytes = 4 * sum(encoder.info.layers[name] for name in names)
+            encoder.rows = max(FEWEST_ROWS, min(encoder.rows, rest_bytes // 4 // row_bytes))
+        return _run(store, corpus, encoder, names, view, root, decoders, min(AHEAD_BYTES, rest_bytes // 2))
 
 
 def recipe_of(
@@ -188,6 +209,11 @@ def recipe_of(
     }
     recipe |= {"ctc": dict(info.ctc)} if ctc else {}
     return recipe | ({"compression": compression} if compression != "none" else {})
+
+
+def usual_workers(device: torch.device) -> int:
+    """Threads that decode: a model on the CPU needs all cores and little audio; a GPU waits for it."""
+    return 1 if device.type == "cpu" else max(1, min(16, len(os.sched_getaffinity(0)) - 1))
 
 
 def _certified(root: Path, encoder: Encoder) -> dict[str, Any]:
@@ -229,11 +255,18 @@ def environment_of(encoder: Encoder) -> dict[str, Any]:
 
 
 def _run(
-    store: FeatureStore, corpus: Corpus, encoder: Encoder, layers: Sequence[str], view: str, root: Path, decoder: Decoder
+    store: FeatureStore,
+    corpus: Corpus,
+    encoder: Encoder,
+    layers: Sequence[str],
+    view: str,
+    root: Path,
+    decoders: Sequence[Decoder],
+    ahead_bytes: int,
 ) -> Extraction:
     with store.writing():
         store.refresh()
-        plan = make_plan(corpus, encoder, layers, view, store.recipe["dtype"], store, root, decoder.header_duration_s)
+        plan = make_plan(corpus, encoder, layers, view, store.recipe["dtype"], store, root, decoders[0].header_duration_s)
         if plan.n_bytes > plan.free_bytes:
             fitting = plan.describe_choices(plan.free_bytes)
             raise ProbeError(
@@ -244,151 +277,24 @@ def _run(
         log.info("%s: %s", store.path, plan.describe())
         started = time.monotonic()
         jobs = plan.pending + (store.add_plan(plan.fresh) if plan.fresh else [])
-        failures = list(plan.failed)
         utterances = {item.key: item for item in plan.todo}
-        resampled: Counter[int] = Counter()
-        flagged: Counter[str] = Counter()
-        audio_of = _decode_ahead([utterances[key] for job in jobs for key in job.keys], encoder.info.rate_hz, decoder)
-        with tqdm(total=round(plan.audio_s, 1), unit="audio-s", desc=encoder.info.id, disable=None if plan.todo else True) as bar:
+        ordered = [utterances[key] for job in jobs for key in job.keys]
+        bar = tqdm(total=round(plan.audio_s, 1), unit="audio-s", desc=encoder.info.id, disable=None if plan.todo else True)
+        tally = Tally(bar, encoder.info.rate_hz)
+        # Closed here: a generator that waits for the garbage collector may be ended by any thread, and waits for its own.
+        with (
+            bar,
+            Writer() as write,
+            closing(decoded(ordered, encoder.info.rate_hz, decoders, ahead_bytes)) as audio_of,
+            closing(encoded(audio_of, encoder, layers, view, "ctc" in store.recipe)) as pieces,
+        ):
+            shards = Shards(store, write, corpus.columns, layers, environment_of(encoder))
             for job in jobs:
-                failures += _extract_job(store, job, audio_of, encoder, layers, view, corpus, bar, resampled, flagged)
-                bar.set_postfix(failed=len(failures))
-        extracted = len(plan.todo) - (len(failures) - len(plan.failed))
-        for rate_hz, n in sorted(resampled.items()):
-            lost = f"; nothing above {rate_hz // 2} Hz is in them" if rate_hz < encoder.info.rate_hz else ""
-            log.info("%d utterances resampled from %d to %d Hz%s", n, rate_hz, encoder.info.rate_hz, lost)
-        if flagged:
-            counts = ", ".join(f"{flag} {n}" for flag, n in sorted(flagged.items()))
-            log.info("%s: unusual sound, extracted nevertheless: %s (`probe show` names them)", store.path, counts)
-        return Extraction(store.path, plan, failures, extracted, time.monotonic() - started, resampled)
-
-
-def _extract_job(
-    store: FeatureStore,
-    job: Job,
-    audio_of: Iterator[tuple[Utterance, audio.Audio | Failure]],
-    encoder: Encoder,
-    layers: Sequence[str],
-    view: str,
-    corpus: Corpus,
-    bar: tqdm,
-    resampled: Counter[int],
-    flagged: Counter[str],
-) -> list[Failure]:
-    """Extracts one job's utterances and writes its shards; returns its failures and counts what was resampled or sounds unusual."""
-    ctc = "ctc" in store.recipe
-    done: list[tuple[Utterance, audio.Audio, int, list[np.ndarray]]] = []
-    texts: list[str] = []
-    failures: list[Failure] = []
-    for _ in job.keys:
-        utterance, sound = next(audio_of)
-        if isinstance(sound, audio.Audio):
-            try:
-                frames, text = _frames(encoder, sound.samples, layers, ctc)
-                done.append((utterance, sound, len(frames[0]), [pool(item, view) for item in frames]))
-                texts.append(text)
-                flagged.update(sound.flags)
-                if sound.native_rate_hz != encoder.info.rate_hz:
-                    resampled[sound.native_rate_hz] += 1
-            except UtteranceError as error:
-                failures.append(Failure(utterance.key, str(error), sound.file_bytes, sound.mtime_ns, utterance.duration_s))
-            bar.update(min(sound.duration_s, max(0.0, bar.total - bar.n)))
-        else:
-            failures.append(sound)
-    for failure in failures:
-        log.warning("%s: %s", failure.key, failure.reason)
-    names = job.shard_names()
-    for part, name in enumerate(names):
-        rows = [_part(arrays[0], part, job.parts) for _, _, _, arrays in done]
-        content = ShardContent(
-            keys=[utterance.key for utterance, *_ in done],
-            audio_sha256=[sound.sha256 for _, sound, *_ in done],
-            frames={
-                layer: [arrays[i][span] for (*_, arrays), span in zip(done, rows, strict=True)] for i, layer in enumerate(layers)
-            },
-            columns={column: [utterance.label(column) for utterance, *_ in done] for column in corpus.columns},
-            recipe=store.recipe,
-            environment=environment_of(encoder),
-            part=(part, job.parts),
-            ctc_texts=texts if ctc else None,
-        )
-        index = [
-            {
-                "key": utterance.key,
-                "audio_sha256": sound.sha256,
-                "audio_bytes": sound.file_bytes,
-                "audio_mtime_ns": sound.mtime_ns,
-                "duration_s": sound.duration_s,
-                "native_rate_hz": sound.native_rate_hz,
-                "flags": list(sound.flags),
-                "n_frames": n_frames,
-                "rows": span.stop - span.start,
-            }
-            | ({"ctc_text": text} if ctc else {})
-            for (utterance, sound, n_frames, _), span, text in zip(done, rows, texts, strict=True)
-        ]
-        store.write_shard(name, content, index, failures)
-    return failures
-
-
-def _part(rows: np.ndarray, part: int, parts: int) -> slice:
-    """The range of rows that belongs to one of ``parts`` equal parts."""
-    return slice(part * len(rows) // parts, (part + 1) * len(rows) // parts)
-
-
-def _frames(encoder: Encoder, samples: np.ndarray, layers: Sequence[str], ctc: bool) -> tuple[list[np.ndarray], str]:
-    """One (frame, dim) float32 array per layer, and what the CTC head reads (nothing where it is not run).
-
-    Raises:
-        UtteranceError: too short for a frame, or non-finite features.
-    """
-    info = encoder.info
-    if len(samples) < info.min_samples:
-        raise UtteranceError(
-            f"too short: {len(samples)} samples at {info.rate_hz} Hz ({len(samples) / info.rate_hz:.4f} s); "
-            f"{info.id} needs at least {info.min_samples}"
-        )
-    waveforms = torch.from_numpy(samples)[None].to(encoder.device)
-    frames, _ = encoder.encode(waveforms, torch.tensor([len(samples)]), [*layers, CTC] if ctc else layers)
-    text = greedy_text(frames.pop()[0], encoder.info.ctc["writes"]) if ctc else ""
-    arrays = [item[0].cpu().numpy() for item in frames]
-    for name, array in zip(layers, arrays, strict=True):
-        if not np.isfinite(array).all():
-            raise UtteranceError(f"layer {name} of {info.id} gives NaN or infinite values")
-    return arrays, text
-
-
-def _decode_ahead(
-    utterances: Sequence[Utterance], rate_hz: int, decoder: Decoder
-) -> Iterator[tuple[Utterance, audio.Audio | Failure]]:
-    """Each utterance's audio, or why there is none, in order, decoded by a thread a few files ahead."""
-
-    def decode(utterance: Utterance) -> audio.Audio | Failure:
-        try:
-            return decoder.load(utterance.path, rate_hz, utterance.duration_s)
-        except UtteranceError as error:
-            n_bytes, mtime_ns = _seen(utterance.path)
-            unreadable = isinstance(error.__cause__, OSError) and mtime_ns != -1
-            return Failure(utterance.key, str(error), n_bytes, mtime_ns, utterance.duration_s, unreadable)
-
-    with ThreadPoolExecutor(max_workers=1) as pool_of_one:
-        ahead: deque[tuple[Utterance, Future]] = deque()
-        for utterance in utterances:
-            ahead.append((utterance, pool_of_one.submit(decode, utterance)))
-            if len(ahead) > DECODED_AHEAD:
-                first, future = ahead.popleft()
-                yield first, future.result()
-        for first, future in ahead:
-            yield first, future.result()
-
-
-def _seen(path: Path) -> tuple[int, int]:
-    """A file's size and time of change; -1 each where it is not there."""
-    try:
-        status = path.stat()
-    except OSError:
-        return -1, -1
-    return status.st_size, status.st_mtime_ns
+                write_job(shards, job, pieces, tally)
+        tally.report(store.path)
+        extracted = len(plan.todo) - len(tally.failures)
+        seconds = time.monotonic() - started
+        return Extraction(store.path, plan, plan.failed + tally.failures, extracted, seconds, tally.resampled)
 
 
 def _warn_of_other_environment(store: FeatureStore, encoder: Encoder) -> None:

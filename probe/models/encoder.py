@@ -1,7 +1,7 @@
 """What every family of models looks like to the rest of the house, and how layers are named."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -93,16 +93,33 @@ class Encoder(Protocol):
         ...
 
 
-def greedy_text(scores: Tensor, writes: Sequence[str]) -> str:
-    """The greedy transcript of a CTC head: the best symbol of each frame, repeats merged.
+def pieces_of(encoder: Encoder, waveforms: Sequence[Tensor], layers: Sequence[str]) -> Iterator[list[Tensor]]:
+    """Frames of utterances without padding: (row, dim) per layer, the rows of all utterances in order, as many at a time as suits.
+
+    An encoder may have a method ``pieces(waveforms, layers)`` of its own that does so, and an attribute ``rows``, of how many frames
+    together it likes to compute; others are given one utterance at a time.
+
+    Args:
+        waveforms: (time,) float32 each, on the encoder's device.
+    """
+    own = getattr(encoder, "pieces", None)
+    if own is not None:
+        yield from own(waveforms, layers)
+        return
+    for wave in waveforms:
+        frames, _ = encoder.encode(wave[None], torch.tensor([len(wave)]), layers)
+        yield [of_layer[0] for of_layer in frames]
+
+
+def greedy_text(best: Iterable[int], writes: Sequence[str]) -> str:
+    """The greedy transcript of a CTC head: repeats merged.
 
     Not by transformers' tokenizer, which merges double letters too when it is asked to skip special symbols (``HELO``).
 
     Args:
-        scores: (frame, symbol), the layer `CTC`.
+        best: the best symbol of each frame of the layer `CTC`.
         writes: see `ModelInfo.ctc`.
     """
-    best = scores.argmax(-1).tolist()
     return " ".join("".join(writes[symbol] for symbol, _ in itertools.groupby(best)).split())
 
 

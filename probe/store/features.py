@@ -346,6 +346,8 @@ class FeatureStore:
             "failures": [asdict(failure) for failure in failures],
         }
         write_json(self.path / f"{name}.json", index)
+        if not data:
+            (self.path / f"{name}.h5").unlink(missing_ok=True)  # of a part that was there before the utterance failed
         return len(data)
 
     def writing(self) -> AbstractContextManager[None]:

@@ -1,0 +1,83 @@
+"""Audio, decoded by threads ahead of the model, in order, as much as a number of bytes allows."""
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from probe.data.audio import Audio
+from probe.data.corpus import Utterance
+from probe.data.decoder import Decoder
+from probe.errors import UtteranceError
+from probe.store.features import Failure
+
+MOST_AHEAD = 256
+
+
+def decoded(
+    utterances: Sequence[Utterance], rate_hz: int, decoders: Sequence[Decoder], ahead_bytes: int
+) -> Iterator[tuple[Utterance, Audio | Failure]]:
+    """Each utterance's audio, or why there is none, in order.
+
+    Args:
+        decoders: one per thread.
+        ahead_bytes: no further file is begun while so many bytes of samples wait to be taken.
+    """
+    idle: queue.SimpleQueue[Decoder] = queue.SimpleQueue()
+    for decoder in decoders:
+        idle.put(decoder)
+    room = threading.Condition()
+    waiting_bytes = taken = 0
+    given_up = False
+
+    def decode(position: int) -> Audio | Failure:
+        nonlocal waiting_bytes
+        with room:
+            # The one that is wanted next is always decoded, whatever waits behind it.
+            room.wait_for(lambda: waiting_bytes < ahead_bytes or position == taken or given_up)
+        utterance, decoder = utterances[position], idle.get()
+        found: Audio | Failure
+        try:
+            found = decoder.load(utterance.path, rate_hz, utterance.duration_s)
+        except UtteranceError as error:
+            n_bytes, mtime_ns = seen(utterance.path)
+            unreadable = isinstance(error.__cause__, OSError) and mtime_ns != -1
+            found = Failure(utterance.key, str(error), n_bytes, mtime_ns, utterance.duration_s, unreadable)
+        finally:
+            idle.put(decoder)
+        with room:
+            waiting_bytes += _n_bytes(found)
+        return found
+
+    with ThreadPoolExecutor(max_workers=len(decoders)) as threads:
+        ahead = deque(threads.submit(decode, position) for position in range(min(MOST_AHEAD, len(utterances))))
+        try:
+            for position, utterance in enumerate(utterances):
+                found = ahead.popleft().result()
+                if position + MOST_AHEAD < len(utterances):
+                    ahead.append(threads.submit(decode, position + MOST_AHEAD))
+                with room:
+                    waiting_bytes -= _n_bytes(found)
+                    taken = position + 1
+                    room.notify_all()
+                yield utterance, found
+        finally:
+            with room:
+                given_up = True
+                room.notify_all()
+            threads.shutdown(cancel_futures=True)
+
+
+def _n_bytes(found: Audio | Failure) -> int:
+    return found.samples.nbytes if isinstance(found, Audio) else 0
+
+
+def seen(path: Path) -> tuple[int, int]:
+    """A file's size and time of change; -1 each where it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns

@@ -1,0 +1,183 @@
+"""Decoded audio -> rows of a view, several utterances in a pass of the model, in order."""
+
+import itertools
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probe.data.audio import Audio
+from probe.data.corpus import Utterance
+from probe.extraction.pooling import Pooling
+from probe.models.encoder import CTC, Encoder, greedy_text, pieces_of
+from probe.store.features import Failure
+
+log = logging.getLogger("probe")
+
+FEWEST_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows of an utterance.
+
+    Attributes:
+        n_frames: of the whole utterance.
+        rows: (row, dim) float32 for each layer, those that follow the piece before.
+        last: whether the utterance ends here.
+        text: with the last piece, what the model's CTC head reads; empty where it is not run.
+    """
+
+    utterance: Utterance
+    sound: Audio
+    n_frames: int
+    rows: list[np.ndarray]
+    last: bool
+    text: str = ""
+
+
+def encoded(
+    audio_of: Iterable[tuple[Utterance, Audio | Failure]], encoder: Encoder, layers: Sequence[str], view: str, ctc: bool
+) -> Iterator[Piece | Failure]:
+    """The pieces of each utterance, or its failure, which may come after some of its pieces.
+
+    How many utterances are computed together decides no value. Where the device's memory does not suffice there will be fewer.
+    """
+    batch: list[tuple[Utterance, Audio | Failure]] = []
+    n_rows = 0
+    for utterance, found in audio_of:
+        batch.append((utterance, _long_enough(utterance, found, encoder)))
+        n_rows += encoder.n_frames(len(found.samples)) if isinstance(found, Audio) else 0
+        if n_rows >= getattr(encoder, "rows", 1):
+            yield from _of_batch(batch, encoder, layers, view, ctc)
+            batch, n_rows = [], 0
+    yield from _of_batch(batch, encoder, layers, view, ctc)
+
+
+def _long_enough(utterance: Utterance, found: Audio | Failure, encoder: Encoder) -> Audio | Failure:
+    info = encoder.info
+    if isinstance(found, Failure) or len(found.samples) >= info.min_samples:
+        return found
+    n_samples = len(found.samples)
+    reason = (
+        f"too short: {n_samples} samples at {info.rate_hz} Hz ({n_samples / info.rate_hz:.4f} s); "
+        f"{info.id} needs at least {info.min_samples}"
+    )
+    return failure_of(utterance, found, reason)
+
+
+def failure_of(utterance: Utterance, sound: Audio, reason: str) -> Failure:
+    """A failure that is not the decoder's."""
+    return Failure(utterance.key, reason, sound.file_bytes, sound.mtime_ns, utterance.duration_s)
+
+
+def _of_batch(
+    batch: Sequence[tuple[Utterance, Audio | Failure]], encoder: Encoder, layers: Sequence[str], view: str, ctc: bool
+) -> Iterator[Piece | Failure]:
+    sounds = [sound for _, sound in batch if isinstance(sound, Audio)]
+    waves = [torch.from_numpy(sound.samples).to(encoder.device) for sound in sounds]
+    counts = [encoder.n_frames(len(wave)) for wave in waves]
+    stretches = _stretches(encoder, waves, counts, [*layers, CTC] if ctc else layers)
+    for utterance, sound in batch:
+        if isinstance(sound, Failure):
+            yield sound
+        else:
+            yield from _of_utterance(utterance, sound, next(stretches), encoder, layers, view, ctc)
+
+
+def _of_utterance(
+    utterance: Utterance,
+    sound: Audio,
+    stretch: tuple[int, Iterator[list[Tensor] | None]],
+    encoder: Encoder,
+    layers: Sequence[str],
+    view: str,
+    ctc: bool,
+) -> Iterator[Piece | Failure]:
+    """Pools an utterance's frames as they come."""
+    n_frames, frames = stretch
+    pools = [Pooling(view, n_frames) for _ in layers]
+    best: list[int] = []
+    failed = ""
+    seen = 0
+    for of_layers in frames:  # all of them, also after a failure: others follow in the same stream
+        if of_layers is None:
+            failed = failed or "does not fit into the device's memory; --chunk-s takes less, or another --device"
+        if failed or of_layers is None:
+            continue
+        seen += len(of_layers[0])
+        if ctc:
+            best += of_layers.pop().argmax(-1).tolist()
+        sums = torch.stack([item.sum(dtype=torch.float64) for item in of_layers])  # not finite where a value is not
+        if not (finite := sums.isfinite()).all():
+            failed = f"layer {layers[int(finite.int().argmin())]} of {encoder.info.id} gives NaN or infinite values"
+            continue
+        pooled = [pool.add(item) for pool, item in zip(pools, of_layers, strict=True)]
+        rows = [item.cpu().numpy() for item in pooled if item is not None]
+        last = seen == n_frames
+        if rows:
+            text = greedy_text(best, encoder.info.ctc["writes"]) if ctc and last else ""
+            yield Piece(utterance, sound, n_frames, rows, last, text)
+    if failed:
+        yield failure_of(utterance, sound, failed)
+
+
+def _stretches(
+    encoder: Encoder, waves: Sequence[Tensor], counts: Sequence[int], layers: Sequence[str]
+) -> Iterator[tuple[int, Iterator[list[Tensor] | None]]]:
+    """Each utterance's number of frames and its frames, (row, dim) per layer piece by piece; None where memory does not suffice."""
+    pieces = _retried(encoder, waves, counts, layers)
+    rest: list[Tensor] = []
+
+    def of_one(left: int) -> Iterator[list[Tensor] | None]:
+        nonlocal rest
+        while left:
+            if not rest:
+                found = next(pieces)
+                if found is None:
+                    yield None
+                    return
+                rest = found
+            n_rows = min(left, len(rest[0]))
+            yield [item[:n_rows] for item in rest]
+            rest = [item[n_rows:] for item in rest] if n_rows < len(rest[0]) else []
+            left -= n_rows
+
+    for count in counts:
+        yield count, of_one(count)
+
+
+def _retried(
+    encoder: Encoder, waves: Sequence[Tensor], counts: Sequence[int], layers: Sequence[str]
+) -> Iterator[list[Tensor] | None]:
+    """`pieces_of`, and with half as many rows at a time where the device's memory does not suffice; None for an utterance that does
+    not fit even so."""
+    ends = list(itertools.accumulate(counts))
+    done = 0  # rows that were handed on
+    first = 0  # utterance that is not whole
+    while first < len(waves):
+        start = ends[first] - counts[first]  # the utterance is computed again from there
+        try:
+            for piece in pieces_of(encoder, waves[first:], layers):
+                skipped = min(max(0, done - start), len(piece[0]))
+                start += len(piece[0])
+                if skipped < len(piece[0]):
+                    done = start
+                    yield [item[skipped:] for item in piece]
+            return
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            log.warning("%s: %s", encoder.info.id, str(error).split("\n")[0])
+        first = next((i for i, end in enumerate(ends) if end > done), len(waves))
+        rows = getattr(encoder, "rows", 1)
+        if rows > FEWEST_ROWS:
+            encoder.rows = rows // 2  # type: ignore[attr-defined]
+            log.warning("%s: goes on with %d frames at a time", encoder.info.id, rows // 2)
+        else:
+            yield None
+            done = ends[first]
+            first += 1
+        if encoder.device.type == "cuda":
+            torch.cuda.empty_cache()

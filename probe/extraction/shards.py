@@ -1,0 +1,183 @@
+"""Rows of utterances -> shards: gathered, handed to the writer, counted."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from probe.data.audio import Audio
+from probe.data.corpus import Utterance
+from probe.extraction.encoding import Piece
+from probe.store.features import Failure, FeatureStore, Job
+from probe.store.shards import ShardContent
+from probe.store.views import n_rows
+
+log = logging.getLogger("probe")
+
+
+@dataclass
+class Tally:
+    """What happened to the utterances of a run.
+
+    Attributes:
+        resampled: rate in Hz -> utterances that had it and not the model's.
+        flagged: what is unusual about the sound -> utterances.
+    """
+
+    bar: tqdm
+    rate_hz: int
+    failures: list[Failure] = field(default_factory=list)
+    resampled: Counter[int] = field(default_factory=Counter)
+    flagged: Counter[str] = field(default_factory=Counter)
+
+    def add(self, sound: Audio) -> None:
+        """An utterance that was extracted."""
+        self.flagged.update(sound.flags)
+        if sound.native_rate_hz != self.rate_hz:
+            self.resampled[sound.native_rate_hz] += 1
+        self._advance(sound.duration_s)
+
+    def fail(self, failure: Failure) -> None:
+        """An utterance that could not be."""
+        log.warning("%s: %s", failure.key, failure.reason)
+        self.failures.append(failure)
+        self.bar.set_postfix(failed=len(self.failures))
+        self._advance(failure.promised_s or 0.0)
+
+    def _advance(self, seconds: float) -> None:
+        self.bar.update(min(seconds, max(0.0, self.bar.total - self.bar.n)))
+
+    def report(self, where: Path) -> None:
+        """Says what was unusual."""
+        for rate_hz, n in sorted(self.resampled.items()):
+            lost = f"; nothing above {rate_hz // 2} Hz is in them" if rate_hz < self.rate_hz else ""
+            log.info("%d utterances resampled from %d to %d Hz%s", n, rate_hz, self.rate_hz, lost)
+        if self.flagged:
+            counts = ", ".join(f"{flag} {n}" for flag, n in sorted(self.flagged.items()))
+            log.info("%s: unusual sound, extracted nevertheless: %s (`probe show` names them)", where, counts)
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """An utterance, or a range of its rows: one (row, dim) array for each layer."""
+
+    utterance: Utterance
+    sound: Audio
+    n_frames: int
+    rows: Sequence[np.ndarray]
+    text: str = ""
+
+    def part(self, first: int, stop: int) -> "Extracted":
+        """A range of the rows."""
+        return Extracted(self.utterance, self.sound, self.n_frames, [item[first:stop] for item in self.rows], self.text)
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Where shards go.
+
+    Attributes:
+        write: has something done, see `probe.extraction.writing.Writer`.
+        columns: of the manifest.
+    """
+
+    store: FeatureStore
+    write: Callable[[Callable[[], Any]], None]
+    columns: Sequence[str]
+    layers: Sequence[str]
+    environment: Mapping[str, Any]
+
+    def put(self, name: str, done: Sequence[Extracted], failures: Sequence[Failure], part: tuple[int, int] = (0, 1)) -> None:
+        """Has a shard written."""
+        ctc = "ctc" in self.store.recipe
+        content = ShardContent(
+            keys=[item.utterance.key for item in done],
+            audio_sha256=[item.sound.sha256 for item in done],
+            frames={layer: [item.rows[number] for item in done] for number, layer in enumerate(self.layers)},
+            columns={column: [item.utterance.label(column) for item in done] for column in self.columns},
+            recipe=self.store.recipe,
+            environment=self.environment,
+            part=part,
+            ctc_texts=[item.text for item in done] if ctc else None,
+        )
+        index = [
+            {
+                "key": item.utterance.key,
+                "audio_sha256": item.sound.sha256,
+                "audio_bytes": item.sound.file_bytes,
+                "audio_mtime_ns": item.sound.mtime_ns,
+                "duration_s": item.sound.duration_s,
+                "native_rate_hz": item.sound.native_rate_hz,
+                "flags": list(item.sound.flags),
+                "n_frames": item.n_frames,
+                "rows": len(item.rows[0]),
+            }
+            | ({"ctc_text": item.text} if ctc else {})
+            for item in done
+        ]
+        self.write(lambda: self.store.write_shard(name, content, index, failures))
+
+
+def write_job(shards: Shards, job: Job, pieces: Iterator[Piece | Failure], tally: Tally) -> None:
+    """Takes the pieces of a job's utterances and has its shards written; a long utterance's parts as soon as each is there."""
+    if job.parts > 1:
+        _write_long(shards, job, pieces, tally)
+        return
+    done: list[Extracted] = []
+    failures: list[Failure] = []
+    for _ in job.keys:
+        found = _gathered(pieces)
+        if isinstance(found, Failure):
+            tally.fail(found)
+            failures.append(found)
+        else:
+            tally.add(found.sound)
+            done.append(found)
+    shards.put(job.shard_names()[0], done, failures)
+
+
+def _gathered(pieces: Iterator[Piece | Failure]) -> Extracted | Failure:
+    """The next utterance, whole."""
+    rows: list[list[np.ndarray]] = []
+    while isinstance(piece := next(pieces), Piece):
+        rows.append(piece.rows)
+        if piece.last:
+            return Extracted(piece.utterance, piece.sound, piece.n_frames, _joined(rows), piece.text)
+    return piece
+
+
+def _joined(rows: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
+    """Pieces of (row, dim) per layer, one after the other."""
+    return [np.concatenate(of_layer) if len(of_layer) > 1 else of_layer[0] for of_layer in zip(*rows, strict=True)]
+
+
+def _write_long(shards: Shards, job: Job, pieces: Iterator[Piece | Failure], tally: Tally) -> None:
+    """One utterance over several shards. Each waits for the whole only where the model's transcript goes with it."""
+    names, view = job.shard_names(), shards.store.view
+    held: list[list[np.ndarray]] = []
+    part = first = stop = 0  # rows `first` to `stop` are held
+    while isinstance(piece := next(pieces), Piece):
+        held.append(piece.rows)
+        stop += len(piece.rows[0])
+        total = n_rows(piece.n_frames, view)
+        while (
+            part < job.parts
+            and (end := (part + 1) * total // job.parts) <= stop
+            and (piece.last or "ctc" not in shards.store.recipe)
+        ):
+            held = [_joined(held)]
+            whole = Extracted(piece.utterance, piece.sound, piece.n_frames, held[0], piece.text)
+            shards.put(names[part], [whole.part(0, end - first)], [], (part, job.parts))
+            held = [list(whole.part(end - first, stop - first).rows)]
+            first, part = end, part + 1
+        if piece.last:
+            tally.add(piece.sound)
+            return
+    tally.fail(piece)
+    for number, name in enumerate(names):  # those that were written before it failed too
+        shards.put(name, [], [piece], (number, job.parts))
