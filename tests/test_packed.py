@@ -127,14 +127,23 @@ def test_weights_and_global_settings_stay_as_they_were(folders: dict[str, Path])
         assert all(torch.equal(after[name], weight) for name, weight in before.items())
 
 
-def test_a_program_that_allows_less_precision_gets_the_same_bits(folders: dict[str, Path]) -> None:
+def test_a_program_that_allows_less_precision_does_not_decide_ours(folders: dict[str, Path]) -> None:
     encoder, wave = opened(folders[GROUP]), noise(16_000)
     before = alone(encoder, wave)
+    assert encoder._network is not None
+    sound, seen = encoder._network.front_end, set()
+
+    def front_end(wave: Tensor) -> Tensor:
+        seen.add(torch.get_float32_matmul_precision())
+        return sound(wave)
+
+    encoder._network.front_end = front_end  # type: ignore[assignment]
     torch.set_float32_matmul_precision("medium")
     try:
         after = alone(encoder, wave)
     finally:
         torch.set_float32_matmul_precision("highest")
+    assert seen == {"highest"}
     assert all(map(torch.equal, before, after))
 
 

@@ -3,7 +3,7 @@
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +18,7 @@ MOST_AHEAD = 256
 
 def decoded(
     utterances: Sequence[Utterance], rate_hz: int, decoders: Sequence[Decoder], ahead_bytes: int
-) -> Iterator[tuple[Utterance, Audio | Failure]]:
+) -> Generator[tuple[Utterance, Audio | Failure]]:
     """Each utterance's audio, or why there is none, in order.
 
     Args:

@@ -2,7 +2,7 @@
 
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +41,7 @@ class Piece:
 
 def encoded(
     audio_of: Iterable[tuple[Utterance, Audio | Failure]], encoder: Encoder, layers: Sequence[str], view: str, ctc: bool
-) -> Iterator[Piece | Failure]:
+) -> Generator[Piece | Failure]:
     """The pieces of each utterance, or its failure, which may come after some of its pieces.
 
     How many utterances are computed together decides no value. Where the device's memory does not suffice there will be fewer.
