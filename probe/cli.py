@@ -4,6 +4,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import textwrap
@@ -42,6 +43,18 @@ def options(*names: str) -> Callable[[Callable], Callable]:
     return decorate
 
 
+def parsed_bytes(text: str) -> int:
+    """``4G``, ``1500M`` or bytes.
+
+    Raises:
+        UsageError: no size.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", text)
+    if not match:
+        raise UsageError(f"--memory {text}: expected a size such as 4G or 1500M.")
+    return int(float(match[1]) * 1000 ** "_kMGT".index(match[2] or "_"))
+
+
 MODEL = "org/name@revision, a folder, random:org/name, fbank or mfcc; may be given several times."
 SHARED: dict[str, Callable[[Callable], Callable]] = {
     "model": click.option("--model", "models", multiple=True, required=True, metavar="MODEL", help=MODEL),
@@ -65,6 +78,32 @@ SHARED: dict[str, Callable[[Callable], Callable]] = {
         default="fp32",
         show_default=True,
         help="Of the packed products; bf16 is 2 times as fast and 1 % off, tf32 is for GPUs.",
+    ),
+    "chunk_s": click.option(
+        "--chunk-s",
+        type=click.FloatRange(0),
+        default=20,
+        show_default=True,
+        metavar="SECONDS",
+        help="Attention over audio above 120 s sees so much at a time; 0: all of it.",
+    ),
+    "context_s": click.option(
+        "--context-s",
+        type=click.FloatRange(0),
+        default=5,
+        show_default=True,
+        metavar="SECONDS",
+        help="... and so much more on both sides.",
+    ),
+    "workers": click.option("--workers", type=click.IntRange(1, 64), metavar="N", help="Threads that decode audio."),
+    "memory": click.option(
+        "--memory",
+        "memory_bytes",
+        default="4G",
+        show_default=True,
+        metavar="SIZE",
+        callback=lambda _context, _option, text: parsed_bytes(text),
+        help="For audio, frames and shards, beyond the model.",
     ),
     "seed": click.option(
         "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of training, drawing and the bootstrap."
@@ -111,7 +150,7 @@ SHARED: dict[str, Callable[[Callable], Callable]] = {
 # How features are extracted, by every command that does.
 HOW = (
     *("dtype", "compression", "ctc", "no_check", "audio_root", "isolate_decode", "decode_timeout"),
-    *("implementation", "precision"),
+    *("implementation", "precision", "chunk_s", "context_s", "workers", "memory"),
 )
 
 

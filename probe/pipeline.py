@@ -12,7 +12,7 @@ from probe.errors import ProbeError, UsageError, listed
 from probe.evaluation.run import run
 from probe.evaluation.tasks import Task, open_task
 from probe.extraction.extract import Extraction, extract, recipe_of
-from probe.models.catalogue import choose_device, open_model
+from probe.models.catalogue import CHUNK_S, CONTEXT_S, choose_device, open_model
 from probe.models.encoder import Encoder
 from probe.records import read_records
 from probe.reporting.tables import write_tables
@@ -66,6 +66,8 @@ def bench(
     audio_root: str | Path | None = None,
     implementation: str = "packed",
     precision: str = "fp32",
+    chunk_s: float = CHUNK_S,
+    context_s: float = CONTEXT_S,
     **how: Any,
 ) -> Bench:
     """Extracts what is missing, runs every task on every model, and writes tables and pictures into ``to``.
@@ -93,7 +95,7 @@ def bench(
     done = Bench()
     for model in models:
         try:
-            encoder = open_model(model, device, None, implementation, precision)
+            encoder = open_model(model, device, None, implementation, precision, chunk_s, context_s)
             if ctc and not encoder.info.ctc:
                 log.info("%s: has no CTC head that --ctc could run", model)
             for view in views_for(opened, stride):
@@ -301,7 +303,9 @@ def _encoder_of(folder: Path, head: Mapping[str, Any], model: str | Encoder | No
     ):  # on the hub, where a name may have moved on
         name = f"{name.partition('@')[0]}@{recipe['model']['revision']}"
     if model is None or isinstance(model, str):
-        encoder = open_model(model or name, device, None, recipe["implementation"], recipe["precision"])
+        cut = recipe["chunking"] or {"chunk_s": 0.0, "context_s": 0.0}
+        form = (recipe["implementation"], recipe["precision"], cut["chunk_s"], cut["context_s"])
+        encoder = open_model(model or name, device, None, *form)
     else:
         encoder = model
     asked = _asked(recipe)

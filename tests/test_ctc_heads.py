@@ -438,7 +438,7 @@ class Dying:
 
     def __init__(self, encoder: Any, dies_at: int) -> None:
         self.info, self.device, self.n_frames = encoder.info, encoder.device, encoder.n_frames
-        self.implementation, self.precision = encoder.implementation, encoder.precision
+        self.implementation, self.precision, self.chunking = encoder.implementation, encoder.precision, encoder.chunking
         self.encoder, self.left = encoder, dies_at
 
     def encode(self, *batch: Any) -> Any:
@@ -500,7 +500,7 @@ class Reader:
     """
 
     LETTERS = ("", " ", *"ABDEKO")
-    implementation, precision = "reference", "fp32"
+    implementation, precision, chunking = "reference", "fp32", None
     device = torch.device("cpu")
 
     def __init__(self, name: str, *spells: str) -> None:

@@ -23,7 +23,7 @@ class PlantedEncoder:
 
     import torch
 
-    implementation, precision = "reference", "fp32"
+    implementation, precision, chunking = "reference", "fp32", None
     device = torch.device("cpu")
     info = ModelInfo("planted", "1", "", "test", {"0": 24, "1": 24, "2": 24}, hop_samples=160, min_samples=400)
 

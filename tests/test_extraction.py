@@ -51,7 +51,7 @@ class Windows:
         poison: an utterance of so many samples gets NaN in its last layer.
     """
 
-    implementation, precision = "reference", "fp32"
+    implementation, precision, chunking = "reference", "fp32", None
 
     def __init__(self, dies_at: int | None = None, poison: int | None = None, **info: Any) -> None:
         usual: dict[str, Any] = {"layers": {"0": 3, "1": 5, "2": 4}, "aliases": {"final": "2"}, "hop_samples": HOP}

@@ -1,6 +1,6 @@
 """Packed execution: the values of transformers, the same bits in any company, flat memory over long audio."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ from torch import Tensor
 
 from probe.errors import UsageError
 from probe.extraction.extract import recipe_of
+from probe.models import check
 from probe.models.catalogue import open_model
-from probe.models.encoder import CTC
+from probe.models.encoder import CTC, Chunking
 from probe.models.known import known_models
 from probe.models.packed import frontend, products
 from probe.models.packed.attention import PositionBias
-from probe.models.packed.encoder import PackedEncoder
+from probe.models.packed.encoder import PackedEncoder, Window
 from probe.models.packed.frontend import patch_statistics
 from probe.models.packed.positional import Convolution
 from probe.models.packed.products import FEWEST_ROWS, Product
@@ -34,7 +35,7 @@ PRE, GROUP, D2V, WAVLM = "wav2vec2 pre-LN", "wav2vec2 post-LN", "data2vec-audio"
 def opened(folder: Path, precision: str = "fp32", **chunking: float) -> PackedEncoder:
     reference = open_model(str(folder), "cpu", implementation="reference")
     assert isinstance(reference, TransformersEncoder)
-    return PackedEncoder(reference, precision, **chunking)
+    return PackedEncoder(reference, precision, Chunking(**({"above_s": 0.0, "context_s": 5.0} | chunking)) if chunking else None)
 
 
 def noise(n_samples: int, seed: int = 0) -> Tensor:
@@ -447,3 +448,19 @@ def test_true_sizes_agree_with_transformers_and_in_company(name: str, threads: A
                 frames = of_layer[offsets[i] : offsets[i + 1]]
                 assert torch.equal(frames, by_itself)
                 assert apart(frames, expected[names[layer]]) <= bound
+
+
+def test_the_certificate_looks_at_the_seams_of_long_audio(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = opened(folders[PRE], chunk_s=2.0, context_s=0.5)
+    assert [item.result for item in check._seams(encoder, None, False)] == ["pass"]
+    windows = PackedEncoder._windows
+
+    def one_beside(self: PackedEncoder, n_frames: Sequence[int]) -> Iterator[Window]:
+        for window in windows(self, n_frames):
+            back = int(window.kept_from > window.start)
+            yield window._replace(kept_from=window.kept_from - back, kept_to=window.kept_to - back)
+
+    monkeypatch.setattr(PackedEncoder, "_windows", one_beside)
+    (finding,) = check._seams(encoder, None, False)
+    assert finding.result == "FAIL"
+    assert list(check._seams(encoder.chunked(None), None, False)) == []

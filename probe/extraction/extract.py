@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from probe.extraction.plan import SHARD_BYTES, VALUE_BYTES, Plan, human_bytes, m
 from probe.extraction.shards import Shards, Tally, write_job
 from probe.extraction.writing import Writer
 from probe.files import file_name, read_json
-from probe.models.catalogue import open_model
+from probe.models.catalogue import CHUNK_S, CONTEXT_S, open_model
 from probe.models.check import check_model
 from probe.models.encoder import Encoder, device_name
 from probe.store.features import Failure, FeatureStore
@@ -101,6 +101,8 @@ def extract(
     memory_bytes: int = USUAL_BYTES,
     implementation: str = "packed",
     precision: str = "fp32",
+    chunk_s: float = CHUNK_S,
+    context_s: float = CONTEXT_S,
 ) -> Extraction:
     """Writes what is missing of a corpus' features into the store of this model, view and recipe beneath ``to``.
 
@@ -124,7 +126,7 @@ def extract(
         decode_timeout_s: for decoding one file; an utterance that takes longer has failed.
         workers: threads that decode (with ``isolate_decode``, processes); one for a model on the CPU, more for a GPU where None.
         memory_bytes: for audio, frames and shards together, beyond what libraries and the model take.
-        implementation, precision: see `probe.models.catalogue.open_model`; only together with a name.
+        implementation, precision, chunk_s, context_s: see `probe.models.catalogue.open_model`; only together with a name.
 
     Returns:
         What was done; its ``failures`` name the utterances that could not be used.
@@ -140,7 +142,9 @@ def extract(
             f"{', '.join(COMPRESSIONS)}."
         )
     corpus = (corpus if isinstance(corpus, Corpus) else load_corpus(corpus, audio_root)).limited(limit)
-    encoder = open_model(model, device, sha256, implementation, precision) if isinstance(model, str) else model
+    encoder = model
+    if isinstance(encoder, str):
+        encoder = open_model(encoder, device, sha256, implementation, precision, chunk_s, context_s)
     requested = requested or (model if isinstance(model, str) else encoder.info.id)
     for note in encoder.info.notes:
         log.info("%s: %s", requested, note)
@@ -176,7 +180,7 @@ def extract(
         rest_bytes = memory_bytes - SHARDS_BYTES
         if hasattr(encoder, "rows"):  # twice a batch's frames of all layers
             row_bytes = 4 * sum(encoder.info.layers[name] for name in names)
-            encoder.rows = max(FEWEST_ROWS, min(encoder.rows, rest_bytes // 4 // row_bytes))
+            encoder.rows = min(encoder.rows, max(FEWEST_ROWS, rest_bytes // 4 // row_bytes))
         return _run(store, corpus, encoder, names, view, root, decoders, min(AHEAD_BYTES, rest_bytes // 2))
 
 
@@ -205,7 +209,7 @@ def recipe_of(
         "implementation": encoder.implementation,
         "precision": encoder.precision,
         "dtype": dtype,
-        "chunking": None,
+        "chunking": asdict(encoder.chunking) if encoder.chunking else None,
     }
     recipe |= {"ctc": dict(info.ctc)} if ctc else {}
     return recipe | ({"compression": compression} if compression != "none" else {})

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from probe.errors import ProbeError, UsageError
-from probe.models.encoder import Encoder
+from probe.models.encoder import Chunking, Encoder
 from probe.models.known import FAMILIES, NOT_SPEECH, Known, close_names, known_models
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 SPECTRAL = ("fbank", "mfcc")
 RANDOM = "random:"
 IMPLEMENTATIONS = ("packed", "reference")
+# Longer than any utterance that these models were trained on, and than those of the usual corpora.
+LONG_S = 120.0
+CHUNK_S, CONTEXT_S = 20.0, 5.0
 
 
 def offline_names() -> list[str]:
@@ -44,6 +47,8 @@ def open_model(
     sha256: str | None = None,
     implementation: str = "packed",
     precision: str = "fp32",
+    chunk_s: float = CHUNK_S,
+    context_s: float = CONTEXT_S,
 ) -> Encoder:
     """The encoder that ``name`` stands for.
 
@@ -54,6 +59,7 @@ def open_model(
             the reference in fp32, with a note; fbank and mfcc have but one form. The encoder's ``implementation`` and ``precision``
             say what was taken.
         precision: ``fp32``, ``tf32`` (GPUs only) or ``bf16``, of the packed form's products.
+        chunk_s, context_s: how the packed form cuts attention over audio longer than `LONG_S`; a chunk of 0 s leaves it whole.
 
     Raises:
         UsageError: an unknown implementation or precision, or one that this device does not have.
@@ -69,6 +75,7 @@ def open_model(
     if implementation not in IMPLEMENTATIONS:
         raise UsageError(f"--implementation {implementation}: expected one of {', '.join(IMPLEMENTATIONS)}.")
     dtype_of(precision, torch.device(place))
+    chunking = Chunking(LONG_S, chunk_s, context_s) if chunk_s else None
     if implementation == "reference" and precision != "fp32":
         raise UsageError(f"--precision {precision}: the reference implementation computes in fp32. Use --implementation packed.")
     if name in SPECTRAL:
@@ -76,14 +83,16 @@ def open_model(
             raise UsageError(f"--sha256: {name} has no weights.")
         return SpectralEncoder(name, torch.device(place))
     if not name.startswith(RANDOM):
-        return _in_form(checkpoints.pretrained_encoder(_locate(name, weights=True), place, sha256), implementation, precision)
+        return _in_form(
+            checkpoints.pretrained_encoder(_locate(name, weights=True), place, sha256), implementation, precision, chunking
+        )
     encoder = _random(name, place)
     if sha256 not in (None, encoder.info.weights_sha256):
         raise ProbeError(f"{name}: the weights drawn here have sha256 {encoder.info.weights_sha256}, --sha256 says {sha256}.")
-    return _in_form(encoder, implementation, precision)
+    return _in_form(encoder, implementation, precision, chunking)
 
 
-def _in_form(reference: "TransformersEncoder", implementation: str, precision: str) -> Encoder:
+def _in_form(reference: "TransformersEncoder", implementation: str, precision: str, chunking: Chunking | None) -> Encoder:
     """The packed form of a reference encoder where that is asked for and exists; itself, with a note, where it does not."""
     from probe.models.packed.encoder import PackedEncoder
     from probe.models.packed.support import without_packed_form
@@ -94,7 +103,7 @@ def _in_form(reference: "TransformersEncoder", implementation: str, precision: s
         note = f"computed by the reference implementation in fp32, as it has no packed form: {reason}"
         reference.info = replace(reference.info, notes=(*reference.info.notes, note))
         return reference
-    return PackedEncoder(reference, precision)
+    return PackedEncoder(reference, precision, chunking)
 
 
 def _random(name: str, place: str) -> "TransformersEncoder":

@@ -13,7 +13,7 @@ The quick form uses utterances up to a second, the whole one mixes the shortest 
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from probe.environment import package_versions
 from probe.errors import listed
-from probe.models.encoder import ASSUMED, CTC, Encoder, device_name
+from probe.models.encoder import ASSUMED, CTC, Encoder, device_name, pieces_of
 from probe.models.known import Known, known_models
 
 PASS, FAIL, NOTE, SKIPPED = "pass", "FAIL", "note", "skipped"
@@ -426,9 +426,33 @@ def _ctc(encoder: Encoder, twin: Any, _: bool) -> Iterator[Finding]:
     yield Finding("CTC head", PASS if n_symbols == n_written else FAIL, found, f"{n_written} symbols in its vocabulary")
 
 
+def _seams(encoder: Encoder, _twin: Any, quick: bool) -> Iterator[Finding]:
+    """Long audio, whose attention is cut: layer 0 as uncut, frames at seams nearer to the uncut ones than their neighbours are."""
+    cut, others = encoder.chunking, getattr(encoder, "chunked", None)
+    if quick or cut is None or others is None:
+        return
+    info = encoder.info
+    wave = _noise(int(2.5 * cut.chunk_s * info.rate_hz), 7).to(encoder.device)
+    names = list(info.layers)
+    whole, pieces = (
+        [torch.cat(of_layer) for of_layer in zip(*pieces_of(other, [wave], names), strict=True)]
+        for other in (others(None), others(replace(cut, above_s=0.0)))
+    )
+    chunk = round(cut.chunk_s * info.rate_hz / info.hop_samples)
+    seams = [row for seam in range(chunk, len(whole[0]) - 2, chunk) for row in (seam - 1, seam)]
+    apart = [_error(cut_[seams], whole_[seams]) for cut_, whole_ in zip(pieces, whole, strict=True)]
+    beside = [min(_error(item[[row + step for row in seams]], item[seams]) for step in (-1, 1)) for item in whole]
+    ratios = [one / other for one, other in zip(apart, beside, strict=True)]
+    worst = max(range(len(ratios)), key=ratios.__getitem__)
+    same = len(pieces[0]) == len(whole[0]) and torch.equal(pieces[0], whole[0])
+    found = f"layer {names[worst]}: {apart[worst]:.2g} from the uncut frame, its neighbour {beside[worst]:.2g}"
+    text = f"layer 0 as uncut, frames at seams nearer than their neighbours; {cut.chunk_s:g} s, {cut.context_s:g} s around"
+    yield Finding("seams", PASS if same and ratios[worst] < 1 else FAIL, found if same else "layer 0 differs", text)
+
+
 CHECKS: tuple[Callable[[Encoder, Any, bool], Iterator[Finding]], ...] = (
     *(_weights, _reopened, _parameters, _configuration, _input, _layers, _alone, _final),
-    *(_frames, _batches, _values, _ctc),
+    *(_frames, _batches, _values, _ctc, _seams),
 )
 
 

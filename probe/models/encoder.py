@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from probe.environment import processor
+from probe.errors import UsageError
 
 # Asked for among the layers: the scores of the checkpoint's own CTC head, (frame, symbol).
 CTC = "ctc"
@@ -59,6 +60,27 @@ class ModelInfo:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Chunking:
+    """How attention over long audio is cut.
+
+    Attributes:
+        above_s: utterances up to so many seconds are left whole.
+        chunk_s, context_s: what is kept of each window, and what it sees on both sides of that.
+    """
+
+    above_s: float
+    chunk_s: float
+    context_s: float
+
+    def __post_init__(self) -> None:
+        if not (self.above_s >= 0 and 0 < self.chunk_s < float("inf") and 0 <= self.context_s < float("inf")):
+            raise UsageError(
+                f"chunks of {self.chunk_s} s with {self.context_s} s of context above {self.above_s} s; expected more than 0 s, and "
+                "0 s or more."
+            )
+
+
 class Encoder(Protocol):
     """The batch contract: waveforms and lengths in, per-layer frames and lengths out.
 
@@ -67,12 +89,14 @@ class Encoder(Protocol):
     Attributes:
         implementation: ``reference`` (the library's own forward) or ``packed`` (`probe.models.packed`).
         precision: ``fp32``, ``tf32`` or ``bf16``.
+        chunking: how attention over long audio is cut; None where it never is.
     """
 
     info: ModelInfo
     device: torch.device
     implementation: str
     precision: str
+    chunking: Chunking | None
 
     def encode(self, waveforms: Tensor, lengths: Tensor, layers: Sequence[str]) -> tuple[list[Tensor], Tensor]:
         """Frames of the layers that are asked for.

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probe.models.encoder import CTC, ModelInfo
+from probe.models.encoder import CTC, Chunking, ModelInfo
 
 NORMALIZE_EPSILON = 1e-7
 NORMALIZED_SAMPLES = 2**22  # at a time
@@ -25,6 +25,7 @@ class TransformersEncoder:
 
     implementation = "reference"
     precision = "fp32"
+    chunking: Chunking | None = None
 
     def __init__(self, model: Any, info: ModelInfo, extractor: Any, head: Any = None) -> None:
         """Wraps an encoder without head that is in evaluation mode and on its device.

@@ -13,7 +13,7 @@ import torch
 import torchaudio
 from torch import Tensor
 
-from probe.models.encoder import ModelInfo
+from probe.models.encoder import Chunking, ModelInfo
 
 WINDOW_SAMPLES = 400
 HOP_SAMPLES = 160
@@ -27,6 +27,7 @@ class SpectralEncoder:
     """``fbank`` or ``mfcc``; satisfies `probe.models.encoder.Encoder`."""
 
     implementation, precision = "reference", "fp32"
+    chunking: Chunking | None = None
 
     def __init__(self, name: str, device: torch.device) -> None:
         self.device = device

@@ -7,18 +7,19 @@ different sizes may round differently.
 
 With bf16, products are in bfloat16 and everything between blocks (the residual stream, LayerNorms) in float32.
 
-Attention over long audio can be cut into windows of ``chunk_s`` seconds that see ``context_s`` seconds more on both sides; layer 0
-stays exact. Unchunked, time grows with the square of an utterance's length; chunked, memory beyond layer 0 does not grow at all.
+Attention over long audio is cut into windows that see some seconds more on both sides (`Chunking`); layer 0 stays exact. Unchunked,
+time grows with the square of an utterance's length; chunked, memory beyond layer 0 does not grow at all.
 """
 
+import copy
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from probe.errors import UsageError
-from probe.models.encoder import CTC
+from probe.models.encoder import CTC, Chunking
 from probe.models.packed.attention import Attention, PositionBias
 from probe.models.packed.frontend import FrontEnd
 from probe.models.packed.positional import Positional
@@ -44,28 +45,31 @@ class PackedEncoder(TransformersEncoder):
 
     Attributes:
         precision: ``fp32``, ``tf32`` or ``bf16``.
-        chunk_s, context_s: seconds of audio that attention sees at a time, and on both sides of them; None: all of it.
+        chunking: None where attention always sees whole utterances.
+        rows: frames that run through the blocks together; less takes less memory. On a CPU it decides no bit.
     """
 
     implementation = "packed"
 
-    def __init__(
-        self, reference: TransformersEncoder, precision: str = "fp32", chunk_s: float | None = None, context_s: float = 5.0
-    ) -> None:
+    def __init__(self, reference: TransformersEncoder, precision: str = "fp32", chunking: Chunking | None = None) -> None:
         """Takes over a reference encoder, whose configuration `probe.models.packed.support` must allow.
 
         The weights are copied into the layout of the products at the first use, not here.
 
         Raises:
-            UsageError: a precision that the device does not have, or a chunk that is not positive.
+            UsageError: a precision that the device does not have.
         """
         super().__init__(reference.model, reference.info, reference.extractor, reference._head)
-        if chunk_s is not None and not (chunk_s > 0 and context_s >= 0):
-            raise UsageError(f"chunks of {chunk_s} s with {context_s} s of context; expected more than 0 s, and 0 s or more.")
         self.again = reference.again
-        self.precision, self.chunk_s, self.context_s = precision, chunk_s, context_s
+        self.precision, self.chunking, self.rows = precision, chunking, ROWS[self.device.type]
         self._dtype = dtype_of(precision, self.device)
         self._network: Network | None = None
+
+    def chunked(self, chunking: Chunking | None) -> "PackedEncoder":
+        """The same encoder, weights shared, with other windows."""
+        other = copy.copy(self)
+        other.chunking = chunking
+        return other
 
     @torch.inference_mode()
     def encode(self, waveforms: Tensor, lengths: Tensor, layers: Sequence[str]) -> tuple[list[Tensor], Tensor]:
@@ -96,7 +100,7 @@ class PackedEncoder(TransformersEncoder):
     def pieces(self, waveforms: Sequence[Tensor], layers: Sequence[str]) -> Iterator[list[Tensor]]:
         """The rows of `encode_packed` in order, a few thousand at a time: (row, dim) per layer.
 
-        With ``chunk_s``, and a caller that keeps no piece, memory beyond the audio is layer 0 and a constant.
+        Of a chunked utterance, with a caller that keeps no piece, memory beyond the audio is layer 0 and a constant.
         """
         if self._network is None:
             self._network = Network(self.model, self._head, self._dtype)
@@ -104,7 +108,7 @@ class PackedEncoder(TransformersEncoder):
             hidden, n_frames = self._network.begin(
                 [normalized(wave) if self.info.normalize else wave.clone() for wave in waveforms]
             )
-        for group in _grouped(self._windows(n_frames), ROWS[self.device.type]):
+        for group in _grouped(self._windows(n_frames), self.rows):
             with exactly(self.precision):
                 yield self._network.run(hidden, group, layers)
 
@@ -112,12 +116,15 @@ class PackedEncoder(TransformersEncoder):
         """The windows of utterances of so many frames, one after the other."""
         rate_hz = self.info.rate_hz / self.info.hop_samples
         start = 0
-        for stop in torch.tensor(n_frames).cumsum(0).tolist():
-            chunk = stop - start if self.chunk_s is None else max(1, round(self.chunk_s * rate_hz))
-            context = 0 if self.chunk_s is None else round(self.context_s * rate_hz)
-            for kept_from in range(start, stop, chunk):
-                kept_to = min(kept_from + chunk, stop)
-                yield Window(max(start, kept_from - context), min(stop, kept_to + context), kept_from, kept_to)
+        for stop in itertools.accumulate(n_frames):
+            cut = self.chunking
+            if cut is None or stop - start <= cut.above_s * rate_hz:
+                yield Window(start, stop, start, stop)
+            else:
+                chunk, context = max(1, round(cut.chunk_s * rate_hz)), round(cut.context_s * rate_hz)
+                for kept_from in range(start, stop, chunk):
+                    kept_to = min(kept_from + chunk, stop)
+                    yield Window(max(start, kept_from - context), min(stop, kept_to + context), kept_from, kept_to)
             start = stop
 
 
