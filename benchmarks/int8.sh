@@ -13,8 +13,12 @@ for dtype in float16 int8; do
     common=(--model $model --from "$folder/features-$dtype" --to "$folder/results-$dtype")
     probe run speaker-id --corpus "$PROBE_SPEECH/speakers_shared.csv" "${common[@]}"
     probe run word-id --corpus "$PROBE_SPEECH/digits_shared.csv" "${common[@]}"
-    [[ $model == random:* ]] || probe run asr-ctc --corpus "$PROBE_SPEECH/connected_shared.csv" "${common[@]}"
+    [[ $model == random:* ]] && continue
+    for seed in 0 1 2; do  # training with CTC depends on its seed
+      probe run asr-ctc --seed $seed --corpus "$PROBE_SPEECH/connected_shared.csv" \
+        --model $model --from "$folder/features-$dtype" --to "$folder/results-$dtype-seed$seed"
+    done
   done
   du -sh "$folder/features-$dtype"
-  "${PYTHON:-python}" -m probe table --from "$folder/results-$dtype"
+  for results in "$folder/results-$dtype"*; do "${PYTHON:-python}" -m probe table --from "$results"; done
 done
