@@ -3,9 +3,9 @@
     python benchmarks/extraction.py [--model random:facebook/wav2vec2-base] [--utterances 48] [--rounds 5] [--device cuda] [--to FILE]
 
 The peaks of matrix products are measured first. Utterances of 1.5 to 33 s, distributed like LibriSpeech's dev-clean, hold noise:
-speed does not depend on what is said. Their order was drawn once. After a warm-up every way takes its turn in each round, reading wav
-files and, where it says so, writing and syncing; a round's ratio is to the first way of the same round. Weights are random: speed does
-not depend on them, errors of bf16 do. Peak memory comes from a run of each way in a process of its own.
+speed does not depend on what is said. Their order was drawn once. After a warm-up every way takes its turn in each round, reading
+wav files and, where it says so, writing and syncing; a round's ratio is to the first way of the same round. Weights are random:
+speed does not depend on them, errors of bf16 do. Peak memory comes from a run of each way in a process of its own.
 
     one by one, gzip        transformers, one utterance at a time, every layer, float32 into a gzipped HDF5 dataset each
     one by one              the same, nothing written
