@@ -161,7 +161,9 @@ def cli(quiet: bool) -> None:
     """Features of every layer of pretrained speech models, probes on every layer, comparison tables."""
     if quiet:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(Plain("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("probe").setLevel(logging.WARNING if quiet else logging.INFO)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its report on keys says what our notes say
     for noisy in ("huggingface_hub", "transformers", "httpx"):
@@ -339,7 +341,7 @@ def show(store: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(described, indent=2, ensure_ascii=False))
     else:
-        click.echo("\n\n".join("\n".join(f"{name:<14}{value}" for name, value in item.items()) for item in described))
+        click.echo("\n\n".join("\n".join(f"{name:<13} {value}" for name, value in item.items()) for item in described))
 
 
 @cli.command()
@@ -617,7 +619,7 @@ def print_files(files: list[Path]) -> None:
 def exit_with_failures(unusable: dict[str, list[str]], refused: list[str] | None = None) -> None:
     """Exits with 1 where something was refused, with 3 where utterances failed; names them."""
     for where, keys in unusable.items():
-        click.echo(f"{where}: {len(keys)} utterances failed: {listed(keys, 20)}", err=True)
+        click.echo(plain(f"{where}: {len(keys)} utterances failed: {listed(keys, 20)}"), err=True)
     for reason in refused or []:
         click.echo(f"not done: {reason}", err=True)
     if refused:
@@ -631,10 +633,47 @@ def _terminate(*_: object) -> NoReturn:
     sys.exit(EXIT_TERMINATED)
 
 
+def stop_for_certain() -> None:
+    """Has what ends the program raised again where Python ignored it.
+
+    A signal's exception is raised wherever the program is; inside a callback of the interpreter's own or of a library's (when a weak
+    reference dies, say) it is reported as ignored, and the program would go on to its end.
+    """
+    ignored: list[BaseException] = []
+
+    def again(*_: object) -> None:
+        if ignored:
+            raise ignored.pop()
+
+    def report(item: Any) -> None:
+        if not isinstance(item.exc_value, SystemExit | KeyboardInterrupt):
+            sys.__unraisablehook__(item)
+            return
+        ignored.append(item.exc_value)
+        signal.setitimer(signal.ITIMER_REAL, 0.01)  # by then the callback is over
+
+    signal.signal(signal.SIGALRM, again)
+    sys.unraisablehook = report
+
+
+class Plain(logging.Formatter):
+    """Messages without characters that would command a terminal; file names may hold any."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One message."""
+        return plain(super().format(record))
+
+
+def plain(text: str) -> str:
+    """``text`` with control characters written as escapes, but for ends of lines."""
+    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
+
+
 def main() -> NoReturn:
     """The console script: exit codes, and one line instead of a traceback for a user's mistake."""
     for number in (signal.SIGTERM, signal.SIGUSR1):  # a job's end is near: schedulers send either
         signal.signal(number, _terminate)
+    stop_for_certain()
     try:
         result = cli.main(standalone_mode=False)
         sys.exit(result if isinstance(result, int) else 0)
@@ -645,10 +684,10 @@ def main() -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except ProbeError as error:
-        click.echo(f"probe: {error}", err=True)
+        click.echo(plain(f"probe: {error}"), err=True)
         sys.exit(EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILURE)
     except OSError as error:
-        click.echo(f"probe: {error.filename or 'input/output'}: {error.strerror or error}", err=True)
+        click.echo(plain(f"probe: {error.filename or 'input/output'}: {error.strerror or error}"), err=True)
         sys.exit(EXIT_FAILURE)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from probe.errors import ProbeError
 
 BLOCK_BYTES = 1 << 20
-LARGEST_JSON = 1 << 30
+LARGEST_JSON = 1 << 28
 LONGEST_NAME = 60  # three of them and more make a file's name, which may have 255 bytes
 
 
@@ -67,7 +67,8 @@ def _write_and_rename(path: Path, data: bytes) -> None:
 
 def temporary_name(path: Path) -> Path:
     """A name beside ``path`` that no other run takes and no reader takes for anything."""
-    return path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    name = os.fsencode(path.name)[:100].decode(errors="ignore")  # a name may have 255 bytes
+    return path.with_name(f".{name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
 def sync(path: Path) -> None:
@@ -136,5 +137,5 @@ def read_json(path: Path) -> dict[str, Any]:
         return value
     except FileNotFoundError as error:
         raise ProbeError(f"{path}: not there; expected a folder that `probe extract` wrote.") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
         raise ProbeError(f"{path}: damaged or not readable ({error}). Remove it and run `probe extract` again.") from error

@@ -27,11 +27,12 @@ from probe.data.audio import LONGEST_S, Audio
 from probe.data.decoder_process import HEAD, MARK, Request, answer, packed
 from probe.data.levels import FLAGS
 from probe.data.reading import Deadline
-from probe.errors import ProbeError, UtteranceError
+from probe.errors import ProbeError, UsageError, UtteranceError
 
 log = logging.getLogger("probe")
 
 TIMEOUT_S = 60.0
+LONGEST_TIMEOUT_S = 86_400.0
 # What a thread or child gets beyond its time before it is given up: it looks at the clock itself between blocks.
 GRACE_S = 2.0
 START_S = 120.0
@@ -46,9 +47,14 @@ class Decoder:
         root: the folder that every file must lie in, with symbolic links resolved.
         isolate: decode in a child process.
         timeout_s: for one file.
+
+    Raises:
+        UsageError: a time that is none.
     """
 
     def __init__(self, root: Path | None = None, isolate: bool = False, timeout_s: float = TIMEOUT_S) -> None:
+        if not 0 < timeout_s <= LONGEST_TIMEOUT_S:
+            raise UsageError(f"--decode-timeout {timeout_s}: expected more than 0 and at most {LONGEST_TIMEOUT_S:.0f} seconds.")
         self.root, self.timeout_s = root, timeout_s
         self._worker: _Child | _Thread = _Child() if isolate else _Thread()
 

@@ -20,6 +20,9 @@ SHARD_BYTES = 256_000_000
 # Pooled views are small; this bounds what an interruption loses.
 SHARD_AUDIO_S = 600.0
 UNKNOWN_DURATION_S = 10.0
+# An utterance's entry in an index, its key and the manifest's columns aside; a shard's recipe, environment and structure.
+INDEX_BYTES = 430
+SHARD_HEAD_BYTES = 16_000
 VALUE_BYTES = {"float16": 2, "float32": 4, "int8": 1}
 
 
@@ -107,9 +110,11 @@ def make_plan(
     n_frames = {key: encoder.n_frames(int(seconds * encoder.info.rate_hz)) for key, seconds in durations.items()}
     sizes = {key: stored_values(encoder, layers, view, count) for key, count in n_frames.items()}
     fresh = _pack([item.key for item in todo if item.key in wanted], durations, sizes)
-    n_bytes = VALUE_BYTES[dtype] * sum(sizes.values())
     frames = sum(n_frames.values())
-    choices = _choices(encoder, layers, len(todo), frames)
+    entries = _entry_bytes(corpus, todo, len(layers)) + SHARD_HEAD_BYTES * (len(pending) + len(fresh))
+    n_rows_all = sum(n_rows(count, view) for count in n_frames.values())
+    n_bytes = entries + VALUE_BYTES[dtype] * sum(sizes.values()) + (4 * len(layers) * n_rows_all if dtype == "int8" else 0)
+    choices = _choices(encoder, layers, len(todo), frames, entries)
     return Plan(present, failed, todo, pending, fresh, sum(durations.values()), frames, n_bytes, free_bytes(root), choices)
 
 
@@ -129,8 +134,17 @@ def stored_values(encoder: Encoder, layers: Sequence[str], view: str, n_frames: 
     return n_rows(n_frames, view) * sum(row_width(encoder.info.layers[name], view) for name in layers)
 
 
-def _choices(encoder: Encoder, layers: Sequence[str], n_utterances: int, n_frames: int) -> dict[tuple[str, str, int], int]:
-    """`Plan.choices`: with all layers that were asked for, or every fourth of them."""
+def _entry_bytes(corpus: Corpus, todo: Sequence[Utterance], n_layers: int) -> int:
+    """About what is stored of utterances besides values, in shards (texts in columns as wide as the longest) and in indexes."""
+    widths = [max((len(item.label(column).encode()) for item in todo), default=0) for column in corpus.columns]
+    longest_key = max((len(item.key.encode()) for item in todo), default=0)
+    return len(todo) * (sum(widths) + 2 * longest_key + 64 + 8 * n_layers + INDEX_BYTES)
+
+
+def _choices(
+    encoder: Encoder, layers: Sequence[str], n_utterances: int, n_frames: int, entries: int
+) -> dict[tuple[str, str, int], int]:
+    """`Plan.choices`: with all layers that were asked for, or every fourth of them; ``entries`` bytes are the same in all."""
     fewer = layers[:: 4 if len(layers) > 4 else 1]
     mean_frames = -(-n_frames // max(1, n_utterances))
     sizes = {}
@@ -138,7 +152,8 @@ def _choices(encoder: Encoder, layers: Sequence[str], n_utterances: int, n_frame
         for dtype in VALUE_BYTES if view.startswith("frames") else ["float16"]:
             for chosen in (layers, fewer):
                 n_values = n_utterances * stored_values(encoder, chosen, view, mean_frames)
-                sizes[view, dtype, len(chosen)] = VALUE_BYTES[dtype] * n_values
+                scales = 4 * len(chosen) * n_utterances * n_rows(mean_frames, view) if dtype == "int8" else 0
+                sizes[view, dtype, len(chosen)] = entries + VALUE_BYTES[dtype] * n_values + scales
     return dict(sorted(sizes.items(), key=lambda item: -item[1]))
 
 

@@ -22,6 +22,7 @@ from probe.store.trust import (
     opened,
     trusted_attribute,
     trusted_dataset,
+    usable_scales,
 )
 
 SLAB_BYTES = 1 << 24  # read at once
@@ -109,6 +110,8 @@ def _differences(
     for layer, dtype in index["dtypes"].items():
         rows = int(offsets[-1])
         trusted_dataset(file, f"layers/{layer}", path, [dtype], (rows, layers[layer]) if layers else None)
+        if dtype == "int8":
+            yield from _unlike_scales(all_rows(trusted_dataset(file, f"scales/{layer}", path, ["float32"], (rows,))), layer)
         bounds = all_rows(trusted_dataset(file, f"offsets/{layer}", path, ["int64"], offsets.shape))
         if bounds[0] != 0 or (np.diff(bounds) < 0).any() or bounds[-1] != rows:
             yield f"offsets/{layer} do not rise from 0 to the {rows} rows"
@@ -124,6 +127,12 @@ def _differences(
             trusted_dataset(file, name, path, ["float32"], (int(offsets[-1]),))
         elif group == "manifest":
             trusted_dataset(file, name, path, [TEXT], (len(utterances),))
+
+
+def _unlike_scales(scales: np.ndarray, layer: str) -> Iterator[str]:
+    """Whether values times these scales are no numbers."""
+    if not usable_scales(scales):
+        yield f"scales/{layer} are not all finite numbers from 0 on"
 
 
 def _other_attributes(file: h5f.FileID, path: Path, index: Mapping[str, Any], recipe: Mapping[str, Any] | None) -> Iterator[str]:

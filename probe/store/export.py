@@ -9,6 +9,7 @@ Values are float32, or float16 where the store has nothing else. An export is th
 It is written by blocks of one layer, so it may be larger than memory.
 """
 
+import contextlib
 import csv
 import io
 import itertools
@@ -16,7 +17,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,10 +110,8 @@ def export(selection: Selection, to: Path, form: str, tick: Callable[[int], Any]
         text = f"{error.strerror}, {selection.n_bytes} bytes and more to write, {free_bytes(to)} free"
         raise OSError(error.errno, text, str(to)) from error
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink(missing_ok=True)
 
 
 def _check(selection: Selection, to: Path, form: str) -> None:
@@ -186,7 +184,10 @@ def _write_npy(selection: Selection, path: Path, tick: Callable[[int], Any]) -> 
         "audio_sha256": [item.audio_sha256 for item in stored],
     }
     columns |= {"ctc_text": selection.ctc_texts} if selection.ctc_texts is not None else {}
-    columns |= {f"manifest_{name}" if name in columns else name: texts for name, texts in selection.columns.items()}
+    for name, texts in selection.columns.items():
+        while name in columns:
+            name = f"manifest_{name}"
+        columns[name] = texts
     with (path / "index.csv").open("x", encoding="utf-8", newline="") as table:
         writer = csv.writer(table)
         writer.writerow(columns)
@@ -206,7 +207,7 @@ FORMS: dict[str, Callable[[Selection, Path, Callable[[int], Any]], None]] = {
 class _Disk(io.FileIO):
     """A new file for HDF5, which does not survive an error of the disk: the first is kept, and nothing is written after it."""
 
-    error: OSError | None = None
+    error: BaseException | None = None
 
     def write(self, data: Any, /) -> int:
         """Writes all of ``data``."""
@@ -214,7 +215,7 @@ class _Disk(io.FileIO):
         try:
             while rest and self.error is None:
                 rest = rest[super().write(rest) :]
-        except OSError as error:
+        except BaseException as error:  # Ctrl-C too: HDF5 would make something else of it
             self.error = error
         return len(data)
 
@@ -222,7 +223,7 @@ class _Disk(io.FileIO):
         """Makes the file ``size`` bytes long."""
         try:
             return super().truncate(size) if self.error is None else size or 0
-        except OSError as error:
+        except BaseException as error:
             self.error = error
             return size or 0
 
@@ -232,7 +233,7 @@ class _Disk(io.FileIO):
             raise self.error
 
 
-@contextmanager
+@contextlib.contextmanager
 def _new_hdf5(path: Path, selection: Selection) -> Iterator[tuple[h5py.File, _Disk]]:
     """A new file that says where its values come from; on the disk at the end."""
     with _Disk(path, "x+") as disk:

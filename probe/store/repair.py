@@ -39,8 +39,8 @@ def held(folder: Path, job: Job) -> set[tuple[str, str]] | None:
     found: set[tuple[str, str]] = set()
     for name in job.shard_names():
         files = [folder / f"{name}.json", folder / f"{name}.h5", *aside.get(name, [])]
-        contents = [item for path in files if path.exists() and (item := _held_by(path, name)) is not None]
-        told = told or bool(contents) or not any(".h5" in path.suffixes and path.exists() for path in files)
+        contents = [item for path in files if path.is_file() and (item := _held_by(path, name)) is not None]
+        told = told or bool(contents) or not any(".h5" in path.suffixes and path.is_file() for path in files)
         found.update(*contents)
     return found if told else None
 
@@ -73,7 +73,8 @@ def set_aside(folder: Path, name: str) -> None:
 def remove_aside(folder: Path, name: str) -> None:
     """Removes what was set aside; an index last, because it tells what its shard holds."""
     for path in reversed(files_aside(folder).get(name, [])):
-        path.unlink()
+        if not path.is_dir():  # somebody else's
+            path.unlink()
 
 
 def lost(folder: Path, job: Job) -> list[str]:

@@ -27,7 +27,7 @@ import numpy as np
 from probe.errors import ProbeError
 from probe.files import canonical_json, sha256_of_file
 from probe.store.entries import FORMAT
-from probe.store.trust import DAMAGE, all_rows, chunk_rows, copy_rows, opened, trusted_dataset
+from probe.store.trust import DAMAGE, all_rows, chunk_rows, copy_rows, opened, trusted_dataset, usable_scales
 
 LIBVER = ("v110", "v110")
 CHUNK_BYTES = 1 << 20
@@ -142,9 +142,9 @@ def _write(file: h5py.File, name: str, values: np.ndarray, gzip: bool = False) -
 
 
 def _fixed_bytes(values: Sequence[str]) -> np.ndarray:
-    """(n,) fixed-length bytes; PyTables and old readers know no variable-length strings."""
+    """(n,) fixed-length UTF-8, and marked so; PyTables and old readers know no variable-length strings."""
     encoded = [value.encode() for value in values]
-    return np.array(encoded, dtype=f"S{max(1, *map(len, encoded))}")
+    return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(1, *map(len, encoded))))
 
 
 def merge_runs(pieces: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
@@ -189,6 +189,8 @@ def read_rows(
             scales = None
             if dtype == "int8":
                 scales = all_rows(trusted_dataset(file, f"scales/{layer}", path, ["float32"], (n_rows,)))
+                if not usable_scales(scales):
+                    raise ProbeError(f"{path}: scales/{layer} are not all finite numbers from 0 on. Extract again.")
             blank = False
             step = chunk_rows(values)
             for first, stop, position in runs:

@@ -9,6 +9,7 @@ hardened against crafted files: this keeps its readers from believing them, it i
 import functools
 import math
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,6 +75,8 @@ def trusted_dataset(
         raise ProbeError(f"{path}: {name} is not stored in this file but virtual or external. {ADVICE}")
     kind = identifier.get_type()
     found = identifier.shape
+    if not found:
+        raise ProbeError(f"{path}: {name} has no rows but is a single value. {ADVICE}")
     if not any(_is_type(kind, dtype) for dtype in dtypes) or (shape is not None and tuple(shape) != found):
         expected = f"{' or '.join(dtypes)} of shape {tuple(shape) if shape is not None else 'any'}"
         raise ProbeError(f"{path}: {name} is {_type_name(kind)} of shape {found}; the index expects {expected}. Extract again.")
@@ -110,6 +113,11 @@ def copy_rows(values: h5d.DatasetID, first: int, stop: int, into: np.ndarray) ->
 def all_rows(values: h5d.DatasetID) -> np.ndarray:
     """A dataset's values."""
     return h5py.Dataset(values)[()]
+
+
+def usable_scales(scales: np.ndarray) -> bool:
+    """Whether int8 values times these (row,) float32 scales are finite."""
+    return bool(((scales >= 0) & (scales <= np.finfo(np.float32).max / 128)).all())
 
 
 def chunk_rows(values: h5d.DatasetID) -> int:
@@ -204,12 +212,35 @@ def _not_stored(
     for item in _chunks(identifier):
         n_chunks += 1
         stored += item.size
-        if item.filter_mask & ~skippable or not (item.size == chunk_bytes or (packed and 0 < item.size < 2 * chunk_bytes + 64)):
+        deflated = packed and not item.filter_mask
+        if item.filter_mask & ~skippable or not (item.size == chunk_bytes or (deflated and 0 < item.size < 2 * chunk_bytes + 64)):
             return f"has a chunk of {item.size} bytes (filters left out: {item.filter_mask}); expected {chunk_bytes}"
+        if deflated and not _inflates_to(identifier, item.chunk_offset, filters, math.prod(chunk) * item_bytes):
+            return f"has a chunk that does not inflate to its {chunk_bytes} bytes"
     expected = math.prod(-(-whole // length) for whole, length in zip(shape, chunk, strict=True))
     if n_chunks != expected or stored > file_bytes:
         return f"declares {expected} chunks and {n_chunks} are stored, {stored} bytes in a file of {file_bytes}"
     return ""
+
+
+def _inflates_to(identifier: h5d.DatasetID, offset: tuple[int, ...], filters: Sequence[int], n_bytes: int) -> bool:
+    """Whether a deflated chunk gives just so many bytes; HDF5 itself makes room for as much as comes out.
+
+    Args:
+        filters: in the order they were applied in; a checksum before deflation is deflated with the values, one after it is not.
+    """
+    _, raw = identifier.read_direct_chunk(offset)
+    if h5z.FILTER_FLETCHER32 in filters:
+        if filters.index(h5z.FILTER_FLETCHER32) < filters.index(h5z.FILTER_DEFLATE):
+            n_bytes += 4
+        else:
+            raw = raw[:-4]
+    inflating = zlib.decompressobj()
+    try:
+        whole = len(inflating.decompress(raw, n_bytes + 1)) == n_bytes
+    except zlib.error:
+        return False
+    return whole and inflating.eof and not inflating.unused_data
 
 
 def _chunks(identifier: h5d.DatasetID) -> list[h5d.StoreInfo]:
