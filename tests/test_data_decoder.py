@@ -19,7 +19,7 @@ from probe.data import reading
 from probe.data.audio import load_audio
 from probe.data.corpus import load_corpus
 from probe.data.decoder import Decoder
-from probe.errors import ProbeError, UtteranceError
+from probe.errors import ProbeError, UsageError, UtteranceError
 from probe.extraction.extract import extract
 from probe.store.folder import open_store
 
@@ -325,3 +325,9 @@ def test_a_loaded_corpus_is_held_to_the_root_too(tree: Path) -> None:
     [failure] = done.failures
     assert failure.key == "link.wav"
     assert "outside --audio-root" in failure.reason
+
+
+@pytest.mark.parametrize("timeout_s", [float("nan"), float("inf"), 1e308, 0.0, -1.0])
+def test_a_time_that_is_none_is_refused(timeout_s: float) -> None:
+    with pytest.raises(UsageError, match=r"--decode-timeout .*: expected more than 0 and at most 86400 seconds"):
+        Decoder(timeout_s=timeout_s)

@@ -238,3 +238,34 @@ def test_the_command_says_where_the_export_is_and_what_is_missing(
     assert (tmp_path / "out" / "index.csv").exists()
     assert command("export", tmp_path / "nowhere", "--to", tmp_path / "x").returncode == 1
     assert command("export", store.path, "--to", tmp_path / "x", "--form", "zip").returncode == 2
+
+
+@only_frames
+def test_columns_of_the_manifest_keep_their_values_whatever_they_are_called(
+    extracted: tuple[FeatureStore, Path], tmp_path: Path
+) -> None:
+    store, manifest = extracted
+    lines = manifest.read_text().splitlines()
+    added = [line + end for line, end in zip(lines, [",key,manifest_key", *(f",one{n},two{n}" for n in range(9))], strict=False)]
+    manifest.write_text("\n".join(added) + "\n")
+    probe.export(store, tmp_path / "out", "npy", corpus=manifest)
+    with (tmp_path / "out" / "index.csv").open(newline="", encoding="utf-8") as table:
+        rows = list(csv.DictReader(table))
+    assert [row["manifest_key"] for row in rows] == [f"one{n}" for n in range(len(NAMES))]
+    assert [row["manifest_manifest_key"] for row in rows] == [f"two{n}" for n in range(len(NAMES))]
+
+
+@only_frames
+def test_a_long_name_of_an_export_is_a_name(extracted: tuple[FeatureStore, Path], tmp_path: Path) -> None:
+    store, _ = extracted
+    probe.export(store, tmp_path / ("名" * 84), "npy")
+    assert (tmp_path / ("名" * 84) / "index.csv").exists()
+
+
+@only_frames
+def test_texts_of_any_language_are_read_as_such(extracted: tuple[FeatureStore, Path], tmp_path: Path) -> None:
+    store, _ = extracted
+    probe.export(store, tmp_path / "out.h5")
+    for path in (tmp_path / "out.h5", store.path / "shard-00000.h5"):
+        with h5py.File(path) as file:
+            assert set(file["keys"].asstr()[:]) <= set(NAMES)

@@ -221,7 +221,8 @@ def test_a_dry_run_writes_nothing_and_counts_what_is_missing(audio: Path, tmp_pa
     assert encoder.seen == []
     assert len(plan.todo) == len(LENGTHS)
     frames = sum(encoder.n_frames(n_samples) for n_samples in LENGTHS.values())
-    assert plan.n_bytes == 2 * frames * (3 + 5 + 4)
+    assert plan.n_frames == frames
+    assert plan.n_bytes > 2 * frames * (3 + 5 + 4)
     assert plan.audio_s == pytest.approx(sum(LENGTHS.values()) / RATE_HZ)
     extract(encoder, write_manifest(audio, ["a.wav", "b.wav"], "two.csv"), tmp_path / "features")
     plan = extract(encoder, manifest, tmp_path / "features", dry_run=True).plan
@@ -240,13 +241,27 @@ def test_a_disk_that_is_too_small_is_refused_before_the_work(
 ) -> None:
     encoder = Windows()
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
-    with pytest.raises(ProbeError, match=r"about \d kB to write, 10 B free\. No view of it would fit; name another disk\."):
+    with pytest.raises(ProbeError, match=r"about \d+ kB to write, 10 B free\. No view of it would fit; name another disk\."):
         extract(encoder, write_manifest(audio, LENGTHS), tmp_path / "features")
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=700))
-    message = r"700 B free\. What would fit: --view frames --dtype int8: 672 B, --view frames:2 --dtype float16: 672 B, "
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=20_500))
+    message = r"20 kB free\. What would fit: .*--view frames:2 --dtype int8: 20 kB, .*--view meanstd"
     with pytest.raises(ProbeError, match=message):
         extract(encoder, write_manifest(audio, LENGTHS), tmp_path / "features")
     assert encoder.seen == []
+    assert not (tmp_path / "features" / "windows").exists()  # nothing is begun
+
+
+@pytest.mark.parametrize(
+    ("view", "dtype"), [("frames", "float32"), ("frames", "int8"), ("meanstd", "float16"), ("mean", "float16")]
+)
+def test_a_store_takes_no_more_than_was_estimated_and_not_much_less(tmp_path: Path, view: str, dtype: str) -> None:
+    names = [f"{n}.wav" for n in range(40)]
+    for n, name in enumerate(names):
+        write_audio(tmp_path / name, 16_000 + n)
+    manifest = write_manifest(tmp_path, names)
+    done = extract(Windows(), manifest, tmp_path / "features", view=view, dtype=dtype)
+    taken = sum(path.stat().st_size for path in done.store.glob("shard-*"))
+    assert 0.5 * done.plan.n_bytes < taken <= done.plan.n_bytes
 
 
 def test_another_environment_warns_and_extracts_nothing_again(

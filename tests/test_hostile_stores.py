@@ -3,6 +3,7 @@
 import os
 import shutil
 import tracemalloc
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,20 @@ def inflating_chunk(file: h5py.File, _: Path) -> None:
     file["layers/0"][:] = values
     file.flush()
     file["layers/0"].id.write_direct_chunk((0, 0), b"\0" * 100_000)
+
+
+def chunk_that_inflates_further(file: h5py.File, _: Path) -> None:
+    values = dataset(file, "layers/0", compression="gzip")
+    file["layers/0"][:] = values
+    file.flush()
+    file["layers/0"].id.write_direct_chunk((0, 0), zlib.compress(bytes(40_000), 9))
+
+
+def chunk_with_something_behind(file: h5py.File, _: Path) -> None:
+    values = dataset(file, "layers/0", compression="gzip")
+    file["layers/0"][:] = values
+    file.flush()
+    file["layers/0"].id.write_direct_chunk((0, 0), zlib.compress(values[:2].tobytes(), 9) + b"more")
 
 
 def chunk_without_its_filters(file: h5py.File, _: Path) -> None:
@@ -230,6 +245,8 @@ def no_space_at_all(file: h5py.File, _: Path) -> None:
         (bomb, r"layers/0 is float16 of shape \(4194304, 3\)"),
         (huge_chunks, r"declares chunks of \(4194304, 3\)"),
         (inflating_chunk, r"layers/0 has a chunk of 100000 bytes"),
+        (chunk_that_inflates_further, r"layers/0 has a chunk that does not inflate to its 12 bytes"),
+        (chunk_with_something_behind, r"layers/0 has a chunk that does not inflate to its 12 bytes"),
         (chunk_without_its_filters, r"layers/0 has a chunk of 16 bytes \(filters left out: 1\)"),
         (lzf, r"HDF5 filters \[32000\]; shards have 3, 2, 1 only"),
         (scale_offset, r"offsets/0 is stored with HDF5 filters \[6\]"),
@@ -245,7 +262,7 @@ def no_space_at_all(file: h5py.File, _: Path) -> None:
         (of_type(np.float64), r"layers/0 is float64"),
         (of_type(np.float32), r"layers/0 is float32 of shape .*; the index expects float16"),
         (bent_floats, r"layers/0 is float16 of shape|layers/0 is float"),
-        (of_shape(), r"of shape \(\); the index expects"),
+        (of_shape(), r"layers/0 has no rows but is a single value"),
         (of_shape(5), r"of shape \(5,\); the index expects"),
         (of_shape(5, 3, 1), r"of shape \(5, 3, 1\); the index expects"),
         (of_shape(0, 3), r"of shape \(0, 3\); the index expects"),

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,7 @@ def attribute(name: str, value: Any) -> Callable[[h5py.File], None]:
         (written("manifest/text", lambda items: items[:1]), "manifest/text is |S3 of shape (1,)"),
         (lambda file: file.create_dataset("layers/9", data=np.zeros(3, np.float16)), "layers/9 is not in its index"),
         (lambda file: file.__delitem__("layers/1"), "layers/1 is missing or a link"),
+        (lambda file: file.__setitem__("evil", np.bytes_(b"abc")), "evil has no rows but is a single value"),
         (attribute("format", 7), "is of another format than 1"),
         (attribute("recipe", np.bytes_(b"{}")), "holds another recipe than the store"),
         (attribute("recipe", "{}"), "attribute recipe is text of variable length of shape ()"),
@@ -219,6 +221,27 @@ def test_contents_that_are_not_what_the_index_says_are_named(
     found = damage_of(store)
     assert list(found) == [name]
     assert problem in found[name]
+
+
+@pytest.mark.parametrize("extracted", [{"dtype": "int8"}], indirect=True, ids=["int8"])
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda file: file.__delitem__("scales/1"), "scales/1 is missing or a link"),
+        (written("scales/1", lambda values: values * np.float32(np.inf)), "scales/1 are not all finite numbers from 0 on"),
+        (written("scales/1", lambda values: values * np.float32(np.nan)), "scales/1 are not all finite numbers from 0 on"),
+        (written("scales/1", lambda values: -values), "scales/1 are not all finite numbers from 0 on"),
+        (written("scales/1", lambda values: values * 0 + np.float32(3e38)), "scales/1 are not all finite numbers from 0 on"),
+    ],
+)
+def test_scales_that_are_none_are_named_and_not_read(
+    extracted: tuple[Path, Path], change: Callable[[h5py.File], None], problem: str
+) -> None:
+    store, _ = extracted
+    name = reseal(store, change)
+    assert problem in damage_of(store)[name]
+    with pytest.raises(ProbeError, match=problem):
+        FeatureStore(store).layer("1")
 
 
 @only_frames
@@ -426,6 +449,21 @@ def test_a_repair_whose_extraction_dies_leaves_what_was_damaged(extracted: tuple
     values_of(store)  # what is there can be read
     assert repair(store, manifest).found.findings == ()
     assert files_of(store) == before
+
+
+@only_frames
+@pytest.mark.parametrize("suffix", [".h5", ".h5.damaged"])
+def test_a_repair_waits_for_no_fifo(extracted: tuple[Path, Path], suffix: str) -> None:
+    store, manifest = extracted
+    before = files_of(store)
+    (store / "shard-00001.h5").unlink()
+    os.mkfifo(store / f"shard-00001{suffix}")
+    signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits"))
+    signal.alarm(60)
+    done = repair(store, manifest)
+    signal.alarm(0)
+    assert done.found.damage == []
+    assert before.items() <= files_of(store).items()
 
 
 @only_frames

@@ -27,7 +27,7 @@ from probe.models.catalogue import CHUNK_S, CONTEXT_S, open_model
 from probe.models.check import check_model
 from probe.models.encoder import Encoder, device_name
 from probe.store.features import Failure, FeatureStore
-from probe.store.folder import create_store, store_path
+from probe.store.folder import create_store, discard_store, store_path
 from probe.store.layers import choose_layers
 from probe.store.views import parse_view
 
@@ -272,6 +272,8 @@ def _run(
         store.refresh()
         plan = make_plan(corpus, encoder, layers, view, store.recipe["dtype"], store, root, decoders[0].header_duration_s)
         if plan.n_bytes > plan.free_bytes:
+            if not store.jobs:
+                discard_store(store.path)
             fitting = plan.describe_choices(plan.free_bytes)
             raise ProbeError(
                 f"{store.path}: about {human_bytes(plan.n_bytes)} to write, {human_bytes(plan.free_bytes)} free. "

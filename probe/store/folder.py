@@ -1,5 +1,6 @@
 """Folders of stores: making a store for a recipe, and finding the one that serves a model and a view."""
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -22,6 +23,15 @@ def create_store(root: Path, requested: str, recipe: dict[str, Any], environment
         head = {"format": FORMAT, "requested": requested, "sha256": sha256, "recipe": recipe, "environment": environment}
         write_json(path / "recipe.json", head)
     return FeatureStore(path)
+
+
+def discard_store(path: Path) -> None:
+    """Removes a store in which nothing was ever planned, while no other run writes into it."""
+    for name in ("recipe.json", "certificate.json", "lock"):
+        (path / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # something else is in there
+        path.rmdir()
+        path.parent.rmdir()
 
 
 def store_path(root: Path, recipe: dict[str, Any]) -> Path:
