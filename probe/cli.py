@@ -8,8 +8,10 @@ import re
 import signal
 import sys
 import textwrap
+import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -628,32 +630,41 @@ def exit_with_failures(unusable: dict[str, list[str]], refused: list[str] | None
         sys.exit(EXIT_SOME_FAILED)
 
 
-def _terminate(*_: object) -> NoReturn:
-    click.echo("terminated; the same command continues", err=True)
-    sys.exit(EXIT_TERMINATED)
+def stop_on_signals() -> None:
+    """Has Ctrl-C, SIGTERM and SIGUSR1 (a job's end is near: schedulers send either) end the program for certain, with its exit code.
 
-
-def stop_for_certain() -> None:
-    """Has what ends the program raised again where Python ignored it.
-
-    A signal's exception is raised wherever the program is; inside a callback of the interpreter's own or of a library's (when a weak
-    reference dies, say) it is reported as ignored, and the program would go on to its end.
+    A signal's exception is raised wherever the program is. Inside an import, libraries may catch it and go on half imported; inside
+    a callback of the interpreter (when a weak reference dies, say) it is reported as ignored. So it waits for the end of an import,
+    and is raised again where it was ignored.
     """
-    ignored: list[BaseException] = []
+    waiting: list[BaseException] = []
 
-    def again(*_: object) -> None:
-        if ignored:
-            raise ignored.pop()
+    def in_a_moment() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            waiting[:] = [KeyboardInterrupt()]
+        elif number != signal.SIGALRM:
+            click.echo("terminated; the same command continues", err=True)
+            waiting[:] = [SystemExit(EXIT_TERMINATED)]
+        if waiting and any(item.f_code.co_filename.startswith("<frozen importlib") for item, _ in traceback.walk_stack(frame)):
+            in_a_moment()
+        elif waiting:
+            raise waiting.pop()
 
     def report(item: Any) -> None:
-        if not isinstance(item.exc_value, SystemExit | KeyboardInterrupt):
+        if isinstance(item.exc_value, SystemExit | KeyboardInterrupt):
+            waiting[:] = [item.exc_value]
+            in_a_moment()
+        else:
             sys.__unraisablehook__(item)
-            return
-        ignored.append(item.exc_value)
-        signal.setitimer(signal.ITIMER_REAL, 0.01)  # by then the callback is over
 
-    signal.signal(signal.SIGALRM, again)
     sys.unraisablehook = report
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM):
+        signal.signal(number, stop)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell ignores it for what runs in the background
+        signal.signal(signal.SIGINT, stop)
 
 
 class Plain(logging.Formatter):
@@ -671,11 +682,11 @@ def plain(text: str) -> str:
 
 def main() -> NoReturn:
     """The console script: exit codes, and one line instead of a traceback for a user's mistake."""
-    for number in (signal.SIGTERM, signal.SIGUSR1):  # a job's end is near: schedulers send either
-        signal.signal(number, _terminate)
-    stop_for_certain()
+    stop_on_signals()
     try:
         result = cli.main(standalone_mode=False)
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):  # all is done: what comes now changes no exit code
+            signal.signal(number, signal.SIG_IGN)
         sys.exit(result if isinstance(result, int) else 0)
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted; the same command continues", err=True)

@@ -211,29 +211,46 @@ def test_signals_end_with_their_code_and_a_store_that_continues(
 
 SWALLOWED = """
 import os, signal, sys, time, weakref
+from pathlib import Path
 from probe import cli
+
+NAME, WHERE, FOLDER = sys.argv[1:]
+number = getattr(signal, NAME)
+GREEDY = '''
+import os, time
+try:
+    os.kill(os.getpid(), int(os.environ["NUMBER"]))
+    time.sleep(0.1)
+except BaseException:
+    raise ImportError
+'''
+
+class Thing:
+    pass
 
 @cli.cli.command()
 def work():
-    class Thing:
-        pass
-
-    thing = Thing()
-    number = getattr(signal, NAME)
-    reference = weakref.ref(thing, lambda _: [os.kill(os.getpid(), number), time.sleep(0)])
-    del thing
-    time.sleep(30)
+    if WHERE == "callback":
+        thing = Thing()
+        reference = weakref.ref(thing, lambda _: [os.kill(os.getpid(), number), time.sleep(0)])
+        del thing
+    else:  # a library that catches everything while it is imported
+        os.environ["NUMBER"] = str(int(number))
+        Path(FOLDER, "greedy.py").write_text(GREEDY)
+        sys.path.append(FOLDER)
+        import greedy
+    time.sleep(20)
     print("went on")
 
-NAME = sys.argv[1]
 sys.argv[1:] = ["work"]
 cli.main()
 """
 
 
+@pytest.mark.parametrize("where", ["callback", "import"])
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 143)])
-def test_a_signal_ends_the_program_wherever_it_comes(name: str, code: int) -> None:
-    line = [sys.executable, "-c", SWALLOWED, name]
+def test_a_signal_ends_the_program_wherever_it_comes(name: str, code: int, where: str, tmp_path: Path) -> None:
+    line = [sys.executable, "-c", SWALLOWED, name, where, str(tmp_path)]
     done = subprocess.run(
         line,
         capture_output=True,
@@ -244,6 +261,7 @@ def test_a_signal_ends_the_program_wherever_it_comes(name: str, code: int) -> No
     )
     assert done.returncode == code, done.stderr
     assert "the same command continues" in done.stderr
+    assert "ImportError" not in done.stderr
     assert "went on" not in done.stdout
     assert "Traceback" not in done.stderr
 
