@@ -30,7 +30,7 @@ from probe.store.folder import create_store
 from probe.store.shards import ShardContent
 from probe.store.views import pool
 
-LAYER = "6"
+LAYER = "2"
 FORMS: dict[str, dict[str, str]] = {
     "frames, float16": {},
     "frames, float32": {"dtype": "float32"},

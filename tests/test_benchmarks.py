@@ -1,0 +1,37 @@
+"""The benchmarks run, on a small model; what they measure is not looked at here."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.mark.slow
+def test_extraction_is_measured_and_recorded(tmp_path: Path) -> None:
+    line = [
+        sys.executable,
+        FOLDER / "extraction.py",
+        "--model",
+        "random:data2vec-audio-tiny",
+        "--utterances",
+        "3",
+        "--rounds",
+        "2",
+    ]
+    done = subprocess.run([*map(str, line), "--to", str(tmp_path / "record.json")], capture_output=True, text=True, check=True)
+    assert "| probe bf16, nothing written |" in done.stdout
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert all(len(item["wall_s"]) == 2 for item in record["seconds"].values())
+    assert record["errors"]["fp32"]["in company"] == 0
+    assert record["errors"]["fp32"]["against transformers"] < 1e-5
+
+
+@pytest.mark.slow
+def test_ways_of_storing_are_measured() -> None:
+    line = [sys.executable, FOLDER / "store.py", "--model", "random:data2vec-audio-tiny", "--seconds", "5", "--rounds", "2"]
+    done = subprocess.run([*map(str, line)], capture_output=True, text=True, check=True)
+    assert "| a gzipped dataset per utterance |" in done.stdout
