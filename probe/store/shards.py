@@ -27,7 +27,7 @@ import numpy as np
 from probe.errors import ProbeError
 from probe.files import canonical_json, sha256_of_file
 from probe.store.entries import FORMAT
-from probe.store.trust import DAMAGE, all_rows, chunk_rows, copy_rows, opened, trusted_dataset, usable_scales
+from probe.store.trust import ADVICE, DAMAGE, all_rows, chunk_rows, copy_rows, opened, trusted_dataset, usable_scales
 
 LIBVER = ("v110", "v110")
 CHUNK_BYTES = 1 << 20
@@ -190,7 +190,7 @@ def read_rows(
             if dtype == "int8":
                 scales = all_rows(trusted_dataset(file, f"scales/{layer}", path, ["float32"], (n_rows,)))
                 if not usable_scales(scales):
-                    raise ProbeError(f"{path}: scales/{layer} are not all finite numbers from 0 on. Extract again.")
+                    raise ProbeError(f"{path}: scales/{layer} are not all finite numbers from 0 on. {ADVICE}")
             blank = False
             step = chunk_rows(values)
             for first, stop, position in runs:

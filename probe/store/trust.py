@@ -25,7 +25,7 @@ TEXT = "S"  # among dtypes: bytes of a fixed length
 FILTERS = (h5z.FILTER_FLETCHER32, h5z.FILTER_SHUFFLE, h5z.FILTER_DEFLATE)
 # What h5py raises for a file that is damaged or not HDF5.
 DAMAGE = (OSError, RuntimeError, KeyError, TypeError, ValueError, OverflowError, MemoryError)
-ADVICE = "This is no shard of layerprobe."
+ADVICE = "This is damaged, or no shard of layerprobe."
 
 
 @contextmanager
