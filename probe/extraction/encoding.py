@@ -111,10 +111,12 @@ def _of_utterance(
         seen += len(of_layers[0])
         if ctc:
             best += of_layers.pop().argmax(-1).tolist()
-        sums = torch.stack([item.sum(dtype=torch.float64) for item in of_layers])  # not finite where a value is not
-        if not (finite := sums.isfinite()).all():
-            failed = f"layer {layers[int(finite.int().argmin())]} of {encoder.info.id} gives NaN or infinite values"
-            continue
+        # A sum is not finite where a value is not, and where many are huge.
+        if not torch.stack([item.sum() for item in of_layers]).isfinite().all():
+            bad = [layer for layer, item in zip(layers, of_layers, strict=False) if not item.isfinite().all()]
+            if bad:
+                failed = f"layer {bad[0]} of {encoder.info.id} gives NaN or infinite values"
+                continue
         pooled = [pool.add(item) for pool, item in zip(pools, of_layers, strict=True)]
         rows = [item.cpu().numpy() for item in pooled if item is not None]
         last = seen == n_frames

@@ -33,6 +33,7 @@ LIBVER = ("v110", "v110")
 CHUNK_BYTES = 1 << 20
 # float16 rounds a normal value by 2.8e-4 on average; more means overflow, or values in its subnormal range.
 FLOAT16_ERROR = 1e-3
+LARGEST_FLOAT16, SAFE_RMS = 65_504.0, 2e-4
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,10 @@ def half_if_faithful(values: np.ndarray) -> np.ndarray:
     """
     with np.errstate(over="ignore"):
         half = values.astype(np.float16)
+        squares = np.einsum("rd,rd->d", values, values)
+        # A normal value is rounded by at most 2^-11 of itself, a smaller one by 2^-25: with a large enough rms that is faithful.
+        if values.size and squares.min() > SAFE_RMS**2 * len(values) and max(values.max(), -values.min()) <= LARGEST_FLOAT16:
+            return half
         error = _norms(half.astype(np.float32) - values)
     return half if np.all(error <= FLOAT16_ERROR * _norms(values)) else values
 
