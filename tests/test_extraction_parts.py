@@ -1,6 +1,8 @@
 """The parts of an extraction: decoding ahead, computing together, pooling piece by piece, writing behind."""
 
 import functools
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -167,6 +169,20 @@ def test_an_interrupted_run_finishes_what_is_computed_but_does_not_wait_for_ever
     gate.set()
     time.sleep(0.1)
     assert done == [0, 1]
+
+
+def test_an_interruption_while_the_last_shards_are_written_waits_for_them() -> None:
+    done: list[int] = []
+
+    def interrupt() -> None:
+        time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.3)
+        done.append(0)
+
+    with pytest.raises(KeyboardInterrupt), Writer() as write:
+        write(interrupt)
+    assert done == [0]
 
 
 # Computing together

@@ -50,11 +50,19 @@ class Writer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
+        if kind is not None:
+            self._give_up()
+            return
+        try:
             self._work.put(None)
             self._thread.join()
-            self._check()
-            return
+        except BaseException:  # interrupted while the last shards are written
+            self._give_up()
+            raise
+        self._check()
+
+    def _give_up(self) -> None:
+        """Waits for what is computed already, but no longer than `GRACE_S`."""
         end = time.monotonic() + GRACE_S
         with contextlib.suppress(queue.Full):
             self._work.put(None, timeout=GRACE_S)
