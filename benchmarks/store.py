@@ -24,6 +24,7 @@ import probe
 from probe.data.audio import load_audio
 from probe.data.synthetic import write_synthetic_corpus
 from probe.extraction.extract import environment_of, recipe_of
+from probe.extraction.pooling import as_stored
 from probe.models.encoder import Encoder
 from probe.store.features import FeatureStore
 from probe.store.folder import create_store
@@ -73,7 +74,14 @@ def write_store(root: Path, encoder: Encoder, frames: dict[str, list[np.ndarray]
         rows = {
             name: [pool(item, view) for item in of_layer[first : first + SHARD_UTTERANCES]] for name, of_layer in frames.items()
         }
-        content = ShardContent(keys, ["0" * 64] * len(keys), rows, {}, recipe, store.environment)
+        stored = [
+            as_stored([torch.from_numpy(item[i]) for item in rows.values()], recipe["dtype"], True) for i in range(len(keys))
+        ]
+        packed, scales = (
+            {name: [item[i] for item in stored] for i, name in enumerate(rows, start)} if start < len(stored[0]) else {}
+            for start in (0, len(rows))
+        )
+        content = ShardContent(keys, ["0" * 64] * len(keys), packed, {}, recipe, store.environment, scales=scales)
         entries = [
             {
                 "key": key,

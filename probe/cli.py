@@ -97,7 +97,15 @@ SHARED: dict[str, Callable[[Callable], Callable]] = {
         metavar="SECONDS",
         help="... and so much more on both sides.",
     ),
-    "workers": click.option("--workers", type=click.IntRange(1, 64), metavar="N", help="Threads that decode audio."),
+    "workers": click.option(
+        "--workers", type=click.IntRange(1, 64), metavar="N", help="Threads that decode audio; as many as it takes if left out."
+    ),
+    "threads": click.option(
+        "--threads",
+        type=click.IntRange(1, 1024),
+        metavar="N",
+        help="Threads that a model on the CPU takes; the fastest if left out.",
+    ),
     "memory": click.option(
         "--memory",
         "memory_bytes",
@@ -152,7 +160,7 @@ SHARED: dict[str, Callable[[Callable], Callable]] = {
 # How features are extracted, by every command that does.
 HOW = (
     *("dtype", "compression", "ctc", "no_check", "audio_root", "isolate_decode", "decode_timeout"),
-    *("implementation", "precision", "chunk_s", "context_s", "workers", "memory"),
+    *("implementation", "precision", "chunk_s", "context_s", "workers", "threads", "memory"),
 )
 
 

@@ -52,6 +52,7 @@ class Windows:
     """
 
     implementation, precision, chunking = "reference", "fp32", None
+    rows = 1
 
     def __init__(self, dies_at: int | None = None, poison: int | None = None, **info: Any) -> None:
         usual: dict[str, Any] = {"layers": {"0": 3, "1": 5, "2": 4}, "aliases": {"final": "2"}, "hop_samples": HOP}

@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from test_extraction import HOP, RATE_HZ, WINDOW, Windows, files_of, write_audio, write_manifest
 from torch import Tensor
 
@@ -21,10 +22,10 @@ from probe.data.audio import Audio
 from probe.data.corpus import load_corpus
 from probe.data.decoder import Decoder
 from probe.errors import UsageError
-from probe.extraction import writing
+from probe.extraction import threads, writing
 from probe.extraction.decoding import decoded
 from probe.extraction.extract import extract as extract_checked
-from probe.extraction.pooling import Pooling
+from probe.extraction.pooling import Pooling, as_stored, quantised
 from probe.extraction.writing import Writer
 from probe.models.catalogue import open_model
 from probe.models.encoder import Chunking
@@ -66,10 +67,10 @@ def corpus(tmp_path: Path) -> list[Any]:
     return list(load_corpus(write_manifest(tmp_path, names)).utterances)
 
 
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize(("workers", "at_first"), [(1, 1), (3, 3), (3, 1)])
 @pytest.mark.parametrize("ahead_bytes", [0, 50_000, 10**9])
-def test_audio_comes_in_order_whatever_decodes_it(corpus: list[Any], workers: int, ahead_bytes: int) -> None:
-    found = list(decoded(corpus, RATE_HZ, [Decoder() for _ in range(workers)], ahead_bytes))
+def test_audio_comes_in_order_whatever_decodes_it(corpus: list[Any], workers: int, at_first: int, ahead_bytes: int) -> None:
+    found = list(decoded(corpus, RATE_HZ, [Decoder() for _ in range(workers)], at_first, ahead_bytes))
     assert [utterance.key for utterance, _ in found] == [utterance.key for utterance in corpus]
     assert [isinstance(sound, Failure) for _, sound in found] == [number == 3 for number in range(12)]
     assert all(len(sound.samples) == 8000 + 100 * n for n, (_, sound) in enumerate(found) if isinstance(sound, Audio))
@@ -88,7 +89,7 @@ class Counting(Decoder):
 @pytest.mark.parametrize(("ahead_bytes", "most"), [(1, 3), (70_000, 5), (10**9, 12)])
 def test_no_more_is_decoded_than_may_wait(corpus: list[Any], ahead_bytes: int, most: int) -> None:
     decoder = Counting()
-    found = decoded(corpus, RATE_HZ, [decoder], ahead_bytes)
+    found = decoded(corpus, RATE_HZ, [decoder], 1, ahead_bytes)
     next(found)
     time.sleep(0.5)
     assert decoder.begun <= most
@@ -96,9 +97,31 @@ def test_no_more_is_decoded_than_may_wait(corpus: list[Any], ahead_bytes: int, m
     assert len(list(found)) == 11
 
 
+class Slow(Decoder):
+    """Notes how many decode at a time, each for a while."""
+
+    def __init__(self, together: list[int]) -> None:
+        super().__init__()
+        self.together = together
+
+    def load(self, *arguments: Any) -> Audio:
+        self.together.append(self.together[-1] + 1 if self.together else 1)
+        time.sleep(0.2)
+        self.together.append(self.together[-1] - 1)
+        return super().load(*arguments)
+
+
+@pytest.mark.parametrize(("pause_s", "most"), [(0.0, 2), (0.3, 1)])
+def test_a_decoder_joins_only_where_the_model_waits(corpus: list[Any], pause_s: float, most: int) -> None:
+    together: list[int] = []
+    for _ in decoded(corpus, RATE_HZ, [Slow(together) for _ in range(2)], 1, 10**9):
+        time.sleep(pause_s)
+    assert max(together) == most
+
+
 def test_leaving_ends_the_threads(corpus: list[Any]) -> None:
     before = threading.active_count()
-    found = decoded(corpus, RATE_HZ, [decoder := Decoder()], 1)
+    found = decoded(corpus, RATE_HZ, [decoder := Decoder()], 1, 1)
     next(found)
     found.close()
     decoder.close()
@@ -295,6 +318,90 @@ def test_an_utterance_that_fails_after_some_of_its_parts_has_none(audio: Path, t
 def test_a_budget_that_shards_alone_exceed_is_refused(audio: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--memory 1\.00 GB: expected at least 1\.52 GB; shards take most of it"):
         extract(Windows(), audio, tmp_path / "features", memory_bytes=10**9)
+
+
+# The form in the store
+
+
+@given(values=arrays(np.float32, st.tuples(st.integers(1, 20), st.integers(1, 6)), elements=st.floats(-1e4, 1e4, width=32)))
+@settings(deadline=None)
+def test_int8_is_off_by_at_most_a_254th_of_the_largest_value_of_the_row(values: np.ndarray) -> None:
+    packed, scales = quantised(torch.from_numpy(values))
+    restored = (packed * scales[:, None]).numpy()
+    largest = np.abs(values).max(axis=1, keepdims=True)
+    assert (np.abs(restored - values) <= largest / 254 * (1 + 1e-5) + 1e-37).all()
+
+
+@pytest.mark.parametrize(
+    ("scale", "value", "sure"), [(1.0, 0.0, True), (1e-5, 0.0, False), (1.0, 65_520.0, False), (1.0, 65_504.0, True)]
+)
+def test_float16_is_taken_where_it_is_sure_to_be_faithful(scale: float, value: float, sure: bool) -> None:
+    rows = torch.from_numpy(scale * np.random.default_rng(0).normal(size=(50, 8))).float()
+    rows[7, 3] = value or rows[7, 3]
+    other = torch.ones(50, 4)
+    stored, half = as_stored([rows, other], "float16", whole=True)
+    assert half.dtype == np.float16
+    assert stored.dtype == (np.float16 if sure else np.float32)
+    np.testing.assert_array_equal(stored, rows.half().numpy() if sure else rows.numpy())
+    assert as_stored([other], "float16", whole=False)[0].dtype == np.float32
+    assert as_stored([other], "float32", whole=True)[0].dtype == np.float32
+
+
+# Threads
+
+
+@pytest.fixture
+def usual_threads() -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield 1
+    torch.set_num_threads(before)
+
+
+def seen_threads(encoder: Any, asked: int | None = None, begun_with: int | None = None) -> int:
+    with threads.computing_on(encoder, asked, begun_with):
+        return torch.get_num_threads()
+
+
+def test_threads_are_those_asked_for_begun_with_or_measured(
+    monkeypatch: pytest.MonkeyPatch, usual_threads: int, folders: dict[str, Path]
+) -> None:
+    monkeypatch.setattr(threads, "fastest", lambda precision: 3)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    reference, packed = Windows(), open_model(str(folders["wav2vec2 post-LN"]), "cpu")
+    assert seen_threads(reference, 5, 2) == seen_threads(packed, 5, 2) == 5
+    assert seen_threads(reference) == usual_threads
+    assert seen_threads(reference, begun_with=2) == 2  # its bits may depend on them
+    assert seen_threads(packed, begun_with=2) == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert seen_threads(packed, begun_with=2) == usual_threads
+    assert torch.get_num_threads() == usual_threads
+
+
+@pytest.mark.parametrize(
+    ("cores", "quota", "seconds", "chosen"),
+    [
+        (8, None, {2: 4.0, 4: 2.0, 8: 1.0}, 8),
+        (8, None, {2: 4.0, 4: 2.0, 8: 1.95}, 4),
+        (8, None, {2: 1.0, 4: 1.0, 8: 3.0}, 2),
+        (8, 4.0, {1: 4.0, 2: 2.0, 4: 1.0}, 4),
+        (1, None, {}, 1),
+    ],
+)
+def test_the_fastest_number_of_threads_is_taken(
+    monkeypatch: pytest.MonkeyPatch, cores: int, quota: float | None, seconds: dict[int, float], chosen: int
+) -> None:
+    monkeypatch.setattr(threads, "allowed_cores", lambda: cores)
+    monkeypatch.setattr(threads, "cpu_quota", lambda: quota)
+    monkeypatch.setattr(threads, "_seconds", lambda product, rows, n: seconds[n])
+    assert threads.fastest.__wrapped__("fp32") == chosen
+
+
+def test_measuring_threads_takes_less_than_a_second(usual_threads: int) -> None:
+    start = time.monotonic()
+    assert 1 <= threads.fastest.__wrapped__("fp32") <= threads.allowed_cores()
+    assert time.monotonic() - start < 1
+    assert torch.get_num_threads() == usual_threads
 
 
 # The packed form through the whole

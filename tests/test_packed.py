@@ -167,16 +167,17 @@ LENGTHS = st.one_of(st.just(400), st.integers(400, 1_200), st.integers(400, 16_0
     lengths=st.lists(LENGTHS, min_size=2, max_size=5),
     seed=st.integers(0, 2**31),
     precision=st.sampled_from(["fp32", "bf16"]),
-    n_threads=st.sampled_from([1, 2]),
+    n_threads=st.permutations([1, 2, 3]),
 )
-def test_company_changes_no_bit(
-    folders: dict[str, Path], threads: Any, family: str, lengths: list[int], seed: int, precision: str, n_threads: int
+def test_neither_company_nor_threads_change_a_bit(
+    folders: dict[str, Path], threads: Any, family: str, lengths: list[int], seed: int, precision: str, n_threads: list[int]
 ) -> None:
     encoder = opened(folders[family], precision)
     waves = [noise(n, seed + index) for index, n in enumerate(lengths)]
     names = list(encoder.info.layers)
-    threads(n_threads)
+    threads(n_threads[0])
     expected = [alone(encoder, wave) for wave in waves]
+    threads(n_threads[1])
     packed, offsets = encoder.encode_packed(waves, names)
     padded, n_frames = encoder.encode(torch.nn.utils.rnn.pad_sequence(waves, True), torch.tensor(lengths), names)
     assert offsets.tolist()[-1] == len(packed[0])
@@ -434,13 +435,14 @@ NAMED = (
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMED)
 def test_true_sizes_agree_with_transformers_and_in_company(name: str, threads: Any) -> None:
-    threads(2)
     waves = [noise(n, n) for n in (64_000, 400, 33_333)]
     for precision in ("fp32", "bf16"):
         encoder = open_model(f"random:{name}", "cpu", precision=precision)
         assert isinstance(encoder, PackedEncoder)
         names = list(encoder.info.layers)
+        threads(2)
         packed, offsets = encoder.encode_packed(waves, names)
+        threads(1)
         for i, wave in enumerate(waves):
             expected = encoder.by_transformers(wave)
             bound = ROUNDED if precision == "bf16" else ALONE if len(wave) > 16_000 else ALONE_SHORT

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from probe.doctor.findings import Finding
-from probe.environment import processor
+from probe.environment import allowed_cores, cpu_quota, processor, usable_cores
 from probe.errors import listed
 
 if TYPE_CHECKING:
@@ -77,10 +77,10 @@ def nvidia_driver() -> bool:
 
 
 def _threads(torch_threads: int) -> Iterator[Finding]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = allowed_cores()
     quota = cpu_quota()
     yield Finding("devices", "ok", f"{processor()}; torch computes on {torch_threads} thread{'s' if torch_threads > 1 else ''}")
-    usable = cores if quota is None else min(cores, max(1, round(quota)))
+    usable = usable_cores(cores, quota)
     if usable < cores and torch_threads > usable:
         text = f"a quota allows {quota:g} of the {cores} cores, torch starts {torch_threads} threads: they wait for each other."
         yield Finding("devices", "note", text, f"Set OMP_NUM_THREADS={usable}.")
@@ -97,33 +97,6 @@ def _threads(torch_threads: int) -> Iterator[Finding]:
     if os.environ.get("OMP_WAIT_POLICY", "").upper() == "ACTIVE":
         text = "OMP_WAIT_POLICY=ACTIVE: on a shared machine spinning threads are up to a hundred times slower."
         yield Finding("devices", "note", text, "Unset it; layerprobe then sets PASSIVE.")
-
-
-def cpu_quota(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Cores' worth of time that the process's control groups (version 1 or 2) allow; None where they set no limit."""
-    quotas = []
-    for line in _read(groups).splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        mount = root / controllers
-        group = mount / path.lstrip("/")
-        for folder in (group, *group.parents):
-            if not folder.is_relative_to(mount):
-                break
-            words = (
-                _read(folder / "cpu.max") or _read(folder / "cpu.cfs_quota_us") + _read(folder / "cpu.cfs_period_us")
-            ).split()
-            if len(words) == 2 and words[0] not in ("max", "-1"):
-                quotas.append(int(words[0]) / int(words[1]))
-    return min(quotas, default=None)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError:
-        return ""
 
 
 def gemm_gflops(place: "torch.device", dtype: "torch.dtype", budget_s: float = GEMM_BUDGET_S) -> float:

@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,17 +18,19 @@ MOST_AHEAD = 256
 
 
 def decoded(
-    utterances: Sequence[Utterance], rate_hz: int, decoders: Sequence[Decoder], ahead_bytes: int
+    utterances: Sequence[Utterance], rate_hz: int, decoders: Sequence[Decoder], at_first: int, ahead_bytes: int
 ) -> Generator[tuple[Utterance, Audio | Failure]]:
     """Each utterance's audio, or why there is none, in order.
 
     Args:
         decoders: one per thread.
+        at_first: of them; after each second in more than a tenth of which the caller waited there is one more.
         ahead_bytes: no further file is begun while so many bytes of samples wait to be taken.
     """
     idle: queue.SimpleQueue[Decoder] = queue.SimpleQueue()
-    for decoder in decoders:
-        idle.put(decoder)
+    resting = list(decoders)
+    for _ in range(at_first):
+        idle.put(resting.pop())
     room = threading.Condition()
     waiting_bytes = taken = 0
     given_up = False
@@ -53,9 +56,17 @@ def decoded(
 
     with ThreadPoolExecutor(max_workers=len(decoders)) as threads:
         ahead = deque(threads.submit(decode, position) for position in range(min(MOST_AHEAD, len(utterances))))
+        waited_s, since = 0.0, time.monotonic()
         try:
             for position, utterance in enumerate(utterances):
+                asked = time.monotonic()
                 found = ahead.popleft().result()
+                now = time.monotonic()
+                waited_s += now - asked if position else 0.0  # nobody was ahead of the first
+                if now - since > 1:
+                    if resting and waited_s > (now - since) / 10:
+                        idle.put(resting.pop())
+                    waited_s, since = 0.0, now
                 if position + MOST_AHEAD < len(utterances):
                     ahead.append(threads.submit(decode, position + MOST_AHEAD))
                 with room:

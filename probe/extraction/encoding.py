@@ -11,7 +11,7 @@ from torch import Tensor
 
 from probe.data.audio import Audio
 from probe.data.corpus import Utterance
-from probe.extraction.pooling import Pooling
+from probe.extraction.pooling import Pooling, as_stored
 from probe.models.encoder import CTC, Encoder, greedy_text, pieces_of
 from probe.store.features import Failure
 
@@ -21,12 +21,22 @@ FEWEST_ROWS = 256
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What is kept of each utterance; ``ctc``: also what the model's CTC head reads."""
+
+    layers: Sequence[str]
+    view: str
+    dtype: str
+    ctc: bool
+
+
+@dataclass(frozen=True)
 class Piece:
     """Rows of an utterance.
 
     Attributes:
         n_frames: of the whole utterance.
-        rows: (row, dim) float32 for each layer, those that follow the piece before.
+        rows: those of each layer that follow the piece before, as `probe.extraction.pooling.as_stored` gives them.
         last: whether the utterance ends here.
         text: with the last piece, what the model's CTC head reads; empty where it is not run.
     """
@@ -40,7 +50,7 @@ class Piece:
 
 
 def encoded(
-    audio_of: Iterable[tuple[Utterance, Audio | Failure]], encoder: Encoder, layers: Sequence[str], view: str, ctc: bool
+    audio_of: Iterable[tuple[Utterance, Audio | Failure]], encoder: Encoder, wanted: Wanted
 ) -> Generator[Piece | Failure]:
     """The pieces of each utterance, or its failure, which may come after some of its pieces.
 
@@ -51,10 +61,10 @@ def encoded(
     for utterance, found in audio_of:
         batch.append((utterance, _long_enough(utterance, found, encoder)))
         n_rows += encoder.n_frames(len(found.samples)) if isinstance(found, Audio) else 0
-        if n_rows >= getattr(encoder, "rows", 1):
-            yield from _of_batch(batch, encoder, layers, view, ctc)
+        if n_rows >= encoder.rows:
+            yield from _of_batch(batch, encoder, wanted)
             batch, n_rows = [], 0
-    yield from _of_batch(batch, encoder, layers, view, ctc)
+    yield from _of_batch(batch, encoder, wanted)
 
 
 def _long_enough(utterance: Utterance, found: Audio | Failure, encoder: Encoder) -> Audio | Failure:
@@ -74,18 +84,16 @@ def failure_of(utterance: Utterance, sound: Audio, reason: str) -> Failure:
     return Failure(utterance.key, reason, sound.file_bytes, sound.mtime_ns, utterance.duration_s)
 
 
-def _of_batch(
-    batch: Sequence[tuple[Utterance, Audio | Failure]], encoder: Encoder, layers: Sequence[str], view: str, ctc: bool
-) -> Iterator[Piece | Failure]:
+def _of_batch(batch: Sequence[tuple[Utterance, Audio | Failure]], encoder: Encoder, wanted: Wanted) -> Iterator[Piece | Failure]:
     sounds = [sound for _, sound in batch if isinstance(sound, Audio)]
     waves = [torch.from_numpy(sound.samples).to(encoder.device) for sound in sounds]
     counts = [encoder.n_frames(len(wave)) for wave in waves]
-    stretches = _stretches(encoder, waves, counts, [*layers, CTC] if ctc else layers)
+    stretches = _stretches(encoder, waves, counts, [*wanted.layers, CTC] if wanted.ctc else wanted.layers)
     for utterance, sound in batch:
         if isinstance(sound, Failure):
             yield sound
         else:
-            yield from _of_utterance(utterance, sound, next(stretches), encoder, layers, view, ctc)
+            yield from _of_utterance(utterance, sound, next(stretches), encoder, wanted)
 
 
 def _of_utterance(
@@ -93,13 +101,11 @@ def _of_utterance(
     sound: Audio,
     stretch: tuple[int, Iterator[list[Tensor] | None]],
     encoder: Encoder,
-    layers: Sequence[str],
-    view: str,
-    ctc: bool,
+    wanted: Wanted,
 ) -> Iterator[Piece | Failure]:
     """Pools an utterance's frames as they come."""
     n_frames, frames = stretch
-    pools = [Pooling(view, n_frames) for _ in layers]
+    pools = [Pooling(wanted.view, n_frames) for _ in wanted.layers]
     best: list[int] = []
     failed = ""
     seen = 0
@@ -109,20 +115,21 @@ def _of_utterance(
         if failed or of_layers is None:
             continue
         seen += len(of_layers[0])
-        if ctc:
+        if wanted.ctc:
             best += of_layers.pop().argmax(-1).tolist()
         # A sum is not finite where a value is not, and where many are huge.
         if not torch.stack([item.sum() for item in of_layers]).isfinite().all():
-            bad = [layer for layer, item in zip(layers, of_layers, strict=False) if not item.isfinite().all()]
+            bad = [layer for layer, item in zip(wanted.layers, of_layers, strict=False) if not item.isfinite().all()]
             if bad:
                 failed = f"layer {bad[0]} of {encoder.info.id} gives NaN or infinite values"
                 continue
         pooled = [pool.add(item) for pool, item in zip(pools, of_layers, strict=True)]
-        rows = [item.cpu().numpy() for item in pooled if item is not None]
+        rows = [item for item in pooled if item is not None]
         last = seen == n_frames
         if rows:
-            text = greedy_text(best, encoder.info.ctc["writes"]) if ctc and last else ""
-            yield Piece(utterance, sound, n_frames, rows, last, text)
+            text = greedy_text(best, encoder.info.ctc["writes"]) if wanted.ctc and last else ""
+            stored = as_stored(rows, wanted.dtype, whole=len(of_layers[0]) == n_frames)
+            yield Piece(utterance, sound, n_frames, stored, last, text)
     if failed:
         yield failure_of(utterance, sound, failed)
 
@@ -173,9 +180,9 @@ def _retried(
         except (torch.OutOfMemoryError, MemoryError) as error:
             log.warning("%s: %s", encoder.info.id, str(error).split("\n")[0])
         first = next((i for i, end in enumerate(ends) if end > done), len(waves))
-        rows = getattr(encoder, "rows", 1)
+        rows = encoder.rows
         if rows > FEWEST_ROWS:
-            encoder.rows = rows // 2  # type: ignore[attr-defined]
+            encoder.rows = rows // 2
             log.warning("%s: goes on with %d frames at a time", encoder.info.id, rows // 2)
         else:
             yield None

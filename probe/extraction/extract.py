@@ -1,7 +1,6 @@
 """Audio -> features of every layer, in one forward pass: decoded ahead, computed together, written behind, shard after shard."""
 
 import logging
-import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -15,12 +14,13 @@ from tqdm import tqdm
 from probe.data import audio
 from probe.data.corpus import Corpus, load_corpus
 from probe.data.decoder import TIMEOUT_S, Decoder
-from probe.environment import code_version, package_versions
+from probe.environment import allowed_cores, code_version, package_versions
 from probe.errors import ProbeError, UsageError, listed
 from probe.extraction.decoding import decoded
-from probe.extraction.encoding import FEWEST_ROWS, encoded
+from probe.extraction.encoding import FEWEST_ROWS, Wanted, encoded
 from probe.extraction.plan import SHARD_BYTES, VALUE_BYTES, Plan, human_bytes, make_plan
 from probe.extraction.shards import Shards, Tally, write_job
+from probe.extraction.threads import computing_on
 from probe.extraction.writing import Writer
 from probe.files import file_name, read_json
 from probe.models.catalogue import CHUNK_S, CONTEXT_S, open_model
@@ -38,6 +38,7 @@ SHARDS_BYTES = 4 * SHARD_BYTES
 LEAST_BYTES = SHARDS_BYTES + 500_000_000
 USUAL_BYTES = 4_000_000_000
 AHEAD_BYTES = 256_000_000
+MOST_DECODERS = 16
 COMPRESSIONS = ("none", "gzip")
 
 
@@ -98,6 +99,7 @@ def extract(
     isolate_decode: bool = False,
     decode_timeout_s: float = TIMEOUT_S,
     workers: int | None = None,
+    threads: int | None = None,
     memory_bytes: int = USUAL_BYTES,
     implementation: str = "packed",
     precision: str = "fp32",
@@ -124,7 +126,8 @@ def extract(
         audio_root: the folder that all audio must lie in, with symbolic links resolved.
         isolate_decode: decodes in a child process, so that a crash of the decoder costs one utterance.
         decode_timeout_s: for decoding one file; an utterance that takes longer has failed.
-        workers: threads that decode (with ``isolate_decode``, processes); one for a model on the CPU, more for a GPU where None.
+        workers: threads that decode (with ``isolate_decode``, processes); where None, one, and more while the model waits for them.
+        threads: that a model on the CPU computes with; the fastest where None (see `probe.extraction.threads`).
         memory_bytes: for audio, frames and shards together, beyond what libraries and the model take.
         implementation, precision, chunk_s, context_s: see `probe.models.catalogue.open_model`; only together with a name.
 
@@ -162,26 +165,27 @@ def extract(
     recipe = recipe_of(encoder, names, view, ctc, dtype, compression)
     root = Path(to)
     audio_folder = None if audio_root is None else Path(audio_root)
-    decoders = [Decoder(audio_folder, isolate_decode, decode_timeout_s) for _ in range(workers or usual_workers(encoder.device))]
+    n_decoders = workers or min(MOST_DECODERS, allowed_cores())
+    decoders = [Decoder(audio_folder, isolate_decode, decode_timeout_s) for _ in range(n_decoders)]
+    path = store_path(root, recipe)
+    begun = FeatureStore(path) if (path / "recipe.json").exists() else None
     if dry_run:
-        path = store_path(root, recipe)
-        store = FeatureStore(path) if (path / "recipe.json").exists() else None
         with decoders[0] as decoder:
-            plan = make_plan(corpus, encoder, names, view, dtype, store, root, decoder.header_duration_s)
+            plan = make_plan(corpus, encoder, names, view, dtype, begun, root, decoder.header_duration_s)
         return Extraction(path, plan, [], 0, 0.0)
-    if check:
-        certificate = _certified(root, encoder)
-    store = create_store(root, requested, recipe, environment_of(encoder))
-    if check and store.certificate != certificate:
-        store.write_certificate(certificate)
     with ExitStack() as stack:
+        stack.enter_context(computing_on(encoder, threads, begun.environment["threads"] if begun else None))
+        certificate = _certified(root, encoder) if check else None
+        store = create_store(root, requested, recipe, environment_of(encoder))
+        if certificate is not None and store.certificate != certificate:
+            store.write_certificate(certificate)
         for decoder in decoders:
             stack.enter_context(decoder)
         rest_bytes = memory_bytes - SHARDS_BYTES
-        if hasattr(encoder, "rows"):  # twice a batch's frames of all layers
-            row_bytes = 4 * sum(encoder.info.layers[name] for name in names)
-            encoder.rows = min(encoder.rows, max(FEWEST_ROWS, rest_bytes // 4 // row_bytes))
-        return _run(store, corpus, encoder, names, view, root, decoders, min(AHEAD_BYTES, rest_bytes // 2))
+        row_bytes = 4 * sum(encoder.info.layers[name] for name in names)
+        encoder.rows = min(encoder.rows, max(FEWEST_ROWS, rest_bytes // 4 // row_bytes))  # twice a batch's frames of all layers
+        ahead_bytes = min(AHEAD_BYTES, rest_bytes // 2)
+        return _run(store, corpus, encoder, names, view, root, decoders, workers or 1, ahead_bytes)
 
 
 def recipe_of(
@@ -213,11 +217,6 @@ def recipe_of(
     }
     recipe |= {"ctc": dict(info.ctc)} if ctc else {}
     return recipe | ({"compression": compression} if compression != "none" else {})
-
-
-def usual_workers(device: torch.device) -> int:
-    """Threads that decode: a model on the CPU needs all cores and little audio; a GPU waits for it."""
-    return 1 if device.type == "cpu" else max(1, min(16, len(os.sched_getaffinity(0)) - 1))
 
 
 def _certified(root: Path, encoder: Encoder) -> dict[str, Any]:
@@ -266,6 +265,7 @@ def _run(
     view: str,
     root: Path,
     decoders: Sequence[Decoder],
+    at_first: int,
     ahead_bytes: int,
 ) -> Extraction:
     with store.writing():
@@ -287,12 +287,13 @@ def _run(
         ordered = [utterances[key] for job in jobs for key in job.keys]
         bar = tqdm(total=round(plan.audio_s, 1), unit="audio-s", desc=encoder.info.id, disable=None if plan.todo else True)
         tally = Tally(bar, encoder.info.rate_hz)
+        wanted = Wanted(layers, view, store.recipe["dtype"], "ctc" in store.recipe)
         # Closed here: a generator that waits for the garbage collector may be ended by any thread, and waits for its own.
         with (
             bar,
             Writer() as write,
-            closing(decoded(ordered, encoder.info.rate_hz, decoders, ahead_bytes)) as audio_of,
-            closing(encoded(audio_of, encoder, layers, view, "ctc" in store.recipe)) as pieces,
+            closing(decoded(ordered, encoder.info.rate_hz, decoders, at_first, ahead_bytes)) as audio_of,
+            closing(encoded(audio_of, encoder, wanted)) as pieces,
         ):
             shards = Shards(store, write, corpus.columns, layers, environment_of(encoder))
             for job in jobs:

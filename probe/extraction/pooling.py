@@ -1,9 +1,17 @@
-"""Views of an utterance whose frames come piece by piece, computed where the frames are; `probe.store.views` says what each is."""
+"""Views of an utterance whose frames come piece by piece, and their form in the store, computed where the frames are.
 
+`probe.store.views` says what each view is.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from probe.store.views import parse_view
+
+LARGEST_FLOAT16, SAFE_RMS = 65_504.0, 2e-4
 
 
 class Pooling:
@@ -57,3 +65,40 @@ class Pooling:
             return None
         widths = (self._ends[1] - self._ends[0]).to(frames.device)
         return ((self._sums[1] - self._sums[0]) / widths[:, None]).float()
+
+
+def as_stored(rows: Sequence[Tensor], dtype: str, whole: bool) -> list[np.ndarray]:
+    """Rows of each layer, (row, dim) float32, in the form that a shard keeps, on the CPU.
+
+    ``int8``: the values of all layers, then the scales of all, (row,) float32 each. ``float16``: those layers of a whole utterance of
+    which it is sure that it changes them by no more than its rounding; `probe.store.shards` decides the others, as float32.
+
+    Args:
+        whole: whether these are all rows of an utterance, so that how it came in pieces decides nothing.
+    """
+    if dtype == "int8":
+        packed, scales = zip(*map(quantised, rows), strict=True)
+        rows = [*packed, *scales]
+    elif dtype == "float16" and whole and len(rows[0]) > 1:
+        faithful = torch.stack([_surely_faithful(item) for item in rows]).tolist()
+        rows = [item.half() if sure else item for item, sure in zip(rows, faithful, strict=True)]
+    return [item.cpu().numpy() for item in rows]
+
+
+def _surely_faithful(rows: Tensor) -> Tensor:
+    """Whether float16 changes (row, dim) float32 by no more than its rounding, as a bool without dimensions; False where in doubt.
+
+    It rounds a normal value by at most 2^-11 of itself, a smaller one by 2^-25: with a large enough rms that is faithful.
+    """
+    rms = torch.linalg.vector_norm(rows, dim=0).min() / len(rows) ** 0.5
+    return (rms > SAFE_RMS) & (torch.linalg.vector_norm(rows, float("inf")) <= LARGEST_FLOAT16)
+
+
+def quantised(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """(row, dim) int8 and (row,) float32 scales whose product is at most ``max |row| / 254`` from each value (plus float32 rounding).
+
+    A scale per row follows loud and quiet frames; a few dimensions much larger than the others cost the others precision.
+    """
+    scales = rows.abs().amax(dim=1) / 127
+    steps = torch.where(scales[:, None] > 0, rows / scales[:, None], 0.0)
+    return steps.round_().clamp_(-127, 127).to(torch.int8), scales

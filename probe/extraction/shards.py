@@ -64,7 +64,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Extracted:
-    """An utterance, or a range of its rows: one (row, dim) array for each layer."""
+    """An utterance, or a range of its rows, as in `Piece`."""
 
     utterance: Utterance
     sound: Audio
@@ -99,6 +99,11 @@ class Shards:
             keys=[item.utterance.key for item in done],
             audio_sha256=[item.sound.sha256 for item in done],
             frames={layer: [item.rows[number] for item in done] for number, layer in enumerate(self.layers)},
+            scales={
+                layer: [item.rows[number] for item in done]
+                for number, layer in enumerate(self.layers, start=len(self.layers))
+                if self.store.recipe["dtype"] == "int8"
+            },
             columns={column: [item.utterance.label(column) for item in done] for column in self.columns},
             recipe=self.store.recipe,
             environment=self.environment,

@@ -90,6 +90,7 @@ class Encoder(Protocol):
         implementation: ``reference`` (the library's own forward) or ``packed`` (`probe.models.packed`).
         precision: ``fp32``, ``tf32`` or ``bf16``.
         chunking: how attention over long audio is cut; None where it never is.
+        rows: of how many frames together it likes to compute, 1 for utterance by utterance; set to fewer where memory is short.
     """
 
     info: ModelInfo
@@ -97,6 +98,7 @@ class Encoder(Protocol):
     implementation: str
     precision: str
     chunking: Chunking | None
+    rows: int
 
     def encode(self, waveforms: Tensor, lengths: Tensor, layers: Sequence[str]) -> tuple[list[Tensor], Tensor]:
         """Frames of the layers that are asked for.
@@ -120,8 +122,7 @@ class Encoder(Protocol):
 def pieces_of(encoder: Encoder, waveforms: Sequence[Tensor], layers: Sequence[str]) -> Iterator[list[Tensor]]:
     """Frames of utterances without padding: (row, dim) per layer, the rows of all utterances in order, as many at a time as suits.
 
-    An encoder may have a method ``pieces(waveforms, layers)`` of its own that does so, and an attribute ``rows``, of how many frames
-    together it likes to compute; others are given one utterance at a time.
+    An encoder may have a method ``pieces(waveforms, layers)`` of its own that does so; others are given one utterance at a time.
 
     Args:
         waveforms: (time,) float32 each, on the encoder's device.

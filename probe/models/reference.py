@@ -26,6 +26,7 @@ class TransformersEncoder:
     implementation = "reference"
     precision = "fp32"
     chunking: Chunking | None = None
+    rows = 1
 
     def __init__(self, model: Any, info: ModelInfo, extractor: Any, head: Any = None) -> None:
         """Wraps an encoder without head that is in evaluation mode and on its device.

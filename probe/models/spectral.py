@@ -28,6 +28,7 @@ class SpectralEncoder:
 
     implementation, precision = "reference", "fp32"
     chunking: Chunking | None = None
+    rows = 1
 
     def __init__(self, name: str, device: torch.device) -> None:
         self.device = device

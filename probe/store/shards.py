@@ -33,7 +33,6 @@ LIBVER = ("v110", "v110")
 CHUNK_BYTES = 1 << 20
 # float16 rounds a normal value by 2.8e-4 on average; more means overflow, or values in its subnormal range.
 FLOAT16_ERROR = 1e-3
-LARGEST_FLOAT16, SAFE_RMS = 65_504.0, 2e-4
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,12 @@ class ShardContent:
     Attributes:
         keys: one per utterance.
         audio_sha256: one per utterance.
-        frames: layer -> one (frame, dim) float32 array per utterance ((1, dim) for pooled views).
+        frames: layer -> one (row, dim) array per utterance: float32, int8 with ``scales``, or float16 where that is faithful.
         columns: the manifest's columns, one value per utterance.
         recipe, environment: as JSON goes into the attributes.
         part: (index, count) of a long utterance's ranges of frames; (0, 1) otherwise.
         ctc_texts: one per utterance, or None where no CTC head was run.
+        scales: beside int8, layer -> one (row,) float32 array per utterance.
     """
 
     keys: Sequence[str]
@@ -58,6 +58,7 @@ class ShardContent:
     environment: Mapping[str, object]
     part: tuple[int, int] = (0, 1)
     ctc_texts: Sequence[str] | None = None
+    scales: Mapping[str, Sequence[np.ndarray]] | None = None
 
 
 def shard_bytes(content: ShardContent) -> tuple[bytes, dict[str, str]]:
@@ -71,12 +72,11 @@ def shard_bytes(content: ShardContent) -> tuple[bytes, dict[str, str]]:
         file.attrs["environment"] = np.bytes_(canonical_json(content.environment).encode())
         file.attrs["part"] = content.part
         for name, arrays in content.frames.items():
-            values = np.concatenate(list(arrays))
-            if content.recipe.get("dtype") == "int8":
-                packed, scales = quantised(values)
-                _write(file, f"scales/{name}", scales, gzip)
-            else:
-                packed = values if content.recipe.get("dtype") == "float32" else half_if_faithful(values)
+            packed = np.concatenate(list(arrays))
+            if content.scales:
+                _write(file, f"scales/{name}", np.concatenate(list(content.scales[name])), gzip)
+            if content.recipe.get("dtype", "float16") == "float16" and packed.dtype != np.float16:
+                packed = half_if_faithful(packed)
             dtypes[name] = str(packed.dtype)
             offsets = np.concatenate([[0], np.cumsum([len(array) for array in arrays])]).astype(np.int64)
             _write(file, f"layers/{name}", packed, gzip)
@@ -112,23 +112,8 @@ def half_if_faithful(values: np.ndarray) -> np.ndarray:
     """
     with np.errstate(over="ignore"):
         half = values.astype(np.float16)
-        squares = np.einsum("rd,rd->d", values, values)
-        # A normal value is rounded by at most 2^-11 of itself, a smaller one by 2^-25: with a large enough rms that is faithful.
-        if values.size and squares.min() > SAFE_RMS**2 * len(values) and max(values.max(), -values.min()) <= LARGEST_FLOAT16:
-            return half
         error = _norms(half.astype(np.float32) - values)
     return half if np.all(error <= FLOAT16_ERROR * _norms(values)) else values
-
-
-def quantised(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(row, dim) int8 and (row,) float32 scales whose product is at most ``max |row| / 254`` from each value (plus float32 rounding).
-
-    A scale per row follows loud and quiet frames; a few dimensions much larger than the others cost the others precision.
-    """
-    largest = np.abs(values).max(axis=1, initial=0.0)
-    scales = (largest / 127).astype(np.float32)
-    steps = np.divide(values, scales[:, None], out=np.zeros(values.shape, np.float32), where=scales[:, None] > 0)
-    return np.clip(np.rint(steps), -127, 127).astype(np.int8), scales
 
 
 def _norms(values: np.ndarray) -> np.ndarray:

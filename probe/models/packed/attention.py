@@ -1,9 +1,9 @@
 """Self-attention: one product for queries, keys, values (and WavLM's gates) of all utterances, the rest utterance by utterance.
 
-Scores exist for `QUERIES` queries at a time: by torch's own attention, or by plain products where those are faster (bfloat16 on a CPU:
-measured 1.2 times; float32: 0.8 times) or a bias is added. WavLM adds to them a bias that depends on the distance between key and query alone,
-scaled by a gate per query and head. One row per distance holds it; with the queries of a block in reversed order its rows for
-successive queries begin one further each, so the (query, key) bias is a view of that row and is never written out.
+By torch's own attention, or by plain products, `QUERIES` queries at a time, where those are faster (measured in bfloat16 on a CPU 1.2
+times, in float32 0.8 times) or a bias is added. WavLM adds one that depends on the distance between key and query alone, scaled by a
+gate per query and head. One row per distance holds it; with the queries of a block in reversed order its rows for successive queries
+begin one further each, so the (query, key) bias is a view of that row and is never written out.
 """
 
 import math
@@ -61,7 +61,8 @@ class Attention:
                 result[:] = F.scaled_dot_product_attention(query, key, value, scale=1.0)[0]
             else:
                 gates = None if bias is None else self._gates(part[:, 3 * dim :])
-                _attend(*three.contiguous(), result, gates, bias)  # products in bfloat16 would copy what is not contiguous
+                query, key, value = three.contiguous()  # products in bfloat16 would copy what is not
+                _attend(query, key, value, result, gates, bias)
         return self.out(mixed)
 
     def _gates(self, columns: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BLOCKS = 16  # transformed at a time
+SHORTEST = 128  # transforms; up to 64 their bits depend on the number of threads
 
 
 class Convolution:
@@ -22,7 +23,7 @@ class Convolution:
         weight = module.weight.detach()  # weight norm is resolved by this access
         self.bias = module.bias
         self.kernel, self.groups = module.kernel_size[0], module.groups
-        self.size = max(16, 2 ** (2 * self.kernel - 1).bit_length())
+        self.size = max(SHORTEST, 2 ** (2 * self.kernel - 1).bit_length())
         spectrum = torch.fft.rfft(weight.double(), self.size).conj()  # (out, in of the group, frequency)
         spectrum = spectrum.view(self.groups, -1, *spectrum.shape[1:]).permute(3, 0, 2, 1)
         self.weight = spectrum.to(torch.complex64).resolve_conj().flatten(0, 1).contiguous()  # (frequency x group, in, out)
