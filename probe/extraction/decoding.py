@@ -1,11 +1,10 @@
 """Audio, decoded by threads ahead of the model, in order, as much as a number of bytes allows."""
 
-import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 
 from probe.data.audio import Audio
@@ -27,21 +26,27 @@ def decoded(
         at_first: of them; after each second in more than a tenth of which the caller waited there is one more.
         ahead_bytes: no further file is begun while so many bytes of samples wait to be taken.
     """
-    idle: queue.SimpleQueue[Decoder] = queue.SimpleQueue()
-    resting = list(decoders)
-    for _ in range(at_first):
-        idle.put(resting.pop())
+    idle = list(decoders)
     room = threading.Condition()
-    waiting_bytes = taken = 0
+    allowed, active = at_first, 0
+    begun = taken = waiting_bytes = 0
     given_up = False
 
+    def may_begin(position: int) -> bool:
+        # The one that is wanted next is always decoded, whatever waits behind it.
+        return position == begun and active < allowed and (waiting_bytes < ahead_bytes or position == taken)
+
     def decode(position: int) -> Audio | Failure:
-        nonlocal waiting_bytes
+        nonlocal active, begun, waiting_bytes
         with room:
-            # The one that is wanted next is always decoded, whatever waits behind it.
-            room.wait_for(lambda: waiting_bytes < ahead_bytes or position == taken or given_up)
-        utterance, decoder = utterances[position], idle.get()
-        found: Audio | Failure
+            room.wait_for(lambda: given_up or may_begin(position))
+            if given_up:
+                raise CancelledError
+            begun, active = begun + 1, active + 1
+            decoder = idle.pop()
+            room.notify_all()
+        utterance = utterances[position]
+        found: Audio | Failure | None = None
         try:
             found = decoder.load(utterance.path, rate_hz, utterance.duration_s)
         except UtteranceError as error:
@@ -49,9 +54,11 @@ def decoded(
             unreadable = isinstance(error.__cause__, OSError) and mtime_ns != -1
             found = Failure(utterance.key, str(error), n_bytes, mtime_ns, utterance.duration_s, unreadable)
         finally:
-            idle.put(decoder)
-        with room:
-            waiting_bytes += _n_bytes(found)
+            with room:
+                active -= 1
+                waiting_bytes += _n_bytes(found)
+                idle.append(decoder)
+                room.notify_all()
         return found
 
     with ThreadPoolExecutor(max_workers=len(decoders)) as threads:
@@ -64,8 +71,8 @@ def decoded(
                 now = time.monotonic()
                 waited_s += now - asked if position else 0.0  # nobody was ahead of the first
                 if now - since > 1:
-                    if resting and waited_s > (now - since) / 10:
-                        idle.put(resting.pop())
+                    if waited_s > (now - since) / 10:
+                        allowed = min(allowed + 1, len(decoders))
                     waited_s, since = 0.0, now
                 if position + MOST_AHEAD < len(utterances):
                     ahead.append(threads.submit(decode, position + MOST_AHEAD))
@@ -81,7 +88,7 @@ def decoded(
             threads.shutdown(cancel_futures=True)
 
 
-def _n_bytes(found: Audio | Failure) -> int:
+def _n_bytes(found: Audio | Failure | None) -> int:
     return found.samples.nbytes if isinstance(found, Audio) else 0
 
 
