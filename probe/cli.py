@@ -4,12 +4,10 @@ import itertools
 import json
 import logging
 import os
-import re
 import signal
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -26,142 +24,13 @@ from probe.errors import (
     UsageError,
     listed,
 )
+from probe.options import HOW, options
 from probe.version import __version__
 
 if TYPE_CHECKING:
     from probe.extraction.extract import Extraction
 
 EXIT_CODES = "Exit codes: 0; 1 failure; 2 usage; 3 finished, but some utterances failed; 130 Ctrl-C; 143 SIGTERM, SIGUSR1."
-
-
-def options(*names: str) -> Callable[[Callable], Callable]:
-    """The shared options of these names, in this order."""
-
-    def decorate(function: Callable) -> Callable:
-        for name in reversed(names):
-            function = SHARED[name](function)
-        return function
-
-    return decorate
-
-
-def parsed_bytes(text: str) -> int:
-    """``4G``, ``1500M`` or bytes.
-
-    Raises:
-        UsageError: no size.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", text)
-    if not match:
-        raise UsageError(f"--memory {text}: expected a size such as 4G or 1500M.")
-    return int(float(match[1]) * 1000 ** "_kMGT".index(match[2] or "_"))
-
-
-MODEL = "org/name@revision, a folder, random:org/name, fbank or mfcc; may be given several times."
-SHARED: dict[str, Callable[[Callable], Callable]] = {
-    "model": click.option("--model", "models", multiple=True, required=True, metavar="MODEL", help=MODEL),
-    "corpus": click.option("--corpus", required=True, metavar="CSV", help="Manifest, or librispeech:ROOT#dev-clean,test-clean."),
-    "layers": click.option("--layers", metavar="LIST", help="Such as 0-12,final. All layers where left out."),
-    "trials": click.option("--trials", type=click.Path(path_type=Path), help="Trial list for verification: enroll,test,label."),
-    "dev_trials": click.option(
-        "--dev-trials", type=click.Path(path_type=Path), help="Trials that choose the layer; drawn if left out."
-    ),
-    "device": click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1. The GPU where there is one."),
-    "implementation": click.option(
-        "--implementation",
-        type=click.Choice(["packed", "reference"]),
-        default="packed",
-        show_default=True,
-        help="packed: many utterances at once, without padding. reference: transformers' own forward.",
-    ),
-    "precision": click.option(
-        "--precision",
-        type=click.Choice(["fp32", "tf32", "bf16"]),
-        default="fp32",
-        show_default=True,
-        help="Of the packed products; bf16 is 2 times as fast and 1 % off, tf32 is for GPUs.",
-    ),
-    "chunk_s": click.option(
-        "--chunk-s",
-        type=click.FloatRange(0),
-        default=20,
-        show_default=True,
-        metavar="SECONDS",
-        help="Attention over audio above 120 s sees so much at a time; 0: all of it.",
-    ),
-    "context_s": click.option(
-        "--context-s",
-        type=click.FloatRange(0),
-        default=5,
-        show_default=True,
-        metavar="SECONDS",
-        help="... and so much more on both sides.",
-    ),
-    "workers": click.option(
-        "--workers", type=click.IntRange(1, 64), metavar="N", help="Threads that decode audio; as many as it takes if left out."
-    ),
-    "threads": click.option(
-        "--threads",
-        type=click.IntRange(1, 1024),
-        metavar="N",
-        help="Threads that a model on the CPU takes; the fastest if left out.",
-    ),
-    "memory": click.option(
-        "--memory",
-        "memory_bytes",
-        default="4G",
-        show_default=True,
-        metavar="SIZE",
-        callback=lambda _context, _option, text: parsed_bytes(text),
-        help="For audio, frames and shards, beyond the model.",
-    ),
-    "seed": click.option(
-        "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of training, drawing and the bootstrap."
-    ),
-    "limit": click.option(
-        "--limit", type=click.IntRange(1), metavar="N", help="At most N utterances of each split, always the same."
-    ),
-    "dry_run": click.option("--dry-run", is_flag=True, help="Print the plan (utterances, hours, bytes, free disk) and stop."),
-    "stride": click.option("--stride", type=click.IntRange(1, 1000), default=1, metavar="K", help="Keep every K-th frame."),
-    "dtype": click.option(
-        "--dtype", type=click.Choice(["float16", "float32", "int8"]), default="float16", show_default=True, help="On disk."
-    ),
-    "compression": click.option("--compression", type=click.Choice(["none", "gzip"]), default="none", show_default=True),
-    "ctc": click.option("--ctc", is_flag=True, help="Also run the checkpoint's own CTC head; its WER stands beside the probes'."),
-    "no_check": click.option(
-        "--no-check",
-        "check",
-        is_flag=True,
-        callback=lambda _context, _option, given: not given,
-        help="Extract without the short form of `probe check` before.",
-    ),
-    "sha256": click.option("--sha256", metavar="HEX", help="What the weights must have, as `probe check` prints it."),
-    "audio_root": click.option(
-        "--audio-root",
-        type=click.Path(path_type=Path),
-        metavar="DIR",
-        help="Refuse audio outside DIR, whatever symbolic links say.",
-    ),
-    "isolate_decode": click.option(
-        "--isolate-decode", is_flag=True, help="Decode in a child process: a crash of the decoder costs one utterance."
-    ),
-    "decode_timeout": click.option(
-        "--decode-timeout",
-        "decode_timeout_s",
-        type=click.FloatRange(min=0, min_open=True),
-        default=60,
-        show_default=True,
-        metavar="SECONDS",
-        help="For one file; what takes longer has failed.",
-    ),
-    "json": click.option("--json", "as_json", is_flag=True, help="Print JSON."),
-}
-
-# How features are extracted, by every command that does.
-HOW = (
-    *("dtype", "compression", "ctc", "no_check", "audio_root", "isolate_decode", "decode_timeout"),
-    *("implementation", "precision", "chunk_s", "context_s", "workers", "threads", "memory"),
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=EXIT_CODES)

@@ -24,6 +24,7 @@ class PlantedEncoder:
     import torch
 
     implementation, precision, chunking = "reference", "fp32", None
+    rows = 1
     device = torch.device("cpu")
     info = ModelInfo("planted", "1", "", "test", {"0": 24, "1": 24, "2": 24}, hop_samples=160, min_samples=400)
 

@@ -14,7 +14,7 @@ from probe.data.audio import Audio
 from probe.data.corpus import Utterance
 from probe.extraction.encoding import Piece
 from probe.store.features import Failure, FeatureStore, Job
-from probe.store.shards import ShardContent
+from probe.store.shards import ShardContent, half_if_faithful
 from probe.store.views import n_rows
 
 log = logging.getLogger("probe")
@@ -64,17 +64,13 @@ class Tally:
 
 @dataclass(frozen=True)
 class Extracted:
-    """An utterance, or a range of its rows, as in `Piece`."""
+    """An utterance, or a part of a long one; rows as in `Piece`."""
 
     utterance: Utterance
     sound: Audio
     n_frames: int
     rows: Sequence[np.ndarray]
     text: str = ""
-
-    def part(self, first: int, stop: int) -> "Extracted":
-        """A range of the rows."""
-        return Extracted(self.utterance, self.sound, self.n_frames, [item[first:stop] for item in self.rows], self.text)
 
 
 @dataclass(frozen=True)
@@ -162,23 +158,21 @@ def _joined(rows: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
 
 
 def _write_long(shards: Shards, job: Job, pieces: Iterator[Piece | Failure], tally: Tally) -> None:
-    """One utterance over several shards. Each waits for the whole only where the model's transcript goes with it."""
+    """One utterance over several shards, each as soon as its rows are there; the model's transcript goes with the last."""
     names, view = job.shard_names(), shards.store.view
-    held: list[list[np.ndarray]] = []
-    part = first = stop = 0  # rows `first` to `stop` are held
+    held: list[list[np.ndarray]] = []  # of each layer, pieces of rows `first` to `stop`
+    part = first = stop = 0
     while isinstance(piece := next(pieces), Piece):
-        held.append(piece.rows)
+        held = held or [[] for _ in piece.rows]
+        for of_layer, rows in zip(held, piece.rows, strict=True):
+            of_layer.append(rows)
         stop += len(piece.rows[0])
         total = n_rows(piece.n_frames, view)
-        while (
-            part < job.parts
-            and (end := (part + 1) * total // job.parts) <= stop
-            and (piece.last or "ctc" not in shards.store.recipe)
-        ):
-            held = [_joined(held)]
-            whole = Extracted(piece.utterance, piece.sound, piece.n_frames, held[0], piece.text)
-            shards.put(names[part], [whole.part(0, end - first)], [], (part, job.parts))
-            held = [list(whole.part(end - first, stop - first).rows)]
+        while part < job.parts and (end := (part + 1) * total // job.parts) <= stop:
+            cut = [_cut(of_layer, end - first, shards.store.recipe["dtype"]) for of_layer in held]
+            text = piece.text if part == job.parts - 1 else ""
+            shards.put(names[part], [Extracted(piece.utterance, piece.sound, piece.n_frames, cut, text)], [], (part, job.parts))
+            del cut
             first, part = end, part + 1
         if piece.last:
             tally.add(piece.sound)
@@ -186,3 +180,10 @@ def _write_long(shards: Shards, job: Job, pieces: Iterator[Piece | Failure], tal
     tally.fail(piece)
     for number, name in enumerate(names):  # those that were written before it failed too
         shards.put(name, [], [piece], (number, job.parts))
+
+
+def _cut(pieces: list[np.ndarray], n_rows: int, dtype: str) -> np.ndarray:
+    """The first rows of a layer's pieces, which keep the others; in the form that the shard decides, as that may be half the size."""
+    whole = np.concatenate(pieces)
+    pieces[:] = [whole[n_rows:].copy()]
+    return half_if_faithful(whole[:n_rows]) if dtype == "float16" and whole.dtype != np.float16 else whole[:n_rows]

@@ -308,6 +308,8 @@ class FeatureStore:
             fields = {name: item[name] for name in item if name != "rows"}
             if "flags" in fields:
                 fields["flags"] = tuple(fields["flags"])
+            if "ctc_text" in fields:
+                fields["ctc_text"] = parts[-1]["utterances"][position].get("ctc_text")
             stored = Stored(**fields, pieces=pieces)
             self.utterances.setdefault(stored.key, []).append(stored)
             self.failures.pop(stored.key, None)

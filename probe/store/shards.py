@@ -6,7 +6,8 @@
     offsets/<name>     (utterance + 1,) int64, rows of each utterance in layers/<name>
     keys               (utterance,) fixed-length bytes, UTF-8
     audio_sha256       (utterance,) 64 bytes of hex
-    ctc_text           (utterance,) fixed-length bytes: what the model's own CTC head reads, where it was run
+    ctc_text           (utterance,) fixed-length bytes: what the model's own CTC head reads, where it was run;
+                       of a long utterance's parts the last has it
     manifest/<column>  (utterance,) fixed-length bytes: a copy for people who look inside; programs take the manifest
     attributes         format, recipe, environment (JSON as fixed-length bytes), part (which part of a long utterance)
 
