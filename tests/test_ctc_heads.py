@@ -413,7 +413,7 @@ def texts_in_shards(store: Path) -> dict[str, str]:
             part, parts = file.attrs["part"]
             for key, text in zip(file["keys"][:], file["ctc_text"][:], strict=True):
                 assert part == parts - 1 or not text
-                texts[key.decode()] = text.decode()
+                texts[key.decode()] = texts.get(key.decode(), "") + text.decode()
     return texts
 
 
