@@ -40,7 +40,7 @@ def cli(quiet: bool) -> None:
     """Features of every layer of pretrained speech models, probes on every layer, comparison tables."""
     if quiet:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    handler = logging.StreamHandler()
+    handler = AboveBars()
     handler.setFormatter(Plain("%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("probe").setLevel(logging.WARNING if quiet else logging.INFO)
@@ -542,6 +542,19 @@ def stop_on_signals() -> None:
         signal.signal(number, stop)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell ignores it for what runs in the background
         signal.signal(signal.SIGINT, stop)
+
+
+class AboveBars(logging.StreamHandler):
+    """Messages on lines of their own, above a progress bar that stands on the last one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes one message."""
+        from tqdm import tqdm
+
+        try:
+            tqdm.write(self.format(record), file=self.stream)
+        except Exception:
+            self.handleError(record)
 
 
 class Plain(logging.Formatter):

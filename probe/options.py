@@ -28,7 +28,7 @@ def parsed_bytes(text: str) -> int:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", text)
     if not match:
-        raise UsageError(f"--memory {text}: expected a size such as 4G or 1500M.")
+        raise UsageError(f"--memory {text}: expected a size such as 4G or 1500M (k, M, G, T).")
     return int(float(match[1]) * 1000 ** "_kMGT".index(match[2] or "_"))
 
 

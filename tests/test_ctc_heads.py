@@ -26,6 +26,7 @@ from probe.models.catalogue import open_model
 from probe.models.encoder import CTC, ModelInfo, greedy_text
 from probe.records import OWN_HEAD, read_records
 from probe.reporting.tables import summary_rows, to_markdown, write_tables
+from probe.store.features import FeatureStore
 from probe.store.folder import find_stores, open_store
 
 SIZES: dict[str, Any] = {
@@ -428,6 +429,27 @@ def test_a_long_utterance_in_several_parts_has_its_text_in_the_last(
     assert all(versions[-1].ctc_text for versions in store.utterances.values())
 
 
+def test_the_text_is_there_where_the_last_frames_give_no_row(
+    folders: dict[str, Path], tones: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = tones(words=1, speakers=1, repetitions=3)
+    whole = {"view": "frames", "ctc": True, "device": "cpu", "check": False}
+    monkeypatch.setattr("probe.models.packed.encoder.ROWS", {"cpu": 1})
+    monkeypatch.setattr("probe.models.catalogue.LONG_S", 0.0)
+    expected = extract(str(folders["hubert"]), manifest, tmp_path / "whole", chunk_s=0.04, **whole)
+    monkeypatch.setattr("probe.extraction.plan.SHARD_BYTES", 100)
+    strided = extract(
+        str(folders["hubert"]), manifest, tmp_path / "strided", chunk_s=0.04, **(whole | {"view": "frames:1000"}), dtype="float32"
+    )
+    assert all(job.parts > 1 for job in FeatureStore(strided.store).jobs)
+    texts = [
+        {key: versions[-1].ctc_text for key, versions in FeatureStore(done.store).utterances.items()}
+        for done in (expected, strided)
+    ]
+    assert texts[0] == texts[1]
+    assert all(texts[0].values())
+
+
 class Interrupted(Exception):
     """What the encoder below raises."""
 
@@ -483,6 +505,8 @@ def test_with_and_without_texts_are_two_stores_with_the_same_features(
 def test_without_a_head_there_is_nothing_to_run(copy: Path, tones: Callable[..., Path], tmp_path: Path, name: str) -> None:
     name = str(copy) if name == "no vocabulary" else name
     message = rf"^{name}: no CTC head can be run \(.*\)\. Leave --ctc out, or name a fine-tuned"
+    if name.startswith("random:"):
+        message = rf"^{name}: random weights have no CTC head\. Leave --ctc out, or name the checkpoint without random:"
     for dry_run in (False, True):
         with pytest.raises(ProbeError, match=message):
             extract(name, tones(words=1), tmp_path / "features", ctc=True, device="cpu", dry_run=dry_run)

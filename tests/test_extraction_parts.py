@@ -21,7 +21,8 @@ from torch import Tensor
 from probe.data.audio import Audio
 from probe.data.corpus import load_corpus
 from probe.data.decoder import Decoder
-from probe.errors import UsageError
+from probe.data.decoder_process import answer
+from probe.errors import ProbeError, UsageError
 from probe.extraction import threads, writing
 from probe.extraction.decoding import decoded
 from probe.extraction.extract import extract as extract_checked
@@ -114,6 +115,26 @@ def test_a_decoder_joins_only_where_the_model_waits(corpus: list[Any], pause_s: 
     for _ in decoded(corpus, RATE_HZ, decoders, 1, 10**9):
         time.sleep(pause_s)
     assert sum(item.used for item in decoders) in used
+
+
+def test_files_that_are_being_decoded_count_too(corpus: list[Any]) -> None:
+    decoders = [Slow(), Slow(), Slow()]
+    found = decoded(corpus, RATE_HZ, decoders, 3, 100_000)  # a file of 16 kB may take 130 kB until it is decoded
+    next(found)
+    assert sum(item.used for item in decoders) == 1
+    found.close()
+
+
+def test_leaving_does_not_wait_for_a_decoder_that_is_stuck(corpus: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "probe.data.decoder.answer", lambda request: time.sleep(30) if request.path.endswith("01.wav") else answer(request)
+    )
+    found = decoded(corpus, RATE_HZ, [Decoder()], 1, 10**9)
+    next(found)
+    time.sleep(0.3)
+    start = time.monotonic()
+    found.close()
+    assert time.monotonic() - start < 5
 
 
 def test_leaving_ends_the_threads(corpus: list[Any]) -> None:
@@ -302,6 +323,55 @@ def test_an_utterance_that_does_not_fit_fails_alone(audio: Path, tmp_path: Path,
     assert verify_store(done.store).findings == ()
 
 
+class Hungry(Pieces):
+    """Runs out of memory, as torch says it of a CPU, where one of the utterances it is given is longer than ``fits`` frames."""
+
+    def __init__(self, fits: int) -> None:
+        super().__init__(rows=10_000)
+        self.fits = fits
+
+    def pieces(self, waveforms: Sequence[Tensor], layers: Sequence[str]) -> Iterator[list[Tensor]]:
+        if any(self.n_frames(len(wave)) > self.fits for wave in waveforms):
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory")
+        yield from super().pieces(waveforms, layers)
+
+
+def test_what_does_not_fit_takes_no_other_with_it_and_is_tried_again(audio: Path, tmp_path: Path, small_shards: None) -> None:
+    done = extract(Hungry(50), audio, tmp_path / "features")
+    reasons = {item.key: item.reason for item in done.failures}
+    assert set(reasons) == {"2.wav", "4.wav", "6.wav"}
+    assert "does not fit into the device's memory" in reasons["6.wav"]
+    again = extract(Hungry(10_000), audio, tmp_path / "features")
+    assert again.extracted == 1
+    assert {item.key for item in again.failures} == {"2.wav", "4.wav"}
+    whole = FeatureStore(extract(Windows(), audio, tmp_path / "whole").store)
+    np.testing.assert_array_equal(FeatureStore(again.store).layer("1", whole.keys).values, whole.layer("1").values)
+
+
+class Miscounting(Windows):
+    """Gives one frame more or less than its ``n_frames`` says of longer audio."""
+
+    def __init__(self, surplus: int) -> None:
+        super().__init__()
+        self.surplus, self.rows = surplus, 1000
+
+    def n_frames(self, n_samples: int) -> int:
+        return super().n_frames(n_samples) - self.surplus * (n_samples > 1500)
+
+
+class MiscountingPieces(Pieces):
+    """The same in pieces of its own."""
+
+    def n_frames(self, n_samples: int) -> int:
+        return super().n_frames(n_samples) - (n_samples > 1500)
+
+
+@pytest.mark.parametrize("encoder", [Miscounting(1), Miscounting(-1), MiscountingPieces(1000)], ids=["more", "fewer", "pieces"])
+def test_frames_that_are_not_counted_right_are_nobodys(audio: Path, tmp_path: Path, encoder: Any) -> None:
+    with pytest.raises(ProbeError, match=r"windows: \d+ frames of .* where its n_frames says \d+"):
+        extract(encoder, audio, tmp_path / "features")
+
+
 def test_an_utterance_that_fails_after_some_of_its_parts_has_none(audio: Path, tmp_path: Path, small_shards: None) -> None:
     done = extract(encoder := Pieces(10, poison=WINDOW + 99 * HOP), audio, tmp_path / "features")
     assert encoder.n_frames(WINDOW + 99 * HOP) == 100
@@ -381,7 +451,7 @@ def test_threads_are_those_asked_for_begun_with_or_measured(
         (8, None, {2: 4.0, 4: 2.0, 8: 1.0}, 8),
         (8, None, {2: 4.0, 4: 1.95, 8: 2.0}, 8),
         (8, None, {2: 4.0, 4: 1.7, 8: 2.0}, 4),
-        (8, None, {2: 1.0, 4: 1.0, 8: 3.0}, 2),
+        (8, None, {2: 1.0, 4: 1.0, 8: 3.0}, 4),
         (8, 4.0, {1: 4.0, 2: 2.0, 4: 1.0}, 4),
         (1, None, {}, 1),
     ],

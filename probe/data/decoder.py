@@ -99,12 +99,14 @@ class _Thread:
 
     def __init__(self) -> None:
         self._requests: queue.SimpleQueue | None = None
+        self._box: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
 
     def ask(self, request: Request) -> Audio | float | None:
         if self._requests is None:
             self._requests = queue.SimpleQueue()
             threading.Thread(target=_serve, args=(self._requests,), name="decoder", daemon=True).start()
         box: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
+        self._box = box
         self._requests.put((request, box))
         try:
             found, error = box.get(timeout=request.timeout_s + GRACE_S)
@@ -119,6 +121,7 @@ class _Thread:
         if self._requests is not None:
             self._requests.put(None)
             self._requests = None
+            self._box.put((None, UtteranceError("the decoder was closed")))  # for whoever waits
 
 
 def _serve(requests: queue.SimpleQueue) -> None:

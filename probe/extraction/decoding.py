@@ -38,11 +38,13 @@ def decoded(
 
     def decode(position: int) -> Audio | Failure:
         nonlocal active, begun, waiting_bytes
+        expected_bytes = _expected_bytes(utterances[position], rate_hz)
         with room:
             room.wait_for(lambda: given_up or may_begin(position))
             if given_up:
                 raise CancelledError
             begun, active = begun + 1, active + 1
+            waiting_bytes += expected_bytes
             decoder = idle.pop()
             room.notify_all()
         utterance = utterances[position]
@@ -51,12 +53,12 @@ def decoded(
             found = decoder.load(utterance.path, rate_hz, utterance.duration_s)
         except UtteranceError as error:
             n_bytes, mtime_ns = seen(utterance.path)
-            unreadable = isinstance(error.__cause__, OSError) and mtime_ns != -1
+            unreadable = isinstance(error.__cause__, OSError | MemoryError) and mtime_ns != -1
             found = Failure(utterance.key, str(error), n_bytes, mtime_ns, utterance.duration_s, unreadable)
         finally:
             with room:
                 active -= 1
-                waiting_bytes += _n_bytes(found)
+                waiting_bytes += _n_bytes(found) - expected_bytes
                 idle.append(decoder)
                 room.notify_all()
         return found
@@ -85,7 +87,15 @@ def decoded(
             with room:
                 given_up = True
                 room.notify_all()
+            for decoder in decoders:  # also those that are stuck
+                decoder.close()
             threads.shutdown(cancel_futures=True)
+
+
+def _expected_bytes(utterance: Utterance, rate_hz: int) -> int:
+    """What decoding takes for a while: its samples, once in blocks and once joined."""
+    samples = utterance.duration_s * rate_hz if utterance.duration_s else max(0, seen(utterance.path)[0])
+    return int(2 * 4 * samples)
 
 
 def _n_bytes(found: Audio | Failure | None) -> int:

@@ -18,6 +18,7 @@ from probe.store.features import Failure
 log = logging.getLogger("probe")
 
 FEWEST_ROWS = 256
+NO_ROOM = "does not fit into the device's memory; --chunk-s takes less, or another --device"
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,9 @@ def _long_enough(utterance: Utterance, found: Audio | Failure, encoder: Encoder)
     return failure_of(utterance, found, reason)
 
 
-def failure_of(utterance: Utterance, sound: Audio, reason: str) -> Failure:
-    """A failure that is not the decoder's."""
-    return Failure(utterance.key, reason, sound.file_bytes, sound.mtime_ns, utterance.duration_s)
+def failure_of(utterance: Utterance, sound: Audio, reason: str, again: bool = False) -> Failure:
+    """A failure that is not the decoder's; ``again``: it says nothing about the audio and is worth another try."""
+    return Failure(utterance.key, reason, sound.file_bytes, sound.mtime_ns, utterance.duration_s, again)
 
 
 def _of_batch(batch: Sequence[tuple[Utterance, Audio | Failure]], encoder: Encoder, wanted: Wanted) -> Iterator[Piece | Failure]:
@@ -94,6 +95,7 @@ def _of_batch(batch: Sequence[tuple[Utterance, Audio | Failure]], encoder: Encod
             yield sound
         else:
             yield from _of_utterance(utterance, sound, next(stretches), encoder, wanted)
+    next(stretches, None)  # to its end
 
 
 def _of_utterance(
@@ -111,7 +113,7 @@ def _of_utterance(
     seen = 0
     for of_layers in frames:  # all of them, also after a failure: others follow in the same stream
         if of_layers is None:
-            failed = failed or "does not fit into the device's memory; --chunk-s takes less, or another --device"
+            failed = failed or NO_ROOM
         if failed or of_layers is None:
             continue
         seen += len(of_layers[0])
@@ -131,7 +133,7 @@ def _of_utterance(
             stored = as_stored(rows, wanted.dtype, whole=len(of_layers[0]) == n_frames)
             yield Piece(utterance, sound, n_frames, stored, last, text)
     if failed:
-        yield failure_of(utterance, sound, failed)
+        yield failure_of(utterance, sound, failed, again=failed == NO_ROOM)
 
 
 def _stretches(
@@ -157,36 +159,46 @@ def _stretches(
 
     for count in counts:
         yield count, of_one(count)
+    next(pieces, None)  # has its number of rows looked at
 
 
 def _retried(
     encoder: Encoder, waves: Sequence[Tensor], counts: Sequence[int], layers: Sequence[str]
 ) -> Iterator[list[Tensor] | None]:
-    """`pieces_of`, and with half as many rows at a time where the device's memory does not suffice; None for an utterance that does
-    not fit even so."""
+    """`pieces_of`; where the device's memory does not suffice, with half as many rows at a time, and one utterance after the other.
+    None for one that does not fit even so."""
     ends = list(itertools.accumulate(counts))
     done = 0  # rows that were handed on
     first = 0  # utterance that is not whole
+    together = len(waves)
     while first < len(waves):
         start = ends[first] - counts[first]  # the utterance is computed again from there
         try:
-            for piece in pieces_of(encoder, waves[first:], layers):
+            for piece in pieces_of(encoder, waves[first : first + together], layers):
                 skipped = min(max(0, done - start), len(piece[0]))
                 start += len(piece[0])
                 if skipped < len(piece[0]):
                     done = start
                     yield [item[skipped:] for item in piece]
-            return
-        except (torch.OutOfMemoryError, MemoryError) as error:
+            first += together
+            continue
+        except (RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error):
+                raise
             log.warning("%s: %s", encoder.info.id, str(error).split("\n")[0])
         first = next((i for i, end in enumerate(ends) if end > done), len(waves))
-        rows = encoder.rows
-        if rows > FEWEST_ROWS:
-            encoder.rows = rows // 2
-            log.warning("%s: goes on with %d frames at a time", encoder.info.id, rows // 2)
-        else:
+        if encoder.rows > FEWEST_ROWS:
+            encoder.rows //= 2
+            log.warning("%s: goes on with %d frames at a time", encoder.info.id, encoder.rows)
+        elif together == 1 and first < len(waves):
             yield None
             done = ends[first]
             first += 1
+        together = 1
         if encoder.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether memory did not suffice; torch's allocator for CPUs has no exception of its own."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator: " in str(error)

@@ -23,7 +23,7 @@ from probe.extraction.shards import Shards, Tally, write_job
 from probe.extraction.threads import computing_on
 from probe.extraction.writing import Writer
 from probe.files import file_name, read_json
-from probe.models.catalogue import CHUNK_S, CONTEXT_S, open_model
+from probe.models.catalogue import CHUNK_S, CONTEXT_S, RANDOM, open_model
 from probe.models.check import check_model
 from probe.models.encoder import Encoder, device_name
 from probe.store.features import Failure, FeatureStore
@@ -40,6 +40,17 @@ USUAL_BYTES = 4_000_000_000
 AHEAD_BYTES = 256_000_000
 MOST_DECODERS = 16
 COMPRESSIONS = ("none", "gzip")
+PROGRESS = "{desc}: {percentage:3.0f} %|{bar}| {n:.0f} of {total:.0f} s, {speed:.1f} x real time, {remaining} left{postfix}"
+
+
+class Bar(tqdm):
+    """Progress in seconds of audio."""
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """What `PROGRESS` may name."""
+        found = super().format_dict
+        return found | {"speed": found["n"] / found["elapsed"] if found["elapsed"] else 0.0}
 
 
 @dataclass(frozen=True)
@@ -157,6 +168,10 @@ def extract(
         )
     names = choose_layers(layers, list(encoder.info.layers), encoder.info.aliases, encoder.info.id)
     if ctc and not encoder.info.ctc:
+        if encoder.info.id.startswith(RANDOM):
+            raise ProbeError(
+                f"{requested}: random weights have no CTC head. Leave --ctc out, or name the checkpoint without {RANDOM}."
+            )
         why = next((note for note in encoder.info.notes if "CTC head" in note), "its class has none")
         raise ProbeError(
             f"{requested}: no CTC head can be run ({why}). Leave --ctc out, or name a fine-tuned checkpoint, such as those of "
@@ -248,12 +263,15 @@ def _certified(root: Path, encoder: Encoder) -> dict[str, Any]:
 
 
 def environment_of(encoder: Encoder) -> dict[str, Any]:
-    """What a store is computed with besides its recipe; a difference warns and extracts nothing again."""
+    """What a store is computed with besides its recipe; a difference warns and extracts nothing again.
+
+    ``threads`` is 0 where no bit depends on their number.
+    """
     return {
         "packages": package_versions(),
         "code": code_version()["version"],
         "device": device_name(encoder.device),
-        "threads": torch.get_num_threads(),
+        "threads": torch.get_num_threads() if encoder.implementation == "reference" else 0,
     }
 
 
@@ -285,7 +303,7 @@ def _run(
         jobs = plan.pending + (store.add_plan(plan.fresh) if plan.fresh else [])
         utterances = {item.key: item for item in plan.todo}
         ordered = [utterances[key] for job in jobs for key in job.keys]
-        bar = tqdm(total=round(plan.audio_s, 1), unit="audio-s", desc=encoder.info.id, disable=None if plan.todo else True)
+        bar = Bar(total=plan.audio_s, desc=encoder.info.id, bar_format=PROGRESS, disable=None if plan.todo else True)
         tally = Tally(bar, encoder.info.rate_hz)
         wanted = Wanted(layers, view, store.recipe["dtype"], "ctc" in store.recipe)
         # Closed here: a generator that waits for the garbage collector may be ended by any thread, and waits for its own.
@@ -298,6 +316,7 @@ def _run(
             shards = Shards(store, write, corpus.columns, layers, environment_of(encoder))
             for job in jobs:
                 write_job(shards, job, pieces, tally)
+            next(pieces, None)  # to its end
         tally.report(store.path)
         extracted = len(plan.todo) - len(tally.failures)
         seconds = time.monotonic() - started
@@ -307,6 +326,6 @@ def _run(
 def _warn_of_other_environment(store: FeatureStore, encoder: Encoder) -> None:
     """Says what differs from the environment the store was begun in, as far as it may decide a bit."""
     before, now = store.environment, environment_of(encoder)
-    for name in sorted((before.keys() | now.keys()) - ({"threads"} if encoder.implementation == "packed" else set())):
+    for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
             log.warning("%s was begun with %s %s; now it is %s", store.path, name, before.get(name), now.get(name))

@@ -34,6 +34,7 @@ class Tally:
     failures: list[Failure] = field(default_factory=list)
     resampled: Counter[int] = field(default_factory=Counter)
     flagged: Counter[str] = field(default_factory=Counter)
+    _shown_s: float = 0.0  # of the present utterance
 
     def add(self, sound: Audio) -> None:
         """An utterance that was extracted."""
@@ -49,8 +50,14 @@ class Tally:
         self.bar.set_postfix(failed=len(self.failures))
         self._advance(failure.promised_s or 0.0)
 
+    def reached(self, seconds: float) -> None:
+        """So much of the present utterance is there."""
+        self.bar.update(min(seconds - self._shown_s, max(0.0, self.bar.total - self.bar.n)))
+        self._shown_s = seconds
+
     def _advance(self, seconds: float) -> None:
-        self.bar.update(min(seconds, max(0.0, self.bar.total - self.bar.n)))
+        self.reached(seconds)
+        self._shown_s = 0.0
 
     def report(self, where: Path) -> None:
         """Says what was unusual."""
@@ -132,7 +139,7 @@ def write_job(shards: Shards, job: Job, pieces: Iterator[Piece | Failure], tally
     done: list[Extracted] = []
     failures: list[Failure] = []
     for _ in job.keys:
-        found = _gathered(pieces)
+        found = _gathered(pieces, shards.store.view, tally)
         if isinstance(found, Failure):
             tally.fail(found)
             failures.append(found)
@@ -142,13 +149,14 @@ def write_job(shards: Shards, job: Job, pieces: Iterator[Piece | Failure], tally
     shards.put(job.shard_names()[0], done, failures)
 
 
-def _gathered(pieces: Iterator[Piece | Failure]) -> Extracted | Failure:
+def _gathered(pieces: Iterator[Piece | Failure], view: str, tally: Tally) -> Extracted | Failure:
     """The next utterance, whole."""
     rows: list[list[np.ndarray]] = []
     while isinstance(piece := next(pieces), Piece):
         rows.append(piece.rows)
         if piece.last:
             return Extracted(piece.utterance, piece.sound, piece.n_frames, _joined(rows), piece.text)
+        tally.reached(piece.sound.duration_s * sum(len(item[0]) for item in rows) / n_rows(piece.n_frames, view))
     return piece
 
 
@@ -168,7 +176,7 @@ def _write_long(shards: Shards, job: Job, pieces: Iterator[Piece | Failure], tal
             of_layer.append(rows)
         stop += len(piece.rows[0])
         total = n_rows(piece.n_frames, view)
-        while part < job.parts and (end := (part + 1) * total // job.parts) <= stop:
+        while part < job.parts - (not piece.last) and (end := (part + 1) * total // job.parts) <= stop:
             cut = [_cut(of_layer, end - first, shards.store.recipe["dtype"]) for of_layer in held]
             text = piece.text if part == job.parts - 1 else ""
             shards.put(names[part], [Extracted(piece.utterance, piece.sound, piece.n_frames, cut, text)], [], (part, job.parts))
@@ -177,6 +185,7 @@ def _write_long(shards: Shards, job: Job, pieces: Iterator[Piece | Failure], tal
         if piece.last:
             tally.add(piece.sound)
             return
+        tally.reached(piece.sound.duration_s * stop / total)
     tally.fail(piece)
     for number, name in enumerate(names):  # those that were written before it failed too
         shards.put(name, [], [piece], (number, job.parts))

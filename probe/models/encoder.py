@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from probe.environment import processor
-from probe.errors import UsageError
+from probe.errors import ProbeError, UsageError
 
 # Asked for among the layers: the scores of the checkpoint's own CTC head, (frame, symbol).
 CTC = "ctc"
@@ -76,8 +76,8 @@ class Chunking:
     def __post_init__(self) -> None:
         if not (self.above_s >= 0 and 0 < self.chunk_s < float("inf") and 0 <= self.context_s < float("inf")):
             raise UsageError(
-                f"chunks of {self.chunk_s} s with {self.context_s} s of context above {self.above_s} s; expected more than 0 s, and "
-                "0 s or more."
+                f"chunks of {self.chunk_s} s with {self.context_s} s of context above {self.above_s} s; expected more than 0 s "
+                "(--chunk-s 0 leaves audio whole), and 0 s or more."
             )
 
 
@@ -126,14 +126,33 @@ def pieces_of(encoder: Encoder, waveforms: Sequence[Tensor], layers: Sequence[st
 
     Args:
         waveforms: (time,) float32 each, on the encoder's device.
+
+    Raises:
+        ProbeError: it gives other numbers of frames than its ``n_frames`` says.
     """
     own = getattr(encoder, "pieces", None)
     if own is not None:
-        yield from own(waveforms, layers)
+        n_rows = 0
+        for piece in own(waveforms, layers):
+            n_rows += len(piece[0])
+            yield piece
+        _refuse_other_lengths(encoder, [n_rows], sum(encoder.n_frames(len(wave)) for wave in waveforms), "these utterances")
         return
     for wave in waveforms:
-        frames, _ = encoder.encode(wave[None], torch.tensor([len(wave)]), layers)
+        with torch.inference_mode():
+            frames, _ = encoder.encode(wave[None], torch.tensor([len(wave)]), layers)
+        lengths = [of_layer.shape[1] for of_layer in frames]
+        _refuse_other_lengths(encoder, lengths, encoder.n_frames(len(wave)), f"{len(wave)} samples")
         yield [of_layer[0] for of_layer in frames]
+
+
+def _refuse_other_lengths(encoder: Encoder, found: Iterable[int], expected: int, of: str) -> None:
+    for n_rows in found:
+        if n_rows != expected:
+            raise ProbeError(
+                f"{encoder.info.id}: {n_rows} frames of {of} where its n_frames says {expected}. "
+                "Make them agree; nobody could tell whose a frame is."
+            )
 
 
 def greedy_text(best: Iterable[int], writes: Sequence[str]) -> str:

@@ -99,7 +99,7 @@ class Failure:
     Attributes:
         audio_bytes, audio_mtime_ns: size and time of change of the file, -1 where it was not there.
         promised_s: duration in the manifest, which may have been the mistake.
-        unreadable: the file was there and the operating system could not read it; that says nothing about the audio.
+        unreadable: memory or the operating system failed and not the file that was there: worth another try.
     """
 
     key: str

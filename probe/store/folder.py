@@ -122,6 +122,7 @@ def describe_store(store: FeatureStore) -> dict[str, str]:
     dtypes = sorted({dtype for of_shard in store.dtypes.values() for dtype in of_shard.values()})
     aliases = "".join(f" ({alias} is {layer})" for alias, layer in store.aliases.items())
     pending = [job for job in store.jobs if job.number not in store.complete]
+    threads = store.environment["threads"]
     rates = Counter(item.native_rate_hz for item in newest)
     described = {
         "store": str(store.path),
@@ -140,7 +141,7 @@ def describe_store(store: FeatureStore) -> dict[str, str]:
         "ctc head": f"{len(recipe['ctc']['writes'])} symbols, greedy transcripts" if "ctc" in recipe else "not run",
         "checked": _checked(store.certificate),
         "begun with": ", ".join(f"{name} {version}" for name, version in store.environment["packages"].items()),
-        "begun on": f"{store.environment['device']}, {store.environment['threads']} threads",
+        "begun on": store.environment["device"] + (f", {threads} threads" if threads else ""),
         "failures": str(len(store.failures)),
     }
     return described | {f"  {key}": failure.reason for key, failure in store.failures.items()}
