@@ -149,10 +149,18 @@ class Network:
         """Utterances, each (time,) float32 -> layer 0 of all, (row, dim) float32, and the frames of each."""
         extracted = [self.front_end(wave) for wave in waves]
         n_frames = [len(frames) for frames in extracted]
-        rows = torch.cat(extracted)
-        projected = self.projection(self.projection_norm(rows) if self.projection_norm else rows).float()
-        hidden = projected + torch.cat([self.positional(frames) for frames in projected.split(n_frames)])
-        return hidden if self.pre_ln else self.norm(hidden), n_frames
+        rows = torch.cat(extracted) if len(extracted) > 1 else extracted[0]
+        del extracted  # an hour's layer 0 is half a gigabyte: what is needed no more goes, and sums and norms are taken in place
+        hidden = rows.new_empty(len(rows), self.projection.n_out, dtype=torch.float32)
+        at_once = ROWS[rows.device.type]
+        for some, into in zip(rows.split(at_once), hidden.split(at_once), strict=True):
+            into[:] = self.projection(self.projection_norm(some) if self.projection_norm else some)
+        del rows
+        for frames in hidden.split(n_frames):
+            frames += self.positional(frames)
+        for some in hidden.split(at_once) if not self.pre_ln else ():
+            some[:] = self.norm(some)
+        return hidden, n_frames
 
     def run(self, hidden: Tensor, windows: Sequence[Window], layers: Sequence[str]) -> list[Tensor]:
         """Layer 0, (row, dim) -> the kept rows of ``windows``, (row, dim) float32 for each of ``layers``."""

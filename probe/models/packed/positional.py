@@ -33,15 +33,18 @@ class Convolution:
         n_frames, dim = frames.shape
         step = self.size - self.kernel + 1
         n_blocks = -(-n_frames // step)
-        before = self.kernel // 2
-        padded = F.pad(frames, (0, 0, before, n_blocks * step + self.kernel - 1 - before - n_frames))
-        results = []
-        for blocks in padded.unfold(0, self.size, step).split(BLOCKS):
-            spectra = torch.fft.rfft(blocks).transpose(1, 2).reshape(len(blocks), len(self.weight), -1)
+        convolved = torch.empty_like(frames)
+        for first in range(0, n_blocks, BLOCKS):
+            n = min(BLOCKS, n_blocks - first)
+            start = first * step - self.kernel // 2  # of the frames that these blocks see
+            stop = start + n * step + self.kernel - 1
+            seen = F.pad(frames[max(0, start) : stop], (0, 0, max(0, -start), max(0, stop - n_frames)))
+            spectra = torch.fft.rfft(seen.unfold(0, self.size, step)).transpose(1, 2).reshape(n, len(self.weight), -1)
             products = torch.bmm(spectra.transpose(0, 1), self.weight).transpose(0, 1)  # (block, frequency x group, out)
-            results.append(torch.fft.irfft(products.reshape(len(blocks), -1, dim).transpose(1, 2), self.size)[:, :, :step])
-        correct = torch.cat(results).transpose(1, 2).reshape(-1, dim)[:n_frames]
-        return correct if self.bias is None else correct + self.bias
+            correct = torch.fft.irfft(products.reshape(n, -1, dim).transpose(1, 2), self.size)[:, :, :step]
+            into = convolved[first * step : (first + n) * step]
+            into[:] = correct.transpose(1, 2).reshape(-1, dim)[: len(into)]
+        return convolved if self.bias is None else convolved.add_(self.bias)
 
 
 class Positional:

@@ -62,7 +62,7 @@ class Product:
                 rounding grows with the root of its length.
             packed: False takes ``F.linear`` even where oneDNN could be had.
         """
-        self.dtype, self.gelu = dtype, gelu
+        self.dtype, self.gelu, self.n_out = dtype, gelu, len(weight)
         weight = weight.detach().to(dtype)
         self.bias = None if bias is None else bias.detach().to(dtype)
         self.packed = packed and weight.device.type == "cpu" and can_pack(dtype)
