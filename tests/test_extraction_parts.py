@@ -379,7 +379,8 @@ def test_threads_are_those_asked_for_begun_with_or_measured(
     ("cores", "quota", "seconds", "chosen"),
     [
         (8, None, {2: 4.0, 4: 2.0, 8: 1.0}, 8),
-        (8, None, {2: 4.0, 4: 2.0, 8: 1.95}, 4),
+        (8, None, {2: 4.0, 4: 1.95, 8: 2.0}, 8),
+        (8, None, {2: 4.0, 4: 1.7, 8: 2.0}, 4),
         (8, None, {2: 1.0, 4: 1.0, 8: 3.0}, 2),
         (8, 4.0, {1: 4.0, 2: 2.0, 4: 1.0}, 4),
         (1, None, {}, 1),

@@ -305,8 +305,8 @@ def _run(
 
 
 def _warn_of_other_environment(store: FeatureStore, encoder: Encoder) -> None:
-    """Says what differs from the environment the store was begun in."""
+    """Says what differs from the environment the store was begun in, as far as it may decide a bit."""
     before, now = store.environment, environment_of(encoder)
-    for name in sorted(before.keys() | now.keys()):
+    for name in sorted((before.keys() | now.keys()) - ({"threads"} if encoder.implementation == "packed" else set())):
         if before.get(name) != now.get(name):
             log.warning("%s was begun with %s %s; now it is %s", store.path, name, before.get(name), now.get(name))

@@ -14,7 +14,7 @@ from probe.models.packed.products import Product, dtype_of
 
 ROWS, IN, OUT = 512, 768, 3072  # a product as in a feed-forward layer
 ROUNDS = 5
-WORTH = 1.05  # more threads must be so many times as fast: those of other programs need cores too
+WORTH = 1.1  # fewer threads must be so many times as fast: where another program is busy now, it may end
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def computing_on(encoder: Encoder, threads: int | None, begun_with: int | None) 
 def fastest(precision: str) -> int:
     """The number of threads, of all usable cores, half and a quarter of them, that multiplies fastest."""
     usable = usable_cores(allowed_cores(), cpu_quota())
-    candidates = sorted({max(1, usable // part) for part in (1, 2, 4)})
+    candidates = sorted({max(1, usable // part) for part in (1, 2, 4)}, reverse=True)
     if len(candidates) == 1:
         return usable
     before = torch.get_num_threads()
