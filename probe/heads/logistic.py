@@ -197,7 +197,7 @@ class _Problems:
         for _ in range(STEPS):
             fitted, errors = self.losses(logits + moved * step.to(moved.dtype)[:, None])
             there = fitted + 0.5 * l2 * (square + 2 * step * cross + step**2 * rate)
-            steep = torch.einsum("nsc,nsc->s", errors, moved).double() + l2 * (cross + step * rate)
+            steep = (errors * moved).sum((0, 2)).double() + l2 * (cross + step * rate)
             worse = there > loss + 1e-4 * step * slope + 1e-7 * loss.abs()
             enough = (steep.abs() <= FLAT * slope.abs()) & ~worse
             if enough.all():
