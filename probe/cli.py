@@ -94,6 +94,7 @@ def extract(
 @click.option("--label", metavar="COLUMN", help="classify: the manifest's column that is predicted.")
 @click.option("--head", type=click.Choice(["linear", "bilstm"]), help="transcribe: the CTC head.")
 @click.option("--control", type=click.Choice(["shuffled"]), help="Train on shuffled labels: what chance and leaks alone give.")
+@click.option("--show-search", is_flag=True, help="Also print every setting that was tried, with its dev scores.")
 @options("device", "seed", "limit")
 def run(
     tasks: tuple[str, ...],
@@ -106,6 +107,7 @@ def run(
     label: str | None,
     head: str | None,
     control: str | None,
+    show_search: bool,
     device: str | None,
     seed: int,
     limit: int | None,
@@ -116,7 +118,7 @@ def run(
     from probe.evaluation.tasks import open_task
     from probe.models.catalogue import choose_device
     from probe.records import frame_of
-    from probe.reporting.tables import domain_matrices, summary_rows, to_markdown
+    from probe.reporting.tables import domain_matrices, search_table, summary_rows, to_markdown
 
     opened = [open_task(task, {"label": label, "head": head, "control": control}) for task in tasks]
     loaded = load_corpus(corpus)
@@ -144,6 +146,8 @@ def run(
         click.echo(to_markdown(summary_rows(frame, all_heads=True), layers=False), nl=False)
         if matrices := domain_matrices(frame):
             click.echo("\n" + matrices, nl=False)
+        if show_search:
+            click.echo("\n" + search_table(frame), nl=False)
     exit_with_failures(left_out, refused)
 
 

@@ -15,7 +15,8 @@ from probe.extraction.extract import extract
 from probe.measures.counts import value_of
 from probe.measures.uncertainty import interval
 from probe.models.encoder import ModelInfo
-from probe.records import read_records
+from probe.records import frame_of, read_records
+from probe.reporting.tables import search_table
 
 
 class PlantedEncoder:
@@ -84,6 +85,38 @@ def test_records_hold_counts_search_and_hashes_that_reproduce_the_value(planted:
         assert record.chosen["l2"] == best["l2"]
         assert len(record.recipe) == len(record.task_sha256) == len(record.manifest_sha256) == 64
     assert "s0" not in done.path.read_text()
+
+
+def test_a_pick_at_the_edge_of_its_grid_is_named(
+    planted: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = planted()
+    for grid, n_edges in (([1e-2, 1e5, 1e6], {1}), ([1e-9, 1e-2, 1e6], {0, 1, 2}), ([1e-2], {0})):
+        caplog.clear()
+        path = tmp_path / "grid.toml"
+        path.write_text(f'kind = "classify"\nlabel = "speaker"\nl2 = {grid}\n')
+        done = run(path, "planted", manifest, tmp_path / "features", tmp_path / "results")
+        picked = {record.layer: record.chosen["l2"] for record in done.records}
+        said = [message for message in caplog.messages if "of its grid" in message]
+        ends = {"smallest": grid[0], "largest": grid[-1]}
+        expected = {end: [layer for layer, l2 in picked.items() if l2 == value and len(grid) > 1] for end, value in ends.items()}
+        assert len(said) == sum(map(bool, expected.values()))
+        assert len(said) in n_edges
+        for end, layers in expected.items():
+            if layers:
+                text = f"grid, planted: dev picked l2 = {ends[end]:g}, the {end} of its grid, at layers {', '.join(layers)}"
+                assert text in said
+
+
+def test_every_setting_that_was_tried_can_be_printed(planted: Callable[..., Path], tmp_path: Path) -> None:
+    done = run("word-id", "planted", planted(), tmp_path / "features", tmp_path / "results")
+    lines = search_table(frame_of(done.records)).splitlines()
+    assert lines[0] == "planted, word-id, linear: every setting that was tried"
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[4:]]
+    layers = list(dict.fromkeys(record.layer for record in done.records))
+    assert [row[:2] for row in rows] == [[layer, f"{l2:.4g}"] for layer in layers for l2 in KINDS["classify"]["l2"]]
+    picked = {row[0]: row[1] for row in rows if row[-1] == "✓"}
+    assert picked == {record.layer: f"{record.chosen['l2']:.4g}" for record in done.records}
 
 
 def test_a_run_repeats_exactly(planted: Callable[..., Path], tmp_path: Path) -> None:

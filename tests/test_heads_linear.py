@@ -1,10 +1,14 @@
 """The linear probe: equal to scikit-learn, learns what is planted, stays at chance on shuffled labels."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from probe.heads.linear import LinearProbe, fit_strengths
 from probe.heads.speakers import DiscriminantProjection
@@ -28,6 +32,47 @@ def test_equals_scikit_learn_at_the_same_penalty(n: int, dim: int, n_classes: in
     reference = make_pipeline(StandardScaler(), LogisticRegression(C=1 / (l2 * n), tol=1e-8, max_iter=10_000)).fit(rows, labels)
     probe = LinearProbe(l2, tol=1e-8, max_iter=10_000).fit(rows, labels)
     np.testing.assert_allclose(probe.predict_proba(rows), reference.predict_proba(rows), atol=2e-4)
+
+
+def objective(probe: Any, rows: np.ndarray, labels: np.ndarray, l2: float) -> float:
+    """What is minimised, from weights (class, dim) on the rows as they are."""
+    weights = np.vstack([-probe.coef_ / 2, probe.coef_ / 2]) if len(probe.coef_) == 1 else probe.coef_
+    bias = np.append(-probe.intercept_ / 2, probe.intercept_ / 2) if len(probe.coef_) == 1 else probe.intercept_
+    logits = rows @ weights.T + bias
+    likelihood = logits[np.arange(len(rows)), np.searchsorted(probe.classes_, labels)] - logsumexp(logits, axis=1)
+    return float(-likelihood.mean() + 0.5 * (2 * l2 if len(probe.classes_) == 2 else l2) * np.square(weights).sum())
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("n_classes", [2, 7])
+@pytest.mark.parametrize(("n", "dim"), [(2000, 40), (150, 400)])
+def test_the_objective_and_the_predictions_are_scikit_learns(n: int, dim: int, n_classes: int, dtype: type) -> None:
+    rows, labels = planted(n, dim, n_classes, distance=0.15)
+    unseen, _ = planted(3000, dim, n_classes, seed=5, distance=0.15)
+    scaler = StandardScaler().fit(rows)
+    rows, unseen = scaler.transform(rows), scaler.transform(unseen)
+    strengths = [1.0, 1e-3, 1e-2]
+    ours = fit_strengths(rows.astype(dtype), labels, strengths, standardize=False)
+    for l2, probe in zip(strengths, ours, strict=True):
+        reference = LogisticRegression(C=1 / (l2 * n), tol=1e-8, max_iter=10_000).fit(rows, labels)
+        expected = objective(reference, rows, labels, l2)
+        assert probe.objective_ <= expected * (1 + (1e-6 if dtype is np.float64 else 1e-5))
+        assert objective(probe, rows, labels, l2) == pytest.approx(probe.objective_, rel=1e-5)
+        assert np.mean(probe.predict(unseen) == reference.predict(unseen)) >= 0.999
+
+
+def test_ill_conditioned_rows_take_few_iterations() -> None:
+    rows, labels = planted(3000, 60, 5, distance=0.2)
+    mixed = (rows / rows.std(0)) * np.logspace(0, -3, 60) @ np.linalg.qr(np.random.default_rng(3).normal(size=(60, 60)))[0]
+    (probe,) = fit_strengths(mixed, labels, [1e-5], standardize=False)
+    reference = LogisticRegression(C=1 / (1e-5 * 3000), tol=1e-10, max_iter=50_000).fit(mixed, labels)
+    assert probe.objective_ <= objective(reference, mixed, labels, 1e-5) * (1 + 1e-6)
+    assert probe.n_iter_ < 60 < reference.n_iter_[0]
+
+
+@parametrize_with_checks([LinearProbe()])
+def test_scikit_learn_takes_it_for_an_estimator(estimator: Any, check: Any) -> None:
+    check(estimator)
 
 
 def test_penalty_strength_means_the_same_for_twice_the_rows() -> None:

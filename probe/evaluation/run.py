@@ -94,6 +94,7 @@ def run(
     lists = _trial_lists(task, corpus, found, trials, dev_trials, seed)
     scores = _scores(task, model, corpus, found, lists, seed, device)
     common = _provenance(task, model, corpus, store, seed, device) | {"seconds": round(time.monotonic() - started, 2)}
+    _warn_of_edges(task.name, model, scores)
     order = {layer: index for index, layer in enumerate([*store.layers, CTC_LAYER])}
     shas = {split: item.sha256 for split, item in lists.items()}
     records = [_record(score, common, order, shas) for score in scores]
@@ -258,6 +259,22 @@ def _refuse_one_sided(name: str, trials: Sequence[Trial]) -> None:
     kinds = Counter(trial.target for trial in trials)
     if not (kinds[True] and kinds[False]):
         raise ProbeError(f"{name}: {kinds[True]} target and {kinds[False]} other trials are left; expected some of both.")
+
+
+def _warn_of_edges(task: str, model: str, scores: Sequence[Score]) -> None:
+    """Names layers whose setting was picked from the end of its grid: beyond it there may be a better one."""
+    edges: dict[tuple[str, float, str], list[str]] = {}
+    for score in scores:
+        if score.split != "dev":
+            continue
+        for name, value in score.chosen.items():
+            grid = sorted({entry[name] for entry in score.search if name in entry})
+            if len(grid) > 1 and value in (grid[0], grid[-1]):
+                edge = "smallest" if value == grid[0] else "largest"
+                edges.setdefault((name, value, edge), []).append(score.layer)
+    for (name, value, edge), layers in edges.items():
+        names = listed(list(dict.fromkeys(layers)))
+        log.warning("%s, %s: dev picked %s = %g, the %s of its grid, at layers %s", task, model, name, value, edge, names)
 
 
 def _tick(bar: tqdm, word: str) -> None:

@@ -21,6 +21,7 @@ __all__ = [
     "check_comparable",
     "domain_matrices",
     "layer_rows",
+    "search_table",
     "summary_rows",
     "to_csv",
     "to_json",
@@ -100,6 +101,24 @@ def to_markdown(rows: pd.DataFrame, layers: bool) -> str:
     if len(set(columns["corpus"])) == 1:
         del shown["corpus"]
     return _table(shown)
+
+
+def search_table(records: pd.DataFrame) -> str:
+    """Every setting that was tried with its dev scores, the one that dev picked marked ✓, as Markdown; empty without a search."""
+    tried = records[(records["split"] == "dev") & (records["search"].map(len) > 0)].sort_values("layer_index", kind="stable")
+    tables = []
+    for names, group in tried.groupby(["model", "task", "head"], sort=False):
+        lines = []
+        for row in group.drop_duplicates(["layer", "train_domain"]).to_dict("records"):
+            where = {"train domain": row["train_domain"], "layer": row["layer"]}
+            for entry in row["search"]:
+                picked = all(entry.get(name) == value for name, value in row["chosen"].items() if name in entry)
+                lines.append(where | {name: f"{value:.4g}" for name, value in entry.items()} | {"picked": "✓" if picked else ""})
+        columns = {name: [escaped(str(line.get(name, ""))) for line in lines] for name in lines[0]}
+        if not any(columns["train domain"]):
+            del columns["train domain"]
+        tables.append(f"{', '.join(_names(map(str, names)))}: every setting that was tried\n\n{_table(columns)}")
+    return "\n".join(tables)
 
 
 def to_csv(rows: pd.DataFrame) -> str:
