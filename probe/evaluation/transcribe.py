@@ -13,6 +13,7 @@ Where the features were extracted with the checkpoint's own CTC head, its greedy
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -60,7 +61,7 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
             reason = "fewer frames than labels need"
             left_out[reason] = len(probe.too_short_)
             log.warning("%s layer %s: %d training utterances with %s: %s", task.name, layer, len(probe.too_short_), reason, names)
-        common = {
+        common: dict[str, Any] = {
             "layer": layer,
             "head": f"ctc-{task.settings['head']}",
             "select_by": "cer",
@@ -99,9 +100,7 @@ def _fitted(task: Task, problem: Problem, features: Features, train: Texts, dev:
         problem.tick("")
 
     if task.settings["head"] == "linear":
-        yield from fit_linear_layers(
-            lambda: _probe(task, problem, features.hop_s), layers(), train[1], dev[1], on_epoch=alive
-        )
+        yield from fit_linear_layers(lambda: _probe(task, problem, features.hop_s), layers(), train[1], dev[1], on_epoch=alive)
         return
     for layer, frames, dev_frames in layers():
         yield layer, _probe(task, problem, features.hop_s).fit(frames, train[1], dev_frames, dev[1], alive)

@@ -8,6 +8,7 @@ to rounding.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -195,4 +196,4 @@ def _score(layers: list[_Layer], labels: list[Tensor], texts: Sequence[str], scr
         finite = [value for value in values if math.isfinite(value)]
         dev_loss = sum(finite) / len(finite) if finite else math.nan
         run = layer.runs[layer.active[rate]]
-        run.add(character_error_rate(texts, hypotheses), dev_loss, lambda layer=layer, rate=rate: layer.state(rate))
+        run.add(character_error_rate(texts, hypotheses), dev_loss, partial(layer.state, rate))

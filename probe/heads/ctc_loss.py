@@ -24,6 +24,11 @@ from torch import Tensor, nn
 BLANK = 0
 # How far from 1 posteriors of a frame may sum; rounding alone reaches 1e-5 in thousands of frames.
 TOLERANCE = 1e-4
+# Towards weights, which may be inexact.
+NEWTON_STEPS = 3
+# Bounds that keep every product finite: an infinite number would reach the neighbouring problem as a NaN. What they cut off is missed
+# by the check against `TOLERANCE`.
+LEAST_NORM, MOST_BACKWARD = 1e-8, 1e28
 # Numbers of one frame that are worked on at once. On a CPU more would leave the cache, and torch would wake other threads for every
 # operation; a GPU waits for launches. It also bounds memory: two float32 arrays of so many numbers times the frames.
 AT_ONCE = {"cpu": 1 << 15, "cuda": 1 << 22}
@@ -37,7 +42,8 @@ class Targets:
         labels: (label,) int64 each.
         lengths: (batch,) int64, valid frames.
         states: (batch, state) int64, the symbol of each state; 0 in the column of zeros and past the last blank.
-        one_hot: (batch, state, symbol), 1 at the symbol of each state up to the last blank.
+        exists: (batch, state), 0 in the column of zeros and past the last blank, otherwise 1.
+        one_hot: (batch, state, symbol), 1 at the symbol of each state that exists.
         is_label: (batch, state), 1 where a state is a label.
         may_skip: (batch, state), 1 where the blank before a label may be left out.
         last: (batch,) int64, the last blank's state.
@@ -47,6 +53,7 @@ class Targets:
     labels: list[Tensor]
     lengths: Tensor
     states: Tensor
+    exists: Tensor
     one_hot: Tensor
     is_label: Tensor
     may_skip: Tensor
@@ -69,15 +76,15 @@ class Targets:
         is_label = states != BLANK
         skips = torch.zeros_like(is_label)
         skips[:, 4:] = is_label[:, 4:] & (states[:, 4:] != states[:, 2:-2])
-        one_hot = nn.functional.one_hot(states, n_symbols)
         column = torch.arange(states.shape[1])
-        one_hot[(column < 1) | (column > last[:, None])] = 0
+        exists = (column >= 1) & (column <= last[:, None])
         repeats = (is_label[:, 4:] & ~skips[:, 4:]).sum(1)
         return cls(
             labels=[item.to(like.device, torch.int64) for item in labels],
             lengths=lengths.to(like.device),
             states=states.to(like.device),
-            one_hot=one_hot.to(like),
+            exists=exists.to(like),
+            one_hot=(nn.functional.one_hot(states, n_symbols) * exists[:, :, None]).to(like),
             is_label=is_label.to(like),
             may_skip=skips.to(like),
             last=last.to(like.device),
@@ -132,7 +139,7 @@ def loss_and_gradient(logits: Tensor, targets: Targets, scratch: Scratch | None 
         loss is infinite and the gradient 0; the gradient is 0 in frames past a length.
     """
     scratch = scratch or Scratch()
-    n_batch, n_frames, n_problems, n_symbols = logits.shape
+    n_batch, _, n_problems, _ = logits.shape
     loss = logits.new_empty(n_batch, n_problems)
     gradient = torch.softmax(logits, dim=3, out=scratch.take("gradient", logits.shape, logits))
     lengths = targets.lengths.tolist()
@@ -152,8 +159,8 @@ def loss_and_gradient(logits: Tensor, targets: Targets, scratch: Scratch | None 
         gradient[~targets.fits] = 0
     doubtful = (~(trusted & loss.isfinite()) & targets.fits[:, None]).nonzero()
     if len(doubtful):
-        i, problem = doubtful.unbind(1)
-        loss[i, problem], gradient[i, :, problem] = _in_log_domain(logits[i, :, problem], targets, i.tolist())
+        batch, problem = doubtful.unbind(1)
+        loss[batch, problem], gradient[batch, :, problem] = _in_log_domain(logits[batch, :, problem], targets, batch.tolist())
     return loss, gradient
 
 
@@ -184,7 +191,7 @@ def _forward_backward(probabilities: Tensor, targets: Targets, scratch: Scratch)
 
     weight = _entry_weights(probabilities, targets)
     loss = (weight.double().log() * targets.is_label[:, None]).sum(2)
-    w = weight.view(n_batch, -1)[:, 1:]
+    w = (weight * targets.exists[:, None]).view(n_batch, -1)[:, 1:]
     v = (weight * targets.may_skip[:, None]).view(n_batch, -1)[:, 2:]
 
     a = scratch.take("a", shape, y)
@@ -202,8 +209,8 @@ def _forward_backward(probabilities: Tensor, targets: Targets, scratch: Scratch)
             from_2[t].addcmul_(v, to_2[t - 1])
             a_of[t].mul_(y_of[t])
         torch.sum(a_of[t], 2, keepdim=True, out=norm_of[t])
-        a_of[t].div_(norm_of[t])
-    ends = a_of[-1].gather(2, last) + a_of[-1].gather(2, last - 1)
+        a_of[t].div_(norm_of[t].clamp_(min=LEAST_NORM))
+    ends = (a_of[-1].gather(2, last) + a_of[-1].gather(2, last - 1)).clamp_(min=1 / MOST_BACKWARD)
     loss -= (norm.double().log().sum(0) + ends.double().log())[..., 0]
 
     b = torch.zeros(frame, dtype=y.dtype, device=y.device).scatter_(2, last, 1).scatter_(2, last - 1, 1).div_(ends)
@@ -217,6 +224,7 @@ def _forward_backward(probabilities: Tensor, targets: Targets, scratch: Scratch)
         torch.addcmul(yb_0, w, yb_1, out=b_1)
         flat_b[:, -1] = flat_yb[:, -1]
         b_2.addcmul_(v, yb_2)
+        b.clamp_(max=MOST_BACKWARD)
         a_of[t].mul_(b)
     posteriors = scratch.take("posteriors", probabilities.shape, y)
     torch.bmm(a.view(n_batch, -1, n_states), targets.one_hot, out=posteriors.view(n_batch, -1, probabilities.shape[3]))
@@ -226,30 +234,48 @@ def _forward_backward(probabilities: Tensor, targets: Targets, scratch: Scratch)
 def _entry_weights(probabilities: Tensor, targets: Targets) -> Tensor:
     """(batch, problem, state) weights of entering each state: 1 for blanks.
 
-    Were the probabilities the same in all T frames, blank p and labels q_1..q_L, paths that have entered l labels after t frames would
-    weigh binomial(t, l) p^(t-l) prod(w_l q_l). With w_l = p / q_l * L / (T - L + 1) the likeliest l goes evenly from 0 to L.
+    Were the probabilities the same in all frames, o[s] those of label s divided by those of a blank, and each frame divided by r, a
+    label and the blank that may follow it would weigh w[s] o[s] / (r - o[s]) r / (r - 1) over all their durations, and last
+    r / (r - o[s]) + 1 / (r - 1) frames on average. The r for which the labels last as long as the utterance, and the w[s] for which
+    each weighs 1, make those paths the likeliest that end at the last label in the last frame.
     """
     mean = probabilities.mean(1)
-    mean = mean.gather(2, targets.states[:, None].expand(-1, mean.shape[1], -1)).clamp(min=1e-20)
-    n_labels = (targets.last - 1) // 2
-    pace = n_labels.clamp(min=1) / (targets.lengths - n_labels + 1).clamp(min=1)
-    weight = pace.to(mean)[:, None, None] * mean[:, :, 1:2] / mean
-    return torch.where(targets.is_label[:, None] > 0, weight, 1.0).contiguous()
+    mean = mean.gather(2, targets.states[:, None].expand(-1, mean.shape[1], -1)).clamp(min=1e-20).double()
+    is_label = targets.is_label[:, None].double()
+    o = mean / mean[:, :, 1:2] * is_label
+    n_labels = is_label.sum(2, keepdim=True).clamp(min=1)
+    n_frames = torch.maximum(targets.lengths[:, None, None], n_labels + 1)
+    pace, mean_o, most = n_labels / n_frames, o.sum(2, keepdim=True) / n_labels, o.amax(2, keepdim=True)
+    n_most = ((o == most) * is_label).sum(2, keepdim=True)
+    # Newton's steps start from the left, where the durations, which are convex in r, are too long: with the blanks alone, with the
+    # likeliest label alone, or with all labels equal.
+    root = ((1 + mean_o) + ((1 - mean_o) ** 2 + 4 * pace**2 * mean_o).sqrt()) / (2 * (1 - pace))
+    r = torch.maximum(torch.maximum(1 + pace, most * n_frames / (n_frames - n_most)), root)
+    for _ in range(NEWTON_STEPS):
+        excess = (r / (r - o) * is_label).sum(2, keepdim=True) + n_labels / (r - 1) - n_frames
+        slope = (o / (r - o).square()).sum(2, keepdim=True) + n_labels / (r - 1).square()
+        r = r + excess / slope
+    weight = (r - 1) * (r - o) / (r * o)
+    return torch.where(is_label > 0, weight, 1.0).to(probabilities.dtype).contiguous()
 
 
 def _in_log_domain(logits: Tensor, targets: Targets, utterances: list[int]) -> tuple[Tensor, Tensor]:
-    """Losses and gradients of (sequence, frame, symbol) logits by torch; sequence i has the labels of utterance ``utterances[i]``."""
+    """Losses and gradients of (sequence, frame, symbol) logits by torch, in float64: in float32 its gradients have errors of 1e-3.
+
+    Args:
+        utterances: sequence -> its utterance in ``targets``.
+    """
     lengths = targets.lengths[utterances]
     past = torch.arange(logits.shape[1], device=logits.device) >= lengths[:, None]
     with torch.enable_grad():
-        logits = logits.masked_fill(past[:, :, None], 0).requires_grad_()
+        values = logits.double().masked_fill(past[:, :, None], 0).requires_grad_()
         loss = nn.functional.ctc_loss(
-            logits.log_softmax(2).transpose(0, 1),
+            values.log_softmax(2).transpose(0, 1),
             torch.cat([targets.labels[i] for i in utterances]),
             lengths,
             torch.tensor([len(targets.labels[i]) for i in utterances], device=logits.device),
             blank=BLANK,
             reduction="none",
         )
-        (gradient,) = torch.autograd.grad(loss.sum(), logits)
-    return loss.detach(), gradient
+        (gradient,) = torch.autograd.grad(loss.sum(), values)
+    return loss.detach().to(logits.dtype), gradient.to(logits.dtype)

@@ -1,0 +1,148 @@
+"""Linear CTC heads on every layer: trained together against one at a time with ``F.ctc_loss``, the way `probe.CTCProbe` does.
+
+    python benchmarks/ctc.py [--layers 13] [--dim 768] [--utterances 64] [--epochs 2] [--rounds 3]
+
+Frames are planted: every character is a direction of its own for a few frames, in noise that differs from layer to layer. Rounds of
+both ways are interleaved; the ratio is the median of the rounds' ratios. Peak memory is that of each way in a process of its own.
+``--loss`` measures the loss with its gradient alone, on one batch of random logits.
+"""
+
+import argparse
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from probe.heads.ctc import CTCProbe
+from probe.heads.ctc_layers import fit_linear_layers
+from probe.heads.ctc_loss import Scratch, Targets, loss_and_gradient
+
+Layer = tuple[str, list[np.ndarray], list[np.ndarray]]
+SYMBOLS = " abcdefghijklmnopqrstuvwxyz'."
+
+
+def planted(options: argparse.Namespace) -> tuple[list[Layer], list[str], list[str]]:
+    """Layers of (frame, dim) float16 utterances, the transcripts of train and of dev."""
+    generator = np.random.default_rng(0)
+    n_train, n_dev = options.utterances, options.dev
+    texts, aligned = [], []
+    for _ in range(n_train + n_dev):
+        symbols = generator.integers(1, len(SYMBOLS), size=options.labels)
+        texts.append("".join(SYMBOLS[i] for i in symbols))
+        n_frames = int(options.frames * generator.uniform(0.8, 1))
+        where = np.sort(generator.choice(n_frames // 2, size=options.labels, replace=False)) * 2
+        frames = np.full(n_frames, len(SYMBOLS))
+        frames[where] = frames[where + 1] = symbols
+        aligned.append(frames)
+    layers = []
+    for layer in range(options.layers):
+        codes = generator.standard_normal((len(SYMBOLS) + 1, options.dim))
+        noise = 1 + 0.3 * layer
+        frames = [
+            (codes[rows] + noise * generator.standard_normal((len(rows), options.dim))).astype(np.float16) for rows in aligned
+        ]
+        layers.append((str(layer), frames[:n_train], frames[n_train:]))
+    return layers, texts[:n_train], texts[n_train:]
+
+
+def together(options: argparse.Namespace, layers: list[Layer], texts: list[str], dev_texts: list[str]) -> list[Any]:
+    return [probe.search_ for _, probe in fit_linear_layers(lambda: new_probe(options), layers, texts, dev_texts)]
+
+
+def one_at_a_time(options: argparse.Namespace, layers: list[Layer], texts: list[str], dev_texts: list[str]) -> list[Any]:
+    return [new_probe(options).fit(frames, texts, dev, dev_texts).search_ for _, frames, dev in layers]
+
+
+def new_probe(options: argparse.Namespace) -> CTCProbe:
+    return CTCProbe("linear", options.rates, epochs=options.epochs, batch_size=options.batch)
+
+
+WAYS: dict[str, Callable[..., list[Any]]] = {"together": together, "one at a time": one_at_a_time}
+
+
+def peak_bytes(way: str, options: argparse.Namespace) -> tuple[int, int]:
+    """Resident bytes before training, with the frames in memory, and at most during it."""
+    problem = planted(options)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    WAYS[way](options, *problem)
+    return before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def losses(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
+    """Ways to the loss and the gradient of one batch."""
+    generator = torch.Generator().manual_seed(0)
+    n_problems, n_symbols = options.layers * len(options.rates), len(SYMBOLS) + 1
+    logits = 1.5 * torch.randn(options.batch, options.frames, n_problems, n_symbols, generator=generator)
+    labels = [torch.randint(1, n_symbols, (options.labels,), generator=generator) for _ in range(options.batch)]
+    lengths = torch.full((options.batch,), options.frames)
+    alone = logits.permute(2, 1, 0, 3).contiguous()
+    scratch = Scratch()
+
+    def with_torch() -> None:
+        for values in alone:
+            values = values.requires_grad_()
+            n_labels = [options.labels] * options.batch
+            F.ctc_loss(values.log_softmax(2), torch.cat(labels), lengths.tolist(), n_labels, reduction="sum").backward()
+
+    return {
+        "together": lambda: loss_and_gradient(logits, Targets.of(labels, lengths, n_symbols, logits), scratch),
+        "one at a time": with_torch,
+    }
+
+
+def compare(ways: dict[str, Callable[[], Any]], rounds: int) -> None:
+    """Prints medians of interleaved rounds and the ratio of the second way to the first."""
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(rounds):
+        for way, work in ways.items():
+            start = time.perf_counter()
+            work()
+            seconds[way].append(time.perf_counter() - start)
+    print("| way | median s | all rounds, s |\n|---|---|---|")
+    for way, values in seconds.items():
+        print(f"| {way} | {statistics.median(values):.3f} | {', '.join(f'{value:.3f}' for value in values)} |")
+    ratios = sorted(slow / fast for fast, slow in zip(*seconds.values(), strict=True))
+    print(f"\nratio {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f} in {rounds} rounds)")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in {
+        "layers": 13,
+        "dim": 768,
+        "utterances": 64,
+        "dev": 16,
+        "frames": 150,
+        "labels": 25,
+        "batch": 16,
+        "epochs": 2,
+        "rounds": 3,
+    }.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--rates", type=float, nargs="+", default=[2e-1, 1e-1, 5e-2, 2e-2])
+    parser.add_argument("--loss", action="store_true", help="the loss alone")
+    options = parser.parse_args(arguments)
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; {vars(options)}\n")
+    if options.loss:
+        compare(losses(options), options.rounds)
+        return
+    problem = planted(options)
+    found: dict[str, list[Any]] = {}
+    compare({way: lambda way=way: found.update({way: WAYS[way](options, *problem)}) for way in WAYS}, options.rounds)
+    equal = sum(a == b for a, b in zip(*found.values(), strict=True))
+    print(f"equal searches: {equal} of {options.layers} layers")
+    context = multiprocessing.get_context("spawn")
+    for way in WAYS:
+        with context.Pool(1) as pool:
+            before, peak = pool.apply(peak_bytes, (way, options))
+        print(f"peak memory, {way}: {peak / 2**20:.0f} MiB, of which {before / 2**20:.0f} before training")
+
+
+if __name__ == "__main__":
+    main()
