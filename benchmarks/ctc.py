@@ -9,10 +9,10 @@ both ways are interleaved; the ratio is the median of the rounds' ratios. Peak m
 
 import argparse
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,11 +67,17 @@ WAYS: dict[str, Callable[..., list[Any]]] = {"together": together, "one at a tim
 
 
 def peak_bytes(way: str, options: argparse.Namespace) -> tuple[int, int]:
-    """Resident bytes before training, with the frames in memory, and at most during it."""
+    """Resident bytes before training, with the frames in memory, and at most until its end. Linux only."""
     problem = planted(options)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    before = resident_bytes("VmRSS")
     WAYS[way](options, *problem)
-    return before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return before, resident_bytes("VmHWM")
+
+
+def resident_bytes(what: str) -> int:
+    """Of this process; ``ru_maxrss`` would start from the parent's."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith(what)))
 
 
 def losses(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:

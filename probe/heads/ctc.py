@@ -270,7 +270,7 @@ class CTCProbe:
                     nn.utils.clip_grad_norm_(model.parameters(), self.clip)
                     optimizer.step()
                 texts, dev_loss = self._decode(model, dev, dev_labels)
-                run.add(character_error_rate(dev_texts, texts), dev_loss, lambda: copy.deepcopy(model.state_dict()))
+                run.add(character_error_rates(dev_texts, [texts])[0], dev_loss, lambda: copy.deepcopy(model.state_dict()))
                 on_epoch()
                 if self.head != "linear" and run.waited and run.waited % HALVE_AFTER == 0:
                     for group in optimizer.param_groups:
@@ -343,9 +343,28 @@ def _pad(frames: list[Tensor]) -> tuple[Tensor, Tensor]:
     return nn.utils.rnn.pad_sequence(frames, batch_first=True), torch.tensor([len(rows) for rows in frames])
 
 
-def character_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:
-    """Corpus CER, for choosing an epoch; the reported one is counted by `probe.measures.transcription`."""
-    from torchaudio.functional import edit_distance
+def character_error_rates(references: Sequence[str], hypotheses: Sequence[Sequence[str]]) -> list[float]:
+    """Corpus CER of each set of hypotheses, for choosing an epoch; the reported one is counted by `probe.measures.transcription`."""
+    errors = np.zeros(len(hypotheses), dtype=np.int64)
+    for reference, *readings in zip(references, *hypotheses, strict=True):
+        errors += edit_distances(reference, readings)
+    return (errors / max(1, sum(map(len, references)))).tolist()
 
-    errors = sum(edit_distance(reference, hypothesis) for reference, hypothesis in zip(references, hypotheses, strict=True))
-    return errors / max(1, sum(map(len, references)))
+
+def edit_distances(reference: str, hypotheses: Sequence[str]) -> np.ndarray:
+    """(hypothesis,) int64: the fewest insertions, deletions and substitutions of characters that make each the reference.
+
+    All hypotheses go through the table (Wagner and Fischer 1974) together, a character of the reference at a time. What is kept for
+    the first j characters of a hypothesis is the distance less j, so that a run of insertions is a running minimum.
+    """
+    lengths = np.array([len(text) for text in hypotheses])
+    characters = np.zeros((max(lengths, default=0), len(hypotheses)), dtype=np.int32)
+    for column, text in enumerate(hypotheses):
+        characters[: len(text), column] = [ord(character) for character in text]
+    row = np.zeros((len(characters) + 1, len(hypotheses)), dtype=np.int32)
+    for position, character in enumerate(reference, 1):
+        above = row[1:] + 1
+        row[1:] = np.minimum(above, row[:-1] - (characters == ord(character)))
+        row[0] = position
+        np.minimum.accumulate(row, axis=0, out=row)
+    return row[lengths, np.arange(len(hypotheses))] + lengths

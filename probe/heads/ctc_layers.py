@@ -1,7 +1,7 @@
 """Linear CTC heads of many layers, with all their learning rates, trained together.
 
 A problem is a layer with a learning rate. All problems see the same utterances in the same order, so labels and lengths are shared:
-one CTC loss serves them all (`probe.heads.ctc_loss`), and one product a layer's learning rates. Everything else is each problem's own:
+one CTC loss serves them all (`probe.heads.ctc_loss`), and one product the learning rates of a layer. The rest is each problem's own:
 gradient norm, Adam's moments, best epoch, the epoch it stops after. What comes out is what `CTCProbe` finds for each layer alone, up
 to rounding.
 """
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probe.heads.ctc import CTCProbe, Examples, Run, batch_order, character_error_rate
+from probe.heads.ctc import CTCProbe, Examples, Run, batch_order, character_error_rates
 from probe.heads.ctc_loss import Scratch, Targets, loss_and_gradient
 
 # Frames of layers that are trained together; a layer that is larger is trained alone.
@@ -192,8 +192,8 @@ def _score(layers: list[_Layer], labels: list[Tensor], texts: Sequence[str], scr
         for i, best in zip(chosen, logits.argmax(3).transpose(1, 2).tolist(), strict=True):
             for problem, symbols in enumerate(best):
                 written[problem][i] = vocabulary.decode_greedy(symbols[: lengths[i]])
-    for (layer, rate), hypotheses, values in zip(runs, written, torch.cat(losses).T.tolist(), strict=True):
+    rates = character_error_rates(texts, written)
+    for (layer, rate), cer, values in zip(runs, rates, torch.cat(losses).T.tolist(), strict=True):
         finite = [value for value in values if math.isfinite(value)]
         dev_loss = sum(finite) / len(finite) if finite else math.nan
-        run = layer.runs[layer.active[rate]]
-        run.add(character_error_rate(texts, hypotheses), dev_loss, partial(layer.state, rate))
+        layer.runs[layer.active[rate]].add(cer, dev_loss, partial(layer.state, rate))
