@@ -191,12 +191,13 @@ def _forward_backward(probabilities: Tensor, targets: Targets, scratch: Scratch)
 
     weight = _entry_weights(probabilities, targets)
     loss = (weight.double().log() * targets.is_label[:, None]).sum(2)
-    w = (weight * targets.exists[:, None]).view(n_batch, -1)[:, 1:]
+    enter = weight * targets.exists[:, None]
+    w = enter.view(n_batch, -1)[:, 1:]
     v = (weight * targets.may_skip[:, None]).view(n_batch, -1)[:, 2:]
 
     a = scratch.take("a", shape, y)
     a[:, 0] = 0
-    a[:, 0, :, 1:3] = y[:, 0, :, 1:3] * weight[:, :, 1:3]
+    a[:, 0, :, 1:3] = y[:, 0, :, 1:3] * enter[:, :, 1:3]
     norm = y.new_empty(n_frames, n_batch, n_problems, 1)
     a_of, y_of, norm_of = a.unbind(1), y.unbind(1), norm.unbind(0)
     flat = a.view(n_batch, n_frames, -1)
