@@ -37,9 +37,9 @@ def planted(options: argparse.Namespace) -> Problem:
         texts.append("".join(SYMBOLS[i] for i in symbols))
         n_frames = int(options.frames * generator.uniform(0.8, 1))
         where = np.sort(generator.choice(n_frames // 2, size=options.labels, replace=False)) * 2
-        frames = np.full(n_frames, len(SYMBOLS))
-        frames[where] = frames[where + 1] = symbols
-        aligned.append(frames)
+        symbol_of = np.full(n_frames, len(SYMBOLS))
+        symbol_of[where] = symbol_of[where + 1] = symbols
+        aligned.append(symbol_of)
     layers = []
     for layer in range(options.layers):
         codes = generator.standard_normal((len(SYMBOLS) + 1, options.dim))
@@ -87,15 +87,14 @@ def losses(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
     n_problems, n_symbols = options.layers * len(options.rates), len(SYMBOLS) + 1
     logits = 1.5 * torch.randn(options.batch, options.frames, n_problems, n_symbols, generator=generator)
     labels = [torch.randint(1, n_symbols, (options.labels,), generator=generator) for _ in range(options.batch)]
-    lengths = torch.full((options.batch,), options.frames)
+    lengths, n_labels = torch.full((options.batch,), options.frames), torch.full((options.batch,), options.labels)
     alone = logits.permute(2, 1, 0, 3).contiguous()
     scratch = Scratch()
 
     def with_torch() -> None:
         for values in alone:
             values = values.requires_grad_()
-            n_labels = [options.labels] * options.batch
-            F.ctc_loss(values.log_softmax(2), torch.cat(labels), lengths.tolist(), n_labels, reduction="sum").backward()
+            F.ctc_loss(values.log_softmax(2), torch.cat(labels), lengths, n_labels, reduction="sum").backward()
 
     return {
         "together": lambda: loss_and_gradient(logits, Targets.of(labels, lengths, n_symbols, logits), scratch),
