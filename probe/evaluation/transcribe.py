@@ -2,6 +2,8 @@
 
 Frames that come faster than every ``frame_ms`` are joined, so that a head sees 10 ms features at the rate of 20 ms models.
 
+Linear heads of several layers are trained together (`probe.heads.ctc_layers`), others one layer at a time.
+
 Metrics: WER and CER, sums of errors over sums of reference words or characters (lower is better), on the transcripts as the
 manifest has them. Learning rate, epoch and layer are chosen by dev CER. SUPERB's ASR differs: one learned sum of layers, a
 2 x 1024 BiLSTM, SpecAugment, LibriSpeech.
