@@ -35,3 +35,13 @@ def test_ways_of_storing_are_measured() -> None:
     line = [sys.executable, FOLDER / "store.py", "--model", "random:data2vec-audio-tiny", "--seconds", "5", "--rounds", "2"]
     done = subprocess.run([*map(str, line)], capture_output=True, text=True, check=True)
     assert "| a gzipped dataset per utterance |" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options", [["--layers", "2", "--dim", "16", "--epochs", "2", "--rounds", "2"], ["--loss", "--layers", "2"]]
+)
+def test_ctc_heads_are_measured(options: list[str]) -> None:
+    line = [sys.executable, FOLDER / "ctc.py", "--utterances", "16", *options]
+    done = subprocess.run([*map(str, line)], capture_output=True, text=True, check=True)
+    assert "| one at a time |" in done.stdout

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from probe.errors import ProbeError
-from probe.heads.ctc import BidirectionalLayer, CTCHead, CTCProbe, Vocabulary, frames_needed, join_frames
+from probe.heads.ctc import BidirectionalLayer, CTCHead, CTCProbe, Vocabulary, edit_distances, frames_needed, join_frames
 
 WORDS = ("ab", "cda", "b d", "aac")
 
@@ -130,3 +130,10 @@ def test_joined_frames_hold_every_frame_in_order(n_frames: int, join: int) -> No
     joined = join_frames(frames, join)
     assert joined.shape == (-(-n_frames // join), 2 * join)
     np.testing.assert_array_equal(joined.reshape(-1, 2)[:n_frames], frames)
+
+
+@given(st.text("ab c", max_size=9), st.lists(st.text("ab cé", max_size=9), min_size=1, max_size=4))
+def test_edit_distances_are_torchaudios(reference: str, hypotheses: list[str]) -> None:
+    from torchaudio.functional import edit_distance
+
+    assert edit_distances(reference, hypotheses).tolist() == [edit_distance(reference, text) for text in hypotheses]

@@ -2,6 +2,8 @@
 
 Frames that come faster than every ``frame_ms`` are joined, so that a head sees 10 ms features at the rate of 20 ms models.
 
+Linear heads of several layers are trained together (`probe.heads.ctc_layers`), others one layer at a time.
+
 Metrics: WER and CER, sums of errors over sums of reference words or characters (lower is better), on the transcripts as the
 manifest has them. Learning rate, epoch and layer are chosen by dev CER. SUPERB's ASR differs: one learned sum of layers, a
 2 x 1024 BiLSTM, SpecAugment, LibriSpeech.
@@ -13,6 +15,7 @@ Where the features were extracted with the checkpoint's own CTC head, its greedy
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +25,7 @@ from probe.errors import ProbeError, listed
 from probe.evaluation.problem import Features, Problem, Score, block_of, labelled, refuse_empty, shuffled
 from probe.evaluation.tasks import Task
 from probe.heads.ctc import CTCProbe, Vocabulary, frames_needed
+from probe.heads.ctc_layers import fit_linear_layers
 from probe.measures.counts import ratio_counts
 from probe.measures.transcription import case_folded, character_errors, word_errors
 from probe.records import OWN_HEAD
@@ -52,19 +56,14 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
         train_texts, dev_texts = shuffled(train_texts, problem.seed), shuffled(dev_texts, problem.seed)
     elif features.ctc and problem.strict:
         yield from _own_head(features, dev, tests, excluded)
-    for layer in features.layers:
-        problem.tick(f"layer {layer}")
-        train_frames, dev_frames = (list(features.read(layer, rows)) for rows in (train, dev))
-        probe = _probe(task, problem, features.hop_s).fit(
-            train_frames, train_texts, dev_frames, dev_texts, lambda: problem.tick("")
-        )
+    for layer, probe in _fitted(task, problem, features, (train, train_texts), (dev, dev_texts)):
         left_out = dict(excluded)
         if probe.too_short_:
             names = listed([train[i].key for i in probe.too_short_])
             reason = "fewer frames than labels need"
             left_out[reason] = len(probe.too_short_)
             log.warning("%s layer %s: %d training utterances with %s: %s", task.name, layer, len(probe.too_short_), reason, names)
-        common = {
+        common: dict[str, Any] = {
             "layer": layer,
             "head": f"ctc-{task.settings['head']}",
             "select_by": "cer",
@@ -73,7 +72,7 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
             "chosen": probe.chosen_,
             "excluded": left_out,
         }
-        yield from _scores({**common, "note": notes["dev"]}, "dev", dev, dev_texts, probe, dev_frames)
+        yield from _scores({**common, "note": notes["dev"]}, "dev", dev, dev_texts, probe, list(features.read(layer, dev)))
         for name, rows in tests.items():
             if not rows:
                 yield from (
@@ -86,6 +85,27 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
             yield from _scores(
                 {**common, "test_domain": name, "note": note}, "test", rows, [item.text for item in rows], probe, frames
             )
+
+
+Texts = tuple[Sequence[Utterance], Sequence[str]]
+
+
+def _fitted(task: Task, problem: Problem, features: Features, train: Texts, dev: Texts) -> Iterator[tuple[str, CTCProbe]]:
+    """(layer, its probe), in the layers' order; linear heads of several layers are trained together."""
+
+    def layers() -> Iterator[tuple[str, list[np.ndarray], list[np.ndarray]]]:
+        for layer in features.layers:
+            problem.tick(f"layer {layer}")
+            yield layer, list(features.read(layer, train[0])), list(features.read(layer, dev[0]))
+
+    def alive() -> None:
+        problem.tick("")
+
+    if task.settings["head"] == "linear":
+        yield from fit_linear_layers(lambda: _probe(task, problem, features.hop_s), layers(), train[1], dev[1], on_epoch=alive)
+        return
+    for layer, frames, dev_frames in layers():
+        yield layer, _probe(task, problem, features.hop_s).fit(frames, train[1], dev_frames, dev[1], alive)
 
 
 def _probe(task: Task, problem: Problem, hop_s: float) -> CTCProbe:

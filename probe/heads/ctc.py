@@ -109,14 +109,37 @@ class CTCHead(nn.Module):
 
 
 @dataclass
-class _Run:
-    """One learning rate's best epoch so far."""
+class Run:
+    """One learning rate's best epoch so far.
+
+    Attributes:
+        waited: epochs since dev CER or dev loss improved.
+        over: dev loss is not a number any more.
+        state: of the head at the best epoch.
+    """
 
     learning_rate: float
     dev_cer: float = math.inf
     epoch: int = 0
     epochs: int = 0
+    dev_loss: float = math.inf
+    waited: int = 0
+    over: bool = False
     state: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, cer: float, dev_loss: float, state: Callable[[], dict[str, Tensor]]) -> None:
+        """Another epoch, whose ``state`` is kept if it is the best."""
+        self.epochs += 1
+        self.waited = 0 if cer < self.dev_cer or dev_loss < self.dev_loss else self.waited + 1
+        self.dev_loss = min(self.dev_loss, dev_loss)
+        self.over = not math.isfinite(dev_loss)
+        if cer < self.dev_cer:
+            self.dev_cer, self.epoch, self.state = cer, self.epochs, state()
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """What a record's search says of it."""
+        return {"learning_rate": self.learning_rate, "dev_cer": self.dev_cer, "epoch": self.epoch, "epochs": self.epochs}
 
 
 class CTCProbe:
@@ -178,6 +201,18 @@ class CTCProbe:
         Raises:
             ProbeError: no transcript has a character, or no utterance is long enough for its labels.
         """
+        train, dev = self.prepare(frames, texts, dev_frames)
+        runs = [self._train(learning_rate, train, dev, dev_texts, on_epoch) for learning_rate in self.learning_rates]
+        return self.conclude(runs)
+
+    def prepare(
+        self, frames: Sequence[np.ndarray], texts: Sequence[str], dev_frames: Sequence[np.ndarray]
+    ) -> "tuple[Examples, list[Tensor]]":
+        """Training examples and dev frames as heads read them: joined, standardised, on the device. Sets what follows from them.
+
+        Raises:
+            ProbeError: no transcript has a character, or no utterance is long enough for its labels.
+        """
         frames, dev_frames = ([join_frames(rows, self.join) for rows in part] for part in (frames, dev_frames))
         self.vocabulary_ = Vocabulary.of(texts)
         if not self.vocabulary_.characters.strip():
@@ -191,12 +226,14 @@ class CTCProbe:
             )
         self.standardizer_ = Standardizer.of(np.concatenate(list(frames)))
         kept = [i for i, fit in enumerate(fits) if fit]
-        train = _Examples([self._tensor(frames[i]) for i in kept], [torch.tensor(labels[i]) for i in kept])
-        dev = [self._tensor(rows) for rows in dev_frames]
-        runs = [self._train(learning_rate, train, dev, dev_texts, on_epoch) for learning_rate in self.learning_rates]
+        train = Examples([self._tensor(frames[i]) for i in kept], [torch.tensor(labels[i]) for i in kept])
+        return train, [self._tensor(rows) for rows in dev_frames]
+
+    def conclude(self, runs: Sequence[Run]) -> "CTCProbe":
+        """Takes the run that is best on dev, the first of equals."""
         best = min(runs, key=lambda run: run.dev_cer)
-        self.search_ = [self._entry(run) for run in runs]
-        self.chosen_ = self._entry(best)
+        self.search_ = [run.entry for run in runs]
+        self.chosen_ = best.entry
         self.model_ = self._new_head()
         self.model_.load_state_dict(best.state)
         return self
@@ -204,9 +241,6 @@ class CTCProbe:
     def transcribe(self, frames: Sequence[np.ndarray]) -> list[str]:
         """Greedy transcripts of utterances of (frame, dim)."""
         return self._decode(self.model_, [self._tensor(join_frames(rows, self.join)) for rows in frames])[0]
-
-    def _entry(self, run: _Run) -> dict[str, Any]:
-        return {"learning_rate": run.learning_rate, "dev_cer": run.dev_cer, "epoch": run.epoch, "epochs": run.epochs}
 
     def _tensor(self, rows: np.ndarray) -> Tensor:
         return torch.from_numpy(self.standardizer_.apply(rows)).to(self.device)
@@ -218,17 +252,16 @@ class CTCProbe:
             return CTCHead(self.head, dim, n_symbols, self.hidden, self.n_layers, self.dropout).to(self.device)
 
     def _train(
-        self, learning_rate: float, train: "_Examples", dev: list[Tensor], dev_texts: Sequence[str], on_epoch: Callable[[], Any]
-    ) -> _Run:
+        self, learning_rate: float, train: "Examples", dev: list[Tensor], dev_texts: Sequence[str], on_epoch: Callable[[], Any]
+    ) -> Run:
         """One learning rate: Adam, mean CTC loss per utterance, gradient clipping, halving and early stopping on dev."""
         model = self._new_head()
         optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
-        order = np.random.default_rng(self.seed)
-        run, best_loss, waited = _Run(learning_rate), math.inf, 0
+        order, run = np.random.default_rng(self.seed), Run(learning_rate)
         dev_labels = [torch.tensor(self.vocabulary_.encode(text)) for text in dev_texts]
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            for epoch in range(1, self.epochs + 1):
+            for _ in range(self.epochs):
                 model.train()
                 for batch in train.batches(self.batch_size, order):
                     loss = ctc_loss(model, *batch)
@@ -237,17 +270,12 @@ class CTCProbe:
                     nn.utils.clip_grad_norm_(model.parameters(), self.clip)
                     optimizer.step()
                 texts, dev_loss = self._decode(model, dev, dev_labels)
-                cer = character_error_rate(dev_texts, texts)
-                run.epochs = epoch
+                run.add(character_error_rates(dev_texts, [texts])[0], dev_loss, lambda: copy.deepcopy(model.state_dict()))
                 on_epoch()
-                waited = 0 if cer < run.dev_cer or dev_loss < best_loss else waited + 1
-                best_loss = min(best_loss, dev_loss)
-                if self.head != "linear" and waited and waited % HALVE_AFTER == 0:
+                if self.head != "linear" and run.waited and run.waited % HALVE_AFTER == 0:
                     for group in optimizer.param_groups:
                         group["lr"] /= 2
-                if cer < run.dev_cer:
-                    run.dev_cer, run.epoch, run.state = cer, epoch, copy.deepcopy(model.state_dict())
-                if waited >= self.patience or not math.isfinite(dev_loss):
+                if run.waited >= self.patience or run.over:
                     break
         return run
 
@@ -271,7 +299,7 @@ class CTCProbe:
 
 
 @dataclass(frozen=True)
-class _Examples:
+class Examples:
     """Training utterances: (frame, dim) each, and their labels."""
 
     frames: list[Tensor]
@@ -279,12 +307,17 @@ class _Examples:
 
     def batches(self, batch_size: int, order: np.random.Generator) -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
         """Shuffled batches of utterances of similar length: (padded frames, lengths, labels)."""
-        by_length = np.argsort(np.array([len(rows) for rows in self.frames]) * order.uniform(0.8, 1.25, len(self.frames)))
-        starts = range(0, len(by_length), batch_size)
-        for position in order.permutation(len(starts)):
-            chosen = by_length[starts[position] : starts[position] + batch_size].tolist()
+        for chosen in batch_order([len(rows) for rows in self.frames], batch_size, order):
             padded, lengths = _pad([self.frames[i] for i in chosen])
             yield padded, lengths, [self.labels[i] for i in chosen]
+
+
+def batch_order(lengths: Sequence[int], batch_size: int, order: np.random.Generator) -> Iterator[list[int]]:
+    """Positions of utterances in shuffled batches of similar length, one epoch."""
+    by_length = np.argsort(np.array(lengths) * order.uniform(0.8, 1.25, len(lengths)))
+    starts = range(0, len(by_length), batch_size)
+    for position in order.permutation(len(starts)):
+        yield by_length[starts[position] : starts[position] + batch_size].tolist()
 
 
 def ctc_loss(model: CTCHead, padded: Tensor, lengths: Tensor, labels: list[Tensor]) -> Tensor:
@@ -310,9 +343,28 @@ def _pad(frames: list[Tensor]) -> tuple[Tensor, Tensor]:
     return nn.utils.rnn.pad_sequence(frames, batch_first=True), torch.tensor([len(rows) for rows in frames])
 
 
-def character_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:
-    """Corpus CER, for choosing an epoch; the reported one is counted by `probe.measures.transcription`."""
-    from torchaudio.functional import edit_distance
+def character_error_rates(references: Sequence[str], hypotheses: Sequence[Sequence[str]]) -> list[float]:
+    """Corpus CER of each set of hypotheses, for choosing an epoch; the reported one is counted by `probe.measures.transcription`."""
+    errors = np.zeros(len(hypotheses), dtype=np.int64)
+    for reference, *readings in zip(references, *hypotheses, strict=True):
+        errors += edit_distances(reference, readings)
+    return (errors / max(1, sum(map(len, references)))).tolist()
 
-    errors = sum(edit_distance(reference, hypothesis) for reference, hypothesis in zip(references, hypotheses, strict=True))
-    return errors / max(1, sum(map(len, references)))
+
+def edit_distances(reference: str, hypotheses: Sequence[str]) -> np.ndarray:
+    """(hypothesis,) int64: the fewest insertions, deletions and substitutions of characters that make each the reference.
+
+    All hypotheses go through the table (Wagner and Fischer 1974) together, a character of the reference at a time. What is kept for
+    the first j characters of a hypothesis is the distance less j, so that a run of insertions is a running minimum.
+    """
+    lengths = np.array([len(text) for text in hypotheses])
+    characters = np.zeros((max(lengths, default=0), len(hypotheses)), dtype=np.int32)
+    for column, text in enumerate(hypotheses):
+        characters[: len(text), column] = [ord(character) for character in text]
+    row = np.zeros((len(characters) + 1, len(hypotheses)), dtype=np.int32)
+    for position, character in enumerate(reference, 1):
+        above = row[1:] + 1
+        row[1:] = np.minimum(above, row[:-1] - (characters == ord(character)))
+        row[0] = position
+        np.minimum.accumulate(row, axis=0, out=row)
+    return row[lengths, np.arange(len(hypotheses))] + lengths

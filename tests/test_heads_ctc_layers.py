@@ -1,0 +1,117 @@
+"""Linear CTC heads of many layers trained together are those that each layer gets alone."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_heads_ctc import planted
+
+from probe.errors import ProbeError
+from probe.heads import ctc_layers
+from probe.heads.ctc import CTCProbe
+from probe.heads.ctc_layers import fit_linear_layers
+
+Layer = tuple[str, list[np.ndarray], list[np.ndarray]]
+RATES = (1e-1, 2e-2, 1e-3)
+
+
+def probe_of(**settings: Any) -> CTCProbe:
+    return CTCProbe("linear", **{"learning_rates": RATES, "epochs": 12, "patience": 3, "batch_size": 8, **settings})
+
+
+def layers_of(widths: Sequence[int], n: int = 60) -> tuple[list[Layer], list[str], list[str]]:
+    """Random projections of planted frames, noisier layer by layer, and the transcripts of train and dev."""
+    (train, texts), (dev, dev_texts) = planted(n, 0), planted(15, 1)
+    generator = np.random.default_rng(0)
+    layers = []
+    for layer, width in enumerate(widths):
+        projection = generator.standard_normal((train[0].shape[1], width))
+        parts = [
+            [
+                (rows @ projection + (1 + 2 * layer) * generator.standard_normal((len(rows), width))).astype(np.float32)
+                for rows in part
+            ]
+            for part in (train, dev)
+        ]
+        layers.append((str(layer), *parts))
+    return layers, texts, dev_texts
+
+
+def assert_equal(found: CTCProbe, expected: CTCProbe) -> None:
+    """Equal choices, and weights up to rounding."""
+    assert found.search_ == expected.search_
+    assert found.chosen_ == expected.chosen_
+    assert found.vocabulary_ == expected.vocabulary_
+    for a, b in zip(found.model_.parameters(), expected.model_.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.detach().abs().max()))
+
+
+@pytest.mark.parametrize("join", [1, 2])
+def test_each_layer_and_rate_is_what_it_is_alone(join: int) -> None:
+    layers, texts, dev_texts = layers_of([8, 8, 11])
+    ended = set()
+    for (name, probe), (layer, frames, dev) in zip(
+        fit_linear_layers(lambda: probe_of(join=join), layers, texts, dev_texts), layers, strict=True
+    ):
+        alone = probe_of(join=join).fit(frames, texts, dev, dev_texts)
+        assert name == layer
+        assert_equal(probe, alone)
+        assert probe.transcribe(dev) == alone.transcribe(dev)
+        ended |= {entry["epochs"] for entry in probe.search_}
+    assert len(ended) > 1, "problems should stop at different epochs, or dropping them is not tested"
+
+
+def test_groups_do_not_change_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers, texts, dev_texts = layers_of([8, 8, 8])
+    sizes: list[int] = []
+    fit = ctc_layers._fit
+    monkeypatch.setattr(ctc_layers, "_fit", lambda group, *rest: (sizes.append(len(group)), fit(group, *rest))[1])
+    n_bytes = sum(rows.nbytes for part in layers[0][1:] for rows in part)
+    groups = [list(fit_linear_layers(probe_of, layers, texts, dev_texts, memory_bytes=cap)) for cap in (1 << 30, 2 * n_bytes, 1)]
+    assert sizes == [3, 2, 1, 1, 1, 1]
+    for others in groups[1:]:
+        for (name, probe), (other_name, other) in zip(groups[0], others, strict=True):
+            assert name == other_name
+            assert_equal(other, probe)
+
+
+def test_equal_seeds_give_equal_bits() -> None:
+    layers, texts, dev_texts = layers_of([8, 8])
+    first, again, other = (
+        [probe for _, probe in fit_linear_layers(lambda seed=seed: probe_of(seed=seed, epochs=3), layers, texts, dev_texts)]
+        for seed in (1, 1, 2)
+    )
+    for a, b, c in zip(first, again, other, strict=True):
+        assert a.search_ == b.search_
+        assert torch.equal(a.model_.projection.weight, b.model_.projection.weight)
+        assert not torch.equal(a.model_.projection.weight, c.model_.projection.weight)
+
+
+def test_layers_with_other_numbers_of_frames_are_trained_apart() -> None:
+    layers, texts, dev_texts = layers_of([8, 8])
+    layers[1] = ("1", [rows[:-1] for rows in layers[1][1]], layers[1][2])
+    found = dict(fit_linear_layers(probe_of, layers, texts, dev_texts))
+    assert_equal(found["1"], probe_of().fit(layers[1][1], texts, layers[1][2], dev_texts))
+
+
+def test_short_utterances_are_left_out_and_a_head_that_diverges_ends_alone() -> None:
+    layers, texts, dev_texts = layers_of([8, 8])
+    layers = [(name, [rows[:2] if i == 3 else rows for i, rows in enumerate(frames)], dev) for name, frames, dev in layers]
+    dev_texts[0] = "ab" * 100
+
+    def new() -> CTCProbe:
+        return probe_of(learning_rates=[3e37, 1e-1])
+
+    for (_, probe), (_, frames, dev) in zip(fit_linear_layers(new, layers, texts, dev_texts), layers, strict=True):
+        alone = new().fit(frames, texts, dev, dev_texts)
+        assert probe.too_short_ == [3]
+        assert probe.search_[0]["epochs"] == 1
+        assert probe.search_ == alone.search_
+
+
+def test_texts_that_cannot_be_used_are_refused() -> None:
+    layers, texts, dev_texts = layers_of([8])
+    with pytest.raises(ProbeError, match="all training transcripts are empty"):
+        list(fit_linear_layers(probe_of, layers, ["" for _ in texts], dev_texts))
