@@ -416,7 +416,7 @@ def test_a_form_that_cannot_be_is_refused(folders: dict[str, Path], form: dict[s
 
 def test_chunks_of_nothing_are_refused(folders: dict[str, Path]) -> None:
     for chunking in ({"chunk_s": 0.0}, {"chunk_s": 20.0, "context_s": -1.0}):
-        with pytest.raises(UsageError, match="expected more than 0 s .*, and 0 s or more"):
+        with pytest.raises(UsageError, match=r"expected more than 0 s .*, and 0 s or more"):
             opened(folders[GROUP], **chunking)
 
 
