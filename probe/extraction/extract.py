@@ -317,6 +317,7 @@ def _run(
             for job in jobs:
                 write_job(shards, job, pieces, tally)
             next(pieces, None)  # to its end
+            bar.update(max(0.0, bar.total - bar.n))  # files that failed are not always as long as was thought
         tally.report(store.path)
         extracted = len(plan.todo) - len(tally.failures)
         seconds = time.monotonic() - started

@@ -125,7 +125,10 @@ def normalized(wave: Tensor) -> Tensor:
     mean = sum(block.double().sum() for block in blocks) / len(wave)
     variance = sum((block.double() - mean).square().sum() for block in blocks) / len(wave)
     scale = (variance + NORMALIZE_EPSILON).sqrt()
-    return torch.cat([((block.double() - mean) / scale).float() for block in blocks])
+    result = torch.empty_like(wave)
+    for block, into in zip(blocks, result.split(NORMALIZED_SAMPLES), strict=True):
+        into[:] = (block.double() - mean) / scale
+    return result
 
 
 def count_frames(n_samples: int, kernels: Sequence[tuple[int, int]]) -> int:

@@ -49,11 +49,12 @@ class FrontEnd:
         """(time,) float32, one utterance of at least the receptive field -> (frame, dim) in the products' dtype."""
         first = self._fold(wave) if self.group_norm is not None else self.products[0]
         n_frames = count_frames(len(wave), self.kernels)
-        tiles = [
-            self._tile(wave[start * self.hop : (min(start + TILE, n_frames) - 1) * self.hop + self.reach], first)
-            for start in range(0, n_frames, TILE)
-        ]
-        return torch.cat(tiles)
+        last = self.products[-1]
+        frames = wave.new_empty(n_frames, last.n_out, dtype=torch.float32 if self.norms[-1] else last.dtype)
+        for start in range(0, n_frames, TILE):
+            stop = min(start + TILE, n_frames)
+            frames[start:stop] = self._tile(wave[start * self.hop : (stop - 1) * self.hop + self.reach], first)
+        return frames
 
     def _tile(self, samples: Tensor, first: Product) -> Tensor:
         """(time,) -> (frame, dim): the whole stack on a stretch of audio."""

@@ -5,6 +5,7 @@ products of all frequencies and groups are one batched product. Blocks of an utt
 decides them. The kernel's weight norm is resolved once, when the model is opened.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -28,8 +29,8 @@ class Convolution:
         spectrum = spectrum.view(self.groups, -1, *spectrum.shape[1:]).permute(3, 0, 2, 1)
         self.weight = spectrum.to(torch.complex64).resolve_conj().flatten(0, 1).contiguous()  # (frequency x group, in, out)
 
-    def __call__(self, frames: Tensor) -> Tensor:
-        """(frame, dim) float32 of one utterance -> the same shape."""
+    def __call__(self, frames: Tensor, after: Callable[[Tensor], Tensor] = lambda rows: rows) -> Tensor:
+        """(frame, dim) float32 of one utterance -> the same shape; ``after`` follows, on some (row, dim) at a time."""
         n_frames, dim = frames.shape
         step = self.size - self.kernel + 1
         n_blocks = -(-n_frames // step)
@@ -43,8 +44,9 @@ class Convolution:
             products = torch.bmm(spectra.transpose(0, 1), self.weight).transpose(0, 1)  # (block, frequency x group, out)
             correct = torch.fft.irfft(products.reshape(n, -1, dim).transpose(1, 2), self.size)[:, :, :step]
             into = convolved[first * step : (first + n) * step]
-            into[:] = correct.transpose(1, 2).reshape(-1, dim)[: len(into)]
-        return convolved if self.bias is None else convolved.add_(self.bias)
+            rows = correct.transpose(1, 2).reshape(-1, dim)[: len(into)].contiguous()
+            into[:] = after(rows if self.bias is None else rows + self.bias)
+        return convolved
 
 
 class Positional:
@@ -62,6 +64,8 @@ class Positional:
             norm = self.batch_norm
             frames = F.batch_norm(frames, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
         for convolution in self.convolutions:
-            frames = convolution(frames)
-            frames = F.gelu(F.layer_norm(frames, frames.shape[1:]) if self.stacked else frames)
+            frames = convolution(frames, self._after)
         return frames
+
+    def _after(self, rows: Tensor) -> Tensor:
+        return F.gelu(F.layer_norm(rows, rows.shape[1:]) if self.stacked else rows)
