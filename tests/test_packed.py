@@ -426,6 +426,7 @@ NAMED = (
     "facebook/wav2vec2-base",
     "facebook/wav2vec2-large-robust",
     "facebook/data2vec-audio-base",
+    "facebook/data2vec-audio-large",
     "facebook/hubert-large-ll60k",
     "microsoft/wavlm-base",
     "microsoft/wavlm-large",

@@ -40,7 +40,7 @@ class FrontEnd:
                 layer.conv.bias,
                 dtype if index else torch.float32,
                 norm is None,
-                parts=2 if index else 1,
+                parts=4 if index else 1,
             )
             for index, (layer, norm) in enumerate(zip(layers, self.norms, strict=True))
         ]
