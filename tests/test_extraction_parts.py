@@ -25,6 +25,7 @@ from probe.data.decoder_process import answer
 from probe.errors import ProbeError, UsageError
 from probe.extraction import threads, writing
 from probe.extraction.decoding import decoded
+from probe.extraction.extract import environment_of
 from probe.extraction.extract import extract as extract_checked
 from probe.extraction.pooling import Pooling, as_stored, quantised
 from probe.extraction.writing import Writer
@@ -440,6 +441,12 @@ def test_threads_are_those_asked_for_begun_with_or_measured(
     assert seen_threads(reference) == usual_threads
     assert seen_threads(reference, begun_with=2) == 2  # its bits may depend on them
     assert seen_threads(packed, begun_with=2) == 3
+    assert environment_of(packed)["threads"] == 0
+    assert environment_of(reference)["threads"] == usual_threads
+    with monkeypatch.context() as without:
+        without.setattr(threads, "can_pack", lambda dtype: False)
+        assert seen_threads(packed, begun_with=2) == 2
+        assert environment_of(packed)["threads"] == usual_threads
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert seen_threads(packed, begun_with=2) == usual_threads
     assert torch.get_num_threads() == usual_threads

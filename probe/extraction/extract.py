@@ -20,7 +20,7 @@ from probe.extraction.decoding import decoded
 from probe.extraction.encoding import FEWEST_ROWS, Wanted, encoded
 from probe.extraction.plan import SHARD_BYTES, VALUE_BYTES, Plan, human_bytes, make_plan
 from probe.extraction.shards import Shards, Tally, write_job
-from probe.extraction.threads import computing_on
+from probe.extraction.threads import computing_on, may_decide_bits
 from probe.extraction.writing import Writer
 from probe.files import file_name, read_json
 from probe.models.catalogue import CHUNK_S, CONTEXT_S, RANDOM, open_model
@@ -271,7 +271,7 @@ def environment_of(encoder: Encoder) -> dict[str, Any]:
         "packages": package_versions(),
         "code": code_version()["version"],
         "device": device_name(encoder.device),
-        "threads": torch.get_num_threads() if encoder.implementation == "reference" else 0,
+        "threads": torch.get_num_threads() if may_decide_bits(encoder) else 0,
     }
 
 

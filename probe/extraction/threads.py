@@ -10,7 +10,7 @@ import torch
 
 from probe.environment import allowed_cores, cpu_quota, usable_cores
 from probe.models.encoder import Encoder
-from probe.models.packed.products import Product, dtype_of
+from probe.models.packed.products import Product, can_pack, dtype_of
 
 ROWS, IN, OUT = 512, 768, 3072  # a product as in a feed-forward layer
 ROUNDS = 5
@@ -22,21 +22,28 @@ def computing_on(encoder: Encoder, threads: int | None, begun_with: int | None) 
     """A block in which torch computes with as many threads as suits, and with as many as before after it.
 
     Args:
-        threads: so many; None for those that a store was begun with where bits depend on them (no packed form's do), else as many
+        threads: so many; None for those that a store was begun with where bits may depend on them, else as many
             as ``OMP_NUM_THREADS`` says, else the fastest.
         begun_with: those of the store; None where it is new.
     """
     before = torch.get_num_threads()
     if threads is None and encoder.device.type == "cpu":
-        if encoder.implementation != "packed":
+        if begun_with and may_decide_bits(encoder):
             threads = begun_with
-        elif "OMP_NUM_THREADS" not in os.environ:
+        elif encoder.implementation == "packed" and "OMP_NUM_THREADS" not in os.environ:
             threads = fastest(encoder.precision)
     torch.set_num_threads(threads or before)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def may_decide_bits(encoder: Encoder) -> bool:
+    """Whether bits may depend on the number of threads: on a CPU, but for the packed form with oneDNN's products."""
+    if encoder.device.type != "cpu":
+        return False
+    return encoder.implementation != "packed" or not can_pack(dtype_of(encoder.precision, encoder.device))
 
 
 @functools.cache
