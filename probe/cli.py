@@ -95,7 +95,7 @@ def extract(
 @click.option("--head", type=click.Choice(["linear", "bilstm"]), help="transcribe: the CTC head.")
 @click.option("--control", type=click.Choice(["shuffled"]), help="Train on shuffled labels: what chance and leaks alone give.")
 @click.option("--show-search", is_flag=True, help="Also print every setting that was tried, with its dev scores.")
-@options("device", "seed", "limit")
+@options("device", "seed", "limit", "memory")
 def run(
     tasks: tuple[str, ...],
     models: tuple[str, ...],
@@ -111,6 +111,7 @@ def run(
     device: str | None,
     seed: int,
     limit: int | None,
+    memory_bytes: int,
 ) -> None:
     """Train and score every layer. TASK is a ready task (see `probe tasks`) or a TOML file."""
     from probe.data.corpus import load_corpus
@@ -130,7 +131,17 @@ def run(
         for task in opened:
             try:
                 done = run_task(
-                    task, model, loaded, features, to, trials=trials, dev_trials=dev_trials, device=place, seed=seed, limit=limit
+                    task,
+                    model,
+                    loaded,
+                    features,
+                    to,
+                    trials=trials,
+                    dev_trials=dev_trials,
+                    device=place,
+                    seed=seed,
+                    limit=limit,
+                    memory_bytes=memory_bytes,
                 )
             except ProbeError as error:
                 if len(models) * len(opened) == 1:

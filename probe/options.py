@@ -88,7 +88,7 @@ SHARED: dict[str, Callable[[Callable], Callable]] = {
         show_default=True,
         metavar="SIZE",
         callback=lambda _context, _option, text: parsed_bytes(text),
-        help="For audio, frames and shards, beyond the model.",
+        help="For audio, frames and shards, beyond the model; for features in training.",
     ),
     "seed": click.option(
         "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of training, drawing and the bootstrap."

@@ -133,6 +133,7 @@ def bench(
                     device=place,
                     seed=seed,
                     limit=limit,
+                    memory_bytes=how.get("memory_bytes", 4 << 30),
                 )
             except ProbeError as error:
                 done.refused.append(f"{model}, {task.name}: {error}")

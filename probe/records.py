@@ -29,8 +29,11 @@ from probe.files import canonical_json, write_atomically
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT = 1
+FORMAT = 2
 OWN_HEAD = "own-ctc"
+# Names that stand where a layer's does.
+WEIGHTED = "weighted"  # a learned sum of all layers
+NO_LAYER = "none"  # of a score that no feature has a part in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +43,10 @@ class Record:
     Attributes:
         model: the model as it was named on the command line.
         revision: resolved commit, seed of random weights, or version of a spectral front-end.
-        layer: ``0``..``N``, ``final``, ``conv``; ``ctc`` for a checkpoint's own head.
+        layer: ``0``..``N``, ``final``, ``conv``; `WEIGHTED` for the learned sum of all; ``ctc`` for a checkpoint's own head;
+            `NO_LAYER` for a majority class.
         layer_index: position of the layer in its model, from 0; orders tables and curves.
+        depth: relative depth, from 0 (input of the first block) to 1 (output of the last); None for what is no single layer.
         final_layer: the layer that holds the model's final output, ``final`` or, in post-LN models, the last block's; empty where the
             store does not have it or the model has none.
         head: what was trained or the scoring backend: ``linear``, ``ctc-bilstm``, ``cosine-standardised`` ...; `OWN_HEAD` is the
@@ -50,10 +55,14 @@ class Record:
         corpus: name of the manifest.
         condition: what was done to the audio.
         train_domain, test_domain: empty unless the task crosses domains.
-        split: ``dev`` or ``test``.
+        control: empty for the task itself; what stands in its place as a baseline: ``majority`` (always the most frequent training
+            label), ``shuffled`` (trained on shuffled labels), ``types`` (labels drawn at random for each type, Hewitt & Liang 2019).
+        budget: the training labels that were used, such as ``10m`` or ``5/class``; empty for all.
+        n_train: utterances, or frames, that were trained on; 0 where nothing was.
+        split: ``dev``, ``test``, or ``train`` for an online code, which is of the training labels.
         seed: of the head's training and of the bootstrap.
-        metric: ``accuracy``, ``wer``, ``cer``, ``eer``.
-        value: fraction, or None where the score cannot be had (``note`` says why).
+        metric: ``accuracy``, ``wer``, ``cer``, ``eer``; ``codelength`` in bits per label.
+        value: fraction (bits of a codelength), or None where the score cannot be had (``note`` says why).
         low, high: 95 % interval, None where there are too few blocks.
         n: utterances or trials.
         n_blocks: blocks (speakers; utterances where no speaker is known).
@@ -63,6 +72,9 @@ class Record:
         headline: whether this head is the one that the model x task table shows.
         chosen: the settings picked on dev.
         search: every setting tried, each with its dev score.
+        layer_weights: layer -> share in the sum, where the layer is `WEIGHTED`.
+        curve: of an online code, one entry a portion: ``n_train``, ``n`` and the ``bits`` that its labels cost.
+        statistics: of the layer's training features, see `probe.measures.geometry`.
         excluded: utterances left out, by reason.
         note: why there is no value, or what a reader must know.
         recipe, task_sha256, manifest_sha256, trials_sha256: hashes of what the number rests on.
@@ -73,6 +85,7 @@ class Record:
     revision: str
     layer: str
     layer_index: int
+    depth: float | None = None
     final_layer: str = ""
     head: str
     task: str
@@ -82,6 +95,9 @@ class Record:
     condition: str = "clean"
     train_domain: str = ""
     test_domain: str = ""
+    control: str = ""
+    budget: str = ""
+    n_train: int = 0
     split: str
     seed: int
     metric: str
@@ -96,6 +112,9 @@ class Record:
     headline: bool = True
     chosen: dict[str, Any] = field(default_factory=dict)
     search: list[dict[str, Any]] = field(default_factory=list)
+    layer_weights: dict[str, float] = field(default_factory=dict)
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    statistics: dict[str, float] = field(default_factory=dict)
     excluded: dict[str, int] = field(default_factory=dict)
     note: str = ""
     recipe: str
@@ -110,7 +129,7 @@ class Record:
 
 
 # A layer is chosen once for all records that agree in these.
-CHOICE = ["model", "task", "corpus", "condition", "head", "train_domain"]
+CHOICE = ["model", "task", "corpus", "condition", "head", "train_domain", "budget"]
 PER_TRIAL = ("enroll", "test", "target", "rank")
 # Records that agree in these are answers to one question.
 IDENTITY = ["format", "model", "revision", "task_sha256", "manifest_sha256", "seed", "recipe"]

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from probe.errors import ProbeError
-from probe.heads.ctc import BidirectionalLayer, CTCHead, CTCProbe, Vocabulary, edit_distances, frames_needed, join_frames
+from probe.heads.context import join_frames, stack_context
+from probe.heads.ctc import BidirectionalLayer, CTCHead, CTCProbe, Vocabulary, edit_distances, frames_needed
 
 WORDS = ("ab", "cda", "b d", "aac")
 
@@ -137,3 +138,11 @@ def test_edit_distances_are_torchaudios(reference: str, hypotheses: list[str]) -
     from torchaudio.functional import edit_distance
 
     assert edit_distances(reference, hypotheses).tolist() == [edit_distance(reference, text) for text in hypotheses]
+
+
+def test_context_puts_each_frame_between_its_neighbours() -> None:
+    frames = np.arange(6.0).reshape(3, 2)
+    stacked = stack_context(frames, 1)
+    assert stacked.tolist() == [[0, 1, 0, 1, 2, 3], [0, 1, 2, 3, 4, 5], [2, 3, 4, 5, 4, 5]]
+    assert stack_context(frames, 0).tolist() == frames.tolist()
+    assert stack_context(frames[:0], 2).shape == (0, 10)

@@ -27,6 +27,7 @@ class Problem:
         tests: name -> utterances; a plain task has one test set named by the empty string, domain shift one per domain.
         dev_trials, trials: pairs for verification.
         seed, device: of the training.
+        memory_bytes: that features of one kind of row may take at a time.
         columns: of the manifest, those that can be a label.
         strict: whether a test set that cannot be scored ends the task (otherwise it gives a score without value).
         tick: called now and then with a word on what is being done.
@@ -39,6 +40,7 @@ class Problem:
     trials: Sequence[Trial] = ()
     seed: int = 0
     device: str = "cpu"
+    memory_bytes: int = 4 << 30
     columns: Sequence[str] = ()
     strict: bool = True
     tick: Callable[[str], Any] = lambda _: None
@@ -59,6 +61,11 @@ class Score:
     headline: bool = True
     chosen: Mapping[str, Any] = field(default_factory=dict)
     search: Sequence[Mapping[str, Any]] = ()
+    layer_weights: Mapping[str, float] = field(default_factory=dict)
+    curve: Sequence[Mapping[str, Any]] = ()
+    control: str = ""
+    budget: str = ""
+    n_train: int = 0
     excluded: Mapping[str, int] = field(default_factory=dict)
     note: str = ""
     train_domain: str = ""

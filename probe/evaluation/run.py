@@ -22,7 +22,7 @@ from probe.evaluation.tasks import Task, open_task
 from probe.evaluation.transcribe import CTC_LAYER
 from probe.files import file_name, write_atomically
 from probe.measures.uncertainty import interval
-from probe.records import Record, chosen_layers, frame_of, write_records
+from probe.records import NO_LAYER, WEIGHTED, Record, chosen_layers, frame_of, write_records
 from probe.store.features import FeatureStore
 from probe.store.folder import select_store
 
@@ -63,6 +63,7 @@ def run(
     device: str = "cpu",
     seed: int = 0,
     limit: int | None = None,
+    memory_bytes: int = 4 << 30,
 ) -> Run:
     """Trains and scores every layer, and writes ``results/<model>__<task>__<corpus>__<condition>.jsonl``.
 
@@ -76,6 +77,7 @@ def run(
         device: where heads are trained.
         seed: of heads, drawn trials, controls and the bootstrap.
         limit: at most so many utterances of each split, the ones that `probe.extract` takes.
+        memory_bytes: for features that are held at a time; what does not fit is read again when it is needed.
 
     Raises:
         ProbeError: features are missing, or the task cannot be asked of this corpus.
@@ -92,10 +94,10 @@ def run(
     for line in texts.warnings(corpus.utterances) if (task.of or task).kind == "transcribe" else ():
         log.warning("%s: %s", corpus.name, line)
     lists = _trial_lists(task, corpus, found, trials, dev_trials, seed)
-    scores = _scores(task, model, corpus, found, lists, seed, device)
+    scores = _scores(task, model, corpus, found, lists, seed, device, memory_bytes)
     common = _provenance(task, model, corpus, store, seed, device) | {"seconds": round(time.monotonic() - started, 2)}
     _warn_of_edges(task.name, model, scores)
-    order = {layer: index for index, layer in enumerate([*store.layers, CTC_LAYER])}
+    order = {layer: index for index, layer in enumerate([*store.layers, WEIGHTED, CTC_LAYER])} | {NO_LAYER: -1}
     shas = {split: item.sha256 for split, item in lists.items()}
     records = [_record(score, common, order, shas) for score in scores]
     stem = "__".join(file_name(part) for part in (model, task.name, corpus.name, store.recipe["condition"]))
@@ -107,7 +109,14 @@ def run(
 
 
 def _scores(
-    task: Task, model: str, corpus: Corpus, features: Features, lists: dict[str, TrialList], seed: int, device: str
+    task: Task,
+    model: str,
+    corpus: Corpus,
+    features: Features,
+    lists: dict[str, TrialList],
+    seed: int,
+    device: str,
+    memory_bytes: int,
 ) -> list[Score]:
     """What the task's kind says of every layer, with the utterances that have no features counted in each score."""
     by_split = {
@@ -122,6 +131,7 @@ def _scores(
             trials=lists["test"].trials if "test" in lists else (),
             seed=seed,
             device=device,
+            memory_bytes=memory_bytes,
             columns=corpus.columns,
             tick=lambda word: _tick(bar, word),
         )
@@ -176,6 +186,11 @@ def _record(score: Score, common: dict[str, Any], order: dict[str, int], trials_
         headline=score.headline,
         chosen=dict(score.chosen),
         search=[dict(item) for item in score.search],
+        layer_weights=dict(score.layer_weights),
+        curve=[dict(item) for item in score.curve],
+        control=score.control,
+        budget=score.budget,
+        n_train=score.n_train,
         excluded=dict(score.excluded),
         note=score.note,
         trials_sha256=trials_sha256.get(score.split, ""),

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from probe.errors import ProbeError
+from probe.heads.context import join_frames
 from probe.heads.standardize import Standardizer
 
 # Head -> learning rates that are tried unless a task names its own.
@@ -56,15 +57,6 @@ class Vocabulary:
 def frames_needed(labels: Sequence[int]) -> int:
     """Frames that CTC needs for a label sequence: one each, and a blank between equal neighbours."""
     return len(labels) + sum(first == second for first, second in itertools.pairwise(labels))
-
-
-def join_frames(frames: np.ndarray, join: int) -> np.ndarray:
-    """(frame, dim) -> (ceil(frame / join), join * dim): neighbours side by side; the last frame is repeated where one lacks."""
-    if join == 1:
-        return frames
-    lacking = -len(frames) % join
-    whole = np.concatenate([frames, np.repeat(frames[-1:], lacking, axis=0)])
-    return whole.reshape(len(whole) // join, join * frames.shape[1])
 
 
 class BidirectionalLayer(nn.Module):
