@@ -93,7 +93,7 @@ def fit_weighted(
             back = _errors(probe, mixed, truth) @ probe.coef_  # of the objective by the sum, (row, dim)
             along = np.vdot(mixed, back) / mixed.size  # what the division by the rms takes away again
             by_share = np.array([np.vdot(values, back) - along * np.vdot(values, mixed) for values in rows]) / rms
-            return probe.objective_, shares * (by_share - shares @ by_share)
+            return probe.objective_, shares * by_share  # of the softmax; shares @ by_share is 0, for the sum has no scale
 
         result = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": MOST_STEPS, "gtol": FLAT})
         start = result.x
