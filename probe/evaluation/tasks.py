@@ -14,15 +14,26 @@ from typing import Any
 from probe.errors import ProbeError, UsageError
 from probe.files import sha256_of_json
 from probe.heads.ctc import HEADS, LEARNING_RATES, MOST_HIDDEN
+from probe.heads.projection import PROJECTIONS
 
 COMMON: dict[str, Any] = {"name": "", "version": 1, "description": ""}
 CONTROLS = ("", "shuffled")
 BACKENDS = ("cosine", "cosine-standardised", "lda")
 VIEWS = ("mean", "meanstd")
 
+# Of every kind that trains or compares on one layer: how many dimensions it is projected to first (0: none), and how.
+PROJECTION: dict[str, Any] = {"project": 0, "projection": "pca"}
+
 # kind -> key -> default; a value of another type than its default is refused. No learning rates: the head's own.
 KINDS: dict[str, dict[str, Any]] = {
-    "classify": {"label": "speaker", "view": "meanstd", "l2": [1e-4, 1e-3, 1e-2, 1e-1, 1.0], "standardize": True, "control": ""},
+    "classify": {
+        "label": "speaker",
+        "view": "meanstd",
+        "l2": [1e-4, 1e-3, 1e-2, 1e-1, 1.0],
+        "standardize": True,
+        "control": "",
+        **PROJECTION,
+    },
     "transcribe": {
         "head": "linear",
         "learning_rates": [],
@@ -34,8 +45,9 @@ KINDS: dict[str, dict[str, Any]] = {
         "layers": 1,
         "dropout": 0.1,
         "control": "",
+        **PROJECTION,
     },
-    "verify": {"view": "meanstd", "backends": list(BACKENDS), "dev_trials": 300, "control": ""},
+    "verify": {"view": "meanstd", "backends": list(BACKENDS), "dev_trials": 300, "control": "", **PROJECTION},
     "shift": {"of": "word-id"},
 }
 
@@ -59,9 +71,11 @@ class Task:
 
     @property
     def sha256(self) -> str:
-        """Of everything that decides a score; the file's layout, name and description do not."""
+        """Of everything that decides a score; the file's layout, name and description do not, nor a projection that is off."""
         inner = self.of.sha256 if self.of else ""
-        return sha256_of_json({"version": self.version, "kind": self.kind, "settings": dict(self.settings), "of": inner})
+        off = PROJECTION if not self.settings.get("project") else {}
+        settings = {key: value for key, value in self.settings.items() if key not in off}
+        return sha256_of_json({"version": self.version, "kind": self.kind, "settings": settings, "of": inner})
 
     @property
     def view(self) -> str:
@@ -159,7 +173,7 @@ def _complete(path: Path, settings: dict[str, Any]) -> None:
     Raises:
         ProbeError: a value is of the right type but outside what its kind can use.
     """
-    choices = {"head": HEADS, "control": CONTROLS, "view": VIEWS, "backends": BACKENDS}
+    choices = {"head": HEADS, "control": CONTROLS, "view": VIEWS, "backends": BACKENDS, "projection": PROJECTIONS}
     for key, allowed in choices.items():
         values = settings.get(key, [])
         for value in values if isinstance(values, list) else [values]:
@@ -170,6 +184,7 @@ def _complete(path: Path, settings: dict[str, Any]) -> None:
         "layers": (1, 2),
         "dropout": (0, 0.9),
         "frame_ms": (1, 1000),
+        "project": (0, 10**6),
     }
     bounds |= dict.fromkeys(("l2", "learning_rates"), (1e-12, 1e6)) | dict.fromkeys(
         ("epochs", "patience", "batch_size", "dev_trials"), (1, 10**6)
