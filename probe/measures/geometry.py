@@ -5,7 +5,7 @@ outweigh all others. They describe the rows that a head reads: those of ``meanst
 
 Conventions: rows come in blocks of (row, dim); sums are taken in float64, relative to the first row and merged by Chan et al. (1983),
 so that a large common offset costs no digits and the size of blocks decides nothing. A statistic that is not defined is left out,
-never NaN. Values are rounded to six digits: sums over threads differ in the last ones.
+never NaN; of rows that are not finite none is. Values are rounded to six digits: sums over threads differ in the last ones.
 
 * ``rms``: root of the mean square of all values.
 * ``effective_rank``: exp of the entropy of the covariance's eigenvalues, scaled to sum to 1 (Roy & Vetterli 2007, of the covariance;
@@ -15,8 +15,8 @@ never NaN. Values are rounded to six digits: sums over threads differ in the las
   of n rows of length 1 it is (|s|^2 - n) / (n (n - 1)). 0 where directions are spread evenly, 1 where all are one. Rows of zeros
   have no direction and do not count; not defined below two others.
 * ``outlier_dims``: share of dimensions whose own rms is above the mean of all dimensions' by more than three of their standard
-  deviations. Kovaleva et al. (2021) call outliers the dimensions whose weight and bias in the last LayerNorm are beyond three
-  standard deviations; weight and bias are a feature's deviation and mean, and its rms holds both (root of mean^2 + deviation^2).
+  deviations. Kovaleva et al. (2021) look for them among the weights and biases of LayerNorms (beyond three standard deviations in
+  BERT, in all layers); these are a feature's deviation and mean, and its rms holds both (root of mean^2 + deviation^2).
   Ten dimensions or fewer cannot have one.
 """
 
@@ -84,8 +84,11 @@ class Geometry:
         """What is defined of ``rms``, ``effective_rank``, ``anisotropy`` and ``outlier_dims``, see the module."""
         if not self.n:
             return {}
-        mean, variances, spectrum = self._spread()
+        mean, variances, products = self._spread()
         squares = variances + mean**2
+        if not np.isfinite(squares).all():
+            return {}
+        spectrum = eigvalsh(products)
         found = {"rms": float(np.sqrt(squares.mean())), "outlier_dims": _outliers(np.sqrt(squares))}
         spectrum = spectrum[spectrum > 0]
         if spectrum.sum() > 0:
@@ -97,14 +100,14 @@ class Geometry:
         return {name: float(f"{value:.6g}") for name, value in found.items() if np.isfinite(value)}
 
     def _spread(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(dim,) mean and variances, and the covariance's eigenvalues: those that are not 0, where rows are fewer than dimensions."""
+        """(dim,) mean and variances, and a matrix with the covariance's eigenvalues: the smaller one, where rows are few."""
         if self._n_folded:
             mean, covariance = self.moments()
-            return mean, covariance.diagonal(), eigvalsh(covariance)
+            return mean, covariance.diagonal(), covariance
         rows = np.concatenate(self._waiting)
         mean = rows.mean(axis=0)
         rows -= mean
-        return self._origin + mean, np.square(rows).mean(axis=0), eigvalsh(rows @ rows.T / self.n)
+        return self._origin + mean, np.square(rows).mean(axis=0), rows @ rows.T / self.n
 
 
 def _outliers(rms: np.ndarray) -> float:

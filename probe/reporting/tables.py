@@ -32,6 +32,14 @@ __all__ = [
 DASH = "–"
 INTERVAL = "% [95 % interval]"
 COMPARED = ["task", "corpus", "condition", "metric", "train_domain", "test_domain"]
+# Columns of every layer's features -> the column of `layer_rows`, and how it is printed.
+SHAPE = {
+    "depth": ("depth", "{:.2f}"),
+    "rms": ("rms", "{:.2g}"),
+    "rank": ("effective_rank", "{:.0f}"),
+    "anisotropy": ("anisotropy", "{:.2f}"),
+    "outliers %": ("outlier_dims", "{:.1%}"),
+}
 LEFT_OUT_IF_ALL = {
     "condition": "clean",
     "train domain": "",
@@ -40,8 +48,8 @@ LEFT_OUT_IF_ALL = {
     "last (layer)": DASH,
     "final": DASH,
     "note": "",
-}
-ALIGNED_RIGHT = {"layer", INTERVAL, "dev", "last (layer)", "final", "n", "blocks"}
+} | dict.fromkeys(SHAPE, DASH)
+ALIGNED_RIGHT = {"layer", INTERVAL, "dev", "last (layer)", "final", "n", "blocks", *SHAPE}
 
 TABLE_HEAD = """# Scores
 
@@ -52,6 +60,7 @@ Bold is the highest (↑) or lowest (↓) of the models and says nothing of sign
 LAYERS_HEAD = """# Scores of every layer
 
 Test scores, beside them the dev score by which the layer marked ✓ was chosen (or, for another metric, its own dev score).
+Columns from `depth` on, where records have them, are of the layer's training rows: probe/measures/geometry.py says what they mean.
 
 """
 DOMAINS_HEAD = """# Across domains
@@ -90,6 +99,7 @@ def to_markdown(rows: pd.DataFrame, layers: bool) -> str:
     if layers:
         columns["dev"] = [_percent(cell["dev_value"]) for cell in cells]
         columns["chosen"] = ["✓" if cell["chosen"] else "" for cell in cells]
+        columns |= {name: [_shape(cell[of], form) for cell in cells] for name, (of, form) in SHAPE.items()}
     else:
         columns["last (layer)"] = [
             DASH if math.isnan(cell["last_value"]) else f"{_percent(cell['last_value'])} ({cell['last_layer']})" for cell in cells
@@ -144,12 +154,15 @@ def domain_matrices(records: pd.DataFrame) -> str:
     return "\n".join(_matrix(cells) for _, cells in groups)
 
 
-def write_tables(records: pd.DataFrame, to: Path) -> list[Path]:
+def write_tables(records: pd.DataFrame, to: Path, axis: str = "index") -> list[Path]:
     """The files written into the folder ``to`` from records (see `probe.records.read_records`).
 
     ``table`` and ``layers`` as ``.md`` and ``.csv``; ``domains.md`` if a task crosses domains; ``curves.png`` and ``.svg`` if
     there is something to draw and matplotlib is installed (`missing_matplotlib` says). One of these that is left out is
     removed, so that no file of another run stands beside the new ones.
+
+    Args:
+        axis: of the curves, see `probe.reporting.curves.layer_curves`.
 
     Raises:
         ProbeError: see `check_comparable`.
@@ -171,7 +184,7 @@ def write_tables(records: pd.DataFrame, to: Path) -> list[Path]:
             (to / name).unlink(missing_ok=True)
     curves = [to / "curves.png", to / "curves.svg"]
     if (layers["headline"] & layers["value"].notna()).any() and not missing_matplotlib():
-        layer_curves(records, *curves)
+        layer_curves(records, *curves, axis)
     else:
         for path in curves:
             path.unlink(missing_ok=True)
@@ -241,6 +254,10 @@ def _arrow(higher_is_better: bool) -> str:
 
 def _percent(fraction: float) -> str:
     return DASH if math.isnan(fraction) else f"{round(100 * fraction, 1) + 0.0:.1f}"  # + 0.0: no "-0.0"
+
+
+def _shape(value: float, form: str) -> str:
+    return DASH if math.isnan(value) else form.format(value).removesuffix("%")
 
 
 def _points(gap: float) -> str:
