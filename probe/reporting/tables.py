@@ -35,7 +35,7 @@ COMPARED = ["task", "corpus", "condition", "metric", "train_domain", "test_domai
 # Columns of every layer's features -> the column of `layer_rows`, and how it is printed.
 SHAPE = {
     "depth": ("depth", "{:.2f}"),
-    "rms": ("rms", "{:.2g}"),
+    "rms": ("rms", "{:.3g}"),
     "rank": ("effective_rank", "{:.0f}"),
     "anisotropy": ("anisotropy", "{:.2f}"),
     "outliers %": ("outlier_dims", "{:.1%}"),
@@ -60,7 +60,10 @@ Bold is the highest (↑) or lowest (↓) of the models and says nothing of sign
 LAYERS_HEAD = """# Scores of every layer
 
 Test scores, beside them the dev score by which the layer marked ✓ was chosen (or, for another metric, its own dev score).
-Columns from `depth` on, where records have them, are of the layer's training rows: probe/measures/geometry.py says what they mean.
+
+"""
+SHAPE_HEAD = """`depth` is relative, 1 the last block. Of a layer's training rows, in the task's view: `rms`, effective `rank`,
+`anisotropy` (mean cosine of two rows), `outliers` (dimensions whose rms is above the others' by three standard deviations).
 
 """
 DOMAINS_HEAD = """# Across domains
@@ -169,10 +172,11 @@ def write_tables(records: pd.DataFrame, to: Path, axis: str = "index") -> list[P
         OSError: a file cannot be written.
     """
     summary, layers, domains = summary_rows(records), layer_rows(records), domain_matrices(records)
+    has_shape = bool(layers[[column for column, _ in SHAPE.values()]].notna().any(axis=None))
     texts = {
         "table.md": TABLE_HEAD + to_markdown(summary, layers=False),
         "table.csv": to_csv(summary),
-        "layers.md": LAYERS_HEAD + to_markdown(layers, layers=True),
+        "layers.md": LAYERS_HEAD + SHAPE_HEAD * has_shape + to_markdown(layers, layers=True),
         "layers.csv": to_csv(layers),
         "domains.md": DOMAINS_HEAD + domains if domains else "",
     }
@@ -184,7 +188,7 @@ def write_tables(records: pd.DataFrame, to: Path, axis: str = "index") -> list[P
             (to / name).unlink(missing_ok=True)
     curves = [to / "curves.png", to / "curves.svg"]
     if (layers["headline"] & layers["value"].notna()).any() and not missing_matplotlib():
-        layer_curves(records, *curves, axis)
+        layer_curves(records, curves[0], curves[1], axis)
     else:
         for path in curves:
             path.unlink(missing_ok=True)
