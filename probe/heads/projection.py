@@ -7,6 +7,7 @@ subspace, scaled by sqrt(dim / width), which keeps squared distances on average 
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from probe.errors import ProbeError
 
@@ -32,7 +33,8 @@ class Projection:
         out = np.empty((len(rows), self.weights.shape[1]), np.float32)
         for start in range(0, len(rows), chunk_rows):
             part = slice(start, start + chunk_rows)
-            out[part] = (rows[part].astype(np.float32) - self.mean) @ self.weights
+            centred = torch.from_numpy(rows[part].astype(np.float32) - self.mean)
+            out[part] = (centred @ torch.from_numpy(self.weights)).numpy()
         return out
 
 
@@ -66,7 +68,7 @@ def fit_projection(how: str, width: int, seed: int, n_rows: int, mean: np.ndarra
 
 def principal(covariance: np.ndarray, width: int) -> np.ndarray:
     """(dim, width) eigenvectors of the largest eigenvalues, largest first; the largest entry of each is positive."""
-    vectors = np.linalg.eigh(covariance)[1][:, ::-1][:, :width]
+    vectors = torch.linalg.eigh(torch.from_numpy(covariance))[1].numpy()[:, ::-1][:, :width]
     return vectors * _signs(vectors[np.abs(vectors).argmax(axis=0), np.arange(width)])
 
 

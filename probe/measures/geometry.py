@@ -21,7 +21,7 @@ never NaN; of rows that are not finite none is. Values are rounded to six digits
 """
 
 import numpy as np
-from numpy.linalg import eigvalsh
+import torch
 
 OUTLIER_DEVIATIONS = 3.0
 ROUNDING = 1e-9  # relative: dimensions that differ by less differ by rounding
@@ -66,11 +66,11 @@ class Geometry:
         mean = rows.mean(axis=0)
         rows -= mean
         if not self._n_folded:
-            self._mean, self._scatter, self._n_folded = mean, rows.T @ rows, len(rows)
+            self._mean, self._scatter, self._n_folded = mean, _products(rows), len(rows)
             return
         n = self._n_folded + len(rows)
         step = mean - self._mean
-        self._scatter += rows.T @ rows + np.outer(step, step) * (self._n_folded * len(rows) / n)
+        self._scatter += _products(rows) + np.outer(step, step) * (self._n_folded * len(rows) / n)
         self._mean = self._mean + step * (len(rows) / n)
         self._n_folded = n
 
@@ -88,7 +88,7 @@ class Geometry:
         squares = variances + mean**2
         if not np.isfinite(squares).all():
             return {}
-        spectrum = eigvalsh(products)
+        spectrum = torch.linalg.eigvalsh(torch.from_numpy(products)).numpy()
         found = {"rms": float(np.sqrt(squares.mean())), "outlier_dims": _outliers(np.sqrt(squares))}
         spectrum = spectrum[spectrum > 0]
         if spectrum.sum() > 0:
@@ -107,7 +107,13 @@ class Geometry:
         rows = np.concatenate(self._waiting)
         mean = rows.mean(axis=0)
         rows -= mean
-        return self._origin + mean, np.square(rows).mean(axis=0), rows @ rows.T / self.n
+        return self._origin + mean, np.square(rows).mean(axis=0), _products(rows.T) / self.n
+
+
+def _products(rows: np.ndarray) -> np.ndarray:
+    """``rows.T @ rows``; by torch, whose threads wait passively: NumPy's spin, and are many times as slow on shared cores."""
+    values = torch.from_numpy(rows)
+    return (values.T @ values).numpy()
 
 
 def _outliers(rms: np.ndarray) -> float:
