@@ -93,6 +93,8 @@ def extract(
 @options("trials", "dev_trials")
 @click.option("--label", metavar="COLUMN", help="classify: the manifest's column that is predicted.")
 @click.option("--head", type=click.Choice(["linear", "bilstm"]), help="transcribe: the CTC head.")
+@click.option("--project", type=click.IntRange(0), metavar="N", help="First project every layer to N dimensions; 0: not.")
+@click.option("--projection", type=click.Choice(["pca", "random"]), help="How: fitted on the training rows, or at random.")
 @click.option("--show-search", is_flag=True, help="Also print every setting that was tried, with its dev scores.")
 @options("device", "seed", "limit", "memory")
 def run(
@@ -105,6 +107,8 @@ def run(
     dev_trials: Path | None,
     label: str | None,
     head: str | None,
+    project: int | None,
+    projection: str | None,
     show_search: bool,
     device: str | None,
     seed: int,
@@ -119,7 +123,8 @@ def run(
     from probe.records import frame_of
     from probe.reporting.tables import domain_matrices, search_table, summary_rows, to_markdown
 
-    opened = [open_task(task, {"label": label, "head": head}) for task in tasks]
+    overrides = {"label": label, "head": head, "project": project, "projection": projection}
+    opened = [open_task(task, overrides) for task in tasks]
     loaded = load_corpus(corpus)
     place = choose_device(device)
     left_out: dict[str, list[str]] = {}
@@ -168,7 +173,14 @@ def run(
 @click.option(
     "--to", type=click.Path(path_type=Path), help="Also write table, layers, domains (md, csv) and curves (png, svg) here."
 )
-def table(results: tuple[Path, ...], layers: bool, all_heads: bool, form: str, to: Path | None) -> None:
+@click.option(
+    "--axis",
+    type=click.Choice(["index", "depth"]),
+    default="index",
+    show_default=True,
+    help="Of the curves: the layer's number, or 0 to 1 in every model.",
+)
+def table(results: tuple[Path, ...], layers: bool, all_heads: bool, form: str, to: Path | None, axis: str) -> None:
     """Print a comparison table of the records; with --to write all tables and the layer curves."""
     from probe.records import read_records
     from probe.reporting import tables
@@ -184,7 +196,7 @@ def table(results: tuple[Path, ...], layers: bool, all_heads: bool, form: str, t
     if form == "md" and not layers and (matrices := tables.domain_matrices(records)):
         click.echo("\n" + matrices, nl=False)
     if to is not None:
-        print_files(tables.write_tables(records, to))
+        print_files(tables.write_tables(records, to, axis))
 
 
 @cli.command()

@@ -1,6 +1,7 @@
 """Layer curves: what is drawn is what the records say."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from test_reporting_tables import crossing, curve, frame, plain
 
 from probe.errors import ProbeError
+from probe.evaluation.depth import depth_of
 from probe.records import read_records, write_records
 from probe.reporting.curves import curves_figure, layer_curves, missing_matplotlib
 from probe.reporting.tables import layer_rows, write_tables
@@ -58,6 +60,34 @@ def test_one_value_left_of_many_layers_stays_a_point() -> None:
 def test_layers_stand_at_their_number_where_only_some_were_run() -> None:
     figure = curves_figure(layer_rows(frame(*curve([0.1, 0.2, 0.3], [0.1, 0.2, 0.3], "4 8 12"))))
     assert drawn(figure)["org/a"][0] == [4, 8, 12]
+
+
+def deep(n: int, layers: str, **changed: Any) -> list[Any]:
+    """A curve of a model of ``n`` blocks."""
+    values = [0.1 * (place + 1) for place in range(len(layers.split()))]
+    return [replace(item, depth=depth_of(item.layer, n)) for item in curve(values, values, layers, **changed)]
+
+
+def test_on_the_axis_of_depth_models_end_at_one_place_and_final_stands_apart() -> None:
+    records = [*deep(4, "conv 0 1 2 4"), *deep(8, "0 4 8 final", model="org/b"), *curve([0.2], [0.25], "0", model="fbank")]
+    figure = curves_figure(layer_rows(frame(*records)), "depth")
+    lines = drawn(figure)
+    assert lines["org/a"][0] == [-0.08, 0, 0.25, 0.5, 1]
+    assert lines["org/b"] == ([0, 0.5, 1], pytest.approx([10, 20, 30]))
+    assert lines["org/b | final"] == ([1.08], pytest.approx([40]))
+    assert lines["fbank"][0] == [-0.08, 1.08]
+    axes = figure.axes[0]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["\nconv", "0", "0.25", "0.5", "0.75", "1"]
+    assert axes.get_xlabel() == "relative depth"
+
+
+def test_models_without_depth_are_named_and_none_is_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    flat = [*curve([0.2], [0.25], "0", model="fbank")]
+    figure = curves_figure(layer_rows(frame(*deep(2, "0 1 2"), *curve([0.5] * 3, [0.5] * 3, model="org/b"), *flat)), "depth")
+    assert set(drawn(figure)) == {"org/a", "org/a | chosen", "fbank"}
+    assert caplog.messages == ["not drawn, nothing says how many blocks they have: org/b"]
+    with pytest.raises(ProbeError, match=r"no layer has a relative depth: .*--axis index"):
+        curves_figure(layer_rows(frame(*curve([0.5] * 3, [0.5] * 3), *flat)), "depth")
 
 
 def test_there_is_a_panel_per_task_and_metric() -> None:

@@ -367,6 +367,30 @@ def test_csv_holds_the_fractions_of_the_records() -> None:
     assert {(row.task, row.metric, row.model, row.layer): row.value for row in rows.itertuples()} == values
 
 
+def with_shape(**changed: Any) -> list[Record]:
+    shape = {"rms": 0.123456, "effective_rank": 9.71, "anisotropy": 0.4567, "outlier_dims": 0.00651, "projected_variance": 0.9}
+    return [replace(item, depth=item.layer_index / 2, statistics=shape) for item in curve([0.5] * 3, [0.6] * 3, **changed)]
+
+
+def test_a_layers_statistics_stand_beside_its_score_where_there_are_any(tmp_path: Path) -> None:
+    names = ["depth", "rms", "effective_rank", "anisotropy", "outlier_dims"]
+    write_records(tmp_path / "a.jsonl", [*with_shape(), *curve([0.2], [0.25], "0", model="fbank")])
+    rows = layer_rows(read_records(tmp_path))
+    assert rows[rows["layer"] == "1"][names].to_numpy().tolist() == [[0.5, 0.123456, 9.71, 0.4567, 0.00651]]
+    assert rows[rows["model"] == "fbank"][names].isna().all(axis=None)
+    found = pd.read_csv(io.StringIO(to_csv(rows)))
+    pd.testing.assert_frame_equal(found[names], rows[names])
+    assert {name: json.loads(to_json(rows))[0][name] for name in names} == dict.fromkeys(names)
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in to_markdown(rows, layers=True).splitlines()]
+    start = lines[0].index("depth")
+    assert lines[0][start : start + 5] == ["depth", "rms", "rank", "anisotropy", "outliers %"]
+    assert [line[start : start + 5] for line in lines[2:4]] == [["–"] * 5, ["0.00", "0.123", "10", "0.46", "0.7"]]
+    assert "anisotropy" not in to_markdown(layer_rows(frame(*plain())), layers=True)
+    for records, explained in ((frame(*with_shape()), True), (frame(*plain()), False)):
+        write_tables(records, tmp_path / "tables")
+        assert ("mean cosine" in (tmp_path / "tables" / "layers.md").read_text(encoding="utf-8")) == explained
+
+
 def test_the_gap_is_positive_where_an_error_rises_out_of_domain() -> None:
     error: dict[str, Any] = {"metric": "wer", "select_by": "wer", "higher_is_better": False, "train_domain": "x"}
     records = frame(*curve([0.1], [0.1], "0", test_domain="x", **error), *curve([0.0], [0.25], "0", test_domain="y", **error))

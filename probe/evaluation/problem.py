@@ -4,9 +4,10 @@ A kind is a function ``run(task, problem, features)`` that yields scores: for ev
 set. It chooses on dev and reports on test.
 """
 
+import copy
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ import numpy as np
 from probe.data.corpus import Corpus, Utterance
 from probe.data.trials import Trial
 from probe.errors import ProbeError, listed
+from probe.evaluation.fitting import Fit, Fitting, Rows
 from probe.measures.counts import value_of
 from probe.store.features import FeatureStore, LayerArray, Stored
+from probe.store.views import n_rows
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Score:
     search: Sequence[Mapping[str, Any]] = ()
     layer_weights: Mapping[str, float] = field(default_factory=dict)
     curve: Sequence[Mapping[str, Any]] = ()
+    statistics: Mapping[str, float] = field(default_factory=dict)
     control: str = ""
     budget: str = ""
     n_train: int = 0
@@ -79,7 +83,7 @@ class Score:
 
 
 class Features:
-    """The features of one corpus in one store, as one view."""
+    """The features of one corpus in one store, as one view, projected where `fitted_on` says so."""
 
     def __init__(self, store: FeatureStore, view: str, corpus: Corpus) -> None:
         """Finds every utterance's stored version.
@@ -106,6 +110,16 @@ class Features:
                 f"{store.path}: {len(missing)} of {len(corpus.utterances)} utterances of {corpus.name} have no features "
                 f"({listed(missing, 3)}). Run `probe extract` with this corpus again; it extracts only what is missing."
             )
+        self.fitting = Fitting()
+        self._drawn: list[Utterance] = []
+        self._fits: dict[str, Fit] = {}
+
+    def fitted_on(self, fitting: Fitting) -> "Features":
+        """The same features with statistics and projections of these training rows."""
+        other = copy.copy(self)
+        other.fitting, other._fits = fitting, {}
+        other._drawn = fitting.drawn(lambda item: n_rows(self.stored[item.key].n_rows, self.view))
+        return other
 
     def usable(self, utterances: Iterable[Utterance]) -> list[Utterance]:
         """Those that have features."""
@@ -118,7 +132,41 @@ class Features:
 
     def read(self, layer: str, utterances: Sequence[Utterance]) -> LayerArray:
         """One layer of these utterances, in their order."""
+        array = self._stored(layer, utterances)
+        if layer not in self._fits and {item.key for item in self._drawn}.issubset(array.keys):
+            rows = dict(zip(array.keys, array, strict=True))  # they are here: no second reading
+            self._fits[layer] = self._fit(layer, lambda group: [rows[item.key] for item in group])
+        return replace(array, values=self.project(layer, array.values)) if self.fitting.width else array
+
+    def project(self, layer: str, values: np.ndarray) -> np.ndarray:
+        """(row, dim) values of a layer as heads read them: (row, width) float32, or as they are where no width is set.
+
+        Raises:
+            ProbeError: the layer cannot be projected to the width.
+        """
+        projection = self._fitted(layer).projection if self.fitting.width else None
+        return projection.apply(values) if projection else values
+
+    def statistics(self, layer: str) -> dict[str, float]:
+        """Of a layer's training rows, see `probe.measures.geometry`; nothing of what is no layer of the store."""
+        return self._fitted(layer).statistics if layer in self.layers and self._drawn else {}
+
+    def _stored(self, layer: str, utterances: Sequence[Utterance]) -> LayerArray:
         return self.store.read(layer, [self.stored[item.key] for item in utterances], self.view)
+
+    def _fitted(self, layer: str) -> Fit:
+        if layer not in self._fits:
+            self._fits[layer] = self._fit(layer, lambda group: list(self._stored(layer, group)))
+        return self._fits[layer]
+
+    def _fit(self, layer: str, rows: Rows) -> Fit:
+        return self.fitting.fit(layer, self._drawn, self.store.layers[layer], lambda item: self.stored[item.key].n_rows, rows)
+
+
+def described(scores: Iterable[Score], features: Features) -> Iterator[Score]:
+    """The scores, each with the statistics of its layer's training rows where it has none yet."""
+    for score in scores:
+        yield score if score.statistics or score.train_domain else replace(score, statistics=features.statistics(score.layer))
 
 
 def block_of(utterance: Utterance) -> str:

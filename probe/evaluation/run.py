@@ -17,7 +17,9 @@ from probe.data.trials import Trial, TrialList, draw_trials, load_trials
 from probe.environment import code_version, package_versions
 from probe.errors import ProbeError, UsageError, listed
 from probe.evaluation import classify, shift, transcribe, verify
-from probe.evaluation.problem import Features, Problem, Score
+from probe.evaluation.depth import depth_of, n_blocks
+from probe.evaluation.fitting import Fitting
+from probe.evaluation.problem import Features, Problem, Score, described
 from probe.evaluation.tasks import Task, open_task
 from probe.evaluation.transcribe import CTC_LAYER
 from probe.files import file_name, write_atomically
@@ -99,7 +101,8 @@ def run(
     _warn_of_edges(task.name, model, scores)
     order = {layer: index for index, layer in enumerate([*store.layers, WEIGHTED, CTC_LAYER])} | {NO_LAYER: -1}
     shas = {split: item.sha256 for split, item in lists.items()}
-    records = [_record(score, common, order, shas) for score in scores]
+    blocks = n_blocks(store.recipe)
+    records = [_record(score, common, order, shas, depth_of(score.layer, blocks)) for score in scores]
     stem = "__".join(file_name(part) for part in (model, task.name, corpus.name, store.recipe["condition"]))
     path = Path(results) / f"{stem}.jsonl"
     if kept := write_records(path, records):
@@ -135,11 +138,18 @@ def _scores(
             columns=corpus.columns,
             tick=lambda word: _tick(bar, word),
         )
-        scores = list(KINDS[task.kind](task, problem, features))
+        fitted = features.fitted_on(_fitting(task, problem))
+        scores = list(described(KINDS[task.kind](task, problem, fitted), fitted))
         bar.update(bar.total - bar.n)
     if not features.failed:
         return scores
     return [replace(score, excluded={**score.excluded, "failed at extraction": len(features.failed)}) for score in scores]
+
+
+def _fitting(task: Task, problem: Problem) -> Fitting:
+    settings = (task.of or task).settings
+    width, how = settings.get("project", 0), settings.get("projection", "pca")
+    return Fitting(problem.train, width, how, problem.seed, problem.memory_bytes)
 
 
 def _provenance(task: Task, model: str, corpus: Corpus, store: FeatureStore, seed: int, device: str) -> dict[str, Any]:
@@ -164,12 +174,15 @@ def _provenance(task: Task, model: str, corpus: Corpus, store: FeatureStore, see
     }
 
 
-def _record(score: Score, common: dict[str, Any], order: dict[str, int], trials_sha256: dict[str, str]) -> Record:
+def _record(
+    score: Score, common: dict[str, Any], order: dict[str, int], trials_sha256: dict[str, str], depth: float | None
+) -> Record:
     ends = interval(dict(score.counts), seed=common["seed"]) if score.counts is not None else None
     return Record(
         **common,
         layer=score.layer,
         layer_index=order[score.layer],
+        depth=depth,
         head=score.head,
         train_domain=score.train_domain,
         test_domain=score.test_domain,
@@ -188,6 +201,7 @@ def _record(score: Score, common: dict[str, Any], order: dict[str, int], trials_
         search=[dict(item) for item in score.search],
         layer_weights=dict(score.layer_weights),
         curve=[dict(item) for item in score.curve],
+        statistics=dict(score.statistics),
         control=score.control,
         budget=score.budget,
         n_train=score.n_train,

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from probe.data.corpus import Utterance
 from probe.errors import ProbeError
-from probe.evaluation.problem import Features, Problem, Score
+from probe.evaluation.problem import Features, Problem, Score, described
 from probe.evaluation.tasks import Task
 
 log = logging.getLogger("probe")
@@ -43,8 +43,9 @@ def run(task: Task, problem: Problem, features: Features, kind: Kind) -> Iterato
             tests={name: rows for name in domains if (rows := _of(tests, name))},
             strict=False,
         )
+        at_home = features.fitted_on(replace(features.fitting, train=narrowed.train))
         try:
-            for score in kind(inner, narrowed, features):
+            for score in described(kind(inner, narrowed, at_home), at_home):
                 scored = scored or score.split == "test"
                 yield replace(score, train_domain=source, test_domain=score.test_domain or source)
         except ProbeError as error:

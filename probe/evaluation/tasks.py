@@ -15,6 +15,7 @@ from probe.errors import ProbeError, UsageError
 from probe.evaluation.subsets import check_budget
 from probe.files import sha256_of_json
 from probe.heads.ctc import HEADS, LEARNING_RATES, MOST_HIDDEN
+from probe.heads.projection import PROJECTIONS
 
 COMMON: dict[str, Any] = {"name": "", "version": 1, "description": ""}
 CONTROLS = ("majority", "shuffled")
@@ -22,6 +23,8 @@ BACKENDS = ("cosine", "cosine-standardised", "lda")
 VIEWS = ("mean", "meanstd")
 
 EMPTY = ("budgets", "controls")  # lists of text that may be empty
+# Of every kind that trains or compares on one layer: how many dimensions it is projected to first (0: none), and how.
+PROJECTION: dict[str, Any] = {"project": 0, "projection": "pca"}
 
 # kind -> key -> default; a value of another type than its default is refused. No learning rates: the head's own.
 KINDS: dict[str, dict[str, Any]] = {
@@ -35,6 +38,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "types": "",
         "online_code": False,
         "budgets": [],
+        **PROJECTION,
     },
     "transcribe": {
         "head": "linear",
@@ -47,8 +51,9 @@ KINDS: dict[str, dict[str, Any]] = {
         "layers": 1,
         "dropout": 0.1,
         "control": "",
+        **PROJECTION,
     },
-    "verify": {"view": "meanstd", "backends": list(BACKENDS), "dev_trials": 300, "controls": ["shuffled"]},
+    "verify": {"view": "meanstd", "backends": list(BACKENDS), "dev_trials": 300, "controls": ["shuffled"], **PROJECTION},
     "shift": {"of": "word-id"},
 }
 
@@ -72,9 +77,11 @@ class Task:
 
     @property
     def sha256(self) -> str:
-        """Of everything that decides a score; the file's layout, name and description do not."""
+        """Of everything that decides a score; the file's layout, name and description do not, nor a projection that is off."""
         inner = self.of.sha256 if self.of else ""
-        return sha256_of_json({"version": self.version, "kind": self.kind, "settings": dict(self.settings), "of": inner})
+        off = PROJECTION if not self.settings.get("project") else {}
+        settings = {key: value for key, value in self.settings.items() if key not in off}
+        return sha256_of_json({"version": self.version, "kind": self.kind, "settings": settings, "of": inner})
 
     @property
     def view(self) -> str:
@@ -172,7 +179,7 @@ def _complete(path: Path, settings: dict[str, Any]) -> None:
     Raises:
         ProbeError: a value is of the right type but outside what its kind can use.
     """
-    choices = {"head": HEADS, "controls": CONTROLS, "view": VIEWS, "backends": BACKENDS}
+    choices = {"head": HEADS, "controls": CONTROLS, "view": VIEWS, "backends": BACKENDS, "projection": PROJECTIONS}
     for key, allowed in choices.items():
         values = settings.get(key, [])
         for value in values if isinstance(values, list) else [values]:
@@ -185,6 +192,7 @@ def _complete(path: Path, settings: dict[str, Any]) -> None:
         "layers": (1, 2),
         "dropout": (0, 0.9),
         "frame_ms": (1, 1000),
+        "project": (0, 10**6),
     }
     bounds |= dict.fromkeys(("l2", "learning_rates"), (1e-12, 1e6)) | dict.fromkeys(
         ("epochs", "patience", "batch_size", "dev_trials"), (1, 10**6)

@@ -1,10 +1,13 @@
 """Layer curves: test scores over layers, one panel per question, as PNG and SVG.
 
 Colours are those of Okabe and Ito (told apart by colour-blind readers); markers and line styles tell the lines apart in grey.
-A numbered layer stands at its number, `conv` at -1, and `final`, which is no block's output, apart from the line at N + 1.
+On the axis ``index`` a numbered layer stands at its number, `conv` at -1, and `final`, which is no block's output, apart from the
+line at N + 1. On ``depth`` it stands at its relative depth, so that models of different depths end at one place; `conv` and `final`
+stand apart from 0 and 1.
 """
 
 import io
+import logging
 import math
 import textwrap
 from importlib.util import find_spec
@@ -13,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from probe.errors import ProbeError
+from probe.errors import ProbeError, listed
 from probe.files import write_atomically
 from probe.records import WEIGHTED
 from probe.reporting.rows import layer_rows, one_line
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+log = logging.getLogger("probe")
+
+AXES = ("index", "depth")
+APART = 0.08  # of `conv` and `final` on the axis of depth
 PANEL = ["task", "corpus", "condition", "train_domain", "metric"]
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9", "#999999"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "<", "X", ">"]
@@ -51,11 +58,15 @@ def missing_matplotlib() -> str:
     return "" if find_spec("matplotlib") else "layer curves need matplotlib. To get it: install layerprobe[plots]."
 
 
-def layer_curves(records: pd.DataFrame, to_png: Path, to_svg: Path) -> None:
+def layer_curves(records: pd.DataFrame, to_png: Path, to_svg: Path, axis: str = "index") -> None:
     """Draws the headline heads' test scores over layers; equal records give a byte-identical SVG.
 
+    Args:
+        axis: one of `AXES`, see the module.
+
     Raises:
-        ProbeError: matplotlib is missing, there is nothing to draw, or `probe.reporting.rows.check_comparable` refuses.
+        ProbeError: matplotlib is missing, there is nothing to draw (no depth for its axis), or
+            `probe.reporting.rows.check_comparable` refuses.
         OSError: a file cannot be written.
     """
     if reason := missing_matplotlib():
@@ -63,23 +74,24 @@ def layer_curves(records: pd.DataFrame, to_png: Path, to_svg: Path) -> None:
     from matplotlib import style
 
     with style.context(["default", STYLE]):  # whatever the user's matplotlibrc says
-        figure = curves_figure(layer_rows(records))
+        figure = curves_figure(layer_rows(records), axis)
         for path, options in ((to_png, {"format": "png", "dpi": 200}), (to_svg, {"format": "svg", "metadata": {"Date": None}})):
             picture = io.BytesIO()
             figure.savefig(picture, **options)
             write_atomically(path, picture.getvalue())
 
 
-def curves_figure(rows: pd.DataFrame) -> "Figure":
+def curves_figure(rows: pd.DataFrame, axis: str = "index") -> "Figure":
     """The figure of `layer_curves`: a panel per `PANEL`, a line per model (and head, and test domain), labelled by them.
 
     Panels whose models all have one layer are drawn only where no panel has more.
 
     Args:
         rows: of `probe.reporting.rows.layer_rows`.
+        axis: one of `AXES`.
 
     Raises:
-        ProbeError: no headline head has a value.
+        ProbeError: no headline head has a value, or no layer a depth for its axis.
     """
     from matplotlib.figure import Figure
 
@@ -88,6 +100,8 @@ def curves_figure(rows: pd.DataFrame) -> "Figure":
     rows = rows.assign(flat=n_layers == 1)[rows["headline"] & rows["value"].notna()]
     if rows.empty:
         raise ProbeError("no test score to draw: every value is missing. The notes in table.md say why.")
+    if axis == "depth":
+        rows = _with_depth(rows)
     curved = ~rows.groupby(PANEL)["flat"].transform("all")
     rows = rows[curved] if curved.any() else rows  # panels of points alone say nothing of layers
     heads = rows.groupby([*PANEL, "model"])["head"].nunique().max()
@@ -105,15 +119,28 @@ def curves_figure(rows: pd.DataFrame) -> "Figure":
     figure = Figure(figsize=(width, height), layout="constrained")
     for position, cells in enumerate(panels, start=1):
         axes = figure.add_subplot(n_lines, n_columns, position)
-        _draw(axes, cells, looks, domain_styles)
+        _draw(axes, cells, looks, domain_styles, axis)
         _title(axes, cells, rows)
     figure.legend(handles=legend, loc="outside lower center", ncols=n_legend_columns, frameon=False, handlelength=3.5)
     return figure
 
 
-def _draw(axes: "Axes", cells: pd.DataFrame, looks: dict[str, dict[str, Any]], domain_styles: dict[str, Any]) -> None:
+def _with_depth(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that have a place on the axis of depth: models of one layer, and those whose number of blocks is known."""
+    known = rows.groupby([*PANEL, "model", "head"])["depth"].transform("count") > 0
+    if not (known & ~rows["flat"]).any():
+        raise ProbeError(
+            "no layer has a relative depth: the records are older than it, or nothing says how many blocks the models have. Draw "
+            "over the numbers of layers (--axis index)."
+        )
+    if lacking := sorted(set(rows[~known & ~rows["flat"]]["model"])):
+        log.warning("not drawn, nothing says how many blocks they have: %s", listed(lacking))
+    return rows[known | rows["flat"]]
+
+
+def _draw(axes: "Axes", cells: pd.DataFrame, looks: dict[str, dict[str, Any]], domain_styles: dict[str, Any], axis: str) -> None:
     """The lines of one panel."""
-    cells = pd.concat([line.assign(x=_positions(line["layer"])) for _, line in cells.groupby(["series", "test_domain"])])
+    cells = pd.concat([line.assign(x=_positions(line, axis)) for _, line in cells.groupby(["series", "test_domain"])])
     left, right = cells["x"].min(), max(cells["x"].max(), 1)
     tests = _shown_domains(cells)
     for (series, test), line in cells[cells["test_domain"].isin(tests)].groupby(["series", "test_domain"]):
@@ -129,6 +156,8 @@ def _draw(axes: "Axes", cells: pd.DataFrame, looks: dict[str, dict[str, Any]], d
     if cells["flat"].all():
         axes.set_xticks([])
         axes.margins(x=0.3)
+    elif axis == "depth":
+        _depth_ticks(axes, cells)
     else:
         _ticks(axes, left, right)
 
@@ -156,8 +185,11 @@ def _marks(axes: "Axes", line: pd.DataFrame, name: str, look: dict[str, Any]) ->
     axes.plot(chosen["x"], 100 * chosen["value"], label=f"{name} | chosen", zorder=5, **large)
 
 
-def _positions(layers: pd.Series) -> pd.Series:
+def _positions(line: pd.DataFrame, axis: str) -> pd.Series:
     """Where the layers of one line stand on the x axis."""
+    layers = line["layer"]
+    if axis == "depth":
+        return layers.map({"conv": -APART, "final": 1 + APART}).fillna(line["depth"])
     numbers = pd.to_numeric(layers, errors="coerce")
     after = numbers.max() + 1 if numbers.notna().any() else 0
     return numbers.fillna(layers.map({"conv": -1, "final": after}))
@@ -169,6 +201,13 @@ def _ticks(axes: "Axes", left: float, right: float) -> None:
     conv = [-1] if left < 0 else []  # a line lower than the numbers, which are near
     axes.set_xticks(conv + numbers, [*("\nconv" for _ in conv), *map(str, numbers)])
     axes.set_xlabel("layer")
+
+
+def _depth_ticks(axes: "Axes", cells: pd.DataFrame) -> None:
+    conv = {-APART: "\nconv"} if (cells["layer"] == "conv").any() else {}
+    places = conv | {quarter / 4: f"{quarter / 4:g}" for quarter in range(5)}
+    axes.set_xticks(list(places), list(places.values()))
+    axes.set_xlabel("relative depth")
 
 
 def _title(axes: "Axes", cells: pd.DataFrame, rows: pd.DataFrame) -> None:

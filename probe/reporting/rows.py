@@ -20,6 +20,7 @@ from probe.measures.uncertainty import paired_difference
 from probe.records import CHOICE, NO_LAYER, WEIGHTED, chosen_layers, source_dev
 
 CELL = [*CHOICE, "test_domain", "metric"]
+STATISTICS = ["rms", "effective_rank", "anisotropy", "outlier_dims"]
 SUMMARY = [
     *["model", "task", "corpus", "condition", "head", "headline", "train_domain", "test_domain", "metric", "select_by"],
     *["layer", "value", "low", "high", "last_layer", "last_value", "final_value", "weighted_value"],
@@ -30,6 +31,7 @@ LAYERS = [
     *["model", "task", "corpus", "condition", "head", "headline", "train_domain", "test_domain", "metric", "select_by"],
     *["layer", "layer_index", "value", "low", "high", "dev_value", "chosen"],
     *["n", "n_blocks", "higher_is_better", "note"],
+    *["depth", *STATISTICS],
 ]
 BUDGETS = [
     *["model", "task", "corpus", "condition", "head", "headline", "train_domain", "test_domain", "metric", "select_by"],
@@ -107,7 +109,7 @@ def layer_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
     """One row per `CELL` that was trained on all labels, and layer, of split `test`; columns `LAYERS`.
 
     ``dev_value`` is the dev score of the same layer and metric, in the train domain where the task crosses domains;
-    ``chosen`` marks the layer that `summary_rows` shows.
+    ``chosen`` marks the layer that `summary_rows` shows. `STATISTICS` are those of the record, see `probe.measures.geometry`.
 
     Args:
         records: see `probe.records.read_records`.
@@ -123,6 +125,8 @@ def layer_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
     shown = shown[(shown["budget"] == "") & (shown["control"] == "")]
     rows = shown.merge(dev, on=same, how="left").merge(chosen_layers(records), on=CHOICE, how="left")
     rows["chosen"] = rows["layer"] == rows["chosen_layer"]
+    rows = rows.assign(**{name: rows["statistics"].map(lambda found, name=name: found.get(name, np.nan)) for name in STATISTICS})
+    rows["depth"] = rows["depth"].astype(float)
     return _in_order(rows[LAYERS], ["layer_index"])
 
 

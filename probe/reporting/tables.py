@@ -34,6 +34,14 @@ DASH = "–"
 INTERVAL = "% [95 % interval]"
 BITS = "codelength"  # the metric that is not in percent
 COMPARED = ["task", "corpus", "condition", "metric", "train_domain", "test_domain"]
+# Columns of every layer's features -> the column of `layer_rows`, and how it is printed.
+SHAPE = {
+    "depth": ("depth", "{:.2f}"),
+    "rms": ("rms", "{:.3g}"),
+    "rank": ("effective_rank", "{:.0f}"),
+    "anisotropy": ("anisotropy", "{:.2f}"),
+    "outliers %": ("outlier_dims", "{:.1%}"),
+}
 LEFT_OUT_IF_ALL = {
     "condition": "clean",
     "train domain": "",
@@ -48,9 +56,9 @@ LEFT_OUT_IF_ALL = {
     "fbank": DASH,
     "random": DASH,
     "note": "",
-}
+} | dict.fromkeys(SHAPE, DASH)
 BESIDE = ("weighted", "majority", "shuffled", "fbank", "random")
-ALIGNED_RIGHT = {"layer", INTERVAL, "dev", "last (layer)", "final", "selectivity", "n", "blocks", *BESIDE}
+ALIGNED_RIGHT = {"layer", INTERVAL, "dev", "last (layer)", "final", "selectivity", "n", "blocks", *BESIDE, *SHAPE}
 
 TABLE_HEAD = """# Scores
 
@@ -68,8 +76,12 @@ Test scores, beside them the dev score by which the layer marked ✓ was chosen 
 """
 BUDGETS_HEAD = """# With fewer labels
 
-Test scores of every layer, one column per budget of training labels; below each, how many utterances or frames that is. ✓ marks the
-layer that is best on dev with that budget.
+Test scores of every layer, one column per budget of training labels; in parentheses how many utterances or frames that is. ✓ marks
+the layer that is best on dev with that budget.
+
+"""
+SHAPE_HEAD = """`depth` is relative, 1 the last block. Of a layer's training rows, in the task's view: `rms`, effective `rank`,
+`anisotropy` (mean cosine of two rows), `outliers` (dimensions whose rms is above the others' by three standard deviations).
 
 """
 DOMAINS_HEAD = """# Across domains
@@ -110,6 +122,7 @@ def to_markdown(rows: pd.DataFrame, layers: bool) -> str:
     if layers:
         columns["dev"] = _values(metrics, rows["dev_value"])
         columns["chosen"] = ["✓" if cell["chosen"] else "" for cell in cells]
+        columns |= {name: [_shape(cell[of], form) for cell in cells] for name, (of, form) in SHAPE.items()}
     else:
         columns["last (layer)"] = [
             DASH if math.isnan(cell["last_value"]) else f"{_value(cell['metric'], cell['last_value'])} ({cell['last_layer']})"
@@ -190,7 +203,7 @@ def budget_curves(rows: pd.DataFrame) -> str:
     return "\n".join(tables)
 
 
-def write_tables(records: pd.DataFrame, to: Path) -> list[Path]:
+def write_tables(records: pd.DataFrame, to: Path, axis: str = "index") -> list[Path]:
     """The files written into the folder ``to`` from records (see `probe.records.read_records`).
 
     ``table`` and ``layers`` as ``.md`` and ``.csv``; ``domains.md`` if a task crosses domains; ``budgets`` as ``.md`` and ``.csv`` if
@@ -198,15 +211,19 @@ def write_tables(records: pd.DataFrame, to: Path) -> list[Path]:
     there is something to draw and matplotlib is installed (`missing_matplotlib` says). One of these that is left out is
     removed, so that no file of another run stands beside the new ones.
 
+    Args:
+        axis: of the curves, see `probe.reporting.curves.layer_curves`.
+
     Raises:
         ProbeError: see `check_comparable`.
         OSError: a file cannot be written.
     """
     summary, layers, domains, budgets = summary_rows(records), layer_rows(records), domain_matrices(records), budget_rows(records)
+    has_shape = bool(layers[[column for column, _ in SHAPE.values()]].notna().any(axis=None))
     texts = {
         "table.md": TABLE_HEAD + to_markdown(summary, layers=False),
         "table.csv": to_csv(summary),
-        "layers.md": LAYERS_HEAD + to_markdown(layers, layers=True),
+        "layers.md": LAYERS_HEAD + SHAPE_HEAD * has_shape + to_markdown(layers, layers=True),
         "layers.csv": to_csv(layers),
         "domains.md": DOMAINS_HEAD + domains if domains else "",
         "budgets.md": BUDGETS_HEAD + budget_curves(budgets) if len(budgets) else "",
@@ -220,7 +237,7 @@ def write_tables(records: pd.DataFrame, to: Path) -> list[Path]:
             (to / name).unlink(missing_ok=True)
     curves = [to / "curves.png", to / "curves.svg"]
     if (layers["headline"] & layers["value"].notna()).any() and not missing_matplotlib():
-        layer_curves(records, *curves)
+        layer_curves(records, curves[0], curves[1], axis)
     else:
         for path in curves:
             path.unlink(missing_ok=True)
@@ -308,6 +325,10 @@ def _arrow(higher_is_better: bool) -> str:
 
 def _percent(fraction: float) -> str:
     return DASH if math.isnan(fraction) else f"{round(100 * fraction, 1) + 0.0:.1f}"  # + 0.0: no "-0.0"
+
+
+def _shape(value: float, form: str) -> str:
+    return DASH if math.isnan(value) else form.format(value).removesuffix("%")
 
 
 def _points(gap: float) -> str:

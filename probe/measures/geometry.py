@@ -1,0 +1,122 @@
+"""The shape of one layer's features, whatever they are good for.
+
+Aim: numbers that stand beside a curve of scores and may explain it: scale, dimensions in use, a common direction, few dimensions that
+outweigh all others. They describe the rows that a head reads: those of ``meanstd`` and of ``frames`` are not comparable.
+
+Conventions: rows come in blocks of (row, dim); sums are taken in float64, relative to the first row and merged by Chan et al. (1983),
+so that a large common offset costs no digits and the size of blocks decides nothing. A statistic that is not defined is left out,
+never NaN; of rows that are not finite none is. Values are rounded to six digits: sums over threads differ in the last ones.
+
+* ``rms``: root of the mean square of all values.
+* ``effective_rank``: exp of the entropy of the covariance's eigenvalues, scaled to sum to 1 (Roy & Vetterli 2007, of the covariance;
+  RankMe takes singular values of the features themselves, the square roots, and comes out higher). From 1 to the number of
+  dimensions, and below the number of rows: of few rows it says how many there were. Not defined where nothing varies.
+* ``anisotropy``: mean cosine similarity of two different rows (Ethayarajh 2019), of all pairs instead of drawn ones: with the sum s
+  of n rows of length 1 it is (|s|^2 - n) / (n (n - 1)). 0 where directions are spread evenly, 1 where all are one. Rows of zeros
+  have no direction and do not count; not defined below two others.
+* ``outlier_dims``: share of dimensions whose own rms is above the mean of all dimensions' by more than three of their standard
+  deviations. Kovaleva et al. (2021) look for them among the weights and biases of LayerNorms (beyond three standard deviations in
+  BERT, in all layers); these are a feature's deviation and mean, and its rms holds both (root of mean^2 + deviation^2).
+  Ten dimensions or fewer cannot have one.
+"""
+
+import numpy as np
+import torch
+
+OUTLIER_DEVIATIONS = 3.0
+ROUNDING = 1e-9  # relative: dimensions that differ by less differ by rounding
+
+
+class Geometry:
+    """Sums over one layer's rows.
+
+    Attributes:
+        n: rows so far.
+    """
+
+    def __init__(self) -> None:
+        self.n = 0
+        self._origin = np.zeros(0)
+        self._mean = np.zeros(0)  # of what is folded, from the origin
+        self._scatter = np.zeros((0, 0))  # sum of outer products from the mean
+        self._n_folded = 0
+        self._waiting: list[np.ndarray] = []
+        self._n_directed = 0
+        self._directions = np.zeros(0)
+
+    def add(self, rows: np.ndarray) -> None:
+        """Takes in (row, dim) float."""
+        if not len(rows):
+            return
+        wide = rows.astype(np.float64)
+        if not self.n:
+            self._origin, self._directions = wide[0].copy(), np.zeros(wide.shape[1])
+        self.n += len(wide)
+        lengths = np.linalg.norm(wide, axis=1)
+        self._n_directed += int(np.count_nonzero(lengths))
+        self._directions += (1 / lengths[lengths > 0]) @ wide[lengths > 0]
+        self._waiting.append(wide - self._origin)
+        if self.n - self._n_folded > wide.shape[1]:
+            self._fold()
+
+    def _fold(self) -> None:
+        """Merges the waiting rows into mean and scatter."""
+        rows = np.concatenate(self._waiting)
+        self._waiting = []
+        mean = rows.mean(axis=0)
+        rows -= mean
+        if not self._n_folded:
+            self._mean, self._scatter, self._n_folded = mean, _products(rows), len(rows)
+            return
+        n = self._n_folded + len(rows)
+        step = mean - self._mean
+        self._scatter += _products(rows) + np.outer(step, step) * (self._n_folded * len(rows) / n)
+        self._mean = self._mean + step * (len(rows) / n)
+        self._n_folded = n
+
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """(dim,) mean and (dim, dim) population covariance, of at least one row."""
+        if self._waiting:
+            self._fold()
+        return self._origin + self._mean, self._scatter / self.n
+
+    def statistics(self) -> dict[str, float]:
+        """What is defined of ``rms``, ``effective_rank``, ``anisotropy`` and ``outlier_dims``, see the module."""
+        if not self.n:
+            return {}
+        mean, variances, products = self._spread()
+        squares = variances + mean**2
+        if not np.isfinite(squares).all():
+            return {}
+        spectrum = torch.linalg.eigvalsh(torch.from_numpy(products)).numpy()
+        found = {"rms": float(np.sqrt(squares.mean())), "outlier_dims": _outliers(np.sqrt(squares))}
+        spectrum = spectrum[spectrum > 0]
+        if spectrum.sum() > 0:
+            shares = spectrum / spectrum.sum()
+            found["effective_rank"] = float(np.exp(-np.sum(shares * np.log(shares))))
+        n = self._n_directed
+        if n > 1:
+            found["anisotropy"] = float((self._directions @ self._directions - n) / (n * (n - 1)))
+        return {name: float(f"{value:.6g}") for name, value in found.items() if np.isfinite(value)}
+
+    def _spread(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(dim,) mean and variances, and a matrix with the covariance's eigenvalues: the smaller one, where rows are few."""
+        if self._n_folded:
+            mean, covariance = self.moments()
+            return mean, covariance.diagonal(), covariance
+        rows = np.concatenate(self._waiting)
+        mean = rows.mean(axis=0)
+        rows -= mean
+        return self._origin + mean, np.square(rows).mean(axis=0), _products(rows.T) / self.n
+
+
+def _products(rows: np.ndarray) -> np.ndarray:
+    """``rows.T @ rows``; by torch, whose threads wait passively: NumPy's spin, and are many times as slow on shared cores."""
+    values = torch.from_numpy(rows)
+    return (values.T @ values).numpy()
+
+
+def _outliers(rms: np.ndarray) -> float:
+    """The share of dimensions that outweigh the others."""
+    bound = rms.mean() * (1 + ROUNDING) + OUTLIER_DEVIATIONS * rms.std()
+    return float(np.mean(rms > bound))
