@@ -153,7 +153,7 @@ def test_models_of_different_widths_are_read_at_one_width(tones: Callable[..., P
         task = open_task("word-id", {"project": 12, "projection": how})
         records = run(task, "wide", manifest, tmp_path / "features", tmp_path / "results").records
         assert {r.value for r in records if (r.layer, r.split, r.control) == ("1", "test", "")} == {1.0}
-        assert all(0 < record.statistics["projected_variance"] <= 1 for record in records)
+        assert all(0 < found["projected_variance"] <= 1 for found in by_layer(records).values())
 
 
 def test_values_that_are_streamed_are_projected_alike(tones: Callable[..., Path]) -> None:
