@@ -99,6 +99,7 @@ def main() -> None:
             rows.append(row)
             print(row, file=sys.stderr, flush=True)
     found = pd.DataFrame(rows)
+    chosen.to.mkdir(parents=True, exist_ok=True)
     name = f"scikit-learn-{chosen.label}"
     write_atomically(chosen.to / f"{name}.csv", found.to_csv(index=False, lineterminator="\n").encode())
     write_atomically(chosen.to / f"{name}.md", page(found, Path(chosen.corpus).stem).encode())
