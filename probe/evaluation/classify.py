@@ -11,9 +11,10 @@ import numpy as np
 
 from probe.data.corpus import Utterance
 from probe.errors import ProbeError, listed
+from probe.evaluation.linear_search import best_of, judged, on_dev
 from probe.evaluation.problem import Features, Problem, Score, block_of, labelled, refuse_empty, shuffled
 from probe.evaluation.tasks import Task
-from probe.heads.linear import LinearProbe, fit_strengths
+from probe.heads.linear import fit_strengths
 from probe.measures.counts import ratio_counts
 
 LONGEST_SHOWN = 40
@@ -52,8 +53,8 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
         rows = features.read(layer, everyone).values.astype(np.float64)
         probes = fit_strengths(rows[: len(train)], np.array(train_labels), strengths, task.settings["standardize"])
         dev_rows = rows[len(train) : len(train) + len(dev)]
-        search = [_on_dev(probe, dev_rows, np.array(dev_labels)) for probe in probes]
-        best = min(range(len(probes)), key=lambda i: (-search[i]["dev_accuracy"], search[i]["dev_cross_entropy"]))
+        search = on_dev(probes, judged(probes, [dev_rows], np.array(dev_labels)))
+        best = best_of(search)
         common = {**METRIC, "layer": layer, "search": search, "chosen": {"l2": strengths[best]}, "excluded": dict(excluded)}
         yield _score(common, "dev", dev, dev_labels, probes[best].predict(dev_rows))
         start = len(train) + len(dev)
@@ -75,18 +76,6 @@ def _impossible(classes: Sequence[str], rows: Sequence[Utterance], column: str) 
     unseen = sorted({item.label(column) for item in rows} - set(classes))
     names = listed([name if len(name) <= LONGEST_SHOWN else f"{name[:LONGEST_SHOWN]}…" for name in unseen])
     return f"{column} {names} not in training" if unseen else ""
-
-
-def _on_dev(probe: LinearProbe, rows: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """One strength's entry of the search."""
-    log_probabilities = probe.predict_log_proba(rows)
-    columns = np.searchsorted(probe.classes_, labels)
-    return {
-        "l2": probe.l2,
-        "dev_accuracy": float(np.mean(probe.classes_[log_probabilities.argmax(axis=1)] == labels)),
-        "dev_cross_entropy": float(-log_probabilities[np.arange(len(labels)), columns].mean()),
-        "iterations": probe.n_iter_,
-    }
 
 
 def _score(common: dict, split: str, utterances: Sequence[Utterance], labels: Sequence[str], predicted: np.ndarray) -> Score:

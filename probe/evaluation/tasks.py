@@ -19,6 +19,7 @@ COMMON: dict[str, Any] = {"name": "", "version": 1, "description": ""}
 CONTROLS = ("", "shuffled")
 BACKENDS = ("cosine", "cosine-standardised", "lda")
 VIEWS = ("mean", "meanstd")
+FRAME_CONTROLS = ("majority", "shuffled", "types")
 
 # kind -> key -> default; a value of another type than its default is refused. No learning rates: the head's own.
 KINDS: dict[str, dict[str, Any]] = {
@@ -36,6 +37,17 @@ KINDS: dict[str, dict[str, Any]] = {
         "control": "",
     },
     "verify": {"view": "meanstd", "backends": list(BACKENDS), "dev_trials": 300, "control": ""},
+    "frames": {
+        "labels": "",
+        "tier": "phones",
+        "ignore": [""],
+        "l2": [1e-4, 1e-3, 1e-2, 1e-1],
+        "standardize": True,
+        "context": 0,
+        "max_frames": 0,
+        "controls": ["majority"],
+        "types": "",
+    },
     "shift": {"of": "word-id"},
 }
 
@@ -68,7 +80,7 @@ class Task:
         """The view of the features that it reads."""
         if self.of:
             return self.of.view
-        return "frames" if self.kind == "transcribe" else self.settings["view"]
+        return "frames" if self.kind in ("transcribe", "frames") else self.settings["view"]
 
 
 def task_folder() -> Path:
@@ -159,7 +171,7 @@ def _complete(path: Path, settings: dict[str, Any]) -> None:
     Raises:
         ProbeError: a value is of the right type but outside what its kind can use.
     """
-    choices = {"head": HEADS, "control": CONTROLS, "view": VIEWS, "backends": BACKENDS}
+    choices = {"head": HEADS, "control": CONTROLS, "view": VIEWS, "backends": BACKENDS, "controls": FRAME_CONTROLS}
     for key, allowed in choices.items():
         values = settings.get(key, [])
         for value in values if isinstance(values, list) else [values]:
@@ -170,6 +182,8 @@ def _complete(path: Path, settings: dict[str, Any]) -> None:
         "layers": (1, 2),
         "dropout": (0, 0.9),
         "frame_ms": (1, 1000),
+        "context": (0, 50),
+        "max_frames": (0, 10**10),
     }
     bounds |= dict.fromkeys(("l2", "learning_rates"), (1e-12, 1e6)) | dict.fromkeys(
         ("epochs", "patience", "batch_size", "dev_trials"), (1, 10**6)
