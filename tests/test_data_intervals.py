@@ -34,6 +34,7 @@ item []:
             text = "say ""ü"" ! 3 <x>" 
     item [2]:
         class = "TextTier" 
+        checked2 by 3people [4] 
         name = "bells" 
         xmin = 0 
         xmax = 1 

@@ -201,6 +201,7 @@ def test_shuffling_moves_labels_of_whole_segments(tmp_path: Path) -> None:
     sets, (real, control) = of_world(world, controls=["shuffled"])
     for name in ("train", "dev"):
         segments = sets[name].segments
+        assert len(sets[name].labels) == 4 * 30  # frames of one interval are one segment
         first = np.unique(segments, return_index=True)[1]
         for question in (real, control):
             targets = question.targets[name]
@@ -235,6 +236,7 @@ def test_a_type_has_one_drawn_label_in_every_split_and_neighbours_are_the_usual_
     assert {len(found) for found in drawn.values()} == {1}
     assert {"a\ta\ta", "a\tb\ta"} <= set(drawn)
     shares = np.array([1, 4])  # counts 1 and 3
+    assert [kind._draw(str(i), shares, 3) for i in range(8)] == [1, 0, 1, 1, 1, 0, 1, 0]
     assert np.mean([kind._draw(str(i), shares, 0) for i in range(4000)]) == pytest.approx(0.75, abs=0.03)
 
 
@@ -309,12 +311,23 @@ def test_rows_are_those_of_the_store_however_they_are_read(tmp_path: Path, conte
     assert (rows._held is not None) == (hold and expected.nbytes <= memory_bytes)
 
 
+def _said(world: World, one: Chosen) -> list[str]:
+    """The label of each frame of an utterance."""
+    return [label for label, n in world.utterances[int(one.utterance.key.removesuffix(".wav"))][1] for _ in range(n)]
+
+
 def test_utterances_are_read_where_they_lie_and_in_long_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(tmp_path, splits(9, 3, 3, n_segments=4)).extract({"0": around(centres(1))})
     corpus = load_corpus(world.manifest)
     features = Features(select_store(tmp_path / "features", "planted", "frames"), "frames", corpus)
     places = [features.stored[corpus.utterances[i].key].pieces[0] for i in in_store_order(features, corpus.utterances)]
     assert places == sorted(places) and places[0] != features.stored[corpus.utterances[0].key].pieces[0]
+    for item in of_world(world)[0].values():
+        stored = [features.stored[one.utterance.key].pieces for one in item.chosen]
+        assert stored == sorted(stored)
+        assert [item.labels[segment] for segment in item.segments] == [
+            label for one in item.chosen for label in _said(world, one)
+        ]
     n_reads = []
     read = FeatureStore.read
     monkeypatch.setattr(FeatureStore, "read", lambda *a: n_reads.append(len(a[2])) or read(*a))
@@ -494,4 +507,5 @@ def test_a_part_of_an_utterance_in_several_shards_is_cut_from_the_right_ones() -
     for first in range(12):
         for stop in range(first + 1, 13):
             part = stored_rows._part_of(whole, first, stop)
+            assert all(start < end for _, start, end in part.pieces)
             assert [(shard, row) for shard, start, end in part.pieces for row in range(start, end)] == rows[first:stop]
