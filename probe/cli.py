@@ -93,7 +93,6 @@ def extract(
 @options("trials", "dev_trials", "labels")
 @click.option("--label", metavar="COLUMN", help="classify: the manifest's column that is predicted.")
 @click.option("--head", type=click.Choice(["linear", "bilstm"]), help="transcribe: the CTC head.")
-@click.option("--control", type=click.Choice(["shuffled"]), help="Train on shuffled labels: what chance and leaks alone give.")
 @click.option("--show-search", is_flag=True, help="Also print every setting that was tried, with its dev scores.")
 @options("device", "seed", "limit", "memory")
 def run(
@@ -107,7 +106,6 @@ def run(
     labels: Path | None,
     label: str | None,
     head: str | None,
-    control: str | None,
     show_search: bool,
     device: str | None,
     seed: int,
@@ -122,7 +120,7 @@ def run(
     from probe.records import frame_of
     from probe.reporting.tables import domain_matrices, search_table, summary_rows, to_markdown
 
-    opened = [open_task(task, {"label": label, "head": head, "control": control}) for task in tasks]
+    opened = [open_task(task, {"label": label, "head": head}) for task in tasks]
     loaded = load_corpus(corpus)
     place = choose_device(device)
     left_out: dict[str, list[str]] = {}

@@ -249,10 +249,10 @@ def source_dev(records: "pd.DataFrame") -> "pd.DataFrame":
 def chosen_layers(records: "pd.DataFrame") -> "pd.DataFrame":
     """One row per `CHOICE` that has a dev score, with the best layer in ``chosen_layer``.
 
-    Best by the dev value of the metric ``select_by``; ties go to the lowest layer.
+    Best by the dev value of the metric ``select_by``; ties go to the lowest layer. Controls and the weighted sum do not stand for it.
     """
     dev = source_dev(records)
-    dev = dev[(dev["metric"] == dev["select_by"]) & dev["value"].notna()]
+    dev = dev[(dev["metric"] == dev["select_by"]) & dev["value"].notna() & (dev["control"] == "") & (dev["layer"] != WEIGHTED)]
     loss = dev["value"].where(~dev["higher_is_better"].astype(bool), -dev["value"])
     best = dev.assign(loss=loss).sort_values(["loss", "layer_index"]).drop_duplicates(CHOICE)
     return best[[*CHOICE, "layer"]].rename(columns={"layer": "chosen_layer"})

@@ -4,20 +4,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import probe  # noqa: F401 (sets how OpenMP threads wait, before torch is loaded)
 
 # isort: split
-import numpy as np
 import pytest
-import soundfile
 import torch
 from small_models import FAMILIES, write_checkpoint
+from tones import write_tones
 
 torch.set_num_threads(1)
-
-RATE_HZ = 16_000
 
 
 @pytest.fixture(scope="session")
@@ -40,28 +38,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def tones(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a corpus of tones, one pitch per word and one overtone per speaker, and returns its manifest."""
-
-    def write(words: int = 3, speakers: int = 4, repetitions: int = 6, domains: tuple[str, ...] = ("near",)) -> Path:
-        generator = np.random.default_rng(0)
-        lines = ["path,text,speaker,domain,split,duration_s,room"]
-        splits = ["train"] * (repetitions - 2) + ["dev", "test"]
-        for domain in domains:
-            for word in range(words):
-                for speaker in range(speakers):
-                    for repetition, split in enumerate(splits):
-                        time = np.arange(int(0.3 * RATE_HZ)) / RATE_HZ
-                        wave = np.sin(2 * np.pi * (300 + 400 * word) * time) + np.sin(2 * np.pi * (2500 + 500 * speaker) * time)
-                        wave = 0.1 * wave + 0.01 * generator.standard_normal(len(time))
-                        name = f"{domain}-{word}-{speaker}-{repetition}.wav"
-                        soundfile.write(tmp_path / name, wave, RATE_HZ)
-                        text = ("ba", "do", "ke", "mu")[word]
-                        lines.append(f"{name},{text},s{speaker},{domain},{split},0.3,room{word % 2}")
-        manifest = tmp_path / "tones.csv"
-        manifest.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        return manifest
-
-    return write
+    """Writes a corpus of tones into the test's folder (see `tones.write_tones`)."""
+    return partial(write_tones, tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -56,8 +56,9 @@ def planted(tones: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-def scores(path: Path) -> dict[tuple[str, str], float]:
+def scores(path: Path, control: str = "", budget: str = "") -> dict[tuple[str, str], float]:
     table = read_records(path)
+    table = table[(table["control"] == control) & (table["budget"] == budget)]
     return {(row.layer, row.split): row.value for row in table.itertuples()}
 
 
@@ -67,23 +68,26 @@ def test_the_planted_layer_is_found_and_noise_is_at_chance(planted: Callable[...
     value = scores(done.path)
     assert value["1", "test"] == 1.0
     assert value["0", "test"] < 0.6
-    control = open_task("speaker-id", {"control": "shuffled"})
-    shuffled = run(control, "planted", manifest, tmp_path / "features", tmp_path / "results")
-    assert scores(shuffled.path)["1", "test"] < 0.65
-    assert shuffled.path != done.path
+    control = scores(done.path, "shuffled")
+    assert control["1", "test"] < 0.65
+    assert scores(done.path, "majority") == {("none", "dev"): 0.25, ("none", "test"): 0.25}
 
 
 def test_records_hold_counts_search_and_hashes_that_reproduce_the_value(planted: Callable[..., Path], tmp_path: Path) -> None:
     done = run("word-id", "planted", planted(), tmp_path / "features", tmp_path / "results")
+    assert {record.control for record in done.records} == {"", "majority", "shuffled"}
     for record in done.records:
         assert record.value == value_of(record.counts)
         assert (record.low, record.high) == interval(record.counts, seed=record.seed)
         assert record.n_blocks == 4
         assert record.n == sum(record.counts["denominator"])
+        assert record.n_train == 48
+        assert len(record.recipe) == len(record.task_sha256) == len(record.manifest_sha256) == 64
+        if record.control == "majority":
+            continue
         assert [entry["l2"] for entry in record.search] == KINDS["classify"]["l2"]
         best = max(record.search, key=lambda entry: (entry["dev_accuracy"], -entry["dev_cross_entropy"]))
         assert record.chosen["l2"] == best["l2"]
-        assert len(record.recipe) == len(record.task_sha256) == len(record.manifest_sha256) == 64
     assert "s0" not in done.path.read_text()
 
 
@@ -96,7 +100,7 @@ def test_a_pick_at_the_edge_of_its_grid_is_named(
         path = tmp_path / "grid.toml"
         path.write_text(f'kind = "classify"\nlabel = "speaker"\nl2 = {grid}\n')
         done = run(path, "planted", manifest, tmp_path / "features", tmp_path / "results")
-        picked = {record.layer: record.chosen["l2"] for record in done.records}
+        picked = {record.layer: record.chosen["l2"] for record in done.records if not record.control}
         said = [message for message in caplog.messages if "of its grid" in message]
         ends = {"smallest": grid[0], "largest": grid[-1]}
         expected = {end: [layer for layer, l2 in picked.items() if l2 == value and len(grid) > 1] for end, value in ends.items()}
@@ -113,10 +117,10 @@ def test_every_setting_that_was_tried_can_be_printed(planted: Callable[..., Path
     lines = search_table(frame_of(done.records)).splitlines()
     assert lines[0] == "planted, word-id, linear: every setting that was tried"
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[4:]]
-    layers = list(dict.fromkeys(record.layer for record in done.records))
+    layers = ["0", "1", "2", "weighted"]
     assert [row[:2] for row in rows] == [[layer, f"{l2:.4g}"] for layer in layers for l2 in KINDS["classify"]["l2"]]
     picked = {row[0]: row[1] for row in rows if row[-1] == "✓"}
-    assert picked == {record.layer: f"{record.chosen['l2']:.4g}" for record in done.records}
+    assert picked == {record.layer: f"{record.chosen['l2']:.4g}" for record in done.records if not record.control}
 
 
 def test_a_run_repeats_exactly(planted: Callable[..., Path], tmp_path: Path) -> None:
@@ -161,7 +165,7 @@ def test_what_cannot_be_classified_is_refused_with_names(planted: Callable[..., 
     refused(lambda row: row if row[4] != "dev" else None, "no dev rows with speaker")
     refused(lambda row: row if row[4] != "test" else None, "test: no rows with speaker")
     refused(lambda row: row if row[2] == "s1" else None, "all training rows have speaker 's1'")
-    refused(lambda row: row, "no column 'accent' to predict; it has text, speaker", label="accent")
+    refused(lambda row: row, "no column 'accent'; it has text, speaker", label="accent")
 
 
 def test_any_column_can_be_the_label(planted: Callable[..., Path], tmp_path: Path) -> None:
@@ -232,7 +236,7 @@ def test_verify_scores_every_backend_and_leaves_lda_out_with_the_reason(planted:
     trials = trial_list(manifest.parent / "trials.csv", rows)
     done = run("speaker-verify", "planted", manifest, tmp_path / "features", tmp_path / "results", trials=trials)
     table = read_records(done.path)
-    test = table[(table["split"] == "test") & (table["layer"] == "1")].set_index("head")
+    test = table[(table["split"] == "test") & (table["layer"] == "1") & (table["control"] == "")].set_index("head")
     assert test.loc["cosine", "value"] == 0.0
     assert test.loc["cosine-standardised", "value"] <= 0.25
     assert np.isnan(test.loc["lda", "value"])
@@ -255,8 +259,9 @@ def test_lda_is_fitted_on_speakers_outside_the_trials(planted: Callable[..., Pat
     dev = [(f"near-0-{a}-4.wav", f"near-1-{b}-4.wav", int(a == b)) for a in (0, 1) for b in (0, 1)]
     lists = {"trials": trials, "dev_trials": trial_list(manifest.parent / "dev.csv", dev)}
     done = run("speaker-verify", "planted", manifest, tmp_path / "features", tmp_path / "results", **lists)
-    values = {(r.head, r.layer): r.value for r in done.records if r.split == "test"}
-    assert values["lda", "1"] == 0.0
+    values = {(r.head, r.layer, r.control): r.value for r in done.records if r.split == "test"}
+    assert values["lda", "1", ""] == 0.0
+    assert values["lda", "1", "shuffled"] > 0.2
 
 
 def test_trials_that_choose_and_report_are_refused_and_odd_ones_named(
@@ -310,7 +315,7 @@ def test_domain_shift_trains_on_each_domain_and_dashes_what_cannot_be(planted: C
     edited(manifest, lambda row: row if row[3:5] != ["far", "train"] or row[1] != "ke" else None)
     edited(manifest, lambda row: row if row[3:5] != ["far", "dev"] or row[1] != "ke" else None)
     done = run("domain-shift", "planted", manifest, tmp_path / "features", tmp_path / "results")
-    cells = {(r.train_domain, r.test_domain): r for r in done.records if r.split == "test" and r.layer == "1"}
+    cells = {(r.train_domain, r.test_domain): r for r in done.records if r.split == "test" and r.layer == "1" and not r.control}
     assert set(cells) == {(source, target) for source in ("near", "far") for target in ("near", "far", "odd")}
     assert cells["near", "odd"].value == 1.0
     assert cells["far", "near"].value is None

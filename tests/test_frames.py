@@ -253,7 +253,7 @@ def test_the_majority_stands_beside_every_task(tmp_path: Path) -> None:
     done = World(tmp_path, utterances).extract({"0": around(centres(1), "ab")}).run()
     for split in ("dev", "test"):
         record = by_layer(done, split, "majority")[NO_LAYER]
-        assert (record.value, record.head, record.layer_index, record.headline) == (0.6, "majority", -1, True)
+        assert (record.value, record.head, record.layer_index, record.headline) == (0.6, "linear", -1, True)
         assert (record.note, record.n_train) == ("always 'a'", 10)
     (line,) = (tmp_path / "results" / "outcomes").glob("*.jsonl")
     assert '"correct":' in line.read_text() and '"majority"' not in line.read_text()

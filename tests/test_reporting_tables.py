@@ -399,3 +399,9 @@ def test_tables_are_a_function_of_the_records_on_disk(tmp_path: Path) -> None:
     records = [*plain(), *crossing()]
     write_records(tmp_path / "a.jsonl", records)
     pd.testing.assert_frame_equal(summary_rows(read_records(tmp_path)), summary_rows(frame(*records)))
+
+
+def test_a_weighted_sum_is_shown_beside_the_chosen_layer_even_where_it_is_better_on_dev() -> None:
+    records = [*curve([0.5, 0.7, 0.6], [0.5, 0.7, 0.6]), *curve([0.9], [0.8], "weighted", final_layer="2")]
+    row = only(summary_rows(frame(*records)))
+    assert (row["layer"], row["value"], row["weighted_value"]) == ("1", 0.7, 0.8)

@@ -2,23 +2,77 @@
 
 Metric: accuracy, correct / utterances (higher is better). The strength of the l2 penalty is the one with the best dev accuracy;
 among equals the one with the lowest dev cross-entropy. SUPERB's SID differs in training: one learned sum of layers, SGD on crops.
+
+Beside every layer:
+
+* layer ``weighted``: a learned sum of all layers (`probe.heads.weighted`);
+* controls: ``majority``, always the most frequent training label; ``shuffled``, trained on shuffled labels; ``types``, a label drawn
+  at random for each type (each value of the column ``types``) from the training labels, the same in every split. A probe that does as
+  well on ``types`` as on the task has learnt the types by heart, and accuracy less this is its selectivity (Hewitt & Liang 2019);
+* ``codelength``: bits per training label of an online code (`probe.heads.codelength`), lower is better. Each portion's strength is
+  picked on dev, as everywhere;
+* budgets: the same with some of the training labels (`probe.evaluation.subsets`); dev and test stay whole.
 """
 
+import itertools
+import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from probe.data.corpus import Utterance
 from probe.errors import ProbeError, listed
-from probe.evaluation.linear_search import best_of, judged, on_dev
+from probe.evaluation.linear_search import Chosen, best_of, on_dev, search_strengths
 from probe.evaluation.problem import Features, Problem, Score, block_of, labelled, refuse_empty, shuffled
+from probe.evaluation.subsets import in_drawn_order, within_budget
 from probe.evaluation.tasks import Task
-from probe.heads.linear import fit_strengths
-from probe.measures.counts import ratio_counts
+from probe.heads.codelength import online_code
+from probe.heads.weighted import fit_weighted
+from probe.measures.counts import amount_counts, ratio_counts
+from probe.records import NO_LAYER, WEIGHTED
+
+log = logging.getLogger("probe")
 
 LONGEST_SHOWN = 40
-METRIC = {"metric": "accuracy", "higher_is_better": True, "select_by": "accuracy", "head": "linear"}
+METRIC: dict[str, Any] = {"metric": "accuracy", "higher_is_better": True, "select_by": "accuracy", "head": "linear"}
+CODELENGTH: dict[str, Any] = {**METRIC, "metric": "codelength", "higher_is_better": False}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The utterances of a task in one line: training, dev, and each test set, with their labels.
+
+    Attributes:
+        train, dev: where they stand in ``utterances``; ``tests``: name -> where.
+        impossible: test set -> why it cannot be scored.
+    """
+
+    utterances: list[Utterance]
+    labels: list[str]
+    train: slice
+    dev: slice
+    tests: dict[str, slice]
+    impossible: dict[str, str]
+    excluded: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Question:
+    """Labels to learn, and which training rows may be learnt from.
+
+    Attributes:
+        labels: of all rows.
+        chosen: positions of training rows; all where None.
+    """
+
+    labels: Sequence[str]
+    control: str = ""
+    budget: str = ""
+    chosen: list[int] | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
@@ -27,46 +81,58 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
     Raises:
         ProbeError: one class only, no rows in a split, or classes in dev or test that training does not have.
     """
-    column, strengths = task.settings["label"], task.settings["l2"]
-    if column not in problem.columns:
-        raise ProbeError(f"{task.name}: the manifest has no column {column!r} to predict; it has {', '.join(problem.columns)}.")
+    rows = _rows(task, problem)
+    if "majority" in task.settings["controls"]:
+        yield from _majority(rows)
+    questions = _questions(task, problem, features, rows)
+    kept: list[np.ndarray] = []
+    for layer in features.layers:
+        problem.tick(f"layer {layer}")
+        values = features.read(layer, rows.utterances).values
+        if task.settings["weighted"]:
+            kept.append(values)
+        wide = values.astype(np.float64)
+        for question in questions:
+            chosen = _search(task, problem, rows, question, wide)
+            common = _common(rows, question) | {"layer": layer}
+            yield from _scores(common, rows, question, chosen.search, chosen.probe, wide)
+            problem.tick("")
+        if task.settings["online_code"]:
+            yield _codelength(task, problem, rows, wide, layer)
+    if task.settings["weighted"]:
+        yield from _weighted(task, problem, rows, features.layers, kept)
+
+
+def _rows(task: Task, problem: Problem) -> Rows:
+    """What is trained on and scored.
+
+    Raises:
+        ProbeError: see `run`.
+    """
+    column = task.settings["label"]
+    for name in filter(None, (column, task.settings["types"])):
+        if name not in problem.columns:
+            raise ProbeError(f"{task.name}: the manifest has no column {name!r}; it has {', '.join(problem.columns)}.")
     excluded: Counter[str] = Counter()
-    train, dev = (labelled(rows, column, excluded) for rows in (problem.train, problem.dev))
-    tests = {name: labelled(rows, column, excluded) for name, rows in problem.tests.items()}
+    train, dev = (labelled(part, column, excluded) for part in (problem.train, problem.dev))
+    tests = {name: labelled(part, column, excluded) for name, part in problem.tests.items()}
     refuse_empty(task.name, train, dev, column)
     classes = sorted({item.label(column) for item in train})
     if len(classes) < 2:
         raise ProbeError(f"{task.name}: all training rows have {column} {classes[0]!r}; expected two classes or more.")
     if reason := _impossible(classes, dev, column):
         raise ProbeError(f"{task.name}: dev: {reason}.")
-    impossible = {name: reason for name, rows in tests.items() if (reason := _impossible(classes, rows, column))}
+    impossible = {name: reason for name, part in tests.items() if (reason := _impossible(classes, part, column))}
     if impossible and problem.strict:
         raise ProbeError(
             f"{task.name}: test: {next(iter(impossible.values()))}. Give it training rows, or take it out of the test rows."
         )
-    train_labels, dev_labels = ([item.label(column) for item in rows] for rows in (train, dev))
-    if task.settings["control"]:
-        train_labels, dev_labels = shuffled(train_labels, problem.seed), shuffled(dev_labels, problem.seed)
-    everyone = [*train, *dev, *(item for rows in tests.values() for item in rows)]
-    for layer in features.layers:
-        problem.tick(f"layer {layer}")
-        rows = features.read(layer, everyone).values.astype(np.float64)
-        probes = fit_strengths(rows[: len(train)], np.array(train_labels), strengths, task.settings["standardize"])
-        dev_rows = rows[len(train) : len(train) + len(dev)]
-        search = on_dev(probes, judged(probes, [dev_rows], np.array(dev_labels)))
-        best = best_of(search)
-        common = {**METRIC, "layer": layer, "search": search, "chosen": {"l2": strengths[best]}, "excluded": dict(excluded)}
-        yield _score(common, "dev", dev, dev_labels, probes[best].predict(dev_rows))
-        start = len(train) + len(dev)
-        for name, utterances in tests.items():
-            if name in impossible:
-                yield Score(**common, split="test", test_domain=name, counts=None, n=len(utterances), note=impossible[name])
-            else:
-                predicted = probes[best].predict(rows[start : start + len(utterances)])
-                yield _score(
-                    {**common, "test_domain": name}, "test", utterances, [item.label(column) for item in utterances], predicted
-                )
-            start += len(utterances)
+    parts = [train, dev, *tests.values()]
+    ends = np.cumsum([0, *map(len, parts)]).tolist()
+    places = [slice(start, stop) for start, stop in itertools.pairwise(ends)]
+    utterances = [item for part in parts for item in part]
+    labels = [item.label(column) for item in utterances]
+    return Rows(utterances, labels, places[0], places[1], dict(zip(tests, places[2:], strict=True)), impossible, dict(excluded))
 
 
 def _impossible(classes: Sequence[str], rows: Sequence[Utterance], column: str) -> str:
@@ -78,11 +144,148 @@ def _impossible(classes: Sequence[str], rows: Sequence[Utterance], column: str) 
     return f"{column} {names} not in training" if unseen else ""
 
 
-def _score(common: dict, split: str, utterances: Sequence[Utterance], labels: Sequence[str], predicted: np.ndarray) -> Score:
-    correct = [int(label == guess) for label, guess in zip(labels, predicted, strict=True)]
+def _questions(task: Task, problem: Problem, features: Features, rows: Rows) -> list[Question]:
+    """The task itself, its controls, its budgets."""
+    questions = [Question(rows.labels)]
+    train = rows.utterances[rows.train]
+    labels = rows.labels[rows.train]
+    if "shuffled" in task.settings["controls"]:
+        dev = shuffled(rows.labels[rows.dev], problem.seed)
+        rest = rows.labels[rows.dev.stop :]
+        questions.append(Question([*shuffled(labels, problem.seed), *dev, *rest], control="shuffled"))
+    if column := task.settings["types"]:
+        drawn = drawn_labels([item.label(column) for item in rows.utterances], labels, problem.seed)
+        questions.append(Question(drawn, control="types"))
+    keys, durations = [item.key for item in train], [features.stored[item.key].duration_s for item in train]
+    for budget in task.settings["budgets"]:
+        chosen = within_budget(budget, keys, labels, durations, problem.seed)
+        if chosen is None:
+            log.info("%s: budget %s: training has no more than that; left out", task.name, budget)
+        elif len({labels[i] for i in chosen}) < 2:
+            log.warning("%s: budget %s: pays for fewer than two classes; left out", task.name, budget)
+        else:
+            questions.append(Question(rows.labels, budget=budget, chosen=chosen))
+    return questions
+
+
+def drawn_labels(types: Sequence[str], labels: Sequence[str], seed: int) -> list[str]:
+    """For each of ``types`` a label drawn from ``labels``: equal types have equal labels, in whatever order they come."""
+    drawn: dict[str, str] = {}
+    pool = sorted(labels)
+    for name in types:
+        if name not in drawn:
+            generator = np.random.default_rng([seed, *name.encode()])
+            drawn[name] = pool[generator.integers(len(pool))]
+    return [drawn[name] for name in types]
+
+
+def _search(task: Task, problem: Problem, rows: Rows, question: Question, values: np.ndarray) -> Chosen:
+    """The probe of one question that dev picks, from (row, dim) of all rows."""
+    train, labels = values[rows.train], question.labels[rows.train]
+    if question.chosen is not None:
+        train, labels = train[question.chosen], [labels[i] for i in question.chosen]
+    return search_strengths(
+        train,
+        labels,
+        values[rows.dev],
+        question.labels[rows.dev],
+        task.settings["l2"],
+        task.settings["standardize"],
+        problem.device,
+    )
+
+
+def _common(rows: Rows, question: Question) -> dict[str, Any]:
+    """What all scores of a question share."""
+    n_train = len(rows.labels[rows.train]) if question.chosen is None else len(question.chosen)
+    return {**METRIC, "control": question.control, "budget": question.budget, "n_train": n_train, "excluded": rows.excluded}
+
+
+def _scores(
+    common: dict[str, Any], rows: Rows, question: Question, search: list[dict[str, Any]], probe: Any, values: Any
+) -> Iterator[Score]:
+    """On dev and on each test set, of a probe that reads ``values`` of all rows."""
+    common = common | {"search": search, "chosen": {"l2": probe.l2}}
+    predicted = probe.predict(values)
+    yield _score(common | {"split": "dev"}, rows, question, rows.dev, predicted)
+    yield from _on_tests(common, rows, question, predicted)
+
+
+def _on_tests(common: dict[str, Any], rows: Rows, question: Question, predicted: Sequence[str]) -> Iterator[Score]:
+    for name, place in rows.tests.items():
+        about = common | {"split": "test", "test_domain": name}
+        if name in rows.impossible:
+            yield Score(**about, counts=None, n=place.stop - place.start, note=rows.impossible[name])
+        else:
+            yield _score(about, rows, question, place, predicted)
+
+
+def _score(about: dict[str, Any], rows: Rows, question: Question, place: slice, predicted: Sequence[str]) -> Score:
+    utterances, labels, guesses = rows.utterances[place], question.labels[place], [str(guess) for guess in predicted[place]]
+    correct = [int(label == guess) for label, guess in zip(labels, guesses, strict=True)]
     outcomes = [
-        {"key": item.key, "label": label, "predicted": str(guess)}
-        for item, label, guess in zip(utterances, labels, predicted, strict=True)
+        {"key": item.key, "label": label, "predicted": guess}
+        for item, label, guess in zip(utterances, labels, guesses, strict=True)
     ]
     counts = ratio_counts([block_of(item) for item in utterances], correct, [1] * len(correct))
-    return Score(**common, split=split, counts=counts, n=len(correct), outcomes=outcomes)
+    return Score(**about, counts=counts, n=len(correct), outcomes=outcomes)
+
+
+def _majority(rows: Rows) -> Iterator[Score]:
+    """What always saying the most frequent training label gives; the first in order among equally frequent ones."""
+    frequency = Counter(sorted(rows.labels[rows.train]))
+    question = Question(rows.labels, control="majority")
+    predicted = [frequency.most_common(1)[0][0]] * len(rows.labels)
+    common = _common(rows, question) | {"layer": NO_LAYER}
+    yield _score(common | {"split": "dev"}, rows, question, rows.dev, predicted)
+    yield from _on_tests(common, rows, question, predicted)
+
+
+def _codelength(task: Task, problem: Problem, rows: Rows, values: np.ndarray, layer: str) -> Score:
+    """What the training labels cost, sent in drawn order."""
+    train = rows.utterances[rows.train]
+    order = np.array(in_drawn_order([item.key for item in train], problem.seed))
+    labels = [rows.labels[rows.train][i] for i in order]
+
+    def learn(known: np.ndarray, sent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        problem.tick("")
+        question = Question(rows.labels, chosen=order[known].tolist())
+        probe = _search(task, problem, rows, question, values).probe
+        return probe.classes_, probe.predict_log_proba(values[rows.train][order[sent]])
+
+    portions = online_code(labels, learn)
+    bits = np.concatenate([portion.bits for portion in portions])
+    curve = [{"n_train": portion.n_train, "n": len(portion.bits), "bits": float(portion.bits.sum())} for portion in portions]
+    n_classes = len(set(labels))
+    return Score(
+        **CODELENGTH,
+        layer=layer,
+        split="train",
+        counts=amount_counts([block_of(train[i]) for i in order], bits),
+        n=len(bits),
+        n_train=len(bits),
+        curve=curve,
+        excluded=rows.excluded,
+        note=f"{n_classes} classes: {np.log2(n_classes):.2f} bits by the uniform code",
+    )
+
+
+def _weighted(task: Task, problem: Problem, rows: Rows, layers: Sequence[str], kept: list[np.ndarray]) -> Iterator[Score]:
+    """Scores of a learned sum of all layers; none where there are not several of one width, or not room for all."""
+    if len(kept) < 2 or not task.settings["standardize"]:
+        return
+    n_bytes = 4 * sum(values.size for values in kept)
+    if len({values.shape[1] for values in kept}) > 1 or n_bytes > problem.memory_bytes:
+        why = f"takes {n_bytes >> 20} MB; give more --memory" if n_bytes > problem.memory_bytes else "needs layers of one width"
+        log.warning("%s: no weighted sum of layers: it %s", task.name, why)
+        return
+    problem.tick("weighted")
+    question = Question(rows.labels)
+    train = [values[rows.train] for values in kept]
+    probes = fit_weighted(train, rows.labels[rows.train], task.settings["l2"], problem.device, lambda: problem.tick(""))
+    dev = [values[rows.dev] for values in kept]
+    search = [on_dev(probe, dev, rows.labels[rows.dev]) for probe in probes]
+    best = probes[best_of(search)]
+    shares = {layer: round(float(share), 6) for layer, share in zip(layers, best.shares, strict=True)}
+    common = _common(rows, question) | {"layer": WEIGHTED, "layer_weights": shares}
+    yield from _scores(common, rows, question, search, best, kept)

@@ -11,7 +11,7 @@ Metric: accuracy, correct frames / frames (higher is better), per speaker. Label
 strength of the l2 penalty is picked on dev, see `probe.evaluation.linear_search`.
 
 Controls, which say what of an accuracy is not the layer's doing:
-    majority  the most frequent training label, always.
+    majority  the most frequent training label, always; it stands beside the linear head.
     shuffled  trained and chosen with the labels of the intervals permuted (frames of one interval keep one label).
     types     a control task (Hewitt & Liang 2019): every type, such as a word, has a label drawn at random from the distribution of
               the training frames, the same in every split. The accuracy on the task less this one is the probe's selectivity.
@@ -27,7 +27,7 @@ import numpy as np
 
 from probe.data.corpus import Utterance
 from probe.errors import ProbeError, listed
-from probe.evaluation.linear_search import best_of, judged, on_dev
+from probe.evaluation.linear_search import best_of, entry, judged
 from probe.evaluation.problem import Features, Problem, Score, block_of, refuse_empty, shuffled
 from probe.evaluation.stored_rows import Chosen, Rows, StoredRows, in_store_order
 from probe.evaluation.tasks import Task
@@ -35,7 +35,7 @@ from probe.heads.linear import LinearProbe, fit_strengths
 from probe.measures.counts import ratio_counts
 from probe.records import NO_LAYER
 
-METRIC = {"metric": "accuracy", "higher_is_better": True, "select_by": "accuracy"}
+METRIC: dict[str, Any] = {"metric": "accuracy", "higher_is_better": True, "select_by": "accuracy", "head": "linear"}
 FIELD_S = 0.025
 
 
@@ -93,7 +93,7 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
             for name, item in sets.items()
         }
         for question in questions:
-            yield from _answers(task, problem, {**common, "layer": layer, "head": "linear"}, sets, rows, question)
+            yield from _answers(task, problem, {**common, "layer": layer}, sets, rows, question)
 
 
 def _labelled_sets(task: Task, problem: Problem, features: Features, excluded: Counter[str]) -> dict[str, Labelled]:
@@ -229,7 +229,7 @@ def _majority(
 ) -> Iterator[Score]:
     """Scores of the most frequent training label."""
     most = int(np.bincount(question.targets["train"]).argmax())
-    fields = {**common, "layer": NO_LAYER, "head": "majority", "control": "majority"}
+    fields = {**common, "layer": NO_LAYER, "control": "majority"}
     for name in sets:
         if name != "train":
             note = "; ".join(filter(None, [f"always {classes[most]!r}", question.notes[name]]))
@@ -253,7 +253,7 @@ def _answers(
         return
     probes = _fitted(rows["train"], question.targets["train"], task, problem.device)
     found = judged(probes, rows["dev"].blocks(), question.targets["dev"])
-    search = on_dev(probes, found)
+    search = [entry(probe, *item) for probe, item in zip(probes, found, strict=True)]
     best = best_of(search)
     common = {**common, "search": search, "chosen": {"l2": probes[best].l2}, "control": question.control}
     yield _score({**common, "note": question.notes.get("dev", "")}, "dev", sets["dev"], found[best][0])

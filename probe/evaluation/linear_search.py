@@ -1,42 +1,72 @@
-"""The search over l2 strengths that kinds with linear probes share: by dev accuracy, among equals by dev cross-entropy."""
+"""One linear probe out of several strengths of the l2 penalty: the one that is best on dev."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from probe.heads.linear import LinearProbe
+from probe.heads.linear import LinearProbe, fit_strengths
 
-# Rows are judged so many at a time, wherever blocks end: a product's last bits depend on how many rows it has.
+# Rows that are judged by blocks are so many at a time: a product's last bits depend on how many rows it has.
 JUDGED_ROWS = 4096
 
+# (row,) bool, whether a probe is right, and (row,) float64, the truth's log-probability; NaN where the probe has no such class.
 Judged = tuple[np.ndarray, np.ndarray]
 
 
-def on_dev(probes: Sequence[LinearProbe], found: Sequence[Judged]) -> list[dict[str, float]]:
-    """Each strength's entry of the search; classes that training does not have count as errors and not in the cross-entropy."""
-    entries = []
-    for probe, (hits, log_probabilities) in zip(probes, found, strict=True):
-        known = log_probabilities[~np.isnan(log_probabilities)]
-        entries.append(
-            {
-                "l2": probe.l2,
-                "dev_accuracy": float(np.mean(hits)),
-                "dev_cross_entropy": float(-known.mean()) if len(known) else float(np.finfo(float).max),
-                "iterations": probe.n_iter_,
-            }
-        )
-    return entries
+@dataclass(frozen=True)
+class Chosen:
+    """The probe that dev picked, and every strength that was tried."""
+
+    probe: LinearProbe
+    search: list[dict[str, Any]]
 
 
-def best_of(search: Sequence[Mapping[str, float]]) -> int:
-    """Position of the entry that dev picks."""
+def search_strengths(
+    rows: np.ndarray,
+    labels: Sequence[str],
+    dev_rows: np.ndarray,
+    dev_labels: Sequence[str],
+    strengths: Sequence[float],
+    standardize: bool = True,
+    device: str = "cpu",
+) -> Chosen:
+    """Fits every strength on (row, dim) and takes the best dev accuracy; among equals the lowest dev cross-entropy."""
+    probes = fit_strengths(rows, np.array(labels), strengths, standardize, device=device)
+    search = [on_dev(probe, dev_rows, dev_labels) for probe in probes]
+    return Chosen(probes[best_of(search)], search)
+
+
+def best_of(search: Sequence[dict[str, Any]]) -> int:
+    """The entry that dev picks."""
     return min(range(len(search)), key=lambda i: (-search[i]["dev_accuracy"], search[i]["dev_cross_entropy"]))
 
 
-def judged(probes: Sequence[LinearProbe], blocks: Iterable[np.ndarray], labels: np.ndarray) -> list[Judged]:
-    """For each probe (row,) bool, whether it is right, and (row,) float64, the truth's log-probability (NaN: no class of its).
+def on_dev(probe: Any, rows: Any, labels: Sequence[str]) -> dict[str, Any]:
+    """One strength's entry of the search, of a probe that reads ``rows``.
 
-    All probes judge a block before the next one is asked for; the result does not depend on where blocks end.
+    Labels that the probe does not know are errors, and have no cross-entropy.
+    """
+    truth = np.array(labels)
+    return entry(probe, *_judged(probe, rows, truth))
+
+
+def entry(probe: Any, hits: np.ndarray, log_probabilities: np.ndarray) -> dict[str, Any]:
+    """One strength's entry of the search from what `judged` says of dev."""
+    entropies = -log_probabilities[~np.isnan(log_probabilities)]
+    return {
+        "l2": probe.l2,
+        "dev_accuracy": float(np.mean(hits)),
+        "dev_cross_entropy": float(entropies.mean()) if len(entropies) else 0.0,
+        "iterations": probe.n_iter_,
+    }
+
+
+def judged(probes: Sequence[LinearProbe], blocks: Iterable[np.ndarray], labels: np.ndarray) -> list[Judged]:
+    """What each probe makes of rows that need not be in memory; the same wherever blocks end.
+
+    All probes judge a block before the next one is asked for.
 
     Args:
         blocks: (row, dim) each, one after the other.
@@ -45,15 +75,18 @@ def judged(probes: Sequence[LinearProbe], blocks: Iterable[np.ndarray], labels: 
     found = [(np.zeros(len(labels), bool), np.full(len(labels), np.nan)) for _ in probes]
     start = 0
     for rows in cut(blocks, JUDGED_ROWS):
-        truth = labels[start : start + len(rows)]
+        here = slice(start, start + len(rows))
         for probe, (hits, log_probabilities) in zip(probes, found, strict=True):
-            scores = probe.predict_log_proba(rows)
-            columns = np.searchsorted(probe.classes_, truth).clip(max=len(probe.classes_) - 1)
-            known = probe.classes_[columns] == truth
-            hits[start : start + len(rows)] = known & (scores.argmax(axis=1) == columns)
-            log_probabilities[start : start + len(rows)][known] = scores[known, columns[known]]
+            hits[here], log_probabilities[here] = _judged(probe, rows, labels[here])
         start += len(rows)
     return found
+
+
+def _judged(probe: Any, rows: Any, truth: np.ndarray) -> Judged:
+    scores = probe.predict_log_proba(rows)
+    columns = np.searchsorted(probe.classes_, truth).clip(max=len(probe.classes_) - 1)
+    known = probe.classes_[columns] == truth
+    return known & (scores.argmax(axis=1) == columns), np.where(known, scores[np.arange(len(truth)), columns], np.nan)
 
 
 def cut(blocks: Iterable[np.ndarray], n_rows: int) -> Iterator[np.ndarray]:

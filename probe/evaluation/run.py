@@ -209,13 +209,13 @@ def _record(score: Score, common: dict[str, Any], order: dict[str, int], trials_
 
 def _write_outcomes(path: Path, scores: Sequence[Score], records: Sequence[Record]) -> None:
     """What was said of every test utterance or trial, at the layer that dev chose."""
-    of_task = [record for record in records if not record.control]
-    chosen = {(row.head, row.train_domain): row.chosen_layer for row in chosen_layers(frame_of(of_task)).itertuples()}
+    picked = chosen_layers(frame_of(records))
+    chosen = {(row.head, row.train_domain): row.chosen_layer for row in picked[picked["budget"] == ""].itertuples()}
     lines: list[str] = []
     seen: set[tuple[str, str, str]] = set()
     for score in scores:
         place = (score.head, score.train_domain, score.test_domain)
-        if score.control or score.split != "test" or place in seen or chosen.get(place[:2]) != score.layer:
+        if score.split != "test" or score.control or score.budget or place in seen or chosen.get(place[:2]) != score.layer:
             continue
         seen.add(place)
         head = {"layer": score.layer, "head": score.head, "train_domain": score.train_domain, "test_domain": score.test_domain}
@@ -306,7 +306,7 @@ def _warn_of_edges(task: str, model: str, scores: Sequence[Score]) -> None:
     """Names layers whose setting was picked from the end of its grid: beyond it there may be a better one."""
     edges: dict[tuple[str, float, str], list[str]] = {}
     for score in scores:
-        if score.split != "dev":
+        if score.split != "dev" or score.control or score.budget:
             continue
         for name, value in score.chosen.items():
             grid = sorted({entry[name] for entry in score.search if name in entry})
@@ -320,8 +320,8 @@ def _warn_of_edges(task: str, model: str, scores: Sequence[Score]) -> None:
 
 def _tick(bar: tqdm, word: str) -> None:
     """Moves the bar on to the next layer, or shows that the present one is alive."""
-    if word.startswith("layer"):
+    if word:
         bar.set_postfix_str(word)
-        bar.update(min(1, bar.total - bar.n - 1))
+        bar.update(min(int(word.startswith("layer")), bar.total - bar.n - 1))
     else:
         bar.refresh()

@@ -12,18 +12,31 @@ from pathlib import Path
 from typing import Any
 
 from probe.errors import ProbeError, UsageError
+from probe.evaluation.subsets import check_budget
 from probe.files import sha256_of_json
 from probe.heads.ctc import HEADS, LEARNING_RATES, MOST_HIDDEN
 
 COMMON: dict[str, Any] = {"name": "", "version": 1, "description": ""}
-CONTROLS = ("", "shuffled")
+CONTROLS = ("majority", "shuffled")
 BACKENDS = ("cosine", "cosine-standardised", "lda")
 VIEWS = ("mean", "meanstd")
 FRAME_CONTROLS = ("majority", "shuffled", "types")
 
+EMPTY = ("budgets", "controls", "ignore")  # lists of text that may be empty
+
 # kind -> key -> default; a value of another type than its default is refused. No learning rates: the head's own.
 KINDS: dict[str, dict[str, Any]] = {
-    "classify": {"label": "speaker", "view": "meanstd", "l2": [1e-4, 1e-3, 1e-2, 1e-1, 1.0], "standardize": True, "control": ""},
+    "classify": {
+        "label": "speaker",
+        "view": "meanstd",
+        "l2": [1e-4, 1e-3, 1e-2, 1e-1, 1.0],
+        "standardize": True,
+        "weighted": True,
+        "controls": list(CONTROLS),
+        "types": "",
+        "online_code": False,
+        "budgets": [],
+    },
     "transcribe": {
         "head": "linear",
         "learning_rates": [],
@@ -36,7 +49,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "dropout": 0.1,
         "control": "",
     },
-    "verify": {"view": "meanstd", "backends": list(BACKENDS), "dev_trials": 300, "control": ""},
+    "verify": {"view": "meanstd", "backends": list(BACKENDS), "dev_trials": 300, "controls": ["shuffled"]},
     "frames": {
         "labels": "",
         "tier": "phones",
@@ -153,9 +166,9 @@ def _wrapped(path: Path, name: str, overrides: Mapping[str, Any]) -> Task:
 def _checked(path: Path, key: str, value: Any, default: Any) -> Any:
     """``value`` if it is of its default's type (a whole number may stand for a decimal one)."""
     if isinstance(default, list):
-        element = type(default[0]) if default else float
+        element = str if key in EMPTY else type(default[0]) if default else float
         items = value if isinstance(value, list) else [value]
-        if not items and default:
+        if not items and default and key not in EMPTY:
             raise ProbeError(f"{path}: {key} is an empty list; expected at least one value such as {default[0]!r}.")
         return [_checked(path, key, item, element()) for item in items]
     if isinstance(default, float) and type(value) is int:
@@ -171,12 +184,16 @@ def _complete(path: Path, settings: dict[str, Any]) -> None:
     Raises:
         ProbeError: a value is of the right type but outside what its kind can use.
     """
-    choices = {"head": HEADS, "control": CONTROLS, "view": VIEWS, "backends": BACKENDS, "controls": FRAME_CONTROLS}
+    # Types are a column in classify and need no control; frames have some without one.
+    controls = FRAME_CONTROLS if "ignore" in settings else CONTROLS
+    choices = {"head": HEADS, "controls": controls, "view": VIEWS, "backends": BACKENDS}
     for key, allowed in choices.items():
         values = settings.get(key, [])
         for value in values if isinstance(values, list) else [values]:
             if value not in allowed:
                 raise ProbeError(f"{path}: {key} = {value!r}; expected {' or '.join(repr(item) for item in allowed)}.")
+    for budget in settings.get("budgets", []):
+        check_budget(budget)
     bounds: dict[str, tuple[float, float]] = {
         "hidden": (1, MOST_HIDDEN),
         "layers": (1, 2),

@@ -7,9 +7,12 @@ Metric: EER by linear interpolation of the ROC (lower is better). Backends:
 * ``lda``: cosine after linear discriminant analysis fitted on training speakers that occur in no trial. Standardised vectors,
   principal components, then Ledoit-Wolf-shrunk LDA (scikit-learn).
 
+Control ``shuffled``: the same scores against shuffled answers, LDA fitted on shuffled speakers.
+
 The layer is chosen on the dev trials. SUPERB's ASV differs: a trained x-vector head, and the best test checkpoint.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -34,30 +37,33 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
     unseen = [item for item in train if item.speaker not in in_trials]
     targets = {name: [trial.target for trial in trials] for name, trials in splits.items()}
     speakers = [item.speaker for item in unseen]
-    if task.settings["control"]:
-        targets = {name: shuffled(flags, problem.seed) for name, flags in targets.items()}
-        speakers = shuffled(speakers, problem.seed)
+    questions = [("", targets, speakers)]
+    if "shuffled" in task.settings["controls"]:
+        mixed = {name: shuffled(flags, problem.seed) for name, flags in targets.items()}
+        questions.append(("shuffled", mixed, shuffled(speakers, problem.seed)))
     row_of = {key: row for row, key in enumerate(ends)}
     for layer in features.layers:
         problem.tick(f"layer {layer}")
         vectors = features.read(layer, list(ends.values())).values.astype(np.float32)
         train_rows = features.read(layer, problem.train).values.astype(np.float32)
         unseen_rows = features.read(layer, unseen).values.astype(np.float32)
-        for backend in task.settings["backends"]:
-            fitted, reason = _fit(backend, train_rows, unseen_rows, speakers)
+        for backend, (control, flags, names) in itertools.product(task.settings["backends"], questions):
+            fitted, reason = _fit(backend, train_rows, unseen_rows, names)
             units = _unit(fitted(vectors)) if fitted else None
             for split, trials in splits.items():
                 yield Score(
                     layer=layer,
                     head=backend,
                     headline=backend == HEADLINE,
+                    control=control,
+                    n_train={"cosine": 0, "lda": len(unseen)}.get(backend, len(problem.train)),
                     split=split,
                     metric="eer",
                     higher_is_better=False,
                     select_by="eer",
                     n=len(trials),
                     note=reason,
-                    **_outcome(units, trials, targets[split], row_of),
+                    **_outcome(units, trials, flags[split], row_of),
                 )
 
 

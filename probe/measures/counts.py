@@ -5,7 +5,7 @@ Aim: enough to recompute a value, its interval and its difference from another s
 
 Conventions: a block is a set of utterances that stand or fall together, all of one speaker; where no speaker is known, each
 utterance is its own. Names come in plain and leave hashed; blocks stand in the order of their hashes, whatever the order of the
-utterances. Everything is plain ``int``, ``str`` and ``list``, ready for JSON.
+utterances. Everything is plain ``int``, ``str`` and ``list``, ready for JSON; amounts are ``float``.
 """
 
 from collections import defaultdict
@@ -33,8 +33,25 @@ def ratio_counts(blocks: Sequence[str], numerator: ArrayLike, denominator: Array
     Raises:
         ProbeError: lengths that differ, or numbers that are negative or not whole.
     """
-    sums: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    above, below = (_whole(values, len(blocks)) for values in (numerator, denominator))
+    return _sums(blocks, _whole(numerator, len(blocks)), _whole(denominator, len(blocks)))
+
+
+def amount_counts(blocks: Sequence[str], amounts: ArrayLike) -> Counts:
+    """As `ratio_counts`, for the mean of an amount such as bits: (utterance,) finite and >= 0; each utterance counts once.
+
+    Raises:
+        ProbeError: lengths that differ, or an amount that is negative or not finite.
+    """
+    values = np.asarray(amounts, np.float64)
+    if values.shape != (len(blocks),) or not np.isfinite(values).all() or (values < 0).any():
+        raise ProbeError(
+            f"amounts of shape {values.shape}, not all finite and >= 0; expected one for each of {len(blocks)} utterances."
+        )
+    return _sums(blocks, values.tolist(), [1] * len(blocks))
+
+
+def _sums(blocks: Sequence[str], above: Sequence[float], below: Sequence[int]) -> Counts:
+    sums: dict[str, list[Any]] = defaultdict(lambda: [0, 0])
     for name, upper, lower in zip(blocks, above, below, strict=True):
         pair = sums[hashed_block(name)]
         pair[0] += upper

@@ -15,6 +15,7 @@ import pandas as pd
 
 from probe.errors import ProbeError
 from probe.files import write_atomically
+from probe.records import WEIGHTED
 from probe.reporting.rows import layer_rows, one_line
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def curves_figure(rows: pd.DataFrame) -> "Figure":
     """
     from matplotlib.figure import Figure
 
+    rows = rows[(rows["layer"] != WEIGHTED) & (rows["metric"] != "codelength")]
     n_layers = rows.groupby([*PANEL, "test_domain", "model", "head"])["layer"].transform("nunique")
     rows = rows.assign(flat=n_layers == 1)[rows["headline"] & rows["value"].notna()]
     if rows.empty:

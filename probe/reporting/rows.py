@@ -2,28 +2,38 @@
 
 Selection is on dev, the report is on test. A layer is chosen per (model, task, corpus, condition, head, train domain) by the
 best dev value of the metric `select_by`, ties going to the lowest layer; every metric of that head is shown at this layer.
-When a task crosses domains the choice is made on the dev data of the source (the train domain).
+When a task crosses domains the choice is made on the dev data of the source (the train domain). A control stands beside the score
+that it belongs to, at the same layer; a learned sum of layers beside the chosen layer.
 
 Values are fractions; a missing value is NaN.
 """
 
 import re
+from collections.abc import Hashable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from probe.errors import ProbeError, listed
-from probe.records import CHOICE, chosen_layers, source_dev
+from probe.measures.uncertainty import paired_difference
+from probe.records import CHOICE, NO_LAYER, WEIGHTED, chosen_layers, source_dev
 
 CELL = [*CHOICE, "test_domain", "metric"]
 SUMMARY = [
     *["model", "task", "corpus", "condition", "head", "headline", "train_domain", "test_domain", "metric", "select_by"],
-    *["layer", "value", "low", "high", "last_layer", "last_value", "final_value"],
+    *["layer", "value", "low", "high", "last_layer", "last_value", "final_value", "weighted_value"],
+    *["majority", "shuffled", "types", "selectivity", "selectivity_low", "selectivity_high", "fbank", "random"],
     *["n", "n_blocks", "higher_is_better", "note"],
 ]
 LAYERS = [
     *["model", "task", "corpus", "condition", "head", "headline", "train_domain", "test_domain", "metric", "select_by"],
     *["layer", "layer_index", "value", "low", "high", "dev_value", "chosen"],
+    *["n", "n_blocks", "higher_is_better", "note"],
+]
+BUDGETS = [
+    *["model", "task", "corpus", "condition", "head", "headline", "train_domain", "test_domain", "metric", "select_by"],
+    *["layer", "layer_index", "budget", "n_train", "value", "low", "high", "chosen"],
     *["n", "n_blocks", "higher_is_better", "note"],
 ]
 EQUAL_WITHIN = [
@@ -57,7 +67,7 @@ def check_comparable(records: pd.DataFrame) -> None:
             + "\n  ".join(faults)
             + "\nRun the tasks again for all of these models, or keep the records in separate folders."
         )
-    twice = records[records.duplicated([*CELL, "layer", "split"])]
+    twice = records[records.duplicated([*CELL, "control", "layer", "split"])]
     if len(twice):
         names = twice[["model", "task", "corpus", "condition"]].drop_duplicates()
         raise ProbeError(
@@ -67,10 +77,13 @@ def check_comparable(records: pd.DataFrame) -> None:
 
 
 def summary_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
-    """One row per `CELL` of split `test`, at the layer chosen on dev; columns `SUMMARY`.
+    """One row per `CELL` that was trained on all labels, of split `test`, at the layer chosen on dev; columns `SUMMARY`.
 
-    ``last_layer`` is the highest numbered layer that was run; ``final_value`` is that of the model's final output, which in post-LN
-    models is the last block's; missing where it was not run. A cell without a value keeps its row and its note.
+    Online codes, which are of the training labels, stand here too. ``majority``, ``shuffled`` and ``types`` are controls at this
+    layer (see `probe.records.Record`); ``selectivity`` is the value less ``types``, with its interval; ``fbank`` and ``random`` the
+    values of these models in the same place: filter banks, and the architecture with random weights. ``last_layer`` is the highest
+    numbered layer that was run; ``final_value`` is that of the model's final output, which in post-LN models is the last block's;
+    missing where it was not run. A cell without a value keeps its row and its note.
 
     Args:
         records: see `probe.records.read_records`.
@@ -80,14 +93,18 @@ def summary_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame
         ProbeError: see `check_comparable`.
     """
     records = _checked(records)
-    test = records[(records["split"] == "test") & (records["headline"] | all_heads)]
-    test = test.merge(chosen_layers(records), on=CHOICE, how="left")
-    rows = [_summary_row(cell) for _, cell in test.groupby(CELL)]
+    shown = _reported(records, all_heads)
+    shown = shown[shown["budget"] == ""].merge(chosen_layers(records), on=CHOICE, how="left")
+    rows = [_summary_row(cell) for _, cell in shown.groupby(CELL) if (cell["control"] == "").any()]
+    value_of = {(row["model"], _elsewhere(row)): row["value"] for row in rows}
+    for row in rows:
+        row["fbank"] = np.nan if row["model"] == "fbank" else value_of.get(("fbank", _elsewhere(row)), np.nan)
+        row["random"] = value_of.get((f"random:{row['model']}", _elsewhere(row)), np.nan)
     return _in_order(pd.DataFrame(rows, columns=SUMMARY), [])
 
 
 def layer_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
-    """One row per `CELL` and layer of split `test`; columns `LAYERS`.
+    """One row per `CELL` that was trained on all labels, and layer, of split `test`; columns `LAYERS`.
 
     ``dev_value`` is the dev score of the same layer and metric, in the train domain where the task crosses domains;
     ``chosen`` marks the layer that `summary_rows` shows.
@@ -100,12 +117,46 @@ def layer_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
         ProbeError: see `check_comparable`.
     """
     records = _checked(records)
-    same = [*CHOICE, "metric", "layer"]
+    same = [*CHOICE, "control", "metric", "layer"]
     dev = source_dev(records)[[*same, "value"]].rename(columns={"value": "dev_value"})
-    test = records[(records["split"] == "test") & (records["headline"] | all_heads)]
-    rows = test.merge(dev, on=same, how="left").merge(chosen_layers(records), on=CHOICE, how="left")
+    shown = _reported(records, all_heads)
+    shown = shown[(shown["budget"] == "") & (shown["control"] == "")]
+    rows = shown.merge(dev, on=same, how="left").merge(chosen_layers(records), on=CHOICE, how="left")
     rows["chosen"] = rows["layer"] == rows["chosen_layer"]
     return _in_order(rows[LAYERS], ["layer_index"])
+
+
+def budget_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
+    """Learning curves: one row per `CELL` and layer of what was also trained on some of the labels; columns `BUDGETS`.
+
+    ``budget`` is empty where all labels were used; ``chosen`` marks the layer that is best on dev with this budget. Smaller budgets
+    come first.
+
+    Args:
+        records: see `probe.records.read_records`.
+        all_heads: shows every head instead of the headline ones.
+
+    Raises:
+        ProbeError: see `check_comparable`.
+    """
+    records = _checked(records)
+    shown = _reported(records, all_heads)
+    shown = shown[(shown["control"] == "") & (shown["split"] == "test")]
+    others = [name for name in CELL if name != "budget"]
+    shown = shown[shown["budget"].ne("").groupby([shown[name] for name in others]).transform("any")]
+    rows = shown.merge(chosen_layers(records), on=CHOICE, how="left")
+    rows["chosen"] = rows["layer"] == rows["chosen_layer"]
+    return _in_order(rows[BUDGETS], ["layer_index", "n_train"])
+
+
+def _reported(records: pd.DataFrame, all_heads: bool) -> pd.DataFrame:
+    """Test scores, and online codes, of the heads that are shown."""
+    return records[((records["split"] == "test") | (records["metric"] == "codelength")) & (records["headline"] | all_heads)]
+
+
+def _elsewhere(row: Mapping[str, object]) -> tuple[object, ...]:
+    """What the rows of other models that stand beside this one agree in."""
+    return tuple(row[name] for name in CELL if name not in ("model", "budget"))
 
 
 def _checked(records: pd.DataFrame) -> pd.DataFrame:
@@ -117,10 +168,10 @@ def _checked(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def _summary_row(cell: pd.DataFrame) -> dict[str, object]:
-    """One row of `summary_rows` from the test records of all layers."""
-    cell = cell.sort_values("layer_index")
+    """One row of `summary_rows` from the records of all layers and controls."""
+    cell, beside = cell[cell["control"] == ""].sort_values("layer_index"), cell[cell["control"] != ""]
     picked = cell[cell["layer"] == cell["chosen_layer"]]
-    shown = (picked if len(picked) else cell).iloc[0].to_dict()
+    shown: dict[Hashable, Any] = (picked if len(picked) else cell[cell["layer"] != WEIGHTED]).iloc[0].to_dict()
     if not len(picked):
         layer = shown["chosen_layer"]
         why = (
@@ -132,8 +183,20 @@ def _summary_row(cell: pd.DataFrame) -> dict[str, object]:
     value_of = dict(zip(cell["layer"], cell["value"], strict=True))
     last = max((layer for layer in value_of if layer.isdecimal()), key=int, default=None)
     final = value_of.get(shown["final_layer"], np.nan)
+    shown |= {"weighted_value": value_of.get(WEIGHTED, np.nan)} | _controls(shown, beside)
     shown |= {"last_layer": last, "last_value": value_of.get(last, np.nan), "final_value": final}
-    return {name: shown[name] for name in SUMMARY}
+    return {name: shown.get(name, np.nan) for name in SUMMARY}
+
+
+def _controls(shown: Mapping[Hashable, Any], beside: pd.DataFrame) -> dict[Hashable, Any]:
+    """The controls that belong to a score."""
+    there = beside[beside["layer"].isin([shown["layer"], NO_LAYER]) & beside["value"].notna()]
+    found: dict[Hashable, Any] = dict(zip(there["control"], there["value"], strict=True))
+    types = there[there["control"] == "types"]
+    if len(types) and not pd.isna(shown["value"]):
+        gain = paired_difference(shown["counts"], types.iloc[0]["counts"], seed=shown["seed"])
+        found |= {"selectivity": gain.difference, "selectivity_low": gain.low, "selectivity_high": gain.high}
+    return found
 
 
 def _in_order(rows: pd.DataFrame, then: list[str]) -> pd.DataFrame:

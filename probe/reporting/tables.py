@@ -1,6 +1,6 @@
 """Tables of records: Markdown for people, CSV and JSON for programs.
 
-Markdown is in percent with one decimal; CSV and JSON hold the fractions of the records.
+Markdown is in percent with one decimal (codelengths in bits with two); CSV and JSON hold the values of the records.
 """
 
 import json
@@ -15,9 +15,10 @@ import pandas as pd
 from probe.files import write_atomically
 from probe.records import OWN_HEAD
 from probe.reporting.curves import layer_curves, missing_matplotlib
-from probe.reporting.rows import check_comparable, layer_rows, one_line, summary_rows
+from probe.reporting.rows import budget_rows, check_comparable, layer_rows, one_line, summary_rows
 
 __all__ = [
+    "budget_rows",
     "check_comparable",
     "domain_matrices",
     "layer_rows",
@@ -31,6 +32,7 @@ __all__ = [
 
 DASH = "–"
 INTERVAL = "% [95 % interval]"
+BITS = "codelength"  # the metric that is not in percent
 COMPARED = ["task", "corpus", "condition", "metric", "train_domain", "test_domain"]
 LEFT_OUT_IF_ALL = {
     "condition": "clean",
@@ -39,19 +41,35 @@ LEFT_OUT_IF_ALL = {
     "dev": DASH,
     "last (layer)": DASH,
     "final": DASH,
+    "weighted": DASH,
+    "majority": DASH,
+    "shuffled": DASH,
+    "selectivity": DASH,
+    "fbank": DASH,
+    "random": DASH,
     "note": "",
 }
-ALIGNED_RIGHT = {"layer", INTERVAL, "dev", "last (layer)", "final", "n", "blocks"}
+BESIDE = ("weighted", "majority", "shuffled", "fbank", "random")
+ALIGNED_RIGHT = {"layer", INTERVAL, "dev", "last (layer)", "final", "selectivity", "n", "blocks", *BESIDE}
 
 TABLE_HEAD = """# Scores
 
 Test scores at the layer that is best on dev. `last` is the highest numbered layer, `final` the output after the final LayerNorm.
+`weighted` is a learned sum of all layers. Baselines at the same place: `majority`, always the most frequent training label;
+`shuffled`, trained on shuffled labels; `fbank` and `random`, filter banks and the same architecture with random weights.
+`selectivity` is the score less that of labels drawn at random for each type. Codelengths are in bits per label, all else in percent.
 Bold is the highest (↑) or lowest (↓) of the models and says nothing of significance: look at the intervals.
 
 """
 LAYERS_HEAD = """# Scores of every layer
 
 Test scores, beside them the dev score by which the layer marked ✓ was chosen (or, for another metric, its own dev score).
+
+"""
+BUDGETS_HEAD = """# With fewer labels
+
+Test scores of every layer, one column per budget of training labels; below each, how many utterances or frames that is. ✓ marks the
+layer that is best on dev with that budget.
 
 """
 DOMAINS_HEAD = """# Across domains
@@ -73,6 +91,7 @@ def to_markdown(rows: pd.DataFrame, layers: bool) -> str:
         return "No test scores.\n"
     cells: list[dict[Hashable, Any]] = rows.to_dict("records")
     bold = [False] * len(rows) if layers else list(_best(rows))
+    metrics = list(rows["metric"])
     columns = {
         "task": _names(rows["task"]),
         "corpus": _names(rows["corpus"]),
@@ -84,17 +103,22 @@ def to_markdown(rows: pd.DataFrame, layers: bool) -> str:
         "head": _names(rows["head"]),
         "layer": _names(rows["layer"].fillna(DASH)),
         INTERVAL: [
-            _interval(cell["value"], cell["low"], cell["high"], is_bold) for cell, is_bold in zip(cells, bold, strict=True)
+            _interval(cell["metric"], cell["value"], cell["low"], cell["high"], is_bold)
+            for cell, is_bold in zip(cells, bold, strict=True)
         ],
     }
     if layers:
-        columns["dev"] = [_percent(cell["dev_value"]) for cell in cells]
+        columns["dev"] = _values(metrics, rows["dev_value"])
         columns["chosen"] = ["✓" if cell["chosen"] else "" for cell in cells]
     else:
         columns["last (layer)"] = [
-            DASH if math.isnan(cell["last_value"]) else f"{_percent(cell['last_value'])} ({cell['last_layer']})" for cell in cells
+            DASH if math.isnan(cell["last_value"]) else f"{_value(cell['metric'], cell['last_value'])} ({cell['last_layer']})"
+            for cell in cells
         ]
-        columns["final"] = [_percent(cell["final_value"]) for cell in cells]
+        columns["final"] = _values(metrics, rows["final_value"])
+        columns["weighted"] = _values(metrics, rows["weighted_value"])
+        columns |= {name: _values(metrics, rows[name]) for name in BESIDE[1:]}
+        columns["selectivity"] = [_gain(cell["selectivity"], cell["selectivity_low"], cell["selectivity_high"]) for cell in cells]
     columns |= {"n": [str(cell["n"]) for cell in cells], "blocks": [str(cell["n_blocks"]) for cell in cells]}
     columns["note"] = _names(rows["note"])
     shown = {name: column for name, column in columns.items() if set(column) != {LEFT_OUT_IF_ALL.get(name)}}
@@ -105,7 +129,8 @@ def to_markdown(rows: pd.DataFrame, layers: bool) -> str:
 
 def search_table(records: pd.DataFrame) -> str:
     """Every setting that was tried with its dev scores, the one that dev picked marked ✓, as Markdown; empty without a search."""
-    tried = records[(records["split"] == "dev") & (records["search"].map(len) > 0)].sort_values("layer_index", kind="stable")
+    of_task = (records["split"] == "dev") & (records["control"] == "") & (records["budget"] == "")
+    tried = records[of_task & (records["search"].map(len) > 0)].sort_values("layer_index", kind="stable")
     tables = []
     for names, group in tried.groupby(["model", "task", "head"], sort=False):
         lines = []
@@ -139,15 +164,37 @@ def domain_matrices(records: pd.DataFrame) -> str:
         ProbeError: see `check_comparable`.
     """
     rows = summary_rows(records)
-    rows = rows[rows["train_domain"] != ""]
+    rows = rows[(rows["train_domain"] != "") & (rows["metric"] != BITS)]
     groups = rows.groupby(["task", "corpus", "condition", "metric", "model", "head"], sort=False)
     return "\n".join(_matrix(cells) for _, cells in groups)
+
+
+def budget_curves(rows: pd.DataFrame) -> str:
+    """One Markdown table (layer x budget) per model, task and metric, from the rows of `budget_rows`."""
+    tables = []
+    of_table = ["task", "corpus", "condition", "train_domain", "test_domain", "metric", "model", "head"]
+    for names, cells in rows.groupby(of_table, sort=False):
+        budgets = cells.drop_duplicates("budget").sort_values("n_train")
+        columns = {"layer": _names(dict.fromkeys(cells["layer"]))}
+        for budget, n_train in zip(budgets["budget"], budgets["n_train"], strict=True):
+            there = cells[cells["budget"] == budget].set_index("layer")
+            columns[f"{escaped(budget) or 'all'} ({n_train})"] = [
+                (_value(str(names[5]), there["value"][layer]) + (" ✓" if there["chosen"][layer] else ""))
+                if layer in there.index
+                else DASH
+                for layer in columns["layer"]
+            ]
+        tables.append(
+            f"## {', '.join(filter(None, _names(map(str, names))))} {_arrow(cells['higher_is_better'].iloc[0])}\n\n{_table(columns)}"
+        )
+    return "\n".join(tables)
 
 
 def write_tables(records: pd.DataFrame, to: Path) -> list[Path]:
     """The files written into the folder ``to`` from records (see `probe.records.read_records`).
 
-    ``table`` and ``layers`` as ``.md`` and ``.csv``; ``domains.md`` if a task crosses domains; ``curves.png`` and ``.svg`` if
+    ``table`` and ``layers`` as ``.md`` and ``.csv``; ``domains.md`` if a task crosses domains; ``budgets`` as ``.md`` and ``.csv`` if
+    there are learning curves; ``curves.png`` and ``.svg`` if
     there is something to draw and matplotlib is installed (`missing_matplotlib` says). One of these that is left out is
     removed, so that no file of another run stands beside the new ones.
 
@@ -155,13 +202,15 @@ def write_tables(records: pd.DataFrame, to: Path) -> list[Path]:
         ProbeError: see `check_comparable`.
         OSError: a file cannot be written.
     """
-    summary, layers, domains = summary_rows(records), layer_rows(records), domain_matrices(records)
+    summary, layers, domains, budgets = summary_rows(records), layer_rows(records), domain_matrices(records), budget_rows(records)
     texts = {
         "table.md": TABLE_HEAD + to_markdown(summary, layers=False),
         "table.csv": to_csv(summary),
         "layers.md": LAYERS_HEAD + to_markdown(layers, layers=True),
         "layers.csv": to_csv(layers),
         "domains.md": DOMAINS_HEAD + domains if domains else "",
+        "budgets.md": BUDGETS_HEAD + budget_curves(budgets) if len(budgets) else "",
+        "budgets.csv": to_csv(budgets) if len(budgets) else "",
     }
     to.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
@@ -185,7 +234,7 @@ def _best(rows: pd.DataFrame) -> "pd.Series[bool]":
     """
     rows = rows.assign(value=rows["value"].where(rows["head"] != OWN_HEAD))
     keys = [rows[name] for name in COMPARED]
-    printed = (100 * rows["value"]).round(1)
+    printed = (100 * rows["value"]).round(1).where(rows["metric"] != BITS, rows["value"].round(2))
     score = printed.where(rows["higher_is_better"].astype(bool), -printed)
     several = rows["model"].where(rows["value"].notna()).groupby(keys).transform("nunique") > 1
     return several & (score == score.groupby(keys).transform("max"))
@@ -230,9 +279,27 @@ def _table(columns: Mapping[str, Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in [padded[0], rule, *padded[1:]])
 
 
-def _interval(value: float, low: float, high: float, bold: bool) -> str:
-    shown = f"**{_percent(value)}**" if bold else _percent(value)
-    return shown if any(map(math.isnan, (value, low, high))) else f"{shown} [{_percent(low)}, {_percent(high)}]"
+def _interval(metric: str, value: float, low: float, high: float, bold: bool) -> str:
+    shown = f"**{_value(metric, value)}**" if bold else _value(metric, value)
+    if any(map(math.isnan, (value, low, high))):
+        return shown
+    return f"{shown} [{_value(metric, low)}, {_value(metric, high)}]"
+
+
+def _gain(value: float, low: float, high: float) -> str:
+    """A difference in points."""
+    if math.isnan(value):
+        return DASH
+    return _points(value) + ("" if math.isnan(low) else f" [{_points(low)}, {_points(high)}]")
+
+
+def _values(metrics: Sequence[str], values: Iterable[float]) -> list[str]:
+    return [_value(metric, value) for metric, value in zip(metrics, values, strict=True)]
+
+
+def _value(metric: str, value: float) -> str:
+    """Bits of a codelength, percent of everything else."""
+    return f"{value:.2f}" if metric == BITS and not math.isnan(value) else _percent(value)
 
 
 def _arrow(higher_is_better: bool) -> str:

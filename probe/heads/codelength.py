@@ -1,0 +1,68 @@
+"""How many bits the labels cost, given the features: the online code of Voita & Titov (2020, arXiv 2003.12298).
+
+Labels are sent in portions. The first is sent with the uniform code, log2 of the number of classes each; every other with the
+probabilities of a probe that was trained on all portions before it. A layer that holds the labels plainly costs few bits because a
+probe learns from few of them; one from which a probe has to work for them costs many, even if its last accuracy is as good.
+Everything is in bits (the authors' notebook adds nats to bits).
+
+A probe cannot give probability to a class it has not seen. The classes not seen so far share the mass u / (n + u), where u is their
+number and n that of the labels before, so that every label can be sent.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+FRACTIONS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.0)
+
+# (positions to train on, positions to predict) -> (classes it knows, (position, class) natural logarithms of their probabilities)
+Learner = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Portion:
+    """Labels that were sent together.
+
+    Attributes:
+        n_train: labels sent before, which the probe was trained on; 0 for the uniform code.
+        bits: (label,) what each cost.
+    """
+
+    n_train: int
+    bits: np.ndarray
+
+
+def online_code(labels: Sequence[str], learn: Learner, fractions: Sequence[float] = FRACTIONS) -> list[Portion]:
+    """The portions that send ``labels`` in their order.
+
+    A probe needs two classes; portions before there are two are sent with the uniform code.
+
+    Args:
+        labels: in random order.
+        learn: trains a probe.
+        fractions: of all labels, ascending, where portions end; the last is 1.
+    """
+    truth = np.array(labels)
+    classes = np.unique(truth)
+    ends = sorted({max(1, round(fraction * len(truth))) for fraction in fractions})
+    portions: list[Portion] = []
+    for start, stop in itertools.pairwise([0, *ends]):
+        sent = np.arange(start, stop)
+        if len(np.unique(truth[:start])) < 2:
+            portions.append(Portion(0, np.full(len(sent), np.log2(len(classes)))))
+            continue
+        known, log_probabilities = learn(np.arange(start), sent)
+        portions.append(Portion(start, _bits(truth[sent], classes, known, log_probabilities, start)))
+    return portions
+
+
+def _bits(truth: np.ndarray, classes: np.ndarray, known: np.ndarray, log_probabilities: np.ndarray, n_before: int) -> np.ndarray:
+    """(label,) bits under a probe that knows some of the classes."""
+    n_unseen = len(classes) - len(known)
+    seen = np.isin(truth, known)
+    bits = np.full(len(truth), np.log2(max(1, n_before + n_unseen)))  # a class not seen: u / (n + u), shared by u classes
+    columns = np.searchsorted(known, truth[seen])
+    bits[seen] = -log_probabilities[seen.nonzero()[0], columns] / np.log(2) + np.log2((n_before + n_unseen) / n_before)
+    return bits

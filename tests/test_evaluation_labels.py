@@ -1,0 +1,158 @@
+"""Controls, budgets, codes and sums of layers beside a task's own scores."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_evaluation import PlantedEncoder
+from tones import write_tones
+
+from probe.errors import ProbeError
+from probe.evaluation.classify import drawn_labels
+from probe.evaluation.run import run
+from probe.evaluation.subsets import check_budget, in_drawn_order, within_budget
+from probe.extraction.extract import extract
+from probe.measures.counts import amount_counts, value_of
+from probe.measures.uncertainty import interval
+from probe.records import Record, frame_of, read_records
+from probe.reporting.tables import budget_curves, budget_rows, summary_rows, to_markdown, write_tables
+
+TASK = """kind = "classify"
+label = "speaker"
+l2 = [1e-3, 1e-1]
+types = "text"
+online_code = true
+budgets = ["1/class", "2/class", "20", "3s", "10h"]
+"""
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
+    """Everything beside a task on planted layers: 4 speakers, 3 words, 48 training utterances of 0.3 s."""
+    folder = tmp_path_factory.mktemp("labels")
+    manifest = write_tones(folder)
+    extract(PlantedEncoder(), manifest, folder / "features", view="meanstd", check=False)
+    (folder / "own.toml").write_text(TASK)
+    return run(folder / "own.toml", "planted", manifest, folder / "features", folder / "results").records
+
+
+def only(records: list[Record], **wanted: object) -> list[Record]:
+    return [record for record in records if all(getattr(record, name) == value for name, value in wanted.items())]
+
+
+def test_a_majority_class_needs_no_layer(records: list[Record]) -> None:
+    (test,) = only(records, control="majority", split="test")
+    assert (test.layer, test.layer_index, test.value, test.search) == ("none", -1, 0.25, [])
+
+
+def test_a_probe_of_labels_drawn_by_type_reads_the_type(records: list[Record]) -> None:
+    """Words are audible, so that a probe learns any label for each of them; selectivity tells the two apart."""
+    (drawn,) = only(records, control="types", split="test", layer="1")
+    (own,) = only(records, control="", budget="", split="test", layer="1", metric="accuracy")
+    assert own.value == 1.0
+    assert drawn.value == 1.0
+    row = summary_rows(frame_of(records)).query("metric == 'accuracy'").iloc[0]
+    assert (row["layer"], row["selectivity"]) == ("1", 0.0)
+    (noise,) = only(records, control="types", split="test", layer="0")
+    assert noise.value < 0.8
+
+
+def test_drawn_labels_depend_on_the_type_alone() -> None:
+    pool = ["x"] * 5 + ["y"] * 3 + ["z"]
+    types = ["a", "b", "a", "", "c"]
+    labels = drawn_labels(types, pool, 3)
+    assert labels[0] == labels[2]
+    assert drawn_labels(types[::-1], pool[::-1], 3) == labels[::-1]
+    many = drawn_labels([f"t{i}" for i in range(3000)], pool, 0)
+    assert many.count("x") / 3000 == pytest.approx(5 / 9, abs=0.04)
+    assert many != drawn_labels([f"t{i}" for i in range(3000)], pool, 1)
+
+
+def test_budgets_are_nested_and_larger_ones_are_left_out(records: list[Record], caplog: pytest.LogCaptureFixture) -> None:
+    found = {record.budget: record.n_train for record in only(records, split="test", layer="1", metric="accuracy", control="")}
+    assert found == {"": 48, "1/class": 4, "2/class": 8, "20": 20, "3s": 10}
+    keys, labels = [f"k{i}" for i in range(60)], [f"c{i % 5}" for i in range(60)]
+    seconds = [0.5 + 0.01 * i for i in range(60)]
+    for smaller, larger in (("1/class", "4/class"), ("7", "40"), ("5s", "20s")):
+        few, many = (within_budget(budget, keys, labels, seconds, 0) for budget in (smaller, larger))
+        assert few is not None and many is not None
+        assert set(few) < set(many)
+    taken = within_budget("20s", keys, labels, seconds, 0)
+    assert taken is not None
+    assert 20 - 1.2 < sum(seconds[i] for i in taken) <= 20
+    assert within_budget("10h", keys, labels, seconds, 0) is None
+    # appended rows change the order of none of those before
+    assert [i for i in in_drawn_order([*keys, "new"], 0) if i < 60] == in_drawn_order(keys, 0)
+
+
+@pytest.mark.parametrize("budget", ["", "0", "ten", "10 m", "5/clas", "-3", "1d", "1.5/class"])
+def test_what_is_no_budget_is_refused(budget: str) -> None:
+    with pytest.raises(ProbeError, match="10m"):
+        check_budget(budget)
+
+
+def test_an_online_code_is_shorter_where_a_layer_holds_the_labels(records: list[Record]) -> None:
+    codes = {record.layer: record for record in only(records, metric="codelength")}
+    assert set(codes) == {"0", "1", "2"}
+    for code in codes.values():
+        assert (code.split, code.n, code.n_train, code.select_by) == ("train", 48, 48, "accuracy")
+        assert code.value == value_of(code.counts)
+        assert sum(part["bits"] for part in code.curve) / 48 == pytest.approx(code.value)
+        assert sum(part["n"] for part in code.curve) == 48
+        assert code.low < code.value < code.high
+        assert code.note == "4 classes: 2.00 bits by the uniform code"
+    assert codes["1"].value < 0.7 * codes["0"].value
+
+
+def test_a_learned_sum_stands_beside_the_layers_and_is_never_the_chosen_one(records: list[Record]) -> None:
+    (test,) = only(records, layer="weighted", split="test")
+    assert set(test.layer_weights) == {"0", "1", "2"}
+    assert sum(test.layer_weights.values()) == pytest.approx(1, abs=1e-5)
+    assert test.layer_weights["0"] < test.layer_weights["1"]
+    row = summary_rows(frame_of(records)).query("metric == 'accuracy'").iloc[0]
+    assert (row["layer"], row["weighted_value"], row["majority"]) == ("1", test.value, 0.25)
+
+
+def test_tables_show_what_stands_beside(records: list[Record], tmp_path: Path) -> None:
+    text = to_markdown(summary_rows(frame_of(records)), layers=False)
+    head = [cell.strip() for cell in text.splitlines()[0].strip("|").split("|")]
+    lines = [dict(zip(head, map(str.strip, line.strip("|").split("|")), strict=True)) for line in text.splitlines()[2:]]
+    assert [line["metric"] for line in lines] == ["accuracy ↑", "codelength ↓"]
+    assert (lines[0]["majority"], lines[0]["selectivity"][:4], lines[1]["majority"]) == ("25.0", "+0.0", "–")
+    (code,) = only(records, metric="codelength", layer="1")
+    assert lines[1]["% [95 % interval]"].startswith(f"{code.value:.2f} [")
+    curves = budget_curves(budget_rows(frame_of(records)))
+    assert "1/class (4) | 2/class (8) | 3s (10) | 20 (20) | all (48)" in " ".join(curves.split())
+    assert [line.split("|")[1].strip() for line in curves.splitlines()[4:]] == ["0", "1", "2", "weighted"]
+    written = {path.name for path in write_tables(frame_of(records), tmp_path)}
+    assert {"budgets.md", "budgets.csv"} <= written
+
+
+def test_baselines_of_other_models_stand_beside(records: list[Record]) -> None:
+    from dataclasses import replace
+
+    others = [replace(record, model=name) for name in ("fbank", "random:planted") for record in records]
+    rows = summary_rows(frame_of([*records, *others])).query("metric == 'accuracy'").set_index("model")
+    assert rows.loc["planted", "fbank"] == rows.loc["fbank", "value"]
+    assert rows.loc["planted", "random"] == rows.loc["random:planted", "value"]
+    assert np.isnan(rows.loc["fbank", "fbank"])
+    assert np.isnan(rows.loc["fbank", "random"])
+
+
+def test_amounts_are_means_with_intervals() -> None:
+    counts = amount_counts(["a", "a", "b", "c"], [1.5, 2.5, 9.0, 3.0])
+    assert value_of(counts) == 4.0
+    assert interval(amount_counts(["a", "b", "c"], [0.5, 0.5, 0.5])) == (0.5, 0.5)
+    low, high = interval(counts) or (0, 0)
+    assert 0 <= low < 4.0 < high
+    assert high > 5
+    with pytest.raises(ProbeError, match="finite"):
+        amount_counts(["a"], [float("inf")])
+
+
+def test_records_of_controls_are_read_back(records: list[Record], tmp_path: Path) -> None:
+    from probe.records import write_records
+
+    write_records(tmp_path / "own.jsonl", records)
+    again = read_records(tmp_path)
+    assert again["control"].value_counts().to_dict() == frame_of(records)["control"].value_counts().to_dict()
