@@ -509,3 +509,18 @@ def test_a_part_of_an_utterance_in_several_shards_is_cut_from_the_right_ones() -
             part = stored_rows._part_of(whole, first, stop)
             assert all(start < end for _, start, end in part.pieces)
             assert [(shard, row) for shard, start, end in part.pieces for row in range(start, end)] == rows[first:stop]
+
+
+def test_bench_extracts_frames_and_asks_which_sound_they_are(tones: Callable[..., Path], tmp_path: Path) -> None:
+    manifest = tones(words=2, speakers=2, repetitions=4)
+    rows = [line.split(",") for line in manifest.read_text().splitlines()[1:]]
+    labels = tmp_path / "sounds.csv"
+    labels.write_text("path,start,end,label\n" + "".join(f"{row[0]},0,0.3,{row[1]}\n" for row in rows))
+    done = bench(["mfcc"], ["phone-frames"], manifest, tmp_path / "out", labels=labels)
+    assert not done.refused
+    (path,) = (tmp_path / "out" / "results").glob("*.jsonl")
+    (record,) = [r for r in iterate_records(path) if (r.split, r.control) == ("test", "")]
+    assert record.value > 0.95
+    assert record.n == 4 * (1 + (4800 - 400) // 160)
+    features = Features(select_store(tmp_path / "out" / "features", "mfcc", "frames"), "frames", load_corpus(manifest))
+    assert kind.first_centre_s(features) == 0.0125
