@@ -90,7 +90,7 @@ def extract(
 @options("model", "corpus")
 @click.option("--from", "features", required=True, type=click.Path(path_type=Path), help="Folder of feature stores.")
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="Folder of records.")
-@options("trials", "dev_trials")
+@options("trials", "dev_trials", "labels")
 @click.option("--label", metavar="COLUMN", help="classify: the manifest's column that is predicted.")
 @click.option("--head", type=click.Choice(["linear", "bilstm"]), help="transcribe: the CTC head.")
 @click.option("--project", type=click.IntRange(0), metavar="N", help="First project every layer to N dimensions; 0: not.")
@@ -105,6 +105,7 @@ def run(
     to: Path,
     trials: Path | None,
     dev_trials: Path | None,
+    labels: Path | None,
     label: str | None,
     head: str | None,
     project: int | None,
@@ -141,6 +142,7 @@ def run(
                     to,
                     trials=trials,
                     dev_trials=dev_trials,
+                    labels=labels,
                     device=place,
                     seed=seed,
                     limit=limit,
@@ -204,7 +206,7 @@ def table(results: tuple[Path, ...], layers: bool, all_heads: bool, form: str, t
 @click.option("--task", "tasks", multiple=True, required=True, metavar="TASK", help="Ready task or TOML file; several times.")
 @options("corpus")
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="Receives features/, results/, tables and pictures.")
-@options("trials", "dev_trials", "layers", "stride", *HOW, "device", "seed", "limit", "dry_run", "json")
+@options("trials", "dev_trials", "labels", "layers", "stride", *HOW, "device", "seed", "limit", "dry_run", "json")
 def bench(
     models: tuple[str, ...], tasks: tuple[str, ...], corpus: str, to: Path, dry_run: bool, as_json: bool, **how: Any
 ) -> None:

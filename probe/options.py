@@ -41,6 +41,12 @@ SHARED: dict[str, Callable[[Callable], Callable]] = {
     "dev_trials": click.option(
         "--dev-trials", type=click.Path(path_type=Path), help="Trials that choose the layer; drawn if left out."
     ),
+    "labels": click.option(
+        "--labels",
+        type=click.Path(path_type=Path),
+        metavar="PATH",
+        help="Labels over time, for frames: CSV path,start,end,label (seconds), or a folder of TextGrids.",
+    ),
     "device": click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1. The GPU where there is one."),
     "implementation": click.option(
         "--implementation",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from probe.data.corpus import Corpus, load_corpus
+from probe.data.intervals import EXPECTED
 from probe.errors import ProbeError, UsageError, listed
 from probe.evaluation.run import run
 from probe.evaluation.tasks import Task, open_task
@@ -56,6 +57,7 @@ def bench(
     *,
     trials: str | Path | None = None,
     dev_trials: str | Path | None = None,
+    labels: str | Path | None = None,
     layers: str | None = None,
     stride: int = 1,
     device: str | None = None,
@@ -89,6 +91,8 @@ def bench(
     if any(task.kind == "verify" for task in opened) and trials is None:
         names = ", ".join(task.name for task in opened if task.kind == "verify")
         raise UsageError(f"{names}: needs --trials, a CSV list with the columns enroll,test,label.")
+    if names := ", ".join(task.name for task in opened if task.kind == "frames" and not (labels or task.settings["labels"])):
+        raise UsageError(f"{names}: needs --labels, {EXPECTED}, or the key labels in the task.")
     loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, audio_root)
     place = choose_device(device)
     features, results = Path(to) / "features", Path(to) / "results"
@@ -130,6 +134,7 @@ def bench(
                     results,
                     trials=trials,
                     dev_trials=dev_trials,
+                    labels=labels,
                     device=place,
                     seed=seed,
                     limit=limit,

@@ -351,7 +351,7 @@ def test_every_ready_task_opens_and_says_what_it_asks() -> None:
     ("text", "message"),
     [
         ('kind = "classify"\nlabl = "text"', r"unknown key 'labl'. Did you mean 'label'\?"),
-        ('kind = "clasify"', "kind 'clasify'; expected one of classify, transcribe, verify, shift"),
+        ('kind = "clasify"', "kind 'clasify'; expected one of classify, transcribe, verify, frames, shift"),
         ('label = "text"', "kind None; expected one of"),
         ('kind = "classify"\nl2 = "1e-3"', "expected a value such as"),
         ('kind = "classify"\nl2 = []', "l2 is an empty list"),

@@ -58,12 +58,14 @@ class Corpus:
         sha256: of the manifest's bytes (LibriSpeech: of its rows), and of the limit where there is one.
         utterances: in manifest order, rows of split ``noise`` left out.
         columns: names that `Utterance.label` knows here.
+        folder: where the manifest lies, or the LibriSpeech tree.
     """
 
     name: str
     sha256: str
     utterances: tuple[Utterance, ...]
     columns: tuple[str, ...]
+    folder: Path = Path()
 
     def limited(self, limit: int | None) -> "Corpus":
         """At most ``limit`` utterances of each split: the same ones every time, spread over the manifest.
@@ -80,7 +82,7 @@ class Corpus:
                 taken.add(utterance.key)
         chosen = tuple(item for item in self.utterances if item.key in taken)
         sha256 = hashlib.sha256(f"{self.sha256} limit {limit}".encode()).hexdigest()
-        return Corpus(self.name, sha256, chosen, self.columns)
+        return Corpus(self.name, sha256, chosen, self.columns, self.folder)
 
 
 def load_corpus(source: Path | str, audio_root: Path | str | None = None) -> Corpus:
@@ -111,7 +113,7 @@ def load_corpus(source: Path | str, audio_root: Path | str | None = None) -> Cor
     columns = tuple(name for name in rows[0][1] if name not in ("path", "id", "duration_s")) if rows else ()
     if not speech:
         raise ProbeError(f"{manifest}: no utterances; expected rows with split train, dev or test.")
-    return Corpus(manifest.stem, hashlib.sha256(content).hexdigest(), speech, columns)
+    return Corpus(manifest.stem, hashlib.sha256(content).hexdigest(), speech, columns, manifest.parent)
 
 
 def _refuse(problems: list[str]) -> None:
@@ -265,7 +267,8 @@ def _librispeech(source: str) -> Corpus:
             utterances.append(Utterance(identifier, path, text, f"ls-{speaker}", f"librispeech-{domain}", split, None, extra))
     rows = "\n".join(f"{item.key}\t{item.text}\t{item.speaker}\t{item.split}" for item in utterances)
     columns = ("text", "speaker", "domain", "split", "subset", "chapter", "sex")
-    return Corpus("librispeech-" + "+".join(subsets), hashlib.sha256(rows.encode()).hexdigest(), tuple(utterances), columns)
+    sha256 = hashlib.sha256(rows.encode()).hexdigest()
+    return Corpus("librispeech-" + "+".join(subsets), sha256, tuple(utterances), columns, root)
 
 
 def _transcript(transcript: Path) -> Iterable[tuple[str, str, Path]]:

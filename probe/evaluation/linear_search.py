@@ -1,12 +1,18 @@
 """One linear probe out of several strengths of the l2 penalty: the one that is best on dev."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from probe.heads.linear import LinearProbe, fit_strengths
+
+# Rows that are judged by blocks are so many at a time: a product's last bits depend on how many rows it has.
+JUDGED_ROWS = 4096
+
+# (row,) bool, whether a probe is right, and (row,) float64, the truth's log-probability; NaN where the probe has no such class.
+Judged = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -42,14 +48,58 @@ def on_dev(probe: Any, rows: Any, labels: Sequence[str]) -> dict[str, Any]:
 
     Labels that the probe does not know are errors, and have no cross-entropy.
     """
-    log_probabilities = probe.predict_log_proba(rows)
     truth = np.array(labels)
-    known = np.isin(truth, probe.classes_)
-    columns = np.searchsorted(probe.classes_, truth[known])
-    entropies = -log_probabilities[known.nonzero()[0], columns]
+    return entry(probe, *_judged(probe, rows, truth))
+
+
+def entry(probe: Any, hits: np.ndarray, log_probabilities: np.ndarray) -> dict[str, Any]:
+    """One strength's entry of the search from what `judged` says of dev."""
+    entropies = -log_probabilities[~np.isnan(log_probabilities)]
     return {
         "l2": probe.l2,
-        "dev_accuracy": float(np.mean(probe.classes_[log_probabilities.argmax(axis=1)] == truth)),
-        "dev_cross_entropy": float(entropies.mean()) if known.any() else 0.0,
+        "dev_accuracy": float(np.mean(hits)),
+        "dev_cross_entropy": float(entropies.mean()) if len(entropies) else 0.0,
         "iterations": probe.n_iter_,
     }
+
+
+def judged(probes: Sequence[LinearProbe], blocks: Iterable[np.ndarray], labels: np.ndarray) -> list[Judged]:
+    """What each probe makes of rows that need not be in memory; the same wherever blocks end.
+
+    All probes judge a block before the next one is asked for.
+
+    Args:
+        blocks: (row, dim) each, one after the other.
+        labels: (row,) of all blocks together.
+    """
+    found = [(np.zeros(len(labels), bool), np.full(len(labels), np.nan)) for _ in probes]
+    start = 0
+    for rows in cut(blocks, JUDGED_ROWS):
+        here = slice(start, start + len(rows))
+        for probe, (hits, log_probabilities) in zip(probes, found, strict=True):
+            hits[here], log_probabilities[here] = _judged(probe, rows, labels[here])
+        start += len(rows)
+    return found
+
+
+def _judged(probe: Any, rows: Any, truth: np.ndarray) -> Judged:
+    scores = probe.predict_log_proba(rows)
+    columns = np.searchsorted(probe.classes_, truth).clip(max=len(probe.classes_) - 1)
+    known = probe.classes_[columns] == truth
+    return known & (scores.argmax(axis=1) == columns), np.where(known, scores[np.arange(len(truth)), columns], np.nan)
+
+
+def cut(blocks: Iterable[np.ndarray], n_rows: int) -> Iterator[np.ndarray]:
+    """The same rows in blocks of ``n_rows`` each, but for the last."""
+    waiting: list[np.ndarray] = []
+    held = 0
+    for block in blocks:
+        while held + len(block) >= n_rows:
+            first, block = block[: n_rows - held], block[n_rows - held :]
+            yield np.concatenate([*waiting, first]) if waiting else first
+            waiting, held = [], 0
+        if len(block):
+            waiting.append(block)
+            held += len(block)
+    if waiting:
+        yield np.concatenate(waiting)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from probe.data.corpus import Corpus, Utterance
+from probe.data.intervals import IntervalSet
 from probe.data.trials import Trial
 from probe.errors import ProbeError, listed
 from probe.evaluation.fitting import Fit, Fitting, Rows
@@ -29,6 +30,7 @@ class Problem:
         train, dev: utterances with features.
         tests: name -> utterances; a plain task has one test set named by the empty string, domain shift one per domain.
         dev_trials, trials: pairs for verification.
+        intervals: labels over time, for frames.
         seed, device: of the training.
         memory_bytes: that features of one kind of row may take at a time.
         columns: of the manifest, those that can be a label.
@@ -41,6 +43,7 @@ class Problem:
     tests: Mapping[str, Sequence[Utterance]]
     dev_trials: Sequence[Trial] = ()
     trials: Sequence[Trial] = ()
+    intervals: IntervalSet | None = None
     seed: int = 0
     device: str = "cpu"
     memory_bytes: int = 4 << 30
@@ -187,7 +190,7 @@ def labelled(utterances: Sequence[Utterance], column: str, excluded: Counter[str
     return kept
 
 
-def refuse_empty(task: str, train: Sequence[Utterance], dev: Sequence[Utterance], what: str) -> None:
+def refuse_empty(task: str, train: Sequence[object], dev: Sequence[object], what: str) -> None:
     """Raises where there is nothing to train or to choose on."""
     for name, rows in (("train", train), ("dev", dev)):
         if not rows:

@@ -13,10 +13,11 @@ from tqdm import tqdm
 
 from probe.data import texts
 from probe.data.corpus import Corpus, load_corpus
+from probe.data.intervals import EXPECTED, IntervalSet, load_intervals
 from probe.data.trials import Trial, TrialList, draw_trials, load_trials
 from probe.environment import code_version, package_versions
 from probe.errors import ProbeError, UsageError, listed
-from probe.evaluation import classify, shift, transcribe, verify
+from probe.evaluation import classify, frames, shift, transcribe, verify
 from probe.evaluation.depth import depth_of, n_blocks
 from probe.evaluation.fitting import Fitting
 from probe.evaluation.problem import Features, Problem, Score, described
@@ -34,6 +35,7 @@ KINDS: dict[str, Callable[[Task, Problem, Features], Iterator[Score]]] = {
     "classify": classify.run,
     "transcribe": transcribe.run,
     "verify": verify.run,
+    "frames": frames.run,
     "shift": lambda task, problem, features: shift.run(task, problem, features, KINDS[task.of.kind] if task.of else classify.run),
 }
 
@@ -62,6 +64,7 @@ def run(
     *,
     trials: str | Path | None = None,
     dev_trials: str | Path | None = None,
+    labels: str | Path | None = None,
     device: str = "cpu",
     seed: int = 0,
     limit: int | None = None,
@@ -76,6 +79,8 @@ def run(
         features: the folder of stores.
         results: the folder of records.
         trials, dev_trials: lists for verification; without ``dev_trials`` seeded pairs of dev rows are drawn.
+        labels: for frames, a CSV file of intervals or a folder of TextGrids, in the place of the one that the task names; its
+            sha256 stands where that of a list of trials does.
         device: where heads are trained.
         seed: of heads, drawn trials, controls and the bootstrap.
         limit: at most so many utterances of each split, the ones that `probe.extract` takes.
@@ -86,7 +91,8 @@ def run(
     """
     started = time.monotonic()
     task = task if isinstance(task, Task) else open_task(task)
-    corpus = (corpus if isinstance(corpus, Corpus) else load_corpus(corpus)).limited(limit)
+    whole = corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
+    corpus = whole.limited(limit)
     store = select_store(Path(features), model, task.view, keys=[item.key for item in corpus.utterances])
     found = Features(store, task.view, corpus)
     if found.failed:
@@ -96,11 +102,13 @@ def run(
     for line in texts.warnings(corpus.utterances) if (task.of or task).kind == "transcribe" else ():
         log.warning("%s: %s", corpus.name, line)
     lists = _trial_lists(task, corpus, found, trials, dev_trials, seed)
-    scores = _scores(task, model, corpus, found, lists, seed, device, memory_bytes)
+    intervals = _intervals(task, whole, found, labels)
+    scores = _scores(task, model, corpus, found, lists, intervals, seed, device, memory_bytes)
     common = _provenance(task, model, corpus, store, seed, device) | {"seconds": round(time.monotonic() - started, 2)}
     _warn_of_edges(task.name, model, scores)
     order = {layer: index for index, layer in enumerate([*store.layers, WEIGHTED, CTC_LAYER])} | {NO_LAYER: -1}
     shas = {split: item.sha256 for split, item in lists.items()}
+    shas |= dict.fromkeys(("dev", "test"), intervals.sha256) if intervals else {}
     blocks = n_blocks(store.recipe)
     records = [_record(score, common, order, shas, depth_of(score.layer, blocks)) for score in scores]
     stem = "__".join(file_name(part) for part in (model, task.name, corpus.name, store.recipe["condition"]))
@@ -117,6 +125,7 @@ def _scores(
     corpus: Corpus,
     features: Features,
     lists: dict[str, TrialList],
+    intervals: IntervalSet | None,
     seed: int,
     device: str,
     memory_bytes: int,
@@ -132,6 +141,7 @@ def _scores(
             tests={"": by_split["test"]},
             dev_trials=lists["dev"].trials if "dev" in lists else (),
             trials=lists["test"].trials if "test" in lists else (),
+            intervals=intervals,
             seed=seed,
             device=device,
             memory_bytes=memory_bytes,
@@ -260,6 +270,21 @@ def _trial_lists(
         _refuse_one_sided(item.name, kept)
         lists[split] = replace(item, trials=kept)
     return lists
+
+
+def _intervals(task: Task, corpus: Corpus, features: Features, given: str | Path | None) -> IntervalSet | None:
+    """The labels over time that a task of kind frames wants.
+
+    Args:
+        corpus: without limit.
+    """
+    if task.kind != "frames":
+        return None
+    path = Path(given) if given else corpus.folder / task.settings["labels"]
+    if not given and not task.settings["labels"]:
+        raise UsageError(f"{task.name}: needs --labels, {EXPECTED}, or the key labels in the task.")
+    durations_s = {key: stored.duration_s for key, stored in features.stored.items()}
+    return load_intervals(path, corpus, durations_s, features.hop_s, task.settings["tier"], task.settings["types"])
 
 
 def _check_trials(lists: dict[str, TrialList]) -> None:

@@ -21,8 +21,9 @@ COMMON: dict[str, Any] = {"name": "", "version": 1, "description": ""}
 CONTROLS = ("majority", "shuffled")
 BACKENDS = ("cosine", "cosine-standardised", "lda")
 VIEWS = ("mean", "meanstd")
+FRAME_CONTROLS = ("majority", "shuffled", "types")
 
-EMPTY = ("budgets", "controls")  # lists of text that may be empty
+EMPTY = ("budgets", "controls", "ignore")  # lists of text that may be empty
 # Of every kind that trains or compares on one layer: how many dimensions it is projected to first (0: none), and how.
 PROJECTION: dict[str, Any] = {"project": 0, "projection": "pca"}
 
@@ -54,6 +55,18 @@ KINDS: dict[str, dict[str, Any]] = {
         **PROJECTION,
     },
     "verify": {"view": "meanstd", "backends": list(BACKENDS), "dev_trials": 300, "controls": ["shuffled"], **PROJECTION},
+    "frames": {
+        "labels": "",
+        "tier": "phones",
+        "ignore": [""],
+        "l2": [1e-4, 1e-3, 1e-2, 1e-1],
+        "standardize": True,
+        "context": 0,
+        "max_frames": 0,
+        "controls": ["majority"],
+        "types": "",
+        **PROJECTION,
+    },
     "shift": {"of": "word-id"},
 }
 
@@ -88,7 +101,7 @@ class Task:
         """The view of the features that it reads."""
         if self.of:
             return self.of.view
-        return "frames" if self.kind == "transcribe" else self.settings["view"]
+        return "frames" if self.kind in ("transcribe", "frames") else self.settings["view"]
 
 
 def task_folder() -> Path:
@@ -179,7 +192,9 @@ def _complete(path: Path, settings: dict[str, Any]) -> None:
     Raises:
         ProbeError: a value is of the right type but outside what its kind can use.
     """
-    choices = {"head": HEADS, "controls": CONTROLS, "view": VIEWS, "backends": BACKENDS, "projection": PROJECTIONS}
+    # Types are a column in classify and need no control; frames have some without one.
+    controls = FRAME_CONTROLS if "ignore" in settings else CONTROLS
+    choices = {"head": HEADS, "controls": controls, "view": VIEWS, "backends": BACKENDS, "projection": PROJECTIONS}
     for key, allowed in choices.items():
         values = settings.get(key, [])
         for value in values if isinstance(values, list) else [values]:
@@ -193,6 +208,8 @@ def _complete(path: Path, settings: dict[str, Any]) -> None:
         "dropout": (0, 0.9),
         "frame_ms": (1, 1000),
         "project": (0, 10**6),
+        "context": (0, 50),
+        "max_frames": (0, 10**10),
     }
     bounds |= dict.fromkeys(("l2", "learning_rates"), (1e-12, 1e6)) | dict.fromkeys(
         ("epochs", "patience", "batch_size", "dev_trials"), (1, 10**6)

@@ -1,0 +1,287 @@
+"""Kind ``frames``: a label for every frame, by multinomial logistic regression on every layer.
+
+Labels are intervals of time (`probe.data.intervals`). A frame has the label of the interval in which its centre lies; frames in
+none, or with a label that the task ignores, are left out and counted. Frame i of a layer is centred at ``i * hop + field / 2``
+samples, where the field is what one frame of the front-end hears: 400 samples at 16 kHz, 25 ms, in every family here (wav2vec2's
+convolutions and the spectral windows alike). A stored recipe has the hop and not the field, but the lengths of its utterances
+confine it to a few samples; where they contradict 25 ms, the nearest value that they allow is taken. Transformer layers see more,
+but their frame i stands where that of the front-end stands.
+
+Metric: accuracy, correct frames / frames (higher is better), per speaker. Labels that training does not have count as errors. The
+strength of the l2 penalty is picked on dev, see `probe.evaluation.linear_search`.
+
+Controls, which say what of an accuracy is not the layer's doing:
+    majority  the most frequent training label, always; it stands beside the linear head.
+    shuffled  trained and chosen with the labels of the intervals permuted (frames of one interval keep one label).
+    types     a control task (Hewitt & Liang 2019): every type, such as a word, has a label drawn at random from the distribution of
+              the training frames, the same in every split. The accuracy on the task less this one is the probe's selectivity.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from probe.data.corpus import Utterance
+from probe.errors import ProbeError, listed
+from probe.evaluation.linear_search import best_of, entry, judged
+from probe.evaluation.problem import Features, Problem, Score, block_of, refuse_empty, shuffled
+from probe.evaluation.stored_rows import Chosen, Rows, StoredRows, in_store_order
+from probe.evaluation.tasks import Task
+from probe.heads.linear import LinearProbe, fit_strengths
+from probe.measures.counts import ratio_counts
+from probe.records import NO_LAYER
+
+METRIC: dict[str, Any] = {"metric": "accuracy", "higher_is_better": True, "select_by": "accuracy", "head": "linear"}
+FIELD_S = 0.025
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The labelled frames of some utterances; rows stand in the order of the store, segments in that of the manifest.
+
+    A segment is an interval that has a row.
+
+    Attributes:
+        chosen: utterances with their frames.
+        owners: (row,) int64, position in ``chosen``.
+        segments: (row,) int64, position in ``labels`` and ``types``.
+        labels, types: (segment,) text.
+    """
+
+    chosen: Sequence[Chosen]
+    owners: np.ndarray
+    segments: np.ndarray
+    labels: Sequence[str]
+    types: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Question:
+    """The task itself or a control: for each set of frames (row,) int64, classes from 0 or -1 for one that training lacks.
+
+    Attributes:
+        notes: set -> what a reader must know.
+    """
+
+    control: str
+    targets: Mapping[str, np.ndarray]
+    notes: Mapping[str, str]
+
+
+def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
+    """Scores of every layer, and of the controls, on dev and on each test set.
+
+    Raises:
+        ProbeError: no labelled frames in a split, or one class only.
+    """
+    excluded: Counter[str] = Counter()
+    sets = _labelled_sets(task, problem, features, excluded)
+    classes = sorted(set(sets["train"].labels))
+    if len(classes) < 2:
+        raise ProbeError(f"{task.name}: all training frames have the label {classes[0]!r}; expected two labels or more.")
+    questions = list(_questions(task, sets, classes, problem.seed))
+    common = {**METRIC, "excluded": dict(excluded), "n_train": len(sets["train"].owners)}
+    yield from _majority(common, sets, questions[0], classes)
+    for layer in features.layers:
+        problem.tick(f"layer {layer}")
+        rows = {
+            name: StoredRows(features, layer, item.chosen, task.settings["context"], problem.memory_bytes, hold=name == "train")
+            for name, item in sets.items()
+        }
+        for question in questions:
+            yield from _answers(task, problem, {**common, "layer": layer}, sets, rows, question)
+
+
+def _labelled_sets(task: Task, problem: Problem, features: Features, excluded: Counter[str]) -> dict[str, Labelled]:
+    """``train``, ``dev`` and ``test`` with the name of each test set -> its frames.
+
+    Raises:
+        ProbeError: none in a split (in a test set: where the problem is strict).
+    """
+    ignore, most = task.settings["ignore"], task.settings["max_frames"]
+    splits = {"train": problem.train, "dev": problem.dev} | {f"test {name}": rows for name, rows in problem.tests.items()}
+    sets = {}
+    for name, utterances in splits.items():
+        most_here = most if name == "train" else 0
+        sets[name] = _labelled(utterances, problem, features, ignore, excluded, most_here)
+    refuse_empty(task.name, sets["train"].chosen, sets["dev"].chosen, "labelled frames")
+    for name, item in sets.items():
+        if not item.chosen and problem.strict:
+            raise ProbeError(f"{task.name}: {name.strip()}: no labelled frames. Give intervals for some of its utterances.")
+    return sets
+
+
+def _labelled(
+    utterances: Sequence[Utterance],
+    problem: Problem,
+    features: Features,
+    ignore: Collection[str],
+    excluded: Counter[str],
+    most: int,
+) -> Labelled:
+    """The frames of these utterances that have a label, at most ``most`` of them (0: all), drawn at random."""
+    assert problem.intervals is not None
+    spans = problem.intervals.spans
+    known = [item for item in utterances if item.key in spans]
+    excluded["no intervals"] += len(utterances) - len(known)
+    first_s = first_centre_s(features)
+    places: list[np.ndarray] = []  # of each utterance (frame,): the interval it lies in, or -1
+    for item in known:
+        found = spans[item.key].at(first_s + np.arange(features.stored[item.key].n_rows) * features.hop_s)
+        ignored = np.array([label in ignore for label in spans[item.key].labels])[found] & (found >= 0)
+        excluded["frames in no interval"] += int((found < 0).sum())
+        excluded["frames with an ignored label"] += int(ignored.sum())
+        places.append(np.where(ignored, -1, found))
+    places = _drawn(places, most, problem.seed, excluded)
+    for reason in [reason for reason, count in excluded.items() if not count]:
+        del excluded[reason]
+    chosen, segments = [], []
+    labels: list[str] = []
+    types: list[str] = []
+    for item, found in zip(known, places, strict=True):
+        frames = np.flatnonzero(found >= 0)
+        present, local = np.unique(found[frames], return_inverse=True)
+        chosen.append(Chosen(item, frames))
+        segments.append(local + len(labels))
+        labels += [spans[item.key].labels[i] for i in present]
+        types += [spans[item.key].types[i] for i in present]
+    order = [i for i in in_store_order(features, known) if len(segments[i])]
+    empty = np.zeros(0, np.int64)
+    owners = np.repeat(np.arange(len(order)), [len(segments[i]) for i in order])
+    return Labelled([chosen[i] for i in order], owners, np.concatenate([empty, *(segments[i] for i in order)]), labels, types)
+
+
+def _drawn(places: list[np.ndarray], most: int, seed: int, excluded: Counter[str]) -> list[np.ndarray]:
+    """``places`` with all but ``most`` labelled frames at -1."""
+    whole = np.concatenate([np.zeros(0, np.int64), *places])
+    rows = np.flatnonzero(whole >= 0)
+    if not most or len(rows) <= most:
+        return places
+    excluded["frames beyond max_frames"] += len(rows) - most
+    whole[np.random.default_rng([seed, len(rows)]).permutation(rows)[most:]] = -1
+    return np.split(whole, np.cumsum([len(item) for item in places])[:-1])
+
+
+def first_centre_s(features: Features) -> float:
+    """Seconds from the start of the audio to the centre of the first frame; see the module."""
+    model = features.store.recipe["model"]
+    rate_hz, hop = model["rate_hz"], model["hop_samples"]
+    lengths = [(round(item.duration_s * rate_hz), item.n_frames) for item in features.stored.values()]
+    # frames = 1 + (samples - field) // hop, so each utterance leaves one hop's width of fields.
+    low = max(samples - n_frames * hop for samples, n_frames in lengths) + 1
+    high = min(samples - (n_frames - 1) * hop for samples, n_frames in lengths)
+    usual = round(FIELD_S * rate_hz)
+    field = min(max(usual, low), high) if low <= high else usual
+    return field / 2 / rate_hz
+
+
+def _questions(task: Task, sets: Mapping[str, Labelled], classes: Sequence[str], seed: int) -> Iterator[Question]:
+    """The task, and the controls that are trained."""
+    truth = {name: _codes(item.labels, classes) for name, item in sets.items()}
+    yield _question("", sets, truth, {name: _unseen(item, truth[name]) for name, item in sets.items()})
+    if "shuffled" in task.settings["controls"]:
+        permuted = {name: np.array(shuffled(truth[name].tolist(), seed)) for name in ("train", "dev")}
+        yield _question("shuffled", sets, truth | permuted, {})
+    if "types" in task.settings["controls"]:
+        shares = np.bincount(truth["train"][sets["train"].segments], minlength=len(classes)).cumsum()
+        drawn = {kind: _draw(kind, shares, seed) for kind in {kind for item in sets.values() for kind in item.types}}
+        targets = {name: np.array([drawn[kind] for kind in item.types], np.int64) for name, item in sets.items()}
+        seen = set(sets["train"].types)
+        notes = {
+            name: f"{sum(np.array([kind in seen for kind in item.types], bool)[item.segments])} of {len(item.segments)} frames are "
+            "of types that training has"
+            for name, item in sets.items()
+        }
+        yield _question("types", sets, targets, notes)
+
+
+def _question(
+    control: str, sets: Mapping[str, Labelled], of_segments: Mapping[str, np.ndarray], notes: Mapping[str, str]
+) -> Question:
+    return Question(control, {name: of_segments[name][item.segments] for name, item in sets.items()}, notes)
+
+
+def _codes(labels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+    """(segment,) int64 positions in ``classes``, -1 for labels that are not there."""
+    position = {name: i for i, name in enumerate(classes)}
+    return np.array([position.get(label, -1) for label in labels], np.int64)
+
+
+def _unseen(item: Labelled, codes: np.ndarray) -> str:
+    """A note on labels that training does not have, which can only be errors."""
+    names = sorted({label for label, code in zip(item.labels, codes, strict=True) if code < 0})
+    n = int((codes[item.segments] < 0).sum())
+    return f"{n} frames with labels that training does not have: {listed([repr(name) for name in names])}" if n else ""
+
+
+def _draw(kind: str, shares: np.ndarray, seed: int) -> int:
+    """A class at random, by (class,) cumulated counts; the same whichever other types there are."""
+    digest = hashlib.sha256(f"{seed} {kind}".encode()).digest()
+    return int(np.searchsorted(shares, int.from_bytes(digest[:6], "big") / 2**48 * shares[-1], side="right"))
+
+
+def _majority(
+    common: Mapping[str, Any], sets: Mapping[str, Labelled], question: Question, classes: Sequence[str]
+) -> Iterator[Score]:
+    """Scores of the most frequent training label."""
+    most = int(np.bincount(question.targets["train"]).argmax())
+    fields = {**common, "layer": NO_LAYER, "control": "majority"}
+    for name in sets:
+        if name != "train":
+            note = "; ".join(filter(None, [f"always {classes[most]!r}", question.notes[name]]))
+            yield _score({**fields, "note": note}, name, sets[name], question.targets[name] == most)
+
+
+def _answers(
+    task: Task,
+    problem: Problem,
+    common: Mapping[str, Any],
+    sets: Mapping[str, Labelled],
+    rows: Mapping[str, StoredRows],
+    question: Question,
+) -> Iterator[Score]:
+    """Scores of one layer on one question."""
+    if len(np.unique(question.targets["train"])) < 2:
+        note = f"control {question.control}: all training frames drew one label; it needs more types, or another seed"
+        for name in sets:
+            if name != "train":
+                yield _score({**common, "control": question.control, "note": note}, name, sets[name], None)
+        return
+    probes = _fitted(rows["train"], question.targets["train"], task, problem.device)
+    found = judged(probes, rows["dev"].blocks(), question.targets["dev"])
+    search = [entry(probe, *item) for probe, item in zip(probes, found, strict=True)]
+    best = best_of(search)
+    common = {**common, "search": search, "chosen": {"l2": probes[best].l2}, "control": question.control}
+    yield _score({**common, "note": question.notes.get("dev", "")}, "dev", sets["dev"], found[best][0])
+    for name in sets:
+        if name.startswith("test"):
+            problem.tick("")
+            ((hits, _),) = judged([probes[best]], rows[name].blocks(), question.targets[name])
+            yield _score({**common, "note": question.notes.get(name, "")}, name, sets[name], hits)
+
+
+def _fitted(rows: Rows, labels: np.ndarray, task: Task, device: str) -> list[LinearProbe]:
+    """A probe for each strength. The rows are put together in float32, whatever they are held in."""
+    whole = np.concatenate(list(rows.blocks())).astype(np.float32, copy=False)
+    return fit_strengths(whole, labels, task.settings["l2"], task.settings["standardize"], device=device)
+
+
+def _score(common: Mapping[str, Any], name: str, item: Labelled, hits: np.ndarray | None) -> Score:
+    """The score of a set of frames from (row,) bool; without value where there is nothing to score."""
+    split, _, domain = name.partition(" ")
+    fields = {**common, "split": split, "test_domain": domain, "n": len(item.owners)}
+    if hits is None or not len(hits):
+        note = common["note"] if hits is None else "no labelled frames"
+        return Score(**{**fields, "note": note}, counts=None)
+    correct = np.bincount(item.owners, weights=hits, minlength=len(item.chosen)).astype(np.int64)
+    utterances = [(one.utterance, len(one.frames)) for one in item.chosen]
+    outcomes = [
+        {"key": utterance.key, "frames": n, "correct": int(right)}
+        for (utterance, n), right in zip(utterances, correct, strict=True)
+    ]
+    counts = ratio_counts([block_of(utterance) for utterance, _ in utterances], correct, [n for _, n in utterances])
+    return Score(**fields, counts=counts, outcomes=outcomes)
