@@ -88,34 +88,44 @@ def state_bytes(n_rows: int, n_classes: int, itemsize: int) -> int:
 
 
 @dataclass
-class _Running:
-    """The problems that go on. A point is weights and, in its last row, the bias.
+class _Descent:
+    """Where problems stand. A point is weights, in the axes of the Gram matrix, and in its last row the bias.
 
     Attributes:
-        number: (s,) which of the problems.
         l2: (s,) float64.
         point, gradient: (s, d + 1, c).
         loss: (s,) float64, with the penalty.
         small: (s,) how many times in a row a step was worth too little.
-        pairs: of L-BFGS: moves, changes of the gradient (s, d + 1, c), 1 / their products (s,).
+        iterations: (s,).
         confusion: spread (s, c) and axes (s, c, c) of the classes' covariance.
+        pairs: of L-BFGS: moves, changes of the gradient (s, d + 1, c), 1 / their products (s,).
     """
 
-    number: Tensor
     l2: Tensor
     point: Tensor
     gradient: Tensor
     loss: Tensor
     small: Tensor
-    pairs: list[tuple[Tensor, Tensor, Tensor]]
+    iterations: Tensor
     confusion: tuple[Tensor, Tensor]
+    pairs: list[tuple[Tensor, Tensor, Tensor]]
 
-    def some(self, kept: Tensor) -> "_Running":
+    def some(self, kept: list[int]) -> "_Descent":
         """These of them."""
-        parts = (self.number, self.l2, self.point, self.gradient, self.loss, self.small)
-        number, l2, point, gradient, loss, small = (item[kept] for item in parts)
+        l2, point, gradient, loss, small, iterations = (item[kept] for item in self._parts())
         pairs = [(move[kept], change[kept], inverse[kept]) for move, change, inverse in self.pairs]
-        return _Running(number, l2, point, gradient, loss, small, pairs, (self.confusion[0][kept], self.confusion[1][kept]))
+        confusion = self.confusion[0][kept], self.confusion[1][kept]
+        return _Descent(l2, point, gradient, loss, small, iterations, confusion, pairs)
+
+    def _parts(self) -> tuple[Tensor, ...]:
+        return self.l2, self.point, self.gradient, self.loss, self.small, self.iterations
+
+
+def _together(several: Sequence[_Descent]) -> _Descent:
+    """Problems side by side again, without their pairs: those of rounded gradients, at other points, mislead."""
+    l2, point, gradient, loss, small, iterations = (torch.cat(parts) for parts in zip(*(one._parts() for one in several), strict=True))
+    between, turned = (torch.cat(parts) for parts in zip(*(one.confusion for one in several), strict=True))
+    return _Descent(l2, point, gradient, loss, small, iterations, (between, turned), [])
 
 
 class _Problems:
@@ -139,85 +149,93 @@ class _Problems:
 
     def run(self, tol: float, max_iter: int) -> list[tuple[Tensor, float, int, bool]]:
         """Point (d + 1, c), objective, iterations, and whether it converged, of each problem."""
-        ended: list[Any] = [None] * len(self.strengths)
-        running, logits = self._start()
-        factor = _rounded(self.inputs)
-        for iteration in range(1, max_iter + 1):
-            if iteration in REFRESHED:
-                running.confusion = self._confusion(logits.now)
-            direction = -self._metric(running)
-            slope = _dots(running.gradient, direction)
-            gain = -0.5 * slope / running.loss
-            if factor != self.inputs.dtype and (gain <= ROUGH).all():
-                factor = self.inputs.dtype
-                self._afresh(running, logits)
-                direction = -self._metric(running)
-                slope = _dots(running.gradient, direction)
-                gain = -0.5 * slope / running.loss
-            running.small = torch.where(gain <= tol, running.small + 1, 0)
-            done = (running.small >= 2) & (factor == self.inputs.dtype)
-            for index in range(len(done)):
-                if done[index] or iteration == max_iter:
-                    state = running.point[index], float(running.loss[index]), iteration - 1, bool(done[index])
-                    ended[int(running.number[index])] = state
-            if done.all() or iteration == max_iter:
-                break
-            if done.any():
-                kept = (~done).nonzero()[:, 0]
-                running, direction, slope = running.some(kept), direction[kept], slope[kept]
-                logits.keep(kept)
-            self._advance(running, logits, direction, slope, factor)
-        return ended
+        problems, factor = self._start(), _rounded(self.inputs)
+        if factor != self.inputs.dtype:
+            problems = self._descend(problems, factor, max(tol, ROUGH), max_iter)
+        problems = self._descend(problems, self.inputs.dtype, tol, max_iter)
+        losses, iterations, converged = problems.loss.tolist(), problems.iterations.tolist(), (problems.small >= 2).tolist()
+        points = torch.cat([self.axes @ problems.point[:, :-1], problems.point[:, -1:]], dim=1)
+        return list(zip(points, losses, iterations, converged, strict=True))
 
-    def _start(self) -> tuple[_Running, Logits]:
+    def _start(self) -> "_Descent":
         """Where no dimension says anything: at the classes' shares."""
-        (n_rows, dim), like = self.inputs.shape, self.sums
-        n_strengths = len(self.strengths)
+        (n_rows, dim), like, n_strengths = self.inputs.shape, self.sums, len(self.strengths)
         shares = torch.bincount(self.targets, minlength=self.n_classes).double() / n_rows
         point = like.new_zeros(n_strengths, dim + 1, self.n_classes)
         point[:, -1] = shares.log().to(like.dtype)
         # All rows have the same errors but for their truth, so no product is needed.
-        shares = shares.to(like.dtype)
         gradient = torch.zeros_like(point)
-        gradient[:, :-1] = (self.sums.sum(0)[:, None] * shares - self.sums.T) / n_rows
-        loss = -(shares * shares.log()).sum().double().repeat(n_strengths)
-        logits = Logits.at(point[:, -1], n_rows)
-        number = torch.arange(n_strengths, device=like.device)
+        gradient[:, :-1] = self.axes.T @ (self.sums.sum(0)[:, None] * shares.to(like.dtype) - self.sums.T) / n_rows
+        loss = -(shares * shares.log()).sum().repeat(n_strengths)
         l2 = torch.tensor(self.strengths, dtype=torch.float64, device=like.device)
-        confusion = like.new_empty(0), like.new_empty(0)
-        return _Running(number, l2, point, gradient, loss, torch.zeros_like(number), [], confusion), logits
+        none = torch.zeros(n_strengths, dtype=torch.int64, device=like.device)
+        confusion = like.new_zeros(n_strengths, self.n_classes), like.new_zeros(n_strengths, self.n_classes, self.n_classes)
+        return _Descent(l2, point, gradient, loss, none, none, confusion, [])
 
-    def _afresh(self, running: _Running, logits: Logits) -> None:
+    def _descend(self, problems: "_Descent", factor: torch.dtype, tol: float, max_iter: int) -> "_Descent":
+        """All problems, each when a further step is worth no more than ``tol`` of its loss twice in a row; products of ``factor``."""
+        number = torch.arange(len(problems.l2), device=self.sums.device)
+        ended: list[_Descent] = [problems] * len(number)
+        logits = Logits.at(problems.point[:, -1], self.inputs.shape[0])
+        if problems.iterations.any():
+            self._afresh(problems, logits)
+        problems.small = torch.zeros_like(problems.small)
+        for _ in range(max_iter + 1):
+            if int(problems.iterations.max()) + 1 in REFRESHED or not problems.pairs:
+                problems.confusion = self._confusion(logits.now)
+            direction = -self._metric(problems)
+            slope = _dots(problems.gradient, direction)
+            problems.small = torch.where(-0.5 * slope <= tol * problems.loss, problems.small + 1, 0)
+            done = (problems.small >= 2) | (problems.iterations >= max_iter)
+            for index in done.nonzero()[:, 0].tolist():
+                ended[int(number[index])] = problems.some([index])
+            if done.all():
+                break
+            if done.any():
+                kept = (~done).nonzero()[:, 0].tolist()
+                problems, direction, slope, number = problems.some(kept), direction[kept], slope[kept], number[kept]
+                logits.keep(kept)
+            self._advance(problems, logits, direction, slope, factor)
+        return _together(ended)
+
+    def _afresh(self, problems: _Descent, logits: Logits) -> None:
         """Logits, loss and gradient of the present points, in full precision."""
         logits.now.zero_()
-        fitted, gradient = visit(self.inputs, self.targets, logits, running.point, self.inputs.dtype, self.tick)
-        self._penalise(running, running.point, fitted, gradient)
+        fitted, gradient = self._visit(logits, problems.point, self.inputs.dtype)
+        self._penalise(problems, problems.point, fitted, gradient)
 
-    def _penalise(self, running: _Running, point: Tensor, fitted: Tensor, gradient: Tensor) -> None:
+    def _visit(self, logits: Logits, direction: Tensor | None, factor: torch.dtype) -> tuple[Tensor, Tensor]:
+        """As `visit` does it, with direction and gradient in the axes."""
+        turned = None if direction is None else torch.cat([self.axes @ direction[:, :-1], direction[:, -1:]], dim=1)
+        fitted, gradient = visit(self.inputs, self.targets, logits, turned, factor, self.tick)
+        return fitted, torch.cat([self.axes.T @ gradient[:, :-1], gradient[:, -1:]], dim=1)
+
+    def _penalise(self, problems: _Descent, point: Tensor, fitted: Tensor, gradient: Tensor) -> None:
         """Takes a point, with its mean cross-entropy and the gradient of that."""
         weights = point[:, :-1]
-        gradient[:, :-1] += running.l2.to(weights.dtype)[:, None, None] * weights
-        running.loss = fitted + 0.5 * running.l2 * _dots(weights, weights)
-        running.point, running.gradient = point, gradient
+        gradient[:, :-1] += problems.l2.to(weights.dtype)[:, None, None] * weights
+        problems.loss = fitted + 0.5 * problems.l2 * _dots(weights, weights)
+        problems.point, problems.gradient = point, gradient
 
-    def _advance(self, running: _Running, logits: Logits, direction: Tensor, slope: Tensor, factor: torch.dtype) -> None:
+    def _advance(self, problems: _Descent, logits: Logits, direction: Tensor, slope: Tensor, factor: torch.dtype) -> None:
         """One step of L-BFGS, by a whole step where that will do."""
-        before, loss, start = running.gradient, running.loss, running.point
-        fitted, gradient = visit(self.inputs, self.targets, logits, direction, factor, self.tick)
-        self._penalise(running, start + direction, fitted, gradient)
-        worse, enough = _judged(loss, slope, 1.0, running.loss, _dots(running.gradient, direction))
+        before, loss, start = problems.gradient, problems.loss, problems.point
+        fitted, gradient = self._visit(logits, direction, factor)
+        self._penalise(problems, start + direction, fitted, gradient)
+        worse, enough = _judged(loss, slope, 1.0, problems.loss, _dots(problems.gradient, direction))
         move = direction
         if not enough.all():
-            step = self._search(start, direction, logits, loss, slope, running.l2)
+            step = self._search(start, direction, logits, loss, slope, problems.l2)
             shift(logits, step - 1)
-            fitted, gradient = visit(self.inputs, self.targets, logits, None, factor, self.tick)
+            fitted, gradient = self._visit(logits, None, factor)
             move = step.to(direction.dtype)[:, None, None] * direction
-            self._penalise(running, start + move, fitted, gradient)
-        change = running.gradient - before
+            self._penalise(problems, start + move, fitted, gradient)
+        change = problems.gradient - before
         products = _dots(move, change)
         # A pair that says nothing (no curvature left above rounding) has no weight.
         inverse = torch.where(products > 1e-14 * _dots(move, move), 1 / products, 0.0)
-        running.pairs = [*running.pairs[-MEMORY + 1 :], (move, change, inverse)]
+        problems.iterations = problems.iterations + 1
+        problems.pairs = [*problems.pairs[-MEMORY + 1 :], (move, change, inverse)]
 
     def _search(self, start: Tensor, direction: Tensor, logits: Logits, loss: Tensor, slope: Tensor, l2: Tensor) -> Tensor:
         """Step lengths (s,) float64, by bisection and secants on the slope; the logits stand at a step of 1."""
@@ -250,22 +268,31 @@ class _Problems:
         between, turned = torch.linalg.eigh(torch.diag_embed(some.mean(0, dtype=torch.float64)) - products)
         return between.clamp_min(0).to(logits.dtype), turned.to(logits.dtype)
 
-    def _metric(self, running: _Running) -> Tensor:
+    def _metric(self, problems: _Descent) -> Tensor:
         """The inverse curvature that L-BFGS believes in, times the gradient (s, d + 1, c)."""
-        rest = running.gradient.clone()
+        rest = problems.gradient.clone()
         shares = []
-        for move, change, inverse in reversed(running.pairs):
+        for move, change, inverse in reversed(problems.pairs):
             share = (inverse * _dots(move, rest)).to(rest.dtype)[:, None, None]
             rest -= share * change
             shares.append(share)
-        between, turned = running.confusion
-        curvature = self.spread[:, None] * between[:, None] + running.l2.to(rest.dtype)[:, None, None]
-        first = self.axes @ (self.axes.T @ rest[:, :-1] @ turned / curvature) @ turned.mT
-        of_bias = (rest[:, -1:] @ turned / between[:, None].clamp_min(SMALLEST_VARIANCE / self.n_classes)) @ turned.mT
-        result = torch.cat([first, of_bias], dim=1)
-        for (move, change, inverse), share in zip(running.pairs, reversed(shares), strict=True):
+        result = self._start_metric(problems, rest)
+        if problems.pairs:
+            # Scaled to the curvature met last: the mean covariance misses that certain rows weigh less, and whole steps were too long.
+            _, change, inverse = problems.pairs[-1]
+            seen = inverse * _dots(change, self._start_metric(problems, change))
+            result *= torch.where(seen > 0, 1 / seen, 1.0).to(rest.dtype)[:, None, None]
+        for (move, change, inverse), share in zip(problems.pairs, reversed(shares), strict=True):
             result += (share - (inverse * _dots(change, result)).to(rest.dtype)[:, None, None]) * move
         return result
+
+    def _start_metric(self, problems: _Descent, gradient: Tensor) -> Tensor:
+        """The inverse of ``G x M + l2``, times a gradient (s, d + 1, c)."""
+        between, turned = problems.confusion
+        curvature = self.spread[:, None] * between[:, None] + problems.l2.to(gradient.dtype)[:, None, None]
+        first = (gradient[:, :-1] @ turned / curvature) @ turned.mT
+        of_bias = (gradient[:, -1:] @ turned / between[:, None].clamp_min(SMALLEST_VARIANCE / self.n_classes)) @ turned.mT
+        return torch.cat([first, of_bias], dim=1)
 
 
 def _rounded(inputs: Inputs) -> torch.dtype:

@@ -27,7 +27,7 @@ class Logits:
         """Every row at the bias (s, c)."""
         return cls(bias.repeat(n_rows, 1, 1), bias.new_empty(n_rows, *bias.shape))
 
-    def keep(self, kept: Tensor) -> None:
+    def keep(self, kept: list[int]) -> None:
         """Goes on with some of the problems only."""
         self.moved = self.moved.new_empty(0)  # its memory serves the copy
         self.now = self.now[:, kept]
