@@ -1,7 +1,7 @@
 """Rows of features that need not be in memory: what linear probes, ridge probes and the standardiser read.
 
-A source hands its rows out in blocks of any size; every reader here cuts them anew to a number of rows of its own. So what is computed
-is the same bit for bit wherever the rows come from.
+A source hands its rows out in blocks of any size; every reader here cuts them anew to a number of rows of its own. So what is
+computed is the same bit for bit wherever the rows come from.
 """
 
 from collections.abc import Callable, Iterator

@@ -123,7 +123,9 @@ class _Descent:
 
 def _together(several: Sequence[_Descent]) -> _Descent:
     """Problems side by side again, without their pairs: those of rounded gradients, at other points, mislead."""
-    l2, point, gradient, loss, small, iterations = (torch.cat(parts) for parts in zip(*(one._parts() for one in several), strict=True))
+    l2, point, gradient, loss, small, iterations = (
+        torch.cat(parts) for parts in zip(*(one._parts() for one in several), strict=True)
+    )
     between, turned = (torch.cat(parts) for parts in zip(*(one.confusion for one in several), strict=True))
     return _Descent(l2, point, gradient, loss, small, iterations, (between, turned), [])
 
@@ -222,7 +224,7 @@ class _Problems:
         before, loss, start = problems.gradient, problems.loss, problems.point
         fitted, gradient = self._visit(logits, direction, factor)
         self._penalise(problems, start + direction, fitted, gradient)
-        worse, enough = _judged(loss, slope, 1.0, problems.loss, _dots(problems.gradient, direction))
+        _, enough = _judged(loss, slope, 1.0, problems.loss, _dots(problems.gradient, direction))
         move = direction
         if not enough.all():
             step = self._search(start, direction, logits, loss, slope, problems.l2)
@@ -278,7 +280,7 @@ class _Problems:
             shares.append(share)
         result = self._start_metric(problems, rest)
         if problems.pairs:
-            # Scaled to the curvature met last: the mean covariance misses that certain rows weigh less, and whole steps were too long.
+            # Scaled to the curvature met last: the mean covariance misses that sure rows weigh less, and whole steps were too long.
             _, change, inverse = problems.pairs[-1]
             seen = inverse * _dots(change, self._start_metric(problems, change))
             result *= torch.where(seen > 0, 1 / seen, 1.0).to(rest.dtype)[:, None, None]
