@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from threadpoolctl import threadpool_limits
 
 from probe.heads import logistic
 from probe.heads.linear import LinearProbe, fit_layers, fit_strengths
@@ -73,7 +74,9 @@ def test_ill_conditioned_rows_take_few_iterations() -> None:
     rows, labels = planted(3000, 60, 5, distance=0.2)
     mixed = (rows / rows.std(0)) * np.logspace(0, -3, 60) @ np.linalg.qr(np.random.default_rng(3).normal(size=(60, 60)))[0]
     (probe,) = fit_strengths(mixed, labels, [1e-5], standardize=False)
-    reference = LogisticRegression(C=1 / (1e-5 * 3000), tol=1e-10, max_iter=50_000).fit(mixed, labels)
+    # Its thousands of small products wait for each other's threads where other processes run.
+    with threadpool_limits(1):
+        reference = LogisticRegression(C=1 / (1e-5 * 3000), tol=1e-10, max_iter=50_000).fit(mixed, labels)
     assert probe.objective_ <= objective(reference, mixed, labels, 1e-5) * (1 + 1e-6)
     assert probe.n_iter_ < 60 < reference.n_iter_[0]
 
@@ -191,6 +194,7 @@ def test_strengths_are_solved_in_groups_where_their_logits_do_not_fit() -> None:
 
 PEAK = """
 import resource, sys
+from pathlib import Path
 import numpy as np
 from probe.heads.linear import fit_strengths
 
@@ -204,9 +208,16 @@ class Drawn:
 labels = np.random.default_rng(0).integers(4, size=150_000)
 small = type("Small", (), {"shape": (3000, 256), "blocks": lambda self: (block for block, _ in zip(Drawn().blocks(), range(3)))})
 fit_strengths(small(), labels[:3000], [1.0])  # libraries and their buffers
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def peak():
+    # On Linux ru_maxrss remembers the process that started this one.
+    if Path("/proc/self/status").exists():
+        return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+before = peak()
 fit_strengths(Drawn(), labels, [1.0], max_iter=2, memory_bytes=int(sys.argv[1]))
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * (1 if sys.platform == "darwin" else 1024))
+print(peak() - before)
 """
 
 
@@ -228,7 +239,7 @@ def test_constant_dimensions_change_nothing(dtype: type) -> None:
     (padded,) = fit_strengths(np.hstack([rows, constant]), labels, [1e-2])
     assert padded.objective_ == pytest.approx(plain.objective_, rel=1e-6)
     logs = padded.predict_log_proba(np.hstack([rows, constant]))
-    np.testing.assert_allclose(logs, plain.predict_log_proba(rows), atol=2e-3)
+    np.testing.assert_allclose(logs, plain.predict_log_proba(rows), atol=1e-2)
 
 
 def test_given_classes_that_have_no_rows_get_probability_0() -> None:
@@ -253,7 +264,7 @@ def test_two_labels_among_three_given_classes_are_penalised_as_three() -> None:
 
 @pytest.mark.parametrize(
     ("classes", "message"),
-    [([0, 1], "label 2 is not among the 2 classes"), ([2, 1, 0], "sorted"), ([0, 1, 1, 2], "without repeats")],
+    [([0, 1], "label '2' is not among the 2 classes"), ([2, 1, 0], "sorted"), ([0, 1, 1, 2], "without repeats")],
 )
 def test_wrong_classes_are_refused(classes: list[int], message: str) -> None:
     rows, labels = planted(60, 4, 3)
@@ -307,9 +318,9 @@ def test_layers_as_an_array_a_generator_or_by_name_are_the_single_fits() -> None
     seen: list[Any] = []
     by_name = fit_layers({f"l{i}": OddRows(rows) for i, rows in enumerate(layers)}, labels, [1e-2, 1.0], on_layer=seen.append)
     assert list(by_name) == seen == ["l0", "l1"]
-    for found in (fit_layers(layers, labels, [1e-2, 1.0]), fit_layers(iter(layers), labels, [1e-2, 1.0]), list(by_name.values())):
-        assert all(identical(one, other) for one, other in zip(found, expected, strict=True))
-    (once,) = fit_layers(layers[:1], labels, [1e-3], max_iter=1)
+    for found in (fit_layers(layers, labels, [1e-2, 1.0]), fit_layers(iter(layers), labels, [1e-2, 1.0]), by_name):
+        assert all(identical(one, other) for one, other in zip(found.values(), expected, strict=True))
+    once = fit_layers(layers[:1], labels, [1e-3], max_iter=1)[0]
     assert once[0].n_iter_ <= 1
 
 
