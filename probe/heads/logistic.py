@@ -175,7 +175,8 @@ class _Problems:
         return _Descent(l2, point, gradient, loss, none, none, confusion, [])
 
     def _descend(self, problems: "_Descent", factor: torch.dtype, tol: float, max_iter: int) -> "_Descent":
-        """All problems, each when a further step is worth no more than ``tol`` of its loss twice in a row; products of ``factor``."""
+        """All problems, each until a further step is worth no more than ``tol`` of its loss; products of ``factor``."""
+        times = 2 if factor == self.inputs.dtype else 1  # in a row
         number = torch.arange(len(problems.l2), device=self.sums.device)
         ended: list[_Descent] = [problems] * len(number)
         logits = Logits.at(problems.point[:, -1], self.inputs.shape[0])
@@ -188,7 +189,7 @@ class _Problems:
             direction = -self._metric(problems)
             slope = _dots(problems.gradient, direction)
             problems.small = torch.where(-0.5 * slope <= tol * problems.loss, problems.small + 1, 0)
-            done = (problems.small >= 2) | (problems.iterations >= max_iter)
+            done = (problems.small >= times) | (problems.iterations >= max_iter)
             for index in done.nonzero()[:, 0].tolist():
                 ended[int(number[index])] = problems.some([index])
             if done.all():
