@@ -20,7 +20,7 @@ from probe.heads.logistic_inputs import Inputs
 from probe.heads.standardize import Standardizer
 
 # By which share of the loss a further step may still improve it. Stopping early is not harmless: on cepstra it changed which strength
-# dev picked, and the test score by three points. At 1e-6 in float32 more than one prediction in a thousand differed from the optimum's.
+# dev picked, and the test score by three points. At 1e-6 in float32 more than one prediction in a thousand still differed.
 TOLERANCE = {"float64": 1e-9, "float32": 2e-7}
 MEMORY_BYTES = 4 << 30
 
