@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from probe.evaluation.run import run
     from probe.extraction.extract import extract
     from probe.heads.ctc import CTCProbe
-    from probe.heads.linear import LinearProbe
+    from probe.heads.linear import LinearProbe, fit_layers, fit_strengths
+    from probe.heads.ridge import RidgeProbe, fit_ridge_strengths
     from probe.measures.uncertainty import paired_difference
     from probe.models.catalogue import open_model
     from probe.models.check import check_model
@@ -38,12 +39,16 @@ _HOMES = {
     "CTCProbe": "probe.heads.ctc",
     "LinearProbe": "probe.heads.linear",
     "ProbeError": "probe.errors",
+    "RidgeProbe": "probe.heads.ridge",
     "bench": "probe.pipeline",
     "check_model": "probe.models.check",
     "demo": "probe.pipeline",
     "export": "probe.pipeline",
     "extract": "probe.extraction.extract",
     "find_stores": "probe.store.folder",
+    "fit_layers": "probe.heads.linear",
+    "fit_ridge_strengths": "probe.heads.ridge",
+    "fit_strengths": "probe.heads.linear",
     "load_corpus": "probe.data.corpus",
     "open_model": "probe.models.catalogue",
     "open_store": "probe.store.folder",
@@ -57,6 +62,7 @@ __all__ = [
     "CTCProbe",
     "LinearProbe",
     "ProbeError",
+    "RidgeProbe",
     "__version__",
     "bench",
     "check_model",
@@ -64,6 +70,9 @@ __all__ = [
     "export",
     "extract",
     "find_stores",
+    "fit_layers",
+    "fit_ridge_strengths",
+    "fit_strengths",
     "load_corpus",
     "open_model",
     "open_store",

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from probe.heads.linear_rows import BLOCK_ROWS, Rows, as_rows, refill
+
 
 @dataclass(frozen=True)
 class Standardizer:
@@ -17,16 +19,23 @@ class Standardizer:
     scale: np.ndarray
 
     @classmethod
-    def of(cls, rows: np.ndarray, chunk_rows: int = 1 << 14) -> "Standardizer":
-        """Statistics of (row, dim) values, taken in float64; a constant dimension keeps its scale."""
-        total = np.zeros(rows.shape[1])
-        for start in range(0, len(rows), chunk_rows):
-            total += rows[start : start + chunk_rows].sum(axis=0, dtype=np.float64)
-        mean = total / len(rows)
-        squares = np.zeros(rows.shape[1])
-        for start in range(0, len(rows), chunk_rows):
-            squares += np.square(rows[start : start + chunk_rows] - mean).sum(axis=0)
-        scale = np.sqrt(squares / len(rows))
+    def of(cls, rows: np.ndarray | Rows, chunk_rows: int = BLOCK_ROWS) -> "Standardizer":
+        """Statistics of (row, dim) values, taken in float64 in one pass over them; a constant dimension keeps its scale.
+
+        Each chunk's sum of squares is that around its own mean, and the chunks are merged (Chan, Golub and LeVeque 1983), so a mean
+        far from 0 costs no digits.
+        """
+        rows = as_rows(rows)
+        buffer = np.empty((chunk_rows, rows.shape[1]))
+        mean, squares, seen = np.zeros(rows.shape[1]), np.zeros(rows.shape[1]), 0
+        for chunk in refill(rows, lambda start, stop: buffer[: stop - start], chunk_rows):
+            here = chunk.mean(axis=0)
+            chunk -= here
+            total, apart = seen + len(chunk), here - mean
+            squares += np.einsum("rd,rd->d", chunk, chunk) + apart**2 * (seen * len(chunk) / total)
+            mean += apart * (len(chunk) / total)
+            seen = total
+        scale = np.sqrt(squares / seen)
         constant = scale <= 1e-7 * np.maximum(np.abs(mean), 1e-30)
         return cls(mean.astype(np.float32), np.where(constant, 1.0, scale).astype(np.float32))
 
