@@ -98,6 +98,8 @@ def compared(name: str, n_layers: int, rounds: int, tols: list[float], device: s
     ways |= {f"scikit-learn, tol {tol:g}": partial(of_all, inputs, labels, strengths, tol) for tol in tols}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     loads, ended = [], {}
+    of_all([inputs[0][:2000]], [labels[0][:2000]], strengths, 1.0)  # starts scikit-learn's processes
+    of_probes([layers[0][:2000]], [labels[0][:2000]], strengths, device)
     for number in range(rounds):
         for way, run in ways.items():
             start = time.perf_counter()
