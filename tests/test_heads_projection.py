@@ -48,7 +48,8 @@ def test_a_random_projection_looks_at_no_data_and_its_seed_decides() -> None:
     assert (one.weights == other.weights).all() and not one.mean.any()
     assert not np.allclose(one.weights, fitted(generator.standard_normal((20, 16)), "random", seed=1).weights)
     assert orthonormal(16, 16, 0).T @ orthonormal(16, 16, 0) == pytest.approx(np.eye(16), abs=1e-12)
-    # Not turned by a library's choice of signs: the Gaussian vector itself, at length 1.
+    # Not turned by a library's choice of signs: each column to the side of its Gaussian one, the first along it.
+    assert (np.einsum("dw,dw->w", orthonormal(16, 8, 0), np.random.default_rng([0, 16, 8]).standard_normal((16, 8))) > 0).all()
     assert orthonormal(3, 1, 0)[:, 0] == pytest.approx([-0.24053955, 0.95809402, 0.15555248])
 
 
