@@ -23,6 +23,7 @@ from probe.evaluation.stored_rows import Chosen, StoredRows, in_store_order
 from probe.evaluation.tasks import open_task
 from probe.heads.context import stack_context
 from probe.heads.linear import fit_strengths
+from probe.heads.logistic import state_bytes
 from probe.pipeline import bench
 from probe.records import NO_LAYER, Record, iterate_records
 from probe.store.features import FeatureStore, Stored
@@ -32,6 +33,7 @@ from probe.store.shards import ShardContent
 RATE_HZ, HOP, FIELD = 16_000, 320, 400
 HOP_S = HOP / RATE_HZ
 N_CLASSES = 4
+LOGITS_BYTES = 4 * state_bytes(500, N_CLASSES, 4)  # of 500 rows and four strengths; rows of 200 take more
 
 Segments = list[tuple[str, int]]  # (label, frames)
 Draw = Callable[[list[str], np.random.Generator], np.ndarray]  # a frame's label each -> (frame, dim)
@@ -272,7 +274,7 @@ def test_neighbours_help_where_the_signal_lies_in_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("context", [0, 2])
 def test_memory_changes_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, context: int) -> None:
-    world = World(tmp_path, splits(7, 5, 5)).extract({"0": around(centres(0.5)), "1": around(1e-6 * centres(1))})
+    world = World(tmp_path, splits(7, 5, 5)).extract({"0": around(centres(0.1, 200)), "1": around(1e-6 * centres(1, 200))})
     settings = {"context": context, "controls": ["shuffled", "types"], "max_frames": 500}
     n_rows: list[int] = []
     read = FeatureStore.read
@@ -280,7 +282,7 @@ def test_memory_changes_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     whole = world.run("whole", **settings)
     n_whole, most_whole = len(n_rows), max(n_rows)
     n_rows.clear()
-    small = world.run("small", {"memory_bytes": 2000}, **settings)
+    small = world.run("small", {"memory_bytes": 2 * LOGITS_BYTES}, **settings)
     assert values(whole) == values(small)
     assert len(n_rows) > 10 * n_whole and most_whole > 60
     assert sum(n >= 60 for n in n_rows) <= 2 * 7  # whole training utterances, once a layer, for its statistics

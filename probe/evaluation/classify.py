@@ -192,6 +192,7 @@ def _search(task: Task, problem: Problem, rows: Rows, question: Question, values
         task.settings["l2"],
         task.settings["standardize"],
         problem.device,
+        lambda: problem.tick(""),
     )
 
 

@@ -29,9 +29,9 @@ from probe.data.corpus import Utterance
 from probe.errors import ProbeError, listed
 from probe.evaluation.linear_search import best_of, entry, judged
 from probe.evaluation.problem import Features, Problem, Score, block_of, refuse_empty, shuffled
-from probe.evaluation.stored_rows import Chosen, Rows, StoredRows, in_store_order
+from probe.evaluation.stored_rows import Chosen, StoredRows, in_store_order
 from probe.evaluation.tasks import Task
-from probe.heads.linear import LinearProbe, fit_strengths
+from probe.heads.linear import fit_strengths
 from probe.measures.counts import ratio_counts
 from probe.records import NO_LAYER
 
@@ -89,7 +89,9 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
     for layer in features.layers:
         problem.tick(f"layer {layer}")
         rows = {
-            name: StoredRows(features, layer, item.chosen, task.settings["context"], problem.memory_bytes, hold=name == "train")
+            name: StoredRows(
+                features, layer, item.chosen, task.settings["context"], problem.memory_bytes // 2, hold=name == "train"
+            )
             for name, item in sets.items()
         }
         for question in questions:
@@ -251,7 +253,15 @@ def _answers(
             if name != "train":
                 yield _score({**common, "control": question.control, "note": note}, name, sets[name], None)
         return
-    probes = _fitted(rows["train"], question.targets["train"], task, problem.device)
+    probes = fit_strengths(
+        rows["train"],
+        question.targets["train"],
+        task.settings["l2"],
+        task.settings["standardize"],
+        device=problem.device,
+        memory_bytes=problem.memory_bytes // 2,  # the other half is for rows as they are stored
+        tick=lambda: problem.tick(""),
+    )
     found = judged(probes, rows["dev"].blocks(), question.targets["dev"])
     search = [entry(probe, *item) for probe, item in zip(probes, found, strict=True)]
     best = best_of(search)
@@ -262,12 +272,6 @@ def _answers(
             problem.tick("")
             ((hits, _),) = judged([probes[best]], rows[name].blocks(), question.targets[name])
             yield _score({**common, "note": question.notes.get(name, "")}, name, sets[name], hits)
-
-
-def _fitted(rows: Rows, labels: np.ndarray, task: Task, device: str) -> list[LinearProbe]:
-    """A probe for each strength. The rows are put together in float32, whatever they are held in."""
-    whole = np.concatenate(list(rows.blocks())).astype(np.float32, copy=False)
-    return fit_strengths(whole, labels, task.settings["l2"], task.settings["standardize"], device=device)
 
 
 def _score(common: Mapping[str, Any], name: str, item: Labelled, hits: np.ndarray | None) -> Score:

@@ -1,6 +1,6 @@
 """One linear probe out of several strengths of the l2 penalty: the one that is best on dev."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +31,10 @@ def search_strengths(
     strengths: Sequence[float],
     standardize: bool = True,
     device: str = "cpu",
+    tick: Callable[[], Any] = lambda: None,
 ) -> Chosen:
     """Fits every strength on (row, dim) and takes the best dev accuracy; among equals the lowest dev cross-entropy."""
-    probes = fit_strengths(rows, np.array(labels), strengths, standardize, device=device)
+    probes = fit_strengths(rows, np.array(labels), strengths, standardize, device=device, tick=tick)
     search = [on_dev(probe, dev_rows, dev_labels) for probe in probes]
     return Chosen(probes[best_of(search)], search)
 

@@ -31,6 +31,8 @@ from probe.store.folder import select_store
 
 log = logging.getLogger("probe")
 
+SECONDS_BETWEEN_SIGNS = 0.5  # of life, in the progress bar
+
 KINDS: dict[str, Callable[[Task, Problem, Features], Iterator[Score]]] = {
     "classify": classify.run,
     "transcribe": transcribe.run,
@@ -334,8 +336,11 @@ def _warn_of_edges(task: str, model: str, scores: Sequence[Score]) -> None:
 
 def _tick(bar: tqdm, word: str) -> None:
     """Moves the bar on to the next layer, or shows that the present one is alive."""
+    if bar.disable:
+        return
     if word:
         bar.set_postfix_str(word)
         bar.update(min(int(word.startswith("layer")), bar.total - bar.n - 1))
-    else:
+    elif time.time() - bar.last_print_t > SECONDS_BETWEEN_SIGNS:
+        bar.last_print_t = time.time()
         bar.refresh()

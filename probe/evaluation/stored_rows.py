@@ -6,7 +6,6 @@ depends on how much is read or held at a time (of projected ones: but for the ro
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
@@ -16,20 +15,6 @@ from probe.heads.context import stack_context
 from probe.store.features import Stored
 
 READ_BYTES = 64 << 20  # of frames and what is made of them, at a time
-
-
-class Rows(Protocol):
-    """Rows that need not be in memory.
-
-    Attributes:
-        shape: (row, dim).
-    """
-
-    shape: tuple[int, int]
-
-    def blocks(self) -> Iterator[np.ndarray]:
-        """All rows in order, as (row, dim) float16 or float32 arrays; may be called many times."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -51,7 +36,7 @@ class _Stretch:
 
 
 class StoredRows:
-    """The chosen frames of one layer; satisfies `Rows`."""
+    """The chosen frames of one layer; satisfies `probe.heads.linear_rows.Rows`."""
 
     def __init__(
         self, features: Features, layer: str, chosen: Sequence[Chosen], context: int, memory_bytes: int, hold: bool
@@ -74,7 +59,7 @@ class StoredRows:
         self._held: list[np.ndarray] | None = None
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """See `Rows.blocks`."""
+        """All rows in order; may be called many times."""
         if self._held is not None:
             yield from self._held
             return
