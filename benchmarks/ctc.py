@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 
 from probe.heads.ctc import CTCProbe
-from probe.heads.ctc_layers import fit_linear_layers
+from probe.heads.ctc_layers import fit_layers
 from probe.heads.ctc_loss import Scratch, Targets, loss_and_gradient
 
 Problem = tuple[list[tuple[str, list[np.ndarray], list[np.ndarray]]], list[str], list[str]]
@@ -52,7 +52,7 @@ def planted(options: argparse.Namespace) -> Problem:
 
 
 def together(options: argparse.Namespace, problem: Problem, stamp: Callable[[], None]) -> list[Any]:
-    return [probe.search_ for _, probe in fit_linear_layers(lambda: new_probe(options), *problem, on_epoch=stamp)]
+    return [probe.search_ for _, probe in fit_layers(lambda: new_probe(options), *problem, on_epoch=stamp)]
 
 
 def one_at_a_time(options: argparse.Namespace, problem: Problem, stamp: Callable[[], None]) -> list[Any]:

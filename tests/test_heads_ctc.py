@@ -9,7 +9,9 @@ from torch import nn
 
 from probe.errors import ProbeError
 from probe.heads.context import join_frames, stack_context
-from probe.heads.ctc import BidirectionalLayer, CTCHead, CTCProbe, Vocabulary, edit_distances, frames_needed
+from probe.heads.ctc import CTCProbe
+from probe.heads.ctc_head import BidirectionalLayer, CTCHead, HeadSettings
+from probe.heads.vocabulary import Vocabulary, edit_distances, frames_needed
 
 WORDS = ("ab", "cda", "b d", "aac")
 
@@ -69,7 +71,7 @@ def test_bidirectional_layer_equals_lstm_on_packed_sequences() -> None:
 
 
 def test_logits_do_not_depend_on_batch_mates() -> None:
-    head = CTCHead("bilstm", 6, 4, 8, 2, 0.5).eval()
+    head = CTCHead(HeadSettings("bilstm", hidden=8, n_layers=2, dropout=0.5), 6, 4).eval()
     frames, lengths = torch.randn(3, 20, 6), torch.tensor([20, 11, 4])
     together = head(frames, lengths)
     for i, length in enumerate(lengths):
@@ -101,7 +103,7 @@ def test_empty_transcripts_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("keywords", "message"), [({"head": "gru"}, "linear, bilstm"), ({"hidden": 512}, "1..256"), ({"n_layers": 3}, "1 or 2")]
+    ("keywords", "message"), [({"head": "gru"}, "linear, mlp, bilstm"), ({"hidden": 2048}, "1..1024"), ({"n_layers": 3}, "1 or 2")]
 )
 def test_heads_out_of_bounds_are_refused(keywords: dict, message: str) -> None:
     with pytest.raises(ProbeError, match=message):

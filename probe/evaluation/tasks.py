@@ -13,7 +13,7 @@ from typing import Any
 
 from probe.errors import ProbeError, UsageError
 from probe.files import sha256_of_json
-from probe.heads.ctc import HEADS, LEARNING_RATES, MOST_HIDDEN
+from probe.heads.ctc_head import HEADS, LEARNING_RATES, MOST_HIDDEN
 
 COMMON: dict[str, Any] = {"name": "", "version": 1, "description": ""}
 CONTROLS = ("", "shuffled")

@@ -24,8 +24,9 @@ from probe.data.texts import described, unseen
 from probe.errors import ProbeError, listed
 from probe.evaluation.problem import Features, Problem, Score, block_of, labelled, refuse_empty, shuffled
 from probe.evaluation.tasks import Task
-from probe.heads.ctc import CTCProbe, Vocabulary, frames_needed
-from probe.heads.ctc_layers import fit_linear_layers
+from probe.heads.ctc import CTCProbe
+from probe.heads.ctc_layers import fit_layers
+from probe.heads.vocabulary import Vocabulary, frames_needed
 from probe.measures.counts import ratio_counts
 from probe.measures.transcription import case_folded, character_errors, word_errors
 from probe.records import OWN_HEAD
@@ -102,7 +103,7 @@ def _fitted(task: Task, problem: Problem, features: Features, train: Texts, dev:
         problem.tick("")
 
     if task.settings["head"] == "linear":
-        yield from fit_linear_layers(lambda: _probe(task, problem, features.hop_s), layers(), train[1], dev[1], on_epoch=alive)
+        yield from fit_layers(lambda: _probe(task, problem, features.hop_s), layers(), train[1], dev[1], on_epoch=alive)
         return
     for layer, frames, dev_frames in layers():
         yield layer, _probe(task, problem, features.hop_s).fit(frames, train[1], dev_frames, dev[1], alive)
@@ -129,7 +130,7 @@ def _coverage(task: str, vocabulary: Vocabulary, sets: dict[str, list[Utterance]
     """Set -> a note on the characters that training does not have, which can only be errors."""
     notes: dict[str, str] = {}
     for name, rows in sets.items():
-        strange = unseen(((item.key, item.text) for item in rows), set(vocabulary.characters))
+        strange = unseen(((item.key, item.text) for item in rows), set(vocabulary.symbols))
         n = sum(item.count for item in strange)
         notes[name] = (
             f"{n} characters not in training: {listed([repr(c) for c in sorted(item.what for item in strange)])}" if n else ""
