@@ -103,7 +103,8 @@ def test_empty_transcripts_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("keywords", "message"), [({"head": "gru"}, "linear, mlp, bilstm"), ({"hidden": 2048}, "1..1024"), ({"n_layers": 3}, "1 or 2")]
+    ("keywords", "message"),
+    [({"head": "gru"}, "linear, mlp, bilstm"), ({"hidden": 2048}, "1..1024"), ({"n_layers": 3}, "1 or 2")],
 )
 def test_heads_out_of_bounds_are_refused(keywords: dict, message: str) -> None:
     with pytest.raises(ProbeError, match=message):

@@ -1,9 +1,9 @@
 """Small CTC heads on frozen frames: characters or phones out of a layer (Graves et al. 2006).
 
-Heads: `probe.heads.ctc_head`; what they write: `probe.heads.vocabulary`. ``join`` neighbouring frames are put side by side first, so
-that models with 10 ms frames can be read at the 20 ms of the others. Greedy decoding: best symbol of each frame, repeats merged, blanks
-dropped; beam search: `probe.heads.ctc_decoding`. An LSTM's learning rate is halved when dev stops improving; the rate to start with and
-the epoch are the ones with the lowest symbol error rate on dev.
+Heads: `probe.heads.ctc_head`; what they write: `probe.heads.vocabulary`. ``join`` neighbouring frames are put side by side first,
+so that models with 10 ms frames can be read at the 20 ms of the others. Greedy decoding: best symbol of each frame, repeats merged,
+blanks dropped; beam search: `probe.heads.ctc_decoding`. An LSTM's learning rate is halved when dev stops improving; the rate to
+start with and the epoch are the ones with the lowest symbol error rate on dev.
 """
 
 import copy
@@ -23,8 +23,8 @@ from probe.heads.spec_augment import Masks, draw_masks
 from probe.heads.standardize import Standardizer
 from probe.heads.vocabulary import BLANK, UNITS, Vocabulary, frames_needed, symbol_error_rates
 
-# The learning rate of an LSTM is halved after so many epochs in which neither dev errors nor dev loss improved. Heads of single frames
-# need their large steps to the end: slowed down, a linear one settles at a worse CER.
+# The learning rate of an LSTM is halved after so many epochs in which neither dev errors nor dev loss improved. Heads of single
+# frames need their large steps to the end: slowed down, a linear one settles at a worse CER.
 HALVE_AFTER = 4
 
 

@@ -1,10 +1,11 @@
 """The modules of CTC heads: what they are made of, and how frames come to them.
 
-Frames are standardised and joined before. Here, batch by batch: the weighted sum of layers (where a head has one), SpecAugment's masks
-(in training), neighbours on both sides. Then the head itself: ``linear`` one projection; ``mlp`` linear layers before it; ``bilstm`` one
-or two bidirectional LSTM layers before it.
+Frames are standardised and joined before. Here, batch by batch: the weighted sum of layers (where a head has one), SpecAugment's
+masks (in training), neighbours on both sides. Then the head itself: ``linear`` one projection; ``mlp`` linear layers before it;
+``bilstm`` one or two bidirectional LSTM layers before it.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -105,7 +106,7 @@ class CTCHead(nn.Module):
         self.layers = nn.ModuleList(BidirectionalLayer(size, settings.hidden) for size in sizes[:-1])
         self.dropout = nn.Dropout(settings.dropout if recurrent else 0.0)
         sizes = [sizes[-1], *(settings.hidden_sizes if settings.head == "mlp" else ())]
-        self.hidden = nn.ModuleList(nn.Linear(size, following) for size, following in zip(sizes, sizes[1:], strict=False))
+        self.hidden = nn.ModuleList(nn.Linear(size, following) for size, following in itertools.pairwise(sizes))
         self.projection = nn.Linear(sizes[-1], n_symbols)
         if not recurrent:  # from random weights, two of three seeds settle where every symbol is an e (70 instead of 50 % CER)
             nn.init.zeros_(self.projection.weight)

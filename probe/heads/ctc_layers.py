@@ -1,9 +1,9 @@
 """CTC heads of single frames (``linear``, ``mlp``) of many layers, with all their learning rates, trained together.
 
 A problem is a layer with a learning rate. All problems see the same utterances in the same order, so labels and lengths are shared:
-one CTC loss serves them all (`probe.heads.ctc_loss`), and one product with the frames the learning rates of a layer. The rest is each
-problem's own: gradient norm, Adam's moments, best epoch, the epoch it stops after. What comes out is what `CTCProbe` finds for each
-layer alone, up to rounding.
+one CTC loss serves them all (`probe.heads.ctc_loss`), and one product with the frames the learning rates of a layer. The rest is
+each problem's own: gradient norm, Adam's moments, best epoch, the epoch it stops after. What comes out is what `CTCProbe` finds for
+each layer alone, up to rounding.
 """
 
 import math
@@ -167,9 +167,7 @@ def _fit(group: list[_Layer], dev_texts: Sequence[str], on_epoch: Callable[[], A
 
 
 @torch.no_grad()
-def _losses(
-    parts: list[Tensor], lengths: Sequence[int], labels: list[Tensor], scratch: Scratch
-) -> tuple[Tensor, Tensor, Tensor]:
+def _losses(parts: list[Tensor], lengths: Sequence[int], labels: list[Tensor], scratch: Scratch) -> tuple[Tensor, Tensor, Tensor]:
     """(batch, frame, problem, symbol) logits, (batch, problem) losses and the gradient of their sum by the logits.
 
     Args:

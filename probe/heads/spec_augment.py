@@ -1,8 +1,9 @@
 """SpecAugment on features (Park et al. 2019): spans of time and of dimensions are hidden from a head while it trains.
 
-What is hidden is 0, the mean of standardised features. Number and largest widths are those of SUPERB's ASR (2 spans of up to 40 frames,
-4 of up to 50 of 768 dimensions), the latter as a share so that models of any width can be compared; a span of time also ends at a
-fifth of its utterance (the paper's p), because utterances here may be short. No time warping: the paper found it to matter least.
+What is hidden is 0, the mean of standardised features. Number and largest widths are those of SUPERB's ASR (2 spans of up to 40
+frames, 4 of up to 50 of 768 dimensions), the latter as a share so that models of any width can be compared; a span of time also
+ends at a fifth of its utterance (the paper's p), because utterances here may be short. No time warping: the paper found it to
+matter least.
 
 Spans are drawn from the seed, the epoch and the utterance alone, so that neither the other layers nor the batch decide them.
 """

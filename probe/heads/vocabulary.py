@@ -1,11 +1,13 @@
 """What a CTC head can write: characters, letters or phones.
 
 * ``characters``: the characters of the transcripts as they are, the space among them.
-* ``letters``: the same of transcripts that went through `letters`: case-folded letters, digits and apostrophes, one space between words.
-* ``phones``: names such as ``AH0``, separated by spaces in a text, one after the other without a word boundary (`probe.heads.lexicon`).
+* ``letters``: the same of transcripts that went through `letters`: case-folded letters, digits and apostrophes, one space between
+  words.
+* ``phones``: names such as ``AH0``, separated by spaces in a text, one after the other without a word boundary
+  (`probe.heads.lexicon`).
 
-Index 0 is the blank; the symbols of the training transcripts follow, sorted. There is no unknown symbol: what training does not have
-can only be an error.
+Index 0 is the blank; the symbols of the training transcripts follow, sorted. There is no unknown symbol: what training does not
+have can only be an error.
 """
 
 import itertools
