@@ -17,8 +17,8 @@ Layer = tuple[str, list[np.ndarray], list[np.ndarray]]
 RATES = (1e-1, 2e-2, 1e-3)
 
 
-def probe_of(**settings: Any) -> CTCProbe:
-    return CTCProbe("linear", **{"learning_rates": RATES, "epochs": 12, "patience": 3, "batch_size": 8, **settings})
+def probe_of(head: str = "linear", **settings: Any) -> CTCProbe:
+    return CTCProbe(head, **{"learning_rates": RATES, "epochs": 12, "patience": 3, "batch_size": 8, **settings})
 
 
 def layers_of(widths: Sequence[int], n: int = 60) -> tuple[list[Layer], list[str], list[str]]:
@@ -48,14 +48,23 @@ def assert_equal(found: CTCProbe, expected: CTCProbe) -> None:
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.detach().abs().max()))
 
 
-@pytest.mark.parametrize("join", [1, 2])
-def test_each_layer_and_rate_is_what_it_is_alone(join: int) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"join": 1},
+        {"join": 2},
+        {"context": 1, "spec_augment": True},
+        {"head": "mlp", "hidden_sizes": [9], "learning_rates": (1e37, 1e-2, 1e-4)},
+        {"head": "mlp", "hidden_sizes": [9, 7], "activation": "none", "join": 2, "context": 1, "spec_augment": True},
+    ],
+)
+def test_each_layer_and_rate_is_what_it_is_alone(settings: dict[str, Any]) -> None:
     layers, texts, dev_texts = layers_of([8, 8, 11])
     ended = set()
     for (name, probe), (layer, frames, dev) in zip(
-        fit_layers(lambda: probe_of(join=join), layers, texts, dev_texts), layers, strict=True
+        fit_layers(lambda: probe_of(**settings), layers, texts, dev_texts), layers, strict=True
     ):
-        alone = probe_of(join=join).fit(frames, texts, dev, dev_texts)
+        alone = probe_of(**settings).fit(frames, texts, dev, dev_texts)
         assert name == layer
         assert_equal(probe, alone)
         assert probe.transcribe(dev) == alone.transcribe(dev)
