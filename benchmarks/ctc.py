@@ -5,9 +5,11 @@
 
 Frames are planted: every character is a direction of its own for a few frames, in noise that differs from layer to layer. Rounds of
 both ways are interleaved; the ratio is the median of the rounds' ratios. Peak memory is that of each way in a process of its own.
-``--loss`` measures the loss with its gradient alone, on one batch of random logits. ``--head bilstm`` measures one training step of all
-heads: grouped (the weights of all heads stacked, one batched product a frame), one at a time (`torch.nn.LSTM`, as `probe` does it), and one
-at a time under bfloat16 autocast. Grouped heads exist here only, to be measured.
+``--loss`` measures the loss with its gradient alone, on one batch of random logits.
+
+``--head bilstm`` measures one training step of all heads: grouped (the weights of all heads stacked, one batched product a
+frame), one at a time (`torch.nn.LSTM`, as `probe` does it), and one at a time under bfloat16 autocast. Grouped heads exist here
+only, to be measured.
 """
 
 import argparse
