@@ -1,13 +1,19 @@
-"""Linear CTC heads on every layer: trained together against one at a time with ``F.ctc_loss``, the way `probe.CTCProbe` does.
+"""CTC heads on every layer: trained together against one at a time with ``F.ctc_loss``, the way `probe.CTCProbe` does.
 
-    python benchmarks/ctc.py [--layers 13] [--dim 768] [--utterances 64] [--epochs 4] [--rounds 3]
+    python benchmarks/ctc.py [--head linear|mlp] [--layers 13] [--dim 768] [--utterances 64] [--epochs 4] [--rounds 3]
+    python benchmarks/ctc.py --head bilstm [--hidden 128] [--frames 150] [--rounds 3] [--to record.json]
 
 Frames are planted: every character is a direction of its own for a few frames, in noise that differs from layer to layer. Rounds of
 both ways are interleaved; the ratio is the median of the rounds' ratios. Peak memory is that of each way in a process of its own.
 ``--loss`` measures the loss with its gradient alone, on one batch of random logits.
+
+``--head bilstm`` measures one training step of all heads: grouped (the weights of all heads stacked, one batched product a
+frame), one at a time (`torch.nn.LSTM`, as `probe` does it), and one at a time under bfloat16 autocast. Grouped heads exist here
+only, to be measured.
 """
 
 import argparse
+import json
 import multiprocessing
 import statistics
 import time
@@ -18,10 +24,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
+from probe.environment import package_versions
 from probe.heads.ctc import CTCProbe
-from probe.heads.ctc_layers import fit_linear_layers
-from probe.heads.ctc_loss import Scratch, Targets, loss_and_gradient
+from probe.heads.ctc_head import BidirectionalLayer, CTCHead, HeadSettings
+from probe.heads.ctc_layers import fit_layers
+from probe.heads.ctc_loss import Scratch, Targets, ctc_loss, loss_and_gradient
 
 Problem = tuple[list[tuple[str, list[np.ndarray], list[np.ndarray]]], list[str], list[str]]
 SYMBOLS = " abcdefghijklmnopqrstuvwxyz'."
@@ -52,7 +61,7 @@ def planted(options: argparse.Namespace) -> Problem:
 
 
 def together(options: argparse.Namespace, problem: Problem, stamp: Callable[[], None]) -> list[Any]:
-    return [probe.search_ for _, probe in fit_linear_layers(lambda: new_probe(options), *problem, on_epoch=stamp)]
+    return [probe.search_ for _, probe in fit_layers(lambda: new_probe(options), *problem, on_epoch=stamp)]
 
 
 def one_at_a_time(options: argparse.Namespace, problem: Problem, stamp: Callable[[], None]) -> list[Any]:
@@ -61,7 +70,7 @@ def one_at_a_time(options: argparse.Namespace, problem: Problem, stamp: Callable
 
 
 def new_probe(options: argparse.Namespace) -> CTCProbe:
-    return CTCProbe("linear", options.rates, epochs=options.epochs, batch_size=options.batch)
+    return CTCProbe(options.head, options.rates, epochs=options.epochs, batch_size=options.batch)
 
 
 WAYS: dict[str, Callable[..., list[Any]]] = {"together": together, "one at a time": one_at_a_time}
@@ -102,6 +111,94 @@ def losses(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
     }
 
 
+def grouped_lstm(frames: Tensor, heads: Sequence[torch.nn.LSTM]) -> Tensor:
+    """(head, batch, frame, dim) -> (head, batch, frame, hidden): one direction of many LSTMs, a batched product a frame."""
+    into, again = (torch.stack([getattr(head, name) for head in heads]) for name in ("weight_ih_l0", "weight_hh_l0"))
+    bias = torch.stack([head.bias_ih_l0 + head.bias_hh_l0 for head in heads])
+    entering = torch.einsum("pbtd,pgd->tpbg", frames, into) + bias[:, None]
+    hidden = cell = frames.new_zeros(*frames.shape[:2], again.shape[2])
+    outputs = []
+    for values in entering:
+        i, f, g, o = torch.baddbmm(values, hidden, again.transpose(1, 2)).chunk(4, dim=2)
+        cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+        hidden = o.sigmoid() * cell.tanh()
+        outputs.append(hidden)
+    return torch.stack(outputs, dim=2)
+
+
+def steps(options: argparse.Namespace) -> dict[str, Callable[[], list[Tensor]]]:
+    """Ways to the gradients of one batch for BiLSTM heads of all layers and learning rates; each returns those of the projections."""
+    torch.manual_seed(0)
+    n_heads, n_symbols = options.layers * len(options.rates), len(SYMBOLS) + 1
+    frames = [torch.randn(options.batch, options.frames, options.dim) for _ in range(options.layers)]
+    labels = [torch.randint(1, n_symbols, (options.labels,)) for _ in range(options.batch)]
+    lengths, n_labels = torch.full((options.batch,), options.frames), torch.full((options.batch,), options.labels)
+    heads = [CTCHead(HeadSettings("bilstm", hidden=options.hidden, dropout=0.0), options.dim, n_symbols) for _ in range(n_heads)]
+
+    def gradients(work: Callable[[], None]) -> Callable[[], list[Tensor]]:
+        def step() -> list[Tensor]:
+            for head in heads:
+                head.zero_grad(set_to_none=True)
+            work()
+            return [head.projection.weight.grad for head in heads if head.projection.weight.grad is not None]
+
+        return step
+
+    def one_by_one() -> None:
+        for number, head in enumerate(heads):
+            logits = head(frames[number // len(options.rates)], lengths).float()
+            F.ctc_loss(logits.log_softmax(2).transpose(0, 1), torch.cat(labels), lengths, n_labels, reduction="sum").backward()
+
+    def in_bfloat16() -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            one_by_one()
+
+    def grouped() -> None:
+        layers: list[BidirectionalLayer] = [head.layers[0] for head in heads]  # type: ignore[misc]
+        stacked = torch.stack([frames[number // len(options.rates)] for number in range(n_heads)])
+        ahead = grouped_lstm(stacked, [layer.ahead for layer in layers])
+        back = grouped_lstm(stacked.flip(2), [layer.back for layer in layers]).flip(2)
+        weights, biases = (torch.stack([getattr(head.projection, name) for head in heads]) for name in ("weight", "bias"))
+        logits = torch.einsum("pbth,psh->btps", torch.cat([ahead, back], dim=3), weights) + biases
+        ctc_loss(logits, Targets.of(labels, lengths, n_symbols, logits)).sum().backward()
+
+    return {name: gradients(work) for name, work in (("grouped", grouped), ("one at a time", one_by_one), ("bf16", in_bfloat16))}
+
+
+def peak_of_step(way: str, options: argparse.Namespace) -> int:
+    """Resident bytes at most, with weights and frames. Linux only."""
+    steps(options)[way]()
+    return resident_bytes("VmHWM")
+
+
+def measure_steps(options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of every round, peak memory in a process of its own, and the largest deviation from heads trained one at a time."""
+    ways = steps(options)
+    expected = ways["one at a time"]()
+    record: dict[str, Any] = {"options": vars(options), "threads": torch.get_num_threads(), "packages": package_versions()}
+    record["deviation"] = {
+        name: max(float((a - b).norm() / b.norm()) for a, b in zip(work(), expected, strict=True)) for name, work in ways.items()
+    }
+    record["seconds"] = {name: [] for name in ways}
+    for _ in range(options.rounds):
+        for name, work in ways.items():
+            start = time.perf_counter()
+            work()
+            record["seconds"][name].append(time.perf_counter() - start)
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        record["peak_bytes"] = {name: pool.apply(peak_of_step, (name, options)) for name in ways}
+    return record
+
+
+def report_steps(record: dict[str, Any]) -> None:
+    """Prints medians, the ratio to heads trained one at a time, and peak memory."""
+    print("| way | median s | one at a time / way | peak MiB | gradients differ by |\n|---|---|---|---|---|")
+    for name, seconds in record["seconds"].items():
+        ratio = statistics.median(b / a for a, b in zip(seconds, record["seconds"]["one at a time"], strict=True))
+        peak = record["peak_bytes"][name] / 2**20
+        print(f"| {name} | {statistics.median(seconds):.3f} | {ratio:.2f} | {peak:.0f} | {record['deviation'][name]:.1e} |")
+
+
 def compare(seconds: dict[str, list[float]]) -> None:
     """Prints medians of interleaved rounds, and the ratio of the second way to the first."""
     print("| way | median s | all rounds, s |\n|---|---|---|")
@@ -137,8 +234,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--rates", type=float, nargs="+", default=[2e-1, 1e-1, 5e-2, 2e-2])
     parser.add_argument("--loss", action="store_true", help="the loss alone")
+    parser.add_argument("--head", choices=["linear", "mlp", "bilstm"], default="linear")
+    parser.add_argument("--hidden", type=int, default=128, help="units of the BiLSTM")
+    parser.add_argument("--to", type=Path, help="file of the BiLSTM's record")
     options = parser.parse_args(arguments)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; {vars(options)}\n")
+    if options.head == "bilstm":
+        record = measure_steps(options)
+        report_steps(record)
+        if options.to:
+            options.to.write_text(json.dumps(record, indent=1, default=str) + "\n")
+        return
     whole: dict[str, list[float]] = {way: [] for way in WAYS}
     if options.loss:
         ways = losses(options)

@@ -39,7 +39,13 @@ def test_ways_of_storing_are_measured() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "options", [["--layers", "2", "--dim", "16", "--epochs", "2", "--rounds", "2"], ["--loss", "--layers", "2"]]
+    "options",
+    [
+        ["--layers", "2", "--dim", "16", "--epochs", "2", "--rounds", "2"],
+        ["--head", "mlp", "--layers", "2", "--dim", "16", "--epochs", "2", "--rounds", "2"],
+        ["--head", "bilstm", "--layers", "2", "--dim", "16", "--hidden", "8", "--rounds", "2"],
+        ["--loss", "--layers", "2"],
+    ],
 )
 def test_ctc_heads_are_measured(options: list[str]) -> None:
     line = [sys.executable, FOLDER / "ctc.py", "--utterances", "16", *options]

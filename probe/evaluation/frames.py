@@ -18,9 +18,10 @@ Controls, which say what of an accuracy is not the layer's doing:
 """
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,10 +31,13 @@ from probe.errors import ProbeError, listed
 from probe.evaluation.linear_search import best_of, entry, judged
 from probe.evaluation.problem import Features, Problem, Score, block_of, refuse_empty, shuffled
 from probe.evaluation.stored_rows import Chosen, StoredRows, in_store_order
+from probe.evaluation.subsets import within_budget
 from probe.evaluation.tasks import Task
 from probe.heads.linear import fit_strengths
 from probe.measures.counts import ratio_counts
 from probe.records import NO_LAYER
+
+log = logging.getLogger("probe")
 
 METRIC: dict[str, Any] = {"metric": "accuracy", "higher_is_better": True, "select_by": "accuracy", "head": "linear"}
 FIELD_S = 0.025
@@ -65,11 +69,13 @@ class Question:
 
     Attributes:
         notes: set -> what a reader must know.
+        budget: of training labels; empty for all.
     """
 
     control: str
     targets: Mapping[str, np.ndarray]
     notes: Mapping[str, str]
+    budget: str = ""
 
 
 def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
@@ -84,7 +90,8 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
     if len(classes) < 2:
         raise ProbeError(f"{task.name}: all training frames have the label {classes[0]!r}; expected two labels or more.")
     questions = list(_questions(task, sets, classes, problem.seed))
-    common = {**METRIC, "excluded": dict(excluded), "n_train": len(sets["train"].owners)}
+    common = {**METRIC, "excluded": dict(excluded)}
+    budgets = list(_budgets(task, problem, features, sets, questions[0], classes))
     yield from _majority(common, sets, questions[0], classes)
     for layer in features.layers:
         problem.tick(f"layer {layer}")
@@ -96,6 +103,34 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
         }
         for question in questions:
             yield from _answers(task, problem, {**common, "layer": layer}, sets, rows, question)
+        for question, train in budgets:
+            paid = StoredRows(features, layer, train.chosen, task.settings["context"], problem.memory_bytes // 2, hold=True)
+            yield from _answers(task, problem, {**common, "layer": layer}, sets, rows | {"train": paid}, question)
+
+
+def _budgets(
+    task: Task, problem: Problem, features: Features, sets: Mapping[str, Labelled], own: Question, classes: Sequence[str]
+) -> Iterator[tuple[Question, Labelled]]:
+    """The task with some of the training utterances, which is no more than it has."""
+    utterances = [item.utterance for item in sets["train"].chosen]
+    keys = [item.key for item in utterances]
+    durations_s = [features.stored[key].duration_s for key in keys]
+    for budget in task.settings["budgets"]:
+        paid = within_budget(budget, keys, keys, durations_s, problem.seed)
+        train = _part(sets["train"], paid or [])
+        if len({train.labels[i] for i in train.segments}) < 2:
+            why = "all" if paid is None else "fewer than two labels"
+            log.warning("%s: budget %s pays for %s; left out", task.name, budget, why)
+            continue
+        targets = {**own.targets, "train": _codes(train.labels, classes)[train.segments]}
+        yield Question("", targets, own.notes, budget), train
+
+
+def _part(item: Labelled, positions: Sequence[int]) -> Labelled:
+    """Some of the utterances of ``item``."""
+    rows = np.isin(item.owners, positions)
+    owners = np.searchsorted(np.array(positions, np.int64), item.owners[rows])
+    return replace(item, chosen=[item.chosen[i] for i in positions], owners=owners, segments=item.segments[rows])
 
 
 def _labelled_sets(task: Task, problem: Problem, features: Features, excluded: Counter[str]) -> dict[str, Labelled]:
@@ -231,7 +266,7 @@ def _majority(
 ) -> Iterator[Score]:
     """Scores of the most frequent training label."""
     most = int(np.bincount(question.targets["train"]).argmax())
-    fields = {**common, "layer": NO_LAYER, "control": "majority"}
+    fields = {**common, "layer": NO_LAYER, "control": "majority", "n_train": len(question.targets["train"])}
     for name in sets:
         if name != "train":
             note = "; ".join(filter(None, [f"always {classes[most]!r}", question.notes[name]]))
@@ -247,11 +282,12 @@ def _answers(
     question: Question,
 ) -> Iterator[Score]:
     """Scores of one layer on one question."""
+    common = {**common, "control": question.control, "budget": question.budget, "n_train": len(question.targets["train"])}
     if len(np.unique(question.targets["train"])) < 2:
         note = f"control {question.control}: all training frames drew one label; it needs more types, or another seed"
         for name in sets:
             if name != "train":
-                yield _score({**common, "control": question.control, "note": note}, name, sets[name], None)
+                yield _score({**common, "note": note}, name, sets[name], None)
         return
     probes = fit_strengths(
         rows["train"],
@@ -265,7 +301,7 @@ def _answers(
     found = judged(probes, rows["dev"].blocks(), question.targets["dev"])
     search = [entry(probe, *item) for probe, item in zip(probes, found, strict=True)]
     best = best_of(search)
-    common = {**common, "search": search, "chosen": {"l2": probes[best].l2}, "control": question.control}
+    common = {**common, "search": search, "chosen": {"l2": probes[best].l2}}
     yield _score({**common, "note": question.notes.get("dev", "")}, "dev", sets["dev"], found[best][0])
     for name in sets:
         if name.startswith("test"):

@@ -31,6 +31,7 @@ from probe.store.folder import select_store
 
 log = logging.getLogger("probe")
 
+TRIED = {"l2", "learning_rate", "lm_weight", "word_score"}  # what comes from a grid
 SECONDS_BETWEEN_SIGNS = 0.5  # of life, in the progress bar
 
 KINDS: dict[str, Callable[[Task, Problem, Features], Iterator[Score]]] = {
@@ -324,7 +325,8 @@ def _warn_of_edges(task: str, model: str, scores: Sequence[Score]) -> None:
     for score in scores:
         if score.split != "dev" or score.control or score.budget:
             continue
-        for name, value in score.chosen.items():
+        for name in sorted(TRIED & score.chosen.keys()):
+            value = score.chosen[name]
             grid = sorted({entry[name] for entry in score.search if name in entry})
             if len(grid) > 1 and value in (grid[0], grid[-1]):
                 edge = "smallest" if value == grid[0] else "largest"

@@ -64,15 +64,16 @@ def _of(rows: Sequence[Utterance], domain: str) -> list[Utterance]:
 
 def _without_value(layer: str, source: str, target: str, reason: str, inner: Task) -> Score:
     classify = inner.kind == "classify"
+    phones = inner.settings.get("units") == "phones"
     return Score(
         layer=layer,
         head="linear" if classify else f"ctc-{inner.settings['head']}",
         split="test",
-        metric="accuracy" if classify else "wer",
+        metric="accuracy" if classify else "per" if phones else "wer",
         counts=None,
         n=0,
         higher_is_better=classify,
-        select_by="accuracy" if classify else "cer",
+        select_by="accuracy" if classify else "per" if phones else "cer",
         note=reason,
         train_domain=source,
         test_domain=target,

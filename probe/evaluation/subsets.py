@@ -15,14 +15,18 @@ def in_drawn_order(keys: Sequence[str], seed: int) -> list[int]:
     return sorted(range(len(keys)), key=lambda i: hashlib.sha256(f"{seed} {keys[i]}".encode()).digest())
 
 
-def check_budget(budget: str) -> None:
+def check_budget(budget: str, per_class: bool = True) -> None:
     """Refuses what is no budget.
+
+    Args:
+        per_class: whether utterances have one label each, so that they can be counted by it.
 
     Raises:
         ProbeError: neither ``10m``, ``1h``, ``30s`` nor ``5/class`` nor ``200``.
     """
-    if not re.fullmatch(r"[1-9]\d*(\.\d+)?[smh]|[1-9]\d*(/class)?", budget):
-        raise ProbeError(f"budget {budget!r}: expected seconds, minutes or hours (30s, 10m, 1h), 5/class, or utterances (200).")
+    if not re.fullmatch(r"[1-9]\d*(\.\d+)?[smh]|[1-9]\d*" + "(/class)?" * per_class, budget):
+        known = "seconds, minutes or hours (30s, 10m, 1h), utterances (200)" + ", utterances of each label (5/class)" * per_class
+        raise ProbeError(f"budget {budget!r}: expected {known}.")
 
 
 def within_budget(

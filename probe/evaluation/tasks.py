@@ -6,21 +6,26 @@ unknown key is an error. A corrected task gets a new ``version``.
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from probe.errors import ProbeError, UsageError
 from probe.evaluation.subsets import check_budget
-from probe.files import sha256_of_json
-from probe.heads.ctc import HEADS, LEARNING_RATES, MOST_HIDDEN
+from probe.files import sha256_of_file, sha256_of_json
+from probe.heads.ctc_head import ACTIVATIONS, HEADS, LEARNING_RATES, MOST_CONTEXT, MOST_HIDDEN
 from probe.heads.projection import PROJECTIONS
+from probe.heads.vocabulary import UNITS
 
 COMMON: dict[str, Any] = {"name": "", "version": 1, "description": ""}
 CONTROLS = ("majority", "shuffled")
 BACKENDS = ("cosine", "cosine-standardised", "lda")
 VIEWS = ("mean", "meanstd")
+UNKNOWN = ("refuse", "symbol", "leave-out")
+DECODINGS = ("greedy", "beam")
+# Keys whose values are files; their content decides a score, their names do not.
+FILES = ("lexicon", "words", "lm")
 FRAME_CONTROLS = ("majority", "shuffled", "types")
 
 EMPTY = ("budgets", "controls", "ignore")  # lists of text that may be empty
@@ -45,13 +50,28 @@ KINDS: dict[str, dict[str, Any]] = {
         "head": "linear",
         "learning_rates": [],
         "frame_ms": 20.0,
+        "context": 0,
         "epochs": 80,
         "patience": 40,
         "batch_size": 16,
         "hidden": 128,
         "layers": 1,
         "dropout": 0.1,
-        "control": "",
+        "hidden_sizes": [256],
+        "activation": "relu",
+        "spec_augment": False,
+        "weighted": True,
+        "units": "characters",
+        "lexicon": "",
+        "unknown": "refuse",
+        "decoding": "greedy",
+        "words": "",
+        "lm": "",
+        "beam": 50,
+        "lm_weight": [1.0, 2.0, 4.0],
+        "word_score": [-1.0, 0.0, 1.0],
+        "controls": ["shuffled"],
+        "budgets": [],
         **PROJECTION,
     },
     "verify": {"view": "meanstd", "backends": list(BACKENDS), "dev_trials": 300, "controls": ["shuffled"], **PROJECTION},
@@ -65,6 +85,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "max_frames": 0,
         "controls": ["majority"],
         "types": "",
+        "budgets": [],
         **PROJECTION,
     },
     "shift": {"of": "word-id"},
@@ -79,6 +100,7 @@ class Task:
         name: the file's ``name`` or stem, with what the command line overrode (``speaker-id:label=sex``).
         settings: every key of the kind with its value.
         of: the task that a ``shift`` wraps.
+        folder: of the task's file.
     """
 
     name: str
@@ -87,14 +109,34 @@ class Task:
     description: str
     settings: Mapping[str, Any]
     of: "Task | None" = None
+    folder: Path = Path()
 
     @property
     def sha256(self) -> str:
         """Of everything that decides a score; the file's layout, name and description do not, nor a projection that is off."""
         inner = self.of.sha256 if self.of else ""
+        contents = {key: sha256_of_file(path) for key in FILES if (path := self.file(key))}
         off = PROJECTION if not self.settings.get("project") else {}
-        settings = {key: value for key, value in self.settings.items() if key not in off}
+        settings = {key: value for key, value in self.settings.items() if key not in off} | contents
         return sha256_of_json({"version": self.version, "kind": self.kind, "settings": settings, "of": inner})
+
+    def file(self, key: str) -> Path | None:
+        """The file that a key of `FILES` names: beside the task's own file, or seen from the working folder; None for no name.
+
+        Raises:
+            ProbeError: there is no such file.
+        """
+        name = self.settings.get(key)
+        if not name:
+            return None
+        places = [self.folder / name, Path(name)]
+        for path in places:
+            if path.is_file():
+                return path
+        raise ProbeError(
+            f"{self.name}: {key} = {name!r}: no such file; looked for {' and '.join(dict.fromkeys(map(str, places)))}. "
+            "Put it there, or copy the task's file and name yours in it."
+        )
 
     @property
     def view(self) -> str:
@@ -160,7 +202,7 @@ def _task(path: Path, content: dict[str, Any], overrides: Mapping[str, Any]) -> 
             raise UsageError(f"--{unknown[0]}: task {path.stem} is of kind {kind}, which has no {unknown[0]}.")
         settings |= overrides
     _complete(path, settings)
-    return Task(name, content.get("version", 1), kind, content.get("description", ""), settings, inner)
+    return Task(name, content.get("version", 1), kind, content.get("description", ""), settings, inner, path.parent)
 
 
 def _wrapped(path: Path, name: str, overrides: Mapping[str, Any]) -> Task:
@@ -194,22 +236,36 @@ def _complete(path: Path, settings: dict[str, Any]) -> None:
     """
     # Types are a column in classify and need no control; frames have some without one.
     controls = FRAME_CONTROLS if "ignore" in settings else CONTROLS
-    choices = {"head": HEADS, "controls": controls, "view": VIEWS, "backends": BACKENDS, "projection": PROJECTIONS}
+    choices: dict[str, Iterable[str]] = {
+        "head": HEADS,
+        "controls": controls,
+        "projection": PROJECTIONS,
+        "view": VIEWS,
+        "backends": BACKENDS,
+        "activation": ACTIVATIONS,
+        "units": UNITS,
+        "unknown": UNKNOWN,
+        "decoding": DECODINGS,
+    }
     for key, allowed in choices.items():
         values = settings.get(key, [])
         for value in values if isinstance(values, list) else [values]:
             if value not in allowed:
                 raise ProbeError(f"{path}: {key} = {value!r}; expected {' or '.join(repr(item) for item in allowed)}.")
     for budget in settings.get("budgets", []):
-        check_budget(budget)
+        check_budget(budget, per_class="label" in settings)
     bounds: dict[str, tuple[float, float]] = {
         "hidden": (1, MOST_HIDDEN),
         "layers": (1, 2),
         "dropout": (0, 0.9),
         "frame_ms": (1, 1000),
+        "context": (0, MOST_CONTEXT),
         "project": (0, 10**6),
-        "context": (0, 50),
         "max_frames": (0, 10**10),
+        "hidden_sizes": (1, 1 << 14),
+        "beam": (1, 10**5),
+        "lm_weight": (0, 100),
+        "word_score": (-100, 100),
     }
     bounds |= dict.fromkeys(("l2", "learning_rates"), (1e-12, 1e6)) | dict.fromkeys(
         ("epochs", "patience", "batch_size", "dev_trials"), (1, 10**6)
@@ -221,3 +277,19 @@ def _complete(path: Path, settings: dict[str, Any]) -> None:
                 raise ProbeError(f"{path}: {key} = {value}; expected {low} to {high}.")
     if settings.get("learning_rates") == []:
         settings["learning_rates"] = list(LEARNING_RATES[settings["head"]])
+    if "units" in settings:
+        _agree(path, settings)
+
+
+def _agree(path: Path, settings: Mapping[str, Any]) -> None:
+    """Refuses settings of a ``transcribe`` task that need or exclude each other."""
+    phones, beam = settings["units"] == "phones", settings["decoding"] == "beam"
+    if phones != bool(settings["lexicon"]):
+        raise ProbeError(f"{path}: units = {settings['units']!r}, lexicon = {settings['lexicon']!r}; phones need a lexicon file.")
+    if phones and beam:
+        raise ProbeError(f"{path}: decoding = 'beam' writes words letter by letter; expected units = 'characters' or 'letters'.")
+    if beam != bool(settings["words"] or settings["lm"]):
+        raise ProbeError(
+            f"{path}: decoding = {settings['decoding']!r} with words = {settings['words']!r} and lm = {settings['lm']!r}; "
+            "expected decoding = 'beam' with one of the two, or 'greedy' with none."
+        )

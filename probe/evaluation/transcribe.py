@@ -1,12 +1,17 @@
-"""Kind ``transcribe``: characters from frames by a CTC head on every layer.
+"""Kind ``transcribe``: characters, letters or phones from frames by a CTC head on every layer, and on a learned sum of all layers.
 
 Frames that come faster than every ``frame_ms`` are joined, so that a head sees 10 ms features at the rate of 20 ms models.
 
-Linear heads of several layers are trained together (`probe.heads.ctc_layers`), others one layer at a time.
+Heads of single frames are trained for several layers together (`probe.heads.ctc_layers`), recurrent ones a layer at a time. The
+weighted sum (layer `WEIGHTED`, SUPERB's way) is trained on its own, after the single layers and without influence on them: softmax
+weights over all layers, each standardised as when it stands alone, trained with the head.
 
 Metrics: WER and CER, sums of errors over sums of reference words or characters (lower is better), on the transcripts as the
-manifest has them. Learning rate, epoch and layer are chosen by dev CER. SUPERB's ASR differs: one learned sum of layers, a
-2 x 1024 BiLSTM, SpecAugment, LibriSpeech.
+manifest has them or as the units have them; PER the same over phones. Learning rate, epoch, decoder and layer are chosen by dev CER
+or PER. tasks/README.md says how this differs from SUPERB.
+
+Control ``shuffled`` is trained at the layer that dev chose, on shuffled training and dev transcripts; budgets
+(`probe.evaluation.subsets`) train every layer on some of the utterances.
 
 Where the features were extracted with the checkpoint's own CTC head, its greedy transcripts are scored too (head ``own-ctc``, layer
 ``ctc``), on transcripts case-folded on both sides: fine-tuned checkpoints write capitals. That is a reference, not a probe.
@@ -14,134 +19,208 @@ Where the features were extracted with the checkpoint's own CTC head, its greedy
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from probe.data.corpus import Utterance
-from probe.data.texts import described, unseen
 from probe.errors import ProbeError, listed
+from probe.evaluation.decoding import Decoding
 from probe.evaluation.problem import Features, Problem, Score, block_of, labelled, refuse_empty, shuffled
+from probe.evaluation.subsets import within_budget
 from probe.evaluation.tasks import Task
-from probe.heads.ctc import CTCProbe, Vocabulary, frames_needed
-from probe.heads.ctc_layers import fit_linear_layers
+from probe.evaluation.transcripts import Part, Transcripts
+from probe.heads.ctc import CTCProbe
+from probe.heads.ctc_layers import GROUPED, fit_layers
+from probe.heads.vocabulary import Vocabulary, frames_needed
 from probe.measures.counts import ratio_counts
 from probe.measures.transcription import case_folded, character_errors, word_errors
-from probe.records import OWN_HEAD
+from probe.records import OWN_HEAD, WEIGHTED
 
 log = logging.getLogger("probe")
 
 CTC_LAYER = "ctc"
-METRICS = {"wer": word_errors, "cer": character_errors}
+Metrics = dict[str, Callable[[str, str], tuple[int, int]]]
+TEXT_METRICS: Metrics = {"wer": word_errors, "cer": character_errors}
+PHONE_METRICS: Metrics = {"per": word_errors}  # phones stand in a text as words do
 
 
 def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
-    """WER and CER of every layer on dev and on each test set.
+    """Error rates of every layer on dev and on each test set.
 
     Raises:
-        ProbeError: no rows with text in a split, or training text that never fits its audio.
+        ProbeError: no rows with text in a split, training text that never fits its audio, or words that a lexicon lacks.
     """
     excluded: Counter[str] = Counter()
-    train, dev = (labelled(rows, "text", excluded) for rows in (problem.train, problem.dev))
-    tests = {name: labelled(rows, "text", excluded) for name, rows in problem.tests.items()}
-    refuse_empty(task.name, train, dev, "text")
-    if problem.strict and not any(tests.values()):
-        raise ProbeError(f"{task.name}: no test rows with text. Give some rows split test in the manifest.")
-    train_texts, dev_texts = ([item.text for item in rows] for rows in (train, dev))
-    notes = _coverage(
-        task.name, Vocabulary.of(train_texts), {"dev": dev, **{name or "test": rows for name, rows in tests.items()}}
+    transcripts = Transcripts(task)
+    train, dev, *tests = (
+        transcripts.of(split, name, labelled(rows, "text", excluded), excluded)
+        for split, name, rows in [
+            ("train", "", problem.train),
+            ("dev", "", problem.dev),
+            *(("test", name, rows) for name, rows in problem.tests.items()),
+        ]
     )
-    if task.settings["control"]:
-        train_texts, dev_texts = shuffled(train_texts, problem.seed), shuffled(dev_texts, problem.seed)
-    elif features.ctc and problem.strict:
-        yield from _own_head(features, dev, tests, excluded)
-    for layer, probe in _fitted(task, problem, features, (train, train_texts), (dev, dev_texts)):
-        left_out = dict(excluded)
-        if probe.too_short_:
-            names = listed([train[i].key for i in probe.too_short_])
-            reason = "fewer frames than labels need"
-            left_out[reason] = len(probe.too_short_)
-            log.warning("%s layer %s: %d training utterances with %s: %s", task.name, layer, len(probe.too_short_), reason, names)
+    refuse_empty(task.name, train.rows, dev.rows, "text")
+    if problem.strict and not any(part.rows for part in tests):
+        raise ProbeError(f"{task.name}: no test rows with text. Give some rows split test in the manifest.")
+    vocabulary = Vocabulary.of(train.texts, transcripts.separator)
+    for part in (dev, *tests):
+        transcripts.check_coverage(vocabulary, part)
+    if features.ctc and problem.strict and not transcripts.separator:
+        yield from _own_head(features, [dev, *tests], excluded)
+    own = Question(train, dev, tests, features.layers, task.settings["weighted"])
+    dev_scores: dict[str, float] = {}
+    for score in _answers(task, problem, features, transcripts, own, excluded):
+        if score.split == "dev" and score.metric == score.select_by and score.layer != WEIGHTED:
+            dev_scores[score.layer] = score.value or 0.0
+        yield score
+    for question in _others(task, problem, features, own, min(features.layers, key=lambda layer: dev_scores[layer])):
+        yield from _answers(task, problem, features, transcripts, question, excluded)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What heads are trained on and scored on, at which layers, and whether on their sum too."""
+
+    train: Part
+    dev: Part
+    tests: Sequence[Part]
+    layers: Sequence[str]
+    weighted: bool
+    control: str = ""
+    budget: str = ""
+
+
+def _others(task: Task, problem: Problem, features: Features, own: Question, best: str) -> Iterator[Question]:
+    """The control, at the layer that dev chose; then the budgets, at every layer."""
+    if "shuffled" in task.settings["controls"]:
+        train, dev = (replace(part, texts=shuffled(part.texts, problem.seed)) for part in (own.train, own.dev))
+        yield replace(own, train=train, dev=dev, layers=[best], weighted=False, control="shuffled")
+    keys = [item.key for item in own.train.rows]
+    durations_s = [features.stored[key].duration_s for key in keys]
+    for budget in task.settings["budgets"]:
+        chosen = within_budget(budget, keys, own.train.texts, durations_s, problem.seed)
+        if not chosen:
+            log.warning("%s: budget %s pays for %s; left out", task.name, budget, "all" if chosen is None else "no utterance")
+            continue
+        train = replace(own.train, rows=[own.train.rows[i] for i in chosen], texts=[own.train.texts[i] for i in chosen])
+        yield replace(own, train=train, weighted=False, budget=budget)
+
+
+def _answers(
+    task: Task, problem: Problem, features: Features, transcripts: Transcripts, question: Question, excluded: Counter[str]
+) -> Iterator[Score]:
+    """Scores of every layer on one question."""
+    train, dev, tests = question.train, question.dev, question.tests
+    decoding = Decoding(task, Vocabulary.of(train.texts, transcripts.separator))
+    for layer, probe in _fitted(task, problem, features, question):
+        dev_frames = _read(features, layer, dev)
+        reading = decoding.of(probe, dev_frames, dev.texts)
         common: dict[str, Any] = {
             "layer": layer,
             "head": f"ctc-{task.settings['head']}",
-            "select_by": "cer",
+            "select_by": "per" if transcripts.separator else "cer",
             "higher_is_better": False,
-            "search": probe.search_,
-            "chosen": probe.chosen_,
-            "excluded": left_out,
+            "control": question.control,
+            "budget": question.budget,
+            "n_train": len(train.rows) - len(probe.too_short_),
+            "search": reading.search,
+            "chosen": {**reading.chosen, **transcripts.symbols},
+            "layer_weights": dict(zip(features.layers, probe.shares_, strict=True)) if layer == WEIGHTED else {},
+            "excluded": _left_out(task, layer, probe, train, excluded),
         }
-        yield from _scores({**common, "note": notes["dev"]}, "dev", dev, dev_texts, probe, list(features.read(layer, dev)))
-        for name, rows in tests.items():
-            if not rows:
-                yield from (
-                    Score(**common, metric=metric, split="test", test_domain=name, counts=None, n=0, note="no rows with text")
-                    for metric in METRICS
-                )
-                continue
-            frames = list(features.read(layer, rows))
-            note = notes[name or "test"]
-            yield from _scores(
-                {**common, "test_domain": name, "note": note}, "test", rows, [item.text for item in rows], probe, frames
-            )
+        for part, frames in _with_frames(features, layer, dev, dev_frames, tests):
+            note = _warn_of_short(layer, probe, part, frames)
+            yield from _counted(common, part, reading.transcribe(frames) if part.rows else [], note)
 
 
-Texts = tuple[Sequence[Utterance], Sequence[str]]
+def _with_frames(
+    features: Features, layer: str, dev: Part, dev_frames: list[np.ndarray], tests: Sequence[Part]
+) -> Iterator[tuple[Part, list[np.ndarray]]]:
+    """Dev and the test sets with their frames, which are read when their turn comes."""
+    yield dev, dev_frames
+    for part in tests:
+        yield part, _read(features, layer, part)
 
 
-def _fitted(task: Task, problem: Problem, features: Features, train: Texts, dev: Texts) -> Iterator[tuple[str, CTCProbe]]:
-    """(layer, its probe), in the layers' order; linear heads of several layers are trained together."""
+def _fitted(task: Task, problem: Problem, features: Features, question: Question) -> Iterator[tuple[str, CTCProbe]]:
+    """(layer, its probe), in the layers' order and the weighted sum last; heads of single frames are trained together."""
+    train, dev = question.train, question.dev
 
     def layers() -> Iterator[tuple[str, list[np.ndarray], list[np.ndarray]]]:
-        for layer in features.layers:
+        for layer in question.layers:
             problem.tick(f"layer {layer}")
-            yield layer, list(features.read(layer, train[0])), list(features.read(layer, dev[0]))
+            yield layer, _read(features, layer, train), _read(features, layer, dev)
 
     def alive() -> None:
         problem.tick("")
 
-    if task.settings["head"] == "linear":
-        yield from fit_linear_layers(lambda: _probe(task, problem, features.hop_s), layers(), train[1], dev[1], on_epoch=alive)
-        return
-    for layer, frames, dev_frames in layers():
-        yield layer, _probe(task, problem, features.hop_s).fit(frames, train[1], dev_frames, dev[1], alive)
+    if task.settings["head"] in GROUPED:
+        yield from fit_layers(
+            lambda: _probe(task, problem, features.hop_s), layers(), train.texts, dev.texts, alive, problem.memory_bytes
+        )
+    else:
+        for layer, frames, dev_frames in layers():
+            yield layer, _probe(task, problem, features.hop_s).fit(frames, train.texts, dev_frames, dev.texts, alive)
+    if question.weighted and _can_be_mixed(task, problem, features, (train, dev, *question.tests)):
+        problem.tick(f"layer {WEIGHTED}")
+        frames, dev_frames = (_read(features, WEIGHTED, part) for part in (train, dev))
+        probe = _probe(task, problem, features.hop_s, n_mixed=len(features.layers))
+        yield WEIGHTED, probe.fit(frames, train.texts, dev_frames, dev.texts, alive)
 
 
-def _probe(task: Task, problem: Problem, hop_s: float) -> CTCProbe:
+def _can_be_mixed(task: Task, problem: Problem, features: Features, parts: Sequence[Part]) -> bool:
+    """Whether a sum of all layers can be trained; says why not."""
+    widths = features.store.layers
+    train, dev, *tests = ([features.stored[item.key].n_rows for item in part.rows] for part in parts)
+    n_frames = max(sum(train) + sum(dev), *map(sum, tests), 0)
+    n_bytes = 4 * n_frames * sum(widths.values())
+    why = ""
+    if len(widths) == 1:
+        why = "the store has one layer"
+    elif len(set(widths.values())) > 1:
+        why = f"layers differ in width: {listed([f'{name} {width}' for name, width in widths.items()])}"
+    elif n_bytes > problem.memory_bytes:
+        why = f"all layers take {n_bytes / 1e9:.1f} GB as float32, --memory is {problem.memory_bytes / 1e9:.1f} GB"
+    if why:
+        log.log(logging.INFO if len(widths) == 1 else logging.WARNING, "%s: no weighted sum of layers: %s", task.name, why)
+    return not why
+
+
+def _read(features: Features, layer: str, part: Part) -> list[np.ndarray]:
+    """(frame, dim) of each utterance; (frame, layer * dim) for the sum of layers."""
+    if layer != WEIGHTED:
+        return list(features.read(layer, part.rows))
+    layers = [features.read(name, part.rows) for name in features.layers]
+    return [np.concatenate(frames, axis=1) for frames in zip(*layers, strict=True)]
+
+
+def _probe(task: Task, problem: Problem, hop_s: float, n_mixed: int = 1) -> CTCProbe:
     settings = task.settings
+    same = ("head", "learning_rates", "epochs", "patience", "batch_size", "hidden", "dropout", "hidden_sizes", "activation")
     return CTCProbe(
-        head=settings["head"],
-        learning_rates=settings["learning_rates"],
+        **{key: settings[key] for key in (*same, "context", "spec_augment", "units")},
         join=max(1, round(settings["frame_ms"] / 1000 / hop_s)),
-        epochs=settings["epochs"],
-        patience=settings["patience"],
-        batch_size=settings["batch_size"],
-        hidden=settings["hidden"],
         n_layers=settings["layers"],
-        dropout=settings["dropout"],
+        n_mixed=n_mixed,
         seed=problem.seed,
         device=problem.device,
     )
 
 
-def _coverage(task: str, vocabulary: Vocabulary, sets: dict[str, list[Utterance]]) -> dict[str, str]:
-    """Set -> a note on the characters that training does not have, which can only be errors."""
-    notes: dict[str, str] = {}
-    for name, rows in sets.items():
-        strange = unseen(((item.key, item.text) for item in rows), set(vocabulary.characters))
-        n = sum(item.count for item in strange)
-        notes[name] = (
-            f"{n} characters not in training: {listed([repr(c) for c in sorted(item.what for item in strange)])}" if n else ""
-        )
-        if strange:
-            log.warning("%s: %s: characters not in training: %s", task, name, described(strange))
-    return notes
+def _left_out(task: Task, layer: str, probe: CTCProbe, train: Part, excluded: Counter[str]) -> dict[str, int]:
+    """Utterances without a part in this layer's scores, by reason."""
+    if not probe.too_short_:
+        return dict(excluded)
+    reason = "fewer frames than labels need"
+    names = listed([train.rows[i].key for i in probe.too_short_])
+    log.warning("%s layer %s: %d training utterances with %s: %s", task.name, layer, len(probe.too_short_), reason, names)
+    return {**excluded, reason: len(probe.too_short_)}
 
 
-def _own_head(
-    features: Features, dev: Sequence[Utterance], tests: Mapping[str, Sequence[Utterance]], excluded: Counter[str]
-) -> Iterator[Score]:
+def _own_head(features: Features, parts: Sequence[Part], excluded: Counter[str]) -> Iterator[Score]:
     """The greedy transcripts that the checkpoint's own CTC head gave at extraction: a reference, nothing is trained here."""
     alphabet = set(features.ctc["alphabet"].casefold())
     common = {
@@ -152,60 +231,47 @@ def _own_head(
         "chosen": {"decoding": "greedy", "normaliser": "case-folded"},
         "excluded": dict(excluded),
     }
-    for split, name, rows in [("dev", "", dev), *(("test", name, rows) for name, rows in tests.items())]:
-        if not rows:
+    for part in parts:
+        if not part.rows:
             continue
-        references = [case_folded(item.text) for item in rows]
+        references = [case_folded(item.text) for item in part.rows]
         unknown = Counter(character for text in references for character in text if character not in alphabet)
         note = "its own head, greedy, both sides case-folded"
         if unknown:
             note += (
                 f"; {sum(unknown.values())} characters that it cannot write: {listed([repr(item) for item in sorted(unknown)])}"
             )
-        texts = [case_folded(features.stored[item.key].ctc_text or "") for item in rows]
-        yield from _counted({**common, "note": note, "test_domain": name}, split, rows, references, texts)
+        texts = [case_folded(features.stored[item.key].ctc_text or "") for item in part.rows]
+        yield from _counted(common, Part(part.split, part.domain, part.rows, references, [note]), texts)
 
 
-def _scores(
-    common: dict,
-    split: str,
-    utterances: Sequence[Utterance],
-    references: Sequence[str],
-    probe: CTCProbe,
-    frames: list[np.ndarray],
-) -> Iterator[Score]:
-    texts = probe.transcribe(frames)
+def _warn_of_short(layer: str, probe: CTCProbe, part: Part, frames: list[np.ndarray]) -> str:
+    """A note on utterances that no head can get right: fewer frames than labels."""
     short = [
         item.key
-        for item, text, rows in zip(utterances, references, frames, strict=True)
+        for item, text, rows in zip(part.rows, part.texts, frames, strict=True)
         if frames_needed(probe.vocabulary_.encode(text)) > -(-len(rows) // probe.join)
     ]
-    if short:
-        common = {
-            **common,
-            "note": "; ".join(filter(None, [common["note"], f"{len(short)} utterances with fewer frames than labels"])),
-        }
-        log.warning(
-            "layer %s: %s: %d utterances with fewer frames than labels need: %s",
-            common["layer"],
-            split,
-            len(short),
-            listed(short),
-        )
-    yield from _counted(common, split, utterances, references, texts)
+    if not short:
+        return ""
+    n = len(short)
+    log.warning("layer %s: %s: %d utterances with fewer frames than labels need: %s", layer, part.split, n, listed(short))
+    return f"{n} utterances with fewer frames than labels"
 
 
-def _counted(
-    common: dict, split: str, utterances: Sequence[Utterance], references: Sequence[str], texts: Sequence[str]
-) -> Iterator[Score]:
-    """WER and CER of transcripts."""
-    blocks = [block_of(item) for item in utterances]
+def _counted(common: dict[str, Any], part: Part, texts: Sequence[str], note: str = "") -> Iterator[Score]:
+    """Error rates of transcripts; scores without value where there are no utterances."""
+    metrics = PHONE_METRICS if common["select_by"] == "per" else TEXT_METRICS
+    common = {**common, "split": part.split, "test_domain": part.domain, "n": len(part.rows)}
+    if not part.rows:
+        yield from (Score(**common, metric=metric, counts=None, note="no rows with text") for metric in metrics)
+        return
+    blocks = [block_of(item) for item in part.rows]
     outcomes = [
         {"key": item.key, "reference": reference, "hypothesis": text}
-        for item, reference, text in zip(utterances, references, texts, strict=True)
+        for item, reference, text in zip(part.rows, part.texts, texts, strict=True)
     ]
-    for metric, count in METRICS.items():
-        errors, units = zip(*(count(reference, text) for reference, text in zip(references, texts, strict=True)), strict=True)
-        yield Score(
-            **common, split=split, metric=metric, counts=ratio_counts(blocks, errors, units), n=len(utterances), outcomes=outcomes
-        )
+    notes = "; ".join(filter(None, [*part.notes, note]))
+    for metric, count in metrics.items():
+        errors, units = zip(*(count(reference, text) for reference, text in zip(part.texts, texts, strict=True)), strict=True)
+        yield Score(**common, metric=metric, counts=ratio_counts(blocks, errors, units), note=notes, outcomes=outcomes)

@@ -1,15 +1,12 @@
-"""Small CTC heads on frozen frames: characters out of a layer (Graves et al. 2006).
+"""Small CTC heads on frozen frames: characters or phones out of a layer (Graves et al. 2006).
 
-``linear``: one projection per frame. ``bilstm``: one or two bidirectional LSTM layers of at most 256 units and a projection.
-``join`` neighbouring frames are put side by side first, so that models with 10 ms frames can be read at the 20 ms of the others.
-Vocabulary: the characters of the training transcripts, sorted, the space among them; index 0 is the blank; there is no unknown
-symbol, a character that training does not have can only be an error. Greedy decoding: best symbol of each frame, repeats merged,
-blanks dropped. An LSTM's learning rate is halved when dev stops improving; the rate to start with and the epoch are the ones with the
-lowest character error rate on dev.
+Heads: `probe.heads.ctc_head`; what they write: `probe.heads.vocabulary`. ``join`` neighbouring frames are put side by side first,
+so that models with 10 ms frames can be read at the 20 ms of the others. Greedy decoding: best symbol of each frame, repeats merged,
+blanks dropped; beam search: `probe.heads.ctc_decoding`. An LSTM's learning rate is halved when dev stops improving; the rate to
+start with and the epoch are the ones with the lowest symbol error rate on dev.
 """
 
 import copy
-import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,83 +18,14 @@ from torch import Tensor, nn
 
 from probe.errors import ProbeError
 from probe.heads.context import join_frames
+from probe.heads.ctc_head import LEARNING_RATES, CTCHead, HeadSettings
+from probe.heads.spec_augment import Masks, draw_masks
 from probe.heads.standardize import Standardizer
+from probe.heads.vocabulary import BLANK, UNITS, Vocabulary, frames_needed, symbol_error_rates
 
-# Head -> learning rates that are tried unless a task names its own.
-LEARNING_RATES = {"linear": (1e-1, 5e-2), "bilstm": (3e-3,)}
-HEADS = tuple(LEARNING_RATES)
-BLANK = 0
-# The learning rate of an LSTM is halved after so many epochs in which neither dev CER nor dev loss improved. A linear head needs its
-# large steps to the end: slowed down, it settles at a worse CER.
+# The learning rate of an LSTM is halved after so many epochs in which neither dev errors nor dev loss improved. Heads of single
+# frames need their large steps to the end: slowed down, a linear one settles at a worse CER.
 HALVE_AFTER = 4
-MOST_HIDDEN = 256
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """Characters in the order of their indices, which start at 1."""
-
-    characters: str
-
-    @classmethod
-    def of(cls, texts: Sequence[str]) -> "Vocabulary":
-        """The characters that occur in ``texts``."""
-        return cls("".join(sorted(set("".join(texts)))))
-
-    def encode(self, text: str) -> list[int]:
-        """Indices of the characters of ``text``; unknown ones are left out."""
-        return [self.characters.index(character) + 1 for character in text if character in self.characters]
-
-    def decode_greedy(self, best: Sequence[int]) -> str:
-        """Text of the best symbol of each frame: repeats merged, then blanks dropped, spaces at the ends stripped."""
-        merged = [symbol for position, symbol in enumerate(best) if position == 0 or symbol != best[position - 1]]
-        return "".join(self.characters[symbol - 1] for symbol in merged if symbol != BLANK).strip()
-
-
-def frames_needed(labels: Sequence[int]) -> int:
-    """Frames that CTC needs for a label sequence: one each, and a blank between equal neighbours."""
-    return len(labels) + sum(first == second for first, second in itertools.pairwise(labels))
-
-
-class BidirectionalLayer(nn.Module):
-    """One bidirectional LSTM layer whose result for an utterance does not depend on the padding after it.
-
-    The backward direction reads each utterance reversed within its own length. Equal to ``nn.LSTM`` on packed sequences and 2.2
-    times faster on a CPU, where packing leaves the fused kernel (16 x 80 frames, 128 units: 31 against 67 ms a step).
-    """
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.ahead = nn.LSTM(dim, hidden, batch_first=True)
-        self.back = nn.LSTM(dim, hidden, batch_first=True)
-
-    def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, frame, dim) and (batch,) -> (batch, frame, 2 * hidden)."""
-        position = torch.arange(frames.shape[1], device=frames.device)
-        ends = lengths.to(frames.device)[:, None]
-        mirrored = torch.where(position < ends, ends - 1 - position, position)[:, :, None]
-        back = self.back(frames.gather(1, mirrored.expand_as(frames)))[0]
-        return torch.cat([self.ahead(frames)[0], back.gather(1, mirrored.expand_as(back))], dim=2)
-
-
-class CTCHead(nn.Module):
-    """(batch, frame, dim), lengths (batch,) -> (batch, frame, symbol) logits."""
-
-    def __init__(self, head: str, dim: int, n_symbols: int, hidden: int, n_layers: int, dropout: float) -> None:
-        super().__init__()
-        widths = [dim] + [2 * hidden] * (n_layers if head == "bilstm" else 0)
-        self.layers = nn.ModuleList(BidirectionalLayer(width, hidden) for width in widths[:-1])
-        self.dropout = nn.Dropout(dropout if head == "bilstm" else 0.0)
-        self.projection = nn.Linear(widths[-1], n_symbols)
-        if head == "linear":  # from random weights, two of three seeds settle where every symbol is an e (70 instead of 50 % CER)
-            nn.init.zeros_(self.projection.weight)
-            nn.init.zeros_(self.projection.bias)
-
-    def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, frame, dim) and (batch,) -> (batch, frame, symbol) logits."""
-        for layer in self.layers:
-            frames = self.dropout(layer(frames, lengths))
-        return self.projection(frames)
 
 
 @dataclass
@@ -105,13 +33,16 @@ class Run:
     """One learning rate's best epoch so far.
 
     Attributes:
-        waited: epochs since dev CER or dev loss improved.
+        metric: name of the dev error rate in a record's search.
+        error: the lowest dev error rate.
+        waited: epochs since dev errors or dev loss improved.
         over: dev loss is not a number any more.
         state: of the head at the best epoch.
     """
 
     learning_rate: float
-    dev_cer: float = math.inf
+    metric: str = "dev_cer"
+    error: float = math.inf
     epoch: int = 0
     epochs: int = 0
     dev_loss: float = math.inf
@@ -119,39 +50,45 @@ class Run:
     over: bool = False
     state: dict[str, Tensor] = field(default_factory=dict)
 
-    def add(self, cer: float, dev_loss: float, state: Callable[[], dict[str, Tensor]]) -> None:
+    def add(self, error: float, dev_loss: float, state: Callable[[], dict[str, Tensor]]) -> None:
         """Another epoch, whose ``state`` is kept if it is the best."""
         self.epochs += 1
-        self.waited = 0 if cer < self.dev_cer or dev_loss < self.dev_loss else self.waited + 1
+        self.waited = 0 if error < self.error or dev_loss < self.dev_loss else self.waited + 1
         self.dev_loss = min(self.dev_loss, dev_loss)
         self.over = not math.isfinite(dev_loss)
-        if cer < self.dev_cer:
-            self.dev_cer, self.epoch, self.state = cer, self.epochs, state()
+        if error < self.error:
+            self.error, self.epoch, self.state = error, self.epochs, state()
 
     @property
     def entry(self) -> dict[str, Any]:
         """What a record's search says of it."""
-        return {"learning_rate": self.learning_rate, "dev_cer": self.dev_cer, "epoch": self.epoch, "epochs": self.epochs}
+        return {"learning_rate": self.learning_rate, self.metric: self.error, "epoch": self.epoch, "epochs": self.epochs}
 
 
 class CTCProbe:
-    """A CTC head trained on one layer's frames.
+    """A CTC head trained on one layer's frames, or on a weighted sum of layers.
 
     Args:
-        head: ``linear`` or ``bilstm``.
+        head: ``linear``, ``mlp`` or ``bilstm``.
         learning_rates: to start with, each is tried; dev picks. `LEARNING_RATES` where None.
         join: neighbouring frames that become one.
         epochs: at most so many.
-        patience: a run ends after so many epochs in which neither dev CER nor dev loss improved.
+        patience: a run ends after so many epochs in which neither dev errors nor dev loss improved.
         batch_size: utterances per step.
         hidden, n_layers, dropout: of the LSTM; dropout comes after each of its layers.
         clip: largest gradient norm.
-        seed: of initialisation and order; equal seeds give equal results on one machine.
+        seed: of initialisation, order and masks; equal seeds give equal results on one machine.
         device: where to train.
+        hidden_sizes, activation: of the ``mlp``'s layers before its projection; ``relu`` or ``none``.
+        context: neighbours on both sides that stand beside each frame, after joining.
+        spec_augment: whether spans of time and dimensions are hidden in training (`probe.heads.spec_augment`).
+        units: what transcripts are made of: ``characters`` (``letters`` are the same, normalised before) or ``phones``.
+        n_mixed: layers that lie side by side in every frame, (frame, layer * dim), of which the head learns a weighted sum.
 
     Attributes:
-        vocabulary_: characters of the training transcripts.
-        search_: one entry per learning rate: ``learning_rate``, ``dev_cer``, ``epoch`` (the best), ``epochs`` (run).
+        vocabulary_: symbols of the training transcripts.
+        search_: one entry per learning rate: ``learning_rate``, ``dev_cer`` (of phones ``dev_per``), ``epoch`` (the best), ``epochs``
+            (run).
         chosen_: the entry that dev picked.
         too_short_: positions of training utterances with fewer frames than their labels need; they are left out.
     """
@@ -170,15 +107,22 @@ class CTCProbe:
         clip: float = 1.0,
         seed: int = 0,
         device: str = "cpu",
+        *,
+        hidden_sizes: Sequence[int] = (256,),
+        activation: str = "relu",
+        context: int = 0,
+        spec_augment: bool = False,
+        units: str = "characters",
+        n_mixed: int = 1,
     ) -> None:
-        if head not in HEADS:
-            raise ProbeError(f"CTC head {head!r}: expected one of {', '.join(HEADS)}.")
-        if not (1 <= hidden <= MOST_HIDDEN and 1 <= n_layers <= 2):
-            raise ProbeError(f"CTC head: hidden {hidden}, layers {n_layers}; expected 1..{MOST_HIDDEN} units in 1 or 2 layers.")
-        self.head, self.hidden, self.n_layers, self.dropout = head, hidden, n_layers, dropout
+        self.settings = HeadSettings(
+            head, hidden, n_layers, dropout, tuple(hidden_sizes), activation, context=context, join=join, n_mixed=n_mixed
+        )
         self.learning_rates = tuple(learning_rates or LEARNING_RATES[head])
         self.join, self.epochs, self.patience = join, epochs, patience
         self.batch_size, self.clip, self.seed, self.device = batch_size, clip, seed, device
+        self.spec_augment, self.separator = spec_augment, UNITS[units]
+        self.metric = "dev_per" if units == "phones" else "dev_cer"
 
     def fit(
         self,
@@ -191,11 +135,10 @@ class CTCProbe:
         """Trains on utterances of (frame, dim) and their transcripts, choosing on the dev ones.
 
         Raises:
-            ProbeError: no transcript has a character, or no utterance is long enough for its labels.
+            ProbeError: no transcript has a symbol, or no utterance is long enough for its labels.
         """
         train, dev = self.prepare(frames, texts, dev_frames)
-        runs = [self._train(learning_rate, train, dev, dev_texts, on_epoch) for learning_rate in self.learning_rates]
-        return self.conclude(runs)
+        return self.conclude([self._train(rate, train, dev, dev_texts, on_epoch) for rate in self.learning_rates])
 
     def prepare(
         self, frames: Sequence[np.ndarray], texts: Sequence[str], dev_frames: Sequence[np.ndarray]
@@ -203,11 +146,11 @@ class CTCProbe:
         """Training examples and dev frames as heads read them: joined, standardised, on the device. Sets what follows from them.
 
         Raises:
-            ProbeError: no transcript has a character, or no utterance is long enough for its labels.
+            ProbeError: no transcript has a symbol, or no utterance is long enough for its labels.
         """
         frames, dev_frames = ([join_frames(rows, self.join) for rows in part] for part in (frames, dev_frames))
-        self.vocabulary_ = Vocabulary.of(texts)
-        if not self.vocabulary_.characters.strip():
+        self.vocabulary_ = Vocabulary.of(texts, self.separator)
+        if not "".join(self.vocabulary_.symbols).strip():
             raise ProbeError("transcribe: all training transcripts are empty; expected text in the manifest's column text.")
         labels = [self.vocabulary_.encode(text) for text in texts]
         fits = [0 < frames_needed(item) <= len(rows) for item, rows in zip(labels, frames, strict=True)]
@@ -223,71 +166,108 @@ class CTCProbe:
 
     def conclude(self, runs: Sequence[Run]) -> "CTCProbe":
         """Takes the run that is best on dev, the first of equals."""
-        best = min(runs, key=lambda run: run.dev_cer)
+        best = min(runs, key=lambda run: run.error)
         self.search_ = [run.entry for run in runs]
         self.chosen_ = best.entry
-        self.model_ = self._new_head()
+        self.model_ = self.new_head()
         self.model_.load_state_dict(best.state)
         return self
 
     def transcribe(self, frames: Sequence[np.ndarray]) -> list[str]:
         """Greedy transcripts of utterances of (frame, dim)."""
-        return self._decode(self.model_, [self._tensor(join_frames(rows, self.join)) for rows in frames])[0]
+        return self._decode(self.model_, self._joined(frames))[0]
+
+    def log_probabilities(self, frames: Sequence[np.ndarray]) -> list[Tensor]:
+        """(frame, symbol) float32 on the CPU of each utterance of (frame, dim), for a search."""
+        found: dict[int, Tensor] = {}
+        for i, logits in self._logits(self.model_, self._joined(frames)):
+            found |= {k: values.log_softmax(1).cpu() for k, values in zip(i, logits, strict=True)}
+        return [found[i] for i in range(len(frames))]
+
+    @property
+    def shares_(self) -> list[float]:
+        """Of each layer in the weighted sum; they sum to 1. Empty where there is none."""
+        return [] if self.model_.mix is None else self.model_.mix.scores.detach().softmax(0).tolist()
+
+    def new_head(self) -> CTCHead:
+        """A head as it is before training, always the same for a seed."""
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            return CTCHead(self.settings, len(self.standardizer_.mean), self.vocabulary_.size).to(self.device)
+
+    def masks(self, epoch: int, utterances: Sequence[int], lengths: Sequence[int], dim: int) -> Masks | None:
+        """What SpecAugment hides of training utterances of (frame, dim) in an epoch; None without it."""
+        if not self.spec_augment:
+            return None
+        return draw_masks(self.seed, epoch, utterances, lengths, dim // (self.settings.n_mixed * self.join))
+
+    def _joined(self, frames: Sequence[np.ndarray]) -> list[Tensor]:
+        return [self._tensor(join_frames(rows, self.join)) for rows in frames]
 
     def _tensor(self, rows: np.ndarray) -> Tensor:
         return torch.from_numpy(self.standardizer_.apply(rows)).to(self.device)
-
-    def _new_head(self) -> CTCHead:
-        dim, n_symbols = len(self.standardizer_.mean), len(self.vocabulary_.characters) + 1
-        with torch.random.fork_rng():
-            torch.manual_seed(self.seed)
-            return CTCHead(self.head, dim, n_symbols, self.hidden, self.n_layers, self.dropout).to(self.device)
 
     def _train(
         self, learning_rate: float, train: "Examples", dev: list[Tensor], dev_texts: Sequence[str], on_epoch: Callable[[], Any]
     ) -> Run:
         """One learning rate: Adam, mean CTC loss per utterance, gradient clipping, halving and early stopping on dev."""
-        model = self._new_head()
+        model = self.new_head()
         optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
-        order, run = np.random.default_rng(self.seed), Run(learning_rate)
+        order, run = np.random.default_rng(self.seed), Run(learning_rate, self.metric)
         dev_labels = [torch.tensor(self.vocabulary_.encode(text)) for text in dev_texts]
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            for _ in range(self.epochs):
+            for epoch in range(self.epochs):
                 model.train()
-                for batch in train.batches(self.batch_size, order):
-                    loss = ctc_loss(model, *batch)
-                    optimizer.zero_grad()
-                    loss.backward()
-                    nn.utils.clip_grad_norm_(model.parameters(), self.clip)
-                    optimizer.step()
+                for chosen in batch_order(train.lengths, self.batch_size, order):
+                    self._step(model, optimizer, train, chosen, epoch)
                 texts, dev_loss = self._decode(model, dev, dev_labels)
-                run.add(character_error_rates(dev_texts, [texts])[0], dev_loss, lambda: copy.deepcopy(model.state_dict()))
+                (error,) = symbol_error_rates(dev_texts, [texts], self.separator)
+                run.add(error, dev_loss, lambda: copy.deepcopy(model.state_dict()))
                 on_epoch()
-                if self.head != "linear" and run.waited and run.waited % HALVE_AFTER == 0:
+                if self.settings.head == "bilstm" and run.waited and run.waited % HALVE_AFTER == 0:
                     for group in optimizer.param_groups:
                         group["lr"] /= 2
                 if run.waited >= self.patience or run.over:
                     break
         return run
 
+    def _step(
+        self, model: CTCHead, optimizer: torch.optim.Optimizer, train: "Examples", chosen: Sequence[int], epoch: int
+    ) -> None:
+        """One batch of training."""
+        frames, lengths = pad([train.frames[i] for i in chosen])
+        logits = model(frames, lengths, self.masks(epoch, chosen, lengths.tolist(), frames.shape[2]))
+        labels = [train.labels[i] for i in chosen]
+        losses = _losses(logits, lengths, labels)
+        optimizer.zero_grad()
+        (losses / torch.tensor([len(item) for item in labels], device=losses.device)).mean().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), self.clip)
+        optimizer.step()
+
     @torch.inference_mode()
     def _decode(self, model: CTCHead, frames: list[Tensor], labels: list[Tensor] | None = None) -> tuple[list[str], float]:
         """(greedy text of each utterance, mean CTC loss of those with labels that fit)."""
-        model.eval()
         texts: list[str] = [""] * len(frames)
         losses: list[float] = []
+        for chosen, logits in self._logits(model, frames):
+            for i, values in zip(chosen, logits, strict=True):
+                texts[i] = self.vocabulary_.decode_greedy(values.argmax(dim=1).tolist())
+            if labels is not None:
+                padded, lengths = pad(logits)
+                losses += _losses(padded, lengths, [labels[i] for i in chosen]).tolist()
+        finite = [loss for loss in losses if math.isfinite(loss)]
+        return texts, sum(finite) / len(finite) if finite else math.nan
+
+    @torch.inference_mode()
+    def _logits(self, model: CTCHead, frames: list[Tensor]) -> Iterator[tuple[list[int], list[Tensor]]]:
+        """Batches of (positions in ``frames``, (frame, symbol) logits of each)."""
+        model.eval()
         by_length = sorted(range(len(frames)), key=lambda i: len(frames[i]))
         for start in range(0, len(frames), self.batch_size):
             chosen = by_length[start : start + self.batch_size]
-            padded, lengths = _pad([frames[i] for i in chosen])
-            logits = model(padded, lengths)
-            for i, best, length in zip(chosen, logits.argmax(dim=2).tolist(), lengths.tolist(), strict=True):
-                texts[i] = self.vocabulary_.decode_greedy(best[:length])
-            if labels is not None:
-                losses += _losses(logits, lengths, [labels[i] for i in chosen]).tolist()
-        finite = [loss for loss in losses if math.isfinite(loss)]
-        return texts, sum(finite) / len(finite) if finite else math.nan
+            padded, lengths = pad([frames[i] for i in chosen])
+            yield chosen, [values[:length] for values, length in zip(model(padded, lengths), lengths.tolist(), strict=True)]
 
 
 @dataclass(frozen=True)
@@ -297,11 +277,10 @@ class Examples:
     frames: list[Tensor]
     labels: list[Tensor]
 
-    def batches(self, batch_size: int, order: np.random.Generator) -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
-        """Shuffled batches of utterances of similar length: (padded frames, lengths, labels)."""
-        for chosen in batch_order([len(rows) for rows in self.frames], batch_size, order):
-            padded, lengths = _pad([self.frames[i] for i in chosen])
-            yield padded, lengths, [self.labels[i] for i in chosen]
+    @property
+    def lengths(self) -> list[int]:
+        """Frames of each."""
+        return [len(rows) for rows in self.frames]
 
 
 def batch_order(lengths: Sequence[int], batch_size: int, order: np.random.Generator) -> Iterator[list[int]]:
@@ -312,10 +291,9 @@ def batch_order(lengths: Sequence[int], batch_size: int, order: np.random.Genera
         yield by_length[starts[position] : starts[position] + batch_size].tolist()
 
 
-def ctc_loss(model: CTCHead, padded: Tensor, lengths: Tensor, labels: list[Tensor]) -> Tensor:
-    """Mean over utterances of the negative log-likelihood per label."""
-    losses = _losses(model(padded, lengths), lengths, labels)
-    return (losses / torch.tensor([len(item) for item in labels], device=losses.device)).mean()
+def pad(frames: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """((batch, frame, dim), (batch,) lengths)."""
+    return nn.utils.rnn.pad_sequence(frames, batch_first=True), torch.tensor([len(rows) for rows in frames])
 
 
 def _losses(logits: Tensor, lengths: Tensor, labels: list[Tensor]) -> Tensor:
@@ -328,35 +306,3 @@ def _losses(logits: Tensor, lengths: Tensor, labels: list[Tensor]) -> Tensor:
         blank=BLANK,
         reduction="none",
     )
-
-
-def _pad(frames: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """((batch, frame, dim), (batch,) lengths)."""
-    return nn.utils.rnn.pad_sequence(frames, batch_first=True), torch.tensor([len(rows) for rows in frames])
-
-
-def character_error_rates(references: Sequence[str], hypotheses: Sequence[Sequence[str]]) -> list[float]:
-    """Corpus CER of each set of hypotheses, for choosing an epoch; the reported one is counted by `probe.measures.transcription`."""
-    errors = np.zeros(len(hypotheses), dtype=np.int64)
-    for reference, *readings in zip(references, *hypotheses, strict=True):
-        errors += edit_distances(reference, readings)
-    return (errors / max(1, sum(map(len, references)))).tolist()
-
-
-def edit_distances(reference: str, hypotheses: Sequence[str]) -> np.ndarray:
-    """(hypothesis,) int64: the fewest insertions, deletions and substitutions of characters that make each the reference.
-
-    All hypotheses go through the table (Wagner and Fischer 1974) together, a character of the reference at a time. What is kept for
-    the first j characters of a hypothesis is the distance less j, so that a run of insertions is a running minimum.
-    """
-    lengths = np.array([len(text) for text in hypotheses])
-    characters = np.zeros((max(lengths, default=0), len(hypotheses)), dtype=np.int32)
-    for column, text in enumerate(hypotheses):
-        characters[: len(text), column] = [ord(character) for character in text]
-    row = np.zeros((len(characters) + 1, len(hypotheses)), dtype=np.int32)
-    for position, character in enumerate(reference, 1):
-        above = row[1:] + 1
-        row[1:] = np.minimum(above, row[:-1] - (characters == ord(character)))
-        row[0] = position
-        np.minimum.accumulate(row, axis=0, out=row)
-    return row[lengths, np.arange(len(hypotheses))] + lengths

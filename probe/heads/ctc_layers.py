@@ -1,9 +1,9 @@
-"""Linear CTC heads of many layers, with all their learning rates, trained together.
+"""CTC heads of single frames (``linear``, ``mlp``) of many layers, with all their learning rates, trained together.
 
 A problem is a layer with a learning rate. All problems see the same utterances in the same order, so labels and lengths are shared:
-one CTC loss serves them all (`probe.heads.ctc_loss`), and one product the learning rates of a layer. The rest is each problem's own:
-gradient norm, Adam's moments, best epoch, the epoch it stops after. What comes out is what `CTCProbe` finds for each layer alone, up
-to rounding.
+one CTC loss serves them all (`probe.heads.ctc_loss`), and one product with the frames the learning rates of a layer. The rest is
+each problem's own: gradient norm, Adam's moments, best epoch, the epoch it stops after. What comes out is what `CTCProbe` finds for
+each layer alone, up to rounding.
 """
 
 import math
@@ -13,11 +13,16 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from probe.heads.ctc import CTCProbe, Examples, Run, batch_order, character_error_rates
+from probe.heads.ctc import CTCProbe, Examples, Run, batch_order, pad
+from probe.heads.ctc_head import ACTIVATIONS, as_read
 from probe.heads.ctc_loss import Scratch, Targets, loss_and_gradient
+from probe.heads.vocabulary import symbol_error_rates
 
+# Heads that can be trained together. Recurrent ones cannot: see `benchmarks/ctc.py --head bilstm`.
+GROUPED = ("linear", "mlp")
 # Frames of layers that are trained together; a layer that is larger is trained alone.
 MEMORY_BYTES = 4 << 30
 # Adam's, as torch has them.
@@ -26,7 +31,7 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 Frames = Sequence[np.ndarray]
 
 
-def fit_linear_layers(
+def fit_layers(
     new_probe: Callable[[], CTCProbe],
     layers: Iterable[tuple[str, Frames, Frames]],
     texts: Sequence[str],
@@ -37,14 +42,14 @@ def fit_linear_layers(
     """(layer, its fitted probe), in order.
 
     Args:
-        new_probe: a probe that is not fitted, with head ``linear``; the same settings every time.
+        new_probe: a probe that is not fitted, with a head of `GROUPED` and no weighted sum; the same settings every time.
         layers: (name, frames of the training utterances, of the dev ones), (frame, dim) each; read when their turn comes.
         on_epoch: called after each epoch of a group of layers.
         memory_bytes: of the frames held at once, float32. A group of layers ends where another like its last would not fit; also
             where layers do not have the same numbers of frames.
 
     Raises:
-        ProbeError: no transcript has a character, or no utterance is long enough for its labels.
+        ProbeError: no transcript has a symbol, or no utterance is long enough for its labels.
     """
     group: list[_Layer] = []
     for name, frames, dev_frames in layers:
@@ -67,67 +72,74 @@ class _Layer:
     Attributes:
         runs: one per learning rate.
         active: positions in ``runs`` of the heads in training: the rates below.
-        weights: (dim + 1, rate, symbol) float32, the bias last; zeros at first. ``mean``, ``square``: Adam's moments, same shape.
+        weights: parameter of a `probe.heads.ctc_head.CTCHead` -> (rate, ...) float32; a weight before its bias, first layer first.
+        mean, square: Adam's moments, same shapes.
     """
 
     def __init__(self, name: str, probe: CTCProbe, train: Examples, dev: list[Tensor]) -> None:
         self.name, self.probe, self.train, self.dev = name, probe, train, dev
-        self.runs = [Run(rate) for rate in probe.learning_rates]
+        self.runs = [Run(rate, probe.metric) for rate in probe.learning_rates]
         self.active = list(range(len(self.runs)))
-        shape = (train.frames[0].shape[1] + 1, len(self.runs), len(probe.vocabulary_.characters) + 1)
-        self.weights, self.mean, self.square = (train.frames[0].new_zeros(shape) for _ in range(3))
+        start = probe.new_head().named_parameters()
+        self.weights = {key: torch.stack([value.detach()] * len(self.runs)).requires_grad_() for key, value in start}
+        self.mean, self.square = ({key: torch.zeros_like(value) for key, value in self.weights.items()} for _ in range(2))
         self.steps = 0
 
     @property
     def lengths(self) -> tuple[list[int], list[int], list[int]]:
         """Frames of every utterance, train and dev; which training utterances were too short to be among them."""
-        return [len(rows) for rows in self.train.frames], [len(rows) for rows in self.dev], self.probe.too_short_
+        return self.train.lengths, [len(rows) for rows in self.dev], self.probe.too_short_
 
     @property
     def n_bytes(self) -> int:
         return sum(rows.nbytes for rows in (*self.train.frames, *self.dev))
 
-    def write_logits(self, frames: Sequence[Tensor], logits: Tensor) -> None:
-        """Into (batch, frame, rate * symbol), for utterances of (frame, dim)."""
-        weights = self.weights.flatten(1)
-        for rows, into in zip(frames, logits, strict=True):
-            torch.addmm(weights[-1], rows, weights[:-1], out=into[: len(rows)])
-
-    def step(self, frames: Sequence[Tensor], gradient: Tensor, shares: Sequence[float], clip: float) -> None:
-        """Adam, each head's gradient clipped to the norm ``clip``.
+    def logits(self, rows: list[Tensor], epoch: int | None, chosen: Sequence[int]) -> Tensor:
+        """(batch, frame, rate, symbol) for utterances of (frame, dim).
 
         Args:
-            gradient: (batch, frame, rate * symbol), of each utterance's loss by its logits.
-            shares: (batch,) of each utterance in the loss.
+            epoch: of training, for what SpecAugment hides of the ``chosen`` utterances; None where nothing is hidden.
         """
-        total = torch.zeros_like(self.weights)
-        flat = total.flatten(1)
-        for rows, by_logits, share in zip(frames, gradient, shares, strict=True):
-            flat[:-1].addmm_(rows.T, by_logits[: len(rows)], alpha=share)
-            flat[-1].add_(by_logits[: len(rows)].sum(0), alpha=share)
-        norm = torch.linalg.vector_norm(total, dim=(0, 2), keepdim=True)
-        total *= (clip / (norm + 1e-6)).clamp(max=1)
+        frames, lengths = pad(rows)
+        masks = None if epoch is None else self.probe.masks(epoch, chosen, lengths.tolist(), frames.shape[2])
+        frames = as_read(frames, lengths, masks, self.probe.settings)
+        values = list(self.weights.values())
+        first, *others = zip(values[::2], values[1::2], strict=True)
+        outputs = F.linear(frames, first[0].flatten(0, 1), first[1].flatten()).unflatten(2, (len(self.active), -1))
+        for weight, bias in others:
+            outputs = torch.einsum("btri,roi->btro", ACTIVATIONS[self.probe.settings.activation](outputs), weight) + bias
+        return outputs
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Adam with the gradients in ``weights``, each head's clipped to its norm."""
+        gradients = {key: value.grad for key, value in self.weights.items() if value.grad is not None}
+        squares = [gradient.flatten(1).square().sum(1) for gradient in gradients.values()]
+        factor = (self.probe.clip / (torch.stack(squares).sum(0).sqrt() + 1e-6)).clamp(max=1)
         self.steps += 1
-        self.mean.lerp_(total, 1 - BETA_1)
-        self.square.mul_(BETA_2).addcmul_(total, total, value=1 - BETA_2)
         sizes = [self.runs[i].learning_rate / (1 - BETA_1**self.steps) for i in self.active]
-        root = self.square.sqrt().div_(math.sqrt(1 - BETA_2**self.steps)).add_(EPSILON)
-        self.weights.addcmul_(self.mean / root, self.weights.new_tensor(sizes)[:, None], value=-1)
+        for key, gradient in gradients.items():
+            shape = (-1, *[1] * (gradient.dim() - 1))  # of what differs from rate to rate
+            gradient *= factor.view(shape)
+            self.mean[key].lerp_(gradient, 1 - BETA_1)
+            self.square[key].mul_(BETA_2).addcmul_(gradient, gradient, value=1 - BETA_2)
+            root = self.square[key].sqrt().div_(math.sqrt(1 - BETA_2**self.steps)).add_(EPSILON)
+            self.weights[key].addcmul_(self.mean[key] / root, gradient.new_tensor(sizes).view(shape), value=-1)
+            self.weights[key].grad = None
 
     def state(self, rate: int) -> dict[str, Tensor]:
-        """Of a `probe.heads.ctc.CTCHead`."""
-        weights = self.weights[:, rate].clone()
-        return {"projection.weight": weights[:-1].T.contiguous(), "projection.bias": weights[-1]}
+        """Of a `probe.heads.ctc_head.CTCHead`."""
+        return {key: value.detach()[rate].clone() for key, value in self.weights.items()}
 
     def drop_finished(self, patience: int) -> None:
         """Ends the heads whose dev score has not improved for so long, or is not a number."""
         rates = [k for k, i in enumerate(self.active) if self.runs[i].waited < patience and not self.runs[i].over]
         if len(rates) < len(self.active):
             self.active = [self.active[k] for k in rates]
-            self.weights, self.mean, self.square = (x[:, rates].contiguous() for x in (self.weights, self.mean, self.square))
+            self.weights = {key: value.detach()[rates].requires_grad_() for key, value in self.weights.items()}
+            self.mean, self.square = ({key: value[rates] for key, value in x.items()} for x in (self.mean, self.square))
 
 
-@torch.no_grad()
 def _fit(group: list[_Layer], dev_texts: Sequence[str], on_epoch: Callable[[], Any]) -> list[tuple[str, CTCProbe]]:
     """Trains a group of layers with equal numbers of frames."""
     first = group[0]
@@ -135,13 +147,15 @@ def _fit(group: list[_Layer], dev_texts: Sequence[str], on_epoch: Callable[[], A
     lengths, labels = first.lengths[0], first.train.labels
     dev_labels = [torch.tensor(probe.vocabulary_.encode(text)) for text in dev_texts]
     training = group
-    for _ in range(probe.epochs):
+    for epoch in range(probe.epochs):
         for chosen in batch_order(lengths, probe.batch_size, order):
-            frames = [[layer.train.frames[i] for i in chosen] for layer in training]
-            gradient = _forward(training, frames, [labels[i] for i in chosen], scratch)[2]
+            parts = [layer.logits([layer.train.frames[i] for i in chosen], epoch, chosen) for layer in training]
+            gradient = _losses(parts, [lengths[i] for i in chosen], [labels[i] for i in chosen], scratch)[2]
             shares = [1 / len(labels[i]) / len(chosen) for i in chosen]
-            for layer, rows, part in zip(training, frames, _by_layer(training, gradient), strict=True):
-                layer.step(rows, part, shares, probe.clip)
+            gradient *= gradient.new_tensor(shares)[:, None, None, None]
+            torch.autograd.backward(parts, list(gradient.split([part.shape[2] for part in parts], dim=2)))
+            for layer in training:
+                layer.step()
         _score(training, dev_labels, dev_texts, scratch)
         on_epoch()
         for layer in training:
@@ -152,48 +166,39 @@ def _fit(group: list[_Layer], dev_texts: Sequence[str], on_epoch: Callable[[], A
     return [(layer.name, layer.probe.conclude(layer.runs)) for layer in group]
 
 
-def _forward(
-    layers: list[_Layer], frames: list[list[Tensor]], labels: list[Tensor], scratch: Scratch
-) -> tuple[Tensor, Tensor, Tensor]:
+@torch.no_grad()
+def _losses(parts: list[Tensor], lengths: Sequence[int], labels: list[Tensor], scratch: Scratch) -> tuple[Tensor, Tensor, Tensor]:
     """(batch, frame, problem, symbol) logits, (batch, problem) losses and the gradient of their sum by the logits.
 
     Args:
-        frames: layer -> utterance -> (frame, dim).
+        parts: layer -> (batch, frame, rate, symbol) logits.
+        lengths: of each utterance.
         labels: utterance -> (label,).
     """
-    lengths = torch.tensor([len(rows) for rows in frames[0]])
-    n_problems, n_symbols = sum(len(layer.active) for layer in layers), layers[0].weights.shape[2]
-    shape = (len(lengths), int(lengths.max()), n_problems, n_symbols)
-    logits = scratch.take("logits", shape, layers[0].weights)
-    for utterance, length in zip(logits, lengths.tolist(), strict=True):
-        utterance[length:] = 0
-    for layer, rows, part in zip(layers, frames, _by_layer(layers, logits), strict=True):
-        layer.write_logits(rows, part)
-    return logits, *loss_and_gradient(logits, Targets.of(labels, lengths, n_symbols, logits), scratch)
+    batch, frame, _, symbol = parts[0].shape
+    logits = scratch.take("logits", (batch, frame, sum(part.shape[2] for part in parts), symbol), parts[0])
+    torch.cat(parts, dim=2, out=logits)
+    return logits, *loss_and_gradient(logits, Targets.of(labels, torch.tensor(lengths), symbol, logits), scratch)
 
 
-def _by_layer(layers: list[_Layer], values: Tensor) -> Sequence[Tensor]:
-    """(batch, frame, problem, symbol) -> layer -> (batch, frame, rate * symbol), views."""
-    return values.flatten(2).split([len(layer.active) * values.shape[3] for layer in layers], dim=2)
-
-
+@torch.no_grad()
 def _score(layers: list[_Layer], labels: list[Tensor], texts: Sequence[str], scratch: Scratch) -> None:
-    """Adds an epoch to every run in training: CER and mean loss on dev."""
-    vocabulary, batch_size, lengths = layers[0].probe.vocabulary_, layers[0].probe.batch_size, layers[0].lengths[1]
+    """Adds an epoch to every run in training: symbol error rate and mean loss on dev."""
+    probe, lengths = layers[0].probe, layers[0].lengths[1]
     runs = [(layer, rate) for layer in layers for rate in range(len(layer.active))]
     written = [[""] * len(texts) for _ in runs]
     losses: list[Tensor] = []
     by_length = sorted(range(len(lengths)), key=lambda i: lengths[i])
-    for start in range(0, len(by_length), batch_size):
-        chosen = by_length[start : start + batch_size]
-        frames = [[layer.dev[i] for i in chosen] for layer in layers]
-        logits, loss, _ = _forward(layers, frames, [labels[i] for i in chosen], scratch)
+    for start in range(0, len(by_length), probe.batch_size):
+        chosen = by_length[start : start + probe.batch_size]
+        parts = [layer.logits([layer.dev[i] for i in chosen], None, chosen) for layer in layers]
+        logits, loss, _ = _losses(parts, [lengths[i] for i in chosen], [labels[i] for i in chosen], scratch)
         losses.append(loss)
         for i, best in zip(chosen, logits.argmax(3).transpose(1, 2).tolist(), strict=True):
             for problem, symbols in enumerate(best):
-                written[problem][i] = vocabulary.decode_greedy(symbols[: lengths[i]])
-    rates = character_error_rates(texts, written)
-    for (layer, rate), cer, values in zip(runs, rates, torch.cat(losses).T.tolist(), strict=True):
+                written[problem][i] = probe.vocabulary_.decode_greedy(symbols[: lengths[i]])
+    rates = symbol_error_rates(texts, written, probe.separator)
+    for (layer, rate), error, values in zip(runs, rates, torch.cat(losses).T.tolist(), strict=True):
         finite = [value for value in values if math.isfinite(value)]
         dev_loss = sum(finite) / len(finite) if finite else math.nan
-        layer.runs[layer.active[rate]].add(cer, dev_loss, partial(layer.state, rate))
+        layer.runs[layer.active[rate]].add(error, dev_loss, partial(layer.state, rate))

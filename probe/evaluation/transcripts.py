@@ -1,0 +1,117 @@
+"""What a ``transcribe`` task takes for the truth: transcripts in the task's units, and how well training covers them."""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from probe.data.corpus import Utterance
+from probe.data.texts import Found, described, unseen
+from probe.errors import ProbeError, listed
+from probe.evaluation.tasks import Task
+from probe.heads.lexicon import UNKNOWN_PHONE, pronounced, read_lexicon
+from probe.heads.vocabulary import UNITS, Vocabulary, letters
+
+log = logging.getLogger("probe")
+
+LACKING = "words not in the lexicon"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Utterances of one split, or of one test domain, with their texts.
+
+    Attributes:
+        notes: what must be known of the texts.
+    """
+
+    split: str
+    domain: str
+    rows: Sequence[Utterance]
+    texts: Sequence[str]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return self.domain or self.split
+
+
+class Transcripts:
+    """Turns utterances into the texts that heads learn and are scored against.
+
+    Attributes:
+        separator: between two symbols, see `probe.heads.vocabulary.UNITS`.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._task, self._units, self._unknown = task.name, task.settings["units"], task.settings["unknown"]
+        self.separator = UNITS[self._units]
+        self._lexicon_path = task.file("lexicon")
+        self._lexicon = read_lexicon(self._lexicon_path) if self._lexicon_path else {}
+
+    def of(self, split: str, domain: str, rows: Sequence[Utterance], excluded: Counter[str]) -> Part:
+        """Utterances with their texts; the setting ``unknown`` says what becomes of words that the lexicon lacks.
+
+        Args:
+            excluded: where utterances that are left out are counted.
+
+        Raises:
+            ProbeError: words that the lexicon lacks, where ``unknown`` is ``refuse``.
+        """
+        if self._units != "phones":
+            texts = [letters(item.text) if self._units == "letters" else item.text for item in rows]
+            return Part(split, domain, rows, texts)
+        read = [(item, *pronounced(item.text, self._lexicon)) for item in rows]
+        found: dict[str, Found] = {}
+        for item, _, lacking in read:
+            for word in lacking:
+                found.setdefault(word, Found(word)).add(item.key)
+        if self._unknown == "leave-out":
+            excluded.update({LACKING: n} if (n := sum(bool(lacking) for _, _, lacking in read)) else {})
+            read = [entry for entry in read if not entry[2]]
+        part = Part(split, domain, [item for item, _, _ in read], [text for _, text, _ in read])
+        if found:
+            self._report(part, list(found.values()))
+        return part
+
+    def _report(self, part: Part, lacking: list[Found]) -> None:
+        n = sum(item.count for item in lacking)
+        named = listed([f"{item.what!r} in {item.keys[0]}" for item in lacking])
+        text = f"{self._task}: {part.name}: {n} {LACKING} {self._lexicon_path}: {named}"
+        if self._unknown == "refuse":
+            raise ProbeError(f"{text}. Add them, or set unknown = 'symbol' (each reads {UNKNOWN_PHONE}) or 'leave-out'.")
+        log.warning("%s", text)
+        if self._unknown == "symbol":
+            part.notes.append(f"{n} {LACKING}, read as {UNKNOWN_PHONE}")
+
+    def check_coverage(self, vocabulary: Vocabulary, part: Part) -> None:
+        """Notes the symbols that training does not have, which can only be errors."""
+        known = set(vocabulary.symbols)
+        if self.separator:
+            symbols = [(item.key, symbol) for item, text in zip(part.rows, part.texts, strict=True) for symbol in text.split()]
+            found: dict[str, Found] = {}
+            for key, symbol in symbols:
+                if symbol not in known:
+                    found.setdefault(symbol, Found(symbol)).add(key)
+            strange, what, detail = list(found.values()), "phones", ""
+        else:
+            strange = unseen([(item.key, text) for item, text in zip(part.rows, part.texts, strict=True)], known)
+            what, detail = "characters", described(strange)
+        if strange:
+            names = listed(sorted(repr(item.what) for item in strange))
+            part.notes.append(f"{sum(item.count for item in strange)} {what} not in training: {names}")
+            log.warning("%s: %s: %s not in training: %s", self._task, part.name, what, detail or names)
+
+    @property
+    def symbols(self) -> Mapping[str, Any]:
+        """What a record says of the vocabulary."""
+        phones = self._units == "phones"
+        return {
+            "units": self._units,
+            "normaliser": {"characters": "none", "letters": "letters", "phones": "lexicon"}[self._units],
+            "blank": "index 0",
+            "unknown": UNKNOWN_PHONE if phones and self._unknown == "symbol" else "none",
+            "boundary": "none" if phones else "space",
+        }
