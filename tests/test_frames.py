@@ -492,7 +492,7 @@ def test_the_command_line_runs_the_ready_task(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"controls": ["random"]}, "controls = 'random'; expected 'majority' or 'shuffled' or 'types'"),
-        ({"context": -1}, "context = -1; expected 0 to 50"),
+        ({"context": -1}, "context = -1; expected 0 to 20"),
         ({"max_frames": -1}, "max_frames = -1; expected 0 to"),
         ({"tiers": "phones"}, r"unknown key 'tiers'. Did you mean 'tier'\?"),
         ({"ignore": [3]}, "ignore = 3; expected a value such as ''"),
@@ -534,3 +534,15 @@ def test_frames_are_projected_where_they_are_read(tmp_path: Path) -> None:
     whole, narrow = by_layer(world.run(), "test")["0"], by_layer(world.run("narrow", project=1), "test")["0"]
     assert narrow.statistics["projected_variance"] < 1
     assert whole.value - 0.1 > narrow.value > 0.3
+
+
+def test_fewer_utterances_of_labelled_frames_read_less(tmp_path: Path) -> None:
+    world = World(tmp_path, splits()).extract({"0": around(centres(0.3, 40))})
+    done = world.run(budgets=["2", "12s", "10h"])
+    found = {item.budget: item for item in done.records if (item.split, item.control) == ("test", "")}
+    assert list(found) == ["", "2", "12s"]
+    of_two = sorted(sum(n for _, n in segments) for split, segments in world.utterances if split == "train")
+    assert sum(of_two[:2]) <= found["2"].n_train <= sum(of_two[-2:])
+    assert found["2"].n_train < found["12s"].n_train < found[""].n_train
+    assert found["2"].value < found[""].value
+    assert found["2"].n == found[""].n

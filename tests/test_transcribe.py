@@ -47,7 +47,8 @@ class PlantedFeatures:
         self.ctc: dict[str, Any] = {}
         self.layers = [str(layer) for layer in range(len(widths))]
         self.store = SimpleNamespace(layers=dict(zip(self.layers, widths, strict=True)))
-        self.stored = {key: SimpleNamespace(n_rows=len(self._frames["0", key])) for key in texts}
+        lengths = {key: len(self._frames["0", key]) for key in texts}
+        self.stored = {key: SimpleNamespace(n_rows=n, duration_s=n * self.hop_s) for key, n in lengths.items()}
 
     def read(self, layer: str, utterances: Sequence[Utterance]) -> LayerArray:
         rows = [self._frames[layer, item.key] for item in utterances]
@@ -68,14 +69,18 @@ def planted(n_train: int = 100, **settings: Any) -> tuple[PlantedFeatures, Probl
     return PlantedFeatures({item.key: item.text for item in rows}), problem
 
 
-def scored(folder: Path, features: Any, problem: Problem, **settings: Any) -> dict[tuple[str, str, str], Score]:
-    """(layer, split, metric) -> score of a task with these settings."""
+def scored(
+    folder: Path, features: Any, problem: Problem, control: str = "", budget: str = "", **settings: Any
+) -> dict[tuple[str, str, str], Score]:
+    """(layer, split, metric) -> score, a control's or with a budget, of a task with these settings."""
     path = folder / "own.toml"
-    settings = {"kind": "transcribe", "batch_size": 8, **FAST[settings.get("head", "linear")], **settings}
+    more = {"controls": [control] if control else [], "budgets": [budget] if budget else []}
+    settings = {"kind": "transcribe", "batch_size": 8, **more, **FAST[settings.get("head", "linear")], **settings}
     path.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
     return {
         (score.layer, score.split, score.metric): score
         for score in transcribe.run(open_task(path), problem, features)  # type: ignore[arg-type]
+        if (score.control, score.budget) == (control, budget)
     }
 
 
@@ -97,7 +102,25 @@ def test_every_head_reads_planted_letters_and_the_sum_finds_their_layer(tmp_path
 @pytest.mark.parametrize("head", FAST)
 def test_no_head_reads_letters_after_training_on_shuffled_transcripts(tmp_path: Path, head: str) -> None:
     scores = scored(tmp_path, *planted(), head=head, control="shuffled", weighted=False)
+    assert {layer for layer, _, _ in scores} == {"1"}  # the one that dev chose
     assert scores["1", "test", "wer"].value >= 0.95
+
+
+def test_with_fewer_utterances_every_layer_reads_less(tmp_path: Path) -> None:
+    features, problem = planted()
+    own, few, bit = (scored(tmp_path, features, problem, budget=budget, weighted=False) for budget in ("", "20", "8s"))
+    for scores in (few, bit):
+        assert {layer for layer, _, _ in scores} == {"0", "1", "2"}
+        assert scores["2", "test", "cer"].value > own["2", "test", "cer"].value
+    assert few["1", "test", "cer"].n_train == 20
+    seconds = sorted(features.stored[item.key].duration_s for item in problem.train)
+    assert 8 / seconds[-1] - 1 <= bit["1", "test", "cer"].n_train <= 8 / seconds[0]
+    assert few["1", "dev", "cer"].n == own["1", "dev", "cer"].n
+
+
+def test_utterances_are_not_counted_by_transcript(tmp_path: Path) -> None:
+    with pytest.raises(ProbeError, match=r"budget '5/class': expected .*or hours \(30s, 10m, 1h\), utterances \(200\)\."):
+        scored(tmp_path, *planted(10), budget="5/class")
 
 
 @pytest.mark.parametrize("head", ["mlp", "bilstm"])
