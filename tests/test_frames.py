@@ -33,7 +33,7 @@ from probe.store.shards import ShardContent
 RATE_HZ, HOP, FIELD = 16_000, 320, 400
 HOP_S = HOP / RATE_HZ
 N_CLASSES = 4
-LOGITS_BYTES = 4 * state_bytes(500, N_CLASSES, 4)  # of 500 rows and four strengths; rows of 200 take more
+LOGITS_BYTES = 2 * state_bytes(500, N_CLASSES, 4)  # of 500 rows and two strengths; rows of 200 take more
 
 Segments = list[tuple[str, int]]  # (label, frames)
 Draw = Callable[[list[str], np.random.Generator], np.ndarray]  # a frame's label each -> (frame, dim)
@@ -275,7 +275,7 @@ def test_neighbours_help_where_the_signal_lies_in_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize("context", [0, 2])
 def test_memory_changes_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, context: int) -> None:
     world = World(tmp_path, splits(7, 5, 5)).extract({"0": around(centres(0.1, 200)), "1": around(1e-6 * centres(1, 200))})
-    settings = {"context": context, "controls": ["shuffled", "types"], "max_frames": 500}
+    settings = {"context": context, "controls": ["shuffled", "types"], "max_frames": 500, "l2": [1e-1, 1.0]}
     n_rows: list[int] = []
     read = FeatureStore.read
     monkeypatch.setattr(FeatureStore, "read", lambda *a: n_rows.append(sum(item.n_rows for item in a[2])) or read(*a))
