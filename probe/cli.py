@@ -96,7 +96,7 @@ def extract(
 @click.option("--project", type=click.IntRange(0), metavar="N", help="First project every layer to N dimensions; 0: not.")
 @click.option("--projection", type=click.Choice(["pca", "random"]), help="How: fitted on the training rows, or at random.")
 @click.option("--show-search", is_flag=True, help="Also print every setting that was tried, with its dev scores.")
-@options("device", "seed", "limit", "memory")
+@options("device", "seed", "limit", "memory", "again")
 def run(
     tasks: tuple[str, ...],
     models: tuple[str, ...],
@@ -115,6 +115,7 @@ def run(
     seed: int,
     limit: int | None,
     memory_bytes: int,
+    again: bool,
 ) -> None:
     """Train and score every layer. TASK is a ready task (see `probe tasks`) or a TOML file."""
     from probe.data.corpus import load_corpus
@@ -147,6 +148,7 @@ def run(
                     seed=seed,
                     limit=limit,
                     memory_bytes=memory_bytes,
+                    again=again,
                 )
             except ProbeError as error:
                 if len(models) * len(opened) == 1:
@@ -206,7 +208,7 @@ def table(results: tuple[Path, ...], layers: bool, all_heads: bool, form: str, t
 @click.option("--task", "tasks", multiple=True, required=True, metavar="TASK", help="Ready task or TOML file; several times.")
 @options("corpus")
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="Receives features/, results/, tables and pictures.")
-@options("trials", "dev_trials", "labels", "layers", "stride", *HOW, "device", "seed", "limit", "dry_run", "json")
+@options("trials", "dev_trials", "labels", "layers", "stride", *HOW, "device", "seed", "limit", "dry_run", "again", "json")
 def bench(
     models: tuple[str, ...], tasks: tuple[str, ...], corpus: str, to: Path, dry_run: bool, as_json: bool, **how: Any
 ) -> None:

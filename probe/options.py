@@ -102,6 +102,7 @@ SHARED: dict[str, Callable[[Callable], Callable]] = {
     "limit": click.option(
         "--limit", type=click.IntRange(1), metavar="N", help="At most N utterances of each split, always the same."
     ),
+    "again": click.option("--again", is_flag=True, help="Train anew even where the same records are there already."),
     "dry_run": click.option("--dry-run", is_flag=True, help="Print the plan (utterances, hours, bytes, free disk) and stop."),
     "stride": click.option("--stride", type=click.IntRange(1, 1000), default=1, metavar="K", help="Keep every K-th frame."),
     "dtype": click.option(

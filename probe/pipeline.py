@@ -64,6 +64,7 @@ def bench(
     seed: int = 0,
     limit: int | None = None,
     dry_run: bool = False,
+    again: bool = False,
     ctc: bool = False,
     audio_root: str | Path | None = None,
     implementation: str = "packed",
@@ -81,6 +82,7 @@ def bench(
         to: receives ``features/``, ``results/``, the tables and the pictures.
         stride: where a task works on frames, every ``stride``-th is kept.
         dry_run: only the plan of every extraction.
+        again: also runs tasks whose records are there already.
         ctc: also runs the own CTC head of the models that have one.
         **how: further keywords of `probe.extraction.extract.extract`, such as ``dtype`` or ``precision``.
 
@@ -139,6 +141,7 @@ def bench(
                     seed=seed,
                     limit=limit,
                     memory_bytes=how.get("memory_bytes", 4 << 30),
+                    again=again,
                 )
             except ProbeError as error:
                 done.refused.append(f"{model}, {task.name}: {error}")

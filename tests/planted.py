@@ -18,7 +18,7 @@ RATE_HZ, HOP, FIELD = 16_000, 320, 400
 def extracted(
     root: Path, layers: Mapping[str, Sequence[np.ndarray]], manifest: Path, stride: int = 1, per_shard: int = 3, **changed: Any
 ) -> None:
-    """Writes (frame, dim) of each utterance, per layer, as a store of model ``planted``; the last utterances come in the first shard."""
+    """Writes (frame, dim) of each utterance, per layer, as a store of model ``planted``; the last utterances come first."""
     utterances = load_corpus(manifest).utterances
     widths = [[name, arrays[0].shape[1]] for name, arrays in layers.items()]
     model = {"id": "planted", "revision": "1", "weights_sha256": "", "family": "test", "aliases": {}} | {

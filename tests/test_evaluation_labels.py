@@ -1,5 +1,6 @@
 """Controls, budgets, codes and sums of layers beside a task's own scores."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -207,3 +208,38 @@ def test_shuffled_labels_are_at_chance_over_seeds(tmp_path: Path) -> None:
         done = run(task, "planted", manifest, tmp_path / "features", tmp_path / "results", seed=seed).records
         values += [record.value for record in only(done, split="test", control="shuffled")]
     assert abs(np.mean(values) - 0.25) < 3 * np.std(values, ddof=1) / np.sqrt(len(values))
+
+
+def test_what_is_finished_is_not_trained_again(
+    tones: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("probe.evaluation.run.code_version", lambda: {"version": "1", "commit": "c"})
+    manifest = tones()
+    extract(PlantedEncoder(), manifest, tmp_path / "features", view="meanstd", check=False)
+
+    def trains(**changed: object) -> bool:
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            done = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results", again=False, **changed)  # type: ignore[arg-type]
+        assert done.records
+        return "there already" not in caplog.text
+
+    assert trains()
+    before = (tmp_path / "results").glob("*.jsonl").__next__().stat().st_mtime_ns
+    assert not trains()
+    assert (tmp_path / "results").glob("*.jsonl").__next__().stat().st_mtime_ns == before
+    assert trains(seed=1)
+    assert not trains(seed=1)
+    monkeypatch.setattr("probe.evaluation.run.code_version", lambda: {"version": "1", "commit": "d"})
+    assert trains(seed=1)
+    monkeypatch.setattr("probe.evaluation.run.code_version", lambda: {"version": "1", "commit": "d+"})
+    assert trains(seed=1)
+    assert trains(seed=1)  # code with changes has no version
+    monkeypatch.setattr("probe.evaluation.run.code_version", lambda: {"version": "1", "commit": "d"})
+    assert trains(seed=1)
+    (manifest.parent / "near-0-0-0.wav").write_bytes((manifest.parent / "near-0-0-1.wav").read_bytes())
+    extract(PlantedEncoder(), manifest, tmp_path / "features", view="meanstd", check=False)
+    assert trains(seed=1)  # other features
+    path = next((tmp_path / "results").glob("*.jsonl"))
+    path.write_bytes(path.read_bytes()[:-50])
+    assert trains(seed=1)  # a damaged file

@@ -25,7 +25,7 @@ from probe.evaluation.tasks import Task, open_task
 from probe.evaluation.transcribe import CTC_LAYER
 from probe.files import file_name, write_atomically
 from probe.measures.uncertainty import interval
-from probe.records import NO_LAYER, WEIGHTED, Record, chosen_layers, frame_of, write_records
+from probe.records import NO_LAYER, WEIGHTED, Record, chosen_layers, frame_of, iterate_records, write_records
 from probe.store.features import FeatureStore
 from probe.store.folder import select_store
 
@@ -72,6 +72,7 @@ def run(
     seed: int = 0,
     limit: int | None = None,
     memory_bytes: int = 4 << 30,
+    again: bool = True,
 ) -> Run:
     """Trains and scores every layer, and writes ``results/<model>__<task>__<corpus>__<condition>.jsonl``.
 
@@ -88,6 +89,7 @@ def run(
         seed: of heads, drawn trials, controls and the bootstrap.
         limit: at most so many utterances of each split, the ones that `probe.extract` takes.
         memory_bytes: for features that are held at a time; what does not fit is read again when it is needed.
+        again: whether to train anew where records of the same question, features, code and libraries are there already.
 
     Raises:
         ProbeError: features are missing, or the task cannot be asked of this corpus.
@@ -106,20 +108,42 @@ def run(
         log.warning("%s: %s", corpus.name, line)
     lists = _trial_lists(task, corpus, found, trials, dev_trials, seed)
     intervals = _intervals(task, whole, found, labels)
-    scores = _scores(task, model, corpus, found, lists, intervals, seed, device, memory_bytes)
-    common = _provenance(task, model, corpus, store, seed, device) | {"seconds": round(time.monotonic() - started, 2)}
-    _warn_of_edges(task.name, model, scores)
-    order = {layer: index for index, layer in enumerate([*store.layers, WEIGHTED, CTC_LAYER])} | {NO_LAYER: -1}
     shas = {split: item.sha256 for split, item in lists.items()}
     shas |= dict.fromkeys(("dev", "test"), intervals.sha256) if intervals else {}
-    blocks = n_blocks(store.recipe)
-    records = [_record(score, common, order, shas, depth_of(score.layer, blocks)) for score in scores]
+    common = _provenance(task, model, corpus, store, seed, device)
     stem = "__".join(file_name(part) for part in (model, task.name, corpus.name, store.recipe["condition"]))
     path = Path(results) / f"{stem}.jsonl"
+    if not again and (finished := _finished(path, store.path, common, shas)):
+        log.info("%s: there already; --again trains anew", path)
+        return Run(path, finished, [item.key for item in found.failed])
+    scores = _scores(task, model, corpus, found, lists, intervals, seed, device, memory_bytes)
+    common |= {"seconds": round(time.monotonic() - started, 2)}
+    _warn_of_edges(task.name, model, scores)
+    order = {layer: index for index, layer in enumerate([*store.layers, WEIGHTED, CTC_LAYER])} | {NO_LAYER: -1}
+    blocks = n_blocks(store.recipe)
+    records = [_record(score, common, order, shas, depth_of(score.layer, blocks)) for score in scores]
     if kept := write_records(path, records):
         log.warning("%s held records of another manifest, limit, seed, task or recipe; they are kept as %s", path, kept.name)
     _write_outcomes(Path(results) / "outcomes" / f"{stem}.jsonl", scores, records)
     return Run(path, records, [item.key for item in found.failed])
+
+
+def _finished(path: Path, store: Path, common: dict[str, Any], shas: dict[str, str]) -> list[Record]:
+    """The records in ``path`` if they are of this very question, and younger than all that the store holds; otherwise none."""
+    if not path.exists() or common["code"]["commit"].endswith("+"):  # a working tree with changes has no version
+        return []
+    if path.stat().st_mtime_ns <= max(item.stat().st_mtime_ns for item in store.glob("*.json")):
+        return []
+    try:
+        records = list(iterate_records(path))
+    except ProbeError:
+        return []
+    same = all(
+        all(getattr(record, name) == value for name, value in common.items())
+        and record.trials_sha256 == shas.get(record.split, "")
+        for record in records
+    )
+    return records if same else []
 
 
 def _scores(
