@@ -92,7 +92,7 @@ def extract(
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="Folder of records.")
 @options("trials", "dev_trials", "labels")
 @click.option("--label", metavar="COLUMN", help="classify: the manifest's column that is predicted.")
-@click.option("--head", type=click.Choice(["linear", "bilstm"]), help="transcribe: the CTC head.")
+@click.option("--head", type=click.Choice(["linear", "mlp", "bilstm"]), help="transcribe: the CTC head.")
 @click.option("--project", type=click.IntRange(0), metavar="N", help="First project every layer to N dimensions; 0: not.")
 @click.option("--projection", type=click.Choice(["pca", "random"]), help="How: fitted on the training rows, or at random.")
 @click.option("--show-search", is_flag=True, help="Also print every setting that was tried, with its dev scores.")
@@ -126,13 +126,13 @@ def run(
     from probe.reporting.tables import domain_matrices, search_table, summary_rows, to_markdown
 
     overrides = {"label": label, "head": head, "project": project, "projection": projection}
-    opened = [open_task(task, overrides) for task in tasks]
+    opened = [open_task(task, overrides) for task in dict.fromkeys(tasks)]
     loaded = load_corpus(corpus)
     place = choose_device(device)
     left_out: dict[str, list[str]] = {}
     records = []
     refused: list[str] = []
-    for model in models:
+    for model in dict.fromkeys(models):
         for task in opened:
             try:
                 done = run_task(
@@ -174,9 +174,7 @@ def run(
 @click.option("--layers", is_flag=True, help="Every layer instead of the one that dev chose.")
 @click.option("--all-heads", is_flag=True, help="Every head and backend instead of the headline ones.")
 @click.option("--format", "form", type=click.Choice(["md", "csv", "json"]), default="md", show_default=True)
-@click.option(
-    "--to", type=click.Path(path_type=Path), help="Also write table, layers, domains (md, csv) and curves (png, svg) here."
-)
+@click.option("--to", type=click.Path(path_type=Path), help="Also write table, layers, domains (md) and curves (png, svg) here.")
 @click.option(
     "--axis",
     type=click.Choice(["index", "depth"]),

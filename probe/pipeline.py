@@ -99,7 +99,7 @@ def bench(
     place = choose_device(device)
     features, results = Path(to) / "features", Path(to) / "results"
     done = Bench()
-    for model in models:
+    for model in dict.fromkeys(models):
         try:
             encoder = open_model(model, device, None, implementation, precision, chunk_s, context_s)
             if ctc and not encoder.info.ctc:

@@ -13,6 +13,7 @@ from probe.errors import ProbeError
 from probe.evaluation.classify import drawn_labels
 from probe.evaluation.run import run
 from probe.evaluation.subsets import check_budget, in_drawn_order, within_budget
+from probe.evaluation.tasks import open_task
 from probe.extraction.extract import extract
 from probe.measures.counts import amount_counts, value_of
 from probe.measures.uncertainty import interval
@@ -243,3 +244,36 @@ def test_what_is_finished_is_not_trained_again(
     path = next((tmp_path / "results").glob("*.jsonl"))
     path.write_bytes(path.read_bytes()[:-50])
     assert trains(seed=1)  # a damaged file
+
+
+def test_types_that_cannot_be_are_refused_or_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    manifest = write_tones(tmp_path)
+    extract(PlantedEncoder(), manifest, tmp_path / "features", view="meanstd", check=False)
+    task = tmp_path / "own.toml"
+    task.write_text('kind = "classify"\nlabel = "speaker"\nl2 = [1e-1]\ntypes = "domain"\nweighted = false\n')
+    done = run(task, "planted", manifest, tmp_path / "features", tmp_path / "results")  # one type: it draws one label
+    assert {record.control for record in done.records} == {"", "majority", "shuffled"}
+    assert "control types: all types drew one label" in caplog.text
+    manifest.write_text(manifest.read_text().replace(",near,", ",,", 3))
+    with pytest.raises(
+        ProbeError, match=r"types: 3 utterances have no domain \(near-0-0-0.wav, near-0-0-1.wav, near-0-0-2.wav\)"
+    ):
+        run(task, "planted", manifest, tmp_path / "features", tmp_path / "results")
+
+
+def test_a_code_is_paid_by_probabilities_and_picks_its_strength_by_them(records: list[Record]) -> None:
+    from probe.evaluation.linear_search import search_strengths
+
+    generator = np.random.default_rng(0)
+    labels = generator.integers(3, size=300)
+    rows = generator.standard_normal((3, 40))[labels] * 0.4 + generator.standard_normal((300, 40))
+    found = search_strengths(rows[:60], labels[:60], rows[60:], labels[60:], [1e-4, 1e-3, 1e-2, 1e-1, 1.0])  # type: ignore[arg-type]
+    entropies = {entry["l2"]: entry["dev_cross_entropy"] for entry in found.search}
+    assert found.for_codes().l2 == min(entropies, key=lambda l2: entropies[l2])
+
+
+@pytest.mark.parametrize("key", ["l2 = [1e-2, 1e-1, 1e-2]", 'budgets = ["5", "5"]', 'controls = ["shuffled", "shuffled"]'])
+def test_a_list_that_names_something_twice_is_refused(tmp_path: Path, key: str) -> None:
+    (tmp_path / "own.toml").write_text(f'kind = "classify"\n{key}\n')
+    with pytest.raises(ProbeError, match=rf"own.toml: {key.split()[0]} = .* twice"):
+        open_task(tmp_path / "own.toml")

@@ -32,7 +32,7 @@ from probe.store.folder import select_store
 
 HOP_S = HOP / RATE_HZ
 N_CLASSES = 4
-LOGITS_BYTES = 2 * state_bytes(500, N_CLASSES, 4)  # of 500 rows and two strengths; rows of 200 take more
+LOGITS_BYTES = 2 * state_bytes(500, N_CLASSES, 8)  # of 500 rows and two strengths; rows of 200 take more
 
 Segments = list[tuple[str, int]]  # (label, frames)
 Draw = Callable[[list[str], np.random.Generator], np.ndarray]  # a frame's label each -> (frame, dim)
@@ -242,6 +242,7 @@ def test_neighbours_help_where_the_signal_lies_in_them(tmp_path: Path) -> None:
 def test_memory_changes_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, context: int) -> None:
     world = World(tmp_path, splits(7, 5, 5)).extract({"0": around(centres(0.1, 200)), "1": around(1e-6 * centres(1, 200))})
     settings = {"context": context, "controls": ["shuffled", "types"], "max_frames": 500, "l2": [1e-1, 1.0]}
+    monkeypatch.setattr(stored_rows, "LEAST_READ_BYTES", 0)
     n_rows: list[int] = []
     read = FeatureStore.read
     monkeypatch.setattr(FeatureStore, "read", lambda *a: n_rows.append(sum(item.n_rows for item in a[2])) or read(*a))
@@ -512,3 +513,17 @@ def test_fewer_utterances_of_labelled_frames_read_less(tmp_path: Path) -> None:
     assert found["2"].n_train < found["12s"].n_train < found[""].n_train
     assert found["2"].value < found[""].value
     assert found["2"].n == found[""].n
+
+
+def test_values_that_are_not_finite_are_named(tmp_path: Path) -> None:
+    world = World(tmp_path, splits(4, 2, 2))
+    spoiled = iter([float("nan")] + [0.0] * 7)
+
+    def draw(labels: list[str], generator: np.random.Generator) -> np.ndarray:
+        rows = around(centres(0.6))(labels, generator)
+        rows[2, 3] += next(spoiled)
+        return rows
+
+    world.extract({"0": draw}, dtype="float32")
+    with pytest.raises(ProbeError, match=r"layer 0: 1 utterances have values that are not finite \(0.wav\).*probe verify"):
+        world.run()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import logsumexp
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -367,3 +368,64 @@ def test_lda_finds_the_speaker_directions_under_loud_nuisance() -> None:
     projected = DiscriminantProjection.fit(rows, [f"s{speaker}" for speaker in speakers]).apply(rows)[:, :5]
     within = np.mean([projected[speakers == speaker].var(axis=0).sum() for speaker in range(20)])
     assert within < 0.2 * projected.var(axis=0).sum()
+
+
+def made(n: int, dim: int, n_classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(n_classes, size=n)
+    return generator.standard_normal((n_classes, dim))[labels] * 0.5 + generator.standard_normal((n, dim)), labels
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_weak_directions_are_not_lost_where_rows_are_fewer_than_dimensions(dtype: type) -> None:
+    rows, labels = made(200, 300, 3)
+    rows *= 0.01
+    rows[:, 0] = 1000 * np.random.default_rng(1).standard_normal(200)
+    for probe in fit_strengths(rows.astype(dtype), labels, [1e-6, 1e-5], standardize=False):
+        theirs = LogisticRegression(C=1 / (probe.l2 * 200), tol=1e-10, max_iter=1000, solver="newton-cg").fit(
+            rows - rows.mean(0), labels
+        )
+        logits = (rows - rows.mean(0)) @ theirs.coef_.T + theirs.intercept_
+        logits -= logits.max(1, keepdims=True)
+        loss = (np.log(np.exp(logits).sum(1)) - logits[np.arange(200), labels]).mean() + probe.l2 / 2 * np.square(
+            theirs.coef_
+        ).sum()
+        assert probe.objective_ < loss * (1 + 1e-4)
+        assert probe.n_iter_ < 100
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e3, 1e5])
+def test_rows_that_are_not_standardised_are_solved_at_any_scale(scale: float) -> None:
+    rows, labels = made(500, 10, 3)
+    (small,) = fit_strengths(rows, labels, [1e-8], standardize=False)
+    (large,) = fit_strengths((rows * scale).astype(np.float32), labels, [1e-8 * scale**2], standardize=False)
+    assert large.objective_ == pytest.approx(small.objective_, rel=1e-4)
+    assert large.converged_
+
+
+@pytest.mark.parametrize("shape", [(5, 20), (20, 5)])
+def test_rows_that_are_all_equal_leave_the_shares_of_the_classes(shape: tuple[int, int]) -> None:
+    labels = np.arange(shape[0]) % 5 // 2
+    (probe,) = fit_strengths(np.full(shape, 3.0, np.float32), labels, [1e-2])
+    shares = np.bincount(labels) / len(labels)
+    np.testing.assert_allclose(probe.predict_proba(np.full((1, shape[1]), 3.0))[0], shares, atol=1e-4)
+
+
+def test_what_cannot_be_solved_is_refused_and_what_was_not_is_said() -> None:
+    rows, labels = made(40, 5, 3)
+    for strengths in ([], [0.0], [-1.0], [float("nan")]):
+        with pytest.raises(ValueError, match="above 0"):
+            fit_strengths(rows, labels, strengths)
+    rows[3, 2] = np.nan
+    with pytest.raises(ValueError, match="finite"):
+        fit_strengths(rows, labels, [1.0])
+    rows[3, 2] = 0
+    with pytest.warns(ConvergenceWarning, match="2 iterations"):
+        assert not LinearProbe(1e-6, max_iter=2).fit(rows, labels).converged_
+
+
+def test_strengths_in_groups_are_those_together_where_rows_are_fewer_than_dimensions() -> None:
+    rows, labels = made(60, 90, 3)
+    together = fit_strengths(rows, labels, [1e-3, 1e-2, 1e-1])
+    for probe, other in zip(together, fit_strengths(rows, labels, [1e-3, 1e-2, 1e-1], memory_bytes=1), strict=True):
+        np.testing.assert_allclose(other.predict_proba(rows), probe.predict_proba(rows), atol=1e-4)

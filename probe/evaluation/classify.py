@@ -10,7 +10,7 @@ Beside every layer:
   at random for each type (each value of the column ``types``) from the training labels, the same in every split. A probe that does as
   well on ``types`` as on the task has learnt the types by heart, and accuracy less this is its selectivity (Hewitt & Liang 2019);
 * ``codelength``: bits per training label of an online code (`probe.heads.codelength`), lower is better. Each portion's strength is
-  picked on dev, as everywhere;
+  the one with the lowest dev cross-entropy; dev labels are given, not sent;
 * budgets: the same with some of the training labels (`probe.evaluation.subsets`); dev and test stay whole.
 """
 
@@ -112,7 +112,9 @@ def _rows(task: Task, problem: Problem) -> Rows:
     column = task.settings["label"]
     for name in filter(None, (column, task.settings["types"])):
         if name not in problem.columns:
-            raise ProbeError(f"{task.name}: the manifest has no column {name!r}; it has {', '.join(problem.columns)}.")
+            raise ProbeError(
+                f"{task.name}: the manifest has no column {name!r} that can be a label; it has {', '.join(problem.columns)}."
+            )
     excluded: Counter[str] = Counter()
     train, dev = (labelled(part, column, excluded) for part in (problem.train, problem.dev))
     tests = {name: labelled(part, column, excluded) for name, part in problem.tests.items()}
@@ -154,8 +156,18 @@ def _questions(task: Task, problem: Problem, features: Features, rows: Rows) -> 
         rest = rows.labels[rows.dev.stop :]
         questions.append(Question([*shuffled(labels, problem.seed), *dev, *rest], control="shuffled"))
     if column := task.settings["types"]:
-        drawn = drawn_labels([item.label(column) for item in rows.utterances], labels, problem.seed)
-        questions.append(Question(drawn, control="types"))
+        types = [item.label(column) for item in rows.utterances]
+        if "" in types:
+            nameless = [item.key for item, name in zip(rows.utterances, types, strict=True) if not name]
+            raise ProbeError(
+                f"{task.name}: types: {len(nameless)} utterances have no {column} ({listed(nameless, 3)}). Fill the column, or leave "
+                "types out."
+            )
+        drawn = drawn_labels(types, labels, problem.seed)
+        if len(set(drawn[rows.train])) > 1:
+            questions.append(Question(drawn, control="types"))
+        else:
+            log.warning("%s: control types: all types drew one label; it needs more of them, or another seed", task.name)
     keys, durations = [item.key for item in train], [features.stored[item.key].duration_s for item in train]
     for budget in task.settings["budgets"]:
         chosen = within_budget(budget, keys, labels, durations, problem.seed)
@@ -251,7 +263,7 @@ def _codelength(task: Task, problem: Problem, rows: Rows, values: np.ndarray, la
     def learn(known: np.ndarray, sent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         problem.tick("")
         question = Question(rows.labels, chosen=order[known].tolist())
-        probe = _search(task, problem, rows, question, values).probe
+        probe = _search(task, problem, rows, question, values).for_codes()
         return probe.classes_, probe.predict_log_proba(values[rows.train][order[sent]])
 
     portions = online_code(labels, learn)

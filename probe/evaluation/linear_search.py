@@ -21,6 +21,11 @@ class Chosen:
 
     probe: LinearProbe
     search: list[dict[str, Any]]
+    tried: list[LinearProbe]
+
+    def for_codes(self) -> LinearProbe:
+        """The one with the lowest dev cross-entropy: a code pays for probabilities, not for errors."""
+        return self.tried[min(range(len(self.tried)), key=lambda i: self.search[i]["dev_cross_entropy"])]
 
 
 def search_strengths(
@@ -36,7 +41,7 @@ def search_strengths(
     """Fits every strength on (row, dim) and takes the best dev accuracy; among equals the lowest dev cross-entropy."""
     probes = fit_strengths(rows, np.array(labels), strengths, standardize, device=device, tick=tick)
     search = [on_dev(probe, dev_rows, dev_labels) for probe in probes]
-    return Chosen(probes[best_of(search)], search)
+    return Chosen(probes[best_of(search)], search, probes)
 
 
 def best_of(search: Sequence[dict[str, Any]]) -> int:
@@ -56,12 +61,13 @@ def on_dev(probe: Any, rows: Any, labels: Sequence[str]) -> dict[str, Any]:
 def entry(probe: Any, hits: np.ndarray, log_probabilities: np.ndarray) -> dict[str, Any]:
     """One strength's entry of the search from what `judged` says of dev."""
     entropies = -log_probabilities[~np.isnan(log_probabilities)]
+    unfinished = {} if probe.converged_ else {"converged": False}
     return {
         "l2": probe.l2,
         "dev_accuracy": float(np.mean(hits)),
         "dev_cross_entropy": float(entropies.mean()) if len(entropies) else 0.0,
         "iterations": probe.n_iter_,
-    }
+    } | unfinished
 
 
 def judged(probes: Sequence[LinearProbe], blocks: Iterable[np.ndarray], labels: np.ndarray) -> list[Judged]:

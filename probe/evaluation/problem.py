@@ -155,7 +155,22 @@ class Features:
         return self._fitted(layer).statistics if layer in self.layers and self._drawn else {}
 
     def _stored(self, layer: str, utterances: Sequence[Utterance]) -> LayerArray:
-        return self.store.read(layer, [self.stored[item.key] for item in utterances], self.view)
+        return self.stored_rows(layer, [self.stored[item.key] for item in utterances])
+
+    def stored_rows(self, layer: str, stored: Sequence[Stored]) -> LayerArray:
+        """One layer of these versions of utterances, not projected.
+
+        Raises:
+            ProbeError: some are not finite.
+        """
+        array = self.store.read(layer, stored, self.view)
+        if not np.isfinite(array.values.sum(dtype=np.float64)) and not np.isfinite(array.values).all():
+            keys = [key for key, rows in zip(array.keys, array, strict=True) if not np.isfinite(rows).all()]
+            raise ProbeError(
+                f"{self.store.path}: layer {layer}: {len(keys)} utterances have values that are not finite ({listed(keys, 3)}); "
+                "extraction never stores such. Run `probe verify` on the store, with --repair if it finds damage."
+            )
+        return array
 
     def _fitted(self, layer: str) -> Fit:
         if layer not in self._fits:

@@ -1,8 +1,8 @@
 """Kind ``shift``: another task, trained on each domain and tested on each.
 
 For every domain with training rows the wrapped task is trained on it, chooses settings and layer on that domain's dev rows, and is
-scored on every domain's test rows. A cell that cannot be had (classes that the source domain lacks, no dev rows) gets a score
-without value and the reason.
+scored on every domain's test rows; its learning curves and online codes are left out. A cell that cannot be had (classes that the
+source domain lacks, no dev rows) gets a score without value and the reason.
 """
 
 import logging
@@ -25,8 +25,10 @@ def run(task: Task, problem: Problem, features: Features, kind: Kind) -> Iterato
     Raises:
         ProbeError: fewer than two domains, or none that can be trained on.
     """
-    inner = task.of
-    assert inner is not None
+    assert task.of is not None
+    # Learning curves and codes are the wrapped task's own.
+    off = {"budgets": [], "online_code": False}
+    inner = replace(task.of, settings={**task.of.settings, **{key: off[key] for key in off.keys() & task.of.settings.keys()}})
     tests = [item for rows in problem.tests.values() for item in rows]
     domains = sorted({item.domain for item in (*problem.train, *tests)})
     if len(domains) < 2 or "" in domains:

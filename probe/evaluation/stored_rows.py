@@ -15,6 +15,7 @@ from probe.heads.context import stack_context
 from probe.store.features import Stored
 
 READ_BYTES = 64 << 20  # of frames and what is made of them, at a time
+LEAST_READ_BYTES = 1 << 20  # less would take a pass through the store minutes
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class StoredRows:
         width = features.fitting.width or stored_width
         self.shape = (sum(len(item.frames) for item in chosen), (2 * context + 1) * width)
         # A frame that is read may become a row at once, in float32 at most.
-        most_frames = max(1, min(READ_BYTES, memory_bytes) // (4 * (stored_width + width + self.shape[1])))
+        most_frames = max(1, min(READ_BYTES, max(LEAST_READ_BYTES, memory_bytes)) // (4 * (stored_width + width + self.shape[1])))
         self._reads = list(_reads(features, chosen, context, most_frames))
         self._holds = hold and self.shape[0] * self.shape[1] * self._item_bytes(chosen) <= memory_bytes
         self._held: list[np.ndarray] | None = None
@@ -78,7 +79,7 @@ class StoredRows:
             (item, max(0, item.first - self.context), min(item.stored.n_rows, item.stop + self.context)) for item in stretches
         ]
         asked = [_part_of(item.stored, first, stop) for item, first, stop in wider]
-        array = self.features.store.read(self.layer, asked, self.features.view)
+        array = self.features.stored_rows(self.layer, asked)
         array = replace(array, values=self.features.project(self.layer, array.values))
         if self.context == 0:
             places = [start + item.frames - first for start, (item, first, _) in zip(array.offsets, wider, strict=False)]

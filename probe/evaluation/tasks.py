@@ -252,8 +252,14 @@ def _complete(path: Path, settings: dict[str, Any]) -> None:
         for value in values if isinstance(values, list) else [values]:
             if value not in allowed:
                 raise ProbeError(f"{path}: {key} = {value!r}; expected {' or '.join(repr(item) for item in allowed)}.")
+    for key, values in settings.items():
+        if isinstance(values, list) and len(set(values)) < len(values):
+            raise ProbeError(f"{path}: {key} = {values} names something twice; expected each once.")
     for budget in settings.get("budgets", []):
-        check_budget(budget, per_class="label" in settings)
+        try:
+            check_budget(budget, per_class="label" in settings)
+        except ProbeError as error:
+            raise ProbeError(f"{path}: {error}") from None
     bounds: dict[str, tuple[float, float]] = {
         "hidden": (1, MOST_HIDDEN),
         "layers": (1, 2),

@@ -5,12 +5,14 @@ scikit-learn's ``C`` is ``1 / (l2 * rows)``. As there, two classes share one vec
 problems of several strengths together.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -23,6 +25,8 @@ from probe.heads.standardize import Standardizer
 # dev picked, and the test score by three points. At 1e-6 in float32 more than one prediction in a thousand still differed.
 TOLERANCE = {"float64": 1e-9, "float32": 2e-7}
 MEMORY_BYTES = 4 << 30
+# Of rows that are not standardised: beyond, float32 ends far from the optimum.
+LARGEST_SCALE = 16.0
 
 
 class LinearProbe(ClassifierMixin, BaseEstimator):
@@ -39,6 +43,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         coef_: (class, dim) weights for the features as they were given.
         intercept_: (class,).
         objective_: what was minimised, at its end.
+        converged_: False where ``max_iter`` ended it before ``tol`` was met.
     """
 
     def __init__(self, l2: float = 1e-2, standardize: bool = True, max_iter: int = 1000, tol: float = 1e-9) -> None:
@@ -57,6 +62,11 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         self.intercept_: np.ndarray = fitted.intercept_
         self.n_iter_: int = fitted.n_iter_
         self.objective_: float = fitted.objective_
+        self.converged_: bool = fitted.converged_
+        if not self.converged_:
+            warnings.warn(
+                f"not converged after {self.max_iter} iterations; raise max_iter or l2", ConvergenceWarning, stacklevel=2
+            )
         return self
 
     def decision_function(self, X: np.ndarray) -> np.ndarray:
@@ -99,7 +109,8 @@ def fit_strengths(
     The probes are the same bit for bit however the rows are cut into blocks, whether they are in memory, and whether they fit there.
 
     Args:
-        rows: an array, or a table that is read in blocks. float64 rows are solved in float64, others in float32.
+        rows: an array, or a table that is read in blocks. float64 rows are solved in float64, others in float32; in float64 too
+            where they are fewer than dimensions (losses become tiny), or not standardised and of a scale far from 1.
         labels: (row,).
         tol: see `probe.heads.logistic.solve`; `TOLERANCE` of the rows' precision where None.
         device: of torch, for the products.
@@ -110,16 +121,24 @@ def fit_strengths(
         tick: called after each block of rows, to keep a progress bar alive.
 
     Raises:
-        ValueError: labels of fewer than two classes, or not in ``classes``, or not as many as rows; rows that are not what they say.
+        ValueError: labels of fewer than two classes, or not in ``classes``, or not as many as rows; rows that are not what they say,
+            or not finite; a strength that is not above 0.
     """
     rows = as_rows(rows)
     known, targets = _targets(labels, classes, rows.shape[0])
     present, of_present = np.unique(targets, return_inverse=True)
     if len(present) < 2:
         raise ValueError(f"LinearProbe needs samples of at least 2 classes; the data holds one class: {known[present[0]]!r}")
+    if not len(strengths) or not all(l2 > 0 for l2 in strengths):
+        raise ValueError(f"expected one strength or more, all above 0. Found {list(strengths)}")
     dtype = precision(rows)
     tol = TOLERANCE[dtype.name] if tol is None else tol
     scaler = Standardizer.of(rows)
+    if not (np.isfinite(scaler.mean).all() and np.isfinite(scaler.scale).all()):
+        raise ValueError("expected finite rows. Found NaN, infinity, or values beyond float32")
+    far = not standardize and not 1 / LARGEST_SCALE < scaler.scale.max() < LARGEST_SCALE
+    if far or rows.shape[0] < rows.shape[1]:
+        dtype = np.dtype(np.float64)
     scale = scaler.scale if standardize else np.ones_like(scaler.scale)
     state = state_bytes(rows.shape[0], len(present), dtype.itemsize)
     together = min(len(strengths), max(1, memory_bytes // state))
@@ -167,7 +186,7 @@ def _probe(
     probe.intercept_ = np.full(len(classes), -np.inf)
     probe.intercept_[present] = solution.bias.double().cpu().numpy() - probe.coef_[present] @ mean
     probe.n_iter_ = solution.n_iterations
-    probe.objective_ = solution.objective
+    probe.objective_, probe.converged_ = solution.objective, solution.converged
     probe.n_features_in_ = len(mean)
     return probe
 

@@ -34,6 +34,9 @@ REFRESHED = (1, 3, 8, 16, 32)  # iterations that look at the probabilities again
 MEMORY = 10  # pairs that L-BFGS keeps
 STEPS = 8  # of a line search
 FLAT = 0.5  # a step is long enough when this share of the slope is gone
+# Losses below cannot be told apart by probabilities that are rounded near 1.
+SMALLEST_LOSS = {torch.float32: 1e-2, torch.float64: 1e-12}
+MOST_ROUGH = 40  # iterations with rounded products
 ROUGH = 1e-3  # products are rounded while a step is worth more than this share of the loss
 
 
@@ -73,7 +76,9 @@ def solve(
         tol: share of the loss that a further step must not be worth.
         tick: called after each block of rows.
     """
-    basis = inputs.in_their_span() if inputs.shape[0] < inputs.shape[1] else None
+    if inputs.shape[0] < inputs.shape[1]:
+        inputs.rotate_into_span()
+    basis = inputs.basis
     ended = _Problems(inputs, targets, n_classes, strengths, tick).run(tol, max_iter)
     solutions = []
     for point, loss, n_iterations, converged in ended:
@@ -143,7 +148,8 @@ class _Problems:
         every = max(1, n_rows // max(1, GRAM_ROWS * dim))
         for start, block in inputs.blocks():
             some = block[-start % every :: every]
-            gram += (some.T @ some).double()
+            wide = some.double()
+            gram += wide.T @ wide
             self.sums.index_add_(0, targets[start : start + len(block)], block)
             tick()
         spread, axes = torch.linalg.eigh(gram / (1 + (n_rows - 1) // every))
@@ -153,7 +159,7 @@ class _Problems:
         """Point (d + 1, c), objective, iterations, and whether it converged, of each problem."""
         problems, factor = self._start(), _rounded(self.inputs)
         if factor != self.inputs.dtype:
-            problems = self._descend(problems, factor, max(tol, ROUGH), max_iter)
+            problems = self._descend(problems, factor, max(tol, ROUGH), min(max_iter, MOST_ROUGH))
         problems = self._descend(problems, self.inputs.dtype, tol, max_iter)
         losses, iterations, converged = problems.loss.tolist(), problems.iterations.tolist(), (problems.small >= 2).tolist()
         points = torch.cat([self.axes @ problems.point[:, :-1], problems.point[:, -1:]], dim=1)
@@ -188,7 +194,12 @@ class _Problems:
                 problems.confusion = self._confusion(logits.now)
             direction = -self._metric(problems)
             slope = _dots(problems.gradient, direction)
-            problems.small = torch.where(-0.5 * slope <= tol * problems.loss, problems.small + 1, 0)
+            if problems.pairs and (slope >= 0).any():  # pairs that rounding has spoiled
+                problems.pairs = []
+                direction = -self._metric(problems)
+                slope = _dots(problems.gradient, direction)
+            worth = tol * problems.loss.clamp_min(SMALLEST_LOSS[self.inputs.dtype])
+            problems.small = torch.where(-0.5 * slope <= worth, problems.small + 1, 0)
             done = (problems.small >= times) | (problems.iterations >= max_iter)
             for index in done.nonzero()[:, 0].tolist():
                 ended[int(number[index])] = problems.some([index])
@@ -238,20 +249,21 @@ class _Problems:
         # A pair that says nothing (no curvature left above rounding) has no weight.
         inverse = torch.where(products > 1e-14 * _dots(move, move), 1 / products, 0.0)
         problems.iterations = problems.iterations + 1
-        problems.pairs = [*problems.pairs[-MEMORY + 1 :], (move, change, inverse)]
+        problems.pairs = [*problems.pairs[-MEMORY + 1 :], (move, change, inverse)] if _dots(move, move).all() else []
 
     def _search(self, start: Tensor, direction: Tensor, logits: Logits, loss: Tensor, slope: Tensor, l2: Tensor) -> Tensor:
-        """Step lengths (s,) float64, by bisection and secants on the slope; the logits stand at a step of 1."""
+        """Step lengths (s,) float64, by bisection and secants on the slope, 0 where none is better. The logits stand at 1."""
         weights, towards = start[:, :-1], direction[:, :-1]
         square, cross, rate = _dots(weights, weights), _dots(weights, towards), _dots(towards, towards)
         low, low_slope = torch.zeros_like(slope), slope
         high = torch.full_like(slope, float("inf"))
-        step = torch.ones_like(slope)
+        step, good = torch.ones_like(slope), torch.zeros_like(slope)
         for _ in range(STEPS):
             fitted, steep = slopes(self.targets, logits, step - 1)
             there = fitted + 0.5 * l2 * (square + 2 * step * cross + step**2 * rate)
             steep = steep + l2 * (cross + step * rate)
             worse, enough = _judged(loss, slope, step, there, steep)
+            good = torch.where(worse, good, step)
             if enough.all():
                 break
             too_far = worse | (steep > 0)
@@ -262,7 +274,7 @@ class _Problems:
             inside = torch.where(worse | ~secant.isfinite(), (low + high) / 2, secant)
             inside = inside.clamp(low + 0.1 * (high - low), low + 0.9 * (high - low))
             step = torch.where(enough, step, torch.where(high.isinf(), 2.5 * step, inside))
-        return step
+        return good
 
     def _confusion(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Spread (s, c) and axes (s, c, c) of the classes' mean covariance ``diag(p) - p p'`` under the present probabilities."""

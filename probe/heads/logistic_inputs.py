@@ -8,8 +8,6 @@ from torch import Tensor
 
 from probe.heads.linear_rows import BLOCK_ROWS, Rows, refill
 
-SMALLEST_DIRECTION = 1e-9  # directions weaker than this share of the strongest are rounding errors
-
 
 class Inputs:
     """(row, dim) standardised rows in blocks of `BLOCK_ROWS`.
@@ -28,6 +26,7 @@ class Inputs:
         self.shape, self.dtype, self.device = rows.shape, dtype, torch.device(device)
         self._rows, self._mean, self._scale = rows, torch.from_numpy(mean).to(dtype), torch.from_numpy(scale).to(dtype)
         self._kept: Tensor | None = None
+        self.basis: Tensor | None = None
         if keep:
             kept = torch.empty(self.shape, dtype=dtype, device=self.device)
             for start, block in self._read(kept if self.device.type == "cpu" else None):
@@ -58,16 +57,14 @@ class Inputs:
             yield start, block.to(self.device)
             start += len(block)
 
-    def in_their_span(self) -> Tensor:
-        """Rotates kept rows, fewer than dimensions, into their span; gives its basis (dim, direction), orthonormal columns.
+    def rotate_into_span(self) -> None:
+        """Rotates kept rows, fewer than dimensions, into their span, whose ``basis`` is (dim, direction), orthonormal columns.
 
-        A penalty on the weights is invariant to that, and directions that no row has carry no weight at an optimum.
+        A penalty on the weights is invariant to that, and directions that no row has carry no weight at an optimum. By Householder's
+        QR, of the rows and not of their squares, which would lose directions that a weak penalty wants.
         """
         assert self._kept is not None, "only kept rows can be rotated"
-        rows = self._kept
-        squares, vectors = torch.linalg.eigh((rows @ rows.T).double())
-        kept = squares > SMALLEST_DIRECTION * squares[-1].clamp_min(torch.finfo(torch.float64).tiny)
-        basis = (rows.T.double() @ (vectors[:, kept] / squares[kept].sqrt())).to(rows.dtype)
-        self._kept = rows @ basis
-        self.shape = len(rows), basis.shape[1]
-        return basis
+        basis, triangle = torch.linalg.qr(self._kept.T.double())
+        self._kept = triangle.T.to(self.dtype).contiguous()
+        self.shape = len(self._kept), basis.shape[1]
+        self.basis = basis.to(self.dtype)

@@ -49,6 +49,11 @@ class WeightedProbe:
         return self.probe.n_iter_
 
     @property
+    def converged_(self) -> bool:
+        """Whether the head's last solution is one."""
+        return self.probe.converged_
+
+    @property
     def classes_(self) -> np.ndarray:
         """(class,) labels, sorted."""
         return self.probe.classes_
