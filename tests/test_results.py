@@ -1,14 +1,16 @@
 """The committed tables are those of the committed records."""
 
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from probe.records import iterate_records, read_records
+from probe.records import NO_LAYER, WEIGHTED, iterate_records, read_records
 from probe.reporting.tables import write_tables
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
-TABLES = ["table.md", "table.csv", "layers.md", "layers.csv", "domains.md"]
+TABLES = ["table.md", "table.csv", "layers.md", "layers.csv", "domains.md", "budgets.md", "budgets.csv"]
 
 
 def test_committed_tables_are_those_of_the_committed_records(tmp_path: Path) -> None:
@@ -32,4 +34,17 @@ def test_committed_records_hold_every_layer(name: str) -> None:
     assert {record.task for record in records} == {"speaker-id", "word-id", "speaker-verify", "domain-shift"}
     layers = [*map(str, range(13)), *([] if "base" in name else [*map(str, range(13, 25)), "final"])]
     for task in {record.task for record in records}:
-        assert {record.layer for record in records if record.task == task} == set(layers)
+        assert {record.layer for record in records if record.task == task} - {NO_LAYER, WEIGHTED} == set(layers)
+
+
+@pytest.mark.parametrize(("label", "corpus"), [("speaker", "speakers_shared"), ("text", "digits_shared")])
+def test_probes_beside_those_of_scikit_learn_are_shown_as_measured(label: str, corpus: str) -> None:
+    spec = spec_from_file_location("equality", RESULTS.parent / "benchmarks" / "equality.py")
+    assert spec is not None and spec.loader is not None
+    equality = module_from_spec(spec)
+    spec.loader.exec_module(equality)
+    rows = pd.read_csv(RESULTS / "benchmarks" / f"scikit-learn-{label}.csv", dtype={"layer": str})
+    page = (RESULTS / "benchmarks" / f"scikit-learn-{label}.md").read_text(encoding="utf-8")
+    assert equality.page(rows, corpus) == page
+    assert (rows["equal"] >= 0.98).all()  # of 72 and 200 test rows: one may lie on an edge
+    assert (rows["objective"] < 1e-4).all()
