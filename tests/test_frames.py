@@ -1,6 +1,7 @@
 """Frame classification: a planted layer is found at its Bayes accuracy, controls are where they must be, memory changes nothing."""
 
 import hashlib
+import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -67,12 +68,13 @@ class World:
 
     def task(self, **settings: Any) -> Path:
         """A task file."""
-        lines = [f"{key} = {str(value).lower() if isinstance(value, bool) else value!r}" for key, value in settings.items()]
+        lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
         (self.folder / "own.toml").write_text("\n".join(['kind = "frames"', *lines]) + "\n")
         return self.folder / "own.toml"
 
     def run(self, to: str = "results", keywords: Mapping[str, Any] | None = None, **settings: Any) -> Run:
-        """Runs the kind with these settings."""
+        """Runs the kind with these settings, without a sum of layers unless they say so."""
+        settings = {"weighted": False} | settings
         asked = {"labels": self.labels} | dict(keywords or {})
         return run(self.task(**settings), "planted", self.manifest, self.folder / "features", self.folder / to, **asked)
 
@@ -527,3 +529,18 @@ def test_values_that_are_not_finite_are_named(tmp_path: Path) -> None:
     world.extract({"0": draw}, dtype="float32")
     with pytest.raises(ProbeError, match=r"layer 0: 1 utterances have values that are not finite \(0.wav\).*probe verify"):
         world.run()
+
+
+def test_a_learned_sum_of_layers_reads_frames_better_than_any_of_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    means = centres(0.45)
+    world = World(tmp_path, splits()).extract({"0": around(0 * means), "1": around(means), "2": around(means)})
+    done = world.run(l2=[1e-2, 1e-1], context=1, weighted=True)
+    test = by_layer(done, "test")
+    assert test["weighted"].value > max(test["1"].value, test["2"].value)
+    shares = test["weighted"].layer_weights
+    assert [shares[layer] for layer in "012"] == pytest.approx([0, 0.5, 0.5], abs=0.1)
+    assert test["weighted"].n == test["1"].n and not test["1"].layer_weights
+    alone = by_layer(world.run("alone", l2=[1e-2, 1e-1], context=1), "test")
+    assert "weighted" not in alone and alone["1"].value == test["1"].value
+    world.run("small", {"memory_bytes": 1 << 16}, l2=[1e-1], max_frames=300, weighted=True)
+    assert "no weighted sum of layers: all layers take" in caplog.text

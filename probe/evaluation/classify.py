@@ -26,7 +26,7 @@ import numpy as np
 from probe.data.corpus import Utterance
 from probe.errors import ProbeError, listed
 from probe.evaluation.linear_search import Chosen, best_of, on_dev, search_strengths
-from probe.evaluation.problem import Features, Problem, Score, block_of, labelled, refuse_empty, shuffled
+from probe.evaluation.problem import Features, Problem, Score, block_of, labelled, no_sum, refuse_empty, shuffled
 from probe.evaluation.subsets import in_drawn_order, within_budget
 from probe.evaluation.tasks import Task
 from probe.heads.codelength import online_code
@@ -285,12 +285,10 @@ def _codelength(task: Task, problem: Problem, rows: Rows, values: np.ndarray, la
 
 def _weighted(task: Task, problem: Problem, rows: Rows, layers: Sequence[str], kept: list[np.ndarray]) -> Iterator[Score]:
     """Scores of a learned sum of all layers; none where there are not several of one width, or not room for all."""
-    if len(kept) < 2 or not task.settings["standardize"]:
-        return
-    n_bytes = 4 * sum(values.size for values in kept)
-    if len({values.shape[1] for values in kept}) > 1 or n_bytes > problem.memory_bytes:
-        why = f"takes {n_bytes >> 20} MB; give more --memory" if n_bytes > problem.memory_bytes else "needs layers of one width"
-        log.warning("%s: no weighted sum of layers: it %s", task.name, why)
+    widths = dict(zip(layers, (values.shape[1] for values in kept), strict=True))
+    if not task.settings["standardize"] or no_sum(
+        task.name, widths, 4 * sum(values.size for values in kept), problem.memory_bytes
+    ):
         return
     problem.tick("weighted")
     question = Question(rows.labels)

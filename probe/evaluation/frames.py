@@ -28,14 +28,15 @@ import numpy as np
 
 from probe.data.corpus import Utterance
 from probe.errors import ProbeError, listed
-from probe.evaluation.linear_search import best_of, entry, judged
-from probe.evaluation.problem import Features, Problem, Score, block_of, refuse_empty, shuffled
-from probe.evaluation.stored_rows import Chosen, StoredRows, in_store_order
+from probe.evaluation.linear_search import best_of, entry, judge, judged
+from probe.evaluation.problem import Features, Problem, Score, block_of, no_sum, refuse_empty, shuffled
+from probe.evaluation.stored_rows import READ_BYTES, Chosen, StoredRows, in_store_order
 from probe.evaluation.subsets import within_budget
 from probe.evaluation.tasks import Task
 from probe.heads.linear import fit_strengths
+from probe.heads.weighted import fit_weighted
 from probe.measures.counts import ratio_counts
-from probe.records import NO_LAYER
+from probe.records import NO_LAYER, WEIGHTED
 
 log = logging.getLogger("probe")
 
@@ -106,6 +107,43 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
         for question, train in budgets:
             paid = StoredRows(features, layer, train.chosen, task.settings["context"], problem.memory_bytes // 2, hold=True)
             yield from _answers(task, problem, {**common, "layer": layer}, sets, rows | {"train": paid}, question)
+    if task.settings["weighted"]:
+        yield from _weighted(task, problem, features, common, sets, questions[0])
+
+
+def _weighted(
+    task: Task,
+    problem: Problem,
+    features: Features,
+    common: Mapping[str, Any],
+    sets: Mapping[str, Labelled],
+    question: Question,
+) -> Iterator[Score]:
+    """Scores of a learned sum of all layers, whose rows are held in memory; none where that cannot be."""
+    context, layers = task.settings["context"], features.layers
+    stored = {
+        name: [StoredRows(features, layer, item.chosen, context, READ_BYTES, hold=False) for layer in layers]
+        for name, item in sets.items()
+    }
+    widths = {layer: rows.shape[1] for layer, rows in zip(layers, stored["train"], strict=True)}
+    n_bytes = 4 * sum(rows.shape[0] * rows.shape[1] for of_set in stored.values() for rows in of_set)
+    if not task.settings["standardize"] or no_sum(task.name, widths, n_bytes, problem.memory_bytes):
+        return
+    problem.tick("weighted")
+    held = {
+        name: [np.concatenate([np.zeros((0, rows.shape[1]), np.float32), *rows.blocks()]) for rows in of_set]
+        for name, of_set in stored.items()
+    }
+    probes = fit_weighted(held["train"], question.targets["train"], task.settings["l2"], problem.device, lambda: problem.tick(""))
+    search = [entry(probe, *judge(probe, held["dev"], question.targets["dev"])) for probe in probes]
+    probe = probes[best_of(search)]
+    shares = {layer: round(float(share), 6) for layer, share in zip(layers, probe.shares, strict=True)}
+    about = {"layer": WEIGHTED, "layer_weights": shares, "search": search, "chosen": {"l2": probe.l2}}
+    common = {**common, **about, "n_train": len(question.targets["train"])}
+    for name, item in sets.items():
+        if name != "train":
+            hits = judge(probe, held[name], question.targets[name])[0] if len(item.owners) else np.zeros(0, bool)
+            yield _score({**common, "note": question.notes.get(name, "")}, name, item, hits)
 
 
 def _budgets(

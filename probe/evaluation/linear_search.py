@@ -55,7 +55,7 @@ def on_dev(probe: Any, rows: Any, labels: Sequence[str]) -> dict[str, Any]:
     Labels that the probe does not know are errors, and have no cross-entropy.
     """
     truth = np.array(labels)
-    return entry(probe, *_judged(probe, rows, truth))
+    return entry(probe, *judge(probe, rows, truth))
 
 
 def entry(probe: Any, hits: np.ndarray, log_probabilities: np.ndarray) -> dict[str, Any]:
@@ -84,12 +84,13 @@ def judged(probes: Sequence[LinearProbe], blocks: Iterable[np.ndarray], labels: 
     for rows in cut(blocks, JUDGED_ROWS):
         here = slice(start, start + len(rows))
         for probe, (hits, log_probabilities) in zip(probes, found, strict=True):
-            hits[here], log_probabilities[here] = _judged(probe, rows, labels[here])
+            hits[here], log_probabilities[here] = judge(probe, rows, labels[here])
         start += len(rows)
     return found
 
 
-def _judged(probe: Any, rows: Any, truth: np.ndarray) -> Judged:
+def judge(probe: Any, rows: Any, truth: np.ndarray) -> Judged:
+    """What one probe makes of rows in memory."""
     scores = probe.predict_log_proba(rows)
     columns = np.searchsorted(probe.classes_, truth).clip(max=len(probe.classes_) - 1)
     known = probe.classes_[columns] == truth

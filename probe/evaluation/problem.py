@@ -5,6 +5,7 @@ set. It chooses on dev and reports on test.
 """
 
 import copy
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,8 @@ from probe.evaluation.fitting import Fit, Fitting, Rows
 from probe.measures.counts import value_of
 from probe.store.features import FeatureStore, LayerArray, Stored
 from probe.store.views import n_rows
+
+log = logging.getLogger("probe")
 
 
 @dataclass(frozen=True)
@@ -185,6 +188,25 @@ def described(scores: Iterable[Score], features: Features) -> Iterator[Score]:
     """The scores, each with the statistics of its layer's training rows where it has none yet."""
     for score in scores:
         yield score if score.statistics or score.train_domain else replace(score, statistics=features.statistics(score.layer))
+
+
+def no_sum(task: str, widths: Mapping[str, int], n_bytes: int, memory_bytes: int) -> bool:
+    """Whether a learned sum of layers cannot be trained; the log says why.
+
+    Args:
+        widths: layer -> dimensions.
+        n_bytes: of all layers' rows, float32.
+    """
+    why = ""
+    if len(widths) == 1:
+        why = "the store has one layer"
+    elif len(set(widths.values())) > 1:
+        why = f"layers differ in width: {listed([f'{name} {width}' for name, width in widths.items()])}"
+    elif n_bytes > memory_bytes:
+        why = f"all layers take {n_bytes / 1e9:.1f} GB as float32, --memory is {memory_bytes / 1e9:.1f} GB"
+    if why:
+        log.log(logging.INFO if len(widths) == 1 else logging.WARNING, "%s: no weighted sum of layers: %s", task, why)
+    return bool(why)
 
 
 def block_of(utterance: Utterance) -> str:

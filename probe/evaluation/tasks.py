@@ -83,6 +83,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "standardize": True,
         "context": 0,
         "max_frames": 0,
+        "weighted": True,
         "controls": ["majority"],
         "types": "",
         "budgets": [],

@@ -27,7 +27,7 @@ import numpy as np
 
 from probe.errors import ProbeError, listed
 from probe.evaluation.decoding import Decoding
-from probe.evaluation.problem import Features, Problem, Score, block_of, labelled, refuse_empty, shuffled
+from probe.evaluation.problem import Features, Problem, Score, block_of, labelled, no_sum, refuse_empty, shuffled
 from probe.evaluation.subsets import within_budget
 from probe.evaluation.tasks import Task
 from probe.evaluation.transcripts import Part, Transcripts
@@ -177,16 +177,7 @@ def _can_be_mixed(task: Task, problem: Problem, features: Features, parts: Seque
     train, dev, *tests = ([features.stored[item.key].n_rows for item in part.rows] for part in parts)
     n_frames = max(sum(train) + sum(dev), *map(sum, tests), 0)
     n_bytes = 4 * n_frames * sum(widths.values())
-    why = ""
-    if len(widths) == 1:
-        why = "the store has one layer"
-    elif len(set(widths.values())) > 1:
-        why = f"layers differ in width: {listed([f'{name} {width}' for name, width in widths.items()])}"
-    elif n_bytes > problem.memory_bytes:
-        why = f"all layers take {n_bytes / 1e9:.1f} GB as float32, --memory is {problem.memory_bytes / 1e9:.1f} GB"
-    if why:
-        log.log(logging.INFO if len(widths) == 1 else logging.WARNING, "%s: no weighted sum of layers: %s", task.name, why)
-    return not why
+    return not no_sum(task.name, widths, n_bytes, problem.memory_bytes)
 
 
 def _read(features: Features, layer: str, part: Part) -> list[np.ndarray]:

@@ -70,7 +70,7 @@ class WeightedProbe:
 
 def fit_weighted(
     layers: Sequence[np.ndarray],
-    labels: Sequence[Any],
+    labels: Sequence[Any] | np.ndarray,
     strengths: Sequence[float],
     device: str = "cpu",
     tick: Callable[[], Any] = lambda: None,
