@@ -213,6 +213,15 @@ def test_an_interrupted_run_finishes_what_is_computed_but_does_not_wait_for_ever
     assert done == [0, 1]
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, even where a shell started this in the background and has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interruption_while_the_last_shards_are_written_waits_for_them() -> None:
     done: list[int] = []
 
