@@ -1,4 +1,4 @@
-"""Format 2: records, one JSON line per score.
+"""Format 3: records, one JSON line per score.
 
 A record says everything needed to repeat, recompute and compare one number: what was measured (model, layer, head, task, split,
 metric), the value with its interval, the counts it derives from per block of utterances, the search it came from, and what it was
@@ -29,7 +29,7 @@ from probe.files import canonical_json, write_atomically
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT = 2
+FORMAT = 3
 OWN_HEAD = "own-ctc"
 # Names that stand where a layer's does.
 WEIGHTED = "weighted"  # a learned sum of all layers
@@ -53,7 +53,8 @@ class Record:
             checkpoint's own, which stands beside the probes as a reference.
         task, task_version, kind: the question and its kind.
         corpus: name of the manifest.
-        condition: what was done to the audio.
+        condition: what was done to the audio that the score is of.
+        train_condition: what was done to the audio that was trained and chosen on.
         train_domain, test_domain: empty unless the task crosses domains.
         control: empty for the task itself; what stands in its place as a baseline: ``majority`` (always the most frequent training
             label), ``shuffled`` (trained on shuffled labels), ``types`` (labels drawn at random for each type, Hewitt & Liang 2019).
@@ -67,6 +68,8 @@ class Record:
         n: utterances or trials.
         n_blocks: blocks (speakers; utterances where no speaker is known).
         counts: see the module.
+        groups: column of the manifest (``sex``, ``domain`` ...) -> its value for each of the counts' blocks; only columns in which
+            every block has one value.
         higher_is_better: direction of ``metric``.
         select_by: metric whose dev value picks the layer (and the head's settings).
         headline: whether this head is the one that the model x task table shows.
@@ -93,6 +96,7 @@ class Record:
     kind: str
     corpus: str
     condition: str = "clean"
+    train_condition: str = "clean"
     train_domain: str = ""
     test_domain: str = ""
     control: str = ""
@@ -107,6 +111,7 @@ class Record:
     n: int
     n_blocks: int
     counts: dict[str, Any] = field(default_factory=dict)
+    groups: dict[str, list[str]] = field(default_factory=dict)
     higher_is_better: bool
     select_by: str
     headline: bool = True
@@ -129,7 +134,7 @@ class Record:
 
 
 # A layer is chosen once for all records that agree in these.
-CHOICE = ["model", "task", "corpus", "condition", "head", "train_domain", "budget"]
+CHOICE = ["model", "task", "corpus", "condition", "train_condition", "head", "train_domain", "budget"]
 PER_TRIAL = ("enroll", "test", "target", "rank")
 # Records that agree in these are answers to one question.
 IDENTITY = ["format", "model", "revision", "task_sha256", "manifest_sha256", "seed", "recipe"]

@@ -31,6 +31,7 @@ class Utterance:
         path: the audio file.
         duration_s: seconds, None where the manifest does not say.
         extra: the manifest's further columns.
+        condition: under which it is heard: what is done to its audio.
     """
 
     key: str
@@ -41,12 +42,13 @@ class Utterance:
     split: str
     duration_s: float | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
+    condition: str = "clean"
 
     def label(self, column: str) -> str:
-        """The value of one of the manifest's columns, empty where unknown."""
+        """The value of one of the manifest's columns, empty where unknown; ``condition`` too, unless the manifest has its own."""
         if column in ("text", "speaker", "domain", "split"):
             return getattr(self, column)
-        return self.extra.get(column, "")
+        return self.extra.get(column, self.condition if column == "condition" else "")
 
 
 @dataclass(frozen=True)

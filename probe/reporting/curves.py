@@ -29,7 +29,7 @@ log = logging.getLogger("probe")
 
 AXES = ("index", "depth")
 APART = 0.08  # of `conv` and `final` on the axis of depth
-PANEL = ["task", "corpus", "condition", "train_domain", "metric"]
+PANEL = ["task", "corpus", "condition", "train_condition", "train_domain", "metric"]
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9", "#999999"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "<", "X", ">"]
 STYLES = ["-", (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1))]

@@ -33,7 +33,7 @@ __all__ = [
 DASH = "–"
 INTERVAL = "% [95 % interval]"
 BITS = "codelength"  # the metric that is not in percent
-COMPARED = ["task", "corpus", "condition", "metric", "train_domain", "test_domain"]
+COMPARED = ["task", "corpus", "condition", "train_condition", "metric", "train_domain", "test_domain"]
 # Columns of every layer's features -> the column of `layer_rows`, and how it is printed.
 SHAPE = {
     "depth": ("depth", "{:.2f}"),
@@ -44,6 +44,7 @@ SHAPE = {
 }
 LEFT_OUT_IF_ALL = {
     "condition": "clean",
+    "train condition": "clean",
     "train domain": "",
     "test domain": "",
     "dev": DASH,
@@ -108,6 +109,7 @@ def to_markdown(rows: pd.DataFrame, layers: bool) -> str:
         "task": _names(rows["task"]),
         "corpus": _names(rows["corpus"]),
         "condition": _names(rows["condition"]),
+        "train condition": _names(rows["train_condition"]),
         "train domain": _names(rows["train_domain"]),
         "test domain": _names(rows["test_domain"]),
         "metric": [f"{escaped(cell['metric'])} {_arrow(cell['higher_is_better'])}" for cell in cells],
@@ -178,27 +180,29 @@ def domain_matrices(records: pd.DataFrame) -> str:
     """
     rows = summary_rows(records)
     rows = rows[(rows["train_domain"] != "") & (rows["metric"] != BITS)]
-    groups = rows.groupby(["task", "corpus", "condition", "metric", "model", "head"], sort=False)
+    groups = rows.groupby(["task", "corpus", "condition", "train_condition", "metric", "model", "head"], sort=False)
     return "\n".join(_matrix(cells) for _, cells in groups)
 
 
 def budget_curves(rows: pd.DataFrame) -> str:
     """One Markdown table (layer x budget) per model, task and metric, from the rows of `budget_rows`."""
     tables = []
-    of_table = ["task", "corpus", "condition", "train_domain", "test_domain", "metric", "model", "head"]
+    of_table = ["metric", "train_condition", "task", "corpus", "condition", "train_domain", "test_domain", "model", "head"]
     for names, cells in rows.groupby(of_table, sort=False):
         budgets = cells.drop_duplicates("budget").sort_values("n_train")
         columns = {"layer": _names(dict.fromkeys(cells["layer"]))}
         for budget, n_train in zip(budgets["budget"], budgets["n_train"], strict=True):
             there = cells[cells["budget"] == budget].set_index("layer")
             columns[f"{escaped(budget) or 'all'} ({n_train})"] = [
-                (_value(str(names[5]), there["value"][layer]) + (" ✓" if there["chosen"][layer] else ""))
+                (_value(str(names[0]), there["value"][layer]) + (" ✓" if there["chosen"][layer] else ""))
                 if layer in there.index
                 else DASH
                 for layer in columns["layer"]
             ]
+        metric, heard, *title = names
+        title = [*title, metric, "" if heard == "clean" else f"trained on {heard}"]
         tables.append(
-            f"## {', '.join(filter(None, _names(map(str, names))))} {_arrow(cells['higher_is_better'].iloc[0])}\n\n{_table(columns)}"
+            f"## {', '.join(filter(None, _names(map(str, title))))} {_arrow(cells['higher_is_better'].iloc[0])}\n\n{_table(columns)}"
         )
     return "\n".join(tables)
 
