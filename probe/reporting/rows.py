@@ -20,21 +20,25 @@ from probe.measures.uncertainty import paired_difference
 from probe.records import CHOICE, NO_LAYER, WEIGHTED, chosen_layers, source_dev
 
 CELL = [*CHOICE, "test_domain", "metric"]
+WHERE = [
+    *["model", "task", "corpus", "condition", "train_condition", "head", "headline"],
+    *["train_domain", "test_domain", "metric", "select_by"],
+]
 STATISTICS = ["rms", "effective_rank", "anisotropy", "outlier_dims"]
 SUMMARY = [
-    *["model", "task", "corpus", "condition", "train_condition", "head", "headline", "train_domain", "test_domain", "metric", "select_by"],
+    *WHERE,
     *["layer", "value", "low", "high", "last_layer", "last_value", "final_value", "weighted_value"],
     *["majority", "shuffled", "types", "selectivity", "selectivity_low", "selectivity_high", "fbank", "random"],
     *["n", "n_blocks", "higher_is_better", "note"],
 ]
 LAYERS = [
-    *["model", "task", "corpus", "condition", "train_condition", "head", "headline", "train_domain", "test_domain", "metric", "select_by"],
+    *WHERE,
     *["layer", "layer_index", "value", "low", "high", "dev_value", "chosen"],
     *["n", "n_blocks", "higher_is_better", "note"],
     *["depth", *STATISTICS],
 ]
 BUDGETS = [
-    *["model", "task", "corpus", "condition", "train_condition", "head", "headline", "train_domain", "test_domain", "metric", "select_by"],
+    *WHERE,
     *["layer", "layer_index", "budget", "n_train", "value", "low", "high", "chosen"],
     *["n", "n_blocks", "higher_is_better", "note"],
 ]
@@ -205,7 +209,8 @@ def _controls(shown: Mapping[Hashable, Any], beside: pd.DataFrame) -> dict[Hasha
 
 def _in_order(rows: pd.DataFrame, then: list[str]) -> pd.DataFrame:
     """Rows sorted so that what is compared stands together, the selecting metric before the others."""
-    keys = ["task", "corpus", "condition", "train_condition", "train_domain", "test_domain", "other", "metric", "model", "head", *then]
+    places = ["task", "corpus", "condition", "train_condition", "train_domain", "test_domain"]
+    keys = [*places, "other", "metric", "model", "head", *then]
     rows = rows.assign(other=rows["metric"] != rows["select_by"])
     return rows.sort_values(keys, kind="stable", ignore_index=True).drop(columns="other")
 
