@@ -155,7 +155,8 @@ def run(
                     raise
                 refused.append(f"{model}, {task.name}: {error}")
                 continue
-            click.echo(str(done.path), err=True)
+            for path in done.paths:
+                click.echo(str(path), err=True)
             records += done.records
             if done.left_out:
                 left_out[model] = done.left_out

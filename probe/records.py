@@ -34,6 +34,7 @@ OWN_HEAD = "own-ctc"
 # Names that stand where a layer's does.
 WEIGHTED = "weighted"  # a learned sum of all layers
 NO_LAYER = "none"  # of a score that no feature has a part in
+SEVERAL = "several"  # stands where a condition's name does
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +54,8 @@ class Record:
             checkpoint's own, which stands beside the probes as a reference.
         task, task_version, kind: the question and its kind.
         corpus: name of the manifest.
-        condition: what was done to the audio that the score is of.
-        train_condition: what was done to the audio that was trained and chosen on.
+        condition: what was done to the audio that the score is of; `SEVERAL` for a score over conditions, and where they are domains.
+        train_condition: what was done to the audio that was trained and chosen on; `SEVERAL` likewise.
         train_domain, test_domain: empty unless the task crosses domains.
         control: empty for the task itself; what stands in its place as a baseline: ``majority`` (always the most frequent training
             label), ``shuffled`` (trained on shuffled labels), ``types`` (labels drawn at random for each type, Hewitt & Liang 2019).
@@ -80,7 +81,8 @@ class Record:
         statistics: of the layer's training features, see `probe.measures.geometry`.
         excluded: utterances left out, by reason.
         note: why there is no value, or what a reader must know.
-        recipe, task_sha256, manifest_sha256, trials_sha256: hashes of what the number rests on.
+        recipe, task_sha256, manifest_sha256, trials_sha256: hashes of what the number rests on; where features of several conditions
+            had a part in it, ``recipe`` is the hash of their recipes' hashes.
         code: version and commit; packages: versions; device; seconds.
     """
 

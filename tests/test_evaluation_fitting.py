@@ -43,7 +43,7 @@ def extracted(manifest: Path, encoder: PlantedEncoder | None = None, view: str =
 
 def opened(manifest: Path, view: str = "meanstd", model: str = "planted", **how: Any) -> Features:
     corpus = load_corpus(manifest)
-    features = Features(select_store(manifest.parent / "features", model, view), view, corpus)
+    features = Features({"clean": select_store(manifest.parent / "features", model, view)}, view, corpus)
     return features.fitted_on(Fitting(split_of(manifest, "train"), **how))
 
 

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -158,7 +159,7 @@ def test_shuffled_labels_are_at_chance(tmp_path: Path) -> None:
 def of_world(world: World, **settings: Any) -> tuple[dict[str, kind.Labelled], list[kind.Question]]:
     """The labelled frames, and what is asked of them."""
     corpus, task = load_corpus(world.manifest), open_task(world.task(**settings))
-    features = Features(select_store(world.folder / "features", "planted", "frames"), "frames", corpus)
+    features = Features({"clean": select_store(world.folder / "features", "planted", "frames")}, "frames", corpus)
     rows = {split: [item for item in corpus.utterances if item.split == split] for split in ("train", "dev", "test")}
     intervals = _intervals(task, corpus, features, world.labels)
     problem = Problem(rows["train"], rows["dev"], {"": rows["test"]}, intervals=intervals)
@@ -263,10 +264,10 @@ def test_memory_changes_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 def test_rows_are_those_of_the_store_however_they_are_read(tmp_path: Path, context: int, memory_bytes: int, hold: bool) -> None:
     world = World(tmp_path, splits(5, 1, 1, n_segments=4)).extract({"0": around(centres(1))}, dtype="float32")
     corpus = load_corpus(world.manifest)
-    features = Features(select_store(tmp_path / "features", "planted", "frames"), "frames", corpus)
+    features = Features({"clean": select_store(tmp_path / "features", "planted", "frames")}, "frames", corpus)
     utterances = [corpus.utterances[i] for i in in_store_order(features, corpus.utterances)]
     generator = np.random.default_rng(0)
-    wanted = [np.flatnonzero(generator.random(features.stored[item.key].n_rows) < 0.4) for item in utterances]
+    wanted = [np.flatnonzero(generator.random(features.of(item).n_rows) < 0.4) for item in utterances]
     wanted[2] = wanted[2][:0]
     expected = np.concatenate(
         [
@@ -291,11 +292,11 @@ def _said(world: World, one: Chosen) -> list[str]:
 def test_utterances_are_read_where_they_lie_and_in_long_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(tmp_path, splits(9, 3, 3, n_segments=4)).extract({"0": around(centres(1))})
     corpus = load_corpus(world.manifest)
-    features = Features(select_store(tmp_path / "features", "planted", "frames"), "frames", corpus)
-    places = [features.stored[corpus.utterances[i].key].pieces[0] for i in in_store_order(features, corpus.utterances)]
-    assert places == sorted(places) and places[0] != features.stored[corpus.utterances[0].key].pieces[0]
+    features = Features({"clean": select_store(tmp_path / "features", "planted", "frames")}, "frames", corpus)
+    places = [features.of(corpus.utterances[i]).pieces[0] for i in in_store_order(features, corpus.utterances)]
+    assert places == sorted(places) and places[0] != features.of(corpus.utterances[0]).pieces[0]
     for item in of_world(world)[0].values():
-        stored = [features.stored[one.utterance.key].pieces for one in item.chosen]
+        stored = [features.of(one.utterance).pieces for one in item.chosen]
         assert stored == sorted(stored)
         assert [item.labels[segment] for segment in item.segments] == [
             label for one in item.chosen for label in _said(world, one)
@@ -304,7 +305,7 @@ def test_utterances_are_read_where_they_lie_and_in_long_runs(tmp_path: Path, mon
     read = FeatureStore.read
     monkeypatch.setattr(FeatureStore, "read", lambda *a: n_reads.append(len(a[2])) or read(*a))
     utterances = [corpus.utterances[i] for i in in_store_order(features, corpus.utterances)]
-    chosen = [Chosen(item, np.arange(features.stored[item.key].n_rows)) for item in utterances]
+    chosen = [Chosen(item, np.arange(features.of(item).n_rows)) for item in utterances]
     list(StoredRows(features, "0", chosen, 0, 1 << 30, False).blocks())
     assert n_reads == [15]
     monkeypatch.setattr(stored_rows, "READ_BYTES", 4 * 12 * 100)  # 100 frames and their rows
@@ -348,11 +349,12 @@ def test_a_frame_s_time_follows_from_the_lengths_in_the_store(
             self.n_frames, self.duration_s = n, length / RATE_HZ
 
     class Fake:
-        stored = {str(i): Item(n, length) for i, (n, length) in enumerate(zip(n_frames, samples, strict=True))}  # noqa: RUF012
+        stored = {("clean", str(i)): Item(n, length) for i, (n, length) in enumerate(zip(n_frames, samples, strict=True))}  # noqa: RUF012
 
-        class store:
-            recipe = {"model": {"rate_hz": RATE_HZ, "hop_samples": hop}}  # noqa: RUF012
+        store = SimpleNamespace(recipe={"model": {"rate_hz": RATE_HZ, "hop_samples": hop}})
+        stores = {"clean": SimpleNamespace(stretch=1), "slow": SimpleNamespace(stretch=2)}  # noqa: RUF012
 
+    Fake.stored["slow", "0"] = Item(99, 16_000)  # says nothing: its frames are of a longer sound
     assert kind.first_centre_s(Fake()) * RATE_HZ == expected  # type: ignore[arg-type]
 
 
@@ -494,7 +496,7 @@ def test_bench_extracts_frames_and_asks_which_sound_they_are(tones: Callable[...
     (record,) = [r for r in iterate_records(path) if (r.split, r.control) == ("test", "")]
     assert record.value > 0.95
     assert record.n == 4 * (1 + (4800 - 400) // 160)
-    features = Features(select_store(tmp_path / "out" / "features", "mfcc", "frames"), "frames", load_corpus(manifest))
+    features = Features({"clean": select_store(tmp_path / "out" / "features", "mfcc", "frames")}, "frames", load_corpus(manifest))
     assert kind.first_centre_s(features) == 0.0125
 
 

@@ -50,6 +50,9 @@ class PlantedFeatures:
         lengths = {key: len(self._frames["0", key]) for key in texts}
         self.stored = {key: SimpleNamespace(n_rows=n, duration_s=n * self.hop_s) for key, n in lengths.items()}
 
+    def of(self, utterance: Utterance) -> Any:
+        return self.stored[utterance.key]
+
     def read(self, layer: str, utterances: Sequence[Utterance]) -> LayerArray:
         rows = [self._frames[layer, item.key] for item in utterances]
         offsets = np.cumsum([0, *map(len, rows)])
@@ -113,7 +116,7 @@ def test_with_fewer_utterances_every_layer_reads_less(tmp_path: Path) -> None:
         assert {layer for layer, _, _ in scores} == {"0", "1", "2"}
         assert scores["2", "test", "cer"].value > own["2", "test", "cer"].value
     assert few["1", "test", "cer"].n_train == 20
-    seconds = sorted(features.stored[item.key].duration_s for item in problem.train)
+    seconds = sorted(features.of(item).duration_s for item in problem.train)
     assert 8 / seconds[-1] - 1 <= bit["1", "test", "cer"].n_train <= 8 / seconds[0]
     assert few["1", "dev", "cer"].n == own["1", "dev", "cer"].n
 

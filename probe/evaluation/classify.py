@@ -117,7 +117,7 @@ def _rows(task: Task, problem: Problem) -> Rows:
             )
     excluded: Counter[str] = Counter()
     train, dev = (labelled(part, column, excluded) for part in (problem.train, problem.dev))
-    tests = {name: labelled(part, column, excluded) for name, part in problem.tests.items()}
+    tests = {name: labelled(problem.tests[name], column, tally) for name, tally in problem.tallies(excluded).items()}
     refuse_empty(task.name, train, dev, column)
     classes = sorted({item.label(column) for item in train})
     if len(classes) < 2:
@@ -168,7 +168,7 @@ def _questions(task: Task, problem: Problem, features: Features, rows: Rows) -> 
             questions.append(Question(drawn, control="types"))
         else:
             log.warning("%s: control types: all types drew one label; it needs more of them, or another seed", task.name)
-    keys, durations = [item.key for item in train], [features.stored[item.key].duration_s for item in train]
+    keys, durations = [item.key for item in train], [features.of(item).duration_s for item in train]
     for budget in task.settings["budgets"]:
         chosen = within_budget(budget, keys, labels, durations, problem.seed)
         if chosen is None:

@@ -152,7 +152,7 @@ def _budgets(
     """The task with some of the training utterances, which is no more than it has."""
     utterances = [item.utterance for item in sets["train"].chosen]
     keys = [item.key for item in utterances]
-    durations_s = [features.stored[key].duration_s for key in keys]
+    durations_s = [features.of(item).duration_s for item in utterances]
     for budget in task.settings["budgets"]:
         paid = within_budget(budget, keys, keys, durations_s, problem.seed)
         train = _part(sets["train"], paid or [])
@@ -178,11 +178,12 @@ def _labelled_sets(task: Task, problem: Problem, features: Features, excluded: C
         ProbeError: none in a split (in a test set: where the problem is strict).
     """
     ignore, most = task.settings["ignore"], task.settings["max_frames"]
-    splits = {"train": problem.train, "dev": problem.dev} | {f"test {name}": rows for name, rows in problem.tests.items()}
-    sets = {}
-    for name, utterances in splits.items():
-        most_here = most if name == "train" else 0
-        sets[name] = _labelled(utterances, problem, features, ignore, excluded, most_here)
+    splits = {"train": (problem.train, excluded, most), "dev": (problem.dev, excluded, 0)}
+    splits |= {f"test {name}": (problem.tests[name], tally, 0) for name, tally in problem.tallies(excluded).items()}
+    sets = {
+        name: _labelled(utterances, problem, features, ignore, tally, most_here)
+        for name, (utterances, tally, most_here) in splits.items()
+    }
     refuse_empty(task.name, sets["train"].chosen, sets["dev"].chosen, "labelled frames")
     for name, item in sets.items():
         if not item.chosen and problem.strict:
@@ -206,7 +207,8 @@ def _labelled(
     first_s = first_centre_s(features)
     places: list[np.ndarray] = []  # of each utterance (frame,): the interval it lies in, or -1
     for item in known:
-        found = spans[item.key].at(first_s + np.arange(features.stored[item.key].n_rows) * features.hop_s)
+        centres_s = first_s + np.arange(features.of(item).n_rows) * features.hop_s
+        found = spans[item.key].at(centres_s / features.stores[item.condition].stretch)
         ignored = np.array([label in ignore for label in spans[item.key].labels])[found] & (found >= 0)
         excluded["frames in no interval"] += int((found < 0).sum())
         excluded["frames with an ignored label"] += int(ignored.sum())
@@ -245,11 +247,17 @@ def first_centre_s(features: Features) -> float:
     """Seconds from the start of the audio to the centre of the first frame; see the module."""
     model = features.store.recipe["model"]
     rate_hz, hop = model["rate_hz"], model["hop_samples"]
-    lengths = [(round(item.duration_s * rate_hz), item.n_frames) for item in features.stored.values()]
+    lengths = [
+        (round(item.duration_s * rate_hz), item.n_frames)
+        for (condition, _), item in features.stored.items()
+        if features.stores[condition].stretch == 1
+    ]
+    usual = round(FIELD_S * rate_hz)
+    if not lengths:
+        return usual / 2 / rate_hz
     # frames = 1 + (samples - field) // hop, so each utterance leaves one hop's width of fields.
     low = max(samples - n_frames * hop for samples, n_frames in lengths) + 1
     high = min(samples - (n_frames - 1) * hop for samples, n_frames in lengths)
-    usual = round(FIELD_S * rate_hz)
     field = min(max(usual, low), high) if low <= high else usual
     return field / 2 / rate_hz
 

@@ -31,8 +31,10 @@ class Problem:
 
     Attributes:
         train, dev: utterances with features.
-        tests: name -> utterances; a plain task has one test set named by the empty string, domain shift one per domain.
-        dev_trials, trials: pairs for verification.
+        tests: name -> utterances; a plain task has one test set named by the empty string, domain shift one per domain, a task
+            under several conditions one per condition.
+        dev_trials: pairs for verification.
+        trials: name of a test set -> its pairs.
         intervals: labels over time, for frames.
         seed, device: of the training.
         memory_bytes: that features of one kind of row may take at a time.
@@ -45,7 +47,7 @@ class Problem:
     dev: Sequence[Utterance]
     tests: Mapping[str, Sequence[Utterance]]
     dev_trials: Sequence[Trial] = ()
-    trials: Sequence[Trial] = ()
+    trials: Mapping[str, Sequence[Trial]] = field(default_factory=dict)
     intervals: IntervalSet | None = None
     seed: int = 0
     device: str = "cpu"
@@ -53,6 +55,11 @@ class Problem:
     columns: Sequence[str] = ()
     strict: bool = True
     tick: Callable[[str], Any] = lambda _: None
+
+    def tallies(self, excluded: Counter[str]) -> dict[str, Counter[str]]:
+        """Test set -> where what is left out of it is counted: an utterance counts once, under whatever conditions it is heard."""
+        first = next((rows[0].condition for rows in self.tests.values() if rows), "")
+        return {name: excluded if not rows or rows[0].condition == first else Counter() for name, rows in self.tests.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,26 +96,45 @@ class Score:
 
 
 class Features:
-    """The features of one corpus in one store, as one view, projected where `fitted_on` says so."""
+    """The features of one corpus as one view, projected where `fitted_on` says so: of one store for each condition.
 
-    def __init__(self, store: FeatureStore, view: str, corpus: Corpus) -> None:
+    An utterance's features are those of the condition that it is heard under (`probe.data.corpus.Utterance.condition`).
+    """
+
+    def __init__(self, stores: Mapping[str, FeatureStore], view: str, corpus: Corpus) -> None:
         """Finds every utterance's stored version.
 
+        Args:
+            stores: condition -> its store.
+
         Raises:
-            ProbeError: utterances that were never extracted.
+            ProbeError: utterances that were never extracted, or stores of different layers.
         """
-        self.store, self.view = store, view
-        self.layers = list(store.layers)
-        self.hop_s = store.hop_s
-        self.stored: dict[str, Stored] = {}
+        self.stores, self.view = dict(stores), view
+        self.store = next(iter(stores.values()))
+        self.layers = list(self.store.layers)
+        self.hop_s = self.store.hop_s
+        self.stored: dict[tuple[str, str], Stored] = {}
         self.failed: list[Utterance] = []
+        for condition, store in stores.items():
+            self._find(condition, store, corpus)
+        self.fitting = Fitting()
+        self._drawn: list[Utterance] = []
+        self._fits: dict[str, Fit] = {}
+
+    def _find(self, condition: str, store: FeatureStore, corpus: Corpus) -> None:
+        if store.layers != self.store.layers:
+            raise ProbeError(
+                f"{store.path}: layers {listed(list(store.layers))}; {self.store.path} has {listed(self.layers)}. Extract all "
+                "conditions with the same --layers."
+            )
         missing: list[str] = []
         for utterance in corpus.utterances:
             found = store.match(utterance.key, utterance.path)
             if found:
-                self.stored[utterance.key] = found
+                self.stored[condition, utterance.key] = found
             elif store.failure(utterance.key, utterance.path):
-                self.failed.append(utterance)
+                self.failed.append(replace(utterance, condition=condition))
             else:
                 missing.append(utterance.key)
         if missing:
@@ -116,20 +142,21 @@ class Features:
                 f"{store.path}: {len(missing)} of {len(corpus.utterances)} utterances of {corpus.name} have no features "
                 f"({listed(missing, 3)}). Run `probe extract` with this corpus again; it extracts only what is missing."
             )
-        self.fitting = Fitting()
-        self._drawn: list[Utterance] = []
-        self._fits: dict[str, Fit] = {}
 
     def fitted_on(self, fitting: Fitting) -> "Features":
         """The same features with statistics and projections of these training rows."""
         other = copy.copy(self)
         other.fitting, other._fits = fitting, {}
-        other._drawn = fitting.drawn(lambda item: n_rows(self.stored[item.key].n_rows, self.view))
+        other._drawn = fitting.drawn(lambda item: n_rows(self.of(item).n_rows, self.view))
         return other
+
+    def of(self, utterance: Utterance) -> Stored:
+        """What is stored of an utterance, as it is heard."""
+        return self.stored[utterance.condition, utterance.key]
 
     def usable(self, utterances: Iterable[Utterance]) -> list[Utterance]:
         """Those that have features."""
-        return [item for item in utterances if item.key in self.stored]
+        return [item for item in utterances if (item.condition, item.key) in self.stored]
 
     @property
     def ctc(self) -> Mapping[str, Any]:
@@ -139,9 +166,10 @@ class Features:
     def read(self, layer: str, utterances: Sequence[Utterance]) -> LayerArray:
         """One layer of these utterances, in their order."""
         array = self._stored(layer, utterances)
-        if layer not in self._fits and {item.key for item in self._drawn}.issubset(array.keys):
-            rows = dict(zip(array.keys, array, strict=True))  # they are here: no second reading
-            self._fits[layer] = self._fit(layer, lambda group: [rows[item.key] for item in group])
+        if layer not in self._fits:
+            rows = {(item.condition, item.key): rows for item, rows in zip(utterances, array, strict=True)}
+            if all((item.condition, item.key) in rows for item in self._drawn):  # they are here: no second reading
+                self._fits[layer] = self._fit(layer, lambda group: [rows[item.condition, item.key] for item in group])
         return replace(array, values=self.project(layer, array.values)) if self.fitting.width else array
 
     def project(self, layer: str, values: np.ndarray) -> np.ndarray:
@@ -158,19 +186,33 @@ class Features:
         return self._fitted(layer).statistics if layer in self.layers and self._drawn else {}
 
     def _stored(self, layer: str, utterances: Sequence[Utterance]) -> LayerArray:
-        return self.stored_rows(layer, [self.stored[item.key] for item in utterances])
+        """Rows as they are stored; of each condition's store in one reading."""
+        places: dict[str, list[int]] = {}
+        for i, item in enumerate(utterances):
+            places.setdefault(item.condition, []).append(i)
+        if len(places) < 2:
+            return self.stored_rows(layer, [self.of(item) for item in utterances], *places)
+        rows: list[np.ndarray] = [np.zeros(0)] * len(utterances)
+        for condition, positions in places.items():
+            for i, values in zip(
+                positions, self.stored_rows(layer, [self.of(utterances[i]) for i in positions], condition), strict=True
+            ):
+                rows[i] = values
+        offsets = np.cumsum([0, *map(len, rows)])
+        return LayerArray(np.concatenate(rows), offsets, [item.key for item in utterances])
 
-    def stored_rows(self, layer: str, stored: Sequence[Stored]) -> LayerArray:
-        """One layer of these versions of utterances, not projected.
+    def stored_rows(self, layer: str, stored: Sequence[Stored], condition: str = "clean") -> LayerArray:
+        """One layer of these versions of utterances under a condition, not projected.
 
         Raises:
             ProbeError: some are not finite.
         """
-        array = self.store.read(layer, stored, self.view)
+        store = self.stores.get(condition, self.store)
+        array = store.read(layer, stored, self.view)
         if not np.isfinite(array.values.sum(dtype=np.float64)) and not np.isfinite(array.values).all():
             keys = [key for key, rows in zip(array.keys, array, strict=True) if not np.isfinite(rows).all()]
             raise ProbeError(
-                f"{self.store.path}: layer {layer}: {len(keys)} utterances have values that are not finite ({listed(keys, 3)}); "
+                f"{store.path}: layer {layer}: {len(keys)} utterances have values that are not finite ({listed(keys, 3)}); "
                 "extraction never stores such. Run `probe verify` on the store, with --repair if it finds damage."
             )
         return array
@@ -181,7 +223,7 @@ class Features:
         return self._fits[layer]
 
     def _fit(self, layer: str, rows: Rows) -> Fit:
-        return self.fitting.fit(layer, self._drawn, self.store.layers[layer], lambda item: self.stored[item.key].n_rows, rows)
+        return self.fitting.fit(layer, self._drawn, self.store.layers[layer], lambda item: self.of(item).n_rows, rows)
 
 
 def described(scores: Iterable[Score], features: Features) -> Iterator[Score]:

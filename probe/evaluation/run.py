@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,13 @@ from probe.errors import ProbeError, UsageError, listed
 from probe.evaluation import classify, frames, shift, transcribe, verify
 from probe.evaluation.depth import depth_of, n_blocks
 from probe.evaluation.fitting import Fitting
+from probe.evaluation.hearing import CLEAN, Hearing, groups_of, heard, hearings, of_blocks
 from probe.evaluation.problem import Features, Problem, Score, described
 from probe.evaluation.tasks import Task, open_task
 from probe.evaluation.transcribe import CTC_LAYER
-from probe.files import file_name, write_atomically
+from probe.files import file_name, sha256_of_json, write_atomically
 from probe.measures.uncertainty import interval
-from probe.records import NO_LAYER, WEIGHTED, Record, chosen_layers, frame_of, iterate_records, write_records
+from probe.records import NO_LAYER, SEVERAL, WEIGHTED, Record, chosen_layers, frame_of, iterate_records, write_records
 from probe.store.features import FeatureStore
 from probe.store.folder import select_store
 
@@ -48,14 +49,19 @@ class Run:
     """What a run wrote.
 
     Attributes:
-        path: the file of records.
-        records: its content.
-        left_out: utterances of the corpus without features because their extraction failed.
+        paths: files of records, one for each condition of training and tests.
+        records: their content.
+        left_out: utterances of the corpus without features because their extraction failed, under any condition.
     """
 
-    path: Path
+    paths: list[Path]
     records: list[Record]
     left_out: list[str]
+
+    @property
+    def path(self) -> Path:
+        """The first file."""
+        return self.paths[0]
 
 
 def run(
@@ -68,13 +74,14 @@ def run(
     trials: str | Path | None = None,
     dev_trials: str | Path | None = None,
     labels: str | Path | None = None,
+    conditions: Sequence[str] | None = None,
     device: str = "cpu",
     seed: int = 0,
     limit: int | None = None,
     memory_bytes: int = 4 << 30,
     again: bool = True,
 ) -> Run:
-    """Trains and scores every layer, and writes ``results/<model>__<task>__<corpus>__<condition>.jsonl``.
+    """Trains and scores every layer, and writes ``results/<model>__<task>__<corpus>__<condition>.jsonl`` for every condition.
 
     Args:
         task: a ready task's name, a TOML file, or a task that is open.
@@ -85,6 +92,8 @@ def run(
         trials, dev_trials: lists for verification; without ``dev_trials`` seeded pairs of dev rows are drawn.
         labels: for frames, a CSV file of intervals or a folder of TextGrids, in the place of the one that the task names; its
             sha256 stands where that of a list of trials does.
+        conditions: to be asked under, in the place of the task's own; each has its own store. What is disturbed is the task's
+            (`probe.evaluation.hearing`).
         device: where heads are trained.
         seed: of heads, drawn trials, controls and the bootstrap.
         limit: at most so many utterances of each split, the ones that `probe.extract` takes.
@@ -94,45 +103,92 @@ def run(
     Raises:
         ProbeError: features are missing, or the task cannot be asked of this corpus.
     """
-    started = time.monotonic()
     task = task if isinstance(task, Task) else open_task(task)
     whole = corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
     corpus = whole.limited(limit)
-    store = select_store(Path(features), model, task.view, keys=[item.key for item in corpus.utterances])
-    found = Features(store, task.view, corpus)
-    if found.failed:
-        names = listed([item.key for item in found.failed])
-        log.warning("%s: %d utterances failed at extraction and are left out: %s", corpus.name, len(found.failed), names)
-    _warn_of_copies(found, corpus)
+    asked = hearings(task, conditions or task.settings["conditions"])
+    stores = {
+        condition: select_store(Path(features), model, task.view, condition, [item.key for item in corpus.utterances])
+        for condition in dict.fromkeys(name for hearing in asked for name in hearing.conditions)
+    }
+    done = Run([], [], [])
     for line in texts.warnings(corpus.utterances) if (task.of or task).kind == "transcribe" else ():
         log.warning("%s: %s", corpus.name, line)
-    lists = _trial_lists(task, corpus, found, trials, dev_trials, seed)
-    intervals = _intervals(task, whole, found, labels)
-    shas = {split: item.sha256 for split, item in lists.items()}
-    shas |= dict.fromkeys(("dev", "test"), intervals.sha256) if intervals else {}
-    common = _provenance(task, model, corpus, store, seed, device)
-    stem = "__".join(file_name(part) for part in (model, task.name, corpus.name, store.recipe["condition"]))
-    path = Path(results) / f"{stem}.jsonl"
-    if not again and (finished := _finished(path, store.path, common, shas)):
-        log.info("%s: there already; --again trains anew", path)
-        return Run(path, finished, [item.key for item in found.failed])
-    scores = _scores(task, model, corpus, found, lists, intervals, seed, device, memory_bytes)
-    common |= {"seconds": round(time.monotonic() - started, 2)}
-    _warn_of_edges(task.name, model, scores)
-    order = {layer: index for index, layer in enumerate([*store.layers, WEIGHTED, CTC_LAYER])} | {NO_LAYER: -1}
-    blocks = n_blocks(store.recipe)
-    records = [_record(score, common, order, shas, depth_of(score.layer, blocks)) for score in scores]
-    if kept := write_records(path, records):
-        log.warning("%s held records of another manifest, limit, seed, task or recipe; they are kept as %s", path, kept.name)
-    _write_outcomes(Path(results) / "outcomes" / f"{stem}.jsonl", scores, records)
-    return Run(path, records, [item.key for item in found.failed])
+    groups = groups_of(corpus)
+    for number, hearing in enumerate(asked):
+        started = time.monotonic()
+        found = Features({condition: stores[condition] for condition in hearing.conditions}, task.view, corpus)
+        if not number:
+            _warn_of_copies(found, corpus, hearing.conditions[0])
+        for item in found.failed:
+            if item.key not in done.left_out:
+                done.left_out.append(item.key)
+        lists = _trial_lists(task, corpus, found, trials, dev_trials, seed)
+        intervals = _intervals(task, whole, found, labels)
+        shas = {split: item.sha256 for split, item in lists.items()}
+        shas |= dict.fromkeys(("dev", "test"), intervals.sha256) if intervals else {}
+        common = {
+            condition: _provenance(task, model, corpus, stores, hearing, condition, seed, device)
+            for condition in hearing.names.values()
+        }
+        paths = {condition: Path(results) / f"{_stem(fields)}.jsonl" for condition, fields in common.items()}
+        folders = [stores[condition].path for condition in hearing.conditions]
+        finished = {
+            condition: () if again else _finished(path, folders, common[condition], shas) for condition, path in paths.items()
+        }
+        if all(finished.values()):
+            log.info("%s: there already; --again trains anew", listed([str(path) for path in paths.values()]))
+            done.paths.extend(paths.values())
+            done.records.extend(record for records in finished.values() for record in records)
+            continue
+        scores = _scores(task, model, corpus, found, hearing, lists, intervals, seed, device, memory_bytes)
+        seconds = round(time.monotonic() - started, 2)
+        _warn_of_edges(task.name, model, scores)
+        order = {layer: index for index, layer in enumerate([*found.layers, WEIGHTED, CTC_LAYER])} | {NO_LAYER: -1}
+        blocks = n_blocks(found.store.recipe)
+        for name, condition in hearing.names.items():
+            of_file = [replace(score, test_domain="") if name else score for score in scores if _belongs(score, name, hearing)]
+            fields = common[condition] | {"seconds": seconds}
+            records = [_record(score, fields, order, shas, depth_of(score.layer, blocks), groups) for score in of_file]
+            path = paths[condition]
+            if kept := write_records(path, records):
+                log.warning(
+                    "%s held records of another manifest, limit, seed, task or recipe; they are kept as %s", path, kept.name
+                )
+            _write_outcomes(Path(results) / "outcomes" / path.name, of_file, records)
+            done.paths.append(path)
+            done.records.extend(records)
+    if done.left_out:
+        log.warning(
+            "%s: %d utterances failed at extraction and are left out: %s", corpus.name, len(done.left_out), listed(done.left_out)
+        )
+    return done
 
 
-def _finished(path: Path, store: Path, common: dict[str, Any], shas: dict[str, str]) -> list[Record]:
-    """The records in ``path`` if they are of this very question, and younger than all that the store holds; otherwise none."""
+def _belongs(score: Score, name: str, hearing: Hearing) -> bool:
+    """Whether a score stands in the file of a test set: its own tests, what was trained and chosen for them, and the controls.
+
+    Trained controls, budgets and codes stand where tests are heard as training is: elsewhere they would say the same again.
+    """
+    if name and (score.test_domain or name) != name:
+        return False
+    return hearing.names[name] == hearing.train_condition or not (
+        score.budget or score.metric == "codelength" or score.control not in ("", "majority")
+    )
+
+
+def _stem(fields: dict[str, Any]) -> str:
+    """The name of a file of records, without its ending."""
+    condition, trained = fields["condition"], fields["train_condition"]
+    heard = condition if trained in (CLEAN, condition) else f"{trained} to {condition}"
+    return "__".join(file_name(part) for part in (fields["model"], fields["task"], fields["corpus"], heard))
+
+
+def _finished(path: Path, stores: Sequence[Path], common: dict[str, Any], shas: dict[str, str]) -> list[Record]:
+    """The records in ``path`` if they are of this very question, and younger than all that the stores hold; otherwise none."""
     if not path.exists() or common["code"]["commit"].endswith("+"):  # a working tree with changes has no version
         return []
-    if path.stat().st_mtime_ns <= max(item.stat().st_mtime_ns for item in store.glob("*.json")):
+    if path.stat().st_mtime_ns <= max(item.stat().st_mtime_ns for store in stores for item in store.glob("*.json")):
         return []
     try:
         records = list(iterate_records(path))
@@ -151,6 +207,7 @@ def _scores(
     model: str,
     corpus: Corpus,
     features: Features,
+    hearing: Hearing,
     lists: dict[str, TrialList],
     intervals: IntervalSet | None,
     seed: int,
@@ -158,21 +215,19 @@ def _scores(
     memory_bytes: int,
 ) -> list[Score]:
     """What the task's kind says of every layer, with the utterances that have no features counted in each score."""
-    by_split = {
-        split: features.usable(item for item in corpus.utterances if item.split == split) for split in ("train", "dev", "test")
-    }
+    by_split = {split: [item for item in corpus.utterances if item.split == split] for split in ("train", "dev", "test")}
     with tqdm(desc=f"{task.name} {model}", total=len(features.layers), unit="layer", disable=None) as bar:
         problem = Problem(
-            train=by_split["train"],
-            dev=by_split["dev"],
-            tests={"": by_split["test"]},
-            dev_trials=lists["dev"].trials if "dev" in lists else (),
-            trials=lists["test"].trials if "test" in lists else (),
+            train=features.usable(hearing.rows(by_split["train"])),
+            dev=features.usable(hearing.rows(by_split["dev"])),
+            tests={name: features.usable(rows) for name, rows in hearing.test_sets(by_split["test"]).items()},
+            dev_trials=hearing.dev_trials(lists["dev"].trials) if lists else (),
+            trials=hearing.trials(lists["test"].trials, task.settings["enroll"]) if lists else {},
             intervals=intervals,
             seed=seed,
             device=device,
             memory_bytes=memory_bytes,
-            columns=corpus.columns,
+            columns=(*corpus.columns, "condition"),
             tick=lambda word: _tick(bar, word),
         )
         fitted = features.fitted_on(_fitting(task, problem))
@@ -180,7 +235,8 @@ def _scores(
         bar.update(bar.total - bar.n)
     if not features.failed:
         return scores
-    return [replace(score, excluded={**score.excluded, "failed at extraction": len(features.failed)}) for score in scores]
+    n_failed = len({item.key for item in features.failed})
+    return [replace(score, excluded={**score.excluded, "failed at extraction": n_failed}) for score in scores]
 
 
 def _fitting(task: Task, problem: Problem) -> Fitting:
@@ -189,8 +245,20 @@ def _fitting(task: Task, problem: Problem) -> Fitting:
     return Fitting(problem.train, width, how, problem.seed, problem.memory_bytes)
 
 
-def _provenance(task: Task, model: str, corpus: Corpus, store: FeatureStore, seed: int, device: str) -> dict[str, Any]:
-    """The fields that all records of a run share: what was asked of what, and what it was computed with."""
+def _provenance(
+    task: Task,
+    model: str,
+    corpus: Corpus,
+    stores: Mapping[str, FeatureStore],
+    hearing: Hearing,
+    condition: str,
+    seed: int,
+    device: str,
+) -> dict[str, Any]:
+    """The fields that all records of a file share: what was asked of what, and what it was computed with."""
+    tested = hearing.tests if condition == SEVERAL else [condition]
+    recipes = sorted({stores[name].recipe_sha256 for name in (*hearing.train, *tested)})
+    store = stores[hearing.train[0]]
     final = store.aliases.get("final", "final")
     return {
         "model": model,
@@ -200,9 +268,10 @@ def _provenance(task: Task, model: str, corpus: Corpus, store: FeatureStore, see
         "task_version": task.version,
         "kind": task.kind,
         "corpus": corpus.name,
-        "condition": store.recipe["condition"],
+        "condition": condition,
+        "train_condition": hearing.train_condition,
         "seed": seed,
-        "recipe": store.recipe_sha256,
+        "recipe": recipes[0] if len(recipes) == 1 else sha256_of_json(recipes),
         "task_sha256": task.sha256,
         "manifest_sha256": corpus.sha256,
         "code": code_version(),
@@ -212,7 +281,12 @@ def _provenance(task: Task, model: str, corpus: Corpus, store: FeatureStore, see
 
 
 def _record(
-    score: Score, common: dict[str, Any], order: dict[str, int], trials_sha256: dict[str, str], depth: float | None
+    score: Score,
+    common: dict[str, Any],
+    order: dict[str, int],
+    trials_sha256: dict[str, str],
+    depth: float | None,
+    groups: Mapping[str, Mapping[str, str]],
 ) -> Record:
     ends = interval(dict(score.counts), seed=common["seed"]) if score.counts is not None else None
     return Record(
@@ -231,6 +305,7 @@ def _record(
         n=score.n,
         n_blocks=len(score.counts["block"]) if score.counts is not None else 0,
         counts=dict(score.counts or {}),
+        groups=of_blocks(groups, score.counts["block"]) if score.counts and score.split == "test" and not score.control else {},
         higher_is_better=score.higher_is_better,
         select_by=score.select_by,
         headline=score.headline,
@@ -265,11 +340,11 @@ def _write_outcomes(path: Path, scores: Sequence[Score], records: Sequence[Recor
     write_atomically(path, "".join(lines).encode())
 
 
-def _warn_of_copies(features: Features, corpus: Corpus) -> None:
+def _warn_of_copies(features: Features, corpus: Corpus, condition: str) -> None:
     """Names recordings that stand in two splits under different names: byte-identical files."""
     splits: dict[str, dict[str, str]] = {}
-    for utterance in features.usable(corpus.utterances):
-        splits.setdefault(features.stored[utterance.key].audio_sha256, {})[utterance.split] = utterance.key
+    for utterance in features.usable(heard(corpus.utterances, condition)):
+        splits.setdefault(features.of(utterance).audio_sha256, {})[utterance.split] = utterance.key
     copies = [" = ".join(keys.values()) for keys in splits.values() if len(keys) > 1]
     if copies:
         log.warning(
@@ -285,11 +360,11 @@ def _trial_lists(
         return {}
     if trials is None:
         raise UsageError(f"{task.name}: needs --trials, a CSV list with the columns enroll,test,label.")
-    dev_rows = features.usable(item for item in corpus.utterances if item.split == "dev")
+    failed = {item.key for item in features.failed}
+    dev_rows = [item for item in corpus.utterances if item.split == "dev" and item.key not in failed]
     drawn = load_trials(dev_trials, corpus) if dev_trials else draw_trials(dev_rows, task.settings["dev_trials"], seed)
     lists = {"dev": drawn, "test": load_trials(trials, corpus)}
     _check_trials(lists)
-    failed = {item.key for item in features.failed}
     for split, item in lists.items():
         kept = tuple(trial for trial in item.trials if not {trial.enroll.key, trial.test.key} & failed)
         if len(kept) < len(item.trials):
@@ -305,13 +380,14 @@ def _intervals(task: Task, corpus: Corpus, features: Features, given: str | Path
     Args:
         corpus: without limit.
     """
-    if task.kind != "frames":
+    settings = (task.of or task).settings
+    if (task.of or task).kind != "frames":
         return None
-    path = Path(given) if given else corpus.folder / task.settings["labels"]
-    if not given and not task.settings["labels"]:
+    path = Path(given) if given else corpus.folder / settings["labels"]
+    if not given and not settings["labels"]:
         raise UsageError(f"{task.name}: needs --labels, {EXPECTED}, or the key labels in the task.")
-    durations_s = {key: stored.duration_s for key, stored in features.stored.items()}
-    return load_intervals(path, corpus, durations_s, features.hop_s, task.settings["tier"], task.settings["types"])
+    durations_s = {key: stored.duration_s for (_, key), stored in features.stored.items()}
+    return load_intervals(path, corpus, durations_s, features.hop_s, settings["tier"], settings["types"])
 
 
 def _check_trials(lists: dict[str, TrialList]) -> None:

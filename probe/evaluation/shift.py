@@ -1,4 +1,5 @@
-"""Kind ``shift``: another task, trained on each domain and tested on each.
+"""Kind ``shift``: another task, trained on each domain and tested on each. Domains are the values of the column ``across``: real
+domains, or conditions (``condition``).
 
 For every domain with training rows the wrapped task is trained on it, chooses settings and layer on that domain's dev rows, and is
 scored on every domain's test rows; its learning curves and online codes are left out. A cell that cannot be had (classes that the
@@ -30,19 +31,26 @@ def run(task: Task, problem: Problem, features: Features, kind: Kind) -> Iterato
     off = {"budgets": [], "online_code": False}
     inner = replace(task.of, settings={**task.of.settings, **{key: off[key] for key in off.keys() & task.of.settings.keys()}})
     tests = [item for rows in problem.tests.values() for item in rows]
-    domains = sorted({item.domain for item in (*problem.train, *tests)})
+    column = task.settings["across"]
+    domains = sorted({item.label(column) for item in (*problem.train, *tests)})
     if len(domains) < 2 or "" in domains:
-        raise ProbeError(
-            f"{task.name}: domains {', '.join(repr(name) for name in domains)}; expected two or more names in the manifest's column "
-            "domain over train and test rows."
+        expected = (
+            "two or more conditions, such as --condition clean --condition telephone"
+            if column == "condition"
+            else f"two or more names in the manifest's column {column} over train and test rows"
         )
+        raise ProbeError(f"{task.name}: domains {', '.join(repr(name) for name in domains)}; expected {expected}.")
+
+    def within(rows: Sequence[Utterance], domain: str) -> list[Utterance]:
+        return [item for item in rows if item.label(column) == domain]
+
     scored = False
-    for source in sorted({item.domain for item in problem.train}):
+    for source in sorted({item.label(column) for item in problem.train}):
         narrowed = replace(
             problem,
-            train=_of(problem.train, source),
-            dev=_of(problem.dev, source),
-            tests={name: rows for name in domains if (rows := _of(tests, name))},
+            train=within(problem.train, source),
+            dev=within(problem.dev, source),
+            tests={name: rows for name in domains if (rows := within(tests, name))},
             strict=False,
         )
         at_home = features.fitted_on(replace(features.fitting, train=narrowed.train))
@@ -60,12 +68,8 @@ def run(task: Task, problem: Problem, features: Features, kind: Kind) -> Iterato
         )
 
 
-def _of(rows: Sequence[Utterance], domain: str) -> list[Utterance]:
-    return [item for item in rows if item.domain == domain]
-
-
 def _without_value(layer: str, source: str, target: str, reason: str, inner: Task) -> Score:
-    classify = inner.kind == "classify"
+    classify = inner.kind != "transcribe"
     phones = inner.settings.get("units") == "phones"
     return Score(
         layer=layer,

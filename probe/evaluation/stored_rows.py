@@ -28,8 +28,9 @@ class Chosen:
 
 @dataclass(frozen=True)
 class _Stretch:
-    """Frames ``first`` to ``stop`` of one utterance, of which there is something to read."""
+    """Frames ``first`` to ``stop`` of one utterance under a condition, of which there is something to read."""
 
+    condition: str
     stored: Stored
     frames: np.ndarray
     first: int
@@ -74,12 +75,12 @@ class StoredRows:
             self._held = read
 
     def _read(self, stretches: Sequence[_Stretch]) -> np.ndarray:
-        """The rows of neighbouring stretches."""
+        """The rows of neighbouring stretches of one condition."""
         wider = [
             (item, max(0, item.first - self.context), min(item.stored.n_rows, item.stop + self.context)) for item in stretches
         ]
         asked = [_part_of(item.stored, first, stop) for item, first, stop in wider]
-        array = self.features.stored_rows(self.layer, asked)
+        array = self.features.stored_rows(self.layer, asked, stretches[0].condition)
         array = replace(array, values=self.features.project(self.layer, array.values))
         if self.context == 0:
             places = [start + item.frames - first for start, (item, first, _) in zip(array.offsets, wider, strict=False)]
@@ -95,32 +96,32 @@ class StoredRows:
         """Bytes of a number as it is read: 2 where all shards hold float16 and nothing is projected."""
         if self.features.fitting.width:
             return 4
-        store = self.features.store
-        layer = store.aliases.get(self.layer, self.layer)
-        shards = {shard for item in chosen for shard, _, _ in self.features.stored[item.utterance.key].pieces}
-        return 2 if all(store.dtypes[shard][layer] == "float16" for shard in shards) else 4
+        stores = self.features.stores
+        layer = self.features.store.aliases.get(self.layer, self.layer)
+        shards = {(item.utterance.condition, place[0]) for item in chosen for place in self.features.of(item.utterance).pieces}
+        return 2 if all(stores[condition].dtypes[shard][layer] == "float16" for condition, shard in shards) else 4
 
 
 def in_store_order(features: Features, utterances: Sequence[Utterance]) -> list[int]:
-    """Positions of the utterances, in the order in which the store holds them."""
-    return sorted(range(len(utterances)), key=lambda i: (features.stored[utterances[i].key].pieces[:1], i))
+    """Positions of the utterances, in the order in which the stores hold them."""
+    return sorted(range(len(utterances)), key=lambda i: (utterances[i].condition, features.of(utterances[i]).pieces[:1], i))
 
 
 def _reads(features: Features, chosen: Sequence[Chosen], context: int, most_frames: int) -> Iterator[list[_Stretch]]:
-    """What is read at a time: neighbouring stretches of ``most_frames`` frames in all, or a part of a longer one."""
+    """What is read at a time: neighbouring stretches of ``most_frames`` frames of one store, or a part of a longer one."""
     waiting: list[_Stretch] = []
     n_frames = 0
     for item in chosen:
-        stored = features.stored[item.utterance.key]
+        stored, condition = features.of(item.utterance), item.utterance.condition
         for first in range(0, stored.n_rows, most_frames):
             stop = min(first + most_frames, stored.n_rows)
             frames = item.frames[np.searchsorted(item.frames, first) : np.searchsorted(item.frames, stop)]
             if not len(frames):
                 continue
-            if waiting and n_frames + stop - first > most_frames:
+            if waiting and (n_frames + stop - first > most_frames or condition != waiting[0].condition):
                 yield waiting
                 waiting, n_frames = [], 0
-            waiting.append(_Stretch(stored, frames, first, stop))
+            waiting.append(_Stretch(condition, stored, frames, first, stop))
             n_frames += stop - first
     if waiting:
         yield waiting

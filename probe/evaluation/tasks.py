@@ -31,6 +31,10 @@ FRAME_CONTROLS = ("majority", "shuffled", "types")
 EMPTY = ("budgets", "controls", "ignore")  # lists of text that may be empty
 # Of every kind that trains or compares on one layer: how many dimensions it is projected to first (0: none), and how.
 PROJECTION: dict[str, Any] = {"project": 0, "projection": "pca"}
+# Of every kind: under which conditions it is asked, and of which rows the audio is disturbed (`probe.evaluation.hearing`).
+DISTURBED = ("test", "train", "both", "mixed")
+ENROLLED = ("clean", "same")
+HEARD: dict[str, Any] = {"conditions": ["clean"], "disturb": "test"}
 
 # kind -> key -> default; a value of another type than its default is refused. No learning rates: the head's own.
 KINDS: dict[str, dict[str, Any]] = {
@@ -45,6 +49,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "online_code": False,
         "budgets": [],
         **PROJECTION,
+        **HEARD,
     },
     "transcribe": {
         "head": "linear",
@@ -73,8 +78,17 @@ KINDS: dict[str, dict[str, Any]] = {
         "controls": ["shuffled"],
         "budgets": [],
         **PROJECTION,
+        **HEARD,
     },
-    "verify": {"view": "meanstd", "backends": list(BACKENDS), "dev_trials": 300, "controls": ["shuffled"], **PROJECTION},
+    "verify": {
+        "view": "meanstd",
+        "backends": list(BACKENDS),
+        "dev_trials": 300,
+        "enroll": "clean",
+        "controls": ["shuffled"],
+        **PROJECTION,
+        **HEARD,
+    },
     "frames": {
         "labels": "",
         "tier": "phones",
@@ -88,8 +102,9 @@ KINDS: dict[str, dict[str, Any]] = {
         "types": "",
         "budgets": [],
         **PROJECTION,
+        **HEARD,
     },
-    "shift": {"of": "word-id"},
+    "shift": {"of": "word-id", "across": "domain", **HEARD},
 }
 
 
@@ -114,10 +129,16 @@ class Task:
 
     @property
     def sha256(self) -> str:
-        """Of everything that decides a score; the file's layout, name and description do not, nor a projection that is off."""
+        """Of everything that decides a score; the file's layout, name and description do not, nor which conditions are asked for,
+        nor a projection that is off."""
         inner = self.of.sha256 if self.of else ""
         contents = {key: sha256_of_file(path) for key in FILES if (path := self.file(key))}
-        off = PROJECTION if not self.settings.get("project") else {}
+        off = {"conditions", *(PROJECTION if not self.settings.get("project") else ())}
+        off |= {
+            key
+            for key, usual in (("disturb", "test"), ("across", "domain"), ("enroll", "clean"))
+            if self.settings.get(key) == usual
+        }
         settings = {key: value for key, value in self.settings.items() if key not in off} | contents
         return sha256_of_json({"version": self.version, "kind": self.kind, "settings": settings, "of": inner})
 
@@ -196,12 +217,10 @@ def _task(path: Path, content: dict[str, Any], overrides: Mapping[str, Any]) -> 
     settings = {key: content.get(key, default) for key, default in KINDS[kind].items()}
     inner = None
     if kind == "shift":
-        inner = _wrapped(path, settings["of"], overrides)
-    else:
-        unknown = [key for key in overrides if key not in settings]
-        if unknown:
-            raise UsageError(f"--{unknown[0]}: task {path.stem} is of kind {kind}, which has no {unknown[0]}.")
-        settings |= overrides
+        inner = _wrapped(path, settings["of"], {key: value for key, value in overrides.items() if key not in settings})
+    elif unknown := [key for key in overrides if key not in settings]:
+        raise UsageError(f"--{unknown[0]}: task {path.stem} is of kind {kind}, which has no {unknown[0]}.")
+    settings |= {key: value for key, value in overrides.items() if key in settings}
     _complete(path, settings)
     return Task(name, content.get("version", 1), kind, content.get("description", ""), settings, inner, path.parent)
 
@@ -209,8 +228,10 @@ def _task(path: Path, content: dict[str, Any], overrides: Mapping[str, Any]) -> 
 def _wrapped(path: Path, name: str, overrides: Mapping[str, Any]) -> Task:
     beside = path.parent / name
     task = open_task(beside if name.endswith(".toml") and beside.is_file() else name, overrides)
-    if task.kind not in ("classify", "transcribe"):
-        raise ProbeError(f"{path}: of = {name!r} is of kind {task.kind}; domain shift wraps classify and transcribe tasks.")
+    if task.kind not in ("classify", "transcribe", "frames"):
+        raise ProbeError(
+            f"{path}: of = {name!r} is of kind {task.kind}; domain shift wraps classify, transcribe and frames tasks."
+        )
     return task
 
 
@@ -247,6 +268,8 @@ def _complete(path: Path, settings: dict[str, Any]) -> None:
         "units": UNITS,
         "unknown": UNKNOWN,
         "decoding": DECODINGS,
+        "disturb": DISTURBED,
+        "enroll": ENROLLED,
     }
     for key, allowed in choices.items():
         values = settings.get(key, [])

@@ -55,11 +55,11 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
     excluded: Counter[str] = Counter()
     transcripts = Transcripts(task)
     train, dev, *tests = (
-        transcripts.of(split, name, labelled(rows, "text", excluded), excluded)
-        for split, name, rows in [
-            ("train", "", problem.train),
-            ("dev", "", problem.dev),
-            *(("test", name, rows) for name, rows in problem.tests.items()),
+        transcripts.of(split, name, labelled(rows, "text", tally), tally)
+        for split, name, rows, tally in [
+            ("train", "", problem.train, excluded),
+            ("dev", "", problem.dev, excluded),
+            *(("test", name, problem.tests[name], tally) for name, tally in problem.tallies(excluded).items()),
         ]
     )
     refuse_empty(task.name, train.rows, dev.rows, "text")
@@ -99,7 +99,7 @@ def _others(task: Task, problem: Problem, features: Features, own: Question, bes
         train, dev = (replace(part, texts=shuffled(part.texts, problem.seed)) for part in (own.train, own.dev))
         yield replace(own, train=train, dev=dev, layers=[best], weighted=False, control="shuffled")
     keys = [item.key for item in own.train.rows]
-    durations_s = [features.stored[key].duration_s for key in keys]
+    durations_s = [features.of(item).duration_s for item in own.train.rows]
     for budget in task.settings["budgets"]:
         chosen = within_budget(budget, keys, own.train.texts, durations_s, problem.seed)
         if not chosen:
@@ -174,7 +174,7 @@ def _fitted(task: Task, problem: Problem, features: Features, question: Question
 def _can_be_mixed(task: Task, problem: Problem, features: Features, parts: Sequence[Part]) -> bool:
     """Whether a sum of all layers can be trained; says why not."""
     widths = features.store.layers
-    train, dev, *tests = ([features.stored[item.key].n_rows for item in part.rows] for part in parts)
+    train, dev, *tests = ([features.of(item).n_rows for item in part.rows] for part in parts)
     n_frames = max(sum(train) + sum(dev), *map(sum, tests), 0)
     n_bytes = 4 * n_frames * sum(widths.values())
     return not no_sum(task.name, widths, n_bytes, problem.memory_bytes)
@@ -232,7 +232,7 @@ def _own_head(features: Features, parts: Sequence[Part], excluded: Counter[str])
             note += (
                 f"; {sum(unknown.values())} characters that it cannot write: {listed([repr(item) for item in sorted(unknown)])}"
             )
-        texts = [case_folded(features.stored[item.key].ctc_text or "") for item in part.rows]
+        texts = [case_folded(features.of(item).ctc_text or "") for item in part.rows]
         yield from _counted(common, Part(part.split, part.domain, part.rows, references, [note]), texts)
 
 

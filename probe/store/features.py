@@ -152,6 +152,11 @@ class FeatureStore:
         return list(self.utterances)
 
     @property
+    def stretch(self) -> float:
+        """How many times as long as the file the audio is that was heard: 1 unless the condition changes its speed."""
+        return float(self.recipe.get("disturbance", {}).get("stretch", 1.0))
+
+    @property
     def hop_s(self) -> float:
         """Seconds from one stored frame to the next."""
         kind, n = parse_view(self.view)
