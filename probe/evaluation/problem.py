@@ -32,7 +32,8 @@ class Problem:
     Attributes:
         train, dev: utterances with features.
         tests: name -> utterances; a plain task has one test set named by the empty string, domain shift one per domain.
-        dev_trials, trials: pairs for verification.
+        dev_trials: pairs for verification.
+        trials: name -> pairs; a plain task has one list named by the empty string.
         intervals: labels over time, for frames.
         seed, device: of the training.
         memory_bytes: that features of one kind of row may take at a time.
@@ -45,7 +46,7 @@ class Problem:
     dev: Sequence[Utterance]
     tests: Mapping[str, Sequence[Utterance]]
     dev_trials: Sequence[Trial] = ()
-    trials: Sequence[Trial] = ()
+    trials: Mapping[str, Sequence[Trial]] = field(default_factory=dict)
     intervals: IntervalSet | None = None
     seed: int = 0
     device: str = "cpu"
@@ -85,7 +86,7 @@ class Score:
     @property
     def value(self) -> float | None:
         """The fraction, None where there are no counts."""
-        return None if self.counts is None else value_of(dict(self.counts))
+        return None if self.counts is None else value_of(dict(self.counts), self.metric)
 
 
 class Features:

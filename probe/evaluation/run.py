@@ -167,7 +167,7 @@ def _scores(
             dev=by_split["dev"],
             tests={"": by_split["test"]},
             dev_trials=lists["dev"].trials if "dev" in lists else (),
-            trials=lists["test"].trials if "test" in lists else (),
+            trials={"": lists["test"].trials} if "test" in lists else {},
             intervals=intervals,
             seed=seed,
             device=device,
@@ -214,7 +214,7 @@ def _provenance(task: Task, model: str, corpus: Corpus, store: FeatureStore, see
 def _record(
     score: Score, common: dict[str, Any], order: dict[str, int], trials_sha256: dict[str, str], depth: float | None
 ) -> Record:
-    ends = interval(dict(score.counts), seed=common["seed"]) if score.counts is not None else None
+    ends = interval(dict(score.counts), seed=common["seed"], metric=score.metric) if score.counts is not None else None
     return Record(
         **common,
         layer=score.layer,
