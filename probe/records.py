@@ -7,7 +7,7 @@ computed with. Values are fractions; tables turn them into percent.
 Counts come in two forms, told apart by their keys:
 
 * a ratio of sums (accuracy, WER, CER): ``block`` (hashed speaker names), ``numerator`` and ``denominator``, one entry a block;
-* trials (EER): ``block``, and one entry a trial in ``enroll`` and ``test`` (positions in ``block``), ``target`` (0 or 1) and
+* trials (EER, minDCF): ``block``, and one entry a trial in ``enroll`` and ``test`` (positions in ``block``), ``target`` (0 or 1) and
   ``rank`` (dense rank of the score, ascending). The EER depends on the scores through their ranks only, so nothing is lost. On
   disk these four are text: base64 of zlib of little-endian int32, which keeps a list of 40,000 trials under 0.2 MB a record.
 """

@@ -288,7 +288,7 @@ def _record(
     depth: float | None,
     groups: Mapping[str, Mapping[str, str]],
 ) -> Record:
-    ends = interval(dict(score.counts), seed=common["seed"]) if score.counts is not None else None
+    ends = interval(dict(score.counts), seed=common["seed"], metric=score.metric) if score.counts is not None else None
     return Record(
         **common,
         layer=score.layer,

@@ -1,7 +1,7 @@
 """What a value derives from, in the two forms that records hold.
 
 Aim: enough to recompute a value, its interval and its difference from another score, without names and without outcomes.
-`probe.records` describes the forms: a ratio of sums (accuracy, WER, CER) and trials (EER).
+`probe.records` describes the forms: a ratio of sums (accuracy, WER, CER) and trials (EER, minDCF).
 
 Conventions: a block is a set of utterances that stand or fall together, all of one speaker; where no speaker is known, each
 utterance is its own. Names come in plain and leave hashed; blocks stand in the order of their hashes, whatever the order of the
@@ -9,17 +9,18 @@ utterances. Everything is plain ``int``, ``str`` and ``list``, ready for JSON; a
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from probe.errors import ProbeError
-from probe.measures.verification import eer, ranked
+from probe.measures.verification import METRICS, per_rank, ranked
 from probe.records import hashed_block
 
 Counts = dict[str, Any]
+TrialMetric = Callable[[NDArray[np.int64], NDArray[np.int64]], float]
 
 
 def ratio_counts(blocks: Sequence[str], numerator: ArrayLike, denominator: ArrayLike) -> Counts:
@@ -101,16 +102,22 @@ def is_trials(counts: Counts) -> bool:
     raise ProbeError(f"counts with the keys {sorted(counts)} are neither a ratio of sums nor trials. Run the task again.")
 
 
-def value_of(counts: Counts) -> float:
-    """The value that counts derive: sum over sum of a ratio, EER of trials. Whether higher is better, the metric says.
+def value_of(counts: Counts, metric: str = "eer") -> float:
+    """The value that counts derive: sum over sum of a ratio, a metric of trials. Whether higher is better, the metric says.
 
     Equal to ``jiwer.wer`` / ``jiwer.cer`` of the corpus and to sklearn's ``accuracy_score`` of the same outcomes.
 
+    Args:
+        metric: of `probe.measures.verification.METRICS`, where the counts are trials; a ratio has one value.
+
     Raises:
-        ProbeError: denominators that sum to 0, no targets or no non-targets (there is no empty case), counts of neither form.
+        ProbeError: denominators that sum to 0, no targets or no non-targets (there is no empty case), counts of neither form, trials
+            that are asked for another metric.
     """
     if is_trials(counts):
-        return eer(counts["target"], counts["rank"])
+        target, ranks = ranked(counts["target"], counts["rank"])
+        n_ranks = int(ranks.max(initial=-1)) + 1
+        return trial_metric(metric)(per_rank(ranks, target, n_ranks), per_rank(ranks, ~target, n_ranks))
     above, below = sum(counts["numerator"]), sum(counts["denominator"])
     if not below:
         raise ProbeError(
@@ -118,6 +125,17 @@ def value_of(counts: Counts) -> float:
             "Were all utterances left out, or are all reference transcripts empty?"
         )
     return float(above / below)
+
+
+def trial_metric(metric: str) -> TrialMetric:
+    """What takes a metric from the target and non-target trials at each rank.
+
+    Raises:
+        ProbeError: trials have no such metric.
+    """
+    if metric not in METRICS:
+        raise ProbeError(f"metric {metric!r} of trials; expected one of {', '.join(METRICS)}.")
+    return METRICS[metric]
 
 
 def _whole(values: ArrayLike, n: int) -> list[int]:

@@ -38,8 +38,8 @@ from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
 from probe.errors import ProbeError
-from probe.measures.counts import Counts, is_trials, value_of
-from probe.measures.verification import eer_of_ranks, per_rank
+from probe.measures.counts import Counts, is_trials, trial_metric, value_of
+from probe.measures.verification import per_rank
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -69,11 +69,13 @@ class Paired:
     n_blocks: int
 
 
-def interval(counts: Counts, seed: int = 0, n_resamples: int = 1000, confidence: float = 0.95) -> tuple[float, float] | None:
-    """The confidence interval of ``value_of(counts)``, or None where blocks are too few to tell.
+def interval(
+    counts: Counts, seed: int = 0, n_resamples: int = 1000, confidence: float = 0.95, metric: str = "eer"
+) -> tuple[float, float] | None:
+    """The confidence interval of ``value_of(counts, metric)``, or None where blocks are too few to tell.
 
     Too few: fewer than 2, or so few that more than a fifth of the resamples has no value (the score rests on one block).
-    The ends are clipped to what the value can be: 0 from below; 1 from above for an EER, and for a ratio where no block has a
+    The ends are clipped to what the value can be: 0 from below; 1 from above for a metric of trials, and for a ratio where no block has a
     numerator above its denominator (a WER can exceed 1).
 
     Args:
@@ -81,12 +83,13 @@ def interval(counts: Counts, seed: int = 0, n_resamples: int = 1000, confidence:
         seed: of the resamples.
         n_resamples: how many; 1,000 leave some 2 % of noise in the width.
         confidence: a fraction in (0, 1).
+        metric: of trials, see `probe.measures.counts.value_of`.
 
     Raises:
         ProbeError: the counts have no value, or ``confidence`` is no such fraction.
     """
-    value = value_of(counts)
-    half = _half_width(_resampled(counts, seed, n_resamples), _effective_blocks(counts), confidence)
+    value = value_of(counts, metric)
+    half = _half_width(_resampled(counts, seed, n_resamples, metric), _effective_blocks(counts), confidence)
     if half is None:
         return None
     low, high = max(0.0, value - half), min(_bound(counts), value + half)
@@ -105,7 +108,9 @@ def wilson_interval(numerator: int, denominator: int, confidence: float = 0.95) 
     return max(0.0, float(middle - half)), min(1.0, float(middle + half))
 
 
-def paired_difference(a: Counts, b: Counts, seed: int = 0, n_resamples: int = 1000, confidence: float = 0.95) -> Paired:
+def paired_difference(
+    a: Counts, b: Counts, seed: int = 0, n_resamples: int = 1000, confidence: float = 0.95, metric: str = "eer"
+) -> Paired:
     """The difference a - b, its interval and how often a > b, both scores taken on the same resampled blocks.
 
     What moves both scores together (hard speakers) cancels, so this shows differences that two overlapping intervals hide.
@@ -113,15 +118,15 @@ def paired_difference(a: Counts, b: Counts, seed: int = 0, n_resamples: int = 10
 
     Args:
         a, b: counts of the same utterances or the same list of trials.
-        seed, n_resamples, confidence: see `interval`.
+        seed, n_resamples, confidence, metric: see `interval`.
 
     Raises:
         ProbeError: the counts are not of the same utterances (other blocks, other denominators, other trials, another form), or
             as `interval`.
     """
     _check_same_utterances(a, b)
-    difference, n_blocks = value_of(a) - value_of(b), len(a["block"])
-    resampled = _resampled(a, seed, n_resamples) - _resampled(b, seed, n_resamples)
+    difference, n_blocks = value_of(a, metric) - value_of(b, metric), len(a["block"])
+    resampled = _resampled(a, seed, n_resamples, metric) - _resampled(b, seed, n_resamples, metric)
     half = _half_width(resampled, _effective_blocks(a), confidence)
     if half is None:
         return Paired(difference, None, None, None, n_blocks)
@@ -158,9 +163,9 @@ def _bound(counts: Counts) -> float:
     return float("inf")
 
 
-def _resampled(counts: Counts, seed: int, n_resamples: int) -> Floats:
+def _resampled(counts: Counts, seed: int, n_resamples: int, metric: str = "eer") -> Floats:
     """(resample,) the value in each resample, NaN where it has none."""
-    values = _trial_values(counts) if is_trials(counts) else _ratio_values(counts)
+    values = _trial_values(counts, metric) if is_trials(counts) else _ratio_values(counts)
     return np.concatenate([np.empty(0), *(values(weights) for weights in _weights(len(counts["block"]), seed, n_resamples))])
 
 
@@ -184,7 +189,8 @@ def _ratio_values(counts: Counts) -> Callable[[Ints], Floats]:
     return values
 
 
-def _trial_values(counts: Counts) -> Callable[[Ints], Floats]:
+def _trial_values(counts: Counts, metric: str) -> Callable[[Ints], Floats]:
+    measure = trial_metric(metric)
     enroll, test, rank = (np.array(counts[key], np.int64) for key in ("enroll", "test", "rank"))
     target, n_ranks = np.array(counts["target"], bool), int(rank.max()) + 1
 
@@ -199,7 +205,7 @@ def _trial_values(counts: Counts) -> Callable[[Ints], Floats]:
 
     def value(weights: Ints) -> float:
         targets, others = count_targets(weights), count_others(weights)
-        return eer_of_ranks(targets, others) if targets.any() and others.any() else float("nan")
+        return measure(targets, others) if targets.any() and others.any() else float("nan")
 
     return lambda weights: np.array([value(row) for row in weights])
 

@@ -1,16 +1,23 @@
-"""Equal error rate of speaker verification.
+"""Equal error rate, minimum detection cost and DET curve of speaker verification.
 
-Aim: one number for how well scores tell trials of one speaker (targets) from trials of two speakers (non-targets).
+Aim: how well scores tell trials of one speaker (targets) from trials of two speakers (non-targets).
 
-Definition: a trial is accepted when its score is at or above a threshold; lowering the threshold past one score after another
-draws the ROC, a polygon of (false acceptance rate, miss rate). The EER is the rate at which the polygon crosses the diagonal.
-Trials of equal score are passed in one step, so that the order of the trials cannot matter. The polygon is interpolated linearly;
-other definitions in use (nearest threshold, mean of the two rates there, convex hull) differ from this one, and from each other,
-by up to 2.6 points at 200 trials and 0.05 at 37,720.
+Definitions: a trial is accepted when its score is at or above a threshold; lowering the threshold past one score after another
+draws the ROC, a polygon of (false acceptance rate, miss rate). Trials of equal score are passed in one step, so that the order of the
+trials cannot matter.
 
-Conventions: a higher score means "more likely the same speaker"; arrays are (trial,).
+* EER (``eer``): the rate at which the polygon, interpolated linearly, crosses the diagonal. Other definitions in use (nearest threshold,
+  mean of the two rates there) differ from this one, and from each other, by up to 2.6 points at 200 trials and 0.05 at 37,720.
+* EER of the convex hull (``eer_hull``): where the lower convex hull of the polygon crosses; never above ``eer``. It is what
+  the best monotone calibration of the scores would reach (Brummer & de Villiers 2013, "The BOSARIS toolkit").
+* minDCF (``min_dcf_0.01``, ``min_dcf_0.05``): see `min_dcf`.
+
+Conventions: a higher score means "more likely the same speaker"; arrays are (trial,), or (rank,) numbers of trials at each score in
+ascending order. Every measure depends on the scores through their ranks alone.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,6 +27,7 @@ from probe.errors import ProbeError
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
 
 
 def eer(target: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None) -> float:
@@ -38,6 +46,53 @@ def eer(target: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None) 
         ProbeError: no targets or no non-targets (there is no empty case), a score that is not finite, lengths that differ,
             weights that are negative or not whole.
     """
+    return eer_of_ranks(*_counted(target, scores, weights))
+
+
+def min_dcf(
+    target: ArrayLike,
+    scores: ArrayLike,
+    p_target: float,
+    c_miss: float = 1.0,
+    c_fa: float = 1.0,
+    weights: ArrayLike | None = None,
+) -> float:
+    """Minimum normalised detection cost; lower is better, 1 is what a system without any knowledge gets, never above 1.
+
+    The minimum over all thresholds, accepting all and rejecting all among them, of
+
+        (c_miss * p_target * miss rate + c_fa * (1 - p_target) * false acceptance rate) / min(c_miss * p_target, c_fa * (1 - p_target))
+
+    NIST's normalisation: by the better of the two decisions that look at no score. VoxCeleb's figures have c_miss = c_fa = 1, with
+    p_target 0.01 (papers) or 0.05 (the challenge since 2019).
+
+    Args:
+        target, scores, weights: see `eer`.
+        p_target: prior probability of a target, in (0, 1).
+        c_miss, c_fa: costs of a miss and of a false acceptance, > 0.
+
+    Raises:
+        ProbeError: see `eer`; a prior or cost out of range.
+    """
+    return min_dcf_of_ranks(*_counted(target, scores, weights), p_target=p_target, c_miss=c_miss, c_fa=c_fa)
+
+
+def det_curve(target: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
+    """False acceptance and miss rates at every threshold: (point,) each, one more than there are different scores.
+
+    From accepting everything, (1, 0), to rejecting everything, (0, 1).
+
+    Raises:
+        ProbeError: see `eer`.
+    """
+    targets, others = _counted(target, scores, None)
+    _check_both_kinds(targets, others)
+    missed, rejected = (np.concatenate([[0], np.cumsum(kind)]) for kind in (targets, others))
+    return (rejected[-1] - rejected) / rejected[-1], missed / missed[-1]
+
+
+def _counted(target: ArrayLike, scores: ArrayLike, weights: ArrayLike | None) -> tuple[Ints, Ints]:
+    """Target and non-target trials at each rank."""
     is_target, ranks = ranked(target, scores)
     counted = np.ones(len(ranks), np.int64) if weights is None else np.asarray(weights)
     if counted.shape != ranks.shape or counted.dtype.kind not in "biu" or (counted < 0).any():
@@ -46,7 +101,7 @@ def eer(target: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None) 
             f"expected a whole number >= 0 for each of {len(ranks)} trials."
         )
     n_ranks = int(ranks.max(initial=-1)) + 1
-    return eer_of_ranks(per_rank(ranks, counted * is_target, n_ranks), per_rank(ranks, counted * ~is_target, n_ranks))
+    return per_rank(ranks, counted * is_target, n_ranks), per_rank(ranks, counted * ~is_target, n_ranks)
 
 
 def ranked(target: ArrayLike, scores: ArrayLike) -> tuple[Bools, Ints]:
@@ -85,12 +140,7 @@ def eer_of_ranks(targets: Ints, others: Ints) -> float:
     Raises:
         ProbeError: no targets or no non-targets.
     """
-    n_targets, n_others = int(targets.sum()), int(others.sum())
-    if not n_targets or not n_others:
-        raise ProbeError(
-            f"{n_targets} target and {n_others} non-target trials: the EER needs both. Check the trial list, "
-            "and whether the utterances of one kind were left out."
-        )
+    n_targets, n_others = _check_both_kinds(targets, others)
     # With ranks 0..r rejected, missed[r] / n_targets is the miss rate and 1 - rejected[r] / n_others the false acceptance rate.
     # gap[r] is miss rate - false acceptance rate, times n_targets * n_others: it rises from -1 (before rank 0) to 1 times that.
     missed, rejected = np.cumsum(targets), np.cumsum(others)
@@ -100,3 +150,60 @@ def eer_of_ranks(targets: Ints, others: Ints) -> float:
     step = int(gap[crossing]) - before
     missed_before = int(missed[crossing] - targets[crossing])
     return (missed_before * step - before * int(targets[crossing])) / (n_targets * step)
+
+
+def eer_of_hull(targets: Ints, others: Ints) -> float:
+    """The EER of the ROC's lower convex hull; arguments and errors as in `eer_of_ranks`.
+
+    Pooling adjacent ranks until the share of targets rises from pool to pool leaves the hull's corners, so it is the EER of the pools.
+    """
+    from sklearn.isotonic import isotonic_regression  # here: tables of other metrics need not wait for it
+
+    total = targets + others
+    there = total > 0
+    targets, others, total = targets[there], others[there], total[there]
+    _check_both_kinds(targets, others)
+    share = isotonic_regression(targets / total, sample_weight=total)
+    pool = np.cumsum(np.diff(share, prepend=share[0]) > 0)
+    return eer_of_ranks(per_rank(pool, targets, pool[-1] + 1), per_rank(pool, others, pool[-1] + 1))
+
+
+def min_dcf_of_ranks(targets: Ints, others: Ints, p_target: float, c_miss: float = 1.0, c_fa: float = 1.0) -> float:
+    """`min_dcf` of trials that are sorted already; ``targets`` and ``others`` as in `eer_of_ranks`."""
+    if not (0 < p_target < 1 and c_miss > 0 and c_fa > 0):
+        raise ProbeError(
+            f"p_target {p_target}, c_miss {c_miss}, c_fa {c_fa}: expected a prior between 0 and 1 and costs above 0."
+        )
+    n_targets, n_others = _check_both_kinds(targets, others)
+    miss, false_alarm = c_miss * p_target, c_fa * (1 - p_target)
+    cost = miss * (np.cumsum(targets) / n_targets) + false_alarm * ((n_others - np.cumsum(others)) / n_others)
+    trivial = min(miss, false_alarm)  # reject all, which is in ``cost``, or accept all, which is not
+    return float(min(cost.min(), trivial) / trivial)
+
+
+def _check_both_kinds(targets: Ints, others: Ints) -> tuple[int, int]:
+    """How many target and non-target trials there are."""
+    n_targets, n_others = int(targets.sum()), int(others.sum())
+    if not n_targets or not n_others:
+        raise ProbeError(
+            f"{n_targets} target and {n_others} non-target trials: a detection measure needs both. Check the trial list, "
+            "and whether the utterances of one kind were left out."
+        )
+    return n_targets, n_others
+
+
+# Metric of a record -> its value from target and non-target trials at each rank.
+METRICS: dict[str, Callable[[Ints, Ints], float]] = {
+    "eer": eer_of_ranks,
+    "eer_hull": eer_of_hull,
+    "min_dcf_0.01": functools.partial(min_dcf_of_ranks, p_target=0.01),
+    "min_dcf_0.05": functools.partial(min_dcf_of_ranks, p_target=0.05),
+}
+_COST = "minimum over thresholds of (p * miss rate + (1 - p) * false acceptance rate) / min(p, 1 - p), p = {}, both costs 1"
+# The same, as a record states it.
+DEFINITIONS = {
+    "eer": "linear interpolation of the ROC",
+    "eer_hull": "convex hull of the ROC",
+    "min_dcf_0.01": _COST.format(0.01),
+    "min_dcf_0.05": _COST.format(0.05),
+}
