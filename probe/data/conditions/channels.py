@@ -76,9 +76,7 @@ def missing_codec(container: str, coding: str) -> str:
     return f"libsndfile {soundfile.__libsndfile_version__} here has no {coding}; install another soundfile"
 
 
-def _coded(
-    samples: np.ndarray, settings: Mapping[str, Any], scene: Scene, container: str, coding: str, **how: Any
-) -> np.ndarray:
+def _coded(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene, container: str, coding: str, **how: Any) -> np.ndarray:
     how["compression_level"] = settings["compression"]
     return _through(samples, scene.rate_hz, settings["rate"], container, coding, **how)
 

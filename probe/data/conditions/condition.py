@@ -145,7 +145,9 @@ def declared_conditions(path: Path | str, seed: int = 0) -> dict[str, Condition]
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ProbeError(f"{file}: cannot be read as TOML ({error}). Expected a table [conditions] of names and texts.") from error
+        raise ProbeError(
+            f"{file}: cannot be read as TOML ({error}). Expected a table [conditions] of names and texts."
+        ) from error
     table = content.pop("conditions", None)
     if content or not isinstance(table, dict) or not table:
         found = ", ".join([*content, *(["conditions, empty or no table"] if table is not None else [])]) or "nothing"

@@ -93,7 +93,11 @@ def _codec(
 
     def check(settings: Mapping[str, Any]) -> str:
         rate_hz = settings["rate"]
-        wrong = f"{container} {coding} has no {rate_hz} Hz; expected one of {rates_hz}" if rates_hz and rate_hz not in rates_hz else ""
+        wrong = (
+            f"{container} {coding} has no {rate_hz} Hz; expected one of {rates_hz}"
+            if rates_hz and rate_hz not in rates_hz
+            else ""
+        )
         return wrong or channels.missing_codec(container, coding)
 
     parameters = {"compression": Number("", 0, highest, 0.5), "rate": Number("Hz", 8000, 48_000, 16_000, whole=True)}

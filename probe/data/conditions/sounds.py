@@ -108,7 +108,9 @@ def open_pool(corpus: Corpus, rate_hz: int, seed: int, root: Path | None = None)
         of_speaker.setdefault(utterance.speaker, []).append(utterance)
     known = sorted({item.speaker for item in corpus.utterances} - {""})
     if len(known) < 2:
-        raise ProbeError(f"{corpus.name}: noise:babble needs two speakers; the column speaker names {', '.join(known) or 'none'}.")
+        raise ProbeError(
+            f"{corpus.name}: noise:babble needs two speakers; the column speaker names {', '.join(known) or 'none'}."
+        )
     in_turn = itertools.zip_longest(*(of_speaker[name] for name in sorted(of_speaker.keys() - {""}, key=rank)))
     pool: list[tuple[Utterance, np.ndarray, str]] = []
     for utterance in itertools.chain.from_iterable(in_turn):
