@@ -252,6 +252,49 @@ def demo(to: Path, seed: int) -> None:
 
 
 @cli.command()
+@click.argument("corpus", metavar="CORPUS")
+@options(*HEARD)
+@click.option("--to", required=True, type=click.Path(path_type=Path), help="Folder for the WAV files and the picture.")
+@click.option("--n", type=click.IntRange(1, 20), default=3, show_default=True, help="Utterances.")
+@options("audio_root", "json")
+def listen(
+    corpus: str,
+    texts: tuple[str, ...],
+    declared: Path | None,
+    condition_seed: int,
+    to: Path,
+    n: int,
+    audio_root: Path | None,
+    as_json: bool,
+) -> None:
+    """Write a few utterances of CORPUS, clean and under each condition, to hear and see them; print their levels."""
+    from probe.pipeline import listen as write_examples
+
+    done = write_examples(corpus, conditions_of(texts, declared, condition_seed), to, n, audio_root)
+    rows = [
+        {
+            "utterance": item.key,
+            "condition": item.condition,
+            "seconds": round(len(item.samples) / 16_000, 3),
+            "level_db": round(item.level_db, 2),
+            "snr_db": None if item.snr_db is None else round(item.snr_db, 2),
+            "file": str(path),
+        }
+        for item, path in zip(done.examples, done.files, strict=False)
+    ]
+    if as_json:
+        click.echo(json.dumps({"gain_db": round(done.gain_db, 2), "examples": rows}, indent=2, ensure_ascii=False))
+    else:
+        head = ["utterance", "condition", "seconds", "level dBFS", "SNR dB"]
+        cells = [[item[name] for name in ("utterance", "condition", "seconds", "level_db", "snr_db")] for item in rows]
+        print_table(head, [["-" if cell is None else str(cell) for cell in row] for row in cells])
+    click.echo(
+        f"all files are {abs(done.gain_db):.1f} dB quieter than measured, so that none clips" if done.gain_db else "", err=True
+    )
+    print_files(done.files)
+
+
+@cli.command()
 @click.argument("store", type=click.Path(path_type=Path))
 @options("json")
 def show(store: Path, as_json: bool) -> None:

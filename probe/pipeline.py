@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from probe.data.conditions.condition import Condition, Disturbance, open_condition, parse_condition
+from probe.data.conditions.examples import Example, hear, write_examples
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, load_corpus
 from probe.data.intervals import EXPECTED
@@ -18,6 +19,8 @@ from probe.extraction.extract import Extraction, extract, recipe_of
 from probe.models.catalogue import CHUNK_S, CONTEXT_S, choose_device, open_model
 from probe.models.encoder import Encoder
 from probe.records import read_records
+from probe.reporting.curves import missing_matplotlib
+from probe.reporting.spectrograms import draw_spectrograms
 from probe.reporting.tables import write_tables
 from probe.store.export import Selection
 from probe.store.export import export as write_export
@@ -161,6 +164,46 @@ def bench(
     if not dry_run and any(results.glob("*.jsonl")):
         done.files = write_tables(read_records(results), Path(to))
     return done
+
+
+@dataclass(frozen=True)
+class Listening:
+    """What there is to hear.
+
+    Attributes:
+        files: a WAV for each example, in their order; then the picture, where matplotlib is installed.
+        gain_db: that all of them were lowered by, 0 or less.
+    """
+
+    examples: list[Example]
+    files: list[Path]
+    gain_db: float
+
+
+def listen(
+    corpus: str | Path | Corpus,
+    conditions: Sequence[str | Condition],
+    to: str | Path,
+    n: int = 3,
+    audio_root: str | Path | None = None,
+) -> Listening:
+    """Writes a few utterances, clean and under each condition, as WAV files, with a picture of their spectrograms.
+
+    Args:
+        to: a folder.
+        n: utterances, always the same of a corpus.
+
+    Raises:
+        ProbeError: the corpus or a condition cannot be used.
+    """
+    loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, audio_root)
+    parsed = [parse_condition(item) if isinstance(item, str) else item for item in conditions]
+    examples = hear(loaded, parsed, n, Path(audio_root) if audio_root else None)
+    files, gain_db = write_examples(examples, Path(to))
+    if not missing_matplotlib():
+        files.append(Path(to) / "spectrograms.png")
+        draw_spectrograms(examples, files[-1])
+    return Listening(examples, files, gain_db)
 
 
 def views_for(tasks: Sequence[Task], stride: int = 1) -> list[str]:
@@ -357,7 +400,7 @@ def _disturbance_of(
         ) from error
 
 
-def _refuse_other_recipe(folder: Path, recipe: Mapping[str, Any], encoder: Encoder, disturbance: Disturbance | None) -> None:
+def _refuse_other_recipe(folder: Path, recipe: dict[str, Any], encoder: Encoder, disturbance: Disturbance | None) -> None:
     """Raises where an extraction now would write into another store."""
     asked = _asked(recipe)
     names = choose_layers(asked.pop("layers"), list(encoder.info.layers), encoder.info.aliases, encoder.info.id)

@@ -152,8 +152,8 @@ def extract(
         What was done; its ``failures`` name the utterances that could not be used.
 
     Raises:
-        ProbeError: the corpus, the condition, the model or the disk will not do, the model fails its check or has no CTC head, or another run
-            writes into the store.
+        ProbeError: the corpus, the condition, the model or the disk will not do, the model fails its check or has no CTC head, or
+            another run writes into the store.
     """
     parse_view(view)
     if dtype not in VALUE_BYTES or compression not in COMPRESSIONS:

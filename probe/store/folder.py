@@ -71,9 +71,9 @@ def open_store(path: Path | str, layer: str | None = None) -> Any:
 def select_store(root: Path, model: str, view: str, condition: str = "clean", keys: Collection[str] = ()) -> FeatureStore:
     """The store beneath ``root`` that serves ``view`` of ``model``.
 
-    Stores of one condition whose audio was disturbed differently (another seed, other noise files) are never chosen between, unless
-    one has more of ``keys``. Of several: the one with the most of ``keys``; then one that was asked for by just this name (``random:org/name`` has one per
+    Of several: the one with the most of ``keys``; then one that was asked for by just this name (``random:org/name`` has one per
     seed); then the view itself rather than a richer one; then the most layers; then one with transcripts of the model's CTC head.
+    Stores with equally many keys whose audio was disturbed differently (another seed, other noise) are not chosen between.
 
     Raises:
         ProbeError: none, or several that differ in more than their layers.

@@ -140,7 +140,7 @@ def lose_packets(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene)
     n_packet = max(1, round(settings["packet"] / 1000 * scene.rate_hz))
     ends = 1 / settings["burst"]  # chance that a burst ends with a packet
     begins = min(1.0, share * ends / (1 - share)) if share < 1 else 1.0
-    lost = []
+    lost: list[bool] = []
     for draw in scene.generator.random(-(-len(samples) // n_packet)):
         chance = share if not lost else 1 - ends if lost[-1] else begins
         lost.append(bool(draw < chance))

@@ -1,7 +1,7 @@
 """A condition: what is done to every utterance before a model hears it, by a name, a text and a seed.
 
-Two stages. `parse_condition` reads a text and touches no sound. `open_condition` reads the sounds it brings along at a model's rate and
-gives a `Disturbance`, which does it.
+Two stages. `parse_condition` reads a text and touches no sound. `open_condition` reads the sounds it brings along, at a model's rate,
+and gives a `Disturbance`, which does it.
 
 Random draws depend on the seed, the step (its level aside), its position and the utterance's key, and on nothing else: not on order,
 batch, threads or machine. Inside is float64; float32 comes out, beyond full scale where steps make it so.
@@ -91,8 +91,8 @@ class Disturbance:
             UtteranceError: it is silent where a level is needed, nothing is left of it, or a sample is no finite number.
         """
         heard = np.asarray(samples, np.float64)
-        for _, heard in self.stages(samples, key):
-            pass
+        for _, after in self.stages(samples, key):
+            heard = after
         with np.errstate(over="ignore"):
             heard = heard.astype(np.float32)
         if not len(heard):

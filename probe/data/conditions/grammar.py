@@ -56,7 +56,7 @@ class Step:
             if key == self.effect.level or (value == parameter.default and key != word):
                 continue
             shown = parameter.show(value)
-            bare = position == 0 and not word or isinstance(parameter, Word) and shown == key
+            bare = (position == 0 and not word) or isinstance(parameter, Word)
             parts.append(shown if bare else f"{key}={shown}")
         return ":".join(filter(None, [name, ",".join(parts)]))
 

@@ -65,7 +65,7 @@ def add_files(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) ->
 def _stretch(sound: np.ndarray, n_samples: int, scene: Scene) -> np.ndarray:
     """(time,) float64: so many samples of a sound from a random place on, not silent.
 
-    A sound that is too short is repeated; its end is blended into its beginning over 10 ms at equal power, so the seam does not click.
+    A sound that is too short is repeated. Its end is blended into its beginning over 10 ms at equal power, so that no seam clicks.
 
     Raises:
         UtteranceError: many stretches were silent.
