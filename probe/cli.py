@@ -8,6 +8,7 @@ import signal
 import sys
 import textwrap
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -24,10 +25,11 @@ from probe.errors import (
     UsageError,
     listed,
 )
-from probe.options import HOW, options
+from probe.options import HEARD, HOW, options
 from probe.version import __version__
 
 if TYPE_CHECKING:
+    from probe.data.conditions.condition import Condition
     from probe.extraction.extract import Extraction
 
 EXIT_CODES = "Exit codes: 0; 1 failure; 2 usage; 3 finished, but some utterances failed; 130 Ctrl-C; 143 SIGTERM, SIGUSR1."
@@ -55,7 +57,7 @@ def cli(quiet: bool) -> None:
 @click.option(
     "--view", metavar="VIEW", default="frames", show_default=True, help="What is kept: frames, segments:n, meanstd or mean."
 )
-@options("stride", "sha256", *HOW, "layers", "device", "limit", "dry_run", "json")
+@options("stride", "sha256", *HEARD, *HOW, "layers", "device", "limit", "dry_run", "json")
 def extract(
     models: tuple[str, ...],
     corpus: str,
@@ -63,6 +65,9 @@ def extract(
     view: str,
     stride: int,
     sha256: str | None,
+    texts: tuple[str, ...],
+    declared: Path | None,
+    condition_seed: int,
     audio_root: Path | None,
     dry_run: bool,
     as_json: bool,
@@ -78,7 +83,8 @@ def extract(
         raise UsageError("--sha256: belongs to one model; name one --model.")
     loaded = load_corpus(corpus, audio_root)
     how |= {"view": f"frames:{stride}" if stride > 1 else view, "sha256": sha256, "audio_root": audio_root, "dry_run": dry_run}
-    done = [extract_features(model, loaded, to, **how) for model in models]
+    heard = conditions_of(texts, declared, condition_seed)
+    done = [extract_features(model, loaded, to, condition=condition, **how) for model in models for condition in heard]
     print_extractions(done, dry_run, as_json)
     exit_with_failures(
         {str(item.store): [f"{failure.key} ({failure.reason})" for failure in item.failures] for item in done if item.failures}
@@ -207,14 +213,26 @@ def table(results: tuple[Path, ...], layers: bool, all_heads: bool, form: str, t
 @click.option("--task", "tasks", multiple=True, required=True, metavar="TASK", help="Ready task or TOML file; several times.")
 @options("corpus")
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="Receives features/, results/, tables and pictures.")
-@options("trials", "dev_trials", "labels", "layers", "stride", *HOW, "device", "seed", "limit", "dry_run", "again", "json")
+@options(
+    "trials", "dev_trials", "labels", "layers", "stride", *HEARD, *HOW, "device", "seed", "limit", "dry_run", "again", "json"
+)
 def bench(
-    models: tuple[str, ...], tasks: tuple[str, ...], corpus: str, to: Path, dry_run: bool, as_json: bool, **how: Any
+    models: tuple[str, ...],
+    tasks: tuple[str, ...],
+    corpus: str,
+    to: Path,
+    texts: tuple[str, ...],
+    declared: Path | None,
+    condition_seed: int,
+    dry_run: bool,
+    as_json: bool,
+    **how: Any,
 ) -> None:
     """Models x tasks: extract what is missing, run every task, write the tables and the picture."""
     from probe.pipeline import bench as run_bench
 
-    done = run_bench(models, tasks, corpus, to, dry_run=dry_run, **how)
+    heard = conditions_of(texts, declared, condition_seed)
+    done = run_bench(models, tasks, corpus, to, conditions=heard, dry_run=dry_run, **how)
     if dry_run or as_json:
         print_extractions(done.extractions, dry_run, as_json)
     if not dry_run:
@@ -232,6 +250,49 @@ def demo(to: Path, seed: int) -> None:
     done = run_demo(to, seed)
     finish_bench(done, to, as_json=False)
     exit_with_failures(done.unusable, done.refused)
+
+
+@cli.command()
+@click.argument("corpus", metavar="CORPUS")
+@options(*HEARD)
+@click.option("--to", required=True, type=click.Path(path_type=Path), help="Folder for the WAV files and the picture.")
+@click.option("--n", type=click.IntRange(1, 20), default=3, show_default=True, help="Utterances.")
+@options("audio_root", "json")
+def listen(
+    corpus: str,
+    texts: tuple[str, ...],
+    declared: Path | None,
+    condition_seed: int,
+    to: Path,
+    n: int,
+    audio_root: Path | None,
+    as_json: bool,
+) -> None:
+    """Write a few utterances of CORPUS, clean and under each condition, to hear and see them; print their levels."""
+    from probe.pipeline import listen as write_examples
+
+    done = write_examples(corpus, conditions_of(texts, declared, condition_seed), to, n, audio_root)
+    rows = [
+        {
+            "utterance": item.key,
+            "condition": item.condition,
+            "seconds": round(len(item.samples) / 16_000, 3),
+            "level_db": round(item.level_db, 2),
+            "snr_db": None if item.snr_db is None else round(item.snr_db, 2),
+            "file": str(path),
+        }
+        for item, path in zip(done.examples, done.files, strict=False)
+    ]
+    if as_json:
+        click.echo(json.dumps({"gain_db": round(done.gain_db, 2), "examples": rows}, indent=2, ensure_ascii=False))
+    else:
+        head = ["utterance", "condition", "seconds", "level dBFS", "SNR dB"]
+        cells = [[item[name] for name in ("utterance", "condition", "seconds", "level_db", "snr_db")] for item in rows]
+        print_table(head, [["-" if cell is None else str(cell) for cell in row] for row in cells])
+    click.echo(
+        f"all files are {abs(done.gain_db):.1f} dB quieter than measured, so that none clips" if done.gain_db else "", err=True
+    )
+    print_files(done.files)
 
 
 @cli.command()
@@ -256,9 +317,17 @@ def show(store: Path, as_json: bool) -> None:
 @click.option("--repair", is_flag=True, help="Extract what is damaged again, and nothing else; needs --corpus.")
 @click.option("--corpus", metavar="CSV", help="With --repair: the manifest that the store was extracted from.")
 @click.option("--model", metavar="MODEL", help="With --repair: the store's model, where its folder has moved.")
+@click.option("--condition", metavar="CONDITION", help="With --repair: the store's condition, where its noise files have moved.")
 @options("no_check", "device", "json")
 def verify(
-    store: Path, repair: bool, corpus: str | None, model: str | None, check: bool, device: str | None, as_json: bool
+    store: Path,
+    repair: bool,
+    corpus: str | None,
+    model: str | None,
+    condition: str | None,
+    check: bool,
+    device: str | None,
+    as_json: bool,
 ) -> None:
     """Read every byte of a feature store, or of every store beneath a folder, and name what is damaged.
 
@@ -280,7 +349,7 @@ def verify(
                 from probe.pipeline import repair as repair_store
 
                 try:
-                    done = repair_store(folder, str(corpus), model=model, device=device, check=check)
+                    done = repair_store(folder, str(corpus), model=model, device=device, check=check, condition=condition)
                 except ProbeError as error:
                     refused.append(str(error))
                 else:
@@ -479,6 +548,15 @@ def doctor(model: str | None, corpus: str | None, to: Path, device: str | None, 
             click.echo(block)
     if any(item.status == "problem" for item in again):
         sys.exit(EXIT_FAILURE)
+
+
+def conditions_of(texts: Sequence[str], file: Path | None, seed: int) -> "list[Condition]":
+    """The conditions that ``--condition`` names, else all that the TOML file declares, else clean audio; each once."""
+    from probe.data.conditions.condition import declared_conditions, parse_condition
+
+    declared = declared_conditions(file, seed) if file else {}
+    found = [parse_condition(text, seed=seed, declared=declared) for text in texts or list(declared) or ["clean"]]
+    return list({condition.name: condition for condition in found}.values())
 
 
 def print_table(head: list[str], rows: list[list[str]], widest: int = 1000) -> None:

@@ -136,9 +136,28 @@ SHARED: dict[str, Callable[[Callable], Callable]] = {
         metavar="SECONDS",
         help="For one file; what takes longer has failed.",
     ),
+    "condition": click.option(
+        "--condition",
+        "texts",
+        multiple=True,
+        metavar="CONDITION",
+        help="What is done to the audio: clean, noise:babble@10dB, reverb:rt60=0.6+telephone, srb:bass:2 ...; several times.",
+    ),
+    "conditions": click.option(
+        "--conditions",
+        "declared",
+        type=click.Path(path_type=Path),
+        metavar="TOML",
+        help="Names for --condition, from a table [conditions]; all of them where --condition is left out.",
+    ),
+    "condition_seed": click.option(
+        "--condition-seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Of what conditions draw."
+    ),
     "json": click.option("--json", "as_json", is_flag=True, help="Print JSON."),
 }
 
+# What is done to the audio that is heard.
+HEARD = ("condition", "conditions", "condition_seed")
 # How features are extracted, by every command that does.
 HOW = (
     *("dtype", "compression", "ctc", "no_check", "audio_root", "isolate_decode", "decode_timeout"),

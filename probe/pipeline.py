@@ -7,6 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from probe.data.conditions.condition import Condition, Disturbance, open_condition, parse_condition
+from probe.data.conditions.examples import Example, hear, write_examples
+from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, load_corpus
 from probe.data.intervals import EXPECTED
 from probe.errors import ProbeError, UsageError, listed
@@ -16,6 +19,8 @@ from probe.extraction.extract import Extraction, extract, recipe_of
 from probe.models.catalogue import CHUNK_S, CONTEXT_S, choose_device, open_model
 from probe.models.encoder import Encoder
 from probe.records import read_records
+from probe.reporting.curves import missing_matplotlib
+from probe.reporting.spectrograms import draw_spectrograms
 from probe.reporting.tables import write_tables
 from probe.store.export import Selection
 from probe.store.export import export as write_export
@@ -37,7 +42,7 @@ class Bench:
     """What a bench did.
 
     Attributes:
-        extractions: one per model and view.
+        extractions: one per model, condition and view.
         files: tables and pictures that were written.
         refused: what could not be asked, in words: a model, a task and the reason.
         unusable: utterances without features, by model.
@@ -58,6 +63,7 @@ def bench(
     trials: str | Path | None = None,
     dev_trials: str | Path | None = None,
     labels: str | Path | None = None,
+    conditions: Sequence[str | Condition] = (CLEAN,),
     layers: str | None = None,
     stride: int = 1,
     device: str | None = None,
@@ -80,6 +86,7 @@ def bench(
     Args:
         models, tasks: names.
         to: receives ``features/``, ``results/``, the tables and the pictures.
+        conditions: under which the audio is heard; features of each are extracted.
         stride: where a task works on frames, every ``stride``-th is kept.
         dry_run: only the plan of every extraction.
         again: also runs tasks whose records are there already.
@@ -96,6 +103,9 @@ def bench(
     if names := ", ".join(task.name for task in opened if task.kind == "frames" and not (labels or task.settings["labels"])):
         raise UsageError(f"{names}: needs --labels, {EXPECTED}, or the key labels in the task.")
     loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, audio_root)
+    heard = {item.name: item for item in (parse_condition(item) if isinstance(item, str) else item for item in conditions)}
+    # Only what is asked for beside clean audio is named.
+    under = {} if list(heard) == [CLEAN] else {"conditions": list(heard)}
     place = choose_device(device)
     features, results = Path(to) / "features", Path(to) / "results"
     done = Bench()
@@ -104,23 +114,27 @@ def bench(
             encoder = open_model(model, device, None, implementation, precision, chunk_s, context_s)
             if ctc and not encoder.info.ctc:
                 log.info("%s: has no CTC head that --ctc could run", model)
-            for view in views_for(opened, stride):
-                result = extract(
-                    encoder,
-                    loaded,
-                    features,
-                    layers=layers,
-                    view=view,
-                    limit=limit,
-                    dry_run=dry_run,
-                    requested=model,
-                    ctc=ctc and bool(encoder.info.ctc),
-                    audio_root=audio_root,
-                    **how,
-                )
-                done.extractions.append(result)
-                if result.failures:
-                    done.unusable[model] = sorted(failure.key for failure in result.failures)
+            for condition in heard.values():
+                disturbance = open_condition(condition, encoder.info.rate_hz, loaded, Path(audio_root) if audio_root else None)
+                for view in views_for(opened, stride):
+                    result = extract(
+                        encoder,
+                        loaded,
+                        features,
+                        layers=layers,
+                        view=view,
+                        condition=disturbance or condition,
+                        limit=limit,
+                        dry_run=dry_run,
+                        requested=model,
+                        ctc=ctc and bool(encoder.info.ctc),
+                        audio_root=audio_root,
+                        **how,
+                    )
+                    done.extractions.append(result)
+                    if result.failures:
+                        where = model if disturbance is None else f"{model}, {condition.name}"
+                        done.unusable[where] = sorted(failure.key for failure in result.failures)
             del encoder
         except ProbeError as error:
             done.refused.append(f"{model}: {error}")
@@ -142,6 +156,7 @@ def bench(
                     limit=limit,
                     memory_bytes=how.get("memory_bytes", 4 << 30),
                     again=again,
+                    **under,
                 )
             except ProbeError as error:
                 done.refused.append(f"{model}, {task.name}: {error}")
@@ -149,6 +164,46 @@ def bench(
     if not dry_run and any(results.glob("*.jsonl")):
         done.files = write_tables(read_records(results), Path(to))
     return done
+
+
+@dataclass(frozen=True)
+class Listening:
+    """What there is to hear.
+
+    Attributes:
+        files: a WAV for each example, in their order; then the picture, where matplotlib is installed.
+        gain_db: that all of them were lowered by, 0 or less.
+    """
+
+    examples: list[Example]
+    files: list[Path]
+    gain_db: float
+
+
+def listen(
+    corpus: str | Path | Corpus,
+    conditions: Sequence[str | Condition],
+    to: str | Path,
+    n: int = 3,
+    audio_root: str | Path | None = None,
+) -> Listening:
+    """Writes a few utterances, clean and under each condition, as WAV files, with a picture of their spectrograms.
+
+    Args:
+        to: a folder.
+        n: utterances, always the same of a corpus.
+
+    Raises:
+        ProbeError: the corpus or a condition cannot be used.
+    """
+    loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, audio_root)
+    parsed = [parse_condition(item) if isinstance(item, str) else item for item in conditions]
+    examples = hear(loaded, parsed, n, Path(audio_root) if audio_root else None)
+    files, gain_db = write_examples(examples, Path(to))
+    if not missing_matplotlib():
+        files.append(Path(to) / "spectrograms.png")
+        draw_spectrograms(examples, files[-1])
+    return Listening(examples, files, gain_db)
 
 
 def views_for(tasks: Sequence[Task], stride: int = 1) -> list[str]:
@@ -240,6 +295,7 @@ def repair(
     model: str | Encoder | None = None,
     device: str | None = None,
     check: bool = True,
+    condition: str | None = None,
 ) -> Repair:
     """Extracts the damaged shards of a store again, and nothing else.
 
@@ -251,6 +307,7 @@ def repair(
         corpus: the one that the store was extracted from; more or fewer rows do not matter.
         model: the store's own where None; a folder that has moved needs naming.
         check: see `probe.extraction.extract.extract`.
+        condition: the store's, where its recipe does not suffice: files of noise that lie elsewhere than in the working folder.
 
     Raises:
         ProbeError: the recipe is damaged, the corpus lacks utterances, or the model gives another recipe.
@@ -268,11 +325,16 @@ def repair(
         todo = [job for job in jobs if not is_back(found, job)]
         certificate = any(item.file == f"{CERTIFICATE}.json" for item in found.damage)
         again = _utterances_of(folder, todo, loaded)
-        encoder = _encoder_of(folder, head, model, device) if todo or certificate else None
+        encoder = disturbance = None
+        if todo or certificate:
+            encoder = _encoder_of(folder, head, model, device)
+            disturbance = _disturbance_of(folder, head["recipe"], encoder, loaded, condition)
+            _refuse_other_recipe(folder, head["recipe"], encoder, disturbance)
         for name in [name for job in todo for name in job.shard_names()] + [CERTIFICATE] * certificate:
             set_aside(folder, name)
     if encoder is not None:
-        extract(encoder, again, folder.parent.parent, requested=head["requested"], check=check, **_asked(head["recipe"]))
+        asked = _asked(head["recipe"]) | {"condition": disturbance or CLEAN}
+        extract(encoder, again, folder.parent.parent, requested=head["requested"], check=check, **asked)
     kept: dict[int, list[str]] = {}
     with writing(folder):
         for job in jobs:
@@ -290,7 +352,7 @@ def repair(
 
 
 def _asked(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """How `extract` is asked for a recipe, its model aside."""
+    """How `extract` is asked for a recipe, its model and its condition aside."""
     return {
         "layers": ",".join(name for name, _ in recipe["layers"]),
         "view": recipe["view"],
@@ -304,7 +366,7 @@ def _encoder_of(folder: Path, head: Mapping[str, Any], model: str | Encoder | No
     """The model of a store.
 
     Raises:
-        ProbeError: it cannot be opened, or what it would extract is another store.
+        ProbeError: it cannot be opened.
     """
     recipe, name = head["recipe"], head["requested"]
     if (
@@ -314,12 +376,35 @@ def _encoder_of(folder: Path, head: Mapping[str, Any], model: str | Encoder | No
     if model is None or isinstance(model, str):
         cut = recipe["chunking"] or {"chunk_s": 0.0, "context_s": 0.0}
         form = (recipe["implementation"], recipe["precision"], cut["chunk_s"], cut["context_s"])
-        encoder = open_model(model or name, device, None, *form)
-    else:
-        encoder = model
+        return open_model(model or name, device, None, *form)
+    return model
+
+
+def _disturbance_of(
+    folder: Path, recipe: Mapping[str, Any], encoder: Encoder, corpus: Corpus, condition: str | None
+) -> Disturbance | None:
+    """What was done to the audio of a store.
+
+    Raises:
+        ProbeError: its text means nothing any more, or its files are not to be found by their names.
+    """
+    if "disturbance" not in recipe:
+        return None
+    text, seed = recipe["disturbance"]["text"], recipe["disturbance"]["seed"]
+    try:
+        found = parse_condition(condition or text, seed=seed or 0)
+        return open_condition(replace(found, name=recipe["condition"]), encoder.info.rate_hz, corpus)
+    except ProbeError as error:
+        raise ProbeError(
+            f"{folder}: its condition {text} cannot be had again: {error} --condition names files with their folder."
+        ) from error
+
+
+def _refuse_other_recipe(folder: Path, recipe: dict[str, Any], encoder: Encoder, disturbance: Disturbance | None) -> None:
+    """Raises where an extraction now would write into another store."""
     asked = _asked(recipe)
     names = choose_layers(asked.pop("layers"), list(encoder.info.layers), encoder.info.aliases, encoder.info.id)
-    now = recipe_of(encoder, names, **asked)
+    now = recipe_of(encoder, names, **asked, disturbance=disturbance)
     if now != recipe:
         differing = [key for key in recipe["model"] if now["model"].get(key) != recipe["model"][key]]
         differing += [key for key in sorted(now.keys() | recipe.keys()) if key != "model" and now.get(key) != recipe.get(key)]
@@ -330,7 +415,6 @@ def _encoder_of(folder: Path, head: Mapping[str, Any], model: str | Encoder | No
     expected = store_path(folder.parent.parent, recipe)
     if not expected.exists() or not expected.samefile(folder):
         raise ProbeError(f"{folder}: extraction would write into {expected}. Give the store's folders their names back.")
-    return encoder
 
 
 def _utterances_of(folder: Path, jobs: Sequence[Job], corpus: Corpus) -> Corpus:

@@ -118,6 +118,20 @@ def load_corpus(source: Path | str, audio_root: Path | str | None = None) -> Cor
     return Corpus(manifest.stem, hashlib.sha256(content).hexdigest(), speech, columns, manifest.parent)
 
 
+def noise_files(manifest: Path, audio_root: Path | None = None) -> list[Path]:
+    """The audio of a manifest's rows of split ``noise``.
+
+    Raises:
+        ProbeError: as `load_corpus`, or there are no such rows.
+    """
+    problems: list[str] = []
+    utterances = list(_utterances(manifest, _rows(manifest, _read_manifest(manifest)), problems, audio_root))
+    _refuse(problems)
+    if paths := [item.path for item in utterances if item.split == "noise"]:
+        return paths
+    raise ProbeError(f"{manifest}: {len(utterances)} rows, none of split noise. Put {SPLITS[-1]} into the column split.")
+
+
 def _refuse(problems: list[str]) -> None:
     """Raises where there are any, with the first of them."""
     rest = len(problems) - MOST_PROBLEMS_SHOWN

@@ -1,23 +1,32 @@
-"""Audio, decoded by threads ahead of the model, in order, as much as a number of bytes allows."""
+"""Audio, decoded and disturbed by threads ahead of the model, in order, as much as a number of bytes allows."""
 
 import threading
 import time
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from probe.data.audio import Audio
+from probe.data.conditions.condition import Disturbance
 from probe.data.corpus import Utterance
 from probe.data.decoder import Decoder
 from probe.errors import UtteranceError
 from probe.store.features import Failure
 
 MOST_AHEAD = 256
+# Copies in float64 that a step of a condition makes for a while, against the two of float32 that decoding makes.
+DISTURBING = 6
 
 
 def decoded(
-    utterances: Sequence[Utterance], rate_hz: int, decoders: Sequence[Decoder], at_first: int, ahead_bytes: int
+    utterances: Sequence[Utterance],
+    rate_hz: int,
+    decoders: Sequence[Decoder],
+    at_first: int,
+    ahead_bytes: int,
+    disturbance: Disturbance | None = None,
 ) -> Generator[tuple[Utterance, Audio | Failure]]:
     """Each utterance's audio, or why there is none, in order.
 
@@ -25,6 +34,7 @@ def decoded(
         decoders: one per thread.
         at_first: of them; after each second in more than a tenth of which the caller waited there is one more.
         ahead_bytes: no further file is begun while so many bytes of samples wait to be taken.
+        disturbance: what is done to the samples, at ``rate_hz``. All else about the audio stays that of the file.
     """
     idle = list(decoders)
     room = threading.Condition()
@@ -38,7 +48,7 @@ def decoded(
 
     def decode(position: int) -> Audio | Failure:
         nonlocal active, begun, waiting_bytes
-        expected_bytes = _expected_bytes(utterances[position], rate_hz)
+        expected_bytes = _expected_bytes(utterances[position], rate_hz, disturbance)
         with room:
             room.wait_for(lambda: given_up or may_begin(position))
             if given_up:
@@ -51,6 +61,8 @@ def decoded(
         found: Audio | Failure | None = None
         try:
             found = decoder.load(utterance.path, rate_hz, utterance.duration_s)
+            if disturbance is not None:
+                found = replace(found, samples=disturbance.apply(found.samples, utterance.key))
         except UtteranceError as error:
             n_bytes, mtime_ns = seen(utterance.path)
             unreadable = isinstance(error.__cause__, OSError | MemoryError) and mtime_ns != -1
@@ -92,10 +104,11 @@ def decoded(
             threads.shutdown(cancel_futures=True)
 
 
-def _expected_bytes(utterance: Utterance, rate_hz: int) -> int:
-    """What decoding takes for a while: its samples, once in blocks and once joined."""
+def _expected_bytes(utterance: Utterance, rate_hz: int, disturbance: Disturbance | None) -> int:
+    """What decoding takes for a while: its samples, once in blocks and once joined; a condition, several times as float64."""
     samples = utterance.duration_s * rate_hz if utterance.duration_s else max(0, seen(utterance.path)[0])
-    return int(2 * 4 * samples)
+    factor = 1.0 if disturbance is None else DISTURBING * max(1.0, disturbance.condition.stretch)
+    return int(2 * 4 * samples * factor)
 
 
 def _n_bytes(found: Audio | Failure | None) -> int:

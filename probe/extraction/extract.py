@@ -12,6 +12,8 @@ import torch
 from tqdm import tqdm
 
 from probe.data import audio
+from probe.data.conditions.condition import Condition, Disturbance, open_condition, parse_condition
+from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, load_corpus
 from probe.data.decoder import TIMEOUT_S, Decoder
 from probe.environment import allowed_cores, code_version, package_versions
@@ -97,6 +99,8 @@ def extract(
     *,
     layers: str | None = None,
     view: str = "frames",
+    condition: str | Condition | Disturbance = CLEAN,
+    condition_seed: int = 0,
     dtype: str = "float16",
     compression: str = "none",
     device: str | None = None,
@@ -125,6 +129,8 @@ def extract(
         to: the folder of all stores.
         layers: such as ``0-12,final``; all where None.
         view: ``frames``, ``frames:k``, ``segments:n``, ``mean`` or ``meanstd`` (`probe.store.views`).
+        condition: what is done to the audio: a text (``docs/conditions.md``), or one that is parsed, or opened at the model's rate.
+        condition_seed: of its random draws, where it is a text.
         dtype: ``float16`` (float32 for a layer that it would bend), ``float32``, ``int8`` (with a scale per row: an error of at
             most a 254th of the row's largest value).
         compression: ``none``, or ``gzip`` with shuffling: smaller and slower.
@@ -146,8 +152,8 @@ def extract(
         What was done; its ``failures`` name the utterances that could not be used.
 
     Raises:
-        ProbeError: the corpus, the model or the disk will not do, the model fails its check or has no CTC head, or another run
-            writes into the store.
+        ProbeError: the corpus, the condition, the model or the disk will not do, the model fails its check or has no CTC head, or
+            another run writes into the store.
     """
     parse_view(view)
     if dtype not in VALUE_BYTES or compression not in COMPRESSIONS:
@@ -155,7 +161,11 @@ def extract(
             f"dtype {dtype!r}, compression {compression!r}: expected one of {', '.join(VALUE_BYTES)}, and of "
             f"{', '.join(COMPRESSIONS)}."
         )
-    corpus = (corpus if isinstance(corpus, Corpus) else load_corpus(corpus, audio_root)).limited(limit)
+    if isinstance(condition, str):
+        condition = parse_condition(condition, seed=condition_seed)
+    whole = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, audio_root)
+    corpus = whole.limited(limit)
+    audio_folder = None if audio_root is None else Path(audio_root)
     encoder = model
     if isinstance(encoder, str):
         encoder = open_model(encoder, device, sha256, implementation, precision, chunk_s, context_s)
@@ -177,16 +187,21 @@ def extract(
             f"{requested}: no CTC head can be run ({why}). Leave --ctc out, or name a fine-tuned checkpoint, such as those of "
             "`probe models` with CTC under what they were trained on."
         )
-    recipe = recipe_of(encoder, names, view, ctc, dtype, compression)
+    disturbance = condition if isinstance(condition, Disturbance) else None
+    if isinstance(condition, Condition):
+        disturbance = open_condition(condition, encoder.info.rate_hz, whole, audio_folder)
+    if disturbance is not None and disturbance.rate_hz != encoder.info.rate_hz:
+        raise UsageError(f"{requested}: wants {encoder.info.rate_hz} Hz; the condition was opened at {disturbance.rate_hz} Hz.")
+    recipe = recipe_of(encoder, names, view, ctc, dtype, compression, disturbance)
     root = Path(to)
-    audio_folder = None if audio_root is None else Path(audio_root)
     n_decoders = workers or min(MOST_DECODERS, allowed_cores())
     decoders = [Decoder(audio_folder, isolate_decode, decode_timeout_s) for _ in range(n_decoders)]
     path = store_path(root, recipe)
     begun = FeatureStore(path) if (path / "recipe.json").exists() else None
     if dry_run:
         with decoders[0] as decoder:
-            plan = make_plan(corpus, encoder, names, view, dtype, begun, root, decoder.header_duration_s)
+            stretch = disturbance.condition.stretch if disturbance else 1.0
+            plan = make_plan(corpus, encoder, names, view, dtype, begun, root, decoder.header_duration_s, stretch)
         return Extraction(path, plan, [], 0, 0.0)
     with ExitStack() as stack:
         stack.enter_context(computing_on(encoder, threads, begun.environment["threads"] if begun else None))
@@ -200,11 +215,17 @@ def extract(
         row_bytes = 4 * sum(encoder.info.layers[name] for name in names)
         encoder.rows = min(encoder.rows, max(FEWEST_ROWS, rest_bytes // 4 // row_bytes))  # twice a batch's frames of all layers
         ahead_bytes = min(AHEAD_BYTES, rest_bytes // 2)
-        return _run(store, corpus, encoder, names, view, root, decoders, workers or 1, ahead_bytes)
+        return _run(store, corpus, encoder, names, view, root, decoders, workers or 1, ahead_bytes, disturbance)
 
 
 def recipe_of(
-    encoder: Encoder, layers: Sequence[str], view: str, ctc: bool = False, dtype: str = "float16", compression: str = "none"
+    encoder: Encoder,
+    layers: Sequence[str],
+    view: str,
+    ctc: bool = False,
+    dtype: str = "float16",
+    compression: str = "none",
+    disturbance: Disturbance | None = None,
 ) -> dict[str, Any]:
     """Everything that decides a stored value, as it is hashed."""
     info = encoder.info
@@ -223,13 +244,14 @@ def recipe_of(
         "model": model,
         "layers": [[name, info.layers[name]] for name in layers],
         "view": view,
-        "condition": "clean",
+        "condition": disturbance.condition.name if disturbance else CLEAN,
         "audio": dict(audio.SETTINGS),
         "implementation": encoder.implementation,
         "precision": encoder.precision,
         "dtype": dtype,
         "chunking": asdict(encoder.chunking) if encoder.chunking else None,
     }
+    recipe |= {"disturbance": disturbance.recipe} if disturbance else {}
     recipe |= {"ctc": dict(info.ctc)} if ctc else {}
     return recipe | ({"compression": compression} if compression != "none" else {})
 
@@ -285,10 +307,14 @@ def _run(
     decoders: Sequence[Decoder],
     at_first: int,
     ahead_bytes: int,
+    disturbance: Disturbance | None,
 ) -> Extraction:
     with store.writing():
         store.refresh()
-        plan = make_plan(corpus, encoder, layers, view, store.recipe["dtype"], store, root, decoders[0].header_duration_s)
+        stretch = disturbance.condition.stretch if disturbance else 1.0
+        plan = make_plan(
+            corpus, encoder, layers, view, store.recipe["dtype"], store, root, decoders[0].header_duration_s, stretch
+        )
         if plan.n_bytes > plan.free_bytes:
             if not store.jobs:
                 discard_store(store.path)
@@ -310,7 +336,7 @@ def _run(
         with (
             bar,
             Writer() as write,
-            closing(decoded(ordered, encoder.info.rate_hz, decoders, at_first, ahead_bytes)) as audio_of,
+            closing(decoded(ordered, encoder.info.rate_hz, decoders, at_first, ahead_bytes, disturbance)) as audio_of,
             closing(encoded(audio_of, encoder, wanted)) as pieces,
         ):
             shards = Shards(store, write, corpus.columns, layers, environment_of(encoder))

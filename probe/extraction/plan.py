@@ -83,11 +83,13 @@ def make_plan(
     store: FeatureStore | None,
     root: Path,
     header_duration_s: Callable[[Path], float | None] = header_duration_s,
+    stretch: float = 1.0,
 ) -> Plan:
     """What is missing of ``corpus`` in ``store`` (None: a store that does not exist yet).
 
     Args:
         header_duration_s: asks a file's header how long it is.
+        stretch: how many times as long a condition makes the audio.
     """
     todo: list[Utterance] = []
     failed: list[Failure] = []
@@ -107,7 +109,7 @@ def make_plan(
             pending.append(job)
             wanted.difference_update(job.keys)
     durations = {item.key: _seconds(item, header_duration_s) for item in todo}
-    n_frames = {key: encoder.n_frames(int(seconds * encoder.info.rate_hz)) for key, seconds in durations.items()}
+    n_frames = {key: encoder.n_frames(int(seconds * stretch * encoder.info.rate_hz)) for key, seconds in durations.items()}
     sizes = {key: stored_values(encoder, layers, view, count) for key, count in n_frames.items()}
     fresh = _pack([item.key for item in todo if item.key in wanted], durations, sizes)
     frames = sum(n_frames.values())

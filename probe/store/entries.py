@@ -48,6 +48,8 @@ INDEX = {
 }
 HEAD = {"requested": TEXT, "sha256": TEXT, "recipe": (dict,), "environment": (dict,)}
 RECIPE = {"model": (dict,), "layers": (list,), "view": TEXT, "condition": TEXT, "audio": (dict,)}
+DISTURBANCE = {"text": TEXT, "seed": (int, type(None)), "stretch": NUMBER, "steps": (list,)}
+LARGEST_STRETCH = 1e6
 MODEL = {"id": TEXT, "revision": TEXT, "weights_sha256": TEXT, "family": TEXT, "aliases": (dict,), "rate_hz": INTEGER}
 ENVIRONMENT = {"packages": (dict,), "device": TEXT, "threads": INTEGER}
 
@@ -65,6 +67,10 @@ def checked_head(head: dict[str, Any], path: Path) -> dict[str, Any]:
     _typed(recipe, RECIPE, path, "recipe")
     _typed(recipe["model"], MODEL, path, "recipe.model")
     _typed(head["environment"], ENVIRONMENT, path, "environment")
+    if "disturbance" in recipe:
+        _typed(recipe["disturbance"], DISTURBANCE, path, "recipe.disturbance")
+        if not 1 / LARGEST_STRETCH <= (stretch := recipe["disturbance"]["stretch"]) <= LARGEST_STRETCH:
+            raise ProbeError(f"{path}: recipe.disturbance.stretch is {stretch}; expected more than 0. {ADVICE}")
     named = [item for item in recipe["layers"] if isinstance(item, list) and [type(entry) for entry in item] == [str, int]]
     names = {name for name, width in named if name and "/" not in name and 0 < width <= 1 << 24}
     if not names or len(names) != len(recipe["layers"]):

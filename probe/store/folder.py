@@ -73,6 +73,7 @@ def select_store(root: Path, model: str, view: str, condition: str = "clean", ke
 
     Of several: the one with the most of ``keys``; then one that was asked for by just this name (``random:org/name`` has one per
     seed); then the view itself rather than a richer one; then the most layers; then one with transcripts of the model's CTC head.
+    Stores with equally many keys whose audio was disturbed differently (another seed, other noise) are not chosen between.
 
     Raises:
         ProbeError: none, or several that differ in more than their layers.
@@ -87,10 +88,11 @@ def select_store(root: Path, model: str, view: str, condition: str = "clean", ke
         ]
     usable = [store for store in stores if serves(store.view, view) is not None and store.recipe["condition"] == condition]
     if not usable:
+        wanted = "" if condition == "clean" else f" --condition {condition}"
         there = sorted({f"{store.requested} ({store.view}, {store.recipe['condition']})" for store in everything})
         raise ProbeError(
             f"{root}: no features of {model} that give {view} ({condition}); found {listed(there) or 'no store'}. "
-            f"Run `probe extract --model {model} --view {view} --corpus ... --to {root}`."
+            f"Run `probe extract --model {model} --view {view}{wanted} --corpus ... --to {root}`."
         )
 
     def rank(store: FeatureStore) -> tuple[int, bool, int, int, bool]:
@@ -98,17 +100,28 @@ def select_store(root: Path, model: str, view: str, condition: str = "clean", ke
         renamed, detour = os.path.normpath(store.requested) != model, serves(store.view, view) or 0
         return missing, renamed, detour, -len(store.layers), "ctc" not in store.recipe
 
+    fewest = min(rank(store)[0] for store in usable)
+    usable = [store for store in usable if rank(store)[0] == fewest]
+    if differing := _differing([store.recipe.get("disturbance", {}) for store in usable]):
+        raise ProbeError(
+            f"{root}: {len(usable)} stores of {model} under {condition}: {listed([store.path.name for store in usable])}; their "
+            f"{', '.join(differing)} differ. Keep one of them here; another --to holds the others."
+        )
     best = min(map(rank, usable))
     usable = [store for store in usable if rank(store) == best]
     if len(usable) > 1:
-        differing = sorted(
-            name for name in usable[0].recipe["model"] if usable[0].recipe["model"][name] != usable[1].recipe["model"].get(name)
-        )
+        differing = _differing([store.recipe["model"] for store in usable])
         raise ProbeError(
             f"{root}: {len(usable)} stores of {model} serve {view}: {listed([store.path.name for store in usable])}; "
             f"they differ in {', '.join(differing) or 'the recipe'}. Name the revision ({model}@...) or remove one."
         )
     return usable[0]
+
+
+def _differing(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of entries that are not alike."""
+    names = sorted({name for entry in entries for name in entry})
+    return [name for name in names if any(entry.get(name) != entries[0].get(name) for entry in entries)]
 
 
 def describe_store(store: FeatureStore) -> dict[str, str]:
@@ -129,6 +142,7 @@ def describe_store(store: FeatureStore) -> dict[str, str]:
         "model": f"{model['id']} {model['revision']}, {model['family']}",
         "weights": model["weights_sha256"] or "none",
         "view": f"{store.view}, condition {recipe['condition']}",
+        **_disturbed(recipe),
         "layers": f"{', '.join(store.layers)}{aliases}",
         "width": ", ".join(map(str, widths)),
         "dtype": ", ".join(dtypes) or "-",
@@ -145,6 +159,16 @@ def describe_store(store: FeatureStore) -> dict[str, str]:
         "failures": str(len(store.failures)),
     }
     return described | {f"  {key}": failure.reason for key, failure in store.failures.items()}
+
+
+def _disturbed(recipe: Mapping[str, Any]) -> dict[str, str]:
+    """What was done to the audio; nothing for clean audio."""
+    if "disturbance" not in recipe:
+        return {}
+    done = recipe["disturbance"]
+    seed = "" if done["seed"] is None else f", seed {done['seed']}"
+    longer = "" if done["stretch"] == 1 else f", {done['stretch']:.4g} times as long"
+    return {"disturbed by": f"{done['text']}{seed}{longer}"}
 
 
 def _sound(stored: Sequence[Stored]) -> str:

@@ -1,0 +1,1 @@
+"""What is done to the audio before a model hears it: noise, rooms, channels, filters, speed."""

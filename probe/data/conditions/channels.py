@@ -1,0 +1,147 @@
+"""Channels: telephone, codecs, lost packets, lower rates, levels, clipping. All keep length, and none delays.
+
+Codecs are libsndfile's, written and read in memory. Their own delay is taken out by libsndfile (GSM and G.711 have none); what they
+append is cut off. A channel has a full scale: samples beyond it are clipped before a codec.
+"""
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+from scipy.signal import firwin, oaconvolve
+
+from probe.data.conditions.sounds import Scene
+
+TELEPHONE_HZ, TELEPHONE_BAND_HZ = 8000, (300.0, 3400.0)
+LAWS = {"mu": "ULAW", "a": "ALAW"}
+# Of a filter's slope between pass and stop, which takes 60 dB.
+SLOPE_HZ, STOP_DB = 200.0, 60.0
+
+
+def resampled(samples: np.ndarray, from_hz: float, to_hz: float, n_samples: int) -> np.ndarray:
+    """(n_samples,) at another rate, by soxr HQ; a sample too many is cut, one too few is zero."""
+    found = soxr.resample(np.asarray(samples, np.float64), from_hz, to_hz, quality="HQ") if from_hz != to_hz else samples
+    return np.pad(found[:n_samples], (0, max(0, n_samples - len(found))))
+
+
+def band_limited(samples: np.ndarray, low_hz: float, high_hz: float, rate_hz: int) -> np.ndarray:
+    """What lies from ``low_hz`` to ``high_hz``: linear phase, no delay, -6 dB at the edges, -60 dB from 100 Hz beyond them on.
+
+    An edge at 0 or at half the rate, or beyond, is none.
+    """
+    n_taps = int((STOP_DB - 7.95) / (2.285 * 2 * np.pi * SLOPE_HZ / rate_hz)) // 2 * 2 + 1
+    edges = [edge for edge in (low_hz, high_hz) if SLOPE_HZ / 2 < edge < rate_hz / 2 - SLOPE_HZ / 2]
+    if low_hz >= rate_hz / 2:
+        return np.zeros(len(samples))
+    if not edges:
+        return samples
+    pass_zero = {1: "lowpass" if edges[0] == high_hz else "highpass", 2: "bandpass"}[len(edges)]
+    taps = firwin(n_taps, edges, window=("kaiser", 0.1102 * (STOP_DB - 8.7)), pass_zero=pass_zero, fs=rate_hz)
+    return oaconvolve(samples, taps)[n_taps // 2 : n_taps // 2 + len(samples)]
+
+
+def telephone(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
+    """300 to 3400 Hz at 8 kHz in 8 bits of ITU-T G.711."""
+    narrow = band_limited(samples, *TELEPHONE_BAND_HZ, scene.rate_hz)
+    return _through(narrow, scene.rate_hz, TELEPHONE_HZ, "WAV", LAWS[settings["law"]])
+
+
+def gsm(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
+    """300 to 3400 Hz at 8 kHz through GSM 06.10 full rate, 13 kbit/s."""
+    return _through(band_limited(samples, *TELEPHONE_BAND_HZ, scene.rate_hz), scene.rate_hz, TELEPHONE_HZ, "WAV", "GSM610")
+
+
+def mp3(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
+    """MPEG layer III at a constant bit rate."""
+    return _coded(samples, settings, scene, "MP3", "MPEG_LAYER_III", bitrate_mode="CONSTANT")
+
+
+def opus(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
+    """Opus in Ogg."""
+    return _coded(samples, settings, scene, "OGG", "OPUS")
+
+
+def vorbis(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
+    """Vorbis in Ogg."""
+    return _coded(samples, settings, scene, "OGG", "VORBIS")
+
+
+def missing_codec(container: str, coding: str) -> str:
+    """Why a codec cannot be had; empty where the libsndfile that is installed has it."""
+    if container in soundfile.available_formats() and coding in soundfile.available_subtypes(container):
+        return ""
+    return f"libsndfile {soundfile.__libsndfile_version__} here has no {coding}; install another soundfile"
+
+
+def _coded(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene, container: str, coding: str, **how: Any) -> np.ndarray:
+    how["compression_level"] = settings["compression"]
+    return _through(samples, scene.rate_hz, settings["rate"], container, coding, **how)
+
+
+def _through(samples: np.ndarray, rate_hz: int, codec_hz: int, container: str, coding: str, **how: Any) -> np.ndarray:
+    """Written and read again at a codec's rate."""
+    n_coded = max(1, round(len(samples) * codec_hz / rate_hz))
+    narrow = np.clip(resampled(samples, rate_hz, codec_hz, n_coded), -1, 1)
+    content = io.BytesIO()
+    soundfile.write(content, narrow, codec_hz, format=container, subtype=coding, **how)
+    content.seek(0)
+    decoded = soundfile.read(content, dtype="float64")[0][:n_coded]
+    return resampled(decoded, codec_hz, rate_hz, len(samples))
+
+
+def lowpass(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
+    """What lies below a frequency."""
+    return band_limited(samples, 0, settings["hz"], scene.rate_hz)
+
+
+def highpass(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
+    """What lies above a frequency."""
+    return band_limited(samples, settings["hz"], scene.rate_hz, scene.rate_hz)
+
+
+def bandpass(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
+    """What lies between two frequencies."""
+    return band_limited(samples, settings["low"], settings["high"], scene.rate_hz)
+
+
+def resample(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
+    """To a lower rate and back."""
+    n_low = max(1, round(len(samples) * settings["hz"] / scene.rate_hz))
+    return resampled(resampled(samples, scene.rate_hz, settings["hz"], n_low), settings["hz"], scene.rate_hz, len(samples))
+
+
+def gain(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
+    """Louder or quieter by so many dB, unclipped."""
+    return samples * 10 ** (settings["db"] / 20)
+
+
+def gain_factor(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
+    """So many times as loud, unclipped."""
+    return samples * settings["factor"]
+
+
+def clip(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
+    """Cut off at full scale."""
+    return np.clip(samples, -1, 1)
+
+
+def clip_below(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
+    """Cut off so many dB below the utterance's own peak."""
+    peak = np.abs(samples).max() * 10 ** (-settings["below"] / 20)
+    return np.clip(samples, -peak, peak)
+
+
+def lose_packets(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
+    """Some packets are zeros. Losses come in bursts whose length is geometric (E. N. Gilbert, 1960); no concealment."""
+    share = settings["share"] / 100
+    n_packet = max(1, round(settings["packet"] / 1000 * scene.rate_hz))
+    ends = 1 / settings["burst"]  # chance that a burst ends with a packet
+    begins = min(1.0, share * ends / (1 - share)) if share < 1 else 1.0
+    lost: list[bool] = []
+    for draw in scene.generator.random(-(-len(samples) // n_packet)):
+        chance = share if not lost else 1 - ends if lost[-1] else begins
+        lost.append(bool(draw < chance))
+    return np.where(np.repeat(lost, n_packet)[: len(samples)], 0.0, samples)
