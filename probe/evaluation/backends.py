@@ -185,7 +185,7 @@ def _trained(backend: str, task: Task, problem: Problem, material: Material) -> 
         crop_frames=round(chosen["crop_s"] / material.rows.features.hop_s) if frames else 0,
     )
     for setting, embed in train(
-        (lambda: XVector(dim)) if frames else (lambda: Projection(dim, chosen["embedding"])),
+        lambda: (XVector if frames else Projection)(dim, chosen["embedding"]),
         lambda positions: scaled([material.unseen[i] for i in positions]),
         material.speakers,
         training,

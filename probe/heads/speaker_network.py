@@ -16,10 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# (kernel, dilation, channels) of the time-delay layers.
-TDNN = ((5, 1, 512), (3, 2, 512), (3, 3, 512), (1, 1, 512), (1, 1, 1500))
-FIELD = 1 + sum((kernel - 1) * dilation for kernel, dilation, _ in TDNN)  # frames that one output sees
-WIDTH = 512  # of the x-vector's first and last layers
+TDNN = ((5, 1), (3, 2), (3, 3), (1, 1), (1, 1))  # kernel and dilation of the time-delay layers
+FIELD = 1 + sum((kernel - 1) * dilation for kernel, dilation in TDNN)  # frames that one output sees
+POOLED = 1500 / 512  # channels of the last of them, as a multiple of the others'
 CLIP = 1000.0  # of the gradient's norm
 
 Read = Callable[[Sequence[int]], list[np.ndarray]]
@@ -27,21 +26,26 @@ Embed = Callable[[Iterable[np.ndarray]], np.ndarray]
 
 
 class XVector(nn.Module):
-    """SUPERB's x-vector: linear, five time-delay layers, mean and standard deviation over time, two linear layers."""
+    """SUPERB's x-vector: linear, five time-delay layers, mean and standard deviation over time, two linear layers.
 
-    def __init__(self, dim: int) -> None:
+    Args:
+        dim: of the frames.
+        width: of all layers but the last time-delay layer, which has 1500 / 512 times as many channels; SUPERB's is 512.
+    """
+
+    def __init__(self, dim: int, width: int = 512) -> None:
         super().__init__()
-        channels = [WIDTH, *(out for _, _, out in TDNN)]
-        self.projection = nn.Linear(dim, WIDTH)
+        channels = [*[width] * len(TDNN), round(POOLED * width)]
+        self.projection = nn.Linear(dim, width)
         self.delays = nn.ModuleList(
             nn.Conv1d(before, after, kernel, dilation=dilation)
-            for before, (kernel, dilation, after) in zip(channels, TDNN, strict=False)
+            for (kernel, dilation), before, after in zip(TDNN, channels[:-1], channels[1:], strict=True)
         )
-        self.embedding = nn.Linear(2 * channels[-1], WIDTH)
-        self.last = nn.Linear(WIDTH, WIDTH)
+        self.embedding = nn.Linear(2 * channels[-1], width)
+        self.last = nn.Linear(width, width)
 
     def embed(self, frames: Tensor) -> Tensor:
-        """The embedding, (batch, 512): the first linear layer after pooling, rectified.
+        """The embedding, (batch, width): the first linear layer after pooling, rectified.
 
         Args:
             frames: (batch, frame, dim), `FIELD` frames at least, all of them valid.
@@ -53,7 +57,7 @@ class XVector(nn.Module):
         return F.relu(self.embedding(pooled))
 
     def forward(self, frames: Tensor) -> Tensor:
-        """(batch, 512): what the loss reads."""
+        """(batch, width): what the loss reads."""
         return self.last(self.embed(frames))
 
 
