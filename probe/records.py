@@ -9,7 +9,8 @@ Counts come in two forms, told apart by their keys:
 * a ratio of sums (accuracy, WER, CER): ``block`` (hashed speaker names), ``numerator`` and ``denominator``, one entry a block;
 * trials (EER, minDCF): ``block``, and one entry a trial in ``enroll`` and ``test`` (positions in ``block``), ``target`` (0 or 1) and
   ``rank`` (dense rank of the score, ascending). The EER depends on the scores through their ranks only, so nothing is lost. On
-  disk these four are text: base64 of zlib of little-endian int32, which keeps a list of 40,000 trials under 0.2 MB a record.
+  disk these four are text: base64 of zlib of little-endian int32; one that stood in an earlier line of the file already (the list is
+  the same for every layer, the ranks for every metric) is written as `SAME` and 16 digits of that text's sha256.
 """
 
 import base64
@@ -63,7 +64,7 @@ class Record:
         n_train: utterances, or frames, that were trained on; 0 where nothing was.
         split: ``dev``, ``test``, or ``train`` for an online code, which is of the training labels.
         seed: of the head's training and of the bootstrap.
-        metric: ``accuracy``, ``wer``, ``cer``, ``eer``; ``codelength`` in bits per label.
+        metric: ``accuracy``, ``wer``, ``cer``, ``eer``, ``min_dcf_0.01``; ``codelength`` in bits per label.
         value: fraction (bits of a codelength), or None where the score cannot be had (``note`` says why).
         low, high: 95 % interval, None where there are too few blocks.
         n: utterances or trials.
@@ -74,7 +75,7 @@ class Record:
         higher_is_better: direction of ``metric``.
         select_by: metric whose dev value picks the layer (and the head's settings).
         headline: whether this head is the one that the model x task table shows.
-        chosen: the settings picked on dev.
+        chosen: the settings picked on dev; of trials also the ``definition`` of the metric and how scores are ``normalised``.
         search: every setting tried, each with its dev score.
         layer_weights: layer -> share in the sum, where the layer is `WEIGHTED`.
         curve: of an online code, one entry a portion: ``n_train``, ``n`` and the ``bits`` that its labels cost.
@@ -137,7 +138,8 @@ class Record:
 
 # A layer is chosen once for all records that agree in these.
 CHOICE = ["model", "task", "corpus", "condition", "train_condition", "head", "train_domain", "budget"]
-PER_TRIAL = ("enroll", "test", "target", "rank")
+PER_TRIAL = {"enroll", "test", "target", "rank"}
+SAME = "sha256:"
 # Records that agree in these are answers to one question.
 IDENTITY = ["format", "model", "revision", "task_sha256", "manifest_sha256", "seed", "recipe"]
 FIELDS = {item.name for item in fields(Record)}
@@ -156,29 +158,50 @@ def write_records(path: Path, records: Sequence[Record]) -> Path | None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = _keep_others(path, records)
-    lines = [canonical_json({**asdict(record), "counts": _packed(record.counts)}) + "\n" for record in records]
+    written: dict[str, str] = {}
+    lines = [canonical_json({**asdict(record), "counts": _packed(record.counts, written)}) + "\n" for record in records]
     write_atomically(path, "".join(lines).encode())
     return kept
 
 
-def _packed(counts: Mapping[str, Any]) -> dict[str, Any]:
-    """Counts as they are written."""
-    return {
-        name: base64.b64encode(zlib.compress(np.asarray(values, "<i4").tobytes(), 9)).decode() if name in PER_TRIAL else values
-        for name, values in counts.items()
-    }
+def _packed(counts: Mapping[str, Any], written: dict[str, str]) -> dict[str, Any]:
+    """Counts as they are written.
+
+    Args:
+        written: name -> text of the columns that the file has already; receives those of these counts.
+    """
+    packed = dict(counts)
+    for column in counts.keys() & PER_TRIAL:
+        text = base64.b64encode(zlib.compress(np.asarray(counts[column], "<i4").tobytes(), 9)).decode()
+        name = _name_of(text)
+        packed[column] = name if name in written else text
+        written[name] = text
+    return packed
 
 
-def _unpacked(counts: Mapping[str, Any]) -> dict[str, Any]:
+def _unpacked(counts: Mapping[str, Any], read: dict[str, np.ndarray]) -> dict[str, Any]:
     """Counts as they are read: (trial,) int32 arrays instead of text.
 
+    Args:
+        read: name -> column of those that stood in the file so far; receives those of these counts.
+
     Raises:
-        ValueError, zlib.error: a text that `_packed` did not write.
+        ValueError, zlib.error: a text that `_packed` did not write, or the name of one that is not in an earlier line.
     """
-    return {
-        name: np.frombuffer(zlib.decompress(base64.b64decode(values, validate=True)), "<i4") if name in PER_TRIAL else values
-        for name, values in counts.items()
-    }
+    unpacked = dict(counts)
+    for column in counts.keys() & PER_TRIAL:
+        text = counts[column]
+        if not text.startswith(SAME):
+            read[_name_of(text)] = np.frombuffer(zlib.decompress(base64.b64decode(text, validate=True)), "<i4")
+        elif text not in read:
+            raise ValueError(f"{column} is {text}, which no earlier line of the file holds")
+        unpacked[column] = read[text if text.startswith(SAME) else _name_of(text)]
+    return unpacked
+
+
+def _name_of(text: str) -> str:
+    """What stands for a text that the file has already."""
+    return SAME + hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _keep_others(path: Path, records: Sequence[Record]) -> Path | None:
@@ -209,6 +232,7 @@ def iterate_records(path: Path | str) -> Iterator[Record]:
     if not files or not files[0].exists():
         raise ProbeError(f"{path}: no records (*.jsonl) here. Run `probe run` or `probe bench` first, or name its --to folder.")
     for file in files:
+        columns: dict[str, np.ndarray] = {}
         # Lines of bytes end where JSON lines end; lines of text would also end at U+2028 and its like, which a name may hold.
         for number, line in enumerate(file.read_bytes().splitlines(), start=1):
             where = f"{file} line {number}"
@@ -223,7 +247,7 @@ def iterate_records(path: Path | str) -> Iterator[Record]:
                 odd = sorted(values.keys() ^ FIELDS)
                 raise ProbeError(f"{where}: fields {odd} missing or unknown. Run its task again.")
             try:
-                counts = _unpacked(values["counts"])
+                counts = _unpacked(values["counts"], columns)
             except (ValueError, TypeError, AttributeError, zlib.error) as error:
                 raise ProbeError(f"{where}: its counts cannot be read ({error}). Run its task again.") from error
             yield Record(**{**values, "counts": counts})

@@ -90,7 +90,7 @@ def test_another_label_is_refused(tmp_path: Path, corpus: Corpus, label: str) ->
 
 def test_an_unknown_utterance_is_refused_with_its_line(tmp_path: Path, corpus: Corpus) -> None:
     path = write(tmp_path, "u0,u1,1", "", "u0,u7,0")
-    message = f"{path} line 4: 'u7' is not in the corpus corpus. Name utterances as the manifest does, and do not use --limit"
+    message = f"{path} line 4: 'u7' is not in the corpus corpus. Name utterances as the manifest does, or by paths"
     with pytest.raises(ProbeError, match=re.escape(message)):
         load_trials(path, corpus)
 
@@ -115,9 +115,62 @@ def test_a_missing_column_is_refused(tmp_path: Path, corpus: Corpus, column: str
         load_trials(write(tmp_path, "u0,u1,1", header=header), corpus)
 
 
-def test_a_list_without_a_header_is_refused(tmp_path: Path, corpus: Corpus) -> None:
-    with pytest.raises(ProbeError, match=r"line 1: column enroll, test, label missing; found \['1 u0 u1'\]"):
-        load_trials(write(tmp_path, "0 u0 u2", header="1 u0 u1"), corpus)
+def in_voxceleb_form(folder: Path, text: str) -> Path:
+    path = folder / "veri_test.txt"
+    path.write_bytes(text.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1 u0 u1\n0 u0 u2\n",
+        "1\tu0\tu1\n0\tu0\tu2",
+        "\ufeff1 u0 u1\r\n0 u0 u2\r\n",
+        "\n 1  u0   u1 \n\n0 u0 u2\n\n",
+    ],
+    ids=["plain", "tabs, no last line end", "BOM and CRLF", "blank lines and wide gaps"],
+)
+def test_voxceleb_s_form_is_told_from_csv_by_its_content(tmp_path: Path, corpus: Corpus, text: str) -> None:
+    found = load_trials(in_voxceleb_form(tmp_path, text), corpus)
+    assert [(trial.enroll.key, trial.test.key, trial.target) for trial in found.trials] == [
+        ("u0", "u1", True),
+        ("u0", "u2", False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1 u0 u1\n\n0 u0\n", r"veri_test\.txt line 3: 2 fields \('0 u0'\); expected `label path1 path2`"),
+        ("1 u0 u1\n0 u0 my file.wav", r"line 2: 4 fields .*Paths with spaces need CSV with the header enroll,test,label"),
+        ("1 u0 u1\nu0 u2 0\n", r"line 2: label 'u0'; expected 1 \(same speaker\) or 0"),
+        ("enroll test label\nu0 u1 1\n", r"line 1: label 'enroll'"),
+        ("1 u0 u1\r\n0 u0 u9\r\n", r"line 2: 'u9' is not in the corpus corpus"),
+        ("1 u0 u1\n0 u0 u2\n0 u1 u0\n", r"line 3: 'u1' and 'u0' have label 0, but 1 in line 1"),
+    ],
+)
+def test_faults_in_voxceleb_s_form_are_named_with_their_line(tmp_path: Path, corpus: Corpus, text: str, message: str) -> None:
+    with pytest.raises(ProbeError, match=message):
+        load_trials(in_voxceleb_form(tmp_path, text), corpus)
+
+
+def test_paths_with_spaces_and_commas_stand_in_csv(tmp_path: Path) -> None:
+    for name in ("my file.wav", "b, c.wav"):
+        (tmp_path / name).touch()
+    (tmp_path / "corpus.csv").write_text(
+        'path,text,speaker,domain,split,duration_s\nmy file.wav,,a,,test,\n"b, c.wav",,b,,test,\n'
+    )
+    path = tmp_path / "list.csv"
+    path.write_bytes(b'\xef\xbb\xbfenroll,test,label\r\nmy file.wav,"b, c.wav",0\r\nmy file.wav,my file.wav,1\r\n')
+    found = load_trials(path, load_corpus(tmp_path / "corpus.csv"))
+    assert [(trial.test.path.name, trial.target) for trial in found.trials] == [("b, c.wav", False), ("my file.wav", True)]
+
+
+def test_trials_that_stand_twice_are_kept_and_counted(tmp_path: Path, corpus: Corpus, caplog: pytest.LogCaptureFixture) -> None:
+    found = load_trials(write(tmp_path, "u0,u1,1", "u0,u2,0", "u2,u0,0", "u0,u1,1"), corpus)
+    assert len(found.trials) == 4
+    assert "2 of 4 trials stand there more than once, in this order or the other" in caplog.text
 
 
 def test_an_empty_list_is_refused(tmp_path: Path, corpus: Corpus) -> None:

@@ -1,15 +1,21 @@
 """Verification trials: pairs of utterances and whether one speaker speaks both.
 
-A trial list is CSV with the header ``enroll,test,label``; label 1 means the same speaker; utterances are named as in the manifest,
-or by paths relative to the list.
+A trial list has one of two forms, told apart by the first line:
+
+* CSV with the header ``enroll,test,label`` (in any order, other columns are not read);
+* VoxCeleb's: ``label path1 path2`` in each line, between spaces or tabs, without a header.
+
+Label 1 means the same speaker; utterances are named as in the manifest, or by paths relative to the list.
 """
 
 import csv
 import hashlib
 import io
 import itertools
+import logging
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +23,8 @@ import numpy as np
 
 from probe.data.corpus import Corpus, Utterance
 from probe.errors import ProbeError, listed
+
+log = logging.getLogger("probe")
 
 COLUMNS = ("enroll", "test", "label")
 
@@ -40,46 +48,93 @@ class TrialList:
 
 
 def load_trials(path: Path | str, corpus: Corpus) -> TrialList:
-    """The trials in a CSV file.
+    """The trials in a file; one that stands there several times counts several times, with a warning.
 
     Raises:
-        ProbeError: no such file, wrong columns or labels, utterances that the corpus does not have, no target or no non-target.
+        ProbeError: no such file, neither of the two forms, a label that is not 0 or 1, utterances that the corpus does not have, a
+            pair with both labels, no target or no non-target.
     """
     path = Path(path)
     if not path.is_file():
-        raise ProbeError(f"{path}: does not exist; expected a CSV trial list with the columns {','.join(COLUMNS)}.")
-    content = path.read_bytes()
-    try:
-        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), restval="")
-        rows = [(reader.line_num, row) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ProbeError(f"{path}: not readable as UTF-8 CSV ({error}).") from error
-    missing = [name for name in COLUMNS if name not in (reader.fieldnames or [])]
-    if missing:
         raise ProbeError(
-            f"{path} line 1: column {', '.join(missing)} missing; found {reader.fieldnames}; expected {','.join(COLUMNS)}."
+            f"{path}: does not exist; expected a CSV trial list with the columns {','.join(COLUMNS)}, or lines `label path1 path2`."
         )
+    content = path.read_bytes()
     by_name = {os.fspath(item.path.resolve()): item for item in corpus.utterances}
     by_name |= {item.key: item for item in corpus.utterances}
     trials: list[Trial] = []
-    for line, row in rows:
-        if row["label"] not in ("0", "1"):
-            raise ProbeError(f"{path} line {line}: label {row['label']!r}; expected 1 (same speaker) or 0.")
+    first_lines: dict[frozenset[str], int] = {}
+    n_again = 0
+    for line, label, *names in _rows(path, content):
+        if label not in ("0", "1"):
+            raise ProbeError(f"{path} line {line}: label {label!r}; expected 1 (same speaker) or 0.")
         ends: list[Utterance] = []
-        for name in (row["enroll"], row["test"]):
+        for name in names:
             resolved = os.fspath((path.parent / name).resolve())
             found = by_name.get(name) or by_name.get(os.path.normpath(name)) or by_name.get(resolved)
             if found is None:
                 raise ProbeError(
                     f"{path} line {line}: {name!r} is not in the corpus {corpus.name}. Name utterances as the manifest does, "
-                    "and do not use --limit with trials."
+                    "or by paths relative to the list, and do not use --limit with trials."
                 )
             ends.append(found)
-        trials.append(Trial(ends[0], ends[1], row["label"] == "1"))
+        trial = Trial(ends[0], ends[1], label == "1")
+        pair = frozenset(end.key for end in ends)
+        if pair in first_lines:
+            n_again += 1
+            _refuse_contradiction(path, line, trial, first_lines[pair])
+        first_lines.setdefault(pair, line if trial.target else -line)
+        trials.append(trial)
+    if n_again:
+        log.warning("%s: %d of %d trials stand there more than once, in this order or the other", path, n_again, len(trials))
     n_targets = sum(trial.target for trial in trials)
     if not 0 < n_targets < len(trials):
         raise ProbeError(f"{path}: {n_targets} of {len(trials)} trials are targets; expected some of both kinds.")
     return TrialList(path.stem, hashlib.sha256(content).hexdigest(), tuple(trials))
+
+
+def _rows(path: Path, content: bytes) -> Iterator[tuple[int, str, str, str]]:
+    """(line, label, enroll, test) of either form."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ProbeError(f"{path}: not readable as UTF-8 CSV ({error}).") from error
+    # Only line feeds end lines, and only spaces and tabs part fields: names may hold the other characters that Python takes for both.
+    lines = [line.strip(" \t\r") for line in text.split("\n")]
+    first = next(filter(None, lines), "")
+    if re.search("[ \t]", first) and not set(COLUMNS) & set(re.split("[ \t]*,[ \t]*", first)):
+        for number, line in enumerate(lines, start=1):
+            if not line:
+                continue
+            fields = re.split("[ \t]+", line)
+            if len(fields) != 3:
+                raise ProbeError(
+                    f"{path} line {number}: {len(fields)} fields ({line!r}); expected `label path1 path2`. Paths with spaces "
+                    f"need CSV with the header {','.join(COLUMNS)}."
+                )
+            yield number, fields[0], fields[1], fields[2]
+        return
+    try:
+        reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
+        missing = [name for name in COLUMNS if name not in (reader.fieldnames or [])]
+        if missing:
+            raise ProbeError(
+                f"{path} line 1: column {', '.join(missing)} missing; found {reader.fieldnames}; expected {','.join(COLUMNS)}, "
+                "or lines `label path1 path2` without a header."
+            )
+        for row in reader:
+            yield reader.line_num, row["label"], row["enroll"], row["test"]
+    except csv.Error as error:
+        raise ProbeError(f"{path}: not readable as UTF-8 CSV ({error}).") from error
+
+
+def _refuse_contradiction(path: Path, line: int, trial: Trial, first: int) -> None:
+    """Raises where the same pair has the other label; ``first`` is its first line, negative where the label is 0 there."""
+    if trial.target != (first > 0):
+        raise ProbeError(
+            f"{path} line {line}: {trial.enroll.key!r} and {trial.test.key!r} have label {int(trial.target)}, "
+            f"but {int(first > 0)} in line {abs(first)}. Remove the wrong one."
+        )
 
 
 def draw_trials(utterances: Sequence[Utterance], n_trials: int, seed: int) -> TrialList:

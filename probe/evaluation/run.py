@@ -359,7 +359,9 @@ def _trial_lists(
     if task.kind != "verify":
         return {}
     if trials is None:
-        raise UsageError(f"{task.name}: needs --trials, a CSV list with the columns enroll,test,label.")
+        raise UsageError(
+            f"{task.name}: needs --trials, a CSV list with the columns enroll,test,label, or lines `label path1 path2`."
+        )
     failed = {item.key for item in features.failed}
     dev_rows = [item for item in corpus.utterances if item.split == "dev" and item.key not in failed]
     drawn = load_trials(dev_trials, corpus) if dev_trials else draw_trials(dev_rows, task.settings["dev_trials"], seed)
@@ -397,6 +399,12 @@ def _check_trials(lists: dict[str, TrialList]) -> None:
         raise ProbeError(
             f"{lists['dev'].name}: {len(common)} of its trials are in {lists['test'].name} too; the layer would be chosen on the "
             "trials that are reported. Give lists without common trials, or leave --dev-trials out."
+        )
+    heard = {name: {end.speaker for trial in item.trials for end in (trial.enroll, trial.test)} for name, item in lists.items()}
+    if both := sorted(heard["dev"] & heard["test"] - {""}):
+        log.warning(
+            "%s: %d speakers are in %s too (%s): the layer is chosen on voices that are reported",
+            *(lists["dev"].name, len(both), lists["test"].name, listed(both, 3)),
         )
     for item in lists.values():
         ends = [(trial, trial.enroll, trial.test) for trial in item.trials]

@@ -20,7 +20,12 @@ from probe.heads.vocabulary import UNITS
 
 COMMON: dict[str, Any] = {"name": "", "version": 1, "description": ""}
 CONTROLS = ("majority", "shuffled")
-BACKENDS = ("cosine", "cosine-standardised", "lda")
+BACKENDS = ("cosine", "cosine-standardised", "lda", "plda", "am-softmax", "xvector")
+TRAINED_BACKENDS = ("am-softmax", "xvector")  # by gradient, with learning rates
+ON_FRAMES = ("xvector",)
+HEADLINE_BACKEND = "cosine-standardised"
+EER = {"interpolated": "eer", "convex-hull": "eer_hull"}  # definition -> metric
+NORMALISATIONS = ("none", "s-norm", "as-norm")
 VIEWS = ("mean", "meanstd")
 UNKNOWN = ("refuse", "symbol", "leave-out")
 DECODINGS = ("greedy", "beam")
@@ -82,9 +87,21 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "verify": {
         "view": "meanstd",
-        "backends": list(BACKENDS),
+        "backends": ["cosine", "cosine-standardised", "lda", "plda"],
+        "headline": "",
         "dev_trials": 300,
         "enroll": "clean",
+        "eer": "interpolated",
+        "normalise": "none",
+        "cohort_top": 200,
+        "plda_input": "lda",
+        "learning_rates": [1e-2, 1e-3],
+        "epochs": 50,
+        "batch_size": 50,
+        "embedding": 256,
+        "scale": 30.0,
+        "margin": 0.4,
+        "crop_s": 8.0,
         "controls": ["shuffled"],
         **PROJECTION,
         **HEARD,
@@ -262,8 +279,11 @@ def _complete(path: Path, settings: dict[str, Any]) -> None:
         "head": HEADS,
         "controls": controls,
         "projection": PROJECTIONS,
-        "view": VIEWS,
+        "view": (*VIEWS, "frames") if "backends" in settings else VIEWS,
         "backends": BACKENDS,
+        "eer": EER,
+        "normalise": NORMALISATIONS,
+        "plda_input": ("lda", "whitening"),
         "activation": ACTIVATIONS,
         "units": UNITS,
         "unknown": UNKNOWN,
@@ -296,6 +316,11 @@ def _complete(path: Path, settings: dict[str, Any]) -> None:
         "beam": (1, 10**5),
         "lm_weight": (0, 100),
         "word_score": (-100, 100),
+        "cohort_top": (2, 10**6),
+        "embedding": (1, 1 << 14),
+        "scale": (1e-3, 1e6),
+        "margin": (0, 2),
+        "crop_s": (0.1, 3600),
     }
     bounds |= dict.fromkeys(("l2", "learning_rates"), (1e-12, 1e6)) | dict.fromkeys(
         ("epochs", "patience", "batch_size", "dev_trials"), (1, 10**6)
@@ -309,6 +334,8 @@ def _complete(path: Path, settings: dict[str, Any]) -> None:
         settings["learning_rates"] = list(LEARNING_RATES[settings["head"]])
     if "units" in settings:
         _agree(path, settings)
+    if "backends" in settings:
+        _agree_on_backends(path, settings)
 
 
 def _agree(path: Path, settings: Mapping[str, Any]) -> None:
@@ -323,3 +350,16 @@ def _agree(path: Path, settings: Mapping[str, Any]) -> None:
             f"{path}: decoding = {settings['decoding']!r} with words = {settings['words']!r} and lm = {settings['lm']!r}; "
             "expected decoding = 'beam' with one of the two, or 'greedy' with none."
         )
+
+
+def _agree_on_backends(path: Path, settings: dict[str, Any]) -> None:
+    """Names the headline of a ``verify`` task; refuses backends that do not read its view."""
+    backends, on_frames = settings["backends"], settings["view"] == "frames"
+    if wrong := [name for name in backends if (name in ON_FRAMES) != on_frames]:
+        raise ProbeError(
+            f"{path}: backends = {wrong} with view = {settings['view']!r}; {', '.join(ON_FRAMES)} needs view = 'frames', the other "
+            "backends need 'mean' or 'meanstd'. Make it two tasks."
+        )
+    settings["headline"] = settings["headline"] or (HEADLINE_BACKEND if HEADLINE_BACKEND in backends else backends[0])
+    if settings["headline"] not in backends:
+        raise ProbeError(f"{path}: headline = {settings['headline']!r}; expected one of its backends: {', '.join(backends)}.")

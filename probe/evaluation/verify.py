@@ -1,105 +1,189 @@
-"""Kind ``verify``: speaker verification on a trial list, one vector per utterance, on every layer.
+"""Kind ``verify``: speaker verification on lists of trials, on every layer.
 
-Metric: EER by linear interpolation of the ROC (lower is better). Backends:
+Metrics: EER (``eer`` by linear interpolation of the ROC, or ``eer_hull``), and minDCF at priors of 0.01 and 0.05; lower is better.
+The layer, and the setting of a trained head, are those of the best dev EER. Backends: `probe.evaluation.backends`.
 
-* ``cosine``: of the vectors as they are;
-* ``cosine-standardised``: of vectors standardised with training statistics, the headline: without it a few large dimensions decide;
-* ``lda``: cosine after linear discriminant analysis fitted on training speakers that occur in no trial. Standardised vectors,
-  principal components, then Ledoit-Wolf-shrunk LDA (scikit-learn).
+Scores may be normalised with a cohort, the training utterances of speakers that occur in no trial:
 
-Control ``shuffled``: the same scores against shuffled answers, LDA fitted on shuffled speakers.
+* ``s-norm``: the mean of the score standardised by the enrolment's scores with the cohort, and by the test's;
+* ``as-norm``: the same with the ``cohort_top`` highest of these scores on each side (Matejka et al. 2017).
 
-The layer is chosen on the dev trials. SUPERB's ASV differs: a trained x-vector head, and the best test checkpoint.
+Everything that is fitted is fitted on training rows. Control ``shuffled``: the same scores against shuffled answers; what learns from
+speakers learns from shuffled ones.
+
+SUPERB's ASV differs: it reports the best test checkpoint, and reads a learned sum of layers.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from probe.data.trials import Trial
+from probe.evaluation.backends import ON_SPEAKERS, Backend, LayerRows, Material, cohort_of, fitted, place_of, why_none
 from probe.evaluation.problem import Features, Problem, Score, block_of, shuffled
-from probe.evaluation.tasks import Task
-from probe.heads.speakers import LEAST_SPEAKERS, DiscriminantProjection
-from probe.heads.standardize import Standardizer
-from probe.measures.counts import trial_counts
+from probe.evaluation.tasks import EER, Task
+from probe.measures.counts import trial_counts, value_of
+from probe.measures.verification import DEFINITIONS
 
-HEADLINE = "cosine-standardised"
-Backend = Callable[[np.ndarray], np.ndarray]
+log = logging.getLogger("probe")
+
+COSTS = ("min_dcf_0.01", "min_dcf_0.05")
+LEAST_COHORT = 10
+
+List = tuple[str, str]  # split and name
+DEV: List = ("dev", "")
+
+
+@dataclass(frozen=True)
+class Question:
+    """The trials with their answers, true or shuffled.
+
+    Attributes:
+        control: see `probe.records.Record`.
+        trials: list -> its trials.
+        targets: list -> the answers.
+        speakers: of the training utterances that speakers are learned from.
+    """
+
+    control: str
+    trials: Mapping[List, Sequence[Trial]]
+    targets: Mapping[List, Sequence[bool]]
+    speakers: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The scores of one backend with the setting that dev picked; without scores where ``note`` says why."""
+
+    chosen: Mapping[str, Any]
+    search: Sequence[Mapping[str, Any]]
+    scores: Mapping[List, np.ndarray]
+    note: str = ""
 
 
 def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
-    """EER of every layer and backend on the dev trials and on the trials."""
-    splits = {"dev": list(problem.dev_trials), "test": list(problem.trials)}
-    train = [item for item in problem.train if item.speaker]
-    ends = {end.key: end for trials in splits.values() for trial in trials for end in (trial.enroll, trial.test)}
-    in_trials = {end.speaker for end in ends.values()}
-    unseen = [item for item in train if item.speaker not in in_trials]
-    targets = {name: [trial.target for trial in trials] for name, trials in splits.items()}
-    speakers = [item.speaker for item in unseen]
-    questions = [("", targets, speakers)]
-    if "shuffled" in task.settings["controls"]:
-        mixed = {name: shuffled(flags, problem.seed) for name, flags in targets.items()}
-        questions.append(("shuffled", mixed, shuffled(speakers, problem.seed)))
-    row_of = {key: row for row, key in enumerate(ends)}
+    """EER and minDCF of every layer and backend on the dev trials and on each list of test trials."""
+    trials: dict[List, Sequence[Trial]] = {DEV: problem.dev_trials}
+    trials |= {("test", name): of_name for name, of_name in problem.trials.items()}
+    ends = [end for of_list in trials.values() for trial in of_list for end in (trial.enroll, trial.test)]
+    in_trials = {end.speaker for end in ends}
+    unseen = [item for item in problem.train if item.speaker and item.speaker not in in_trials]
+    excluded = Counter("speaker in a trial" if item.speaker else "no speaker" for item in problem.train)
+    excluded["speaker in a trial"] -= len(unseen)
+    excluded = +excluded
+    if excluded and (task.settings["normalise"] != "none" or not ON_SPEAKERS.keys().isdisjoint(task.settings["backends"])):
+        why = ", ".join(f"{reason}: {n}" for reason, n in excluded.items())
+        log.warning(
+            "%s: %d of %d training utterances teach no speaker (%s)", task.name, excluded.total(), len(problem.train), why
+        )
+    questions = list(_questions(task, problem, trials, [item.speaker for item in unseen]))
+    utterances = list({place_of(item): item for item in [*ends, *problem.train]}.values())
     for layer in features.layers:
         problem.tick(f"layer {layer}")
-        vectors = features.read(layer, list(ends.values())).values.astype(np.float32)
-        train_rows = features.read(layer, problem.train).values.astype(np.float32)
-        unseen_rows = features.read(layer, unseen).values.astype(np.float32)
-        for backend, (control, flags, names) in itertools.product(task.settings["backends"], questions):
-            fitted, reason = _fit(backend, train_rows, unseen_rows, names)
-            units = _unit(fitted(vectors)) if fitted else None
-            for split, trials in splits.items():
-                yield Score(
-                    layer=layer,
-                    head=backend,
-                    headline=backend == HEADLINE,
-                    control=control,
-                    n_train={"cosine": 0, "lda": len(unseen)}.get(backend, len(problem.train)),
-                    split=split,
-                    metric="eer",
-                    higher_is_better=False,
-                    select_by="eer",
-                    n=len(trials),
-                    note=reason,
-                    **_outcome(units, trials, flags[split], row_of),
-                )
+        rows = LayerRows(features, layer, utterances, problem.memory_bytes)
+        for backend, question in itertools.product(task.settings["backends"], questions):
+            material = Material(rows, problem.train, unseen, question.speakers)
+            answer = _answer(backend, task, problem, material, question)
+            learns = backend in ON_SPEAKERS or task.settings["normalise"] != "none"
+            shared = {
+                "layer": layer,
+                "head": backend,
+                "headline": backend == task.settings["headline"],
+                "n_train": 0 if backend == "cosine" else len(unseen if backend in ON_SPEAKERS else problem.train),
+                "excluded": dict(excluded) if learns else {},
+            }
+            yield from _scores(task, question, answer, shared)
 
 
-def _fit(backend: str, train: np.ndarray, unseen: np.ndarray, speakers: Sequence[str]) -> tuple[Backend | None, str]:
-    """The backend's map from (row, dim) to vectors whose cosine is the score, or None and why there is none."""
-    if backend == "cosine":
-        return lambda rows: rows, ""
-    if not len(train):
-        return None, "no training rows to take statistics from"
-    scaler = Standardizer.of(train)
-    if backend == "cosine-standardised":
-        return scaler.apply, ""
-    n_speakers = len(set(speakers))
-    if n_speakers < LEAST_SPEAKERS:
-        return None, f"{n_speakers} training speakers occur in no trial; LDA needs {LEAST_SPEAKERS}"
-    if len(speakers) <= n_speakers:
-        return None, "one utterance per training speaker; LDA needs several"
-    projection = DiscriminantProjection.fit(scaler.apply(unseen), speakers)
-    return lambda rows: projection.apply(scaler.apply(rows)), ""
+def _questions(
+    task: Task, problem: Problem, trials: Mapping[List, Sequence[Trial]], speakers: Sequence[str]
+) -> Iterator[Question]:
+    targets = {name: [trial.target for trial in of_list] for name, of_list in trials.items()}
+    yield Question("", trials, targets, speakers)
+    if "shuffled" in task.settings["controls"]:
+        mixed = {name: shuffled(flags, problem.seed) for name, flags in targets.items()}
+        yield Question("shuffled", trials, mixed, shuffled(speakers, problem.seed))
 
 
-def _unit(rows: np.ndarray) -> np.ndarray:
-    """Rows scaled to length 1; a zero row stays zero and scores 0 with everything."""
-    wide = rows.astype(np.float64)
-    return wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-30)
+def _answer(backend: str, task: Task, problem: Problem, material: Material, question: Question) -> Answer:
+    """The scores of all lists with the setting that has the best dev EER, the first among equals."""
+    how = task.settings["normalise"]
+    cohort = cohort_of(material.unseen, problem.seed) if how != "none" else []
+    note = why_none(backend, material)
+    if how != "none" and len(cohort) < LEAST_COHORT:
+        note = note or f"{len(cohort)} training utterances of speakers in no trial; {how} needs {LEAST_COHORT}"
+    if note:
+        return Answer({}, [], {}, note)
+    top = task.settings["cohort_top"] if how == "as-norm" else len(cohort)
+    said: dict[str, Any] = {"normalise": how} | ({"cohort": len(cohort), "cohort_top": min(top, len(cohort))} if cohort else {})
+    if backend == "plda":
+        said["plda_input"] = task.settings["plda_input"]
+    best: dict[str, Any] = {}
+    scores: dict[List, np.ndarray] = {}
+    search = []
+    metric = EER[task.settings["eer"]]
+    for setting, embed in fitted(backend, task, problem, material):
+        on_dev = _scored(embed, question.trials[DEV], cohort, top)
+        value = value_of(_counts(question, DEV, on_dev), metric)
+        search.append({**setting, f"dev_{metric}": value})
+        if len(search) == 1 or value < best[f"dev_{metric}"]:
+            best = search[-1]
+            others = {name: _scored(embed, trials, cohort, top) for name, trials in question.trials.items() if name != DEV}
+            scores = {DEV: on_dev} | others
+    picked = {name: value for name, value in best.items() if name != f"dev_{metric}"}
+    return Answer(said | picked, search if picked else [], scores)
 
 
-def _outcome(units: np.ndarray | None, trials: Sequence[Trial], targets: Sequence[bool], row_of: dict[str, int]) -> dict:
-    """Counts and per-trial outcomes of one backend, or no counts where there is no backend."""
-    if units is None:
-        return {"counts": None}
-    enroll, test = ([row_of[end.key] for end in side] for side in zip(*((t.enroll, t.test) for t in trials), strict=True))
-    scores = np.einsum("td,td->t", units[enroll], units[test])
-    blocks = [[block_of(end) for end in side] for side in zip(*((t.enroll, t.test) for t in trials), strict=True)]
-    outcomes = [
+def _scored(embed: Backend, trials: Sequence[Trial], cohort: Sequence[Any], top: int) -> np.ndarray:
+    """(trial,) scores, normalised where there is a cohort."""
+    ends = {place_of(end): end for trial in trials for end in (trial.enroll, trial.test)}
+    row_of = {place: row for row, place in enumerate(ends)}
+    enroll = [row_of[place_of(trial.enroll)] for trial in trials]
+    test = [row_of[place_of(trial.test)] for trial in trials]
+    voices = embed(list(ends.values()))
+    scores = voices.scores(enroll, test)
+    if not cohort:
+        return scores
+    mean, deviation = voices.against(embed(cohort), top)
+    return ((scores - mean[enroll]) / deviation[enroll] + (scores - mean[test]) / deviation[test]) / 2
+
+
+def _counts(question: Question, name: List, scores: np.ndarray) -> dict[str, Any]:
+    trials = question.trials[name]
+    enroll, test = [block_of(trial.enroll) for trial in trials], [block_of(trial.test) for trial in trials]
+    return trial_counts(enroll, test, question.targets[name], scores)
+
+
+def _scores(task: Task, question: Question, answer: Answer, shared: Mapping[str, Any]) -> Iterator[Score]:
+    """One score for each list and metric; all metrics of a list hold the same counts."""
+    selects = EER[task.settings["eer"]]
+    for name, trials in question.trials.items():
+        counts = _counts(question, name, answer.scores[name]) if answer.scores else None
+        for metric in (selects, *COSTS):
+            yield Score(
+                **shared,
+                split=name[0],
+                test_domain=name[1],
+                control=question.control,
+                metric=metric,
+                select_by=selects,
+                higher_is_better=False,
+                n=len(trials),
+                counts=counts,
+                chosen={"definition": DEFINITIONS[metric], **answer.chosen},
+                search=answer.search,
+                note=answer.note,
+                outcomes=_outcomes(question, name, answer) if counts and metric == selects else (),
+            )
+
+
+def _outcomes(question: Question, name: List, answer: Answer) -> list[dict[str, Any]]:
+    return [
         {"enroll": trial.enroll.key, "test": trial.test.key, "label": int(target), "score": float(score)}
-        for trial, target, score in zip(trials, targets, scores, strict=True)
+        for trial, target, score in zip(question.trials[name], question.targets[name], answer.scores[name], strict=True)
     ]
-    return {"counts": trial_counts(blocks[0], blocks[1], targets, scores), "outcomes": outcomes}

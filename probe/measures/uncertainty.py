@@ -75,8 +75,8 @@ def interval(
     """The confidence interval of ``value_of(counts, metric)``, or None where blocks are too few to tell.
 
     Too few: fewer than 2, or so few that more than a fifth of the resamples has no value (the score rests on one block).
-    The ends are clipped to what the value can be: 0 from below; 1 from above for a metric of trials, and for a ratio where no block has a
-    numerator above its denominator (a WER can exceed 1).
+    The ends are clipped to what the value can be: 0 from below; 1 from above for a metric of trials, and for a ratio where no block
+    has a numerator above its denominator (a WER can exceed 1).
 
     Args:
         counts: see `probe.records`.

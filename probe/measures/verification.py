@@ -6,8 +6,9 @@ Definitions: a trial is accepted when its score is at or above a threshold; lowe
 draws the ROC, a polygon of (false acceptance rate, miss rate). Trials of equal score are passed in one step, so that the order of the
 trials cannot matter.
 
-* EER (``eer``): the rate at which the polygon, interpolated linearly, crosses the diagonal. Other definitions in use (nearest threshold,
-  mean of the two rates there) differ from this one, and from each other, by up to 2.6 points at 200 trials and 0.05 at 37,720.
+* EER (``eer``): the rate at which the polygon, interpolated linearly, crosses the diagonal. Other definitions in use (nearest
+  threshold, mean of the two rates there) differ from this one, and from each other, by up to 2.6 points at 200 trials and 0.05 at
+  37,720.
 * EER of the convex hull (``eer_hull``): where the lower convex hull of the polygon crosses; never above ``eer``. It is what
   the best monotone calibration of the scores would reach (Brummer & de Villiers 2013, "The BOSARIS toolkit").
 * minDCF (``min_dcf_0.01``, ``min_dcf_0.05``): see `min_dcf`.
@@ -61,7 +62,8 @@ def min_dcf(
 
     The minimum over all thresholds, accepting all and rejecting all among them, of
 
-        (c_miss * p_target * miss rate + c_fa * (1 - p_target) * false acceptance rate) / min(c_miss * p_target, c_fa * (1 - p_target))
+        (c_miss * p_target * miss rate + c_fa * (1 - p_target) * false acceptance rate)
+        / min(c_miss * p_target, c_fa * (1 - p_target))
 
     NIST's normalisation: by the better of the two decisions that look at no score. VoxCeleb's figures have c_miss = c_fa = 1, with
     p_target 0.01 (papers) or 0.05 (the challenge since 2019).
@@ -155,7 +157,7 @@ def eer_of_ranks(targets: Ints, others: Ints) -> float:
 def eer_of_hull(targets: Ints, others: Ints) -> float:
     """The EER of the ROC's lower convex hull; arguments and errors as in `eer_of_ranks`.
 
-    Pooling adjacent ranks until the share of targets rises from pool to pool leaves the hull's corners, so it is the EER of the pools.
+    Pooling adjacent ranks until the share of targets rises from pool to pool leaves the hull's corners; the EER is that of the pools.
     """
     from sklearn.isotonic import isotonic_regression  # here: tables of other metrics need not wait for it
 

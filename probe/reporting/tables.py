@@ -15,6 +15,7 @@ import pandas as pd
 from probe.files import write_atomically
 from probe.records import OWN_HEAD
 from probe.reporting.curves import layer_curves, missing_matplotlib
+from probe.reporting.det import det_curves, det_rows
 from probe.reporting.rows import budget_rows, check_comparable, layer_rows, one_line, summary_rows
 
 __all__ = [
@@ -211,9 +212,9 @@ def write_tables(records: pd.DataFrame, to: Path, axis: str = "index") -> list[P
     """The files written into the folder ``to`` from records (see `probe.records.read_records`).
 
     ``table`` and ``layers`` as ``.md`` and ``.csv``; ``domains.md`` if a task crosses domains; ``budgets`` as ``.md`` and ``.csv`` if
-    there are learning curves; ``curves.png`` and ``.svg`` if
-    there is something to draw and matplotlib is installed (`missing_matplotlib` says). One of these that is left out is
-    removed, so that no file of another run stands beside the new ones.
+    there are learning curves; ``curves.png`` and ``.svg``, and ``det.png`` and ``.svg`` of verification, if there is something to
+    draw and matplotlib is installed (`missing_matplotlib` says). One of these that is left out is removed, so that no file of
+    another run stands beside the new ones.
 
     Args:
         axis: of the curves, see `probe.reporting.curves.layer_curves`.
@@ -239,13 +240,22 @@ def write_tables(records: pd.DataFrame, to: Path, axis: str = "index") -> list[P
             write_atomically(to / name, text.encode())
         else:
             (to / name).unlink(missing_ok=True)
-    curves = [to / "curves.png", to / "curves.svg"]
-    if (layers["headline"] & layers["value"].notna()).any() and not missing_matplotlib():
-        layer_curves(records, curves[0], curves[1], axis)
+    curves, trade_offs, of_trials = (to / "curves.png", to / "curves.svg"), (to / "det.png", to / "det.svg"), det_rows(records)
+    drawn = not missing_matplotlib()
+    if drawn and (layers["headline"] & layers["value"].notna()).any():
+        layer_curves(records, *curves, axis)
     else:
-        for path in curves:
-            path.unlink(missing_ok=True)
-    return [path for path in [*(to / name for name in texts), *curves] if path.exists()]
+        _remove(curves)
+    if drawn and len(of_trials):
+        det_curves(of_trials, *trade_offs)
+    else:
+        _remove(trade_offs)
+    return [path for path in [*(to / name for name in texts), *curves, *trade_offs] if path.exists()]
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def _best(rows: pd.DataFrame) -> "pd.Series[bool]":

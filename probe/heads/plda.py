@@ -1,0 +1,106 @@
+"""Probabilistic linear discriminant analysis: the two-covariance model of speakers and utterances.
+
+A vector is x = m + y + e with a speaker's part y ~ N(0, B), the same in all of the speaker's utterances, and e ~ N(0, W) of the
+utterance. The score of two vectors is the log-likelihood ratio of one common y against two of them (Brummer & de Villiers 2010, "The
+speaker partitioning problem"); higher means more likely one speaker, 0 is even.
+
+B and W are estimated in closed form by analysis of variance, unbiased also where speakers have different numbers of utterances:
+
+    W = within-speaker scatter / (N - K)
+    B = (between-speaker scatter / (K - 1) - W) / n0,      n0 = (N - sum n_k^2 / N) / (K - 1)
+
+with N rows, K speakers, n_k rows of speaker k. W is then shrunk towards a multiple of the identity (Ledoit & Wolf 2004), and what is
+negative in B, seen from W, becomes 0. Expectation maximisation would do the same with more steps where all n_k are equal.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import eigh
+from sklearn.covariance import ledoit_wolf_shrinkage
+
+
+@dataclass(frozen=True)
+class TwoCovariance:
+    """The model, in the basis where W is the identity and B is diagonal.
+
+    Attributes:
+        mean: (dim,) m.
+        basis: (dim, dim) V with V' W V = 1 and V' B V = diag(``spread``).
+        spread: (dim,) variances of speakers, where those of utterances are 1; descending.
+    """
+
+    mean: np.ndarray
+    basis: np.ndarray
+    spread: np.ndarray
+
+    @classmethod
+    def fit(cls, rows: np.ndarray, speakers: Sequence[str]) -> "TwoCovariance":
+        """Fits on (row, dim) and their speakers: two at least, and more rows than speakers."""
+        wide = np.asarray(rows, np.float64)
+        _, speaker, n_rows = np.unique(np.array(speakers), return_inverse=True, return_counts=True)
+        mean = wide.mean(axis=0)
+        centres = np.zeros((len(n_rows), wide.shape[1]))
+        np.add.at(centres, speaker, wide)
+        centres /= n_rows[:, None]
+        residuals, apart = wide - centres[speaker], (centres - mean) * np.sqrt(n_rows)[:, None]
+        within = residuals.T @ residuals / (len(wide) - len(n_rows))
+        shrinkage = ledoit_wolf_shrinkage(residuals, assume_centered=True)
+        within = (1 - shrinkage) * within + shrinkage * np.trace(within) / len(mean) * np.eye(len(mean))
+        n_0 = (len(wide) - np.square(n_rows).sum() / len(wide)) / (len(n_rows) - 1)
+        between = (apart.T @ apart / (len(n_rows) - 1) - within) / n_0
+        return cls.of(mean, between, within)
+
+    @classmethod
+    def of(cls, mean: np.ndarray, between: np.ndarray, within: np.ndarray) -> "TwoCovariance":
+        """The model of known (dim, dim) covariances; ``within`` is positive definite."""
+        spread, basis = eigh(between, within)
+        return cls(mean, basis[:, ::-1], np.maximum(spread[::-1], 0))
+
+    @property
+    def between(self) -> np.ndarray:
+        """(dim, dim) B."""
+        inverse = np.linalg.inv(self.basis)
+        return inverse.T @ (self.spread[:, None] * inverse)
+
+    @property
+    def within(self) -> np.ndarray:
+        """(dim, dim) W."""
+        inverse = np.linalg.inv(self.basis)
+        return inverse.T @ inverse
+
+    def embed(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Vectors (row, dim) and offsets (row,): the ratio of rows i and j is vectors[i] . vectors[j] + offsets[i] + offsets[j].
+
+        In the basis each dimension counts for itself. With t = 1 + s for a spread s, two vectors of one speaker have the covariance
+        [[t, s], [s, t]], of two speakers [[t, 0], [0, t]], and the ratio of the two Gaussians is
+
+            log t - log(1 + 2 s) / 2 - s^2 (u^2 + v^2) / (2 t (1 + 2 s)) + s u v / (1 + 2 s)
+        """
+        inside = (np.asarray(rows, np.float64) - self.mean) @ self.basis
+        total, both = 1 + self.spread, 1 + 2 * self.spread
+        constant = (np.log(total) - np.log(both) / 2).sum() / 2  # half of it with each vector
+        offsets = constant - np.square(inside) @ (self.spread**2 / (2 * total * both))
+        return inside * np.sqrt(self.spread / both), offsets
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """Principal components, each scaled to variance 1."""
+
+    mean: np.ndarray
+    weights: np.ndarray
+
+    @classmethod
+    def fit(cls, rows: np.ndarray, width: int) -> "Whitening":
+        """The ``width`` largest components of (row, dim), fewer where the rows have fewer."""
+        wide = np.asarray(rows, np.float64)
+        mean = wide.mean(axis=0)
+        _, values, axes = np.linalg.svd(wide - mean, full_matrices=False)
+        n_found = min(width, int((values > 1e-6 * values[0]).sum()))
+        return cls(mean, axes[:n_found].T * (np.sqrt(len(wide) - 1) / values[:n_found]))
+
+    def apply(self, rows: np.ndarray) -> np.ndarray:
+        """(row, dim) -> (row, width)."""
+        return (np.asarray(rows, np.float64) - self.mean) @ self.weights
