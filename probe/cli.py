@@ -99,6 +99,12 @@ def extract(
 @options("trials", "dev_trials", "labels")
 @click.option("--label", metavar="COLUMN", help="classify: the manifest's column that is predicted.")
 @click.option("--head", type=click.Choice(["linear", "mlp", "bilstm"]), help="transcribe: the CTC head.")
+@options("condition", "conditions")
+@click.option(
+    "--disturb",
+    type=click.Choice(["test", "train", "both", "mixed"]),
+    help="Which rows' audio the conditions are of; test: trained clean, once, and tested under each.",
+)
 @click.option("--project", type=click.IntRange(0), metavar="N", help="First project every layer to N dimensions; 0: not.")
 @click.option("--projection", type=click.Choice(["pca", "random"]), help="How: fitted on the training rows, or at random.")
 @click.option("--show-search", is_flag=True, help="Also print every setting that was tried, with its dev scores.")
@@ -114,6 +120,9 @@ def run(
     labels: Path | None,
     label: str | None,
     head: str | None,
+    texts: tuple[str, ...],
+    declared: Path | None,
+    disturb: str | None,
     project: int | None,
     projection: str | None,
     show_search: bool,
@@ -131,9 +140,10 @@ def run(
     from probe.records import frame_of
     from probe.reporting.tables import domain_matrices, search_table, summary_rows, to_markdown
 
-    overrides = {"label": label, "head": head, "project": project, "projection": projection}
+    overrides = {"label": label, "head": head, "disturb": disturb, "project": project, "projection": projection}
     opened = [open_task(task, overrides) for task in dict.fromkeys(tasks)]
     loaded = load_corpus(corpus)
+    conditions = [*texts, *([] if texts or declared is None else [item.name for item in conditions_of((), declared, 0)])]
     place = choose_device(device)
     left_out: dict[str, list[str]] = {}
     records = []
@@ -150,6 +160,7 @@ def run(
                     trials=trials,
                     dev_trials=dev_trials,
                     labels=labels,
+                    conditions=conditions or None,
                     device=place,
                     seed=seed,
                     limit=limit,
@@ -231,8 +242,8 @@ def bench(
     """Models x tasks: extract what is missing, run every task, write the tables and the picture."""
     from probe.pipeline import bench as run_bench
 
-    heard = conditions_of(texts, declared, condition_seed)
-    done = run_bench(models, tasks, corpus, to, conditions=heard, dry_run=dry_run, **how)
+    heard = conditions_of(texts, declared, condition_seed) if texts or declared else None
+    done = run_bench(models, tasks, corpus, to, conditions=heard, condition_seed=condition_seed, dry_run=dry_run, **how)
     if dry_run or as_json:
         print_extractions(done.extractions, dry_run, as_json)
     if not dry_run:

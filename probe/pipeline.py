@@ -13,6 +13,7 @@ from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, load_corpus
 from probe.data.intervals import EXPECTED
 from probe.errors import ProbeError, UsageError, listed
+from probe.evaluation.hearing import hearings
 from probe.evaluation.run import run
 from probe.evaluation.tasks import Task, open_task
 from probe.extraction.extract import Extraction, extract, recipe_of
@@ -63,7 +64,8 @@ def bench(
     trials: str | Path | None = None,
     dev_trials: str | Path | None = None,
     labels: str | Path | None = None,
-    conditions: Sequence[str | Condition] = (CLEAN,),
+    conditions: Sequence[str | Condition] | None = None,
+    condition_seed: int = 0,
     layers: str | None = None,
     stride: int = 1,
     device: str | None = None,
@@ -86,7 +88,8 @@ def bench(
     Args:
         models, tasks: names.
         to: receives ``features/``, ``results/``, the tables and the pictures.
-        conditions: under which the audio is heard; features of each are extracted.
+        conditions: under which tasks are asked, in the place of their own; what they need is extracted.
+        condition_seed: of what conditions draw that are no `Condition` yet.
         stride: where a task works on frames, every ``stride``-th is kept.
         dry_run: only the plan of every extraction.
         again: also runs tasks whose records are there already.
@@ -103,9 +106,15 @@ def bench(
     if names := ", ".join(task.name for task in opened if task.kind == "frames" and not (labels or task.settings["labels"])):
         raise UsageError(f"{names}: needs --labels, {EXPECTED}, or the key labels in the task.")
     loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, audio_root)
-    heard = {item.name: item for item in (parse_condition(item) if isinstance(item, str) else item for item in conditions)}
-    # Only what is asked for beside clean audio is named.
-    under = {} if list(heard) == [CLEAN] else {"conditions": list(heard)}
+    given = [item if isinstance(item, Condition) else parse_condition(item, seed=condition_seed) for item in conditions or ()]
+    known = {item.name: item for item in given}
+    asked = list(known) or None
+    needed = {task.name: {name for hearing in hearings(task, asked) for name in hearing.conditions} for task in opened}
+    heard = [
+        known.get(name) or parse_condition(name, seed=condition_seed)
+        for name in dict.fromkeys([CLEAN, *known, *sorted(set().union(*needed.values()))])
+        if any(name in of_task for of_task in needed.values())
+    ]
     place = choose_device(device)
     features, results = Path(to) / "features", Path(to) / "results"
     done = Bench()
@@ -114,9 +123,9 @@ def bench(
             encoder = open_model(model, device, None, implementation, precision, chunk_s, context_s)
             if ctc and not encoder.info.ctc:
                 log.info("%s: has no CTC head that --ctc could run", model)
-            for condition in heard.values():
+            for condition in heard:
                 disturbance = open_condition(condition, encoder.info.rate_hz, loaded, Path(audio_root) if audio_root else None)
-                for view in views_for(opened, stride):
+                for view in views_for([task for task in opened if condition.name in needed[task.name]], stride):
                     result = extract(
                         encoder,
                         loaded,
@@ -156,7 +165,7 @@ def bench(
                     limit=limit,
                     memory_bytes=how.get("memory_bytes", 4 << 30),
                     again=again,
-                    **under,
+                    conditions=asked,
                 )
             except ProbeError as error:
                 done.refused.append(f"{model}, {task.name}: {error}")

@@ -364,7 +364,7 @@ def test_every_ready_task_opens_and_says_what_it_asks() -> None:
         ('kind = "transcribe"\nhead = "gru"', "head = 'gru'; expected 'linear' or 'mlp' or 'bilstm'"),
         ('kind = "transcribe"\nhidden = 2048', "hidden = 2048; expected 1 to 1024"),
         ('kind = "transcribe"\nepochs = true', "epochs = True; expected a value such as 80"),
-        ('kind = "shift"\nof = "speaker-verify"', "is of kind verify; domain shift wraps classify and transcribe"),
+        ('kind = "shift"\nof = "speaker-verify"', "is of kind verify; domain shift wraps classify, transcribe and frames"),
         ('kind = "shift"\nof = "nothing"', "task 'nothing': no ready task"),
         ("kind = classify", "not TOML"),
     ],

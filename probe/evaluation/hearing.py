@@ -13,13 +13,15 @@ Domain shift across ``condition`` is trained on each condition and tested on eac
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from probe.data.conditions.condition import parse_condition
+from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, Utterance
 from probe.data.trials import Trial
+from probe.errors import UsageError
 from probe.evaluation.problem import block_of
 from probe.evaluation.tasks import Task
 from probe.records import SEVERAL, hashed_block
 
-CLEAN = "clean"
 # Columns with more values than this do not make groups, nor do those that name or describe single utterances.
 MOST_GROUPS = 20
 NO_GROUPS = ("speaker", "text", "split")
@@ -100,9 +102,9 @@ def heard(utterances: Iterable[Utterance], condition: str) -> list[Utterance]:
     return [under(item, condition) for item in utterances]
 
 
-def hearings(task: Task, conditions: Sequence[str]) -> list[Hearing]:
-    """The trainings that a task needs under these conditions."""
-    names = tuple(dict.fromkeys(conditions))
+def hearings(task: Task, conditions: Sequence[str] | None = None) -> list[Hearing]:
+    """The trainings that a task needs under these conditions; under its own where None."""
+    names = tuple(dict.fromkeys(map(named, conditions or task.settings["conditions"])))
     if task.kind == "shift" and task.settings["across"] == "condition":
         return [Hearing(names, names, apart=False)]
     whole = {
@@ -114,6 +116,14 @@ def hearings(task: Task, conditions: Sequence[str]) -> list[Hearing]:
     if task.kind == "shift":  # its test sets are domains
         return [Hearing(hearing.train, (name,)) for hearing in whole for name in hearing.tests]
     return whole
+
+
+def named(text: str) -> str:
+    """The name that stores know a condition by: its canonical text, or ``text`` where it was declared as a name of its own."""
+    try:
+        return parse_condition(text).name
+    except UsageError:
+        return text
 
 
 def groups_of(corpus: Corpus) -> dict[str, dict[str, str]]:

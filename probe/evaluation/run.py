@@ -12,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from probe.data import texts
+from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, load_corpus
 from probe.data.intervals import EXPECTED, IntervalSet, load_intervals
 from probe.data.trials import Trial, TrialList, draw_trials, load_trials
@@ -20,7 +21,7 @@ from probe.errors import ProbeError, UsageError, listed
 from probe.evaluation import classify, frames, shift, transcribe, verify
 from probe.evaluation.depth import depth_of, n_blocks
 from probe.evaluation.fitting import Fitting
-from probe.evaluation.hearing import CLEAN, Hearing, groups_of, heard, hearings, of_blocks
+from probe.evaluation.hearing import Hearing, groups_of, heard, hearings, of_blocks
 from probe.evaluation.problem import Features, Problem, Score, described
 from probe.evaluation.tasks import Task, open_task
 from probe.evaluation.transcribe import CTC_LAYER
@@ -106,7 +107,7 @@ def run(
     task = task if isinstance(task, Task) else open_task(task)
     whole = corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
     corpus = whole.limited(limit)
-    asked = hearings(task, conditions or task.settings["conditions"])
+    asked = hearings(task, conditions)
     stores = {
         condition: select_store(Path(features), model, task.view, condition, [item.key for item in corpus.utterances])
         for condition in dict.fromkeys(name for hearing in asked for name in hearing.conditions)
