@@ -57,7 +57,15 @@ def cli(quiet: bool) -> None:
 @click.option(
     "--view", metavar="VIEW", default="frames", show_default=True, help="What is kept: frames, segments:n, meanstd or mean."
 )
-@options("stride", "sha256", *HEARD, *HOW, "layers", "device", "limit", "dry_run", "json")
+@options("stride", "sha256", *HEARD, *HOW, "layers", "device", "limit")
+@click.option(
+    "--split",
+    "splits",
+    multiple=True,
+    type=click.Choice(["train", "dev", "test"]),
+    help="Only rows of this split, such as the test rows under a condition; several times. All where left out.",
+)
+@options("dry_run", "json")
 def extract(
     models: tuple[str, ...],
     corpus: str,
@@ -69,6 +77,7 @@ def extract(
     declared: Path | None,
     condition_seed: int,
     audio_root: Path | None,
+    splits: tuple[str, ...],
     dry_run: bool,
     as_json: bool,
     **how: Any,
@@ -82,7 +91,8 @@ def extract(
     if sha256 is not None and len(models) > 1:
         raise UsageError("--sha256: belongs to one model; name one --model.")
     loaded = load_corpus(corpus, audio_root)
-    how |= {"view": f"frames:{stride}" if stride > 1 else view, "sha256": sha256, "audio_root": audio_root, "dry_run": dry_run}
+    how |= {"view": f"frames:{stride}" if stride > 1 else view, "sha256": sha256, "audio_root": audio_root}
+    how |= {"splits": splits or None, "dry_run": dry_run}
     heard = conditions_of(texts, declared, condition_seed)
     done = [extract_features(model, loaded, to, condition=condition, **how) for model in models for condition in heard]
     print_extractions(done, dry_run, as_json)

@@ -12,8 +12,9 @@ from probe.data.conditions.examples import Example, hear, write_examples
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, load_corpus
 from probe.data.intervals import EXPECTED
+from probe.data.trials import load_trials
 from probe.errors import ProbeError, UsageError, listed
-from probe.evaluation.hearing import hearings
+from probe.evaluation.hearing import Hearing, hearings
 from probe.evaluation.run import run
 from probe.evaluation.tasks import Task, open_task
 from probe.extraction.extract import Extraction, extract, recipe_of
@@ -109,12 +110,12 @@ def bench(
     given = [item if isinstance(item, Condition) else parse_condition(item, seed=condition_seed) for item in conditions or ()]
     known = {item.name: item for item in given}
     asked = list(known) or None
-    needed = {task.name: {name for hearing in hearings(task, asked) for name in hearing.conditions} for task in opened}
+    needed = [_needed(task, hearings(task, asked), trials, dev_trials, loaded) for task in opened]
+    used = {condition for of_task in needed for condition in of_task}
     heard = [
-        known.get(name) or parse_condition(name, seed=condition_seed)
-        for name in dict.fromkeys([CLEAN, *known, *sorted(set().union(*needed.values()))])
-        if any(name in of_task for of_task in needed.values())
+        known.get(name) or parse_condition(name, seed=condition_seed) for name in dict.fromkeys([CLEAN, *known, *sorted(used)])
     ]
+    heard = [condition for condition in heard if condition.name in used]
     place = choose_device(device)
     features, results = Path(to) / "features", Path(to) / "results"
     done = Bench()
@@ -125,7 +126,8 @@ def bench(
                 log.info("%s: has no CTC head that --ctc could run", model)
             for condition in heard:
                 disturbance = open_condition(condition, encoder.info.rate_hz, loaded, Path(audio_root) if audio_root else None)
-                for view in views_for([task for task in opened if condition.name in needed[task.name]], stride):
+                here = [(task, of[condition.name]) for task, of in zip(opened, needed, strict=True) if condition.name in of]
+                for view in views_for([task for task, _ in here], stride):
                     result = extract(
                         encoder,
                         loaded,
@@ -134,6 +136,7 @@ def bench(
                         view=view,
                         condition=disturbance or condition,
                         limit=limit,
+                        splits=set().union(*(splits for _, splits in here)),
                         dry_run=dry_run,
                         requested=model,
                         ctc=ctc and bool(encoder.info.ctc),
@@ -213,6 +216,22 @@ def listen(
         files.append(Path(to) / "spectrograms.png")
         draw_spectrograms(examples, files[-1])
     return Listening(examples, files, gain_db)
+
+
+def _needed(
+    task: Task, asked: Sequence[Hearing], trials: str | Path | None, dev_trials: str | Path | None, corpus: Corpus
+) -> dict[str, set[str]]:
+    """Condition -> splits of the rows that a task hears under it."""
+    needed: dict[str, set[str]] = {}
+    for hearing in asked:
+        for name in hearing.conditions:
+            needed.setdefault(name, set()).update(hearing.splits(name))
+    if task.kind == "verify":  # utterances of trials may be of any split
+        lists = [load_trials(path, corpus).trials for path in (trials, dev_trials) if path]
+        ends = {end.split for pairs in lists for trial in pairs for end in (trial.enroll, trial.test)}
+        needed = {name: splits | ends for name, splits in needed.items()}
+    there = {item.split for item in corpus.utterances}
+    return {name: splits & there for name, splits in needed.items()}
 
 
 def views_for(tasks: Sequence[Task], stride: int = 1) -> list[str]:

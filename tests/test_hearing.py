@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from probe.data.corpus import load_corpus
+from probe.data.synthetic import write_synthetic_corpus
 from probe.errors import ProbeError
 from probe.evaluation.run import run
 from probe.evaluation.tasks import open_task
+from probe.pipeline import bench
 from probe.records import read_records
 from tests.planted import extracted
 
@@ -210,7 +213,7 @@ def test_labels_over_time_follow_a_sound_that_lasts_longer(corpus: Path) -> None
         ]
 
     extracted(root, {"0": two_halves(20, 0)}, corpus)
-    recipe = {"condition": SLOW, "disturbance": {"stretch": 2.0}}
+    recipe = {"condition": SLOW, "disturbance": {"text": SLOW, "seed": None, "stretch": 2.0, "steps": []}}
     extracted(root, {"0": two_halves(40, 1)}, corpus, **recipe)
     intervals = corpus.parent / "halves.csv"
     lines = [f"u{i}.wav,{start},{start + 0.2:.2f},{label}" for i in range(48) for start, label in ((0.0, "a"), (0.2, "b"))]
@@ -229,3 +232,31 @@ def test_an_utterance_is_left_out_once_under_however_many_conditions(corpus: Pat
     manifest.write_text("\n".join(lines) + "\n")
     rows = read_records(*asked(manifest, features, "word-id", "clean", NOISE).paths)
     assert [row for row in rows["excluded"] if row != {"no text": 2}] == []
+
+
+def test_a_bench_extracts_what_its_tasks_hear_and_no_more(tmp_path: Path) -> None:
+    """Under noise the test rows alone, as heads are trained on clean audio; everything where training is disturbed too."""
+    made = write_synthetic_corpus(tmp_path / "audio")
+    task = tmp_path / "words.toml"
+    task.write_text('kind = "classify"\nlabel = "text"\ncontrols = []\nconditions = ["clean", "noise:white@10.0dB"]\n')
+    done = bench(["mfcc"], [task], made.corpus, tmp_path / "out")
+    rows = read_records(tmp_path / "out" / "results")
+    assert set(rows["condition"]) == {"clean", "noise:white@10dB"} and not done.refused
+    n = {split: sum(item.split == split for item in load_corpus(made.corpus).utterances) for split in ("train", "dev", "test")}
+    assert [item.extracted for item in done.extractions] == [sum(n.values()), n["test"]]
+    both = tmp_path / "both.toml"
+    both.write_text(task.read_text() + 'disturb = "both"\n')
+    done = bench(["mfcc"], [both], made.corpus, tmp_path / "out")
+    assert [item.extracted for item in done.extractions] == [0, n["train"] + n["dev"]]
+    with pytest.raises(ProbeError, match=r"no features of mfcc that give meanstd \(telephone\)"):
+        run("word-id", "mfcc", made.corpus, tmp_path / "out" / "features", tmp_path / "r", conditions=["telephone"])
+
+
+def test_rows_that_were_not_extracted_under_a_condition_are_named(corpus: Path, features: Path) -> None:
+    """All of the corpus is not needed: what is heard is."""
+    part = corpus.with_name("part.csv")
+    lines = corpus.read_text().splitlines()
+    part.write_text("\n".join([lines[0], *(line for line in lines[1:] if ",test," in line)][:-2]) + "\n")
+    extracted(features, {"0": signal(1, 0)[:10], "1": signal(1, 1)[:10]}, part, condition="telephone")
+    with pytest.raises(ProbeError, match=r"2 of 12 utterances of words have no features \(u46.wav, u47.wav\)"):
+        asked(corpus, features, "word-id", "telephone")

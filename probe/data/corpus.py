@@ -9,8 +9,8 @@ import hashlib
 import io
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from probe.data.reading import refuse_outside
@@ -68,6 +68,12 @@ class Corpus:
     utterances: tuple[Utterance, ...]
     columns: tuple[str, ...]
     folder: Path = Path()
+
+    def of_splits(self, splits: Collection[str] | None) -> "Corpus":
+        """The rows of these splits; all where None."""
+        if splits is None:
+            return self
+        return replace(self, utterances=tuple(item for item in self.utterances if item.split in splits))
 
     def limited(self, limit: int | None) -> "Corpus":
         """At most ``limit`` utterances of each split: the same ones every time, spread over the manifest.

@@ -58,6 +58,10 @@ class Hearing:
             return {"": self.tests[0]}
         return {name: name for name in self.tests} if self.apart else {"": SEVERAL}
 
+    def splits(self, condition: str) -> set[str]:
+        """Splits of the rows that are heard under a condition."""
+        return {*(("train", "dev") if condition in self.train else ()), *(("test",) if condition in self.tests else ())}
+
     def rows(self, utterances: Sequence[Utterance]) -> list[Utterance]:
         """Rows of training or of dev, as they are heard."""
         return [item for condition in self.train for item in heard(utterances, condition)]
@@ -67,6 +71,15 @@ class Hearing:
         if not self.apart:
             return {"": [item for condition in self.tests for item in heard(utterances, condition)]}
         return {name: heard(utterances, condition) for name, condition in self.names.items()}
+
+    def heard(self, corpus: Corpus) -> list[Utterance]:
+        """All rows of a corpus, as they are heard, trials aside."""
+        return [
+            under(item, condition)
+            for condition in self.conditions
+            for item in corpus.utterances
+            if item.split in self.splits(condition)
+        ]
 
     def dev_trials(self, trials: Sequence[Trial]) -> list[Trial]:
         """Trials for choosing, both ends as training is heard."""

@@ -108,7 +108,7 @@ class Features:
             stores: condition -> its store.
 
         Raises:
-            ProbeError: utterances that were never extracted, or stores of different layers.
+            ProbeError: stores of different layers.
         """
         self.stores, self.view = dict(stores), view
         self.store = next(iter(stores.values()))
@@ -128,20 +128,29 @@ class Features:
                 f"{store.path}: layers {listed(list(store.layers))}; {self.store.path} has {listed(self.layers)}. Extract all "
                 "conditions with the same --layers."
             )
-        missing: list[str] = []
         for utterance in corpus.utterances:
             found = store.match(utterance.key, utterance.path)
             if found:
                 self.stored[condition, utterance.key] = found
             elif store.failure(utterance.key, utterance.path):
                 self.failed.append(replace(utterance, condition=condition))
-            else:
-                missing.append(utterance.key)
-        if missing:
-            raise ProbeError(
-                f"{store.path}: {len(missing)} of {len(corpus.utterances)} utterances of {corpus.name} have no features "
-                f"({listed(missing, 3)}). Run `probe extract` with this corpus again; it extracts only what is missing."
-            )
+
+    def require(self, corpus: str, utterances: Iterable[Utterance]) -> None:
+        """Refuses rows, as they are heard, that were never extracted; those whose extraction failed are known.
+
+        Raises:
+            ProbeError: which and how many.
+        """
+        wanted = {(item.condition, item.key) for item in utterances}
+        known = self.stored.keys() | {(item.condition, item.key) for item in self.failed}
+        for condition, store in self.stores.items():
+            missing = sorted(key for name, key in wanted - known if name == condition)
+            if missing:
+                n = sum(name == condition for name, _ in wanted)
+                raise ProbeError(
+                    f"{store.path}: {len(missing)} of {n} utterances of {corpus} have no features ({listed(missing, 3)}). "
+                    "Run `probe extract` with this corpus again; it extracts only what is missing."
+                )
 
     def fitted_on(self, fitting: Fitting) -> "Features":
         """The same features with statistics and projections of these training rows."""

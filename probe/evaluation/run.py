@@ -1,5 +1,6 @@
 """Runs a task on a model's features and writes its records."""
 
+import itertools
 import json
 import logging
 import time
@@ -124,7 +125,8 @@ def run(
         for item in found.failed:
             if item.key not in done.left_out:
                 done.left_out.append(item.key)
-        lists = _trial_lists(task, corpus, found, trials, dev_trials, seed)
+        found.require(corpus.name, hearing.heard(corpus))
+        lists = _trial_lists(task, corpus, found, hearing, trials, dev_trials, seed)
         intervals = _intervals(task, whole, found, labels)
         shas = {split: item.sha256 for split, item in lists.items()}
         shas |= dict.fromkeys(("dev", "test"), intervals.sha256) if intervals else {}
@@ -354,7 +356,13 @@ def _warn_of_copies(features: Features, corpus: Corpus, condition: str) -> None:
 
 
 def _trial_lists(
-    task: Task, corpus: Corpus, features: Features, trials: str | Path | None, dev_trials: str | Path | None, seed: int
+    task: Task,
+    corpus: Corpus,
+    features: Features,
+    hearing: Hearing,
+    trials: str | Path | None,
+    dev_trials: str | Path | None,
+    seed: int,
 ) -> dict[str, TrialList]:
     """The dev and test trials of a verification task; trials whose utterances have no features are left out."""
     if task.kind != "verify":
@@ -368,6 +376,11 @@ def _trial_lists(
     drawn = load_trials(dev_trials, corpus) if dev_trials else draw_trials(dev_rows, task.settings["dev_trials"], seed)
     lists = {"dev": drawn, "test": load_trials(trials, corpus)}
     _check_trials(lists)
+    heard = [
+        *hearing.dev_trials(lists["dev"].trials),
+        *itertools.chain(*hearing.trials(lists["test"].trials, task.settings["enroll"]).values()),
+    ]
+    features.require(corpus.name, [end for trial in heard for end in (trial.enroll, trial.test)])
     for split, item in lists.items():
         kept = tuple(trial for trial in item.trials if not {trial.enroll.key, trial.test.key} & failed)
         if len(kept) < len(item.trials):

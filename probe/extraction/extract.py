@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -105,6 +105,7 @@ def extract(
     compression: str = "none",
     device: str | None = None,
     limit: int | None = None,
+    splits: Collection[str] | None = None,
     dry_run: bool = False,
     requested: str | None = None,
     ctc: bool = False,
@@ -135,6 +136,7 @@ def extract(
             most a 254th of the row's largest value).
         compression: ``none``, or ``gzip`` with shuffling: smaller and slower.
         limit: at most so many utterances of each split.
+        splits: whose rows are extracted; all where None.
         dry_run: only the plan.
         requested: the name under which an open encoder was asked for; its own where None.
         ctc: also runs the checkpoint's own CTC head and keeps its greedy transcript of every utterance.
@@ -164,7 +166,9 @@ def extract(
     if isinstance(condition, str):
         condition = parse_condition(condition, seed=condition_seed)
     whole = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, audio_root)
-    corpus = whole.limited(limit)
+    corpus = whole.limited(limit).of_splits(splits)
+    if not corpus.utterances:
+        raise UsageError(f"{corpus.name}: no rows of split {' or '.join(sorted(splits or ()))}; nothing to extract.")
     audio_folder = None if audio_root is None else Path(audio_root)
     encoder = model
     if isinstance(encoder, str):
