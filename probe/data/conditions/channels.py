@@ -135,11 +135,11 @@ def clip_below(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -
 
 
 def lose_packets(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
-    """Some packets are zeros. Losses come in bursts whose length is geometric (E. N. Gilbert, 1960); no concealment."""
+    """Some packets are zeros; no concealment. With a mean length of bursts, losses follow E. N. Gilbert's chain (1960)."""
     share = settings["share"] / 100
     n_packet = max(1, round(settings["packet"] / 1000 * scene.rate_hz))
-    ends = 1 / settings["burst"]  # chance that a burst ends with a packet
-    begins = min(1.0, share * ends / (1 - share)) if share < 1 else 1.0
+    ends = 1 / settings["burst"] if settings["burst"] else 1 - share  # chance that a burst ends with a packet
+    begins = share * ends / (1 - share) if share < 1 else 1.0
     lost: list[bool] = []
     for draw in scene.generator.random(-(-len(samples) // n_packet)):
         chance = share if not lost else 1 - ends if lost[-1] else begins
