@@ -127,11 +127,11 @@ def test_pink_noise_falls_by_three_decibels_per_octave() -> None:
 
 
 def test_a_short_noise_file_is_repeated_without_a_click(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "hum.wav", tone(50, 0.13), RATE_HZ, subtype="FLOAT")
+    soundfile.write(tmp_path / "hum.wav", tone(50, 0.135), RATE_HZ, subtype="FLOAT")
     speech = voice(2.0)
     added = heard("noise:files=hum.wav@0dB", speech, folder=tmp_path) - speech
     steps = np.abs(np.diff(added)).max() / np.abs(added).max()
-    assert steps < 0.04  # of the hum itself 0.02; the bare ends lie half a swing apart
+    assert steps < 0.04  # of the hum itself 0.02; its bare ends lie 1 apart
 
 
 def test_babble_is_of_other_speakers_and_of_train_only(talkers: Path) -> None:
