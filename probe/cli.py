@@ -310,9 +310,7 @@ def listen(
         head = ["utterance", "condition", "seconds", "level dBFS", "SNR dB"]
         cells = [[item[name] for name in ("utterance", "condition", "seconds", "level_db", "snr_db")] for item in rows]
         print_table(head, [["-" if cell is None else str(cell) for cell in row] for row in cells])
-    click.echo(
-        f"all files are {abs(done.gain_db):.1f} dB quieter than measured, so that none clips" if done.gain_db else "", err=True
-    )
+    click.echo(f"gain of all files, so that none clips: {done.gain_db:.1f} dB", err=True)
     print_files(done.files)
 
 

@@ -1,1 +1,1 @@
-"""Stage 3: records in, tables and layer curves out. Everything here is a pure function of the records."""
+"""Stage 3: records in, tables and layer curves out, pure functions of the records; and pictures of conditions."""

@@ -14,6 +14,7 @@ import soxr
 from scipy.signal import firwin, oaconvolve
 
 from probe.data.conditions.sounds import Scene
+from probe.errors import UtteranceError
 
 TELEPHONE_HZ, TELEPHONE_BAND_HZ = 8000, (300.0, 3400.0)
 LAWS = {"mu": "ULAW", "a": "ALAW"}
@@ -82,13 +83,20 @@ def _coded(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene, conta
 
 
 def _through(samples: np.ndarray, rate_hz: int, codec_hz: int, container: str, coding: str, **how: Any) -> np.ndarray:
-    """Written and read again at a codec's rate."""
+    """Written and read again at a codec's rate.
+
+    Raises:
+        UtteranceError: the codec refuses these samples.
+    """
     n_coded = max(1, round(len(samples) * codec_hz / rate_hz))
     narrow = np.clip(resampled(samples, rate_hz, codec_hz, n_coded), -1, 1)
     content = io.BytesIO()
-    soundfile.write(content, narrow, codec_hz, format=container, subtype=coding, **how)
-    content.seek(0)
-    decoded = soundfile.read(content, dtype="float64")[0][:n_coded]
+    try:
+        soundfile.write(content, narrow, codec_hz, format=container, subtype=coding, **how)
+        content.seek(0)
+        decoded = soundfile.read(content, dtype="float64")[0][:n_coded]
+    except soundfile.SoundFileError as error:
+        raise UtteranceError(f"{coding} at {codec_hz} Hz refuses its {n_coded} samples: {error}") from error
     return resampled(decoded, codec_hz, rate_hz, len(samples))
 
 
@@ -135,11 +143,11 @@ def clip_below(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -
 
 
 def lose_packets(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
-    """Some packets are zeros. Losses come in bursts whose length is geometric (E. N. Gilbert, 1960); no concealment."""
+    """Some packets are zeros; no concealment. With a mean length of bursts, losses follow E. N. Gilbert's chain (1960)."""
     share = settings["share"] / 100
     n_packet = max(1, round(settings["packet"] / 1000 * scene.rate_hz))
-    ends = 1 / settings["burst"]  # chance that a burst ends with a packet
-    begins = min(1.0, share * ends / (1 - share)) if share < 1 else 1.0
+    ends = 1 / settings["burst"] if settings["burst"] else 1 - share  # chance that a burst ends with a packet
+    begins = share * ends / (1 - share) if share < 1 else 1.0
     lost: list[bool] = []
     for draw in scene.generator.random(-(-len(samples) // n_packet)):
         chance = share if not lost else 1 - ends if lost[-1] else begins

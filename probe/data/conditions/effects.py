@@ -113,6 +113,12 @@ def _slower(settings: Mapping[str, Any]) -> float:
     return 1 / settings["factor"]
 
 
+def _burst_too_short(settings: Mapping[str, Any]) -> str:
+    share, burst = settings["share"] / 100, settings["burst"]
+    possible = burst == 0 or (burst >= 1 and share <= burst / (1 + burst))
+    return "" if possible else "burst is the mean number of packets lost in a row; expected at least 1 and share / (100 - share)"
+
+
 # Where a name has a colon, what follows it is a kind, or the setting that tells this effect from its namesakes.
 EFFECTS: dict[str, Effect] = {
     "noise:white": Effect({"level": LEVEL, "snr": SNR}, noise.add_white, "noise:white@10dB", True, "snr"),
@@ -151,19 +157,15 @@ EFFECTS: dict[str, Effect] = {
     "clip": Effect({}, channels.clip, "clip"),
     "clip:below": Effect({"below": Number("dB", 0, 100)}, channels.clip_below, "clip:below=6dB"),
     "loss": Effect(
-        {"share": Number("%", 0, 100), "packet": Number("ms", 1, 1000, 20), "burst": Number("", 1, 1000, 1)},
+        {"share": Number("%", 0, 100), "packet": Number("ms", 1, 1000, 20), "burst": Number("", 0, 1000, 0)},
         channels.lose_packets,
         "loss:10%,burst=2",
         True,
-        check=lambda settings: (
-            ""
-            if settings["share"] / 100 <= settings["burst"] / (1 + settings["burst"]) or settings["share"] == 100
-            else "bursts are too short for so many losses; make burst larger"
-        ),
+        check=_burst_too_short,
     ),
     "speed": Effect({"factor": FACTOR}, times.speed, "speed:1.25", stretch=_slower),
-    "tempo": Effect({"factor": FACTOR}, times.tempo, "tempo:1.25", stretch=_slower),
-    "pitch": Effect({"semitones": Number("st", -24, 24)}, times.pitch, "pitch:-3"),
+    "tempo": Effect({"factor": Number("", 0.25, times.FASTEST)}, times.tempo, "tempo:1.25", stretch=_slower),
+    "pitch": Effect({"semitones": Number("st", -12, 24)}, times.pitch, "pitch:-3"),
     "echo": Effect({"delay": Number("ms", 1, 5000), "decay": Number("", 0, 1, 0.5)}, filters.echo, "echo:250,decay=0.5"),
     "tremolo": Effect({"depth": Number("%", 0, 100), "rate": Number("Hz", 0.1, 100, 20)}, filters.tremolo, "tremolo:50,rate=20"),
     "bass": Effect({"db": Number("dB", -60, 60)}, filters.bass, "bass:20dB"),

@@ -5,7 +5,8 @@ SNR in dB = 20 log10 of the speech's root mean square against that of the noise 
 not clipped. A silent utterance has no level that a ratio could be of: it is refused.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,8 @@ def add_pink(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> 
 def add_babble(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
     """Adds the sum of several utterances of other speakers, each as loud as the others and from a random place on.
 
+    They are of as many speakers as there are.
+
     Raises:
         UtteranceError: the utterance's speaker is unknown, or nobody else is in the pool.
     """
@@ -47,12 +50,22 @@ def add_babble(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -
     others = [number for number, name in enumerate(sounds.speakers) if name != speaker]
     if not speaker or not others:
         raise UtteranceError(f"noise:babble: {f'only {speaker} is in the pool' if speaker else 'its speaker is unknown'}")
-    order = scene.generator.permutation(others)
+    order = _in_turn(scene.generator.permutation(others).tolist(), sounds.speakers)
     babble = np.zeros(len(samples))
     for talker in range(settings["talkers"]):  # with too few of them some speak twice, from another place on
-        stretch = _stretch(sounds.load(int(order[talker % len(order)])), len(samples), scene)
+        stretch = _stretch(sounds.load(order[talker % len(order)]), len(samples), scene)
         babble += stretch / rms(stretch)
     return _mixed(samples, babble, settings, scene)
+
+
+def _in_turn(numbers: Sequence[int], speakers: Sequence[str]) -> list[int]:
+    """The same numbers, so that nobody's second comes before somebody's first."""
+    seen: Counter[str] = Counter()
+    turns = []
+    for number in numbers:
+        turns.append((seen[speakers[number]], number))
+        seen[speakers[number]] += 1
+    return [number for _, number in sorted(turns, key=lambda item: item[0])]
 
 
 def add_files(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:

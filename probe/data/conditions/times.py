@@ -10,6 +10,7 @@ from probe.data.conditions.sounds import Scene
 
 # Of the overlapping frames that tempo moves, and how far each may move from its place to fit the one before.
 FRAME_S, SEARCH_S = 0.03, 0.01
+FASTEST = 2.0  # beyond it frames would leave out some of the speech
 
 
 def speed(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
@@ -19,7 +20,7 @@ def speed(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.
 
 
 def tempo(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
-    """Spoken faster or slower at the same pitch. Time t of the result is time t * factor of the speech, within 10 ms."""
+    """Spoken faster or slower at the same pitch. Time t of the result is time t * factor of the speech, within 20 ms."""
     return _stretched(samples, settings["factor"], round(len(samples) / settings["factor"]), scene.rate_hz)
 
 
@@ -36,14 +37,14 @@ def _stretched(samples: np.ndarray, factor: float, n_after: int, rate_hz: int) -
     n_frame, reach = 2 * hop, round(SEARCH_S * rate_hz)
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_frame) / n_frame)  # two of them, a hop apart, sum to 1
     n_frames = -(-n_after // hop) + 1
-    # Frame i of the result starts a hop before sample i * hop; zeros make room on both sides.
+    # The middle of frame i is sample i * hop of the result and i * hop * factor of the speech; zeros make room on both sides.
     before = n_frame + reach
     last = round((n_frames + 1) * hop * factor) + 2 * n_frame + 2 * reach
     padded = np.pad(samples, (before, max(0, last - len(samples)) + n_frame))
     after = np.zeros((n_frames + 1) * hop)
     place = before - hop
     for number in range(n_frames):
-        wanted = before + round((number - 1) * hop * factor)
+        wanted = before + round(number * hop * factor) - hop
         if number:
             target = padded[place + hop : place + hop + n_frame]
             region = padded[wanted - reach : wanted + reach + n_frame]
