@@ -37,7 +37,11 @@ SHARED: dict[str, Callable[[Callable], Callable]] = {
     "model": click.option("--model", "models", multiple=True, required=True, metavar="MODEL", help=MODEL),
     "corpus": click.option("--corpus", required=True, metavar="CSV", help="Manifest, or librispeech:ROOT#dev-clean,test-clean."),
     "layers": click.option("--layers", metavar="LIST", help="Such as 0-12,final. All layers where left out."),
-    "trials": click.option("--trials", type=click.Path(path_type=Path), help="Trial list for verification: enroll,test,label."),
+    "trials": click.option(
+        "--trials",
+        type=click.Path(path_type=Path),
+        help="Trial list for verification: CSV enroll,test,label or lines `label path path`.",
+    ),
     "dev_trials": click.option(
         "--dev-trials", type=click.Path(path_type=Path), help="Trials that choose the layer; drawn if left out."
     ),
