@@ -10,6 +10,7 @@ import io
 import logging
 import math
 import textwrap
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,12 +70,22 @@ def layer_curves(records: pd.DataFrame, to_png: Path, to_svg: Path, axis: str = 
             `probe.reporting.rows.check_comparable` refuses.
         OSError: a file cannot be written.
     """
+    save(lambda: curves_figure(layer_rows(records), axis), to_png, to_svg)
+
+
+def save(draw: Callable[[], "Figure"], to_png: Path, to_svg: Path) -> None:
+    """Draws a figure in the style of this package and writes it; an equal figure gives a byte-identical SVG.
+
+    Raises:
+        ProbeError: matplotlib is missing.
+        OSError: a file cannot be written.
+    """
     if reason := missing_matplotlib():
         raise ProbeError(reason)
     from matplotlib import style
 
     with style.context(["default", STYLE]):  # whatever the user's matplotlibrc says
-        figure = curves_figure(layer_rows(records), axis)
+        figure = draw()
         for path, options in ((to_png, {"format": "png", "dpi": 200}), (to_svg, {"format": "svg", "metadata": {"Date": None}})):
             picture = io.BytesIO()
             figure.savefig(picture, **options)
