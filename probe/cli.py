@@ -202,7 +202,7 @@ def table(
     if robust:
         click.echo(tables.robustness_text(records, form, layers, baseline, all_heads), nl=False)
         if to is not None:
-            print_files(tables.write_tables(records, to, axis, baseline))
+            print_files(tables.write_robustness(records, to, baseline))
         return
     rows = tables.layer_rows(records, all_heads) if layers else tables.summary_rows(records, all_heads)
     printed = {

@@ -23,7 +23,7 @@ from scipy.special import chdtri, expit, logit, stdtrit
 
 from probe.errors import ProbeError
 from probe.measures.counts import Counts, is_trials, value_of
-from probe.measures.uncertainty import effective_blocks, half_width, resamples, wilson_interval
+from probe.measures.uncertainty import effective_blocks, half_width, interval, resamples, wilson_interval
 
 Floats = NDArray[np.float64]
 
@@ -31,7 +31,7 @@ CONFIDENCE = 0.95
 FEWEST_MODELS = 5  # that a line is fitted over
 FEW_BLOCKS = 4  # a group of fewer is flagged, and cannot be the worst
 N_RESAMPLES = 1000
-N_DRAWS = 1000  # of the spread that chance gives
+N_DRAWS, N_DRAWS_OF_TRIALS = 1000, 200  # of the spread that chance gives
 
 
 @dataclass(frozen=True)
@@ -374,7 +374,8 @@ def _block_estimate(numerator: int, denominator: int, confidence: float) -> Esti
 def _group(name: str, part: Counts | None, n_blocks: int, confidence: float, seed: int) -> Group:
     if part is None:
         return Group(name, Estimate(None, note="nothing to score"), n_blocks)
-    return Group(name, sampled(part, seed).estimate(confidence), n_blocks)
+    ends = interval(part, seed, N_RESAMPLES, confidence)
+    return Group(name, Estimate(value_of(part), *(ends or ())), n_blocks)
 
 
 def _restricted(counts: Counts, inside: NDArray[np.bool_]) -> Counts | None:
@@ -399,7 +400,7 @@ def _spreads_of_random_groups(counts: Counts, labels: NDArray[np.str_], seed: in
     names, label = np.unique(labels, return_inverse=True)
     there, wanted = np.flatnonzero(labels != ""), np.flatnonzero(names != "")
     spreads = []
-    for _ in range(N_DRAWS):
+    for _ in range(N_DRAWS_OF_TRIALS if is_trials(counts) else N_DRAWS):
         label[there] = generator.permutation(label[there])
         values = _values_of_groups(counts, label, wanted)
         if np.isfinite(values).all():

@@ -72,7 +72,9 @@ class Scores:
         shown &= (records["train_domain"] == "") & (records["metric"] != "codelength") & records["value"].notna()
         chosen = chosen_layers(records)
         found = (
-            records[shown].merge(chosen, on=CHOICE, how="left").sort_values([*QUESTION, "model", "layer_index"], kind="stable")
+            records[shown]
+            .merge(chosen, on=CHOICE, how="left")
+            .sort_values([*QUESTION, "model", "layer_index", "layer", "condition"], kind="stable")
         )
         self.rows: dict[Place, dict[Hashable, Any]] = {}
         self.controls: dict[tuple[Place, str], dict[Hashable, Any]] = {}
@@ -237,8 +239,7 @@ def _rows_of_layer(
         rows.append(made)
     if reference is not None and len(losses) == len(others):
         mean = mean_of(list(losses.values()))
-        value = columns_of("value", (reference - mean if higher else reference + mean).estimate())
-        value = {"value": value["value"], "low": value["value_low"], "high": value["value_high"]}
+        value = _value((reference - mean if higher else reference + mean).estimate(), 1.0 if higher else np.inf)
         rows.append(about | {"condition": MEAN} | value | _losses(mean, reference, chance, higher, level))
         worst = max(losses, key=lambda name: losses[name].value)
         row = others[worst]
@@ -246,6 +247,12 @@ def _rows_of_layer(
         there = _losses(losses[worst], reference, chance, higher, level) | columns_of("loss", simultaneous) | {"note": worst}
         rows.append(about | {"condition": WORST} | {key: row[key] for key in ("value", "low", "high", "n", "n_blocks")} | there)
     return rows
+
+
+def _value(estimate: Estimate, most: float) -> dict[str, Any]:
+    """A score as columns, its ends no further than a score can be."""
+    ends = [np.nan if end is None else min(max(end, 0.0), most) for end in (estimate.low, estimate.high)]
+    return {"value": estimate.value, "low": ends[0], "high": ends[1]}
 
 
 def _losses(loss: Sampled, clean: Sampled, chance: "Sampled | float | None", higher: bool, level: str) -> dict[str, Any]:

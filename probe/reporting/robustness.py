@@ -11,7 +11,19 @@ import pandas as pd
 from probe.errors import ProbeError, listed
 from probe.measures import robustness as measures
 from probe.measures.robustness import Estimate, Groups, Sampled
-from probe.reporting.conditions import CLEAN, MEAN, QUESTION, WORST, Place, Scores, chosen_rows, columns_of, is_chosen, mean_of
+from probe.reporting.conditions import (
+    CLEAN,
+    MEAN,
+    QUESTION,
+    WORST,
+    Place,
+    Scores,
+    by_severity,
+    chosen_rows,
+    columns_of,
+    is_chosen,
+    mean_of,
+)
 
 BASELINE = "fbank"
 NORMALISED = [
@@ -83,6 +95,8 @@ def _normalised(
         reference, score = means_over(scores, clean, others, names)
         loss = measures.degradation(reference, score, higher)
         found = columns_of("werd", loss.estimate().at_least(0))
+        if beside is not None and beside[1] is clean:
+            return found | {"note": ""}  # the baseline beside itself
         if beside is None or any(name not in beside[2] for name in names):
             return found | {"note": "no score of the baseline"}
         its_reference, its_score = means_over(scores, beside[1], beside[2], names)
@@ -159,7 +173,8 @@ def group_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
     """
     scores = Scores(records, all_heads)
     rows = []
-    for place, row in scores.rows.items():
+    order = {name: rank for rank, name in enumerate([CLEAN, *by_severity({place.condition for place in scores.rows} - {CLEAN})])}
+    for place, row in sorted(scores.rows.items(), key=lambda item: (item[0].question, item[0].model, order[item[0].condition])):
         if not row["counts"] or not is_chosen(place, row):
             continue
         counts, higher, seed = row["counts"], bool(row["higher_is_better"]), int(row["seed"])

@@ -71,20 +71,17 @@ above chance. ✓ is the layer that dev chose, ◆ the one that keeps most of it
 Row = Mapping[Hashable, Any]
 Columns = Callable[[Sequence[Row]], dict[str, list[str]]]
 TITLES = {MEAN: "mean", WORST: "worst"}
-NUMBERS = {INTERVAL, "loss, points", "loss, % of clean", "margin lost %", "NWER", "NWERD", "WERD", "WERV", "gap", "closed (1) %"}
-NUMBERS |= {
-    "closed (2) %",
-    "shift",
-    "gap, % of in-domain",
-    "spread",
-    "by chance",
-    "p",
-    "groups",
-    "few",
-    "effective",
-    "mean loss",
+NUMBERS = {
+    INTERVAL,
     "layer",
+    "loss, points",
+    "loss, % of clean",
+    "margin lost %",
+    "mean loss",
+    *(f"{task} %" for task in DOMAIN_TASKS),
 }
+NUMBERS |= {"NWER", "NWERD", "WERD", "WERV", "in-domain", "gap", "gap, % of in-domain", "shift", "closed (1) %", "closed (2) %"}
+NUMBERS |= {"clean %", "under it %", "effective", "groups", "few", "best %", "spread", "by chance", "p"}
 
 
 @dataclass(frozen=True)

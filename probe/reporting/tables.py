@@ -5,7 +5,7 @@ Markdown is in percent with one decimal (codelengths in bits with two); CSV and 
 
 import json
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ __all__ = [
     "to_csv",
     "to_json",
     "to_markdown",
+    "write_robustness",
     "write_tables",
 ]
 
@@ -256,7 +257,6 @@ def write_tables(records: pd.DataFrame, to: Path, axis: str = "index", baseline:
         OSError: a file cannot be written.
     """
     summary, layers, domains, budgets = summary_rows(records), layer_rows(records), domain_matrices(records), budget_rows(records)
-    robust = robustness(records, baseline)
     has_shape = bool(layers[[column for column, _ in SHAPE.values()]].notna().any(axis=None))
     texts = {
         "table.md": TABLE_HEAD + to_markdown(summary, layers=False),
@@ -266,27 +266,52 @@ def write_tables(records: pd.DataFrame, to: Path, axis: str = "index", baseline:
         "domains.md": DOMAINS_HEAD + domains if domains else "",
         "budgets.md": BUDGETS_HEAD + budget_curves(budgets) if len(budgets) else "",
         "budgets.csv": to_csv(budgets) if len(budgets) else "",
-        "robustness.md": "" if robust.empty else summary_of(robust),
-        "robustness.csv": to_csv(robust.chosen) if len(robust.layers) else "",
-        "robustness_layers.md": every_layer(robust),
-        "robustness_layers.csv": to_csv(robust.layers) if len(robust.layers) else "",
-        "robustness_gaps.csv": to_csv(robust.gaps) if len(robust.gaps) else "",
-        "robustness_groups.csv": "" if robust.empty or robust.groups.empty else to_csv(robust.groups),
     }
+    pictures = [to / "curves.png", to / "curves.svg"]
+    there = bool((layers["headline"] & layers["value"].notna()).any())
+    return [
+        *_write(to, texts, pictures, there, lambda: layer_curves(records, pictures[0], pictures[1], axis)),
+        *write_robustness(records, to, baseline),
+    ]
+
+
+def write_robustness(records: pd.DataFrame, to: Path, baseline: str | None = None) -> list[Path]:
+    """The files of the robustness tables: those of `write_tables` that are named so. Records may be of several samplings (seeds).
+
+    Raises:
+        ProbeError: see `probe.reporting.robustness_tables.robustness`.
+        OSError: a file cannot be written.
+    """
+    found = robustness(records, baseline)
+    texts = {
+        "robustness.md": "" if found.empty else summary_of(found),
+        "robustness.csv": to_csv(found.chosen) if len(found.layers) else "",
+        "robustness_layers.md": every_layer(found),
+        "robustness_layers.csv": to_csv(found.layers) if len(found.layers) else "",
+        "robustness_gaps.csv": to_csv(found.gaps) if len(found.gaps) else "",
+        "robustness_groups.csv": "" if found.empty or found.groups.empty else to_csv(found.groups),
+    }
+    pictures = [to / "robustness.png", to / "robustness.svg"]
+    there = len(chosen_rows(found.layers)) > 0
+    return _write(to, texts, pictures, there, lambda: condition_curves(found.layers, pictures[0], pictures[1]))
+
+
+def _write(to: Path, texts: Mapping[str, str], pictures: Sequence[Path], there: bool, draw: Callable[[], None]) -> list[Path]:
+    """The files that are written: texts that are not empty, pictures if there is something to draw and to draw with.
+
+    The others are removed.
+    """
     to.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         if text:
             write_atomically(to / name, text.encode())
         else:
             (to / name).unlink(missing_ok=True)
-    pictures = [to / f"{name}.{form}" for name in ("curves", "robustness") for form in ("png", "svg")]
-    for path in pictures:
-        path.unlink(missing_ok=True)
-    if not missing_matplotlib():
-        if (layers["headline"] & layers["value"].notna()).any():
-            layer_curves(records, pictures[0], pictures[1], axis)
-        if len(chosen_rows(robust.layers)):
-            condition_curves(robust.layers, pictures[2], pictures[3])
+    if there and not missing_matplotlib():
+        draw()
+    else:
+        for path in pictures:
+            path.unlink(missing_ok=True)
     return [path for path in [*(to / name for name in texts), *pictures] if path.exists()]
 
 
