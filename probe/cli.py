@@ -210,12 +210,28 @@ def run(
     show_default=True,
     help="Of the curves: the layer's number, or 0 to 1 in every model.",
 )
-def table(results: tuple[Path, ...], layers: bool, all_heads: bool, form: str, to: Path | None, axis: str) -> None:
+@click.option("--robust", is_flag=True, help="What is lost under other conditions and across domains (docs/robustness.md).")
+@click.option("--baseline", metavar="MODEL", help="That the robustness tables measure against; fbank if it is there.")
+def table(
+    results: tuple[Path, ...],
+    layers: bool,
+    all_heads: bool,
+    form: str,
+    to: Path | None,
+    axis: str,
+    robust: bool,
+    baseline: str | None,
+) -> None:
     """Print a comparison table of the records; with --to write all tables and the layer curves."""
     from probe.records import read_records
     from probe.reporting import tables
 
     records = read_records(*results)
+    if robust:
+        click.echo(tables.robustness_text(records, form, layers, baseline, all_heads), nl=False)
+        if to is not None:
+            print_files(tables.write_robustness(records, to, baseline))
+        return
     rows = tables.layer_rows(records, all_heads) if layers else tables.summary_rows(records, all_heads)
     printed = {
         "md": lambda: tables.to_markdown(rows, layers),
@@ -226,7 +242,7 @@ def table(results: tuple[Path, ...], layers: bool, all_heads: bool, form: str, t
     if form == "md" and not layers and (matrices := tables.domain_matrices(records)):
         click.echo("\n" + matrices, nl=False)
     if to is not None:
-        print_files(tables.write_tables(records, to, axis))
+        print_files(tables.write_tables(records, to, axis, baseline))
 
 
 @cli.command()

@@ -411,6 +411,7 @@ def test_the_order_of_records_does_not_matter() -> None:
 def test_written_tables_are_named_and_those_of_another_run_are_gone(tmp_path: Path) -> None:
     write_records(tmp_path / "results" / "a.jsonl", [*plain(), *crossing()])
     names = ["table.md", "table.csv", "layers.md", "layers.csv", "domains.md", "curves.png", "curves.svg"]
+    names += ["robustness.md", "robustness_gaps.csv"]
     paths = write_tables(read_records(tmp_path / "results"), tmp_path / "tables")
     assert [path.name for path in paths] == names and all(path.stat().st_size for path in paths)
     nothing = [*curve([None] * 3, [None] * 3), *curve([0.5] * 3, [0.5] * 3, head="mdl", headline=False)]

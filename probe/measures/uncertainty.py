@@ -89,7 +89,7 @@ def interval(
         ProbeError: the counts have no value, or ``confidence`` is no such fraction.
     """
     value = value_of(counts, metric)
-    half = _half_width(_resampled(counts, seed, n_resamples, metric), _effective_blocks(counts), confidence)
+    half = half_width(_resampled(counts, seed, n_resamples, metric), effective_blocks(counts), confidence)
     if half is None:
         return None
     low, high = max(0.0, value - half), min(_bound(counts), value + half)
@@ -127,7 +127,7 @@ def paired_difference(
     _check_same_utterances(a, b)
     difference, n_blocks = value_of(a, metric) - value_of(b, metric), len(a["block"])
     resampled = _resampled(a, seed, n_resamples, metric) - _resampled(b, seed, n_resamples, metric)
-    half = _half_width(resampled, _effective_blocks(a), confidence)
+    half = half_width(resampled, effective_blocks(a), confidence)
     if half is None:
         return Paired(difference, None, None, None, n_blocks)
     valid = resampled[np.isfinite(resampled)]
@@ -135,7 +135,16 @@ def paired_difference(
     return Paired(difference, max(-_bound(b), difference - half), min(_bound(a), difference + half), probability, n_blocks)
 
 
-def _effective_blocks(counts: Counts) -> float:
+def resamples(counts: Counts, seed: int = 0, n_resamples: int = 1000) -> Floats:
+    """The value in each resample: (resample,) with NaN where there is none.
+
+    For measures made of several scores: scores of the same blocks have the same resamples under one seed, so what is computed of
+    their values, resample by resample, keeps what moves them together.
+    """
+    return _resampled(counts, seed, n_resamples)
+
+
+def effective_blocks(counts: Counts) -> float:
     """The number of blocks of equal size that would weigh as much as these."""
     if is_trials(counts):
         return len(counts["block"])
@@ -143,7 +152,7 @@ def _effective_blocks(counts: Counts) -> float:
     return float(sizes.sum() ** 2 / np.square(sizes).sum())
 
 
-def _half_width(resampled: Floats, n_blocks: float, confidence: float) -> float | None:
+def half_width(resampled: Floats, n_blocks: float, confidence: float) -> float | None:
     """Half the width of an interval from the resampled values, (resample,) with NaN where there is none."""
     if not 0 < confidence < 1:
         raise ProbeError(f"confidence {confidence}: expected a fraction between 0 and 1, such as 0.95.")

@@ -5,8 +5,7 @@ Markdown is in percent with one decimal (codelengths in bits with two); CSV and 
 
 import json
 import math
-import re
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +13,31 @@ import pandas as pd
 
 from probe.files import write_atomically
 from probe.records import OWN_HEAD
+from probe.reporting.cells import DASH, INTERVAL, arrow, escaped, escaped_all, markdown, percent, points
+from probe.reporting.condition_curves import condition_curves
+from probe.reporting.conditions import chosen_rows, first_sampling
 from probe.reporting.curves import layer_curves, missing_matplotlib
 from probe.reporting.det import det_curves, det_rows
-from probe.reporting.rows import budget_rows, check_comparable, layer_rows, one_line, summary_rows
+from probe.reporting.domains import crossed
+from probe.reporting.robustness_tables import every_layer, robustness
+from probe.reporting.robustness_tables import summary as summary_of
+from probe.reporting.rows import budget_rows, check_comparable, layer_rows, summary_rows
 
 __all__ = [
     "budget_rows",
     "check_comparable",
     "domain_matrices",
     "layer_rows",
+    "robustness_text",
     "search_table",
     "summary_rows",
     "to_csv",
     "to_json",
     "to_markdown",
+    "write_robustness",
     "write_tables",
 ]
 
-DASH = "–"
-INTERVAL = "% [95 % interval]"
 BITS = "codelength"  # the metric that is not in percent
 COMPARED = ["task", "corpus", "condition", "train_condition", "metric", "train_domain", "test_domain"]
 # Columns of every layer's features -> the column of `layer_rows`, and how it is printed.
@@ -107,16 +112,16 @@ def to_markdown(rows: pd.DataFrame, layers: bool) -> str:
     bold = [False] * len(rows) if layers else list(_best(rows))
     metrics = list(rows["metric"])
     columns = {
-        "task": _names(rows["task"]),
-        "corpus": _names(rows["corpus"]),
-        "condition": _names(rows["condition"]),
-        "train condition": _names(rows["train_condition"]),
-        "train domain": _names(rows["train_domain"]),
-        "test domain": _names(rows["test_domain"]),
-        "metric": [f"{escaped(cell['metric'])} {_arrow(cell['higher_is_better'])}" for cell in cells],
-        "model": _names(rows["model"]),
-        "head": _names(rows["head"]),
-        "layer": _names(rows["layer"].fillna(DASH)),
+        "task": escaped_all(rows["task"]),
+        "corpus": escaped_all(rows["corpus"]),
+        "condition": escaped_all(rows["condition"]),
+        "train condition": escaped_all(rows["train_condition"]),
+        "train domain": escaped_all(rows["train_domain"]),
+        "test domain": escaped_all(rows["test_domain"]),
+        "metric": [f"{escaped(cell['metric'])} {arrow(cell['higher_is_better'])}" for cell in cells],
+        "model": escaped_all(rows["model"]),
+        "head": escaped_all(rows["head"]),
+        "layer": escaped_all(rows["layer"].fillna(DASH)),
         INTERVAL: [
             _interval(cell["metric"], cell["value"], cell["low"], cell["high"], is_bold)
             for cell, is_bold in zip(cells, bold, strict=True)
@@ -136,11 +141,11 @@ def to_markdown(rows: pd.DataFrame, layers: bool) -> str:
         columns |= {name: _values(metrics, rows[name]) for name in BESIDE[1:]}
         columns["selectivity"] = [_gain(cell["selectivity"], cell["selectivity_low"], cell["selectivity_high"]) for cell in cells]
     columns |= {"n": [str(cell["n"]) for cell in cells], "blocks": [str(cell["n_blocks"]) for cell in cells]}
-    columns["note"] = _names(rows["note"])
+    columns["note"] = escaped_all(rows["note"])
     shown = {name: column for name, column in columns.items() if set(column) != {LEFT_OUT_IF_ALL.get(name)}}
     if len(set(columns["corpus"])) == 1:
         del shown["corpus"]
-    return _table(shown)
+    return markdown(shown, ALIGNED_RIGHT)
 
 
 def search_table(records: pd.DataFrame) -> str:
@@ -158,7 +163,9 @@ def search_table(records: pd.DataFrame) -> str:
         columns = {name: [escaped(str(line.get(name, ""))) for line in lines] for name in lines[0]}
         if not any(columns["train domain"]):
             del columns["train domain"]
-        tables.append(f"{', '.join(_names(map(str, names)))}: every setting that was tried\n\n{_table(columns)}")
+        tables.append(
+            f"{', '.join(escaped_all(map(str, names)))}: every setting that was tried\n\n{markdown(columns, ALIGNED_RIGHT)}"
+        )
     return "\n".join(tables)
 
 
@@ -173,16 +180,42 @@ def to_json(rows: pd.DataFrame) -> str:
     return json.dumps(objects, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def domain_matrices(records: pd.DataFrame) -> str:
+def domain_matrices(records: pd.DataFrame, layers: bool = False) -> str:
     """One Markdown matrix (train x test domain) per model, task and metric; empty without cross-domain records.
+
+    Conditions are domains where a task was trained under several, see `probe.reporting.domains.crossed`.
+
+    Args:
+        layers: a matrix of every layer instead of one at the layers that dev chose.
 
     Raises:
         ProbeError: see `check_comparable`.
     """
-    rows = summary_rows(records)
+    records = crossed(records)
+    rows = layer_rows(records) if layers else summary_rows(records)
     rows = rows[(rows["train_domain"] != "") & (rows["metric"] != BITS)]
-    groups = rows.groupby(["task", "corpus", "condition", "train_condition", "metric", "model", "head"], sort=False)
-    return "\n".join(_matrix(cells) for _, cells in groups)
+    places = ["task", "corpus", "condition", "train_condition", "metric", "model", "head", *(["layer"] if layers else [])]
+    return "\n".join(_matrix(cells) for _, cells in rows.groupby(places, sort=False))
+
+
+def robustness_text(
+    records: pd.DataFrame, form: str, layers: bool = False, baseline: str | None = None, all_heads: bool = False
+) -> str:
+    """The robustness tables as ``md``, ``csv`` or ``json``; of every layer, with a domain matrix each, if ``layers``.
+
+    Records may be of several samplings (seeds).
+
+    Raises:
+        ProbeError: see `probe.reporting.robustness_tables.robustness`.
+    """
+    found = robustness(records, baseline, all_heads)
+    if form != "md":
+        return (to_csv if form == "csv" else to_json)(found.layers if layers else found.chosen)
+    if not layers:
+        return summary_of(found)
+    matrices = domain_matrices(first_sampling(records), layers=True)
+    parts = [every_layer(found), DOMAINS_HEAD + matrices if matrices else ""]
+    return "\n".join(filter(None, parts)) or summary_of(found)
 
 
 def budget_curves(rows: pd.DataFrame) -> str:
@@ -191,7 +224,7 @@ def budget_curves(rows: pd.DataFrame) -> str:
     of_table = ["metric", "train_condition", "task", "corpus", "condition", "train_domain", "test_domain", "model", "head"]
     for names, cells in rows.groupby(of_table, sort=False):
         budgets = cells.drop_duplicates("budget").sort_values("n_train")
-        columns = {"layer": _names(dict.fromkeys(cells["layer"]))}
+        columns = {"layer": escaped_all(dict.fromkeys(cells["layer"]))}
         for budget, n_train in zip(budgets["budget"], budgets["n_train"], strict=True):
             there = cells[cells["budget"] == budget].set_index("layer")
             columns[f"{escaped(budget) or 'all'} ({n_train})"] = [
@@ -202,25 +235,26 @@ def budget_curves(rows: pd.DataFrame) -> str:
             ]
         metric, heard, *title = names
         title = [*title, metric, "" if heard == "clean" else f"trained on {heard}"]
-        tables.append(
-            f"## {', '.join(filter(None, _names(map(str, title))))} {_arrow(cells['higher_is_better'].iloc[0])}\n\n{_table(columns)}"
-        )
+        heading = f"## {', '.join(filter(None, escaped_all(map(str, title))))} {arrow(cells['higher_is_better'].iloc[0])}"
+        tables.append(f"{heading}\n\n{markdown(columns, ALIGNED_RIGHT)}")
     return "\n".join(tables)
 
 
-def write_tables(records: pd.DataFrame, to: Path, axis: str = "index") -> list[Path]:
+def write_tables(records: pd.DataFrame, to: Path, axis: str = "index", baseline: str | None = None) -> list[Path]:
     """The files written into the folder ``to`` from records (see `probe.records.read_records`).
 
     ``table`` and ``layers`` as ``.md`` and ``.csv``; ``domains.md`` if a task crosses domains; ``budgets`` as ``.md`` and ``.csv`` if
-    there are learning curves; ``curves.png`` and ``.svg``, and ``det.png`` and ``.svg`` of verification, if there is something to
-    draw and matplotlib is installed (`missing_matplotlib` says). One of these that is left out is removed, so that no file of
-    another run stands beside the new ones.
+    there are learning curves; ``robustness`` as ``.md`` and ``.csv``, with ``robustness_layers``, ``robustness_gaps.csv`` and
+    ``robustness_groups.csv``, if there are several conditions or domains; ``curves.png`` and ``.svg``, ``det.png`` and ``.svg`` of
+    verification, and ``robustness.png`` and ``.svg``, if there is something to draw and matplotlib is installed
+    (`missing_matplotlib` says). One of these that is left out is removed, so that no file of another run stands beside the new ones.
 
     Args:
         axis: of the curves, see `probe.reporting.curves.layer_curves`.
+        baseline: of the robustness tables, see `probe.reporting.robustness.baseline_of`.
 
     Raises:
-        ProbeError: see `check_comparable`.
+        ProbeError: see `check_comparable`, and `probe.reporting.conditions.check_conditions`.
         OSError: a file cannot be written.
     """
     summary, layers, domains, budgets = summary_rows(records), layer_rows(records), domain_matrices(records), budget_rows(records)
@@ -234,28 +268,53 @@ def write_tables(records: pd.DataFrame, to: Path, axis: str = "index") -> list[P
         "budgets.md": BUDGETS_HEAD + budget_curves(budgets) if len(budgets) else "",
         "budgets.csv": to_csv(budgets) if len(budgets) else "",
     }
+    curves, trade_offs = [[to / f"{name}.png", to / f"{name}.svg"] for name in ("curves", "det")]
+    there, of_trials = bool((layers["headline"] & layers["value"].notna()).any()), det_rows(records)
+    return [
+        *_write(to, texts, curves, there, lambda: layer_curves(records, curves[0], curves[1], axis)),
+        *_write(to, {}, trade_offs, len(of_trials) > 0, lambda: det_curves(of_trials, trade_offs[0], trade_offs[1])),
+        *write_robustness(records, to, baseline),
+    ]
+
+
+def write_robustness(records: pd.DataFrame, to: Path, baseline: str | None = None) -> list[Path]:
+    """The files of the robustness tables: those of `write_tables` that are named so. Records may be of several samplings (seeds).
+
+    Raises:
+        ProbeError: see `probe.reporting.robustness_tables.robustness`.
+        OSError: a file cannot be written.
+    """
+    found = robustness(records, baseline)
+    texts = {
+        "robustness.md": "" if found.empty else summary_of(found),
+        "robustness.csv": to_csv(found.chosen) if len(found.layers) else "",
+        "robustness_layers.md": every_layer(found),
+        "robustness_layers.csv": to_csv(found.layers) if len(found.layers) else "",
+        "robustness_gaps.csv": to_csv(found.gaps) if len(found.gaps) else "",
+        "robustness_groups.csv": "" if found.empty or found.groups.empty else to_csv(found.groups),
+    }
+    pictures = [to / "robustness.png", to / "robustness.svg"]
+    there = len(chosen_rows(found.layers)) > 0
+    return _write(to, texts, pictures, there, lambda: condition_curves(found.layers, pictures[0], pictures[1]))
+
+
+def _write(to: Path, texts: Mapping[str, str], pictures: Sequence[Path], there: bool, draw: Callable[[], None]) -> list[Path]:
+    """The files that are written: texts that are not empty, pictures if there is something to draw and to draw with.
+
+    The others are removed.
+    """
     to.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         if text:
             write_atomically(to / name, text.encode())
         else:
             (to / name).unlink(missing_ok=True)
-    curves, trade_offs, of_trials = (to / "curves.png", to / "curves.svg"), (to / "det.png", to / "det.svg"), det_rows(records)
-    drawn = not missing_matplotlib()
-    if drawn and (layers["headline"] & layers["value"].notna()).any():
-        layer_curves(records, *curves, axis)
+    if there and not missing_matplotlib():
+        draw()
     else:
-        _remove(curves)
-    if drawn and len(of_trials):
-        det_curves(of_trials, *trade_offs)
-    else:
-        _remove(trade_offs)
-    return [path for path in [*(to / name for name in texts), *curves, *trade_offs] if path.exists()]
-
-
-def _remove(paths: Iterable[Path]) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)
+        for path in pictures:
+            path.unlink(missing_ok=True)
+    return [path for path in [*(to / name for name in texts), *pictures] if path.exists()]
 
 
 def _best(rows: pd.DataFrame) -> "pd.Series[bool]":
@@ -283,31 +342,18 @@ def _matrix(rows: pd.DataFrame) -> str:
     def shown(train: str, test: str) -> str:
         there, at_home = value.get((train, test), math.nan), value.get((train, train), math.nan)
         gap = sign * (at_home - there)
-        return _percent(there) + (f" ({_points(gap)})" if train != test and not math.isnan(gap) else "")
+        return percent(there) + (f" ({points(gap)})" if train != test and not math.isnan(gap) else "")
 
-    columns = {"train \\ test": _names(trains), "layer": _names(layer.get(train, DASH) for train in trains)}
+    columns = {"train \\ test": escaped_all(trains), "layer": escaped_all(layer.get(train, DASH) for train in trains)}
     columns |= {escaped(test): [shown(train, test) for train in trains] for test in tests}
-    title = [first[name] for name in ("model", "task", "corpus", "condition", "head", "metric")]
+    title = list(filter(None, (first[name] for name in ("model", "task", "corpus", "condition", "head", "metric"))))
     notes = [
-        f"* {' → '.join(_names([cell['train_domain'], cell['test_domain']]))}: {escaped(cell['note'])}\n"
+        f"* {' → '.join(escaped_all([cell['train_domain'], cell['test_domain']]))}: {escaped(cell['note'])}\n"
         for cell in cells
         if cell["note"]
     ]
-    heading = f"## {', '.join(_names(title))} {_arrow(first['higher_is_better'])}\n\n"
-    return heading + _table(columns) + ("\n" + "".join(notes) if notes else "")
-
-
-def _table(columns: Mapping[str, Sequence[str]]) -> str:
-    """Aligned Markdown; the cells are escaped already."""
-    lines = [list(columns), *map(list, zip(*columns.values(), strict=True))]
-    right = [name in ALIGNED_RIGHT for name in columns]
-    widths = [max(3, *map(len, cells)) for cells in zip(*lines, strict=True)]
-    rule = ["-" * (width - 1) + ":" if is_right else "-" * width for width, is_right in zip(widths, right, strict=True)]
-    padded = [
-        [cell.rjust(width) if is_right else cell.ljust(width) for cell, width, is_right in zip(line, widths, right, strict=True)]
-        for line in lines
-    ]
-    return "".join(f"| {' | '.join(line)} |\n" for line in [padded[0], rule, *padded[1:]])
+    heading = f"## {', '.join(escaped_all(title))} {arrow(first['higher_is_better'])}\n\n"
+    return heading + markdown(columns, ALIGNED_RIGHT) + ("\n" + "".join(notes) if notes else "")
 
 
 def _interval(metric: str, value: float, low: float, high: float, bold: bool) -> str:
@@ -321,7 +367,7 @@ def _gain(value: float, low: float, high: float) -> str:
     """A difference in points."""
     if math.isnan(value):
         return DASH
-    return _points(value) + ("" if math.isnan(low) else f" [{_points(low)}, {_points(high)}]")
+    return points(value) + ("" if math.isnan(low) else f" [{points(low)}, {points(high)}]")
 
 
 def _values(metrics: Sequence[str], values: Iterable[float]) -> list[str]:
@@ -330,29 +376,8 @@ def _values(metrics: Sequence[str], values: Iterable[float]) -> list[str]:
 
 def _value(metric: str, value: float) -> str:
     """Bits of a codelength, percent of everything else."""
-    return f"{value:.2f}" if metric == BITS and not math.isnan(value) else _percent(value)
-
-
-def _arrow(higher_is_better: bool) -> str:
-    return "↑" if higher_is_better else "↓"
-
-
-def _percent(fraction: float) -> str:
-    return DASH if math.isnan(fraction) else f"{round(100 * fraction, 1) + 0.0:.1f}"  # + 0.0: no "-0.0"
+    return f"{value:.2f}" if metric == BITS and not math.isnan(value) else percent(value)
 
 
 def _shape(value: float, form: str) -> str:
     return DASH if math.isnan(value) else form.format(value).removesuffix("%")
-
-
-def _points(gap: float) -> str:
-    return f"{round(100 * gap, 1) + 0.0:+.1f}"
-
-
-def _names(values: Iterable[str]) -> list[str]:
-    return [escaped(value) for value in values]
-
-
-def escaped(text: str) -> str:
-    r"""``text`` as one Markdown cell: on one line, ``|`` and what else has a meaning there behind a backslash."""
-    return re.sub(r"([\\|<`*])", r"\\\1", one_line(text))

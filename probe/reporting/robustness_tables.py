@@ -1,0 +1,350 @@
+"""Robustness tables as Markdown, in percent and points, and the files they are written to."""
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from probe.errors import listed
+from probe.measures.robustness import FEWEST_MODELS
+from probe.reporting.cells import DASH, INTERVAL, arrow, escaped, escaped_all, markdown, percent, points
+from probe.reporting.conditions import CLEAN, DOMAIN_TASKS, MEAN, QUESTION, WORST, chosen_rows, condition_rows
+from probe.reporting.domains import gap_rows
+from probe.reporting.robustness import baseline_of, effective_rows, group_rows, normalised_rows
+
+HEAD = """# Robustness
+
+Intervals are of 95 %, by resampling speakers; what two scores share cancels in their difference. – is undefined: a note, or
+docs/robustness.md, says why.
+
+"""
+LOSSES = """## Under other conditions
+
+At the layer that is best on the dev data of the training. `loss` is what the score is worse than on clean audio, on the same
+utterances: in points, as a part of the clean score, and as a part of what the clean score is above chance (100 % leaves nothing).
+The worst condition is picked from several; its interval allows for that.
+
+"""
+LAYERS = """## Which layer keeps most
+
+The layer with the smallest mean part of its margin over chance lost. It is picked on the test scores it describes: it says where a
+model is robust, not what to use. A layer at chance has nothing to lose and is never called robust.
+
+"""
+NORMALISED = """## Beside a baseline
+
+`WERD` is the rise of the error in points, 0 at least; `NWER` the error, `NWERD` the rise, over that of {baseline} under the same
+condition (the paper's reading of Speech Robust Bench; its code divides by a difficulty estimated from the audio). `WERV` is the
+variance over samplings, in points squared. The error is 100 % - accuracy where the score is an accuracy.
+
+"""
+NO_BASELINE = "`fbank` has no records here: name a baseline (`--baseline MODEL`) for `NWER` and `NWERD`.\n\n"
+GAPS = """## Gaps between domains
+
+On the test rows of the target, at the layer that is best on dev of each training. `gap` is what training on another domain costs
+against training on the target; `closed` is the part of the gap of {baseline} that the model closes, with the in-domain score of the
+baseline (1) and of the model (2). Below 0 is worse than the baseline, above 100 better than in-domain training. Undefined where the
+gap lies within its noise. `shift` is what one training loses from its own test rows to the target's, which are other utterances.
+
+"""
+EFFECTIVE = """## Effective robustness
+
+How far the score under a condition lies above what the clean score predicts by a line over the other models (logit axes, each model
+left out of its own line), in points of accuracy or of 100 % - error. An interval without 0: off the line of the others.
+
+"""
+GROUPS = """## Worst groups
+
+Intervals of groups hold for all groups at once. `spread` is the best less the worst; `by chance` is its mean if the speakers were in
+groups at random, or, of speakers, all equally good; `p` is how often chance spreads as far. The worst of many is low by luck too.
+Groups of fewer than 4 speakers (`few`) are never the worst.
+
+"""
+LAYERS_HEAD = """# Robustness of every layer
+
+Test scores; in parentheses the change in points against clean. `margin lost` is the mean loss as a part of what the clean score is
+above chance. ✓ is the layer that dev chose, ◆ the one that keeps most of its margin, ◇ those whose interval reaches down to it.
+
+"""
+Row = Mapping[Hashable, Any]
+Columns = Callable[[Sequence[Row]], dict[str, list[str]]]
+TITLES = {MEAN: "mean", WORST: "worst"}
+NUMBERS = {
+    INTERVAL,
+    "layer",
+    "loss, points",
+    "loss, % of clean",
+    "margin lost %",
+    "mean loss",
+    *(f"{task} %" for task in DOMAIN_TASKS),
+}
+NUMBERS |= {"NWER", "NWERD", "WERD", "WERV", "in-domain", "gap", "gap, % of in-domain", "shift", "closed (1) %", "closed (2) %"}
+NUMBERS |= {"clean %", "under it %", "effective", "groups", "few", "best %", "spread", "by chance", "p"}
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """All rows of the robustness tables: see `probe.reporting.conditions`, `.domains` and `.robustness`."""
+
+    layers: pd.DataFrame
+    normalised: pd.DataFrame
+    effective: pd.DataFrame
+    gaps: pd.DataFrame
+    groups: pd.DataFrame
+    baseline: str
+
+    @property
+    def empty(self) -> bool:
+        """Whether the records hold neither several conditions nor several domains."""
+        return self.layers.empty and self.gaps.empty
+
+    @property
+    def chosen(self) -> pd.DataFrame:
+        """One row per model and condition at the chosen layer, with all measures of it: what ``robustness.csv`` holds."""
+        rows = chosen_rows(self.layers)
+        for more in (self.normalised.drop(columns=["layer", "note"]), self.effective.drop(columns=["clean", "value", "note"])):
+            rows = rows.merge(more, on=[*QUESTION, "model", "condition"], how="left")
+        return rows
+
+
+def robustness(records: pd.DataFrame, baseline: str | None = None, all_heads: bool = False) -> Robustness:
+    """Every measure of the records.
+
+    Args:
+        records: see `probe.records.read_records`.
+        baseline: a model; `fbank` where left out, if there are records of it.
+        all_heads: every head instead of the headline ones.
+
+    Raises:
+        ProbeError: records that cannot stand side by side, or no records of the baseline.
+    """
+    beside = baseline_of(records, baseline)
+    layers = condition_rows(records, all_heads)
+    return Robustness(
+        layers,
+        normalised_rows(records, beside, all_heads),
+        effective_rows(layers),
+        gap_rows(records, beside, all_heads),
+        group_rows(records, all_heads),
+        beside,
+    )
+
+
+def summary(found: Robustness) -> str:
+    """The Markdown of ``robustness.md``: every measure at the layers that dev chose."""
+    if found.empty:
+        return "No records of several conditions, or domains.\n"
+    rows = found.chosen
+    baseline = f"`{escaped(found.baseline)}`" if found.baseline else "the baseline"
+    parts = [
+        (LOSSES, _tables(chosen_rows(found.layers), _losses)),
+        (LAYERS, _kept(found.layers)),
+        (NORMALISED.format(baseline=baseline) + NO_BASELINE * (not found.baseline), _tables(found.normalised, _normalised)),
+        (EFFECTIVE, _effective(found.effective, rows)),
+        (GAPS.format(baseline=baseline), _tables(found.gaps, _gaps)),
+        (GROUPS, _tables(found.groups, _groups)),
+    ]
+    return HEAD + "\n".join(head + text for head, text in parts if text)
+
+
+def every_layer(found: Robustness) -> str:
+    """The Markdown of ``robustness_layers.md``: one table per model and question; empty without several conditions."""
+    tables = []
+    for names, rows in found.layers.groupby([*QUESTION, "model"], sort=False):
+        of_layer: dict[str, dict[str, Row]] = {}
+        for row in rows.to_dict("records"):
+            of_layer.setdefault(str(row["layer"]), {})[row["condition"]] = row
+        first = [next(iter(there.values())) for there in of_layer.values()]
+        means = [there.get(MEAN) for there in of_layer.values()]
+        columns = {"layer": escaped_all(of_layer), "marks": [_marks(row) for row in first]}
+        conditions = [name for name in dict.fromkeys(rows["condition"]) if name not in (MEAN, WORST)]
+        for name in conditions:
+            columns[escaped(name)] = [_with_loss(there[name]) if name in there else DASH for there in of_layer.values()]
+        columns["mean loss"] = [_points_of(row, "loss") for row in means]
+        columns["margin lost %"] = [_percent_of(row, "margin_lost") for row in means]
+        columns |= {f"{task} %": [_percent_of(row, task) for row in first] for task in DOMAIN_TASKS}
+        columns["chance"] = [row["chance"] or DASH for row in first]
+        shown = {name: column for name, column in columns.items() if set(column) != {DASH}}
+        numbers = NUMBERS | set(escaped_all(conditions))
+        tables.append(f"## {_title([names[-1], *names[:-1]], rows)}\n\n{markdown(shown, numbers)}")
+    return LAYERS_HEAD + "\n".join(tables) if tables else ""
+
+
+def _tables(rows: pd.DataFrame, columns: Columns) -> str:
+    """One Markdown table per question."""
+    tables = []
+    by = [name for name in ("task", "corpus", "train_condition", "metric", "head") if name in rows]
+    for names, group in rows.groupby(by, sort=False):
+        notes = [
+            f"* {', '.join(escaped_all(str(row[name]) for name in NOTED if row.get(name)))}: {escaped(row['note'])}\n"
+            for row in group.to_dict("records")
+            if row["note"] and row.get("condition") != WORST
+        ]
+        cells = columns(group.to_dict("records"))
+        table = markdown({name: column for name, column in cells.items() if set(column) != {DASH}}, NUMBERS)
+        tables.append(f"### {_title(names, group)}\n\n{table}" + ("\n" + "".join(notes) if notes else ""))
+    return "\n".join(tables)
+
+
+NOTED = ("model", "condition", "train_domain", "test_domain", "column")
+
+
+def _title(names: Iterable[Hashable], rows: pd.DataFrame) -> str:
+    """What a table is of; training on clean audio goes without saying."""
+    kept = [str(name) for name in names if name not in ("", CLEAN)]
+    heard = rows["train_condition"].iloc[0]
+    shown = [f"trained on {name}" if name == heard else name for name in kept]
+    return f"{', '.join(escaped_all(shown))}" + (
+        f" {arrow(rows['higher_is_better'].iloc[0])}" if "higher_is_better" in rows else ""
+    )
+
+
+def _losses(rows: Sequence[Row]) -> dict[str, list[str]]:
+    several = sum(row["condition"] not in (CLEAN, MEAN, WORST) for row in rows) > len({row["model"] for row in rows})
+    rows = [row for row in rows if several or row["condition"] not in (MEAN, WORST)]
+    shown = [f"worst: {escaped(row['note'])}" if row["condition"] == WORST else _condition(row) for row in rows]
+    return {
+        "model": escaped_all(row["model"] for row in rows),
+        "layer": escaped_all(row["layer"] for row in rows),
+        "condition": shown,
+        INTERVAL: [_score(row, "value", "low", "high") for row in rows],
+        "loss, points": [_points_of(row, "loss") for row in rows],
+        "loss, % of clean": [_percent_of(row, "relative") for row in rows],
+        "margin lost %": [_percent_of(row, "margin_lost") for row in rows],
+        "chance": [row["chance"] or DASH for row in rows],
+    }
+
+
+def _kept(rows: pd.DataFrame) -> str:
+    """A sentence per model and question: the layer that keeps most of its margin, its equals, and the layers at chance."""
+    lines = []
+    for names, group in rows.groupby([*QUESTION, "model"], sort=False):
+        if group["layer"].nunique() < 2:
+            continue
+        means = group[group["condition"] == MEAN]
+        most, tied = means[means["robust"] == "most"], list(means["layer"][means["robust"] == "tied"])
+        level = {what: list(dict.fromkeys(group["layer"][group["chance"] == what])) for what in ("at chance", "unknown")}
+        said = ["no layer can be called robust"]
+        for row in most.to_dict("records"):
+            said = [f"layer {escaped(row['layer'])} loses {_percent_of(row, 'margin_lost')} % of its margin"]
+        said += [f"not told from it: {escaped(listed(tied, 30))}"] if tied else []
+        said += [f"dev chose {escaped(listed(sorted(set(group['layer'][group['chosen'].astype(bool)]))))}"]
+        said += [f"at chance on clean audio: {escaped(listed(level['at chance'], 30))}"] if level["at chance"] else []
+        said += [f"no control says what chance gives: {escaped(listed(level['unknown'], 30))}"] if level["unknown"] else []
+        lines.append(f"* {_title([names[-1], *names[:-1]], group)}: {'; '.join(said)}.\n")
+    return "".join(lines)
+
+
+def _normalised(rows: Sequence[Row]) -> dict[str, list[str]]:
+    return {
+        "model": escaped_all(row["model"] for row in rows),
+        "condition": [_condition(row) for row in rows],
+        "WERD": [_points_of(row, "werd") for row in rows],
+        "NWER": [_ratio_of(row, "nwer") for row in rows],
+        "NWERD": [_ratio_of(row, "nwerd") for row in rows],
+        "WERV": [_ratio_of(row, "werv", scale=1e4) for row in rows],
+    }
+
+
+def _gaps(rows: Sequence[Row]) -> dict[str, list[str]]:
+    return {
+        "condition": escaped_all(row["condition"] if row["condition"] not in ("", CLEAN) else DASH for row in rows),
+        "trained on": escaped_all(row["train_domain"] for row in rows),
+        "target": escaped_all(row["test_domain"] for row in rows),
+        "model": escaped_all(row["model"] for row in rows),
+        "layer": escaped_all(row["layer"] for row in rows),
+        INTERVAL: [_score(row, "value", "low", "high") for row in rows],
+        "in-domain": [_percent_of(row, "in_domain") for row in rows],
+        "gap": [_points_of(row, "gap") for row in rows],
+        "gap, % of in-domain": [_percent_of(row, "relative") for row in rows],
+        "shift": [_points_of(row, "shift") for row in rows],
+        "closed (1) %": [_percent_of(row, "closed_first") for row in rows],
+        "closed (2) %": [_percent_of(row, "closed_second") for row in rows],
+    }
+
+
+def _effective(rows: pd.DataFrame, chosen: pd.DataFrame) -> str:
+    """The tables; a sentence for the questions that have too few models."""
+    parts = []
+    for names, group in rows.groupby(QUESTION, sort=False):
+        told = group[group["effective"].notna()]
+        title = _title(names, group)
+        if told.empty:
+            n = chosen[(chosen[QUESTION] == list(names)).all(axis=1)]["model"].nunique()
+            parts.append(
+                f"* {title}: undefined, {n} models, some at chance or without a place on the axis.\n"
+                if n >= FEWEST_MODELS
+                else f"* {title}: undefined, {n} models; a line needs {FEWEST_MODELS}.\n"
+            )
+        else:
+            parts.append("\n" + _tables(group, _distances))
+    return "".join(parts).lstrip("\n")
+
+
+def _distances(rows: Sequence[Row]) -> dict[str, list[str]]:
+    return {
+        "model": escaped_all(row["model"] for row in rows),
+        "condition": [_condition(row) for row in rows],
+        "clean %": [percent(row["clean"]) for row in rows],
+        "under it %": [percent(row["value"]) for row in rows],
+        "effective": [_points_of(row, "effective") for row in rows],
+    }
+
+
+def _groups(rows: Sequence[Row]) -> dict[str, list[str]]:
+    def of(name: str, row: Row) -> str:
+        return DASH if pd.isna(row[name]) else escaped(str(row[name]))
+
+    return {
+        "model": escaped_all(row["model"] for row in rows),
+        "condition": [_condition(row) for row in rows],
+        "column": escaped_all(row["column"] for row in rows),
+        "groups": [str(row["n_groups"]) for row in rows],
+        "few": [str(row["n_few"]) for row in rows],
+        "worst": [of("worst", row) for row in rows],
+        INTERVAL: [_score(row, "worst_value", "worst_low", "worst_high") for row in rows],
+        "best": [of("best", row) for row in rows],
+        "best %": [percent(row["best_value"]) for row in rows],
+        "spread": [_points_of(row, "spread") for row in rows],
+        "by chance": [points(row["by_chance"]) if pd.notna(row["by_chance"]) else DASH for row in rows],
+        "p": [f"{row['probability']:.3f}" if pd.notna(row["probability"]) else DASH for row in rows],
+    }
+
+
+def _condition(row: Row) -> str:
+    return TITLES.get(row["condition"], escaped(row["condition"]))
+
+
+def _marks(row: Row) -> str:
+    return ("✓" if row["chosen"] else "") + {"most": "◆", "tied": "◇"}.get(row["robust"], "")
+
+
+def _with_loss(row: Row) -> str:
+    loss = "" if math.isnan(row["loss"]) else f" ({points(-row['loss'] if row['higher_is_better'] else row['loss'])})"
+    return percent(row["value"]) + loss
+
+
+def _points_of(row: Row | None, name: str) -> str:
+    return DASH if row is None else _shown(row, name, points)
+
+
+def _percent_of(row: Row | None, name: str) -> str:
+    return DASH if row is None else _shown(row, name, percent)
+
+
+def _ratio_of(row: Row, name: str, scale: float = 1) -> str:
+    return _shown(row, name, lambda value: f"{round(scale * value, 2) + 0.0:.2f}")
+
+
+def _score(row: Row, value: str, low: str, high: str) -> str:
+    return _shown({"_": row[value], "__low": row[low], "__high": row[high]}, "_", percent)
+
+
+def _shown(row: Row, name: str, form: Callable[[float], str]) -> str:
+    """A value with its interval."""
+    value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
+    if math.isnan(value):
+        return DASH
+    return form(value) + ("" if math.isnan(low) or math.isnan(high) else f" [{form(low)}, {form(high)}]")
