@@ -88,9 +88,10 @@ def select_store(root: Path, model: str, view: str, condition: str = "clean", ke
     usable = [store for store in stores if serves(store.view, view) is not None and store.recipe["condition"] == condition]
     if not usable:
         there = sorted({f"{store.requested} ({store.view}, {store.recipe['condition']})" for store in everything})
+        heard = "" if condition == "clean" else f" --condition {condition}"
         raise ProbeError(
             f"{root}: no features of {model} that give {view} ({condition}); found {listed(there) or 'no store'}. "
-            f"Run `probe extract --model {model} --view {view} --corpus ... --to {root}`."
+            f"Run `probe extract --model {model} --view {view}{heard} --corpus ... --to {root}`."
         )
 
     def rank(store: FeatureStore) -> tuple[int, bool, int, int, bool]:
