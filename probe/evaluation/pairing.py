@@ -5,8 +5,8 @@ Pooled views have one row (or n segments) an utterance: row i belongs to row i. 
     the same model and view      frame i belongs to frame i, where both conditions have as many frames; otherwise the condition
                                  changed the speed, and frame i of n belongs to the frame nearest to the same share of the
                                  utterance. Lengths may differ by a factor of `MOST_STRETCH`.
-    different models             a frame of the one with the longer hop belongs to the mean of the other's frames whose centres lie
-                                 within half that hop of its own; where there are none, at the ends, it is left out. Centres are
+    different models             a frame of the one with the longer hop belongs to the mean of the other's frames whose centres are
+                                 at most half that hop from its own; where there are none, at the ends, it is left out. Centres are
                                  those of `probe.evaluation.frames`. The utterance may be longer in one of them by `MOST_APART`
                                  longer hops: front-ends drop or pad the end in different ways.
 
@@ -173,11 +173,11 @@ def _by_time(n: int, n_other: int, hops_s: tuple[float, float], centres_s: tuple
         other, own = _by_time(n_other, n, (hops_s[1], hops_s[0]), (centres_s[1], centres_s[0]))
         return own, other
     rows = np.arange(n)
-    # In the other side's rows. A centre on the edge belongs to the later frame, whatever the rounding.
+    # In the other side's rows. A centre on the edge belongs to both frames, whatever the rounding.
     middle = (centres_s[0] - centres_s[1] + rows * hops_s[0]) / hops_s[1]
     half = hops_s[0] / hops_s[1] / 2
     first = np.clip(np.ceil(middle - half - 1e-6), 0, n_other).astype(np.int64)
-    stop = np.clip(np.ceil(middle + half - 1e-6), 0, n_other).astype(np.int64)
+    stop = np.clip(np.floor(middle + half + 1e-6) + 1, 0, n_other).astype(np.int64)
     there = stop > first
     return _single(rows[there]), Ranges(first[there], stop[there])
 
