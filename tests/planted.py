@@ -48,6 +48,7 @@ def _write(
     for i, sha in zip(group, shas, strict=True):
         status, rows = utterances[i].path.stat(), len(next(iter(layers.values()))[i])
         audio = {"audio_sha256": sha, "audio_bytes": status.st_size, "audio_mtime_ns": status.st_mtime_ns}
-        lengths = {"duration_s": ((rows * stride - 1) * HOP + FIELD) / RATE_HZ, "n_frames": rows * stride, "rows": rows}
+        hop = store.recipe["model"]["hop_samples"]
+        lengths = {"duration_s": ((rows * stride - 1) * hop + FIELD) / RATE_HZ, "n_frames": rows * stride, "rows": rows}
         entries.append({"key": utterances[i].key} | audio | lengths)
     store.write_shard(name, ShardContent(keys, shas, frames, {}, store.recipe, {}), entries, [])

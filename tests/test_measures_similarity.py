@@ -1,5 +1,7 @@
 """Similarity measures: identities, other people's numbers, what leaving a group out gives."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy.special import stdtrit
@@ -104,7 +106,7 @@ def test_leaving_out_a_group_is_computing_without_its_rows() -> None:
     y = np.hstack([x, x[:, :2]]) + generator.standard_normal((150, 7)) + 3
     bounds = [0, 40, 100, 150]
     found = compare(Sample(x, bounds), Sample(y, bounds))
-    without = [np.delete(np.arange(150), np.arange(*pair)) for pair in zip(bounds[:-1], bounds[1:], strict=True)]
+    without = [np.delete(np.arange(150), np.arange(*pair)) for pair in itertools.pairwise(bounds)]
     for estimate, measure in ((found.cka, gram_cka), (found.pwcca, pwcca)):
         left_out = [measure(x[rows], y[rows]) for rows in without]
         half = stdtrit(2, 0.975) * np.sqrt(2 / 3 * np.sum((left_out - np.mean(left_out)) ** 2))

@@ -7,6 +7,7 @@ those of matplotlib's `cividis`: they differ in lightness, so grey and colour-bl
 import io
 import json
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,7 @@ COLUMNS = [
 SHEET = [*(name for name in ABOUT if name not in ("form", "other_condition")), "other_condition"]
 COLOURS = "cividis"
 MOST_LABELLED = 200  # cells of a map
-CELL_WIDTH, CELL_HEIGHT = 0.36, 0.24  # inches
+CELL_WIDTH, CELL_HEIGHT, CHARACTER_WIDTH = 0.36, 0.24, 0.08  # inches
 HEAD = """# Similarity of representations
 
 Intervals are 95 %: of cosine and relative distance by bootstrap over speakers, of CKA and PWCCA by a jackknife over groups of
@@ -54,7 +55,7 @@ def read_similarity(*paths: Path | str) -> pd.DataFrame:
     """
     files: list[Path] = []
     for path in map(Path, paths):
-        files += sorted(path.glob("*.json")) if path.is_dir() else [path]
+        files += [path] if path.is_file() else sorted(path.glob("*.json"))
     if not files:
         raise ProbeError(f"{', '.join(map(str, paths))}: no *.json there; expected a folder that `probe similarity` wrote.")
     rows = [row for path in files for row in _rows(path)]
@@ -252,7 +253,8 @@ def heat_maps(cells: pd.DataFrame) -> "Figure | None":
         axes.set_xlabel("" if across == "other_condition" else one_line(f"layer of {first['other_model']}"))
         if position == 1:
             axes.set_ylabel("layer")
-    figure.suptitle(one_line(_title(first | {"other_condition": "…"} if len(columns) > 1 else first)), fontsize=8.5)
+    title = one_line(_title(first | {"other_condition": "…"} if len(columns) > 1 else first))
+    figure.suptitle(textwrap.fill(title, int(figure.get_figwidth() / CHARACTER_WIDTH)), fontsize=8.5)
     return figure
 
 
@@ -262,7 +264,8 @@ def _draw(figure: "Figure", axes: "Axes", values: pd.DataFrame, measure: str) ->
     most = 1.0 if measure != "distance" else max(1e-9, float(pd.Series(grid.ravel()).max()))
     least = min(0.0, float(pd.Series(grid.ravel()).min()))
     image = axes.imshow(grid, origin="lower", aspect="auto", cmap=COLOURS, vmin=least, vmax=most)
-    axes.set_xticks(range(values.shape[1]), [one_line(str(name)) for name in values.columns], rotation=90)
+    longest = max(len(str(name)) for name in values.columns)
+    axes.set_xticks(range(values.shape[1]), [one_line(str(name)) for name in values.columns], rotation=90 * (longest > 3))
     axes.set_yticks(range(values.shape[0]), [one_line(str(name)) for name in values.index])
     axes.set_title(MEASURES[measure])
     axes.spines[:].set_visible(False)
