@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from probe.data.corpus import load_corpus
     from probe.errors import ProbeError
     from probe.evaluation.run import run
+    from probe.evaluation.similarity import similarity
     from probe.extraction.extract import extract
     from probe.heads.ctc import CTCProbe
     from probe.heads.linear import LinearProbe, fit_layers, fit_strengths
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from probe.models.check import check_model
     from probe.pipeline import bench, demo, export
     from probe.records import read_records
+    from probe.reporting.similarity import read_similarity
     from probe.reporting.tables import write_tables
     from probe.store.folder import find_stores, open_store
 
@@ -54,7 +56,9 @@ _HOMES = {
     "open_store": "probe.store.folder",
     "paired_difference": "probe.measures.uncertainty",
     "read_records": "probe.records",
+    "read_similarity": "probe.reporting.similarity",
     "run": "probe.evaluation.run",
+    "similarity": "probe.evaluation.similarity",
     "write_tables": "probe.reporting.tables",
 }
 
@@ -78,7 +82,9 @@ __all__ = [
     "open_store",
     "paired_difference",
     "read_records",
+    "read_similarity",
     "run",
+    "similarity",
     "write_tables",
 ]
 

@@ -246,6 +246,36 @@ def table(
 
 
 @cli.command()
+@options("model", "corpus")
+@click.option("--from", "features", required=True, type=click.Path(path_type=Path), help="Folder of feature stores.")
+@click.option("--to", required=True, type=click.Path(path_type=Path), help="Receives similarity/: files, tables, heat maps.")
+@click.option("--condition", "conditions", multiple=True, metavar="CONDITION", help="Compare clean with it; several times.")
+@click.option("--against", metavar="MODEL", help="Compare with every layer of this model, such as fbank.")
+@click.option("--split", default="test", show_default=True, metavar="SPLIT", help="Of the manifest: train, dev, test or all.")
+@click.option("--view", metavar="VIEW", default="frames", show_default=True, help="frames, mean, meanstd or segments:n.")
+@click.option(
+    "--sample", "n_sample", type=click.IntRange(4), default=20_000, show_default=True, metavar="N", help="Rows for CKA and PWCCA."
+)
+@options("layers", "seed", "limit", "memory")
+def similarity(models: tuple[str, ...], corpus: str, features: Path, to: Path, conditions: tuple[str, ...], **how: Any) -> None:
+    """How far representations move: a model under conditions, against another model, or its layers among themselves.
+
+    Cosine and relative distance of frames, CKA and PWCCA of layers. With --against, a --condition is that of both models.
+    """
+    from probe.data.corpus import load_corpus
+    from probe.evaluation.similarity import similarity as compare
+    from probe.reporting.similarity import read_similarity, similarity_markdown, write_similarity
+
+    loaded = load_corpus(corpus)
+    conditions = tuple(dict.fromkeys(conditions))
+    written = [
+        path for model in dict.fromkeys(models) for path in compare(model, loaded, features, to, conditions=conditions, **how)
+    ]
+    click.echo(similarity_markdown(read_similarity(*written)), nl=False)
+    print_files([*written, *write_similarity(to / "similarity")])
+
+
+@cli.command()
 @options("model")
 @click.option("--task", "tasks", multiple=True, required=True, metavar="TASK", help="Ready task or TOML file; several times.")
 @options("corpus")

@@ -18,7 +18,10 @@ RATE_HZ, HOP, FIELD = 16_000, 320, 400
 def extracted(
     root: Path, layers: Mapping[str, Sequence[np.ndarray]], manifest: Path, stride: int = 1, per_shard: int = 3, **changed: Any
 ) -> None:
-    """Writes (frame, dim) of each utterance, per layer, as a store of model ``planted``; the last utterances come first."""
+    """Writes (frame, dim) of each utterance, per layer, as a store; the last utterances come first.
+
+    The model is ``planted``, or what ``changed`` says.
+    """
     utterances = load_corpus(manifest).utterances
     widths = [[name, arrays[0].shape[1]] for name, arrays in layers.items()]
     model = {"id": "planted", "revision": "1", "weights_sha256": "", "family": "test", "aliases": {}} | {
@@ -26,7 +29,7 @@ def extracted(
         "hop_samples": HOP,
     }
     recipe = {"model": model, "layers": widths, "view": "frames", "condition": "clean", "audio": {}, "dtype": "float16"} | changed
-    store = create_store(root, "planted", recipe, {"packages": {}, "code": "", "device": "", "threads": 1})
+    store = create_store(root, recipe["model"]["id"], recipe, {"packages": {}, "code": "", "device": "", "threads": 1})
     order = list(reversed(range(len(utterances))))
     groups = [order[i : i + per_shard] for i in range(0, len(order), per_shard)]
     for job, group in zip(store.add_plan([(tuple(utterances[i].key for i in g), 1) for g in groups]), groups, strict=True):
@@ -45,6 +48,7 @@ def _write(
     for i, sha in zip(group, shas, strict=True):
         status, rows = utterances[i].path.stat(), len(next(iter(layers.values()))[i])
         audio = {"audio_sha256": sha, "audio_bytes": status.st_size, "audio_mtime_ns": status.st_mtime_ns}
-        lengths = {"duration_s": ((rows * stride - 1) * HOP + FIELD) / RATE_HZ, "n_frames": rows * stride, "rows": rows}
+        hop = store.recipe["model"]["hop_samples"]
+        lengths = {"duration_s": ((rows * stride - 1) * hop + FIELD) / RATE_HZ, "n_frames": rows * stride, "rows": rows}
         entries.append({"key": utterances[i].key} | audio | lengths)
     store.write_shard(name, ShardContent(keys, shas, frames, {}, store.recipe, {}), entries, [])
