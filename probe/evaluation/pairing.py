@@ -86,7 +86,8 @@ def pair_up(a: Features, b: Features, utterances: Sequence[Utterance], n_sample:
     Raises:
         ProbeError: no utterance in both, or lengths that cannot be of the same sound.
     """
-    there = [item for item in utterances if item.key in a.stored and item.key in b.stored]
+    a_stored, b_stored = a.keyed, b.keyed
+    there = [item for item in utterances if item.key in a_stored and item.key in b_stored]
     if not there:
         raise ProbeError(
             f"{a.store.path} and {b.store.path}: none of {len(utterances)} utterances was extracted in both without a failure. "
@@ -96,7 +97,7 @@ def pair_up(a: Features, b: Features, utterances: Sequence[Utterance], n_sample:
     n_pairs = [len(one.first) for one, _ in found]
     left_out = {"failed at extraction": len(utterances) - len(there), "no pair of frames": n_pairs.count(0)}
     group = _groups([block_of(item) for item in there], n_pairs)
-    order = sorted((i for i in range(len(there)) if n_pairs[i]), key=lambda i: (group[i], a.stored[there[i].key].pieces[:1], i))
+    order = sorted((i for i in range(len(there)) if n_pairs[i]), key=lambda i: (group[i], a_stored[there[i].key].pieces[:1], i))
     ends = np.cumsum([n_pairs[i] for i in order])
     n_all = int(ends[-1]) if len(order) else 0
     n = min(n_sample, n_all)
@@ -134,7 +135,8 @@ def _groups(blocks: Sequence[str], sizes: Sequence[int]) -> list[int]:
 
 def _ranges(a: Features, b: Features, utterances: Sequence[Utterance]) -> tuple[list[tuple[Ranges, Ranges]], str]:
     """Of each utterance the ranges that belong together, and how they were found."""
-    lengths = [tuple(n_rows(side.stored[item.key].n_rows, side.view) for side in (a, b)) for item in utterances]
+    sides = [(side.keyed, side.view) for side in (a, b)]
+    lengths = [tuple(n_rows(stored[item.key].n_rows, view) for stored, view in sides) for item in utterances]
     same_model = a.store.recipe["model"] == b.store.recipe["model"] and a.hop_s == b.hop_s
     if parse_view(a.view)[0] != "frames" or (same_model and all(one == other for one, other in lengths)):
         _refuse(
@@ -192,10 +194,10 @@ def _refuse(apart: list[str], a: Features, b: Features) -> None:
 
 def batches(features: Features, utterances: Sequence[Utterance], width: int, n_bytes: int) -> Iterator[list[int]]:
     """Positions of neighbouring utterances whose rows take at most ``n_bytes`` as float32, at least one at a time."""
+    stored, size = features.keyed, 0
     waiting: list[int] = []
-    size = 0
     for position, item in enumerate(utterances):
-        own = 4 * width * features.stored[item.key].n_rows
+        own = 4 * width * stored[item.key].n_rows
         if waiting and size + own > n_bytes:
             yield waiting
             waiting, size = [], 0

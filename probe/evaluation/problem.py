@@ -114,6 +114,7 @@ class Features:
         self.store = next(iter(stores.values()))
         self.layers = list(self.store.layers)
         self.hop_s = self.store.hop_s
+        self.condition = next(iter(stores))
         self.stored: dict[tuple[str, str], Stored] = {}
         self.failed: list[Utterance] = []
         for condition, store in stores.items():
@@ -163,6 +164,11 @@ class Features:
         """What is stored of an utterance, as it is heard."""
         return self.stored[utterance.condition, utterance.key]
 
+    @property
+    def keyed(self) -> dict[str, Stored]:
+        """Key -> what is stored under the first condition."""
+        return {key: stored for (condition, key), stored in self.stored.items() if condition == self.condition}
+
     def usable(self, utterances: Iterable[Utterance]) -> list[Utterance]:
         """Those that have features."""
         return [item for item in utterances if (item.condition, item.key) in self.stored]
@@ -210,13 +216,13 @@ class Features:
         offsets = np.cumsum([0, *map(len, rows)])
         return LayerArray(np.concatenate(rows), offsets, [item.key for item in utterances])
 
-    def stored_rows(self, layer: str, stored: Sequence[Stored], condition: str = "clean") -> LayerArray:
-        """One layer of these versions of utterances under a condition, not projected.
+    def stored_rows(self, layer: str, stored: Sequence[Stored], condition: str | None = None) -> LayerArray:
+        """One layer of these versions of utterances under a condition (the first where None), not projected.
 
         Raises:
             ProbeError: some are not finite.
         """
-        store = self.stores.get(condition, self.store)
+        store = self.stores[condition or self.condition]
         array = store.read(layer, stored, self.view)
         if not np.isfinite(array.values.sum(dtype=np.float64)) and not np.isfinite(array.values).all():
             keys = [key for key, rows in zip(array.keys, array, strict=True) if not np.isfinite(rows).all()]

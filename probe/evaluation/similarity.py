@@ -40,6 +40,7 @@ from tqdm import tqdm
 from probe.data.corpus import Corpus, load_corpus
 from probe.environment import code_version, package_versions
 from probe.errors import UsageError
+from probe.evaluation.hearing import heard, named
 from probe.evaluation.pairing import Pairs, batches, pair_up
 from probe.evaluation.problem import Features, block_of
 from probe.files import file_name, write_atomically
@@ -146,6 +147,7 @@ def similarity(
         raise UsageError(f"--view {view}: expected frames (a store with a stride serves it), mean, meanstd or segments:n.")
     if n_sample < LEAST_ROWS:
         raise UsageError(f"--sample {n_sample}: expected {LEAST_ROWS} rows or more; thousands for PWCCA.")
+    conditions = list(dict.fromkeys(map(named, conditions)))
     if against is None and CLEAN in conditions:
         raise UsageError("--condition clean: every condition is compared with clean; name the others.")
     whole = corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
@@ -156,7 +158,9 @@ def similarity(
 
     def side(name: str, condition: str, wanted: str | None) -> Side:
         store = select_store(Path(features), name, view, condition, [item.key for item in corpus.utterances])
-        return Side(name, Features(store, view, corpus), choose_layers(wanted, list(store.layers), store.aliases, name))
+        found = Features({condition: store}, view, corpus)
+        found.require(corpus.name, heard([item for item in corpus.utterances if split in (item.split, "all")], condition))
+        return Side(name, found, choose_layers(wanted, list(store.layers), store.aliases, name))
 
     if against is not None:
         sides = [(side(model, each, layers), side(against, each, None)) for each in conditions or (CLEAN,)]
@@ -336,9 +340,9 @@ def _matrix(a: Side, b: Side, pairs: Pairs, memory_bytes: int) -> Iterator[dict[
 
 def _rows(side: Side, layer: str, pairs: Pairs, which: int, n_bytes: int) -> Iterator[np.ndarray]:
     """(pair, dim) of each utterance, read by batches."""
-    width = side.features.store.layers[layer]
+    width, known = side.features.store.layers[layer], side.features.keyed
     for positions in batches(side.features, pairs.utterances, width, min(READ_BYTES, n_bytes)):
-        stored = [side.features.stored[pairs.utterances[position].key] for position in positions]
+        stored = [known[pairs.utterances[position].key] for position in positions]
         for position, rows in zip(positions, side.features.stored_rows(layer, stored), strict=True):
             yield pairs.ranges[position][which].of(rows)
 
