@@ -296,7 +296,8 @@ def test_a_group_s_trials_have_both_ends_in_it() -> None:
     ends = [(a, b) for a in speakers for b in speakers for _ in range(3)]
     target = np.array([a == b for a, b in ends])
     bad = np.array([int(a[1]) >= 5 and int(b[1]) >= 5 for a, b in ends])
-    scores = generator.normal(size=len(ends)) + np.where(bad, 0.2, 3.0) * target
+    mixed = np.array([(int(a[1]) >= 5) != (int(b[1]) >= 5) for a, b in ends])
+    scores = generator.normal(size=len(ends)) + np.where(bad, 0.2, 3.0) * target - 9.0 * mixed
     counts = trial_counts([a for a, _ in ends], [b for _, b in ends], target, scores)
     digests = dict(
         zip(
@@ -517,6 +518,8 @@ def test_effective_robustness_is_told_from_five_models_on() -> None:
 def test_worst_groups_are_those_of_the_manifest_s_columns_and_the_speakers() -> None:
     rows = of(group_rows(frame(*planted())), model="org/a", metric="accuracy", task="digits", condition="telephone")
     assert list(rows["column"]) == ["speaker", "sex"]
+    every = of(group_rows(frame(*planted())), model="org/a", metric="accuracy", task="digits", column="sex")
+    assert list(every["condition"]) == ["clean", "noise:white@20dB", "noise:white@10dB", "noise:white@0dB", "telephone"]
     item = next(
         item
         for item in planted()

@@ -263,6 +263,7 @@ def _losses(loss: Sampled, clean: Sampled, chance: "Sampled | float | None", hig
 
 
 def mean_of(scores: Sequence[Sampled]) -> Sampled:
+    """The mean of scores of the same utterances."""
     total = scores[0]
     for score in scores[1:]:
         total = total + score
@@ -317,6 +318,7 @@ def _domain_left(records: pd.DataFrame) -> Callable[[Mapping[str, Any]], dict[st
 
 
 def is_chosen(place: Place, clean: Mapping[Hashable, Any]) -> bool:
+    """Whether a score is at the layer that dev chose."""
     return bool(clean["chosen_layer"] == place.layer)
 
 
