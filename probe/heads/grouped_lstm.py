@@ -6,7 +6,7 @@ its input gates are shut there, so that its state stays 0 until its last frame c
 packed sequences, up to rounding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 
 from probe.heads.ctc_loss import Scratch
+
+# Recurrent weights that go through time together on a CPU: more leave its cache before their next frame.
+CACHE_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -75,11 +78,13 @@ class _LSTMs(torch.autograd.Function):
         for rows, weight, offset, closed, entering in zip(
             frames, weights, bias.split(heads), shut, gates.split(heads), strict=True
         ):
-            rows = rows.flatten(1, 2).expand(len(weight), -1, -1)
-            torch.baddbmm(offset[:, None], rows, weight.transpose(1, 2), out=entering.flatten(1, 2))
+            for i, of_head in enumerate(rows.flatten(1, 2).expand(len(weight), -1, -1)):
+                torch.addmm(offset[i], of_head, weight[i].T, out=entering[i].flatten(0, 1))
             entering[..., :size].masked_fill_(closed[:, :, None], -torch.inf)
         cells, squashed = (scratch.take(name, (n_heads, n_frames, n_batch, size), gates) for name in ("cells", "squashed"))
-        hidden = _forward(gates, weight_hh, cells, squashed, scratch)
+        hidden = torch.empty_like(cells)
+        for some in _at_once(weight_hh):
+            _forward(gates[some], weight_hh[some], cells[some], squashed[some], hidden[some], scratch)
         ctx.scratch, ctx.n_sets = scratch, len(shut)
         ctx.save_for_backward(gates, cells, squashed, hidden, weight_hh, *sets)
         return hidden
@@ -89,19 +94,35 @@ class _LSTMs(torch.autograd.Function):
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
         gates, cells, squashed, hidden, weight_hh, *sets = ctx.saved_tensors
         frames, weights = sets[: ctx.n_sets], sets[ctx.n_sets :]
-        _backward(outer, gates, cells, squashed, weight_hh, ctx.scratch)
+        for some in _at_once(weight_hh):
+            _backward(outer[some], gates[some], cells[some], squashed[some], weight_hh[some], ctx.scratch)
         of_hh = torch.bmm(gates[:, 1:].flatten(1, 2).transpose(1, 2), hidden[:, :-1].flatten(1, 2))
         of_frames: list[Tensor | None] = []
         of_ih = []
         parts = gates.flatten(1, 2).split([len(weight) for weight in weights])
         for rows, weight, part, needed in zip(frames, weights, parts, ctx.needs_input_grad[4:], strict=False):
-            of_ih.append(torch.bmm(part.transpose(1, 2), rows.flatten(1, 2).expand(len(weight), -1, -1)))
-            of_frames.append(torch.bmm(part, weight).view(len(weight), *rows.shape[1:]).sum_to_size(rows.shape) if needed else None)
+            of_weight = torch.empty_like(weight)
+            for i, of_head in enumerate(rows.flatten(1, 2).expand(len(weight), -1, -1)):
+                torch.mm(part[i].T, of_head, out=of_weight[i])
+            of_ih.append(of_weight)
+            of_frames.append(
+                torch.bmm(part, weight).view(len(weight), *rows.shape[1:]).sum_to_size(rows.shape) if needed else None
+            )
         return None, None, of_hh, gates.sum((1, 2)), *of_frames, *of_ih
 
 
-def _forward(gates: Tensor, weight_hh: Tensor, cells: Tensor, squashed: Tensor, scratch: Scratch) -> Tensor:
-    """Hidden states; fills in cells and their tanh. ``gates`` go from what entered them to the values of their sigmoids.
+def _at_once(weight_hh: Tensor) -> Iterator[slice]:
+    """Heads that go through time together."""
+    n_heads = len(weight_hh)
+    n_at_once = n_heads
+    if weight_hh.device.type == "cpu":
+        n_at_once = max(1, CACHE_BYTES // weight_hh[0].nbytes)
+    for first in range(0, n_heads, n_at_once):
+        yield slice(first, first + n_at_once)
+
+
+def _forward(gates: Tensor, weight_hh: Tensor, cells: Tensor, squashed: Tensor, hidden: Tensor, scratch: Scratch) -> None:
+    """Fills in cells, their tanh and hidden states. ``gates`` go from what entered them to the values of their sigmoids.
 
     One sigmoid does for all gates, since tanh(x) = 2 sigmoid(2 x) - 1: that of the cell's candidate has the double of what enters.
     """
@@ -110,7 +131,6 @@ def _forward(gates: Tensor, weight_hh: Tensor, cells: Tensor, squashed: Tensor, 
     weights = weight_hh.clone()
     weights[:, candidate] *= 2
     gates[..., candidate] *= 2
-    hidden = torch.empty_like(cells)
     recurrent = scratch.take("step", gates[:, 0].shape, gates)
     for t in range(gates.shape[1]):
         now, cell = gates[:, t], cells[:, t]
@@ -123,7 +143,6 @@ def _forward(gates: Tensor, weight_hh: Tensor, cells: Tensor, squashed: Tensor, 
             cell.zero_()
         cell.addcmul_(i, g, value=2).sub_(i)
         torch.mul(o, torch.tanh(cell, out=squashed[:, t]), out=hidden[:, t])
-    return hidden
 
 
 def _backward(outer: Tensor, gates: Tensor, cells: Tensor, squashed: Tensor, weight_hh: Tensor, scratch: Scratch) -> None:
@@ -132,7 +151,6 @@ def _backward(outer: Tensor, gates: Tensor, cells: Tensor, squashed: Tensor, wei
     Args:
         outer: (head, frame, batch, hidden) gradient of the hidden states.
     """
-    size = weight_hh.shape[2]
     inner = scratch.take("step", gates[:, 0].shape, gates)  # of the gates' values
     of_i, of_f, of_g, of_o = inner.chunk(4, dim=2)
     of_hidden, of_cell, through = (scratch.take(name, cells[:, 0].shape, cells) for name in ("of hidden", "of cell", "through"))
@@ -157,4 +175,3 @@ def _backward(outer: Tensor, gates: Tensor, cells: Tensor, squashed: Tensor, wei
         now *= inner
         if t:
             torch.bmm(now, weight_hh, out=of_hidden)
-    assert size
