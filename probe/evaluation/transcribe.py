@@ -2,8 +2,9 @@
 
 Frames that come faster than every ``frame_ms`` are joined, so that a head sees 10 ms features at the rate of 20 ms models.
 
-Heads are trained for several layers together (`probe.heads.ctc_layers`). The weighted sum (layer `WEIGHTED`, SUPERB's way) is trained on its own, after the single layers and without influence on them: softmax
-weights over all layers, each standardised as when it stands alone, trained with the head.
+Heads are trained for several layers together (`probe.heads.ctc_layers`). The weighted sum (layer `WEIGHTED`, SUPERB's way) is
+trained on its own, after the single layers and without influence on them: softmax weights over all layers, each standardised as when
+it stands alone, trained with the head.
 
 Metrics: WER and CER, sums of errors over sums of reference words or characters (lower is better), on the transcripts as the
 manifest has them or as the units have them; PER the same over phones. Learning rate, epoch, decoder and layer are chosen by dev CER
