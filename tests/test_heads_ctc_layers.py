@@ -105,7 +105,7 @@ def test_groups_of_lstms_do_not_change_results(
     found: list[int] = []
     fit = ctc_layers._fit
     monkeypatch.setattr(ctc_layers, "_fit", lambda group, *rest: (found.append(len(group)), fit(group, *rest))[1])
-    monkeypatch.setattr(ctc_layers, "MOST_HIDDEN", most_hidden)
+    monkeypatch.setattr(ctc_layers, "MOST_HIDDEN_TOGETHER", most_hidden)
     n_bytes = int(n_at_once * (kept + sum(item.nbytes for item in rows)))
     for (name, probe), (layer, frames, dev) in zip(
         fit_layers(lambda: probe_of(**settings), layers, texts, dev_texts, memory_bytes=n_bytes), layers, strict=True

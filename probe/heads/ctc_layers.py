@@ -5,7 +5,7 @@ one CTC loss serves them all (`probe.heads.ctc_loss`), one product with the fram
 time all LSTMs (`probe.heads.ctc_stacked`). The rest is each problem's own: gradient norm, Adam's moments, best epoch, learning rate,
 the epoch it stops after. What comes out is what `CTCProbe` finds for each layer alone, up to rounding.
 
-How many go together is bounded by memory. LSTMs too large to gain (`MOST_HIDDEN`), or to fit, are trained one at a time.
+How many go together is bounded by memory. LSTMs too large to gain (`MOST_HIDDEN_TOGETHER`), or to fit, are trained one at a time.
 """
 
 import math
@@ -25,8 +25,8 @@ from probe.heads.vocabulary import symbol_error_rates
 
 # What layers that are trained together may take; a layer that is larger is trained alone.
 MEMORY_BYTES = 4 << 30
-# LSTMs with more units are trained one at a time: see `benchmarks/ctc.py --head bilstm`.
-MOST_HIDDEN = 256
+# LSTMs with more units are trained one at a time, which took no longer and less memory: see `benchmarks/ctc.py --step`.
+MOST_HIDDEN_TOGETHER = 256
 # Adam's, as torch has them.
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 
@@ -57,8 +57,8 @@ def fit_layers(
     for name, frames, dev_frames in layers:
         probe = new_probe()
         layer = _Layer(name, probe, *probe.prepare(frames, texts, dev_frames))
-        alone = layer.n_lstm_bytes and (layer.n_bytes > memory_bytes or probe.settings.hidden > MOST_HIDDEN)
-        if group and (alone or layer.lengths != group[0].lengths):  # their batches would not be the same
+        alone = layer.n_lstm_bytes and (layer.n_bytes > memory_bytes or probe.settings.hidden > MOST_HIDDEN_TOGETHER)
+        if group and (alone or layer.lengths != group[0].lengths):  # with other lengths, batches would not be the same
             yield from _fit(group, dev_texts, on_epoch)
             group = []
         if alone:
