@@ -1,15 +1,15 @@
 """CTC heads on every layer: trained together against one at a time with ``F.ctc_loss``, the way `probe.CTCProbe` does.
 
-    python benchmarks/ctc.py [--head linear|mlp] [--layers 13] [--dim 768] [--utterances 64] [--epochs 4] [--rounds 3]
-    python benchmarks/ctc.py --head bilstm [--hidden 128] [--frames 150] [--rounds 3] [--to record.json]
+    python benchmarks/ctc.py [--head linear|mlp|bilstm] [--layers 13] [--dim 768] [--utterances 64] [--epochs 4] [--rounds 3]
+    python benchmarks/ctc.py --head bilstm --rates 3e-3 [--hidden 128] [--lstm-layers 1]
+    python benchmarks/ctc.py --step --rates 3e-3 [--hidden 128] [--frames 150] [--to record.json]
 
 Frames are planted: every character is a direction of its own for a few frames, in noise that differs from layer to layer. Rounds of
 both ways are interleaved; the ratio is the median of the rounds' ratios. Peak memory is that of each way in a process of its own.
 ``--loss`` measures the loss with its gradient alone, on one batch of random logits.
 
-``--head bilstm`` measures one training step of all heads: grouped (the weights of all heads stacked, one batched product a
-frame), one at a time (`torch.nn.LSTM`, as `probe` does it), and one at a time under bfloat16 autocast. Grouped heads exist here
-only, to be measured.
+``--step`` measures loss and gradients of one batch of BiLSTM heads: together (`probe.heads.ctc_stacked`), one at a time
+(`torch.nn.LSTM`), and one at a time under bfloat16 autocast.
 """
 
 import argparse
@@ -28,9 +28,10 @@ from torch import Tensor
 
 from probe.environment import package_versions
 from probe.heads.ctc import CTCProbe
-from probe.heads.ctc_head import BidirectionalLayer, CTCHead, HeadSettings
+from probe.heads.ctc_head import CTCHead, HeadSettings
 from probe.heads.ctc_layers import fit_layers
-from probe.heads.ctc_loss import Scratch, Targets, ctc_loss, loss_and_gradient
+from probe.heads.ctc_loss import Scratch, Targets, loss_and_gradient
+from probe.heads.ctc_stacked import stacked_logits
 
 Problem = tuple[list[tuple[str, list[np.ndarray], list[np.ndarray]]], list[str], list[str]]
 SYMBOLS = " abcdefghijklmnopqrstuvwxyz'."
@@ -70,7 +71,14 @@ def one_at_a_time(options: argparse.Namespace, problem: Problem, stamp: Callable
 
 
 def new_probe(options: argparse.Namespace) -> CTCProbe:
-    return CTCProbe(options.head, options.rates, epochs=options.epochs, batch_size=options.batch)
+    return CTCProbe(
+        options.head,
+        options.rates,
+        epochs=options.epochs,
+        batch_size=options.batch,
+        hidden=options.hidden,
+        n_layers=options.lstm_layers,
+    )
 
 
 WAYS: dict[str, Callable[..., list[Any]]] = {"together": together, "one at a time": one_at_a_time}
@@ -111,21 +119,6 @@ def losses(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
     }
 
 
-def grouped_lstm(frames: Tensor, heads: Sequence[torch.nn.LSTM]) -> Tensor:
-    """(head, batch, frame, dim) -> (head, batch, frame, hidden): one direction of many LSTMs, a batched product a frame."""
-    into, again = (torch.stack([getattr(head, name) for head in heads]) for name in ("weight_ih_l0", "weight_hh_l0"))
-    bias = torch.stack([head.bias_ih_l0 + head.bias_hh_l0 for head in heads])
-    entering = torch.einsum("pbtd,pgd->tpbg", frames, into) + bias[:, None]
-    hidden = cell = frames.new_zeros(*frames.shape[:2], again.shape[2])
-    outputs = []
-    for values in entering:
-        i, f, g, o = torch.baddbmm(values, hidden, again.transpose(1, 2)).chunk(4, dim=2)
-        cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
-        hidden = o.sigmoid() * cell.tanh()
-        outputs.append(hidden)
-    return torch.stack(outputs, dim=2)
-
-
 def steps(options: argparse.Namespace) -> dict[str, Callable[[], list[Tensor]]]:
     """Ways to the gradients of one batch for BiLSTM heads of all layers and learning rates; each returns those of the projections."""
     torch.manual_seed(0)
@@ -133,7 +126,11 @@ def steps(options: argparse.Namespace) -> dict[str, Callable[[], list[Tensor]]]:
     frames = [torch.randn(options.batch, options.frames, options.dim) for _ in range(options.layers)]
     labels = [torch.randint(1, n_symbols, (options.labels,)) for _ in range(options.batch)]
     lengths, n_labels = torch.full((options.batch,), options.frames), torch.full((options.batch,), options.labels)
-    heads = [CTCHead(HeadSettings("bilstm", hidden=options.hidden, dropout=0.0), options.dim, n_symbols) for _ in range(n_heads)]
+    settings = HeadSettings("bilstm", hidden=options.hidden, n_layers=options.lstm_layers, dropout=0.0)
+    heads = [CTCHead(settings, options.dim, n_symbols) for _ in range(n_heads)]
+    by_layer = [heads[first : first + len(options.rates)] for first in range(0, n_heads, len(options.rates))]
+    weights = [torch.func.stack_module_state(some)[0] for some in by_layer]
+    scratch = Scratch()
 
     def gradients(work: Callable[[], None]) -> Callable[[], list[Tensor]]:
         def step() -> list[Tensor]:
@@ -153,16 +150,17 @@ def steps(options: argparse.Namespace) -> dict[str, Callable[[], list[Tensor]]]:
         with torch.autocast("cpu", torch.bfloat16):
             one_by_one()
 
-    def grouped() -> None:
-        layers: list[BidirectionalLayer] = [head.layers[0] for head in heads]  # type: ignore[misc]
-        stacked = torch.stack([frames[number // len(options.rates)] for number in range(n_heads)])
-        ahead = grouped_lstm(stacked, [layer.ahead for layer in layers])
-        back = grouped_lstm(stacked.flip(2), [layer.back for layer in layers]).flip(2)
-        weights, biases = (torch.stack([getattr(head.projection, name) for head in heads]) for name in ("weight", "bias"))
-        logits = torch.einsum("pbth,psh->btps", torch.cat([ahead, back], dim=3), weights) + biases
-        ctc_loss(logits, Targets.of(labels, lengths, n_symbols, logits)).sum().backward()
+    def together() -> list[Tensor]:
+        for own in weights:
+            for value in own.values():
+                value.grad = None
+        logits = torch.cat(stacked_logits(settings, weights, frames, lengths, True, scratch), dim=2)
+        _, gradient = loss_and_gradient(logits.detach(), Targets.of(labels, lengths, n_symbols, logits), scratch)
+        logits.backward(gradient)
+        found = [own["projection.weight"].grad for own in weights]
+        return [gradient for stack in found if stack is not None for gradient in stack]
 
-    return {name: gradients(work) for name, work in (("grouped", grouped), ("one at a time", one_by_one), ("bf16", in_bfloat16))}
+    return {"together": together, "one at a time": gradients(one_by_one), "bf16": gradients(in_bfloat16)}
 
 
 def peak_of_step(way: str, options: argparse.Namespace) -> int:
@@ -235,11 +233,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rates", type=float, nargs="+", default=[2e-1, 1e-1, 5e-2, 2e-2])
     parser.add_argument("--loss", action="store_true", help="the loss alone")
     parser.add_argument("--head", choices=["linear", "mlp", "bilstm"], default="linear")
-    parser.add_argument("--hidden", type=int, default=128, help="units of the BiLSTM")
-    parser.add_argument("--to", type=Path, help="file of the BiLSTM's record")
+    parser.add_argument("--hidden", type=int, default=128, help="units of a BiLSTM")
+    parser.add_argument("--lstm-layers", type=int, default=1, choices=[1, 2], help="layers of a BiLSTM")
+    parser.add_argument("--step", action="store_true", help="one step of BiLSTM heads")
+    parser.add_argument("--to", type=Path, help="file of the record of a step")
     options = parser.parse_args(arguments)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; {vars(options)}\n")
-    if options.head == "bilstm":
+    if options.step:
         record = measure_steps(options)
         report_steps(record)
         if options.to:

@@ -43,7 +43,8 @@ def test_ways_of_storing_are_measured() -> None:
     [
         ["--layers", "2", "--dim", "16", "--epochs", "2", "--rounds", "2"],
         ["--head", "mlp", "--layers", "2", "--dim", "16", "--epochs", "2", "--rounds", "2"],
-        ["--head", "bilstm", "--layers", "2", "--dim", "16", "--hidden", "8", "--rounds", "2"],
+        ["--head", "bilstm", "--layers", "2", "--dim", "16", "--hidden", "8", "--epochs", "2", "--rounds", "2"],
+        ["--step", "--lstm-layers", "2", "--layers", "2", "--dim", "16", "--hidden", "8", "--rounds", "2"],
         ["--loss", "--layers", "2"],
     ],
 )

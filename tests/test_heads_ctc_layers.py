@@ -1,4 +1,4 @@
-"""Linear CTC heads of many layers trained together are those that each layer gets alone."""
+"""CTC heads of many layers trained together are those that each layer gets alone."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,12 +9,14 @@ import torch
 from test_heads_ctc import planted
 
 from probe.errors import ProbeError
-from probe.heads import ctc_layers
-from probe.heads.ctc import CTCProbe
+from probe.heads import ctc, ctc_layers
+from probe.heads.ctc import CTCProbe, Run
 from probe.heads.ctc_layers import fit_layers
+from probe.heads.ctc_stacked import kept_bytes
 
 Layer = tuple[str, list[np.ndarray], list[np.ndarray]]
 RATES = (1e-1, 2e-2, 1e-3)
+LSTM: dict[str, Any] = {"head": "bilstm", "hidden": 6, "dropout": 0.3, "learning_rates": (3e-2, 1e-4), "epochs": 8}
 
 
 def probe_of(head: str = "linear", **settings: Any) -> CTCProbe:
@@ -57,6 +59,9 @@ def assert_equal(found: CTCProbe, expected: CTCProbe) -> None:
         # At rates that make a head end early, rectified units multiply rounding.
         {"head": "mlp", "hidden_sizes": [9], "learning_rates": (2e-2, 1e-2, 1e-4)},
         {"head": "mlp", "hidden_sizes": [9, 7], "activation": "none", "join": 2, "context": 1, "spec_augment": True},
+        LSTM,
+        {**LSTM, "dropout": 0.0, "join": 2, "context": 1, "spec_augment": True},
+        {**LSTM, "n_layers": 2, "epochs": 6},
     ],
 )
 def test_each_layer_and_rate_is_what_it_is_alone(settings: dict[str, Any]) -> None:
@@ -89,12 +94,69 @@ def test_groups_do_not_change_results(monkeypatch: pytest.MonkeyPatch) -> None:
             assert_equal(other, probe)
 
 
-def test_equal_seeds_give_equal_bits() -> None:
-    layers, texts, dev_texts = layers_of([8, 8])
+@pytest.mark.parametrize(("most_hidden", "n_at_once", "sizes"), [(256, 100, [3]), (256, 2, [2, 1]), (256, 0.5, []), (5, 100, [])])
+def test_groups_of_lstms_do_not_change_results(
+    most_hidden: int, n_at_once: float, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers, texts, dev_texts = layers_of([8, 8, 8], n=30)
+    rows = [rows for part in layers[0][1:] for rows in part]
+    settings: dict[str, Any] = {**LSTM, "epochs": 3}
+    kept = 2 * kept_bytes(probe_of(**settings).settings, 8 * max(map(len, rows)))
+    found: list[int] = []
+    fit = ctc_layers._fit
+    monkeypatch.setattr(ctc_layers, "_fit", lambda group, *rest: (found.append(len(group)), fit(group, *rest))[1])
+    monkeypatch.setattr(ctc_layers, "MOST_HIDDEN_TOGETHER", most_hidden)
+    n_bytes = int(n_at_once * (kept + sum(item.nbytes for item in rows)))
+    for (name, probe), (layer, frames, dev) in zip(
+        fit_layers(lambda: probe_of(**settings), layers, texts, dev_texts, memory_bytes=n_bytes), layers, strict=True
+    ):
+        assert name == layer
+        assert_equal(probe, probe_of(**settings).fit(frames, texts, dev, dev_texts))
+    assert found == sizes
+
+
+def test_each_lstm_has_its_own_learning_rate_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctc, "HALVE_AFTER", 1)
+    layers, texts, dev_texts = layers_of([8, 11], n=30)
+    settings: dict[str, Any] = {**LSTM, "learning_rates": (3e-1, 1e-1, 3e-3), "epochs": 14, "patience": 14}
+    rates: list[list[float]] = []
+    conclude = CTCProbe.conclude
+    monkeypatch.setattr(
+        CTCProbe, "conclude", lambda self, runs: (rates.append([run.rate for run in runs]), conclude(self, runs))[1]
+    )
+    found = list(fit_layers(lambda: probe_of(**settings), layers, texts, dev_texts))
+    for (_, probe), (_, frames, dev) in zip(found, layers, strict=True):
+        assert_equal(probe, probe_of(**settings).fit(frames, texts, dev, dev_texts))
+    assert rates[:2] == rates[2:]
+    assert len(set(rates[0])) == 3 and rates[0][0] < 3e-1
+
+
+def test_a_run_halves_its_rate_after_every_so_many_epochs_without_improvement() -> None:
+    run, steady = Run(0.8, halves=True), Run(0.8)
+    rates = []
+    for error in (0.5, *[0.5] * 8, 0.4, *[0.4] * 4):
+        run.add(error, 1.0, dict)
+        steady.add(error, 1.0, dict)
+        rates.append(run.rate)
+    assert rates == [0.8] * 4 + [0.4] * 4 + [0.2] * 5 + [0.1]
+    assert steady.rate == 0.8
+    assert run.entry["learning_rate"] == 0.8
+
+
+@pytest.mark.parametrize("settings", [{}, LSTM])
+def test_equal_seeds_give_equal_bits_and_leave_global_state_alone(settings: dict[str, Any]) -> None:
+    layers, texts, dev_texts = layers_of([8, 8], n=30)
+    before = torch.random.get_rng_state()
     first, again, other = (
-        [probe for _, probe in fit_layers(lambda seed=seed: probe_of(seed=seed, epochs=3), layers, texts, dev_texts)]
+        [
+            probe
+            for _, probe in fit_layers(
+                lambda seed=seed: probe_of(**{**settings, "seed": seed, "epochs": 3}), layers, texts, dev_texts
+            )
+        ]
         for seed in (1, 1, 2)
     )
+    assert torch.equal(before, torch.random.get_rng_state())
     for a, b, c in zip(first, again, other, strict=True):
         assert a.search_ == b.search_
         assert torch.equal(a.model_.projection.weight, b.model_.projection.weight)
@@ -108,13 +170,14 @@ def test_layers_with_other_numbers_of_frames_are_trained_apart() -> None:
     assert_equal(found["1"], probe_of().fit(layers[1][1], texts, layers[1][2], dev_texts))
 
 
-def test_short_utterances_are_left_out_and_a_head_that_diverges_ends_alone() -> None:
+@pytest.mark.parametrize("head", ["linear", "bilstm"])
+def test_short_utterances_are_left_out_and_a_head_that_diverges_ends_alone(head: str) -> None:
     layers, texts, dev_texts = layers_of([8, 8])
     layers = [(name, [rows[:2] if i == 3 else rows for i, rows in enumerate(frames)], dev) for name, frames, dev in layers]
     dev_texts[0] = "ab" * 100
 
     def new() -> CTCProbe:
-        return probe_of(learning_rates=[3e37, 1e-1])
+        return probe_of(head, learning_rates=[3e37, 1e-1], hidden=6, epochs=6)
 
     for (_, probe), (_, frames, dev) in zip(fit_layers(new, layers, texts, dev_texts), layers, strict=True):
         alone = new().fit(frames, texts, dev, dev_texts)

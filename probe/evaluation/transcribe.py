@@ -2,9 +2,9 @@
 
 Frames that come faster than every ``frame_ms`` are joined, so that a head sees 10 ms features at the rate of 20 ms models.
 
-Heads of single frames are trained for several layers together (`probe.heads.ctc_layers`), recurrent ones a layer at a time. The
-weighted sum (layer `WEIGHTED`, SUPERB's way) is trained on its own, after the single layers and without influence on them: softmax
-weights over all layers, each standardised as when it stands alone, trained with the head.
+Heads are trained for several layers together (`probe.heads.ctc_layers`). The weighted sum (layer `WEIGHTED`, SUPERB's way) is
+trained on its own, after the single layers and without influence on them: softmax weights over all layers, each standardised as when
+it stands alone, trained with the head.
 
 Metrics: WER and CER, sums of errors over sums of reference words or characters (lower is better), on the transcripts as the
 manifest has them or as the units have them; PER the same over phones. Learning rate, epoch, decoder and layer are chosen by dev CER
@@ -32,7 +32,7 @@ from probe.evaluation.subsets import within_budget
 from probe.evaluation.tasks import Task
 from probe.evaluation.transcripts import Part, Transcripts
 from probe.heads.ctc import CTCProbe
-from probe.heads.ctc_layers import GROUPED, fit_layers
+from probe.heads.ctc_layers import fit_layers
 from probe.heads.vocabulary import Vocabulary, frames_needed
 from probe.measures.counts import ratio_counts
 from probe.measures.transcription import case_folded, character_errors, word_errors
@@ -146,7 +146,7 @@ def _with_frames(
 
 
 def _fitted(task: Task, problem: Problem, features: Features, question: Question) -> Iterator[tuple[str, CTCProbe]]:
-    """(layer, its probe), in the layers' order and the weighted sum last; heads of single frames are trained together."""
+    """(layer, its probe), in the layers' order and the weighted sum last; several layers are trained together."""
     train, dev = question.train, question.dev
 
     def layers() -> Iterator[tuple[str, list[np.ndarray], list[np.ndarray]]]:
@@ -157,13 +157,9 @@ def _fitted(task: Task, problem: Problem, features: Features, question: Question
     def alive() -> None:
         problem.tick("")
 
-    if task.settings["head"] in GROUPED:
-        yield from fit_layers(
-            lambda: _probe(task, problem, features.hop_s), layers(), train.texts, dev.texts, alive, problem.memory_bytes
-        )
-    else:
-        for layer, frames, dev_frames in layers():
-            yield layer, _probe(task, problem, features.hop_s).fit(frames, train.texts, dev_frames, dev.texts, alive)
+    yield from fit_layers(
+        lambda: _probe(task, problem, features.hop_s), layers(), train.texts, dev.texts, alive, problem.memory_bytes
+    )
     if question.weighted and _can_be_mixed(task, problem, features, (train, dev, *question.tests)):
         problem.tick(f"layer {WEIGHTED}")
         frames, dev_frames = (_read(features, WEIGHTED, part) for part in (train, dev))

@@ -33,15 +33,19 @@ class Run:
     """One learning rate's best epoch so far.
 
     Attributes:
+        learning_rate: to start with.
         metric: name of the dev error rate in a record's search.
         error: the lowest dev error rate.
         waited: epochs since dev errors or dev loss improved.
         over: dev loss is not a number any more.
         state: of the head at the best epoch.
+        halves: whether the learning rate is halved when dev stops improving.
+        rate: learning rate of the next epoch.
     """
 
     learning_rate: float
     metric: str = "dev_cer"
+    halves: bool = False
     error: float = math.inf
     epoch: int = 0
     epochs: int = 0
@@ -49,6 +53,9 @@ class Run:
     waited: int = 0
     over: bool = False
     state: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.rate = self.learning_rate
 
     def add(self, error: float, dev_loss: float, state: Callable[[], dict[str, Tensor]]) -> None:
         """Another epoch, whose ``state`` is kept if it is the best."""
@@ -58,6 +65,8 @@ class Run:
         self.over = not math.isfinite(dev_loss)
         if error < self.error:
             self.error, self.epoch, self.state = error, self.epochs, state()
+        if self.halves and self.waited and self.waited % HALVE_AFTER == 0:
+            self.rate /= 2
 
     @property
     def entry(self) -> dict[str, Any]:
@@ -137,8 +146,13 @@ class CTCProbe:
         Raises:
             ProbeError: no transcript has a symbol, or no utterance is long enough for its labels.
         """
-        train, dev = self.prepare(frames, texts, dev_frames)
-        return self.conclude([self._train(rate, train, dev, dev_texts, on_epoch) for rate in self.learning_rates])
+        return self.fit_prepared(*self.prepare(frames, texts, dev_frames), dev_texts, on_epoch)
+
+    def fit_prepared(
+        self, train: "Examples", dev: list[Tensor], dev_texts: Sequence[str], on_epoch: Callable[[], Any] = lambda: None
+    ) -> "CTCProbe":
+        """Trains one learning rate after the other on what `prepare` made."""
+        return self.conclude([self._train(run, train, dev, dev_texts, on_epoch) for run in self.new_runs()])
 
     def prepare(
         self, frames: Sequence[np.ndarray], texts: Sequence[str], dev_frames: Sequence[np.ndarray]
@@ -163,6 +177,10 @@ class CTCProbe:
         kept = [i for i, fit in enumerate(fits) if fit]
         train = Examples([self._tensor(frames[i]) for i in kept], [torch.tensor(labels[i]) for i in kept])
         return train, [self._tensor(rows) for rows in dev_frames]
+
+    def new_runs(self) -> list[Run]:
+        """One per learning rate."""
+        return [Run(rate, self.metric, self.settings.head == "bilstm") for rate in self.learning_rates]
 
     def conclude(self, runs: Sequence[Run]) -> "CTCProbe":
         """Takes the run that is best on dev, the first of equals."""
@@ -208,12 +226,12 @@ class CTCProbe:
         return torch.from_numpy(self.standardizer_.apply(rows)).to(self.device)
 
     def _train(
-        self, learning_rate: float, train: "Examples", dev: list[Tensor], dev_texts: Sequence[str], on_epoch: Callable[[], Any]
+        self, run: Run, train: "Examples", dev: list[Tensor], dev_texts: Sequence[str], on_epoch: Callable[[], Any]
     ) -> Run:
         """One learning rate: Adam, mean CTC loss per utterance, gradient clipping, halving and early stopping on dev."""
         model = self.new_head()
-        optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
-        order, run = np.random.default_rng(self.seed), Run(learning_rate, self.metric)
+        optimizer = torch.optim.Adam(model.parameters(), lr=run.rate)
+        order = np.random.default_rng(self.seed)
         dev_labels = [torch.tensor(self.vocabulary_.encode(text)) for text in dev_texts]
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
@@ -225,9 +243,8 @@ class CTCProbe:
                 (error,) = symbol_error_rates(dev_texts, [texts], self.separator)
                 run.add(error, dev_loss, lambda: copy.deepcopy(model.state_dict()))
                 on_epoch()
-                if self.settings.head == "bilstm" and run.waited and run.waited % HALVE_AFTER == 0:
-                    for group in optimizer.param_groups:
-                        group["lr"] /= 2
+                for group in optimizer.param_groups:
+                    group["lr"] = run.rate
                 if run.waited >= self.patience or run.over:
                     break
         return run

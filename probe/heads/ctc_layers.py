@@ -1,9 +1,11 @@
-"""CTC heads of single frames (``linear``, ``mlp``) of many layers, with all their learning rates, trained together.
+"""CTC heads of many layers, with all their learning rates, trained together.
 
 A problem is a layer with a learning rate. All problems see the same utterances in the same order, so labels and lengths are shared:
-one CTC loss serves them all (`probe.heads.ctc_loss`), and one product with the frames the learning rates of a layer. The rest is
-each problem's own: gradient norm, Adam's moments, best epoch, the epoch it stops after. What comes out is what `CTCProbe` finds for
-each layer alone, up to rounding.
+one CTC loss serves them all (`probe.heads.ctc_loss`), one product with the frames the learning rates of a layer, and one loop over
+time all LSTMs (`probe.heads.ctc_stacked`). The rest is each problem's own: gradient norm, Adam's moments, best epoch, learning rate,
+the epoch it stops after. What comes out is what `CTCProbe` finds for each layer alone, up to rounding.
+
+How many go together is bounded by memory. LSTMs too large to gain (`MOST_HIDDEN_TOGETHER`), or to fit, are trained one at a time.
 """
 
 import math
@@ -13,18 +15,18 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from probe.heads.ctc import CTCProbe, Examples, Run, batch_order, pad
-from probe.heads.ctc_head import ACTIVATIONS, as_read
+from probe.heads.ctc import CTCProbe, Examples, batch_order, pad
+from probe.heads.ctc_head import as_read
 from probe.heads.ctc_loss import Scratch, Targets, loss_and_gradient
+from probe.heads.ctc_stacked import kept_bytes, stacked_logits
 from probe.heads.vocabulary import symbol_error_rates
 
-# Heads that can be trained together. Recurrent ones cannot: see `benchmarks/ctc.py --head bilstm`.
-GROUPED = ("linear", "mlp")
-# Frames of layers that are trained together; a layer that is larger is trained alone.
+# What layers that are trained together may take; a layer that is larger is trained alone.
 MEMORY_BYTES = 4 << 30
+# LSTMs with more units are trained one at a time, which took no longer and less memory: see `benchmarks/ctc.py --step`.
+MOST_HIDDEN_TOGETHER = 256
 # Adam's, as torch has them.
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 
@@ -42,11 +44,11 @@ def fit_layers(
     """(layer, its fitted probe), in order.
 
     Args:
-        new_probe: a probe that is not fitted, with a head of `GROUPED` and no weighted sum; the same settings every time.
+        new_probe: a probe that is not fitted, without weighted sum; the same settings every time.
         layers: (name, frames of the training utterances, of the dev ones), (frame, dim) each; read when their turn comes.
         on_epoch: called after each epoch of a group of layers.
-        memory_bytes: of the frames held at once, float32. A group of layers ends where another like its last would not fit; also
-            where layers do not have the same numbers of frames.
+        memory_bytes: of the frames held at once, float32, and of what LSTMs keep for their gradients. A group of layers ends where
+            another like its last would not fit; also where layers do not have the same numbers of frames.
 
     Raises:
         ProbeError: no transcript has a symbol, or no utterance is long enough for its labels.
@@ -55,9 +57,13 @@ def fit_layers(
     for name, frames, dev_frames in layers:
         probe = new_probe()
         layer = _Layer(name, probe, *probe.prepare(frames, texts, dev_frames))
-        if group and layer.lengths != group[0].lengths:  # their batches would not be the same
+        alone = layer.n_lstm_bytes and (layer.n_bytes > memory_bytes or probe.settings.hidden > MOST_HIDDEN_TOGETHER)
+        if group and (alone or layer.lengths != group[0].lengths):  # with other lengths, batches would not be the same
             yield from _fit(group, dev_texts, on_epoch)
             group = []
+        if alone:
+            yield name, probe.fit_prepared(layer.train, layer.dev, dev_texts, on_epoch)
+            continue
         group.append(layer)
         if sum(item.n_bytes for item in group) + layer.n_bytes > memory_bytes:
             yield from _fit(group, dev_texts, on_epoch)
@@ -78,12 +84,15 @@ class _Layer:
 
     def __init__(self, name: str, probe: CTCProbe, train: Examples, dev: list[Tensor]) -> None:
         self.name, self.probe, self.train, self.dev = name, probe, train, dev
-        self.runs = [Run(rate, probe.metric) for rate in probe.learning_rates]
+        self.runs = probe.new_runs()
         self.active = list(range(len(self.runs)))
-        start = probe.new_head().named_parameters()
+        self.steps = 0
+
+    def begin(self) -> None:
+        """Weights and moments as they are before training."""
+        start = self.probe.new_head().named_parameters()
         self.weights = {key: torch.stack([value.detach()] * len(self.runs)).requires_grad_() for key, value in start}
         self.mean, self.square = ({key: torch.zeros_like(value) for key, value in self.weights.items()} for _ in range(2))
-        self.steps = 0
 
     @property
     def lengths(self) -> tuple[list[int], list[int], list[int]]:
@@ -91,24 +100,25 @@ class _Layer:
         return self.train.lengths, [len(rows) for rows in self.dev], self.probe.too_short_
 
     @property
-    def n_bytes(self) -> int:
-        return sum(rows.nbytes for rows in (*self.train.frames, *self.dev))
+    def n_lstm_bytes(self) -> int:
+        """What its LSTMs keep for the gradients of the longest batch."""
+        batch = self.probe.batch_size * max(map(len, [*self.train.frames, *self.dev]))
+        return len(self.runs) * kept_bytes(self.probe.settings, batch)
 
-    def logits(self, rows: list[Tensor], epoch: int | None, chosen: Sequence[int]) -> Tensor:
-        """(batch, frame, rate, symbol) for utterances of (frame, dim).
+    @property
+    def n_bytes(self) -> int:
+        """Its frames, and what its LSTMs keep."""
+        return sum(rows.nbytes for rows in (*self.train.frames, *self.dev)) + self.n_lstm_bytes
+
+    def read(self, rows: list[Tensor], epoch: int | None, chosen: Sequence[int]) -> Tensor:
+        """(batch, frame, dim) as heads read utterances of (frame, dim).
 
         Args:
             epoch: of training, for what SpecAugment hides of the ``chosen`` utterances; None where nothing is hidden.
         """
         frames, lengths = pad(rows)
         masks = None if epoch is None else self.probe.masks(epoch, chosen, lengths.tolist(), frames.shape[2])
-        frames = as_read(frames, lengths, masks, self.probe.settings)
-        values = list(self.weights.values())
-        first, *others = zip(values[::2], values[1::2], strict=True)
-        outputs = F.linear(frames, first[0].flatten(0, 1), first[1].flatten()).unflatten(2, (len(self.active), -1))
-        for weight, bias in others:
-            outputs = torch.einsum("btri,roi->btro", ACTIVATIONS[self.probe.settings.activation](outputs), weight) + bias
-        return outputs
+        return as_read(frames, lengths, masks, self.probe.settings)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -117,7 +127,7 @@ class _Layer:
         squares = [gradient.flatten(1).square().sum(1) for gradient in gradients.values()]
         factor = (self.probe.clip / (torch.stack(squares).sum(0).sqrt() + 1e-6)).clamp(max=1)
         self.steps += 1
-        sizes = [self.runs[i].learning_rate / (1 - BETA_1**self.steps) for i in self.active]
+        sizes = [self.runs[i].rate / (1 - BETA_1**self.steps) for i in self.active]
         for key, gradient in gradients.items():
             shape = (-1, *[1] * (gradient.dim() - 1))  # of what differs from rate to rate
             gradient *= factor.view(shape)
@@ -142,28 +152,51 @@ class _Layer:
 
 def _fit(group: list[_Layer], dev_texts: Sequence[str], on_epoch: Callable[[], Any]) -> list[tuple[str, CTCProbe]]:
     """Trains a group of layers with equal numbers of frames."""
+    for layer in group:
+        layer.begin()
     first = group[0]
     probe, order, scratch = first.probe, np.random.default_rng(first.probe.seed), Scratch()
-    lengths, labels = first.lengths[0], first.train.labels
     dev_labels = [torch.tensor(probe.vocabulary_.encode(text)) for text in dev_texts]
     training = group
-    for epoch in range(probe.epochs):
-        for chosen in batch_order(lengths, probe.batch_size, order):
-            parts = [layer.logits([layer.train.frames[i] for i in chosen], epoch, chosen) for layer in training]
-            gradient = _losses(parts, [lengths[i] for i in chosen], [labels[i] for i in chosen], scratch)[2]
-            shares = [1 / len(labels[i]) / len(chosen) for i in chosen]
-            gradient *= gradient.new_tensor(shares)[:, None, None, None]
-            torch.autograd.backward(parts, list(gradient.split([part.shape[2] for part in parts], dim=2)))
+    with torch.random.fork_rng():
+        torch.manual_seed(probe.seed)  # of dropout
+        for epoch in range(probe.epochs):
+            for chosen in batch_order(first.train.lengths, probe.batch_size, order):
+                _step(training, epoch, chosen, scratch)
+            _score(training, dev_labels, dev_texts, scratch)
+            on_epoch()
             for layer in training:
-                layer.step()
-        _score(training, dev_labels, dev_texts, scratch)
-        on_epoch()
-        for layer in training:
-            layer.drop_finished(probe.patience)
-        training = [layer for layer in training if layer.active]
-        if not training:
-            break
+                layer.drop_finished(probe.patience)
+            training = [layer for layer in training if layer.active]
+            if not training:
+                break
     return [(layer.name, layer.probe.conclude(layer.runs)) for layer in group]
+
+
+def _step(layers: list[_Layer], epoch: int, chosen: Sequence[int], scratch: Scratch) -> None:
+    """One batch of training."""
+    parts = _logits(layers, [[layer.train.frames[i] for i in chosen] for layer in layers], epoch, chosen, scratch)
+    train = layers[0].train
+    labels = [train.labels[i] for i in chosen]
+    gradient = _losses(parts, [len(train.frames[i]) for i in chosen], labels, scratch)[2]
+    gradient *= gradient.new_tensor([1 / len(item) / len(chosen) for item in labels])[:, None, None, None]
+    torch.autograd.backward(parts, list(gradient.split([part.shape[2] for part in parts], dim=2)))
+    for layer in layers:
+        layer.step()
+
+
+def _logits(
+    layers: list[_Layer], rows: list[list[Tensor]], epoch: int | None, chosen: Sequence[int], scratch: Scratch
+) -> list[Tensor]:
+    """Layer -> (batch, frame, rate, symbol) for utterances of (frame, dim) each; see `_Layer.read`."""
+    return stacked_logits(
+        layers[0].probe.settings,
+        [layer.weights for layer in layers],
+        [layer.read(own, epoch, chosen) for layer, own in zip(layers, rows, strict=True)],
+        torch.tensor([len(item) for item in rows[0]]),
+        epoch is not None,
+        scratch,
+    )
 
 
 @torch.no_grad()
@@ -191,7 +224,7 @@ def _score(layers: list[_Layer], labels: list[Tensor], texts: Sequence[str], scr
     by_length = sorted(range(len(lengths)), key=lambda i: lengths[i])
     for start in range(0, len(by_length), probe.batch_size):
         chosen = by_length[start : start + probe.batch_size]
-        parts = [layer.logits([layer.dev[i] for i in chosen], None, chosen) for layer in layers]
+        parts = _logits(layers, [[layer.dev[i] for i in chosen] for layer in layers], None, chosen, scratch)
         logits, loss, _ = _losses(parts, [lengths[i] for i in chosen], [labels[i] for i in chosen], scratch)
         losses.append(loss)
         for i, best in zip(chosen, logits.argmax(3).transpose(1, 2).tolist(), strict=True):

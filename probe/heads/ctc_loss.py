@@ -116,6 +116,11 @@ class Scratch:
 
     def __init__(self) -> None:
         self._held: dict[str, Tensor] = {}
+        self._within: dict[str, Scratch] = {}
+
+    def within(self, name: str) -> "Scratch":
+        """Memory of its own, the same for a name."""
+        return self._within.setdefault(name, Scratch())
 
     def take(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
         """An uninitialised tensor, which the next one of this name overwrites."""
