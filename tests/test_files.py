@@ -249,6 +249,26 @@ def test_counts_of_trials_come_back_as_arrays_and_are_small_on_disk(tmp_path: Pa
         list(iterate_records(path))
 
 
+def test_columns_that_stand_in_a_file_already_are_not_written_again(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    lists = {name: generator.integers(2, size=3000).tolist() for name in ("enroll", "test", "target")}
+    counts = [{"block": ["ab", "cd"], **lists, "rank": generator.permutation(3000).tolist()} for _ in range(3)]
+    path = tmp_path / "a.jsonl"
+    write_records(path, [record(metric=metric, counts=of_layer) for of_layer in counts for metric in ("eer", "min_dcf_0.01")])
+    found = list(iterate_records(path))
+    assert len(found) == 6
+    for i, item in enumerate(found):
+        assert {name: np.asarray(column).tolist() for name, column in item.counts.items()} == counts[i // 2] | {
+            "block": ["ab", "cd"]
+        }
+    sizes = [len(line) for line in path.read_text().splitlines()]
+    assert max(sizes[1::2]) < 0.2 * sizes[0], "nothing is new in another metric of the same trials"
+    assert max(sizes[2::2]) < 0.9 * sizes[0], "only the ranks are new in another layer"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    with pytest.raises(ProbeError, match=r"line 1: its counts cannot be read \(.* is sha256:\w{16}, which no earlier line"):
+        list(iterate_records(path))
+
+
 @given(names=st.lists(texts, min_size=1, max_size=4))
 @one_folder_will_do
 def test_any_name_survives_the_round_trip(tmp_path: Path, names: list[str]) -> None:

@@ -30,10 +30,14 @@ POOLED = ["cosine", "cosine-standardised", "lda", "plda", "am-softmax"]
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A corpus whose speakers differ in four dimensions, under noise that is strong in the others; layer ``0`` is noise alone."""
+    """A corpus whose speakers differ in four dimensions, under noise that is strong in the others; layer ``0`` is noise alone.
+
+    In the features of ``loud`` the means say nothing.
+    """
     folder = tmp_path_factory.mktemp("verify")
     generator = np.random.default_rng(0)
     lines, layers = ["path,text,speaker,domain,split,duration_s"], {"0": [], "1": []}
+    loud: list[np.ndarray] = []
     for split, n_speakers in SPLITS.items():
         for number in range(n_speakers):
             voice = np.append(generator.normal(size=4), np.zeros(DIM - 4))
@@ -41,12 +45,14 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 name = f"{split}-{number}-{take}.wav"
                 (folder / name).write_bytes(name.encode())
                 lines.append(f"{name},,{split}{number},,{split},")
-                noise = generator.normal(size=DIM) * np.where(np.arange(DIM) < 4, 0.35, 1.5)
+                noise = generator.normal(size=DIM) * np.where(np.arange(DIM) < 4, 0.2, 1.5)
                 n_frames = int(generator.integers(16, 30))
                 layers["0"].append(generator.normal(size=(n_frames, DIM)))
+                loud.append(generator.normal(size=(n_frames, 4)) * np.exp(1.5 * voice[:4]))
                 layers["1"].append(voice + noise + 0.2 * generator.normal(size=(n_frames, DIM)))
     (folder / "corpus.csv").write_text("\n".join(lines) + "\n")
     extracted(folder / "features", layers, folder / "corpus.csv", per_shard=50)
+    extracted(folder / "loud", {"0": loud}, folder / "corpus.csv", per_shard=50)
     for split in ("dev", "test"):
         rows = [
             f"{int(a == b)} {split}-{a}-{i}.wav {split}-{b}-{j}.wav"
@@ -60,6 +66,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def task_of(tmp_path: Path, **keys: Any) -> Path:
     path = tmp_path / "own.toml"
+    path.parent.mkdir(exist_ok=True)
     path.write_text("\n".join(['kind = "verify"', *(f"{key} = {_toml(value)}" for key, value in keys.items())]) + "\n")
     return path
 
@@ -90,7 +97,7 @@ def test_what_learns_from_speakers_finds_the_planted_layer_and_beats_what_does_n
     for head in ("lda", "plda", "am-softmax"):
         assert found[head, "1"] < found["cosine-standardised", "1"] - 0.05
     assert min(value for (_, layer), value in found.items() if layer == "0") > 0.25
-    assert found["plda", "1"] <= 0.1
+    assert found["plda", "1"] <= 0.15
 
 
 def test_shuffled_answers_are_at_chance(answered: Run) -> None:
@@ -163,7 +170,7 @@ def test_normalised_scores_are_those_of_a_plain_loop(how: str, top: int) -> None
 def test_scores_are_normalised_on_both_sides_with_speakers_of_no_trial(planted: Path, tmp_path: Path, how: str) -> None:
     done = ran(planted, tmp_path, backends=POOLED, normalise=how, cohort_top=20, epochs=5, controls=[])
     found = values(done.records)
-    assert found["plda", "1"] < 0.15
+    assert found["plda", "1"] <= 0.2
     chosen = done.records[0].chosen
     top = 120 if how == "s-norm" else 20
     assert (chosen["normalise"], chosen["cohort"], chosen["cohort_top"]) == (how, 120, top)
@@ -271,19 +278,18 @@ def test_ends_heard_under_another_condition_are_read_under_it(planted: Path, tmp
     assert abs(found["cosine", "1", "test", "noise", "eer"] - plain["cosine", "1", "test", "", "eer"]) > 0.05  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("memory_bytes", [4 << 30, 1])
-def test_an_x_vector_learns_from_frames_whether_they_are_held_or_not(planted: Path, tmp_path: Path, memory_bytes: int) -> None:
-    keys: Mapping[str, Any] = {"embedding": 16, "epochs": 10, "learning_rates": [1e-2], "batch_size": 30, "crop_s": 0.4}
+def test_an_x_vector_learns_from_frames_whether_they_are_held_or_not(planted: Path, tmp_path: Path) -> None:
+    keys: Mapping[str, Any] = {"embedding": 64, "epochs": 10, "learning_rates": [1e-3], "batch_size": 20, "crop_s": 0.32}
     task = task_of(tmp_path, view="frames", backends=["xvector"], scale=15.0, margin=0.1, controls=[], **keys)
-    lists = {"trials": planted / "test.txt", "dev_trials": planted / "dev.txt"}
-    to, corpus = tmp_path / "results", planted / "corpus.csv"
-    done = run(task, "planted", corpus, planted / "features", to, memory_bytes=memory_bytes, **lists)
-    found = values(done.records)
-    assert found["xvector", "1"] < 0.25 < found["xvector", "0"]
-    assert {r.headline for r in done.records} == {True}
-    held = {r.value for r in done.records if r.layer == "1" and r.split == "test"}
-    other = run(task, "planted", corpus, planted / "features", tmp_path / "b", **lists)
-    assert held == {r.value for r in other.records if r.layer == "1" and r.split == "test"}
+    means = task_of(tmp_path / "means", view="mean", backends=["cosine"], controls=[])
+    corpus, lists = planted / "corpus.csv", {"trials": planted / "test.txt", "dev_trials": planted / "dev.txt"}
+    held, read, deaf = (
+        run(asked, "planted", corpus, planted / "loud", tmp_path / name, memory_bytes=memory_bytes, **lists)
+        for name, asked, memory_bytes in (("a", task, 4 << 30), ("b", task, 1), ("c", means, 4 << 30))
+    )
+    assert values(held.records)["xvector", "0"] < values(deaf.records)["cosine", "0"] - 0.1
+    assert {r.headline for r in held.records} == {True}
+    assert [(r.value, r.search, r.statistics) for r in held.records] == [(r.value, r.search, r.statistics) for r in read.records]
 
 
 @pytest.mark.parametrize(
