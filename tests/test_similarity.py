@@ -219,7 +219,7 @@ def test_too_few_rows_leave_pwcca_out_and_say_so(planted: tuple[Path, Path, Laye
 def test_groups_are_whole_speakers_and_the_sample_is_spread(planted: tuple[Path, Path, Layers]) -> None:
     manifest, features, _ = planted
     corpus = load_corpus(manifest)
-    side = Features(select_store(features, "planted", "frames"), "frames", corpus)
+    side = Features({"clean": select_store(features, "planted", "frames")}, "frames", corpus)
     many = [replace(item, speaker=f"s{i % 25}") for i, item in enumerate(corpus.utterances)]
     pairs = pair_up(side, side, many, 400, seed=0)
     sizes = np.diff(pairs.bounds)
@@ -237,7 +237,7 @@ def test_groups_are_whole_speakers_and_the_sample_is_spread(planted: tuple[Path,
 def test_the_sample_of_a_layer_is_the_rows_it_names(planted: tuple[Path, Path, Layers]) -> None:
     manifest, features, _ = planted
     side, other = (
-        Features(select_store(features, "planted", "frames", condition), "frames", load_corpus(manifest))
+        Features({condition: select_store(features, "planted", "frames", condition)}, "frames", load_corpus(manifest))
         for condition in ("clean", "noise")
     )
     pairs = pair_up(side, other, load_corpus(manifest).utterances, 200, seed=3)

@@ -177,7 +177,7 @@ def test_scores_are_normalised_on_both_sides_with_speakers_of_no_trial(planted: 
     outcomes = (tmp_path / "results" / "outcomes" / done.path.name).read_text()
     corpus = load_corpus(planted / "corpus.csv")
     store = select_store(planted / "features", "planted", "mean", keys=[item.key for item in corpus.utterances])
-    features = Features(store, "mean", corpus)
+    features = Features({"clean": store}, "mean", corpus)
     rows = {item.key: features.read("1", [item]).values[0].astype(float) for item in corpus.utterances}
     unit = {key: row / np.linalg.norm(row) for key, row in rows.items()}
     train = np.stack([unit[item.key] for item in corpus.utterances if item.split == "train"])
@@ -218,7 +218,7 @@ def problem_of(planted: Path, **changed: Any) -> tuple[Problem, Features]:
     store = select_store(planted / "features", "planted", "mean", keys=[item.key for item in corpus.utterances])
     train = [item for item in corpus.utterances if item.split == "train"]
     dev, test = (load_trials(planted / f"{split}.txt", corpus).trials for split in ("dev", "test"))
-    return Problem(train, [], {}, dev, {"": test}, **changed), Features(store, "mean", corpus)
+    return Problem(train, [], {}, dev, {"": test}, **changed), Features({"clean": store}, "mean", corpus)
 
 
 def scores_of(task: Path, problem: Problem, features: Features) -> dict[tuple[str, str, str, str, str], float | None]:
