@@ -47,9 +47,9 @@ def bidirectional(frames: Sequence[Tensor], pairs: Sequence[Pair], lengths: Tens
         scratch: its memory is used until the next call; gradients must be taken before.
     """
     past = torch.arange(frames[0].shape[1], device=frames[0].device)[:, None] >= lengths.to(frames[0].device)
-    directions = zip(*pairs, strict=True)
-    sets = [(torch.zeros_like(past), rows, lstms) for rows, lstms in zip(frames, next(directions), strict=True)]
-    sets += [(past.flip(0), rows.flip(1), lstms) for rows, lstms in zip(frames, next(directions), strict=True)]
+    forward, backward = zip(*pairs, strict=True)
+    sets = [(torch.zeros_like(past), rows, lstms) for rows, lstms in zip(frames, forward, strict=True)]
+    sets += [(past.flip(0), rows.flip(1), lstms) for rows, lstms in zip(frames, backward, strict=True)]
     shut, rows, lstms = zip(*sets, strict=True)
     weight_hh, bias = torch.cat([item.weight_hh for item in lstms]), torch.cat([item.bias for item in lstms])
     hidden = _LSTMs.apply(scratch or Scratch(), shut, weight_hh, bias, *rows, *(item.weight_ih for item in lstms))
@@ -101,14 +101,18 @@ class _LSTMs(torch.autograd.Function):
         of_ih = []
         parts = gates.flatten(1, 2).split([len(weight) for weight in weights])
         for rows, weight, part, needed in zip(frames, weights, parts, ctx.needs_input_grad[4:], strict=False):
-            of_weight = torch.empty_like(weight)
-            for i, of_head in enumerate(rows.flatten(1, 2).expand(len(weight), -1, -1)):
-                torch.mm(part[i].T, of_head, out=of_weight[i])
-            of_ih.append(of_weight)
-            of_frames.append(
-                torch.bmm(part, weight).view(len(weight), *rows.shape[1:]).sum_to_size(rows.shape) if needed else None
-            )
+            of_ih.append(_products(part.transpose(1, 2), rows.flatten(1, 2).expand(len(weight), -1, -1)))
+            of_rows = _products(part, weight).unflatten(1, rows.shape[1:3]).sum_to_size(rows.shape) if needed else None
+            of_frames.append(of_rows)
         return None, None, of_hh, gates.sum((1, 2)), *of_frames, *of_ih
+
+
+def _products(left: Tensor, right: Tensor) -> Tensor:
+    """(head, n, k) and (head, k, m) -> (head, n, m), one by one: a batched product on a CPU gives each a single core."""
+    results = left.new_empty(len(left), left.shape[1], right.shape[2])
+    for one, other, result in zip(left, right, results, strict=True):
+        torch.mm(one, other, out=result)
+    return results
 
 
 def _at_once(weight_hh: Tensor) -> Iterator[slice]:
