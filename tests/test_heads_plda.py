@@ -55,6 +55,11 @@ def test_planted_covariances_are_found_again(n_each: list[int]) -> None:
     assert np.abs(model.mean - MEAN).max() < 0.1
 
 
+def test_few_speakers_of_very_different_numbers_of_rows_do_not_bias_the_speakers_covariance() -> None:
+    traces = [np.trace(TwoCovariance.fit(*drawn(10, [2, 40], seed)).between) for seed in range(400)]
+    assert np.mean(traces) == pytest.approx(np.trace(BETWEEN), rel=0.08)
+
+
 def test_plda_and_lda_reach_the_best_possible_scores_of_the_planted_model() -> None:
     rows, speakers = drawn(400, [6], seed=5)
     tested, of_speakers = drawn(300, [2], seed=6)

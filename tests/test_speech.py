@@ -28,6 +28,7 @@ def features(speech: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 POOLED = [
     # task, corpus, metric, test domain, real from..to, shuffled from..to
     ("speaker-id", "speakers_shared", "accuracy", "", (0.85, 1.0), (0.0, 0.08)),
+    ("gender-id", "speakers_disjoint", "accuracy", "", (0.85, 1.0), (0.25, 0.75)),
     ("word-id", "digits_shared", "accuracy", "", (0.95, 1.0), (0.03, 0.18)),
     ("speaker-verify", "speakers_disjoint", "eer", "", (0.0, 0.14), (0.40, 0.60)),
     ("domain-shift", "digits_crossdomain", "accuracy", "sc16k", (0.10, 0.60), (0.0, 0.25)),
