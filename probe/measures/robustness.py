@@ -101,7 +101,7 @@ class Sampled:
         return Estimate(self.value) if half is None else Estimate(self.value, self.value - half, self.value + half)
 
 
-def sampled(counts: Counts, seed: int = 0, over: Sequence[str] | None = None) -> Sampled:
+def sampled(counts: Counts, seed: int = 0, over: Sequence[str] | None = None, metric: str = "eer") -> Sampled:
     """The value of ``counts`` and its values in resamples of blocks.
 
     Args:
@@ -109,6 +109,7 @@ def sampled(counts: Counts, seed: int = 0, over: Sequence[str] | None = None) ->
         seed: of the resamples.
         over: names of blocks to draw from, those of ``counts`` among them, for scores of different utterances (two domains) that
             are to be compared; without it, the counts' own.
+        metric: of trials, see `probe.measures.counts.value_of`.
 
     Raises:
         ProbeError: the counts have no value.
@@ -117,7 +118,7 @@ def sampled(counts: Counts, seed: int = 0, over: Sequence[str] | None = None) ->
     same = ("block", "denominator", "enroll", "test", "target") if over is None else ("block",)
     told = [np.asarray(spread[name]).tolist() for name in same if name in spread]
     blocks = hashlib.sha256(repr(told).encode()).hexdigest()
-    return Sampled(value_of(counts), resamples(spread, seed, N_RESAMPLES), effective_blocks(counts), blocks)
+    return Sampled(value_of(counts, metric), resamples(spread, seed, N_RESAMPLES, metric), effective_blocks(counts), blocks)
 
 
 def _spread(counts: Counts, over: Sequence[str]) -> Counts:
@@ -299,7 +300,7 @@ class Groups:
     probability: float | None = None
 
 
-def compare_groups(counts: Counts, groups: Sequence[str], higher_is_better: bool, seed: int = 0) -> Groups:
+def compare_groups(counts: Counts, groups: Sequence[str], higher_is_better: bool, seed: int = 0, metric: str = "eer") -> Groups:
     """Scores per group of blocks, the worst and the best, and whether chance alone would spread them as far.
 
     A group's trials are those with both ends in it. Blocks without a group (an empty name) are left out.
@@ -308,22 +309,25 @@ def compare_groups(counts: Counts, groups: Sequence[str], higher_is_better: bool
         counts: see `probe.records`.
         groups: (block,) the group of each block.
         seed: of resamples and random groups.
+        metric: of trials, see `probe.measures.counts.value_of`.
     """
     labels = np.array(groups)
     names = sorted(set(labels.tolist()) - {""})
     parts = {name: _restricted(counts, labels == name) for name in names}
     confidence = 1 - (1 - CONFIDENCE) / max(1, len(names))
-    scored = [_group(name, parts[name], int(np.sum(labels == name)), confidence, seed) for name in names]
+    scored = [_group(name, parts[name], int(np.sum(labels == name)), confidence, seed, metric) for name in names]
     told = [item for item in scored if item.estimate.value is not None and not item.few]
     if len(told) < 2:
         why = f"{len(told)} groups of {FEW_BLOCKS} blocks or more that can be scored; two are needed"
         return Groups(scored, spread=Estimate(None, note=why))
     worst, best = _ends(told, higher_is_better)
     n_pairs = len(told) * (len(told) - 1) / 2
-    low, high = (sampled(parts[item.name] or {}, seed, over=counts["block"]) for item in (worst, best))
+    low, high = (sampled(parts[item.name] or {}, seed, counts["block"], metric) for item in (worst, best))
     spread = degradation(high, low, higher_is_better).estimate(1 - (1 - CONFIDENCE) / n_pairs)
     kept = np.where(np.isin(labels, [item.name for item in told]), labels, "")
-    return Groups(scored, worst, best, spread, *_against(_spreads_of_random_groups(counts, kept, seed), spread.value or 0.0))
+    return Groups(
+        scored, worst, best, spread, *_against(_spreads_of_random_groups(counts, kept, seed, metric), spread.value or 0.0)
+    )
 
 
 def _ends(groups: Sequence[Group], higher_is_better: bool) -> tuple[Group, Group]:
@@ -371,11 +375,11 @@ def _block_estimate(numerator: int, denominator: int, confidence: float) -> Esti
     return Estimate(numerator / denominator, *ends)
 
 
-def _group(name: str, part: Counts | None, n_blocks: int, confidence: float, seed: int) -> Group:
+def _group(name: str, part: Counts | None, n_blocks: int, confidence: float, seed: int, metric: str) -> Group:
     if part is None:
         return Group(name, Estimate(None, note="nothing to score"), n_blocks)
-    ends = interval(part, seed, N_RESAMPLES, confidence)
-    return Group(name, Estimate(value_of(part), *(ends or ())), n_blocks)
+    ends = interval(part, seed, N_RESAMPLES, confidence, metric)
+    return Group(name, Estimate(value_of(part, metric), *(ends or ())), n_blocks)
 
 
 def _restricted(counts: Counts, inside: NDArray[np.bool_]) -> Counts | None:
@@ -394,7 +398,7 @@ def _restricted(counts: Counts, inside: NDArray[np.bool_]) -> Counts | None:
     return {"block": block, "enroll": enroll, "test": test, "target": target, "rank": rank}
 
 
-def _spreads_of_random_groups(counts: Counts, labels: NDArray[np.str_], seed: int) -> Floats:
+def _spreads_of_random_groups(counts: Counts, labels: NDArray[np.str_], seed: int, metric: str) -> Floats:
     """(draw,) the spread with the blocks' groups shuffled; blocks without a group stay so."""
     generator = np.random.default_rng(seed)
     names, label = np.unique(labels, return_inverse=True)
@@ -402,17 +406,17 @@ def _spreads_of_random_groups(counts: Counts, labels: NDArray[np.str_], seed: in
     spreads = []
     for _ in range(N_DRAWS_OF_TRIALS if is_trials(counts) else N_DRAWS):
         label[there] = generator.permutation(label[there])
-        values = _values_of_groups(counts, label, wanted)
+        values = _values_of_groups(counts, label, wanted, metric)
         if np.isfinite(values).all():
             spreads.append(np.ptp(values))
     return np.array(spreads)
 
 
-def _values_of_groups(counts: Counts, label: NDArray[np.int64], wanted: NDArray[np.int64]) -> Floats:
+def _values_of_groups(counts: Counts, label: NDArray[np.int64], wanted: NDArray[np.int64], metric: str) -> Floats:
     """(group,) the values of the groups with these numbers, NaN where there is none; ``label`` (block,) numbers the groups."""
     if is_trials(counts):
         parts = [_restricted(counts, label == number) for number in wanted]
-        return np.array([np.nan if part is None else value_of(part) for part in parts])
+        return np.array([np.nan if part is None else value_of(part, metric) for part in parts])
     above, below = (np.bincount(label, counts[key], wanted.max() + 1)[wanted] for key in ("numerator", "denominator"))
     return np.divide(above, below, out=np.full(len(wanted), np.nan), where=below > 0)
 

@@ -135,13 +135,13 @@ def paired_difference(
     return Paired(difference, max(-_bound(b), difference - half), min(_bound(a), difference + half), probability, n_blocks)
 
 
-def resamples(counts: Counts, seed: int = 0, n_resamples: int = 1000) -> Floats:
+def resamples(counts: Counts, seed: int = 0, n_resamples: int = 1000, metric: str = "eer") -> Floats:
     """The value in each resample: (resample,) with NaN where there is none.
 
     For measures made of several scores: scores of the same blocks have the same resamples under one seed, so what is computed of
     their values, resample by resample, keeps what moves them together.
     """
-    return _resampled(counts, seed, n_resamples)
+    return _resampled(counts, seed, n_resamples, metric)
 
 
 def effective_blocks(counts: Counts) -> float:

@@ -89,7 +89,9 @@ class Scores:
     def sampled(self, row: Mapping[Hashable, Any]) -> Sampled | None:
         """A row's resampled score; None where the record holds no counts."""
         if id(row) not in self._sampled:
-            self._sampled[id(row)] = measures.sampled(row["counts"], int(row["seed"])) if row["counts"] else None
+            self._sampled[id(row)] = (
+                measures.sampled(row["counts"], int(row["seed"]), None, str(row["metric"])) if row["counts"] else None
+            )
         return self._sampled[id(row)]
 
     def at(self, place: Place, condition: str) -> dict[Hashable, Any] | None:

@@ -102,7 +102,7 @@ def _gap_row(
         try:
             if len(there) == len(rows):
                 over = sorted({block for item in there for block in item["counts"]["block"]}) if name == "shift" else None
-                estimate = make(*(measures.sampled(item["counts"], int(row["seed"]), over) for item in there))
+                estimate = make(*(measures.sampled(item["counts"], int(row["seed"]), over, str(row["metric"])) for item in there))
             else:
                 lacking = [
                     f"{key[0]} of the {'baseline' if key in ('A', 'C') else 'model'}" for key in wanted.split() if not at[key]

@@ -178,11 +178,12 @@ def group_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
         if not row["counts"] or not is_chosen(place, row):
             continue
         counts, higher, seed = row["counts"], bool(row["higher_is_better"]), int(row["seed"])
-        if len(counts["block"]) < row["n"] or "target" in counts:  # else each utterance is a block: no speaker is known
+        # A trial has two speakers; where there is a block for each utterance, no speaker is known.
+        if "target" not in counts and len(counts["block"]) < row["n"]:
             rows.append(_group_row(place, "speaker", measures.compare_blocks(counts, counts["block"], higher, seed)))
         for column, groups in sorted((row["groups"] or {}).items()):
             if len(set(groups) - {""}) > 1 and column != "speaker":
-                rows.append(_group_row(place, column, measures.compare_groups(counts, groups, higher, seed)))
+                rows.append(_group_row(place, column, measures.compare_groups(counts, groups, higher, seed, str(row["metric"]))))
     return pd.DataFrame(rows, columns=GROUPS)
 
 

@@ -68,6 +68,7 @@ Test scores; in parentheses the change in points against clean. `margin lost` is
 above chance. ✓ is the layer that dev chose, ◆ the one that keeps most of its margin, ◇ those whose interval reaches down to it.
 
 """
+COSTS = "min_dcf"
 Row = Mapping[Hashable, Any]
 Columns = Callable[[Sequence[Row]], dict[str, list[str]]]
 TITLES = {MEAN: "mean", WORST: "worst"}
@@ -99,6 +100,15 @@ class Robustness:
     def empty(self) -> bool:
         """Whether the records hold neither several conditions nor several domains."""
         return self.layers.empty and self.gaps.empty
+
+    @property
+    def of_main_metrics(self) -> "Robustness":
+        """What Markdown shows: detection costs say what the EER says, and stand in the CSV files alone."""
+        layers, normalised, effective, gaps, groups = (
+            rows[~rows["metric"].str.startswith(COSTS)] if len(rows) else rows
+            for rows in (self.layers, self.normalised, self.effective, self.gaps, self.groups)
+        )
+        return Robustness(layers, normalised, effective, gaps, groups, self.baseline)
 
     @property
     def chosen(self) -> pd.DataFrame:
@@ -136,6 +146,7 @@ def summary(found: Robustness) -> str:
     """The Markdown of ``robustness.md``: every measure at the layers that dev chose."""
     if found.empty:
         return "No records of several conditions, or domains.\n"
+    found = found.of_main_metrics
     rows = found.chosen
     baseline = f"`{escaped(found.baseline)}`" if found.baseline else "the baseline"
     parts = [
@@ -152,7 +163,7 @@ def summary(found: Robustness) -> str:
 def every_layer(found: Robustness) -> str:
     """The Markdown of ``robustness_layers.md``: one table per model and question; empty without several conditions."""
     tables = []
-    for names, rows in found.layers.groupby([*QUESTION, "model"], sort=False):
+    for names, rows in found.of_main_metrics.layers.groupby([*QUESTION, "model"], sort=False):
         of_layer: dict[str, dict[str, Row]] = {}
         for row in rows.to_dict("records"):
             of_layer.setdefault(str(row["layer"]), {})[row["condition"]] = row
