@@ -27,6 +27,7 @@ slow:            ## tests at full size and long runs
 
 tables:          ## rebuild results/*.md, *.csv and pictures from the committed records
 	$(PYTHON) -m probe table --from results --to results >/dev/null
+	$(PYTHON) -c "from pathlib import Path; from probe.reporting.similarity import write_similarity as w; w(Path('results/similarity'))"
 
 tables-check:    ## are the committed tables those of the committed records?
 	$(PYTHON) -m pytest -q tests/test_results.py

@@ -653,6 +653,8 @@ def finish_bench(done: Any, to: Path, as_json: bool) -> None:
         click.echo((to / "table.md").read_text(encoding="utf-8"), nl=False)
         if (to / "domains.md").exists():
             click.echo("\n" + (to / "domains.md").read_text(encoding="utf-8"), nl=False)
+        if (to / "robustness.md").exists():
+            click.echo(f"what is lost under which condition: {to / 'robustness.md'}", err=True)
     print_files(done.files)
 
 

@@ -103,7 +103,7 @@ def bench(
     opened = [task if isinstance(task, Task) else open_task(task) for task in tasks]
     if any(task.kind == "verify" for task in opened) and trials is None:
         names = ", ".join(task.name for task in opened if task.kind == "verify")
-        raise UsageError(f"{names}: needs --trials, a CSV list with the columns enroll,test,label.")
+        raise UsageError(f"{names}: needs --trials, a CSV list with the columns enroll,test,label, or lines `label path1 path2`.")
     if names := ", ".join(task.name for task in opened if task.kind == "frames" and not (labels or task.settings["labels"])):
         raise UsageError(f"{names}: needs --labels, {EXPECTED}, or the key labels in the task.")
     loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, audio_root)

@@ -1,5 +1,6 @@
 """The committed tables are those of the committed records."""
 
+import shutil
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -7,10 +8,14 @@ import pandas as pd
 import pytest
 
 from probe.records import NO_LAYER, WEIGHTED, iterate_records, read_records
+from probe.reporting.similarity import write_similarity
 from probe.reporting.tables import write_tables
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 TABLES = ["table.md", "table.csv", "layers.md", "layers.csv", "domains.md", "budgets.md", "budgets.csv"]
+TABLES += ["robustness.md", "robustness.csv", "robustness_layers.md", "robustness_layers.csv"]
+TABLES += ["robustness_gaps.csv", "robustness_groups.csv"]
+NOISE = "doing_the_dishes.flac"
 
 
 def test_committed_tables_are_those_of_the_committed_records(tmp_path: Path) -> None:
@@ -21,9 +26,18 @@ def test_committed_tables_are_those_of_the_committed_records(tmp_path: Path) -> 
         )
 
 
+def test_committed_similarity_tables_are_those_of_the_committed_files(tmp_path: Path) -> None:
+    shutil.copytree(RESULTS / "similarity", tmp_path / "similarity")
+    for name in ("similarity.md", "similarity.csv"):
+        (tmp_path / "similarity" / name).unlink()
+    write_similarity(tmp_path / "similarity")
+    for name in ("similarity.md", "similarity.csv"):
+        assert (tmp_path / "similarity" / name).read_bytes() == (RESULTS / "similarity" / name).read_bytes(), "run `make tables`"
+
+
 def test_committed_records_name_no_speaker_and_no_folder() -> None:
-    for path in RESULTS.glob("*.jsonl"):
-        text = path.read_text(encoding="utf-8")
+    for path in [*RESULTS.glob("*.jsonl"), *RESULTS.glob("similarity/*.json")]:
+        text = path.read_text(encoding="utf-8").replace(NOISE, "")
         for word in ("fsdd-", "ls-", "george", ".wav", ".flac"):
             assert word not in text, path.name
 
