@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from probe.data.corpus import load_corpus
@@ -14,6 +15,7 @@ from probe.evaluation.run import run
 from probe.evaluation.tasks import open_task
 from probe.pipeline import bench
 from probe.records import read_records
+from probe.reporting.tables import write_tables
 from tests.planted import extracted
 
 WORDS = ("one", "two", "three", "four")
@@ -83,6 +85,18 @@ def test_a_layer_that_does_not_mind_the_noise_keeps_its_score_and_the_other_fall
     assert values(done, condition="clean", split="dev") == values(done, condition=NOISE, split="dev")
     rows = read_records(*done.paths)
     assert set(rows["train_condition"]) == {"clean"} and set(rows["test_domain"]) == {""}
+
+
+def test_the_report_says_which_layer_keeps_its_score(corpus: Path, features: Path) -> None:
+    done = asked(corpus, features, "word-id", "clean", NOISE)
+    write_tables(read_records(*done.paths), corpus.parent)
+    page = (corpus.parent / "robustness_layers.md").read_text(encoding="utf-8")
+    marks = {cells[1].strip(): cells[2].strip() for line in page.splitlines() if len(cells := line.split("|")) > 3}
+    assert "◆" in marks["0"] and not {"◆", "◇"} & set(marks["1"])
+    rows = pd.read_csv(corpus.parent / "robustness_layers.csv", dtype={"layer": str})
+    lost = rows[rows["condition"] == NOISE].set_index("layer")["margin_lost"]
+    assert lost["0"] == 0 and lost["1"] > 0.5
+    assert (corpus.parent / "robustness.png").exists()
 
 
 def test_scores_under_a_condition_are_those_of_the_condition_asked_alone(corpus: Path, features: Path) -> None:
