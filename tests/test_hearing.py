@@ -110,7 +110,10 @@ def test_scores_under_a_condition_are_those_of_the_condition_asked_alone(corpus:
         assert strip == [{**json.loads(line), "seconds": 0} for line in lines[i].splitlines()]
 
 
-def test_controls_stand_where_tests_are_heard_as_training_is(corpus: Path, features: Path) -> None:
+def test_controls_of_clean_training_stand_beside_clean_tests_and_others_beside_theirs(corpus: Path, features: Path) -> None:
+    for disturb in ("train", "both", "mixed"):
+        rows = read_records(*asked(corpus, features, "word-id", NOISE, disturb=disturb).paths)
+        assert {"", "majority", "shuffled"} == set(rows["control"]) and set(rows["budget"]) > {""}
     rows = read_records(*asked(corpus, features, "word-id", "clean", NOISE).paths)
     assert {"", "majority", "shuffled"} == set(rows[rows["condition"] == "clean"]["control"])
     assert {"", "majority"} == set(rows[rows["condition"] == NOISE]["control"])

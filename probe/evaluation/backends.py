@@ -154,7 +154,7 @@ def _closed_form(backend: str, task: Task, material: Material) -> Backend:
     if backend == "lda" or task.settings["plda_input"] == "lda":
         project: Callable[[np.ndarray], np.ndarray] = DiscriminantProjection.fit(rows, material.speakers).apply
     else:
-        project = Whitening.fit(rows, MOST_COMPONENTS).apply
+        project = Whitening.fit(rows, min(MOST_COMPONENTS, len(rows) - len(set(material.speakers)))).apply
     if backend == "lda":
         return lambda utterances: Voices.cosine(project(scaler.apply(matrix(utterances))))
     model = TwoCovariance.fit(of_equal_length(project(rows)), material.speakers)

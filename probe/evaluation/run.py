@@ -171,13 +171,13 @@ def run(
 def _belongs(score: Score, name: str, hearing: Hearing) -> bool:
     """Whether a score stands in the file of a test set: its own tests, what was trained and chosen for them, and the controls.
 
-    Trained controls, budgets and codes stand where tests are heard as training is: elsewhere they would say the same again.
+    Of a training on clean audio the trained controls, budgets and codes stand in the file of clean tests alone.
     """
     if name and (score.test_domain or name) != name:
         return False
-    return hearing.names[name] == hearing.train_condition or not (
-        score.budget or score.metric == "codelength" or score.control not in ("", "majority")
-    )
+    if hearing.train_condition != CLEAN or hearing.names[name] == CLEAN:
+        return True
+    return not (score.budget or score.metric == "codelength" or score.control not in ("", "majority"))
 
 
 def _stem(fields: dict[str, Any]) -> str:

@@ -73,6 +73,8 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
     ends = [end for of_list in trials.values() for trial in of_list for end in (trial.enroll, trial.test)]
     in_trials = {end.speaker for end in ends}
     unseen = [item for item in problem.train if item.speaker and item.speaker not in in_trials]
+    if nameless := len({place_of(end) for end in ends if not end.speaker}):
+        log.warning("%s: %d utterances of trials have no speaker: training may hold theirs unseen", task.name, nameless)
     excluded = Counter("speaker in a trial" if item.speaker else "no speaker" for item in problem.train)
     excluded["speaker in a trial"] -= len(unseen)
     excluded = +excluded

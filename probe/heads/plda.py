@@ -2,15 +2,19 @@
 
 A vector is x = m + y + e with a speaker's part y ~ N(0, B), the same in all of the speaker's utterances, and e ~ N(0, W) of the
 utterance. The score of two vectors is the log-likelihood ratio of one common y against two of them (Brummer & de Villiers 2010, "The
-speaker partitioning problem"); higher means more likely one speaker, 0 is even.
+speaker partitioning problem"); higher means more likely one speaker.
 
 B and W are estimated in closed form by analysis of variance, unbiased also where speakers have different numbers of utterances:
 
     W = within-speaker scatter / (N - K)
     B = (between-speaker scatter / (K - 1) - W) / n0,      n0 = (N - sum n_k^2 / N) / (K - 1)
 
-with N rows, K speakers, n_k rows of speaker k. W is then shrunk towards a multiple of the identity (Ledoit & Wolf 2004), and what is
-negative in B, seen from W, becomes 0. Expectation maximisation would do the same with more steps where all n_k are equal.
+with N rows, K speakers, n_k rows of speaker k. W is shrunk towards a multiple of the identity afterwards (Ledoit & Wolf 2004, by as
+much as N - K independent rows would be), and what is negative in B, seen from W, becomes 0. Expectation maximisation would do the
+same with more steps where all n_k are equal.
+
+Scores of rows that were transformed by what was fitted on the same training rows (LDA, whitening) are not calibrated: they order
+trials, but are no log-likelihood ratios to take at their word.
 """
 
 from collections.abc import Sequence
@@ -45,11 +49,13 @@ class TwoCovariance:
         np.add.at(centres, speaker, wide)
         centres /= n_rows[:, None]
         residuals, apart = wide - centres[speaker], (centres - mean) * np.sqrt(n_rows)[:, None]
-        within = residuals.T @ residuals / (len(wide) - len(n_rows))
-        shrinkage = ledoit_wolf_shrinkage(residuals, assume_centered=True)
-        within = (1 - shrinkage) * within + shrinkage * np.trace(within) / len(mean) * np.eye(len(mean))
+        n_free = len(wide) - len(n_rows)
+        within = residuals.T @ residuals / n_free
         n_0 = (len(wide) - np.square(n_rows).sum() / len(wide)) / (len(n_rows) - 1)
         between = (apart.T @ apart / (len(n_rows) - 1) - within) / n_0
+        # Residuals of K means are worth N - K independent rows; the shrinkage falls with their number.
+        shrinkage = min(1.0, ledoit_wolf_shrinkage(residuals, assume_centered=True) * len(wide) / n_free)
+        within = (1 - shrinkage) * within + shrinkage * np.trace(within) / len(mean) * np.eye(len(mean))
         return cls.of(mean, between, within)
 
     @classmethod

@@ -58,7 +58,7 @@ class XVector(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """(batch, width): what the loss reads."""
-        return self.last(self.embed(frames))
+        return F.relu(self.last(self.embed(frames)))
 
 
 class Projection(nn.Module):
