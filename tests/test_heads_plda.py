@@ -103,3 +103,30 @@ def test_whitened_rows_have_variance_one_in_every_direction() -> None:
     white = Whitening.fit(rows, 200).apply(rows)
     assert white.shape == (500, 7)
     assert np.allclose(np.cov(white.T), np.eye(7), atol=1e-6)
+
+
+def test_two_utterances_a_speaker_shrink_the_utterances_covariance_far_enough() -> None:
+    """Half of the residuals say what the other half said."""
+    dim, n_speakers, errors = 30, 40, []
+    true = np.diag(np.linspace(0.5, 1.5, dim))
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        voices = np.repeat(generator.standard_normal((n_speakers, dim)), 2, axis=0)
+        rows = voices + generator.standard_normal(voices.shape) @ np.sqrt(true)
+        model = TwoCovariance.fit(rows, [f"s{i // 2}" for i in range(len(rows))])
+        errors.append(np.square(model.within - true).sum())
+    assert np.mean(errors) < 4  # 8 where all rows count as independent
+
+
+def test_the_speakers_covariance_is_that_of_the_scatter_and_not_of_the_shrunk_one() -> None:
+    dim, n_speakers, n_each = 20, 100, 3
+    generator = np.random.default_rng(10)
+    rows = np.repeat(3 * generator.standard_normal((n_speakers, dim)), n_each, axis=0)
+    rows = rows + generator.standard_normal(rows.shape) * np.linspace(1, 4, dim)
+    model = TwoCovariance.fit(rows, [f"s{i // n_each}" for i in range(len(rows))])
+    apart = rows.reshape(n_speakers, n_each, dim)
+    within = sum(np.cov(of_speaker.T) for of_speaker in apart) / n_speakers
+    between = np.cov(apart.mean(axis=1).T) - within / n_each
+    assert np.linalg.eigvalsh(between)[0] > 0  # nothing is cut off
+    assert np.allclose(model.between, between, atol=1e-8)
+    assert not np.allclose(model.within, within, atol=1e-2)
