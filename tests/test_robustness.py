@@ -155,7 +155,7 @@ def test_intervals_of_differences_and_ratios_hold_the_truth(n_blocks: int, monke
             "loss": (measures.degradation(clean, disturbed, True).estimate(), 0.2),
             "relative": (measures.relative_degradation(clean, disturbed, True), 0.25),
             "margin": (measures.margin_lost(clean - disturbed, clean, chance, True), 0.4),
-            "gap": (measures.gap_closed(disturbed, other, clean), 0.5),
+            "gap": (measures.gap_closed(disturbed, other, clean, True), 0.5),
             "nwer": (measures.normalised_error(other, disturbed, True), 0.75),
         }
         for name, (found, truth) in told.items():
@@ -199,16 +199,21 @@ def test_the_variance_over_samplings_has_the_interval_of_chi_squared_and_needs_t
 
 
 def test_the_gap_closed_is_undefined_within_noise_and_may_leave_0_and_1() -> None:
-    def closed(*hits: int) -> Estimate:
-        return measures.gap_closed(*(sampled(ratio([n - 1, n, n + 1, n, n, n], [20] * 6)) for n in hits))
+    def closed(*hits: int, higher: bool = True) -> Estimate:
+        a, b, c = (sampled(ratio([n - 1, n, n + 1, n, n, n], [20] * 6)) for n in hits)
+        return measures.gap_closed(a, b, c, higher)
 
     assert closed(8, 11, 14).value == pytest.approx(0.5)
     assert closed(8, 6, 14).value == pytest.approx(-1 / 3)
     assert closed(8, 17, 14).value == pytest.approx(1.5)
-    errors = closed(12, 9, 6)
+    errors = closed(12, 9, 6, higher=False)
     assert errors.value == pytest.approx(0.5)
     a, b, c = (sampled(drawn(*item)) for item in ((0.5, 1), (0.7, 3), (0.5, 3)))
-    assert measures.gap_closed(a, b, c).note == "the gap lies within its noise"
+    assert measures.gap_closed(a, b, c, True).note == "no gap to close: it lies within its noise"
+    for wrong in (closed(16, 18, 12), closed(6, 9, 12, higher=False)):
+        assert wrong == Estimate(None, note="no gap to close: in-domain training is the worse")
+    lone = [sampled(ratio([n], [20])) for n in (8, 11, 14)]
+    assert measures.gap_closed(*lone, True) == Estimate(None, note="too few blocks to tell whether there is a gap")
 
 
 def test_effective_robustness_is_the_distance_from_the_line_of_the_others() -> None:
@@ -353,6 +358,21 @@ def test_conditions_that_differ_by_one_number_are_a_family_the_milder_first() ->
     assert by_severity(names[::-1]) == by_severity(names)
 
 
+@pytest.mark.parametrize(
+    "ordered",
+    [
+        ["pitch:-3st", "pitch:3st", "pitch:-12st"],
+        ["gain:-6dB", "gain:10dB", "gain:-20dB", "gain:-40dB"],
+        ["speed:0.875", "speed:0.5", "speed:2", "speed:4"],
+        ["telephone+tempo:1.25", "telephone+tempo:0.7"],
+        ["gain:factor=2", "gain:factor=0.1"],
+        ["bass:5dB", "bass:-20dB"],
+    ],
+)
+def test_conditions_with_a_neutral_value_are_ordered_by_the_distance_from_it(ordered: list[str]) -> None:
+    assert list(families(ordered[::-1]).values()) == [ordered]
+
+
 # Rows and tables
 
 
@@ -403,7 +423,33 @@ def test_mean_and_worst_are_over_the_conditions_and_the_worst_allows_for_their_n
     worst = disturbed["loss"].idxmax()
     assert rows.loc[WORST, "note"] == worst and rows.loc[WORST, "loss"] == disturbed["loss"].max()
     widths = [rows.loc[name, "loss_high"] - rows.loc[name, "loss_low"] for name in (WORST, worst)]
-    assert widths[0] / widths[1] == pytest.approx(stats.t.ppf(1 - 0.025 / 4, 11) / stats.t.ppf(0.975, 11), rel=0.01)
+    wider = stats.t.ppf(1 - 0.025 / 4, 11) / stats.t.ppf(0.975, 11)
+    assert widths[0] / widths[1] == pytest.approx(wider, rel=0.01)
+    assert rows.loc[WORST, "value"] == rows.loc[worst, "value"]
+    for low, high in (("low", "high"), ("relative_low", "relative_high"), ("margin_lost_low", "margin_lost_high")):
+        widths = [rows.loc[name, high] - rows.loc[name, low] for name in (WORST, worst)]
+        assert widths[0] / widths[1] > 0.85 * wider, low  # Fieller's widen by more
+
+
+def test_the_worst_of_ten_conditions_that_differ_by_luck_holds_the_truth() -> None:
+    held: dict[str, list[bool]] = {"": [], "relative_": [], "margin_lost_": [], "loss_": []}
+    for seed in range(120):
+        generator = np.random.default_rng(seed)
+        good = generator.uniform(0.5, 0.9, 10)
+        hits = {
+            name: generator.binomial(40, good - lost) for name, lost in [("clean", 0.0), *((f"c{i}x", 0.2) for i in range(10))]
+        }
+        told = {name: ratio(found.tolist(), [40] * 10) for name, found in hits.items()}
+        records = [scored(0.5, condition=name, counts=counts, value=value_of(counts)) for name, counts in told.items()]
+        none = ratio([4] * 10, [40] * 10)
+        about = {"layer": "none", "layer_index": -1, "control": "majority"}
+        records += [scored(0.8, 8, split="dev"), scored(0.1, counts=none, value=value_of(none), **about)]
+        row = of(condition_rows(frame(*records)), condition=WORST).iloc[0]
+        clean = 0.7  # on average over speakers, as the intervals see them
+        truth = {"": clean - 0.2, "loss_": 0.2, "relative_": 0.2 / clean, "margin_lost_": 0.2 / (clean - 0.1)}
+        for name, values in held.items():
+            values.append(row[f"{name}low"] <= truth[name] <= row[f"{name}high"])
+    assert all(np.mean(values) >= 0.92 for values in held.values()), {name: np.mean(values) for name, values in held.items()}
 
 
 def test_domain_identification_stands_beside_the_layers() -> None:
@@ -566,7 +612,13 @@ def test_gaps_between_domains_and_the_part_closed_are_their_formulas() -> None:
 def test_the_part_closed_is_undefined_where_the_gap_lies_within_its_noise() -> None:
     rows = gap_rows(frame(*shifted("fbank", 0.85), *shifted("org/a", 0.9)), "fbank")
     row = of(rows, model="org/a", train_domain="read").iloc[0]
-    assert pd.isna(row["closed_first"]) and "the gap lies within its noise" in row["note"]
+    assert pd.isna(row["closed_first"]) and "no gap to close: it lies within its noise" in row["note"]
+
+
+def test_a_better_model_closes_nothing_where_in_domain_training_is_the_worse() -> None:
+    rows = gap_rows(frame(*shifted("fbank", 0.8, 0.6), *shifted("org/a", 0.9, 0.6)), "fbank")
+    for row in of(rows, model="org/a").to_dict("records"):
+        assert pd.isna(row["closed_first"]) and pd.isna(row["closed_second"]) and "no gap to close" in row["note"]
 
 
 def test_conditions_are_domains_where_a_task_was_trained_under_several() -> None:
