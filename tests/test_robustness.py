@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,15 @@ from scipy import stats
 from test_reporting_tables import frame, record
 
 from probe.errors import ProbeError
+from probe.evaluation.hearing import Hearing
+from probe.evaluation.run import _provenance
+from probe.evaluation.tasks import open_task
 from probe.measures import robustness as measures
 from probe.measures.counts import Counts, ratio_counts, trial_counts, value_of
 from probe.measures.robustness import Estimate, Sampled, sampled
 from probe.measures.uncertainty import interval, paired_difference
 from probe.records import Record, read_records, write_records
-from probe.reporting.conditions import MEAN, WORST, by_severity, condition_rows, families
+from probe.reporting.conditions import MEAN, WORST, by_severity, condition_rows, families, first_sampling
 from probe.reporting.curves import missing_matplotlib
 from probe.reporting.domains import crossed, gap_rows
 from probe.reporting.robustness import baseline_of, effective_rows, group_rows, normalised_rows
@@ -538,13 +542,84 @@ def test_several_seeds_give_the_variance_and_the_first_is_shown() -> None:
         write_tables(records, Path("never"))
 
 
-def test_draws_of_a_condition_are_samplings_and_the_clean_scores_stand_once() -> None:
-    draws = [model("org/a", [0.8]), model("org/a", [0.8], loss=1.5)]
-    records = frame(
-        *draws[0],
-        *(record(**{**vars(item), "recipe": item.recipe if item.condition == "clean" else "d" * 64}) for item in draws[1]),
+def test_the_mean_row_clips_the_rise_after_its_mean() -> None:
+    rates = {"clean": 0.7, "gain:-6dB": 0.8, "telephone": 0.5}
+    records = frame(scored(0.7, 8, split="dev"), *(scored(rate, 7, condition=name) for name, rate in rates.items()))
+    rise, losses = (
+        table.set_index("condition")[name]
+        for table, name in ((normalised_rows(records, ""), "werd"), (condition_rows(records), "loss"))
     )
-    assert of(normalised_rows(records, ""), condition="telephone")["samplings"].tolist() == [2]
+    assert losses["gain:-6dB"] < 0 == rise["gain:-6dB"]
+    assert rise[MEAN] == pytest.approx(losses[["gain:-6dB", "telephone"]].mean())
+
+
+def draw(name: str, seed: int, recipe: str, loss: float, mixed: bool = False) -> list[Record]:
+    """Records of one draw of the noise; of ``mixed``, training heard it too, so that no score is free of it."""
+    made = []
+    for free, item in zip(model(name, [0.8]), model(name, [0.8 - 0.1 * seed * mixed], loss=loss), strict=True):
+        heard: dict[str, Any] = {"train_condition": "several"} if mixed else {}
+        heard |= {"condition_seed": seed, "recipe": recipe * 64}
+        made.append(record(**{**vars(item), **heard}) if mixed or "noise" in item.condition else free)
+    return made
+
+
+def test_draws_of_a_condition_are_samplings_and_the_clean_scores_stand_once() -> None:
+    records = frame(*draw("org/a", 0, "d", 1.0), *draw("org/a", 1, "e", 1.5))
+    rows = normalised_rows(records, "").set_index("condition")
+    assert rows.loc["noise:white@0dB", "samplings"] == 2 and rows.loc["noise:white@0dB", "werv"] > 0
+    pd.testing.assert_frame_equal(condition_rows(records), condition_rows(frame(*draw("org/a", 0, "d", 1.0))))
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_models_are_compared_on_one_draw_whatever_their_recipes_hashes(mixed: bool) -> None:
+    first = [*draw("org/a", 0, "d", 1.0, mixed), *draw("org/b", 0, "f", 1.0, mixed)]
+    second = [*draw("org/a", 1, "e", 1.5, mixed), *draw("org/b", 1, "c", 1.5, mixed)]
+    records = frame(*second, *first)
+    assert set(first_sampling(records)["condition_seed"].dropna()) == {0}
+    for table in (condition_rows, group_rows, lambda found: normalised_rows(found, "org/b")[["model", "werd", "nwer", "nwerd"]]):
+        pd.testing.assert_frame_equal(table(records), table(frame(*first)), check_dtype=False)
+    # The first draw that all have.
+    assert set(first_sampling(frame(*second, *first[: len(first) // 2]))["condition_seed"].dropna()) == {1}
+
+
+def test_models_and_conditions_without_a_common_draw_are_refused() -> None:
+    records = frame(*draw("org/a", 0, "d", 1.0), *draw("org/b", 1, "e", 1.5))
+    for table in (condition_rows, group_rows, lambda found: gap_rows(found, "")):
+        with pytest.raises(
+            ProbeError,
+            match=r"(?s)task digits, corpus spoken-digits: no seed and condition seed that all have.*"
+            r"condition seed 0: org/a, noise.*condition seed 1: org/b, noise.*--condition-seed",
+        ):
+            table(records)
+
+
+@pytest.mark.parametrize("what", ["manifest_sha256", "task_sha256", "revision", "trials_sha256"])
+def test_records_of_another_question_are_no_samplings(what: str) -> None:
+    seeds = [model("org/a", [0.8], seed=seed, loss=1 + seed / 4, **({what: "9" * 64} if seed == 2 else {})) for seed in range(3)]
+    row = of(normalised_rows(frame(*(item for some in seeds for item in some)), ""), condition="telephone").iloc[0]
+    same = of(normalised_rows(frame(*seeds[0], *seeds[1]), ""), condition="telephone").iloc[0]
+    assert row["samplings"] == 2 and row["werv"] == same["werv"]
+
+
+def test_records_say_the_seed_of_what_was_drawn() -> None:
+    task, corpus = open_task("word-id"), SimpleNamespace(name="words", sha256="b" * 64)
+
+    def store(**disturbed: Any) -> Any:
+        recipe = {"model": {"revision": "1"}, **({"disturbance": disturbed} if disturbed else {})}
+        return SimpleNamespace(recipe=recipe, recipe_sha256=repr(recipe), aliases={}, layers=["0"])
+
+    stores = {"clean": store(), "white": store(seed=3), "pink": store(seed=3), "babble": store(seed=4), "gsm": store(seed=None)}
+
+    def seed_of(train: str, tests: str, condition: str) -> int | None:
+        hearing = Hearing(tuple(train.split()), tuple(tests.split()), apart=condition != "several")
+        found: int | None = _provenance(task, "org/a", corpus, stores, hearing, condition, 0, "cpu")["condition_seed"]
+        return found
+
+    told = {name: seed_of("clean", "clean white babble gsm", name) for name in stores if name != "pink"}
+    assert told == {"clean": None, "white": 3, "babble": 4, "gsm": None}
+    assert seed_of("clean white", "clean white", "clean") == seed_of("white", "clean", "clean") == 3
+    assert seed_of("clean white pink gsm", "clean white pink gsm", "several") == 3
+    assert seed_of("white babble", "white babble", "several") is None
 
 
 def fleet(n: int) -> list[Record]:

@@ -4,8 +4,8 @@ A score under a condition is compared with the same layer's score on clean audio
 (``train_condition``); the layer is the one chosen on the dev data of that training, as in every table. Measures and their intervals
 are those of `probe.measures.robustness`; whatever is undefined has no value, and where it matters a note says why.
 
-Records of several samplings (seeds of training, or of the condition) may come together: the first by seed and recipe is what is
-shown, all of them give the variance (WERV).
+Records of several samplings (seeds of training, or of the condition) may come together: the first that all models and conditions
+have is what is shown, all of them give the variance (WERV).
 
 Values are fractions; a missing value is NaN.
 """
@@ -67,7 +67,7 @@ class Scores:
         """Takes the first sampling of the records.
 
         Raises:
-            ProbeError: see `probe.reporting.rows.check_comparable`; or what differs between conditions.
+            ProbeError: see `first_sampling` and `probe.reporting.rows.check_comparable`; or what differs between conditions.
         """
         records = first_sampling(records)
         check_comparable(records)
@@ -124,15 +124,37 @@ class Scores:
 
 
 def first_sampling(records: pd.DataFrame) -> pd.DataFrame:
-    """The records of the first seed, and of each disturbed condition the first recipe; equal scores stand once."""
+    """The records of each task's first seed and condition seed that all models and conditions have; equal scores stand once.
+
+    What nothing was drawn for goes with every condition seed.
+
+    Raises:
+        ProbeError: no sampling that all of a task's models and conditions have.
+    """
     if records.empty:
         return records
-    within = ["model", "task", "corpus", "condition", "train_condition"]
-    first = records["seed"] == records.groupby(["task", "corpus"])["seed"].transform("min")
-    kept = records[first]
-    recipes = kept["recipe"].where(kept["condition"] != CLEAN, "")
-    kept = kept[recipes == recipes.groupby([kept[name] for name in within]).transform("min")]
+    kept = pd.concat([_first_of(names, of_task) for names, of_task in records.groupby(["task", "corpus"])]).sort_index()
     return kept.drop_duplicates([*CELL, "control", "layer", "split", "recipe", "value"])
+
+
+def _first_of(names: Iterable[Hashable], records: pd.DataFrame) -> pd.DataFrame:
+    """The records of a task's first sampling."""
+    places = [records[name] for name in ("model", "condition", "train_condition")]
+    holders = []
+    for seed, of_seed in records.groupby("seed"):
+        for drawn in sorted(of_seed["condition_seed"].dropna().unique()) or [None]:
+            here = (records["seed"] == seed) & (records["condition_seed"].isna() | (records["condition_seed"] == drawn))
+            if here.groupby(places).any().all():
+                return records[here]
+            told = records[here & (records["condition_seed"].notna() | (drawn is None))]
+            found = sorted({f"{row.model}, {row.condition}" for row in told.itertuples()})
+            holders.append(f"seed {seed}{'' if drawn is None else f', condition seed {drawn:.0f}'}: {listed(found)}")
+    task, corpus = names
+    raise ProbeError(
+        f"task {task}, corpus {corpus}: no seed and condition seed that all have.\n  "
+        + "\n  ".join(holders)
+        + "\nExtract and run all with one --condition-seed and --seed, or keep the records in separate folders."
+    )
 
 
 def check_conditions(records: pd.DataFrame) -> None:

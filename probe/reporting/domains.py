@@ -63,7 +63,7 @@ def gap_rows(records: pd.DataFrame, baseline: str, all_heads: bool = False) -> p
         all_heads: shows every head instead of the headline ones.
 
     Raises:
-        ProbeError: see `probe.reporting.rows.check_comparable`.
+        ProbeError: see `first_sampling` and `probe.reporting.rows.check_comparable`.
     """
     records = crossed(first_sampling(records))
     check_comparable(records)
