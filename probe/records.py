@@ -57,6 +57,8 @@ class Record:
         corpus: name of the manifest.
         condition: what was done to the audio that the score is of; `SEVERAL` for a score over conditions, and where they are domains.
         train_condition: what was done to the audio that was trained and chosen on; `SEVERAL` likewise.
+        condition_seed: of all that was drawn for the conditions that were trained, chosen and tested on; None where nothing was
+            drawn, or with different seeds.
         train_domain, test_domain: empty unless the task crosses domains.
         control: empty for the task itself; what stands in its place as a baseline: ``majority`` (always the most frequent training
             label), ``shuffled`` (trained on shuffled labels), ``types`` (labels drawn at random for each type, Hewitt & Liang 2019).
@@ -100,6 +102,7 @@ class Record:
     corpus: str
     condition: str = "clean"
     train_condition: str = "clean"
+    condition_seed: int | None = None
     train_domain: str = ""
     test_domain: str = ""
     control: str = ""

@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,15 @@ from scipy import stats
 from test_reporting_tables import frame, record
 
 from probe.errors import ProbeError
+from probe.evaluation.hearing import Hearing
+from probe.evaluation.run import _provenance
+from probe.evaluation.tasks import open_task
 from probe.measures import robustness as measures
 from probe.measures.counts import Counts, ratio_counts, trial_counts, value_of
 from probe.measures.robustness import Estimate, Sampled, sampled
 from probe.measures.uncertainty import interval, paired_difference
 from probe.records import Record, read_records, write_records
-from probe.reporting.conditions import MEAN, WORST, by_severity, condition_rows, families
+from probe.reporting.conditions import MEAN, WORST, by_severity, condition_rows, families, first_sampling
 from probe.reporting.curves import missing_matplotlib
 from probe.reporting.domains import crossed, gap_rows
 from probe.reporting.robustness import baseline_of, effective_rows, group_rows, normalised_rows
@@ -155,7 +159,7 @@ def test_intervals_of_differences_and_ratios_hold_the_truth(n_blocks: int, monke
             "loss": (measures.degradation(clean, disturbed, True).estimate(), 0.2),
             "relative": (measures.relative_degradation(clean, disturbed, True), 0.25),
             "margin": (measures.margin_lost(clean - disturbed, clean, chance, True), 0.4),
-            "gap": (measures.gap_closed(disturbed, other, clean), 0.5),
+            "gap": (measures.gap_closed(disturbed, other, clean, True), 0.5),
             "nwer": (measures.normalised_error(other, disturbed, True), 0.75),
         }
         for name, (found, truth) in told.items():
@@ -199,16 +203,21 @@ def test_the_variance_over_samplings_has_the_interval_of_chi_squared_and_needs_t
 
 
 def test_the_gap_closed_is_undefined_within_noise_and_may_leave_0_and_1() -> None:
-    def closed(*hits: int) -> Estimate:
-        return measures.gap_closed(*(sampled(ratio([n - 1, n, n + 1, n, n, n], [20] * 6)) for n in hits))
+    def closed(*hits: int, higher: bool = True) -> Estimate:
+        a, b, c = (sampled(ratio([n - 1, n, n + 1, n, n, n], [20] * 6)) for n in hits)
+        return measures.gap_closed(a, b, c, higher)
 
     assert closed(8, 11, 14).value == pytest.approx(0.5)
     assert closed(8, 6, 14).value == pytest.approx(-1 / 3)
     assert closed(8, 17, 14).value == pytest.approx(1.5)
-    errors = closed(12, 9, 6)
+    errors = closed(12, 9, 6, higher=False)
     assert errors.value == pytest.approx(0.5)
     a, b, c = (sampled(drawn(*item)) for item in ((0.5, 1), (0.7, 3), (0.5, 3)))
-    assert measures.gap_closed(a, b, c).note == "the gap lies within its noise"
+    assert measures.gap_closed(a, b, c, True).note == "no gap to close: it lies within its noise"
+    for wrong in (closed(16, 18, 12), closed(6, 9, 12, higher=False)):
+        assert wrong == Estimate(None, note="no gap to close: in-domain training is the worse")
+    lone = [sampled(ratio([n], [20])) for n in (8, 11, 14)]
+    assert measures.gap_closed(*lone, True) == Estimate(None, note="too few blocks to tell whether there is a gap")
 
 
 def test_effective_robustness_is_the_distance_from_the_line_of_the_others() -> None:
@@ -353,6 +362,21 @@ def test_conditions_that_differ_by_one_number_are_a_family_the_milder_first() ->
     assert by_severity(names[::-1]) == by_severity(names)
 
 
+@pytest.mark.parametrize(
+    "ordered",
+    [
+        ["pitch:-3st", "pitch:3st", "pitch:-12st"],
+        ["gain:-6dB", "gain:10dB", "gain:-20dB", "gain:-40dB"],
+        ["speed:0.875", "speed:0.5", "speed:2", "speed:4"],
+        ["telephone+tempo:1.25", "telephone+tempo:0.7"],
+        ["gain:factor=2", "gain:factor=0.1"],
+        ["bass:5dB", "bass:-20dB"],
+    ],
+)
+def test_conditions_with_a_neutral_value_are_ordered_by_the_distance_from_it(ordered: list[str]) -> None:
+    assert list(families(ordered[::-1]).values()) == [ordered]
+
+
 # Rows and tables
 
 
@@ -403,7 +427,33 @@ def test_mean_and_worst_are_over_the_conditions_and_the_worst_allows_for_their_n
     worst = disturbed["loss"].idxmax()
     assert rows.loc[WORST, "note"] == worst and rows.loc[WORST, "loss"] == disturbed["loss"].max()
     widths = [rows.loc[name, "loss_high"] - rows.loc[name, "loss_low"] for name in (WORST, worst)]
-    assert widths[0] / widths[1] == pytest.approx(stats.t.ppf(1 - 0.025 / 4, 11) / stats.t.ppf(0.975, 11), rel=0.01)
+    wider = stats.t.ppf(1 - 0.025 / 4, 11) / stats.t.ppf(0.975, 11)
+    assert widths[0] / widths[1] == pytest.approx(wider, rel=0.01)
+    assert rows.loc[WORST, "value"] == rows.loc[worst, "value"]
+    for low, high in (("low", "high"), ("relative_low", "relative_high"), ("margin_lost_low", "margin_lost_high")):
+        widths = [rows.loc[name, high] - rows.loc[name, low] for name in (WORST, worst)]
+        assert widths[0] / widths[1] > 0.85 * wider, low  # Fieller's widen by more
+
+
+def test_the_worst_of_ten_conditions_that_differ_by_luck_holds_the_truth() -> None:
+    held: dict[str, list[bool]] = {"": [], "relative_": [], "margin_lost_": [], "loss_": []}
+    for seed in range(120):
+        generator = np.random.default_rng(seed)
+        good = generator.uniform(0.5, 0.9, 10)
+        hits = {
+            name: generator.binomial(40, good - lost) for name, lost in [("clean", 0.0), *((f"c{i}x", 0.2) for i in range(10))]
+        }
+        told = {name: ratio(found.tolist(), [40] * 10) for name, found in hits.items()}
+        records = [scored(0.5, condition=name, counts=counts, value=value_of(counts)) for name, counts in told.items()]
+        none = ratio([4] * 10, [40] * 10)
+        about = {"layer": "none", "layer_index": -1, "control": "majority"}
+        records += [scored(0.8, 8, split="dev"), scored(0.1, counts=none, value=value_of(none), **about)]
+        row = of(condition_rows(frame(*records)), condition=WORST).iloc[0]
+        clean = 0.7  # on average over speakers, as the intervals see them
+        truth = {"": clean - 0.2, "loss_": 0.2, "relative_": 0.2 / clean, "margin_lost_": 0.2 / (clean - 0.1)}
+        for name, values in held.items():
+            values.append(row[f"{name}low"] <= truth[name] <= row[f"{name}high"])
+    assert all(np.mean(values) >= 0.92 for values in held.values()), {name: np.mean(values) for name, values in held.items()}
 
 
 def test_domain_identification_stands_beside_the_layers() -> None:
@@ -492,13 +542,84 @@ def test_several_seeds_give_the_variance_and_the_first_is_shown() -> None:
         write_tables(records, Path("never"))
 
 
-def test_draws_of_a_condition_are_samplings_and_the_clean_scores_stand_once() -> None:
-    draws = [model("org/a", [0.8]), model("org/a", [0.8], loss=1.5)]
-    records = frame(
-        *draws[0],
-        *(record(**{**vars(item), "recipe": item.recipe if item.condition == "clean" else "d" * 64}) for item in draws[1]),
+def test_the_mean_row_clips_the_rise_after_its_mean() -> None:
+    rates = {"clean": 0.7, "gain:-6dB": 0.8, "telephone": 0.5}
+    records = frame(scored(0.7, 8, split="dev"), *(scored(rate, 7, condition=name) for name, rate in rates.items()))
+    rise, losses = (
+        table.set_index("condition")[name]
+        for table, name in ((normalised_rows(records, ""), "werd"), (condition_rows(records), "loss"))
     )
-    assert of(normalised_rows(records, ""), condition="telephone")["samplings"].tolist() == [2]
+    assert losses["gain:-6dB"] < 0 == rise["gain:-6dB"]
+    assert rise[MEAN] == pytest.approx(losses[["gain:-6dB", "telephone"]].mean())
+
+
+def draw(name: str, seed: int, recipe: str, loss: float, mixed: bool = False) -> list[Record]:
+    """Records of one draw of the noise; of ``mixed``, training heard it too, so that no score is free of it."""
+    made = []
+    for free, item in zip(model(name, [0.8]), model(name, [0.8 - 0.1 * seed * mixed], loss=loss), strict=True):
+        heard: dict[str, Any] = {"train_condition": "several"} if mixed else {}
+        heard |= {"condition_seed": seed, "recipe": recipe * 64}
+        made.append(record(**{**vars(item), **heard}) if mixed or "noise" in item.condition else free)
+    return made
+
+
+def test_draws_of_a_condition_are_samplings_and_the_clean_scores_stand_once() -> None:
+    records = frame(*draw("org/a", 0, "d", 1.0), *draw("org/a", 1, "e", 1.5))
+    rows = normalised_rows(records, "").set_index("condition")
+    assert rows.loc["noise:white@0dB", "samplings"] == 2 and rows.loc["noise:white@0dB", "werv"] > 0
+    pd.testing.assert_frame_equal(condition_rows(records), condition_rows(frame(*draw("org/a", 0, "d", 1.0))))
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_models_are_compared_on_one_draw_whatever_their_recipes_hashes(mixed: bool) -> None:
+    first = [*draw("org/a", 0, "d", 1.0, mixed), *draw("org/b", 0, "f", 1.0, mixed)]
+    second = [*draw("org/a", 1, "e", 1.5, mixed), *draw("org/b", 1, "c", 1.5, mixed)]
+    records = frame(*second, *first)
+    assert set(first_sampling(records)["condition_seed"].dropna()) == {0}
+    for table in (condition_rows, group_rows, lambda found: normalised_rows(found, "org/b")[["model", "werd", "nwer", "nwerd"]]):
+        pd.testing.assert_frame_equal(table(records), table(frame(*first)), check_dtype=False)
+    # The first draw that all have.
+    assert set(first_sampling(frame(*second, *first[: len(first) // 2]))["condition_seed"].dropna()) == {1}
+
+
+def test_models_and_conditions_without_a_common_draw_are_refused() -> None:
+    records = frame(*draw("org/a", 0, "d", 1.0), *draw("org/b", 1, "e", 1.5))
+    for table in (condition_rows, group_rows, lambda found: gap_rows(found, "")):
+        with pytest.raises(
+            ProbeError,
+            match=r"(?s)task digits, corpus spoken-digits: no seed and condition seed that all have.*"
+            r"condition seed 0: org/a, noise.*condition seed 1: org/b, noise.*--condition-seed",
+        ):
+            table(records)
+
+
+@pytest.mark.parametrize("what", ["manifest_sha256", "task_sha256", "revision", "trials_sha256"])
+def test_records_of_another_question_are_no_samplings(what: str) -> None:
+    seeds = [model("org/a", [0.8], seed=seed, loss=1 + seed / 4, **({what: "9" * 64} if seed == 2 else {})) for seed in range(3)]
+    row = of(normalised_rows(frame(*(item for some in seeds for item in some)), ""), condition="telephone").iloc[0]
+    same = of(normalised_rows(frame(*seeds[0], *seeds[1]), ""), condition="telephone").iloc[0]
+    assert row["samplings"] == 2 and row["werv"] == same["werv"]
+
+
+def test_records_say_the_seed_of_what_was_drawn() -> None:
+    task, corpus = open_task("word-id"), SimpleNamespace(name="words", sha256="b" * 64)
+
+    def store(**disturbed: Any) -> Any:
+        recipe = {"model": {"revision": "1"}, **({"disturbance": disturbed} if disturbed else {})}
+        return SimpleNamespace(recipe=recipe, recipe_sha256=repr(recipe), aliases={}, layers=["0"])
+
+    stores = {"clean": store(), "white": store(seed=3), "pink": store(seed=3), "babble": store(seed=4), "gsm": store(seed=None)}
+
+    def seed_of(train: str, tests: str, condition: str) -> int | None:
+        hearing = Hearing(tuple(train.split()), tuple(tests.split()), apart=condition != "several")
+        found: int | None = _provenance(task, "org/a", corpus, stores, hearing, condition, 0, "cpu")["condition_seed"]
+        return found
+
+    told = {name: seed_of("clean", "clean white babble gsm", name) for name in stores if name != "pink"}
+    assert told == {"clean": None, "white": 3, "babble": 4, "gsm": None}
+    assert seed_of("clean white", "clean white", "clean") == seed_of("white", "clean", "clean") == 3
+    assert seed_of("clean white pink gsm", "clean white pink gsm", "several") == 3
+    assert seed_of("white babble", "white babble", "several") is None
 
 
 def fleet(n: int) -> list[Record]:
@@ -566,7 +687,13 @@ def test_gaps_between_domains_and_the_part_closed_are_their_formulas() -> None:
 def test_the_part_closed_is_undefined_where_the_gap_lies_within_its_noise() -> None:
     rows = gap_rows(frame(*shifted("fbank", 0.85), *shifted("org/a", 0.9)), "fbank")
     row = of(rows, model="org/a", train_domain="read").iloc[0]
-    assert pd.isna(row["closed_first"]) and "the gap lies within its noise" in row["note"]
+    assert pd.isna(row["closed_first"]) and "no gap to close: it lies within its noise" in row["note"]
+
+
+def test_a_better_model_closes_nothing_where_in_domain_training_is_the_worse() -> None:
+    rows = gap_rows(frame(*shifted("fbank", 0.8, 0.6), *shifted("org/a", 0.9, 0.6)), "fbank")
+    for row in of(rows, model="org/a").to_dict("records"):
+        assert pd.isna(row["closed_first"]) and pd.isna(row["closed_second"]) and "no gap to close" in row["note"]
 
 
 def test_conditions_are_domains_where_a_task_was_trained_under_several() -> None:

@@ -260,7 +260,9 @@ def _provenance(
 ) -> dict[str, Any]:
     """The fields that all records of a file share: what was asked of what, and what it was computed with."""
     tested = hearing.tests if condition == SEVERAL else [condition]
-    recipes = sorted({stores[name].recipe_sha256 for name in (*hearing.train, *tested)})
+    parts = [stores[name] for name in (*hearing.train, *tested)]
+    recipes = sorted({part.recipe_sha256 for part in parts})
+    drawn = {part.recipe["disturbance"]["seed"] for part in parts if "disturbance" in part.recipe} - {None}
     store = stores[hearing.train[0]]
     final = store.aliases.get("final", "final")
     return {
@@ -273,6 +275,7 @@ def _provenance(
         "corpus": corpus.name,
         "condition": condition,
         "train_condition": hearing.train_condition,
+        "condition_seed": drawn.pop() if len(drawn) == 1 else None,
         "seed": seed,
         "recipe": recipes[0] if len(recipes) == 1 else sha256_of_json(recipes),
         "task_sha256": task.sha256,

@@ -163,12 +163,14 @@ def relative_degradation(clean: Sampled, disturbed: Sampled, higher_is_better: b
     return ratio(degradation(clean, disturbed, higher_is_better), clean)
 
 
-def margin_lost(loss: Sampled, clean: Sampled, chance: "Sampled | float", higher_is_better: bool) -> Estimate:
+def margin_lost(
+    loss: Sampled, clean: Sampled, chance: "Sampled | float", higher_is_better: bool, confidence: float = CONFIDENCE
+) -> Estimate:
     """The degradation as a part of what the clean score is above chance: 0 keeps all of it, 1 leaves what chance gives.
 
     Undefined at chance, where there is nothing to lose; so it tells a layer that is invariant from one that knows nothing.
     """
-    return ratio(loss, clean - chance if higher_is_better else -clean + chance)
+    return ratio(loss, clean - chance if higher_is_better else -clean + chance, confidence)
 
 
 def error_degradation(clean: Sampled, disturbed: Sampled, higher_is_better: bool, confidence: float = CONFIDENCE) -> Estimate:
@@ -208,20 +210,25 @@ def variance(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimat
     return Estimate(found, float(ends[0]), float(ends[1]))
 
 
-def gap_closed(a: Sampled, b: Sampled, c: Sampled) -> Estimate:
+def gap_closed(a: Sampled, b: Sampled, c: Sampled, higher_is_better: bool) -> Estimate:
     """(A - B) / (A - C): the part of the gap between out-of-domain and in-domain training that another model closes.
 
-    All on the target domain's test rows. Values below 0 (worse than A) and above 1 (better than C) are legal.
+    All on the target domain's test rows. Values below 0 (worse than A) and above 1 (better than C) are legal. Undefined unless C is
+    better than A beyond noise.
 
     Args:
         a: the first model, trained on the other domain.
         b: the second model, trained on the other domain.
         c: trained on the target domain: of the first model in one reading, of the second in the other.
     """
-    gap = a - c
-    if not gap.estimate().beyond_noise:
-        return Estimate(None, note="the gap lies within its noise")
-    return ratio(a - b, gap)
+    gap = degradation(c, a, higher_is_better)
+    found = gap.estimate()
+    if found.low is None:
+        return Estimate(None, note="too few blocks to tell whether there is a gap")
+    if found.low <= 0:
+        why = "in-domain training is the worse" if found.beyond_noise else "it lies within its noise"
+        return Estimate(None, note=f"no gap to close: {why}")
+    return ratio(degradation(b, a, higher_is_better), gap)
 
 
 def effective_robustness(points: Mapping[str, tuple[float, float]], confidence: float = CONFIDENCE) -> dict[str, Estimate]:

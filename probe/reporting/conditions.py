@@ -4,12 +4,13 @@ A score under a condition is compared with the same layer's score on clean audio
 (``train_condition``); the layer is the one chosen on the dev data of that training, as in every table. Measures and their intervals
 are those of `probe.measures.robustness`; whatever is undefined has no value, and where it matters a note says why.
 
-Records of several samplings (seeds of training, or of the condition) may come together: the first by seed and recipe is what is
-shown, all of them give the variance (WERV).
+Records of several samplings (seeds of training, or of the condition) may come together: the first that all models and conditions
+have is what is shown, all of them give the variance (WERV).
 
 Values are fractions; a missing value is NaN.
 """
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ import pandas as pd
 from probe.errors import ProbeError, listed
 from probe.measures import robustness as measures
 from probe.measures.robustness import Estimate, Sampled
+from probe.measures.uncertainty import interval
 from probe.records import CHOICE, NO_LAYER, WEIGHTED, chosen_layers
 from probe.reporting.rows import CELL, check_comparable
 
@@ -35,6 +37,8 @@ EQUAL_ACROSS_CONDITIONS = [
     (["model", "task", "corpus", "train_condition"], ["revision"]),
 ]
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?|(?<=[a-z_])\d+(?:\.\d+)?", re.IGNORECASE)
+# Setting, as a name has it -> the value that leaves the audio as it is. Of factors the distance from it is that of logarithms.
+NEUTRAL = {"pitch:": 0, "gain:": 0, "bass:": 0, "treble:": 0, "speed:": 1, "tempo:": 1, "gain:factor=": 1}
 # The score of trials that tell nothing, or of a transcript of nothing.
 CHANCE = {"eer": 0.5, "wer": 1.0, "cer": 1.0, "per": 1.0}
 CONDITIONS = [
@@ -63,7 +67,7 @@ class Scores:
         """Takes the first sampling of the records.
 
         Raises:
-            ProbeError: see `probe.reporting.rows.check_comparable`; or what differs between conditions.
+            ProbeError: see `first_sampling` and `probe.reporting.rows.check_comparable`; or what differs between conditions.
         """
         records = first_sampling(records)
         check_comparable(records)
@@ -120,15 +124,37 @@ class Scores:
 
 
 def first_sampling(records: pd.DataFrame) -> pd.DataFrame:
-    """The records of the first seed, and of each disturbed condition the first recipe; equal scores stand once."""
+    """The records of each task's first seed and condition seed that all models and conditions have; equal scores stand once.
+
+    What nothing was drawn for goes with every condition seed.
+
+    Raises:
+        ProbeError: no sampling that all of a task's models and conditions have.
+    """
     if records.empty:
         return records
-    within = ["model", "task", "corpus", "condition", "train_condition"]
-    first = records["seed"] == records.groupby(["task", "corpus"])["seed"].transform("min")
-    kept = records[first]
-    recipes = kept["recipe"].where(kept["condition"] != CLEAN, "")
-    kept = kept[recipes == recipes.groupby([kept[name] for name in within]).transform("min")]
+    kept = pd.concat([_first_of(names, of_task) for names, of_task in records.groupby(["task", "corpus"])]).sort_index()
     return kept.drop_duplicates([*CELL, "control", "layer", "split", "recipe", "value"])
+
+
+def _first_of(names: Iterable[Hashable], records: pd.DataFrame) -> pd.DataFrame:
+    """The records of a task's first sampling."""
+    places = [records[name] for name in ("model", "condition", "train_condition")]
+    holders = []
+    for seed, of_seed in records.groupby("seed"):
+        for drawn in sorted(of_seed["condition_seed"].dropna().unique()) or [None]:
+            here = (records["seed"] == seed) & (records["condition_seed"].isna() | (records["condition_seed"] == drawn))
+            if here.groupby(places).any().all():
+                return records[here]
+            told = records[here & (records["condition_seed"].notna() | (drawn is None))]
+            found = sorted({f"{row.model}, {row.condition}" for row in told.itertuples()})
+            holders.append(f"seed {seed}{'' if drawn is None else f', condition seed {drawn:.0f}'}: {listed(found)}")
+    task, corpus = names
+    raise ProbeError(
+        f"task {task}, corpus {corpus}: no seed and condition seed that all have.\n  "
+        + "\n  ".join(holders)
+        + "\nExtract and run all with one --condition-seed and --seed, or keep the records in separate folders."
+    )
 
 
 def check_conditions(records: pd.DataFrame) -> None:
@@ -161,15 +187,14 @@ def by_severity(conditions: Iterable[str]) -> list[str]:
 def families(conditions: Iterable[str]) -> dict[str, list[str]]:
     """Conditions by family: the name with ``#`` for the one number in which its members differ -> the members, the milder first.
 
-    A level after ``@`` is a signal-to-noise ratio, so more is milder; of every other number less is. A condition that is alone is its
-    own family under its own name.
+    A level after ``@`` is a signal-to-noise ratio, so more is milder. Where a setting has a `NEUTRAL` value, nearer to it is; of
+    every other number less is. A condition that is alone is its own family under its own name.
     """
     names = sorted(set(conditions))
     masked = [(f"{name[: at.start()]}#{name[at.end() :]}", name, at) for name in names for at in re.finditer(NUMBER, name)]
     members: dict[str, list[tuple[float, str]]] = defaultdict(list)
     for family, name, at in masked:
-        is_ratio = name[: at.start()].endswith("@")
-        members[family].append((-float(at[0]) if is_ratio else float(at[0]), name))
+        members[family].append((_severity(name[: at.start()], float(at[0])), name))
     found: dict[str, list[str]] = {}
     placed: set[str] = set()
     for family, ranked in sorted(members.items(), key=lambda item: (-len(item[1]), item[0])):
@@ -181,6 +206,16 @@ def families(conditions: Iterable[str]) -> dict[str, list[str]]:
     return dict(sorted(found.items()))
 
 
+def _severity(before: str, number: float) -> float:
+    """How far a number disturbs, to order by; ``before`` is what stands before it in the condition's name."""
+    neutral = NEUTRAL.get(before.rpartition("+")[2])
+    if neutral is None:
+        return -number if before.endswith("@") else number
+    if not neutral:
+        return abs(number)
+    return abs(math.log(number)) if number > 0 else math.inf
+
+
 def condition_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
     """One row per `QUESTION`, model, layer and condition; columns `CONDITIONS`.
 
@@ -190,7 +225,7 @@ def condition_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFra
     clean score is above chance. ``chance`` is empty where the clean score is shown to be better than the controls (or than what the
     metric gives for nothing), else ``at chance`` or ``unknown``. ``robust`` is ``most`` at the layer with the smallest mean margin
     lost among those above chance, ``tied`` where the interval reaches down to it; it is picked on the test scores it describes.
-    The interval of the worst condition's loss holds for all conditions at once (Bonferroni).
+    The worst condition's intervals hold for all conditions at once (Bonferroni).
 
     Args:
         records: see `probe.records.read_records`; of several samplings the first is taken.
@@ -245,9 +280,10 @@ def _rows_of_layer(
         rows.append(about | {"condition": MEAN} | value | _losses(mean, reference, chance, higher, level))
         worst = max(losses, key=lambda name: losses[name].value)
         row = others[worst]
-        simultaneous = losses[worst].estimate(1 - (1 - measures.CONFIDENCE) / len(losses))
-        there = _losses(losses[worst], reference, chance, higher, level) | columns_of("loss", simultaneous) | {"note": worst}
-        rows.append(about | {"condition": WORST} | {key: row[key] for key in ("value", "low", "high", "n", "n_blocks")} | there)
+        simultaneous = 1 - (1 - measures.CONFIDENCE) / len(losses)
+        ends = interval(row["counts"], int(row["seed"]), confidence=simultaneous, metric=str(row["metric"])) or (np.nan, np.nan)
+        there = {key: row[key] for key in ("value", "n", "n_blocks")} | {"low": ends[0], "high": ends[1], "note": worst}
+        rows.append(about | {"condition": WORST} | there | _losses(losses[worst], reference, chance, higher, level, simultaneous))
     return rows
 
 
@@ -257,11 +293,18 @@ def _value(estimate: Estimate, most: float) -> dict[str, Any]:
     return {"value": estimate.value, "low": ends[0], "high": ends[1]}
 
 
-def _losses(loss: Sampled, clean: Sampled, chance: "Sampled | float | None", higher: bool, level: str) -> dict[str, Any]:
+def _losses(
+    loss: Sampled,
+    clean: Sampled,
+    chance: "Sampled | float | None",
+    higher: bool,
+    level: str,
+    confidence: float = measures.CONFIDENCE,
+) -> dict[str, Any]:
     """What is lost, in points, of the clean score, and of what it has above chance."""
-    margin = Estimate(None) if chance is None or level else measures.margin_lost(loss, clean, chance, higher)
-    relative = measures.ratio(loss, clean)
-    return columns_of("loss", loss.estimate()) | columns_of("relative", relative) | columns_of("margin_lost", margin)
+    points, relative = loss.estimate(confidence), measures.ratio(loss, clean, confidence)
+    margin = Estimate(None) if chance is None or level else measures.margin_lost(loss, clean, chance, higher, confidence)
+    return columns_of("loss", points) | columns_of("relative", relative) | columns_of("margin_lost", margin)
 
 
 def mean_of(scores: Sequence[Sampled]) -> Sampled:

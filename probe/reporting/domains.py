@@ -63,7 +63,7 @@ def gap_rows(records: pd.DataFrame, baseline: str, all_heads: bool = False) -> p
         all_heads: shows every head instead of the headline ones.
 
     Raises:
-        ProbeError: see `probe.reporting.rows.check_comparable`.
+        ProbeError: see `first_sampling` and `probe.reporting.rows.check_comparable`.
     """
     records = crossed(first_sampling(records))
     check_comparable(records)
@@ -120,6 +120,6 @@ def _gap_row(
     if at["C2"] is not None:
         made |= {f"in_domain{end}": at["C2"][name] for end, name in (("", "value"), ("_low", "low"), ("_high", "high"))}
     if baseline and model != baseline:
-        told("closed_first", "A B C", measures.gap_closed)
-        told("closed_second", "A B C2", measures.gap_closed)
+        for name, wanted in (("closed_first", "A B C"), ("closed_second", "A B C2")):
+            told(name, wanted, lambda a, b, c: measures.gap_closed(a, b, c, higher))
     return {name: made.get(name, np.nan) for name in GAPS} | {"note": "; ".join(notes)}

@@ -31,6 +31,7 @@ NORMALISED = [
     *["model", "layer", "condition", "baseline", "werd", "werd_low", "werd_high", "nwer", "nwer_low", "nwer_high"],
     *["nwerd", "nwerd_low", "nwerd_high", "samplings", "werv", "werv_low", "werv_high", "note"],
 ]
+SAME_QUESTION = ["manifest_sha256", "task_sha256", "trials_sha256", "revision"]  # or scores are no samplings of one another
 EFFECTIVE = [*QUESTION, "condition", "model", "clean", "value", "effective", "effective_low", "effective_high", "note"]
 GROUPS = [
     *QUESTION,
@@ -75,7 +76,8 @@ def normalised_rows(records: pd.DataFrame, baseline: str, all_heads: bool = Fals
             about = dict(zip(QUESTION, question, strict=True)) | {"model": model, "layer": place.layer, "condition": name}
             names = list(others) if name == MEAN else [name]
             made = _normalised(scores, clean, others, beside, names)
-            drawn = samplings.get((*question, model, place.layer, name), [])
+            asked = (clean[what] for what in SAME_QUESTION)
+            drawn = samplings.get((*question, model, place.layer, name, *asked), [])
             werv = measures.variance(drawn) if name != MEAN else Estimate(None)
             made |= columns_of("werv", werv) | {"samplings": len(drawn), "baseline": baseline}
             rows.append(about | made)
@@ -121,11 +123,12 @@ def means_over(
 
 
 def _samplings(records: pd.DataFrame) -> dict[tuple[Hashable, ...], list[float]]:
-    """The values of every sampling (seed and recipe) by question, model, layer and condition."""
+    """The values of every sampling (seed and condition seed) by question, model, layer, condition and `SAME_QUESTION`."""
     shown = records[(records["split"] == "test") & (records["control"] == "") & (records["budget"] == "")]
     shown = shown[(shown["train_domain"] == "") & shown["value"].notna()]
-    keys = [*QUESTION, "model", "layer", "condition"]
-    shown = shown.drop_duplicates([*keys, "seed", "recipe"]).sort_values([*keys, "seed", "recipe"])
+    keys = [*QUESTION, "model", "layer", "condition", *SAME_QUESTION]
+    sampling = ["seed", "condition_seed"]
+    shown = shown.sort_values([*keys, *sampling, "recipe"]).drop_duplicates([*keys, *sampling])
     return {tuple(names): [float(value) for value in group["value"]] for names, group in shown.groupby(keys)}
 
 

@@ -24,7 +24,7 @@ LOSSES = """## Under other conditions
 
 At the layer that is best on the dev data of the training. `loss` is what the score is worse than on clean audio, on the same
 utterances: in points, as a part of the clean score, and as a part of what the clean score is above chance (100 % leaves nothing).
-The worst condition is picked from several; its interval allows for that.
+The worst condition is picked from several; its intervals allow for that.
 
 """
 LAYERS = """## Which layer keeps most
@@ -45,8 +45,9 @@ GAPS = """## Gaps between domains
 
 On the test rows of the target, at the layer that is best on dev of each training. `gap` is what training on another domain costs
 against training on the target; `closed` is the part of the gap of {baseline} that the model closes, with the in-domain score of the
-baseline (1) and of the model (2). Below 0 is worse than the baseline, above 100 better than in-domain training. Undefined where the
-gap lies within its noise. `shift` is what one training loses from its own test rows to the target's, which are other utterances.
+baseline (1) and of the model (2). Below 0 is worse than the baseline, above 100 better than in-domain training. Undefined where
+in-domain training is not better beyond noise: there is no gap to close. `shift` is what one training loses from its own test rows to
+the target's, which are other utterances.
 
 """
 EFFECTIVE = """## Effective robustness
