@@ -47,7 +47,7 @@ def crossed(records: pd.DataFrame) -> pd.DataFrame:
     moved = moved.assign(
         train_domain=moved["train_condition"], test_domain=moved["condition"].where(~dev, moved["train_condition"])
     )
-    moved = moved.assign(condition="", train_condition="")
+    moved = moved.assign(condition="", train_condition="", recipe="")  # each condition has its own
     same = [*CHOICE, "test_domain", "metric", "control", "layer", "split"]
     dev = moved["split"] != "test"
     moved = pd.concat([moved[~dev], moved[dev].drop_duplicates(same)])
