@@ -12,7 +12,7 @@ from scipy.signal import correlate, lfilter
 
 from probe.cli import cli
 from probe.data.conditions.condition import Condition, Disturbance, declared_conditions, open_condition, parse_condition
-from probe.data.conditions.effects import EFFECTS
+from probe.data.conditions.effects import EFFECTS, MP3_RATES_HZ, Effect, File, Word
 from probe.data.conditions.levels import active_rms, decibels, rms
 from probe.data.conditions.presets import PRESETS
 from probe.data.conditions.rooms import simulated_response
@@ -26,7 +26,17 @@ from probe.store.folder import describe_store, open_store, select_store
 from probe.store.verify import verify_store
 
 RATE_HZ = 16_000
-CODECS = ("telephone", "telephone:a", "gsm", "mp3:0.75", "mp3:0.5,rate=24000", "opus:0.9", "opus:0.5,rate=48000", "vorbis:0.9")
+CODECS = (
+    "telephone",
+    "telephone:a",
+    "gsm",
+    "mp3:0.75",
+    "mp3:0.9",
+    "mp3:0.5,rate=24000",
+    "opus:0.9",
+    "opus:0.5,rate=48000",
+    "vorbis:0.9",
+)
 PLAIN = [effect.example for effect in EFFECTS.values() if not effect.needs]
 
 
@@ -116,6 +126,9 @@ def test_active_speech_is_louder_than_speech_with_pauses() -> None:
     added = heard("noise:white,active@10dB", padded) - padded
     assert decibels(active_rms(padded, RATE_HZ) / rms(added)) == pytest.approx(10, abs=0.02)
     assert active_rms(np.zeros(1000), RATE_HZ) == 0
+    noisy = np.concatenate([speech, 0.01 * voice(16.0, seed=1)])  # pauses that are not digital silence
+    for gain_db in (0, 20, 40, 60, 100):
+        assert decibels(active_rms(noisy * 10 ** (gain_db / 20), RATE_HZ)) == pytest.approx(active + gain_db, abs=0.3)
 
 
 def test_pink_noise_falls_by_three_decibels_per_octave() -> None:
@@ -191,6 +204,22 @@ def test_nothing_is_delayed(text: str, n_samples: int) -> None:
     assert lag == 0
 
 
+@pytest.mark.parametrize("rate_hz", MP3_RATES_HZ)
+@pytest.mark.parametrize("compression", [0.5, 0.83, 0.99])
+def test_mp3_delays_nothing_with_and_without_a_tag(rate_hz: int, compression: float) -> None:
+    speech = voice(0.7)
+    found = heard(f"mp3:{compression},rate={rate_hz}", speech)
+    assert int(np.argmax(correlate(found, speech, mode="full"))) == len(speech) - 1
+
+
+def test_a_loud_room_leaves_the_direct_sound_where_it_was() -> None:
+    click = np.zeros(RATE_HZ, np.float32)
+    click[4000] = 0.5
+    for key in "abcdefgh":
+        found = heard("reverb:rt60=0.5,drr=-30", click, key)
+        assert int(np.argmax(np.abs(found) > 1e-4)) == 4000
+
+
 def test_levels_are_what_the_documentation_says() -> None:
     speech = voice(2.0)
     level = decibels(rms(speech))
@@ -200,6 +229,10 @@ def test_levels_are_what_the_documentation_says() -> None:
     assert np.abs(heard("gain:60dB+clip", speech)).max() == 1
     peak = np.abs(speech).max()
     assert np.abs(heard("clip:below=6dB", speech)).max() == pytest.approx(peak * 10**-0.3, rel=1e-6)
+    white = np.random.default_rng(0).normal(0, 0.1, 3 * RATE_HZ)
+    assert [decibels(rms(heard(f"chorus:{ms}", white)) / rms(white)) for ms in (5, 30, 50, 90, 500)] == pytest.approx(
+        [-2.7] * 5, abs=0.25
+    )
     for text in CODECS:
         assert decibels(rms(heard(text, 0.5 * tone(1000)))) == pytest.approx(decibels(rms(0.5 * tone(1000))), abs=0.5)
 
@@ -218,6 +251,43 @@ def test_filters_cut_where_they_say(text: str, kept: float, lost: float) -> None
     assert strength(heard(text, tone(kept)), kept) == pytest.approx(0.2, rel=0.01)
     assert strength(heard(text, tone(lost)), lost) < 0.2 * 2e-3
     assert np.array_equal(heard("lowpass:8000", voice()), voice()), "there is nothing above half the rate"
+
+
+def response_db(text: str, *frequencies_hz: float) -> list[float]:
+    """What a linear condition does to frequencies."""
+    click = np.zeros(8 * RATE_HZ, np.float32)
+    click[len(click) // 2] = 1
+    spectrum = np.abs(np.fft.rfft(heard(text, click).astype(np.float64)))
+    return [max(-200.0, decibels(spectrum[round(8 * hz)])) for hz in frequencies_hz]
+
+
+@pytest.mark.parametrize(
+    ("text", "edges", "kept", "lost"),
+    [
+        ("lowpass:50", [50], [0, 25], [75, 150, 4000]),
+        ("lowpass:100", [100], [0, 50], [150, 4000]),
+        ("lowpass:7999", [7999], [4000, 7998], [7999.5, 8000]),
+        ("highpass:50", [50], [75, 4000, 8000], [0, 25]),
+        ("highpass:100", [100], [150, 8000], [0, 50]),
+        ("highpass:7900", [7900], [8000], [0, 4000, 7800]),
+        ("highpass:7999", [7999], [8000], [0, 4000, 7998]),
+        ("bandpass:80,high=3400", [80, 3400], [160, 1000, 3320], [0, 3480, 8000]),
+        ("bandpass:1000,high=1050", [1000, 1050], [1025], [0, 975, 1075, 8000]),
+        ("bandpass:150,high=7000", [150, 7000], [225, 6925], [0, 75, 7075, 8000]),
+        ("bandpass:300,high=3400", [300, 3400], [400, 3300], [0, 200, 3500, 8000]),
+    ],
+)
+def test_every_edge_between_0_and_half_the_rate_cuts(text: str, edges: list[float], kept: list[float], lost: list[float]) -> None:
+    assert response_db(text, *edges) == pytest.approx([-6.02] * len(edges), abs=0.1)
+    assert response_db(text, *kept) == pytest.approx([0] * len(kept), abs=0.05)
+    assert max(response_db(text, *lost)) < -57
+
+
+def test_an_edge_at_half_the_rate_keeps_or_leaves_nothing() -> None:
+    speech = voice(0.5)
+    assert np.array_equal(heard("lowpass:7999.5", speech), speech)
+    assert np.array_equal(heard("bandpass:300,high=9000", speech), heard("highpass:300", speech))
+    assert not heard("highpass:7999.5", speech).any()
 
 
 @pytest.mark.parametrize(
@@ -378,7 +448,8 @@ def test_clean_audio_has_the_recipe_it_always_had() -> None:
         ("telephone+", "nothing between two signs"),
         ("telephone:,", "nothing between two signs"),
         ("clean+telephone", "clean stands alone"),
-        ("bandpass:3400,high=300", "low is not below high"),
+        ("bandpass:3400,high=300", "low is not below high by 1 Hz"),
+        ("bandpass:300,high=300.5", "low is not below high by 1 Hz"),
         ("mp3:0.5,rate=9000", "has no 9000 Hz"),
         ("loss:90,burst=2", "mean number of packets lost in a row"),
         ("srb:bas:1", "Did you mean 'bass'"),
@@ -409,6 +480,36 @@ def test_what_cannot_be_understood_is_said(text: str, message: str) -> None:
 def test_texts_that_mean_the_same_have_one_name(text: str, name: str) -> None:
     assert parse_condition(text).name == name
     assert parse_condition(name).name == name
+
+
+def test_a_name_tells_conditions_apart() -> None:
+    generator = np.random.default_rng(0)
+
+    def word(effect: Effect, key: str) -> str:
+        parameter = effect.parameters[key]
+        if isinstance(parameter, File):
+            return f"{key}=a=b .csv"
+        if isinstance(parameter, Word):
+            return f"{key}={generator.choice(parameter.choices)}"
+        value = generator.choice([parameter.lowest, parameter.highest, generator.uniform(parameter.lowest, parameter.highest)])
+        return f"{key}={int(value) if parameter.whole else np.format_float_positional(value)}"
+
+    for name, effect in EFFECTS.items():
+        kind = name.partition(":")[2]
+        first = [kind] if kind and kind not in effect.parameters else []
+        n_understood = 0
+        for _ in range(60):
+            keys = sorted(effect.parameters.keys() - {effect.level}, key=lambda key: key != kind)
+            text = ":".join(filter(None, [name.partition(":")[0], ",".join([*first, *(word(effect, key) for key in keys)])]))
+            text += "@" + word(effect, effect.level).partition("=")[2] if effect.level else ""
+            try:
+                condition = parse_condition(text)
+            except UsageError:  # settings that do not go together
+                continue
+            n_understood += 1
+            assert parse_condition(condition.name).steps == condition.steps, text
+        assert n_understood > 5, name
+    assert parse_condition("gain:1.00000000001").steps == parse_condition("gain:1").steps
 
 
 def test_a_preset_is_its_steps() -> None:

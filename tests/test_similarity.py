@@ -185,14 +185,21 @@ def test_a_changed_speed_is_aligned_by_share(planted: tuple[Path, Path, Layers])
     assert all(cell["distance"]["value"] == 0 and cell["cka"]["value"] == pytest.approx(1) for cell in found["cells"])
 
 
+def test_half_the_speed_may_have_a_frame_more_than_twice_as_many(planted: tuple[Path, Path, Layers]) -> None:
+    manifest, features, clean = planted
+    longer = {layer: [np.repeat(item, [*[2] * (N_FRAMES - 1), 3], axis=0) for item in items] for layer, items in clean.items()}
+    extracted(features, longer, manifest, condition="tempo:0.5")
+    assert compared(planted, conditions=["tempo:0.5"])["n_rows"] == N_UTTERANCES * N_FRAMES
+
+
 def test_lengths_that_cannot_be_of_the_same_sound_are_refused_by_name(planted: tuple[Path, Path, Layers]) -> None:
     manifest, features, clean = planted
-    short = {layer: [item[: 6 if i == 3 else None] for i, item in enumerate(items)] for layer, items in clean.items()}
+    short = {layer: [item[: 4 if i == 3 else None] for i, item in enumerate(items)] for layer, items in clean.items()}
     extracted(features, short, manifest, condition="cut")
-    with pytest.raises(ProbeError, match=r"1 utterances have rows .*: near-0-0-3\.wav \(14 and 6\) rows\. Extract both"):
+    with pytest.raises(ProbeError, match=r"1 utterances have rows .*: near-0-0-3\.wav \(14 and 4\) rows\. Extract both"):
         compared(planted, conditions=["cut"])
     extracted(features, short, manifest, model=FINE | {"id": "other", "hop_samples": 320})
-    with pytest.raises(ProbeError, match=r"1 utterances have rows .*: near-0-0-3\.wav \(14 and 6\)"):
+    with pytest.raises(ProbeError, match=r"1 utterances have rows .*: near-0-0-3\.wav \(14 and 4\)"):
         compared(planted, against="other")
 
 

@@ -4,7 +4,8 @@ Pooled views have one row (or n segments) an utterance: row i belongs to row i. 
 
     the same model and view      frame i belongs to frame i, where both conditions have as many frames; otherwise the condition
                                  changed the speed, and frame i of n belongs to the frame nearest to the same share of the
-                                 utterance. Lengths may differ by a factor of `MOST_STRETCH`.
+                                 utterance. Lengths may differ by a factor of `MOST_STRETCH`, and by `MOST_APART` frames more:
+                                 front-ends round the number of frames down.
     different models             a frame of the one with the longer hop belongs to the mean of the other's frames whose centres are
                                  at most half that hop from its own; where there are none, at the ends, it is left out. Centres are
                                  those of `probe.evaluation.frames`. The utterance may be longer in one of them by `MOST_APART`
@@ -146,7 +147,7 @@ def _ranges(a: Features, b: Features, utterances: Sequence[Utterance]) -> tuple[
         )
         return [(_single(np.arange(one)), _single(np.arange(one))) for one, _ in lengths], BY_INDEX
     if same_model:
-        apart = [max(pair) > MOST_STRETCH * min(pair) for pair in lengths]
+        apart = [max(pair) > MOST_STRETCH * min(pair) + MOST_APART for pair in lengths]
         found = [(_single(np.arange(one)), _single(_nearest_share(one, other))) for one, other in lengths]
     else:
         apart = [abs(one * a.hop_s - other * b.hop_s) > MOST_APART * max(a.hop_s, b.hop_s) for one, other in lengths]

@@ -1,7 +1,7 @@
 """Channels: telephone, codecs, lost packets, lower rates, levels, clipping. All keep length, and none delays.
 
-Codecs are libsndfile's, written and read in memory. Their own delay is taken out by libsndfile (GSM and G.711 have none); what they
-append is cut off. A channel has a full scale: samples beyond it are clipped before a codec.
+Codecs are libsndfile's, written and read in memory. Their own delay is taken out by libsndfile (GSM and G.711 have none), that of MP3
+without a tag here; what they append is cut off. A channel has a full scale: samples beyond it are clipped before a codec.
 """
 
 import io
@@ -18,8 +18,10 @@ from probe.errors import UtteranceError
 
 TELEPHONE_HZ, TELEPHONE_BAND_HZ = 8000, (300.0, 3400.0)
 LAWS = {"mu": "ULAW", "a": "ALAW"}
-# Of a filter's slope between pass and stop, which takes 60 dB.
-SLOPE_HZ, STOP_DB = 200.0, 60.0
+# Of a filter's slope between pass and stop, which takes 60 dB; narrower where an end of the spectrum or the other edge is near.
+SLOPE_HZ, NARROWEST_HZ, STOP_DB = 200.0, 1.0, 60.0
+# Samples of encoder (576) and decoder (529). LAME's tag lets libsndfile take them out, but low bit rates have no room for a tag.
+MP3_DELAY = 1105
 
 
 def resampled(samples: np.ndarray, from_hz: float, to_hz: float, n_samples: int) -> np.ndarray:
@@ -29,16 +31,19 @@ def resampled(samples: np.ndarray, from_hz: float, to_hz: float, n_samples: int)
 
 
 def band_limited(samples: np.ndarray, low_hz: float, high_hz: float, rate_hz: int) -> np.ndarray:
-    """What lies from ``low_hz`` to ``high_hz``: linear phase, no delay, -6 dB at the edges, -60 dB from 100 Hz beyond them on.
+    """What lies from ``low_hz`` to ``high_hz``: linear phase, no delay, -6 dB at the edges, -57 dB from half a slope beyond them on.
 
-    An edge at 0 or at half the rate, or beyond, is none.
+    The slope is 200 Hz, or the least distance of an edge from 0, from half the rate and from the other edge. An edge that is not 1 Hz
+    inside of 0 and half the rate is none; nothing lies above a lower one there.
     """
-    n_taps = int((STOP_DB - 7.95) / (2.285 * 2 * np.pi * SLOPE_HZ / rate_hz)) // 2 * 2 + 1
-    edges = [edge for edge in (low_hz, high_hz) if SLOPE_HZ / 2 < edge < rate_hz / 2 - SLOPE_HZ / 2]
-    if low_hz >= rate_hz / 2:
+    highest_hz = rate_hz / 2 - NARROWEST_HZ
+    edges = [edge for edge in (low_hz, high_hz) if NARROWEST_HZ <= edge <= highest_hz]
+    if low_hz > highest_hz:
         return np.zeros(len(samples))
     if not edges:
         return samples
+    slope_hz = min(SLOPE_HZ, edges[0], rate_hz / 2 - edges[-1], *np.diff(edges))
+    n_taps = int((STOP_DB - 7.95) / (2.285 * 2 * np.pi * slope_hz / rate_hz)) // 2 * 2 + 1
     pass_zero = {1: "lowpass" if edges[0] == high_hz else "highpass", 2: "bandpass"}[len(edges)]
     taps = firwin(n_taps, edges, window=("kaiser", 0.1102 * (STOP_DB - 8.7)), pass_zero=pass_zero, fs=rate_hz)
     return oaconvolve(samples, taps)[n_taps // 2 : n_taps // 2 + len(samples)]
@@ -94,10 +99,11 @@ def _through(samples: np.ndarray, rate_hz: int, codec_hz: int, container: str, c
     try:
         soundfile.write(content, narrow, codec_hz, format=container, subtype=coding, **how)
         content.seek(0)
-        decoded = soundfile.read(content, dtype="float64")[0][:n_coded]
+        decoded = soundfile.read(content, dtype="float64")[0]
     except soundfile.SoundFileError as error:
         raise UtteranceError(f"{coding} at {codec_hz} Hz refuses its {n_coded} samples: {error}") from error
-    return resampled(decoded, codec_hz, rate_hz, len(samples))
+    first = MP3_DELAY if container == "MP3" and len(decoded) > n_coded else 0
+    return resampled(decoded[first : first + n_coded], codec_hz, rate_hz, len(samples))
 
 
 def lowpass(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:

@@ -14,6 +14,7 @@ from probe.data.conditions import channels, filters, noise, rooms, times
 from probe.data.conditions.sounds import Scene
 
 MP3_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+DIGITS = 10  # of a number; others are rounded away
 OPUS_RATES_HZ = (8000, 12000, 16000, 24000, 48000)
 
 
@@ -29,7 +30,7 @@ class Number:
 
     def show(self, value: float) -> str:
         """As the canonical text has it."""
-        return f"{value:.10g}{self.unit if self.unit == 'dB' else ''}"
+        return f"{value:.{DIGITS}g}{self.unit if self.unit == 'dB' else ''}"
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ def _codec(
     coding: str,
     rates_hz: tuple[int, ...] = (),
     highest: float = 1.0,
+    version: int = 1,
 ) -> Effect:
     """A codec of libsndfile with a compression from 0 (best) on."""
 
@@ -101,7 +103,7 @@ def _codec(
         return wrong or channels.missing_codec(container, coding)
 
     parameters = {"compression": Number("", 0, highest, 0.5), "rate": Number("Hz", 8000, 48_000, 16_000, whole=True)}
-    return Effect(parameters, apply, example, library="libsndfile", check=check)
+    return Effect(parameters, apply, example, library="libsndfile", version=version, check=check)
 
 
 LEVEL = Word(("rms", "active"), "rms")
@@ -117,6 +119,11 @@ def _burst_too_short(settings: Mapping[str, Any]) -> str:
     share, burst = settings["share"] / 100, settings["burst"]
     possible = burst == 0 or (burst >= 1 and share <= burst / (1 + burst))
     return "" if possible else "burst is the mean number of packets lost in a row; expected at least 1 and share / (100 - share)"
+
+
+def _band_too_narrow(settings: Mapping[str, Any]) -> str:
+    width_hz = settings["high"] - settings["low"]
+    return "" if width_hz >= channels.NARROWEST_HZ else f"low is not below high by {channels.NARROWEST_HZ:g} Hz"
 
 
 # Where a name has a colon, what follows it is a kind, or the setting that tells this effect from its namesakes.
@@ -135,21 +142,26 @@ EFFECTS: dict[str, Effect] = {
         {"files": File(), "level": LEVEL, "snr": SNR}, noise.add_files, "noise:files=noise.csv@10dB", True, "snr", "files"
     ),
     "reverb:rt60": Effect(
-        {"rt60": Number("s", 0.05, 10), "drr": Number("dB", -40, 40, 0)}, rooms.reverberate_simulated, "reverb:rt60=0.6", True
+        {"rt60": Number("s", 0.05, 10), "drr": Number("dB", -40, 40, 0)},
+        rooms.reverberate_simulated,
+        "reverb:rt60=0.6",
+        True,
+        version=2,
     ),
     "reverb:files": Effect({"files": File()}, rooms.reverberate_measured, "reverb:files=rooms.csv", True, needs="files"),
     "telephone": Effect({"law": Word(("mu", "a"), "mu")}, channels.telephone, "telephone"),
     "gsm": Effect({}, channels.gsm, "gsm", library="libsndfile", check=lambda _: channels.missing_codec("WAV", "GSM610")),
-    "mp3": _codec(channels.mp3, "mp3:0.75", "MP3", "MPEG_LAYER_III", MP3_RATES_HZ, highest=0.99),
+    "mp3": _codec(channels.mp3, "mp3:0.75", "MP3", "MPEG_LAYER_III", MP3_RATES_HZ, highest=0.99, version=2),
     "opus": _codec(channels.opus, "opus:0.9", "OGG", "OPUS", OPUS_RATES_HZ),
     "vorbis": _codec(channels.vorbis, "vorbis:0.9", "OGG", "VORBIS"),
-    "lowpass": Effect({"hz": Number("Hz", 50, 24_000)}, channels.lowpass, "lowpass:4000"),
-    "highpass": Effect({"hz": Number("Hz", 50, 24_000)}, channels.highpass, "highpass:500"),
+    "lowpass": Effect({"hz": Number("Hz", 50, 24_000)}, channels.lowpass, "lowpass:4000", version=2),
+    "highpass": Effect({"hz": Number("Hz", 50, 24_000)}, channels.highpass, "highpass:500", version=2),
     "bandpass": Effect(
         {"low": Number("Hz", 50, 24_000), "high": Number("Hz", 50, 24_000)},
         channels.bandpass,
         "bandpass:low=300,high=3400",
-        check=lambda settings: "" if settings["low"] < settings["high"] else "low is not below high",
+        version=2,
+        check=_band_too_narrow,
     ),
     "resample": Effect({"hz": Number("Hz", 1000, 48_000)}, channels.resample, "resample:8000"),
     "gain": Effect({"db": Number("dB", -100, 100)}, channels.gain, "gain:-20dB"),

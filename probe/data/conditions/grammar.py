@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from probe.data.conditions.effects import EFFECTS, Effect, File, Number, Word
+from probe.data.conditions.effects import DIGITS, EFFECTS, Effect, File, Number, Word
 from probe.data.conditions.presets import PRESETS, SRB
 from probe.errors import UsageError
 
@@ -192,7 +192,7 @@ def _value(parameter: Number | Word | File, text: str, where: str, folder: Path)
             f"{parameter.show(parameter.lowest)} to {parameter.show(parameter.highest)}"
             f"{f' ({parameter.unit})' if parameter.unit else ''}."
         )
-    return int(value) if parameter.whole else value + 0.0  # no -0
+    return int(value) if parameter.whole else float(f"{value:.{DIGITS}g}") + 0.0  # what the name shows, and no -0
 
 
 def _unknown(what: str, found: str, known: list[str]) -> UsageError:

@@ -10,8 +10,8 @@ from probe.data.levels import SILENT_PEAK
 
 # ITU-T P.56, method B: time constant of the envelope and hangover in seconds, margin between level and threshold in dB.
 ENVELOPE_S, HANGOVER_S, MARGIN_DB = 0.03, 0.2, 15.9
-# Thresholds are powers of two below full scale; the standard's 15 are those of 16-bit samples.
-THRESHOLDS = 2.0 ** -np.arange(24)
+# Thresholds are powers of two from full scale, or a louder envelope, down to this; the standard's 15 are those of 16-bit samples.
+LOWEST_THRESHOLD = -23
 
 
 def rms(samples: np.ndarray) -> float:
@@ -44,7 +44,8 @@ def active_rms(samples: np.ndarray, rate_hz: int) -> float:
     power = np.sum(np.square(samples, dtype=np.float64))
     time, hangover = np.arange(len(samples)), round(HANGOVER_S * rate_hz)
     last_db = last_margin = None
-    for threshold in THRESHOLDS:  # from above: the level falls and the margin grows
+    highest = max(0, int(np.ceil(np.log2(envelope.max()))))
+    for threshold in 2.0 ** np.arange(highest, LOWEST_THRESHOLD - 1, -1):  # the level falls and the margin grows
         above = np.maximum.accumulate(np.where(envelope >= threshold, time, -hangover - 1))
         n_active = np.count_nonzero(time - above <= hangover)
         if not n_active:

@@ -34,17 +34,18 @@ def simulated_response(rt60_s: float, drr_db: float, rate_hz: int, generator: np
 def reverberate_simulated(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
     """The speech in a room drawn for this utterance."""
     response = simulated_response(settings["rt60"], settings["drr"], scene.rate_hz, scene.generator)
-    return _heard_in(samples, response)
+    return _heard_in(samples, response, 0)
 
 
 def reverberate_measured(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
     """The speech in a room whose impulse response is drawn from files."""
     assert scene.sounds is not None
-    return _heard_in(samples, scene.sounds.load(int(scene.generator.integers(len(scene.sounds.paths)))))
+    response = scene.sounds.load(int(scene.generator.integers(len(scene.sounds.paths))))
+    return _heard_in(samples, response, int(np.argmax(np.abs(response))))
 
 
-def _heard_in(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
-    direct = int(np.argmax(np.abs(response)))
+def _heard_in(samples: np.ndarray, response: np.ndarray, direct: int) -> np.ndarray:
+    """The speech in a room whose direct sound is this sample of its response."""
     heard = oaconvolve(samples, np.asarray(response, np.float64))[direct : direct + len(samples)]
     level = rms(heard)
     return heard * (rms(samples) / level) if level > 0 else heard
