@@ -92,7 +92,7 @@ class Score:
     @property
     def value(self) -> float | None:
         """The fraction, None where there are no counts."""
-        return None if self.counts is None else value_of(dict(self.counts))
+        return None if self.counts is None else value_of(dict(self.counts), self.metric)
 
 
 class Features:
