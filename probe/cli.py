@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import math
 import os
 import signal
 import sys
@@ -344,7 +345,7 @@ def listen(
             "utterance": item.key,
             "condition": item.condition,
             "seconds": round(len(item.samples) / 16_000, 3),
-            "level_db": round(item.level_db, 2),
+            "level_db": round(item.level_db, 2) if math.isfinite(item.level_db) else None,
             "snr_db": None if item.snr_db is None else round(item.snr_db, 2),
             "file": str(path),
         }
@@ -617,11 +618,11 @@ def doctor(model: str | None, corpus: str | None, to: Path, device: str | None, 
 
 def conditions_of(texts: Sequence[str], file: Path | None, seed: int) -> "list[Condition]":
     """The conditions that ``--condition`` names, else all that the TOML file declares, else clean audio; each once."""
-    from probe.data.conditions.condition import declared_conditions, parse_condition
+    from probe.data.conditions.condition import declared_conditions, distinct, parse_condition
 
     declared = declared_conditions(file, seed) if file else {}
     found = [parse_condition(text, seed=seed, declared=declared) for text in texts or list(declared) or ["clean"]]
-    return list({condition.name: condition for condition in found}.values())
+    return list(distinct(found).values())
 
 
 def print_table(head: list[str], rows: list[list[str]], widest: int = 1000) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from probe.data.conditions.condition import Condition, Disturbance, open_condition, parse_condition
+from probe.data.conditions.condition import Condition, Disturbance, distinct, open_condition, parse_condition
 from probe.data.conditions.examples import Example, hear, write_examples
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, load_corpus
@@ -108,7 +108,7 @@ def bench(
         raise UsageError(f"{names}: needs --labels, {EXPECTED}, or the key labels in the task.")
     loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, audio_root)
     given = [item if isinstance(item, Condition) else parse_condition(item, seed=condition_seed) for item in conditions or ()]
-    known = {item.name: item for item in given}
+    known = distinct(given)
     asked = list(known) or None
     needed = [_needed(task, hearings(task, asked), trials, dev_trials, loaded) for task in opened]
     used = {condition for of_task in needed for condition in of_task}

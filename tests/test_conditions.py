@@ -11,7 +11,14 @@ from click.testing import CliRunner
 from scipy.signal import correlate, lfilter
 
 from probe.cli import cli
-from probe.data.conditions.condition import Condition, Disturbance, declared_conditions, open_condition, parse_condition
+from probe.data.conditions.condition import (
+    Condition,
+    Disturbance,
+    declared_conditions,
+    distinct,
+    open_condition,
+    parse_condition,
+)
 from probe.data.conditions.effects import EFFECTS, MP3_RATES_HZ, Effect, File, Word
 from probe.data.conditions.levels import active_rms, decibels, rms
 from probe.data.conditions.presets import PRESETS
@@ -287,7 +294,8 @@ def test_an_edge_at_half_the_rate_keeps_or_leaves_nothing() -> None:
     speech = voice(0.5)
     assert np.array_equal(heard("lowpass:7999.5", speech), speech)
     assert np.array_equal(heard("bandpass:300,high=9000", speech), heard("highpass:300", speech))
-    assert not heard("highpass:7999.5", speech).any()
+    with pytest.raises(UtteranceError, match="nothing but silence"):
+        heard("highpass:7999.5", speech)
 
 
 @pytest.mark.parametrize(
@@ -672,3 +680,22 @@ def test_noise_that_is_shipped_too_quiet_is_scaled(speech: Path) -> None:
         samples = soundfile.read(utterance.path, dtype="float32")[0]
         added = disturbance.apply(samples, utterance.key).astype(np.float64) - samples
         assert decibels(rms(samples) / rms(added)) == pytest.approx(10, abs=0.1)
+
+
+def test_one_name_for_different_files_is_refused(tmp_path: Path) -> None:
+    """A condition's name has a file's name and not its folder."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    texts = [f"noise:files={tmp_path / folder / 'n.wav'}@10dB" for folder in "ab"]
+    first, other = map(parse_condition, texts)
+    assert list(distinct([first, first])) == [first.name] == [other.name]
+    with pytest.raises(UsageError, match=r"noise:files=n\.wav@10dB: stands for different files or seeds"):
+        distinct([first, other])
+
+
+def test_an_utterance_of_which_only_silence_is_left_is_refused() -> None:
+    condition = open_condition(parse_condition("loss:100%"), RATE_HZ)
+    assert condition is not None
+    with pytest.raises(UtteranceError, match="nothing but silence is left of it under loss:100"):
+        condition.apply(np.ones(8000, np.float32), "a")
+    assert not condition.apply(np.zeros(8000, np.float32), "a").any()  # it was silent before

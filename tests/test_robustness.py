@@ -753,7 +753,9 @@ def test_files_are_written_where_there_are_conditions_and_removed_where_not(tmp_
     assert {"loss_low", "nwer", "effective", "werv"} <= set(rows.columns)
     write_tables(frame(*(item for item in planted() if item.condition == "clean")), tmp_path)
     assert not list(tmp_path.glob("robustness*"))
-    assert robustness_text(frame(scored(0.8)), "md") == "No records of several conditions, or domains.\n"
+    assert (
+        robustness_text(frame(scored(0.8)), "md") == "No clean records with others under conditions, and not several domains.\n"
+    )
 
 
 def test_a_minus_sign_or_a_bar_in_a_name_cannot_break_a_table() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, Utterance
 from probe.data.intervals import IntervalSet
 from probe.data.trials import Trial
@@ -150,7 +151,8 @@ class Features:
                 n = sum(name == condition for name, _ in wanted)
                 raise ProbeError(
                     f"{store.path}: {len(missing)} of {n} utterances of {corpus} have no features ({listed(missing, 3)}). "
-                    "Run `probe extract` with this corpus again; it extracts only what is missing."
+                    f"Run `probe extract{'' if condition == CLEAN else f' --condition {condition}'}` with this corpus again; it "
+                    "extracts only what is missing."
                 )
 
     def fitted_on(self, fitting: Fitting) -> "Features":

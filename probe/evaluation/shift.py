@@ -32,6 +32,10 @@ def run(task: Task, problem: Problem, features: Features, kind: Kind) -> Iterato
     inner = replace(task.of, settings={**task.of.settings, **{key: off[key] for key in off.keys() & task.of.settings.keys()}})
     tests = [item for rows in problem.tests.values() for item in rows]
     column = task.settings["across"]
+    if column not in (*problem.columns, "domain"):
+        raise ProbeError(
+            f"{task.name}: across = {column!r}: the manifest has no such column; it has {', '.join(problem.columns)}."
+        )
     domains = sorted({item.label(column) for item in (*problem.train, *tests)})
     if len(domains) < 2 or "" in domains:
         expected = (

@@ -146,7 +146,7 @@ def robustness(records: pd.DataFrame, baseline: str | None = None, all_heads: bo
 def summary(found: Robustness) -> str:
     """The Markdown of ``robustness.md``: every measure at the layers that dev chose."""
     if found.empty:
-        return "No records of several conditions, or domains.\n"
+        return "No clean records with others under conditions, and not several domains.\n"
     found = found.of_main_metrics
     rows = found.chosen
     baseline = f"`{escaped(found.baseline)}`" if found.baseline else "the baseline"

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,8 @@ class Disturbance:
             heard = heard.astype(np.float32)
         if not len(heard):
             raise UtteranceError(f"nothing is left of its {len(samples)} samples under {self.condition.name}")
+        if not heard.any() and np.any(samples):
+            raise UtteranceError(f"nothing but silence is left of it under {self.condition.name}")
         if not np.isfinite(heard).all():
             raise UtteranceError(f"samples that are no finite numbers under {self.condition.name}")
         return heard
@@ -132,6 +134,22 @@ def parse_condition(
     steps = parse_steps(text, Path(folder))
     shown = canonical(text, Path(folder))
     return Condition(shown, shown, steps, seed)
+
+
+def distinct(conditions: Iterable[Condition]) -> dict[str, Condition]:
+    """Name -> condition, each once.
+
+    Raises:
+        UsageError: two of one name that are not the same: files of one name in different folders.
+    """
+    found: dict[str, Condition] = {}
+    for condition in conditions:
+        if found.setdefault(condition.name, condition) != condition:
+            raise UsageError(
+                f"--condition {condition.name}: stands for different files or seeds; only files' names are in it. Give them names of "
+                "their own in a TOML file (--conditions)."
+            )
+    return found
 
 
 def declared_conditions(path: Path | str, seed: int = 0) -> dict[str, Condition]:
