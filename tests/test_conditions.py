@@ -339,7 +339,6 @@ def test_packets_are_lost_as_often_and_as_long_as_asked() -> None:
         assert lost.mean() == pytest.approx(share, rel=0.05)
         begun = np.count_nonzero(np.diff(lost) > 0)
         assert lost.sum() / begun == pytest.approx(burst, rel=0.08)
-    assert not heard("loss:100", ones[:1000]).any()
 
 
 def test_speed_moves_the_pitch_tempo_keeps_it_and_pitch_keeps_the_length() -> None:
