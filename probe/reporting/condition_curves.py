@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from probe.errors import ProbeError
-from probe.reporting.conditions import CLEAN, MEAN, QUESTION, WORST, chosen_rows, families
+from probe.reporting.conditions import CLEAN, COSTS, MEAN, QUESTION, WORST, chosen_rows, families
 from probe.reporting.curves import (
     CHARACTER_WIDTH,
     COLOURS,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 SINGLE = "single conditions"
 LONGEST_LEVEL = 7  # characters of a label on the axis; longer ones are slanted
+LONGEST_NAME = 24
 APART = 0.1  # of models that stand at one condition
 
 
@@ -57,7 +58,7 @@ def conditions_figure(rows: pd.DataFrame) -> "Figure":
     from matplotlib.figure import Figure
 
     rows = chosen_rows(rows)
-    rows = rows[~rows["condition"].isin([MEAN, WORST]) & rows["value"].notna()]
+    rows = rows[~rows["condition"].isin([MEAN, WORST]) & rows["value"].notna() & ~rows["metric"].str.startswith(COSTS)]
     panels = [
         (names, group, family, members)
         for names, group in rows.groupby(QUESTION, sort=False)
@@ -120,7 +121,8 @@ def _tick(condition: str, family: str) -> str:
     """The number in which a condition differs from its family, with what follows it; a condition that is alone, whole."""
     before, _, after = family.partition("#")
     if family == SINGLE or "#" not in family:
-        return one_line(textwrap.shorten(condition, 24, placeholder="…"))
+        name = one_line(condition)
+        return name if len(name) <= LONGEST_NAME else f"…{name[1 - LONGEST_NAME :]}"  # its end has the level
     unit = after if after.isalpha() or after == "%" else ""
     return one_line(condition[len(before) : len(condition) - len(after)] + unit)
 

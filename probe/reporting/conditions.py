@@ -30,6 +30,7 @@ from probe.reporting.rows import CELL, check_comparable
 CLEAN = "clean"
 MEAN, WORST = "(mean)", "(worst)"
 DOMAIN_TASKS = ("domain-id", "condition-id")  # how much of the domain, or the condition, a layer still tells
+COSTS = "min_dcf"  # what the names of detection costs begin with
 QUESTION = ["task", "corpus", "train_condition", "metric", "head"]
 # Conditions stand in one row only if these are equal, for they are compared utterance by utterance.
 EQUAL_ACROSS_CONDITIONS = [

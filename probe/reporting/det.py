@@ -6,6 +6,7 @@ Where it crosses the diagonal stands a marker: the EER by linear interpolation o
 leave the picture at its edge.
 """
 
+import textwrap
 from pathlib import Path
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ METRICS = ("eer", "eer_hull")  # those whose records stand for the trials
 PANEL = ["task", "corpus", "condition", "train_condition", "test_domain"]
 TICKS = [0.0001, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8]
 HIGHEST = 0.8
+LONGEST_TITLE = 44  # characters of a line
 SIZE, MOST_COLUMNS = 3.3, 3  # inches of a panel, panels
 
 
@@ -75,7 +77,7 @@ def det_figure(rows: pd.DataFrame) -> "Figure":
     n_lines = -(-len(panels) // n_columns)
     figure = Figure(figsize=(max(4.2, SIZE * n_columns), SIZE * n_lines + 0.18 * len(looks)), layout="constrained")
     for position, (names, cells) in enumerate(panels, start=1):
-        axes = figure.add_subplot(n_lines, n_columns, position, aspect="equal")
+        axes = figure.add_subplot(n_lines, n_columns, position, box_aspect=1)
         curves = {row["series"]: det_curve(row["counts"]["target"], row["counts"]["rank"]) for row in cells.to_dict("records")}
         lowest = min(rates[rates > 0].min() for curve in curves.values() for rates in curve)
         left = max(tick for tick in [TICKS[0], *TICKS] if tick <= max(lowest, TICKS[0]))
@@ -93,7 +95,8 @@ def det_figure(rows: pd.DataFrame) -> "Figure":
             axis.set_label_text(name)
         axes.set_xlim(low, high)
         axes.set_ylim(low, high)
-        axes.set_title(one_line(", ".join(str(name) for name in names if name not in ("", "clean"))))
+        title = one_line(", ".join(str(name) for name in names if name not in ("", "clean")))
+        axes.set_title(textwrap.fill(title, LONGEST_TITLE))
     handles = [Line2D([], [], label=one_line(series), **(look | {"markerfacecolor": "white"})) for series, look in looks.items()]
     handles.append(Line2D([], [], label="EER", color="#555555", linestyle="none", marker="o", markerfacecolor="white"))
     figure.legend(handles=handles, loc="outside lower center", ncols=1, frameon=False, handlelength=3.5)

@@ -10,7 +10,7 @@ import pandas as pd
 from probe.errors import listed
 from probe.measures.robustness import FEWEST_MODELS
 from probe.reporting.cells import DASH, INTERVAL, arrow, escaped, escaped_all, markdown, percent, points
-from probe.reporting.conditions import CLEAN, DOMAIN_TASKS, MEAN, QUESTION, WORST, chosen_rows, condition_rows
+from probe.reporting.conditions import CLEAN, COSTS, DOMAIN_TASKS, MEAN, QUESTION, WORST, chosen_rows, condition_rows
 from probe.reporting.domains import gap_rows
 from probe.reporting.robustness import baseline_of, effective_rows, group_rows, normalised_rows
 
@@ -69,7 +69,6 @@ Test scores; in parentheses the change in points against clean. `margin lost` is
 above chance. ✓ is the layer that dev chose, ◆ the one that keeps most of its margin, ◇ those whose interval reaches down to it.
 
 """
-COSTS = "min_dcf"
 Row = Mapping[Hashable, Any]
 Columns = Callable[[Sequence[Row]], dict[str, list[str]]]
 TITLES = {MEAN: "mean", WORST: "worst"}
