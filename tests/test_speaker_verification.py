@@ -271,7 +271,7 @@ def test_ends_heard_under_another_condition_are_read_under_it(planted: Path, tmp
             heard = np.array([item.condition == "noise" for item in utterances])
             return replace(array, values=np.where(heard[:, None], np.arange(DIM) - array.values / 50, array.values))
 
-    other = Heard(features.store, "mean", load_corpus(planted / "corpus.csv"))
+    other = Heard({"clean": features.store, "noise": features.store}, "mean", load_corpus(planted / "corpus.csv"))
     found = scores_of(task, replace(problem, trials={"": clean, "noise": noisy}), other)
     plain = scores_of(task, problem, features)
     assert found["cosine", "1", "test", "", "eer"] == plain["cosine", "1", "test", "", "eer"]
@@ -287,7 +287,7 @@ def test_an_x_vector_learns_from_frames_whether_they_are_held_or_not(planted: Pa
         run(asked, "planted", corpus, planted / "loud", tmp_path / name, memory_bytes=memory_bytes, **lists)
         for name, asked, memory_bytes in (("a", task, 4 << 30), ("b", task, 1), ("c", means, 4 << 30))
     )
-    assert values(held.records)["xvector", "0"] < values(deaf.records)["cosine", "0"] - 0.1
+    assert values(held.records)["xvector", "0"] < values(deaf.records)["cosine", "0"] - 0.05
     assert {r.headline for r in held.records} == {True}
     assert [(r.value, r.search, r.statistics) for r in held.records] == [(r.value, r.search, r.statistics) for r in read.records]
 

@@ -167,8 +167,8 @@ def extract(
         condition = parse_condition(condition, seed=condition_seed)
     whole = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, audio_root)
     corpus = whole.limited(limit).of_splits(splits)
-    if not corpus.utterances:
-        raise UsageError(f"{corpus.name}: no rows of split {' or '.join(sorted(splits or ()))}; nothing to extract.")
+    if splits is not None and not corpus.utterances:
+        raise UsageError(f"{corpus.name}: no rows of split {' or '.join(sorted(splits))}; nothing to extract.")
     audio_folder = None if audio_root is None else Path(audio_root)
     encoder = model
     if isinstance(encoder, str):
