@@ -7,54 +7,70 @@ speech=$PROBE_SPEECH
 features=${FEATURES:-features}
 probe() { "${PYTHON:-python}" -m probe --quiet "$@"; }
 equal() { "${PYTHON:-python}" benchmarks/equality.py --from "$features" --to results/benchmarks "$@"; }
+extract() { probe extract --model "$model" --corpus "$speech/$1.csv" --to "$features" "${@:2}"; }
+ask() { probe run "$1" --corpus "$speech/$2.csv" --model "$model" --from "$features" --to results "${@:3}"; }
+verify() { ask "$1" speakers_disjoint --trials "$speech/trials_test.csv" --dev-trials "$speech/trials_dev.csv" "${@:2}"; }
+moved() { probe similarity --model "$model" --corpus "$speech/speakers_disjoint.csv" --from "$features" --to results "$@" >/dev/null; }
 
 noise="noise:files=$speech/noise/doing_the_dishes.flac"
 loud=(--condition "$noise@20dB" --condition "$noise@10dB" --condition "$noise@0dB" --condition telephone)
 some=(--condition "$noise@10dB" --condition telephone)
-
+trained=(--condition clean --condition noise:pink@10dB --condition telephone)
 models=(mfcc fbank random:facebook/{wav2vec2-base,data2vec-audio-base,wav2vec2-large-robust,data2vec-audio-large})
+
+# Pooled features. Heads are trained on clean audio, so under conditions only test rows are heard.
 for model in "${models[@]}"; do
-  pooled() { probe extract --model "$model" --corpus "$speech/$1.csv" --to "$features" --view meanstd "${@:2}"; }
-  pooled speakers_shared
-  pooled digits_crossdomain
-  # Heads are trained on clean audio: under conditions only test rows are heard, by the two large models of fewer conditions.
-  voices=("${loud[@]}") words=("${some[@]}")
-  [[ $model != *large* ]] || { voices=("${some[@]}") words=(); }
-  pooled speakers_shared --split test "${voices[@]}"
-  pooled speakers_disjoint --split test "${voices[@]}"
-  ((!${#words[@]})) || pooled digits_crossdomain --split test "${words[@]}"
-  asked() { probe run "$1" --corpus "$speech/$2.csv" --model "$model" --from "$features" --to results "${@:3}"; }
-  asked speaker-id speakers_shared --condition clean "${voices[@]}"
-  asked word-id digits_shared --condition clean "${words[@]}"
-  asked domain-shift digits_crossdomain
-  asked speaker-verify speakers_disjoint --trials "$speech/trials_test.csv" --dev-trials "$speech/trials_dev.csv" \
-    --condition clean "${voices[@]}"
-  probe similarity --model "$model" --corpus "$speech/speakers_disjoint.csv" --from "$features" --to results --view mean \
-    "${voices[@]}" > /dev/null
+  extract speakers_shared --view meanstd
+  extract digits_crossdomain --view meanstd
+  extract speakers_shared --view meanstd --split test "${loud[@]}"
+  extract speakers_disjoint --view meanstd --split test "${loud[@]}"
+  extract digits_crossdomain --view meanstd --split test "${some[@]}"
+  ask speaker-id speakers_shared --condition clean "${loud[@]}"
+  ask word-id digits_shared --condition clean "${some[@]}"
+  ask domain-shift digits_crossdomain
+  verify speaker-verify --condition clean "${loud[@]}"
+  moved --view mean "${loud[@]}"
 done
 
+# Strings of digits, on frames. The four architectures on few strings and three layers: two cores do not train more in reasonable time.
+for model in "${models[@]}"; do
+  case $model in
+    *base) few=(--limit 150 --layers 0,6,final) ;;
+    *large*) few=(--limit 150 --layers 0,12,final) ;;
+    *) few=() ;;
+  esac
+  extract connected_shared "${few[@]}"
+  extract connected_shared "${few[@]}" --split test "${some[@]}"
+  ask results/tasks/strings-small.toml connected_shared --limit 150 --condition clean "${some[@]}"
+done
 for model in mfcc fbank; do
-  probe extract --model "$model" --corpus "$speech/connected_shared.csv" --to "$features"
-  probe extract --model "$model" --corpus "$speech/connected_shared.csv" --to "$features" --split test "${some[@]}"
-  probe run asr-ctc --model "$model" --corpus "$speech/connected_shared.csv" --from "$features" --to results
-  probe run asr-ctc-bilstm --model "$model" --corpus "$speech/connected_shared.csv" --from "$features" --to results \
-    --condition clean "${some[@]}"
+  ask asr-ctc connected_shared
+  ask asr-ctc-bilstm connected_shared --condition clean "${some[@]}"
+done
+
+# Training under conditions, and what is left of them in a layer.
+for model in mfcc fbank random:facebook/wav2vec2-base; do
+  extract digits_shared --view meanstd "${trained[@]}"
+  ask condition-shift digits_shared
+  ask condition-id digits_shared
+done
+
+# Trained speaker embeddings.
+for model in mfcc fbank; do
+  extract speakers_disjoint
+  verify speaker-verify-amsoftmax
+  verify results/tasks/xvector-small.toml
 done
 
 # How far frames move, layer by layer, and how like filter banks they are.
-model=random:facebook/wav2vec2-base
-for condition in clean "$noise@10dB" telephone; do
-  for each in fbank "$model"; do
-    probe extract --model "$each" --corpus "$speech/speakers_disjoint.csv" --to "$features" --split test --condition "$condition"
-  done
+for model in fbank random:facebook/wav2vec2-base; do
+  extract speakers_disjoint --split test --condition clean "${some[@]}"
 done
-for how in "--condition=$noise@10dB --condition=telephone" --against=fbank; do
-  # shellcheck disable=SC2086
-  probe similarity --model "$model" --corpus "$speech/speakers_disjoint.csv" --from "$features" --to results $how > /dev/null
-done
+moved "${some[@]}"
+moved --against fbank
 
 # Our linear probes beside scikit-learn's.
 equal --corpus "$speech/speakers_shared.csv" --label speaker --every 3 --model "${models[@]}"
 equal --corpus "$speech/digits_shared.csv" --label text --every 3 --model "${models[@]}"
 
-probe table --from results --to results > /dev/null
+probe table --from results --to results >/dev/null
