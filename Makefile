@@ -20,7 +20,7 @@ types:           ## check annotations
 	$(PYTHON) -m mypy
 
 test:            ## default tests: no network, no GPU
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n auto --dist worksteal
 
 slow:            ## tests at full size and long runs
 	$(PYTHON) -m pytest -m slow

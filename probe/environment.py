@@ -26,16 +26,23 @@ def package_versions() -> dict[str, str]:
 
 @functools.cache
 def code_version() -> dict[str, str]:
-    """The version of this package and, in a git checkout, its commit (``+`` where the working tree has changes)."""
-    checkout = Path(__file__).resolve().parent.parent
-    commit = ""
-    if (checkout / ".git").exists():
-        try:
-            command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
-            commit = subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=10, check=True).stdout.strip()  # noqa: S603 (a fixed command)
-        except (OSError, subprocess.SubprocessError):
-            commit = ""
-    return {"version": __version__, "commit": commit}
+    """The version of this package and, in a git checkout, its commit (``+`` where files of the package were changed)."""
+    return {"version": __version__, "commit": commit_of(Path(__file__).resolve().parent)}
+
+
+def commit_of(package: Path) -> str:
+    """The commit of the checkout that ``package`` is the folder of, with ``+`` where its files differ; empty without git."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
+        return subprocess.run(command, cwd=package, capture_output=True, text=True, timeout=10, check=True).stdout.strip()  # noqa: S603 (fixed commands)
+
+    if not (package.parent / ".git").exists():
+        return ""
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 @functools.cache
