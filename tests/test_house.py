@@ -17,6 +17,7 @@ MODULES = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts).removesu
 # Each may import what stands further down; rooms that share a floor do not know each other.
 FLOORS = (
     ("cli",),
+    ("commands",),
     ("pipeline", "doctor", "options"),
     ("extraction", "evaluation", "reporting"),
     ("models", "heads", "measures", "engines"),

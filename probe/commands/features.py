@@ -1,0 +1,212 @@
+"""Features: extract them, hear them, look at stores, verify, repair and export them."""
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from probe.commands.printing import conditions_of, exit_with_failures, print_extractions, print_files, print_table
+from probe.errors import EXIT_FAILURE, ProbeError, UsageError, listed
+from probe.options import HEARD, HOW, options
+
+
+@click.command()
+@options("model", "corpus")
+@click.option("--to", required=True, type=click.Path(path_type=Path), help="Folder of all feature stores.")
+@click.option(
+    "--view", metavar="VIEW", default="frames", show_default=True, help="What is kept: frames, segments:n, meanstd or mean."
+)
+@options("stride", "sha256", *HEARD, *HOW, "layers", "device", "limit")
+@click.option(
+    "--split",
+    "splits",
+    multiple=True,
+    type=click.Choice(["train", "dev", "test"]),
+    help="Only rows of this split, such as the test rows under a condition; several times. All where left out.",
+)
+@options("dry_run", "json")
+def extract(
+    models: tuple[str, ...],
+    corpus: str,
+    to: Path,
+    view: str,
+    stride: int,
+    sha256: str | None,
+    texts: tuple[str, ...],
+    declared: Path | None,
+    condition_seed: int,
+    audio_root: Path | None,
+    splits: tuple[str, ...],
+    dry_run: bool,
+    as_json: bool,
+    **how: Any,
+) -> None:
+    """Dump every layer of every utterance; continue where an earlier run was interrupted."""
+    from probe.data.corpus import load_corpus
+    from probe.extraction.extract import extract as extract_features
+
+    if stride > 1 and view != "frames":
+        raise UsageError(f"--stride {stride}: only --view frames has a stride, not {view}.")
+    if sha256 is not None and len(models) > 1:
+        raise UsageError("--sha256: belongs to one model; name one --model.")
+    loaded = load_corpus(corpus, audio_root)
+    how |= {"view": f"frames:{stride}" if stride > 1 else view, "sha256": sha256, "audio_root": audio_root}
+    how |= {"splits": splits or None, "dry_run": dry_run}
+    heard = conditions_of(texts, declared, condition_seed)
+    done = [extract_features(model, loaded, to, condition=condition, **how) for model in models for condition in heard]
+    print_extractions(done, dry_run, as_json)
+    exit_with_failures(
+        {str(item.store): [f"{failure.key} ({failure.reason})" for failure in item.failures] for item in done if item.failures}
+    )
+
+
+@click.command()
+@click.argument("corpus", metavar="CORPUS")
+@options(*HEARD)
+@click.option("--to", required=True, type=click.Path(path_type=Path), help="Folder for the WAV files and the picture.")
+@click.option("--n", type=click.IntRange(1, 20), default=3, show_default=True, help="Utterances.")
+@options("audio_root", "json")
+def listen(
+    corpus: str,
+    texts: tuple[str, ...],
+    declared: Path | None,
+    condition_seed: int,
+    to: Path,
+    n: int,
+    audio_root: Path | None,
+    as_json: bool,
+) -> None:
+    """Write a few utterances of CORPUS, clean and under each condition, to hear and see them; print their levels."""
+    from probe.pipeline import listen as write_examples
+
+    done = write_examples(corpus, conditions_of(texts, declared, condition_seed), to, n, audio_root)
+    rows = [
+        {
+            "utterance": item.key,
+            "condition": item.condition,
+            "seconds": round(len(item.samples) / 16_000, 3),
+            "level_db": round(item.level_db, 2) if math.isfinite(item.level_db) else None,
+            "snr_db": None if item.snr_db is None else round(item.snr_db, 2),
+            "file": str(path),
+        }
+        for item, path in zip(done.examples, done.files, strict=False)
+    ]
+    if as_json:
+        click.echo(json.dumps({"gain_db": round(done.gain_db, 2), "examples": rows}, indent=2, ensure_ascii=False))
+    else:
+        head = ["utterance", "condition", "seconds", "level dBFS", "SNR dB"]
+        cells = [[item[name] for name in ("utterance", "condition", "seconds", "level_db", "snr_db")] for item in rows]
+        print_table(head, [["-" if cell is None else str(cell) for cell in row] for row in cells])
+    click.echo(f"gain of all files, so that none clips: {done.gain_db:.1f} dB", err=True)
+    print_files(done.files)
+
+
+@click.command()
+@click.argument("store", type=click.Path(path_type=Path))
+@options("json")
+def show(store: Path, as_json: bool) -> None:
+    """What is inside a feature store, or in every store beneath a folder."""
+    from probe.store.folder import describe_store, find_stores
+
+    stores = find_stores(store)
+    if not stores:
+        raise ProbeError(f"{store}: no feature store here or two folders below; expected a folder that `probe extract` wrote.")
+    described = [describe_store(item) for item in stores]
+    if as_json:
+        click.echo(json.dumps(described, indent=2, ensure_ascii=False))
+    else:
+        click.echo("\n\n".join("\n".join(f"{name:<13} {value}" for name, value in item.items()) for item in described))
+
+
+@click.command()
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--repair", is_flag=True, help="Extract what is damaged again, and nothing else; needs --corpus.")
+@click.option("--corpus", metavar="CSV", help="With --repair: the manifest that the store was extracted from.")
+@click.option("--model", metavar="MODEL", help="With --repair: the store's model, where its folder has moved.")
+@click.option("--condition", metavar="CONDITION", help="With --repair: the store's condition, where its noise files have moved.")
+@options("no_check", "device", "json")
+def verify(
+    store: Path,
+    repair: bool,
+    corpus: str | None,
+    model: str | None,
+    condition: str | None,
+    check: bool,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """Read every byte of a feature store, or of every store beneath a folder, and name what is damaged.
+
+    Exits with 1 where anything is. Notes are no damage: shards planned and not written yet, files of a run that was killed.
+    """
+    from tqdm import tqdm
+
+    from probe.store.verify import ASIDE, store_folders, verify_store
+
+    if repair != (corpus is not None):
+        raise UsageError("--repair and --corpus: each needs the other.")
+    folders = store_folders(store)
+    n_bytes = sum(path.stat().st_size for folder in folders for path in folder.glob("shard-*.h5"))
+    verified, repaired, refused = [], [], []
+    with tqdm(total=n_bytes, desc="verify", unit="B", unit_scale=True, leave=False, disable=None) as bar:
+        for folder in folders:
+            found = verify_store(folder, bar.update)
+            if repair and (found.damage or any(item.file.endswith(ASIDE) for item in found.findings)):
+                from probe.pipeline import repair as repair_store
+
+                try:
+                    done = repair_store(folder, str(corpus), model=model, device=device, check=check, condition=condition)
+                except ProbeError as error:
+                    refused.append(str(error))
+                else:
+                    found = done.found
+                    repaired += [str(folder / name) for name in done.repaired]
+                    for keys in done.kept.values():
+                        refused.append(
+                            f"{folder}: features of {listed(keys)} that the audio does not give any more are only in the files set "
+                            "aside; remove those once they are not missed."
+                        )
+            verified.append(found)
+    if as_json:
+        click.echo(json.dumps([item.as_json() for item in verified], indent=2, ensure_ascii=False))
+    for line in [] if as_json else [line for item in verified for line in item.lines()]:
+        click.echo(line)
+    for name in repaired:
+        click.echo(f"{name}: written anew", err=True)
+    for reason in refused:
+        click.echo(reason, err=True)
+    if refused or any(item.damage for item in verified):
+        sys.exit(EXIT_FAILURE)
+
+
+@click.command()
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--to", required=True, type=click.Path(path_type=Path), help="A new file; for npy a new folder.")
+@click.option(
+    "--form",
+    type=click.Choice(["hdf5", "npy", "sentences"]),
+    default="hdf5",
+    show_default=True,
+    help="One packed file; an array per layer and index.csv; or (layer, frame, dim) per utterance with sentence_to_index.",
+)
+@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
+@options("layers")
+@click.option("--corpus", metavar="CSV", help="Only the utterances of this manifest, in its order and with its columns.")
+def export(store: Path, to: Path, form: str, dtype: str, layers: str | None, corpus: str | None) -> None:
+    """Write a store's features as plain HDF5 or NumPy files for other programs."""
+    from tqdm import tqdm
+
+    from probe.pipeline import export as export_store
+
+    with tqdm(desc="export", unit="B", unit_scale=True, leave=False, disable=None) as bar:
+
+        def tick(n_bytes: int, of: int) -> None:
+            bar.total = of
+            bar.update(n_bytes)
+
+        missing = export_store(store, to, form, layers=layers, dtype=dtype, corpus=corpus, tick=tick)
+    click.echo(str(to))
+    exit_with_failures({f"{store}, not extracted": missing} if missing else {})

@@ -1,0 +1,145 @@
+"""Models and machines: what there is, and whether it is sound."""
+
+import itertools
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from probe.commands.printing import print_table
+from probe.errors import EXIT_FAILURE, ProbeError
+from probe.options import options
+
+
+@click.command()
+@click.argument("model")
+@click.option("--quick", is_flag=True, help="Utterances up to a second: the part that `probe extract` runs by itself.")
+@options("sha256", "implementation", "precision", "device")
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Also write the certificate beside the recipe of every store of these weights beneath DIR.",
+)
+@options("json")
+def check(
+    model: str,
+    quick: bool,
+    sha256: str | None,
+    implementation: str,
+    precision: str,
+    device: str | None,
+    to: Path | None,
+    as_json: bool,
+) -> None:
+    """Prove a model's features on this machine: batches, layers, input, frames, weights.
+
+    Exits with 1 if anything fails. Rows with `skipped` have nothing to compare with, rows with `note` are worth knowing.
+    """
+    from tqdm import tqdm
+
+    from probe.models.catalogue import open_model
+    from probe.models.check import CHECKS, check_model
+    from probe.store.folder import find_stores
+
+    encoder = open_model(model, device, sha256, implementation, precision)
+    form = (encoder.info.weights_sha256, encoder.implementation, encoder.precision)
+    stores = [
+        store
+        for store in (find_stores(to) if to else [])
+        if (store.recipe["model"]["weights_sha256"], store.recipe["implementation"], store.recipe["precision"]) == form
+    ]
+    if to and not stores:
+        raise ProbeError(
+            f"{to}: no store of these weights of {model} here or two folders below; extract first, or leave --to out."
+        )
+    with tqdm(total=len(CHECKS), desc=model, unit="check", leave=False, disable=None) as bar:
+
+        def tick(name: str) -> None:
+            bar.set_postfix_str(name)
+            bar.update()
+
+        certificate = check_model(encoder, quick, tick)
+    if as_json:
+        click.echo(json.dumps(certificate.as_json(), indent=2, ensure_ascii=False))
+    else:
+        print_table(
+            ["check", "result", "found", "expected"],
+            [[item.check, item.result, item.found, item.expected] for item in certificate.findings],
+            widest=42,
+        )
+        for note in encoder.info.notes:
+            click.echo(f"note: {note}")
+        click.echo(f"sha256 of the weights: {certificate.weights_sha256 or 'none'}")
+        click.echo(f"{model}: {certificate.summary()}")
+    for store in stores:
+        if quick and store.certificate.get("passed") and not store.certificate["quick"]:
+            click.echo(f"{store.path / 'certificate.json'}: kept, it is of the whole form", err=True)
+        else:
+            store.write_certificate(certificate.as_json())
+            click.echo(str(store.path / "certificate.json"), err=True)
+    if certificate.failed:
+        sys.exit(EXIT_FAILURE)
+
+
+@click.command()
+@options("json")
+def models(as_json: bool) -> None:
+    """Every model that is known by name: what it is, its licence, where it is loaded from."""
+    from dataclasses import asdict
+
+    from probe.models.catalogue import SPECTRAL, sources_of
+    from probe.models.known import known_models
+
+    rows = [{**asdict(row), "loads_from": sources_of(row)} for row in known_models().values()]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    print_table(
+        ["model", "family", "layers", "width", "parameters", "trained on", "licence", "loads from", "certain"],
+        [
+            [
+                row["model"],
+                row["family"],
+                f"0..{row['layers']}{', final' if row['pre_ln'] else ''}",
+                str(row["width"]),
+                f"{row['parameters'] / 1e6:,.1f} M".rjust(len("parameters")),
+                row["pretrained_on"] + (f"; CTC on {row['fine_tuned_on']}" if row["ctc"] else ""),
+                row["licence"],
+                ", ".join(row["loads_from"]) or "not yet",
+                row["certain"],
+            ]
+            for row in rows
+        ],
+    )
+    for line in (
+        f"\nAlso {' and '.join(SPECTRAL)} (no weights), and any other hub name (org/name@revision) or local folder of a wav2vec2,",
+        "data2vec-audio, hubert or wavlm class. random: before a name gives the same architecture with random weights, offline.",
+        "LS LibriSpeech, LL Libri-Light; certain: yes = read in a primary source. --json has exact numbers and remarks.",
+    ):
+        click.echo(line, err=True)
+
+
+@click.command()
+@click.option(
+    "--model", metavar="MODEL", help="Also open this model: org/name@revision, a folder, random:org/name, fbank or mfcc."
+)
+@click.option(
+    "--corpus", metavar="CSV", help="Also look at this corpus: its audio against the model, its transcripts, its labels."
+)
+@click.option("--to", type=click.Path(path_type=Path), default=Path(), show_default=True, help="Where features would be written.")
+@options("device", "json")
+def doctor(model: str | None, corpus: str | None, to: Path, device: str | None, as_json: bool) -> None:
+    """What this machine can do, and whether a model and a corpus fit: each finding says what to do."""
+    from probe.doctor.examine import examine
+    from probe.doctor.findings import screen
+
+    findings, again = itertools.tee(examine(model, corpus, to, device))
+    if as_json:
+        click.echo(json.dumps([vars(item) for item in findings], indent=2, ensure_ascii=False))
+    else:
+        for block in screen(findings):  # each as soon as it is known
+            click.echo(block)
+    if any(item.status == "problem" for item in again):
+        sys.exit(EXIT_FAILURE)
