@@ -18,6 +18,7 @@ import pandas as pd
 from probe.errors import ProbeError, listed
 from probe.measures.uncertainty import paired_difference
 from probe.records import CHOICE, NO_LAYER, WEIGHTED, chosen_layers, source_dev
+from probe.reporting.marks import marks
 
 CELL = [*CHOICE, "test_domain", "metric"]
 WHERE = [
@@ -29,7 +30,7 @@ SUMMARY = [
     *WHERE,
     *["layer", "value", "low", "high", "last_layer", "last_value", "final_value", "weighted_value"],
     *["majority", "shuffled", "types", "selectivity", "selectivity_low", "selectivity_high", "fbank", "random"],
-    *["n", "n_blocks", "higher_is_better", "note"],
+    *["n", "n_blocks", "higher_is_better", "mark", "note"],
 ]
 LAYERS = [
     *WHERE,
@@ -89,7 +90,7 @@ def summary_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame
     layer (see `probe.records.Record`); ``selectivity`` is the value less ``types``, with its interval; ``fbank`` and ``random`` the
     values of these models in the same place: filter banks, and the architecture with random weights. ``last_layer`` is the highest
     numbered layer that was run; ``final_value`` is that of the model's final output, which in post-LN models is the last block's;
-    missing where it was not run. A cell without a value keeps its row and its note.
+    missing where it was not run. A cell without a value keeps its row and its note. ``mark`` is that of `probe.reporting.marks`.
 
     Args:
         records: see `probe.records.read_records`.
@@ -106,7 +107,8 @@ def summary_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame
     for row in rows:
         row["fbank"] = np.nan if row["model"] == "fbank" else value_of.get(("fbank", _elsewhere(row)), np.nan)
         row["random"] = value_of.get((f"random:{row['model']}", _elsewhere(row)), np.nan)
-    return _in_order(pd.DataFrame(rows, columns=SUMMARY), [])
+    table = _in_order(pd.DataFrame(rows, columns=SUMMARY), [])
+    return table.assign(mark=marks(table))
 
 
 def layer_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:

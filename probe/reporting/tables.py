@@ -12,13 +12,13 @@ from typing import Any
 import pandas as pd
 
 from probe.files import write_atomically
-from probe.records import OWN_HEAD
 from probe.reporting.cells import DASH, INTERVAL, arrow, escaped, escaped_all, markdown, percent, points
 from probe.reporting.condition_curves import condition_curves
 from probe.reporting.conditions import chosen_rows, first_sampling
 from probe.reporting.curves import layer_curves, missing_matplotlib
 from probe.reporting.det import det_curves, det_rows
 from probe.reporting.domains import crossed
+from probe.reporting.marks import BEST, BITS
 from probe.reporting.robustness_tables import every_layer, robustness
 from probe.reporting.robustness_tables import summary as summary_of
 from probe.reporting.rows import budget_rows, check_comparable, layer_rows, summary_rows
@@ -38,8 +38,6 @@ __all__ = [
     "write_tables",
 ]
 
-BITS = "codelength"  # the metric that is not in percent
-COMPARED = ["task", "corpus", "condition", "train_condition", "metric", "train_domain", "test_domain"]
 # Columns of every layer's features -> the column of `layer_rows`, and how it is printed.
 SHAPE = {
     "depth": ("depth", "{:.2f}"),
@@ -109,7 +107,7 @@ def to_markdown(rows: pd.DataFrame, layers: bool) -> str:
     if rows.empty:
         return "No test scores.\n"
     cells: list[dict[Hashable, Any]] = rows.to_dict("records")
-    bold = [False] * len(rows) if layers else list(_best(rows))
+    bold = [False] * len(rows) if layers else list(rows["mark"] == BEST)
     metrics = list(rows["metric"])
     columns = {
         "task": escaped_all(rows["task"]),
@@ -315,19 +313,6 @@ def _write(to: Path, texts: Mapping[str, str], pictures: Sequence[Path], there: 
         for path in pictures:
             path.unlink(missing_ok=True)
     return [path for path in [*(to / name for name in texts), *pictures] if path.exists()]
-
-
-def _best(rows: pd.DataFrame) -> "pd.Series[bool]":
-    """True where a row's value, as printed, is the best of several models; equal values are all best.
-
-    A checkpoint's own head is a reference outside the contest: it was trained on other data than the probes.
-    """
-    rows = rows.assign(value=rows["value"].where(rows["head"] != OWN_HEAD))
-    keys = [rows[name] for name in COMPARED]
-    printed = (100 * rows["value"]).round(1).where(rows["metric"] != BITS, rows["value"].round(2))
-    score = printed.where(rows["higher_is_better"].astype(bool), -printed)
-    several = rows["model"].where(rows["value"].notna()).groupby(keys).transform("nunique") > 1
-    return several & (score == score.groupby(keys).transform("max"))
 
 
 def _matrix(rows: pd.DataFrame) -> str:
