@@ -157,6 +157,11 @@ SHARED: dict[str, Callable[[Callable], Callable]] = {
     "condition_seed": click.option(
         "--condition-seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Of what conditions draw."
     ),
+    "disturb": click.option(
+        "--disturb",
+        type=click.Choice(["test", "train", "both", "mixed"]),
+        help="Which rows' audio the conditions are of; test: trained clean, once, and tested under each.",
+    ),
     "json": click.option("--json", "as_json", is_flag=True, help="Print JSON."),
 }
 

@@ -535,6 +535,10 @@ def test_silence_and_bad_sounds_are_refused(tmp_path: Path, noises: Path) -> Non
     soundfile.write(tmp_path / "silent.wav", np.zeros(1000), RATE_HZ)
     with pytest.raises(ProbeError, match=r"silent\.wav: silent"):
         opened("noise:files=silent.wav@10dB", folder=tmp_path)
+    soundfile.write(tmp_path / "click.wav", np.ones(400), RATE_HZ)
+    with pytest.raises(ProbeError, match=r"click\.wav: 25 ms of sound; expected 0\.1 s of noise at least"):
+        opened("noise:files=click.wav@10dB", folder=tmp_path)
+    assert opened("reverb:files=click.wav", folder=tmp_path).sounds[0] is not None
     with pytest.raises(ProbeError, match=r"gone\.wav: cannot be read"):
         opened("noise:files=gone.wav@10dB", folder=tmp_path)
     with pytest.raises(ProbeError, match=r"gone\.csv: does not exist"):

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
+from probe.cli import cli
 from probe.data.corpus import load_corpus
 from probe.data.synthetic import write_synthetic_corpus
 from probe.errors import ProbeError
@@ -265,6 +267,10 @@ def test_a_bench_extracts_what_its_tasks_hear_and_no_more(tmp_path: Path) -> Non
     both.write_text(task.read_text() + 'disturb = "both"\n')
     done = bench(["mfcc"], [both], made.corpus, tmp_path / "out")
     assert [item.extracted for item in done.extractions] == [0, n["train"] + n["dev"]]
+    asked_for = ["bench", "--model", "mfcc", "--task", str(task), "--corpus", str(made.corpus), "--to", str(tmp_path / "out")]
+    result = CliRunner().invoke(cli, [*asked_for, "--disturb", "both"])
+    assert result.exit_code == 0, result.output
+    assert {"words:disturb=both", "both"} <= set(read_records(tmp_path / "out" / "results")["task"])
     with pytest.raises(ProbeError, match=r"no features of mfcc that give meanstd \(telephone\)"):
         run("word-id", "mfcc", made.corpus, tmp_path / "out" / "features", tmp_path / "r", conditions=["telephone"])
 

@@ -116,6 +116,16 @@ def test_degradation_is_the_paired_difference_and_its_interval() -> None:
     assert rise.value == -told.difference
 
 
+def test_a_loss_is_no_more_than_the_whole_range_of_its_score() -> None:
+    clean, disturbed = sampled(ratio([10, 10, 10, 9], [10] * 4)), sampled(ratio([0, 0, 1, 0], [10] * 4))
+    found, rise = (measures.degradation(*pair, True).estimate() for pair in ((clean, disturbed), (disturbed, clean)))
+    assert (found.high, rise.low) == (1.0, -1.0)
+    mean = (measures.degradation(clean, disturbed, True) + measures.degradation(clean, clean, True)) * 0.5
+    assert (mean.least, mean.most) == (-1.0, 1.0)
+    words = sampled(ratio([30, 10, 10, 9], [10] * 4))
+    assert measures.degradation(clean, words, False).estimate().high > 1, "word errors may be more than words"
+
+
 def test_relative_degradation_and_margin_are_parts_of_the_clean_score() -> None:
     clean, disturbed, chance = (sampled(ratio([n] * 6, [20] * 6)) for n in (16, 12, 4))
     assert measures.relative_degradation(clean, disturbed, True).value == pytest.approx(4 / 16)

@@ -279,7 +279,7 @@ def test_ends_heard_under_another_condition_are_read_under_it(planted: Path, tmp
 
 
 def test_an_x_vector_learns_from_frames_whether_they_are_held_or_not(planted: Path, tmp_path: Path) -> None:
-    keys: Mapping[str, Any] = {"embedding": 64, "epochs": 10, "learning_rates": [1e-3], "batch_size": 20, "crop_s": 0.32}
+    keys: Mapping[str, Any] = {"embedding": 64, "epochs": 20, "learning_rates": [1e-3], "batch_size": 20, "crop_s": 0.32}
     task = task_of(tmp_path, view="frames", backends=["xvector"], scale=15.0, margin=0.1, controls=[], **keys)
     means = task_of(tmp_path / "means", view="mean", backends=["cosine"], controls=[])
     corpus, lists = planted / "corpus.csv", {"trials": planted / "test.txt", "dev_trials": planted / "dev.txt"}
@@ -287,7 +287,7 @@ def test_an_x_vector_learns_from_frames_whether_they_are_held_or_not(planted: Pa
         run(asked, "planted", corpus, planted / "loud", tmp_path / name, memory_bytes=memory_bytes, **lists)
         for name, asked, memory_bytes in (("a", task, 4 << 30), ("b", task, 1), ("c", means, 4 << 30))
     )
-    assert values(held.records)["xvector", "0"] < values(deaf.records)["cosine", "0"] - 0.05
+    assert values(held.records)["xvector", "0"] < values(deaf.records)["cosine", "0"] - 0.1
     assert {r.headline for r in held.records} == {True}
     assert [(r.value, r.search, r.statistics) for r in held.records] == [(r.value, r.search, r.statistics) for r in read.records]
 

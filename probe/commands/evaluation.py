@@ -19,12 +19,7 @@ from probe.options import HEARD, HOW, options
 @options("trials", "dev_trials", "labels")
 @click.option("--label", metavar="COLUMN", help="classify: the manifest's column that is predicted.")
 @click.option("--head", type=click.Choice(["linear", "mlp", "bilstm"]), help="transcribe: the CTC head.")
-@options("condition", "conditions")
-@click.option(
-    "--disturb",
-    type=click.Choice(["test", "train", "both", "mixed"]),
-    help="Which rows' audio the conditions are of; test: trained clean, once, and tested under each.",
-)
+@options("condition", "conditions", "disturb")
 @click.option("--project", type=click.IntRange(0), metavar="N", help="First project every layer to N dimensions; 0: not.")
 @click.option("--projection", type=click.Choice(["pca", "random"]), help="How: fitted on the training rows, or at random.")
 @click.option("--show-search", is_flag=True, help="Also print every setting that was tried, with its dev scores.")
@@ -113,7 +108,8 @@ def run(
 @options("corpus")
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="Receives features/, results/, tables and pictures.")
 @options(
-    "trials", "dev_trials", "labels", "layers", "stride", *HEARD, *HOW, "device", "seed", "limit", "dry_run", "again", "json"
+    *("trials", "dev_trials", "labels", "layers", "stride", *HEARD, "disturb", *HOW),
+    *("device", "seed", "limit", "dry_run", "again", "json"),
 )
 def bench(
     models: tuple[str, ...],
@@ -123,15 +119,18 @@ def bench(
     texts: tuple[str, ...],
     declared: Path | None,
     condition_seed: int,
+    disturb: str | None,
     dry_run: bool,
     as_json: bool,
     **how: Any,
 ) -> None:
     """Models x tasks: extract what is missing, run every task, write the tables and the picture."""
+    from probe.evaluation.tasks import open_task
     from probe.pipeline import bench as run_bench
 
+    opened = [open_task(task, {"disturb": disturb}) for task in dict.fromkeys(tasks)]
     heard = conditions_of(texts, declared, condition_seed) if texts or declared else None
-    done = run_bench(models, tasks, corpus, to, conditions=heard, condition_seed=condition_seed, dry_run=dry_run, **how)
+    done = run_bench(models, opened, corpus, to, conditions=heard, condition_seed=condition_seed, dry_run=dry_run, **how)
     if dry_run or as_json:
         print_extractions(done.extractions, dry_run, as_json)
     if not dry_run:

@@ -13,6 +13,7 @@ Sources: Shah et al., Speech Robust Bench, arXiv 2403.07937 (WERD, NWER, NWERD, 
 """
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,7 +24,7 @@ from scipy.special import chdtri, expit, logit, stdtrit
 
 from probe.errors import ProbeError
 from probe.measures.counts import Counts, is_trials, value_of
-from probe.measures.uncertainty import effective_blocks, half_width, interval, resamples, wilson_interval
+from probe.measures.uncertainty import effective_blocks, half_width, interval, resamples, upper_bound, wilson_interval
 
 Floats = NDArray[np.float64]
 
@@ -68,26 +69,32 @@ class Sampled:
         resampled: (resample,) NaN where there is none.
         n_blocks: of equal size that would weigh as much.
         blocks: what was resampled; only scores that agree in it can be added.
+        least, most: what the value can be.
     """
 
     value: float
     resampled: Floats
     n_blocks: float
     blocks: str
+    least: float = -math.inf
+    most: float = math.inf
 
     def __add__(self, other: "Sampled | float") -> "Sampled":
         if not isinstance(other, Sampled):
-            return replace(self, value=self.value + other, resampled=self.resampled + other)
+            least, most = self.least + other, self.most + other
+            return replace(self, value=self.value + other, resampled=self.resampled + other, least=least, most=most)
         if self.blocks != other.blocks:
             raise ProbeError(
                 "the two scores are not of the same utterances: a paired difference needs the same blocks and denominators, or the "
                 "same trials. Run both on one manifest and trial list, and see what each of them left out."
             )
         n_blocks = min(self.n_blocks, other.n_blocks)
-        return Sampled(self.value + other.value, self.resampled + other.resampled, n_blocks, self.blocks)
+        least, most = self.least + other.least, self.most + other.most
+        return Sampled(self.value + other.value, self.resampled + other.resampled, n_blocks, self.blocks, least, most)
 
     def __mul__(self, factor: float) -> "Sampled":
-        return replace(self, value=self.value * factor, resampled=self.resampled * factor)
+        least, most = sorted((self.least * factor, self.most * factor))
+        return replace(self, value=self.value * factor, resampled=self.resampled * factor, least=least, most=most)
 
     def __neg__(self) -> "Sampled":
         return self * -1
@@ -98,7 +105,9 @@ class Sampled:
     def estimate(self, confidence: float = CONFIDENCE) -> Estimate:
         """The value with its interval, without ends where blocks are too few."""
         half = half_width(self.resampled, self.n_blocks, confidence)
-        return Estimate(self.value) if half is None else Estimate(self.value, self.value - half, self.value + half)
+        if half is None:
+            return Estimate(self.value)
+        return Estimate(self.value, max(self.least, self.value - half), min(self.most, self.value + half))
 
 
 def sampled(counts: Counts, seed: int = 0, over: Sequence[str] | None = None, metric: str = "eer") -> Sampled:
@@ -118,7 +127,8 @@ def sampled(counts: Counts, seed: int = 0, over: Sequence[str] | None = None, me
     same = ("block", "denominator", "enroll", "test", "target") if over is None else ("block",)
     told = [np.asarray(spread[name]).tolist() for name in same if name in spread]
     blocks = hashlib.sha256(repr(told).encode()).hexdigest()
-    return Sampled(value_of(counts, metric), resamples(spread, seed, N_RESAMPLES, metric), effective_blocks(counts), blocks)
+    resampled = resamples(spread, seed, N_RESAMPLES, metric)
+    return Sampled(value_of(counts, metric), resampled, effective_blocks(counts), blocks, 0.0, upper_bound(counts))
 
 
 def _spread(counts: Counts, over: Sequence[str]) -> Counts:

@@ -92,7 +92,7 @@ def interval(
     half = half_width(_resampled(counts, seed, n_resamples, metric), effective_blocks(counts), confidence)
     if half is None:
         return None
-    low, high = max(0.0, value - half), min(_bound(counts), value + half)
+    low, high = max(0.0, value - half), min(upper_bound(counts), value + half)
     if is_trials(counts) or value > 1 or not all(isinstance(amount, int) for amount in counts["numerator"]):
         return low, high
     least_low, least_high = wilson_interval(sum(counts["numerator"]), sum(counts["denominator"]), confidence)
@@ -132,7 +132,9 @@ def paired_difference(
         return Paired(difference, None, None, None, n_blocks)
     valid = resampled[np.isfinite(resampled)]
     probability = float(np.mean(valid > 0) + np.mean(valid == 0) / 2)
-    return Paired(difference, max(-_bound(b), difference - half), min(_bound(a), difference + half), probability, n_blocks)
+    return Paired(
+        difference, max(-upper_bound(b), difference - half), min(upper_bound(a), difference + half), probability, n_blocks
+    )
 
 
 def resamples(counts: Counts, seed: int = 0, n_resamples: int = 1000, metric: str = "eer") -> Floats:
@@ -163,7 +165,7 @@ def half_width(resampled: Floats, n_blocks: float, confidence: float) -> float |
     return float(t * np.std(valid, ddof=1) * np.sqrt(n_blocks / (n_blocks - 1)))
 
 
-def _bound(counts: Counts) -> float:
+def upper_bound(counts: Counts) -> float:
     """The most that a resample's value can be."""
     if not is_trials(counts) and any(isinstance(amount, float) for amount in counts["numerator"]):
         return float("inf")

@@ -202,7 +202,7 @@ def open_condition(
     sounds: list[Sounds | None] = []
     for step in condition.steps:
         if step.files is not None:
-            sounds.append(open_sounds(step.files, rate_hz, audio_root))
+            sounds.append(open_sounds(step.files, rate_hz, audio_root, step.effect.shortest_s))
         elif step.effect.needs == "corpus":
             if corpus is None:
                 raise ProbeError(f"{condition.name}: babble is made of a corpus, and none was given. Name one.")

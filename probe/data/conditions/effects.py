@@ -65,6 +65,7 @@ class Effect:
         draws: whether anything is random.
         level: the setting that stands after ``@``.
         needs: ``files``, ``corpus`` (for babble) or nothing.
+        shortest_s: what each of the files must last.
         library: whose version decides samples.
         stretch: settings -> length after, length before being 1.
         check: settings -> why they will not do, empty where they will.
@@ -76,6 +77,7 @@ class Effect:
     draws: bool = False
     level: str = ""
     needs: str = ""
+    shortest_s: float = 0.0
     library: str = ""
     version: int = 1
     stretch: Callable[[Mapping[str, Any]], float] = field(default=lambda _: 1.0)
@@ -139,7 +141,13 @@ EFFECTS: dict[str, Effect] = {
         "corpus",
     ),
     "noise:files": Effect(
-        {"files": File(), "level": LEVEL, "snr": SNR}, noise.add_files, "noise:files=noise.csv@10dB", True, "snr", "files"
+        {"files": File(), "level": LEVEL, "snr": SNR},
+        noise.add_files,
+        "noise:files=noise.csv@10dB",
+        True,
+        "snr",
+        "files",
+        shortest_s=0.1,
     ),
     "reverb:rt60": Effect(
         {"rt60": Number("s", 0.05, 10), "drr": Number("dB", -40, 40, 0)},

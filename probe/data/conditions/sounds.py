@@ -71,11 +71,11 @@ class Scene:
     sounds: Sounds | None = None
 
 
-def open_sounds(path: Path, rate_hz: int, root: Path | None = None) -> Sounds:
+def open_sounds(path: Path, rate_hz: int, root: Path | None = None, shortest_s: float = 0.0) -> Sounds:
     """A sound file, or the rows of split ``noise`` of a manifest.
 
     Raises:
-        ProbeError: not there, no such rows, unreadable, or silent.
+        ProbeError: not there, no such rows, unreadable, silent, or shorter than ``shortest_s``.
     """
     paths = noise_files(path, root) if path.suffix.lower() == ".csv" else [path]
     sha256s, kept, n_bytes = [], {}, 0
@@ -83,6 +83,9 @@ def open_sounds(path: Path, rate_hz: int, root: Path | None = None) -> Sounds:
         samples, sha256 = _read(item, rate_hz, root)
         if is_silent(samples):
             raise ProbeError(f"{item}: silent, so it can be no noise and no room. Take it out.")
+        if len(samples) < shortest_s * rate_hz:
+            length = f"{1000 * len(samples) / rate_hz:.3g} ms"
+            raise ProbeError(f"{item}: {length} of sound; expected {shortest_s:g} s of noise at least. Take it out.")
         sha256s.append(sha256)
         if n_bytes + samples.nbytes <= KEPT_BYTES:
             kept[number] = samples
