@@ -97,11 +97,12 @@ def listen(
     if as_json:
         click.echo(json.dumps({"gain_db": round(done.gain_db, 2), "examples": rows}, indent=2, ensure_ascii=False))
     else:
-        head = ["utterance", "condition", "seconds", "level dBFS", "SNR dB"]
+        head = ["utterance", "condition", "seconds", "level dBFS", "SNR dB", "file"]
         cells = [[item[name] for name in ("utterance", "condition", "seconds", "level_db", "snr_db")] for item in rows]
+        cells = [[*row, path.name] for row, path in zip(cells, done.files, strict=False)]
         print_table(head, [["-" if cell is None else str(cell) for cell in row] for row in cells])
-    click.echo(f"gain of all files, so that none clips: {done.gain_db:.1f} dB", err=True)
-    print_files(done.files)
+    click.echo(f"{to}: {len(rows)} sounds, gain of all so that none clips: {done.gain_db:.1f} dB", err=True)
+    print_files(done.files[len(rows) :])
 
 
 @click.command()
