@@ -73,7 +73,8 @@ def test_the_command_prints_a_table(
     done = command("listen", tones(), "--condition", "noise:white@7dB", "--to", tmp_path / "heard", "--n", 1)
     assert done.returncode == 0, done.stderr
     head, clean, noisy = done.stdout.splitlines()
-    assert head.split() == ["utterance", "condition", "seconds", "level", "dBFS", "SNR", "dB"]
-    assert clean.split()[1] == "clean" and clean.split()[-1] == "-"
-    assert float(noisy.split()[-1]) == pytest.approx(7, abs=0.01)
-    assert "gain of all files, so that none clips: 0.0 dB" in done.stderr
+    assert head.split() == ["utterance", "condition", "seconds", "level", "dBFS", "SNR", "dB", "file"]
+    assert clean.split()[1] == "clean" and clean.split()[-2] == "-"
+    assert float(noisy.split()[-2]) == pytest.approx(7, abs=0.01)
+    assert all((tmp_path / "heard" / line.split()[-1]).is_file() for line in (clean, noisy))
+    assert "2 sounds, gain of all so that none clips: 0.0 dB" in done.stderr
