@@ -133,22 +133,18 @@ class Sample:
     @cached_property
     def own_hsic(self) -> list[float]:
         """HSIC of the side with itself, with each group left out."""
-        return self._own[0]
+        scatters = products_left(self, self)
+        return [_hsic(*item) for item in zip(scatters, self.squares, self.squares, self.counts, strict=True)]
 
     @cached_property
     def axes(self) -> list[tuple[Tensor, Tensor]]:
         """Principal axes with each group left out: (axis, dim) unit rows, and the roots of their scatter (axis,), both float64."""
-        return self._own[1]
-
-    @cached_property
-    def _own(self) -> tuple[list[float], list[tuple[Tensor, Tensor]]]:
-        hsics, axes = [], []
-        for index, scatter in enumerate(products_left(self, self)):
-            hsics.append(_hsic(scatter, self.squares[index], self.squares[index], self.counts[index]))
+        axes = []
+        for scatter in products_left(self, self):
             values, vectors = torch.linalg.eigh(scatter)
             kept = (values >= EPSILON * values[-1]) & (values > 0)
             axes.append((vectors.T[kept], values[kept].sqrt()))
-        return hsics, axes
+        return axes
 
 
 def cosine_and_distance(clean: np.ndarray, disturbed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
