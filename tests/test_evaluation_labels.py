@@ -217,11 +217,13 @@ def test_what_is_finished_is_not_trained_again(
     monkeypatch.setattr("probe.evaluation.run.code_version", lambda: {"version": "1", "commit": "c"})
     manifest = tones()
     extract(PlantedEncoder(), manifest, tmp_path / "features", view="meanstd", check=False)
+    task = tmp_path / "quick.toml"
+    task.write_text('kind = "classify"\nlabel = "text"\nl2 = [1e-1]\ncontrols = []\nweighted = false\n')
 
     def trains(**changed: object) -> bool:
         caplog.clear()
         with caplog.at_level("INFO"):
-            done = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results", again=False, **changed)  # type: ignore[arg-type]
+            done = run(task, "planted", manifest, tmp_path / "features", tmp_path / "results", again=False, **changed)  # type: ignore[arg-type]
         assert done.records
         return "there already" not in caplog.text
 
