@@ -476,7 +476,7 @@ def test_domain_identification_stands_beside_the_layers() -> None:
     assert "domain-id %" in text and "condition-id" not in text
 
 
-def test_conditions_that_were_asked_another_question_are_refused() -> None:
+def test_conditions_that_were_asked_another_question_are_refused(tmp_path: Path) -> None:
     for changed, message in (
         (
             {"manifest_sha256": "e" * 64},
@@ -489,7 +489,8 @@ def test_conditions_that_were_asked_another_question_are_refused() -> None:
             with pytest.raises(ProbeError, match=message):
                 table(records)
     with pytest.raises(ProbeError, match="Run the task again under all conditions at once"):
-        write_tables(records, Path("never"))
+        write_tables(records, tmp_path / "never")
+    assert not (tmp_path / "never").exists()
 
 
 def test_a_condition_that_lost_utterances_is_not_compared() -> None:
@@ -535,7 +536,7 @@ def test_normalised_rows_stand_beside_the_baseline_under_the_same_condition() ->
         baseline_of(records, "org/c")
 
 
-def test_several_seeds_give_the_variance_and_the_first_is_shown() -> None:
+def test_several_seeds_give_the_variance_and_the_first_is_shown(tmp_path: Path) -> None:
     seeds = [model("org/a", [0.8], seed=seed, loss=1 + seed / 4) for seed in range(3)]
     records = frame(*(item for some in seeds[::-1] for item in some))
     shown, first = condition_rows(records), condition_rows(frame(*seeds[0]))
@@ -549,7 +550,8 @@ def test_several_seeds_give_the_variance_and_the_first_is_shown() -> None:
     ]
     assert row["samplings"] == 3 and row["werv"] == pytest.approx(np.var(values, ddof=1)) and row["werv_low"] > 0
     with pytest.raises(ProbeError, match="seed differs"):
-        write_tables(records, Path("never"))
+        write_tables(records, tmp_path / "never")
+    assert not (tmp_path / "never").exists()
 
 
 def test_the_mean_row_clips_the_rise_after_its_mean() -> None:
