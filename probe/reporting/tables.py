@@ -19,7 +19,7 @@ from probe.reporting.curves import layer_curves, missing_matplotlib
 from probe.reporting.det import det_curves, det_rows
 from probe.reporting.domains import crossed
 from probe.reporting.marks import BEST, BITS
-from probe.reporting.robustness_tables import every_layer, robustness
+from probe.reporting.robustness_tables import Robustness, every_layer, robustness
 from probe.reporting.robustness_tables import summary as summary_of
 from probe.reporting.rows import budget_rows, check_comparable, layer_rows, summary_rows
 
@@ -255,6 +255,7 @@ def write_tables(records: pd.DataFrame, to: Path, axis: str = "index", baseline:
         ProbeError: see `check_comparable`, and `probe.reporting.conditions.check_conditions`.
         OSError: a file cannot be written.
     """
+    found = robustness(records, baseline)  # what it refuses is known before anything is written
     summary, layers, domains, budgets = summary_rows(records), layer_rows(records), domain_matrices(records), budget_rows(records)
     has_shape = bool(layers[[column for column, _ in SHAPE.values()]].notna().any(axis=None))
     texts = {
@@ -271,7 +272,7 @@ def write_tables(records: pd.DataFrame, to: Path, axis: str = "index", baseline:
     return [
         *_write(to, texts, curves, there, lambda: layer_curves(records, curves[0], curves[1], axis)),
         *_write(to, {}, trade_offs, len(of_trials) > 0, lambda: det_curves(of_trials, trade_offs[0], trade_offs[1])),
-        *write_robustness(records, to, baseline),
+        *_write_robustness(found, to),
     ]
 
 
@@ -282,7 +283,10 @@ def write_robustness(records: pd.DataFrame, to: Path, baseline: str | None = Non
         ProbeError: see `probe.reporting.robustness_tables.robustness`.
         OSError: a file cannot be written.
     """
-    found = robustness(records, baseline)
+    return _write_robustness(robustness(records, baseline), to)
+
+
+def _write_robustness(found: Robustness, to: Path) -> list[Path]:
     texts = {
         "robustness.md": "" if found.empty else summary_of(found),
         "robustness.csv": to_csv(found.chosen) if len(found.layers) else "",
