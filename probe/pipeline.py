@@ -14,7 +14,7 @@ from probe.data.corpus import Corpus, load_corpus
 from probe.data.intervals import EXPECTED
 from probe.data.trials import load_trials
 from probe.errors import ProbeError, UsageError, listed
-from probe.evaluation.hearing import Hearing, hearings
+from probe.evaluation.hearing import Hearing, asked_under, hearings
 from probe.evaluation.run import run
 from probe.evaluation.tasks import Task, open_task
 from probe.extraction.extract import Extraction, extract, recipe_of
@@ -109,8 +109,8 @@ def bench(
     loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, audio_root)
     given = [item if isinstance(item, Condition) else parse_condition(item, seed=condition_seed) for item in conditions or ()]
     known = distinct(given)
-    asked = list(known) or None
-    needed = [_needed(task, hearings(task, asked), trials, dev_trials, loaded) for task in opened]
+    opened = [asked_under(task, list(known)) for task in opened]
+    needed = [_needed(task, hearings(task), trials, dev_trials, loaded) for task in opened]
     used = {condition for of_task in needed for condition in of_task}
     heard = [
         known.get(name) or parse_condition(name, seed=condition_seed) for name in dict.fromkeys([CLEAN, *known, *sorted(used)])
@@ -168,7 +168,6 @@ def bench(
                     limit=limit,
                     memory_bytes=how.get("memory_bytes", 4 << 30),
                     again=again,
-                    conditions=asked,
                 )
             except ProbeError as error:
                 done.refused.append(f"{model}, {task.name}: {error}")

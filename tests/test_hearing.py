@@ -122,6 +122,20 @@ def test_controls_of_clean_training_stand_beside_clean_tests_and_others_beside_t
     assert set(rows[rows["condition"] == "clean"]["budget"]) > {""} == set(rows[rows["condition"] == NOISE]["budget"])
 
 
+def test_trainings_under_different_sets_of_conditions_are_different_questions(corpus: Path, features: Path) -> None:
+    both = asked(corpus, features, "word-id", "clean", NOISE, disturb="mixed")
+    clean = asked(corpus, features, "word-id", "clean", disturb="mixed")
+    other = asked(corpus, features, "word-id", NOISE, "clean", disturb="mixed")
+    assert other.paths[1] == both.paths[0] and not set(clean.paths) & set(both.paths)
+    tasks, hashes = ({getattr(records[0], name) for records in (both.records, clean.records)} for name in ("task", "task_sha256"))
+    assert tasks == {f"word-id:disturb=mixed:conditions=clean,{NOISE}", "word-id:disturb=mixed"} and len(hashes) == 2
+    # With a test, or a training, of its own a condition changes nothing of the others.
+    for disturb in ("test", "both"):
+        some, more = (asked(corpus, features, "word-id", *names, disturb=disturb) for names in (("clean",), ("clean", NOISE)))
+        assert some.paths[0] == more.paths[0]
+        assert some.records[0].task_sha256 == more.records[0].task_sha256
+
+
 @pytest.mark.parametrize(
     ("disturb", "train", "test"),
     [("train", NOISE, "clean"), ("both", NOISE, NOISE), ("mixed", "several", NOISE)],
@@ -148,8 +162,8 @@ def test_a_task_says_which_rows_are_disturbed(corpus: Path, features: Path, dist
 
 def test_conditions_can_be_the_domains_of_a_matrix(corpus: Path, features: Path, tmp_path: Path) -> None:
     path = tmp_path / "noise-shift.toml"
-    path.write_text('kind = "shift"\nof = "word-id"\nacross = "condition"\n')
-    done = asked(corpus, features, str(path), "clean", NOISE)
+    path.write_text(f'kind = "shift"\nof = "word-id"\nacross = "condition"\nconditions = ["clean", "{NOISE}"]\n')
+    done = asked(corpus, features, str(path))
     [name] = {path.name for path in done.paths}
     assert name == "planted__noise-shift__words__several.jsonl"
     found = {

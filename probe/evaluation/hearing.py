@@ -115,9 +115,17 @@ def heard(utterances: Iterable[Utterance], condition: str) -> list[Utterance]:
     return [under(item, condition) for item in utterances]
 
 
-def hearings(task: Task, conditions: Sequence[str] | None = None) -> list[Hearing]:
-    """The trainings that a task needs under these conditions; under its own where None."""
-    names = tuple(dict.fromkeys(map(named, conditions or task.settings["conditions"])))
+def asked_under(task: Task, conditions: Sequence[str] | None = None) -> Task:
+    """The task under these conditions in the place of its own, if any; where they decide a training, its name tells them."""
+    own, names = (list(dict.fromkeys(map(named, some))) for some in (task.settings["conditions"], conditions or ()))
+    changed = task.trains_across and names and set(names) != set(own)
+    name = f"{task.name}:conditions={','.join(sorted(names))}" if changed else task.name
+    return replace(task, name=name, settings={**task.settings, "conditions": names or own})
+
+
+def hearings(task: Task) -> list[Hearing]:
+    """The trainings that a task needs under its conditions."""
+    names = tuple(dict.fromkeys(map(named, task.settings["conditions"])))
     if task.kind == "shift" and task.settings["across"] == "condition":
         return [Hearing(names, names, apart=False)]
     whole = {

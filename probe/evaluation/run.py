@@ -22,7 +22,7 @@ from probe.errors import ProbeError, UsageError, listed
 from probe.evaluation import classify, frames, shift, transcribe, verify
 from probe.evaluation.depth import depth_of, n_blocks
 from probe.evaluation.fitting import Fitting
-from probe.evaluation.hearing import Hearing, groups_of, heard, hearings, of_blocks
+from probe.evaluation.hearing import Hearing, asked_under, groups_of, heard, hearings, of_blocks
 from probe.evaluation.problem import Features, Problem, Score, described
 from probe.evaluation.tasks import Task, open_task
 from probe.evaluation.transcribe import CTC_LAYER
@@ -95,7 +95,7 @@ def run(
         labels: for frames, a CSV file of intervals or a folder of TextGrids, in the place of the one that the task names; its
             sha256 stands where that of a list of trials does.
         conditions: to be asked under, in the place of the task's own; each has its own store. What is disturbed is the task's
-            (`probe.evaluation.hearing`).
+            (`probe.evaluation.hearing`). Where all of them train together they are part of the task's name.
         device: where heads are trained.
         seed: of heads, drawn trials, controls and the bootstrap.
         limit: at most so many utterances of each split, the ones that `probe.extract` takes.
@@ -105,10 +105,10 @@ def run(
     Raises:
         ProbeError: features are missing, or the task cannot be asked of this corpus.
     """
-    task = task if isinstance(task, Task) else open_task(task)
+    task = asked_under(task if isinstance(task, Task) else open_task(task), conditions)
     whole = corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
     corpus = whole.limited(limit)
-    asked = hearings(task, conditions)
+    asked = hearings(task)
     stores = {
         condition: select_store(Path(features), model, task.view, condition, [item.key for item in corpus.utterances])
         for condition in dict.fromkeys(name for hearing in asked for name in hearing.conditions)

@@ -146,10 +146,11 @@ class Task:
 
     @property
     def sha256(self) -> str:
-        """Of everything that decides a score; the file's layout, name and description do not, nor which conditions are asked for,
-        nor a projection that is off."""
+        """Of everything that decides a score; the file's layout, name and description do not, nor which conditions are asked for
+        where each has a training or a test of its own, nor a projection that is off."""
         inner = self.of.sha256 if self.of else ""
-        contents = {key: sha256_of_file(path) for key in FILES if (path := self.file(key))}
+        contents: dict[str, Any] = {key: sha256_of_file(path) for key in FILES if (path := self.file(key))}
+        contents |= {"conditions": sorted(self.settings["conditions"])} if self.trains_across else {}
         off = {"conditions", *(PROJECTION if not self.settings.get("project") else ())}
         off |= {
             key
@@ -176,6 +177,11 @@ class Task:
             f"{self.name}: {key} = {name!r}: no such file; looked for {' and '.join(dict.fromkeys(map(str, places)))}. "
             "Put it there, or copy the task's file and name yours in it."
         )
+
+    @property
+    def trains_across(self) -> bool:
+        """Whether one training or score is of all conditions together, so that their set decides it."""
+        return self.settings.get("disturb") == "mixed" or self.settings.get("across") == "condition"
 
     @property
     def view(self) -> str:
