@@ -538,6 +538,9 @@ def test_silence_and_bad_sounds_are_refused(tmp_path: Path, noises: Path) -> Non
     soundfile.write(tmp_path / "click.wav", np.ones(400), RATE_HZ)
     with pytest.raises(ProbeError, match=r"click\.wav: 25 ms of sound; expected 0\.1 s of noise at least"):
         opened("noise:files=click.wav@10dB", folder=tmp_path)
+    soundfile.write(tmp_path / "offset.wav", np.full(8000, 0.5), RATE_HZ)
+    with pytest.raises(ProbeError, match=r"offset\.wav: one value throughout"):
+        opened("noise:files=offset.wav@10dB", folder=tmp_path)
     assert opened("reverb:files=click.wav", folder=tmp_path).sounds[0] is not None
     with pytest.raises(ProbeError, match=r"gone\.wav: cannot be read"):
         opened("noise:files=gone.wav@10dB", folder=tmp_path)
@@ -556,11 +559,16 @@ def test_conditions_are_declared_in_toml(noises: Path) -> None:
         "kitchen": "noise:files=noise.csv@10dB",
         "phone": "reverb:rt60=0.3+telephone",
     }
+    with pytest.raises(UsageError, match=r"kitchn.*Declared names: kitchen, phone\."):
+        parse_condition("kitchn", declared=declared)
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert declared_conditions(file, seed=3) == declared
     kitchen = parse_condition("kitchen", declared=declared)
     assert (kitchen.name, kitchen.seed) == ("kitchen", 3)
     assert open_condition(kitchen, RATE_HZ) is not None, "paths start from the file's folder"
     for content, message in (
-        ("x = 1", "found x; expected only"),
+        ("x = 1", r"found x, no \[conditions\]; expected only"),
+        ('x = 1\n[conditions]\na = "telephone"', "found x; expected only"),
         ("[conditions]", "conditions, empty or no table"),
         ('[conditions]\nclean = "telephone"', "'clean' is no name"),
         ('[conditions]\nnoise = "telephone"', "'noise' is no name"),

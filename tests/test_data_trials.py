@@ -234,6 +234,13 @@ def test_drawn_trials_are_the_same_for_the_same_seed_only(n_speakers: int) -> No
     assert other.sha256 != draw_trials(dev, 600, seed=1).sha256
 
 
+def test_pairs_that_are_taken_are_not_drawn() -> None:
+    dev = speakers(3, 2)
+    taken = {frozenset((trial.enroll.key, trial.test.key)) for trial in draw_trials(dev, 6, seed=0).trials}
+    left = {frozenset((trial.enroll.key, trial.test.key)) for trial in draw_trials(dev, 600, seed=0, taken=taken).trials}
+    assert left and not left & taken and len(left | taken) == 15
+
+
 def test_fewer_trials_are_drawn_where_there_are_no_more_pairs() -> None:
     drawn = draw_trials(speakers(3, 2), 600, seed=0)
     assert Counter(trial.target for trial in drawn.trials) == {True: 3, False: 12}

@@ -15,7 +15,7 @@ import itertools
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,14 +137,20 @@ def _refuse_contradiction(path: Path, line: int, trial: Trial, first: int) -> No
         )
 
 
-def draw_trials(utterances: Sequence[Utterance], n_trials: int, seed: int) -> TrialList:
+def draw_trials(
+    utterances: Sequence[Utterance], n_trials: int, seed: int, taken: Collection[frozenset[str]] = frozenset()
+) -> TrialList:
     """Seeded pairs of utterances with known speakers: a third of them targets, as far as there are that many.
+
+    Args:
+        taken: keys of pairs that must not be drawn.
 
     Raises:
         ProbeError: fewer than two speakers, or no speaker with two utterances.
     """
     known = [item for item in utterances if item.speaker]
     pairs = list(itertools.combinations(range(len(known)), 2)) if len(known) <= 2000 else _sampled_pairs(known, n_trials, seed)
+    pairs = [(a, b) for a, b in pairs if frozenset((known[a].key, known[b].key)) not in taken] if taken else pairs
     same = [pair for pair in pairs if known[pair[0]].speaker == known[pair[1]].speaker]
     other = [pair for pair in pairs if known[pair[0]].speaker != known[pair[1]].speaker]
     if not same or not other:

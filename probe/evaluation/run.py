@@ -376,8 +376,13 @@ def _trial_lists(
         )
     failed = {item.key for item in features.failed}
     dev_rows = [item for item in corpus.utterances if item.split == "dev" and item.key not in failed]
-    drawn = load_trials(dev_trials, corpus) if dev_trials else draw_trials(dev_rows, task.settings["dev_trials"], seed)
-    lists = {"dev": drawn, "test": load_trials(trials, corpus)}
+    tested = load_trials(trials, corpus)
+    if dev_trials:
+        chosen = load_trials(dev_trials, corpus)
+    else:
+        taken = {frozenset((trial.enroll.key, trial.test.key)) for trial in tested.trials}
+        chosen = draw_trials(dev_rows, task.settings["dev_trials"], seed, taken)
+    lists = {"dev": chosen, "test": tested}
     _check_trials(lists)
     heard = [
         *hearing.dev_trials(lists["dev"].trials),

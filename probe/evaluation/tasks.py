@@ -219,7 +219,7 @@ def open_task(name: str | Path, overrides: Mapping[str, Any] | None = None) -> T
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise UsageError(f"task {text!r}: no ready task and no TOML file.{hint} Ready: {', '.join(ready_tasks())}.")
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ProbeError(f"{path}: not TOML ({error}).") from error
     return _task(path, content, {key: value for key, value in (overrides or {}).items() if value is not None})

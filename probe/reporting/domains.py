@@ -30,6 +30,13 @@ GAPS = [
 ]
 
 Row = dict[Hashable, Any]
+# The scores that a gap is made of.
+LACKING = {
+    "A": "the baseline trained on {source}",
+    "C": "the baseline trained on {target}",
+    "C2": "the model trained on {target}",
+    "home": "the model on the test rows of {source}",
+}
 
 
 def crossed(records: pd.DataFrame) -> pd.DataFrame:
@@ -104,10 +111,8 @@ def _gap_row(
                 over = sorted({block for item in there for block in item["counts"]["block"]}) if name == "shift" else None
                 estimate = make(*(measures.sampled(item["counts"], int(row["seed"]), over, str(row["metric"])) for item in there))
             else:
-                lacking = [
-                    f"{key[0]} of the {'baseline' if key in ('A', 'C') else 'model'}" for key in wanted.split() if not at[key]
-                ]
-                estimate = Estimate(None, note=f"no score {', '.join(lacking)}" if lacking else "no counts in the record")
+                lacking = [LACKING[key].format(source=source, target=target) for key in wanted.split() if not at[key]]
+                estimate = Estimate(None, note=f"no score of {', '.join(lacking)}" if lacking else "no counts in the record")
         except ProbeError as error:
             estimate = Estimate(None, note=str(error).partition(":")[0])
         made.update(columns_of(name, estimate))

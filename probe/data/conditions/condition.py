@@ -131,7 +131,12 @@ def parse_condition(
         return declared[text.strip()]
     if not 0 <= seed < 1 << 63:
         raise UsageError(f"--condition-seed {seed}: expected a whole number from 0 on.")
-    steps = parse_steps(text, Path(folder))
+    try:
+        steps = parse_steps(text, Path(folder))
+    except UsageError as error:
+        if not declared:
+            raise
+        raise UsageError(f"{error} Declared names: {', '.join(declared)}.") from error
     shown = canonical(text, Path(folder))
     return Condition(shown, shown, steps, seed)
 
@@ -161,14 +166,15 @@ def declared_conditions(path: Path | str, seed: int = 0) -> dict[str, Condition]
     """
     file = Path(path)
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        content = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ProbeError(
             f"{file}: cannot be read as TOML ({error}). Expected a table [conditions] of names and texts."
         ) from error
     table = content.pop("conditions", None)
     if content or not isinstance(table, dict) or not table:
-        found = ", ".join([*content, *(["conditions, empty or no table"] if table is not None else [])]) or "nothing"
+        odd = "no [conditions]" if table is None else "" if isinstance(table, dict) and table else "conditions, empty or no table"
+        found = ", ".join([*content, *filter(None, [odd])])
         raise UsageError(f'{file}: found {found}; expected only [conditions] with lines such as kitchen = "noise:white@10dB".')
     declared = {}
     for name, text in table.items():

@@ -1,6 +1,7 @@
 """A few utterances as they are heard under each condition, with levels that are measured: for ears and for a picture."""
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from probe.data.conditions.levels import decibels, rms
 from probe.data.corpus import Corpus
 from probe.errors import ProbeError, UtteranceError, listed
 from probe.files import file_name
+
+log = logging.getLogger("probe")
 
 RATE_HZ = 16_000
 LARGEST = 0.99  # of the samples that are written
@@ -76,6 +79,8 @@ def hear(corpus: Corpus, conditions: Sequence[Condition], n: int, audio_root: Pa
         examples += heard
     if not examples:
         raise ProbeError(f"{corpus.name}: no utterance can be heard: {listed(refused)}.")
+    if refused:
+        log.warning("%s: %d utterances passed over, they cannot be heard: %s", corpus.name, len(refused), listed(refused, 3))
     return examples
 
 

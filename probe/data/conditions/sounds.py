@@ -86,6 +86,8 @@ def open_sounds(path: Path, rate_hz: int, root: Path | None = None, shortest_s: 
         if len(samples) < shortest_s * rate_hz:
             length = f"{1000 * len(samples) / rate_hz:.3g} ms"
             raise ProbeError(f"{item}: {length} of sound; expected {shortest_s:g} s of noise at least. Take it out.")
+        if shortest_s and is_silent(samples - samples.mean()):
+            raise ProbeError(f"{item}: one value throughout, which no ear hears; expected noise. Take it out.")
         sha256s.append(sha256)
         if n_bytes + samples.nbytes <= KEPT_BYTES:
             kept[number] = samples
