@@ -16,6 +16,7 @@ Counts come in two forms, told apart by their keys:
 import base64
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -145,6 +146,7 @@ class Record:
 CHOICE = ["model", "task", "corpus", "condition", "train_condition", "head", "train_domain", "budget"]
 PER_TRIAL = {"enroll", "test", "target", "rank"}
 SAME = "sha256:"
+HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")  # half a surrogate pair is no character, and is found when it is written
 # Records that agree in these are answers to one question.
 IDENTITY = ["format", "model", "revision", "task_sha256", "manifest_sha256", "seed", "recipe"]
 FIELDS = {item.name for item in fields(Record)}
@@ -271,6 +273,8 @@ def record_of(line: bytes, columns: dict[str, np.ndarray]) -> Record:
     """
     try:
         values = json.loads(line)
+        if HALF_CHARACTER.search(line):
+            canonical_json(values).encode()
     except (ValueError, RecursionError) as error:
         raise ProbeError(f"not JSON ({error}). Remove the file and run its task again.") from error
     found = values.get("format") if isinstance(values, dict) else None

@@ -21,7 +21,8 @@ import pandas as pd
 
 from probe.errors import ProbeError
 from probe.files import file_name, write_atomically
-from probe.records import WEIGHTED
+from probe.records import OWN_HEAD, WEIGHTED
+from probe.reporting.marks import BITS
 from probe.reporting.rows import summary_rows
 from probe.reporting.tables import to_markdown
 
@@ -61,9 +62,8 @@ def write_cards(records: pd.DataFrame, to: Path, datasets: Mapping[str, str]) ->
         folder = to / file_name(model)
         scores = rows[(rows["model"] == model) & rows["value"].notna()]
         texts = {"model-card.md": _card(model, scores, kinds, datasets)}
-        for (task, corpus), group in scores.groupby(["task", "corpus"]):
-            if corpus in datasets:
-                texts[f".eval_results/{file_name(str(task))}.yaml"] = yaml(list(_entries(group, about, datasets[str(corpus)])))
+        for task, group in scores[scores["corpus"].isin(list(datasets))].groupby("task"):
+            texts[f".eval_results/{file_name(str(task))}.yaml"] = yaml(list(_entries(group, about, datasets)))
         for name, text in texts.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             write_atomically(folder / name, text.encode())
@@ -88,11 +88,11 @@ def _not_on_hub(model: str, revision: str) -> str:
     return f"of revision {revision!r}, no commit of the Hub"
 
 
-def _entries(rows: pd.DataFrame, about: Row, dataset: str) -> Iterator[dict[str, Any]]:
+def _entries(rows: pd.DataFrame, about: Row, datasets: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """Evaluation results of one task: an entry a score, none with the ``task_id`` of another."""
     for row in rows.to_dict("records"):
         yield {
-            "dataset": {"id": dataset, "task_id": "/".join([row["task"], row["metric"], *_variant(row)])},
+            "dataset": {"id": datasets[row["corpus"]], "task_id": "/".join([row["task"], row["metric"], *_variant(row)])},
             "value": row["value"],
             "notes": "; ".join([*_told(row), f"model {about['revision']}", f"layerprobe {about['code'].get('version', '')}"]),
         }
@@ -100,13 +100,15 @@ def _entries(rows: pd.DataFrame, about: Row, dataset: str) -> Iterator[dict[str,
 
 def _variant(row: Row) -> list[str]:
     """What tells a score of a task from the task's others, shortest where it is the plain one."""
-    heard = [] if row["condition"] == row["train_condition"] == "clean" else [f"{row['train_condition']} to {row['condition']}"]
-    return heard + ([f"{row['train_domain']} to {row['test_domain']}"] if row["train_domain"] else [])
+    clean = row["condition"] == row["train_condition"] == "clean"
+    heard = [] if clean else [f"{row['train_condition']} to {row['condition']}"]
+    own = [OWN_HEAD] if row["head"] == OWN_HEAD else []
+    return own + heard + ([f"{row['train_domain']} to {row['test_domain']}"] if row["train_domain"] else [])
 
 
 def _told(row: Row) -> list[str]:
     """What a value is, in words."""
-    unit = "bits per label" if row["metric"] == "codelength" else "a fraction"
+    unit = "bits per label" if row["metric"] == BITS else "a fraction"
     layer = "a learned sum of all layers" if row["layer"] == WEIGHTED else f"layer {row['layer']}, chosen on dev"
     ends: str = "" if pd.isna(row["low"]) else f"95 % interval {row['low']:.4f} to {row['high']:.4f}, "
     better = "higher" if row["higher_is_better"] else "lower"
@@ -114,7 +116,7 @@ def _told(row: Row) -> list[str]:
         f"{row['metric']}, {unit}, {better} is better",
         f"head {row['head']} on {layer}",
         f"{ends}n {row['n']}, {row['n_blocks']} speakers or utterances resampled",
-        *([f"trained to tested: {', '.join(_variant(row))}"] if _variant(row) else []),
+        *_variant(row),
     ]
 
 
@@ -126,10 +128,11 @@ def _card(model: str, rows: pd.DataFrame, kinds: Mapping[str, str], datasets: Ma
 
 def _result(row: Row, kinds: Mapping[str, str], datasets: Mapping[str, str]) -> dict[str, Any]:
     interval: dict[str, float] = {} if pd.isna(row["low"]) else {"low": row["low"], "high": row["high"]}
+    split = "train" if row["metric"] == BITS else "test"
     variant = {"config": ", ".join(_variant(row))} if _variant(row) else {}
     return {
         "task": {"type": TASK_TYPES.get(kinds[row["task"]], ELSE), "name": row["task"]},
-        "dataset": {"type": datasets.get(row["corpus"], row["corpus"]), "name": row["corpus"], **variant, "split": "test"},
+        "dataset": {"type": datasets.get(row["corpus"], row["corpus"]), "name": row["corpus"], **variant, "split": split},
         "metrics": [
             {
                 "type": row["metric"],

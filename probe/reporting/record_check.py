@@ -27,6 +27,7 @@ from probe.measures.verification import METRICS
 from probe.records import CHOICE, IDENTITY, PER_TRIAL, WEIGHTED, Record, files_of, iterate_records, lines_of, record_of
 
 LONGEST = 80  # of what is shown of a value
+LARGEST = 2**53  # whole numbers above are not told apart by floats
 TOLERANCE = 1e-9  # of values and intervals, which another version of numpy may add up in another order
 ROUNDED = 1e-3  # shares of layers are written with six digits
 
@@ -166,9 +167,10 @@ def _is(value: object, kind: Any) -> bool:
         return isinstance(value, list) and all(_is(item, arguments[0]) for item in value)
     if get_origin(kind) is dict:
         return isinstance(value, dict) and all(_is(item, arguments[1]) for item in value.values())
+    if kind is float and isinstance(value, float):
+        return math.isfinite(value)
     if kind in (int, float):
-        numbers = (int,) if kind is int else (int, float)
-        return isinstance(value, numbers) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST
     return isinstance(value, kind)
 
 
@@ -232,6 +234,8 @@ def counts_of(record: Record, intervals: "Intervals") -> Told:
     if record.value is None or not math.isclose(value, record.value, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
         yield "value", record.value, f"{value}, by the counts"
         return
+    if record.seed < 0:
+        return
     ends = intervals.of(record) or (None, None)
     for name, found, end in (("low", record.low, ends[0]), ("high", record.high, ends[1])):
         if (found is None) != (end is None) or (found is not None and end is not None and abs(found - end) > TOLERANCE):
@@ -249,7 +253,8 @@ def _form_of_counts(counts: dict[str, Any], whole: bool) -> tuple[object, str] |
         return block, "blocks of 12 hex digits, each once, in order"
     if not trials:
         above, below = counts["numerator"], counts["denominator"]
-        if not (_is(above, list[int] if whole else list[float]) and _is(below, list[int]) and min([0, *above, *below]) >= 0):
+        right = _is(above, list[int] if whole else list[float]) and _is(below, list[int])
+        if not right or min([0, *above, *below]) < 0:
             return [above, below], "lists of whole numbers of 0 or more (amounts above, in a codelength)"
         return None if len(above) == len(below) == len(block) else ([*map(len, (above, below, block))], "one entry a block")
     lengths = {name: len(counts[name]) for name in sorted(PER_TRIAL)}
@@ -272,9 +277,10 @@ def search_of(record: Record) -> Told:
         yield "chosen", record.chosen, "an entry of the search"
         return
     measure, sign = f"dev_{record.select_by}", -1 if record.select_by == "accuracy" else 1
-    best = min((sign * entry[measure] for entry in record.search if _is(entry.get(measure), float)), default=math.inf)
-    if not any(sign * entry.get(measure, best * sign) <= best + TOLERANCE for entry in picked):
-        yield "chosen", {measure: picked[0][measure]}, f"the best of the search, {sign * best}"
+    losses = {id(entry): sign * entry[measure] for entry in record.search if _is(entry.get(measure), float)}
+    mine = [losses[id(entry)] for entry in picked if id(entry) in losses]
+    if mine and min(mine) > min(losses.values()) + TOLERANCE:
+        yield "chosen", {measure: sign * min(mine)}, f"the best of the search, {sign * min(losses.values())}"
 
 
 def _matches(entry: dict[str, Any], chosen: dict[str, Any]) -> bool:
