@@ -131,12 +131,15 @@ def _scores(records: pd.DataFrame, layers: bool, all_heads: bool) -> dict[tuple[
     check_comparable(records)
     shown = records[((records["split"] == "test") | (records["metric"] == BITS)) & (records["control"] == "")]
     shown = shown[shown["headline"] | all_heads].merge(chosen_layers(records), on=CHOICE, how="left")
-    if layers:
-        return {_place(row, [*PLACE, "layer"]): row for row in shown.to_dict("records")}
-    without = shown["chosen_layer"].isna()
-    picked = shown[(shown["layer"] == shown["chosen_layer"]) | without]
-    picked = picked.assign(value=picked["value"].astype(object).where(~without, None))
-    return {_place(row, PLACE): row for row in picked.to_dict("records")}
+    names = [*PLACE, "layer"] if layers else PLACE
+    if not layers:
+        without = shown["chosen_layer"].isna()
+        shown = shown.assign(value=shown["value"].astype(object).where(~without, None))
+        shown = shown[(shown["layer"] == shown["chosen_layer"]) | (without & ~shown.duplicated(PLACE))]
+    if len(twice := shown[shown.duplicated(names)]):
+        place = ", ".join(filter(None, _place(twice.iloc[0], names)))
+        raise ProbeError(f"{place}: stands twice, of seeds {sorted(set(shown['seed']))}. Compare one seed with one seed.")
+    return {_place(row, names): row for row in shown.to_dict("records")}
 
 
 def _place(row: Row, names: list[str]) -> tuple[str, ...]:
