@@ -173,6 +173,13 @@ def test_a_side_that_mixes_questions_is_refused() -> None:
         compared(mixed, mixed)
 
 
+def test_a_score_that_stands_twice_on_a_side_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("probe.reporting.compare.check_comparable", lambda records: None)
+    twice = [*layers([5], [5]), *layers([6], [6], seed=1)]
+    with pytest.raises(ProbeError, match=r"org/a, linear: stands twice, of seeds \[0, 1\]"):
+        compared(twice, twice)
+
+
 @pytest.fixture
 def folders(tmp_path: Path) -> list[str]:
     """Two folders of records; one task is worse in the second, two are equal, one is new."""

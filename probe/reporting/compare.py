@@ -137,7 +137,7 @@ def _scores(records: pd.DataFrame, layers: bool, all_heads: bool) -> dict[tuple[
         shown = shown.assign(value=shown["value"].astype(object).where(~without, None))
         shown = shown[(shown["layer"] == shown["chosen_layer"]) | (without & ~shown.duplicated(PLACE))]
     if len(twice := shown[shown.duplicated(names)]):
-        place = ", ".join(filter(None, _place(twice.iloc[0], names)))
+        place = ", ".join(filter(None, _place(twice.iloc[0].to_dict(), names)))
         raise ProbeError(f"{place}: stands twice, of seeds {sorted(set(shown['seed']))}. Compare one seed with one seed.")
     return {_place(row, names): row for row in shown.to_dict("records")}
 
