@@ -38,6 +38,8 @@ for command in (
     features.extract,
     evaluation.run,
     reports.table,
+    reports.compare,
+    reports.records,
     evaluation.similarity,
     evaluation.bench,
     evaluation.demo,

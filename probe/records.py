@@ -16,6 +16,7 @@ Counts come in two forms, told apart by their keys:
 import base64
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 3
+# What records of earlier formats do not have; they are refused, for what they lack cannot be had from them.
+OLDER = {1: "controls, budgets and statistics of layers", 2: "condition of training and groups of speakers"}
 OWN_HEAD = "own-ctc"
 # Names that stand where a layer's does.
 WEIGHTED = "weighted"  # a learned sum of all layers
@@ -143,6 +146,7 @@ class Record:
 CHOICE = ["model", "task", "corpus", "condition", "train_condition", "head", "train_domain", "budget"]
 PER_TRIAL = {"enroll", "test", "target", "rank"}
 SAME = "sha256:"
+HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")  # half a surrogate pair is no character, and is found when it is written
 # Records that agree in these are answers to one question.
 IDENTITY = ["format", "model", "revision", "task_sha256", "manifest_sha256", "seed", "recipe"]
 FIELDS = {item.name for item in fields(Record)}
@@ -230,30 +234,62 @@ def iterate_records(path: Path | str) -> Iterator[Record]:
     Raises:
         ProbeError: nothing there, a line that is no record, or one of another format version.
     """
+    for file in files_of(path):
+        columns: dict[str, np.ndarray] = {}
+        for number, line in enumerate(lines_of(file), start=1):
+            try:
+                record = record_of(line, columns)
+            except ProbeError as error:
+                raise ProbeError(f"{file} line {number}: {error}") from error
+            yield record
+
+
+def files_of(path: Path | str) -> list[Path]:
+    """The file itself, or every ``.jsonl`` file in a folder, in the order of names.
+
+    Raises:
+        ProbeError: nothing there.
+    """
     path = Path(path)
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
     if not files or not files[0].exists():
         raise ProbeError(f"{path}: no records (*.jsonl) here. Run `probe run` or `probe bench` first, or name its --to folder.")
-    for file in files:
-        columns: dict[str, np.ndarray] = {}
-        # Lines of bytes end where JSON lines end; lines of text would also end at U+2028 and its like, which a name may hold.
-        for number, line in enumerate(file.read_bytes().splitlines(), start=1):
-            where = f"{file} line {number}"
-            try:
-                values = json.loads(line)
-            except ValueError as error:
-                raise ProbeError(f"{where}: not JSON ({error}). Remove the file and run its task again.") from error
-            found = values.get("format") if isinstance(values, dict) else None
-            if found != FORMAT:
-                raise ProbeError(f"{where}: record format {found}; this version reads {FORMAT}. Run its task again.")
-            if values.keys() != FIELDS:
-                odd = sorted(values.keys() ^ FIELDS)
-                raise ProbeError(f"{where}: fields {odd} missing or unknown. Run its task again.")
-            try:
-                counts = _unpacked(values["counts"], columns)
-            except (ValueError, TypeError, AttributeError, zlib.error) as error:
-                raise ProbeError(f"{where}: its counts cannot be read ({error}). Run its task again.") from error
-            yield Record(**{**values, "counts": counts})
+    return files
+
+
+def lines_of(file: Path) -> list[bytes]:
+    """The lines of a file of records: those of bytes, for a name may hold U+2028 and its like, where lines of text end too."""
+    return file.read_bytes().splitlines()
+
+
+def record_of(line: bytes, columns: dict[str, np.ndarray]) -> Record:
+    """The record in a line. Of its values nothing is known yet, see `probe.reporting.record_check`.
+
+    Args:
+        columns: name -> column of counts that stood in earlier lines of the file; receives those of this line.
+
+    Raises:
+        ProbeError: no record, one of another format version, with other fields, or with counts that cannot be read.
+    """
+    try:
+        values = json.loads(line)
+        if HALF_CHARACTER.search(line):
+            canonical_json(values).encode()
+    except (ValueError, RecursionError) as error:
+        raise ProbeError(f"not JSON ({error}). Remove the file and run its task again.") from error
+    found = values.get("format") if isinstance(values, dict) else None
+    if found != FORMAT:
+        lacks = OLDER.get(found) if isinstance(found, int) else None
+        why = f": format {found} has no {lacks}" if lacks else ""
+        raise ProbeError(f"record format {found}; this version reads {FORMAT}. Run its task again{why}.")
+    if values.keys() != FIELDS:
+        odd = sorted(values.keys() ^ FIELDS)
+        raise ProbeError(f"fields {odd} missing or unknown. Run its task again.")
+    try:
+        counts = _unpacked(values["counts"], columns)
+    except (ValueError, TypeError, AttributeError, zlib.error) as error:
+        raise ProbeError(f"its counts cannot be read ({error}). Run its task again.") from error
+    return Record(**{**values, "counts": counts})
 
 
 def read_records(*paths: Path | str) -> "pd.DataFrame":

@@ -11,7 +11,7 @@ from probe.errors import ProbeError
 from probe.measures import uncertainty
 from probe.measures.counts import Counts, ratio_counts, trial_counts, value_of
 from probe.measures.uncertainty import interval, paired_difference
-from probe.measures.verification import eer
+from probe.measures.verification import METRICS
 
 blocks_of_hits = st.lists(st.tuples(st.integers(0, 20), st.integers(1, 20)), min_size=2, max_size=12)
 
@@ -73,14 +73,20 @@ def test_resampled_ratios_are_those_of_a_plain_loop(rows: list[tuple[int, int]])
     assert uncertainty._resampled(counts, 7, 20).tolist() == plain
 
 
-def test_resampled_trials_are_those_of_a_plain_loop() -> None:
-    counts = simulated_trials(6, seed=3)
-    (weights,) = uncertainty._weights(6, 7, 20)
+@pytest.mark.parametrize("metric", METRICS)
+def test_resampled_trials_are_those_of_a_plain_loop(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uncertainty, "TRIALS_AT_ONCE", 1500)  # three resamples
+    counts = simulated_trials(3, seed=3)
+    target, rank = np.array(counts["target"], bool), np.array(counts["rank"])
+    (weights,) = uncertainty._weights(3, 7, 20)
     plain = []
     for w in weights:
-        times = [int(w[e]) if e == t else int(w[e] * w[t]) for e, t in zip(counts["enroll"], counts["test"], strict=True)]
-        plain.append(eer(counts["target"], counts["rank"], times))
-    assert uncertainty._resampled(counts, 7, 20).tolist() == plain
+        pairs = zip(counts["enroll"], counts["test"], strict=True)
+        times = np.array([int(w[e]) if e == t else int(w[e] * w[t]) for e, t in pairs])
+        targets, others = (np.bincount(rank, times * kind, rank.max() + 1).astype(int) for kind in (target, ~target))
+        plain.append(METRICS[metric](targets, others) if targets.any() and others.any() else float("nan"))
+    assert np.isnan(plain).any() and not np.isnan(plain).all()
+    np.testing.assert_array_equal(uncertainty._resampled(counts, 7, 20, metric), plain)
 
 
 def test_resamples_do_not_depend_on_how_many_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,14 @@
 """Reports: what is made of records."""
 
+import json
+import re
+import sys
 from pathlib import Path
 
 import click
 
-from probe.commands.printing import print_files
+from probe.commands.printing import plain, print_files, print_table
+from probe.errors import EXIT_FAILURE, UsageError
 
 
 @click.command()
@@ -53,3 +57,102 @@ def table(
         click.echo("\n" + matrices, nl=False)
     if to is not None:
         print_files(tables.write_tables(records, to, axis, baseline))
+
+
+@click.command()
+@click.argument("runs", nargs=-1, metavar="[A B]", type=click.Path(path_type=Path))
+@click.option("--from", "results", multiple=True, type=click.Path(path_type=Path), help="Folder of records of two --model.")
+@click.option("--model", "names", multiple=True, metavar="NAME", help="Given twice: compare these models of --from.")
+@click.option("--layers", is_flag=True, help="Layer by layer instead of the layers that dev chose.")
+@click.option("--all-heads", is_flag=True, help="Every head and backend instead of the headline ones.")
+@click.option("--format", "form", type=click.Choice(["md", "csv", "json"]), default="md", show_default=True)
+@click.option("--fail-on", type=click.Choice(["worse"]), help="Exit with 1 where a score of B is significantly worse.")
+def compare(
+    runs: tuple[Path, ...],
+    results: tuple[Path, ...],
+    names: tuple[str, ...],
+    layers: bool,
+    all_heads: bool,
+    form: str,
+    fail_on: str | None,
+) -> None:
+    """Compare two folders of records, or two models of one, score by score: what changed, by how much, and why it may have."""
+    if not (len(runs) == 2 and not results and not names) and not (not runs and results and len(names) == 2):
+        raise UsageError("compare: give two folders of records, A and B; or --from a folder and --model twice.")
+    from probe.records import read_records
+    from probe.reporting import compare as comparing
+
+    if runs:
+        a, b = runs
+        found = comparing.compare_runs(str(a), read_records(a), str(b), read_records(b), layers, all_heads)
+    else:
+        found = comparing.compare_models(read_records(*results), names[0], names[1], layers, all_heads)
+    printed = {"md": comparing.to_markdown, "csv": lambda found: comparing.to_csv(found.rows), "json": comparing.to_json}
+    click.echo(plain(printed[form](found)), nl=False)
+    if form != "md":
+        click.echo(plain(found.summary()), err=True)
+    if fail_on and found.counted()[fail_on]:
+        sys.exit(EXIT_FAILURE)
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path))
+@click.option("--check", is_flag=True, help="Validate and recompute every line (docs/records.md); exit with 1 on a finding.")
+@click.option(
+    "--export", "form", type=click.Choice(["hf"]), help="Write the Hugging Face Hub's evaluation results and card snippets."
+)
+@click.option("--to", type=click.Path(path_type=Path), help="Folder that --export writes, a folder for each model.")
+@click.option(
+    "--dataset", "datasets", multiple=True, metavar="CORPUS=ORG/NAME", help="A corpus' dataset on the Hub, for --export."
+)
+@click.option("--json", "as_json", is_flag=True, help="What is there, or the findings, as JSON.")
+def records(
+    paths: tuple[Path, ...], check: bool, form: str | None, to: Path | None, datasets: tuple[str, ...], as_json: bool
+) -> None:
+    """List what files of records hold, check them, or export their scores."""
+    if (form is None) != (to is None) or (datasets and not form) or (check and form):
+        raise UsageError("records: --export needs --to, --to and --dataset need --export; --check and --export are two commands.")
+    if form and to:
+        _export(paths, to, datasets)
+    elif check:
+        _check(paths, as_json)
+    else:
+        _list(paths, as_json)
+
+
+def _list(paths: tuple[Path, ...], as_json: bool) -> None:
+    from probe.reporting.record_check import contents
+
+    files = contents(paths)
+    if as_json:
+        click.echo(json.dumps(files, indent=2))
+        return
+    lines = [[plain(str(value)) for value in file.values()] for file in files]
+    print_table(list(files[0]), lines)
+    tasks, models = ({file[name] for file in files} for name in ("task", "model"))
+    total = sum(file["records"] for file in files)
+    click.echo(f"{len(files)} files, {total} records, {len(models)} models, {len(tasks)} tasks", err=True)
+
+
+def _check(paths: tuple[Path, ...], as_json: bool) -> None:
+    from probe.reporting.record_check import check_records
+
+    n_lines, findings = check_records(paths)
+    if as_json:
+        click.echo(json.dumps([vars(finding) for finding in findings], indent=2))
+    for finding in [] if as_json else findings:
+        click.echo(plain(str(finding)).replace("\n", "\\n"))
+    click.echo(f"{n_lines} records, {len(findings)} findings", err=True)
+    if findings:
+        sys.exit(EXIT_FAILURE)
+
+
+def _export(paths: tuple[Path, ...], to: Path, datasets: tuple[str, ...]) -> None:
+    from probe.records import read_records
+    from probe.reporting.model_card import REPOSITORY, write_cards
+
+    if odd := [text for text in datasets if not re.fullmatch(f".+={REPOSITORY}", text)]:
+        raise UsageError(f"--dataset {odd[0]!r}: expected CORPUS=ORG/NAME, a manifest's name and its dataset on the Hub.")
+    written, left_out = write_cards(read_records(*paths), to, dict(text.rsplit("=", 1) for text in datasets))
+    for line in (*written, *(f"left out: {reason}" for reason in left_out)):
+        click.echo(plain(str(line)), err=True)

@@ -38,13 +38,14 @@ from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
 from probe.errors import ProbeError
-from probe.measures.counts import Counts, is_trials, trial_metric, value_of
-from probe.measures.verification import per_rank
+from probe.measures.counts import Counts, TrialMetric, is_trials, trial_metric, value_of
+from probe.measures.verification import MANY
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 CELLS_AT_ONCE = 1 << 22  # of (resample, block); bounds the memory to some 100 MB when every utterance is a block
+TRIALS_AT_ONCE = 1 << 13  # of (resample, trial): small arrays stay in a cache and use their memory again
 # A score that rests on one block (the only one with targets, say) has no value in 25 to 50 % of its resamples, one that rests on
 # two blocks in 14 % at most; the rest of the resamples would all hold that block and understate the variation.
 MOST_LEFT_OUT = 0.2
@@ -202,23 +203,42 @@ def _ratio_values(counts: Counts) -> Callable[[Ints], Floats]:
 
 def _trial_values(counts: Counts, metric: str) -> Callable[[Ints], Floats]:
     measure = trial_metric(metric)
+    many = MANY.get(metric) or (lambda missed, rejected: _one_by_one(measure, missed, rejected))
     enroll, test, rank = (np.array(counts[key], np.int64) for key in ("enroll", "test", "rank"))
     target, n_ranks = np.array(counts["target"], bool), int(rank.max()) + 1
 
     def counter(kind: NDArray[np.bool_]) -> Callable[[Ints], Ints]:
-        # In the order of the ranks: a thousand passes over memory in order instead of criss-cross.
+        # In the order of the ranks, so that those at a rank or below are a sum from the start.
         chosen = np.flatnonzero(kind)[np.argsort(rank[kind])]
-        one, other, ranks = enroll[chosen], test[chosen], rank[chosen]
-        within = one == other
-        return lambda weights: per_rank(ranks, weights[one] * np.where(within, 1, weights[other]), n_ranks)
+        one, other = enroll[chosen], test[chosen]
+        within, ends = one == other, np.searchsorted(rank[chosen], np.arange(n_ranks), side="right")
 
-    count_targets, count_others = counter(target), counter(~target)
+        def below(weights: Ints) -> Ints:
+            """(resample, rank) trials of this kind at this rank or below."""
+            sums = np.zeros((len(weights), len(chosen) + 1), np.int64)
+            np.cumsum(weights[:, one] * np.where(within, 1, weights[:, other]), axis=1, out=sums[:, 1:])
+            return sums[:, ends]
 
-    def value(weights: Ints) -> float:
-        targets, others = count_targets(weights), count_others(weights)
-        return measure(targets, others) if targets.any() and others.any() else float("nan")
+        return below
 
-    return lambda weights: np.array([value(row) for row in weights])
+    below_targets, below_others = counter(target), counter(~target)
+
+    def values(weights: Ints) -> Floats:
+        missed, rejected = below_targets(weights), below_others(weights)
+        both = (missed[:, -1] > 0) & (rejected[:, -1] > 0)
+        if both.all():
+            return many(missed, rejected)
+        found = np.full(len(weights), np.nan)
+        found[both] = many(missed[both], rejected[both])
+        return found
+
+    at_once = max(1, TRIALS_AT_ONCE // len(rank))
+    return lambda weights: np.concatenate([values(weights[i : i + at_once]) for i in range(0, len(weights), at_once)])
+
+
+def _one_by_one(measure: TrialMetric, missed: Ints, rejected: Ints) -> Floats:
+    at_rank = (np.diff(sums, axis=1, prepend=0) for sums in (missed, rejected))
+    return np.array([measure(targets, others) for targets, others in zip(*at_rank, strict=True)], np.float64)
 
 
 def _check_same_utterances(a: Counts, b: Counts) -> None:

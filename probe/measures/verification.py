@@ -133,7 +133,7 @@ def per_rank(ranks: Ints, weights: NDArray[Any], n_ranks: int) -> Ints:
 
 
 def eer_of_ranks(targets: Ints, others: Ints) -> float:
-    """The EER of trials that are sorted already: what a bootstrap calls a thousand times.
+    """The EER of trials that are sorted already.
 
     Args:
         targets: (rank,) int64 >= 0, target trials at each rank, ascending; a rank without a trial does no harm.
@@ -142,16 +142,38 @@ def eer_of_ranks(targets: Ints, others: Ints) -> float:
     Raises:
         ProbeError: no targets or no non-targets.
     """
-    n_targets, n_others = _check_both_kinds(targets, others)
+    _check_both_kinds(targets, others)
+    return float(eers(np.cumsum(targets)[None], np.cumsum(others)[None])[0])
+
+
+def eers(missed: Ints, rejected: Ints) -> Floats:
+    """EERs of several counts of one list of trials, (row,).
+
+    Args:
+        missed: (row, rank) target trials at this rank or below; some in every row.
+        rejected: (row, rank) non-target trials likewise.
+    """
+    n_targets, n_others = missed[:, -1:], rejected[:, -1:]
     # With ranks 0..r rejected, missed[r] / n_targets is the miss rate and 1 - rejected[r] / n_others the false acceptance rate.
     # gap[r] is miss rate - false acceptance rate, times n_targets * n_others: it rises from -1 (before rank 0) to 1 times that.
-    missed, rejected = np.cumsum(targets), np.cumsum(others)
     gap = missed * n_others + rejected * n_targets - n_targets * n_others
-    crossing = int(np.searchsorted(gap, 0))
-    before = int(gap[crossing - 1]) if crossing else -n_targets * n_others
-    step = int(gap[crossing]) - before
-    missed_before = int(missed[crossing] - targets[crossing])
-    return (missed_before * step - before * int(targets[crossing])) / (n_targets * step)
+    crossing = np.argmax(gap >= 0, axis=1)[:, None]
+
+    def around(values: Ints, start: Ints) -> list[tuple[int, int]]:
+        """Values before and at the crossing; ``start`` is that before rank 0."""
+        before = np.where(crossing > 0, np.take_along_axis(values, np.maximum(crossing - 1, 0), axis=1), start)
+        return np.hstack([before, np.take_along_axis(values, crossing, axis=1)]).tolist()
+
+    sides = zip(
+        around(gap, -n_targets * n_others), around(missed, np.zeros_like(n_targets)), n_targets[:, 0].tolist(), strict=True
+    )
+    # In Python's whole numbers, which do not overflow.
+    return np.array(
+        [
+            (missed_before * (after - before) - before * (missed_after - missed_before)) / (n * (after - before))
+            for (before, after), (missed_before, missed_after), n in sides
+        ]
+    )
 
 
 def eer_of_hull(targets: Ints, others: Ints) -> float:
@@ -176,11 +198,17 @@ def min_dcf_of_ranks(targets: Ints, others: Ints, p_target: float, c_miss: float
         raise ProbeError(
             f"p_target {p_target}, c_miss {c_miss}, c_fa {c_fa}: expected a prior between 0 and 1 and costs above 0."
         )
-    n_targets, n_others = _check_both_kinds(targets, others)
+    _check_both_kinds(targets, others)
+    return float(min_dcfs(np.cumsum(targets)[None], np.cumsum(others)[None], p_target, c_miss, c_fa)[0])
+
+
+def min_dcfs(missed: Ints, rejected: Ints, p_target: float, c_miss: float = 1.0, c_fa: float = 1.0) -> Floats:
+    """`min_dcf` of several counts of one list of trials, (row,); arguments as in `eers`."""
     miss, false_alarm = c_miss * p_target, c_fa * (1 - p_target)
-    cost = miss * (np.cumsum(targets) / n_targets) + false_alarm * ((n_others - np.cumsum(others)) / n_others)
+    n_others = rejected[:, -1:]
+    cost = miss * (missed / missed[:, -1:]) + false_alarm * ((n_others - rejected) / n_others)
     trivial = min(miss, false_alarm)  # reject all, which is in ``cost``, or accept all, which is not
-    return float(min(cost.min(), trivial) / trivial)
+    return np.minimum(cost.min(axis=1), trivial) / trivial
 
 
 def _check_both_kinds(targets: Ints, others: Ints) -> tuple[int, int]:
@@ -200,6 +228,12 @@ METRICS: dict[str, Callable[[Ints, Ints], float]] = {
     "eer_hull": eer_of_hull,
     "min_dcf_0.01": functools.partial(min_dcf_of_ranks, p_target=0.01),
     "min_dcf_0.05": functools.partial(min_dcf_of_ranks, p_target=0.05),
+}
+# The same of several counts at once, where it can be had at once.
+MANY: dict[str, Callable[[Ints, Ints], Floats]] = {
+    "eer": eers,
+    "min_dcf_0.01": functools.partial(min_dcfs, p_target=0.01),
+    "min_dcf_0.05": functools.partial(min_dcfs, p_target=0.05),
 }
 _COST = "minimum over thresholds of (p * miss rate + (1 - p) * false acceptance rate) / min(p, 1 - p), p = {}, both costs 1"
 # The same, as a record states it.
