@@ -45,11 +45,12 @@ def budgets_figure(rows: pd.DataFrame, width: str = "double") -> "Figure":
 
 
 def _ticks(axes: "Axes", cells: pd.DataFrame) -> None:
-    """The numbers of examples with their budgets, from the largest on as far as there is room."""
+    """The numbers of examples with their budgets, as far as there is room from the largest on."""
     names = cells.drop_duplicates("n_train").set_index("n_train")["budget"]
     shown: list[int] = []
     for n in sorted(names.index, reverse=True):
         if not shown or math.log(shown[-1] / n) >= CLOSEST * math.log(max(names.index) / min(names.index)):
             shown.append(int(n))
+    shown.reverse()
     axes.set_xticks(shown, [f"{n}\n{figures.shortened(names[n] or 'all', 10)}" for n in shown])
     axes.minorticks_off()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from probe.errors import ProbeError
 from probe.measures.counts import value_of
 from probe.measures.verification import det_curve
 from probe.records import CHOICE, chosen_layers
@@ -51,7 +52,12 @@ def det_figure(rows: pd.DataFrame, width: str = "double") -> "Figure":
     Args:
         rows: of `det_rows`.
         width: one of `probe.reporting.figures.WIDTHS`.
+
+    Raises:
+        ProbeError: there are no rows.
     """
+    if rows.empty:
+        raise ProbeError("no trials to draw: no record of verification (`eer`) at a chosen layer.")
     rows = figures.with_series(rows, PANEL)
     looks = {name: look | EER for name, look in figures.looks(rows["series"]).items()}
     legend = figures.legend_of(looks, {"EER": EER})
