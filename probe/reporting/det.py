@@ -28,7 +28,7 @@ METRICS = ("eer", "eer_hull")  # those whose records stand for the trials
 PANEL = ["task", "corpus", "condition", "train_condition", "test_domain"]
 TICKS = [0.0001, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8]
 HIGHEST = 0.8
-WIDTH, HEIGHT = 2.3, 2.25  # inches, of a panel
+WIDEST = 3.3  # inches, of a panel
 EER = {"markerfacecolor": "white", "markersize": 4.5}
 
 
@@ -62,8 +62,10 @@ def det_figure(rows: pd.DataFrame, width: str = "double") -> "Figure":
     looks = {name: look | EER for name, look in figures.looks(rows["series"]).items()}
     legend = figures.legend_of(looks, {"EER": EER})
     lists = [cells.to_dict("records") for _, cells in rows.groupby(PANEL)]
+    n_columns = min(len(lists), int(figures.WIDTHS[width] / figures.PANEL_WIDTH))
+    high = min(WIDEST, figures.WIDTHS[width] / n_columns) - 0.05  # nearly a square, for the axes are alike
     titles = [", ".join(str(cells[0][name]) for name in PANEL if cells[0][name] not in ("", "clean")) for cells in lists]
-    figure, panels = figures.panels(titles, width, legend, most=WIDTH, heights=[HEIGHT] * len(lists))
+    figure, panels = figures.panels(titles, width, legend, most=WIDEST, heights=[high] * len(lists))
     for axes, cells in zip(panels, lists, strict=False):
         _draw(axes, cells, looks)
     return figure

@@ -91,7 +91,7 @@ def _draw(axes: "Axes", item: HeatMap) -> None:
     rows, columns = _names(item.values.index), _names(item.values.columns)
     step = 1 if item.labelled or len(rows) <= 13 else 4
     axes.set_yticks(range(0, len(rows), step), rows[::step])
-    step = 1 if item.labelled or len(columns) <= 13 else 4
+    step = 1 if item.labelled or len(columns) <= 8 else 4
     axes.set_xticks(range(0, len(columns), step), columns[::step], rotation=90 * _upright(columns))
     axes.set(xlabel=item.axes[0], ylabel=item.axes[1])
     axes.spines[:].set_visible(False)
