@@ -271,7 +271,7 @@ def contents(figure: "Figure") -> list[dict[str, Any]]:
             "title": axes.get_title(),
             "axes": [axes.get_xlabel(), axes.get_ylabel()],
             "ticks": [_ticks(axis) for axis in (axes.xaxis, axes.yaxis)],
-            "lines": [[one_line(line.get_label()), *map(_numbers, line.get_data())] for line in axes.get_lines()],
+            "lines": [[one_line(str(line.get_label())), *map(_numbers, line.get_data())] for line in axes.get_lines()],
             "intervals": [_numbers(path.vertices) for found in axes.collections for path in found.get_paths()],
             "maps": [_numbers(image.get_array()) for image in axes.get_images()],
             "texts": [text.get_text() for text in axes.texts],
