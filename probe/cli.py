@@ -40,6 +40,7 @@ for command in (
     reports.table,
     reports.compare,
     reports.records,
+    reports.plot,
     evaluation.similarity,
     evaluation.bench,
     evaluation.demo,

@@ -21,7 +21,7 @@ from probe.extraction.extract import Extraction, extract, recipe_of
 from probe.models.catalogue import CHUNK_S, CONTEXT_S, choose_device, open_model
 from probe.models.encoder import Encoder
 from probe.records import read_records
-from probe.reporting.curves import missing_matplotlib
+from probe.reporting.figures import missing_matplotlib
 from probe.reporting.spectrograms import draw_spectrograms
 from probe.reporting.tables import write_tables
 from probe.store.export import Selection

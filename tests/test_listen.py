@@ -62,7 +62,7 @@ def test_what_cannot_be_heard_is_said(tones: Callable[..., Path], tmp_path: Path
         soundfile.write(path, np.zeros(4800), RATE_HZ)
     with pytest.raises(ProbeError, match=r"tones: no utterance can be heard: near.*silent"):
         listen(manifest, ["noise:white@0dB"], tmp_path / "a")
-    monkeypatch.setattr("probe.reporting.spectrograms.missing_matplotlib", lambda: "get it")
+    monkeypatch.setattr("probe.reporting.figures.missing_matplotlib", lambda: "get it")
     with pytest.raises(ProbeError, match="get it"):
         draw_spectrograms([Example("a", "clean", np.zeros(1000, np.float32))], tmp_path / "a.png")
 

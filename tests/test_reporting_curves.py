@@ -1,8 +1,6 @@
 """Layer curves: what is drawn is what the records say."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +8,9 @@ from test_reporting_tables import crossing, curve, frame, plain
 
 from probe.errors import ProbeError
 from probe.evaluation.depth import depth_of
-from probe.records import read_records, write_records
-from probe.reporting.curves import curves_figure, layer_curves, missing_matplotlib
-from probe.reporting.tables import layer_rows, write_tables
+from probe.reporting.curves import curves_figure, usual_rows
+from probe.reporting.figures import missing_matplotlib
+from probe.reporting.rows import layer_rows
 
 if missing_matplotlib():
     pytest.skip(missing_matplotlib(), allow_module_level=True)
@@ -47,7 +45,37 @@ def test_conv_stands_before_the_layers_and_final_apart_from_the_line() -> None:
 
 def test_a_model_of_one_layer_is_a_horizontal_line_across_the_panel() -> None:
     figure = curves_figure(layer_rows(frame(*curve([0.5] * 3, [0.5] * 3), *curve([0.2], [0.25], "0", model="fbank"))))
-    assert drawn(figure)["fbank"] == ([0, 2], [25, 25])
+    line = next(line for line in figure.axes[0].get_lines() if line.get_label() == "fbank")
+    assert (list(line.get_xdata()), list(line.get_ydata())) == ([0, pytest.approx(2.06)], [25, 25])
+    assert line.is_dashed()
+    bar = figure.axes[0].collections[-1].get_paths()[0].vertices
+    assert bar.tolist() == [[pytest.approx(2.06), pytest.approx(20)], [pytest.approx(2.06), pytest.approx(30)]]
+
+
+def test_models_of_one_layer_alone_are_points_beside_each_other() -> None:
+    figure = curves_figure(layer_rows(frame(*(item for name in "ab" for item in curve([0.2], [0.25], "0", model=name)))))
+    assert drawn(figure) == {"a": ([0], [25]), "b": ([1], [25])}
+
+
+def test_codelengths_are_drawn_in_bits() -> None:
+    bits: dict[str, Any] = {"metric": "codelength", "higher_is_better": False, "low": 1.5, "high": 3.0}
+    codes = [item for item in curve([2.5] * 3, [2.5, 2.25, 2.0], **bits) if item.split == "test"]
+    figure = curves_figure(layer_rows(frame(*curve([0.5] * 3, [0.5] * 3), *codes)))
+    assert [axes.get_ylabel() for axes in figure.axes] == ["accuracy (%) ↑", "codelength (bits per label) ↓"]
+    assert drawn(figure, 1)["org/a"][1] == [2.5, 2.25, 2.0]
+
+
+def test_usually_conditions_and_detection_costs_are_left_to_other_pictures() -> None:
+    costs: dict[str, Any] = {"metric": "min_dcf_0.01", "higher_is_better": False, "select_by": "eer"}
+    eer = costs | {"metric": "eer"}
+    records = [item for heard in ("clean", "telephone") for item in curve([0.5] * 3, [0.5] * 3, condition=heard)]
+    records += [*curve([0.5] * 3, [0.5] * 3, task="verify", **eer), *curve([0.5] * 3, [0.5] * 3, task="verify", **costs)]
+    records += curve([0.5] * 3, [0.5] * 3, task="noisy", condition="telephone")
+    rows = layer_rows(frame(*records))
+    shown = usual_rows(rows)[["task", "condition", "metric"]].drop_duplicates().to_numpy().tolist()
+    assert shown == [["digits", "clean", "accuracy"], ["noisy", "telephone", "accuracy"], ["verify", "clean", "eer"]]
+    left = usual_rows(rows[rows["metric"] != "eer"])
+    assert ["verify", "min_dcf_0.01"] in left[["task", "metric"]].to_numpy().tolist(), "costs alone are drawn"
 
 
 def test_one_value_left_of_many_layers_stays_a_point() -> None:
@@ -75,7 +103,7 @@ def test_on_the_axis_of_depth_models_end_at_one_place_and_final_stands_apart() -
     assert lines["org/a"][0] == [-0.08, 0, 0.25, 0.5, 1]
     assert lines["org/b"] == ([0, 0.5, 1], pytest.approx([10, 20, 30]))
     assert lines["org/b | final"] == ([1.08], pytest.approx([40]))
-    assert lines["fbank"][0] == [-0.08, 1.08]
+    assert lines["fbank"][0] == pytest.approx([-0.08, 1.08 + 0.03 * 1.16])
     axes = figure.axes[0]
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["\nconv", "0", "0.25", "0.5", "0.75", "1"]
     assert axes.get_xlabel() == "relative depth"
@@ -102,20 +130,18 @@ def test_there_is_a_panel_per_task_and_metric() -> None:
     assert legend(figure) == ["fbank", "org/a", "org/b", *marks]
 
 
-def test_across_domains_there_is_a_line_per_test_domain() -> None:
+def test_across_domains_there_is_a_panel_per_train_and_test_domain() -> None:
     figure = curves_figure(layer_rows(frame(*crossing())))
-    assert [axes.get_title() for axes in figure.axes] == ["emotion, trained on far", "emotion, trained on read"]
-    lines = drawn(figure, 1)
-    assert lines["org/a | far"][1] == [40, 60, 75] and lines["org/a | far | chosen"] == ([1], [60])
-    assert legend(figure)[:3] == ["org/a", "tested on far", "tested on read"]
+    titles = ["emotion, far → far", "emotion, read → far", "emotion, read → read"]
+    assert [axes.get_title() for axes in figure.axes] == titles
+    assert drawn(figure, 1) == {"org/a": ([0, 1, 2], [40, 60, 75]), "org/a | chosen": ([1], [60])}
 
 
-def test_many_test_domains_are_limited_and_the_title_says_so() -> None:
-    domains = [f"d{number:02}" for number in range(12)]
-    records = [item for test in domains for item in curve([0.5] * 3, [0.5] * 3, train_domain="d11", test_domain=test)]
+def test_more_panels_than_a_page_holds_are_left_out_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    records = [item for n in range(30) for item in curve([0.5] * 3, [0.5] * 3, task=f"t{n:02}")]
     figure = curves_figure(layer_rows(frame(*records)))
-    assert figure.axes[0].get_title() == "digits, trained on d11\n(8 of 12 test domains)"
-    assert "org/a | d11" in drawn(figure) and "org/a | d10" not in drawn(figure)
+    assert len(figure.axes) == 24 and figure.get_suptitle() == "24 of 30 panels"
+    assert "24 of 30 panels are drawn" in caplog.text
 
 
 def test_heads_are_told_apart_where_several_are_headlines() -> None:
@@ -123,38 +149,6 @@ def test_heads_are_told_apart_where_several_are_headlines() -> None:
     assert legend(figure)[:2] == ["org/a, linear", "org/a, mlp"]
 
 
-def test_equal_records_give_the_same_svg(tmp_path: Path) -> None:
-    paths = [tmp_path / name for name in ("1.png", "1.svg", "2.png", "2.svg")]
-    layer_curves(frame(*plain()), *paths[:2])
-    layer_curves(frame(*plain()[::-1]), *paths[2:])
-    assert paths[1].read_bytes() == paths[3].read_bytes()
-    assert paths[0].read_bytes().startswith(b"\x89PNG") and paths[1].read_text(encoding="utf-8").startswith("<?xml")
-
-
-def test_names_are_text_and_neither_formulas_nor_markup(tmp_path: Path) -> None:
-    name = "a $\\frac{1$ <script>&\n_b"
-    layer_curves(frame(*curve([0.5] * 3, [0.5] * 3, model=name, task=name)), tmp_path / "a.png", tmp_path / "a.svg")
-    assert "<script>" not in (tmp_path / "a.svg").read_text(encoding="utf-8")
-
-
-def test_drawing_leaves_the_settings_of_matplotlib_alone(tmp_path: Path) -> None:
-    import matplotlib
-
-    before = dict(matplotlib.rcParams)
-    layer_curves(frame(*plain()), tmp_path / "a.png", tmp_path / "a.svg")
-    assert dict(matplotlib.rcParams) == before
-
-
 def test_nothing_to_draw_is_an_error() -> None:
     with pytest.raises(ProbeError, match="no test score to draw"):
         curves_figure(layer_rows(frame(*curve([None] * 3, [None] * 3))))
-
-
-def test_without_matplotlib_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ProbeError, match=r"install layerprobe\[plots\]"):
-        layer_curves(frame(*plain()), tmp_path / "a.png", tmp_path / "a.svg")
-    write_records(tmp_path / "results" / "a.jsonl", plain())
-    names = [path.name for path in write_tables(read_records(tmp_path / "results"), tmp_path / "tables")]
-    assert names == ["table.md", "table.csv", "layers.md", "layers.csv"]
-    assert "layerprobe[plots]" in missing_matplotlib()

@@ -8,6 +8,10 @@ import pandas as pd
 import pytest
 
 from probe.records import NO_LAYER, WEIGHTED, iterate_records, read_records
+from probe.reporting.curves import curves_figure, usual_rows
+from probe.reporting.det import det_figure, det_rows
+from probe.reporting.figures import digest
+from probe.reporting.rows import layer_rows
 from probe.reporting.similarity import write_similarity
 from probe.reporting.tables import write_tables
 
@@ -24,6 +28,15 @@ def test_committed_tables_are_those_of_the_committed_records(tmp_path: Path) -> 
         assert (tmp_path / name).read_text(encoding="utf-8") == (RESULTS / name).read_text(encoding="utf-8"), (
             f"run `make tables` ({name})"
         )
+
+
+def test_committed_pictures_are_small_and_show_the_committed_records() -> None:
+    pictures = [path for ending in ("png", "svg") for path in RESULTS.rglob(f"*.{ending}")]
+    assert pictures and max(path.stat().st_size for path in pictures) < 500_000
+    records = read_records(RESULTS)
+    made = {"curves.svg": curves_figure(usual_rows(layer_rows(records))), "det.svg": det_figure(det_rows(records))}
+    for name, figure in made.items():
+        assert f"data sha256 {digest(figure)}" in (RESULTS / name).read_text(encoding="utf-8"), f"run `make tables` ({name})"
 
 
 def test_committed_similarity_tables_are_those_of_the_committed_files(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -57,6 +58,36 @@ def table(
         click.echo("\n" + matrices, nl=False)
     if to is not None:
         print_files(tables.write_tables(records, to, axis, baseline))
+
+
+@click.command()
+@click.argument("kind", type=click.Choice(["layers", "conditions", "domains", "similarity", "budgets", "search", "det"]))
+@click.option("--from", "results", multiple=True, required=True, type=click.Path(path_type=Path), help="Folder of records.")
+@click.option("--to", required=True, type=click.Path(path_type=Path), help="Picture to write: .png, .svg or .pdf.")
+@click.option("--model", "models", multiple=True, metavar="MODEL", help="Only this model; may be given several times.")
+@click.option("--task", "tasks", multiple=True, metavar="TASK", help="Only this task; may be given several times.")
+@click.option("--metric", "metrics", multiple=True, metavar="METRIC", help="Only this metric; may be given several times.")
+@click.option("--condition", "conditions", multiple=True, metavar="CONDITION", help="Only this condition; several times.")
+@click.option(
+    "--axis",
+    type=click.Choice(["index", "depth"]),
+    default="index",
+    show_default=True,
+    help="Of layers: the layer's number, or 0 to 1 in every model.",
+)
+@click.option(
+    "--width",
+    type=click.Choice(["single", "double"]),
+    default="double",
+    show_default=True,
+    help="Of a two-column paper: a column (3.3 in) or the page (6.9 in).",
+)
+def plot(kind: str, results: tuple[Path, ...], to: Path, **options: Any) -> None:
+    """Draw a figure of the records (docs/figures.md)."""
+    from probe.reporting import plots
+
+    plots.plot(kind, results, to, **options)
+    print_files([to])
 
 
 @click.command()

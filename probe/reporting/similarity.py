@@ -1,28 +1,28 @@
 """Tables and heat maps of comparisons, from the files of `probe.evaluation.similarity` alone.
 
-Values are as the files have them: cosine, CKA and PWCCA up to 1, relative distances in lengths of the clean row. The colours are
-those of matplotlib's `cividis`: they differ in lightness, so grey and colour-blind readers see the same order.
+Values are as the files have them: cosine, CKA and PWCCA up to 1, relative distances in lengths of the clean row.
 """
 
-import io
 import json
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from probe.errors import ProbeError
+from probe.errors import ProbeError, listed
 from probe.files import file_name, write_atomically
-from probe.reporting.curves import STYLE, missing_matplotlib
-from probe.reporting.rows import one_line
+from probe.reporting import figures
+from probe.reporting.conditions import by_severity
+from probe.reporting.figures import missing_matplotlib, write_figure
+from probe.reporting.heat_maps import HeatMap, maps_figure
 from probe.reporting.tables import DASH, escaped, to_csv
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from pandas.core.groupby import DataFrameGroupBy
 
 FORMAT = 1
 MEASURES = {"cosine": "cosine", "distance": "relative distance", "cka": "CKA", "pwcca": "PWCCA"}
@@ -35,9 +35,6 @@ COLUMNS = [
     *("n_rows", "n_sampled", "n_utterances", "n_blocks", "n_groups", "alignment", "seed", "notes"),
 ]
 SHEET = [*(name for name in ABOUT if name not in ("form", "other_condition")), "other_condition"]
-COLOURS = "cividis"
-MOST_LABELLED = 200  # cells of a map
-CELL_WIDTH, CELL_HEIGHT, CHARACTER_WIDTH = 0.36, 0.24, 0.08  # inches
 HEAD = """# Similarity of representations
 
 Intervals are 95 %: of cosine and relative distance by bootstrap over speakers, of CKA and PWCCA by a jackknife over groups of
@@ -187,94 +184,83 @@ def write_similarity(folder: Path) -> list[Path]:
     written = [folder / "similarity.md", folder / "similarity.csv"]
     for path, text in zip(written, (HEAD + similarity_markdown(frame), to_csv(frame)), strict=True):
         write_atomically(path, text.encode())
-    pictures = {} if missing_matplotlib() else _pictures(frame)
-    for name, data in pictures.items():
-        write_atomically(folder / name, data)
+    for stem, cells in {} if missing_matplotlib() else _pictures(frame).items():
+        paths = [folder / f"{stem}.{ending}" for ending in ("png", "svg")]
+        write_figure(partial(similarity_figure, cells), *paths)
+        written += paths
     for path in folder.glob("map-*"):
-        if path.suffix in (".png", ".svg") and path.name not in pictures:
+        if path.suffix in (".png", ".svg") and path not in written:
             path.unlink()
-    return [*written, *(folder / name for name in pictures)]
+    return written
 
 
-def _pictures(frame: pd.DataFrame) -> dict[str, bytes]:
-    """File name -> picture: one per matrix, and one per model for all its conditions."""
-    from matplotlib import style
-
+def _pictures(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """File name without its ending -> what is drawn: a matrix, or all conditions of a model."""
     pictures = {}
-    of_picture = [name for name in ABOUT if name != "other_condition"]
-    frame = frame.assign(drawn_with=frame["other_condition"].where(frame["form"] != "conditions", ""))
-    for _, cells in frame.groupby([*of_picture, "drawn_with"], sort=False):
+    for _, cells in _comparisons(frame[frame[list(MEASURES)].notna().any(axis=1)]):
         first = cells.iloc[0]
-        parts = [
-            first["form"],
-            first["model"],
-            first["other_model"],
-            first["drawn_with"],
-            first["corpus"],
-            first["view"],
-            first["split"],
-        ]
-        if first["form"] != "models":
-            del parts[2]
-        stem = "map-" + "__".join(file_name(part) for part in parts if part)
-        with style.context(["default", STYLE | {"axes.grid": False}]):
-            figure = heat_maps(cells)
-            if figure is None:
-                continue
-            for ending, options in (("png", {"dpi": 200}), ("svg", {"metadata": {"Date": None}})):
-                picture = io.BytesIO()
-                figure.savefig(picture, format=ending, **options)
-                pictures[f"{stem}.{ending}"] = picture.getvalue()
+        other = first["other_model"] if first["form"] == "models" else ""
+        heard = first["other_condition"] if first["form"] != "conditions" else ""
+        parts = [first["form"], first["model"], other, heard, first["corpus"], first["view"], first["split"]]
+        pictures["map-" + "__".join(file_name(part) for part in parts if part)] = cells
     return pictures
 
 
-def heat_maps(cells: pd.DataFrame) -> "Figure | None":
-    """A map per measure: layers down, and across the other's layers, or the conditions; None where nothing has a value.
+def _comparisons(frame: pd.DataFrame, model: str = "model") -> "DataFrameGroupBy":
+    """The cells of each map: of a matrix, or of all conditions of what is equal in the column ``model``."""
+    of_conditions = frame["form"] == "conditions"
+    names = [name for name in ABOUT if name not in ("model", "other_model", "other_condition")]
+    others = [frame[name].where(~of_conditions, "") for name in ("other_model", "other_condition")]
+    return frame.groupby([*(frame[name] for name in names), frame[model], *others], sort=False)
+
+
+def similarity_figure(frame: pd.DataFrame, width: str = "double", measures: Sequence[str] = ()) -> "Figure":
+    """A map per comparison and measure: layers up, and across the other's layers, or the conditions.
 
     Args:
-        cells: rows of `read_similarity` of one model and one other model, or of one model and several conditions.
+        frame: of `read_similarity`.
+        width: one of `probe.reporting.figures.WIDTHS`.
+        measures: of `MEASURES`; all that have a value where empty.
+
+    Raises:
+        ProbeError: a measure is unknown, or nothing has a value.
     """
-    from matplotlib.figure import Figure
+    if unknown := sorted(set(measures) - set(MEASURES)):
+        raise ProbeError(f"no measure {listed(unknown)}. There are: {', '.join(MEASURES)}.")
+    flat = (frame["form"] == "conditions") & (frame.groupby(ABOUT)["layer"].transform("nunique") == 1)
+    frame = frame.assign(row=frame["layer"].where(~flat, frame["model"]), group=frame["model"].where(~flat, ""))
+    found = [cells for _, cells in _comparisons(frame, "group")]
+    alone = len(found) == 1 and not flat.all()
+    maps = [
+        _map(cells, measure, MEASURES[measure] if alone else _panel_title(cells, frame, measure), float(frame[measure].max()))
+        for cells in found
+        for measure in measures or MEASURES
+        if cells[measure].notna().any()
+    ]
+    if not maps:
+        raise ProbeError("no similarity to draw: every value is missing. The notes in similarity.md say why.")
+    several = {"other_condition": "…"} if frame["other_condition"].nunique() > 1 else {}
+    return maps_figure(maps, width, _title(frame.iloc[0].to_dict() | several) if alone else "")
 
+
+def _panel_title(cells: pd.DataFrame, frame: pd.DataFrame, measure: str) -> str:
+    """What is compared, as far as it does not stand beside the map and maps differ in it."""
     first = cells.iloc[0].to_dict()
-    across = "other_condition" if first["form"] == "conditions" else "other_layer"
-    measures = [measure for measure in MEASURES if cells[measure].notna().any()]
-    if not measures:
-        return None
-    rows, columns = (list(dict.fromkeys(cells[name])) for name in ("layer", across))
-    longest = max(len(name) for name in columns) if across == "other_condition" else 0
-    width = max(1.9, CELL_WIDTH * len(columns) + 1.3)
-    height = max(1.5, CELL_HEIGHT * len(rows)) + 0.9 + 0.05 * longest
-    figure = Figure(figsize=(width * len(measures), height), layout="constrained")
-    for position, measure in enumerate(measures, start=1):
-        axes = figure.add_subplot(1, len(measures), position)
-        values = cells.pivot(index="layer", columns=across, values=measure).reindex(index=rows, columns=columns)
-        _draw(figure, axes, values, measure)
-        axes.set_xlabel("" if across == "other_condition" else one_line(f"layer of {first['other_model']}"))
-        if position == 1:
-            axes.set_ylabel("layer")
-    title = one_line(_title(first | {"other_condition": "…"} if len(columns) > 1 else first))
-    figure.suptitle(textwrap.fill(title, int(figure.get_figwidth() / CHARACTER_WIDTH)), fontsize=8.5)
-    return figure
+    parts = [first["group"]]
+    parts += [f"and {first['other_model']}"] if first["form"] == "models" else []
+    parts += [first["other_condition"]] if first["form"] != "conditions" and first["other_condition"] != "clean" else []
+    parts += [MEASURES[measure], *(first[name] for name in ("corpus", "split", "view") if frame[name].nunique() > 1)]
+    return ", ".join(filter(None, parts))
 
 
-def _draw(figure: "Figure", axes: "Axes", values: pd.DataFrame, measure: str) -> None:
-    """One map, the first layer at the bottom."""
-    grid = values.to_numpy(float)
-    most = 1.0 if measure != "distance" else max(1e-9, float(pd.Series(grid.ravel()).max()))
-    least = min(0.0, float(pd.Series(grid.ravel()).min()))
-    image = axes.imshow(grid, origin="lower", aspect="auto", cmap=COLOURS, vmin=least, vmax=most)
-    longest = max(len(str(name)) for name in values.columns)
-    axes.set_xticks(range(values.shape[1]), [one_line(str(name)) for name in values.columns], rotation=90 * (longest > 3))
-    axes.set_yticks(range(values.shape[0]), [one_line(str(name)) for name in values.index])
-    axes.set_title(MEASURES[measure])
-    axes.spines[:].set_visible(False)
-    figure.colorbar(image, ax=axes, shrink=0.8)
-    if grid.size <= MOST_LABELLED:
-        for row, line in enumerate(grid):
-            for column, value in enumerate(line):
-                if not math.isnan(value):
-                    dark = (value - least) / (most - least) < 0.55
-                    axes.text(
-                        column, row, f"{value:.2f}", ha="center", va="center", fontsize=6, color="white" if dark else "black"
-                    )
+def _map(cells: pd.DataFrame, measure: str, title: str, highest: float) -> HeatMap:
+    """The map of one measure: its colours begin at 0 and end at 1, or at the largest distance that is drawn."""
+    of_conditions = cells["form"].iloc[0] == "conditions"
+    across = "other_condition" if of_conditions else "other_layer"
+    columns = by_severity(cells[across]) if of_conditions else list(dict.fromkeys(cells[across]))
+    values = cells.pivot(index="row", columns=across, values=measure)
+    values = values.reindex(index=list(dict.fromkeys(cells["row"])), columns=columns)
+    texts = values.map(_number, digits=2)
+    across_name = "" if of_conditions else figures.shortened(f"layer of {cells['other_model'].iloc[0]}", 40)
+    axes = (across_name, "layer" if cells["group"].iloc[0] else "")
+    return HeatMap(title, values, texts, min(0.0, float(cells[measure].min())), highest if measure == "distance" else 1.0, axes)

@@ -1,20 +1,21 @@
 """Spectrograms of utterances under conditions, in grey: a row per condition, a column per utterance."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from probe.data.conditions.examples import RATE_HZ, Example
-from probe.errors import ProbeError
-from probe.files import write_atomically
-from probe.reporting.curves import STYLE, missing_matplotlib
+from probe.reporting.figures import shortened, write_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 WINDOW_SAMPLES, HOP_SAMPLES = 400, 160
 RANGE_DB = 70.0
-WIDTH, HEIGHT = 3.6, 1.5  # inches, of a panel
-LONGEST_TITLE = 60  # characters
+WIDTH, HEIGHT = 3.45, 1.4  # inches, of a panel
+LONGEST = 30  # characters of a name
 
 
 def spectrogram_db(samples: np.ndarray) -> np.ndarray:
@@ -27,44 +28,38 @@ def spectrogram_db(samples: np.ndarray) -> np.ndarray:
 
 
 def draw_spectrograms(examples: Sequence[Example], to: Path) -> None:
-    """Draws the examples as PNG; each panel is black at its own loudest point, and its title has its level.
+    """Draws the examples; each panel is black at its own loudest point, and its title has its level.
 
     Raises:
-        ProbeError: matplotlib is missing.
+        ProbeError: see `probe.reporting.figures.write_figure`.
+        OSError: the file cannot be written.
     """
-    if reason := missing_matplotlib():
-        raise ProbeError(reason)
-    from matplotlib import style
+    write_figure(lambda: _figure(examples), to)
+
+
+def _figure(examples: Sequence[Example]) -> "Figure":
     from matplotlib.figure import Figure
 
     conditions = list(dict.fromkeys(item.condition for item in examples))
     keys = list(dict.fromkeys(item.key for item in examples))
     longest_s = {key: max(len(item.samples) for item in examples if item.key == key) / RATE_HZ for key in keys}
-    with style.context(["default", STYLE]):
-        figure = Figure(figsize=(WIDTH * len(keys) + 0.5, HEIGHT * len(conditions) + 0.6), layout="constrained")
-        grid = figure.subplots(len(conditions), len(keys), squeeze=False)
-        for item in examples:
-            row, column = conditions.index(item.condition), keys.index(item.key)
-            axes = grid[row][column]
-            extent = (0.0, max(len(item.samples), WINDOW_SAMPLES) / RATE_HZ, 0.0, RATE_HZ / 2000)
-            axes.imshow(spectrogram_db(item.samples), origin="lower", aspect="auto", cmap="gray_r", vmin=-RANGE_DB, extent=extent)
-            axes.set(xlim=(0, longest_s[item.key]), title=_title(item, row == 0))
-            axes.grid(visible=False)
-            axes.tick_params(labelbottom=row == len(conditions) - 1, labelleft=column == 0)
-        figure.supxlabel("time (s)", fontsize=8)
-        figure.supylabel("frequency (kHz)", fontsize=8)
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", dpi=150)
-    write_atomically(to, picture.getvalue())
+    figure = Figure(figsize=(WIDTH * len(keys) + 0.5, HEIGHT * len(conditions) + 0.6), layout="constrained")
+    grid = figure.subplots(len(conditions), len(keys), squeeze=False)
+    for item in examples:
+        row, column = conditions.index(item.condition), keys.index(item.key)
+        axes = grid[row][column]
+        extent = (0.0, max(len(item.samples), WINDOW_SAMPLES) / RATE_HZ, 0.0, RATE_HZ / 2000)
+        axes.imshow(spectrogram_db(item.samples), origin="lower", aspect="auto", cmap="gray_r", vmin=-RANGE_DB, extent=extent)
+        axes.set(xlim=(0, longest_s[item.key]), title=_title(item, row == 0))
+        axes.grid(visible=False)
+        axes.tick_params(labelbottom=row == len(conditions) - 1, labelleft=column == 0)
+    figure.supxlabel("time (s)")
+    figure.supylabel("frequency (kHz)")
+    return figure
 
 
 def _title(item: Example, first: bool) -> str:
     """Condition, level and SNR; above the first row the utterance, too."""
     snr = "" if item.snr_db is None else f", SNR {item.snr_db:.1f} dB"
-    key = f"{_short(item.key)}\n" if first else ""
-    return f"{key}{_short(item.condition)}: {item.level_db:.1f} dB{snr}"
-
-
-def _short(text: str) -> str:
-    """The end of a long name, where names differ."""
-    return text if len(text) <= LONGEST_TITLE // 2 else f"…{text[1 - LONGEST_TITLE // 2 :]}"
+    key = f"{shortened(item.key, LONGEST)}\n" if first else ""
+    return f"{key}{shortened(item.condition, LONGEST)}: {item.level_db:.1f} dB{snr}"

@@ -7,21 +7,25 @@ import json
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from probe.files import write_atomically
 from probe.reporting.cells import DASH, INTERVAL, arrow, escaped, escaped_all, markdown, percent, points
-from probe.reporting.condition_curves import condition_curves
+from probe.reporting.condition_curves import conditions_figure
 from probe.reporting.conditions import chosen_rows, first_sampling
-from probe.reporting.curves import layer_curves, missing_matplotlib
-from probe.reporting.det import det_curves, det_rows
+from probe.reporting.curves import curves_figure, usual_rows
+from probe.reporting.det import det_figure, det_rows
 from probe.reporting.domains import crossed
+from probe.reporting.figures import missing_matplotlib, write_figure
 from probe.reporting.marks import BEST, BITS
 from probe.reporting.robustness_tables import Robustness, every_layer, robustness
 from probe.reporting.robustness_tables import summary as summary_of
 from probe.reporting.rows import budget_rows, check_comparable, layer_rows, summary_rows
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = [
     "budget_rows",
@@ -248,7 +252,7 @@ def write_tables(records: pd.DataFrame, to: Path, axis: str = "index", baseline:
     (`missing_matplotlib` says). One of these that is left out is removed, so that no file of another run stands beside the new ones.
 
     Args:
-        axis: of the curves, see `probe.reporting.curves.layer_curves`.
+        axis: of the curves, see `probe.reporting.curves`.
         baseline: of the robustness tables, see `probe.reporting.robustness.baseline_of`.
 
     Raises:
@@ -270,8 +274,8 @@ def write_tables(records: pd.DataFrame, to: Path, axis: str = "index", baseline:
     curves, trade_offs = [[to / f"{name}.png", to / f"{name}.svg"] for name in ("curves", "det")]
     there, of_trials = bool((layers["headline"] & layers["value"].notna()).any()), det_rows(records)
     return [
-        *_write(to, texts, curves, there, lambda: layer_curves(records, curves[0], curves[1], axis)),
-        *_write(to, {}, trade_offs, len(of_trials) > 0, lambda: det_curves(of_trials, trade_offs[0], trade_offs[1])),
+        *_write(to, texts, curves, there, lambda: curves_figure(usual_rows(layers), axis)),
+        *_write(to, {}, trade_offs, len(of_trials) > 0, lambda: det_figure(of_trials)),
         *_write_robustness(found, to),
     ]
 
@@ -297,10 +301,10 @@ def _write_robustness(found: Robustness, to: Path) -> list[Path]:
     }
     pictures = [to / "robustness.png", to / "robustness.svg"]
     there = len(chosen_rows(found.layers)) > 0
-    return _write(to, texts, pictures, there, lambda: condition_curves(found.layers, pictures[0], pictures[1]))
+    return _write(to, texts, pictures, there, lambda: conditions_figure(found.layers))
 
 
-def _write(to: Path, texts: Mapping[str, str], pictures: Sequence[Path], there: bool, draw: Callable[[], None]) -> list[Path]:
+def _write(to: Path, texts: Mapping[str, str], pictures: Sequence[Path], there: bool, draw: Callable[[], "Figure"]) -> list[Path]:
     """The files that are written: texts that are not empty, pictures if there is something to draw and to draw with.
 
     The others are removed.
@@ -312,7 +316,7 @@ def _write(to: Path, texts: Mapping[str, str], pictures: Sequence[Path], there: 
         else:
             (to / name).unlink(missing_ok=True)
     if there and not missing_matplotlib():
-        draw()
+        write_figure(draw, *pictures)
     else:
         for path in pictures:
             path.unlink(missing_ok=True)
