@@ -230,7 +230,11 @@ def iterate_records(path: Path | str) -> Iterator[Record]:
     Raises:
         ProbeError: nothing there, a line that is no record, or one of another format version.
     """
-    path = Path(path)
+    return (Record(**values) for values in _values(Path(path)))
+
+
+def _values(path: Path) -> Iterator[dict[str, Any]]:
+    """The fields of `iterate_records`' records."""
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
     if not files or not files[0].exists():
         raise ProbeError(f"{path}: no records (*.jsonl) here. Run `probe run` or `probe bench` first, or name its --to folder.")
@@ -253,7 +257,7 @@ def iterate_records(path: Path | str) -> Iterator[Record]:
                 counts = _unpacked(values["counts"], columns)
             except (ValueError, TypeError, AttributeError, zlib.error) as error:
                 raise ProbeError(f"{where}: its counts cannot be read ({error}). Run its task again.") from error
-            yield Record(**{**values, "counts": counts})
+            yield {**values, "counts": counts}
 
 
 def read_records(*paths: Path | str) -> "pd.DataFrame":
@@ -265,14 +269,18 @@ def read_records(*paths: Path | str) -> "pd.DataFrame":
     Raises:
         ProbeError: see `iterate_records`.
     """
-    return frame_of(record for path in paths for record in iterate_records(path))
+    return _frame([values for path in paths for values in _values(Path(path))])
 
 
 def frame_of(records: Iterable[Record]) -> "pd.DataFrame":
     """Records as a table, one row each."""
+    return _frame([vars(record) for record in records])
+
+
+def _frame(rows: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
     import pandas as pd
 
-    return pd.DataFrame([asdict(record) for record in records])
+    return pd.DataFrame({item.name: [row[item.name] for row in rows] for item in fields(Record)})
 
 
 def source_dev(records: "pd.DataFrame") -> "pd.DataFrame":

@@ -196,8 +196,12 @@ def domain_grids(records: pd.DataFrame, layers: bool = False) -> list[Grid]:
         ProbeError: see `check_comparable`.
     """
     records = crossed(records)
+    check_comparable(records)
+    records = records[records["train_domain"] != ""]
+    if records.empty:
+        return []
     rows = layer_rows(records) if layers else summary_rows(records)
-    rows = rows[(rows["train_domain"] != "") & (rows["metric"] != BITS)]
+    rows = rows[rows["metric"] != BITS]
     places = ["task", "corpus", "condition", "train_condition", "metric", "model", "head", *(["layer"] if layers else [])]
     return [_matrix(cells) for _, cells in rows.groupby(places, sort=False)]
 
