@@ -1,9 +1,10 @@
-"""How long tables of many records take: 48,000 synthetic test scores, 20 models x 25 layers x 12 tasks x 8 conditions.
+"""How long tables of many records take: synthetic scores of 20 models x 25 layers x 12 tasks x 4 or 8 conditions.
 
-    python benchmarks/tables.py [--to FOLDER] [--profile] [--with-dev]
+    python benchmarks/tables.py [--to FOLDER] [--conditions 4] [--profile COMMAND]
 
-Prints seconds for reading and for each table, in processes of their own as `probe table` runs. Half of the 48,000 records are of
-split dev unless ``--with-dev`` puts a dev record beside each of 48,000 test records. Values are random; nothing is measured of models.
+Prints seconds (of the clock, and of the CPU) for reading and for each table, in processes of their own as `probe table` runs. Each
+test score has a dev score beside it, so 4 of the conditions make 48,000 records, all 8 make 96,000. Values are random; nothing is
+measured of models.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import numpy as np
 
 from probe.records import Record, read_records, write_records
 
-MODELS, LAYERS, TASKS, CONDITIONS, BLOCKS = 20, 25, 12, 8, 20
+MODELS, LAYERS, TASKS, BLOCKS = 20, 25, 12, 20
 COMMANDS = {
     "table": [],
     "table --format csv": ["--format", "csv"],
@@ -33,15 +34,17 @@ COMMANDS = {
 }
 
 
-def write_synthetic(to: Path, layers: int) -> int:
+def write_synthetic(to: Path, conditions: int) -> int:
     """The number of records written: a dev and a test record per model, layer, task and condition."""
     generator = np.random.default_rng(0)
     n = 0
     for model in range(MODELS):
         for task in range(TASKS):
-            for condition in range(CONDITIONS):
+            for condition in range(conditions):
                 records = [
-                    synthetic(generator, model, layer, task, condition, split) for layer in range(layers) for split in ("dev", "test")
+                    synthetic(generator, model, layer, task, condition, split)
+                    for layer in range(LAYERS)
+                    for split in ("dev", "test")
                 ]
                 write_records(to / f"{model}-{task}-{condition}.jsonl", records)
                 n += len(records)
@@ -97,13 +100,13 @@ def main() -> None:
     """Writes the records where they are missing, and measures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--to", type=Path, help="folder of the records; a temporary one if left out")
-    parser.add_argument("--with-dev", action="store_true", help="48,000 test records and as many of dev")
+    parser.add_argument("--conditions", type=int, default=4, help="4: 48,000 records; 8: 96,000")
     parser.add_argument("--profile", metavar="COMMAND", choices=list(COMMANDS), help="where the time of one command goes")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         to = arguments.to or Path(temporary)
         if not list(to.glob("*.jsonl")):
-            write_synthetic(to, LAYERS)
+            write_synthetic(to, arguments.conditions)
         if arguments.profile:
             profiled(to, arguments.profile)
         else:
@@ -113,15 +116,18 @@ def main() -> None:
 def measured(folder: Path) -> None:
     """Prints the seconds of every command."""
     size = sum(path.stat().st_size for path in folder.glob("*.jsonl"))
-    start = time.perf_counter()
+    start, start_cpu = time.perf_counter(), time.process_time()
     n = len(read_records(folder))
-    print(json.dumps({"records": n, "MB": round(size / 1e6, 1), "read_s": round(time.perf_counter() - start, 2)}))
+    seconds = {"seconds": round(time.perf_counter() - start, 2), "cpu_s": round(time.process_time() - start_cpu, 2)}
+    print(json.dumps({"records": n, "MB": round(size / 1e6, 1), "reading": seconds}), flush=True)
     for name, options in COMMANDS.items():
-        start = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-m", "probe", "table", "--from", str(folder), *options], capture_output=True, env=os.environ, check=True
-        )
-        print(json.dumps({"command": name, "seconds": round(time.perf_counter() - start, 2), "bytes": len(done.stdout)}))
+        start, before = time.perf_counter(), os.times()
+        command = [sys.executable, "-m", "probe", "table", "--from", str(folder), *options]
+        done = subprocess.run(command, capture_output=True, check=True)
+        after = os.times()
+        cpu = after.children_user + after.children_system - before.children_user - before.children_system
+        shown = {"command": name, "seconds": round(time.perf_counter() - start, 2), "cpu_s": round(cpu, 2)}
+        print(json.dumps(shown | {"bytes": len(done.stdout)}), flush=True)
 
 
 def profiled(folder: Path, command: str) -> None:
