@@ -433,3 +433,21 @@ def test_ways_to_arrange_exclude_each_other(tmp_path: Path) -> None:
     ]:
         done = CliRunner().invoke(cli, [*asked, *options])
         assert isinstance(done.exception, UsageError) and message in str(done.exception)
+
+
+def test_the_pandas_examples_of_the_documentation_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "tables.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    counts = {"block": ["a", "b", "c"], "numerator": [9, 8, 9], "denominator": [10, 10, 10]}
+    worse = counts | {"numerator": [5, 6, 4]}
+    records = [*curve([0.5, 0.9], [0.5, 0.8], "0 1", model="mfcc", task="word-id", counts=counts)]
+    write_records(tmp_path / "results" / "a.jsonl", records)
+    write_records(tmp_path / "results" / "b.jsonl", [replace(item, model="fbank", counts=worse) for item in records])
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for example in examples:
+        exec(example, names)
+    assert len(examples) == 3
+    assert names["curves"].loc[1, ("mfcc", "word-id", "accuracy")] == 0.8
+    assert names["chosen"]["fbank", "word-id"] == "1"
+    assert names["difference"].difference == pytest.approx(11 / 30)

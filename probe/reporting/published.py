@@ -77,7 +77,8 @@ def published_grid(rows: pd.DataFrame) -> Grid:
         Column("head"): rows["head"],
         Column(INTERVAL, number=True): [_ours(row) for row in cells],
         Column("made like theirs %", number=True): [
-            score(row["metric"], row["like_theirs"], aside=f"({row['score']})" if row["score"] else "") for row in cells
+            score(row["metric"], row["like_theirs"], aside="" if pd.isna(row["like_theirs"]) else f"({row['score']})")
+            for row in cells
         ],
         Column("published %", number=True): [
             Cell(row["printed"] or DASH, aside=_doubt(row["certain"]), value=row["published"]) for row in cells
