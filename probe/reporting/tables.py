@@ -181,6 +181,7 @@ def to_json(rows: pd.DataFrame) -> str:
 
 def domain_matrices(records: pd.DataFrame, layers: bool = False) -> str:
     """`domain_grids` as Markdown; empty without cross-domain records."""
+    check_comparable(crossed(records))
     return grid.to_markdown(domain_grids(records, layers))
 
 
@@ -196,7 +197,6 @@ def domain_grids(records: pd.DataFrame, layers: bool = False) -> list[Grid]:
         ProbeError: see `check_comparable`.
     """
     records = crossed(records)
-    check_comparable(records)
     records = records[records["train_domain"] != ""]
     if records.empty:
         return []
@@ -282,14 +282,14 @@ def write_tables(records: pd.DataFrame, to: Path, axis: str = "index", baseline:
         ProbeError: see `check_comparable`, and `probe.reporting.conditions.check_conditions`.
         OSError: a file cannot be written.
     """
-    summary, layers, domains, budgets = summary_rows(records), layer_rows(records), domain_matrices(records), budget_rows(records)
+    summary, layers, domains, budgets = summary_rows(records), layer_rows(records), domain_grids(records), budget_rows(records)
     has_shape = bool(layers[[column for column, _ in SHAPE.values()]].notna().any(axis=None))
     texts = {
         "table.md": TABLE_HEAD + to_markdown(summary, layers=False),
         "table.csv": to_csv(summary),
         "layers.md": LAYERS_HEAD + SHAPE_HEAD * has_shape + to_markdown(layers, layers=True),
         "layers.csv": to_csv(layers),
-        "domains.md": DOMAINS_HEAD + domains if domains else "",
+        "domains.md": DOMAINS_HEAD + grid.to_markdown(domains) if domains else "",
         "budgets.md": BUDGETS_HEAD + grid.to_markdown(budget_grids(budgets)) if len(budgets) else "",
         "budgets.csv": to_csv(budgets) if len(budgets) else "",
     }
