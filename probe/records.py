@@ -14,6 +14,7 @@ Counts come in two forms, told apart by their keys:
 """
 
 import base64
+import gc
 import hashlib
 import json
 import re
@@ -234,14 +235,19 @@ def iterate_records(path: Path | str) -> Iterator[Record]:
     Raises:
         ProbeError: nothing there, a line that is no record, or one of another format version.
     """
+    return (Record(**values) for values in _values(path))
+
+
+def _values(path: Path | str) -> Iterator[dict[str, Any]]:
+    """The fields of `iterate_records`' records."""
     for file in files_of(path):
         columns: dict[str, np.ndarray] = {}
         for number, line in enumerate(lines_of(file), start=1):
             try:
-                record = record_of(line, columns)
+                values = _values_of(line, columns)
             except ProbeError as error:
                 raise ProbeError(f"{file} line {number}: {error}") from error
-            yield record
+            yield values
 
 
 def files_of(path: Path | str) -> list[Path]:
@@ -271,6 +277,10 @@ def record_of(line: bytes, columns: dict[str, np.ndarray]) -> Record:
     Raises:
         ProbeError: no record, one of another format version, with other fields, or with counts that cannot be read.
     """
+    return Record(**_values_of(line, columns))
+
+
+def _values_of(line: bytes, columns: dict[str, np.ndarray]) -> dict[str, Any]:
     try:
         values = json.loads(line)
         if HALF_CHARACTER.search(line):
@@ -289,7 +299,7 @@ def record_of(line: bytes, columns: dict[str, np.ndarray]) -> Record:
         counts = _unpacked(values["counts"], columns)
     except (ValueError, TypeError, AttributeError, zlib.error) as error:
         raise ProbeError(f"its counts cannot be read ({error}). Run its task again.") from error
-    return Record(**{**values, "counts": counts})
+    return {**values, "counts": counts}
 
 
 def read_records(*paths: Path | str) -> "pd.DataFrame":
@@ -301,14 +311,24 @@ def read_records(*paths: Path | str) -> "pd.DataFrame":
     Raises:
         ProbeError: see `iterate_records`.
     """
-    return frame_of(record for path in paths for record in iterate_records(path))
+    collects = gc.isenabled()
+    gc.disable()  # it would walk, again and again, millions of new objects that are all kept: a third of the time
+    try:
+        return _frame([values for path in paths for values in _values(Path(path))])
+    finally:
+        if collects:
+            gc.enable()
 
 
 def frame_of(records: Iterable[Record]) -> "pd.DataFrame":
     """Records as a table, one row each."""
+    return _frame([vars(record) for record in records])
+
+
+def _frame(rows: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
     import pandas as pd
 
-    return pd.DataFrame([asdict(record) for record in records])
+    return pd.DataFrame({item.name: [row[item.name] for row in rows] for item in fields(Record)})
 
 
 def source_dev(records: "pd.DataFrame") -> "pd.DataFrame":

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from probe.reporting.rows import one_line
 
@@ -17,8 +18,12 @@ def markdown(columns: Mapping[str, Sequence[str]], numbers: Container[str] = ())
         columns: header -> cells.
         numbers: headers of columns that are aligned to the right.
     """
-    lines = [list(columns), *map(list, zip(*columns.values(), strict=True))]
-    right = [name in numbers for name in columns]
+    return aligned(list(columns), list(zip(*columns.values(), strict=True)), [name in numbers for name in columns])
+
+
+def aligned(head: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[bool]) -> str:
+    """Aligned Markdown from rows of escaped cells; ``right`` says which columns are aligned to the right."""
+    lines = [head, *rows]
     widths = [max(3, *map(len, cells)) for cells in zip(*lines, strict=True)]
     rule = ["-" * (width - 1) + ":" if is_right else "-" * width for width, is_right in zip(widths, right, strict=True)]
     padded = [
@@ -48,6 +53,7 @@ def escaped_all(values: Iterable[str]) -> list[str]:
     return [escaped(value) for value in values]
 
 
+@lru_cache(maxsize=1 << 16)
 def escaped(text: str) -> str:
     r"""``text`` as one Markdown cell: on one line, ``|`` and what else has a meaning there behind a backslash."""
     return re.sub(r"([\\|<`*])", r"\\\1", one_line(text))

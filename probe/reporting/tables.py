@@ -1,9 +1,8 @@
-"""Tables of records: Markdown for people, CSV and JSON for programs.
+"""Tables of records: what `probe table` prints and writes.
 
-Markdown is in percent with one decimal (codelengths in bits with two); CSV and JSON hold the values of the records.
+Markdown, LaTeX and HTML are in percent with one decimal (codelengths in bits with two); CSV and JSON hold the values of the records.
 """
 
-import json
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,15 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from probe.errors import UsageError
 from probe.files import write_atomically
-from probe.reporting.cells import DASH, INTERVAL, arrow, escaped, escaped_all, markdown, percent, points
+from probe.reporting import grid
+from probe.reporting.cells import DASH, INTERVAL, arrow, escaped, escaped_all, markdown, points
 from probe.reporting.condition_curves import conditions_figure
 from probe.reporting.conditions import chosen_rows, first_sampling
 from probe.reporting.curves import curves_figure, usual_rows
 from probe.reporting.det import det_figure, det_rows
 from probe.reporting.domains import crossed
 from probe.reporting.figures import missing_matplotlib, write_figure
-from probe.reporting.marks import BEST, BITS
+from probe.reporting.grid import Cell, Column, Grid, csv_text, json_text, of_columns, score
+from probe.reporting.marks import BITS
 from probe.reporting.robustness_tables import Robustness, every_layer, robustness
 from probe.reporting.robustness_tables import summary as summary_of
 from probe.reporting.rows import budget_rows, check_comparable, layer_rows, summary_rows
@@ -66,6 +68,7 @@ LEFT_OUT_IF_ALL = {
     "random": DASH,
     "note": "",
 } | dict.fromkeys(SHAPE, DASH)
+NAMES = ("task", "corpus", "condition", "train_condition", "train_domain", "test_domain")
 BESIDE = ("weighted", "majority", "shuffled", "fbank", "random")
 ALIGNED_RIGHT = {"layer", INTERVAL, "dev", "last (layer)", "final", "selectivity", "n", "blocks", *BESIDE, *SHAPE}
 
@@ -102,52 +105,45 @@ gap to the in-domain score of the row, in points, positive where the score is wo
 
 
 def to_markdown(rows: pd.DataFrame, layers: bool) -> str:
-    """A Markdown table in percent, aligned for the terminal too, with the uninformative columns left out.
+    """A Markdown table in percent, aligned for the terminal too; see `grid_of`."""
+    return grid.to_markdown([grid_of(rows, layers)]) if len(rows) else "No test scores.\n"
+
+
+def grid_of(rows: pd.DataFrame, layers: bool) -> Grid:
+    """Rows as a table in percent, with the uninformative columns left out.
 
     Args:
         rows: of `summary_rows`, or of `layer_rows` if ``layers``.
-        layers: marks the chosen layers; otherwise the best of several models is bold.
+        layers: ticks the chosen layers; otherwise the best of several models is marked.
     """
-    if rows.empty:
-        return "No test scores.\n"
     cells: list[dict[Hashable, Any]] = rows.to_dict("records")
-    bold = [False] * len(rows) if layers else list(rows["mark"] == BEST)
     metrics = list(rows["metric"])
-    columns = {
-        "task": escaped_all(rows["task"]),
-        "corpus": escaped_all(rows["corpus"]),
-        "condition": escaped_all(rows["condition"]),
-        "train condition": escaped_all(rows["train_condition"]),
-        "train domain": escaped_all(rows["train_domain"]),
-        "test domain": escaped_all(rows["test_domain"]),
-        "metric": [f"{escaped(cell['metric'])} {arrow(cell['higher_is_better'])}" for cell in cells],
-        "model": escaped_all(rows["model"]),
-        "head": escaped_all(rows["head"]),
-        "layer": escaped_all(rows["layer"].fillna(DASH)),
-        INTERVAL: [
-            _interval(cell["metric"], cell["value"], cell["low"], cell["high"], is_bold)
-            for cell, is_bold in zip(cells, bold, strict=True)
-        ],
-    }
+    marks = [""] * len(rows) if layers else list(rows["mark"])
+    columns: dict[str, Iterable[Cell | str]] = {name.replace("_", " "): rows[name] for name in NAMES}
+    columns["metric"] = [f"{cell['metric']} {arrow(cell['higher_is_better'])}" for cell in cells]
+    columns |= {"model": rows["model"], "head": rows["head"], "layer": rows["layer"].fillna(DASH)}
+    columns[INTERVAL] = [
+        score(cell["metric"], cell["value"], cell["low"], cell["high"], mark) for cell, mark in zip(cells, marks, strict=True)
+    ]
     if layers:
         columns["dev"] = _values(metrics, rows["dev_value"])
         columns["chosen"] = ["✓" if cell["chosen"] else "" for cell in cells]
         columns |= {name: [_shape(cell[of], form) for cell in cells] for name, (of, form) in SHAPE.items()}
     else:
         columns["last (layer)"] = [
-            DASH if math.isnan(cell["last_value"]) else f"{_value(cell['metric'], cell['last_value'])} ({cell['last_layer']})"
+            score(cell["metric"], cell["last_value"], aside="" if math.isnan(cell["last_value"]) else f"({cell['last_layer']})")
             for cell in cells
         ]
         columns["final"] = _values(metrics, rows["final_value"])
         columns["weighted"] = _values(metrics, rows["weighted_value"])
         columns |= {name: _values(metrics, rows[name]) for name in BESIDE[1:]}
         columns["selectivity"] = [_gain(cell["selectivity"], cell["selectivity_low"], cell["selectivity_high"]) for cell in cells]
-    columns |= {"n": [str(cell["n"]) for cell in cells], "blocks": [str(cell["n_blocks"]) for cell in cells]}
-    columns["note"] = escaped_all(rows["note"])
-    shown = {name: column for name, column in columns.items() if set(column) != {LEFT_OUT_IF_ALL.get(name)}}
-    if len(set(columns["corpus"])) == 1:
+    columns |= {"n": map(str, rows["n"]), "blocks": map(str, rows["n_blocks"]), "note": rows["note"]}
+    told = {name: [Cell(cell) if isinstance(cell, str) else cell for cell in column] for name, column in columns.items()}
+    shown = {name: column for name, column in told.items() if {cell.text for cell in column} != {LEFT_OUT_IF_ALL.get(name)}}
+    if rows["corpus"].nunique() == 1:
         del shown["corpus"]
-    return markdown(shown, ALIGNED_RIGHT)
+    return of_columns({Column(name, number=name in ALIGNED_RIGHT): column for name, column in shown.items()})
 
 
 def search_table(records: pd.DataFrame) -> str:
@@ -171,19 +167,30 @@ def search_table(records: pd.DataFrame) -> str:
     return "\n".join(tables)
 
 
-def to_csv(rows: pd.DataFrame) -> str:
-    """Rows as CSV: fractions, an empty field where there is no value."""
-    return rows.to_csv(index=False, lineterminator="\n")
+def to_csv(rows: pd.DataFrame, excel_safe: bool = False) -> str:
+    """Rows as CSV: fractions, an empty field where there is no value; texts as `probe.reporting.grid.csv_text` writes them."""
+    texts = rows.select_dtypes(exclude=["number", "bool"])
+    safe = {
+        str(name): column.map(lambda text: csv_text(text, excel_safe) if isinstance(text, str) else text)
+        for name, column in texts.items()
+    }
+    return rows.assign(**safe).to_csv(index=False, lineterminator="\n")
 
 
 def to_json(rows: pd.DataFrame) -> str:
     """Rows as a JSON list of objects: fractions, null where there is no value."""
     objects = rows.astype(object).where(rows.notna(), None).to_dict("records")
-    return json.dumps(objects, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_text(objects)
 
 
 def domain_matrices(records: pd.DataFrame, layers: bool = False) -> str:
-    """One Markdown matrix (train x test domain) per model, task and metric; empty without cross-domain records.
+    """`domain_grids` as Markdown; empty without cross-domain records."""
+    check_comparable(crossed(records))
+    return grid.to_markdown(domain_grids(records, layers))
+
+
+def domain_grids(records: pd.DataFrame, layers: bool = False) -> list[Grid]:
+    """One matrix (train x test domain) per model, task and metric, with the gap to the score at home beside each score.
 
     Conditions are domains where a task was trained under several, see `probe.reporting.domains.crossed`.
 
@@ -194,14 +201,22 @@ def domain_matrices(records: pd.DataFrame, layers: bool = False) -> str:
         ProbeError: see `check_comparable`.
     """
     records = crossed(records)
+    records = records[records["train_domain"] != ""]
+    if records.empty:
+        return []
     rows = layer_rows(records) if layers else summary_rows(records)
-    rows = rows[(rows["train_domain"] != "") & (rows["metric"] != BITS)]
+    rows = rows[rows["metric"] != BITS]
     places = ["task", "corpus", "condition", "train_condition", "metric", "model", "head", *(["layer"] if layers else [])]
-    return "\n".join(_matrix(cells) for _, cells in rows.groupby(places, sort=False))
+    return [_matrix(cells) for _, cells in rows.groupby(places, sort=False)]
 
 
 def robustness_text(
-    records: pd.DataFrame, form: str, layers: bool = False, baseline: str | None = None, all_heads: bool = False
+    records: pd.DataFrame,
+    form: str,
+    layers: bool = False,
+    baseline: str | None = None,
+    all_heads: bool = False,
+    excel_safe: bool = False,
 ) -> str:
     """The robustness tables as ``md``, ``csv`` or ``json``; of every layer, with a domain matrix each, if ``layers``.
 
@@ -209,10 +224,14 @@ def robustness_text(
 
     Raises:
         ProbeError: see `probe.reporting.robustness_tables.robustness`.
+        UsageError: another form.
     """
+    if form not in ("md", "csv", "json"):
+        raise UsageError(f"--robust --format {form}: robustness tables are made as md, csv and json.")
     found = robustness(records, baseline, all_heads)
     if form != "md":
-        return (to_csv if form == "csv" else to_json)(found.layers if layers else found.chosen)
+        rows = found.layers if layers else found.chosen
+        return to_csv(rows, excel_safe) if form == "csv" else to_json(rows)
     if not layers:
         return summary_of(found)
     matrices = domain_matrices(first_sampling(records), layers=True)
@@ -220,26 +239,34 @@ def robustness_text(
     return "\n".join(filter(None, parts)) or summary_of(found)
 
 
-def budget_curves(rows: pd.DataFrame) -> str:
-    """One Markdown table (layer x budget) per model, task and metric, from the rows of `budget_rows`."""
+def budget_grids(rows: pd.DataFrame) -> list[Grid]:
+    """One table (layer x budget) per model, task and metric, from the rows of `budget_rows`; the layers that dev chose are ticked."""
     tables = []
     of_table = ["metric", "train_condition", "task", "corpus", "condition", "train_domain", "test_domain", "model", "head"]
     for names, cells in rows.groupby(of_table, sort=False):
         budgets = cells.drop_duplicates("budget").sort_values("n_train")
-        columns = {"layer": escaped_all(dict.fromkeys(cells["layer"]))}
+        layers = list(dict.fromkeys(cells["layer"]))
+        columns: dict[Column, Iterable[Cell | str]] = {Column("layer", number=True): layers}
         for budget, n_train in zip(budgets["budget"], budgets["n_train"], strict=True):
-            there = cells[cells["budget"] == budget].set_index("layer")
-            columns[f"{escaped(budget) or 'all'} ({n_train})"] = [
-                (_value(str(names[0]), there["value"][layer]) + (" ✓" if there["chosen"][layer] else ""))
-                if layer in there.index
+            there = {row["layer"]: row for row in cells[cells["budget"] == budget].to_dict("records")}
+            columns[Column(f"{budget or 'all'} ({n_train})")] = [
+                score(str(names[0]), row["value"], row["low"], row["high"], aside="✓" if row["chosen"] else "")
+                if (row := there.get(layer))
                 else DASH
-                for layer in columns["layer"]
+                for layer in layers
             ]
-        metric, heard, *title = names
-        title = [*title, metric, "" if heard == "clean" else f"trained on {heard}"]
-        heading = f"## {', '.join(filter(None, escaped_all(map(str, title))))} {arrow(cells['higher_is_better'].iloc[0])}"
-        tables.append(f"{heading}\n\n{markdown(columns, ALIGNED_RIGHT)}")
-    return "\n".join(tables)
+        of = dict(zip(of_table, map(str, names), strict=True))
+        heard = of.pop("train_condition")
+        of = {name: of[name] for name in of_table[2:]} | {"metric": of["metric"]}
+        tables.append(
+            of_columns(
+                columns,
+                of=of | {"train_condition": "" if heard == "clean" else f"trained on {heard}"},
+                better=bool(cells["higher_is_better"].iloc[0]),
+                aside="chosen",
+            )
+        )
+    return tables
 
 
 def write_tables(records: pd.DataFrame, to: Path, axis: str = "index", baseline: str | None = None) -> list[Path]:
@@ -260,15 +287,15 @@ def write_tables(records: pd.DataFrame, to: Path, axis: str = "index", baseline:
         OSError: a file cannot be written.
     """
     found = robustness(records, baseline)  # what it refuses is known before anything is written
-    summary, layers, domains, budgets = summary_rows(records), layer_rows(records), domain_matrices(records), budget_rows(records)
+    summary, layers, domains, budgets = summary_rows(records), layer_rows(records), domain_grids(records), budget_rows(records)
     has_shape = bool(layers[[column for column, _ in SHAPE.values()]].notna().any(axis=None))
     texts = {
         "table.md": TABLE_HEAD + to_markdown(summary, layers=False),
         "table.csv": to_csv(summary),
         "layers.md": LAYERS_HEAD + SHAPE_HEAD * has_shape + to_markdown(layers, layers=True),
         "layers.csv": to_csv(layers),
-        "domains.md": DOMAINS_HEAD + domains if domains else "",
-        "budgets.md": BUDGETS_HEAD + budget_curves(budgets) if len(budgets) else "",
+        "domains.md": DOMAINS_HEAD + grid.to_markdown(domains) if domains else "",
+        "budgets.md": BUDGETS_HEAD + grid.to_markdown(budget_grids(budgets)) if len(budgets) else "",
         "budgets.csv": to_csv(budgets) if len(budgets) else "",
     }
     curves, trade_offs = [[to / f"{name}.png", to / f"{name}.svg"] for name in ("curves", "det")]
@@ -323,54 +350,45 @@ def _write(to: Path, texts: Mapping[str, str], pictures: Sequence[Path], there: 
     return [path for path in [*(to / name for name in texts), *pictures] if path.exists()]
 
 
-def _matrix(rows: pd.DataFrame) -> str:
+def _matrix(rows: pd.DataFrame) -> Grid:
     """The matrix of one model, task and metric, with the reasons of empty cells below it."""
     cells: list[dict[Hashable, Any]] = rows.to_dict("records")
     first = cells[0]
-    value = {(cell["train_domain"], cell["test_domain"]): cell["value"] for cell in cells}
+    at = {(cell["train_domain"], cell["test_domain"]): cell for cell in cells}
     layer = {cell["train_domain"]: cell["layer"] for cell in cells if pd.notna(cell["layer"])}
-    trains, tests = sorted({train for train, _ in value}), sorted({test for _, test in value})
+    trains, tests = sorted({train for train, _ in at}), sorted({test for _, test in at})
     sign = 1 if first["higher_is_better"] else -1
 
-    def shown(train: str, test: str) -> str:
-        there, at_home = value.get((train, test), math.nan), value.get((train, train), math.nan)
-        gap = sign * (at_home - there)
-        return percent(there) + (f" ({points(gap)})" if train != test and not math.isnan(gap) else "")
+    def value(train: str, test: str) -> float:
+        return at[train, test]["value"] if (train, test) in at else math.nan
 
-    columns = {"train \\ test": escaped_all(trains), "layer": escaped_all(layer.get(train, DASH) for train in trains)}
-    columns |= {escaped(test): [shown(train, test) for train in trains] for test in tests}
-    title = list(filter(None, (first[name] for name in ("model", "task", "corpus", "condition", "head", "metric"))))
-    notes = [
-        f"* {' → '.join(escaped_all([cell['train_domain'], cell['test_domain']]))}: {escaped(cell['note'])}\n"
-        for cell in cells
-        if cell["note"]
-    ]
-    heading = f"## {', '.join(escaped_all(title))} {arrow(first['higher_is_better'])}\n\n"
-    return heading + markdown(columns, ALIGNED_RIGHT) + ("\n" + "".join(notes) if notes else "")
+    def shown(train: str, test: str) -> Cell:
+        there, gap = value(train, test), sign * (value(train, train) - value(train, test))
+        return score(first["metric"], there, aside=f"({points(gap)})" if train != test and not math.isnan(gap) else "")
 
-
-def _interval(metric: str, value: float, low: float, high: float, bold: bool) -> str:
-    shown = f"**{_value(metric, value)}**" if bold else _value(metric, value)
-    if any(map(math.isnan, (value, low, high))):
-        return shown
-    return f"{shown} [{_value(metric, low)}, {_value(metric, high)}]"
+    columns: dict[Column, Iterable[Cell | str]] = {
+        Column("train \\ test"): trains,
+        Column("layer", number=True): [layer.get(train, DASH) for train in trains],
+    }
+    return of_columns(
+        columns | {Column(test): [shown(train, test) for train in trains] for test in tests},
+        of={name: first[name] for name in ("model", "task", "corpus", "condition", "head", "metric")},
+        better=bool(first["higher_is_better"]),
+        aside="gap",
+        notes=[f"{cell['train_domain']} → {cell['test_domain']}: {cell['note']}" for cell in cells if cell["note"]],
+    )
 
 
-def _gain(value: float, low: float, high: float) -> str:
+def _gain(value: float, low: float, high: float) -> Cell:
     """A difference in points."""
     if math.isnan(value):
-        return DASH
-    return points(value) + ("" if math.isnan(low) else f" [{points(low)}, {points(high)}]")
+        return Cell(DASH)
+    return Cell(points(value), "" if math.isnan(low) else f"[{points(low)}, {points(high)}]", value=value, low=low, high=high)
 
 
-def _values(metrics: Sequence[str], values: Iterable[float]) -> list[str]:
-    return [_value(metric, value) for metric, value in zip(metrics, values, strict=True)]
+def _values(metrics: Sequence[str], values: Iterable[float]) -> list[Cell]:
+    return [score(metric, value) for metric, value in zip(metrics, values, strict=True)]
 
 
-def _value(metric: str, value: float) -> str:
-    """Bits of a codelength, percent of everything else."""
-    return f"{value:.2f}" if metric == BITS and not math.isnan(value) else percent(value)
-
-
-def _shape(value: float, form: str) -> str:
-    return DASH if math.isnan(value) else form.format(value).removesuffix("%")
+def _shape(value: float, form: str) -> Cell:
+    return Cell(DASH if math.isnan(value) else form.format(value).removesuffix("%"), value=value)

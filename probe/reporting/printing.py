@@ -1,0 +1,56 @@
+"""What `probe table` prints, in the format that is asked for."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from probe.reporting import grid, tables
+from probe.reporting.grid import Grid
+from probe.reporting.published import published_grid, published_rows
+from probe.reporting.rows import layer_rows, summary_rows
+from probe.reporting.selection import Term, kept, ordered
+
+
+def scores(
+    records: pd.DataFrame,
+    form: str,
+    layers: bool = False,
+    published: bool = False,
+    terms: Sequence[Term] = (),
+    sort: str = "",
+    all_heads: bool = False,
+    excel_safe: bool = False,
+) -> str:
+    """The scores at the chosen layers, or of every layer if ``layers``, or beside published figures.
+
+    CSV and JSON hold the rows of `summary_rows`, `layer_rows` or `published_rows`; the others show them, with the domain matrices
+    below the chosen layers' where all rows are shown.
+
+    Args:
+        records: see `probe.records.read_records`.
+        form: ``md``, ``csv``, ``latex``, ``html`` or ``json``.
+        terms, sort: see `probe.reporting.selection`.
+
+    Raises:
+        ProbeError: see `probe.reporting.rows.check_comparable`.
+        UsageError: an unknown field, or no row is left.
+    """
+    rows = layer_rows(records, all_heads) if layers else summary_rows(records, all_heads)
+    rows = ordered(kept(rows, terms), sort)
+    if published:
+        rows = published_rows(rows)
+    if form in ("csv", "json"):
+        return tables.to_csv(rows, excel_safe) if form == "csv" else tables.to_json(rows)
+    if form == "md" and rows.empty:
+        return tables.to_markdown(rows, layers)
+    if published:
+        return in_form([published_grid(rows)], form)
+    matrices = [] if layers or terms else tables.domain_grids(records)
+    return in_form([tables.grid_of(rows, layers), *matrices], form)
+
+
+def in_form(grids: Sequence[Grid], form: str, excel_safe: bool = False) -> str:
+    """Tables as ``md``, ``csv``, ``latex``, ``html`` or ``json``."""
+    if form == "csv":
+        return grid.to_csv(grids, excel_safe)
+    return {"md": grid.to_markdown, "latex": grid.to_latex, "html": grid.to_html, "json": grid.to_json}[form](grids)
