@@ -38,6 +38,7 @@ for command in (
     features.extract,
     evaluation.run,
     reports.table,
+    reports.report,
     evaluation.similarity,
     evaluation.bench,
     evaluation.demo,

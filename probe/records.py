@@ -272,7 +272,7 @@ def frame_of(records: Iterable[Record]) -> "pd.DataFrame":
     """Records as a table, one row each."""
     import pandas as pd
 
-    return pd.DataFrame([asdict(record) for record in records])
+    return pd.DataFrame([vars(record) for record in records])  # asdict would copy all counts
 
 
 def source_dev(records: "pd.DataFrame") -> "pd.DataFrame":
