@@ -4,6 +4,7 @@ Nothing is decided here: layers are those that dev chose, marks those of `probe.
 """
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -29,20 +30,39 @@ def answers(rows: pd.DataFrame) -> list[dict[str, Any]]:
         rows: of `probe.reporting.rows.summary_rows`.
 
     Returns:
-        ``title`` and ``about``, and ``lines``: each a list of (text, whether it is emphasised), the clean score first.
+        ``title`` and ``about``; ``best`` (models), ``lead`` (in words: where, who, what) of the clean score, or of the first place there
+        is; ``elsewhere``: the other conditions and domains, each as ``where``, ``who`` and ``what``; ``caution`` where blocks are few.
     """
     main = rows[(rows["metric"] == rows["select_by"]) & (rows["metric"] != BITS) & rows["value"].notna()]
+    main = main[main["head"] != OWN_HEAD]  # a reference outside the contest
     found = []
     for (task, corpus, trained, metric), group in main.groupby(QUESTION, sort=False):
         way = "higher" if group["higher_is_better"].iloc[0] else "lower"
         heard = [] if trained == CLEAN else [f"trained on {one_line(trained)}"]
         n, blocks = int(group["n"].max()), int(group["n_blocks"].max())
-        about = "; ".join([f"{metric}, {way} is better", *heard, f"{one_line(corpus)}: {n} scored, {blocks} blocks"])
-        lines = [_line(place, cells) for place, cells in _places(group)]
-        if blocks < FEW_BLOCKS:
-            lines.append([(f"{blocks} speakers or other blocks are few: the intervals are wide and differences uncertain.", False)])
-        found.append({"title": one_line(task), "about": one_line(about), "lines": lines})
+        about = "; ".join([f"{metric}, {way} is better", *heard, f"{one_line(corpus)}: {n} scored, {blocks} speakers or other blocks"])
+        (place, first), *others = _places(group)
+        caution = f"Only {blocks} speakers or other blocks: intervals are wide and rough, differences uncertain."
+        found.append(
+            {
+                "title": one_line(task),
+                "about": one_line(about),
+                "best": [one_line(row["model"]) for row in _best(first)],
+                "lead": [_where(place), _who(first), _verdict(first)],
+                "elsewhere": [{"where": _where(there), "who": _who(cells), "what": _in_short(cells)} for there, cells in others],
+                "caution": caution if blocks < FEW_BLOCKS else "",
+            }
+        )
     return found
+
+
+def headline(found: Sequence[Mapping[str, Any]]) -> str:
+    """Which model scores best how often, of the leading scores of `answers`; empty where no models compete."""
+    times = Counter(name for answer in found if answer["best"] for name in answer["best"])
+    if len(found) < 2 or not times:
+        return ""
+    told = [f"{name} in {n} of {len(found)}" for name, n in times.most_common(3)]
+    return f"Best score most often: {listed(told, 3)}{'' if len(times) <= 3 else ' ...'}. What is tied or uncertain stands beside it."
 
 
 def near_chance(row: Row) -> bool:
@@ -70,34 +90,47 @@ def _places(group: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], list[di
         yield place, cells.to_dict("records")
 
 
-def _line(place: tuple[str, str, str], cells: Sequence[Row]) -> list[tuple[str, bool]]:
-    """What a reader wants to know of one place."""
+def _best(cells: Sequence[Row]) -> list[Row]:
+    """The rows marked best; without a contest the only one."""
+    return [row for row in cells if row["mark"] == BEST] or list(cells[:1])
+
+
+def _where(place: tuple[str, str, str]) -> str:
     condition, source, target = map(one_line, place)
     heard = [] if condition in (CLEAN, "") else [condition]
     told = [] if not source else [f"within {source}" if source == target else f"{source} to {target}"]
-    where = "".join(f"{text}: " for text in [", ".join(heard + told)] if text)
-    contest = [row for row in cells if row["head"] != OWN_HEAD]
-    best = [row for row in contest if row["mark"] == BEST] or contest[:1]
-    if not best:
-        return [(f"{where}only checkpoints' own heads: {listed([_named(row) for row in cells])}", False)]
-    first = best[0]
-    names = listed([_named(row) for row in best], 30)
-    verb = "was asked alone" if len(contest) == 1 else "is best" if len(best) == 1 else "are best"
-    said = f" {verb}: {score_text(first)}."
+    return ", ".join(heard + told)
+
+
+def _who(cells: Sequence[Row]) -> str:
+    return listed([_named(row) for row in _best(cells)], 30)
+
+
+def _verdict(cells: Sequence[Row]) -> str:
+    """What is said after the name of the best: its score, its last layer, the tied, the next, those near chance."""
+    best = _best(cells)
+    first, others = best[0], [row for row in cells if row not in best]
+    verb = "was asked alone" if len(cells) == 1 else "scores best" if len(best) == 1 else "score best"
+    said = [f"{verb}: {score_text(first)}."]
     if not _missing(first["last_layer"]) and first["last_layer"] != first["layer"] and not math.isnan(first["last_value"]):
-        said += f" Its last layer, {one_line(first['last_layer'])}: {percent(first['last_value'])} %."
-    said += _others(first, [row for row in contest if row not in best])
-    return [(where, False), (names, True), (said, False)]
-
-
-def _others(first: Row, others: Sequence[Row]) -> str:
+        said.append(f"Its last layer, {one_line(first['last_layer'])}: {percent(first['last_value'])} %.")
     tied = [f"{_named(row)} {percent(row['value'])} %" for row in others if row["mark"] == TIED]
+    said += [f"Not told apart from it: {listed(tied, 30)}."] if tied else []
     sign = -1 if first["higher_is_better"] else 1
     behind = sorted((row for row in others if row["mark"] != TIED), key=lambda row: sign * row["value"])
-    chance = [_named(row) for row in [first, *others] if near_chance(row)]
-    said = f" Not told apart from it: {listed(tied, 30)}." if tied else ""
-    said += f" Then {_named(behind[0])}: {score_text(behind[0])}." if behind else ""
-    return said + (f" Near chance: {listed(chance, 30)}." if chance else "")
+    said += [f"Then {_named(behind[0])}: {score_text(behind[0])}."] if behind else []
+    chance = [one_line(row["model"]) for row in cells if near_chance(row)]
+    if chance:
+        said.append("None is told from chance." if len(chance) == len(cells) else f"Near chance: {listed(chance, 30)}.")
+    return " ".join(said)
+
+
+def _in_short(cells: Sequence[Row]) -> str:
+    """The score of the best, with what makes it doubtful."""
+    best = _best(cells)
+    tied = sum(row["mark"] == TIED for row in cells)
+    doubts = [f"{tied} tied"] * bool(tied) + ["near chance"] * near_chance(best[0])
+    return ", ".join([score_text(best[0]), *doubts])
 
 
 def _named(row: Row) -> str:

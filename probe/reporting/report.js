@@ -101,12 +101,13 @@
     return el("label", { for: control.id }, label, control);
   }
   // A choice of options [{value, label, group}]; calls back with the value.
-  function choice(label, options, chosen) {
+  function choice(label, options, chosen, start = options[0].value) {
     const select = el("select", { onchange: () => chosen(select.value) });
     for (const [group, members] of groups(options, (option) => option.group || "")) {
       const nodes = members.map((option) => el("option", { value: String(option.value) }, option.label));
       select.append(...(group ? [el("optgroup", { label: group }, ...nodes)] : nodes));
     }
+    select.value = String(start);
     return labelled(label, select);
   }
 
@@ -129,7 +130,7 @@
       const all = visible().flatMap(points).flatMap((point) => [point.value, point.low ?? point.value, point.high ?? point.value]);
       const [least, most] = all.length ? [Math.min(...all), Math.max(...all)] : [0, 1];
       const span = Math.max(most - least, question.bits ? 0.1 : 5);
-      const step = [0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200].find((size) => span / size <= 6) || 500;
+      const step = [0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200].find((size) => span / size <= 5) || 500;
       const bottom = Math.floor(least / step) * step;
       const top = Math.max(Math.ceil(most / step) * step, bottom + step);
       const inner = width - edge.left - edge.right;
@@ -157,8 +158,9 @@
         const there = points(one);
         if (!there.length) continue;
         const isLit = lit && lit.one === one;
-        const ends = there.filter((point) => point.low != null && point.high != null);
-        const positions = one.level ? [[place.left, there[0]], [place.right, there[0]]] : there.map((point) => [x(point.at), point]);
+        const ends = there.filter((point) => !point.apart && point.low != null && point.high != null);
+        const joined = there.filter((point) => !point.apart);
+        const positions = one.level ? [[place.left, there[0]], [place.right, there[0]]] : joined.map((point) => [x(point.at), point]);
         if ((few || isLit) && ends.length > 1) {
           const outline = [...ends.map((point) => `${x(point.at)},${y(point.high)}`), ...ends.toReversed().map((point) => `${x(point.at)},${y(point.low)}`)];
           root.append(svg("polygon", { class: `band ${look}`, points: outline.join(" ") }));
@@ -237,27 +239,30 @@
     { title: "95 % interval", number: true, cell: (row) => interval(row, bits).trim(), key: (row) => row.low },
   ];
 
-  function answers() {
-    return el("div", { class: "answers" }, ...data.answers.map((answer) => el("article", {}, el("h3", {}, answer.title), el("p", { class: "about" }, answer.about),
-      ...answer.lines.map((line) => el("p", {}, ...line.map(([words, strong]) => (strong ? el("strong", {}, words) : words)))))));
-  }
+  const answers = () => [
+    data.headline ? el("p", { class: "headline" }, data.headline) : "",
+    el("div", { class: "answers" }, ...data.answers.map((answer) => {
+      const [where, who, what] = answer.lead;
+      return el("article", {}, el("h3", {}, answer.title), el("p", { class: "about" }, answer.about),
+        el("p", { class: "lead" }, where ? `${where}: ` : "", el("strong", {}, who), ` ${what}`),
+        answer.elsewhere.length ? el("ul", {}, ...answer.elsewhere.map((there) =>
+          el("li", {}, el("span", { class: "about" }, `${there.where}: `), el("strong", {}, there.who), ` ${there.what}`))) : "",
+        answer.caution ? el("p", { class: "caution" }, answer.caution) : "");
+    })),
+  ].filter(Boolean);
 
   function scores() {
     const rows = rowsOf(data.scores).map((row) => ({ ...data.questions[row.q], ...row }));
     const plain = (name) => ({ title: name, number: true, cell: (row) => number(row[name], row.bits), key: (row) => row[name], optional: true });
     const columns = informative([
-      text("task", "task"), text("corpus", "corpus", { optional: true }), { title: "heard", cell: (row) => heard(row) || "clean", optional: true, words: true },
-      { title: "metric", cell: (row) => `${row.metric} ${arrow(row)}` }, text("model", "model", { head: true }), text("head", "head", { optional: true }),
-      { title: "layer", number: true, down: false, cell: (row) => row.layer || "–" },
-      { title: "score", number: true, cell: (row) => el("span", { class: [row.mark, row.chance ? "chance" : ""].filter(Boolean).join(" ") || null },
-        `${number(row.value, row.bits)}${row.bits ? " bits" : ""}`), key: (row) => row.value },
-      { title: "95 % interval", number: true, cell: (row) => interval(row, row.bits).trim() || "–", key: (row) => row.low },
-      { title: "marks", cell: (row) => mark(row) || "–" },
-      { title: "last layer", number: true, optional: true, key: (row) => row.last,
+      text("model", "model", { head: true }), text("task", "task"), { title: "layer", number: true, down: false, cell: (row) => row.layer || "–" },
+      { title: "score", number: true, key: (row) => row.value, cell: (row) => el("span", {}, score(row, row.bits), row.bits ? " bits" : "",
+        el("small", { class: "below" }, interval(row, row.bits).trim())) },
+      { title: "marks", cell: (row) => mark(row) || "–" }, { title: "heard", cell: (row) => heard(row) || "clean", optional: true, words: true },
+      { title: "metric", cell: (row) => `${row.metric} ${arrow(row)}` }, { title: "last layer", number: true, optional: true, key: (row) => row.last,
         cell: (row) => (row.last == null ? "–" : `${number(row.last, row.bits)} (${row.last_layer})`) },
-      ...["final", "weighted", "majority", "shuffled", "fbank", "random"].map(plain),
-      { title: "n", number: true, cell: (row) => String(row.n), key: (row) => row.n }, { title: "blocks", number: true, cell: (row) => String(row.blocks), key: (row) => row.blocks },
-      text("note", "note", { optional: true, words: true }),
+      ...["final", "weighted", "majority", "shuffled", "fbank", "random"].map(plain), text("head", "head", { optional: true }), text("corpus", "corpus", { optional: true }),
+      count("n", "n"), count("blocks", "blocks"), text("note", "note", { optional: true, words: true }),
     ], rows);
     const main = rows.filter((row) => row.main);
     const node = table("Scores in percent at the chosen layers", columns, main, { tall: true });
@@ -281,17 +286,18 @@
     return [controls, status, node];
   }
 
-  function picker(label, options, view) {
+  function picker(label, options, view, start = options[0].value) {
     const host = el("div", {});
     const show = (value) => host.replaceChildren(...view(Number(value)));
-    show(options[0].value);
-    return [options.length > 1 ? el("div", { class: "controls" }, choice(label, options, show)) : el("p", {}, options[0].label), host];
+    show(start);
+    return [options.length > 1 ? el("div", { class: "controls" }, choice(label, options, show, start)) : el("p", {}, options[0].label), host];
   }
 
   function layers() {
     const of = groups(data.curves, (curve) => curve.q);
     const deep = [...of.keys()].sort((a, b) => a - b);
     if (!deep.length) return [];
+    const start = deep.find((q) => of.get(q).some((curve) => curve.layers.length > 2));
     return picker("Task, metric, condition", deep.map((q) => ({ value: q, label: asked(data.questions[q]), group: data.questions[q].task })), (q) => {
       const question = data.questions[q];
       const curves = of.get(q);
@@ -302,7 +308,7 @@
         name: heads ? `${curve.model} (${curve.head})` : curve.model,
         level: curve.layers.length === 1,
         points: curve.layers.map((layer, number_) => ({ at: at.get(layer), layer, value: curve.value[number_], low: curve.low[number_], high: curve.high[number_],
-          dev: curve.dev[number_], ring: curve.chosen === number_,
+          dev: curve.dev[number_], ring: curve.chosen === number_, apart: !/^(conv|final|\d+)$/.test(layer),
           note: [curve.dev[number_] == null ? "" : `on development data ${number(curve.dev[number_], question.bits)}`,
             curve.chosen === number_ ? "the chosen layer" : ""].filter(Boolean).join("; ") })),
       }));
@@ -311,7 +317,7 @@
         { title: "development", number: true, cell: (row) => number(row.dev, question.bits), key: (row) => row.dev }, { title: "chosen", cell: (row) => (row.ring ? "✓" : "") }];
       const title = `Layer curves: ${asked(question)}`;
       return [chart(title, series, ticks, question, "layer"), asTable("These curves as a table", table(title, columns, rows, { tall: true }))];
-    });
+    }, start);
   }
   const rank = (layer) => (layer === "conv" ? -1 : /^\d+$/.test(layer) ? Number(layer) : layer === "final" ? 1e6 : 1e7);
 
@@ -408,7 +414,7 @@
   byId("asked").textContent = `Here: ${plural(data.models.length, "model")} (${data.models.join(", ")}), ${plural(tasks.length, "task")} (${tasks.join(", ")}), `
     + `${plural(conditionNames.length, "listening condition")}.`;
   byId("made").textContent = `Made by layerprobe ${data.version} from ${data.n_records} records. This file needs no network.`;
-  byId("answers").append(answers());
+  byId("answers").append(...answers());
   for (const [id, build] of Object.entries({ scores, layers, conditions, domains, errors, data: corpora, recipes, repeat })) {
     const nodes = build();
     const section = byId(id);

@@ -20,7 +20,7 @@ import pandas as pd
 
 from probe.files import write_atomically
 from probe.records import CHOICE, NO_LAYER, SEVERAL, chosen_layers
-from probe.reporting.answers import answers, near_chance
+from probe.reporting.answers import answers, headline, near_chance
 from probe.reporting.conditions import CLEAN, CONDITIONS, WORST, by_severity, condition_rows
 from probe.reporting.domains import crossed
 from probe.reporting.marks import BITS
@@ -82,12 +82,14 @@ def content(records: pd.DataFrame, folders: Sequence[Path] = (), outcomes: bool 
     lost = lost[lost["chosen"].astype(bool) & (lost["condition"] != WORST)]
     questions = _questions(rows)
     number = {tuple(question[name] for name in PLACE): at for at, question in enumerate(questions)}
+    told = answers(rows)
     return {
         "version": __version__,
         "n_records": len(records),
         "models": _ordered(records["model"]),
         "questions": [_texts(question) for question in questions],
-        "answers": answers(rows),
+        "headline": headline(told),
+        "answers": told,
         "scores": _scores(rows, number),
         "curves": _curves(layers, number),
         "conditions": _conditions(lost),
@@ -211,25 +213,25 @@ def _code(records: pd.DataFrame) -> Columns:
 def _commands(records: pd.DataFrame, folders: Sequence[Path]) -> list[str]:
     """Commands that ask the same questions again; what records do not hold stands in capitals or as a bare name."""
     lines = []
-    by = ["task", "corpus", "kind", "seed"]
-    for (task, corpus, kind, seed), group in records.groupby(by, sort=True):
-        name, *changes = str(task).split(":")
+    for (task, corpus, kind, seed), group in records.groupby(["task", "corpus", "kind", "seed"], sort=True):
+        name, *changes = one_line(task).split(":")
         conditions = _in_order([*group["condition"], *group["train_condition"]])
         drawn = sorted({int(value) for value in group["condition_seed"].dropna()})
-        options = [("--model", model) for model in _ordered(group["model"])]
-        options += [(f"--{key}", value) for key, _, value in (change.partition("=") for change in changes)]
-        options += [("--condition", condition) for condition in conditions] if conditions != [CLEAN] else []
-        options += [("--seed", str(seed))] if seed else []
-        given = " ".join(f"{option} {shlex.quote(one_line(value))}" for option, value in options)
-        manifest = shlex.quote(f"{one_line(corpus)}.csv")
-        lists = {"verify": " --trials TRIALS.csv --dev-trials DEV_TRIALS.csv", "frames": " --labels LABELS.csv"}.get(str(kind), "")
-        models = " ".join(f"--model {shlex.quote(one_line(model))}" for model in _ordered(group["model"]))
-        heard = "".join(f" --condition {shlex.quote(one_line(condition))}" for condition in conditions)
-        drew = "".join(f" --condition-seed {value}" for value in drawn[:1] if value)
-        lines.append(f"probe extract {models} --corpus {manifest} --to features/{heard}{drew}")
-        lines.append(f"probe run {shlex.quote(one_line(name))} {given} --corpus {manifest}{lists} --from features/ --to results/")
-    places = " ".join(f"--from {shlex.quote(one_line(str(folder)))}" for folder in folders) or "--from results/"
-    return [*dict.fromkeys(lines), f"probe table {places} --to tables/", f"probe report {places} --to report.html"]
+        asked = _options("--model", _ordered(group["model"])) + _options("--corpus", [f"{one_line(corpus)}.csv"])
+        heard = _options("--condition", conditions) if conditions != [CLEAN] else ""
+        changed = "".join(_options(f"--{key}", [value]) for key, _, value in (change.partition("=") for change in changes))
+        lists = {"verify": " --trials TRIALS.csv --dev-trials DEV_TRIALS.csv", "frames": " --labels LABELS.csv"}.get(kind, "")
+        drew = _options("--condition-seed", drawn[:1]) if any(drawn) else ""
+        seeded = _options("--seed", [seed]) if seed else ""
+        lines.append(f"probe extract{asked} --to features/{heard}{drew}")
+        lines.append(f"probe run {shlex.quote(name)}{asked}{lists}{heard}{changed}{seeded} --from features/ --to results/")
+    places = _options("--from", folders or ["results/"])
+    return [*dict.fromkeys(lines), f"probe table{places} --to tables/", f"probe report{places} --to report.html"]
+
+
+def _options(name: str, values: Iterable[object]) -> str:
+    """An option as often as there are values, as a shell reads it."""
+    return "".join(f" {name} {shlex.quote(one_line(str(value)))}" for value in values)
 
 
 def _in_order(conditions: Iterable[str]) -> list[str]:
