@@ -2,8 +2,8 @@
 
     python benchmarks/report.py --models 20 --layers 25 --tasks 12 --conditions 8
 
-The scores are drawn, not measured: a hump over layers, a loss for every condition, ten utterances of each of twenty speakers. A dev score
-stands beside every test score, the same under every condition, as where training is on clean audio.
+The scores are drawn, not measured: a hump over layers, a loss for every condition, ten utterances of each of twenty speakers. A dev
+score stands beside every test score, the same under every condition, as where training is on clean audio.
 """
 
 import argparse
@@ -91,7 +91,9 @@ def main() -> None:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         seconds, after = time.monotonic() - started, os.times()
         cpu = after.children_user + after.children_system - before.children_user - before.children_system
-        print(f"{total} records, half of them test scores: {seconds:.1f} s, {cpu:.1f} s of CPU, {page.stat().st_size / 1e6:.2f} MB")
+        print(
+            f"{total} records, half of them test scores: {seconds:.1f} s, {cpu:.1f} s of CPU, {page.stat().st_size / 1e6:.2f} MB"
+        )
 
 
 if __name__ == "__main__":

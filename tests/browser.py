@@ -138,7 +138,12 @@ def browser(profile: Path) -> Iterator[Browser]:
     assert CHROMIUM is not None
     to_child, from_child = os.pipe(), os.pipe()
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run", "--disable-extensions"]
-    flags += ["--remote-debugging-pipe", f"--user-data-dir={profile}", "--disable-component-update", "--disable-background-networking"]
+    flags += [
+        "--remote-debugging-pipe",
+        f"--user-data-dir={profile}",
+        "--disable-component-update",
+        "--disable-background-networking",
+    ]
     # The protocol is spoken on descriptors 3 and 4. A shell sets them, by way of numbers that no pipe above has.
     line = f'exec 8<&{to_child[0]} 9>&{from_child[1]}; exec "$@" 3<&8 4>&9'
     child = subprocess.Popen(

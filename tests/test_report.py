@@ -99,7 +99,11 @@ def in_words(answer: dict[str, Any]) -> str:
 
 
 def test_the_answer_names_the_best_model_its_layer_the_next_and_who_is_near_chance() -> None:
-    records = [*asked("org/a", "words", [0.5, 0.9, 0.7]), *asked("org/b", "words", [0.4, 0.6, 0.5]), *asked("org/c", "words", [0.1, 0.12, 0.1])]
+    records = [
+        *asked("org/a", "words", [0.5, 0.9, 0.7]),
+        *asked("org/b", "words", [0.4, 0.6, 0.5]),
+        *asked("org/c", "words", [0.1, 0.12, 0.1]),
+    ]
     (answer,) = answers(summary_rows(frame(*records)))
     assert in_words(answer).strip() == (
         "org/a (layer 1) scores best: 90.0 % [85.0, 95.0]. Its last layer, 2: 70.0 %. "
@@ -132,7 +136,9 @@ def test_other_conditions_stand_below_the_clean_score_the_milder_first() -> None
 
 
 def test_where_the_best_is_at_chance_that_is_said() -> None:
-    (answer,) = answers(summary_rows(frame(*asked("org/a", "words", [0.1, 0.12, 0.1]), *asked("org/b", "words", [0.1, 0.11, 0.1]))))
+    (answer,) = answers(
+        summary_rows(frame(*asked("org/a", "words", [0.1, 0.12, 0.1]), *asked("org/b", "words", [0.1, 0.11, 0.1])))
+    )
     assert "None is told from chance." in in_words(answer)
 
 
@@ -189,7 +195,9 @@ def test_trainings_on_one_domain_stand_with_their_tests_on_others() -> None:
 
 def test_commands_can_be_given_to_a_shell() -> None:
     model, task, corpus = "$(touch x) 'y'", "words:label=sex; rm *", "my corpus"
-    records = asked(model, task, [0.5, 0.9, 0.7], corpus=corpus, kind="verify", seed=3, condition="noise:white@5dB", condition_seed=2)
+    records = asked(
+        model, task, [0.5, 0.9, 0.7], corpus=corpus, kind="verify", seed=3, condition="noise:white@5dB", condition_seed=2
+    )
     extract, run, *_ = content(frame(*records), [Path("my results")])["commands"]
     assert shlex.split(extract) == [
         *("probe", "extract", "--model", model, "--corpus", "my corpus.csv", "--to", "features/"),
@@ -203,11 +211,13 @@ def test_commands_can_be_given_to_a_shell() -> None:
 
 def test_the_worst_transcripts_come_first_with_speaker_and_duration(tmp_path: Path) -> None:
     said = [("a", "one two", "one two"), ("b", "one two", "one too"), ("c", "one two", "")]
-    lines = [{"key": key, "reference": right, "hypothesis": text, "speaker": "ann", "duration_s": 1.5} for key, right, text in said]
+    lines = [
+        {"key": key, "reference": right, "hypothesis": text, "speaker": "ann", "duration_s": 1.5} for key, right, text in said
+    ]
     outcomes_beside(tmp_path, asked("org/a", "words", [0.5, 0.9, 0.7]), lines)
     rows = error_rows([tmp_path])
     assert [(row["key"], row["speaker"], row["duration_s"]) for row in rows] == [("c", "ann", 1.5), ("b", "ann", 1.5)]
-    assert [round(row["badness"], 1) for row in rows] == [1.0, 0.5]
+    assert [row["badness"] for row in rows] == [1.0, 0.5]
     assert [(row["models_wrong"], row["models"]) for row in rows] == [(1, 1), (1, 1)]
 
 
@@ -251,7 +261,16 @@ def test_the_command_writes_the_page_and_leaves_outcomes_out_on_request(tmp_path
     lines = [{"key": "clips/anna.wav", "label": "x", "predicted": "y", "speaker": "Anna Secret"}]
     outcomes_beside(tmp_path, asked("org/a", "words", [0.5, 0.9, 0.7]), lines)
     for options, there in (((), True), (("--no-outcomes",), False)):
-        line = ["report", "--from", str(tmp_path), "--to", str(tmp_path / "new" / "page.html"), "--title", "Ours & theirs", *options]
+        line = [
+            "report",
+            "--from",
+            str(tmp_path),
+            "--to",
+            str(tmp_path / "new" / "page.html"),
+            "--title",
+            "Ours & theirs",
+            *options,
+        ]
         done = CliRunner().invoke(cli, line, catch_exceptions=False)
         assert done.output == f"{tmp_path / 'new' / 'page.html'}\n"
         html = (tmp_path / "new" / "page.html").read_text()
@@ -278,7 +297,9 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report with every section."""
     folder = tmp_path_factory.mktemp("report")
-    lines = [{"key": f"{name}.wav", "label": "yes", "predicted": "no", "speaker": name, "duration_s": 1.2} for name in ("ann", "ben")]
+    lines = [
+        {"key": f"{name}.wav", "label": "yes", "predicted": "no", "speaker": name, "duration_s": 1.2} for name in ("ann", "ben")
+    ]
     outcomes_beside(folder, disturbed(), lines)
     return write_report(frame(*disturbed(), *crossing(), *plain()), folder / "report.html", [folder])
 
@@ -292,7 +313,17 @@ def test_the_page_opens_without_an_error_or_a_request(tab: Browser, shown: Path)
     tab.open(shown)
     assert tab.problems == []
     assert tab.requests == [shown.as_uri()]
-    titles = ["Answer", "Scores", "Layers", "Conditions", "Domains", "Errors", "Data", "How the numbers were made", "Repeat every number"]
+    titles = [
+        "Answer",
+        "Scores",
+        "Layers",
+        "Conditions",
+        "Domains",
+        "Errors",
+        "Data",
+        "How the numbers were made",
+        "Repeat every number",
+    ]
     assert texts(tab, "main h2") == texts(tab, "nav a") == titles
     assert "org/a (layer 1) scores best" in " ".join(texts(tab, ".lead"))
 
@@ -338,8 +369,10 @@ def test_typing_filters_the_scores(tab: Browser, shown: Path) -> None:
 @needs_browser
 def test_pointing_and_arrow_keys_read_values_and_boxes_hide_models(tab: Browser, shown: Path) -> None:
     tab.open(shown)
-    tab.run("(select => { select.value = [...select.options].find(one => one.text === 'words · spoken-digits · accuracy').value;"
-            "select.dispatchEvent(new Event('change')); })(document.querySelector('#layers select'))")
+    tab.run(
+        "(select => { select.value = [...select.options].find(one => one.text === 'words · spoken-digits · accuracy').value;"
+        "select.dispatchEvent(new Event('change')); })(document.querySelector('#layers select'))"
+    )
     tab.settle()
     tab.hover("#layers .chart circle", 0)
     assert texts(tab, "#layers .readout") == ["org/a, layer 0: 50.0 % [45.0, 55.0]; on development data 50.0"]
@@ -366,7 +399,7 @@ def test_the_page_can_be_read_without_sight_or_mouse(tab: Browser, shown: Path) 
         "sections without a name": "[...document.querySelectorAll('main > section')].filter(node => "
         "!document.getElementById(node.getAttribute('aria-labelledby'))?.textContent).length",
         "charts that no key reaches": "document.querySelectorAll('.chart:not([tabindex=\"0\"][aria-label])').length",
-        "charts without a table": "[...document.querySelectorAll('.chart')].filter(node => !node.closest('section').querySelector('table')).length",
+        "charts without a table": "document.querySelectorAll('section:has(.chart):not(:has(table))').length",
         "buttons that are none": "document.querySelectorAll('[onclick], div[role=button]').length",
     }
     assert {what: tab.run(script) for what, script in bare.items()} == dict.fromkeys(bare, 0)
@@ -385,13 +418,12 @@ def test_the_page_fits_a_phone(tab: Browser, shown: Path) -> None:
 
 @needs_browser
 def test_hostile_names_are_text(tab: Browser, tmp_path: Path) -> None:
-    records: list[Record] = []
+    records = list(map(counted, asked("org/a", "heard", [0.5, 0.9, 0.7], corpus="one")))
     for number, text in enumerate(HOSTILE):
         here = {"corpus": f"corpus {text}", "note": text, "revision": text}
         records += asked(text, "words", [0.5, 0.9, 0.7], **(here | {"corpus": "one"}))
         records += asked("org/a", f"{text}{number}", [0.5, 0.9, 0.7], **here)
-        records += map(counted, asked(f"org/{number}", "heard", [0.5, 0.9, 0.7], corpus="one"))
-        records += map(counted, asked(f"org/{number}", "heard", [0.4, 0.8, 0.7], corpus="one", condition=text))
+        records += map(counted, asked("org/a", "heard", [0.4, 0.8, 0.7], corpus="one", condition=text))
         records += curve([0.5, 0.9, 0.6], [0.5, 0.8, 0.6], task="moved", train_domain=text, test_domain=text)
     lines = [{"key": text, "reference": text, "hypothesis": f"{text} said", "speaker": text} for text in HOSTILE]
     outcomes_beside(tmp_path, asked("org/a", "words", [0.5, 0.9, 0.7], corpus="one"), lines)
@@ -400,7 +432,10 @@ def test_hostile_names_are_text(tab: Browser, tmp_path: Path) -> None:
     tab.run("document.querySelectorAll('button').forEach(node => node.click())")
     assert tab.run("document.querySelectorAll('script').length") == 2
     assert tab.run("document.querySelectorAll('img, iframe, object, embed, base, b, style:not(head style)').length") == 0
-    assert tab.run("[...document.querySelectorAll('*')].some(node => [...node.attributes].some(one => one.name.startsWith('on')))") is False
+    assert (
+        tab.run("[...document.querySelectorAll('*')].some(node => [...node.attributes].some(one => one.name.startsWith('on')))")
+        is False
+    )
     assert tab.run("[...document.querySelectorAll('a')].every(node => node.getAttribute('href').startsWith('#'))")
     assert tab.run("typeof window.hacked") == "undefined"
     assert tab.run("document.documentElement.scrollWidth") <= 1280
@@ -414,7 +449,9 @@ def test_hostile_names_are_text(tab: Browser, tmp_path: Path) -> None:
 def test_the_policy_stops_a_script_that_got_in(tab: Browser, shown: Path) -> None:
     tab.open(shown)
     tab.run("(node => { node.textContent = 'window.hacked = 1'; document.body.append(node); })(document.createElement('script'))")
-    tab.run("document.body.insertAdjacentHTML('beforeend', '<img src=\"https://evil.example/x.png\" onerror=\"window.hacked = 2\">')")
+    tab.run(
+        "document.body.insertAdjacentHTML('beforeend', '<img src=\"https://evil.example/x.png\" onerror=\"window.hacked = 2\">')"
+    )
     tab.run("new Promise(done => setTimeout(done, 100))")
     assert tab.run("typeof window.hacked") == "undefined"
     assert len(tab.requests) == 1

@@ -30,8 +30,9 @@ def answers(rows: pd.DataFrame) -> list[dict[str, Any]]:
         rows: of `probe.reporting.rows.summary_rows`.
 
     Returns:
-        ``title`` and ``about``; ``best`` (models), ``lead`` (in words: where, who, what) of the clean score, or of the first place there
-        is; ``elsewhere``: the other conditions and domains, each as ``where``, ``who`` and ``what``; ``caution`` where blocks are few.
+        ``title`` and ``about``; ``best`` (models) and ``lead`` (in words: where, who, what) of the clean score, or of the first place
+        there is; ``elsewhere``: the other conditions and domains, each as ``where``, ``who`` and ``what``; ``caution`` where blocks
+        are few.
     """
     main = rows[(rows["metric"] == rows["select_by"]) & (rows["metric"] != BITS) & rows["value"].notna()]
     main = main[main["head"] != OWN_HEAD]  # a reference outside the contest
@@ -40,7 +41,9 @@ def answers(rows: pd.DataFrame) -> list[dict[str, Any]]:
         way = "higher" if group["higher_is_better"].iloc[0] else "lower"
         heard = [] if trained == CLEAN else [f"trained on {one_line(trained)}"]
         n, blocks = int(group["n"].max()), int(group["n_blocks"].max())
-        about = "; ".join([f"{metric}, {way} is better", *heard, f"{one_line(corpus)}: {n} scored, {blocks} speakers or other blocks"])
+        about = "; ".join(
+            [f"{metric}, {way} is better", *heard, f"{one_line(corpus)}: {n} scored, {blocks} speakers or other blocks"]
+        )
         (place, first), *others = _places(group)
         caution = f"Only {blocks} speakers or other blocks: intervals are wide and rough, differences uncertain."
         found.append(

@@ -22,11 +22,11 @@ Outcome = Mapping[str, Any]
 
 
 def error_rows(folders: Iterable[Path]) -> list[dict[str, Any]]:
-    """The worst outcomes of every file of records that has some, at most `WORST` a head.
+    """The worst outcomes of every file of records that has some, at most `WORST` a head, the worst first.
 
     Returns:
         `PLACE`, `HEARD`, ``model``, ``key``, ``reference``, ``hypothesis``, ``speaker``, ``duration_s`` (None where unknown),
-        ``badness`` (the share that is wrong: errors per reference word, or of a trial how much of the other kind lies beyond it) and
+        ``badness`` (the share that is wrong: errors per reference word, or of a trial how many of the other kind lie beyond it) and
         ``models_wrong``, ``models``: how many of those asked the same are wrong here too.
 
     Raises:
@@ -80,8 +80,12 @@ def _utterance(one: Outcome) -> dict[str, Any]:
             return {"reference": reference, "hypothesis": hypothesis, "badness": 0.0}
         errors, words = word_errors(reference, hypothesis)
         letters, length = character_errors(reference, hypothesis)
-        badness = errors / max(1, words) + letters / max(1, length) / 1000  # characters decide among equals
-        return {"reference": reference, "hypothesis": hypothesis, "badness": badness}
+        return {
+            "reference": reference,
+            "hypothesis": hypothesis,
+            "badness": errors / max(1, words),
+            "letters": letters / max(1, length),
+        }
     if "frames" in one:
         right, frames = int(one["correct"]), int(one["frames"])
         return {"reference": f"{frames} frames", "hypothesis": f"{right} correct", "badness": 1 - right / max(1, frames)}
@@ -106,7 +110,7 @@ def _trials(outcomes: Sequence[Outcome]) -> list[tuple[Outcome, dict[str, Any]]]
 
 
 def _worst(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of each model and question the worst, those first that most models get wrong."""
+    """Of each model and question the worst."""
     wrong: Counter[tuple[str, ...]] = Counter()
     asked: Counter[tuple[str, ...]] = Counter()
     of_question = (*PLACE, "head", "train_domain", "test_domain", "key")
@@ -120,8 +124,8 @@ def _worst(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             place = tuple(row[name] for name in of_question)
             row |= {"models_wrong": wrong[place], "models": asked[place]}
             kept[(*place[:-1], row["model"])].append(row)
-    return [row for group in kept.values() for row in sorted(group, key=_worst_first)[:WORST]]
+    return sorted((row for group in kept.values() for row in sorted(group, key=_worst_first)[:WORST]), key=_worst_first)
 
 
-def _worst_first(row: dict[str, Any]) -> tuple[float, int, str]:
-    return -row["badness"], -row["models_wrong"], row["key"]
+def _worst_first(row: dict[str, Any]) -> tuple[float, float, int, str]:
+    return -row["badness"], -row.get("letters", 0.0), -row["models_wrong"], row["key"]

@@ -130,7 +130,7 @@
       const all = visible().flatMap(points).flatMap((point) => [point.value, point.low ?? point.value, point.high ?? point.value]);
       const [least, most] = all.length ? [Math.min(...all), Math.max(...all)] : [0, 1];
       const span = Math.max(most - least, question.bits ? 0.1 : 5);
-      const step = [0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200].find((size) => span / size <= 5) || 500;
+      const step = [0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200].find((size) => span / size <= 6) || 500;
       const bottom = Math.floor(least / step) * step;
       const top = Math.max(Math.ceil(most / step) * step, bottom + step);
       const inner = width - edge.left - edge.right;
@@ -374,7 +374,7 @@
   }
 
   function errors() {
-    const rows = rowsOf(data.errors).sort((one, other) => other.models_wrong - one.models_wrong || other.wrong - one.wrong);
+    const rows = rowsOf(data.errors);
     const key = (row) => JSON.stringify([row.task, row.corpus, row.condition, row.train_condition, row.train_domain, row.test_domain, row.head]);
     const questions = [...groups(rows, key).values()];
     if (!questions.length) return [];

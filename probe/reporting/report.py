@@ -1,8 +1,8 @@
 """One HTML file that holds a whole comparison: the answer in words, tables, layer curves, conditions, domains, errors, provenance.
 
 The page needs no network and no other file. Python puts the numbers, rounded as they are shown, into one JSON block; ``report.js``
-draws them. Whatever comes from records or outcomes is text to the page: in the JSON ``<``, ``>`` and ``&`` are escapes, the script sets
-text content only, and the Content-Security-Policy allows no script and no style but the two that the file holds, by their hashes.
+draws them. Whatever comes from records or outcomes is text to the page: in the JSON ``<``, ``>`` and ``&`` are escapes, the script
+sets text content only, and the Content-Security-Policy allows no script and no style but the two in the file, by their hashes.
 """
 
 import base64
@@ -21,7 +21,7 @@ import pandas as pd
 from probe.files import write_atomically
 from probe.records import CHOICE, NO_LAYER, SEVERAL, chosen_layers
 from probe.reporting.answers import answers, headline, near_chance
-from probe.reporting.conditions import CLEAN, CONDITIONS, WORST, by_severity, condition_rows
+from probe.reporting.conditions import CLEAN, WORST, by_severity, condition_rows
 from probe.reporting.domains import crossed
 from probe.reporting.marks import BITS
 from probe.reporting.outcomes import error_rows
@@ -125,9 +125,8 @@ def _scores(rows: pd.DataFrame, number: Mapping[tuple[Hashable, ...], int]) -> C
 
 
 def _curves(rows: pd.DataFrame, number: Mapping[tuple[Hashable, ...], int]) -> list[dict[str, Any]]:
-    """One entry per model, head and question: columns over its layers, and the positions of the chosen one and of the test's best."""
+    """One entry per model, head and question: columns over its layers, and the position of the chosen one."""
     shown = rows.assign(**{name: _shown(rows[column], rows["metric"]) for name, column in CURVE.items()})
-    shown = shown.assign(mark=shown["mark"] if "mark" in shown else "")
     curves = []
     for names, group in shown.groupby([*PLACE, "model", "head"], sort=False):
         *place, model, head = names
@@ -157,7 +156,9 @@ def _conditions(rows: pd.DataFrame) -> Columns:
 
 def _domains(rows: pd.DataFrame) -> Columns:
     """Scores of trainings on one domain in another, at the layer that dev chose in the first."""
-    found = _columns(rows, ["task", "corpus", "condition", "metric", "head", "model", "layer", "train_domain", "test_domain", "note"])
+    found = _columns(
+        rows, ["task", "corpus", "condition", "metric", "head", "model", "layer", "train_domain", "test_domain", "note"]
+    )
     found |= {name: _shown(rows[name], rows["metric"]) for name in ("value", "low", "high")}
     return found | {"higher": rows["higher_is_better"].astype(bool).tolist()} if len(rows) else {}
 
@@ -196,7 +197,9 @@ def _left_out(excluded: Iterable[Mapping[str, int]]) -> str:
 
 def _recipes(records: pd.DataFrame) -> Columns:
     """What decided the features of every model: its revision, and the hashes of their recipes."""
-    table = records.groupby(["model", "revision", "corpus", "condition", "train_condition", "recipe"], sort=True).size().reset_index()
+    table = (
+        records.groupby(["model", "revision", "corpus", "condition", "train_condition", "recipe"], sort=True).size().reset_index()
+    )
     table["recipe"] = table["recipe"].str[:8]
     return _columns(table, ["model", "revision", "corpus", "condition", "train_condition", "recipe"])
 
