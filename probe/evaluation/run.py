@@ -343,7 +343,7 @@ def _write_outcomes(path: Path, scores: Sequence[Score], records: Sequence[Recor
         seen.add(place)
         head = {"layer": score.layer, "head": score.head, "train_domain": score.train_domain, "test_domain": score.test_domain}
         lines += [
-            json.dumps({**head, **outcome, **about.get(outcome.get("key"), {})}, ensure_ascii=False) + "\n"
+            json.dumps({**head, **outcome, **about.get(outcome.get("key", ""), {})}, ensure_ascii=False) + "\n"
             for outcome in score.outcomes
         ]
     path.parent.mkdir(parents=True, exist_ok=True)

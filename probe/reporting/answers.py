@@ -37,7 +37,8 @@ def answers(rows: pd.DataFrame) -> list[dict[str, Any]]:
     main = rows[(rows["metric"] == rows["select_by"]) & (rows["metric"] != BITS) & rows["value"].notna()]
     main = main[main["head"] != OWN_HEAD]  # a reference outside the contest
     found = []
-    for (task, corpus, trained, metric), group in main.groupby(QUESTION, sort=False):
+    for names, group in main.groupby(QUESTION, sort=False):
+        task, corpus, trained, metric = map(str, names)
         way = "higher" if group["higher_is_better"].iloc[0] else "lower"
         heard = [] if trained == CLEAN else [f"trained on {one_line(trained)}"]
         n, blocks = int(group["n"].max()), int(group["n_blocks"].max())
@@ -90,7 +91,8 @@ def _places(group: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], list[di
     rank = {name: number for number, name in enumerate([CLEAN, *by_severity(set(group["condition"]) - {CLEAN})])}
     ordered = group.assign(rank=group["condition"].map(rank)).sort_values("rank", kind="stable")
     for place, cells in ordered.groupby(PLACE, sort=False):
-        yield place, cells.to_dict("records")
+        condition, source, target = map(str, place)
+        yield (condition, source, target), cells.to_dict("records")
 
 
 def _best(cells: Sequence[Row]) -> list[Row]:

@@ -126,10 +126,10 @@ def _scores(rows: pd.DataFrame, number: Mapping[tuple[Hashable, ...], int]) -> C
 
 def _curves(rows: pd.DataFrame, number: Mapping[tuple[Hashable, ...], int]) -> list[dict[str, Any]]:
     """One entry per model, head and question: columns over its layers, and the position of the chosen one."""
-    shown = rows.assign(**{name: _shown(rows[column], rows["metric"]) for name, column in CURVE.items()})
+    shown = rows.assign(**{name: np.array(_shown(rows[column], rows["metric"]), float) for name, column in CURVE.items()})
     curves = []
     for names, group in shown.groupby([*PLACE, "model", "head"], sort=False):
-        *place, model, head = names
+        *place, model, head = map(str, names)
         if tuple(place) in number and group["value"].notna().any():
             values: dict[str, Any] = {name: _none(group[name]) for name in CURVE}
             layers = [one_line(str(layer)) for layer in group["layer"]]
@@ -209,14 +209,16 @@ def _code(records: pd.DataFrame) -> Columns:
     packages = records["packages"].map(lambda found: ", ".join(f"{name} {value}" for name, value in sorted(found.items())))
     codes = records["code"].map(lambda found: " ".join(found[name] for name in ("version", "commit") if found.get(name)))
     table = pd.DataFrame({"code": codes, "packages": packages, "device": records["device"], "seed": records["seed"].astype(str)})
-    counted = table.groupby(list(table), sort=True).size().reset_index(name="records")
-    return _columns(counted, list(table)) | {"records": counted["records"].tolist()}
+    names = [str(name) for name in table]
+    counted = table.groupby(names, sort=True).size().reset_index(name="records")
+    return _columns(counted, names) | {"records": counted["records"].tolist()}
 
 
 def _commands(records: pd.DataFrame, folders: Sequence[Path]) -> list[str]:
     """Commands that ask the same questions again; what records do not hold stands in capitals or as a bare name."""
     lines = []
-    for (task, corpus, kind, seed), group in records.groupby(["task", "corpus", "kind", "seed"], sort=True):
+    for names, group in records.groupby(["task", "corpus", "kind", "seed"], sort=True):
+        task, corpus, kind, seed = map(str, names)
         name, *changes = one_line(task).split(":")
         conditions = _in_order([*group["condition"], *group["train_condition"]])
         drawn = sorted({int(value) for value in group["condition_seed"].dropna()})
@@ -225,7 +227,7 @@ def _commands(records: pd.DataFrame, folders: Sequence[Path]) -> list[str]:
         changed = "".join(_options(f"--{key}", [value]) for key, _, value in (change.partition("=") for change in changes))
         lists = {"verify": " --trials TRIALS.csv --dev-trials DEV_TRIALS.csv", "frames": " --labels LABELS.csv"}.get(kind, "")
         drew = _options("--condition-seed", drawn[:1]) if any(drawn) else ""
-        seeded = _options("--seed", [seed]) if seed else ""
+        seeded = _options("--seed", [seed]) if seed != "0" else ""
         lines.append(f"probe extract{asked} --to features/{heard}{drew}")
         lines.append(f"probe run {shlex.quote(name)}{asked}{lists}{heard}{changed}{seeded} --from features/ --to results/")
     places = _options("--from", folders or ["results/"])
