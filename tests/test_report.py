@@ -224,7 +224,7 @@ def test_the_worst_transcripts_come_first_with_speaker_and_duration(tmp_path: Pa
 def test_wrong_classes_frames_and_trials_are_told_in_their_own_words(tmp_path: Path) -> None:
     classes = [{"key": f"{number:03d}", "label": "yes", "predicted": "no"} for number in range(WORST + 5)]
     frames = [{"key": "f", "frames": 10, "correct": 4}, {"key": "g", "frames": 10, "correct": 10}]
-    pairs = [(1, 0.9), (1, 0.2), (0, 0.1), (0, 0.5)]
+    pairs = [(1, 0.9), (1, 0.2), (1, 0.7), (0, 0.1), (0, 0.5), (0, 0.3)]
     trials = [{"enroll": f"e{at}", "test": "t", "label": label, "score": score} for at, (label, score) in enumerate(pairs)]
     found = []
     for at, lines in enumerate((classes, frames, trials)):
@@ -233,8 +233,10 @@ def test_wrong_classes_frames_and_trials_are_told_in_their_own_words(tmp_path: P
         found.append(error_rows([tmp_path / str(at)]))
     assert len(found[0]) == WORST and found[0][0]["hypothesis"] == "no"
     assert [(row["hypothesis"], row["badness"]) for row in found[1]] == [("4 correct", 0.6)]
-    assert [(row["key"], row["badness"]) for row in found[2]] == [("e1 – t", 0.5), ("e3 – t", 0.5)]
-    assert found[2][1]["hypothesis"] == "score 0.5, above 50 % of the same speaker trials"
+    assert [row["key"] for row in found[2]] == ["e1 – t", "e4 – t"], (
+        "wrong at the threshold of the EER, not whatever has others beyond it"
+    )
+    assert found[2][1]["hypothesis"] == "score 0.5, above 33 % of the same speaker trials"
 
 
 def test_outcomes_without_records_are_left_out_and_damaged_ones_are_named(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def table(
 @click.option("--from", "results", multiple=True, required=True, type=click.Path(path_type=Path), help="Folder of records.")
 @click.option("--to", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True, help="The page.")
 @click.option("--outcomes/--no-outcomes", default=True, help="Show the worst utterances, with keys, speakers and transcripts.")
-@click.option("--title", default="Comparison", metavar="TEXT", help="Of the page.")
+@click.option("--title", default="layerprobe report", show_default=True, metavar="TEXT", help="Of the page.")
 def report(results: tuple[Path, ...], to: Path, outcomes: bool, title: str) -> None:
     """Write one HTML page with everything: the answer in words, tables, layer curves, errors, how to repeat it."""
     from probe.records import read_records

@@ -74,38 +74,43 @@ def _judged(outcomes: Sequence[Outcome]) -> list[tuple[Outcome, dict[str, Any]]]
 
 
 def _utterance(one: Outcome) -> dict[str, Any]:
-    if "reference" in one:
-        reference, hypothesis = str(one["reference"]), str(one["hypothesis"])
-        if reference == hypothesis:
-            return {"reference": reference, "hypothesis": hypothesis, "badness": 0.0}
-        errors, words = word_errors(reference, hypothesis)
-        letters, length = character_errors(reference, hypothesis)
-        return {
-            "reference": reference,
-            "hypothesis": hypothesis,
-            "badness": errors / max(1, words),
-            "letters": letters / max(1, length),
-        }
     if "frames" in one:
         right, frames = int(one["correct"]), int(one["frames"])
-        return {"reference": f"{frames} frames", "hypothesis": f"{right} correct", "badness": 1 - right / max(1, frames)}
-    reference, hypothesis = str(one["label"]), str(one["predicted"])
-    return {"reference": reference, "hypothesis": hypothesis, "badness": float(reference != hypothesis)}
+        said = {"reference": f"{frames} frames", "hypothesis": f"{right} correct"}
+        return said | {"wrong": right < frames, "badness": 1 - right / max(1, frames)}
+    transcribed = "reference" in one
+    reference, hypothesis = (str(one[name]) for name in (("reference", "hypothesis") if transcribed else ("label", "predicted")))
+    row = {
+        "reference": reference,
+        "hypothesis": hypothesis,
+        "wrong": reference != hypothesis,
+        "badness": float(reference != hypothesis),
+    }
+    if transcribed and row["wrong"]:
+        errors, words = word_errors(reference, hypothesis)
+        letters, length = character_errors(reference, hypothesis)
+        row |= {"badness": errors / max(1, words), "letters": letters / max(1, length)}
+    return row
 
 
 def _trials(outcomes: Sequence[Outcome]) -> list[tuple[Outcome, dict[str, Any]]]:
-    """Trials: how many of the other kind lie beyond one."""
+    """Trials, wrong at the threshold where misses and false acceptances are most alike."""
     scores = {kind: sorted(float(one["score"]) for one in outcomes if bool(one["label"]) == kind) for kind in (False, True)}
-    judged = []
+
+    def below(kind: bool, score: float) -> float:
+        return bisect_left(scores[kind], score) / max(1, len(scores[kind]))
+
+    threshold = min(
+        (score for kind in scores.values() for score in kind), key=lambda at: abs(below(True, at) + below(False, at) - 1)
+    )
     kinds = {False: "different speakers", True: "same speaker"}
+    judged = []
     for one in outcomes:
         target, score = bool(one["label"]), float(one["score"])
-        others = scores[not target]
-        lower = bisect_left(others, score) / max(1, len(others))
-        beyond = 1 - lower if target else lower
+        beyond = 1 - below(False, score) if target else below(True, score)
         said = f"score {score:.3g}, {'below' if target else 'above'} {100 * beyond:.0f} % of the {kinds[not target]} trials"
         row = {"key": f"{one['enroll']} – {one['test']}", "reference": kinds[target], "hypothesis": said, "badness": beyond}
-        judged.append((one, row))
+        judged.append((one, row | {"wrong": target == (score < threshold)}))
     return judged
 
 
@@ -117,10 +122,10 @@ def _worst(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for row in rows:
         place = tuple(row[name] for name in of_question)
         asked[place] += 1
-        wrong[place] += row["badness"] > 0
+        wrong[place] += row["wrong"]
     kept: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        if row["badness"] > 0:
+        if row["wrong"]:
             place = tuple(row[name] for name in of_question)
             row |= {"models_wrong": wrong[place], "models": asked[place]}
             kept[(*place[:-1], row["model"])].append(row)

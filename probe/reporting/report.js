@@ -88,7 +88,6 @@
     const node = el("div", {}, el("div", { class: tall ? "scroll tall" : "scroll", tabindex: "0", role: "region", "aria-label": caption },
       el("table", {}, el("caption", {}, caption), el("thead", {}, el("tr", {}, ...heads)), body)), more);
     node.show = (kept) => { shown = kept; draw(); };
-    node.all = () => { limit = Infinity; draw(); };
     return node;
   }
 
@@ -307,10 +306,10 @@
       const series = curves.map((curve) => ({
         name: heads ? `${curve.model} (${curve.head})` : curve.model,
         level: curve.layers.length === 1,
-        points: curve.layers.map((layer, number_) => ({ at: at.get(layer), layer, value: curve.value[number_], low: curve.low[number_], high: curve.high[number_],
-          dev: curve.dev[number_], ring: curve.chosen === number_, apart: !/^(conv|final|\d+)$/.test(layer),
-          note: [curve.dev[number_] == null ? "" : `on development data ${number(curve.dev[number_], question.bits)}`,
-            curve.chosen === number_ ? "the chosen layer" : ""].filter(Boolean).join("; ") })),
+        points: curve.layers.map((layer, position) => ({ at: at.get(layer), layer, value: curve.value[position], low: curve.low[position], high: curve.high[position],
+          dev: curve.dev[position], ring: curve.chosen === position, apart: !/^(conv|final|\d+)$/.test(layer),
+          note: [curve.dev[position] == null ? "" : `on development data ${number(curve.dev[position], question.bits)}`,
+            curve.chosen === position ? "the chosen layer" : ""].filter(Boolean).join("; ") })),
       }));
       const rows = series.flatMap((one) => one.points.map((point) => ({ model: one.name, ...point })));
       const columns = [text("model", "model", { head: true }), { title: "layer", number: true, down: false, cell: (row) => row.layer, key: (row) => row.at }, ...scoreColumns(question.bits),
@@ -407,8 +406,7 @@
   const repeat = () => [el("pre", { tabindex: "0", "aria-label": "Commands" }, data.commands.join("\n\n"))];
 
   const plural = (n, one) => `${n} ${one}${n === 1 ? "" : "s"}`;
-  document.title = data.title === "Comparison" ? "layerprobe report" : `${data.title} – layerprobe report`;
-  byId("title").textContent = data.title === "Comparison" ? "layerprobe report" : data.title;
+  document.title = byId("title").textContent = data.title;
   const tasks = distinct(data.questions.map((question) => question.task));
   const conditionNames = distinct(data.questions.map((question) => question.condition)).filter((name) => name && name !== "several");
   byId("asked").textContent = `Here: ${plural(data.models.length, "model")} (${data.models.join(", ")}), ${plural(tasks.length, "task")} (${tasks.join(", ")}), `

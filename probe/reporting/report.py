@@ -29,6 +29,7 @@ from probe.reporting.rows import layer_rows, one_line, summary_rows
 from probe.version import __version__
 
 HERE = Path(__file__).parent
+TITLE = "layerprobe report"
 PLACE = ["task", "corpus", "condition", "train_condition", "train_domain", "test_domain", "metric"]
 SCORES = {"value": "value", "low": "low", "high": "high", "last": "last_value", "final": "final_value"}
 SCORES |= {name: name for name in ("majority", "shuffled", "fbank", "random")} | {"weighted": "weighted_value"}
@@ -38,7 +39,7 @@ Columns = dict[str, list[Any]]
 
 
 def write_report(
-    records: pd.DataFrame, to: Path, folders: Sequence[Path] = (), outcomes: bool = True, title: str = "Comparison"
+    records: pd.DataFrame, to: Path, folders: Sequence[Path] = (), outcomes: bool = True, title: str = TITLE
 ) -> Path:
     """Writes the page.
 
@@ -58,7 +59,7 @@ def write_report(
     return to
 
 
-def page(data: Mapping[str, Any], title: str = "Comparison") -> str:
+def page(data: Mapping[str, Any], title: str = TITLE) -> str:
     """The HTML of what `content` returns."""
     script, style = ((HERE / f"report.{ending}").read_text(encoding="utf-8") for ending in ("js", "css"))
     policy = f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; base-uri 'none'; form-action 'none'"
