@@ -66,7 +66,8 @@ def headline(found: Sequence[Mapping[str, Any]]) -> str:
     if len(found) < 2 or not times:
         return ""
     told = [f"{name} in {n} of {len(found)}" for name, n in times.most_common(3)]
-    return f"Best score most often: {listed(told, 3)}{'' if len(times) <= 3 else ' ...'}. What is tied or uncertain stands beside it."
+    rest = ", others less often" if len(times) > len(told) else ""
+    return f"Best score most often: {', '.join(told)}{rest}. What is tied or uncertain is said below."
 
 
 def near_chance(row: Row) -> bool:
