@@ -41,6 +41,7 @@ for command in (
     reports.compare,
     reports.records,
     reports.plot,
+    reports.report,
     evaluation.similarity,
     evaluation.bench,
     evaluation.demo,

@@ -52,3 +52,11 @@ def test_ctc_heads_are_measured(options: list[str]) -> None:
     line = [sys.executable, FOLDER / "ctc.py", "--utterances", "16", *options]
     done = subprocess.run([*map(str, line)], capture_output=True, text=True, check=True)
     assert "| one at a time |" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_report_of_drawn_records_is_measured(tmp_path: Path) -> None:
+    line = [sys.executable, FOLDER / "report.py", "--models", "2", "--layers", "3", "--tasks", "2", "--conditions", "2"]
+    done = subprocess.run([*map(str, line), "--to", str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("48 records, half of them test scores: ")
+    assert (tmp_path / "report.html").stat().st_size < 200_000

@@ -212,6 +212,9 @@ def test_transcribe_reads_planted_frames_and_writes_both_rates(planted: Callable
     outcomes = [json.loads(line) for line in (tmp_path / "results" / "outcomes" / done.path.name).read_text().splitlines()]
     assert {outcome["layer"] for outcome in outcomes} == {outcomes[0]["layer"]}
     assert all({"key", "reference", "hypothesis"} <= outcome.keys() for outcome in outcomes)
+    assert {(outcome["key"], outcome["speaker"], outcome["duration_s"]) for outcome in outcomes} == {
+        (item.key, item.speaker, item.duration_s) for item in load_corpus(manifest).utterances if item.split == "test"
+    }
 
 
 def test_transcribe_refuses_text_it_cannot_use(planted: Callable[..., Path], tmp_path: Path) -> None:

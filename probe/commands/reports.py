@@ -226,3 +226,16 @@ def _export(paths: tuple[Path, ...], to: Path, datasets: tuple[str, ...]) -> Non
     written, left_out = write_cards(read_records(*paths), to, dict(text.rsplit("=", 1) for text in datasets))
     for line in (*written, *(f"left out: {reason}" for reason in left_out)):
         click.echo(plain(str(line)), err=True)
+
+
+@click.command()
+@click.option("--from", "results", multiple=True, required=True, type=click.Path(path_type=Path), help="Folder of records.")
+@click.option("--to", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True, help="The page.")
+@click.option("--outcomes/--no-outcomes", default=True, help="Show the worst utterances, with keys, speakers and transcripts.")
+@click.option("--title", default="layerprobe report", show_default=True, metavar="TEXT", help="Of the page.")
+def report(results: tuple[Path, ...], to: Path, outcomes: bool, title: str) -> None:
+    """Write one HTML page with everything: the answer in words, tables, layer curves, errors, how to repeat it."""
+    from probe.records import read_records
+    from probe.reporting.report import write_report
+
+    click.echo(str(write_report(read_records(*results), to, results, outcomes, title)))

@@ -158,7 +158,7 @@ def run(
                 log.warning(
                     "%s held records of another manifest, limit, seed, task or recipe; they are kept as %s", path, kept.name
                 )
-            _write_outcomes(Path(results) / "outcomes" / path.name, of_file, records)
+            _write_outcomes(Path(results) / "outcomes" / path.name, of_file, records, corpus)
             done.paths.append(path)
             done.records.extend(records)
     if done.left_out:
@@ -329,8 +329,9 @@ def _record(
     )
 
 
-def _write_outcomes(path: Path, scores: Sequence[Score], records: Sequence[Record]) -> None:
-    """What was said of every test utterance or trial, at the layer that dev chose."""
+def _write_outcomes(path: Path, scores: Sequence[Score], records: Sequence[Record], corpus: Corpus) -> None:
+    """What was said of every test utterance, with its speaker and duration, or of every trial, at the layer that dev chose."""
+    about = {item.key: {"speaker": item.speaker, "duration_s": item.duration_s} for item in corpus.utterances}
     picked = chosen_layers(frame_of(records))
     chosen = {(row.head, row.train_domain): row.chosen_layer for row in picked[picked["budget"] == ""].itertuples()}
     lines: list[str] = []
@@ -341,7 +342,10 @@ def _write_outcomes(path: Path, scores: Sequence[Score], records: Sequence[Recor
             continue
         seen.add(place)
         head = {"layer": score.layer, "head": score.head, "train_domain": score.train_domain, "test_domain": score.test_domain}
-        lines += [json.dumps({**head, **outcome}, ensure_ascii=False) + "\n" for outcome in score.outcomes]
+        lines += [
+            json.dumps({**head, **outcome, **about.get(outcome.get("key", ""), {})}, ensure_ascii=False) + "\n"
+            for outcome in score.outcomes
+        ]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, "".join(lines).encode())
 

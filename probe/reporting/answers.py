@@ -1,0 +1,148 @@
+"""The summary in words: per task the best model and its layer, what is tied with it, what is near chance.
+
+Nothing is decided here: layers are those that dev chose, marks those of `probe.reporting.marks`.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from probe.errors import listed
+from probe.records import OWN_HEAD
+from probe.reporting.cells import percent
+from probe.reporting.conditions import CHANCE, CLEAN, COSTS, by_severity
+from probe.reporting.marks import BEST, BITS, TIED
+from probe.reporting.rows import one_line
+
+FEW_BLOCKS = 20  # below it a reader is told to mind the intervals
+QUESTION = ["task", "corpus", "train_condition", "metric"]
+PLACE = ["condition", "train_domain", "test_domain"]
+Row = Mapping[Hashable, Any]
+
+
+def answers(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """One entry per task, corpus and training, in the order of the rows.
+
+    Args:
+        rows: of `probe.reporting.rows.summary_rows`.
+
+    Returns:
+        ``title`` and ``about``; ``best`` (models) and ``lead`` (in words: where, who, what) of the clean score, or of the first place
+        there is; ``elsewhere``: the other conditions and domains, each as ``where``, ``who`` and ``what``; ``caution`` where blocks
+        are few.
+    """
+    main = rows[(rows["metric"] == rows["select_by"]) & (rows["metric"] != BITS) & rows["value"].notna()]
+    main = main[main["head"] != OWN_HEAD]  # a reference outside the contest
+    found = []
+    for names, group in main.groupby(QUESTION, sort=False):
+        task, corpus, trained, metric = map(str, names)
+        way = "higher" if group["higher_is_better"].iloc[0] else "lower"
+        heard = [] if trained == CLEAN else [f"trained on {one_line(trained)}"]
+        n, blocks = int(group["n"].max()), int(group["n_blocks"].max())
+        about = "; ".join(
+            [f"{metric}, {way} is better", *heard, f"{one_line(corpus)}: {n} scored, {blocks} speakers or other blocks"]
+        )
+        (place, first), *others = _places(group)
+        caution = f"Only {blocks} speakers or other blocks: intervals are wide and rough, differences uncertain."
+        found.append(
+            {
+                "title": one_line(task),
+                "about": one_line(about),
+                "best": [one_line(row["model"]) for row in _best(first)],
+                "lead": [_where(place), _who(first), _verdict(first)],
+                "elsewhere": [{"where": _where(there), "who": _who(cells), "what": _in_short(cells)} for there, cells in others],
+                "caution": caution if blocks < FEW_BLOCKS else "",
+            }
+        )
+    return found
+
+
+def headline(found: Sequence[Mapping[str, Any]]) -> str:
+    """Which model scores best how often, of the leading scores of `answers`; empty where no models compete."""
+    times = Counter(name for answer in found if answer["best"] for name in answer["best"])
+    if len(found) < 2 or not times:
+        return ""
+    told = [f"{name} in {n} of {len(found)}" for name, n in times.most_common(3)]
+    rest = ", others less often" if len(times) > len(told) else ""
+    return f"Best score most often: {', '.join(told)}{rest}. What is tied or uncertain is said below."
+
+
+def near_chance(row: Row) -> bool:
+    """Whether a score's interval reaches what its controls, or its metric, give for nothing; without any of these it is not said."""
+    if row["higher_is_better"]:
+        known = [row[name] for name in ("majority", "shuffled") if not math.isnan(row[name])]
+        end = row["value"] if math.isnan(row["low"]) else row["low"]
+        return bool(known) and end <= max(known)
+    none = 1.0 if row["metric"].startswith(COSTS) else CHANCE.get(row["metric"])
+    end = row["value"] if math.isnan(row["high"]) else row["high"]
+    return none is not None and end >= none
+
+
+def score_text(row: Row) -> str:
+    """A score in percent with its interval."""
+    ends = "" if math.isnan(row["low"]) else f" [{percent(row['low'])}, {percent(row['high'])}]"
+    return f"{percent(row['value'])} %{ends}"
+
+
+def _places(group: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], list[dict[Hashable, Any]]]]:
+    """The rows of one question by `PLACE`, clean audio first, then the milder conditions."""
+    rank = {name: number for number, name in enumerate([CLEAN, *by_severity(set(group["condition"]) - {CLEAN})])}
+    ordered = group.assign(rank=group["condition"].map(rank)).sort_values("rank", kind="stable")
+    for place, cells in ordered.groupby(PLACE, sort=False):
+        condition, source, target = map(str, place)
+        yield (condition, source, target), cells.to_dict("records")
+
+
+def _best(cells: Sequence[Row]) -> list[Row]:
+    """The rows marked best; without a contest the only one."""
+    return [row for row in cells if row["mark"] == BEST] or list(cells[:1])
+
+
+def _where(place: tuple[str, str, str]) -> str:
+    condition, source, target = map(one_line, place)
+    heard = [] if condition in (CLEAN, "") else [condition]
+    told = [] if not source else [f"within {source}" if source == target else f"{source} to {target}"]
+    return ", ".join(heard + told)
+
+
+def _who(cells: Sequence[Row]) -> str:
+    return listed([_named(row) for row in _best(cells)], 30)
+
+
+def _verdict(cells: Sequence[Row]) -> str:
+    """What is said after the name of the best: its score, its last layer, the tied, the next, those near chance."""
+    best = _best(cells)
+    first, others = best[0], [row for row in cells if row not in best]
+    verb = "was asked alone" if len(cells) == 1 else "scores best" if len(best) == 1 else "score best"
+    said = [f"{verb}: {score_text(first)}."]
+    if not _missing(first["last_layer"]) and first["last_layer"] != first["layer"] and not math.isnan(first["last_value"]):
+        said.append(f"Its last layer, {one_line(first['last_layer'])}: {percent(first['last_value'])} %.")
+    tied = [f"{_named(row)} {percent(row['value'])} %" for row in others if row["mark"] == TIED]
+    said += [f"Not told apart from it: {listed(tied, 30)}."] if tied else []
+    sign = -1 if first["higher_is_better"] else 1
+    behind = sorted((row for row in others if row["mark"] != TIED), key=lambda row: sign * row["value"])
+    said += [f"Then {_named(behind[0])}: {score_text(behind[0])}."] if behind else []
+    chance = [one_line(row["model"]) for row in cells if near_chance(row)]
+    if chance:
+        said.append("None is told from chance." if len(chance) == len(cells) else f"Near chance: {listed(chance, 30)}.")
+    return " ".join(said)
+
+
+def _in_short(cells: Sequence[Row]) -> str:
+    """The score of the best, with what makes it doubtful."""
+    best = _best(cells)
+    tied = sum(row["mark"] == TIED for row in cells)
+    doubts = [f"{tied} tied"] * bool(tied) + ["near chance"] * near_chance(best[0])
+    return ", ".join([score_text(best[0]), *doubts])
+
+
+def _named(row: Row) -> str:
+    layer = "" if _missing(row["layer"]) else f" (layer {one_line(str(row['layer']))})"
+    return one_line(row["model"]) + layer
+
+
+def _missing(value: object) -> bool:
+    return value is None or value != value

@@ -1,0 +1,460 @@
+"""The report: what it says, and that the page works in a browser, with hostile names too."""
+
+import base64
+import hashlib
+import json
+import math
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from browser import CHROMIUM, Browser, browser
+from click.testing import CliRunner
+from test_reporting_tables import crossing, curve, frame, plain, record
+
+from probe.cli import cli
+from probe.errors import ProbeError
+from probe.records import Record, write_records
+from probe.reporting.answers import answers, headline, near_chance
+from probe.reporting.marks import TIED
+from probe.reporting.outcomes import WORST, error_rows
+from probe.reporting.report import content, page, write_report
+from probe.reporting.rows import one_line, summary_rows
+
+HOSTILE = [
+    "<script>window.hacked=1</script>",
+    "</script><script>window.hacked=1</script>",
+    "<img src=x onerror=window.hacked=1>",
+    "<svg/onload=window.hacked=1>",
+    "<iframe srcdoc='<script>parent.hacked=1</script>'>",
+    "<style>*{display:none}</style>",
+    "<base href=//evil.example>",
+    "<meta http-equiv=refresh content=0>",
+    "<a href=javascript:window.hacked=1>x</a>",
+    "javascript:window.hacked=1",
+    "<!--",
+    "--><b>",
+    "]]>",
+    "&lt;b&gt;&amp;&#60;",
+    '"><b onmouseover=window.hacked=1>',
+    "' onfocus='window.hacked=1' autofocus='",
+    "`${window.hacked=1}`",
+    "${window.hacked=1}",
+    "{{script}}",
+    "{{data}}",
+    "\\u003cscript\\u003e",
+    "\\",
+    "__proto__",
+    "constructor",
+    "(mean)",
+    "\u202egnp.exe",
+    "line\u2028end\u2029and\nmore\r\n",
+    "nul\0 bell\a esc\x1b[31m",
+    "lone \ud800 half",
+    "$(touch /tmp/x); `id` | rm -rf *",
+    "x" * 300,
+    "שלום עולם مرحبا",
+]
+
+
+def asked(model: str, task: str, values: list[float], **changed: Any) -> list[Record]:
+    """A curve, with what chance gives beside it."""
+    chance = record(model=model, task=task, layer="none", layer_index=-1, control="majority", value=0.1, **changed)
+    return [*curve(values, values, model=model, task=task, **changed), chance]
+
+
+def counted(item: Record) -> Record:
+    """A record with counts of ten speakers that give its value."""
+    share = [round(10 * (item.value or 0.0))] * 10
+    counts = {"block": [f"{number:012x}" for number in range(10)], "numerator": share, "denominator": [10] * 10}
+    return Record(**{**asdict(item), "counts": counts})
+
+
+def disturbed() -> list[Record]:
+    """Two models heard clean, over the telephone and in noise; ten speakers."""
+    heard = {"clean": 0.0, "telephone": 0.2, "noise:babble@10dB": 0.3}
+    return [
+        counted(item)
+        for model, values in (("org/a", [0.5, 0.9, 0.7]), ("org/b", [0.4, 0.6, 0.5]))
+        for condition, lost in heard.items()
+        for item in asked(model, "words", [value - lost for value in values], condition=condition)
+    ]
+
+
+def outcomes_beside(folder: Path, records: list[Record], lines: list[dict[str, Any]]) -> None:
+    """Writes records and outcomes as `probe run` does."""
+    write_records(folder / "a.jsonl", records)
+    (folder / "outcomes").mkdir(exist_ok=True)
+    head = {"layer": "1", "head": records[0].head, "train_domain": "", "test_domain": ""}
+    (folder / "outcomes" / "a.jsonl").write_text("".join(json.dumps(head | line) + "\n" for line in lines))
+
+
+def in_words(answer: dict[str, Any]) -> str:
+    return " ".join(answer["lead"])
+
+
+def test_the_answer_names_the_best_model_its_layer_the_next_and_who_is_near_chance() -> None:
+    records = [
+        *asked("org/a", "words", [0.5, 0.9, 0.7]),
+        *asked("org/b", "words", [0.4, 0.6, 0.5]),
+        *asked("org/c", "words", [0.1, 0.12, 0.1]),
+    ]
+    (answer,) = answers(summary_rows(frame(*records)))
+    assert in_words(answer).strip() == (
+        "org/a (layer 1) scores best: 90.0 % [85.0, 95.0]. Its last layer, 2: 70.0 %. "
+        "Then org/b (layer 1): 60.0 % [55.0, 65.0]. Near chance: org/c."
+    )
+    assert answer["about"] == "accuracy, higher is better; spoken-digits: 200 scored, 10 speakers or other blocks"
+    assert "Only 10 speakers" in answer["caution"]
+
+
+def test_many_speakers_need_no_caution_and_a_lone_model_wins_nothing() -> None:
+    (answer,) = answers(summary_rows(frame(*asked("org/a", "words", [0.5, 0.9, 0.7], n_blocks=40))))
+    assert answer["caution"] == ""
+    assert "was asked alone" in in_words(answer)
+
+
+def test_a_tied_model_is_named_as_not_told_apart() -> None:
+    rows = summary_rows(frame(*asked("org/a", "words", [0.5, 0.9, 0.7]), *asked("org/b", "words", [0.4, 0.88, 0.5])))
+    rows.loc[rows["model"] == "org/b", "mark"] = TIED
+    (answer,) = answers(rows)
+    assert "Not told apart from it: org/b (layer 1) 88.0 %." in in_words(answer)
+    assert "Then" not in in_words(answer)
+
+
+def test_other_conditions_stand_below_the_clean_score_the_milder_first() -> None:
+    (answer,) = answers(summary_rows(frame(*disturbed())))
+    assert answer["lead"][0] == ""
+    assert [there["where"] for there in answer["elsewhere"]] == ["noise:babble@10dB", "telephone"]
+    assert answer["elsewhere"][1]["who"] == "org/a (layer 1)"
+    assert answer["elsewhere"][1]["what"] == "70.0 % [65.0, 75.0]"
+
+
+def test_where_the_best_is_at_chance_that_is_said() -> None:
+    (answer,) = answers(
+        summary_rows(frame(*asked("org/a", "words", [0.1, 0.12, 0.1]), *asked("org/b", "words", [0.1, 0.11, 0.1])))
+    )
+    assert "None is told from chance." in in_words(answer)
+
+
+def test_the_headline_counts_whose_score_is_best() -> None:
+    records = [*asked("org/a", "words", [0.5, 0.9, 0.7]), *asked("org/b", "words", [0.4, 0.6, 0.5])]
+    records += [*asked("org/a", "sex", [0.5, 0.9, 0.7]), *asked("org/b", "sex", [0.4, 0.6, 0.5])]
+    assert headline(answers(summary_rows(frame(*records)))).startswith("Best score most often: org/a in 2 of 2.")
+
+
+@pytest.mark.parametrize(
+    ("row", "near"),
+    [
+        ({"metric": "accuracy", "value": 0.3, "low": 0.09, "majority": 0.1}, True),
+        ({"metric": "accuracy", "value": 0.3, "low": 0.11, "majority": 0.1}, False),
+        ({"metric": "accuracy", "value": 0.3, "low": 0.11, "majority": 0.1, "shuffled": 0.2}, True),
+        ({"metric": "accuracy", "value": 0.3, "low": 0.01}, False),
+        ({"metric": "eer", "value": 0.4, "high": 0.51}, True),
+        ({"metric": "eer", "value": 0.4, "high": 0.49}, False),
+        ({"metric": "wer", "value": 0.9, "high": 1.1}, True),
+        ({"metric": "min_dcf_0.01", "value": 0.9, "high": 1.0}, True),
+    ],
+)
+def test_near_chance_is_decided_by_the_end_of_the_interval(row: dict[str, Any], near: bool) -> None:
+    usual = dict.fromkeys(("low", "high", "majority", "shuffled"), math.nan)
+    assert near_chance(usual | {"higher_is_better": row["metric"] == "accuracy"} | row) is near
+
+
+def test_scores_and_curves_are_those_of_the_tables_in_percent() -> None:
+    found = content(frame(*plain()))
+    (words,) = [at for at, question in enumerate(found["questions"]) if question["task"] == "digits"]
+    scores = pd.DataFrame(found["scores"])
+    row = scores[(scores["q"] == words) & (scores["model"] == "org/a")].iloc[0]
+    assert (row["layer"], row["value"], row["low"], row["mark"], row["last"]) == ("1", 74.0, 69.0, "best", 83.0)
+    (curve_of,) = [item for item in found["curves"] if item["q"] == words and item["model"] == "org/b"]
+    assert (curve_of["layers"], curve_of["value"], curve_of["chosen"]) == (["0", "1", "final"], [61.0, 68.0, 83.0], 1)
+    (lone,) = [item for item in found["curves"] if item["q"] == words and item["model"] == "fbank"]
+    assert (lone["low"], lone["chosen"]) == ([None], 0)
+
+
+def test_what_is_lost_under_a_condition_stands_with_its_interval() -> None:
+    lost = pd.DataFrame(content(frame(*disturbed()))["conditions"])
+    row = lost[(lost["model"] == "org/a") & (lost["condition"] == "telephone")].iloc[0]
+    assert (row["layer"], row["value"], row["loss"]) == ("1", 70.0, 20.0)
+    assert row["loss_low"] <= 20 <= row["loss_high"]
+    assert list(dict.fromkeys(lost["condition"])) == ["clean", "noise:babble@10dB", "telephone", "(mean)"]
+
+
+def test_trainings_on_one_domain_stand_with_their_tests_on_others() -> None:
+    across = pd.DataFrame(content(frame(*crossing()))["domains"])
+    row = across[(across["train_domain"] == "read") & (across["test_domain"] == "far")].iloc[0]
+    assert (row["layer"], row["value"]) == ("1", 60.0)
+    assert "no class in both domains" in set(across["note"])
+
+
+def test_commands_can_be_given_to_a_shell() -> None:
+    model, task, corpus = "$(touch x) 'y'", "words:label=sex; rm *", "my corpus"
+    records = asked(
+        model, task, [0.5, 0.9, 0.7], corpus=corpus, kind="verify", seed=3, condition="noise:white@5dB", condition_seed=2
+    )
+    extract, run, *_ = content(frame(*records), [Path("my results")])["commands"]
+    assert shlex.split(extract) == [
+        *("probe", "extract", "--model", model, "--corpus", "my corpus.csv", "--to", "features/"),
+        *("--condition", "clean", "--condition", "noise:white@5dB", "--condition-seed", "2"),
+    ]
+    words = shlex.split(run)
+    assert words[:3] == ["probe", "run", "words"]
+    assert words[words.index("--label") + 1] == "sex; rm *"
+    assert words[words.index("--seed") + 1] == "3" and "--trials" in words
+
+
+def test_the_worst_transcripts_come_first_with_speaker_and_duration(tmp_path: Path) -> None:
+    said = [("a", "one two", "one two"), ("b", "one two", "one too"), ("c", "one two", "")]
+    lines = [
+        {"key": key, "reference": right, "hypothesis": text, "speaker": "ann", "duration_s": 1.5} for key, right, text in said
+    ]
+    outcomes_beside(tmp_path, asked("org/a", "words", [0.5, 0.9, 0.7]), lines)
+    rows = error_rows([tmp_path])
+    assert [(row["key"], row["speaker"], row["duration_s"]) for row in rows] == [("c", "ann", 1.5), ("b", "ann", 1.5)]
+    assert [row["badness"] for row in rows] == [1.0, 0.5]
+    assert [(row["models_wrong"], row["models"]) for row in rows] == [(1, 1), (1, 1)]
+
+
+def test_wrong_classes_frames_and_trials_are_told_in_their_own_words(tmp_path: Path) -> None:
+    classes = [{"key": f"{number:03d}", "label": "yes", "predicted": "no"} for number in range(WORST + 5)]
+    frames = [{"key": "f", "frames": 10, "correct": 4}, {"key": "g", "frames": 10, "correct": 10}]
+    pairs = [(1, 0.9), (1, 0.2), (1, 0.7), (0, 0.1), (0, 0.5), (0, 0.3)]
+    trials = [{"enroll": f"e{at}", "test": "t", "label": label, "score": score} for at, (label, score) in enumerate(pairs)]
+    found = []
+    for at, lines in enumerate((classes, frames, trials)):
+        (tmp_path / str(at)).mkdir()
+        outcomes_beside(tmp_path / str(at), asked("org/a", "words", [0.5, 0.9, 0.7]), lines)
+        found.append(error_rows([tmp_path / str(at)]))
+    assert len(found[0]) == WORST and found[0][0]["hypothesis"] == "no"
+    assert [(row["hypothesis"], row["badness"]) for row in found[1]] == [("4 correct", 0.6)]
+    assert [row["key"] for row in found[2]] == ["e1 – t", "e4 – t"], (
+        "wrong at the threshold of the EER, not whatever has others beyond it"
+    )
+    assert found[2][1]["hypothesis"] == "score 0.5, above 33 % of the same speaker trials"
+
+
+def test_outcomes_without_records_are_left_out_and_damaged_ones_are_named(tmp_path: Path) -> None:
+    outcomes_beside(tmp_path, asked("org/a", "words", [0.5, 0.9, 0.7]), [{"key": "a", "label": "x", "predicted": "y"}])
+    (tmp_path / "outcomes" / "other.jsonl").write_text("no JSON")
+    assert len(error_rows([tmp_path])) == 1
+    (tmp_path / "outcomes" / "a.jsonl").write_text('{"layer": "1"')
+    with pytest.raises(ProbeError, match=r"a.jsonl line 1: no outcome .* give --no-outcomes"):
+        error_rows([tmp_path])
+
+
+def test_the_page_holds_one_script_and_one_style_and_the_policy_their_hashes() -> None:
+    html = page(content(frame(*plain())))
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html)
+    assert policy and policy[1].startswith("default-src 'none'; ")
+    for tag in ("script", "style"):
+        (text,) = re.findall(rf"<{tag}>(.*?)</{tag}>", html, flags=re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy[1]
+    assert not re.search(r"(?:src|href)=[\"'](?!#)", html)
+
+
+def test_the_command_writes_the_page_and_leaves_outcomes_out_on_request(tmp_path: Path) -> None:
+    lines = [{"key": "clips/anna.wav", "label": "x", "predicted": "y", "speaker": "Anna Secret"}]
+    outcomes_beside(tmp_path, asked("org/a", "words", [0.5, 0.9, 0.7]), lines)
+    for options, there in (((), True), (("--no-outcomes",), False)):
+        line = [
+            "report",
+            "--from",
+            str(tmp_path),
+            "--to",
+            str(tmp_path / "new" / "page.html"),
+            "--title",
+            "Ours & theirs",
+            *options,
+        ]
+        done = CliRunner().invoke(cli, line, catch_exceptions=False)
+        assert done.output == f"{tmp_path / 'new' / 'page.html'}\n"
+        html = (tmp_path / "new" / "page.html").read_text()
+        assert ("Anna Secret" in html, "clips/anna.wav" in html) == (there, there)
+        assert "Ours \\u0026 theirs" in html
+        assert len(html) < 500_000
+
+
+def test_equal_records_give_an_equal_page(tmp_path: Path) -> None:
+    pages = [write_report(frame(*disturbed()), tmp_path / name).read_bytes() for name in ("a.html", "b.html")]
+    assert pages[0] == pages[1]
+
+
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: the page was not opened")
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report with every section."""
+    folder = tmp_path_factory.mktemp("report")
+    lines = [
+        {"key": f"{name}.wav", "label": "yes", "predicted": "no", "speaker": name, "duration_s": 1.2} for name in ("ann", "ben")
+    ]
+    outcomes_beside(folder, disturbed(), lines)
+    return write_report(frame(*disturbed(), *crossing(), *plain()), folder / "report.html", [folder])
+
+
+def texts(tab: Browser, selector: str) -> list[str]:
+    return tab.run(f"[...document.querySelectorAll({json.dumps(selector)})].map(node => node.textContent)")
+
+
+@needs_browser
+def test_the_page_opens_without_an_error_or_a_request(tab: Browser, shown: Path) -> None:
+    tab.open(shown)
+    assert tab.problems == []
+    assert tab.requests == [shown.as_uri()]
+    titles = [
+        "Answer",
+        "Scores",
+        "Layers",
+        "Conditions",
+        "Domains",
+        "Errors",
+        "Data",
+        "How the numbers were made",
+        "Repeat every number",
+    ]
+    assert texts(tab, "main h2") == texts(tab, "nav a") == titles
+    assert "org/a (layer 1) scores best" in " ".join(texts(tab, ".lead"))
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_picture_of_the_page_is_not_blank(tab: Browser, shown: Path, scheme: str) -> None:
+    tab.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    tab.open(shown)
+    picture = tab.screenshot()
+    ground, ink = tab.run("(style => [style.backgroundColor, style.color])(getComputedStyle(document.body))")
+    bright = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (ground, ink)]
+    assert len(picture) > 30_000
+    assert (bright[0] > 600 > 200 > bright[1]) if scheme == "light" else (bright[0] < 200 < 600 < bright[1])
+    tab.send("Emulation.setEmulatedMedia", features=[])
+
+
+@needs_browser
+def test_a_press_on_a_heading_sorts_and_another_turns_around(tab: Browser, shown: Path) -> None:
+    tab.open(shown)
+    score = texts(tab, "#scores thead th").index("score")
+    cells = f"#scores tbody tr td:nth-child({score + 1}) span > span"
+    tab.click("#scores thead button", score)
+    down = [float(value) for value in texts(tab, cells) if value != "–"]
+    assert down == sorted(down, reverse=True) and len(set(down)) > 3
+    assert tab.run("document.querySelector('#scores [aria-sort]').getAttribute('aria-sort')") == "descending"
+    tab.press("Enter")  # the focus is on the button
+    assert [float(value) for value in texts(tab, cells) if value != "–"] == sorted(down)
+    assert tab.run("document.querySelector('#scores [aria-sort]').getAttribute('aria-sort')") == "ascending"
+
+
+@needs_browser
+def test_typing_filters_the_scores(tab: Browser, shown: Path) -> None:
+    tab.open(shown)
+    before = len(texts(tab, "#scores tbody tr"))
+    tab.click("#scores input[type=search]")
+    tab.type("org/b telephone")
+    rows = texts(tab, "#scores tbody tr")
+    assert before > len(rows) == 1 and "telephone" in rows[0]
+    assert texts(tab, "#scores [role=status]")[0].startswith("1 of ")
+
+
+@needs_browser
+def test_pointing_and_arrow_keys_read_values_and_boxes_hide_models(tab: Browser, shown: Path) -> None:
+    tab.open(shown)
+    tab.run(
+        "(select => { select.value = [...select.options].find(one => one.text === 'words · spoken-digits · accuracy').value;"
+        "select.dispatchEvent(new Event('change')); })(document.querySelector('#layers select'))"
+    )
+    tab.settle()
+    tab.hover("#layers .chart circle", 0)
+    assert texts(tab, "#layers .readout") == ["org/a, layer 0: 50.0 % [45.0, 55.0]; on development data 50.0"]
+    tab.run("document.querySelector('#layers .chart').focus()")
+    tab.press("ArrowRight")
+    assert texts(tab, "#layers .readout") == ["org/a, layer 1: 90.0 % [85.0, 95.0]; on development data 90.0; the chosen layer"]
+    tab.press("ArrowDown")
+    assert texts(tab, "#layers .readout")[0].startswith("org/b, layer 1: 60.0 %")
+    assert tab.run("document.querySelectorAll('#layers polyline.curve').length") == 2
+    tab.click("#layers input[type=checkbox]", 1)
+    assert tab.run("document.querySelectorAll('#layers polyline.curve').length") == 1
+    tab.press("ArrowDown")
+    assert len(texts(tab, "#layers details tbody tr")) == 6, "every point stands in the table beside the chart"
+
+
+@needs_browser
+def test_the_page_can_be_read_without_sight_or_mouse(tab: Browser, shown: Path) -> None:
+    tab.open(shown)
+    bare = {
+        "tables without a caption": "[...document.querySelectorAll('table')].filter(node => !node.caption?.textContent).length",
+        "headings of columns without scope": "document.querySelectorAll('thead th:not([scope=col])').length",
+        "rows without a heading": "document.querySelectorAll('tbody tr:not(:has(th[scope=row]))').length",
+        "controls without a label": "[...document.querySelectorAll('input, select')].filter(node => !node.labels.length).length",
+        "sections without a name": "[...document.querySelectorAll('main > section')].filter(node => "
+        "!document.getElementById(node.getAttribute('aria-labelledby'))?.textContent).length",
+        "charts that no key reaches": "document.querySelectorAll('.chart:not([tabindex=\"0\"][aria-label])').length",
+        "charts without a table": "document.querySelectorAll('section:has(.chart):not(:has(table))').length",
+        "buttons that are none": "document.querySelectorAll('[onclick], div[role=button]').length",
+    }
+    assert {what: tab.run(script) for what, script in bare.items()} == dict.fromkeys(bare, 0)
+    assert tab.run("['header', 'nav', 'main', 'footer', 'h1'].every(name => document.querySelectorAll(name).length === 1)")
+    tab.press("Tab")
+    assert tab.run("document.activeElement.textContent") == "Skip to the answer"
+    assert tab.run("getComputedStyle(document.activeElement).outlineStyle") == "solid", "the focus is visible"
+
+
+@needs_browser
+def test_the_page_fits_a_phone(tab: Browser, shown: Path) -> None:
+    tab.open(shown, width=360, height=740)
+    assert tab.run("document.documentElement.scrollWidth") <= 360
+    assert tab.run("document.querySelector('#layers .chart svg').getBoundingClientRect().width") > 280
+
+
+@needs_browser
+def test_hostile_names_are_text(tab: Browser, tmp_path: Path) -> None:
+    records = list(map(counted, asked("org/a", "heard", [0.5, 0.9, 0.7], corpus="one")))
+    for number, text in enumerate(HOSTILE):
+        here = {"corpus": f"corpus {text}", "note": text, "revision": text}
+        records += asked(text, "words", [0.5, 0.9, 0.7], **(here | {"corpus": "one"}))
+        records += asked("org/a", f"{text}{number}", [0.5, 0.9, 0.7], **here)
+        records += map(counted, asked("org/a", "heard", [0.4, 0.8, 0.7], corpus="one", condition=text))
+        records += curve([0.5, 0.9, 0.6], [0.5, 0.8, 0.6], task="moved", train_domain=text, test_domain=text)
+    lines = [{"key": text, "reference": text, "hypothesis": f"{text} said", "speaker": text} for text in HOSTILE]
+    outcomes_beside(tmp_path, asked("org/a", "words", [0.5, 0.9, 0.7], corpus="one"), lines)
+    tab.open(write_report(frame(*records), tmp_path / "report.html", [tmp_path], title=HOSTILE[1]))
+    assert tab.problems == [] and len(tab.requests) == 1
+    tab.run("document.querySelectorAll('button').forEach(node => node.click())")
+    assert tab.run("document.querySelectorAll('script').length") == 2
+    assert tab.run("document.querySelectorAll('img, iframe, object, embed, base, b, style:not(head style)').length") == 0
+    assert (
+        tab.run("[...document.querySelectorAll('*')].some(node => [...node.attributes].some(one => one.name.startsWith('on')))")
+        is False
+    )
+    assert tab.run("[...document.querySelectorAll('a')].every(node => node.getAttribute('href').startsWith('#'))")
+    assert tab.run("typeof window.hacked") == "undefined"
+    assert tab.run("document.documentElement.scrollWidth") <= 1280
+    names, keys = texts(tab, "#scores tbody th"), texts(tab, "#errors tbody th")
+    for text in HOSTILE:
+        assert one_line(text) in names and one_line(text) in keys, text
+    assert tab.problems == []
+
+
+@needs_browser
+def test_the_policy_stops_a_script_that_got_in(tab: Browser, shown: Path) -> None:
+    tab.open(shown)
+    tab.run("(node => { node.textContent = 'window.hacked = 1'; document.body.append(node); })(document.createElement('script'))")
+    tab.run(
+        "document.body.insertAdjacentHTML('beforeend', '<img src=\"https://evil.example/x.png\" onerror=\"window.hacked = 2\">')"
+    )
+    tab.run("new Promise(done => setTimeout(done, 100))")
+    assert tab.run("typeof window.hacked") == "undefined"
+    assert len(tab.requests) == 1
+    assert any("Content Security Policy" in text for text in tab.problems)
