@@ -28,7 +28,8 @@ from probe.evaluation.tasks import open_task
 from probe.measures import robustness as measures
 from probe.measures.counts import Counts, ratio_counts, trial_counts, value_of
 from probe.measures.robustness import Estimate, Sampled, sampled
-from probe.measures.uncertainty import interval, paired_difference
+from probe.measures.comparison import paired_difference
+from probe.measures.uncertainty import interval
 from probe.records import Record, read_records, write_records
 from probe.reporting.conditions import MEAN, WORST, by_severity, condition_rows, families, first_sampling
 from probe.reporting.curves import missing_matplotlib

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from probe.errors import ProbeError, listed
-from probe.measures.uncertainty import paired_difference
+from probe.measures.comparison import paired_difference
 from probe.records import CHOICE, NO_LAYER, WEIGHTED, chosen_layers, source_dev
 from probe.reporting.marks import marks
 
