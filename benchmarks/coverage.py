@@ -1,20 +1,23 @@
 """How often intervals hold the truth: simulated corpora of speakers, with `probe.measures.uncertainty` as it is.
 
     python benchmarks/coverage.py [--simulations 2000] [--resamples 300] [--jobs 1] [--only accuracy|wer|eer] [--blocks 12,40]
+    python benchmarks/coverage.py --ties [--simulations 2000]
 
-Prints Markdown: one row per score, one column per number of blocks (speakers), in percent; in parentheses how often there was no
-interval. Then the same for the difference of two models on the same utterances, the probability of p < 0.05 where both are equally
-good, and the width of the intervals. The Monte Carlo error of 95 % of n simulations is sqrt(0.95 * 0.05 / n), 0.5 points of 2,000.
+Prints Markdown: one row per score, one column per number of blocks (speakers), in percent; in parentheses how often the interval lay
+below the truth, how often above it, and how often there was none. Then the same for the difference of two equally good models on the
+same utterances: p is below 0.05 where 0 is outside. ``--ties`` prints how often `best_and_tied` calls a model worse, of several equally
+good ones and of one that is worse. The Monte Carlo error of 95 % of n simulations is sqrt(0.95 * 0.05 / n), 0.5 points of 2,000.
 
 The corpora, drawn anew each time; the truth is that of infinitely many speakers:
 
-* utterances of a speaker: log-normal around 20 (of trials: around 8), sigma `--sigma` 0.5, at least 1 (2), whatever the speaker's score;
-* accuracy: a speaker's is Beta(8p, 8 - 8p), its mean p 0.8 (of the second model 0.8 too);
+* utterances of a speaker: log-normal around 20 (of trials: around 8), sigma 0.5 (``--sigma``), at least 1 (2), whatever the
+  speaker's score;
+* accuracy: a speaker's is Beta(8p, 8 - 8p), its mean p 0.8;
 * WER: 1 + Poisson(8) words an utterance; a speaker's rate is log-normal with sigma 0.6 and mean 0.15; an utterance's errors are
-  Poisson, its own rate Gamma distributed around the speaker's (shape 2), so that WERs above 1 occur;
+  Poisson, its own rate Gamma distributed around the speaker's (shape 2);
 * EER: up to 10 target pairs a speaker, drawn from all, and as many non-target pairs of utterances of two speakers. A score is normal:
-  a shift of targets, an effect of the speaker on targets (standard deviation 0.5), of either speaker on non-targets (0.35 each), of the
-  pair of speakers (0.3), of either utterance (0.4 each) and noise (0.6). The truth is Phi(-shift / (sd of targets + sd of others)).
+  a shift of targets, an effect of the speaker on targets (standard deviation 0.5), of either speaker on non-targets (0.35 each), of
+  the pair of speakers (0.3), of either utterance (0.4 each) and noise (0.6). The truth is Phi(-shift / (sd of targets + sd of others)).
 
 Two models share what makes a speaker, an utterance or a pair hard: of each effect's variance 0.7 is common to both.
 """
@@ -29,8 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv, ndtr
 
+from probe.measures.comparison import best_and_tied, paired_difference
 from probe.measures.counts import Counts
-from probe.measures.comparison import paired_difference
 from probe.measures.uncertainty import interval
 
 Floats = NDArray[np.float64]
@@ -49,10 +52,11 @@ class Corpus:
     truth: float
 
 
-def accuracy(generator: np.random.Generator, n_blocks: int, n_models: int, sigma: float = 0.5) -> Corpus:
-    """Speakers of accuracy 0.8 on average."""
+def accuracy(generator: np.random.Generator, n_blocks: int, n_models: int, sigma: float = 0.5, gap: float = 0.0) -> Corpus:
+    """Speakers of accuracy 0.8 on average, less ``gap`` of the last model."""
     n = utterances(generator, n_blocks, 20, sigma)
-    rates = betaincinv(6.4, 1.6, ndtr(effects(generator, n_blocks, n_models)))
+    mean = np.array([0.8] * (n_models - 1) + [0.8 - gap])[:, None]
+    rates = betaincinv(8 * mean, 8 - 8 * mean, ndtr(effects(generator, n_blocks, n_models)))
     return Corpus([ratio(generator.binomial(n, rate), n) for rate in rates], 0.8)
 
 
@@ -166,6 +170,30 @@ def coverage(
     return Coverage(float(1 - above - below), float(above), float(below), none, float(np.median(high - low)))
 
 
+def called_worse(
+    n_blocks: int, n_models: int, n_simulations: int, gap: float = 0.0, n_resamples: int = 300
+) -> tuple[float, float]:
+    """Of equally accurate models, the last less by ``gap``: how often any of the equal ones is called worse, and how often the last."""
+    found = []
+    for number in range(n_simulations):
+        corpus = accuracy(np.random.default_rng([number, n_blocks, n_models]), n_blocks, n_models, gap=gap)
+        tied = best_and_tied(corpus.counts, higher_is_better=True, n_resamples=n_resamples)[1]
+        found.append((not all(tied if not gap else tied[:-1]), not tied[-1]))
+    of_equal, of_last = np.mean(found, axis=0)
+    return float(of_equal), float(of_last)
+
+
+def _ties(options: argparse.Namespace) -> None:
+    print("| blocks | models | equally good, any called worse | one 5 points worse, called worse | one 10 points worse |")
+    print("| --- | --- | --- | --- | --- |")
+    for n_blocks in OF_DIFFERENCES:
+        for n_models in (2, 3, 5, 10, 20):
+            equal, _ = called_worse(n_blocks, n_models, options.simulations, 0.0, options.resamples)
+            power = [called_worse(n_blocks, n_models, options.simulations, gap, options.resamples)[1] for gap in (0.05, 0.1)]
+            shown = " | ".join(f"{100 * share:.1f}" for share in (equal, *power))
+            print(f"| {n_blocks} | {n_models} | {shown} |", flush=True)
+
+
 def _row(job: tuple[str, int, bool, argparse.Namespace]) -> Coverage:
     score, n_blocks, paired, options = job
     measure = partial(of_difference if paired else of_value, n_resamples=options.resamples)
@@ -185,9 +213,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--resamples", type=int, default=300)
     parser.add_argument("--sigma", type=float, default=0.5, help="of the logarithm of the number of utterances of a speaker")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--ties", action="store_true", help="how often a model is called worse than the best")
     parser.add_argument("--only", choices=SCORES, action="append", help="these scores; repeat")
     parser.add_argument("--blocks", help="such as 12,40; without it 7 to 200, and 12 to 40 for differences")
     options = parser.parse_args(arguments)
+    if options.ties:
+        _ties(options)
+        return
     with ProcessPoolExecutor(options.jobs) as pool:
         for paired, usual in ((False, BLOCKS), (True, OF_DIFFERENCES)):
             sizes = tuple(map(int, options.blocks.split(","))) if options.blocks else usual

@@ -10,8 +10,8 @@ from scipy.special import expit, logit
 
 from probe.errors import ProbeError
 from probe.measures import uncertainty
-from probe.measures.counts import Counts, ratio_counts, trial_counts, value_of
 from probe.measures.comparison import paired_difference
+from probe.measures.counts import Counts, ratio_counts, trial_counts, value_of
 from probe.measures.uncertainty import interval, wilson_interval
 from probe.measures.verification import eer
 

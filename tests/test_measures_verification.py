@@ -12,8 +12,8 @@ from scipy.optimize import brentq
 from sklearn.metrics import roc_curve
 
 from probe.errors import ProbeError
-from probe.measures.counts import trial_counts, value_of
 from probe.measures.comparison import paired_difference
+from probe.measures.counts import trial_counts, value_of
 from probe.measures.uncertainty import interval
 from probe.measures.verification import METRICS, det_curve, eer, eer_of_hull, eer_of_ranks, min_dcf, ranked
 

@@ -26,9 +26,9 @@ from probe.evaluation.hearing import Hearing
 from probe.evaluation.run import _provenance
 from probe.evaluation.tasks import open_task
 from probe.measures import robustness as measures
+from probe.measures.comparison import paired_difference
 from probe.measures.counts import Counts, ratio_counts, trial_counts, value_of
 from probe.measures.robustness import Estimate, Sampled, sampled
-from probe.measures.comparison import paired_difference
 from probe.measures.uncertainty import interval
 from probe.records import Record, read_records, write_records
 from probe.reporting.conditions import MEAN, WORST, by_severity, condition_rows, families, first_sampling

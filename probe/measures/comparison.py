@@ -3,8 +3,9 @@
 Aim: to say of two models, layers or conditions whether they differ, and of several which are not shown to be worse than the best.
 
 Conventions: all are paired. Blocks (speakers) are resampled for both scores together, so that what makes a speaker hard for both
-cancels; so does, by seed, what a seed does to both. A difference has the interval difference +- t * se of `probe.measures.uncertainty`,
-and the two-sided p-value of t = difference / se, which is below 0.05 where and only where 0 lies outside the 95 % interval.
+cancels; so does, by seed, what a seed does to both. A difference has the interval difference +- t * se, with the se and E - 1 degrees of
+freedom of `probe.measures.uncertainty`, and the two-sided p-value of t = difference / se: below 0.05 where 0 lies outside the 95 %
+interval.
 
 Sources: Bisani & Ney 2004 (probability of improvement); Holm 1979, "A simple sequentially rejective multiple test procedure".
 """
@@ -103,9 +104,9 @@ def best_and_tied(
 ) -> tuple[int, list[bool]]:
     """The position of the best of several scores, and for each whether it is tied with it: not shown to be worse. The best is tied.
 
-    Each other score is compared with the best, and p-values are adjusted step by step as Holm's, but by m (m + 1) / 2 instead of m where m
-    comparisons are left: the best was picked from the data, so any two of the m + 1 scores that are left might have been compared.
-    With Holm's own factors, an equally good score is called worse more often than ``level`` when there are more than two.
+    Each other score is compared with the best, and p-values are adjusted step by step as Holm's, but by m (m + 1) / 2 instead of m
+    where m comparisons are left: the best was picked from the data, so any two of the m + 1 scores that are left might have been
+    compared. With Holm's own factors an equally good score is called worse more often than ``level`` when there are more than two.
     Where blocks are too few, nothing is shown, and all are tied.
 
     Args:

@@ -1,8 +1,8 @@
 """What a value derives from, in the two forms that records hold.
 
 Aim: enough to recompute a value, its interval and its difference from another score, without names and without outcomes.
-`probe.records` describes the forms: a ratio of sums (accuracy, WER, CER) and trials (EER, minDCF). A third, `several`, holds the counts
-of several trainings on the same utterances; its value is the mean of theirs. It is made when tables are, and in no record.
+`probe.records` describes the forms: a ratio of sums (accuracy, WER, CER) and trials (EER, minDCF). A third, `several`, holds the
+counts of several trainings on the same utterances; its value is the mean of theirs. It is made when tables are, and in no record.
 
 Conventions: a block is a set of utterances that stand or fall together, all of one speaker; where no speaker is known, each
 utterance is its own. Names come in plain and leave hashed; blocks stand in the order of their hashes, whatever the order of the

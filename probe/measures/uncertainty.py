@@ -22,8 +22,9 @@ a factor (B - 1) / B too little. E is B for trials and, for ratios, the number o
 
 The degrees of freedom are those of se as an estimate: E - 1, and of a ratio fewer where few blocks bring most of the variance,
 2 B / (k - (B - 3) / (B - 1)) with k the kurtosis of what the blocks contribute (O'Neill 2014, "Some useful moment results in sampling
-problems", The American Statistician 68). Blocks that all have the same value (no error at all, say) do not vary, and the interval would
-have width 0. So the interval of a ratio of whole numbers is never narrower than Wilson's for as many independent units (Wilson
+problems", The American Statistician 68).
+
+Blocks that all have the same value (no error at all, say) do not vary, and the interval would have width 0. So the interval of a ratio of whole numbers is never narrower than Wilson's for as many independent units (Wilson
 1927): 36 of 36 correct gives 90.4 to 100 %. An EER's is never narrower than that of 4 / (1 / targets + 1 / non-targets) units, whose
 variance is that of an EER of independent trials where the two densities are equal at the threshold.
 
@@ -109,7 +110,8 @@ def sampled(counts: Sequence[Counts], seed: int = 0, n_resamples: int = 1000, me
     """Scores of the same utterances with their values in the same resamples.
 
     Args:
-        counts: see `probe.records` and `probe.measures.counts.several`; `probe.measures.counts.check_same_utterances` lets them through.
+        counts: see `probe.records` and `probe.measures.counts.several`; of the same utterances
+            (`probe.measures.counts.check_same_utterances`).
         seed, n_resamples, metric: see `interval`.
 
     Raises:

@@ -32,12 +32,13 @@ SIZE, MOST_COLUMNS = 3.3, 3  # inches of a panel, panels
 
 
 def det_rows(records: pd.DataFrame) -> pd.DataFrame:
-    """The records that are drawn: one per model, headline head and list of test trials.
+    """The records that are drawn: one per model, headline head and list of test trials, of the first seed.
 
     Raises:
         ProbeError: see `probe.reporting.rows.check_comparable`.
     """
     check_comparable(records)
+    records = records[records["seed"] == records.groupby(["task", "corpus", "condition"])["seed"].transform("min")]
     shown = (
         records["metric"].isin(METRICS) & (records["split"] == "test") & (records["control"] == "") & (records["budget"] == "")
     )

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from probe.files import write_atomically
+from probe.measures.uncertainty import FEW_BLOCKS
 from probe.reporting.cells import DASH, INTERVAL, arrow, escaped, escaped_all, markdown, percent, points
 from probe.reporting.condition_curves import condition_curves
 from probe.reporting.conditions import chosen_rows, first_sampling
@@ -60,18 +61,21 @@ LEFT_OUT_IF_ALL = {
     "selectivity": DASH,
     "fbank": DASH,
     "random": DASH,
+    "seeds": "1",
     "note": "",
 } | dict.fromkeys(SHAPE, DASH)
 BESIDE = ("weighted", "majority", "shuffled", "fbank", "random")
-ALIGNED_RIGHT = {"layer", INTERVAL, "dev", "last (layer)", "final", "selectivity", "n", "blocks", *BESIDE, *SHAPE}
+ALIGNED_RIGHT = {"layer", INTERVAL, "dev", "last (layer)", "final", "selectivity", "n", "blocks", "seeds", *BESIDE, *SHAPE}
 
+FEW = " few"
+FEW_LINE = f"\n`{FEW.strip()}`: fewer than {FEW_BLOCKS} blocks (speakers), so the interval is a rough one (docs/statistics.md).\n"
 TABLE_HEAD = """# Scores
 
 Test scores at the layer that is best on dev. `last` is the highest numbered layer, `final` the output after the final LayerNorm.
 `weighted` is a learned sum of all layers. Baselines at the same place: `majority`, always the most frequent training label;
 `shuffled`, trained on shuffled labels; `fbank` and `random`, filter banks and the same architecture with random weights.
 `selectivity` is the score less that of labels drawn at random for each type. Codelengths are in bits per label, all else in percent.
-Bold is the highest (↑) or lowest (↓) of the models and says nothing of significance: look at the intervals.
+Bold is the highest (↑) or lowest (↓) of the models; `mark` in the CSV says which are tied with it: not shown to be worse.
 
 """
 LAYERS_HEAD = """# Scores of every layer
@@ -138,12 +142,13 @@ def to_markdown(rows: pd.DataFrame, layers: bool) -> str:
         columns["weighted"] = _values(metrics, rows["weighted_value"])
         columns |= {name: _values(metrics, rows[name]) for name in BESIDE[1:]}
         columns["selectivity"] = [_gain(cell["selectivity"], cell["selectivity_low"], cell["selectivity_high"]) for cell in cells]
-    columns |= {"n": [str(cell["n"]) for cell in cells], "blocks": [str(cell["n_blocks"]) for cell in cells]}
+    columns |= {name: [str(cell[of]) for cell in cells] for name, of in (("n", "n"), ("seeds", "n_seeds"))}
+    columns["blocks"] = [f"{cell['n_blocks']}{FEW if cell['few'] else ''}" for cell in cells]
     columns["note"] = escaped_all(rows["note"])
     shown = {name: column for name, column in columns.items() if set(column) != {LEFT_OUT_IF_ALL.get(name)}}
     if len(set(columns["corpus"])) == 1:
         del shown["corpus"]
-    return markdown(shown, ALIGNED_RIGHT)
+    return markdown(shown, ALIGNED_RIGHT) + (FEW_LINE if rows["few"].any() else "")
 
 
 def search_table(records: pd.DataFrame) -> str:
