@@ -5,8 +5,9 @@
 
 Prints Markdown: one row per score, one column per number of blocks (speakers), in percent; in parentheses how often the interval lay
 below the truth, how often above it, and how often there was none. Then the same for the difference of two equally good models on the
-same utterances: p is below 0.05 where 0 is outside. ``--ties`` prints how often `best_and_tied` calls a model worse, of several equally
-good ones and of one that is worse. The Monte Carlo error of 95 % of n simulations is sqrt(0.95 * 0.05 / n), 0.5 points of 2,000.
+same utterances: p is below 0.05 where 0 is outside. ``--ties`` prints how often `best_and_tied` calls a model worse, of several
+equally good ones and of one that is worse. The Monte Carlo error of 95 % of n simulations is sqrt(0.95 * 0.05 / n), 0.5 points of
+2,000.
 
 The corpora, drawn anew each time; the truth is that of infinitely many speakers:
 
@@ -17,7 +18,8 @@ The corpora, drawn anew each time; the truth is that of infinitely many speakers
   Poisson, its own rate Gamma distributed around the speaker's (shape 2);
 * EER: up to 10 target pairs a speaker, drawn from all, and as many non-target pairs of utterances of two speakers. A score is normal:
   a shift of targets, an effect of the speaker on targets (standard deviation 0.5), of either speaker on non-targets (0.35 each), of
-  the pair of speakers (0.3), of either utterance (0.4 each) and noise (0.6). The truth is Phi(-shift / (sd of targets + sd of others)).
+  the pair of speakers (0.3), of either utterance (0.4 each) and noise (0.6). The truth is
+  Phi(-shift / (sd of targets + sd of others)).
 
 Two models share what makes a speaker, an utterance or a pair hard: of each effect's variance 0.7 is common to both.
 """
@@ -173,7 +175,7 @@ def coverage(
 def called_worse(
     n_blocks: int, n_models: int, n_simulations: int, gap: float = 0.0, n_resamples: int = 300
 ) -> tuple[float, float]:
-    """Of equally accurate models, the last less by ``gap``: how often any of the equal ones is called worse, and how often the last."""
+    """Of equally accurate models, the last less by ``gap``: how often an equal one is called worse, and how often the last."""
     found = []
     for number in range(n_simulations):
         corpus = accuracy(np.random.default_rng([number, n_blocks, n_models]), n_blocks, n_models, gap=gap)

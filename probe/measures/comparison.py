@@ -3,9 +3,9 @@
 Aim: to say of two models, layers or conditions whether they differ, and of several which are not shown to be worse than the best.
 
 Conventions: all are paired. Blocks (speakers) are resampled for both scores together, so that what makes a speaker hard for both
-cancels; so does, by seed, what a seed does to both. A difference has the interval difference +- t * se, with the se and E - 1 degrees of
-freedom of `probe.measures.uncertainty`, and the two-sided p-value of t = difference / se: below 0.05 where 0 lies outside the 95 %
-interval.
+cancels; so does, by seed, what a seed does to both. A difference has the interval difference +- t * se, with the se and E - 1
+degrees of freedom of `probe.measures.uncertainty`, and the two-sided p-value of t = difference / se: below 0.05 where 0 lies outside
+the 95 % interval.
 
 Sources: Bisani & Ney 2004 (probability of improvement); Holm 1979, "A simple sequentially rejective multiple test procedure".
 """
@@ -22,6 +22,7 @@ from probe.measures.uncertainty import Scores, half_widths, highest, sampled
 
 Floats = NDArray[np.float64]
 
+ROUNDING = 1e-12
 LEVEL = 0.05  # how often at most a model that is as good as the best is called worse
 
 
@@ -85,7 +86,7 @@ def p_values(differences: Scores) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         p = 2 * stdtr(freedom, -np.abs(differences.values / errors))
     least = 2.0 ** (1 - differences.n_blocks)
-    found: Floats = np.where(errors > 0, p, np.where(differences.values == 0, 1.0, least))
+    found: Floats = np.where(errors > ROUNDING, p, np.where(np.abs(differences.values) <= ROUNDING, 1.0, least))
     return np.where(np.isnan(errors), np.nan, found)
 
 

@@ -24,9 +24,10 @@ The degrees of freedom are those of se as an estimate: E - 1, and of a ratio few
 2 B / (k - (B - 3) / (B - 1)) with k the kurtosis of what the blocks contribute (O'Neill 2014, "Some useful moment results in sampling
 problems", The American Statistician 68).
 
-Blocks that all have the same value (no error at all, say) do not vary, and the interval would have width 0. So the interval of a ratio of whole numbers is never narrower than Wilson's for as many independent units (Wilson
-1927): 36 of 36 correct gives 90.4 to 100 %. An EER's is never narrower than that of 4 / (1 / targets + 1 / non-targets) units, whose
-variance is that of an EER of independent trials where the two densities are equal at the threshold.
+Blocks that all have the same value (no error at all, say) do not vary, and the interval would have width 0. So the interval of a
+ratio of whole numbers is never narrower than Wilson's for as many independent units (Wilson 1927): 36 of 36 correct gives 90.4 to
+100 %. An EER's is never narrower than that of 4 / (1 / targets + 1 / non-targets) units, whose variance is that of an EER of
+independent trials where the two densities are equal at the threshold.
 
 A score of several seeds (`probe.measures.counts.several`) is the mean over them. Its variance is se^2, of that mean over resampled
 blocks, plus s^2 / S, with s the standard deviation over S seeds (S - 1 below); its degrees of freedom are Welch and Satterthwaite's.

@@ -1,8 +1,9 @@
 """Which score of a table is best, and which are tied with it.
 
-A score is tied that is not shown to be worse than the best on the same test utterances, see `probe.measures.comparison.best_and_tied`.
-Where blocks are too few to show anything, or a record holds no counts, all are tied: the best is then the highest (or lowest) number
-and no winner. Layers are compared on the test scores that they describe: which layer to take, dev has said.
+A score is tied that is not shown to be worse than the best on the same test utterances, see
+`probe.measures.comparison.best_and_tied`. Where blocks are too few to show anything, or a record holds no counts, all are tied: the
+best is then the highest (or lowest) number and no winner. Layers are compared on the test scores that they describe: which layer to
+take, dev has said.
 """
 
 from collections import defaultdict
@@ -50,7 +51,7 @@ def _marked(rows: pd.DataFrame, within: list[str], rival: str, may: "pd.Series[b
     columns = {name: rows[name].to_numpy() for name in (rival, "metric", "value", "higher_is_better", "counts", "seed", "n")}
     mark, note = np.full(len(rows), "", object), rows["note"].to_numpy(object).copy()
     allowed = (may & rows["value"].notna()).to_numpy()
-    for positions in rows.groupby(within, sort=False).indices.values():
+    for positions in map(np.asarray, rows.groupby(within, sort=False).indices.values()):
         contest = positions[allowed[positions]]
         if len(set(columns[rival][contest])) < 2:
             continue

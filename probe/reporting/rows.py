@@ -133,8 +133,8 @@ def layer_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
     """One row per `CELL` that was trained on all labels, and layer, of split `test`; columns `LAYERS`.
 
     ``dev_value`` is the dev score of the same layer and metric, in the train domain where the task crosses domains;
-    ``chosen`` marks the layer that `summary_rows` shows; ``mark`` the best of the model's layers on test and those tied with it, which
-    describes and chooses nothing. `STATISTICS` are those of the record, see `probe.measures.geometry`.
+    ``chosen`` marks the layer that `summary_rows` shows; ``mark`` the best of the model's layers on test and those tied with it,
+    which describes and chooses nothing. `STATISTICS` are those of the record, see `probe.measures.geometry`.
 
     Args:
         records: see `probe.records.read_records`.

@@ -21,8 +21,8 @@ QUESTION = ["task", "corpus", "condition"]
 def over_seeds(records: pd.DataFrame) -> pd.DataFrame:
     """One record per score, with ``n_seeds``; ``value`` is the mean over seeds, ``counts`` those of all.
 
-    A value that one seed does not have is missing, and a note names the seed. Seeds that were scored on different utterances (dev trials
-    that are drawn by the seed, say) have a mean but no interval.
+    A value that one seed does not have is missing, and a note names the seed. Seeds that were scored on different utterances (dev
+    trials that are drawn by the seed, say) have a mean but no interval.
 
     Raises:
         ProbeError: a score that not all seeds of its question have; which, and what to do.
@@ -34,7 +34,7 @@ def over_seeds(records: pd.DataFrame) -> pd.DataFrame:
     if (short := records[found < expected]).size:
         raise ProbeError(
             f"{len(short)} scores are not there with every seed: "
-            f"{listed([_place(row) for row in short.head(3).to_dict('records')])}. Run the same seeds, layers and tasks for all models."
+            f"{listed([_place(row) for row in short.to_dict('records')])}. Run the same seeds and layers for all models."
         )
     ordered = records.sort_values("seed", kind="stable")
     rows = [_mean(group.to_dict("records")) for _, group in ordered.groupby(SCORE, sort=False, dropna=False)]
