@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from probe.heads.ctc import CTCProbe
     from probe.heads.linear import LinearProbe, fit_layers, fit_strengths
     from probe.heads.ridge import RidgeProbe, fit_ridge_strengths
-    from probe.measures.uncertainty import paired_difference
+    from probe.measures.comparison import paired_difference
     from probe.models.catalogue import open_model
     from probe.models.check import check_model
     from probe.pipeline import bench, demo, export
@@ -54,7 +54,7 @@ _HOMES = {
     "load_corpus": "probe.data.corpus",
     "open_model": "probe.models.catalogue",
     "open_store": "probe.store.folder",
-    "paired_difference": "probe.measures.uncertainty",
+    "paired_difference": "probe.measures.comparison",
     "read_records": "probe.records",
     "read_similarity": "probe.reporting.similarity",
     "run": "probe.evaluation.run",

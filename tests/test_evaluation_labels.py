@@ -119,7 +119,11 @@ def test_a_learned_sum_stands_beside_the_layers_and_is_never_the_chosen_one(reco
 def test_tables_show_what_stands_beside(records: list[Record], tmp_path: Path) -> None:
     text = to_markdown(summary_rows(frame_of(records)), layers=False)
     head = [cell.strip() for cell in text.splitlines()[0].strip("|").split("|")]
-    lines = [dict(zip(head, map(str.strip, line.strip("|").split("|")), strict=True)) for line in text.splitlines()[2:]]
+    lines = [
+        dict(zip(head, map(str.strip, line.strip("|").split("|")), strict=True))
+        for line in text.splitlines()[2:]
+        if line.startswith("|")
+    ]
     assert [line["metric"] for line in lines] == ["accuracy ↑", "codelength ↓"]
     assert (lines[0]["majority"], lines[0]["selectivity"][:4], lines[1]["majority"]) == ("25.0", "+0.0", "–")
     (code,) = only(records, metric="codelength", layer="1")
@@ -143,9 +147,9 @@ def test_baselines_of_other_models_stand_beside(records: list[Record]) -> None:
 
 
 def test_amounts_are_means_with_intervals() -> None:
-    counts = amount_counts(["a", "a", "b", "c"], [1.5, 2.5, 9.0, 3.0])
+    counts = amount_counts(["a", "b", "c", "d", "e"], [1.5, 2.5, 9.0, 3.0, 4.0])
     assert value_of(counts) == 4.0
-    assert interval(amount_counts(["a", "b", "c"], [0.5, 0.5, 0.5])) == (0.5, 0.5)
+    assert interval(amount_counts(["a", "b", "c", "d"], [0.5] * 4)) == (0.5, 0.5)
     low, high = interval(counts) or (0, 0)
     assert 0 <= low < 4.0 < high
     assert high > 5

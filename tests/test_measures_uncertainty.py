@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import expit, logit
 
 from probe.errors import ProbeError
 from probe.measures import uncertainty
+from probe.measures.comparison import paired_difference
 from probe.measures.counts import Counts, ratio_counts, trial_counts, value_of
-from probe.measures.uncertainty import interval, paired_difference
+from probe.measures.uncertainty import interval, wilson_interval
 from probe.measures.verification import METRICS
 
 blocks_of_hits = st.lists(st.tuples(st.integers(0, 20), st.integers(1, 20)), min_size=2, max_size=12)
@@ -47,15 +49,35 @@ def test_95_percent_intervals_hold_the_truth_about_95_times_in_100(n_blocks: int
 
 
 def test_percentiles_alone_would_be_too_narrow_for_few_speakers() -> None:
-    resampled = [uncertainty._resampled(simulated_accuracy(12, seed), seed, 400) for seed in range(1000)]
+    resampled = [uncertainty.resamples(simulated_accuracy(12, seed), seed, 400) for seed in range(1000)]
     assert coverage([tuple(np.percentile(values, [2.5, 97.5])) for values in resampled]) < 0.9
 
 
-def test_the_interval_of_equal_blocks_is_student_s_interval_of_their_mean() -> None:
+def test_the_interval_of_equal_blocks_is_student_s_interval_of_their_mean_on_the_scale_of_logits() -> None:
     hits = [12, 15, 9, 18, 14, 16, 11, 13, 17, 10]
     low, high = interval(ratio(hits, [20] * 10), n_resamples=20_000) or (0, 0)
     half = 2.262157 * np.std(np.array(hits) / 20, ddof=1) / math.sqrt(10)
-    assert (low, high) == pytest.approx((0.675 - half, 0.675 + half), abs=0.02 * half)
+    ends = logit(0.675) + np.array([-half, half]) / (0.675 * 0.325)
+    assert (low, high) == pytest.approx(expit(ends), abs=0.02 * half)
+
+
+def test_the_interval_of_a_rate_that_can_exceed_1_is_student_s_on_the_scale_of_logarithms() -> None:
+    errors = [12, 15, 9, 18, 14, 22, 11, 13, 17, 19]
+    low, high = interval(ratio(errors, [20] * 10), n_resamples=20_000) or (0, 0)
+    half = 2.262157 * np.std(np.array(errors) / 20, ddof=1) / math.sqrt(10)
+    assert (low, high) == pytest.approx((0.75 * math.exp(-half / 0.75), 0.75 * math.exp(half / 0.75)), abs=0.02 * half)
+
+
+def test_a_block_that_brings_most_of_the_variance_costs_degrees_of_freedom() -> None:
+    even, odd = ratio([14, 16] * 10, [20] * 20), ratio([15] * 18 + [12, 18], [20] * 20)
+    (freedom_even,), (freedom_odd,) = (uncertainty.sampled([counts]).errors()[1] for counts in (even, odd))
+    assert freedom_even == 19
+    assert freedom_odd == pytest.approx(2 * 20 / (10 - 17 / 19))  # of two blocks in twenty the kurtosis is 10
+
+
+def test_an_eer_of_0_has_an_interval_as_wide_as_that_of_as_many_independent_trials() -> None:
+    counts = trial_counts(list("abcdefgh") * 2, [*"abcdefgh", *"bcdefgha"], [1] * 8 + [0] * 8, [1.0] * 8 + [0.0] * 8)
+    assert interval(counts) == wilson_interval(0, 16)
 
 
 @settings(max_examples=25)
@@ -70,7 +92,7 @@ def test_resampled_ratios_are_those_of_a_plain_loop(rows: list[tuple[int, int]])
         )
         for w in weights
     ]
-    assert uncertainty._resampled(counts, 7, 20).tolist() == plain
+    assert uncertainty.resamples(counts, 7, 20).tolist() == plain
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -86,7 +108,7 @@ def test_resampled_trials_are_those_of_a_plain_loop(metric: str, monkeypatch: py
         targets, others = (np.bincount(rank, times * kind, rank.max() + 1).astype(int) for kind in (target, ~target))
         plain.append(METRICS[metric](targets, others) if targets.any() and others.any() else float("nan"))
     assert np.isnan(plain).any() and not np.isnan(plain).all()
-    np.testing.assert_array_equal(uncertainty._resampled(counts, 7, 20, metric), plain)
+    np.testing.assert_array_equal(uncertainty.resamples(counts, 7, 20, metric), plain)
 
 
 def test_resamples_do_not_depend_on_how_many_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,8 +136,8 @@ def test_an_interval_holds_its_value_and_stays_where_the_value_can_be(rows: list
 
 
 def test_a_word_error_rate_may_reach_above_1() -> None:
-    low, high = interval(ratio([5, 20, 3, 8], [10, 10, 10, 10])) or (0, 0)
-    assert low == 0
+    low, high = interval(ratio([5, 20, 3, 8, 6], [10] * 5)) or (0, 0)
+    assert low < 0.84
     assert high > 1
 
 
@@ -131,6 +153,8 @@ def test_a_wider_confidence_is_a_wider_interval() -> None:
     [
         ratio([3], [4]),
         ratio([3, 0], [4, 0]),  # nothing in the other block
+        ratio([3, 2, 1], [4, 4, 4]),
+        ratio([3, 2, 1, 1], [9, 3, 3, 3]),  # one weighs as much as the others
         trial_counts(["a", "a", "b", "b"], ["a", "b", "b", "a"], [1, 0, 1, 0], [2.0, 0.0, 3.0, 1.0]),  # a pair, or no non-target
         trial_counts(["a"] * 6, list("aabcde"), [1, 1, 0, 0, 0, 0], [2.0, 0.0, 3.0, 1.0, 0.5, 0.2]),  # targets of one speaker
     ],
@@ -138,13 +162,13 @@ def test_a_wider_confidence_is_a_wider_interval() -> None:
 def test_too_few_blocks_have_no_interval(counts: Counts) -> None:
     assert interval(counts) is None
     paired = paired_difference(counts, counts)
-    assert (paired.difference, paired.low, paired.high, paired.probability) == (0, None, None, None)
+    assert (paired.difference, paired.low, paired.high, paired.probability, paired.p) == (0, None, None, None, None)
 
 
 def test_one_score_against_itself_is_a_tie() -> None:
     for counts in (simulated_accuracy(12, seed=0), simulated_trials(8, seed=0)):
         paired = paired_difference(counts, counts, n_resamples=100)
-        assert (paired.difference, paired.low, paired.high, paired.probability) == (0, 0, 0, 0.5)
+        assert (paired.difference, paired.low, paired.high, paired.probability, paired.p) == (0, 0, 0, 0.5, 1)
         assert paired.n_blocks == len(counts["block"])
 
 

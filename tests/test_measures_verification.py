@@ -12,8 +12,9 @@ from scipy.optimize import brentq
 from sklearn.metrics import roc_curve
 
 from probe.errors import ProbeError
+from probe.measures.comparison import paired_difference
 from probe.measures.counts import trial_counts, value_of
-from probe.measures.uncertainty import interval, paired_difference
+from probe.measures.uncertainty import interval
 from probe.measures.verification import METRICS, det_curve, eer, eer_of_hull, eer_of_ranks, min_dcf, ranked
 
 trials = st.lists(st.tuples(st.booleans(), st.integers(-6, 6)), min_size=2, max_size=40).filter(

@@ -48,7 +48,7 @@ def record(**changed: Any) -> Record:
         "metric": "accuracy",
         "value": 0.5,
         "n": 200,
-        "n_blocks": 10,
+        "n_blocks": 40,
         "higher_is_better": True,
         "select_by": "accuracy",
         "recipe": "c" * 64,
@@ -236,7 +236,7 @@ def test_layers_are_ordered_by_their_index_and_not_by_their_name() -> None:
         ({"task_sha256": "e" * 64}, r"task_sha256 differs: aaaaaaaa \(org/a\); eeeeeeee \(org/b\)"),
         ({"manifest_sha256": "e" * 64}, r"manifest_sha256 differs: bbbbbbbb \(org/a\); eeeeeeee \(org/b\)"),
         ({"trials_sha256": "e" * 64}, r"split test: trials_sha256 differs: none \(org/a\); eeeeeeee \(org/b\)"),
-        ({"seed": 7}, r"seed differs: 0 \(org/a\); 7 \(org/b\)"),
+        ({"seed": 7}, r"set of seeds differs: 0 \(org/a\); 7 \(org/b\)"),
         (
             {"model": "org/a", "recipe": "e" * 64, "layer": "1"},
             r"model org/a, task digits.*: recipe differs: cccccccc \(org/a\); eeee",
@@ -342,7 +342,7 @@ def test_names_cannot_break_a_table() -> None:
 
 def test_lines_of_a_table_are_equally_long() -> None:
     for rows, layers in ((summary_rows(frame(*plain())), False), (layer_rows(frame(*plain())), True)):
-        assert len({len(line) for line in to_markdown(rows, layers).splitlines()}) == 1
+        assert len({len(line) for line in to_markdown(rows, layers).splitlines() if line.startswith("|")}) == 1
 
 
 def test_no_test_scores_make_a_sentence_and_no_table() -> None:
@@ -430,3 +430,105 @@ def test_a_weighted_sum_is_shown_beside_the_chosen_layer_even_where_it_is_better
     records = [*curve([0.5, 0.7, 0.6], [0.5, 0.7, 0.6]), *curve([0.9], [0.8], "weighted", final_layer="2")]
     row = only(summary_rows(frame(*records)))
     assert (row["layer"], row["value"], row["weighted_value"]) == ("1", 0.7, 0.8)
+
+
+def scored(hits: Sequence[int], **changed: Any) -> list[Record]:
+    """Dev and test records of one layer, scored on 20 utterances of each of several speakers."""
+    counts = {"block": [f"{i:012x}" for i in range(len(hits))], "numerator": list(hits), "denominator": [20] * len(hits)}
+    value = sum(hits) / (20 * len(hits))
+    about: dict[str, Any] = {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 20 * len(hits), "n_blocks": len(hits)}
+    return [record(split="dev", **(about | changed)), record(split="test", counts=counts, **(about | changed))]
+
+
+GOOD = [18, 17, 19, 18, 16, 19, 17, 18, 19, 17, 18, 18]
+AS_GOOD = [18, 18, 18, 17, 17, 19, 18, 17, 18, 17, 18, 18]
+BAD = [12, 11, 14, 12, 10, 13, 12, 12, 15, 11, 12, 13]
+
+
+def marks_of(*records: Record) -> dict[str, str]:
+    rows = summary_rows(frame(*records))
+    return dict(zip(rows["model"], rows["mark"], strict=True))
+
+
+def test_models_that_are_not_shown_to_be_worse_are_tied() -> None:
+    records = [*scored(GOOD, model="good"), *scored(AS_GOOD, model="as good"), *scored(BAD, model="bad")]
+    assert marks_of(*records) == {"good": "best", "as good": "tied", "bad": ""}
+    errors = [replace(item, higher_is_better=False, metric="wer", select_by="wer") for item in records]
+    assert marks_of(*errors) == {"good": "", "as good": "", "bad": "best"}
+
+
+def test_with_too_few_blocks_no_model_is_called_worse() -> None:
+    assert marks_of(*scored(GOOD[:3], model="good"), *scored(BAD[:3], model="bad")) == {"good": "best", "bad": "tied"}
+
+
+def test_a_model_that_was_scored_on_other_utterances_is_not_compared_and_a_note_says_so() -> None:
+    records = [*scored(GOOD[:-1], model="fewer"), *scored(AS_GOOD, model="as good"), *scored(BAD, model="bad")]
+    assert marks_of(*records) == {"fewer": "", "as good": "best", "bad": ""}
+    rows = summary_rows(frame(*records)).set_index("model")
+    assert (
+        rows.loc["fewer", "note"] == "scored on other utterances than the rest, so not compared" and not rows.loc["bad", "note"]
+    )
+
+
+def test_one_model_alone_and_own_heads_have_no_mark() -> None:
+    assert marks_of(*scored(GOOD)) == {"org/a": ""}
+    assert marks_of(*scored(BAD), *scored(GOOD, model="org/b", head="own-ctc")) == {"org/a": "", "org/b": ""}
+
+
+def test_layers_are_marked_within_their_model() -> None:
+    hits = {("org/a", "0"): BAD, ("org/a", "1"): GOOD, ("org/a", "2"): AS_GOOD, ("org/b", "0"): BAD, ("org/b", "1"): BAD}
+    records = [
+        item
+        for (model, layer), of_layer in hits.items()
+        for item in scored(of_layer, model=model, layer=layer, layer_index=int(layer))
+    ]
+    rows = layer_rows(frame(*records, *scored([20] * 12, layer="weighted", layer_index=9)))
+    found = {(row["model"], row["layer"]): row["mark"] for row in rows.to_dict("records")}
+    assert [found[place] for place in hits] == ["", "best", "tied", "best", "best"] and found["org/a", "weighted"] == ""
+
+
+def test_few_blocks_are_marked_in_rows_and_below_the_table() -> None:
+    few, enough = summary_rows(frame(*scored(GOOD))), summary_rows(frame(*scored(GOOD * 2)))
+    assert (list(few["few"]), list(enough["few"])) == ([True], [False])
+    assert "| 12 few |" in to_markdown(few, layers=False) and "fewer than 20 blocks" in to_markdown(few, layers=False)
+    assert "few" not in to_markdown(enough, layers=False)
+
+
+def test_a_score_without_an_interval_says_that_blocks_are_too_few() -> None:
+    row = only(summary_rows(frame(*scored(GOOD[:3], low=None, high=None))))
+    assert row["note"] == "too few blocks for an interval"
+
+
+def test_seeds_are_one_row_with_their_mean_and_the_layer_that_is_best_on_average() -> None:
+    first = [*scored(GOOD), *scored(BAD, layer="1", layer_index=1)]
+    second = [*scored(AS_GOOD, seed=1), *scored([hits + 1 for hits in GOOD], layer="1", layer_index=1, seed=1)]
+    row = only(summary_rows(frame(*first, *second)))
+    assert (row["layer"], row["n_seeds"]) == ("0", 2)
+    assert row["value"] == pytest.approx((sum(GOOD) + sum(AS_GOOD)) / 480)
+    assert row["low"] < row["value"] < row["high"]
+    assert "seeds" in header(frame(*first, *second)) and "seeds" not in header(frame(*first))
+    wide = only(summary_rows(frame(*scored(GOOD), *scored(BAD, seed=1))))
+    assert wide["high"] - wide["low"] > 3 * (row["high"] - row["low"])
+
+
+def test_a_model_without_one_of_the_seeds_is_named() -> None:
+    records = [*scored(GOOD), *scored(GOOD, seed=1), *scored(BAD, model="org/b")]
+    with pytest.raises(ProbeError, match=r"set of seeds differs: 0 \(org/b\); 0, 1 \(org/a\)"):
+        summary_rows(frame(*records))
+
+
+def test_a_layer_without_one_of_the_seeds_is_named() -> None:
+    records = [*scored(GOOD), *scored(GOOD, seed=1), *scored(BAD, layer="1", layer_index=1)]
+    with pytest.raises(ProbeError, match=r"not there with every seed: org/a, digits, clean, layer 1, dev: only seed 0"):
+        summary_rows(frame(*records))
+
+
+def test_seeds_that_were_scored_on_other_utterances_have_no_interval() -> None:
+    row = only(summary_rows(frame(*scored(GOOD), *scored(GOOD[:-1], seed=1))))
+    assert pd.isna(row["low"]) and row["note"] == "the seeds were scored on different utterances, so no interval"
+
+
+def test_a_value_that_one_seed_lacks_is_missing() -> None:
+    lacking = [replace(item, value=None, counts={}, low=None, high=None, note="no class") for item in scored(GOOD, seed=1)]
+    rows = layer_rows(frame(*scored(GOOD), *lacking))
+    assert rows["value"].isna().all() and list(rows["note"]) == ["no class"]

@@ -1,7 +1,8 @@
 """What a value derives from, in the two forms that records hold.
 
 Aim: enough to recompute a value, its interval and its difference from another score, without names and without outcomes.
-`probe.records` describes the forms: a ratio of sums (accuracy, WER, CER) and trials (EER, minDCF).
+`probe.records` describes the forms: a ratio of sums (accuracy, WER, CER) and trials (EER, minDCF). A third, `several`, holds the
+counts of several trainings on the same utterances; its value is the mean of theirs. It is made when tables are, and in no record.
 
 Conventions: a block is a set of utterances that stand or fall together, all of one speaker; where no speaker is known, each
 utterance is its own. Names come in plain and leave hashed; blocks stand in the order of their hashes, whatever the order of the
@@ -9,7 +10,7 @@ utterances. Everything is plain ``int``, ``str`` and ``list``, ready for JSON; a
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -89,12 +90,57 @@ def trial_counts(enroll_blocks: Sequence[str], test_blocks: Sequence[str], targe
     }
 
 
+def several(seeds: Sequence[Counts]) -> Counts:
+    """The counts of one score, trained with several seeds and tested on the same utterances: ``block`` and ``seeds``.
+
+    Raises:
+        ProbeError: the seeds were not scored on the same utterances.
+    """
+    for counts in seeds[1:]:
+        check_same_utterances(seeds[0], counts)
+    return {"block": seeds[0]["block"], "seeds": list(seeds)}
+
+
+def per_seed(counts: Counts) -> list[Counts]:
+    """The counts of each seed: what `several` was made of, or these themselves."""
+    found: list[Counts] = counts.get("seeds", [counts])
+    return found
+
+
+def utterances_of(counts: Counts) -> tuple[Hashable, ...]:
+    """What scores of the same utterances agree in, and no others: blocks with their denominators, or trials with their ends."""
+    first = per_seed(counts)[0]
+    if not is_trials(first):
+        return tuple(first["block"]), tuple(first["denominator"])
+    return tuple(first["block"]), *(np.asarray(first[key], np.int64).tobytes() for key in ("enroll", "test", "target"))
+
+
+def check_same_utterances(a: Counts, b: Counts) -> None:
+    """Refuses two scores that cannot be paired.
+
+    Raises:
+        ProbeError: other blocks, denominators or trials, another form, or another number of seeds.
+    """
+    if is_trials(a) != is_trials(b):
+        raise ProbeError("one score is a ratio of sums, the other is of trials: only scores of one metric can be compared.")
+    if (n := len(per_seed(a))) != (m := len(per_seed(b))):
+        raise ProbeError(f"one score is of {n} seeds, the other of {m}. Run both with the same seeds.")
+    a, b = per_seed(a)[0], per_seed(b)[0]
+    same = [key for key in a if key not in ("numerator", "rank")]
+    if differing := [key for key in same if not np.array_equal(a[key], b[key])]:
+        raise ProbeError(
+            f"the two scores differ in {', '.join(differing)} ({len(a['block'])} and {len(b['block'])} blocks): both must be "
+            "scored on the same utterances. Run both on one manifest and trial list, and see what each of them left out."
+        )
+
+
 def is_trials(counts: Counts) -> bool:
     """Whether counts are trials, and not a ratio of sums.
 
     Raises:
         ProbeError: they are neither.
     """
+    counts = per_seed(counts)[0]
     if counts.keys() == {"block", "numerator", "denominator"}:
         return False
     if counts.keys() == {"block", "enroll", "test", "target", "rank"}:
@@ -103,7 +149,9 @@ def is_trials(counts: Counts) -> bool:
 
 
 def value_of(counts: Counts, metric: str = "eer") -> float:
-    """The value that counts derive: sum over sum of a ratio, a metric of trials. Whether higher is better, the metric says.
+    """The value that counts derive: sum over sum of a ratio, a metric of trials, the mean over seeds of either.
+
+    Whether higher is better, the metric says.
 
     Equal to ``jiwer.wer`` / ``jiwer.cer`` of the corpus and to sklearn's ``accuracy_score`` of the same outcomes.
 
@@ -114,6 +162,8 @@ def value_of(counts: Counts, metric: str = "eer") -> float:
         ProbeError: denominators that sum to 0, no targets or no non-targets (there is no empty case), counts of neither form, trials
             that are asked for another metric.
     """
+    if "seeds" in counts:
+        return float(np.mean([value_of(item, metric) for item in per_seed(counts)]))
     if is_trials(counts):
         target, ranks = ranked(counts["target"], counts["rank"])
         n_ranks = int(ranks.max(initial=-1)) + 1

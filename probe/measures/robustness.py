@@ -24,7 +24,16 @@ from scipy.special import chdtri, expit, logit, stdtrit
 
 from probe.errors import ProbeError
 from probe.measures.counts import Counts, is_trials, value_of
-from probe.measures.uncertainty import effective_blocks, half_width, interval, resamples, upper_bound, wilson_interval
+from probe.measures.uncertainty import (
+    effective_blocks,
+    half_width,
+    highest,
+    interval,
+    least_error,
+    resamples,
+    units_of,
+    wilson_interval,
+)
 
 Floats = NDArray[np.float64]
 
@@ -70,6 +79,8 @@ class Sampled:
         n_blocks: of equal size that would weigh as much.
         blocks: what was resampled; only scores that agree in it can be added.
         least, most: what the value can be.
+        units: independent units that the value rests on at best, see `probe.measures.uncertainty.least_error`.
+        apart: whether scores of the same blocks may be of other utterances.
     """
 
     value: float
@@ -78,6 +89,8 @@ class Sampled:
     blocks: str
     least: float = -math.inf
     most: float = math.inf
+    units: float | None = None
+    apart: bool = False
 
     def __add__(self, other: "Sampled | float") -> "Sampled":
         if not isinstance(other, Sampled):
@@ -89,8 +102,19 @@ class Sampled:
                 "same trials. Run both on one manifest and trial list, and see what each of them left out."
             )
         n_blocks = min(self.n_blocks, other.n_blocks)
-        least, most = self.least + other.least, self.most + other.most
-        return Sampled(self.value + other.value, self.resampled + other.resampled, n_blocks, self.blocks, least, most)
+        units = None
+        if self.units and other.units:  # variances of other utterances add up
+            units = 1 / (1 / self.units + 1 / other.units) if self.apart else min(self.units, other.units)
+        return Sampled(
+            self.value + other.value,
+            self.resampled + other.resampled,
+            n_blocks,
+            self.blocks,
+            self.least + other.least,
+            self.most + other.most,
+            units,
+            self.apart,
+        )
 
     def __mul__(self, factor: float) -> "Sampled":
         least, most = sorted((self.least * factor, self.most * factor))
@@ -102,11 +126,17 @@ class Sampled:
     def __sub__(self, other: "Sampled | float") -> "Sampled":
         return self + (-other)
 
+    @property
+    def least_error(self) -> float:
+        """The standard error that the value has at least."""
+        return least_error(self.value, self.units)
+
     def estimate(self, confidence: float = CONFIDENCE) -> Estimate:
         """The value with its interval, without ends where blocks are too few."""
         half = half_width(self.resampled, self.n_blocks, confidence)
         if half is None:
             return Estimate(self.value)
+        half = max(half, float(stdtrit(self.n_blocks - 1, (1 + confidence) / 2)) * self.least_error)
         return Estimate(self.value, max(self.least, self.value - half), min(self.most, self.value + half))
 
 
@@ -128,7 +158,16 @@ def sampled(counts: Counts, seed: int = 0, over: Sequence[str] | None = None, me
     told = [np.asarray(spread[name]).tolist() for name in same if name in spread]
     blocks = hashlib.sha256(repr(told).encode()).hexdigest()
     resampled = resamples(spread, seed, N_RESAMPLES, metric)
-    return Sampled(value_of(counts, metric), resampled, effective_blocks(counts), blocks, 0.0, upper_bound(counts))
+    return Sampled(
+        value_of(counts, metric),
+        resampled,
+        effective_blocks(counts),
+        blocks,
+        0.0,
+        highest(counts),
+        units_of(counts, metric),
+        over is not None,
+    )
 
 
 def _spread(counts: Counts, over: Sequence[str]) -> Counts:
@@ -153,8 +192,10 @@ def ratio(top: Sampled, bottom: Sampled, confidence: float = CONFIDENCE) -> Esti
     if half_width((top + bottom).resampled, (n := min(top.n_blocks, bottom.n_blocks)), confidence) is None:
         return Estimate(top.value / bottom.value if bottom.value else None, note="" if bottom.value else "division by 0")
     both = np.stack([top.resampled, bottom.resampled])
-    scale = stdtrit(n - 1, (1 + confidence) / 2) ** 2 * n / (n - 1)
+    t = stdtrit(n - 1, (1 + confidence) / 2)
+    scale = t**2 * n / (n - 1)
     (tt, tb), (_, bb) = scale * np.cov(both[:, np.isfinite(both).all(axis=0)])
+    tt, bb = (max(square, t**2 * part.least_error**2) for square, part in ((tt, top), (bb, bottom)))
     # r is in the interval if (top - r bottom)^2 <= tt - 2 r tb + r^2 bb: between the roots of a r^2 - 2 b r + c.
     a, b, c = bottom.value**2 - bb, top.value * bottom.value - tb, top.value**2 - tt
     if a <= 0:
@@ -216,6 +257,8 @@ def variance(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimat
     if n < 2:
         return Estimate(None, note="one sampling: a variance needs two or more seeds")
     found = float(np.var(values, ddof=1))
+    if not found:
+        return Estimate(found, note="all samplings are equal, so nothing tells how far off the variance is")
     ends = [(n - 1) * found / chdtri(n - 1, tail) for tail in ((1 - confidence) / 2, (1 + confidence) / 2)]
     return Estimate(found, float(ends[0]), float(ends[1]))
 

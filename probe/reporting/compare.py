@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from probe.errors import ProbeError, listed
-from probe.measures.uncertainty import Paired, paired_difference
+from probe.measures.comparison import Paired, paired_difference
 from probe.records import CHOICE, chosen_layers
 from probe.reporting.cells import DASH, arrow, escaped, escaped_all, markdown, percent, points
 from probe.reporting.marks import BITS

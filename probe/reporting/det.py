@@ -33,12 +33,13 @@ EER = {"markerfacecolor": "white", "markersize": 4.5}
 
 
 def det_rows(records: pd.DataFrame) -> pd.DataFrame:
-    """The records that are drawn: one per model, headline head and list of test trials.
+    """The records that are drawn: one per model, headline head and list of test trials, of the first seed.
 
     Raises:
         ProbeError: see `probe.reporting.rows.check_comparable`.
     """
     check_comparable(records)
+    records = records[records["seed"] == records.groupby(["task", "corpus", "condition"])["seed"].transform("min")]
     shown = (
         records["metric"].isin(METRICS) & (records["split"] == "test") & (records["control"] == "") & (records["budget"] == "")
     )

@@ -55,7 +55,7 @@ def crossed(records: pd.DataFrame) -> pd.DataFrame:
         train_domain=moved["train_condition"], test_domain=moved["condition"].where(~dev, moved["train_condition"])
     )
     moved = moved.assign(condition="", train_condition="", recipe="")  # each condition has its own
-    same = [*CHOICE, "test_domain", "metric", "control", "layer", "split"]
+    same = [*CHOICE, "test_domain", "metric", "control", "layer", "split", "seed"]
     dev = moved["split"] != "test"
     moved = pd.concat([moved[~dev], moved[dev].drop_duplicates(same)])
     return pd.concat([records.drop(index=records.index[several & (records["train_domain"] == "")]), moved], ignore_index=True)

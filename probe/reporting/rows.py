@@ -3,22 +3,28 @@
 Selection is on dev, the report is on test. A layer is chosen per (model, task, corpus, condition, head, train domain) by the
 best dev value of the metric `select_by`, ties going to the lowest layer; every metric of that head is shown at this layer.
 When a task crosses domains the choice is made on the dev data of the source (the train domain). A control stands beside the score
-that it belongs to, at the same layer; a learned sum of layers beside the chosen layer.
+that it belongs to, at the same layer; a learned sum of layers beside the chosen layer. Records of several seeds are one score, their
+mean (`probe.reporting.seeds`).
 
 Values are fractions; a missing value is NaN.
 """
 
 import re
-from collections.abc import Hashable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from probe.errors import ProbeError, listed
-from probe.measures.uncertainty import paired_difference
+from probe.measures.comparison import paired_difference
+from probe.measures.uncertainty import FEW_BLOCKS
 from probe.records import CHOICE, NO_LAYER, WEIGHTED, chosen_layers, source_dev
-from probe.reporting.marks import marks
+from probe.reporting.marks import layers_marked, models_marked
+from probe.reporting.seeds import over_seeds
+
+Row = dict[str, Any]
 
 CELL = [*CHOICE, "test_domain", "metric"]
 WHERE = [
@@ -30,22 +36,25 @@ SUMMARY = [
     *WHERE,
     *["layer", "value", "low", "high", "last_layer", "last_value", "final_value", "weighted_value"],
     *["majority", "shuffled", "types", "selectivity", "selectivity_low", "selectivity_high", "fbank", "random"],
-    *["n", "n_blocks", "higher_is_better", "mark", "note"],
+    *["n", "n_blocks", "few", "n_seeds", "higher_is_better", "mark", "note"],
 ]
 LAYERS = [
     *WHERE,
     *["layer", "layer_index", "value", "low", "high", "dev_value", "chosen"],
-    *["n", "n_blocks", "higher_is_better", "note"],
+    *["n", "n_blocks", "few", "n_seeds", "higher_is_better", "mark", "note"],
     *["depth", *STATISTICS],
 ]
 BUDGETS = [
     *WHERE,
     *["layer", "layer_index", "budget", "n_train", "value", "low", "high", "chosen"],
-    *["n", "n_blocks", "higher_is_better", "note"],
+    *["n", "n_blocks", "few", "n_seeds", "higher_is_better", "note"],
 ]
+TOO_FEW = "too few blocks for an interval"
+COMPARED_BY = ["counts", "seed"]  # what marks are made of, beside the columns that are shown
 EQUAL_WITHIN = [
-    (["task", "corpus", "condition"], ["task_version", "task_sha256", "manifest_sha256", "seed"]),
-    (["task", "corpus", "condition", "split"], ["trials_sha256"]),  # dev and test may have a list of trials each
+    (["task", "corpus", "condition"], ["task_version", "task_sha256", "manifest_sha256", "set of seeds"]),
+    # dev and test may have a list of trials each, and dev trials may be drawn by the seed
+    (["task", "corpus", "condition", "seed", "split"], ["trials_sha256"]),
     (["model", "task", "corpus", "condition", "train_condition"], ["recipe", "revision"]),
 ]
 
@@ -53,7 +62,7 @@ EQUAL_WITHIN = [
 def check_comparable(records: pd.DataFrame) -> None:
     """Refuses records that must not stand in one table.
 
-    Models are compared on one version of a task, one manifest, one list of trials and one seed; a model's scores on a task
+    Models are compared on one version of a task, one manifest, one list of trials and the same seeds; a model's scores on a task
     rest on one recipe and one revision; no score stands twice.
 
     Raises:
@@ -61,10 +70,11 @@ def check_comparable(records: pd.DataFrame) -> None:
     """
     if records.empty:
         raise ProbeError("the files hold no records. Run `probe run` or `probe bench` again.")
+    told = records.assign(**{"set of seeds": _seeds(records)})
     faults = [
         f"{_place(within, group)}: {what} differs: {_holders(records_of_group, what)}"
         for within, equal in EQUAL_WITHIN
-        for group, records_of_group in records.groupby(within)
+        for group, records_of_group in told.groupby(within)
         for what in equal
         if records_of_group[what].nunique(dropna=False) > 1
     ]
@@ -74,7 +84,7 @@ def check_comparable(records: pd.DataFrame) -> None:
             + "\n  ".join(faults)
             + "\nRun the tasks again for all of these models, or keep the records in separate folders."
         )
-    twice = records[records.duplicated([*CELL, "control", "layer", "split"])]
+    twice = records[records.duplicated([*CELL, "control", "layer", "split", "seed"])]
     if len(twice):
         names = twice[["model", "task", "corpus", "condition"]].drop_duplicates()
         raise ProbeError(
@@ -90,7 +100,8 @@ def summary_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame
     layer (see `probe.records.Record`); ``selectivity`` is the value less ``types``, with its interval; ``fbank`` and ``random`` the
     values of these models in the same place: filter banks, and the architecture with random weights. ``last_layer`` is the highest
     numbered layer that was run; ``final_value`` is that of the model's final output, which in post-LN models is the last block's;
-    missing where it was not run. A cell without a value keeps its row and its note. ``mark`` is that of `probe.reporting.marks`.
+    missing where it was not run. A cell without a value keeps its row and its note. ``mark`` is that of `probe.reporting.marks`,
+    ``few`` says that the blocks are fewer than `FEW_BLOCKS`, so that the interval is a rough one; a note, that there is none.
 
     Args:
         records: see `probe.records.read_records`.
@@ -101,21 +112,29 @@ def summary_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame
     """
     records = _checked(records)
     shown = _reported(records, all_heads)
-    shown = shown[shown["budget"] == ""].merge(chosen_layers(records), on=CHOICE, how="left")
-    rows = [_summary_row(cell) for _, cell in shown.groupby(CELL) if (cell["control"] == "").any()]
+    shown = (
+        shown[shown["budget"] == ""]
+        .merge(chosen_layers(records), on=CHOICE, how="left")
+        .sort_values("layer_index", kind="stable")
+    )
+    cells: dict[tuple[object, ...], list[Row]] = defaultdict(list)
+    for row in _dicts(shown, [*CELL, "control", "chosen_layer", "final_layer", *(set(SUMMARY) & set(shown)), *COMPARED_BY]):
+        cells[tuple(row[name] for name in CELL)].append(row)
+    rows = [_summary_row(cell) for cell in cells.values() if any(row["control"] == "" for row in cell)]
     value_of = {(row["model"], _elsewhere(row)): row["value"] for row in rows}
     for row in rows:
         row["fbank"] = np.nan if row["model"] == "fbank" else value_of.get(("fbank", _elsewhere(row)), np.nan)
         row["random"] = value_of.get((f"random:{row['model']}", _elsewhere(row)), np.nan)
-    table = _in_order(pd.DataFrame(rows, columns=SUMMARY), [])
-    return table.assign(mark=marks(table))
+    table = _in_order(pd.DataFrame(rows, columns=[*SUMMARY, *COMPARED_BY]), [])
+    return models_marked(table)[SUMMARY]
 
 
 def layer_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
     """One row per `CELL` that was trained on all labels, and layer, of split `test`; columns `LAYERS`.
 
     ``dev_value`` is the dev score of the same layer and metric, in the train domain where the task crosses domains;
-    ``chosen`` marks the layer that `summary_rows` shows. `STATISTICS` are those of the record, see `probe.measures.geometry`.
+    ``chosen`` marks the layer that `summary_rows` shows; ``mark`` the best of the model's layers on test and those tied with it,
+    which describes and chooses nothing. `STATISTICS` are those of the record, see `probe.measures.geometry`.
 
     Args:
         records: see `probe.records.read_records`.
@@ -133,7 +152,8 @@ def layer_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
     rows["chosen"] = rows["layer"] == rows["chosen_layer"]
     rows = rows.assign(**{name: rows["statistics"].map(lambda found, name=name: found.get(name, np.nan)) for name in STATISTICS})
     rows["depth"] = rows["depth"].astype(float)
-    return _in_order(rows[LAYERS], ["layer_index"])
+    rows["mark"] = ""
+    return layers_marked(_in_order(rows[[*LAYERS, *COMPARED_BY]], ["layer_index"]))[LAYERS]
 
 
 def budget_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
@@ -170,19 +190,28 @@ def _elsewhere(row: Mapping[str, object]) -> tuple[object, ...]:
 
 
 def _checked(records: pd.DataFrame) -> pd.DataFrame:
-    """The records with float values, NaN where there is no finite one."""
+    """One record per score, with float values, NaN where there is no finite one; a note where blocks are too few for an interval."""
     check_comparable(records)
-    return records.assign(
-        **{name: records[name].astype(float).replace([np.inf, -np.inf], np.nan) for name in ("value", "low", "high")}
-    )
+    records = over_seeds(records)
+    floats = {name: records[name].astype(float).replace([np.inf, -np.inf], np.nan) for name in ("value", "low", "high")}
+    bare = floats["value"].notna() & floats["low"].isna() & records["counts"].astype(bool) & (records["note"] == "")
+    note = records["note"].mask(bare & (records["split"] == "test"), TOO_FEW)
+    few = (records["n_blocks"] > 0) & (records["n_blocks"] < FEW_BLOCKS)
+    return records.assign(**floats, note=note, few=few)
 
 
-def _summary_row(cell: pd.DataFrame) -> dict[str, object]:
-    """One row of `summary_rows` from the records of all layers and controls."""
-    cell, beside = cell[cell["control"] == ""].sort_values("layer_index"), cell[cell["control"] != ""]
-    picked = cell[cell["layer"] == cell["chosen_layer"]]
-    shown: dict[Hashable, Any] = (picked if len(picked) else cell[cell["layer"] != WEIGHTED]).iloc[0].to_dict()
-    if not len(picked):
+def _dicts(rows: pd.DataFrame, columns: Iterable[str]) -> list[Row]:
+    """Some columns of the rows, as one dict a row: thousands of small tables would take a hundred times as long."""
+    names = list(dict.fromkeys(columns))
+    return [dict(zip(names, values, strict=True)) for values in zip(*(rows[name].tolist() for name in names), strict=True)]
+
+
+def _summary_row(cell: Sequence[Row]) -> Row:
+    """One row of `summary_rows` from the records of all layers, in their order, and controls."""
+    layers = [row for row in cell if row["control"] == ""]
+    picked = next((row for row in layers if row["layer"] == row["chosen_layer"]), None)
+    shown = dict(picked or next((row for row in layers if row["layer"] != WEIGHTED), layers[0]))
+    if picked is None:
         layer = shown["chosen_layer"]
         why = (
             f"no dev score of {shown['select_by']}, so no layer is chosen"
@@ -190,21 +219,27 @@ def _summary_row(cell: pd.DataFrame) -> dict[str, object]:
             else f"no test score at layer {layer}"
         )
         shown |= {"layer": None, "value": np.nan, "low": np.nan, "high": np.nan, "note": shown["note"] or why}
-    value_of = dict(zip(cell["layer"], cell["value"], strict=True))
+    value_of = {row["layer"]: row["value"] for row in layers}
     last = max((layer for layer in value_of if layer.isdecimal()), key=int, default=None)
-    final = value_of.get(shown["final_layer"], np.nan)
-    shown |= {"weighted_value": value_of.get(WEIGHTED, np.nan)} | _controls(shown, beside)
-    shown |= {"last_layer": last, "last_value": value_of.get(last, np.nan), "final_value": final}
-    return {name: shown.get(name, np.nan) for name in SUMMARY}
+    shown |= {"weighted_value": value_of.get(WEIGHTED, np.nan)} | _controls(shown, cell)
+    shown |= {
+        "last_layer": last,
+        "last_value": value_of.get(last, np.nan),
+        "final_value": value_of.get(shown["final_layer"], np.nan),
+    }
+    return {name: shown.get(name, np.nan) for name in (*SUMMARY, *COMPARED_BY)}
 
 
-def _controls(shown: Mapping[Hashable, Any], beside: pd.DataFrame) -> dict[Hashable, Any]:
+def _controls(shown: Row, cell: Sequence[Row]) -> Row:
     """The controls that belong to a score."""
-    there = beside[beside["layer"].isin([shown["layer"], NO_LAYER]) & beside["value"].notna()]
-    found: dict[Hashable, Any] = dict(zip(there["control"], there["value"], strict=True))
-    types = there[there["control"] == "types"]
-    if len(types) and not pd.isna(shown["value"]):
-        gain = paired_difference(shown["counts"], types.iloc[0]["counts"], seed=shown["seed"])
+    there = {
+        row["control"]: row
+        for row in cell
+        if row["control"] and row["layer"] in (shown["layer"], NO_LAYER) and not pd.isna(row["value"])
+    }
+    found = {control: row["value"] for control, row in there.items()}
+    if "types" in there and not pd.isna(shown["value"]):
+        gain = paired_difference(shown["counts"], there["types"]["counts"], seed=shown["seed"])
         found |= {"selectivity": gain.difference, "selectivity_low": gain.low, "selectivity_high": gain.high}
     return found
 
@@ -215,6 +250,13 @@ def _in_order(rows: pd.DataFrame, then: list[str]) -> pd.DataFrame:
     keys = [*places, "other", "metric", "model", "head", *then]
     rows = rows.assign(other=rows["metric"] != rows["select_by"])
     return rows.sort_values(keys, kind="stable", ignore_index=True).drop(columns="other")
+
+
+def _seeds(records: pd.DataFrame) -> "pd.Series[str]":
+    """The seeds that a record's model has on its question, in words."""
+    asked = ["model", "task", "corpus", "condition", "train_condition"]
+    seeds = records.groupby(asked)["seed"].agg(lambda found: ", ".join(map(str, sorted(set(found)))))
+    return records[asked].merge(seeds.rename("seeds"), left_on=asked, right_index=True, how="left")["seeds"]
 
 
 def _place(names: list[str], values: tuple[object, ...]) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from probe.errors import UsageError
 from probe.files import write_atomically
+from probe.measures.uncertainty import FEW_BLOCKS
 from probe.reporting import grid
 from probe.reporting.cells import DASH, INTERVAL, arrow, escaped, escaped_all, markdown, points
 from probe.reporting.condition_curves import conditions_figure
@@ -66,19 +67,22 @@ LEFT_OUT_IF_ALL = {
     "selectivity": DASH,
     "fbank": DASH,
     "random": DASH,
+    "seeds": "1",
     "note": "",
 } | dict.fromkeys(SHAPE, DASH)
 NAMES = ("task", "corpus", "condition", "train_condition", "train_domain", "test_domain")
 BESIDE = ("weighted", "majority", "shuffled", "fbank", "random")
-ALIGNED_RIGHT = {"layer", INTERVAL, "dev", "last (layer)", "final", "selectivity", "n", "blocks", *BESIDE, *SHAPE}
+ALIGNED_RIGHT = {"layer", INTERVAL, "dev", "last (layer)", "final", "selectivity", "n", "blocks", "seeds", *BESIDE, *SHAPE}
 
+FEW = " few"
+FEW_NOTE = f"few: fewer than {FEW_BLOCKS} blocks (speakers), so the interval is a rough one (docs/statistics.md)"
 TABLE_HEAD = """# Scores
 
 Test scores at the layer that is best on dev. `last` is the highest numbered layer, `final` the output after the final LayerNorm.
 `weighted` is a learned sum of all layers. Baselines at the same place: `majority`, always the most frequent training label;
 `shuffled`, trained on shuffled labels; `fbank` and `random`, filter banks and the same architecture with random weights.
 `selectivity` is the score less that of labels drawn at random for each type. Codelengths are in bits per label, all else in percent.
-Bold is the highest (↑) or lowest (↓) of the models and says nothing of significance: look at the intervals.
+Bold is the highest (↑) or lowest (↓) of the models; `mark` in the CSV says which are tied with it: not shown to be worse.
 
 """
 LAYERS_HEAD = """# Scores of every layer
@@ -138,12 +142,15 @@ def grid_of(rows: pd.DataFrame, layers: bool) -> Grid:
         columns["weighted"] = _values(metrics, rows["weighted_value"])
         columns |= {name: _values(metrics, rows[name]) for name in BESIDE[1:]}
         columns["selectivity"] = [_gain(cell["selectivity"], cell["selectivity_low"], cell["selectivity_high"]) for cell in cells]
-    columns |= {"n": map(str, rows["n"]), "blocks": map(str, rows["n_blocks"]), "note": rows["note"]}
+    columns |= {"n": map(str, rows["n"]), "seeds": map(str, rows["n_seeds"])}
+    columns["blocks"] = [f"{cell['n_blocks']}{FEW if cell['few'] else ''}" for cell in cells]
+    columns["note"] = rows["note"]
     told = {name: [Cell(cell) if isinstance(cell, str) else cell for cell in column] for name, column in columns.items()}
     shown = {name: column for name, column in told.items() if {cell.text for cell in column} != {LEFT_OUT_IF_ALL.get(name)}}
     if rows["corpus"].nunique() == 1:
         del shown["corpus"]
-    return of_columns({Column(name, number=name in ALIGNED_RIGHT): column for name, column in shown.items()})
+    notes = [FEW_NOTE] if rows["few"].any() else []
+    return of_columns({Column(name, number=name in ALIGNED_RIGHT): column for name, column in shown.items()}, notes=notes)
 
 
 def search_table(records: pd.DataFrame) -> str:

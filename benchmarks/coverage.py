@@ -1,0 +1,244 @@
+"""How often intervals hold the truth: simulated corpora of speakers, with `probe.measures.uncertainty` as it is.
+
+    python benchmarks/coverage.py [--simulations 2000] [--resamples 300] [--jobs 1] [--only accuracy|wer|eer] [--blocks 12,40]
+    python benchmarks/coverage.py --ties [--simulations 2000]
+
+Prints Markdown: one row per score, one column per number of blocks (speakers), in percent; in parentheses how often the interval lay
+below the truth, how often above it, and how often there was none. Then the same for the difference of two equally good models on the
+same utterances: p is below 0.05 where 0 is outside. ``--ties`` prints how often `best_and_tied` calls a model worse, of several
+equally good ones and of one that is worse. The Monte Carlo error of 95 % of n simulations is sqrt(0.95 * 0.05 / n), 0.5 points of
+2,000.
+
+The corpora, drawn anew each time; the truth is that of infinitely many speakers:
+
+* utterances of a speaker: log-normal around 20 (of trials: around 8), sigma 0.5 (``--sigma``), at least 1 (2), whatever the
+  speaker's score;
+* accuracy: a speaker's is Beta(8p, 8 - 8p), its mean p 0.8;
+* WER: 1 + Poisson(8) words an utterance; a speaker's rate is log-normal with sigma 0.6 and mean 0.15; an utterance's errors are
+  Poisson, its own rate Gamma distributed around the speaker's (shape 2);
+* EER: up to 10 target pairs a speaker, drawn from all, and as many non-target pairs of utterances of two speakers. A score is normal:
+  a shift of targets, an effect of the speaker on targets (standard deviation 0.5), of either speaker on non-targets (0.35 each), of
+  the pair of speakers (0.3), of either utterance (0.4 each) and noise (0.6). The truth is
+  Phi(-shift / (sd of targets + sd of others)).
+
+Two models share what makes a speaker, an utterance or a pair hard: of each effect's variance 0.7 is common to both.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import betaincinv, ndtr
+
+from probe.measures.comparison import best_and_tied, paired_difference
+from probe.measures.counts import Counts
+from probe.measures.uncertainty import interval
+
+Floats = NDArray[np.float64]
+Ends = tuple[float, float] | None
+
+COMMON = 0.7  # part of an effect's variance that two models share
+SPEAKER_OF_TARGETS, SPEAKER, PAIR, UTTERANCE, NOISE = 0.5, 0.35, 0.3, 0.4, 0.6
+SHIFT = 2.4
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The counts of equally good models on one simulated corpus, and the score of infinitely many speakers."""
+
+    counts: list[Counts]
+    truth: float
+
+
+def accuracy(generator: np.random.Generator, n_blocks: int, n_models: int, sigma: float = 0.5, gap: float = 0.0) -> Corpus:
+    """Speakers of accuracy 0.8 on average, less ``gap`` of the last model."""
+    n = utterances(generator, n_blocks, 20, sigma)
+    mean = np.array([0.8] * (n_models - 1) + [0.8 - gap])[:, None]
+    rates = betaincinv(8 * mean, 8 - 8 * mean, ndtr(effects(generator, n_blocks, n_models)))
+    return Corpus([ratio(generator.binomial(n, rate), n) for rate in rates], 0.8)
+
+
+def wer(generator: np.random.Generator, n_blocks: int, n_models: int, sigma: float = 0.5) -> Corpus:
+    """Speakers of WER 0.15 on average, some of them hard."""
+    speaker = np.repeat(np.arange(n_blocks), utterances(generator, n_blocks, 20, sigma))
+    words = 1 + generator.poisson(8, len(speaker))
+    rates = 0.15 * np.exp(0.6 * effects(generator, n_blocks, n_models) - 0.6**2 / 2)
+    errors = [generator.poisson(words * rate[speaker] * generator.gamma(2, 0.5, len(speaker))) for rate in rates]
+    total = np.bincount(speaker, words, n_blocks).astype(int)
+    return Corpus([ratio(np.bincount(speaker, wrong, n_blocks).astype(int), total) for wrong in errors], 0.15)
+
+
+def eer(generator: np.random.Generator, n_blocks: int, n_models: int, sigma: float = 0.5) -> Corpus:
+    """Verification of about 8 utterances a speaker."""
+    n = utterances(generator, n_blocks, 8, sigma, least=2)
+    first = np.cumsum(n) - n
+    speaker = np.repeat(np.arange(n_blocks), n)
+    targets = np.concatenate([start + some_pairs(generator, size) for start, size in zip(first, n, strict=True)])
+    one = generator.integers(len(speaker), size=len(targets))
+    other = (one + n[speaker[one]] + generator.integers(1 << 30, size=len(one)) % (len(speaker) - n[speaker[one]])) % len(speaker)
+    same = speaker[one] == speaker[other]
+    other[same] = (other[same] + n[speaker[one[same]]]) % len(speaker)
+    pairs = np.concatenate([targets, np.stack([one, other], axis=1)[speaker[one] != speaker[other]]])
+    ends, is_target = speaker[pairs], np.arange(len(pairs)) < len(targets)
+    of_targets, of_speakers = (effects(generator, n_blocks, n_models) for _ in range(2))
+    of_pairs, of_utterances = effects(generator, n_blocks**2, n_models), effects(generator, len(speaker), n_models)
+    noise = effects(generator, len(pairs), n_models)
+    own = np.where(is_target, SPEAKER_OF_TARGETS * of_targets[:, ends[:, 0]], SPEAKER * of_speakers[:, ends].sum(axis=2))
+    crossed = np.where(is_target, 0, PAIR * of_pairs[:, ends.min(axis=1) * n_blocks + ends.max(axis=1)])
+    scores = SHIFT * is_target + own + crossed + UTTERANCE * of_utterances[:, pairs].sum(axis=2) + NOISE * noise
+    sd_targets = np.sqrt(SPEAKER_OF_TARGETS**2 + 2 * UTTERANCE**2 + NOISE**2)
+    sd_others = np.sqrt(2 * SPEAKER**2 + PAIR**2 + 2 * UTTERANCE**2 + NOISE**2)
+    block = names(n_blocks)
+    common = {"block": block, "enroll": ends[:, 0], "test": ends[:, 1], "target": is_target.astype(int)}
+    counts = [{**common, "rank": np.argsort(np.argsort(row))} for row in scores]
+    return Corpus(counts, float(ndtr(-SHIFT / (sd_targets + sd_others))))
+
+
+def utterances(generator: np.random.Generator, n_blocks: int, typical: int, sigma: float, least: int = 1) -> NDArray[np.int64]:
+    """(block,) how many utterances each speaker has."""
+    return np.maximum(least, typical * generator.lognormal(0, sigma, n_blocks)).astype(np.int64)
+
+
+def effects(generator: np.random.Generator, n: int, n_models: int) -> Floats:
+    """(model, n) standard normal, alike between models."""
+    return np.sqrt(COMMON) * generator.standard_normal(n) + np.sqrt(1 - COMMON) * generator.standard_normal((n_models, n))
+
+
+def some_pairs(generator: np.random.Generator, n: int, most: int = 10) -> NDArray[np.int64]:
+    """(pair, 2) different pairs of 0 .. n - 1."""
+    pairs = np.stack(np.triu_indices(n, 1), axis=1)
+    return generator.permutation(pairs)[:most]
+
+
+def names(n_blocks: int) -> list[str]:
+    """(block,) names of speakers."""
+    return [f"speaker {i}" for i in range(n_blocks)]
+
+
+def ratio(numerator: NDArray[np.int64], denominator: NDArray[np.int64]) -> Counts:
+    """Sums per block."""
+    return {"block": names(len(denominator)), "numerator": numerator.tolist(), "denominator": denominator.tolist()}
+
+
+SCORES: dict[str, Callable[..., Corpus]] = {"accuracy": accuracy, "wer": wer, "eer": eer}
+BLOCKS = (7, 12, 20, 40, 200)
+OF_DIFFERENCES = (12, 20, 40)
+Measure = Callable[[Corpus], tuple[Ends, float]]  # the interval, and the truth that it should hold
+
+
+def of_value(corpus: Corpus, n_resamples: int = 300) -> tuple[Ends, float]:
+    """The interval of the first model's score."""
+    return interval(corpus.counts[0], n_resamples=n_resamples), corpus.truth
+
+
+def of_difference(corpus: Corpus, n_resamples: int = 300) -> tuple[Ends, float]:
+    """The interval of the difference of two models that are equally good."""
+    found = paired_difference(corpus.counts[0], corpus.counts[1], n_resamples=n_resamples)
+    return (None if found.low is None or found.high is None else (found.low, found.high)), 0.0
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What came of many corpora.
+
+    Attributes:
+        held: how often an interval held the truth, of those that there were.
+        above, below: how often all of it lay above, or below, the truth.
+        none: how often there was no interval.
+        width: the median.
+    """
+
+    held: float
+    above: float
+    below: float
+    none: float
+    width: float
+
+
+def coverage(
+    score: str, n_blocks: int, n_simulations: int, measure: Measure = of_value, n_models: int = 1, sigma: float = 0.5
+) -> Coverage:
+    """How often the intervals of ``measure`` held the truth in corpora of ``n_blocks`` speakers; the same corpora every time."""
+    generators = (np.random.default_rng([number, n_blocks]) for number in range(n_simulations))
+    found = [measure(SCORES[score](generator, n_blocks, n_models, sigma)) for generator in generators]
+    rows = np.array([(*ends, truth) for ends, truth in found if ends is not None]).reshape(-1, 3)
+    low, high, truth = rows.T
+    above, below = np.mean(low > truth), np.mean(high < truth)
+    none = 1 - len(rows) / n_simulations
+    return Coverage(float(1 - above - below), float(above), float(below), none, float(np.median(high - low)))
+
+
+def called_worse(
+    n_blocks: int, n_models: int, n_simulations: int, gap: float = 0.0, n_resamples: int = 300
+) -> tuple[float, float]:
+    """Of equally accurate models, the last less by ``gap``: how often an equal one is called worse, and how often the last."""
+    found = []
+    for number in range(n_simulations):
+        corpus = accuracy(np.random.default_rng([number, n_blocks, n_models]), n_blocks, n_models, gap=gap)
+        tied = best_and_tied(corpus.counts, higher_is_better=True, n_resamples=n_resamples)[1]
+        found.append((not all(tied if not gap else tied[:-1]), not tied[-1]))
+    of_equal, of_last = np.mean(found, axis=0)
+    return float(of_equal), float(of_last)
+
+
+def _ties(options: argparse.Namespace) -> None:
+    print("| blocks | models | equally good, any called worse | one 5 points worse, called worse | one 10 points worse |")
+    print("| --- | --- | --- | --- | --- |")
+    for n_blocks in OF_DIFFERENCES:
+        for n_models in (2, 3, 5, 10, 20):
+            equal, _ = called_worse(n_blocks, n_models, options.simulations, 0.0, options.resamples)
+            power = [called_worse(n_blocks, n_models, options.simulations, gap, options.resamples)[1] for gap in (0.05, 0.1)]
+            shown = " | ".join(f"{100 * share:.1f}" for share in (equal, *power))
+            print(f"| {n_blocks} | {n_models} | {shown} |", flush=True)
+
+
+def _row(job: tuple[str, int, bool, argparse.Namespace]) -> Coverage:
+    score, n_blocks, paired, options = job
+    measure = partial(of_difference if paired else of_value, n_resamples=options.resamples)
+    return coverage(score, n_blocks, options.simulations, measure, 1 + paired, options.sigma)
+
+
+def _table(found: dict[tuple[str, int], Coverage], shown: Callable[[Coverage], str]) -> str:
+    scores, sizes = list(dict.fromkeys(score for score, _ in found)), sorted({n for _, n in found})
+    lines = [["blocks", *map(str, sizes)], ["---"] * (1 + len(sizes))]
+    lines += [[score, *(shown(found[score, n]) for n in sizes)] for score in scores]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--simulations", type=int, default=2000)
+    parser.add_argument("--resamples", type=int, default=300)
+    parser.add_argument("--sigma", type=float, default=0.5, help="of the logarithm of the number of utterances of a speaker")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--ties", action="store_true", help="how often a model is called worse than the best")
+    parser.add_argument("--only", choices=SCORES, action="append", help="these scores; repeat")
+    parser.add_argument("--blocks", help="such as 12,40; without it 7 to 200, and 12 to 40 for differences")
+    options = parser.parse_args(arguments)
+    if options.ties:
+        _ties(options)
+        return
+    with ProcessPoolExecutor(options.jobs) as pool:
+        for paired, usual in ((False, BLOCKS), (True, OF_DIFFERENCES)):
+            sizes = tuple(map(int, options.blocks.split(","))) if options.blocks else usual
+            places = [(score, n) for score in options.only or SCORES for n in sizes]
+            results = pool.map(_row, [(score, n, paired, options) for score, n in places])
+            found = dict(zip(places, results, strict=True))
+            error = 100 * np.sqrt(0.95 * 0.05 / options.simulations)
+            what = "The difference of two models: it" if paired else "The interval of a score"
+            print(f"{what} held the truth, % (Monte Carlo error {error:.1f}); below, above it, none\n", flush=True)
+            print(_table(found, _shown), flush=True)
+            print("Median width, points\n")
+            print(_table(found, lambda item: f"{100 * item.width:.1f}"), flush=True)
+
+
+def _shown(item: Coverage) -> str:
+    return f"{100 * item.held:.1f} ({100 * item.below:.1f}, {100 * item.above:.1f}, {100 * item.none:.1f})"
+
+
+if __name__ == "__main__":
+    main()
