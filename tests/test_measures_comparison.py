@@ -83,8 +83,12 @@ def test_the_p_value_is_that_of_a_paired_t_test_over_equal_blocks() -> None:
     assert found.p == pytest.approx(stats.ttest_rel(a, b).pvalue, rel=0.1)
 
 
-def test_a_difference_that_does_not_vary_is_no_surer_than_a_sign_test() -> None:
-    assert paired_difference(counts_of([15] * 6), counts_of([14] * 6)).p == 2 / 2**6
+def test_a_difference_that_does_not_vary_is_no_surer_than_its_utterances_allow() -> None:
+    found = paired_difference(counts_of([15] * 6), counts_of([14] * 6))  # 6 of 120 utterances
+    share = (6 + 2) / (120 + 4)
+    error = (share * (1 - share) / 124) ** 0.5
+    assert found.low == pytest.approx(0.05 - stats.t(5).ppf(0.975) * error)
+    assert found.p == pytest.approx(2 * stats.t(5).sf(0.05 / error))
 
 
 def test_holm_is_statsmodels_holm() -> None:
@@ -152,7 +156,7 @@ def test_models_are_compared_seed_by_seed() -> None:
     b = [{**item, "numerator": [n - 1 - i % 2 for i, n in enumerate(item["numerator"])]} for item in a]
     found = paired_difference(several(a), several(b))
     assert found.difference == pytest.approx(0.075)
-    assert found.p is not None and found.p < 0.001  # what a seed does to both cancels
+    assert found.p is not None and found.p < 0.02  # what a seed does to both cancels
     with pytest.raises(ProbeError, match=r"one score is of 2 seeds, the other of 1\. Run both with the same seeds"):
         paired_difference(several(a), b[0])
 
