@@ -266,6 +266,18 @@ def test_the_command_lists_what_is_there(tmp_path: Path) -> None:
     assert json.loads(CliRunner().invoke(cli, ["records", str(tmp_path), "--json"]).stdout) == listed
 
 
+def test_intervals_of_another_version_are_renewed_and_nothing_else(tmp_path: Path) -> None:
+    write_records(tmp_path / "a.jsonl", [*sound(), *verified(task="verify")])
+    before = (tmp_path / "a.jsonl").read_bytes()
+    changed(tmp_path / "a.jsonl", 2, lambda item: item.update(low=0.0, high=1.0))
+    changed(tmp_path / "a.jsonl", LINES + 1, lambda item: item.update(low=None, high=None))
+    assert found(tmp_path / "a.jsonl")
+    done = CliRunner().invoke(cli, ["records", str(tmp_path), "--renew"])
+    assert done.exit_code == 0 and f"{LINES + 2} records, 2 intervals renewed" in done.stderr
+    assert (tmp_path / "a.jsonl").read_bytes() == before
+    assert "0 intervals renewed" in CliRunner().invoke(cli, ["records", str(tmp_path), "--renew"]).stderr
+
+
 def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     for line in (["--to", "x"], ["--export", "hf"], ["--dataset", "a=b/c"], ["--check", "--export", "hf", "--to", "x"]):
         done = CliRunner().invoke(cli, ["records", str(tmp_path), *line])

@@ -168,6 +168,7 @@ def compare(
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path))
 @click.option("--check", is_flag=True, help="Validate and recompute every line (docs/records.md); exit with 1 on a finding.")
+@click.option("--renew", is_flag=True, help="Take the intervals anew from the counts, as this version makes them.")
 @click.option(
     "--export", "form", type=click.Choice(["hf"]), help="Write the Hugging Face Hub's evaluation results and card snippets."
 )
@@ -177,15 +178,28 @@ def compare(
 )
 @click.option("--json", "as_json", is_flag=True, help="What is there, or the findings, as JSON.")
 def records(
-    paths: tuple[Path, ...], check: bool, form: str | None, to: Path | None, datasets: tuple[str, ...], as_json: bool
+    paths: tuple[Path, ...],
+    check: bool,
+    renew: bool,
+    form: str | None,
+    to: Path | None,
+    datasets: tuple[str, ...],
+    as_json: bool,
 ) -> None:
-    """List what files of records hold, check them, or export their scores."""
-    if (form is None) != (to is None) or (datasets and not form) or (check and form):
-        raise UsageError("records: --export needs --to, --to and --dataset need --export; --check and --export are two commands.")
+    """List what files of records hold, check them, renew their intervals, or export their scores."""
+    if (form is None) != (to is None) or (datasets and not form):
+        raise UsageError("records: --export needs --to, --to and --dataset need --export.")
+    if check + renew + (form is not None) > 1:
+        raise UsageError("records: --check, --renew and --export are three commands.")
     if form and to:
         _export(paths, to, datasets)
     elif check:
         _check(paths, as_json)
+    elif renew:
+        from probe.reporting.record_check import renew_intervals
+
+        n_records, n_changed = renew_intervals(paths)
+        click.echo(f"{n_records} records, {n_changed} intervals renewed", err=True)
     else:
         _list(paths, as_json)
 

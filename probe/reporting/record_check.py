@@ -13,7 +13,7 @@ import math
 import re
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
@@ -24,7 +24,18 @@ from probe.files import canonical_json
 from probe.measures.counts import is_trials, value_of
 from probe.measures.uncertainty import interval
 from probe.measures.verification import METRICS
-from probe.records import CHOICE, IDENTITY, PER_TRIAL, WEIGHTED, Record, files_of, iterate_records, lines_of, record_of
+from probe.records import (
+    CHOICE,
+    IDENTITY,
+    PER_TRIAL,
+    WEIGHTED,
+    Record,
+    files_of,
+    iterate_records,
+    lines_of,
+    record_of,
+    write_records,
+)
 
 LONGEST = 80  # of what is shown of a value
 LARGEST = 2**53  # whole numbers above are not told apart by floats
@@ -120,6 +131,27 @@ def check_records(paths: Sequence[Path]) -> tuple[int, list[Finding]]:
             ]
     findings += others.without_dev()
     return n_lines, sorted(findings, key=lambda item: (item.file, item.line))
+
+
+def renew_intervals(paths: Sequence[Path]) -> tuple[int, int]:
+    """Writes the files anew with the intervals that this version makes of their counts; nothing else changes.
+
+    Returns:
+        Records, and those whose interval was another.
+
+    Raises:
+        ProbeError: see `probe.records.iterate_records`.
+        OSError: a file cannot be written.
+    """
+    intervals, n_records, n_changed = Intervals(), 0, 0
+    for file in (file for path in paths for file in files_of(path)):
+        before = list(iterate_records(file))
+        after = [intervals.renewed(record) for record in before]
+        changed = sum((old.low, old.high) != (new.low, new.high) for old, new in zip(before, after, strict=True))
+        if changed:
+            write_records(file, after)
+        n_records, n_changed = n_records + len(before), n_changed + changed
+    return n_records, n_changed
 
 
 def _faults_of_line(line: bytes, columns: dict[str, np.ndarray], where: str, others: "Others", intervals: "Intervals") -> Told:
@@ -302,6 +334,13 @@ class Intervals:
         if key not in self._known:
             self._known[key] = interval(record.counts, seed=record.seed, metric=record.metric)
         return self._known[key]
+
+    def renewed(self, record: Record) -> Record:
+        """The record with the interval of its counts, where it has a value."""
+        if record.value is None or not record.counts:
+            return record
+        low, high = self.of(record) or (None, None)
+        return replace(record, low=low, high=high)
 
 
 class Others:
