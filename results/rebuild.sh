@@ -51,8 +51,10 @@ done
 # Training under conditions, and what is left of them in a layer.
 for model in mfcc fbank random:facebook/wav2vec2-base; do
   extract digits_shared --view meanstd "${trained[@]}"
-  ask condition-shift digits_shared
   ask condition-id digits_shared
+done
+for model in mfcc fbank; do
+  ask condition-shift digits_shared
 done
 
 # Trained speaker embeddings.
