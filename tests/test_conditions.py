@@ -661,11 +661,11 @@ def test_a_damaged_store_of_a_condition_is_repaired_to_the_same_bytes(
 
 def test_bench_extracts_every_condition(tones: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
-    monkeypatch.setattr("probe.pipeline.run", lambda *_, **how: asked.append(how.get("conditions")))
+    monkeypatch.setattr("probe.pipeline.run", lambda task, *_, **how: asked.append(task.settings["conditions"]))
     done = bench(["fbank"], ["word-id"], tones(words=2), tmp_path, conditions=["clean", "telephone"], dry_run=False, check=False)
     assert [open_store(item.store).recipe["condition"] for item in done.extractions] == ["clean", "telephone"]
     bench(["fbank"], ["word-id"], tones(words=2), tmp_path, check=False)
-    assert asked == [["clean", "telephone"], None]
+    assert asked == [["clean", "telephone"], ["clean"]]
 
 
 def test_the_command_takes_conditions(tones: Callable[..., Path], tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from probe.extraction.extract import extract
 from probe.measures.counts import amount_counts, value_of
 from probe.measures.uncertainty import interval
 from probe.records import Record, frame_of, read_records
-from probe.reporting.tables import budget_curves, budget_rows, summary_rows, to_markdown, write_tables
+from probe.reporting.tables import budget_rows, summary_rows, to_markdown, write_tables
 
 TASK = """kind = "classify"
 label = "speaker"
@@ -128,7 +128,7 @@ def test_tables_show_what_stands_beside(records: list[Record], tmp_path: Path) -
     assert (lines[0]["majority"], lines[0]["selectivity"][:4], lines[1]["majority"]) == ("25.0", "+0.0", "–")
     (code,) = only(records, metric="codelength", layer="1")
     assert lines[1]["% [95 % interval]"].startswith(f"{code.value:.2f} [")
-    curves = budget_curves(budget_rows(frame_of(records)))
+    curves = grid.to_markdown(budget_grids(budget_rows(frame_of(records))))
     assert "1/class (4) | 2/class (8) | 3s (10) | 20 (20) | all (48)" in " ".join(curves.split())
     assert [line.split("|")[1].strip() for line in curves.splitlines()[4:]] == ["0", "1", "2", "weighted"]
     written = {path.name for path in write_tables(frame_of(records), tmp_path)}

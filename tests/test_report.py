@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from browser import CHROMIUM, Browser, browser
@@ -21,7 +22,7 @@ from probe.cli import cli
 from probe.errors import ProbeError
 from probe.records import Record, write_records
 from probe.reporting.answers import answers, headline, near_chance
-from probe.reporting.marks import TIED
+from probe.reporting.marks import BEST, TIED
 from probe.reporting.outcomes import WORST, error_rows
 from probe.reporting.report import content, page, write_report
 from probe.reporting.rows import one_line, summary_rows
@@ -100,11 +101,13 @@ def in_words(answer: dict[str, Any]) -> str:
 
 def test_the_answer_names_the_best_model_its_layer_the_next_and_who_is_near_chance() -> None:
     records = [
-        *asked("org/a", "words", [0.5, 0.9, 0.7]),
-        *asked("org/b", "words", [0.4, 0.6, 0.5]),
-        *asked("org/c", "words", [0.1, 0.12, 0.1]),
+        *asked("org/a", "words", [0.5, 0.9, 0.7], n_blocks=10),
+        *asked("org/b", "words", [0.4, 0.6, 0.5], n_blocks=10),
+        *asked("org/c", "words", [0.1, 0.12, 0.1], n_blocks=10),
     ]
-    (answer,) = answers(summary_rows(frame(*records)))
+    rows = summary_rows(frame(*records))
+    rows["mark"] = np.where(rows["model"] == "org/a", BEST, "")  # counts of one kind for all would tie them
+    (answer,) = answers(rows)
     assert in_words(answer).strip() == (
         "org/a (layer 1) scores best: 90.0 % [85.0, 95.0]. Its last layer, 2: 70.0 %. "
         "Then org/b (layer 1): 60.0 % [55.0, 65.0]. Near chance: org/c."
