@@ -18,7 +18,8 @@ from probe.extraction.extract import extract
 from probe.measures.counts import amount_counts, value_of
 from probe.measures.uncertainty import interval
 from probe.records import Record, frame_of, read_records
-from probe.reporting.tables import budget_rows, summary_rows, to_markdown, write_tables
+from probe.reporting import grid
+from probe.reporting.tables import budget_grids, budget_rows, summary_rows, to_markdown, write_tables
 
 TASK = """kind = "classify"
 label = "speaker"
