@@ -250,3 +250,13 @@ def test_metrics_of_one_list_have_intervals_of_their_own() -> None:
     names = [[f"s{i}" for i in side] for side in (enroll, test)]
     counts = trial_counts(*names, enroll == test, generator.normal(size=400) + (enroll == test))
     assert len({interval(counts, n_resamples=100, metric=metric) for metric in METRICS}) == len(METRICS)
+
+
+@pytest.mark.parametrize("apart", [10.0, 0.0])
+def test_costs_that_do_not_vary_have_no_interval_and_eers_are_no_surer_than_their_trials(apart: float) -> None:
+    pairs = [(i, j) for i in range(6) for j in range(6)]
+    target = np.array([i == j for i, j in pairs])
+    counts = trial_counts([f"s{i}" for i, _ in pairs], [f"s{j}" for _, j in pairs], target, apart * target)
+    assert interval(counts, metric="min_dcf_0.01") is None
+    found = interval(counts, metric="eer")
+    assert found is not None and found[1] - found[0] > 0.1

@@ -157,7 +157,7 @@ def interval(
     """The confidence interval of ``value_of(counts, metric)``, or None where blocks are too few to tell.
 
     Too few: `TOO_FEW_BLOCKS` or fewer, counted as `effective_blocks` does, or so few that more than a fifth of the resamples has no
-    value (the score rests on one block).
+    value (the score rests on one block), or that a cost or an amount is the same in all of them.
     The ends stay where the value can be: 0 from below; 1 from above for a metric of trials, and for a ratio where no block
     has a numerator above its denominator (a WER can exceed 1).
 
@@ -173,7 +173,7 @@ def interval(
     """
     found = sampled([counts], seed, n_resamples, metric)
     half = float(half_widths(found, confidence)[0])
-    if np.isnan(half):
+    if np.isnan(half) or (half == 0 and units_of(counts, metric) is None):
         return None
     return _ends(counts, float(found.values[0]), half, confidence, metric)
 
