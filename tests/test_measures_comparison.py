@@ -140,10 +140,11 @@ def test_several_seeds_are_their_mean_and_vary_by_blocks_and_seeds() -> None:
     of_blocks = np.var(resamples(both, n_resamples=20_000), ddof=1) * 10 / 9
     of_seeds = np.var([value_of(one), value_of(two)], ddof=1) / 2
     freedom = (of_blocks + of_seeds) ** 2 / (of_blocks**2 / 9 + of_seeds**2 / 1)
-    half = stats.t.ppf(0.975, freedom) * math.sqrt(of_blocks + of_seeds)
-    value = value_of(both)
-    ends = [1 / (1 + math.exp(-(math.log(value / (1 - value)) + sign * half / (value * (1 - value))))) for sign in (-1, 1)]
-    assert interval(both, n_resamples=20_000) == pytest.approx(ends, abs=1e-6)
+    value, error = value_of(both), math.sqrt(of_blocks + of_seeds)
+    between = (error**2 - value * (1 - value) / 200) / (value * (1 - value)) ** 2
+    for p in interval(both, n_resamples=20_000) or (0, 0):
+        at = math.sqrt(p * (1 - p) / 200 + between * (p * (1 - p)) ** 2)
+        assert abs(p - value) / at == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-6)
 
 
 def test_seeds_that_agree_add_nothing_to_the_interval() -> None:

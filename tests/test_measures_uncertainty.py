@@ -1,17 +1,17 @@
 """Intervals and paired differences: coverage, agreement with a plain loop, what cannot be told."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.special import expit, logit
 
 from probe.errors import ProbeError
 from probe.measures import uncertainty
 from probe.measures.comparison import paired_difference
-from probe.measures.counts import Counts, ratio_counts, trial_counts, value_of
+from probe.measures.counts import Counts, amount_counts, ratio_counts, trial_counts, value_of
 from probe.measures.uncertainty import interval, wilson_interval
 from probe.measures.verification import METRICS
 
@@ -53,31 +53,73 @@ def test_percentiles_alone_would_be_too_narrow_for_few_speakers() -> None:
     assert coverage([tuple(np.percentile(values, [2.5, 97.5])) for values in resampled]) < 0.9
 
 
-def test_the_interval_of_equal_blocks_is_student_s_interval_of_their_mean_on_the_scale_of_logits() -> None:
+def variance_at(p: float, value: float, units: int, variance: float, spread: Callable[[float], float]) -> float:
+    """By hand: the noise of units, and what blocks differ in beyond it, in proportion to the spread."""
+    between = (variance - spread(value) / units) / spread(value) ** 2
+    return spread(p) / units + between * spread(p) ** 2
+
+
+def test_the_ends_of_an_interval_are_what_a_test_would_just_not_reject() -> None:
     hits = [12, 15, 9, 18, 14, 16, 11, 13, 17, 10]
-    low, high = interval(ratio(hits, [20] * 10), n_resamples=20_000) or (0, 0)
-    half = 2.262157 * np.std(np.array(hits) / 20, ddof=1) / math.sqrt(10)
-    ends = logit(0.675) + np.array([-half, half]) / (0.675 * 0.325)
-    assert (low, high) == pytest.approx(expit(ends), abs=0.02 * half)
+    ends = interval(ratio(hits, [20] * 10), n_resamples=20_000) or (0, 0)
+    variance = np.var(np.array(hits) / 20, ddof=1) / 10
+    for p in ends:
+        t = abs(p - 0.675) / math.sqrt(variance_at(p, 0.675, 200, variance, lambda p: p * (1 - p)))
+        assert t == pytest.approx(2.262157, rel=0.02)
+    assert ends[0] < 0.675 < ends[1]
 
 
-def test_the_interval_of_a_rate_that_can_exceed_1_is_student_s_on_the_scale_of_logarithms() -> None:
+def test_a_rate_that_can_exceed_1_spreads_in_proportion_to_itself() -> None:
     errors = [12, 15, 9, 18, 14, 22, 11, 13, 17, 19]
-    low, high = interval(ratio(errors, [20] * 10), n_resamples=20_000) or (0, 0)
-    half = 2.262157 * np.std(np.array(errors) / 20, ddof=1) / math.sqrt(10)
-    assert (low, high) == pytest.approx((0.75 * math.exp(-half / 0.75), 0.75 * math.exp(half / 0.75)), abs=0.02 * half)
+    ends = interval(ratio(errors, [20] * 10), n_resamples=20_000) or (0, 0)
+    variance = np.var(np.array(errors) / 20, ddof=1) / 10
+    for p in ends:
+        t = abs(p - 0.75) / math.sqrt(variance_at(p, 0.75, 200, variance, lambda p: p))
+        assert t == pytest.approx(2.262157, rel=0.02)
+    assert ends[0] < 0.75 < ends[1]
+
+
+def test_an_amount_whose_blocks_differ_too_much_has_no_interval() -> None:
+    blocks = list("abcdef")
+    assert interval(amount_counts(blocks, [4.0, 5.0, 6.0, 4.5, 5.5, 5.0])) is not None
+    assert interval(amount_counts(blocks, [0.1, 0.2, 50.0, 0.1, 0.3, 0.2])) is None
 
 
 def test_a_block_that_brings_most_of_the_variance_costs_degrees_of_freedom() -> None:
-    even, odd = ratio([14, 16] * 10, [20] * 20), ratio([15] * 18 + [12, 18], [20] * 20)
+    even, odd = ratio([14, 16] * 10, [20] * 20), ratio([10] * 18 + [7, 13], [20] * 20)
     (freedom_even,), (freedom_odd,) = (uncertainty.sampled([counts]).errors()[1] for counts in (even, odd))
     assert freedom_even == 19
-    assert freedom_odd == pytest.approx(2 * 20 / (10 - 17 / 19))  # of two blocks in twenty the kurtosis is 10
+    assert freedom_odd == pytest.approx(2 * 20 / (10 - 17 / 19))  # of two blocks in twenty the kurtosis is 10; no slope at 1/2
+
+
+@pytest.mark.parametrize(("right", "n"), [(1, 72), (71, 72), (3, 200), (20, 40)])
+def test_right_or_wrong_once_a_speaker_is_nearly_wilson_s_interval(right: int, n: int) -> None:
+    found, wilson = interval(ratio([1] * right + [0] * (n - right), [1] * n), n_resamples=20_000), wilson_interval(right, n)
+    assert found == pytest.approx(wilson, abs=0.012)
+    assert found is not None and found[0] <= wilson[0] and found[1] >= wilson[1]
+
+
+def test_trials_of_many_pairs_have_the_error_of_independent_ones() -> None:
+    """Of scores without any effect of a speaker: resampling both ends alone counts the noise of non-targets three times."""
+    pairs = [(i, j) for i in range(40) for j in range(i + 1, 40)]
+    ends = [(i, i) for i in range(40) for _ in range(20)] + pairs
+    target, names = np.arange(len(ends)) < 800, [[f"s{end[side]}" for end in ends] for side in (0, 1)]
+    alone, corrected = [], []
+    for seed in range(12):
+        scores = np.random.default_rng(seed).normal(size=len(ends)) + 2 * target
+        found = uncertainty.sampled([trial_counts(*names, target, scores)], n_resamples=300)
+        independent = found.values[0] * (1 - found.values[0]) * (1 / 800 + 1 / 780) / 4
+        alone.append(uncertainty.variances(found.resampled, 40)[0] / independent)
+        corrected.append(found.errors()[0][0] ** 2 / independent)
+    assert 1.7 < np.mean(alone) < 2.5
+    assert 0.8 < np.mean(corrected) < 1.4
 
 
 def test_an_eer_of_0_has_an_interval_as_wide_as_that_of_as_many_independent_trials() -> None:
     counts = trial_counts(list("abcdefgh") * 2, [*"abcdefgh", *"bcdefgha"], [1] * 8 + [0] * 8, [1.0] * 8 + [0.0] * 8)
-    assert interval(counts) == wilson_interval(0, 16)
+    low, high = interval(counts) or (1, 0)
+    assert low == 0
+    assert high == pytest.approx(2.364624**2 / (16 + 2.364624**2))  # Wilson's, with Student's quantile of 7
 
 
 @settings(max_examples=25)
@@ -119,7 +161,7 @@ def test_resamples_do_not_depend_on_how_many_are_held_at_once(monkeypatch: pytes
 
 
 def test_the_seed_alone_decides() -> None:
-    counts = simulated_trials(8, seed=0)
+    counts = simulated_accuracy(8, seed=0)
     np.random.seed(1)
     first = interval(counts, seed=5, n_resamples=50)
     np.random.seed(2)

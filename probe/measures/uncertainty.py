@@ -13,21 +13,31 @@ seed and the number of blocks alone, so equal counts and seed give equal bits, a
 Resamples without a value (no target drawn, denominators 0) are left out.
 
 The standard error se is the standard deviation of the resampled values times sqrt(E / (E - 1)), since B draws from B blocks vary by
-a factor (B - 1) / B too little. E is B for trials and, for ratios, the number of blocks of equal size that would weigh as much:
-(sum of denominators)^2 / (sum of their squares). An interval is value +- t * se, with t the quantile of Student's distribution:
+a factor (E - 1) / E too little. E is B for trials and, for ratios, the number of blocks of equal size that would weigh as much:
+(sum of denominators)^2 / (sum of their squares). Resampling both ends of a trial counts three times what is of a pair of speakers
+alone (Owen 2007, "The pigeonhole bootstrap"); so of an EER twice the sum of the squares of what pairs contribute (`_of_pairs`) is
+taken off first. What is left has the factor sqrt(E / (E - 3)): trials of one speaker lose 1 / E of their variance, those of two
+4 / E, for the mean that contributions are taken from is of the same two speakers.
 
-* of a ratio on the scale of logits, and of logarithms where it can exceed 1, for an error rate varies the more the higher it is:
-  expit(logit(v) +- t * se / (v * (1 - v))), exp(log(v) +- t * se / v);
-* of trials on the scale of the value itself, clipped to 0 .. 1.
+The interval of a share (accuracy, WER, EER) or an amount holds every p that a test would not reject, given how much scores vary
+where p is the truth (a score interval, as Wilson's of 1927):
 
-The degrees of freedom are those of se as an estimate: E - 1, and of a ratio fewer where few blocks bring most of the variance,
-2 B / (k - (B - 3) / (B - 1)) with k the kurtosis of what the blocks contribute (O'Neill 2014, "Some useful moment results in sampling
-problems", The American Statistician 68).
+    (v - p)^2 <= t^2 * (s(p) / n + between * s(p)^2),    s(p) = p * (1 - p), or p where v can exceed 1
 
-Blocks that all have the same value (no error at all, say) do not vary, and the interval would have width 0. So the interval of a
-ratio of whole numbers is never narrower than Wilson's for as many independent units (Wilson 1927): 36 of 36 correct gives 90.4 to
-100 %. An EER's is never narrower than that of 4 / (1 / targets + 1 / non-targets) units, whose variance is that of an EER of
-independent trials where the two densities are equal at the threshold.
+The first term is the noise of n independent units: words, utterances, 4 / (1 / targets + 1 / non-targets) trials of an EER (its
+variance where the two densities are equal at the threshold), none of amounts. The second is what blocks differ in, in proportion to
+s(p): the harder a test, the further are speakers apart. ``between`` makes both add up to se^2 at p = v, and is not below 0. So no
+share has a width of 0: 36 of 36 correct by 36 speakers gives 89.7 to 100 %. Where v can exceed 1 and t^2 * between reaches 1, no p
+is too high; there is then no interval. A detection cost has v +- t * se, clipped to 0 .. 1.
+
+t is the quantile of Student's distribution with the degrees of freedom of se as an estimate: E - 1, and of a ratio fewer where few
+blocks bring most of the variance, 2 B / (mean(I^2) + 2 / (B - 1)) with, of each block's contribution x,
+
+    I = x^2 / mean(x^2) - 1 - s'(v) / s(v) * x * B / (sum of denominators)
+
+what it moves log(se^2) by beyond what it does through v and s(v). Without the last term (amounts) this is O'Neill 2014, "Some
+useful moment results in sampling problems", The American Statistician 68; with it one success among many failures, which cannot but
+bring all of the variance, costs nothing.
 
 A score of several seeds (`probe.measures.counts.several`) is the mean over them. Its variance is se^2, of that mean over resampled
 blocks, plus s^2 / S, with s the standard deviation over S seeds (S - 1 below); its degrees of freedom are Welch and Satterthwaite's.
@@ -42,7 +52,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit, ndtri, stdtrit
+from scipy.optimize import brentq
+from scipy.special import ndtri, stdtrit
 
 from probe.errors import ProbeError
 from probe.measures.counts import Counts, TrialMetric, is_trials, per_seed, trial_metric, value_of
@@ -58,6 +69,9 @@ TRIALS_AT_ONCE = 1 << 13  # of (resample, trial): small arrays stay in a cache a
 # A score that rests on one block (the only one with targets, say) has no value in 25 to 50 % of its resamples, one that rests on
 # two blocks in 14 % at most; the rest of the resamples would all hold that block and understate the variation.
 MOST_LEFT_OUT = 0.2
+LOST_OF_PAIRS = 3  # of E blocks, of trials whose two speakers are both drawn
+EDGE = 1e-9  # from 0 and 1, where nothing varies and every value would be rejected
+MEANS = ("values", "resampled", "freedom", "of_pairs")  # over seeds
 
 
 @dataclass(frozen=True)
@@ -67,7 +81,8 @@ class Scores:
     Attributes:
         values: (score,)
         resampled: (resample, score) NaN where a resample has no value.
-        shares: (score, block) by how much each block moves the value; None for trials and differences.
+        freedom: (score,) degrees of freedom of the blocks' standard error.
+        of_pairs: (score, pair) what pairs of speakers alone contribute, see `_of_pairs`; pair is 0 but for EERs.
         of_seeds: (seed, score) the value of each training.
         n_blocks: of equal size that would weigh as much, see `effective_blocks`.
         units: of differences, see `units_of`; None of scores, which have their own floor.
@@ -75,41 +90,37 @@ class Scores:
 
     values: Floats
     resampled: Floats
-    shares: Floats | None
+    freedom: Floats
+    of_pairs: Floats
     of_seeds: Floats
     n_blocks: float
     units: float | None = None
 
     def less(self, index: int, units: float | None = None) -> "Scores":
         """The differences of all scores from one of them, paired by resample, block and seed; ``units`` as in `least_error`."""
-
-        def from_it(array: Floats) -> Floats:
-            return array - array[:, [index]]
-
-        values = self.values - self.values[index]
-        resampled, of_seeds = from_it(self.resampled), from_it(self.of_seeds)
-        return replace(self, values=values, resampled=resampled, shares=None, of_seeds=of_seeds, units=units)
+        return Scores(
+            self.values - self.values[index],
+            self.resampled - self.resampled[:, [index]],
+            np.full_like(self.freedom, max(self.n_blocks - 1, 0.0)),
+            self.of_pairs - self.of_pairs[[index]],
+            self.of_seeds - self.of_seeds[:, [index]],
+            self.n_blocks,
+            units,
+        )
 
     def errors(self) -> tuple[Floats, Floats]:
         """Standard errors and their degrees of freedom, (score,) each; an error is NaN where blocks are too few to tell."""
-        errors, freedom = standard_errors(self.resampled, self.n_blocks), self._freedom()
-        errors = np.maximum(errors, [least_error(value, self.units) for value in self.values])  # NaN stays
+        squares = variances(self.resampled, self.n_blocks) - 2 * np.square(self.of_pairs).sum(axis=1)
+        squares *= self.n_blocks / max(self.n_blocks - (LOST_OF_PAIRS if self.of_pairs.size else 1), 1)
+        least = np.square([least_error(value, self.units) for value in self.values])
+        of_blocks = np.maximum(squares, least)  # NaN stays
         n_seeds = len(self.of_seeds)
         if n_seeds == 1:
-            return errors, freedom
-        of_blocks, of_seeds = np.square(errors), np.var(self.of_seeds, axis=0, ddof=1) / n_seeds
+            return np.sqrt(of_blocks), self.freedom
+        of_seeds = np.var(self.of_seeds, axis=0, ddof=1) / n_seeds
         both = of_blocks + of_seeds
-        below = np.square(of_blocks) / freedom + np.square(of_seeds) / (n_seeds - 1)
-        return np.sqrt(both), np.divide(np.square(both), below, out=freedom, where=below > 0)
-
-    def _freedom(self) -> Floats:
-        usual = np.full(len(self.values), max(self.n_blocks - 1, 0.0))
-        if self.shares is None or (n := self.shares.shape[1]) < 2:
-            return usual
-        squares = np.square(self.shares)
-        fourth, second = np.square(squares).mean(axis=1), np.square(squares.mean(axis=1))
-        below = fourth - second * (n - 3) / (n - 1)
-        return np.minimum(usual, np.divide(2 * n * second, below, out=usual.copy(), where=second > 0))
+        below = np.square(of_blocks) / self.freedom + np.square(of_seeds) / (n_seeds - 1)
+        return np.sqrt(both), np.divide(np.square(both), below, out=self.freedom.copy(), where=below > 0)
 
 
 def sampled(counts: Sequence[Counts], seed: int = 0, n_resamples: int = 1000, metric: str = "eer") -> Scores:
@@ -123,32 +134,78 @@ def sampled(counts: Sequence[Counts], seed: int = 0, n_resamples: int = 1000, me
     Raises:
         ProbeError: counts without a value.
     """
-    of_seeds = [_of_one_seed(part, seed, n_resamples, metric) for part in zip(*map(per_seed, counts), strict=True)]
-    shares = [part.shares for part in of_seeds if part.shares is not None]
-    values = np.stack([part.values for part in of_seeds])
-    return Scores(
-        values.mean(axis=0),
-        np.mean([part.resampled for part in of_seeds], axis=0),
-        np.mean(shares, axis=0) if shares else None,
-        values,
-        of_seeds[0].n_blocks,
-    )
+    parts = [_of_one_seed(part, seed, n_resamples, metric) for part in zip(*map(per_seed, counts), strict=True)]
+    means = {name: np.mean([getattr(part, name) for part in parts], axis=0) for name in MEANS}
+    return replace(parts[0], **means, of_seeds=np.concatenate([part.of_seeds for part in parts]))
 
 
 def _of_one_seed(counts: Sequence[Counts], seed: int, n_resamples: int, metric: str) -> Scores:
     values = np.array([value_of(item, metric) for item in counts])
     draws = _weights(len(counts[0]["block"]), seed, n_resamples)
-    shares = None
+    n_blocks = effective_blocks(counts[0])
+    freedom, of_pairs = np.full(len(counts), max(n_blocks - 1, 0.0)), np.zeros((len(counts), 0))
     if is_trials(counts[0]):
         of_resample = [_trial_values(item, metric) for item in counts]
         resampled = [np.stack([take(weights) for take in of_resample], axis=1) for weights in draws]
+        if metric.startswith("eer"):
+            of_pairs = np.stack([_of_pairs(item) for item in counts])
     else:
         numerators = np.array([item["numerator"] for item in counts], np.float64)
         denominator = np.array(counts[0]["denominator"], np.float64)
         resampled = [_ratios(weights, numerators, denominator) for weights in draws]
-        shares = (numerators - values[:, None] * denominator) / denominator.sum()
+        bends = np.array([_bend(item, value, metric) for item, value in zip(counts, values, strict=True)])
+        freedom = np.minimum(freedom, _freedom((numerators - values[:, None] * denominator) / denominator.sum(), bends))
     none = np.empty((0, len(counts)))
-    return Scores(values, np.concatenate([none, *resampled]), shares, values[None], effective_blocks(counts[0]))
+    return Scores(values, np.concatenate([none, *resampled]), freedom, of_pairs, values[None], n_blocks)
+
+
+def _freedom(shares: Floats, bends: Floats) -> Floats:
+    """(score,) degrees of freedom of variances of unequal blocks.
+
+    Args:
+        shares: (score, block) by how much each block moves the value.
+        bends: (score,) by how much the logarithm of the variance moves with the value where units are independent.
+    """
+    n = shares.shape[1]
+    squares = np.square(shares)
+    second = squares.mean(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):  # blocks that do not vary leave nothing to lose
+        moved = squares / second - 1 - bends[:, None] * n * shares
+        found: Floats = np.nan_to_num(2 * n / (np.square(moved).mean(axis=1) + 2 / max(n - 1, 1)), nan=np.inf)
+    return found
+
+
+def _bend(counts: Counts, value: float, metric: str) -> float:
+    if units_of(counts, metric) is None or not 0 < value < highest(counts):
+        return 0.0
+    return (1 - 2 * value) / (value * (1 - value)) if highest(counts) == 1 else 1 / value
+
+
+def _of_pairs(counts: Counts) -> Floats:
+    """By how much the non-target trials of each pair of speakers move the EER: (pair,).
+
+    It is what they move the rate of false acceptances by at the threshold, times the share that misses have in the change of the two
+    rates around it, where they differ by no more than the EER: 1/2 where targets and non-targets are equally dense.
+    """
+    enroll, test, rank = (np.array(counts[key], np.int64) for key in ("enroll", "test", "rank"))
+    target = np.array(counts["target"], bool)
+    misses, acceptances = (_above(rank[kind], int(rank.max()) + 1) for kind in (target, ~target))
+    misses = 1 - misses
+    threshold = int(np.argmin(np.abs(misses - acceptances)))
+    near = np.flatnonzero(np.abs(misses - acceptances) <= max(misses[threshold], acceptances[threshold]))
+    changes = [float(np.ptp(rates[near])) for rates in (misses, acceptances)]
+    slope = changes[0] / sum(changes) if any(changes) else 0.5
+    accepted = (rank > threshold)[~target].astype(float)
+    one, other = enroll[~target], test[~target]
+    pair = np.unique(np.minimum(one, other) * len(counts["block"]) + np.maximum(one, other), return_inverse=True)[1]
+    moved = np.bincount(pair, slope * (accepted - accepted.mean()) / len(accepted))
+    found: Floats = np.where(np.bincount(pair, one != other) > 0, moved, 0)
+    return found
+
+
+def _above(rank: Ints, n_ranks: int) -> Floats:
+    """(rank,) the share of trials above each rank."""
+    return 1 - np.cumsum(np.bincount(rank, minlength=n_ranks)) / len(rank)
 
 
 def interval(
@@ -157,7 +214,8 @@ def interval(
     """The confidence interval of ``value_of(counts, metric)``, or None where blocks are too few to tell.
 
     Too few: `TOO_FEW_BLOCKS` or fewer, counted as `effective_blocks` does, or so few that more than a fifth of the resamples has no
-    value (the score rests on one block), or that a cost or an amount is the same in all of them.
+    value (the score rests on one block), or that a cost or an amount is the same in all of them, or that blocks differ too much to
+    bound a value that can exceed 1.
     The ends stay where the value can be: 0 from below; 1 from above for a metric of trials, and for a ratio where no block
     has a numerator above its denominator (a WER can exceed 1).
 
@@ -172,10 +230,14 @@ def interval(
         ProbeError: the counts have no value, or ``confidence`` is no such fraction.
     """
     found = sampled([counts], seed, n_resamples, metric)
-    half = float(half_widths(found, confidence)[0])
-    if np.isnan(half) or (half == 0 and units_of(counts, metric) is None):
+    errors, freedom = found.errors()
+    value, error, quantile = float(found.values[0]), float(errors[0]), float(_quantiles(freedom, confidence)[0])
+    units = units_of(counts, metric)
+    if np.isnan(error) or (error == 0 and units is None):
         return None
-    return _ends(counts, float(found.values[0]), half, confidence, metric)
+    if is_trials(counts) and units is None:
+        return max(0.0, value - quantile * error), min(1.0, value + quantile * error)
+    return _score_interval(value, error, quantile, units, highest(counts))
 
 
 def half_widths(scores: Scores, confidence: float) -> Floats:
@@ -190,20 +252,21 @@ def half_widths(scores: Scores, confidence: float) -> Floats:
 
 def half_width(resampled: Floats, n_blocks: float, confidence: float) -> float | None:
     """Half the width of a symmetric interval from (resample,) values, NaN where there is none; None where blocks are too few."""
-    half = float((_quantiles(np.array([n_blocks - 1]), confidence) * standard_errors(resampled[:, None], n_blocks))[0])
+    error = np.sqrt(variances(resampled[:, None], n_blocks) * n_blocks / max(n_blocks - 1, 1))
+    half = float((_quantiles(np.array([n_blocks - 1]), confidence) * error)[0])
     return None if np.isnan(half) else half
 
 
-def standard_errors(resampled: Floats, n_blocks: float) -> Floats:
-    """Standard errors, (score,), of (resample, score) values; NaN where blocks are too few to tell."""
+def variances(resampled: Floats, n_blocks: float) -> Floats:
+    """(score,) variances of (resample, score) values; NaN where blocks are too few to tell."""
     valid = np.isfinite(resampled)
     enough = valid.sum(axis=0) >= max(2, (1 - MOST_LEFT_OUT) * len(resampled))
     if n_blocks <= TOO_FEW_BLOCKS or not enough.any():
         return np.full(resampled.shape[1], np.nan)
-    spread = np.std(resampled, axis=0, ddof=1)
+    spread = np.var(resampled, axis=0, ddof=1)
     for column in np.flatnonzero(enough & ~valid.all(axis=0)):
-        spread[column] = np.std(resampled[valid[:, column], column], ddof=1)
-    return np.where(enough, spread * np.sqrt(n_blocks / (n_blocks - 1)), np.nan)
+        spread[column] = np.var(resampled[valid[:, column], column], ddof=1)
+    return np.where(enough, spread, np.nan)
 
 
 def effective_blocks(counts: Counts) -> float:
@@ -242,23 +305,36 @@ def wilson_interval(numerator: float, denominator: float, confidence: float = 0.
     return max(0.0, float(middle - half)), min(1.0, float(middle + half))
 
 
-def _ends(counts: Counts, value: float, half: float, confidence: float, metric: str) -> tuple[float, float]:
-    """The ends of an interval on the scale that suits its value, see the module."""
-    bound = highest(counts)
-    if is_trials(counts):
-        low, high = max(0.0, value - half), min(bound, value + half)
-    elif half == 0:
-        low, high = value, value
-    elif bound == 1:
-        on_scale = half / (value * (1 - value))
-        low, high = float(expit(logit(value) - on_scale)), float(expit(logit(value) + on_scale))
-    else:
-        low, high = value * np.exp(-half / value), value * np.exp(half / value)
-    units = units_of(counts, metric)
-    if units is None or value > 1:
-        return low, high
-    least_low, least_high = wilson_interval(value * units, units, confidence)
-    return min(low, least_low), max(high, least_high)
+def _score_interval(value: float, error: float, quantile: float, units: float | None, most: float) -> tuple[float, float] | None:
+    """The ends of an interval of a share or an amount, see the module; None where it has no upper end.
+
+    Args:
+        value: up to ``most``.
+        error: its standard error from blocks.
+        quantile: of Student's distribution.
+        units: independent ones; None for an amount.
+        most: 1, or infinity.
+    """
+    bounded = most == 1
+
+    def spread(p: float) -> float:
+        return p * (1 - p) if bounded else p
+
+    noise = quantile**2 / units if units else 0.0
+    between = max(0.0, (quantile * error) ** 2 - noise * spread(value)) / spread(value) ** 2 if spread(value) else 0.0
+
+    def rejected(p: float) -> float:
+        """Above 0 where ``p`` is outside."""
+        return (value - p) ** 2 - noise * spread(p) - between * spread(p) ** 2
+
+    if not bounded:  # (1 - between) p^2 - (2 value + noise) p + value^2 = 0
+        if between >= 1:
+            return None
+        middle = value + noise / 2
+        half = float(np.sqrt(middle**2 - (1 - between) * value**2))
+        return value**2 / (middle + half) if value else 0.0, (middle + half) / (1 - between)
+    low = float(brentq(rejected, 0, min(value, 1 - EDGE))) if value > 0 else 0.0
+    return low, float(brentq(rejected, max(value, EDGE), 1)) if value < 1 else 1.0
 
 
 def units_of(counts: Counts, metric: str) -> float | None:
