@@ -44,7 +44,7 @@ def drawn(number: int, n_models: int, n_blocks: int = 12, gap: float = 0.0) -> l
 def test_intervals_hold_the_truth(score: str, n_simulations: int) -> None:
     error = 2.6 * math.sqrt(0.95 * 0.05 / n_simulations)  # 99 % of the time
     found = coverage.coverage(score, 20, n_simulations)
-    assert 0.93 - error <= found.held <= 0.97 + error and found.none == 0
+    assert 0.93 - error <= found.held <= 0.97 + error and found.none < 0.01  # a WER without an upper end
 
 
 def test_percentiles_are_caught_as_too_narrow() -> None:

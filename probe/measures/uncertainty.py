@@ -33,9 +33,9 @@ is too high; there is then no interval. A detection cost has v +- t * se, clippe
 t is the quantile of Student's distribution with the degrees of freedom of se as an estimate: E - 1, and of a ratio fewer where few
 blocks bring most of the variance, 2 B / (mean(I^2) + 2 / (B - 1)) with, of each block's contribution x,
 
-    I = x^2 / mean(x^2) - 1 - s'(v) / s(v) * x * B / (sum of denominators)
+    I = x^2 / mean(x^2) - 1 - noise * s'(v) / s(v) * x * B / (sum of denominators),    noise = s(v) / n / se^2, or 1 if that is less
 
-what it moves log(se^2) by beyond what it does through v and s(v). Without the last term (amounts) this is O'Neill 2014, "Some
+what it moves log(se^2) by beyond what the noise of units does through v. Without the last term (amounts) this is O'Neill 2014, "Some
 useful moment results in sampling problems", The American Statistician 68; with it one success among many failures, which cannot but
 bring all of the variance, costs nothing.
 
@@ -153,8 +153,9 @@ def _of_one_seed(counts: Sequence[Counts], seed: int, n_resamples: int, metric: 
         numerators = np.array([item["numerator"] for item in counts], np.float64)
         denominator = np.array(counts[0]["denominator"], np.float64)
         resampled = [_ratios(weights, numerators, denominator) for weights in draws]
-        bends = np.array([_bend(item, value, metric) for item, value in zip(counts, values, strict=True)])
-        freedom = np.minimum(freedom, _freedom((numerators - values[:, None] * denominator) / denominator.sum(), bends))
+        shares = (numerators - values[:, None] * denominator) / denominator.sum()
+        bends = [_bend(*of_score) for of_score in zip(counts, values, np.square(shares).sum(axis=1), strict=True)]
+        freedom = np.minimum(freedom, _freedom(shares, np.array(bends)))
     none = np.empty((0, len(counts)))
     return Scores(values, np.concatenate([none, *resampled]), freedom, of_pairs, values[None], n_blocks)
 
@@ -164,7 +165,7 @@ def _freedom(shares: Floats, bends: Floats) -> Floats:
 
     Args:
         shares: (score, block) by how much each block moves the value.
-        bends: (score,) by how much the logarithm of the variance moves with the value where units are independent.
+        bends: (score,) see `_bend`.
     """
     n = shares.shape[1]
     squares = np.square(shares)
@@ -175,10 +176,13 @@ def _freedom(shares: Floats, bends: Floats) -> Floats:
     return found
 
 
-def _bend(counts: Counts, value: float, metric: str) -> float:
-    if units_of(counts, metric) is None or not 0 < value < highest(counts):
+def _bend(counts: Counts, value: float, variance: float) -> float:
+    """By how much the logarithm of a ratio's variance moves with its value, as far as noise of independent units does it."""
+    units, most = units_of(counts, ""), highest(counts)
+    if units is None or not 0 < value < most:
         return 0.0
-    return (1 - 2 * value) / (value * (1 - value)) if highest(counts) == 1 else 1 / value
+    spread, slope = (value * (1 - value), 1 - 2 * value) if most == 1 else (value, 1.0)
+    return slope / max(spread, units * variance)
 
 
 def _of_pairs(counts: Counts) -> Floats:
