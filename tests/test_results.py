@@ -95,8 +95,11 @@ def test_the_committed_demo_is_of_synthetic_speech_alone(tmp_path: Path) -> None
     for key, speaker, reference in zip(errors["key"], errors["speaker"], errors["reference"], strict=True):
         pair = [rows[end] for end in key.split(" – ")]
         assert len(pair) == 2 or (speaker == pair[0].speaker and reference in (pair[0].text, speaker))
-    texts = [payload, *(path.read_text(encoding="utf-8") for path in RESULTS.glob("demo/outcomes/*.jsonl"))]
-    assert not {word for text in texts for word in PEOPLE if word in text}
+    assert not {word for word in PEOPLE if word in payload}
+    lines = [line for path in RESULTS.glob("demo/outcomes/*.jsonl") for line in path.read_text(encoding="utf-8").splitlines()]
+    told = [json.loads(line) for line in lines]
+    assert {one[name] for one in told for name in ("key", "enroll", "test") if name in one} <= rows.keys()
+    assert {one["speaker"] for one in told if "speaker" in one} <= {item.speaker for item in rows.values()}
 
 
 def test_committed_records_name_no_speaker_and_no_folder() -> None:
