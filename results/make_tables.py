@@ -20,7 +20,7 @@ BASE, LARGE = "random:facebook/wav2vec2-base", "random:facebook/wav2vec2-large-r
 # Kind of `probe plot` -> what of the records is legible in one picture. curves.png and det.png are the kinds layers and det.
 FIGURES: dict[str, dict[str, Any]] = {
     "budgets": {"tasks": ["speaker-id", "word-id"], "metrics": ["accuracy"]},
-    "conditions": {"tasks": ["speaker-id", "speaker-verify", "word-id"], "metrics": ["accuracy", "eer"]},
+    "conditions": {"tasks": ["speaker-id", "word-id"], "metrics": ["accuracy"]},
     "domains": {"tasks": ["domain-shift"]},
     "search": {"tasks": ["word-id"], "models": ["fbank", "mfcc", BASE, LARGE]},
     "similarity": {"models": ["random:facebook/data2vec-audio-large", LARGE], "metrics": ["cka"]},
