@@ -84,11 +84,8 @@ def headline(found: Sequence[Mapping[str, Any]]) -> str:
 
 def baselines(models: Sequence[str]) -> str:
     """What those of the models are that were not pretrained; empty where all were."""
-    said = (
-        [f"{' and '.join(found)}: computed without a network"]
-        if (found := [SPECTRAL[m] for m in models if m in SPECTRAL])
-        else []
-    )
+    spectral = " and ".join(SPECTRAL[name] for name in models if name in SPECTRAL)
+    said = [f"{spectral}: computed without a network"] if spectral else []
     said += ["random: an architecture with random weights"] if any(name.startswith("random:") for name in models) else []
     return f"Baselines, which a pretrained model should beat: {'; '.join(said)}." if said else ""
 
