@@ -25,9 +25,13 @@ test:            ## default tests: no network, no GPU
 slow:            ## tests at full size and long runs
 	$(PYTHON) -m pytest -m slow
 
-tables:          ## rebuild results/*.md, *.csv and pictures from the committed records
-	$(PYTHON) -m probe table --from results --to results >/dev/null
-	$(PYTHON) -c "from pathlib import Path; from probe.reporting.similarity import write_similarity as w; w(Path('results/similarity'))"
+tables:          ## rebuild the tables, figures and the demo's report in results/ from the committed records
+	PYTHONPATH=. $(PYTHON) results/make_tables.py
+
+demo-records:    ## make the records of results/demo anew (synthetic speech, minutes), and all tables
+	folder=$$(mktemp -d) && $(PYTHON) -m probe --quiet demo --to $$folder >/dev/null \
+	  && rm -rf results/demo && cp -r $$folder/results results/demo && rm -rf $$folder
+	$(MAKE) tables
 
 tables-check:    ## are the committed tables those of the committed records?
 	$(PYTHON) -m pytest -q tests/test_results.py
@@ -42,4 +46,4 @@ wheel-demo:      ## build the wheel and run the demo from it outside the checkou
 	  && cd $$folder && PYTHONPATH=$$folder/site $(abspath $(PYTHON)) -m probe demo --to demo \
 	  && ls demo/table.md demo/curves.png && rm -rf $$folder
 
-.PHONY: help check format format-check lint types test slow tables tables-check golden wheel-demo
+.PHONY: help check format format-check lint types test slow tables tables-check demo-records golden wheel-demo

@@ -75,4 +75,4 @@ moved --against fbank
 equal --corpus "$speech/speakers_shared.csv" --label speaker --every 3 --model "${models[@]}"
 equal --corpus "$speech/digits_shared.csv" --label text --every 3 --model "${models[@]}"
 
-probe table --from results --to results >/dev/null
+PYTHONPATH=. "${PYTHON:-python}" results/make_tables.py

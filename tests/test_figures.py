@@ -130,6 +130,14 @@ def test_the_search_shows_every_dev_score_and_marks_the_pick() -> None:
     assert [text.get_text() for text in figure.axes[1].get_yticklabels()] == ["fbank"]
 
 
+def test_a_search_takes_no_more_than_a_page_and_says_what_is_left_out() -> None:
+    figure = search_figure(frame(*(item for number in range(20) for item in searched(f"org/{number}"))), width="single")
+    n = len(figure.axes)
+    assert 4 < n < 21 and figure.get_suptitle() == f"{n} of 21 panels"
+    assert 8 < figure.get_figheight() <= figures.PAGE_HEIGHT + 0.7  # heading and legend
+    assert len(search_figure(frame(*searched()), width="single").axes) == 2
+
+
 def test_budgets_stand_at_their_number_of_examples_each_at_its_own_layer() -> None:
     axes = budgets_figure(budget_rows(frame(*budgeted()))).axes[0]
     (line,) = axes.get_lines()

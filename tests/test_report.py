@@ -99,6 +99,16 @@ def in_words(answer: dict[str, Any]) -> str:
     return " ".join(answer["lead"])
 
 
+def test_the_page_says_which_models_are_baselines_and_what_its_metric_is() -> None:
+    error: dict[str, Any] = {"metric": "cer", "select_by": "cer", "higher_is_better": False}
+    found = content(frame(*(item for name in ("fbank", "random:org/a") for item in asked(name, "words", [0.5] * 3, **error))))
+    assert found["baselines"].endswith(
+        "fbank (filter banks): computed without a network; random: an architecture with random weights."
+    )
+    assert found["answers"][0]["about"].startswith("character error rate (cer), lower is better")
+    assert content(frame(*asked("org/fbank", "words", [0.5] * 3)))["baselines"] == ""
+
+
 def test_the_answer_names_the_best_model_its_layer_the_next_and_who_is_near_chance() -> None:
     records = [
         *asked("org/a", "words", [0.5, 0.9, 0.7], n_blocks=10),

@@ -7,6 +7,7 @@ GOLDEN=write python -m pytest tests/test_reporting_tables.py and read the differ
 import io
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from probe.reporting.tables import (
     check_comparable,
     domain_matrices,
     layer_rows,
+    layers_by_question,
     summary_rows,
     to_csv,
     to_json,
@@ -291,6 +293,17 @@ def test_markdown_is_as_expected(name: str, tmp_path: Path) -> None:
         GOLDEN.mkdir(parents=True, exist_ok=True)
         (GOLDEN / name).write_text(found, encoding="utf-8")
     assert found == (GOLDEN / name).read_text(encoding="utf-8")
+
+
+def test_every_layer_stands_below_its_question() -> None:
+    rows = layer_rows(frame(*plain(), *crossing()))
+    page = layers_by_question(rows)
+    titles = re.findall("^## (.*)$", page, flags=re.MULTILINE)
+    assert len(titles) == len(set(titles)) == rows.groupby(["task", "metric", "test_domain", "train_domain"]).ngroups
+    assert any(title.endswith("read → far, accuracy ↑") for title in titles)
+    assert page.count("\n| org/") + page.count("\n| fbank") + page.count("\n| mfcc") == len(rows)
+    assert "| task " not in page and "| metric" not in page and "| train domain" not in page
+    assert layers_by_question(rows[:0]) == "No test scores.\n"
 
 
 def header(records: pd.DataFrame) -> list[str]:

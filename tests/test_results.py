@@ -1,57 +1,111 @@
-"""The committed tables are those of the committed records."""
+"""What is committed in results/ is what its records make, is small, and tells of nobody."""
 
+import json
+import re
 import shutil
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
+from probe.data.corpus import load_corpus
+from probe.data.synthetic import write_synthetic_corpus
+from probe.files import sha256_of_file
 from probe.records import NO_LAYER, WEIGHTED, iterate_records, read_records
-from probe.reporting.curves import curves_figure, usual_rows
-from probe.reporting.det import det_figure, det_rows
-from probe.reporting.figures import digest
-from probe.reporting.rows import layer_rows
-from probe.reporting.similarity import write_similarity
-from probe.reporting.tables import write_tables
+from probe.reporting.figures import missing_matplotlib
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
-TABLES = ["table.md", "table.csv", "layers.md", "layers.csv", "domains.md", "budgets.md", "budgets.csv"]
-TABLES += ["robustness.md", "robustness.csv", "robustness_layers.md", "robustness_layers.csv"]
-TABLES += ["robustness_gaps.csv", "robustness_groups.csv"]
+README = (RESULTS.parent / "README.md").read_text(encoding="utf-8")
+INPUTS = ("*.jsonl", "similarity/*.json", "demo/*.jsonl", "demo/outcomes/*.jsonl")
+PICTURES = (".png", ".svg")
 NOISE = "doing_the_dishes.flac"
+PEOPLE = ("fsdd-", "ls-", "george")
 
 
-def test_committed_tables_are_those_of_the_committed_records(tmp_path: Path) -> None:
-    write_tables(read_records(RESULTS), tmp_path)
-    for name in TABLES:
-        assert (tmp_path / name).read_text(encoding="utf-8") == (RESULTS / name).read_text(encoding="utf-8"), (
-            f"run `make tables` ({name})"
-        )
+def script(path: Path) -> Any:
+    """The module of a script that no package holds."""
+    spec = spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def test_committed_pictures_are_small_and_show_the_committed_records() -> None:
-    pictures = [path for ending in ("png", "svg") for path in RESULTS.rglob(f"*.{ending}")]
-    assert pictures and max(path.stat().st_size for path in pictures) < 500_000
-    records = read_records(RESULTS)
-    made = {"curves.svg": curves_figure(usual_rows(layer_rows(records))), "det.svg": det_figure(det_rows(records))}
-    for name, figure in made.items():
-        assert f"data sha256 {digest(figure)}" in (RESULTS / name).read_text(encoding="utf-8"), f"run `make tables` ({name})"
+def made(folder: Path) -> set[str]:
+    """Names of the files below a folder of results that are made of records."""
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix in (".md", ".csv", ".html", *PICTURES)}
+    return {name for name in files if name.split("/")[0] not in ("README.md", "benchmarks", "published")}
 
 
-def test_committed_similarity_tables_are_those_of_the_committed_files(tmp_path: Path) -> None:
-    shutil.copytree(RESULTS / "similarity", tmp_path / "similarity")
-    for name in ("similarity.md", "similarity.csv"):
-        (tmp_path / "similarity" / name).unlink()
-    write_similarity(tmp_path / "similarity")
-    for name in ("similarity.md", "similarity.csv"):
-        assert (tmp_path / "similarity" / name).read_bytes() == (RESULTS / "similarity" / name).read_bytes(), "run `make tables`"
+def shown(path: Path) -> bytes:
+    """What must be equal: of a picture the hash of what it shows, all bytes of anything else."""
+    content = path.read_bytes()
+    found = re.search(rb"data sha256 (\w{64})", content) if path.suffix in PICTURES else None
+    return found[1] if found else content
+
+
+def tables(page: str) -> list[list[dict[str, str]]]:
+    """The tables of a Markdown page, row by row: column -> cell."""
+    found = []
+    for table in re.findall(r"(?:^\|.*\n)+", page, flags=re.MULTILINE):
+        head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+        found.append([dict(zip(head, row, strict=True)) for row in rows if len(row) == len(head)])
+    return found
+
+
+@pytest.mark.skipif(bool(missing_matplotlib()), reason=missing_matplotlib())
+def test_committed_tables_figures_and_report_are_those_of_the_committed_records(tmp_path: Path) -> None:
+    for path in [path for pattern in INPUTS for path in RESULTS.glob(pattern)]:
+        copy = tmp_path / "results" / path.relative_to(RESULTS)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+    script(RESULTS / "make_tables.py").rebuild(tmp_path / "results")
+    assert made(tmp_path / "results") == made(RESULTS), "run `make tables`, and remove what it does not write"
+    differing = {name for name in made(RESULTS) if shown(tmp_path / "results" / name) != shown(RESULTS / name)}
+    assert not differing, "run `make tables`"
+
+
+def test_committed_pictures_and_pages_are_small() -> None:
+    sizes = {path: path.stat().st_size for ending in (*PICTURES, ".html", ".md") for path in RESULTS.rglob(f"*{ending}")}
+    assert len(sizes) > 40
+    assert not {path.name for path, size in sizes.items() if size >= 500_000}
+
+
+def test_tables_and_pictures_of_the_readme_are_committed_ones() -> None:
+    committed = [table for name in ("table.md", "domains.md") for table in tables((RESULTS / "demo" / name).read_text("utf-8"))]
+    excerpts = [table for table in tables(README) if "layer" in table[0]]
+    assert len(excerpts) == 2
+    for excerpt in excerpts:
+        assert any(all(any(row.items() <= other.items() for other in table) for row in excerpt) for table in committed)
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", README)
+    assert pictures and all(name.removeprefix("results/") in made(RESULTS) for name in pictures)
+
+
+def test_the_committed_demo_is_of_synthetic_speech_alone(tmp_path: Path) -> None:
+    synthetic = write_synthetic_corpus(tmp_path)
+    manifests = (synthetic.corpus, synthetic.verification)
+    assert set(read_records(RESULTS / "demo")["manifest_sha256"]) == set(map(sha256_of_file, manifests))
+    rows = {item.key: item for path in manifests for item in load_corpus(path).utterances}
+    page = (RESULTS / "demo" / "report.html").read_text(encoding="utf-8")
+    (payload,) = re.findall(r'id="payload">(.*?)</script>', page)
+    errors = json.loads(payload)["errors"]
+    assert len(errors["key"]) > 100
+    for key, speaker, reference in zip(errors["key"], errors["speaker"], errors["reference"], strict=True):
+        pair = [rows[end] for end in key.split(" – ")]
+        assert len(pair) == 2 or (speaker == pair[0].speaker and reference in (pair[0].text, speaker))
+    assert not {word for word in PEOPLE if word in payload}
+    lines = [line for path in RESULTS.glob("demo/outcomes/*.jsonl") for line in path.read_text(encoding="utf-8").splitlines()]
+    told = [json.loads(line) for line in lines]
+    assert {one[name] for one in told for name in ("key", "enroll", "test") if name in one} <= rows.keys()
+    assert {one["speaker"] for one in told if "speaker" in one} <= {item.speaker for item in rows.values()}
 
 
 def test_committed_records_name_no_speaker_and_no_folder() -> None:
     for path in [*RESULTS.glob("*.jsonl"), *RESULTS.glob("similarity/*.json")]:
         text = path.read_text(encoding="utf-8").replace(NOISE, "")
-        for word in ("fsdd-", "ls-", "george", ".wav", ".flac"):
+        for word in (*PEOPLE, ".wav", ".flac"):
             assert word not in text, path.name
 
 
@@ -67,10 +121,7 @@ def test_committed_records_hold_every_layer(name: str) -> None:
 
 @pytest.mark.parametrize(("label", "corpus"), [("speaker", "speakers_shared"), ("text", "digits_shared")])
 def test_probes_beside_those_of_scikit_learn_are_shown_as_measured(label: str, corpus: str) -> None:
-    spec = spec_from_file_location("equality", RESULTS.parent / "benchmarks" / "equality.py")
-    assert spec is not None and spec.loader is not None
-    equality = module_from_spec(spec)
-    spec.loader.exec_module(equality)
+    equality = script(RESULTS.parent / "benchmarks" / "equality.py")
     rows = pd.read_csv(RESULTS / "benchmarks" / f"scikit-learn-{label}.csv", dtype={"layer": str})
     page = (RESULTS / "benchmarks" / f"scikit-learn-{label}.md").read_text(encoding="utf-8")
     assert equality.page(rows, corpus) == page

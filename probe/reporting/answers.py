@@ -18,6 +18,14 @@ from probe.reporting.marks import BEST, BITS, TIED
 from probe.reporting.rows import one_line
 
 FEW_BLOCKS = 20  # below it a reader is told to mind the intervals
+METRICS = {
+    "cer": "character error rate (cer)",
+    "wer": "word error rate (wer)",
+    "per": "phone error rate (per)",
+    "eer": "equal error rate (eer)",
+    "eer_hull": "equal error rate (eer_hull)",
+}
+SPECTRAL = {"fbank": "fbank (filter banks)", "mfcc": "mfcc (cepstra)"}
 QUESTION = ["task", "corpus", "train_condition", "metric"]
 PLACE = ["condition", "train_domain", "test_domain"]
 Row = Mapping[Hashable, Any]
@@ -43,7 +51,11 @@ def answers(rows: pd.DataFrame) -> list[dict[str, Any]]:
         heard = [] if trained == CLEAN else [f"trained on {one_line(trained)}"]
         n, blocks = int(group["n"].max()), int(group["n_blocks"].max())
         about = "; ".join(
-            [f"{metric}, {way} is better", *heard, f"{one_line(corpus)}: {n} scored, {blocks} speakers or other blocks"]
+            [
+                f"{METRICS.get(metric, metric)}, {way} is better",
+                *heard,
+                f"{one_line(corpus)}: {n} scored, {blocks} speakers or other blocks",
+            ]
         )
         (place, first), *others = _places(group)
         caution = f"Only {blocks} speakers or other blocks: intervals are wide and rough, differences uncertain."
@@ -68,6 +80,14 @@ def headline(found: Sequence[Mapping[str, Any]]) -> str:
     told = [f"{name} in {n} of {len(found)}" for name, n in times.most_common(3)]
     rest = ", others less often" if len(times) > len(told) else ""
     return f"Best score most often: {', '.join(told)}{rest}. What is tied or uncertain is said below."
+
+
+def baselines(models: Sequence[str]) -> str:
+    """What those of the models are that were not pretrained; empty where all were."""
+    spectral = " and ".join(SPECTRAL[name] for name in models if name in SPECTRAL)
+    said = [f"{spectral}: computed without a network"] if spectral else []
+    said += ["random: an architecture with random weights"] if any(name.startswith("random:") for name in models) else []
+    return f"Baselines, which a pretrained model should beat: {'; '.join(said)}." if said else ""
 
 
 def near_chance(row: Row) -> bool:

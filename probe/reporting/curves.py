@@ -66,7 +66,7 @@ def curves_figure(rows: pd.DataFrame, axis: str = "index", width: str = "double"
     curves = set(rows["series"][~rows["flat"]])
     looks = figures.looks(rows["series"], set(rows["series"]) - curves)
     chosen = {"chosen on dev": figures.LARGE} if (rows["chosen"] & ~rows["flat"]).any() else {}
-    final = {"after the final LayerNorm": {"markerfacecolor": "white"}} if (rows["layer"] == "final").any() else {}
+    final = {"after the final LayerNorm": figures.OPEN} if (rows["layer"] == "final").any() else {}
     legend = figures.legend_of(looks, chosen | final, bool(rows["low"].notna().any()))
     questions = [cells for _, cells in rows.groupby(PANEL)]
     figure, panels = figures.panels([figures.title_of(cells, rows) for cells in questions], width, legend)
@@ -123,7 +123,7 @@ def _point(axes: "Axes", x: list[float], line: pd.DataFrame, name: str, look: di
 def _marks(axes: "Axes", line: pd.DataFrame, name: str, look: dict[str, Any]) -> None:
     """The open marker of layer `final` with its interval, and the large marker of the chosen layer."""
     final, chosen = line[line["layer"] == "final"], line[line["chosen"]]
-    hollow = look | {"linestyle": "none", "markerfacecolor": "white"}
+    hollow = look | figures.OPEN | {"linestyle": "none"}
     figures.bars(axes, final["x"], final["low"], final["high"], look)
     axes.plot(final["x"], final["value"], label=f"{name} | final", **hollow)
     large = (hollow if (chosen["layer"] == "final").any() else look) | figures.LARGE | {"linestyle": "none"}

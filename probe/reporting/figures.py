@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ WIDTHS = {"single": 3.3, "double": 6.9}  # inches
 ENDINGS = ("png", "svg", "pdf")
 PANEL_WIDTH, PANEL_HEIGHT, WIDEST = 2.2, 1.75, 3.45  # inches, of a panel of curves
 MOST_PANELS = 24
+PAGE_HEIGHT = 9.2  # inches, of a paper's text
 CHARACTER_WIDTH, LINE_HEIGHT = 0.058, 0.13  # inches, of the font
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9", "#999999"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "<", "X", ">"]
@@ -42,6 +44,7 @@ FLAT = (0, (4, 3))
 GREY = "#555555"
 ENDS = ":=/+,@_-"  # characters behind which a name may be parted
 SMALL = 3.0
+OPEN: dict[str, Any] = {"markersize": 4.5, "markerfacecolor": "white", "markeredgewidth": 1.1}
 LARGE: dict[str, Any] = {"markersize": 6, "markeredgecolor": "black", "markeredgewidth": 1.1}
 STYLE = {
     "font.size": 7,
@@ -115,6 +118,7 @@ def panels(
     most: float = WIDEST,
     heights: Sequence[float] = (),
     margin: float = 0.35,
+    highest: float = math.inf,
 ) -> tuple["Figure", list["Axes"]]:
     """A figure with an empty panel for each title, `MOST_PANELS` at most; its heading says how many are left out.
 
@@ -124,31 +128,36 @@ def panels(
         least, most: width of a panel in inches.
         heights: of the panels in inches, without their titles; `PANEL_HEIGHT` where empty.
         margin: inches at the left of a panel, where its title does not stand.
+        highest: inches that the panels may take together; those further down are left out.
     """
     from matplotlib.figure import Figure
 
     n = min(len(titles), MOST_PANELS)
-    if n < len(titles):
-        note = f"{n} of {len(titles)} panels"
-        log.warning("%s are drawn. Choose what to draw by model, task, metric or condition.", note)
-        heading = f"{heading} ({note})" if heading else note
     n_columns = min(n, max(1, int(WIDTHS[width] / least)))
     panel_width = min(WIDTHS[width] / n_columns, most)
     total = n_columns * panel_width
     folded = [fold(title, int((panel_width - margin) / CHARACTER_WIDTH), 4) for title in titles[:n]]
+    lines = [slice(start, start + n_columns) for start in range(0, n, n_columns)]
+    highs = [max(heights[line] or [PANEL_HEIGHT]) for line in lines]
+    n_texts = [1 + max(title.count("\n") for title in folded[line]) for line in lines]
+    ends = accumulate(high + n_text * LINE_HEIGHT for high, n_text in zip(highs, n_texts, strict=True))
+    n_lines = max(1, sum(end <= highest for end in ends))
+    n, highs = min(n, n_lines * n_columns), highs[:n_lines]
+    if n < len(titles):
+        note = f"{n} of {len(titles)} panels"
+        log.warning("%s are drawn. Choose what to draw by model, task, metric or condition.", note)
+        heading = f"{heading} ({note})" if heading else note
     heading = fold(heading, int(total / CHARACTER_WIDTH) - 4)
     longest = max(4, int((total - 0.6) / CHARACTER_WIDTH))
     for handle in legend:
         handle.set_label(shortened(handle.get_label(), longest))
     label_width = max((len(handle.get_label()) for handle in legend), default=0) * CHARACTER_WIDTH + 0.6
     n_legend = max(1, min(len(legend), int(total / label_width)))
-    lines = [slice(start, start + n_columns) for start in range(0, n, n_columns)]
-    highs = [max(heights[line] or [PANEL_HEIGHT]) for line in lines]
-    n_texts = sum(1 + max(title.count("\n") for title in folded[line]) for line in lines)
-    n_texts += -(-len(legend) // n_legend) + 2 * bool(heading)
-    figure = Figure(figsize=(total, sum(highs) + n_texts * LINE_HEIGHT + 0.05), layout="constrained")
-    grid = figure.add_gridspec(len(lines), n_columns, height_ratios=highs)
-    axes = [figure.add_subplot(grid[divmod(place, n_columns)], title=title) for place, title in enumerate(folded)]
+    n_beside = -(-len(legend) // n_legend) + 2 * bool(heading)
+    high = sum(highs) + (sum(n_texts[:n_lines]) + n_beside) * LINE_HEIGHT + 0.05
+    figure = Figure(figsize=(total, high), layout="constrained")
+    grid = figure.add_gridspec(n_lines, n_columns, height_ratios=highs)
+    axes = [figure.add_subplot(grid[divmod(place, n_columns)], title=title) for place, title in enumerate(folded[:n])]
     if heading:
         figure.suptitle(heading)
     if legend:

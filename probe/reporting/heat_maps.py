@@ -4,6 +4,7 @@ The colours are those of matplotlib's `cividis`: they differ in lightness, so gr
 lighter is always the higher number. What is missing is white.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -62,7 +63,9 @@ class HeatMap:
         texts = [text.split("\n") for text in self.texts.to_numpy().ravel()] if self.labelled else []
         wide, high = SMALL_CELL, SMALL_CELL
         if self.labelled:
-            wide = max([CELL[0], *(len(line) * figures.CHARACTER_WIDTH + 0.06 for lines in texts for line in lines)])
+            lying = [] if _upright(self.values.columns) else _names(self.values.columns)
+            written = [*lying, *(line for lines in texts for line in lines)]
+            wide = max([CELL[0], *(len(text) * figures.CHARACTER_WIDTH + 0.06 for text in written)])
             high = max([CELL[1], *(len(lines) * figures.LINE_HEIGHT for lines in texts)])
         below = _longest(self.values.columns) if _upright(self.values.columns) else figures.LINE_HEIGHT
         n_rows, n_columns = self.values.shape
@@ -70,14 +73,14 @@ class HeatMap:
         return self.margin + right, below + n_rows * high + 0.3
 
 
-def maps_figure(maps: Sequence[HeatMap], width: str = "double", heading: str = "") -> "Figure":
-    """A panel per map."""
+def maps_figure(maps: Sequence[HeatMap], width: str = "double", heading: str = "", highest: float = math.inf) -> "Figure":
+    """A panel per map; for ``width`` and ``highest`` see `probe.reporting.figures.panels`."""
     legend = figures.legend_of({}, {"picked on dev": PICKED} if any(item.picked for item in maps) else {})
     widest = max(item.size[0] for item in maps)
     heights = [item.size[1] for item in maps]
     margin = max(item.margin for item in maps)
     titles = [item.title for item in maps]
-    figure, panels = figures.panels(titles, width, legend, heading, widest, widest, heights, margin)
+    figure, panels = figures.panels(titles, width, legend, heading, widest, widest, heights, margin, highest)
     for axes, item in zip(panels, maps, strict=False):
         _draw(axes, item)
     return figure

@@ -409,8 +409,8 @@
   document.title = byId("title").textContent = data.title;
   const tasks = distinct(data.questions.map((question) => question.task));
   const conditionNames = distinct(data.questions.map((question) => question.condition)).filter((name) => name && name !== "several");
-  byId("asked").textContent = `Here: ${plural(data.models.length, "model")} (${data.models.join(", ")}), ${plural(tasks.length, "task")} (${tasks.join(", ")}), `
-    + `${plural(conditionNames.length, "listening condition")}.`;
+  byId("asked").textContent = `Here: ${plural(data.models.length, "model")} (${data.models.join(", ")}), ${plural(tasks.length, "task")} (${tasks.join(", ")})`
+    + `${conditionNames.length > 1 ? `, ${conditionNames.length} listening conditions` : ""}. ${data.baselines}`;
   byId("made").textContent = `Made by layerprobe ${data.version} from ${data.n_records} records. This file needs no network.`;
   byId("answers").append(...answers());
   for (const [id, build] of Object.entries({ scores, layers, conditions, domains, errors, data: corpora, recipes, repeat })) {

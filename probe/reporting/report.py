@@ -20,7 +20,7 @@ import pandas as pd
 
 from probe.files import write_atomically
 from probe.records import CHOICE, NO_LAYER, SEVERAL, chosen_layers
-from probe.reporting.answers import answers, headline, near_chance
+from probe.reporting.answers import answers, baselines, headline, near_chance
 from probe.reporting.conditions import CLEAN, WORST, by_severity, condition_rows
 from probe.reporting.domains import crossed
 from probe.reporting.marks import BITS
@@ -88,6 +88,7 @@ def content(records: pd.DataFrame, folders: Sequence[Path] = (), outcomes: bool 
         "version": __version__,
         "n_records": len(records),
         "models": _ordered(records["model"]),
+        "baselines": baselines(_ordered(records["model"])),
         "questions": [_texts(question) for question in questions],
         "headline": headline(told),
         "answers": told,

@@ -19,7 +19,7 @@ QUESTION = ["task", "corpus", "train_condition", "train_domain", "head"]  # what
 
 
 def search_figure(records: pd.DataFrame, width: str = "double") -> "Figure":
-    """A map per question and model, dev scores in percent; models of one layer stand in one map, a row each.
+    """A map per question and model, dev scores in percent, as many as a page holds; models of one layer share one, a row each.
 
     Of entries that differ in something else too (epochs, a decoder's weights) the best is shown. Heads for which one setting was
     tried are left out.
@@ -39,7 +39,7 @@ def search_figure(records: pd.DataFrame, width: str = "double") -> "Figure":
     flat = tried.groupby([*QUESTION, "model"])["layer"].transform("nunique") == 1
     tried = tried.assign(shown=tried["model"].where(~flat, ""), row=tried["layer"].where(~flat, tried["model"]))
     maps = [_map(cells, tried) for _, cells in tried.groupby([flat, *QUESTION, "shown"])]  # the small ones last
-    return maps_figure(maps, width)
+    return maps_figure(maps, width, highest=figures.PAGE_HEIGHT)
 
 
 def _setting(search: list[dict[str, Any]]) -> str:

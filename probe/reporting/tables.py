@@ -113,12 +113,19 @@ def to_markdown(rows: pd.DataFrame, layers: bool) -> str:
     return grid.to_markdown([grid_of(rows, layers)]) if len(rows) else "No test scores.\n"
 
 
-def grid_of(rows: pd.DataFrame, layers: bool) -> Grid:
+def layers_by_question(rows: pd.DataFrame) -> str:
+    """A Markdown table of every model's layers per question and metric, from the rows of `layer_rows`."""
+    questions = [cells for _, cells in rows.groupby([*NAMES, "metric"], sort=False)]
+    return grid.to_markdown([grid_of(cells, True, titled=True) for cells in questions]) or to_markdown(rows, True)
+
+
+def grid_of(rows: pd.DataFrame, layers: bool, titled: bool = False) -> Grid:
     """Rows as a table in percent, with the uninformative columns left out.
 
     Args:
         rows: of `summary_rows`, or of `layer_rows` if ``layers``.
         layers: ticks the chosen layers; otherwise the best of several models is marked.
+        titled: what is asked stands in the title instead of columns; it is that of the first row.
     """
     cells: list[dict[Hashable, Any]] = rows.to_dict("records")
     metrics = list(rows["metric"])
@@ -149,8 +156,21 @@ def grid_of(rows: pd.DataFrame, layers: bool) -> Grid:
     shown = {name: column for name, column in told.items() if {cell.text for cell in column} != {LEFT_OUT_IF_ALL.get(name)}}
     if rows["corpus"].nunique() == 1:
         del shown["corpus"]
-    notes = [FEW_NOTE] if rows["few"].any() else []
-    return of_columns({Column(name, number=name in ALIGNED_RIGHT): column for name, column in shown.items()}, notes=notes)
+    about: dict[str, Any] = {"notes": [FEW_NOTE] if rows["few"].any() else []}
+    if titled:
+        shown = {name: column for name, column in shown.items() if name.replace(" ", "_") not in (*NAMES, "metric")}
+        about |= {"of": _question(cells[0]), "better": cells[0]["higher_is_better"]}
+    return of_columns({Column(name, number=name in ALIGNED_RIGHT): column for name, column in shown.items()}, **about)
+
+
+def _question(row: Mapping[Hashable, Any]) -> dict[str, str]:
+    """What is asked, as a table's title has it."""
+    heard = row["train_condition"]
+    return {name: row[name] for name in ("task", "corpus", "condition")} | {
+        "train_condition": "" if heard == "clean" else f"trained on {heard}",
+        "domains": " → ".join(filter(None, (row["train_domain"], row["test_domain"]))),
+        "metric": row["metric"],
+    }
 
 
 def search_table(records: pd.DataFrame) -> str:
@@ -299,7 +319,7 @@ def write_tables(records: pd.DataFrame, to: Path, axis: str = "index", baseline:
     texts = {
         "table.md": TABLE_HEAD + to_markdown(summary, layers=False),
         "table.csv": to_csv(summary),
-        "layers.md": LAYERS_HEAD + SHAPE_HEAD * has_shape + to_markdown(layers, layers=True),
+        "layers.md": LAYERS_HEAD + SHAPE_HEAD * has_shape + layers_by_question(layers),
         "layers.csv": to_csv(layers),
         "domains.md": DOMAINS_HEAD + grid.to_markdown(domains) if domains else "",
         "budgets.md": BUDGETS_HEAD + grid.to_markdown(budget_grids(budgets)) if len(budgets) else "",
