@@ -429,7 +429,6 @@ def test_ways_to_arrange_exclude_each_other(tmp_path: Path) -> None:
     for options, message in [
         (["--by", "models", "--pivot", "model,task"], "--by and --pivot: one of them at a time"),
         (["--show", "final"], "--show goes with --by models"),
-        (["--robust", "--format", "html"], "made as md, csv and json"),
     ]:
         done = CliRunner().invoke(cli, [*asked, *options])
         assert isinstance(done.exception, UsageError) and message in str(done.exception)

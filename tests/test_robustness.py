@@ -36,9 +36,10 @@ from probe.records import Record, read_records, write_records
 from probe.reporting.conditions import MEAN, WORST, by_severity, condition_rows, families, first_sampling
 from probe.reporting.domains import crossed, gap_rows
 from probe.reporting.figures import missing_matplotlib
+from probe.reporting.printing import robustness as robustness_text
 from probe.reporting.robustness import baseline_of, effective_rows, group_rows, normalised_rows
 from probe.reporting.robustness_tables import every_layer, robustness, summary
-from probe.reporting.tables import domain_matrices, robustness_text, summary_rows, write_robustness, write_tables
+from probe.reporting.tables import domain_matrices, summary_rows, write_robustness, write_tables
 
 GOLDEN = Path(__file__).parent / "golden" / "robustness"
 N_BLOCKS, N_EACH = 12, 25

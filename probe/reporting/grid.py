@@ -80,13 +80,16 @@ class Cell:
     low: float = math.nan
     high: float = math.nan
 
+    def __str__(self) -> str:
+        return " ".join(filter(None, (self.text, self.interval, self.aside)))
+
 
 @dataclass(frozen=True)
 class Grid:
     """A table.
 
     Attributes:
-        columns: from left to right.
+        columns: from left to right; none of sentences without a table.
         rows: as many cells each.
         of: field -> value of what holds for the whole table; its title.
         better: whether higher is better, if that holds for the whole table.
@@ -114,10 +117,18 @@ class Grid:
         return [[row[number] for row in self.rows] for number in range(len(self.columns))]
 
 
-def of_columns(columns: Mapping[Column, Iterable[Cell | str]], **more: Any) -> Grid:
-    """A grid from column -> cells or texts; ``more`` as in `Grid`."""
-    cells = [[Cell(cell) if isinstance(cell, str) else cell for cell in column] for column in columns.values()]
-    return Grid(tuple(columns), tuple(zip(*cells, strict=True)), **more)
+def of_columns(
+    columns: Mapping[Column, Iterable[Cell | str]], left_out: Mapping[str, str | None] | None = None, **more: Any
+) -> Grid:
+    """A grid from column -> cells or texts; ``more`` as in `Grid`.
+
+    Args:
+        left_out: name -> text; a column of this name is left out where all its cells have this text.
+    """
+    told = {column: [Cell(cell) if isinstance(cell, str) else cell for cell in cells] for column, cells in columns.items()}
+    empty = left_out or {}
+    told = {column: cells for column, cells in told.items() if {cell.text for cell in cells} != {empty.get(column.name)}}
+    return Grid(tuple(told), tuple(zip(*told.values(), strict=True)), **more)
 
 
 def score(metric: str, value: float, low: float = math.nan, high: float = math.nan, mark: str = "", aside: str = "") -> Cell:
@@ -131,16 +142,16 @@ def printed(metric: str, value: float) -> str:
     return f"{value:.2f}" if metric == BITS and not math.isnan(value) else percent(value)
 
 
-def to_markdown(grids: Sequence[Grid]) -> str:
-    """Aligned Markdown; `<ins>` underlines."""
-    return "\n".join(_titled(grid) for grid in grids)
+def to_markdown(grids: Sequence[Grid], heading: str = "##") -> str:
+    """Aligned Markdown, each title a ``heading``; `<ins>` underlines."""
+    return "\n".join(_titled(grid, heading) for grid in grids)
 
 
-def _titled(grid: Grid) -> str:
+def _titled(grid: Grid, heading: str) -> str:
     rows = [[_marked(cell, escaped(cell.text), "**{}**", "<ins>{}</ins>") for cell in row] for row in grid.rows]
     table = aligned([escaped(column.head) for column in grid.columns], rows, [column.number for column in grid.columns])
-    title = f"## {escaped(grid.title)}\n\n" if grid.title else ""
-    return title + table + "\n" * bool(grid.notes) + "".join(f"* {escaped(note)}\n" for note in grid.notes)
+    title = f"{heading} {escaped(grid.title)}\n\n" if grid.title else ""
+    return title + "\n".join(filter(None, (table * bool(grid.columns), "".join(f"* {escaped(note)}\n" for note in grid.notes))))
 
 
 def _marked(cell: Cell, text: str, best: str, tied: str, small: str = "{}", safe: Callable[[str], str] = escaped) -> str:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from probe.reporting import grid, tables
+from probe.reporting import grid, robustness_tables, tables
+from probe.reporting.conditions import first_sampling
 from probe.reporting.grid import Grid
 from probe.reporting.published import published_grid, published_rows
 from probe.reporting.rows import layer_rows, summary_rows
@@ -47,6 +48,38 @@ def scores(
         return in_form([published_grid(rows)], form)
     matrices = [] if layers or terms else tables.domain_grids(records)
     return in_form([tables.grid_of(rows, layers), *matrices], form)
+
+
+def robustness(
+    records: pd.DataFrame,
+    form: str,
+    layers: bool = False,
+    baseline: str | None = None,
+    all_heads: bool = False,
+    excel_safe: bool = False,
+) -> str:
+    """The robustness tables at the chosen layers, or of every layer, with a domain matrix each, if ``layers``.
+
+    CSV and JSON hold the rows of `probe.reporting.robustness_tables.Robustness`. Records may be of several samplings (seeds).
+
+    Args:
+        records: see `probe.records.read_records`.
+        form: ``md``, ``csv``, ``latex``, ``html`` or ``json``.
+        baseline: see `probe.reporting.robustness.baseline_of`.
+
+    Raises:
+        ProbeError: see `probe.reporting.robustness_tables.robustness`.
+    """
+    found = robustness_tables.robustness(records, baseline, all_heads)
+    if form in ("csv", "json"):
+        rows = found.layers if layers else found.chosen
+        return tables.to_csv(rows, excel_safe) if form == "csv" else tables.to_json(rows)
+    matrices = tables.domain_grids(first_sampling(records), layers=True) if layers else []
+    if form == "md":
+        texts = [robustness_tables.every_layer(found) if layers else "", tables.domains_text(matrices)]
+        return "\n".join(filter(None, texts)) or robustness_tables.summary(found)
+    shown = [*robustness_tables.layer_grids(found), *matrices] if layers else robustness_tables.summary_grids(found)
+    return in_form(shown or [Grid((), (), notes=[robustness_tables.NOTHING])], form)
 
 
 def in_form(grids: Sequence[Grid], form: str, excel_safe: bool = False) -> str:
