@@ -179,53 +179,6 @@ def test_no_name_breaks_html(name: str) -> None:
     assert grid.one_line(name) in page.text
 
 
-def columns_of_row(line: str) -> int:
-    """How many columns of a tabular a line fills."""
-    spans = sum(int(number) - 1 for number in re.findall(r"\\multicolumn\{(\d)\}", line))
-    return len(re.findall(r"(?<!\\)&", line)) + 1 + spans
-
-
-def unescaped(text: str) -> str:
-    return text.replace("\\\\", "").replace("\\{", "").replace("\\}", "")
-
-
-@pytest.mark.parametrize("name", ["name", *HOSTILE])
-def test_no_name_breaks_latex(name: str) -> None:
-    text = grid.to_latex([hostile_grid(name)])
-    (form,) = re.findall(r"\\begin\{tabular\}\{(.*)\}\n", text)
-    body = text[text.index(r"\toprule") : text.index(r"\bottomrule")].split("\n")
-    rows = [line.strip().removesuffix(r" \\") for line in body if line.endswith(r" \\")]
-    assert len(rows) == 3
-    n_columns = len(re.findall("[lcr]", form.replace(r"@{\ }", "")))
-    assert [columns_of_row(row) for row in rows] == [n_columns] * 3
-    for line in text.split("\n"):
-        depth = 0
-        for char in unescaped(line.replace(" \\\\", "")):
-            depth += {"{": 1, "}": -1}.get(char, 0)
-            assert depth >= 0
-        assert depth == 0, line
-        assert not re.search(r"(?<!\\)[#%^_~]", line.removeprefix("%")), line
-        assert len(re.findall(r"(?<!\\)\$", line)) % 2 == 0
-    commands = {
-        "begin",
-        "end",
-        "centering",
-        "sisetup",
-        "caption",
-        "toprule",
-        "midrule",
-        "bottomrule",
-        "multicolumn",
-        "num",
-        "textbf",
-    }
-    commands |= {"scriptsize", "usepackage", "par", "smallskip", "footnotesize", "uparrow", "textless", "textgreater", "textbar"}
-    commands |= {"textbackslash", "textasciicircum", "textasciitilde", "symbol"}
-    assert set(re.findall(r"\\([a-zA-Z]+)", text.replace("\\\\", ""))) <= commands
-    assert not any(re.match(r"\s*[\[*]", row) for row in rows), "would be an argument of the line's end above"
-    assert all(char.isprintable() or char == "\n" for char in text)
-
-
 @pytest.mark.parametrize("name", HOSTILE)
 def test_no_name_breaks_json(name: str) -> None:
     text = grid.to_json([hostile_grid(name)])
@@ -282,7 +235,6 @@ def test_final_weighted_and_baselines_stand_below_the_best() -> None:
 def test_ties_are_underlined_and_the_best_is_bold() -> None:
     assert "**74.1** [70.0, 78.0] (3)" in grid.to_markdown(two_tables())
     assert "<ins>73.5</ins> [69.0, 77.0] (12)" in grid.to_markdown(two_tables())
-    assert r"\underline{\num{73.5}} & {\scriptsize {[}69.0, 77.0{]}} (12)" in grid.to_latex(two_tables())
     assert "<u>73.5</u> <small>[69.0, 77.0]</small> (12)" in grid.to_html(two_tables(), page=False)
 
 

@@ -1,7 +1,8 @@
-"""A table as it is printed: columns, rows of cells, and what it is of; as Markdown, CSV, LaTeX, HTML and JSON.
+"""A table as it is printed: columns, rows of cells, and what it is of; as Markdown, CSV, HTML and JSON.
 
-Markdown, LaTeX and HTML show what a cell prints: the best value bold, what is tied with it underlined, its interval small. CSV
-and JSON hold the values of the records. Names come from files: whatever they hold, they are text in every format.
+LaTeX is made by `probe.reporting.latex`. Markdown, LaTeX and HTML show what a cell prints: the best value bold, what is tied with it
+underlined, its interval small. CSV and JSON hold the values of the records. Names come from files: whatever they hold, they are text
+in every format.
 """
 
 import csv
@@ -13,7 +14,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any
 
 from probe.reporting.cells import DASH, aligned, arrow, escaped, percent
@@ -22,13 +22,6 @@ from probe.reporting.rows import one_line
 
 # What a spreadsheet takes for a formula, with the wide forms that it takes in Asian settings.
 FORMULA = re.compile("[=+\\-@＝＋－＠]")
-NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
-LATEX = {char: f"\\{char}" for char in "{}$&#%_"}
-LATEX |= {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
-LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
-# An optional argument or a star after \\, what babel makes active, a ligature.
-LATEX |= {"[": "{[}", "]": "{]}", "*": "{*}", '"': r"\symbol{34}", "`": r"\symbol{96}"}
-LATEX |= {"–": "--", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "→": r"$\rightarrow$", "✓": r"$\surd$"}
 STYLE = """:root { color-scheme: light dark; }
 body { font: 15px/1.4 system-ui, sans-serif; margin: 2rem; }
 table { border-collapse: collapse; margin: 1rem 0 2rem; border-block: 2px solid; font-variant-numeric: tabular-nums; }
@@ -115,6 +108,12 @@ class Grid:
     def by_column(self) -> list[list[Cell]]:
         """The cells of each column."""
         return [[row[number] for row in self.rows] for number in range(len(self.columns))]
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Which columns hold numbers, also where Markdown aligns them to the left."""
+        columns = zip(self.columns, self.by_column, strict=True)
+        return [column.number or any(not math.isnan(cell.value) for cell in cells) for column, cells in columns]
 
 
 def of_columns(
@@ -245,56 +244,6 @@ def _escape(char: str) -> str:
     return re.sub("....", r"\\u\g<0>", char.encode("utf-16-be", "surrogatepass").hex())
 
 
-def to_latex(grids: Sequence[Grid]) -> str:
-    """``table`` environments with booktabs' rules and siunitx's numbers; intervals stand in a column of their own.
-
-    Names are written as they are: with others than Latin letters compile by LuaLaTeX or XeLaTeX.
-    """
-    return "% \\usepackage{booktabs,siunitx}\n" + "\n".join(map(_latex_table, grids))
-
-
-def _latex_table(grid: Grid) -> str:
-    wide = [any(cell.interval or cell.aside for cell in cells) for cells in grid.by_column]
-    form = "".join(
-        ("r" if column.number else "l") + (r"@{\ }l" if two else "") for column, two in zip(grid.columns, wide, strict=True)
-    )
-    heads = [
-        rf"\multicolumn{{2}}{{c}}{{{latex(column.head)}}}" if two else latex(column.head)
-        for column, two in zip(grid.columns, wide, strict=True)
-    ]
-    rows = [
-        " & ".join(text for cell, two in zip(row, wide, strict=True) for text in _latex_cell(cell, two)) + r" \\"
-        for row in grid.rows
-    ]
-    lines = [
-        r"\begin{table}",
-        r"  \centering",
-        r"  \sisetup{detect-weight=true, mode=text}",
-        *([rf"  \caption{{{latex(grid.title)}}}"] if grid.title else []),
-        rf"  \begin{{tabular}}{{{form}}}",
-        *(f"    {line}" for line in [r"\toprule", " & ".join(heads) + r" \\", r"\midrule", *rows, r"\bottomrule"]),
-        r"  \end{tabular}",
-        *([r"  \par\smallskip"] if grid.notes else []),
-        *(rf"  {{\footnotesize {latex(note)}\par}}" for note in grid.notes),
-        r"\end{table}",
-    ]
-    return "".join(f"{line}\n" for line in lines)
-
-
-def _latex_cell(cell: Cell, two: bool) -> list[str]:
-    text = rf"\num{{{cell.text}}}" if NUMBER.fullmatch(cell.text) else latex(cell.text)
-    shown = {BEST: rf"\textbf{{{text}}}", TIED: rf"\underline{{{text}}}"}.get(cell.mark, text)
-    small = rf"{{\scriptsize {latex(cell.interval)}}}" if cell.interval else ""
-    return [shown, " ".join(filter(None, (small, latex(cell.aside))))] if two else [shown]
-
-
-@lru_cache(maxsize=1 << 16)
-def latex(text: str) -> str:
-    """``text`` on one line, with everything that has a meaning in LaTeX as the character itself."""
-    pairs = pairwise(" " + one_line(text))
-    return "".join("{}" * (char == before and char in "-',") + LATEX.get(char, char) for before, char in pairs)  # no ligatures
-
-
 def to_html(grids: Sequence[Grid], title: str = "Scores", page: bool = True) -> str:
     """A page that stands alone, or the tables alone if not ``page``."""
     tables = "".join(map(_html_table, grids))
@@ -310,7 +259,7 @@ def _html_table(grid: Grid) -> str:
     def line(tag: str, texts: Iterable[str]) -> str:
         return "<tr>" + "".join(f"<{tag}{kind}>{text}</{tag}>" for text, kind in zip(texts, kinds, strict=True)) + "</tr>\n"
 
-    kinds = [' class="number"' if column.number else "" for column in grid.columns]
+    kinds = [' class="number"' if is_number else "" for is_number in grid.numeric]
     rows = [
         line(
             "td",
@@ -318,8 +267,10 @@ def _html_table(grid: Grid) -> str:
         )
         for row in grid.rows
     ]
-    caption = f"<caption>{_html(grid.title)}</caption>\n" if grid.title else ""
     notes = "<ul>\n" + "".join(f"<li>{_html(note)}</li>\n" for note in grid.notes) + "</ul>\n" if grid.notes else ""
+    if not grid.columns:
+        return f"<h2>{_html(grid.title)}</h2>\n" * bool(grid.title) + notes
+    caption = f"<caption>{_html(grid.title)}</caption>\n" * bool(grid.title)
     head = line("th", (_html(column.head) for column in grid.columns))
     return f"<table>\n{caption}<thead>\n{head}</thead>\n<tbody>\n{''.join(rows)}</tbody>\n</table>\n{notes}"
 

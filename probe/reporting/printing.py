@@ -7,6 +7,7 @@ import pandas as pd
 from probe.reporting import grid, robustness_tables, tables
 from probe.reporting.conditions import first_sampling
 from probe.reporting.grid import Grid
+from probe.reporting.latex import to_latex
 from probe.reporting.published import published_grid, published_rows
 from probe.reporting.rows import layer_rows, summary_rows
 from probe.reporting.selection import Term, kept, ordered
@@ -86,4 +87,4 @@ def in_form(grids: Sequence[Grid], form: str, excel_safe: bool = False) -> str:
     """Tables as ``md``, ``csv``, ``latex``, ``html`` or ``json``."""
     if form == "csv":
         return grid.to_csv(grids, excel_safe)
-    return {"md": grid.to_markdown, "latex": grid.to_latex, "html": grid.to_html, "json": grid.to_json}[form](grids)
+    return {"md": grid.to_markdown, "latex": to_latex, "html": grid.to_html, "json": grid.to_json}[form](grids)
