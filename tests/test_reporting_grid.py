@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from test_reporting_tables import crossing, curve, frame, plain
+from test_robustness import model, shifted
 
 from probe.cli import cli
 from probe.errors import ProbeError, UsageError
@@ -148,6 +149,10 @@ def test_numbers_are_no_formulas() -> None:
     assert grid.to_csv([table]) == "x,y\n-0.03,-3.0\n"
 
 
+PAGE = {"html", "head", "meta", "title", "style", "body", "h2", "table", "caption", "thead", "tbody", "tr", "th", "td"}
+PAGE |= {"strong", "u", "small", "ul", "li"}
+
+
 class Tags(HTMLParser):
     """The tags of a page, and its text."""
 
@@ -177,6 +182,23 @@ def test_no_name_breaks_html(name: str) -> None:
     usual.feed(grid.to_html([hostile_grid("name")], title="name"))
     assert page.seen == usual.seen and not page.open
     assert grid.one_line(name) in page.text
+
+
+def test_every_kind_of_page_is_whole() -> None:
+    records, robust = frame(*plain()), frame(*model("org/a", [0.1, 0.85], invariant="1"), *shifted("org/<b>", 0.7))
+    pages = [printing.scores(records, "html", layers) for layers in (False, True)]
+    pages += [printing.in_form(arranged(records, by), "html") for by in ("models", "layers", "conditions")]
+    pages += [printing.scores(frame(*crossing()), "html"), printing.scores(records, "html", published=True)]
+    pages += [printing.robustness(robust, "html", layers) for layers in (False, True)]
+    for text in pages:
+        page = Tags()
+        page.feed(text)
+        assert not page.open and {tag for tag, _ in page.seen} <= PAGE
+        heads = [row.count("<th") for row in text.split("\n") if row.startswith("<tr><th")]
+        for n_columns, table in zip(heads, text.split("</thead>")[1:], strict=True):
+            body = table.partition("</table>")[0].split("\n")[2:-1]
+            assert body[-1] == "</tbody>" and {row.count("<td") for row in body[:-1]} == {n_columns}
+        assert heads and all(n > 1 for n in heads)
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -22,7 +22,19 @@ from probe.reporting.tables import grid_of, layer_rows, summary_rows
 PDFLATEX = shutil.which("pdflatex")
 DOCUMENT = "\\documentclass{article}\n%s\n\\begin{document}\n%s\n\\end{document}\n"
 COMMANDS = {
-    *["begin", "end", "centering", "sisetup", "setlength", "abovetopsep", "tabcolsep", "linewidth", "begingroup", "endgroup"],
+    *[
+        "begin",
+        "end",
+        "clearpage",
+        "centering",
+        "sisetup",
+        "setlength",
+        "abovetopsep",
+        "tabcolsep",
+        "linewidth",
+        "begingroup",
+        "endgroup",
+    ],
     *[
         "caption",
         "toprule",
@@ -35,7 +47,7 @@ COMMANDS = {
         "shortstack",
         "paragraph",
     ],
-    *["num", "textbf", "underline", "scriptsize", "footnotesize", "raggedright", "usepackage", "par", "smallskip"],
+    *["kern", "num", "textbf", "underline", "scriptsize", "footnotesize", "raggedright", "usepackage", "par", "smallskip"],
     *["uparrow", "downarrow", "rightarrow", "checkmark", "blacklozenge", "lozenge"],
     *["textless", "textgreater", "textbar", "textbackslash", "textasciicircum", "textasciitilde", "symbol"],
 }
@@ -126,7 +138,7 @@ def test_signs_are_signs_and_no_hyphens() -> None:
     text = to_latex([of_columns({Column("gap"): [cell]})])
     assert r"\num{-3.0} & {\scriptsize {[}$-$5.0, +1.0{]}} ($-$2.0)" in text
     assert "retain-explicit-plus" in text
-    assert latex("noise-10 a--b") == "noise-10 a-{}-b"
+    assert latex("noise-10 a--b") == r"noise-10 a-\kern0pt-b"
 
 
 def test_heads_are_broken_where_cells_are_short_and_arrows_stay() -> None:
@@ -158,7 +170,7 @@ def test_tex_sets_every_kind_of_table_within_the_page(kinds: list[str], tmp_path
     assert len(names) > len(HOSTILE) - 4
     whole = to_latex([table for name in names for table in (hostile(name), Grid((), (), {"model": name}, notes=[name]))])
     long = to_latex([hostile("name", 3 * LONG)])
-    body = "\n\\clearpage\n".join([*kinds, long, *whole.split("\n\n")])
+    body = "\n\\clearpage\n".join([*kinds, long, whole, to_latex(two_tables() * 40)])
     (tmp_path / "tables.tex").write_text(DOCUMENT % (PREAMBLE, body), encoding="utf-8")
     command = [str(PDFLATEX), "-interaction=nonstopmode", "-halt-on-error", "tables.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120, check=False)

@@ -33,7 +33,7 @@ from probe.measures.comparison import paired_difference
 from probe.measures.counts import Counts, ratio_counts, trial_counts, value_of
 from probe.measures.robustness import Estimate, Sampled, sampled
 from probe.measures.uncertainty import interval
-from probe.records import Record, read_records, write_records
+from probe.records import Record, write_records
 from probe.reporting.conditions import MEAN, WORST, by_severity, condition_rows, families, first_sampling
 from probe.reporting.domains import crossed, gap_rows
 from probe.reporting.figures import missing_matplotlib

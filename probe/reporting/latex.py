@@ -20,8 +20,10 @@ SETTINGS = [
     r"\setlength{\abovetopsep}{1ex}",  # between the caption and the first rule
 ]
 LONG = 40  # rows: about a page
+MANY = 40  # tables in a row: LaTeX can hold back 52 of them
 NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
 MINUS = re.compile("(?<=[}( ])-(?=[0-9])")  # in what `latex` makes of an interval or a gap
+NO_LIGATURE = r"\kern0pt"  # LuaLaTeX joins -{}- too
 LATEX = {char: f"\\{char}" for char in "{}$&#%_"}
 LATEX |= {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
 LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
@@ -33,7 +35,8 @@ LATEX |= {"✓": r"$\checkmark$", "◆": r"$\blacklozenge$", "◇": r"$\lozenge$
 
 def to_latex(grids: Sequence[Grid]) -> str:
     """The tables, after a comment with the packages that they need. Sentences without a table are paragraphs."""
-    return f"% {PREAMBLE}\n" + "\n".join(map(_table, grids))
+    tables = ["\\clearpage\n" * (number % MANY == 0 < number) + _table(grid) for number, grid in enumerate(grids)]
+    return f"% {PREAMBLE}\n" + "\n".join(tables)
 
 
 def _table(grid: Grid) -> str:
@@ -110,4 +113,4 @@ def _cell(cell: Cell, two: bool) -> list[str]:
 def latex(text: str) -> str:
     """``text`` on one line, with everything that has a meaning in LaTeX as the character itself."""
     pairs = pairwise(" " + one_line(text))
-    return "".join("{}" * (char == before and char in "-',") + LATEX.get(char, char) for before, char in pairs)  # no ligatures
+    return "".join(NO_LIGATURE * (char == before and char in "-',`") + LATEX.get(char, char) for before, char in pairs)
