@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from test_reporting_tables import crossing, curve, frame, plain
+from test_robustness import model, shifted
 
 from probe.cli import cli
 from probe.errors import ProbeError, UsageError
@@ -148,6 +149,10 @@ def test_numbers_are_no_formulas() -> None:
     assert grid.to_csv([table]) == "x,y\n-0.03,-3.0\n"
 
 
+PAGE = {"html", "head", "meta", "title", "style", "body", "h2", "table", "caption", "thead", "tbody", "tr", "th", "td"}
+PAGE |= {"strong", "u", "small", "ul", "li"}
+
+
 class Tags(HTMLParser):
     """The tags of a page, and its text."""
 
@@ -179,51 +184,21 @@ def test_no_name_breaks_html(name: str) -> None:
     assert grid.one_line(name) in page.text
 
 
-def columns_of_row(line: str) -> int:
-    """How many columns of a tabular a line fills."""
-    spans = sum(int(number) - 1 for number in re.findall(r"\\multicolumn\{(\d)\}", line))
-    return len(re.findall(r"(?<!\\)&", line)) + 1 + spans
-
-
-def unescaped(text: str) -> str:
-    return text.replace("\\\\", "").replace("\\{", "").replace("\\}", "")
-
-
-@pytest.mark.parametrize("name", ["name", *HOSTILE])
-def test_no_name_breaks_latex(name: str) -> None:
-    text = grid.to_latex([hostile_grid(name)])
-    (form,) = re.findall(r"\\begin\{tabular\}\{(.*)\}\n", text)
-    body = text[text.index(r"\toprule") : text.index(r"\bottomrule")].split("\n")
-    rows = [line.strip().removesuffix(r" \\") for line in body if line.endswith(r" \\")]
-    assert len(rows) == 3
-    n_columns = len(re.findall("[lcr]", form.replace(r"@{\ }", "")))
-    assert [columns_of_row(row) for row in rows] == [n_columns] * 3
-    for line in text.split("\n"):
-        depth = 0
-        for char in unescaped(line.replace(" \\\\", "")):
-            depth += {"{": 1, "}": -1}.get(char, 0)
-            assert depth >= 0
-        assert depth == 0, line
-        assert not re.search(r"(?<!\\)[#%^_~]", line.removeprefix("%")), line
-        assert len(re.findall(r"(?<!\\)\$", line)) % 2 == 0
-    commands = {
-        "begin",
-        "end",
-        "centering",
-        "sisetup",
-        "caption",
-        "toprule",
-        "midrule",
-        "bottomrule",
-        "multicolumn",
-        "num",
-        "textbf",
-    }
-    commands |= {"scriptsize", "usepackage", "par", "smallskip", "footnotesize", "uparrow", "textless", "textgreater", "textbar"}
-    commands |= {"textbackslash", "textasciicircum", "textasciitilde", "symbol"}
-    assert set(re.findall(r"\\([a-zA-Z]+)", text.replace("\\\\", ""))) <= commands
-    assert not any(re.match(r"\s*[\[*]", row) for row in rows), "would be an argument of the line's end above"
-    assert all(char.isprintable() or char == "\n" for char in text)
+def test_every_kind_of_page_is_whole() -> None:
+    records, robust = frame(*plain()), frame(*model("org/a", [0.1, 0.85], invariant="1"), *shifted("org/<b>", 0.7))
+    pages = [printing.scores(records, "html", layers) for layers in (False, True)]
+    pages += [printing.in_form(arranged(records, by), "html") for by in ("models", "layers", "conditions")]
+    pages += [printing.scores(frame(*crossing()), "html"), printing.scores(records, "html", published=True)]
+    pages += [printing.robustness(robust, "html", layers) for layers in (False, True)]
+    for text in pages:
+        page = Tags()
+        page.feed(text)
+        assert not page.open and {tag for tag, _ in page.seen} <= PAGE
+        heads = [row.count("<th") for row in text.split("\n") if row.startswith("<tr><th")]
+        for n_columns, table in zip(heads, text.split("</thead>")[1:], strict=True):
+            body = table.partition("</table>")[0].split("\n")[2:-1]
+            assert body[-1] == "</tbody>" and {row.count("<td") for row in body[:-1]} == {n_columns}
+        assert heads and all(n > 1 for n in heads)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -282,7 +257,6 @@ def test_final_weighted_and_baselines_stand_below_the_best() -> None:
 def test_ties_are_underlined_and_the_best_is_bold() -> None:
     assert "**74.1** [70.0, 78.0] (3)" in grid.to_markdown(two_tables())
     assert "<ins>73.5</ins> [69.0, 77.0] (12)" in grid.to_markdown(two_tables())
-    assert r"\underline{\num{73.5}} & {\scriptsize {[}69.0, 77.0{]}} (12)" in grid.to_latex(two_tables())
     assert "<u>73.5</u> <small>[69.0, 77.0]</small> (12)" in grid.to_html(two_tables(), page=False)
 
 
@@ -429,7 +403,6 @@ def test_ways_to_arrange_exclude_each_other(tmp_path: Path) -> None:
     for options, message in [
         (["--by", "models", "--pivot", "model,task"], "--by and --pivot: one of them at a time"),
         (["--show", "final"], "--show goes with --by models"),
-        (["--robust", "--format", "html"], "made as md, csv and json"),
     ]:
         done = CliRunner().invoke(cli, [*asked, *options])
         assert isinstance(done.exception, UsageError) and message in str(done.exception)

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import io
 import itertools
+import json
 import math
 import os
 import re
@@ -32,13 +33,14 @@ from probe.measures.comparison import paired_difference
 from probe.measures.counts import Counts, ratio_counts, trial_counts, value_of
 from probe.measures.robustness import Estimate, Sampled, sampled
 from probe.measures.uncertainty import interval
-from probe.records import Record, read_records, write_records
+from probe.records import Record, write_records
 from probe.reporting.conditions import MEAN, WORST, by_severity, condition_rows, families, first_sampling
 from probe.reporting.domains import crossed, gap_rows
 from probe.reporting.figures import missing_matplotlib
+from probe.reporting.printing import robustness as robustness_text
 from probe.reporting.robustness import baseline_of, effective_rows, group_rows, normalised_rows
-from probe.reporting.robustness_tables import every_layer, robustness, summary
-from probe.reporting.tables import domain_matrices, robustness_text, summary_rows, write_robustness, write_tables
+from probe.reporting.robustness_tables import every_layer, robustness
+from probe.reporting.tables import domain_matrices, summary_rows, write_robustness, write_tables
 
 GOLDEN = Path(__file__).parent / "golden" / "robustness"
 N_BLOCKS, N_EACH = 12, 25
@@ -752,15 +754,32 @@ def test_domain_matrices_can_be_had_of_every_layer() -> None:
         assert f"{100 * value[layer, 'read', 'read']:.1f}" in text
 
 
-@pytest.mark.parametrize("name", ["robustness.md", "robustness_layers.md"])
-def test_markdown_is_as_expected(name: str, tmp_path: Path) -> None:
-    write_records(tmp_path / "records.jsonl", [*planted(), *shifted("fbank", 0.4), *shifted("org/a", 0.7, 0.9)])
-    found = robustness(read_records(tmp_path))
-    text = {"robustness.md": summary, "robustness_layers.md": every_layer}[name](found)
+@pytest.mark.parametrize("layers", [False, True])
+@pytest.mark.parametrize("form", ["md", "latex", "html", "csv", "json"])
+def test_every_format_is_as_expected(form: str, layers: bool) -> None:
+    records = [
+        *model("org/a", [0.1, 0.85], invariant="1"),
+        *model("fbank", [0.6]),
+        *shifted("fbank", 0.4),
+        *shifted("org/a", 0.7),
+    ]
+    if form == "md":
+        records = [*planted(), *shifted("fbank", 0.4), *shifted("org/a", 0.7, 0.9)]
+    text = robustness_text(frame(*records), form, layers)
+    path = GOLDEN / f"robustness{'_layers' * layers}.{ {'latex': 'tex'}.get(form, form) }"
     if os.environ.get("GOLDEN") == "write":
         GOLDEN.mkdir(parents=True, exist_ok=True)
-        (GOLDEN / name).write_text(text, encoding="utf-8")
-    assert text == (GOLDEN / name).read_text(encoding="utf-8")
+        path.write_text(text, encoding="utf-8", newline="")
+    assert text == path.read_bytes().decode()
+
+
+def test_counts_are_whole_numbers() -> None:
+    records = frame(*model("org/a", [0.1, 0.85]), *model("fbank", [0.6]), *shifted("org/a", 0.7))
+    for layers in (False, True):
+        rows = json.loads(robustness_text(records, "json", layers))
+        counts = {name: {type(row[name]) for row in rows} for name in ("n", "n_blocks", "samplings") if name in rows[0]}
+        assert len(counts) == 3 - layers and all(found == {int, type(None)} for found in counts.values())
+        assert ".0" not in "".join(map(str, pd.read_csv(io.StringIO(robustness_text(records, "csv", layers)), dtype=str)["n"]))
 
 
 def test_the_order_of_records_does_not_matter() -> None:

@@ -84,7 +84,7 @@ def table(
     if robust and (late or sort):
         raise UsageError("--robust takes neither --sort nor a --filter of scores.")
     if robust:
-        text = tables.robustness_text(records, form, layers, baseline, all_heads, excel_safe)
+        text = printing.robustness(records, form, layers, baseline, all_heads, excel_safe)
     elif by:
         text = printing.in_form(arranged(records, by, show or ("best",), late, sort, all_heads), form, excel_safe)
     elif pivot:

@@ -240,7 +240,7 @@ def condition_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFra
     rows = [
         row | left(row) for place, clean, others in scores.disturbed() for row in _rows_of_layer(scores, place, clean, others)
     ]
-    found = pd.DataFrame(rows, columns=CONDITIONS)
+    found = pd.DataFrame(rows, columns=CONDITIONS).astype(dict.fromkeys(["n", "n_blocks"], "Int64"))
     if len(found):
         found["robust"] = _robust(found)
     return found

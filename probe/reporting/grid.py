@@ -1,7 +1,8 @@
-"""A table as it is printed: columns, rows of cells, and what it is of; as Markdown, CSV, LaTeX, HTML and JSON.
+"""A table as it is printed: columns, rows of cells, and what it is of; as Markdown, CSV, HTML and JSON.
 
-Markdown, LaTeX and HTML show what a cell prints: the best value bold, what is tied with it underlined, its interval small. CSV
-and JSON hold the values of the records. Names come from files: whatever they hold, they are text in every format.
+LaTeX is made by `probe.reporting.latex`. Markdown, LaTeX and HTML show what a cell prints: the best value bold, what is tied with it
+underlined, its interval small. CSV and JSON hold the values of the records. Names come from files: whatever they hold, they are text
+in every format.
 """
 
 import csv
@@ -13,7 +14,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any
 
 from probe.reporting.cells import DASH, aligned, arrow, escaped, percent
@@ -22,13 +22,6 @@ from probe.reporting.rows import one_line
 
 # What a spreadsheet takes for a formula, with the wide forms that it takes in Asian settings.
 FORMULA = re.compile("[=+\\-@＝＋－＠]")
-NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
-LATEX = {char: f"\\{char}" for char in "{}$&#%_"}
-LATEX |= {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
-LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
-# An optional argument or a star after \\, what babel makes active, a ligature.
-LATEX |= {"[": "{[}", "]": "{]}", "*": "{*}", '"': r"\symbol{34}", "`": r"\symbol{96}"}
-LATEX |= {"–": "--", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "→": r"$\rightarrow$", "✓": r"$\surd$"}
 STYLE = """:root { color-scheme: light dark; }
 body { font: 15px/1.4 system-ui, sans-serif; margin: 2rem; }
 table { border-collapse: collapse; margin: 1rem 0 2rem; border-block: 2px solid; font-variant-numeric: tabular-nums; }
@@ -80,13 +73,16 @@ class Cell:
     low: float = math.nan
     high: float = math.nan
 
+    def __str__(self) -> str:
+        return " ".join(filter(None, (self.text, self.interval, self.aside)))
+
 
 @dataclass(frozen=True)
 class Grid:
     """A table.
 
     Attributes:
-        columns: from left to right.
+        columns: from left to right; none of sentences without a table.
         rows: as many cells each.
         of: field -> value of what holds for the whole table; its title.
         better: whether higher is better, if that holds for the whole table.
@@ -113,11 +109,25 @@ class Grid:
         """The cells of each column."""
         return [[row[number] for row in self.rows] for number in range(len(self.columns))]
 
+    @property
+    def numeric(self) -> list[bool]:
+        """Which columns hold numbers, also where Markdown aligns them to the left."""
+        columns = zip(self.columns, self.by_column, strict=True)
+        return [column.number or any(not math.isnan(cell.value) for cell in cells) for column, cells in columns]
 
-def of_columns(columns: Mapping[Column, Iterable[Cell | str]], **more: Any) -> Grid:
-    """A grid from column -> cells or texts; ``more`` as in `Grid`."""
-    cells = [[Cell(cell) if isinstance(cell, str) else cell for cell in column] for column in columns.values()]
-    return Grid(tuple(columns), tuple(zip(*cells, strict=True)), **more)
+
+def of_columns(
+    columns: Mapping[Column, Iterable[Cell | str]], left_out: Mapping[str, str | None] | None = None, **more: Any
+) -> Grid:
+    """A grid from column -> cells or texts; ``more`` as in `Grid`.
+
+    Args:
+        left_out: name -> text; a column of this name is left out where all its cells have this text.
+    """
+    told = {column: [Cell(cell) if isinstance(cell, str) else cell for cell in cells] for column, cells in columns.items()}
+    empty = left_out or {}
+    told = {column: cells for column, cells in told.items() if {cell.text for cell in cells} != {empty.get(column.name)}}
+    return Grid(tuple(told), tuple(zip(*told.values(), strict=True)), **more)
 
 
 def score(metric: str, value: float, low: float = math.nan, high: float = math.nan, mark: str = "", aside: str = "") -> Cell:
@@ -131,16 +141,16 @@ def printed(metric: str, value: float) -> str:
     return f"{value:.2f}" if metric == BITS and not math.isnan(value) else percent(value)
 
 
-def to_markdown(grids: Sequence[Grid]) -> str:
-    """Aligned Markdown; `<ins>` underlines."""
-    return "\n".join(_titled(grid) for grid in grids)
+def to_markdown(grids: Sequence[Grid], heading: str = "##") -> str:
+    """Aligned Markdown, each title a ``heading``; `<ins>` underlines."""
+    return "\n".join(_titled(grid, heading) for grid in grids)
 
 
-def _titled(grid: Grid) -> str:
+def _titled(grid: Grid, heading: str) -> str:
     rows = [[_marked(cell, escaped(cell.text), "**{}**", "<ins>{}</ins>") for cell in row] for row in grid.rows]
     table = aligned([escaped(column.head) for column in grid.columns], rows, [column.number for column in grid.columns])
-    title = f"## {escaped(grid.title)}\n\n" if grid.title else ""
-    return title + table + "\n" * bool(grid.notes) + "".join(f"* {escaped(note)}\n" for note in grid.notes)
+    title = f"{heading} {escaped(grid.title)}\n\n" if grid.title else ""
+    return title + "\n".join(filter(None, (table * bool(grid.columns), "".join(f"* {escaped(note)}\n" for note in grid.notes))))
 
 
 def _marked(cell: Cell, text: str, best: str, tied: str, small: str = "{}", safe: Callable[[str], str] = escaped) -> str:
@@ -234,56 +244,6 @@ def _escape(char: str) -> str:
     return re.sub("....", r"\\u\g<0>", char.encode("utf-16-be", "surrogatepass").hex())
 
 
-def to_latex(grids: Sequence[Grid]) -> str:
-    """``table`` environments with booktabs' rules and siunitx's numbers; intervals stand in a column of their own.
-
-    Names are written as they are: with others than Latin letters compile by LuaLaTeX or XeLaTeX.
-    """
-    return "% \\usepackage{booktabs,siunitx}\n" + "\n".join(map(_latex_table, grids))
-
-
-def _latex_table(grid: Grid) -> str:
-    wide = [any(cell.interval or cell.aside for cell in cells) for cells in grid.by_column]
-    form = "".join(
-        ("r" if column.number else "l") + (r"@{\ }l" if two else "") for column, two in zip(grid.columns, wide, strict=True)
-    )
-    heads = [
-        rf"\multicolumn{{2}}{{c}}{{{latex(column.head)}}}" if two else latex(column.head)
-        for column, two in zip(grid.columns, wide, strict=True)
-    ]
-    rows = [
-        " & ".join(text for cell, two in zip(row, wide, strict=True) for text in _latex_cell(cell, two)) + r" \\"
-        for row in grid.rows
-    ]
-    lines = [
-        r"\begin{table}",
-        r"  \centering",
-        r"  \sisetup{detect-weight=true, mode=text}",
-        *([rf"  \caption{{{latex(grid.title)}}}"] if grid.title else []),
-        rf"  \begin{{tabular}}{{{form}}}",
-        *(f"    {line}" for line in [r"\toprule", " & ".join(heads) + r" \\", r"\midrule", *rows, r"\bottomrule"]),
-        r"  \end{tabular}",
-        *([r"  \par\smallskip"] if grid.notes else []),
-        *(rf"  {{\footnotesize {latex(note)}\par}}" for note in grid.notes),
-        r"\end{table}",
-    ]
-    return "".join(f"{line}\n" for line in lines)
-
-
-def _latex_cell(cell: Cell, two: bool) -> list[str]:
-    text = rf"\num{{{cell.text}}}" if NUMBER.fullmatch(cell.text) else latex(cell.text)
-    shown = {BEST: rf"\textbf{{{text}}}", TIED: rf"\underline{{{text}}}"}.get(cell.mark, text)
-    small = rf"{{\scriptsize {latex(cell.interval)}}}" if cell.interval else ""
-    return [shown, " ".join(filter(None, (small, latex(cell.aside))))] if two else [shown]
-
-
-@lru_cache(maxsize=1 << 16)
-def latex(text: str) -> str:
-    """``text`` on one line, with everything that has a meaning in LaTeX as the character itself."""
-    pairs = pairwise(" " + one_line(text))
-    return "".join("{}" * (char == before and char in "-',") + LATEX.get(char, char) for before, char in pairs)  # no ligatures
-
-
 def to_html(grids: Sequence[Grid], title: str = "Scores", page: bool = True) -> str:
     """A page that stands alone, or the tables alone if not ``page``."""
     tables = "".join(map(_html_table, grids))
@@ -299,7 +259,7 @@ def _html_table(grid: Grid) -> str:
     def line(tag: str, texts: Iterable[str]) -> str:
         return "<tr>" + "".join(f"<{tag}{kind}>{text}</{tag}>" for text, kind in zip(texts, kinds, strict=True)) + "</tr>\n"
 
-    kinds = [' class="number"' if column.number else "" for column in grid.columns]
+    kinds = [' class="number"' if is_number else "" for is_number in grid.numeric]
     rows = [
         line(
             "td",
@@ -307,8 +267,10 @@ def _html_table(grid: Grid) -> str:
         )
         for row in grid.rows
     ]
-    caption = f"<caption>{_html(grid.title)}</caption>\n" if grid.title else ""
     notes = "<ul>\n" + "".join(f"<li>{_html(note)}</li>\n" for note in grid.notes) + "</ul>\n" if grid.notes else ""
+    if not grid.columns:
+        return f"<h2>{_html(grid.title)}</h2>\n" * bool(grid.title) + notes
+    caption = f"<caption>{_html(grid.title)}</caption>\n" * bool(grid.title)
     head = line("th", (_html(column.head) for column in grid.columns))
     return f"<table>\n{caption}<thead>\n{head}</thead>\n<tbody>\n{''.join(rows)}</tbody>\n</table>\n{notes}"
 

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from probe.reporting import grid, tables
+from probe.reporting import grid, robustness_tables, tables
+from probe.reporting.conditions import first_sampling
 from probe.reporting.grid import Grid
+from probe.reporting.latex import to_latex
 from probe.reporting.published import published_grid, published_rows
 from probe.reporting.rows import layer_rows, summary_rows
 from probe.reporting.selection import Term, kept, ordered
@@ -49,8 +51,40 @@ def scores(
     return in_form([tables.grid_of(rows, layers), *matrices], form)
 
 
+def robustness(
+    records: pd.DataFrame,
+    form: str,
+    layers: bool = False,
+    baseline: str | None = None,
+    all_heads: bool = False,
+    excel_safe: bool = False,
+) -> str:
+    """The robustness tables at the chosen layers, or of every layer, with a domain matrix each, if ``layers``.
+
+    CSV and JSON hold the rows of `probe.reporting.robustness_tables.Robustness`. Records may be of several samplings (seeds).
+
+    Args:
+        records: see `probe.records.read_records`.
+        form: ``md``, ``csv``, ``latex``, ``html`` or ``json``.
+        baseline: see `probe.reporting.robustness.baseline_of`.
+
+    Raises:
+        ProbeError: see `probe.reporting.robustness_tables.robustness`.
+    """
+    found = robustness_tables.robustness(records, baseline, all_heads)
+    if form in ("csv", "json"):
+        rows = found.layers if layers else found.chosen
+        return tables.to_csv(rows, excel_safe) if form == "csv" else tables.to_json(rows)
+    matrices = tables.domain_grids(first_sampling(records), layers=True) if layers else []
+    if form == "md":
+        texts = [robustness_tables.every_layer(found) if layers else "", tables.domains_text(matrices)]
+        return "\n".join(filter(None, texts)) or robustness_tables.summary(found)
+    shown = [*robustness_tables.layer_grids(found), *matrices] if layers else robustness_tables.summary_grids(found)
+    return in_form(shown or [Grid((), (), notes=[robustness_tables.NOTHING])], form)
+
+
 def in_form(grids: Sequence[Grid], form: str, excel_safe: bool = False) -> str:
     """Tables as ``md``, ``csv``, ``latex``, ``html`` or ``json``."""
     if form == "csv":
         return grid.to_csv(grids, excel_safe)
-    return {"md": grid.to_markdown, "latex": grid.to_latex, "html": grid.to_html, "json": grid.to_json}[form](grids)
+    return {"md": grid.to_markdown, "latex": to_latex, "html": grid.to_html, "json": grid.to_json}[form](grids)

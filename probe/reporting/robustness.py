@@ -81,7 +81,7 @@ def normalised_rows(records: pd.DataFrame, baseline: str, all_heads: bool = Fals
             werv = measures.variance(drawn) if name != MEAN else Estimate(None)
             made |= columns_of("werv", werv) | {"samplings": len(drawn), "baseline": baseline}
             rows.append(about | made)
-    return pd.DataFrame(rows, columns=NORMALISED)
+    return pd.DataFrame(rows, columns=NORMALISED).astype({"samplings": "Int64"})
 
 
 def _normalised(

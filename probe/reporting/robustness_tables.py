@@ -1,17 +1,18 @@
-"""Robustness tables as Markdown, in percent and points, and the files they are written to."""
+"""Robustness tables, in percent and points: of the layers that dev chose, and of every layer."""
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
 from probe.errors import listed
 from probe.measures.robustness import FEWEST_MODELS
-from probe.reporting.cells import DASH, INTERVAL, arrow, escaped, escaped_all, markdown, percent, points
+from probe.reporting.cells import DASH, INTERVAL, escaped, percent, points
 from probe.reporting.conditions import CLEAN, COSTS, DOMAIN_TASKS, MEAN, QUESTION, WORST, chosen_rows, condition_rows
 from probe.reporting.domains import gap_rows
+from probe.reporting.grid import Cell, Column, Grid, of_columns, to_markdown
 from probe.reporting.robustness import baseline_of, effective_rows, group_rows, normalised_rows
 
 HEAD = """# Robustness
@@ -70,7 +71,7 @@ above chance. ✓ is the layer that dev chose, ◆ the one that keeps most of it
 
 """
 Row = Mapping[Hashable, Any]
-Columns = Callable[[Sequence[Row]], dict[str, list[str]]]
+Columns = Mapping[str, Iterable[Cell | str]]
 TITLES = {MEAN: "mean", WORST: "worst"}
 NUMBERS = {
     INTERVAL,
@@ -83,6 +84,8 @@ NUMBERS = {
 }
 NUMBERS |= {"NWER", "NWERD", "WERD", "WERV", "in-domain", "gap", "gap, % of in-domain", "shift", "closed (1) %", "closed (2) %"}
 NUMBERS |= {"clean %", "under it %", "effective", "groups", "few", "best %", "spread", "by chance", "p"}
+NOTED = ("model", "condition", "train_domain", "test_domain", "column")
+NOTHING = "No clean records with others under conditions, and not several domains."
 
 
 @dataclass(frozen=True)
@@ -145,82 +148,105 @@ def robustness(records: pd.DataFrame, baseline: str | None = None, all_heads: bo
 def summary(found: Robustness) -> str:
     """The Markdown of ``robustness.md``: every measure at the layers that dev chose."""
     if found.empty:
-        return "No clean records with others under conditions, and not several domains.\n"
-    found = found.of_main_metrics
-    rows = found.chosen
-    baseline = f"`{escaped(found.baseline)}`" if found.baseline else "the baseline"
-    parts = [
-        (LOSSES, _tables(chosen_rows(found.layers), _losses)),
-        (LAYERS, _kept(found.layers)),
-        (NORMALISED.format(baseline=baseline) + NO_BASELINE * (not found.baseline), _tables(found.normalised, _normalised)),
-        (EFFECTIVE, _effective(found.effective, rows)),
-        (GAPS.format(baseline=baseline), _tables(found.gaps, _gaps)),
-        (GROUPS, _tables(found.groups, _groups)),
-    ]
-    return HEAD + "\n".join(head + text for head, text in parts if text)
+        return f"{NOTHING}\n"
+    return HEAD + "\n".join(head + to_markdown(grids, "###") for head, grids in _sections(found))
+
+
+def summary_grids(found: Robustness) -> list[Grid]:
+    """The tables of `summary`, each with the measure in its title."""
+    named = [(head.partition("\n")[0].removeprefix("## "), grids) for head, grids in _sections(found)]
+    return [replace(grid, of={"measure": measure, **grid.of}) for measure, grids in named for grid in grids]
 
 
 def every_layer(found: Robustness) -> str:
-    """The Markdown of ``robustness_layers.md``: one table per model and question; empty without several conditions."""
-    tables = []
-    for names, rows in found.of_main_metrics.layers.groupby([*QUESTION, "model"], sort=False):
+    """The Markdown of ``robustness_layers.md``: see `layer_grids`; empty without several conditions."""
+    grids = layer_grids(found)
+    return LAYERS_HEAD + to_markdown(grids) if grids else ""
+
+
+def layer_grids(found: Robustness) -> list[Grid]:
+    """One table (layer x condition) per model and question."""
+    grids = []
+    for _, rows in found.of_main_metrics.layers.groupby([*QUESTION, "model"], sort=False):
         of_layer: dict[str, dict[str, Row]] = {}
         for row in rows.to_dict("records"):
             of_layer.setdefault(str(row["layer"]), {})[row["condition"]] = row
         first = [next(iter(there.values())) for there in of_layer.values()]
         means = [there.get(MEAN) for there in of_layer.values()]
-        columns = {"layer": escaped_all(of_layer), "marks": [_marks(row) for row in first]}
         conditions = [name for name in dict.fromkeys(rows["condition"]) if name not in (MEAN, WORST)]
-        for name in conditions:
-            columns[escaped(name)] = [_with_loss(there[name]) if name in there else DASH for there in of_layer.values()]
-        columns["mean loss"] = [_points_of(row, "loss") for row in means]
-        columns["margin lost %"] = [_percent_of(row, "margin_lost") for row in means]
-        columns |= {f"{task} %": [_percent_of(row, task) for row in first] for task in DOMAIN_TASKS}
-        columns["chance"] = [row["chance"] or DASH for row in first]
-        shown = {name: column for name, column in columns.items() if set(column) != {DASH}}
-        numbers = NUMBERS | set(escaped_all(conditions))
-        tables.append(f"## {_title([names[-1], *names[:-1]], rows)}\n\n{markdown(shown, numbers)}")
-    return LAYERS_HEAD + "\n".join(tables) if tables else ""
+        columns: Columns = {
+            "layer": of_layer,
+            "marks": [_marks(row) for row in first],
+            **{name: [_with_loss(there.get(name)) for there in of_layer.values()] for name in conditions},
+            "mean loss": [_points_of(row, "loss") for row in means],
+            "margin lost %": [_percent_of(row, "margin_lost") for row in means],
+            **{f"{task} %": [_percent_of(row, task) for row in first] for task in DOMAIN_TASKS},
+            "chance": [row["chance"] or DASH for row in first],
+        }
+        grids.append(_grid(columns, {*NUMBERS, *conditions}, aside="change", **_about(rows, "model")))
+    return grids
 
 
-def _tables(rows: pd.DataFrame, columns: Columns) -> str:
-    """One Markdown table per question."""
-    tables = []
-    by = [name for name in ("task", "corpus", "train_condition", "metric", "head") if name in rows]
-    for names, group in rows.groupby(by, sort=False):
+def _sections(found: Robustness) -> Iterator[tuple[str, list[Grid]]]:
+    """A heading with its explanation in Markdown, and the tables below it; those that hold something."""
+    found = found.of_main_metrics
+    baseline = f"`{escaped(found.baseline)}`" if found.baseline else "the baseline"
+    sections = [
+        (LOSSES, _tables(chosen_rows(found.layers), _losses)),
+        (LAYERS, _sentences(_kept(found.layers))),
+        (NORMALISED.format(baseline=baseline) + NO_BASELINE * (not found.baseline), _tables(found.normalised, _normalised)),
+        (EFFECTIVE, _effective(found.effective, found.chosen)),
+        (GAPS.format(baseline=baseline), _tables(found.gaps, _gaps)),
+        (GROUPS, _tables(found.groups, _groups)),
+    ]
+    return (section for section in sections if section[1])
+
+
+def _grid(columns: Columns, numbers: Container[str] = NUMBERS, **more: Any) -> Grid:
+    """A table without the columns that hold nothing."""
+    named = {Column(name, number=name in numbers): cells for name, cells in columns.items()}
+    return of_columns(named, dict.fromkeys(columns, DASH), **more)
+
+
+def _tables(rows: pd.DataFrame, columns: Callable[[Sequence[Row]], Columns]) -> list[Grid]:
+    """One table per question, with the notes of its rows below it."""
+    grids = []
+    for _, group in rows.groupby(QUESTION, sort=False):
+        cells = group.to_dict("records")
         notes = [
-            f"* {', '.join(escaped_all(str(row[name]) for name in NOTED if row.get(name)))}: {escaped(row['note'])}\n"
-            for row in group.to_dict("records")
+            f"{', '.join(str(row[name]) for name in NOTED if row.get(name))}: {row['note']}"
+            for row in cells
             if row["note"] and row.get("condition") != WORST
         ]
-        cells = columns(group.to_dict("records"))
-        table = markdown({name: column for name, column in cells.items() if set(column) != {DASH}}, NUMBERS)
-        tables.append(f"### {_title(names, group)}\n\n{table}" + ("\n" + "".join(notes) if notes else ""))
-    return "\n".join(tables)
+        grids.append(_grid(columns(cells), notes=notes, **_about(group)))
+    return grids
 
 
-NOTED = ("model", "condition", "train_domain", "test_domain", "column")
+def _sentences(lines: Sequence[str]) -> list[Grid]:
+    """Sentences without a table."""
+    return [Grid((), (), notes=lines)] if lines else []
 
 
-def _title(names: Iterable[Hashable], rows: pd.DataFrame) -> str:
-    """What a table is of; training on clean audio goes without saying."""
-    kept = [str(name) for name in names if name not in ("", CLEAN)]
-    heard = rows["train_condition"].iloc[0]
-    shown = [f"trained on {name}" if name == heard else name for name in kept]
-    return f"{', '.join(escaped_all(shown))}" + (
-        f" {arrow(rows['higher_is_better'].iloc[0])}" if "higher_is_better" in rows else ""
-    )
+def _about(rows: pd.DataFrame, *fields: str) -> dict[str, Any]:
+    """What a table of rows of one question (and of one value of each field) is of; training on clean audio goes without saying."""
+    first = rows.iloc[0]
+    of = {name: str(first[name]) for name in (*fields, *QUESTION) if first[name] not in ("", CLEAN)}
+    of |= {"train_condition": f"trained on {of['train_condition']}"} if "train_condition" in of else {}
+    return {"of": of, "better": bool(first["higher_is_better"]) if "higher_is_better" in rows else None}
 
 
-def _losses(rows: Sequence[Row]) -> dict[str, list[str]]:
+def _title(rows: pd.DataFrame, *fields: str) -> str:
+    return Grid((), (), **_about(rows, *fields)).title
+
+
+def _losses(rows: Sequence[Row]) -> Columns:
     several = sum(row["condition"] not in (CLEAN, MEAN, WORST) for row in rows) > len({row["model"] for row in rows})
     rows = [row for row in rows if several or row["condition"] not in (MEAN, WORST)]
-    shown = [f"worst: {escaped(row['note'])}" if row["condition"] == WORST else _condition(row) for row in rows]
     return {
-        "model": escaped_all(row["model"] for row in rows),
-        "layer": escaped_all(row["layer"] for row in rows),
-        "condition": shown,
-        INTERVAL: [_score(row, "value", "low", "high") for row in rows],
+        "model": [row["model"] for row in rows],
+        "layer": [row["layer"] for row in rows],
+        "condition": [f"worst: {row['note']}" if row["condition"] == WORST else _condition(row) for row in rows],
+        INTERVAL: [_percent_of(row, "value", "low", "high") for row in rows],
         "loss, points": [_points_of(row, "loss") for row in rows],
         "loss, % of clean": [_percent_of(row, "relative") for row in rows],
         "margin lost %": [_percent_of(row, "margin_lost") for row in rows],
@@ -228,10 +254,10 @@ def _losses(rows: Sequence[Row]) -> dict[str, list[str]]:
     }
 
 
-def _kept(rows: pd.DataFrame) -> str:
+def _kept(rows: pd.DataFrame) -> list[str]:
     """A sentence per model and question: the layer that keeps most of its margin, its equals, and the layers at chance."""
     lines = []
-    for names, group in rows.groupby([*QUESTION, "model"], sort=False):
+    for _, group in rows.groupby([*QUESTION, "model"], sort=False):
         if group["layer"].nunique() < 2:
             continue
         means = group[group["condition"] == MEAN]
@@ -239,18 +265,18 @@ def _kept(rows: pd.DataFrame) -> str:
         level = {what: list(dict.fromkeys(group["layer"][group["chance"] == what])) for what in ("at chance", "unknown")}
         said = ["no layer can be called robust"]
         for row in most.to_dict("records"):
-            said = [f"layer {escaped(row['layer'])} loses {_percent_of(row, 'margin_lost')} % of its margin"]
-        said += [f"not told from it: {escaped(listed(tied, 30))}"] if tied else []
-        said += [f"dev chose {escaped(listed(sorted(set(group['layer'][group['chosen'].astype(bool)]))))}"]
-        said += [f"at chance on clean audio: {escaped(listed(level['at chance'], 30))}"] if level["at chance"] else []
-        said += [f"no control says what chance gives: {escaped(listed(level['unknown'], 30))}"] if level["unknown"] else []
-        lines.append(f"* {_title([names[-1], *names[:-1]], group)}: {'; '.join(said)}.\n")
-    return "".join(lines)
+            said = [f"layer {row['layer']} loses {_percent_of(row, 'margin_lost')} % of its margin"]
+        said += [f"not told from it: {listed(tied, 30)}"] if tied else []
+        said += [f"dev chose {listed(sorted(set(group['layer'][group['chosen'].astype(bool)])))}"]
+        said += [f"at chance on clean audio: {listed(level['at chance'], 30)}"] if level["at chance"] else []
+        said += [f"no control says what chance gives: {listed(level['unknown'], 30)}"] if level["unknown"] else []
+        lines.append(f"{_title(group, 'model')}: {'; '.join(said)}.")
+    return lines
 
 
-def _normalised(rows: Sequence[Row]) -> dict[str, list[str]]:
+def _normalised(rows: Sequence[Row]) -> Columns:
     return {
-        "model": escaped_all(row["model"] for row in rows),
+        "model": [row["model"] for row in rows],
         "condition": [_condition(row) for row in rows],
         "WERD": [_points_of(row, "werd") for row in rows],
         "NWER": [_ratio_of(row, "nwer") for row in rows],
@@ -259,14 +285,14 @@ def _normalised(rows: Sequence[Row]) -> dict[str, list[str]]:
     }
 
 
-def _gaps(rows: Sequence[Row]) -> dict[str, list[str]]:
+def _gaps(rows: Sequence[Row]) -> Columns:
     return {
-        "condition": escaped_all(row["condition"] if row["condition"] not in ("", CLEAN) else DASH for row in rows),
-        "trained on": escaped_all(row["train_domain"] for row in rows),
-        "target": escaped_all(row["test_domain"] for row in rows),
-        "model": escaped_all(row["model"] for row in rows),
-        "layer": escaped_all(row["layer"] for row in rows),
-        INTERVAL: [_score(row, "value", "low", "high") for row in rows],
+        "condition": [row["condition"] if row["condition"] not in ("", CLEAN) else DASH for row in rows],
+        "trained on": [row["train_domain"] for row in rows],
+        "target": [row["test_domain"] for row in rows],
+        "model": [row["model"] for row in rows],
+        "layer": [row["layer"] for row in rows],
+        INTERVAL: [_percent_of(row, "value", "low", "high") for row in rows],
         "in-domain": [_percent_of(row, "in_domain") for row in rows],
         "gap": [_points_of(row, "gap") for row in rows],
         "gap, % of in-domain": [_percent_of(row, "relative") for row in rows],
@@ -276,86 +302,81 @@ def _gaps(rows: Sequence[Row]) -> dict[str, list[str]]:
     }
 
 
-def _effective(rows: pd.DataFrame, chosen: pd.DataFrame) -> str:
-    """The tables; a sentence for the questions that have too few models."""
-    parts = []
-    for names, group in rows.groupby(QUESTION, sort=False):
-        told = group[group["effective"].notna()]
-        title = _title(names, group)
-        if told.empty:
-            n = chosen[(chosen[QUESTION] == list(names)).all(axis=1)]["model"].nunique()
-            parts.append(
-                f"* {title}: undefined, {n} models, some at chance or without a place on the axis.\n"
-                if n >= FEWEST_MODELS
-                else f"* {title}: undefined, {n} models; a line needs {FEWEST_MODELS}.\n"
-            )
-        else:
-            parts.append("\n" + _tables(group, _distances))
-    return "".join(parts).lstrip("\n")
+def _effective(rows: pd.DataFrame, chosen: pd.DataFrame) -> list[Grid]:
+    """A sentence for each question that has too few models, and the tables of the others."""
+    groups = [group for _, group in rows.groupby(QUESTION, sort=False)]
+    told = [group for group in groups if group["effective"].notna().any()]
+    n_models = chosen.groupby(QUESTION)["model"].nunique()
+    lines = []
+    for group in groups:
+        if group["effective"].isna().all():
+            n = n_models[tuple(group.iloc[0][QUESTION])]
+            why = "some at chance or without a place on the axis" if n >= FEWEST_MODELS else f"a line needs {FEWEST_MODELS}"
+            lines.append(f"{_title(group)}: undefined, {n} models{',' if n >= FEWEST_MODELS else ';'} {why}.")
+    return [*_sentences(lines), *(grid for group in told for grid in _tables(group, _distances))]
 
 
-def _distances(rows: Sequence[Row]) -> dict[str, list[str]]:
+def _distances(rows: Sequence[Row]) -> Columns:
     return {
-        "model": escaped_all(row["model"] for row in rows),
+        "model": [row["model"] for row in rows],
         "condition": [_condition(row) for row in rows],
-        "clean %": [percent(row["clean"]) for row in rows],
-        "under it %": [percent(row["value"]) for row in rows],
+        "clean %": [_percent_of(row, "clean") for row in rows],
+        "under it %": [_percent_of(row, "value") for row in rows],
         "effective": [_points_of(row, "effective") for row in rows],
     }
 
 
-def _groups(rows: Sequence[Row]) -> dict[str, list[str]]:
+def _groups(rows: Sequence[Row]) -> Columns:
     def of(name: str, row: Row) -> str:
-        return DASH if pd.isna(row[name]) else escaped(str(row[name]))
+        return DASH if pd.isna(row[name]) else str(row[name])
 
     return {
-        "model": escaped_all(row["model"] for row in rows),
+        "model": [row["model"] for row in rows],
         "condition": [_condition(row) for row in rows],
-        "column": escaped_all(row["column"] for row in rows),
+        "column": [row["column"] for row in rows],
         "groups": [str(row["n_groups"]) for row in rows],
         "few": [str(row["n_few"]) for row in rows],
         "worst": [of("worst", row) for row in rows],
-        INTERVAL: [_score(row, "worst_value", "worst_low", "worst_high") for row in rows],
+        INTERVAL: [_percent_of(row, "worst_value", "worst_low", "worst_high") for row in rows],
         "best": [of("best", row) for row in rows],
-        "best %": [percent(row["best_value"]) for row in rows],
+        "best %": [_percent_of(row, "best_value") for row in rows],
         "spread": [_points_of(row, "spread") for row in rows],
-        "by chance": [points(row["by_chance"]) if pd.notna(row["by_chance"]) else DASH for row in rows],
+        "by chance": [_points_of(row, "by_chance") for row in rows],
         "p": [f"{row['probability']:.3f}" if pd.notna(row["probability"]) else DASH for row in rows],
     }
 
 
 def _condition(row: Row) -> str:
-    return TITLES.get(row["condition"], escaped(row["condition"]))
+    return TITLES.get(row["condition"]) or str(row["condition"])
 
 
 def _marks(row: Row) -> str:
     return ("✓" if row["chosen"] else "") + {"most": "◆", "tied": "◇"}.get(row["robust"], "")
 
 
-def _with_loss(row: Row) -> str:
-    loss = "" if math.isnan(row["loss"]) else f" ({points(-row['loss'] if row['higher_is_better'] else row['loss'])})"
-    return percent(row["value"]) + loss
+def _with_loss(row: Row | None) -> Cell:
+    if row is None or math.isnan(row["value"]):
+        return Cell(DASH)
+    loss = "" if math.isnan(row["loss"]) else f"({points(-row['loss'] if row['higher_is_better'] else row['loss'])})"
+    return Cell(percent(row["value"]), aside=loss, value=row["value"])
 
 
-def _points_of(row: Row | None, name: str) -> str:
-    return DASH if row is None else _shown(row, name, points)
+def _points_of(row: Row | None, name: str) -> Cell:
+    return _shown(row, points, name)
 
 
-def _percent_of(row: Row | None, name: str) -> str:
-    return DASH if row is None else _shown(row, name, percent)
+def _percent_of(row: Row | None, name: str, low: str = "", high: str = "") -> Cell:
+    return _shown(row, percent, name, low, high)
 
 
-def _ratio_of(row: Row, name: str, scale: float = 1) -> str:
-    return _shown(row, name, lambda value: f"{round(scale * value, 2) + 0.0:.2f}")
+def _ratio_of(row: Row, name: str, scale: float = 1) -> Cell:
+    return _shown(row, lambda value: f"{round(scale * value, 2) + 0.0:.2f}", name)
 
 
-def _score(row: Row, value: str, low: str, high: str) -> str:
-    return _shown({"_": row[value], "__low": row[low], "__high": row[high]}, "_", percent)
-
-
-def _shown(row: Row, name: str, form: Callable[[float], str]) -> str:
-    """A value with its interval."""
-    value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
-    if math.isnan(value):
-        return DASH
-    return form(value) + ("" if math.isnan(low) or math.isnan(high) else f" [{form(low)}, {form(high)}]")
+def _shown(row: Row | None, form: Callable[[float], str], name: str, low: str = "", high: str = "") -> Cell:
+    """A value with its interval, from the columns ``low`` and ``high``, or from those that are named after the value's."""
+    if row is None or pd.isna(row[name]):
+        return Cell(DASH)
+    ends = [row.get(end, math.nan) for end in (low or f"{name}_low", high or f"{name}_high")]
+    interval = "" if any(map(pd.isna, ends)) else f"[{', '.join(map(form, ends))}]"
+    return Cell(form(row[name]), interval, "", "", row[name], *ends)

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from probe.errors import UsageError
 from probe.files import write_atomically
 from probe.measures.uncertainty import FEW_BLOCKS
 from probe.reporting import grid
-from probe.reporting.cells import DASH, INTERVAL, arrow, escaped, escaped_all, markdown, points
+from probe.reporting.cells import DASH, INTERVAL, arrow, escaped, points
 from probe.reporting.condition_curves import conditions_figure
-from probe.reporting.conditions import chosen_rows, first_sampling
+from probe.reporting.conditions import chosen_rows
 from probe.reporting.curves import curves_figure, usual_rows
 from probe.reporting.det import det_figure, det_rows
 from probe.reporting.domains import crossed
@@ -35,7 +34,6 @@ __all__ = [
     "check_comparable",
     "domain_matrices",
     "layer_rows",
-    "robustness_text",
     "search_table",
     "summary_rows",
     "to_csv",
@@ -152,15 +150,14 @@ def grid_of(rows: pd.DataFrame, layers: bool, titled: bool = False) -> Grid:
     columns |= {"n": map(str, rows["n"]), "seeds": map(str, rows["n_seeds"])}
     columns["blocks"] = [f"{cell['n_blocks']}{FEW if cell['few'] else ''}" for cell in cells]
     columns["note"] = rows["note"]
-    told = {name: [Cell(cell) if isinstance(cell, str) else cell for cell in column] for name, column in columns.items()}
-    shown = {name: column for name, column in told.items() if {cell.text for cell in column} != {LEFT_OUT_IF_ALL.get(name)}}
     if rows["corpus"].nunique() == 1:
-        del shown["corpus"]
+        del columns["corpus"]
     about: dict[str, Any] = {"notes": [FEW_NOTE] if rows["few"].any() else []}
     if titled:
-        shown = {name: column for name, column in shown.items() if name.replace(" ", "_") not in (*NAMES, "metric")}
+        columns = {name: column for name, column in columns.items() if name.replace(" ", "_") not in (*NAMES, "metric")}
         about |= {"of": _question(cells[0]), "better": cells[0]["higher_is_better"]}
-    return of_columns({Column(name, number=name in ALIGNED_RIGHT): column for name, column in shown.items()}, **about)
+    named = {Column(name, number=name in ALIGNED_RIGHT): column for name, column in columns.items()}
+    return of_columns(named, LEFT_OUT_IF_ALL, **about)
 
 
 def _question(row: Mapping[Hashable, Any]) -> dict[str, str]:
@@ -185,12 +182,9 @@ def search_table(records: pd.DataFrame) -> str:
             for entry in row["search"]:
                 picked = all(entry.get(name) == value for name, value in row["chosen"].items() if name in entry)
                 lines.append(where | {name: f"{value:.4g}" for name, value in entry.items()} | {"picked": "✓" if picked else ""})
-        columns = {name: [escaped(str(line.get(name, ""))) for line in lines] for name in lines[0]}
-        if not any(columns["train domain"]):
-            del columns["train domain"]
-        tables.append(
-            f"{', '.join(escaped_all(map(str, names)))}: every setting that was tried\n\n{markdown(columns, ALIGNED_RIGHT)}"
-        )
+        columns = {Column(name, number=name in ALIGNED_RIGHT): [str(line.get(name, "")) for line in lines] for name in lines[0]}
+        table = grid.to_markdown([of_columns(columns, {"train domain": ""})])
+        tables.append(f"{escaped(', '.join(map(str, names)))}: every setting that was tried\n\n{table}")
     return "\n".join(tables)
 
 
@@ -237,33 +231,9 @@ def domain_grids(records: pd.DataFrame, layers: bool = False) -> list[Grid]:
     return [_matrix(cells) for _, cells in rows.groupby(places, sort=False)]
 
 
-def robustness_text(
-    records: pd.DataFrame,
-    form: str,
-    layers: bool = False,
-    baseline: str | None = None,
-    all_heads: bool = False,
-    excel_safe: bool = False,
-) -> str:
-    """The robustness tables as ``md``, ``csv`` or ``json``; of every layer, with a domain matrix each, if ``layers``.
-
-    Records may be of several samplings (seeds).
-
-    Raises:
-        ProbeError: see `probe.reporting.robustness_tables.robustness`.
-        UsageError: another form.
-    """
-    if form not in ("md", "csv", "json"):
-        raise UsageError(f"--robust --format {form}: robustness tables are made as md, csv and json.")
-    found = robustness(records, baseline, all_heads)
-    if form != "md":
-        rows = found.layers if layers else found.chosen
-        return to_csv(rows, excel_safe) if form == "csv" else to_json(rows)
-    if not layers:
-        return summary_of(found)
-    matrices = domain_matrices(first_sampling(records), layers=True)
-    parts = [every_layer(found), DOMAINS_HEAD + matrices if matrices else ""]
-    return "\n".join(filter(None, parts)) or summary_of(found)
+def domains_text(grids: Sequence[Grid]) -> str:
+    """The Markdown of ``domains.md`` from `domain_grids`; empty without any."""
+    return DOMAINS_HEAD + grid.to_markdown(grids) if grids else ""
 
 
 def budget_grids(rows: pd.DataFrame) -> list[Grid]:
@@ -321,7 +291,7 @@ def write_tables(records: pd.DataFrame, to: Path, axis: str = "index", baseline:
         "table.csv": to_csv(summary),
         "layers.md": LAYERS_HEAD + SHAPE_HEAD * has_shape + layers_by_question(layers),
         "layers.csv": to_csv(layers),
-        "domains.md": DOMAINS_HEAD + grid.to_markdown(domains) if domains else "",
+        "domains.md": domains_text(domains),
         "budgets.md": BUDGETS_HEAD + grid.to_markdown(budget_grids(budgets)) if len(budgets) else "",
         "budgets.csv": to_csv(budgets) if len(budgets) else "",
     }
