@@ -66,6 +66,30 @@ def test_what_is_not_certain_is_not_told_apart() -> None:
     assert row["verdict"] == "not told apart" and row["low"] <= 0 <= row["high"]
 
 
+def test_verdicts_hold_for_all_scores_of_a_comparison_together() -> None:
+    """A difference that is shown alone is not shown as one of ten, by tasks or by layers; identical scores do not count."""
+
+    def side(hits: list[int], **changed: Any) -> list[Record]:
+        return [scored(hits, split=split, **changed) for split in ("dev", "test")]
+
+    old, new = [5, 6, 4, 7, 5, 6, 4, 5], [6, 8, 4, 8, 7, 6, 5, 5]
+    alone = compared(side(old), side(new)).rows.iloc[0]
+    assert alone["verdict"] == "better" and 0.005 < alone["p"] == alone["p_adjusted"] < 0.05
+    of_tasks, of_layers = (
+        compared(
+            [item for name in several for item in side(old, **name)],
+            [item for name in several for item in side(new, **name)],
+            True,
+        )
+        for several in ([{"task": f"task {i}"} for i in range(10)], [{"layer": str(i), "layer_index": i} for i in range(10)])
+    )
+    for found in (of_tasks, of_layers):
+        assert verdicts(found) == ["not told apart"] * 10
+        assert (found.rows["low"] > 0).all() and found.rows["p_adjusted"].to_list() == [min(1, 10 * alone["p"])] * 10
+    beside_equal = [item for i in range(9) for item in side(old, task=f"task {i}")]
+    assert verdicts(compared([*beside_equal, *side(old)], [*beside_equal, *side(new)])) == ["better", *["identical"] * 9]
+
+
 def test_equal_counts_are_identical_whatever_else_changed() -> None:
     records = [*layers([5, 6], [5, 6]), *verified()]
     again = [replace(item, code={"version": "0.2.0", "commit": "f" * 12}, seconds=9.0) for item in records]
