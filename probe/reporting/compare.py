@@ -244,9 +244,9 @@ def to_markdown(found: Comparison) -> str:
     return "\n".join(filter(None, parts))
 
 
-HEAD = """B - A with its 95 % interval, in points (codelengths in bits). `p` decides; it is adjusted for all differences listed (Holm):
-where nothing differs in truth, any is called better or worse in at most 5 % of comparisons. Intervals are not adjusted. `improved`
-is the share of resamples in which B is better.
+HEAD = """B - A with its 95 % interval, in points (codelengths in bits). `p` decides, adjusted for all that are listed (Holm): where
+nothing differs in truth, any is called better or worse in at most 5 % of comparisons. Intervals are not adjusted. `improved` is the
+share of resamples in which B is better.
 """
 RIGHT = {"A", "B", "B - A", "p", "improved", "n", "blocks", "scores"}
 
