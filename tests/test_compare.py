@@ -5,14 +5,14 @@ import io
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from scored import HOSTILE, layers, scored, verified, with_counts
+from scored import HOSTILE, frame, layers, scored, verified, with_counts
 
 from probe.cli import cli
 from probe.errors import ProbeError
@@ -24,12 +24,8 @@ from probe.reporting.compare import COLUMNS, Comparison, compare_models, compare
 from probe.reporting.rows import one_line
 
 
-def frame(records: Sequence[Record]) -> pd.DataFrame:
-    return pd.DataFrame([asdict(record) for record in records])
-
-
 def compared(before: Sequence[Record], after: Sequence[Record], layers: bool = False, all_heads: bool = False) -> Comparison:
-    return compare_runs("before", frame(before), "after", frame(after), layers, all_heads)
+    return compare_runs("before", frame(*before), "after", frame(*after), layers, all_heads)
 
 
 def verdicts(found: Comparison) -> list[str]:
@@ -183,7 +179,7 @@ def test_every_change_in_what_scores_rest_on_is_listed() -> None:
 
 
 def test_two_models_of_one_folder_are_compared() -> None:
-    records = frame([*layers([5], [5]), *layers([7], [7], model="org/b", recipe="d" * 64), *layers([5], [5], model="org/c")])
+    records = frame(*layers([5], [5]), *layers([7], [7], model="org/b", recipe="d" * 64), *layers([5], [5], model="org/c"))
     found = compare_models(records, "org/a", "org/b", layers=False, all_heads=False)
     assert verdicts(found) == ["better"] and found.changes == []
     assert list(found.rows["model"]) == ["org/a → org/b"]
