@@ -279,6 +279,12 @@ def test_a_folder_of_records_is_one_table(tmp_path: Path) -> None:
     assert set(table.columns) == FIELDS
 
 
+def test_equal_texts_of_a_table_are_one_object(tmp_path: Path) -> None:
+    write_records(tmp_path / "a.jsonl", [record(layer=str(number)) for number in range(3)])
+    table = read_records(tmp_path)
+    assert len({id(name) for name in table["recipe"].tolist()}) == 1 and len({id(name) for name in table["layer"].tolist()}) == 3
+
+
 def test_a_folder_without_records_is_named(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing", tmp_path / "missing.jsonl"):
         with pytest.raises(ProbeError, match=rf"{path}: no records .*Run `probe run`"):
