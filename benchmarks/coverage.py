@@ -1,13 +1,14 @@
 """How often intervals hold the truth: simulated corpora of speakers, with `probe.measures.uncertainty` as it is.
 
     python benchmarks/coverage.py [--simulations 2000] [--resamples 300] [--jobs 1] [--only accuracy|wer|eer] [--blocks 12,40]
-    python benchmarks/coverage.py --ties [--simulations 2000]
+    python benchmarks/coverage.py --ties|--comparisons [--simulations 2000]
 
 Prints Markdown: one row per score, one column per number of blocks (speakers), in percent; in parentheses how often the interval lay
 below the truth, how often above it, and how often there was none. Then the same for the difference of two equally good models on the
 same utterances: p is below 0.05 where 0 is outside. ``--ties`` prints how often `best_and_tied` calls a model worse, of several
-equally good ones and of one that is worse. The Monte Carlo error of 95 % of n simulations is sqrt(0.95 * 0.05 / n), 0.5 points of
-2,000.
+equally good ones and of one that is worse; ``--comparisons`` how often `probe compare` calls any of several scores of equally good
+models better or worse, and how often it would without Holm's procedure; scores are of other speakers each. The Monte Carlo error of
+95 % of n simulations is sqrt(0.95 * 0.05 / n), 0.5 points of 2,000.
 
 The corpora, drawn anew each time; the truth is that of infinitely many speakers:
 
@@ -34,9 +35,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv, ndtr
 
-from probe.measures.comparison import best_and_tied, paired_difference
+from probe.measures.comparison import LEVEL, best_and_tied, paired_difference
 from probe.measures.counts import Counts
 from probe.measures.uncertainty import interval
+from probe.reporting.compare import UNCLEAR, judged
 
 Floats = NDArray[np.float64]
 Ends = tuple[float, float] | None
@@ -196,6 +198,28 @@ def _ties(options: argparse.Namespace) -> None:
             print(f"| {n_blocks} | {n_models} | {shown} |", flush=True)
 
 
+def called_different(n_blocks: int, n_scores: int, n_simulations: int, n_resamples: int = 300) -> tuple[float, float]:
+    """How often a comparison of two equally good models calls any score different, and how often if each is judged alone."""
+    found = []
+    for number in range(n_simulations):
+        generator = np.random.default_rng([number, n_blocks, n_scores])
+        pairs = [accuracy(generator, n_blocks, 2).counts for _ in range(n_scores)]
+        differences = [paired_difference(b, a, n_resamples=n_resamples) for a, b in pairs]
+        rows = judged([{"difference": item.difference, "p": item.p, "higher_is_better": True} for item in differences])
+        found.append((any(row["verdict"] != UNCLEAR for row in rows), any(row["p"] <= LEVEL for row in rows)))
+    together, alone = np.mean(found, axis=0)
+    return float(together), float(alone)
+
+
+def _comparisons(options: argparse.Namespace) -> None:
+    print("| blocks | scores | any called better or worse | each judged alone |")
+    print("| --- | --- | --- | --- |")
+    for n_blocks in OF_DIFFERENCES:
+        for n_scores in (2, 10, 40):
+            shares = called_different(n_blocks, n_scores, options.simulations, options.resamples)
+            print(f"| {n_blocks} | {n_scores} | {' | '.join(f'{100 * share:.1f}' for share in shares)} |", flush=True)
+
+
 def _row(job: tuple[str, int, bool, argparse.Namespace]) -> Coverage:
     score, n_blocks, paired, options = job
     measure = partial(of_difference if paired else of_value, n_resamples=options.resamples)
@@ -216,11 +240,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sigma", type=float, default=0.5, help="of the logarithm of the number of utterances of a speaker")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--ties", action="store_true", help="how often a model is called worse than the best")
+    parser.add_argument("--comparisons", action="store_true", help="how often equally good models are told apart in any score")
     parser.add_argument("--only", choices=SCORES, action="append", help="these scores; repeat")
     parser.add_argument("--blocks", help="such as 12,40; without it 7 to 200, and 12 to 40 for differences")
     options = parser.parse_args(arguments)
-    if options.ties:
-        _ties(options)
+    if options.ties or options.comparisons:
+        (_ties if options.ties else _comparisons)(options)
         return
     with ProcessPoolExecutor(options.jobs) as pool:
         for paired, usual in ((False, BLOCKS), (True, OF_DIFFERENCES)):

@@ -163,6 +163,18 @@ SHARED: dict[str, Callable[[Callable], Callable]] = {
         help="Which rows' audio the conditions are of; test: trained clean, once, and tested under each.",
     ),
     "json": click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+    "records": click.option(
+        "--from", "results", multiple=True, required=True, type=click.Path(path_type=Path), help="Folder of records."
+    ),
+    "every_layer": click.option("--layers", is_flag=True, help="Every layer instead of the one that dev chose."),
+    "all_heads": click.option("--all-heads", is_flag=True, help="Every head and backend instead of the headline ones."),
+    "axis": click.option(
+        "--axis",
+        type=click.Choice(["index", "depth"]),
+        default="index",
+        show_default=True,
+        help="Of curves over layers: the layer's number, or 0 to 1 in every model.",
+    ),
 }
 
 # What is done to the audio that is heard.

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from probe.measures.counts import ratio_counts, trial_counts, value_of
 from probe.measures.uncertainty import interval
-from probe.records import Record
+from probe.records import Record, frame_of
 
 SEARCH = [{"l2": 0.01, "dev_accuracy": 0.5}, {"l2": 0.1, "dev_accuracy": 0.6}]
 USUAL: dict[str, Any] = {
@@ -32,6 +33,16 @@ USUAL: dict[str, Any] = {
     "packages": {"torch": "2.14.1"},
 }
 OF_TRIALS: dict[str, Any] = {"task": "verify", "kind": "verify", "metric": "eer", "select_by": "eer", "higher_is_better": False}
+
+
+def record(**changed: Any) -> Record:
+    """A test accuracy without counts; ``changed`` says what is special about it."""
+    return Record(**(USUAL | {"corpus": "spoken-digits", "value": 0.5, "n": 200, "n_blocks": 40} | changed))
+
+
+def frame(*records: Record) -> pd.DataFrame:
+    """The records as `probe.records.read_records` gives them."""
+    return frame_of(records)
 
 
 def with_counts(counts: dict[str, Any], **changed: Any) -> Record:

@@ -55,8 +55,10 @@ def test_ctc_heads_are_measured(options: list[str]) -> None:
 
 
 @pytest.mark.slow
-def test_a_report_of_drawn_records_is_measured(tmp_path: Path) -> None:
-    line = [sys.executable, FOLDER / "report.py", "--models", "2", "--layers", "3", "--tasks", "2", "--conditions", "2"]
+@pytest.mark.parametrize("options", [[], ["--trials", "60"]])
+def test_tables_and_a_report_of_drawn_records_are_measured(tmp_path: Path, options: list[str]) -> None:
+    line = [sys.executable, FOLDER / "tables.py", "--models", "2", "--layers", "3", "--tasks", "2", "--conditions", "2", *options]
     done = subprocess.run([*map(str, line), "--to", str(tmp_path)], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("48 records, half of them test scores: ")
+    reading, *commands = map(json.loads, done.stdout.splitlines())
+    assert reading["records"] == 48 and len(commands) == 8 and all(command["bytes"] for command in commands)
     assert (tmp_path / "report.html").stat().st_size < 200_000

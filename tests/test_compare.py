@@ -5,14 +5,14 @@ import io
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from scored import HOSTILE, layers, scored, verified, with_counts
+from scored import HOSTILE, frame, layers, scored, verified, with_counts
 
 from probe.cli import cli
 from probe.errors import ProbeError
@@ -24,12 +24,8 @@ from probe.reporting.compare import COLUMNS, Comparison, compare_models, compare
 from probe.reporting.rows import one_line
 
 
-def frame(records: Sequence[Record]) -> pd.DataFrame:
-    return pd.DataFrame([asdict(record) for record in records])
-
-
 def compared(before: Sequence[Record], after: Sequence[Record], layers: bool = False, all_heads: bool = False) -> Comparison:
-    return compare_runs("before", frame(before), "after", frame(after), layers, all_heads)
+    return compare_runs("before", frame(*before), "after", frame(*after), layers, all_heads)
 
 
 def verdicts(found: Comparison) -> list[str]:
@@ -64,6 +60,30 @@ def test_what_is_not_certain_is_not_told_apart() -> None:
     after = [scored(hits[::-1], split=split) for split in ("dev", "test")]
     row = compared(before, [replace(item, counts=item.counts) for item in after]).rows.iloc[0]
     assert row["verdict"] == "not told apart" and row["low"] <= 0 <= row["high"]
+
+
+def test_verdicts_hold_for_all_scores_of_a_comparison_together() -> None:
+    """A difference that is shown alone is not shown as one of ten, by tasks or by layers; identical scores do not count."""
+
+    def side(hits: list[int], **changed: Any) -> list[Record]:
+        return [scored(hits, split=split, **changed) for split in ("dev", "test")]
+
+    old, new = [5, 6, 4, 7, 5, 6, 4, 5], [6, 8, 4, 8, 7, 6, 5, 5]
+    alone = compared(side(old), side(new)).rows.iloc[0]
+    assert alone["verdict"] == "better" and 0.005 < alone["p"] == alone["p_adjusted"] < 0.05
+    of_tasks, of_layers = (
+        compared(
+            [item for name in several for item in side(old, **name)],
+            [item for name in several for item in side(new, **name)],
+            True,
+        )
+        for several in ([{"task": f"task {i}"} for i in range(10)], [{"layer": str(i), "layer_index": i} for i in range(10)])
+    )
+    for found in (of_tasks, of_layers):
+        assert verdicts(found) == ["not told apart"] * 10
+        assert (found.rows["low"] > 0).all() and found.rows["p_adjusted"].to_list() == [min(1, 10 * alone["p"])] * 10
+    beside_equal = [item for i in range(9) for item in side(old, task=f"task {i}")]
+    assert verdicts(compared([*beside_equal, *side(old)], [*beside_equal, *side(new)])) == ["better", *["identical"] * 9]
 
 
 def test_equal_counts_are_identical_whatever_else_changed() -> None:
@@ -159,7 +179,7 @@ def test_every_change_in_what_scores_rest_on_is_listed() -> None:
 
 
 def test_two_models_of_one_folder_are_compared() -> None:
-    records = frame([*layers([5], [5]), *layers([7], [7], model="org/b", recipe="d" * 64), *layers([5], [5], model="org/c")])
+    records = frame(*layers([5], [5]), *layers([7], [7], model="org/b", recipe="d" * 64), *layers([5], [5], model="org/c"))
     found = compare_models(records, "org/a", "org/b", layers=False, all_heads=False)
     assert verdicts(found) == ["better"] and found.changes == []
     assert list(found.rows["model"]) == ["org/a → org/b"]

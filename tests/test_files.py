@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scored import record
 
 from probe.errors import ProbeError
 from probe.files import canonical_json, file_name, read_json, sha256_of_file, sha256_of_json, write_atomically, write_json
 from probe.records import (
     FIELDS,
-    Record,
     chosen_layers,
     frame_of,
     hashed_block,
@@ -35,33 +35,6 @@ json_values = st.recursive(
     max_leaves=8,
 )
 one_folder_will_do = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-def record(**changed: Any) -> Record:
-    """A test accuracy; ``changed`` says what is special about it."""
-    usual: dict[str, Any] = {
-        "model": "org/a",
-        "revision": "1" * 40,
-        "layer": "0",
-        "layer_index": 0,
-        "head": "linear",
-        "task": "digits",
-        "task_version": 1,
-        "kind": "classify",
-        "corpus": "spoken-digits",
-        "split": "test",
-        "seed": 0,
-        "metric": "accuracy",
-        "value": 0.5,
-        "n": 200,
-        "n_blocks": 10,
-        "higher_is_better": True,
-        "select_by": "accuracy",
-        "recipe": "c" * 64,
-        "task_sha256": "a" * 64,
-        "manifest_sha256": "b" * 64,
-    }
-    return Record(**(usual | changed))
 
 
 # --- atomic writes ----------------------------------------------------------------------------------------------------------------
@@ -304,6 +277,12 @@ def test_a_folder_of_records_is_one_table(tmp_path: Path) -> None:
     assert list(table["model"]) == ["org/a", "org/a", "org/b"]
     assert list(table["layer"]) == ["0", "1", "0"]
     assert set(table.columns) == FIELDS
+
+
+def test_equal_texts_of_a_table_are_one_object(tmp_path: Path) -> None:
+    write_records(tmp_path / "a.jsonl", [record(layer=str(number)) for number in range(3)])
+    table = read_records(tmp_path)
+    assert len({id(name) for name in table["recipe"].tolist()}) == 1 and len({id(name) for name in table["layer"].tolist()}) == 3
 
 
 def test_a_folder_without_records_is_named(tmp_path: Path) -> None:

@@ -97,6 +97,12 @@ def test_holm_is_statsmodels_holm() -> None:
     assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
 
 
+def test_equally_good_models_are_seldom_told_apart_in_any_of_ten_scores() -> None:
+    n = 300
+    together, alone = coverage.called_different(12, 10, n)
+    assert together <= 0.05 + 2.6 * math.sqrt(0.05 * 0.95 / n) and alone > 0.25
+
+
 @pytest.mark.parametrize("n_models", [3, 12])
 def test_an_equally_good_model_is_seldom_called_worse(n_models: int) -> None:
     n = 400

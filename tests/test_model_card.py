@@ -1,16 +1,14 @@
 """What is written for the Hugging Face Hub, read back with a YAML reader and with the Hub's own library."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 import yaml as reader
 from click.testing import CliRunner
 from huggingface_hub import ModelCard, parse_eval_result_entries
 from huggingface_hub.repocard_data import model_index_to_eval_results
-from scored import HOSTILE, USUAL, layers, verified
+from scored import HOSTILE, USUAL, frame, layers, verified
 
 from probe.cli import cli
 from probe.errors import ProbeError
@@ -18,10 +16,6 @@ from probe.records import OWN_HEAD, Record, write_records
 from probe.reporting.model_card import write_cards, yaml
 
 DATASETS = {"spoken": "org/spoken-digits"}
-
-
-def frame(*records: Record) -> pd.DataFrame:
-    return pd.DataFrame([asdict(record) for record in records])
 
 
 def pretrained(**changed: Any) -> list[Record]:

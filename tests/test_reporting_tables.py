@@ -9,12 +9,13 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from scored import frame, record
 
 from probe.errors import ProbeError
 from probe.records import Record, read_records, write_records
@@ -33,33 +34,6 @@ from probe.reporting.tables import (
 GOLDEN = Path(__file__).parent / "golden" / "reporting"
 
 
-def record(**changed: Any) -> Record:
-    """A test accuracy; ``changed`` says what is special about it."""
-    usual: dict[str, Any] = {
-        "model": "org/a",
-        "revision": "1" * 40,
-        "layer": "0",
-        "layer_index": 0,
-        "head": "linear",
-        "task": "digits",
-        "task_version": 1,
-        "kind": "classify",
-        "corpus": "spoken-digits",
-        "split": "test",
-        "seed": 0,
-        "metric": "accuracy",
-        "value": 0.5,
-        "n": 200,
-        "n_blocks": 40,
-        "higher_is_better": True,
-        "select_by": "accuracy",
-        "recipe": "c" * 64,
-        "task_sha256": "a" * 64,
-        "manifest_sha256": "b" * 64,
-    }
-    return Record(**(usual | changed))
-
-
 def curve(dev: Sequence[float | None], test: Sequence[float | None], layers: str = "0 1 2", **changed: Any) -> Iterator[Record]:
     """Dev and test records of every layer; dev only where a domain is tested on itself."""
     names = layers.split()
@@ -71,10 +45,6 @@ def curve(dev: Sequence[float | None], test: Sequence[float | None], layers: str
             made = record(layer=layer, layer_index=index, final_layer=final, split=split, value=value, **(bounds | changed))
             if split == "test" or made.train_domain == made.test_domain:
                 yield made
-
-
-def frame(*records: Record) -> pd.DataFrame:
-    return pd.DataFrame([asdict(item) for item in records])
 
 
 def plain() -> list[Record]:

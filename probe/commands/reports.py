@@ -1,22 +1,25 @@
 """Reports: what is made of records."""
 
+import gc
 import json
 import re
 import sys
 from itertools import filterfalse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from probe.commands.printing import plain, print_files, print_table
 from probe.errors import EXIT_FAILURE, UsageError
+from probe.options import options
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @click.command()
-@click.option("--from", "results", multiple=True, required=True, type=click.Path(path_type=Path), help="Folder of records.")
-@click.option("--layers", is_flag=True, help="Every layer instead of the one that dev chose.")
-@click.option("--all-heads", is_flag=True, help="Every head and backend instead of the headline ones.")
+@options("records", "every_layer", "all_heads")
 @click.option(
     "--by",
     type=click.Choice(["models", "layers", "conditions", "domains"]),
@@ -41,13 +44,7 @@ from probe.errors import EXIT_FAILURE, UsageError
 @click.option("--format", "form", type=click.Choice(["md", "csv", "latex", "html", "json"]), default="md", show_default=True)
 @click.option("--excel-safe", is_flag=True, help="In CSV, an apostrophe before what a spreadsheet would take for a formula.")
 @click.option("--to", type=click.Path(path_type=Path), help="Also write table, layers, domains (md) and curves (png, svg) here.")
-@click.option(
-    "--axis",
-    type=click.Choice(["index", "depth"]),
-    default="index",
-    show_default=True,
-    help="Of the curves: the layer's number, or 0 to 1 in every model.",
-)
+@options("axis")
 @click.option("--robust", is_flag=True, help="What is lost under other conditions and across domains (docs/robustness.md).")
 @click.option("--baseline", metavar="MODEL", help="That the robustness tables measure against; fbank if it is there.")
 def table(
@@ -68,7 +65,6 @@ def table(
     baseline: str | None,
 ) -> None:
     """Print a comparison table of the records; with --to write all tables and the layer curves."""
-    from probe.records import read_records
     from probe.reporting import printing, tables
     from probe.reporting.arrangements import arranged, pivoted
     from probe.reporting.selection import early, kept, parse_term
@@ -78,7 +74,7 @@ def table(
     if len(asked) > 1:
         raise UsageError(f"{' and '.join(asked)}: one of them at a time.")
     terms = [parse_term(text) for text in filters]
-    records, late = kept(read_records(*results), filter(early, terms)), list(filterfalse(early, terms))
+    records, late = kept(_read(*results), filter(early, terms)), list(filterfalse(early, terms))
     if show and by != "models":
         raise UsageError("--show goes with --by models.")
     if robust and (late or sort):
@@ -101,19 +97,13 @@ def table(
 
 @click.command()
 @click.argument("kind", type=click.Choice(["layers", "conditions", "domains", "similarity", "budgets", "search", "det"]))
-@click.option("--from", "results", multiple=True, required=True, type=click.Path(path_type=Path), help="Folder of records.")
+@options("records")
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="Picture to write: .png, .svg or .pdf.")
 @click.option("--model", "models", multiple=True, metavar="MODEL", help="Only this model; may be given several times.")
 @click.option("--task", "tasks", multiple=True, metavar="TASK", help="Only this task; may be given several times.")
 @click.option("--metric", "metrics", multiple=True, metavar="METRIC", help="Only this metric; may be given several times.")
 @click.option("--condition", "conditions", multiple=True, metavar="CONDITION", help="Only this condition; several times.")
-@click.option(
-    "--axis",
-    type=click.Choice(["index", "depth"]),
-    default="index",
-    show_default=True,
-    help="Of layers: the layer's number, or 0 to 1 in every model.",
-)
+@options("axis")
 @click.option(
     "--width",
     type=click.Choice(["single", "double"]),
@@ -133,8 +123,7 @@ def plot(kind: str, results: tuple[Path, ...], to: Path, **options: Any) -> None
 @click.argument("runs", nargs=-1, metavar="[A B]", type=click.Path(path_type=Path))
 @click.option("--from", "results", multiple=True, type=click.Path(path_type=Path), help="Folder of records of two --model.")
 @click.option("--model", "names", multiple=True, metavar="NAME", help="Given twice: compare these models of --from.")
-@click.option("--layers", is_flag=True, help="Layer by layer instead of the layers that dev chose.")
-@click.option("--all-heads", is_flag=True, help="Every head and backend instead of the headline ones.")
+@options("every_layer", "all_heads")
 @click.option("--format", "form", type=click.Choice(["md", "csv", "json"]), default="md", show_default=True)
 @click.option("--fail-on", type=click.Choice(["worse"]), help="Exit with 1 where a score of B is significantly worse.")
 def compare(
@@ -149,14 +138,13 @@ def compare(
     """Compare two folders of records, or two models of one, score by score: what changed, by how much, and why it may have."""
     if not (len(runs) == 2 and not results and not names) and not (not runs and results and len(names) == 2):
         raise UsageError("compare: give two folders of records, A and B; or --from a folder and --model twice.")
-    from probe.records import read_records
     from probe.reporting import compare as comparing
 
     if runs:
         a, b = runs
-        found = comparing.compare_runs(str(a), read_records(a), str(b), read_records(b), layers, all_heads)
+        found = comparing.compare_runs(str(a), _read(a), str(b), _read(b), layers, all_heads)
     else:
-        found = comparing.compare_models(read_records(*results), names[0], names[1], layers, all_heads)
+        found = comparing.compare_models(_read(*results), names[0], names[1], layers, all_heads)
     printed = {"md": comparing.to_markdown, "csv": lambda found: comparing.to_csv(found.rows), "json": comparing.to_json}
     click.echo(plain(printed[form](found)), nl=False)
     if form != "md":
@@ -232,24 +220,31 @@ def _check(paths: tuple[Path, ...], as_json: bool) -> None:
 
 
 def _export(paths: tuple[Path, ...], to: Path, datasets: tuple[str, ...]) -> None:
-    from probe.records import read_records
     from probe.reporting.model_card import REPOSITORY, write_cards
 
     if odd := [text for text in datasets if not re.fullmatch(f".+={REPOSITORY}", text)]:
         raise UsageError(f"--dataset {odd[0]!r}: expected CORPUS=ORG/NAME, a manifest's name and its dataset on the Hub.")
-    written, left_out = write_cards(read_records(*paths), to, dict(text.rsplit("=", 1) for text in datasets))
+    written, left_out = write_cards(_read(*paths), to, dict(text.rsplit("=", 1) for text in datasets))
     for line in (*written, *(f"left out: {reason}" for reason in left_out)):
         click.echo(plain(str(line)), err=True)
 
 
 @click.command()
-@click.option("--from", "results", multiple=True, required=True, type=click.Path(path_type=Path), help="Folder of records.")
+@options("records")
 @click.option("--to", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True, help="The page.")
 @click.option("--outcomes/--no-outcomes", default=True, help="Show the worst utterances, with keys, speakers and transcripts.")
 @click.option("--title", default="layerprobe report", show_default=True, metavar="TEXT", help="Of the page.")
 def report(results: tuple[Path, ...], to: Path, outcomes: bool, title: str) -> None:
     """Write one HTML page with everything: the answer in words, tables, layer curves, errors, how to repeat it."""
-    from probe.records import read_records
     from probe.reporting.report import write_report
 
-    click.echo(str(write_report(read_records(*results), to, results, outcomes, title)))
+    click.echo(str(write_report(_read(*results), to, results, outcomes, title)))
+
+
+def _read(*paths: Path) -> "pd.DataFrame":
+    """The records of a command, kept to its end."""
+    from probe.records import read_records
+
+    records = read_records(*paths)
+    gc.freeze()  # or else the first collection walks all these objects, for a second or more, to find that they are in use
+    return records

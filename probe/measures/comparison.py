@@ -23,7 +23,7 @@ from probe.measures.uncertainty import Scores, half_widths, highest, sampled, un
 Floats = NDArray[np.float64]
 
 ROUNDING = 1e-12
-LEVEL = 0.05  # how often at most a model that is as good as the best is called worse
+LEVEL = 0.05  # how often at most, of comparisons in which nothing differs, anything is called better or worse
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ Floats = NDArray[np.float64]
 TOO_FEW_BLOCKS = 3  # of equal size; so many, or fewer, have no interval (docs/statistics.md)
 FEW_BLOCKS = 20  # below it a table warns
 CELLS_AT_ONCE = 1 << 22  # of (resample, block); bounds the memory to some 100 MB when every utterance is a block
-TRIALS_AT_ONCE = 1 << 13  # of (resample, trial): small arrays stay in a cache and use their memory again
+TRIALS_AT_ONCE = 1 << 15  # of (resample, trial): small arrays stay in a cache and use their memory again
 # A score that rests on one block (the only one with targets, say) has no value in 25 to 50 % of its resamples, one that rests on
 # two blocks in 14 % at most; the rest of the resamples would all hold that block and understate the variation.
 MOST_LEFT_OUT = 0.2
@@ -402,25 +402,28 @@ def _trial_values(counts: Counts, metric: str) -> Callable[[Ints], Floats]:
     many = MANY.get(metric) or (lambda missed, rejected: _one_by_one(measure, missed, rejected))
     enroll, test, rank = (np.array(counts[key], np.int64) for key in ("enroll", "test", "rank"))
     target, n_ranks = np.array(counts["target"], bool), int(rank.max()) + 1
+    pairs, of_pair = np.unique(enroll * len(counts["block"]) + test, return_inverse=True)
+    one, other = np.divmod(pairs, len(counts["block"]))
+    within = one == other
 
     def counter(kind: NDArray[np.bool_]) -> Callable[[Ints], Ints]:
         # In the order of the ranks, so that those at a rank or below are a sum from the start.
         chosen = np.flatnonzero(kind)[np.argsort(rank[kind])]
-        one, other = enroll[chosen], test[chosen]
-        within, ends = one == other, np.searchsorted(rank[chosen], np.arange(n_ranks), side="right")
+        pair, ends = of_pair[chosen], np.searchsorted(rank[chosen], np.arange(n_ranks), side="right")
 
-        def below(weights: Ints) -> Ints:
+        def below(times: Ints) -> Ints:
             """(resample, rank) trials of this kind at this rank or below."""
-            sums = np.zeros((len(weights), len(chosen) + 1), np.int64)
-            np.cumsum(weights[:, one] * np.where(within, 1, weights[:, other]), axis=1, out=sums[:, 1:])
-            return sums[:, ends]
+            sums = np.zeros((len(times), len(pair) + 1), np.int64)
+            np.cumsum(times.take(pair, axis=1), axis=1, out=sums[:, 1:])
+            return sums.take(ends, axis=1)
 
         return below
 
     below_targets, below_others = counter(target), counter(~target)
 
     def values(weights: Ints) -> Floats:
-        missed, rejected = below_targets(weights), below_others(weights)
+        times = weights[:, one] * np.where(within, 1, weights[:, other])  # of a trial of each pair of blocks
+        missed, rejected = below_targets(times), below_others(times)
         both = (missed[:, -1] > 0) & (rejected[:, -1] > 0)
         if both.all():
             return many(missed, rejected)

@@ -153,25 +153,28 @@ def eers(missed: Ints, rejected: Ints) -> Floats:
         missed: (row, rank) target trials at this rank or below; some in every row.
         rejected: (row, rank) non-target trials likewise.
     """
-    n_targets, n_others = missed[:, -1:], rejected[:, -1:]
-    # With ranks 0..r rejected, missed[r] / n_targets is the miss rate and 1 - rejected[r] / n_others the false acceptance rate.
-    # gap[r] is miss rate - false acceptance rate, times n_targets * n_others: it rises from -1 (before rank 0) to 1 times that.
-    gap = missed * n_others + rejected * n_targets - n_targets * n_others
-    crossing = np.argmax(gap >= 0, axis=1)[:, None]
+    n_targets, n_others, rows = missed[:, -1], rejected[:, -1], np.arange(len(missed))
 
-    def around(values: Ints, start: Ints) -> list[tuple[int, int]]:
-        """Values before and at the crossing; ``start`` is that before rank 0."""
-        before = np.where(crossing > 0, np.take_along_axis(values, np.maximum(crossing - 1, 0), axis=1), start)
-        return np.hstack([before, np.take_along_axis(values, crossing, axis=1)]).tolist()
+    def at(rank: Ints) -> tuple[Ints, Ints]:
+        """Missed targets with the ranks up to this one rejected, and the gap, (row,) each; rank -1: with none rejected.
 
-    sides = zip(
-        around(gap, -n_targets * n_others), around(missed, np.zeros_like(n_targets)), n_targets[:, 0].tolist(), strict=True
-    )
+        missed / n_targets is the miss rate, 1 - rejected / n_others the false acceptance rate. The gap is what the first is above
+        the second, times n_targets * n_others: it rises from -1 times that at rank -1 to 1 times that at the last.
+        """
+        missed_at, rejected_at = (np.where(rank < 0, 0, sums[rows, rank]) for sums in (missed, rejected))
+        return missed_at, missed_at * n_others + rejected_at * n_targets - n_targets * n_others
+
+    below, crossing = np.full(len(rows), -1), np.full(len(rows), missed.shape[1] - 1)
+    while (crossing - below > 1).any():  # the gap is negative below, and not at the crossing
+        middle = (below + crossing) // 2
+        crossed = at(middle)[1] >= 0
+        below, crossing = np.where(crossed, below, middle), np.where(crossed, middle, crossing)
+    sides = zip(*(values.tolist() for rank in (below, crossing) for values in at(rank)), n_targets.tolist(), strict=True)
     # In Python's whole numbers, which do not overflow.
     return np.array(
         [
             (missed_before * (after - before) - before * (missed_after - missed_before)) / (n * (after - before))
-            for (before, after), (missed_before, missed_after), n in sides
+            for missed_before, before, missed_after, after, n in sides
         ]
     )
 

@@ -68,7 +68,7 @@ def arranged(
         if terms or sort:
             raise UsageError("--by domains takes no --filter of scores and no --sort; --pivot train_domain,test_domain does.")
         return domain_grids(records)
-    rows = layer_rows(records, all_heads).assign(mark="") if by == "layers" else _shown(records, show, all_heads)
+    rows = layer_rows(records, all_heads, marked=False) if by == "layers" else _shown(records, show, all_heads)
     down, across, per = ARRANGEMENTS[by]
     rows = _main_metrics(rows, [term.field for term in terms])
     rows = rows.assign(aside=_ticks(rows) if by == "layers" else _layers(rows))
@@ -213,12 +213,12 @@ def _shown(records: pd.DataFrame, show: Sequence[str], all_heads: bool) -> pd.Da
     """Rows of `summary_rows` with the column ``score``, and other scores in their place: see `arranged`."""
     check_fields(show, SHOWN, "--show")
     summary = summary_rows(records, all_heads)
-    layers = layer_rows(records, all_heads) if {"final", "weighted"} & set(show) else summary[:0]
+    layers = layer_rows(records, all_heads, marked=False) if {"final", "weighted"} & set(show) else summary[:0]
     unmarked = summary.assign(low=np.nan, high=np.nan, mark="", layer=None, note="")
     found = {
         "best": lambda: summary,
-        "final": lambda: layers.merge(_final_layers(records), on=["model", *QUESTION, "layer"]).assign(mark=""),
-        "weighted": lambda: layers[layers["layer"] == WEIGHTED].assign(mark="", layer=None),
+        "final": lambda: layers.merge(_final_layers(records), on=["model", *QUESTION, "layer"]),
+        "weighted": lambda: layers[layers["layer"] == WEIGHTED].assign(layer=None),
     } | {name: lambda name=name: unmarked.assign(value=summary[name]) for name in BASELINES}
     names = [name for asked in show for name in (BASELINES if asked == "baselines" else [asked])]
     rows = pd.concat([found[name]().assign(score=name) for name in names], ignore_index=True)

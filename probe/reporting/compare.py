@@ -4,13 +4,14 @@ Aim: after new code, libraries, data or another model, which scores moved furthe
 
 Conventions: A is before, B is after. Scores are paired that agree in `PLACE`: test scores, and online codes, of the task itself (no
 controls), each at the layer that dev chose on its own side, or layer by layer. A difference is B - A; its interval and the
-probability of improvement are taken over the same resampled blocks (`probe.measures.uncertainty.paired_difference`), so both sides
-must be of the same utterances. Values are fractions, bits for codelengths; each pair is judged alone, at 95 %.
+probability of improvement are taken over the same resampled blocks (`probe.measures.comparison.paired_difference`), so both sides
+must be of the same utterances. Values are fractions, bits for codelengths. Intervals are each its own, at 95 %; verdicts hold
+together: p-values are adjusted by Holm's procedure over all differences of a comparison.
 """
 
 import json
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from probe.errors import ProbeError, listed
-from probe.measures.comparison import Paired, paired_difference
+from probe.measures.comparison import LEVEL, Paired, holm, paired_difference
 from probe.records import CHOICE, chosen_layers
 from probe.reporting.cells import DASH, arrow, escaped, escaped_all, markdown, percent, points
 from probe.reporting.marks import BITS
@@ -35,8 +36,8 @@ UNPAIRED, ONLY_A, ONLY_B = "not paired", "only in A", "only in B"
 VERDICTS = (WORSE, BETTER, UNPAIRED, UNCLEAR, IDENTICAL, ONLY_A, ONLY_B)
 COUNTED = (IDENTICAL, ONLY_A, ONLY_B)  # on a page they are counted, not listed
 COLUMNS = [
-    *["verdict", *PLACE, "layer_a", "layer_b", "value_a", "value_b", "difference", "low", "high", "probability"],
-    *["n", "n_blocks", "higher_is_better", "note"],
+    *["verdict", *PLACE, "layer_a", "layer_b", "value_a", "value_b", "difference", "low", "high", "p", "p_adjusted"],
+    *["probability", "n", "n_blocks", "higher_is_better", "note"],
 ]
 # What a score rests on; of two models the first two differ by themselves.
 ORIGIN = ["revision", "recipe", "task_version", "task_sha256", "manifest_sha256", "trials_sha256"]
@@ -119,7 +120,7 @@ def _compared(
         rows.append(dict(zip(PLACE, place, strict=False)) | _row(one, other))
         if one and other:
             changes.update(_changes(one, other, origin))
-    table = pd.DataFrame(rows, columns=COLUMNS)
+    table = pd.DataFrame(judged(rows), columns=COLUMNS)
     order = table.assign(verdict=table["verdict"].map(VERDICTS.index), difference=-table["difference"].abs())
     table = table.loc[order.sort_values(["verdict", "difference"], kind="stable").index].reset_index(drop=True)
     told = [{"what": what, "a": old, "b": new, "scores": n} for (what, old, new), n in sorted(changes.items())]
@@ -160,11 +161,14 @@ def _row(a: Row | None, b: Row | None) -> dict[str, Any]:
         found = difference(a, b)
     except ProbeError as error:
         return row | {"verdict": UNPAIRED, "note": str(error).partition(":")[0]}
-    better = bool(b["higher_is_better"])
     row |= {"difference": found.difference, "low": _number(found.low), "high": _number(found.high)}
     if found.probability is not None:
-        row["probability"] = found.probability if better else 1 - found.probability
-    return row | _verdict(found, better, same=_same(a["counts"], b["counts"]))
+        row["probability"] = found.probability if b["higher_is_better"] else 1 - found.probability
+    if _same(a["counts"], b["counts"]):
+        return row | {"verdict": IDENTICAL, "note": ""}
+    if found.p is None:
+        return row | {"verdict": UNCLEAR, "note": f"too few blocks ({found.n_blocks})"}
+    return row | {"p": found.p, "note": ""}
 
 
 def difference(a: Row, b: Row) -> Paired:
@@ -176,14 +180,22 @@ def difference(a: Row, b: Row) -> Paired:
     return paired_difference(b["counts"], a["counts"], seed=int(a["seed"]), metric=str(a["metric"]))
 
 
-def _verdict(found: Paired, higher_is_better: bool, same: bool) -> dict[str, str]:
-    if same:
-        return {"verdict": IDENTICAL, "note": ""}
-    if found.low is None or found.high is None:
-        return {"verdict": UNCLEAR, "note": f"too few blocks ({found.n_blocks})"}
-    if found.low <= 0 <= found.high:
-        return {"verdict": UNCLEAR, "note": ""}
-    return {"verdict": BETTER if (found.low > 0) == higher_is_better else WORSE, "note": ""}
+def judged(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, with ``p_adjusted`` and a verdict where they have a ``p``.
+
+    Where nothing differs in truth any row is `BETTER` or `WORSE` with a probability of `LEVEL` at most, however many rows there are
+    and whatever they have in common (Holm 1979).
+
+    Args:
+        rows: with ``difference`` and ``higher_is_better`` where they have ``p``.
+    """
+    adjusted = iter(holm([row["p"] for row in rows if "p" in row]))
+    return [row | _verdict(row, next(adjusted)) if "p" in row else row for row in rows]
+
+
+def _verdict(row: Mapping[str, Any], p: float) -> dict[str, Any]:
+    side = BETTER if (row["difference"] > 0) == bool(row["higher_is_better"]) else WORSE
+    return {"p_adjusted": p, "verdict": side if p <= LEVEL else UNCLEAR}
 
 
 def _same(a: Row, b: Row) -> bool:
@@ -232,10 +244,11 @@ def to_markdown(found: Comparison) -> str:
     return "\n".join(filter(None, parts))
 
 
-HEAD = """B - A with its 95 % interval, in points (codelengths in bits); `improved` is the share of resamples in which B is better.
-Each score is judged alone: of many that are equal in truth, about one in twenty comes out as better or worse.
+HEAD = """B - A with its 95 % interval, in points (codelengths in bits). `p` decides, adjusted for all that are listed (Holm): where
+nothing differs in truth, any is called better or worse in at most 5 % of comparisons. Intervals are not adjusted. `improved` is the
+share of resamples in which B is better.
 """
-RIGHT = {"A", "B", "B - A", "improved", "n", "blocks", "scores"}
+RIGHT = {"A", "B", "B - A", "p", "improved", "n", "blocks", "scores"}
 
 
 def _changed(changes: list[dict[str, Any]]) -> str:
@@ -261,6 +274,7 @@ def _table(found: Comparison, rows: pd.DataFrame) -> str:
         "A": [_value(cell["metric"], cell["value_a"]) for cell in cells],
         "B": [_value(cell["metric"], cell["value_b"]) for cell in cells],
         "B - A": [_difference(cell) for cell in cells],
+        "p": [_p(cell["p_adjusted"]) for cell in cells],
         "improved": [percent(cell["probability"]) for cell in cells],
         "n": [str(cell["n"]) for cell in cells],
         "blocks": [str(cell["n_blocks"]) for cell in cells],
@@ -285,6 +299,10 @@ def _difference(cell: Row) -> str:
         return DASH
     told = [f"{cell[name]:+.2f}" if cell["metric"] == BITS else points(cell[name]) for name in ("difference", "low", "high")]
     return told[0] if np.isnan(cell["low"]) else f"{told[0]} [{told[1]}, {told[2]}]"
+
+
+def _p(value: float) -> str:
+    return DASH if np.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _places(rows: pd.DataFrame, verdict: str) -> str:

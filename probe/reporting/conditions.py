@@ -25,7 +25,7 @@ from probe.measures import robustness as measures
 from probe.measures.robustness import Estimate, Sampled
 from probe.measures.uncertainty import interval
 from probe.records import CHOICE, NO_LAYER, WEIGHTED, chosen_layers
-from probe.reporting.rows import CELL, check_comparable
+from probe.reporting.rows import CELL, check_comparable, differing
 
 CLEAN = "clean"
 MEAN, WORST = "(mean)", "(worst)"
@@ -165,12 +165,9 @@ def check_conditions(records: pd.DataFrame) -> None:
         ProbeError: what differs, between which conditions, and what to do.
     """
     faults = [
-        f"{', '.join(f'{name} {value}' for name, value in zip(within, names, strict=True))}: {what} differs between "
-        + "; ".join(listed(sorted(set(group["condition"]))) for _, group in rows.groupby(what, dropna=False))
-        for within, equal in EQUAL_ACROSS_CONDITIONS
-        for names, rows in records.groupby(within)
-        for what in equal
-        if rows[what].nunique(dropna=False) > 1
+        f"{', '.join(f'{name} {value}' for name, value in zip(within, values, strict=True))}: {what} differs between "
+        + "; ".join(listed(sorted(set(equal["condition"]))) for _, equal in group.groupby(what, dropna=False))
+        for within, values, what, group in differing(records, EQUAL_ACROSS_CONDITIONS)
     ]
     if faults:
         raise ProbeError(

@@ -75,7 +75,7 @@ def content(records: pd.DataFrame, folders: Sequence[Path] = (), outcomes: bool 
 
     ``scores``, ``curves``, ``domains`` name their question by its number in ``questions``.
     """
-    rows, layers = summary_rows(records), layer_rows(records)
+    rows, layers = summary_rows(records), layer_rows(records, marked=False)
     moved = crossed(records)
     across = rows if moved is records else summary_rows(moved)
     across = across[(across["train_domain"] != "") & (across["metric"] != BITS)]
@@ -133,8 +133,8 @@ def _curves(rows: pd.DataFrame, number: Mapping[tuple[Hashable, ...], int]) -> l
     for names, group in shown.groupby([*PLACE, "model", "head"], sort=False):
         *place, model, head = map(str, names)
         if tuple(place) in number and group["value"].notna().any():
-            values: dict[str, Any] = {name: _none(group[name]) for name in CURVE}
-            layers = [one_line(str(layer)) for layer in group["layer"]]
+            values: dict[str, Any] = {name: _none(group[name].tolist()) for name in CURVE}
+            layers = [one_line(str(layer)) for layer in group["layer"].tolist()]
             chosen = [at for at, is_chosen in enumerate(group["chosen"]) if is_chosen]
             about = {"q": number[tuple(place)], "model": one_line(model), "head": one_line(head), "layers": layers}
             curves.append(about | values | {"chosen": chosen[0] if chosen else None})
@@ -257,7 +257,7 @@ def _places(rows: pd.DataFrame, number: Mapping[tuple[Hashable, ...], int]) -> l
 
 def _columns(rows: pd.DataFrame, names: Sequence[str]) -> Columns:
     """Columns of texts on one line each, empty where there is nothing."""
-    return {name: ["" if pd.isna(value) else one_line(str(value)) for value in rows[name]] for name in names}
+    return {name: ["" if pd.isna(value) else one_line(str(value)) for value in rows[name].tolist()] for name in names}
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, Any]:

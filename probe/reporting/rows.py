@@ -11,7 +11,7 @@ Values are fractions; a missing value is NaN.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,11 @@ EQUAL_WITHIN = [
     (["task", "corpus", "condition", "seed", "split"], ["trials_sha256"]),
     (["model", "task", "corpus", "condition", "train_condition"], ["recipe", "revision"]),
 ]
+# The columns of these; all layers of a model agree in them.
+QUESTION = [
+    *["model", "task", "corpus", "condition", "train_condition", "seed", "split", "task_version", "task_sha256"],
+    *["manifest_sha256", "trials_sha256", "recipe", "revision"],
+]
 
 
 def check_comparable(records: pd.DataFrame) -> None:
@@ -70,13 +75,11 @@ def check_comparable(records: pd.DataFrame) -> None:
     """
     if records.empty:
         raise ProbeError("the files hold no records. Run `probe run` or `probe bench` again.")
-    told = records.assign(**{"set of seeds": _seeds(records)})
+    told = records[QUESTION].drop_duplicates()
+    told = told.assign(**{"set of seeds": _seeds(told)})
     faults = [
-        f"{_place(within, group)}: {what} differs: {_holders(records_of_group, what)}"
-        for within, equal in EQUAL_WITHIN
-        for group, records_of_group in told.groupby(within)
-        for what in equal
-        if records_of_group[what].nunique(dropna=False) > 1
+        f"{_place(within, values)}: {what} differs: {_holders(group, what)}"
+        for within, values, what, group in differing(told, EQUAL_WITHIN)
     ]
     if faults:
         raise ProbeError(
@@ -91,6 +94,23 @@ def check_comparable(records: pd.DataFrame) -> None:
             f"{len(twice)} scores stand twice, of {listed([', '.join(name) for name in names.itertuples(index=False)])}. "
             "Is a file of records there under two names? Remove one."
         )
+
+
+def differing(
+    records: pd.DataFrame, rules: Sequence[tuple[list[str], list[str]]]
+) -> Iterator[tuple[list[str], tuple[Any, ...], str, pd.DataFrame]]:
+    """What records break of the rules that records equal in these columns must be equal in those.
+
+    Yields:
+        The columns that they are equal in, their values there, a column in which they differ, and they themselves.
+    """
+    for within, equal in rules:
+        if not records[[*within, *equal]].drop_duplicates().duplicated(within).any():
+            continue  # as ever; to look into thousands of groups takes seconds
+        for values, group in records.groupby(within):
+            for what in equal:
+                if group[what].nunique(dropna=False) > 1:
+                    yield within, values, what, group
 
 
 def summary_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
@@ -129,7 +149,7 @@ def summary_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame
     return models_marked(table)[SUMMARY]
 
 
-def layer_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
+def layer_rows(records: pd.DataFrame, all_heads: bool = False, marked: bool = True) -> pd.DataFrame:
     """One row per `CELL` that was trained on all labels, and layer, of split `test`; columns `LAYERS`.
 
     ``dev_value`` is the dev score of the same layer and metric, in the train domain where the task crosses domains;
@@ -139,6 +159,7 @@ def layer_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
     Args:
         records: see `probe.records.read_records`.
         all_heads: shows every head instead of the headline ones.
+        marked: whether layers are compared; ``mark`` is empty otherwise, in a third of the time.
 
     Raises:
         ProbeError: see `check_comparable`.
@@ -153,7 +174,8 @@ def layer_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
     rows = rows.assign(**{name: rows["statistics"].map(lambda found, name=name: found.get(name, np.nan)) for name in STATISTICS})
     rows["depth"] = rows["depth"].astype(float)
     rows["mark"] = ""
-    return layers_marked(_in_order(rows[[*LAYERS, *COMPARED_BY]], ["layer_index"]))[LAYERS]
+    rows = _in_order(rows[[*LAYERS, *COMPARED_BY]], ["layer_index"])
+    return (layers_marked(rows) if marked else rows)[LAYERS]
 
 
 def budget_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
