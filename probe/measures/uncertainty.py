@@ -16,8 +16,8 @@ The standard error se is the standard deviation of the resampled values times sq
 a factor (E - 1) / E too little. E is B for trials and, for ratios, the number of blocks of equal size that would weigh as much:
 (sum of denominators)^2 / (sum of their squares). Resampling both ends of a trial counts three times what is of a pair of speakers
 alone (Owen 2007, "The pigeonhole bootstrap"); so of an EER twice the sum of the squares of what pairs contribute (`_of_pairs`) is
-taken off first. What is left has the factor sqrt(E / (E - 3)): trials of one speaker lose 1 / E of their variance, those of two
-4 / E, for the mean that contributions are taken from is of the same two speakers.
+taken off first, and no more than two thirds. What is left has the factor sqrt(E / (E - 3)): trials of one speaker lose 1 / E of their
+variance, those of two 4 / E, for the mean that contributions are taken from is of the same two speakers.
 
 The interval of a share (accuracy, WER, EER) or an amount holds every p that a test would not reject, given how much scores vary
 where p is the truth (a score interval, as Wilson's of 1927):
@@ -110,7 +110,8 @@ class Scores:
 
     def errors(self) -> tuple[Floats, Floats]:
         """Standard errors and their degrees of freedom, (score,) each; an error is NaN where blocks are too few to tell."""
-        squares = variances(self.resampled, self.n_blocks) - 2 * np.square(self.of_pairs).sum(axis=1)
+        squares = variances(self.resampled, self.n_blocks)
+        squares = np.maximum(squares - 2 * np.square(self.of_pairs).sum(axis=1), squares / 3)
         squares *= self.n_blocks / max(self.n_blocks - (LOST_OF_PAIRS if self.of_pairs.size else 1), 1)
         least = np.square([least_error(value, self.units) for value in self.values])
         of_blocks = np.maximum(squares, least)  # NaN stays
