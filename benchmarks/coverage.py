@@ -14,12 +14,13 @@ The corpora, drawn anew each time; the truth is that of infinitely many speakers
 
 * utterances of a speaker: log-normal around 20 (of trials: around 8), sigma 0.5 (``--sigma``), at least 1 (2), whatever the
   speaker's score;
-* accuracy: a speaker's is Beta(8p, 8 - 8p), its mean p 0.8;
+* accuracy: a speaker's is Beta(8p, 8 - 8p), its mean p 0.8, 0.95 or 0.99;
 * WER: 1 + Poisson(8) words an utterance; a speaker's rate is log-normal with sigma 0.6 and mean 0.15; an utterance's errors are
   Poisson, its own rate Gamma distributed around the speaker's (shape 2);
 * EER: up to 10 target pairs a speaker, drawn from all, and as many non-target pairs of utterances of two speakers. A score is normal:
   a shift of targets, an effect of the speaker on targets (standard deviation 0.5), of either speaker on non-targets (0.35 each), of
-  the pair of speakers (0.3), of either utterance (0.4 each) and noise (0.6). The truth is
+  the pair of speakers (0.3), of either utterance (0.4 each) and noise (0.6); effects of speakers and pairs twice as large for unlike
+  speakers. The truth is
   Phi(-shift / (sd of targets + sd of others)).
 
 Two models share what makes a speaker, an utterance or a pair hard: of each effect's variance 0.7 is common to both.
@@ -56,12 +57,14 @@ class Corpus:
     truth: float
 
 
-def accuracy(generator: np.random.Generator, n_blocks: int, n_models: int, sigma: float = 0.5, gap: float = 0.0) -> Corpus:
-    """Speakers of accuracy 0.8 on average, less ``gap`` of the last model."""
+def accuracy(
+    generator: np.random.Generator, n_blocks: int, n_models: int, sigma: float = 0.5, gap: float = 0.0, typical: float = 0.8
+) -> Corpus:
+    """Speakers of a ``typical`` accuracy on average, less ``gap`` of the last model."""
     n = utterances(generator, n_blocks, 20, sigma)
-    mean = np.array([0.8] * (n_models - 1) + [0.8 - gap])[:, None]
+    mean = np.array([typical] * (n_models - 1) + [typical - gap])[:, None]
     rates = betaincinv(8 * mean, 8 - 8 * mean, ndtr(effects(generator, n_blocks, n_models)))
-    return Corpus([ratio(generator.binomial(n, rate), n) for rate in rates], 0.8)
+    return Corpus([ratio(generator.binomial(n, rate), n) for rate in rates], typical)
 
 
 def wer(generator: np.random.Generator, n_blocks: int, n_models: int, sigma: float = 0.5) -> Corpus:
@@ -74,8 +77,8 @@ def wer(generator: np.random.Generator, n_blocks: int, n_models: int, sigma: flo
     return Corpus([ratio(np.bincount(speaker, wrong, n_blocks).astype(int), total) for wrong in errors], 0.15)
 
 
-def eer(generator: np.random.Generator, n_blocks: int, n_models: int, sigma: float = 0.5) -> Corpus:
-    """Verification of about 8 utterances a speaker."""
+def eer(generator: np.random.Generator, n_blocks: int, n_models: int, sigma: float = 0.5, speakers: float = 1.0) -> Corpus:
+    """Verification of about 8 utterances a speaker, with effects of speakers and of their pairs ``speakers`` times as large."""
     n = utterances(generator, n_blocks, 8, sigma, least=2)
     first = np.cumsum(n) - n
     speaker = np.repeat(np.arange(n_blocks), n)
@@ -89,11 +92,12 @@ def eer(generator: np.random.Generator, n_blocks: int, n_models: int, sigma: flo
     of_targets, of_speakers = (effects(generator, n_blocks, n_models) for _ in range(2))
     of_pairs, of_utterances = effects(generator, n_blocks**2, n_models), effects(generator, len(speaker), n_models)
     noise = effects(generator, len(pairs), n_models)
-    own = np.where(is_target, SPEAKER_OF_TARGETS * of_targets[:, ends[:, 0]], SPEAKER * of_speakers[:, ends].sum(axis=2))
-    crossed = np.where(is_target, 0, PAIR * of_pairs[:, ends.min(axis=1) * n_blocks + ends.max(axis=1)])
+    of_target, of_speaker, of_pair = (speakers * effect for effect in (SPEAKER_OF_TARGETS, SPEAKER, PAIR))
+    own = np.where(is_target, of_target * of_targets[:, ends[:, 0]], of_speaker * of_speakers[:, ends].sum(axis=2))
+    crossed = np.where(is_target, 0, of_pair * of_pairs[:, ends.min(axis=1) * n_blocks + ends.max(axis=1)])
     scores = SHIFT * is_target + own + crossed + UTTERANCE * of_utterances[:, pairs].sum(axis=2) + NOISE * noise
-    sd_targets = np.sqrt(SPEAKER_OF_TARGETS**2 + 2 * UTTERANCE**2 + NOISE**2)
-    sd_others = np.sqrt(2 * SPEAKER**2 + PAIR**2 + 2 * UTTERANCE**2 + NOISE**2)
+    sd_targets = np.sqrt(of_target**2 + 2 * UTTERANCE**2 + NOISE**2)
+    sd_others = np.sqrt(2 * of_speaker**2 + of_pair**2 + 2 * UTTERANCE**2 + NOISE**2)
     block = names(n_blocks)
     common = {"block": block, "enroll": ends[:, 0], "test": ends[:, 1], "target": is_target.astype(int)}
     counts = [{**common, "rank": np.argsort(np.argsort(row))} for row in scores]
@@ -126,7 +130,15 @@ def ratio(numerator: NDArray[np.int64], denominator: NDArray[np.int64]) -> Count
     return {"block": names(len(denominator)), "numerator": numerator.tolist(), "denominator": denominator.tolist()}
 
 
-SCORES: dict[str, Callable[..., Corpus]] = {"accuracy": accuracy, "wer": wer, "eer": eer}
+SCORES: dict[str, Callable[..., Corpus]] = {
+    "accuracy": accuracy,
+    "wer": wer,
+    "eer": eer,
+    "accuracy of 95 %": partial(accuracy, typical=0.95),
+    "accuracy of 99 %": partial(accuracy, typical=0.99),
+    "eer, unlike speakers": partial(eer, speakers=2.0),
+}
+USUAL = ("accuracy", "wer", "eer")
 BLOCKS = (7, 12, 20, 40, 200)
 OF_DIFFERENCES = (12, 20, 40)
 Measure = Callable[[Corpus], tuple[Ends, float]]  # the interval, and the truth that it should hold
@@ -250,7 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with ProcessPoolExecutor(options.jobs) as pool:
         for paired, usual in ((False, BLOCKS), (True, OF_DIFFERENCES)):
             sizes = tuple(map(int, options.blocks.split(","))) if options.blocks else usual
-            places = [(score, n) for score in options.only or SCORES for n in sizes]
+            places = [(score, n) for score in options.only or (USUAL if paired else SCORES) for n in sizes]
             results = pool.map(_row, [(score, n, paired, options) for score, n in places])
             found = dict(zip(places, results, strict=True))
             error = 100 * np.sqrt(0.95 * 0.05 / options.simulations)

@@ -138,19 +138,25 @@ def test_scores_of_other_utterances_have_no_best() -> None:
 
 
 def test_several_seeds_are_their_mean_and_vary_by_blocks_and_seeds() -> None:
-    one, two = counts_of([12, 15, 9, 18, 14, 16, 11, 13, 17, 10]), counts_of([16, 16, 14, 17, 18, 17, 14, 15, 18, 15])
+    one, two = counts_of([12, 15, 9, 18, 14, 16, 11, 13, 17, 10]), counts_of([12, 16, 9, 18, 15, 15, 12, 13, 17, 11])
     both = several([one, two])
-    assert value_of(both) == pytest.approx((value_of(one) + value_of(two)) / 2)
+    value = value_of(both)
+    assert value == pytest.approx((value_of(one) + value_of(two)) / 2)
     assert resamples(both) == pytest.approx((resamples(one) + resamples(two)) / 2)
-    # By hand: the variance of the mean over blocks, that over seeds, Welch and Satterthwaite's degrees of freedom.
-    of_blocks = np.var(resamples(both, n_resamples=20_000), ddof=1) * 10 / 9
-    of_seeds = np.var([value_of(one), value_of(two)], ddof=1) / 2
-    freedom = (of_blocks + of_seeds) ** 2 / (of_blocks**2 / 9 + of_seeds**2 / 1)
-    value, error = value_of(both), math.sqrt(of_blocks + of_seeds)
-    between = (error**2 - value * (1 - value) / 200) / (value * (1 - value)) ** 2
-    for p in interval(both, n_resamples=20_000) or (0, 0):
-        at = math.sqrt(p * (1 - p) / 200 + between * (p * (1 - p)) ** 2)
-        assert abs(p - value) / at == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-6)
+    # By hand: the variance of the mean over blocks, that over seeds, Cochran and Cox's quantile.
+    means = (np.array(one["numerator"]) + np.array(two["numerator"])) / 40
+    of_blocks, of_seeds = np.var(means, ddof=1) / 10, np.var([value_of(one), value_of(two)], ddof=1) / 2
+    t = (stats.t.ppf(0.975, 9) * of_blocks + stats.t.ppf(0.975, 1) * of_seeds) / (of_blocks + of_seeds)
+    between = (of_blocks - value * (1 - value) / 200) / (value * (1 - value)) ** 2
+    for p in interval(both) or (0, 0):
+        at = math.sqrt(p * (1 - p) / 200 + between * (p * (1 - p)) ** 2 + of_seeds)
+        assert abs(p - value) / at == pytest.approx(t, rel=1e-6)
+
+
+def test_two_seeds_that_differ_by_much_say_little() -> None:
+    one, two = counts_of([12, 15, 9, 18, 14, 16, 11, 13, 17, 10]), counts_of([16, 16, 14, 17, 18, 17, 14, 15, 18, 15])
+    low, high = interval(several([one, two])) or (0, 0)
+    assert high - low > 0.8
 
 
 def test_seeds_that_agree_add_nothing_to_the_interval() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from probe.errors import ProbeError
 from probe.measures import uncertainty
@@ -79,10 +80,29 @@ def test_a_rate_that_can_exceed_1_spreads_in_proportion_to_itself() -> None:
     assert ends[0] < 0.75 < ends[1]
 
 
-def test_an_amount_whose_blocks_differ_too_much_has_no_interval() -> None:
-    blocks = list("abcdef")
-    assert interval(amount_counts(blocks, [4.0, 5.0, 6.0, 4.5, 5.5, 5.0])) is not None
-    assert interval(amount_counts(blocks, [0.1, 0.2, 50.0, 0.1, 0.3, 0.2])) is None
+def test_an_upper_end_without_a_bound_stays_within_reach() -> None:
+    amounts = [0.1, 0.2, 50.0, 0.1, 0.3, 0.2]
+    low, high = interval(amount_counts(list("abcdef"), amounts)) or (0, 0)
+    mean = np.mean(amounts)
+    t = stats.t.ppf(0.975, 2 * 6 / (stats.kurtosis(amounts, fisher=False) - 3 / 5))
+    assert high == pytest.approx(mean * math.exp(1.2 * t * np.std(amounts, ddof=1) / math.sqrt(6) / mean))
+    assert 0 < low < mean
+
+
+def test_blocks_differ_by_no_more_than_all_or_nothing() -> None:
+    """Two errors of one of 40 speakers say no more than one speaker of 40 who fails."""
+    low, high = interval(ratio([18] + [20] * 39, [20] * 40)) or (0, 0)
+    assert low > 0.9 and high > 0.999
+    t = stats.t.ppf(0.975, 39)
+    assert (0.9975 - low) / math.sqrt(low * (1 - low) / 40) == pytest.approx(t)  # the bound itself
+
+
+def test_trials_among_few_speakers_count_as_few_blocks() -> None:
+    target = [1] * 20 + [0] * 20
+    enroll = [f"s{i}" for i in range(20)] + [f"s{i % 2}" for i in range(20)]
+    test = [f"s{i}" for i in range(20)] + [f"s{2 + i % 2}" for i in range(20)]
+    counts = trial_counts(enroll, test, target, np.arange(40.0) % 7)
+    assert uncertainty.effective_blocks(counts) == pytest.approx(4)
 
 
 def test_a_block_that_brings_most_of_the_variance_costs_degrees_of_freedom() -> None:
@@ -160,13 +180,14 @@ def test_resamples_do_not_depend_on_how_many_are_held_at_once(monkeypatch: pytes
     assert interval(counts) == at_once
 
 
-def test_the_seed_alone_decides() -> None:
-    counts = simulated_accuracy(8, seed=0)
+def test_the_seed_alone_decides_and_only_of_trials() -> None:
+    trials, ratios = simulated_trials(8, seed=0), simulated_accuracy(8, seed=0)
     np.random.seed(1)
-    first = interval(counts, seed=5, n_resamples=50)
+    first = interval(trials, seed=5, n_resamples=50, metric="min_dcf_0.05")
     np.random.seed(2)
-    assert interval(counts, seed=5, n_resamples=50) == first
-    assert interval(counts, seed=6, n_resamples=50) != first
+    assert interval(trials, seed=5, n_resamples=50, metric="min_dcf_0.05") == first
+    assert interval(trials, seed=6, n_resamples=50, metric="min_dcf_0.05") != first
+    assert interval(ratios, seed=5) == interval(ratios, seed=6)
 
 
 @settings(max_examples=25)

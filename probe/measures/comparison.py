@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtr
 
 from probe.measures.counts import Counts, check_same_utterances
-from probe.measures.uncertainty import Scores, half_widths, highest, sampled, units_of
+from probe.measures.uncertainty import Scores, half_widths, highest, resamples, sampled, units_of
 
 Floats = NDArray[np.float64]
 
@@ -68,25 +68,25 @@ def paired_difference(
     found = sampled([a, b], seed, n_resamples, metric).less(1, units_of(a, metric))
     difference, n_blocks = float(found.values[0]), len(a["block"])
     half, p = float(half_widths(found, confidence)[0]), float(p_values(found)[0])
-    if np.isnan(half):
+    if np.isnan(half) or np.isnan(p):
         return Paired(difference, None, None, None, None, n_blocks)
-    valid = found.resampled[np.isfinite(found.resampled[:, 0]), 0]
+    of_both = (resamples(counts, seed, n_resamples, metric) for counts in (a, b))
+    resampled = np.subtract(*of_both)
+    valid = resampled[np.isfinite(resampled)]
     probability = float(np.mean(valid > 0) + np.mean(valid == 0) / 2)
     low, high = max(-highest(b), difference - half), min(highest(a), difference + half)
     return Paired(difference, low, high, probability, p, n_blocks)
 
 
 def p_values(differences: Scores) -> Floats:
-    """(score,) two-sided p-values of no difference, NaN where blocks are too few; 1 where two scores agree in every block.
+    """(score,) two-sided p-values of no difference, 1 where two scores agree in every block.
 
-    Scores that differ by the same in every block leave nothing to estimate an error from; no p-value is then below the smallest of a
-    sign test, 2^(1 - blocks).
+    NaN where blocks are too few, or where costs or amounts differ by the same in every block: nothing is left to take an error from.
     """
     errors, freedom = differences.errors()
     with np.errstate(divide="ignore", invalid="ignore"):
         p = 2 * stdtr(freedom, -np.abs(differences.values / errors))
-    least = 2.0 ** (1 - differences.n_blocks)
-    found: Floats = np.where(errors > ROUNDING, p, np.where(np.abs(differences.values) <= ROUNDING, 1.0, least))
+    found: Floats = np.where(errors > ROUNDING, p, np.where(np.abs(differences.values) <= ROUNDING, 1.0, np.nan))
     return np.where(np.isnan(errors), np.nan, found)
 
 

@@ -12,12 +12,13 @@ are the same block it counts weight[block] times, for a draw brings each trial w
 seed and the number of blocks alone, so equal counts and seed give equal bits, and scores of the same blocks share their resamples.
 Resamples without a value (no target drawn, denominators 0) are left out.
 
-The standard error se is the standard deviation of the resampled values times sqrt(E / (E - 1)), since B draws from B blocks vary by
-a factor (E - 1) / E too little. E is B for trials and, for ratios, the number of blocks of equal size that would weigh as much:
-(sum of denominators)^2 / (sum of their squares). Resampling both ends of a trial counts three times what is of a pair of speakers
-alone (Owen 2007, "The pigeonhole bootstrap"); so of an EER twice the sum of the squares of what pairs contribute (`_of_pairs`) is
-taken off first, and no more than two thirds. What is left has the factor sqrt(E / (E - 3)): trials of one speaker lose 1 / E of their
-variance, those of two 4 / E, for the mean that contributions are taken from is of the same two speakers.
+The squared standard error se^2 of a ratio is E / (E - 1) times the sum of the squares of what blocks contribute, (n - v d) / (sum
+of d) with a block's numerator n and denominator d; E = (sum of d)^2 / (sum of d^2) is the number of blocks of equal size that would
+weigh as much. Of trials it is E / (E - 1) times the variance of the resampled values, with E by the trial ends of each speaker, of
+targets or of non-targets, whichever is less. Resampling both ends of a trial counts three times what is of a pair of speakers alone
+(Owen 2007, "The pigeonhole bootstrap"); so of an EER twice P, the sum of the squares of what pairs contribute (`_of_pairs`), is
+taken off, and P is left at least. The factor is then E / (E - 3): trials of one speaker lose 1 / E of their variance and those of
+two 4 / E, for the mean that contributions are taken from is of the same two speakers.
 
 The interval of a share (accuracy, WER, EER) or an amount holds every p that a test would not reject, given how much scores vary
 where p is the truth (a score interval, as Wilson's of 1927):
@@ -27,8 +28,9 @@ where p is the truth (a score interval, as Wilson's of 1927):
 The first term is the noise of n independent units: words, utterances, 4 / (1 / targets + 1 / non-targets) trials of an EER (its
 variance where the two densities are equal at the threshold), none of amounts. The second is what blocks differ in, in proportion to
 s(p): the harder a test, the further are speakers apart. ``between`` makes both add up to se^2 at p = v, and is not below 0. So no
-share has a width of 0: 36 of 36 correct by 36 speakers gives 89.7 to 100 %. Where v can exceed 1 and t^2 * between reaches 1, no p
-is too high; there is then no interval. A detection cost has v +- t * se, clipped to 0 .. 1.
+share has a width of 0: 36 of 36 correct by 36 speakers gives 89.7 to 100 %. Blocks cannot differ by more than all or nothing: of a
+share the right side is no more than that of E units, t^2 * s(p) / E with E - 1 degrees of freedom. Where v can exceed 1 the upper
+end is v * exp(1.2 * t * se / v) at most. A detection cost has v +- t * se, clipped to 0 .. 1.
 
 t is the quantile of Student's distribution with the degrees of freedom of se as an estimate: E - 1, and of a ratio fewer where few
 blocks bring most of the variance, 2 B / (mean(I^2) + 2 / (B - 1)) with, of each block's contribution x,
@@ -39,9 +41,10 @@ what it moves log(se^2) by beyond what the noise of units does through v. Withou
 useful moment results in sampling problems", The American Statistician 68; with it one success among many failures, which cannot but
 bring all of the variance, costs nothing.
 
-A score of several seeds (`probe.measures.counts.several`) is the mean over them. Its variance is se^2, of that mean over resampled
-blocks, plus s^2 / S, with s the standard deviation over S seeds (S - 1 below); its degrees of freedom are Welch and Satterthwaite's.
-What blocks and seeds do together is counted twice, so the interval is rather too wide.
+A score of several seeds (`probe.measures.counts.several`) is the mean over them. Its variance is se^2, of that mean over blocks,
+plus s^2 / S, with s the standard deviation over S seeds, which does not depend on p. Of the two quantiles, with the degrees of
+freedom of se and with S - 1, the mean weighted by the two variances is taken (Cochran & Cox 1957, "Experimental Designs"): two
+seeds that agree by chance then do not pass for many.
 
 ``docs/statistics.md`` says how often all this held the truth.
 """
@@ -51,9 +54,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
-from scipy.special import ndtri, stdtrit
+from scipy.special import ndtri, stdtridf, stdtrit
 
 from probe.errors import ProbeError
 from probe.measures.counts import Counts, TrialMetric, is_trials, per_seed, trial_metric, value_of
@@ -64,6 +67,10 @@ Floats = NDArray[np.float64]
 
 TOO_FEW_BLOCKS = 3  # of equal size; so many, or fewer, have no interval (docs/statistics.md)
 FEW_BLOCKS = 20  # below it a table warns
+CONFIDENCE = 0.95
+MOST_ON_LOGS = (
+    1.2  # times t * se / v, the most that the upper end of a value that can exceed 1 is above it on the scale of logarithms
+)
 CELLS_AT_ONCE = 1 << 22  # of (resample, block); bounds the memory to some 100 MB when every utterance is a block
 TRIALS_AT_ONCE = 1 << 15  # of (resample, trial): small arrays stay in a cache and use their memory again
 # A score that rests on one block (the only one with targets, say) has no value in 25 to 50 % of its resamples, one that rests on
@@ -71,7 +78,7 @@ TRIALS_AT_ONCE = 1 << 15  # of (resample, trial): small arrays stay in a cache a
 MOST_LEFT_OUT = 0.2
 LOST_OF_PAIRS = 3  # of E blocks, of trials whose two speakers are both drawn
 EDGE = 1e-9  # from 0 and 1, where nothing varies and every value would be rejected
-MEANS = ("values", "resampled", "freedom", "of_pairs")  # over seeds
+MEANS = ("values", "shares", "resampled", "freedom")  # over seeds
 
 
 @dataclass(frozen=True)
@@ -80,18 +87,18 @@ class Scores:
 
     Attributes:
         values: (score,)
-        resampled: (resample, score) NaN where a resample has no value.
+        shares: (score, block) by how much each block moves a ratio; of EERs (score, pair), see `_of_pairs`; (score, 0) of costs.
+        resampled: (resample, score) of trials, NaN where a resample has no value; (0, score) of ratios.
         freedom: (score,) degrees of freedom of the blocks' standard error.
-        of_pairs: (score, pair) what pairs of speakers alone contribute, see `_of_pairs`; pair is 0 but for EERs.
         of_seeds: (seed, score) the value of each training.
         n_blocks: of equal size that would weigh as much, see `effective_blocks`.
         units: of differences, see `units_of`; None of scores, which have their own floor.
     """
 
     values: Floats
+    shares: Floats
     resampled: Floats
     freedom: Floats
-    of_pairs: Floats
     of_seeds: Floats
     n_blocks: float
     units: float | None = None
@@ -100,9 +107,9 @@ class Scores:
         """The differences of all scores from one of them, paired by resample, block and seed; ``units`` as in `least_error`."""
         return Scores(
             self.values - self.values[index],
+            self.shares - self.shares[[index]],
             self.resampled - self.resampled[:, [index]],
             np.full_like(self.freedom, max(self.n_blocks - 1, 0.0)),
-            self.of_pairs - self.of_pairs[[index]],
             self.of_seeds - self.of_seeds[:, [index]],
             self.n_blocks,
             units,
@@ -110,22 +117,30 @@ class Scores:
 
     def errors(self) -> tuple[Floats, Floats]:
         """Standard errors and their degrees of freedom, (score,) each; an error is NaN where blocks are too few to tell."""
-        squares = variances(self.resampled, self.n_blocks)
-        squares = np.maximum(squares - 2 * np.square(self.of_pairs).sum(axis=1), squares / 3)
-        squares *= self.n_blocks / max(self.n_blocks - (LOST_OF_PAIRS if self.of_pairs.size else 1), 1)
-        least = np.square([least_error(value, self.units) for value in self.values])
-        of_blocks = np.maximum(squares, least)  # NaN stays
-        n_seeds = len(self.of_seeds)
-        if n_seeds == 1:
+        of_blocks, of_seeds = self.variances()
+        if len(self.of_seeds) == 1:
             return np.sqrt(of_blocks), self.freedom
-        of_seeds = np.var(self.of_seeds, axis=0, ddof=1) / n_seeds
-        both = of_blocks + of_seeds
-        below = np.square(of_blocks) / self.freedom + np.square(of_seeds) / (n_seeds - 1)
-        return np.sqrt(both), np.divide(np.square(both), below, out=self.freedom.copy(), where=below > 0)
+        at = (1 + CONFIDENCE) / 2
+        both, quantiles = of_blocks + of_seeds, (stdtrit(self.freedom, at), stdtrit(len(self.of_seeds) - 1, at))
+        mean = np.divide(of_blocks * quantiles[0] + of_seeds * quantiles[1], both, out=quantiles[0], where=both > 0)
+        return np.sqrt(both), stdtridf(at, mean)
+
+    def variances(self) -> tuple[Floats, Floats]:
+        """What blocks and what seeds make the values vary by, (score,) each; NaN where blocks are too few to tell."""
+        squares, lost = np.square(self.shares).sum(axis=1), 1
+        if len(self.resampled):
+            lost = LOST_OF_PAIRS if self.shares.size else 1
+            squares = np.maximum(variances(self.resampled, self.n_blocks) - 2 * squares, squares)
+        if self.n_blocks <= TOO_FEW_BLOCKS:
+            squares = np.full_like(squares, np.nan)
+        least = np.square([least_error(value, self.units) for value in self.values])
+        of_blocks = np.maximum(squares * self.n_blocks / max(self.n_blocks - lost, 1), least)  # NaN stays
+        n_seeds = len(self.of_seeds)
+        return of_blocks, np.var(self.of_seeds, axis=0, ddof=1) / n_seeds if n_seeds > 1 else np.zeros_like(of_blocks)
 
 
 def sampled(counts: Sequence[Counts], seed: int = 0, n_resamples: int = 1000, metric: str = "eer") -> Scores:
-    """Scores of the same utterances with their values in the same resamples.
+    """Scores of the same utterances, and their values in the same resamples where they are of trials.
 
     Args:
         counts: see `probe.records` and `probe.measures.counts.several`; of the same utterances
@@ -142,23 +157,19 @@ def sampled(counts: Sequence[Counts], seed: int = 0, n_resamples: int = 1000, me
 
 def _of_one_seed(counts: Sequence[Counts], seed: int, n_resamples: int, metric: str) -> Scores:
     values = np.array([value_of(item, metric) for item in counts])
-    draws = _weights(len(counts[0]["block"]), seed, n_resamples)
     n_blocks = effective_blocks(counts[0])
-    freedom, of_pairs = np.full(len(counts), max(n_blocks - 1, 0.0)), np.zeros((len(counts), 0))
+    freedom, resampled = np.full(len(counts), max(n_blocks - 1, 0.0)), np.zeros((0, len(counts)))
     if is_trials(counts[0]):
-        of_resample = [_trial_values(item, metric) for item in counts]
-        resampled = [np.stack([take(weights) for take in of_resample], axis=1) for weights in draws]
-        if metric.startswith("eer"):
-            of_pairs = np.stack([_of_pairs(item) for item in counts])
+        resampled = np.stack([resamples(item, seed, n_resamples, metric) for item in counts], axis=1)
+        shares = np.stack([_of_pairs(item) for item in counts]) if metric.startswith("eer") else np.zeros((len(counts), 0))
     else:
-        numerators = np.array([item["numerator"] for item in counts], np.float64)
         denominator = np.array(counts[0]["denominator"], np.float64)
-        resampled = [_ratios(weights, numerators, denominator) for weights in draws]
+        numerators = np.array([item["numerator"] for item in counts], np.float64)[:, denominator > 0]
+        denominator = denominator[denominator > 0]
         shares = (numerators - values[:, None] * denominator) / denominator.sum()
         bends = [_bend(*of_score) for of_score in zip(counts, values, np.square(shares).sum(axis=1), strict=True)]
         freedom = np.minimum(freedom, _freedom(shares, np.array(bends)))
-    none = np.empty((0, len(counts)))
-    return Scores(values, np.concatenate([none, *resampled]), freedom, of_pairs, values[None], n_blocks)
+    return Scores(values, shares, resampled, freedom, values[None], n_blocks)
 
 
 def _freedom(shares: Floats, bends: Floats) -> Floats:
@@ -235,14 +246,29 @@ def interval(
         ProbeError: the counts have no value, or ``confidence`` is no such fraction.
     """
     found = sampled([counts], seed, n_resamples, metric)
-    errors, freedom = found.errors()
-    value, error, quantile = float(found.values[0]), float(errors[0]), float(_quantiles(freedom, confidence)[0])
-    units = units_of(counts, metric)
+    value, units, most = float(found.values[0]), units_of(counts, metric), highest(counts)
+    (of_blocks,), (of_seeds,) = found.variances()
+    quantile = float(_quantiles(found.errors()[1], confidence)[0])
+    error = quantile * float(np.sqrt(of_blocks + of_seeds))
     if np.isnan(error) or (error == 0 and units is None):
         return None
     if is_trials(counts) and units is None:
-        return max(0.0, value - quantile * error), min(1.0, value + quantile * error)
-    return _score_interval(value, error, quantile, units, highest(counts))
+        return max(0.0, value - error), min(1.0, value + error)
+    spread = (lambda p: p * (1 - p)) if most == 1 else (lambda p: p)
+    noise = 1 / units if units else 0.0
+    between = max(0.0, of_blocks - noise * spread(value)) / spread(value) ** 2 if spread(value) else 0.0
+    of_units = _quantiles(np.array([found.n_blocks - 1]), confidence)[0] ** 2 / found.n_blocks if most == 1 else np.inf
+
+    def rejected(p: float) -> float:
+        """Above 0 where ``p`` is outside."""
+        of_p = min(quantile**2 * (noise * spread(p) + between * spread(p) ** 2), of_units * spread(p))
+        return float((value - p) ** 2 - of_p - quantile**2 * of_seeds)
+
+    def end(outermost: float) -> float:
+        inside = min(max(value, EDGE), 1 - EDGE) if most == 1 else value
+        return outermost if rejected(outermost) <= 0 else float(brentq(rejected, inside, outermost))
+
+    return end(0.0), end(1.0 if most == 1 else value * np.exp(MOST_ON_LOGS * error / value))
 
 
 def half_widths(scores: Scores, confidence: float) -> Floats:
@@ -275,12 +301,17 @@ def variances(resampled: Floats, n_blocks: float) -> Floats:
 
 
 def effective_blocks(counts: Counts) -> float:
-    """The number of blocks of equal size that would weigh as much as these."""
+    """The number of blocks of equal size that would weigh as much; of trials by their ends, the lesser of targets and others."""
     counts = per_seed(counts)[0]
-    if is_trials(counts):
-        return len(counts["block"])
-    sizes = np.array(counts["denominator"], float)
-    return float(sizes.sum() ** 2 / np.square(sizes).sum())
+    if not is_trials(counts):
+        return _effective(counts["denominator"])
+    ends, target = np.array([counts["enroll"], counts["test"]], np.int64), np.array(counts["target"], bool)
+    return min(_effective(np.bincount(ends[:, kind].ravel())) for kind in (target, ~target))
+
+
+def _effective(sizes: ArrayLike) -> float:
+    weights = np.asarray(sizes, np.float64)
+    return float(weights.sum() ** 2 / np.square(weights).sum())
 
 
 def resamples(counts: Counts, seed: int = 0, n_resamples: int = 1000, metric: str = "eer") -> Floats:
@@ -289,7 +320,15 @@ def resamples(counts: Counts, seed: int = 0, n_resamples: int = 1000, metric: st
     For measures made of several scores: scores of the same blocks have the same resamples under one seed, so what is computed of
     their values, resample by resample, keeps what moves them together.
     """
-    return sampled([counts], seed, n_resamples, metric).resampled[:, 0]
+    if "seeds" in counts:
+        return np.asarray(np.mean([resamples(part, seed, n_resamples, metric) for part in per_seed(counts)], axis=0))
+    draws = _weights(len(counts["block"]), seed, n_resamples)
+    if is_trials(counts):
+        take = _trial_values(counts, metric)
+    else:
+        amounts = [np.array(counts[name], np.float64) for name in ("numerator", "denominator")]
+        take = functools.partial(_ratios, amounts[0], amounts[1])
+    return np.concatenate([np.empty(0), *map(take, draws)])
 
 
 def highest(counts: Counts) -> float:
@@ -308,38 +347,6 @@ def wilson_interval(numerator: float, denominator: float, confidence: float = 0.
     middle = (value + weight / 2) / (1 + weight)
     half = z * np.sqrt(value * (1 - value) / denominator + weight / (4 * denominator)) / (1 + weight)
     return max(0.0, float(middle - half)), min(1.0, float(middle + half))
-
-
-def _score_interval(value: float, error: float, quantile: float, units: float | None, most: float) -> tuple[float, float] | None:
-    """The ends of an interval of a share or an amount, see the module; None where it has no upper end.
-
-    Args:
-        value: up to ``most``.
-        error: its standard error from blocks.
-        quantile: of Student's distribution.
-        units: independent ones; None for an amount.
-        most: 1, or infinity.
-    """
-    bounded = most == 1
-
-    def spread(p: float) -> float:
-        return p * (1 - p) if bounded else p
-
-    noise = quantile**2 / units if units else 0.0
-    between = max(0.0, (quantile * error) ** 2 - noise * spread(value)) / spread(value) ** 2 if spread(value) else 0.0
-
-    def rejected(p: float) -> float:
-        """Above 0 where ``p`` is outside."""
-        return (value - p) ** 2 - noise * spread(p) - between * spread(p) ** 2
-
-    if not bounded:  # (1 - between) p^2 - (2 value + noise) p + value^2 = 0
-        if between >= 1:
-            return None
-        middle = value + noise / 2
-        half = float(np.sqrt(middle**2 - (1 - between) * value**2))
-        return value**2 / (middle + half) if value else 0.0, (middle + half) / (1 - between)
-    low = float(brentq(rejected, 0, min(value, 1 - EDGE))) if value > 0 else 0.0
-    return low, float(brentq(rejected, max(value, EDGE), 1)) if value < 1 else 1.0
 
 
 def units_of(counts: Counts, metric: str) -> float | None:
@@ -391,11 +398,10 @@ def _draws(n_blocks: int, seed: int, n_resamples: int) -> Iterator[Ints]:
         yield np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
 
 
-def _ratios(weights: Ints, numerators: Floats, denominator: Floats) -> Floats:
-    """(resample, score) from (resample, block), (score, block) and (block,); sums of whole numbers are exact in float64."""
-    times = weights.astype(np.float64)
-    below = (times @ denominator)[:, None]
-    return np.divide(times @ numerators.T, below, out=np.full((len(times), len(numerators)), np.nan), where=below > 0)
+def _ratios(numerator: Floats, denominator: Floats, weights: Ints) -> Floats:
+    """(resample,) from (block,) twice and (resample, block); sums of whole numbers are exact in float64."""
+    above, below = (weights.astype(np.float64) @ amounts for amounts in (numerator, denominator))
+    return np.divide(above, below, out=np.full(len(weights), np.nan), where=below > 0)
 
 
 def _trial_values(counts: Counts, metric: str) -> Callable[[Ints], Floats]:
