@@ -81,7 +81,7 @@ WRONG: list[tuple[str, object, str, str]] = [
     ("split", "train", "split", "train for codelengths"),
     ("split", "all", "split", "one of dev, test, train"),
     ("seed", -1, "seed", "0 or more"),
-    ("seed", 1, "low", "by the counts and seed 1"),
+    ("seed", 1, "seed", "0, as in the file's first line"),
     ("metric", "f1", "metric", "one of accuracy"),
     ("metric", "eer", "higher_is_better", "False for eer"),
     ("metric", "eer", "counts", "trials for detection measures"),
