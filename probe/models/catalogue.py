@@ -59,7 +59,8 @@ def open_model(
             the reference in fp32, with a note; fbank and mfcc have but one form. The encoder's ``implementation`` and ``precision``
             say what was taken.
         precision: ``fp32``, ``tf32`` (GPUs only) or ``bf16``, of the packed form's products.
-        chunk_s, context_s: how the packed form cuts attention over audio longer than `LONG_S`; a chunk of 0 s leaves it whole.
+        chunk_s, context_s: how the packed form cuts attention over audio longer than `LONG_S`; a chunk of 0 s leaves it whole. What
+            Whisper is given is cut so above 30 s, whatever the form.
 
     Raises:
         UsageError: an unknown implementation or precision, or one that this device does not have.
@@ -97,6 +98,8 @@ def _in_form(reference: "TransformersEncoder", implementation: str, precision: s
     from probe.models.packed.encoder import PackedEncoder
     from probe.models.packed.support import without_packed_form
 
+    if hasattr(reference, "cut"):  # it cannot hear long audio whole
+        reference.cut(chunking)
     if implementation == "reference":
         return reference
     if reason := without_packed_form(reference.model.config):

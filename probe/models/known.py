@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import Any
 
 # Families (transformers' ``model_type``) that can be opened; rows of others are listed only.
-FAMILIES = ("wav2vec2", "data2vec-audio", "hubert", "wavlm")
+FAMILIES = (
+    *("wav2vec2", "data2vec-audio", "hubert", "wavlm", "unispeech", "unispeech-sat", "wav2vec2-conformer", "sew", "sew-d"),
+    *("wav2vec2-bert", "whisper"),
+)
+# Those whose configuration says whether a final LayerNorm follows the last block.
+PRE_OR_POST_LN = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")
 # Siblings of speech models in name only: part of the name -> what they read.
 NOT_SPEECH = {"data2vec-text": "text", "data2vec-vision": "images"}
 
@@ -68,15 +73,18 @@ class Known:
 
     def config(self) -> dict[str, Any]:
         """The configuration's keys that differ between checkpoints of the family, by transformers' names."""
+        if self.family == "whisper":
+            sizes = {"d_model": self.width, "encoder_layers": self.layers, "encoder_attention_heads": self.heads}
+            return sizes | {"encoder_ffn_dim": self.ffn} | self.settings
         config: dict[str, Any] = {
             "hidden_size": self.width,
             "num_hidden_layers": self.layers,
             "num_attention_heads": self.heads,
             "intermediate_size": self.ffn,
-            "conv_bias": self.conv_bias,
         }
-        if self.norm:
-            config |= {"feat_extract_norm": self.norm, "do_stable_layer_norm": self.pre_ln}
+        config |= {} if self.family == "wav2vec2-bert" else {"conv_bias": self.conv_bias}
+        config |= {"feat_extract_norm": self.norm} if self.norm else {}
+        config |= {"do_stable_layer_norm": self.pre_ln} if self.family in PRE_OR_POST_LN else {}
         return config | self.settings
 
 
