@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from probe.errors import ProbeError, UsageError
 from probe.models.encoder import Chunking, Encoder
-from probe.models.known import FAMILIES, NOT_SPEECH, Known, close_names, known_models
+from probe.models.known import NOT_SPEECH, Known, close_names, known_models
 
 if TYPE_CHECKING:
     from probe.models import checkpoints
@@ -28,15 +28,13 @@ CHUNK_S, CONTEXT_S = 20.0, 5.0
 
 def offline_names() -> list[str]:
     """Names that work without a network."""
-    return [*SPECTRAL, *(RANDOM + row.model for row in known_models().values() if row.opens)]
+    return [*SPECTRAL, *(RANDOM + row.model for row in known_models().values())]
 
 
 def sources_of(row: Known) -> list[str]:
-    """Where this version can load a known checkpoint from: ``hub`` (``cached`` where that has begun), ``random``; may be nothing."""
+    """Where a known checkpoint can be loaded from: ``hub`` (``cached`` where that has begun), ``random``."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    if not row.opens:
-        return []
     cached = (Path(HF_HUB_CACHE) / f"models--{row.model.replace('/', '--')}").is_dir()
     return ([] if "/" not in row.model else ["hub (cached)" if cached else "hub"]) + ["random"]
 
@@ -120,7 +118,7 @@ def _random(name: str, place: str) -> "TransformersEncoder":
         raise ProbeError(f"{name}: {seed!r} after @ is no seed; expected a whole number such as {RANDOM}{architecture}@1.")
     commit = f"seed {int(seed or 0)}"
     row = known_models().get(architecture)
-    if row and row.opens:
+    if row:
         location = checkpoints.Location(RANDOM + architecture, Path(), commit)
         return checkpoints.random_encoder(location, checkpoints.config_of_known(row), place, row.normalize)
     source = _locate(architecture, weights=False)
@@ -155,12 +153,9 @@ def _locate(name: str, weights: bool) -> "checkpoints.Location":
     identifier, _, revision = name.partition("@")
     if revision and _is_folder(identifier):
         raise ProbeError(f"{name}: {identifier} is a folder, and folders have no revisions. Leave @{revision} out.")
-    row = known_models().get(identifier)
     for part, reads in NOT_SPEECH.items():
         if part in identifier.lower():
             raise ProbeError(f"{name}: reads {reads}, not speech. The speech models of this kind are called data2vec-audio.")
-    if row and not row.opens:
-        raise ProbeError(f"{name}: a {row.family} model, which this version cannot open yet. Supported: {', '.join(FAMILIES)}.")
     if os.path.exists(name) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", identifier):  # noqa: PTH110 - as in _is_folder
         close = close_names(name, (*SPECTRAL, *offline_names()))
         hint = f" Did you mean {close[0]!r}?" if close else ""

@@ -23,6 +23,7 @@ from probe.environment import package_versions
 from probe.errors import listed
 from probe.models.encoder import ASSUMED, CTC, Encoder, device_name, frames_of, pieces_of
 from probe.models.known import Known, known_models
+from probe.store.layers import describe_layers
 
 PASS, FAIL, NOTE, SKIPPED = "pass", "FAIL", "note", "skipped"
 # Largest relative errors: against transformers, the same of a very quiet utterance, and against the utterance alone.
@@ -152,7 +153,7 @@ def _by_name(encoder: Encoder) -> Known | None:
 def _by_shape(encoder: Encoder) -> Known | None:
     """The first row of the same family and configuration."""
     config = getattr(getattr(encoder, "model", None), "config", None)
-    alike = (row for row in known_models().values() if row.opens and row.family == encoder.info.family)
+    alike = (row for row in known_models().values() if row.family == encoder.info.family)
     return next((row for row in alike if all(getattr(config, name, None) == at for name, at in row.config().items())), None)
 
 
@@ -266,9 +267,10 @@ def _layers(encoder: Encoder, _twin: Any, _: bool) -> Iterator[Finding]:
     if any(layer not in names for layer in info.aliases.values()):
         faults.append(f"aliases {dict(info.aliases)} of layers that are not there")
     row = _by_name(encoder)
-    if row and row.opens and (len(blocks) != row.layers + 1 or info.layers[blocks[-1]] != row.width):
+    if row and (len(blocks) != row.layers + 1 or info.layers[blocks[-1]] != row.width):
         faults.append(f"{row.model} has {row.layers} blocks of width {row.width}")
-    found = "; ".join(faults) or f"{describe_layers(names, info.aliases)}; width {', '.join(map(str, sorted(set(info.layers.values()))))}"
+    widths = ", ".join(map(str, sorted(set(info.layers.values()))))
+    found = "; ".join(faults) or f"{describe_layers(names, info.aliases)}; width {widths}"
     yield Finding("layers", FAIL if faults else PASS, found, "0 is the input of block 1, i the output of block i")
 
 
@@ -365,7 +367,8 @@ def _frames(encoder: Encoder, _twin: Any, quick: bool) -> Iterator[Finding]:
     if wrong:
         n = wrong[0]
         frames, _ = _encode(encoder, [_noise(max(n, shortest), n)])
-        found = f"{n} samples: {frames[len(info.on_request)].shape[1] if n >= shortest else 0} frames, n_frames says {encoder.n_frames(n)}"
+        n_found = frames[len(info.on_request)].shape[1] if n >= shortest else 0
+        found = f"{n} samples: {n_found} frames, n_frames says {encoder.n_frames(n)}"
         yield Finding("frames", FAIL, f"{found}; {len(wrong)} such lengths", formula)
     else:
         ends = f"{shortest} samples: 1 frame, {longest}: {encoder.n_frames(longest)}"

@@ -8,7 +8,6 @@ files (the repository of wav2vec2-base has those, and no head).
 import functools
 import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -59,6 +58,12 @@ class Location:
 def config_of_known(row: Known) -> Any:
     """The transformers configuration of a row of the catalogue."""
     return transformers.AutoConfig.for_model(row.family, **row.config())
+
+
+def made_of(config: Any) -> Any:
+    """A float32 encoder of a configuration, its weights drawn from torch's generator."""
+    made = WHISPER._from_config if config.model_type == "whisper" else transformers.AutoModel.from_config
+    return made(config, dtype=torch.float32)
 
 
 def config_of(location: Location) -> Any:
@@ -309,8 +314,7 @@ def random_encoder(location: Location, config: Any, device: str, normalize: bool
     try:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int(location.commit.split()[1]))  # torch.manual_seed would seed the GPUs too
-            made = WHISPER._from_config if config.model_type == "whisper" else transformers.AutoModel.from_config
-            model = made(config, dtype=torch.float32)
+            model = made_of(config)
     except Exception as error:  # sizes that cannot be: each its own kind
         raise ProbeError(f"{location.id}: no model can be made from its config.json ({_reason(error)}).") from error
     digest = hashlib.sha256()

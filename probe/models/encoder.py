@@ -176,7 +176,9 @@ def pieces_of(encoder: Encoder, waveforms: Sequence[Tensor], layers: Sequence[st
         with torch.inference_mode():
             frames, _ = encoder.encode(wave[None], torch.tensor([len(wave)]), layers)
         lengths = [of_layer.shape[1] for of_layer in frames]
-        _refuse_other_lengths(encoder, lengths, [frames_of(encoder, layer, len(wave)) for layer in layers], f"{len(wave)} samples")
+        _refuse_other_lengths(
+            encoder, lengths, [frames_of(encoder, layer, len(wave)) for layer in layers], f"{len(wave)} samples"
+        )
         yield [of_layer[0] for of_layer in frames]
 
 

@@ -1,12 +1,12 @@
 """What is particular to a family of transformers: the grid of its frames, its final output, its input.
 
-    SEW, SEW-D          blocks see every other frame (``squeeze_factor``); ``final`` is brought back to the frame rate of the front-end,
-                        and is followed by frames of zeros where those are no multiple.
-    w2v-BERT 2.0        log-mel energies of each utterance, normalised per band, two 10 ms frames side by side; no other front-end.
-    Whisper             log-mel energies of 30 s, audio and the zeros after it. Frame i is centred at sample 320 i; those whose centre
-                        lies in the audio are kept, ceil(samples / 320) of them. Longer audio is cut (`probe.models.windows`) into
-                        windows of 30 s at most, each of which is an input of its own: levels are clipped at 80 dB below the loudest
-                        of a window, and positions count from its beginning. Layer 0 has the positions in it.
+    SEW, SEW-D      blocks see frames joined in pairs (``squeeze_factor``); ``final`` is brought back to the frame rate of the
+                    front-end, its last frame 0 where that gives an odd number.
+    w2v-BERT 2.0    log-mel energies of each utterance, normalised per band, two 10 ms frames side by side; no other front-end.
+    Whisper         log-mel energies of 30 s, audio and the zeros after it. Frame i is centred at sample 320 i; those whose centre
+                    lies in the audio are kept, ceil(samples / 320) of them. Longer audio is cut (`probe.models.windows`) into
+                    windows of 30 s at most, each of which is an input of its own: levels are clipped at 80 dB below the loudest
+                    of a window, and positions count from its beginning. Layer 0 has the positions in it.
 
 Log-mel energies are those of transformers' own preprocessor. Everything else is as in wav2vec 2.0 (`probe.models.reference`).
 """
@@ -107,7 +107,7 @@ class BertEncoder(TransformersEncoder):
         return {"input_features": called.input_features.to(self.device), "attention_mask": called.attention_mask.to(self.device)}
 
     @torch.inference_mode()
-    def by_transformers(self, wave: Tensor, exact: bool = True) -> dict[str, Tensor]:  # noqa: ARG002 - one preprocessor
+    def by_transformers(self, wave: Tensor, exact: bool = True) -> dict[str, Tensor]:
         """See `TransformersEncoder.by_transformers`; here the preprocessor's mask leaves out what `encode` cuts off."""
         energies = self._energies(wave)
         encoded = self.model(**energies, output_hidden_states=True, return_dict=True)
@@ -150,7 +150,9 @@ class WhisperEncoder(TransformersEncoder):
         asked = 0.0 if chunking is None else chunking.chunk_s + 2 * chunking.context_s
         if chunking is None or asked > self.window_s:
             found = f"windows of {asked:g} s (--chunk-s and twice --context-s)" if chunking else "--chunk-s 0"
-            raise UsageError(f"{self.info.id}: {found}; it hears {self.window_s:g} s at a time. Expected no more, and more than 0 s.")
+            raise UsageError(
+                f"{self.info.id}: {found}; it hears {self.window_s:g} s at a time. Expected no more, and more than 0 s."
+            )
         self.chunking = replace(chunking, above_s=self.window_s)
 
     def _inputs(self, wave: Tensor) -> Iterator[tuple[Tensor, slice]]:
@@ -162,7 +164,7 @@ class WhisperEncoder(TransformersEncoder):
             yield called.input_features.to(self.device), slice(window.kept_from - window.start, window.kept_to - window.start)
 
     @torch.inference_mode()
-    def by_transformers(self, wave: Tensor, exact: bool = True) -> dict[str, Tensor]:  # noqa: ARG002 - one preprocessor
+    def by_transformers(self, wave: Tensor, exact: bool = True) -> dict[str, Tensor]:
         """See `TransformersEncoder.by_transformers`; the last of the ``hidden_states`` is ``final``, so the last block runs again."""
         parts = []
         for energies, kept in self._inputs(wave):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Families (transformers' ``model_type``) that can be opened; rows of others are listed only.
+# Families (transformers' ``model_type``) that can be opened.
 FAMILIES = (
     *("wav2vec2", "data2vec-audio", "hubert", "wavlm", "unispeech", "unispeech-sat", "wav2vec2-conformer", "sew", "sew-d"),
     *("wav2vec2-bert", "whisper"),
@@ -33,7 +33,7 @@ class Known:
         family: transformers' ``model_type``.
         layers, width, heads, ffn: number of blocks, and their sizes.
         norm: ``group`` or ``layer`` normalisation in the convolutional front-end; empty where the family has no choice.
-        pre_ln: whether a final LayerNorm follows the last block ("stable layer norm").
+        pre_ln: whether a final LayerNorm follows the last block ("stable layer norm"; always in Conformer and Whisper).
         conv_bias: whether the front-end's convolutions have a bias.
         settings: further keys of the configuration.
         parameters: of the encoder without any head, exact.
@@ -65,11 +65,6 @@ class Known:
     torchaudio: str
     certain: str
     remark: str
-
-    @property
-    def opens(self) -> bool:
-        """Whether this version can open checkpoints of the family."""
-        return self.family in FAMILIES
 
     def config(self) -> dict[str, Any]:
         """The configuration's keys that differ between checkpoints of the family, by transformers' names."""
