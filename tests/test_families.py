@@ -1,5 +1,6 @@
-"""Families with a front-end, a frame rate or a final output of their own: their layers are transformers' own and stand where they say."""
+"""Families with a front-end, a frame rate or a final output of their own: layers are transformers' own, frames where they say."""
 
+import itertools
 import shutil
 from pathlib import Path
 from typing import Any
@@ -320,7 +321,7 @@ def test_a_store_holds_each_layer_at_its_own_rate(
             if form.get("view") in ("segments:3", "meanstd"):
                 n = 3 if form["view"] == "segments:3" else 1
                 bounds = np.arange(n + 1) * len(expected) // n
-                expected = torch.stack([expected[a:b].mean(0) for a, b in zip(bounds, bounds[1:], strict=False)])
+                expected = torch.stack([expected[a:b].mean(0) for a, b in itertools.pairwise(bounds)])
             else:
                 expected = expected[::step]
                 assert store.utterances[key][-1].on(layer).n_frames == frames_of(encoder, layer, 4000 + 777 * i)

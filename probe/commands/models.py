@@ -115,7 +115,8 @@ def models(as_json: bool) -> None:
     )
     for line in (
         f"\nAlso {' and '.join(SPECTRAL)} (no weights), and any other hub name (org/name@revision) or local folder of a",
-        f"{', '.join(FAMILIES[:-1])} or {FAMILIES[-1]} class.\nrandom: before a name gives the same architecture with random weights, offline.",
+        f"{', '.join(FAMILIES[:-1])} or {FAMILIES[-1]} class.",
+        "random: before a name gives the same architecture with random weights, offline.",
         "LS LibriSpeech, LL Libri-Light; certain: yes = read in a primary source. --json has exact numbers and remarks.",
     ):
         click.echo(line, err=True)
