@@ -1,6 +1,7 @@
 """Families with a front-end, a frame rate or a final output of their own: layers are transformers' own, frames where they say."""
 
 import itertools
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from probe.evaluation.run import run
 from probe.extraction.extract import extract, recipe_of
 from probe.models.catalogue import open_model
 from probe.models.check import check_model
-from probe.models.encoder import CONV, Encoder, Grid, frames_of
+from probe.models.encoder import CONV, CTC, Encoder, Grid, frames_of, greedy_text
 from probe.models.reference import TransformersEncoder
 from probe.pipeline import export
 from probe.records import NO_LAYER, frame_of
@@ -352,6 +353,34 @@ def test_conv_is_extracted_where_it_is_asked_for_and_comes_first(folders: dict[s
     assert list(rows["layer"])[:2] == ["conv", "0"]
     with pytest.raises(UsageError, match=r"has no layer 'convolution'; it has conv, 0\.\.3, final\."):
         extract(model, sounds, tmp_path / "none", layers="convolution")
+
+
+@pytest.mark.parametrize("family", ["sew", "sew-d", "w2v-bert 2.0", "wav2vec2-conformer rotary"])
+def test_a_checkpoint_s_own_ctc_head_reads_the_frames_of_its_final_output(
+    others: dict[str, Path], sounds: Path, tmp_path: Path, family: str
+) -> None:
+    folder, tokens = tmp_path / "ctc", ["<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDE"]
+    torch.manual_seed(3)
+    model = transformers.AutoModelForCTC.from_config(transformers.AutoConfig.from_pretrained(others[family])).eval()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(50)
+    model.save_pretrained(folder)
+    EXTRACTORS.get(family, EXTRACTOR).save_pretrained(folder)
+    (folder / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(tokens)}), encoding="utf-8")
+    transformers.Wav2Vec2CTCTokenizer(str(folder / "vocab.json")).save_pretrained(folder)
+    assert not check_model(open_model(str(folder), "cpu"), quick=True).failed
+    extract(str(folder), sounds, tmp_path / "f", ctc=True, check=False)
+    store, texts = open_store(tmp_path / "f"), set()
+    for key in store.keys:
+        wave = soundfile.read(sounds.parent / key, dtype="float32")[0]
+        inputs = EXTRACTORS.get(family, EXTRACTOR)(wave, sampling_rate=RATE_HZ, return_tensors="pt")
+        with torch.inference_mode():
+            best = model(**inputs).logits[0].argmax(-1).tolist()
+        n_frames = frames_of(open_model(str(folder), "cpu"), CTC, len(wave))
+        text = greedy_text(best[:n_frames], ["", "", "", "", " ", *"ABCDE"])
+        assert store.utterances[key][-1].ctc_text == text
+        texts.add(text)
+    assert len(texts) > 1
 
 
 def test_an_export_has_each_layer_s_rows_and_forms_of_one_rate_refuse(

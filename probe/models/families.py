@@ -103,7 +103,8 @@ class BertEncoder(TransformersEncoder):
 
     def _energies(self, wave: Tensor) -> Mapping[str, Tensor]:
         """(time,) -> (1, frame, 160), with a mask over its frames: the last lacks its second half where their number is odd."""
-        called = self.extractor(wave.cpu().numpy(), sampling_rate=self.extractor.sampling_rate, return_tensors="pt")
+        samples, rate_hz = wave.cpu().numpy(), self.extractor.sampling_rate
+        called = self.extractor(samples, sampling_rate=rate_hz, return_attention_mask=True, return_tensors="pt")
         return {"input_features": called.input_features.to(self.device), "attention_mask": called.attention_mask.to(self.device)}
 
     @torch.inference_mode()
