@@ -23,9 +23,10 @@ from probe.evaluation.frames import first_centre_s
 from probe.evaluation.problem import Features
 from probe.evaluation.run import run
 from probe.extraction.extract import extract, recipe_of
+from probe.files import read_json, sha256_of_json, write_json
 from probe.models.catalogue import open_model
 from probe.models.check import check_model
-from probe.models.encoder import CONV, CTC, Encoder, Grid, frames_of, greedy_text
+from probe.models.encoder import CONV, CTC, Encoder, Grid, frames_of, greedy_text, pieces_of
 from probe.models.reference import TransformersEncoder
 from probe.pipeline import export
 from probe.records import NO_LAYER, frame_of
@@ -201,6 +202,9 @@ def test_long_audio_is_heard_in_windows_with_context(short_whisper: Path) -> Non
         alone = encode(encoder, wave[start * 320 : stop * 320])
         for layer, frames in found.items():
             assert torch.equal(frames[kept_from:kept_to], alone[layer][kept_from - start : kept_to - start]), (layer, kept_from)
+    pieces = list(pieces_of(encoder, [wave, wave[:640]], ["2"]))
+    assert [len(piece[0]) for piece in pieces] == [60, 60, 60, 60, 11, 2], "never more than a window in memory"
+    assert torch.equal(torch.cat([piece[0] for piece in pieces[:5]]), found["2"])
     assert recipe_of(encoder, ["0"], "frames")["chunking"] == {"above_s": 2.0, "chunk_s": 1.2, "context_s": 0.4}
     whole = wave[: 2 * RATE_HZ]
     assert not torch.equal(encode(encoder, whole)["3"][60:], found["3"][60:100]), "2 s are one window"
@@ -407,14 +411,28 @@ def test_an_export_has_each_layer_s_rows_and_forms_of_one_rate_refuse(
 def test_a_manipulated_count_of_another_layer_is_refused(
     others: dict[str, Path], sounds: Path, tmp_path: Path, others_entry: Any
 ) -> None:
-    from probe.files import read_json, write_json
-
     extract(open_model(str(others["sew"]), "cpu"), sounds, tmp_path / "f", check=False)
     folder = open_store(tmp_path / "f").path
     index = read_json(folder / "shard-00000.json")
     index["utterances"][1]["others"] = others_entry
     write_json(folder / "shard-00000.json", {name: value for name, value in index.items() if name != "checksum"})
     with pytest.raises(ProbeError, match=r"shard-00000\.json: .*others|shard-00000\.json: .*other layers"):
+        open_store(tmp_path / "f")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [{"grids": {"final": [0, 400]}}, {"grids": {"7": [320, 400]}}, {"grids": [1]}, {"min_samples": "720"}, {"min_samples": 0}],
+)
+def test_a_manipulated_grid_is_refused(others: dict[str, Path], sounds: Path, tmp_path: Path, entry: dict[str, Any]) -> None:
+    extract(open_model(str(others["sew"]), "cpu"), sounds, tmp_path / "f", check=False, view="mean")
+    path = open_store(tmp_path / "f").path / "recipe.json"
+    head = read_json(path)
+    head["recipe"]["model"] |= entry
+    write_json(
+        path, {"sha256": sha256_of_json(head["recipe"])} | {k: v for k, v in head.items() if k not in ("sha256", "checksum")}
+    )
+    with pytest.raises(ProbeError, match=rf"recipe\.model\.{next(iter(entry))}"):
         open_store(tmp_path / "f")
 
 

@@ -11,6 +11,7 @@
 Log-mel energies are those of transformers' own preprocessor. Everything else is as in wav2vec 2.0 (`probe.models.reference`).
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -176,17 +177,20 @@ class WhisperEncoder(TransformersEncoder):
             parts.append(layers | {"final": encoded.last_hidden_state[0, kept]})
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
-    def _encode_one(self, wave: Tensor, layers: Sequence[str]) -> list[Tensor]:
-        parts = []
-        for energies, kept in self._inputs(wave):
+    @torch.inference_mode()
+    def pieces(self, waveforms: Sequence[Tensor], layers: Sequence[str]) -> Iterator[list[Tensor]]:
+        """See `probe.models.encoder.pieces_of`; a piece is what is kept of a window."""
+        for energies, kept in itertools.chain.from_iterable(map(self._inputs, waveforms)):
             tapped: dict[str, Tensor] = {}
             conv = self.model.conv2.register_forward_hook(_tap_gelu(tapped))
             try:
                 self._run(energies, tapped)
             finally:
                 conv.remove()
-            parts.append([tapped[name][kept] for name in layers])
-        return [torch.cat(of_layer) for of_layer in zip(*parts, strict=True)]
+            yield [tapped[name][kept] for name in layers]
+
+    def _encode_one(self, wave: Tensor, layers: Sequence[str]) -> list[Tensor]:
+        return [torch.cat(parts) for parts in zip(*self.pieces([wave], layers), strict=True)]
 
 
 def _tap_gelu(tapped: dict[str, Tensor]) -> Any:

@@ -316,9 +316,8 @@ class FeatureStore:
     def _take_in(self, parts: list[dict[str, Any]]) -> None:
         """Adds the utterances of one shard, or of the parts of a long utterance."""
         first = parts[0]
-        bounds: dict[
-            str, list[tuple[str, list[int]]]
-        ] = {}  # layer -> shard, rows at which its utterances begin; "" for the usual
+        # Layer ("" for all that are not in `others`) -> each shard with the rows at which its utterances begin.
+        bounds: dict[str, list[tuple[str, list[int]]]] = {}
         others = list(first["utterances"][0].get("others", {})) if first["utterances"] else []
         for part in parts:
             for layer in ("", *others):
