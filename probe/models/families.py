@@ -121,8 +121,6 @@ class BertEncoder(TransformersEncoder):
     def _encode_one(self, wave: Tensor, layers: Sequence[str]) -> list[Tensor]:
         tapped: dict[str, Tensor] = {}
         self._run(self._energies(wave)["input_features"][:, : self.n_frames(len(wave))], tapped)
-        if CTC in layers and self._head is not None:
-            tapped[CTC] = self._head(tapped["final"])
         return [tapped[name] for name in layers]
 
 

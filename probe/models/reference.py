@@ -105,12 +105,10 @@ class TransformersEncoder:
             self._run(values, tapped)
         finally:
             conv.remove()
-        if CTC in layers and self._head is not None:
-            tapped[CTC] = self._head(tapped["final"])
         return [tapped[name] for name in layers]
 
     def _run(self, values: Tensor, tapped: dict[str, Tensor]) -> None:
-        """Runs the module on its input, one utterance, and taps (frame, dim) of the numbered layers and of ``final``."""
+        """Runs the module on its input, one utterance, and taps (frame, dim) of the numbered layers, ``final`` and the head."""
         blocks = self._blocks
         hooks = [blocks[0].register_forward_pre_hook(_tap_input(tapped, "0"), with_kwargs=True)]
         hooks += [block.register_forward_hook(_tap_output(tapped, str(i))) for i, block in enumerate(blocks, start=1)]
@@ -119,6 +117,8 @@ class TransformersEncoder:
         finally:
             for hook in hooks:
                 hook.remove()
+        if self._head is not None:
+            tapped[CTC] = self._head(tapped["final"])
 
 
 def _tap_input(tapped: dict[str, Tensor], name: str) -> Any:
