@@ -36,7 +36,7 @@ MODEL = "org/name@revision, a folder, random:org/name, fbank or mfcc; may be giv
 SHARED: dict[str, Callable[[Callable], Callable]] = {
     "model": click.option("--model", "models", multiple=True, required=True, metavar="MODEL", help=MODEL),
     "corpus": click.option("--corpus", required=True, metavar="CSV", help="Manifest, or librispeech:ROOT#dev-clean,test-clean."),
-    "layers": click.option("--layers", metavar="LIST", help="Such as 0-12,final. All layers where left out."),
+    "layers": click.option("--layers", metavar="LIST", help="Such as conv,0-12,final. All but conv where left out."),
     "trials": click.option(
         "--trials",
         type=click.Path(path_type=Path),

@@ -430,7 +430,7 @@ def _disturbance_of(
 def _refuse_other_recipe(folder: Path, recipe: dict[str, Any], encoder: Encoder, disturbance: Disturbance | None) -> None:
     """Raises where an extraction now would write into another store."""
     asked = _asked(recipe)
-    names = choose_layers(asked.pop("layers"), list(encoder.info.layers), encoder.info.aliases, encoder.info.id)
+    names = choose_layers(asked.pop("layers"), list(encoder.info.every_layer), encoder.info.aliases, encoder.info.id)
     now = recipe_of(encoder, names, **asked, disturbance=disturbance)
     if now != recipe:
         differing = [key for key in recipe["model"] if now["model"].get(key) != recipe["model"][key]]

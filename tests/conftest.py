@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import probe  # noqa: F401 (sets how OpenMP threads wait, before torch is loaded
 # isort: split
 import pytest
 import torch
-from small_models import FAMILIES, write_checkpoint
+from small_models import FAMILIES, REFERENCE_FAMILIES, write_checkpoint
 from tones import write_tones
 
 torch.set_num_threads(1)
@@ -29,8 +29,18 @@ def speech() -> Path:
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One small checkpoint folder per family, with a preprocessor; not to be changed."""
-    folders = {family: tmp_path_factory.mktemp(family.replace(" ", "-")) for family in FAMILIES}
+    """One small checkpoint folder per family with a packed form, with a preprocessor; not to be changed."""
+    return _checkpoints(tmp_path_factory, FAMILIES)
+
+
+@pytest.fixture(scope="session")
+def others(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same of the families without one."""
+    return _checkpoints(tmp_path_factory, REFERENCE_FAMILIES)
+
+
+def _checkpoints(tmp_path_factory: pytest.TempPathFactory, families: Iterable[str]) -> dict[str, Path]:
+    folders = {family: tmp_path_factory.mktemp(family.replace(" ", "-")) for family in families}
     for family, folder in folders.items():
         write_checkpoint(family, folder)
     return folders

@@ -351,7 +351,8 @@ def test_a_frame_s_time_follows_from_the_lengths_in_the_store(
     class Fake:
         stored = {("clean", str(i)): Item(n, length) for i, (n, length) in enumerate(zip(n_frames, samples, strict=True))}  # noqa: RUF012
 
-        store = SimpleNamespace(recipe={"model": {"rate_hz": RATE_HZ, "hop_samples": hop}})
+        layers = ("0",)
+        store = SimpleNamespace(recipe={"model": {"rate_hz": RATE_HZ, "hop_samples": hop}}, field_s=lambda _layer: None)
         stores = {"clean": SimpleNamespace(stretch=1), "slow": SimpleNamespace(stretch=2)}  # noqa: RUF012
 
     Fake.stored["slow", "0"] = Item(99, 16_000)  # says nothing: its frames are of a longer sound

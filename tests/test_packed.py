@@ -394,10 +394,11 @@ def test_an_option_that_is_not_known_counts_where_it_is_not_at_its_default(folde
     assert without_packed_form(config) == ""
 
 
-def test_all_catalogued_checkpoints_have_a_packed_form() -> None:
+def test_catalogued_checkpoints_have_a_packed_form_where_their_family_has_one() -> None:
     from probe.models.checkpoints import config_of_known
 
-    assert {without_packed_form(config_of_known(row)) for row in known_models().values() if row.opens} == {""}
+    without = {row.family for row in known_models().values() if without_packed_form(config_of_known(row))}
+    assert without == {"wav2vec2-conformer", "wav2vec2-bert", "whisper"}
 
 
 @pytest.mark.parametrize(

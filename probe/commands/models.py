@@ -90,7 +90,7 @@ def models(as_json: bool) -> None:
     from dataclasses import asdict
 
     from probe.models.catalogue import SPECTRAL, sources_of
-    from probe.models.known import known_models
+    from probe.models.known import FAMILIES, known_models
 
     rows = [{**asdict(row), "loads_from": sources_of(row)} for row in known_models().values()]
     if as_json:
@@ -107,15 +107,16 @@ def models(as_json: bool) -> None:
                 f"{row['parameters'] / 1e6:,.1f} M".rjust(len("parameters")),
                 row["pretrained_on"] + (f"; CTC on {row['fine_tuned_on']}" if row["ctc"] else ""),
                 row["licence"],
-                ", ".join(row["loads_from"]) or "not yet",
+                ", ".join(row["loads_from"]),
                 row["certain"],
             ]
             for row in rows
         ],
     )
     for line in (
-        f"\nAlso {' and '.join(SPECTRAL)} (no weights), and any other hub name (org/name@revision) or local folder of a wav2vec2,",
-        "data2vec-audio, hubert or wavlm class. random: before a name gives the same architecture with random weights, offline.",
+        f"\nAlso {' and '.join(SPECTRAL)} (no weights), and any other hub name (org/name@revision) or local folder of a",
+        f"{', '.join(FAMILIES[:-1])} or {FAMILIES[-1]} class.",
+        "random: before a name gives the same architecture with random weights, offline.",
         "LS LibriSpeech, LL Libri-Light; certain: yes = read in a primary source. --json has exact numbers and remarks.",
     ):
         click.echo(line, err=True)

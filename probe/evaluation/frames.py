@@ -2,10 +2,11 @@
 
 Labels are intervals of time (`probe.data.intervals`). A frame has the label of the interval in which its centre lies; frames in
 none, or with a label that the task ignores, are left out and counted. Frame i of a layer is centred at ``i * hop + field / 2``
-samples, where the field is what one frame of the front-end hears: 400 samples at 16 kHz, 25 ms, in every family here (wav2vec2's
-convolutions and the spectral windows alike). A stored recipe has the hop and not the field, but the lengths of its utterances
-confine it to a few samples; where they contradict 25 ms, the nearest value that they allow is taken. Transformer layers see more,
-but their frame i stands where that of the front-end stands.
+samples, where the field is what one frame of the front-end hears: 400 samples at 16 kHz, 25 ms, in most families (wav2vec2's
+convolutions and the spectral windows alike). A stored recipe has the hop, and the field where it is another; recipes of earlier
+versions lack it, but the lengths of their utterances confine it to a few samples: where those contradict 25 ms, the nearest value
+that they allow is taken. Transformer layers see more, but their frame i stands where that of the front-end stands. Layers whose
+frames stand elsewhere (`Features.on_grids`) are probed apart.
 
 Metric: accuracy, correct frames / frames (higher is better), per speaker. Labels that training does not have count as errors. The
 strength of the l2 penalty is picked on dev, see `probe.evaluation.linear_search`.
@@ -245,6 +246,8 @@ def _drawn(places: list[np.ndarray], most: int, seed: int, excluded: Counter[str
 
 def first_centre_s(features: Features) -> float:
     """Seconds from the start of the audio to the centre of the first frame; see the module."""
+    if (field_s := features.store.field_s(features.layers[0])) is not None:
+        return field_s / 2
     model = features.store.recipe["model"]
     rate_hz, hop = model["rate_hz"], model["hop_samples"]
     lengths = [

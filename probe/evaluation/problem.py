@@ -21,7 +21,7 @@ from probe.errors import ProbeError, listed
 from probe.evaluation.fitting import Fit, Fitting, Rows
 from probe.measures.counts import value_of
 from probe.store.features import FeatureStore, LayerArray, Stored
-from probe.store.views import n_rows
+from probe.store.views import n_rows, parse_view
 
 log = logging.getLogger("probe")
 
@@ -114,7 +114,7 @@ class Features:
         self.stores, self.view = dict(stores), view
         self.store = next(iter(stores.values()))
         self.layers = list(self.store.layers)
-        self.hop_s = self.store.hop_s
+        self.hop_s = self.store.hop_s(self.layers[0])
         self.condition = next(iter(stores))
         self.stored: dict[tuple[str, str], Stored] = {}
         self.failed: list[Utterance] = []
@@ -160,6 +160,25 @@ class Features:
         other = copy.copy(self)
         other.fitting, other._fits = fitting, {}
         other._drawn = fitting.drawn(lambda item: n_rows(self.of(item).n_rows, self.view))
+        return other
+
+    def on_grids(self) -> "list[Features]":
+        """The same features, of those layers together whose frames stand alike, the most layers first.
+
+        Where rows are no frames, all layers stand alike.
+        """
+        grids = self.store.recipe["model"].get("grids", {})
+        alike: dict[tuple[int, ...], list[str]] = {}
+        for layer in self.layers:
+            alike.setdefault(tuple(grids.get(layer, ())) if parse_view(self.view)[0] == "frames" else (), []).append(layer)
+        if len(alike) == 1:
+            return [self]
+        return [self._of_layers(layers) for layers in sorted(alike.values(), key=len, reverse=True)]
+
+    def _of_layers(self, layers: list[str]) -> "Features":
+        other = copy.copy(self)
+        other.layers, other.hop_s = layers, self.store.hop_s(layers[0])
+        other.stored = {place: item.on(layers[0]) for place, item in self.stored.items()}
         return other
 
     def of(self, utterance: Utterance) -> Stored:

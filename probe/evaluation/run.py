@@ -233,8 +233,12 @@ def _scores(
             columns=(*corpus.columns, "condition"),
             tick=lambda word: _tick(bar, word),
         )
-        fitted = features.fitted_on(_fitting(task, problem))
-        scores = list(described(KINDS[task.kind](task, problem, fitted), fitted))
+        scores: list[Score] = []
+        for number, part in enumerate(features.on_grids()):
+            fitted = part.fitted_on(_fitting(task, problem))
+            found = described(KINDS[task.kind](task, problem, fitted), fitted)
+            # What is of no layer, or of a sum of layers, comes once.
+            scores += [score for score in found if not number or score.layer in part.layers]
         bar.update(bar.total - bar.n)
     if not features.failed:
         return scores

@@ -39,7 +39,7 @@ from tqdm import tqdm
 
 from probe.data.corpus import Corpus, load_corpus
 from probe.environment import code_version, package_versions
-from probe.errors import UsageError
+from probe.errors import UsageError, listed
 from probe.evaluation.hearing import heard, named
 from probe.evaluation.pairing import Pairs, batches, pair_up
 from probe.evaluation.problem import Features, block_of
@@ -99,7 +99,7 @@ class Side:
             "recipe": store.recipe_sha256,
             "layers": self.layers,
             "widths": [self.width(layer) for layer in self.layers],
-            "hop_s": round(store.hop_s, 9),
+            "hop_s": round(self.features.hop_s, 9),
         }
 
 
@@ -160,7 +160,13 @@ def similarity(
         store = select_store(Path(features), name, view, condition, [item.key for item in corpus.utterances])
         found = Features({condition: store}, view, corpus)
         found.require(corpus.name, heard([item for item in corpus.utterances if split in (item.split, "all")], condition))
-        return Side(name, found, choose_layers(wanted, list(store.layers), store.aliases, name))
+        names = choose_layers(wanted, list(store.layers), store.aliases, name)
+        part = max(found.on_grids(), key=lambda part: len(set(names).intersection(part.layers)))
+        if apart := [layer for layer in names if layer not in part.layers]:
+            log.warning(
+                "%s: layers %s have other frames than the rest and are left out; --layers names them", name, listed(apart)
+            )
+        return Side(name, part, [layer for layer in names if layer in part.layers])
 
     if against is not None:
         sides = [(side(model, each, layers), side(against, each, None)) for each in conditions or (CLEAN,)]

@@ -169,7 +169,7 @@ def _fitted(task: Task, problem: Problem, features: Features, question: Question
 
 def _can_be_mixed(task: Task, problem: Problem, features: Features, parts: Sequence[Part]) -> bool:
     """Whether a sum of all layers can be trained; says why not."""
-    widths = features.store.layers
+    widths = {layer: features.store.layers[layer] for layer in features.layers}
     train, dev, *tests = ([features.of(item).n_rows for item in part.rows] for part in parts)
     n_frames = max(sum(train) + sum(dev), *map(sum, tests), 0)
     n_bytes = 4 * n_frames * sum(widths.values())

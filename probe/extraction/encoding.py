@@ -12,7 +12,7 @@ from torch import Tensor
 from probe.data.audio import Audio
 from probe.data.corpus import Utterance
 from probe.extraction.pooling import Pooling, as_stored
-from probe.models.encoder import CTC, Encoder, greedy_text, pieces_of
+from probe.models.encoder import CTC, Encoder, frames_of, greedy_text, pieces_of
 from probe.store.features import Failure
 
 log = logging.getLogger("probe")
@@ -36,7 +36,7 @@ class Piece:
     """Rows of an utterance.
 
     Attributes:
-        n_frames: of the whole utterance.
+        n_frames: of the whole utterance in each layer.
         rows: those of each layer that follow the piece before, as `probe.extraction.pooling.as_stored` gives them.
         last: whether the utterance ends here.
         text: with the last piece, what the model's CTC head reads; empty where it is not run.
@@ -44,7 +44,7 @@ class Piece:
 
     utterance: Utterance
     sound: Audio
-    n_frames: int
+    n_frames: Sequence[int]
     rows: list[np.ndarray]
     last: bool
     text: str = ""
@@ -88,8 +88,8 @@ def failure_of(utterance: Utterance, sound: Audio, reason: str, again: bool = Fa
 def _of_batch(batch: Sequence[tuple[Utterance, Audio | Failure]], encoder: Encoder, wanted: Wanted) -> Iterator[Piece | Failure]:
     sounds = [sound for _, sound in batch if isinstance(sound, Audio)]
     waves = [torch.from_numpy(sound.samples).to(encoder.device) for sound in sounds]
-    counts = [encoder.n_frames(len(wave)) for wave in waves]
-    stretches = _stretches(encoder, waves, counts, [*wanted.layers, CTC] if wanted.ctc else wanted.layers)
+    layers = [*wanted.layers, CTC] if wanted.ctc else wanted.layers
+    stretches = _stretches(encoder, waves, layers)
     for utterance, sound in batch:
         if isinstance(sound, Failure):
             yield sound
@@ -101,13 +101,13 @@ def _of_batch(batch: Sequence[tuple[Utterance, Audio | Failure]], encoder: Encod
 def _of_utterance(
     utterance: Utterance,
     sound: Audio,
-    stretch: tuple[int, Iterator[list[Tensor] | None]],
+    frames: Iterator[list[Tensor] | None],
     encoder: Encoder,
     wanted: Wanted,
 ) -> Iterator[Piece | Failure]:
     """Pools an utterance's frames as they come."""
-    n_frames, frames = stretch
-    pools = [Pooling(wanted.view, n_frames) for _ in wanted.layers]
+    n_frames = [frames_of(encoder, layer, len(sound.samples)) for layer in wanted.layers]
+    pools = [Pooling(wanted.view, count) for count in n_frames]
     best: list[int] = []
     failed = ""
     seen = 0
@@ -127,19 +127,21 @@ def _of_utterance(
                 continue
         pooled = [pool.add(item) for pool, item in zip(pools, of_layers, strict=True)]
         rows = [item for item in pooled if item is not None]
-        last = seen == n_frames
+        last = seen == n_frames[0]
         if rows:
             text = greedy_text(best, encoder.info.ctc["writes"]) if wanted.ctc and last else ""
-            stored = as_stored(rows, wanted.dtype, whole=len(of_layers[0]) == n_frames)
+            stored = as_stored(rows, wanted.dtype, whole=len(of_layers[0]) == n_frames[0])
             yield Piece(utterance, sound, n_frames, stored, last, text)
     if failed:
         yield failure_of(utterance, sound, failed, again=failed == NO_ROOM)
 
 
-def _stretches(
-    encoder: Encoder, waves: Sequence[Tensor], counts: Sequence[int], layers: Sequence[str]
-) -> Iterator[tuple[int, Iterator[list[Tensor] | None]]]:
-    """Each utterance's number of frames and its frames, (row, dim) per layer piece by piece; None where memory does not suffice."""
+def _stretches(encoder: Encoder, waves: Sequence[Tensor], layers: Sequence[str]) -> Iterator[Iterator[list[Tensor] | None]]:
+    """Each utterance's frames, (row, dim) per layer piece by piece; None where memory does not suffice.
+
+    Rows are counted in the first layer. Where the layers of an encoder differ in rate, each of its pieces is an utterance.
+    """
+    counts = [frames_of(encoder, layers[0], len(wave)) for wave in waves]
     pieces = _retried(encoder, waves, counts, layers)
     rest: list[Tensor] = []
 
@@ -152,13 +154,12 @@ def _stretches(
                     yield None
                     return
                 rest = found
-            n_rows = min(left, len(rest[0]))
-            yield [item[:n_rows] for item in rest]
-            rest = [item[n_rows:] for item in rest] if n_rows < len(rest[0]) else []
-            left -= n_rows
+            now, rest = (rest, []) if len(rest[0]) <= left else ([item[:left] for item in rest], [item[left:] for item in rest])
+            yield list(now)
+            left -= len(now[0])
 
     for count in counts:
-        yield count, of_one(count)
+        yield of_one(count)
     next(pieces, None)  # has its number of rows looked at
 
 
@@ -179,7 +180,7 @@ def _retried(
                 start += len(piece[0])
                 if skipped < len(piece[0]):
                     done = start
-                    yield [item[skipped:] for item in piece]
+                    yield [item[skipped:] for item in piece] if skipped else piece
             first += together
             continue
         except (RuntimeError, MemoryError) as error:

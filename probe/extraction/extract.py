@@ -42,6 +42,8 @@ USUAL_BYTES = 4_000_000_000
 AHEAD_BYTES = 256_000_000
 MOST_DECODERS = 16
 COMPRESSIONS = ("none", "gzip")
+# What a frame hears in most families; a recipe names it where it is another.
+USUAL_FIELD_MS = 25
 PROGRESS = "{desc}: {percentage:3.0f} %|{bar}| {n:.0f} of {total:.0f} s, {speed:.1f} x real time, {remaining} left{postfix}"
 
 
@@ -128,7 +130,7 @@ def extract(
         model: a name (see `probe.models.catalogue`) or an encoder that is open.
         corpus: a manifest, ``librispeech:ROOT#subsets``, or a corpus that is loaded.
         to: the folder of all stores.
-        layers: such as ``0-12,final``; all where None.
+        layers: such as ``conv,0-12,final``; all but ``conv`` where None.
         view: ``frames``, ``frames:k``, ``segments:n``, ``mean`` or ``meanstd`` (`probe.store.views`).
         condition: what is done to the audio: a text (``docs/conditions.md``), or one that is parsed, or opened at the model's rate.
         condition_seed: of its random draws, where it is a text.
@@ -180,7 +182,8 @@ def extract(
         raise UsageError(
             f"--memory {human_bytes(memory_bytes)}: expected at least {human_bytes(LEAST_BYTES)}; shards take most of it."
         )
-    names = choose_layers(layers, list(encoder.info.layers), encoder.info.aliases, encoder.info.id)
+    info = encoder.info
+    names = choose_layers(layers, list(info.every_layer), info.aliases, info.id, list(info.layers))
     if ctc and not encoder.info.ctc:
         if encoder.info.id.startswith(RANDOM):
             raise ProbeError(
@@ -216,7 +219,7 @@ def extract(
         for decoder in decoders:
             stack.enter_context(decoder)
         rest_bytes = memory_bytes - SHARDS_BYTES
-        row_bytes = 4 * sum(encoder.info.layers[name] for name in names)
+        row_bytes = 4 * sum(info.every_layer[name] for name in names)
         encoder.rows = min(encoder.rows, max(FEWEST_ROWS, rest_bytes // 4 // row_bytes))  # twice a batch's frames of all layers
         ahead_bytes = min(AHEAD_BYTES, rest_bytes // 2)
         return _run(store, corpus, encoder, names, view, root, decoders, workers or 1, ahead_bytes, disturbance)
@@ -244,9 +247,13 @@ def recipe_of(
         "normalize": info.normalize,
         "settings": dict(info.settings),
     }
+    if info.min_samples * 1000 != USUAL_FIELD_MS * info.rate_hz:
+        model["min_samples"] = info.min_samples
+    if grids := {name: list(info.other_grids[name]) for name in layers if name in info.other_grids}:
+        model["grids"] = grids
     recipe = {
         "model": model,
-        "layers": [[name, info.layers[name]] for name in layers],
+        "layers": [[name, info.every_layer[name]] for name in layers],
         "view": view,
         "condition": disturbance.condition.name if disturbance else CLEAN,
         "audio": dict(audio.SETTINGS),

@@ -12,7 +12,7 @@ from pathlib import Path
 from probe.data.audio import header_duration_s
 from probe.data.corpus import Corpus, Utterance
 from probe.files import free_bytes
-from probe.models.encoder import Encoder
+from probe.models.encoder import Encoder, frames_of
 from probe.store.features import Failure, FeatureStore, Job
 from probe.store.views import VIEWS, n_rows, row_width
 
@@ -37,7 +37,7 @@ class Plan:
         pending: jobs of an earlier, unfinished plan that will be finished.
         fresh: (keys, parts) of the jobs to plan anew.
         audio_s: seconds of audio to do, by the manifest or the files' headers (see `_seconds`).
-        n_frames: frames they will give, of all layers alike.
+        n_frames: frames they will give in the first layer.
         n_bytes: estimated size of the shards to come.
         free_bytes: room on the disk.
         choices: (view, dtype, number of layers) -> about how many bytes that would take, largest first.
@@ -109,14 +109,14 @@ def make_plan(
             pending.append(job)
             wanted.difference_update(job.keys)
     durations = {item.key: _seconds(item, header_duration_s) for item in todo}
-    n_frames = {key: encoder.n_frames(int(seconds * stretch * encoder.info.rate_hz)) for key, seconds in durations.items()}
-    sizes = {key: stored_values(encoder, layers, view, count) for key, count in n_frames.items()}
+    n_samples = {key: int(seconds * stretch * encoder.info.rate_hz) for key, seconds in durations.items()}
+    sizes = {key: stored_values(encoder, layers, view, count) for key, count in n_samples.items()}
     fresh = _pack([item.key for item in todo if item.key in wanted], durations, sizes)
-    frames = sum(n_frames.values())
+    frames = sum(frames_of(encoder, layers[0], count) for count in n_samples.values())
     entries = _entry_bytes(corpus, todo, len(layers)) + SHARD_HEAD_BYTES * (len(pending) + len(fresh))
-    n_rows_all = sum(n_rows(count, view) for count in n_frames.values())
-    n_bytes = entries + VALUE_BYTES[dtype] * sum(sizes.values()) + (4 * len(layers) * n_rows_all if dtype == "int8" else 0)
-    choices = _choices(encoder, layers, len(todo), frames, entries)
+    scales = sum(stored_rows(encoder, layers, view, count) for count in n_samples.values()) if dtype == "int8" else 0
+    n_bytes = entries + VALUE_BYTES[dtype] * sum(sizes.values()) + 4 * scales
+    choices = _choices(encoder, layers, len(todo), sum(n_samples.values()), entries)
     return Plan(present, failed, todo, pending, fresh, sum(durations.values()), frames, n_bytes, free_bytes(root), choices)
 
 
@@ -131,9 +131,15 @@ def _worth_a_try(failure: Failure, utterance: Utterance) -> bool:
     return failure.unreadable or failure.promised_s != utterance.duration_s
 
 
-def stored_values(encoder: Encoder, layers: Sequence[str], view: str, n_frames: int) -> int:
+def stored_values(encoder: Encoder, layers: Sequence[str], view: str, n_samples: int) -> int:
     """Numbers that the layers of an utterance's view hold."""
-    return n_rows(n_frames, view) * sum(row_width(encoder.info.layers[name], view) for name in layers)
+    widths = encoder.info.every_layer
+    return sum(stored_rows(encoder, [name], view, n_samples) * row_width(widths[name], view) for name in layers)
+
+
+def stored_rows(encoder: Encoder, layers: Sequence[str], view: str, n_samples: int) -> int:
+    """Rows of an utterance's view in all layers together."""
+    return sum(n_rows(frames_of(encoder, name, n_samples), view) for name in layers)
 
 
 def _entry_bytes(corpus: Corpus, todo: Sequence[Utterance], n_layers: int) -> int:
@@ -144,17 +150,17 @@ def _entry_bytes(corpus: Corpus, todo: Sequence[Utterance], n_layers: int) -> in
 
 
 def _choices(
-    encoder: Encoder, layers: Sequence[str], n_utterances: int, n_frames: int, entries: int
+    encoder: Encoder, layers: Sequence[str], n_utterances: int, n_samples: int, entries: int
 ) -> dict[tuple[str, str, int], int]:
     """`Plan.choices`: with all layers that were asked for, or every fourth of them; ``entries`` bytes are the same in all."""
     fewer = layers[:: 4 if len(layers) > 4 else 1]
-    mean_frames = -(-n_frames // max(1, n_utterances))
+    mean_samples = -(-n_samples // max(1, n_utterances))
     sizes = {}
     for view in VIEWS:
         for dtype in VALUE_BYTES if view.startswith("frames") else ["float16"]:
             for chosen in (layers, fewer):
-                n_values = n_utterances * stored_values(encoder, chosen, view, mean_frames)
-                scales = 4 * len(chosen) * n_utterances * n_rows(mean_frames, view) if dtype == "int8" else 0
+                n_values = n_utterances * stored_values(encoder, chosen, view, mean_samples)
+                scales = 4 * n_utterances * stored_rows(encoder, chosen, view, mean_samples) if dtype == "int8" else 0
                 sizes[view, dtype, len(chosen)] = entries + VALUE_BYTES[dtype] * n_values + scales
     return dict(sorted(sizes.items(), key=lambda item: -item[1]))
 

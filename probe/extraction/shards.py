@@ -75,7 +75,7 @@ class Extracted:
 
     utterance: Utterance
     sound: Audio
-    n_frames: int
+    n_frames: Sequence[int]
     rows: Sequence[np.ndarray]
     text: str = ""
 
@@ -98,6 +98,8 @@ class Shards:
     def put(self, name: str, done: Sequence[Extracted], failures: Sequence[Failure], part: tuple[int, int] = (0, 1)) -> None:
         """Has a shard written."""
         ctc = "ctc" in self.store.recipe
+        grids = self.store.recipe["model"].get("grids", {})
+        others = [number for number, layer in enumerate(self.layers) if grids.get(layer) != grids.get(self.layers[0])]
         content = ShardContent(
             keys=[item.utterance.key for item in done],
             audio_sha256=[item.sound.sha256 for item in done],
@@ -122,9 +124,10 @@ class Shards:
                 "duration_s": item.sound.duration_s,
                 "native_rate_hz": item.sound.native_rate_hz,
                 "flags": list(item.sound.flags),
-                "n_frames": item.n_frames,
+                "n_frames": item.n_frames[0],
                 "rows": len(item.rows[0]),
             }
+            | ({"others": {self.layers[i]: [item.n_frames[i], len(item.rows[i])] for i in others}} if others else {})
             | ({"ctc_text": item.text} if ctc else {})
             for item in done
         ]
@@ -156,7 +159,7 @@ def _gathered(pieces: Iterator[Piece | Failure], view: str, tally: Tally) -> Ext
         rows.append(piece.rows)
         if piece.last:
             return Extracted(piece.utterance, piece.sound, piece.n_frames, _joined(rows), piece.text)
-        tally.reached(piece.sound.duration_s * sum(len(item[0]) for item in rows) / n_rows(piece.n_frames, view))
+        tally.reached(piece.sound.duration_s * sum(len(item[0]) for item in rows) / n_rows(piece.n_frames[0], view))
     return piece
 
 
@@ -168,20 +171,22 @@ def _joined(rows: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
 def _write_long(shards: Shards, job: Job, pieces: Iterator[Piece | Failure], tally: Tally) -> None:
     """One utterance over several shards, each as soon as its rows are there; the model's transcript goes with the last."""
     names, view = job.shard_names(), shards.store.view
-    held: list[list[np.ndarray]] = []  # of each layer, pieces of rows `first` to `stop`
-    part = first = stop = 0
+    held: list[list[np.ndarray]] = []  # of each layer, pieces of rows that are not in a part yet; `stop` of its first are there
+    part = stop = 0
     while isinstance(piece := next(pieces), Piece):
         held = held or [[] for _ in piece.rows]
         for of_layer, rows in zip(held, piece.rows, strict=True):
             of_layer.append(rows)
         stop += len(piece.rows[0])
-        total = n_rows(piece.n_frames, view)
-        while part < job.parts - (not piece.last) and (end := (part + 1) * total // job.parts) <= stop:
-            cut = [_cut(of_layer, end - first, shards.store.recipe["dtype"]) for of_layer in held]
+        totals = [n_rows(count, view) for count in piece.n_frames] * (len(held) // len(piece.n_frames))  # of scales too
+        total = totals[0]
+        while part < job.parts - (not piece.last) and (part + 1) * total // job.parts <= stop:
+            sizes = [(part + 1) * own // job.parts - part * own // job.parts for own in totals]
+            cut = [_cut(of_layer, size, shards.store.recipe["dtype"]) for of_layer, size in zip(held, sizes, strict=True)]
             text = piece.text if part == job.parts - 1 else ""
             shards.put(names[part], [Extracted(piece.utterance, piece.sound, piece.n_frames, cut, text)], [], (part, job.parts))
             del cut
-            first, part = end, part + 1
+            part += 1
         if piece.last:
             tally.add(piece.sound)
             return

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from probe.errors import ProbeError, UsageError
 from probe.models.encoder import Chunking, Encoder
-from probe.models.known import FAMILIES, NOT_SPEECH, Known, close_names, known_models
+from probe.models.known import NOT_SPEECH, Known, close_names, known_models
 
 if TYPE_CHECKING:
     from probe.models import checkpoints
@@ -28,15 +28,13 @@ CHUNK_S, CONTEXT_S = 20.0, 5.0
 
 def offline_names() -> list[str]:
     """Names that work without a network."""
-    return [*SPECTRAL, *(RANDOM + row.model for row in known_models().values() if row.opens)]
+    return [*SPECTRAL, *(RANDOM + row.model for row in known_models().values())]
 
 
 def sources_of(row: Known) -> list[str]:
-    """Where this version can load a known checkpoint from: ``hub`` (``cached`` where that has begun), ``random``; may be nothing."""
+    """Where a known checkpoint can be loaded from: ``hub`` (``cached`` where that has begun), ``random``."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    if not row.opens:
-        return []
     cached = (Path(HF_HUB_CACHE) / f"models--{row.model.replace('/', '--')}").is_dir()
     return ([] if "/" not in row.model else ["hub (cached)" if cached else "hub"]) + ["random"]
 
@@ -59,7 +57,8 @@ def open_model(
             the reference in fp32, with a note; fbank and mfcc have but one form. The encoder's ``implementation`` and ``precision``
             say what was taken.
         precision: ``fp32``, ``tf32`` (GPUs only) or ``bf16``, of the packed form's products.
-        chunk_s, context_s: how the packed form cuts attention over audio longer than `LONG_S`; a chunk of 0 s leaves it whole.
+        chunk_s, context_s: how the packed form cuts attention over audio longer than `LONG_S`; a chunk of 0 s leaves it whole. What
+            Whisper is given is cut so above 30 s, whatever the form.
 
     Raises:
         UsageError: an unknown implementation or precision, or one that this device does not have.
@@ -97,6 +96,8 @@ def _in_form(reference: "TransformersEncoder", implementation: str, precision: s
     from probe.models.packed.encoder import PackedEncoder
     from probe.models.packed.support import without_packed_form
 
+    if hasattr(reference, "cut"):  # it cannot hear long audio whole
+        reference.cut(chunking)
     if implementation == "reference":
         return reference
     if reason := without_packed_form(reference.model.config):
@@ -117,7 +118,7 @@ def _random(name: str, place: str) -> "TransformersEncoder":
         raise ProbeError(f"{name}: {seed!r} after @ is no seed; expected a whole number such as {RANDOM}{architecture}@1.")
     commit = f"seed {int(seed or 0)}"
     row = known_models().get(architecture)
-    if row and row.opens:
+    if row:
         location = checkpoints.Location(RANDOM + architecture, Path(), commit)
         return checkpoints.random_encoder(location, checkpoints.config_of_known(row), place, row.normalize)
     source = _locate(architecture, weights=False)
@@ -152,12 +153,9 @@ def _locate(name: str, weights: bool) -> "checkpoints.Location":
     identifier, _, revision = name.partition("@")
     if revision and _is_folder(identifier):
         raise ProbeError(f"{name}: {identifier} is a folder, and folders have no revisions. Leave @{revision} out.")
-    row = known_models().get(identifier)
     for part, reads in NOT_SPEECH.items():
         if part in identifier.lower():
             raise ProbeError(f"{name}: reads {reads}, not speech. The speech models of this kind are called data2vec-audio.")
-    if row and not row.opens:
-        raise ProbeError(f"{name}: a {row.family} model, which this version cannot open yet. Supported: {', '.join(FAMILIES)}.")
     if os.path.exists(name) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", identifier):  # noqa: PTH110 - as in _is_folder
         close = close_names(name, (*SPECTRAL, *offline_names()))
         hint = f" Did you mean {close[0]!r}?" if close else ""

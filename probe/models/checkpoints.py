@@ -1,4 +1,4 @@
-"""Wav2Vec2, Data2VecAudio, HuBERT and WavLM checkpoints through transformers: found, checked, loaded.
+"""Checkpoints of the families in `probe.models.known.FAMILIES` through transformers: found, checked, loaded.
 
 A checkpoint that would give wrong features without an error is refused: weights missing, of another shape, not finite, or inside the
 encoder and without a place there. Whether it has a CTC head follows from its architecture and its weights, never from tokenizer
@@ -8,7 +8,6 @@ files (the repository of wav2vec2-base has those, and no head).
 import functools
 import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -24,9 +23,10 @@ import transformers
 
 from probe.errors import ProbeError, listed
 from probe.models import hub
-from probe.models.encoder import ASSUMED, ModelInfo
+from probe.models.encoder import ASSUMED, CONV, ModelInfo
+from probe.models.families import ENCODERS, LOG_MEL, conv_width, grids_of, has_own_final, mel_extractor
 from probe.models.known import FAMILIES, Known, close_names
-from probe.models.reference import TransformersEncoder, receptive_field
+from probe.models.reference import TransformersEncoder
 from probe.models.weights import WEIGHT_FILES, Weights, find_weights
 
 PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")  # the second since transformers 5
@@ -38,7 +38,12 @@ HUB_TIMEOUT_S = 4
 # Used in training only (the vector that masked frames are replaced with).
 UNUSED = {"masked_spec_embed"}
 # Unexpected weights with such names belong to the encoder: its configuration does not describe it.
-INSIDE = re.compile(r"(^|\.)(encoder\.(layers|layer_norm|pos_conv_embed)|feature_extractor\.conv_layers|feature_projection)\.")
+INSIDE = re.compile(
+    r"(^|\.)(encoder\.(layers?|layer_norm|pos_conv_embed|upsample)|feature_extractor\.conv_layers|feature_projection)\."
+    r"|^(layers|layer_norm|conv[12]|embed_positions)\."  # of Whisper's encoder, which stands alone
+)
+WHISPER = transformers.models.whisper.modeling_whisper.WhisperEncoder
+WHISPER_NAMES = {r"^(model\.)?encoder\.": ""}  # in a whole Whisper -> in its encoder
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,12 @@ class Location:
 def config_of_known(row: Known) -> Any:
     """The transformers configuration of a row of the catalogue."""
     return transformers.AutoConfig.for_model(row.family, **row.config())
+
+
+def made_of(config: Any) -> Any:
+    """A float32 encoder of a configuration, its weights drawn from torch's generator."""
+    made = WHISPER._from_config if config.model_type == "whisper" else transformers.AutoModel.from_config
+    return made(config, dtype=torch.float32)
 
 
 def config_of(location: Location) -> Any:
@@ -74,7 +85,7 @@ def config_of(location: Location) -> Any:
         config._attn_implementation = "sdpa"  # the same attention without a further library
     if config.num_hidden_layers < 1:
         raise ProbeError(f"{location.id}: its config.json has num_hidden_layers {config.num_hidden_layers}; expected 1 or more.")
-    if min([*config.conv_kernel, *config.conv_stride]) < 1:
+    if config.model_type not in LOG_MEL and min([*config.conv_kernel, *config.conv_stride]) < 1:
         sizes = f"conv_kernel {config.conv_kernel}, conv_stride {config.conv_stride}"
         raise ProbeError(f"{location.id}: its config.json has {sizes}; expected 1 or more each.")
     return config
@@ -188,7 +199,9 @@ def pretrained_encoder(location: Location, device: str, sha256: str | None = Non
 
 def _load(location: Location, config: Any, weights: Weights, has_head: bool) -> tuple[Any, dict[str, Any]]:
     """The model with its weights, and what transformers says of the loading."""
-    loader = transformers.AutoModelForCTC if has_head else transformers.AutoModel
+    loader, names = (transformers.AutoModelForCTC if has_head else transformers.AutoModel), {}
+    if config.model_type == "whisper":
+        loader, names = WHISPER, {"key_mapping": WHISPER_NAMES}
     try:
         # Weights outside the file are drawn, even where none of them is used.
         with torch.random.fork_rng(devices=[]), _quiet_transformers():
@@ -200,6 +213,7 @@ def _load(location: Location, config: Any, weights: Weights, has_head: bool) -> 
                 dtype=torch.float32,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are refused by name
+                **names,
             )
     except Exception as error:  # safetensors, pickle, zip files and transformers each raise their own kind
         if "Unsupported global" in str(error) or "Unsupported operand" in str(error):
@@ -261,10 +275,10 @@ def _quiet_transformers() -> Iterator[None]:
 
 def _drop_adapter(config: Any) -> bool:
     """Leaves out an adapter, which comes after the encoder's last layer and is none of its layers; whether there was one."""
-    there = bool(getattr(config, "add_adapter", False))
-    if there:
-        config.add_adapter = False
-    return there
+    there = [name for name in ("add_adapter", "use_intermediate_ffn_before_adapter") if getattr(config, name, False)]
+    for name in there:
+        setattr(config, name, False)
+    return bool(there)
 
 
 def _written(location: Location, model: Any, notes: list[str]) -> tuple[str, ...]:
@@ -300,7 +314,7 @@ def random_encoder(location: Location, config: Any, device: str, normalize: bool
     try:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int(location.commit.split()[1]))  # torch.manual_seed would seed the GPUs too
-            model = transformers.AutoModel.from_config(config, dtype=torch.float32)
+            model = made_of(config)
     except Exception as error:  # sizes that cannot be: each its own kind
         raise ProbeError(f"{location.id}: no model can be made from its config.json ({_reason(error)}).") from error
     digest = hashlib.sha256()
@@ -324,14 +338,16 @@ def _encoder(
 ) -> TransformersEncoder:
     """The encoder in a model with or without a head; ``normalize`` stands for a preprocessor where there is no folder."""
     notes = list(notes)
-    rate_hz, normalized = (ASSUMED_INPUT[0], normalize) if normalize is not None else input_of(location, notes)
-    model.eval().to(device)
+    in_folder = normalize is None
     encoder, config = model.base_model, model.config
-    n_blocks = len(encoder.encoder.layers)
-    layers = {str(index): config.hidden_size for index in range(n_blocks + 1)}
-    pre_ln = bool(getattr(config, "do_stable_layer_norm", False))
-    if pre_ln:
-        layers["final"] = config.hidden_size
+    rate_hz, normalized = input_of(location, config, notes) if normalize is None else (ASSUMED_INPUT[0], normalize)
+    model.eval().to(device)
+    n_blocks, width = config.num_hidden_layers, config.hidden_size
+    layers = dict.fromkeys(map(str, range(n_blocks + 1)), width) | ({"final": width} if has_own_final(config) else {})
+    grid, other_grids = grids_of(config)
+    mel = None
+    if config.model_type in LOG_MEL:
+        mel = mel_extractor(config, preprocessor_of(location)[1] if in_folder else {}, rate_hz, location.id)
     against = f", its sha256 compared with {weights.against}" if weights.against else ""
     info = ModelInfo(
         id=location.id,
@@ -339,20 +355,29 @@ def _encoder(
         weights_sha256=weights.sha256,
         family=config.model_type,
         layers=layers,
-        aliases={} if pre_ln else {"final": str(n_blocks)},
+        on_request={CONV: found} if (found := conv_width(config)) else {},
+        aliases={} if "final" in layers else {"final": str(n_blocks)},
         rate_hz=rate_hz,
         normalize=normalized,
-        hop_samples=math.prod(config.conv_stride),
-        min_samples=receptive_field(list(zip(config.conv_kernel, config.conv_stride, strict=True))),
+        hop_samples=grid.hop_samples,
+        min_samples=grid.min_samples,
+        other_grids=other_grids,
         parameters=sum(weight.numel() for weight in encoder.parameters()),
-        settings={"attention": config._attn_implementation},
+        settings={"attention": config._attn_implementation} | ({"energies": _plain(mel)} if mel else {}),
         ctc={"writes": writes, "alphabet": "".join(sorted(set("".join(writes))))} if writes else {},
         weights=f"{weights.file.name}{against}" if weights.file.name else "drawn at random",
         left_out=left_out,
         notes=tuple(notes),
     )
-    extractor = _extractor(location.folder if normalize is None else None, info)
-    return TransformersEncoder(encoder, info, extractor, model.lm_head if writes else None)
+    extractor = mel or _extractor(location.folder if in_folder else None, info)
+    made = ENCODERS.get(config.model_type, TransformersEncoder)
+    return made(encoder, info, extractor, model.lm_head if writes else None)
+
+
+def _plain(extractor: Any) -> dict[str, Any]:
+    """What decides a preprocessor's log-mel energies, by its own names."""
+    names = ("feature_size", "hop_length", "n_fft", "chunk_length", "stride", "padding_value")
+    return {name: getattr(extractor, name) for name in names if hasattr(extractor, name)}
 
 
 def _extractor(folder: Path | None, info: ModelInfo) -> Any:
@@ -362,8 +387,8 @@ def _extractor(folder: Path | None, info: ModelInfo) -> Any:
     return transformers.Wav2Vec2FeatureExtractor(sampling_rate=info.rate_hz, do_normalize=info.normalize)
 
 
-def input_of(location: Location, notes: list[str]) -> tuple[int, bool]:
-    """Sampling rate and whether waveforms are normalised, as the checkpoint's folder says; a note where it does not.
+def preprocessor_of(location: Location) -> tuple[Path | None, dict[str, Any]]:
+    """The file in a checkpoint's folder that says what the input is, and what stands in it; nothing where there is none.
 
     Raises:
         ProbeError: a file that says so but cannot be read.
@@ -373,20 +398,33 @@ def input_of(location: Location, notes: list[str]) -> tuple[int, bool]:
             continue
         try:
             settings = json.loads(file.read_text(encoding="utf-8"))
-            settings = settings.get("feature_extractor", settings)
-            rate_hz, normalize = settings.get("sampling_rate", ASSUMED_INPUT[0]), settings.get("do_normalize", ASSUMED_INPUT[1])
-        except (OSError, ValueError, AttributeError) as error:
+            settings = dict(settings.get("feature_extractor", settings))
+        except (OSError, ValueError, AttributeError, TypeError) as error:
             raise ProbeError(
                 f"{file}: cannot be read as a preprocessor's JSON ({_reason(error)}). Fetch the file again."
             ) from error
-        if type(rate_hz) is not int or not 1000 <= rate_hz <= 768_000:
-            raise ProbeError(f"{file}: sampling_rate {rate_hz!r}; expected Hz such as 16000. Fetch the file again.")
-        if not isinstance(normalize, bool):
-            raise ProbeError(f"{file}: do_normalize {normalize!r}; expected true or false. Fetch the file again.")
         if "sampling_rate" in settings or "do_normalize" in settings:
-            return rate_hz, normalize
-    notes.append(f"no preprocessor_config.json: 16000 Hz and normalised waveforms {ASSUMED}")
-    return ASSUMED_INPUT
+            return file, settings
+    return None, {}
+
+
+def input_of(location: Location, config: Any, notes: list[str]) -> tuple[int, bool]:
+    """Sampling rate and whether waveforms are normalised, as the checkpoint's folder says; a note where it does not.
+
+    Raises:
+        ProbeError: a file that says so but cannot be read.
+    """
+    file, settings = preprocessor_of(location)
+    energies = config.model_type in LOG_MEL
+    if file is None:
+        what = "the log-mel energies that the family was trained with" if energies else "normalised waveforms"
+        notes.append(f"no preprocessor_config.json: 16000 Hz and {what} {ASSUMED}")
+    rate_hz, normalize = settings.get("sampling_rate", ASSUMED_INPUT[0]), settings.get("do_normalize", ASSUMED_INPUT[1])
+    if type(rate_hz) is not int or not 1000 <= rate_hz <= 768_000:
+        raise ProbeError(f"{file}: sampling_rate {rate_hz!r}; expected Hz such as 16000. Fetch the file again.")
+    if not isinstance(normalize, bool):
+        raise ProbeError(f"{file}: do_normalize {normalize!r}; expected true or false. Fetch the file again.")
+    return rate_hz, normalize and not energies
 
 
 def _reason(error: Exception) -> str:

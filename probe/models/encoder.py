@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -13,8 +13,26 @@ from probe.errors import ProbeError, UsageError
 
 # Asked for among the layers: the scores of the checkpoint's own CTC head, (frame, symbol).
 CTC = "ctc"
+# The output of a convolutional front-end, before it is projected.
+CONV = "conv"
 # In a note of a model whose folder has no preprocessor.
 ASSUMED = "are assumed"
+
+
+class Grid(NamedTuple):
+    """Where the frames of a layer stand: frame i is centred at ``i * hop_samples + min_samples / 2`` samples.
+
+    Attributes:
+        hop_samples: from one frame to the next.
+        min_samples: the shortest waveform that gives a frame, which is what one frame of the front-end hears.
+    """
+
+    hop_samples: int
+    min_samples: int
+
+    def n_frames(self, n_samples: int) -> int:
+        """Frames that ``n_samples`` samples give."""
+        return max(0, 1 + (n_samples - self.min_samples) // self.hop_samples)
 
 
 @dataclass(frozen=True)
@@ -25,14 +43,15 @@ class ModelInfo:
         id: the name without revision: ``org/name``, a folder, ``random:org/name``, ``fbank``.
         revision: resolved commit, seed of random weights, or version of a spectral front-end.
         weights_sha256: of the weights' files (random weights: of their values); empty where there are no weights.
-        family: ``wav2vec2``, ``data2vec-audio``, ``hubert``, ``wavlm``, ``spectral``.
+        family: transformers' ``model_type`` (`probe.models.known.FAMILIES`), or ``spectral``.
         layers: name -> width, in order; see FACTS on what a layer is: ``0`` is the input of the first block, ``i`` the output of
             block i, ``final`` the output after the final LayerNorm where that differs from the last block's.
+        on_request: further layers, name -> width, that are given only where they are asked for by name: `CONV`.
         aliases: names of layers that are another layer: ``final`` -> ``12`` in post-LN models.
         rate_hz: sampling rate of the waveforms it wants.
         normalize: whether each waveform is brought to zero mean and unit variance.
-        hop_samples: samples from one frame to the next.
-        min_samples: the shortest waveform that gives a frame.
+        hop_samples, min_samples: the `Grid` of the layers; what is shorter than ``min_samples`` gives no frame in some layer.
+        other_grids: layer -> `Grid`, for layers whose frames stand elsewhere.
         parameters: number of parameters of the encoder.
         settings: whatever else decides values.
         ctc: the checkpoint's own CTC head: ``writes``, the text of each symbol (a character, a space for the word boundary, nothing
@@ -47,17 +66,24 @@ class ModelInfo:
     weights_sha256: str
     family: str
     layers: Mapping[str, int]
+    on_request: Mapping[str, int] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     rate_hz: int = 16_000
     normalize: bool = False
     hop_samples: int = 320
     min_samples: int = 400
+    other_grids: Mapping[str, Grid] = field(default_factory=dict)
     parameters: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     ctc: Mapping[str, Any] = field(default_factory=dict)
     weights: str = ""
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def every_layer(self) -> dict[str, int]:
+        """Name -> width, in order from the audio on: those on request, then ``layers``."""
+        return {**self.on_request, **self.layers}
 
 
 @dataclass(frozen=True)
@@ -106,7 +132,7 @@ class Encoder(Protocol):
         Args:
             waveforms: (batch, time) float32 on the encoder's device, at ``info.rate_hz``; samples past a length are ignored.
             lengths: (batch,) int64, samples of each utterance, each at least ``info.min_samples``.
-            layers: names out of ``info.layers``; also `CTC` where ``info.ctc`` is not empty.
+            layers: names out of ``info.every_layer``; also `CTC` where ``info.ctc`` is not empty.
 
         Returns:
             One (batch, frame, dim) float32 tensor per layer, and the valid frames as (layer, batch) int64. Frames past a length are
@@ -115,14 +141,22 @@ class Encoder(Protocol):
         ...
 
     def n_frames(self, n_samples: int) -> int:
-        """Frames that ``n_samples`` samples give: a pure function, 0 below ``info.min_samples``."""
+        """Frames that ``n_samples`` samples give in layers without a grid of their own: a pure function, 0 below
+        ``info.min_samples``."""
         ...
+
+
+def frames_of(encoder: Encoder, layer: str, n_samples: int) -> int:
+    """Frames of a layer that ``n_samples`` samples give."""
+    grid = encoder.info.other_grids.get(layer)
+    return encoder.n_frames(n_samples) if grid is None else grid.n_frames(n_samples)
 
 
 def pieces_of(encoder: Encoder, waveforms: Sequence[Tensor], layers: Sequence[str]) -> Iterator[list[Tensor]]:
     """Frames of utterances without padding: (row, dim) per layer, the rows of all utterances in order, as many at a time as suits.
 
-    An encoder may have a method ``pieces(waveforms, layers)`` of its own that does so; others are given one utterance at a time.
+    An encoder whose layers are all on one grid may have a method ``pieces(waveforms, layers)`` of its own that does so; others are
+    given one utterance at a time, and each is a piece.
 
     Args:
         waveforms: (time,) float32 each, on the encoder's device.
@@ -136,21 +170,23 @@ def pieces_of(encoder: Encoder, waveforms: Sequence[Tensor], layers: Sequence[st
         for piece in own(waveforms, layers):
             n_rows += len(piece[0])
             yield piece
-        _refuse_other_lengths(encoder, [n_rows], sum(encoder.n_frames(len(wave)) for wave in waveforms), "these utterances")
+        _refuse_other_lengths(encoder, [n_rows], [sum(encoder.n_frames(len(wave)) for wave in waveforms)], "these utterances")
         return
     for wave in waveforms:
         with torch.inference_mode():
             frames, _ = encoder.encode(wave[None], torch.tensor([len(wave)]), layers)
         lengths = [of_layer.shape[1] for of_layer in frames]
-        _refuse_other_lengths(encoder, lengths, encoder.n_frames(len(wave)), f"{len(wave)} samples")
+        _refuse_other_lengths(
+            encoder, lengths, [frames_of(encoder, layer, len(wave)) for layer in layers], f"{len(wave)} samples"
+        )
         yield [of_layer[0] for of_layer in frames]
 
 
-def _refuse_other_lengths(encoder: Encoder, found: Iterable[int], expected: int, of: str) -> None:
-    for n_rows in found:
-        if n_rows != expected:
+def _refuse_other_lengths(encoder: Encoder, found: Sequence[int], expected: Sequence[int], of: str) -> None:
+    for n_rows, n_expected in zip(found, expected, strict=True):
+        if n_rows != n_expected:
             raise ProbeError(
-                f"{encoder.info.id}: {n_rows} frames of {of} where its n_frames says {expected}. "
+                f"{encoder.info.id}: {n_rows} frames of {of} where its n_frames says {n_expected}. "
                 "Make them agree; nobody could tell whose a frame is."
             )
 

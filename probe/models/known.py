@@ -13,8 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Families (transformers' ``model_type``) that can be opened; rows of others are listed only.
-FAMILIES = ("wav2vec2", "data2vec-audio", "hubert", "wavlm")
+# Families (transformers' ``model_type``) that can be opened.
+FAMILIES = (
+    *("wav2vec2", "data2vec-audio", "hubert", "wavlm", "unispeech", "unispeech-sat", "wav2vec2-conformer", "sew", "sew-d"),
+    *("wav2vec2-bert", "whisper"),
+)
+# Those whose configuration says whether a final LayerNorm follows the last block.
+PRE_OR_POST_LN = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")
 # Siblings of speech models in name only: part of the name -> what they read.
 NOT_SPEECH = {"data2vec-text": "text", "data2vec-vision": "images"}
 
@@ -28,7 +33,7 @@ class Known:
         family: transformers' ``model_type``.
         layers, width, heads, ffn: number of blocks, and their sizes.
         norm: ``group`` or ``layer`` normalisation in the convolutional front-end; empty where the family has no choice.
-        pre_ln: whether a final LayerNorm follows the last block ("stable layer norm").
+        pre_ln: whether a final LayerNorm follows the last block ("stable layer norm"; always in Conformer and Whisper).
         conv_bias: whether the front-end's convolutions have a bias.
         settings: further keys of the configuration.
         parameters: of the encoder without any head, exact.
@@ -61,22 +66,20 @@ class Known:
     certain: str
     remark: str
 
-    @property
-    def opens(self) -> bool:
-        """Whether this version can open checkpoints of the family."""
-        return self.family in FAMILIES
-
     def config(self) -> dict[str, Any]:
         """The configuration's keys that differ between checkpoints of the family, by transformers' names."""
+        if self.family == "whisper":
+            sizes = {"d_model": self.width, "encoder_layers": self.layers, "encoder_attention_heads": self.heads}
+            return sizes | {"encoder_ffn_dim": self.ffn} | self.settings
         config: dict[str, Any] = {
             "hidden_size": self.width,
             "num_hidden_layers": self.layers,
             "num_attention_heads": self.heads,
             "intermediate_size": self.ffn,
-            "conv_bias": self.conv_bias,
         }
-        if self.norm:
-            config |= {"feat_extract_norm": self.norm, "do_stable_layer_norm": self.pre_ln}
+        config |= {} if self.family == "wav2vec2-bert" else {"conv_bias": self.conv_bias}
+        config |= {"feat_extract_norm": self.norm} if self.norm else {}
+        config |= {"do_stable_layer_norm": self.pre_ln} if self.family in PRE_OR_POST_LN else {}
         return config | self.settings
 
 

@@ -3,6 +3,8 @@
 What a layer is must not depend on the version of transformers (4.x puts the final LayerNorm into ``hidden_states[-1]``, 5.x does
 not), so ``hidden_states`` is not used: layer 0 is what the first block is given, layer i what block i returns, ``final`` what the
 encoder returns in models with a final LayerNorm (pre-LN, "stable layer norm"). In post-LN models ``final`` is an alias of layer N.
+Families whose modules have other names, or do other things before the first block or after the last, are subclasses
+(`probe.models.families`).
 
 Utterances run one at a time. Padding changes every frame of the group-norm models (GroupNorm takes its statistics over it) and of
 data2vec (five stacked positional convolutions leak it) whatever the mask says, and on a CPU batching gains nothing.
@@ -14,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probe.models.encoder import CTC, Chunking, ModelInfo
+from probe.models.encoder import CONV, CTC, Chunking, Grid, ModelInfo
 
 NORMALIZE_EPSILON = 1e-7
 NORMALIZED_SAMPLES = 2**22  # at a time
@@ -32,7 +34,7 @@ class TransformersEncoder:
         """Wraps an encoder without head that is in evaluation mode and on its device.
 
         Args:
-            extractor: transformers' own preprocessor of this checkpoint, for `by_transformers` alone.
+            extractor: transformers' own preprocessor of this checkpoint.
             head: the linear layer of a CTC checkpoint, over the final output.
         """
         self.info = info
@@ -41,19 +43,26 @@ class TransformersEncoder:
         self.again: Callable[[], TransformersEncoder] | None = None  # opens the same checkpoint afresh
         self.extractor = extractor
         self._head = head
-        self._kernels = list(zip(model.config.conv_kernel, model.config.conv_stride, strict=True))
+
+    @property
+    def _blocks(self) -> Any:
+        return self.model.encoder.layers
+
+    @property
+    def _final_norm(self) -> Any:
+        return self.model.encoder.layer_norm
 
     def n_frames(self, n_samples: int) -> int:
         """Frames that ``n_samples`` samples give."""
-        return count_frames(n_samples, self._kernels)
+        return Grid(self.info.hop_samples, self.info.min_samples).n_frames(n_samples)
 
     @torch.inference_mode()
     def encode(self, waveforms: Tensor, lengths: Tensor, layers: Sequence[str]) -> tuple[list[Tensor], Tensor]:
         """See `probe.models.encoder.Encoder.encode`."""
         alone = [self._encode_one(wave[:length], layers) for wave, length in zip(waveforms, lengths.tolist(), strict=True)]
-        n_frames = torch.tensor([len(frames[0]) for frames in alone])
-        padded = [torch.nn.utils.rnn.pad_sequence(list(of_layer), batch_first=True) for of_layer in zip(*alone, strict=True)]
-        return padded, n_frames.repeat(len(layers), 1)
+        of_layers = list(zip(*alone, strict=True))
+        n_frames = torch.tensor([[len(frames) for frames in of_layer] for of_layer in of_layers])
+        return [torch.nn.utils.rnn.pad_sequence(list(of_layer), batch_first=True) for of_layer in of_layers], n_frames
 
     @torch.inference_mode()
     def by_transformers(self, wave: Tensor, exact: bool = True) -> dict[str, Tensor]:
@@ -75,46 +84,60 @@ class TransformersEncoder:
             values = torch.tensor(self.extractor.zero_mean_unit_var_norm([samples.astype("float64")], None)[0])[None]
         else:
             values = wave[None]
-        encoded = self.model(values.float().to(self.device), output_hidden_states=True, return_dict=True)
+        values = values.float().to(self.device)
+        encoded = self.model(values, output_hidden_states=True, return_dict=True)
         layers = {str(index): frames[0] for index, frames in enumerate(encoded.hidden_states)}
-        final = encoded.last_hidden_state
-        return layers | {"final": final[0]} | ({CTC: self._head(final)[0]} if self._head is not None else {})
+        layers |= {CONV: self.model.feature_extractor(values)[0].T, "final": encoded.last_hidden_state[0]}
+        return layers | ({CTC: self._head(layers["final"])} if self._head is not None else {})
 
     @torch.inference_mode()
-    def final_of(self, last: Tensor) -> Tensor:
-        """The final output that follows from the last block's (frame, dim), by the final LayerNorm's weights alone."""
-        norm = self.model.encoder.layer_norm
+    def final_of(self, last: Tensor, n_frames: int) -> Tensor:
+        """The final output, (``n_frames``, dim), that follows from the last block's (frame, dim), by the weights after it alone."""
+        norm = self._final_norm
         return torch.nn.functional.layer_norm(last, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
     def _encode_one(self, wave: Tensor, layers: Sequence[str]) -> list[Tensor]:
         """(time,) -> one (frame, dim) per layer."""
-        if self.info.normalize:
-            wave = normalized(wave)
+        values = (normalized(wave) if self.info.normalize else wave)[None]
         tapped: dict[str, Tensor] = {}
-        blocks = self.model.encoder.layers
+        conv = self.model.feature_extractor.register_forward_hook(_tap_conv(tapped))
+        try:
+            self._run(values, tapped)
+        finally:
+            conv.remove()
+        return [tapped[name] for name in layers]
+
+    def _run(self, values: Tensor, tapped: dict[str, Tensor]) -> None:
+        """Runs the module on its input, one utterance, and taps (frame, dim) of the numbered layers, ``final`` and the head."""
+        blocks = self._blocks
         hooks = [blocks[0].register_forward_pre_hook(_tap_input(tapped, "0"), with_kwargs=True)]
         hooks += [block.register_forward_hook(_tap_output(tapped, str(i))) for i, block in enumerate(blocks, start=1)]
         try:
-            encoded = self.model(wave[None], return_dict=True)
+            tapped["final"] = self.model(values, return_dict=True).last_hidden_state[0]
         finally:
             for hook in hooks:
                 hook.remove()
-        tapped["final"] = encoded.last_hidden_state
-        if CTC in layers and self._head is not None:
-            tapped[CTC] = self._head(encoded.last_hidden_state)
-        return [tapped[name][0] for name in layers]
+        if self._head is not None:
+            tapped[CTC] = self._head(tapped["final"])
 
 
 def _tap_input(tapped: dict[str, Tensor], name: str) -> Any:
     def hook(_module: Any, positional: tuple, named: Mapping[str, Any]) -> None:
-        tapped[name] = positional[0] if positional else named["hidden_states"]
+        tapped[name] = (positional[0] if positional else named["hidden_states"])[0]
 
     return hook
 
 
 def _tap_output(tapped: dict[str, Tensor], name: str) -> Any:
     def hook(_module: Any, _inputs: Any, output: Any) -> None:
-        tapped[name] = output[0] if isinstance(output, tuple) else output
+        tapped[name] = (output[0] if isinstance(output, tuple) else output)[0]
+
+    return hook
+
+
+def _tap_conv(tapped: dict[str, Tensor]) -> Any:
+    def hook(_module: Any, _inputs: Any, output: Tensor) -> None:
+        tapped[CONV] = output[0].T
 
     return hook
 

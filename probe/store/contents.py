@@ -11,7 +11,7 @@ from h5py import h5d, h5f
 
 from probe.errors import ProbeError
 from probe.files import canonical_json, sha256_of_file
-from probe.store.entries import FORMAT
+from probe.store.entries import FORMAT, rows_in
 from probe.store.trust import (
     DAMAGE,
     TEXT,
@@ -106,9 +106,10 @@ def _differences(
         different = [i for i, (one, other) in enumerate(zip(stored, expected, strict=True)) if one != other.encode()]
         if different:
             yield f"{name} differs from its index at utterance {different[0]} and {len(different) - 1} others"
-    offsets = np.cumsum([0, *(item["rows"] for item in utterances)], dtype=np.int64)
+    n_rows: dict[str, int] = {}
     for layer, dtype in index["dtypes"].items():
-        rows = int(offsets[-1])
+        offsets = np.cumsum([0, *(rows_in(item, layer) for item in utterances)], dtype=np.int64)
+        rows = n_rows[layer] = int(offsets[-1])
         trusted_dataset(file, f"layers/{layer}", path, [dtype], (rows, layers[layer]) if layers else None)
         if dtype == "int8":
             yield from _unlike_scales(all_rows(trusted_dataset(file, f"scales/{layer}", path, ["float32"], (rows,))), layer)
@@ -124,7 +125,7 @@ def _differences(
         if group in ("layers", "offsets", "scales") and rest not in index["dtypes"]:
             yield f"{name} is not in its index"
         elif group == "scales":
-            trusted_dataset(file, name, path, ["float32"], (int(offsets[-1]),))
+            trusted_dataset(file, name, path, ["float32"], (n_rows[rest],))
         elif group == "manifest":
             trusted_dataset(file, name, path, [TEXT], (len(utterances),))
 

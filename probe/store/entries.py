@@ -34,7 +34,8 @@ UTTERANCE = {
     "n_frames": INTEGER,
     "rows": INTEGER,
 }
-UTTERANCE_MORE = {"native_rate_hz": INTEGER, "ctc_text": (str, type(None)), "flags": (list,)}
+# ``others``: layer -> [frames, rows], for layers whose frames are not those of the store's first layer.
+UTTERANCE_MORE = {"native_rate_hz": INTEGER, "ctc_text": (str, type(None)), "flags": (list,), "others": (dict,)}
 FAILURE = {"key": TEXT, "reason": TEXT, "audio_bytes": INTEGER, "audio_mtime_ns": INTEGER}
 FAILURE_MORE = {"promised_s": (int, float, type(None)), "unreadable": (bool,)}
 INDEX = {
@@ -81,7 +82,23 @@ def checked_head(head: dict[str, Any], path: Path) -> dict[str, Any]:
         raise ProbeError(f"{path}: recipe.{error}") from error
     if not all(isinstance(alias, str) for alias in recipe["model"]["aliases"].values()):
         raise ProbeError(f"{path}: recipe.model.aliases names something that is no layer. {ADVICE}")
+    if not _numbers([recipe["model"].get("min_samples", 1)], 1, 1):
+        raise ProbeError(f"{path}: recipe.model.min_samples is no number of samples. {ADVICE}")
+    grids = recipe["model"].get("grids", {})
+    if type(grids) is not dict or not all(name in names and _numbers(grid, 2, 1) for name, grid in grids.items()):
+        raise ProbeError(f"{path}: recipe.model.grids has no hop and field for layers of the store. {ADVICE}")
     return head
+
+
+def _numbers(value: Any, n: int, least: int) -> bool:
+    """Whether a value is a list of n whole numbers in range."""
+    return type(value) is list and len(value) == n and all(type(item) is int and least <= item <= LARGEST for item in value)
+
+
+def rows_in(utterance: Mapping[str, Any], layer: str) -> int:
+    """Rows of an index's utterance in a layer."""
+    others = utterance.get("others", {})
+    return int(others[layer][1] if layer in others else utterance["rows"])
 
 
 def checked_certificate(certificate: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -169,7 +186,15 @@ def checked_index(index: dict[str, Any], path: Path, layers: Mapping[str, int] |
     if utterances and not (known and dtypes.keys() == layers.keys()):
         found = ", ".join(f"{layer} {dtype}" for layer, dtype in dtypes.items())
         raise ProbeError(f"{path}: layers {found}; expected {', '.join(layers)}, each one of {', '.join(DTYPES)}. {ADVICE}")
-    promised = sum(rows) * sum(layers[name] * DTYPES[dtypes[name]] for name in dtypes) if utterances else 0
+    others = utterances[0].get("others", {}).keys() if utterances else ()
+    for item in utterances if others or any("others" in item for item in utterances) else ():
+        found = item.get("others", {})
+        if found.keys() != others or not others <= dtypes.keys() or not all(_numbers(n, 2, 0) for n in found.values()):
+            raise ProbeError(
+                f"{path}: {item['key'][:80]!r} has no frames and rows of the other layers {', '.join(others)}. {ADVICE}"
+            )
+    rows_of = {name: sum(rows_in(item, name) for item in utterances) if name in others else sum(rows) for name in dtypes}
+    promised = sum(rows_of[name] * layers[name] * DTYPES[dtypes[name]] for name in dtypes) if utterances else 0
     if promised > max(USUAL_BYTES, INFLATED * n_bytes):
         raise ProbeError(f"{path}: promises {promised} bytes of values in a file of {n_bytes}. {ADVICE}")
     return index

@@ -50,10 +50,9 @@ class Selection:
     dtype: str = "float32"
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
-    @property
-    def offsets(self) -> np.ndarray:
-        """(utterance + 1,) int64, the rows of each utterance."""
-        return np.cumsum([0, *(item.n_rows for item in self.stored)], dtype=np.int64)
+    def offsets(self, layer: str) -> np.ndarray:
+        """(utterance + 1,) int64, the rows of each utterance in a layer."""
+        return np.cumsum([0, *(item.on(layer).n_rows for item in self.stored)], dtype=np.int64)
 
     @property
     def widths(self) -> list[int]:
@@ -63,7 +62,8 @@ class Selection:
     @property
     def n_bytes(self) -> int:
         """Size of the values."""
-        return int(self.offsets[-1]) * sum(self.widths) * np.dtype(self.dtype).itemsize
+        n_values = sum(int(self.offsets(layer)[-1]) * width for layer, width in zip(self.layers, self.widths, strict=True))
+        return n_values * np.dtype(self.dtype).itemsize
 
     @property
     def ctc_texts(self) -> list[str] | None:
@@ -75,10 +75,11 @@ class Selection:
         row_bytes = 4 * self.store.layers[layer]
         first = n_bytes = 0
         for position, item in enumerate(self.stored):
-            if n_bytes and n_bytes + row_bytes * item.n_rows > BLOCK_BYTES:
+            own = row_bytes * item.on(layer).n_rows
+            if n_bytes and n_bytes + own > BLOCK_BYTES:
                 yield self._block(layer, slice(first, position))
                 first, n_bytes = position, 0
-            n_bytes += row_bytes * item.n_rows
+            n_bytes += own
         yield self._block(layer, slice(first, len(self.stored)))
 
     def _block(self, layer: str, which: slice) -> tuple[slice, np.ndarray]:
@@ -124,6 +125,12 @@ def _check(selection: Selection, to: Path, form: str) -> None:
     if form == "sentences" and len(set(widths.values())) > 1:
         found = ", ".join(f"{layer} has {width}" for layer, width in widths.items())
         raise ProbeError(f"{store.path}: sentences need layers of one width; {found}. Choose among them with --layers.")
+    rows = {tuple(selection.offsets(layer).tolist()): layer for layer in selection.layers}
+    if form != "hdf5" and len(rows) > 1:
+        raise ProbeError(
+            f"{store.path}: {form} needs layers with equally many frames; {' and '.join(rows.values())} differ. "
+            "Choose among them with --layers, or --form hdf5."
+        )
     shards = {shard for item in selection.stored for shard, *_ in item.pieces}
     bent = [layer for layer in selection.layers if any(store.dtypes[shard][layer] != "float16" for shard in shards)]
     if selection.dtype == "float16" and bent:
@@ -133,12 +140,12 @@ def _check(selection: Selection, to: Path, form: str) -> None:
 
 
 def _write_hdf5(selection: Selection, path: Path, tick: Callable[[int], Any]) -> None:
-    offsets = selection.offsets
     with _new_hdf5(path, selection) as (file, disk):
         stored = selection.stored
         audio = [item.audio_sha256 for item in stored]
         write_utterances(file, [item.key for item in stored], audio, selection.columns, selection.ctc_texts)
         for layer, width in zip(selection.layers, selection.widths, strict=True):
+            offsets = selection.offsets(layer)
             file.create_dataset(f"offsets/{layer}", data=offsets, track_times=False)
             values = file.create_dataset(f"layers/{layer}", (offsets[-1], width), selection.dtype, track_times=False)
             for which, rows in selection.blocks(layer):
@@ -148,10 +155,10 @@ def _write_hdf5(selection: Selection, path: Path, tick: Callable[[int], Any]) ->
 
 
 def _write_sentences(selection: Selection, path: Path, tick: Callable[[int], Any]) -> None:
-    offsets = selection.offsets
+    offsets = selection.offsets(selection.layers[0])
     with _new_hdf5(path, selection) as (file, disk):
         for position, item in enumerate(selection.stored):
-            shape = (len(selection.layers), item.n_rows, selection.widths[0])
+            shape = (len(selection.layers), item.on(selection.layers[0]).n_rows, selection.widths[0])
             file.create_dataset(str(position), shape, selection.dtype, track_times=False)
         for number, layer in enumerate(selection.layers):
             for which, rows in selection.blocks(layer):
@@ -165,7 +172,7 @@ def _write_sentences(selection: Selection, path: Path, tick: Callable[[int], Any
 
 
 def _write_npy(selection: Selection, path: Path, tick: Callable[[int], Any]) -> None:
-    stored, offsets = selection.stored, selection.offsets
+    stored, offsets = selection.stored, selection.offsets(selection.layers[0])
     path.mkdir()
     for layer, width in zip(selection.layers, selection.widths, strict=True):
         with (path / f"{layer}.npy").open("xb") as file:
@@ -180,7 +187,7 @@ def _write_npy(selection: Selection, path: Path, tick: Callable[[int], Any]) -> 
         "first_row": offsets[:-1].tolist(),
         "stop_row": offsets[1:].tolist(),
         "duration_s": [item.duration_s for item in stored],
-        "n_frames": [item.n_frames for item in stored],
+        "n_frames": [item.on(selection.layers[0]).n_frames for item in stored],
         "audio_sha256": [item.audio_sha256 for item in stored],
     }
     columns |= {"ctc_text": selection.ctc_texts} if selection.ctc_texts is not None else {}

@@ -15,7 +15,7 @@ import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import numpy as np
 
 from probe.errors import ProbeError, listed
 from probe.files import read_json, sha256_of_file, sha256_of_json, write_atomically, write_json
-from probe.store.entries import FORMAT, check_numbers, checked_certificate, checked_head, checked_index, checked_jobs
+from probe.store.entries import FORMAT, check_numbers, checked_certificate, checked_head, checked_index, checked_jobs, rows_in
 from probe.store.shards import ShardContent, merge_runs, read_rows, shard_bytes
 from probe.store.views import parse_view, pool, row_width, serves
 
@@ -47,10 +47,13 @@ class Job:
 class Stored:
     """One version of an utterance in a store: where its rows lie, and which audio they came from.
 
+    Frames and rows are those of the store's first layer, and of all layers without an entry in ``others``.
+
     Attributes:
         native_rate_hz: the audio file's own rate; 0 in stores of earlier versions.
         flags: what is unusual about the sound (silence, clipped ...); None in stores of earlier versions.
         ctc_text: the greedy transcript of the model's own CTC head, where it was run.
+        others: layer -> the same with its frames and rows.
     """
 
     key: str
@@ -63,6 +66,11 @@ class Stored:
     flags: tuple[str, ...] | None = None
     ctc_text: str | None = None
     pieces: tuple[tuple[str, int, int], ...] = ()  # (shard, first row, stop row), one per part
+    others: Mapping[str, "Stored"] = field(default_factory=dict)
+
+    def on(self, layer: str) -> "Stored":
+        """The same as it is stored of a layer."""
+        return self.others.get(layer, self)
 
     @property
     def n_rows(self) -> int:
@@ -140,7 +148,7 @@ class FeatureStore:
         self.utterances: dict[str, list[Stored]] = {}
         self.failures: dict[str, Failure] = {}
         self.dtypes: dict[str, dict[str, str]] = {}
-        self.offsets: dict[str, np.ndarray] = {}  # shard -> (utterance + 1,) rows by its index
+        self.offsets: dict[str, dict[str, np.ndarray]] = {}  # shard -> layer -> (utterance + 1,) rows by its index
         self.sha256s: dict[str, str] = {}
         self.refresh()
 
@@ -156,12 +164,18 @@ class FeatureStore:
         """How many times as long as the file the audio is that was heard: 1 unless the condition changes its speed."""
         return float(self.recipe.get("disturbance", {}).get("stretch", 1.0))
 
-    @property
-    def hop_s(self) -> float:
-        """Seconds from one stored frame to the next."""
+    def hop_s(self, layer: str) -> float:
+        """Seconds from one stored frame of a layer to the next."""
         kind, n = parse_view(self.view)
         model = self.recipe["model"]
-        return (n if kind == "frames" else 1) * model["hop_samples"] / model["rate_hz"]
+        hop, _ = model.get("grids", {}).get(layer, (model["hop_samples"], 0))
+        return float((n if kind == "frames" else 1) * hop / model["rate_hz"])
+
+    def field_s(self, layer: str) -> float | None:
+        """Seconds of audio that one frame of a layer's front-end hears, if the recipe says so: frame 0 is centred at half of it."""
+        model = self.recipe["model"]
+        field_samples = model["grids"][layer][1] if layer in model.get("grids", {}) else model.get("min_samples")
+        return None if field_samples is None else float(field_samples / model["rate_hz"])
 
     def layer(self, name: str, keys: Sequence[str] | None = None, view: str | None = None) -> LayerArray:
         """One layer of all utterances, or of ``keys`` in their order.
@@ -186,6 +200,7 @@ class FeatureStore:
         if layer not in self.layers:
             known = ", ".join(self.layers)
             raise ProbeError(f"{self.path}: layer {name} asked for; the store holds {known}. Extract with --layers {name}.")
+        stored = [item.on(layer) for item in stored]
         offsets = np.concatenate([[0], np.cumsum([item.n_rows for item in stored])]).astype(np.int64)
         shards: dict[str, list[tuple[int, int, int]]] = {}  # shard -> (row in the shard, stop row, row in the result)
         for item, start in zip(stored, offsets, strict=False):
@@ -196,7 +211,7 @@ class FeatureStore:
         halves = all(self.dtypes[shard][layer] == "float16" for shard in shards)
         values = _room(self.path, (int(offsets[-1]), self.layers[layer]), np.float16 if halves else np.float32)
         for shard, pieces in shards.items():
-            form = (self.offsets[shard], self.dtypes[shard][layer], self.sha256s[shard])
+            form = (self.offsets[shard][layer], self.dtypes[shard][layer], self.sha256s[shard])
             read_rows(self.path / f"{shard}.h5", layer, merge_runs(pieces), values, *form)
         array = LayerArray(values, offsets, [item.key for item in stored])
         return array if view in (None, self.view) else self._derived(array, str(view))
@@ -301,21 +316,32 @@ class FeatureStore:
     def _take_in(self, parts: list[dict[str, Any]]) -> None:
         """Adds the utterances of one shard, or of the parts of a long utterance."""
         first = parts[0]
-        bounds: list[tuple[str, list[int]]] = []
+        # Layer ("" for all that are not in `others`) -> each shard with the rows at which its utterances begin.
+        bounds: dict[str, list[tuple[str, list[int]]]] = {}
+        others = list(first["utterances"][0].get("others", {})) if first["utterances"] else []
         for part in parts:
-            rows = [0, *itertools.accumulate(item["rows"] for item in part["utterances"])]
-            bounds.append((part["shard"], rows))
+            for layer in ("", *others):
+                rows = [0, *itertools.accumulate(rows_in(item, layer) for item in part["utterances"])]
+                bounds.setdefault(layer, []).append((part["shard"], rows))
+            of_layers = {layer: np.array(of_layer[-1][1], np.int64) for layer, of_layer in bounds.items()}
             self.dtypes[part["shard"]] = part["dtypes"]
-            self.offsets[part["shard"]] = np.array(rows, np.int64)
+            self.offsets[part["shard"]] = {layer: of_layers.get(layer, of_layers[""]) for layer in self.layers}
             self.sha256s[part["shard"]] = part["sha256"]
         for position, item in enumerate(first["utterances"]):
-            pieces = tuple([(shard, rows[position], rows[position + 1]) for shard, rows in bounds])
-            fields = {name: item[name] for name in item if name != "rows"}
+            fields = {name: item[name] for name in item if name not in ("rows", "others")}
             if "flags" in fields:
                 fields["flags"] = tuple(fields["flags"])
             if "ctc_text" in fields:
                 fields["ctc_text"] = parts[-1]["utterances"][position].get("ctc_text")
-            stored = Stored(**fields, pieces=pieces)
+            pieces = {
+                layer: tuple([(shard, rows[position], rows[position + 1]) for shard, rows in of_layer])
+                for layer, of_layer in bounds.items()
+            }
+            stored = Stored(**fields, pieces=pieces[""])
+            if others:
+                frames = {layer: item["others"][layer][0] for layer in others}
+                on = {layer: replace(stored, n_frames=frames[layer], pieces=pieces[layer]) for layer in others}
+                stored = replace(stored, others=on)
             self.utterances.setdefault(stored.key, []).append(stored)
             self.failures.pop(stored.key, None)
         for item in first["failures"]:

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from probe.errors import UsageError
 
 
-def choose_layers(text: str | None, layers: Sequence[str], aliases: Mapping[str, str], owner: str) -> list[str]:
-    """Layer names out of a specification such as ``0-12,final``; None means all of them.
+def choose_layers(
+    text: str | None, layers: Sequence[str], aliases: Mapping[str, str], owner: str, usual: Sequence[str] | None = None
+) -> list[str]:
+    """Layer names out of a specification such as ``conv,0-12,final``; None means the usual ones, all of them unless that is given.
 
     An alias stands for its layer; what is named twice comes once, in the order of ``layers``.
 
@@ -18,7 +20,7 @@ def choose_layers(text: str | None, layers: Sequence[str], aliases: Mapping[str,
         UsageError: a name or a range that is not among them.
     """
     if text is None:
-        return list(layers)
+        return list(layers if usual is None else usual)
     chosen: set[str] = set()
     for part in (item.strip() for item in text.split(",")):
         match = re.fullmatch(r"(\d+)-(\d+)", part)
@@ -37,6 +39,7 @@ def describe_layers(layers: Sequence[str], aliases: Mapping[str, str]) -> str:
     numbers = [name for name in layers if name.isdigit()]
     contiguous = len(numbers) > 1 and [int(name) for name in numbers] == list(range(int(numbers[0]), int(numbers[-1]) + 1))
     parts = [f"{numbers[0]}..{numbers[-1]}"] if contiguous else numbers
-    parts += [name for name in layers if not name.isdigit()]
+    before = list(layers[: layers.index(numbers[0]) if numbers else 0])
+    parts = [*before, *parts, *(name for name in layers if not name.isdigit() and name not in before)]
     same = ", ".join(f"{alias} is {layer}" for alias, layer in aliases.items() if layer in layers)
     return ", ".join(parts) + (f" ({same})" if same else "")

@@ -14,7 +14,7 @@ from typing import Any
 from probe.errors import ProbeError, listed
 from probe.files import read_json, sha256_of_json
 from probe.store.contents import shard_problems
-from probe.store.entries import check_numbers, checked_certificate, checked_head, checked_index, checked_jobs
+from probe.store.entries import check_numbers, checked_certificate, checked_head, checked_index, checked_jobs, rows_in
 from probe.store.features import Job
 from probe.store.views import n_rows, row_width
 
@@ -259,11 +259,13 @@ def _job(folder: Path, job: Job, indexes: Mapping[str, dict[str, Any]], aside: C
         yield Finding(f"{names[0]}.json", "its parts come from different audio; not used until extracted again", damage=False)
         return
     for position, item in enumerate(parts[0]["utterances"]):
-        rows = sum(part["utterances"][position]["rows"] for part in parts)
-        expected = n_rows(item["n_frames"], view) if view else rows
-        if rows != expected:
-            yield Finding(f"{names[0]}.json", f"{item['key']} has {rows} rows; expected {expected}", job=job.number)
-            return
+        for layer, n_frames in {"": item["n_frames"], **{name: n for name, (n, _) in item.get("others", {}).items()}}.items():
+            rows = sum(rows_in(part["utterances"][position], layer) for part in parts)
+            expected = n_rows(n_frames, view) if view else rows
+            if rows != expected:
+                of = f" of layer {layer}" if layer else ""
+                yield Finding(f"{names[0]}.json", f"{item['key']} has {rows} rows{of}; expected {expected}", job=job.number)
+                return
 
 
 def _leftovers(folder: Path) -> Iterator[Finding]:

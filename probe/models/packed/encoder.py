@@ -13,31 +13,23 @@ time grows with the square of an utterance's length; chunked, memory beyond laye
 
 import copy
 import itertools
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from probe.models.encoder import CTC, Chunking
+from probe.models.encoder import CONV, CTC, Chunking
 from probe.models.packed.attention import Attention, PositionBias
 from probe.models.packed.frontend import FrontEnd
 from probe.models.packed.positional import Positional
 from probe.models.packed.products import Norm, Product, dtype_of, exactly
 from probe.models.reference import TransformersEncoder, normalized
+from probe.models.windows import Window, windows
 
 # Rows that run through the blocks together, and through the feed-forward layers of longer windows: what a CPU's cache holds of them,
 # and enough to make up for the start of a GPU's kernels.
 ROWS = {"cpu": 2048, "cuda": 32_768}
-
-
-class Window(NamedTuple):
-    """Rows of layer 0 that attend to each other, and which of them are kept."""
-
-    start: int
-    stop: int
-    kept_from: int
-    kept_to: int
 
 
 class PackedEncoder(TransformersEncoder):
@@ -100,32 +92,23 @@ class PackedEncoder(TransformersEncoder):
     def pieces(self, waveforms: Sequence[Tensor], layers: Sequence[str]) -> Iterator[list[Tensor]]:
         """The rows of `encode_packed` in order, a few thousand at a time: (row, dim) per layer.
 
-        Of a chunked utterance, with a caller that keeps no piece, memory beyond the audio is layer 0 and a constant.
+        Of a chunked utterance, with a caller that keeps no piece, memory beyond the audio is layer 0, `CONV` where that is asked
+        for, and a constant.
         """
         if self._network is None:
             self._network = Network(self.model, self._head, self._dtype)
         with exactly(self.precision):
-            hidden, n_frames = self._network.begin(
-                [normalized(wave) if self.info.normalize else wave.clone() for wave in waveforms]
-            )
+            waves = [normalized(wave) if self.info.normalize else wave.clone() for wave in waveforms]
+            tapped, n_frames = self._network.begin(waves, CONV in layers)
         for group in _grouped(self._windows(n_frames), self.rows):
             with exactly(self.precision):
-                yield self._network.run(hidden, group, layers)
+                yield self._network.run(tapped, group, layers)
 
     def _windows(self, n_frames: Sequence[int]) -> Iterator[Window]:
         """The windows of utterances of so many frames, one after the other."""
         rate_hz = self.info.rate_hz / self.info.hop_samples
-        start = 0
-        for stop in itertools.accumulate(n_frames):
-            cut = self.chunking
-            if cut is None or stop - start <= cut.above_s * rate_hz:
-                yield Window(start, stop, start, stop)
-            else:
-                chunk, context = max(1, round(cut.chunk_s * rate_hz)), round(cut.context_s * rate_hz)
-                for kept_from in range(start, stop, chunk):
-                    kept_to = min(kept_from + chunk, stop)
-                    yield Window(max(start, kept_from - context), min(stop, kept_to + context), kept_from, kept_to)
-            start = stop
+        for start, stop in itertools.pairwise(itertools.accumulate(n_frames, initial=0)):
+            yield from windows(stop - start, self.chunking, rate_hz, start)
 
 
 class Network:
@@ -145,11 +128,12 @@ class Network:
         self.position_bias = PositionBias(attention) if hasattr(attention, "rel_attn_embed") else None
         self.head = None if head is None else Product(head.weight, head.bias, torch.float32)
 
-    def begin(self, waves: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
-        """Utterances, each (time,) float32 -> layer 0 of all, (row, dim) float32, and the frames of each."""
+    def begin(self, waves: Sequence[Tensor], with_conv: bool) -> tuple[dict[str, Tensor], list[int]]:
+        """Utterances, each (time,) float32 -> layer 0 (and `CONV`) of all, (row, dim) float32, and the frames of each."""
         extracted = [self.front_end(wave) for wave in waves]
         n_frames = [len(frames) for frames in extracted]
         rows = torch.cat(extracted) if len(extracted) > 1 else extracted[0]
+        tapped = {CONV: rows.float()} if with_conv else {}
         del extracted  # an hour's layer 0 is half a gigabyte: what is needed no more goes, and sums and norms are taken in place
         hidden = rows.new_empty(len(rows), self.projection.n_out, dtype=torch.float32)
         at_once = ROWS[rows.device.type]
@@ -160,15 +144,15 @@ class Network:
             frames += self.positional(frames)
         for some in hidden.split(at_once) if not self.pre_ln else ():
             some[:] = self.norm(some)
-        return hidden, n_frames
+        return tapped | {"0": hidden}, n_frames
 
-    def run(self, hidden: Tensor, windows: Sequence[Window], layers: Sequence[str]) -> list[Tensor]:
-        """Layer 0, (row, dim) -> the kept rows of ``windows``, (row, dim) float32 for each of ``layers``."""
+    def run(self, begun: Mapping[str, Tensor], windows: Sequence[Window], layers: Sequence[str]) -> list[Tensor]:
+        """What `begin` gave, (row, dim) each -> the kept rows of ``windows``, (row, dim) float32 for each of ``layers``."""
         lengths = [window.stop - window.start for window in windows]
         bias = self.position_bias(max(lengths)) if self.position_bias else None
-        hidden = torch.cat([hidden[window.start : window.stop] for window in windows])
-        numbers = [int(name) if name.isdecimal() else len(self.blocks) for name in layers]
-        tapped = {"0": hidden}
+        tapped = {name: torch.cat([rows[window.start : window.stop] for window in windows]) for name, rows in begun.items()}
+        hidden = tapped["0"]
+        numbers = [int(name) if name.isdecimal() else len(self.blocks) for name in layers if name != CONV]
         for number, block in enumerate(self.blocks[: max(numbers, default=0)], start=1):
             hidden = block(hidden, lengths, bias)
             if str(number) in layers:

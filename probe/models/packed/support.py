@@ -4,7 +4,7 @@ from typing import Any
 
 # Options that this code follows, with the values it knows; others mean the reference implementation.
 VALUES: dict[str, tuple[Any, ...]] = {
-    "model_type": ("wav2vec2", "data2vec-audio", "hubert", "wavlm"),
+    "model_type": ("wav2vec2", "data2vec-audio", "hubert", "wavlm", "unispeech", "unispeech-sat"),
     "hidden_act": ("gelu",),
     "feat_extract_activation": ("gelu",),
     "feat_extract_norm": ("group", "layer"),
@@ -32,7 +32,16 @@ ELSEWHERE = (
     ),
     *("layerdrop", "initializer_range", "mask_", "apply_spec_augment", "ctc_", "num_ctc_classes", "vocab_size"),
     *("num_codevector", "codevector_dim", "proj_codevector_dim", "contrastive_", "num_negatives", "diversity_loss_weight"),
-    *("use_weighted_layer_sum", "classifier_proj_size", "tdnn_", "xvector_output_dim", "adapter_", "num_adapter_layers"),
+    *(
+        "use_weighted_layer_sum",
+        "classifier_proj_size",
+        "tdnn_",
+        "replace_prob",
+        "num_clusters",
+        "xvector_output_dim",
+        "adapter_",
+        "num_adapter_layers",
+    ),
     *("output_hidden_size", "pad_token_id", "bos_token_id", "eos_token_id", "problem_type", "id2label", "label2id", "num_labels"),
     *("architectures", "transformers_version", "dtype", "torch_dtype", "return_dict", "output_", "chunk_size_feed_forward"),
     *("is_encoder_decoder", "_", "name_or_path", "tie_", "gradient_checkpointing", "tokenizer_class"),
