@@ -1,4 +1,4 @@
-"""Intervals by resampling blocks.
+"""Intervals from blocks.
 
 Aim: how far a value would move with other speakers, and with another training where there are several.
 
@@ -68,9 +68,7 @@ Floats = NDArray[np.float64]
 TOO_FEW_BLOCKS = 3  # of equal size; so many, or fewer, have no interval (docs/statistics.md)
 FEW_BLOCKS = 20  # below it a table warns
 CONFIDENCE = 0.95
-MOST_ON_LOGS = (
-    1.2  # times t * se / v, the most that the upper end of a value that can exceed 1 is above it on the scale of logarithms
-)
+MOST_ON_LOGS = 1.2  # t * se / v: the most that an upper end without a bound is above the value, on the scale of logarithms
 CELLS_AT_ONCE = 1 << 22  # of (resample, block); bounds the memory to some 100 MB when every utterance is a block
 TRIALS_AT_ONCE = 1 << 15  # of (resample, trial): small arrays stay in a cache and use their memory again
 # A score that rests on one block (the only one with targets, say) has no value in 25 to 50 % of its resamples, one that rests on
@@ -117,7 +115,7 @@ class Scores:
 
     def errors(self) -> tuple[Floats, Floats]:
         """Standard errors and their degrees of freedom, (score,) each; an error is NaN where blocks are too few to tell."""
-        of_blocks, of_seeds = self.variances()
+        of_blocks, of_seeds = self.components()
         if len(self.of_seeds) == 1:
             return np.sqrt(of_blocks), self.freedom
         at = (1 + CONFIDENCE) / 2
@@ -125,7 +123,7 @@ class Scores:
         mean = np.divide(of_blocks * quantiles[0] + of_seeds * quantiles[1], both, out=quantiles[0], where=both > 0)
         return np.sqrt(both), stdtridf(at, mean)
 
-    def variances(self) -> tuple[Floats, Floats]:
+    def components(self) -> tuple[Floats, Floats]:
         """What blocks and what seeds make the values vary by, (score,) each; NaN where blocks are too few to tell."""
         squares, lost = np.square(self.shares).sum(axis=1), 1
         if len(self.resampled):
@@ -230,8 +228,7 @@ def interval(
     """The confidence interval of ``value_of(counts, metric)``, or None where blocks are too few to tell.
 
     Too few: `TOO_FEW_BLOCKS` or fewer, counted as `effective_blocks` does, or so few that more than a fifth of the resamples has no
-    value (the score rests on one block), or that a cost or an amount is the same in all of them, or that blocks differ too much to
-    bound a value that can exceed 1.
+    value (the score rests on one block), or that a cost or an amount is the same in all blocks.
     The ends stay where the value can be: 0 from below; 1 from above for a metric of trials, and for a ratio where no block
     has a numerator above its denominator (a WER can exceed 1).
 
@@ -247,7 +244,7 @@ def interval(
     """
     found = sampled([counts], seed, n_resamples, metric)
     value, units, most = float(found.values[0]), units_of(counts, metric), highest(counts)
-    (of_blocks,), (of_seeds,) = found.variances()
+    (of_blocks,), (of_seeds,) = found.components()
     quantile = float(_quantiles(found.errors()[1], confidence)[0])
     error = quantile * float(np.sqrt(of_blocks + of_seeds))
     if np.isnan(error) or (error == 0 and units is None):
