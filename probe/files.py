@@ -22,11 +22,17 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Writes ``data`` to ``path`` so that a reader sees the old content or the new, never a part.
 
     Plain ``os.write`` to a temporary name of this process, fsync, rename, fsync of the folder: a full disk is an
-    ``OSError`` here and leaves what was there before.
+    ``OSError`` here and leaves what was there before. A link is followed; a device or a pipe, which a file would replace, is refused.
 
     Raises:
         OSError: as the operating system reports it, with the bytes that were to be written; the temporary file is removed.
+        ProbeError: ``path`` is a folder, a device, a pipe or a socket.
     """
+    if path.is_symlink():
+        path = path.resolve()
+    if not path.name or (path.exists() and not path.is_file()):
+        kind = "a folder" if path.is_dir() else "a device, pipe or socket, which a file would replace"
+        raise ProbeError(f"{path}: {kind}. Name a file.")
     try:
         _write_and_rename(path, data)
     except OSError as error:

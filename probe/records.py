@@ -154,6 +154,19 @@ IDENTITY = ["format", "model", "revision", "task_sha256", "manifest_sha256", "se
 FIELDS = {item.name for item in fields(Record)}
 
 
+SINGLE = {
+    str: (str,),
+    int: (int,),
+    bool: (bool,),
+    float: (float, int),
+    float | None: (float, int, type(None)),
+    int | None: (int, type(None)),
+}
+LARGEST = 2**63 - 1
+# The types of the fields that are single values.
+KINDS = {item.name: SINGLE[item.type] for item in fields(Record) if item.type in SINGLE}  # type: ignore[index]
+
+
 def hashed_block(name: str) -> str:
     """The name under which a speaker (or utterance) stands in a record: 12 hex digits of its sha256."""
     return hashlib.sha256(name.encode()).hexdigest()[:12]
@@ -310,7 +323,7 @@ def read_records(*paths: Path | str) -> "pd.DataFrame":
         paths: ``.jsonl`` files or folders of them.
 
     Raises:
-        ProbeError: see `iterate_records`.
+        ProbeError: see `iterate_records`; a field of another type than `Record`'s, or a whole number of more than 64 bits.
     """
     collects = gc.isenabled()
     gc.disable()  # it would walk, again and again, millions of new objects that are all kept: a third of the time
@@ -331,7 +344,24 @@ def _frame(rows: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
 
     names = [item.name for item in fields(Record)]
     columns = list(zip(*map(itemgetter(*names), rows), strict=True)) or [()] * len(names)
+    for name, column in zip(names, columns, strict=True):
+        _check_types(name, column)
     return pd.DataFrame({name: _shared(column) for name, column in zip(names, columns, strict=True)})
+
+
+def _check_types(name: str, column: Sequence[Any]) -> None:
+    """Refuses values that no table could be made of: of another type than the field's, whole numbers of more than 64 bits."""
+    kinds = {*KINDS.get(name, ())}
+    odd = set(map(type, column)) - kinds if kinds else set()
+    wrong = [value for value in column if type(value) in odd] if odd else []
+    if int in kinds:
+        wrong += [value for value in column if type(value) is int and not -LARGEST <= value <= LARGEST]
+    if wrong:
+        expected = " or ".join(sorted(kind.__name__ for kind in kinds))
+        raise ProbeError(
+            f"records: found {str(wrong[0])[:40]!r} in the field {name}; expected {expected}. "
+            "`probe records PATH --check` names the line."
+        )
 
 
 def _shared(column: Sequence[Any]) -> Sequence[Any]:

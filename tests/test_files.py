@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -353,3 +354,50 @@ def test_layers_are_chosen_on_the_dev_rows_of_the_source_domain() -> None:
 def test_a_layer_without_a_dev_score_is_not_chosen() -> None:
     records = [record(split="dev", value=None), record(layer="1", layer_index=1, split="dev", value=0.1)]
     assert list(chosen_layers(frame_of(records))["chosen_layer"]) == ["1"]
+
+
+@pytest.mark.parametrize("path", [Path(), Path("folder")])
+def test_a_folder_is_no_file(tmp_path: Path, path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ProbeError, match=r"a folder\. Name a file"):
+        write_atomically(path if path == Path() else tmp_path / path, b"data")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a socket's path has few bytes
+    path = Path("there")
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        socket.socket(socket.AF_UNIX).bind(str(path))
+    mode = path.stat().st_mode
+    with pytest.raises(ProbeError, match=r"there: a device, pipe or socket, which a file would replace"):
+        write_atomically(path, b"data")
+    assert path.stat().st_mode == mode
+
+
+def test_a_link_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    link = tmp_path / "a.html"
+    link.symlink_to(tmp_path / "real" / "b.html")
+    for data in (b"new", b"newer"):  # at first there is nothing where it leads
+        write_atomically(link, data)
+        assert link.is_symlink() and (tmp_path / "real" / "b.html").read_bytes() == data
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("value", "0.9", "float or int"),
+        ("model", None, "expected str"),
+        ("n", 10**400, "expected int"),
+        ("headline", 1, "expected bool"),
+    ],
+)
+def test_values_that_no_table_could_be_made_of_are_named(tmp_path: Path, name: str, value: object, expected: str) -> None:
+    write_records(tmp_path / "a.jsonl", [record()])
+    line = json.loads((tmp_path / "a.jsonl").read_text(encoding="utf-8"))
+    (tmp_path / "a.jsonl").write_text(json.dumps({**line, name: value}) + "\n", encoding="utf-8")
+    with pytest.raises(ProbeError, match=rf"in the field {name}; .*{expected}.*records PATH --check"):
+        read_records(tmp_path)

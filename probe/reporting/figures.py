@@ -106,6 +106,7 @@ def write_figure(make: Callable[[], "Figure"], *paths: Path) -> None:
         for path in paths:
             ending, picture = path.suffix[1:].lower(), io.BytesIO()
             figure.savefig(picture, format=ending, dpi=200, metadata=metadata[ending])
+            path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, picture.getvalue())
 
 
