@@ -8,7 +8,8 @@ Paths that have read few labels can be likelier by any factor than those that wi
 when every frame is nearly a blank. So that both fit into a float, entering a label is weighted: every path enters every label once,
 so the weights multiply all paths alike and leave the loss as it is. A weight is the inverse of how likely its label is on average.
 
-What does not fit nevertheless is noticed, because posteriors then do not sum to 1, and is computed by torch in the log domain.
+What does not fit nevertheless is noticed, because posteriors then do not sum to 1, or a probability was too small for a float to
+begin with and the loss is so high that paths through it may count. It is computed by torch in the log domain.
 
 States: a column of zeros that shifts by one state may read, then blank, label, blank, label, ..., blank.
 """
@@ -24,6 +25,8 @@ from torch import Tensor, nn
 BLANK = 0
 # How far from 1 posteriors of a frame may sum; rounding alone makes it 4e-6 in 6000 frames.
 TOLERANCE = 1e-4
+# How many times likelier all paths must be than those through probabilities that no float holds.
+NEGLIGIBLE = 1e6
 # Towards weights, which may be inexact.
 NEWTON_STEPS = 3
 # Bounds that keep every product finite: an infinite number would reach the neighbouring problem as a NaN. What they cut off is missed
@@ -148,6 +151,8 @@ def loss_and_gradient(logits: Tensor, targets: Targets, scratch: Scratch | None 
     loss = logits.new_empty(n_batch, n_problems)
     gradient = torch.softmax(logits, dim=3, out=scratch.take("gradient", logits.shape, logits))
     lengths = targets.lengths.tolist()
+    least = torch.stack([gradient[i, :length].amin(0) for i, length in enumerate(lengths)])
+    least = least.gather(2, targets.states[:, None].expand(-1, n_problems, -1)).amin(2)
     for i, length in enumerate(lengths):
         gradient[i, length:] = 0
     trusted = torch.empty(loss.shape, dtype=torch.bool, device=loss.device)
@@ -162,6 +167,8 @@ def loss_and_gradient(logits: Tensor, targets: Targets, scratch: Scratch | None 
     if not targets.fits.all():
         loss[~targets.fits] = torch.inf
         gradient[~targets.fits] = 0
+    tiny = torch.finfo(logits.dtype).tiny  # paths through less have at most this probability for each frame and state
+    trusted &= (least >= tiny) | (loss < -math.log(NEGLIGIBLE * tiny * logits.shape[1] * targets.states.shape[1]))
     doubtful = (~(trusted & loss.isfinite()) & targets.fits[:, None]).nonzero()
     if len(doubtful):
         batch, problem = doubtful.unbind(1)
