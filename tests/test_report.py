@@ -519,6 +519,27 @@ def test_the_page_fits_a_phone(tab: Browser, shown: Path) -> None:
 
 
 @needs_browser
+def test_paper_holds_every_column_and_row(tab: Browser, tmp_path: Path) -> None:
+    records = []
+    for n in range(60):
+        place = {"corpus": f"corpus-{n}", "head": f"ctc-{n}", "note": "a few words of note" * (n % 2)}
+        place |= {"condition": f"noise:files=doing_the_dishes.flac@{n}dB"}
+        for model in ("org/a-model-with-a-long-name", "fbank"):
+            records += asked(model, f"task-{n}", [0.5, 0.9, 0.7 + n / 1000], **place)
+    landscape = 1046  # 277 mm at 96 dots per inch
+    tab.open(write_report(frame(*records), tmp_path / "report.html"), width=landscape)
+    tab.send("Emulation.setEmulatedMedia", media="print")
+    tab.run("dispatchEvent(new Event('beforeprint'))")
+    tab.settle()
+    right = "Math.max(...[...document.querySelectorAll('table')].map(node => node.getBoundingClientRect().right))"
+    rows, columns = len(texts(tab, "#scores tbody tr")), len(texts(tab, "#scores thead th"))
+    edge = tab.run(right)
+    tab.send("Emulation.setEmulatedMedia", media="")
+    assert (rows, columns) == (120, 15)
+    assert edge <= landscape
+
+
+@needs_browser
 def test_hostile_names_are_text(tab: Browser, tmp_path: Path) -> None:
     records = list(map(counted, asked("org/a", "heard", [0.5, 0.9, 0.7], corpus="one")))
     for number, text in enumerate(HOSTILE):

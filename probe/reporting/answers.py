@@ -117,8 +117,10 @@ def score_text(row: Row) -> str:
 
 
 def _scores_text(best: Sequence[Row]) -> str:
-    """The score of the best; of several each by its name, for their intervals differ."""
-    return score_text(best[0]) if len(best) == 1 else listed([f"{one_line(row['model'])} {score_text(row)}" for row in best], 30)
+    """The score of the best; of several each by its name, unless their intervals are the same too."""
+    if len(set(map(score_text, best))) == 1:
+        return score_text(best[0]) + " each" * (len(best) > 1)
+    return listed([f"{one_line(row['model'])} {score_text(row)}" for row in best], 30)
 
 
 def _places(group: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], list[dict[Hashable, Any]]]]:

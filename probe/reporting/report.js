@@ -422,5 +422,8 @@
   }
   byId("contents").append(...[...document.querySelectorAll("main > section")].map((section) =>
     el("li", {}, el("a", { href: `#${section.id}` }, section.querySelector("h2").textContent))));
-  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((node) => { node.open = true; }));
+  addEventListener("beforeprint", () => {
+    document.querySelectorAll("details").forEach((node) => { node.open = true; });
+    document.querySelectorAll(".more:not([hidden])").forEach((node) => node.click());
+  });
 })();
