@@ -38,9 +38,9 @@ def answers(rows: pd.DataFrame) -> list[dict[str, Any]]:
         rows: of `probe.reporting.rows.summary_rows`.
 
     Returns:
-        ``title`` and ``about``; ``best`` (models), ``chance`` (whether all models are near it) and ``lead`` (in words: where, who,
-        what) of the clean score, or of the first place there is; ``elsewhere``: the other conditions and domains, each as ``where``,
-        ``who`` and ``what``; ``caution`` where blocks are few.
+        ``title`` and ``about``; ``best`` (models; none where one was asked alone), ``chance`` (whether all models are near it) and
+        ``lead`` (in words: where, who, what) of the clean score, or of the first place there is; ``elsewhere``: the other conditions
+        and domains, each as ``where``, ``who`` and ``what``; ``caution`` where blocks are few.
     """
     main = rows[(rows["metric"] == rows["select_by"]) & (rows["metric"] != BITS) & rows["value"].notna()]
     main = main[main["head"] != OWN_HEAD]  # a reference outside the contest
@@ -63,7 +63,7 @@ def answers(rows: pd.DataFrame) -> list[dict[str, Any]]:
             {
                 "title": one_line(task),
                 "about": one_line(about),
-                "best": [one_line(row["model"]) for row in _best(first)],
+                "best": [one_line(row["model"]) for row in _best(first)] if len(first) > 1 else [],
                 "chance": all(map(near_chance, first)),
                 "lead": [_where(place), _who(first), _verdict(first)],
                 "elsewhere": [{"where": _where(there), "who": _who(cells), "what": _in_short(cells)} for there, cells in others],
@@ -78,7 +78,7 @@ def headline(found: Sequence[Mapping[str, Any]]) -> str:
 
     The first three are named, and whoever has as many as the third.
     """
-    counted = [answer for answer in found if not answer["chance"]]
+    counted = [answer for answer in found if answer["best"] and not answer["chance"]]
     times = Counter(name for answer in counted for name in answer["best"])
     if len(counted) < 2:
         return ""
@@ -86,7 +86,7 @@ def headline(found: Sequence[Mapping[str, Any]]) -> str:
     names = {n: [name for name, of_name in times.items() if of_name == n] for n in sorted(set(times.values()), reverse=True)}
     told = [f"{listed(of_n, 30)} in {n} of {len(counted)}" for n, of_n in names.items() if n >= least]
     rest = "; others less often" if min(names) < least else ""
-    left = len(found) - len(counted)
+    left = sum(answer["chance"] for answer in found)
     left_out = f" Not counted: {left} of {len(found)} in which none is told from chance." if left else ""
     return f"Best score most often: {'; '.join(told)}{rest}.{left_out} What is tied or uncertain is said below."
 
