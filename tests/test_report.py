@@ -299,7 +299,8 @@ def test_models_that_fail_are_counted_within_a_seed(tmp_path: Path) -> None:
 
 
 def test_of_several_seeds_the_conditions_say_which_stands_there() -> None:
-    assert content(frame(*disturbed()))["sampling"] == ""
+    elsewhere = asked("org/a", "sex", [0.5, 0.9, 0.7], seed=1)
+    assert content(frame(*disturbed(), *elsewhere))["sampling"] == ""
     other = [Record(**{**asdict(item), "seed": 1}) for item in disturbed() if item.condition == "clean"]
     assert "(0): values and layers may differ" in content(frame(*disturbed(), *other))["sampling"]
 

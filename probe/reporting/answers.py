@@ -100,11 +100,9 @@ def baselines(models: Sequence[str]) -> str:
 
 
 def near_chance(row: Row) -> bool:
-    """Whether a score's interval reaches the best that controls, or the metric, give for nothing; without these not said."""
+    """Whether a score's interval reaches the best that controls, or the metric, give for nothing; False where there are none."""
     sign = 1 if row["higher_is_better"] else -1
-    none = (
-        math.nan if row["higher_is_better"] else 1.0 if row["metric"].startswith(COSTS) else CHANCE.get(row["metric"], math.nan)
-    )
+    none = 1.0 if row["metric"].startswith(COSTS) else CHANCE.get(row["metric"], math.nan)
     known = [sign * value for value in (row["majority"], row["shuffled"], none) if not math.isnan(value)]
     end = row["low" if row["higher_is_better"] else "high"]
     return bool(known) and sign * (row["value"] if math.isnan(end) else end) <= max(known)

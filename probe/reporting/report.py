@@ -161,7 +161,7 @@ def _conditions(rows: pd.DataFrame) -> Columns:
 
 def _sampling(records: pd.DataFrame, sampled: pd.DataFrame) -> str:
     """Which seed stands under the conditions, where several were run."""
-    if records["seed"].nunique() == 1:
+    if records.groupby(["task", "corpus"])["seed"].nunique().max() == 1:
         return ""
     shown = listed([str(seed) for seed in sorted(set(sampled["seed"]))])
     return (
@@ -182,17 +182,8 @@ def _domains(rows: pd.DataFrame) -> Columns:
 def _errors(rows: Sequence[Mapping[str, Any]]) -> Columns:
     """See `probe.reporting.outcomes.error_rows`."""
     names = [
-        "task",
-        "corpus",
-        "condition",
-        "train_condition",
-        "train_domain",
-        "test_domain",
-        "head",
-        "model",
-        "layer",
-        "seed",
-        "key",
+        *["task", "corpus", "condition", "train_condition", "train_domain", "test_domain"],
+        *["head", "model", "layer", "seed", "key"],
     ]
     found: Columns = {name: [one_line(str(row[name])) for row in rows] for name in [*names, "reference", "hypothesis", "speaker"]}
     found["wrong"] = [_number(100 * row["badness"]) for row in rows]
