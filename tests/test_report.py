@@ -129,7 +129,8 @@ def test_the_answer_names_the_best_model_its_layer_the_next_and_who_is_near_chan
 def test_many_speakers_need_no_caution_and_a_lone_model_wins_nothing() -> None:
     (answer,) = answers(summary_rows(frame(*asked("org/a", "words", [0.5, 0.9, 0.7], n_blocks=40))))
     assert answer["caution"] == ""
-    assert "was asked alone" in in_words(answer)
+    assert "was asked alone" in in_words(answer) and answer["best"] == []
+    assert headline([told("a"), told("a"), answer]).startswith("Best score most often: a in 2 of 2. What")
 
 
 def test_a_tied_model_is_named_as_not_told_apart() -> None:
@@ -158,7 +159,48 @@ def test_where_the_best_is_at_chance_that_is_said() -> None:
 def test_the_headline_counts_whose_score_is_best() -> None:
     records = [*asked("org/a", "words", [0.5, 0.9, 0.7]), *asked("org/b", "words", [0.4, 0.6, 0.5])]
     records += [*asked("org/a", "sex", [0.5, 0.9, 0.7]), *asked("org/b", "sex", [0.4, 0.6, 0.5])]
-    assert headline(answers(summary_rows(frame(*records)))).startswith("Best score most often: org/a in 2 of 2.")
+    assert headline(answers(summary_rows(frame(*records)))).startswith("Best score most often: org/a in 2 of 2. What")
+
+
+def told(*best: str, chance: bool = False) -> dict[str, Any]:
+    """What the headline reads of an answer."""
+    return {"best": list(best), "chance": chance}
+
+
+def test_whoever_has_as_many_bests_as_the_third_is_named_and_the_rest_less_often() -> None:
+    assert headline([told(*"abcd")] * 5).startswith("Best score most often: a, b, c, d in 5 of 5. What")
+    found = headline([told(*"abcd"), told(*"ab"), told(*"ae"), told("e")])
+    assert found.startswith("Best score most often: a in 3 of 4; b, e in 2 of 4; others less often. What")
+
+
+def test_tasks_in_which_none_is_told_from_chance_do_not_count() -> None:
+    assert headline([told("a"), told("a"), told("b", chance=True)]).startswith(
+        "Best score most often: a in 2 of 2. Not counted: 1 of 3 in which none is told from chance."
+    )
+    assert headline([told("a"), told("b", chance=True)]) == ""
+    rows = summary_rows(frame(*asked("org/a", "words", [0.1, 0.12, 0.1]), *asked("org/a", "sex", [0.5, 0.9, 0.7])))
+    assert [answer["chance"] for answer in answers(rows)] == [False, True]
+
+
+def test_of_several_best_each_has_its_own_interval_and_a_tied_one_its_name() -> None:
+    heard = [{}, {"condition": "telephone"}]
+    rows = summary_rows(
+        frame(
+            *(
+                item
+                for name in ("org/a", "org/b", "org/c")
+                for at in heard
+                for item in asked(name, "words", [0.5, 0.9, 0.7], **at)
+            )
+        )
+    )
+    rows["mark"] = np.where(rows["model"] == "org/c", TIED, BEST)
+    rows.loc[rows["model"] == "org/b", "low"] = 0.7
+    (answer,) = answers(rows)
+    both = "org/a 90.0 % [85.0, 95.0], org/b 90.0 % [70.0, 95.0]"
+    assert answer["lead"][2].startswith(f"score best: {both}. Last layer of org/a, 2: 70.0 %. Last layer of org/b, 2: 70.0 %. ")
+    assert "Not told apart from them: org/c" in answer["lead"][2]
+    assert answer["elsewhere"][0]["what"] == f"{both}, tied: org/c"
 
 
 @pytest.mark.parametrize(
@@ -171,6 +213,9 @@ def test_the_headline_counts_whose_score_is_best() -> None:
         ({"metric": "eer", "value": 0.4, "high": 0.51}, True),
         ({"metric": "eer", "value": 0.4, "high": 0.49}, False),
         ({"metric": "wer", "value": 0.9, "high": 1.1}, True),
+        ({"metric": "cer", "value": 0.811, "high": 0.864, "shuffled": 0.862}, True),
+        ({"metric": "cer", "value": 0.811, "high": 0.861, "shuffled": 0.862}, False),
+        ({"metric": "wer", "value": 0.9, "high": 1.01, "shuffled": 1.2}, True),
         ({"metric": "min_dcf_0.01", "value": 0.9, "high": 1.0}, True),
     ],
 )
@@ -211,15 +256,24 @@ def test_commands_can_be_given_to_a_shell() -> None:
     records = asked(
         model, task, [0.5, 0.9, 0.7], corpus=corpus, kind="verify", seed=3, condition="noise:white@5dB", condition_seed=2
     )
-    extract, run, *_ = content(frame(*records), [Path("my results")])["commands"]
+    extract, run, *_ = content(frame(*records))["commands"]
     assert shlex.split(extract) == [
-        *("probe", "extract", "--model", model, "--corpus", "my corpus.csv", "--to", "features/"),
+        *("probe", "extract", "--model", model, "--corpus", "my corpus.csv", "--to", "features/", "--view", "VIEW"),
         *("--condition", "clean", "--condition", "noise:white@5dB", "--condition-seed", "2"),
     ]
     words = shlex.split(run)
     assert words[:3] == ["probe", "run", "words"]
     assert words[words.index("--label") + 1] == "sex; rm *"
     assert words[words.index("--seed") + 1] == "3" and "--trials" in words
+    assert "--dev-trials" not in words, "no record tells a list from drawn trials"
+
+
+def test_records_of_every_seed_have_a_folder_of_their_own_and_tables_read_all() -> None:
+    records = [item for seed in (0, 1) for item in asked("org/a", "words", [0.5, 0.9, 0.7], seed=seed)]
+    *_, first, second, table, report = map(shlex.split, content(frame(*records))["commands"])
+    assert [line[line.index("--to") + 1] for line in (first, second)] == ["results/seed0/", "results/seed1/"]
+    for line in (table, report):
+        assert [line[at + 1] for at, word in enumerate(line) if word == "--from"] == ["results/seed0/", "results/seed1/"]
 
 
 def test_the_worst_transcripts_come_first_with_speaker_and_duration(tmp_path: Path) -> None:
@@ -232,6 +286,41 @@ def test_the_worst_transcripts_come_first_with_speaker_and_duration(tmp_path: Pa
     assert [(row["key"], row["speaker"], row["duration_s"]) for row in rows] == [("c", "ann", 1.5), ("b", "ann", 1.5)]
     assert [row["badness"] for row in rows] == [1.0, 0.5]
     assert [(row["models_wrong"], row["models"]) for row in rows] == [(1, 1), (1, 1)]
+
+
+def test_models_that_fail_are_counted_within_a_seed(tmp_path: Path) -> None:
+    lines = [{"key": "a", "label": "yes", "predicted": "no"}]
+    for model in ("org/a", "org/b"):
+        for seed in (0, 1):
+            outcomes_beside(tmp_path / f"{model}{seed}", asked(model, "words", [0.5, 0.9, 0.7], seed=seed), lines)
+    rows = error_rows(sorted(path.parent for path in tmp_path.glob("org/*/a.jsonl")))
+    assert sorted((row["model"], row["seed"]) for row in rows) == [("org/a", 0), ("org/a", 1), ("org/b", 0), ("org/b", 1)]
+    assert {(row["models_wrong"], row["models"]) for row in rows} == {(2, 2)}
+
+
+def test_of_several_seeds_the_conditions_say_which_stands_there() -> None:
+    elsewhere = asked("org/a", "sex", [0.5, 0.9, 0.7], seed=1)
+    assert content(frame(*disturbed(), *elsewhere))["sampling"] == ""
+    other = [Record(**{**asdict(item), "seed": 1}) for item in disturbed() if item.condition == "clean"]
+    assert "(0): values and layers may differ" in content(frame(*disturbed(), *other))["sampling"]
+
+
+def test_under_conditions_the_layer_is_that_of_the_seed_shown() -> None:
+    of_seed = {0: [0.5, 0.8, 0.7], 1: [0.5, 0.6, 0.9]}
+    records = [
+        counted(item)
+        for seed, values in of_seed.items()
+        for condition in ("clean", "telephone")
+        for item in asked("org/a", "words", values, seed=seed, condition=condition)
+    ]
+    assert set(content(frame(*records))["conditions"]["layer"]) == {"1"}
+
+
+def test_features_of_several_recipes_name_the_tasks_that_read_them() -> None:
+    found = content(
+        frame(*asked("fbank", "words", [0.5] * 3, recipe="a" * 64), *asked("fbank", "sex", [0.5] * 3, recipe="b" * 64))
+    )
+    assert list(zip(found["recipes"]["recipe"], found["recipes"]["task"], strict=True)) == [("a" * 8, "words"), ("b" * 8, "sex")]
 
 
 def test_wrong_classes_frames_and_trials_are_told_in_their_own_words(tmp_path: Path) -> None:
@@ -337,7 +426,7 @@ def test_the_page_opens_without_an_error_or_a_request(tab: Browser, shown: Path)
         "Errors",
         "Data",
         "How the numbers were made",
-        "Repeat every number",
+        "Run it again",
     ]
     assert texts(tab, "main h2") == texts(tab, "nav a") == titles
     assert "org/a (layer 1) scores best" in " ".join(texts(tab, ".lead"))
@@ -429,6 +518,27 @@ def test_the_page_fits_a_phone(tab: Browser, shown: Path) -> None:
     tab.open(shown, width=360, height=740)
     assert tab.run("document.documentElement.scrollWidth") <= 360
     assert tab.run("document.querySelector('#layers .chart svg').getBoundingClientRect().width") > 280
+
+
+@needs_browser
+def test_paper_holds_every_column_and_row(tab: Browser, tmp_path: Path) -> None:
+    records = []
+    for n in range(60):
+        place = {"corpus": f"corpus-{n}", "head": f"ctc-{n}", "note": "a few words of note" * (n % 2)}
+        place |= {"condition": f"noise:files=doing_the_dishes.flac@{n}dB"}
+        for model in ("org/a-model-with-a-long-name", "fbank"):
+            records += asked(model, f"task-{n}", [0.5, 0.9, 0.7 + n / 1000], **place)
+    landscape = 1046  # 277 mm at 96 dots per inch
+    tab.open(write_report(frame(*records), tmp_path / "report.html"), width=landscape)
+    tab.send("Emulation.setEmulatedMedia", media="print")
+    tab.run("dispatchEvent(new Event('beforeprint'))")
+    tab.settle()
+    right = "Math.max(...[...document.querySelectorAll('table')].map(node => node.getBoundingClientRect().right))"
+    rows, columns = len(texts(tab, "#scores tbody tr")), len(texts(tab, "#scores thead th"))
+    edge = tab.run(right)
+    tab.send("Emulation.setEmulatedMedia", media="")
+    assert (rows, columns) == (120, 15)
+    assert edge <= landscape
 
 
 @needs_browser

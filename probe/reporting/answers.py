@@ -38,9 +38,9 @@ def answers(rows: pd.DataFrame) -> list[dict[str, Any]]:
         rows: of `probe.reporting.rows.summary_rows`.
 
     Returns:
-        ``title`` and ``about``; ``best`` (models) and ``lead`` (in words: where, who, what) of the clean score, or of the first place
-        there is; ``elsewhere``: the other conditions and domains, each as ``where``, ``who`` and ``what``; ``caution`` where blocks
-        are few.
+        ``title`` and ``about``; ``best`` (models; none where one was asked alone), ``chance`` (whether all models are near it) and
+        ``lead`` (in words: where, who, what) of the clean score, or of the first place there is; ``elsewhere``: the other conditions
+        and domains, each as ``where``, ``who`` and ``what``; ``caution`` where blocks are few.
     """
     main = rows[(rows["metric"] == rows["select_by"]) & (rows["metric"] != BITS) & rows["value"].notna()]
     main = main[main["head"] != OWN_HEAD]  # a reference outside the contest
@@ -63,7 +63,8 @@ def answers(rows: pd.DataFrame) -> list[dict[str, Any]]:
             {
                 "title": one_line(task),
                 "about": one_line(about),
-                "best": [one_line(row["model"]) for row in _best(first)],
+                "best": [one_line(row["model"]) for row in _best(first)] if len(first) > 1 else [],
+                "chance": all(map(near_chance, first)),
                 "lead": [_where(place), _who(first), _verdict(first)],
                 "elsewhere": [{"where": _where(there), "who": _who(cells), "what": _in_short(cells)} for there, cells in others],
                 "caution": caution if blocks < FEW_BLOCKS else "",
@@ -73,13 +74,21 @@ def answers(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def headline(found: Sequence[Mapping[str, Any]]) -> str:
-    """Which model scores best how often, of the leading scores of `answers`; empty where no models compete."""
-    times = Counter(name for answer in found if answer["best"] for name in answer["best"])
-    if len(found) < 2 or not times:
+    """Which model scores best how often, of the leading scores of `answers` that are not all near chance; empty where these are few.
+
+    The first three are named, and whoever has as many as the third.
+    """
+    counted = [answer for answer in found if answer["best"] and not answer["chance"]]
+    times = Counter(name for answer in counted for name in answer["best"])
+    if len(counted) < 2:
         return ""
-    told = [f"{name} in {n} of {len(found)}" for name, n in times.most_common(3)]
-    rest = ", others less often" if len(times) > len(told) else ""
-    return f"Best score most often: {', '.join(told)}{rest}. What is tied or uncertain is said below."
+    least = [n for _, n in times.most_common(3)][-1]
+    names = {n: [name for name, of_name in times.items() if of_name == n] for n in sorted(set(times.values()), reverse=True)}
+    told = [f"{listed(of_n, 30)} in {n} of {len(counted)}" for n, of_n in names.items() if n >= least]
+    rest = "; others less often" if min(names) < least else ""
+    left = sum(answer["chance"] for answer in found)
+    left_out = f" Not counted: {left} of {len(found)} in which none is told from chance." if left else ""
+    return f"Best score most often: {'; '.join(told)}{rest}.{left_out} What is tied or uncertain is said below."
 
 
 def baselines(models: Sequence[str]) -> str:
@@ -91,20 +100,25 @@ def baselines(models: Sequence[str]) -> str:
 
 
 def near_chance(row: Row) -> bool:
-    """Whether a score's interval reaches what its controls, or its metric, give for nothing; without any of these it is not said."""
-    if row["higher_is_better"]:
-        known = [row[name] for name in ("majority", "shuffled") if not math.isnan(row[name])]
-        end = row["value"] if math.isnan(row["low"]) else row["low"]
-        return bool(known) and end <= max(known)
-    none = 1.0 if row["metric"].startswith(COSTS) else CHANCE.get(row["metric"])
-    end = row["value"] if math.isnan(row["high"]) else row["high"]
-    return none is not None and end >= none
+    """Whether a score's interval reaches the best that controls, or the metric, give for nothing; False where there are none."""
+    sign = 1 if row["higher_is_better"] else -1
+    none = 1.0 if row["metric"].startswith(COSTS) else CHANCE.get(row["metric"], math.nan)
+    known = [sign * value for value in (row["majority"], row["shuffled"], none) if not math.isnan(value)]
+    end = row["low" if row["higher_is_better"] else "high"]
+    return bool(known) and sign * (row["value"] if math.isnan(end) else end) <= max(known)
 
 
 def score_text(row: Row) -> str:
     """A score in percent with its interval."""
     ends = "" if math.isnan(row["low"]) else f" [{percent(row['low'])}, {percent(row['high'])}]"
     return f"{percent(row['value'])} %{ends}"
+
+
+def _scores_text(best: Sequence[Row]) -> str:
+    """The score of the best; of several each by its name, unless their intervals are the same too."""
+    if len(set(map(score_text, best))) == 1:
+        return score_text(best[0]) + " each" * (len(best) > 1)
+    return listed([f"{one_line(row['model'])} {score_text(row)}" for row in best], 30)
 
 
 def _places(group: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], list[dict[Hashable, Any]]]]:
@@ -137,11 +151,13 @@ def _verdict(cells: Sequence[Row]) -> str:
     best = _best(cells)
     first, others = best[0], [row for row in cells if row not in best]
     verb = "was asked alone" if len(cells) == 1 else "scores best" if len(best) == 1 else "score best"
-    said = [f"{verb}: {score_text(first)}."]
-    if not _missing(first["last_layer"]) and first["last_layer"] != first["layer"] and not math.isnan(first["last_value"]):
-        said.append(f"Its last layer, {one_line(first['last_layer'])}: {percent(first['last_value'])} %.")
+    said = [f"{verb}: {_scores_text(best)}."]
+    for row in best:
+        if not _missing(row["last_layer"]) and row["last_layer"] != row["layer"] and not math.isnan(row["last_value"]):
+            whose = "Its last layer" if len(best) == 1 else f"Last layer of {one_line(row['model'])}"
+            said.append(f"{whose}, {one_line(row['last_layer'])}: {percent(row['last_value'])} %.")
     tied = [f"{_named(row)} {percent(row['value'])} %" for row in others if row["mark"] == TIED]
-    said += [f"Not told apart from it: {listed(tied, 30)}."] if tied else []
+    said += [f"Not told apart from {'it' if len(best) == 1 else 'them'}: {listed(tied, 30)}."] if tied else []
     sign = -1 if first["higher_is_better"] else 1
     behind = sorted((row for row in others if row["mark"] != TIED), key=lambda row: sign * row["value"])
     said += [f"Then {_named(behind[0])}: {score_text(behind[0])}."] if behind else []
@@ -154,9 +170,9 @@ def _verdict(cells: Sequence[Row]) -> str:
 def _in_short(cells: Sequence[Row]) -> str:
     """The score of the best, with what makes it doubtful."""
     best = _best(cells)
-    tied = sum(row["mark"] == TIED for row in cells)
-    doubts = [f"{tied} tied"] * bool(tied) + ["near chance"] * near_chance(best[0])
-    return ", ".join([score_text(best[0]), *doubts])
+    tied = [one_line(row["model"]) for row in cells if row["mark"] == TIED]
+    who = f"tied: {' and '.join(tied)}" if len(tied) <= 2 else f"{len(tied)} tied"
+    return ", ".join([_scores_text(best), *[who] * bool(tied), *["near chance"] * any(map(near_chance, best))])
 
 
 def _named(row: Row) -> str:

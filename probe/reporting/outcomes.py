@@ -15,8 +15,8 @@ from probe.errors import ProbeError
 from probe.measures.transcription import character_errors, word_errors
 from probe.records import Record, iterate_records
 
-WORST = 40  # of each model, task, condition and head
-PLACE = ("task", "corpus", "condition", "train_condition")
+WORST = 40  # of each model, task, condition, seed and head
+PLACE = ("task", "corpus", "condition", "train_condition", "seed")
 HEARD = ("layer", "head", "train_domain", "test_domain")
 Outcome = Mapping[str, Any]
 
@@ -27,7 +27,7 @@ def error_rows(folders: Iterable[Path]) -> list[dict[str, Any]]:
     Returns:
         `PLACE`, `HEARD`, ``model``, ``key``, ``reference``, ``hypothesis``, ``speaker``, ``duration_s`` (None where unknown),
         ``badness`` (the share that is wrong: errors per reference word, or of a trial how many of the other kind lie beyond it) and
-        ``models_wrong``, ``models``: how many of those asked the same are wrong here too.
+        ``models_wrong``, ``models``: how many of those asked the same with this seed are wrong here too.
 
     Raises:
         ProbeError: a line that `probe run` did not write.

@@ -325,7 +325,8 @@
     const key = (row) => JSON.stringify([row.task, row.corpus, row.train_condition, row.metric, row.head]);
     const questions = [...groups(rows, key).values()];
     if (!questions.length) return [];
-    return picker("Task", questions.map((members, at) => ({ value: at, label: asked({ ...members[0], condition: "" }) })), (at) => {
+    const sampling = data.sampling ? [el("p", { class: "note" }, data.sampling)] : [];
+    return [...sampling, ...picker("Task", questions.map((members, at) => ({ value: at, label: asked({ ...members[0], condition: "" }) })), (at) => {
       const members = questions[at];
       const names = distinct(members.map((row) => row.condition));
       const ticks = names.filter((name) => name !== "(mean)");
@@ -342,7 +343,7 @@
       const shown = models.some((one) => one.chance) ? [...columns, { title: "clean score", cell: (row) => row.chance || "above chance" }] : columns;
       const title = `${asked({ ...members[0], condition: "" })}, % (${way(question)})`;
       return [table(title, shown, models), chart(`Scores under conditions: ${title}`, series, ticks, question, "under")];
-    });
+    })];
   }
   // Points on the metric's scale: what is lost shows with the sign that the score moved by.
   const lost = (cell) => {
@@ -380,7 +381,7 @@
     return picker("Task", questions.map((members, at) => ({ value: at, label: asked(members[0]), group: members[0].task })), (at) => {
       const members = questions[at];
       const columns = informative([
-        text("utterance", "key", { head: true }), text("model", "model", { optional: true }), text("reference", "reference", { words: true }), text("said", "hypothesis", { words: true }),
+        text("utterance", "key", { head: true }), text("model", "model", { optional: true }), text("seed", "seed", { optional: true }), text("reference", "reference", { words: true }), text("said", "hypothesis", { words: true }),
         { title: "wrong %", number: true, cell: (row) => number(row.wrong), key: (row) => row.wrong },
         { title: "models wrong", number: true, cell: (row) => `${row.models_wrong} of ${row.models}`, key: (row) => row.models_wrong },
         text("speaker", "speaker", { optional: true }), { title: "seconds", number: true, optional: true, cell: (row) => number(row.duration_s, true), key: (row) => row.duration_s },
@@ -399,7 +400,7 @@
     count("trained on", "n_train"), text("conditions", "conditions", { words: true }), text("left out", "left_out", { words: true }), text("manifest", "manifest")], rowsOf(data.corpora))];
   const recipes = () => [
     table("Features", [text("model", "model", { head: true }), text("revision", "revision", { words: true }), text("corpus", "corpus"), text("condition", "condition", { words: true }),
-      text("trained on", "train_condition", { words: true }), text("recipe", "recipe")], rowsOf(data.recipes), { tall: true }),
+      text("trained on", "train_condition", { words: true }), text("tasks", "task", { words: true }), text("recipe", "recipe")], rowsOf(data.recipes), { tall: true }),
     table("Code, libraries, device, seed", [text("version and commit", "code", { head: true }), text("device", "device"), text("seed", "seed"), count("records", "records"), text("packages", "packages", { words: true })],
       rowsOf(data.code)),
   ];
@@ -421,5 +422,8 @@
   }
   byId("contents").append(...[...document.querySelectorAll("main > section")].map((section) =>
     el("li", {}, el("a", { href: `#${section.id}` }, section.querySelector("h2").textContent))));
-  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((node) => { node.open = true; }));
+  addEventListener("beforeprint", () => {
+    document.querySelectorAll("details").forEach((node) => { node.open = true; });
+    document.querySelectorAll(".more:not([hidden])").forEach((node) => node.click());
+  });
 })();

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from probe.errors import listed
 from probe.files import write_atomically
 from probe.records import CHOICE, NO_LAYER, SEVERAL, chosen_layers
 from probe.reporting.answers import answers, baselines, headline, near_chance
-from probe.reporting.conditions import CLEAN, WORST, by_severity, condition_rows
+from probe.reporting.conditions import CLEAN, WORST, by_severity, condition_rows, first_sampling
 from probe.reporting.domains import crossed
 from probe.reporting.marks import BITS
 from probe.reporting.outcomes import error_rows
@@ -46,7 +47,7 @@ def write_report(
     Args:
         records: see `probe.records.read_records`.
         to: the file; its folder is made.
-        folders: where the records lie, for the outcomes beside them and for the commands that the page shows.
+        folders: where the records lie, for the outcomes beside them.
         outcomes: whether to show errors, which hold keys, names and transcripts of the corpus.
         title: of the page.
 
@@ -79,7 +80,8 @@ def content(records: pd.DataFrame, folders: Sequence[Path] = (), outcomes: bool 
     moved = crossed(records)
     across = rows if moved is records else summary_rows(moved)
     across = across[(across["train_domain"] != "") & (across["metric"] != BITS)]
-    lost = condition_rows(_at_chosen_layers(records))
+    sampled = first_sampling(records)
+    lost = condition_rows(_at_chosen_layers(sampled))
     lost = lost[lost["chosen"].astype(bool) & (lost["condition"] != WORST)]
     questions = _questions(rows)
     number = {tuple(question[name] for name in PLACE): at for at, question in enumerate(questions)}
@@ -95,12 +97,13 @@ def content(records: pd.DataFrame, folders: Sequence[Path] = (), outcomes: bool 
         "scores": _scores(rows, number),
         "curves": _curves(layers, number),
         "conditions": _conditions(lost),
+        "sampling": _sampling(records, sampled),
         "domains": _domains(across),
         "errors": _errors(error_rows(folders) if outcomes else []),
         "corpora": _corpora(records),
         "recipes": _recipes(records),
         "code": _code(records),
-        "commands": _commands(records, folders),
+        "commands": _commands(records),
     }
 
 
@@ -156,6 +159,17 @@ def _conditions(rows: pd.DataFrame) -> Columns:
     return found | {"higher": rows["higher_is_better"].astype(bool).tolist()} if len(rows) else {}
 
 
+def _sampling(records: pd.DataFrame, sampled: pd.DataFrame) -> str:
+    """Which seed stands under the conditions, where several were run."""
+    if records.groupby(["task", "corpus"])["seed"].nunique().max() == 1:
+        return ""
+    shown = listed([str(seed) for seed in sorted(set(sampled["seed"]))])
+    return (
+        "Several seeds were run, and scores elsewhere on this page are their means. Here stands one alone, the first that all models "
+        f"and conditions of a task have ({shown}): values and layers may differ from those above."
+    )
+
+
 def _domains(rows: pd.DataFrame) -> Columns:
     """Scores of trainings on one domain in another, at the layer that dev chose in the first."""
     found = _columns(
@@ -167,7 +181,10 @@ def _domains(rows: pd.DataFrame) -> Columns:
 
 def _errors(rows: Sequence[Mapping[str, Any]]) -> Columns:
     """See `probe.reporting.outcomes.error_rows`."""
-    names = ["task", "corpus", "condition", "train_condition", "train_domain", "test_domain", "head", "model", "layer", "key"]
+    names = [
+        *["task", "corpus", "condition", "train_condition", "train_domain", "test_domain"],
+        *["head", "model", "layer", "seed", "key"],
+    ]
     found: Columns = {name: [one_line(str(row[name])) for row in rows] for name in [*names, "reference", "hypothesis", "speaker"]}
     found["wrong"] = [_number(100 * row["badness"]) for row in rows]
     found["duration_s"] = [_number(row["duration_s"], 2) for row in rows]
@@ -198,12 +215,11 @@ def _left_out(excluded: Iterable[Mapping[str, int]]) -> str:
 
 
 def _recipes(records: pd.DataFrame) -> Columns:
-    """What decided the features of every model: its revision, and the hashes of their recipes."""
-    table = (
-        records.groupby(["model", "revision", "corpus", "condition", "train_condition", "recipe"], sort=True).size().reset_index()
-    )
+    """What decided the features of every model: its revision, and the hashes of their recipes; and the tasks that read them."""
+    by = ["model", "revision", "corpus", "condition", "train_condition", "recipe"]
+    table = records.groupby(by, sort=True)["task"].agg(lambda names: ", ".join(_ordered(names))).reset_index()
     table["recipe"] = table["recipe"].str[:8]
-    return _columns(table, ["model", "revision", "corpus", "condition", "train_condition", "recipe"])
+    return _columns(table, [*by, "task"])
 
 
 def _code(records: pd.DataFrame) -> Columns:
@@ -216,9 +232,14 @@ def _code(records: pd.DataFrame) -> Columns:
     return _columns(counted, names) | {"records": counted["records"].tolist()}
 
 
-def _commands(records: pd.DataFrame, folders: Sequence[Path]) -> list[str]:
-    """Commands that ask the same questions again; what records do not hold stands in capitals or as a bare name."""
+def _commands(records: pd.DataFrame) -> list[str]:
+    """Commands that ask the same questions again; what records do not hold stands in capitals or as a bare name.
+
+    Records of several seeds have the same names, so each seed has a folder.
+    """
     lines = []
+    seeds = sorted(set(records["seed"]))
+    folder_of = {str(seed): f"results/seed{seed}/" if len(seeds) > 1 else "results/" for seed in seeds}
     for names, group in records.groupby(["task", "corpus", "kind", "seed"], sort=True):
         task, corpus, kind, seed = map(str, names)
         name, *changes = one_line(task).split(":")
@@ -227,12 +248,14 @@ def _commands(records: pd.DataFrame, folders: Sequence[Path]) -> list[str]:
         asked = _options("--model", _ordered(group["model"])) + _options("--corpus", [f"{one_line(corpus)}.csv"])
         heard = _options("--condition", conditions) if conditions != [CLEAN] else ""
         changed = "".join(_options(f"--{key}", [value]) for key, _, value in (change.partition("=") for change in changes))
-        lists = {"verify": " --trials TRIALS.csv --dev-trials DEV_TRIALS.csv", "frames": " --labels LABELS.csv"}.get(kind, "")
+        lists = {"verify": " --trials TRIALS.csv", "frames": " --labels LABELS.csv"}.get(kind, "")
         drew = _options("--condition-seed", drawn[:1]) if any(drawn) else ""
         seeded = _options("--seed", [seed]) if seed != "0" else ""
-        lines.append(f"probe extract{asked} --to features/{heard}{drew}")
-        lines.append(f"probe run {shlex.quote(name)}{asked}{lists}{heard}{changed}{seeded} --from features/ --to results/")
-    places = _options("--from", folders or ["results/"])
+        lines.append(f"probe extract{asked} --to features/ --view VIEW{heard}{drew}")
+        lines.append(
+            f"probe run {shlex.quote(name)}{asked}{lists}{heard}{changed}{seeded} --from features/ --to {folder_of[seed]}"
+        )
+    places = _options("--from", folder_of.values())
     return [*dict.fromkeys(lines), f"probe table{places} --to tables/", f"probe report{places} --to report.html"]
 
 
