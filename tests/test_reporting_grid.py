@@ -260,6 +260,44 @@ def test_ties_are_underlined_and_the_best_is_bold() -> None:
     assert "<u>73.5</u> <small>[69.0, 77.0]</small> (12)" in grid.to_html(two_tables(), page=False)
 
 
+def of_four(**changed: Any) -> pd.DataFrame:
+    """Scores of 4 speakers and two seeds, beside a task of 40 and one."""
+    small: dict[str, Any] = {"n_blocks": 4, "task": "verify"} | changed
+    both = [replace(item, seed=seed) for item in curve([0.5, 0.9], [0.5, 0.8], "0 1", **small) for seed in (0, 1)]
+    return frame(*both, *curve([0.5, 0.9], [0.5, 0.7], "0 1"))
+
+
+@pytest.mark.parametrize("by", ["models", "layers", "conditions"])
+def test_scores_of_few_blocks_and_means_of_seeds_are_told_in_every_format(by: str) -> None:
+    grids = arranged(of_four(), by)
+    shown = {form: printing.in_form(grids, form) for form in FORMS}
+    for form in ("md", "html", "latex"):
+        dagger = {"latex": r"$\dagger$"}.get(form, "†")
+        assert re.search(re.escape(dagger) + r" fewer than 20 blocks", shown[form]) and "mean of 2 seeds" in shown[form]
+        assert shown[form].count(dagger) == (3 if by == "layers" else 2)  # below the table once
+    told = [cell for table in json.loads(shown["json"]) for row in table["rows"] for cell in row if cell.get("few")]
+    assert {cell["value"] for cell in told} == ({0.5, 0.8} if by == "layers" else {0.8})
+    rows = list(csv.DictReader(io.StringIO(shown["csv"])))
+    assert [value for row in rows for name, value in row.items() if name.endswith(" few") and value] == ["True"] * len(told)
+
+
+def test_few_blocks_are_told_by_pivots_matrices_and_beside_published_figures() -> None:
+    records = of_four(n_blocks=19)
+    (found,) = pivoted(records[records["seed"] == 0], ["model"], ["task"])
+    assert {cell.value: cell.few for cell in found.rows[0][1:]} == {0.8: True, 0.7: False}
+    assert not any(cell.few for cell in pivoted(of_four(n_blocks=20).query("seed == 0"), ["model"], ["task"])[0].rows[0])
+    assert "80.0 † (1)" in printing.scores(records, "md", published=True)
+    assert set(json.loads(printing.scores(records, "json", published=True))[0]) >= {"few", "n_blocks", "n", "n_seeds"}
+    (matrix,) = arranged(frame(*(replace(item, n_blocks=4) for item in crossing())), "domains")
+    assert matrix.rows[0][2].few and not matrix.rows[0][3].few  # the second has no value
+
+
+def test_latex_says_what_its_marks_mean() -> None:
+    text = printing.in_form(arranged(frame(*plain()), "models"), "latex")
+    assert r"\caption{Scores in percent {[}95 \% interval{]}}" in text
+    assert "Bold: the best; underlined: not shown to be worse; in parentheses: the layer." in text
+
+
 def test_a_pivot_shows_any_fields() -> None:
     records = frame(*plain(), *(replace(item, seed=1, value=(item.value or 0) / 2) for item in plain()))
     (found,) = pivoted(records, ["layer"], ["seed", "model"], [parse_term("task=digits"), parse_term("model!=fbank")])

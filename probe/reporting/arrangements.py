@@ -16,7 +16,7 @@ from probe.reporting.cells import DASH, arrow
 from probe.reporting.conditions import COSTS
 from probe.reporting.grid import Cell, Column, Grid, of_columns, score
 from probe.reporting.marks import BITS
-from probe.reporting.rows import check_comparable, layer_rows, summary_rows
+from probe.reporting.rows import check_comparable, layer_rows, of_few, seed_notes, summary_rows
 from probe.reporting.selection import FIELDS, Term, check_fields, kept, ordered, text_of
 from probe.reporting.tables import domain_grids
 
@@ -156,6 +156,8 @@ def _grid(rows: pd.DataFrame, down: list[str], across: list[str], of: dict[str, 
         for (line, head), row in at.items()
         if row["note"] and math.isnan(row["value"])
     ]
+    notes += seed_notes(rows)
+    notes += ["codelength in bits per label"] * bool((rows["metric"] == BITS).any())
     title = {name: value for name, value in of.items() if value not in SELF_EVIDENT}
     title |= {"train_condition": f"trained on {title['train_condition']}"} if "train_condition" in title else {}
     return of_columns(
@@ -171,7 +173,13 @@ def _distinct(rows: pd.DataFrame, names: list[str]) -> list[tuple[str, ...]]:
 
 def _cell(row: dict[Hashable, Any]) -> Cell:
     return score(
-        row["metric"], row["value"], row["low"], row["high"], row["mark"], row["aside"] if not math.isnan(row["value"]) else ""
+        row["metric"],
+        row["value"],
+        row["low"],
+        row["high"],
+        row["mark"],
+        row["aside"] if not math.isnan(row["value"]) else "",
+        row["few"],
     )
 
 
@@ -242,7 +250,9 @@ def _usual(records: pd.DataFrame, named: set[str], all_heads: bool) -> pd.DataFr
     if not all_heads and "headline" not in named:
         records = records[records["headline"]]
     rows = records.assign(
-        **{name: records[name].astype(float).replace([np.inf, -np.inf], np.nan) for name in ("value", "low", "high")}
+        **{name: records[name].astype(float).replace([np.inf, -np.inf], np.nan) for name in ("value", "low", "high")},
+        few=of_few(records),
+        n_seeds=1,
     )
     if named & AT_CHOSEN_LAYER:
         return rows.assign(aside="", mark="")

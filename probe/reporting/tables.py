@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from probe.files import write_atomically
-from probe.measures.uncertainty import FEW_BLOCKS
 from probe.reporting import grid
 from probe.reporting.cells import DASH, INTERVAL, arrow, escaped, points
 from probe.reporting.condition_curves import conditions_figure
@@ -72,8 +71,6 @@ NAMES = ("task", "corpus", "condition", "train_condition", "train_domain", "test
 BESIDE = ("weighted", "majority", "shuffled", "fbank", "random")
 ALIGNED_RIGHT = {"layer", INTERVAL, "dev", "last (layer)", "final", "selectivity", "n", "blocks", "seeds", *BESIDE, *SHAPE}
 
-FEW = " few"
-FEW_NOTE = f"few: fewer than {FEW_BLOCKS} blocks (speakers), so the interval is a rough one (docs/statistics.md)"
 TABLE_HEAD = """# Scores
 
 Test scores at the layer that is best on dev. `last` is the highest numbered layer, `final` the output after the final LayerNorm.
@@ -132,7 +129,8 @@ def grid_of(rows: pd.DataFrame, layers: bool, titled: bool = False) -> Grid:
     columns["metric"] = [f"{cell['metric']} {arrow(cell['higher_is_better'])}" for cell in cells]
     columns |= {"model": rows["model"], "head": rows["head"], "layer": rows["layer"].fillna(DASH)}
     columns[INTERVAL] = [
-        score(cell["metric"], cell["value"], cell["low"], cell["high"], mark) for cell, mark in zip(cells, marks, strict=True)
+        score(cell["metric"], cell["value"], cell["low"], cell["high"], mark, few=cell["few"])
+        for cell, mark in zip(cells, marks, strict=True)
     ]
     if layers:
         columns["dev"] = _values(metrics, rows["dev_value"])
@@ -148,14 +146,14 @@ def grid_of(rows: pd.DataFrame, layers: bool, titled: bool = False) -> Grid:
         columns |= {name: _values(metrics, rows[name]) for name in BESIDE[1:]}
         columns["selectivity"] = [_gain(cell["selectivity"], cell["selectivity_low"], cell["selectivity_high"]) for cell in cells]
     columns |= {"n": map(str, rows["n"]), "seeds": map(str, rows["n_seeds"])}
-    columns["blocks"] = [f"{cell['n_blocks']}{FEW if cell['few'] else ''}" for cell in cells]
+    columns["blocks"] = map(str, rows["n_blocks"])
     columns["note"] = rows["note"]
     if rows["corpus"].nunique() == 1:
         del columns["corpus"]
-    about: dict[str, Any] = {"notes": [FEW_NOTE] if rows["few"].any() else []}
+    about: dict[str, Any] = {}
     if titled:
         columns = {name: column for name, column in columns.items() if name.replace(" ", "_") not in (*NAMES, "metric")}
-        about |= {"of": _question(cells[0]), "better": cells[0]["higher_is_better"]}
+        about = {"of": _question(cells[0]), "better": cells[0]["higher_is_better"]}
     named = {Column(name, number=name in ALIGNED_RIGHT): column for name, column in columns.items()}
     return of_columns(named, LEFT_OUT_IF_ALL, **about)
 
@@ -247,7 +245,7 @@ def budget_grids(rows: pd.DataFrame) -> list[Grid]:
         for budget, n_train in zip(budgets["budget"], budgets["n_train"], strict=True):
             there = {row["layer"]: row for row in cells[cells["budget"] == budget].to_dict("records")}
             columns[Column(f"{budget or 'all'} ({n_train})")] = [
-                score(str(names[0]), row["value"], row["low"], row["high"], aside="✓" if row["chosen"] else "")
+                score(str(names[0]), row["value"], row["low"], row["high"], "", "✓" if row["chosen"] else "", row["few"])
                 if (row := there.get(layer))
                 else DASH
                 for layer in layers
@@ -361,7 +359,8 @@ def _matrix(rows: pd.DataFrame) -> Grid:
 
     def shown(train: str, test: str) -> Cell:
         there, gap = value(train, test), sign * (value(train, train) - value(train, test))
-        return score(first["metric"], there, aside=f"({points(gap)})" if train != test and not math.isnan(gap) else "")
+        aside = f"({points(gap)})" if train != test and not math.isnan(gap) else ""
+        return score(first["metric"], there, aside=aside, few=(train, test) in at and at[train, test]["few"])
 
     columns: dict[Column, Iterable[Cell | str]] = {
         Column("train \\ test"): trains,
