@@ -27,6 +27,7 @@ from probe.errors import ProbeError, UsageError
 from probe.records import Record, write_records
 from probe.reporting import grid, printing, published
 from probe.reporting.arrangements import arranged, pivoted
+from probe.reporting.cells import escaped
 from probe.reporting.grid import Cell, Column, Grid, of_columns, score
 from probe.reporting.rows import summary_rows
 from probe.reporting.selection import kept, ordered, parse_term
@@ -130,6 +131,23 @@ def test_no_name_breaks_markdown_or_a_terminal(name: str) -> None:
     assert len(lines) == 4 and bars == [3] * 4
     assert all(char.isprintable() or char == "\n" for char in text)
     assert not re.search(r"(?<!\\)<(?!/?ins>)", text.replace("\\\\", ""))
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("![x](http://t.example/p.png)", r"![x\](http://t.example/p.png)"),
+        ("[best](http://e.example)", r"[best\](http://e.example)"),
+        ("[[a]](u) [b][c] [d]: e", r"[[a]\](u) [b\][c] [d\]: e"),
+        ("_u_ __v__ x_ _y", r"\_u\_ \_\_v\_\_ x\_ \_y"),
+        ("*_w_*", r"\*\_w\_\*"),
+        ("~~s~~", r"\~\~s\~\~"),
+        ("&lt;b&gt; &#60;i&#x3e; R&D", r"\&lt;b\&gt; \&#60;i\&#x3e; R&D"),
+        ("min_dcf_0.01 doing_the_dishes a__b 95 % [1, 2] (3)", "min_dcf_0.01 doing_the_dishes a__b 95 % [1, 2] (3)"),
+    ],
+)
+def test_names_are_text_in_markdown_and_stay_readable(name: str, shown: str) -> None:
+    assert escaped(name) == shown
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -296,6 +314,15 @@ def test_latex_says_what_its_marks_mean() -> None:
     text = printing.in_form(arranged(frame(*plain()), "models"), "latex")
     assert r"\caption{Scores in percent {[}95 \% interval{]}}" in text
     assert "Bold: the best; underlined: not shown to be worse; in parentheses: the layer." in text
+
+
+def test_both_domains_are_told_also_where_one_is_called_clean() -> None:
+    ways = [("clean", "clean"), ("clean", "far"), ("far", "clean"), ("far", "far")]
+    records = [item for way in ways for item in curve([0.5], [0.5], "0", train_domain=way[0], test_domain=way[1], task="shift")]
+    titles = [table.title for table in arranged(frame(*records), "conditions")]
+    assert titles == [f"shift, spoken-digits, {train} → {test}, linear, accuracy ↑" for train, test in ways]
+    (found,) = arranged(frame(*records), "models")
+    assert [column.name for column in found.columns[1:]] == [f"shift {train} → {test} accuracy" for train, test in ways]
 
 
 def test_a_pivot_shows_any_fields() -> None:

@@ -30,6 +30,7 @@ ARRANGEMENTS = {
     "conditions": (["condition"], ["model"], [name for name in QUESTION if name != "condition"]),
 }
 SELF_EVIDENT = {"", "clean"}
+DOMAINS = ("train_domain", "test_domain")  # of which both are told, whatever they are called
 # Values that say what they are without the name of their field.
 SPEAKING = {"score", "model", "kind", "budget", "control", "split", *QUESTION}
 # Fields in which scores may stand side by side only where they are asked for.
@@ -136,7 +137,7 @@ def _grid(rows: pd.DataFrame, down: list[str], across: list[str], of: dict[str, 
     }
     lines, heads = _distinct(rows, down), _distinct(rows, across)
     told = {
-        first: [name for name in across if name in (across[0], "metric") or there[name].nunique(dropna=False) > 1]
+        first: [name for name in across if name in (across[0], "metric", *DOMAINS) or there[name].nunique(dropna=False) > 1]
         for first, there in rows.groupby(rows[across[0]].map(text_of))
     }
     names = {head: _label(dict(zip(across, head, strict=True)), told[head[0]]) for head in heads}
@@ -158,7 +159,7 @@ def _grid(rows: pd.DataFrame, down: list[str], across: list[str], of: dict[str, 
     ]
     notes += seed_notes(rows)
     notes += ["codelength in bits per label"] * bool((rows["metric"] == BITS).any())
-    title = {name: value for name, value in of.items() if value not in SELF_EVIDENT}
+    title = {name: value for name, value in of.items() if value not in SELF_EVIDENT or (value and name in DOMAINS)}
     title |= {"train_condition": f"trained on {title['train_condition']}"} if "train_condition" in title else {}
     return of_columns(
         columns, of=title, better=bool(rows["higher_is_better"].iloc[0]) if same else None, aside=aside, notes=notes

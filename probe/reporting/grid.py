@@ -109,10 +109,11 @@ class Grid:
 
     @property
     def title(self) -> str:
-        """What the table is of, with an arrow that says which way is better."""
-        return " ".join(
-            [", ".join(filter(None, self.of.values())), *([] if self.better is None else [arrow(self.better)])]
-        ).strip()
+        """What the table is of, domains as train → test, with an arrow that says which way is better."""
+        of = dict(self.of)
+        if test := of.pop("test_domain", ""):
+            of["train_domain"] = f"{of.get('train_domain', '')} → {test}".strip()
+        return " ".join([", ".join(filter(None, of.values())), *([] if self.better is None else [arrow(self.better)])]).strip()
 
     @property
     def notes_below(self) -> list[str]:

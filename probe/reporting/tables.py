@@ -3,7 +3,9 @@
 Markdown, LaTeX and HTML are in percent with one decimal (codelengths in bits with two); CSV and JSON hold the values of the records.
 """
 
+import logging
 import math
+import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,16 +16,19 @@ from probe.files import write_atomically
 from probe.reporting import grid
 from probe.reporting.cells import DASH, INTERVAL, arrow, escaped, points
 from probe.reporting.condition_curves import conditions_figure
-from probe.reporting.conditions import chosen_rows
+from probe.reporting.conditions import CONDITIONS, chosen_rows
 from probe.reporting.curves import curves_figure, usual_rows
 from probe.reporting.det import det_figure, det_rows
-from probe.reporting.domains import crossed
+from probe.reporting.domains import GAPS, crossed
 from probe.reporting.figures import missing_matplotlib, write_figure
 from probe.reporting.grid import Cell, Column, Grid, csv_text, json_text, of_columns, score
 from probe.reporting.marks import BITS
+from probe.reporting.robustness import GROUPS
+from probe.reporting.robustness_tables import HEAD as ROBUSTNESS_HEAD
+from probe.reporting.robustness_tables import LAYERS_HEAD as ROBUSTNESS_LAYERS_HEAD
 from probe.reporting.robustness_tables import Robustness, every_layer, robustness
 from probe.reporting.robustness_tables import summary as summary_of
-from probe.reporting.rows import budget_rows, check_comparable, layer_rows, summary_rows
+from probe.reporting.rows import BUDGETS, budget_rows, check_comparable, layer_rows, summary_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,6 +46,8 @@ __all__ = [
     "write_robustness",
     "write_tables",
 ]
+
+log = logging.getLogger("probe")
 
 # Columns of every layer's features -> the column of `layer_rows`, and how it is printed.
 SHAPE = {
@@ -101,6 +108,19 @@ Test scores in percent: one row per train domain, at the layer that is best on t
 gap to the in-domain score of the row, in points, positive where the score is worse out of domain.
 
 """
+
+# Name of a file that may be left out -> how it begins where it is written.
+BEGINNINGS = {
+    "domains.md": DOMAINS_HEAD,
+    "budgets.md": BUDGETS_HEAD,
+    "budgets.csv": ",".join(BUDGETS) + "\n",
+    "robustness.md": ROBUSTNESS_HEAD,
+    "robustness_layers.md": ROBUSTNESS_LAYERS_HEAD,
+    "robustness.csv": ",".join(CONDITIONS),
+    "robustness_layers.csv": ",".join(CONDITIONS),
+    "robustness_gaps.csv": ",".join(GAPS),
+    "robustness_groups.csv": ",".join(GROUPS),
+}
 
 
 def to_markdown(rows: pd.DataFrame, layers: bool) -> str:
@@ -271,7 +291,8 @@ def write_tables(records: pd.DataFrame, to: Path, axis: str = "index", baseline:
     there are learning curves; ``robustness`` as ``.md`` and ``.csv``, with ``robustness_layers``, ``robustness_gaps.csv`` and
     ``robustness_groups.csv``, if there are several conditions or domains; ``curves.png`` and ``.svg``, ``det.png`` and ``.svg`` of
     verification, and ``robustness.png`` and ``.svg``, if there is something to draw and matplotlib is installed
-    (`missing_matplotlib` says). One of these that is left out is removed, so that no file of another run stands beside the new ones.
+    (`missing_matplotlib` says). One of these that is left out is removed if an earlier run wrote it,
+    so that none stands beside the new ones; a file of this name that begins otherwise is left with a warning.
 
     Args:
         axis: of the curves, see `probe.reporting.curves`.
@@ -329,20 +350,33 @@ def _write_robustness(found: Robustness, to: Path) -> list[Path]:
 def _write(to: Path, texts: Mapping[str, str], pictures: Sequence[Path], there: bool, draw: Callable[[], "Figure"]) -> list[Path]:
     """The files that are written: texts that are not empty, pictures if there is something to draw and to draw with.
 
-    The others are removed.
+    The others are removed where they are `_ours`.
     """
     to.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        if text:
-            write_atomically(to / name, text.encode())
-        else:
-            (to / name).unlink(missing_ok=True)
+    written = [to / name for name, text in texts.items() if text]
+    for path in written:
+        write_atomically(path, texts[path.name].encode())
     if there and not missing_matplotlib():
         write_figure(draw, *pictures)
-    else:
-        for path in pictures:
-            path.unlink(missing_ok=True)
-    return [path for path in [*(to / name for name in texts), *pictures] if path.exists()]
+        written += pictures
+    for path in {*(to / name for name in texts), *pictures}.difference(written):
+        if _ours(path):
+            path.unlink()
+        elif path.exists():
+            log.warning(
+                "%s: not of these records, and not one of this program's files as it writes them now: left as it is", path
+            )
+    return written
+
+
+def _ours(path: Path) -> bool:
+    """Whether a file begins as those do that `write_tables` writes under this name; of a picture, whether it has our digest."""
+    if not path.is_file():
+        return False
+    content = path.read_bytes()
+    if path.suffix in (".png", ".svg"):
+        return re.search(rb"data sha256 [0-9a-f]{64}", content) is not None
+    return content.startswith(BEGINNINGS[path.name].encode())
 
 
 def _matrix(rows: pd.DataFrame) -> Grid:
