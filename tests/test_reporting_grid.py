@@ -202,6 +202,12 @@ def test_no_name_breaks_html(name: str) -> None:
     assert grid.one_line(name) in page.text
 
 
+def test_pages_fit_small_screens_and_leave_room_for_notes() -> None:
+    page = grid.to_html(two_tables())
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in page
+    assert "td:last-child:not(:first-child, .number) { min-width: 30ch; }" in page
+
+
 def test_every_kind_of_page_is_whole() -> None:
     records, robust = frame(*plain()), frame(*model("org/a", [0.1, 0.85], invariant="1"), *shifted("org/<b>", 0.7))
     pages = [printing.scores(records, "html", layers) for layers in (False, True)]
@@ -487,5 +493,5 @@ def test_the_pandas_examples_of_the_documentation_run(tmp_path: Path, monkeypatc
         exec(example, names)
     assert len(examples) == 3
     assert names["curves"].loc[1, ("mfcc", "word-id", "accuracy")] == 0.8
-    assert names["chosen"]["fbank", "word-id"] == "1"
+    assert names["chosen"]["fbank", "word-id", ""] == "1"
     assert names["difference"].difference == pytest.approx(11 / 30)

@@ -773,6 +773,21 @@ def test_every_format_is_as_expected(form: str, layers: bool) -> None:
     assert text == path.read_bytes().decode()
 
 
+def test_rows_of_domains_are_there_where_no_conditions_are() -> None:
+    clean = [item for item in planted() if item.condition == "clean"]
+    records = frame(*shifted("fbank", 0.4), *shifted("org/a", 0.7), *clean)
+    rows = json.loads(robustness_text(records, "json"))
+    gaps, groups = ([row for row in rows if row["table"] == name] for name in ("gaps", "groups"))
+    assert {row["gap"] for row in gaps} == set(robustness(records).gaps["gap"]) and len(gaps) == 4
+    assert [row["worst"] for row in groups] == list(robustness(records).groups["worst"]) and groups
+    assert all(type(row["n_groups"]) is int for row in groups)
+    assert len(pd.read_csv(io.StringIO(robustness_text(records, "csv")))) == len(rows)
+    layers = json.loads(robustness_text(records, "json", layers=True))
+    assert {(row["layer"], row["train_domain"], row["test_domain"]) for row in layers} == {
+        (layer, *way) for layer in "01" for way in itertools.product(("read", "far"), repeat=2)
+    }
+
+
 def test_counts_are_whole_numbers() -> None:
     records = frame(*model("org/a", [0.1, 0.85]), *model("fbank", [0.6]), *shifted("org/a", 0.7))
     for layers in (False, True):

@@ -33,6 +33,7 @@ th, td { padding: .2rem .7rem; text-align: start; vertical-align: baseline; }
 thead th { border-bottom: 1px solid; vertical-align: bottom; }
 .number { text-align: end; }
 td.number, td:first-child { white-space: nowrap; }
+td:last-child:not(:first-child, .number) { min-width: 30ch; }
 small { opacity: .7; }"""
 
 
@@ -278,7 +279,8 @@ def to_html(grids: Sequence[Grid], title: str = "Scores", page: bool = True) -> 
     if not page:
         return tables
     return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{_html(title)}</title>\n'
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{_html(title)}</title>\n'
         f"<style>\n{STYLE}\n</style>\n</head>\n<body>\n{tables}</body>\n</html>\n"
     )
 

@@ -28,7 +28,7 @@ from probe.reporting.robustness_tables import HEAD as ROBUSTNESS_HEAD
 from probe.reporting.robustness_tables import LAYERS_HEAD as ROBUSTNESS_LAYERS_HEAD
 from probe.reporting.robustness_tables import Robustness, every_layer, robustness
 from probe.reporting.robustness_tables import summary as summary_of
-from probe.reporting.rows import BUDGETS, budget_rows, check_comparable, layer_rows, summary_rows
+from probe.reporting.rows import BUDGETS, LAYERS, SUMMARY, budget_rows, check_comparable, layer_rows, summary_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -239,14 +239,19 @@ def domain_grids(records: pd.DataFrame, layers: bool = False) -> list[Grid]:
     Raises:
         ProbeError: see `check_comparable`.
     """
+    rows = domain_rows(records, layers)
+    places = ["task", "corpus", "condition", "train_condition", "metric", "model", "head", *(["layer"] if layers else [])]
+    return [_matrix(cells) for _, cells in rows.groupby(places, sort=False)]
+
+
+def domain_rows(records: pd.DataFrame, layers: bool = False) -> pd.DataFrame:
+    """The rows of `domain_grids`: those of `summary_rows` or `layer_rows` that cross domains, without codelengths."""
     records = crossed(records)
     records = records[records["train_domain"] != ""]
     if records.empty:
-        return []
+        return pd.DataFrame(columns=LAYERS if layers else SUMMARY)
     rows = layer_rows(records) if layers else summary_rows(records)
-    rows = rows[rows["metric"] != BITS]
-    places = ["task", "corpus", "condition", "train_condition", "metric", "model", "head", *(["layer"] if layers else [])]
-    return [_matrix(cells) for _, cells in rows.groupby(places, sort=False)]
+    return rows[rows["metric"] != BITS]
 
 
 def domains_text(grids: Sequence[Grid]) -> str:
