@@ -27,6 +27,7 @@ from probe.errors import ProbeError, UsageError
 from probe.records import Record, write_records
 from probe.reporting import grid, printing, published
 from probe.reporting.arrangements import arranged, pivoted
+from probe.reporting.cells import escaped
 from probe.reporting.grid import Cell, Column, Grid, of_columns, score
 from probe.reporting.rows import summary_rows
 from probe.reporting.selection import kept, ordered, parse_term
@@ -132,6 +133,23 @@ def test_no_name_breaks_markdown_or_a_terminal(name: str) -> None:
     assert not re.search(r"(?<!\\)<(?!/?ins>)", text.replace("\\\\", ""))
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("![x](http://t.example/p.png)", r"![x\](http://t.example/p.png)"),
+        ("[best](http://e.example)", r"[best\](http://e.example)"),
+        ("[[a]](u) [b][c] [d]: e", r"[[a]\](u) [b\][c] [d\]: e"),
+        ("_u_ __v__ x_ _y", r"\_u\_ \_\_v\_\_ x\_ \_y"),
+        ("*_w_*", r"\*\_w\_\*"),
+        ("~~s~~", r"\~\~s\~\~"),
+        ("&lt;b&gt; &#60;i&#x3e; R&D", r"\&lt;b\&gt; \&#60;i\&#x3e; R&D"),
+        ("min_dcf_0.01 doing_the_dishes a__b 95 % [1, 2] (3)", "min_dcf_0.01 doing_the_dishes a__b 95 % [1, 2] (3)"),
+    ],
+)
+def test_names_are_text_in_markdown_and_stay_readable(name: str, shown: str) -> None:
+    assert escaped(name) == shown
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_no_name_breaks_csv(name: str) -> None:
     for excel_safe in (False, True):
@@ -182,6 +200,12 @@ def test_no_name_breaks_html(name: str) -> None:
     usual.feed(grid.to_html([hostile_grid("name")], title="name"))
     assert page.seen == usual.seen and not page.open
     assert grid.one_line(name) in page.text
+
+
+def test_pages_fit_small_screens_and_leave_room_for_notes() -> None:
+    page = grid.to_html(two_tables())
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in page
+    assert "td:last-child:not(:first-child, .number) { min-width: 30ch; }" in page
 
 
 def test_every_kind_of_page_is_whole() -> None:
@@ -258,6 +282,53 @@ def test_ties_are_underlined_and_the_best_is_bold() -> None:
     assert "**74.1** [70.0, 78.0] (3)" in grid.to_markdown(two_tables())
     assert "<ins>73.5</ins> [69.0, 77.0] (12)" in grid.to_markdown(two_tables())
     assert "<u>73.5</u> <small>[69.0, 77.0]</small> (12)" in grid.to_html(two_tables(), page=False)
+
+
+def of_four(**changed: Any) -> pd.DataFrame:
+    """Scores of 4 speakers and two seeds, beside a task of 40 and one."""
+    small: dict[str, Any] = {"n_blocks": 4, "task": "verify"} | changed
+    both = [replace(item, seed=seed) for item in curve([0.5, 0.9], [0.5, 0.8], "0 1", **small) for seed in (0, 1)]
+    return frame(*both, *curve([0.5, 0.9], [0.5, 0.7], "0 1"))
+
+
+@pytest.mark.parametrize("by", ["models", "layers", "conditions"])
+def test_scores_of_few_blocks_and_means_of_seeds_are_told_in_every_format(by: str) -> None:
+    grids = arranged(of_four(), by)
+    shown = {form: printing.in_form(grids, form) for form in FORMS}
+    for form in ("md", "html", "latex"):
+        dagger = {"latex": r"$\dagger$"}.get(form, "†")
+        assert re.search(re.escape(dagger) + r" fewer than 20 blocks", shown[form]) and "mean of 2 seeds" in shown[form]
+        assert shown[form].count(dagger) == (3 if by == "layers" else 2)  # below the table once
+    told = [cell for table in json.loads(shown["json"]) for row in table["rows"] for cell in row if cell.get("few")]
+    assert {cell["value"] for cell in told} == ({0.5, 0.8} if by == "layers" else {0.8})
+    rows = list(csv.DictReader(io.StringIO(shown["csv"])))
+    assert [value for row in rows for name, value in row.items() if name.endswith(" few") and value] == ["True"] * len(told)
+
+
+def test_few_blocks_are_told_by_pivots_matrices_and_beside_published_figures() -> None:
+    records = of_four(n_blocks=19)
+    (found,) = pivoted(records[records["seed"] == 0], ["model"], ["task"])
+    assert {cell.value: cell.few for cell in found.rows[0][1:]} == {0.8: True, 0.7: False}
+    assert not any(cell.few for cell in pivoted(of_four(n_blocks=20).query("seed == 0"), ["model"], ["task"])[0].rows[0])
+    assert "80.0 † (1)" in printing.scores(records, "md", published=True)
+    assert set(json.loads(printing.scores(records, "json", published=True))[0]) >= {"few", "n_blocks", "n", "n_seeds"}
+    (matrix,) = arranged(frame(*(replace(item, n_blocks=4) for item in crossing())), "domains")
+    assert matrix.rows[0][2].few and not matrix.rows[0][3].few  # the second has no value
+
+
+def test_latex_says_what_its_marks_mean() -> None:
+    text = printing.in_form(arranged(frame(*plain()), "models"), "latex")
+    assert r"\caption{Scores in percent {[}95 \% interval{]}}" in text
+    assert "Bold: the best; underlined: not shown to be worse; in parentheses: the layer." in text
+
+
+def test_both_domains_are_told_also_where_one_is_called_clean() -> None:
+    ways = [("clean", "clean"), ("clean", "far"), ("far", "clean"), ("far", "far")]
+    records = [item for way in ways for item in curve([0.5], [0.5], "0", train_domain=way[0], test_domain=way[1], task="shift")]
+    titles = [table.title for table in arranged(frame(*records), "conditions")]
+    assert titles == [f"shift, spoken-digits, {train} → {test}, linear, accuracy ↑" for train, test in ways]
+    (found,) = arranged(frame(*records), "models")
+    assert [column.name for column in found.columns[1:]] == [f"shift {train} → {test} accuracy" for train, test in ways]
 
 
 def test_a_pivot_shows_any_fields() -> None:
@@ -422,5 +493,5 @@ def test_the_pandas_examples_of_the_documentation_run(tmp_path: Path, monkeypatc
         exec(example, names)
     assert len(examples) == 3
     assert names["curves"].loc[1, ("mfcc", "word-id", "accuracy")] == 0.8
-    assert names["chosen"]["fbank", "word-id"] == "1"
+    assert names["chosen"]["fbank", "word-id", ""] == "1"
     assert names["difference"].difference == pytest.approx(11 / 30)

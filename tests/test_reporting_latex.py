@@ -26,6 +26,7 @@ COMMANDS = {
         "begin",
         "end",
         "clearpage",
+        "dagger",
         "centering",
         "sisetup",
         "setlength",
@@ -130,7 +131,7 @@ def test_what_all_rows_share_stands_in_the_caption() -> None:
     assert r"\caption{wer $\downarrow$, digits, n 72}" in text
     assert r"a & \num{50.0} & -- \\" in text
     alone = to_latex([of_columns({name: cells[:1] for name, cells in (columns | scores).items()})])
-    assert r"digits & \num{72} & a & \num{50.0} & -- \\" in alone and r"\caption" not in alone
+    assert r"digits & \num{72} & a & \num{50.0} & -- \\" in alone and r"\caption{Scores in percent}" in alone
 
 
 def test_signs_are_signs_and_no_hyphens() -> None:

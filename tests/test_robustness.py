@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from test_reporting_tables import frame, record
+from test_reporting_tables import curve, frame, record
 
 from probe.errors import ProbeError
 from probe.evaluation.hearing import Hearing
@@ -740,7 +740,7 @@ def test_conditions_are_domains_where_a_task_was_trained_under_several() -> None
     value = {(r.train_condition, r.condition): r.value for r in records if r.split == "test"}
     gap = 100 * (value["clean", "clean"] - value["clean", "telephone"])
     matrix = domain_matrices(frame(*records))
-    assert f"{100 * value['clean', 'telephone']:.1f} (+{gap:.1f})" in matrix
+    assert f"{100 * value['clean', 'telephone']:.1f} † (+{gap:.1f})" in matrix
     rows = gap_rows(frame(*records), "")
     at = of(rows, train_domain="clean", test_domain="telephone").iloc[0]
     assert at["gap"] == pytest.approx(value["telephone", "telephone"] - value["clean", "telephone"])
@@ -773,6 +773,21 @@ def test_every_format_is_as_expected(form: str, layers: bool) -> None:
     assert text == path.read_bytes().decode()
 
 
+def test_rows_of_domains_are_there_where_no_conditions_are() -> None:
+    clean = [item for item in planted() if item.condition == "clean"]
+    records = frame(*shifted("fbank", 0.4), *shifted("org/a", 0.7), *clean)
+    rows = json.loads(robustness_text(records, "json"))
+    gaps, groups = ([row for row in rows if row["table"] == name] for name in ("gaps", "groups"))
+    assert {row["gap"] for row in gaps} == set(robustness(records).gaps["gap"]) and len(gaps) == 4
+    assert [row["worst"] for row in groups] == list(robustness(records).groups["worst"]) and groups
+    assert all(type(row["n_groups"]) is int for row in groups)
+    assert len(pd.read_csv(io.StringIO(robustness_text(records, "csv")))) == len(rows)
+    layers = json.loads(robustness_text(records, "json", layers=True))
+    assert {(row["layer"], row["train_domain"], row["test_domain"]) for row in layers} == {
+        (layer, *way) for layer in "01" for way in itertools.product(("read", "far"), repeat=2)
+    }
+
+
 def test_counts_are_whole_numbers() -> None:
     records = frame(*model("org/a", [0.1, 0.85]), *model("fbank", [0.6]), *shifted("org/a", 0.7))
     for layers in (False, True):
@@ -786,6 +801,16 @@ def test_the_order_of_records_does_not_matter() -> None:
     records = [*model("org/a", [0.1, 0.85, 0.9], invariant="1"), *shifted("org/a", 0.7)]
     for form, layers in (("md", False), ("md", True), ("csv", False), ("json", True)):
         assert robustness_text(frame(*records), form, layers) == robustness_text(frame(*records[::-1]), form, layers)
+
+
+def test_files_that_others_wrote_are_left_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = ["robustness.md", "domains.md", "budgets.csv", "robustness_gaps.csv", "det.svg", "det.png"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"# Robustness\n\nof mine\n")
+    written = write_tables(frame(*curve([0.5, 0.6], [0.5, 0.6], "0 1")), tmp_path)
+    assert {(tmp_path / name).read_bytes() for name in names} == {b"# Robustness\n\nof mine\n"}
+    assert not {path.name for path in written} & set(names)
+    assert all(f"{tmp_path / name}: not of these records" in caplog.text for name in names)
 
 
 def test_files_are_written_where_there_are_conditions_and_removed_where_not(tmp_path: Path) -> None:

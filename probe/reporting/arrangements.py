@@ -16,7 +16,7 @@ from probe.reporting.cells import DASH, arrow
 from probe.reporting.conditions import COSTS
 from probe.reporting.grid import Cell, Column, Grid, of_columns, score
 from probe.reporting.marks import BITS
-from probe.reporting.rows import check_comparable, layer_rows, summary_rows
+from probe.reporting.rows import check_comparable, layer_rows, of_few, seed_notes, summary_rows
 from probe.reporting.selection import FIELDS, Term, check_fields, kept, ordered, text_of
 from probe.reporting.tables import domain_grids
 
@@ -30,6 +30,7 @@ ARRANGEMENTS = {
     "conditions": (["condition"], ["model"], [name for name in QUESTION if name != "condition"]),
 }
 SELF_EVIDENT = {"", "clean"}
+DOMAINS = ("train_domain", "test_domain")  # of which both are told, whatever they are called
 # Values that say what they are without the name of their field.
 SPEAKING = {"score", "model", "kind", "budget", "control", "split", *QUESTION}
 # Fields in which scores may stand side by side only where they are asked for.
@@ -136,7 +137,7 @@ def _grid(rows: pd.DataFrame, down: list[str], across: list[str], of: dict[str, 
     }
     lines, heads = _distinct(rows, down), _distinct(rows, across)
     told = {
-        first: [name for name in across if name in (across[0], "metric") or there[name].nunique(dropna=False) > 1]
+        first: [name for name in across if name in (across[0], "metric", *DOMAINS) or there[name].nunique(dropna=False) > 1]
         for first, there in rows.groupby(rows[across[0]].map(text_of))
     }
     names = {head: _label(dict(zip(across, head, strict=True)), told[head[0]]) for head in heads}
@@ -156,7 +157,9 @@ def _grid(rows: pd.DataFrame, down: list[str], across: list[str], of: dict[str, 
         for (line, head), row in at.items()
         if row["note"] and math.isnan(row["value"])
     ]
-    title = {name: value for name, value in of.items() if value not in SELF_EVIDENT}
+    notes += seed_notes(rows)
+    notes += ["codelength in bits per label"] * bool((rows["metric"] == BITS).any())
+    title = {name: value for name, value in of.items() if value not in SELF_EVIDENT or (value and name in DOMAINS)}
     title |= {"train_condition": f"trained on {title['train_condition']}"} if "train_condition" in title else {}
     return of_columns(
         columns, of=title, better=bool(rows["higher_is_better"].iloc[0]) if same else None, aside=aside, notes=notes
@@ -171,7 +174,13 @@ def _distinct(rows: pd.DataFrame, names: list[str]) -> list[tuple[str, ...]]:
 
 def _cell(row: dict[Hashable, Any]) -> Cell:
     return score(
-        row["metric"], row["value"], row["low"], row["high"], row["mark"], row["aside"] if not math.isnan(row["value"]) else ""
+        row["metric"],
+        row["value"],
+        row["low"],
+        row["high"],
+        row["mark"],
+        row["aside"] if not math.isnan(row["value"]) else "",
+        row["few"],
     )
 
 
@@ -242,7 +251,9 @@ def _usual(records: pd.DataFrame, named: set[str], all_heads: bool) -> pd.DataFr
     if not all_heads and "headline" not in named:
         records = records[records["headline"]]
     rows = records.assign(
-        **{name: records[name].astype(float).replace([np.inf, -np.inf], np.nan) for name in ("value", "low", "high")}
+        **{name: records[name].astype(float).replace([np.inf, -np.inf], np.nan) for name in ("value", "low", "high")},
+        few=of_few(records),
+        n_seeds=1,
     )
     if named & AT_CHOSEN_LAYER:
         return rows.assign(aside="", mark="")

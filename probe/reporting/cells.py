@@ -9,6 +9,8 @@ from probe.reporting.rows import one_line
 
 DASH = "–"
 INTERVAL = "% [95 % interval]"
+# Besides what always means something: the end of a link's text, an entity, and _ that no letters or digits enclose.
+LIVE = re.compile(r"[\\|<`*~]|\](?=[(\[:])|&(?=#?\w+;)|(?<!\w)_+|_+(?!\w)")
 
 
 def markdown(columns: Mapping[str, Sequence[str]], numbers: Container[str] = ()) -> str:
@@ -56,4 +58,4 @@ def escaped_all(values: Iterable[str]) -> list[str]:
 @lru_cache(maxsize=1 << 16)
 def escaped(text: str) -> str:
     r"""``text`` as one Markdown cell: on one line, ``|`` and what else has a meaning there behind a backslash."""
-    return re.sub(r"([\\|<`*])", r"\\\1", one_line(text))
+    return LIVE.sub(lambda found: "".join(f"\\{char}" for char in found[0]), one_line(text))

@@ -16,12 +16,15 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from probe.measures.uncertainty import FEW_BLOCKS
 from probe.reporting.cells import DASH, aligned, arrow, escaped, percent
 from probe.reporting.marks import BEST, BITS, TIED
 from probe.reporting.rows import one_line
 
 # What a spreadsheet takes for a formula, with the wide forms that it takes in Asian settings.
 FORMULA = re.compile("[=+\\-@＝＋－＠]")
+FEW = "†"
+FEW_NOTE = f"{FEW} fewer than {FEW_BLOCKS} blocks (speakers): a rough interval, or none"
 STYLE = """:root { color-scheme: light dark; }
 body { font: 15px/1.4 system-ui, sans-serif; margin: 2rem; }
 table { border-collapse: collapse; margin: 1rem 0 2rem; border-block: 2px solid; font-variant-numeric: tabular-nums; }
@@ -30,6 +33,7 @@ th, td { padding: .2rem .7rem; text-align: start; vertical-align: baseline; }
 thead th { border-bottom: 1px solid; vertical-align: bottom; }
 .number { text-align: end; }
 td.number, td:first-child { white-space: nowrap; }
+td:last-child:not(:first-child, .number) { min-width: 30ch; }
 small { opacity: .7; }"""
 
 
@@ -63,6 +67,7 @@ class Cell:
         mark: see `probe.reporting.marks.marks`.
         aside: printed last: a layer or a gap in parentheses, a tick.
         value, low, high: as in the record; NaN where there is none, and of a name.
+        few: whether the score is of fewer than `FEW_BLOCKS` blocks; `FEW` stands after its interval.
     """
 
     text: str
@@ -72,9 +77,15 @@ class Cell:
     value: float = math.nan
     low: float = math.nan
     high: float = math.nan
+    few: bool = False
+
+    @property
+    def spread(self) -> str:
+        """The interval, marked where it rests on few blocks."""
+        return self.interval + FEW * self.few
 
     def __str__(self) -> str:
-        return " ".join(filter(None, (self.text, self.interval, self.aside)))
+        return " ".join(filter(None, (self.text, self.spread, self.aside)))
 
 
 @dataclass(frozen=True)
@@ -99,10 +110,16 @@ class Grid:
 
     @property
     def title(self) -> str:
-        """What the table is of, with an arrow that says which way is better."""
-        return " ".join(
-            [", ".join(filter(None, self.of.values())), *([] if self.better is None else [arrow(self.better)])]
-        ).strip()
+        """What the table is of, domains as train → test, with an arrow that says which way is better."""
+        of = dict(self.of)
+        if test := of.pop("test_domain", ""):
+            of["train_domain"] = f"{of.get('train_domain', '')} → {test}".strip()
+        return " ".join([", ".join(filter(None, of.values())), *([] if self.better is None else [arrow(self.better)])]).strip()
+
+    @property
+    def notes_below(self) -> list[str]:
+        """The notes, and what `FEW` means where a cell has it."""
+        return [*self.notes, *([FEW_NOTE] if any(cell.few for row in self.rows for cell in row) else [])]
 
     @property
     def by_column(self) -> list[list[Cell]]:
@@ -130,10 +147,18 @@ def of_columns(
     return Grid(tuple(told), tuple(zip(*told.values(), strict=True)), **more)
 
 
-def score(metric: str, value: float, low: float = math.nan, high: float = math.nan, mark: str = "", aside: str = "") -> Cell:
+def score(
+    metric: str,
+    value: float,
+    low: float = math.nan,
+    high: float = math.nan,
+    mark: str = "",
+    aside: str = "",
+    few: bool = False,
+) -> Cell:
     """The cell of a score: bits of a codelength with two decimals, percent of everything else with one."""
     interval = "" if any(map(math.isnan, (value, low, high))) else f"[{printed(metric, low)}, {printed(metric, high)}]"
-    return Cell(printed(metric, value), interval, mark, aside, value, low, high)
+    return Cell(printed(metric, value), interval, mark, aside, value, low, high, bool(few) and not math.isnan(value))
 
 
 def printed(metric: str, value: float) -> str:
@@ -150,17 +175,19 @@ def _titled(grid: Grid, heading: str) -> str:
     rows = [[_marked(cell, escaped(cell.text), "**{}**", "<ins>{}</ins>") for cell in row] for row in grid.rows]
     table = aligned([escaped(column.head) for column in grid.columns], rows, [column.number for column in grid.columns])
     title = f"{heading} {escaped(grid.title)}\n\n" if grid.title else ""
-    return title + "\n".join(filter(None, (table * bool(grid.columns), "".join(f"* {escaped(note)}\n" for note in grid.notes))))
+    return title + "\n".join(
+        filter(None, (table * bool(grid.columns), "".join(f"* {escaped(note)}\n" for note in grid.notes_below)))
+    )
 
 
 def _marked(cell: Cell, text: str, best: str, tied: str, small: str = "{}", safe: Callable[[str], str] = escaped) -> str:
     """A cell: its text as a format has it, in the format's bold or underline, then its interval in small type, then the aside."""
     shown = {BEST: best, TIED: tied}.get(cell.mark, "{}").format(text)
-    return " ".join(filter(None, (shown, cell.interval and small.format(safe(cell.interval)), safe(cell.aside))))
+    return " ".join(filter(None, (shown, cell.spread and small.format(safe(cell.spread)), safe(cell.aside))))
 
 
 def to_csv(grids: Sequence[Grid], excel_safe: bool = False) -> str:
-    """One CSV of all tables: what each is of, then its columns; of scores the fraction, ``low``, ``high``, ``mark`` and aside.
+    """One CSV of all tables: what each is of, then its columns; of scores the fraction, ``low``, ``high``, ``mark``, ``few``, aside.
 
     Args:
         excel_safe: puts an apostrophe before text that a spreadsheet would take for a formula.
@@ -190,6 +217,8 @@ def _csv_lines(grid: Grid) -> Iterator[dict[tuple[str, str], object]]:
             }
         if any(cell.mark for cell in cells):
             part["mark"] = lambda cell: cell.mark
+        if any(cell.few for cell in cells):
+            part["few"] = lambda cell: cell.few
         if any(cell.aside for cell in cells):
             part[grid.aside] = lambda cell: cell.aside.strip("()")
         parts.append(part)
@@ -218,7 +247,7 @@ def to_json(grids: Sequence[Grid]) -> str:
                 "of": dict(grid.of),
                 "columns": [{"name": column.name, "higher_is_better": column.better} for column in grid.columns],
                 "rows": [[_object(cell, grid.aside) for cell in row] for row in grid.rows],
-                "notes": list(grid.notes),
+                "notes": grid.notes_below,
             }
             for grid in grids
         ]
@@ -230,7 +259,7 @@ def _object(cell: Cell, aside: str) -> dict[str, object]:
     return (
         {"text": cell.text}
         | values
-        | {name: text for name, text in (("mark", cell.mark), (aside, cell.aside.strip("()"))) if text}
+        | {name: told for name, told in (("mark", cell.mark), ("few", cell.few), (aside, cell.aside.strip("()"))) if told}
     )
 
 
@@ -250,7 +279,8 @@ def to_html(grids: Sequence[Grid], title: str = "Scores", page: bool = True) -> 
     if not page:
         return tables
     return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{_html(title)}</title>\n'
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{_html(title)}</title>\n'
         f"<style>\n{STYLE}\n</style>\n</head>\n<body>\n{tables}</body>\n</html>\n"
     )
 
@@ -267,7 +297,7 @@ def _html_table(grid: Grid) -> str:
         )
         for row in grid.rows
     ]
-    notes = "<ul>\n" + "".join(f"<li>{_html(note)}</li>\n" for note in grid.notes) + "</ul>\n" if grid.notes else ""
+    notes = "<ul>\n" + "".join(f"<li>{_html(note)}</li>\n" for note in grid.notes_below) + "</ul>\n" if grid.notes_below else ""
     if not grid.columns:
         return f"<h2>{_html(grid.title)}</h2>\n" * bool(grid.title) + notes
     caption = f"<caption>{_html(grid.title)}</caption>\n" * bool(grid.title)

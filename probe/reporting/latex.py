@@ -19,6 +19,7 @@ SETTINGS = [
     r"\sisetup{detect-weight=true, mode=text, retain-explicit-plus=true}",
     r"\setlength{\abovetopsep}{1ex}",  # between the caption and the first rule
 ]
+ASIDE = {"layer": "the layer", "gap": "the gap in points", "change": "the change in points"}
 LONG = 40  # rows: about a page
 MANY = 40  # tables in a row: LaTeX can hold back 52 of them
 NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
@@ -30,7 +31,7 @@ LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
 # An optional argument or a star after \\, what babel makes active, a ligature.
 LATEX |= {"[": "{[}", "]": "{]}", "*": "{*}", '"': r"\symbol{34}", "`": r"\symbol{96}"}
 LATEX |= {"–": "--", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "→": r"$\rightarrow$"}
-LATEX |= {"✓": r"$\checkmark$", "◆": r"$\blacklozenge$", "◇": r"$\lozenge$"}
+LATEX |= {"†": r"$\dagger$", "✓": r"$\checkmark$", "◆": r"$\blacklozenge$", "◇": r"$\lozenge$"}
 
 
 def to_latex(grids: Sequence[Grid]) -> str:
@@ -41,9 +42,9 @@ def to_latex(grids: Sequence[Grid]) -> str:
 
 def _table(grid: Grid) -> str:
     grid, shared = _shared(grid)
-    title = latex(", ".join(filter(None, [grid.title, *shared])))
-    notes = [rf"{{\footnotesize\raggedright {latex(note)}\par}}" for note in grid.notes]
-    wide = [any(cell.interval or cell.aside for cell in cells) for cells in grid.by_column]
+    title = latex(", ".join(filter(None, [grid.title, *shared])) or _scores(grid))
+    notes = [rf"{{\footnotesize\raggedright {latex(note)}\par}}" for note in [*grid.notes_below, *_legend(grid)]]
+    wide = [any(cell.spread or cell.aside for cell in cells) for cells in grid.by_column]
     form = "".join(("r" if right else "l") + r"@{\ }l" * two for right, two in zip(grid.numeric, wide, strict=True))
     head = [r"\toprule", " & ".join(_heads(grid, wide)) + r" \\", r"\midrule"]
     rows = [
@@ -79,7 +80,21 @@ def _shared(grid: Grid) -> tuple[Grid, list[str]]:
             shared.append(f"{column.name} {name.text}" if column.number else name.text)
         else:
             kept[column] = cells
-    return of_columns(kept, of=grid.of, better=grid.better, notes=grid.notes), shared
+    return of_columns(kept, of=grid.of, better=grid.better, aside=grid.aside, notes=grid.notes), shared
+
+
+def _scores(grid: Grid) -> str:
+    """The caption of a table without a title."""
+    return "Scores in percent" + " [95 % interval]" * any(cell.interval for row in grid.rows for cell in row)
+
+
+def _legend(grid: Grid) -> list[str]:
+    """A sentence on what bold, underlines and parentheses mean, where cells have them."""
+    cells = [cell for row in grid.rows for cell in row]
+    marks, beside = {cell.mark for cell in cells}, any(cell.aside.startswith("(") for cell in cells)
+    said = ["bold: the best"] * (BEST in marks) + ["underlined: not shown to be worse"] * (TIED in marks)
+    said += [f"in parentheses: {ASIDE[grid.aside]}"] if beside and grid.aside in ASIDE else []
+    return ["; ".join(said).capitalize() + "."] if said else []
 
 
 def _heads(grid: Grid, wide: Sequence[bool]) -> Iterator[str]:
@@ -105,7 +120,7 @@ def _cell(cell: Cell, two: bool) -> list[str]:
     """What a cell has in its one or two columns of the table."""
     text = rf"\num{{{cell.text}}}" if NUMBER.fullmatch(cell.text) else latex(cell.text)
     shown = {BEST: rf"\textbf{{{text}}}", TIED: rf"\underline{{{text}}}"}.get(cell.mark, text)
-    interval, aside = (MINUS.sub("$-$", latex(beside)) for beside in (cell.interval, cell.aside))
+    interval, aside = (MINUS.sub("$-$", latex(beside)) for beside in (cell.spread, cell.aside))
     return [shown, " ".join(filter(None, (interval and rf"{{\scriptsize {interval}}}", aside)))] if two else [shown]
 
 

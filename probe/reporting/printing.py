@@ -61,7 +61,8 @@ def robustness(
 ) -> str:
     """The robustness tables at the chosen layers, or of every layer, with a domain matrix each, if ``layers``.
 
-    CSV and JSON hold the rows of `probe.reporting.robustness_tables.Robustness`. Records may be of several samplings (seeds).
+    CSV and JSON hold the rows of `probe.reporting.robustness_tables.Robustness`: of conditions, or where there are none of domains.
+    Records may be of several samplings (seeds).
 
     Args:
         records: see `probe.records.read_records`.
@@ -74,6 +75,8 @@ def robustness(
     found = robustness_tables.robustness(records, baseline, all_heads)
     if form in ("csv", "json"):
         rows = found.layers if layers else found.chosen
+        if rows.empty and not found.empty:
+            rows = tables.domain_rows(first_sampling(records), layers=True) if layers else found.gaps_and_groups
         return tables.to_csv(rows, excel_safe) if form == "csv" else tables.to_json(rows)
     matrices = tables.domain_grids(first_sampling(records), layers=True) if layers else []
     if form == "md":

@@ -18,9 +18,26 @@ import pandas as pd
 from probe.records import OWN_HEAD
 from probe.reporting.cells import DASH, INTERVAL, arrow
 from probe.reporting.grid import Cell, Column, Grid, of_columns, score
+from probe.reporting.rows import seed_notes
 
 COLUMNS = ["model", "hub_id", "task", "metric", "value", "split", "lm", "source", "certain"]  # of every file
-OURS = ["task", "corpus", "metric", "model", "head", "layer", "value", "low", "high", "mark", "higher_is_better"]
+OURS = [
+    "task",
+    "corpus",
+    "metric",
+    "model",
+    "head",
+    "layer",
+    "value",
+    "low",
+    "high",
+    "mark",
+    "n",
+    "n_blocks",
+    "few",
+    "n_seeds",
+    "higher_is_better",
+]
 ROWS = [*OURS, *["score", "like_theirs", "figure", "split", "lm", "published", "printed", "certain", "differs", "source"]]
 NOT_COMPARABLE = "not comparable"
 # Which of our scores -> the column of `probe.reporting.rows.summary_rows`.
@@ -95,12 +112,12 @@ def published_grid(rows: pd.DataFrame) -> Grid:
         there = rows[rows["figure"] == name]
         differs, sources = (list(dict.fromkeys(there[column])) for column in ("differs", "source"))
         notes.append(f"[{number}] {name}. {' '.join(differs)} Source: {'; '.join(sources)}.")
-    return of_columns(columns, notes=notes)
+    return of_columns(columns, aside="layer", notes=[*notes, *seed_notes(rows)])
 
 
 def _ours(row: dict[Hashable, Any]) -> Cell:
     layer = "" if pd.isna(row["layer"]) else f"({row['layer']})"
-    return score(row["metric"], row["value"], row["low"], row["high"], row["mark"], layer)
+    return score(row["metric"], row["value"], row["low"], row["high"], row["mark"], layer, row["few"])
 
 
 def _doubt(certain: str) -> str:

@@ -114,6 +114,13 @@ class Robustness:
         return Robustness(layers, normalised, effective, gaps, groups, self.baseline)
 
     @property
+    def gaps_and_groups(self) -> pd.DataFrame:
+        """The rows of both, with the column ``table`` that tells them apart; a column that only one has is empty in the other."""
+        told = [rows.astype(object).assign(table=name) for name, rows in (("gaps", self.gaps), ("groups", self.groups))]
+        rows = pd.concat(told, ignore_index=True)
+        return rows[["table", *rows.columns.drop("table")]]
+
+    @property
     def chosen(self) -> pd.DataFrame:
         """One row per model and condition at the chosen layer, with all measures of it: what ``robustness.csv`` holds."""
         rows = chosen_rows(self.layers)

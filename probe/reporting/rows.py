@@ -218,8 +218,23 @@ def _checked(records: pd.DataFrame) -> pd.DataFrame:
     floats = {name: records[name].astype(float).replace([np.inf, -np.inf], np.nan) for name in ("value", "low", "high")}
     bare = floats["value"].notna() & floats["low"].isna() & records["counts"].astype(bool) & (records["note"] == "")
     note = records["note"].mask(bare & (records["split"] == "test"), TOO_FEW)
-    few = (records["n_blocks"] > 0) & (records["n_blocks"] < FEW_BLOCKS)
-    return records.assign(**floats, note=note, few=few)
+    return records.assign(**floats, note=note, few=of_few(records))
+
+
+def of_few(records: pd.DataFrame) -> "pd.Series[bool]":
+    """Which scores are of fewer than `FEW_BLOCKS` blocks."""
+    return (records["n_blocks"] > 0) & (records["n_blocks"] < FEW_BLOCKS)
+
+
+def seed_notes(rows: pd.DataFrame) -> list[str]:
+    """A note per number of seeds that is not 1: what the scores are means of, and on what questions where the numbers differ."""
+    asked = [name for name in ("task", "corpus", "condition", "train_condition") if name in rows and rows[name].nunique() > 1]
+    notes = []
+    for n_seeds, group in rows[rows["n_seeds"] > 1].groupby("n_seeds"):
+        places = group[asked].drop_duplicates().itertuples(index=False, name=None)
+        where = listed([" ".join(place) for place in places], 20) if len(group) < len(rows) else ""
+        notes.append(f"mean of {n_seeds} seeds{': ' * bool(where)}{where}")
+    return notes
 
 
 def _dicts(rows: pd.DataFrame, columns: Iterable[str]) -> list[Row]:

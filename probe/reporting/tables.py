@@ -3,7 +3,9 @@
 Markdown, LaTeX and HTML are in percent with one decimal (codelengths in bits with two); CSV and JSON hold the values of the records.
 """
 
+import logging
 import math
+import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,20 +13,22 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from probe.files import write_atomically
-from probe.measures.uncertainty import FEW_BLOCKS
 from probe.reporting import grid
 from probe.reporting.cells import DASH, INTERVAL, arrow, escaped, points
 from probe.reporting.condition_curves import conditions_figure
-from probe.reporting.conditions import chosen_rows
+from probe.reporting.conditions import CONDITIONS, chosen_rows
 from probe.reporting.curves import curves_figure, usual_rows
 from probe.reporting.det import det_figure, det_rows
-from probe.reporting.domains import crossed
+from probe.reporting.domains import GAPS, crossed
 from probe.reporting.figures import missing_matplotlib, write_figure
 from probe.reporting.grid import Cell, Column, Grid, csv_text, json_text, of_columns, score
 from probe.reporting.marks import BITS
+from probe.reporting.robustness import GROUPS
+from probe.reporting.robustness_tables import HEAD as ROBUSTNESS_HEAD
+from probe.reporting.robustness_tables import LAYERS_HEAD as ROBUSTNESS_LAYERS_HEAD
 from probe.reporting.robustness_tables import Robustness, every_layer, robustness
 from probe.reporting.robustness_tables import summary as summary_of
-from probe.reporting.rows import budget_rows, check_comparable, layer_rows, summary_rows
+from probe.reporting.rows import BUDGETS, LAYERS, SUMMARY, budget_rows, check_comparable, layer_rows, summary_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,6 +46,8 @@ __all__ = [
     "write_robustness",
     "write_tables",
 ]
+
+log = logging.getLogger("probe")
 
 # Columns of every layer's features -> the column of `layer_rows`, and how it is printed.
 SHAPE = {
@@ -72,8 +78,6 @@ NAMES = ("task", "corpus", "condition", "train_condition", "train_domain", "test
 BESIDE = ("weighted", "majority", "shuffled", "fbank", "random")
 ALIGNED_RIGHT = {"layer", INTERVAL, "dev", "last (layer)", "final", "selectivity", "n", "blocks", "seeds", *BESIDE, *SHAPE}
 
-FEW = " few"
-FEW_NOTE = f"few: fewer than {FEW_BLOCKS} blocks (speakers), so the interval is a rough one (docs/statistics.md)"
 TABLE_HEAD = """# Scores
 
 Test scores at the layer that is best on dev. `last` is the highest numbered layer, `final` the output after the final LayerNorm.
@@ -105,6 +109,19 @@ gap to the in-domain score of the row, in points, positive where the score is wo
 
 """
 
+# Name of a file that may be left out -> how it begins where it is written.
+BEGINNINGS = {
+    "domains.md": DOMAINS_HEAD,
+    "budgets.md": BUDGETS_HEAD,
+    "budgets.csv": ",".join(BUDGETS) + "\n",
+    "robustness.md": ROBUSTNESS_HEAD,
+    "robustness_layers.md": ROBUSTNESS_LAYERS_HEAD,
+    "robustness.csv": ",".join(CONDITIONS),
+    "robustness_layers.csv": ",".join(CONDITIONS),
+    "robustness_gaps.csv": ",".join(GAPS),
+    "robustness_groups.csv": ",".join(GROUPS),
+}
+
 
 def to_markdown(rows: pd.DataFrame, layers: bool) -> str:
     """A Markdown table in percent, aligned for the terminal too; see `grid_of`."""
@@ -132,7 +149,8 @@ def grid_of(rows: pd.DataFrame, layers: bool, titled: bool = False) -> Grid:
     columns["metric"] = [f"{cell['metric']} {arrow(cell['higher_is_better'])}" for cell in cells]
     columns |= {"model": rows["model"], "head": rows["head"], "layer": rows["layer"].fillna(DASH)}
     columns[INTERVAL] = [
-        score(cell["metric"], cell["value"], cell["low"], cell["high"], mark) for cell, mark in zip(cells, marks, strict=True)
+        score(cell["metric"], cell["value"], cell["low"], cell["high"], mark, few=cell["few"])
+        for cell, mark in zip(cells, marks, strict=True)
     ]
     if layers:
         columns["dev"] = _values(metrics, rows["dev_value"])
@@ -148,14 +166,14 @@ def grid_of(rows: pd.DataFrame, layers: bool, titled: bool = False) -> Grid:
         columns |= {name: _values(metrics, rows[name]) for name in BESIDE[1:]}
         columns["selectivity"] = [_gain(cell["selectivity"], cell["selectivity_low"], cell["selectivity_high"]) for cell in cells]
     columns |= {"n": map(str, rows["n"]), "seeds": map(str, rows["n_seeds"])}
-    columns["blocks"] = [f"{cell['n_blocks']}{FEW if cell['few'] else ''}" for cell in cells]
+    columns["blocks"] = map(str, rows["n_blocks"])
     columns["note"] = rows["note"]
     if rows["corpus"].nunique() == 1:
         del columns["corpus"]
-    about: dict[str, Any] = {"notes": [FEW_NOTE] if rows["few"].any() else []}
+    about: dict[str, Any] = {}
     if titled:
         columns = {name: column for name, column in columns.items() if name.replace(" ", "_") not in (*NAMES, "metric")}
-        about |= {"of": _question(cells[0]), "better": cells[0]["higher_is_better"]}
+        about = {"of": _question(cells[0]), "better": cells[0]["higher_is_better"]}
     named = {Column(name, number=name in ALIGNED_RIGHT): column for name, column in columns.items()}
     return of_columns(named, LEFT_OUT_IF_ALL, **about)
 
@@ -221,14 +239,19 @@ def domain_grids(records: pd.DataFrame, layers: bool = False) -> list[Grid]:
     Raises:
         ProbeError: see `check_comparable`.
     """
+    rows = domain_rows(records, layers)
+    places = ["task", "corpus", "condition", "train_condition", "metric", "model", "head", *(["layer"] if layers else [])]
+    return [_matrix(cells) for _, cells in rows.groupby(places, sort=False)]
+
+
+def domain_rows(records: pd.DataFrame, layers: bool = False) -> pd.DataFrame:
+    """The rows of `domain_grids`: those of `summary_rows` or `layer_rows` that cross domains, without codelengths."""
     records = crossed(records)
     records = records[records["train_domain"] != ""]
     if records.empty:
-        return []
+        return pd.DataFrame(columns=LAYERS if layers else SUMMARY)
     rows = layer_rows(records) if layers else summary_rows(records)
-    rows = rows[rows["metric"] != BITS]
-    places = ["task", "corpus", "condition", "train_condition", "metric", "model", "head", *(["layer"] if layers else [])]
-    return [_matrix(cells) for _, cells in rows.groupby(places, sort=False)]
+    return rows[rows["metric"] != BITS]
 
 
 def domains_text(grids: Sequence[Grid]) -> str:
@@ -247,7 +270,7 @@ def budget_grids(rows: pd.DataFrame) -> list[Grid]:
         for budget, n_train in zip(budgets["budget"], budgets["n_train"], strict=True):
             there = {row["layer"]: row for row in cells[cells["budget"] == budget].to_dict("records")}
             columns[Column(f"{budget or 'all'} ({n_train})")] = [
-                score(str(names[0]), row["value"], row["low"], row["high"], aside="✓" if row["chosen"] else "")
+                score(str(names[0]), row["value"], row["low"], row["high"], "", "✓" if row["chosen"] else "", row["few"])
                 if (row := there.get(layer))
                 else DASH
                 for layer in layers
@@ -273,7 +296,8 @@ def write_tables(records: pd.DataFrame, to: Path, axis: str = "index", baseline:
     there are learning curves; ``robustness`` as ``.md`` and ``.csv``, with ``robustness_layers``, ``robustness_gaps.csv`` and
     ``robustness_groups.csv``, if there are several conditions or domains; ``curves.png`` and ``.svg``, ``det.png`` and ``.svg`` of
     verification, and ``robustness.png`` and ``.svg``, if there is something to draw and matplotlib is installed
-    (`missing_matplotlib` says). One of these that is left out is removed, so that no file of another run stands beside the new ones.
+    (`missing_matplotlib` says). One of these that is left out is removed if an earlier run wrote it,
+    so that none stands beside the new ones; a file of this name that begins otherwise is left with a warning.
 
     Args:
         axis: of the curves, see `probe.reporting.curves`.
@@ -331,20 +355,33 @@ def _write_robustness(found: Robustness, to: Path) -> list[Path]:
 def _write(to: Path, texts: Mapping[str, str], pictures: Sequence[Path], there: bool, draw: Callable[[], "Figure"]) -> list[Path]:
     """The files that are written: texts that are not empty, pictures if there is something to draw and to draw with.
 
-    The others are removed.
+    The others are removed where they are `_ours`.
     """
     to.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        if text:
-            write_atomically(to / name, text.encode())
-        else:
-            (to / name).unlink(missing_ok=True)
+    written = [to / name for name, text in texts.items() if text]
+    for path in written:
+        write_atomically(path, texts[path.name].encode())
     if there and not missing_matplotlib():
         write_figure(draw, *pictures)
-    else:
-        for path in pictures:
-            path.unlink(missing_ok=True)
-    return [path for path in [*(to / name for name in texts), *pictures] if path.exists()]
+        written += pictures
+    for path in {*(to / name for name in texts), *pictures}.difference(written):
+        if _ours(path):
+            path.unlink()
+        elif path.exists():
+            log.warning(
+                "%s: not of these records, and not one of this program's files as it writes them now: left as it is", path
+            )
+    return written
+
+
+def _ours(path: Path) -> bool:
+    """Whether a file begins as those do that `write_tables` writes under this name; of a picture, whether it has our digest."""
+    if not path.is_file():
+        return False
+    content = path.read_bytes()
+    if path.suffix in (".png", ".svg"):
+        return re.search(rb"data sha256 [0-9a-f]{64}", content) is not None
+    return content.startswith(BEGINNINGS[path.name].encode())
 
 
 def _matrix(rows: pd.DataFrame) -> Grid:
@@ -361,7 +398,8 @@ def _matrix(rows: pd.DataFrame) -> Grid:
 
     def shown(train: str, test: str) -> Cell:
         there, gap = value(train, test), sign * (value(train, train) - value(train, test))
-        return score(first["metric"], there, aside=f"({points(gap)})" if train != test and not math.isnan(gap) else "")
+        aside = f"({points(gap)})" if train != test and not math.isnan(gap) else ""
+        return score(first["metric"], there, aside=aside, few=(train, test) in at and at[train, test]["few"])
 
     columns: dict[Column, Iterable[Cell | str]] = {
         Column("train \\ test"): trains,
