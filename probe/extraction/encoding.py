@@ -11,8 +11,9 @@ from torch import Tensor
 
 from probe.data.audio import Audio
 from probe.data.corpus import Utterance
+from probe.errors import UtteranceError
 from probe.extraction.pooling import Pooling, as_stored
-from probe.models.encoder import CTC, Encoder, greedy_text, pieces_of
+from probe.models.encoder import CTC, Encoder, greedy_text, out_of_memory, pieces_of
 from probe.store.features import Failure
 
 log = logging.getLogger("probe")
@@ -101,7 +102,7 @@ def _of_batch(batch: Sequence[tuple[Utterance, Audio | Failure]], encoder: Encod
 def _of_utterance(
     utterance: Utterance,
     sound: Audio,
-    stretch: tuple[int, Iterator[list[Tensor] | None]],
+    stretch: tuple[int, Iterator[list[Tensor] | str]],
     encoder: Encoder,
     wanted: Wanted,
 ) -> Iterator[Piece | Failure]:
@@ -109,12 +110,12 @@ def _of_utterance(
     n_frames, frames = stretch
     pools = [Pooling(wanted.view, n_frames) for _ in wanted.layers]
     best: list[int] = []
-    failed = ""
+    failed, again = "", False
     seen = 0
     for of_layers in frames:  # all of them, also after a failure: others follow in the same stream
-        if of_layers is None:
-            failed = failed or NO_ROOM
-        if failed or of_layers is None:
+        if isinstance(of_layers, str):
+            failed, again = failed or of_layers, True
+        if failed or isinstance(of_layers, str):
             continue
         seen += len(of_layers[0])
         if wanted.ctc:
@@ -133,23 +134,23 @@ def _of_utterance(
             stored = as_stored(rows, wanted.dtype, whole=len(of_layers[0]) == n_frames)
             yield Piece(utterance, sound, n_frames, stored, last, text)
     if failed:
-        yield failure_of(utterance, sound, failed, again=failed == NO_ROOM)
+        yield failure_of(utterance, sound, failed, again)
 
 
 def _stretches(
     encoder: Encoder, waves: Sequence[Tensor], counts: Sequence[int], layers: Sequence[str]
-) -> Iterator[tuple[int, Iterator[list[Tensor] | None]]]:
-    """Each utterance's number of frames and its frames, (row, dim) per layer piece by piece; None where memory does not suffice."""
+) -> Iterator[tuple[int, Iterator[list[Tensor] | str]]]:
+    """Each utterance's number of frames and its frames, (row, dim) per layer piece by piece; a reason where it cannot be had."""
     pieces = _retried(encoder, waves, counts, layers)
     rest: list[Tensor] = []
 
-    def of_one(left: int) -> Iterator[list[Tensor] | None]:
+    def of_one(left: int) -> Iterator[list[Tensor] | str]:
         nonlocal rest
         while left:
             if not rest:
                 found = next(pieces)
-                if found is None:
-                    yield None
+                if isinstance(found, str):
+                    yield found
                     return
                 rest = found
             n_rows = min(left, len(rest[0]))
@@ -164,9 +165,9 @@ def _stretches(
 
 def _retried(
     encoder: Encoder, waves: Sequence[Tensor], counts: Sequence[int], layers: Sequence[str]
-) -> Iterator[list[Tensor] | None]:
+) -> Iterator[list[Tensor] | str]:
     """`pieces_of`; where the device's memory does not suffice, with half as many rows at a time, and one utterance after the other.
-    None for one that does not fit even so."""
+    The reason for one that does not fit even so, or that the model refuses."""
     ends = list(itertools.accumulate(counts))
     done = 0  # rows that were handed on
     first = 0  # utterance that is not whole
@@ -182,8 +183,14 @@ def _retried(
                     yield [item[skipped:] for item in piece]
             first += together
             continue
+        except UtteranceError as error:  # of an encoder without pieces of its own: the utterances before it are done
+            yield str(error)
+            first = next(i for i, end in enumerate(ends) if end > done)
+            done = ends[first]
+            first += 1
+            continue
         except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             log.warning("%s: %s", encoder.info.id, str(error).split("\n")[0])
         first = next((i for i, end in enumerate(ends) if end > done), len(waves))
@@ -191,14 +198,9 @@ def _retried(
             encoder.rows //= 2
             log.warning("%s: goes on with %d frames at a time", encoder.info.id, encoder.rows)
         elif together == 1 and first < len(waves):
-            yield None
+            yield NO_ROOM
             done = ends[first]
             first += 1
         together = 1
         if encoder.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether memory did not suffice; torch's allocator for CPUs has no exception of its own."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator: " in str(error)

@@ -93,7 +93,7 @@ class Extraction:
 
 
 def extract(
-    model: str | Encoder,
+    model: Any,
     corpus: str | Path | Corpus,
     to: str | Path,
     *,
@@ -125,7 +125,7 @@ def extract(
     """Writes what is missing of a corpus' features into the store of this model, view and recipe beneath ``to``.
 
     Args:
-        model: a name (see `probe.models.catalogue`) or an encoder that is open.
+        model: a name (see `probe.models.catalogue`), an encoder that is open, or an object that is a plug-in.
         corpus: a manifest, ``librispeech:ROOT#subsets``, or a corpus that is loaded.
         to: the folder of all stores.
         layers: such as ``0-12,final``; all where None.
@@ -170,9 +170,9 @@ def extract(
     if splits is not None and not corpus.utterances:
         raise UsageError(f"{corpus.name}: no rows of split {' or '.join(sorted(splits))}; nothing to extract.")
     audio_folder = None if audio_root is None else Path(audio_root)
-    encoder = model
-    if isinstance(encoder, str):
-        encoder = open_model(encoder, device, sha256, implementation, precision, chunk_s, context_s)
+    encoder: Encoder = model
+    if not hasattr(model, "info"):
+        encoder = open_model(model, device, sha256, implementation, precision, chunk_s, context_s)
     requested = requested or (model if isinstance(model, str) else encoder.info.id)
     for note in encoder.info.notes:
         log.info("%s: %s", requested, note)
@@ -267,6 +267,7 @@ def _certified(root: Path, encoder: Encoder) -> dict[str, Any]:
         ProbeError: the model fails its check.
     """
     now = {
+        "revision": encoder.info.revision,
         "weights_sha256": encoder.info.weights_sha256,
         "implementation": encoder.implementation,
         "precision": encoder.precision,

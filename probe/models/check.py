@@ -21,8 +21,9 @@ from torch import Tensor
 
 from probe.environment import package_versions
 from probe.errors import listed
-from probe.models.encoder import ASSUMED, CTC, Encoder, device_name, pieces_of
+from probe.models.encoder import ASSUMED, CTC, PLUGIN, Encoder, device_name, pieces_of
 from probe.models.known import Known, known_models
+from probe.store.layers import describe_layers
 
 PASS, FAIL, NOTE, SKIPPED = "pass", "FAIL", "note", "skipped"
 # Largest relative errors: against transformers, the same of a very quiet utterance, and against the utterance alone.
@@ -101,7 +102,7 @@ class Certificate:
         return {name: value for name, value in asdict(self).items() if name != "seconds"} | {"passed": not self.failed}
 
 
-def check_model(encoder: Encoder | str, quick: bool = False, tick: Callable[[str], Any] = lambda _: None) -> Certificate:
+def check_model(encoder: Any, quick: bool = False, tick: Callable[[str], Any] = lambda _: None) -> Certificate:
     """Everything about ``encoder`` that can be measured without knowing its data.
 
     An encoder may have, beyond the batch contract, ``again()`` (the same checkpoint opened afresh), ``by_transformers(wave)``
@@ -109,11 +110,11 @@ def check_model(encoder: Encoder | str, quick: bool = False, tick: Callable[[str
     them those checks are skipped.
 
     Args:
-        encoder: one that is open, or a model's name.
+        encoder: one that is open, a model's name, or an object that is a plug-in.
         quick: short utterances only, and no second copy of the model.
         tick: called with the name of each check as it begins.
     """
-    if isinstance(encoder, str):
+    if not hasattr(encoder, "info"):
         from probe.models.catalogue import open_model
 
         encoder = open_model(encoder)
@@ -179,7 +180,10 @@ def _weights(encoder: Encoder, _twin: Any, _: bool) -> Iterator[Finding]:
         return
     yield Finding("weights", PASS, f"{info.weights}, sha256 {info.weights_sha256[:12]}...")
     left_out = f"{len(info.left_out)} left out: {listed(list(info.left_out), 3)}" if info.left_out else "none left out"
-    yield Finding("keys", PASS, f"none missing, {left_out}", "none of the encoder missing, none of it left out")
+    if info.family == PLUGIN:
+        yield Finding("keys", SKIPPED, "a plug-in loads its weights by itself")
+    else:
+        yield Finding("keys", PASS, f"none missing, {left_out}", "none of the encoder missing, none of it left out")
     module = getattr(encoder, "model", None)
     if module is None:
         return
@@ -256,7 +260,8 @@ def _layers(encoder: Encoder, _twin: Any, _: bool) -> Iterator[Finding]:
         faults.append(f"layer {listed(single, 3)} asked for alone is another one")
     blocks = [name for name in names if name.isdecimal()]
     depth = getattr(getattr(getattr(encoder, "model", None), "config", None), "num_hidden_layers", None)
-    if blocks != [str(index) for index in range(len(blocks))]:
+    first = 1 if depth is None and blocks[:1] == ["1"] else 0
+    if blocks != [str(first + index) for index in range(len(blocks))]:
         faults.append(f"names {', '.join(names)}, expected 0, 1, 2 ... without a gap")
     if depth is not None and len(blocks) != depth + 1:
         faults.append(
@@ -267,9 +272,8 @@ def _layers(encoder: Encoder, _twin: Any, _: bool) -> Iterator[Finding]:
     row = _by_name(encoder)
     if row and row.opens and (len(blocks) != row.layers + 1 or info.layers[blocks[-1]] != row.width):
         faults.append(f"{row.model} has {row.layers} blocks of width {row.width}")
-    last = f"{blocks[0]}..{blocks[-1]}" if len(blocks) > 1 else ", ".join(blocks)
-    others = [name for name in names if name not in blocks] + [f"final is {layer}" for layer in info.aliases.values()]
-    found = "; ".join(faults) or f"{', '.join([last, *others])}; width {', '.join(map(str, sorted(set(info.layers.values()))))}"
+    widths = ", ".join(map(str, sorted(set(info.layers.values()))))
+    found = "; ".join(faults) or f"{describe_layers(names, info.aliases)}; width {widths}"
     yield Finding("layers", FAIL if faults else PASS, found, "0 is the input of block 1, i the output of block i")
 
 
@@ -346,26 +350,28 @@ def _final(encoder: Encoder, twin: Any, _: bool) -> Iterator[Finding]:
 
 
 def _frames(encoder: Encoder, _twin: Any, quick: bool) -> Iterator[Finding]:
-    """Frames of every length: 1 + (samples - shortest) // hop, as declared and as they come out."""
+    """Frames of every length: 1 + (samples - field) // hop, as declared and as they come out."""
     info = encoder.info
-    shortest, hop, longest = info.min_samples, info.hop_samples, LONGEST_SAMPLES[quick]
-    lengths = {shortest + k * hop + step for k in range((480_000 - shortest) // hop + 1) for step in (-1, 0)}
-    lengths = {n for n in lengths if n <= 480_000} | {0, 1, shortest - 1, 480_000}
-    wrong = [n for n in sorted(lengths) if encoder.n_frames(n) != (1 + (n - shortest) // hop if n >= shortest else 0)]
+    shortest, hop, longest = info.min_samples, info.hop_samples, max(LONGEST_SAMPLES[quick], info.min_samples)
+    field = shortest if info.field_samples is None else info.field_samples
+    lengths = {field + k * hop + step for k in range((480_000 - field) // hop + 1) for step in (-1, 0)}
+    lengths = {n for n in lengths if 0 <= n <= 480_000} | {0, 1, shortest - 1, 480_000}
+    wrong = [n for n in sorted(lengths) if encoder.n_frames(n) != (1 + (n - field) // hop if n >= shortest else 0)]
     run = [n for n in (shortest, shortest + hop - 1, shortest + hop, shortest + 2 * hop, 16_000, longest) if n <= longest]
     for n in dict.fromkeys(run):
         frames, n_frames = _encode(encoder, [_noise(n, n)])
         counted = {int(count) for count in n_frames.flatten()} | {item.shape[1] for item in frames}
-        if counted != {encoder.n_frames(n)} or encoder.n_frames(n) != 1 + (n - shortest) // hop:
+        if counted != {encoder.n_frames(n)} or encoder.n_frames(n) != 1 + (n - field) // hop:
             wrong.append(n)
-    formula = f"1 + (samples - {shortest}) // {hop}"
+    formula = f"1 + (samples - {field}) // {hop}"
     if wrong:
         n = wrong[0]
         frames, _ = _encode(encoder, [_noise(max(n, shortest), n)])
         found = f"{n} samples: {frames[0].shape[1] if n >= shortest else 0} frames, n_frames says {encoder.n_frames(n)}"
         yield Finding("frames", FAIL, f"{found}; {len(wrong)} such lengths", formula)
     else:
-        ends = f"{shortest} samples: 1 frame, {longest}: {encoder.n_frames(longest)}"
+        few = encoder.n_frames(shortest)
+        ends = f"{shortest} samples: {few} frame{'s' if few > 1 else ''}, {longest}: {encoder.n_frames(longest)}"
         yield Finding("frames", PASS, f"{ends}; {len(lengths)} lengths to 480000 counted", formula)
 
 

@@ -6,7 +6,6 @@ files (the repository of wav2vec2-base has those, and no head).
 """
 
 import functools
-import hashlib
 import json
 import math
 import os
@@ -27,7 +26,7 @@ from probe.models import hub
 from probe.models.encoder import ASSUMED, ModelInfo
 from probe.models.known import FAMILIES, Known, close_names
 from probe.models.reference import TransformersEncoder, receptive_field
-from probe.models.weights import WEIGHT_FILES, Weights, find_weights
+from probe.models.weights import WEIGHT_FILES, Weights, find_weights, sha256_of_tensors
 
 PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")  # the second since transformers 5
 VOCABULARY_FILE = "vocab.json"
@@ -303,11 +302,8 @@ def random_encoder(location: Location, config: Any, device: str, normalize: bool
             model = transformers.AutoModel.from_config(config, dtype=torch.float32)
     except Exception as error:  # sizes that cannot be: each its own kind
         raise ProbeError(f"{location.id}: no model can be made from its config.json ({_reason(error)}).") from error
-    digest = hashlib.sha256()
-    for key, weight in sorted(model.state_dict().items()):
-        digest.update(key.encode())
-        digest.update(weight.contiguous().numpy().tobytes())
-    encoder = _encoder(location, model, device, Weights(Path(), digest.hexdigest()), normalize=normalize)
+    weights = Weights(Path(), sha256_of_tensors(model.state_dict()))
+    encoder = _encoder(location, model, device, weights, normalize=normalize)
     encoder.again = functools.partial(random_encoder, location, config, device, normalize)
     return encoder
 

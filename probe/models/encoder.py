@@ -13,6 +13,8 @@ from probe.errors import ProbeError, UsageError
 
 # Asked for among the layers: the scores of the checkpoint's own CTC head, (frame, symbol).
 CTC = "ctc"
+# The family of models that are somebody else's code, and how their names begin.
+PLUGIN = "plugin"
 # In a note of a model whose folder has no preprocessor.
 ASSUMED = "are assumed"
 
@@ -25,7 +27,7 @@ class ModelInfo:
         id: the name without revision: ``org/name``, a folder, ``random:org/name``, ``fbank``.
         revision: resolved commit, seed of random weights, or version of a spectral front-end.
         weights_sha256: of the weights' files (random weights: of their values); empty where there are no weights.
-        family: ``wav2vec2``, ``data2vec-audio``, ``hubert``, ``wavlm``, ``spectral``.
+        family: ``wav2vec2``, ``data2vec-audio``, ``hubert``, ``wavlm``, ``spectral``, ``plugin``.
         layers: name -> width, in order; see FACTS on what a layer is: ``0`` is the input of the first block, ``i`` the output of
             block i, ``final`` the output after the final LayerNorm where that differs from the last block's.
         aliases: names of layers that are another layer: ``final`` -> ``12`` in post-LN models.
@@ -33,6 +35,7 @@ class ModelInfo:
         normalize: whether each waveform is brought to zero mean and unit variance.
         hop_samples: samples from one frame to the next.
         min_samples: the shortest waveform that gives a frame.
+        field_samples: n samples give 1 + (n - field_samples) // hop_samples frames; as many as ``min_samples`` where None.
         parameters: number of parameters of the encoder.
         settings: whatever else decides values.
         ctc: the checkpoint's own CTC head: ``writes``, the text of each symbol (a character, a space for the word boundary, nothing
@@ -52,6 +55,7 @@ class ModelInfo:
     normalize: bool = False
     hop_samples: int = 320
     min_samples: int = 400
+    field_samples: int | None = None
     parameters: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     ctc: Mapping[str, Any] = field(default_factory=dict)
@@ -153,6 +157,11 @@ def _refuse_other_lengths(encoder: Encoder, found: Iterable[int], expected: int,
                 f"{encoder.info.id}: {n_rows} frames of {of} where its n_frames says {expected}. "
                 "Make them agree; nobody could tell whose a frame is."
             )
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory did not suffice; torch's allocator for CPUs has no exception of its own."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator: " in str(error)
 
 
 def greedy_text(best: Iterable[int], writes: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from probe.errors import UsageError
+from probe.errors import UsageError, listed
 
 
 def choose_layers(text: str | None, layers: Sequence[str], aliases: Mapping[str, str], owner: str) -> list[str]:
@@ -38,5 +38,5 @@ def describe_layers(layers: Sequence[str], aliases: Mapping[str, str]) -> str:
     contiguous = len(numbers) > 1 and [int(name) for name in numbers] == list(range(int(numbers[0]), int(numbers[-1]) + 1))
     parts = [f"{numbers[0]}..{numbers[-1]}"] if contiguous else numbers
     parts += [name for name in layers if not name.isdigit()]
-    same = ", ".join(f"{alias} is {layer}" for alias, layer in aliases.items() if layer in layers)
+    same = listed([f"{alias} is {layer}" for alias, layer in aliases.items() if layer in layers], 3)
     return ", ".join(parts) + (f" ({same})" if same else "")
