@@ -28,6 +28,7 @@ from probe.files import file_name, read_json
 from probe.models.catalogue import CHUNK_S, CONTEXT_S, RANDOM, open_model
 from probe.models.check import check_model
 from probe.models.encoder import Encoder, device_name
+from probe.models.plugins import Plugin
 from probe.store.features import Failure, FeatureStore
 from probe.store.folder import create_store, discard_store, store_path
 from probe.store.layers import choose_layers
@@ -93,7 +94,7 @@ class Extraction:
 
 
 def extract(
-    model: Any,
+    model: str | Encoder | Plugin,
     corpus: str | Path | Corpus,
     to: str | Path,
     *,
@@ -170,9 +171,9 @@ def extract(
     if splits is not None and not corpus.utterances:
         raise UsageError(f"{corpus.name}: no rows of split {' or '.join(sorted(splits))}; nothing to extract.")
     audio_folder = None if audio_root is None else Path(audio_root)
-    encoder: Encoder = model
-    if not hasattr(model, "info"):
-        encoder = open_model(model, device, sha256, implementation, precision, chunk_s, context_s)
+    encoder = model
+    if not isinstance(encoder, Encoder):
+        encoder = open_model(encoder, device, sha256, implementation, precision, chunk_s, context_s)
     requested = requested or (model if isinstance(model, str) else encoder.info.id)
     for note in encoder.info.notes:
         log.info("%s: %s", requested, note)

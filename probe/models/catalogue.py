@@ -8,7 +8,7 @@ import os
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from probe.errors import ProbeError, UsageError
 from probe.models.encoder import Chunking, Encoder
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from probe.models import checkpoints
-    from probe.models.plugins import PluginEncoder
+    from probe.models.plugins import Plugin, PluginEncoder
     from probe.models.reference import TransformersEncoder
 
 SPECTRAL = ("fbank", "mfcc")
@@ -45,7 +45,7 @@ def sources_of(row: Known) -> list[str]:
 
 
 def open_model(
-    name: Any,
+    name: "str | Plugin",
     device: str | None = None,
     sha256: str | None = None,
     implementation: str = "packed",
@@ -98,7 +98,7 @@ def open_model(
     return _in_form(encoder, implementation, precision, chunking)
 
 
-def _plugin(name: Any, place: "torch.device", sha256: str | None) -> "PluginEncoder":
+def _plugin(name: "str | Plugin", place: "torch.device", sha256: str | None) -> "PluginEncoder":
     """The encoder of a plug-in's name, or of an object that is one."""
     from probe.models import factories
 

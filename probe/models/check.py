@@ -23,6 +23,7 @@ from probe.environment import package_versions
 from probe.errors import listed
 from probe.models.encoder import ASSUMED, CTC, PLUGIN, Encoder, device_name, pieces_of
 from probe.models.known import Known, known_models
+from probe.models.plugins import Plugin
 from probe.store.layers import describe_layers
 
 PASS, FAIL, NOTE, SKIPPED = "pass", "FAIL", "note", "skipped"
@@ -102,7 +103,9 @@ class Certificate:
         return {name: value for name, value in asdict(self).items() if name != "seconds"} | {"passed": not self.failed}
 
 
-def check_model(encoder: Any, quick: bool = False, tick: Callable[[str], Any] = lambda _: None) -> Certificate:
+def check_model(
+    encoder: "str | Encoder | Plugin", quick: bool = False, tick: Callable[[str], Any] = lambda _: None
+) -> Certificate:
     """Everything about ``encoder`` that can be measured without knowing its data.
 
     An encoder may have, beyond the batch contract, ``again()`` (the same checkpoint opened afresh), ``by_transformers(wave)``
@@ -114,7 +117,7 @@ def check_model(encoder: Any, quick: bool = False, tick: Callable[[str], Any] = 
         quick: short utterances only, and no second copy of the model.
         tick: called with the name of each check as it begins.
     """
-    if not hasattr(encoder, "info"):
+    if not isinstance(encoder, Encoder):
         from probe.models.catalogue import open_model
 
         encoder = open_model(encoder)

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -85,6 +85,7 @@ class Chunking:
             )
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """The batch contract: waveforms and lengths in, per-layer frames and lengths out.
 

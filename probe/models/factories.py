@@ -23,7 +23,7 @@ from probe.files import sha256_of_file
 from probe.models.encoder import PLUGIN
 from probe.models.hear import HearModel
 from probe.models.hooks import HookedModule
-from probe.models.plugins import PAGE, PluginEncoder, running
+from probe.models.plugins import PAGE, PluginEncoder, refuse_incomplete, running
 
 GROUP = "probe.models"
 PREFIX, HEAR = f"{PLUGIN}:", "hear:"
@@ -93,8 +93,8 @@ def open_plugin(name: str, device: torch.device) -> PluginEncoder:
         kind = type(factory).__name__
         raise ProbeError(f"{name}: {value} is a {kind}; expected a function or a class that gives the plug-in. See {PAGE}.")
     _refuse_other_arguments(factory, arguments, name)
-    # Weights that it draws must not change what others draw.
     with running(name, value), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)  # weights that it draws are always the same, and change nobody else's draws
         plugin = factory(*arguments)
     hashes = {"argument_sha256": sha256_of_file(Path(argument))} if argument and Path(argument).is_file() else {}
     encoder = encoder_of(plugin, device, whole, value.partition(":")[0], tuple(filter(None, patterns.split(","))), hashes)
@@ -126,6 +126,8 @@ def encoder_of(
         plugin = HookedModule(plugin, hooks)
     kind = type(plugin.module if isinstance(plugin, HookedModule) else plugin)
     name = name or getattr(plugin, "name", None) or f"{PREFIX}{kind.__module__}:{kind.__qualname__}"
+    if not isinstance(plugin, HookedModule | HearModel):
+        refuse_incomplete(plugin, name)
     version = getattr(plugin, "version", None)
     revision = str(version) if version else f"code {code_sha256(module or kind.__module__, name)[:12]}"
     if isinstance(plugin, HookedModule):

@@ -203,19 +203,24 @@ def padded(alone: Sequence[Sequence[Tensor]]) -> tuple[list[Tensor], Tensor]:
     return frames, torch.tensor([len(layers[0]) for layers in alone])
 
 
+def refuse_incomplete(plugin: Any, name: str) -> None:
+    """Raises where a plug-in lacks something of the contract."""
+    missing = [item for item in CONTRACT if not hasattr(plugin, item) and inspect.getattr_static(plugin, item, None) is None]
+    if not missing:
+        return
+    hint = ""
+    if isinstance(plugin, torch.nn.Module):
+        inside = [child for child, _ in plugin.named_modules() if child]
+        hint = f", or --hook with names of its modules, such as {listed(inside, 3)}" if inside else ""
+    raise ProbeError(f"{name}: {type(plugin).__name__} has no {', '.join(missing)}; expected the contract of {PAGE}{hint}.")
+
+
 def _declared(plugin: Any, name: str) -> dict[str, int]:
     """The layers of a plug-in, all of whose declarations are of the contract's form.
 
     Raises:
-        ProbeError: one is missing, or of another form.
+        ProbeError: one is of another form.
     """
-    kind = type(plugin).__name__
-    if missing := [item for item in CONTRACT if not hasattr(plugin, item) and inspect.getattr_static(plugin, item, None) is None]:
-        hint = ""
-        if isinstance(plugin, torch.nn.Module):
-            inside = [child for child, _ in plugin.named_modules() if child]
-            hint = f", or --hook with names of its modules, such as {listed(inside, 3)}" if inside else ""
-        raise ProbeError(f"{name}: a {kind} without {listed(missing)}; expected the contract of {PAGE}{hint}.")
     rate, hop, widths = plugin.sample_rate, plugin.hop_samples, plugin.layer_widths
     shortest = getattr(plugin, "min_samples", 1)
     for what, value, low, high in (
