@@ -379,6 +379,10 @@ def test_the_law_of_frames_is_found_by_counting(hop: int, field: int, shortest: 
     assert measured_law(law.n_frames, 4000, hop if known else None) == law
 
 
+def test_a_model_that_makes_one_frame_of_anything_short_counts_from_where_frames_begin_to_come() -> None:
+    assert measured_law(lambda n: max(1, 1 + (n - 400) // 320), 16_000) == FrameLaw(320, 400, 400)
+
+
 def test_frames_at_no_regular_distance_are_refused() -> None:
     with pytest.raises(ProbeError, match="frames come at no regular distance"):
         measured_law(lambda n: int(n**0.5), 16_000)
@@ -427,13 +431,14 @@ def test_installed_packages_have_names_of_their_own(
     written: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     module = written(SOURCE)
-    install(tmp_path / "site", "netpack", mynet=f"{module}:Net")
+    install(tmp_path / "site", "netpack", **{"mynet": f"{module}:Net", "org/name": f"{module}:Net"})
     monkeypatch.syspath_prepend(tmp_path / "site")
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "mynet").mkdir()
     assert open_model("mynet", "cpu").info.id == "mynet"
     with pytest.raises(ProbeError, match=r"no config\.json"):
         open_model("./mynet", "cpu")
+    assert not factories.is_plugin("org/name"), "a package cannot take a name of the hub"
     with pytest.raises(ProbeError, match="Did you mean 'mynet'"):
         open_model("mynets", "cpu")
     with pytest.raises(UsageError, match=r"factory takes \(\), and is given one argument, the text after @"):
@@ -441,7 +446,7 @@ def test_installed_packages_have_names_of_their_own(
     probe_line("probe models")
     assert "installed here: mynet" in capsys.readouterr().err
     install(tmp_path / "site", "otherpack", mynet="other:Net")
-    with pytest.raises(ProbeError, match=r"two installed packages name a model so \(.*\); uninstall one, or name plugin:"):
+    with pytest.raises(ProbeError, match=r"mynet: installed packages give this name to .*Net and to other:Net|other:Net and to"):
         open_model("mynet", "cpu")
 
 
@@ -554,7 +559,7 @@ def test_every_file_of_a_package_and_the_file_that_is_its_argument_count(
     before = recipe(name, corpus, to)
     (tmp_path / "weights.bin").write_bytes(b"2")
     other_weights = recipe(name, corpus, to)
-    (tmp_path / "plugpack" / "other.py").write_text("x = 1\n")
+    (tmp_path / "plugpack" / "deep" / "other.py").write_text("x = 1\n")
     other_code = recipe(name, corpus, to)
     assert len({before, other_weights, other_code}) == 3
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from probe.commands.printing import print_table
-from probe.errors import EXIT_FAILURE, ProbeError
+from probe.errors import EXIT_FAILURE, ProbeError, UsageError
 from probe.options import options
 
 
@@ -146,7 +146,9 @@ def doctor(model: str | None, hooks: tuple[str, ...], corpus: str | None, to: Pa
     if hooks:
         from probe.models.factories import with_hooks
 
-        [model] = with_hooks([model or ""], hooks)
+        if model is None:
+            raise UsageError("--hook: belongs to a model; name it with --model.")
+        [model] = with_hooks([model], hooks)
     findings, again = itertools.tee(examine(model, corpus, to, device))
     if as_json:
         click.echo(json.dumps([vars(item) for item in findings], indent=2, ensure_ascii=False))

@@ -31,20 +31,11 @@ FORM = f"{PREFIX}package.module:factory, {PREFIX}package.module:factory@argument
 DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
 
 
-def installed() -> dict[str, importlib.metadata.EntryPoint]:
-    """Names that installed packages give their factories.
-
-    Raises:
-        ProbeError: two packages that use one name.
-    """
-    found: dict[str, importlib.metadata.EntryPoint] = {}
+def installed() -> dict[str, list[str]]:
+    """Name -> the factories that installed packages give it, of which there should be one."""
+    found: dict[str, list[str]] = {}
     for entry in importlib.metadata.entry_points(group=GROUP):
-        other = found.setdefault(entry.name, entry)
-        if other.value != entry.value:
-            raise ProbeError(
-                f"{entry.name}: two installed packages name a model so ({other.value} and {entry.value}); uninstall one, or name "
-                f"{PREFIX}{entry.value}."
-            )
+        found[entry.name] = list(dict.fromkeys([*found.get(entry.name, []), entry.value]))
     return found
 
 
@@ -85,7 +76,12 @@ def open_plugin(name: str, device: torch.device) -> PluginEncoder:
         if "" not in sys.path and str(Path.cwd()) not in sys.path:
             sys.path.insert(0, str(Path.cwd()))
     else:
-        value = installed()[target].value
+        value, *others = installed()[target]
+        if others:
+            raise ProbeError(
+                f"{name}: installed packages give this name to {value} and to {listed(others)}. Uninstall one, or name the other "
+                f"{PREFIX}{others[0]}."
+            )
     factory = _imported(value, name)
     if is_hear:
         factory = functools.partial(HearModel, factory)

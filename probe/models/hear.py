@@ -43,7 +43,7 @@ class HearModel:
             raise ProbeError(
                 f"hear:{name}: load_model gives a model without {', '.join(missing)}; HEAR's interface asks for them."
             )
-        self._name, self._api = name, module
+        self._name, self._api, self._device = name, module, torch.device("cpu")
         self.sample_rate = self.model.sample_rate
         self.layer_widths: Mapping[str, int] = {
             "0": self.model.timestamp_embedding_size,
@@ -55,7 +55,7 @@ class HearModel:
         """Moves the model."""
         if isinstance(self.model, torch.nn.Module):
             self.model.to(device)
-        self._device = device if isinstance(self.model, torch.nn.Module) else torch.device("cpu")
+            self._device = device
 
     @functools.cached_property
     def frame_law(self) -> FrameLaw:
@@ -84,8 +84,8 @@ class HearModel:
         alone = []
         for wave in (wave[:length] for wave, length in zip(waveforms, lengths.tolist(), strict=True)):
             frames = self._timestamps(wave)[0][0]
-            scene = self._api.get_scene_embeddings(wave[None], self.model)
-            alone.append([frames, scene.to(frames.device).expand(len(frames), -1)])
+            scene = self._api.get_scene_embeddings(wave[None].to(self._device), self.model)
+            alone.append([frames, scene.expand(len(frames), -1)])
         return padded(alone)
 
     @torch.inference_mode()
