@@ -334,22 +334,25 @@ def test_a_plugin_is_given_silence_past_a_length_and_cannot_change_the_waveforms
 
 def test_an_utterance_that_a_plugin_refuses_fails_alone(tones: Callable[..., Path], tmp_path: Path) -> None:
     class Choosy(Sound):
-        seen = 0
+        seen, refused = 0, None
 
         def encode(self, waveforms: Tensor, lengths: Tensor) -> Any:
-            self.seen += lengths.tolist() == [4800]
-            if self.seen == 3:
+            self.seen += 1
+            if self.seen == 3 or (self.refused is not None and torch.equal(waveforms, self.refused)):
+                self.refused = waveforms.clone()
                 raise ValueError("not this one")
             return super().encode(waveforms, lengths)
 
     manifest = tones(words=2, speakers=1)
     choosy = Choosy()
     encoder = open_model(choosy, "cpu")
-    choosy.seen = 0
+    encoder.rows = 1000  # all in one pass
+    choosy.seen, choosy.refused = 0, None
     done = extract(encoder, manifest, tmp_path / "features", check=False)
     [failure] = done.failures
     assert re.search("raised ValueError: not this one .*test_plugins.py line", failure.reason)
     assert done.extracted == 11
+    choosy.refused = None
     again = extract(encoder, manifest, tmp_path / "features", check=False)
     assert (again.extracted, again.failures) == (1, [])
     stored = open_store(tmp_path / "features").layer("2")
@@ -367,6 +370,22 @@ def test_memory_that_does_not_suffice_is_left_to_the_extraction() -> None:
 
     with pytest.raises(torch.OutOfMemoryError):
         open_model(Large(), "cpu").encode(torch.ones(1, 100_001), torch.tensor([100_001]), ["0"])
+
+
+def test_a_plugin_of_long_windows_passes() -> None:
+    class Long(Sound):
+        hop_samples = 8000
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.front = torch.nn.Conv1d(1, 6, kernel_size=20_000, stride=8000)
+
+        def encode(self, waveforms: Tensor, lengths: Tensor) -> Any:
+            return super().encode(waveforms, lengths)[0], 1 + (lengths - 20_000) // 8000
+
+    encoder = open_model(Long(), "cpu")
+    assert encoder.info.min_samples == 20_000
+    assert not check_model(encoder, quick=True).failed
 
 
 # How many frames a length gives

@@ -250,7 +250,7 @@ def _layers(encoder: Encoder, _twin: Any, _: bool) -> Iterator[Finding]:
     """Names, order and widths as declared against what comes out, and against the model's own depth."""
     info = encoder.info
     names = list(info.layers)
-    frames, n_frames = _encode(encoder, [_noise(16_000, 0)])
+    frames, n_frames = _encode(encoder, [_noise(max(16_000, info.min_samples), 0)])
     shapes = {name: tuple(item.shape) for name, item in zip(names, frames, strict=True)}
     right = all(shapes[name] == (1, int(n_frames[i, 0]), info.layers[name]) for i, name in enumerate(names))
     faults = [] if right else [f"shapes {shapes} against the declared widths {dict(info.layers)}"]
@@ -360,7 +360,9 @@ def _frames(encoder: Encoder, _twin: Any, quick: bool) -> Iterator[Finding]:
     lengths = {field + k * hop + step for k in range((480_000 - field) // hop + 1) for step in (-1, 0)}
     lengths = {n for n in lengths if 0 <= n <= 480_000} | {0, 1, shortest - 1, 480_000}
     wrong = [n for n in sorted(lengths) if encoder.n_frames(n) != (1 + (n - field) // hop if n >= shortest else 0)]
-    run = [n for n in (shortest, shortest + hop - 1, shortest + hop, shortest + 2 * hop, 16_000, longest) if n <= longest]
+    run = [
+        n for n in (shortest, shortest + hop - 1, shortest + hop, shortest + 2 * hop, 16_000, longest) if shortest <= n <= longest
+    ]
     for n in dict.fromkeys(run):
         frames, n_frames = _encode(encoder, [_noise(n, n)])
         counted = {int(count) for count in n_frames.flatten()} | {item.shape[1] for item in frames}
@@ -403,7 +405,7 @@ def _batches(encoder: Encoder, _twin: Any, quick: bool) -> Iterator[Finding]:
 
 def _values(encoder: Encoder, _twin: Any, _: bool) -> Iterator[Finding]:
     """Noise, silence, a click, full scale, an offset: finite everywhere, and how large."""
-    n = 8_000
+    n = max(8_000, encoder.info.min_samples)
     click, silence = torch.zeros(n), torch.zeros(n)
     click[n // 2] = 1.0
     square = torch.where(_noise(n, 2) > 0, 1.0, -1.0)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from probe.errors import EXIT_TERMINATED, ProbeError, UtteranceError, listed
 from probe.models.encoder import CTC, PLUGIN, Chunking, ModelInfo, out_of_memory
-from probe.models.frame_law import FrameLaw, measured_law
+from probe.models.frame_law import MOST_S, FrameLaw, measured_law
 from probe.models.weights import sha256_of_tensors
 
 PAGE = "docs/plugins.md"
@@ -175,17 +175,17 @@ def running(name: str, doing: str, kind: type[ProbeError] = ProbeError) -> Itera
 
 
 def counter(frames_of: Callable[[Tensor], int], rate_hz: int) -> Callable[[int], int]:
-    """Counts the frames of seeded noise of so many samples; a refusal of less than a second counts as none."""
+    """Counts the frames of seeded noise of so many samples.
+
+    A model may refuse what is too short for it, up to `MOST_S`; what it returns must be of the contract's form from 1 s on.
+    """
 
     def count(n_samples: int) -> int:
         try:
             return frames_of(noise(n_samples))
-        except ProbeError:
-            if n_samples >= rate_hz:
-                raise
-            return 0
         except Exception as error:
-            if n_samples >= rate_hz or out_of_memory(error):
+            of_form = isinstance(error, UtteranceError) or not isinstance(error, ProbeError)
+            if out_of_memory(error) or n_samples >= (MOST_S if of_form else 1) * rate_hz:
                 raise
             return 0
 
