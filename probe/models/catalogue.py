@@ -1,7 +1,7 @@
 """Names of models -> encoders.
 
 ``org/name@revision`` on the hub, a local folder, ``random:org/name@seed`` (the same architecture with seeded random weights; those
-in ``known.csv`` need no network), ``fbank``, ``mfcc``.
+in ``known.csv`` need no network), ``fbank``, ``mfcc``, plug-ins (`probe.models.factories`).
 """
 
 import os
@@ -15,7 +15,10 @@ from probe.models.encoder import Chunking, Encoder
 from probe.models.known import NOT_SPEECH, Known, close_names, known_models
 
 if TYPE_CHECKING:
+    import torch
+
     from probe.models import checkpoints
+    from probe.models.plugins import Plugin, PluginEncoder
     from probe.models.reference import TransformersEncoder
 
 SPECTRAL = ("fbank", "mfcc")
@@ -40,7 +43,7 @@ def sources_of(row: Known) -> list[str]:
 
 
 def open_model(
-    name: str,
+    name: "str | Plugin",
     device: str | None = None,
     sha256: str | None = None,
     implementation: str = "packed",
@@ -51,11 +54,12 @@ def open_model(
     """The encoder that ``name`` stands for.
 
     Args:
+        name: a model's name; or an object that is a plug-in (`probe.models.plugins.Plugin`).
         device: ``cpu``, ``cuda``, ``cuda:1``; None takes a GPU where there is one.
         sha256: what the weights must have, as ``probe check`` prints it.
         implementation: ``packed``, or ``reference`` for transformers' own forward. A checkpoint without a packed form is computed by
-            the reference in fp32, with a note; fbank and mfcc have but one form. The encoder's ``implementation`` and ``precision``
-            say what was taken.
+            the reference in fp32, with a note; fbank, mfcc and plug-ins have but one form. The encoder's ``implementation`` and
+            ``precision`` say what was taken.
         precision: ``fp32``, ``tf32`` (GPUs only) or ``bf16``, of the packed form's products.
         chunk_s, context_s: how the packed form cuts attention over audio longer than `LONG_S`; a chunk of 0 s leaves it whole. What
             Whisper is given is cut so above 30 s, whatever the form.
@@ -66,7 +70,7 @@ def open_model(
     """
     import torch
 
-    from probe.models import checkpoints
+    from probe.models import checkpoints, factories
     from probe.models.packed.products import dtype_of
     from probe.models.spectral import SpectralEncoder
 
@@ -77,10 +81,12 @@ def open_model(
     chunking = Chunking(LONG_S, chunk_s, context_s) if chunk_s else None
     if implementation == "reference" and precision != "fp32":
         raise UsageError(f"--precision {precision}: the reference implementation computes in fp32. Use --implementation packed.")
-    if name in SPECTRAL:
+    if isinstance(name, str) and name in SPECTRAL:
         if sha256 is not None:
             raise UsageError(f"--sha256: {name} has no weights.")
         return SpectralEncoder(name, torch.device(place))
+    if not isinstance(name, str) or factories.is_plugin(name):
+        return _plugin(name, torch.device(place), sha256)
     if not name.startswith(RANDOM):
         return _in_form(
             checkpoints.pretrained_encoder(_locate(name, weights=True), place, sha256), implementation, precision, chunking
@@ -89,6 +95,17 @@ def open_model(
     if sha256 not in (None, encoder.info.weights_sha256):
         raise ProbeError(f"{name}: the weights drawn here have sha256 {encoder.info.weights_sha256}, --sha256 says {sha256}.")
     return _in_form(encoder, implementation, precision, chunking)
+
+
+def _plugin(name: "str | Plugin", place: "torch.device", sha256: str | None) -> "PluginEncoder":
+    """The encoder of a plug-in's name, or of an object that is one."""
+    from probe.models import factories
+
+    encoder = factories.open_plugin(name, place) if isinstance(name, str) else factories.encoder_of(name, place)
+    found = encoder.info.weights_sha256 or "none"
+    if sha256 not in (None, found):
+        raise ProbeError(f"{encoder.info.id}: its weights have sha256 {found}, --sha256 says {sha256}.")
+    return encoder
 
 
 def _in_form(reference: "TransformersEncoder", implementation: str, precision: str, chunking: Chunking | None) -> Encoder:
@@ -146,7 +163,7 @@ def choose_device(device: str | None) -> str:
 
 def _locate(name: str, weights: bool) -> "checkpoints.Location":
     """The checkpoint's folder: given, or fetched from the hub (its configuration alone without ``weights``)."""
-    from probe.models import checkpoints
+    from probe.models import checkpoints, factories
 
     if _is_folder(name):
         return checkpoints.Location(str(Path(name)), Path(name), "local")
@@ -157,11 +174,11 @@ def _locate(name: str, weights: bool) -> "checkpoints.Location":
         if part in identifier.lower():
             raise ProbeError(f"{name}: reads {reads}, not speech. The speech models of this kind are called data2vec-audio.")
     if os.path.exists(name) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", identifier):  # noqa: PTH110 - as in _is_folder
-        close = close_names(name, (*SPECTRAL, *offline_names()))
+        close = close_names(name, (*SPECTRAL, *offline_names(), *factories.installed()))
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ProbeError(
-            f"model {name!r}: neither a folder nor org/name on the hub.{hint} `probe models` lists the names that are known; "
-            f"{', '.join(SPECTRAL)} and {RANDOM}org/name of those work without a network."
+            f"model {name!r}: neither a folder nor org/name on the hub.{hint} `probe models` "
+            f"lists the names that are known; {', '.join(SPECTRAL)} and {RANDOM}org/name of those work without a network."
         )
     return checkpoints.from_hub(identifier, revision or None, weights)
 

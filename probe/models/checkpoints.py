@@ -6,7 +6,6 @@ files (the repository of wav2vec2-base has those, and no head).
 """
 
 import functools
-import hashlib
 import json
 import os
 import re
@@ -27,7 +26,7 @@ from probe.models.encoder import ASSUMED, CONV, ModelInfo
 from probe.models.families import ENCODERS, LOG_MEL, conv_width, grids_of, has_own_final, mel_extractor
 from probe.models.known import FAMILIES, Known, close_names
 from probe.models.reference import TransformersEncoder
-from probe.models.weights import WEIGHT_FILES, Weights, find_weights
+from probe.models.weights import WEIGHT_FILES, Weights, find_weights, sha256_of_tensors
 
 PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")  # the second since transformers 5
 VOCABULARY_FILE = "vocab.json"
@@ -317,11 +316,8 @@ def random_encoder(location: Location, config: Any, device: str, normalize: bool
             model = made_of(config)
     except Exception as error:  # sizes that cannot be: each its own kind
         raise ProbeError(f"{location.id}: no model can be made from its config.json ({_reason(error)}).") from error
-    digest = hashlib.sha256()
-    for key, weight in sorted(model.state_dict().items()):
-        digest.update(key.encode())
-        digest.update(weight.contiguous().numpy().tobytes())
-    encoder = _encoder(location, model, device, Weights(Path(), digest.hexdigest()), normalize=normalize)
+    weights = Weights(Path(), sha256_of_tensors(model.state_dict()))
+    encoder = _encoder(location, model, device, weights, normalize=normalize)
     encoder.again = functools.partial(random_encoder, location, config, device, normalize)
     return encoder
 
@@ -360,7 +356,7 @@ def _encoder(
         rate_hz=rate_hz,
         normalize=normalized,
         hop_samples=grid.hop_samples,
-        min_samples=grid.min_samples,
+        min_samples=grid.field_samples,
         other_grids=other_grids,
         parameters=sum(weight.numel() for weight in encoder.parameters()),
         settings={"attention": config._attn_implementation} | ({"energies": _plain(mel)} if mel else {}),

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probe.models.encoder import CONV, CTC, Chunking, Grid, ModelInfo
+from probe.models.encoder import CONV, CTC, Chunking, ModelInfo
 
 NORMALIZE_EPSILON = 1e-7
 NORMALIZED_SAMPLES = 2**22  # at a time
@@ -54,7 +54,7 @@ class TransformersEncoder:
 
     def n_frames(self, n_samples: int) -> int:
         """Frames that ``n_samples`` samples give."""
-        return Grid(self.info.hop_samples, self.info.min_samples).n_frames(n_samples)
+        return self.info.grid.n_frames(n_samples)
 
     @torch.inference_mode()
     def encode(self, waveforms: Tensor, lengths: Tensor, layers: Sequence[str]) -> tuple[list[Tensor], Tensor]:

@@ -4,12 +4,15 @@ A truncated, exchanged or damaged file is refused before anything is loaded from
 the one that a hub's cache keeps as the file's name, or one that the user gives.
 """
 
+import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 
 from probe.errors import ProbeError, UsageError, listed
@@ -78,6 +81,15 @@ def find_weights(folder: Path, sha256: str | None = None) -> Weights:
         _compare(file, whole, sha256.lower(), "--sha256")
         against.append("--sha256")
     return Weights(file, whole, " and ".join(dict.fromkeys(against)))
+
+
+def sha256_of_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Hex sha256 of weights in memory: their names and values, in the order of the names."""
+    digest = hashlib.sha256()
+    for key, weight in sorted(tensors.items()):
+        digest.update(key.encode())
+        digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _parts(index: Path) -> dict[Path, set[str]]:
