@@ -15,6 +15,8 @@ from typing import Any
 
 # Families (transformers' ``model_type``) that can be opened; rows of others are listed only.
 FAMILIES = ("wav2vec2", "data2vec-audio", "hubert", "wavlm")
+# How the names of torchaudio's bundles begin.
+TORCHAUDIO = "torchaudio:"
 # Siblings of speech models in name only: part of the name -> what they read.
 NOT_SPEECH = {"data2vec-text": "text", "data2vec-vision": "images"}
 

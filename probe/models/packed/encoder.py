@@ -24,7 +24,7 @@ from probe.models.packed.attention import Attention, PositionBias
 from probe.models.packed.frontend import FrontEnd
 from probe.models.packed.positional import Positional
 from probe.models.packed.products import Norm, Product, dtype_of, exactly
-from probe.models.reference import TransformersEncoder, normalized
+from probe.models.reference import TransformersEncoder, epsilon_of, normalized
 
 # Rows that run through the blocks together, and through the feed-forward layers of longer windows: what a CPU's cache holds of them,
 # and enough to make up for the start of a GPU's kernels.
@@ -106,7 +106,7 @@ class PackedEncoder(TransformersEncoder):
             self._network = Network(self.model, self._head, self._dtype)
         with exactly(self.precision):
             hidden, n_frames = self._network.begin(
-                [normalized(wave) if self.info.normalize else wave.clone() for wave in waveforms]
+                [normalized(wave, epsilon_of(self.info)) if self.info.normalize else wave.clone() for wave in waveforms]
             )
         for group in _grouped(self._windows(n_frames), self.rows):
             with exactly(self.precision):
