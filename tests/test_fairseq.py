@@ -1,8 +1,13 @@
 """fairseq's files: every layer is that of the model they were made from; nothing in them is run; what does not fit is refused."""
 
+import hashlib
+import os
 import pickle
+import sys
+import types
 import zipfile
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -176,8 +181,6 @@ def test_a_file_passes_every_check(folders: dict[str, Path], tmp_path: Path, fam
 
 
 def test_the_sha256_is_that_of_the_file_and_is_asked_for_before_it_is_opened(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import hashlib
-
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     assert open_model(str(file), "cpu", digest).info.weights_sha256 == digest
     monkeypatch.setattr("probe.models.fairseq.open_pickle", lambda _: pytest.fail("was opened"))
@@ -197,54 +200,50 @@ def test_random_weights_of_the_same_architecture(file: Path) -> None:
 # Nothing is run
 
 
-class Touch:
-    """Makes a file when it is unpickled by a reader that runs what it reads."""
+class Mark:
+    """Makes a folder when it is unpickled by a reader that runs what it reads."""
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return Path.touch, (self.file,)
+        return os.mkdir, (str(self.folder),)
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
 @pytest.mark.parametrize("form", ["zip", "legacy"])
 def test_a_hostile_pickle_is_never_run_and_what_it_wanted_is_listed(tmp_path: Path, file: Path, form: str, protocol: int) -> None:
-    state, touched = torch.load(file, weights_only=True), tmp_path / "touched"
-    hostile = state | {"extra_state": {"bad": Touch(touched), "worse": ValueError("x")}}
+    state, made = torch.load(file, weights_only=True), tmp_path / "made"
+    hostile = state | {"extra_state": {"bad": Mark(made), "worse": Fraction(1, 3)}}
     torch.save(hostile, file, pickle_protocol=protocol, _use_new_zipfile_serialization=form == "zip")
-    with pytest.raises(ProbeError, match=r"wants to import builtins\.ValueError, pathlib.*Path.*, which could run any code\. It was not"):
+    with pytest.raises(ProbeError, match=r"wants to import fractions\.Fraction, \w+\.mkdir, which could run any code\. It was not"):
         open_model(str(file), "cpu")
-    assert not touched.exists()
+    assert not made.exists()
     torch.load(file, weights_only=False)
-    assert touched.exists(), "it would have been run"
+    assert made.exists(), "it would have been run"
 
 
 def test_a_plain_pickle_and_another_name_for_it_are_not_run_either(tmp_path: Path) -> None:
-    file, touched = tmp_path / "model.pt", tmp_path / "touched"
-    file.write_bytes(pickle.dumps(Touch(touched)))
+    file, made = tmp_path / "model.pt", tmp_path / "made"
+    file.write_bytes(pickle.dumps(Mark(made)))
     with pytest.raises(ProbeError, match="wants to import"):
         open_model(str(file), "cpu")
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("model/data.pkl", pickle.dumps(Touch(touched)))
+        archive.writestr("model/data.pkl", pickle.dumps(Mark(made)))
         archive.writestr("model/version", "3")
-    with pytest.raises(ProbeError, match=r"wants to import pathlib.*docs/models\.md says"):
+    with pytest.raises(ProbeError, match=r"wants to import \w+\.mkdir, .*docs/models\.md says"):
         open_model(str(file), "cpu")
-    assert not touched.exists()
+    assert not made.exists()
 
 
-def test_a_class_of_omegaconf_is_listed(tmp_path: Path, file: Path) -> None:
-    import sys
-    import types
-
+def test_a_class_of_omegaconf_is_listed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "omegaconf.dictconfig"
+    of_omegaconf = type("DictConfig", (), {"__module__": name})
     module = types.ModuleType(name)
-    module.DictConfig = type("DictConfig", (), {"__module__": name})  # type: ignore[attr-defined]
-    sys.modules[name] = module
-    try:
-        changed(file, cfg=module.DictConfig())
-    finally:
-        del sys.modules[name]
+    module.DictConfig = of_omegaconf  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "omegaconf", types.ModuleType("omegaconf"))
+    monkeypatch.setitem(sys.modules, name, module)
+    changed(file, cfg=of_omegaconf())
     with pytest.raises(ProbeError, match=r"wants to import omegaconf\.dictconfig\.DictConfig, which"):
         open_model(str(file), "cpu")
 
@@ -295,8 +294,8 @@ def test_weights_that_do_not_fit_are_refused(file: Path, edit: Callable[[dict], 
         ({"encoder_layers": 10**9}, "has encoder_layers 1000000000, its weights 3 blocks"),
         ({"encoder_embed_dim": 10**6}, "of another shape"),
         ({"encoder_attention_heads": None}, "has encoder_attention_heads None; expected a value of type int"),
-        ({"encoder_attention_heads": 5}, "no wav2vec2 model can be made from its configuration"),
-        ({"encoder_attention_heads": 0}, "no wav2vec2 model can be made from its configuration"),
+        ({"encoder_attention_heads": 5}, "no model can be made from its configuration"),
+        ({"encoder_attention_heads": 0}, "no model can be made from its configuration"),
         ({"layer_norm_first": "False"}, "has layer_norm_first 'False'; expected a value of type bool"),
         ({"activation_fn": "relu"}, "has activation_fn 'relu'; this version can read 'gelu'"),
         ({"layer_type": "conformer"}, "has layer_type 'conformer'; this version can read 'transformer'"),

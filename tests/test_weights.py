@@ -519,7 +519,7 @@ def test_a_config_of_any_form_ends_in_one_line(copy: Path, changes: dict[str, An
 )
 def test_sizes_that_make_no_model_end_in_one_line(copy: Path, changes: dict[str, Any]) -> None:
     edit_config(copy, **changes)
-    with pytest.raises(ProbeError, match=r"no model can be made from its config\.json \(.+\)\.$"):
+    with pytest.raises(ProbeError, match=r"no model can be made from its configuration \(.+\)\.$"):
         open_model(f"random:{copy}", "cpu")
     with pytest.raises(
         ProbeError, match=r"model\.safetensors: the weights cannot be loaded into the model that config\.json describes \(.+\)"

@@ -240,8 +240,11 @@ def converted_encoder(
     """
     config.vocab_size = len(writes) or config.vocab_size
     made = transformers.AutoModelForCTC if writes else transformers.AutoModel
-    with torch.device("meta"):  # sizes that the weights do not have cost no memory
-        shapes = {name: weight.shape for name, weight in _bare(made.from_config(config)).items()}
+    try:
+        with torch.device("meta"):  # sizes that the weights do not have cost no memory
+            shapes = {name: weight.shape for name, weight in _bare(made.from_config(config)).items()}
+    except Exception as error:  # sizes that cannot be: each its own kind
+        raise ProbeError(f"{location.id}: no model can be made from its configuration ({_reason(error)}).") from error
     loading = {
         "missing_keys": shapes.keys() - tensors.keys(),
         "mismatched_keys": [name for name in shapes.keys() & tensors.keys() if tensors[name].shape != shapes[name]],
@@ -364,7 +367,7 @@ def random_encoder(location: Location, config: Any, device: str, normalize: bool
             torch.default_generator.manual_seed(int(location.commit.split()[1]))  # torch.manual_seed would seed the GPUs too
             model = transformers.AutoModel.from_config(config, dtype=torch.float32)
     except Exception as error:  # sizes that cannot be: each its own kind
-        raise ProbeError(f"{location.id}: no model can be made from its config.json ({_reason(error)}).") from error
+        raise ProbeError(f"{location.id}: no model can be made from its configuration ({_reason(error)}).") from error
     digest = hashlib.sha256()
     for key, weight in sorted(model.state_dict().items()):
         digest.update(key.encode())
