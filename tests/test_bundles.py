@@ -33,6 +33,8 @@ def small(name: str) -> Any:
     real = REAL[name]
     layers = [(12, kernel, stride) for _, kernel, stride in real._params["extractor_conv_layer_config"]]
     sizes = {"extractor_conv_layer_config": layers, "encoder_pos_conv_kernel": 8, "encoder_pos_conv_groups": 4}
+    if real._model_type == "WavLM":
+        sizes |= {"encoder_num_buckets": 32, "encoder_max_distance": 100}  # buckets of several distances within few frames
     return dataclasses.replace(real, _path=f"{name}.pth", _params=real._params | SMALL | sizes)
 
 
@@ -101,9 +103,8 @@ def test_every_layer_is_torchaudios_own(name: str, implementation: str, rms: flo
         assert error < bound, (layer, error)
 
 
-@pytest.mark.parametrize("name", ["WAV2VEC2_ASR_LARGE_LV60K_960H", "WAVLM_BASE"])
-def test_a_bundle_passes_every_check(name: str) -> None:
-    certificate = check_model(open_model(f"torchaudio:{name}", "cpu"))
+def test_a_bundle_passes_every_check() -> None:
+    certificate = check_model(open_model("torchaudio:WAV2VEC2_ASR_LARGE_LV60K_960H", "cpu"))
     assert not certificate.failed
     assert {item.check: item.result for item in certificate.findings}["reopened"] == "pass"
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 import transformers
 from fairseq_files import Dictionary, as_namespace, fairseq_dictionary, fairseq_file, fairseq_settings, fairseq_weights
-from small_models import FAMILIES
+from small_models import EXTRACTOR, FAMILIES, SIZES
 from torch import Tensor
 from torchaudio.models.wav2vec2.utils.import_fairseq import _map_key
 
@@ -81,6 +81,17 @@ def test_every_layer_is_that_of_the_model_it_was_made_from(
     info = open_model(str(file), "cpu").info
     assert (info.id, info.family) == (str(file), model.config.model_type)
     assert not info.left_out
+
+
+def test_what_no_shape_shows_of_a_wavlm_is_read(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    config = transformers.WavLMConfig(**SIZES | FAMILIES["wavlm post-LN"][1] | {"num_buckets": 32, "max_bucket_distance": 100})
+    model = transformers.WavLMModel(config)
+    model.save_pretrained(tmp_path / "folder")
+    EXTRACTOR.save_pretrained(tmp_path / "folder")
+    fairseq_file(tmp_path / "model.pt", model)
+    expected = layers_of(tmp_path / "folder")
+    assert all(torch.equal(frames, expected[name]) for name, frames in layers_of(tmp_path / "model.pt").items())
 
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name.startswith(("wav2vec2", "hubert p"))])
@@ -172,7 +183,7 @@ def test_where_nothing_says_so_it_is_assumed_from_the_front_end_and_noted(
 # Checks, hashes, random twins
 
 
-@pytest.mark.parametrize("family", ["wav2vec2 pre-LN", "data2vec-audio", "wavlm post-LN"])
+@pytest.mark.parametrize("family", ["data2vec-audio", "wavlm post-LN"])
 def test_a_file_passes_every_check(folders: dict[str, Path], tmp_path: Path, family: str) -> None:
     fairseq_file(tmp_path / "model.pt", transformers.AutoModel.from_pretrained(folders[family]))
     certificate = check_model(open_model(str(tmp_path / "model.pt"), "cpu"))
@@ -303,7 +314,7 @@ def test_weights_that_do_not_fit_are_refused(file: Path, edit: Callable[[dict], 
         ({"extractor_mode": "layer_norm"}, "of the encoder's weights missing"),
         ({"conv_bias": True}, "7 of the encoder's weights missing"),
         ({"conv_feature_layers": "__import__('os').getcwd()"}, "expected a list such as"),
-        ({"conv_feature_layers": "[(512, 10, 5)] * 10**9"}, "expected a list such as"),
+        ({"conv_feature_layers": "[(512, 10, 5)] * 64 * 64"}, "expected a list such as"),
         ({"conv_feature_layers": "[(512, 10)]"}, "expected a list such as"),
         ({"conv_feature_layers": "[(512, 10, 0)]"}, "expected a list such as"),
         ({"sample_rate": 8000}, "has sample_rate 8000; this version can read 16000"),

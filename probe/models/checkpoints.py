@@ -411,7 +411,7 @@ def _encoder(
         min_samples=receptive_field(list(zip(config.conv_kernel, config.conv_stride, strict=True))),
         parameters=sum(weight.numel() for weight in encoder.parameters()),
         settings={"attention": config._attn_implementation}
-        | ({EPSILON: epsilon} if normalized and (epsilon := getattr(config, EPSILON, 0)) else {}),
+        | ({EPSILON: epsilon} if normalize and (epsilon := getattr(config, EPSILON, 0)) else {}),
         ctc={"writes": writes, "alphabet": "".join(sorted(set("".join(writes))))} if writes else {},
         weights=f"{weights.file.name}{against}" if weights.file.name else "drawn at random",
         left_out=left_out,
@@ -427,13 +427,9 @@ def _extractor(folder: Path | None, info: ModelInfo) -> Any:
         return transformers.Wav2Vec2FeatureExtractor.from_pretrained(folder)
     made = transformers.Wav2Vec2FeatureExtractor(sampling_rate=info.rate_hz, do_normalize=info.normalize)
     if EPSILON in info.settings:
-        made.zero_mean_unit_var_norm = functools.partial(_normalized_arrays, epsilon=epsilon_of(info))
+        epsilon = epsilon_of(info)
+        made.zero_mean_unit_var_norm = lambda waves, *_, **__: [(wave - wave.mean()) / (wave.var() + epsilon) ** 0.5 for wave in waves]
     return made
-
-
-def _normalized_arrays(input_values: Sequence[Any], attention_mask: Any, epsilon: float, padding_value: float = 0.0) -> list[Any]:  # noqa: ARG001
-    """Stands for ``Wav2Vec2FeatureExtractor.zero_mean_unit_var_norm``, whose epsilon is 1e-7, where nothing is padded."""
-    return [(wave - wave.mean()) / (wave.var() + epsilon) ** 0.5 for wave in input_values]
 
 
 def input_of(location: Location, notes: list[str]) -> tuple[int, bool]:

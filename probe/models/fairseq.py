@@ -221,7 +221,7 @@ def _config(file: Path, settings: Mapping[str, Any], task: Mapping[str, Any], te
     elif "encoder.layers.0.attention.gru_rel_pos_const" in tensors:
         family = "wavlm"
         own |= {"num_buckets": said("num_buckets", int), "max_bucket_distance": said("max_distance", int)}
-    elif "hubert" in str(settings.get("_name") or settings.get("arch")) or settings.get("label_rate"):
+    elif "hubert" in str(settings.get("_name") or settings.get("arch")):
         family = "hubert"
         own["conv_pos_batch_norm"] = "encoder.pos_conv_embed.batch_norm.running_mean" in tensors
     return transformers.AutoConfig.for_model(family, **common, **own)
