@@ -32,7 +32,7 @@ def parsed_bytes(text: str) -> int:
     return int(float(match[1]) * 1000 ** "_kMGT".index(match[2] or "_"))
 
 
-MODEL = "org/name@revision, a folder, random:org/name, fbank or mfcc; may be given several times."
+MODEL = "org/name@revision, a folder, file.pt, torchaudio:NAME, random:org/name, fbank or mfcc; may be given several times."
 SHARED: dict[str, Callable[[Callable], Callable]] = {
     "model": click.option("--model", "models", multiple=True, required=True, metavar="MODEL", help=MODEL),
     "corpus": click.option("--corpus", required=True, metavar="CSV", help="Manifest, or librispeech:ROOT#dev-clean,test-clean."),

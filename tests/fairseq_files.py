@@ -75,7 +75,10 @@ def fairseq_settings(config: Any) -> dict[str, Any]:
 
 def fairseq_file(file: Path, encoder: Any, /, normalize: bool = True, **changes: Any) -> dict[str, Any]:
     """Writes a pretrained model as fairseq does since 2021; what was written, of which ``changes`` are other entries."""
-    cfg = {"model": fairseq_settings(encoder.config), "task": {"_name": "audio_pretraining", "normalize": normalize, "sample_rate": 16000}}
+    cfg = {
+        "model": fairseq_settings(encoder.config),
+        "task": {"_name": "audio_pretraining", "normalize": normalize, "sample_rate": 16000},
+    }
     state = {"args": None, "cfg": cfg, "model": fairseq_weights(encoder), "extra_state": {"epoch": 1}} | changes
     torch.save(state, file)
     return state

@@ -1,4 +1,4 @@
-"""torchaudio's bundles: every layer is that of torchaudio's own ``extract_features``; all real bundles have a place for every weight."""
+"""torchaudio's bundles: every layer is that of its own ``extract_features``, and every weight of the real ones has its place."""
 
 import dataclasses
 import os
@@ -22,7 +22,15 @@ from probe.models.encoder import CTC
 
 REAL = module.bundles()
 # Small ones after real ones: the same classes and front-ends, few and narrow layers.
-AFTER = ("WAV2VEC2_BASE", "WAV2VEC2_ASR_LARGE_LV60K_960H", "HUBERT_LARGE", "VOXPOPULI_ASR_BASE_10K_EN", "WAVLM_BASE", "WAVLM_LARGE", "MMS_FA")
+AFTER = (
+    "WAV2VEC2_BASE",
+    "WAV2VEC2_ASR_LARGE_LV60K_960H",
+    "HUBERT_LARGE",
+    "VOXPOPULI_ASR_BASE_10K_EN",
+    "WAVLM_BASE",
+    "WAVLM_LARGE",
+    "MMS_FA",
+)
 SMALL = {"encoder_num_layers": 3, "encoder_embed_dim": 24, "encoder_num_heads": 2, "encoder_ff_interm_features": 40}
 # Normalisation matters: an offset, and so quiet that what is added to the variance counts.
 WAVES = {"usual": 0.1, "quiet": 0.003}
@@ -151,7 +159,7 @@ def test_every_weight_of_a_real_bundle_has_its_place(name: str, monkeypatch: pyt
 
 def test_all_encoders_of_torchaudio_are_known() -> None:
     kinds = torchaudio.pipelines.Wav2Vec2Bundle, torchaudio.pipelines.Wav2Vec2FABundle
-    assert REAL == {name: item for name, item in vars(torchaudio.pipelines).items() if isinstance(item, kinds)}
+    assert {name: item for name, item in vars(torchaudio.pipelines).items() if isinstance(item, kinds)} == REAL
     assert len(REAL) >= 30
 
 
@@ -171,7 +179,9 @@ def test_weights_that_are_nowhere_are_refused_with_their_address(
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
     monkeypatch.setattr(hub, "is_offline", lambda: offline)
     monkeypatch.setattr(hub, "answers", lambda *_: False)
-    with pytest.raises(ProbeError, match=rf"not at {tmp_path}/checkpoints/WAVLM_BASE\.pth, and {why}: https://download\.pytorch\.org"):
+    with pytest.raises(
+        ProbeError, match=rf"not at {tmp_path}/checkpoints/WAVLM_BASE\.pth, and {why}: https://download\.pytorch\.org"
+    ):
         open_model("torchaudio:WAVLM_BASE", "cpu")
 
 
@@ -187,7 +197,9 @@ def test_a_hostile_or_damaged_file_in_the_cache_is_not_run(cache: Path, tmp_path
     whole = (cache / "checkpoints" / "WAVLM_BASE.pth").read_bytes()
     for content in (pickle.dumps(Mark()), b"", whole[:-100]):
         file.write_bytes(content)
-        with pytest.raises(ProbeError, match=r"cannot be fetched or read as plain weights \([^\n]+\)\. Remove it and try again\.$"):
+        with pytest.raises(
+            ProbeError, match=r"cannot be fetched or read as plain weights \([^\n]+\)\. Remove it and try again\.$"
+        ):
             open_model("torchaudio:WAVLM_BASE", "cpu")
     assert not made.exists()
 
@@ -198,5 +210,7 @@ def test_a_file_with_other_weights_is_refused(tmp_path: Path, cache: Path, monke
     state = torch.load(cache / "checkpoints" / "WAVLM_BASE.pth", weights_only=True)
     state["encoder.transformer.layers.9.odd"] = state.pop("encoder.transformer.layers.1.layer_norm.bias")
     torch.save(state, tmp_path / "checkpoints" / "WAVLM_BASE.pth")
-    with pytest.raises(ProbeError, match=r"1 of the encoder's weights missing, 0 of another shape: encoder\.layers\.1\.layer_norm\.bias"):
+    with pytest.raises(
+        ProbeError, match=r"1 of the encoder's weights missing, 0 of another shape: encoder\.layers\.1\.layer_norm\.bias"
+    ):
         open_model("torchaudio:WAVLM_BASE", "cpu")

@@ -161,7 +161,9 @@ def test_half_precision_becomes_single(file: Path, model: Any) -> None:
 
 
 @pytest.mark.parametrize(("task", "mode", "normalize"), [(True, "default", True), (False, "layer_norm", False)])
-def test_the_task_says_whether_waveforms_are_normalised(tmp_path: Path, folders: dict, task: bool, mode: str, normalize: bool) -> None:
+def test_the_task_says_whether_waveforms_are_normalised(
+    tmp_path: Path, folders: dict, task: bool, mode: str, normalize: bool
+) -> None:
     family = "wav2vec2 post-LN" if mode == "default" else "wav2vec2 pre-LN"
     fairseq_file(tmp_path / "model.pt", transformers.AutoModel.from_pretrained(folders[family]), normalize=task)
     info = open_model(str(tmp_path / "model.pt"), "cpu").info
@@ -227,7 +229,9 @@ def test_a_hostile_pickle_is_never_run_and_what_it_wanted_is_listed(tmp_path: Pa
     state, made = torch.load(file, weights_only=True), tmp_path / "made"
     hostile = state | {"extra_state": {"bad": Mark(made), "worse": Fraction(1, 3)}}
     torch.save(hostile, file, pickle_protocol=protocol, _use_new_zipfile_serialization=form == "zip")
-    with pytest.raises(ProbeError, match=r"wants to import fractions\.Fraction, \w+\.mkdir, which could run any code\. It was not"):
+    with pytest.raises(
+        ProbeError, match=r"wants to import fractions\.Fraction, \w+\.mkdir, which could run any code\. It was not"
+    ):
         open_model(str(file), "cpu")
     assert not made.exists()
     torch.load(file, weights_only=False)
@@ -284,10 +288,22 @@ def test_a_damaged_file_is_refused_in_one_line(file: Path, kept: float, zipped: 
     ("edit", "message"),
     [
         (lambda named: named.pop("encoder.layers.1.fc1.bias"), r"1 of the encoder's weights missing, 0 of another shape"),
-        (lambda named: named.update({"post_extract_proj.bias": torch.zeros(3)}), "0 of the encoder's weights missing, 1 of another shape"),
-        (lambda named: named.update({"encoder.layers.0.adapter.weight": torch.zeros(2)}), "1 weights of the encoder have no place"),
-        (lambda named: named.update({"something.else": torch.zeros(2)}), r"1 weights of the encoder have no place.*something\.else"),
-        (lambda named: named.update({"layer_norm.bias": torch.full((12,), torch.nan)}), "NaN or infinite weights in feature_projection"),
+        (
+            lambda named: named.update({"post_extract_proj.bias": torch.zeros(3)}),
+            "0 of the encoder's weights missing, 1 of another shape",
+        ),
+        (
+            lambda named: named.update({"encoder.layers.0.adapter.weight": torch.zeros(2)}),
+            "1 weights of the encoder have no place",
+        ),
+        (
+            lambda named: named.update({"something.else": torch.zeros(2)}),
+            r"1 weights of the encoder have no place.*something\.else",
+        ),
+        (
+            lambda named: named.update({"layer_norm.bias": torch.full((12,), torch.nan)}),
+            "NaN or infinite weights in feature_projection",
+        ),
         (lambda named: named.update({"encoder.odd": "text"}), r"encoder\.odd are no arrays of weights"),
     ],
 )
@@ -357,5 +373,5 @@ def test_a_file_that_is_not_there_is_not_asked_of_the_hub(tmp_path: Path, monkey
 )
 def test_the_convolutions_of_real_configurations_are_read(text: str, n: int) -> None:
     found = _convolutions(Path("x.pt"), text)
-    assert found == eval(text)  # noqa: S307 - the literals above
+    assert found == eval(text)
     assert len(found) == n

@@ -3,6 +3,7 @@
 import itertools
 import json
 import sys
+import textwrap
 from pathlib import Path
 
 import click
@@ -89,8 +90,9 @@ def models(as_json: bool) -> None:
     """Every model that is known by name: what it is, its licence, where it is loaded from."""
     from dataclasses import asdict
 
+    from probe.models.bundles import bundles
     from probe.models.catalogue import SPECTRAL, sources_of
-    from probe.models.known import known_models
+    from probe.models.known import TORCHAUDIO, known_models
 
     rows = [{**asdict(row), "loads_from": sources_of(row)} for row in known_models().values()]
     if as_json:
@@ -116,6 +118,7 @@ def models(as_json: bool) -> None:
     for line in (
         f"\nAlso {' and '.join(SPECTRAL)} (no weights), and any other hub name (org/name@revision) or local folder of a wav2vec2,",
         "data2vec-audio, hubert or wavlm class. random: before a name gives the same architecture with random weights, offline.",
+        textwrap.fill(f"file.pt is a checkpoint as fairseq writes it, {TORCHAUDIO}NAME a bundle: {', '.join(bundles())}.", 130),
         "LS LibriSpeech, LL Libri-Light; certain: yes = read in a primary source. --json has exact numbers and remarks.",
     ):
         click.echo(line, err=True)
@@ -123,7 +126,9 @@ def models(as_json: bool) -> None:
 
 @click.command()
 @click.option(
-    "--model", metavar="MODEL", help="Also open this model: org/name@revision, a folder, random:org/name, fbank or mfcc."
+    "--model",
+    metavar="MODEL",
+    help="Also open this model: org/name@revision, a folder, file.pt, torchaudio:NAME, random:org/name, fbank or mfcc.",
 )
 @click.option(
     "--corpus", metavar="CSV", help="Also look at this corpus: its audio against the model, its transcripts, its labels."

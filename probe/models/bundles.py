@@ -130,7 +130,9 @@ def _weights_of(name: str) -> tuple[Path, Mapping[str, Tensor]]:
                 raise ValueError("other things than weights")
     except Exception as error:  # transport, zip file, pickle and tensors each raise their own kind
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ProbeError(f"{name}: {file} cannot be fetched or read as plain weights ({reason}). Remove it and try again.") from error
+        raise ProbeError(
+            f"{name}: {file} cannot be fetched or read as plain weights ({reason}). Remove it and try again."
+        ) from error
     return file, state
 
 
@@ -139,7 +141,7 @@ def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for name, weight in state.items():
         for pattern, by in NAMES:
-            name = re.sub(pattern, by, name)  # noqa: PLW2901 - one name, step by step
+            name = re.sub(pattern, by, name)
         if joint := JOINT.fullmatch(name):
             for part, of_part in zip("qkv", weight.chunk(3), strict=True):
                 tensors[f"{joint[1]}.{part}_proj.{joint[2]}"] = of_part

@@ -33,13 +33,16 @@ def offline_names() -> list[str]:
 
 
 def sources_of(row: Known) -> list[str]:
-    """Where this version can load a known checkpoint from: ``hub`` (``cached`` where that has begun), ``random``; may be nothing."""
+    """Where this version can load a known checkpoint from: ``hub`` (``cached`` where that has begun), ``torchaudio`` (as
+    ``torchaudio:`` and the bundle's name), ``random``; may be nothing.
+    """
     from huggingface_hub.constants import HF_HUB_CACHE
 
     if not row.opens:
         return []
     cached = (Path(HF_HUB_CACHE) / f"models--{row.model.replace('/', '--')}").is_dir()
-    return ([] if "/" not in row.model else ["hub (cached)" if cached else "hub"]) + ["random"]
+    hub = [] if "/" not in row.model else ["hub (cached)" if cached else "hub"]
+    return [*hub, *(["torchaudio"] if row.torchaudio else []), "random"]
 
 
 def open_model(
@@ -132,7 +135,7 @@ def _random(name: str, place: str) -> "TransformersEncoder":
 
 
 def _architecture(name: str) -> tuple[Path, Any, bool | None]:
-    """What random weights are drawn for: transformers' configuration, and whether waveforms are normalised or a folder that says so."""
+    """What random weights are drawn for: a folder, a configuration, and whether waveforms are normalised (None: the folder says so)."""
     from probe.models import checkpoints, fairseq
 
     row = known_models().get(name)

@@ -428,7 +428,9 @@ def _extractor(folder: Path | None, info: ModelInfo) -> Any:
     made = transformers.Wav2Vec2FeatureExtractor(sampling_rate=info.rate_hz, do_normalize=info.normalize)
     if EPSILON in info.settings:
         epsilon = epsilon_of(info)
-        made.zero_mean_unit_var_norm = lambda waves, *_, **__: [(wave - wave.mean()) / (wave.var() + epsilon) ** 0.5 for wave in waves]
+        made.zero_mean_unit_var_norm = lambda waves, *_, **__: [
+            (wave - wave.mean()) / (wave.var() + epsilon) ** 0.5 for wave in waves
+        ]
     return made
 
 

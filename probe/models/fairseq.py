@@ -189,7 +189,9 @@ def _config(file: Path, settings: Mapping[str, Any], task: Mapping[str, Any], te
         )
     for name, known in KNOWN.items():
         if (value := settings.get(name, task.get(name, known[0]))) not in known:
-            raise ProbeError(f"{file}: its configuration has {name} {value!r}; this version can read {', '.join(map(repr, known))}.")
+            raise ProbeError(
+                f"{file}: its configuration has {name} {value!r}; this version can read {', '.join(map(repr, known))}."
+            )
     convolutions = _convolutions(file, said("conv_feature_layers", str))
     stacked = sum(name.endswith("conv.weight") for name in tensors if name.startswith("encoder.pos_conv_embed.layers."))
     common = {
@@ -206,11 +208,14 @@ def _config(file: Path, settings: Mapping[str, Any], task: Mapping[str, Any], te
     }
     kernel, pre_ln = said("conv_pos", int, 128), said("layer_norm_first", bool)
     by_layer = settings.get("extractor_mode", KNOWN["extractor_mode"][0]) == "layer_norm"
-    family, own = "wav2vec2", {
-        "num_conv_pos_embeddings": kernel,
-        "feat_extract_norm": "layer" if by_layer else "group",
-        "do_stable_layer_norm": pre_ln,
-    }
+    family, own = (
+        "wav2vec2",
+        {
+            "num_conv_pos_embeddings": kernel,
+            "feat_extract_norm": "layer" if by_layer else "group",
+            "do_stable_layer_norm": pre_ln,
+        },
+    )
     if stacked:
         if pre_ln or not by_layer:
             raise ProbeError(

@@ -46,7 +46,7 @@ def why_unreachable(limit_s: float = LIMIT_S) -> str:
 
 
 def answers(limit_s: float = LIMIT_S, address: str | None = None) -> bool:
-    """Whether the hub, or ``address``, answers anything at all within ``limit_s`` seconds; a mirror may well refuse its first page."""
+    """Whether the hub, or ``address``, answers within ``limit_s`` seconds, whatever it says; a mirror may refuse its first page."""
     return isinstance(_answer(limit_s, address), int)
 
 

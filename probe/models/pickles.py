@@ -1,9 +1,9 @@
 """PyTorch files that hold more than weights, opened without running what is in them.
 
-A pickle names classes and functions to import and to call. PyTorch's ``weights_only`` knows those of tensors; two classes that
-fairseq's files hold are allowed beside them and no more: ``argparse.Namespace`` and ``fairseq.data.dictionary.Dictionary``. Neither
-does anything when it is made, and `Dictionary` stands in for the second, so fairseq is not imported. A file that wants more is refused
-with the list of what it wants, which is read off its pickle without carrying it out.
+A pickle names classes and functions to import and to call. PyTorch's ``weights_only`` knows those of tensors. Two classes that
+fairseq's files hold are allowed beside them: ``argparse.Namespace``, and ``fairseq.data.dictionary.Dictionary``, for which a class of
+ours stands in, so fairseq is not imported. Neither does anything when it is made. A file that wants more is refused with the list of
+what it wants, read off its pickle without carrying it out.
 """
 
 import argparse
@@ -81,6 +81,6 @@ def _add_imports(pickle: IO[bytes], names: set[str]) -> None:
         elif operation.name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
             memo[len(memo) if argument is None else argument] = pushed[-1] if pushed else None
         elif operation.name in ("GET", "BINGET", "LONG_BINGET"):
-            pushed.append(memo.get(argument))
+            pushed.append(memo.get(int(argument or 0)))
         else:
             pushed.append(argument if isinstance(argument, str) else None)
