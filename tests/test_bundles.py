@@ -1,6 +1,5 @@
 """torchaudio's bundles: every layer is that of its own ``extract_features``, and every weight of the real ones has its place."""
 
-import dataclasses
 import os
 import pickle
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 import torch
 import torchaudio
 import transformers
+from small_bundles import small_bundle
 from torch import Tensor
 from torchaudio.pipelines._wav2vec2.utils import _get_model
 
@@ -21,7 +21,7 @@ from probe.models.check import check_model
 from probe.models.encoder import CTC
 
 REAL = module.bundles()
-# Small ones after real ones: the same classes and front-ends, few and narrow layers.
+# Small bundles are made after these.
 AFTER = (
     "WAV2VEC2_BASE",
     "WAV2VEC2_ASR_LARGE_LV60K_960H",
@@ -31,19 +31,8 @@ AFTER = (
     "WAVLM_LARGE",
     "MMS_FA",
 )
-SMALL = {"encoder_num_layers": 3, "encoder_embed_dim": 24, "encoder_num_heads": 2, "encoder_ff_interm_features": 40}
 # Normalisation matters: an offset, and so quiet that what is added to the variance counts.
 WAVES = {"usual": 0.1, "quiet": 0.003}
-
-
-def small(name: str) -> Any:
-    """A small bundle after a real one."""
-    real = REAL[name]
-    layers = [(12, kernel, stride) for _, kernel, stride in real._params["extractor_conv_layer_config"]]
-    sizes = {"extractor_conv_layer_config": layers, "encoder_pos_conv_kernel": 8, "encoder_pos_conv_groups": 4}
-    if real._model_type == "WavLM":
-        sizes |= {"encoder_num_buckets": 32, "encoder_max_distance": 100}  # buckets of several distances within few frames
-    return dataclasses.replace(real, _path=f"{name}.pth", _params=real._params | SMALL | sizes)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +42,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "checkpoints").mkdir()
     torch.manual_seed(4)
     for name in AFTER:
-        bundle = small(name)
+        bundle = small_bundle(name)
         unused = len(getattr(bundle, "_remove_aux_axis", ()))  # symbols in the file that torchaudio leaves out
         n_symbols = bundle._params["aux_num_out"]
         model = _get_model(bundle._model_type, bundle._params | {"aux_num_out": n_symbols and n_symbols + unused})
@@ -66,7 +55,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _small_bundles(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """These instead of the real ones, and no network."""
     monkeypatch.setattr(torch.hub, "_hub_dir", str(cache))
-    monkeypatch.setattr(module, "bundles", lambda: {name: small(name) for name in AFTER})
+    monkeypatch.setattr(module, "bundles", lambda: {name: small_bundle(name) for name in AFTER})
     monkeypatch.setattr(hub, "answers", lambda *_: pytest.fail("the network was asked"))
     monkeypatch.setattr("torch.hub.download_url_to_file", lambda *_, **__: pytest.fail("something was fetched"))
 
@@ -77,7 +66,7 @@ def wave(rms: float) -> Tensor:
 
 def by_torchaudio(name: str, samples: Tensor) -> dict[str, Tensor]:
     """Every layer of one utterance by torchaudio alone; layer 0 is what its first block is given."""
-    bundle = small(name)
+    bundle = small_bundle(name)
     model = bundle.get_model()
     inner = getattr(model, "model", model)
     given: list[Tensor] = []
@@ -134,7 +123,7 @@ def test_a_bundle_is_described(cache: Path, name: str, family: str, normalize: b
 
 def test_a_head_writes_the_bundles_labels() -> None:
     writes = open_model("torchaudio:WAV2VEC2_ASR_LARGE_LV60K_960H", "cpu").info.ctc["writes"]
-    assert writes == ("", *(label.replace("|", " ") for label in small("WAV2VEC2_ASR_LARGE_LV60K_960H").get_labels()[1:]))
+    assert writes == ("", *(label.replace("|", " ") for label in small_bundle("WAV2VEC2_ASR_LARGE_LV60K_960H").get_labels()[1:]))
     assert " " in writes
 
 

@@ -135,7 +135,7 @@ def _random(name: str, place: str) -> "TransformersEncoder":
 
 
 def _architecture(name: str) -> tuple[Path, Any, bool | None]:
-    """What random weights are drawn for: a folder, a configuration, and whether waveforms are normalised (None: the folder says so)."""
+    """What random weights are drawn for: folder, configuration, whether waveforms are normalised (None: the folder says)."""
     from probe.models import checkpoints, fairseq
 
     row = known_models().get(name)
