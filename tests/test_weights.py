@@ -449,7 +449,7 @@ def test_an_index_of_nothing_is_refused(several: Path) -> None:
 def test_fewer_blocks_than_the_weights_have_are_refused(copy: Path) -> None:
     edit_config(copy, num_hidden_layers=1)
     message = (
-        r"16 weights of the encoder have no place in the model that config\.json describes \(1 blocks\): encoder\.layers\.1\."
+        r"16 weights of the encoder have no place in the model that its configuration describes \(1 blocks\): encoder\.layers\.1"
     )
     with pytest.raises(ProbeError, match=message):
         open_model(str(copy), "cpu")

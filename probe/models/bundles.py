@@ -59,7 +59,7 @@ def bundle_of(name: str) -> Any:
     if bundle is None:
         close = [found for found in close_names(name, tuple(TORCHAUDIO + item for item in known)) if found.startswith(TORCHAUDIO)]
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ProbeError(f"{name}: torchaudio {torchaudio.__version__} has no such encoder.{hint} It has {', '.join(known)}.")
+        raise ProbeError(f"{name}: torchaudio {torchaudio.__version__} has no such encoder.{hint} `probe models` lists them.")
     return bundle
 
 
