@@ -32,9 +32,11 @@ def parsed_bytes(text: str) -> int:
     return int(float(match[1]) * 1000 ** "_kMGT".index(match[2] or "_"))
 
 
-MODEL = "org/name@revision, a folder, random:org/name, fbank, mfcc or plugin:module:factory; may be given several times."
+MODEL = "org/name@revision, a folder, file.pt, torchaudio:NAME, random:org/name, fbank, mfcc or plugin:module:factory"
 SHARED: dict[str, Callable[[Callable], Callable]] = {
-    "model": click.option("--model", "models", multiple=True, required=True, metavar="MODEL", help=MODEL),
+    "model": click.option(
+        "--model", "models", multiple=True, required=True, metavar="MODEL", help=f"{MODEL}; may be given several times."
+    ),
     "hook": click.option(
         "--hook",
         "hooks",

@@ -3,13 +3,14 @@
 import itertools
 import json
 import sys
+import textwrap
 from pathlib import Path
 
 import click
 
 from probe.commands.printing import print_table
 from probe.errors import EXIT_FAILURE, ProbeError, UsageError
-from probe.options import options
+from probe.options import MODEL, options
 
 
 @click.command()
@@ -92,9 +93,10 @@ def models(as_json: bool) -> None:
     """Every model that is known by name: what it is, its licence, where it is loaded from."""
     from dataclasses import asdict
 
+    from probe.models.bundles import bundles
     from probe.models.catalogue import SPECTRAL, sources_of
     from probe.models.factories import installed
-    from probe.models.known import FAMILIES, known_models
+    from probe.models.known import FAMILIES, TORCHAUDIO, known_models
 
     rows = [{**asdict(row), "loads_from": sources_of(row)} for row in known_models().values()]
     if as_json:
@@ -121,6 +123,7 @@ def models(as_json: bool) -> None:
         f"\nAlso {' and '.join(SPECTRAL)} (no weights), and any other hub name (org/name@revision) or local folder of a",
         f"{', '.join(FAMILIES[:-1])} or {FAMILIES[-1]} class.",
         "random: before a name gives the same architecture with random weights, offline.",
+        textwrap.fill(f"file.pt is a checkpoint as fairseq writes it, {TORCHAUDIO}NAME a bundle: {', '.join(bundles())}.", 130),
         f"plugin:package.module:factory is a model of your own; installed here: {', '.join(installed()) or 'none'}.",
         "LS LibriSpeech, LL Libri-Light; certain: yes = read in a primary source. --json has exact numbers and remarks.",
     ):
@@ -131,7 +134,7 @@ def models(as_json: bool) -> None:
 @click.option(
     "--model",
     metavar="MODEL",
-    help="Also open this model: org/name@revision, a folder, random:org/name, fbank, mfcc or plugin:module:factory.",
+    help=f"Also open this model: {MODEL}.",
 )
 @options("hook")
 @click.option(

@@ -1,18 +1,19 @@
 """Names of models -> encoders.
 
 ``org/name@revision`` on the hub, a local folder, ``random:org/name@seed`` (the same architecture with seeded random weights; those
-in ``known.csv`` need no network), ``fbank``, ``mfcc``, plug-ins (`probe.models.factories`).
+in ``known.csv`` need no network), ``fbank``, ``mfcc``, ``file.pt`` (`probe.models.fairseq`), ``torchaudio:NAME``
+(`probe.models.bundles`), plug-ins (`probe.models.factories`).
 """
 
 import os
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from probe.errors import ProbeError, UsageError
 from probe.models.encoder import Chunking, Encoder
-from probe.models.known import NOT_SPEECH, Known, close_names, known_models
+from probe.models.known import NOT_SPEECH, TORCHAUDIO, Known, close_names, known_models
 
 if TYPE_CHECKING:
     import torch
@@ -35,11 +36,14 @@ def offline_names() -> list[str]:
 
 
 def sources_of(row: Known) -> list[str]:
-    """Where a known checkpoint can be loaded from: ``hub`` (``cached`` where that has begun), ``random``."""
+    """Where a known checkpoint can be loaded from: ``hub`` (``cached`` where that has begun), ``torchaudio`` (as ``torchaudio:`` and
+    the bundle's name), ``random``.
+    """
     from huggingface_hub.constants import HF_HUB_CACHE
 
     cached = (Path(HF_HUB_CACHE) / f"models--{row.model.replace('/', '--')}").is_dir()
-    return ([] if "/" not in row.model else ["hub (cached)" if cached else "hub"]) + ["random"]
+    hub = [] if "/" not in row.model else ["hub (cached)" if cached else "hub"]
+    return [*hub, *(["torchaudio"] if row.torchaudio else []), "random"]
 
 
 def open_model(
@@ -70,7 +74,7 @@ def open_model(
     """
     import torch
 
-    from probe.models import checkpoints, factories
+    from probe.models import factories
     from probe.models.packed.products import dtype_of
     from probe.models.spectral import SpectralEncoder
 
@@ -88,9 +92,7 @@ def open_model(
     if not isinstance(name, str) or factories.is_plugin(name):
         return _plugin(name, torch.device(place), sha256)
     if not name.startswith(RANDOM):
-        return _in_form(
-            checkpoints.pretrained_encoder(_locate(name, weights=True), place, sha256), implementation, precision, chunking
-        )
+        return _in_form(_pretrained(name, place, sha256), implementation, precision, chunking)
     encoder = _random(name, place)
     if sha256 not in (None, encoder.info.weights_sha256):
         raise ProbeError(f"{name}: the weights drawn here have sha256 {encoder.info.weights_sha256}, --sha256 says {sha256}.")
@@ -124,6 +126,19 @@ def _in_form(reference: "TransformersEncoder", implementation: str, precision: s
     return PackedEncoder(reference, precision, chunking)
 
 
+def _pretrained(name: str, place: str, sha256: str | None) -> "TransformersEncoder":
+    """The encoder of a bundle, a file, a folder or a checkpoint on the hub."""
+    from probe.models import checkpoints, fairseq
+
+    if name.startswith(TORCHAUDIO):
+        from probe.models import bundles
+
+        return bundles.bundle_encoder(name, place, sha256)
+    if file := fairseq.file_of(name):
+        return fairseq.file_encoder(file, place, sha256)
+    return checkpoints.pretrained_encoder(_locate(name, weights=True), place, sha256)
+
+
 def _random(name: str, place: str) -> "TransformersEncoder":
     """The encoder of a name that begins with ``random:``."""
     from probe.models import checkpoints
@@ -133,14 +148,26 @@ def _random(name: str, place: str) -> "TransformersEncoder":
         architecture, seed = architecture + at + seed, ""
     if not re.fullmatch(r"\d*", seed):
         raise ProbeError(f"{name}: {seed!r} after @ is no seed; expected a whole number such as {RANDOM}{architecture}@1.")
-    commit = f"seed {int(seed or 0)}"
-    row = known_models().get(architecture)
+    folder, config, normalize = _architecture(architecture)
+    location = checkpoints.Location(RANDOM + architecture, folder, f"seed {int(seed or 0)}")
+    return checkpoints.random_encoder(location, config, place, normalize)
+
+
+def _architecture(name: str) -> tuple[Path, Any, bool | None]:
+    """What random weights are drawn for: folder, configuration, whether waveforms are normalised (None: the folder says)."""
+    from probe.models import checkpoints, fairseq
+
+    row = known_models().get(name)
     if row:
-        location = checkpoints.Location(RANDOM + architecture, Path(), commit)
-        return checkpoints.random_encoder(location, checkpoints.config_of_known(row), place, row.normalize)
-    source = _locate(architecture, weights=False)
-    location = checkpoints.Location(RANDOM + architecture, source.folder, commit)
-    return checkpoints.random_encoder(location, checkpoints.config_of(source), place)
+        return Path(), checkpoints.config_of_known(row), row.normalize
+    if name.startswith(TORCHAUDIO):
+        from probe.models import bundles
+
+        return Path(), *bundles.architecture_of(name)
+    if file := fairseq.file_of(name):
+        return Path(), *fairseq.architecture_of(file)
+    source = _locate(name, weights=False)
+    return source.folder, checkpoints.config_of(source), None
 
 
 def choose_device(device: str | None) -> str:

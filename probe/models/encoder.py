@@ -42,8 +42,8 @@ class ModelInfo:
     """What a model is, as far as it decides the values of its features.
 
     Attributes:
-        id: the name without revision: ``org/name``, a folder, ``random:org/name``, ``fbank``.
-        revision: resolved commit, seed of random weights, or version of a spectral front-end.
+        id: the name without revision: ``org/name``, a folder, ``file.pt``, ``torchaudio:NAME``, ``random:org/name``, ``fbank``.
+        revision: resolved commit, ``local``, a bundle's file, seed of random weights, or version of a spectral front-end.
         weights_sha256: of the weights' files (random weights: of their values); empty where there are no weights.
         family: transformers' ``model_type`` (`probe.models.known.FAMILIES`), ``spectral``, or ``plugin``.
         layers: name -> width, in order; see FACTS on what a layer is: ``0`` is the input of the first block, ``i`` the output of

@@ -54,11 +54,16 @@ def find_weights(folder: Path, sha256: str | None = None) -> Weights:
         UsageError: ``sha256`` is none.
         ProbeError: none there, a part missing, truncated, a pickle under a safetensors name, or not the expected hash.
     """
-    if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
-        raise UsageError(f"--sha256 {sha256}: expected 64 hexadecimal digits, as `probe check` prints them.")
     file = next((folder / name for name in WEIGHT_FILES if os.path.lexists(folder / name)), None)
     if file is None:
         raise ProbeError(f"{folder}: no weights; expected one of {', '.join(WEIGHT_FILES)}.")
+    return hashed(file, sha256)
+
+
+def hashed(file: Path, sha256: str | None = None) -> Weights:
+    """Weights in one file, or those that an index lists; errors as of `find_weights`."""
+    if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
+        raise UsageError(f"--sha256 {sha256}: expected 64 hexadecimal digits, as `probe check` prints them.")
     if not file.is_file():
         raise ProbeError(f"{file}: no file, or a link to nothing. Fetch the checkpoint again.")
     parts = _parts(file) if file.name.endswith(".index.json") else {file: None}
