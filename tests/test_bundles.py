@@ -18,7 +18,7 @@ from probe.models import bundles as module
 from probe.models import hub
 from probe.models.catalogue import open_model
 from probe.models.check import check_model
-from probe.models.encoder import CTC
+from probe.models.encoder import CONV, CTC
 
 REAL = module.bundles()
 # Small bundles are made after these.
@@ -79,6 +79,7 @@ def by_torchaudio(name: str, samples: Tensor) -> dict[str, Tensor]:
         found = {"0": given[0]} | {str(i): frames for i, frames in enumerate(layers, start=1)}
         normed = torch.nn.functional.layer_norm(samples, samples.shape) if bundle._normalize_waveform else samples
         features, _ = inner.feature_extractor(normed[None], None)
+        found[CONV] = features
         found["final"] = inner.encoder(features, None)
         if inner.aux is not None:
             found[CTC] = inner.aux(found["final"])
@@ -90,7 +91,7 @@ def worst_error(name: str, implementation: str, rms: float) -> float:
     encoder = open_model(f"torchaudio:{name}", "cpu", implementation=implementation)
     assert encoder.implementation == implementation
     expected = by_torchaudio(name, wave(rms))
-    names = [*encoder.info.layers, *([CTC] if encoder.info.ctc else [])]
+    names = [*encoder.info.every_layer, *([CTC] if encoder.info.ctc else [])]
     assert {*names, *encoder.info.aliases} == {*expected}
     frames, _ = encoder.encode(wave(rms)[None], torch.tensor([9_111]), names)
     found = dict(zip(names, frames, strict=True))

@@ -27,6 +27,8 @@ from probe.models.fairseq import _convolutions
 from probe.models.pickles import open_pickle
 
 WAVE = 0.1 * torch.randn(9_111, generator=torch.Generator().manual_seed(5)) + 0.02
+# Of whose models fairseq writes files.
+WRITTEN = [family for family in FAMILIES if not family.startswith("unispeech")]
 SYMBOLS = ["<s>", "<pad>", "</s>", "<unk>", "|", "E", "T", "A"]
 
 
@@ -46,8 +48,8 @@ def file(tmp_path: Path, model: Any) -> Path:
 def layers_of(name: Path | str) -> dict[str, Tensor]:
     """Every layer of one utterance, by the reference implementation, whose bits are transformers'."""
     encoder = open_model(str(name), "cpu", implementation="reference")
-    frames, _ = encoder.encode(WAVE[None], torch.tensor([len(WAVE)]), list(encoder.info.layers))
-    return dict(zip(encoder.info.layers, frames, strict=True))
+    frames, _ = encoder.encode(WAVE[None], torch.tensor([len(WAVE)]), list(encoder.info.every_layer))
+    return dict(zip(encoder.info.every_layer, frames, strict=True))
 
 
 def changed(file: Path, **changes: Any) -> Path:
@@ -67,7 +69,7 @@ def with_settings(file: Path, **changes: Any) -> Path:
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", WRITTEN)
 def test_every_layer_is_that_of_the_model_it_was_made_from(
     folders: dict[str, Path], tmp_path: Path, family: str, zipped: bool
 ) -> None:

@@ -46,14 +46,15 @@ def test_real_speech_goes_from_a_file_and_from_a_bundle_to_the_table(
     model = {"fairseq": str(tmp_path / "model.pt"), "torchaudio": "random:torchaudio:WAV2VEC2_BASE"}[kind]
     items = load_corpus(corpus).utterances
 
-    done = extract(model, corpus, tmp_path / "features")
+    done = extract(model, corpus, tmp_path / "features", layers="conv,0-3")
     assert (done.extracted, done.failures) == (8, [])
-    stored = open_store(done.store).layer("3", [item.key for item in items])
+    store, keys = open_store(done.store), [item.key for item in items]
     samples = [2 * soundfile.info(item.path).frames for item in items]  # 8 kHz, heard at 16
-    assert np.diff(stored.offsets).tolist() == [1 + (n - 400) // 320 for n in samples]
+    for layer in ("conv", "3"):
+        assert np.diff(store.layer(layer, keys).offsets).tolist() == [1 + (n - 400) // 320 for n in samples]
 
     scored = run("word-id", model, corpus, tmp_path / "features", tmp_path / "results")
     table = frame_of(scored.records)
-    assert set(table.layer) >= {"0", "1", "2", "3"}
+    assert set(table.layer) >= {"conv", "0", "1", "2", "3"}
     (n,) = {row.n for row in summary_rows(table).itertuples() if row.metric == "accuracy"}
     assert n == 2

@@ -409,7 +409,9 @@ def test_frames_at_no_regular_distance_are_refused() -> None:
         measured_law(lambda n: 2 * (n // 320), 16_000)
 
 
-def test_centred_windows_pass_the_check_and_give_frames_from_the_first_sample_on() -> None:
+def test_centred_windows_pass_the_check_and_give_frames_from_the_first_sample_on(
+    tones: Callable[..., Path], tmp_path: Path
+) -> None:
     class Centred:
         sample_rate, hop_samples, layer_widths, version = 16_000, 160, {"0": 201}, "1"
 
@@ -424,6 +426,8 @@ def test_centred_windows_pass_the_check_and_give_frames_from_the_first_sample_on
     assert (encoder.info.field_samples, encoder.info.min_samples) == (0, 201)
     assert [encoder.n_frames(n) for n in (200, 201, 319, 320)] == [0, 2, 2, 3]
     assert not check_model(encoder, quick=True).failed
+    store = open_store(extract(encoder, tones(words=1), tmp_path / "features").store)
+    assert (store.field_s("0"), store.hop_s("0")) == (0.0, 0.01)  # where its frames stand, whatever its shortest length
 
 
 # Names
