@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from probe.measures.comparison import paired_difference
     from probe.models.catalogue import open_model
     from probe.models.check import check_model
+    from probe.models.hooks import HookedModule
     from probe.pipeline import bench, demo, export
     from probe.records import read_records
     from probe.reporting.similarity import read_similarity
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CTCProbe": "probe.heads.ctc",
+    "HookedModule": "probe.models.hooks",
     "LinearProbe": "probe.heads.linear",
     "ProbeError": "probe.errors",
     "RidgeProbe": "probe.heads.ridge",
@@ -64,6 +66,7 @@ _HOMES = {
 
 __all__ = [
     "CTCProbe",
+    "HookedModule",
     "LinearProbe",
     "ProbeError",
     "RidgeProbe",

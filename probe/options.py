@@ -32,9 +32,18 @@ def parsed_bytes(text: str) -> int:
     return int(float(match[1]) * 1000 ** "_kMGT".index(match[2] or "_"))
 
 
-MODEL = "org/name@revision, a folder, random:org/name, fbank or mfcc; may be given several times."
+MODEL = "org/name@revision, a folder, file.pt, torchaudio:NAME, random:org/name, fbank, mfcc or plugin:module:factory"
 SHARED: dict[str, Callable[[Callable], Callable]] = {
-    "model": click.option("--model", "models", multiple=True, required=True, metavar="MODEL", help=MODEL),
+    "model": click.option(
+        "--model", "models", multiple=True, required=True, metavar="MODEL", help=f"{MODEL}; may be given several times."
+    ),
+    "hook": click.option(
+        "--hook",
+        "hooks",
+        multiple=True,
+        metavar="MODULES",
+        help="Of a plug-in that is a torch module: whose outputs are layers, such as 'encoder.layers.*'; several times.",
+    ),
     "corpus": click.option("--corpus", required=True, metavar="CSV", help="Manifest, or librispeech:ROOT#dev-clean,test-clean."),
     "layers": click.option("--layers", metavar="LIST", help="Such as conv,0-12,final. All but conv where left out."),
     "trials": click.option(

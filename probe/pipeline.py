@@ -20,6 +20,7 @@ from probe.evaluation.tasks import Task, open_task
 from probe.extraction.extract import Extraction, extract, recipe_of
 from probe.models.catalogue import CHUNK_S, CONTEXT_S, choose_device, open_model
 from probe.models.encoder import Encoder
+from probe.models.factories import is_plugin
 from probe.records import read_records
 from probe.reporting.figures import missing_matplotlib
 from probe.reporting.spectrograms import draw_spectrograms
@@ -400,6 +401,10 @@ def _encoder_of(folder: Path, head: Mapping[str, Any], model: str | Encoder | No
         re.fullmatch("[0-9a-f]{40}", recipe["model"]["revision"]) and ":" not in name
     ):  # on the hub, where a name may have moved on
         name = f"{name.partition('@')[0]}@{recipe['model']['revision']}"
+    if model is None and is_plugin(name):
+        raise ProbeError(
+            f"{folder}: of {name}, which is code; a store's word is not enough to run it. If you trust it, name it with --model."
+        )
     if model is None or isinstance(model, str):
         cut = recipe["chunking"] or {"chunk_s": 0.0, "context_s": 0.0}
         form = (recipe["implementation"], recipe["precision"], cut["chunk_s"], cut["context_s"])

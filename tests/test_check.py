@@ -24,7 +24,7 @@ from probe.extraction import extract as extraction
 from probe.models import check as checks
 from probe.models.catalogue import IMPLEMENTATIONS, open_model
 from probe.models.check import ALONE, BATCH, NORMALISATION, check_model
-from probe.models.encoder import CTC, Encoder
+from probe.models.encoder import CONV, CTC, Encoder
 from probe.models.reference import TransformersEncoder
 from probe.store.folder import find_stores
 
@@ -91,6 +91,7 @@ class Padded(TransformersEncoder):
             mask[i, :length] = 1
         output = self.model(values, attention_mask=mask if self.masked else None, output_hidden_states=True)
         tapped = {str(i): frames for i, frames in enumerate(output.hidden_states)} | {"final": output.last_hidden_state}
+        tapped[CONV] = self.model.feature_extractor(values).mT
         counts = torch.tensor([self.n_frames(length) for length in lengths.tolist()])
         cut = (torch.arange(tapped["0"].shape[1]) < counts[:, None])[:, :, None]
         return [tapped[name] * cut for name in layers], counts.repeat(len(layers), 1)
@@ -309,7 +310,7 @@ def test_an_encoder_that_breaks_the_contract_is_a_finding_and_no_crash(folders: 
     encoder.encode = lambda waveforms, lengths, layers: sound(waveforms[:1], lengths[:1], layers)  # type: ignore[method-assign]
     (finding,) = check_model(encoder, True).failed
     assert finding.check == "batches"
-    assert "3 utterances, 4 layers: frames of shapes (1, " in finding.found
+    assert "3 utterances, 5 layers: frames of shapes (1, " in finding.found
 
 
 def test_values_beyond_float16_are_noted_and_infinite_ones_fail(folders: dict[str, Path]) -> None:

@@ -134,8 +134,9 @@ def test_a_known_model_comes_from_the_hub_its_cache_or_at_random(tmp_path: Path,
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     (tmp_path / "models--facebook--wav2vec2-base").mkdir()
     known = known_models()
-    assert sources_of(known["facebook/wav2vec2-base"]) == ["hub (cached)", "random"]
-    assert sources_of(known["facebook/wav2vec2-large"]) == ["hub", "random"]
+    assert sources_of(known["facebook/wav2vec2-base"]) == ["hub (cached)", "torchaudio", "random"]
+    assert sources_of(known["facebook/wav2vec2-large"]) == ["hub", "torchaudio", "random"]
+    assert sources_of(known["facebook/data2vec-audio-base"]) == ["hub", "random"]
     assert sources_of(known["data2vec-audio-tiny"]) == ["random"]
 
 

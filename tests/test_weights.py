@@ -449,7 +449,7 @@ def test_an_index_of_nothing_is_refused(several: Path) -> None:
 def test_fewer_blocks_than_the_weights_have_are_refused(copy: Path) -> None:
     edit_config(copy, num_hidden_layers=1)
     message = (
-        r"16 weights of the encoder have no place in the model that config\.json describes \(1 blocks\): encoder\.layers\.1\."
+        r"16 weights of the encoder have no place in the model that its configuration describes \(1 blocks\): encoder\.layers\.1"
     )
     with pytest.raises(ProbeError, match=message):
         open_model(str(copy), "cpu")
@@ -519,7 +519,7 @@ def test_a_config_of_any_form_ends_in_one_line(copy: Path, changes: dict[str, An
 )
 def test_sizes_that_make_no_model_end_in_one_line(copy: Path, changes: dict[str, Any]) -> None:
     edit_config(copy, **changes)
-    with pytest.raises(ProbeError, match=r"no model can be made from its config\.json \(.+\)\.$"):
+    with pytest.raises(ProbeError, match=r"no model can be made from its configuration \(.+\)\.$"):
         open_model(f"random:{copy}", "cpu")
     with pytest.raises(
         ProbeError, match=r"model\.safetensors: the weights cannot be loaded into the model that config\.json describes \(.+\)"

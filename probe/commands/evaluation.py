@@ -103,7 +103,7 @@ def run(
 
 
 @click.command()
-@options("model")
+@options("model", "hook")
 @click.option("--task", "tasks", multiple=True, required=True, metavar="TASK", help="Ready task or TOML file; several times.")
 @options("corpus")
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="Receives features/, results/, tables and pictures.")
@@ -113,6 +113,7 @@ def run(
 )
 def bench(
     models: tuple[str, ...],
+    hooks: tuple[str, ...],
     tasks: tuple[str, ...],
     corpus: str,
     to: Path,
@@ -126,11 +127,13 @@ def bench(
 ) -> None:
     """Models x tasks: extract what is missing, run every task, write the tables and the picture."""
     from probe.evaluation.tasks import open_task
+    from probe.models.factories import with_hooks
     from probe.pipeline import bench as run_bench
 
     opened = [open_task(task, {"disturb": disturb}) for task in dict.fromkeys(tasks)]
     heard = conditions_of(texts, declared, condition_seed) if texts or declared else None
-    done = run_bench(models, opened, corpus, to, conditions=heard, condition_seed=condition_seed, dry_run=dry_run, **how)
+    how |= {"conditions": heard, "condition_seed": condition_seed, "dry_run": dry_run}
+    done = run_bench(with_hooks(models, hooks), opened, corpus, to, **how)
     if dry_run or as_json:
         print_extractions(done.extractions, dry_run, as_json)
     if not dry_run:

@@ -14,7 +14,7 @@ from probe.options import HEARD, HOW, options
 
 
 @click.command()
-@options("model", "corpus")
+@options("model", "hook", "corpus")
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="Folder of all feature stores.")
 @click.option(
     "--view", metavar="VIEW", default="frames", show_default=True, help="What is kept: frames, segments:n, meanstd or mean."
@@ -30,6 +30,7 @@ from probe.options import HEARD, HOW, options
 @options("dry_run", "json")
 def extract(
     models: tuple[str, ...],
+    hooks: tuple[str, ...],
     corpus: str,
     to: Path,
     view: str,
@@ -47,6 +48,7 @@ def extract(
     """Dump every layer of every utterance; continue where an earlier run was interrupted."""
     from probe.data.corpus import load_corpus
     from probe.extraction.extract import extract as extract_features
+    from probe.models.factories import with_hooks
 
     if stride > 1 and view != "frames":
         raise UsageError(f"--stride {stride}: only --view frames has a stride, not {view}.")
@@ -56,7 +58,11 @@ def extract(
     how |= {"view": f"frames:{stride}" if stride > 1 else view, "sha256": sha256, "audio_root": audio_root}
     how |= {"splits": splits or None, "dry_run": dry_run}
     heard = conditions_of(texts, declared, condition_seed)
-    done = [extract_features(model, loaded, to, condition=condition, **how) for model in models for condition in heard]
+    done = [
+        extract_features(model, loaded, to, condition=condition, **how)
+        for model in with_hooks(models, hooks)
+        for condition in heard
+    ]
     print_extractions(done, dry_run, as_json)
     exit_with_failures(
         {str(item.store): [f"{failure.key} ({failure.reason})" for failure in item.failures] for item in done if item.failures}

@@ -3,19 +3,20 @@
 import itertools
 import json
 import sys
+import textwrap
 from pathlib import Path
 
 import click
 
 from probe.commands.printing import print_table
-from probe.errors import EXIT_FAILURE, ProbeError
-from probe.options import options
+from probe.errors import EXIT_FAILURE, ProbeError, UsageError
+from probe.options import MODEL, options
 
 
 @click.command()
 @click.argument("model")
 @click.option("--quick", is_flag=True, help="Utterances up to a second: the part that `probe extract` runs by itself.")
-@options("sha256", "implementation", "precision", "device")
+@options("hook", "sha256", "implementation", "precision", "device")
 @click.option(
     "--to",
     type=click.Path(path_type=Path),
@@ -26,6 +27,7 @@ from probe.options import options
 def check(
     model: str,
     quick: bool,
+    hooks: tuple[str, ...],
     sha256: str | None,
     implementation: str,
     precision: str,
@@ -41,8 +43,10 @@ def check(
 
     from probe.models.catalogue import open_model
     from probe.models.check import CHECKS, check_model
+    from probe.models.factories import with_hooks
     from probe.store.folder import find_stores
 
+    [model] = with_hooks([model], hooks)
     encoder = open_model(model, device, sha256, implementation, precision)
     form = (encoder.info.weights_sha256, encoder.implementation, encoder.precision)
     stores = [
@@ -89,8 +93,10 @@ def models(as_json: bool) -> None:
     """Every model that is known by name: what it is, its licence, where it is loaded from."""
     from dataclasses import asdict
 
+    from probe.models.bundles import bundles
     from probe.models.catalogue import SPECTRAL, sources_of
-    from probe.models.known import FAMILIES, known_models
+    from probe.models.factories import installed
+    from probe.models.known import FAMILIES, TORCHAUDIO, known_models
 
     rows = [{**asdict(row), "loads_from": sources_of(row)} for row in known_models().values()]
     if as_json:
@@ -117,6 +123,8 @@ def models(as_json: bool) -> None:
         f"\nAlso {' and '.join(SPECTRAL)} (no weights), and any other hub name (org/name@revision) or local folder of a",
         f"{', '.join(FAMILIES[:-1])} or {FAMILIES[-1]} class.",
         "random: before a name gives the same architecture with random weights, offline.",
+        textwrap.fill(f"file.pt is a checkpoint as fairseq writes it, {TORCHAUDIO}NAME a bundle: {', '.join(bundles())}.", 130),
+        f"plugin:package.module:factory is a model of your own; installed here: {', '.join(installed()) or 'none'}.",
         "LS LibriSpeech, LL Libri-Light; certain: yes = read in a primary source. --json has exact numbers and remarks.",
     ):
         click.echo(line, err=True)
@@ -124,18 +132,27 @@ def models(as_json: bool) -> None:
 
 @click.command()
 @click.option(
-    "--model", metavar="MODEL", help="Also open this model: org/name@revision, a folder, random:org/name, fbank or mfcc."
+    "--model",
+    metavar="MODEL",
+    help=f"Also open this model: {MODEL}.",
 )
+@options("hook")
 @click.option(
     "--corpus", metavar="CSV", help="Also look at this corpus: its audio against the model, its transcripts, its labels."
 )
 @click.option("--to", type=click.Path(path_type=Path), default=Path(), show_default=True, help="Where features would be written.")
 @options("device", "json")
-def doctor(model: str | None, corpus: str | None, to: Path, device: str | None, as_json: bool) -> None:
+def doctor(model: str | None, hooks: tuple[str, ...], corpus: str | None, to: Path, device: str | None, as_json: bool) -> None:
     """What this machine can do, and whether a model and a corpus fit: each finding says what to do."""
     from probe.doctor.examine import examine
     from probe.doctor.findings import screen
 
+    if hooks:
+        from probe.models.factories import with_hooks
+
+        if model is None:
+            raise UsageError("--hook: belongs to a model; name it with --model.")
+        [model] = with_hooks([model], hooks)
     findings, again = itertools.tee(examine(model, corpus, to, device))
     if as_json:
         click.echo(json.dumps([vars(item) for item in findings], indent=2, ensure_ascii=False))

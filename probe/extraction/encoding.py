@@ -11,8 +11,9 @@ from torch import Tensor
 
 from probe.data.audio import Audio
 from probe.data.corpus import Utterance
+from probe.errors import UtteranceError
 from probe.extraction.pooling import Pooling, as_stored
-from probe.models.encoder import CTC, Encoder, frames_of, greedy_text, pieces_of
+from probe.models.encoder import CTC, Encoder, frames_of, greedy_text, out_of_memory, pieces_of
 from probe.store.features import Failure
 
 log = logging.getLogger("probe")
@@ -101,7 +102,7 @@ def _of_batch(batch: Sequence[tuple[Utterance, Audio | Failure]], encoder: Encod
 def _of_utterance(
     utterance: Utterance,
     sound: Audio,
-    frames: Iterator[list[Tensor] | None],
+    frames: Iterator[list[Tensor] | str],
     encoder: Encoder,
     wanted: Wanted,
 ) -> Iterator[Piece | Failure]:
@@ -109,12 +110,12 @@ def _of_utterance(
     n_frames = [frames_of(encoder, layer, len(sound.samples)) for layer in wanted.layers]
     pools = [Pooling(wanted.view, count) for count in n_frames]
     best: list[int] = []
-    failed = ""
+    failed, again = "", False
     seen = 0
     for of_layers in frames:  # all of them, also after a failure: others follow in the same stream
-        if of_layers is None:
-            failed = failed or NO_ROOM
-        if failed or of_layers is None:
+        if isinstance(of_layers, str):
+            failed, again = failed or of_layers, True
+        if failed or isinstance(of_layers, str):
             continue
         seen += len(of_layers[0])
         if wanted.ctc:
@@ -133,11 +134,11 @@ def _of_utterance(
             stored = as_stored(rows, wanted.dtype, whole=len(of_layers[0]) == n_frames[0])
             yield Piece(utterance, sound, n_frames, stored, last, text)
     if failed:
-        yield failure_of(utterance, sound, failed, again=failed == NO_ROOM)
+        yield failure_of(utterance, sound, failed, again)
 
 
-def _stretches(encoder: Encoder, waves: Sequence[Tensor], layers: Sequence[str]) -> Iterator[Iterator[list[Tensor] | None]]:
-    """Each utterance's frames, (row, dim) per layer piece by piece; None where memory does not suffice.
+def _stretches(encoder: Encoder, waves: Sequence[Tensor], layers: Sequence[str]) -> Iterator[Iterator[list[Tensor] | str]]:
+    """Each utterance's frames, (row, dim) per layer piece by piece; a reason where they cannot be had.
 
     Rows are counted in the first layer. Where the layers of an encoder differ in rate, each of its pieces is an utterance.
     """
@@ -145,13 +146,13 @@ def _stretches(encoder: Encoder, waves: Sequence[Tensor], layers: Sequence[str])
     pieces = _retried(encoder, waves, counts, layers)
     rest: list[Tensor] = []
 
-    def of_one(left: int) -> Iterator[list[Tensor] | None]:
+    def of_one(left: int) -> Iterator[list[Tensor] | str]:
         nonlocal rest
         while left:
             if not rest:
                 found = next(pieces)
-                if found is None:
-                    yield None
+                if isinstance(found, str):
+                    yield found
                     return
                 rest = found
             now, rest = (rest, []) if len(rest[0]) <= left else ([item[:left] for item in rest], [item[left:] for item in rest])
@@ -165,9 +166,9 @@ def _stretches(encoder: Encoder, waves: Sequence[Tensor], layers: Sequence[str])
 
 def _retried(
     encoder: Encoder, waves: Sequence[Tensor], counts: Sequence[int], layers: Sequence[str]
-) -> Iterator[list[Tensor] | None]:
+) -> Iterator[list[Tensor] | str]:
     """`pieces_of`; where the device's memory does not suffice, with half as many rows at a time, and one utterance after the other.
-    None for one that does not fit even so."""
+    The reason for one that does not fit even so, or that the model refuses."""
     ends = list(itertools.accumulate(counts))
     done = 0  # rows that were handed on
     first = 0  # utterance that is not whole
@@ -183,8 +184,14 @@ def _retried(
                     yield [item[skipped:] for item in piece] if skipped else piece
             first += together
             continue
+        except UtteranceError as error:  # of an encoder without pieces of its own: the utterances before it are done
+            yield str(error)
+            first = next(i for i, end in enumerate(ends) if end > done)
+            done = ends[first]
+            first += 1
+            continue
         except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             log.warning("%s: %s", encoder.info.id, str(error).split("\n")[0])
         first = next((i for i, end in enumerate(ends) if end > done), len(waves))
@@ -192,14 +199,9 @@ def _retried(
             encoder.rows //= 2
             log.warning("%s: goes on with %d frames at a time", encoder.info.id, encoder.rows)
         elif together == 1 and first < len(waves):
-            yield None
+            yield NO_ROOM
             done = ends[first]
             first += 1
         together = 1
         if encoder.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether memory did not suffice; torch's allocator for CPUs has no exception of its own."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator: " in str(error)

@@ -28,6 +28,7 @@ from probe.files import file_name, read_json
 from probe.models.catalogue import CHUNK_S, CONTEXT_S, RANDOM, open_model
 from probe.models.check import check_model
 from probe.models.encoder import Encoder, device_name
+from probe.models.plugins import Plugin
 from probe.store.features import Failure, FeatureStore
 from probe.store.folder import create_store, discard_store, store_path
 from probe.store.layers import choose_layers
@@ -95,7 +96,7 @@ class Extraction:
 
 
 def extract(
-    model: str | Encoder,
+    model: str | Encoder | Plugin,
     corpus: str | Path | Corpus,
     to: str | Path,
     *,
@@ -127,7 +128,7 @@ def extract(
     """Writes what is missing of a corpus' features into the store of this model, view and recipe beneath ``to``.
 
     Args:
-        model: a name (see `probe.models.catalogue`) or an encoder that is open.
+        model: a name (see `probe.models.catalogue`), an encoder that is open, or an object that is a plug-in.
         corpus: a manifest, ``librispeech:ROOT#subsets``, or a corpus that is loaded.
         to: the folder of all stores.
         layers: such as ``conv,0-12,final``; all but ``conv`` where None.
@@ -173,7 +174,7 @@ def extract(
         raise UsageError(f"{corpus.name}: no rows of split {' or '.join(sorted(splits))}; nothing to extract.")
     audio_folder = None if audio_root is None else Path(audio_root)
     encoder = model
-    if isinstance(encoder, str):
+    if not isinstance(encoder, Encoder):
         encoder = open_model(encoder, device, sha256, implementation, precision, chunk_s, context_s)
     requested = requested or (model if isinstance(model, str) else encoder.info.id)
     for note in encoder.info.notes:
@@ -247,8 +248,8 @@ def recipe_of(
         "normalize": info.normalize,
         "settings": dict(info.settings),
     }
-    if info.min_samples * 1000 != USUAL_FIELD_MS * info.rate_hz:
-        model["min_samples"] = info.min_samples
+    if info.grid.field_samples * 1000 != USUAL_FIELD_MS * info.rate_hz:
+        model["field_samples"] = info.grid.field_samples
     if grids := {name: list(info.other_grids[name]) for name in layers if name in info.other_grids}:
         model["grids"] = grids
     recipe = {
@@ -274,6 +275,7 @@ def _certified(root: Path, encoder: Encoder) -> dict[str, Any]:
         ProbeError: the model fails its check.
     """
     now = {
+        "revision": encoder.info.revision,
         "weights_sha256": encoder.info.weights_sha256,
         "implementation": encoder.implementation,
         "precision": encoder.precision,

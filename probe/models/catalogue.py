@@ -1,21 +1,25 @@
 """Names of models -> encoders.
 
 ``org/name@revision`` on the hub, a local folder, ``random:org/name@seed`` (the same architecture with seeded random weights; those
-in ``known.csv`` need no network), ``fbank``, ``mfcc``.
+in ``known.csv`` need no network), ``fbank``, ``mfcc``, ``file.pt`` (`probe.models.fairseq`), ``torchaudio:NAME``
+(`probe.models.bundles`), plug-ins (`probe.models.factories`).
 """
 
 import os
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from probe.errors import ProbeError, UsageError
 from probe.models.encoder import Chunking, Encoder
-from probe.models.known import NOT_SPEECH, Known, close_names, known_models
+from probe.models.known import NOT_SPEECH, TORCHAUDIO, Known, close_names, known_models
 
 if TYPE_CHECKING:
+    import torch
+
     from probe.models import checkpoints
+    from probe.models.plugins import Plugin, PluginEncoder
     from probe.models.reference import TransformersEncoder
 
 SPECTRAL = ("fbank", "mfcc")
@@ -32,15 +36,18 @@ def offline_names() -> list[str]:
 
 
 def sources_of(row: Known) -> list[str]:
-    """Where a known checkpoint can be loaded from: ``hub`` (``cached`` where that has begun), ``random``."""
+    """Where a known checkpoint can be loaded from: ``hub`` (``cached`` where that has begun), ``torchaudio`` (as ``torchaudio:`` and
+    the bundle's name), ``random``.
+    """
     from huggingface_hub.constants import HF_HUB_CACHE
 
     cached = (Path(HF_HUB_CACHE) / f"models--{row.model.replace('/', '--')}").is_dir()
-    return ([] if "/" not in row.model else ["hub (cached)" if cached else "hub"]) + ["random"]
+    hub = [] if "/" not in row.model else ["hub (cached)" if cached else "hub"]
+    return [*hub, *(["torchaudio"] if row.torchaudio else []), "random"]
 
 
 def open_model(
-    name: str,
+    name: "str | Plugin",
     device: str | None = None,
     sha256: str | None = None,
     implementation: str = "packed",
@@ -51,11 +58,12 @@ def open_model(
     """The encoder that ``name`` stands for.
 
     Args:
+        name: a model's name; or an object that is a plug-in (`probe.models.plugins.Plugin`).
         device: ``cpu``, ``cuda``, ``cuda:1``; None takes a GPU where there is one.
         sha256: what the weights must have, as ``probe check`` prints it.
         implementation: ``packed``, or ``reference`` for transformers' own forward. A checkpoint without a packed form is computed by
-            the reference in fp32, with a note; fbank and mfcc have but one form. The encoder's ``implementation`` and ``precision``
-            say what was taken.
+            the reference in fp32, with a note; fbank, mfcc and plug-ins have but one form. The encoder's ``implementation`` and
+            ``precision`` say what was taken.
         precision: ``fp32``, ``tf32`` (GPUs only) or ``bf16``, of the packed form's products.
         chunk_s, context_s: how the packed form cuts attention over audio longer than `LONG_S`; a chunk of 0 s leaves it whole. What
             Whisper is given is cut so above 30 s, whatever the form.
@@ -66,7 +74,7 @@ def open_model(
     """
     import torch
 
-    from probe.models import checkpoints
+    from probe.models import factories
     from probe.models.packed.products import dtype_of
     from probe.models.spectral import SpectralEncoder
 
@@ -77,18 +85,29 @@ def open_model(
     chunking = Chunking(LONG_S, chunk_s, context_s) if chunk_s else None
     if implementation == "reference" and precision != "fp32":
         raise UsageError(f"--precision {precision}: the reference implementation computes in fp32. Use --implementation packed.")
-    if name in SPECTRAL:
+    if isinstance(name, str) and name in SPECTRAL:
         if sha256 is not None:
             raise UsageError(f"--sha256: {name} has no weights.")
         return SpectralEncoder(name, torch.device(place))
+    if not isinstance(name, str) or factories.is_plugin(name):
+        return _plugin(name, torch.device(place), sha256)
     if not name.startswith(RANDOM):
-        return _in_form(
-            checkpoints.pretrained_encoder(_locate(name, weights=True), place, sha256), implementation, precision, chunking
-        )
+        return _in_form(_pretrained(name, place, sha256), implementation, precision, chunking)
     encoder = _random(name, place)
     if sha256 not in (None, encoder.info.weights_sha256):
         raise ProbeError(f"{name}: the weights drawn here have sha256 {encoder.info.weights_sha256}, --sha256 says {sha256}.")
     return _in_form(encoder, implementation, precision, chunking)
+
+
+def _plugin(name: "str | Plugin", place: "torch.device", sha256: str | None) -> "PluginEncoder":
+    """The encoder of a plug-in's name, or of an object that is one."""
+    from probe.models import factories
+
+    encoder = factories.open_plugin(name, place) if isinstance(name, str) else factories.encoder_of(name, place)
+    found = encoder.info.weights_sha256 or "none"
+    if sha256 not in (None, found):
+        raise ProbeError(f"{encoder.info.id}: its weights have sha256 {found}, --sha256 says {sha256}.")
+    return encoder
 
 
 def _in_form(reference: "TransformersEncoder", implementation: str, precision: str, chunking: Chunking | None) -> Encoder:
@@ -107,6 +126,19 @@ def _in_form(reference: "TransformersEncoder", implementation: str, precision: s
     return PackedEncoder(reference, precision, chunking)
 
 
+def _pretrained(name: str, place: str, sha256: str | None) -> "TransformersEncoder":
+    """The encoder of a bundle, a file, a folder or a checkpoint on the hub."""
+    from probe.models import checkpoints, fairseq
+
+    if name.startswith(TORCHAUDIO):
+        from probe.models import bundles
+
+        return bundles.bundle_encoder(name, place, sha256)
+    if file := fairseq.file_of(name):
+        return fairseq.file_encoder(file, place, sha256)
+    return checkpoints.pretrained_encoder(_locate(name, weights=True), place, sha256)
+
+
 def _random(name: str, place: str) -> "TransformersEncoder":
     """The encoder of a name that begins with ``random:``."""
     from probe.models import checkpoints
@@ -116,14 +148,26 @@ def _random(name: str, place: str) -> "TransformersEncoder":
         architecture, seed = architecture + at + seed, ""
     if not re.fullmatch(r"\d*", seed):
         raise ProbeError(f"{name}: {seed!r} after @ is no seed; expected a whole number such as {RANDOM}{architecture}@1.")
-    commit = f"seed {int(seed or 0)}"
-    row = known_models().get(architecture)
+    folder, config, normalize = _architecture(architecture)
+    location = checkpoints.Location(RANDOM + architecture, folder, f"seed {int(seed or 0)}")
+    return checkpoints.random_encoder(location, config, place, normalize)
+
+
+def _architecture(name: str) -> tuple[Path, Any, bool | None]:
+    """What random weights are drawn for: folder, configuration, whether waveforms are normalised (None: the folder says)."""
+    from probe.models import checkpoints, fairseq
+
+    row = known_models().get(name)
     if row:
-        location = checkpoints.Location(RANDOM + architecture, Path(), commit)
-        return checkpoints.random_encoder(location, checkpoints.config_of_known(row), place, row.normalize)
-    source = _locate(architecture, weights=False)
-    location = checkpoints.Location(RANDOM + architecture, source.folder, commit)
-    return checkpoints.random_encoder(location, checkpoints.config_of(source), place)
+        return Path(), checkpoints.config_of_known(row), row.normalize
+    if name.startswith(TORCHAUDIO):
+        from probe.models import bundles
+
+        return Path(), *bundles.architecture_of(name)
+    if file := fairseq.file_of(name):
+        return Path(), *fairseq.architecture_of(file)
+    source = _locate(name, weights=False)
+    return source.folder, checkpoints.config_of(source), None
 
 
 def choose_device(device: str | None) -> str:
@@ -146,7 +190,7 @@ def choose_device(device: str | None) -> str:
 
 def _locate(name: str, weights: bool) -> "checkpoints.Location":
     """The checkpoint's folder: given, or fetched from the hub (its configuration alone without ``weights``)."""
-    from probe.models import checkpoints
+    from probe.models import checkpoints, factories
 
     if _is_folder(name):
         return checkpoints.Location(str(Path(name)), Path(name), "local")
@@ -157,11 +201,11 @@ def _locate(name: str, weights: bool) -> "checkpoints.Location":
         if part in identifier.lower():
             raise ProbeError(f"{name}: reads {reads}, not speech. The speech models of this kind are called data2vec-audio.")
     if os.path.exists(name) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", identifier):  # noqa: PTH110 - as in _is_folder
-        close = close_names(name, (*SPECTRAL, *offline_names()))
+        close = close_names(name, (*SPECTRAL, *offline_names(), *factories.installed()))
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ProbeError(
-            f"model {name!r}: neither a folder nor org/name on the hub.{hint} `probe models` lists the names that are known; "
-            f"{', '.join(SPECTRAL)} and {RANDOM}org/name of those work without a network."
+            f"model {name!r}: neither a folder nor org/name on the hub.{hint} `probe models` "
+            f"lists the names that are known; {', '.join(SPECTRAL)} and {RANDOM}org/name of those work without a network."
         )
     return checkpoints.from_hub(identifier, revision or None, weights)
 

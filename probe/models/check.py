@@ -21,8 +21,9 @@ from torch import Tensor
 
 from probe.environment import package_versions
 from probe.errors import listed
-from probe.models.encoder import ASSUMED, CTC, Encoder, device_name, frames_of, pieces_of
+from probe.models.encoder import ASSUMED, CTC, PLUGIN, Encoder, device_name, frames_of, pieces_of
 from probe.models.known import Known, known_models
+from probe.models.plugins import Plugin
 from probe.store.layers import describe_layers
 
 PASS, FAIL, NOTE, SKIPPED = "pass", "FAIL", "note", "skipped"
@@ -34,7 +35,7 @@ LARGEST_FLOAT16 = 65_504.0
 # What an encoder declares of itself that a checkpoint opened afresh must declare too.
 ENCODED = (
     *("weights_sha256", "family", "layers", "on_request", "aliases", "rate_hz", "normalize", "hop_samples"),
-    *("min_samples", "other_grids", "parameters", "settings", "ctc"),
+    *("min_samples", "field_samples", "other_grids", "parameters", "settings", "ctc"),
 )
 ABSURD_WEIGHT = 1e6
 # Some weights (sharp attention) amplify the last bits of a sample a thousandfold. Two sound implementations then differ by about as
@@ -102,7 +103,9 @@ class Certificate:
         return {name: value for name, value in asdict(self).items() if name != "seconds"} | {"passed": not self.failed}
 
 
-def check_model(encoder: Encoder | str, quick: bool = False, tick: Callable[[str], Any] = lambda _: None) -> Certificate:
+def check_model(
+    encoder: "str | Encoder | Plugin", quick: bool = False, tick: Callable[[str], Any] = lambda _: None
+) -> Certificate:
     """Everything about ``encoder`` that can be measured without knowing its data.
 
     An encoder may have, beyond the batch contract, ``again()`` (the same checkpoint opened afresh), ``by_transformers(wave)``
@@ -110,11 +113,11 @@ def check_model(encoder: Encoder | str, quick: bool = False, tick: Callable[[str
     them those checks are skipped.
 
     Args:
-        encoder: one that is open, or a model's name.
+        encoder: one that is open, a model's name, or an object that is a plug-in.
         quick: short utterances only, and no second copy of the model.
         tick: called with the name of each check as it begins.
     """
-    if isinstance(encoder, str):
+    if not isinstance(encoder, Encoder):
         from probe.models.catalogue import open_model
 
         encoder = open_model(encoder)
@@ -185,7 +188,10 @@ def _weights(encoder: Encoder, _twin: Any, _: bool) -> Iterator[Finding]:
         return
     yield Finding("weights", PASS, f"{info.weights}, sha256 {info.weights_sha256[:12]}...")
     left_out = f"{len(info.left_out)} left out: {listed(list(info.left_out), 3)}" if info.left_out else "none left out"
-    yield Finding("keys", PASS, f"none missing, {left_out}", "none of the encoder missing, none of it left out")
+    if info.family == PLUGIN:
+        yield Finding("keys", SKIPPED, "a plug-in loads its weights by itself")
+    else:
+        yield Finding("keys", PASS, f"none missing, {left_out}", "none of the encoder missing, none of it left out")
     module = getattr(encoder, "model", None)
     if module is None:
         return
@@ -250,7 +256,7 @@ def _layers(encoder: Encoder, _twin: Any, quick: bool) -> Iterator[Finding]:
     """Names, order and widths as declared against what comes out, and against the model's own depth."""
     info = encoder.info
     names = list(info.every_layer)
-    frames, n_frames = _encode(encoder, [_noise(16_000, 0)])
+    frames, n_frames = _encode(encoder, [_noise(max(16_000, info.min_samples), 0)])
     shapes = {name: tuple(item.shape) for name, item in zip(names, frames, strict=True)}
     right = all(shapes[name] == (1, int(n_frames[i, 0]), info.every_layer[name]) for i, name in enumerate(names))
     faults = [] if right else [f"shapes {shapes} against the declared widths {info.every_layer}"]
@@ -262,7 +268,8 @@ def _layers(encoder: Encoder, _twin: Any, quick: bool) -> Iterator[Finding]:
         faults.append(f"layer {listed(single, 3)} asked for alone is another one")
     blocks = [name for name in names if name.isdecimal()]
     depth = getattr(getattr(getattr(encoder, "model", None), "config", None), "num_hidden_layers", None)
-    if blocks != [str(index) for index in range(len(blocks))]:
+    first = 1 if depth is None and blocks[:1] == ["1"] else 0
+    if blocks != [str(first + index) for index in range(len(blocks))]:
         faults.append(f"names {', '.join(names)}, expected 0, 1, 2 ... without a gap")
     if depth is not None and len(blocks) != depth + 1:
         faults.append(
@@ -353,23 +360,26 @@ def _final(encoder: Encoder, twin: Any, _: bool) -> Iterator[Finding]:
 
 
 def _frames(encoder: Encoder, _twin: Any, quick: bool) -> Iterator[Finding]:
-    """Frames of every length: 1 + (samples - shortest) // hop, as declared and as they come out."""
+    """Frames of every length: 1 + (samples - field) // hop, as declared and as they come out."""
     info = encoder.info
-    shortest, hop, longest = info.min_samples, info.hop_samples, LONGEST_SAMPLES[quick]
-    lengths = {shortest + k * hop + step for k in range((480_000 - shortest) // hop + 1) for step in (-1, 0)}
-    lengths = {n for n in lengths if n <= 480_000} | {0, 1, shortest - 1, 480_000}
-    wrong = [n for n in sorted(lengths) if encoder.n_frames(n) != (1 + (n - shortest) // hop if n >= shortest else 0)]
-    run = [n for n in (shortest, shortest + hop - 1, shortest + hop, shortest + 2 * hop, 16_000, longest) if n <= longest]
+    shortest, longest = info.min_samples, max(LONGEST_SAMPLES[quick], info.min_samples)
+    hop, field = info.grid
+    lengths = {field + k * hop + step for k in range((480_000 - field) // hop + 1) for step in (-1, 0)}
+    lengths = {n for n in lengths if 0 <= n <= 480_000} | {0, 1, shortest - 1, 480_000}
+    wrong = [n for n in sorted(lengths) if encoder.n_frames(n) != (1 + (n - field) // hop if n >= shortest else 0)]
+    run = [
+        n for n in (shortest, shortest + hop - 1, shortest + hop, shortest + 2 * hop, 16_000, longest) if shortest <= n <= longest
+    ]
     for n in dict.fromkeys(run):
         frames, n_frames = _encode(encoder, [_noise(n, n)])
         promised = [frames_of(encoder, layer, n) for layer in info.every_layer]
         counted = [n_frames.flatten().tolist(), [item.shape[1] for item in frames]]
-        if counted != [promised, promised] or encoder.n_frames(n) != 1 + (n - shortest) // hop:
+        if counted != [promised, promised] or encoder.n_frames(n) != 1 + (n - field) // hop:
             wrong.append(n)
-    formula = f"1 + (samples - {shortest}) // {hop}"
+    formula = f"1 + (samples - {field}) // {hop}"
     for grid in dict.fromkeys(info.other_grids.values()):
         layers = [name for name in info.every_layer if info.other_grids.get(name) == grid]
-        formula += f"; {listed(layers)}: 1 + (samples - {grid.min_samples}) // {grid.hop_samples}"
+        formula += f"; {listed(layers)}: 1 + (samples - {grid.field_samples}) // {grid.hop_samples}"
     if wrong:
         n = wrong[0]
         frames, _ = _encode(encoder, [_noise(max(n, shortest), n)])
@@ -377,7 +387,8 @@ def _frames(encoder: Encoder, _twin: Any, quick: bool) -> Iterator[Finding]:
         found = f"{n} samples: {n_found} frames, n_frames says {encoder.n_frames(n)}"
         yield Finding("frames", FAIL, f"{found}; {len(wrong)} such lengths", formula)
     else:
-        ends = f"{shortest} samples: 1 frame, {longest}: {encoder.n_frames(longest)}"
+        few = encoder.n_frames(shortest)
+        ends = f"{shortest} samples: {few} frame{'s' if few > 1 else ''}, {longest}: {encoder.n_frames(longest)}"
         yield Finding("frames", PASS, f"{ends}; {len(lengths)} lengths to 480000 counted", formula)
 
 
@@ -407,7 +418,7 @@ def _batches(encoder: Encoder, _twin: Any, quick: bool) -> Iterator[Finding]:
 
 def _values(encoder: Encoder, _twin: Any, _: bool) -> Iterator[Finding]:
     """Noise, silence, a click, full scale, an offset: finite everywhere, and how large."""
-    n = 8_000
+    n = max(8_000, encoder.info.min_samples)
     click, silence = torch.zeros(n), torch.zeros(n)
     click[n // 2] = 1.0
     square = torch.where(_noise(n, 2) > 0, 1.0, -1.0)

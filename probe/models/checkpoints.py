@@ -6,11 +6,10 @@ files (the repository of wav2vec2-base has those, and no head).
 """
 
 import functools
-import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +19,15 @@ os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")  # otherwise a thre
 
 import torch
 import transformers
+from torch import Tensor
 
 from probe.errors import ProbeError, listed
 from probe.models import hub
 from probe.models.encoder import ASSUMED, CONV, ModelInfo
 from probe.models.families import ENCODERS, LOG_MEL, conv_width, grids_of, has_own_final, mel_extractor
 from probe.models.known import FAMILIES, Known, close_names
-from probe.models.reference import TransformersEncoder
-from probe.models.weights import WEIGHT_FILES, Weights, find_weights
+from probe.models.reference import EPSILON, TransformersEncoder, epsilon_of
+from probe.models.weights import WEIGHT_FILES, Weights, find_weights, sha256_of_tensors
 
 PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")  # the second since transformers 5
 VOCABULARY_FILE = "vocab.json"
@@ -181,7 +181,7 @@ def pretrained_encoder(location: Location, device: str, sha256: str | None = Non
         notes.append("its CTC head reads the output of an adapter and is not run")
         has_head = False
     model, loading = _load(location, config, weights, has_head)
-    headless = _refuse_what_does_not_fit(weights.file, config, model, loading)
+    headless = _refuse_what_does_not_fit(weights.file, config, loading) + _refuse_what_is_broken(weights.file, model)
     unexpected = sorted(loading["unexpected_keys"])
     if unexpected:
         notes.append(f"{len(unexpected)} weights that the encoder has no place for were left out: {listed(unexpected)}")
@@ -227,8 +227,67 @@ def _load(location: Location, config: Any, weights: Weights, has_head: bool) -> 
         ) from error
 
 
-def _refuse_what_does_not_fit(file: Path, config: Any, model: Any, loading: dict[str, Any]) -> list[str]:
-    """Raises where the encoder's weights are not those of the configuration; the weights of a CTC head that cannot be used."""
+def converted_encoder(
+    location: Location,
+    config: Any,
+    tensors: Mapping[str, Tensor],
+    weights: Weights,
+    device: str,
+    normalize: bool,
+    left_out: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    writes: tuple[str, ...] = (),
+) -> TransformersEncoder:
+    """The encoder of weights that stand in a file of another form.
+
+    Args:
+        location: its folder is not looked into.
+        tensors: all weights of the encoder by the names of transformers' class without a head; with ``writes`` also
+            ``lm_head.weight`` and ``lm_head.bias``.
+        weights: the file that they came from.
+        left_out: names of further weights in that file, by its own names.
+        writes: see `ModelInfo.ctc`; empty where the head is not to be run.
+
+    Raises:
+        ProbeError: weights of the encoder missing, left over, of another shape than the configuration says, or not finite.
+    """
+    config.vocab_size = len(writes) or config.vocab_size
+    made = transformers.AutoModelForCTC if writes else transformers.AutoModel
+    try:
+        with torch.device("meta"):  # sizes that the weights do not have cost no memory
+            shapes = {name: weight.shape for name, weight in _bare(made.from_config(config)).items()}
+    except Exception as error:  # sizes that cannot be: each its own kind
+        raise ProbeError(f"{location.id}: no model can be made from its configuration ({_reason(error)}).") from error
+    loading = {
+        "missing_keys": shapes.keys() - tensors.keys(),
+        "mismatched_keys": [name for name in shapes.keys() & tensors.keys() if tensors[name].shape != shapes[name]],
+        "unexpected_keys": tensors.keys() - shapes.keys(),
+    }
+    headless = _refuse_what_does_not_fit(weights.file, config, loading, inside=re.compile(""))
+    with torch.random.fork_rng(devices=[]):
+        model = made.from_config(config, dtype=torch.float32)
+    with torch.no_grad():
+        for name, weight in _bare(model).items():
+            weight.copy_(tensors[name]) if name in tensors and name not in headless else weight.zero_()
+    headless += _refuse_what_is_broken(weights.file, model)
+    notes = [*notes, *([f"its CTC head is not run: {listed(headless)} missing, NaN or infinite"] if headless else [])]
+    if left_out:
+        notes.append(f"{len(left_out)} weights that the encoder has no place for were left out: {listed(sorted(left_out))}")
+    return _encoder(location, model, device, weights, () if headless else writes, tuple(sorted(left_out)), notes, normalize)
+
+
+def _bare(model: Any) -> dict[str, Tensor]:
+    """The weights of a model with or without a head by the names of its encoder's class; they share memory with the model's."""
+    return {name.removeprefix(f"{model.base_model_prefix}."): weight for name, weight in model.state_dict().items()}
+
+
+def _refuse_what_does_not_fit(file: Path, config: Any, loading: dict[str, Any], inside: re.Pattern[str] = INSIDE) -> list[str]:
+    """Raises where the encoder's weights are not those of the configuration; the weights of a CTC head that cannot be used.
+
+    Args:
+        loading: names of weights as transformers reports them.
+        inside: unexpected weights with such names are the encoder's.
+    """
     missing = sorted(loading["missing_keys"])
     wrong = sorted(item if isinstance(item, str) else str(item[0]) for item in loading["mismatched_keys"])
     unusable = [name for name in (*missing, *wrong) if name.startswith("lm_head.")]
@@ -239,13 +298,18 @@ def _refuse_what_does_not_fit(file: Path, config: Any, model: Any, loading: dict
             f"{file}: {len(missing)} of the encoder's weights missing, {len(wrong)} of another shape: "
             f"{listed(missing + wrong)}. They would be random; is this a {config.model_type} checkpoint?"
         )
-    if inside := sorted(name for name in loading["unexpected_keys"] if INSIDE.search(name)):
+    if left_over := sorted(filter(inside.search, loading["unexpected_keys"])):
         raise ProbeError(
-            f"{file}: {len(inside)} weights of the encoder have no place in the model that config.json describes "
-            f"({config.num_hidden_layers} blocks): {listed(inside)}. One of the two files is not this checkpoint's."
+            f"{file}: {len(left_over)} weights of the encoder have no place in the model that its configuration describes "
+            f"({config.num_hidden_layers} blocks): {listed(left_over)}. One of the two is not this checkpoint's."
         )
+    return unusable
+
+
+def _refuse_what_is_broken(file: Path, model: Any) -> list[str]:
+    """Raises where a weight of the encoder is not finite; the weights of a CTC head that are not."""
     broken = [name for name, weight in model.state_dict().items() if not torch.isfinite(weight).all()]
-    unusable += [name for name in broken if name.startswith("lm_head.")]
+    unusable = [name for name in broken if name.startswith("lm_head.")]
     broken = [name for name in broken if name not in unusable and name.rpartition(".")[2] not in UNUSED]
     if broken:
         raise ProbeError(f"{file}: NaN or infinite weights in {listed(broken)}. Fetch the file again.")
@@ -316,12 +380,9 @@ def random_encoder(location: Location, config: Any, device: str, normalize: bool
             torch.default_generator.manual_seed(int(location.commit.split()[1]))  # torch.manual_seed would seed the GPUs too
             model = made_of(config)
     except Exception as error:  # sizes that cannot be: each its own kind
-        raise ProbeError(f"{location.id}: no model can be made from its config.json ({_reason(error)}).") from error
-    digest = hashlib.sha256()
-    for key, weight in sorted(model.state_dict().items()):
-        digest.update(key.encode())
-        digest.update(weight.contiguous().numpy().tobytes())
-    encoder = _encoder(location, model, device, Weights(Path(), digest.hexdigest()), normalize=normalize)
+        raise ProbeError(f"{location.id}: no model can be made from its configuration ({_reason(error)}).") from error
+    weights = Weights(Path(), sha256_of_tensors(model.state_dict()))
+    encoder = _encoder(location, model, device, weights, normalize=normalize)
     encoder.again = functools.partial(random_encoder, location, config, device, normalize)
     return encoder
 
@@ -360,10 +421,12 @@ def _encoder(
         rate_hz=rate_hz,
         normalize=normalized,
         hop_samples=grid.hop_samples,
-        min_samples=grid.min_samples,
+        min_samples=grid.field_samples,
         other_grids=other_grids,
         parameters=sum(weight.numel() for weight in encoder.parameters()),
-        settings={"attention": config._attn_implementation} | ({"energies": _plain(mel)} if mel else {}),
+        settings={"attention": config._attn_implementation}
+        | ({"energies": _plain(mel)} if mel else {})
+        | ({EPSILON: epsilon} if normalize and (epsilon := getattr(config, EPSILON, 0)) else {}),
         ctc={"writes": writes, "alphabet": "".join(sorted(set("".join(writes))))} if writes else {},
         weights=f"{weights.file.name}{against}" if weights.file.name else "drawn at random",
         left_out=left_out,
@@ -384,7 +447,13 @@ def _extractor(folder: Path | None, info: ModelInfo) -> Any:
     """transformers' own preprocessor: read from the folder where it has one, otherwise made for what was assumed."""
     if folder and (folder / PREPROCESSOR_FILES[0]).is_file():
         return transformers.Wav2Vec2FeatureExtractor.from_pretrained(folder)
-    return transformers.Wav2Vec2FeatureExtractor(sampling_rate=info.rate_hz, do_normalize=info.normalize)
+    made = transformers.Wav2Vec2FeatureExtractor(sampling_rate=info.rate_hz, do_normalize=info.normalize)
+    if EPSILON in info.settings:
+        epsilon = epsilon_of(info)
+        made.zero_mean_unit_var_norm = lambda waves, *_, **__: [
+            (wave - wave.mean()) / (wave.var() + epsilon) ** 0.5 for wave in waves
+        ]
+    return made
 
 
 def preprocessor_of(location: Location) -> tuple[Path | None, dict[str, Any]]:

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,24 +15,26 @@ from probe.errors import ProbeError, UsageError
 CTC = "ctc"
 # The output of a convolutional front-end, before it is projected.
 CONV = "conv"
+# The family of models that are somebody else's code, and how their names begin.
+PLUGIN = "plugin"
 # In a note of a model whose folder has no preprocessor.
 ASSUMED = "are assumed"
 
 
 class Grid(NamedTuple):
-    """Where the frames of a layer stand: frame i is centred at ``i * hop_samples + min_samples / 2`` samples.
+    """Where the frames of a layer stand: frame i is centred at ``i * hop_samples + field_samples / 2`` samples.
 
     Attributes:
         hop_samples: from one frame to the next.
-        min_samples: the shortest waveform that gives a frame, which is what one frame of the front-end hears.
+        field_samples: what one frame of the front-end hears; 0 where its windows are centred on samples 0, hop, 2 hop ...
     """
 
     hop_samples: int
-    min_samples: int
+    field_samples: int
 
     def n_frames(self, n_samples: int) -> int:
         """Frames that ``n_samples`` samples give."""
-        return max(0, 1 + (n_samples - self.min_samples) // self.hop_samples)
+        return max(0, 1 + (n_samples - self.field_samples) // self.hop_samples)
 
 
 @dataclass(frozen=True)
@@ -40,17 +42,19 @@ class ModelInfo:
     """What a model is, as far as it decides the values of its features.
 
     Attributes:
-        id: the name without revision: ``org/name``, a folder, ``random:org/name``, ``fbank``.
-        revision: resolved commit, seed of random weights, or version of a spectral front-end.
+        id: the name without revision: ``org/name``, a folder, ``file.pt``, ``torchaudio:NAME``, ``random:org/name``, ``fbank``.
+        revision: resolved commit, ``local``, a bundle's file, seed of random weights, or version of a spectral front-end.
         weights_sha256: of the weights' files (random weights: of their values); empty where there are no weights.
-        family: transformers' ``model_type`` (`probe.models.known.FAMILIES`), or ``spectral``.
+        family: transformers' ``model_type`` (`probe.models.known.FAMILIES`), ``spectral``, or ``plugin``.
         layers: name -> width, in order; see FACTS on what a layer is: ``0`` is the input of the first block, ``i`` the output of
             block i, ``final`` the output after the final LayerNorm where that differs from the last block's.
         on_request: further layers, name -> width, that are given only where they are asked for by name: `CONV`.
         aliases: names of layers that are another layer: ``final`` -> ``12`` in post-LN models.
         rate_hz: sampling rate of the waveforms it wants.
         normalize: whether each waveform is brought to zero mean and unit variance.
-        hop_samples, min_samples: the `Grid` of the layers; what is shorter than ``min_samples`` gives no frame in some layer.
+        hop_samples: from one frame to the next.
+        min_samples: the shortest waveform; what is shorter gives no frame in some layer.
+        field_samples: what one frame of the layers hears, see `Grid`; ``min_samples`` where None.
         other_grids: layer -> `Grid`, for layers whose frames stand elsewhere.
         parameters: number of parameters of the encoder.
         settings: whatever else decides values.
@@ -72,6 +76,7 @@ class ModelInfo:
     normalize: bool = False
     hop_samples: int = 320
     min_samples: int = 400
+    field_samples: int | None = None
     other_grids: Mapping[str, Grid] = field(default_factory=dict)
     parameters: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -84,6 +89,11 @@ class ModelInfo:
     def every_layer(self) -> dict[str, int]:
         """Name -> width, in order from the audio on: those on request, then ``layers``."""
         return {**self.on_request, **self.layers}
+
+    @property
+    def grid(self) -> Grid:
+        """Of the layers without another one."""
+        return Grid(self.hop_samples, self.min_samples if self.field_samples is None else self.field_samples)
 
 
 @dataclass(frozen=True)
@@ -107,6 +117,7 @@ class Chunking:
             )
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """The batch contract: waveforms and lengths in, per-layer frames and lengths out.
 
@@ -189,6 +200,11 @@ def _refuse_other_lengths(encoder: Encoder, found: Sequence[int], expected: Sequ
                 f"{encoder.info.id}: {n_rows} frames of {of} where its n_frames says {n_expected}. "
                 "Make them agree; nobody could tell whose a frame is."
             )
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory did not suffice; torch's allocator for CPUs has no exception of its own."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator: " in str(error)
 
 
 def greedy_text(best: Iterable[int], writes: Sequence[str]) -> str:

@@ -48,7 +48,7 @@ def grids_of(config: Any) -> tuple[Grid, dict[str, Grid]]:
     conv = Grid(math.prod(config.conv_stride), receptive_field(list(zip(config.conv_kernel, config.conv_stride, strict=True))))
     if config.model_type in SQUEEZED:
         factor = config.squeeze_factor
-        squeezed = Grid(conv.hop_samples * factor, conv.min_samples + (factor - 1) * conv.hop_samples)
+        squeezed = Grid(conv.hop_samples * factor, conv.field_samples + (factor - 1) * conv.hop_samples)
         return squeezed, dict.fromkeys((CONV, "final", CTC), conv)
     return conv, {}
 

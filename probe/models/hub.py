@@ -45,13 +45,13 @@ def why_unreachable(limit_s: float = LIMIT_S) -> str:
     return f"HTTP status {answer}" if answer >= 400 else ""
 
 
-def answers(limit_s: float = LIMIT_S) -> bool:
-    """Whether the hub answers anything at all within ``limit_s`` seconds; a mirror may well refuse its first page."""
-    return isinstance(_answer(limit_s), int)
+def answers(limit_s: float = LIMIT_S, address: str | None = None) -> bool:
+    """Whether the hub, or ``address``, answers within ``limit_s`` seconds, whatever it says; a mirror may refuse its first page."""
+    return isinstance(_answer(limit_s, address), int)
 
 
-def _answer(limit_s: float) -> int | str:
-    """The HTTP status of the hub's first page, or why there is none.
+def _answer(limit_s: float, address: str | None = None) -> int | str:
+    """The HTTP status of the hub's first page, or of ``address``, or why there is none.
 
     Looking up a name can hang whatever timeout a connection has, so a thread asks and is left behind where it hangs.
     """
@@ -59,7 +59,7 @@ def _answer(limit_s: float) -> int | str:
 
     def ask() -> None:
         try:
-            answer[0] = int(huggingface_hub.get_session().head(constants.ENDPOINT, timeout=limit_s).status_code)
+            answer[0] = int(huggingface_hub.get_session().head(address or constants.ENDPOINT, timeout=limit_s).status_code)
         except Exception as error:  # each transport raises its own kind
             answer[0] = (str(error) or type(error).__name__).splitlines()[0]
 

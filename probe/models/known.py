@@ -20,6 +20,8 @@ FAMILIES = (
 )
 # Those whose configuration says whether a final LayerNorm follows the last block.
 PRE_OR_POST_LN = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")
+# How the names of torchaudio's bundles begin.
+TORCHAUDIO = "torchaudio:"
 # Siblings of speech models in name only: part of the name -> what they read.
 NOT_SPEECH = {"data2vec-text": "text", "data2vec-vision": "images"}
 

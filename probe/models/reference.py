@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probe.models.encoder import CONV, CTC, Chunking, Grid, ModelInfo
+from probe.models.encoder import CONV, CTC, Chunking, ModelInfo
 
 NORMALIZE_EPSILON = 1e-7
+EPSILON = "normalize_epsilon"  # among a model's settings, and in its configuration
 NORMALIZED_SAMPLES = 2**22  # at a time
 
 
@@ -54,7 +55,7 @@ class TransformersEncoder:
 
     def n_frames(self, n_samples: int) -> int:
         """Frames that ``n_samples`` samples give."""
-        return Grid(self.info.hop_samples, self.info.min_samples).n_frames(n_samples)
+        return self.info.grid.n_frames(n_samples)
 
     @torch.inference_mode()
     def encode(self, waveforms: Tensor, lengths: Tensor, layers: Sequence[str]) -> tuple[list[Tensor], Tensor]:
@@ -98,7 +99,7 @@ class TransformersEncoder:
 
     def _encode_one(self, wave: Tensor, layers: Sequence[str]) -> list[Tensor]:
         """(time,) -> one (frame, dim) per layer."""
-        values = (normalized(wave) if self.info.normalize else wave)[None]
+        values = (normalized(wave, epsilon_of(self.info)) if self.info.normalize else wave)[None]
         tapped: dict[str, Tensor] = {}
         conv = self.model.feature_extractor.register_forward_hook(_tap_conv(tapped))
         try:
@@ -142,12 +143,17 @@ def _tap_conv(tapped: dict[str, Tensor]) -> Any:
     return hook
 
 
-def normalized(wave: Tensor) -> Tensor:
+def epsilon_of(info: ModelInfo) -> float:
+    """What is added to the variance of a waveform that is normalised: transformers' constant, unless the model has its own."""
+    return float(info.settings.get(EPSILON, NORMALIZE_EPSILON))
+
+
+def normalized(wave: Tensor, epsilon: float = NORMALIZE_EPSILON) -> Tensor:
     """A waveform (time,) of zero mean and unit variance, float32, by way of float64; memory in float64 does not grow with length."""
     blocks = wave.split(NORMALIZED_SAMPLES)
     mean = sum(block.double().sum() for block in blocks) / len(wave)
     variance = sum((block.double() - mean).square().sum() for block in blocks) / len(wave)
-    scale = (variance + NORMALIZE_EPSILON).sqrt()
+    scale = (variance + epsilon).sqrt()
     result = torch.empty_like(wave)
     for block, into in zip(blocks, result.split(NORMALIZED_SAMPLES), strict=True):
         into[:] = (block.double() - mean) / scale

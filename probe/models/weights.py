@@ -4,12 +4,15 @@ A truncated, exchanged or damaged file is refused before anything is loaded from
 the one that a hub's cache keeps as the file's name, or one that the user gives.
 """
 
+import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 
 from probe.errors import ProbeError, UsageError, listed
@@ -51,11 +54,16 @@ def find_weights(folder: Path, sha256: str | None = None) -> Weights:
         UsageError: ``sha256`` is none.
         ProbeError: none there, a part missing, truncated, a pickle under a safetensors name, or not the expected hash.
     """
-    if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
-        raise UsageError(f"--sha256 {sha256}: expected 64 hexadecimal digits, as `probe check` prints them.")
     file = next((folder / name for name in WEIGHT_FILES if os.path.lexists(folder / name)), None)
     if file is None:
         raise ProbeError(f"{folder}: no weights; expected one of {', '.join(WEIGHT_FILES)}.")
+    return hashed(file, sha256)
+
+
+def hashed(file: Path, sha256: str | None = None) -> Weights:
+    """Weights in one file, or those that an index lists; errors as of `find_weights`."""
+    if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
+        raise UsageError(f"--sha256 {sha256}: expected 64 hexadecimal digits, as `probe check` prints them.")
     if not file.is_file():
         raise ProbeError(f"{file}: no file, or a link to nothing. Fetch the checkpoint again.")
     parts = _parts(file) if file.name.endswith(".index.json") else {file: None}
@@ -78,6 +86,15 @@ def find_weights(folder: Path, sha256: str | None = None) -> Weights:
         _compare(file, whole, sha256.lower(), "--sha256")
         against.append("--sha256")
     return Weights(file, whole, " and ".join(dict.fromkeys(against)))
+
+
+def sha256_of_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Hex sha256 of weights in memory: their names and values, in the order of the names."""
+    digest = hashlib.sha256()
+    for key, weight in sorted(tensors.items()):
+        digest.update(key.encode())
+        digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _parts(index: Path) -> dict[Path, set[str]]:

@@ -82,8 +82,8 @@ def checked_head(head: dict[str, Any], path: Path) -> dict[str, Any]:
         raise ProbeError(f"{path}: recipe.{error}") from error
     if not all(isinstance(alias, str) for alias in recipe["model"]["aliases"].values()):
         raise ProbeError(f"{path}: recipe.model.aliases names something that is no layer. {ADVICE}")
-    if not _numbers([recipe["model"].get("min_samples", 1)], 1, 1):
-        raise ProbeError(f"{path}: recipe.model.min_samples is no number of samples. {ADVICE}")
+    if not _numbers([recipe["model"].get("field_samples", 1)], 1, -LARGEST):  # of windows that begin before the audio
+        raise ProbeError(f"{path}: recipe.model.field_samples is no number of samples. {ADVICE}")
     grids = recipe["model"].get("grids", {})
     if type(grids) is not dict or not all(name in names and _numbers(grid, 2, 1) for name, grid in grids.items()):
         raise ProbeError(f"{path}: recipe.model.grids has no hop and field for layers of the store. {ADVICE}")

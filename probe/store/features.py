@@ -174,7 +174,7 @@ class FeatureStore:
     def field_s(self, layer: str) -> float | None:
         """Seconds of audio that one frame of a layer's front-end hears, if the recipe says so: frame 0 is centred at half of it."""
         model = self.recipe["model"]
-        field_samples = model["grids"][layer][1] if layer in model.get("grids", {}) else model.get("min_samples")
+        field_samples = model["grids"][layer][1] if layer in model.get("grids", {}) else model.get("field_samples")
         return None if field_samples is None else float(field_samples / model["rate_hz"])
 
     def layer(self, name: str, keys: Sequence[str] | None = None, view: str | None = None) -> LayerArray:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from probe.errors import UsageError
+from probe.errors import UsageError, listed
 
 
 def choose_layers(
@@ -41,5 +41,5 @@ def describe_layers(layers: Sequence[str], aliases: Mapping[str, str]) -> str:
     parts = [f"{numbers[0]}..{numbers[-1]}"] if contiguous else numbers
     before = list(layers[: layers.index(numbers[0]) if numbers else 0])
     parts = [*before, *parts, *(name for name in layers if not name.isdigit() and name not in before)]
-    same = ", ".join(f"{alias} is {layer}" for alias, layer in aliases.items() if layer in layers)
+    same = listed([f"{alias} is {layer}" for alias, layer in aliases.items() if layer in layers], 3)
     return ", ".join(parts) + (f" ({same})" if same else "")

@@ -24,7 +24,7 @@ from probe.models.packed.attention import Attention, PositionBias
 from probe.models.packed.frontend import FrontEnd
 from probe.models.packed.positional import Positional
 from probe.models.packed.products import Norm, Product, dtype_of, exactly
-from probe.models.reference import TransformersEncoder, normalized
+from probe.models.reference import TransformersEncoder, epsilon_of, normalized
 from probe.models.windows import Window, windows
 
 # Rows that run through the blocks together, and through the feed-forward layers of longer windows: what a CPU's cache holds of them,
@@ -98,7 +98,8 @@ class PackedEncoder(TransformersEncoder):
         if self._network is None:
             self._network = Network(self.model, self._head, self._dtype)
         with exactly(self.precision):
-            waves = [normalized(wave) if self.info.normalize else wave.clone() for wave in waveforms]
+            epsilon = epsilon_of(self.info)
+            waves = [normalized(wave, epsilon) if self.info.normalize else wave.clone() for wave in waveforms]
             tapped, n_frames = self._network.begin(waves, CONV in layers)
         for group in _grouped(self._windows(n_frames), self.rows):
             with exactly(self.precision):

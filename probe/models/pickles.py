@@ -1,0 +1,86 @@
+"""PyTorch files that hold more than weights, opened without running what is in them.
+
+A pickle names classes and functions to import and to call. PyTorch's ``weights_only`` knows those of tensors. Two classes that
+fairseq's files hold are allowed beside them: ``argparse.Namespace``, and ``fairseq.data.dictionary.Dictionary``, for which a class of
+ours stands in, so fairseq is not imported. Neither does anything when it is made. A file that wants more is refused with the list of
+what it wants, read off its pickle without carrying it out.
+"""
+
+import argparse
+import pickletools
+import re
+import zipfile
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from probe.errors import ProbeError, listed
+
+ALLOWED = ("argparse.Namespace", "fairseq.data.dictionary.Dictionary")
+# What files of plain tensors name.
+PLAIN = re.compile(r"torch\.\w+Storage|torch\._utils\._rebuild_(tensor(_v2)?|parameter)|collections\.OrderedDict")
+LEGACY_PICKLES = 5  # before the weights of a file in the form of PyTorch before 1.6
+
+
+class Dictionary:
+    """Stands in for fairseq's class of symbols; has the attributes that were stored (``symbols``, a list, among them)."""
+
+
+def open_pickle(file: Path) -> Any:
+    """What ``torch.save`` wrote, its tensors on the CPU.
+
+    Raises:
+        ProbeError: it wants to import more than `ALLOWED`, or is no whole file of PyTorch's.
+    """
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace, (Dictionary, ALLOWED[1])]):
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # zip files, pickles and tensors each raise their own kind
+        if wanted := _wanted(file):
+            raise ProbeError(
+                f"{file}: wants to import {listed(wanted, 20)}, which could run any code. It was not run. Expected plain weights and "
+                f"{' and '.join(ALLOWED)}. docs/models.md says how to bring a file that you trust into that form."
+            ) from error
+        raise ProbeError(
+            f"{file}: no whole file of PyTorch's ({str(error).splitlines()[0] if str(error) else type(error).__name__}). "
+            "Fetch it again."
+        ) from error
+
+
+def _wanted(file: Path) -> list[str]:
+    """Names that a file's pickles import beyond those that are allowed, sorted; as many as can be read where it is damaged."""
+    names: set[str] = set()
+    try:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                for entry in archive.namelist():
+                    if entry.endswith(".pkl"):
+                        with archive.open(entry) as pickle:
+                            _add_imports(pickle, names)
+        else:
+            with file.open("rb") as pickles:
+                for _ in range(LEGACY_PICKLES):
+                    _add_imports(pickles, names)
+    except Exception:  # noqa: S110 - a damaged or hostile file may fail in any way; what was read until then counts
+        pass
+    return sorted(name for name in names if name not in ALLOWED and not PLAIN.fullmatch(name))
+
+
+def _add_imports(pickle: IO[bytes], names: set[str]) -> None:
+    """Adds the dotted names that one pickle imports; nothing is carried out."""
+    memo: dict[int, Any] = {}
+    pushed: list[Any] = []  # texts, and None for whatever else was pushed
+    for operation, argument, _ in pickletools.genops(pickle):
+        if operation.name in ("GLOBAL", "INST"):
+            names.add(str(argument).replace(" ", "."))
+            pushed.append(None)
+        elif operation.name == "STACK_GLOBAL":
+            names.add(".".join(str(part or "?") for part in pushed[-2:]))
+            pushed[-2:] = [None]
+        elif operation.name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
+            memo[len(memo) if argument is None else argument] = pushed[-1] if pushed else None
+        elif operation.name in ("GET", "BINGET", "LONG_BINGET"):
+            pushed.append(memo.get(int(argument or 0)))
+        else:
+            pushed.append(argument if isinstance(argument, str) else None)
