@@ -89,6 +89,18 @@ def test_an_upper_end_without_a_bound_stays_within_reach() -> None:
     assert 0 < low < mean
 
 
+@pytest.mark.parametrize(
+    "counts",
+    [
+        ratio([5, 20, 3, 8, 6], [10] * 5),
+        ratio([5, 9, 3, 8, 6], [10] * 5),
+        amount_counts(list("abcde"), [1.0, 2.0, 1.5, 1.0, 3.0]),
+    ],
+)
+def test_ends_are_plain_numbers(counts: Counts) -> None:
+    assert [type(end) for end in interval(counts) or ()] == [float, float]
+
+
 def test_blocks_differ_by_no_more_than_all_or_nothing() -> None:
     """Two errors of one of 40 speakers say no more than one speaker of 40 who fails."""
     low, high = interval(ratio([18] + [20] * 39, [20] * 40)) or (0, 0)

@@ -263,7 +263,7 @@ def interval(
 
     def end(outermost: float) -> float:
         inside = min(max(value, EDGE), 1 - EDGE) if most == 1 else value
-        return outermost if rejected(outermost) <= 0 else float(brentq(rejected, inside, outermost))
+        return float(outermost if rejected(outermost) <= 0 else brentq(rejected, inside, outermost))
 
     return end(0.0), end(1.0 if most == 1 else value * np.exp(MOST_ON_LOGS * error / value))
 
