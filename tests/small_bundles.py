@@ -5,6 +5,16 @@ from typing import Any
 
 import torchaudio
 
+# After which small ones are made.
+AFTER = (
+    "WAV2VEC2_BASE",
+    "WAV2VEC2_ASR_LARGE_LV60K_960H",
+    "HUBERT_LARGE",
+    "VOXPOPULI_ASR_BASE_10K_EN",
+    "WAVLM_BASE",
+    "WAVLM_LARGE",
+    "MMS_FA",
+)
 SMALL = {"encoder_num_layers": 3, "encoder_embed_dim": 24, "encoder_num_heads": 2, "encoder_ff_interm_features": 40}
 
 

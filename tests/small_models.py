@@ -28,6 +28,7 @@ FAMILIES: dict[str, tuple[type, dict[str, Any]]] = {
     "hubert post-LN": (transformers.HubertConfig, POST_LN),
     "hubert pre-LN": (transformers.HubertConfig, PRE_LN),
     "hubert batch norm": (transformers.HubertConfig, POST_LN | {"conv_pos_batch_norm": True}),
+    "distilhubert": (transformers.HubertConfig, POST_LN | {"feat_proj_layer_norm": False}),
     "wavlm post-LN": (transformers.WavLMConfig, POST_LN),
     "wavlm pre-LN": (transformers.WavLMConfig, PRE_LN),
     "unispeech pre-LN": (transformers.UniSpeechConfig, PRE_LN),

@@ -16,7 +16,7 @@ from probe.options import MODEL, options
 @click.command()
 @click.argument("model")
 @click.option("--quick", is_flag=True, help="Utterances up to a second: the part that `probe extract` runs by itself.")
-@options("hook", "sha256", "implementation", "precision", "device")
+@options("hook", "sha256", "implementation", "precision", "chunk_s", "context_s", "device")
 @click.option(
     "--to",
     type=click.Path(path_type=Path),
@@ -31,6 +31,8 @@ def check(
     sha256: str | None,
     implementation: str,
     precision: str,
+    chunk_s: float,
+    context_s: float,
     device: str | None,
     to: Path | None,
     as_json: bool,
@@ -47,7 +49,7 @@ def check(
     from probe.store.folder import find_stores
 
     [model] = with_hooks([model], hooks)
-    encoder = open_model(model, device, sha256, implementation, precision)
+    encoder = open_model(model, device, sha256, implementation, precision, chunk_s, context_s)
     form = (encoder.info.weights_sha256, encoder.implementation, encoder.precision)
     stores = [
         store
@@ -98,23 +100,23 @@ def models(as_json: bool) -> None:
     from probe.models.factories import installed
     from probe.models.known import FAMILIES, TORCHAUDIO, known_models
 
-    rows = [{**asdict(row), "loads_from": sources_of(row)} for row in known_models().values()]
+    rows = known_models().values()
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        click.echo(json.dumps([{**asdict(row), "loads_from": sources_of(row)} for row in rows], indent=2))
         return
     print_table(
         ["model", "family", "layers", "width", "parameters", "trained on", "licence", "loads from", "certain"],
         [
             [
-                row["model"],
-                row["family"],
-                f"0..{row['layers']}{', final' if row['pre_ln'] else ''}",
-                str(row["width"]),
-                f"{row['parameters'] / 1e6:,.1f} M".rjust(len("parameters")),
-                row["pretrained_on"] + (f"; CTC on {row['fine_tuned_on']}" if row["ctc"] else ""),
-                row["licence"],
-                ", ".join(row["loads_from"]),
-                row["certain"],
+                row.model,
+                row.family,
+                row.layer_names,
+                str(row.width),
+                f"{row.parameters / 1e6:,.1f} M".rjust(len("parameters")),
+                row.pretrained_on + (f"; CTC on {row.fine_tuned_on}" if row.ctc else ""),
+                row.licence,
+                ", ".join(sources_of(row)),
+                row.certain,
             ]
             for row in rows
         ],

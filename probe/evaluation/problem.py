@@ -21,6 +21,7 @@ from probe.errors import ProbeError, listed
 from probe.evaluation.fitting import Fit, Fitting, Rows
 from probe.measures.counts import value_of
 from probe.store.features import FeatureStore, LayerArray, Stored
+from probe.store.layers import describe_layers
 from probe.store.views import n_rows, parse_view
 
 log = logging.getLogger("probe")
@@ -279,11 +280,12 @@ def no_sum(task: str, widths: Mapping[str, int], n_bytes: int, memory_bytes: int
     if len(widths) == 1:
         why = "the store has one layer"
     elif len(set(widths.values())) > 1:
-        why = f"layers differ in width: {listed([f'{name} {width}' for name, width in widths.items()])}"
+        why = f"they differ in width: {listed([f'{name} {width}' for name, width in widths.items()])}"
     elif n_bytes > memory_bytes:
         why = f"all layers take {n_bytes / 1e9:.1f} GB as float32, --memory is {memory_bytes / 1e9:.1f} GB"
     if why:
-        log.log(logging.INFO if len(widths) == 1 else logging.WARNING, "%s: no weighted sum of layers: %s", task, why)
+        level = logging.INFO if len(widths) == 1 else logging.WARNING
+        log.log(level, "%s: no weighted sum of layers %s: %s", task, describe_layers(list(widths), {}), why)
     return bool(why)
 
 

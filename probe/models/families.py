@@ -23,10 +23,10 @@ from torch import Tensor
 
 from probe.errors import ProbeError, UsageError
 from probe.models.encoder import CONV, CTC, Chunking, Grid, ModelInfo
+from probe.models.known import SQUEEZED
 from probe.models.reference import TransformersEncoder, receptive_field
 from probe.models.windows import windows
 
-SQUEEZED = ("sew", "sew-d")
 LOG_MEL = ("wav2vec2-bert", "whisper")
 # A final output that is not the last block's, whatever `do_stable_layer_norm` says.
 OWN_FINAL = (*SQUEEZED, "wav2vec2-conformer", "whisper")
@@ -120,7 +120,7 @@ class BertEncoder(TransformersEncoder):
 
     def _encode_one(self, wave: Tensor, layers: Sequence[str]) -> list[Tensor]:
         tapped: dict[str, Tensor] = {}
-        self._run(self._energies(wave)["input_features"][:, : self.n_frames(len(wave))], tapped)
+        self._run_cut(self._energies(wave)["input_features"][:, : self.n_frames(len(wave))], tapped)
         return [tapped[name] for name in layers]
 
 

@@ -1,7 +1,7 @@
 """How many frames a model gives of so many samples: ``1 + (samples - field) // hop`` from a shortest length on.
 
 Unpadded convolutions have a field as wide as what one frame sees, centred windows one of 0 samples. Of a model that says nothing of
-this it is found by running the model, at some forty lengths that add up to less than ten seconds where a frame is short.
+this it is found by running the model at some forty lengths, no longer than it takes.
 """
 
 import functools
@@ -49,6 +49,10 @@ def measured_law(
             )
         longest *= 2
     shortest = min_samples or _first(lambda n: count(n) > 0, 0, longest)
+    while count(longest) < count(shortest) + ENOUGH_FRAMES:  # which changes even where the shortest length gives many frames
+        if longest >= 2 * MOST_S * rate_hz:
+            raise ProbeError(f"{count(shortest)} frames of {shortest} samples and {count(longest)} of {longest}; expected more.")
+        longest *= 2
     first = _first(lambda n: count(n) > count(shortest), shortest, longest)
     if hop_samples is None:
         hop_samples = _first(lambda n: count(n) > count(first), first, longest) - first

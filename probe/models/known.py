@@ -20,6 +20,8 @@ FAMILIES = (
 )
 # Those whose configuration says whether a final LayerNorm follows the last block.
 PRE_OR_POST_LN = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")
+# Those whose blocks see frames joined in pairs; ``final`` is brought back to the rate of the front-end after the last of them.
+SQUEEZED = ("sew", "sew-d")
 # How the names of torchaudio's bundles begin.
 TORCHAUDIO = "torchaudio:"
 # Siblings of speech models in name only: part of the name -> what they read.
@@ -67,6 +69,11 @@ class Known:
     torchaudio: str
     certain: str
     remark: str
+
+    @property
+    def layer_names(self) -> str:
+        """As a user is told them; ``final`` where it is a layer of its own."""
+        return f"0..{self.layers}" + (", final" if self.pre_ln or self.family in SQUEEZED else "")
 
     def config(self) -> dict[str, Any]:
         """The configuration's keys that differ between checkpoints of the family, by transformers' names."""

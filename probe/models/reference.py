@@ -6,17 +6,21 @@ encoder returns in models with a final LayerNorm (pre-LN, "stable layer norm"). 
 Families whose modules have other names, or do other things before the first block or after the last, are subclasses
 (`probe.models.families`).
 
+Families without a packed form have long audio cut as that does (`Chunking`): the front-end sees all of it, the transformer windows.
+
 Utterances run one at a time. Padding changes every frame of the group-norm models (GroupNorm takes its statistics over it) and of
 data2vec (five stacked positional convolutions leak it) whatever the mask says, and on a CPU batching gains nothing.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from probe.models.encoder import CONV, CTC, Chunking, ModelInfo
+from probe.models.windows import windows
 
 NORMALIZE_EPSILON = 1e-7
 EPSILON = "normalize_epsilon"  # among a model's settings, and in its configuration
@@ -56,6 +60,12 @@ class TransformersEncoder:
     def n_frames(self, n_samples: int) -> int:
         """Frames that ``n_samples`` samples give."""
         return self.info.grid.n_frames(n_samples)
+
+    def chunked(self, chunking: Chunking | None) -> Self:
+        """The same encoder, weights shared, with other windows."""
+        other = copy.copy(self)
+        other.chunking = chunking
+        return other
 
     @torch.inference_mode()
     def encode(self, waveforms: Tensor, lengths: Tensor, layers: Sequence[str]) -> tuple[list[Tensor], Tensor]:
@@ -103,10 +113,37 @@ class TransformersEncoder:
         tapped: dict[str, Tensor] = {}
         conv = self.model.feature_extractor.register_forward_hook(_tap_conv(tapped))
         try:
-            self._run(values, tapped)
+            self._run_cut(values, tapped)
         finally:
             conv.remove()
         return [tapped[name] for name in layers]
+
+    def _run_cut(self, values: Tensor, tapped: dict[str, Tensor]) -> None:
+        """As `_run`; of long audio the transformer sees one window after the other, and what is kept of each is joined."""
+        transformer = self.model.encoder
+        whole, factor = transformer.forward, getattr(self.model.config, "squeeze_factor", 1)
+        names = [str(i) for i in range(len(self._blocks) + 1)]
+
+        def forward(hidden: Tensor, *positional: Any, **named: Any) -> Any:
+            n_frames, parts = hidden.shape[1] // factor, []
+            for window in windows(n_frames, self.chunking, self.info.rate_hz / self.info.hop_samples):
+                stop = (
+                    window.stop * factor if window.stop < n_frames else None
+                )  # frames that do not fill the factor are the last's
+                output = whole(hidden[:, window.start * factor : stop], *positional, **named)
+                first, last = window.kept_from - window.start, window.kept_to - window.start
+                kept = {name: tapped[name][first:last] for name in names}
+                stop = last * factor if window.kept_to < n_frames else None
+                parts.append(kept | {"final": output.last_hidden_state[0, first * factor : stop]})
+            joined = parts[0] if len(parts) == 1 else {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            tapped.update(joined)
+            return type(output)(last_hidden_state=joined["final"][None])
+
+        transformer.forward = forward
+        try:
+            self._run(values, tapped)
+        finally:
+            del transformer.forward
 
     def _run(self, values: Tensor, tapped: dict[str, Tensor]) -> None:
         """Runs the module on its input, one utterance, and taps (frame, dim) of the numbered layers, ``final`` and the head."""

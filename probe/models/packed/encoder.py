@@ -11,7 +11,6 @@ Attention over long audio is cut into windows that see some seconds more on both
 time grows with the square of an utterance's length; chunked, memory beyond layer 0 does not grow at all.
 """
 
-import copy
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -56,12 +55,6 @@ class PackedEncoder(TransformersEncoder):
         self.precision, self.chunking, self.rows = precision, chunking, ROWS[self.device.type]
         self._dtype = dtype_of(precision, self.device)
         self._network: Network | None = None
-
-    def chunked(self, chunking: Chunking | None) -> "PackedEncoder":
-        """The same encoder, weights shared, with other windows."""
-        other = copy.copy(self)
-        other.chunking = chunking
-        return other
 
     @torch.inference_mode()
     def encode(self, waveforms: Tensor, lengths: Tensor, layers: Sequence[str]) -> tuple[list[Tensor], Tensor]:
