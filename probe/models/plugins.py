@@ -171,7 +171,8 @@ def running(name: str, doing: str, kind: type[ProbeError] = ProbeError) -> Itera
         ]
         where = f" ({frames[-1].filename} line {frames[-1].lineno})" if frames else ""
         reason = (str(error).splitlines() or ["no reason given"])[0]
-        raise kind(f"{name}: {doing} raised {type(error).__name__}: {reason}{where}. Mend the plug-in; see {PAGE}.") from error
+        mend = f"Install {error.name}, or mend" if isinstance(error, ModuleNotFoundError) and error.name else "Mend"
+        raise kind(f"{name}: {doing} raised {type(error).__name__}: {reason}{where}. {mend} the plug-in; see {PAGE}.") from error
 
 
 def counter(frames_of: Callable[[Tensor], int], rate_hz: int) -> Callable[[int], int]:
