@@ -81,7 +81,7 @@ SHARED: dict[str, Callable[[Callable], Callable]] = {
         default=20,
         show_default=True,
         metavar="SECONDS",
-        help="Attention over audio above 120 s sees so much at a time; 0: all of it.",
+        help="Attention over audio above 120 s (40 s without a packed form, 30 s in Whisper) sees so much at a time; 0: all of it.",
     ),
     "context_s": click.option(
         "--context-s",

@@ -26,7 +26,8 @@ SPECTRAL = ("fbank", "mfcc")
 RANDOM = "random:"
 IMPLEMENTATIONS = ("packed", "reference")
 # Longer than any utterance that these models were trained on, and than those of the usual corpora.
-LONG_S = 120.0
+LONG_S = 120.0  # of the packed form
+REFERENCE_LONG_S = 40.0  # transformers' own attention makes tables of frames x frames x head
 CHUNK_S, CONTEXT_S = 20.0, 5.0
 
 
@@ -65,8 +66,8 @@ def open_model(
             the reference in fp32, with a note; fbank, mfcc and plug-ins have but one form. The encoder's ``implementation`` and
             ``precision`` say what was taken.
         precision: ``fp32``, ``tf32`` (GPUs only) or ``bf16``, of the packed form's products.
-        chunk_s, context_s: how attention over audio longer than `LONG_S` is cut, in the packed form and in families that have none;
-            a chunk of 0 s leaves it whole. What Whisper is given is cut so above 30 s, whatever the form.
+        chunk_s, context_s: how attention over audio longer than `LONG_S` is cut, or `REFERENCE_LONG_S` in families without a packed
+            form; a chunk of 0 s leaves it whole. What Whisper is given is cut so above 30 s, whatever the form.
 
     Raises:
         UsageError: an unknown implementation or precision, or one that this device does not have.
@@ -122,7 +123,8 @@ def _in_form(reference: "TransformersEncoder", implementation: str, precision: s
     if reason := without_packed_form(reference.model.config):
         note = f"computed by the reference implementation in fp32, as it has no packed form: {reason}"
         reference.info = replace(reference.info, notes=(*reference.info.notes, note))
-        return reference if hasattr(reference, "cut") else reference.chunked(chunking)
+        cut = chunking and replace(chunking, above_s=REFERENCE_LONG_S)
+        return reference if hasattr(reference, "cut") else reference.chunked(cut)
     return PackedEncoder(reference, precision, chunking)
 
 
