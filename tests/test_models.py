@@ -538,7 +538,7 @@ def test_a_name_that_can_be_no_model_is_refused_with_the_ones_that_work(name: st
 
 def test_a_weights_file_instead_of_its_folder_is_refused(copy: Path) -> None:
     with pytest.raises(
-        ProbeError, match="a file. Expected a folder as save_pretrained writes it .of model.safetensors the folder it lies in"
+        ProbeError, match=r"a file\. Expected a folder as save_pretrained writes it \(of model\.safetensors the folder it lies in"
     ):
         open_model(str(copy / "model.safetensors"), "cpu")
 
