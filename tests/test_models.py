@@ -3,8 +3,10 @@
 Checkpoints are small transformers models with seeded random weights, written by ``save_pretrained``.
 """
 
+import argparse
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -403,7 +405,7 @@ def test_truncated_weights_are_refused(copy: Path, file: str, kept: float) -> No
     (copy / file).write_bytes(content[: int(kept * len(content))])
     with pytest.raises(
         ProbeError,
-        match=rf"{file}: (not a whole safetensors file|the weights cannot be loaded) ?.*\(.+Fetch (it|both files) again",
+        match=rf"{file}: (not a whole safetensors file|no file of PyTorch's, or a damaged one).*Fetch it again",
     ):
         open_model(str(copy), "cpu")
 
@@ -415,9 +417,39 @@ def test_a_pickle_that_runs_code_is_refused_and_not_run(copy: Path, tmp_path: Pa
 
     (copy / "model.safetensors").unlink()
     torch.save({"masked_spec_embed": Touch()}, copy / "pytorch_model.bin")
-    with pytest.raises(ProbeError, match=r"a pickle that holds more than plain tensors, perhaps code\. It was not run"):
+    with pytest.raises(
+        ProbeError, match=r"pytorch_model\.bin: wants to import .*pathlib\S+, which could run any code\. It was not run"
+    ):
         open_model(str(copy), "cpu")
     assert not (tmp_path / "was-run").exists()
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            os.system,
+            r"wants to import \w+\.system, which could run any code\. It was not run\. Expected plain weights\. Fetch them as",
+        ),
+        (argparse.Namespace(), r"wants to import argparse\.Namespace"),
+        (None, r"no file of PyTorch's, or a damaged one\. Fetch it again\.$"),
+    ],
+    ids=["system", "namespace", "text"],
+)
+def test_what_torch_does_not_open_is_refused_without_its_advice(copy: Path, several: bool, content: Any, message: str) -> None:
+    (copy / "model.safetensors").unlink()
+    part = "pytorch_model-00001-of-00001.bin" if several else "pytorch_model.bin"
+    if several:
+        (copy / "pytorch_model.bin.index.json").write_text(
+            json.dumps({"metadata": {}, "weight_map": {"masked_spec_embed": part}})
+        )
+    if content is None:
+        (copy / part).write_text("weights")
+    else:
+        torch.save({"masked_spec_embed": content}, copy / part)
+    with pytest.raises(ProbeError, match=f"{part}: {message}"):
+        open_model(str(copy), "cpu")
 
 
 def test_a_folder_without_weights_is_refused(copy: Path) -> None:
@@ -505,7 +537,9 @@ def test_a_name_that_can_be_no_model_is_refused_with_the_ones_that_work(name: st
 
 
 def test_a_weights_file_instead_of_its_folder_is_refused(copy: Path) -> None:
-    with pytest.raises(ProbeError, match="neither a folder nor org/name on the hub"):
+    with pytest.raises(
+        ProbeError, match=r"a file\. Expected a folder as save_pretrained writes it \(of model\.safetensors the folder it lies in"
+    ):
         open_model(str(copy / "model.safetensors"), "cpu")
 
 

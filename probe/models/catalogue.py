@@ -199,10 +199,15 @@ def _locate(name: str, weights: bool) -> "checkpoints.Location":
     identifier, _, revision = name.partition("@")
     if revision and _is_folder(identifier):
         raise ProbeError(f"{name}: {identifier} is a folder, and folders have no revisions. Leave @{revision} out.")
+    if os.path.exists(name):  # noqa: PTH110 - as in _is_folder
+        raise ProbeError(
+            f"{name}: a file. Expected a folder as save_pretrained writes it (of model.safetensors the folder it lies in), or a file "
+            "of fairseq's under a name that ends in .pt."
+        )
     for part, reads in NOT_SPEECH.items():
         if part in identifier.lower():
             raise ProbeError(f"{name}: reads {reads}, not speech. The speech models of this kind are called data2vec-audio.")
-    if os.path.exists(name) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", identifier):  # noqa: PTH110 - as in _is_folder
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", identifier):
         close = close_names(name, (*SPECTRAL, *offline_names(), *factories.installed()))
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ProbeError(

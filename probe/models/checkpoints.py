@@ -26,8 +26,9 @@ from probe.models import hub
 from probe.models.encoder import ASSUMED, CONV, ModelInfo
 from probe.models.families import ENCODERS, LOG_MEL, conv_width, grids_of, has_own_final, mel_extractor
 from probe.models.known import FAMILIES, Known, close_names
+from probe.models.pickles import open_pickle
 from probe.models.reference import EPSILON, TransformersEncoder, epsilon_of
-from probe.models.weights import WEIGHT_FILES, Weights, find_weights, sha256_of_tensors
+from probe.models.weights import WEIGHT_FILES, Weights, find_weights, parts_of, sha256_of_tensors
 
 PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")  # the second since transformers 5
 VOCABULARY_FILE = "vocab.json"
@@ -216,11 +217,8 @@ def _load(location: Location, config: Any, weights: Weights, has_head: bool) -> 
                 **names,
             )
     except Exception as error:  # safetensors, pickle, zip files and transformers each raise their own kind
-        if "Unsupported global" in str(error) or "Unsupported operand" in str(error):
-            raise ProbeError(
-                f"{weights.file}: a pickle that holds more than plain tensors, perhaps code. It was not run; do not open it, fetch "
-                "the checkpoint as safetensors from where you trust it."
-            ) from error
+        for part in () if weights.safetensors else parts_of(weights.file):
+            open_pickle(part, allowed={})
         raise ProbeError(
             f"{weights.file}: the weights cannot be loaded into the model that config.json describes ({_reason(error)}). "
             "Fetch both files again, or correct config.json."

@@ -6,7 +6,7 @@ Of a fine-tuned file the encoder is taken, and its CTC head where the file holds
 
 What weights do not show must stand in the configuration: heads, strides, where LayerNorms are. Sizes are compared with the weights.
 A weight of the encoder that is left over, or missing, is refused. Waveforms are normalised as transformers does, with 1e-7 beside the
-variance; fairseq has 1e-5, a difference of 0.2 % in level at an rms of 0.05.
+variance; fairseq has 1e-5, a difference of 0.2 % in level at an rms of 0.05 (docs/models.md says what becomes of it).
 
 Names and defaults: https://github.com/facebookresearch/fairseq (``models/wav2vec``, ``models/hubert``, ``data2vec_audio.py``) and
 https://github.com/microsoft/unilm/tree/master/wavlm.
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from torch import Tensor
 
@@ -42,10 +43,12 @@ KNOWN: dict[str, tuple[Any, ...]] = {
     "activation_fn": ("gelu",),
     "layer_type": ("transformer",),
     "quantize_input": (False,),
+    "crop_seq_to_multiple": (1,),
     "sample_rate": (ASSUMED_INPUT[0],),
 }
 # Used in pretraining only; data2vec's teacher among them.
 PRETRAINING = re.compile(r"(quantizer|input_quantizer|project_q|project_inp|final_proj|target_glu|label_embs_concat|_ema)(\.|$)")
+BLOCKS, PROJECTION = "encoder.layers.", "feature_projection.projection."
 # fairseq's names -> transformers', one after the other.
 NAMES = (
     (r"^mask_emb$", "masked_spec_embed"),
@@ -124,6 +127,7 @@ def _read(file: Path) -> Found:
     if not isinstance(state, Mapping) or not isinstance(state.get("model"), Mapping):
         holds = f"holds {listed(list(map(str, state)))}" if isinstance(state, Mapping) else f"is a {type(state).__name__}"
         raise ProbeError(f"{file}: {holds}; expected a checkpoint of fairseq's, with cfg (or args) and model.")
+    settings, model, task = _settings(file, state)
     named, notes = dict(state["model"]), list[str]()
     prefix = TUNED if any(name.startswith(TUNED) for name in named) else ""
     encoder = {name.removeprefix(prefix): weight for name, weight in named.items() if name.startswith(prefix)}
@@ -131,14 +135,20 @@ def _read(file: Path) -> Found:
     left_out = [name for name in named if not name.startswith(prefix) or name.removeprefix(prefix) not in encoder]
     if odd := [name for name, weight in encoder.items() if not isinstance(weight, Tensor)]:
         raise ProbeError(f"{file}: {listed(odd)} are no arrays of weights. Is this a checkpoint of fairseq's?")
+    if not any(name.startswith(BLOCKS) for name in encoder):
+        raise ProbeError(
+            f"{file}: a model of kind {model.get('_name') or model.get('arch')!r}; none of its weights are blocks of an encoder that "
+            "this version can read. Expected wav2vec2, hubert, data2vec_audio or WavLM, or wav2vec_ctc or hubert_ctc made of them."
+        )
     after_norm = "encoder.pos_conv.0.running_mean" in encoder
     tensors = {_renamed(name, after_norm): weight for name, weight in encoder.items()}
-    settings, task = _settings(file, state)
-    writes = _written(state, named, notes)
+    config = _config(file, settings, task, tensors)
+    tensors |= _identity(config, tensors)
+    writes = _written(state, named, model, notes)
     if writes:
         tensors |= {f"lm_head.{part}": named[HEAD + part] for part in HEAD_PARTS}
         left_out = [name for name in left_out if name.removeprefix(HEAD) not in HEAD_PARTS]
-    return Found(_config(file, settings, task, tensors), tensors, _normalize(task, settings, notes), left_out, notes, writes)
+    return Found(config, tensors, _normalize(task, settings, notes), left_out, notes, writes)
 
 
 def _renamed(name: str, after_norm: bool) -> str:
@@ -147,18 +157,36 @@ def _renamed(name: str, after_norm: bool) -> str:
     return name
 
 
-def _settings(file: Path, state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings of the encoder and those of the task; one flat set of names in files of 2020 and in WavLM's.
+def _identity(config: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What stands for a projection where there is none: fairseq projects only from one width to another, in data2vec always."""
+    width = config.hidden_size
+    query = tensors.get(f"{BLOCKS}0.attention.q_proj.weight")  # a width that the weights do not have costs no memory
+    is_wide = config.conv_dim[-1] == width and query is not None and query.shape == (width, width)
+    if not is_wide or config.model_type == "data2vec-audio" or any(name.startswith(PROJECTION) for name in tensors):
+        return {}
+    return {f"{PROJECTION}weight": torch.eye(width), f"{PROJECTION}bias": torch.zeros(width)}
+
+
+def _settings(file: Path, state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """The settings of the encoder, of the model around it and of the task; one flat set of names in files of 2020 and in WavLM's.
 
     Those of a fine-tuned model hold the pretrained model's as ``w2v_args``.
+
+    Raises:
+        ProbeError: no settings, or none of the encoder in a fine-tuned model.
     """
     said = _plain(state.get("cfg")) or _plain(state.get("args"))
     if not said:
         raise ProbeError(f"{file}: no configuration; expected cfg or args beside the weights, as fairseq saves them.")
     model, task = _plain(said.get("model")) or said, _plain(said.get("task")) or said
-    if pretrained := _plain(model.get("w2v_args")):
-        model = _plain(pretrained.get("model")) or pretrained
-    return model, task
+    if "w2v_args" not in model:
+        return model, model, task
+    if not (pretrained := _plain(model["w2v_args"])):
+        raise ProbeError(
+            f"{file}: a fine-tuned model without the settings of the pretrained one (w2v_args {model['w2v_args']!r}). Put them in, "
+            f"from the file that it was made from (w2v_path {model.get('w2v_path')!r}): docs/models.md says how."
+        )
+    return _plain(pretrained.get("model")) or pretrained, model, task
 
 
 def _plain(settings: Any) -> dict[str, Any]:
@@ -181,8 +209,8 @@ def _config(file: Path, settings: Mapping[str, Any], task: Mapping[str, Any], te
             raise ProbeError(f"{file}: its configuration has {name} {value!r}; expected a value of type {kind.__name__}.")
         return value
 
-    blocks = {name.split(".")[2] for name in tensors if name.startswith("encoder.layers.")}
-    if said("encoder_layers", int) != len(blocks) or not blocks:
+    blocks = {name.split(".")[2] for name in tensors if name.startswith(BLOCKS)}
+    if said("encoder_layers", int) != len(blocks):
         raise ProbeError(
             f"{file}: its configuration has encoder_layers {settings['encoder_layers']}, its weights {len(blocks)} blocks. One of "
             "the two is not this checkpoint's."
@@ -273,9 +301,15 @@ def _normalize(task: Mapping[str, Any], settings: Mapping[str, Any], notes: list
     return normalize
 
 
-def _written(state: Mapping[str, Any], named: Mapping[str, Any], notes: list[str]) -> tuple[str, ...]:
-    """What each symbol of a CTC head writes; nothing where there is no head, or, with a note, no dictionary of its size."""
+def _written(state: Mapping[str, Any], named: Mapping[str, Any], model: Mapping[str, Any], notes: list[str]) -> tuple[str, ...]:
+    """What each symbol of a CTC head writes; nothing where there is no head, or, with a note, a changed one or no dictionary."""
     if any(not isinstance(named.get(HEAD + part), Tensor) for part in HEAD_PARTS):
+        return ()
+    if weight := model.get("blank_weight"):
+        mode = model.get("blank_mode")
+        notes.append(
+            f"its CTC head is not run: fairseq changes its blank afterwards (blank_weight {weight!r}, blank_mode {mode!r})"
+        )
         return ()
     n_symbols = len(named[f"{HEAD}weight"])
     dictionary = _plain(state.get("task_state")).get("target_dictionary")

@@ -3,13 +3,14 @@
 A pickle names classes and functions to import and to call. PyTorch's ``weights_only`` knows those of tensors. Two classes that
 fairseq's files hold are allowed beside them: ``argparse.Namespace``, and ``fairseq.data.dictionary.Dictionary``, for which a class of
 ours stands in, so fairseq is not imported. Neither does anything when it is made. A file that wants more is refused with the list of
-what it wants, read off its pickle without carrying it out.
+what it wants, read off its pickle without carrying it out; torch's advice to open it nevertheless is not repeated.
 """
 
 import argparse
 import pickletools
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,7 +18,6 @@ import torch
 
 from probe.errors import ProbeError, listed
 
-ALLOWED = ("argparse.Namespace", "fairseq.data.dictionary.Dictionary")
 # What files of plain tensors name.
 PLAIN = re.compile(r"torch\.\w+Storage|torch\._utils\._rebuild_(tensor(_v2)?|parameter)|collections\.OrderedDict")
 LEGACY_PICKLES = 5  # before the weights of a file in the form of PyTorch before 1.6
@@ -27,29 +27,35 @@ class Dictionary:
     """Stands in for fairseq's class of symbols; has the attributes that were stored (``symbols``, a list, among them)."""
 
 
-def open_pickle(file: Path) -> Any:
+FAIRSEQ = {"argparse.Namespace": argparse.Namespace, "fairseq.data.dictionary.Dictionary": Dictionary}
+
+
+def open_pickle(file: Path, allowed: Mapping[str, type] = FAIRSEQ) -> Any:
     """What ``torch.save`` wrote, its tensors on the CPU.
 
+    Args:
+        allowed: what it may import beside what tensors need, and the class that is made of it.
+
     Raises:
-        ProbeError: it wants to import more than `ALLOWED`, or is no whole file of PyTorch's.
+        ProbeError: it wants to import more, or is no whole file of PyTorch's.
     """
     try:
-        with torch.serialization.safe_globals([argparse.Namespace, (Dictionary, ALLOWED[1])]):
+        with torch.serialization.safe_globals([(made, name) for name, made in allowed.items()]):
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # zip files, pickles and tensors each raise their own kind
-        if wanted := _wanted(file):
+        if wanted := _wanted(file).difference(allowed):
+            cure = "docs/models.md says how to bring a file that you trust into that form"
             raise ProbeError(
-                f"{file}: wants to import {listed(wanted, 20)}, which could run any code. It was not run. Expected plain weights and "
-                f"{' and '.join(ALLOWED)}. docs/models.md says how to bring a file that you trust into that form."
+                f"{file}: wants to import {listed(sorted(wanted), 20)}, which could run any code. It was not run. Expected "
+                f"{' and '.join(['plain weights', *allowed])}. {cure if allowed else 'Fetch them as safetensors'}."
             ) from error
-        raise ProbeError(
-            f"{file}: no whole file of PyTorch's ({str(error).splitlines()[0] if str(error) else type(error).__name__}). "
-            "Fetch it again."
-        ) from error
+        said = str(error).partition("\n")[0]
+        reason = f" ({said})" if isinstance(error, RuntimeError) and "weights_only" not in said else ""
+        raise ProbeError(f"{file}: no file of PyTorch's, or a damaged one{reason}. Fetch it again.") from error
 
 
-def _wanted(file: Path) -> list[str]:
-    """Names that a file's pickles import beyond those that are allowed, sorted; as many as can be read where it is damaged."""
+def _wanted(file: Path) -> set[str]:
+    """Names that a file's pickles import beyond those of plain tensors; as many as can be read where it is damaged."""
     names: set[str] = set()
     try:
         if zipfile.is_zipfile(file):
@@ -64,7 +70,7 @@ def _wanted(file: Path) -> list[str]:
                     _add_imports(pickles, names)
     except Exception:  # noqa: S110 - a damaged or hostile file may fail in any way; what was read until then counts
         pass
-    return sorted(name for name in names if name not in ALLOWED and not PLAIN.fullmatch(name))
+    return {name for name in names if not PLAIN.fullmatch(name)}
 
 
 def _add_imports(pickle: IO[bytes], names: set[str]) -> None:

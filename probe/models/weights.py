@@ -66,7 +66,7 @@ def hashed(file: Path, sha256: str | None = None) -> Weights:
         raise UsageError(f"--sha256 {sha256}: expected 64 hexadecimal digits, as `probe check` prints them.")
     if not file.is_file():
         raise ProbeError(f"{file}: no file, or a link to nothing. Fetch the checkpoint again.")
-    parts = _parts(file) if file.name.endswith(".index.json") else {file: None}
+    parts = parts_of(file)
     try:
         if "safetensors" in file.name:
             for part, names in parts.items():
@@ -95,6 +95,11 @@ def sha256_of_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
         digest.update(key.encode())
         digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def parts_of(file: Path) -> Mapping[Path, set[str] | None]:
+    """The files of weights: those of an index with the names of their tensors, or the file itself; errors as of `find_weights`."""
+    return _parts(file) if file.name.endswith(".index.json") else {file: None}
 
 
 def _parts(index: Path) -> dict[Path, set[str]]:
