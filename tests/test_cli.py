@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from probe.cli import plain
+from probe.models.known import known_models
 
 Command = Callable[..., subprocess.CompletedProcess]
 
@@ -100,7 +101,7 @@ def test_python_interface_of_the_readme(demo: tuple[Path, subprocess.CompletedPr
 
 def test_models_and_tasks_are_listed(command: Command) -> None:
     listed = command("models").stdout
-    assert len(listed.splitlines()) == 39
+    assert len(listed.splitlines()) == 1 + len(known_models())
     assert re.search(r"facebook/wav2vec2-large-robust +wav2vec2 +0\.\.24, final +1024 +315\.4 M .*apache-2\.0 +hub", listed)
     rows = {row["model"]: row for row in json.loads(command("models", "--json").stdout)}
     assert rows["facebook/data2vec-audio-large-960h"]["parameters"] == 313_276_416

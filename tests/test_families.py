@@ -28,7 +28,7 @@ from probe.models.catalogue import open_model
 from probe.models.check import check_model
 from probe.models.encoder import CONV, CTC, Chunking, Encoder, frames_of, greedy_text, pieces_of
 from probe.models.reference import TransformersEncoder
-from probe.pipeline import export
+from probe.pipeline import export, repair
 from probe.records import NO_LAYER, frame_of
 from probe.reporting.rows import layer_rows
 from probe.reporting.tables import summary_rows
@@ -517,6 +517,21 @@ def test_the_transformer_sees_long_audio_in_windows(others: dict[str, Path], fam
     torch.testing.assert_close(found["0"], uncut["0"], rtol=0, atol=1e-5)
     assert not torch.allclose(found["3"], uncut["3"], rtol=0, atol=1e-3)
     assert torch.equal(encode(encoder, wave[:16_000])["3"], encode(whole, wave[:16_000])["3"]), "up to 1 s it is left whole"
+
+
+@pytest.mark.parametrize("family", ["sew", "whisper"])
+def test_a_store_of_a_family_with_one_form_is_repaired_from_its_recipe(
+    others: dict[str, Path], tones: Any, tmp_path: Path, family: str
+) -> None:
+    corpus = tones(words=1, speakers=1, repetitions=2)
+    store = extract(str(others[family]), corpus, tmp_path / "f", view="mean").store
+    (shard,) = store.glob("*.h5")
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-100])
+    assert repair(store, corpus).repaired
+    assert shard.read_bytes() == whole
+    named = open_model(str(others[family]), "cpu", implementation="reference")
+    assert named.chunking == open_model(str(others[family]), "cpu").chunking
 
 
 # From recordings to tables

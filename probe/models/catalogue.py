@@ -27,7 +27,7 @@ RANDOM = "random:"
 IMPLEMENTATIONS = ("packed", "reference")
 # Longer than any utterance that these models were trained on, and than those of the usual corpora.
 LONG_S = 120.0  # of the packed form
-REFERENCE_LONG_S = 40.0  # transformers' own attention makes tables of frames x frames x head
+REFERENCE_LONG_S = 40.0  # transformers' own attention takes tables of frames x frames x dim of a head
 CHUNK_S, CONTEXT_S = 20.0, 5.0
 
 
@@ -112,19 +112,24 @@ def _plugin(name: "str | Plugin", place: "torch.device", sha256: str | None) -> 
 
 
 def _in_form(reference: "TransformersEncoder", implementation: str, precision: str, chunking: Chunking | None) -> Encoder:
-    """The packed form of a reference encoder where that is asked for and exists; itself, with a note, where it does not."""
+    """The packed form of a reference encoder where that is asked for and exists; itself, with a note, where it does not.
+
+    Where there is but one form, long audio is cut in it whatever is asked for.
+    """
     from probe.models.packed.encoder import PackedEncoder
     from probe.models.packed.support import without_packed_form
 
+    reason = without_packed_form(reference.model.config)
     if hasattr(reference, "cut"):  # it cannot hear long audio whole
         reference.cut(chunking)
+    elif reason:
+        reference = reference.chunked(chunking and replace(chunking, above_s=REFERENCE_LONG_S))
     if implementation == "reference":
         return reference
-    if reason := without_packed_form(reference.model.config):
+    if reason:
         note = f"computed by the reference implementation in fp32, as it has no packed form: {reason}"
         reference.info = replace(reference.info, notes=(*reference.info.notes, note))
-        cut = chunking and replace(chunking, above_s=REFERENCE_LONG_S)
-        return reference if hasattr(reference, "cut") else reference.chunked(cut)
+        return reference
     return PackedEncoder(reference, precision, chunking)
 
 

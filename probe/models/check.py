@@ -456,13 +456,13 @@ def _seams(encoder: Encoder, _twin: Any, quick: bool) -> Iterator[Finding]:
     if quick or cut is None or others is None or _hears_windows(encoder):
         return
     info = encoder.info
-    wave = _noise(int(2.5 * cut.chunk_s * info.rate_hz), 7).to(encoder.device)
+    chunk = max(1, round(cut.chunk_s * info.rate_hz / info.hop_samples))
+    wave = _noise(info.min_samples + int(2.5 * chunk * info.hop_samples), 7).to(encoder.device)
     names = [name for name in info.layers if name not in info.other_grids]
     whole, pieces = (
         [torch.cat(of_layer) for of_layer in zip(*pieces_of(other, [wave], names), strict=True)]
         for other in (others(None), others(replace(cut, above_s=0.0)))
     )
-    chunk = round(cut.chunk_s * info.rate_hz / info.hop_samples)
     seams = [row for seam in range(chunk, len(whole[0]) - 2, chunk) for row in (seam - 1, seam)]
     apart = [_error(cut_[seams], whole_[seams]) for cut_, whole_ in zip(pieces, whole, strict=True)]
     beside = [min(_error(item[[row + step for row in seams]], item[seams]) for step in (-1, 1)) for item in whole]

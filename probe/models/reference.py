@@ -6,7 +6,8 @@ encoder returns in models with a final LayerNorm (pre-LN, "stable layer norm"). 
 Families whose modules have other names, or do other things before the first block or after the last, are subclasses
 (`probe.models.families`).
 
-Families without a packed form have long audio cut as that does (`Chunking`): the front-end sees all of it, the transformer windows.
+Families without a packed form have long audio cut (`Chunking`): the front-end sees all of it, ``model.encoder`` one window after the
+other. Positional convolutions are part of that in SEW: layer 0 is as uncut where the context is longer than they reach.
 
 Utterances run one at a time. Padding changes every frame of the group-norm models (GroupNorm takes its statistics over it) and of
 data2vec (five stacked positional convolutions leak it) whatever the mask says, and on a CPU batching gains nothing.
