@@ -457,7 +457,7 @@ def _seams(encoder: Encoder, _twin: Any, quick: bool) -> Iterator[Finding]:
         return
     info = encoder.info
     chunk = max(1, round(cut.chunk_s * info.rate_hz / info.hop_samples))
-    wave = _noise(info.min_samples + int(2.5 * chunk * info.hop_samples), 7).to(encoder.device)
+    wave = _noise(info.min_samples + max(int(2.5 * chunk), 20) * info.hop_samples, 7).to(encoder.device)
     names = [name for name in info.layers if name not in info.other_grids]
     whole, pieces = (
         [torch.cat(of_layer) for of_layer in zip(*pieces_of(other, [wave], names), strict=True)]
