@@ -1,4 +1,4 @@
-"""Format 3: records, one JSON line per score.
+"""Format 4: records, one JSON line per score.
 
 A record says everything needed to repeat, recompute and compare one number: what was measured (model, layer, head, task, split,
 metric), the value with its interval, the counts it derives from per block of utterances, the search it came from, and what it was
@@ -33,9 +33,11 @@ from probe.files import canonical_json, write_atomically
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT = 3
+FORMAT = 4
 # What records of earlier formats do not have; they are refused, for what they lack cannot be had from them.
 OLDER = {1: "controls, budgets and statistics of layers", 2: "condition of training and groups of speakers"}
+# Fields that records of format 3 lack, with the values that mean "unknown": such records are read as records of format 4.
+SINCE_4: dict[str, Any] = {"limit": None, "shared_speakers": None, "outcomes_sha256": "", "arguments": {}}
 OWN_HEAD = "own-ctc"
 # Names that stand where a layer's does.
 WEIGHTED = "weighted"  # a learned sum of all layers
@@ -88,6 +90,10 @@ class Record:
         curve: of an online code, one entry a portion: ``n_train``, ``n`` and the ``bits`` that its labels cost.
         statistics: of the layer's training features, see `probe.measures.geometry`.
         excluded: utterances left out, by reason.
+        limit: the most utterances that were taken of each split; None where all were.
+        shared_speakers: how many of the scored speakers are among the training speakers; None where that is unknown.
+        outcomes_sha256: of the file in ``outcomes/`` that belongs to this file of records; empty where unknown.
+        arguments: what `probe.run` was called with, as text where it is a path, so that the command can be repeated.
         note: why there is no value, or what a reader must know.
         recipe, task_sha256, manifest_sha256, trials_sha256: hashes of what the number rests on; where features of several conditions
             had a part in it, ``recipe`` is the hash of their recipes' hashes.
@@ -132,11 +138,15 @@ class Record:
     curve: list[dict[str, Any]] = field(default_factory=list)
     statistics: dict[str, float] = field(default_factory=dict)
     excluded: dict[str, int] = field(default_factory=dict)
+    limit: int | None = None
+    shared_speakers: int | None = None
     note: str = ""
     recipe: str
     task_sha256: str
     manifest_sha256: str
     trials_sha256: str = ""
+    outcomes_sha256: str = ""
+    arguments: dict[str, Any] = field(default_factory=dict)
     code: dict[str, str] = field(default_factory=dict)
     packages: dict[str, str] = field(default_factory=dict)
     device: str = ""
@@ -302,7 +312,9 @@ def _values_of(line: bytes, columns: dict[str, np.ndarray]) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ProbeError(f"not JSON ({error}). Remove the file and run its task again.") from error
     found = values.get("format") if isinstance(values, dict) else None
-    if found != FORMAT:
+    if found == 3 and values.keys() == FIELDS - SINCE_4.keys():
+        values |= SINCE_4 | {"format": FORMAT}
+    elif found != FORMAT:
         lacks = OLDER.get(found) if isinstance(found, int) else None
         why = f": format {found} has no {lacks}" if lacks else ""
         raise ProbeError(f"record format {found}; this version reads {FORMAT}. Run its task again{why}.")

@@ -127,7 +127,7 @@ WRONG: list[tuple[str, object, str, str]] = [
     ("code", {"version": "1"}, "code", "version and commit"),
     ("packages", {"torch": 2}, "packages", "object of text"),
     ("seconds", -0.1, "seconds", "0 or more"),
-    ("format", 2, "line", "record format 2; this version reads 3. Run its task again: format 2 has no condition of training"),
+    ("format", 2, "line", "record format 2; this version reads 4. Run its task again: format 2 has no condition of training"),
     ("format", 1, "line", "format 1 has no controls"),
     ("format", 99, "line", "record format 99"),
     ("extra", 1, "line", "fields ['extra'] missing or unknown"),

@@ -100,10 +100,13 @@ VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "n_blocks": _at_least(0),
     "select_by": _one_of(HIGHEST),
     "excluded": ("counts of 0 or more", lambda value: min(value.values(), default=0) >= 0),
+    "limit": ("null or 1 or more", lambda value: value is None or value >= 1),
+    "shared_speakers": ("null or 0 or more", lambda value: value is None or value >= 0),
     "recipe": HASH,
     "task_sha256": HASH,
     "manifest_sha256": HASH,
     "trials_sha256": ("empty or 64 hex digits", lambda value: re.fullmatch("([0-9a-f]{64})?", value) is not None),
+    "outcomes_sha256": ("empty or 64 hex digits", lambda value: re.fullmatch("([0-9a-f]{64})?", value) is not None),
     "code": ("version and commit", lambda value: value.keys() == {"version", "commit"}),
     "seconds": _at_least(0),
 }
