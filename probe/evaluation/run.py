@@ -419,7 +419,7 @@ def _intervals(task: Task, corpus: Corpus, features: Features, given: str | Path
     if not given and not settings["labels"]:
         raise UsageError(f"{task.name}: needs --labels, {EXPECTED}, or the key labels in the task.")
     durations_s = {key: stored.duration_s for (_, key), stored in features.stored.items()}
-    return load_intervals(path, corpus, durations_s, features.hop_s, settings["tier"], settings["types"])
+    return load_intervals(path, corpus, durations_s, settings["tier"], settings["types"])
 
 
 def _check_trials(lists: dict[str, TrialList]) -> None:
