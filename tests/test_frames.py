@@ -27,6 +27,7 @@ from probe.evaluation.problem import Features, Problem
 from probe.evaluation.run import Run, _intervals, run
 from probe.evaluation.stored_rows import Chosen, StoredRows, in_store_order
 from probe.evaluation.tasks import open_task
+from probe.extraction.extract import extract
 from probe.heads.context import stack_context
 from probe.heads.linear import fit_strengths
 from probe.heads.logistic import state_bytes
@@ -400,7 +401,7 @@ def test_every_other_frame_lies_twice_as_far_apart(tmp_path: Path) -> None:
         (20, 0, 10, [1, 2, 3, 4, 5, 6, 7, 8, 9, 9]),  # Whisper: 0, 20, 40 ...
         (20, 30, 9, [0, 1, 2, 3, 4, 5, 6, 7, 8, 8]),  # on the grid itself
         (20, 10, 9, [0, 1, 2, 3, 4, 5, 6, 7, 8, 8]),  # 5, 25 ...: halfway, where the earlier one is taken
-        (40, 45, 4, [0, 0, 1, 1, 2, 2, 3, 3, 3, 3]),  # SEW's blocks: 22.5, 62.5 ...
+        (40, 45, 5, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]),  # SEW's blocks: 22.5, 62.5 ...
     ],
 )
 def test_models_of_any_hop_and_field_answer_for_the_same_frames(
@@ -443,18 +444,18 @@ def test_models_of_different_frame_rates_are_compared_and_the_better_one_is_best
 ) -> None:
     manifest = tones(words=2, speakers=6, repetitions=3)
     lines = ["path,start,end,label"]
-    for row in map(lambda line: line.split(","), manifest.read_text().splitlines()[1:]):
+    for row in (line.split(",") for line in manifest.read_text().splitlines()[1:]):
         lines += [f"{row[0]},0,0.143,{row[1]}", f"{row[0]},0.143,0.29,{row[2]}"]
     labels = tmp_path / "halves.csv"
     labels.write_text("\n".join(lines) + "\n")
     write_checkpoint("wav2vec2 post-LN", tmp_path / "small")
     small = str(tmp_path / "small")
-    done = bench(["fbank", small], ["phone-frames"], manifest, tmp_path / "out", labels=labels, layers=None)
-    assert not done.refused
-    (tmp_path / "stride").mkdir()
-    records = read_records(tmp_path / "out" / "results")
-    scored = records[(records["split"] != "train")]
-    for split, of_split in scored.groupby("split"):
+    (tmp_path / "own.toml").write_text('kind = "frames"\nl2 = [1e-2]\nweighted = false\n')
+    for model in ("fbank", small):
+        extract(model, manifest, tmp_path / "features", layers="0,2" if model == small else None, check=False)
+        run(tmp_path / "own.toml", model, manifest, tmp_path / "features", tmp_path / "results", labels=labels)
+    records = read_records(tmp_path / "results")
+    for split, of_split in records.groupby("split"):
         assert len({json.dumps([item["block"], item["denominator"]]) for item in of_split["counts"]}) == 1, split
         assert set(of_split["n"]) == {12 * 14}
     assert records["n_train"].nunique() == 1
@@ -640,3 +641,12 @@ def test_a_learned_sum_of_layers_reads_frames_better_than_any_of_them(tmp_path: 
     assert "weighted" not in alone and alone["1"].value == test["1"].value
     world.run("small", {"memory_bytes": 1 << 16}, l2=[1e-1], max_frames=300, weighted=True)
     assert ": all layers take" in caplog.text
+
+
+def test_layers_of_another_width_are_left_out_of_the_sum_and_the_note_names_them(tmp_path: Path) -> None:
+    wide = around(centres(0.45, 8))
+    world = World(tmp_path, splits(6, 3, 3)).extract({"conv": wide, "0": around(centres(0.45)), "1": around(centres(0.45))})
+    test = by_layer(world.run(l2=[1e-1], weighted=True), "test")
+    assert set(test["weighted"].layer_weights) == {"0", "1"}
+    assert test["weighted"].note == "a sum of the 2 layers 6 wide; left out: conv (8 wide)"
+    assert test["conv"].note == ""

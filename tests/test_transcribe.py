@@ -161,6 +161,15 @@ def test_a_sum_that_cannot_be_is_left_out_and_the_log_says_why(
     assert f"no weighted sum of layers {'0..1' if len(widths) > 1 else '0'}: {why}" in caplog.text
 
 
+def test_layers_of_another_width_are_left_out_of_the_sum_and_the_note_names_them(tmp_path: Path) -> None:
+    _, problem = planted(10)
+    rows = [*problem.train, *problem.dev, *problem.tests[""]]
+    features = PlantedFeatures({item.key: item.text for item in rows}, [5, DIM, DIM])
+    test = scored(tmp_path, features, problem, epochs=1)[WEIGHTED, "test", "cer"]
+    assert set(test.layer_weights) == {"1", "2"}
+    assert test.note.startswith("a sum of the 2 layers 12 wide; left out: 0 (5 wide)")
+
+
 def test_memory_reaches_the_groups_of_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = []
     fit = transcribe.fit_layers
