@@ -167,7 +167,7 @@ def test_what_cannot_be_classified_is_refused_with_names(planted: Callable[..., 
     refused(lambda row: row if row[4] != "dev" else None, "no dev rows with speaker")
     refused(
         lambda row: row if row[4] != "test" else None,
-        "speaker-id: no test rows with speaker. Give some rows split test in the manifest; scores are",
+        "no test rows with speaker. Give some rows split test in the manifest; scores are of them",
     )
     refused(lambda row: row if row[2] == "s1" else None, "all training rows have speaker 's1'")
     refused(lambda row: row, "no column 'accent' that can be a label; it has text, speaker", label="accent")
