@@ -1,10 +1,8 @@
 """Runs a task on a model's features and writes its records."""
 
-import itertools
 import json
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,21 +13,21 @@ from tqdm import tqdm
 from probe.data import texts
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, load_corpus
-from probe.data.intervals import EXPECTED, IntervalSet, load_intervals
-from probe.data.trials import Trial, TrialList, draw_trials, load_trials
-from probe.environment import code_version, package_versions
-from probe.errors import ProbeError, UsageError, listed
+from probe.data.intervals import IntervalSet
+from probe.data.trials import TrialList
+from probe.errors import ProbeError, listed
 from probe.evaluation import classify, frames, shift, transcribe, verify
 from probe.evaluation.depth import depth_of, n_blocks
 from probe.evaluation.fitting import Fitting
 from probe.evaluation.hearing import Hearing, asked_under, groups_of, heard, hearings, of_blocks
 from probe.evaluation.problem import Features, Problem, Score, described
+from probe.evaluation.provenance import provenance, stem
 from probe.evaluation.tasks import Task, open_task
 from probe.evaluation.transcribe import CTC_LAYER
-from probe.files import file_name, sha256_of_json, write_atomically
+from probe.evaluation.trial_lists import intervals_of, trial_lists
+from probe.files import write_atomically
 from probe.measures.uncertainty import interval
-from probe.records import NO_LAYER, SEVERAL, WEIGHTED, Record, chosen_layers, frame_of, iterate_records, write_records
-from probe.store.features import FeatureStore
+from probe.records import NO_LAYER, WEIGHTED, Record, chosen_layers, frame_of, iterate_records, write_records
 from probe.store.folder import select_store
 
 log = logging.getLogger("probe")
@@ -126,15 +124,15 @@ def run(
             if item.key not in done.left_out:
                 done.left_out.append(item.key)
         found.require(corpus.name, hearing.heard(corpus))
-        lists = _trial_lists(task, corpus, found, hearing, trials, dev_trials, seed)
-        intervals = _intervals(task, whole, found, labels)
+        lists = trial_lists(task, corpus, found, hearing, trials, dev_trials, seed)
+        intervals = intervals_of(task, whole, found, labels)
         shas = {split: item.sha256 for split, item in lists.items()}
         shas |= dict.fromkeys(("dev", "test"), intervals.sha256) if intervals else {}
         common = {
-            condition: _provenance(task, model, corpus, stores, hearing, condition, seed, device)
+            condition: provenance(task, model, corpus, stores, hearing, condition, seed, device)
             for condition in hearing.names.values()
         }
-        paths = {condition: Path(results) / f"{_stem(fields)}.jsonl" for condition, fields in common.items()}
+        paths = {condition: Path(results) / f"{stem(fields)}.jsonl" for condition, fields in common.items()}
         folders = [stores[condition].path for condition in hearing.conditions]
         finished = {
             condition: () if again else _finished(path, folders, common[condition], shas) for condition, path in paths.items()
@@ -178,13 +176,6 @@ def _belongs(score: Score, name: str, hearing: Hearing) -> bool:
     if hearing.train_condition != CLEAN or hearing.names[name] == CLEAN:
         return True
     return not (score.budget or score.metric == "codelength" or score.control not in ("", "majority"))
-
-
-def _stem(fields: dict[str, Any]) -> str:
-    """The name of a file of records, without its ending."""
-    condition, trained = fields["condition"], fields["train_condition"]
-    heard = condition if trained in (CLEAN, condition) else f"{trained} to {condition}"
-    return "__".join(file_name(part) for part in (fields["model"], fields["task"], fields["corpus"], heard))
 
 
 def _finished(path: Path, stores: Sequence[Path], common: dict[str, Any], shas: dict[str, str]) -> list[Record]:
@@ -250,44 +241,6 @@ def _fitting(task: Task, problem: Problem) -> Fitting:
     settings = (task.of or task).settings
     width, how = settings.get("project", 0), settings.get("projection", "pca")
     return Fitting(problem.train, width, how, problem.seed, problem.memory_bytes)
-
-
-def _provenance(
-    task: Task,
-    model: str,
-    corpus: Corpus,
-    stores: Mapping[str, FeatureStore],
-    hearing: Hearing,
-    condition: str,
-    seed: int,
-    device: str,
-) -> dict[str, Any]:
-    """The fields that all records of a file share: what was asked of what, and what it was computed with."""
-    tested = hearing.tests if condition == SEVERAL else [condition]
-    parts = [stores[name] for name in (*hearing.train, *tested)]
-    recipes = sorted({part.recipe_sha256 for part in parts})
-    drawn = {part.recipe["disturbance"]["seed"] for part in parts if "disturbance" in part.recipe} - {None}
-    store = stores[hearing.train[0]]
-    final = store.aliases.get("final", "final")
-    return {
-        "model": model,
-        "revision": store.recipe["model"]["revision"],
-        "final_layer": final if final in store.layers else "",
-        "task": task.name,
-        "task_version": task.version,
-        "kind": task.kind,
-        "corpus": corpus.name,
-        "condition": condition,
-        "train_condition": hearing.train_condition,
-        "condition_seed": drawn.pop() if len(drawn) == 1 else None,
-        "seed": seed,
-        "recipe": recipes[0] if len(recipes) == 1 else sha256_of_json(recipes),
-        "task_sha256": task.sha256,
-        "manifest_sha256": corpus.sha256,
-        "code": code_version(),
-        "packages": package_versions(),
-        "device": device,
-    }
 
 
 def _record(
@@ -364,97 +317,6 @@ def _warn_of_copies(features: Features, corpus: Corpus, condition: str) -> None:
         log.warning(
             "%s: %d recordings are in more than one split, byte for byte: %s", corpus.name, len(copies), listed(copies, 3)
         )
-
-
-def _trial_lists(
-    task: Task,
-    corpus: Corpus,
-    features: Features,
-    hearing: Hearing,
-    trials: str | Path | None,
-    dev_trials: str | Path | None,
-    seed: int,
-) -> dict[str, TrialList]:
-    """The dev and test trials of a verification task; trials whose utterances have no features are left out."""
-    if task.kind != "verify":
-        return {}
-    if trials is None:
-        raise UsageError(
-            f"{task.name}: needs --trials, a CSV list with the columns enroll,test,label, or lines `label path1 path2`."
-        )
-    failed = {item.key for item in features.failed}
-    dev_rows = [item for item in corpus.utterances if item.split == "dev" and item.key not in failed]
-    tested = load_trials(trials, corpus)
-    if dev_trials:
-        chosen = load_trials(dev_trials, corpus)
-    else:
-        taken = {frozenset((trial.enroll.key, trial.test.key)) for trial in tested.trials}
-        chosen = draw_trials(dev_rows, task.settings["dev_trials"], seed, taken)
-    lists = {"dev": chosen, "test": tested}
-    _check_trials(lists)
-    heard = [
-        *hearing.dev_trials(lists["dev"].trials),
-        *itertools.chain(*hearing.trials(lists["test"].trials, task.settings["enroll"]).values()),
-    ]
-    features.require(corpus.name, [end for trial in heard for end in (trial.enroll, trial.test)])
-    for split, item in lists.items():
-        kept = tuple(trial for trial in item.trials if not {trial.enroll.key, trial.test.key} & failed)
-        if len(kept) < len(item.trials):
-            log.warning("%s: %d trials left out, their extraction failed", item.name, len(item.trials) - len(kept))
-        _refuse_one_sided(item.name, kept)
-        lists[split] = replace(item, trials=kept)
-    return lists
-
-
-def _intervals(task: Task, corpus: Corpus, features: Features, given: str | Path | None) -> IntervalSet | None:
-    """The labels over time that a task of kind frames wants.
-
-    Args:
-        corpus: without limit.
-    """
-    settings = (task.of or task).settings
-    if (task.of or task).kind != "frames":
-        return None
-    path = Path(given) if given else corpus.folder / settings["labels"]
-    if not given and not settings["labels"]:
-        raise UsageError(f"{task.name}: needs --labels, {EXPECTED}, or the key labels in the task.")
-    durations_s = {key: stored.duration_s for (_, key), stored in features.stored.items()}
-    return load_intervals(path, corpus, durations_s, features.hop_s, settings["tier"], settings["types"])
-
-
-def _check_trials(lists: dict[str, TrialList]) -> None:
-    """Refuses trials that choose the layer and report it too; warns of what makes a trial too easy or wrong."""
-    pairs = {name: {frozenset((trial.enroll.key, trial.test.key)) for trial in item.trials} for name, item in lists.items()}
-    if common := pairs["dev"] & pairs["test"]:
-        raise ProbeError(
-            f"{lists['dev'].name}: {len(common)} of its trials are in {lists['test'].name} too; the layer would be chosen on the "
-            "trials that are reported. Give lists without common trials, or leave --dev-trials out."
-        )
-    heard = {name: {end.speaker for trial in item.trials for end in (trial.enroll, trial.test)} for name, item in lists.items()}
-    if both := sorted(heard["dev"] & heard["test"] - {""}):
-        log.warning(
-            "%s: %d speakers are in %s too (%s): the layer is chosen on voices that are reported",
-            *(lists["dev"].name, len(both), lists["test"].name, listed(both, 3)),
-        )
-    for item in lists.values():
-        ends = [(trial, trial.enroll, trial.test) for trial in item.trials]
-        found = {
-            "have an utterance of split train": sum("train" in (one.split, other.split) for _, one, other in ends),
-            "have a label against the manifest's speakers": sum(
-                bool(one.speaker and other.speaker) and trial.target != (one.speaker == other.speaker)
-                for trial, one, other in ends
-            ),
-            "compare an utterance with itself": sum(one.key == other.key for _, one, other in ends),
-        }
-        for what, n in found.items():
-            if n:
-                log.warning("%s: %d of %d trials %s", item.name, n, len(ends), what)
-
-
-def _refuse_one_sided(name: str, trials: Sequence[Trial]) -> None:
-    kinds = Counter(trial.target for trial in trials)
-    if not (kinds[True] and kinds[False]):
-        raise ProbeError(f"{name}: {kinds[True]} target and {kinds[False]} other trials are left; expected some of both.")
 
 
 def _warn_of_edges(task: str, model: str, scores: Sequence[Score]) -> None:
