@@ -1,6 +1,7 @@
 """What records say of where their numbers come from, and the name of their file."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from probe.data.conditions.grammar import CLEAN
@@ -48,6 +49,40 @@ def provenance(
         "code": code_version(),
         "packages": package_versions(),
         "device": device,
+    }
+
+
+def arguments_of(task: Task, model: str, corpus: Corpus, store: FeatureStore, **how: Any) -> dict[str, Any]:
+    """What repeats a run: the arguments of `probe.evaluation.run.run`, and those of the extraction that it reads.
+
+    Args:
+        store: of the training.
+        how: further arguments; paths become text.
+    """
+    recipe = store.recipe
+    cut = recipe.get("chunking") or {"chunk_s": 0.0}
+    form = {name: cut[name] for name in ("chunk_s", "context_s") if name in cut}
+    form |= {name: recipe[name] for name in ("implementation", "precision") if name in recipe}
+    disturbance = recipe.get("disturbance", {})
+    heard = {"condition": disturbance.get("text", CLEAN), "condition_seed": disturbance.get("seed") or 0}
+    return {
+        "task": task.spec or task.name,
+        "overrides": dict(task.overrides),
+        "model": model,
+        "corpus": corpus.source,
+        **{name: str(value) if isinstance(value, Path) else value for name, value in how.items()},
+        "extraction": {"model": store.requested} | extraction_of(recipe) | form | heard,
+    }
+
+
+def extraction_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """How `probe.extract` is asked for a recipe, its model, its form and its condition aside."""
+    return {
+        "layers": ",".join(name for name, _ in recipe["layers"]),
+        "view": recipe["view"],
+        "dtype": recipe["dtype"],
+        "compression": recipe.get("compression", "none"),
+        "ctc": "ctc" in recipe,
     }
 
 

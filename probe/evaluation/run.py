@@ -3,45 +3,36 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from probe.data import texts
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, load_corpus
-from probe.data.intervals import IntervalSet
-from probe.data.trials import TrialList
 from probe.errors import ProbeError, listed
-from probe.evaluation import classify, frames, shift, transcribe, verify
+from probe.evaluation.asking import problem_of
 from probe.evaluation.depth import depth_of, n_blocks
 from probe.evaluation.fitting import Fitting
 from probe.evaluation.hearing import Hearing, asked_under, groups_of, heard, hearings, of_blocks
+from probe.evaluation.kinds import KINDS
 from probe.evaluation.problem import Features, Problem, Score, described
-from probe.evaluation.provenance import provenance, stem
-from probe.evaluation.tasks import Task, open_task
+from probe.evaluation.progress import progress_of
+from probe.evaluation.provenance import arguments_of, provenance, stem
+from probe.evaluation.tasks import Task, open_task, same_question
 from probe.evaluation.transcribe import CTC_LAYER
 from probe.evaluation.trial_lists import intervals_of, trial_lists
-from probe.files import write_atomically
+from probe.evaluation.unfinished import Unfinished, unfinished_folder
+from probe.files import sha256_of_json, write_atomically
 from probe.measures.uncertainty import interval
+from probe.models.catalogue import choose_device
 from probe.records import NO_LAYER, WEIGHTED, Record, chosen_layers, frame_of, iterate_records, write_records
 from probe.store.folder import select_store
 
 log = logging.getLogger("probe")
 
 TRIED = {"l2", "learning_rate", "lm_weight", "word_score"}  # what comes from a grid
-SECONDS_BETWEEN_SIGNS = 0.5  # of life, in the progress bar
-
-KINDS: dict[str, Callable[[Task, Problem, Features], Iterator[Score]]] = {
-    "classify": classify.run,
-    "transcribe": transcribe.run,
-    "verify": verify.run,
-    "frames": frames.run,
-    "shift": lambda task, problem, features: shift.run(task, problem, features, KINDS[task.of.kind] if task.of else classify.run),
-}
 
 
 @dataclass(frozen=True)
@@ -75,11 +66,12 @@ def run(
     dev_trials: str | Path | None = None,
     labels: str | Path | None = None,
     conditions: Sequence[str] | None = None,
-    device: str = "cpu",
+    device: str | None = None,
     seed: int = 0,
     limit: int | None = None,
-    memory_bytes: int = 4 << 30,
-    again: bool = True,
+    memory_bytes: int = 4_000_000_000,
+    again: bool = False,
+    number: str = "",
 ) -> Run:
     """Trains and scores every layer, and writes ``results/<model>__<task>__<corpus>__<condition>.jsonl`` for every condition.
 
@@ -94,11 +86,14 @@ def run(
             sha256 stands where that of a list of trials does.
         conditions: to be asked under, in the place of the task's own; each has its own store. What is disturbed is the task's
             (`probe.evaluation.hearing`). Where all of them train together they are part of the task's name.
-        device: where heads are trained.
+        device: where heads are trained; None takes a GPU where there is one.
         seed: of heads, drawn trials, controls and the bootstrap.
         limit: at most so many utterances of each split, the ones that `probe.extract` takes.
         memory_bytes: for features that are held at a time; what does not fit is read again when it is needed.
         again: whether to train anew where records of the same question, features, code and libraries are there already.
+        number: of the task among several, such as ``task 3 of 12``, for the progress.
+
+    What an interrupted run has finished of a task is kept in ``results/.unfinished/``; the same call goes on from there.
 
     Raises:
         ProbeError: features are missing, or the task cannot be asked of this corpus.
@@ -107,6 +102,9 @@ def run(
     whole = corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
     corpus = whole.limited(limit)
     asked = hearings(task)
+    device = choose_device(device)
+    if other := same_question(task):
+        log.info("%s: asks the same question as the ready task %s, whose records have another name", task.name, other)
     stores = {
         condition: select_store(Path(features), model, task.view, condition, [item.key for item in corpus.utterances])
         for condition in dict.fromkeys(name for hearing in asked for name in hearing.conditions)
@@ -115,10 +113,10 @@ def run(
     for line in texts.warnings(corpus.utterances) if (task.of or task).kind == "transcribe" else ():
         log.warning("%s: %s", corpus.name, line)
     groups = groups_of(corpus)
-    for number, hearing in enumerate(asked):
+    for position, hearing in enumerate(asked):
         started = time.monotonic()
         found = Features({condition: stores[condition] for condition in hearing.conditions}, task.view, corpus)
-        if not number:
+        if not position:
             _warn_of_copies(found, corpus, hearing.conditions[0])
         for item in found.failed:
             if item.key not in done.left_out:
@@ -142,14 +140,41 @@ def run(
             done.paths.extend(paths.values())
             done.records.extend(record for records in finished.values() for record in records)
             continue
-        scores = _scores(task, model, corpus, found, hearing, lists, intervals, seed, device, memory_bytes)
-        seconds = round(time.monotonic() - started, 2)
+        own = next(iter(common))
+        parts = _unfinished(Path(results), stem(common[own]), common[own], shas, found, hearing, memory_bytes)
+        problem = replace(
+            problem_of(task, corpus, hearing, lists, intervals, found.usable),
+            seed=seed,
+            device=device,
+            memory_bytes=memory_bytes,
+            unfinished=parts,
+        )
+        trained = f"training {position + 1} of {len(asked)}" if len(asked) > 1 else ""
+        with progress_of(
+            " ".join(filter(None, [task.name, model, *(f"({text})" for text in (number, trained) if text)]))
+        ) as shown:
+            scores = _scores(task, replace(problem, progress=shown), found)
+        seconds = round(time.monotonic() - started + parts.seconds, 2)
+        arguments = arguments_of(
+            task,
+            model,
+            corpus,
+            stores[hearing.train[0]],
+            trials=trials,
+            dev_trials=dev_trials,
+            labels=labels,
+            conditions=list(task.settings["conditions"]),
+            device=device,
+            seed=seed,
+            limit=limit,
+            memory_bytes=memory_bytes,
+        )
         _warn_of_edges(task.name, model, scores)
         order = {layer: index for index, layer in enumerate([*found.layers, WEIGHTED, CTC_LAYER])} | {NO_LAYER: -1}
         blocks = n_blocks(found.store.recipe)
         for name, condition in hearing.names.items():
             of_file = [replace(score, test_domain="") if name else score for score in scores if _belongs(score, name, hearing)]
-            fields = common[condition] | {"seconds": seconds}
+            fields = common[condition] | {"seconds": seconds, "arguments": arguments}
             records = [_record(score, fields, order, shas, depth_of(score.layer, blocks), groups) for score in of_file]
             path = paths[condition]
             if kept := write_records(path, records):
@@ -159,6 +184,7 @@ def run(
             _write_outcomes(Path(results) / "outcomes" / path.name, of_file, records, corpus)
             done.paths.append(path)
             done.records.extend(records)
+        parts.remove()
     if done.left_out:
         log.warning(
             "%s: %d utterances failed at extraction and are left out: %s", corpus.name, len(done.left_out), listed(done.left_out)
@@ -196,41 +222,46 @@ def _finished(path: Path, stores: Sequence[Path], common: dict[str, Any], shas: 
     return records if same else []
 
 
-def _scores(
-    task: Task,
-    model: str,
-    corpus: Corpus,
+def _unfinished(
+    results: Path,
+    name: str,
+    common: Mapping[str, Any],
+    shas: Mapping[str, str],
     features: Features,
     hearing: Hearing,
-    lists: dict[str, TrialList],
-    intervals: IntervalSet | None,
-    seed: int,
-    device: str,
     memory_bytes: int,
-) -> list[Score]:
+) -> Unfinished:
+    """Where finished parts of a training are kept: by all that decides its scores.
+
+    Code with changes has no version and keeps none.
+    """
+    if common["code"]["commit"].endswith("+"):
+        return Unfinished()
+    audio = sorted([*place, stored.audio_sha256, stored.n_rows] for place, stored in features.stored.items())
+    recipes = {condition: store.recipe_sha256 for condition, store in features.stores.items()}
+    question = {
+        **common,
+        "lists": dict(shas),
+        "recipes": recipes,
+        "audio": sha256_of_json(audio),
+        "hearing": [list(hearing.train), list(hearing.tests)],
+        "memory_bytes": memory_bytes,
+    }
+    return Unfinished(unfinished_folder(results, name, question), question)
+
+
+def _scores(task: Task, problem: Problem, features: Features) -> list[Score]:
     """What the task's kind says of every layer, with the utterances that have no features counted in each score."""
-    by_split = {split: [item for item in corpus.utterances if item.split == split] for split in ("train", "dev", "test")}
-    with tqdm(desc=f"{task.name} {model}", total=len(features.layers), unit="layer", disable=None) as bar:
-        problem = Problem(
-            train=features.usable(hearing.rows(by_split["train"])),
-            dev=features.usable(hearing.rows(by_split["dev"])),
-            tests={name: features.usable(rows) for name, rows in hearing.test_sets(by_split["test"]).items()},
-            dev_trials=hearing.dev_trials(lists["dev"].trials) if lists else (),
-            trials=hearing.trials(lists["test"].trials, task.settings["enroll"]) if lists else {},
-            intervals=intervals,
-            seed=seed,
-            device=device,
-            memory_bytes=memory_bytes,
-            columns=(*corpus.columns, "condition"),
-            tick=lambda word: _tick(bar, word),
-        )
-        scores: list[Score] = []
-        for number, part in enumerate(features.on_grids()):
-            fitted = part.fitted_on(_fitting(task, problem))
-            found = described(KINDS[task.kind](task, problem, fitted), fitted)
-            # What is of no layer, or of a sum of layers, comes once.
-            scores += [score for score in found if not number or score.layer in part.layers]
-        bar.update(bar.total - bar.n)
+    scores: list[Score] = []
+    grids = features.on_grids()
+    problem.progress.split(len(grids))
+    for number, part in enumerate(grids):
+        problem.progress.begin()
+        fitted = part.fitted_on(_fitting(task, problem))
+        place = f"grid {number}: " if number else ""
+        found = described(KINDS[task.kind].run(task, replace(problem, place=place), fitted), fitted)
+        # What is of no layer, or of a sum of layers, comes once.
+        scores += [score for score in found if not number or score.layer in part.layers]
     if not features.failed:
         return scores
     n_failed = len({item.key for item in features.failed})
@@ -334,15 +365,3 @@ def _warn_of_edges(task: str, model: str, scores: Sequence[Score]) -> None:
     for (name, value, edge), layers in edges.items():
         names = listed(list(dict.fromkeys(layers)))
         log.warning("%s, %s: dev picked %s = %g, the %s of its grid, at layers %s", task, model, name, value, edge, names)
-
-
-def _tick(bar: tqdm, word: str) -> None:
-    """Moves the bar on to the next layer, or shows that the present one is alive."""
-    if bar.disable:
-        return
-    if word:
-        bar.set_postfix_str(word)
-        bar.update(min(int(word.startswith("layer")), bar.total - bar.n - 1))
-    elif time.time() - bar.last_print_t > SECONDS_BETWEEN_SIGNS:
-        bar.last_print_t = time.time()
-        bar.refresh()

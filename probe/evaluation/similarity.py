@@ -117,7 +117,7 @@ def similarity(
     n_sample: int = 20_000,
     seed: int = 0,
     limit: int | None = None,
-    memory_bytes: int = 4 << 30,
+    memory_bytes: int = 4_000_000_000,
 ) -> list[Path]:
     """Compares a model with itself under conditions, with another model, or its layers with each other; see the module.
 
