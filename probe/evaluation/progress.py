@@ -18,7 +18,7 @@ log = logging.getLogger("probe")
 
 LINES_S = 30.0  # between two lines where there is no terminal
 BAR_S = 0.5  # between two pictures of the bar
-BAR = "{desc}: {percentage:3.0f} %|{bar}| {elapsed} gone, {postfix}"
+BAR = "{desc}: {percentage:3.0f} %|{bar}| {elapsed} gone{postfix}"
 
 
 class Progress:
@@ -123,7 +123,10 @@ def progress_of(title: str, stream: TextIO | None = None, clock: Callable[[], fl
         yield Progress(_Lines(title, stream, clock), clock)
     else:
         with tqdm(desc=title, file=stream, bar_format=BAR, total=1, mininterval=0) as bar:
-            yield Progress(_Bar(bar, clock), clock)
+            drawn = _Bar(bar, clock)
+            progress = Progress(drawn, clock)
+            yield progress
+            drawn.draw(progress)
 
 
 class _Lines:
@@ -147,6 +150,10 @@ class _Bar:
     def __call__(self, progress: Progress) -> None:
         if self.clock() - self.last_s >= BAR_S:
             self.last_s = self.clock()
-            self.bar.total, self.bar.n = max(1, progress.expected), progress.done
-            self.bar.set_postfix_str(", ".join(filter(None, [progress.left, progress.text])), refresh=False)
-            self.bar.refresh()
+            self.draw(progress)
+
+    def draw(self, progress: Progress) -> None:
+        """Draws the bar as it is now."""
+        self.bar.total, self.bar.n = max(1, progress.expected), progress.done
+        self.bar.set_postfix_str(", ".join(filter(None, [progress.left, progress.text])), refresh=False)
+        self.bar.refresh()

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from probe.data import texts
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, load_corpus
@@ -27,6 +29,7 @@ from probe.evaluation.unfinished import Unfinished, unfinished_folder
 from probe.files import sha256_of_json, write_atomically
 from probe.measures.uncertainty import interval
 from probe.models.catalogue import choose_device
+from probe.models.encoder import device_name
 from probe.records import NO_LAYER, WEIGHTED, Record, chosen_layers, frame_of, iterate_records, write_records
 from probe.store.folder import select_store
 
@@ -246,6 +249,7 @@ def _unfinished(
         "audio": sha256_of_json(audio),
         "hearing": [list(hearing.train), list(hearing.tests)],
         "memory_bytes": memory_bytes,
+        "computed on": device_name(torch.device(common["device"])),
     }
     return Unfinished(unfinished_folder(results, name, question), question)
 
