@@ -109,7 +109,7 @@ def bench(
     known = distinct(given)
     opened = [asked_under(task, list(known)) for task in opened]
     beside: dict[str, Any] = {"trials": trials, "dev_trials": dev_trials, "labels": labels, "seed": seed, "limit": limit}
-    opened, refused = askable(opened, lambda task: check(task, loaded, **beside))
+    opened, refused = askable({task.name: task for task in opened}, lambda task: check(task, loaded, **beside))
     needed = [_needed(task, hearings(task), trials, dev_trials, loaded) for task in opened]
     used = {condition for of_task in needed for condition in of_task}
     heard = [

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from probe.cli import cli
 from probe.data.corpus import load_corpus
 from probe.errors import ProbeError, UsageError
 from probe.evaluation.progress import Progress, progress_of
@@ -603,7 +605,7 @@ def test_a_bench_names_a_task_that_cannot_be_asked_first_and_goes_on(
     assert len(list((tmp_path / "out" / "results").glob("*.jsonl"))) == 1
     other = tmp_path / "other.toml"
     other.write_text('kind = "verify"\n')
-    with pytest.raises(ProbeError, match=r"none of the tasks can be asked.*\nown: .*\nother: needs --trials"):
+    with pytest.raises(ProbeError, match=r"none of 2 tasks can be asked\nown: .*\nother: needs --trials"):
         bench(["mfcc"], [task, other], manifest, tmp_path / "more")
 
 
@@ -634,3 +636,19 @@ def test_another_name_of_a_question_is_told_and_an_override_without_effect_gives
     with caplog.at_level("INFO"):
         run(open_task("gender-id", {"label": "domain"}), "planted", manifest, tmp_path / "features", tmp_path / "results")
     assert "gender-id:label=domain: asks the same question as the ready task domain-id" in caplog.text
+
+
+def test_a_run_names_what_has_no_features_before_it_trains(
+    planted: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest, task = planted(words=2, repetitions=3), tmp_path / "quick.toml"
+    task.write_text(INNER.replace('"mean"', '"meanstd"'))
+    words = ["run", str(task), "--corpus", str(manifest), "--from", str(tmp_path / "features"), "--to", str(tmp_path / "results")]
+    with caplog.at_level("INFO"):
+        done = CliRunner().invoke(cli, [*words, "--model", "planted", "--model", "other"])
+    assert done.exit_code == 1
+    assert "other, quick: " in caplog.records[0].message
+    assert "no features of other" in done.output
+    assert len(list((tmp_path / "results").glob("*.jsonl"))) == 1
+    done = CliRunner().invoke(cli, [*words, "--model", "planted", "--model", "other", "--label", "dialect"])
+    assert "no column 'dialect'" in str(done.exception)

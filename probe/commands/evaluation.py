@@ -43,7 +43,8 @@ def run(
 ) -> None:
     """Train and score every layer. TASK is a ready task (see `probe tasks`) or a TOML file."""
     from probe.data.corpus import load_corpus
-    from probe.evaluation.asking import askable, check
+    from probe.evaluation.asking import askable, check, stores_of
+    from probe.evaluation.hearing import asked_under
     from probe.evaluation.run import run as run_task
     from probe.evaluation.tasks import open_task
     from probe.models.catalogue import choose_device
@@ -57,35 +58,37 @@ def run(
     place = choose_device(device)
     beside: dict[str, Any] = {"trials": trials, "dev_trials": dev_trials, "labels": labels, "seed": seed, "limit": limit}
     beside |= {"conditions": conditions or None}
-    possible, refused = askable(opened, lambda task: check(task, loaded, **beside))
+    opened = [asked_under(task, conditions) for task in opened]
+    possible, refused = askable({task.name: task for task in opened}, lambda task: check(task, loaded, **beside))
+    pairs = {f"{model}, {task.name}": (model, task) for model in dict.fromkeys(models) for task in possible}
+    asked, without = askable(pairs, lambda pair: stores_of(pair[1], pair[0], loaded.limited(limit), features))
+    refused += without
     left_out: dict[str, list[str]] = {}
     records = []
-    models = tuple(dict.fromkeys(models))
-    for m, model in enumerate(models):
-        for i, task in enumerate(possible):
-            try:
-                done = run_task(
-                    task,
-                    model,
-                    loaded,
-                    features,
-                    to,
-                    **beside,
-                    device=place,
-                    number=f"task {m * len(possible) + i + 1} of {len(models) * len(possible)}",
-                    memory_bytes=memory_bytes,
-                    again=again,
-                )
-            except ProbeError as error:
-                if len(models) * len(opened) == 1:
-                    raise
-                refused.append(f"{model}, {task.name}: {error}")
-                continue
-            for path in done.paths:
-                click.echo(str(path), err=True)
-            records += done.records
-            if done.left_out:
-                left_out[model] = done.left_out
+    for number, (model, task) in enumerate(asked, start=1):
+        try:
+            done = run_task(
+                task,
+                model,
+                loaded,
+                features,
+                to,
+                **beside,
+                device=place,
+                number=f"task {number} of {len(asked)}",
+                memory_bytes=memory_bytes,
+                again=again,
+            )
+        except ProbeError as error:
+            if len(pairs) == len(opened) == 1:
+                raise
+            refused.append(f"{model}, {task.name}: {error}")
+            continue
+        for path in done.paths:
+            click.echo(str(path), err=True)
+        records += done.records
+        if done.left_out:
+            left_out[model] = done.left_out
     if records:
         frame = frame_of(records)
         click.echo(to_markdown(summary_rows(frame, all_heads=True), layers=False), nl=False)

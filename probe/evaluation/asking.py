@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from probe.data.corpus import Corpus, Utterance
 from probe.data.intervals import IntervalSet
@@ -15,8 +16,12 @@ from probe.evaluation.kinds import KINDS
 from probe.evaluation.problem import Problem
 from probe.evaluation.tasks import Task
 from probe.evaluation.trial_lists import chosen_trials, load_labels
+from probe.store.features import FeatureStore
+from probe.store.folder import select_store
 
 log = logging.getLogger("probe")
+
+T = TypeVar("T")
 
 LONGEST_HOP_S = 1.0  # an interval may end one hop after its audio, and the hop is not known yet
 
@@ -72,30 +77,42 @@ def check(
             KINDS[task.kind].check(task, problem_of(task, limited, hearing, lists, intervals))
 
 
-def askable(tasks: Sequence[Task], check_one: Callable[[Task], None]) -> tuple[list[Task], list[str]]:
-    """The tasks that can be asked, and why the others cannot, which is logged.
-
-    Args:
-        check_one: see `check`.
+def stores_of(task: Task, model: str, corpus: Corpus, features: Path) -> dict[str, FeatureStore]:
+    """Condition -> the store that a task, which is open under its conditions, reads of a model.
 
     Raises:
-        ProbeError: no task can be asked; a `UsageError` where all reasons are such.
+        ProbeError: there is none under a condition.
     """
-    possible: list[Task] = []
-    errors: list[tuple[str, ProbeError]] = []
-    for task in tasks:
+    keys = [item.key for item in corpus.utterances]
+    names = dict.fromkeys(name for hearing in hearings(task) for name in hearing.conditions)
+    return {name: select_store(features, model, task.view, name, keys) for name in names}
+
+
+def askable(questions: Mapping[str, T], check_one: Callable[[T], object]) -> tuple[list[T], list[str]]:
+    """The questions that can be asked, and why the others cannot, which is logged.
+
+    Args:
+        questions: name -> question, such as a task.
+        check_one: raises where a question cannot be asked.
+
+    Raises:
+        ProbeError: no question can be asked; a `UsageError` where all reasons are such.
+    """
+    possible: list[T] = []
+    errors: dict[str, ProbeError] = {}
+    for name, question in questions.items():
         try:
-            check_one(task)
+            check_one(question)
         except ProbeError as error:
-            errors.append((task.name, error))
+            errors[name] = error
         else:
-            possible.append(task)
-    if len(errors) == len(tasks) == 1:
-        raise errors[0][1]
-    reasons = [f"{name}: {str(error).removeprefix(f'{name}: ')}" for name, error in errors]
+            possible.append(question)
+    if len(errors) == len(questions) == 1:
+        raise next(iter(errors.values()))
+    reasons = [f"{name}: {str(error).removeprefix(f'{name}: ')}" for name, error in errors.items()]
     if errors and not possible:
-        usage = all(isinstance(error, UsageError) for _, error in errors)
-        text = "\n".join(["none of the tasks can be asked of this corpus", *reasons])
+        usage = all(isinstance(error, UsageError) for error in errors.values())
+        text = "\n".join([f"none of {len(questions)} tasks can be asked", *reasons])
         raise UsageError(text) if usage else ProbeError(text)
     for reason in reasons:
         log.error("%s", reason)

@@ -14,7 +14,7 @@ from probe.data import texts
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, load_corpus
 from probe.errors import ProbeError, listed
-from probe.evaluation.asking import problem_of
+from probe.evaluation.asking import problem_of, stores_of
 from probe.evaluation.depth import depth_of, n_blocks
 from probe.evaluation.fitting import Fitting
 from probe.evaluation.hearing import Hearing, asked_under, groups_of, heard, hearings, of_blocks
@@ -31,7 +31,6 @@ from probe.measures.uncertainty import interval
 from probe.models.catalogue import choose_device
 from probe.models.encoder import device_name
 from probe.records import NO_LAYER, WEIGHTED, Record, chosen_layers, frame_of, iterate_records, write_records
-from probe.store.folder import select_store
 
 log = logging.getLogger("probe")
 
@@ -108,10 +107,7 @@ def run(
     device = choose_device(device)
     if other := same_question(task):
         log.info("%s: asks the same question as the ready task %s, whose records have another name", task.name, other)
-    stores = {
-        condition: select_store(Path(features), model, task.view, condition, [item.key for item in corpus.utterances])
-        for condition in dict.fromkeys(name for hearing in asked for name in hearing.conditions)
-    }
+    stores = stores_of(task, model, corpus, Path(features))
     done = Run([], [], [])
     for line in texts.warnings(corpus.utterances) if (task.of or task).kind == "transcribe" else ():
         log.warning("%s: %s", corpus.name, line)
