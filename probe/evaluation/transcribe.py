@@ -18,21 +18,23 @@ Where the features were extracted with the checkpoint's own CTC head, its greedy
 """
 
 import logging
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from probe.errors import listed
-from probe.evaluation.decoding import Decoding
+from probe.evaluation.decoding import Decoding, check_decoding
 from probe.evaluation.problem import Features, LayerSum, Problem, Score, block_of, labelled, layer_sum, refuse_empty, shuffled
 from probe.evaluation.subsets import within_budget
 from probe.evaluation.tasks import Task
 from probe.evaluation.transcripts import Part, Transcripts
+from probe.evaluation.unfinished import finished, keep, part_of
 from probe.heads.ctc import CTCProbe
-from probe.heads.ctc_layers import fit_layers
+from probe.heads.ctc_layers import fit_groups
 from probe.heads.vocabulary import Vocabulary, frames_needed
 from probe.measures.counts import ratio_counts
 from probe.measures.transcription import case_folded, character_errors, word_errors
@@ -52,6 +54,56 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
     Raises:
         ProbeError: no rows with text in a split, training text that never fits its audio, or words that a lexicon lacks.
     """
+    material = _material(task, problem)
+    transcripts, excluded = material.transcripts, material.excluded
+    train, dev, *tests = material.parts
+    vocabulary = Vocabulary.of(train.texts, transcripts.separator)
+    for part in (dev, *tests):
+        transcripts.check_coverage(vocabulary, part)
+    if features.ctc and problem.strict and not transcripts.separator:
+        yield from _own_head(features, [dev, *tests], excluded)
+    own = Question(train, dev, tests, features.layers, task.settings["weighted"])
+    budgets = list(_budgets(task, problem, features, own))
+    control = _control(problem, own) if "shuffled" in task.settings["controls"] else None
+    for question in (own, *([control] if control else []), *budgets):
+        problem.progress.add(_n_steps(task, question))
+    dev_scores: dict[str, float] = {}
+    for score in _answers(task, problem, features, transcripts, own, excluded):
+        if score.split == "dev" and score.metric == score.select_by and score.layer != WEIGHTED:
+            dev_scores[score.layer] = score.value or 0.0
+        yield score
+    if control:
+        best = min(features.layers, key=lambda layer: dev_scores[layer])
+        yield from _answers(task, problem, features, transcripts, replace(control, layers=[best]), excluded)
+    for question in budgets:
+        yield from _answers(task, problem, features, transcripts, question, excluded)
+
+
+def check(task: Task, problem: Problem) -> None:
+    """Refuses what `run` would refuse, without features; a beam search also without what it needs.
+
+    Raises:
+        ProbeError: see `run` and `probe.evaluation.decoding.check_decoding`.
+    """
+    material = _material(task, problem)
+    check_decoding(task, Vocabulary.of(material.parts[0].texts, material.transcripts.separator))
+
+
+@dataclass(frozen=True)
+class Material:
+    """The texts of a task: those of training, of dev, and of each test set; what was left out is counted."""
+
+    transcripts: Transcripts
+    parts: Sequence[Part]
+    excluded: Counter[str]
+
+
+def _material(task: Task, problem: Problem) -> Material:
+    """What is trained on and scored.
+
+    Raises:
+        ProbeError: see `run`.
+    """
     excluded: Counter[str] = Counter()
     transcripts = Transcripts(task)
     train, dev, *tests = (
@@ -67,19 +119,7 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
         tested = [[item for rows in some for item in rows] for some in (problem.tests.values(), (part.rows for part in tests))]
         splits["test"] = (tested[0], tested[1])
     refuse_empty(task.name, "text", splits)
-    vocabulary = Vocabulary.of(train.texts, transcripts.separator)
-    for part in (dev, *tests):
-        transcripts.check_coverage(vocabulary, part)
-    if features.ctc and problem.strict and not transcripts.separator:
-        yield from _own_head(features, [dev, *tests], excluded)
-    own = Question(train, dev, tests, features.layers, task.settings["weighted"])
-    dev_scores: dict[str, float] = {}
-    for score in _answers(task, problem, features, transcripts, own, excluded):
-        if score.split == "dev" and score.metric == score.select_by and score.layer != WEIGHTED:
-            dev_scores[score.layer] = score.value or 0.0
-        yield score
-    for question in _others(task, problem, features, own, min(features.layers, key=lambda layer: dev_scores[layer])):
-        yield from _answers(task, problem, features, transcripts, question, excluded)
+    return Material(transcripts, [train, dev, *tests], excluded)
 
 
 @dataclass(frozen=True)
@@ -95,11 +135,14 @@ class Question:
     budget: str = ""
 
 
-def _others(task: Task, problem: Problem, features: Features, own: Question, best: str) -> Iterator[Question]:
-    """The control, at the layer that dev chose; then the budgets, at every layer."""
-    if "shuffled" in task.settings["controls"]:
-        train, dev = (replace(part, texts=shuffled(part.texts, problem.seed)) for part in (own.train, own.dev))
-        yield replace(own, train=train, dev=dev, layers=[best], weighted=False, control="shuffled")
+def _control(problem: Problem, own: Question) -> Question:
+    """The control, of one layer: the one that dev chooses takes the place of the first."""
+    train, dev = (replace(part, texts=shuffled(part.texts, problem.seed)) for part in (own.train, own.dev))
+    return replace(own, train=train, dev=dev, layers=own.layers[:1], weighted=False, control="shuffled")
+
+
+def _budgets(task: Task, problem: Problem, features: Features, own: Question) -> Iterator[Question]:
+    """The budgets, at every layer."""
     keys = [item.key for item in own.train.rows]
     durations_s = [features.of(item).duration_s for item in own.train.rows]
     for budget in task.settings["budgets"]:
@@ -111,16 +154,62 @@ def _others(task: Task, problem: Problem, features: Features, own: Question, bes
         yield replace(own, train=train, weighted=False, budget=budget)
 
 
+def _of_layer(task: Task, question: Question) -> int:
+    """Steps of one layer: every epoch of every learning rate counts as many as there are training utterances."""
+    return len(task.settings["learning_rates"]) * task.settings["epochs"] * len(question.train.rows)
+
+
+def _n_steps(task: Task, question: Question) -> int:
+    """Steps of all layers, and of their sum."""
+    return _of_layer(task, question) * (len(question.layers) + int(question.weighted))
+
+
 def _answers(
     task: Task, problem: Problem, features: Features, transcripts: Transcripts, question: Question, excluded: Counter[str]
 ) -> Iterator[Score]:
-    """Scores of every layer on one question."""
-    train, dev, tests = question.train, question.dev, question.tests
-    decoding = Decoding(task, Vocabulary.of(train.texts, transcripts.separator))
+    """Scores of every layer on one question; layers that are trained together are kept together."""
+    decoding = Decoding(task, Vocabulary.of(question.train.texts, transcripts.separator))
+
     summed = _summed(task, problem, features, question)
-    of_sum = summed.layers if summed else []
-    for layer, probe in _fitted(task, problem, features, question, of_sum):
-        names = of_sum if layer == WEIGHTED else [layer]
+
+    def scores(fitted: Iterable[tuple[str, CTCProbe]]) -> Iterator[Score]:
+        return _scores(task, features, transcripts, question, excluded, decoding, fitted, summed)
+
+    def name(layer: str) -> str:
+        return f"from layer {layer} on: {question.control} {question.budget}"
+
+    of_layer, left = _of_layer(task, question), list(question.layers)
+    while left and (kept := finished(problem, name(left[0]), 0)) is not None:
+        layers = {score.layer for score in kept}
+        problem.progress.add(-of_layer * len(layers))
+        left = [layer for layer in left if layer not in layers]
+        yield from kept
+    start, mark = time.monotonic(), problem.progress.mark
+    for group in _fitted(task, problem, features, replace(question, layers=left)) if left else ():
+        problem.progress.settle(mark, of_layer * len(group))
+        found = list(scores(group))
+        keep(problem, name(group[0][0]), found, time.monotonic() - start)
+        yield from found
+        start, mark = time.monotonic(), problem.progress.mark
+    if question.weighted:
+        yield from part_of(problem, name(WEIGHTED), of_layer, lambda: scores(_mixed(task, problem, features, question, summed)))
+
+
+def _scores(
+    task: Task,
+    features: Features,
+    transcripts: Transcripts,
+    question: Question,
+    excluded: Counter[str],
+    decoding: Decoding,
+    fitted: Iterable[tuple[str, CTCProbe]],
+    summed: LayerSum | None,
+) -> Iterator[Score]:
+    """Scores of fitted heads on one question."""
+    train, dev, tests = question.train, question.dev, question.tests
+    for layer, probe in fitted:
+        of_sum = summed if layer == WEIGHTED else None
+        names = of_sum.layers if of_sum else [layer]
         dev_frames = _read(features, names, dev)
         reading = decoding.of(probe, dev_frames, dev.texts)
         common: dict[str, Any] = {
@@ -133,10 +222,10 @@ def _answers(
             "n_train": len(train.rows) - len(probe.too_short_),
             "search": reading.search,
             "chosen": {**reading.chosen, **transcripts.symbols},
-            "layer_weights": dict(zip(of_sum, probe.shares_, strict=True)) if layer == WEIGHTED else {},
+            "layer_weights": dict(zip(names, probe.shares_, strict=True)) if of_sum else {},
             "excluded": _left_out(task, layer, probe, train, excluded),
         }
-        about = [summed.note] if summed and layer == WEIGHTED else []
+        about = [of_sum.note] if of_sum else []
         for part, frames in _with_frames(features, names, dev, dev_frames, tests):
             note = "; ".join(filter(None, [*about, _warn_of_short(layer, probe, part, frames)]))
             yield from _counted(common, part, reading.transcribe(frames) if part.rows else [], note)
@@ -151,28 +240,43 @@ def _with_frames(
         yield part, _read(features, layers, part)
 
 
-def _fitted(
-    task: Task, problem: Problem, features: Features, question: Question, of_sum: Sequence[str]
-) -> Iterator[tuple[str, CTCProbe]]:
-    """(layer, its probe), in the layers' order and the sum of ``of_sum`` last; several layers are trained together."""
+def _fitted(task: Task, problem: Problem, features: Features, question: Question) -> Iterator[list[tuple[str, CTCProbe]]]:
+    """(layer, its probe) of the layers that are trained together, in the layers' order."""
     train, dev = question.train, question.dev
 
     def layers() -> Iterator[tuple[str, list[np.ndarray], list[np.ndarray]]]:
         for layer in question.layers:
-            problem.tick(f"layer {layer}")
+            problem.progress.note(f"layers up to {layer}")
             yield layer, _read(features, [layer], train), _read(features, [layer], dev)
 
-    def alive() -> None:
-        problem.tick("")
+    def after_epoch(n_heads: int, n_spared: int) -> None:
+        problem.progress.add(-n_spared * len(train.rows))
+        problem.progress.step(n_heads * len(train.rows))
 
-    yield from fit_layers(
-        lambda: _probe(task, problem, features.hop_s), layers(), train.texts, dev.texts, alive, problem.memory_bytes
+    yield from fit_groups(
+        lambda: _probe(task, problem, features.hop_s),
+        layers(),
+        train.texts,
+        dev.texts,
+        after_epoch,
+        problem.memory_bytes,
     )
-    if of_sum:
-        problem.tick(f"layer {WEIGHTED}")
-        frames, dev_frames = (_read(features, of_sum, part) for part in (train, dev))
-        probe = _probe(task, problem, features.hop_s, n_mixed=len(of_sum))
-        yield WEIGHTED, probe.fit(frames, train.texts, dev_frames, dev.texts, alive)
+
+
+def _mixed(
+    task: Task, problem: Problem, features: Features, question: Question, summed: LayerSum | None
+) -> Iterator[tuple[str, CTCProbe]]:
+    """The probe of the learned sum of layers, where there is one."""
+    if summed is None:
+        return
+    train, dev = question.train, question.dev
+    problem.progress.note("weighted sum of layers")
+    frames, dev_frames = (_read(features, summed.layers, part) for part in (train, dev))
+    probe = _probe(task, problem, features.hop_s, n_mixed=len(summed.layers))
+    yield (
+        WEIGHTED,
+        probe.fit(frames, train.texts, dev_frames, dev.texts, lambda: problem.progress.step(len(train.rows))),
+    )
 
 
 def _summed(task: Task, problem: Problem, features: Features, question: Question) -> LayerSum | None:
