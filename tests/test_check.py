@@ -297,6 +297,35 @@ def test_a_sound_model_with_large_weights_passes(folders: dict[str, Path], tmp_p
     assert not failed(opened(folder))
 
 
+@pytest.mark.parametrize(
+    ("family", "name", "value"),
+    [
+        ("wav2vec2-conformer relative", "num_batches_tracked", 1_500_000),
+        ("hubert batch norm", "num_batches_tracked", 1_500_000),
+        ("hubert batch norm", "running_var", 4e8),
+        ("wav2vec2 post-LN", "masked_spec_embed", float("nan")),
+    ],
+)
+def test_counters_variances_and_unused_vectors_are_no_absurd_weights(
+    folders: dict[str, Path], others: dict[str, Path], tmp_path: Path, family: str, name: str, value: float
+) -> None:
+    folder = Path(shutil.copytree((folders | others)[family], tmp_path / "long"))
+    weights = load_file(folder / "model.safetensors")
+    changed = [weight.fill_(value) for key, weight in weights.items() if key.endswith(name)]
+    assert changed
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert not {"values of weights", "reopened"} & failed(opened(folder), quick=False)
+
+
+def test_a_statistic_of_batch_norm_with_a_flipped_bit_fails(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folders["hubert batch norm"], tmp_path / "flipped"))
+    weights = load_file(folder / "model.safetensors")
+    weights["encoder.pos_conv_embed.batch_norm.running_var"][1] = 1e35
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (found,) = [item for item in check_model(opened(folder), True).failed if item.check == "values of weights"]
+    assert "running_var" in found.found
+
+
 def test_input_that_is_assumed_is_a_note(folders: dict[str, Path], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(folders[GROUP], tmp_path / "bare"))
     (folder / "preprocessor_config.json").unlink()

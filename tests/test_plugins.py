@@ -138,6 +138,16 @@ def test_a_sound_plugin_passes_and_its_layers_come_in_the_order_asked_for() -> N
     assert encoder.info.parameters == sum(weight.numel() for weight in Sound().parameters())
 
 
+def test_masks_and_counters_of_a_plugin_are_no_weights() -> None:
+    class Masked(Sound):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mask", torch.full((4, 4), float("-inf")).triu(1))
+            self.register_buffer("steps", torch.tensor(5_000_000))
+
+    assert not check_model(open_model(Masked(), "cpu"), quick=True).failed
+
+
 def test_modules_inside_a_plain_object_are_hashed_and_put_into_evaluation_mode() -> None:
     class Wrapping:
         sample_rate, hop_samples, layer_widths, version = 16_000, 320, {"0": 6, "1": 6, "2": 6}, "1"

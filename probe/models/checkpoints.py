@@ -25,7 +25,7 @@ from probe.errors import ProbeError, listed
 from probe.models import hub
 from probe.models.encoder import ASSUMED, CONV, ModelInfo
 from probe.models.families import ENCODERS, LOG_MEL, conv_width, grids_of, has_own_final, mel_extractor
-from probe.models.known import FAMILIES, Known, close_names
+from probe.models.known import FAMILIES, UNUSED, Known, close_names
 from probe.models.pickles import open_pickle
 from probe.models.reference import EPSILON, TransformersEncoder, epsilon_of
 from probe.models.weights import WEIGHT_FILES, Weights, find_weights, parts_of, sha256_of_tensors
@@ -36,8 +36,6 @@ ADAPTER_FILE = "adapter_config.json"  # of PEFT, which transformers applies unas
 TOKENIZER_FILES = (VOCABULARY_FILE, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 ASSUMED_INPUT = (16_000, True)  # rate in Hz, normalised
 HUB_TIMEOUT_S = 4
-# Used in training only (the vector that masked frames are replaced with).
-UNUSED = {"masked_spec_embed"}
 # Unexpected weights with such names belong to the encoder: its configuration does not describe it.
 INSIDE = re.compile(
     r"(^|\.)(encoder\.(layers?|layer_norm|pos_conv_embed|upsample)|feature_extractor\.conv_layers|feature_projection)\."
