@@ -488,6 +488,42 @@ def test_extraction_checks_a_model_once_and_keeps_the_certificate(
     assert len(runs) == 2, "other libraries are checked anew"
 
 
+def test_a_certificate_is_kept_for_stores_of_other_folders(
+    folders: dict[str, Path],
+    tones: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    manifest, model = tones(words=1, speakers=1, repetitions=3), str(folders[PRE])
+    runs: list[str] = []
+
+    def counted(encoder: Encoder, quick: bool) -> checks.Certificate:
+        runs.append(encoder.info.weights_sha256)
+        return check_model(encoder, quick)
+
+    def extracted(to: str, cache: str, model: str | Encoder = model) -> int:
+        monkeypatch.setenv("PROBE_CACHE", cache)
+        extraction.extract(model, manifest, tmp_path / to, view="mean")
+        (store,) = find_stores(tmp_path / to)
+        assert store.certificate["passed"]
+        return len(runs)
+
+    monkeypatch.setattr(extraction, "check_model", counted)
+    caplog.set_level("INFO", "probe")
+    cache = tmp_path / "cache"
+    assert [extracted(to, str(cache)) for to in ("a", "b")] == [1, 1]
+    (file,) = (cache / "certificates").glob("*.json")
+    assert f"it passed this check here before; the certificate is in {file}" in caplog.text
+    assert extracted("c", str(cache), opened(folders[PRE])) == 2, "an object may be other code"
+    file.write_text("{")
+    assert [extracted(to, str(cache)) for to in ("d", "e")] == [3, 3], "a damaged one is made again"
+    assert extracted("f", "") == 4
+    (tmp_path / "no-folder").write_text("")
+    assert extracted("g", str(tmp_path / "no-folder")) == 5
+    assert "the certificate cannot be kept for later runs" in caplog.text
+
+
 def test_a_whole_certificate_goes_to_the_stores_of_these_weights_and_stays(
     command: Command, folders: dict[str, Path], tones: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -348,6 +348,12 @@ def test_a_store_of_one_rate_says_nothing_of_others(
     assert [name for name, _ in recipe["layers"]] == ["0", "1", "2", "3"]
 
 
+def test_a_layer_deeper_than_the_model_is_not_advised(folders: dict[str, Path], sounds: Path, tmp_path: Path) -> None:
+    done = extract(str(folders["wav2vec2 post-LN"]), sounds, tmp_path, view="mean", check=False)
+    with pytest.raises(ProbeError, match=r"layer 9 asked for; the store holds 0, 1, 2, 3\. The model has 3 blocks; name one"):
+        open_store(done.store.parent.parent).layer("9")
+
+
 def test_conv_is_extracted_where_it_is_asked_for_and_comes_first(folders: dict[str, Path], sounds: Path, tmp_path: Path) -> None:
     model = str(folders["wavlm pre-LN"])
     for layers, names in ((None, ["0", "1", "2", "3", "final"]), ("final,conv,0", ["conv", "0", "final"])):

@@ -22,7 +22,7 @@ from torch import Tensor
 from probe.environment import package_versions
 from probe.errors import listed
 from probe.models.encoder import ASSUMED, CTC, PLUGIN, Encoder, device_name, frames_of, pieces_of
-from probe.models.known import UNUSED, Known, known_models
+from probe.models.known import RANDOM, UNUSED, Known, known_models
 from probe.models.plugins import Plugin
 from probe.store.layers import describe_layers
 
@@ -158,7 +158,7 @@ def _hears_windows(encoder: Encoder) -> bool:
 
 def _by_name(encoder: Encoder) -> Known | None:
     """The catalogue's row of a model's name."""
-    return known_models().get(encoder.info.id.removeprefix("random:"))
+    return known_models().get(encoder.info.id.removeprefix(RANDOM))
 
 
 def _by_shape(encoder: Encoder) -> Known | None:
