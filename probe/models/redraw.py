@@ -81,7 +81,7 @@ def _reset(module: Any) -> None:
 
 def _reset_parametrized(module: Any) -> None:
     """Draws weights that are computed from others (weight norm) by way of a module that has them plainly."""
-    plain_class = type(module).__bases__[0]  # torch gives the module a class of its own, derived from this
+    plain_class: Any = type(module).__bases__[0]  # torch gives the module a class of its own, derived from this
     plain = plain_class.__new__(plain_class)
     weights = {name: torch.nn.Parameter(torch.empty_like(getattr(module, name))) for name in module.parametrizations}
     plain.__dict__ = {**vars(module), "_parameters": {**module._parameters, **weights}, "_modules": {}}
