@@ -382,6 +382,22 @@ def test_pooled_views_are_cut_by_audio_time(audio: Path, tmp_path: Path, monkeyp
         assert sum(LENGTHS[key] for key in keys) <= 0.2 * RATE_HZ
 
 
+def test_what_a_model_pads_is_counted_in_new_plans_and_stored_plans_stay(
+    audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Padding(Windows):
+        def padded_samples(self, n_samples: int) -> int:
+            return RATE_HZ
+
+    monkeypatch.setattr("probe.extraction.plan.SHARD_AUDIO_S", 2.0)
+    with pytest.raises(Interrupted):
+        extract(Windows(dies_at=2), write_manifest(audio, [*LENGTHS][:5]), tmp_path / "features", view="mean")
+    done = extract(Padding(), write_manifest(audio, LENGTHS), tmp_path / "features", view="mean")
+    assert keys_in_shards(done.store) == [[*LENGTHS][:5], [*LENGTHS][5:]]
+    fresh = extract(Padding(), write_manifest(audio, LENGTHS), tmp_path / "fresh", view="mean")
+    assert [len(keys) for keys in keys_in_shards(fresh.store)] == [2, 2, 2, 1]
+
+
 def test_a_long_utterance_in_several_shards_reads_like_one(audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_audio(audio / "long.wav", 30_000)
     manifest = write_manifest(audio, ["a.wav", "long.wav", "b.wav"])
