@@ -1,5 +1,6 @@
 """Names, hashes and atomic writes: what every format on disk has in common."""
 
+import fnmatch
 import hashlib
 import json
 import os
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from probe.errors import ProbeError
+from probe.errors import ProbeError, UnreadError
 
 BLOCK_BYTES = 1 << 20
 LARGEST_JSON = 1 << 28
@@ -86,6 +87,24 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def unread(path: Path, error: BaseException) -> UnreadError:
+    """The error of a file that cannot be read for a reason that is not in the file."""
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return UnreadError(
+        f"{path}: cannot be read now ({reason}). This says nothing about its content, so remove nothing. See to what keeps it from "
+        "being read (disk, network, permissions, open files, memory), and run the same command again."
+    )
+
+
+def files_named(folder: Path, pattern: str) -> list[Path]:
+    """The files in a folder whose names have a pattern, sorted; `Path.glob` gives none where the folder cannot be listed.
+
+    Raises:
+        OSError: the folder cannot be listed.
+    """
+    return sorted(folder / name for name in os.listdir(folder) if fnmatch.fnmatchcase(name, pattern))
+
+
 def sha256_of_file(path: Path) -> str:
     """Hex sha256 of a file's bytes, read by blocks.
 
@@ -132,6 +151,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         ProbeError: not there, not readable as JSON, or without the checksum of its entries.
+        UnreadError: the operating system does not let it be read.
     """
     try:
         status = path.stat()
@@ -143,5 +163,7 @@ def read_json(path: Path) -> dict[str, Any]:
         return value
     except FileNotFoundError as error:
         raise ProbeError(f"{path}: not there; expected a folder that `probe extract` wrote.") from error
-    except (OSError, ValueError, RecursionError, MemoryError) as error:
+    except (OSError, MemoryError) as error:
+        raise unread(path, error) from error
+    except (ValueError, RecursionError) as error:
         raise ProbeError(f"{path}: damaged or not readable ({error}). Remove it and run `probe extract` again.") from error

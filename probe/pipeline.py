@@ -344,6 +344,9 @@ def repair(
     loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
     with writing(folder):
         found = verify_store(folder)
+        if found.unread:
+            names = listed([f"{item.file} {item.problem}" for item in found.unread])
+            raise ProbeError(f"{folder}: {names}. It may be sound, so nothing was changed. Repair the store when it can be read.")
         head = found.head
         if head is None:
             raise ProbeError(f"{folder}: cannot be repaired without its recipe. {HEAD_ADVICE}.")
