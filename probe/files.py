@@ -8,6 +8,7 @@ import re
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,30 @@ def _free(folder: Path) -> str:
         return f", {free_bytes(folder)} free"
     except OSError:
         return ""
+
+
+def require_writable(folder: Path) -> None:
+    """Tries whether a file can be written into a folder, or into the nearest one above where it is not there yet; leaves nothing.
+
+    Call it before work whose result is written there.
+
+    Raises:
+        ProbeError: it cannot.
+    """
+    nearest = next(place for place in [folder, *folder.absolute().parents] if os.path.lexists(place))
+    try:
+        with tempfile.TemporaryFile(dir=nearest) as file:
+            file.write(b"x")
+            file.flush()
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def unwritable(folder: Path, error: OSError) -> ProbeError:
+    """The error of a folder that takes no file."""
+    return ProbeError(
+        f"{folder}: nothing can be written here ({error.strerror}). Make the folder writable or make room, or name another folder."
+    )
 
 
 def _write_and_rename(path: Path, data: bytes) -> None:
@@ -102,7 +127,7 @@ def files_named(folder: Path, pattern: str) -> list[Path]:
     Raises:
         OSError: the folder cannot be listed.
     """
-    return sorted(folder / name for name in os.listdir(folder) if fnmatch.fnmatchcase(name, pattern))
+    return sorted(path for path in folder.iterdir() if fnmatch.fnmatchcase(path.name, pattern))
 
 
 def sha256_of_file(path: Path) -> str:

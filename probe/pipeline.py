@@ -18,6 +18,7 @@ from probe.evaluation.hearing import Hearing, asked_under, hearings
 from probe.evaluation.run import run
 from probe.evaluation.tasks import Task, open_task
 from probe.extraction.extract import Extraction, extract, recipe_of
+from probe.files import require_writable
 from probe.models.catalogue import CHUNK_S, CONTEXT_S, choose_device, open_model
 from probe.models.encoder import Encoder
 from probe.models.factories import is_plugin
@@ -102,6 +103,8 @@ def bench(
         ProbeError: the corpus or a task file cannot be used at all.
     """
     opened = [task if isinstance(task, Task) else open_task(task) for task in tasks]
+    if not dry_run:
+        require_writable(Path(to))
     if any(task.kind == "verify" for task in opened) and trials is None:
         names = ", ".join(task.name for task in opened if task.kind == "verify")
         raise UsageError(f"{names}: needs --trials, a CSV list with the columns enroll,test,label, or lines `label path1 path2`.")
@@ -208,6 +211,7 @@ def listen(
     Raises:
         ProbeError: the corpus or a condition cannot be used.
     """
+    require_writable(Path(to))
     loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, audio_root)
     parsed = [parse_condition(item) if isinstance(item, str) else item for item in conditions]
     examples = hear(loaded, parsed, n, Path(audio_root) if audio_root else None)
@@ -249,6 +253,7 @@ def demo(to: str | Path, seed: int = 0) -> Bench:
     from probe.data.synthetic import write_synthetic_corpus
 
     folder = Path(to)
+    require_writable(folder)
     made = write_synthetic_corpus(folder / "audio", seed)
     everything = bench(
         DEMO_MODELS, ["speaker-verify"], made.verification, folder, trials=made.trials, dev_trials=made.dev_trials, seed=seed

@@ -3,8 +3,8 @@
 A small corpus is extracted into a store of several shards, again and again, in forked processes that are killed or failed on
 purpose. After each, what was committed must read back, the same command must complete the store, and its bytes must be those of
 a run that nothing disturbed. ``calls`` counts the calls that change files (through tests/shim.c, preloaded) and strikes each of
-them with an I/O error, a full disk, a short write (writes only) and SIGKILL. ``refusals`` keeps sound files from being read or locked:
-nothing of them may be called damaged, removed or changed.
+them with an I/O error, a full disk, a short write (writes only) and SIGKILL. ``refusals`` keeps sound files from being read or
+locked: nothing of them may be called damaged, removed or changed.
 """
 
 import argparse

@@ -550,6 +550,27 @@ def test_a_damaged_shard_that_is_removed_as_told_comes_back_the_same(audio: Path
     assert files_of(store) == before
 
 
+def test_a_store_on_a_read_only_disk_is_complete_or_named(audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [*LENGTHS]
+    extract(Windows(), write_manifest(audio, names[:4]), tmp_path / "features")
+    before = files_of(tmp_path / "features")
+    opened = os.open
+
+    def read_only(path: Any, flags: int, *rest: Any, **more: Any) -> int:
+        if str(path).startswith(str(tmp_path / "features")) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return opened(path, flags, *rest, **more)
+
+    monkeypatch.setattr(os, "open", read_only)
+    done = extract(Windows(dies_at=0), write_manifest(audio, names[:4]), tmp_path / "features")
+    assert (done.extracted, done.plan.present, done.failures) == (0, 4, [])
+    with pytest.raises(ProbeError, match=r"frames-clean-\w{8}: nothing can be written here \(Read-only file system\)"):
+        extract(Windows(dies_at=0), write_manifest(audio, names), tmp_path / "features")
+    with pytest.raises(ProbeError, match=r"frames-clean-\w{8}: nothing can be written here \(Read-only file system\)"):
+        extract(Windows(dies_at=0), write_manifest(audio, names), tmp_path / "features", dtype="float32")
+    assert files_of(tmp_path / "features") == before
+
+
 def test_a_second_run_at_once_is_refused(audio: Path, tmp_path: Path) -> None:
     manifest = write_manifest(audio, LENGTHS)
 

@@ -26,7 +26,7 @@ from probe.evaluation.hearing import Hearing, asked_under, groups_of, heard, hea
 from probe.evaluation.problem import Features, Problem, Score, described
 from probe.evaluation.tasks import Task, open_task
 from probe.evaluation.transcribe import CTC_LAYER
-from probe.files import file_name, sha256_of_json, write_atomically
+from probe.files import file_name, require_writable, sha256_of_json, write_atomically
 from probe.measures.uncertainty import interval
 from probe.records import NO_LAYER, SEVERAL, WEIGHTED, Record, chosen_layers, frame_of, iterate_records, write_records
 from probe.store.features import FeatureStore
@@ -144,6 +144,7 @@ def run(
             done.paths.extend(paths.values())
             done.records.extend(record for records in finished.values() for record in records)
             continue
+        require_writable(Path(results))
         scores = _scores(task, model, corpus, found, hearing, lists, intervals, seed, device, memory_bytes)
         seconds = round(time.monotonic() - started, 2)
         _warn_of_edges(task.name, model, scores)

@@ -4,6 +4,7 @@ A truncated, exchanged or damaged file is refused before anything is loaded from
 the one that a hub's cache keeps as the file's name, or one that the user gives.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from probe.errors import ProbeError, UsageError, listed
-from probe.files import sha256_of_file, sha256_of_json
+from probe.files import sha256_of_file, sha256_of_json, unread
 
 # In order of preference; the first that is there is hashed and loaded.
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -73,9 +74,7 @@ def hashed(file: Path, sha256: str | None = None) -> Weights:
                 _refuse_unless_safetensors(part, names)
         hashes = {part: sha256_of_file(part) for part in parts}
     except OSError as error:
-        raise ProbeError(
-            f"{file}: the weights cannot be read ({error.strerror or error}). Fetch the checkpoint again."
-        ) from error
+        raise unread(file, error) from error
     against = []
     for part, found in hashes.items():
         if promised := _name_in_cache(part):
@@ -108,7 +107,9 @@ def _parts(index: Path) -> dict[Path, set[str]]:
         content = json.loads(index.read_text(encoding="utf-8"))
         weight_map: dict[str, str] = dict(content["weight_map"])
         promised = dict(content.get("metadata") or {}).get("total_size", 0)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except OSError as error:
+        raise unread(index, error) from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ProbeError(f"{index}: no index of weights ({error}). Fetch the checkpoint again.") from error
     ending = ".safetensors" if "safetensors" in index.name else ".bin"
     parts: dict[Path, set[str]] = {}
@@ -143,6 +144,8 @@ def _refuse_unless_safetensors(file: Path, names: set[str] | None) -> None:
                 f"{file}: a pickle under the name of a safetensors file; a pickle can run code. It is not opened; fetch the "
                 "checkpoint from where you trust it."
             ) from error
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which an empty file is for mmap
+            raise
         raise ProbeError(
             f"{file}: not a whole safetensors file ({file.stat().st_size} bytes; {error}). Truncated? Fetch it again."
         ) from error

@@ -9,7 +9,6 @@ An utterance is its key together with its audio's sha256. When the audio of a ke
 the old one stays; `FeatureStore.match` finds the version that belongs to a file.
 """
 
-import fcntl
 import hashlib
 import itertools
 import logging
@@ -22,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
+from probe.environment import require_posix
 from probe.errors import ProbeError, listed
-from probe.files import files_named, read_json, sha256_of_file, sha256_of_json, unread, write_atomically, write_json
+from probe.files import files_named, read_json, sha256_of_file, sha256_of_json, unread, unwritable, write_atomically, write_json
 from probe.store.entries import FORMAT, check_numbers, checked_certificate, checked_head, checked_index, checked_jobs, rows_in
 from probe.store.shards import ShardContent, merge_runs, read_rows, shard_bytes
 from probe.store.views import parse_view, pool, row_width, serves
@@ -415,9 +415,15 @@ def writing(folder: Path) -> Iterator[None]:
     """Keeps other runs from writing into the store in ``folder`` meanwhile; only warns where the file system has no locks.
 
     Raises:
-        ProbeError: another run is writing.
+        ProbeError: another run is writing, the folder cannot be written to, or the system is not supported.
     """
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    require_posix()
+    import fcntl  # only here, so that stores can be read where it is missing
+
+    try:
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise unwritable(folder, error) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -106,7 +106,9 @@ def rebuild_plans(found: Verification, order: Sequence[str]) -> list[str]:
     if not any(name.startswith("plan-") for name in damaged):
         return []
     known = {job.number for job in found.jobs}
-    numbers = {int(match[1]) for path in files_named(found.store, "shard-*.json") if (match := re.match(r"shard-(\d{5,})\.", path.name))}
+    numbers = {
+        int(match[1]) for path in files_named(found.store, "shard-*.json") if (match := re.match(r"shard-(\d{5,})\.", path.name))
+    }
     last = max((int(path.stem.removeprefix("plan-")) for path in files_named(found.store, "plan-*.json")), default=-1)
     rebuilt: list[str] = []
     for name in [f"plan-{number:05d}" for number in range(last + 2)]:
