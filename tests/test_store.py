@@ -724,6 +724,32 @@ def test_a_shard_that_this_process_has_open_is_read_too(make: Callable[..., Feat
         assert np.array_equal(store.layer("0").values, file["layers/0"][:])
 
 
+def test_a_part_that_is_written_again_never_stands_beside_its_old_index(
+    make: Callable[..., FeatureStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make()
+    [job] = store.add_plan([(("a",), 2)])
+
+    def write_first_part(n_frames: int, version: int) -> None:
+        """The first half of an utterance, whose audio has another length in each version."""
+        rows = {layer: [np.ones((n_frames // 2, width), np.float32)] for layer, width in WIDTHS.items()}
+        content = ShardContent(["a"], [sha_of("a", version)], rows, {}, store.recipe, ENVIRONMENT, (0, 2))
+        store.write_shard(job.shard_names()[0], content, [entry("a", n_frames, n_frames // 2, version)], [])
+
+    write_first_part(40, 0)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("probe.store.features.write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_first_part(4000, 1)
+    reopened = FeatureStore(store.path)
+    assert (reopened.keys, reopened.complete) == ([], set())
+    assert not verify_store(store.path).damage
+
+
 def test_a_store_and_its_arrays_are_one_short_line_each(make: Callable[..., FeatureStore]) -> None:
     store = make()
     assert repr(store) == f"FeatureStore({store.path}, 0 utterances, 3 layers of 3, 4 or 5, float16)"

@@ -388,6 +388,8 @@ class FeatureStore:
             OSError: see `write_atomically`.
         """
         data, dtypes = shard_bytes(content) if content.keys else (b"", {})
+        # A job that is written again may have left an index, which must not stand beside another shard if this run is killed here.
+        (self.path / f"{name}.json").unlink(missing_ok=True)
         if data:
             write_atomically(self.path / f"{name}.h5", data)
         index = {
