@@ -9,6 +9,7 @@ import os
 import resource
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -716,8 +717,8 @@ def test_a_shard_is_read_without_a_lock_of_its_own(make: Callable[..., FeatureSt
         assert not verify_store(store.path).damage
 
 
-@pytest.mark.parametrize("locking", [True, False])
-def test_a_shard_that_this_process_has_open_is_read_too(make: Callable[..., FeatureStore], locking: bool) -> None:
+@pytest.mark.parametrize("locking", [True, False, None])
+def test_a_shard_that_this_process_has_open_is_read_too(make: Callable[..., FeatureStore], locking: bool | None) -> None:
     store = make()
     add(store, random_frames("ab"))
     with h5py.File(store.path / "shard-00000.h5", locking=locking) as file:
@@ -762,25 +763,31 @@ def test_a_store_and_its_arrays_are_one_short_line_each(make: Callable[..., Feat
 # --- what cannot be read is not damaged --------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def no_more_files() -> Iterator[Callable[[], None]]:
-    """Has the process open no further file until the test is over."""
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    """Has the process open no further file meanwhile."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    yield lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def test_a_shard_that_cannot_be_opened_now_is_not_called_damaged(
-    make: Callable[..., FeatureStore], no_more_files: Callable[[], None]
-) -> None:
+def test_a_shard_that_cannot_be_opened_now_is_not_called_damaged(make: Callable[..., FeatureStore]) -> None:
     store = make()
     add(store, random_frames("ab"))
-    no_more_files()
-    with pytest.raises(UnreadError, match=r"shard-00000\.h5: cannot be read now \(Too many open files\)\. .*remove nothing"):
+    with (
+        no_more_files(),
+        pytest.raises(UnreadError, match=r"shard-00000\.h5: cannot be read now \(Too many open files\)\. .*remove nothing"),
+    ):
         store.layer("0")
-    with pytest.raises(UnreadError, match=r"recipe\.json: cannot be read now \(Too many open files\)\. .*remove nothing"):
+    with (
+        no_more_files(),
+        pytest.raises(UnreadError, match=r"recipe\.json: cannot be read now \(Too many open files\)\. .*remove nothing"),
+    ):
         FeatureStore(store.path)
-    with pytest.raises(OSError, match="Too many open files"):
+    with no_more_files(), pytest.raises(OSError, match="Too many open files"):
         store.refresh()
 
 

@@ -58,12 +58,13 @@ def _opened(path: Path, cache_bytes: int) -> h5f.FileID:
 
     Where this process has the file open already, HDF5 wants it to be opened in the same way.
     """
-    try:
-        return h5f.open(os.fsencode(path), h5f.ACC_RDONLY, _access(cache_bytes, locking=False))
-    except OSError as error:
-        if system_error(error) is not None:
-            raise
-        return h5f.open(os.fsencode(path), h5f.ACC_RDONLY, _access(cache_bytes, locking=True))
+    for locking in (False, None):
+        try:
+            return h5f.open(os.fsencode(path), h5f.ACC_RDONLY, _access(cache_bytes, locking))
+        except OSError as error:
+            if system_error(error) is not None:
+                raise
+    return h5f.open(os.fsencode(path), h5f.ACC_RDONLY, _access(cache_bytes, locking=True))
 
 
 def system_error(error: BaseException) -> OSError | MemoryError | None:
@@ -81,13 +82,13 @@ def system_error(error: BaseException) -> OSError | MemoryError | None:
 
 
 @functools.cache
-def _access(cache_bytes: int, locking: bool) -> h5p.PropFAID:
-    """How a file is opened: with room for that many bytes of chunks per dataset."""
+def _access(cache_bytes: int, locking: bool | None) -> h5p.PropFAID:
+    """How a file is opened: with room for that many bytes of chunks per dataset; ``locking`` as in `h5py.File`."""
     access = h5p.create(h5p.FILE_ACCESS)
     metadata, slots, _, preemption = access.get_cache()
     access.set_cache(metadata, slots, cache_bytes, preemption)
-    if not locking and hasattr(access, "set_file_locking"):  # HDF5 1.10.7, 1.12.1
-        access.set_file_locking(False, True)
+    if locking is not None and hasattr(access, "set_file_locking"):  # HDF5 1.10.7, 1.12.1
+        access.set_file_locking(locking, False)
     return access
 
 
