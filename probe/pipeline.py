@@ -19,6 +19,7 @@ from probe.evaluation.provenance import extraction_of
 from probe.evaluation.run import run
 from probe.evaluation.tasks import Task, open_task
 from probe.extraction.extract import Extraction, extract, recipe_of
+from probe.files import require_writable
 from probe.models.catalogue import CHUNK_S, CONTEXT_S, choose_device, open_model
 from probe.models.encoder import Encoder
 from probe.models.factories import is_plugin
@@ -104,6 +105,8 @@ def bench(
         ProbeError: the corpus or a task file cannot be used at all, or none of the tasks can be asked.
     """
     opened = [task if isinstance(task, Task) else open_task(task) for task in tasks]
+    if not dry_run:
+        require_writable(Path(to))
     loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, audio_root)
     given = [item if isinstance(item, Condition) else parse_condition(item, seed=condition_seed) for item in conditions or ()]
     known = distinct(given)
@@ -226,6 +229,7 @@ def listen(
     Raises:
         ProbeError: the corpus or a condition cannot be used.
     """
+    require_writable(Path(to))
     loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, audio_root)
     parsed = [parse_condition(item) if isinstance(item, str) else item for item in conditions]
     examples = hear(loaded, parsed, n, Path(audio_root) if audio_root else None)
@@ -267,6 +271,7 @@ def demo(to: str | Path, seed: int = 0) -> Bench:
     from probe.data.synthetic import write_synthetic_corpus
 
     folder = Path(to)
+    require_writable(folder)
     made = write_synthetic_corpus(folder / "audio", seed)
     everything = bench(
         DEMO_MODELS, ["speaker-verify"], made.verification, folder, trials=made.trials, dev_trials=made.dev_trials, seed=seed
@@ -362,6 +367,9 @@ def repair(
     loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
     with writing(folder):
         found = verify_store(folder)
+        if found.unread:
+            names = listed([f"{item.file} {item.problem}" for item in found.unread])
+            raise ProbeError(f"{folder}: {names}. It may be sound, so nothing was changed. Repair the store when it can be read.")
         head = found.head
         if head is None:
             raise ProbeError(f"{folder}: cannot be repaired without its recipe. {HEAD_ADVICE}.")

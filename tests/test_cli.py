@@ -14,9 +14,11 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from probe import pipeline
 from probe.cli import cli, plain
+from probe.errors import ProbeError
 from probe.evaluation import run as evaluation_run
 from probe.evaluation.similarity import similarity
 from probe.extraction.extract import extract
@@ -177,6 +179,33 @@ def test_a_mistake_ends_in_one_clear_line(
     assert not done.stdout
 
 
+WRITING = (
+    "extract --model mfcc --corpus {manifest} --to {to}",
+    "run word-id --model mfcc --corpus {manifest} --from {features} --to {to}",
+    "bench --model mfcc --task word-id --corpus {manifest} --to {to}",
+    "demo --to {to}",
+    "similarity --model mfcc --corpus {manifest} --from {features} --to {to}",
+    "listen {manifest} --condition noise:white@10dB --to {to}",
+    "export {store} --to {to}/features.h5",
+    "table --from nowhere --to {to}",
+    "report --from nowhere --to {to}/report.html",
+    "plot layers --from nowhere --to {to}/layers.png",
+    "records nowhere --export hf --to {to}",
+)
+
+
+def test_a_folder_that_takes_no_file_is_refused_before_the_work(tones: Callable[..., Path], tmp_path: Path) -> None:
+    manifest, features, to = tones(words=2, speakers=2), tmp_path / "features", tmp_path / "file" / "to"
+    store = extract("mfcc", manifest, features, view="frames", check=False).store
+    (tmp_path / "file").write_text("no folder")
+    for arguments in WRITING:
+        words = arguments.format(manifest=manifest, features=features, store=store, to=to).split()
+        done = CliRunner().invoke(cli, words)
+        assert isinstance(done.exception, ProbeError), arguments
+        assert re.fullmatch(rf"{to}.*: nothing can be written here \(Not a directory\)\. .*", str(done.exception)), arguments
+    assert (tmp_path / "file").read_text() == "no folder"
+
+
 def test_failed_utterances_end_in_code_3_with_their_names(command: Command, tones: Callable[..., Path], tmp_path: Path) -> None:
     manifest = tones()
     (tmp_path / "near-0-0-0.wav").write_bytes(b"RIFF")
@@ -219,6 +248,26 @@ def test_signals_end_with_their_code_and_a_store_that_continues(
     done = command(*arguments)
     assert done.returncode == 0, done.stderr
     assert "384 extracted" in done.stderr or "there already" in done.stderr
+
+
+ELSEWHERE = """
+import signal, sys
+sys.modules["fcntl"] = None
+for name in ("SIGUSR1", "SIGALRM", "setitimer"):
+    delattr(signal, name)
+import probe
+probe.open_store, probe.read_records
+from probe.cli import main
+sys.argv[1:] = ["--version"]
+main()
+"""
+
+
+def test_a_system_that_is_not_supported_is_told_so_in_one_sentence() -> None:
+    done = subprocess.run([sys.executable, "-c", ELSEWHERE], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "is not supported: layerprobe runs on Linux and macOS, and on Windows through WSL" in done.stderr
 
 
 SWALLOWED = """

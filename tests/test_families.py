@@ -33,6 +33,7 @@ from probe.pipeline import export, repair
 from probe.records import NO_LAYER, WEIGHTED, frame_of
 from probe.reporting.rows import layer_rows
 from probe.reporting.tables import summary_rows
+from probe.store.features import FeatureStore
 from probe.store.folder import open_store
 from probe.store.verify import verify_store
 
@@ -218,6 +219,27 @@ def test_long_audio_is_heard_in_windows_with_context(short_whisper: Path) -> Non
 def test_windows_that_it_cannot_hear_are_refused(short_whisper: Path, chunk_s: float, context_s: float, found: str) -> None:
     with pytest.raises(UsageError, match=rf"{found}.*it hears 2 s at a time"):
         open_model(str(short_whisper), "cpu", chunk_s=chunk_s, context_s=context_s)
+
+
+def test_shards_of_whisper_hold_as_much_audio_as_it_computes_and_no_more(
+    short_whisper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = [0.2] * 7 + [2.5, 0.2]  # 2.5 s are three windows of 1.2 s, and each costs 2 s of computing
+    lines = ["path,text,speaker,domain,split,duration_s"]
+    for number, duration_s in enumerate(seconds):
+        soundfile.write(tmp_path / f"{number}.wav", noise(int(duration_s * RATE_HZ), number).numpy(), RATE_HZ)
+        lines.append(f"{number}.wav,one,ann,near,train,{duration_s}")
+    (tmp_path / "corpus.csv").write_text("\n".join(lines) + "\n")
+    monkeypatch.setattr("probe.extraction.plan.SHARD_AUDIO_S", 6.0)
+    encoder = open_model(str(short_whisper), "cpu", chunk_s=1.2, context_s=0.4)
+    done = extract(encoder, tmp_path / "corpus.csv", tmp_path / "features", view="mean", check=False)
+    assert [job.keys for job in FeatureStore(done.store).jobs] == [
+        ("0.wav", "1.wav", "2.wav"),
+        ("3.wav", "4.wav", "5.wav"),
+        ("6.wav",),
+        ("7.wav",),
+        ("8.wav",),
+    ]
 
 
 def test_the_usual_windows_of_whisper_are_30_s(others: dict[str, Path]) -> None:

@@ -26,7 +26,7 @@ from probe.evaluation.tasks import Task, open_task, same_question
 from probe.evaluation.transcribe import CTC_LAYER
 from probe.evaluation.trial_lists import intervals_of, trial_lists
 from probe.evaluation.unfinished import Unfinished, unfinished_folder
-from probe.files import sha256_of_json, write_atomically
+from probe.files import require_writable, sha256_of_json, write_atomically
 from probe.measures.uncertainty import interval
 from probe.models.catalogue import choose_device
 from probe.models.encoder import device_name
@@ -139,6 +139,7 @@ def run(
             done.paths.extend(paths.values())
             done.records.extend(record for records in finished.values() for record in records)
             continue
+        require_writable(Path(results))
         own = next(iter(common))
         parts = _unfinished(Path(results), stem(common[own]), common[own], shas, found, hearing, memory_bytes)
         problem = replace(

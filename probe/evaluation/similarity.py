@@ -43,7 +43,7 @@ from probe.evaluation.hearing import heard, named
 from probe.evaluation.pairing import Pairs, batches, pair_up
 from probe.evaluation.problem import Features, block_of
 from probe.evaluation.progress import progress_of
-from probe.files import file_name, write_atomically
+from probe.files import file_name, require_writable, write_atomically
 from probe.measures.counts import Counts, amount_counts
 from probe.measures.similarity import (
     EPSILON,
@@ -145,6 +145,7 @@ def similarity(
     """
     if parse_view(view)[0] == "frames" and view != "frames":
         raise UsageError(f"--view {view}: expected frames (a store with a stride serves it), mean, meanstd or segments:n.")
+    require_writable(Path(results))
     if n_sample < LEAST_ROWS:
         raise UsageError(f"--sample {n_sample}: expected {LEAST_ROWS} rows or more; thousands for PWCCA.")
     conditions = list(dict.fromkeys(map(named, conditions)))

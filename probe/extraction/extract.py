@@ -25,7 +25,7 @@ from probe.extraction.plan import SHARD_BYTES, VALUE_BYTES, Plan, human_bytes, m
 from probe.extraction.shards import Shards, Tally, write_job
 from probe.extraction.threads import computing_on, may_decide_bits
 from probe.extraction.writing import Writer
-from probe.files import file_name, read_json
+from probe.files import file_name, read_json, require_writable
 from probe.models.catalogue import CHUNK_S, CONTEXT_S, RANDOM, open_model
 from probe.models.check import check_model
 from probe.models.encoder import Encoder, device_name
@@ -174,6 +174,9 @@ def extract(
     if splits is not None and not corpus.utterances:
         raise UsageError(f"{corpus.name}: no rows of split {' or '.join(sorted(splits))}; nothing to extract.")
     audio_folder = None if audio_root is None else Path(audio_root)
+    root = Path(to)
+    if not dry_run and not any(root.glob("*/*/recipe.json")):  # what is complete already may lie where nothing can be written
+        require_writable(root)
     encoder = model
     if not isinstance(encoder, Encoder):
         encoder = open_model(encoder, device, sha256, implementation, precision, chunk_s, context_s)
@@ -200,16 +203,20 @@ def extract(
     if disturbance is not None and disturbance.rate_hz != encoder.info.rate_hz:
         raise UsageError(f"{requested}: wants {encoder.info.rate_hz} Hz; the condition was opened at {disturbance.rate_hz} Hz.")
     recipe = recipe_of(encoder, names, view, ctc, dtype, compression, disturbance)
-    root = Path(to)
     n_decoders = workers or min(MOST_DECODERS, allowed_cores())
     decoders = [Decoder(audio_folder, isolate_decode, decode_timeout_s) for _ in range(n_decoders)]
     path = store_path(root, recipe)
     begun = FeatureStore(path) if (path / "recipe.json").exists() else None
-    if dry_run:
+    refusal = None if dry_run else _refusal(path)
+    if dry_run or refusal:
         with decoders[0] as decoder:
             stretch = disturbance.condition.stretch if disturbance else 1.0
             plan = make_plan(corpus, encoder, names, view, dtype, begun, root, decoder.header_duration_s, stretch)
-        return Extraction(path, plan, [], 0, 0.0)
+        if refusal and plan.todo:
+            raise refusal
+        if refusal:
+            log.info("%s: %s", path, plan.describe())
+        return Extraction(path, plan, plan.failed if refusal else [], 0, 0.0)
     with ExitStack() as stack:
         stack.enter_context(computing_on(encoder, threads, begun.environment["threads"] if begun else None))
         certificate = _certified(root, encoder, recipe, isinstance(model, str)) if check else None
@@ -223,6 +230,15 @@ def extract(
         encoder.rows = min(encoder.rows, max(FEWEST_ROWS, rest_bytes // 4 // row_bytes))  # twice a batch's frames of all layers
         ahead_bytes = min(AHEAD_BYTES, rest_bytes // 2)
         return _run(store, corpus, encoder, names, view, root, decoders, workers or 1, ahead_bytes, disturbance)
+
+
+def _refusal(folder: Path) -> ProbeError | None:
+    """Why nothing can be written into the folder of a store; None where something can."""
+    try:
+        require_writable(folder)
+    except ProbeError as error:
+        return error
+    return None
 
 
 def recipe_of(

@@ -17,6 +17,7 @@ from typing import IO, Any
 import torch
 
 from probe.errors import ProbeError, listed
+from probe.files import unread
 from probe.models.foreign import refuse_foreign
 
 # What files of plain tensors name.
@@ -43,6 +44,8 @@ def open_pickle(file: Path, allowed: Mapping[str, type] = FAIRSEQ) -> Any:
     try:
         with torch.serialization.safe_globals([(made, name) for name, made in allowed.items()]):
             return torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, MemoryError) as error:
+        raise unread(file, error) from error
     except Exception as error:  # zip files, pickles and tensors each raise their own kind
         if wanted := _wanted(file).difference(allowed):
             cure = "docs/models.md says how to bring a file that you trust into that form"

@@ -4,6 +4,7 @@ A truncated, exchanged or damaged file is refused before anything is loaded from
 the one that a hub's cache keeps as the file's name, or one that the user gives.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from probe.errors import ProbeError, UsageError, listed
-from probe.files import sha256_of_file, sha256_of_json
+from probe.files import sha256_of_file, sha256_of_json, unread
 from probe.models.foreign import refuse_foreign
 from probe.models.pickles import open_pickle
 
@@ -169,9 +170,7 @@ def hashed(file: Path, sha256: str | None = None, beside: Sequence[Path] = ()) -
                 _refuse_unless_safetensors(part, names)
         hashes = {part: sha256_of_file(part) for part in parts}
     except OSError as error:
-        raise ProbeError(
-            f"{file}: the weights cannot be read ({error.strerror or error}). Fetch the checkpoint again."
-        ) from error
+        raise unread(file, error) from error
     against = []
     for part, found in hashes.items():
         if promised := _name_in_cache(part):
@@ -208,7 +207,9 @@ def _parts(index: Path) -> dict[Path, set[str]]:
         content = json.loads(index.read_text(encoding="utf-8"))
         weight_map: dict[str, str] = dict(content["weight_map"])
         promised = dict(content.get("metadata") or {}).get("total_size", 0)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except OSError as error:
+        raise unread(index, error) from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         refuse_foreign(index, error)
         raise ProbeError(f"{index}: no index of weights ({error}). Fetch the checkpoint again.") from error
     ending = ".safetensors" if "safetensors" in index.name else ".bin"
@@ -244,6 +245,8 @@ def _refuse_unless_safetensors(file: Path, names: set[str] | None) -> None:
                 f"{file}: a pickle under the name of a safetensors file; a pickle can run code. It is not opened; fetch the "
                 "checkpoint from where you trust it."
             ) from error
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which an empty file is for mmap
+            raise
         refuse_foreign(file, error)
         raise ProbeError(
             f"{file}: not a whole safetensors file ({file.stat().st_size} bytes; {error}). Truncated? Fetch it again."
