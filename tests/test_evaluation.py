@@ -174,7 +174,10 @@ def test_what_cannot_be_classified_is_refused_with_names(planted: Callable[..., 
 
     refused(lambda row: row if row[4] != "train" or row[2] != "s2" else None, "speaker s2 not in training")
     refused(lambda row: row if row[4] != "dev" else None, "no dev rows with speaker")
-    refused(lambda row: row if row[4] != "test" else None, "test: no rows with speaker")
+    refused(
+        lambda row: row if row[4] != "test" else None,
+        "no test rows with speaker. Give some rows split test in the manifest; scores are of them",
+    )
     refused(lambda row: row if row[2] == "s1" else None, "all training rows have speaker 's1'")
     refused(lambda row: row, "no column 'accent' that can be a label; it has text, speaker", label="accent")
 
