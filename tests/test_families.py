@@ -233,7 +233,7 @@ def test_whisper_leaves_its_decoder_out_and_says_so(others: dict[str, Path]) -> 
     info = open_model(str(others["whisper"]), "cpu").info
     assert info.left_out
     assert all("decoder" in name for name in info.left_out)
-    assert "weights that the encoder has no place for were left out" in " ".join(info.notes)
+    assert info.notes[0] == f"its decoder was left out ({len(info.left_out)} weights); layers are those of the encoder"
 
 
 @pytest.mark.parametrize("head", [transformers.WhisperForConditionalGeneration, transformers.WhisperForAudioClassification])
@@ -347,6 +347,12 @@ def test_a_store_of_one_rate_says_nothing_of_others(
     recipe = recipe_of(encoder, list(encoder.info.layers), "frames")
     assert set(recipe["model"]) == of_before, "a further entry would be another hash, and another store"
     assert [name for name, _ in recipe["layers"]] == ["0", "1", "2", "3"]
+
+
+def test_a_layer_deeper_than_the_model_is_not_advised(folders: dict[str, Path], sounds: Path, tmp_path: Path) -> None:
+    done = extract(str(folders["wav2vec2 post-LN"]), sounds, tmp_path, view="mean", check=False)
+    with pytest.raises(ProbeError, match=r"layer 9 asked for; the store holds 0, 1, 2, 3\. The model has 3 blocks; name one"):
+        open_store(done.store.parent.parent).layer("9")
 
 
 def test_conv_is_extracted_where_it_is_asked_for_and_comes_first(folders: dict[str, Path], sounds: Path, tmp_path: Path) -> None:
