@@ -9,9 +9,10 @@ Beside every layer:
 * controls: ``majority``, always the most frequent training label; ``shuffled``, trained on shuffled labels; ``types``, a label drawn
   at random for each type (each value of the column ``types``) from the training labels, the same in every split. A probe that does as
   well on ``types`` as on the task has learnt the types by heart, and accuracy less this is its selectivity (Hewitt & Liang 2019);
-* ``codelength``: bits per training label of an online code (`probe.heads.codelength`), lower is better. Both sides know the
-  features, so rows are standardised with the statistics of all training rows, whatever portion a probe is trained on. Each
-  portion's strength is the one with the lowest dev cross-entropy; dev labels are given, not sent;
+* ``codelength``: bits per training label of an online code (`probe.heads.codelength`), lower is
+  better. Both sides know the features, so rows are standardised with the statistics of all training
+  rows, whatever portion a probe is trained on. Each portion's strength is the one with the lowest
+  dev cross-entropy; dev labels are given, not sent;
 * budgets: the same with some of the training labels (`probe.evaluation.subsets`); dev and test stay whole.
 """
 
@@ -311,7 +312,7 @@ def _codelength(task: Task, problem: Problem, rows: Rows, values: np.ndarray, la
 
 
 def _weighted(task: Task, problem: Problem, features: Features, rows: Rows, kept: list[np.ndarray]) -> Iterator[Score]:
-    """Scores of a learned sum of layers of one width; none where there are not several, or not room for all."""
+    """Scores of a learned sum of layers of one width; none where there is no such sum."""
     if not task.settings["standardize"]:
         return
     held = dict(zip(features.layers, kept, strict=True))

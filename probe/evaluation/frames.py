@@ -1,18 +1,22 @@
 """Kind ``frames``: a label for every frame, by multinomial logistic regression on every layer.
 
-Labels are intervals of time (`probe.data.intervals`). The frames that are learnt from and scored are those of the task's
-grid, ``grid_ms`` apart, the same for every model: frame k of an utterance stands at (k + 3/4) * ``grid_ms``. Its label is that
-of the interval in which it lies; frames in none, or with a label that the task ignores, are left out and counted. A layer
-answers for a frame of the grid with that of its own frames whose centre is nearest (the earlier one of two), and with its last
-one after its end. So labels and counts depend on the intervals alone, and models of any hop, field or stride are scored on the
-same frames. At 20 ms the grid has frames at 15, 35, 55 ms ...: the families whose frames are centred at 12.5 + 20 i ms, at
-12.5 + 10 i ms and at 20 i ms all have one within 5 ms, and none of them has two that are equally near.
+Labels are intervals of time (`probe.data.intervals`). The frames that are learnt from and scored
+are those of the task's grid, ``grid_ms`` apart, the same for every model: frame k of an utterance
+stands at (k + 3/4) * ``grid_ms``. Its label is that of the interval in which it lies; frames in
+none, or with a label that the task ignores, are left out and counted. A layer answers for a frame
+of the grid with that of its own frames whose centre is nearest (the earlier one of two), and with
+its last one after its end. So labels and counts depend on the intervals alone, and models of any
+hop, field or stride are scored on the same frames. At 20 ms the grid has frames at 15, 35, 55 ms
+...: the families whose frames are centred at 12.5 + 20 i ms, at 12.5 + 10 i ms and at 20 i ms all
+have one within 5 ms, and none of them has two that are equally near.
 
-Frame i of a layer is centred at ``i * hop + field / 2`` samples, where the field is what one frame of the front-end hears: 400
-samples at 16 kHz, 25 ms, in most families (wav2vec2's convolutions and the spectral windows alike). A stored recipe has the hop,
-and the field where it is another; recipes of earlier versions lack it, but the lengths of their utterances confine it to a few
-samples: where those contradict 25 ms, the nearest value that they allow is taken. Transformer layers see more, but their frame i
-stands where that of the front-end stands. Layers whose frames stand elsewhere (`Features.on_grids`) are probed apart.
+Frame i of a layer is centred at ``i * hop + field / 2`` samples, where the field is what one frame
+of the front-end hears: 400 samples at 16 kHz, 25 ms, in most families (wav2vec2's convolutions and
+the spectral windows alike). A stored recipe has the hop, and the field where it is another; recipes
+of earlier versions lack it, but the lengths of their utterances confine it to a few samples: where
+those contradict 25 ms, the nearest value that they allow is taken. Transformer layers see more, but
+their frame i stands where that of the front-end stands. Layers whose frames stand elsewhere
+(`Features.on_grids`) are probed apart.
 
 Metric: accuracy, correct frames / frames (higher is better), per speaker. Labels that training does not have count as errors. The
 strength of the l2 penalty is picked on dev, see `probe.evaluation.linear_search`.
@@ -59,8 +63,9 @@ ROUNDING = 1e-6  # of steps: centres that are so near to the middle are in the m
 
 @dataclass(frozen=True)
 class Labelled:
-    """The labelled frames of some utterances, those of the grid; rows stand in the order of the store, segments in that of the
-    manifest.
+    """The labelled frames of some utterances, those of the grid.
+
+    Rows stand in the order of the store, segments in that of the manifest.
 
     A segment is an interval that has a row.
 
@@ -159,7 +164,7 @@ def _refuse_one(task: Task, classes: Collection[str]) -> None:
 
 
 def _refuse_none(task: Task, problem: Problem, sets: Mapping[str, tuple[Sequence[object], Sequence[object]]]) -> None:
-    """Raises where a set has no labelled frames, see `refuse_empty`; a test set only where the problem is strict."""
+    """Raises where a set has no labelled frames; a test set only where the problem is strict."""
     needed = {name.strip(): item for name, item in sets.items() if problem.strict or not name.startswith("test")}
     refuse_empty(task.name, "labelled frames", needed)
 
@@ -172,7 +177,7 @@ def _weighted(
     sets: Mapping[str, Labelled],
     question: Question,
 ) -> Iterator[Score]:
-    """Scores of a learned sum of all layers, whose rows are held in memory; none where that cannot be."""
+    """Scores of a learned sum of layers, whose rows are held in memory; none where there is none."""
     if not task.settings["standardize"]:
         return
     context = task.settings["context"]
@@ -288,13 +293,13 @@ def _labelled(
 
 
 def _grid_s(spans: Spans, duration_s: float, step_s: float) -> np.ndarray:
-    """(frame,) seconds at which the frames of the grid stand, up to the end of the audio and of its intervals."""
+    """(frame,) seconds at which the grid has frames, to the end of the audio and of its intervals."""
     end_s = max(duration_s, float(spans.ends_s[-1]))
     return (np.arange(max(0, math.ceil(end_s / step_s - FIRST))) + FIRST) * step_s
 
 
 def _nearest(times_s: np.ndarray, first_s: float, hop_s: float, n_frames: int) -> np.ndarray:
-    """(time,) int64, of ``n_frames`` frames ``hop_s`` apart the one whose centre is nearest; the earlier of two."""
+    """(time,) int64, the nearest of ``n_frames`` centres ``hop_s`` apart; the earlier of two."""
     return np.ceil((times_s - first_s) / hop_s - 0.5 - ROUNDING).clip(0, n_frames - 1).astype(np.int64)
 
 

@@ -20,7 +20,7 @@ LEAST_READ_BYTES = 1 << 20  # less would take a pass through the store minutes
 
 @dataclass(frozen=True)
 class Chosen:
-    """Which frames of an utterance are rows: (row,) int64, ascending; a frame may be several rows."""
+    """Which frames of an utterance are rows: (row,) int64, ascending; one may be several rows."""
 
     utterance: Utterance
     frames: np.ndarray

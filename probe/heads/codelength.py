@@ -1,15 +1,18 @@
 """How many bits the labels cost, given the features: the online code of Voita & Titov (2020, arXiv 2003.12298).
 
-What both sides know, and what costs nothing: the features of all rows, the list of classes, the number of labels, and the dev
-rows with their labels. What is sent: the labels, in portions, and one bit before each portion but those that no probe can
-predict. The bit says which of two codes the portion is in: the probabilities of a probe that was trained on all portions before
-it, or the uniform code, log2 of the number of classes for each label. The sender takes the shorter one (a two-part code,
-Rissanen 1978; Gruenwald 2007, "The Minimum Description Length Principle", chapter 5), so no portion costs more than the uniform
-code and one bit: without it one label that a probe of a few rows was sure against would outweigh all others. Voita & Titov send
-the first portion with the uniform code, all others with the probe's, and no such bit.
+What both sides know, and what costs nothing: the features of all rows, the list of classes, the
+number of labels, and the dev rows with their labels. What is sent: the labels, in portions, and one
+bit before each portion but those that no probe can predict. The bit says which of two codes the
+portion is in: the probabilities of a probe that was trained on all portions before it, or the
+uniform code, log2 of the number of classes for each label. The sender takes the shorter one (a
+two-part code, Rissanen 1978; Gruenwald 2007, "The Minimum Description Length Principle", chapter
+5), so no portion costs more than the uniform code and one bit: without it one label that a probe of
+a few rows was sure against would outweigh all others. Voita & Titov send the first portion with the
+uniform code, all others with the probe's, and no such bit.
 
-A layer that holds the labels plainly costs few bits because a probe learns from few of them; one from which a probe has to work
-for them costs many, even if its last accuracy is as good. Everything is in bits (the authors' notebook adds nats to bits).
+A layer that holds the labels plainly costs few bits because a probe learns from few of them; one
+from which a probe has to work for them costs many, even if its last accuracy is as good. Everything
+is in bits (the authors' notebook adds nats to bits).
 
 A probe cannot give probability to a class it has not seen. The classes not seen so far share the mass u / (n + u), where u is their
 number and n that of the labels before, so that every label can be sent.

@@ -132,7 +132,7 @@ def _places(group: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], list[di
 
 
 def _best(cells: Sequence[Row]) -> list[Row]:
-    """The rows marked best, or the only one; none where rows were scored on different utterances, and none is known to be best."""
+    """The rows marked best, or the only one; none where none is known to be best."""
     return [row for row in cells if row["mark"] == BEST] or [*cells] * (len(cells) == 1)
 
 
@@ -148,8 +148,9 @@ def _who(cells: Sequence[Row]) -> str:
 
 
 def _verdict(cells: Sequence[Row]) -> str:
-    """What is said after the name of the best: its score, its last layer, the tied, the next, those not compared, those near
-    chance.
+    """What is said after the name of the best.
+
+    That is its score, its last layer, the tied, the next, those not compared and those near chance.
     """
     best = _best(cells)
     chance = [one_line(row["model"]) for row in cells if near_chance(row)]

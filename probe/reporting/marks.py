@@ -2,9 +2,10 @@
 
 A score is tied that is not shown to be worse than the best on the same test utterances, see
 `probe.measures.comparison.best_and_tied`. Where blocks are too few to show anything, or a record holds no counts, all are tied: the
-best is then the highest (or lowest) number and no winner. Nothing is marked where a rival that was scored on other utterances has a
-better number, or where no two rivals were scored on the same ones: the best is not known then. Layers are compared on the test
-scores that they describe: which layer to take, dev has said.
+best is then the highest (or lowest) number and no winner. Nothing is marked where a rival that was
+scored on other utterances has a better number, or where no two rivals were scored on the same ones:
+the best is not known then. Layers are compared on the test scores that they describe: which layer to
+take, dev has said.
 """
 
 from collections import defaultdict
@@ -79,7 +80,7 @@ def _with(text: str, notes: Column) -> list[str]:
 
 
 def _printed(columns: dict[str, Column], positions: Sequence[int]) -> NDArray[np.float64]:
-    """(score,) values as they are printed, with a minus where lower is better: the highest is the best."""
+    """(score,) values as printed, with a minus where lower is better: the highest is the best."""
     values = columns["value"][list(positions)].astype(float)
     signs = np.where(columns["higher_is_better"][list(positions)].astype(bool), 1, -1)
     in_bits = columns["metric"][list(positions)] == BITS
