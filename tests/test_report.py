@@ -326,6 +326,8 @@ def test_commands_repeat_exactly_what_records_hold() -> None:
         *("--device", "cpu", "--seed", "3", "--limit", "40", "--from", "features/", "--to", "results/"),
     ]
     assert [line[1] for line in lines[3:]] == ["table", "report"]
+    for _, name, *words in lines:
+        cli.commands[name].make_context(name, words)  # the command line understands them
 
 
 def test_the_worst_transcripts_come_first_with_speaker_and_duration(tmp_path: Path) -> None:
