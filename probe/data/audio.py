@@ -1,8 +1,8 @@
 """Decoding: a file's bytes -> mono float32 samples at the rate a model wants.
 
-libsndfile accepts truncated files (`probe.data.containers`), header-only files, NaN samples and absurd rates without a word, so each is
-checked. The bytes that are hashed are the bytes that are decoded. Resampling is soxr HQ (torchaudio's default aliases an 8.5 kHz tone at -11 dB when
-going from 48 to 16 kHz, soxr HQ at -136 dB).
+libsndfile accepts truncated files (`probe.data.containers`), header-only files, NaN samples and absurd rates without a word, so each
+is checked. The bytes that are hashed are the bytes that are decoded. Resampling is soxr HQ (torchaudio's default aliases an 8.5 kHz
+tone at -11 dB when going from 48 to 16 kHz, soxr HQ at -136 dB).
 
 A file is decoded and resampled by blocks whose size does not depend on what its header claims; in memory are its bytes, one block and
 the samples that come back.
@@ -11,7 +11,7 @@ the samples that come back.
 import hashlib
 import io
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ import numpy as np
 import soundfile
 import soxr
 
-from probe.data.containers import Ending, Read, ending_of, refuse_fewer, refuse_short
+from probe.data.containers import FLAC_UNKNOWN, Ending, Read, ending_of, refuse_fewer, refuse_short
 from probe.data.foreign import HEAD_BYTES, true_form
-from probe.data.levels import NO_END, Levels
+from probe.data.levels import DAMAGED, NO_END, Levels
 from probe.data.reading import MOST_BYTES, Deadline, cannot_be_read, open_regular, read_regular
 from probe.errors import UtteranceError
 
@@ -72,12 +72,23 @@ class Header:
     Attributes:
         rate_hz: the file's own rate.
         channels: 1 for mono.
-        n_samples: of one channel; an estimate in MP3, absurdly many in a truncated Ogg.
+        n_samples: of one channel; an estimate in MP3, 0 where the file does not say.
     """
 
     rate_hz: int
     channels: int
     n_samples: int
+
+
+class _Onward(soundfile.SoundFile):
+    """A file that is read from its beginning to its end.
+
+    soundfile seeks to where it is after every block, which fails at the end of FLAC that has not the samples of its header.
+    """
+
+    def seekable(self) -> bool:
+        """Whether soundfile may seek."""
+        return self.format != "FLAC"
 
 
 class _Content(io.RawIOBase):
@@ -136,7 +147,7 @@ def load_audio(
     if duration_s is not None:
         _compare_durations(seconds, duration_s)
     digest = hashlib.sha256(content).hexdigest()
-    flags = levels.flags if ending.known else (*levels.flags, NO_END)
+    flags = (*levels.flags, *([] if ending.known else [NO_END]), *([DAMAGED] if ending.damaged else []))
     return Audio(samples, digest, status.st_size, status.st_mtime_ns, native_rate_hz, seconds, flags)
 
 
@@ -150,14 +161,17 @@ def _decode(content: bytes, ending: Ending, rate_hz: int, deadline: Deadline | N
     """((time,) float32 mean of the channels at ``rate_hz``, samples at the native rate, that rate, what they are like)."""
     blocks: list[np.ndarray] = []
     n_samples = n_bad = 0
-    with soundfile.SoundFile(_Content(lambda start, n: content[start : start + n], len(content), ending)) as file:
+    with _Onward(_Content(lambda start, n: content[start : start + n], len(content), ending)) as file:
         native_hz, promised = file.samplerate, file.frames
         _refuse_rate(native_hz)
         refuse_short(file, content[:HEAD_BYTES])
         # By blocks it gives the same bits as at once, and a file of 8 hours at 768 kHz needs no more memory than one at 16 kHz.
         resampler = soxr.ResampleStream(native_hz, rate_hz, 1, dtype="float32", quality="HQ") if native_hz != rate_hz else None
         levels = Levels(file.channels)
-        while len(block := file.read(max(1, BLOCK_SAMPLES // file.channels), dtype="float32", always_2d=True)):
+        block_samples = max(1, BLOCK_SAMPLES // file.channels)
+        # Behind the samples that a FLAC header counts there may be tags, which are no audio.
+        most = promised if file.format == "FLAC" and promised < FLAC_UNKNOWN else LONGEST_S * native_hz + 1
+        while len(block := file.read(min(block_samples, most - n_samples), dtype="float32", always_2d=True)):
             if deadline is not None:
                 deadline.check()
             n_samples += len(block)
@@ -237,7 +251,9 @@ def read_header(path: Path, duration_s: float | None = None) -> Header:
     _refuse_rate(header.rate_hz)
     if header.n_samples == 0:
         raise UtteranceError("no samples in it (a header alone, or cut off)")
-    if duration_s is not None and form not in ("MP3", "OGG"):
+    if header.n_samples >= FLAC_UNKNOWN:
+        header = replace(header, n_samples=0)
+    elif duration_s is not None and form not in ("MP3", "OGG"):
         _compare_durations(header.n_samples / header.rate_hz, duration_s)
     return header
 

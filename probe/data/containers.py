@@ -32,8 +32,16 @@ TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICS")
 OGG_TAIL_BYTES = 2 * 65_307
 OGG_PAGE = struct.Struct("<4sBBqIIIB")
 OGG_BEGINS, OGG_ENDS = 2, 4
+OGG_STREAM_BEGINS = re.compile(rb"OggS\0[\x02\x06]")
+FLAC_UNKNOWN = 1 << 36  # samples; a header has 36 bits for them, libsndfile has more where they are zero
+FLAC_BEGINS = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
 # MP3 players look for the first frame in so many bytes.
 MP3_SEARCH_BYTES = 4096
+MP3_KBPS = {
+    True: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    False: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+ID3V1_BYTES = 128
 # Samples of an MP3 frame at most: what an encoder may count too many, such as the frame of its own tag.
 MP3_FRAME_SAMPLES = 1152
 
@@ -45,10 +53,12 @@ class Ending:
     Attributes:
         known: whether the file says where its audio ends.
         mends: (position, bytes) that make libsndfile read to the end of the file.
+        damaged: whether bytes in the middle are no frames (MP3), which the decoder skips.
     """
 
     known: bool = True
     mends: tuple[tuple[int, bytes], ...] = ()
+    damaged: bool = False
 
 
 def ending_of(read: Read, n_bytes: int) -> Ending:
@@ -71,6 +81,8 @@ def ending_of(read: Read, n_bytes: int) -> Ending:
     if head[:4] == b"riff":  # Sony Wave64; libsndfile reads it to the end of the file
         size = int.from_bytes(read(16, 8), "little")
         return Ending(known=0 < size < UNKNOWN_64)
+    if head[:4] == b"fLaC":  # 36 bits count the samples
+        return Ending(known=bool(int.from_bytes(read(21, 5), "big") & (1 << 36) - 1))
     if head[:4] == b"OggS":
         return _ogg(read, n_bytes)
     if head[:3] == b"ID3" or (len(head) > 1 and head[0] == 0xFF and head[1] >= 0xE0):
@@ -112,6 +124,12 @@ def _is_chunks(read: Read, position: int, n_bytes: int, order: str) -> bool:
 
 def _truncated(form: str, promised: int, there: int, unit: str = "bytes of audio") -> UtteranceError:
     return UtteranceError(f"truncated: the {form} header promises {promised} {unit}, {there} are there")
+
+
+def _joined(what: str, ending: str) -> UtteranceError:
+    return UtteranceError(
+        f"several {what} one after the other, of which only the first would be read. Join them into one (ffmpeg -i in.{ending} out.wav)"
+    )
 
 
 def _wav(read: Read, n_bytes: int, order: str) -> Ending:
@@ -201,11 +219,7 @@ def _caf(read: Read, n_bytes: int) -> Ending:
 
 def _ogg(read: Read, n_bytes: int) -> Ending:
     """The last page is whole, and says that it is the last; it belongs to a stream that begins at the beginning of the file."""
-    serials: set[int] = set()
-    position = 0
-    while (page := _ogg_page(read, position)) is not None and page[0] & OGG_BEGINS:
-        serials.add(page[1])
-        position = page[2]
+    serials, _ = _ogg_beginnings(read)
     start = max(0, n_bytes - OGG_TAIL_BYTES)
     tail = read(start, OGG_TAIL_BYTES)
     place = tail.rfind(b"OggS")
@@ -215,13 +229,20 @@ def _ogg(read: Read, n_bytes: int) -> Ending:
             if page[2] > n_bytes:
                 raise _truncated("last Ogg page's", page[2] - start - place, n_bytes - start - place, "bytes")
             if serials and page[1] not in serials:
-                raise UtteranceError(
-                    "several Ogg streams one after the other, of which only the first would be read. Join them into one "
-                    "(ffmpeg -i in.ogg out.wav)"
-                )
+                raise _joined("Ogg streams", "ogg")
             return Ending(known=bool(page[0] & OGG_ENDS))
         place = tail.rfind(b"OggS", 0, place)
     return Ending(known=False)
+
+
+def _ogg_beginnings(read: Read) -> tuple[set[int], int]:
+    """(serial numbers of the streams that begin at the beginning of an Ogg file, where their first pages end)."""
+    serials: set[int] = set()
+    position = 0
+    while (page := _ogg_page(read, position)) is not None and page[0] & OGG_BEGINS:
+        serials.add(page[1])
+        position = page[2]
+    return serials, position
 
 
 def _ogg_page(read: Read, position: int) -> tuple[int, int, int] | None:
@@ -243,20 +264,58 @@ def _mp3(read: Read, n_bytes: int) -> Ending:
     if first is None:
         return Ending()
     start += first
+    complete, damaged = _walk_mp3(read, start, n_bytes)
     promised, place = _mp3_bytes(read(start, 256))
     if not promised:
-        return Ending()
+        return Ending(known=complete, damaged=damaged)
     there = n_bytes - start
     if there < promised:
         raise _truncated("MP3", promised, there)
     behind = _behind_tags(read, start + promised)
     if n_bytes - behind > PADDING_BYTES and _alike(read(start, 4), read(behind, 4)):
-        raise UtteranceError(
-            f"the MP3 header promises {promised} bytes of audio, but {n_bytes - behind} bytes of more audio follow, which would not "
-            "be read. Join the parts into one (ffmpeg -i in.mp3 out.wav)"
-        )
-    # Without this, libmpg123 prints a warning about the size, without the name of the file.
-    return Ending(mends=((start + place, struct.pack(">I", there)),) if there > promised else ())
+        raise _joined("MP3 files", "mp3")
+    # Without this, libmpg123 prints a warning about the size, without the name of the file. It takes a tag of ID3v1 off by itself.
+    size = there - (ID3V1_BYTES if read(n_bytes - ID3V1_BYTES, 3) == b"TAG" else 0)
+    return Ending(mends=((start + place, struct.pack(">I", size)),) if size > promised else (), damaged=damaged)
+
+
+def _walk_mp3(read: Read, start: int, n_bytes: int) -> tuple[bool, bool]:
+    """(whether the last frame is complete, whether something else stands between frames), from the first frame on."""
+    first, position, damaged = read(start, 4), start, False
+    while position < n_bytes:
+        head = read(position, 4)
+        if not _alike(first, head):
+            skipped = _next_frames(read, position, first)
+            if skipped is None:
+                return True, damaged
+            position, damaged = position + skipped, True
+            continue
+        size = _mp3_frame_bytes(head)
+        if not size:  # of a rate that the header does not say
+            return True, damaged
+        position += size
+    return position == n_bytes, damaged
+
+
+def _next_frames(read: Read, position: int, first: bytes) -> int | None:
+    """How far two frames in a row are from a position; None where there are none near, as behind the end of the audio."""
+    area = read(position, MP3_SEARCH_BYTES)
+    for found in re.finditer(re.escape(first[:1]), area):
+        head = area[found.start() : found.start() + 4]
+        size = _mp3_frame_bytes(head) if _alike(first, head) else 0
+        if size and _alike(first, read(position + found.start() + size, 4)):
+            return found.start()
+    return None
+
+
+def _mp3_frame_bytes(head: bytes) -> int:
+    """The size of a frame of layer III by its header; 0 where it does not say."""
+    version, kbps, rate = (head[1] >> 3) & 3, head[2] >> 4, (head[2] >> 2) & 3
+    if not 0 < kbps < 15 or rate == 3 or version == 1:
+        return 0
+    is_first = version == 3
+    rate_hz = (44_100, 48_000, 32_000)[rate] // {3: 1, 2: 2, 0: 4}[version]
+    return (144_000 if is_first else 72_000) * MP3_KBPS[is_first][kbps - 1] // rate_hz + ((head[2] >> 1) & 1)
 
 
 def _behind_tags(read: Read, position: int) -> int:
@@ -320,7 +379,7 @@ def refuse_short(file: soundfile.SoundFile, head: bytes) -> None:
 
 
 def refuse_fewer(file: soundfile.SoundFile, content: bytes, promised: int, n_samples: int) -> None:
-    """Raises where fewer samples were decoded than the header promised, or a second FLAC file follows the first.
+    """Raises where fewer samples were decoded than the header promised, or another stream follows the one that was read.
 
     Args:
         content: of the file.
@@ -328,20 +387,23 @@ def refuse_fewer(file: soundfile.SoundFile, content: bytes, promised: int, n_sam
         n_samples: those that were decoded.
     """
     if file.format == "FLAC":
-        if n_samples < promised < UNKNOWN_64:
+        if n_samples < promised < FLAC_UNKNOWN:
             raise _truncated("FLAC", promised, n_samples, "samples")
-        if re.search(rb"fLaC[\x00\x80]\x00\x00\x22", memoryview(content)[4:]):
-            raise UtteranceError(
-                "several FLAC files one after the other, of which only the first would be read. Join them into one "
-                "(ffmpeg -i in.flac out.wav)"
-            )
-    if file.format == "MP3" and n_samples < promised - MP3_FRAME_SAMPLES and _has_count(content):
+        if len(FLAC_BEGINS.findall(content)) > 1:
+            raise _joined("FLAC files", "flac")
+    if file.format == "OGG" and OGG_STREAM_BEGINS.search(content, _ogg_beginnings(_reader(content))[1]):
+        raise _joined("Ogg streams", "ogg")
+    if file.format == "MP3" and n_samples < promised - MP3_FRAME_SAMPLES and _has_count(_reader(content)):
         raise _truncated("MP3", promised, n_samples, "samples")
 
 
-def _has_count(content: bytes) -> bool:
+def _reader(content: bytes) -> Read:
+    return lambda start, n: content[start : start + n]
+
+
+def _has_count(read: Read) -> bool:
     """Whether the first frame of an MP3 has a tag; otherwise, libmpg123 estimates the number of samples."""
-    start = _behind_tags(lambda start, n: content[start : start + n], 0)
-    head = content[start : start + MP3_SEARCH_BYTES + 64]
+    start = _behind_tags(read, 0)
+    head = read(start, MP3_SEARCH_BYTES + 64)
     first = _mp3_frame(head)
     return first is not None and bool(re.search(rb"Xing|Info|VBRI", head[first : first + 64]))

@@ -9,7 +9,8 @@ import numpy as np
 SILENCE, CLIPPED, ABOVE, OFFSET = "silence", "clipped", "above full scale", "dc"
 DEAD_CHANNEL, ANTIPHASE = "dead channel", "antiphase"
 NO_END = "no end mark"  # the file does not say where its audio ends, see `probe.data.containers`
-FLAGS = (SILENCE, CLIPPED, ABOVE, OFFSET, DEAD_CHANNEL, ANTIPHASE, NO_END)
+DAMAGED = "damaged frames"  # the decoder skips bytes in the middle
+FLAGS = (SILENCE, CLIPPED, ABOVE, OFFSET, DEAD_CHANNEL, ANTIPHASE, NO_END, DAMAGED)
 
 # Half a step of 16 bits: what is below it is zero in most files, and lossy formats decode digital silence to about 1e-6.
 SILENT_PEAK = 2.0**-16

@@ -46,7 +46,7 @@ def audio(corpus: "Corpus", info: "ModelInfo | None") -> Iterator[Finding]:
             broken.append((item, str(error)))
             continue
         rates[header.rate_hz] += 1
-        if header.n_samples * wanted_hz < min_samples * header.rate_hz:
+        if 0 < header.n_samples * wanted_hz < min_samples * header.rate_hz:
             short.append(item.key)
         if header.channels > 1:
             wide.append(item.key)
