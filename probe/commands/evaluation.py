@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from probe.commands.printing import conditions_of, exit_with_failures, finish_bench, print_extractions, print_files
+from probe.commands.printing import conditions_of, exit_with_failures, finish_bench, log_columns, print_extractions, print_files
 from probe.errors import ProbeError
 from probe.options import HEARD, HOW, options
 
@@ -58,6 +58,7 @@ def run(
     overrides = {"label": label, "head": head, "disturb": disturb, "project": project, "projection": projection}
     opened = [open_task(task, overrides) for task in dict.fromkeys(tasks)]
     loaded = load_corpus(corpus)
+    log_columns(loaded, opened)
     conditions = [*texts, *([] if texts or declared is None else [item.name for item in conditions_of((), declared, 0)])]
     place = choose_device(device)
     left_out: dict[str, list[str]] = {}
@@ -126,6 +127,7 @@ def bench(
     **how: Any,
 ) -> None:
     """Models x tasks: extract what is missing, run every task, write the tables and the picture."""
+    from probe.data.corpus import load_corpus
     from probe.evaluation.tasks import open_task
     from probe.models.factories import with_hooks
     from probe.pipeline import bench as run_bench
@@ -133,7 +135,9 @@ def bench(
     opened = [open_task(task, {"disturb": disturb}) for task in dict.fromkeys(tasks)]
     heard = conditions_of(texts, declared, condition_seed) if texts or declared else None
     how |= {"conditions": heard, "condition_seed": condition_seed, "dry_run": dry_run}
-    done = run_bench(with_hooks(models, hooks), opened, corpus, to, **how)
+    loaded = load_corpus(corpus, how["audio_root"])
+    log_columns(loaded, opened)
+    done = run_bench(with_hooks(models, hooks), opened, loaded, to, **how)
     if dry_run or as_json:
         print_extractions(done.extractions, dry_run, as_json)
     if not dry_run:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from probe.commands.printing import conditions_of, exit_with_failures, print_extractions, print_files, print_table
+from probe.commands.printing import conditions_of, exit_with_failures, log_columns, print_extractions, print_files, print_table
 from probe.errors import EXIT_FAILURE, ProbeError, UsageError, listed
 from probe.options import HEARD, HOW, options
 
@@ -55,6 +55,7 @@ def extract(
     if sha256 is not None and len(models) > 1:
         raise UsageError("--sha256: belongs to one model; name one --model.")
     loaded = load_corpus(corpus, audio_root)
+    log_columns(loaded)
     how |= {"view": f"frames:{stride}" if stride > 1 else view, "sha256": sha256, "audio_root": audio_root}
     how |= {"splits": splits or None, "dry_run": dry_run}
     heard = conditions_of(texts, declared, condition_seed)

@@ -83,12 +83,13 @@ class Header:
 class _Onward(soundfile.SoundFile):
     """A file that is read from its beginning to its end.
 
-    soundfile seeks to where it is after every block, which fails at the end of FLAC that has not the samples of its header.
+    soundfile seeks to where it is after every block. That fails at the end of FLAC which has not the samples of its header, and makes
+    libmpg123 decode the next frames without the bits that they have in those before.
     """
 
     def seekable(self) -> bool:
         """Whether soundfile may seek."""
-        return self.format != "FLAC"
+        return False
 
 
 class _Content(io.RawIOBase):
@@ -96,13 +97,18 @@ class _Content(io.RawIOBase):
 
     def __init__(self, read: Read, n_bytes: int, ending: Ending) -> None:
         super().__init__()
-        self._read, self._n_bytes, self._mends, self._position = read, n_bytes, ending.mends, 0
+        self._read, self._ending, self._position = read, ending, 0
+        self._n_bytes = len(ending.prefix) + n_bytes - ending.start
 
     def readinto(self, buffer: Any, /) -> int:
         """Fills a buffer from the present position on; returns how many bytes there were."""
-        block = self._read(self._position, len(buffer))
+        prefix = self._ending.prefix[self._position : self._position + len(buffer)]
+        block = prefix
+        if len(prefix) < len(buffer):
+            place = self._ending.start + self._position + len(prefix) - len(self._ending.prefix)
+            block += self._read(place, len(buffer) - len(prefix))
         buffer[: len(block)] = block
-        for place, mended in self._mends:
+        for place, mended in self._ending.mends:
             for position, byte in enumerate(mended, start=place - self._position):
                 if 0 <= position < len(block):
                     buffer[position : position + 1] = bytes((byte,))

@@ -54,11 +54,15 @@ class Ending:
         known: whether the file says where its audio ends.
         mends: (position, bytes) that make libsndfile read to the end of the file.
         damaged: whether bytes in the middle are no frames (MP3), which the decoder skips.
+        start, prefix: libsndfile reads ``prefix`` and then the file from ``start`` on. It is a tag that counts the frames of an MP3
+            which has none: otherwise libsndfile stops where the file would end if all of its frames were as large as the first.
     """
 
     known: bool = True
     mends: tuple[tuple[int, bytes], ...] = ()
     damaged: bool = False
+    start: int = 0
+    prefix: bytes = b""
 
 
 def ending_of(read: Read, n_bytes: int) -> Ending:
@@ -128,7 +132,8 @@ def _truncated(form: str, promised: int, there: int, unit: str = "bytes of audio
 
 def _joined(what: str, ending: str) -> UtteranceError:
     return UtteranceError(
-        f"several {what} one after the other, of which only the first would be read. Join them into one (ffmpeg -i in.{ending} out.wav)"
+        f"several {what} one after the other, of which only the first would be read. Join them into one "
+        f"(ffmpeg -i in.{ending} out.wav)"
     )
 
 
@@ -157,8 +162,8 @@ def _refuse_more(read: Read, position: int, n_bytes: int, size: int, order: str)
     if sample.startswith(TAGS) or not sample.strip(b"\0"):
         return
     raise UtteranceError(
-        f"the WAV header promises {size} bytes of audio, but {rest} bytes of something else follow; was the recording interrupted, or "
-        "were two files joined? Repair the header (ffmpeg -ignore_length 1 -i in.wav out.wav)"
+        f"the WAV header promises {size} bytes of audio, but {rest} bytes of something else follow; was the recording "
+        "interrupted, or were two files joined? Repair the header (ffmpeg -ignore_length 1 -i in.wav out.wav)"
     )
 
 
@@ -264,10 +269,12 @@ def _mp3(read: Read, n_bytes: int) -> Ending:
     if first is None:
         return Ending()
     start += first
-    complete, damaged = _walk_mp3(read, start, n_bytes)
+    n_frames, is_constant, complete, damaged = _walk_mp3(read, start, n_bytes)
     promised, place = _mp3_bytes(read(start, 256))
     if not promised:
-        return Ending(known=complete, damaged=damaged)
+        if _has_count(read) or is_constant:
+            return Ending(known=complete, damaged=damaged)
+        return Ending(complete, (), damaged, start, _xing(read(start, 4), n_frames, n_bytes - start))
     there = n_bytes - start
     if there < promised:
         raise _truncated("MP3", promised, there)
@@ -279,22 +286,37 @@ def _mp3(read: Read, n_bytes: int) -> Ending:
     return Ending(mends=((start + place, struct.pack(">I", size)),) if size > promised else (), damaged=damaged)
 
 
-def _walk_mp3(read: Read, start: int, n_bytes: int) -> tuple[bool, bool]:
-    """(whether the last frame is complete, whether something else stands between frames), from the first frame on."""
-    first, position, damaged = read(start, 4), start, False
+def _walk_mp3(read: Read, start: int, n_bytes: int) -> tuple[int, bool, bool, bool]:
+    """(frames from the first on, whether all have one bit rate, whether the last is complete, whether others stand between them)."""
+    first, position, n_frames, damaged = read(start, 4), start, 0, False
+    rates: set[int] = set()
     while position < n_bytes:
         head = read(position, 4)
         if not _alike(first, head):
             skipped = _next_frames(read, position, first)
             if skipped is None:
-                return True, damaged
+                return n_frames, len(rates) < 2, True, damaged
             position, damaged = position + skipped, True
             continue
         size = _mp3_frame_bytes(head)
         if not size:  # of a rate that the header does not say
-            return True, damaged
+            return 0, True, True, damaged
+        rates.add(head[2] >> 4)
         position += size
-    return position == n_bytes, damaged
+        n_frames += 1
+    return n_frames, len(rates) < 2, position == n_bytes, damaged
+
+
+def _xing(head: bytes, n_frames: int, n_bytes: int) -> bytes:
+    """A frame with the tag Xing: so many frames and bytes follow.
+
+    Args:
+        head: of a frame of the file; the tag's has its version, layer, rate and channels, no checksum, and room for the tag.
+    """
+    head = bytes((head[0], head[1] | 1, 0xE0 | head[2] & 0x0C, head[3]))
+    size = _mp3_frame_bytes(head)
+    tag = b"Xing" + struct.pack(">III", 3, n_frames, size + n_bytes)
+    return (head + bytes(_side_bytes(head)) + tag).ljust(size, b"\0")
 
 
 def _next_frames(read: Read, position: int, first: bytes) -> int | None:
@@ -343,9 +365,7 @@ def _mp3_bytes(frame: bytes) -> tuple[int, int]:
     """(bytes that the tag of the first frame promises, where the number stands in the frame); zeros where it promises none."""
     if len(frame) < 64:
         return 0, 0
-    first_version, mono = frame[1] & 0x18 == 0x18, frame[3] >> 6 == 3
-    sides = {(True, False): 32, (True, True): 17, (False, False): 17, (False, True): 9}
-    plain = 4 + sides[first_version, mono]
+    plain = 4 + _side_bytes(frame)
     for place in (plain, plain + 2):  # with a checksum
         if frame[place : place + 4] in (b"Xing", b"Info"):
             flags = int.from_bytes(frame[place + 4 : place + 8], "big")
@@ -354,6 +374,12 @@ def _mp3_bytes(frame: bytes) -> tuple[int, int]:
     if frame[36:40] == b"VBRI":
         return int.from_bytes(frame[46:50], "big"), 46
     return 0, 0
+
+
+def _side_bytes(head: bytes) -> int:
+    """Bytes between the header of a frame of layer III and its tag."""
+    is_first, is_mono = head[1] & 0x18 == 0x18, head[3] >> 6 == 3
+    return {(True, False): 32, (True, True): 17, (False, False): 17, (False, True): 9}[is_first, is_mono]
 
 
 def refuse_short(file: soundfile.SoundFile, head: bytes) -> None:

@@ -72,6 +72,11 @@ class Corpus:
     columns: tuple[str, ...]
     folder: Path = Path()
 
+    @property
+    def further_columns(self) -> tuple[str, ...]:
+        """The columns beside those that every manifest has; nothing reads one unless a task asks for it as a label."""
+        return tuple(name for name in self.columns if name not in COLUMNS)
+
     def of_splits(self, splits: Collection[str] | None) -> "Corpus":
         """The rows of these splits; all where None."""
         if splits is None:

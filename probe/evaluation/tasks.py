@@ -369,3 +369,12 @@ def _agree_on_backends(path: Path, settings: dict[str, Any]) -> None:
     settings["headline"] = settings["headline"] or (HEADLINE_BACKEND if HEADLINE_BACKEND in backends else backends[0])
     if settings["headline"] not in backends:
         raise ProbeError(f"{path}: headline = {settings['headline']!r}; expected one of its backends: {', '.join(backends)}.")
+
+
+def unread_columns(tasks: Iterable[Task], columns: Iterable[str]) -> list[str]:
+    """Those of a manifest's columns that no setting of the tasks names."""
+    values = [value for task in tasks for one in (task, task.of or task) for value in one.settings.values()]
+    named = {
+        text for value in values for text in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(text, str)
+    }
+    return [name for name in columns if name not in named]
