@@ -16,7 +16,7 @@ from probe.data.trials import load_trials
 from probe.errors import ProbeError, UsageError, listed
 from probe.evaluation.hearing import Hearing, asked_under, hearings
 from probe.evaluation.run import run
-from probe.evaluation.tasks import Task, open_task
+from probe.evaluation.tasks import Task, log_columns, open_task
 from probe.extraction.extract import Extraction, extract, recipe_of
 from probe.models.catalogue import CHUNK_S, CONTEXT_S, choose_device, open_model
 from probe.models.encoder import Encoder
@@ -108,6 +108,7 @@ def bench(
     if names := ", ".join(task.name for task in opened if task.kind == "frames" and not (labels or task.settings["labels"])):
         raise UsageError(f"{names}: needs --labels, {EXPECTED}, or the key labels in the task.")
     loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, audio_root)
+    log_columns(loaded, opened)
     given = [item if isinstance(item, Condition) else parse_condition(item, seed=condition_seed) for item in conditions or ()]
     known = distinct(given)
     opened = [asked_under(task, list(known)) for task in opened]

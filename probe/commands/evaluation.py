@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from probe.commands.printing import conditions_of, exit_with_failures, finish_bench, log_columns, print_extractions, print_files
+from probe.commands.printing import conditions_of, exit_with_failures, finish_bench, print_extractions, print_files
 from probe.errors import ProbeError
 from probe.options import HEARD, HOW, options
 
@@ -50,7 +50,7 @@ def run(
     """Train and score every layer. TASK is a ready task (see `probe tasks`) or a TOML file."""
     from probe.data.corpus import load_corpus
     from probe.evaluation.run import run as run_task
-    from probe.evaluation.tasks import open_task
+    from probe.evaluation.tasks import log_columns, open_task
     from probe.models.catalogue import choose_device
     from probe.records import frame_of
     from probe.reporting.tables import domain_matrices, search_table, summary_rows, to_markdown
@@ -127,7 +127,6 @@ def bench(
     **how: Any,
 ) -> None:
     """Models x tasks: extract what is missing, run every task, write the tables and the picture."""
-    from probe.data.corpus import load_corpus
     from probe.evaluation.tasks import open_task
     from probe.models.factories import with_hooks
     from probe.pipeline import bench as run_bench
@@ -135,9 +134,7 @@ def bench(
     opened = [open_task(task, {"disturb": disturb}) for task in dict.fromkeys(tasks)]
     heard = conditions_of(texts, declared, condition_seed) if texts or declared else None
     how |= {"conditions": heard, "condition_seed": condition_seed, "dry_run": dry_run}
-    loaded = load_corpus(corpus, how["audio_root"])
-    log_columns(loaded, opened)
-    done = run_bench(with_hooks(models, hooks), opened, loaded, to, **how)
+    done = run_bench(with_hooks(models, hooks), opened, corpus, to, **how)
     if dry_run or as_json:
         print_extractions(done.extractions, dry_run, as_json)
     if not dry_run:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from probe.commands.printing import conditions_of, exit_with_failures, log_columns, print_extractions, print_files, print_table
+from probe.commands.printing import conditions_of, exit_with_failures, print_extractions, print_files, print_table
 from probe.errors import EXIT_FAILURE, ProbeError, UsageError, listed
 from probe.options import HEARD, HOW, options
 
@@ -47,6 +47,7 @@ def extract(
 ) -> None:
     """Dump every layer of every utterance; continue where an earlier run was interrupted."""
     from probe.data.corpus import load_corpus
+    from probe.evaluation.tasks import log_columns
     from probe.extraction.extract import extract as extract_features
     from probe.models.factories import with_hooks
 

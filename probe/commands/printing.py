@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import logging
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -15,12 +14,7 @@ from probe.errors import EXIT_FAILURE, EXIT_SOME_FAILED, listed
 
 if TYPE_CHECKING:
     from probe.data.conditions.condition import Condition
-    from probe.data.corpus import Corpus
-    from probe.evaluation.tasks import Task
     from probe.extraction.extract import Extraction
-
-
-log = logging.getLogger("probe")
 
 
 def conditions_of(texts: Sequence[str], file: Path | None, seed: int) -> "list[Condition]":
@@ -30,17 +24,6 @@ def conditions_of(texts: Sequence[str], file: Path | None, seed: int) -> "list[C
     declared = declared_conditions(file, seed) if file else {}
     found = [parse_condition(text, seed=seed, declared=declared) for text in texts or list(declared) or ["clean"]]
     return list(distinct(found).values())
-
-
-def log_columns(corpus: "Corpus", tasks: "Sequence[Task]" = ()) -> None:
-    """Says which columns of a manifest nothing reads: a name that is misspelled, or that promises something, shows here."""
-    from probe.evaluation.tasks import unread_columns
-
-    columns = unread_columns(tasks, corpus.further_columns)
-    if columns and tasks:
-        log.info("%s: columns that no task asks for: %s", corpus.name, listed(columns, 20))
-    elif columns:
-        log.info("%s: further columns, which tasks can ask for as labels: %s", corpus.name, listed(columns, 20))
 
 
 def print_table(head: list[str], rows: list[list[str]], widest: int = 1000) -> None:

@@ -1,6 +1,5 @@
 """What a file is whose content is not what its name says: a pointer, a web page, an archive, a format that libsndfile lacks."""
 
-import json
 import re
 
 CONVERT = "Convert it (ffmpeg -i in -ar 16000 -ac 1 out.wav)"
@@ -50,13 +49,5 @@ def true_form(head: bytes) -> tuple[str, str]:
     if text.startswith("<?xml"):
         return "an XML document", f"{FETCH}: servers send an error as such a document"
     if text.startswith(("{", "[{")):
-        return "JSON", "Save the table as CSV, and fetch audio itself"
+        return "JSON", FETCH
     return "", ""
-
-
-def is_json_lines(head: bytes) -> bool:
-    """Whether a file begins with a line that is one JSON object, as manifests of NeMo do."""
-    try:
-        return isinstance(json.loads(head.split(b"\n", 1)[0]), dict)
-    except ValueError:
-        return False

@@ -4,6 +4,7 @@ import difflib
 import errno
 import os
 import re
+import stat
 import unicodedata
 from pathlib import Path
 from urllib.parse import unquote
@@ -46,22 +47,23 @@ class Folders:
                     return None
                 part = alike[0]
             place /= part
-        return place if place.exists() else None
+        return place if os.path.exists(place) else None  # noqa: PTH110 - Path.exists raises
 
     def closest(self, path: Path) -> Path | None:
-        """An existing file whose path differs from ``path`` by case, or by a few letters of one name."""
+        """An existing file whose path differs from ``path`` by case, by its ending, or by a few letters."""
         place = Path(path.anchor)
         for part in path.relative_to(path.anchor).parts:
             if os.path.lexists(place / part):
                 place /= part
                 continue
-            names = self.names(place)
-            plain = list(names) if len(names) <= MOST_NAMES else []
-            near = [_plain(part)] if _plain(part) in names else difflib.get_close_matches(_plain(part), plain, n=1, cutoff=0.8)
+            names, wanted = self.names(place), _plain(part)
+            near = [wanted] if wanted in names else [name for name in names if Path(name).stem == Path(wanted).stem]
+            if not near and len(names) <= MOST_NAMES:
+                near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.8)
             if not near:
                 return None
             place /= names[near[0]][0]
-        return place if place != Path(path.anchor) and place.exists() else None
+        return place if os.path.isfile(place) else None  # noqa: PTH113 - Path.is_file raises
 
 
 def _composed(name: str) -> str:
@@ -81,35 +83,36 @@ def why_missing(path: Path, written: str, folder: Path, folders: Folders) -> str
         folder: what the name is relative to.
     """
     try:
-        path.stat()
+        if stat.S_ISDIR(path.stat().st_mode):
+            return f"{path} is a folder; expected an audio file. Correct it or remove the row."
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         if scheme := re.match(r"([a-zA-Z][a-zA-Z0-9+.-]+)://", written.strip()):
-            return f"{written} is a URL ({scheme[1]}); layerprobe reads files. {_without_scheme(written, folder)}"
+            return f"{written.strip()} is a URL ({scheme[1]}); layerprobe reads files. {_without_scheme(written, folder)}"
+        if re.match(r"[a-zA-Z]:[\\/]", written.strip()):
+            return f"{written.strip()} is a path of Windows; paths are relative to the manifest. Write it relative, with slashes."
         code = getattr(error, "errno", None)
         if code == errno.ELOOP:
             return f"{path} is a loop of symbolic links. Put the file itself there."
         if code == errno.EACCES:
             return f"{path} cannot be reached: permission denied for one of its folders. Have the folder opened for you."
-        if path.is_symlink():
+        if code == errno.ENAMETOOLONG:
+            return f"{path} does not exist; its name is too long for a file. Is this another column's text?"
+        if os.path.islink(path):  # noqa: PTH114 - Path.is_symlink raises where a name is impossible
             target = path.readlink()
             return f"{path} is a symbolic link to {target}, which does not exist. Fetch that file or remove the row."
-        reason = f"{path} does not exist; paths are relative to the manifest."
-        if code == errno.ENAMETOOLONG:
-            return f"{reason} Its name is too long for a file; is this another column's text?"
-        meant = _meant(written, folder, folders)
-        return f"{reason} {meant or 'Correct it or remove the row.'}"
+        return f"{path} does not exist; paths are relative to the manifest. {_meant(written, folder, folders)}"
     return ""
 
 
 def _without_scheme(written: str, folder: Path) -> str:
     local = unquote(re.sub(r"^\s*file://(localhost)?", "", written)).strip()
-    if written.strip().startswith("file:") and (folder / local).exists():
+    if written.strip().startswith("file:") and os.path.isfile(folder / local):  # noqa: PTH113 - Path.is_file raises
         return f"Write {local!r}."
     return "Download it, and name the file relative to the manifest."
 
 
 def _meant(written: str, folder: Path, folders: Folders) -> str:
-    """Which name was probably meant, as a sentence; empty where nothing like it is there."""
+    """Which name was probably meant, as a sentence, or what to do where nothing like it is there."""
     changes = {
         "without the spaces around it": written.strip(),
         "without the quotation marks": written.strip().strip("'\"`“”‘’"),
@@ -120,7 +123,7 @@ def _meant(written: str, folder: Path, folders: Folders) -> str:
         "without the slash at its beginning": written.strip().lstrip("/"),
     }
     for how, name in changes.items():
-        if name and name != written and (folder / name).is_file():
+        if name and name != written and os.path.isfile(folder / name):  # noqa: PTH113 - Path.is_file raises
             return f"It exists {how}: write {name!r}."
     for name in dict.fromkeys((written.strip().replace("\\", "/"), unquote(written.strip()))):
         if closest := folders.closest(Path(os.path.abspath(folder / name))):  # noqa: PTH100 - resolves no link

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from probe.data.foreign import HEAD_BYTES, is_json_lines, true_form
+from probe.data.foreign import HEAD_BYTES, true_form
 from probe.errors import ProbeError
 
 SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "vertical bars"}
@@ -19,10 +19,9 @@ def decoded_table(path: Path, content: bytes) -> str:
     Raises:
         ProbeError: another format, which is named; another encoding; NUL characters.
     """
-    head = content[:HEAD_BYTES]
-    what, remedy = true_form(head)
-    if is_json_lines(content):
-        what = "JSON lines, as manifests of NeMo are"
+    what, remedy = true_form(content[:HEAD_BYTES])
+    if what == "JSON":  # manifests of NeMo, lhotse and SpeechBrain
+        remedy = "Save it as CSV in UTF-8"
     if what:
         raise ProbeError(f"{path}: the file is {what}; expected a CSV table. {remedy}.")
     try:
