@@ -69,6 +69,15 @@ def test_clipping_shows_at_full_scale_of_every_coding(tmp_path: Path, coding: st
     assert "clipped" in flags_of(tmp_path, np.clip(4 * SOUND, -1, 1), coding)
 
 
+@pytest.mark.parametrize(
+    ("gain", "flags"), [(8, ("above full scale",)), (32_767, ("above full scale",)), (1.4, ())], ids=["8", "16 bits", "loud"]
+)
+def test_a_peak_far_above_full_scale_is_named(tmp_path: Path, gain: float, flags: tuple[str, ...]) -> None:
+    assert flags_of(tmp_path, gain * SOUND / np.abs(SOUND).max(), "FLOAT") == flags
+    integers = np.round(gain * SOUND / np.abs(SOUND).max())
+    assert gain < 2 or flags_of(tmp_path, integers, "DOUBLE") == flags, "equal integers are no clipping"
+
+
 @pytest.mark.parametrize("block", [1, 2, 3, 7, 1000])
 def test_the_size_of_the_blocks_changes_no_flag_and_no_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, block: int) -> None:
     samples = np.clip(np.stack([6 * SOUND, -6 * SOUND], axis=1), -1, 1)[:3000].astype(np.float32)
