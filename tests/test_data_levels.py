@@ -122,6 +122,15 @@ def test_odd_sound_is_extracted_and_shown(odd_corpus: Path, tmp_path: Path, comm
     assert sound in command("show", done.store).stdout
 
 
+def test_a_file_whose_frames_the_decoder_skips_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    content = small_files(2.0)["mp3"]
+    place = content.index(content[:2], len(content) // 2)
+    (tmp_path / "a.mp3").write_bytes(content[:place] + bytes(4) + content[place + 4 :])
+    (tmp_path / "odd.csv").write_text("path,text,speaker,domain,split,duration_s\na.mp3,,,,train,\n")
+    extract("mfcc", tmp_path / "odd.csv", tmp_path / "features", view="mean", check=False)
+    assert "a.mp3: damaged frames in the middle, which the decoder skips; fetch the file again" in caplog.messages
+
+
 def test_a_store_of_an_earlier_version_opens_without_flags(odd_corpus: Path, tmp_path: Path) -> None:
     done = extract("mfcc", odd_corpus, tmp_path / "features", view="mean", check=False)
     for path in done.store.glob("shard-*.json"):
