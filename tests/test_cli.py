@@ -283,14 +283,15 @@ def test_what_is_printed_commands_no_terminal() -> None:
 
 
 def click_defaults(name: str) -> dict[str, object]:
-    """Parameter -> its value where it is left out on the command line; None where the option must be given."""
+    """Parameter -> its value where it is left out on the command line."""
     command = cli.commands[name]
     context = click.Context(command)
-    return {
+    values = {
         item.name: item.process_value(context, item.get_default(context))
         for item in command.params
         if not item.required and item.name
     }
+    return {name: None if repr(value) == "Sentinel.UNSET" else value for name, value in values.items()}
 
 
 def python_defaults(*functions: Callable) -> dict[str, object]:

@@ -187,7 +187,10 @@ def test_what_cannot_be_classified_is_refused_with_names(planted: Callable[..., 
 
     refused(lambda row: row if row[4] != "train" or row[2] != "s2" else None, "speaker s2 not in training")
     refused(lambda row: row if row[4] != "dev" else None, "no dev rows with speaker")
-    refused(lambda row: row if row[4] != "test" else None, "test: no rows with speaker")
+    refused(
+        lambda row: row if row[4] != "test" else None,
+        "no test rows with speaker. Give some rows split test in the manifest; scores are of them",
+    )
     refused(lambda row: row if row[2] == "s1" else None, "all training rows have speaker 's1'")
     refused(lambda row: row, "no column 'accent' that can be a label; it has text, speaker", label="accent")
 
@@ -241,7 +244,7 @@ def test_transcribe_reads_planted_frames_and_writes_both_rates(planted: Callable
 
 def test_transcribe_refuses_text_it_cannot_use(planted: Callable[..., Path], tmp_path: Path) -> None:
     manifest = edited(planted("frames"), lambda row: [row[0], "", *row[2:]])
-    with pytest.raises(ProbeError, match=r"asr-ctc: no train rows with text: none of the \d+ train rows has any\. Fill it in"):
+    with pytest.raises(ProbeError, match=r"asr-ctc: no train rows with text\. Give text to some of its \d+ rows"):
         run("asr-ctc", "planted", manifest, tmp_path / "features", tmp_path / "results")
 
 

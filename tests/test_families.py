@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from probe.models.check import check_model
 from probe.models.encoder import CONV, CTC, Chunking, Encoder, frames_of, greedy_text, pieces_of
 from probe.models.reference import TransformersEncoder
 from probe.pipeline import export, repair
-from probe.records import NO_LAYER, frame_of
+from probe.records import NO_LAYER, WEIGHTED, frame_of
 from probe.reporting.rows import layer_rows
 from probe.reporting.tables import summary_rows
 from probe.store.folder import open_store
@@ -232,7 +233,7 @@ def test_whisper_leaves_its_decoder_out_and_says_so(others: dict[str, Path]) -> 
     info = open_model(str(others["whisper"]), "cpu").info
     assert info.left_out
     assert all("decoder" in name for name in info.left_out)
-    assert "weights that the encoder has no place for were left out" in " ".join(info.notes)
+    assert info.notes[0] == f"its decoder was left out ({len(info.left_out)} weights); layers are those of the encoder"
 
 
 @pytest.mark.parametrize("head", [transformers.WhisperForConditionalGeneration, transformers.WhisperForAudioClassification])
@@ -346,6 +347,12 @@ def test_a_store_of_one_rate_says_nothing_of_others(
     recipe = recipe_of(encoder, list(encoder.info.layers), "frames")
     assert set(recipe["model"]) == of_before, "a further entry would be another hash, and another store"
     assert [name for name, _ in recipe["layers"]] == ["0", "1", "2", "3"]
+
+
+def test_a_layer_deeper_than_the_model_is_not_advised(folders: dict[str, Path], sounds: Path, tmp_path: Path) -> None:
+    done = extract(str(folders["wav2vec2 post-LN"]), sounds, tmp_path, view="mean", check=False)
+    with pytest.raises(ProbeError, match=r"layer 9 asked for; the store holds 0, 1, 2, 3\. The model has 3 blocks; name one"):
+        open_store(done.store.parent.parent).layer("9")
 
 
 def test_conv_is_extracted_where_it_is_asked_for_and_comes_first(folders: dict[str, Path], sounds: Path, tmp_path: Path) -> None:
@@ -463,9 +470,11 @@ def test_tasks_on_frames_take_each_layer_with_its_own_times(others: dict[str, Pa
     tests = [record for record in done.records if record.split == "test"]
     assert {record.layer for record in tests if not record.control} >= set(SEW_LAYERS)
     assert len([record for record in tests if record.layer == NO_LAYER]) == 1, "the majority comes once"
-    n = {record.layer: record.n for record in tests if not record.control}
-    assert n["0"] == sum(1 + (4000 + 777 * i - 720) // 640 for i in (6, 7))
-    assert n["final"] == sum(1 + (4000 + 777 * i - 400) // 320 for i in (6, 7))
+    n_frames = sum(math.ceil((4000 + 777 * i) / 320 - 0.75) for i in (6, 7))
+    assert {record.n for record in tests} == {n_frames}, "layers of any hop are scored on the same frames"
+    (summed,) = [record for record in tests if record.layer == WEIGHTED]
+    assert set(summed.layer_weights) == {"0", "1", "2", "3"}
+    assert summed.note == "a sum of the 4 layers 24 wide; left out: conv (other frames), final (other frames)"
 
 
 def test_similarity_keeps_to_layers_on_one_grid(

@@ -141,6 +141,24 @@ def test_a_tied_model_is_named_as_not_told_apart() -> None:
     assert "Then" not in in_words(answer)
 
 
+def test_no_model_is_called_best_where_models_were_scored_on_different_utterances() -> None:
+    twice = {"numerator": [12] * 10, "denominator": [20] * 10}
+    heard = [{}, {"condition": "telephone"}]
+    records = [counted(item) for at in heard for item in asked("fbank", "words", [0.1, 0.3, 0.2], **at)]
+    other = [counted(item) for at in heard for item in asked("org/b", "words", [0.4, 0.6, 0.5], **at)]
+    records += [replace(item, counts=item.counts | twice) if item.value == 0.6 else item for item in other]
+    (answer,) = answers(summary_rows(frame(*records)))
+    assert in_words(answer).strip() == (
+        "No model is called best, since the scores are of different utterances: fbank (layer 1) 30.0 %, org/b (layer 1) 60.0 %."
+    )
+    assert answer["best"] == []
+    assert answer["elsewhere"][0]["who"] == "No model"
+    better = [replace(item, model="org/a", value=0.9) for item in records if item.model == "fbank" and item.value == 0.3]
+    better = [replace(item, counts=item.counts | {"numerator": [9] * 10}) for item in better]
+    (answer,) = answers(summary_rows(frame(*records, *better)))
+    assert "Not compared, since scored on other utterances: org/b (layer 1) 60.0 %." in in_words(answer)
+
+
 def test_other_conditions_stand_below_the_clean_score_the_milder_first() -> None:
     (answer,) = answers(summary_rows(frame(*disturbed())))
     assert answer["lead"][0] == ""

@@ -454,12 +454,29 @@ def test_with_too_few_blocks_no_model_is_called_worse() -> None:
 
 
 def test_a_model_that_was_scored_on_other_utterances_is_not_compared_and_a_note_says_so() -> None:
-    records = [*scored(GOOD[:-1], model="fewer"), *scored(AS_GOOD, model="as good"), *scored(BAD, model="bad")]
+    records = [*scored(BAD[:-1], model="fewer"), *scored(AS_GOOD, model="as good"), *scored(BAD, model="bad")]
     assert marks_of(*records) == {"fewer": "", "as good": "best", "bad": ""}
     rows = summary_rows(frame(*records)).set_index("model")
     assert (
         rows.loc["fewer", "note"] == "scored on other utterances than the rest, so not compared" and not rows.loc["bad", "note"]
     )
+
+
+def test_nothing_is_best_where_a_score_on_other_utterances_is_better() -> None:
+    records = [*scored(GOOD[:-1], model="fewer"), *scored(BAD, model="bad"), *scored(BAD, model="as bad")]
+    assert marks_of(*records) == {"fewer": "", "bad": "", "as bad": ""}
+    notes = summary_rows(frame(*records)).set_index("model")["note"]
+    assert notes["fewer"].startswith("scored on other utterances")
+    assert notes["bad"] == notes["as bad"] == "not called best: a score on other utterances is better"
+    errors = [replace(item, higher_is_better=False, metric="wer", select_by="wer") for item in records]
+    assert marks_of(*errors) == {"fewer": "", "bad": "best", "as bad": "best"}
+
+
+def test_nothing_is_best_where_no_two_models_were_scored_on_the_same_utterances() -> None:
+    often = [replace(item, counts={**item.counts, "denominator": [40] * 12}) for item in scored(BAD, model="often")]
+    records = [*often, *scored(GOOD, model="good")]
+    assert marks_of(*records) == {"often": "", "good": ""}
+    assert set(summary_rows(frame(*records))["note"]) == {"scored on other utterances than the rest, so not compared"}
 
 
 def test_one_model_alone_and_own_heads_have_no_mark() -> None:

@@ -183,7 +183,7 @@ def test_an_unknown_layer_is_refused_with_the_layers_there(make: Callable[..., F
     store = make(layers=["0", "1"])
     add(store, random_frames(["a"], layers=["0", "1"]))
     for name in ("13", "final"):
-        with pytest.raises(ProbeError, match=rf"layer {name} asked for; the store holds 0, 1\. Extract with --layers {name}"):
+        with pytest.raises(ProbeError, match=rf"layer {name} asked for; the store holds 0, 1\. Extract with --layers {name}, if"):
             store.layer(name)
 
 

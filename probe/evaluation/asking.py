@@ -23,7 +23,7 @@ log = logging.getLogger("probe")
 
 T = TypeVar("T")
 
-LONGEST_HOP_S = 1.0  # an interval may end one hop after its audio, and the hop is not known yet
+ROUNDED_S = 1.0  # by which an interval may end after the duration in a manifest, which may be rounded
 
 
 def problem_of(
@@ -72,7 +72,7 @@ def check(
     with _warnings_held_back():
         lists = chosen_trials(task, limited, set(), trials, dev_trials, seed)
         lengths_s = {item.key: item.duration_s or math.inf for item in limited.utterances}
-        intervals = load_labels(task, corpus, lengths_s, LONGEST_HOP_S, labels)
+        intervals = load_labels(task, corpus, lengths_s, labels, ROUNDED_S)
         for hearing in hearings(task):
             KINDS[task.kind].check(task, problem_of(task, limited, hearing, lists, intervals))
 

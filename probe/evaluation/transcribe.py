@@ -3,8 +3,8 @@
 Frames that come faster than every ``frame_ms`` are joined, so that a head sees 10 ms features at the rate of 20 ms models.
 
 Heads are trained for several layers together (`probe.heads.ctc_layers`). The weighted sum (layer `WEIGHTED`, SUPERB's way) is
-trained on its own, after the single layers and without influence on them: softmax weights over all layers, each standardised as when
-it stands alone, trained with the head.
+trained on its own, after the single layers and without influence on them: softmax weights over all layers of one width, each
+standardised as when it stands alone, trained with the head.
 
 Metrics: WER and CER, sums of errors over sums of reference words or characters (lower is better), on the transcripts as the
 manifest has them or as the units have them; PER the same over phones. Learning rate, epoch, decoder and layer are chosen by dev CER
@@ -26,9 +26,9 @@ from typing import Any
 
 import numpy as np
 
-from probe.errors import ProbeError, listed
+from probe.errors import listed
 from probe.evaluation.decoding import Decoding, check_decoding
-from probe.evaluation.problem import Features, Problem, Score, block_of, labelled, no_sum, refuse_empty, shuffled
+from probe.evaluation.problem import Features, LayerSum, Problem, Score, block_of, labelled, layer_sum, refuse_empty, shuffled
 from probe.evaluation.subsets import within_budget
 from probe.evaluation.tasks import Task
 from probe.evaluation.transcripts import Part, Transcripts
@@ -114,9 +114,11 @@ def _material(task: Task, problem: Problem) -> Material:
             *(("test", name, problem.tests[name], tally) for name, tally in problem.tallies(excluded).items()),
         ]
     )
-    refuse_empty(task.name, train.rows, dev.rows, "text", problem)
-    if problem.strict and not any(part.rows for part in tests):
-        raise ProbeError(f"{task.name}: no test rows with text. Give some rows split test in the manifest.")
+    splits = {"train": (problem.train, train.rows), "dev": (problem.dev, dev.rows)}
+    if problem.strict:
+        tested = [[item for rows in some for item in rows] for some in (problem.tests.values(), (part.rows for part in tests))]
+        splits["test"] = (tested[0], tested[1])
+    refuse_empty(task.name, "text", splits)
     return Material(transcripts, [train, dev, *tests], excluded)
 
 
@@ -168,8 +170,10 @@ def _answers(
     """Scores of every layer on one question; layers that are trained together are kept together."""
     decoding = Decoding(task, Vocabulary.of(question.train.texts, transcripts.separator))
 
+    summed = _summed(task, problem, features, question)
+
     def scores(fitted: Iterable[tuple[str, CTCProbe]]) -> Iterator[Score]:
-        return _scores(task, features, transcripts, question, excluded, decoding, fitted)
+        return _scores(task, features, transcripts, question, excluded, decoding, fitted, summed)
 
     def name(layer: str) -> str:
         return f"from layer {layer} on: {question.control} {question.budget}"
@@ -188,7 +192,7 @@ def _answers(
         yield from found
         start, mark = time.monotonic(), problem.progress.mark
     if question.weighted:
-        yield from part_of(problem, name(WEIGHTED), of_layer, lambda: scores(_mixed(task, problem, features, question)))
+        yield from part_of(problem, name(WEIGHTED), of_layer, lambda: scores(_mixed(task, problem, features, question, summed)))
 
 
 def _scores(
@@ -199,11 +203,14 @@ def _scores(
     excluded: Counter[str],
     decoding: Decoding,
     fitted: Iterable[tuple[str, CTCProbe]],
+    summed: LayerSum | None,
 ) -> Iterator[Score]:
     """Scores of fitted heads on one question."""
     train, dev, tests = question.train, question.dev, question.tests
     for layer, probe in fitted:
-        dev_frames = _read(features, layer, dev)
+        of_sum = summed if layer == WEIGHTED else None
+        names = of_sum.layers if of_sum else [layer]
+        dev_frames = _read(features, names, dev)
         reading = decoding.of(probe, dev_frames, dev.texts)
         common: dict[str, Any] = {
             "layer": layer,
@@ -215,21 +222,22 @@ def _scores(
             "n_train": len(train.rows) - len(probe.too_short_),
             "search": reading.search,
             "chosen": {**reading.chosen, **transcripts.symbols},
-            "layer_weights": dict(zip(features.layers, probe.shares_, strict=True)) if layer == WEIGHTED else {},
+            "layer_weights": dict(zip(names, probe.shares_, strict=True)) if of_sum else {},
             "excluded": _left_out(task, layer, probe, train, excluded),
         }
-        for part, frames in _with_frames(features, layer, dev, dev_frames, tests):
-            note = _warn_of_short(layer, probe, part, frames)
+        about = [of_sum.note] if of_sum else []
+        for part, frames in _with_frames(features, names, dev, dev_frames, tests):
+            note = "; ".join(filter(None, [*about, _warn_of_short(layer, probe, part, frames)]))
             yield from _counted(common, part, reading.transcribe(frames) if part.rows else [], note)
 
 
 def _with_frames(
-    features: Features, layer: str, dev: Part, dev_frames: list[np.ndarray], tests: Sequence[Part]
+    features: Features, layers: Sequence[str], dev: Part, dev_frames: list[np.ndarray], tests: Sequence[Part]
 ) -> Iterator[tuple[Part, list[np.ndarray]]]:
     """Dev and the test sets with their frames, which are read when their turn comes."""
     yield dev, dev_frames
     for part in tests:
-        yield part, _read(features, layer, part)
+        yield part, _read(features, layers, part)
 
 
 def _fitted(task: Task, problem: Problem, features: Features, question: Question) -> Iterator[list[tuple[str, CTCProbe]]]:
@@ -239,7 +247,7 @@ def _fitted(task: Task, problem: Problem, features: Features, question: Question
     def layers() -> Iterator[tuple[str, list[np.ndarray], list[np.ndarray]]]:
         for layer in question.layers:
             problem.progress.note(f"layers up to {layer}")
-            yield layer, _read(features, layer, train), _read(features, layer, dev)
+            yield layer, _read(features, [layer], train), _read(features, [layer], dev)
 
     def after_epoch(n_heads: int, n_spared: int) -> None:
         problem.progress.add(-n_spared * len(train.rows))
@@ -255,34 +263,38 @@ def _fitted(task: Task, problem: Problem, features: Features, question: Question
     )
 
 
-def _mixed(task: Task, problem: Problem, features: Features, question: Question) -> Iterator[tuple[str, CTCProbe]]:
-    """The probe of the sum of all layers, where it can be trained."""
+def _mixed(
+    task: Task, problem: Problem, features: Features, question: Question, summed: LayerSum | None
+) -> Iterator[tuple[str, CTCProbe]]:
+    """The probe of the learned sum of layers, where there is one."""
+    if summed is None:
+        return
     train, dev = question.train, question.dev
-    if _can_be_mixed(task, problem, features, (train, dev, *question.tests)):
-        problem.progress.note("weighted sum of layers")
-        frames, dev_frames = (_read(features, WEIGHTED, part) for part in (train, dev))
-        probe = _probe(task, problem, features.hop_s, n_mixed=len(features.layers))
-        yield (
-            WEIGHTED,
-            probe.fit(frames, train.texts, dev_frames, dev.texts, lambda: problem.progress.step(len(train.rows))),
-        )
+    problem.progress.note("weighted sum of layers")
+    frames, dev_frames = (_read(features, summed.layers, part) for part in (train, dev))
+    probe = _probe(task, problem, features.hop_s, n_mixed=len(summed.layers))
+    yield (
+        WEIGHTED,
+        probe.fit(frames, train.texts, dev_frames, dev.texts, lambda: problem.progress.step(len(train.rows))),
+    )
 
 
-def _can_be_mixed(task: Task, problem: Problem, features: Features, parts: Sequence[Part]) -> bool:
-    """Whether a sum of all layers can be trained; says why not."""
-    widths = {layer: features.store.layers[layer] for layer in features.layers}
-    train, dev, *tests = ([features.of(item).n_rows for item in part.rows] for part in parts)
-    n_frames = max(sum(train) + sum(dev), *map(sum, tests), 0)
-    n_bytes = 4 * n_frames * sum(widths.values())
-    return not no_sum(task.name, widths, n_bytes, problem.memory_bytes)
+def _summed(task: Task, problem: Problem, features: Features, question: Question) -> LayerSum | None:
+    """The layers whose sum is trained, if any."""
+    if not question.weighted:
+        return None
+    widths = {layer: features.fitting.width or features.store.layers[layer] for layer in features.layers}
+    parts = (question.train, question.dev, *question.tests)
+    train, dev, *tests = (sum(features.of(item).n_rows for item in part.rows) for part in parts)
+    return layer_sum(task.name, features, widths, max(train + dev, *tests, 0), problem.memory_bytes)
 
 
-def _read(features: Features, layer: str, part: Part) -> list[np.ndarray]:
-    """(frame, dim) of each utterance; (frame, layer * dim) for the sum of layers."""
-    if layer != WEIGHTED:
-        return list(features.read(layer, part.rows))
-    layers = [features.read(name, part.rows) for name in features.layers]
-    return [np.concatenate(frames, axis=1) for frames in zip(*layers, strict=True)]
+def _read(features: Features, layers: Sequence[str], part: Part) -> list[np.ndarray]:
+    """(frame, layer * dim) of each utterance: the layers side by side, as a sum of several takes them."""
+    if len(layers) == 1:
+        return list(features.read(layers[0], part.rows))
+    of_layers = [features.read(name, part.rows) for name in layers]
+    return [np.concatenate(frames, axis=1) for frames in zip(*of_layers, strict=True)]
 
 
 def _probe(task: Task, problem: Problem, hop_s: float, n_mixed: int = 1) -> CTCProbe:

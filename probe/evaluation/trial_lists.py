@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from probe.data.corpus import Corpus
-from probe.data.intervals import EXPECTED, IntervalSet, load_intervals
+from probe.data.intervals import BEYOND_S, EXPECTED, IntervalSet, load_intervals
 from probe.data.trials import Trial, TrialList, draw_trials, load_trials
 from probe.errors import ProbeError, UsageError, listed
 from probe.evaluation.hearing import Hearing
@@ -88,16 +88,20 @@ def intervals_of(task: Task, corpus: Corpus, features: Features, given: str | Pa
         corpus: without limit.
     """
     durations_s = {key: stored.duration_s for (_, key), stored in features.stored.items()}
-    return load_labels(task, corpus, durations_s, features.hop_s, given)
+    return load_labels(task, corpus, durations_s, given)
 
 
 def load_labels(
-    task: Task, corpus: Corpus, durations_s: Mapping[str, float], hop_s: float, given: str | Path | None
+    task: Task,
+    corpus: Corpus,
+    durations_s: Mapping[str, float],
+    given: str | Path | None,
+    beyond_s: float = BEYOND_S,
 ) -> IntervalSet | None:
     """The labels over time that a task of kind frames wants; None for another kind.
 
     Args:
-        corpus, durations_s, hop_s: see `probe.data.intervals.load_intervals`.
+        corpus, durations_s, beyond_s: see `probe.data.intervals.load_intervals`.
         given: in the place of the file that the task names.
 
     Raises:
@@ -109,7 +113,7 @@ def load_labels(
     path = Path(given) if given else corpus.folder / settings["labels"]
     if not given and not settings["labels"]:
         raise UsageError(f"{task.name}: needs --labels, {EXPECTED}, or the key labels in the task.")
-    return load_intervals(path, corpus, durations_s, hop_s, settings["tier"], settings["types"])
+    return load_intervals(path, corpus, durations_s, settings["tier"], settings["types"], beyond_s)
 
 
 def _refuse_common(lists: dict[str, TrialList]) -> None:

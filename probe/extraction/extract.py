@@ -18,6 +18,7 @@ from probe.data.corpus import Corpus, load_corpus
 from probe.data.decoder import TIMEOUT_S, Decoder
 from probe.environment import allowed_cores, code_version, package_versions
 from probe.errors import ProbeError, UsageError, listed
+from probe.extraction.certificates import keep_certificate, kept_certificate
 from probe.extraction.decoding import decoded
 from probe.extraction.encoding import FEWEST_ROWS, Wanted, encoded
 from probe.extraction.plan import SHARD_BYTES, VALUE_BYTES, Plan, human_bytes, make_plan
@@ -187,9 +188,7 @@ def extract(
     names = choose_layers(layers, list(info.every_layer), info.aliases, info.id, list(info.layers))
     if ctc and not encoder.info.ctc:
         if encoder.info.id.startswith(RANDOM):
-            raise ProbeError(
-                f"{requested}: random weights have no CTC head. Leave --ctc out, or name the checkpoint without {RANDOM}."
-            )
+            raise ProbeError(f"{requested}: random weights have no CTC head. Leave --ctc out, or name a fine-tuned checkpoint.")
         why = next((note for note in encoder.info.notes if "CTC head" in note), "its class has none")
         raise ProbeError(
             f"{requested}: no CTC head can be run ({why}). Leave --ctc out, or name a fine-tuned checkpoint, such as those of "
@@ -213,7 +212,7 @@ def extract(
         return Extraction(path, plan, [], 0, 0.0)
     with ExitStack() as stack:
         stack.enter_context(computing_on(encoder, threads, begun.environment["threads"] if begun else None))
-        certificate = _certified(root, encoder) if check else None
+        certificate = _certified(root, encoder, recipe, isinstance(model, str)) if check else None
         store = create_store(root, requested, recipe, environment_of(encoder))
         if certificate is not None and store.certificate != certificate:
             store.write_certificate(certificate)
@@ -268,8 +267,12 @@ def recipe_of(
     return recipe | ({"compression": compression} if compression != "none" else {})
 
 
-def _certified(root: Path, encoder: Encoder) -> dict[str, Any]:
-    """The certificate of an encoder: one that a store of it beneath ``root`` has from the same libraries and device, or a new one.
+def _certified(root: Path, encoder: Encoder, recipe: Mapping[str, Any], named: bool) -> dict[str, Any]:
+    """The certificate of an encoder: one that a store of it beneath ``root`` has from the same libraries and device, one that
+    the user's cache has, or a new one.
+
+    Args:
+        named: whether it was opened by its name; of an object nobody can tell whether it is the same code.
 
     Raises:
         ProbeError: the model fails its check.
@@ -286,6 +289,9 @@ def _certified(root: Path, encoder: Encoder) -> dict[str, Any]:
     for there in sorted(before, key=lambda item: item["quick"]):
         if there["passed"] and all(there.get(name) == value for name, value in now.items()):
             return there
+    decides = {**now, "model": recipe["model"], "chunking": recipe["chunking"]}
+    if named and (kept := kept_certificate(decides)):
+        return kept
     certificate = check_model(encoder, quick=True)
     log.info("%s: %s", encoder.info.id, certificate.summary())
     if certificate.failed:
@@ -294,6 +300,8 @@ def _certified(root: Path, encoder: Encoder) -> dict[str, Any]:
             f"{encoder.info.id}: its features cannot be trusted, {len(certificate.failed)} checks failed:{failures}\n"
             "`probe check` shows all of them; --no-check extracts nevertheless."
         )
+    if named:
+        keep_certificate(decides, certificate.as_json())
     return certificate.as_json()
 
 

@@ -17,6 +17,7 @@ from typing import IO, Any
 import torch
 
 from probe.errors import ProbeError, listed
+from probe.models.foreign import refuse_foreign
 
 # What files of plain tensors name.
 PLAIN = re.compile(r"torch\.\w+Storage|torch\._utils\._rebuild_(tensor(_v2)?|parameter)|collections\.OrderedDict")
@@ -49,6 +50,7 @@ def open_pickle(file: Path, allowed: Mapping[str, type] = FAIRSEQ) -> Any:
                 f"{file}: wants to import {listed(sorted(wanted), 20)}, which could run any code. It was not run. Expected "
                 f"{' and '.join(['plain weights', *allowed])}. {cure if allowed else 'Fetch them as safetensors'}."
             ) from error
+        refuse_foreign(file, error)
         said = str(error).partition("\n")[0]
         reason = f" ({said})" if isinstance(error, RuntimeError) and "weights_only" not in said else ""
         raise ProbeError(f"{file}: no file of PyTorch's, or a damaged one{reason}. Fetch it again.") from error

@@ -199,7 +199,11 @@ class FeatureStore:
         layer = self.aliases.get(str(name), str(name))
         if layer not in self.layers:
             known = ", ".join(self.layers)
-            raise ProbeError(f"{self.path}: layer {name} asked for; the store holds {known}. Extract with --layers {name}.")
+            blocks = self.aliases.get("final", "")
+            deeper = str(name).isdecimal() and blocks.isdecimal() and int(name) > int(blocks)
+            advice = f"Extract with --layers {name}, if the model has such a layer, or name one of these."
+            advice = f"The model has {blocks} blocks; name one of these." if deeper else advice
+            raise ProbeError(f"{self.path}: layer {name} asked for; the store holds {known}. {advice}")
         stored = [item.on(layer) for item in stored]
         offsets = np.concatenate([[0], np.cumsum([item.n_rows for item in stored])]).astype(np.int64)
         shards: dict[str, list[tuple[int, int, int]]] = {}  # shard -> (row in the shard, stop row, row in the result)
