@@ -224,7 +224,7 @@ def to_json(rows: pd.DataFrame) -> str:
 
 def _ten_digits(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows with ten significant digits in every float: the last ones differ between processors, and a table should not."""
-    floats = rows.select_dtypes("floating")
+    floats = rows.select_dtypes("float64")
     return rows.assign(**{str(name): column.map(lambda value: float(f"{value:.10g}")) for name, column in floats.items()})
 
 
