@@ -17,7 +17,7 @@ from probe.evaluation.asking import askable, check
 from probe.evaluation.hearing import Hearing, asked_under, hearings
 from probe.evaluation.provenance import extraction_of
 from probe.evaluation.run import run
-from probe.evaluation.tasks import Task, open_task
+from probe.evaluation.tasks import Task, log_columns, open_task
 from probe.extraction.extract import Extraction, extract, recipe_of
 from probe.files import require_writable
 from probe.models.catalogue import CHUNK_S, CONTEXT_S, choose_device, open_model
@@ -108,6 +108,7 @@ def bench(
     if not dry_run:
         require_writable(Path(to))
     loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, audio_root)
+    log_columns(loaded, opened)
     given = [item if isinstance(item, Condition) else parse_condition(item, seed=condition_seed) for item in conditions or ()]
     known = distinct(given)
     opened = [asked_under(task, list(known)) for task in opened]

@@ -3,11 +3,13 @@
 import csv
 import hashlib
 import re
+import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from probe.data.corpus import COLUMNS, Corpus, load_corpus
+from probe.data.corpus import COLUMNS, Corpus, load_corpus, noise_files
 from probe.errors import ProbeError
 
 HEADER = ",".join(COLUMNS)
@@ -82,6 +84,13 @@ def test_columns_may_come_in_any_order(folder: Path) -> None:
 def test_commas_quotes_and_newlines_inside_double_quotes_are_text(folder: Path) -> None:
     corpus = load(folder, 'a.wav,"one, ""two""\nthree",s1,,train,', "b.wav,four,s1,,train,")
     assert [item.text for item in corpus.utterances] == ['one, "two"\nthree', "four"]
+
+
+def test_a_transcript_may_be_longer_than_the_fields_that_csv_reads_by_itself(folder: Path) -> None:
+    limit = csv.field_size_limit()
+    text = "word " * 60_000
+    assert load(folder, f'a.wav,"{text}",s1,,train,').utterances[0].text == text
+    assert csv.field_size_limit() == limit, "the process is left as it was"
 
 
 def test_line_numbers_are_those_of_the_file_where_rows_have_newlines_or_blank_lines_between_them(folder: Path) -> None:
@@ -188,9 +197,32 @@ def test_a_missing_column_is_refused_with_the_ones_that_are_there(folder: Path, 
         load(folder, "x,x,x,x,x", header=",".join(rest))
 
 
-def test_another_separator_is_refused_as_missing_columns(folder: Path) -> None:
-    with pytest.raises(ProbeError, match=at(folder, 1, "column path, text, .* missing; found path;text;")):
-        load(folder, header=HEADER.replace(",", ";"))
+@pytest.mark.parametrize(("separator", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")])
+def test_another_separator_is_named(folder: Path, separator: str, name: str) -> None:
+    message = f"the columns are separated by {name}; expected commas. Save the file with commas"
+    with pytest.raises(ProbeError, match=at(folder, 1, re.escape(message))):
+        load(folder, header=HEADER.replace(",", separator))
+    with pytest.raises(ProbeError, match=at(folder, 1, re.escape(message))):
+        load(folder, header=separator.join(("client_id", "path", "sentence")))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d",
+            "a Git LFS pointer; expected a CSV table. Run `git lfs pull`",
+        ),
+        (b"\n<!DOCTYPE html><html>", "a web page (HTML); expected a CSV table. Fetch the file itself"),
+        (b"\x1f\x8b\x08\x00", "compressed by gzip; expected a CSV table. Unpack it with gunzip"),
+        (b"PK\x03\x04", "a ZIP archive or an Excel workbook; expected a CSV table. Unpack the archive, or save the sheet as CSV"),
+        (b'{"audio_filepath": "a.wav", "text": ""}\n', "JSON; expected a CSV table. Save it as CSV in UTF-8"),
+    ],
+)
+def test_a_manifest_that_is_something_else_is_called_what_it_is(folder: Path, content: bytes, message: str) -> None:
+    (folder / "dev.csv").write_bytes(content)
+    with pytest.raises(ProbeError, match=re.escape(f"dev.csv: the file is {message}")):
+        load_corpus(folder / "dev.csv")
 
 
 def test_a_column_that_stands_there_twice_is_refused(folder: Path) -> None:
@@ -213,7 +245,7 @@ def test_a_quote_that_is_never_closed_is_refused_where_it_opens(folder: Path) ->
 def test_another_encoding_is_refused_with_its_line(folder: Path) -> None:
     manifest = folder / "dev.csv"
     manifest.write_bytes(f"{HEADER}\na.wav,x,s1,,train,\nb.wav,größe,s1,,train,\n".encode("latin-1"))
-    with pytest.raises(ProbeError, match=at(folder, 3, r"byte 0xf6 is not UTF-8\. Save the manifest as UTF-8")):
+    with pytest.raises(ProbeError, match=at(folder, 3, r"byte 0xf6 is not UTF-8\. Save the file as UTF-8")):
         load_corpus(manifest)
 
 
@@ -254,6 +286,116 @@ def test_all_problems_come_at_once_up_to_eight_of_them(folder: Path) -> None:
     assert len(lines) == 9
     assert [re.search(r"line (\d+): (split|duration_s|\S+ does not)", line)[1] for line in lines[:8]] == list("33344455")  # type: ignore[index]
     assert lines[8] == "... and 4 more problems"
+
+
+# Columns that promise something
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("start", "0.5"),
+        ("end", "1"),
+        ("offset", "0"),
+        ("begin", "0:01:02.5"),
+        ("stop", "1.5s"),
+        ("from", "0"),
+        ("to", "3"),
+        ("segment_start_ms", "500"),
+        ("startTime", "0.5"),
+        ("utt-end", "1e-1"),
+        ("duration", "1.0"),
+        ("duration_ms", "1000"),
+        ("channel", "0"),
+        ("channel", "A"),
+        ("channels", "[0, 1]"),
+        ("gain_db", "-3"),
+        ("speed", "1.1"),
+    ],
+)
+def test_a_column_that_would_change_what_is_heard_is_refused_by_name(folder: Path, column: str, value: str) -> None:
+    rows = ["u1,a.wav,,s1,,train,,", f'u2,a.wav,,s1,,train,,"{value}"']
+    message = (
+        rf"column {column} names .*\({re.escape(repr(value))}\), in 1 of 2 rows; layerprobe reads whole files.*\. If the column"
+    )
+    with pytest.raises(ProbeError, match=at(folder, 3, message)):
+        load(folder, *rows, header=f"id,{HEADER},{column}")
+    with pytest.raises(ProbeError, match=at(folder, 3, message)):
+        noise_files(folder / "dev.csv")
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("start", ""),
+        ("end", " "),
+        ("channel", "telephone"),
+        ("from", "London"),
+        ("speed", "fast"),
+        ("num_channels", "2"),
+        ("sampling_rate", "16000"),
+        ("label_start", "0.5"),
+        ("age", "30"),
+        ("word_start", "3"),
+    ],
+)
+def test_a_column_that_promises_nothing_is_a_label(folder: Path, column: str, value: str) -> None:
+    corpus = load(folder, f"a.wav,,s1,,train,,{value}", header=f"{HEADER},{column}")
+    assert corpus.utterances[0].label(column) == value
+    assert corpus.further_columns == (column,)
+
+
+# Names that look right
+
+
+@pytest.mark.parametrize(
+    ("written", "remedy"),
+    [
+        ("a.wav ", "It exists without the spaces around it: write 'a.wav'"),
+        ("'a.wav'", "It exists without the quotation marks: write 'a.wav'"),
+        ("sub\\e.wav", "It exists with slashes in place of the backslashes: write 'sub/e.wav'"),
+        ("SUB/E.WAV", "Did you mean 'sub/e.wav'?"),
+        ("sub/e.flac", "Did you mean 'sub/e.wav'?"),
+        ("%61.wav", "It exists with %-codes spelled out: write 'a.wav'"),
+        ("/a.wav", "It exists without the slash at its beginning: write 'a.wav'"),
+        ("~/a.wav", "It exists with the home folder spelled out: write '{folder}/a.wav'"),
+        ("$PLACE/a.wav", "It exists with environment variables spelled out: write '{folder}/a.wav'"),
+        ("file://{folder}/a.wav", "is a URL (file); layerprobe reads files. Write '{folder}/a.wav'"),
+        ("https://host/a.wav", "is a URL (https); layerprobe reads files. Download it"),
+        ("C:\\data\\a.wav", "is a path of Windows; paths are relative to the manifest. Write it relative, with slashes"),
+        ("loop.wav", "is a loop of symbolic links. Put the file itself there"),
+        ("dangling.wav", "is a symbolic link to gone.wav, which does not exist. Fetch that file"),
+        ("sub", "is a folder; expected an audio file"),
+        ("../..", "is a folder; expected an audio file"),
+        ("nothing like it", "does not exist; paths are relative to the manifest. Correct it or remove the row"),
+    ],
+)
+def test_a_name_that_looks_right_comes_with_what_is_wrong_with_it(
+    folder: Path, written: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("PLACE", str(folder))
+    (folder / "loop.wav").symlink_to("loop.wav")
+    (folder / "dangling.wav").symlink_to("gone.wav")
+    with pytest.raises(ProbeError, match=at(folder, 2, ".*" + re.escape(remedy.format(folder=folder)))):
+        load(folder, f"{written.format(folder=folder)},,s1,,train,")
+
+
+@pytest.mark.parametrize(("on_disk", "in_manifest"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_name_with_accents_is_found_in_either_unicode_form(folder: Path, on_disk: Any, in_manifest: Any) -> None:
+    place = folder / unicodedata.normalize(on_disk, "größe/é.wav")
+    place.parent.mkdir()
+    place.touch()
+    written = unicodedata.normalize(in_manifest, "größe/é.wav")
+    utterance = load(folder, f"{written},,s1,,train,").utterances[0]
+    assert (utterance.path, utterance.key) == (place, written)
+
+
+def test_two_dots_behind_a_symbolic_link_lead_to_where_the_system_says(folder: Path) -> None:
+    (folder / "far" / "away").mkdir(parents=True)
+    (folder / "far" / "x.wav").touch()
+    (folder / "near").symlink_to("far/away")
+    assert load(folder, "near/../x.wav,,s1,,train,").utterances[0].path.samefile(folder / "far" / "x.wav")
 
 
 # Limits

@@ -231,6 +231,14 @@ def test_what_is_no_source_of_labels_is_refused_with_what_is(tmp_path: Path, cor
         ProbeError, match=r"line 1: column end missing; found path, start, stop, label; expected path,start,end,label"
     ):
         load(csv_of(tmp_path, header="path,start,stop,label"), corpus)
+
+
+def test_intervals_between_semicolons_and_a_pointer_are_called_what_they_are(tmp_path: Path, corpus: Corpus) -> None:
+    with pytest.raises(ProbeError, match=r"line 1: the columns are separated by semicolons; expected commas"):
+        load(csv_of(tmp_path, header="path;start;end;label"), corpus)
+    (tmp_path / "labels.csv").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(ProbeError, match=r"labels\.csv: the file is a Git LFS pointer; expected a CSV table"):
+        load(tmp_path / "labels.csv", corpus)
     with pytest.raises(ProbeError, match=r"column word missing; found path, start, end, label; types = 'word' asks for it"):
         load(csv_of(tmp_path, "a/0.wav,0,1,x"), corpus, types="word")
     (tmp_path / "grids").mkdir()

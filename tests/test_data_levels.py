@@ -69,6 +69,15 @@ def test_clipping_shows_at_full_scale_of_every_coding(tmp_path: Path, coding: st
     assert "clipped" in flags_of(tmp_path, np.clip(4 * SOUND, -1, 1), coding)
 
 
+@pytest.mark.parametrize(
+    ("gain", "flags"), [(8, ("above full scale",)), (32_767, ("above full scale",)), (1.4, ())], ids=["8", "16 bits", "loud"]
+)
+def test_a_peak_far_above_full_scale_is_named(tmp_path: Path, gain: float, flags: tuple[str, ...]) -> None:
+    assert flags_of(tmp_path, gain * SOUND / np.abs(SOUND).max(), "FLOAT") == flags
+    integers = np.round(gain * SOUND / np.abs(SOUND).max())
+    assert gain < 2 or flags_of(tmp_path, integers, "DOUBLE") == flags, "equal integers are no clipping"
+
+
 @pytest.mark.parametrize("block", [1, 2, 3, 7, 1000])
 def test_the_size_of_the_blocks_changes_no_flag_and_no_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, block: int) -> None:
     samples = np.clip(np.stack([6 * SOUND, -6 * SOUND], axis=1), -1, 1)[:3000].astype(np.float32)
@@ -111,6 +120,15 @@ def test_odd_sound_is_extracted_and_shown(odd_corpus: Path, tmp_path: Path, comm
     sound = "antiphase 1 (anti.wav); clipped 1 (flat.wav); silence 1 (mute.wav)"
     assert describe_store(store)["sound"] == sound
     assert sound in command("show", done.store).stdout
+
+
+def test_a_file_whose_frames_the_decoder_skips_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    content = small_files(2.0)["mp3"]
+    place = content.index(content[:2], len(content) // 2)
+    (tmp_path / "a.mp3").write_bytes(content[:place] + bytes(4) + content[place + 4 :])
+    (tmp_path / "odd.csv").write_text("path,text,speaker,domain,split,duration_s\na.mp3,,,,train,\n")
+    extract("mfcc", tmp_path / "odd.csv", tmp_path / "features", view="mean", check=False)
+    assert "a.mp3: damaged frames in the middle, which the decoder skips; fetch the file again" in caplog.messages
 
 
 def test_a_store_of_an_earlier_version_opens_without_flags(odd_corpus: Path, tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_a_short_row_is_refused(tmp_path: Path, corpus: Corpus, row: str) -> Non
 @pytest.mark.parametrize("column", ["enroll", "test", "label"])
 def test_a_missing_column_is_refused(tmp_path: Path, corpus: Corpus, column: str) -> None:
     header = "enroll,test,label".replace(column, "other")
-    with pytest.raises(ProbeError, match=f"line 1: column {column} missing; found .*'other'.*; expected enroll,test,label"):
+    with pytest.raises(ProbeError, match=f"line 1: column {column} missing; found .*other.*; expected enroll,test,label"):
         load_trials(write(tmp_path, "u0,u1,1", header=header), corpus)
 
 
@@ -181,7 +181,13 @@ def test_an_empty_list_is_refused(tmp_path: Path, corpus: Corpus) -> None:
 
 def test_another_encoding_is_refused(tmp_path: Path, corpus: Corpus) -> None:
     (tmp_path / "trials.csv").write_bytes("enroll,test,label\nu0,größe,1\n".encode("latin-1"))
-    with pytest.raises(ProbeError, match=r"trials\.csv: not readable as UTF-8 CSV"):
+    with pytest.raises(ProbeError, match=r"trials\.csv line 2: byte 0xf6 is not UTF-8\. Save the file as UTF-8"):
+        load_trials(tmp_path / "trials.csv", corpus)
+
+
+def test_a_table_between_tabs_is_not_taken_for_the_other_form(tmp_path: Path, corpus: Corpus) -> None:
+    (tmp_path / "trials.csv").write_text("enroll\ttest\tlabel\nu0\tu1\t1\n")
+    with pytest.raises(ProbeError, match=r"trials\.csv line 1: the columns are separated by tabs; expected commas"):
         load_trials(tmp_path / "trials.csv", corpus)
 
 

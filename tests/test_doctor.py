@@ -562,6 +562,28 @@ def test_files_in_formats_that_are_not_read_come_with_the_command_that_converts_
     assert "ffmpeg -i in.m4a" in said(corpora.audio(load_corpus(tmp_path / "c.csv"), INFO), "problem")
 
 
+def test_cut_files_of_every_container_and_damage_behind_the_header_are_problems(recorded: Callable[..., Corpus]) -> None:
+    def spoil(folder: Path) -> None:
+        for number, container in enumerate(("AIFF", "AU", "FLAC", "MP3", "OGG")):
+            path = folder / f"{number}.wav"
+            samples, rate_hz = soundfile.read(path)
+            soundfile.write(path, samples, rate_hz, format=container)
+            os.truncate(path, path.stat().st_size - 1000)
+
+    problems = said(corpora.audio(recorded(16_000, spoil=spoil), INFO), "problem")
+    assert "unusable: 5 of 10 files, such as\n0.wav: truncated: the AIFF header promises" in problems
+
+
+def test_unusual_sound_of_the_files_that_are_decoded_is_a_note(recorded: Callable[..., Corpus]) -> None:
+    def spoil(folder: Path) -> None:
+        samples, rate_hz = soundfile.read(folder / "3.wav")
+        soundfile.write(folder / "3.wav", 100 * samples, rate_hz, subtype="FLOAT")
+        soundfile.write(folder / "4.wav", 0 * samples, rate_hz)
+
+    note = said(corpora.audio(recorded(16_000, spoil=spoil), INFO), "note")
+    assert "unusual sound, of 10 files that were decoded: above full scale 1 (3.wav); silence 1 (4.wav)." in note
+
+
 def test_files_too_short_for_a_frame_and_files_of_two_channels_are_named(recorded: Callable[..., Corpus]) -> None:
     def spoil(folder: Path) -> None:
         wave(folder / "4.wav", 8000, 0.024)

@@ -1,6 +1,7 @@
 """Tasks and kinds: what is refused, what is chosen on dev, what leaks, what is planted."""
 
 import json
+import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from probe.data.corpus import load_corpus
 from probe.errors import ProbeError, UsageError
 from probe.evaluation.progress import Progress, progress_of
 from probe.evaluation.run import run
-from probe.evaluation.tasks import KINDS, open_task, ready_tasks, same_question
+from probe.evaluation.tasks import KINDS, log_columns, open_task, ready_tasks, same_question
 from probe.evaluation.unfinished import Unfinished
 from probe.extraction.extract import extract
 from probe.measures.counts import value_of
@@ -162,6 +163,18 @@ def edited(manifest: Path, edit: Callable[[list[str]], list[str] | None]) -> Pat
     return manifest
 
 
+def test_columns_that_nothing_reads_are_named(tones: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
+    corpus = load_corpus(tones())
+    with caplog.at_level(logging.INFO, "probe"):
+        log_columns(corpus)
+        log_columns(corpus, [open_task("speaker-id")])
+        log_columns(corpus, [open_task("speaker-id"), open_task("gender-id", {"label": "room"})])
+    assert caplog.messages == [
+        f"{corpus.name}: further columns, which tasks can ask for as labels: room",
+        f"{corpus.name}: columns that no task asks for: room",
+    ]
+
+
 def test_what_cannot_be_classified_is_refused_with_names(planted: Callable[..., Path], tmp_path: Path) -> None:
     manifest = planted()
     original = manifest.read_text()
@@ -231,7 +244,7 @@ def test_transcribe_reads_planted_frames_and_writes_both_rates(planted: Callable
 
 def test_transcribe_refuses_text_it_cannot_use(planted: Callable[..., Path], tmp_path: Path) -> None:
     manifest = edited(planted("frames"), lambda row: [row[0], "", *row[2:]])
-    with pytest.raises(ProbeError, match="asr-ctc: no train rows with text"):
+    with pytest.raises(ProbeError, match=r"asr-ctc: no train rows with text\. Give text to some of its \d+ rows"):
         run("asr-ctc", "planted", manifest, tmp_path / "features", tmp_path / "results")
 
 

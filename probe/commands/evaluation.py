@@ -46,7 +46,7 @@ def run(
     from probe.evaluation.asking import askable, check, stores_of
     from probe.evaluation.hearing import asked_under
     from probe.evaluation.run import run as run_task
-    from probe.evaluation.tasks import open_task
+    from probe.evaluation.tasks import log_columns, open_task
     from probe.models.catalogue import choose_device
     from probe.records import frame_of
     from probe.reporting.tables import domain_matrices, search_table, summary_rows, to_markdown
@@ -54,6 +54,7 @@ def run(
     overrides = {"label": label, "head": head, "disturb": disturb, "project": project, "projection": projection}
     opened = list({task.name: task for task in (open_task(task, overrides) for task in tasks)}.values())
     loaded = load_corpus(corpus)
+    log_columns(loaded, opened)
     conditions = [*texts, *([] if texts or declared is None else [item.name for item in conditions_of((), declared, 0)])]
     place = choose_device(device)
     beside: dict[str, Any] = {"trials": trials, "dev_trials": dev_trials, "labels": labels, "seed": seed, "limit": limit}

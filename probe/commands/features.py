@@ -47,6 +47,7 @@ def extract(
 ) -> None:
     """Dump every layer of every utterance; continue where an earlier run was interrupted."""
     from probe.data.corpus import load_corpus
+    from probe.evaluation.tasks import log_columns
     from probe.extraction.extract import extract as extract_features
     from probe.models.factories import with_hooks
 
@@ -55,6 +56,7 @@ def extract(
     if sha256 is not None and len(models) > 1:
         raise UsageError("--sha256: belongs to one model; name one --model.")
     loaded = load_corpus(corpus, audio_root)
+    log_columns(loaded)
     how |= {"view": f"frames:{stride}" if stride > 1 else view, "sha256": sha256, "audio_root": audio_root}
     how |= {"splits": splits or None, "dry_run": dry_run}
     heard = conditions_of(texts, declared, condition_seed)

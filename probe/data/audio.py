@@ -1,8 +1,8 @@
 """Decoding: a file's bytes -> mono float32 samples at the rate a model wants.
 
-libsndfile accepts truncated WAV, header-only files, NaN samples and absurd rates without a word, so each is checked here. The bytes
-that are hashed are the bytes that are decoded. Resampling is soxr HQ (torchaudio's default aliases an 8.5 kHz tone at -11 dB when
-going from 48 to 16 kHz, soxr HQ at -136 dB).
+libsndfile accepts truncated files (`probe.data.containers`), header-only files, NaN samples and absurd rates without a word, so each
+is checked. The bytes that are hashed are the bytes that are decoded. Resampling is soxr HQ (torchaudio's default aliases an 8.5 kHz
+tone at -11 dB when going from 48 to 16 kHz, soxr HQ at -136 dB).
 
 A file is decoded and resampled by blocks whose size does not depend on what its header claims; in memory are its bytes, one block and
 the samples that come back.
@@ -11,30 +11,26 @@ the samples that come back.
 import hashlib
 import io
 import os
-import re
-import struct
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 import soxr
 
-from probe.data.levels import Levels
-from probe.data.reading import Deadline, cannot_be_read, open_regular, read_regular
+from probe.data.containers import FLAC_UNKNOWN, Ending, Read, ending_of, refuse_fewer, refuse_short
+from probe.data.foreign import HEAD_BYTES, true_form
+from probe.data.levels import DAMAGED, NO_END, Levels
+from probe.data.reading import MOST_BYTES, Deadline, cannot_be_read, open_regular, read_regular
 from probe.errors import UtteranceError
 
 SETTINGS = {"decoder": "soundfile", "downmix": "mean", "resampler": "soxr HQ"}
 RATES_HZ = (1000, 768_000)
 LONGEST_S = 8 * 3600
 BLOCK_SAMPLES = 1 << 20  # of all channels together
-# Chunks before a WAV's audio; a file of 4 GB could hold 500 million empty ones.
-MOST_CHUNKS = 10_000
 # Manifests round durations to a tenth of a second at worst.
 DURATION_TOLERANCE = (0.1, 0.01)
-# Sizes from here on are written by programs that stream and do not know the length yet.
-UNKNOWN_BYTES = 0xFFFF_FF00
 # Format -> libsndfile's name of the container and of the coding inside, where that is not always built in.
 FORMATS = {
     "wav": ("WAV", ""),
@@ -76,7 +72,7 @@ class Header:
     Attributes:
         rate_hz: the file's own rate.
         channels: 1 for mono.
-        n_samples: of one channel; an estimate in MP3, absurdly many in a truncated Ogg.
+        n_samples: of one channel; an estimate in MP3, 0 where the file does not say.
     """
 
     rate_hz: int
@@ -84,14 +80,50 @@ class Header:
     n_samples: int
 
 
-class _Content(io.BytesIO):
-    """Bytes for libsndfile, which a damaged file makes seek to before the beginning: that is no error here, but ends nowhere."""
+class _Onward(soundfile.SoundFile):
+    """A file that is read from its beginning to its end.
+
+    soundfile seeks to where it is after every block. That fails at the end of FLAC which has not the samples of its header, and makes
+    libmpg123 decode the next frames without the bits that they have in those before.
+    """
+
+    def seekable(self) -> bool:
+        """Whether soundfile may seek."""
+        return False
+
+
+class _Content(io.RawIOBase):
+    """A file's bytes for libsndfile, with sizes mended; a damaged file makes it seek to before the beginning, which ends nowhere."""
+
+    def __init__(self, read: Read, n_bytes: int, ending: Ending) -> None:
+        super().__init__()
+        self._read, self._ending, self._position = read, ending, 0
+        self._n_bytes = len(ending.prefix) + n_bytes - ending.start
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fills a buffer from the present position on; returns how many bytes there were."""
+        prefix = self._ending.prefix[self._position : self._position + len(buffer)]
+        block = prefix
+        if len(prefix) < len(buffer):
+            place = self._ending.start + self._position + len(prefix) - len(self._ending.prefix)
+            block += self._read(place, len(buffer) - len(prefix))
+        buffer[: len(block)] = block
+        for place, mended in self._ending.mends:
+            for position, byte in enumerate(mended, start=place - self._position):
+                if 0 <= position < len(block):
+                    buffer[position : position + 1] = bytes((byte,))
+        self._position += len(block)
+        return len(block)
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        try:
-            return super().seek(offset, whence)
-        except (ValueError, OverflowError):
-            return super().seek(0, os.SEEK_END)
+        """Moves to a position, or to the end where the position is none."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._n_bytes}[whence]
+        self._position = base + offset if 0 <= base + offset < MOST_BYTES else self._n_bytes
+        return self._position
+
+    def tell(self, /) -> int:
+        """The present position."""
+        return self._position
 
 
 def load_audio(
@@ -108,11 +140,11 @@ def load_audio(
         UtteranceError: not a regular file, unreadable, empty, truncated, non-finite, too long, or not as long as promised.
     """
     content, status = read_regular(path, root, deadline)
-    _refuse_truncated_wav(lambda start, n: content[start : start + n], len(content))
+    ending = ending_of(lambda start, n: content[start : start + n], len(content))
     try:
-        samples, n_samples, native_rate_hz, levels = _decode(content, rate_hz, deadline)
-    except soundfile.LibsndfileError as error:  # without its prefix, which names an address in memory
-        raise UtteranceError(f"cannot be decoded: {error.error_string.rstrip('.')}") from error
+        samples, n_samples, native_rate_hz, levels = _decode(content, ending, rate_hz, deadline)
+    except soundfile.LibsndfileError as error:
+        raise _cannot_be_decoded(error, content[:HEAD_BYTES]) from error
     except (soundfile.SoundFileError, ValueError, OverflowError) as error:
         raise UtteranceError(f"cannot be decoded: {error}") from error
     except MemoryError as error:
@@ -121,20 +153,31 @@ def load_audio(
     if duration_s is not None:
         _compare_durations(seconds, duration_s)
     digest = hashlib.sha256(content).hexdigest()
-    return Audio(samples, digest, status.st_size, status.st_mtime_ns, native_rate_hz, seconds, levels.flags)
+    flags = (*levels.flags, *([] if ending.known else [NO_END]), *([DAMAGED] if ending.damaged else []))
+    return Audio(samples, digest, status.st_size, status.st_mtime_ns, native_rate_hz, seconds, flags)
 
 
-def _decode(content: bytes, rate_hz: int, deadline: Deadline | None) -> tuple[np.ndarray, int, int, Levels]:
+def _cannot_be_decoded(error: soundfile.LibsndfileError, head: bytes) -> UtteranceError:
+    """What to raise where libsndfile refuses a file: what the file is, or libsndfile's reason without an address in memory."""
+    what, remedy = true_form(head)
+    return UtteranceError(f"cannot be decoded: {f'the file is {what}. {remedy}' if what else error.error_string.rstrip('.')}")
+
+
+def _decode(content: bytes, ending: Ending, rate_hz: int, deadline: Deadline | None) -> tuple[np.ndarray, int, int, Levels]:
     """((time,) float32 mean of the channels at ``rate_hz``, samples at the native rate, that rate, what they are like)."""
     blocks: list[np.ndarray] = []
     n_samples = n_bad = 0
-    with soundfile.SoundFile(_Content(content)) as file:
-        native_hz = file.samplerate
+    with _Onward(_Content(lambda start, n: content[start : start + n], len(content), ending)) as file:
+        native_hz, promised = file.samplerate, file.frames
         _refuse_rate(native_hz)
+        refuse_short(file, content[:HEAD_BYTES])
         # By blocks it gives the same bits as at once, and a file of 8 hours at 768 kHz needs no more memory than one at 16 kHz.
         resampler = soxr.ResampleStream(native_hz, rate_hz, 1, dtype="float32", quality="HQ") if native_hz != rate_hz else None
         levels = Levels(file.channels)
-        while len(block := file.read(max(1, BLOCK_SAMPLES // file.channels), dtype="float32", always_2d=True)):
+        block_samples = max(1, BLOCK_SAMPLES // file.channels)
+        # Behind the samples that a FLAC header counts there may be tags, which are no audio.
+        most = promised if file.format == "FLAC" and promised < FLAC_UNKNOWN else LONGEST_S * native_hz + 1
+        while len(block := file.read(min(block_samples, most - n_samples), dtype="float32", always_2d=True)):
             if deadline is not None:
                 deadline.check()
             n_samples += len(block)
@@ -146,7 +189,7 @@ def _decode(content: bytes, rate_hz: int, deadline: Deadline | None) -> tuple[np
             n_bad += int(np.count_nonzero(~np.isfinite(mono)))
             if not n_bad:
                 blocks.append(mono if resampler is None else resampler.resample_chunk(mono))
-        _refuse_truncated(file, content, n_samples)
+        refuse_fewer(file, content, promised, n_samples)
     if n_samples == 0:
         raise UtteranceError("no samples in it (a header alone, or cut off)")
     if n_bad:
@@ -163,50 +206,6 @@ def _decode(content: bytes, rate_hz: int, deadline: Deadline | None) -> tuple[np
 def _refuse_rate(rate_hz: int) -> None:
     if not RATES_HZ[0] <= rate_hz <= RATES_HZ[1]:
         raise UtteranceError(f"sample rate {rate_hz} Hz; expected {RATES_HZ[0]} to {RATES_HZ[1]} Hz")
-
-
-def _refuse_truncated_wav(read: Callable[[int, int], bytes], n_bytes: int) -> None:
-    """Raises where a WAV's data chunk is shorter than its header says (libsndfile reads on without a word).
-
-    Args:
-        read: gives the bytes from a position on, at most so many.
-        n_bytes: of the file.
-    """
-    head = read(0, 12)
-    order = {b"RIFF": "<", b"RIFX": ">"}.get(head[:4])
-    if order is None or head[8:12] != b"WAVE":
-        return
-    position = 12
-    for _ in range(MOST_CHUNKS):
-        chunk = read(position, 8)
-        if len(chunk) < 8:
-            raise UtteranceError("truncated: a WAV file without a data chunk")
-        name, size = struct.unpack(order + "4sI", chunk)
-        position += 8
-        if name == b"data":
-            there = n_bytes - position
-            if there < size < UNKNOWN_BYTES:
-                raise UtteranceError(f"truncated: the WAV header promises {size} bytes of audio, {there} are there")
-            return
-        position += size + size % 2
-    raise UtteranceError(f"more than {MOST_CHUNKS} chunks before the audio of a WAV file")
-
-
-def _refuse_truncated(file: soundfile.SoundFile, content: bytes, n_samples: int) -> None:
-    """Raises where the header of another container promises more than is there (mp3 and ogg promise nothing exact).
-
-    libsndfile corrects ``frames`` to what is there, without a word except in its log: ``SSND : 32008 (should be 25008)``.
-    """
-    unit, sizes = "samples", []
-    if file.format == "FLAC":
-        sizes = [(file.frames, n_samples)]
-    elif file.format == "NIST":
-        sizes = [(int(said), n_samples) for said in re.findall(rb"\nsample_count -i (\d+)", content[:1024])]
-    elif file.format in ("AIFF", "AU", "CAF", "W64", "RF64"):
-        unit, sizes = "bytes", re.findall(r": (\d+) \(should be (\d+)\)", file.extra_info)
-    for said, there in sizes:
-        if int(there) < int(said) < UNKNOWN_BYTES:
-            raise UtteranceError(f"truncated: the {file.format} header promises {said} {unit}, {there} are there")
 
 
 def _compare_durations(found_s: float, promised_s: float) -> None:
@@ -243,17 +242,24 @@ def read_header(path: Path, duration_s: float | None = None) -> Header:
         with open_regular(path) as (descriptor, status):
             if status.st_size == 0:
                 raise UtteranceError("the file is empty (0 bytes)")
-            _refuse_truncated_wav(lambda start, n: os.pread(descriptor, n, start), status.st_size)
-            with soundfile.SoundFile(descriptor, closefd=False) as file:
+
+            def read(start: int, n: int) -> bytes:
+                return os.pread(descriptor, n, start)
+
+            ending, head = ending_of(read, status.st_size), read(0, HEAD_BYTES)
+            with soundfile.SoundFile(_Content(read, status.st_size, ending)) as file:
                 header, form = Header(file.samplerate, file.channels, file.frames), file.format
+                refuse_short(file, head)
     except OSError as error:
         raise cannot_be_read(error) from error
     except soundfile.LibsndfileError as error:
-        raise UtteranceError(f"cannot be decoded: {error.error_string.rstrip('.')}") from error
+        raise _cannot_be_decoded(error, head) from error
     _refuse_rate(header.rate_hz)
     if header.n_samples == 0:
         raise UtteranceError("no samples in it (a header alone, or cut off)")
-    if duration_s is not None and form not in ("MP3", "OGG"):
+    if header.n_samples >= FLAC_UNKNOWN:
+        header = replace(header, n_samples=0)
+    elif duration_s is not None and form not in ("MP3", "OGG"):
         _compare_durations(header.n_samples / header.rate_hz, duration_s)
     return header
 

@@ -13,7 +13,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from probe.data.columns import refused_columns
+from probe.data.names import Folders, why_missing
 from probe.data.reading import refuse_outside
+from probe.data.tables import decoded_table, long_fields, refuse_other_separator
 from probe.errors import ProbeError, UtteranceError
 
 COLUMNS = ("path", "text", "speaker", "domain", "split", "duration_s")
@@ -70,6 +73,11 @@ class Corpus:
     columns: tuple[str, ...]
     folder: Path = Path()
     source: str = ""
+
+    @property
+    def further_columns(self) -> tuple[str, ...]:
+        """The columns beside those that every manifest has; nothing reads one unless a task asks for it as a label."""
+        return tuple(name for name in self.columns if name not in COLUMNS)
 
     def of_splits(self, splits: Collection[str] | None) -> "Corpus":
         """The rows of these splits; all where None."""
@@ -170,34 +178,28 @@ def _read_manifest(manifest: Path) -> bytes:
 
 def _rows(manifest: Path, content: bytes) -> list[tuple[int, dict[str, str]]]:
     """(line, column -> value) of each data row."""
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise ProbeError(
-            f"{manifest} line {line}: byte {content[error.start]:#04x} is not UTF-8. Save the manifest as UTF-8."
-        ) from error
-    if "\0" in text:
-        line = text[: text.index("\0")].count("\n") + 1
-        raise ProbeError(f"{manifest} line {line}: a NUL character; is this a CSV file (or UTF-16)? Save it as UTF-8 text.")
+    text = decoded_table(manifest, content)
+    refuse_other_separator(manifest, text, COLUMNS)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: list[tuple[int, dict[str, str]]] = []
     line = 1  # where the row begins; quoted text may go over several
     try:
-        header = [name.strip() for name in next(reader, [])]
-        _check_header(manifest, header)
-        line = reader.line_num + 1
-        for values in reader:
-            if any(values) and len(values) != len(header):
-                raise ProbeError(
-                    f"{manifest} line {line}: {len(values)} fields; the header has {len(header)}. "
-                    "Put text that contains commas in double quotes."
-                )
-            if any(values):
-                rows.append((line, dict(zip(header, values, strict=True))))
+        with long_fields():
+            header = [name.strip() for name in next(reader, [])]
+            _check_header(manifest, header)
             line = reader.line_num + 1
+            for values in reader:
+                if any(values) and len(values) != len(header):
+                    raise ProbeError(
+                        f"{manifest} line {line}: {len(values)} fields; the header has {len(header)}. "
+                        "Put text that contains commas in double quotes."
+                    )
+                if any(values):
+                    rows.append((line, dict(zip(header, values, strict=True))))
+                line = reader.line_num + 1
     except csv.Error as error:
         raise ProbeError(f"{manifest} line {line}: not readable as CSV ({error}). Mind the double quotes.") from error
+    _refuse([f"{manifest} line {line}: {reason}" for line, reason in refused_columns(rows)])
     return rows
 
 
@@ -219,12 +221,13 @@ def _utterances(
     """Utterances of the rows; what is wrong with a row is appended to ``problems``."""
     line_of_key: dict[str, int] = {}
     first_use: dict[str, tuple[int, str]] = {}
+    folders = Folders()
     for line, row in rows:
         where = f"{manifest} line {line}"
         if not row["path"].strip():
             problems.append(f"{where}: path is empty. Name an audio file or remove the row.")
             continue
-        path = Path(os.path.normpath(manifest.parent / row["path"]))
+        path = _audio_path(manifest.parent, row["path"], folders)
         key = row.get("id") or os.path.normpath(row["path"])
         split = row["split"]
         if split not in SPLITS:
@@ -241,12 +244,21 @@ def _utterances(
             )
         if reason := _outside(path, root):
             problems.append(f"{where}: {row['path']} {reason}")
-        elif not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where a name is too long for a file
-            problems.append(f"{where}: {path} does not exist; paths are relative to the manifest. Correct it or remove the row.")
+        elif reason := why_missing(path, row["path"], manifest.parent, folders):
+            problems.append(f"{where}: {reason}")
         line_of_key.setdefault(key, line)
         extra = {name: value for name, value in row.items() if name not in COLUMNS and name != "id"}
         duration_s = _duration(where, row["duration_s"], problems)
         yield Utterance(key, path, row["text"], row["speaker"], row["domain"], split, duration_s, extra)
+
+
+def _audio_path(folder: Path, written: str, folders: Folders) -> Path:
+    """The file that a row names; where it is not there under this name, the one with the same text in other bytes."""
+    path = Path(os.path.normpath(folder / written))
+    if os.path.lexists(path):
+        return path
+    as_written = folder / written  # `link/../a.wav` is beside what the link leads to, which normpath does not know
+    return as_written if os.path.exists(as_written) else folders.same_text(path) or path  # noqa: PTH110
 
 
 def _duration(where: str, text: str, problems: list[str]) -> float | None:

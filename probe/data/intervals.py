@@ -6,9 +6,7 @@ folder where the utterance lies in the corpus (``clips/a.wav``: ``clips/a.TextGr
 name. Intervals of one utterance may leave gaps and must not overlap.
 """
 
-import csv
 import hashlib
-import io
 import itertools
 import logging
 import math
@@ -21,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from probe.data.corpus import Corpus
+from probe.data.tables import decoded_table, refuse_other_separator, table_rows
 from probe.data.textgrid import Interval, read_textgrid
 from probe.errors import ProbeError, listed
 from probe.files import sha256_of_file, sha256_of_json
@@ -126,12 +125,9 @@ def load_intervals(
 def _from_csv(path: Path, corpus: Corpus, types: str) -> tuple[Found, str, list[str]]:
     """Intervals, the file's sha256, and names that the corpus does not have."""
     content = path.read_bytes()
-    try:
-        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), restval="", strict=True)
-        rows = [(reader.line_num, row) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ProbeError(f"{path}: not readable as UTF-8 CSV ({error}). Save it as UTF-8 and mind the double quotes.") from error
-    header = list(reader.fieldnames or [])
+    text = decoded_table(path, content)
+    refuse_other_separator(path, text, COLUMNS)
+    header, rows = table_rows(path, text)
     lacking = [name for name in (*COLUMNS, *([types] if types else [])) if name not in header]
     if lacking:
         what = f"types = {types!r} asks for it" if lacking == [types] else f"expected {','.join(COLUMNS)} and any others"

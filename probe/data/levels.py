@@ -1,4 +1,4 @@
-"""What is unusual about the sound of a file: silence, clipping, an offset, channels that are dead or cancel each other.
+"""What is unusual about the sound of a file: silence, clipping, a peak above full scale, an offset, channels that are dead or cancel.
 
 Nothing is dropped for it. The words are kept with every utterance in the store and counted by ``probe show``, so that a bad score can
 be told from bad audio.
@@ -6,8 +6,11 @@ be told from bad audio.
 
 import numpy as np
 
-SILENCE, CLIPPED, OFFSET, DEAD_CHANNEL, ANTIPHASE = "silence", "clipped", "dc", "dead channel", "antiphase"
-FLAGS = (SILENCE, CLIPPED, OFFSET, DEAD_CHANNEL, ANTIPHASE)
+SILENCE, CLIPPED, ABOVE, OFFSET = "silence", "clipped", "above full scale", "dc"
+DEAD_CHANNEL, ANTIPHASE = "dead channel", "antiphase"
+NO_END = "no end mark"  # the file does not say where its audio ends, see `probe.data.containers`
+DAMAGED = "damaged frames"  # the decoder skips bytes in the middle
+FLAGS = (SILENCE, CLIPPED, ABOVE, OFFSET, DEAD_CHANNEL, ANTIPHASE, NO_END, DAMAGED)
 
 # Half a step of 16 bits: what is below it is zero in most files, and lossy formats decode digital silence to about 1e-6.
 SILENT_PEAK = 2.0**-16
@@ -15,6 +18,8 @@ SILENT_PEAK = 2.0**-16
 SILENT_SHARE = 0.5
 # The largest values of 8-bit PCM, A-law and mu-law are 0.992, 0.984 and 0.980 of full scale.
 FULL_SCALE = 0.98
+# Lossy formats decode loud music to 1.4 times full scale; above this, it is a gain, or integers that were stored as floats.
+ABOVE_PEAK = 1.5
 # A clipped wave is flat: three equal samples in a row at full scale. The top of an unclipped tone is flat for a sample or two.
 FLAT_SAMPLES = 3
 # One such sample in 10,000 is a pop on the microphone every now and then; from there on it is a level set too high.
@@ -82,9 +87,11 @@ class Levels:
         channels = len(self.peaks)
         true = {
             SILENCE: self.n_silent > SILENT_SHARE * n,
-            CLIPPED: self.n_flat > CLIPPED_SHARE * n * channels,
+            # Above full scale, three equal samples say nothing: integers stored as floats are equal all the time.
+            CLIPPED: self.peak <= ABOVE_PEAK and self.n_flat > CLIPPED_SHARE * n * channels,
+            ABOVE: self.peak > ABOVE_PEAK,
             OFFSET: bool(np.any(np.abs(means[~silent]) > OFFSET_RATIO * np.sqrt(powers[~silent]))),
             DEAD_CHANNEL: bool(silent.any() and not silent.all()),
             ANTIPHASE: channels > 1 and mono_variance * channels < CANCELLED * variance,
         }
-        return tuple(flag for flag in FLAGS if true[flag])
+        return tuple(flag for flag, is_true in true.items() if is_true)

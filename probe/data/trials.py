@@ -8,9 +8,7 @@ A trial list has one of two forms, told apart by the first line:
 Label 1 means the same speaker; utterances are named as in the manifest, or by paths relative to the list.
 """
 
-import csv
 import hashlib
-import io
 import itertools
 import logging
 import os
@@ -22,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from probe.data.corpus import Corpus, Utterance
+from probe.data.tables import decoded_table, refuse_other_separator, table_rows
 from probe.errors import ProbeError, listed
 
 log = logging.getLogger("probe")
@@ -95,10 +94,8 @@ def load_trials(path: Path | str, corpus: Corpus) -> TrialList:
 
 def _rows(path: Path, content: bytes) -> Iterator[tuple[int, str, str, str]]:
     """(line, label, enroll, test) of either form."""
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ProbeError(f"{path}: not readable as UTF-8 CSV ({error}).") from error
+    text = decoded_table(path, content)
+    refuse_other_separator(path, text, COLUMNS)
     # Only line feeds end lines, and only spaces and tabs part fields: names may hold the other characters that Python takes for both.
     lines = [line.strip(" \t\r") for line in text.split("\n")]
     first = next(filter(None, lines), "")
@@ -114,18 +111,14 @@ def _rows(path: Path, content: bytes) -> Iterator[tuple[int, str, str, str]]:
                 )
             yield number, fields[0], fields[1], fields[2]
         return
-    try:
-        reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
-        missing = [name for name in COLUMNS if name not in (reader.fieldnames or [])]
-        if missing:
-            raise ProbeError(
-                f"{path} line 1: column {', '.join(missing)} missing; found {reader.fieldnames}; expected {','.join(COLUMNS)}, "
-                "or lines `label path1 path2` without a header."
-            )
-        for row in reader:
-            yield reader.line_num, row["label"], row["enroll"], row["test"]
-    except csv.Error as error:
-        raise ProbeError(f"{path}: not readable as UTF-8 CSV ({error}).") from error
+    header, rows = table_rows(path, text)
+    if missing := [name for name in COLUMNS if name not in header]:
+        raise ProbeError(
+            f"{path} line 1: column {', '.join(missing)} missing; found {', '.join(header) or 'an empty file'}; expected "
+            f"{','.join(COLUMNS)}, or lines `label path1 path2` without a header."
+        )
+    for number, row in rows:
+        yield number, row["label"], row["enroll"], row["test"]
 
 
 def _refuse_contradiction(path: Path, line: int, trial: Trial, first: int) -> None:

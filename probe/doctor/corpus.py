@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from probe.models.encoder import ModelInfo
 
 MOST_FILES = 400
+# Of those, so many are decoded, unless they are long: damage and unusual sound do not show in headers.
+MOST_DECODED, LONGEST_DECODED_S, DECODE_TIMEOUT_S = 20, 60, 10
 USUAL_RATE_HZ, USUAL_MIN_SAMPLES = 16_000, 400
-NOT_READ = (".m4a", ".aac", ".mp4", ".wma", ".webm", ".amr")
 
 
 def splits(corpus: "Corpus") -> Iterator[Finding]:
@@ -32,13 +33,17 @@ def splits(corpus: "Corpus") -> Iterator[Finding]:
 
 
 def audio(corpus: "Corpus", info: "ModelInfo | None") -> Iterator[Finding]:
-    """Whether the files can be opened, are long enough and have the model's rate; up to 400 of them, headers only."""
+    """Whether the files can be opened, are long enough and have the model's rate; up to 400 of them by their headers.
+
+    Twenty of them are also decoded.
+    """
     from probe.data.audio import read_header
 
     wanted_hz, min_samples = (info.rate_hz, info.min_samples) if info else (USUAL_RATE_HZ, USUAL_MIN_SAMPLES)
     ear = f"the model hears {wanted_hz} Hz" if info else f"most models hear {wanted_hz} Hz"
     looked = spread(corpus.utterances, MOST_FILES)
     rates, short, wide, broken = Counter[int](), list[str](), list[str](), list[tuple["Utterance", str]]()
+    sound: list[Utterance] = []
     for item in looked:
         try:
             header = read_header(item.path, item.duration_s)
@@ -46,15 +51,18 @@ def audio(corpus: "Corpus", info: "ModelInfo | None") -> Iterator[Finding]:
             broken.append((item, str(error)))
             continue
         rates[header.rate_hz] += 1
-        if header.n_samples * wanted_hz < min_samples * header.rate_hz:
+        if header.n_samples <= LONGEST_DECODED_S * header.rate_hz:
+            sound.append(item)
+        if 0 < header.n_samples * wanted_hz < min_samples * header.rate_hz:
             short.append(item.key)
         if header.channels > 1:
             wide.append(item.key)
     of = f"of {len(looked)} files" + ("" if len(looked) == len(corpus.utterances) else " (evenly chosen)")
     yield from _rates(rates, wanted_hz, ear, of)
+    yield from _decoded(spread(tuple(sound), MOST_DECODED), wanted_hz, broken)
     if broken:
         names = "\n".join(f"{item.key}: {reason}" for item, reason in broken[:3])
-        convert = any(item.path.suffix.lower() in NOT_READ for item, _ in broken)
+        convert = any("libsndfile does not read" in reason for _, reason in broken)
         advice = (
             "Convert them (ffmpeg -i in.m4a -ar 16000 -ac 1 out.wav)" if convert else "Fetch them again, or correct the manifest"
         )
@@ -66,6 +74,27 @@ def audio(corpus: "Corpus", info: "ModelInfo | None") -> Iterator[Finding]:
     if wide:
         text = f"several channels, which are averaged: {len(wide)} {of} ({listed(wide, 3)})."
         yield Finding("audio", "note", text, "Where each channel is another speaker or microphone, split them into files first.")
+
+
+def _decoded(items: "list[Utterance]", rate_hz: int, broken: "list[tuple[Utterance, str]]") -> Iterator[Finding]:
+    """What is unusual about the sound of a few files; those that cannot be decoded are appended to ``broken``."""
+    from probe.data.audio import load_audio
+    from probe.data.reading import Deadline
+
+    keys: dict[str, list[str]] = defaultdict(list)
+    for item in items:
+        try:
+            flags = load_audio(item.path, rate_hz, item.duration_s, deadline=Deadline(DECODE_TIMEOUT_S)).flags
+        except UtteranceError as error:
+            if not isinstance(error.__cause__, TimeoutError):
+                broken.append((item, str(error)))
+            continue
+        for flag in flags:
+            keys[flag].append(item.key)
+    if keys:
+        parts = "; ".join(f"{flag} {len(of_flag)} ({listed(of_flag, 3)})" for flag, of_flag in sorted(keys.items()))
+        advice = "Extraction takes them as they are, and `probe show` names them. docs/reliability.md says what the words mean."
+        yield Finding("audio", "note", f"unusual sound, of {len(items)} files that were decoded: {parts}.", advice)
 
 
 def _rates(rates: Counter[int], wanted_hz: int, ear: str, of: str) -> Iterator[Finding]:

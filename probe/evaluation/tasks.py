@@ -5,18 +5,22 @@ unknown key is an error. A corrected task gets a new ``version``.
 """
 
 import difflib
+import logging
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from probe.errors import ProbeError, UsageError
+from probe.data.corpus import Corpus
+from probe.errors import ProbeError, UsageError, listed
 from probe.evaluation.subsets import check_budget
 from probe.files import sha256_of_file, sha256_of_json
 from probe.heads.ctc_head import ACTIVATIONS, HEADS, LEARNING_RATES, MOST_CONTEXT, MOST_HIDDEN
 from probe.heads.projection import PROJECTIONS
 from probe.heads.vocabulary import UNITS
+
+log = logging.getLogger("probe")
 
 COMMON: dict[str, Any] = {"name": "", "version": 1, "description": ""}
 CONTROLS = ("majority", "shuffled")
@@ -401,3 +405,21 @@ def _agree_on_backends(path: Path, settings: dict[str, Any]) -> None:
     settings["headline"] = settings["headline"] or (HEADLINE_BACKEND if HEADLINE_BACKEND in backends else backends[0])
     if settings["headline"] not in backends:
         raise ProbeError(f"{path}: headline = {settings['headline']!r}; expected one of its backends: {', '.join(backends)}.")
+
+
+def unread_columns(tasks: Iterable[Task], columns: Iterable[str]) -> list[str]:
+    """Those of a manifest's columns that no setting of the tasks names."""
+    values = [value for task in tasks for one in (task, task.of or task) for value in one.settings.values()]
+    named = {
+        text for value in values for text in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(text, str)
+    }
+    return [name for name in columns if name not in named]
+
+
+def log_columns(corpus: Corpus, tasks: Sequence[Task] = ()) -> None:
+    """Says which columns of a manifest nothing reads: a name that is misspelled, or that promises something, shows here."""
+    columns = unread_columns(tasks, corpus.further_columns)
+    if columns and tasks:
+        log.info("%s: columns that no task asks for: %s", corpus.name, listed(columns, 20))
+    elif columns:
+        log.info("%s: further columns, which tasks can ask for as labels: %s", corpus.name, listed(columns, 20))

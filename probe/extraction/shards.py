@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from probe.data.audio import Audio
 from probe.data.corpus import Utterance
+from probe.data.levels import DAMAGED
 from probe.errors import listed
 from probe.extraction.encoding import Piece
 from probe.store.features import Failure, FeatureStore, Job
@@ -39,9 +40,11 @@ class Tally:
     _shown_s: float = 0.0  # of the present utterance
     _alike: dict[str, list[str]] = field(default_factory=dict)  # reason but for its numbers -> keys
 
-    def add(self, sound: Audio) -> None:
+    def add(self, key: str, sound: Audio) -> None:
         """An utterance that was extracted."""
         self.flagged.update(sound.flags)
+        if DAMAGED in sound.flags:  # libmpg123 says so too, but not of which file
+            log.warning("%s: damaged frames in the middle, which the decoder skips; fetch the file again", key)
         if sound.native_rate_hz != self.rate_hz:
             self.resampled[sound.native_rate_hz] += 1
         self._advance(sound.duration_s)
@@ -156,7 +159,7 @@ def write_job(shards: Shards, job: Job, pieces: Iterator[Piece | Failure], tally
             tally.fail(found)
             failures.append(found)
         else:
-            tally.add(found.sound)
+            tally.add(found.utterance.key, found.sound)
             done.append(found)
     shards.put(job.shard_names()[0], done, failures)
 
@@ -197,7 +200,7 @@ def _write_long(shards: Shards, job: Job, pieces: Iterator[Piece | Failure], tal
             del cut
             part += 1
         if piece.last:
-            tally.add(piece.sound)
+            tally.add(piece.utterance.key, piece.sound)
             return
         tally.reached(piece.sound.duration_s * stop / total)
     tally.fail(piece)
