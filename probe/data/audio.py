@@ -20,10 +20,10 @@ import soundfile
 import soxr
 
 from probe.data.containers import FLAC_UNKNOWN, Ending, Read, ending_of, refuse_fewer, refuse_short
-from probe.data.foreign import HEAD_BYTES, true_form
 from probe.data.levels import DAMAGED, NO_END, Levels
 from probe.data.reading import MOST_BYTES, Deadline, cannot_be_read, open_regular, read_regular
 from probe.errors import UtteranceError
+from probe.foreign_files import HEAD_BYTES, true_form
 
 SETTINGS = {"decoder": "soundfile", "downmix": "mean", "resampler": "soxr HQ"}
 RATES_HZ = (1000, 768_000)

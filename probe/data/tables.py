@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from probe.data.foreign import HEAD_BYTES, true_form
 from probe.errors import ProbeError
+from probe.foreign_files import HEAD_BYTES, true_form
 
 SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "vertical bars"}
 

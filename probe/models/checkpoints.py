@@ -22,10 +22,10 @@ import transformers
 from torch import Tensor
 
 from probe.errors import ProbeError, listed
+from probe.foreign_files import foreign_content, refuse_foreign
 from probe.models import adapters, hub
 from probe.models.encoder import ASSUMED, CONV, ModelInfo
 from probe.models.families import ENCODERS, LOG_MEL, conv_width, grids_of, has_own_final, mel_extractor
-from probe.models.foreign import foreign_content, refuse_foreign
 from probe.models.keys import left_out_notes, refuse_quantised, refuse_quantised_names, refuse_unmerged, unwrapped
 from probe.models.known import FAMILIES, UNUSED, Known, close_names
 from probe.models.reference import EPSILON, TransformersEncoder, epsilon_of

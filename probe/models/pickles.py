@@ -18,7 +18,7 @@ import torch
 
 from probe.errors import ProbeError, listed
 from probe.files import unread
-from probe.models.foreign import refuse_foreign
+from probe.foreign_files import refuse_foreign
 
 # What files of plain tensors name.
 PLAIN = re.compile(r"torch\.\w+Storage|torch\._utils\._rebuild_(tensor(_v2)?|parameter)|collections\.OrderedDict")

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from probe.errors import ProbeError, UsageError, listed
 from probe.files import sha256_of_file, sha256_of_json, unread
-from probe.models.foreign import refuse_foreign
+from probe.foreign_files import refuse_foreign
 from probe.models.pickles import open_pickle
 
 # In order of preference; the first that is there is hashed and loaded.

@@ -1,6 +1,9 @@
 """What a file is whose content is not what its name says: a pointer, a web page, an archive, a format that libsndfile lacks."""
 
 import re
+from pathlib import Path
+
+from probe.errors import ProbeError
 
 CONVERT = "Convert it (ffmpeg -i in -ar 16000 -ac 1 out.wav)"
 FETCH = "Fetch the file itself"
@@ -51,3 +54,25 @@ def true_form(head: bytes) -> tuple[str, str]:
     if text.startswith(("{", "[{")):
         return "JSON", FETCH
     return "", ""
+
+
+def foreign_content(file: Path) -> str:
+    """What stands in a file of a checkpoint instead of weights or settings, and what to do, as the end of a sentence.
+
+    Empty where the file may be what its name says (JSON, or the ZIP archive that torch writes) or cannot be read.
+    """
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(HEAD_BYTES)
+    except OSError:
+        return ""
+    content, remedy = true_form(head)
+    if not content or content == "JSON" or "ZIP" in content:
+        return ""
+    return f"{content}, not the file itself. {remedy}."
+
+
+def refuse_foreign(file: Path, error: Exception | None = None) -> None:
+    """Raises a `ProbeError` that names the cause where a file is known to be something else than its name says."""
+    if content := foreign_content(file):
+        raise ProbeError(f"{file}: {content}") from error
