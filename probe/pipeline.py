@@ -122,6 +122,9 @@ def bench(
     heard = [condition for condition in heard if condition.name in used]
     place = choose_device(device)
     features, results = Path(to) / "features", Path(to) / "results"
+    if not dry_run:
+        for folder in (Path(to), results):
+            require_writable(folder)
     done = Bench(refused=refused)
     root = Path(audio_root) if audio_root else None
 

@@ -668,3 +668,11 @@ def test_a_run_names_what_has_no_features_before_it_trains(
     assert len(list((tmp_path / "results").glob("*.jsonl"))) == 1
     done = CliRunner().invoke(cli, [*words, "--model", "planted", "--model", "other", "--label", "dialect"])
     assert "no column 'dialect'" in str(done.exception)
+
+
+def test_a_bench_refuses_a_folder_that_it_cannot_write_before_it_extracts(tones: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "results").write_text("a file")
+    with pytest.raises((ProbeError, OSError), match="results"):
+        bench(["mfcc"], ["word-id"], tones(words=2, repetitions=3), tmp_path / "out")
+    assert not (tmp_path / "out" / "features").exists()
