@@ -21,6 +21,7 @@ from probe.extraction.extract import Extraction, extract, recipe_of
 from probe.models.catalogue import CHUNK_S, CONTEXT_S, choose_device, open_model
 from probe.models.encoder import Encoder
 from probe.models.factories import is_plugin
+from probe.names import ModelName, distinct_models
 from probe.records import read_records
 from probe.reporting.figures import missing_matplotlib
 from probe.reporting.spectrograms import draw_spectrograms
@@ -58,7 +59,7 @@ class Bench:
 
 
 def bench(
-    models: Sequence[str],
+    models: Sequence[str | ModelName],
     tasks: Sequence[str | Path | Task],
     corpus: str | Path | Corpus,
     to: str | Path,
@@ -88,7 +89,8 @@ def bench(
     A model or a task that cannot be had is named in the result's ``refused``, and the rest goes on.
 
     Args:
-        models, tasks: names.
+        models: each SPEC or NAME=SPEC (`probe.names`).
+        tasks: names, or tasks that are open.
         to: receives ``features/``, ``results/``, the tables and the pictures.
         conditions: under which tasks are asked, in the place of their own; what they need is extracted.
         condition_seed: of what conditions draw that are no `Condition` yet.
@@ -101,6 +103,7 @@ def bench(
     Raises:
         ProbeError: the corpus or a task file cannot be used at all.
     """
+    named = distinct_models(models)
     opened = [task if isinstance(task, Task) else open_task(task) for task in tasks]
     if any(task.kind == "verify" for task in opened) and trials is None:
         names = ", ".join(task.name for task in opened if task.kind == "verify")
@@ -120,11 +123,11 @@ def bench(
     place = choose_device(device)
     features, results = Path(to) / "features", Path(to) / "results"
     done = Bench()
-    for model in dict.fromkeys(models):
+    for model in named:
         try:
             encoder = open_model(model, device, None, implementation, precision, chunk_s, context_s)
             if ctc and not encoder.info.ctc:
-                log.info("%s: has no CTC head that --ctc could run", model)
+                log.info("%s: has no CTC head that --ctc could run", model.name)
             for condition in heard:
                 disturbance = open_condition(condition, encoder.info.rate_hz, loaded, Path(audio_root) if audio_root else None)
                 here = [(task, of[condition.name]) for task, of in zip(opened, needed, strict=True) if condition.name in of]
@@ -146,11 +149,11 @@ def bench(
                     )
                     done.extractions.append(result)
                     if result.failures:
-                        where = model if disturbance is None else f"{model}, {condition.name}"
+                        where = model.name if disturbance is None else f"{model.name}, {condition.name}"
                         done.unusable[where] = sorted(failure.key for failure in result.failures)
             del encoder
         except ProbeError as error:
-            done.refused.append(f"{model}: {error}")
+            done.refused.append(f"{model.name}: {error}")
             log.error("%s", done.refused[-1])
             continue
         for task in [] if dry_run else opened:
@@ -171,7 +174,7 @@ def bench(
                     again=again,
                 )
             except ProbeError as error:
-                done.refused.append(f"{model}, {task.name}: {error}")
+                done.refused.append(f"{model.name}, {task.name}: {error}")
                 log.error("%s", done.refused[-1])
     if not dry_run and any(results.glob("*.jsonl")):
         done.files = write_tables(read_records(results), Path(to))
@@ -362,7 +365,8 @@ def repair(
             set_aside(folder, name)
     if encoder is not None:
         asked = _asked(head["recipe"]) | {"condition": disturbance or CLEAN}
-        extract(encoder, again, folder.parent.parent, requested=head["requested"], check=check, **asked)
+        named = ModelName(head["requested"], head["environment"].get("spec", head["requested"]))
+        extract(encoder, again, folder.parent.parent, requested=named, check=check, **asked)
     kept: dict[int, list[str]] = {}
     with writing(folder):
         for job in jobs:
@@ -396,7 +400,7 @@ def _encoder_of(folder: Path, head: Mapping[str, Any], model: str | Encoder | No
     Raises:
         ProbeError: it cannot be opened.
     """
-    recipe, name = head["recipe"], head["requested"]
+    recipe, name = head["recipe"], str(head["environment"].get("spec", head["requested"]))
     if (
         re.fullmatch("[0-9a-f]{40}", recipe["model"]["revision"]) and ":" not in name
     ):  # on the hub, where a name may have moved on

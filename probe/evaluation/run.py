@@ -24,13 +24,14 @@ from probe.evaluation.depth import depth_of, n_blocks
 from probe.evaluation.fitting import Fitting
 from probe.evaluation.hearing import Hearing, asked_under, groups_of, heard, hearings, of_blocks
 from probe.evaluation.problem import Features, Problem, Score, described
+from probe.evaluation.stores import name_of, stores_under
 from probe.evaluation.tasks import Task, open_task
 from probe.evaluation.transcribe import CTC_LAYER
 from probe.files import file_name, sha256_of_json, write_atomically
 from probe.measures.uncertainty import interval
+from probe.names import ModelName
 from probe.records import NO_LAYER, SEVERAL, WEIGHTED, Record, chosen_layers, frame_of, iterate_records, write_records
 from probe.store.features import FeatureStore
-from probe.store.folder import select_store
 
 log = logging.getLogger("probe")
 
@@ -68,7 +69,7 @@ class Run:
 
 def run(
     task: str | Path | Task,
-    model: str,
+    model: str | ModelName,
     corpus: str | Path | Corpus,
     features: str | Path,
     results: str | Path,
@@ -87,7 +88,8 @@ def run(
 
     Args:
         task: a ready task's name, a TOML file, or a task that is open.
-        model: as it was named at extraction.
+        model: SPEC or NAME=SPEC (`probe.names`), or the name that it was given at extraction. Where SPEC is a folder or a file, its
+            weights must be those that the features were extracted from; ``NAME@<revision>`` names older features.
         corpus: a manifest, ``librispeech:ROOT#subsets``, or a corpus that is loaded.
         features: the folder of stores.
         results: the folder of records.
@@ -109,10 +111,11 @@ def run(
     whole = corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
     corpus = whole.limited(limit)
     asked = hearings(task)
-    stores = {
-        condition: select_store(Path(features), model, task.view, condition, [item.key for item in corpus.utterances])
-        for condition in dict.fromkeys(name for hearing in asked for name in hearing.conditions)
-    }
+    named = ModelName.parse(model)
+    heard_under = [condition for hearing in asked for condition in hearing.conditions]
+    keys = [item.key for item in corpus.utterances]
+    stores = stores_under(Path(features), named, task.view, heard_under, keys)
+    named = replace(named, name=name_of(named, next(iter(stores.values()))))
     done = Run([], [], [])
     for line in texts.warnings(corpus.utterances) if (task.of or task).kind == "transcribe" else ():
         log.warning("%s: %s", corpus.name, line)
@@ -131,7 +134,7 @@ def run(
         shas = {split: item.sha256 for split, item in lists.items()}
         shas |= dict.fromkeys(("dev", "test"), intervals.sha256) if intervals else {}
         common = {
-            condition: _provenance(task, model, corpus, stores, hearing, condition, seed, device)
+            condition: _provenance(task, named, corpus, stores, hearing, condition, seed, device)
             for condition in hearing.names.values()
         }
         paths = {condition: Path(results) / f"{_stem(fields)}.jsonl" for condition, fields in common.items()}
@@ -144,9 +147,9 @@ def run(
             done.paths.extend(paths.values())
             done.records.extend(record for records in finished.values() for record in records)
             continue
-        scores = _scores(task, model, corpus, found, hearing, lists, intervals, seed, device, memory_bytes)
+        scores = _scores(task, named.name, corpus, found, hearing, lists, intervals, seed, device, memory_bytes)
         seconds = round(time.monotonic() - started, 2)
-        _warn_of_edges(task.name, model, scores)
+        _warn_of_edges(task.name, named.name, scores)
         order = {layer: index for index, layer in enumerate([*found.layers, WEIGHTED, CTC_LAYER])} | {NO_LAYER: -1}
         blocks = n_blocks(found.store.recipe)
         for name, condition in hearing.names.items():
@@ -156,7 +159,9 @@ def run(
             path = paths[condition]
             if kept := write_records(path, records):
                 log.warning(
-                    "%s held records of another manifest, limit, seed, task or recipe; they are kept as %s", path, kept.name
+                    "%s held records of another manifest, limit, seed, task, recipe or revision of the model; they are kept as "
+                    "%s. To keep two versions of a model side by side, give each a name: --model NAME=SPEC.",
+                    *(path, kept.name),
                 )
             _write_outcomes(Path(results) / "outcomes" / path.name, of_file, records, corpus)
             done.paths.append(path)
@@ -198,7 +203,7 @@ def _finished(path: Path, stores: Sequence[Path], common: dict[str, Any], shas: 
     except ProbeError:
         return []
     same = all(
-        all(getattr(record, name) == value for name, value in common.items())
+        all(getattr(record, name) == value for name, value in common.items() if name != "arguments")
         and record.trials_sha256 == shas.get(record.split, "")
         for record in records
     )
@@ -254,7 +259,7 @@ def _fitting(task: Task, problem: Problem) -> Fitting:
 
 def _provenance(
     task: Task,
-    model: str,
+    model: ModelName,
     corpus: Corpus,
     stores: Mapping[str, FeatureStore],
     hearing: Hearing,
@@ -270,7 +275,8 @@ def _provenance(
     store = stores[hearing.train[0]]
     final = store.aliases.get("final", "final")
     return {
-        "model": model,
+        "model": model.name,
+        "arguments": {"model": model.spec},
         "revision": store.recipe["model"]["revision"],
         "final_layer": final if final in store.layers else "",
         "task": task.name,

@@ -4,6 +4,7 @@ A truncated, exchanged or damaged file is refused before anything is loaded from
 the one that a hub's cache keeps as the file's name, or one that the user gives.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ from probe.files import sha256_of_file, sha256_of_json
 # In order of preference; the first that is there is hashed and loaded.
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 DTYPES = {"F64", "F32", "F16", "BF16", "I64", "I32", "BOOL"}  # whole numbers are counters
+REVISION_DIGITS = 12  # of a hash, where it stands in the place of a commit
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch.save's zip, and plain pickles
 
 
@@ -86,6 +88,27 @@ def hashed(file: Path, sha256: str | None = None) -> Weights:
         _compare(file, whole, sha256.lower(), "--sha256")
         against.append("--sha256")
     return Weights(file, whole, " and ".join(dict.fromkeys(against)))
+
+
+def sha256_on_disk(path: Path) -> str:
+    """`Weights.sha256` of a checkpoint's folder or file as it is now, without opening the model; empty where there are no weights.
+
+    Files that did not change since they were read are not read again.
+
+    Raises:
+        ProbeError: they are there and not whole.
+    """
+    files = [path / name for name in WEIGHT_FILES] if path.is_dir() else [path]
+    file = next((item for item in files if os.path.lexists(item)), None)
+    if file is None:
+        return ""
+    states = [part.stat() for part in (file, *parts_of(file)) if part.is_file()]
+    return _sha256_of_unchanged(file, tuple((state.st_ino, state.st_size, state.st_mtime_ns) for state in states))
+
+
+@functools.lru_cache(maxsize=64)
+def _sha256_of_unchanged(file: Path, states: tuple[tuple[int, int, int], ...]) -> str:
+    return hashed(file).sha256
 
 
 def sha256_of_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
