@@ -118,6 +118,11 @@ def own_name(spec: str) -> str:
     return f"{prefix}{last}{rest}"
 
 
+def unrevised(spec: str) -> str:
+    """A spec of the hub without its revision; any other as it is."""
+    return spec if ":" in spec else spec.partition("@")[0]
+
+
 def distinct_models(texts: Iterable[str | ModelName]) -> list[ModelName]:
     """The models of one command in their order; one that is named twice stands there once.
 
