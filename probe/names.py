@@ -84,6 +84,11 @@ class ModelName:
         return "" if self.spec.startswith(RANDOM) or not (place := _local(self.spec)) else os.path.realpath(place[1])
 
     @property
+    def argument(self) -> str:
+        """What is given to somebody else's code; empty where nothing is, or where the model is no such code."""
+        return self.spec.partition("#")[0].partition("@")[2] if self.spec.startswith(CODE) else ""
+
+    @property
     def revision(self) -> str:
         """What follows ``@``; empty for code, whose argument that is, and for random weights, which have seeds."""
         if self.spec.startswith((RANDOM, *CODE)):

@@ -228,9 +228,9 @@ def test_hooks_decide_which_store_of_a_plugin_is_read(
     with pytest.raises(ProbeError, match="no features of plugin:hooked_example:load#2"):
         line(f"run word-id {common} --hook 2")
     line(f"extract --model {name} --hook 1 --hook 2 --to features --view meanstd")
-    with pytest.raises(ProbeError, match=rf"their revision differ\. Name one .*{name}#1 .*{name}#1,2 "):
+    with pytest.raises(ProbeError, match=rf"they differ in revision\. Name one .*{name}#1 .*{name}#1,2 "):
         line(f"run word-id {common}")
-    with pytest.raises(ProbeError, match="their revision differ"):
+    with pytest.raises(ProbeError, match="they differ in revision"):
         line(f"similarity {common.removesuffix(' --device cpu')} --view meanstd")
     line(f"run word-id {common} --hook 1")
     line(f"run word-id {common.replace(name, 'both=' + name)} --hook 1 --hook 2")
@@ -238,6 +238,20 @@ def test_hooks_decide_which_store_of_a_plugin_is_read(
     scored = {(record.model, record.layer) for record in iterate_records("results")}
     layers_of = {model: {layer for name, layer in scored if name == model and layer.isdecimal()} for model, _ in scored}
     assert layers_of == {name: {"1"}, f"{name}#1": {"1"}, "both": {"1", "2"}}
+
+
+def test_the_file_that_is_a_plugins_argument_must_be_the_one_of_the_features(
+    tones: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "argued_example.py").write_text(HOOKED)
+    (tmp_path / "weights=1.bin").write_text("one")
+    corpus, name = tones(words=2, speakers=2), f"plugin:argued_example:load@{tmp_path / 'weights=1.bin'}#1"
+    extract(name, corpus, tmp_path / "features", view="meanstd")
+    run("word-id", f"mine={name}", corpus, tmp_path / "features", tmp_path / "results")
+    (tmp_path / "weights=1.bin").write_text("two")
+    with pytest.raises(ProbeError, match=r"weights=1\.bin now has [0-9a-f]{12}\. Extract again"):
+        run("word-id", name, corpus, tmp_path / "features", tmp_path / "results")
 
 
 def test_a_store_that_names_a_plugin_behind_a_name_runs_nothing() -> None:

@@ -453,7 +453,7 @@ def test_a_revision_names_its_store_and_without_one_two_are_an_error(make: Calla
     for name, store in [("main", first), ("v2", second), ("1111", first), ("2" * 40, second)]:
         assert select_store(root, f"org/small@{name}", "mean").path == store.path
     with pytest.raises(
-        ProbeError, match=r"2 stores of different models are called org/small; their revision differ.*@1{12} .*@2{12}"
+        ProbeError, match=r"2 stores of different models are called org/small; they differ in revision.*@1{12} .*@2{12}"
     ):
         select_store(root, "org/small", "mean")
     with pytest.raises(ProbeError, match="no features of org/small@3333"):

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from probe.files import sha256_of_file
 from probe.models.weights import sha256_on_disk
 from probe.names import ModelName
 from probe.store.features import FeatureStore
@@ -17,8 +18,12 @@ def stores_under(
     Raises:
         ProbeError: features are missing, of other weights than the checkpoint has now, or of several models of this name.
     """
-    weights = sha256_on_disk(Path(model.path)) if model.path and not model.revision else ""
-    return {condition: select_store(features, model, view, condition, keys, weights) for condition in dict.fromkeys(conditions)}
+    sha256 = ""
+    if model.argument and Path(model.argument).is_file():
+        sha256 = sha256_of_file(Path(model.argument))
+    elif model.path and not model.revision:
+        sha256 = sha256_on_disk(Path(model.path))
+    return {condition: select_store(features, model, view, condition, keys, sha256) for condition in dict.fromkeys(conditions)}
 
 
 def name_of(model: ModelName, store: FeatureStore) -> str:

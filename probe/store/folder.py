@@ -91,7 +91,7 @@ def select_store(
     view: str,
     condition: str = "clean",
     keys: Collection[str] = (),
-    weights_sha256: str = "",
+    sha256: str = "",
 ) -> FeatureStore:
     """The store beneath ``root`` that serves ``view`` of ``model``.
 
@@ -101,14 +101,15 @@ def select_store(
     other noise).
 
     Args:
-        weights_sha256: of the folder or file that the model's spec names, as it is now; only stores of these weights serve.
+        sha256: of the weights in the folder or file that the model's spec names, or of the file that is a plug-in's argument, as it
+            is now; only stores of the same serve.
 
     Raises:
         ProbeError: none, none of these weights, or several that differ in more than their layers.
     """
     asked = ModelName.parse(model)
     everything = find_stores(root)
-    stores = stores_of(everything, asked, root, weights_sha256)
+    stores = stores_of(everything, asked, root, sha256)
     usable = [store for store in stores if serves(store.view, view) is not None and store.recipe["condition"] == condition]
     if not usable:
         wanted = "" if condition == "clean" else f" --condition {condition}"
@@ -145,27 +146,32 @@ def stores_of(stores: Sequence[FeatureStore], asked: ModelName, root: Path, weig
     """Those of one model: of one revision, the same weights, settings and hooks.
 
     Args:
-        weights_sha256: see `select_store`.
+        sha256: see `select_store`.
 
     Raises:
         ProbeError: there are several that the name may mean, or none of these weights.
     """
     called = [store for store in stores if _is_called(store, asked)]
-    if weights_sha256:
-        same = [store for store in stores if store.recipe["model"]["weights_sha256"] == weights_sha256]
+    if sha256:
+        candidates = called if asked.argument else stores  # the same weights serve, whatever their folder is called
+        same = [store for store in candidates if _sha256_of(store, asked) == sha256]
         if called and not same:
-            raise ProbeError(_changed(called, asked, root, weights_sha256))
+            raise ProbeError(_changed(called, asked, root, sha256))
         called = same
-    deciding = [name for name in IDENTITY if name != "revision" or not weights_sha256]
+    deciding = [name for name in IDENTITY if name != "revision" or not sha256 or asked.argument]
     if len(_alike(called, deciding)) > 1:
         called = [store for store in called if _is_exactly(store, asked)] or called
     if len(kinds := _alike(called, deciding)) > 1:
         models = [of_kind[0].recipe["model"] for of_kind in kinds]
         differing = [name for name in _differing(models) if name in deciding]
-        ways = [f"{_way_to_name(of_kind[0])} ({of_kind[0].path})" for of_kind in kinds]
+        ways = [_way_to_name(of_kind[0]) for of_kind in kinds]
+        places = [f"{way} ({of_kind[0].path})" for way, of_kind in zip(ways, kinds, strict=True)]
+        advice = "Name one of them with --model"
+        if len(set(ways)) < len(ways):
+            advice = "Keep one of them here; another --to holds the others"
         raise ProbeError(
-            f"{root}: {len(kinds)} stores of different models are called {asked.spec}; their {', '.join(differing)} differ. "
-            f"Name one of them with --model: {listed(ways, 10)}."
+            f"{root}: {len(kinds)} stores of different models are called {asked.spec}; they differ in {', '.join(differing)}. "
+            f"{advice}: {listed(places, 10)}."
         )
     return called
 
@@ -212,13 +218,20 @@ def _way_to_name(store: FeatureStore) -> str:
     return store.requested
 
 
-def _changed(stores: Sequence[FeatureStore], asked: ModelName, root: Path, weights_sha256: str) -> str:
+def _sha256_of(store: FeatureStore, asked: ModelName) -> str:
+    """What `select_store` is given, as it was when the store was extracted."""
+    model = store.recipe["model"]
+    return str(model.get("settings", {}).get("argument_sha256", "") if asked.argument else model["weights_sha256"])
+
+
+def _changed(stores: Sequence[FeatureStore], asked: ModelName, root: Path, sha256: str) -> str:
     """What to say where a checkpoint has other weights than its features were extracted from."""
-    before = list(dict.fromkeys(store.recipe["model"]["weights_sha256"][:12] for store in stores))
+    before = list(dict.fromkeys(_sha256_of(store, asked)[:12] for store in stores))
+    older = f", or name the features of the older weights: --model {_way_to_name(stores[0])}"
     return (
-        f"{root}: the features of {asked.spec} were extracted from weights {listed(before)} (sha256); {asked.spec} now has "
-        f"{weights_sha256[:12]}. Extract again with `probe extract --model {asked.text}`, or name the features of the older "
-        f"weights: --model {_way_to_name(stores[0])}."
+        f"{root}: the features of {asked.spec} were extracted from weights {listed(before)} (sha256); "
+        f"{asked.argument or asked.spec} now has {sha256[:12]}. Extract again with `probe extract --model {asked.text}`"
+        f"{'' if asked.argument else older}."
     )
 
 
