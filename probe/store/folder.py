@@ -142,7 +142,7 @@ def select_store(
     return usable[0]
 
 
-def stores_of(stores: Sequence[FeatureStore], asked: ModelName, root: Path, weights_sha256: str = "") -> list[FeatureStore]:
+def stores_of(stores: Sequence[FeatureStore], asked: ModelName, root: Path, sha256: str = "") -> list[FeatureStore]:
     """Those of one model: of one revision, the same weights, settings and hooks.
 
     Args:
