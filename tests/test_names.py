@@ -26,10 +26,17 @@ from probe.reporting.published import published_rows
 from probe.reporting.rows import specs_of, summary_rows
 from probe.store.folder import describe_store, find_stores, select_store
 
-# One strength, no controls beside the majority: what is scored does not matter here.
-TASK = (
-    'kind = "classify"\nversion = 1\ndescription = "Which word?"\nlabel = "text"\nview = "mean"\nl2 = [0.1]\nshuffled = false\n'
-)
+# One strength and no controls: what is scored does not matter here.
+TASK = """
+kind = "classify"
+version = 1
+description = "Which word?"
+label = "text"
+view = "mean"
+l2 = [0.1]
+controls = []
+weighted = false
+"""
 HOOKED = """
 import torch
 
@@ -180,7 +187,7 @@ def test_features_of_older_weights_serve_only_when_they_are_named(
 
 
 def test_a_chosen_name_stands_in_everything_that_is_written(
-    folder: Path, tones: Callable[..., Path], task: Path, tmp_path: Path
+    folder: Path, tones: Callable[..., Path], task: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     corpus = tones(words=2, speakers=2)
     line = "bench --model base=models/w2v2 --model untrained=random:models/w2v2 --task word.toml --to out"
@@ -189,8 +196,10 @@ def test_a_chosen_name_stands_in_everything_that_is_written(
     assert {path.name.partition("__")[0] for path in Path("out/results").glob("*.jsonl")} == {"base", "untrained"}
     rows = summary_rows(read_records("out/results")).set_index("model")
     assert rows.loc["base", "random"] == rows.loc["untrained", "value"]
-    texts = {path.name: path.read_text() for path in Path("out").glob("table.*")}
-    assert all("base" in text and "w2v2" not in text for text in texts.values()) and len(texts) > 2
+    capsys.readouterr()
+    cli("table --from out/results --format latex".split(), standalone_mode=False)
+    texts = [capsys.readouterr().out, *(path.read_text() for path in Path("out").glob("table.*"))]
+    assert len(texts) == 3 and all("base" in text and "w2v2" not in text for text in texts)
     [store] = find_stores("out/features/base")
     described = describe_store(store)
     assert (described["model"], described["opened as"]) == ("base, wav2vec2", str(folder))
