@@ -197,7 +197,7 @@ def test_a_chosen_name_stands_in_everything_that_is_written(
     rows = summary_rows(read_records("out/results")).set_index("model")
     assert rows.loc["base", "random"] == rows.loc["untrained", "value"]
     capsys.readouterr()
-    cli("table --from out/results --format latex".split(), standalone_mode=False)
+    cli(["table", "--from", "out/results", "--format", "latex"], standalone_mode=False)
     texts = [capsys.readouterr().out, *(path.read_text() for path in Path("out").glob("table.*"))]
     assert len(texts) == 3 and all("base" in text and "w2v2" not in text for text in texts)
     [store] = find_stores("out/features/base")
