@@ -11,10 +11,11 @@ from probe.data.conditions.condition import Condition, Disturbance, distinct, op
 from probe.data.conditions.examples import Example, hear, write_examples
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, load_corpus
-from probe.data.intervals import EXPECTED
 from probe.data.trials import load_trials
-from probe.errors import ProbeError, UsageError, listed
+from probe.errors import ProbeError, listed
+from probe.evaluation.asking import askable, check
 from probe.evaluation.hearing import Hearing, asked_under, hearings
+from probe.evaluation.provenance import extraction_of
 from probe.evaluation.run import run
 from probe.evaluation.tasks import Task, open_task
 from probe.extraction.extract import Extraction, extract, recipe_of
@@ -86,7 +87,8 @@ def bench(
 ) -> Bench:
     """Extracts what is missing, runs every task on every model, and writes tables and pictures into ``to``.
 
-    A model or a task that cannot be had is named in the result's ``refused``, and the rest goes on.
+    Everything that can be known without features is checked before the first utterance is extracted. A model or a task that cannot be
+    had is named then, and in the result's ``refused``, and the rest goes on.
 
     Args:
         models: each SPEC or NAME=SPEC (`probe.names`).
@@ -101,19 +103,16 @@ def bench(
         **how: further keywords of `probe.extraction.extract.extract`, such as ``dtype`` or ``precision``.
 
     Raises:
-        ProbeError: the corpus or a task file cannot be used at all.
+        ProbeError: the corpus or a task file cannot be used at all, or none of the tasks can be asked.
     """
-    named = distinct_models(models)
+    names = distinct_models(models)
     opened = [task if isinstance(task, Task) else open_task(task) for task in tasks]
-    if any(task.kind == "verify" for task in opened) and trials is None:
-        names = ", ".join(task.name for task in opened if task.kind == "verify")
-        raise UsageError(f"{names}: needs --trials, a CSV list with the columns enroll,test,label, or lines `label path1 path2`.")
-    if names := ", ".join(task.name for task in opened if task.kind == "frames" and not (labels or task.settings["labels"])):
-        raise UsageError(f"{names}: needs --labels, {EXPECTED}, or the key labels in the task.")
     loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, audio_root)
     given = [item if isinstance(item, Condition) else parse_condition(item, seed=condition_seed) for item in conditions or ()]
     known = distinct(given)
     opened = [asked_under(task, list(known)) for task in opened]
+    beside: dict[str, Any] = {"trials": trials, "dev_trials": dev_trials, "labels": labels, "seed": seed, "limit": limit}
+    opened, refused = askable({task.name: task for task in opened}, lambda task: check(task, loaded, **beside))
     needed = [_needed(task, hearings(task), trials, dev_trials, loaded) for task in opened]
     used = {condition for of_task in needed for condition in of_task}
     heard = [
@@ -122,14 +121,24 @@ def bench(
     heard = [condition for condition in heard if condition.name in used]
     place = choose_device(device)
     features, results = Path(to) / "features", Path(to) / "results"
-    done = Bench()
-    for model in named:
+    done = Bench(refused=refused)
+    root = Path(audio_root) if audio_root else None
+
+    def opened_model(model: ModelName) -> tuple[Encoder, dict[str, Disturbance | None]]:
+        """The model and what is done to its audio, once it is certain that it has the layers."""
+        encoder = open_model(model, device, None, implementation, precision, chunk_s, context_s)
+        choose_layers(layers, list(encoder.info.every_layer), encoder.info.aliases, encoder.info.id)
+        return encoder, {item.name: open_condition(item, encoder.info.rate_hz, loaded, root) for item in heard}
+
+    if len(names) > 1:  # a model that cannot be had is found before hours go into the others
+        names = [model for model in names if _can_be_had(model, opened_model, done)]
+    for position, model in enumerate(names):
         try:
-            encoder = open_model(model, device, None, implementation, precision, chunk_s, context_s)
+            encoder, disturbances = opened_model(model)
             if ctc and not encoder.info.ctc:
                 log.info("%s: has no CTC head that --ctc could run", model.name)
             for condition in heard:
-                disturbance = open_condition(condition, encoder.info.rate_hz, loaded, Path(audio_root) if audio_root else None)
+                disturbance = disturbances[condition.name]
                 here = [(task, of[condition.name]) for task, of in zip(opened, needed, strict=True) if condition.name in of]
                 for view in views_for([task for task, _ in here], stride):
                     result = extract(
@@ -156,7 +165,7 @@ def bench(
             done.refused.append(f"{model.name}: {error}")
             log.error("%s", done.refused[-1])
             continue
-        for task in [] if dry_run else opened:
+        for i, task in enumerate([] if dry_run else opened):
             try:
                 run(
                     task,
@@ -164,13 +173,10 @@ def bench(
                     loaded,
                     features,
                     results,
-                    trials=trials,
-                    dev_trials=dev_trials,
-                    labels=labels,
+                    **beside,
                     device=place,
-                    seed=seed,
-                    limit=limit,
-                    memory_bytes=how.get("memory_bytes", 4 << 30),
+                    number=f"task {position * len(opened) + i + 1} of {len(names) * len(opened)}",
+                    memory_bytes=how.get("memory_bytes", 4_000_000_000),
                     again=again,
                 )
             except ProbeError as error:
@@ -179,6 +185,17 @@ def bench(
     if not dry_run and any(results.glob("*.jsonl")):
         done.files = write_tables(read_records(results), Path(to))
     return done
+
+
+def _can_be_had(model: ModelName, open_it: Callable[[ModelName], Any], done: Bench) -> bool:
+    """Whether a model can be opened; a reason against it is logged and stands in ``done``."""
+    try:
+        open_it(model)
+    except ProbeError as error:
+        done.refused.append(f"{model.name}: {error}")
+        log.error("%s", done.refused[-1])
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -364,7 +381,7 @@ def repair(
         for name in [name for job in todo for name in job.shard_names()] + [CERTIFICATE] * certificate:
             set_aside(folder, name)
     if encoder is not None:
-        asked = _asked(head["recipe"]) | {"condition": disturbance or CLEAN}
+        asked = extraction_of(head["recipe"]) | {"condition": disturbance or CLEAN}
         named = ModelName(head["requested"], head["environment"].get("spec", head["requested"]))
         extract(encoder, again, folder.parent.parent, requested=named, check=check, **asked)
     kept: dict[int, list[str]] = {}
@@ -381,17 +398,6 @@ def repair(
                 remove_aside(folder, name)
                 repaired = list(dict.fromkeys([*repaired, name]))
     return Repair(verify_store(folder) if jobs or repaired else found, repaired, kept)
-
-
-def _asked(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """How `extract` is asked for a recipe, its model and its condition aside."""
-    return {
-        "layers": ",".join(name for name, _ in recipe["layers"]),
-        "view": recipe["view"],
-        "dtype": recipe["dtype"],
-        "compression": recipe.get("compression", "none"),
-        "ctc": "ctc" in recipe,
-    }
 
 
 def _encoder_of(folder: Path, head: Mapping[str, Any], model: str | Encoder | None, device: str | None) -> Encoder:
@@ -438,7 +444,7 @@ def _disturbance_of(
 
 def _refuse_other_recipe(folder: Path, recipe: dict[str, Any], encoder: Encoder, disturbance: Disturbance | None) -> None:
     """Raises where an extraction now would write into another store."""
-    asked = _asked(recipe)
+    asked = extraction_of(recipe)
     names = choose_layers(asked.pop("layers"), list(encoder.info.every_layer), encoder.info.aliases, encoder.info.id)
     now = recipe_of(encoder, names, **asked, disturbance=disturbance)
     if now != recipe:

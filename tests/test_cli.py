@@ -1,6 +1,7 @@
 """The command line as a user meets it: output, exit codes, one line for a mistake, signals."""
 
 import functools
+import inspect
 import json
 import os
 import re
@@ -11,10 +12,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 
-from probe.cli import plain
+from probe import pipeline
+from probe.cli import cli, plain
+from probe.evaluation import run as evaluation_run
+from probe.evaluation.similarity import similarity
+from probe.extraction.extract import extract
+from probe.models.catalogue import open_model
+from probe.models.check import check_model
 from probe.models.known import known_models
+from probe.reporting.report import write_report
+from probe.reporting.tables import write_tables
 
 Command = Callable[..., subprocess.CompletedProcess]
 
@@ -270,3 +280,55 @@ def test_a_signal_ends_the_program_wherever_it_comes(name: str, code: int, where
 
 def test_what_is_printed_commands_no_terminal() -> None:
     assert plain("clips/\x1b[31mä\x07.wav\nnext") == "clips/\\x1b[31mä\\x07.wav\nnext"
+
+
+def click_defaults(name: str) -> dict[str, object]:
+    """Parameter -> its value where it is left out on the command line; None where the option must be given."""
+    command = cli.commands[name]
+    context = click.Context(command)
+    return {
+        item.name: item.process_value(context, item.get_default(context))
+        for item in command.params
+        if not item.required and item.name
+    }
+
+
+def python_defaults(*functions: Callable) -> dict[str, object]:
+    """Parameter -> its value where it is left out in Python, of the first function that has it."""
+    known: dict[str, object] = {}
+    for function in functions:
+        for name, item in inspect.signature(function).parameters.items():
+            if item.default is not inspect.Parameter.empty:
+                known.setdefault(name, item.default)
+    return known
+
+
+PUBLIC = {
+    "extract": [extract],
+    "run": [evaluation_run.run],
+    "bench": [pipeline.bench, extract],
+    "table": [write_tables],
+    "report": [write_report],
+    "check": [check_model, open_model],
+    "similarity": [similarity],
+    "listen": [pipeline.listen],
+    "export": [pipeline.export],
+    "demo": [pipeline.demo],
+}
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_python_and_the_command_line_leave_out_the_same(name: str) -> None:
+    shown, called = click_defaults(name), python_defaults(*PUBLIC[name])
+    common = shown.keys() & called.keys()
+    assert len(common) >= {"table": 2, "demo": 1, "report": 2, "listen": 1, "check": 4, "export": 4}.get(name, 8)
+    assert {key: shown[key] or None for key in common} == {key: called[key] or None for key in common}
+
+
+def test_run_and_bench_take_the_same_options() -> None:
+    def options(name: str) -> set[str]:
+        return {text for item in cli.commands[name].params for text in item.opts if text.startswith("--")}
+
+    assert options("run") - options("bench") == {"--from"}, "a bench extracts what it reads"
+    of_extraction = options("extract") - {"--view", "--sha256", "--split"}
+    assert options("bench") - options("run") - of_extraction == {"--task"}

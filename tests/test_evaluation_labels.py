@@ -219,7 +219,7 @@ def test_shuffled_labels_are_at_chance_over_seeds(tmp_path: Path) -> None:
 def test_what_is_finished_is_not_trained_again(
     tones: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("probe.evaluation.run.code_version", lambda: {"version": "1", "commit": "c"})
+    monkeypatch.setattr("probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": "c"})
     manifest = tones()
     extract(PlantedEncoder(), manifest, tmp_path / "features", view="meanstd", check=False)
     task = tmp_path / "quick.toml"
@@ -238,12 +238,12 @@ def test_what_is_finished_is_not_trained_again(
     assert (tmp_path / "results").glob("*.jsonl").__next__().stat().st_mtime_ns == before
     assert trains(seed=1)
     assert not trains(seed=1)
-    monkeypatch.setattr("probe.evaluation.run.code_version", lambda: {"version": "1", "commit": "d"})
+    monkeypatch.setattr("probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": "d"})
     assert trains(seed=1)
-    monkeypatch.setattr("probe.evaluation.run.code_version", lambda: {"version": "1", "commit": "d+"})
+    monkeypatch.setattr("probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": "d+"})
     assert trains(seed=1)
     assert trains(seed=1)  # code with changes has no version
-    monkeypatch.setattr("probe.evaluation.run.code_version", lambda: {"version": "1", "commit": "d"})
+    monkeypatch.setattr("probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": "d"})
     assert trains(seed=1)
     (manifest.parent / "near-0-0-0.wav").write_bytes((manifest.parent / "near-0-0-1.wav").read_bytes())
     extract(PlantedEncoder(), manifest, tmp_path / "features", view="meanstd", check=False)

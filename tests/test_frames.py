@@ -21,9 +21,10 @@ from probe.evaluation import frames as kind
 from probe.evaluation import stored_rows
 from probe.evaluation.linear_search import cut, judged
 from probe.evaluation.problem import Features, Problem
-from probe.evaluation.run import Run, _intervals, run
+from probe.evaluation.run import Run, run
 from probe.evaluation.stored_rows import Chosen, StoredRows, in_store_order
 from probe.evaluation.tasks import open_task
+from probe.evaluation.trial_lists import intervals_of
 from probe.heads.context import stack_context
 from probe.heads.linear import fit_strengths
 from probe.heads.logistic import state_bytes
@@ -161,7 +162,7 @@ def of_world(world: World, **settings: Any) -> tuple[dict[str, kind.Labelled], l
     corpus, task = load_corpus(world.manifest), open_task(world.task(**settings))
     features = Features({"clean": select_store(world.folder / "features", "planted", "frames")}, "frames", corpus)
     rows = {split: [item for item in corpus.utterances if item.split == split] for split in ("train", "dev", "test")}
-    intervals = _intervals(task, corpus, features, world.labels)
+    intervals = intervals_of(task, corpus, features, world.labels)
     problem = Problem(rows["train"], rows["dev"], {"": rows["test"]}, intervals=intervals)
     sets = kind._labelled_sets(task, problem, features, Counter())
     return sets, list(kind._questions(task, sets, sorted(set(sets["train"].labels)), 3))

@@ -29,8 +29,9 @@ from probe.evaluation.linear_search import Chosen, best_of, on_dev, search_stren
 from probe.evaluation.problem import Features, Problem, Score, block_of, labelled, no_sum, refuse_empty, shuffled
 from probe.evaluation.subsets import in_drawn_order, within_budget
 from probe.evaluation.tasks import Task
-from probe.heads.codelength import online_code
-from probe.heads.weighted import fit_weighted
+from probe.evaluation.unfinished import part_of
+from probe.heads.codelength import FRACTIONS, online_code
+from probe.heads.weighted import MOST_STEPS, fit_weighted
 from probe.measures.counts import amount_counts, ratio_counts
 from probe.records import NO_LAYER, WEIGHTED
 
@@ -86,21 +87,38 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
         yield from _majority(rows)
     questions = _questions(task, problem, features, rows)
     kept: list[np.ndarray] = []
+    n_strengths = len(task.settings["l2"])
+    n_steps = n_strengths * (len(questions) + len(FRACTIONS[1:]) * int(task.settings["online_code"]))
+    of_sum = n_strengths * MOST_STEPS * int(task.settings["weighted"])
+    problem.progress.add(n_steps * len(features.layers) + of_sum)
     for layer in features.layers:
-        problem.tick(f"layer {layer}")
+        problem.progress.note(f"layer {layer}")
         values = features.read(layer, rows.utterances).values
         if task.settings["weighted"]:
             kept.append(values)
-        wide = values.astype(np.float64)
-        for question in questions:
-            chosen = _search(task, problem, rows, question, wide)
-            common = _common(rows, question) | {"layer": layer}
-            yield from _scores(common, rows, question, chosen.search, chosen.probe, wide)
-            problem.tick("")
-        if task.settings["online_code"]:
-            yield _codelength(task, problem, rows, wide, layer)
+
+        def of_layer(layer: str = layer, values: np.ndarray = values) -> Iterator[Score]:
+            wide = values.astype(np.float64)
+            for question in questions:
+                chosen = _search(task, problem, rows, question, wide)
+                common = _common(rows, question) | {"layer": layer}
+                yield from _scores(common, rows, question, chosen.search, chosen.probe, wide)
+                problem.progress.step(n_strengths)
+            if task.settings["online_code"]:
+                yield _codelength(task, problem, rows, wide, layer)
+
+        yield from part_of(problem, f"layer {layer}", n_steps, of_layer)
     if task.settings["weighted"]:
-        yield from _weighted(task, problem, rows, features.layers, kept)
+        yield from part_of(problem, f"layer {WEIGHTED}", of_sum, lambda: _weighted(task, problem, rows, features.layers, kept))
+
+
+def check(task: Task, problem: Problem) -> None:
+    """Refuses what `run` would refuse, without features.
+
+    Raises:
+        ProbeError: see `run`.
+    """
+    _rows(task, problem)
 
 
 def _rows(task: Task, problem: Problem) -> Rows:
@@ -122,6 +140,13 @@ def _rows(task: Task, problem: Problem) -> Rows:
     classes = sorted({item.label(column) for item in train})
     if len(classes) < 2:
         raise ProbeError(f"{task.name}: all training rows have {column} {classes[0]!r}; expected two classes or more.")
+    if types := task.settings["types"]:
+        nameless = [item.key for part in (train, dev, *tests.values()) for item in part if not item.label(types)]
+        if nameless:
+            raise ProbeError(
+                f"{task.name}: types: {len(nameless)} utterances have no {types} ({listed(nameless, 3)}). Fill the column, or leave "
+                "types out."
+            )
     if reason := _impossible(classes, dev, column):
         raise ProbeError(f"{task.name}: dev: {reason}.")
     impossible = {name: reason for name, part in tests.items() if (reason := _impossible(classes, part, column))}
@@ -157,12 +182,6 @@ def _questions(task: Task, problem: Problem, features: Features, rows: Rows) -> 
         questions.append(Question([*shuffled(labels, problem.seed), *dev, *rest], control="shuffled"))
     if column := task.settings["types"]:
         types = [item.label(column) for item in rows.utterances]
-        if "" in types:
-            nameless = [item.key for item, name in zip(rows.utterances, types, strict=True) if not name]
-            raise ProbeError(
-                f"{task.name}: types: {len(nameless)} utterances have no {column} ({listed(nameless, 3)}). Fill the column, or leave "
-                "types out."
-            )
         drawn = drawn_labels(types, labels, problem.seed)
         if len(set(drawn[rows.train])) > 1:
             questions.append(Question(drawn, control="types"))
@@ -204,7 +223,7 @@ def _search(task: Task, problem: Problem, rows: Rows, question: Question, values
         task.settings["l2"],
         task.settings["standardize"],
         problem.device,
-        lambda: problem.tick(""),
+        lambda: problem.progress.step(0),
     )
 
 
@@ -261,9 +280,9 @@ def _codelength(task: Task, problem: Problem, rows: Rows, values: np.ndarray, la
     labels = [rows.labels[rows.train][i] for i in order]
 
     def learn(known: np.ndarray, sent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        problem.tick("")
         question = Question(rows.labels, chosen=order[known].tolist())
         probe = _search(task, problem, rows, question, values).for_codes()
+        problem.progress.step(len(task.settings["l2"]))
         return probe.classes_, probe.predict_log_proba(values[rows.train][order[sent]])
 
     portions = online_code(labels, learn)
@@ -290,10 +309,10 @@ def _weighted(task: Task, problem: Problem, rows: Rows, layers: Sequence[str], k
         task.name, widths, 4 * sum(values.size for values in kept), problem.memory_bytes
     ):
         return
-    problem.tick("weighted")
+    problem.progress.note("weighted sum of layers")
     question = Question(rows.labels)
     train = [values[rows.train] for values in kept]
-    probes = fit_weighted(train, rows.labels[rows.train], task.settings["l2"], problem.device, lambda: problem.tick(""))
+    probes = fit_weighted(train, rows.labels[rows.train], task.settings["l2"], problem.device, problem.progress.step)
     dev = [values[rows.dev] for values in kept]
     search = [on_dev(probe, dev, rows.labels[rows.dev]) for probe in probes]
     best = probes[best_of(search)]

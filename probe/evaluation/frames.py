@@ -18,6 +18,7 @@ Controls, which say what of an accuracy is not the layer's doing:
               the training frames, the same in every split. The accuracy on the task less this one is the probe's selectivity.
 """
 
+import functools
 import hashlib
 import logging
 from collections import Counter
@@ -34,8 +35,9 @@ from probe.evaluation.problem import Features, Problem, Score, block_of, no_sum,
 from probe.evaluation.stored_rows import READ_BYTES, Chosen, StoredRows, in_store_order
 from probe.evaluation.subsets import within_budget
 from probe.evaluation.tasks import Task
+from probe.evaluation.unfinished import part_of
 from probe.heads.linear import fit_strengths
-from probe.heads.weighted import fit_weighted
+from probe.heads.weighted import MOST_STEPS, fit_weighted
 from probe.measures.counts import ratio_counts
 from probe.records import NO_LAYER, WEIGHTED
 
@@ -89,14 +91,17 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
     excluded: Counter[str] = Counter()
     sets = _labelled_sets(task, problem, features, excluded)
     classes = sorted(set(sets["train"].labels))
-    if len(classes) < 2:
-        raise ProbeError(f"{task.name}: all training frames have the label {classes[0]!r}; expected two labels or more.")
+    _refuse_one(task, classes)
     questions = list(_questions(task, sets, classes, problem.seed))
     common = {**METRIC, "excluded": dict(excluded)}
     budgets = list(_budgets(task, problem, features, sets, questions[0], classes))
     yield from _majority(common, sets, questions[0], classes)
-    for layer in features.layers:
-        problem.tick(f"layer {layer}")
+    n_steps = len(task.settings["l2"]) * (len(questions) + len(budgets))
+    of_sum = len(task.settings["l2"]) * MOST_STEPS * int(task.settings["weighted"])
+    problem.progress.add(n_steps * len(features.layers) + of_sum)
+
+    def of_layer(layer: str) -> Iterator[Score]:
+        problem.progress.note(f"layer {layer}")
         rows = {
             name: StoredRows(
                 features, layer, item.chosen, task.settings["context"], problem.memory_bytes // 2, hold=name == "train"
@@ -108,8 +113,47 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
         for question, train in budgets:
             paid = StoredRows(features, layer, train.chosen, task.settings["context"], problem.memory_bytes // 2, hold=True)
             yield from _answers(task, problem, {**common, "layer": layer}, sets, rows | {"train": paid}, question)
+
+    for layer in features.layers:
+        yield from part_of(problem, f"layer {layer}", n_steps, functools.partial(of_layer, layer))
     if task.settings["weighted"]:
-        yield from _weighted(task, problem, features, common, sets, questions[0])
+        yield from part_of(
+            problem,
+            f"layer {WEIGHTED}",
+            of_sum,
+            lambda: _weighted(task, problem, features, common, sets, questions[0]),
+        )
+
+
+def check(task: Task, problem: Problem) -> None:
+    """Refuses, without features, splits in which no utterance has a labelled interval, and a single label.
+
+    Raises:
+        ProbeError: see `run`.
+    """
+    assert problem.intervals is not None
+    spans, ignore = problem.intervals.spans, task.settings["ignore"]
+    rows = {"train": problem.train, "dev": problem.dev} | {f"test {name}": part for name, part in problem.tests.items()}
+    labels = {
+        name: {label for item in part if item.key in spans for label in spans[item.key].labels if label not in ignore}
+        for name, part in rows.items()
+    }
+    refuse_empty(task.name, [*labels["train"]], [*labels["dev"]], "labelled frames")
+    _refuse_one(task, labels["train"])
+    if problem.strict:
+        _refuse_none(task, {name: bool(found) for name, found in labels.items()})
+
+
+def _refuse_one(task: Task, classes: Collection[str]) -> None:
+    if len(classes) < 2:
+        raise ProbeError(f"{task.name}: all training frames have the label {min(classes)!r}; expected two labels or more.")
+
+
+def _refuse_none(task: Task, labelled: Mapping[str, bool]) -> None:
+    """Raises where a set has no labelled frames."""
+    for name, has_labels in labelled.items():
+        if not has_labels:
+            raise ProbeError(f"{task.name}: {name.strip()}: no labelled frames. Give intervals for some of its utterances.")
 
 
 def _weighted(
@@ -130,12 +174,12 @@ def _weighted(
     n_bytes = 4 * sum(rows.shape[0] * rows.shape[1] for of_set in stored.values() for rows in of_set)
     if not task.settings["standardize"] or no_sum(task.name, widths, n_bytes, problem.memory_bytes):
         return
-    problem.tick("weighted")
+    problem.progress.note("weighted sum of layers")
     held = {
         name: [np.concatenate([np.zeros((0, rows.shape[1]), np.float32), *rows.blocks()]) for rows in of_set]
         for name, of_set in stored.items()
     }
-    probes = fit_weighted(held["train"], question.targets["train"], task.settings["l2"], problem.device, lambda: problem.tick(""))
+    probes = fit_weighted(held["train"], question.targets["train"], task.settings["l2"], problem.device, problem.progress.step)
     search = [entry(probe, *judge(probe, held["dev"], question.targets["dev"])) for probe in probes]
     probe = probes[best_of(search)]
     shares = {layer: round(float(share), 6) for layer, share in zip(layers, probe.shares, strict=True)}
@@ -186,9 +230,8 @@ def _labelled_sets(task: Task, problem: Problem, features: Features, excluded: C
         for name, (utterances, tally, most_here) in splits.items()
     }
     refuse_empty(task.name, sets["train"].chosen, sets["dev"].chosen, "labelled frames")
-    for name, item in sets.items():
-        if not item.chosen and problem.strict:
-            raise ProbeError(f"{task.name}: {name.strip()}: no labelled frames. Give intervals for some of its utterances.")
+    if problem.strict:
+        _refuse_none(task, {name: bool(item.chosen) for name, item in sets.items()})
     return sets
 
 
@@ -345,8 +388,9 @@ def _answers(
         task.settings["standardize"],
         device=problem.device,
         memory_bytes=problem.memory_bytes // 2,  # the other half is for rows as they are stored
-        tick=lambda: problem.tick(""),
+        tick=lambda: problem.progress.step(0),
     )
+    problem.progress.step(len(task.settings["l2"]))
     found = judged(probes, rows["dev"].blocks(), question.targets["dev"])
     search = [entry(probe, *item) for probe, item in zip(probes, found, strict=True)]
     best = best_of(search)
@@ -354,7 +398,7 @@ def _answers(
     yield _score({**common, "note": question.notes.get("dev", "")}, "dev", sets["dev"], found[best][0])
     for name in sets:
         if name.startswith("test"):
-            problem.tick("")
+            problem.progress.step(0)
             ((hits, _),) = judged([probes[best]], rows[name].blocks(), question.targets[name])
             yield _score({**common, "note": question.notes.get(name, "")}, name, sets[name], hits)
 

@@ -7,9 +7,9 @@ set. It chooses on dev and reports on test.
 import copy
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,10 +19,14 @@ from probe.data.intervals import IntervalSet
 from probe.data.trials import Trial
 from probe.errors import ProbeError, listed
 from probe.evaluation.fitting import Fit, Fitting, Rows
+from probe.evaluation.progress import Progress
 from probe.measures.counts import value_of
 from probe.store.features import FeatureStore, LayerArray, Stored
 from probe.store.layers import describe_layers
 from probe.store.views import n_rows, parse_view
+
+if TYPE_CHECKING:
+    from probe.evaluation.unfinished import Unfinished
 
 log = logging.getLogger("probe")
 
@@ -42,7 +46,9 @@ class Problem:
         memory_bytes: that features of one kind of row may take at a time.
         columns: of the manifest, those that can be a label.
         strict: whether a test set that cannot be scored ends the task (otherwise it gives a score without value).
-        tick: called now and then with a word on what is being done.
+        progress: counts the work that is done.
+        unfinished: keeps finished parts of the work until all of it is done; None keeps none.
+        place: stands before the names of parts, where a task trains several times.
     """
 
     train: Sequence[Utterance]
@@ -56,7 +62,9 @@ class Problem:
     memory_bytes: int = 4 << 30
     columns: Sequence[str] = ()
     strict: bool = True
-    tick: Callable[[str], Any] = lambda _: None
+    progress: Progress = field(default_factory=Progress)
+    unfinished: "Unfinished | None" = None
+    place: str = ""
 
     def tallies(self, excluded: Counter[str]) -> dict[str, Counter[str]]:
         """Test set -> where what is left out of it is counted: an utterance counts once, under whatever conditions it is heard."""

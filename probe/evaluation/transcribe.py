@@ -18,21 +18,23 @@ Where the features were extracted with the checkpoint's own CTC head, its greedy
 """
 
 import logging
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from probe.errors import ProbeError, listed
-from probe.evaluation.decoding import Decoding
+from probe.evaluation.decoding import Decoding, check_decoding
 from probe.evaluation.problem import Features, Problem, Score, block_of, labelled, no_sum, refuse_empty, shuffled
 from probe.evaluation.subsets import within_budget
 from probe.evaluation.tasks import Task
 from probe.evaluation.transcripts import Part, Transcripts
+from probe.evaluation.unfinished import finished, keep, part_of
 from probe.heads.ctc import CTCProbe
-from probe.heads.ctc_layers import fit_layers
+from probe.heads.ctc_layers import fit_groups
 from probe.heads.vocabulary import Vocabulary, frames_needed
 from probe.measures.counts import ratio_counts
 from probe.measures.transcription import case_folded, character_errors, word_errors
@@ -52,6 +54,56 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
     Raises:
         ProbeError: no rows with text in a split, training text that never fits its audio, or words that a lexicon lacks.
     """
+    material = _material(task, problem)
+    transcripts, excluded = material.transcripts, material.excluded
+    train, dev, *tests = material.parts
+    vocabulary = Vocabulary.of(train.texts, transcripts.separator)
+    for part in (dev, *tests):
+        transcripts.check_coverage(vocabulary, part)
+    if features.ctc and problem.strict and not transcripts.separator:
+        yield from _own_head(features, [dev, *tests], excluded)
+    own = Question(train, dev, tests, features.layers, task.settings["weighted"])
+    budgets = list(_budgets(task, problem, features, own))
+    control = _control(problem, own) if "shuffled" in task.settings["controls"] else None
+    for question in (own, *([control] if control else []), *budgets):
+        problem.progress.add(_n_steps(task, question))
+    dev_scores: dict[str, float] = {}
+    for score in _answers(task, problem, features, transcripts, own, excluded):
+        if score.split == "dev" and score.metric == score.select_by and score.layer != WEIGHTED:
+            dev_scores[score.layer] = score.value or 0.0
+        yield score
+    if control:
+        best = min(features.layers, key=lambda layer: dev_scores[layer])
+        yield from _answers(task, problem, features, transcripts, replace(control, layers=[best]), excluded)
+    for question in budgets:
+        yield from _answers(task, problem, features, transcripts, question, excluded)
+
+
+def check(task: Task, problem: Problem) -> None:
+    """Refuses what `run` would refuse, without features; a beam search also without what it needs.
+
+    Raises:
+        ProbeError: see `run` and `probe.evaluation.decoding.check_decoding`.
+    """
+    material = _material(task, problem)
+    check_decoding(task, Vocabulary.of(material.parts[0].texts, material.transcripts.separator))
+
+
+@dataclass(frozen=True)
+class Material:
+    """The texts of a task: those of training, of dev, and of each test set; what was left out is counted."""
+
+    transcripts: Transcripts
+    parts: Sequence[Part]
+    excluded: Counter[str]
+
+
+def _material(task: Task, problem: Problem) -> Material:
+    """What is trained on and scored.
+
+    Raises:
+        ProbeError: see `run`.
+    """
     excluded: Counter[str] = Counter()
     transcripts = Transcripts(task)
     train, dev, *tests = (
@@ -65,19 +117,7 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
     refuse_empty(task.name, train.rows, dev.rows, "text")
     if problem.strict and not any(part.rows for part in tests):
         raise ProbeError(f"{task.name}: no test rows with text. Give some rows split test in the manifest.")
-    vocabulary = Vocabulary.of(train.texts, transcripts.separator)
-    for part in (dev, *tests):
-        transcripts.check_coverage(vocabulary, part)
-    if features.ctc and problem.strict and not transcripts.separator:
-        yield from _own_head(features, [dev, *tests], excluded)
-    own = Question(train, dev, tests, features.layers, task.settings["weighted"])
-    dev_scores: dict[str, float] = {}
-    for score in _answers(task, problem, features, transcripts, own, excluded):
-        if score.split == "dev" and score.metric == score.select_by and score.layer != WEIGHTED:
-            dev_scores[score.layer] = score.value or 0.0
-        yield score
-    for question in _others(task, problem, features, own, min(features.layers, key=lambda layer: dev_scores[layer])):
-        yield from _answers(task, problem, features, transcripts, question, excluded)
+    return Material(transcripts, [train, dev, *tests], excluded)
 
 
 @dataclass(frozen=True)
@@ -93,11 +133,14 @@ class Question:
     budget: str = ""
 
 
-def _others(task: Task, problem: Problem, features: Features, own: Question, best: str) -> Iterator[Question]:
-    """The control, at the layer that dev chose; then the budgets, at every layer."""
-    if "shuffled" in task.settings["controls"]:
-        train, dev = (replace(part, texts=shuffled(part.texts, problem.seed)) for part in (own.train, own.dev))
-        yield replace(own, train=train, dev=dev, layers=[best], weighted=False, control="shuffled")
+def _control(problem: Problem, own: Question) -> Question:
+    """The control, of one layer: the one that dev chooses takes the place of the first."""
+    train, dev = (replace(part, texts=shuffled(part.texts, problem.seed)) for part in (own.train, own.dev))
+    return replace(own, train=train, dev=dev, layers=own.layers[:1], weighted=False, control="shuffled")
+
+
+def _budgets(task: Task, problem: Problem, features: Features, own: Question) -> Iterator[Question]:
+    """The budgets, at every layer."""
     keys = [item.key for item in own.train.rows]
     durations_s = [features.of(item).duration_s for item in own.train.rows]
     for budget in task.settings["budgets"]:
@@ -109,13 +152,57 @@ def _others(task: Task, problem: Problem, features: Features, own: Question, bes
         yield replace(own, train=train, weighted=False, budget=budget)
 
 
+def _of_layer(task: Task, question: Question) -> int:
+    """Steps of one layer: every epoch of every learning rate counts as many as there are training utterances."""
+    return len(task.settings["learning_rates"]) * task.settings["epochs"] * len(question.train.rows)
+
+
+def _n_steps(task: Task, question: Question) -> int:
+    """Steps of all layers, and of their sum."""
+    return _of_layer(task, question) * (len(question.layers) + int(question.weighted))
+
+
 def _answers(
     task: Task, problem: Problem, features: Features, transcripts: Transcripts, question: Question, excluded: Counter[str]
 ) -> Iterator[Score]:
-    """Scores of every layer on one question."""
+    """Scores of every layer on one question; layers that are trained together are kept together."""
+    decoding = Decoding(task, Vocabulary.of(question.train.texts, transcripts.separator))
+
+    def scores(fitted: Iterable[tuple[str, CTCProbe]]) -> Iterator[Score]:
+        return _scores(task, features, transcripts, question, excluded, decoding, fitted)
+
+    def name(layer: str) -> str:
+        return f"from layer {layer} on: {question.control} {question.budget}"
+
+    of_layer, left = _of_layer(task, question), list(question.layers)
+    while left and (kept := finished(problem, name(left[0]), 0)) is not None:
+        layers = {score.layer for score in kept}
+        problem.progress.add(-of_layer * len(layers))
+        left = [layer for layer in left if layer not in layers]
+        yield from kept
+    start, mark = time.monotonic(), problem.progress.mark
+    for group in _fitted(task, problem, features, replace(question, layers=left)) if left else ():
+        problem.progress.settle(mark, of_layer * len(group))
+        found = list(scores(group))
+        keep(problem, name(group[0][0]), found, time.monotonic() - start)
+        yield from found
+        start, mark = time.monotonic(), problem.progress.mark
+    if question.weighted:
+        yield from part_of(problem, name(WEIGHTED), of_layer, lambda: scores(_mixed(task, problem, features, question)))
+
+
+def _scores(
+    task: Task,
+    features: Features,
+    transcripts: Transcripts,
+    question: Question,
+    excluded: Counter[str],
+    decoding: Decoding,
+    fitted: Iterable[tuple[str, CTCProbe]],
+) -> Iterator[Score]:
+    """Scores of fitted heads on one question."""
     train, dev, tests = question.train, question.dev, question.tests
-    decoding = Decoding(task, Vocabulary.of(train.texts, transcripts.separator))
-    for layer, probe in _fitted(task, problem, features, question):
+    for layer, probe in fitted:
         dev_frames = _read(features, layer, dev)
         reading = decoding.of(probe, dev_frames, dev.texts)
         common: dict[str, Any] = {
@@ -145,26 +232,40 @@ def _with_frames(
         yield part, _read(features, layer, part)
 
 
-def _fitted(task: Task, problem: Problem, features: Features, question: Question) -> Iterator[tuple[str, CTCProbe]]:
-    """(layer, its probe), in the layers' order and the weighted sum last; several layers are trained together."""
+def _fitted(task: Task, problem: Problem, features: Features, question: Question) -> Iterator[list[tuple[str, CTCProbe]]]:
+    """(layer, its probe) of the layers that are trained together, in the layers' order."""
     train, dev = question.train, question.dev
 
     def layers() -> Iterator[tuple[str, list[np.ndarray], list[np.ndarray]]]:
         for layer in question.layers:
-            problem.tick(f"layer {layer}")
+            problem.progress.note(f"layers up to {layer}")
             yield layer, _read(features, layer, train), _read(features, layer, dev)
 
-    def alive() -> None:
-        problem.tick("")
+    def after_epoch(n_heads: int, n_spared: int) -> None:
+        problem.progress.add(-n_spared * len(train.rows))
+        problem.progress.step(n_heads * len(train.rows))
 
-    yield from fit_layers(
-        lambda: _probe(task, problem, features.hop_s), layers(), train.texts, dev.texts, alive, problem.memory_bytes
+    yield from fit_groups(
+        lambda: _probe(task, problem, features.hop_s),
+        layers(),
+        train.texts,
+        dev.texts,
+        after_epoch,
+        problem.memory_bytes,
     )
-    if question.weighted and _can_be_mixed(task, problem, features, (train, dev, *question.tests)):
-        problem.tick(f"layer {WEIGHTED}")
+
+
+def _mixed(task: Task, problem: Problem, features: Features, question: Question) -> Iterator[tuple[str, CTCProbe]]:
+    """The probe of the sum of all layers, where it can be trained."""
+    train, dev = question.train, question.dev
+    if _can_be_mixed(task, problem, features, (train, dev, *question.tests)):
+        problem.progress.note("weighted sum of layers")
         frames, dev_frames = (_read(features, WEIGHTED, part) for part in (train, dev))
         probe = _probe(task, problem, features.hop_s, n_mixed=len(features.layers))
-        yield WEIGHTED, probe.fit(frames, train.texts, dev_frames, dev.texts, alive)
+        yield (
+            WEIGHTED,
+            probe.fit(frames, train.texts, dev_frames, dev.texts, lambda: problem.progress.step(len(train.rows))),
+        )
 
 
 def _can_be_mixed(task: Task, problem: Problem, features: Features, parts: Sequence[Part]) -> bool:

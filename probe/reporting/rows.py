@@ -210,7 +210,7 @@ def specs_of(records: pd.DataFrame) -> dict[str, str]:
     """Model -> the spec that it was opened with, which is not its name where the user chose one; the name where nothing says."""
     firsts = records.drop_duplicates("model")
     return {
-        str(model): str(arguments.get("model", model))
+        str(model): str(arguments.get("model", model)).removeprefix(f"{model}=")
         for model, arguments in zip(firsts["model"], firsts["arguments"], strict=True)
     }
 
