@@ -35,7 +35,12 @@ def parsed_bytes(text: str) -> int:
 MODEL = "org/name@revision, a folder, file.pt, torchaudio:NAME, random:org/name, fbank, mfcc or plugin:module:factory"
 SHARED: dict[str, Callable[[Callable], Callable]] = {
     "model": click.option(
-        "--model", "models", multiple=True, required=True, metavar="MODEL", help=f"{MODEL}; may be given several times."
+        "--model",
+        "models",
+        multiple=True,
+        required=True,
+        metavar="[NAME=]MODEL",
+        help=f"{MODEL}; NAME= before it is what tables call it; may be given several times.",
     ),
     "hook": click.option(
         "--hook",

@@ -23,6 +23,7 @@ from probe.files import require_writable
 from probe.models.catalogue import CHUNK_S, CONTEXT_S, choose_device, open_model
 from probe.models.encoder import Encoder
 from probe.models.factories import is_plugin
+from probe.names import ModelName, distinct_models
 from probe.records import read_records
 from probe.reporting.figures import missing_matplotlib
 from probe.reporting.spectrograms import draw_spectrograms
@@ -60,7 +61,7 @@ class Bench:
 
 
 def bench(
-    models: Sequence[str],
+    models: Sequence[str | ModelName],
     tasks: Sequence[str | Path | Task],
     corpus: str | Path | Corpus,
     to: str | Path,
@@ -91,7 +92,8 @@ def bench(
     had is named then, and in the result's ``refused``, and the rest goes on.
 
     Args:
-        models, tasks: names.
+        models: each SPEC or NAME=SPEC (`probe.names`).
+        tasks: names, or tasks that are open.
         to: receives ``features/``, ``results/``, the tables and the pictures.
         conditions: under which tasks are asked, in the place of their own; what they need is extracted.
         condition_seed: of what conditions draw that are no `Condition` yet.
@@ -104,6 +106,7 @@ def bench(
     Raises:
         ProbeError: the corpus or a task file cannot be used at all, or none of the tasks can be asked.
     """
+    names = distinct_models(models)
     opened = [task if isinstance(task, Task) else open_task(task) for task in tasks]
     if not dry_run:
         require_writable(Path(to))
@@ -128,20 +131,19 @@ def bench(
     done = Bench(refused=refused)
     root = Path(audio_root) if audio_root else None
 
-    def opened_model(model: str) -> tuple[Encoder, dict[str, Disturbance | None]]:
+    def opened_model(model: ModelName) -> tuple[Encoder, dict[str, Disturbance | None]]:
         """The model and what is done to its audio, once it is certain that it has the layers."""
         encoder = open_model(model, device, None, implementation, precision, chunk_s, context_s)
         choose_layers(layers, list(encoder.info.every_layer), encoder.info.aliases, encoder.info.id)
         return encoder, {item.name: open_condition(item, encoder.info.rate_hz, loaded, root) for item in heard}
 
-    names = list(dict.fromkeys(models))
     if len(names) > 1:  # a model that cannot be had is found before hours go into the others
         names = [model for model in names if _can_be_had(model, opened_model, done)]
     for position, model in enumerate(names):
         try:
             encoder, disturbances = opened_model(model)
             if ctc and not encoder.info.ctc:
-                log.info("%s: has no CTC head that --ctc could run", model)
+                log.info("%s: has no CTC head that --ctc could run", model.name)
             for condition in heard:
                 disturbance = disturbances[condition.name]
                 here = [(task, of[condition.name]) for task, of in zip(opened, needed, strict=True) if condition.name in of]
@@ -163,11 +165,11 @@ def bench(
                     )
                     done.extractions.append(result)
                     if result.failures:
-                        where = model if disturbance is None else f"{model}, {condition.name}"
+                        where = model.name if disturbance is None else f"{model.name}, {condition.name}"
                         done.unusable[where] = sorted(failure.key for failure in result.failures)
             del encoder
         except ProbeError as error:
-            done.refused.append(f"{model}: {error}")
+            done.refused.append(f"{model.name}: {error}")
             log.error("%s", done.refused[-1])
             continue
         for i, task in enumerate([] if dry_run else opened):
@@ -185,19 +187,19 @@ def bench(
                     again=again,
                 )
             except ProbeError as error:
-                done.refused.append(f"{model}, {task.name}: {error}")
+                done.refused.append(f"{model.name}, {task.name}: {error}")
                 log.error("%s", done.refused[-1])
     if not dry_run and any(results.glob("*.jsonl")):
         done.files = write_tables(read_records(results), Path(to))
     return done
 
 
-def _can_be_had(model: str, open_it: Callable[[str], Any], done: Bench) -> bool:
+def _can_be_had(model: ModelName, open_it: Callable[[ModelName], Any], done: Bench) -> bool:
     """Whether a model can be opened; a reason against it is logged and stands in ``done``."""
     try:
         open_it(model)
     except ProbeError as error:
-        done.refused.append(f"{model}: {error}")
+        done.refused.append(f"{model.name}: {error}")
         log.error("%s", done.refused[-1])
         return False
     return True
@@ -392,7 +394,8 @@ def repair(
             set_aside(folder, name)
     if encoder is not None:
         asked = extraction_of(head["recipe"]) | {"condition": disturbance or CLEAN}
-        extract(encoder, again, folder.parent.parent, requested=head["requested"], check=check, **asked)
+        named = ModelName(head["requested"], head["environment"].get("spec", head["requested"]))
+        extract(encoder, again, folder.parent.parent, requested=named, check=check, **asked)
     kept: dict[int, list[str]] = {}
     with writing(folder):
         for job in jobs:
@@ -415,7 +418,7 @@ def _encoder_of(folder: Path, head: Mapping[str, Any], model: str | Encoder | No
     Raises:
         ProbeError: it cannot be opened.
     """
-    recipe, name = head["recipe"], head["requested"]
+    recipe, name = head["recipe"], str(head["environment"].get("spec", head["requested"]))
     if (
         re.fullmatch("[0-9a-f]{40}", recipe["model"]["revision"]) and ":" not in name
     ):  # on the hub, where a name may have moved on

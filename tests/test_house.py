@@ -22,7 +22,7 @@ FLOORS = (
     ("extraction", "evaluation", "reporting"),
     ("models", "heads", "measures", "engines"),
     ("store", "records", "data", "environment"),
-    ("files", "foreign_files"),
+    ("files", "foreign_files", "names"),
     ("errors", "version"),
 )
 FLOOR_OF = {room: len(FLOORS) - number for number, floor in enumerate(FLOORS) for room in floor}

@@ -189,7 +189,8 @@ def test_the_family_needs_400_samples_a_frame_and_320_for_each_further_one(n_sam
 def test_a_checkpoint_is_described(folders: dict[str, Path]) -> None:
     folder = folders["wav2vec2 pre-LN"]
     info = open_model(str(folder), "cpu").info
-    assert (info.id, info.revision, info.family, info.rate_hz, info.normalize) == (str(folder), "local", "wav2vec2", 16_000, True)
+    assert (info.id, info.family, info.rate_hz, info.normalize) == (folder.name, "wav2vec2", 16_000, True)
+    assert (info.revision, info.spec) == (info.weights_sha256[:12], str(folder))
     assert info.layers == {"0": 24, "1": 24, "2": 24, "3": 24, "final": 24}
     assert info.weights_sha256 == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     assert info.parameters == sum(weight.numel() for weight in load_file(folder / "model.safetensors").values())
@@ -485,8 +486,10 @@ def test_a_weight_of_another_shape_is_named(copy: Path) -> None:
         open_model(str(copy), "cpu")
 
 
-def test_a_folder_has_no_revision(copy: Path) -> None:
-    with pytest.raises(ProbeError, match=r"@main: .*checkpoint is a folder, and folders have no revisions"):
+def test_no_revision_of_a_folder_can_be_opened(copy: Path) -> None:
+    with pytest.raises(
+        ProbeError, match=r"@main: .*checkpoint is a folder, and only the weights that it holds now can be opened"
+    ):
         open_model(f"{copy}@main", "cpu")
 
 
@@ -692,7 +695,7 @@ def test_a_random_twin_of_a_folder_has_its_architecture_and_input_and_other_weig
     transformers.Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(copy)
     (copy / "model.safetensors").unlink()
     twin = open_model(f"random:{copy}@3", "cpu")
-    assert (twin.info.id, twin.info.revision, twin.info.family) == (f"random:{copy}", "seed 3", "wav2vec2")
+    assert (twin.info.id, twin.info.revision, twin.info.family) == (f"random:{copy.name}", "seed 3", "wav2vec2")
     assert (twin.info.normalize, twin.info.layers) == (False, {"0": 24, "1": 24, "2": 24, "3": 24})
 
 

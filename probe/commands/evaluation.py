@@ -13,7 +13,7 @@ from probe.options import CHANGED, HEARD, HOW, options
 
 @click.command()
 @click.argument("tasks", nargs=-1, required=True, metavar="TASK...")
-@options("model", "corpus")
+@options("model", "hook", "corpus")
 @click.option("--from", "features", required=True, type=click.Path(path_type=Path), help="Folder of feature stores.")
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="Folder of records.")
 @options("trials", "dev_trials", "labels", *CHANGED, "condition", "conditions", "show_search")
@@ -21,6 +21,7 @@ from probe.options import CHANGED, HEARD, HOW, options
 def run(
     tasks: tuple[str, ...],
     models: tuple[str, ...],
+    hooks: tuple[str, ...],
     corpus: str,
     features: Path,
     to: Path,
@@ -48,6 +49,8 @@ def run(
     from probe.evaluation.run import run as run_task
     from probe.evaluation.tasks import log_columns, open_task
     from probe.models.catalogue import choose_device
+    from probe.models.factories import with_hooks
+    from probe.names import distinct_models
     from probe.records import frame_of
     from probe.reporting.tables import domain_matrices, search_table, summary_rows, to_markdown
 
@@ -61,7 +64,8 @@ def run(
     beside |= {"conditions": conditions or None}
     opened = [asked_under(task, conditions) for task in opened]
     possible, refused = askable({task.name: task for task in opened}, lambda task: check(task, loaded, **beside))
-    pairs = {f"{model}, {task.name}": (model, task) for model in dict.fromkeys(models) for task in possible}
+    named = distinct_models(with_hooks(models, hooks))
+    pairs = {f"{model.name}, {task.name}": (model, task) for model in named for task in possible}
     asked, without = askable(pairs, lambda pair: stores_of(pair[1], pair[0], loaded.limited(limit), features))
     refused += without
     left_out: dict[str, list[str]] = {}
@@ -83,13 +87,13 @@ def run(
         except ProbeError as error:
             if len(pairs) == len(opened) == 1:
                 raise
-            refused.append(f"{model}, {task.name}: {error}")
+            refused.append(f"{model.name}, {task.name}: {error}")
             continue
         for path in done.paths:
             click.echo(str(path), err=True)
         records += done.records
         if done.left_out:
-            left_out[model] = done.left_out
+            left_out[model.name] = done.left_out
     if records:
         frame = frame_of(records)
         click.echo(to_markdown(summary_rows(frame, all_heads=True), layers=False), nl=False)
@@ -162,7 +166,7 @@ def demo(to: Path, seed: int) -> None:
 
 
 @click.command()
-@options("model", "corpus")
+@options("model", "hook", "corpus")
 @click.option("--from", "features", required=True, type=click.Path(path_type=Path), help="Folder of feature stores.")
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="Receives similarity/: files, tables, heat maps.")
 @click.option("--condition", "conditions", multiple=True, metavar="CONDITION", help="Compare clean with it; several times.")
@@ -173,19 +177,34 @@ def demo(to: Path, seed: int) -> None:
     "--sample", "n_sample", type=click.IntRange(4), default=20_000, show_default=True, metavar="N", help="Rows for CKA and PWCCA."
 )
 @options("layers", "seed", "limit", "memory")
-def similarity(models: tuple[str, ...], corpus: str, features: Path, to: Path, conditions: tuple[str, ...], **how: Any) -> None:
+def similarity(
+    models: tuple[str, ...],
+    hooks: tuple[str, ...],
+    corpus: str,
+    features: Path,
+    to: Path,
+    conditions: tuple[str, ...],
+    against: str | None,
+    **how: Any,
+) -> None:
     """How far representations move: a model under conditions, against another model, or its layers among themselves.
 
     Cosine and relative distance of frames, CKA and PWCCA of layers. With --against, a --condition is that of both models.
     """
     from probe.data.corpus import load_corpus
     from probe.evaluation.similarity import similarity as compare
+    from probe.models.factories import with_hooks
+    from probe.names import distinct_models
     from probe.reporting.similarity import read_similarity, similarity_markdown, write_similarity
 
     loaded = load_corpus(corpus)
     conditions = tuple(dict.fromkeys(conditions))
+    named = with_hooks([*models, *([against] if against else [])], hooks)
+    other = named.pop() if against else None
     written = [
-        path for model in dict.fromkeys(models) for path in compare(model, loaded, features, to, conditions=conditions, **how)
+        path
+        for model in distinct_models(named)
+        for path in compare(model, loaded, features, to, conditions=conditions, against=other, **how)
     ]
     click.echo(similarity_markdown(read_similarity(*written)), nl=False)
     print_files([*written, *write_similarity(to / "similarity")])

@@ -50,6 +50,7 @@ def extract(
     from probe.evaluation.tasks import log_columns
     from probe.extraction.extract import extract as extract_features
     from probe.models.factories import with_hooks
+    from probe.names import distinct_models
 
     if stride > 1 and view != "frames":
         raise UsageError(f"--stride {stride}: only --view frames has a stride, not {view}.")
@@ -62,7 +63,7 @@ def extract(
     heard = conditions_of(texts, declared, condition_seed)
     done = [
         extract_features(model, loaded, to, condition=condition, **how)
-        for model in with_hooks(models, hooks)
+        for model in distinct_models(with_hooks(models, hooks))
         for condition in heard
     ]
     print_extractions(done, dry_run, as_json)

@@ -48,8 +48,8 @@ def check(
     from probe.models.factories import with_hooks
     from probe.store.folder import find_stores
 
-    [model] = with_hooks([model], hooks)
-    encoder = open_model(model, device, sha256, implementation, precision, chunk_s, context_s)
+    [named] = with_hooks([model], hooks)
+    encoder = open_model(named, device, sha256, implementation, precision, chunk_s, context_s)
     form = (encoder.info.weights_sha256, encoder.implementation, encoder.precision)
     stores = [
         store
@@ -58,9 +58,9 @@ def check(
     ]
     if to and not stores:
         raise ProbeError(
-            f"{to}: no store of these weights of {model} here or two folders below; extract first, or leave --to out."
+            f"{to}: no store of these weights of {named.name} here or two folders below; extract first, or leave --to out."
         )
-    with tqdm(total=len(CHECKS), desc=model, unit="check", leave=False, disable=None) as bar:
+    with tqdm(total=len(CHECKS), desc=named.name, unit="check", leave=False, disable=None) as bar:
 
         def tick(name: str) -> None:
             bar.set_postfix_str(name)
@@ -78,7 +78,7 @@ def check(
         for note in encoder.info.notes:
             click.echo(f"note: {note}")
         click.echo(f"sha256 of the weights: {certificate.weights_sha256 or 'none'}")
-        click.echo(f"{model}: {certificate.summary()}")
+        click.echo(f"{named.name}: {certificate.summary()}")
     for store in stores:
         if quick and store.certificate.get("passed") and not store.certificate["quick"]:
             click.echo(f"{store.path / 'certificate.json'}: kept, it is of the whole form", err=True)
@@ -148,14 +148,16 @@ def doctor(model: str | None, hooks: tuple[str, ...], corpus: str | None, to: Pa
     """What this machine can do, and whether a model and a corpus fit: each finding says what to do."""
     from probe.doctor.examine import examine
     from probe.doctor.findings import screen
+    from probe.names import ModelName
 
+    named = ModelName.parse(model) if model else None
     if hooks:
         from probe.models.factories import with_hooks
 
-        if model is None:
+        if named is None:
             raise UsageError("--hook: belongs to a model; name it with --model.")
-        [model] = with_hooks([model], hooks)
-    findings, again = itertools.tee(examine(model, corpus, to, device))
+        [named] = with_hooks([named], hooks)
+    findings, again = itertools.tee(examine(named, corpus, to, device))
     if as_json:
         click.echo(json.dumps([vars(item) for item in findings], indent=2, ensure_ascii=False))
     else:

@@ -9,6 +9,7 @@ from probe.doctor import corpus as corpora
 from probe.doctor import labels, libraries, machine
 from probe.doctor.findings import Finding
 from probe.errors import ProbeError
+from probe.names import ModelName
 
 if TYPE_CHECKING:
     from probe.data.corpus import Corpus
@@ -16,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def examine(
-    model: str | None = None, corpus: str | None = None, to: Path = Path(), device: str | None = None
+    model: str | ModelName | None = None, corpus: str | None = None, to: Path = Path(), device: str | None = None
 ) -> Iterator[Finding]:
     """Findings on this machine, and on a model and a corpus where they are named, as they are made.
 
     Args:
-        model: a name as `probe.open_model` takes it; it is fetched and opened.
+        model: as `probe.open_model` takes it; it is fetched and opened.
         corpus: a manifest, or ``librispeech:ROOT#subsets``; up to 400 audio headers are read.
         to: the folder that would receive features; 64 MB are written there and removed.
         device: ``cpu``, ``cuda``, ``cuda:1``; None takes a GPU where there is one.
@@ -63,7 +64,7 @@ def _whatever_happens(topic: str, findings: Iterator[Finding]) -> Iterator[Findi
         yield Finding(topic, "problem", f"could not be examined ({reason}).", "Mend what stands above first, then ask again.")
 
 
-def _open_model(name: str, device: str | None, opened: "list[ModelInfo]") -> Iterator[Finding]:
+def _open_model(name: str | ModelName, device: str | None, opened: "list[ModelInfo]") -> Iterator[Finding]:
     from probe.models.catalogue import open_model
     from probe.store.layers import describe_layers
 

@@ -14,10 +14,11 @@ from probe.errors import ProbeError, UsageError
 from probe.evaluation.hearing import Hearing, asked_under, hearings
 from probe.evaluation.kinds import KINDS
 from probe.evaluation.problem import Problem
+from probe.evaluation.stores import stores_under
 from probe.evaluation.tasks import Task
 from probe.evaluation.trial_lists import chosen_trials, load_labels
+from probe.names import ModelName
 from probe.store.features import FeatureStore
-from probe.store.folder import select_store
 
 log = logging.getLogger("probe")
 
@@ -77,7 +78,7 @@ def check(
             KINDS[task.kind].check(task, problem_of(task, limited, hearing, lists, intervals))
 
 
-def stores_of(task: Task, model: str, corpus: Corpus, features: Path) -> dict[str, FeatureStore]:
+def stores_of(task: Task, model: str | ModelName, corpus: Corpus, features: Path) -> dict[str, FeatureStore]:
     """Condition -> the store that a task, which is open under its conditions, reads of a model.
 
     Raises:
@@ -85,7 +86,7 @@ def stores_of(task: Task, model: str, corpus: Corpus, features: Path) -> dict[st
     """
     keys = [item.key for item in corpus.utterances]
     names = dict.fromkeys(name for hearing in hearings(task) for name in hearing.conditions)
-    return {name: select_store(features, model, task.view, name, keys) for name in names}
+    return stores_under(features, ModelName.parse(model), task.view, names, keys)
 
 
 def askable(questions: Mapping[str, T], check_one: Callable[[T], object]) -> tuple[list[T], list[str]]:

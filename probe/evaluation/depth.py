@@ -7,8 +7,8 @@ spectral front-end have no depth.
 from collections.abc import Mapping
 from typing import Any
 
-from probe.models.catalogue import RANDOM
 from probe.models.known import known_models
+from probe.names import RANDOM
 
 
 def n_blocks(recipe: Mapping[str, Any]) -> int | None:

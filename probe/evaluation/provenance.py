@@ -10,6 +10,7 @@ from probe.environment import code_version, package_versions
 from probe.evaluation.hearing import Hearing
 from probe.evaluation.tasks import Task
 from probe.files import file_name, sha256_of_json
+from probe.names import ModelName
 from probe.records import SEVERAL
 from probe.store.features import FeatureStore
 
@@ -52,7 +53,7 @@ def provenance(
     }
 
 
-def arguments_of(task: Task, model: str, corpus: Corpus, store: FeatureStore, **how: Any) -> dict[str, Any]:
+def arguments_of(task: Task, model: ModelName, corpus: Corpus, store: FeatureStore, **how: Any) -> dict[str, Any]:
     """What repeats a run: the arguments of `probe.evaluation.run.run`, and those of the extraction that it reads.
 
     Args:
@@ -60,6 +61,7 @@ def arguments_of(task: Task, model: str, corpus: Corpus, store: FeatureStore, **
         how: further arguments; paths become text.
     """
     recipe = store.recipe
+    extracted = model if store.spec in (model.resolved, model.as_path) else ModelName(store.requested, store.spec)
     cut = recipe.get("chunking") or {"chunk_s": 0.0}
     form = {name: cut[name] for name in ("chunk_s", "context_s") if name in cut}
     form |= {name: recipe[name] for name in ("implementation", "precision") if name in recipe}
@@ -68,10 +70,10 @@ def arguments_of(task: Task, model: str, corpus: Corpus, store: FeatureStore, **
     return {
         "task": task.spec or task.name,
         "overrides": dict(task.overrides),
-        "model": model,
+        "model": model.text,
         "corpus": corpus.source,
         **{name: str(value) if isinstance(value, Path) else value for name, value in how.items()},
-        "extraction": {"model": store.requested} | extraction_of(recipe) | form | heard,
+        "extraction": {"model": extracted.text} | extraction_of(recipe) | form | heard,
     }
 
 

@@ -22,6 +22,7 @@ from probe.evaluation.kinds import KINDS
 from probe.evaluation.problem import Features, Problem, Score, described
 from probe.evaluation.progress import progress_of
 from probe.evaluation.provenance import arguments_of, provenance, stem
+from probe.evaluation.stores import name_of
 from probe.evaluation.tasks import Task, open_task, same_question
 from probe.evaluation.transcribe import CTC_LAYER
 from probe.evaluation.trial_lists import intervals_of, trial_lists
@@ -30,6 +31,7 @@ from probe.files import require_writable, sha256_of_json, write_atomically
 from probe.measures.uncertainty import interval
 from probe.models.catalogue import choose_device
 from probe.models.encoder import device_name
+from probe.names import ModelName
 from probe.records import NO_LAYER, WEIGHTED, Record, chosen_layers, frame_of, iterate_records, write_records
 
 log = logging.getLogger("probe")
@@ -59,7 +61,7 @@ class Run:
 
 def run(
     task: str | Path | Task,
-    model: str,
+    model: str | ModelName,
     corpus: str | Path | Corpus,
     features: str | Path,
     results: str | Path,
@@ -79,7 +81,8 @@ def run(
 
     Args:
         task: a ready task's name, a TOML file, or a task that is open.
-        model: as it was named at extraction.
+        model: SPEC or NAME=SPEC (`probe.names`), or the name that it was given at extraction. Where SPEC is a folder or a file, its
+            weights must be those that the features were extracted from; ``NAME@<revision>`` names older features.
         corpus: a manifest, ``librispeech:ROOT#subsets``, or a corpus that is loaded.
         features: the folder of stores.
         results: the folder of records.
@@ -107,7 +110,9 @@ def run(
     device = choose_device(device)
     if other := same_question(task):
         log.info("%s: asks the same question as the ready task %s, whose records have another name", task.name, other)
-    stores = stores_of(task, model, corpus, Path(features))
+    named = ModelName.parse(model)
+    stores = stores_of(task, named, corpus, Path(features))
+    named = replace(named, name=name_of(named, next(iter(stores.values()))))
     done = Run([], [], [])
     for line in texts.warnings(corpus.utterances) if (task.of or task).kind == "transcribe" else ():
         log.warning("%s: %s", corpus.name, line)
@@ -126,7 +131,7 @@ def run(
         shas = {split: item.sha256 for split, item in lists.items()}
         shas |= dict.fromkeys(("dev", "test"), intervals.sha256) if intervals else {}
         common = {
-            condition: provenance(task, model, corpus, stores, hearing, condition, seed, device)
+            condition: provenance(task, named.name, corpus, stores, hearing, condition, seed, device)
             for condition in hearing.names.values()
         }
         paths = {condition: Path(results) / f"{stem(fields)}.jsonl" for condition, fields in common.items()}
@@ -151,13 +156,13 @@ def run(
         )
         trained = f"training {position + 1} of {len(asked)}" if len(asked) > 1 else ""
         with progress_of(
-            " ".join(filter(None, [task.name, model, *(f"({text})" for text in (number, trained) if text)]))
+            " ".join(filter(None, [task.name, named.name, *(f"({text})" for text in (number, trained) if text)]))
         ) as shown:
             scores = _scores(task, replace(problem, progress=shown), found)
         seconds = round(time.monotonic() - started + parts.seconds, 2)
         arguments = arguments_of(
             task,
-            model,
+            named,
             corpus,
             stores[hearing.train[0]],
             trials=trials,
@@ -169,7 +174,7 @@ def run(
             limit=limit,
             memory_bytes=memory_bytes,
         )
-        _warn_of_edges(task.name, model, scores)
+        _warn_of_edges(task.name, named.name, scores)
         order = {layer: index for index, layer in enumerate([*found.layers, WEIGHTED, CTC_LAYER])} | {NO_LAYER: -1}
         blocks = n_blocks(found.store.recipe)
         for name, condition in hearing.names.items():
@@ -179,7 +184,9 @@ def run(
             path = paths[condition]
             if kept := write_records(path, records):
                 log.warning(
-                    "%s held records of another manifest, limit, seed, task or recipe; they are kept as %s", path, kept.name
+                    "%s held records of another manifest, limit, seed, task, recipe or revision of the model; they are kept as "
+                    "%s. To keep two versions of a model side by side, give each a name: --model NAME=SPEC.",
+                    *(path, kept.name),
                 )
             _write_outcomes(Path(results) / "outcomes" / path.name, of_file, records, corpus)
             done.paths.append(path)
@@ -215,7 +222,7 @@ def _finished(path: Path, stores: Sequence[Path], common: dict[str, Any], shas: 
     except ProbeError:
         return []
     same = all(
-        all(getattr(record, name) == value for name, value in common.items())
+        all(getattr(record, name) == value for name, value in common.items() if name != "arguments")
         and record.trials_sha256 == shas.get(record.split, "")
         for record in records
     )

@@ -43,6 +43,7 @@ from probe.evaluation.hearing import heard, named
 from probe.evaluation.pairing import Pairs, batches, pair_up
 from probe.evaluation.problem import Features, block_of
 from probe.evaluation.progress import progress_of
+from probe.evaluation.stores import name_of, stores_under
 from probe.files import file_name, require_writable, write_atomically
 from probe.measures.counts import Counts, amount_counts
 from probe.measures.similarity import (
@@ -58,7 +59,7 @@ from probe.measures.similarity import (
     enough_rows,
 )
 from probe.measures.uncertainty import interval
-from probe.store.folder import select_store
+from probe.names import ModelName, distinct_models
 from probe.store.layers import choose_layers
 from probe.store.views import parse_view, row_width
 
@@ -104,13 +105,13 @@ class Side:
 
 
 def similarity(
-    model: str,
+    model: str | ModelName,
     corpus: str | Path | Corpus,
     features: str | Path,
     results: str | Path,
     *,
     conditions: Sequence[str] = (),
-    against: str | None = None,
+    against: str | ModelName | None = None,
     split: str = "test",
     view: str = "frames",
     layers: str | None = None,
@@ -122,7 +123,7 @@ def similarity(
     """Compares a model with itself under conditions, with another model, or its layers with each other; see the module.
 
     Args:
-        model: as it was named at extraction.
+        model: SPEC or NAME=SPEC, as `probe.run` takes it.
         corpus: a manifest, ``librispeech:ROOT#subsets``, or a corpus that is loaded.
         features: the folder of stores.
         results: receives ``similarity/*.json``.
@@ -157,8 +158,12 @@ def similarity(
     if split not in (*splits, "all"):
         raise UsageError(f"--split {split}: {corpus.name} has {', '.join(splits)}; expected one of them, or all.")
 
-    def side(name: str, condition: str, wanted: str | None) -> Side:
-        store = select_store(Path(features), name, view, condition, [item.key for item in corpus.utterances])
+    first, *other = distinct_models([model] if against is None else [model, against])
+
+    def side(model: ModelName, condition: str, wanted: str | None) -> Side:
+        keys = [item.key for item in corpus.utterances]
+        store = stores_under(Path(features), model, view, [condition], keys)[condition]
+        name = name_of(model, store)
         found = Features({condition: store}, view, corpus)
         found.require(corpus.name, heard([item for item in corpus.utterances if split in (item.split, "all")], condition))
         names = choose_layers(wanted, list(store.layers), store.aliases, name)
@@ -170,12 +175,13 @@ def similarity(
         return Side(name, part, [layer for layer in names if layer in part.layers])
 
     if against is not None:
-        sides = [(side(model, each, layers), side(against, each, None)) for each in conditions or (CLEAN,)]
+        second = other[0] if other else first
+        sides = [(side(first, each, layers), side(second, each, None)) for each in conditions or (CLEAN,)]
     elif conditions:
-        clean = side(model, CLEAN, layers)
-        sides = [(clean, side(model, each, layers)) for each in conditions]
+        clean = side(first, CLEAN, layers)
+        sides = [(clean, side(first, each, layers)) for each in conditions]
     else:
-        clean = side(model, CLEAN, layers)
+        clean = side(first, CLEAN, layers)
         sides = [(clean, clean)]
     settings = {"seed": seed, "sample": n_sample, "epsilon": EPSILON, "least_ratio": LEAST_RATIO, "safe_ratio": SAFE_RATIO}
     paths = []

@@ -25,11 +25,12 @@ from probe.extraction.plan import SHARD_BYTES, VALUE_BYTES, Plan, human_bytes, m
 from probe.extraction.shards import Shards, Tally, write_job
 from probe.extraction.threads import computing_on, may_decide_bits
 from probe.extraction.writing import Writer
-from probe.files import file_name, read_json, require_writable
-from probe.models.catalogue import CHUNK_S, CONTEXT_S, RANDOM, open_model
+from probe.files import read_json, require_writable
+from probe.models.catalogue import CHUNK_S, CONTEXT_S, open_model
 from probe.models.check import check_model
 from probe.models.encoder import Encoder, device_name
 from probe.models.plugins import Plugin
+from probe.names import ModelName, own_name
 from probe.store.features import Failure, FeatureStore
 from probe.store.folder import create_store, discard_store, store_path
 from probe.store.layers import choose_layers
@@ -97,7 +98,7 @@ class Extraction:
 
 
 def extract(
-    model: str | Encoder | Plugin,
+    model: str | ModelName | Encoder | Plugin,
     corpus: str | Path | Corpus,
     to: str | Path,
     *,
@@ -111,7 +112,7 @@ def extract(
     limit: int | None = None,
     splits: Collection[str] | None = None,
     dry_run: bool = False,
-    requested: str | None = None,
+    requested: str | ModelName | None = None,
     ctc: bool = False,
     check: bool = True,
     sha256: str | None = None,
@@ -129,7 +130,7 @@ def extract(
     """Writes what is missing of a corpus' features into the store of this model, view and recipe beneath ``to``.
 
     Args:
-        model: a name (see `probe.models.catalogue`), an encoder that is open, or an object that is a plug-in.
+        model: SPEC or NAME=SPEC (see `probe.names`), an encoder that is open, or an object that is a plug-in.
         corpus: a manifest, ``librispeech:ROOT#subsets``, or a corpus that is loaded.
         to: the folder of all stores.
         layers: such as ``conv,0-12,final``; all but ``conv`` where None.
@@ -142,7 +143,7 @@ def extract(
         limit: at most so many utterances of each split.
         splits: whose rows are extracted; all where None.
         dry_run: only the plan.
-        requested: the name under which an open encoder was asked for; its own where None.
+        requested: how an open encoder was named, as SPEC or NAME=SPEC; as it was opened where None.
         ctc: also runs the checkpoint's own CTC head and keeps its greedy transcript of every utterance.
         check: runs the short form of `probe.models.check` before the first utterance, unless these weights passed it here before.
         sha256: what the weights must have; only together with a name.
@@ -180,32 +181,34 @@ def extract(
     encoder = model
     if not isinstance(encoder, Encoder):
         encoder = open_model(encoder, device, sha256, implementation, precision, chunk_s, context_s)
-    requested = requested or (model if isinstance(model, str) else encoder.info.id)
+    info = encoder.info
+    given = requested or (model if isinstance(model, str | ModelName) else None)
+    opened_as = info.spec or info.id
+    asked = ModelName.parse(given) if given else ModelName(own_name(opened_as), opened_as)
     for note in encoder.info.notes:
-        log.info("%s: %s", requested, note)
+        log.info("%s: %s", asked.name, note)
     if memory_bytes < LEAST_BYTES:
         raise UsageError(
             f"--memory {human_bytes(memory_bytes)}: expected at least {human_bytes(LEAST_BYTES)}; shards take most of it."
         )
-    info = encoder.info
     names = choose_layers(layers, list(info.every_layer), info.aliases, info.id, list(info.layers))
     if ctc and not encoder.info.ctc:
         if encoder.info.id.startswith(RANDOM):
-            raise ProbeError(f"{requested}: random weights have no CTC head. Leave --ctc out, or name a fine-tuned checkpoint.")
+            raise ProbeError(f"{asked.name}: random weights have no CTC head. Leave --ctc out, or name a fine-tuned checkpoint.")
         why = next((note for note in encoder.info.notes if "CTC head" in note), "its class has none")
         raise ProbeError(
-            f"{requested}: no CTC head can be run ({why}). Leave --ctc out, or name a fine-tuned checkpoint, such as those of "
+            f"{asked.name}: no CTC head can be run ({why}). Leave --ctc out, or name a fine-tuned checkpoint, such as those of "
             "`probe models` with CTC under what they were trained on."
         )
     disturbance = condition if isinstance(condition, Disturbance) else None
     if isinstance(condition, Condition):
         disturbance = open_condition(condition, encoder.info.rate_hz, whole, audio_folder)
     if disturbance is not None and disturbance.rate_hz != encoder.info.rate_hz:
-        raise UsageError(f"{requested}: wants {encoder.info.rate_hz} Hz; the condition was opened at {disturbance.rate_hz} Hz.")
+        raise UsageError(f"{asked.name}: wants {encoder.info.rate_hz} Hz; the condition was opened at {disturbance.rate_hz} Hz.")
     recipe = recipe_of(encoder, names, view, ctc, dtype, compression, disturbance)
     n_decoders = workers or min(MOST_DECODERS, allowed_cores())
     decoders = [Decoder(audio_folder, isolate_decode, decode_timeout_s) for _ in range(n_decoders)]
-    path = store_path(root, recipe)
+    path = store_path(root, recipe, asked.name if asked.is_alias else None)
     begun = FeatureStore(path) if (path / "recipe.json").exists() else None
     refusal = None if dry_run else _refusal(path)
     if dry_run or refusal:
@@ -219,8 +222,8 @@ def extract(
         return Extraction(path, plan, plan.failed if refusal else [], 0, 0.0)
     with ExitStack() as stack:
         stack.enter_context(computing_on(encoder, threads, begun.environment["threads"] if begun else None))
-        certificate = _certified(root, encoder, recipe, isinstance(model, str)) if check else None
-        store = create_store(root, requested, recipe, environment_of(encoder))
+        certificate = _certified(path.parent, encoder, recipe, isinstance(model, str | ModelName)) if check else None
+        store = create_store(root, asked, recipe, environment_of(encoder))
         if certificate is not None and store.certificate != certificate:
             store.write_certificate(certificate)
         for decoder in decoders:
@@ -283,9 +286,9 @@ def recipe_of(
     return recipe | ({"compression": compression} if compression != "none" else {})
 
 
-def _certified(root: Path, encoder: Encoder, recipe: Mapping[str, Any], named: bool) -> dict[str, Any]:
-    """The certificate of an encoder: one that a store of it beneath ``root`` has from the same libraries and device, one that
-    the user's cache has, or a new one.
+def _certified(stores: Path, encoder: Encoder, recipe: Mapping[str, Any], named: bool) -> dict[str, Any]:
+    """The certificate of an encoder: one that a store in this folder has from the same libraries and device, one that the user's
+    cache has, or a new one.
 
     Args:
         named: whether it was opened by its name; of an object nobody can tell whether it is the same code.
@@ -301,7 +304,7 @@ def _certified(root: Path, encoder: Encoder, recipe: Mapping[str, Any], named: b
         "packages": package_versions(),
         "device": device_name(encoder.device),
     }
-    before = [read_json(path) for path in sorted((root / file_name(encoder.info.id)).glob("*/certificate.json"))]
+    before = [read_json(path) for path in sorted(stores.glob("*/certificate.json"))]
     for there in sorted(before, key=lambda item: item["quick"]):
         if there["passed"] and all(there.get(name) == value for name, value in now.items()):
             return there
@@ -390,6 +393,6 @@ def _run(
 def _warn_of_other_environment(store: FeatureStore, encoder: Encoder) -> None:
     """Says what differs from the environment the store was begun in, as far as it may decide a bit."""
     before, now = store.environment, environment_of(encoder)
-    for name in sorted(before.keys() | now.keys()):
+    for name in sorted(now):
         if before.get(name) != now.get(name):
             log.warning("%s was begun with %s %s; now it is %s", store.path, name, before.get(name), now.get(name))

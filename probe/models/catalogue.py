@@ -1,4 +1,4 @@
-"""Names of models -> encoders.
+"""Specs of models -> encoders; `probe.names` says how models are called.
 
 ``org/name@revision`` on the hub, a local folder, ``random:org/name@seed`` (the same architecture with seeded random weights; those
 in ``known.csv`` need no network), ``fbank``, ``mfcc``, ``file.pt`` (`probe.models.fairseq`), ``torchaudio:NAME``
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from probe.errors import ProbeError, UsageError
 from probe.models.encoder import Chunking, Encoder
-from probe.models.known import NOT_SPEECH, RANDOM, TORCHAUDIO, Known, close_names, known_models
+from probe.models.known import NOT_SPEECH, TORCHAUDIO, Known, close_names, known_models
+from probe.names import RANDOM, SPECTRAL, ModelName
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from probe.models.plugins import Plugin, PluginEncoder
     from probe.models.reference import TransformersEncoder
 
-SPECTRAL = ("fbank", "mfcc")
 IMPLEMENTATIONS = ("packed", "reference")
 # Longer than any utterance that these models were trained on, and than those of the usual corpora.
 LONG_S = 120.0  # of the packed form
@@ -47,7 +47,7 @@ def sources_of(row: Known) -> list[str]:
 
 
 def open_model(
-    name: "str | Plugin",
+    name: "str | ModelName | Plugin",
     device: str | None = None,
     sha256: str | None = None,
     implementation: str = "packed",
@@ -58,7 +58,7 @@ def open_model(
     """The encoder that ``name`` stands for.
 
     Args:
-        name: a model's name; or an object that is a plug-in (`probe.models.plugins.Plugin`).
+        name: a model's SPEC, or NAME=SPEC; or an object that is a plug-in (`probe.models.plugins.Plugin`).
         device: ``cpu``, ``cuda``, ``cuda:1``; None takes a GPU where there is one.
         sha256: what the weights must have, as ``probe check`` prints it.
         implementation: ``packed``, or ``reference`` for transformers' own forward. A checkpoint without a packed form is computed by
@@ -85,18 +85,30 @@ def open_model(
     chunking = Chunking(LONG_S, chunk_s, context_s) if chunk_s else None
     if implementation == "reference" and precision != "fp32":
         raise UsageError(f"--precision {precision}: the reference implementation computes in fp32. Use --implementation packed.")
-    if isinstance(name, str) and name in SPECTRAL:
-        if sha256 is not None:
-            raise UsageError(f"--sha256: {name} has no weights.")
-        return SpectralEncoder(name, torch.device(place))
-    if not isinstance(name, str) or factories.is_plugin(name):
+    if not isinstance(name, str | ModelName):
         return _plugin(name, torch.device(place), sha256)
-    if not name.startswith(RANDOM):
-        return _in_form(_pretrained(name, place, sha256), implementation, precision, chunking)
-    encoder = _random(name, place)
+    asked = ModelName.parse(name)
+    encoder: Encoder
+    if asked.spec in SPECTRAL:
+        if sha256 is not None:
+            raise UsageError(f"--sha256: {asked.spec} has no weights.")
+        encoder = SpectralEncoder(asked.spec, torch.device(place))
+    elif factories.is_plugin(asked):
+        encoder = _plugin(asked.spec, torch.device(place), sha256)
+    else:
+        encoder = _in_form(_with_weights(asked.spec, place, sha256), implementation, precision, chunking)
+    encoder.info = replace(encoder.info, spec=asked.resolved)
+    return encoder
+
+
+def _with_weights(spec: str, place: str, sha256: str | None) -> "TransformersEncoder":
+    """The reference form of a checkpoint, or of an architecture with random weights."""
+    if not spec.startswith(RANDOM):
+        return _pretrained(spec, place, sha256)
+    encoder = _random(spec, place)
     if sha256 not in (None, encoder.info.weights_sha256):
-        raise ProbeError(f"{name}: the weights drawn here have sha256 {encoder.info.weights_sha256}, --sha256 says {sha256}.")
-    return _in_form(encoder, implementation, precision, chunking)
+        raise ProbeError(f"{spec}: the weights drawn here have sha256 {encoder.info.weights_sha256}, --sha256 says {sha256}.")
+    return encoder
 
 
 def _plugin(name: "str | Plugin", place: "torch.device", sha256: str | None) -> "PluginEncoder":
@@ -199,10 +211,13 @@ def _locate(name: str, weights: bool) -> "checkpoints.Location":
     from probe.models import checkpoints, factories
 
     if _is_folder(name):
-        return checkpoints.Location(str(Path(name)), Path(name), "local")
+        return checkpoints.Location(str(Path(name)), Path(name))
     identifier, _, revision = name.partition("@")
     if revision and _is_folder(identifier):
-        raise ProbeError(f"{name}: {identifier} is a folder, and folders have no revisions. Leave @{revision} out.")
+        raise ProbeError(
+            f"{name}: {identifier} is a folder, and only the weights that it holds now can be opened; "
+            f"@{revision} names features that are stored. Leave it out."
+        )
     if os.path.exists(name):  # noqa: PTH110 - as in _is_folder
         raise ProbeError(
             f"{name}: a file. Expected a folder as save_pretrained writes it (of model.safetensors the folder it lies in), or a file "

@@ -22,8 +22,9 @@ from torch import Tensor
 from probe.environment import package_versions
 from probe.errors import listed
 from probe.models.encoder import ASSUMED, CTC, PLUGIN, Encoder, device_name, frames_of, pieces_of
-from probe.models.known import RANDOM, UNUSED, Known, known_models
+from probe.models.known import UNUSED, Known, known_models
 from probe.models.plugins import Plugin
+from probe.names import RANDOM
 from probe.store.layers import describe_layers
 
 PASS, FAIL, NOTE, SKIPPED = "pass", "FAIL", "note", "skipped"

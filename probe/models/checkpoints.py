@@ -29,7 +29,8 @@ from probe.models.families import ENCODERS, LOG_MEL, conv_width, grids_of, has_o
 from probe.models.keys import left_out_notes, refuse_quantised, refuse_quantised_names, refuse_unmerged, unwrapped
 from probe.models.known import FAMILIES, UNUSED, Known, close_names
 from probe.models.reference import EPSILON, TransformersEncoder, epsilon_of
-from probe.models.weights import WEIGHT_FILES, Weights, find_weights, sha256_of_tensors
+from probe.models.weights import REVISION_DIGITS, WEIGHT_FILES, Weights, find_weights, sha256_of_tensors
+from probe.names import own_name
 
 PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")  # the second since transformers 5
 VOCABULARY_FILE = "vocab.json"
@@ -47,11 +48,17 @@ WHISPER_PREFIXES = ("model.encoder.", "encoder.", "")  # before the names of its
 
 @dataclass(frozen=True)
 class Location:
-    """Where a checkpoint lies: its name without revision, its folder, its resolved commit."""
+    """Where a checkpoint lies.
+
+    Attributes:
+        id: its spec without revision.
+        folder: that holds its files.
+        commit: resolved, or what stands in its place; empty where the weights' hash does.
+    """
 
     id: str
     folder: Path
-    commit: str
+    commit: str = ""
 
 
 def config_of_known(row: Known) -> Any:
@@ -453,8 +460,8 @@ def _encoder(
     against = f", its sha256 compared with {weights.against}" if weights.against else ""
     files = " and ".join(path.name for path in (weights.file, *weights.beside))
     info = ModelInfo(
-        id=location.id,
-        revision=location.commit,
+        id=own_name(location.id),
+        revision=location.commit or weights.sha256[:REVISION_DIGITS],
         weights_sha256=weights.sha256,
         family=config.model_type,
         layers=layers,

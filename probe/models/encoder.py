@@ -42,8 +42,10 @@ class ModelInfo:
     """What a model is, as far as it decides the values of its features.
 
     Attributes:
-        id: the name without revision: ``org/name``, a folder, ``file.pt``, ``torchaudio:NAME``, ``random:org/name``, ``fbank``.
-        revision: resolved commit, ``local``, a bundle's file, seed of random weights, or version of a spectral front-end.
+        id: what it is called without revision: ``org/name``, the last part of a folder's or a file's path, ``torchaudio:NAME``,
+            ``random:org/name``, ``fbank``.
+        revision: resolved commit, first digits of the hash of a folder's or a file's weights, a bundle's file, seed of random
+            weights, or version of a spectral front-end.
         weights_sha256: of the weights' files (random weights: of their values); empty where there are no weights.
         family: transformers' ``model_type`` (`probe.models.known.FAMILIES`), ``spectral``, or ``plugin``.
         layers: name -> width, in order; see FACTS on what a layer is: ``0`` is the input of the first block, ``i`` the output of
@@ -63,6 +65,7 @@ class ModelInfo:
         weights: the file they came from, and what its hash was compared with; empty where there is none.
         left_out: names of weights in the file that the encoder has no place for, such as a pretraining head's.
         notes: what a user should know about the loading, one sentence each.
+        spec: what opens it again (`probe.names.ModelName.resolved`); empty where that is not known.
     """
 
     id: str
@@ -84,6 +87,7 @@ class ModelInfo:
     weights: str = ""
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    spec: str = ""
 
     @property
     def every_layer(self) -> dict[str, int]:

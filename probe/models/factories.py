@@ -24,9 +24,9 @@ from probe.files import sha256_of_file
 from probe.models.encoder import PLUGIN
 from probe.models.hear import HearModel
 from probe.models.hooks import HookedModule
-from probe.models.known import RANDOM
 from probe.models.plugins import PAGE, PluginEncoder, modules_of, refuse_incomplete, running
 from probe.models.redraw import redraw
+from probe.names import RANDOM, ModelName
 
 GROUP = "probe.models"
 PREFIX, HEAR = f"{PLUGIN}:", "hear:"
@@ -43,24 +43,26 @@ def installed() -> dict[str, list[str]]:
     return found
 
 
-def is_plugin(name: str) -> bool:
-    """Whether opening a model of this name runs code that is not ours."""
-    name = name.removeprefix(RANDOM)
+def is_plugin(model: str | ModelName) -> bool:
+    """Whether opening a model runs code that is not ours."""
+    name = ModelName.parse(model).spec.removeprefix(RANDOM)
     if name.startswith((PREFIX, HEAR)):
         return True
     plain = re.split("[@#]", name)[0]
     return "/" not in plain and ":" not in plain and plain in installed()
 
 
-def with_hooks(models: Sequence[str], hooks: Sequence[str]) -> list[str]:
-    """Names of models, those of plug-ins with ``hooks`` at their end.
+def with_hooks(models: Sequence[str | ModelName], hooks: Sequence[str]) -> list[ModelName]:
+    """The models of a command, those of plug-ins with ``hooks`` at the end of their specs.
 
     Raises:
-        UsageError: there are hooks and no plug-in.
+        UsageError: there are hooks and no plug-in, or see `probe.names.ModelName.parse`.
     """
-    if hooks and not any(is_plugin(name) for name in models):
-        raise UsageError(f"--hook {hooks[0]}: {', '.join(models)} has layers of its own; hooks are for {PREFIX}... (see {PAGE}).")
-    return [f"{name}#{','.join(hooks)}" if hooks and is_plugin(name) else name for name in models]
+    named = [ModelName.parse(model) for model in models]
+    if hooks and not any(map(is_plugin, named)):
+        specs = ", ".join(model.spec for model in named)
+        raise UsageError(f"--hook {hooks[0]}: {specs} has layers of its own; hooks are for {PREFIX}... (see {PAGE}).")
+    return [model.hooked(hooks) if hooks and is_plugin(model) else model for model in named]
 
 
 def open_plugin(name: str, device: torch.device) -> PluginEncoder:

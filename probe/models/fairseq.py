@@ -32,8 +32,8 @@ from probe.models.encoder import ASSUMED
 from probe.models.pickles import Dictionary, open_pickle
 from probe.models.reference import TransformersEncoder
 from probe.models.weights import hashed
+from probe.names import ENDING
 
-ENDING = ".pt"
 # Where the encoder lies in a fine-tuned model, and its CTC head.
 TUNED, HEAD, HEAD_PARTS = "w2v_encoder.w2v_model.", "w2v_encoder.proj.", ("weight", "bias")
 MOST_CONVOLUTIONS = 64
@@ -96,7 +96,7 @@ def file_encoder(file: Path, device: str, sha256: str | None = None) -> Transfor
     """
     weights = hashed(file, sha256)
     found = _read(file)
-    location = Location(str(file), file.parent, "local")
+    location = Location(str(file), file.parent)
     encoder = converted_encoder(
         location, found.config, found.tensors, weights, device, found.normalize, found.left_out, found.notes, found.writes
     )

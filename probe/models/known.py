@@ -23,7 +23,6 @@ PRE_OR_POST_LN = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")
 # Those whose blocks see frames joined in pairs; ``final`` is brought back to the rate of the front-end after the last of them.
 SQUEEZED = ("sew", "sew-d")
 # How the names of models with random weights begin.
-RANDOM = "random:"
 # How the names of torchaudio's bundles begin.
 TORCHAUDIO = "torchaudio:"
 # Weights that are used in training alone (the vector that masked frames are replaced with); they may be missing, or hold anything.

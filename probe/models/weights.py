@@ -5,6 +5,7 @@ the one that a hub's cache keeps as the file's name, or one that the user gives.
 """
 
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +22,7 @@ from safetensors.torch import load_file
 from probe.errors import ProbeError, UsageError, listed
 from probe.files import sha256_of_file, sha256_of_json, unread
 from probe.foreign_files import refuse_foreign
+from probe.models import adapters
 from probe.models.pickles import open_pickle
 
 # In order of preference; the first that is there is hashed and loaded.
@@ -35,6 +38,7 @@ INDEX = re.compile(r"\.index(\.[\w-]+)?\.json$")
 WEIGHT_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".onnx")
 OF_TRAINING = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state|random_states|adapter\.).*")
 DTYPES = {"F64", "F32", "F16", "BF16", "I64", "I32", "BOOL"}  # whole numbers are counters
+REVISION_DIGITS = 12  # of a hash, where it stands in the place of a commit
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch.save's zip, and plain pickles
 
 
@@ -94,8 +98,17 @@ def find_weights(folder: Path, sha256: str | None = None, beside: Sequence[Path]
         UsageError: ``sha256`` is none.
         ProbeError: none there, a part missing, truncated, a pickle under a safetensors name, or not the expected hash.
     """
+    return hashed(_main_file(folder), sha256, beside)
+
+
+def _main_file(folder: Path) -> Path:
+    """The file of weights that a folder is opened from, or the index that lists its parts.
+
+    Raises:
+        ProbeError: there is none.
+    """
     file = next((folder / name for name in WEIGHT_FILES if os.path.lexists(folder / name)), None)
-    return hashed(file or _variant_in(folder), sha256, beside)
+    return file or _variant_in(folder)
 
 
 def _variant_in(folder: Path) -> Path:
@@ -185,6 +198,40 @@ def hashed(file: Path, sha256: str | None = None, beside: Sequence[Path] = ()) -
         _compare(file, whole, sha256.lower(), "--sha256")
         against.append("--sha256")
     return Weights(file, whole, " and ".join(dict.fromkeys(against)), tuple(beside))
+
+
+def sha256_on_disk(path: Path) -> str:
+    """`Weights.sha256` of a checkpoint's folder or file as it is now, without opening the model; empty where there are no weights.
+
+    Files that did not change since they were read are not read again.
+
+    Raises:
+        ProbeError: they are there and not whole.
+    """
+    file, beside = path, []
+    if path.is_dir():
+        if not _weight_files_in(path) and not any(os.path.lexists(path / name) for name in WEIGHT_FILES):
+            return ""
+        file, beside = _main_file(path), _adapters_in(path)
+    states = [part.stat() for part in (file, *parts_of(file), *beside) if part.is_file()]
+    state = tuple((item.st_ino, item.st_size, item.st_mtime_ns) for item in states)
+    return _sha256_of_unchanged(file, tuple(beside), state)
+
+
+def _adapters_in(folder: Path) -> list[Path]:
+    """The adapter of a language that a checkpoint's folder is opened with, if any."""
+    try:
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = SimpleNamespace(**settings)
+    except (OSError, ValueError, TypeError, RecursionError):  # opening the model names what is wrong
+        return []
+    adapter = adapters.adapter_of(folder, config, adapters.language_of(folder, config), [])
+    return [adapter] if adapter else []
+
+
+@functools.lru_cache(maxsize=64)
+def _sha256_of_unchanged(file: Path, beside: tuple[Path, ...], state: tuple[tuple[int, int, int], ...]) -> str:
+    return hashed(file, beside=beside).sha256
 
 
 def sha256_of_tensors(tensors: Mapping[str, torch.Tensor]) -> str:

@@ -21,9 +21,10 @@ import pandas as pd
 
 from probe.errors import ProbeError
 from probe.files import file_name, write_atomically
+from probe.names import RANDOM, SPECTRAL, unrevised
 from probe.records import OWN_HEAD, WEIGHTED
 from probe.reporting.marks import BITS
-from probe.reporting.rows import summary_rows
+from probe.reporting.rows import specs_of, summary_rows
 from probe.reporting.tables import to_markdown
 
 Row = Mapping[Hashable, Any]
@@ -53,15 +54,16 @@ def write_cards(records: pd.DataFrame, to: Path, datasets: Mapping[str, str]) ->
         raise ProbeError(f"corpus {unknown[0]!r}: no record is of it; there are {', '.join(sorted(set(records['corpus'])))}.")
     rows = summary_rows(records).assign(mark="")  # best of several models says nothing in the card of one
     of_model = {str(name): group.iloc[0].to_dict() for name, group in records.groupby("model")}
+    specs = specs_of(records)
     kinds = dict(zip(records["task"], records["kind"], strict=True))
     written, left_out = [], []
     for model, about in of_model.items():
-        if reason := _not_on_hub(model, str(about["revision"])):
+        if reason := _not_on_hub(specs[model], str(about["revision"])):
             left_out.append(f"{model}: {reason}")
             continue
         folder = to / file_name(model)
         scores = rows[(rows["model"] == model) & rows["value"].notna()]
-        texts = {"model-card.md": _card(model, scores, kinds, datasets)}
+        texts = {"model-card.md": _card(specs[model], scores, kinds, datasets)}
         for task, group in scores[scores["corpus"].isin(list(datasets))].groupby("task"):
             texts[f".eval_results/{file_name(str(task))}.yaml"] = yaml(list(_entries(group, about, datasets)))
         for name, text in texts.items():
@@ -77,13 +79,13 @@ def write_cards(records: pd.DataFrame, to: Path, datasets: Mapping[str, str]) ->
     return written, left_out
 
 
-def _not_on_hub(model: str, revision: str) -> str:
-    """Why a model has no repository on the Hub; empty where it has one."""
-    if re.fullmatch(f"{REPOSITORY}(@.+)?", model) and re.fullmatch("[0-9a-f]{40}", revision):
+def _not_on_hub(spec: str, revision: str) -> str:
+    """Why the model of a spec has no repository on the Hub; empty where it has one."""
+    if re.fullmatch(f"{REPOSITORY}(@.+)?", spec) and re.fullmatch("[0-9a-f]{40}", revision):
         return ""
-    if model.startswith("random:"):
+    if spec.startswith(RANDOM):
         return "random weights are a baseline"
-    if "/" not in model:
+    if spec in SPECTRAL:
         return "a baseline, no model of the Hub"
     return f"of revision {revision!r}, no commit of the Hub"
 
@@ -120,9 +122,9 @@ def _told(row: Row) -> list[str]:
     ]
 
 
-def _card(model: str, rows: pd.DataFrame, kinds: Mapping[str, str], datasets: Mapping[str, str]) -> str:
+def _card(spec: str, rows: pd.DataFrame, kinds: Mapping[str, str], datasets: Mapping[str, str]) -> str:
     """The card's snippet: metadata and a table."""
-    index = [{"name": model.partition("@")[0], "results": [_result(row, kinds, datasets) for row in rows.to_dict("records")]}]
+    index = [{"name": unrevised(spec), "results": [_result(row, kinds, datasets) for row in rows.to_dict("records")]}]
     return f"---\nmodel-index:\n{yaml(index)}---\n{ABOUT_PROBES}{to_markdown(rows, layers=False)}"
 
 

@@ -9,7 +9,7 @@ from probe.reporting.conditions import first_sampling
 from probe.reporting.grid import Grid
 from probe.reporting.latex import to_latex
 from probe.reporting.published import published_grid, published_rows
-from probe.reporting.rows import layer_rows, summary_rows
+from probe.reporting.rows import layer_rows, specs_of, summary_rows
 from probe.reporting.selection import Term, kept, ordered
 
 
@@ -40,7 +40,7 @@ def scores(
     rows = layer_rows(records, all_heads) if layers else summary_rows(records, all_heads)
     rows = ordered(kept(rows, terms), sort)
     if published:
-        rows = published_rows(rows)
+        rows = published_rows(rows, specs_of(records))
     if form in ("csv", "json"):
         return tables.to_csv(rows, excel_safe) if form == "csv" else tables.to_json(rows)
     if form == "md" and rows.empty:

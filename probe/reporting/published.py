@@ -6,7 +6,7 @@ domain. Random weights are not the published model. What is not certain is shown
 
 import csv
 import tomllib
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from probe.names import RANDOM, unrevised
 from probe.records import OWN_HEAD
 from probe.reporting.cells import DASH, INTERVAL, arrow
 from probe.reporting.grid import Cell, Column, Grid, of_columns, score
@@ -67,7 +68,7 @@ def published_map() -> dict[str, Any]:
     return tomllib.loads((published_folder() / "map.toml").read_text(encoding="utf-8"))
 
 
-def published_rows(summary: pd.DataFrame) -> pd.DataFrame:
+def published_rows(summary: pd.DataFrame, specs: Mapping[str, str] | None = None) -> pd.DataFrame:
     """One row per score and figure that may stand beside it; columns `ROWS`.
 
     A score without a figure has one row, and `figure` says why. ``like_theirs`` is our score that is made most like theirs, named in
@@ -75,8 +76,11 @@ def published_rows(summary: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         summary: see `probe.reporting.rows.summary_rows`.
+        specs: model -> what it was opened with (`probe.reporting.rows.specs_of`); where a model is not in it, its name is.
     """
-    rows = [row for ours in summary.to_dict("records") for row in _beside(ours)]
+    rows = [
+        row for ours in summary.to_dict("records") for row in _beside(ours, (specs or {}).get(ours["model"], str(ours["model"])))
+    ]
     return pd.DataFrame(rows, columns=ROWS)
 
 
@@ -124,10 +128,10 @@ def _doubt(certain: str) -> str:
     return "" if not certain or certain.startswith("yes") else f"(uncertain: {certain})"
 
 
-def _beside(ours: dict[Hashable, Any]) -> Iterator[dict[Hashable, Any]]:
-    """The rows of one of our scores."""
-    entries = [] if (reason := _hindrance(ours)) else [entry for entry in published_map()["entry"] if _fits(entry, ours)]
-    model = str(ours["model"]).partition("@")[0]
+def _beside(ours: dict[Hashable, Any], spec: str) -> Iterator[dict[Hashable, Any]]:
+    """The rows of one of our scores, of a model that was opened with a spec."""
+    entries = [] if (reason := _hindrance(ours, spec)) else [entry for entry in published_map()["entry"] if _fits(entry, ours)]
+    model = unrevised(spec)
     found = [(entry, figure) for entry in entries for figure in _figures(entry, model)]
     for entry, figure in found:
         percent = Decimal(figure["value"]).scaleb(0 if "%" in entry["figure"] else 2)
@@ -146,9 +150,9 @@ def _beside(ours: dict[Hashable, Any]) -> Iterator[dict[Hashable, Any]]:
         yield ours | empty | {"like_theirs": np.nan, "published": np.nan, "figure": why}
 
 
-def _hindrance(ours: dict[Hashable, Any]) -> str:
+def _hindrance(ours: dict[Hashable, Any], spec: str) -> str:
     """Why no figure may stand beside a score, whatever the map says."""
-    if str(ours["model"]).startswith("random:"):
+    if spec.startswith(RANDOM):
         return f"{NOT_COMPARABLE}: random weights"
     if (ours["condition"], ours["train_condition"]) != ("clean", "clean") or ours["train_domain"]:
         return f"{NOT_COMPARABLE}: conditions or domains"

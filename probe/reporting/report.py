@@ -27,7 +27,7 @@ from probe.reporting.conditions import CLEAN, WORST, by_severity, condition_rows
 from probe.reporting.domains import crossed
 from probe.reporting.marks import BITS
 from probe.reporting.outcomes import error_rows
-from probe.reporting.rows import layer_rows, one_line, summary_rows
+from probe.reporting.rows import layer_rows, one_line, specs_of, summary_rows
 from probe.version import __version__
 
 HERE = Path(__file__).parent
@@ -91,7 +91,7 @@ def content(records: pd.DataFrame, folders: Sequence[Path] = (), outcomes: bool 
         "version": __version__,
         "n_records": len(records),
         "models": _ordered(records["model"]),
-        "baselines": baselines(_ordered(records["model"])),
+        "baselines": baselines(_ordered(records["model"].map(specs_of(records)))),
         "questions": [_texts(question) for question in questions],
         "headline": headline(told),
         "answers": told,

@@ -20,6 +20,7 @@ import pandas as pd
 from probe.errors import ProbeError, listed
 from probe.measures.comparison import paired_difference
 from probe.measures.uncertainty import FEW_BLOCKS
+from probe.names import RANDOM, unrevised
 from probe.records import CHOICE, NO_LAYER, WEIGHTED, chosen_layers, source_dev
 from probe.reporting.marks import layers_marked, models_marked
 from probe.reporting.seeds import over_seeds
@@ -141,10 +142,14 @@ def summary_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame
     for row in _dicts(shown, [*CELL, "control", "chosen_layer", "final_layer", *(set(SUMMARY) & set(shown)), *COMPARED_BY]):
         cells[tuple(row[name] for name in CELL)].append(row)
     rows = [_summary_row(cell) for cell in cells.values() if any(row["control"] == "" for row in cell)]
-    value_of = {(row["model"], _elsewhere(row)): row["value"] for row in rows}
+    specs = specs_of(records)
+    value_of = {(specs[row["model"]], _elsewhere(row)): row["value"] for row in rows}
+    value_of |= {(row["model"], _elsewhere(row)): row["value"] for row in rows}
     for row in rows:
-        row["fbank"] = np.nan if row["model"] == "fbank" else value_of.get(("fbank", _elsewhere(row)), np.nan)
-        row["random"] = value_of.get((f"random:{row['model']}", _elsewhere(row)), np.nan)
+        spec, place = specs[row["model"]], _elsewhere(row)
+        twins = [RANDOM + name for name in (row["model"], spec, unrevised(spec))]
+        row["fbank"] = np.nan if spec == "fbank" else value_of.get(("fbank", place), np.nan)
+        row["random"] = next((value_of[twin, place] for twin in twins if (twin, place) in value_of), np.nan)
     table = _in_order(pd.DataFrame(rows, columns=[*SUMMARY, *COMPARED_BY]), [])
     return models_marked(table)[SUMMARY]
 
@@ -199,6 +204,15 @@ def budget_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
     rows = shown.merge(chosen_layers(records), on=CHOICE, how="left")
     rows["chosen"] = rows["layer"] == rows["chosen_layer"]
     return _in_order(rows[BUDGETS], ["layer_index", "n_train"])
+
+
+def specs_of(records: pd.DataFrame) -> dict[str, str]:
+    """Model -> the spec that it was opened with, which is not its name where the user chose one; the name where nothing says."""
+    firsts = records.drop_duplicates("model")
+    return {
+        str(model): str(arguments.get("model", model)).removeprefix(f"{model}=")
+        for model, arguments in zip(firsts["model"], firsts["arguments"], strict=True)
+    }
 
 
 def _reported(records: pd.DataFrame, all_heads: bool) -> pd.DataFrame:

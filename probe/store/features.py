@@ -133,6 +133,8 @@ class FeatureStore:
         path: its folder.
         recipe: everything that decides a value.
         environment: versions, CPU and threads that it was begun with.
+        requested: what its model is called (`probe.names`).
+        spec: what its model was opened as.
         layers: layer -> width of the stored rows, in order.
         aliases: ``final`` -> ``12`` and its like.
         utterances: key -> versions, oldest first.
@@ -146,6 +148,7 @@ class FeatureStore:
         self.recipe_sha256: str = head["sha256"]
         self.environment: dict[str, Any] = head["environment"]
         self.requested: str = head["requested"]
+        self.spec = str(self.environment.get("spec", self.requested))
         if sha256_of_json(self.recipe) != self.recipe_sha256:
             raise ProbeError(
                 f"{self.path / 'recipe.json'}: the recipe does not have the sha256 that stands beside it. Extract again."
