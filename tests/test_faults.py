@@ -1,4 +1,4 @@
-"""Nothing committed is lost, nothing damaged is read: extraction under injected faults, see tests/faults.py."""
+"""Nothing committed is lost, nothing damaged is read: extraction and records under injected faults, see tests/faults.py."""
 
 import json
 import os
@@ -15,14 +15,16 @@ NEVER = (
     *("unreadable shards", "resumes that failed", "utterances lost", "stores that differ", "foreign temporaries removed"),
     *("crashes", "trials without a winner", "codes other than 1", "other codes", "ends after 10 s", "temporaries left"),
     "messages that are not one line with the bytes needed",
+    *("records absent or cut", "broken pairs that nothing names", "outcomes of other records shown"),
+    *("broken pairs taken for finished", "pairs that differ", "records or outcomes lost"),
 )
 # kind -> number of trials by default, and in the long form (0: every place)
-NUMBERS = {"kills": (8, 200), "calls": (40, 0), "sizes": (6, 50), "writers": (2, 25), "signals": (3, 50)}
+NUMBERS = {"kills": (8, 200), "calls": (40, 0), "records": (16, 0), "sizes": (6, 50), "writers": (2, 25), "signals": (3, 50)}
 
 
 def counted(kind: str, n: int) -> dict[str, float]:
     """What one kind of trial counts, in a process of its own."""
-    if kind == "calls" and not (shutil.which("cc") and sys.platform == "linux"):
+    if kind in ("calls", "records") and not (shutil.which("cc") and sys.platform == "linux"):
         pytest.skip("striking every I/O call needs a C compiler and Linux")
     command = [sys.executable, str(ROOT / "tests" / "faults.py"), kind, "--n", str(n)]
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
@@ -43,6 +45,8 @@ def judged(kind: str, n: int) -> None:
         assert found["hit"] == 3 * n
     if kind == "calls":
         assert found["calls"] > 100
+    if kind == "records":
+        assert found["pairs broken on the way"], "some strikes must hit between the two files"
 
 
 @pytest.mark.parametrize("kind", NUMBERS)

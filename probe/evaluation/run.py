@@ -1,5 +1,6 @@
 """Runs a task on a model's features and writes its records."""
 
+import hashlib
 import itertools
 import json
 import logging
@@ -26,9 +27,19 @@ from probe.evaluation.hearing import Hearing, asked_under, groups_of, heard, hea
 from probe.evaluation.problem import Features, Problem, Score, described
 from probe.evaluation.tasks import Task, open_task
 from probe.evaluation.transcribe import CTC_LAYER
-from probe.files import file_name, sha256_of_json, write_atomically
+from probe.files import file_name, sha256_of_json
 from probe.measures.uncertainty import interval
-from probe.records import NO_LAYER, SEVERAL, WEIGHTED, Record, chosen_layers, frame_of, iterate_records, write_records
+from probe.records import (
+    NO_LAYER,
+    SEVERAL,
+    WEIGHTED,
+    Record,
+    chosen_layers,
+    frame_of,
+    iterate_records,
+    sha256_of_outcomes,
+    write_records,
+)
 from probe.store.features import FeatureStore
 from probe.store.folder import select_store
 
@@ -154,11 +165,13 @@ def run(
             fields = common[condition] | {"seconds": seconds}
             records = [_record(score, fields, order, shas, depth_of(score.layer, blocks), groups) for score in of_file]
             path = paths[condition]
-            if kept := write_records(path, records):
+            outcomes = _outcomes(of_file, records, corpus)
+            digest = hashlib.sha256(outcomes).hexdigest()
+            records = [replace(record, outcomes_sha256=digest) for record in records]
+            if kept := write_records(path, records, outcomes):
                 log.warning(
                     "%s held records of another manifest, limit, seed, task or recipe; they are kept as %s", path, kept.name
                 )
-            _write_outcomes(Path(results) / "outcomes" / path.name, of_file, records, corpus)
             done.paths.append(path)
             done.records.extend(records)
     if done.left_out:
@@ -188,7 +201,10 @@ def _stem(fields: dict[str, Any]) -> str:
 
 
 def _finished(path: Path, stores: Sequence[Path], common: dict[str, Any], shas: dict[str, str]) -> list[Record]:
-    """The records in ``path`` if they are of this very question, and younger than all that the stores hold; otherwise none."""
+    """The records in ``path`` if they answer this very question, and their outcomes lie beside them; otherwise none.
+
+    Records that are older than anything that the stores hold do not count either.
+    """
     if not path.exists() or common["code"]["commit"].endswith("+"):  # a working tree with changes has no version
         return []
     if path.stat().st_mtime_ns <= max(item.stat().st_mtime_ns for store in stores for item in store.glob("*.json")):
@@ -196,6 +212,8 @@ def _finished(path: Path, stores: Sequence[Path], common: dict[str, Any], shas: 
     try:
         records = list(iterate_records(path))
     except ProbeError:
+        return []
+    if {record.outcomes_sha256 for record in records} != {sha256_of_outcomes(path)}:
         return []
     same = all(
         all(getattr(record, name) == value for name, value in common.items())
@@ -333,8 +351,11 @@ def _record(
     )
 
 
-def _write_outcomes(path: Path, scores: Sequence[Score], records: Sequence[Record], corpus: Corpus) -> None:
-    """What was said of every test utterance, with its speaker and duration, or of every trial, at the layer that dev chose."""
+def _outcomes(scores: Sequence[Score], records: Sequence[Record], corpus: Corpus) -> bytes:
+    """Lines of what was said of every test utterance or trial, at the layer that dev chose.
+
+    Utterances stand with their speaker and duration.
+    """
     about = {item.key: {"speaker": item.speaker, "duration_s": item.duration_s} for item in corpus.utterances}
     picked = chosen_layers(frame_of(records))
     chosen = {(row.head, row.train_domain): row.chosen_layer for row in picked[picked["budget"] == ""].itertuples()}
@@ -350,8 +371,7 @@ def _write_outcomes(path: Path, scores: Sequence[Score], records: Sequence[Recor
             json.dumps({**head, **outcome, **about.get(outcome.get("key", ""), {})}, ensure_ascii=False) + "\n"
             for outcome in score.outcomes
         ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, "".join(lines).encode())
+    return "".join(lines).encode()
 
 
 def _warn_of_copies(features: Features, corpus: Corpus, condition: str) -> None:
