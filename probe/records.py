@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from probe.brief import brief, figure
 from probe.errors import ProbeError
 from probe.files import canonical_json, sha256_of_file, write_atomically
 
@@ -152,6 +153,12 @@ class Record:
     device: str = ""
     seconds: float = 0.0
     format: int = FORMAT
+
+    def __repr__(self) -> str:
+        score = f"{self.split} {self.metric} {figure(self.value)}"
+        ends = "" if self.low is None else f"[{figure(self.low)}, {figure(self.high)}]"
+        place = (f"layer {self.layer}", self.head, self.task, self.model)
+        return brief(self, " ".join(filter(None, (score, ends))), str(self.control), *map(str, place))
 
 
 # A layer is chosen once for all records that agree in these.

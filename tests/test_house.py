@@ -23,7 +23,7 @@ FLOORS = (
     ("models", "heads", "measures", "engines"),
     ("store", "records", "data", "environment"),
     ("files",),
-    ("errors", "version"),
+    ("errors", "version", "brief"),
 )
 FLOOR_OF = {room: len(FLOORS) - number for number, floor in enumerate(FLOORS) for room in floor}
 # Names handed out lazily, and the entry point.

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from probe.brief import brief, counted
 from probe.data.reading import refuse_outside
 from probe.errors import ProbeError, UtteranceError
 
@@ -44,6 +45,10 @@ class Utterance:
     extra: Mapping[str, str] = field(default_factory=dict)
     condition: str = "clean"
 
+    def __repr__(self) -> str:
+        duration = "" if self.duration_s is None else f"{self.duration_s:g} s"
+        return brief(self, self.key, self.split, self.speaker, self.domain, duration, self.condition)
+
     def label(self, column: str) -> str:
         """The value of one of the manifest's columns, empty where unknown; ``condition`` too, unless the manifest has its own."""
         if column in ("text", "speaker", "domain", "split"):
@@ -68,6 +73,11 @@ class Corpus:
     utterances: tuple[Utterance, ...]
     columns: tuple[str, ...]
     folder: Path = Path()
+
+    def __repr__(self) -> str:
+        counts = Counter(item.split for item in self.utterances)
+        parts = ", ".join(f"{n:,} {split}" for split, n in counts.items())
+        return brief(self, self.name, f"{counted(len(self.utterances), 'utterance')}: {parts}")
 
     def of_splits(self, splits: Collection[str] | None) -> "Corpus":
         """The rows of these splits; all where None."""

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from probe.brief import brief, counted
 from probe.data.corpus import Corpus
 from probe.data.textgrid import Interval, read_textgrid
 from probe.errors import ProbeError, listed
@@ -52,6 +53,9 @@ class Spans:
     labels: tuple[str, ...]
     types: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        return brief(self, counted(len(self.labels), "interval"))
+
     def at(self, times_s: np.ndarray) -> np.ndarray:
         """(time,) seconds -> (time,) int64, the interval that each lies in, -1 for none; a start belongs to its interval."""
         found = np.searchsorted(self.starts_s, times_s, side="right") - 1
@@ -73,6 +77,11 @@ class IntervalSet:
     sha256: str
     spans: Mapping[str, Spans]
     missing: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        n = sum(len(spans.labels) for spans in self.spans.values())
+        where = f"{counted(n, 'interval')} of {counted(len(self.spans), 'utterance')}"
+        return brief(self, self.name, where, f"{len(self.missing)} without any" if self.missing else "")
 
 
 def load_intervals(

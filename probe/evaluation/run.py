@@ -13,6 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from probe.brief import brief, counted
 from probe.data import texts
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, load_corpus
@@ -70,6 +71,11 @@ class Run:
     paths: list[Path]
     records: list[Record]
     left_out: list[str]
+
+    def __repr__(self) -> str:
+        about = [f"{item.task} of {item.model} on {item.corpus}" for item in self.records[:1]]
+        missing = f"{len(self.left_out)} left out" if self.left_out else ""
+        return brief(self, counted(len(self.paths), "file"), counted(len(self.records), "record"), missing, *about)
 
     @property
     def path(self) -> Path:

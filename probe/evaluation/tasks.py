@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from probe.brief import brief
 from probe.errors import ProbeError, UsageError
 from probe.evaluation.subsets import check_budget
 from probe.files import sha256_of_file, sha256_of_json
@@ -143,6 +144,9 @@ class Task:
     settings: Mapping[str, Any]
     of: "Task | None" = None
     folder: Path = Path()
+
+    def __repr__(self) -> str:
+        return brief(self, self.name, self.kind, f"version {self.version}", self.description)
 
     @property
     def sha256(self) -> str:

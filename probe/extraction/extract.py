@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from probe.brief import brief
 from probe.data import audio
 from probe.data.conditions.condition import Condition, Disturbance, open_condition, parse_condition
 from probe.data.conditions.grammar import CLEAN
@@ -77,6 +78,11 @@ class Extraction:
     extracted: int
     seconds: float
     resampled: Mapping[int, int] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        failed = f"{len(self.failures)} failed" if self.failures else ""
+        extracted = f"{self.extracted} of {len(self.plan.todo)} extracted"
+        return brief(self, extracted, f"{self.plan.present} present before", failed, str(self.store))
 
     def summary(self) -> dict[str, Any]:
         """The store and the plan in plain values, for JSON."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from probe.brief import brief, counted
 from probe.errors import ProbeError, listed
 from probe.files import read_json, sha256_of_json
 from probe.store.contents import shard_problems
@@ -61,17 +62,24 @@ class Verification:
     findings: tuple[Finding, ...]
     head: Mapping[str, Any] | None
 
+    def __repr__(self) -> str:
+        return brief(self, self.state, counted(self.shards, "shard"), counted(len(self.findings), "finding"), str(self.store))
+
     @property
     def damage(self) -> list[Finding]:
         """Findings that are no notes."""
         return [item for item in self.findings if item.damage]
 
+    @property
+    def state(self) -> str:
+        """Whether anything is damaged."""
+        return f"DAMAGED, {len(self.damage)} files" if self.damage else "sound"
+
     def lines(self) -> list[str]:
         """One line for the store and one for each finding."""
         size = f"{self.shards} shards, {self.n_bytes / 1e6:.1f} MB read"
-        state = f"DAMAGED, {len(self.damage)} files" if self.damage else "sound"
         details = [f"{self.store / item.file}: {'' if item.damage else 'note: '}{item.problem}" for item in self.findings]
-        return [f"{self.store}: {state}; {size}", *details]
+        return [f"{self.store}: {self.state}; {size}", *details]
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
