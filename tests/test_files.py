@@ -190,6 +190,11 @@ def test_different_names_stay_different() -> None:
     assert len({file_name(name) for name in names}) == len(names)
 
 
+def test_a_name_that_is_not_utf_8_is_refused() -> None:
+    with pytest.raises(ProbeError, match=r"'t\\udce9': this name is not UTF-8\. Rename"):
+        file_name(os.fsdecode(b"t\xe9"))
+
+
 # --- records ----------------------------------------------------------------------------------------------------------------------
 
 

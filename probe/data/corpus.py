@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from probe.brief import brief, counted
-from probe.data.reading import refuse_outside
+from probe.data.reading import refuse_outside, refuse_rows_in_quotes
 from probe.errors import ProbeError, UtteranceError
 
 COLUMNS = ("path", "text", "speaker", "domain", "split", "duration_s")
@@ -202,11 +202,20 @@ def _rows(manifest: Path, content: bytes) -> list[tuple[int, dict[str, str]]]:
                     "Put text that contains commas in double quotes."
                 )
             if any(values):
+                refuse_rows_in_quotes(f"{manifest} line {line}", values, lambda name: _is_file(manifest.parent / name))
                 rows.append((line, dict(zip(header, values, strict=True))))
             line = reader.line_num + 1
     except csv.Error as error:
         raise ProbeError(f"{manifest} line {line}: not readable as CSV ({error}). Mind the double quotes.") from error
     return rows
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a path, which may be any text, names a file."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _check_header(manifest: Path, header: list[str]) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 
 from probe.brief import brief, counted
 from probe.data.corpus import Corpus
+from probe.data.reading import refuse_rows_in_quotes
 from probe.data.textgrid import Interval, read_textgrid
 from probe.errors import ProbeError, listed
 from probe.files import sha256_of_file, sha256_of_json
@@ -148,6 +149,8 @@ def _from_csv(path: Path, corpus: Corpus, types: str) -> tuple[Found, str, list[
     found: Found = defaultdict(list)
     for line, row in rows:
         where, name = f"{path} line {line}", row["path"]
+        values = [row[column] for column in header]
+        refuse_rows_in_quotes(where, values, lambda text: text in keys)
         if name not in key_of:
             key_of[name] = _key(name, path.parent, keys)
         interval = Interval(_seconds(where, "start", row), _seconds(where, "end", row), row["label"].strip(), where)
