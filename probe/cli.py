@@ -1,14 +1,13 @@
 """The command line: the commands, logging, signals and exit codes. stdout is data, stderr is progress."""
 
 import contextlib
-import io
 import logging
 import os
 import signal
 import sys
 import traceback
 from types import FrameType
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn, TextIO, cast
 
 import click
 
@@ -96,7 +95,7 @@ def stop_on_signals() -> None:
         signal.signal(signal.SIGINT, stop)
 
 
-class Unread(io.TextIOBase):
+class Unread:
     """stderr, which falls silent where nobody reads it any more: a closed terminal ends no work."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -129,7 +128,7 @@ def secure_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
     sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
-    sys.stderr = Unread(sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False))
+    sys.stderr = cast(TextIO, Unread(sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)))
 
 
 class AboveBars(logging.StreamHandler):
