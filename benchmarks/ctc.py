@@ -62,7 +62,7 @@ def planted(options: argparse.Namespace) -> Problem:
 
 
 def together(options: argparse.Namespace, problem: Problem, stamp: Callable[[], None]) -> list[Any]:
-    return [probe.search_ for _, probe in fit_layers(lambda: new_probe(options), *problem, on_epoch=stamp)]
+    return [probe.search_ for _, probe in fit_layers(lambda: new_probe(options), *problem, on_epoch=lambda _n, _spared: stamp())]
 
 
 def one_at_a_time(options: argparse.Namespace, problem: Problem, stamp: Callable[[], None]) -> list[Any]:

@@ -13,6 +13,7 @@ import click
 
 from probe.commands import evaluation, features, models, reports
 from probe.commands.printing import plain
+from probe.environment import require_posix
 from probe.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_USAGE, ProbeError, UsageError
 from probe.version import __version__
 
@@ -156,8 +157,9 @@ def main() -> NoReturn:
     """The console script: exit codes, and one line instead of a traceback for a user's mistake."""
     secure_streams()
     os.environ.pop("MPLBACKEND", None)  # a notebook's may be missing here; pictures are only saved
-    stop_on_signals()
     try:
+        require_posix()
+        stop_on_signals()
         result = cli.main(standalone_mode=False)
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):  # all is done: what comes now changes no exit code
             signal.signal(number, signal.SIG_IGN)

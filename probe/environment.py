@@ -1,15 +1,34 @@
 """What a result was computed with: versions, processor, commit. It loads no heavy library."""
 
 import functools
+import importlib
 import os
 import platform
+import signal
 import subprocess
 from importlib import metadata
 from pathlib import Path
 
+from probe.errors import ProbeError
 from probe.version import __version__
 
 PACKAGES = ("torch", "torchaudio", "transformers", "numpy", "scikit-learn", "h5py", "soundfile", "soxr", "jiwer")
+
+
+def require_posix() -> None:
+    """Refuses a system without what locks of files and signals of schedulers need.
+
+    Raises:
+        ProbeError: the system is not supported.
+    """
+    try:
+        importlib.import_module("fcntl")
+        _ = signal.SIGUSR1
+    except (ImportError, AttributeError) as error:
+        raise ProbeError(
+            f"this system ({platform.system() or 'unknown'}) is not supported: layerprobe runs on Linux and macOS, and on Windows "
+            "through WSL (the Windows Subsystem for Linux)."
+        ) from error
 
 
 @functools.cache

@@ -19,6 +19,10 @@ class UsageError(ProbeError):
     """An option or an argument that cannot be understood."""
 
 
+class UnreadError(ProbeError):
+    """A file that something outside it (the disk, permissions, memory ...) keeps from being read: nothing is known of its content."""
+
+
 class UtteranceError(ProbeError):
     """One utterance that cannot be used; it is recorded with this reason and the run goes on."""
 

@@ -1,5 +1,6 @@
 """Names, hashes and atomic writes: what every format on disk has in common."""
 
+import fnmatch
 import hashlib
 import json
 import os
@@ -7,11 +8,12 @@ import re
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from probe.errors import ProbeError
+from probe.errors import ProbeError, UnreadError
 
 BLOCK_BYTES = 1 << 20
 LARGEST_JSON = 1 << 28
@@ -51,6 +53,30 @@ def _free(folder: Path) -> str:
         return ""
 
 
+def require_writable(folder: Path) -> None:
+    """Tries whether a file can be written into a folder, or into the nearest one above where it is not there yet; leaves nothing.
+
+    Call it before work whose result is written there.
+
+    Raises:
+        ProbeError: it cannot.
+    """
+    nearest = next(place for place in [folder, *folder.absolute().parents] if os.path.lexists(place))
+    try:
+        with tempfile.TemporaryFile(dir=nearest) as file:
+            file.write(b"x")
+            file.flush()
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def unwritable(folder: Path, error: OSError) -> ProbeError:
+    """The error of a folder that takes no file."""
+    return ProbeError(
+        f"{folder}: nothing can be written here ({error.strerror}). Make the folder writable or make room, or name another folder."
+    )
+
+
 def _write_and_rename(path: Path, data: bytes) -> None:
     temporary = temporary_name(path)
     try:
@@ -84,6 +110,24 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def unread(path: Path, error: BaseException) -> UnreadError:
+    """The error of a file that cannot be read for a reason that is not in the file."""
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return UnreadError(
+        f"{path}: cannot be read now ({reason}). This says nothing about its content, so remove nothing. See to what keeps it from "
+        "being read (disk, network, permissions, open files, memory), and run the same command again."
+    )
+
+
+def files_named(folder: Path, pattern: str) -> list[Path]:
+    """The files in a folder whose names have a pattern, sorted; `Path.glob` gives none where the folder cannot be listed.
+
+    Raises:
+        OSError: the folder cannot be listed.
+    """
+    return sorted(path for path in folder.iterdir() if fnmatch.fnmatchcase(path.name, pattern))
 
 
 def sha256_of_file(path: Path) -> str:
@@ -139,6 +183,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         ProbeError: not there, not readable as JSON, or without the checksum of its entries.
+        UnreadError: the operating system does not let it be read.
     """
     try:
         status = path.stat()
@@ -150,5 +195,7 @@ def read_json(path: Path) -> dict[str, Any]:
         return value
     except FileNotFoundError as error:
         raise ProbeError(f"{path}: not there; expected a folder that `probe extract` wrote.") from error
-    except (OSError, ValueError, RecursionError, MemoryError) as error:
+    except (OSError, MemoryError) as error:
+        raise unread(path, error) from error
+    except (ValueError, RecursionError) as error:
         raise ProbeError(f"{path}: damaged or not readable ({error}). Remove it and run `probe extract` again.") from error

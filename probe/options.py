@@ -60,6 +60,19 @@ SHARED: dict[str, Callable[[Callable], Callable]] = {
         metavar="PATH",
         help="Labels over time, for frames: CSV path,start,end,label (seconds), or a folder of TextGrids.",
     ),
+    "label": click.option("--label", metavar="COLUMN", help="Predict this column of the manifest (classify)."),
+    "head": click.option("--head", type=click.Choice(["linear", "mlp", "bilstm"]), help="Train this CTC head (transcribe)."),
+    "project": click.option(
+        "--project", type=click.IntRange(0), metavar="N", help="First project every layer to N dimensions; 0 does not project."
+    ),
+    "projection": click.option(
+        "--projection",
+        type=click.Choice(["pca", "random"]),
+        help="Fit the projection on the training rows (pca), or draw it at random.",
+    ),
+    "show_search": click.option(
+        "--show-search", is_flag=True, help="Also print every setting that was tried, with its dev scores."
+    ),
     "device": click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1. The GPU where there is one."),
     "implementation": click.option(
         "--implementation",
@@ -188,6 +201,8 @@ SHARED: dict[str, Callable[[Callable], Callable]] = {
 
 # What is done to the audio that is heard.
 HEARD = ("condition", "conditions", "condition_seed")
+# What changes a task.
+CHANGED = ("label", "head", "disturb", "project", "projection")
 # How features are extracted, by every command that does.
 HOW = (
     *("dtype", "compression", "ctc", "no_check", "audio_root", "isolate_decode", "decode_timeout"),

@@ -12,13 +12,15 @@ from probe.data.conditions.condition import Condition, Disturbance, distinct, op
 from probe.data.conditions.examples import Example, hear, write_examples
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, load_corpus
-from probe.data.intervals import EXPECTED
 from probe.data.trials import load_trials
-from probe.errors import ProbeError, UsageError, listed
+from probe.errors import ProbeError, listed
+from probe.evaluation.asking import askable, check
 from probe.evaluation.hearing import Hearing, asked_under, hearings
+from probe.evaluation.provenance import extraction_of
 from probe.evaluation.run import run
 from probe.evaluation.tasks import Task, open_task
 from probe.extraction.extract import Extraction, extract, recipe_of
+from probe.files import require_writable
 from probe.models.catalogue import CHUNK_S, CONTEXT_S, choose_device, open_model
 from probe.models.encoder import Encoder
 from probe.models.factories import is_plugin
@@ -93,7 +95,8 @@ def bench(
 ) -> Bench:
     """Extracts what is missing, runs every task on every model, and writes tables and pictures into ``to``.
 
-    A model or a task that cannot be had is named in the result's ``refused``, and the rest goes on.
+    Everything that can be known without features is checked before the first utterance is extracted. A model or a task that cannot be
+    had is named then, and in the result's ``refused``, and the rest goes on.
 
     Args:
         models, tasks: names.
@@ -107,18 +110,17 @@ def bench(
         **how: further keywords of `probe.extraction.extract.extract`, such as ``dtype`` or ``precision``.
 
     Raises:
-        ProbeError: the corpus or a task file cannot be used at all.
+        ProbeError: the corpus or a task file cannot be used at all, or none of the tasks can be asked.
     """
     opened = [task if isinstance(task, Task) else open_task(task) for task in tasks]
-    if any(task.kind == "verify" for task in opened) and trials is None:
-        names = ", ".join(task.name for task in opened if task.kind == "verify")
-        raise UsageError(f"{names}: needs --trials, a CSV list with the columns enroll,test,label, or lines `label path1 path2`.")
-    if names := ", ".join(task.name for task in opened if task.kind == "frames" and not (labels or task.settings["labels"])):
-        raise UsageError(f"{names}: needs --labels, {EXPECTED}, or the key labels in the task.")
+    if not dry_run:
+        require_writable(Path(to))
     loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, audio_root)
     given = [item if isinstance(item, Condition) else parse_condition(item, seed=condition_seed) for item in conditions or ()]
     known = distinct(given)
     opened = [asked_under(task, list(known)) for task in opened]
+    beside: dict[str, Any] = {"trials": trials, "dev_trials": dev_trials, "labels": labels, "seed": seed, "limit": limit}
+    opened, refused = askable({task.name: task for task in opened}, lambda task: check(task, loaded, **beside))
     needed = [_needed(task, hearings(task), trials, dev_trials, loaded) for task in opened]
     used = {condition for of_task in needed for condition in of_task}
     heard = [
@@ -127,14 +129,25 @@ def bench(
     heard = [condition for condition in heard if condition.name in used]
     place = choose_device(device)
     features, results = Path(to) / "features", Path(to) / "results"
-    done = Bench()
-    for model in dict.fromkeys(models):
+    done = Bench(refused=refused)
+    root = Path(audio_root) if audio_root else None
+
+    def opened_model(model: str) -> tuple[Encoder, dict[str, Disturbance | None]]:
+        """The model and what is done to its audio, once it is certain that it has the layers."""
+        encoder = open_model(model, device, None, implementation, precision, chunk_s, context_s)
+        choose_layers(layers, list(encoder.info.every_layer), encoder.info.aliases, encoder.info.id)
+        return encoder, {item.name: open_condition(item, encoder.info.rate_hz, loaded, root) for item in heard}
+
+    names = list(dict.fromkeys(models))
+    if len(names) > 1:  # a model that cannot be had is found before hours go into the others
+        names = [model for model in names if _can_be_had(model, opened_model, done)]
+    for position, model in enumerate(names):
         try:
-            encoder = open_model(model, device, None, implementation, precision, chunk_s, context_s)
+            encoder, disturbances = opened_model(model)
             if ctc and not encoder.info.ctc:
                 log.info("%s: has no CTC head that --ctc could run", model)
             for condition in heard:
-                disturbance = open_condition(condition, encoder.info.rate_hz, loaded, Path(audio_root) if audio_root else None)
+                disturbance = disturbances[condition.name]
                 here = [(task, of[condition.name]) for task, of in zip(opened, needed, strict=True) if condition.name in of]
                 for view in views_for([task for task, _ in here], stride):
                     result = extract(
@@ -161,7 +174,7 @@ def bench(
             done.refused.append(f"{model}: {error}")
             log.error("%s", done.refused[-1])
             continue
-        for task in [] if dry_run else opened:
+        for i, task in enumerate([] if dry_run else opened):
             try:
                 run(
                     task,
@@ -169,13 +182,10 @@ def bench(
                     loaded,
                     features,
                     results,
-                    trials=trials,
-                    dev_trials=dev_trials,
-                    labels=labels,
+                    **beside,
                     device=place,
-                    seed=seed,
-                    limit=limit,
-                    memory_bytes=how.get("memory_bytes", 4 << 30),
+                    number=f"task {position * len(opened) + i + 1} of {len(names) * len(opened)}",
+                    memory_bytes=how.get("memory_bytes", 4_000_000_000),
                     again=again,
                 )
             except ProbeError as error:
@@ -184,6 +194,17 @@ def bench(
     if not dry_run and any(results.glob("*.jsonl")):
         done.files = write_tables(read_records(results), Path(to))
     return done
+
+
+def _can_be_had(model: str, open_it: Callable[[str], Any], done: Bench) -> bool:
+    """Whether a model can be opened; a reason against it is logged and stands in ``done``."""
+    try:
+        open_it(model)
+    except ProbeError as error:
+        done.refused.append(f"{model}: {error}")
+        log.error("%s", done.refused[-1])
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -220,6 +241,7 @@ def listen(
     Raises:
         ProbeError: the corpus or a condition cannot be used.
     """
+    require_writable(Path(to))
     loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, audio_root)
     parsed = [parse_condition(item) if isinstance(item, str) else item for item in conditions]
     examples = hear(loaded, parsed, n, Path(audio_root) if audio_root else None)
@@ -261,6 +283,7 @@ def demo(to: str | Path, seed: int = 0) -> Bench:
     from probe.data.synthetic import write_synthetic_corpus
 
     folder = Path(to)
+    require_writable(folder)
     made = write_synthetic_corpus(folder / "audio", seed)
     everything = bench(
         DEMO_MODELS, ["speaker-verify"], made.verification, folder, trials=made.trials, dev_trials=made.dev_trials, seed=seed
@@ -360,6 +383,9 @@ def repair(
     loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
     with writing(folder):
         found = verify_store(folder)
+        if found.unread:
+            names = listed([f"{item.file} {item.problem}" for item in found.unread])
+            raise ProbeError(f"{folder}: {names}. It may be sound, so nothing was changed. Repair the store when it can be read.")
         head = found.head
         if head is None:
             raise ProbeError(f"{folder}: cannot be repaired without its recipe. {HEAD_ADVICE}.")
@@ -377,7 +403,7 @@ def repair(
         for name in [name for job in todo for name in job.shard_names()] + [CERTIFICATE] * certificate:
             set_aside(folder, name)
     if encoder is not None:
-        asked = _asked(head["recipe"]) | {"condition": disturbance or CLEAN}
+        asked = extraction_of(head["recipe"]) | {"condition": disturbance or CLEAN}
         extract(encoder, again, folder.parent.parent, requested=head["requested"], check=check, **asked)
     kept: dict[int, list[str]] = {}
     with writing(folder):
@@ -393,17 +419,6 @@ def repair(
                 remove_aside(folder, name)
                 repaired = list(dict.fromkeys([*repaired, name]))
     return Repair(verify_store(folder) if jobs or repaired else found, repaired, kept)
-
-
-def _asked(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """How `extract` is asked for a recipe, its model and its condition aside."""
-    return {
-        "layers": ",".join(name for name, _ in recipe["layers"]),
-        "view": recipe["view"],
-        "dtype": recipe["dtype"],
-        "compression": recipe.get("compression", "none"),
-        "ctc": "ctc" in recipe,
-    }
 
 
 def _encoder_of(folder: Path, head: Mapping[str, Any], model: str | Encoder | None, device: str | None) -> Encoder:
@@ -450,7 +465,7 @@ def _disturbance_of(
 
 def _refuse_other_recipe(folder: Path, recipe: dict[str, Any], encoder: Encoder, disturbance: Disturbance | None) -> None:
     """Raises where an extraction now would write into another store."""
-    asked = _asked(recipe)
+    asked = extraction_of(recipe)
     names = choose_layers(asked.pop("layers"), list(encoder.info.every_layer), encoder.info.aliases, encoder.info.id)
     now = recipe_of(encoder, names, **asked, disturbance=disturbance)
     if now != recipe:

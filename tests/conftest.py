@@ -16,6 +16,7 @@ from small_models import FAMILIES, REFERENCE_FAMILIES, write_checkpoint
 from tones import write_tones
 
 torch.set_num_threads(1)
+os.environ["PROBE_CACHE"] = ""  # no certificate of another run, and none is left in the user's cache
 
 
 @pytest.fixture(scope="session")

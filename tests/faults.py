@@ -1,10 +1,11 @@
-"""Writing under faults: ``python tests/faults.py kills|calls|records|sizes|writers|signals [--n N] [--seed S]`` prints JSON.
+"""Stores and records under faults: ``python tests/faults.py KIND [--n N] [--seed S]`` prints one JSON line.
 
 A small corpus is extracted into a store of several shards, again and again, in forked processes that are killed or failed on
 purpose. After each, what was committed must read back, the same command must complete the store, and its bytes must be those of
 a run that nothing disturbed. ``calls`` counts the calls that change files (through tests/shim.c, preloaded) and strikes each of
 them with an I/O error, a full disk, a short write (writes only) and SIGKILL. ``records`` strikes a file of records, which replaces
-one of another question, and its outcomes in the same way: they must belong together, be named, or be written again.
+one of another question, and its outcomes in the same way: they must belong together, be named, or be written again. ``refusals``
+keeps sound files from being read or locked: nothing of them may be called damaged, removed or changed.
 """
 
 import argparse
@@ -12,9 +13,11 @@ import atexit
 import ctypes
 import errno
 import hashlib
+import importlib
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -324,7 +327,55 @@ def signals(n: int, generator: random.Random) -> Counter[str]:
     return trial.found
 
 
-TRIALS = {trial.__name__: trial for trial in (kills, calls, records, sizes, writers, signals)}
+def refusals(n: int, generator: random.Random) -> Counter[str]:
+    """Each error at the opening of files and at each read, or at ``n`` reads drawn at random; and a file system without locks."""
+    shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
+    trial = Trial()
+    importlib.import_module("probe.pipeline")  # once, and not in every child
+    root, said = trial.folder / "whole", trial.folder / "said"
+    (store,) = root.glob("*/*")
+
+    def command(refusal: tuple[str, int, bool, int], arguments: list[str | Path]) -> int:
+        os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
+        os.dup2(1, 2)
+        text, error, opening, number = refusal
+        shim.fault_refuse(str(trial.folder).encode(), text.encode(), error, int(opening), ctypes.c_long(number))
+        sys.argv = ["probe", *map(str, arguments)]
+        try:
+            cli.main()
+        finally:
+            (trial.folder / "reads").write_text(str(shim.fault_reads()))
+
+    def done(refusal: tuple[str, int, bool, int], *arguments: str | Path) -> int:
+        return ended(forked(lambda: command(refusal, [*arguments])))
+
+    assert done((".h5", 0, False, 0), "verify", store) == 0
+    n_reads = int((trial.folder / "reads").read_text())
+    errors = (errno.EIO, errno.ESTALE, errno.EACCES, errno.EMFILE)
+    refused = [(text, error, opening, 0) for text in (".h5", ".json") for error in errors for opening in (True, False)]
+    refused += [(".h5", errno.EIO, False, number) for number in range(1, n_reads)]
+    for refusal in refused if n == 0 else [refused[0], *generator.sample(refused, n - 1)]:
+        for arguments in (["verify", store], ["export", store, "--to", trial.folder / "out"]):
+            code = done(refusal, *arguments)
+            text = said.read_text()
+            named = os.strerror(refusal[1]) in text
+            trial.found["ended without naming the error"] += arguments[0] == "verify" and (code != 1 or not named)
+            trial.found["crashes"] += code not in (0, 1) or "Traceback" in text
+            trial.found["called damaged"] += bool(re.search(r"(?i)damage|remove (?!nothing)|fetch", text))
+            trial.found["stores that differ"] += content(root) != trial.expected
+            trial.found["trials"] += 1
+            (trial.folder / "out").unlink(missing_ok=True)
+    unlocked = ("no file", errno.ENOLCK, False, 0)
+    to = trial.target()
+    trial.found["crashes"] += done(unlocked, "extract", "--model", "fbank", "--corpus", trial.manifest, "--to", to) != 0
+    trial.found["missing locks without a warning"] += "gives no lock (No locks available)" not in said.read_text()
+    trial.found["stores that differ"] += content(to) != trial.expected
+    trial.found["crashes"] += done(unlocked, "verify", to) != 0
+    trial.found["crashes"] += done(unlocked, "export", next(to.glob("*/*")), "--to", trial.folder / "out") != 0
+    return trial.found
+
+
+TRIALS = {trial.__name__: trial for trial in (kills, calls, records, sizes, writers, signals, refusals)}
 
 
 def main() -> None:
@@ -334,7 +385,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    if given.kind in ("calls", "records") and "LD_PRELOAD" not in os.environ:
+    if given.kind in ("calls", "records", "refusals") and "LD_PRELOAD" not in os.environ:
         with tempfile.TemporaryDirectory() as folder:
             shim = Path(folder) / "shim.so"
             source = Path(__file__).with_name("shim.c")

@@ -1,4 +1,5 @@
-/* Fails or kills at the n-th call that changes a file beneath a folder: preloaded into a process by tests/faults.py. */
+/* Fails or kills at the n-th call that changes a file beneath a folder, and refuses to read or lock files: preloaded into a process
+   by tests/faults.py. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -8,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -15,6 +17,9 @@ enum { NOTHING, EIO_, ENOSPC_, SHORT_WRITE, KILL };
 static char root[4096];
 static int kind = NOTHING;
 static long at = -1, calls = 0;
+static char text[256]; /* of the paths of files that are not to be read */
+static int refused = 0, on_open = 0;
+static long from = 0, reads = 0;
 static char ours[65536]; /* descriptors that were opened beneath the folder */
 
 void fault_arm(const char *folder, int what, long number) {
@@ -48,6 +53,10 @@ static int opened(const char *path, int flags, int descriptor) {
         mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(more, mode_t) : 0; \
         va_end(more);                                                          \
         if (beneath(path) && (flags & O_CREAT) && strike() == 1) return -1;    \
+        if (on_open && refused && beneath(path) && strstr(path, text)) {       \
+            errno = refused;                                                   \
+            return -1;                                                         \
+        }                                                                      \
         return opened(path, flags, REAL(name) passed);                         \
     }
 OPENER(open, (const char *path, int flags, ...), (path, flags, mode))
@@ -77,6 +86,45 @@ int close(int descriptor) {
     if (mine && strike() == 1) return -1;
     return result;
 }
+/* From the n-th call on, reading (or locking) a file beneath the folder, whose path has a text, fails with an error. */
+
+void fault_refuse(const char *folder, const char *part, int error, int opening, long number) {
+    strncpy(root, folder, sizeof root - 1);
+    strncpy(text, part, sizeof text - 1);
+    refused = error;
+    on_open = opening;
+    from = number;
+    reads = 0;
+}
+long fault_reads(void) { return reads; }
+
+static int refuse(int descriptor) {
+    char link[64], path[4096];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
+    ssize_t n = text[0] ? readlink(link, path, sizeof path - 1) : -1;
+    if (n < 0) return 0;
+    path[n] = 0;
+    if (!beneath(path) || !strstr(path, text) || reads++ < from || !refused || on_open) return 0;
+    errno = refused;
+    return 1;
+}
+ssize_t read(int descriptor, void *data, size_t n) {
+    return refuse(descriptor) ? -1 : REAL(read)(descriptor, data, n);
+}
+ssize_t pread(int descriptor, void *data, size_t n, off_t offset) {
+    return refuse(descriptor) ? -1 : REAL(pread)(descriptor, data, n, offset);
+}
+ssize_t pread64(int descriptor, void *data, size_t n, off64_t offset) {
+    return refuse(descriptor) ? -1 : REAL(pread64)(descriptor, data, n, offset);
+}
+int flock(int descriptor, int operation) {
+    if (refused == ENOLCK) {
+        errno = ENOLCK;
+        return -1;
+    }
+    return REAL(flock)(descriptor, operation);
+}
+
 int rename(const char *from, const char *to) {
     if (beneath(to) && strike() == 1) return -1;
     return REAL(rename)(from, to);

@@ -297,6 +297,35 @@ def test_a_sound_model_with_large_weights_passes(folders: dict[str, Path], tmp_p
     assert not failed(opened(folder))
 
 
+@pytest.mark.parametrize(
+    ("family", "name", "value"),
+    [
+        ("wav2vec2-conformer relative", "num_batches_tracked", 1_500_000),
+        ("hubert batch norm", "num_batches_tracked", 1_500_000),
+        ("hubert batch norm", "running_var", 4e8),
+        ("wav2vec2 post-LN", "masked_spec_embed", float("nan")),
+    ],
+)
+def test_counters_variances_and_unused_vectors_are_no_absurd_weights(
+    folders: dict[str, Path], others: dict[str, Path], tmp_path: Path, family: str, name: str, value: float
+) -> None:
+    folder = Path(shutil.copytree((folders | others)[family], tmp_path / "long"))
+    weights = load_file(folder / "model.safetensors")
+    changed = [weight.fill_(value) for key, weight in weights.items() if key.endswith(name)]
+    assert changed
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert not {"values of weights", "reopened"} & failed(opened(folder), quick=False)
+
+
+def test_a_statistic_of_batch_norm_with_a_flipped_bit_fails(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folders["hubert batch norm"], tmp_path / "flipped"))
+    weights = load_file(folder / "model.safetensors")
+    weights["encoder.pos_conv_embed.batch_norm.running_var"][1] = 1e35
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (found,) = [item for item in check_model(opened(folder), True).failed if item.check == "values of weights"]
+    assert "running_var" in found.found
+
+
 def test_input_that_is_assumed_is_a_note(folders: dict[str, Path], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(folders[GROUP], tmp_path / "bare"))
     (folder / "preprocessor_config.json").unlink()
@@ -457,6 +486,42 @@ def test_extraction_checks_a_model_once_and_keeps_the_certificate(
     monkeypatch.setattr(extraction, "package_versions", lambda: {"torch": "9.9"})
     extraction.extract(model, manifest, tmp_path / "f", view="mean")
     assert len(runs) == 2, "other libraries are checked anew"
+
+
+def test_a_certificate_is_kept_for_stores_of_other_folders(
+    folders: dict[str, Path],
+    tones: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    manifest, model = tones(words=1, speakers=1, repetitions=3), str(folders[PRE])
+    runs: list[str] = []
+
+    def counted(encoder: Encoder, quick: bool) -> checks.Certificate:
+        runs.append(encoder.info.weights_sha256)
+        return check_model(encoder, quick)
+
+    def extracted(to: str, cache: str, model: str | Encoder = model) -> int:
+        monkeypatch.setenv("PROBE_CACHE", cache)
+        extraction.extract(model, manifest, tmp_path / to, view="mean")
+        (store,) = find_stores(tmp_path / to)
+        assert store.certificate["passed"]
+        return len(runs)
+
+    monkeypatch.setattr(extraction, "check_model", counted)
+    caplog.set_level("INFO", "probe")
+    cache = tmp_path / "cache"
+    assert [extracted(to, str(cache)) for to in ("a", "b")] == [1, 1]
+    (file,) = (cache / "certificates").glob("*.json")
+    assert f"it passed this check here before; the certificate is in {file}" in caplog.text
+    assert extracted("c", str(cache), opened(folders[PRE])) == 2, "an object may be other code"
+    file.write_text("{")
+    assert [extracted(to, str(cache)) for to in ("d", "e")] == [3, 3], "a damaged one is made again"
+    assert extracted("f", "") == 4
+    (tmp_path / "no-folder").write_text("")
+    assert extracted("g", str(tmp_path / "no-folder")) == 5
+    assert "the certificate cannot be kept for later runs" in caplog.text
 
 
 def test_a_whole_certificate_goes_to_the_stores_of_these_weights_and_stays(

@@ -1,6 +1,7 @@
 """The command line as a user meets it: output, exit codes, one line for a mistake, signals."""
 
 import functools
+import inspect
 import json
 import os
 import re
@@ -11,10 +12,21 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
-from probe.cli import plain
+from probe import pipeline
+from probe.cli import cli, plain
+from probe.errors import ProbeError
+from probe.evaluation import run as evaluation_run
+from probe.evaluation.similarity import similarity
+from probe.extraction.extract import extract
+from probe.models.catalogue import open_model
+from probe.models.check import check_model
 from probe.models.known import known_models
+from probe.reporting.report import write_report
+from probe.reporting.tables import write_tables
 
 Command = Callable[..., subprocess.CompletedProcess]
 
@@ -167,6 +179,33 @@ def test_a_mistake_ends_in_one_clear_line(
     assert not done.stdout
 
 
+WRITING = (
+    "extract --model mfcc --corpus {manifest} --to {to}",
+    "run word-id --model mfcc --corpus {manifest} --from {features} --to {to}",
+    "bench --model mfcc --task word-id --corpus {manifest} --to {to}",
+    "demo --to {to}",
+    "similarity --model mfcc --corpus {manifest} --from {features} --to {to}",
+    "listen {manifest} --condition noise:white@10dB --to {to}",
+    "export {store} --to {to}/features.h5",
+    "table --from nowhere --to {to}",
+    "report --from nowhere --to {to}/report.html",
+    "plot layers --from nowhere --to {to}/layers.png",
+    "records nowhere --export hf --to {to}",
+)
+
+
+def test_a_folder_that_takes_no_file_is_refused_before_the_work(tones: Callable[..., Path], tmp_path: Path) -> None:
+    manifest, features, to = tones(words=2, speakers=2), tmp_path / "features", tmp_path / "file" / "to"
+    store = extract("mfcc", manifest, features, view="frames", check=False).store
+    (tmp_path / "file").write_text("no folder")
+    for arguments in WRITING:
+        words = arguments.format(manifest=manifest, features=features, store=store, to=to).split()
+        done = CliRunner().invoke(cli, words)
+        assert isinstance(done.exception, ProbeError), arguments
+        assert re.fullmatch(rf"{to}.*: nothing can be written here \(Not a directory\)\. .*", str(done.exception)), arguments
+    assert (tmp_path / "file").read_text() == "no folder"
+
+
 def test_failed_utterances_end_in_code_3_with_their_names(command: Command, tones: Callable[..., Path], tmp_path: Path) -> None:
     manifest = tones()
     (tmp_path / "near-0-0-0.wav").write_bytes(b"RIFF")
@@ -209,6 +248,26 @@ def test_signals_end_with_their_code_and_a_store_that_continues(
     done = command(*arguments)
     assert done.returncode == 0, done.stderr
     assert "384 extracted" in done.stderr or "there already" in done.stderr
+
+
+ELSEWHERE = """
+import signal, sys
+sys.modules["fcntl"] = None
+for name in ("SIGUSR1", "SIGALRM", "setitimer"):
+    delattr(signal, name)
+import probe
+probe.open_store, probe.read_records
+from probe.cli import main
+sys.argv[1:] = ["--version"]
+main()
+"""
+
+
+def test_a_system_that_is_not_supported_is_told_so_in_one_sentence() -> None:
+    done = subprocess.run([sys.executable, "-c", ELSEWHERE], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "is not supported: layerprobe runs on Linux and macOS, and on Windows through WSL" in done.stderr
 
 
 SWALLOWED = """
@@ -291,3 +350,56 @@ def test_a_notebook_s_backend_of_matplotlib_does_not_matter(
     environment = {**os.environ, "MPLBACKEND": "module://a_notebook_that_is_not_installed"}
     done = command("plot", "layers", "--from", folder / "results", "--to", folder / "p.svg", env=environment)
     assert done.returncode == 0 and (folder / "p.svg").exists(), done.stderr
+
+
+def click_defaults(name: str) -> dict[str, object]:
+    """Parameter -> its value where it is left out on the command line."""
+    command = cli.commands[name]
+    context = click.Context(command)
+    values = {
+        item.name: item.process_value(context, item.get_default(context))
+        for item in command.params
+        if not item.required and item.name
+    }
+    return {name: None if repr(value) == "Sentinel.UNSET" else value for name, value in values.items()}
+
+
+def python_defaults(*functions: Callable) -> dict[str, object]:
+    """Parameter -> its value where it is left out in Python, of the first function that has it."""
+    known: dict[str, object] = {}
+    for function in functions:
+        for name, item in inspect.signature(function).parameters.items():
+            if item.default is not inspect.Parameter.empty:
+                known.setdefault(name, item.default)
+    return known
+
+
+PUBLIC = {
+    "extract": [extract],
+    "run": [evaluation_run.run],
+    "bench": [pipeline.bench, extract],
+    "table": [write_tables],
+    "report": [write_report],
+    "check": [check_model, open_model],
+    "similarity": [similarity],
+    "listen": [pipeline.listen],
+    "export": [pipeline.export],
+    "demo": [pipeline.demo],
+}
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_python_and_the_command_line_leave_out_the_same(name: str) -> None:
+    shown, called = click_defaults(name), python_defaults(*PUBLIC[name])
+    common = shown.keys() & called.keys()
+    assert len(common) >= {"table": 2, "demo": 1, "report": 2, "listen": 1, "check": 4, "export": 4}.get(name, 8)
+    assert {key: shown[key] or None for key in common} == {key: called[key] or None for key in common}
+
+
+def test_run_and_bench_take_the_same_options() -> None:
+    def options(name: str) -> set[str]:
+        return {text for item in cli.commands[name].params for text in item.opts if text.startswith("--")}
+
+    assert options("run") - options("bench") == {"--from"}, "a bench extracts what it reads"
+    of_extraction = options("extract") - {"--view", "--sha256", "--split"}
+    assert options("bench") - options("run") - of_extraction == {"--task"}

@@ -12,8 +12,6 @@ from probe.data.intervals import IntervalSet, load_intervals
 from probe.data.textgrid import read_textgrid
 from probe.errors import ProbeError
 
-HOP_S = 0.02
-
 LONG = """File type = "ooTextFile"
 Object class = "TextGrid"
 
@@ -104,7 +102,7 @@ def corpus(tmp_path: Path) -> Corpus:
 
 
 def load(path: Path, corpus: Corpus, **settings: str) -> IntervalSet:
-    return load_intervals(path, corpus, {item.key: 1.0 for item in corpus.utterances}, HOP_S, **settings)
+    return load_intervals(path, corpus, {item.key: 1.0 for item in corpus.utterances}, **settings)
 
 
 def csv_of(folder: Path, *rows: str, header: str = "path,start,end,label") -> Path:
@@ -204,7 +202,7 @@ def test_utterances_that_are_not_asked_for_are_no_surprise(
     tmp_path: Path, corpus: Corpus, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = csv_of(tmp_path, "a/0.wav,0,1,x", "a/1.wav,0,16000,x")
-    found = load_intervals(path, corpus, {"a/0.wav": 1.0}, HOP_S)
+    found = load_intervals(path, corpus, {"a/0.wav": 1.0})
     assert (set(found.spans), found.missing, caplog.text) == ({"a/0.wav"}, (), "")
 
 

@@ -1,20 +1,29 @@
 """Tasks and kinds: what is refused, what is chosen on dev, what leaks, what is planted."""
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import StringIO
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from probe.cli import cli
 from probe.data.corpus import load_corpus
 from probe.errors import ProbeError, UsageError
+from probe.evaluation.progress import Progress, progress_of
 from probe.evaluation.run import run
-from probe.evaluation.tasks import KINDS, open_task, ready_tasks
+from probe.evaluation.tasks import KINDS, open_task, ready_tasks, same_question
+from probe.evaluation.unfinished import Unfinished
 from probe.extraction.extract import extract
 from probe.measures.counts import value_of
 from probe.measures.uncertainty import interval
 from probe.models.encoder import ModelInfo
+from probe.pipeline import bench
 from probe.records import frame_of, read_records
 from probe.reporting.tables import search_table
 
@@ -165,7 +174,10 @@ def test_what_cannot_be_classified_is_refused_with_names(planted: Callable[..., 
 
     refused(lambda row: row if row[4] != "train" or row[2] != "s2" else None, "speaker s2 not in training")
     refused(lambda row: row if row[4] != "dev" else None, "no dev rows with speaker")
-    refused(lambda row: row if row[4] != "test" else None, "test: no rows with speaker")
+    refused(
+        lambda row: row if row[4] != "test" else None,
+        "no test rows with speaker. Give some rows split test in the manifest; scores are of them",
+    )
     refused(lambda row: row if row[2] == "s1" else None, "all training rows have speaker 's1'")
     refused(lambda row: row, "no column 'accent' that can be a label; it has text, speaker", label="accent")
 
@@ -404,3 +416,246 @@ def test_overrides_become_part_of_the_name_and_reach_a_wrapped_task() -> None:
     assert shifted.of.settings["label"] == "room"
     with pytest.raises(UsageError, match="--head: task speaker-id is of kind classify, which has no head"):
         open_task("speaker-id", {"head": "linear"})
+
+
+QUICK = {
+    "classify": 'kind = "classify"\nlabel = "text"\nview = "mean"\nl2 = [1e-1]\nbudgets = ["2/class"]\n',
+    "transcribe": 'kind = "transcribe"\nepochs = 2\nlearning_rates = [1e-2, 1e-3]\nbudgets = ["10"]\n',
+    "verify": 'kind = "verify"\nview = "mean"\nbackends = ["cosine", "am-softmax"]\nlearning_rates = [1e-2]\nepochs = 2\n',
+    "frames": 'kind = "frames"\nlabels = "labels.csv"\nl2 = [1e-1]\ncontrols = []\n',
+    "shift": 'kind = "shift"\nof = "inner.toml"\nacross = "room"\n',
+}
+INNER = 'kind = "classify"\nlabel = "speaker"\nview = "mean"\nl2 = [1e-1]\ncontrols = []\nweighted = false\nonline_code = true\n'
+
+
+def beside(manifest: Path) -> dict[str, Path]:
+    """Labels over time and trials beside a corpus of tones."""
+    rows = load_corpus(manifest).utterances
+    lines = [f"{item.key},0,0.15,{item.text}\n{item.key},0.15,0.3,late\n" for item in rows]
+    (manifest.parent / "labels.csv").write_text("path,start,end,label\n" + "".join(lines))
+    (manifest.parent / "inner.toml").write_text(INNER)
+    tests = [item for item in rows if item.split == "test" and item.speaker in ("s0", "s1")]
+    pairs = [(a.key, b.key, int(a.speaker == b.speaker)) for a in tests for b in tests if a.key < b.key]
+    return {"trials": trial_list(manifest.parent / "trials.csv", pairs)}
+
+
+@pytest.mark.parametrize("kind", sorted(QUICK))
+def test_an_interrupted_run_goes_on_from_its_finished_parts(
+    planted: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr("probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": "c"})
+    manifest = planted("frames", words=2, speakers=4, repetitions=4)
+    lists = {name: path for name, path in beside(manifest).items() if kind == "verify"}
+    task = tmp_path / "quick.toml"
+    task.write_text(QUICK[kind])
+    keep, kept = Unfinished.keep, []
+
+    def train(folder: str, until: int | None = None, **changed: object) -> dict[str, str]:
+        kept.clear()
+
+        def stop(self: Unfinished, part: str, *rest: object) -> None:
+            keep(self, part, *rest)  # type: ignore[arg-type]
+            kept.append(part)
+            if len(kept) == until:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(Unfinished, "keep", stop)
+        how = {"memory_bytes": 150_000, "device": "cpu", **lists, **changed}
+        run(task, "planted", manifest, tmp_path / "features", tmp_path / folder, **how)  # type: ignore[arg-type]
+        files = [path for path in sorted((tmp_path / folder).rglob("*")) if path.is_file()]
+        return {path.name + path.parent.name[:3]: re.sub(r'"seconds":[\d.]+', "", path.read_text()) for path in files}
+
+    whole = train("whole")
+    parts = list(kept)
+    assert len(parts) > 3
+    assert not (tmp_path / "whole" / ".unfinished").exists()
+    with pytest.raises(KeyboardInterrupt):
+        train("again", until=2)
+    with pytest.raises(KeyboardInterrupt):
+        train("again", until=1)
+    folder = next((tmp_path / "again" / ".unfinished").iterdir())
+    assert len(list(folder.iterdir())) == 3
+    damaged = max(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    damaged.write_text(damaged.read_text()[:-20])
+    assert {name.replace("aga", "who"): text for name, text in train("again").items()} == whole
+    assert kept == parts[2:]
+    assert not (tmp_path / "again" / ".unfinished").exists()
+
+
+def test_the_finished_parts_of_another_question_are_not_taken(
+    planted: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = planted("mean", words=2, repetitions=3)
+    task = tmp_path / "quick.toml"
+    task.write_text(INNER)
+    keep, kept = Unfinished.keep, []
+
+    def n_trained(commit: str, until: int | None = None, **changed: object) -> int:
+        kept.clear()
+
+        def stop(self: Unfinished, part: str, *rest: object) -> None:
+            keep(self, part, *rest)  # type: ignore[arg-type]
+            kept.append(part)
+            if len(kept) == until:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(Unfinished, "keep", stop)
+        monkeypatch.setattr("probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": commit})
+        run(task, "planted", manifest, tmp_path / "features", tmp_path / "results", **changed)  # type: ignore[arg-type]
+        return len(kept)
+
+    with pytest.raises(KeyboardInterrupt):
+        n_trained("a", until=2)
+    assert n_trained("b") == 3, "other code"
+    assert n_trained("a", seed=1) == 3, "another seed"
+    assert n_trained("a+") == 3, "changed code has no version"
+    assert n_trained("a", again=True) == 1
+    task.write_text(INNER.replace("1e-1", "1e-3"))
+    assert n_trained("a") == 3, "another task"
+
+
+@pytest.mark.parametrize("kind", sorted(QUICK))
+def test_progress_counts_the_work_and_ends_where_it_is_done(
+    planted: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    manifest = planted("frames", words=2, speakers=4, repetitions=4)
+    lists = beside(manifest)
+    task = tmp_path / "quick.toml"
+    task.write_text(QUICK[kind])
+    seen: list[tuple[int, int]] = []
+    whole: list[Progress] = []
+
+    @contextmanager
+    def watched(title: str) -> Iterator[Progress]:
+        assert title == "quick planted (task 3 of 12)"
+        whole.append(Progress(lambda progress: seen.append((progress.done, progress.expected))))
+        yield whole[0]
+
+    monkeypatch.setattr("probe.evaluation.run.progress_of", watched)
+    trials = lists["trials"] if kind == "verify" else None
+    run(
+        *(task, "planted", manifest, tmp_path / "features", tmp_path / "results"),
+        trials=trials,
+        number="task 3 of 12",
+        device="cpu",  # type: ignore[arg-type]
+    )
+    (progress,) = whole
+    assert progress.done == progress.expected == progress.total
+    steps = [done for done, _ in seen]
+    assert steps == sorted(steps)
+    largest = max(after - before for before, after in pairwise(steps))
+    assert largest <= progress.expected / 3, "no step is a third of the work"
+
+
+def test_progress_in_a_batch_log_is_a_line_now_and_then_with_the_time_left() -> None:
+    now, log = [0.0], StringIO()
+    with progress_of("speaker-id org/a (task 3 of 12)", log, lambda: now[0]) as progress:
+        progress.add(100)
+        progress.note("layer 2")
+        for _ in range(70):
+            now[0] += 1
+            progress.step()
+        progress.add(-10)
+    lines = log.getvalue().splitlines()
+    assert lines == [
+        f"speaker-id org/a (task 3 of 12): {n} %, {n} of 100 steps, layer 2, {n} s gone, about {100 - n} s left" for n in (30, 60)
+    ]
+    assert progress.left_s == 20
+    assert Progress().left == "time left unknown"
+
+
+def test_parts_that_have_not_begun_are_expected_to_be_like_the_others() -> None:
+    progress = Progress()
+    progress.split(3)
+    progress.begin()
+    progress.add(10)
+    assert progress.expected == 30
+    progress.begin()
+    progress.add(20)
+    assert progress.expected == 45
+
+
+REFUSED = {
+    "labels": ('kind = "frames"\nlabels = "none.csv"\n', "none.csv: does not exist"),
+    "keys": ('kind = "frames"\nlabels = "strange.csv"\n', "no intervals for any of the 72 utterances"),
+    "column": ('kind = "classify"\nlabel = "dialect"\n', "no column 'dialect'"),
+    "trials": ('kind = "verify"\n', "needs --trials"),
+    "domains": ('kind = "shift"\nof = "word-id"\nacross = "speaker_sex"\n', "no such column"),
+    "lexicon": ('kind = "transcribe"\nunits = "phones"\nlexicon = "own.txt"\n', "words not in the lexicon"),
+    "beam": ('kind = "transcribe"\ndecoding = "beam"\nwords = "own.txt"\n', "beam search"),
+}
+
+
+@pytest.mark.parametrize("case", sorted(REFUSED))
+def test_a_bench_refuses_before_it_extracts(tones: Callable[..., Path], tmp_path: Path, case: str) -> None:
+    manifest = tones()
+    (tmp_path / "strange.csv").write_text("path,start,end,label\nother.wav,0,0.1,a\n")
+    (tmp_path / "own.txt").write_text("XYZ x y z\n")
+    text, message = REFUSED[case]
+    task = tmp_path / "own.toml"
+    task.write_text(text)
+    with pytest.raises(ProbeError, match=message):
+        bench(["mfcc"], [task], manifest, tmp_path / "out")
+    assert not (tmp_path / "out" / "features").exists()
+
+
+def test_a_bench_names_a_task_that_cannot_be_asked_first_and_goes_on(
+    tones: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest, task, quick = tones(), tmp_path / "own.toml", tmp_path / "quick.toml"
+    task.write_text('kind = "classify"\nlabel = "dialect"\n')
+    quick.write_text('kind = "classify"\nlabel = "text"\nl2 = [1e-1]\ncontrols = []\nweighted = false\n')
+    with caplog.at_level("INFO"):
+        done = bench(["mfcc"], [quick, task], manifest, tmp_path / "out")
+    assert "no column 'dialect'" in caplog.records[0].message
+    assert [reason.split(":")[0] for reason in done.refused] == ["own"]
+    assert len(list((tmp_path / "out" / "results").glob("*.jsonl"))) == 1
+    other = tmp_path / "other.toml"
+    other.write_text('kind = "verify"\n')
+    with pytest.raises(ProbeError, match=r"none of 2 tasks can be asked\nown: .*\nother: needs --trials"):
+        bench(["mfcc"], [task, other], manifest, tmp_path / "more")
+
+
+@pytest.mark.parametrize(
+    ("models", "how", "message"),
+    [
+        (["mfcc", "fbank"], {"layers": "0,7"}, "has no layer '7'"),
+        (["mfcc", "random:nobody/none"], {}, "nobody/none"),
+        (["mfcc", "fbank"], {"conditions": ["noise:files=none.wav@5dB"]}, "none.wav"),
+    ],
+)
+def test_a_bench_looks_at_every_model_before_it_extracts_from_one(
+    tones: Callable[..., Path], tmp_path: Path, models: list[str], how: dict[str, object], message: str
+) -> None:
+    done = bench(models, ["word-id"], tones(words=2), tmp_path / "out", dry_run=True, **how)  # type: ignore[arg-type]
+    assert message in done.refused[-1]
+    assert done.refused[-1].startswith(models[-1])
+
+
+def test_another_name_of_a_question_is_told_and_an_override_without_effect_gives_none(
+    planted: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert open_task("asr-ctc", {"head": "linear"}).name == "asr-ctc"
+    assert open_task("domain-shift", {"disturb": "test", "label": "room"}).name == "domain-shift:label=room"
+    assert same_question(open_task("asr-ctc", {"head": "mlp"})) == "asr-ctc-mlp"
+    assert same_question(open_task("gender-id", {"label": "room"})) == same_question(open_task("gender-id")) == ""
+    manifest = planted(domains=("near", "far"), repetitions=3, words=2)
+    with caplog.at_level("INFO"):
+        run(open_task("gender-id", {"label": "domain"}), "planted", manifest, tmp_path / "features", tmp_path / "results")
+    assert "gender-id:label=domain: asks the same question as the ready task domain-id" in caplog.text
+
+
+def test_a_run_names_what_has_no_features_before_it_trains(
+    planted: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest, task = planted(words=2, repetitions=3), tmp_path / "quick.toml"
+    task.write_text(INNER.replace('"mean"', '"meanstd"'))
+    words = ["run", str(task), "--corpus", str(manifest), "--from", str(tmp_path / "features"), "--to", str(tmp_path / "results")]
+    with caplog.at_level("INFO"):
+        done = CliRunner().invoke(cli, [*words, "--model", "planted", "--model", "other"])
+    assert done.exit_code == 1
+    assert "other, quick: " in caplog.records[0].message
+    assert "no features of other" in done.output
+    assert len(list((tmp_path / "results").glob("*.jsonl"))) == 1
+    done = CliRunner().invoke(cli, [*words, "--model", "planted", "--model", "other", "--label", "dialect"])
+    assert "no column 'dialect'" in str(done.exception)

@@ -109,6 +109,26 @@ def test_an_online_code_is_shorter_where_a_layer_holds_the_labels(records: list[
     assert codes["1"].value < 0.7 * codes["0"].value
 
 
+def test_codes_of_few_rows_are_standardised_as_all_training_rows_are(tmp_path: Path) -> None:
+    """Both sides know all features; statistics of the few rows of the first portions would make the others wild."""
+    generator = np.random.default_rng(0)
+    splits = ["train"] * 200 + ["dev"] * 40 + ["test"] * 10
+    labels = generator.integers(10, size=len(splits))
+    rows = 0.3 * np.random.default_rng(7).standard_normal((10, 40))[labels] + generator.standard_normal((len(splits), 40))
+    lines = ["path,text,speaker,domain,split,duration_s"]
+    for i, (split, label) in enumerate(zip(splits, labels, strict=True)):
+        (tmp_path / f"{i}.wav").touch()
+        lines.append(f"{i}.wav,,s{label},,{split},")
+    (tmp_path / "corpus.csv").write_text("\n".join(lines) + "\n")
+    extracted(tmp_path / "features", {"0": list(rows[:, None])}, tmp_path / "corpus.csv", view="mean")
+    (tmp_path / "own.toml").write_text('kind = "classify"\nview = "mean"\nl2 = [1e-4, 1e-2, 1]\nonline_code = true\n')
+    done = run(tmp_path / "own.toml", "planted", tmp_path / "corpus.csv", tmp_path / "features", tmp_path / "results")
+    (code,) = only(done.records, metric="codelength")
+    for portion in code.curve:
+        assert portion["bits"] <= portion["n"] * np.log2(10) + 1
+    assert code.value < np.log2(10)
+
+
 def test_a_learned_sum_stands_beside_the_layers_and_is_never_the_chosen_one(records: list[Record]) -> None:
     (test,) = only(records, layer="weighted", split="test")
     assert set(test.layer_weights) == {"0", "1", "2"}
@@ -220,7 +240,7 @@ def test_shuffled_labels_are_at_chance_over_seeds(tmp_path: Path) -> None:
 def test_what_is_finished_is_not_trained_again(
     tones: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("probe.evaluation.run.code_version", lambda: {"version": "1", "commit": "c"})
+    monkeypatch.setattr("probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": "c"})
     manifest = tones()
     extract(PlantedEncoder(), manifest, tmp_path / "features", view="meanstd", check=False)
     task = tmp_path / "quick.toml"
@@ -239,12 +259,12 @@ def test_what_is_finished_is_not_trained_again(
     assert (tmp_path / "results").glob("*.jsonl").__next__().stat().st_mtime_ns == before
     assert trains(seed=1)
     assert not trains(seed=1)
-    monkeypatch.setattr("probe.evaluation.run.code_version", lambda: {"version": "1", "commit": "d"})
+    monkeypatch.setattr("probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": "d"})
     assert trains(seed=1)
-    monkeypatch.setattr("probe.evaluation.run.code_version", lambda: {"version": "1", "commit": "d+"})
+    monkeypatch.setattr("probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": "d+"})
     assert trains(seed=1)
     assert trains(seed=1)  # code with changes has no version
-    monkeypatch.setattr("probe.evaluation.run.code_version", lambda: {"version": "1", "commit": "d"})
+    monkeypatch.setattr("probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": "d"})
     assert trains(seed=1)
     (manifest.parent / "near-0-0-0.wav").write_bytes((manifest.parent / "near-0-0-1.wav").read_bytes())
     extract(PlantedEncoder(), manifest, tmp_path / "features", view="meanstd", check=False)
@@ -294,3 +314,15 @@ def test_a_list_that_names_something_twice_is_refused(tmp_path: Path, key: str) 
     (tmp_path / "own.toml").write_text(f'kind = "classify"\n{key}\n')
     with pytest.raises(ProbeError, match=rf"own.toml: {key.split()[0]} = .* twice"):
         open_task(tmp_path / "own.toml")
+
+
+def test_layers_of_another_width_are_left_out_of_the_sum_and_the_note_names_them(tmp_path: Path) -> None:
+    manifest = write_tones(tmp_path, words=2, speakers=2, repetitions=4)
+    generator = np.random.default_rng(0)
+    layers = {name: list(generator.standard_normal((16, 1, width))) for name, width in (("conv", 3), ("0", 5), ("1", 5))}
+    extracted(tmp_path / "features", layers, manifest, view="mean")
+    (tmp_path / "own.toml").write_text('kind = "classify"\nview = "mean"\nl2 = [1e-1]\n')
+    done = run(tmp_path / "own.toml", "planted", manifest, tmp_path / "features", tmp_path / "results")
+    (test,) = only(done.records, layer="weighted", split="test")
+    assert set(test.layer_weights) == {"0", "1"}
+    assert test.note == "a sum of the 2 layers 5 wide; left out: conv (3 wide)"

@@ -382,6 +382,22 @@ def test_pooled_views_are_cut_by_audio_time(audio: Path, tmp_path: Path, monkeyp
         assert sum(LENGTHS[key] for key in keys) <= 0.2 * RATE_HZ
 
 
+def test_what_a_model_pads_is_counted_in_new_plans_and_stored_plans_stay(
+    audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Padding(Windows):
+        def padded_samples(self, n_samples: int) -> int:
+            return RATE_HZ
+
+    monkeypatch.setattr("probe.extraction.plan.SHARD_AUDIO_S", 2.0)
+    with pytest.raises(Interrupted):
+        extract(Windows(dies_at=2), write_manifest(audio, [*LENGTHS][:5]), tmp_path / "features", view="mean")
+    done = extract(Padding(), write_manifest(audio, LENGTHS), tmp_path / "features", view="mean")
+    assert keys_in_shards(done.store) == [[*LENGTHS][:5], [*LENGTHS][5:]]
+    fresh = extract(Padding(), write_manifest(audio, LENGTHS), tmp_path / "fresh", view="mean")
+    assert [len(keys) for keys in keys_in_shards(fresh.store)] == [2, 2, 2, 1]
+
+
 def test_a_long_utterance_in_several_shards_reads_like_one(audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_audio(audio / "long.wav", 30_000)
     manifest = write_manifest(audio, ["a.wav", "long.wav", "b.wav"])
@@ -532,6 +548,27 @@ def test_a_damaged_shard_that_is_removed_as_told_comes_back_the_same(audio: Path
         (store / name).unlink()
     extract(Windows(), manifest, tmp_path / "features")
     assert files_of(store) == before
+
+
+def test_a_store_on_a_read_only_disk_is_complete_or_named(audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [*LENGTHS]
+    extract(Windows(), write_manifest(audio, names[:4]), tmp_path / "features")
+    before = files_of(tmp_path / "features")
+    opened = os.open
+
+    def read_only(path: Any, flags: int, *rest: Any, **more: Any) -> int:
+        if str(path).startswith(str(tmp_path / "features")) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return opened(path, flags, *rest, **more)
+
+    monkeypatch.setattr(os, "open", read_only)
+    done = extract(Windows(dies_at=0), write_manifest(audio, names[:4]), tmp_path / "features")
+    assert (done.extracted, done.plan.present, done.failures) == (0, 4, [])
+    with pytest.raises(ProbeError, match=r"frames-clean-\w{8}: nothing can be written here \(Read-only file system\)"):
+        extract(Windows(dies_at=0), write_manifest(audio, names), tmp_path / "features")
+    with pytest.raises(ProbeError, match=r"frames-clean-\w{8}: nothing can be written here \(Read-only file system\)"):
+        extract(Windows(dies_at=0), write_manifest(audio, names), tmp_path / "features", dtype="float32")
+    assert files_of(tmp_path / "features") == before
 
 
 def test_a_second_run_at_once_is_refused(audio: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,10 @@ from probe.models.check import check_model
 from probe.models.encoder import CONV, CTC, Chunking, Encoder, frames_of, greedy_text, pieces_of
 from probe.models.reference import TransformersEncoder
 from probe.pipeline import export, repair
-from probe.records import NO_LAYER, frame_of
+from probe.records import NO_LAYER, WEIGHTED, frame_of
 from probe.reporting.rows import layer_rows
 from probe.reporting.tables import summary_rows
+from probe.store.features import FeatureStore
 from probe.store.folder import open_store
 from probe.store.verify import verify_store
 
@@ -219,6 +221,27 @@ def test_windows_that_it_cannot_hear_are_refused(short_whisper: Path, chunk_s: f
         open_model(str(short_whisper), "cpu", chunk_s=chunk_s, context_s=context_s)
 
 
+def test_shards_of_whisper_hold_as_much_audio_as_it_computes_and_no_more(
+    short_whisper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = [0.2] * 7 + [2.5, 0.2]  # 2.5 s are three windows of 1.2 s, and each costs 2 s of computing
+    lines = ["path,text,speaker,domain,split,duration_s"]
+    for number, duration_s in enumerate(seconds):
+        soundfile.write(tmp_path / f"{number}.wav", noise(int(duration_s * RATE_HZ), number).numpy(), RATE_HZ)
+        lines.append(f"{number}.wav,one,ann,near,train,{duration_s}")
+    (tmp_path / "corpus.csv").write_text("\n".join(lines) + "\n")
+    monkeypatch.setattr("probe.extraction.plan.SHARD_AUDIO_S", 6.0)
+    encoder = open_model(str(short_whisper), "cpu", chunk_s=1.2, context_s=0.4)
+    done = extract(encoder, tmp_path / "corpus.csv", tmp_path / "features", view="mean", check=False)
+    assert [job.keys for job in FeatureStore(done.store).jobs] == [
+        ("0.wav", "1.wav", "2.wav"),
+        ("3.wav", "4.wav", "5.wav"),
+        ("6.wav",),
+        ("7.wav",),
+        ("8.wav",),
+    ]
+
+
 def test_the_usual_windows_of_whisper_are_30_s(others: dict[str, Path]) -> None:
     chunking = open_model(str(others["whisper"]), "cpu").chunking
     assert chunking is not None
@@ -232,7 +255,7 @@ def test_whisper_leaves_its_decoder_out_and_says_so(others: dict[str, Path]) -> 
     info = open_model(str(others["whisper"]), "cpu").info
     assert info.left_out
     assert all("decoder" in name for name in info.left_out)
-    assert "weights that the encoder has no place for were left out" in " ".join(info.notes)
+    assert info.notes[0] == f"its decoder was left out ({len(info.left_out)} weights); layers are those of the encoder"
 
 
 @pytest.mark.parametrize("head", [transformers.WhisperForConditionalGeneration, transformers.WhisperForAudioClassification])
@@ -346,6 +369,12 @@ def test_a_store_of_one_rate_says_nothing_of_others(
     recipe = recipe_of(encoder, list(encoder.info.layers), "frames")
     assert set(recipe["model"]) == of_before, "a further entry would be another hash, and another store"
     assert [name for name, _ in recipe["layers"]] == ["0", "1", "2", "3"]
+
+
+def test_a_layer_deeper_than_the_model_is_not_advised(folders: dict[str, Path], sounds: Path, tmp_path: Path) -> None:
+    done = extract(str(folders["wav2vec2 post-LN"]), sounds, tmp_path, view="mean", check=False)
+    with pytest.raises(ProbeError, match=r"layer 9 asked for; the store holds 0, 1, 2, 3\. The model has 3 blocks; name one"):
+        open_store(done.store.parent.parent).layer("9")
 
 
 def test_conv_is_extracted_where_it_is_asked_for_and_comes_first(folders: dict[str, Path], sounds: Path, tmp_path: Path) -> None:
@@ -463,9 +492,11 @@ def test_tasks_on_frames_take_each_layer_with_its_own_times(others: dict[str, Pa
     tests = [record for record in done.records if record.split == "test"]
     assert {record.layer for record in tests if not record.control} >= set(SEW_LAYERS)
     assert len([record for record in tests if record.layer == NO_LAYER]) == 1, "the majority comes once"
-    n = {record.layer: record.n for record in tests if not record.control}
-    assert n["0"] == sum(1 + (4000 + 777 * i - 720) // 640 for i in (6, 7))
-    assert n["final"] == sum(1 + (4000 + 777 * i - 400) // 320 for i in (6, 7))
+    n_frames = sum(math.ceil((4000 + 777 * i) / 320 - 0.75) for i in (6, 7))
+    assert {record.n for record in tests} == {n_frames}, "layers of any hop are scored on the same frames"
+    (summed,) = [record for record in tests if record.layer == WEIGHTED]
+    assert set(summed.layer_weights) == {"0", "1", "2", "3"}
+    assert summed.note == "a sum of the 4 layers 24 wide; left out: conv (other frames), final (other frames)"
 
 
 def test_similarity_keeps_to_layers_on_one_grid(

@@ -14,18 +14,27 @@ ROOT = Path(__file__).resolve().parent.parent
 NEVER = (
     *("unreadable shards", "resumes that failed", "utterances lost", "stores that differ", "foreign temporaries removed"),
     *("crashes", "trials without a winner", "codes other than 1", "other codes", "ends after 10 s", "temporaries left"),
-    "messages that are not one line with the bytes needed",
+    *("messages that are not one line with the bytes needed", "called damaged", "ended without naming the error"),
+    "missing locks without a warning",
     *("records absent or cut", "broken pairs that nothing names", "outcomes of other records shown"),
     *("broken pairs taken for finished", "pairs that differ", "records or outcomes lost"),
 )
 # kind -> number of trials by default, and in the long form (0: every place)
-NUMBERS = {"kills": (8, 200), "calls": (40, 0), "records": (16, 0), "sizes": (6, 50), "writers": (2, 25), "signals": (3, 50)}
+NUMBERS = {
+    "kills": (8, 200),
+    "calls": (40, 0),
+    "records": (16, 0),
+    "sizes": (6, 50),
+    "writers": (2, 25),
+    "signals": (3, 50),
+    "refusals": (3, 0),
+}
 
 
 def counted(kind: str, n: int) -> dict[str, float]:
     """What one kind of trial counts, in a process of its own."""
-    if kind in ("calls", "records") and not (shutil.which("cc") and sys.platform == "linux"):
-        pytest.skip("striking every I/O call needs a C compiler and Linux")
+    if kind in ("calls", "records", "refusals") and not (shutil.which("cc") and sys.platform == "linux"):
+        pytest.skip("striking I/O calls needs a C compiler and Linux")
     command = [sys.executable, str(ROOT / "tests" / "faults.py"), kind, "--n", str(n)]
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}, check=False)

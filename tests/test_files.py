@@ -17,7 +17,16 @@ from hypothesis import strategies as st
 from scored import record
 
 from probe.errors import ProbeError
-from probe.files import canonical_json, file_name, read_json, sha256_of_file, sha256_of_json, write_atomically, write_json
+from probe.files import (
+    canonical_json,
+    file_name,
+    read_json,
+    require_writable,
+    sha256_of_file,
+    sha256_of_json,
+    write_atomically,
+    write_json,
+)
 from probe.records import (
     FIELDS,
     chosen_layers,
@@ -94,6 +103,16 @@ def test_only_the_temporary_file_of_this_write_is_touched(tmp_path: Path) -> Non
     other.write_bytes(b"another writer is busy here")
     write_atomically(tmp_path / "a.bin", b"data")
     assert other.read_bytes() == b"another writer is busy here"
+
+
+def test_trying_whether_a_folder_can_be_written_leaves_nothing(tmp_path: Path) -> None:
+    require_writable(tmp_path / "not" / "there")
+    require_writable(tmp_path)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "beneath"):
+        with pytest.raises(ProbeError, match=rf"{folder}: nothing can be written here \(Not a directory\)\. Make the folder"):
+            require_writable(folder)
 
 
 # --- JSON -------------------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,22 +14,29 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from planted import HOP, RATE_HZ, extracted
+from small_models import write_checkpoint
 
 from probe.cli import cli
 from probe.data.corpus import load_corpus
 from probe.errors import ProbeError, UsageError
 from probe.evaluation import frames as kind
 from probe.evaluation import stored_rows
+from probe.evaluation.hearing import under
 from probe.evaluation.linear_search import cut, judged
 from probe.evaluation.problem import Features, Problem
-from probe.evaluation.run import Run, _intervals, run
+from probe.evaluation.run import Run, run
 from probe.evaluation.stored_rows import Chosen, StoredRows, in_store_order
 from probe.evaluation.tasks import open_task
+from probe.evaluation.trial_lists import intervals_of
+from probe.extraction.extract import extract
 from probe.heads.context import stack_context
 from probe.heads.linear import fit_strengths
 from probe.heads.logistic import state_bytes
 from probe.pipeline import bench
-from probe.records import NO_LAYER, Record, iterate_records
+from probe.records import NO_LAYER, Record, iterate_records, read_records
+from probe.reporting.answers import answers
+from probe.reporting.compare import compare_models
+from probe.reporting.rows import summary_rows
 from probe.store.features import FeatureStore, Stored
 from probe.store.folder import select_store
 
@@ -161,7 +169,7 @@ def of_world(world: World, **settings: Any) -> tuple[dict[str, kind.Labelled], l
     corpus, task = load_corpus(world.manifest), open_task(world.task(**settings))
     features = Features({"clean": select_store(world.folder / "features", "planted", "frames")}, "frames", corpus)
     rows = {split: [item for item in corpus.utterances if item.split == split] for split in ("train", "dev", "test")}
-    intervals = _intervals(task, corpus, features, world.labels)
+    intervals = intervals_of(task, corpus, features, world.labels)
     problem = Problem(rows["train"], rows["dev"], {"": rows["test"]}, intervals=intervals)
     sets = kind._labelled_sets(task, problem, features, Counter())
     return sets, list(kind._questions(task, sets, sorted(set(sets["train"].labels)), 3))
@@ -267,8 +275,11 @@ def test_rows_are_those_of_the_store_however_they_are_read(tmp_path: Path, conte
     features = Features({"clean": select_store(tmp_path / "features", "planted", "frames")}, "frames", corpus)
     utterances = [corpus.utterances[i] for i in in_store_order(features, corpus.utterances)]
     generator = np.random.default_rng(0)
-    wanted = [np.flatnonzero(generator.random(features.of(item).n_rows) < 0.4) for item in utterances]
+    n_frames = [features.of(item).n_rows for item in utterances]
+    wanted = [np.flatnonzero(generator.random(n) < 0.4) for n in n_frames]
     wanted[2] = wanted[2][:0]
+    wanted[3] = np.sort(generator.integers(n_frames[3], size=n_frames[3]))  # some frames several times, as many rows as frames
+    wanted[4] = np.repeat(np.arange(n_frames[4]), 2)
     expected = np.concatenate(
         [
             stack_context(features.read("0", [item]).values, context)[frames]
@@ -359,15 +370,15 @@ def test_a_frame_s_time_follows_from_the_lengths_in_the_store(
     assert kind.first_centre_s(Fake()) * RATE_HZ == expected  # type: ignore[arg-type]
 
 
-def test_a_frame_has_the_label_at_its_centre(tmp_path: Path) -> None:
+def test_a_frame_has_the_label_at_its_time(tmp_path: Path) -> None:
     world = World(tmp_path, splits(2, 2, 2)).extract({"0": around(centres(1))})
     world.labels.write_text(
         "path,start,end,label\n"
-        + "".join(f"{i}.wav,0,0.0525,a\n{i}.wav,0.0525,0.0724,b\n{i}.wav,0.0724,0.1,\n{i}.wav,0.2,0.2126,b\n" for i in range(6))
+        + "".join(f"{i}.wav,0,0.055,a\n{i}.wav,0.055,0.0749,b\n{i}.wav,0.0749,0.1,\n{i}.wav,0.2,0.2151,b\n" for i in range(6))
     )
     sets, (question,) = of_world(world)
     item = sets["train"]
-    # centres at 0.0125, 0.0325, 0.0525 (a start belongs to its interval), 0.0725 (in the ignored one), ... 0.2125
+    # frames at 0.015, 0.035, 0.055 (a start belongs to its interval), 0.075 (in the ignored one), ... 0.215
     assert [[item.labels[s] for s in item.segments[item.owners == i]] for i in (0, 1)] == [["a", "a", "b", "b"]] * 2
     assert [list(one.frames) for one in item.chosen] == [[0, 1, 2, 10]] * 2
     assert list(question.targets["train"]) == [0, 0, 1, 1] * 2
@@ -378,8 +389,90 @@ def test_every_other_frame_lies_twice_as_far_apart(tmp_path: Path) -> None:
     every_other = [np.ones((5, 2)) for _ in world.utterances]
     extracted(tmp_path / "features", {"0": every_other}, world.manifest, stride=2, view="frames:2")
     sets, (question,) = of_world(world)
-    assert list(question.targets["train"]) == [0, 0, 0, 1, 1]
-    assert list(sets["train"].chosen[0].frames) == [0, 1, 2, 3, 4]
+    assert list(question.targets["train"]) == [0] * 6 + [1] * 4
+    # centres at 12.5, 52.5, 92.5, 132.5 and 172.5 ms; frames of the grid at 15, 35, 55 ... 195 ms
+    assert list(sets["train"].chosen[0].frames) == [0, 1, 1, 2, 2, 3, 3, 4, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("hop_ms", "field_ms", "n_frames", "expected"),
+    [
+        (10, 25, 18, [0, 2, 4, 6, 8, 10, 12, 14, 16, 17]),  # spectral: 12.5, 32.5 ...; the last stands at 182.5 ms
+        (20, 25, 9, [0, 1, 2, 3, 4, 5, 6, 7, 8, 8]),  # wav2vec2: 12.5, 32.5 ...
+        (20, 0, 10, [1, 2, 3, 4, 5, 6, 7, 8, 9, 9]),  # Whisper: 0, 20, 40 ...
+        (20, 30, 9, [0, 1, 2, 3, 4, 5, 6, 7, 8, 8]),  # on the grid itself
+        (20, 10, 9, [0, 1, 2, 3, 4, 5, 6, 7, 8, 8]),  # 5, 25 ...: halfway, where the earlier one is taken
+        (40, 45, 5, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]),  # SEW's blocks: 22.5, 62.5 ...
+    ],
+)
+def test_models_of_any_hop_and_field_answer_for_the_same_frames(
+    tmp_path: Path, hop_ms: int, field_ms: int, n_frames: int, expected: list[int]
+) -> None:
+    world = World(tmp_path, [(split, [("a", 6), ("b", 4)]) for split in ("train", "dev", "test")])
+    model = {"id": "planted", "revision": "1", "weights_sha256": "", "family": "test", "aliases": {}, "rate_hz": RATE_HZ}
+    model |= {"hop_samples": 16 * hop_ms, "field_samples": 16 * field_ms}
+    extracted(tmp_path / "features", {"0": [np.ones((n_frames, 2)) for _ in world.utterances]}, world.manifest, model=model)
+    sets, (question,) = of_world(world)
+    for name, item in sets.items():
+        assert list(question.targets[name]) == [0] * 6 + [1] * 4
+        assert list(item.chosen[0].frames) == expected
+
+
+def test_a_condition_that_changes_the_speed_moves_the_frames_and_not_their_number(tmp_path: Path) -> None:
+    world = World(tmp_path, [(split, [("a", 6), ("b", 4)]) for split in ("train", "dev", "test")])
+    corpus, task = load_corpus(world.manifest), open_task(world.task())
+    (tmp_path / "clean").mkdir()
+    extracted(tmp_path / "clean", {"0": [np.ones((10, 2)) for _ in world.utterances]}, world.manifest)
+    clean = select_store(tmp_path / "clean", "planted", "frames")
+    features = Features({"clean": clean}, "frames", corpus)
+    slow = SimpleNamespace(stretch=2.0)
+    features.stores["slow"] = slow  # type: ignore[assignment]
+    for key, stored in features.keyed.items():
+        long = replace(stored, pieces=(("x", 0, 19),))
+        features.stored["slow", key] = long
+    tests = {name: [under(item, name) for item in corpus.utterances if item.split == "test"] for name in ("clean", "slow")}
+    rows = {split: [item for item in corpus.utterances if item.split == split] for split in ("train", "dev")}
+    problem = Problem(rows["train"], rows["dev"], tests, intervals=intervals_of(task, corpus, features, world.labels))
+    sets = kind._labelled_sets(task, problem, features, Counter())
+    assert list(sets["test clean"].chosen[0].frames) == list(range(10))
+    # 30, 70, 110 ms ... of the longer audio; centres at 12.5 + 20 i ms
+    assert list(sets["test slow"].chosen[0].frames) == [1, 3, 5, 7, 9, 11, 13, 15, 17, 18]
+    assert list(sets["test slow"].segments) == list(sets["test clean"].segments)
+
+
+def test_models_of_different_frame_rates_are_compared_and_the_better_one_is_best(
+    tones: Callable[..., Path], tmp_path: Path
+) -> None:
+    manifest = tones(words=2, speakers=6, repetitions=3)
+    lines = ["path,start,end,label"]
+    for row in (line.split(",") for line in manifest.read_text().splitlines()[1:]):
+        lines += [f"{row[0]},0,0.143,{row[1]}", f"{row[0]},0.143,0.29,{row[2]}"]
+    labels = tmp_path / "halves.csv"
+    labels.write_text("\n".join(lines) + "\n")
+    write_checkpoint("wav2vec2 post-LN", tmp_path / "small")
+    small = str(tmp_path / "small")
+    (tmp_path / "own.toml").write_text('kind = "frames"\nl2 = [1e-2]\nweighted = false\n')
+    for model in ("fbank", small):
+        extract(model, manifest, tmp_path / "features", layers="0,2" if model == small else None, check=False)
+        run(tmp_path / "own.toml", model, manifest, tmp_path / "features", tmp_path / "results", labels=labels)
+    records = read_records(tmp_path / "results")
+    for split, of_split in records.groupby("split"):
+        assert len({json.dumps([item["block"], item["denominator"]]) for item in of_split["counts"]}) == 1, split
+        assert set(of_split["n"]) == {12 * 14}
+    assert records["n_train"].nunique() == 1
+    majority = records[(records["control"] == "majority") & (records["split"] == "test")]
+    assert majority["value"].nunique() == 1
+
+    rows = summary_rows(records)
+    best = rows.loc[rows["value"].idxmax(), "model"]
+    assert dict(zip(rows["model"], rows["mark"], strict=True))[best] == "best"
+    assert not rows["note"].str.contains("other utterances").any()
+    (answer,) = answers(rows)
+    assert answer["best"] == [best] and answer["lead"][1].startswith(best)
+    (row,) = compare_models(records, "fbank", str(rows["model"][rows["model"] != "fbank"].iloc[0]), False, False).rows.to_dict(
+        "records"
+    )
+    assert row["verdict"] in ("better", "worse", "not told apart") and row["p"] >= 0
 
 
 def test_what_is_left_out_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -422,7 +515,8 @@ def test_a_split_without_labels_and_a_single_label_are_refused(tmp_path: Path) -
 
     refused(lambda row: row[0] not in ("0.wav", "1.wav"), "own: no train rows with labelled frames")
     refused(lambda row: row[0] not in ("2.wav", "3.wav"), "own: no dev rows with labelled frames")
-    refused(lambda row: row[0] not in ("4.wav", "5.wav"), "own: test: no labelled frames")
+    no_test = "own: no test rows with labelled frames. Give labelled frames to some of its 2 rows; scores are of them"
+    refused(lambda row: row[0] not in ("4.wav", "5.wav"), no_test)
     refused(lambda row: row[3] == "a", "own: all training frames have the label 'a'; expected two labels or more")
     refused(lambda row: True, "types = 'sentence' asks for it", types="sentence")
 
@@ -466,6 +560,7 @@ def test_the_command_line_runs_the_ready_task(tmp_path: Path) -> None:
         ({"controls": ["random"]}, "controls = 'random'; expected 'majority' or 'shuffled' or 'types'"),
         ({"context": -1}, "context = -1; expected 0 to 20"),
         ({"max_frames": -1}, "max_frames = -1; expected 0 to"),
+        ({"grid_ms": 0}, "grid_ms = 0.0; expected 1 to 1000"),
         ({"tiers": "phones"}, r"unknown key 'tiers'. Did you mean 'tier'\?"),
         ({"ignore": [3]}, "ignore = 3; expected a value such as ''"),
     ],
@@ -496,7 +591,7 @@ def test_bench_extracts_frames_and_asks_which_sound_they_are(tones: Callable[...
     (path,) = (tmp_path / "out" / "results").glob("*.jsonl")
     (record,) = [r for r in iterate_records(path) if (r.split, r.control) == ("test", "")]
     assert record.value > 0.95
-    assert record.n == 4 * (1 + (4800 - 400) // 160)
+    assert record.n == 4 * 15, "every 20 ms of 0.3 s"
     features = Features({"clean": select_store(tmp_path / "out" / "features", "mfcc", "frames")}, "frames", load_corpus(manifest))
     assert kind.first_centre_s(features) == 0.0125
 
@@ -547,3 +642,12 @@ def test_a_learned_sum_of_layers_reads_frames_better_than_any_of_them(tmp_path: 
     assert "weighted" not in alone and alone["1"].value == test["1"].value
     world.run("small", {"memory_bytes": 1 << 16}, l2=[1e-1], max_frames=300, weighted=True)
     assert ": all layers take" in caplog.text
+
+
+def test_layers_of_another_width_are_left_out_of_the_sum_and_the_note_names_them(tmp_path: Path) -> None:
+    wide = around(centres(0.45, 8))
+    world = World(tmp_path, splits(6, 3, 3)).extract({"conv": wide, "0": around(centres(0.45)), "1": around(centres(0.45))})
+    test = by_layer(world.run(l2=[1e-1], weighted=True), "test")
+    assert set(test["weighted"].layer_weights) == {"0", "1"}
+    assert test["weighted"].note == "a sum of the 2 layers 6 wide; left out: conv (8 wide)"
+    assert test["conv"].note == ""

@@ -219,7 +219,7 @@ def test_groups_of_blocks_are_columns_in_which_every_speaker_has_one_value(corpu
 def test_a_finished_file_is_not_written_again_and_a_missing_condition_is_added(
     corpus: Path, features: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("probe.evaluation.run.code_version", lambda: {"version": "1", "commit": "abc"})
+    monkeypatch.setattr("probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": "abc"})
 
     def again(*conditions: str) -> tuple[list[Path], list[int]]:
         to = corpus.parent / "results"

@@ -18,7 +18,7 @@ import torch
 import torchaudio
 import transformers
 from safetensors.torch import load_file, save_file
-from small_models import EXTRACTOR, FAMILIES
+from small_models import EXTRACTOR, FAMILIES, SIZES
 from torch import Tensor
 
 from probe.errors import ProbeError
@@ -221,6 +221,100 @@ def test_an_adapter_is_left_out(copy: Path) -> None:
     edit_config(copy, add_adapter=True)
     encoder = open_model(str(copy), "cpu")
     assert encode(encoder, *waves(16_000))[1].tolist() == [[49]] * 4
+
+
+def test_a_head_behind_an_adapter_has_one_note(others: dict[str, Path], tmp_path: Path) -> None:
+    config = transformers.AutoConfig.from_pretrained(others["w2v-bert 2.0"], add_adapter=True)
+    transformers.Wav2Vec2BertForCTC(config).save_pretrained(tmp_path)
+    transformers.SeamlessM4TFeatureExtractor().save_pretrained(tmp_path)
+    notes = [note for note in open_model(str(tmp_path), "cpu").info.notes if "CTC head" in note]
+    assert notes == ["its CTC head is not run: it reads the output of an adapter"]
+
+
+# Languages
+
+
+@pytest.fixture(scope="module")
+def mms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small checkpoint of the MMS kind: English in the main file, Turkish in an adapter of another alphabet."""
+    folder = tmp_path_factory.mktemp("mms")
+    torch.manual_seed(5)
+    family, settings = FAMILIES["wav2vec2 pre-LN"]
+    config = family(**SIZES | settings | {"adapter_attn_dim": 4, "vocab_size": 4, "num_hidden_layers": 2})
+    model = transformers.Wav2Vec2ForCTC(config)
+    model.save_pretrained(folder)
+    EXTRACTOR.save_pretrained(folder)
+    model.lm_head = torch.nn.Linear(24, 6)
+    adapter = {name: torch.randn_like(weight) for name, weight in model._get_adapters().items()}
+    save_file(adapter, folder / "adapter.tur.safetensors", metadata={"format": "pt"})
+    vocabularies = {language: {"<pad>": 0, "|": 1} for language in ("eng", "tur")}
+    for language, letters in (("eng", "ab"), ("tur", "xyzw")):
+        vocabularies[language] |= {letter: number for number, letter in enumerate(letters, start=2)}
+    (folder / "vocab.json").write_text(json.dumps(vocabularies))
+    return folder
+
+
+def with_language(folder: Path, to: Path, file: str, language: str) -> Path:
+    """A copy whose file says which language is meant."""
+    shutil.copytree(folder, to)
+    content = json.loads((to / file).read_text()) if (to / file).exists() else {"pad_token": "<pad>", "word_delimiter_token": "|"}
+    (to / file).write_text(json.dumps(content | {"target_lang": language}))
+    return to
+
+
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "config.json"])
+@pytest.mark.parametrize("ending", ["safetensors", "bin"])
+def test_the_adapter_of_the_language_is_loaded_as_transformers_does(mms: Path, tmp_path: Path, file: str, ending: str) -> None:
+    folder = with_language(mms, tmp_path / "tur", file, "tur")
+    if ending == "bin":
+        torch.save(load_file(folder / "adapter.tur.safetensors"), folder / "adapter.tur.bin")
+        (folder / "adapter.tur.safetensors").unlink()
+    encoder = open_model(str(folder), "cpu")
+    assert encoder.info.notes[0] == f"the adapter of language 'tur' is loaded (adapter.tur.{ending}), as target_lang says"
+    assert encoder.info.weights == f"model.safetensors and adapter.tur.{ending}"
+    assert encoder.info.ctc["alphabet"] == " wxyz"
+    assert encoder.info.weights_sha256 != open_model(str(mms), "cpu").info.weights_sha256
+    reference = transformers.Wav2Vec2ForCTC.from_pretrained(folder, target_lang="tur", ignore_mismatched_sizes=True).eval()
+    reference.load_adapter("tur")  # transformers 5.24 does not by itself where config.json names the language
+    (wave,) = waves(4000)
+    inputs = EXTRACTOR(wave.numpy(), sampling_rate=16_000, return_tensors="pt")
+    with torch.inference_mode():
+        expected = reference(inputs.input_values, output_hidden_states=True)
+    frames, _ = encoder.encode(wave[None], torch.tensor([4000]), ["1", "ctc"])
+    assert error_of(frames[0], expected.hidden_states[1]) <= 1e-5
+    assert error_of(frames[1], expected.logits) <= 1e-5
+    save_file(load_file(mms / "adapter.tur.safetensors") | {"lm_head.bias": torch.ones(6)}, folder / "adapter.tur.safetensors")
+    assert open_model(str(folder), "cpu").info.weights_sha256 != encoder.info.weights_sha256
+
+
+def test_languages_that_are_not_loaded_are_named(mms: Path, tmp_path: Path) -> None:
+    notes = "; ".join(open_model(str(mms), "cpu").info.notes)
+    assert "adapters of 1 languages lie beside it (tur) and no target_lang says which" in notes
+    assert "vocab.json has vocabularies of 2 languages (eng, tur), and no target_lang says which; set target_lang" in notes
+    english = open_model(str(with_language(mms, tmp_path / "eng", "tokenizer_config.json", "eng")), "cpu")
+    assert english.info.ctc["alphabet"] == " ab"
+    assert "target_lang is 'eng', which has no adapter here (there are those of tur)" in english.info.notes[0]
+    folder = with_language(mms, tmp_path / "two", "tokenizer_config.json", "tur")
+    edit_config(folder, target_lang="eng")
+    with pytest.raises(ProbeError, match=r"two languages as target_lang, 'eng' \(config\.json\) and 'tur'"):
+        open_model(str(folder), "cpu")
+
+
+def test_adapters_of_a_model_without_a_place_for_them_are_named(mms: Path, copy: Path) -> None:
+    shutil.copy(mms / "adapter.tur.safetensors", copy)
+    assert open_model(str(copy), "cpu").info.notes == (
+        "adapters of languages tur are not loaded: config.json has no adapter_attn_dim, so no block has a place for them",
+    )
+
+
+def test_an_adapter_of_another_model_is_refused(mms: Path, tmp_path: Path) -> None:
+    folder = with_language(mms, tmp_path / "odd", "config.json", "tur")
+    weights = load_file(folder / "adapter.tur.safetensors")
+    save_file(
+        {name.replace("layers.1.", "layers.7."): weight for name, weight in weights.items()}, folder / "adapter.tur.safetensors"
+    )
+    with pytest.raises(ProbeError, match=r"adapter\.tur\.safetensors: 6 weights of the adapter are missing, and 6 have no place"):
+        open_model(str(folder), "cpu")
 
 
 def test_half_precision_weights_give_single_precision_frames(copy: Path) -> None:

@@ -138,6 +138,16 @@ def test_a_sound_plugin_passes_and_its_layers_come_in_the_order_asked_for() -> N
     assert encoder.info.parameters == sum(weight.numel() for weight in Sound().parameters())
 
 
+def test_masks_and_counters_of_a_plugin_are_no_weights() -> None:
+    class Masked(Sound):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mask", torch.full((4, 4), float("-inf")).triu(1))
+            self.register_buffer("steps", torch.tensor(5_000_000))
+
+    assert not check_model(open_model(Masked(), "cpu"), quick=True).failed
+
+
 def test_modules_inside_a_plain_object_are_hashed_and_put_into_evaluation_mode() -> None:
     class Wrapping:
         sample_rate, hop_samples, layer_widths, version = 16_000, 320, {"0": 6, "1": 6, "2": 6}, "1"
@@ -359,6 +369,118 @@ def test_an_utterance_that_a_plugin_refuses_fails_alone(tones: Callable[..., Pat
     expected = extract(Sound(), manifest, tmp_path / "others")
     others = open_store(expected.store).layer("2", stored.keys)
     assert (stored.values == others.values).all()
+
+
+def test_equal_failures_are_logged_once_and_counted(
+    tones: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(Sound):
+        opened = False
+
+        def encode(self, waveforms: Tensor, lengths: Tensor) -> Any:
+            if self.opened:
+                raise ValueError(f"nothing for {len(waveforms[0])} samples")
+            return super().encode(waveforms, lengths)
+
+    broken = Broken()
+    encoder = open_model(broken, "cpu")
+    broken.opened = True
+    with caplog.at_level("WARNING", "probe"):
+        done = extract(encoder, tones(words=2, speakers=1), tmp_path / "features", check=False)
+    assert len(done.failures) == 12
+    lines = [record.message for record in caplog.records if "fail" in record.message or "raised" in record.message]
+    assert len(lines) == 2
+    assert re.match("11 more utterances failed for the same reason as ", lines[1])
+
+
+TWIN = (
+    SOURCE
+    + """
+class Trained(torch.nn.Module):
+    sample_rate, hop_samples, layer_widths = 16_000, 320, {"0": 4}
+
+    def __init__(self, scale="1"):
+        super().__init__()
+        self.front = torch.nn.utils.parametrizations.weight_norm(torch.nn.Conv1d(1, 4, 400, 320))
+        self.norm = torch.nn.BatchNorm1d(4)
+        for parameter in self.parameters():
+            parameter.data.fill_(float(scale)).requires_grad_(False)
+        self.norm.running_mean.fill_(3.0)
+
+    def forward(self, waveforms):
+        return self.norm(self.front(waveforms[:, None])).mT
+
+    def encode(self, waveforms, lengths):
+        return [self.norm(self.front(waveforms[:, None])).mT], 1 + (lengths - 400) // 320
+
+class Own(Trained):
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(4))
+"""
+)
+
+
+def test_random_before_a_plugin_draws_its_weights_anew_from_the_seed(written: Any) -> None:
+    name = f"plugin:{written(TWIN)}:Trained@2"
+    trained, twin, same, other = (
+        open_model(item, "cpu") for item in (name, f"random:{name}", f"random:{name}@@0", f"random:{name}@@7")
+    )
+    assert twin.info.id == same.info.id == other.info.id == f"random:{name}"
+    assert twin.info.revision == same.info.revision == f"{trained.info.revision}, seed 0"
+    assert other.info.revision.endswith(", seed 7")
+    assert twin.info.weights_sha256 == same.info.weights_sha256
+    assert len({encoder.info.weights_sha256 for encoder in (trained, twin, other)}) == 3
+    weights = twin.model.state_dict()  # type: ignore[attr-defined]
+    assert weights["0.front.parametrizations.weight.original1"].std() > 0
+    assert not weights["0.norm.running_mean"].any()
+    assert not check_model(twin, quick=False).failed
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    hooked = open_model(f"random:{name}@@7#norm", "cpu", sha256=other.info.weights_sha256)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert list(hooked.info.layers) == ["0", "1"]
+
+
+def test_what_cannot_be_drawn_anew_is_refused_by_name(written: Any) -> None:
+    module = written(TWIN)
+    with pytest.raises(ProbeError, match=r"1 of its 6 arrays of weights cannot be drawn anew.*: scale\. Give the modules"):
+        open_model(f"random:plugin:{module}:Own", "cpu")
+    with pytest.raises(ProbeError, match=r"no torch parameters among its attributes.*Name it without random:"):
+        open_model(f"random:plugin:{module}:Net", "cpu")
+
+
+def test_a_model_of_transformers_in_a_plugin_is_drawn_anew_by_its_own_rules(folders: dict[str, Path], written: Any) -> None:
+    source = "import transformers\ndef load(folder):\n    return transformers.AutoModel.from_pretrained(folder)\n"
+    name = f"plugin:{written(source)}:load@{folders['wavlm pre-LN']}"
+    twin = open_model(f"random:{name}#encoder.layers.*", "cpu")
+    weights = twin.model.state_dict()  # type: ignore[attr-defined]
+    assert 0.01 < weights["0.encoder.layers.1.attention.q_proj.weight"].std() < 0.04, "transformers draws with 0.02"
+    assert not weights["0.encoder.layers.1.attention.q_proj.bias"].any()
+
+
+def test_a_wrong_argument_is_told_from_a_faulty_plugin(written: Any) -> None:
+    module = written(SOURCE + "\ndef load(path):\n    return open(path)\ndef of(size):\n    return int(size)\n")
+    message = r"load raised FileNotFoundError: .* Check the text after @, 'bset.pt' \(no such file in .*\), or mend the plug-in"
+    with pytest.raises(ProbeError, match=message):
+        open_model(f"plugin:{module}:load@bset.pt", "cpu")
+    with pytest.raises(ProbeError, match=r"of raised ValueError: .* Check the text after @, 'large'.* or mend the plug-in"):
+        open_model(f"plugin:{module}:of@large", "cpu")
+
+
+def test_a_module_of_fixed_length_is_refused_with_both_causes() -> None:
+    class Fixed(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.front = torch.nn.Conv1d(1, 3, 400, 320)
+
+        def forward(self, waveforms: Tensor) -> Tensor:
+            return self.front(torch.nn.functional.pad(waveforms, (0, 480_000 - waveforms.shape[1]))[:, None]).mT
+
+    with pytest.raises(
+        ProbeError, match=r"--hook front: .*one result for an utterance: then hook.*pads or cuts its input to one"
+    ):
+        open_model(HookedModule(Fixed(), ["front"]), "cpu")
 
 
 def test_memory_that_does_not_suffice_is_left_to_the_extraction() -> None:

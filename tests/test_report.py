@@ -141,6 +141,24 @@ def test_a_tied_model_is_named_as_not_told_apart() -> None:
     assert "Then" not in in_words(answer)
 
 
+def test_no_model_is_called_best_where_models_were_scored_on_different_utterances() -> None:
+    twice = {"numerator": [12] * 10, "denominator": [20] * 10}
+    heard = [{}, {"condition": "telephone"}]
+    records = [counted(item) for at in heard for item in asked("fbank", "words", [0.1, 0.3, 0.2], **at)]
+    other = [counted(item) for at in heard for item in asked("org/b", "words", [0.4, 0.6, 0.5], **at)]
+    records += [replace(item, counts=item.counts | twice) if item.value == 0.6 else item for item in other]
+    (answer,) = answers(summary_rows(frame(*records)))
+    assert in_words(answer).strip() == (
+        "No model is called best, since the scores are of different utterances: fbank (layer 1) 30.0 %, org/b (layer 1) 60.0 %."
+    )
+    assert answer["best"] == []
+    assert answer["elsewhere"][0]["who"] == "No model"
+    better = [replace(item, model="org/a", value=0.9) for item in records if item.model == "fbank" and item.value == 0.3]
+    better = [replace(item, counts=item.counts | {"numerator": [9] * 10}) for item in better]
+    (answer,) = answers(summary_rows(frame(*records, *better)))
+    assert "Not compared, since scored on other utterances: org/b (layer 1) 60.0 %." in in_words(answer)
+
+
 def test_other_conditions_stand_below_the_clean_score_the_milder_first() -> None:
     (answer,) = answers(summary_rows(frame(*disturbed())))
     assert answer["lead"][0] == ""
@@ -256,7 +274,8 @@ def test_commands_can_be_given_to_a_shell() -> None:
     records = asked(
         model, task, [0.5, 0.9, 0.7], corpus=corpus, kind="verify", seed=3, condition="noise:white@5dB", condition_seed=2
     )
-    extract, run, *_ = content(frame(*records))["commands"]
+    remark, extract, run, *_ = content(frame(*records))["commands"]
+    assert remark.startswith("# Some records hold no arguments")
     assert shlex.split(extract) == [
         *("probe", "extract", "--model", model, "--corpus", "my corpus.csv", "--to", "features/", "--view", "VIEW"),
         *("--condition", "clean", "--condition", "noise:white@5dB", "--condition-seed", "2"),
@@ -274,6 +293,41 @@ def test_records_of_every_seed_have_a_folder_of_their_own_and_tables_read_all() 
     assert [line[line.index("--to") + 1] for line in (first, second)] == ["results/seed0/", "results/seed1/"]
     for line in (table, report):
         assert [line[at + 1] for at, word in enumerate(line) if word == "--from"] == ["results/seed0/", "results/seed1/"]
+
+
+def test_commands_repeat_exactly_what_records_hold() -> None:
+    arguments: dict[str, Any] = {
+        "task": "own tasks/it's.toml",
+        "overrides": {"label": "sex; rm *"},
+        "corpus": "my corpus.csv",
+        "trials": "lists/trials.csv",
+        "dev_trials": None,
+        "labels": None,
+        "conditions": ["clean", "noise:white@5dB"],
+        "device": "cpu",
+        "seed": 3,
+        "limit": 40,
+        "memory_bytes": 4_000_000_000,
+    }
+    extraction = {"view": "meanstd", "layers": "0,1,2", "dtype": "float32", "chunk_s": 20.0, "context_s": 2.5, "ctc": True}
+    extraction |= {"condition": "noise:white@5dB", "condition_seed": 2, "compression": "none"}
+    records = [
+        replace(item, arguments={**arguments, "model": model, "extraction": {**extraction, "model": f"{model}@main"}})
+        for model in ("org/a", "$(touch x)")
+        for item in asked(model, "words", [0.5, 0.9, 0.7], seed=3)
+    ]
+    lines = [shlex.split(line) for line in content(frame(*records))["commands"]]
+    same = ["--corpus", "my corpus.csv", "--to", "features/", "--layers", "0,1,2", "--view", "meanstd", "--dtype", "float32"]
+    same += ["--ctc", "--context-s", "2.5", "--condition", "noise:white@5dB", "--condition-seed", "2", "--limit", "40"]
+    assert sorted(lines[:2]) == [["probe", "extract", "--model", f"{name}@main", *same] for name in ("$(touch x)", "org/a")]
+    assert lines[2] == [
+        *("probe", "run", "own tasks/it's.toml", "--model", "$(touch x)", "--model", "org/a", "--corpus", "my corpus.csv"),
+        *("--label", "sex; rm *", "--condition", "clean", "--condition", "noise:white@5dB", "--trials", "lists/trials.csv"),
+        *("--device", "cpu", "--seed", "3", "--limit", "40", "--from", "features/", "--to", "results/"),
+    ]
+    assert [line[1] for line in lines[3:]] == ["table", "report"]
+    for _, name, *words in lines:
+        cli.commands[name].make_context(name, words)  # the command line understands them
 
 
 def test_the_worst_transcripts_come_first_with_speaker_and_duration(tmp_path: Path) -> None:

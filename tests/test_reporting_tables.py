@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from scored import frame, record
@@ -347,7 +348,15 @@ def test_json_holds_fractions_and_null() -> None:
 def test_csv_holds_the_fractions_of_the_records() -> None:
     rows = pd.read_csv(io.StringIO(to_csv(layer_rows(frame(*plain())))), dtype={"layer": str})
     values = {(item.task, item.metric, item.model, item.layer): item.value for item in plain() if item.split == "test"}
-    assert {(row.task, row.metric, row.model, row.layer): row.value for row in rows.itertuples()} == values
+    assert {(row.task, row.metric, row.model, row.layer): row.value for row in rows.itertuples()} == pytest.approx(
+        values, rel=1e-9
+    )
+
+
+def test_the_last_digits_of_a_float_do_not_reach_csv_and_json() -> None:
+    rows = [pd.DataFrame({"value": [value, np.nan], "n": [3, 4]}) for value in (0.1 + 0.2, 0.3)]
+    assert to_csv(rows[0]) == to_csv(rows[1]) == "value,n\n0.3,3\n,4\n"
+    assert to_json(rows[0]) == to_json(rows[1])
 
 
 def with_shape(**changed: Any) -> list[Record]:
@@ -445,12 +454,29 @@ def test_with_too_few_blocks_no_model_is_called_worse() -> None:
 
 
 def test_a_model_that_was_scored_on_other_utterances_is_not_compared_and_a_note_says_so() -> None:
-    records = [*scored(GOOD[:-1], model="fewer"), *scored(AS_GOOD, model="as good"), *scored(BAD, model="bad")]
+    records = [*scored(BAD[:-1], model="fewer"), *scored(AS_GOOD, model="as good"), *scored(BAD, model="bad")]
     assert marks_of(*records) == {"fewer": "", "as good": "best", "bad": ""}
     rows = summary_rows(frame(*records)).set_index("model")
     assert (
         rows.loc["fewer", "note"] == "scored on other utterances than the rest, so not compared" and not rows.loc["bad", "note"]
     )
+
+
+def test_nothing_is_best_where_a_score_on_other_utterances_is_better() -> None:
+    records = [*scored(GOOD[:-1], model="fewer"), *scored(BAD, model="bad"), *scored(BAD, model="as bad")]
+    assert marks_of(*records) == {"fewer": "", "bad": "", "as bad": ""}
+    notes = summary_rows(frame(*records)).set_index("model")["note"]
+    assert notes["fewer"].startswith("scored on other utterances")
+    assert notes["bad"] == notes["as bad"] == "not called best: a score on other utterances is better"
+    errors = [replace(item, higher_is_better=False, metric="wer", select_by="wer") for item in records]
+    assert marks_of(*errors) == {"fewer": "", "bad": "best", "as bad": "best"}
+
+
+def test_nothing_is_best_where_no_two_models_were_scored_on_the_same_utterances() -> None:
+    often = [replace(item, counts={**item.counts, "denominator": [40] * 12}) for item in scored(BAD, model="often")]
+    records = [*often, *scored(GOOD, model="good")]
+    assert marks_of(*records) == {"often": "", "good": ""}
+    assert set(summary_rows(frame(*records))["note"]) == {"scored on other utterances than the rest, so not compared"}
 
 
 def test_one_model_alone_and_own_heads_have_no_mark() -> None:

@@ -26,7 +26,7 @@ from test_reporting_tables import curve, frame, record
 
 from probe.errors import ProbeError
 from probe.evaluation.hearing import Hearing
-from probe.evaluation.run import _provenance
+from probe.evaluation.provenance import provenance
 from probe.evaluation.tasks import open_task
 from probe.measures import robustness as measures
 from probe.measures.comparison import paired_difference
@@ -639,7 +639,7 @@ def test_records_say_the_seed_of_what_was_drawn() -> None:
 
     def seed_of(train: str, tests: str, condition: str) -> int | None:
         hearing = Hearing(tuple(train.split()), tuple(tests.split()), apart=condition != "several")
-        found: int | None = _provenance(task, "org/a", corpus, stores, hearing, condition, 0, "cpu")["condition_seed"]
+        found: int | None = provenance(task, "org/a", corpus, stores, hearing, condition, 0, "cpu")["condition_seed"]
         return found
 
     told = {name: seed_of("clean", "clean white babble gsm", name) for name in stores if name != "pink"}

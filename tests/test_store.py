@@ -1,12 +1,15 @@
 """The feature store: what goes in comes out or an error does, plain h5py opens it, and only whole shards count."""
 
 import errno
+import fcntl
 import hashlib
 import itertools
 import json
 import os
+import resource
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +20,13 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from probe.errors import ProbeError, UsageError
+from probe.errors import ProbeError, UnreadError, UsageError
 from probe.extraction.pooling import quantised
 from probe.files import read_json, write_json
 from probe.store.features import Failure, FeatureStore, LayerArray
 from probe.store.folder import create_store, describe_store, find_stores, open_store, select_store, store_path
 from probe.store.shards import ShardContent, half_if_faithful, merge_runs
+from probe.store.verify import verify_store
 from probe.store.views import VIEWS, n_rows, parse_view, pool, serves
 
 Frames = dict[str, dict[str, np.ndarray]]  # layer -> key -> (frame, dim)
@@ -183,7 +187,7 @@ def test_an_unknown_layer_is_refused_with_the_layers_there(make: Callable[..., F
     store = make(layers=["0", "1"])
     add(store, random_frames(["a"], layers=["0", "1"]))
     for name in ("13", "final"):
-        with pytest.raises(ProbeError, match=rf"layer {name} asked for; the store holds 0, 1\. Extract with --layers {name}"):
+        with pytest.raises(ProbeError, match=rf"layer {name} asked for; the store holds 0, 1\. Extract with --layers {name}, if"):
             store.layer(name)
 
 
@@ -686,6 +690,105 @@ def test_a_second_writer_is_refused_and_the_next_one_is_not(make: Callable[..., 
 def test_an_error_of_the_writer_itself_is_not_taken_for_another_writer(make: Callable[..., FeatureStore]) -> None:
     with pytest.raises(BlockingIOError), make().writing():
         raise BlockingIOError(errno.EAGAIN, "stderr is full")
+
+
+def test_a_file_system_without_locks_is_written_to_with_a_warning(
+    make: Callable[..., FeatureStore], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    store = make()
+    with store.writing():
+        add(store, random_frames("a"))
+    assert store.keys == ["a"]
+    assert "this file system gives no lock (No locks available)" in caplog.text
+    assert "Start one run at a time into this folder" in caplog.text
+
+
+def test_a_shard_is_read_without_a_lock_of_its_own(make: Callable[..., FeatureStore]) -> None:
+    store = make()
+    frames = random_frames("ab")
+    add(store, frames)
+    with (store.path / "shard-00000.h5").open("rb") as shard:
+        fcntl.flock(shard, fcntl.LOCK_EX)
+        assert len(store.layer("0").values)
+        assert not verify_store(store.path).damage
+
+
+@pytest.mark.parametrize("locking", [True, False, None])
+def test_a_shard_that_this_process_has_open_is_read_too(make: Callable[..., FeatureStore], locking: bool | None) -> None:
+    store = make()
+    add(store, random_frames("ab"))
+    with h5py.File(store.path / "shard-00000.h5", locking=locking) as file:
+        assert np.array_equal(store.layer("0").values, file["layers/0"][:])
+
+
+def test_a_part_that_is_written_again_never_stands_beside_its_old_index(
+    make: Callable[..., FeatureStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make()
+    [job] = store.add_plan([(("a",), 2)])
+
+    def write_first_part(n_frames: int, version: int) -> None:
+        """The first half of an utterance, whose audio has another length in each version."""
+        rows = {layer: [np.ones((n_frames // 2, width), np.float32)] for layer, width in WIDTHS.items()}
+        content = ShardContent(["a"], [sha_of("a", version)], rows, {}, store.recipe, ENVIRONMENT, (0, 2))
+        store.write_shard(job.shard_names()[0], content, [entry("a", n_frames, n_frames // 2, version)], [])
+
+    write_first_part(40, 0)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("probe.store.features.write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_first_part(4000, 1)
+    reopened = FeatureStore(store.path)
+    assert (reopened.keys, reopened.complete) == ([], set())
+    assert not verify_store(store.path).damage
+
+
+def test_a_store_and_its_arrays_are_one_short_line_each(make: Callable[..., FeatureStore]) -> None:
+    store = make()
+    assert repr(store) == f"FeatureStore({store.path}, 0 utterances, 3 layers of 3, 4 or 5, float16)"
+    add(store, random_frames([f"utterance-{number}" for number in range(50)]))
+    assert repr(store) == f"FeatureStore({store.path}, 50 utterances, 3 layers of 3, 4 or 5, float16)"
+    array = store.layer("1")
+    assert repr(array) == f"LayerArray(50 utterances, {len(array.values)} rows of 5, float16)"
+
+
+# --- what cannot be read is not damaged --------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    """Has the process open no further file meanwhile."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_shard_that_cannot_be_opened_now_is_not_called_damaged(make: Callable[..., FeatureStore]) -> None:
+    store = make()
+    add(store, random_frames("ab"))
+    with (
+        no_more_files(),
+        pytest.raises(UnreadError, match=r"shard-00000\.h5: cannot be read now \(Too many open files\)\. .*remove nothing"),
+    ):
+        store.layer("0")
+    with (
+        no_more_files(),
+        pytest.raises(UnreadError, match=r"recipe\.json: cannot be read now \(Too many open files\)\. .*remove nothing"),
+    ):
+        FeatureStore(store.path)
+    with no_more_files(), pytest.raises(OSError, match="Too many open files"):
+        store.refresh()
 
 
 # --- damage -----------------------------------------------------------------------------------------------------------------------

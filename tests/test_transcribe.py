@@ -13,6 +13,7 @@ import pytest
 from probe.data.corpus import Utterance
 from probe.errors import ProbeError
 from probe.evaluation import transcribe
+from probe.evaluation.fitting import Fitting
 from probe.evaluation.problem import Problem, Score
 from probe.evaluation.tasks import open_task
 from probe.records import WEIGHTED
@@ -45,6 +46,7 @@ class PlantedFeatures:
             for layer, (rows, width) in enumerate(zip(layers, widths, strict=False)):
                 self._frames[str(layer), key] = rows[:, :width].astype(np.float32)
         self.ctc: dict[str, Any] = {}
+        self.fitting = Fitting()
         self.layers = [str(layer) for layer in range(len(widths))]
         self.store = SimpleNamespace(layers=dict(zip(self.layers, widths, strict=True)))
         lengths = {key: len(self._frames["0", key]) for key in texts}
@@ -143,7 +145,7 @@ def test_the_sum_of_layers_leaves_single_layers_as_they_are(tmp_path: Path, head
     ("widths", "memory", "why"),
     [
         ([DIM], 1 << 30, "the store has one layer"),
-        ([DIM, 5], 1 << 30, "they differ in width: 0 12, 1 5"),
+        ([DIM, 5], 1 << 30, "no two layers have the same width: 0 12, 1 5"),
         ([DIM, DIM], 1000, r"all layers take 0.0 GB as float32, --memory is 0.0 GB"),
     ],
 )
@@ -157,6 +159,15 @@ def test_a_sum_that_cannot_be_is_left_out_and_the_log_says_why(
         scores = scored(tmp_path, features, problem, epochs=1)
     assert {layer for layer, _, _ in scores} == set(features.layers)
     assert f"no weighted sum of layers {'0..1' if len(widths) > 1 else '0'}: {why}" in caplog.text
+
+
+def test_layers_of_another_width_are_left_out_of_the_sum_and_the_note_names_them(tmp_path: Path) -> None:
+    _, problem = planted(10)
+    rows = [*problem.train, *problem.dev, *problem.tests[""]]
+    features = PlantedFeatures({item.key: item.text for item in rows}, [5, DIM, DIM])
+    test = scored(tmp_path, features, problem, epochs=1)[WEIGHTED, "test", "cer"]
+    assert set(test.layer_weights) == {"1", "2"}
+    assert test.note.startswith("a sum of the 2 layers 12 wide; left out: 0 (5 wide)")
 
 
 def test_memory_reaches_the_groups_of_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,6 @@ from safetensors.torch import load_file, save, save_file
 
 from probe.errors import ProbeError, UsageError
 from probe.files import sha256_of_json
-from probe.models import checkpoints
 from probe.models.catalogue import open_model
 from probe.models.weights import Weights, find_weights
 
@@ -97,8 +97,7 @@ def copy(checkpoint: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def never_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails where anything is loaded from the weights."""
-    for loader in (transformers.AutoModel, transformers.AutoModelForCTC):
-        monkeypatch.setattr(loader, "from_pretrained", lambda *_, **__: pytest.fail("was loaded"))
+    monkeypatch.setattr(transformers.PreTrainedModel, "from_pretrained", lambda *_, **__: pytest.fail("was loaded"))
 
 
 def edit_index(folder: Path, **changes: Any) -> None:
@@ -322,7 +321,7 @@ def test_what_is_no_file_is_refused_and_nothing_else_taken_instead(tmp_path: Pat
 @pytest.mark.parametrize("name", [SINGLE, "pytorch_model.bin"])
 def test_a_disk_that_fails_is_named_with_the_file(tmp_path: Path, name: str) -> None:
     (tmp_path / name).symlink_to("/proc/self/mem")
-    with pytest.raises(ProbeError, match=rf"{name}: the weights cannot be read \(Input/output error\)"):
+    with pytest.raises(ProbeError, match=rf"{name}: cannot be read now \(Input/output error\).*remove nothing"):
         find_weights(tmp_path)
 
 
@@ -337,7 +336,7 @@ def test_a_pickle_under_the_name_of_safetensors_is_refused(copy: Path, protocol:
         open_model(str(copy), "cpu")
 
 
-@pytest.mark.parametrize("content", [b"", b"\x00", b"version https://git-lfs.github.com/spec/v1\n", b"<html>" * 9, b"\xff" * 64])
+@pytest.mark.parametrize("content", [b"", b"\x00", b"weights" * 9, b"\xff" * 64])
 def test_what_is_no_safetensors_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / SINGLE).write_bytes(content)
     with pytest.raises(ProbeError, match=rf"not a whole safetensors file \({len(content)} bytes; "):
@@ -488,11 +487,126 @@ def test_weights_of_another_family_are_refused(copy: Path, tmp_path: Path) -> No
 
 
 def test_an_adapter_of_peft_is_refused(copy: Path) -> None:
-    (copy / checkpoints.ADAPTER_FILE).write_text('{"peft_type": "LORA", "base_model_name_or_path": "org/name"}')
-    with pytest.raises(
-        ProbeError, match=r"adapter_config\.json: a PEFT adapter would change the weights of the checkpoint\. Merge"
-    ):
+    settings = {"peft_type": "LORA", "base_model_name_or_path": "org/name", "auto_mapping": {"base_model_class": "HubertModel"}}
+    (copy / "adapter_config.json").write_text(json.dumps(settings))
+    for with_config in (True, False):
+        with pytest.raises(ProbeError, match=r"adapter_config\.json: a PEFT adapter \(LORA\) of org/name") as caught:
+            open_model(str(copy), "cpu")
+        assert f"PeftModel.from_pretrained(HubertModel.from_pretrained('org/name'), '{copy}').merge_and_unload()" in str(
+            caught.value
+        )
+        if with_config:
+            (copy / "config.json").unlink()
+
+
+def rename_weights(folder: Path, rename: Callable[[str], str], **more: torch.Tensor) -> None:
+    weights = load_file(folder / SINGLE)
+    save_file({rename(name): weight for name, weight in weights.items()} | more, folder / SINGLE, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("rename", "said"),
+    [
+        (lambda name: f"module.{name}", "'module.'"),
+        (lambda name: f"module.wav2vec2.{name}", "'module.'"),
+        (lambda name: f"wav2vec2.module.{name}", "'wav2vec2.module.'"),
+        (lambda name: f"student.{name}", "'student.'"),
+        (lambda name: f"encoder.{name}", "'encoder.'"),
+        (lambda name: f"_orig_mod.wav2vec2.{name}", "'_orig_mod'"),
+        (lambda name: f"model.{name}".replace("layers.0.", "layers.0._orig_mod._fsdp_wrapped_module."), "'model.' and '_fsdp_wr"),
+    ],
+)
+def test_what_a_training_wrapper_wrote_before_names_is_left_off(
+    checkpoint: Path, copy: Path, rename: Callable[[str], str], said: str
+) -> None:
+    rename_weights(copy, rename)
+    opened, plain = open_model(str(copy), "cpu"), open_model(str(checkpoint), "cpu")
+    (note,) = opened.info.notes
+    assert note.startswith(f"names of its weights hold {said}")
+    expected = plain.model.state_dict()  # type: ignore[attr-defined]
+    weights = opened.model.state_dict()  # type: ignore[attr-defined]
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_names_that_are_as_they_should_be_give_no_note(checkpoint: Path, copy: Path) -> None:
+    rename_weights(copy, lambda name: f"wav2vec2.{name}")
+    for folder in (checkpoint, copy):
+        assert open_model(str(folder), "cpu").info.notes == ()
+
+
+def test_two_encoders_in_one_file_are_refused(copy: Path) -> None:
+    twice = {f"teacher.{name}": weight for name, weight in load_file(copy / SINGLE).items()}
+    rename_weights(copy, lambda name: f"student.{name}", **twice)
+    with pytest.raises(ProbeError, match=r"weights of 2 encoders, whose names begin with 'student\.', 'teacher\.'"):
         open_model(str(copy), "cpu")
+
+
+def test_an_unmerged_lora_is_refused_with_the_command(copy: Path) -> None:
+    name = "encoder.layers.0.attention.q_proj"
+    rename_weights(copy, lambda item: item.replace(f"{name}.", f"{name}.base_layer."))
+    with pytest.raises(ProbeError, match=r"2 weights of a LoRA.*q_proj\.base_layer\.bias.*merge_and_unload\(\); model\.save"):
+        open_model(str(copy), "cpu")
+
+
+def test_quantised_checkpoints_are_named_as_such(copy: Path) -> None:
+    plain = (copy / "config.json").read_text()
+    edit_config(copy, quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True})
+    with pytest.raises(ProbeError, match=r"weights are quantised \(bitsandbytes\).*dequantize\(\)\.save_pretrained"):
+        open_model(str(copy), "cpu")
+    (copy / "config.json").write_text(plain)
+    rename_weights(copy, lambda name: name.replace("q_proj.weight", "q_proj.qweight"))
+    with pytest.raises(ProbeError, match=r"quantised weights: encoder\.layers\.0\.attention\.q_proj\.qweight"):
+        open_model(str(copy), "cpu")
+
+
+def test_the_state_of_a_training_is_refused_with_how_to_save_its_weights(copy: Path) -> None:
+    torch.save({"epoch": 3, "state_dict": load_file(copy / SINGLE)}, copy / "pytorch_model.bin")
+    (copy / SINGLE).unlink()
+    with pytest.raises(ProbeError, match=r"holds epoch, state_dict; expected the weights alone.*state\['state_dict'\]"):
+        open_model(str(copy), "cpu")
+
+
+def test_a_variant_alone_is_read_and_noted_and_beside_the_usual_file_it_is_named(copy: Path) -> None:
+    shutil.copy(copy / SINGLE, copy / "model.fp16.safetensors")
+    (copy / "training_args.bin").write_bytes(b"")
+    assert open_model(str(copy), "cpu").info.notes == (
+        "model.safetensors is read; other weights beside it are not: model.fp16.safetensors",
+    )
+    (copy / SINGLE).unlink()
+    (note,) = open_model(str(copy), "cpu").info.notes
+    assert "come from a variant, model.fp16.safetensors" in note
+    shutil.copy(copy / "model.fp16.safetensors", copy / "model.ema.safetensors")
+    with pytest.raises(ProbeError, match=r"weights of 2 variants, model\.ema\.safetensors, model\.fp16\.safetensors"):
+        open_model(str(copy), "cpu")
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "bin"])
+def test_parts_without_their_index_and_files_of_other_libraries_are_named(copy: Path, ending: str) -> None:
+    part = {"safetensors": "model-00001-of-00002.safetensors", "bin": "pytorch_model-00001-of-00002.bin"}[ending]
+    (copy / SINGLE).rename(copy / part)
+    with pytest.raises(ProbeError, match=rf"1 parts of weights \({part}\) without the index"):
+        open_model(str(copy), "cpu")
+    (copy / part).rename(copy / "tf_model.h5")
+    with pytest.raises(ProbeError, match=r"no weights; expected one of .* It has tf_model\.h5, which cannot be read here"):
+        open_model(str(copy), "cpu")
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 377607901\n"
+FOREIGN = [
+    (POINTER, r"a pointer of Git LFS that stands for a file of 377,607,901 bytes.*git lfs pull"),
+    (b"<!DOCTYPE html><html><body>Log in</body></html>", r"a web page \(HTML or XML\), not the file itself"),
+    (b"\x1f\x8b\x08\x00" + bytes(60), r"compressed with gzip\. Unpack it with gunzip"),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), FOREIGN, ids=["lfs", "html", "gzip"])
+@pytest.mark.parametrize("name", [SINGLE, "pytorch_model.bin", INDEX, "config.json", "preprocessor_config.json", "model.pt"])
+def test_what_stands_in_a_file_instead_is_named(copy: Path, name: str, content: bytes, message: str) -> None:
+    if name in ("pytorch_model.bin", INDEX):
+        (copy / SINGLE).unlink()
+    (copy / name).write_bytes(content)
+    with pytest.raises(ProbeError, match=re.escape(name) + ": " + message):
+        open_model(str(copy / name if name == "model.pt" else copy), "cpu")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import click
 
 from probe.commands.printing import conditions_of, exit_with_failures, finish_bench, print_extractions, print_files
 from probe.errors import ProbeError
-from probe.options import HEARD, HOW, options
+from probe.options import CHANGED, HEARD, HOW, options
 
 
 @click.command()
@@ -16,13 +16,7 @@ from probe.options import HEARD, HOW, options
 @options("model", "corpus")
 @click.option("--from", "features", required=True, type=click.Path(path_type=Path), help="Folder of feature stores.")
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="Folder of records.")
-@options("trials", "dev_trials", "labels")
-@click.option("--label", metavar="COLUMN", help="classify: the manifest's column that is predicted.")
-@click.option("--head", type=click.Choice(["linear", "mlp", "bilstm"]), help="transcribe: the CTC head.")
-@options("condition", "conditions", "disturb")
-@click.option("--project", type=click.IntRange(0), metavar="N", help="First project every layer to N dimensions; 0: not.")
-@click.option("--projection", type=click.Choice(["pca", "random"]), help="How: fitted on the training rows, or at random.")
-@click.option("--show-search", is_flag=True, help="Also print every setting that was tried, with its dev scores.")
+@options("trials", "dev_trials", "labels", *CHANGED, "condition", "conditions", "show_search")
 @options("device", "seed", "limit", "memory", "again")
 def run(
     tasks: tuple[str, ...],
@@ -49,6 +43,8 @@ def run(
 ) -> None:
     """Train and score every layer. TASK is a ready task (see `probe tasks`) or a TOML file."""
     from probe.data.corpus import load_corpus
+    from probe.evaluation.asking import askable, check, stores_of
+    from probe.evaluation.hearing import asked_under
     from probe.evaluation.run import run as run_task
     from probe.evaluation.tasks import open_task
     from probe.models.catalogue import choose_device
@@ -56,42 +52,43 @@ def run(
     from probe.reporting.tables import domain_matrices, search_table, summary_rows, to_markdown
 
     overrides = {"label": label, "head": head, "disturb": disturb, "project": project, "projection": projection}
-    opened = [open_task(task, overrides) for task in dict.fromkeys(tasks)]
+    opened = list({task.name: task for task in (open_task(task, overrides) for task in tasks)}.values())
     loaded = load_corpus(corpus)
     conditions = [*texts, *([] if texts or declared is None else [item.name for item in conditions_of((), declared, 0)])]
     place = choose_device(device)
+    beside: dict[str, Any] = {"trials": trials, "dev_trials": dev_trials, "labels": labels, "seed": seed, "limit": limit}
+    beside |= {"conditions": conditions or None}
+    opened = [asked_under(task, conditions) for task in opened]
+    possible, refused = askable({task.name: task for task in opened}, lambda task: check(task, loaded, **beside))
+    pairs = {f"{model}, {task.name}": (model, task) for model in dict.fromkeys(models) for task in possible}
+    asked, without = askable(pairs, lambda pair: stores_of(pair[1], pair[0], loaded.limited(limit), features))
+    refused += without
     left_out: dict[str, list[str]] = {}
     records = []
-    refused: list[str] = []
-    for model in dict.fromkeys(models):
-        for task in opened:
-            try:
-                done = run_task(
-                    task,
-                    model,
-                    loaded,
-                    features,
-                    to,
-                    trials=trials,
-                    dev_trials=dev_trials,
-                    labels=labels,
-                    conditions=conditions or None,
-                    device=place,
-                    seed=seed,
-                    limit=limit,
-                    memory_bytes=memory_bytes,
-                    again=again,
-                )
-            except ProbeError as error:
-                if len(models) * len(opened) == 1:
-                    raise
-                refused.append(f"{model}, {task.name}: {error}")
-                continue
-            for path in done.paths:
-                click.echo(str(path), err=True)
-            records += done.records
-            if done.left_out:
-                left_out[model] = done.left_out
+    for number, (model, task) in enumerate(asked, start=1):
+        try:
+            done = run_task(
+                task,
+                model,
+                loaded,
+                features,
+                to,
+                **beside,
+                device=place,
+                number=f"task {number} of {len(asked)}",
+                memory_bytes=memory_bytes,
+                again=again,
+            )
+        except ProbeError as error:
+            if len(pairs) == len(opened) == 1:
+                raise
+            refused.append(f"{model}, {task.name}: {error}")
+            continue
+        for path in done.paths:
+            click.echo(str(path), err=True)
+        records += done.records
+        if done.left_out:
+            left_out[model] = done.left_out
     if records:
         frame = frame_of(records)
         click.echo(to_markdown(summary_rows(frame, all_heads=True), layers=False), nl=False)
@@ -108,8 +105,8 @@ def run(
 @options("corpus")
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="Receives features/, results/, tables and pictures.")
 @options(
-    *("trials", "dev_trials", "labels", "layers", "stride", *HEARD, "disturb", *HOW),
-    *("device", "seed", "limit", "dry_run", "again", "json"),
+    *("trials", "dev_trials", "labels", *CHANGED, "layers", "stride", *HEARD, *HOW),
+    *("show_search", "device", "seed", "limit", "dry_run", "again", "json"),
 )
 def bench(
     models: tuple[str, ...],
@@ -120,7 +117,12 @@ def bench(
     texts: tuple[str, ...],
     declared: Path | None,
     condition_seed: int,
+    label: str | None,
+    head: str | None,
     disturb: str | None,
+    project: int | None,
+    projection: str | None,
+    show_search: bool,
     dry_run: bool,
     as_json: bool,
     **how: Any,
@@ -129,8 +131,11 @@ def bench(
     from probe.evaluation.tasks import open_task
     from probe.models.factories import with_hooks
     from probe.pipeline import bench as run_bench
+    from probe.records import read_records
+    from probe.reporting.tables import search_table
 
-    opened = [open_task(task, {"disturb": disturb}) for task in dict.fromkeys(tasks)]
+    overrides = {"label": label, "head": head, "disturb": disturb, "project": project, "projection": projection}
+    opened = list({task.name: task for task in (open_task(task, overrides) for task in tasks)}.values())
     heard = conditions_of(texts, declared, condition_seed) if texts or declared else None
     how |= {"conditions": heard, "condition_seed": condition_seed, "dry_run": dry_run}
     done = run_bench(with_hooks(models, hooks), opened, corpus, to, **how)
@@ -138,6 +143,8 @@ def bench(
         print_extractions(done.extractions, dry_run, as_json)
     if not dry_run:
         finish_bench(done, to, as_json)
+        if show_search and not as_json and any((to / "results").glob("*.jsonl")):
+            click.echo("\n" + search_table(read_records(to / "results")), nl=False)
     exit_with_failures(done.unusable, done.refused)
 
 

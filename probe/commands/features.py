@@ -147,7 +147,8 @@ def verify(
 ) -> None:
     """Read every byte of a feature store, or of every store beneath a folder, and name what is damaged.
 
-    Exits with 1 where anything is. Notes are no damage: shards planned and not written yet, files of a run that was killed.
+    Exits with 1 where anything is, or cannot be read, in which case it may be sound. Notes are no damage: shards planned and not
+    written yet, files of a run that was killed.
     """
     from tqdm import tqdm
 
@@ -185,7 +186,7 @@ def verify(
         click.echo(f"{name}: written anew", err=True)
     for reason in refused:
         click.echo(reason, err=True)
-    if refused or any(item.damage for item in verified):
+    if refused or any(item.damage or item.unread for item in verified):
         sys.exit(EXIT_FAILURE)
 
 

@@ -12,6 +12,7 @@ import click
 
 from probe.commands.printing import plain, print_files, print_table
 from probe.errors import EXIT_FAILURE, UsageError
+from probe.files import require_writable
 from probe.options import options
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ def table(
     baseline: str | None,
 ) -> None:
     """Print a comparison table of the records; with --to write all tables and the layer curves."""
+    if to is not None:
+        require_writable(to)
     from probe.reporting import printing, tables
     from probe.reporting.arrangements import arranged, pivoted
     from probe.reporting.selection import early, kept, parse_term
@@ -113,6 +116,7 @@ def table(
 )
 def plot(kind: str, results: tuple[Path, ...], to: Path, **options: Any) -> None:
     """Draw a figure of the records (docs/figures.md)."""
+    require_writable(to.parent)
     from probe.reporting import plots
 
     plots.plot(kind, results, to, **options)
@@ -180,6 +184,7 @@ def records(
     if check + renew + (form is not None) > 1:
         raise UsageError("records: --check, --renew and --export are three commands.")
     if form and to:
+        require_writable(to)
         _export(paths, to, datasets)
     elif check:
         _check(paths, as_json)
@@ -236,6 +241,7 @@ def _export(paths: tuple[Path, ...], to: Path, datasets: tuple[str, ...]) -> Non
 @click.option("--title", default="layerprobe report", show_default=True, metavar="TEXT", help="Of the page.")
 def report(results: tuple[Path, ...], to: Path, outcomes: bool, title: str) -> None:
     """Write one HTML page with everything: the answer in words, tables, layer curves, errors, how to repeat it."""
+    require_writable(to.parent)
     from probe.reporting.report import write_report
 
     click.echo(str(write_report(_read(*results), to, results, outcomes, title)))

@@ -66,6 +66,7 @@ class Corpus:
         utterances: in manifest order, rows of split ``noise`` left out.
         columns: names that `Utterance.label` knows here.
         folder: where the manifest lies, or the LibriSpeech tree.
+        source: what it was loaded from, as it was given; empty where it was made otherwise.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Corpus:
     utterances: tuple[Utterance, ...]
     columns: tuple[str, ...]
     folder: Path = Path()
+    source: str = ""
 
     def __repr__(self) -> str:
         counts = Counter(item.split for item in self.utterances)
@@ -100,7 +102,7 @@ class Corpus:
                 taken.add(utterance.key)
         chosen = tuple(item for item in self.utterances if item.key in taken)
         sha256 = hashlib.sha256(f"{self.sha256} limit {limit}".encode()).hexdigest()
-        return Corpus(self.name, sha256, chosen, self.columns, self.folder)
+        return replace(self, sha256=sha256, utterances=chosen)
 
 
 def load_corpus(source: Path | str, audio_root: Path | str | None = None) -> Corpus:
@@ -120,7 +122,7 @@ def load_corpus(source: Path | str, audio_root: Path | str | None = None) -> Cor
     if text.startswith(LIBRISPEECH):
         corpus = _librispeech(text)
         _refuse([f"{item.key}: {reason}" for item in corpus.utterances if (reason := _outside(item.path, root))])
-        return corpus
+        return replace(corpus, source=text)
     manifest = Path(text)
     content = _read_manifest(manifest)
     rows = _rows(manifest, content)
@@ -131,7 +133,7 @@ def load_corpus(source: Path | str, audio_root: Path | str | None = None) -> Cor
     columns = tuple(name for name in rows[0][1] if name not in ("path", "id", "duration_s")) if rows else ()
     if not speech:
         raise ProbeError(f"{manifest}: no utterances; expected rows with split train, dev or test.")
-    return Corpus(manifest.stem, hashlib.sha256(content).hexdigest(), speech, columns, manifest.parent)
+    return Corpus(manifest.stem, hashlib.sha256(content).hexdigest(), speech, columns, manifest.parent, text)
 
 
 def noise_files(manifest: Path, audio_root: Path | None = None) -> list[Path]:

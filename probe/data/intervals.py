@@ -32,6 +32,7 @@ log = logging.getLogger("probe")
 COLUMNS = ("path", "start", "end", "label")
 EXPECTED = f"a CSV file with the columns {','.join(COLUMNS)}, or a folder of TextGrid files"
 MOST_PROBLEMS_SHOWN = 8
+BEYOND_S = 0.02  # by which an interval may end after its audio: aligners count in frames
 ROUNDING_S = 1e-6  # by which intervals may overlap: times are written with few digits
 ABSURD = 20  # times as long as the audio: no alignment is off by that much
 
@@ -86,16 +87,21 @@ class IntervalSet:
 
 
 def load_intervals(
-    path: Path | str, corpus: Corpus, durations_s: Mapping[str, float], hop_s: float, tier: str = "phones", types: str = ""
+    path: Path | str,
+    corpus: Corpus,
+    durations_s: Mapping[str, float],
+    tier: str = "phones",
+    types: str = "",
+    beyond_s: float = BEYOND_S,
 ) -> IntervalSet:
     """The intervals of the utterances of ``durations_s``.
 
     Args:
         corpus: tells utterances that are not asked for from those that nobody knows; the latter are named and counted in a warning.
         durations_s: key -> how long the audio is.
-        hop_s: an interval may end so much after the audio.
         tier: of TextGrids, the one with the labels.
         types: a further column, or tier, for `Spans.types`.
+        beyond_s: how far an interval may end after its audio.
 
     Raises:
         ProbeError: nothing there, not readable, no such column or tier, no utterance known; or intervals that overlap, end before
@@ -108,7 +114,7 @@ def load_intervals(
         found, sha256, unknown = _from_csv(path, corpus, types)
     else:
         raise ProbeError(f"{path}: does not exist; expected {EXPECTED}. Give another with --labels.")
-    problems = [text for key in durations_s for text in _problems(found.get(key, []), durations_s[key], hop_s)]
+    problems = [text for key in durations_s for text in _problems(found.get(key, []), durations_s[key], beyond_s)]
     if problems:
         rest = len(problems) - MOST_PROBLEMS_SHOWN
         more = [f"... and {rest} more problems"] if rest > 0 else []
@@ -218,7 +224,7 @@ def _of_tier(path: Path, tier: str, types: str) -> list[tuple[Interval, str]]:
     return [(item, labels[place]) for item, place in zip(tiers[tier], around.at(middles), strict=True)]
 
 
-def _problems(found: Sequence[tuple[Interval, str]], duration_s: float, hop_s: float) -> list[str]:
+def _problems(found: Sequence[tuple[Interval, str]], duration_s: float, beyond_s: float) -> list[str]:
     """What is wrong with the intervals of one utterance."""
     problems: list[str] = []
     for item, _ in found:
@@ -226,7 +232,7 @@ def _problems(found: Sequence[tuple[Interval, str]], duration_s: float, hop_s: f
             problems.append(f"{item.where}: ends at {item.end_s:g} s and starts at {item.start_s:g} s; expected it to end later.")
         elif item.start_s < 0:
             problems.append(f"{item.where}: starts at {item.start_s:g} s; expected 0 or later.")
-        elif item.end_s > duration_s + hop_s + ROUNDING_S:
+        elif item.end_s > duration_s + beyond_s + ROUNDING_S:
             absurd = item.end_s > ABSURD * duration_s
             hint = "is this column in samples or milliseconds?" if absurd else "does it belong to another file?"
             problems.append(f"{item.where}: ends at {item.end_s:g} s, but its audio lasts {duration_s:.3f} s; {hint}")

@@ -166,7 +166,7 @@ def hub() -> Iterator[Finding]:
         yield Finding("hub", "ok", text)
     if cache.damaged:
         text = f"{len(cache.damaged)} entries of the cache cannot be read: {listed(list(cache.damaged), 2)}"
-        yield Finding("hub", "note", text, "Remove their folders; they are fetched again.")
+        yield Finding("hub", "note", text, "Where permissions and disk are sound, remove their folders; they are fetched again.")
 
 
 def disk(to: Path) -> Iterator[Finding]:

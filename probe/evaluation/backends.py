@@ -142,6 +142,14 @@ def fitted(backend: str, task: Task, problem: Problem, material: Material) -> It
         yield {}, _closed_form(backend, task, material)
 
 
+def n_steps_of(backend: str, task: Task, n_utterances: int) -> int:
+    """How many steps a backend takes on ``n_utterances`` whose speakers it learns; 1 where it is fitted in one go."""
+    if backend not in TRAINED_BACKENDS:
+        return 1
+    settings = task.settings
+    return len(settings["learning_rates"]) * settings["epochs"] * -(-n_utterances // settings["batch_size"])
+
+
 def _closed_form(backend: str, task: Task, material: Material) -> Backend:
     """A backend without settings to pick from."""
     matrix = material.rows.matrix
@@ -191,7 +199,7 @@ def _trained(backend: str, task: Task, problem: Problem, material: Material) -> 
         training,
         problem.seed,
         problem.device,
-        lambda: problem.tick(""),
+        problem.progress.step,
     ):
         yield setting, functools.partial(voices, embed)
 

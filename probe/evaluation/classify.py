@@ -5,12 +5,14 @@ among equals the one with the lowest dev cross-entropy. SUPERB's SID differs in 
 
 Beside every layer:
 
-* layer ``weighted``: a learned sum of all layers (`probe.heads.weighted`);
+* layer ``weighted``: a learned sum of all layers of one width (`probe.heads.weighted`);
 * controls: ``majority``, always the most frequent training label; ``shuffled``, trained on shuffled labels; ``types``, a label drawn
   at random for each type (each value of the column ``types``) from the training labels, the same in every split. A probe that does as
   well on ``types`` as on the task has learnt the types by heart, and accuracy less this is its selectivity (Hewitt & Liang 2019);
-* ``codelength``: bits per training label of an online code (`probe.heads.codelength`), lower is better. Each portion's strength is
-  the one with the lowest dev cross-entropy; dev labels are given, not sent;
+* ``codelength``: bits per training label of an online code (`probe.heads.codelength`), lower is
+  better. Both sides know the features, so rows are standardised with the statistics of all training
+  rows, whatever portion a probe is trained on. Each portion's strength is the one with the lowest
+  dev cross-entropy; dev labels are given, not sent;
 * budgets: the same with some of the training labels (`probe.evaluation.subsets`); dev and test stay whole.
 """
 
@@ -26,11 +28,13 @@ import numpy as np
 from probe.data.corpus import Utterance
 from probe.errors import ProbeError, listed
 from probe.evaluation.linear_search import Chosen, best_of, on_dev, search_strengths
-from probe.evaluation.problem import Features, Problem, Score, block_of, labelled, no_sum, refuse_empty, shuffled
+from probe.evaluation.problem import Features, Problem, Score, block_of, labelled, layer_sum, refuse_empty, shuffled
 from probe.evaluation.subsets import in_drawn_order, within_budget
 from probe.evaluation.tasks import Task
-from probe.heads.codelength import online_code
-from probe.heads.weighted import fit_weighted
+from probe.evaluation.unfinished import part_of
+from probe.heads.codelength import FRACTIONS, online_code
+from probe.heads.standardize import Standardizer
+from probe.heads.weighted import MOST_STEPS, fit_weighted
 from probe.measures.counts import amount_counts, ratio_counts
 from probe.records import NO_LAYER, WEIGHTED
 
@@ -86,21 +90,38 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
         yield from _majority(rows)
     questions = _questions(task, problem, features, rows)
     kept: list[np.ndarray] = []
+    n_strengths = len(task.settings["l2"])
+    n_steps = n_strengths * (len(questions) + len(FRACTIONS[1:]) * int(task.settings["online_code"]))
+    of_sum = n_strengths * MOST_STEPS * int(task.settings["weighted"])
+    problem.progress.add(n_steps * len(features.layers) + of_sum)
     for layer in features.layers:
-        problem.tick(f"layer {layer}")
+        problem.progress.note(f"layer {layer}")
         values = features.read(layer, rows.utterances).values
         if task.settings["weighted"]:
             kept.append(values)
-        wide = values.astype(np.float64)
-        for question in questions:
-            chosen = _search(task, problem, rows, question, wide)
-            common = _common(rows, question) | {"layer": layer}
-            yield from _scores(common, rows, question, chosen.search, chosen.probe, wide)
-            problem.tick("")
-        if task.settings["online_code"]:
-            yield _codelength(task, problem, rows, wide, layer)
+
+        def of_layer(layer: str = layer, values: np.ndarray = values) -> Iterator[Score]:
+            wide = values.astype(np.float64)
+            for question in questions:
+                chosen = _search(task, problem, rows, question, wide, task.settings["standardize"])
+                common = _common(rows, question) | {"layer": layer}
+                yield from _scores(common, rows, question, chosen.search, chosen.probe, wide)
+                problem.progress.step(n_strengths)
+            if task.settings["online_code"]:
+                yield _codelength(task, problem, rows, wide, layer)
+
+        yield from part_of(problem, f"layer {layer}", n_steps, of_layer)
     if task.settings["weighted"]:
-        yield from _weighted(task, problem, rows, features.layers, kept)
+        yield from part_of(problem, f"layer {WEIGHTED}", of_sum, lambda: _weighted(task, problem, features, rows, kept))
+
+
+def check(task: Task, problem: Problem) -> None:
+    """Refuses what `run` would refuse, without features.
+
+    Raises:
+        ProbeError: see `run`.
+    """
+    _rows(task, problem)
 
 
 def _rows(task: Task, problem: Problem) -> Rows:
@@ -118,17 +139,27 @@ def _rows(task: Task, problem: Problem) -> Rows:
     excluded: Counter[str] = Counter()
     train, dev = (labelled(part, column, excluded) for part in (problem.train, problem.dev))
     tests = {name: labelled(problem.tests[name], column, tally) for name, tally in problem.tallies(excluded).items()}
-    refuse_empty(task.name, train, dev, column)
+    refuse_empty(task.name, column, {"train": (problem.train, train), "dev": (problem.dev, dev)})
     classes = sorted({item.label(column) for item in train})
     if len(classes) < 2:
         raise ProbeError(f"{task.name}: all training rows have {column} {classes[0]!r}; expected two classes or more.")
-    if reason := _impossible(classes, dev, column):
-        raise ProbeError(f"{task.name}: dev: {reason}.")
+    if types := task.settings["types"]:
+        nameless = [item.key for part in (train, dev, *tests.values()) for item in part if not item.label(types)]
+        if nameless:
+            raise ProbeError(
+                f"{task.name}: types: {len(nameless)} utterances have no {types} ({listed(nameless, 3)}). Fill the column, or leave "
+                "types out."
+            )
     impossible = {name: reason for name, part in tests.items() if (reason := _impossible(classes, part, column))}
+    refused = {"dev": _impossible(classes, dev, column)}
     if impossible and problem.strict:
-        raise ProbeError(
-            f"{task.name}: test: {next(iter(impossible.values()))}. Give it training rows, or take it out of the test rows."
-        )
+        name, refused["test"] = next(iter(impossible.items()))
+        refuse_empty(task.name, column, {"test": (problem.tests[name], tests[name])})
+    for split, reason in refused.items():
+        if reason:
+            raise ProbeError(
+                f"{task.name}: {split}: {reason}. Give training rows to each of these labels, or take their rows out of {split}."
+            )
     parts = [train, dev, *tests.values()]
     ends = np.cumsum([0, *map(len, parts)]).tolist()
     places = [slice(start, stop) for start, stop in itertools.pairwise(ends)]
@@ -157,12 +188,6 @@ def _questions(task: Task, problem: Problem, features: Features, rows: Rows) -> 
         questions.append(Question([*shuffled(labels, problem.seed), *dev, *rest], control="shuffled"))
     if column := task.settings["types"]:
         types = [item.label(column) for item in rows.utterances]
-        if "" in types:
-            nameless = [item.key for item, name in zip(rows.utterances, types, strict=True) if not name]
-            raise ProbeError(
-                f"{task.name}: types: {len(nameless)} utterances have no {column} ({listed(nameless, 3)}). Fill the column, or leave "
-                "types out."
-            )
         drawn = drawn_labels(types, labels, problem.seed)
         if len(set(drawn[rows.train])) > 1:
             questions.append(Question(drawn, control="types"))
@@ -191,7 +216,7 @@ def drawn_labels(types: Sequence[str], labels: Sequence[str], seed: int) -> list
     return [drawn[name] for name in types]
 
 
-def _search(task: Task, problem: Problem, rows: Rows, question: Question, values: np.ndarray) -> Chosen:
+def _search(task: Task, problem: Problem, rows: Rows, question: Question, values: np.ndarray, standardize: bool) -> Chosen:
     """The probe of one question that dev picks, from (row, dim) of all rows."""
     train, labels = values[rows.train], question.labels[rows.train]
     if question.chosen is not None:
@@ -202,9 +227,9 @@ def _search(task: Task, problem: Problem, rows: Rows, question: Question, values
         values[rows.dev],
         question.labels[rows.dev],
         task.settings["l2"],
-        task.settings["standardize"],
+        standardize,
         problem.device,
-        lambda: problem.tick(""),
+        lambda: problem.progress.step(0),
     )
 
 
@@ -228,7 +253,7 @@ def _on_tests(common: dict[str, Any], rows: Rows, question: Question, predicted:
     for name, place in rows.tests.items():
         about = common | {"split": "test", "test_domain": name}
         if name in rows.impossible:
-            yield Score(**about, counts=None, n=place.stop - place.start, note=rows.impossible[name])
+            yield Score(**{**about, "note": rows.impossible[name]}, counts=None, n=place.stop - place.start)
         else:
             yield _score(about, rows, question, place, predicted)
 
@@ -259,11 +284,14 @@ def _codelength(task: Task, problem: Problem, rows: Rows, values: np.ndarray, la
     train = rows.utterances[rows.train]
     order = np.array(in_drawn_order([item.key for item in train], problem.seed))
     labels = [rows.labels[rows.train][i] for i in order]
+    if task.settings["standardize"]:
+        scaler = Standardizer.of(values[rows.train])
+        values = (values - scaler.mean) / scaler.scale  # in float64, as they are
 
     def learn(known: np.ndarray, sent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        problem.tick("")
         question = Question(rows.labels, chosen=order[known].tolist())
-        probe = _search(task, problem, rows, question, values).for_codes()
+        probe = _search(task, problem, rows, question, values, standardize=False).for_codes()
+        problem.progress.step(len(task.settings["l2"]))
         return probe.classes_, probe.predict_log_proba(values[rows.train][order[sent]])
 
     portions = online_code(labels, learn)
@@ -283,20 +311,23 @@ def _codelength(task: Task, problem: Problem, rows: Rows, values: np.ndarray, la
     )
 
 
-def _weighted(task: Task, problem: Problem, rows: Rows, layers: Sequence[str], kept: list[np.ndarray]) -> Iterator[Score]:
-    """Scores of a learned sum of all layers; none where there are not several of one width, or not room for all."""
-    widths = dict(zip(layers, (values.shape[1] for values in kept), strict=True))
-    if not task.settings["standardize"] or no_sum(
-        task.name, widths, 4 * sum(values.size for values in kept), problem.memory_bytes
-    ):
+def _weighted(task: Task, problem: Problem, features: Features, rows: Rows, kept: list[np.ndarray]) -> Iterator[Score]:
+    """Scores of a learned sum of layers of one width; none where there is no such sum."""
+    if not task.settings["standardize"]:
         return
-    problem.tick("weighted")
+    held = dict(zip(features.layers, kept, strict=True))
+    widths = {layer: values.shape[1] for layer, values in held.items()}
+    summed = layer_sum(task.name, features, widths, len(kept[0]), problem.memory_bytes)
+    if summed is None:
+        return
+    problem.progress.note("weighted sum of layers")
     question = Question(rows.labels)
-    train = [values[rows.train] for values in kept]
-    probes = fit_weighted(train, rows.labels[rows.train], task.settings["l2"], problem.device, lambda: problem.tick(""))
-    dev = [values[rows.dev] for values in kept]
+    of_sum = [held[layer] for layer in summed.layers]
+    train = [values[rows.train] for values in of_sum]
+    probes = fit_weighted(train, rows.labels[rows.train], task.settings["l2"], problem.device, problem.progress.step)
+    dev = [values[rows.dev] for values in of_sum]
     search = [on_dev(probe, dev, rows.labels[rows.dev]) for probe in probes]
     best = probes[best_of(search)]
-    shares = {layer: round(float(share), 6) for layer, share in zip(layers, best.shares, strict=True)}
-    common = _common(rows, question) | {"layer": WEIGHTED, "layer_weights": shares}
-    yield from _scores(common, rows, question, search, best, kept)
+    shares = {layer: round(float(share), 6) for layer, share in zip(summed.layers, best.shares, strict=True)}
+    common = _common(rows, question) | {"layer": WEIGHTED, "layer_weights": shares, "note": summed.note}
+    yield from _scores(common, rows, question, search, best, of_sum)

@@ -10,7 +10,7 @@ import numpy as np
 
 from probe.evaluation.tasks import Task
 from probe.heads.ctc import CTCProbe
-from probe.heads.ctc_decoding import BeamDecoder, read_arpa_words, read_words
+from probe.heads.ctc_decoding import BeamDecoder, read_arpa_words, read_words, require_flashlight, written_words
 from probe.heads.vocabulary import Vocabulary, letters, symbol_error_rates
 
 log = logging.getLogger("probe")
@@ -33,22 +33,45 @@ class Reading:
     chosen: dict[str, Any]
 
 
+def check_decoding(task: Task, vocabulary: Vocabulary) -> None:
+    """Refuses a beam search that cannot be had.
+
+    Raises:
+        ProbeError: flashlight-text is not installed, a file is not there, or no listed word can be written.
+    """
+    if task.settings["decoding"] != "greedy":
+        require_flashlight()
+        written_words(vocabulary, _listed_words(task), _spelling(task))
+
+
+def _listed_words(task: Task) -> list[str]:
+    """The words that a beam search may write."""
+    lm, words = task.file("lm"), task.file("words")
+    if words:
+        return read_words(words)
+    return read_arpa_words(lm) if lm else []
+
+
+def _spelling(task: Task) -> Callable[[str], str]:
+    return letters if task.settings["units"] == "letters" else str
+
+
 class Decoding:
     """The decoder of a task for one vocabulary, opened once for all layers."""
 
     def __init__(self, task: Task, vocabulary: Vocabulary) -> None:
         self._decoders: dict[tuple[float, float], BeamDecoder] = {}
-        settings, lm, words = task.settings, task.file("lm"), task.file("words")
+        settings, lm = task.settings, task.file("lm")
         if settings["decoding"] == "greedy":
             return
-        listed_words = read_words(words) if words else read_arpa_words(lm) if lm else []
+        listed_words = _listed_words(task)
         first: BeamDecoder | None = None
         for weight, score in itertools.product(settings["lm_weight"] if lm else [0.0], settings["word_score"]):
             first = self._decoders[weight, score] = BeamDecoder(
                 vocabulary,
                 listed_words,
                 lm,
-                spell=letters if settings["units"] == "letters" else str,
+                spell=_spelling(task),
                 beam=settings["beam"],
                 lm_weight=weight,
                 word_score=score,

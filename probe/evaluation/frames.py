@@ -1,12 +1,22 @@
 """Kind ``frames``: a label for every frame, by multinomial logistic regression on every layer.
 
-Labels are intervals of time (`probe.data.intervals`). A frame has the label of the interval in which its centre lies; frames in
-none, or with a label that the task ignores, are left out and counted. Frame i of a layer is centred at ``i * hop + field / 2``
-samples, where the field is what one frame of the front-end hears: 400 samples at 16 kHz, 25 ms, in most families (wav2vec2's
-convolutions and the spectral windows alike). A stored recipe has the hop, and the field where it is another; recipes of earlier
-versions lack it, but the lengths of their utterances confine it to a few samples: where those contradict 25 ms, the nearest value
-that they allow is taken. Transformer layers see more, but their frame i stands where that of the front-end stands. Layers whose
-frames stand elsewhere (`Features.on_grids`) are probed apart.
+Labels are intervals of time (`probe.data.intervals`). The frames that are learnt from and scored
+are those of the task's grid, ``grid_ms`` apart, the same for every model: frame k of an utterance
+stands at (k + 3/4) * ``grid_ms``. Its label is that of the interval in which it lies; frames in
+none, or with a label that the task ignores, are left out and counted. A layer answers for a frame
+of the grid with that of its own frames whose centre is nearest (the earlier one of two), and with
+its last one after its end. So labels and counts depend on the intervals alone, and models of any
+hop, field or stride are scored on the same frames. At 20 ms the grid has frames at 15, 35, 55 ms
+...: the families whose frames are centred at 12.5 + 20 i ms, at 12.5 + 10 i ms and at 20 i ms all
+have one within 5 ms, and none of them has two that are equally near.
+
+Frame i of a layer is centred at ``i * hop + field / 2`` samples, where the field is what one frame
+of the front-end hears: 400 samples at 16 kHz, 25 ms, in most families (wav2vec2's convolutions and
+the spectral windows alike). A stored recipe has the hop, and the field where it is another; recipes
+of earlier versions lack it, but the lengths of their utterances confine it to a few samples: where
+those contradict 25 ms, the nearest value that they allow is taken. Transformer layers see more, but
+their frame i stands where that of the front-end stands. Layers whose frames stand elsewhere
+(`Features.on_grids`) are probed apart.
 
 Metric: accuracy, correct frames / frames (higher is better), per speaker. Labels that training does not have count as errors. The
 strength of the l2 penalty is picked on dev, see `probe.evaluation.linear_search`.
@@ -18,8 +28,10 @@ Controls, which say what of an accuracy is not the layer's doing:
               the training frames, the same in every split. The accuracy on the task less this one is the probe's selectivity.
 """
 
+import functools
 import hashlib
 import logging
+import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,14 +40,16 @@ from typing import Any
 import numpy as np
 
 from probe.data.corpus import Utterance
+from probe.data.intervals import Spans
 from probe.errors import ProbeError, listed
 from probe.evaluation.linear_search import best_of, entry, judge, judged
-from probe.evaluation.problem import Features, Problem, Score, block_of, no_sum, refuse_empty, shuffled
+from probe.evaluation.problem import Features, Problem, Score, block_of, layer_sum, refuse_empty, shuffled
 from probe.evaluation.stored_rows import READ_BYTES, Chosen, StoredRows, in_store_order
 from probe.evaluation.subsets import within_budget
 from probe.evaluation.tasks import Task
+from probe.evaluation.unfinished import part_of
 from probe.heads.linear import fit_strengths
-from probe.heads.weighted import fit_weighted
+from probe.heads.weighted import MOST_STEPS, fit_weighted
 from probe.measures.counts import ratio_counts
 from probe.records import NO_LAYER, WEIGHTED
 
@@ -43,16 +57,20 @@ log = logging.getLogger("probe")
 
 METRIC: dict[str, Any] = {"metric": "accuracy", "higher_is_better": True, "select_by": "accuracy", "head": "linear"}
 FIELD_S = 0.025
+FIRST = 0.75  # where the first frame of the grid stands, in steps of it
+ROUNDING = 1e-6  # of steps: centres that are so near to the middle are in the middle
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """The labelled frames of some utterances; rows stand in the order of the store, segments in that of the manifest.
+    """The labelled frames of some utterances, those of the grid.
+
+    Rows stand in the order of the store, segments in that of the manifest.
 
     A segment is an interval that has a row.
 
     Attributes:
-        chosen: utterances with their frames.
+        chosen: utterances with the frames of the layers that answer for them.
         owners: (row,) int64, position in ``chosen``.
         segments: (row,) int64, position in ``labels`` and ``types``.
         labels, types: (segment,) text.
@@ -89,14 +107,17 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
     excluded: Counter[str] = Counter()
     sets = _labelled_sets(task, problem, features, excluded)
     classes = sorted(set(sets["train"].labels))
-    if len(classes) < 2:
-        raise ProbeError(f"{task.name}: all training frames have the label {classes[0]!r}; expected two labels or more.")
+    _refuse_one(task, classes)
     questions = list(_questions(task, sets, classes, problem.seed))
     common = {**METRIC, "excluded": dict(excluded)}
     budgets = list(_budgets(task, problem, features, sets, questions[0], classes))
     yield from _majority(common, sets, questions[0], classes)
-    for layer in features.layers:
-        problem.tick(f"layer {layer}")
+    n_steps = len(task.settings["l2"]) * (len(questions) + len(budgets))
+    of_sum = len(task.settings["l2"]) * MOST_STEPS * int(task.settings["weighted"])
+    problem.progress.add(n_steps * len(features.layers) + of_sum)
+
+    def of_layer(layer: str) -> Iterator[Score]:
+        problem.progress.note(f"layer {layer}")
         rows = {
             name: StoredRows(
                 features, layer, item.chosen, task.settings["context"], problem.memory_bytes // 2, hold=name == "train"
@@ -108,8 +129,44 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
         for question, train in budgets:
             paid = StoredRows(features, layer, train.chosen, task.settings["context"], problem.memory_bytes // 2, hold=True)
             yield from _answers(task, problem, {**common, "layer": layer}, sets, rows | {"train": paid}, question)
+
+    for layer in features.layers:
+        yield from part_of(problem, f"layer {layer}", n_steps, functools.partial(of_layer, layer))
     if task.settings["weighted"]:
-        yield from _weighted(task, problem, features, common, sets, questions[0])
+        yield from part_of(
+            problem,
+            f"layer {WEIGHTED}",
+            of_sum,
+            lambda: _weighted(task, problem, features, common, sets, questions[0]),
+        )
+
+
+def check(task: Task, problem: Problem) -> None:
+    """Refuses, without features, splits in which no utterance has a labelled interval, and a single label.
+
+    Raises:
+        ProbeError: see `run`.
+    """
+    assert problem.intervals is not None
+    spans, ignore = problem.intervals.spans, task.settings["ignore"]
+    rows = {"train": problem.train, "dev": problem.dev} | {f"test {name}": part for name, part in problem.tests.items()}
+    labels = {
+        name: {label for item in part if item.key in spans for label in spans[item.key].labels if label not in ignore}
+        for name, part in rows.items()
+    }
+    _refuse_none(task, problem, {name: (part, [*labels[name]]) for name, part in rows.items()})
+    _refuse_one(task, labels["train"])
+
+
+def _refuse_one(task: Task, classes: Collection[str]) -> None:
+    if len(classes) < 2:
+        raise ProbeError(f"{task.name}: all training frames have the label {min(classes)!r}; expected two labels or more.")
+
+
+def _refuse_none(task: Task, problem: Problem, sets: Mapping[str, tuple[Sequence[object], Sequence[object]]]) -> None:
+    """Raises where a set has no labelled frames; a test set only where the problem is strict."""
+    needed = {name.strip(): item for name, item in sets.items() if problem.strict or not name.startswith("test")}
+    refuse_empty(task.name, "labelled frames", needed)
 
 
 def _weighted(
@@ -120,31 +177,35 @@ def _weighted(
     sets: Mapping[str, Labelled],
     question: Question,
 ) -> Iterator[Score]:
-    """Scores of a learned sum of all layers, whose rows are held in memory; none where that cannot be."""
-    context, layers = task.settings["context"], features.layers
+    """Scores of a learned sum of layers, whose rows are held in memory; none where there is none."""
+    if not task.settings["standardize"]:
+        return
+    context = task.settings["context"]
     stored = {
-        name: [StoredRows(features, layer, item.chosen, context, READ_BYTES, hold=False) for layer in layers]
+        name: {layer: StoredRows(features, layer, item.chosen, context, READ_BYTES, hold=False) for layer in features.layers}
         for name, item in sets.items()
     }
-    widths = {layer: rows.shape[1] for layer, rows in zip(layers, stored["train"], strict=True)}
-    n_bytes = 4 * sum(rows.shape[0] * rows.shape[1] for of_set in stored.values() for rows in of_set)
-    if not task.settings["standardize"] or no_sum(task.name, widths, n_bytes, problem.memory_bytes):
+    widths = {layer: rows.shape[1] for layer, rows in stored["train"].items()}
+    n_rows = sum(len(item.owners) for item in sets.values())
+    summed = layer_sum(task.name, features, widths, n_rows, problem.memory_bytes)
+    if summed is None:
         return
-    problem.tick("weighted")
+    problem.progress.note("weighted sum of layers")
     held = {
-        name: [np.concatenate([np.zeros((0, rows.shape[1]), np.float32), *rows.blocks()]) for rows in of_set]
+        name: [np.concatenate([np.zeros((0, widths[layer]), np.float32), *of_set[layer].blocks()]) for layer in summed.layers]
         for name, of_set in stored.items()
     }
-    probes = fit_weighted(held["train"], question.targets["train"], task.settings["l2"], problem.device, lambda: problem.tick(""))
+    probes = fit_weighted(held["train"], question.targets["train"], task.settings["l2"], problem.device, problem.progress.step)
     search = [entry(probe, *judge(probe, held["dev"], question.targets["dev"])) for probe in probes]
     probe = probes[best_of(search)]
-    shares = {layer: round(float(share), 6) for layer, share in zip(layers, probe.shares, strict=True)}
+    shares = {layer: round(float(share), 6) for layer, share in zip(summed.layers, probe.shares, strict=True)}
     about = {"layer": WEIGHTED, "layer_weights": shares, "search": search, "chosen": {"l2": probe.l2}}
     common = {**common, **about, "n_train": len(question.targets["train"])}
     for name, item in sets.items():
         if name != "train":
             hits = judge(probe, held[name], question.targets[name])[0] if len(item.owners) else np.zeros(0, bool)
-            yield _score({**common, "note": question.notes.get(name, "")}, name, item, hits)
+            note = "; ".join(filter(None, [summed.note, question.notes.get(name, "")]))
+            yield _score({**common, "note": note}, name, item, hits)
 
 
 def _budgets(
@@ -178,38 +239,34 @@ def _labelled_sets(task: Task, problem: Problem, features: Features, excluded: C
     Raises:
         ProbeError: none in a split (in a test set: where the problem is strict).
     """
-    ignore, most = task.settings["ignore"], task.settings["max_frames"]
+    most = task.settings["max_frames"]
     splits = {"train": (problem.train, excluded, most), "dev": (problem.dev, excluded, 0)}
     splits |= {f"test {name}": (problem.tests[name], tally, 0) for name, tally in problem.tallies(excluded).items()}
     sets = {
-        name: _labelled(utterances, problem, features, ignore, tally, most_here)
+        name: _labelled(utterances, task, problem, features, tally, most_here)
         for name, (utterances, tally, most_here) in splits.items()
     }
-    refuse_empty(task.name, sets["train"].chosen, sets["dev"].chosen, "labelled frames")
-    for name, item in sets.items():
-        if not item.chosen and problem.strict:
-            raise ProbeError(f"{task.name}: {name.strip()}: no labelled frames. Give intervals for some of its utterances.")
+    _refuse_none(task, problem, {name: (splits[name][0], item.chosen) for name, item in sets.items()})
     return sets
 
 
 def _labelled(
     utterances: Sequence[Utterance],
+    task: Task,
     problem: Problem,
     features: Features,
-    ignore: Collection[str],
     excluded: Counter[str],
     most: int,
 ) -> Labelled:
     """The frames of these utterances that have a label, at most ``most`` of them (0: all), drawn at random."""
     assert problem.intervals is not None
-    spans = problem.intervals.spans
+    spans, ignore, step_s = problem.intervals.spans, task.settings["ignore"], task.settings["grid_ms"] / 1000
     known = [item for item in utterances if item.key in spans]
     excluded["no intervals"] += len(utterances) - len(known)
-    first_s = first_centre_s(features)
+    grids_s = [_grid_s(spans[item.key], features.of(item).duration_s, step_s) for item in known]
     places: list[np.ndarray] = []  # of each utterance (frame,): the interval it lies in, or -1
-    for item in known:
-        centres_s = first_s + np.arange(features.of(item).n_rows) * features.hop_s
-        found = spans[item.key].at(centres_s / features.stores[item.condition].stretch)
+    for item, times_s in zip(known, grids_s, strict=True):
+        found = spans[item.key].at(times_s)
         ignored = np.array([label in ignore for label in spans[item.key].labels])[found] & (found >= 0)
         excluded["frames in no interval"] += int((found < 0).sum())
         excluded["frames with an ignored label"] += int(ignored.sum())
@@ -220,10 +277,12 @@ def _labelled(
     chosen, segments = [], []
     labels: list[str] = []
     types: list[str] = []
-    for item, found in zip(known, places, strict=True):
-        frames = np.flatnonzero(found >= 0)
-        present, local = np.unique(found[frames], return_inverse=True)
-        chosen.append(Chosen(item, frames))
+    first_s = first_centre_s(features)
+    for item, times_s, found in zip(known, grids_s, places, strict=True):
+        wanted = np.flatnonzero(found >= 0)
+        present, local = np.unique(found[wanted], return_inverse=True)
+        heard_s = times_s[wanted] * features.stores[item.condition].stretch
+        chosen.append(Chosen(item, _nearest(heard_s, first_s, features.hop_s, features.of(item).n_rows)))
         segments.append(local + len(labels))
         labels += [spans[item.key].labels[i] for i in present]
         types += [spans[item.key].types[i] for i in present]
@@ -231,6 +290,17 @@ def _labelled(
     empty = np.zeros(0, np.int64)
     owners = np.repeat(np.arange(len(order)), [len(segments[i]) for i in order])
     return Labelled([chosen[i] for i in order], owners, np.concatenate([empty, *(segments[i] for i in order)]), labels, types)
+
+
+def _grid_s(spans: Spans, duration_s: float, step_s: float) -> np.ndarray:
+    """(frame,) seconds at which the grid has frames, to the end of the audio and of its intervals."""
+    end_s = max(duration_s, float(spans.ends_s[-1]))
+    return (np.arange(max(0, math.ceil(end_s / step_s - FIRST))) + FIRST) * step_s
+
+
+def _nearest(times_s: np.ndarray, first_s: float, hop_s: float, n_frames: int) -> np.ndarray:
+    """(time,) int64, the nearest of ``n_frames`` centres ``hop_s`` apart; the earlier of two."""
+    return np.ceil((times_s - first_s) / hop_s - 0.5 - ROUNDING).clip(0, n_frames - 1).astype(np.int64)
 
 
 def _drawn(places: list[np.ndarray], most: int, seed: int, excluded: Counter[str]) -> list[np.ndarray]:
@@ -345,8 +415,9 @@ def _answers(
         task.settings["standardize"],
         device=problem.device,
         memory_bytes=problem.memory_bytes // 2,  # the other half is for rows as they are stored
-        tick=lambda: problem.tick(""),
+        tick=lambda: problem.progress.step(0),
     )
+    problem.progress.step(len(task.settings["l2"]))
     found = judged(probes, rows["dev"].blocks(), question.targets["dev"])
     search = [entry(probe, *item) for probe, item in zip(probes, found, strict=True)]
     best = best_of(search)
@@ -354,7 +425,7 @@ def _answers(
     yield _score({**common, "note": question.notes.get("dev", "")}, "dev", sets["dev"], found[best][0])
     for name in sets:
         if name.startswith("test"):
-            problem.tick("")
+            problem.progress.step(0)
             ((hits, _),) = judged([probes[best]], rows[name].blocks(), question.targets[name])
             yield _score({**common, "note": question.notes.get(name, "")}, name, sets[name], hits)
 

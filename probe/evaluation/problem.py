@@ -7,9 +7,9 @@ set. It chooses on dev and reports on test.
 import copy
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,12 +19,18 @@ from probe.data.intervals import IntervalSet
 from probe.data.trials import Trial
 from probe.errors import ProbeError, listed
 from probe.evaluation.fitting import Fit, Fitting, Rows
+from probe.evaluation.progress import Progress
 from probe.measures.counts import value_of
 from probe.store.features import FeatureStore, LayerArray, Stored
 from probe.store.layers import describe_layers
 from probe.store.views import n_rows, parse_view
 
+if TYPE_CHECKING:
+    from probe.evaluation.unfinished import Unfinished
+
 log = logging.getLogger("probe")
+
+USES = {"train": "heads learn from them", "dev": "dev chooses the settings", "test": "scores are of them"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,9 @@ class Problem:
         memory_bytes: that features of one kind of row may take at a time.
         columns: of the manifest, those that can be a label.
         strict: whether a test set that cannot be scored ends the task (otherwise it gives a score without value).
-        tick: called now and then with a word on what is being done.
+        progress: counts the work that is done.
+        unfinished: keeps finished parts of the work until all of it is done; None keeps none.
+        place: stands before the names of parts, where a task trains several times.
     """
 
     train: Sequence[Utterance]
@@ -56,7 +64,9 @@ class Problem:
     memory_bytes: int = 4 << 30
     columns: Sequence[str] = ()
     strict: bool = True
-    tick: Callable[[str], Any] = lambda _: None
+    progress: Progress = field(default_factory=Progress)
+    unfinished: "Unfinished | None" = None
+    place: str = ""
 
     def tallies(self, excluded: Counter[str]) -> dict[str, Counter[str]]:
         """Test set -> where what is left out of it is counted: an utterance counts once, under whatever conditions it is heard."""
@@ -269,24 +279,47 @@ def described(scores: Iterable[Score], features: Features) -> Iterator[Score]:
         yield score if score.statistics or score.train_domain else replace(score, statistics=features.statistics(score.layer))
 
 
-def no_sum(task: str, widths: Mapping[str, int], n_bytes: int, memory_bytes: int) -> bool:
-    """Whether a learned sum of layers cannot be trained; the log says why.
+@dataclass(frozen=True)
+class LayerSum:
+    """The layers that a learned sum is trained on.
+
+    Attributes:
+        layers: in the order of the store.
+        note: which layers are left out, and why; empty where all are summed.
+    """
+
+    layers: list[str]
+    note: str
+
+
+def layer_sum(task: str, features: Features, widths: Mapping[str, int], n_rows: int, memory_bytes: int) -> LayerSum | None:
+    """The layers of one width that most layers have; None where they are no sum, and the log says why.
+
+    Of widths that equally many layers have, the largest is taken.
 
     Args:
-        widths: layer -> dimensions.
-        n_bytes: of all layers' rows, float32.
+        features: their layers are those that can be summed; others of the store have other frames.
+        widths: layer -> numbers in one of its rows, as heads read them.
+        n_rows: rows of each layer that are held together, as float32.
     """
+    width, n_layers = max(Counter(widths.values()).items(), key=lambda item: (item[1], item[0]))
+    n_bytes = 4 * n_rows * width * n_layers
     why = ""
     if len(widths) == 1:
         why = "the store has one layer"
-    elif len(set(widths.values())) > 1:
-        why = f"they differ in width: {listed([f'{name} {width}' for name, width in widths.items()])}"
+    elif n_layers == 1:
+        texts = listed([f"{name} {size}" for name, size in widths.items()])
+        why = f"no two layers have the same width: {texts}"
     elif n_bytes > memory_bytes:
         why = f"all layers take {n_bytes / 1e9:.1f} GB as float32, --memory is {memory_bytes / 1e9:.1f} GB"
     if why:
         level = logging.INFO if len(widths) == 1 else logging.WARNING
         log.log(level, "%s: no weighted sum of layers %s: %s", task, describe_layers(list(widths), {}), why)
-    return bool(why)
+        return None
+    left_out = [f"{name} ({size} wide)" for name, size in widths.items() if size != width]
+    left_out += [f"{name} (other frames)" for name in features.store.layers if name not in widths]
+    note = f"a sum of the {n_layers} layers {width} wide; left out: {', '.join(left_out)}" if left_out else ""
+    return LayerSum([name for name, size in widths.items() if size == width], note)
 
 
 def block_of(utterance: Utterance) -> str:
@@ -307,10 +340,17 @@ def labelled(utterances: Sequence[Utterance], column: str, excluded: Counter[str
     return kept
 
 
-def refuse_empty(task: str, train: Sequence[object], dev: Sequence[object], what: str) -> None:
-    """Raises where there is nothing to train or to choose on."""
-    for name, rows in (("train", train), ("dev", dev)):
-        if not rows:
-            raise ProbeError(
-                f"{task}: no {name} rows with {what}. Give some rows split {name} in the manifest; dev chooses the settings."
-            )
+def refuse_empty(task: str, what: str, splits: Mapping[str, tuple[Sequence[object], Sequence[object]]]) -> None:
+    """Refuses splits in which nothing is left to train on, to choose on or to score.
+
+    Args:
+        what: every row needs, such as the column of the label.
+        splits: name -> its rows with features, and those of them that have ``what``.
+
+    Raises:
+        ProbeError: names the first such split, and says what its rows lack.
+    """
+    for split, (rows, kept) in splits.items():
+        if not kept:
+            advice = f"Give {what} to some of its {len(rows)} rows" if rows else f"Give some rows split {split} in the manifest"
+            raise ProbeError(f"{task}: no {split} rows with {what}. {advice}; {USES[split.split()[0]]}.")

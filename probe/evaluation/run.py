@@ -1,38 +1,39 @@
 """Runs a task on a model's features and writes its records."""
 
 import hashlib
-import itertools
 import json
 import logging
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
+import torch
 
 from probe.brief import brief, counted
 from probe.data import texts
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, load_corpus
-from probe.data.intervals import EXPECTED, IntervalSet, load_intervals
-from probe.data.trials import Trial, TrialList, draw_trials, load_trials
-from probe.environment import code_version, package_versions
-from probe.errors import ProbeError, UsageError, listed
-from probe.evaluation import classify, frames, shift, transcribe, verify
+from probe.errors import ProbeError, listed
+from probe.evaluation.asking import problem_of, stores_of
 from probe.evaluation.depth import depth_of, n_blocks
 from probe.evaluation.fitting import Fitting
 from probe.evaluation.hearing import Hearing, asked_under, groups_of, heard, hearings, of_blocks
+from probe.evaluation.kinds import KINDS
 from probe.evaluation.problem import Features, Problem, Score, described
-from probe.evaluation.tasks import Task, open_task
+from probe.evaluation.progress import progress_of
+from probe.evaluation.provenance import arguments_of, provenance, stem
+from probe.evaluation.tasks import Task, open_task, same_question
 from probe.evaluation.transcribe import CTC_LAYER
-from probe.files import file_name, sha256_of_json
+from probe.evaluation.trial_lists import intervals_of, trial_lists
+from probe.evaluation.unfinished import Unfinished, unfinished_folder
+from probe.files import require_writable, sha256_of_json
 from probe.measures.uncertainty import interval
+from probe.models.catalogue import choose_device
+from probe.models.encoder import device_name
 from probe.records import (
     NO_LAYER,
-    SEVERAL,
     WEIGHTED,
     Record,
     chosen_layers,
@@ -41,21 +42,10 @@ from probe.records import (
     sha256_of_outcomes,
     write_records,
 )
-from probe.store.features import FeatureStore
-from probe.store.folder import select_store
 
 log = logging.getLogger("probe")
 
 TRIED = {"l2", "learning_rate", "lm_weight", "word_score"}  # what comes from a grid
-SECONDS_BETWEEN_SIGNS = 0.5  # of life, in the progress bar
-
-KINDS: dict[str, Callable[[Task, Problem, Features], Iterator[Score]]] = {
-    "classify": classify.run,
-    "transcribe": transcribe.run,
-    "verify": verify.run,
-    "frames": frames.run,
-    "shift": lambda task, problem, features: shift.run(task, problem, features, KINDS[task.of.kind] if task.of else classify.run),
-}
 
 
 @dataclass(frozen=True)
@@ -94,11 +84,12 @@ def run(
     dev_trials: str | Path | None = None,
     labels: str | Path | None = None,
     conditions: Sequence[str] | None = None,
-    device: str = "cpu",
+    device: str | None = None,
     seed: int = 0,
     limit: int | None = None,
-    memory_bytes: int = 4 << 30,
-    again: bool = True,
+    memory_bytes: int = 4_000_000_000,
+    again: bool = False,
+    number: str = "",
 ) -> Run:
     """Trains and scores every layer, and writes ``results/<model>__<task>__<corpus>__<condition>.jsonl`` for every condition.
 
@@ -113,11 +104,14 @@ def run(
             sha256 stands where that of a list of trials does.
         conditions: to be asked under, in the place of the task's own; each has its own store. What is disturbed is the task's
             (`probe.evaluation.hearing`). Where all of them train together they are part of the task's name.
-        device: where heads are trained.
+        device: where heads are trained; None takes a GPU where there is one.
         seed: of heads, drawn trials, controls and the bootstrap.
         limit: at most so many utterances of each split, the ones that `probe.extract` takes.
         memory_bytes: for features that are held at a time; what does not fit is read again when it is needed.
         again: whether to train anew where records of the same question, features, code and libraries are there already.
+        number: of the task among several, such as ``task 3 of 12``, for the progress.
+
+    What an interrupted run has finished of a task is kept in ``results/.unfinished/``; the same call goes on from there.
 
     Raises:
         ProbeError: features are missing, or the task cannot be asked of this corpus.
@@ -126,32 +120,32 @@ def run(
     whole = corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
     corpus = whole.limited(limit)
     asked = hearings(task)
-    stores = {
-        condition: select_store(Path(features), model, task.view, condition, [item.key for item in corpus.utterances])
-        for condition in dict.fromkeys(name for hearing in asked for name in hearing.conditions)
-    }
+    device = choose_device(device)
+    if other := same_question(task):
+        log.info("%s: asks the same question as the ready task %s, whose records have another name", task.name, other)
+    stores = stores_of(task, model, corpus, Path(features))
     done = Run([], [], [])
     for line in texts.warnings(corpus.utterances) if (task.of or task).kind == "transcribe" else ():
         log.warning("%s: %s", corpus.name, line)
     groups = groups_of(corpus)
-    for number, hearing in enumerate(asked):
+    for position, hearing in enumerate(asked):
         started = time.monotonic()
         found = Features({condition: stores[condition] for condition in hearing.conditions}, task.view, corpus)
-        if not number:
+        if not position:
             _warn_of_copies(found, corpus, hearing.conditions[0])
         for item in found.failed:
             if item.key not in done.left_out:
                 done.left_out.append(item.key)
         found.require(corpus.name, hearing.heard(corpus))
-        lists = _trial_lists(task, corpus, found, hearing, trials, dev_trials, seed)
-        intervals = _intervals(task, whole, found, labels)
+        lists = trial_lists(task, corpus, found, hearing, trials, dev_trials, seed)
+        intervals = intervals_of(task, whole, found, labels)
         shas = {split: item.sha256 for split, item in lists.items()}
         shas |= dict.fromkeys(("dev", "test"), intervals.sha256) if intervals else {}
         common = {
-            condition: _provenance(task, model, corpus, stores, hearing, condition, seed, device)
+            condition: provenance(task, model, corpus, stores, hearing, condition, seed, device)
             for condition in hearing.names.values()
         }
-        paths = {condition: Path(results) / f"{_stem(fields)}.jsonl" for condition, fields in common.items()}
+        paths = {condition: Path(results) / f"{stem(fields)}.jsonl" for condition, fields in common.items()}
         folders = [stores[condition].path for condition in hearing.conditions]
         finished = {
             condition: () if again else _finished(path, folders, common[condition], shas) for condition, path in paths.items()
@@ -161,14 +155,42 @@ def run(
             done.paths.extend(paths.values())
             done.records.extend(record for records in finished.values() for record in records)
             continue
-        scores = _scores(task, model, corpus, found, hearing, lists, intervals, seed, device, memory_bytes)
-        seconds = round(time.monotonic() - started, 2)
+        require_writable(Path(results))
+        own = next(iter(common))
+        parts = _unfinished(Path(results), stem(common[own]), common[own], shas, found, hearing, memory_bytes)
+        problem = replace(
+            problem_of(task, corpus, hearing, lists, intervals, found.usable),
+            seed=seed,
+            device=device,
+            memory_bytes=memory_bytes,
+            unfinished=parts,
+        )
+        trained = f"training {position + 1} of {len(asked)}" if len(asked) > 1 else ""
+        with progress_of(
+            " ".join(filter(None, [task.name, model, *(f"({text})" for text in (number, trained) if text)]))
+        ) as shown:
+            scores = _scores(task, replace(problem, progress=shown), found)
+        seconds = round(time.monotonic() - started + parts.seconds, 2)
+        arguments = arguments_of(
+            task,
+            model,
+            corpus,
+            stores[hearing.train[0]],
+            trials=trials,
+            dev_trials=dev_trials,
+            labels=labels,
+            conditions=list(task.settings["conditions"]),
+            device=device,
+            seed=seed,
+            limit=limit,
+            memory_bytes=memory_bytes,
+        )
         _warn_of_edges(task.name, model, scores)
         order = {layer: index for index, layer in enumerate([*found.layers, WEIGHTED, CTC_LAYER])} | {NO_LAYER: -1}
         blocks = n_blocks(found.store.recipe)
         for name, condition in hearing.names.items():
             of_file = [replace(score, test_domain="") if name else score for score in scores if _belongs(score, name, hearing)]
-            fields = common[condition] | {"seconds": seconds}
+            fields = common[condition] | {"seconds": seconds, "arguments": arguments}
             records = [_record(score, fields, order, shas, depth_of(score.layer, blocks), groups) for score in of_file]
             path = paths[condition]
             outcomes = _outcomes(of_file, records, corpus)
@@ -180,6 +202,7 @@ def run(
                 )
             done.paths.append(path)
             done.records.extend(records)
+        parts.remove()
     if done.left_out:
         log.warning(
             "%s: %d utterances failed at extraction and are left out: %s", corpus.name, len(done.left_out), listed(done.left_out)
@@ -197,13 +220,6 @@ def _belongs(score: Score, name: str, hearing: Hearing) -> bool:
     if hearing.train_condition != CLEAN or hearing.names[name] == CLEAN:
         return True
     return not (score.budget or score.metric == "codelength" or score.control not in ("", "majority"))
-
-
-def _stem(fields: dict[str, Any]) -> str:
-    """The name of a file of records, without its ending."""
-    condition, trained = fields["condition"], fields["train_condition"]
-    heard = condition if trained in (CLEAN, condition) else f"{trained} to {condition}"
-    return "__".join(file_name(part) for part in (fields["model"], fields["task"], fields["corpus"], heard))
 
 
 def _finished(path: Path, stores: Sequence[Path], common: dict[str, Any], shas: dict[str, str]) -> list[Record]:
@@ -229,41 +245,47 @@ def _finished(path: Path, stores: Sequence[Path], common: dict[str, Any], shas: 
     return records if same else []
 
 
-def _scores(
-    task: Task,
-    model: str,
-    corpus: Corpus,
+def _unfinished(
+    results: Path,
+    name: str,
+    common: Mapping[str, Any],
+    shas: Mapping[str, str],
     features: Features,
     hearing: Hearing,
-    lists: dict[str, TrialList],
-    intervals: IntervalSet | None,
-    seed: int,
-    device: str,
     memory_bytes: int,
-) -> list[Score]:
+) -> Unfinished:
+    """Where finished parts of a training are kept: by all that decides its scores.
+
+    Code with changes has no version and keeps none.
+    """
+    if common["code"]["commit"].endswith("+"):
+        return Unfinished()
+    audio = sorted([*place, stored.audio_sha256, stored.n_rows] for place, stored in features.stored.items())
+    recipes = {condition: store.recipe_sha256 for condition, store in features.stores.items()}
+    question = {
+        **common,
+        "lists": dict(shas),
+        "recipes": recipes,
+        "audio": sha256_of_json(audio),
+        "hearing": [list(hearing.train), list(hearing.tests)],
+        "memory_bytes": memory_bytes,
+        "computed on": device_name(torch.device(common["device"])),
+    }
+    return Unfinished(unfinished_folder(results, name, question), question)
+
+
+def _scores(task: Task, problem: Problem, features: Features) -> list[Score]:
     """What the task's kind says of every layer, with the utterances that have no features counted in each score."""
-    by_split = {split: [item for item in corpus.utterances if item.split == split] for split in ("train", "dev", "test")}
-    with tqdm(desc=f"{task.name} {model}", total=len(features.layers), unit="layer", disable=None) as bar:
-        problem = Problem(
-            train=features.usable(hearing.rows(by_split["train"])),
-            dev=features.usable(hearing.rows(by_split["dev"])),
-            tests={name: features.usable(rows) for name, rows in hearing.test_sets(by_split["test"]).items()},
-            dev_trials=hearing.dev_trials(lists["dev"].trials) if lists else (),
-            trials=hearing.trials(lists["test"].trials, task.settings["enroll"]) if lists else {},
-            intervals=intervals,
-            seed=seed,
-            device=device,
-            memory_bytes=memory_bytes,
-            columns=(*corpus.columns, "condition"),
-            tick=lambda word: _tick(bar, word),
-        )
-        scores: list[Score] = []
-        for number, part in enumerate(features.on_grids()):
-            fitted = part.fitted_on(_fitting(task, problem))
-            found = described(KINDS[task.kind](task, problem, fitted), fitted)
-            # What is of no layer, or of a sum of layers, comes once.
-            scores += [score for score in found if not number or score.layer in part.layers]
-        bar.update(bar.total - bar.n)
+    scores: list[Score] = []
+    grids = features.on_grids()
+    problem.progress.split(len(grids))
+    for number, part in enumerate(grids):
+        problem.progress.begin()
+        fitted = part.fitted_on(_fitting(task, problem))
+        place = f"grid {number}: " if number else ""
+        found = described(KINDS[task.kind].run(task, replace(problem, place=place), fitted), fitted)
+        # What is of no layer, or of a sum of layers, comes once.
+        scores += [score for score in found if not number or score.layer in part.layers]
     if not features.failed:
         return scores
     n_failed = len({item.key for item in features.failed})
@@ -274,44 +296,6 @@ def _fitting(task: Task, problem: Problem) -> Fitting:
     settings = (task.of or task).settings
     width, how = settings.get("project", 0), settings.get("projection", "pca")
     return Fitting(problem.train, width, how, problem.seed, problem.memory_bytes)
-
-
-def _provenance(
-    task: Task,
-    model: str,
-    corpus: Corpus,
-    stores: Mapping[str, FeatureStore],
-    hearing: Hearing,
-    condition: str,
-    seed: int,
-    device: str,
-) -> dict[str, Any]:
-    """The fields that all records of a file share: what was asked of what, and what it was computed with."""
-    tested = hearing.tests if condition == SEVERAL else [condition]
-    parts = [stores[name] for name in (*hearing.train, *tested)]
-    recipes = sorted({part.recipe_sha256 for part in parts})
-    drawn = {part.recipe["disturbance"]["seed"] for part in parts if "disturbance" in part.recipe} - {None}
-    store = stores[hearing.train[0]]
-    final = store.aliases.get("final", "final")
-    return {
-        "model": model,
-        "revision": store.recipe["model"]["revision"],
-        "final_layer": final if final in store.layers else "",
-        "task": task.name,
-        "task_version": task.version,
-        "kind": task.kind,
-        "corpus": corpus.name,
-        "condition": condition,
-        "train_condition": hearing.train_condition,
-        "condition_seed": drawn.pop() if len(drawn) == 1 else None,
-        "seed": seed,
-        "recipe": recipes[0] if len(recipes) == 1 else sha256_of_json(recipes),
-        "task_sha256": task.sha256,
-        "manifest_sha256": corpus.sha256,
-        "code": code_version(),
-        "packages": package_versions(),
-        "device": device,
-    }
 
 
 def _record(
@@ -392,97 +376,6 @@ def _warn_of_copies(features: Features, corpus: Corpus, condition: str) -> None:
         )
 
 
-def _trial_lists(
-    task: Task,
-    corpus: Corpus,
-    features: Features,
-    hearing: Hearing,
-    trials: str | Path | None,
-    dev_trials: str | Path | None,
-    seed: int,
-) -> dict[str, TrialList]:
-    """The dev and test trials of a verification task; trials whose utterances have no features are left out."""
-    if task.kind != "verify":
-        return {}
-    if trials is None:
-        raise UsageError(
-            f"{task.name}: needs --trials, a CSV list with the columns enroll,test,label, or lines `label path1 path2`."
-        )
-    failed = {item.key for item in features.failed}
-    dev_rows = [item for item in corpus.utterances if item.split == "dev" and item.key not in failed]
-    tested = load_trials(trials, corpus)
-    if dev_trials:
-        chosen = load_trials(dev_trials, corpus)
-    else:
-        taken = {frozenset((trial.enroll.key, trial.test.key)) for trial in tested.trials}
-        chosen = draw_trials(dev_rows, task.settings["dev_trials"], seed, taken)
-    lists = {"dev": chosen, "test": tested}
-    _check_trials(lists)
-    heard = [
-        *hearing.dev_trials(lists["dev"].trials),
-        *itertools.chain(*hearing.trials(lists["test"].trials, task.settings["enroll"]).values()),
-    ]
-    features.require(corpus.name, [end for trial in heard for end in (trial.enroll, trial.test)])
-    for split, item in lists.items():
-        kept = tuple(trial for trial in item.trials if not {trial.enroll.key, trial.test.key} & failed)
-        if len(kept) < len(item.trials):
-            log.warning("%s: %d trials left out, their extraction failed", item.name, len(item.trials) - len(kept))
-        _refuse_one_sided(item.name, kept)
-        lists[split] = replace(item, trials=kept)
-    return lists
-
-
-def _intervals(task: Task, corpus: Corpus, features: Features, given: str | Path | None) -> IntervalSet | None:
-    """The labels over time that a task of kind frames wants.
-
-    Args:
-        corpus: without limit.
-    """
-    settings = (task.of or task).settings
-    if (task.of or task).kind != "frames":
-        return None
-    path = Path(given) if given else corpus.folder / settings["labels"]
-    if not given and not settings["labels"]:
-        raise UsageError(f"{task.name}: needs --labels, {EXPECTED}, or the key labels in the task.")
-    durations_s = {key: stored.duration_s for (_, key), stored in features.stored.items()}
-    return load_intervals(path, corpus, durations_s, features.hop_s, settings["tier"], settings["types"])
-
-
-def _check_trials(lists: dict[str, TrialList]) -> None:
-    """Refuses trials that choose the layer and report it too; warns of what makes a trial too easy or wrong."""
-    pairs = {name: {frozenset((trial.enroll.key, trial.test.key)) for trial in item.trials} for name, item in lists.items()}
-    if common := pairs["dev"] & pairs["test"]:
-        raise ProbeError(
-            f"{lists['dev'].name}: {len(common)} of its trials are in {lists['test'].name} too; the layer would be chosen on the "
-            "trials that are reported. Give lists without common trials, or leave --dev-trials out."
-        )
-    heard = {name: {end.speaker for trial in item.trials for end in (trial.enroll, trial.test)} for name, item in lists.items()}
-    if both := sorted(heard["dev"] & heard["test"] - {""}):
-        log.warning(
-            "%s: %d speakers are in %s too (%s): the layer is chosen on voices that are reported",
-            *(lists["dev"].name, len(both), lists["test"].name, listed(both, 3)),
-        )
-    for item in lists.values():
-        ends = [(trial, trial.enroll, trial.test) for trial in item.trials]
-        found = {
-            "have an utterance of split train": sum("train" in (one.split, other.split) for _, one, other in ends),
-            "have a label against the manifest's speakers": sum(
-                bool(one.speaker and other.speaker) and trial.target != (one.speaker == other.speaker)
-                for trial, one, other in ends
-            ),
-            "compare an utterance with itself": sum(one.key == other.key for _, one, other in ends),
-        }
-        for what, n in found.items():
-            if n:
-                log.warning("%s: %d of %d trials %s", item.name, n, len(ends), what)
-
-
-def _refuse_one_sided(name: str, trials: Sequence[Trial]) -> None:
-    kinds = Counter(trial.target for trial in trials)
-    if not (kinds[True] and kinds[False]):
-        raise ProbeError(f"{name}: {kinds[True]} target and {kinds[False]} other trials are left; expected some of both.")
-
-
 def _warn_of_edges(task: str, model: str, scores: Sequence[Score]) -> None:
     """Names layers whose setting was picked from the end of its grid: beyond it there may be a better one."""
     edges: dict[tuple[str, float, str], list[str]] = {}
@@ -498,15 +391,3 @@ def _warn_of_edges(task: str, model: str, scores: Sequence[Score]) -> None:
     for (name, value, edge), layers in edges.items():
         names = listed(list(dict.fromkeys(layers)))
         log.warning("%s, %s: dev picked %s = %g, the %s of its grid, at layers %s", task, model, name, value, edge, names)
-
-
-def _tick(bar: tqdm, word: str) -> None:
-    """Moves the bar on to the next layer, or shows that the present one is alive."""
-    if bar.disable:
-        return
-    if word:
-        bar.set_postfix_str(word)
-        bar.update(min(int(word.startswith("layer")), bar.total - bar.n - 1))
-    elif time.time() - bar.last_print_t > SECONDS_BETWEEN_SIGNS:
-        bar.last_print_t = time.time()
-        bar.refresh()

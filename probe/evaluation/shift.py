@@ -18,6 +18,7 @@ from probe.evaluation.tasks import Task
 log = logging.getLogger("probe")
 
 Kind = Callable[[Task, Problem, Features], Iterator[Score]]
+Check = Callable[[Task, Problem], None]
 
 
 def run(task: Task, problem: Problem, features: Features, kind: Kind) -> Iterator[Score]:
@@ -26,10 +27,60 @@ def run(task: Task, problem: Problem, features: Features, kind: Kind) -> Iterato
     Raises:
         ProbeError: fewer than two domains, or none that can be trained on.
     """
+    inner, domains = _inner(task), _domains(task, problem)
+    sources = list(_sources(task, problem, domains))
+    problem.progress.split(len(sources))
+    scored = False
+    for number, (source, narrowed) in enumerate(sources):
+        if number:
+            problem.progress.begin()
+        at_home = features.fitted_on(replace(features.fitting, train=narrowed.train))
+        try:
+            for score in described(kind(inner, narrowed, at_home), at_home):
+                scored = scored or score.split == "test"
+                yield replace(score, train_domain=source, test_domain=score.test_domain or source)
+        except ProbeError as error:
+            log.warning("%s: trained on %s: %s", task.name, source, error)
+            for name in narrowed.tests:
+                yield _without_value(features.layers[0], source, name, str(error), inner)
+    if not scored:
+        raise _none(task)
+
+
+def check(task: Task, problem: Problem, kind: Check) -> None:
+    """Refuses what `run` would refuse, without features; ``kind`` does so for the wrapped task.
+
+    Raises:
+        ProbeError: see `run`.
+    """
+    inner, reasons = _inner(task), []
+    for source, narrowed in _sources(task, problem, _domains(task, problem)):
+        try:
+            kind(inner, narrowed)
+        except ProbeError as error:
+            reasons.append(f"{source}: {error}")
+        else:
+            return
+    raise ProbeError("\n".join([str(_none(task)), *reasons]))
+
+
+def _none(task: Task) -> ProbeError:
+    return ProbeError(f"{task.name}: no domain can be trained on: each needs train and dev rows of its own.")
+
+
+def _inner(task: Task) -> Task:
+    """The wrapped task without its learning curves and codes, which are its own."""
     assert task.of is not None
-    # Learning curves and codes are the wrapped task's own.
     off = {"budgets": [], "online_code": False}
-    inner = replace(task.of, settings={**task.of.settings, **{key: off[key] for key in off.keys() & task.of.settings.keys()}})
+    return replace(task.of, settings={**task.of.settings, **{key: off[key] for key in off.keys() & task.of.settings.keys()}})
+
+
+def _domains(task: Task, problem: Problem) -> list[str]:
+    """The names of the domains.
+
+    Raises:
+        ProbeError: no such column, or fewer than two domains.
+    """
     tests = [item for rows in problem.tests.values() for item in rows]
     column = task.settings["across"]
     if column not in (*problem.columns, "domain"):
@@ -44,31 +95,28 @@ def run(task: Task, problem: Problem, features: Features, kind: Kind) -> Iterato
             else f"two or more names in the manifest's column {column} over train and test rows"
         )
         raise ProbeError(f"{task.name}: domains {', '.join(repr(name) for name in domains)}; expected {expected}.")
+    return domains
+
+
+def _sources(task: Task, problem: Problem, domains: Sequence[str]) -> Iterator[tuple[str, Problem]]:
+    """Each domain with training rows, and the problem of training on it."""
+    column = task.settings["across"]
+    tests = [item for rows in problem.tests.values() for item in rows]
 
     def within(rows: Sequence[Utterance], domain: str) -> list[Utterance]:
         return [item for item in rows if item.label(column) == domain]
 
-    scored = False
     for source in sorted({item.label(column) for item in problem.train}):
-        narrowed = replace(
-            problem,
-            train=within(problem.train, source),
-            dev=within(problem.dev, source),
-            tests={name: rows for name in domains if (rows := within(tests, name))},
-            strict=False,
-        )
-        at_home = features.fitted_on(replace(features.fitting, train=narrowed.train))
-        try:
-            for score in described(kind(inner, narrowed, at_home), at_home):
-                scored = scored or score.split == "test"
-                yield replace(score, train_domain=source, test_domain=score.test_domain or source)
-        except ProbeError as error:
-            log.warning("%s: trained on %s: %s", task.name, source, error)
-            for name in narrowed.tests:
-                yield _without_value(features.layers[0], source, name, str(error), inner)
-    if not scored:
-        raise ProbeError(
-            f"{task.name}: no domain can be trained on: see the reasons above; each needs train and dev rows of its own."
+        yield (
+            source,
+            replace(
+                problem,
+                train=within(problem.train, source),
+                dev=within(problem.dev, source),
+                tests={name: rows for name in domains if (rows := within(tests, name))},
+                strict=False,
+                place=f"{problem.place}trained on {source}: ",
+            ),
         )
 
 

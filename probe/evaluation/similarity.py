@@ -35,7 +35,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from probe.data.corpus import Corpus, load_corpus
 from probe.environment import code_version, package_versions
@@ -43,7 +42,8 @@ from probe.errors import UsageError, listed
 from probe.evaluation.hearing import heard, named
 from probe.evaluation.pairing import Pairs, batches, pair_up
 from probe.evaluation.problem import Features, block_of
-from probe.files import file_name, write_atomically
+from probe.evaluation.progress import progress_of
+from probe.files import file_name, require_writable, write_atomically
 from probe.measures.counts import Counts, amount_counts
 from probe.measures.similarity import (
     EPSILON,
@@ -117,7 +117,7 @@ def similarity(
     n_sample: int = 20_000,
     seed: int = 0,
     limit: int | None = None,
-    memory_bytes: int = 4 << 30,
+    memory_bytes: int = 4_000_000_000,
 ) -> list[Path]:
     """Compares a model with itself under conditions, with another model, or its layers with each other; see the module.
 
@@ -145,6 +145,7 @@ def similarity(
     """
     if parse_view(view)[0] == "frames" and view != "frames":
         raise UsageError(f"--view {view}: expected frames (a store with a stride serves it), mean, meanstd or segments:n.")
+    require_writable(Path(results))
     if n_sample < LEAST_ROWS:
         raise UsageError(f"--sample {n_sample}: expected {LEAST_ROWS} rows or more; thousands for PWCCA.")
     conditions = list(dict.fromkeys(map(named, conditions)))
@@ -253,17 +254,21 @@ def _conditions(
     """A cell of each layer, clean and disturbed."""
     blocks = [block_of(item) for item in pairs.utterances]
     undefined = 0
-    for layer in tqdm(layers, desc=f"{a.model}, {b.condition}", unit="layer", disable=None):
-        moved = Moved(len(blocks), a.width(layer))
-        samples: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-        rows = zip(_rows(a, layer, pairs, 0, memory_bytes // 8), _rows(b, layer, pairs, 1, memory_bytes // 8), strict=True)
-        for position, (clean, disturbed) in enumerate(rows):
-            moved.add(position, clean, disturbed)
-            for sample, of_side in zip(samples, (clean, disturbed), strict=True):
-                sample.append(of_side[pairs.sampled[position]])
-        one, other = (Sample(np.concatenate(sample).astype(np.float32), pairs.bounds) for sample in samples)
-        undefined = max(undefined, moved.undefined)
-        yield {"layer": layer, "other_layer": layer} | _cell(_compare(one, other)) | moved.cell(blocks, seed)
+    with progress_of(f"{a.model}, {b.condition}") as progress:
+        progress.add(len(layers))
+        for layer in layers:
+            progress.note(f"layer {layer}")
+            moved = Moved(len(blocks), a.width(layer))
+            samples: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+            rows = zip(_rows(a, layer, pairs, 0, memory_bytes // 8), _rows(b, layer, pairs, 1, memory_bytes // 8), strict=True)
+            for position, (clean, disturbed) in enumerate(rows):
+                moved.add(position, clean, disturbed)
+                for sample, of_side in zip(samples, (clean, disturbed), strict=True):
+                    sample.append(of_side[pairs.sampled[position]])
+            one, other = (Sample(np.concatenate(sample).astype(np.float32), pairs.bounds) for sample in samples)
+            undefined = max(undefined, moved.undefined)
+            yield {"layer": layer, "other_layer": layer} | _cell(_compare(one, other)) | moved.cell(blocks, seed)
+            progress.step()
     if undefined:
         left_out["rows of length 0"] = undefined
 
@@ -327,7 +332,8 @@ def _matrix(a: Side, b: Side, pairs: Pairs, memory_bytes: int) -> Iterator[dict[
     cells: dict[tuple[str, str], dict[str, Any]] = {}
     same = a is b
     total = len(a.layers) * (len(a.layers) + 1) // 2 if same else len(a.layers) * len(b.layers)
-    with tqdm(desc=f"{a.model}, {b.model}", total=total, unit="cell", disable=None) as bar:
+    with progress_of(f"{a.model}, {b.model}") as progress:
+        progress.add(total)
         for start in range(0, len(a.layers), at_once):
             held = {layer: sample(a, layer, 0) for layer in a.layers[start : start + at_once]}
             for column, other in enumerate(b.layers):
@@ -339,7 +345,7 @@ def _matrix(a: Side, b: Side, pairs: Pairs, memory_bytes: int) -> Iterator[dict[
                     cells[layer, other] = _cell(found)
                     if same:
                         cells[other, layer] = _cell(Comparison(found.cka, found.reversed_pwcca, found.pwcca))
-                    bar.update()
+                    progress.step()
     for layer in a.layers:
         yield from ({"layer": layer, "other_layer": other} | cells[layer, other] for other in b.layers)
 

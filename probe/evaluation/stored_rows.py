@@ -20,7 +20,7 @@ LEAST_READ_BYTES = 1 << 20  # less would take a pass through the store minutes
 
 @dataclass(frozen=True)
 class Chosen:
-    """Which frames of an utterance are rows: (frame,) int64, ascending."""
+    """Which frames of an utterance are rows: (row,) int64, ascending; one may be several rows."""
 
     utterance: Utterance
     frames: np.ndarray
@@ -54,8 +54,10 @@ class StoredRows:
         stored_width = features.store.layers[layer]
         width = features.fitting.width or stored_width
         self.shape = (sum(len(item.frames) for item in chosen), (2 * context + 1) * width)
-        # A frame that is read may become a row at once, in float32 at most.
-        most_frames = max(1, min(READ_BYTES, max(LEAST_READ_BYTES, memory_bytes)) // (4 * (stored_width + width + self.shape[1])))
+        # A frame that is read may become its rows at once, in float32 at most.
+        per_frame = max((-(-len(item.frames) // features.of(item.utterance).n_rows) for item in chosen), default=1)
+        n_bytes = 4 * (stored_width + width + per_frame * self.shape[1])
+        most_frames = max(1, min(READ_BYTES, max(LEAST_READ_BYTES, memory_bytes)) // n_bytes)
         self._reads = list(_reads(features, chosen, context, most_frames))
         self._holds = hold and self.shape[0] * self.shape[1] * self._item_bytes(chosen) <= memory_bytes
         self._held: list[np.ndarray] | None = None
@@ -85,7 +87,7 @@ class StoredRows:
         if self.context == 0:
             places = [start + item.frames - first for start, (item, first, _) in zip(array.offsets, wider, strict=False)]
             every = np.concatenate(places)
-            return array.values if len(every) == len(array.values) else array.values[every]
+            return array.values if np.array_equal(every, np.arange(len(array.values))) else array.values[every]
         stacked = [
             stack_context(frames, self.context)[item.frames - first]
             for frames, (item, first, _) in zip(array, wider, strict=True)

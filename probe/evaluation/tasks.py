@@ -7,7 +7,7 @@ unknown key is an error. A corrected task gets a new ``version``.
 import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "standardize": True,
         "context": 0,
         "max_frames": 0,
+        "grid_ms": 20.0,
         "weighted": True,
         "controls": ["majority"],
         "types": "",
@@ -135,6 +136,8 @@ class Task:
         settings: every key of the kind with its value.
         of: the task that a ``shift`` wraps.
         folder: of the task's file.
+        spec: how it was named: a ready task's name, or a file.
+        overrides: the keys that were set beside it.
     """
 
     name: str
@@ -144,6 +147,8 @@ class Task:
     settings: Mapping[str, Any]
     of: "Task | None" = None
     folder: Path = Path()
+    spec: str = ""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return brief(self, self.name, self.kind, f"version {self.version}", self.description)
@@ -211,7 +216,8 @@ def open_task(name: str | Path, overrides: Mapping[str, Any] | None = None) -> T
     """A ready task by its name, or the task in a TOML file.
 
     Args:
-        overrides: keys set on the command line; they become part of the task's name. A ``shift`` passes them to what it wraps.
+        overrides: keys set on the command line; where they change the task they become part of its name. A ``shift`` passes them
+            to what it wraps.
 
     Raises:
         ProbeError: no such task, not TOML, an unknown key, or a value that its kind cannot use.
@@ -226,7 +232,8 @@ def open_task(name: str | Path, overrides: Mapping[str, Any] | None = None) -> T
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ProbeError(f"{path}: not TOML ({error}).") from error
-    return _task(path, content, {key: value for key, value in (overrides or {}).items() if value is not None})
+    changes = {key: value for key, value in (overrides or {}).items() if value is not None}
+    return replace(_task(path, content, changes), spec=text)
 
 
 def _task(path: Path, content: dict[str, Any], overrides: Mapping[str, Any]) -> Task:
@@ -240,16 +247,40 @@ def _task(path: Path, content: dict[str, Any], overrides: Mapping[str, Any]) -> 
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise ProbeError(f"{path}: unknown key {key!r}.{hint} Known: kind, {', '.join(known)}.")
         content[key] = _checked(path, key, value, known[key])
-    name = (content.get("name") or path.stem) + "".join(f":{key}={value}" for key, value in overrides.items())
     settings = {key: content.get(key, default) for key, default in KINDS[kind].items()}
     inner = None
     if kind == "shift":
         inner = _wrapped(path, settings["of"], {key: value for key, value in overrides.items() if key not in settings})
     elif unknown := [key for key in overrides if key not in settings]:
         raise UsageError(f"--{unknown[0]}: task {path.stem} is of kind {kind}, which has no {unknown[0]}.")
-    settings |= {key: value for key, value in overrides.items() if key in settings}
+    own = {key: value for key, value in overrides.items() if key in settings and value != settings[key]}
+    changes = own | (dict(inner.overrides) if inner else {})
+    name = (content.get("name") or path.stem) + "".join(f":{key}={changes[key]}" for key in overrides if key in changes)
+    settings |= own
     _complete(path, settings)
-    return Task(name, content.get("version", 1), kind, content.get("description", ""), settings, inner, path.parent)
+    about = content.get("description", "")
+    return Task(name, content.get("version", 1), kind, about, settings, inner, path.parent, overrides=changes)
+
+
+def same_question(task: Task) -> str:
+    """The ready task that asks the same under another name; empty where there is none."""
+    known = {} if task.name in ready_tasks() else ready_tasks()
+    for name, path in known.items():
+        try:
+            ready = open_task(path)
+        except ProbeError:  # a file that it names is not there
+            continue
+        if ready.kind == task.kind and ready.name != task.name and _hash(ready) == task.sha256:
+            return name
+    return ""
+
+
+def _hash(task: Task) -> str:
+    """The task's hash; empty where a file that it names is not there."""
+    try:
+        return task.sha256
+    except ProbeError:
+        return ""
 
 
 def _wrapped(path: Path, name: str, overrides: Mapping[str, Any]) -> Task:
@@ -319,6 +350,7 @@ def _complete(path: Path, settings: dict[str, Any]) -> None:
         "layers": (1, 2),
         "dropout": (0, 0.9),
         "frame_ms": (1, 1000),
+        "grid_ms": (1, 1000),
         "context": (0, MOST_CONTEXT),
         "project": (0, 10**6),
         "max_frames": (0, 10**10),

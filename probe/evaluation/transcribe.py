@@ -3,8 +3,8 @@
 Frames that come faster than every ``frame_ms`` are joined, so that a head sees 10 ms features at the rate of 20 ms models.
 
 Heads are trained for several layers together (`probe.heads.ctc_layers`). The weighted sum (layer `WEIGHTED`, SUPERB's way) is
-trained on its own, after the single layers and without influence on them: softmax weights over all layers, each standardised as when
-it stands alone, trained with the head.
+trained on its own, after the single layers and without influence on them: softmax weights over all layers of one width, each
+standardised as when it stands alone, trained with the head.
 
 Metrics: WER and CER, sums of errors over sums of reference words or characters (lower is better), on the transcripts as the
 manifest has them or as the units have them; PER the same over phones. Learning rate, epoch, decoder and layer are chosen by dev CER
@@ -18,21 +18,23 @@ Where the features were extracted with the checkpoint's own CTC head, its greedy
 """
 
 import logging
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from probe.errors import ProbeError, listed
-from probe.evaluation.decoding import Decoding
-from probe.evaluation.problem import Features, Problem, Score, block_of, labelled, no_sum, refuse_empty, shuffled
+from probe.errors import listed
+from probe.evaluation.decoding import Decoding, check_decoding
+from probe.evaluation.problem import Features, LayerSum, Problem, Score, block_of, labelled, layer_sum, refuse_empty, shuffled
 from probe.evaluation.subsets import within_budget
 from probe.evaluation.tasks import Task
 from probe.evaluation.transcripts import Part, Transcripts
+from probe.evaluation.unfinished import finished, keep, part_of
 from probe.heads.ctc import CTCProbe
-from probe.heads.ctc_layers import fit_layers
+from probe.heads.ctc_layers import fit_groups
 from probe.heads.vocabulary import Vocabulary, frames_needed
 from probe.measures.counts import ratio_counts
 from probe.measures.transcription import case_folded, character_errors, word_errors
@@ -52,6 +54,56 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
     Raises:
         ProbeError: no rows with text in a split, training text that never fits its audio, or words that a lexicon lacks.
     """
+    material = _material(task, problem)
+    transcripts, excluded = material.transcripts, material.excluded
+    train, dev, *tests = material.parts
+    vocabulary = Vocabulary.of(train.texts, transcripts.separator)
+    for part in (dev, *tests):
+        transcripts.check_coverage(vocabulary, part)
+    if features.ctc and problem.strict and not transcripts.separator:
+        yield from _own_head(features, [dev, *tests], excluded)
+    own = Question(train, dev, tests, features.layers, task.settings["weighted"])
+    budgets = list(_budgets(task, problem, features, own))
+    control = _control(problem, own) if "shuffled" in task.settings["controls"] else None
+    for question in (own, *([control] if control else []), *budgets):
+        problem.progress.add(_n_steps(task, question))
+    dev_scores: dict[str, float] = {}
+    for score in _answers(task, problem, features, transcripts, own, excluded):
+        if score.split == "dev" and score.metric == score.select_by and score.layer != WEIGHTED:
+            dev_scores[score.layer] = score.value or 0.0
+        yield score
+    if control:
+        best = min(features.layers, key=lambda layer: dev_scores[layer])
+        yield from _answers(task, problem, features, transcripts, replace(control, layers=[best]), excluded)
+    for question in budgets:
+        yield from _answers(task, problem, features, transcripts, question, excluded)
+
+
+def check(task: Task, problem: Problem) -> None:
+    """Refuses what `run` would refuse, without features; a beam search also without what it needs.
+
+    Raises:
+        ProbeError: see `run` and `probe.evaluation.decoding.check_decoding`.
+    """
+    material = _material(task, problem)
+    check_decoding(task, Vocabulary.of(material.parts[0].texts, material.transcripts.separator))
+
+
+@dataclass(frozen=True)
+class Material:
+    """The texts of a task: those of training, of dev, and of each test set; what was left out is counted."""
+
+    transcripts: Transcripts
+    parts: Sequence[Part]
+    excluded: Counter[str]
+
+
+def _material(task: Task, problem: Problem) -> Material:
+    """What is trained on and scored.
+
+    Raises:
+        ProbeError: see `run`.
+    """
     excluded: Counter[str] = Counter()
     transcripts = Transcripts(task)
     train, dev, *tests = (
@@ -62,22 +114,12 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
             *(("test", name, problem.tests[name], tally) for name, tally in problem.tallies(excluded).items()),
         ]
     )
-    refuse_empty(task.name, train.rows, dev.rows, "text")
-    if problem.strict and not any(part.rows for part in tests):
-        raise ProbeError(f"{task.name}: no test rows with text. Give some rows split test in the manifest.")
-    vocabulary = Vocabulary.of(train.texts, transcripts.separator)
-    for part in (dev, *tests):
-        transcripts.check_coverage(vocabulary, part)
-    if features.ctc and problem.strict and not transcripts.separator:
-        yield from _own_head(features, [dev, *tests], excluded)
-    own = Question(train, dev, tests, features.layers, task.settings["weighted"])
-    dev_scores: dict[str, float] = {}
-    for score in _answers(task, problem, features, transcripts, own, excluded):
-        if score.split == "dev" and score.metric == score.select_by and score.layer != WEIGHTED:
-            dev_scores[score.layer] = score.value or 0.0
-        yield score
-    for question in _others(task, problem, features, own, min(features.layers, key=lambda layer: dev_scores[layer])):
-        yield from _answers(task, problem, features, transcripts, question, excluded)
+    splits = {"train": (problem.train, train.rows), "dev": (problem.dev, dev.rows)}
+    if problem.strict:
+        tested = [[item for rows in some for item in rows] for some in (problem.tests.values(), (part.rows for part in tests))]
+        splits["test"] = (tested[0], tested[1])
+    refuse_empty(task.name, "text", splits)
+    return Material(transcripts, [train, dev, *tests], excluded)
 
 
 @dataclass(frozen=True)
@@ -93,11 +135,14 @@ class Question:
     budget: str = ""
 
 
-def _others(task: Task, problem: Problem, features: Features, own: Question, best: str) -> Iterator[Question]:
-    """The control, at the layer that dev chose; then the budgets, at every layer."""
-    if "shuffled" in task.settings["controls"]:
-        train, dev = (replace(part, texts=shuffled(part.texts, problem.seed)) for part in (own.train, own.dev))
-        yield replace(own, train=train, dev=dev, layers=[best], weighted=False, control="shuffled")
+def _control(problem: Problem, own: Question) -> Question:
+    """The control, of one layer: the one that dev chooses takes the place of the first."""
+    train, dev = (replace(part, texts=shuffled(part.texts, problem.seed)) for part in (own.train, own.dev))
+    return replace(own, train=train, dev=dev, layers=own.layers[:1], weighted=False, control="shuffled")
+
+
+def _budgets(task: Task, problem: Problem, features: Features, own: Question) -> Iterator[Question]:
+    """The budgets, at every layer."""
     keys = [item.key for item in own.train.rows]
     durations_s = [features.of(item).duration_s for item in own.train.rows]
     for budget in task.settings["budgets"]:
@@ -109,14 +154,63 @@ def _others(task: Task, problem: Problem, features: Features, own: Question, bes
         yield replace(own, train=train, weighted=False, budget=budget)
 
 
+def _of_layer(task: Task, question: Question) -> int:
+    """Steps of one layer: every epoch of every learning rate counts as many as there are training utterances."""
+    return len(task.settings["learning_rates"]) * task.settings["epochs"] * len(question.train.rows)
+
+
+def _n_steps(task: Task, question: Question) -> int:
+    """Steps of all layers, and of their sum."""
+    return _of_layer(task, question) * (len(question.layers) + int(question.weighted))
+
+
 def _answers(
     task: Task, problem: Problem, features: Features, transcripts: Transcripts, question: Question, excluded: Counter[str]
 ) -> Iterator[Score]:
-    """Scores of every layer on one question."""
+    """Scores of every layer on one question; layers that are trained together are kept together."""
+    decoding = Decoding(task, Vocabulary.of(question.train.texts, transcripts.separator))
+
+    summed = _summed(task, problem, features, question)
+
+    def scores(fitted: Iterable[tuple[str, CTCProbe]]) -> Iterator[Score]:
+        return _scores(task, features, transcripts, question, excluded, decoding, fitted, summed)
+
+    def name(layer: str) -> str:
+        return f"from layer {layer} on: {question.control} {question.budget}"
+
+    of_layer, left = _of_layer(task, question), list(question.layers)
+    while left and (kept := finished(problem, name(left[0]), 0)) is not None:
+        layers = {score.layer for score in kept}
+        problem.progress.add(-of_layer * len(layers))
+        left = [layer for layer in left if layer not in layers]
+        yield from kept
+    start, mark = time.monotonic(), problem.progress.mark
+    for group in _fitted(task, problem, features, replace(question, layers=left)) if left else ():
+        problem.progress.settle(mark, of_layer * len(group))
+        found = list(scores(group))
+        keep(problem, name(group[0][0]), found, time.monotonic() - start)
+        yield from found
+        start, mark = time.monotonic(), problem.progress.mark
+    if question.weighted:
+        yield from part_of(problem, name(WEIGHTED), of_layer, lambda: scores(_mixed(task, problem, features, question, summed)))
+
+
+def _scores(
+    task: Task,
+    features: Features,
+    transcripts: Transcripts,
+    question: Question,
+    excluded: Counter[str],
+    decoding: Decoding,
+    fitted: Iterable[tuple[str, CTCProbe]],
+    summed: LayerSum | None,
+) -> Iterator[Score]:
+    """Scores of fitted heads on one question."""
     train, dev, tests = question.train, question.dev, question.tests
-    decoding = Decoding(task, Vocabulary.of(train.texts, transcripts.separator))
-    for layer, probe in _fitted(task, problem, features, question):
-        dev_frames = _read(features, layer, dev)
+    for layer, probe in fitted:
+        of_sum = summed if layer == WEIGHTED else None
+        names = of_sum.layers if of_sum else [layer]
+        dev_frames = _read(features, names, dev)
         reading = decoding.of(probe, dev_frames, dev.texts)
         common: dict[str, Any] = {
             "layer": layer,
@@ -128,60 +222,79 @@ def _answers(
             "n_train": len(train.rows) - len(probe.too_short_),
             "search": reading.search,
             "chosen": {**reading.chosen, **transcripts.symbols},
-            "layer_weights": dict(zip(features.layers, probe.shares_, strict=True)) if layer == WEIGHTED else {},
+            "layer_weights": dict(zip(names, probe.shares_, strict=True)) if of_sum else {},
             "excluded": _left_out(task, layer, probe, train, excluded),
         }
-        for part, frames in _with_frames(features, layer, dev, dev_frames, tests):
-            note = _warn_of_short(layer, probe, part, frames)
+        about = [of_sum.note] if of_sum else []
+        for part, frames in _with_frames(features, names, dev, dev_frames, tests):
+            note = "; ".join(filter(None, [*about, _warn_of_short(layer, probe, part, frames)]))
             yield from _counted(common, part, reading.transcribe(frames) if part.rows else [], note)
 
 
 def _with_frames(
-    features: Features, layer: str, dev: Part, dev_frames: list[np.ndarray], tests: Sequence[Part]
+    features: Features, layers: Sequence[str], dev: Part, dev_frames: list[np.ndarray], tests: Sequence[Part]
 ) -> Iterator[tuple[Part, list[np.ndarray]]]:
     """Dev and the test sets with their frames, which are read when their turn comes."""
     yield dev, dev_frames
     for part in tests:
-        yield part, _read(features, layer, part)
+        yield part, _read(features, layers, part)
 
 
-def _fitted(task: Task, problem: Problem, features: Features, question: Question) -> Iterator[tuple[str, CTCProbe]]:
-    """(layer, its probe), in the layers' order and the weighted sum last; several layers are trained together."""
+def _fitted(task: Task, problem: Problem, features: Features, question: Question) -> Iterator[list[tuple[str, CTCProbe]]]:
+    """(layer, its probe) of the layers that are trained together, in the layers' order."""
     train, dev = question.train, question.dev
 
     def layers() -> Iterator[tuple[str, list[np.ndarray], list[np.ndarray]]]:
         for layer in question.layers:
-            problem.tick(f"layer {layer}")
-            yield layer, _read(features, layer, train), _read(features, layer, dev)
+            problem.progress.note(f"layers up to {layer}")
+            yield layer, _read(features, [layer], train), _read(features, [layer], dev)
 
-    def alive() -> None:
-        problem.tick("")
+    def after_epoch(n_heads: int, n_spared: int) -> None:
+        problem.progress.add(-n_spared * len(train.rows))
+        problem.progress.step(n_heads * len(train.rows))
 
-    yield from fit_layers(
-        lambda: _probe(task, problem, features.hop_s), layers(), train.texts, dev.texts, alive, problem.memory_bytes
+    yield from fit_groups(
+        lambda: _probe(task, problem, features.hop_s),
+        layers(),
+        train.texts,
+        dev.texts,
+        after_epoch,
+        problem.memory_bytes,
     )
-    if question.weighted and _can_be_mixed(task, problem, features, (train, dev, *question.tests)):
-        problem.tick(f"layer {WEIGHTED}")
-        frames, dev_frames = (_read(features, WEIGHTED, part) for part in (train, dev))
-        probe = _probe(task, problem, features.hop_s, n_mixed=len(features.layers))
-        yield WEIGHTED, probe.fit(frames, train.texts, dev_frames, dev.texts, alive)
 
 
-def _can_be_mixed(task: Task, problem: Problem, features: Features, parts: Sequence[Part]) -> bool:
-    """Whether a sum of all layers can be trained; says why not."""
-    widths = {layer: features.store.layers[layer] for layer in features.layers}
-    train, dev, *tests = ([features.of(item).n_rows for item in part.rows] for part in parts)
-    n_frames = max(sum(train) + sum(dev), *map(sum, tests), 0)
-    n_bytes = 4 * n_frames * sum(widths.values())
-    return not no_sum(task.name, widths, n_bytes, problem.memory_bytes)
+def _mixed(
+    task: Task, problem: Problem, features: Features, question: Question, summed: LayerSum | None
+) -> Iterator[tuple[str, CTCProbe]]:
+    """The probe of the learned sum of layers, where there is one."""
+    if summed is None:
+        return
+    train, dev = question.train, question.dev
+    problem.progress.note("weighted sum of layers")
+    frames, dev_frames = (_read(features, summed.layers, part) for part in (train, dev))
+    probe = _probe(task, problem, features.hop_s, n_mixed=len(summed.layers))
+    yield (
+        WEIGHTED,
+        probe.fit(frames, train.texts, dev_frames, dev.texts, lambda: problem.progress.step(len(train.rows))),
+    )
 
 
-def _read(features: Features, layer: str, part: Part) -> list[np.ndarray]:
-    """(frame, dim) of each utterance; (frame, layer * dim) for the sum of layers."""
-    if layer != WEIGHTED:
-        return list(features.read(layer, part.rows))
-    layers = [features.read(name, part.rows) for name in features.layers]
-    return [np.concatenate(frames, axis=1) for frames in zip(*layers, strict=True)]
+def _summed(task: Task, problem: Problem, features: Features, question: Question) -> LayerSum | None:
+    """The layers whose sum is trained, if any."""
+    if not question.weighted:
+        return None
+    widths = {layer: features.fitting.width or features.store.layers[layer] for layer in features.layers}
+    parts = (question.train, question.dev, *question.tests)
+    train, dev, *tests = (sum(features.of(item).n_rows for item in part.rows) for part in parts)
+    return layer_sum(task.name, features, widths, max(train + dev, *tests, 0), problem.memory_bytes)
+
+
+def _read(features: Features, layers: Sequence[str], part: Part) -> list[np.ndarray]:
+    """(frame, layer * dim) of each utterance: the layers side by side, as a sum of several takes them."""
+    if len(layers) == 1:
+        return list(features.read(layers[0], part.rows))
+    of_layers = [features.read(name, part.rows) for name in layers]
+    return [np.concatenate(frames, axis=1) for frames in zip(*of_layers, strict=True)]
 
 
 def _probe(task: Task, problem: Problem, hop_s: float, n_mixed: int = 1) -> CTCProbe:

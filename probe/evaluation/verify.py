@@ -14,6 +14,7 @@ speakers learns from shuffled ones.
 SUPERB's ASV differs: it reports the best test checkpoint, and reads a learned sum of layers.
 """
 
+import functools
 import itertools
 import logging
 from collections import Counter
@@ -24,9 +25,21 @@ from typing import Any
 import numpy as np
 
 from probe.data.trials import Trial
-from probe.evaluation.backends import ON_SPEAKERS, Backend, LayerRows, Material, cohort_of, fitted, place_of, why_none
+from probe.errors import ProbeError
+from probe.evaluation.backends import (
+    ON_SPEAKERS,
+    Backend,
+    LayerRows,
+    Material,
+    cohort_of,
+    fitted,
+    n_steps_of,
+    place_of,
+    why_none,
+)
 from probe.evaluation.problem import Features, Problem, Score, block_of, shuffled
 from probe.evaluation.tasks import EER, Task
+from probe.evaluation.unfinished import part_of
 from probe.measures.counts import trial_counts, value_of
 from probe.measures.verification import DEFINITIONS
 
@@ -85,21 +98,42 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
         )
     questions = list(_questions(task, problem, trials, [item.speaker for item in unseen]))
     utterances = list({place_of(item): item for item in [*ends, *problem.train]}.values())
+    n_steps = {backend: n_steps_of(backend, task, len(unseen)) for backend in task.settings["backends"]}
+    problem.progress.add(sum(n_steps.values()) * len(questions) * len(features.layers))
+
+    def of_backend(rows: LayerRows, backend: str, question: Question) -> Iterator[Score]:
+        material = Material(rows, problem.train, unseen, question.speakers)
+        done = problem.progress.done
+        answer = _answer(backend, task, problem, material, question)
+        if problem.progress.done == done:  # fitted in one go
+            problem.progress.step()
+        learns = backend in ON_SPEAKERS or task.settings["normalise"] != "none"
+        shared = {
+            "layer": rows.layer,
+            "head": backend,
+            "headline": backend == task.settings["headline"],
+            "n_train": 0 if backend == "cosine" else len(unseen if backend in ON_SPEAKERS else problem.train),
+            "excluded": dict(excluded) if learns else {},
+        }
+        yield from _scores(task, question, answer, shared)
+
     for layer in features.layers:
-        problem.tick(f"layer {layer}")
+        problem.progress.note(f"layer {layer}")
         rows = LayerRows(features, layer, utterances, problem.memory_bytes)
         for backend, question in itertools.product(task.settings["backends"], questions):
-            material = Material(rows, problem.train, unseen, question.speakers)
-            answer = _answer(backend, task, problem, material, question)
-            learns = backend in ON_SPEAKERS or task.settings["normalise"] != "none"
-            shared = {
-                "layer": layer,
-                "head": backend,
-                "headline": backend == task.settings["headline"],
-                "n_train": 0 if backend == "cosine" else len(unseen if backend in ON_SPEAKERS else problem.train),
-                "excluded": dict(excluded) if learns else {},
-            }
-            yield from _scores(task, question, answer, shared)
+            name = f"layer {layer}, {backend}, {question.control}"
+            yield from part_of(problem, name, n_steps[backend], functools.partial(of_backend, rows, backend, question))
+
+
+def check(task: Task, problem: Problem) -> None:
+    """Refuses lists without trials.
+
+    Raises:
+        ProbeError: there are none to choose on, or none to report.
+    """
+    for name, trials in (("dev", problem.dev_trials), *(("test", trials) for trials in problem.trials.values())):
+        if not trials:
+            raise ProbeError(f"{task.name}: no {name} trials. Give lists with --trials and --dev-trials.")
 
 
 def _questions(

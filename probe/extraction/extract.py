@@ -19,13 +19,14 @@ from probe.data.corpus import Corpus, load_corpus
 from probe.data.decoder import TIMEOUT_S, Decoder
 from probe.environment import allowed_cores, code_version, package_versions
 from probe.errors import ProbeError, UsageError, listed
+from probe.extraction.certificates import keep_certificate, kept_certificate
 from probe.extraction.decoding import decoded
 from probe.extraction.encoding import FEWEST_ROWS, Wanted, encoded
 from probe.extraction.plan import SHARD_BYTES, VALUE_BYTES, Plan, human_bytes, make_plan
 from probe.extraction.shards import Shards, Tally, write_job
 from probe.extraction.threads import computing_on, may_decide_bits
 from probe.extraction.writing import Writer
-from probe.files import file_name, read_json
+from probe.files import file_name, read_json, require_writable
 from probe.models.catalogue import CHUNK_S, CONTEXT_S, RANDOM, open_model
 from probe.models.check import check_model
 from probe.models.encoder import Encoder, device_name
@@ -179,6 +180,9 @@ def extract(
     if splits is not None and not corpus.utterances:
         raise UsageError(f"{corpus.name}: no rows of split {' or '.join(sorted(splits))}; nothing to extract.")
     audio_folder = None if audio_root is None else Path(audio_root)
+    root = Path(to)
+    if not dry_run and not any(root.glob("*/*/recipe.json")):  # what is complete already may lie where nothing can be written
+        require_writable(root)
     encoder = model
     if not isinstance(encoder, Encoder):
         encoder = open_model(encoder, device, sha256, implementation, precision, chunk_s, context_s)
@@ -193,9 +197,7 @@ def extract(
     names = choose_layers(layers, list(info.every_layer), info.aliases, info.id, list(info.layers))
     if ctc and not encoder.info.ctc:
         if encoder.info.id.startswith(RANDOM):
-            raise ProbeError(
-                f"{requested}: random weights have no CTC head. Leave --ctc out, or name the checkpoint without {RANDOM}."
-            )
+            raise ProbeError(f"{requested}: random weights have no CTC head. Leave --ctc out, or name a fine-tuned checkpoint.")
         why = next((note for note in encoder.info.notes if "CTC head" in note), "its class has none")
         raise ProbeError(
             f"{requested}: no CTC head can be run ({why}). Leave --ctc out, or name a fine-tuned checkpoint, such as those of "
@@ -207,19 +209,23 @@ def extract(
     if disturbance is not None and disturbance.rate_hz != encoder.info.rate_hz:
         raise UsageError(f"{requested}: wants {encoder.info.rate_hz} Hz; the condition was opened at {disturbance.rate_hz} Hz.")
     recipe = recipe_of(encoder, names, view, ctc, dtype, compression, disturbance)
-    root = Path(to)
     n_decoders = workers or min(MOST_DECODERS, allowed_cores())
     decoders = [Decoder(audio_folder, isolate_decode, decode_timeout_s) for _ in range(n_decoders)]
     path = store_path(root, recipe)
     begun = FeatureStore(path) if (path / "recipe.json").exists() else None
-    if dry_run:
+    refusal = None if dry_run else _refusal(path)
+    if dry_run or refusal:
         with decoders[0] as decoder:
             stretch = disturbance.condition.stretch if disturbance else 1.0
             plan = make_plan(corpus, encoder, names, view, dtype, begun, root, decoder.header_duration_s, stretch)
-        return Extraction(path, plan, [], 0, 0.0)
+        if refusal and plan.todo:
+            raise refusal
+        if refusal:
+            log.info("%s: %s", path, plan.describe())
+        return Extraction(path, plan, plan.failed if refusal else [], 0, 0.0)
     with ExitStack() as stack:
         stack.enter_context(computing_on(encoder, threads, begun.environment["threads"] if begun else None))
-        certificate = _certified(root, encoder) if check else None
+        certificate = _certified(root, encoder, recipe, isinstance(model, str)) if check else None
         store = create_store(root, requested, recipe, environment_of(encoder))
         if certificate is not None and store.certificate != certificate:
             store.write_certificate(certificate)
@@ -230,6 +236,15 @@ def extract(
         encoder.rows = min(encoder.rows, max(FEWEST_ROWS, rest_bytes // 4 // row_bytes))  # twice a batch's frames of all layers
         ahead_bytes = min(AHEAD_BYTES, rest_bytes // 2)
         return _run(store, corpus, encoder, names, view, root, decoders, workers or 1, ahead_bytes, disturbance)
+
+
+def _refusal(folder: Path) -> ProbeError | None:
+    """Why nothing can be written into the folder of a store; None where something can."""
+    try:
+        require_writable(folder)
+    except ProbeError as error:
+        return error
+    return None
 
 
 def recipe_of(
@@ -274,8 +289,12 @@ def recipe_of(
     return recipe | ({"compression": compression} if compression != "none" else {})
 
 
-def _certified(root: Path, encoder: Encoder) -> dict[str, Any]:
-    """The certificate of an encoder: one that a store of it beneath ``root`` has from the same libraries and device, or a new one.
+def _certified(root: Path, encoder: Encoder, recipe: Mapping[str, Any], named: bool) -> dict[str, Any]:
+    """The certificate of an encoder: one that a store of it beneath ``root`` has from the same libraries and device, one that
+    the user's cache has, or a new one.
+
+    Args:
+        named: whether it was opened by its name; of an object nobody can tell whether it is the same code.
 
     Raises:
         ProbeError: the model fails its check.
@@ -292,6 +311,9 @@ def _certified(root: Path, encoder: Encoder) -> dict[str, Any]:
     for there in sorted(before, key=lambda item: item["quick"]):
         if there["passed"] and all(there.get(name) == value for name, value in now.items()):
             return there
+    decides = {**now, "model": recipe["model"], "chunking": recipe["chunking"]}
+    if named and (kept := kept_certificate(decides)):
+        return kept
     certificate = check_model(encoder, quick=True)
     log.info("%s: %s", encoder.info.id, certificate.summary())
     if certificate.failed:
@@ -300,6 +322,8 @@ def _certified(root: Path, encoder: Encoder) -> dict[str, Any]:
             f"{encoder.info.id}: its features cannot be trusted, {len(certificate.failed)} checks failed:{failures}\n"
             "`probe check` shows all of them; --no-check extracts nevertheless."
         )
+    if named:
+        keep_certificate(decides, certificate.as_json())
     return certificate.as_json()
 
 

@@ -18,7 +18,7 @@ from probe.store.features import Failure, FeatureStore, Job
 from probe.store.views import VIEWS, n_rows, row_width
 
 SHARD_BYTES = 256_000_000
-# Pooled views are small; this bounds what an interruption loses.
+# Pooled views are small; this bounds what an interruption loses, in seconds of audio that the model computes.
 SHARD_AUDIO_S = 600.0
 UNKNOWN_DURATION_S = 10.0
 # An utterance's entry in an index, its key and the manifest's columns aside; a shard's recipe, environment and structure.
@@ -116,7 +116,8 @@ def make_plan(
     durations = {item.key: _seconds(item, header_duration_s) for item in todo}
     n_samples = {key: int(seconds * stretch * encoder.info.rate_hz) for key, seconds in durations.items()}
     sizes = {key: stored_values(encoder, layers, view, count) for key, count in n_samples.items()}
-    fresh = _pack([item.key for item in todo if item.key in wanted], durations, sizes)
+    computed = {key: _computed_s(encoder, seconds, n_samples[key]) for key, seconds in durations.items()}
+    fresh = _pack([item.key for item in todo if item.key in wanted], computed, sizes)
     frames = sum(frames_of(encoder, layers[0], count) for count in n_samples.values())
     entries = _entry_bytes(corpus, todo, len(layers)) + SHARD_HEAD_BYTES * (len(pending) + len(fresh))
     scales = sum(stored_rows(encoder, layers, view, count) for count in n_samples.values()) if dtype == "int8" else 0
@@ -129,6 +130,15 @@ def _seconds(utterance: Utterance, header_duration_s: Callable[[Path], float | N
     """Seconds to plan for: the manifest's, but the header's where those are missing or too many (samples, milliseconds)."""
     promised = utterance.duration_s
     return promised if promised and promised <= SHARD_AUDIO_S else header_duration_s(utterance.path) or UNKNOWN_DURATION_S
+
+
+def _computed_s(encoder: Encoder, seconds: float, n_samples: int) -> float:
+    """Seconds of audio that the model computes for an utterance: its own, or more where the model pads every input.
+
+    An encoder that pads its inputs has a method ``padded_samples(n_samples)``, which is a pure function.
+    """
+    padded_samples = getattr(encoder, "padded_samples", None)
+    return seconds if padded_samples is None else float(padded_samples(n_samples) / encoder.info.rate_hz)
 
 
 def _worth_a_try(failure: Failure, utterance: Utterance) -> bool:
@@ -170,14 +180,14 @@ def _choices(
     return dict(sorted(sizes.items(), key=lambda item: -item[1]))
 
 
-def _pack(keys: Sequence[str], durations: dict[str, float], sizes: dict[str, int]) -> list[tuple[tuple[str, ...], int]]:
-    """Cuts the sequence into jobs of at most `SHARD_BYTES` (as float32, the worst case) and `SHARD_AUDIO_S`."""
+def _pack(keys: Sequence[str], computed_s: dict[str, float], sizes: dict[str, int]) -> list[tuple[tuple[str, ...], int]]:
+    """Cuts the sequence into jobs of at most `SHARD_BYTES` (as float32, the worst case) and `SHARD_AUDIO_S` of computing."""
     jobs: list[tuple[tuple[str, ...], int]] = []
     current: list[str] = []
     n_bytes, audio_s = 0, 0.0
     for key in keys:
         size = 4 * sizes[key]
-        if current and (n_bytes + size > SHARD_BYTES or audio_s + durations[key] > SHARD_AUDIO_S):
+        if current and (n_bytes + size > SHARD_BYTES or audio_s + computed_s[key] > SHARD_AUDIO_S):
             jobs.append((tuple(current), 1))
             current, n_bytes, audio_s = [], 0, 0.0
         if size > SHARD_BYTES:
@@ -185,7 +195,7 @@ def _pack(keys: Sequence[str], durations: dict[str, float], sizes: dict[str, int
         else:
             current.append(key)
             n_bytes += size
-            audio_s += durations[key]
+            audio_s += computed_s[key]
     if current:
         jobs.append((tuple(current), 1))
     return jobs

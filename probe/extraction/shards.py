@@ -1,6 +1,7 @@
 """Rows of utterances -> shards: gathered, handed to the writer, counted."""
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from probe.data.audio import Audio
 from probe.data.corpus import Utterance
+from probe.errors import listed
 from probe.extraction.encoding import Piece
 from probe.store.features import Failure, FeatureStore, Job
 from probe.store.shards import ShardContent, half_if_faithful
@@ -35,6 +37,7 @@ class Tally:
     resampled: Counter[int] = field(default_factory=Counter)
     flagged: Counter[str] = field(default_factory=Counter)
     _shown_s: float = 0.0  # of the present utterance
+    _alike: dict[str, list[str]] = field(default_factory=dict)  # reason but for its numbers -> keys
 
     def add(self, sound: Audio) -> None:
         """An utterance that was extracted."""
@@ -44,8 +47,11 @@ class Tally:
         self._advance(sound.duration_s)
 
     def fail(self, failure: Failure) -> None:
-        """An utterance that could not be."""
-        log.warning("%s: %s", failure.key, failure.reason)
+        """An utterance that could not be; of reasons that differ in numbers alone the first is logged, the rest counted."""
+        alike = self._alike.setdefault(re.sub(r"\d+", "0", failure.reason.replace(failure.key, "")), [])
+        if not alike:
+            log.warning("%s: %s", failure.key, failure.reason)
+        alike.append(failure.key)
         self.failures.append(failure)
         self.bar.set_postfix(failed=len(self.failures))
         self._advance(failure.promised_s or 0.0)
@@ -61,6 +67,9 @@ class Tally:
 
     def report(self, where: Path) -> None:
         """Says what was unusual."""
+        for first, *others in self._alike.values():
+            if others:
+                log.warning("%d more utterances failed for the same reason as %s: %s", len(others), first, listed(others))
         for rate_hz, n in sorted(self.resampled.items()):
             lost = f"; nothing above {rate_hz // 2} Hz is in them" if rate_hz < self.rate_hz else ""
             log.info("%d utterances resampled from %d to %d Hz%s", n, rate_hz, self.rate_hz, lost)

@@ -1,9 +1,18 @@
 """How many bits the labels cost, given the features: the online code of Voita & Titov (2020, arXiv 2003.12298).
 
-Labels are sent in portions. The first is sent with the uniform code, log2 of the number of classes each; every other with the
-probabilities of a probe that was trained on all portions before it. A layer that holds the labels plainly costs few bits because a
-probe learns from few of them; one from which a probe has to work for them costs many, even if its last accuracy is as good.
-Everything is in bits (the authors' notebook adds nats to bits).
+What both sides know, and what costs nothing: the features of all rows, the list of classes, the
+number of labels, and the dev rows with their labels. What is sent: the labels, in portions, and one
+bit before each portion but those that no probe can predict. The bit says which of two codes the
+portion is in: the probabilities of a probe that was trained on all portions before it, or the
+uniform code, log2 of the number of classes for each label. The sender takes the shorter one (a
+two-part code, Rissanen 1978; Gruenwald 2007, "The Minimum Description Length Principle", chapter
+5), so no portion costs more than the uniform code and one bit: without it one label that a probe of
+a few rows was sure against would outweigh all others. Voita & Titov send the first portion with the
+uniform code, all others with the probe's, and no such bit.
+
+A layer that holds the labels plainly costs few bits because a probe learns from few of them; one
+from which a probe has to work for them costs many, even if its last accuracy is as good. Everything
+is in bits (the authors' notebook adds nats to bits).
 
 A probe cannot give probability to a class it has not seen. The classes not seen so far share the mass u / (n + u), where u is their
 number and n that of the labels before, so that every label can be sent.
@@ -26,8 +35,8 @@ class Portion:
     """Labels that were sent together.
 
     Attributes:
-        n_train: labels sent before, which the probe was trained on; 0 for the uniform code.
-        bits: (label,) what each cost.
+        n_train: labels sent before, which the probe was trained on; 0 where no probe could be.
+        bits: (label,) what each cost, with its share of the bit that names the code.
     """
 
     n_train: int
@@ -37,7 +46,7 @@ class Portion:
 def online_code(labels: Sequence[str], learn: Learner, fractions: Sequence[float] = FRACTIONS) -> list[Portion]:
     """The portions that send ``labels`` in their order.
 
-    A probe needs two classes; portions before there are two are sent with the uniform code.
+    A probe needs two classes; portions before there are two are sent with the uniform code, and without a bit that names it.
 
     Args:
         labels: in random order.
@@ -50,11 +59,13 @@ def online_code(labels: Sequence[str], learn: Learner, fractions: Sequence[float
     portions: list[Portion] = []
     for start, stop in itertools.pairwise([0, *ends]):
         sent = np.arange(start, stop)
+        uniform = np.full(len(sent), np.log2(len(classes)))
         if len(np.unique(truth[:start])) < 2:
-            portions.append(Portion(0, np.full(len(sent), np.log2(len(classes)))))
+            portions.append(Portion(0, uniform))
             continue
         known, log_probabilities = learn(np.arange(start), sent)
-        portions.append(Portion(start, _bits(truth[sent], classes, known, log_probabilities, start)))
+        predicted = _bits(truth[sent], classes, known, log_probabilities, start)
+        portions.append(Portion(start, min(predicted, uniform, key=np.sum) + 1 / len(sent)))
     return portions
 
 

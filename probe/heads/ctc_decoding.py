@@ -60,6 +60,32 @@ def read_arpa_words(path: Path) -> list[str]:
     return words
 
 
+def written_words(vocabulary: Vocabulary, words: Iterable[str], spell: Callable[[str], str] = str) -> dict[str, str]:
+    """Word -> as it is written, for the words that a head with this vocabulary can write.
+
+    Raises:
+        ProbeError: there are none.
+    """
+    known = set(vocabulary.symbols) - {SPACE}
+    written = {word: text for word in words if (text := spell(word)) and set(text) <= known}
+    if not written:
+        raise ProbeError("beam search: no word of the list has only characters of the training transcripts; check its case.")
+    return written
+
+
+def require_flashlight() -> Any:
+    """torchaudio's decoder.
+
+    Raises:
+        ProbeError: it is not installed.
+    """
+    try:
+        from torchaudio.models.decoder import ctc_decoder
+    except (ImportError, RuntimeError) as error:
+        raise ProbeError("beam search needs flashlight-text: pip install layerprobe[lm]") from error
+    return ctc_decoder
+
+
 class BeamDecoder:
     """Log-probabilities of an utterance -> its text.
 
@@ -87,11 +113,9 @@ class BeamDecoder:
         word_score: float = 0.0,
         like: "BeamDecoder | None" = None,
     ) -> None:
-        known, words = set(vocabulary.symbols) - {SPACE}, list(words)
-        self._written = {word: text for word in words if (text := spell(word)) and set(text) <= known}
+        words = list(words)
+        self._written = written_words(vocabulary, words, spell)
         self.left_out = len(words) - len(self._written)
-        if not self._written:
-            raise ProbeError("beam search: no word of the list has only characters of the training transcripts; check its case.")
         self._has_space = SPACE in vocabulary.symbols
         self._boundary = vocabulary.symbols.index(SPACE) + 1 if self._has_space else vocabulary.size
         spelled = [(word, vocabulary.encode(text)) for word, text in self._written.items()]
@@ -111,10 +135,7 @@ class BeamDecoder:
 
     def _open(self, spelled: list[tuple[str, list[int]]], n_tokens: int, lm: Any, **options: float) -> Any:
         """torchaudio's decoder; symbols are called by their numbers, so that no character can be taken for a mark."""
-        try:
-            from torchaudio.models.decoder import ctc_decoder
-        except (ImportError, RuntimeError) as error:
-            raise ProbeError("beam search needs flashlight-text: pip install layerprobe[lm]") from error
+        ctc_decoder = require_flashlight()
         with tempfile.TemporaryDirectory() as folder:
             lexicon = Path(folder) / "lexicon.txt"
             lines = [f"{word} {' '.join(map(str, [*symbols, self._boundary]))}\n" for word, symbols in spelled]

@@ -38,15 +38,31 @@ def fit_layers(
     layers: Iterable[tuple[str, Frames, Frames]],
     texts: Sequence[str],
     dev_texts: Sequence[str],
-    on_epoch: Callable[[], Any] = lambda: None,
+    on_epoch: Callable[[int, int], Any] = lambda _n, _spared: None,
     memory_bytes: int = MEMORY_BYTES,
 ) -> Iterator[tuple[str, CTCProbe]]:
-    """(layer, its fitted probe), in order.
+    """(layer, its fitted probe), in order; see `fit_groups`."""
+    for group in fit_groups(new_probe, layers, texts, dev_texts, on_epoch, memory_bytes):
+        yield from group
+
+
+def fit_groups(
+    new_probe: Callable[[], CTCProbe],
+    layers: Iterable[tuple[str, Frames, Frames]],
+    texts: Sequence[str],
+    dev_texts: Sequence[str],
+    on_epoch: Callable[[int, int], Any] = lambda _n, _spared: None,
+    memory_bytes: int = MEMORY_BYTES,
+) -> Iterator[list[tuple[str, CTCProbe]]]:
+    """(layer, its fitted probe) of the layers that are trained together, group after group, in order.
+
+    What comes before a group has no influence on it: layers from a group's first on are grouped, and trained, just the same.
 
     Args:
         new_probe: a probe that is not fitted, without weighted sum; the same settings every time.
         layers: (name, frames of the training utterances, of the dev ones), (frame, dim) each; read when their turn comes.
-        on_epoch: called after each epoch of a group of layers.
+        on_epoch: called after each epoch with the number of heads that it trained, and with the epochs that heads which end
+            with it are spared.
         memory_bytes: of the frames held at once, float32, and of what LSTMs keep for their gradients. A group of layers ends where
             another like its last would not fit; also where layers do not have the same numbers of frames.
 
@@ -59,17 +75,17 @@ def fit_layers(
         layer = _Layer(name, probe, *probe.prepare(frames, texts, dev_frames))
         alone = layer.n_lstm_bytes and (layer.n_bytes > memory_bytes or probe.settings.hidden > MOST_HIDDEN_TOGETHER)
         if group and (alone or layer.lengths != group[0].lengths):  # with other lengths, batches would not be the same
-            yield from _fit(group, dev_texts, on_epoch)
+            yield _fit(group, dev_texts, on_epoch)
             group = []
         if alone:
-            yield name, probe.fit_prepared(layer.train, layer.dev, dev_texts, on_epoch)
+            yield [(name, probe.fit_prepared(layer.train, layer.dev, dev_texts, lambda: on_epoch(1, 0)))]
             continue
         group.append(layer)
         if sum(item.n_bytes for item in group) + layer.n_bytes > memory_bytes:
-            yield from _fit(group, dev_texts, on_epoch)
+            yield _fit(group, dev_texts, on_epoch)
             group = []
     if group:
-        yield from _fit(group, dev_texts, on_epoch)
+        yield _fit(group, dev_texts, on_epoch)
 
 
 class _Layer:
@@ -150,7 +166,7 @@ class _Layer:
             self.mean, self.square = ({key: value[rates] for key, value in x.items()} for x in (self.mean, self.square))
 
 
-def _fit(group: list[_Layer], dev_texts: Sequence[str], on_epoch: Callable[[], Any]) -> list[tuple[str, CTCProbe]]:
+def _fit(group: list[_Layer], dev_texts: Sequence[str], on_epoch: Callable[[int, int], Any]) -> list[tuple[str, CTCProbe]]:
     """Trains a group of layers with equal numbers of frames."""
     for layer in group:
         layer.begin()
@@ -164,9 +180,11 @@ def _fit(group: list[_Layer], dev_texts: Sequence[str], on_epoch: Callable[[], A
             for chosen in batch_order(first.train.lengths, probe.batch_size, order):
                 _step(training, epoch, chosen, scratch)
             _score(training, dev_labels, dev_texts, scratch)
-            on_epoch()
+            n_heads = sum(len(layer.active) for layer in training)
             for layer in training:
                 layer.drop_finished(probe.patience)
+            n_ended = n_heads - sum(len(layer.active) for layer in training)
+            on_epoch(n_heads, n_ended * (probe.epochs - epoch - 1))
             training = [layer for layer in training if layer.active]
             if not training:
                 break

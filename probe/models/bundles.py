@@ -131,9 +131,8 @@ def _weights_of(name: str) -> tuple[Path, Mapping[str, Tensor]]:
     except Exception as error:  # transport, zip file, pickle and tensors each raise their own kind
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         reason = "it is none, or holds more" if "weights_only" in reason else reason  # torch's advice is to open it nevertheless
-        raise ProbeError(
-            f"{name}: {file} cannot be fetched or read as plain weights ({reason}). Remove it and try again."
-        ) from error
+        advice = "Try again" if isinstance(error, OSError) else "Remove it and try again"
+        raise ProbeError(f"{name}: {file} cannot be fetched or read as plain weights ({reason}). {advice}.") from error
     return file, state
 
 

@@ -2,7 +2,7 @@
 
 ``org/name@revision`` on the hub, a local folder, ``random:org/name@seed`` (the same architecture with seeded random weights; those
 in ``known.csv`` need no network), ``fbank``, ``mfcc``, ``file.pt`` (`probe.models.fairseq`), ``torchaudio:NAME``
-(`probe.models.bundles`), plug-ins (`probe.models.factories`).
+(`probe.models.bundles`), plug-ins (`probe.models.factories`), those with ``random:`` before their name too.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from probe.errors import ProbeError, UsageError
 from probe.models.encoder import Chunking, Encoder
-from probe.models.known import NOT_SPEECH, TORCHAUDIO, Known, close_names, known_models
+from probe.models.known import NOT_SPEECH, RANDOM, TORCHAUDIO, Known, close_names, known_models
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from probe.models.reference import TransformersEncoder
 
 SPECTRAL = ("fbank", "mfcc")
-RANDOM = "random:"
 IMPLEMENTATIONS = ("packed", "reference")
 # Longer than any utterance that these models were trained on, and than those of the usual corpora.
 LONG_S = 120.0  # of the packed form

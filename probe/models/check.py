@@ -23,7 +23,7 @@ from probe.brief import brief
 from probe.environment import package_versions
 from probe.errors import listed
 from probe.models.encoder import ASSUMED, CTC, PLUGIN, Encoder, device_name, frames_of, pieces_of
-from probe.models.known import Known, known_models
+from probe.models.known import RANDOM, UNUSED, Known, known_models
 from probe.models.plugins import Plugin
 from probe.store.layers import describe_layers
 
@@ -39,6 +39,9 @@ ENCODED = (
     *("min_samples", "field_samples", "other_grids", "parameters", "settings", "ctc"),
 )
 ABSURD_WEIGHT = 1e6
+# Buffers of BatchNorm that decide values as weights do.
+VARIANCE = "running_var"
+STATISTICS = ("running_mean", VARIANCE)
 # Some weights (sharp attention) amplify the last bits of a sample a thousandfold. Two sound implementations then differ by about as
 # much as one of them from itself when samples change by this fraction; of so many changes a multiple of the largest is allowed.
 LAST_BITS, CHANGES, DRIFTS = 2**-20, 3, 8
@@ -159,7 +162,7 @@ def _hears_windows(encoder: Encoder) -> bool:
 
 def _by_name(encoder: Encoder) -> Known | None:
     """The catalogue's row of a model's name."""
-    return known_models().get(encoder.info.id.removeprefix("random:"))
+    return known_models().get(encoder.info.id.removeprefix(RANDOM))
 
 
 def _by_shape(encoder: Encoder) -> Known | None:
@@ -180,7 +183,7 @@ def _reopened(encoder: Encoder, twin: Any, _: bool) -> Iterator[Finding]:
     fields = [name for name in ENCODED if getattr(encoder.info, name) != getattr(twin.info, name)]
     here, there = encoder.model.state_dict(), twin.model.state_dict()  # type: ignore[attr-defined]
     fields += sorted(name for name in here.keys() | there.keys() if name not in here or name not in there)
-    fields += [name for name in here.keys() & there.keys() if not torch.equal(here[name], there[name])]
+    fields += [name for name in here.keys() & there.keys() if not _same(here[name], there[name])]
     found = f"differs in {listed(fields, 3)}" if fields else f"{len(here)} arrays of weights and what is declared are equal"
     yield Finding("reopened", FAIL if fields else PASS, found, "equal to the checkpoint opened afresh")
 
@@ -200,14 +203,41 @@ def _weights(encoder: Encoder, _twin: Any, _: bool) -> Iterator[Finding]:
     if module is None:
         return
     largest, name, broken = 0.0, "", []
-    for key, weight in module.state_dict().items():
+    for key, weight in _weights_of(module):
         if not torch.isfinite(weight).all():
             broken.append(key)
-        elif weight.numel() and (size := float(weight.abs().max())) > largest:
+        elif weight.numel() and (size := _magnitude(key, weight)) > largest:
             largest, name = size, key
     found = f"NaN or infinite: {listed(list(broken), 3)}" if broken else f"largest {largest:.3g}, in {name}"
     sound = not broken and largest < ABSURD_WEIGHT
     yield Finding("values of weights", PASS if sound else FAIL, found, f"finite, below {ABSURD_WEIGHT:g} (a flipped bit is not)")
+
+
+def _weights_of(module: torch.nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Name and values of everything in a module that multiplies or shifts a frame: parameters, and statistics of BatchNorm.
+
+    Other buffers are no weights: counters (``num_batches_tracked``) may be of any size and masks of attention hold -inf. A vector
+    that is used in training alone may hold anything.
+    """
+    for key, parameter in module.named_parameters():
+        if key.rpartition(".")[2] not in UNUSED:
+            yield key, parameter
+    for key, buffer in module.named_buffers():
+        if key.rpartition(".")[2] in STATISTICS:
+            yield key, buffer
+
+
+def _magnitude(key: str, weight: Tensor) -> float:
+    """The largest absolute value of a weight; of variances the largest deviation, as BatchNorm divides by that."""
+    largest = float(weight.detach().abs().max())
+    return largest**0.5 if key.endswith(VARIANCE) else largest
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two arrays of weights are equal; a NaN is equal to a NaN."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return torch.equal(one, other) or bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
 def _parameters(encoder: Encoder, _twin: Any, _: bool) -> Iterator[Finding]:

@@ -22,29 +22,27 @@ import transformers
 from torch import Tensor
 
 from probe.errors import ProbeError, listed
-from probe.models import hub
+from probe.models import adapters, hub
 from probe.models.encoder import ASSUMED, CONV, ModelInfo
 from probe.models.families import ENCODERS, LOG_MEL, conv_width, grids_of, has_own_final, mel_extractor
-from probe.models.known import FAMILIES, Known, close_names
-from probe.models.pickles import open_pickle
+from probe.models.foreign import foreign_content, refuse_foreign
+from probe.models.keys import left_out_notes, refuse_quantised, refuse_quantised_names, refuse_unmerged, unwrapped
+from probe.models.known import FAMILIES, UNUSED, Known, close_names
 from probe.models.reference import EPSILON, TransformersEncoder, epsilon_of
-from probe.models.weights import WEIGHT_FILES, Weights, find_weights, parts_of, sha256_of_tensors
+from probe.models.weights import WEIGHT_FILES, Weights, find_weights, sha256_of_tensors
 
 PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")  # the second since transformers 5
 VOCABULARY_FILE = "vocab.json"
-ADAPTER_FILE = "adapter_config.json"  # of PEFT, which transformers applies unasked where it is installed
-TOKENIZER_FILES = (VOCABULARY_FILE, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+TOKENIZER_FILES = (VOCABULARY_FILE, adapters.TOKENIZER_FILE, "special_tokens_map.json", "added_tokens.json")
 ASSUMED_INPUT = (16_000, True)  # rate in Hz, normalised
 HUB_TIMEOUT_S = 4
-# Used in training only (the vector that masked frames are replaced with).
-UNUSED = {"masked_spec_embed"}
 # Unexpected weights with such names belong to the encoder: its configuration does not describe it.
 INSIDE = re.compile(
     r"(^|\.)(encoder\.(layers?|layer_norm|pos_conv_embed|upsample)|feature_extractor\.conv_layers|feature_projection)\."
     r"|^(layers|layer_norm|conv[12]|embed_positions)\."  # of Whisper's encoder, which stands alone
 )
 WHISPER = transformers.models.whisper.modeling_whisper.WhisperEncoder
-WHISPER_NAMES = {r"^(model\.)?encoder\.": ""}  # in a whole Whisper -> in its encoder
+WHISPER_PREFIXES = ("model.encoder.", "encoder.", "")  # before the names of its encoder in a whole Whisper
 
 
 @dataclass(frozen=True)
@@ -74,10 +72,12 @@ def config_of(location: Location) -> Any:
         ProbeError: none there, unreadable, or of a model that this project cannot open.
     """
     if not (location.folder / "config.json").is_file():
+        adapters.refuse_peft(location.folder)
         raise ProbeError(f"{location.folder}: no config.json; expected a checkpoint folder as save_pretrained writes it.")
     try:
         config = transformers.AutoConfig.from_pretrained(location.folder, trust_remote_code=False)
     except Exception as error:  # it may hold anything, and each fault of it raises its own kind
+        refuse_foreign(location.folder / "config.json", error)
         code = " Remote code is never run." if "trust_remote_code" in str(error) else ""
         raise ProbeError(f"{location.id}: its config.json cannot be used ({_reason(error)}).{code}") from error
     if config.model_type not in FAMILIES:
@@ -138,12 +138,15 @@ def from_hub(identifier: str, revision: str | None, weights: bool) -> Location:
         )
 
     try:
-        folder = fetch(["config.json", *PREPROCESSOR_FILES, *TOKENIZER_FILES])
+        folder = fetch(["config.json", *PREPROCESSOR_FILES, *TOKENIZER_FILES, adapters.PEFT_FILE])
         if weights:
-            config_of(Location(identifier, folder, folder.name))  # before the gigabytes of a model that cannot be opened
+            config = config_of(Location(identifier, folder, folder.name))  # before the gigabytes of a model that cannot be opened
+            refuse_quantised(name, config)
             folder = fetch(["model.safetensors", "model.safetensors.index.json", "model-*.safetensors"])
             if not any((folder / file).exists() for file in WEIGHT_FILES[:2]):
                 folder = fetch(["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin"])
+            if language := adapters.language_of(folder, config):
+                folder = fetch(adapters.adapter_files(language))
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise ProbeError(f"{name}: not on the hub, or it needs a login.{hint} Check the name and the revision.") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
@@ -169,60 +172,80 @@ def pretrained_encoder(location: Location, device: str, sha256: str | None = Non
     Raises:
         ProbeError: no weights, damaged, unreadable or non-finite ones, or not those that the configuration describes.
     """
+    adapters.refuse_peft(location.folder)
     config = config_of(location)
-    if (location.folder / ADAPTER_FILE).exists():
-        raise ProbeError(
-            f"{location.folder / ADAPTER_FILE}: a PEFT adapter would change the weights of the checkpoint. Merge it into them, or "
-            "remove this file."
-        )
-    weights = find_weights(location.folder, sha256)
-    architecture, notes = _architecture(config), list[str]()
-    with_adapter, has_head = _drop_adapter(config), architecture.endswith("ForCTC")
-    if has_head and with_adapter:
-        notes.append("its CTC head reads the output of an adapter and is not run")
-        has_head = False
-    model, loading = _load(location, config, weights, has_head)
-    headless = _refuse_what_does_not_fit(weights.file, config, loading) + _refuse_what_is_broken(weights.file, model)
+    refuse_quantised(location.id, config)
+    notes = list[str]()
+    language = adapters.language_of(location.folder, config)
+    adapter = adapters.adapter_of(location.folder, config, language, notes)
+    weights = find_weights(location.folder, sha256, [adapter] if adapter else [])
+    notes += weights.notes()
+    architecture = _architecture(config)
+    headless_note = ""
+    if not architecture.endswith("ForCTC"):
+        headless_note = f"config.json names the class {architecture or 'of no model'}, which has none"
+    if _drop_adapter(config) and not headless_note:
+        headless_note = "it reads the output of an adapter"
+    model, loading = _load(config, weights, not headless_note, notes)
+    unusable = _refuse_what_does_not_fit(weights.file, config, loading) + _refuse_what_is_broken(weights.file, model)
     unexpected = sorted(loading["unexpected_keys"])
-    if unexpected:
-        notes.append(f"{len(unexpected)} weights that the encoder has no place for were left out: {listed(unexpected)}")
+    notes += left_out_notes(unexpected)
     if getattr(config, "auto_map", None):
         notes.append("code comes with the checkpoint (auto_map); it was not run, transformers' own class was taken")
-    if headless:
-        notes.append(f"its CTC head is not run: {listed(headless)} missing, NaN or infinite")
-    elif not has_head and any(name.startswith("lm_head.") for name in unexpected):
-        notes.append(f"its CTC head is not run: config.json names the class {architecture or 'of no model'}, which has none")
-    writes = _written(location, model, notes) if has_head and not headless else ()
+    if unusable:
+        headless_note = f"{listed(unusable)} missing, NaN or infinite"
+    if headless_note and (unusable or any(name.startswith(adapters.HEAD) for name in unexpected)):
+        notes.append(f"its CTC head is not run: {headless_note}")
+    writes = () if headless_note else _written(location, model, language, notes)
     encoder = _encoder(location, model, device, weights, writes, tuple(unexpected), notes)
     encoder.again = functools.partial(pretrained_encoder, location, device, sha256)
     return encoder
 
 
-def _load(location: Location, config: Any, weights: Weights, has_head: bool) -> tuple[Any, dict[str, Any]]:
-    """The model with its weights, and what transformers says of the loading."""
-    loader, names = (transformers.AutoModelForCTC if has_head else transformers.AutoModel), {}
-    if config.model_type == "whisper":
-        loader, names = WHISPER, {"key_mapping": WHISPER_NAMES}
+def _load(config: Any, weights: Weights, has_head: bool, notes: list[str]) -> tuple[Any, dict[str, Any]]:
+    """The model with its weights, and what transformers says of the loading.
+
+    The files that were hashed are read, and no others: transformers would take up further ones beside them.
+    """
+    tensors = weights.tensors()
+    refuse_unmerged(weights.file, tensors)
+    refuse_quantised_names(weights.file, tensors)
     try:
+        # Weights are drawn here that are read afterwards, on a device that gives them no memory.
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            skeleton = transformers.AutoModelForCTC.from_config(config) if has_head else made_of(config)
+        expected, prefix = _bare(skeleton), f"{skeleton.base_model_prefix}."
+        usual = WHISPER_PREFIXES if config.model_type == "whisper" else (prefix, "")
+        names, note = unwrapped(weights.file, tensors, expected, usual)
+        notes += [note] if note else []
+        tensors = {_in_class(names[name], config): weight for name, weight in tensors.items()}
+        for adapter in weights.beside:
+            tensors = adapters.with_adapter(tensors, adapter, expected, prefix, has_head)
+            config.vocab_size = len(tensors[f"{adapters.HEAD}weight"]) if has_head else config.vocab_size
         # Weights outside the file are drawn, even where none of them is used.
         with torch.random.fork_rng(devices=[]), _quiet_transformers():
-            return loader.from_pretrained(
-                location.folder,
+            return type(skeleton).from_pretrained(
+                None,
                 config=config,
-                use_safetensors=weights.safetensors,
-                trust_remote_code=False,
+                state_dict=tensors,
                 dtype=torch.float32,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are refused by name
-                **names,
             )
-    except Exception as error:  # safetensors, pickle, zip files and transformers each raise their own kind
-        for part in () if weights.safetensors else parts_of(weights.file):
-            open_pickle(part, allowed={})
+    except ProbeError:
+        raise
+    except Exception as error:  # sizes that cannot be, and transformers: each raises its own kind
         raise ProbeError(
             f"{weights.file}: the weights cannot be loaded into the model that config.json describes ({_reason(error)}). "
             "Fetch both files again, or correct config.json."
         ) from error
+
+
+def _in_class(name: str, config: Any) -> str:
+    """The name of a weight in the class that is made here, by its name in a whole model."""
+    if config.model_type != "whisper":
+        return name
+    return name.removeprefix(next(prefix for prefix in WHISPER_PREFIXES if name.startswith(prefix)))
 
 
 def converted_encoder(
@@ -269,8 +292,7 @@ def converted_encoder(
             weight.copy_(tensors[name]) if name in tensors and name not in headless else weight.zero_()
     headless += _refuse_what_is_broken(weights.file, model)
     notes = [*notes, *([f"its CTC head is not run: {listed(headless)} missing, NaN or infinite"] if headless else [])]
-    if left_out:
-        notes.append(f"{len(left_out)} weights that the encoder has no place for were left out: {listed(sorted(left_out))}")
+    notes += left_out_notes(sorted(left_out))
     return _encoder(location, model, device, weights, () if headless else writes, tuple(sorted(left_out)), notes, normalize)
 
 
@@ -343,13 +365,14 @@ def _drop_adapter(config: Any) -> bool:
     return bool(there)
 
 
-def _written(location: Location, model: Any, notes: list[str]) -> tuple[str, ...]:
+def _written(location: Location, model: Any, language: str, notes: list[str]) -> tuple[str, ...]:
     """What each symbol of a CTC checkpoint's head writes; nothing, with a note, where no vocabulary says so."""
     n_symbols = model.lm_head.out_features
     try:
         if not (location.folder / VOCABULARY_FILE).is_file():
             raise ValueError(f"no {VOCABULARY_FILE}")
-        tokenizer = transformers.Wav2Vec2CTCTokenizer.from_pretrained(location.folder, trust_remote_code=False)
+        which = _vocabulary_of(location.folder / VOCABULARY_FILE, language)
+        tokenizer = transformers.Wav2Vec2CTCTokenizer.from_pretrained(location.folder, trust_remote_code=False, **which)
         tokens = {number: token for token, number in tokenizer.get_vocab().items() if number in range(n_symbols)}
         if len(tokens) != n_symbols or tokenizer.vocab_size > n_symbols:
             raise ValueError(f"{tokenizer.vocab_size} tokens, {len(tokens)} of them for its {n_symbols} symbols")
@@ -364,6 +387,26 @@ def _written(location: Location, model: Any, notes: list[str]) -> tuple[str, ...
         notes.append(f"its CTC head has no vocabulary that fits and cannot be used: {_reason(error)}")
         return ()
     return writes
+
+
+def _vocabulary_of(file: Path, language: str) -> dict[str, str]:
+    """What a tokenizer is told of the language: nothing, unless its file holds a vocabulary of each of several languages.
+
+    Raises:
+        ValueError: it does, and ``language`` is none of them, or the file is something else.
+    """
+    if content := foreign_content(file):
+        raise ValueError(f"{file.name} is {content}".rstrip("."))
+    vocabulary = json.loads(file.read_text(encoding="utf-8"))
+    if not vocabulary or not all(isinstance(item, dict) for item in vocabulary.values()):
+        return {}
+    if language not in vocabulary:
+        said = f"target_lang is {language!r}, which is none of them" if language else "no target_lang says which"
+        raise ValueError(
+            f"{file.name} has vocabularies of {len(vocabulary)} languages "
+            f"({listed(sorted(vocabulary))}), and {said}; set target_lang in {adapters.TOKENIZER_FILE}"
+        )
+    return {"target_lang": language}
 
 
 def random_encoder(location: Location, config: Any, device: str, normalize: bool | None = None) -> TransformersEncoder:
@@ -408,6 +451,7 @@ def _encoder(
     if config.model_type in LOG_MEL:
         mel = mel_extractor(config, preprocessor_of(location)[1] if in_folder else {}, rate_hz, location.id)
     against = f", its sha256 compared with {weights.against}" if weights.against else ""
+    files = " and ".join(path.name for path in (weights.file, *weights.beside))
     info = ModelInfo(
         id=location.id,
         revision=location.commit,
@@ -426,7 +470,7 @@ def _encoder(
         | ({"energies": _plain(mel)} if mel else {})
         | ({EPSILON: epsilon} if normalize and (epsilon := getattr(config, EPSILON, 0)) else {}),
         ctc={"writes": writes, "alphabet": "".join(sorted(set("".join(writes))))} if writes else {},
-        weights=f"{weights.file.name}{against}" if weights.file.name else "drawn at random",
+        weights=f"{files}{against}" if weights.file.name else "drawn at random",
         left_out=left_out,
         notes=tuple(notes),
     )
@@ -467,6 +511,7 @@ def preprocessor_of(location: Location) -> tuple[Path | None, dict[str, Any]]:
             settings = json.loads(file.read_text(encoding="utf-8"))
             settings = dict(settings.get("feature_extractor", settings))
         except (OSError, ValueError, AttributeError, TypeError) as error:
+            refuse_foreign(file, error)
             raise ProbeError(
                 f"{file}: cannot be read as a preprocessor's JSON ({_reason(error)}). Fetch the file again."
             ) from error

@@ -2,8 +2,9 @@
 
 ``plugin:package.module:factory`` calls the factory; ``@text`` after it is given to it. Names of the entry-point group
 ``probe.models`` stand for factories of installed packages. ``hear:package.module`` is a module of HEAR's interface.
-``#pattern,pattern`` at the end hooks modules by name. The folder one is in comes first in the search for modules, as with
-``python -m``.
+``#pattern,pattern`` at the end hooks modules by name. ``random:`` before a name opens the same plug-in
+with weights that are drawn anew, from the seed after ``@@`` (0 where there is none). The folder one is
+in comes first in the search for modules, as with ``python -m``.
 """
 
 import functools
@@ -23,10 +24,13 @@ from probe.files import sha256_of_file
 from probe.models.encoder import PLUGIN
 from probe.models.hear import HearModel
 from probe.models.hooks import HookedModule
-from probe.models.plugins import PAGE, PluginEncoder, refuse_incomplete, running
+from probe.models.known import RANDOM
+from probe.models.plugins import PAGE, PluginEncoder, modules_of, refuse_incomplete, running
+from probe.models.redraw import redraw
 
 GROUP = "probe.models"
 PREFIX, HEAR = f"{PLUGIN}:", "hear:"
+SEED = re.compile(r"@@(\d+)$")
 FORM = f"{PREFIX}package.module:factory, {PREFIX}package.module:factory@argument or {HEAR}package.module"
 DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
 
@@ -41,6 +45,7 @@ def installed() -> dict[str, list[str]]:
 
 def is_plugin(name: str) -> bool:
     """Whether opening a model of this name runs code that is not ours."""
+    name = name.removeprefix(RANDOM)
     if name.startswith((PREFIX, HEAR)):
         return True
     plain = re.split("[@#]", name)[0]
@@ -66,7 +71,10 @@ def open_plugin(name: str, device: torch.device) -> PluginEncoder:
         ProbeError: it cannot be imported, raises, or is none.
     """
     whole, _, patterns = name.partition("#")
-    target, at, argument = whole.partition("@")
+    is_random = whole.startswith(RANDOM)
+    seed = SEED.search(whole) if is_random else None
+    whole = SEED.sub("", whole) if is_random else whole
+    target, at, argument = whole.removeprefix(RANDOM).partition("@")
     arguments = (argument,) if at else ()
     is_hear = target.startswith(HEAR)
     if target.startswith((PREFIX, HEAR)):
@@ -89,11 +97,17 @@ def open_plugin(name: str, device: torch.device) -> PluginEncoder:
         kind = type(factory).__name__
         raise ProbeError(f"{name}: {value} is a {kind}; expected a function or a class that gives the plug-in. See {PAGE}.")
     _refuse_other_arguments(factory, arguments, name)
-    with running(name, value), torch.random.fork_rng(devices=[]):
+    with running(name, value, argument=argument), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # weights that it draws are always the same, and change nobody else's draws
         plugin = factory(*arguments)
+    drawn = ""
+    if is_random:
+        number = int(seed[1]) if seed else 0
+        with running(name, "drawing its weights anew"):
+            redraw(modules_of(plugin), number, name)
+        drawn = f"seed {number}"
     hashes = {"argument_sha256": sha256_of_file(Path(argument))} if argument and Path(argument).is_file() else {}
-    encoder = encoder_of(plugin, device, whole, value.partition(":")[0], tuple(filter(None, patterns.split(","))), hashes)
+    encoder = encoder_of(plugin, device, whole, value.partition(":")[0], tuple(filter(None, patterns.split(","))), hashes, drawn)
     encoder.again = functools.partial(open_plugin, name, device)
     return encoder
 
@@ -105,6 +119,7 @@ def encoder_of(
     module: str | None = None,
     hooks: tuple[str, ...] = (),
     settings: Mapping[str, Any] | None = None,
+    drawn: str = "",
 ) -> PluginEncoder:
     """The encoder of an object that is a plug-in, or with ``hooks`` a torch module.
 
@@ -112,6 +127,7 @@ def encoder_of(
         name: its own, or that of its class where None.
         module: name of the module whose code decides what it computes; that of its class where None.
         settings: whatever else decides values.
+        drawn: what its weights were drawn anew from; empty where they are its own.
 
     Raises:
         ProbeError: it is none, or raises.
@@ -128,6 +144,7 @@ def encoder_of(
     revision = str(version) if version else f"code {code_sha256(module or kind.__module__, name)[:12]}"
     if isinstance(plugin, HookedModule):
         revision += f", hooks {','.join(plugin.hooks)}"
+    revision += f", {drawn}" if drawn else ""
     return PluginEncoder(plugin, name, revision, device, dict(settings or {}))
 
 

@@ -155,6 +155,11 @@ class WhisperEncoder(TransformersEncoder):
             )
         self.chunking = replace(chunking, above_s=self.window_s)
 
+    def padded_samples(self, n_samples: int) -> int:
+        """Samples that the model computes for ``n_samples`` samples: every window is brought to the length of an input."""
+        n_windows = len(list(windows(self.n_frames(n_samples), self.chunking, self.info.rate_hz / self.info.hop_samples)))
+        return n_windows * int(self.extractor.n_samples)
+
     def _inputs(self, wave: Tensor) -> Iterator[tuple[Tensor, slice]]:
         """(time,) -> energies (1, band, 3000) of each window, and which frames of it are kept."""
         hop = self.info.hop_samples

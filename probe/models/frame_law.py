@@ -51,7 +51,10 @@ def measured_law(
     shortest = min_samples or _first(lambda n: count(n) > 0, 0, longest)
     while count(longest) < count(shortest) + ENOUGH_FRAMES:  # which changes even where the shortest length gives many frames
         if longest >= 2 * MOST_S * rate_hz:
-            raise ProbeError(f"{count(shortest)} frames of {shortest} samples and {count(longest)} of {longest}; expected more.")
+            raise ProbeError(
+                f"{count(shortest)} frames of {shortest} samples and {count(longest)} of {longest}; expected more. "
+                "A model that pads its input to one length has to give the frames of the audio alone."
+            )
         longest *= 2
     first = _first(lambda n: count(n) > count(shortest), shortest, longest)
     if hop_samples is None:

@@ -19,9 +19,14 @@ from torch import Tensor
 from probe.brief import brief
 from probe.errors import ProbeError, listed
 from probe.models.frame_law import FrameLaw, measured_law
-from probe.models.plugins import counter, noise, padded
+from probe.models.plugins import PAGE, counter, noise, padded
 
 ASSUMED_RATE_HZ = 16_000
+FIXED = (
+    "Either this module gives one result for an utterance: then hook one whose output is frames. Or the "
+    "model pads or cuts its input to one length, as Whisper does: then hooks cannot tell which frames are "
+    f"the audio's, and a class whose encode keeps those alone is needed; see {PAGE}."
+)
 
 
 class HookedModule:
@@ -64,10 +69,10 @@ class HookedModule:
         axes = {name: _growing(short[name], long[name]) for name in short}
         for number, name in enumerate(self._tapped, start=1):
             if axes[str(number)] is None:
-                shapes = " and ".join(str(tuple(item[str(number)].shape)) for item in (short, long))
+                shapes = [tuple(item[str(number)].shape) for item in (short, long)]
                 raise ProbeError(
-                    f"--hook {name}: gives shapes {shapes} of 1 s and 2 s; expected one axis that grows with time. "
-                    "Hook a module whose output is frames."
+                    f"--hook {name}: gives shapes {shapes[0]} and {shapes[1]} of 1 s and 2 s; expected one axis that grows with "
+                    f"time. {FIXED if shapes[0] == shapes[1] else 'Hook a module whose output is frames.'}"
                 )
         frames = {name: short[name].shape[axis] for name, axis in axes.items() if axis is not None}
         if len({count for name, count in frames.items() if name != "0"}) > 1:

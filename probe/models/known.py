@@ -22,8 +22,12 @@ FAMILIES = (
 PRE_OR_POST_LN = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")
 # Those whose blocks see frames joined in pairs; ``final`` is brought back to the rate of the front-end after the last of them.
 SQUEEZED = ("sew", "sew-d")
+# How the names of models with random weights begin.
+RANDOM = "random:"
 # How the names of torchaudio's bundles begin.
 TORCHAUDIO = "torchaudio:"
+# Weights that are used in training alone (the vector that masked frames are replaced with); they may be missing, or hold anything.
+UNUSED = ("masked_spec_embed",)
 # Siblings of speech models in name only: part of the name -> what they read.
 NOT_SPEECH = {"data2vec-text": "text", "data2vec-vision": "images"}
 

@@ -17,6 +17,8 @@ from typing import IO, Any
 import torch
 
 from probe.errors import ProbeError, listed
+from probe.files import unread
+from probe.models.foreign import refuse_foreign
 
 # What files of plain tensors name.
 PLAIN = re.compile(r"torch\.\w+Storage|torch\._utils\._rebuild_(tensor(_v2)?|parameter)|collections\.OrderedDict")
@@ -42,6 +44,8 @@ def open_pickle(file: Path, allowed: Mapping[str, type] = FAIRSEQ) -> Any:
     try:
         with torch.serialization.safe_globals([(made, name) for name, made in allowed.items()]):
             return torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, MemoryError) as error:
+        raise unread(file, error) from error
     except Exception as error:  # zip files, pickles and tensors each raise their own kind
         if wanted := _wanted(file).difference(allowed):
             cure = "docs/models.md says how to bring a file that you trust into that form"
@@ -49,6 +53,7 @@ def open_pickle(file: Path, allowed: Mapping[str, type] = FAIRSEQ) -> Any:
                 f"{file}: wants to import {listed(sorted(wanted), 20)}, which could run any code. It was not run. Expected "
                 f"{' and '.join(['plain weights', *allowed])}. {cure if allowed else 'Fetch them as safetensors'}."
             ) from error
+        refuse_foreign(file, error)
         said = str(error).partition("\n")[0]
         reason = f" ({said})" if isinstance(error, RuntimeError) and "weights_only" not in said else ""
         raise ProbeError(f"{file}: no file of PyTorch's, or a damaged one{reason}. Fetch it again.") from error

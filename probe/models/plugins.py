@@ -90,8 +90,7 @@ class PluginEncoder:
             elif device.type != "cpu":
                 self.device = torch.device("cpu")
                 notes.append("it has no method to(device), so it is given waveforms on the CPU")
-            inside = [plugin] if isinstance(plugin, torch.nn.Module) else getattr(plugin, "__dict__", {}).values()
-            self.model = torch.nn.ModuleList(item for item in inside if isinstance(item, torch.nn.Module)).eval()
+            self.model = torch.nn.ModuleList(modules_of(plugin).values()).eval()
             weights = self.model.state_dict()
             self._layers = _declared(plugin, name)
             self._law = self._found_law()
@@ -151,9 +150,18 @@ class PluginEncoder:
             raise ProbeError(str(error) if self._name in str(error) else f"{self._name}: {error}") from error
 
 
+def modules_of(plugin: Any) -> dict[str, torch.nn.Module]:
+    """Name -> the torch modules that a plug-in is or has as attributes."""
+    items = {"": plugin} if isinstance(plugin, torch.nn.Module) else dict(getattr(plugin, "__dict__", {}))
+    return {name: item for name, item in items.items() if isinstance(item, torch.nn.Module)}
+
+
 @contextlib.contextmanager
-def running(name: str, doing: str, kind: type[ProbeError] = ProbeError) -> Iterator[None]:
+def running(name: str, doing: str, kind: type[ProbeError] = ProbeError, argument: str = "") -> Iterator[None]:
     """A block that runs somebody else's code: what it prints goes to stderr, what it raises becomes an error that names it.
+
+    Args:
+        argument: the text after ``@`` that the code is given, which may be the mistake.
 
     Raises:
         ProbeError: (a ``kind`` of it) whatever was raised, `sys.exit` too. Memory that does not suffice is left to those who can
@@ -174,7 +182,12 @@ def running(name: str, doing: str, kind: type[ProbeError] = ProbeError) -> Itera
         ]
         where = f" ({frames[-1].filename} line {frames[-1].lineno})" if frames else ""
         reason = (str(error).splitlines() or ["no reason given"])[0]
-        mend = f"Install {error.name}, or mend" if isinstance(error, ModuleNotFoundError) and error.name else "Mend"
+        mend = "Mend"
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            mend = f"Install {error.name}, or mend"
+        elif argument:
+            exists = Path(argument).exists()
+            mend = f"Check the text after @, {argument!r}{'' if exists else f' (no such file in {Path.cwd()})'}, or mend"
         raise kind(f"{name}: {doing} raised {type(error).__name__}: {reason}{where}. {mend} the plug-in; see {PAGE}.") from error
 
 

@@ -14,9 +14,10 @@ from probe.errors import listed
 from probe.records import OWN_HEAD
 from probe.reporting.cells import percent
 from probe.reporting.conditions import CHANCE, CLEAN, COSTS, by_severity
-from probe.reporting.marks import BEST, BITS, TIED
+from probe.reporting.marks import BEST, BITS, OTHERS, TIED
 from probe.reporting.rows import one_line
 
+NO_BEST = "is called best, since the scores are of different utterances"
 FEW_BLOCKS = 20  # below it a reader is told to mind the intervals
 METRICS = {
     "cer": "character error rate (cer)",
@@ -131,8 +132,8 @@ def _places(group: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], list[di
 
 
 def _best(cells: Sequence[Row]) -> list[Row]:
-    """The rows marked best; without a contest the only one."""
-    return [row for row in cells if row["mark"] == BEST] or list(cells[:1])
+    """The rows marked best, or the only one; none where none is known to be best."""
+    return [row for row in cells if row["mark"] == BEST] or [*cells] * (len(cells) == 1)
 
 
 def _where(place: tuple[str, str, str]) -> str:
@@ -143,12 +144,19 @@ def _where(place: tuple[str, str, str]) -> str:
 
 
 def _who(cells: Sequence[Row]) -> str:
-    return listed([_named(row) for row in _best(cells)], 30)
+    return listed([_named(row) for row in _best(cells)], 30) or "No model"
 
 
 def _verdict(cells: Sequence[Row]) -> str:
-    """What is said after the name of the best: its score, its last layer, the tied, the next, those near chance."""
+    """What is said after the name of the best.
+
+    That is its score, its last layer, the tied, the next, those not compared and those near chance.
+    """
     best = _best(cells)
+    chance = [one_line(row["model"]) for row in cells if near_chance(row)]
+    near = "None is told from chance." if len(chance) == len(cells) else f"Near chance: {listed(chance, 30)}."
+    if not best:
+        return " ".join([f"{NO_BEST}: {listed(_with_values(cells), 30)}.", *[near] * bool(chance)])
     first, others = best[0], [row for row in cells if row not in best]
     verb = "was asked alone" if len(cells) == 1 else "scores best" if len(best) == 1 else "score best"
     said = [f"{verb}: {_scores_text(best)}."]
@@ -156,20 +164,25 @@ def _verdict(cells: Sequence[Row]) -> str:
         if not _missing(row["last_layer"]) and row["last_layer"] != row["layer"] and not math.isnan(row["last_value"]):
             whose = "Its last layer" if len(best) == 1 else f"Last layer of {one_line(row['model'])}"
             said.append(f"{whose}, {one_line(row['last_layer'])}: {percent(row['last_value'])} %.")
-    tied = [f"{_named(row)} {percent(row['value'])} %" for row in others if row["mark"] == TIED]
+    tied = _with_values([row for row in others if row["mark"] == TIED])
     said += [f"Not told apart from {'it' if len(best) == 1 else 'them'}: {listed(tied, 30)}."] if tied else []
     sign = -1 if first["higher_is_better"] else 1
-    behind = sorted((row for row in others if row["mark"] != TIED), key=lambda row: sign * row["value"])
+    apart = [row for row in others if OTHERS in row["note"]]
+    behind = sorted((row for row in others if row["mark"] != TIED and row not in apart), key=lambda row: sign * row["value"])
     said += [f"Then {_named(behind[0])}: {score_text(behind[0])}."] if behind else []
-    chance = [one_line(row["model"]) for row in cells if near_chance(row)]
-    if chance:
-        said.append("None is told from chance." if len(chance) == len(cells) else f"Near chance: {listed(chance, 30)}.")
-    return " ".join(said)
+    said += [f"Not compared, since scored on other utterances: {listed(_with_values(apart), 30)}."] if apart else []
+    return " ".join([*said, *[near] * bool(chance)])
+
+
+def _with_values(cells: Sequence[Row]) -> list[str]:
+    return [f"{_named(row)} {percent(row['value'])} %" for row in cells]
 
 
 def _in_short(cells: Sequence[Row]) -> str:
     """The score of the best, with what makes it doubtful."""
     best = _best(cells)
+    if not best:
+        return NO_BEST
     tied = [one_line(row["model"]) for row in cells if row["mark"] == TIED]
     who = f"tied: {' and '.join(tied)}" if len(tied) <= 2 else f"{len(tied)} tied"
     return ", ".join([_scores_text(best), *[who] * bool(tied), *["near chance"] * any(map(near_chance, best))])

@@ -2,7 +2,9 @@
 
 A score is tied that is not shown to be worse than the best on the same test utterances, see
 `probe.measures.comparison.best_and_tied`. Where blocks are too few to show anything, or a record holds no counts, all are tied: the
-best is then the highest (or lowest) number and no winner. Layers are compared on the test scores that they describe: which layer to
+best is then the highest (or lowest) number and no winner. Nothing is marked where a rival that was
+scored on other utterances has a better number, or where no two rivals were scored on the same ones:
+the best is not known then. Layers are compared on the test scores that they describe: which layer to
 take, dev has said.
 """
 
@@ -25,6 +27,7 @@ COMPARED = ["task", "corpus", "condition", "train_condition", "metric", "train_d
 CURVE = [*COMPARED, "model", "head"]
 N_RESAMPLES, N_RESAMPLES_OF_TRIALS = 1000, 200  # a thousand EERs take 0.1 s
 OTHERS = "scored on other utterances than the rest, so not compared"
+NO_BEST = "not called best: a score on other utterances is better"
 
 Column = NDArray[Any]
 
@@ -34,7 +37,7 @@ def models_marked(rows: pd.DataFrame) -> pd.DataFrame:
 
     Values that are printed alike are all best. A checkpoint's own head is a reference outside the contest: it was trained on other
     data than the probes. Of models that were scored on different utterances those that most agree in are compared; the others get a
-    note.
+    note, and so does the best of those compared where another has a better score.
 
     Args:
         rows: with ``counts`` and ``seed`` beside the columns that are shown.
@@ -56,10 +59,32 @@ def _marked(rows: pd.DataFrame, within: list[str], rival: str, may: "pd.Series[b
         if len(set(columns[rival][contest])) < 2:
             continue
         compared, *others = _by_utterances(columns, rival, contest)
-        for group in others:
-            note[group] = [f"{text}; {OTHERS}" if text else OTHERS for text in note[group]]
-        mark[compared] = _of_contest(columns, compared)
+        if others and len(set(columns[rival][compared])) < 2:
+            compared, others = [], [compared, *others]
+        apart = [position for group in others for position in group]
+        note[apart] = _with(OTHERS, note[apart])
+        if not compared:
+            continue
+        printed = _printed(columns, compared)
+        if max(_printed(columns, apart), default=-np.inf) > printed.max():
+            best = np.array(compared)[printed == printed.max()]
+            note[best] = _with(NO_BEST, note[best])
+        else:
+            mark[compared] = _of_contest(columns, compared)
     return rows.assign(mark=mark, note=note)
+
+
+def _with(text: str, notes: Column) -> list[str]:
+    """The notes, each with ``text`` after what it says already."""
+    return [f"{note}; {text}" if note else text for note in notes]
+
+
+def _printed(columns: dict[str, Column], positions: Sequence[int]) -> NDArray[np.float64]:
+    """(score,) values as printed, with a minus where lower is better: the highest is the best."""
+    values = columns["value"][list(positions)].astype(float)
+    signs = np.where(columns["higher_is_better"][list(positions)].astype(bool), 1, -1)
+    in_bits = columns["metric"][list(positions)] == BITS
+    return signs * np.where(in_bits, np.round(values, 2), np.round(100 * values, 1))
 
 
 def _by_utterances(columns: dict[str, Column], rival: str, contest: NDArray[np.int64]) -> list[list[int]]:
@@ -75,8 +100,7 @@ def _of_contest(columns: dict[str, Column], group: Sequence[int]) -> list[str]:
     """The marks of scores of the same utterances."""
     at = group[0]
     counts, metric, higher = columns["counts"][group].tolist(), columns["metric"][at], bool(columns["higher_is_better"][at])
-    values = columns["value"][group].astype(float) * (1 if higher else -1)
-    printed = np.round(values, 2) if metric == BITS else np.round(100 * values, 1)
+    printed = _printed(columns, group)
     tied = [True] * len(group)
     if counts[0] and len(group) > 1:
         n_resamples = N_RESAMPLES_OF_TRIALS if is_trials(counts[0]) else N_RESAMPLES

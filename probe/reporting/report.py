@@ -23,6 +23,7 @@ from probe.errors import listed
 from probe.files import write_atomically
 from probe.records import CHOICE, NO_LAYER, SEVERAL, chosen_layers
 from probe.reporting.answers import answers, baselines, headline, near_chance
+from probe.reporting.commands import PLACEHOLDERS, exact_commands
 from probe.reporting.conditions import CLEAN, WORST, by_severity, condition_rows, first_sampling
 from probe.reporting.domains import crossed
 from probe.reporting.marks import BITS
@@ -244,9 +245,19 @@ def _commands(records: pd.DataFrame) -> list[str]:
 
     Records of several seeds have the same names, so each seed has a folder.
     """
-    lines = []
     seeds = sorted(set(records["seed"]))
     folder_of = {str(seed): f"results/seed{seed}/" if len(seeds) > 1 else "results/" for seed in seeds}
+    whole = records["arguments"].map(lambda arguments: bool(arguments.get("corpus")))
+    lines = exact_commands(records[whole], folder_of)
+    if not whole.all():
+        lines += [PLACEHOLDERS, *_named_commands(records[~whole], folder_of)]
+    places = _options("--from", folder_of.values())
+    return [*dict.fromkeys(lines), f"probe table{places} --to tables/", f"probe report{places} --to report.html"]
+
+
+def _named_commands(records: pd.DataFrame, folder_of: Mapping[str, str]) -> list[str]:
+    """The commands as far as the names in records tell them."""
+    lines = []
     for names, group in records.groupby(["task", "corpus", "kind", "seed"], sort=True):
         task, corpus, kind, seed = map(str, names)
         name, *changes = one_line(task).split(":")
@@ -262,8 +273,7 @@ def _commands(records: pd.DataFrame) -> list[str]:
         lines.append(
             f"probe run {shlex.quote(name)}{asked}{lists}{heard}{changed}{seeded} --from features/ --to {folder_of[seed]}"
         )
-    places = _options("--from", folder_of.values())
-    return [*dict.fromkeys(lines), f"probe table{places} --to tables/", f"probe report{places} --to report.html"]
+    return lines
 
 
 def _options(name: str, values: Iterable[object]) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from probe.errors import ProbeError, listed
-from probe.files import file_name, write_atomically
+from probe.files import file_name, unread, write_atomically
 from probe.reporting import figures
 from probe.reporting.conditions import by_severity
 from probe.reporting.figures import missing_matplotlib, write_figure
@@ -78,7 +78,9 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         }
         about |= {name: found[name] for name in COLUMNS if name in found and name not in about}
         rows = [about | _flat(cell) for cell in found["cells"]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise unread(path, error) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ProbeError(f"{path}: not a file that `probe similarity` wrote ({error!r}). Remove it or run that again.") from error
     return rows
 

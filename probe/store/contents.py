@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from h5py import h5d, h5f
 
-from probe.errors import ProbeError
-from probe.files import canonical_json, sha256_of_file
+from probe.errors import ProbeError, UnreadError
+from probe.files import canonical_json, sha256_of_file, unread
 from probe.store.entries import FORMAT, rows_in
 from probe.store.trust import (
     DAMAGE,
@@ -20,6 +20,7 @@ from probe.store.trust import (
     copy_rows,
     dataset_names,
     opened,
+    system_error,
     trusted_attribute,
     trusted_dataset,
     usable_scales,
@@ -39,6 +40,9 @@ def shard_problems(
         index: of the shard, with the right types (see `probe.store.entries`).
         recipe: of the store; None where it is not known.
         layers: layer -> width of the stored rows.
+
+    Raises:
+        UnreadError: the operating system does not let it be read.
     """
     try:
         if not path.is_file():
@@ -49,13 +53,15 @@ def shard_problems(
         if sha256_of_file(path) != index["sha256"]:
             return ["its bytes do not have the sha256 in its index"]
     except OSError as error:
-        return [f"cannot be read ({error.strerror or error})"]
+        raise unread(path, error) from error
     found: list[str] = []
     try:
         with opened(path, SLAB_BYTES) as file:
             found += _differences(file, path, index, recipe, layers)
             for name in dataset_names(file, path):
                 found += _unreadable(file, name, path)
+    except UnreadError:
+        raise
     except ProbeError as error:
         found.append(str(error).removeprefix(f"{path}: "))
     except DAMAGE as error:
@@ -76,6 +82,8 @@ def _unreadable(file: h5f.FileID, name: str, path: Path) -> Iterator[str]:
     except ProbeError as error:
         yield str(error).removeprefix(f"{path}: ")
     except DAMAGE as error:
+        if system_error(error) is not None:
+            raise
         yield f"{name} cannot be read ({error})"
 
 

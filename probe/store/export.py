@@ -25,7 +25,7 @@ import h5py
 import numpy as np
 
 from probe.errors import ProbeError, listed
-from probe.files import canonical_json, free_bytes, sync, temporary_name
+from probe.files import canonical_json, free_bytes, require_writable, sync, temporary_name
 from probe.store.features import FeatureStore, Stored
 from probe.store.shards import LIBVER, write_utterances
 
@@ -135,6 +135,7 @@ def _check(selection: Selection, to: Path, form: str) -> None:
     bent = [layer for layer in selection.layers if any(store.dtypes[shard][layer] != "float16" for shard in shards)]
     if selection.dtype == "float16" and bent:
         raise ProbeError(f"{store.path}: layer {listed(bent)} is not stored as float16, which would change values. Use float32.")
+    require_writable(to.parent)
     if selection.n_bytes > (free := free_bytes(to)):
         raise ProbeError(f"{to}: {selection.n_bytes} bytes to write, {free} free. Use another disk or fewer --layers.")
 

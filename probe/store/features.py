@@ -9,9 +9,9 @@ An utterance is its key together with its audio's sha256. When the audio of a ke
 the old one stays; `FeatureStore.match` finds the version that belongs to a file.
 """
 
-import fcntl
 import hashlib
 import itertools
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -21,11 +21,14 @@ from typing import Any
 
 import numpy as np
 
+from probe.environment import require_posix
 from probe.errors import ProbeError, listed
-from probe.files import read_json, sha256_of_file, sha256_of_json, write_atomically, write_json
+from probe.files import files_named, read_json, sha256_of_file, sha256_of_json, unread, unwritable, write_atomically, write_json
 from probe.store.entries import FORMAT, check_numbers, checked_certificate, checked_head, checked_index, checked_jobs, rows_in
 from probe.store.shards import ShardContent, merge_runs, read_rows, shard_bytes
 from probe.store.views import parse_view, pool, row_width, serves
+
+log = logging.getLogger("probe")
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,11 @@ class LayerArray:
     offsets: np.ndarray
     keys: list[str]
 
+    def __repr__(self) -> str:
+        """One short line."""
+        rows, width = self.values.shape
+        return f"LayerArray({len(self.keys)} utterances, {rows} rows of {width}, {self.values.dtype})"
+
     def __iter__(self) -> Iterator[np.ndarray]:
         """Each utterance's (row, dim), without a copy."""
         return (self.values[start:stop] for start, stop in zip(self.offsets[:-1], self.offsets[1:], strict=True))
@@ -152,6 +160,14 @@ class FeatureStore:
         self.sha256s: dict[str, str] = {}
         self.refresh()
 
+    def __repr__(self) -> str:
+        """One short line."""
+        widths = [str(width) for width in sorted(set(self.layers.values()))]
+        width = " or ".join(filter(None, [", ".join(widths[:-1]), widths[-1]]))
+        stored = {dtype for of_shard in self.dtypes.values() for dtype in of_shard.values()}
+        dtypes = " and ".join(sorted(stored or {self.recipe.get("dtype", "float16")}))
+        return f"FeatureStore({self.path}, {len(self.keys)} utterances, {len(self.layers)} layers of {width}, {dtypes})"
+
     # --- reading -----------------------------------------------------------------------------------------------------------------
 
     @property
@@ -199,7 +215,11 @@ class FeatureStore:
         layer = self.aliases.get(str(name), str(name))
         if layer not in self.layers:
             known = ", ".join(self.layers)
-            raise ProbeError(f"{self.path}: layer {name} asked for; the store holds {known}. Extract with --layers {name}.")
+            blocks = self.aliases.get("final", "")
+            deeper = str(name).isdecimal() and blocks.isdecimal() and int(name) > int(blocks)
+            advice = f"Extract with --layers {name}, if the model has such a layer, or name one of these."
+            advice = f"The model has {blocks} blocks; name one of these." if deeper else advice
+            raise ProbeError(f"{self.path}: layer {name} asked for; the store holds {known}. {advice}")
         stored = [item.on(layer) for item in stored]
         offsets = np.concatenate([[0], np.cumsum([item.n_rows for item in stored])]).astype(np.int64)
         shards: dict[str, list[tuple[int, int, int]]] = {}  # shard -> (row in the shard, stop row, row in the result)
@@ -242,12 +262,12 @@ class FeatureStore:
             return None
         try:
             status = path.stat()
-        except OSError:
+        except OSError as error:
             if len(versions) == 1:
                 return versions[0]
             raise ProbeError(
-                f"{self.path}: {key} is stored in {len(versions)} versions and {path} is not there to tell which is meant. "
-                "Put the audio in its place."
+                f"{self.path}: {key} is stored in {len(versions)} versions, and {path} cannot tell which is meant "
+                f"({error.strerror}). Put the audio in its place."
             ) from None
         for item in reversed(versions):
             if (item.audio_bytes, item.audio_mtime_ns) == (status.st_size, status.st_mtime_ns):
@@ -287,7 +307,7 @@ class FeatureStore:
         self.utterances.clear()
         self.failures.clear()
         self.jobs: list[Job] = []
-        for path in sorted(self.path.glob("plan-*.json")):
+        for path in files_named(self.path, "plan-*.json"):
             jobs = checked_jobs(read_json(path), path)
             self.jobs += [Job(item["number"], tuple(item["keys"]), item["parts"]) for item in jobs]
         check_numbers([(job.number, job.parts) for job in self.jobs], self.path)
@@ -307,7 +327,13 @@ class FeatureStore:
         index = checked_index(read_json(path), path, self.layers)
         if index["bytes"]:
             shard = self.path / f"{name}.h5"
-            if not shard.exists() or shard.stat().st_size != index["bytes"]:
+            try:
+                n_bytes = shard.stat().st_size
+            except FileNotFoundError:
+                n_bytes = -1
+            except OSError as error:
+                raise unread(shard, error) from error
+            if n_bytes != index["bytes"]:
                 raise ProbeError(
                     f"{shard}: missing or not the {index['bytes']} bytes its index names. Remove {path.name} and extract again."
                 )
@@ -352,7 +378,7 @@ class FeatureStore:
         """Writes a plan for (keys, number of parts) each and returns its jobs, numbered on from those before."""
         first = max((job.number for job in self.jobs), default=-1) + 1
         planned = [Job(first + index, keys, parts) for index, (keys, parts) in enumerate(jobs)]
-        number = 1 + max((int(path.stem.removeprefix("plan-")) for path in self.path.glob("plan-*.json")), default=-1)
+        number = 1 + max((int(path.stem.removeprefix("plan-")) for path in files_named(self.path, "plan-*.json")), default=-1)
         write_json(self.path / f"plan-{number:05d}.json", {"format": FORMAT, "jobs": [asdict(job) for job in planned]})
         self.jobs += planned
         return planned
@@ -366,6 +392,8 @@ class FeatureStore:
             OSError: see `write_atomically`.
         """
         data, dtypes = shard_bytes(content) if content.keys else (b"", {})
+        # A job that is written again may have left an index, which must not stand beside another shard if this run is killed here.
+        (self.path / f"{name}.json").unlink(missing_ok=True)
         if data:
             write_atomically(self.path / f"{name}.h5", data)
         index = {
@@ -390,17 +418,30 @@ class FeatureStore:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Keeps other runs from writing into the store in ``folder`` meanwhile.
+    """Keeps other runs from writing into the store in ``folder`` meanwhile; only warns where the file system has no locks.
 
     Raises:
-        ProbeError: another run is writing.
+        ProbeError: another run is writing, the folder cannot be written to, or the system is not supported.
     """
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    require_posix()
+    import fcntl  # only here, so that stores can be read where it is missing
+
+    try:
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise unwritable(folder, error) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ProbeError(f"{folder}: another run is writing here. Wait for it, or use another --to folder.") from error
+        except OSError as error:
+            log.warning(
+                "%s: this file system gives no lock (%s), so nothing keeps a second run from writing here meanwhile. "
+                "Start one run at a time into this folder.",
+                folder,
+                error.strerror,
+            )
         yield
     finally:
         os.close(descriptor)

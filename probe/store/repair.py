@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from probe.errors import ProbeError
-from probe.files import read_json, write_json
+from probe.errors import ProbeError, UnreadError
+from probe.files import files_named, read_json, write_json
 from probe.store.entries import FORMAT, checked_index
 from probe.store.features import FeatureStore, Job
 from probe.store.trust import DAMAGE, TEXT, all_rows, opened, trusted_dataset
@@ -33,7 +33,11 @@ def is_back(found: Verification, job: Job) -> bool:
 
 
 def held(folder: Path, job: Job) -> set[tuple[str, str]] | None:
-    """(key, sha256 of the audio) of all that a job's shards hold or held; None where no file of them tells."""
+    """(key, sha256 of the audio) of all that a job's shards hold or held; None where no file of them tells.
+
+    Raises:
+        UnreadError: the operating system does not let one of them be read.
+    """
     told = False
     aside = files_aside(folder)
     found: set[tuple[str, str]] = set()
@@ -55,6 +59,8 @@ def _held_by(path: Path, name: str) -> set[tuple[str, str]] | None:
             keys = all_rows(trusted_dataset(file, "keys", path, [TEXT]))
             audio = all_rows(trusted_dataset(file, "audio_sha256", path, [TEXT], keys.shape))
             return {(key.decode(), sha256.decode()) for key, sha256 in zip(np.ravel(keys), np.ravel(audio), strict=True)}
+    except UnreadError:
+        raise
     except (ProbeError, *DAMAGE):
         return None
 
@@ -100,8 +106,10 @@ def rebuild_plans(found: Verification, order: Sequence[str]) -> list[str]:
     if not any(name.startswith("plan-") for name in damaged):
         return []
     known = {job.number for job in found.jobs}
-    numbers = {int(match[1]) for path in found.store.glob("shard-*.json") if (match := re.match(r"shard-(\d{5,})\.", path.name))}
-    last = max((int(path.stem.removeprefix("plan-")) for path in found.store.glob("plan-*.json")), default=-1)
+    numbers = {
+        int(match[1]) for path in files_named(found.store, "shard-*.json") if (match := re.match(r"shard-(\d{5,})\.", path.name))
+    }
+    last = max((int(path.stem.removeprefix("plan-")) for path in files_named(found.store, "plan-*.json")), default=-1)
     rebuilt: list[str] = []
     for name in [f"plan-{number:05d}" for number in range(last + 2)]:
         path = found.store / f"{name}.json"
@@ -122,7 +130,7 @@ def rebuild_plans(found: Verification, order: Sequence[str]) -> list[str]:
 
 def _neighbours(path: Path) -> tuple[list[Path], list[Path]]:
     """The plans before and after a plan."""
-    plans = sorted(path.parent.glob("plan-*.json"))
+    plans = files_named(path.parent, "plan-*.json")
     return [item for item in plans if item.name < path.name], [item for item in plans if item.name > path.name]
 
 
@@ -139,7 +147,7 @@ def _numbers(plans: list[Path]) -> list[int]:
 
 def _job(folder: Path, number: int, order: Mapping[str, int]) -> Job | None:
     """The job that became these shards; None where no index of them can be read."""
-    for path in sorted(folder.glob(f"shard-{number:05d}*.json")):
+    for path in files_named(folder, f"shard-{number:05d}*.json"):
         try:
             index = checked_index(read_json(path), path, None)
         except ProbeError:

@@ -167,6 +167,7 @@ def read_rows(
 
     Raises:
         ProbeError: not a shard, damaged, or of another form than the index says (see `probe.store.trust`).
+        UnreadError: the operating system does not let it be read.
     """
     try:
         with opened(path, 16 * CHUNK_BYTES) as file:

@@ -6,9 +6,11 @@ are those that the index promises, its filters are those of every HDF5 library, 
 hardened against crafted files: this keeps its readers from believing them, it is no sandbox.
 """
 
+import errno
 import functools
 import math
 import os
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,11 +21,12 @@ import numpy as np
 from h5py import h5a, h5d, h5f, h5g, h5l, h5o, h5p, h5s, h5t, h5z
 
 from probe.errors import ProbeError
+from probe.files import unread
 from probe.store.entries import INFLATED, USUAL_BYTES
 
 TEXT = "S"  # among dtypes: bytes of a fixed length
 FILTERS = (h5z.FILTER_FLETCHER32, h5z.FILTER_SHUFFLE, h5z.FILTER_DEFLATE)
-# What h5py raises for a file that is damaged or not HDF5.
+# What h5py raises for a file that is damaged or not HDF5, and for one that cannot be read (`system_error` tells which).
 DAMAGE = (OSError, RuntimeError, KeyError, TypeError, ValueError, OverflowError, MemoryError)
 ADVICE = "This is damaged, or no shard of layerprobe."
 
@@ -33,23 +36,59 @@ def opened(path: Path, cache_bytes: int = 1 << 20) -> Iterator[h5f.FileID]:
     """An HDF5 file to read from; ``h5py.File`` takes twice as long. It is closed once nothing in it is referred to any more.
 
     Raises:
-        DAMAGE: no HDF5 file, or not to be read.
+        UnreadError: it, or something in it while the block runs, cannot be read for a reason that is not in the file.
+        DAMAGE: no HDF5 file.
     """
-    file = h5f.open(os.fsencode(path), h5f.ACC_RDONLY, _access(cache_bytes))
     try:
-        yield file
-    except BaseException:
-        h5py.File(file).close()  # with everything in it, which the traceback refers to
+        file = _opened(path, cache_bytes)
+        try:
+            yield file
+        except BaseException:
+            h5py.File(file).close()  # with everything in it, which the traceback refers to
+            raise
+        file.close()
+    except DAMAGE as error:
+        if (reason := system_error(error)) is not None:
+            raise unread(path, reason) from error
         raise
-    file.close()
+
+
+def _opened(path: Path, cache_bytes: int) -> h5f.FileID:
+    """A file that is open. A shard never changes, so it takes no lock, which some file systems do not have.
+
+    Where this process has the file open already, HDF5 wants it to be opened in the same way.
+    """
+    for locking in (False, None):
+        try:
+            return h5f.open(os.fsencode(path), h5f.ACC_RDONLY, _access(cache_bytes, locking))
+        except OSError as error:
+            if system_error(error) is not None:
+                raise
+    return h5f.open(os.fsencode(path), h5f.ACC_RDONLY, _access(cache_bytes, locking=True))
+
+
+def system_error(error: BaseException) -> OSError | MemoryError | None:
+    """The failure of the operating system or of memory behind an error, which then says nothing about the content of a file.
+
+    HDF5 raises any kind of error for it, with the number of the operating system's error in its text. A damaged address ends in an
+    invalid argument, so that counts as damage.
+    """
+    if isinstance(error, MemoryError):
+        return error
+    number = getattr(error, "errno", None)
+    if number is None and (match := re.search(r"\berrno = (\d+)", str(error))):
+        number = int(match[1])
+    return None if number in (None, 0, errno.EINVAL) else OSError(number, os.strerror(number))
 
 
 @functools.cache
-def _access(cache_bytes: int) -> h5p.PropFAID:
-    """How a file is opened: with room for that many bytes of chunks per dataset."""
+def _access(cache_bytes: int, locking: bool | None) -> h5p.PropFAID:
+    """How a file is opened: with room for that many bytes of chunks per dataset; ``locking`` as in `h5py.File`."""
     access = h5p.create(h5p.FILE_ACCESS)
     metadata, slots, _, preemption = access.get_cache()
     access.set_cache(metadata, slots, cache_bytes, preemption)
+    if locking is not None and hasattr(access, "set_file_locking"):  # HDF5 1.10.7, 1.12.1
+        access.set_file_locking(locking, False)
     return access
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from probe.brief import brief, counted
-from probe.errors import ProbeError, listed
-from probe.files import read_json, sha256_of_json
+from probe.errors import ProbeError, UnreadError, listed
+from probe.files import files_named, read_json, sha256_of_json
 from probe.store.contents import shard_problems
 from probe.store.entries import check_numbers, checked_certificate, checked_head, checked_index, checked_jobs, rows_in
 from probe.store.features import Job
@@ -34,14 +34,21 @@ class Finding:
 
     Attributes:
         file: its name in the store's folder.
-        damage: whether something is lost or cannot be read; a note otherwise.
+        damage: whether something is lost or broken; a note otherwise.
         job: number of the job that would have to be extracted again, where there is one.
+        unread: whether the operating system does not let the file be read, so that it may be sound; no damage.
     """
 
     file: str
     problem: str
     damage: bool = True
     job: int | None = None
+    unread: bool = False
+
+    @property
+    def rank(self) -> int:
+        """How grave it is: 2 damage, 1 a file that could not be read, 0 a note."""
+        return 2 if self.damage else int(self.unread)
 
 
 @dataclass(frozen=True)
@@ -67,29 +74,38 @@ class Verification:
 
     @property
     def damage(self) -> list[Finding]:
-        """Findings that are no notes."""
+        """Findings of something that is lost or broken."""
         return [item for item in self.findings if item.damage]
 
     @property
     def state(self) -> str:
-        """Whether anything is damaged."""
-        return f"DAMAGED, {len(self.damage)} files" if self.damage else "sound"
+        """Whether anything is damaged, or could not be read."""
+        states = [f"DAMAGED, {len(self.damage)} files"] if self.damage else []
+        if self.unread:
+            states.append(f"NOT KNOWN, {len(self.unread)} files could not be read and may be sound, so remove nothing")
+        return "; ".join(states) or "sound"
+
+    @property
+    def unread(self) -> list[Finding]:
+        """Findings of files of which nothing is known, because they could not be read."""
+        return [item for item in self.findings if item.unread]
 
     def lines(self) -> list[str]:
         """One line for the store and one for each finding."""
         size = f"{self.shards} shards, {self.n_bytes / 1e6:.1f} MB read"
-        details = [f"{self.store / item.file}: {'' if item.damage else 'note: '}{item.problem}" for item in self.findings]
+        details = [f"{self.store / item.file}: {'' if item.rank else 'note: '}{item.problem}" for item in self.findings]
         return [f"{self.store}: {self.state}; {size}", *details]
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
         return {
             "store": str(self.store),
-            "sound": not self.damage,
+            "sound": not self.damage and not self.unread,
             "shards": self.shards,
             "bytes": self.n_bytes,
             "damage": {item.file: item.problem for item in self.damage},
-            "notes": {item.file: item.problem for item in self.findings if not item.damage},
+            "unread": {item.file: item.problem for item in self.unread},
+            "notes": {item.file: item.problem for item in self.findings if not item.rank},
         }
 
 
@@ -141,8 +157,8 @@ def verify_store(folder: Path, tick: Callable[[int], Any] = lambda _: None) -> V
             n_bytes += index["bytes"]
             tick(index["bytes"])
     strays = _strays(folder, indexes, of_shard, stray)
-    damaged_plan = any(item.file.startswith("plan-") for item in findings)
-    findings += [replace(item, damage=item.damage and not damaged_plan) for item in strays]
+    no_wonder = any(item.file.startswith("plan-") or item.unread for item in findings)
+    findings += [replace(item, damage=item.damage and not no_wonder) for item in strays]
     aside = files_aside(folder)
     for job in jobs:
         findings += _job(folder, job, indexes, aside, recipe["view"] if recipe else "")
@@ -151,7 +167,7 @@ def verify_store(folder: Path, tick: Callable[[int], Any] = lambda _: None) -> V
     if missing:
         text = f"planned and missing, {len(missing)} of {len(of_shard)} shards; `probe extract` writes them"
         findings.append(Finding(f"{missing[0]}.h5", text, damage=False))
-    findings = sorted(_merged(findings), key=lambda item: (not item.damage, item.file))
+    findings = sorted(_merged(findings), key=lambda item: (-item.rank, item.file))
     return Verification(folder, len(indexes), n_bytes, tuple(jobs), tuple(findings), head)
 
 
@@ -163,30 +179,39 @@ def _head(folder: Path, findings: list[Finding]) -> dict[str, Any] | None:
         if sha256_of_json(head["recipe"]) != head["sha256"]:
             raise ProbeError("the recipe does not have the sha256 that stands beside it")
         return head
+    except UnreadError as error:
+        findings.append(_not_read(error, path))
     except ProbeError as error:
         findings.append(Finding(path.name, f"{_short(error, path)}. {HEAD_ADVICE}"))
-        return None
+    return None
 
 
 def _json(path: Path, check: Callable[[dict[str, Any], Path], Any], findings: list[Finding], job: int | None = None) -> Any:
     """A JSON file that passes a check, or None with a finding."""
     try:
         return check(read_json(path), path)
+    except UnreadError as error:
+        findings.append(_not_read(error, path))
     except ProbeError as error:
         findings.append(Finding(path.name, _short(error, path), job=job))
-        return None
+    return None
+
+
+def _not_read(error: UnreadError, path: Path) -> Finding:
+    """The finding of a file that cannot be read for a reason that is not in the file."""
+    return Finding(path.name, _short(error, path), damage=False, unread=True)
 
 
 def _short(error: ProbeError, path: Path) -> str:
     """An error without the name of its file and without advice that verifying replaces."""
     text = str(error).removeprefix(f"{path}: ").removeprefix(f"{path.parent}: ")
-    return re.sub(r"\.( Remove it and run.*| This is not what.*| Extract again\.)?$", "", text)
+    return re.sub(r"\.( Remove it and run.*| This is not what.*| This says nothing.*| Extract again\.)?$", "", text)
 
 
 def _jobs(folder: Path, findings: list[Finding]) -> list[Job]:
     """The jobs of all plans that can be read; of jobs with one number, the first."""
     jobs: list[Job] = []
-    for path in sorted(folder.glob("plan-*.json")):
+    for path in files_named(folder, "plan-*.json"):
         entries = _json(path, checked_jobs, findings) or []
         fresh = [Job(item["number"], tuple(item["keys"]), item["parts"]) for item in entries]
         try:
@@ -215,8 +240,12 @@ def _shard(
     index = _json(path, lambda value, where: checked_index(value, where, layers or None), findings, number)
     if index is None:
         return None
-    if index["bytes"] and (problems := shard_problems(folder / f"{name}.h5", index, recipe, layers)):
-        findings.append(Finding(f"{name}.h5", "; ".join(problems), job=number))
+    shard = folder / f"{name}.h5"
+    try:
+        if index["bytes"] and (problems := shard_problems(shard, index, recipe, layers)):
+            findings.append(Finding(shard.name, "; ".join(problems), job=number))
+    except UnreadError as error:
+        findings.append(_not_read(error, shard))
     return index
 
 
@@ -234,7 +263,8 @@ def _strays(
         found: what is wrong with them; nothing reads them, so none of it is damage.
     """
     text = "no plan that can be read names this shard, so nothing reads it"
-    yield from (Finding(item.file, f"{item.problem}; {text}" if item.damage else item.problem, damage=False) for item in found)
+    for item in found:
+        yield replace(item, problem=f"{item.problem}; {text}" if item.damage else item.problem, damage=False)
     strays = [name for name in indexes if name not in planned]
     if not strays:
         return
@@ -286,13 +316,13 @@ def _leftovers(folder: Path) -> Iterator[Finding]:
 
 
 def _merged(findings: list[Finding]) -> list[Finding]:
-    """One finding a file; damage hides notes."""
+    """One finding a file; the graver hides the others."""
     merged: dict[str, Finding] = {}
     for item in findings:
         known = merged.get(item.file)
-        if known is None or (item.damage and not known.damage):
+        if known is None or item.rank > known.rank:
             merged[item.file] = item
-        elif item.damage == known.damage and item.problem not in known.problem:
+        elif item.rank == known.rank and item.problem not in known.problem:
             job = item.job if known.job is None else known.job
-            merged[item.file] = Finding(item.file, f"{known.problem}; {item.problem}", item.damage, job)
+            merged[item.file] = replace(known, problem=f"{known.problem}; {item.problem}", job=job)
     return list(merged.values())

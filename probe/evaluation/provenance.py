@@ -1,0 +1,93 @@
+"""What records say of where their numbers come from, and the name of their file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from probe.data.conditions.grammar import CLEAN
+from probe.data.corpus import Corpus
+from probe.environment import code_version, package_versions
+from probe.evaluation.hearing import Hearing
+from probe.evaluation.tasks import Task
+from probe.files import file_name, sha256_of_json
+from probe.records import SEVERAL
+from probe.store.features import FeatureStore
+
+
+def provenance(
+    task: Task,
+    model: str,
+    corpus: Corpus,
+    stores: Mapping[str, FeatureStore],
+    hearing: Hearing,
+    condition: str,
+    seed: int,
+    device: str,
+) -> dict[str, Any]:
+    """The fields that all records of a file share: what was asked of what, and what it was computed with."""
+    tested = hearing.tests if condition == SEVERAL else [condition]
+    parts = [stores[name] for name in (*hearing.train, *tested)]
+    recipes = sorted({part.recipe_sha256 for part in parts})
+    drawn = {part.recipe["disturbance"]["seed"] for part in parts if "disturbance" in part.recipe} - {None}
+    store = stores[hearing.train[0]]
+    final = store.aliases.get("final", "final")
+    return {
+        "model": model,
+        "revision": store.recipe["model"]["revision"],
+        "final_layer": final if final in store.layers else "",
+        "task": task.name,
+        "task_version": task.version,
+        "kind": task.kind,
+        "corpus": corpus.name,
+        "condition": condition,
+        "train_condition": hearing.train_condition,
+        "condition_seed": drawn.pop() if len(drawn) == 1 else None,
+        "seed": seed,
+        "recipe": recipes[0] if len(recipes) == 1 else sha256_of_json(recipes),
+        "task_sha256": task.sha256,
+        "manifest_sha256": corpus.sha256,
+        "code": code_version(),
+        "packages": package_versions(),
+        "device": device,
+    }
+
+
+def arguments_of(task: Task, model: str, corpus: Corpus, store: FeatureStore, **how: Any) -> dict[str, Any]:
+    """What repeats a run: the arguments of `probe.evaluation.run.run`, and those of the extraction that it reads.
+
+    Args:
+        store: of the training.
+        how: further arguments; paths become text.
+    """
+    recipe = store.recipe
+    cut = recipe.get("chunking") or {"chunk_s": 0.0}
+    form = {name: cut[name] for name in ("chunk_s", "context_s") if name in cut}
+    form |= {name: recipe[name] for name in ("implementation", "precision") if name in recipe}
+    disturbance = recipe.get("disturbance", {})
+    heard = {"condition": disturbance.get("text", CLEAN), "condition_seed": disturbance.get("seed") or 0}
+    return {
+        "task": task.spec or task.name,
+        "overrides": dict(task.overrides),
+        "model": model,
+        "corpus": corpus.source,
+        **{name: str(value) if isinstance(value, Path) else value for name, value in how.items()},
+        "extraction": {"model": store.requested} | extraction_of(recipe) | form | heard,
+    }
+
+
+def extraction_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """How `probe.extract` is asked for a recipe, its model, its form and its condition aside."""
+    return {
+        "layers": ",".join(name for name, _ in recipe["layers"]),
+        "view": recipe["view"],
+        "dtype": recipe["dtype"],
+        "compression": recipe.get("compression", "none"),
+        "ctc": "ctc" in recipe,
+    }
+
+
+def stem(fields: dict[str, Any]) -> str:
+    """The name of a file of records, without its ending."""
+    condition, trained = fields["condition"], fields["train_condition"]
+    heard = condition if trained in (CLEAN, condition) else f"{trained} to {condition}"
+    return "__".join(file_name(part) for part in (fields["model"], fields["task"], fields["corpus"], heard))

@@ -1,0 +1,155 @@
+"""The lists that come beside a corpus: trials of a verification task, labels over time of a task on frames."""
+
+import itertools
+import logging
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from probe.data.corpus import Corpus
+from probe.data.intervals import BEYOND_S, EXPECTED, IntervalSet, load_intervals
+from probe.data.trials import Trial, TrialList, draw_trials, load_trials
+from probe.errors import ProbeError, UsageError, listed
+from probe.evaluation.hearing import Hearing
+from probe.evaluation.problem import Features
+from probe.evaluation.tasks import Task
+
+log = logging.getLogger("probe")
+
+
+def trial_lists(
+    task: Task,
+    corpus: Corpus,
+    features: Features,
+    hearing: Hearing,
+    trials: str | Path | None,
+    dev_trials: str | Path | None,
+    seed: int,
+) -> dict[str, TrialList]:
+    """The dev and test trials of a verification task; trials whose utterances have no features are left out."""
+    failed = {item.key for item in features.failed}
+    lists = chosen_trials(task, corpus, failed, trials, dev_trials, seed)
+    if not lists:
+        return {}
+    _warn_of_trials(lists)
+    heard = [
+        *hearing.dev_trials(lists["dev"].trials),
+        *itertools.chain(*hearing.trials(lists["test"].trials, task.settings["enroll"]).values()),
+    ]
+    features.require(corpus.name, [end for trial in heard for end in (trial.enroll, trial.test)])
+    for split, item in lists.items():
+        kept = tuple(trial for trial in item.trials if not {trial.enroll.key, trial.test.key} & failed)
+        if len(kept) < len(item.trials):
+            log.warning("%s: %d trials left out, their extraction failed", item.name, len(item.trials) - len(kept))
+        _refuse_one_sided(item.name, kept)
+        lists[split] = replace(item, trials=kept)
+    return lists
+
+
+def chosen_trials(
+    task: Task,
+    corpus: Corpus,
+    failed: Collection[str],
+    trials: str | Path | None,
+    dev_trials: str | Path | None,
+    seed: int,
+) -> dict[str, TrialList]:
+    """The dev and test trials of a verification task; of another task none.
+
+    Args:
+        failed: keys of utterances that no dev trial is drawn of.
+
+    Raises:
+        ProbeError: no list, one that cannot be used, or trials that choose the layer and report it too.
+    """
+    if task.kind != "verify":
+        return {}
+    if trials is None:
+        raise UsageError(
+            f"{task.name}: needs --trials, a CSV list with the columns enroll,test,label, or lines `label path1 path2`."
+        )
+    dev_rows = [item for item in corpus.utterances if item.split == "dev" and item.key not in failed]
+    tested = load_trials(trials, corpus)
+    if dev_trials:
+        chosen = load_trials(dev_trials, corpus)
+    else:
+        taken = {frozenset((trial.enroll.key, trial.test.key)) for trial in tested.trials}
+        chosen = draw_trials(dev_rows, task.settings["dev_trials"], seed, taken)
+    lists = {"dev": chosen, "test": tested}
+    _refuse_common(lists)
+    return lists
+
+
+def intervals_of(task: Task, corpus: Corpus, features: Features, given: str | Path | None) -> IntervalSet | None:
+    """The labels over time that a task of kind frames wants.
+
+    Args:
+        corpus: without limit.
+    """
+    durations_s = {key: stored.duration_s for (_, key), stored in features.stored.items()}
+    return load_labels(task, corpus, durations_s, given)
+
+
+def load_labels(
+    task: Task,
+    corpus: Corpus,
+    durations_s: Mapping[str, float],
+    given: str | Path | None,
+    beyond_s: float = BEYOND_S,
+) -> IntervalSet | None:
+    """The labels over time that a task of kind frames wants; None for another kind.
+
+    Args:
+        corpus, durations_s, beyond_s: see `probe.data.intervals.load_intervals`.
+        given: in the place of the file that the task names.
+
+    Raises:
+        ProbeError: none are named, or they cannot be used.
+    """
+    settings = (task.of or task).settings
+    if (task.of or task).kind != "frames":
+        return None
+    path = Path(given) if given else corpus.folder / settings["labels"]
+    if not given and not settings["labels"]:
+        raise UsageError(f"{task.name}: needs --labels, {EXPECTED}, or the key labels in the task.")
+    return load_intervals(path, corpus, durations_s, settings["tier"], settings["types"], beyond_s)
+
+
+def _refuse_common(lists: dict[str, TrialList]) -> None:
+    """Refuses trials that choose the layer and report it too."""
+    pairs = {name: {frozenset((trial.enroll.key, trial.test.key)) for trial in item.trials} for name, item in lists.items()}
+    if common := pairs["dev"] & pairs["test"]:
+        raise ProbeError(
+            f"{lists['dev'].name}: {len(common)} of its trials are in {lists['test'].name} too; the layer would be chosen on the "
+            "trials that are reported. Give lists without common trials, or leave --dev-trials out."
+        )
+
+
+def _warn_of_trials(lists: dict[str, TrialList]) -> None:
+    """Warns of what makes a trial too easy or wrong."""
+    heard = {name: {end.speaker for trial in item.trials for end in (trial.enroll, trial.test)} for name, item in lists.items()}
+    if both := sorted(heard["dev"] & heard["test"] - {""}):
+        log.warning(
+            "%s: %d speakers are in %s too (%s): the layer is chosen on voices that are reported",
+            *(lists["dev"].name, len(both), lists["test"].name, listed(both, 3)),
+        )
+    for item in lists.values():
+        ends = [(trial, trial.enroll, trial.test) for trial in item.trials]
+        found = {
+            "have an utterance of split train": sum("train" in (one.split, other.split) for _, one, other in ends),
+            "have a label against the manifest's speakers": sum(
+                bool(one.speaker and other.speaker) and trial.target != (one.speaker == other.speaker)
+                for trial, one, other in ends
+            ),
+            "compare an utterance with itself": sum(one.key == other.key for _, one, other in ends),
+        }
+        for what, n in found.items():
+            if n:
+                log.warning("%s: %d of %d trials %s", item.name, n, len(ends), what)
+
+
+def _refuse_one_sided(name: str, trials: Sequence[Trial]) -> None:
+    kinds = Counter(trial.target for trial in trials)
+    if not (kinds[True] and kinds[False]):
+        raise ProbeError(f"{name}: {kinds[True]} target and {kinds[False]} other trials are left; expected some of both.")
