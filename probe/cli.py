@@ -1,12 +1,13 @@
 """The command line: the commands, logging, signals and exit codes. stdout is data, stderr is progress."""
 
+import contextlib
 import logging
 import os
 import signal
 import sys
 import traceback
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO, cast
 
 import click
 
@@ -95,6 +96,42 @@ def stop_on_signals() -> None:
         signal.signal(signal.SIGINT, stop)
 
 
+class Unread:
+    """stderr, which falls silent where nobody reads it any more: a closed terminal ends no work."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write ``text`` where that is possible."""
+        with contextlib.suppress(OSError):
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is held back where that is possible."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def secure_streams() -> None:
+    """Open the standard streams that the caller closed, and let no error of stderr end the work.
+
+    A closed stream's number would go to the next file that is opened, say a shard, and what a
+    library prints would be written into it.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = cast(TextIO, Unread(sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)))
+
+
 class AboveBars(logging.StreamHandler):
     """Messages on lines of their own, above a progress bar that stands on the last one."""
 
@@ -118,6 +155,8 @@ class Plain(logging.Formatter):
 
 def main() -> NoReturn:
     """The console script: exit codes, and one line instead of a traceback for a user's mistake."""
+    secure_streams()
+    os.environ.pop("MPLBACKEND", None)  # a notebook's may be missing here; pictures are only saved
     try:
         require_posix()
         stop_on_signals()

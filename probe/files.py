@@ -158,10 +158,17 @@ def file_name(text: str) -> str:
 
     Different texts have different names (but for ``/`` and ``:``, which are alike): one that holds anything but letters, digits,
     ``._+=@-`` and single ``/`` or ``:``, or is too long, gets 8 digits of its hash at the end.
+
+    Raises:
+        ProbeError: bytes that are no UTF-8, which a path may have and no record can hold.
     """
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError as error:
+        raise ProbeError(f"{text!r}: this name is not UTF-8. Rename the file or folder.") from error
     name = re.sub(r"[^A-Za-z0-9._+=@-]+", "--", text)
     plain = re.fullmatch(r"[A-Za-z0-9_+=@](-?[A-Za-z0-9._+=@]|[/:](?=[A-Za-z0-9_+=@]))*", text) and len(name) <= LONGEST_NAME
-    digits = hashlib.sha256(text.encode()).hexdigest()[:8]
+    digits = hashlib.sha256(encoded).hexdigest()[:8]
     return name if plain else f"{name[:LONGEST_NAME].strip('-.')}-{digits}".lstrip("-")
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from probe.brief import brief, counted
 from probe.data.conditions.condition import Condition, Disturbance, distinct, open_condition, parse_condition
 from probe.data.conditions.examples import Example, hear, write_examples
 from probe.data.conditions.grammar import CLEAN
@@ -58,6 +59,13 @@ class Bench:
     files: list[Path] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     unusable: dict[str, list[str]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        refused = f"{len(self.refused)} refused" if self.refused else ""
+        unusable = sum(map(len, self.unusable.values()))
+        lacking = f"{counted(unusable, 'utterance')} without features" if unusable else ""
+        extractions = counted(len(self.extractions), "extraction")
+        return brief(self, extractions, counted(len(self.files), "file"), refused, lacking)
 
 
 def bench(
@@ -218,6 +226,10 @@ class Listening:
     files: list[Path]
     gain_db: float
 
+    def __repr__(self) -> str:
+        folder = str(self.files[0].parent) if self.files else ""
+        return brief(self, counted(len(self.examples), "example"), counted(len(self.files), "file"), folder)
+
 
 def listen(
     corpus: str | Path | Corpus,
@@ -343,6 +355,10 @@ class Repair:
     found: Verification
     repaired: list[str]
     kept: dict[int, list[str]]
+
+    def __repr__(self) -> str:
+        kept = f"{counted(len(self.kept), 'job')} kept aside" if self.kept else ""
+        return brief(self, f"{counted(len(self.repaired), 'file')} repaired", kept, self.found.state, str(self.found.store))
 
 
 def repair(

@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from probe.brief import brief, figure
 from probe.errors import ProbeError
-from probe.files import canonical_json, write_atomically
+from probe.files import canonical_json, sha256_of_file, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -153,6 +154,12 @@ class Record:
     seconds: float = 0.0
     format: int = FORMAT
 
+    def __repr__(self) -> str:
+        score = f"{self.split} {self.metric} {figure(self.value)}"
+        ends = "" if self.low is None else f"[{figure(self.low)}, {figure(self.high)}]"
+        place = (f"layer {self.layer}", self.head, self.task, self.model)
+        return brief(self, " ".join(filter(None, (score, ends))), str(self.control), *map(str, place))
+
 
 # A layer is chosen once for all records that agree in these.
 CHOICE = ["model", "task", "corpus", "condition", "train_condition", "head", "train_domain", "budget"]
@@ -182,18 +189,62 @@ def hashed_block(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:12]
 
 
-def write_records(path: Path, records: Sequence[Record]) -> Path | None:
-    """Writes one JSON line per record, replacing ``path`` atomically.
+def write_records(path: Path, records: Sequence[Record], outcomes: bytes | None = None) -> Path | None:
+    """Write one JSON line per record, replacing ``path`` atomically.
+
+    Two files cannot be replaced at once. The outcomes come first, and the records name their
+    hash: whoever reads the pair sees that it belongs together, or that it does not.
+
+    Args:
+        outcomes: content of the file at `outcomes_path`, whose sha256 the records name;
+            None leaves that file as it is.
 
     Returns:
-        Where the records that stood there are now, if they answered another question (`IDENTITY`); a re-run replaces them.
+        The copy of the records that stood there, if they answered another question (`IDENTITY`);
+        a re-run replaces them.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kept = _keep_others(path, records)
     written: dict[str, str] = {}
     lines = [canonical_json({**asdict(record), "counts": _packed(record.counts, written)}) + "\n" for record in records]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = _keep_others(path, records)
+    if outcomes is not None:
+        outcomes_path(path).parent.mkdir(exist_ok=True)
+        write_atomically(outcomes_path(path), outcomes)
     write_atomically(path, "".join(lines).encode())
     return kept
+
+
+def outcomes_path(path: Path) -> Path:
+    """Where the outcomes that belong to a file of records lie."""
+    return path.parent / "outcomes" / path.name
+
+
+def sha256_of_outcomes(path: Path) -> str | None:
+    """The sha256 of the outcomes beside a file of records; None where there are none.
+
+    Raises:
+        OSError: the outcomes cannot be read.
+    """
+    beside = outcomes_path(path)
+    return sha256_of_file(beside) if beside.is_file() else None
+
+
+def outcomes_fault(path: Path, record: Record) -> str:
+    """Why the outcomes beside a file of records are not those of one of its records.
+
+    Returns:
+        Empty where they are, and where the record does not know the hash of its outcomes.
+
+    Raises:
+        OSError: the outcomes cannot be read.
+    """
+    actual = sha256_of_outcomes(path)
+    if record.outcomes_sha256 in ("", actual):
+        return ""
+    place = f"outcomes/{path.name}"
+    if actual is None:
+        return f"{place} is missing"
+    return f"{place} belongs to other records, which name another sha256 than {actual[:8]}..."
 
 
 def _packed(counts: Mapping[str, Any], written: dict[str, str]) -> dict[str, Any]:
@@ -237,19 +288,25 @@ def _name_of(text: str) -> str:
 
 
 def _keep_others(path: Path, records: Sequence[Record]) -> Path | None:
-    """Moves records of another question out of the way: ``x.jsonl`` to ``x.jsonl.<hash>.old``."""
+    """Copy records of another question, and their outcomes: ``x.jsonl`` to ``x.jsonl.<hash>.old``.
+
+    They are copied, not moved: a run that is killed here leaves the records in their place.
+    """
     if not path.exists():
         return None
     content = path.read_bytes()
     try:
-        before = json.loads(content.partition(b"\n")[0])
-        same = all(before[name] == getattr(records[0], name) for name in IDENTITY)
-    except (ValueError, KeyError, TypeError):
-        same = False
-    if same:
+        before = Record(**_values_of(content.partition(b"\n")[0], {}))
+    except ProbeError:
+        before = None
+    if before and records and all(getattr(before, name) == getattr(records[0], name) for name in IDENTITY):
         return None
-    kept = path.with_name(f"{path.name}.{hashlib.sha256(content).hexdigest()[:8]}.old")
-    path.replace(kept)
+    ending = f".{hashlib.sha256(content).hexdigest()[:8]}.old"
+    kept, beside = (item.with_name(item.name + ending) for item in (path, outcomes_path(path)))
+    # Outcomes of an unknown hash may be a later run's, if an earlier copy of them is there.
+    if before and outcomes_path(path).is_file() and not beside.exists() and not outcomes_fault(path, before):
+        write_atomically(beside, outcomes_path(path).read_bytes())
+    write_atomically(kept, content)
     return kept
 
 

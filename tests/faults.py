@@ -1,16 +1,18 @@
-"""Stores under faults: ``python tests/faults.py kills|calls|sizes|writers|signals|refusals [--n N]`` prints one JSON line.
+"""Stores and records under faults: ``python tests/faults.py KIND [--n N] [--seed S]`` prints one JSON line.
 
 A small corpus is extracted into a store of several shards, again and again, in forked processes that are killed or failed on
 purpose. After each, what was committed must read back, the same command must complete the store, and its bytes must be those of
 a run that nothing disturbed. ``calls`` counts the calls that change files (through tests/shim.c, preloaded) and strikes each of
-them with an I/O error, a full disk, a short write (writes only) and SIGKILL. ``refusals`` keeps sound files from being read or
-locked: nothing of them may be called damaged, removed or changed.
+them with an I/O error, a full disk, a short write (writes only) and SIGKILL. ``records`` strikes a file of records, which replaces
+one of another question, and its outcomes in the same way: they must belong together, be named, or be written again. ``refusals``
+keeps sound files from being read or locked: nothing of them may be called damaged, removed or changed.
 """
 
 import argparse
 import atexit
 import ctypes
 import errno
+import hashlib
 import importlib
 import json
 import os
@@ -30,11 +32,15 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
+from scored import record
 
 from probe import cli
 from probe.errors import ProbeError
 from probe.extraction import extract as extraction
 from probe.extraction import plan
+from probe.records import iterate_records, outcomes_path, sha256_of_outcomes, write_records
+from probe.reporting.outcomes import error_rows, left_out
+from probe.reporting.record_check import check_records
 from probe.store.features import FeatureStore
 
 N_FILES, SHARD_BYTES = 14, 12_000
@@ -183,8 +189,7 @@ def calls(n: int, generator: random.Random) -> Counter[str]:
 
     assert ended(forked(lambda: armed(trial.target(), 0, -1))) == 0
     n_calls = int((trial.folder / "calls").read_text())
-    places = [(kind, at) for kind in KINDS for at in range(n_calls)]
-    for kind, at in places if n == 0 else generator.sample(places, min(n, len(places))):
+    for kind, at in places(n_calls, n, generator):
         to = trial.target()
         code = ended(forked(lambda to=to, kind=kind, at=at: armed(to, KINDS[kind], at)))  # type: ignore[misc]
         expected = (-signal.SIGKILL,) if kind == "SIGKILL" else (0, 1)
@@ -192,6 +197,64 @@ def calls(n: int, generator: random.Random) -> Counter[str]:
         trial.judge(to)
     trial.found["calls"] = n_calls
     return trial.found
+
+
+def places(n_calls: int, n: int, generator: random.Random) -> list[tuple[str, int]]:
+    """Each fault at each of the calls, or ``n`` of these places drawn at random."""
+    every = [(kind, at) for kind in KINDS for at in range(n_calls)]
+    return generator.sample(every, min(n, len(every))) if n else every
+
+
+def records(n: int, generator: random.Random) -> Counter[str]:
+    """Each fault at every call that changes a file while records and their outcomes replace others."""
+    shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
+    folder = Path(tempfile.mkdtemp(prefix="probe-faults-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    to = folder / "results"
+    path, counts = to / "a.jsonl", Counter[str]()
+
+    def write(seed: int) -> int:
+        outcomes = outcomes_of(seed)
+        digest = hashlib.sha256(outcomes).hexdigest()
+        write_records(path, [record(seed=seed, outcomes_sha256=digest)], outcomes)
+        return 0
+
+    def outcomes_of(seed: int) -> bytes:
+        said = {"layer": "0", "head": "linear", "train_domain": "", "test_domain": "", "key": f"seed {seed}"}
+        return json.dumps(said | {"label": "yes", "predicted": "no"}).encode() + b"\n"
+
+    def armed(kind: int, at: int) -> int:
+        shim.fault_arm(str(to).encode(), kind, ctypes.c_long(at))
+        write(1)
+        (folder / "calls").write_text(str(shim.fault_calls()))
+        return 0
+
+    def before() -> None:
+        shutil.rmtree(to, ignore_errors=True)
+        write(0)
+
+    before()
+    old = path.read_bytes()
+    assert ended(forked(lambda: armed(0, -1))) == 0
+    new, n_calls = path.read_bytes(), int((folder / "calls").read_text())
+    for kind, at in places(n_calls, n, generator):
+        before()
+        code = ended(forked(lambda kind=kind, at=at: armed(KINDS[kind], at)))  # type: ignore[misc]
+        counts["crashes"] += code not in ((-signal.SIGKILL,) if kind == "SIGKILL" else (0, 1))
+        counts["records absent or cut"] += path.read_bytes() not in (old, new)
+        (item,) = iterate_records(path)
+        together = outcomes_path(path).read_bytes() == outcomes_of(item.seed)
+        counts["pairs broken on the way"] += not together
+        named = any(finding.field == "outcomes_sha256" for finding in check_records([to])[1])
+        counts["broken pairs that nothing names"] += named == together or bool(left_out([to])) == together
+        counts["outcomes of other records shown"] += any(row["key"] != f"seed {item.seed}" for row in error_rows([to]))
+        counts["broken pairs taken for finished"] += (item.outcomes_sha256 == sha256_of_outcomes(path)) != together
+        counts["resumes that failed"] += ended(forked(lambda: write(1))) != 0
+        counts["pairs that differ"] += (path.read_bytes(), outcomes_path(path).read_bytes()) != (new, outcomes_of(1))
+        kept = [{item.read_bytes() for item in place.glob("*.old")} for place in (to, to / "outcomes")]
+        counts["records or outcomes lost"] += kept != [{old}, {outcomes_of(0)}]
+        counts["trials"] += 1
+    return counts + Counter({"calls": n_calls})
 
 
 def sizes(n: int, generator: random.Random) -> Counter[str]:
@@ -312,7 +375,7 @@ def refusals(n: int, generator: random.Random) -> Counter[str]:
     return trial.found
 
 
-TRIALS = {trial.__name__: trial for trial in (kills, calls, sizes, writers, signals, refusals)}
+TRIALS = {trial.__name__: trial for trial in (kills, calls, records, sizes, writers, signals, refusals)}
 
 
 def main() -> None:
@@ -322,7 +385,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    if given.kind in ("calls", "refusals") and "LD_PRELOAD" not in os.environ:
+    if given.kind in ("calls", "records", "refusals") and "LD_PRELOAD" not in os.environ:
         with tempfile.TemporaryDirectory() as folder:
             shim = Path(folder) / "shim.so"
             source = Path(__file__).with_name("shim.c")

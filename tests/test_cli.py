@@ -331,6 +331,27 @@ def test_what_is_printed_commands_no_terminal() -> None:
     assert plain("clips/\x1b[31mä\x07.wav\nnext") == "clips/\\x1b[31mä\\x07.wav\nnext"
 
 
+def test_a_stream_that_is_closed_or_that_nobody_reads_ends_no_work(tones: Callable[..., Path], tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "probe", "extract", "--model", "fbank", "--corpus", tones(), "--to"]
+    closed = subprocess.run([*line, tmp_path / "closed"], check=False, preexec_fn=lambda: (os.close(0), os.close(2)))
+    assert closed.returncode == 0
+    reader, writer = os.pipe()
+    os.close(reader)
+    unread = subprocess.run([*line, tmp_path / "unread"], check=False, stderr=writer, stdout=subprocess.PIPE)
+    os.close(writer)
+    assert unread.returncode == 0 and unread.stdout
+    assert len(list(tmp_path.glob("*/fbank/*/shard-*.h5"))) == 2
+
+
+def test_a_notebook_s_backend_of_matplotlib_does_not_matter(
+    demo: tuple[Path, subprocess.CompletedProcess], command: Command
+) -> None:
+    folder, _ = demo
+    environment = {**os.environ, "MPLBACKEND": "module://a_notebook_that_is_not_installed"}
+    done = command("plot", "layers", "--from", folder / "results", "--to", folder / "p.svg", env=environment)
+    assert done.returncode == 0 and (folder / "p.svg").exists(), done.stderr
+
+
 def click_defaults(name: str) -> dict[str, object]:
     """Parameter -> its value where it is left out on the command line."""
     command = cli.commands[name]

@@ -237,6 +237,25 @@ def test_a_ragged_row_is_refused(folder: Path, row: str, n_fields: int) -> None:
         load(folder, "b.wav,,s1,,train,", row)
 
 
+def test_quotes_that_swallow_rows_are_refused_and_texts_of_several_lines_are_not(folder: Path) -> None:
+    opened, closed = 'a.wav,"he said,s1,,train,', 'c.wav,goodbye",s1,,train,'
+    for between in ((), ("b.wav,so,s1,,train,",)):
+        with pytest.raises(ProbeError, match=at(folder, 2, "a quoted field goes on to the row '[bc].wav,.*Close it")):
+            load(folder, opened, *between, closed)
+    header = "path,speaker,domain,split,duration_s,text"
+    with pytest.raises(ProbeError, match=at(folder, 3, "a quoted field goes on to the row 'b.wav,s1,,train,,so'")):
+        load(
+            folder,
+            "d.wav,s1,,train,,x",
+            'a.wav,s1,,train,,"he said',
+            "b.wav,s1,,train,,so",
+            'c.wav,s1,,train,,goodbye"',
+            header=header,
+        )
+    several = load(folder, 'a.wav,"one, two, three,\nfour, five, six, seven, eight, nine",s1,,train,')
+    assert several.utterances[0].text.count("\n") == 1
+
+
 def test_a_quote_that_is_never_closed_is_refused_where_it_opens(folder: Path) -> None:
     with pytest.raises(ProbeError, match=at(folder, 3, r"not readable as CSV .*\. Mind the double quotes")):
         load(folder, "b.wav,,s1,,train,", 'a.wav,"one,s1,,train,', "c.wav,,s1,,train,")

@@ -123,6 +123,13 @@ def test_every_text_form_of_a_textgrid_is_read_alike(tmp_path: Path, form: str, 
     }
 
 
+def test_a_label_that_is_a_quote_swallows_no_rows(tmp_path: Path, corpus: Corpus) -> None:
+    """X-SAMPA writes stress as a double quote."""
+    rows = ("a/0.wav,0.0,0.1,t", 'a/0.wav,0.1,0.2,"', "a/0.wav,0.2,0.3,e", 'a/0.wav,0.3,0.4,"', "a/1.wav,0.0,0.1,t")
+    with pytest.raises(ProbeError, match=r"phones.csv line 5: a quoted field goes on to the row 'a/0.wav,0.2,0.3,e'"):
+        load(csv_of(tmp_path, *rows), corpus)
+
+
 def test_the_line_of_an_interval_is_known(tmp_path: Path) -> None:
     (tmp_path / "x.TextGrid").write_text(LONG, encoding="utf-8")
     line = int(read_textgrid(tmp_path / "x.TextGrid")["phones"][1].where.rpartition(" ")[2])

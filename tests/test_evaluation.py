@@ -333,8 +333,12 @@ def test_records_of_another_question_are_kept(
     whole = run("word-id", *folders).path.read_bytes()
     assert run("word-id", *folders).path.name in {path.name for path in (tmp_path / "results").iterdir()}
     assert not list((tmp_path / "results").glob("*.old"))
+    (outcomes,) = (tmp_path / "results" / "outcomes").iterdir()
+    before = outcomes.read_bytes()
     limited = run("word-id", *folders, limit=6)
     assert "they are kept as" in caplog.text
+    (kept_outcomes,) = (tmp_path / "results" / "outcomes").glob("*.old")
+    assert kept_outcomes.read_bytes() == before != outcomes.read_bytes()
     (kept,) = (tmp_path / "results").glob("*.old")
     assert kept.name.startswith(limited.path.name)
     assert json.loads(kept.read_bytes().splitlines()[0])["counts"] == json.loads(whole.splitlines()[0])["counts"]

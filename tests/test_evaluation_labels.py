@@ -1,5 +1,6 @@
 """Controls, budgets, codes and sums of layers beside a task's own scores."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from probe.evaluation.tasks import open_task
 from probe.extraction.extract import extract
 from probe.measures.counts import amount_counts, value_of
 from probe.measures.uncertainty import interval
-from probe.records import Record, frame_of, read_records
+from probe.records import Record, frame_of, iterate_records, read_records
 from probe.reporting import grid
 from probe.reporting.tables import budget_grids, budget_rows, summary_rows, to_markdown, write_tables
 
@@ -271,6 +272,15 @@ def test_what_is_finished_is_not_trained_again(
     path = next((tmp_path / "results").glob("*.jsonl"))
     path.write_bytes(path.read_bytes()[:-50])
     assert trains(seed=1)  # a damaged file
+    (outcomes,) = (tmp_path / "results" / "outcomes").glob("*.jsonl")
+    content = outcomes.read_bytes()
+    assert {record.outcomes_sha256 for record in iterate_records(path)} == {hashlib.sha256(content).hexdigest()}
+    outcomes.unlink()
+    assert trains(seed=1)  # outcomes that were lost
+    assert outcomes.read_bytes() == content
+    assert not trains(seed=1)
+    outcomes.write_bytes(content.replace(b'"predicted"', b'"predictet"', 1))
+    assert trains(seed=1)  # outcomes of other records
 
 
 def test_types_that_cannot_be_are_refused_or_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""Nothing committed is lost, nothing damaged is read: extraction under injected faults, see tests/faults.py."""
+"""Nothing committed is lost, nothing damaged is read: extraction and records under injected faults, see tests/faults.py."""
 
 import json
 import os
@@ -16,14 +16,24 @@ NEVER = (
     *("crashes", "trials without a winner", "codes other than 1", "other codes", "ends after 10 s", "temporaries left"),
     *("messages that are not one line with the bytes needed", "called damaged", "ended without naming the error"),
     "missing locks without a warning",
+    *("records absent or cut", "broken pairs that nothing names", "outcomes of other records shown"),
+    *("broken pairs taken for finished", "pairs that differ", "records or outcomes lost"),
 )
 # kind -> number of trials by default, and in the long form (0: every place)
-NUMBERS = {"kills": (8, 200), "calls": (40, 0), "sizes": (6, 50), "writers": (2, 25), "signals": (3, 50), "refusals": (3, 0)}
+NUMBERS = {
+    "kills": (8, 200),
+    "calls": (40, 0),
+    "records": (16, 0),
+    "sizes": (6, 50),
+    "writers": (2, 25),
+    "signals": (3, 50),
+    "refusals": (3, 0),
+}
 
 
 def counted(kind: str, n: int) -> dict[str, float]:
     """What one kind of trial counts, in a process of its own."""
-    if kind in ("calls", "refusals") and not (shutil.which("cc") and sys.platform == "linux"):
+    if kind in ("calls", "records", "refusals") and not (shutil.which("cc") and sys.platform == "linux"):
         pytest.skip("striking I/O calls needs a C compiler and Linux")
     command = [sys.executable, str(ROOT / "tests" / "faults.py"), kind, "--n", str(n)]
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
@@ -44,6 +54,8 @@ def judged(kind: str, n: int) -> None:
         assert found["hit"] == 3 * n
     if kind == "calls":
         assert found["calls"] > 100
+    if kind == "records":
+        assert found["pairs broken on the way"], "some strikes must hit between the two files"
 
 
 @pytest.mark.parametrize("kind", NUMBERS)

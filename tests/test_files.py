@@ -209,6 +209,11 @@ def test_different_names_stay_different() -> None:
     assert len({file_name(name) for name in names}) == len(names)
 
 
+def test_a_name_that_is_not_utf_8_is_refused() -> None:
+    with pytest.raises(ProbeError, match=r"'t\\udce9': this name is not UTF-8\. Rename"):
+        file_name(os.fsdecode(b"t\xe9"))
+
+
 # --- records ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -320,10 +325,10 @@ def changed_line(**changed: Any) -> str:
     [
         ("{", r"line 2: not JSON .*Remove the file and run its task again"),
         ("", r"line 2: not JSON"),
-        ("[]", r"line 2: record format None; this version reads 3"),
-        (changed_line(format=1), r"line 2: record format 1; this version reads 3\. Run its task again"),
+        ("[]", r"line 2: record format None; this version reads 4"),
+        (changed_line(format=1), r"line 2: record format 1; this version reads 4\. Run its task again"),
         (changed_line(polling="mean"), r"line 2: fields \['polling'\] missing or unknown\. Run its task again"),
-        (json.dumps({"format": 3}), r"line 2: fields \[.*'model'.*\] missing or unknown"),
+        (json.dumps({"format": 4}), r"line 2: fields \[.*'model'.*\] missing or unknown"),
     ],
 )
 def test_a_line_that_is_no_record_is_named_with_its_number(tmp_path: Path, line: str, message: str) -> None:

@@ -21,9 +21,9 @@ FLOORS = (
     ("pipeline", "doctor", "options"),
     ("extraction", "evaluation", "reporting"),
     ("models", "heads", "measures", "engines"),
-    ("store", "records", "data", "environment"),
-    ("files", "foreign_files", "names"),
-    ("errors", "version"),
+    ("store", "records", "data"),
+    ("files", "foreign_files", "names", "environment"),
+    ("errors", "version", "brief"),
 )
 FLOOR_OF = {room: len(FLOORS) - number for number, floor in enumerate(FLOORS) for room in floor}
 # Names handed out lazily, and the entry point.

@@ -1,5 +1,6 @@
 """Checking records: sound ones are let through, each thing that is wrong is found at its place, the page says what is checked."""
 
+import hashlib
 import json
 import random
 import re
@@ -17,8 +18,8 @@ from probe.errors import ProbeError
 from probe.evaluation.tasks import CONTROLS as TASK_CONTROLS
 from probe.evaluation.tasks import KINDS as TASK_KINDS
 from probe.measures.counts import amount_counts
-from probe.records import WEIGHTED, Record, write_records
-from probe.reporting.record_check import CONTROLS, HIGHEST, KINDS, VALUES, check_records, contents, type_name
+from probe.records import SINCE_4, WEIGHTED, Record, outcomes_path, write_records
+from probe.reporting.record_check import CONTROLS, HIGHEST, KINDS, VALUES, check_records, contents, renew_intervals, type_name
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "records.md").read_text(encoding="utf-8")
@@ -276,6 +277,34 @@ def test_intervals_of_another_version_are_renewed_and_nothing_else(tmp_path: Pat
     assert done.exit_code == 0 and f"{LINES + 2} records, 2 intervals renewed" in done.stderr
     assert (tmp_path / "a.jsonl").read_bytes() == before
     assert "0 intervals renewed" in CliRunner().invoke(cli, ["records", str(tmp_path), "--renew"]).stderr
+
+
+def test_outcomes_that_are_not_those_of_the_records_are_found(tmp_path: Path) -> None:
+    path, outcomes = tmp_path / "a.jsonl", b'{"key": "a"}\n'
+    digest = hashlib.sha256(outcomes).hexdigest()
+    write_records(path, [replace(item, outcomes_sha256=digest) for item in sound()], outcomes)
+    assert check_records([tmp_path]) == (LINES, [])
+    outcomes_path(path).write_bytes(b"another run's")
+    ((line, field, _, _),) = found(path)
+    assert (line, field) == (1, "outcomes_sha256")
+    done = CliRunner().invoke(cli, ["records", str(tmp_path), "--check"])
+    assert done.exit_code == 1 and "but outcomes/a.jsonl belongs to other records" in done.stdout
+    outcomes_path(path).unlink()
+    assert "but outcomes/a.jsonl is missing" in str(check_records([tmp_path])[1])
+    outcomes_path(path).parent.rmdir()  # as records are handed on without names of people
+    assert check_records([tmp_path]) == (LINES, [])
+    changed(path, 3, lambda item: item.update(outcomes_sha256=""))
+    assert [item[:2] for item in found(path)] == [(3, "outcomes_sha256")]
+
+
+def test_renewed_records_of_format_3_replace_those_that_stood_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    write_records(path, sound())
+    for line in range(1, LINES + 1):
+        changed(path, line, lambda item: (item.update(format=3, low=0.0), [item.pop(name) for name in SINCE_4]))
+    renew_intervals([path])
+    assert [item.name for item in tmp_path.iterdir()] == ["a.jsonl"]
+    assert check_records([path]) == (LINES, [])
 
 
 def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:

@@ -20,10 +20,10 @@ from test_reporting_tables import crossing, curve, frame, plain, record
 
 from probe.cli import cli
 from probe.errors import ProbeError
-from probe.records import Record, write_records
+from probe.records import Record, outcomes_path, write_records
 from probe.reporting.answers import answers, headline, near_chance
 from probe.reporting.marks import BEST, TIED
-from probe.reporting.outcomes import WORST, error_rows
+from probe.reporting.outcomes import WORST, error_rows, left_out
 from probe.reporting.report import content, page, write_report
 from probe.reporting.rows import one_line, summary_rows
 
@@ -402,6 +402,25 @@ def test_outcomes_without_records_are_left_out_and_damaged_ones_are_named(tmp_pa
     (tmp_path / "outcomes" / "a.jsonl").write_text('{"layer": "1"')
     with pytest.raises(ProbeError, match=r"a.jsonl line 1: no outcome .* give --no-outcomes"):
         error_rows([tmp_path])
+
+
+def test_outcomes_of_other_records_are_not_shown_but_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    said = {"layer": "1", "head": "linear", "train_domain": "", "test_domain": "", "key": "a", "label": "x", "predicted": "y"}
+    line = json.dumps(said).encode() + b"\n"
+    digest = hashlib.sha256(line).hexdigest()
+    records = [replace(item, outcomes_sha256=digest) for item in asked("org/a", "words", [0.5, 0.9, 0.7])]
+    path = tmp_path / "a.jsonl"
+    write_records(path, records, line)
+    for place in (tmp_path, path):  # a folder, or one file of it
+        assert len(error_rows([place])) == 1 and left_out([place]) == []
+    outcomes_path(path).write_bytes(line.replace(b'"y"', b'"z"'))
+    assert error_rows([tmp_path]) == []
+    (note,) = content(frame(*records), [tmp_path])["errors_left_out"]
+    assert note.startswith("outcomes/a.jsonl belongs to other records")
+    assert content(frame(*records), [tmp_path], outcomes=False)["errors_left_out"] == []
+    outcomes_path(path).unlink()
+    write_report(frame(*records), tmp_path / "page.html", [tmp_path])
+    assert "outcomes/a.jsonl is missing; its errors are not shown. Run the task again." in caplog.text
 
 
 def test_the_page_holds_one_script_and_one_style_and_the_policy_their_hashes() -> None:

@@ -13,9 +13,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from probe.brief import brief, counted
 from probe.data.columns import refused_columns
 from probe.data.names import Folders, why_missing
-from probe.data.reading import refuse_outside
+from probe.data.reading import refuse_outside, refuse_rows_in_quotes
 from probe.data.tables import decoded_table, long_fields, refuse_other_separator
 from probe.errors import ProbeError, UtteranceError
 
@@ -46,6 +47,10 @@ class Utterance:
     duration_s: float | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
     condition: str = "clean"
+
+    def __repr__(self) -> str:
+        duration = "" if self.duration_s is None else f"{self.duration_s:g} s"
+        return brief(self, self.key, self.split, self.speaker, self.domain, duration, self.condition)
 
     def label(self, column: str) -> str:
         """The value of one of the manifest's columns, empty where unknown; ``condition`` too, unless the manifest has its own."""
@@ -78,6 +83,11 @@ class Corpus:
     def further_columns(self) -> tuple[str, ...]:
         """The columns beside those that every manifest has; nothing reads one unless a task asks for it as a label."""
         return tuple(name for name in self.columns if name not in COLUMNS)
+
+    def __repr__(self) -> str:
+        counts = Counter(item.split for item in self.utterances)
+        parts = ", ".join(f"{n:,} {split}" for split, n in counts.items())
+        return brief(self, self.name, f"{counted(len(self.utterances), 'utterance')}: {parts}")
 
     def of_splits(self, splits: Collection[str] | None) -> "Corpus":
         """The rows of these splits; all where None."""
@@ -195,12 +205,21 @@ def _rows(manifest: Path, content: bytes) -> list[tuple[int, dict[str, str]]]:
                         "Put text that contains commas in double quotes."
                     )
                 if any(values):
+                    refuse_rows_in_quotes(f"{manifest} line {line}", values, lambda name: _is_file(manifest.parent / name))
                     rows.append((line, dict(zip(header, values, strict=True))))
                 line = reader.line_num + 1
     except csv.Error as error:
         raise ProbeError(f"{manifest} line {line}: not readable as CSV ({error}). Mind the double quotes.") from error
     _refuse([f"{manifest} line {line}: {reason}" for line, reason in refused_columns(rows)])
     return rows
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a path, which may be any text, names a file."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _check_header(manifest: Path, header: list[str]) -> None:

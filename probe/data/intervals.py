@@ -18,7 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
+from probe.brief import brief, counted
 from probe.data.corpus import Corpus
+from probe.data.reading import refuse_rows_in_quotes
 from probe.data.tables import decoded_table, refuse_other_separator, table_rows
 from probe.data.textgrid import Interval, read_textgrid
 from probe.errors import ProbeError, listed
@@ -52,6 +54,9 @@ class Spans:
     labels: tuple[str, ...]
     types: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        return brief(self, counted(len(self.labels), "interval"))
+
     def at(self, times_s: np.ndarray) -> np.ndarray:
         """(time,) seconds -> (time,) int64, the interval that each lies in, -1 for none; a start belongs to its interval."""
         found = np.searchsorted(self.starts_s, times_s, side="right") - 1
@@ -73,6 +78,11 @@ class IntervalSet:
     sha256: str
     spans: Mapping[str, Spans]
     missing: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        n = sum(len(spans.labels) for spans in self.spans.values())
+        where = f"{counted(n, 'interval')} of {counted(len(self.spans), 'utterance')}"
+        return brief(self, self.name, where, f"{len(self.missing)} without any" if self.missing else "")
 
 
 def load_intervals(
@@ -141,6 +151,8 @@ def _from_csv(path: Path, corpus: Corpus, types: str) -> tuple[Found, str, list[
     found: Found = defaultdict(list)
     for line, row in rows:
         where, name = f"{path} line {line}", row["path"]
+        values = [row[column] for column in header]
+        refuse_rows_in_quotes(where, values, lambda text: text in keys)
         if name not in key_of:
             key_of[name] = _key(name, path.parent, keys)
         interval = Interval(_seconds(where, "start", row), _seconds(where, "end", row), row["label"].strip(), where)

@@ -8,15 +8,35 @@ import io
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from probe.errors import UtteranceError
+from probe.errors import ProbeError, UtteranceError
 
 # WAV's own limit, and 12 hours of 16-bit stereo at 24 kHz. A file is held in memory while it is decoded.
 MOST_BYTES = 1 << 32
 READ_BYTES = 1 << 20
+
+
+def refuse_rows_in_quotes(where: str, values: Iterable[str], is_utterance: Callable[[str], bool]) -> None:
+    """Refuse a CSV row with a field that holds other rows: a double quote was never closed.
+
+    Args:
+        where: the file and the line, for the message.
+        values: the fields of the row.
+        is_utterance: whether a text names an utterance, as a field of each row does.
+
+    Raises:
+        ProbeError: a field goes over several lines, and a later one names an utterance.
+    """
+    for line in (line for value in values for line in value.splitlines()[1:]):
+        if any(is_utterance(field.strip(' "')) for field in line.split(",") if field):
+            raise ProbeError(
+                f"{where}: a quoted field goes on to the row {line[:60]!r}; expected its closing "
+                'double quote before. Close it, or write a quote that is part of a text as "" '
+                "within a quoted field."
+            )
 
 
 class Deadline:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from probe.brief import brief, counted
 from probe.data.corpus import Corpus, Utterance
 from probe.data.tables import decoded_table, refuse_other_separator, table_rows
 from probe.errors import ProbeError, listed
@@ -36,6 +37,10 @@ class Trial:
     test: Utterance
     target: bool
 
+    def __repr__(self) -> str:
+        said = "one speaker" if self.target else "two speakers"
+        return brief(self, self.enroll.key, self.test.key, said)
+
 
 @dataclass(frozen=True)
 class TrialList:
@@ -44,6 +49,10 @@ class TrialList:
     name: str
     sha256: str
     trials: tuple[Trial, ...]
+
+    def __repr__(self) -> str:
+        targets = sum(trial.target for trial in self.trials)
+        return brief(self, self.name, counted(len(self.trials), "trial"), f"{targets:,} of one speaker")
 
 
 def load_trials(path: Path | str, corpus: Corpus) -> TrialList:

@@ -1,5 +1,6 @@
 """Runs a task on a model's features and writes its records."""
 
+import hashlib
 import json
 import logging
 import time
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 
+from probe.brief import brief, counted
 from probe.data import texts
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, load_corpus
@@ -27,12 +29,21 @@ from probe.evaluation.tasks import Task, open_task, same_question
 from probe.evaluation.transcribe import CTC_LAYER
 from probe.evaluation.trial_lists import intervals_of, trial_lists
 from probe.evaluation.unfinished import Unfinished, unfinished_folder
-from probe.files import require_writable, sha256_of_json, write_atomically
+from probe.files import require_writable, sha256_of_json
 from probe.measures.uncertainty import interval
 from probe.models.catalogue import choose_device
 from probe.models.encoder import device_name
 from probe.names import ModelName
-from probe.records import NO_LAYER, WEIGHTED, Record, chosen_layers, frame_of, iterate_records, write_records
+from probe.records import (
+    NO_LAYER,
+    WEIGHTED,
+    Record,
+    chosen_layers,
+    frame_of,
+    iterate_records,
+    sha256_of_outcomes,
+    write_records,
+)
 
 log = logging.getLogger("probe")
 
@@ -52,6 +63,11 @@ class Run:
     paths: list[Path]
     records: list[Record]
     left_out: list[str]
+
+    def __repr__(self) -> str:
+        about = [f"{item.task} of {item.model} on {item.corpus}" for item in self.records[:1]]
+        missing = f"{len(self.left_out)} left out" if self.left_out else ""
+        return brief(self, counted(len(self.paths), "file"), counted(len(self.records), "record"), missing, *about)
 
     @property
     def path(self) -> Path:
@@ -182,13 +198,15 @@ def run(
             fields = common[condition] | {"seconds": seconds, "arguments": arguments}
             records = [_record(score, fields, order, shas, depth_of(score.layer, blocks), groups) for score in of_file]
             path = paths[condition]
-            if kept := write_records(path, records):
+            outcomes = _outcomes(of_file, records, corpus)
+            digest = hashlib.sha256(outcomes).hexdigest()
+            records = [replace(record, outcomes_sha256=digest) for record in records]
+            if kept := write_records(path, records, outcomes):
                 log.warning(
                     "%s held records of another manifest, limit, seed, task, recipe or revision of the model; they are kept as "
                     "%s. To keep two versions of a model side by side, give each a name: --model NAME=SPEC.",
                     *(path, kept.name),
                 )
-            _write_outcomes(Path(results) / "outcomes" / path.name, of_file, records, corpus)
             done.paths.append(path)
             done.records.extend(records)
         parts.remove()
@@ -212,7 +230,10 @@ def _belongs(score: Score, name: str, hearing: Hearing) -> bool:
 
 
 def _finished(path: Path, stores: Sequence[Path], common: dict[str, Any], shas: dict[str, str]) -> list[Record]:
-    """The records in ``path`` if they are of this very question, and younger than all that the stores hold; otherwise none."""
+    """The records in ``path`` if they answer this very question, and their outcomes lie beside them; otherwise none.
+
+    Records that are older than anything that the stores hold do not count either.
+    """
     if not path.exists() or common["code"]["commit"].endswith("+"):  # a working tree with changes has no version
         return []
     if path.stat().st_mtime_ns <= max(item.stat().st_mtime_ns for store in stores for item in store.glob("*.json")):
@@ -220,6 +241,8 @@ def _finished(path: Path, stores: Sequence[Path], common: dict[str, Any], shas: 
     try:
         records = list(iterate_records(path))
     except ProbeError:
+        return []
+    if {record.outcomes_sha256 for record in records} != {sha256_of_outcomes(path)}:
         return []
     same = all(
         all(getattr(record, name) == value for name, value in common.items() if name != "arguments")
@@ -325,8 +348,11 @@ def _record(
     )
 
 
-def _write_outcomes(path: Path, scores: Sequence[Score], records: Sequence[Record], corpus: Corpus) -> None:
-    """What was said of every test utterance, with its speaker and duration, or of every trial, at the layer that dev chose."""
+def _outcomes(scores: Sequence[Score], records: Sequence[Record], corpus: Corpus) -> bytes:
+    """Lines of what was said of every test utterance or trial, at the layer that dev chose.
+
+    Utterances stand with their speaker and duration.
+    """
     about = {item.key: {"speaker": item.speaker, "duration_s": item.duration_s} for item in corpus.utterances}
     picked = chosen_layers(frame_of(records))
     chosen = {(row.head, row.train_domain): row.chosen_layer for row in picked[picked["budget"] == ""].itertuples()}
@@ -342,8 +368,7 @@ def _write_outcomes(path: Path, scores: Sequence[Score], records: Sequence[Recor
             json.dumps({**head, **outcome, **about.get(outcome.get("key", ""), {})}, ensure_ascii=False) + "\n"
             for outcome in score.outcomes
         ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, "".join(lines).encode())
+    return "".join(lines).encode()
 
 
 def _warn_of_copies(features: Features, corpus: Corpus, condition: str) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from probe.brief import brief
 from probe.data.corpus import Corpus
 from probe.errors import ProbeError, UsageError, listed
 from probe.evaluation.subsets import check_budget
@@ -152,6 +153,9 @@ class Task:
     folder: Path = Path()
     spec: str = ""
     overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return brief(self, self.name, self.kind, f"version {self.version}", self.description)
 
     @property
     def sha256(self) -> str:

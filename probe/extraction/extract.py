@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from probe.brief import brief
 from probe.data import audio
 from probe.data.conditions.condition import Condition, Disturbance, open_condition, parse_condition
 from probe.data.conditions.grammar import CLEAN
@@ -30,7 +31,7 @@ from probe.models.catalogue import CHUNK_S, CONTEXT_S, open_model
 from probe.models.check import check_model
 from probe.models.encoder import Encoder, device_name
 from probe.models.plugins import Plugin
-from probe.names import ModelName, own_name
+from probe.names import RANDOM, ModelName, own_name
 from probe.store.features import Failure, FeatureStore
 from probe.store.folder import create_store, discard_store, store_path
 from probe.store.layers import choose_layers
@@ -79,6 +80,11 @@ class Extraction:
     extracted: int
     seconds: float
     resampled: Mapping[int, int] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        failed = f"{len(self.failures)} failed" if self.failures else ""
+        extracted = f"{self.extracted} of {len(self.plan.todo)} extracted"
+        return brief(self, extracted, f"{self.plan.present} present before", failed, str(self.store))
 
     def summary(self) -> dict[str, Any]:
         """The store and the plan in plain values, for JSON."""

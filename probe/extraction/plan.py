@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from probe.brief import brief, counted
 from probe.data.audio import header_duration_s
 from probe.data.corpus import Corpus, Utterance
 from probe.files import free_bytes
@@ -53,6 +54,10 @@ class Plan:
     n_bytes: int
     free_bytes: int
     choices: Mapping[tuple[str, str, int], int]
+
+    def __repr__(self) -> str:
+        todo = f"{counted(len(self.todo), 'utterance')} to extract, {human_bytes(self.n_bytes)}"
+        return brief(self, todo, f"{self.present} present before", f"{len(self.failed)} failed before")
 
     def describe(self) -> str:
         """One line for people."""

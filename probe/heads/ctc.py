@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from probe.brief import brief
 from probe.errors import ProbeError
 from probe.heads.context import join_frames
 from probe.heads.ctc_head import LEARNING_RATES, CTCHead, HeadSettings
@@ -132,6 +133,10 @@ class CTCProbe:
         self.batch_size, self.clip, self.seed, self.device = batch_size, clip, seed, device
         self.spec_augment, self.separator = spec_augment, UNITS[units]
         self.metric = "dev_per" if units == "phones" else "dev_cer"
+
+    def __repr__(self) -> str:
+        fitted = f"fitted, {len(self.vocabulary_.symbols)} symbols" if hasattr(self, "vocabulary_") else "not fitted"
+        return brief(self, self.settings.head, fitted)
 
     def fit(
         self,

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr
 
+from probe.brief import brief, counted, figure
 from probe.measures.counts import Counts, check_same_utterances
 from probe.measures.uncertainty import Scores, half_widths, highest, resamples, sampled, units_of
 
@@ -46,6 +47,11 @@ class Paired:
     probability: float | None
     p: float | None
     n_blocks: int
+
+    def __repr__(self) -> str:
+        ends = "no interval" if self.low is None else f"[{figure(self.low)}, {figure(self.high)}]"
+        p = "" if self.p is None else f"p = {figure(self.p)}"
+        return brief(self, f"{figure(self.difference)} {ends}", p, counted(self.n_blocks, "block"))
 
 
 def paired_difference(

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from probe.brief import brief
 from probe.environment import package_versions
 from probe.errors import listed
 from probe.models.encoder import ASSUMED, CTC, PLUGIN, Encoder, device_name, frames_of, pieces_of
@@ -89,6 +90,9 @@ class Certificate:
     packages: Mapping[str, str] = field(default_factory=dict)
     device: str = ""
     seconds: float = 0.0
+
+    def __repr__(self) -> str:
+        return brief(self, self.model, self.summary())
 
     @property
     def failed(self) -> list[Finding]:

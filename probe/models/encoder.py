@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from probe.brief import brief, counted
 from probe.environment import processor
 from probe.errors import ProbeError, UsageError
 
@@ -88,6 +89,10 @@ class ModelInfo:
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     spec: str = ""
+
+    def __repr__(self) -> str:
+        layers = counted(len(self.layers), "layer")
+        return brief(self, self.id, self.revision[:12], self.family, layers, f"{self.rate_hz} Hz")
 
     @property
     def every_layer(self) -> dict[str, int]:
@@ -226,3 +231,10 @@ def greedy_text(best: Iterable[int], writes: Sequence[str]) -> str:
 def device_name(device: torch.device) -> str:
     """The GPU's or the processor's name."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
+
+
+def brief_of(encoder: Encoder) -> str:
+    """What a notebook shows of an encoder: the model, its layers, and how it is computed."""
+    info = encoder.info
+    computed = f"{encoder.implementation}, {encoder.precision}"
+    return brief(encoder, info.id, counted(len(info.layers), "layer"), computed, str(encoder.device))

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from probe.brief import brief
 from probe.errors import ProbeError
 from probe.models.frame_law import FrameLaw, measured_law
 from probe.models.plugins import counter, noise, padded
@@ -50,6 +51,9 @@ class HearModel:
             "scene": self.model.scene_embedding_size,
         }
         self.notes = ["layer scene is one vector for an utterance, repeated for its frames"]
+
+    def __repr__(self) -> str:
+        return brief(self, self._name, f"{self.sample_rate} Hz")
 
     def to(self, device: torch.device) -> None:
         """Moves the model."""

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from probe.brief import brief
 from probe.errors import ProbeError, listed
 from probe.models.frame_law import FrameLaw, measured_law
 from probe.models.plugins import PAGE, counter, noise, padded
@@ -53,6 +54,9 @@ class HookedModule:
         self.notes = [] if rate is not None else [f"the module has no sample_rate; {ASSUMED_RATE_HZ} Hz are assumed"]
         self.notes.append("layers from 1 on are " + listed(self._tapped, 3))
         self.version = getattr(module, "version", None)
+
+    def __repr__(self) -> str:
+        return brief(self, type(self.module).__name__, *self.hooks)
 
     def to(self, device: torch.device) -> None:
         """Moves the module."""

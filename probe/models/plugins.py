@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from probe.errors import EXIT_TERMINATED, ProbeError, UtteranceError, listed
-from probe.models.encoder import CTC, PLUGIN, Chunking, ModelInfo, out_of_memory
+from probe.models.encoder import CTC, PLUGIN, Chunking, ModelInfo, brief_of, out_of_memory
 from probe.models.frame_law import MOST_S, FrameLaw, measured_law
 from probe.models.weights import sha256_of_tensors
 
@@ -110,6 +110,9 @@ class PluginEncoder:
                 weights="as the plug-in loaded them" if weights else "",
                 notes=tuple(notes),
             )
+
+    def __repr__(self) -> str:
+        return brief_of(self)
 
     def n_frames(self, n_samples: int) -> int:
         """Frames that ``n_samples`` samples give."""

@@ -20,7 +20,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from probe.models.encoder import CONV, CTC, Chunking, ModelInfo
+from probe.models.encoder import CONV, CTC, Chunking, ModelInfo, brief_of
 from probe.models.windows import windows
 
 NORMALIZE_EPSILON = 1e-7
@@ -49,6 +49,9 @@ class TransformersEncoder:
         self.again: Callable[[], TransformersEncoder] | None = None  # opens the same checkpoint afresh
         self.extractor = extractor
         self._head = head
+
+    def __repr__(self) -> str:
+        return brief_of(self)
 
     @property
     def _blocks(self) -> Any:

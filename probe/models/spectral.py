@@ -13,7 +13,7 @@ import torch
 import torchaudio
 from torch import Tensor
 
-from probe.models.encoder import Chunking, ModelInfo
+from probe.models.encoder import Chunking, ModelInfo, brief_of
 
 WINDOW_SAMPLES = 400
 HOP_SAMPLES = 160
@@ -57,6 +57,9 @@ class SpectralEncoder:
                 "center": False,
             },
         ).to(device)
+
+    def __repr__(self) -> str:
+        return brief_of(self)
 
     def n_frames(self, n_samples: int) -> int:
         """Frames that ``n_samples`` samples give."""

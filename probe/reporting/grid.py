@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from probe.brief import brief, counted
 from probe.measures.uncertainty import FEW_BLOCKS
 from probe.reporting.cells import DASH, aligned, arrow, escaped, percent
 from probe.reporting.marks import BEST, BITS, TIED
@@ -87,6 +88,9 @@ class Cell:
     def __str__(self) -> str:
         return " ".join(filter(None, (self.text, self.spread, self.aside)))
 
+    def __repr__(self) -> str:
+        return brief(self, str(self))
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -107,6 +111,13 @@ class Grid:
     better: bool | None = None
     aside: str = "aside"
     notes: Sequence[str] = ()
+
+    def __repr__(self) -> str:
+        return brief(self, self.title, counted(len(self.columns), "column"), counted(len(self.rows), "row"))
+
+    def _repr_html_(self) -> str:
+        """The table, for a notebook."""
+        return to_html([self], page=False)
 
     @property
     def title(self) -> str:

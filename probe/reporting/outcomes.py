@@ -1,19 +1,20 @@
 """The errors behind a score: the worst utterances and trials, from the outcomes that lie beside records.
 
 `probe run` writes what was said of every test utterance or trial into ``outcomes/`` beside its records, at the layer that dev chose.
-They hold names and transcripts of the corpus.
+They hold names and transcripts of the corpus. Records name the hash of their outcomes; a file with another hash is left out, see
+`left_out`.
 """
 
 import json
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from probe.errors import ProbeError
 from probe.measures.transcription import character_errors, word_errors
-from probe.records import Record, iterate_records
+from probe.records import Record, files_of, iterate_records, outcomes_fault, outcomes_path
 
 WORST = 40  # of each model, task, condition, seed and head
 PLACE = ("task", "corpus", "condition", "train_condition", "seed")
@@ -24,6 +25,9 @@ Outcome = Mapping[str, Any]
 def error_rows(folders: Iterable[Path]) -> list[dict[str, Any]]:
     """The worst outcomes of every file of records that has some, at most `WORST` a head, the worst first.
 
+    Args:
+        folders: folders of records, or files of them.
+
     Returns:
         `PLACE`, `HEARD`, ``model``, ``key``, ``reference``, ``hypothesis``, ``speaker``, ``duration_s`` (None where unknown),
         ``badness`` (the share that is wrong: errors per reference word, or of a trial how many of the other kind lie beyond it) and
@@ -33,12 +37,27 @@ def error_rows(folders: Iterable[Path]) -> list[dict[str, Any]]:
         ProbeError: a line that `probe run` did not write.
     """
     rows = []
-    for folder in folders:
-        for path in sorted(Path(folder).glob("outcomes/*.jsonl")):
-            of = Path(folder) / path.name
-            if of.is_file() and (record := next(iterate_records(of), None)) is not None:
-                rows += _of_file(path, record)
+    for path, record in _with_outcomes(folders):
+        if outcomes_path(path).is_file() and not outcomes_fault(path, record):
+            rows += _of_file(outcomes_path(path), record)
     return _worst(rows)
+
+
+def left_out(folders: Iterable[Path]) -> list[str]:
+    """What is wrong with outcomes that `error_rows` leaves out; one sentence for each file."""
+    faults = (outcomes_fault(path, record) for path, record in _with_outcomes(folders))
+    return [f"{fault}; its errors are not shown. Run the task again." for fault in faults if fault]
+
+
+def _with_outcomes(folders: Iterable[Path]) -> Iterator[tuple[Path, Record]]:
+    """Each file of records that has a folder of outcomes beside it, and its first record.
+
+    Records that were handed on without that folder have no errors to show.
+    """
+    for path in (path for folder in folders for path in files_of(folder)):
+        record = next(iterate_records(path), None)
+        if record is not None and outcomes_path(path).parent.is_dir():
+            yield path, record
 
 
 def _of_file(path: Path, record: Record) -> list[dict[str, Any]]:

@@ -33,6 +33,8 @@ from probe.records import (
     files_of,
     iterate_records,
     lines_of,
+    outcomes_fault,
+    outcomes_path,
     record_of,
     write_records,
 )
@@ -126,7 +128,9 @@ def check_records(paths: Sequence[Path]) -> tuple[int, list[Finding]]:
     n_lines = 0
     for file in (file for path in paths for file in files_of(path)):
         columns: dict[str, np.ndarray] = {}
-        for number, line in enumerate(lines_of(file), start=1):
+        lines = lines_of(file)
+        findings += _faults_of_outcomes(file, lines[:1])
+        for number, line in enumerate(lines, start=1):
             n_lines += 1
             findings += [
                 Finding(str(file), number, field, _shown(found), expected)
@@ -170,6 +174,22 @@ def _faults_of_line(line: bytes, columns: dict[str, np.ndarray], where: str, oth
         yield from counts_of(record, intervals)
         yield from search_of(record)
         yield from others.told(record, where)
+
+
+def _faults_of_outcomes(file: Path, first: Sequence[bytes]) -> Iterator[Finding]:
+    """Outcomes that are not those of the records beside them; all lines must name the hash of the first.
+
+    Records that were handed on without the folder of outcomes have none to be held against.
+    """
+    try:
+        record = next((record_of(line, {}) for line in first), None)
+    except ProbeError:
+        return
+    if record is None or not outcomes_path(file).parent.is_dir():
+        return
+    if fault := outcomes_fault(file, record):
+        expected = "the file of this sha256 in outcomes/; run the task again"
+        yield Finding(str(file), 1, "outcomes_sha256", f"{record.outcomes_sha256}, but {fault}", expected)
 
 
 def types_of(record: Record) -> Told:
@@ -361,7 +381,7 @@ class Others:
         """What does not go with the records before."""
         file = where.rpartition(":")[0]
         first = self._first.setdefault(file, record)
-        for name in [*IDENTITY, "task", "corpus", "condition"]:
+        for name in [*IDENTITY, "task", "corpus", "condition", "outcomes_sha256"]:
             if getattr(record, name) != getattr(first, name):
                 yield name, getattr(record, name), f"{_shown(getattr(first, name))}, as in the file's first line"
         score = tuple(getattr(record, name) for name in [*CHOICE, *IDENTITY, *_SCORE])

@@ -377,8 +377,9 @@
     const rows = rowsOf(data.errors);
     const key = (row) => JSON.stringify([row.task, row.corpus, row.condition, row.train_condition, row.train_domain, row.test_domain, row.head]);
     const questions = [...groups(rows, key).values()];
-    if (!questions.length) return [];
-    return picker("Task", questions.map((members, at) => ({ value: at, label: asked(members[0]), group: members[0].task })), (at) => {
+    const leftOut = data.errors_left_out.map((line) => el("p", { class: "note" }, line));
+    if (!questions.length) return leftOut;
+    return [...leftOut, ...picker("Task", questions.map((members, at) => ({ value: at, label: asked(members[0]), group: members[0].task })), (at) => {
       const members = questions[at];
       const columns = informative([
         text("utterance", "key", { head: true }), text("model", "model", { optional: true }), text("seed", "seed", { optional: true }), text("reference", "reference", { words: true }), text("said", "hypothesis", { words: true }),
@@ -392,7 +393,7 @@
         node.show(members.filter((row) => words.every((word) => [row.key, row.model, row.reference, row.hypothesis, row.speaker].join(" ").toLowerCase().includes(word))));
       } });
       return [el("div", { class: "controls" }, labelled("Filter (speaker, model, words …)", search)), node];
-    });
+    })];
   }
 
   const count = (title, name) => ({ title, number: true, cell: (row) => String(row[name]), key: (row) => row[name] });

@@ -8,6 +8,7 @@ sets text content only, and the Content-Security-Policy allows no script and no 
 import base64
 import hashlib
 import json
+import logging
 import math
 import re
 import shlex
@@ -26,9 +27,11 @@ from probe.reporting.commands import PLACEHOLDERS, exact_commands
 from probe.reporting.conditions import CLEAN, WORST, by_severity, condition_rows, first_sampling
 from probe.reporting.domains import crossed
 from probe.reporting.marks import BITS
-from probe.reporting.outcomes import error_rows
+from probe.reporting.outcomes import error_rows, left_out
 from probe.reporting.rows import layer_rows, one_line, specs_of, summary_rows
 from probe.version import __version__
+
+log = logging.getLogger("probe")
 
 HERE = Path(__file__).parent
 TITLE = "layerprobe report"
@@ -57,7 +60,10 @@ def write_report(
         OSError: the file cannot be written.
     """
     to.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(to, page(content(records, folders, outcomes), title).encode())
+    shown = content(records, folders, outcomes)
+    for line in shown["errors_left_out"]:
+        log.warning("%s", line)
+    write_atomically(to, page(shown, title).encode())
     return to
 
 
@@ -101,6 +107,7 @@ def content(records: pd.DataFrame, folders: Sequence[Path] = (), outcomes: bool 
         "sampling": _sampling(records, sampled),
         "domains": _domains(across),
         "errors": _errors(error_rows(folders) if outcomes else []),
+        "errors_left_out": [one_line(line) for line in left_out(folders)] if outcomes else [],
         "corpora": _corpora(records),
         "recipes": _recipes(records),
         "code": _code(records),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from probe.brief import brief, counted
 from probe.errors import ProbeError, UnreadError, listed
 from probe.files import files_named, read_json, sha256_of_json
 from probe.store.contents import shard_problems
@@ -68,10 +69,21 @@ class Verification:
     findings: tuple[Finding, ...]
     head: Mapping[str, Any] | None
 
+    def __repr__(self) -> str:
+        return brief(self, self.state, counted(self.shards, "shard"), counted(len(self.findings), "finding"), str(self.store))
+
     @property
     def damage(self) -> list[Finding]:
         """Findings of something that is lost or broken."""
         return [item for item in self.findings if item.damage]
+
+    @property
+    def state(self) -> str:
+        """Whether anything is damaged, or could not be read."""
+        states = [f"DAMAGED, {len(self.damage)} files"] if self.damage else []
+        if self.unread:
+            states.append(f"NOT KNOWN, {len(self.unread)} files could not be read and may be sound, so remove nothing")
+        return "; ".join(states) or "sound"
 
     @property
     def unread(self) -> list[Finding]:
@@ -81,11 +93,8 @@ class Verification:
     def lines(self) -> list[str]:
         """One line for the store and one for each finding."""
         size = f"{self.shards} shards, {self.n_bytes / 1e6:.1f} MB read"
-        states = [f"DAMAGED, {len(self.damage)} files"] if self.damage else []
-        if self.unread:
-            states.append(f"NOT KNOWN, {len(self.unread)} files could not be read and may be sound, so remove nothing")
         details = [f"{self.store / item.file}: {'' if item.rank else 'note: '}{item.problem}" for item in self.findings]
-        return [f"{self.store}: {'; '.join(states) or 'sound'}; {size}", *details]
+        return [f"{self.store}: {self.state}; {size}", *details]
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""

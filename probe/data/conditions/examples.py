@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from probe.brief import brief
 from probe.data.audio import load_audio
 from probe.data.conditions.condition import Condition, open_condition
 from probe.data.conditions.grammar import CLEAN
@@ -36,6 +37,10 @@ class Example:
     condition: str
     samples: np.ndarray
     snr_db: float | None = None
+
+    def __repr__(self) -> str:
+        snr = "" if self.snr_db is None else f"{self.snr_db:.1f} dB SNR"
+        return brief(self, self.key, self.condition, f"{len(self.samples) / RATE_HZ:.2f} s", snr)
 
     @property
     def level_db(self) -> float:
