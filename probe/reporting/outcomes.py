@@ -7,13 +7,13 @@ They hold names and transcripts of the corpus.
 import json
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from probe.errors import ProbeError
 from probe.measures.transcription import character_errors, word_errors
-from probe.records import Record, iterate_records
+from probe.records import Record, iterate_records, left_out
 
 WORST = 40  # of each model, task, condition, seed and head
 PLACE = ("task", "corpus", "condition", "train_condition", "seed")
@@ -21,23 +21,30 @@ HEARD = ("layer", "head", "train_domain", "test_domain")
 Outcome = Mapping[str, Any]
 
 
-def error_rows(folders: Iterable[Path]) -> list[dict[str, Any]]:
+def error_rows(folders: Iterable[Path], files: Collection[str] | None = None) -> list[dict[str, Any]]:
     """The worst outcomes of every file of records that has some, at most `WORST` a head, the worst first.
+
+    Outcomes that cannot be read are left out, with a warning that names their file.
+
+    Args:
+        files: the files of records whose outcomes are shown; all where None.
 
     Returns:
         `PLACE`, `HEARD`, ``model``, ``key``, ``reference``, ``hypothesis``, ``speaker``, ``duration_s`` (None where unknown),
         ``badness`` (the share that is wrong: errors per reference word, or of a trial how many of the other kind lie beyond it) and
         ``models_wrong``, ``models``: how many of those asked the same with this seed are wrong here too.
-
-    Raises:
-        ProbeError: a line that `probe run` did not write.
     """
     rows = []
     for folder in folders:
         for path in sorted(Path(folder).glob("outcomes/*.jsonl")):
             of = Path(folder) / path.name
-            if of.is_file() and (record := next(iterate_records(of), None)) is not None:
-                rows += _of_file(path, record)
+            if not of.is_file() or (files is not None and str(of) not in files):
+                continue
+            try:
+                if (record := next(iterate_records(of), None)) is not None:
+                    rows += _of_file(path, record)
+            except ProbeError as error:
+                left_out.warning("left out: %s", error)
     return _worst(rows)
 
 

@@ -22,6 +22,7 @@ from probe.errors import listed
 from probe.files import write_atomically
 from probe.records import CHOICE, NO_LAYER, SEVERAL, chosen_layers
 from probe.reporting.answers import answers, baselines, headline, near_chance
+from probe.reporting.comparable import comparable
 from probe.reporting.conditions import CLEAN, WORST, by_severity, condition_rows, first_sampling
 from probe.reporting.domains import crossed
 from probe.reporting.marks import BITS
@@ -52,7 +53,7 @@ def write_report(
         title: of the page.
 
     Raises:
-        ProbeError: see `probe.reporting.rows.check_comparable` and `probe.reporting.outcomes.error_rows`.
+        ProbeError: see `probe.reporting.comparable.comparable`.
         OSError: the file cannot be written.
     """
     to.parent.mkdir(parents=True, exist_ok=True)
@@ -76,6 +77,7 @@ def content(records: pd.DataFrame, folders: Sequence[Path] = (), outcomes: bool 
 
     ``scores``, ``curves``, ``domains`` name their question by its number in ``questions``.
     """
+    records = comparable(records)
     rows, layers = summary_rows(records), layer_rows(records, marked=False)
     moved = crossed(records)
     across = rows if moved is records else summary_rows(moved)
@@ -99,7 +101,7 @@ def content(records: pd.DataFrame, folders: Sequence[Path] = (), outcomes: bool 
         "conditions": _conditions(lost),
         "sampling": _sampling(records, sampled),
         "domains": _domains(across),
-        "errors": _errors(error_rows(folders) if outcomes else []),
+        "errors": _errors(error_rows(folders, set(records["file"]) - {""} or None) if outcomes else []),
         "corpora": _corpora(records),
         "recipes": _recipes(records),
         "code": _code(records),

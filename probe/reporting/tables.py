@@ -15,6 +15,7 @@ import pandas as pd
 from probe.files import write_atomically
 from probe.reporting import grid
 from probe.reporting.cells import DASH, INTERVAL, arrow, escaped, points
+from probe.reporting.comparable import comparable
 from probe.reporting.condition_curves import conditions_figure
 from probe.reporting.conditions import CONDITIONS, chosen_rows
 from probe.reporting.curves import curves_figure, usual_rows
@@ -28,14 +29,13 @@ from probe.reporting.robustness_tables import HEAD as ROBUSTNESS_HEAD
 from probe.reporting.robustness_tables import LAYERS_HEAD as ROBUSTNESS_LAYERS_HEAD
 from probe.reporting.robustness_tables import Robustness, every_layer, robustness
 from probe.reporting.robustness_tables import summary as summary_of
-from probe.reporting.rows import BUDGETS, LAYERS, SUMMARY, budget_rows, check_comparable, layer_rows, summary_rows
+from probe.reporting.rows import BUDGETS, LAYERS, SUMMARY, budget_rows, layer_rows, summary_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
     "budget_rows",
-    "check_comparable",
     "domain_matrices",
     "layer_rows",
     "search_table",
@@ -224,7 +224,6 @@ def to_json(rows: pd.DataFrame) -> str:
 
 def domain_matrices(records: pd.DataFrame, layers: bool = False) -> str:
     """`domain_grids` as Markdown; empty without cross-domain records."""
-    check_comparable(crossed(records))
     return grid.to_markdown(domain_grids(records, layers))
 
 
@@ -237,7 +236,7 @@ def domain_grids(records: pd.DataFrame, layers: bool = False) -> list[Grid]:
         layers: a matrix of every layer instead of one at the layers that dev chose.
 
     Raises:
-        ProbeError: see `check_comparable`.
+        ProbeError: see `probe.reporting.comparable.comparable`.
     """
     rows = domain_rows(records, layers)
     places = ["task", "corpus", "condition", "train_condition", "metric", "model", "head", *(["layer"] if layers else [])]
@@ -304,10 +303,11 @@ def write_tables(records: pd.DataFrame, to: Path, axis: str = "index", baseline:
         baseline: of the robustness tables, see `probe.reporting.robustness.baseline_of`.
 
     Raises:
-        ProbeError: see `check_comparable`, and `probe.reporting.conditions.check_conditions`.
+        ProbeError: there are no records.
         OSError: a file cannot be written.
     """
-    found = robustness(records, baseline)  # what it refuses is known before anything is written
+    found = robustness(records, baseline)  # it takes its own choice of several samplings
+    records = comparable(records)
     summary, layers, domains, budgets = summary_rows(records), layer_rows(records), domain_grids(records), budget_rows(records)
     has_shape = bool(layers[[column for column, _ in SHAPE.values()]].notna().any(axis=None))
     texts = {
