@@ -26,7 +26,7 @@ import numpy as np
 from probe.data.corpus import Utterance
 from probe.errors import ProbeError, listed
 from probe.evaluation.linear_search import Chosen, best_of, on_dev, search_strengths
-from probe.evaluation.problem import Features, Problem, Score, block_of, labelled, no_sum, refuse_empty, shuffled
+from probe.evaluation.problem import Features, Problem, Score, block_of, labelled, lacking, no_sum, refuse_empty, shuffled
 from probe.evaluation.subsets import in_drawn_order, within_budget
 from probe.evaluation.tasks import Task
 from probe.heads.codelength import online_code
@@ -37,7 +37,10 @@ from probe.records import NO_LAYER, WEIGHTED
 log = logging.getLogger("probe")
 
 LONGEST_SHOWN = 40
-METRIC: dict[str, Any] = {"metric": "accuracy", "higher_is_better": True, "select_by": "accuracy", "head": "linear"}
+MOST_NUMBERS = 20  # whole numbers that are names of classes, such as digits or grades
+BINS = (
+    "No kind predicts numbers yet: put them into a few bins, such as low, middle and high, in another column, and name that one."
+)METRIC: dict[str, Any] = {"metric": "accuracy", "higher_is_better": True, "select_by": "accuracy", "head": "linear"}
 CODELENGTH: dict[str, Any] = {**METRIC, "metric": "codelength", "higher_is_better": False}
 
 
@@ -118,16 +121,25 @@ def _rows(task: Task, problem: Problem) -> Rows:
     excluded: Counter[str] = Counter()
     train, dev = (labelled(part, column, excluded) for part in (problem.train, problem.dev))
     tests = {name: labelled(problem.tests[name], column, tally) for name, tally in problem.tallies(excluded).items()}
-    refuse_empty(task.name, train, dev, column)
+    refuse_empty(task.name, problem, train, dev, column)
     classes = sorted({item.label(column) for item in train})
     if len(classes) < 2:
         raise ProbeError(f"{task.name}: all training rows have {column} {classes[0]!r}; expected two classes or more.")
     if reason := _impossible(classes, dev, column):
-        raise ProbeError(f"{task.name}: dev: {reason}.")
+        raise ProbeError(f"{task.name}: dev: {reason}. {_remedy(classes, dev, column)}")
     impossible = {name: reason for name, part in tests.items() if (reason := _impossible(classes, part, column))}
     if impossible and problem.strict:
-        raise ProbeError(
-            f"{task.name}: test: {next(iter(impossible.values()))}. Give it training rows, or take it out of the test rows."
+        name, reason = next(iter(impossible.items()))
+        if not tests[name]:
+            raise ProbeError(f"{task.name}: {lacking('test', len(problem.tests[name]), column)}")
+        raise ProbeError(f"{task.name}: test: {reason}. {_remedy(classes, tests[name], column)}")
+    if _are_numbers(classes):
+        log.warning(
+            "%s: the values of %s are numbers, and each of the %d is a class of its own. %s",
+            task.name,
+            column,
+            len(classes),
+            BINS,
         )
     parts = [train, dev, *tests.values()]
     ends = np.cumsum([0, *map(len, parts)]).tolist()
@@ -144,6 +156,22 @@ def _impossible(classes: Sequence[str], rows: Sequence[Utterance], column: str) 
     unseen = sorted({item.label(column) for item in rows} - set(classes))
     names = listed([name if len(name) <= LONGEST_SHOWN else f"{name[:LONGEST_SHOWN]}…" for name in unseen])
     return f"{column} {names} not in training" if unseen else ""
+
+
+def _remedy(classes: Sequence[str], rows: Sequence[Utterance], column: str) -> str:
+    """What to do about labels that training does not have."""
+    if _are_numbers([*classes, *(item.label(column) for item in rows)]):
+        return f"These labels are numbers, and each of them is a class of its own. {BINS}"
+    return "Give these labels training rows, or take their rows out."
+
+
+def _are_numbers(labels: Sequence[str]) -> bool:
+    """Whether labels are values on a scale: numbers with fractions, or more whole ones than `MOST_NUMBERS`."""
+    try:
+        values = {float(label) for label in labels}
+    except ValueError:
+        return False
+    return len(values) > MOST_NUMBERS or not all(value.is_integer() for value in values)
 
 
 def _questions(task: Task, problem: Problem, features: Features, rows: Rows) -> list[Question]:

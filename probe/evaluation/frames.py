@@ -185,7 +185,7 @@ def _labelled_sets(task: Task, problem: Problem, features: Features, excluded: C
         name: _labelled(utterances, problem, features, ignore, tally, most_here)
         for name, (utterances, tally, most_here) in splits.items()
     }
-    refuse_empty(task.name, sets["train"].chosen, sets["dev"].chosen, "labelled frames")
+    refuse_empty(task.name, problem, sets["train"].chosen, sets["dev"].chosen, "labelled frames")
     for name, item in sets.items():
         if not item.chosen and problem.strict:
             raise ProbeError(f"{task.name}: {name.strip()}: no labelled frames. Give intervals for some of its utterances.")

@@ -307,10 +307,20 @@ def labelled(utterances: Sequence[Utterance], column: str, excluded: Counter[str
     return kept
 
 
-def refuse_empty(task: str, train: Sequence[object], dev: Sequence[object], what: str) -> None:
-    """Raises where there is nothing to train or to choose on."""
-    for name, rows in (("train", train), ("dev", dev)):
-        if not rows:
-            raise ProbeError(
-                f"{task}: no {name} rows with {what}. Give some rows split {name} in the manifest; dev chooses the settings."
-            )
+def refuse_empty(task: str, problem: Problem, train: Sequence[object], dev: Sequence[object], what: str) -> None:
+    """Raises where there is nothing to train or to choose on.
+
+    Args:
+        train, dev: what is left of the problem's rows.
+        what: the rest lacks.
+    """
+    for name, rows, left in (("train", problem.train, train), ("dev", problem.dev, dev)):
+        if not left:
+            raise ProbeError(f"{task}: {lacking(name, len(rows), what)}")
+
+
+def lacking(split: str, n_rows: int, what: str) -> str:
+    """A sentence that says that a split has no rows at all, or none with what a task needs, and what to do."""
+    if n_rows:
+        return f"no {split} rows with {what}: none of the {n_rows} {split} rows has any. Give it to some of them."
+    return f"no {split} rows. Give some rows split {split}: heads learn on train, dev chooses their settings, test is reported."

@@ -27,7 +27,7 @@ import numpy as np
 
 from probe.errors import ProbeError, listed
 from probe.evaluation.decoding import Decoding
-from probe.evaluation.problem import Features, Problem, Score, block_of, labelled, no_sum, refuse_empty, shuffled
+from probe.evaluation.problem import Features, Problem, Score, block_of, labelled, lacking, no_sum, refuse_empty, shuffled
 from probe.evaluation.subsets import within_budget
 from probe.evaluation.tasks import Task
 from probe.evaluation.transcripts import Part, Transcripts
@@ -41,6 +41,8 @@ from probe.records import OWN_HEAD, WEIGHTED
 log = logging.getLogger("probe")
 
 CTC_LAYER = "ctc"
+LEAST_UTTERANCES = 5
+TOO_SHORT = "fewer frames than labels need"
 Metrics = dict[str, Callable[[str, str], tuple[int, int]]]
 TEXT_METRICS: Metrics = {"wer": word_errors, "cer": character_errors}
 PHONE_METRICS: Metrics = {"per": word_errors}  # phones stand in a text as words do
@@ -62,9 +64,14 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
             *(("test", name, problem.tests[name], tally) for name, tally in problem.tallies(excluded).items()),
         ]
     )
-    refuse_empty(task.name, train.rows, dev.rows, "text")
+    refuse_empty(task.name, problem, train.rows, dev.rows, "text")
     if problem.strict and not any(part.rows for part in tests):
-        raise ProbeError(f"{task.name}: no test rows with text. Give some rows split test in the manifest.")
+        raise ProbeError(f"{task.name}: {lacking('test', sum(map(len, problem.tests.values())), 'text')}")
+    if len(train.rows) < LEAST_UTTERANCES:
+        raise ProbeError(
+            f"{task.name}: {len(train.rows)} of {len(problem.train)} train rows have text; a CTC head needs {LEAST_UTTERANCES} or "
+            "more, for from fewer it learns these sentences by heart. Give more rows split train and text."
+        )
     vocabulary = Vocabulary.of(train.texts, transcripts.separator)
     for part in (dev, *tests):
         transcripts.check_coverage(vocabulary, part)
@@ -129,7 +136,7 @@ def _answers(
             "search": reading.search,
             "chosen": {**reading.chosen, **transcripts.symbols},
             "layer_weights": dict(zip(features.layers, probe.shares_, strict=True)) if layer == WEIGHTED else {},
-            "excluded": _left_out(task, layer, probe, train, excluded),
+            "excluded": {**excluded, TOO_SHORT: len(probe.too_short_)} if probe.too_short_ else dict(excluded),
         }
         for part, frames in _with_frames(features, layer, dev, dev_frames, tests):
             note = _warn_of_short(layer, probe, part, frames)
@@ -195,16 +202,6 @@ def _probe(task: Task, problem: Problem, hop_s: float, n_mixed: int = 1) -> CTCP
         seed=problem.seed,
         device=problem.device,
     )
-
-
-def _left_out(task: Task, layer: str, probe: CTCProbe, train: Part, excluded: Counter[str]) -> dict[str, int]:
-    """Utterances without a part in this layer's scores, by reason."""
-    if not probe.too_short_:
-        return dict(excluded)
-    reason = "fewer frames than labels need"
-    names = listed([train.rows[i].key for i in probe.too_short_])
-    log.warning("%s layer %s: %d training utterances with %s: %s", task.name, layer, len(probe.too_short_), reason, names)
-    return {**excluded, reason: len(probe.too_short_)}
 
 
 def _own_head(features: Features, parts: Sequence[Part], excluded: Counter[str]) -> Iterator[Score]:

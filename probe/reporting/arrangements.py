@@ -17,7 +17,7 @@ from probe.reporting.comparable import comparable
 from probe.reporting.conditions import COSTS
 from probe.reporting.grid import Cell, Column, Grid, of_columns, score
 from probe.reporting.marks import BITS
-from probe.reporting.rows import layer_rows, of_few, seed_notes, summary_rows
+from probe.reporting.rows import layer_rows, of_few, of_shared, seed_notes, summary_rows
 from probe.reporting.selection import FIELDS, Term, check_fields, kept, ordered, text_of
 from probe.reporting.tables import domain_grids
 
@@ -182,6 +182,7 @@ def _cell(row: dict[Hashable, Any]) -> Cell:
         row["mark"],
         row["aside"] if not math.isnan(row["value"]) else "",
         row["few"],
+        row["shared_speakers"] > 0,
     )
 
 
@@ -254,6 +255,7 @@ def _usual(records: pd.DataFrame, named: set[str], all_heads: bool) -> pd.DataFr
     rows = records.assign(
         **{name: records[name].astype(float).replace([np.inf, -np.inf], np.nan) for name in ("value", "low", "high")},
         few=of_few(records),
+        shared_speakers=of_shared(records),
         n_seeds=1,
     )
     if named & AT_CHOSEN_LAYER:

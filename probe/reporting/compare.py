@@ -164,11 +164,13 @@ def _row(a: Row | None, b: Row | None) -> dict[str, Any]:
     row |= {"difference": found.difference, "low": _number(found.low), "high": _number(found.high)}
     if found.probability is not None:
         row["probability"] = found.probability if b["higher_is_better"] else 1 - found.probability
+    shared = [int(of["shared_speakers"]) for of in (a, b) if not pd.isna(of["shared_speakers"])]
+    note = f"{max(shared)} of its speakers are in training too" if any(shared) else ""
     if _same(a["counts"], b["counts"]):
-        return row | {"verdict": IDENTICAL, "note": ""}
+        return row | {"verdict": IDENTICAL, "note": note}
     if found.p is None:
-        return row | {"verdict": UNCLEAR, "note": f"too few blocks ({found.n_blocks})"}
-    return row | {"p": found.p, "note": ""}
+        return row | {"verdict": UNCLEAR, "note": "; ".join(filter(None, (f"too few blocks ({found.n_blocks})", note)))}
+    return row | {"p": found.p, "note": note}
 
 
 def difference(a: Row, b: Row) -> Paired:

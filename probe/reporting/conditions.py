@@ -48,6 +48,7 @@ CONDITIONS = [
     *["relative", "relative_low", "relative_high", "margin_lost", "margin_lost_low", "margin_lost_high"],
     *["chance", "chosen", "robust", "n", "n_blocks", "higher_is_better", "note"],
     *[f"{task}{end}" for task in DOMAIN_TASKS for end in ("", "_low", "_high")],
+    "shared_speakers",
 ]
 
 
@@ -217,7 +218,7 @@ def condition_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFra
     rows = [
         row | left(row) for place, clean, others in scores.disturbed() for row in _rows_of_layer(scores, place, clean, others)
     ]
-    found = pd.DataFrame(rows, columns=CONDITIONS).astype(dict.fromkeys(["n", "n_blocks"], "Int64"))
+    found = pd.DataFrame(rows, columns=CONDITIONS).astype(dict.fromkeys(["n", "n_blocks", "shared_speakers"], "Int64"))
     if len(found):
         found["robust"] = _robust(found)
     return found
@@ -236,7 +237,7 @@ def _rows_of_layer(
     level = _chance_level(reference, chance, higher)
     about = dict(zip(QUESTION, place.question, strict=True)) | {"model": place.model, "layer": place.layer}
     about |= {"layer_index": clean["layer_index"], "chosen": clean["chosen_layer"] == place.layer, "higher_is_better": higher}
-    about |= {"chance": level, "note": ""}
+    about |= {"chance": level, "note": "", "shared_speakers": clean["shared_speakers"]}
     rows = [about | {name: clean[name] for name in ("condition", "value", "low", "high", "n", "n_blocks")}]
     losses: dict[str, Sampled] = {}
     for name, row in others.items():

@@ -127,6 +127,7 @@ def _scores(rows: pd.DataFrame, number: Mapping[tuple[Hashable, ...], int]) -> C
     found = _columns(rows, ["model", "head", "layer", "mark", "last_layer", "note"])
     found |= {"q": _places(rows, number), "n": rows["n"].tolist(), "blocks": rows["n_blocks"].tolist()}
     found |= {name: _shown(rows[column], rows["metric"]) for name, column in SCORES.items()}
+    found["shared"] = [int(n) if n > 0 else None for n in rows["shared_speakers"]]
     found["chance"] = [bool(row["value"] == row["value"] and near_chance(row)) for row in rows.to_dict("records")]
     return {name: column for name, column in found.items() if any(value not in (None, "", False) for value in column)}
 

@@ -35,18 +35,18 @@ SUMMARY = [
     *WHERE,
     *["layer", "value", "low", "high", "last_layer", "last_value", "final_value", "weighted_value"],
     *["majority", "shuffled", "types", "selectivity", "selectivity_low", "selectivity_high", "fbank", "random"],
-    *["n", "n_blocks", "few", "n_seeds", "higher_is_better", "mark", "note"],
+    *["n", "n_blocks", "few", "shared_speakers", "n_seeds", "higher_is_better", "mark", "note"],
 ]
 LAYERS = [
     *WHERE,
     *["layer", "layer_index", "value", "low", "high", "dev_value", "chosen"],
-    *["n", "n_blocks", "few", "n_seeds", "higher_is_better", "mark", "note"],
+    *["n", "n_blocks", "few", "shared_speakers", "n_seeds", "higher_is_better", "mark", "note"],
     *["depth", *STATISTICS],
 ]
 BUDGETS = [
     *WHERE,
     *["layer", "layer_index", "budget", "n_train", "value", "low", "high", "chosen"],
-    *["n", "n_blocks", "few", "n_seeds", "higher_is_better", "note"],
+    *["n", "n_blocks", "few", "shared_speakers", "n_seeds", "higher_is_better", "note"],
 ]
 TOO_FEW = "too few blocks for an interval"
 COMPARED_BY = ["counts", "seed"]  # what marks are made of, beside the columns that are shown
@@ -156,12 +156,17 @@ def _checked(records: pd.DataFrame) -> pd.DataFrame:
     floats = {name: records[name].astype(float).replace([np.inf, -np.inf], np.nan) for name in ("value", "low", "high")}
     bare = floats["value"].notna() & floats["low"].isna() & records["counts"].astype(bool) & (records["note"] == "")
     note = records["note"].mask(bare & (records["split"] == "test"), TOO_FEW)
-    return records.assign(**floats, note=note, few=of_few(records))
+    return records.assign(**floats, note=note, few=of_few(records), shared_speakers=of_shared(records))
 
 
 def of_few(records: pd.DataFrame) -> "pd.Series[bool]":
     """Which scores are of fewer than `FEW_BLOCKS` blocks."""
     return (records["n_blocks"] > 0) & (records["n_blocks"] < FEW_BLOCKS)
+
+
+def of_shared(records: pd.DataFrame) -> "pd.Series[float]":
+    """How many speakers of each score are in training too; NaN where that is unknown."""
+    return records["shared_speakers"].astype(float)
 
 
 def seed_notes(rows: pd.DataFrame) -> list[str]:
