@@ -40,7 +40,8 @@ LONGEST_SHOWN = 40
 MOST_NUMBERS = 20  # whole numbers that are names of classes, such as digits or grades
 BINS = (
     "No kind predicts numbers yet: put them into a few bins, such as low, middle and high, in another column, and name that one."
-)METRIC: dict[str, Any] = {"metric": "accuracy", "higher_is_better": True, "select_by": "accuracy", "head": "linear"}
+)
+METRIC: dict[str, Any] = {"metric": "accuracy", "higher_is_better": True, "select_by": "accuracy", "head": "linear"}
 CODELENGTH: dict[str, Any] = {**METRIC, "metric": "codelength", "higher_is_better": False}
 
 
