@@ -1,10 +1,13 @@
 """Tasks and kinds: what is refused, what is chosen on dev, what leaks, what is planted."""
 
+import io
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from probe.data.corpus import load_corpus
@@ -16,7 +19,8 @@ from probe.measures.counts import value_of
 from probe.measures.uncertainty import interval
 from probe.models.encoder import ModelInfo
 from probe.records import frame_of, read_records
-from probe.reporting.tables import search_table
+from probe.reporting.rows import layer_rows, summary_rows
+from probe.reporting.tables import search_table, to_csv, to_markdown
 
 
 class PlantedEncoder:
@@ -179,7 +183,7 @@ def test_numbers_as_labels_are_named_as_such(
     task = open_task("speaker-id", {"label": "room"})
     numbers = itertools.count()
     edited(manifest, lambda row: [*row[:6], f"{next(numbers) / 7:.3f}"])
-    with pytest.raises(ProbeError, match="These labels are numbers.*No kind predicts numbers yet: put them into a few bins"):
+    with pytest.raises(ProbeError, match=r"These labels are numbers.*No kind predicts numbers yet: put them into a few bins"):
         run(task, "planted", manifest, tmp_path / "features", tmp_path / "results")
     manifest.write_text(original)
     edited(manifest, lambda row: [*row[:6], f"{row[6].removeprefix('room')}.5"])
@@ -187,18 +191,16 @@ def test_numbers_as_labels_are_named_as_such(
     assert "the values of room are numbers, and each of the 4 is a class of its own" in caplog.text
     manifest.write_text(original)
     edited(manifest, lambda row: [*row[:6], row[6].removeprefix("room") if row[4] == "train" else "7"])
-    with pytest.raises(ProbeError, match="room 7 not in training. Give these labels training rows, or take their rows out"):
+    with pytest.raises(ProbeError, match=r"room 7 not in training\. Give these labels training rows, or take their rows out"):
         run(task, "planted", manifest, tmp_path / "features", tmp_path / "results")  # names of classes, not a scale
 
 
-def test_what_is_left_out_is_said_once(
-    planted: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_is_left_out_is_said_once(planted: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     manifest = edited(planted(), lambda row: [row[0], "" if row[0].endswith("-0.wav") else row[1], *row[2:]])
     done = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results")
     n = max(record.excluded["no text"] for record in done.records)
     said = [message for message in caplog.messages if "left out" in message and "no text" in message]
-    assert said == [f"word-id, planted: utterances were left out: {n} (no text)"] and n > 0
+    assert said == [f"word-id, planted: these were left out: {n} (no text)"] and n > 0
 
 
 def test_speakers_of_training_are_counted_said_and_marked(

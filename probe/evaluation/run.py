@@ -293,7 +293,7 @@ def _say_what_scores_rest_on(task: Task, model: str, records: Sequence[Record]) 
         most |= Counter({reason: n for reason, n in record.excluded.items() if reason != FAILED})
     if most:
         reasons = ", ".join(f"{n} ({reason})" for reason, n in sorted(most.items()))
-        log.warning("%s, %s: utterances were left out: %s", task.name, model, reasons)
+        log.warning("%s, %s: these were left out: %s", task.name, model, reasons)
     tested = [record for record in records if record.split == "test" and record.shared_speakers]
     if tested:
         record = max(tested, key=lambda record: record.shared_speakers or 0)
