@@ -187,6 +187,11 @@ def test_two_models_of_one_folder_are_compared() -> None:
         compare_models(records, "org/a", "org/x", layers=False, all_heads=False)
 
 
+def test_speakers_of_training_are_noted() -> None:
+    found = compared(layers([5], [5]), [replace(item, shared_speakers=4) for item in layers([7], [7])])
+    assert list(found.rows["note"]) == ["4 of its speakers are in training too"]
+
+
 def test_of_a_side_that_mixes_questions_what_contradicts_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     mixed = [*layers([5], [5]), *layers([5], [5], model="org/b", task_sha256="0" * 64)]
     assert list(compared(mixed, mixed).rows["model"]) == ["org/a"]
