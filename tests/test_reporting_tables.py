@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from scored import frame, record
@@ -383,7 +384,15 @@ def test_json_holds_fractions_and_null() -> None:
 def test_csv_holds_the_fractions_of_the_records() -> None:
     rows = pd.read_csv(io.StringIO(to_csv(layer_rows(frame(*plain())))), dtype={"layer": str})
     values = {(item.task, item.metric, item.model, item.layer): item.value for item in plain() if item.split == "test"}
-    assert {(row.task, row.metric, row.model, row.layer): row.value for row in rows.itertuples()} == values
+    assert {(row.task, row.metric, row.model, row.layer): row.value for row in rows.itertuples()} == pytest.approx(
+        values, rel=1e-9
+    )
+
+
+def test_the_last_digits_of_a_float_do_not_reach_csv_and_json() -> None:
+    rows = [pd.DataFrame({"value": [value, np.nan], "n": [3, 4]}) for value in (0.1 + 0.2, 0.3)]
+    assert to_csv(rows[0]) == to_csv(rows[1]) == "value,n\n0.3,3\n,4\n"
+    assert to_json(rows[0]) == to_json(rows[1])
 
 
 def with_shape(**changed: Any) -> list[Record]:

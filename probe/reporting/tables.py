@@ -216,13 +216,13 @@ def to_csv(rows: pd.DataFrame, excel_safe: bool = False) -> str:
         str(name): column.map(lambda text: csv_text(text, excel_safe) if isinstance(text, str) else text)
         for name, column in texts.items()
     }
-    return rows.assign(**safe).to_csv(index=False, lineterminator="\n")
+    return _ten_digits(rows).assign(**safe).to_csv(index=False, lineterminator="\n")
 
 
 def to_json(rows: pd.DataFrame) -> str:
     """Rows as a JSON list of objects: fractions, null where there is no value."""
     rows = _without_unshared(rows)
-    objects = rows.astype(object).where(rows.notna(), None).to_dict("records")
+    objects = _ten_digits(rows).astype(object).where(rows.notna(), None).to_dict("records")
     return json_text(objects)
 
 
@@ -233,6 +233,12 @@ def _without_unshared(rows: pd.DataFrame) -> pd.DataFrame:
     if not (rows["shared_speakers"] > 0).any():
         return rows.drop(columns="shared_speakers")
     return rows.astype({"shared_speakers": "Int64"})
+
+
+def _ten_digits(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with ten significant digits in every float: the last ones differ between processors, and a table should not."""
+    floats = rows.select_dtypes("floating")
+    return rows.assign(**{str(name): column.map(lambda value: float(f"{value:.10g}")) for name, column in floats.items()})
 
 
 def domain_matrices(records: pd.DataFrame, layers: bool = False) -> str:
