@@ -188,7 +188,7 @@ def test_numbers_as_labels_are_named_as_such(
     manifest.write_text(original)
     edited(manifest, lambda row: [*row[:6], f"{row[6].removeprefix('room')}.5"])
     run(task, "planted", manifest, tmp_path / "features", tmp_path / "results")
-    assert "the values of room are numbers, and each of the 4 is a class of its own" in caplog.text
+    assert "the values of room are numbers, and each of the 2 is a class of its own" in caplog.text
     manifest.write_text(original)
     edited(manifest, lambda row: [*row[:6], row[6].removeprefix("room") if row[4] == "train" else "7"])
     with pytest.raises(ProbeError, match=r"room 7 not in training\. Give these labels training rows, or take their rows out"):
