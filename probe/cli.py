@@ -14,10 +14,22 @@ import click
 from probe.commands import evaluation, features, models, reports
 from probe.commands.printing import plain
 from probe.environment import require_posix
-from probe.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_USAGE, ProbeError, UsageError
+from probe.errors import (
+    EXIT_FAILURE,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_SOME_FAILED,
+    EXIT_TERMINATED,
+    EXIT_USAGE,
+    ProbeError,
+    UsageError,
+)
 from probe.version import __version__
 
-EXIT_CODES = "Exit codes: 0; 1 failure; 2 usage; 3 finished, but some utterances failed; 130 Ctrl-C; 143 SIGTERM, SIGUSR1."
+EXIT_CODES = (
+    "Exit codes: 0; 1 failure; 2 usage; 3 finished, but some utterances failed or some files were left out; 130 Ctrl-C; "
+    "143 SIGTERM, SIGUSR1."
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=EXIT_CODES)
@@ -153,17 +165,34 @@ class Plain(logging.Formatter):
         return plain(super().format(record))
 
 
+class OnlyOnce(logging.Filter):
+    """Lets each message through once and keeps it: the tables of one command leave out the same files."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a message is new."""
+        is_new = record.getMessage() not in self.messages
+        self.messages.add(record.getMessage())
+        return is_new
+
+
 def main() -> NoReturn:
     """The console script: exit codes, and one line instead of a traceback for a user's mistake."""
     secure_streams()
     os.environ.pop("MPLBACKEND", None)  # a notebook's may be missing here; pictures are only saved
+    left_out = OnlyOnce()
+    logging.getLogger("probe.left_out").addFilter(left_out)
     try:
         require_posix()
         stop_on_signals()
         result = cli.main(standalone_mode=False)
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):  # all is done: what comes now changes no exit code
             signal.signal(number, signal.SIG_IGN)
-        sys.exit(result if isinstance(result, int) else 0)
+        code = result if isinstance(result, int) else EXIT_OK
+        sys.exit(code or (EXIT_SOME_FAILED if left_out.messages else EXIT_OK))
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted; the same command continues", err=True)
         sys.exit(EXIT_INTERRUPTED)

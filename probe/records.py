@@ -17,13 +17,14 @@ import base64
 import gc
 import hashlib
 import json
+import logging
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -33,6 +34,10 @@ from probe.files import canonical_json, sha256_of_file, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Content = TypeVar("Content")
+# One warning for each file that a report cannot show; the command line then ends with exit code 3.
+left_out = logging.getLogger("probe.left_out")
 
 FORMAT = 4
 # What records of earlier formats do not have; they are refused, for what they lack cannot be had from them.
@@ -92,7 +97,8 @@ class Record:
         statistics: of the layer's training features, see `probe.measures.geometry`.
         excluded: utterances left out, by reason.
         limit: the most utterances that were taken of each split; None where all were.
-        shared_speakers: how many of the scored speakers are among the training speakers; None where that is unknown.
+        shared_speakers: how many of the scored speakers are among the training speakers; None where that is unknown, where nothing
+            is trained, and where the label is the speaker.
         outcomes_sha256: of the file in ``outcomes/`` that belongs to this file of records; empty where unknown.
         arguments: what `probe.run` was called with, as text where it is a path, so that the command can be repeated.
         note: why there is no value, or what a reader must know.
@@ -168,7 +174,8 @@ SAME = "sha256:"
 HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")  # half a surrogate pair is no character, and is found when it is written
 # Records that agree in these are answers to one question.
 IDENTITY = ["format", "model", "revision", "task_sha256", "manifest_sha256", "seed", "recipe"]
-FIELDS = {item.name for item in fields(Record)}
+NAMES = [item.name for item in fields(Record)]
+FIELDS = set(NAMES)
 
 
 SINGLE = {
@@ -369,6 +376,8 @@ def _values_of(line: bytes, columns: dict[str, np.ndarray]) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ProbeError(f"not JSON ({error}). Remove the file and run its task again.") from error
     found = values.get("format") if isinstance(values, dict) else None
+    if found is None:
+        raise ProbeError("this line is JSON, but no record: it has no field `format`. Move the file out of the folder.")
     if found == 3 and values.keys() == FIELDS - SINCE_4.keys():
         values |= SINCE_4 | {"format": FORMAT}
     elif found != FORMAT:
@@ -386,36 +395,77 @@ def _values_of(line: bytes, columns: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 def read_records(*paths: Path | str) -> "pd.DataFrame":
-    """A tidy table with one row per record and the fields of `Record` as columns.
+    """A tidy table with one row per record: the fields of `Record` as columns, and ``file``, which the record was read from.
+
+    A file that cannot be read (damaged, of an older format, no records at all) is left out, with a warning that names it.
 
     Args:
-        paths: ``.jsonl`` files or folders of them.
+        paths: ``.jsonl`` files or folders of them; a file that several of them name is read once.
 
     Raises:
-        ProbeError: see `iterate_records`; a field of another type than `Record`'s, or a whole number of more than 64 bits.
+        ProbeError: there are no files, or none of them can be read: see `iterate_records`; a field has another type than
+            `Record`'s, or a whole number has more than 64 bits.
     """
+    files = {file.resolve(): file for path in paths for file in files_of(path)}
     collects = gc.isenabled()
     gc.disable()  # it would walk, again and again, millions of new objects that are all kept: a third of the time
     try:
-        return _frame(values for path in paths for values in _values(Path(path)))
+        columns: dict[str, list[Any]] = {name: [] for name in (*NAMES, "file")}
+        for file, part in readable(files.values(), lambda file: _columns(_values(file))):
+            for name, column in part.items():
+                columns[name].extend(column)
+            columns["file"].extend([str(file)] * len(part["format"]))
+        return _frame(columns)
     finally:
         if collects:
             gc.enable()
 
 
+def readable(files: Iterable[Path], read: Callable[[Path], Content]) -> Iterator[tuple[Path, Content]]:
+    """What ``read`` gives of every file that it can read; the others are named in a warning each.
+
+    Raises:
+        ProbeError: there are files, and none can be read.
+    """
+    faults: list[str] = []
+    n_read = 0
+    for file in files:
+        try:
+            content = read(file)
+        except (ProbeError, OSError) as error:
+            reason = str(error) if isinstance(error, ProbeError) else f"{file}: {error.strerror or error}"
+            faults.append(reason if str(file) in reason else f"{file}: {reason}")
+            continue
+        n_read += 1
+        yield file, content
+    if faults and not n_read:
+        raise ProbeError("\n".join(faults))
+    for fault in faults:
+        left_out.warning("left out: %s", fault)
+
+
 def frame_of(records: Iterable[Record]) -> "pd.DataFrame":
-    """Records as a table, one row each."""
-    return _frame(vars(record) for record in records)
+    """Records as a table like that of `read_records`, one row each; ``file`` is empty."""
+    columns: dict[str, Sequence[Any]] = dict(_columns(vars(record) for record in records))
+    return _frame(columns | {"file": [""] * len(columns["format"])})
 
 
-def _frame(rows: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
+def _columns(rows: Iterable[Mapping[str, Any]]) -> dict[str, tuple[Any, ...]]:
+    """Field -> its values in all rows.
+
+    Raises:
+        ProbeError: see `_check_types`.
+    """
+    columns = list(zip(*map(itemgetter(*NAMES), rows), strict=True)) or [()] * len(NAMES)
+    for name, column in zip(NAMES, columns, strict=True):
+        _check_types(name, column)
+    return dict(zip(NAMES, columns, strict=True))
+
+
+def _frame(columns: Mapping[str, Sequence[Any]]) -> "pd.DataFrame":
     import pandas as pd
 
-    names = [item.name for item in fields(Record)]
-    columns = list(zip(*map(itemgetter(*names), rows), strict=True)) or [()] * len(names)
-    for name, column in zip(names, columns, strict=True):
-        _check_types(name, column)
-    return pd.DataFrame({name: _shared(column) for name, column in zip(names, columns, strict=True)})
+    return pd.DataFrame({name: _shared(column) for name, column in columns.items()})
 
 
 def _check_types(name: str, column: Sequence[Any]) -> None:

@@ -5,6 +5,7 @@ import inspect
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,6 +68,30 @@ def test_demo_learns_what_is_planted(demo: tuple[Path, subprocess.CompletedProce
     assert values["speaker-id", "mfcc", "accuracy"] > 0.6
     assert values["speaker-verify", "mfcc", "eer"] < 0.3
     assert values["asr-ctc", "mfcc", "cer"] < 0.5
+
+
+def test_one_bad_file_does_not_take_the_table_of_a_folder(
+    demo: tuple[Path, subprocess.CompletedProcess], command: Command, tmp_path: Path
+) -> None:
+    folder = tmp_path / "results"
+    shutil.copytree(demo[0] / "results", folder)
+    name = "mfcc__word-id__corpus__clean.jsonl"
+    text = (folder / name).read_text(encoding="utf-8")
+    sha256 = json.loads(text.partition("\n")[0])["manifest_sha256"]
+    (folder / name).write_text(text.replace(sha256, "0" * 64), encoding="utf-8")  # of another manifest
+    (folder / "cut.jsonl").write_text(text[:1000], encoding="utf-8")
+    (folder / "older.jsonl").write_text(json.dumps({"format": 1}) + "\n", encoding="utf-8")
+    (folder / "foreign.jsonl").write_text('{"audio": "a.wav"}\n', encoding="utf-8")
+    done = command("table", "--from", folder, "--format", "json", "--to", tmp_path / "tables")
+    assert done.returncode == 3, done.stderr
+    for file in (name, "cut.jsonl", "older.jsonl", "foreign.jsonl"):
+        assert done.stderr.count(str(folder / file)) == 1, done.stderr
+    rows = {(row["task"], row["model"]) for row in json.loads(done.stdout)}
+    assert ("word-id", "fbank") in rows and ("word-id", "mfcc") not in rows and ("asr-ctc", "mfcc") in rows
+    listed = command("records", folder, "--json")
+    assert listed.returncode == 3 and len(json.loads(listed.stdout)) == len(list(folder.glob("*.jsonl"))) - 3
+    page = command("report", "--from", folder, "--to", tmp_path / "report.html")
+    assert page.returncode == 3 and name in page.stderr
 
 
 def test_demo_again_extracts_nothing(demo: tuple[Path, subprocess.CompletedProcess], command: Command) -> None:

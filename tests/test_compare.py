@@ -187,14 +187,19 @@ def test_two_models_of_one_folder_are_compared() -> None:
         compare_models(records, "org/a", "org/x", layers=False, all_heads=False)
 
 
-def test_a_side_that_mixes_questions_is_refused() -> None:
+def test_speakers_of_training_are_noted() -> None:
+    found = compared(layers([5], [5]), [replace(item, shared_speakers=4) for item in layers([7], [7])])
+    assert list(found.rows["note"]) == ["4 of its speakers are in training too"]
+
+
+def test_of_a_side_that_mixes_questions_what_contradicts_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     mixed = [*layers([5], [5]), *layers([5], [5], model="org/b", task_sha256="0" * 64)]
-    with pytest.raises(ProbeError, match="task_sha256 differs"):
-        compared(mixed, mixed)
+    assert list(compared(mixed, mixed).rows["model"]) == ["org/a"]
+    assert "task_sha256 differs" in caplog.text
 
 
 def test_a_score_that_stands_twice_on_a_side_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("probe.reporting.compare.check_comparable", lambda records: None)
+    monkeypatch.setattr("probe.reporting.compare.comparable", lambda records: records)
     twice = [*layers([5], [5]), *layers([6], [6], seed=1)]
     with pytest.raises(ProbeError, match=r"org/a, linear: stands twice, of seeds \[0, 1\]"):
         compared(twice, twice)

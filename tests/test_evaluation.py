@@ -1,5 +1,7 @@
 """Tasks and kinds: what is refused, what is chosen on dev, what leaks, what is planted."""
 
+import io
+import itertools
 import json
 import logging
 import re
@@ -10,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
@@ -26,7 +29,8 @@ from probe.measures.uncertainty import interval
 from probe.models.encoder import ModelInfo
 from probe.pipeline import bench
 from probe.records import frame_of, read_records
-from probe.reporting.tables import search_table
+from probe.reporting.rows import layer_rows, summary_rows
+from probe.reporting.tables import search_table, to_csv, to_markdown
 
 
 class PlantedEncoder:
@@ -186,13 +190,75 @@ def test_what_cannot_be_classified_is_refused_with_names(planted: Callable[..., 
             run(task, "planted", edited(manifest, edit), tmp_path / "features", tmp_path / "results")
 
     refused(lambda row: row if row[4] != "train" or row[2] != "s2" else None, "speaker s2 not in training")
-    refused(lambda row: row if row[4] != "dev" else None, "no dev rows with speaker")
-    refused(
-        lambda row: row if row[4] != "test" else None,
-        "no test rows with speaker. Give some rows split test in the manifest; scores are of them",
-    )
+    refused(lambda row: row if row[4] != "dev" else None, "no dev rows\\. Give some rows split dev")
+    refused(lambda row: row if row[4] != "test" else None, "no test rows\\. Give some rows split test")
+    refused(lambda row: row if row[4] != "test" else [*row[:2], "", *row[3:]], "none of the 12 test rows has any")
     refused(lambda row: row if row[2] == "s1" else None, "all training rows have speaker 's1'")
     refused(lambda row: row, "no column 'accent' that can be a label; it has text, speaker", label="accent")
+
+
+def test_numbers_as_labels_are_named_as_such(
+    planted: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = planted()
+    original = manifest.read_text()
+    task = open_task("speaker-id", {"label": "room"})
+    numbers = itertools.count()
+    edited(manifest, lambda row: [*row[:6], f"{next(numbers) / 7:.3f}"])
+    with pytest.raises(ProbeError, match=r"These labels are numbers.*No kind predicts numbers yet: put them into a few bins"):
+        run(task, "planted", manifest, tmp_path / "features", tmp_path / "results")
+    manifest.write_text(original)
+    edited(manifest, lambda row: [*row[:6], f"{row[6].removeprefix('room')}.5"])
+    run(task, "planted", manifest, tmp_path / "features", tmp_path / "results")
+    assert "the values of room are numbers, and each of the 2 is a class of its own" in caplog.text
+    manifest.write_text(original)
+    edited(manifest, lambda row: [*row[:6], row[6].removeprefix("room") if row[4] == "train" else "7"])
+    with pytest.raises(ProbeError, match=r"room 7 not in training\. Give these labels training rows, or take their rows out"):
+        run(task, "planted", manifest, tmp_path / "features", tmp_path / "results")  # names of classes, not a scale
+
+
+def test_what_is_left_out_is_said_once(planted: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    manifest = edited(planted(), lambda row: [row[0], "" if row[0].endswith("-0.wav") else row[1], *row[2:]])
+    done = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results")
+    n = max(record.excluded["no text"] for record in done.records)
+    said = [message for message in caplog.messages if "left out" in message and "no text" in message]
+    assert said == [f"word-id, planted: these were left out: {n} (no text)"] and n > 0
+
+
+def test_speakers_of_training_are_counted_said_and_marked(
+    planted: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = planted()
+    done = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results")
+    assert {record.shared_speakers for record in done.records if record.split != "train"} == {4}
+    assert sum("4 of 4 test speakers are in training too" in message for message in caplog.messages) == 1
+    table = to_markdown(summary_rows(read_records(done.path)), layers=False)
+    assert "‡ |" in table and "\n* ‡ some or all of the speakers are in training too" in table
+    rows = pd.read_csv(io.StringIO(to_csv(layer_rows(read_records(done.path)))))
+    assert set(rows.loc[rows["metric"] == "accuracy", "shared_speakers"]) == {4}
+    caplog.clear()
+    known = run("speaker-id", "planted", manifest, tmp_path / "features", tmp_path / "results")  # the point of the task
+    apart = edited(manifest, lambda row: [*row[:2], f"{row[2]}-{row[4]}", *row[3:]])
+    other = run("word-id", "planted", apart, tmp_path / "features", tmp_path / "apart")
+    assert {record.shared_speakers for record in known.records} == {None}
+    assert {record.shared_speakers for record in other.records if record.split != "train"} == {0}
+    for path in (known.path, other.path):
+        table = to_markdown(summary_rows(read_records(path)), layers=False)
+        assert "‡" not in table and "shared_speakers" not in to_csv(summary_rows(read_records(path)))
+    assert "in training too" not in caplog.text
+
+
+def test_a_failed_extraction_is_named_before_anything_else(tones: Callable[..., Path], tmp_path: Path) -> None:
+    manifest = tones()
+    rows = [line.split(",") for line in manifest.read_text().splitlines()[1:]]
+    for row in rows:
+        if row[4] == "train":
+            (manifest.parent / row[0]).write_bytes(b"")
+    for view in ("meanstd", "frames"):
+        extract(PlantedEncoder(), manifest, tmp_path / "features", view=view, check=False)
+    for task in ("word-id", "asr-ctc", "domain-shift"):
+        with pytest.raises(ProbeError, match=r"extraction of all 48 train utterances of tones failed \(.*the file is empty"):
+            run(task, "planted", manifest, tmp_path / "features", tmp_path / "results")
 
 
 def test_any_column_can_be_the_label(planted: Callable[..., Path], tmp_path: Path) -> None:
@@ -244,7 +310,14 @@ def test_transcribe_reads_planted_frames_and_writes_both_rates(planted: Callable
 
 def test_transcribe_refuses_text_it_cannot_use(planted: Callable[..., Path], tmp_path: Path) -> None:
     manifest = edited(planted("frames"), lambda row: [row[0], "", *row[2:]])
-    with pytest.raises(ProbeError, match=r"asr-ctc: no train rows with text\. Give text to some of its \d+ rows"):
+    with pytest.raises(ProbeError, match="asr-ctc: no train rows with text: none of the 48 train rows has any"):
+        run("asr-ctc", "planted", manifest, tmp_path / "features", tmp_path / "results")
+
+
+def test_a_ctc_head_is_not_trained_on_a_handful_of_sentences(planted: Callable[..., Path], tmp_path: Path) -> None:
+    rows = itertools.count()
+    manifest = edited(planted("frames"), lambda row: row if row[4] != "train" or next(rows) < 1 else None)
+    with pytest.raises(ProbeError, match="1 of 1 train rows have text; a CTC head needs 5 or more"):
         run("asr-ctc", "planted", manifest, tmp_path / "features", tmp_path / "results")
 
 
@@ -372,6 +445,23 @@ def test_limit_takes_the_same_utterances_at_every_stage(tones: Callable[..., Pat
     done = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results", limit=8)
     assert {record.n for record in done.records} == {8}
     assert done.records[0].manifest_sha256 != load_corpus(manifest).sha256
+
+
+def test_a_limited_run_lives_apart_from_the_full_one(planted: Callable[..., Path], tmp_path: Path) -> None:
+    manifest = planted()
+    whole = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results")
+    before = whole.path.read_bytes()
+    limited = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results", limit=8)
+    assert whole.path.read_bytes() == before and limited.path != whole.path
+    assert sorted(path.name for path in (tmp_path / "results").glob("*.jsonl*")) == [
+        "planted__word-id__tones--limit=8__clean.jsonl",
+        "planted__word-id__tones__clean.jsonl",
+    ]
+    assert ({r.limit for r in whole.records}, {r.limit for r in limited.records}) == ({None}, {8})
+    rows = summary_rows(read_records(tmp_path / "results"))
+    assert set(rows["corpus"]) == {"tones", "tones:limit=8"}
+    more = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results", limit=1000, again=True)
+    assert more.path == whole.path and {r.limit for r in more.records} == {None}  # such a limit takes all
 
 
 # --- task files -------------------------------------------------------------------------------------------------------------

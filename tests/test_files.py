@@ -301,7 +301,8 @@ def test_a_folder_of_records_is_one_table(tmp_path: Path) -> None:
     table = read_records(tmp_path)
     assert list(table["model"]) == ["org/a", "org/a", "org/b"]
     assert list(table["layer"]) == ["0", "1", "0"]
-    assert set(table.columns) == FIELDS
+    assert set(table.columns) == FIELDS | {"file"}
+    assert list(table["file"]) == [str(tmp_path / name) for name in ("a.jsonl", "a.jsonl", "b.jsonl")]
 
 
 def test_equal_texts_of_a_table_are_one_object(tmp_path: Path) -> None:
@@ -325,8 +326,9 @@ def changed_line(**changed: Any) -> str:
     [
         ("{", r"line 2: not JSON .*Remove the file and run its task again"),
         ("", r"line 2: not JSON"),
-        ("[]", r"line 2: record format None; this version reads 4"),
+        ("[]", r"line 2: this line is JSON, but no record: it has no field `format`\. Move the file"),
         (changed_line(format=1), r"line 2: record format 1; this version reads 4\. Run its task again"),
+        ('{"key": "a", "label": "x"}', r"line 2: this line is JSON, but no record"),
         (changed_line(polling="mean"), r"line 2: fields \['polling'\] missing or unknown\. Run its task again"),
         (json.dumps({"format": 4}), r"line 2: fields \[.*'model'.*\] missing or unknown"),
     ],

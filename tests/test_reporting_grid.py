@@ -29,6 +29,7 @@ from probe.reporting import grid, printing, published
 from probe.reporting.arrangements import arranged, pivoted
 from probe.reporting.cells import escaped
 from probe.reporting.grid import Cell, Column, Grid, of_columns, score
+from probe.reporting.report import content
 from probe.reporting.rows import summary_rows
 from probe.reporting.selection import kept, ordered, parse_term
 
@@ -495,3 +496,32 @@ def test_the_pandas_examples_of_the_documentation_run(tmp_path: Path, monkeypatc
     assert names["curves"].loc[1, ("mfcc", "word-id", "accuracy")] == 0.8
     assert names["chosen"]["fbank", "word-id", ""] == "1"
     assert names["difference"].difference == pytest.approx(11 / 30)
+
+
+def test_speakers_of_training_are_marked_in_every_table() -> None:
+    records = [replace(item, shared_speakers=7) for item in plain() if item.model == "org/a"]
+    others = [replace(item, shared_speakers=0) for item in plain() if item.model != "org/a"]
+    rows = frame(*records, *others)
+    for form in ("md", "html", "latex"):
+        mark = "$\\ddagger$" if form == "latex" else "‡"
+        texts = [printing.scores(rows, form, layers) for layers in (False, True)]
+        texts += [printing.in_form(arranged(rows, by), form) for by in ("models", "layers", "conditions")]
+        texts.append(printing.in_form(pivoted(rows, ["model"], ["task", "metric"]), form))
+        for text in texts:
+            assert text.count(mark) > 1 and "some or all of the speakers are in training too" in text
+    table = pd.read_csv(io.StringIO(printing.scores(rows, "csv")))
+    assert table.groupby("model")["shared_speakers"].max().to_dict() == {"fbank": 0, "org/a": 7, "org/b": 0}
+    assert {row.get("shared_speakers") for row in json.loads(printing.scores(rows, "json"))} == {0, 7}
+    for text in (printing.scores(frame(*plain()), form) for form in ("md", "csv", "json")):  # of records that do not know
+        assert "‡" not in text and "shared" not in text
+    moved = frame(*(replace(item, shared_speakers=3) for item in crossing()))
+    assert "‡" in printing.in_form(arranged(moved, "domains"), "md")
+    heard = frame(*(replace(item, shared_speakers=3) for item in model("org/a", [0.8])))
+    assert "‡" in printing.robustness(heard, "md") and "‡" in printing.robustness(heard, "md", layers=True)
+    assert {row["shared"] for row in content_rows(rows)} == {7, None}
+
+
+def content_rows(records: pd.DataFrame) -> list[dict[str, Any]]:
+    """The scores of the report's page, a dict each."""
+    scores = content(records)["scores"]
+    return [dict(zip(scores, values, strict=True)) for values in zip(*scores.values(), strict=True)]

@@ -20,8 +20,8 @@ from scored import frame, record
 
 from probe.errors import ProbeError
 from probe.records import Record, read_records, write_records
+from probe.reporting.comparable import comparable
 from probe.reporting.tables import (
-    check_comparable,
     domain_matrices,
     layer_rows,
     layers_by_question,
@@ -217,18 +217,55 @@ def test_layers_are_ordered_by_their_index_and_not_by_their_name() -> None:
         ({"model": "org/a", "revision": "seed 1", "layer": "1"}, r"revision differs: 11111111 \(org/a\); seed 1 \(org/a\)"),
     ],
 )
-def test_records_that_must_not_be_mixed_are_refused(changed: dict[str, Any], message: str) -> None:
-    records = frame(record(), record(**({"model": "org/b"} | changed)))
-    for table in (check_comparable, summary_rows, layer_rows, domain_matrices):
-        with pytest.raises(ProbeError, match=message):
-            table(records)
-    with pytest.raises(ProbeError, match="Run the tasks again for all of these models, or keep the records in separate folders"):
-        check_comparable(records)
+def test_a_file_that_contradicts_the_others_is_left_out_by_name(
+    changed: dict[str, Any], message: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_records(tmp_path / "a.jsonl", [record()])
+    write_records(tmp_path / "b.jsonl", [record(**({"model": "org/b"} | changed))])
+    os.utime(tmp_path / "b.jsonl", (1, 1))  # among equals the newest file stays
+    records = read_records(tmp_path)
+    alone = read_records(tmp_path / "a.jsonl")
+    for table in (comparable, summary_rows, layer_rows):
+        caplog.clear()
+        pd.testing.assert_frame_equal(table(records), table(alone))
+        assert re.search(message, caplog.text) and f"Left out: {tmp_path / 'b.jsonl'}." in caplog.text
+    assert "Run the tasks again for all of these models, or keep the records in separate folders" in caplog.text
 
 
-def test_a_score_that_stands_twice_is_refused() -> None:
-    with pytest.raises(ProbeError, match=r"1 scores stand twice, of org/a, digits, spoken-digits, clean\..*Remove one"):
-        check_comparable(frame(record(), record()))
+def test_what_most_models_then_most_files_then_the_newest_file_have_stays(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in "abc":  # org/c alone is of another manifest, and newest
+        write_records(
+            tmp_path / f"{name}.jsonl", [record(model=f"org/{name}", manifest_sha256=("e" if name == "c" else "b") * 64)]
+        )
+        os.utime(tmp_path / f"{name}.jsonl", (ord(name), ord(name)))
+    assert set(comparable(read_records(tmp_path))["model"]) == {"org/a", "org/b"}
+    (tmp_path / "a.jsonl").unlink()
+    assert set(comparable(read_records(tmp_path))["model"]) == {"org/c"}
+    write_records(tmp_path / "b1.jsonl", [record(model="org/b", seed=1)])
+    write_records(tmp_path / "c1.jsonl", [record(model="org/c", seed=1, manifest_sha256="e" * 64)])
+    write_records(tmp_path / "b2.jsonl", [record(model="org/b", seed=2)])
+    caplog.clear()
+    assert set(comparable(read_records(tmp_path))["model"]) == {"org/b"}
+    assert f"{tmp_path / 'c.jsonl'}, {tmp_path / 'c1.jsonl'}" in caplog.text
+
+
+def test_a_score_that_stands_in_two_files_is_shown_from_the_newest(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_records(tmp_path / "new.jsonl", [record(value=0.7)])
+    write_records(tmp_path / "old.jsonl", [record(value=0.6), record(layer="1", layer_index=1)])
+    os.utime(tmp_path / "old.jsonl", (1, 1))
+    assert comparable(read_records(tmp_path))["value"].tolist() == [0.7]
+    assert f"1 scores stand twice. The newest file stays. Left out: {tmp_path / 'old.jsonl'}." in caplog.text
+    caplog.clear()
+    write_records(tmp_path / "old.jsonl", [record(value=0.6), record(value=0.5)])
+    assert comparable(read_records(tmp_path / "old.jsonl"))["value"].tolist() == [0.6]
+    assert f"1 scores stand twice in one file, of {tmp_path / 'old.jsonl'}; the first of each is shown" in caplog.text
+
+
+def test_a_folder_that_is_named_twice_is_read_once(tmp_path: Path) -> None:
+    write_records(tmp_path / "a.jsonl", [record()])
+    assert len(read_records(tmp_path, tmp_path / "a.jsonl", tmp_path / ".")) == 1
 
 
 def test_no_records_are_refused(tmp_path: Path) -> None:
@@ -239,16 +276,15 @@ def test_no_records_are_refused(tmp_path: Path) -> None:
 
 def test_what_may_differ_is_not_refused() -> None:
     other = {"task_sha256": "e" * 64, "manifest_sha256": "e" * 64, "recipe": "e" * 64}
-    check_comparable(
-        frame(
-            record(),
-            record(task="speaker", **other),
-            record(condition="noise-10db", **other),
-            record(corpus="strings", **other),
-            record(model="org/b", recipe="e" * 64, revision="2" * 40),
-            record(split="dev", trials_sha256="e" * 64),
-        )
+    records = frame(
+        record(),
+        record(task="speaker", **other),
+        record(condition="noise-10db", **other),
+        record(corpus="strings", **other),
+        record(model="org/b", recipe="e" * 64, revision="2" * 40),
+        record(split="dev", trials_sha256="e" * 64),
     )
+    assert comparable(records) is records
 
 
 @pytest.mark.parametrize("name", ["table.md", "layers.md", "domains.md"])
@@ -520,16 +556,16 @@ def test_seeds_are_one_row_with_their_mean_and_the_layer_that_is_best_on_average
     assert wide["high"] - wide["low"] > 3 * (row["high"] - row["low"])
 
 
-def test_a_model_without_one_of_the_seeds_is_named() -> None:
+def test_a_model_without_one_of_the_seeds_is_named_and_left_out(caplog: pytest.LogCaptureFixture) -> None:
     records = [*scored(GOOD), *scored(GOOD, seed=1), *scored(BAD, model="org/b")]
-    with pytest.raises(ProbeError, match=r"set of seeds differs: 0 \(org/b\); 0, 1 \(org/a\)"):
-        summary_rows(frame(*records))
+    assert set(summary_rows(frame(*records))["model"]) == {"org/a"}
+    assert re.search(r"set of seeds differs: 0 \(org/b\); 0, 1 \(org/a\).*Left out: the records of org/b", caplog.text)
 
 
-def test_a_layer_without_one_of_the_seeds_is_named() -> None:
+def test_a_layer_without_one_of_the_seeds_is_named_and_left_out(caplog: pytest.LogCaptureFixture) -> None:
     records = [*scored(GOOD), *scored(GOOD, seed=1), *scored(BAD, layer="1", layer_index=1)]
-    with pytest.raises(ProbeError, match=r"not there with every seed: org/a, digits, clean, layer 1, dev: only seed 0"):
-        summary_rows(frame(*records))
+    assert set(layer_rows(frame(*records))["layer"]) == {"0"}
+    assert "not there with every seed and are left out: org/a, digits, clean, layer 1, dev: only seed 0" in caplog.text
 
 
 def test_seeds_that_were_scored_on_other_utterances_have_no_interval() -> None:

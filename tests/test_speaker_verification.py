@@ -227,9 +227,7 @@ def scores_of(task: Path, problem: Problem, features: Features) -> dict[tuple[st
     return {(s.head, s.layer, s.split, s.test_domain, s.metric): s.value for s in found}
 
 
-def test_speakers_of_trials_teach_nothing_and_are_counted(
-    planted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_speakers_of_trials_teach_nothing_and_are_counted(planted: Path, tmp_path: Path) -> None:
     task = task_of(tmp_path, view="mean", backends=["cosine", "lda", "plda"], controls=[])
     problem, features = problem_of(planted)
     speaker = problem.trials[""][0].enroll.speaker
@@ -240,7 +238,6 @@ def test_speakers_of_trials_teach_nothing_and_are_counted(
     assert by_head["plda"].excluded == by_head["lda"].excluded == {"speaker in a trial": 4, "no speaker": 4}
     assert by_head["plda"].n_train == 112
     assert by_head["cosine"].excluded == {}
-    assert "8 of 120 training utterances teach no speaker (speaker in a trial: 4, no speaker: 4)" in caplog.text
     without = [item for item in problem.train if item.speaker not in ("train0", "train1")]
     kept = verify.run(open_task(task), replace(problem, train=without), features)
     # LDA and PLDA differ by the standardiser alone, which reads all training rows.

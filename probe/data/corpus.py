@@ -64,7 +64,7 @@ class Corpus:
     """A manifest that has been read and found sound.
 
     Attributes:
-        name: the manifest's stem, or the LibriSpeech subsets.
+        name: the manifest's stem, or the LibriSpeech subsets; with the limit where there is one, see `limited`.
         sha256: of the manifest's bytes (LibriSpeech: of its rows), and of the limit where there is one.
         utterances: in manifest order, rows of split ``noise`` left out.
         columns: names that `Utterance.label` knows here.
@@ -98,7 +98,8 @@ class Corpus:
     def limited(self, limit: int | None) -> "Corpus":
         """At most ``limit`` utterances of each split: the same ones every time, spread over the manifest.
 
-        They are the ones whose keys have the smallest hashes, so rows appended to the manifest displace few of them.
+        They are the ones whose keys have the smallest hashes, so rows appended to the manifest displace few of them. The limit is
+        part of the name, so that records of the whole corpus are never replaced. A corpus that has no more stays as it is.
         """
         if limit is None:
             return self
@@ -109,8 +110,10 @@ class Corpus:
                 left[utterance.split] -= 1
                 taken.add(utterance.key)
         chosen = tuple(item for item in self.utterances if item.key in taken)
+        if len(chosen) == len(self.utterances):
+            return self
         sha256 = hashlib.sha256(f"{self.sha256} limit {limit}".encode()).hexdigest()
-        return replace(self, sha256=sha256, utterances=chosen)
+        return replace(self, name=f"{self.name}:limit={limit}", sha256=sha256, utterances=chosen)
 
 
 def load_corpus(source: Path | str, audio_root: Path | str | None = None) -> Corpus:

@@ -41,6 +41,10 @@ from probe.records import NO_LAYER, WEIGHTED
 log = logging.getLogger("probe")
 
 LONGEST_SHOWN = 40
+MOST_NUMBERS = 20  # whole numbers that are names of classes, such as digits or grades
+BINS = (
+    "No kind predicts numbers yet: put them into a few bins, such as low, middle and high, in another column, and name that one."
+)
 METRIC: dict[str, Any] = {"metric": "accuracy", "higher_is_better": True, "select_by": "accuracy", "head": "linear"}
 CODELENGTH: dict[str, Any] = {**METRIC, "metric": "codelength", "higher_is_better": False}
 
@@ -151,19 +155,23 @@ def _rows(task: Task, problem: Problem) -> Rows:
                 "types out."
             )
     impossible = {name: reason for name, part in tests.items() if (reason := _impossible(classes, part, column))}
-    refused = {"dev": _impossible(classes, dev, column)}
+    refused, parts = {"dev": _impossible(classes, dev, column)}, {"dev": dev}
     if impossible and problem.strict:
         name, refused["test"] = next(iter(impossible.items()))
         refuse_empty(task.name, column, {"test": (problem.tests[name], tests[name])})
+        parts["test"] = tests[name]
     for split, reason in refused.items():
         if reason:
-            raise ProbeError(
-                f"{task.name}: {split}: {reason}. Give training rows to each of these labels, or take their rows out of {split}."
-            )
-    parts = [train, dev, *tests.values()]
-    ends = np.cumsum([0, *map(len, parts)]).tolist()
+            raise ProbeError(f"{task.name}: {split}: {reason}. {_remedy(classes, parts[split], column)}")
+    if _are_numbers(classes):
+        log.warning(
+            "%s: the values of %s are numbers, and each of the %d is a class of its own. %s",
+            *(task.name, column, len(classes), BINS),
+        )
+    all_parts = [train, dev, *tests.values()]
+    ends = np.cumsum([0, *map(len, all_parts)]).tolist()
     places = [slice(start, stop) for start, stop in itertools.pairwise(ends)]
-    utterances = [item for part in parts for item in part]
+    utterances = [item for part in all_parts for item in part]
     labels = [item.label(column) for item in utterances]
     return Rows(utterances, labels, places[0], places[1], dict(zip(tests, places[2:], strict=True)), impossible, dict(excluded))
 
@@ -175,6 +183,22 @@ def _impossible(classes: Sequence[str], rows: Sequence[Utterance], column: str) 
     unseen = sorted({item.label(column) for item in rows} - set(classes))
     names = listed([name if len(name) <= LONGEST_SHOWN else f"{name[:LONGEST_SHOWN]}…" for name in unseen])
     return f"{column} {names} not in training" if unseen else ""
+
+
+def _remedy(classes: Sequence[str], rows: Sequence[Utterance], column: str) -> str:
+    """What to do about labels that training does not have."""
+    if _are_numbers([*classes, *(item.label(column) for item in rows)]):
+        return f"These labels are numbers, and each of them is a class of its own. {BINS}"
+    return "Give these labels training rows, or take their rows out."
+
+
+def _are_numbers(labels: Sequence[str]) -> bool:
+    """Whether labels are values on a scale: numbers with fractions, or more whole ones than `MOST_NUMBERS`."""
+    try:
+        values = {float(label) for label in labels}
+    except ValueError:
+        return False
+    return len(values) > MOST_NUMBERS or not all(value.is_integer() for value in values)
 
 
 def _questions(task: Task, problem: Problem, features: Features, rows: Rows) -> list[Question]:

@@ -352,5 +352,12 @@ def refuse_empty(task: str, what: str, splits: Mapping[str, tuple[Sequence[objec
     """
     for split, (rows, kept) in splits.items():
         if not kept:
-            advice = f"Give {what} to some of its {len(rows)} rows" if rows else f"Give some rows split {split} in the manifest"
-            raise ProbeError(f"{task}: no {split} rows with {what}. {advice}; {USES[split.split()[0]]}.")
+            raise ProbeError(f"{task}: {lacking(split, len(rows), what)}")
+
+
+def lacking(split: str, n_rows: int, what: str) -> str:
+    """A sentence that says that a split has no rows at all, or none with what a task needs, and what to do."""
+    use = USES[split.split()[0]]
+    if n_rows:
+        return f"no {split} rows with {what}: none of the {n_rows} {split} rows has any. Give it to some of them; {use}."
+    return f"no {split} rows. Give some rows split {split.split()[0]} in the manifest; {use}."

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +15,10 @@ import torch
 from probe.brief import brief, counted
 from probe.data import texts
 from probe.data.conditions.grammar import CLEAN
-from probe.data.corpus import Corpus, load_corpus
+from probe.data.corpus import Corpus, Utterance, load_corpus
 from probe.errors import ProbeError, listed
 from probe.evaluation.asking import problem_of, stores_of
+from probe.evaluation.backends import ON_SPEAKERS
 from probe.evaluation.depth import depth_of, n_blocks
 from probe.evaluation.fitting import Fitting
 from probe.evaluation.hearing import Hearing, asked_under, groups_of, heard, hearings, of_blocks
@@ -40,6 +42,7 @@ from probe.records import (
     Record,
     chosen_layers,
     frame_of,
+    hashed_block,
     iterate_records,
     sha256_of_outcomes,
     write_records,
@@ -47,6 +50,7 @@ from probe.records import (
 
 log = logging.getLogger("probe")
 
+FAILED = "failed at extraction"
 TRIED = {"l2", "learning_rate", "lm_weight", "word_score"}  # what comes from a grid
 
 
@@ -109,7 +113,7 @@ def run(
             (`probe.evaluation.hearing`). Where all of them train together they are part of the task's name.
         device: where heads are trained; None takes a GPU where there is one.
         seed: of heads, drawn trials, controls and the bootstrap.
-        limit: at most so many utterances of each split, the ones that `probe.extract` takes.
+        limit: at most so many utterances of each split, the ones that `probe.extract` takes; part of the corpus' name in records.
         memory_bytes: for features that are held at a time; what does not fit is read again when it is needed.
         again: whether to train anew where records of the same question, features, code and libraries are there already.
         number: of the task among several, such as ``task 3 of 12``, for the progress.
@@ -142,12 +146,14 @@ def run(
             if item.key not in done.left_out:
                 done.left_out.append(item.key)
         found.require(corpus.name, hearing.heard(corpus))
+        _refuse_failed(task, corpus, found, hearing)
         lists = trial_lists(task, corpus, found, hearing, trials, dev_trials, seed)
         intervals = intervals_of(task, whole, found, labels)
         shas = {split: item.sha256 for split, item in lists.items()}
         shas |= dict.fromkeys(("dev", "test"), intervals.sha256) if intervals else {}
         common = {
             condition: provenance(task, named.name, corpus, stores, hearing, condition, seed, device)
+            | {"limit": None if corpus is whole else limit}
             for condition in hearing.names.values()
         }
         paths = {condition: Path(results) / f"{stem(fields)}.jsonl" for condition, fields in common.items()}
@@ -155,6 +161,9 @@ def run(
         finished = {
             condition: () if again else _finished(path, folders, common[condition], shas) for condition, path in paths.items()
         }
+        voices = _training_speakers(
+            task, found.usable(hearing.rows([item for item in corpus.utterances if item.split == "train"]))
+        )
         if all(finished.values()):
             log.info("%s: there already; --again trains anew", listed([str(path) for path in paths.values()]))
             done.paths.extend(paths.values())
@@ -196,20 +205,21 @@ def run(
         for name, condition in hearing.names.items():
             of_file = [replace(score, test_domain="") if name else score for score in scores if _belongs(score, name, hearing)]
             fields = common[condition] | {"seconds": seconds, "arguments": arguments}
-            records = [_record(score, fields, order, shas, depth_of(score.layer, blocks), groups) for score in of_file]
+            records = [_record(score, fields, order, shas, depth_of(score.layer, blocks), groups, voices) for score in of_file]
             path = paths[condition]
             outcomes = _outcomes(of_file, records, corpus)
             digest = hashlib.sha256(outcomes).hexdigest()
             records = [replace(record, outcomes_sha256=digest) for record in records]
             if kept := write_records(path, records, outcomes):
                 log.warning(
-                    "%s held records of another manifest, limit, seed, task, recipe or revision of the model; they are kept as "
-                    "%s. To keep two versions of a model side by side, give each a name: --model NAME=SPEC.",
+                    "%s held records of another manifest, seed, task, recipe or revision of the model; they are kept as %s. "
+                    "To keep two versions of a model side by side, give each a name: --model NAME=SPEC.",
                     *(path, kept.name),
                 )
             done.paths.append(path)
             done.records.extend(records)
         parts.remove()
+    _say_what_scores_rest_on(task, named.name, done.records)
     if done.left_out:
         log.warning(
             "%s: %d utterances failed at extraction and are left out: %s", corpus.name, len(done.left_out), listed(done.left_out)
@@ -296,7 +306,70 @@ def _scores(task: Task, problem: Problem, features: Features) -> list[Score]:
     if not features.failed:
         return scores
     n_failed = len({item.key for item in features.failed})
-    return [replace(score, excluded={**score.excluded, "failed at extraction": n_failed}) for score in scores]
+    return [replace(score, excluded={**score.excluded, FAILED: n_failed}) for score in scores]
+
+
+def _training_speakers(task: Task, train: Sequence[Utterance]) -> dict[str, set[str]]:
+    """Train domain, empty where a task does not cross any, -> the speakers of its training rows as records name them.
+
+    Nothing where the label is the speaker: then the same voices are the point of the task.
+    """
+    voices: dict[str, set[str]] = {}
+    if (task.of or task).settings.get("label") == "speaker":
+        return voices
+    for item in train:
+        domain = item.label(task.settings["across"]) if task.kind == "shift" else ""
+        if item.speaker:
+            voices.setdefault(domain, set()).add(hashed_block(item.speaker))
+    return voices
+
+
+def _shared_speakers(score: Score, voices: Mapping[str, set[str]]) -> int | None:
+    """How many of the scored speakers a head has learned from; None where that is unknown or nothing is trained."""
+    if score.counts is None or score.split == "train" or not score.n_train or not voices:
+        return None
+    if score.head in ON_SPEAKERS:  # they learn from the speakers that occur in no trial
+        return 0
+    return len(voices.get(score.train_domain, set()) & set(score.counts["block"]))
+
+
+def _say_what_scores_rest_on(task: Task, model: str, records: Sequence[Record]) -> None:
+    """Logs in one line each what was left out, and that speakers of test are in training."""
+    most: Counter[str] = Counter()
+    for record in records:
+        most |= Counter({reason: n for reason, n in record.excluded.items() if reason != FAILED})
+    if most:
+        reasons = ", ".join(f"{n} ({reason})" for reason, n in sorted(most.items()))
+        log.warning("%s, %s: these were left out: %s", task.name, model, reasons)
+    tested = [record for record in records if record.split == "test" and record.shared_speakers]
+    if tested:
+        record = max(tested, key=lambda record: record.shared_speakers or 0)
+        log.warning(
+            "%s, %s: %d of %d test speakers are in training too (marked in tables): a score may rest on their voices. Give all "
+            "rows of a speaker the same split.",
+            *(task.name, model, record.shared_speakers, record.n_blocks),
+        )
+
+
+def _refuse_failed(task: Task, corpus: Corpus, features: Features, hearing: Hearing) -> None:
+    """Names a failed extraction before anything else is missed: all rows of a split that the task needs have no features.
+
+    Raises:
+        ProbeError: the store, the split, the first reason and what to do.
+    """
+    rows = hearing.heard(corpus)
+    whole = task.kind == "verify"  # its trials may be of any split
+    for split in ["all"] if whole else ["train", "dev", "test"]:
+        of_split = [item for item in rows if whole or item.split == split]
+        if of_split and not features.usable(of_split):
+            item = of_split[0]
+            store = features.stores[item.condition]
+            failure = store.failure(item.key, item.path)
+            raise ProbeError(
+                f"{store.path}: the extraction of all {len(of_split)} {'' if whole else f'{split} '}utterances of {corpus.name} "
+                f"failed ({item.key}: {failure.reason if failure else 'no reason is known'}), so there is nothing to run "
+                f"{task.name} on. Mend the audio and run `probe extract` again."
+            )
 
 
 def _fitting(task: Task, problem: Problem) -> Fitting:
@@ -312,6 +385,7 @@ def _record(
     trials_sha256: dict[str, str],
     depth: float | None,
     groups: Mapping[str, Mapping[str, str]],
+    voices: Mapping[str, set[str]],
 ) -> Record:
     ends = interval(dict(score.counts), seed=common["seed"], metric=score.metric) if score.counts is not None else None
     return Record(
@@ -343,6 +417,7 @@ def _record(
         budget=score.budget,
         n_train=score.n_train,
         excluded=dict(score.excluded),
+        shared_speakers=_shared_speakers(score, voices),
         note=score.note,
         trials_sha256=trials_sha256.get(score.split, ""),
     )

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from probe.data.corpus import Utterance
 from probe.errors import ProbeError
-from probe.evaluation.problem import Features, Problem, Score, described
+from probe.evaluation.problem import Features, Problem, Score, described, lacking
 from probe.evaluation.tasks import Task
 
 log = logging.getLogger("probe")
@@ -87,6 +87,9 @@ def _domains(task: Task, problem: Problem) -> list[str]:
         raise ProbeError(
             f"{task.name}: across = {column!r}: the manifest has no such column; it has {', '.join(problem.columns)}."
         )
+    for split, rows in (("train", problem.train), ("test", tests)):
+        if not rows:
+            raise ProbeError(f"{task.name}: {lacking(split, 0, column)}")
     domains = sorted({item.label(column) for item in (*problem.train, *tests)})
     if len(domains) < 2 or "" in domains:
         expected = (

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from probe.errors import listed
+from probe.errors import ProbeError, listed
 from probe.evaluation.decoding import Decoding, check_decoding
 from probe.evaluation.problem import Features, LayerSum, Problem, Score, block_of, labelled, layer_sum, refuse_empty, shuffled
 from probe.evaluation.subsets import within_budget
@@ -43,6 +43,8 @@ from probe.records import OWN_HEAD, WEIGHTED
 log = logging.getLogger("probe")
 
 CTC_LAYER = "ctc"
+LEAST_UTTERANCES = 5
+TOO_SHORT = "fewer frames than labels need"
 Metrics = dict[str, Callable[[str, str], tuple[int, int]]]
 TEXT_METRICS: Metrics = {"wer": word_errors, "cer": character_errors}
 PHONE_METRICS: Metrics = {"per": word_errors}  # phones stand in a text as words do
@@ -119,6 +121,11 @@ def _material(task: Task, problem: Problem) -> Material:
         tested = [[item for rows in some for item in rows] for some in (problem.tests.values(), (part.rows for part in tests))]
         splits["test"] = (tested[0], tested[1])
     refuse_empty(task.name, "text", splits)
+    if len(train.rows) < LEAST_UTTERANCES:
+        raise ProbeError(
+            f"{task.name}: {len(train.rows)} of {len(problem.train)} train rows have text; a CTC head needs {LEAST_UTTERANCES} or "
+            "more, for from fewer it learns these sentences by heart. Give more rows split train and text."
+        )
     return Material(transcripts, [train, dev, *tests], excluded)
 
 
@@ -223,7 +230,7 @@ def _scores(
             "search": reading.search,
             "chosen": {**reading.chosen, **transcripts.symbols},
             "layer_weights": dict(zip(names, probe.shares_, strict=True)) if of_sum else {},
-            "excluded": _left_out(task, layer, probe, train, excluded),
+            "excluded": {**excluded, TOO_SHORT: len(probe.too_short_)} if probe.too_short_ else dict(excluded),
         }
         about = [of_sum.note] if of_sum else []
         for part, frames in _with_frames(features, names, dev, dev_frames, tests):
@@ -308,16 +315,6 @@ def _probe(task: Task, problem: Problem, hop_s: float, n_mixed: int = 1) -> CTCP
         seed=problem.seed,
         device=problem.device,
     )
-
-
-def _left_out(task: Task, layer: str, probe: CTCProbe, train: Part, excluded: Counter[str]) -> dict[str, int]:
-    """Utterances without a part in this layer's scores, by reason."""
-    if not probe.too_short_:
-        return dict(excluded)
-    reason = "fewer frames than labels need"
-    names = listed([train.rows[i].key for i in probe.too_short_])
-    log.warning("%s layer %s: %d training utterances with %s: %s", task.name, layer, len(probe.too_short_), reason, names)
-    return {**excluded, reason: len(probe.too_short_)}
 
 
 def _own_head(features: Features, parts: Sequence[Part], excluded: Counter[str]) -> Iterator[Score]:

@@ -42,7 +42,7 @@ def trial_lists(
         kept = tuple(trial for trial in item.trials if not {trial.enroll.key, trial.test.key} & failed)
         if len(kept) < len(item.trials):
             log.warning("%s: %d trials left out, their extraction failed", item.name, len(item.trials) - len(kept))
-        _refuse_one_sided(item.name, kept)
+        _refuse_one_sided(item.name, kept, len(item.trials) - len(kept))
         lists[split] = replace(item, trials=kept)
     return lists
 
@@ -149,7 +149,8 @@ def _warn_of_trials(lists: dict[str, TrialList]) -> None:
                 log.warning("%s: %d of %d trials %s", item.name, n, len(ends), what)
 
 
-def _refuse_one_sided(name: str, trials: Sequence[Trial]) -> None:
+def _refuse_one_sided(name: str, trials: Sequence[Trial], n_failed: int) -> None:
     kinds = Counter(trial.target for trial in trials)
     if not (kinds[True] and kinds[False]):
-        raise ProbeError(f"{name}: {kinds[True]} target and {kinds[False]} other trials are left; expected some of both.")
+        why = f"the extraction of {n_failed} trials failed; " if n_failed else ""
+        raise ProbeError(f"{name}: {why}{kinds[True]} target and {kinds[False]} other trials are left; expected some of both.")

@@ -91,11 +91,6 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
     excluded = Counter("speaker in a trial" if item.speaker else "no speaker" for item in problem.train)
     excluded["speaker in a trial"] -= len(unseen)
     excluded = +excluded
-    if excluded and (task.settings["normalise"] != "none" or not ON_SPEAKERS.keys().isdisjoint(task.settings["backends"])):
-        why = ", ".join(f"{reason}: {n}" for reason, n in excluded.items())
-        log.warning(
-            "%s: %d of %d training utterances teach no speaker (%s)", task.name, excluded.total(), len(problem.train), why
-        )
     questions = list(_questions(task, problem, trials, [item.speaker for item in unseen]))
     utterances = list({place_of(item): item for item in [*ends, *problem.train]}.values())
     n_steps = {backend: n_steps_of(backend, task, len(unseen)) for backend in task.settings["backends"]}

@@ -13,10 +13,11 @@ import pandas as pd
 from probe.errors import ProbeError, UsageError, listed
 from probe.records import CHOICE, NO_LAYER, WEIGHTED, chosen_layers
 from probe.reporting.cells import DASH, arrow
+from probe.reporting.comparable import comparable
 from probe.reporting.conditions import COSTS
 from probe.reporting.grid import Cell, Column, Grid, of_columns, score
 from probe.reporting.marks import BITS
-from probe.reporting.rows import check_comparable, layer_rows, of_few, seed_notes, summary_rows
+from probe.reporting.rows import layer_rows, of_few, of_shared, seed_notes, summary_rows
 from probe.reporting.selection import FIELDS, Term, check_fields, kept, ordered, text_of
 from probe.reporting.tables import domain_grids
 
@@ -62,7 +63,7 @@ def arranged(
         sort: field that orders the rows, see `probe.reporting.selection.ordered`.
 
     Raises:
-        ProbeError: see `check_comparable`; a cell would hold two scores.
+        ProbeError: see `comparable`; a cell would hold two scores.
         UsageError: an unknown field, or no score is left.
     """
     if by == "domains":
@@ -96,7 +97,7 @@ def pivoted(
         terms, sort: see `arranged`.
 
     Raises:
-        ProbeError: see `check_comparable`, within each value of the fields that are asked for; a cell would hold two scores.
+        ProbeError: see `comparable`, within each value of the fields that are asked for; a cell would hold two scores.
         UsageError: an unknown field, or no score is left.
     """
     check_fields([*down, *across], FIELDS, "--pivot")
@@ -181,6 +182,7 @@ def _cell(row: dict[Hashable, Any]) -> Cell:
         row["mark"],
         row["aside"] if not math.isnan(row["value"]) else "",
         row["few"],
+        row["shared_speakers"] > 0,
     )
 
 
@@ -243,7 +245,7 @@ def _final_layers(records: pd.DataFrame) -> pd.DataFrame:
 
 def _usual(records: pd.DataFrame, named: set[str], all_heads: bool) -> pd.DataFrame:
     """Records that can stand side by side, as usual in what is not named: see `pivoted`."""
-    check_comparable(records)
+    records = comparable(records)
     chosen, compared = chosen_layers(records), records
     for name, value in USUAL.items():
         if name not in named:
@@ -253,6 +255,7 @@ def _usual(records: pd.DataFrame, named: set[str], all_heads: bool) -> pd.DataFr
     rows = records.assign(
         **{name: records[name].astype(float).replace([np.inf, -np.inf], np.nan) for name in ("value", "low", "high")},
         few=of_few(records),
+        shared_speakers=of_shared(records),
         n_seeds=1,
     )
     if named & AT_CHOSEN_LAYER:

@@ -22,8 +22,8 @@ from probe.errors import ProbeError, listed
 from probe.measures.comparison import LEVEL, Paired, holm, paired_difference
 from probe.records import CHOICE, chosen_layers
 from probe.reporting.cells import DASH, arrow, escaped, escaped_all, markdown, percent, points
+from probe.reporting.comparable import comparable
 from probe.reporting.marks import BITS
-from probe.reporting.rows import check_comparable
 from probe.reporting.tables import LEFT_OUT_IF_ALL, to_csv
 
 PLACE = [
@@ -86,7 +86,7 @@ def compare_runs(a: str, before: pd.DataFrame, b: str, after: pd.DataFrame, laye
         all_heads: every head and backend instead of the headline ones.
 
     Raises:
-        ProbeError: see `probe.reporting.rows.check_comparable`.
+        ProbeError: see `probe.reporting.comparable.comparable`.
     """
     return _compared(a, before, b, after, layers, all_heads, ORIGIN)
 
@@ -129,7 +129,7 @@ def _compared(
 
 def _scores(records: pd.DataFrame, layers: bool, all_heads: bool) -> dict[tuple[str, ...], Row]:
     """Place -> record of what is compared; ``value`` is None where no layer was chosen."""
-    check_comparable(records)
+    records = comparable(records)
     shown = records[((records["split"] == "test") | (records["metric"] == BITS)) & (records["control"] == "")]
     shown = shown[shown["headline"] | all_heads].merge(chosen_layers(records), on=CHOICE, how="left")
     names = [*PLACE, "layer"] if layers else PLACE
@@ -164,11 +164,13 @@ def _row(a: Row | None, b: Row | None) -> dict[str, Any]:
     row |= {"difference": found.difference, "low": _number(found.low), "high": _number(found.high)}
     if found.probability is not None:
         row["probability"] = found.probability if b["higher_is_better"] else 1 - found.probability
+    shared = [int(of["shared_speakers"]) for of in (a, b) if not pd.isna(of["shared_speakers"])]
+    note = f"{max(shared)} of its speakers are in training too" if any(shared) else ""
     if _same(a["counts"], b["counts"]):
-        return row | {"verdict": IDENTICAL, "note": ""}
+        return row | {"verdict": IDENTICAL, "note": note}
     if found.p is None:
-        return row | {"verdict": UNCLEAR, "note": f"too few blocks ({found.n_blocks})"}
-    return row | {"p": found.p, "note": ""}
+        return row | {"verdict": UNCLEAR, "note": "; ".join(filter(None, (f"too few blocks ({found.n_blocks})", note)))}
+    return row | {"p": found.p, "note": note}
 
 
 def difference(a: Row, b: Row) -> Paired:

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from probe.errors import ProbeError, listed
+from probe.errors import ProbeError
 from probe.measures import robustness as measures
 from probe.measures.robustness import Estimate, Sampled
 from probe.measures.uncertainty import interval
-from probe.records import CHOICE, NO_LAYER, WEIGHTED, chosen_layers
-from probe.reporting.rows import CELL, check_comparable, differing
+from probe.records import CHOICE, NO_LAYER, WEIGHTED, chosen_layers, left_out
+from probe.reporting.comparable import CELL, Rules, comparable, named
 
 CLEAN = "clean"
 MEAN, WORST = "(mean)", "(worst)"
@@ -33,7 +33,7 @@ DOMAIN_TASKS = ("domain-id", "condition-id")  # how much of the domain, or the c
 COSTS = "min_dcf"  # what the names of detection costs begin with
 QUESTION = ["task", "corpus", "train_condition", "metric", "head"]
 # Conditions stand in one row only if these are equal, for they are compared utterance by utterance.
-EQUAL_ACROSS_CONDITIONS = [
+EQUAL_ACROSS_CONDITIONS: Rules = [
     (["task", "corpus", "train_condition"], ["task_version", "task_sha256", "manifest_sha256", "seed"]),
     (["model", "task", "corpus", "train_condition"], ["revision"]),
 ]
@@ -48,6 +48,7 @@ CONDITIONS = [
     *["relative", "relative_low", "relative_high", "margin_lost", "margin_lost_low", "margin_lost_high"],
     *["chance", "chosen", "robust", "n", "n_blocks", "higher_is_better", "note"],
     *[f"{task}{end}" for task in DOMAIN_TASKS for end in ("", "_low", "_high")],
+    "shared_speakers",
 ]
 
 
@@ -68,11 +69,10 @@ class Scores:
         """Takes the first sampling of the records.
 
         Raises:
-            ProbeError: see `first_sampling` and `probe.reporting.rows.check_comparable`; or what differs between conditions.
+            ProbeError: see `probe.reporting.comparable.comparable`.
         """
-        records = first_sampling(records)
-        check_comparable(records)
-        check_conditions(records)
+        records = comparable(first_sampling(records))
+        records = comparable(records, EQUAL_ACROSS_CONDITIONS, "Run the task again under all conditions at once.")
         shown = (records["split"] == "test") & (records["budget"] == "") & (records["headline"] | all_heads)
         shown &= (records["train_domain"] == "") & (records["metric"] != "codelength") & records["value"].notna()
         chosen = chosen_layers(records)
@@ -127,10 +127,8 @@ class Scores:
 def first_sampling(records: pd.DataFrame) -> pd.DataFrame:
     """The records of each task's first seed and condition seed that all models and conditions have; equal scores stand once.
 
-    What nothing was drawn for goes with every condition seed.
-
-    Raises:
-        ProbeError: no sampling that all of a task's models and conditions have.
+    What nothing was drawn for goes with every condition seed. Where there is no such sampling, the one stays that most models and
+    conditions have; the files of the others are left out with a warning.
     """
     if records.empty:
         return records
@@ -141,40 +139,23 @@ def first_sampling(records: pd.DataFrame) -> pd.DataFrame:
 def _first_of(names: Iterable[Hashable], records: pd.DataFrame) -> pd.DataFrame:
     """The records of a task's first sampling."""
     places = [records[name] for name in ("model", "condition", "train_condition")]
-    holders = []
+    samplings: list[tuple[int, str, pd.DataFrame]] = []
     for seed, of_seed in records.groupby("seed"):
         for drawn in sorted(of_seed["condition_seed"].dropna().unique()) or [None]:
             here = (records["seed"] == seed) & (records["condition_seed"].isna() | (records["condition_seed"] == drawn))
-            if here.groupby(places).any().all():
+            has_some = here.groupby(places).any()
+            if has_some.all():
                 return records[here]
-            told = records[here & (records["condition_seed"].notna() | (drawn is None))]
-            found = sorted({f"{row.model}, {row.condition}" for row in told.itertuples()})
-            holders.append(f"seed {seed}{'' if drawn is None else f', condition seed {drawn:.0f}'}: {listed(found)}")
+            name = f"seed {seed}{'' if drawn is None else f', condition seed {drawn:.0f}'}"
+            samplings.append((int(has_some.sum()), name, records[here]))
+    n_places, name, kept = max(samplings, key=lambda item: item[0])
     task, corpus = names
-    raise ProbeError(
-        f"task {task}, corpus {corpus}: no seed and condition seed that all have.\n  "
-        + "\n  ".join(holders)
-        + "\nExtract and run all with one --condition-seed and --seed, or keep the records in separate folders."
+    left_out.warning(
+        "task %s, corpus %s: no seed and condition seed that all models and conditions have. %s stays, which %d of %d have. "
+        "Left out: %s. Extract and run all with one --condition-seed and --seed, or keep the records in separate folders.",
+        *(task, corpus, name, n_places, len(has_some), named(records.drop(index=kept.index))),
     )
-
-
-def check_conditions(records: pd.DataFrame) -> None:
-    """Refuses to compare conditions that were not asked the same question.
-
-    Raises:
-        ProbeError: what differs, between which conditions, and what to do.
-    """
-    faults = [
-        f"{', '.join(f'{name} {value}' for name, value in zip(within, values, strict=True))}: {what} differs between "
-        + "; ".join(listed(sorted(set(equal["condition"]))) for _, equal in group.groupby(what, dropna=False))
-        for within, values, what, group in differing(records, EQUAL_ACROSS_CONDITIONS)
-    ]
-    if faults:
-        raise ProbeError(
-            "these conditions cannot be compared.\n  "
-            + "\n  ".join(faults)
-            + "\nRun the task again under all conditions at once."
-        )
+    return kept
 
 
 def by_severity(conditions: Iterable[str]) -> list[str]:
@@ -237,7 +218,7 @@ def condition_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFra
     rows = [
         row | left(row) for place, clean, others in scores.disturbed() for row in _rows_of_layer(scores, place, clean, others)
     ]
-    found = pd.DataFrame(rows, columns=CONDITIONS).astype(dict.fromkeys(["n", "n_blocks"], "Int64"))
+    found = pd.DataFrame(rows, columns=CONDITIONS).astype(dict.fromkeys(["n", "n_blocks", "shared_speakers"], "Int64"))
     if len(found):
         found["robust"] = _robust(found)
     return found
@@ -256,7 +237,7 @@ def _rows_of_layer(
     level = _chance_level(reference, chance, higher)
     about = dict(zip(QUESTION, place.question, strict=True)) | {"model": place.model, "layer": place.layer}
     about |= {"layer_index": clean["layer_index"], "chosen": clean["chosen_layer"] == place.layer, "higher_is_better": higher}
-    about |= {"chance": level, "note": ""}
+    about |= {"chance": level, "note": "", "shared_speakers": clean["shared_speakers"]}
     rows = [about | {name: clean[name] for name in ("condition", "value", "low", "high", "n", "n_blocks")}]
     losses: dict[str, Sampled] = {}
     for name, row in others.items():

@@ -18,7 +18,7 @@ from probe.measures.counts import value_of
 from probe.measures.verification import det_curve
 from probe.records import CHOICE, chosen_layers
 from probe.reporting import figures
-from probe.reporting.rows import check_comparable
+from probe.reporting.comparable import comparable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,9 +36,9 @@ def det_rows(records: pd.DataFrame) -> pd.DataFrame:
     """The records that are drawn: one per model, headline head and list of test trials, of the first seed.
 
     Raises:
-        ProbeError: see `probe.reporting.rows.check_comparable`.
+        ProbeError: see `probe.reporting.comparable.comparable`.
     """
-    check_comparable(records)
+    records = comparable(records)
     records = records[records["seed"] == records.groupby(["task", "corpus", "condition"])["seed"].transform("min")]
     shown = (
         records["metric"].isin(METRICS) & (records["split"] == "test") & (records["control"] == "") & (records["budget"] == "")

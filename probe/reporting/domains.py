@@ -17,8 +17,8 @@ from probe.errors import ProbeError
 from probe.measures import robustness as measures
 from probe.measures.robustness import Estimate
 from probe.records import CHOICE, chosen_layers
+from probe.reporting.comparable import comparable
 from probe.reporting.conditions import columns_of, first_sampling
-from probe.reporting.rows import check_comparable
 
 PLACE = ["task", "corpus", "condition", "train_condition", "metric", "head"]
 GAPS = [
@@ -70,10 +70,9 @@ def gap_rows(records: pd.DataFrame, baseline: str, all_heads: bool = False) -> p
         all_heads: shows every head instead of the headline ones.
 
     Raises:
-        ProbeError: see `first_sampling` and `probe.reporting.rows.check_comparable`.
+        ProbeError: see `probe.reporting.comparable.comparable`.
     """
-    records = crossed(first_sampling(records))
-    check_comparable(records)
+    records = comparable(crossed(first_sampling(records)))
     shown = (
         (records["split"] == "test") & (records["control"] == "") & (records["budget"] == "") & (records["train_domain"] != "")
     )

@@ -26,6 +26,8 @@ from probe.reporting.rows import one_line
 FORMULA = re.compile("[=+\\-@＝＋－＠]")
 FEW = "†"
 FEW_NOTE = f"{FEW} fewer than {FEW_BLOCKS} blocks (speakers): a rough interval, or none"
+SHARED = "‡"
+SHARED_NOTE = f"{SHARED} some or all of the speakers are in training too: the score may rest on their voices"
 STYLE = """:root { color-scheme: light dark; }
 body { font: 15px/1.4 system-ui, sans-serif; margin: 2rem; }
 table { border-collapse: collapse; margin: 1rem 0 2rem; border-block: 2px solid; font-variant-numeric: tabular-nums; }
@@ -69,6 +71,7 @@ class Cell:
         aside: printed last: a layer or a gap in parentheses, a tick.
         value, low, high: as in the record; NaN where there is none, and of a name.
         few: whether the score is of fewer than `FEW_BLOCKS` blocks; `FEW` stands after its interval.
+        shared: whether speakers of the score are in training too; `SHARED` stands after its interval.
     """
 
     text: str
@@ -79,11 +82,12 @@ class Cell:
     low: float = math.nan
     high: float = math.nan
     few: bool = False
+    shared: bool = False
 
     @property
     def spread(self) -> str:
-        """The interval, marked where it rests on few blocks."""
-        return self.interval + FEW * self.few
+        """The interval, marked where it rests on few blocks or on speakers of training."""
+        return self.interval + (FEW if self.few else "") + (SHARED if self.shared else "")
 
     def __str__(self) -> str:
         return " ".join(filter(None, (self.text, self.spread, self.aside)))
@@ -129,8 +133,10 @@ class Grid:
 
     @property
     def notes_below(self) -> list[str]:
-        """The notes, and what `FEW` means where a cell has it."""
-        return [*self.notes, *([FEW_NOTE] if any(cell.few for row in self.rows for cell in row) else [])]
+        """The notes, and what `FEW` and `SHARED` mean where a cell has them."""
+        cells = [cell for row in self.rows for cell in row]
+        marks = ((FEW_NOTE, any(cell.few for cell in cells)), (SHARED_NOTE, any(cell.shared for cell in cells)))
+        return [*self.notes, *(note for note, is_used in marks if is_used)]
 
     @property
     def by_column(self) -> list[list[Cell]]:
@@ -166,10 +172,14 @@ def score(
     mark: str = "",
     aside: str = "",
     few: bool = False,
+    shared: bool = False,
 ) -> Cell:
     """The cell of a score: bits of a codelength with two decimals, percent of everything else with one."""
+    is_score = not math.isnan(value)
     interval = "" if any(map(math.isnan, (value, low, high))) else f"[{printed(metric, low)}, {printed(metric, high)}]"
-    return Cell(printed(metric, value), interval, mark, aside, value, low, high, bool(few) and not math.isnan(value))
+    return Cell(
+        printed(metric, value), interval, mark, aside, value, low, high, bool(few) and is_score, bool(shared) and is_score
+    )
 
 
 def printed(metric: str, value: float) -> str:
@@ -230,6 +240,8 @@ def _csv_lines(grid: Grid) -> Iterator[dict[tuple[str, str], object]]:
             part["mark"] = lambda cell: cell.mark
         if any(cell.few for cell in cells):
             part["few"] = lambda cell: cell.few
+        if any(cell.shared for cell in cells):
+            part["shared speakers"] = lambda cell: cell.shared
         if any(cell.aside for cell in cells):
             part[grid.aside] = lambda cell: cell.aside.strip("()")
         parts.append(part)
@@ -270,7 +282,11 @@ def _object(cell: Cell, aside: str) -> dict[str, object]:
     return (
         {"text": cell.text}
         | values
-        | {name: told for name, told in (("mark", cell.mark), ("few", cell.few), (aside, cell.aside.strip("()"))) if told}
+        | {
+            name: told
+            for name, told in (("mark", cell.mark), ("few", cell.few), ("shared", cell.shared), (aside, cell.aside.strip("()")))
+            if told
+        }
     )
 
 

@@ -47,7 +47,7 @@ def write_cards(records: pd.DataFrame, to: Path, datasets: Mapping[str, str]) ->
         datasets: corpus -> its dataset on the Hub, without which a corpus' scores stand in the card alone.
 
     Raises:
-        ProbeError: no model of the Hub, a corpus that no record has, or see `probe.reporting.rows.check_comparable`.
+        ProbeError: no model of the Hub, a corpus that no record has, or see `probe.reporting.comparable.comparable`.
         OSError: a file cannot be written.
     """
     if unknown := sorted(datasets.keys() - set(records["corpus"])):

@@ -2,19 +2,19 @@
 
 `probe run` writes what was said of every test utterance or trial into ``outcomes/`` beside its records, at the layer that dev chose.
 They hold names and transcripts of the corpus. Records name the hash of their outcomes; a file with another hash is left out, see
-`left_out`.
+`outcome_faults`.
 """
 
 import json
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from probe.errors import ProbeError
 from probe.measures.transcription import character_errors, word_errors
-from probe.records import Record, files_of, iterate_records, outcomes_fault, outcomes_path
+from probe.records import Record, files_of, iterate_records, left_out, outcomes_fault, outcomes_path
 
 WORST = 40  # of each model, task, condition, seed and head
 PLACE = ("task", "corpus", "condition", "train_condition", "seed")
@@ -22,28 +22,32 @@ HEARD = ("layer", "head", "train_domain", "test_domain")
 Outcome = Mapping[str, Any]
 
 
-def error_rows(folders: Iterable[Path]) -> list[dict[str, Any]]:
+def error_rows(folders: Iterable[Path], files: Collection[str] | None = None) -> list[dict[str, Any]]:
     """The worst outcomes of every file of records that has some, at most `WORST` a head, the worst first.
+
+    Outcomes that cannot be read are left out, with a warning that names their file.
 
     Args:
         folders: folders of records, or files of them.
+        files: the files of records whose outcomes are shown; all where None.
 
     Returns:
         `PLACE`, `HEARD`, ``model``, ``key``, ``reference``, ``hypothesis``, ``speaker``, ``duration_s`` (None where unknown),
         ``badness`` (the share that is wrong: errors per reference word, or of a trial how many of the other kind lie beyond it) and
         ``models_wrong``, ``models``: how many of those asked the same with this seed are wrong here too.
-
-    Raises:
-        ProbeError: a line that `probe run` did not write.
     """
     rows = []
     for path, record in _with_outcomes(folders):
-        if outcomes_path(path).is_file() and not outcomes_fault(path, record):
-            rows += _of_file(outcomes_path(path), record)
+        is_shown = files is None or str(path) in files
+        if is_shown and outcomes_path(path).is_file() and not outcomes_fault(path, record):
+            try:
+                rows += _of_file(outcomes_path(path), record)
+            except ProbeError as error:
+                left_out.warning("left out: %s", error)
     return _worst(rows)
 
 
-def left_out(folders: Iterable[Path]) -> list[str]:
+def outcome_faults(folders: Iterable[Path]) -> list[str]:
     """What is wrong with outcomes that `error_rows` leaves out; one sentence for each file."""
     faults = (outcomes_fault(path, record) for path, record in _with_outcomes(folders))
     return [f"{fault}; its errors are not shown. Run the task again." for fault in faults if fault]

@@ -9,6 +9,7 @@ import pandas as pd
 from probe.errors import ProbeError, listed
 from probe.records import read_records
 from probe.reporting.budget_curves import budgets_figure
+from probe.reporting.comparable import comparable
 from probe.reporting.condition_curves import conditions_figure
 from probe.reporting.conditions import CLEAN, condition_rows
 from probe.reporting.curves import curves_figure, usual_rows
@@ -16,7 +17,7 @@ from probe.reporting.det import det_figure, det_rows
 from probe.reporting.domain_maps import domains_figure
 from probe.reporting.domains import crossed
 from probe.reporting.figures import write_figure
-from probe.reporting.rows import budget_rows, check_comparable, layer_rows, summary_rows
+from probe.reporting.rows import budget_rows, layer_rows, summary_rows
 from probe.reporting.search_maps import search_figure
 from probe.reporting.similarity import read_similarity, similarity_figure
 
@@ -58,7 +59,7 @@ def plot(
         width: one of `probe.reporting.figures.WIDTHS`.
 
     Raises:
-        ProbeError: nothing to read or to draw, a name that is not there, or what `probe.reporting.rows.check_comparable` refuses.
+        ProbeError: nothing to read or to draw, a name that is not there, or see `probe.reporting.comparable.comparable`.
         OSError: a file cannot be read or written.
     """
     heard = [*conditions, *([CLEAN] if conditions and kind == "conditions" else [])]  # what they are compared with
@@ -70,8 +71,7 @@ def plot(
         return
     rows_of, figure_of = KINDS[kind]
     records = _filtered(read_records(*sources), of_rows | ({"select_by": metrics} if kind == "search" else {}))
-    check_comparable(records)
-    rows = rows_of(records)
+    rows = rows_of(comparable(records))
     if metrics and kind != "search":
         rows = _filtered(rows, {"metric": metrics})
     if kind == "layers" and not conditions:

@@ -34,7 +34,7 @@ def scores(
         terms, sort: see `probe.reporting.selection`.
 
     Raises:
-        ProbeError: see `probe.reporting.rows.check_comparable`.
+        ProbeError: see `probe.reporting.comparable.comparable`.
         UsageError: an unknown field, or no row is left.
     """
     rows = layer_rows(records, all_heads) if layers else summary_rows(records, all_heads)

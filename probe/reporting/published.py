@@ -36,6 +36,7 @@ OURS = [
     "n",
     "n_blocks",
     "few",
+    "shared_speakers",
     "n_seeds",
     "higher_is_better",
 ]
@@ -121,7 +122,7 @@ def published_grid(rows: pd.DataFrame) -> Grid:
 
 def _ours(row: dict[Hashable, Any]) -> Cell:
     layer = "" if pd.isna(row["layer"]) else f"({row['layer']})"
-    return score(row["metric"], row["value"], row["low"], row["high"], row["mark"], layer, row["few"])
+    return score(row["metric"], row["value"], row["low"], row["high"], row["mark"], layer, row["few"], row["shared_speakers"] > 0)
 
 
 def _doubt(certain: str) -> str:

@@ -35,6 +35,7 @@ from probe.records import (
     lines_of,
     outcomes_fault,
     outcomes_path,
+    readable,
     record_of,
     write_records,
 )
@@ -147,12 +148,12 @@ def renew_intervals(paths: Sequence[Path]) -> tuple[int, int]:
         Records, and those whose interval was another.
 
     Raises:
-        ProbeError: see `probe.records.iterate_records`.
+        ProbeError: no file can be read, see `probe.records.readable`.
         OSError: a file cannot be written.
     """
     intervals, n_records, n_changed = Intervals(), 0, 0
-    for file in (file for path in paths for file in files_of(path)):
-        before = list(iterate_records(file))
+    files = [file for path in paths for file in files_of(path)]
+    for file, before in readable(files, lambda file: list(iterate_records(file))):
         after = [intervals.renewed(record) for record in before]
         changed = sum((old.low, old.high) != (new.low, new.high) for old, new in zip(before, after, strict=True))
         if changed:
@@ -437,11 +438,11 @@ def contents(paths: Sequence[Path]) -> list[dict[str, Any]]:
     """What is there: of each file its place, what its first line is of, and how many records and layers it holds.
 
     Raises:
-        ProbeError: no records there, or a line that cannot be read.
+        ProbeError: no records there, or no file can be read, see `probe.records.readable`.
     """
     found = []
-    for file in (file for path in paths for file in files_of(path)):
-        records = list(iterate_records(file))
+    files = [file for path in paths for file in files_of(path)]
+    for file, records in readable(files, lambda file: list(iterate_records(file))):
         about = {name: getattr(records[0], name) for name in ABOUT} if records else dict.fromkeys(ABOUT, "")
         layers, metrics = ({getattr(record, name) for record in records} for name in ("layer", "metric"))
         found.append(

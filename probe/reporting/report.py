@@ -24,10 +24,11 @@ from probe.files import write_atomically
 from probe.records import CHOICE, NO_LAYER, SEVERAL, chosen_layers
 from probe.reporting.answers import answers, baselines, headline, near_chance
 from probe.reporting.commands import PLACEHOLDERS, exact_commands
+from probe.reporting.comparable import comparable
 from probe.reporting.conditions import CLEAN, WORST, by_severity, condition_rows, first_sampling
 from probe.reporting.domains import crossed
 from probe.reporting.marks import BITS
-from probe.reporting.outcomes import error_rows, left_out
+from probe.reporting.outcomes import error_rows, outcome_faults
 from probe.reporting.rows import layer_rows, one_line, specs_of, summary_rows
 from probe.version import __version__
 
@@ -56,7 +57,7 @@ def write_report(
         title: of the page.
 
     Raises:
-        ProbeError: see `probe.reporting.rows.check_comparable` and `probe.reporting.outcomes.error_rows`.
+        ProbeError: see `probe.reporting.comparable.comparable`.
         OSError: the file cannot be written.
     """
     to.parent.mkdir(parents=True, exist_ok=True)
@@ -83,6 +84,7 @@ def content(records: pd.DataFrame, folders: Sequence[Path] = (), outcomes: bool 
 
     ``scores``, ``curves``, ``domains`` name their question by its number in ``questions``.
     """
+    records = comparable(records)
     rows, layers = summary_rows(records), layer_rows(records, marked=False)
     moved = crossed(records)
     across = rows if moved is records else summary_rows(moved)
@@ -106,8 +108,8 @@ def content(records: pd.DataFrame, folders: Sequence[Path] = (), outcomes: bool 
         "conditions": _conditions(lost),
         "sampling": _sampling(records, sampled),
         "domains": _domains(across),
-        "errors": _errors(error_rows(folders) if outcomes else []),
-        "errors_left_out": [one_line(line) for line in left_out(folders)] if outcomes else [],
+        "errors": _errors(error_rows(folders, set(records["file"]) - {""} or None) if outcomes else []),
+        "errors_left_out": [one_line(line) for line in outcome_faults(folders)] if outcomes else [],
         "corpora": _corpora(records),
         "recipes": _recipes(records),
         "code": _code(records),
@@ -133,6 +135,7 @@ def _scores(rows: pd.DataFrame, number: Mapping[tuple[Hashable, ...], int]) -> C
     found = _columns(rows, ["model", "head", "layer", "mark", "last_layer", "note"])
     found |= {"q": _places(rows, number), "n": rows["n"].tolist(), "blocks": rows["n_blocks"].tolist()}
     found |= {name: _shown(rows[column], rows["metric"]) for name, column in SCORES.items()}
+    found["shared"] = [int(n) if n > 0 else None for n in rows["shared_speakers"]]
     found["chance"] = [bool(row["value"] == row["value"] and near_chance(row)) for row in rows.to_dict("records")]
     return {name: column for name, column in found.items() if any(value not in (None, "", False) for value in column)}
 

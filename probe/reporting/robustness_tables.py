@@ -253,7 +253,7 @@ def _losses(rows: Sequence[Row]) -> Columns:
         "model": [row["model"] for row in rows],
         "layer": [row["layer"] for row in rows],
         "condition": [f"worst: {row['note']}" if row["condition"] == WORST else _condition(row) for row in rows],
-        INTERVAL: [_percent_of(row, "value", "low", "high") for row in rows],
+        INTERVAL: [replace(_percent_of(row, "value", "low", "high"), shared=_is_shared(row)) for row in rows],
         "loss, points": [_points_of(row, "loss") for row in rows],
         "loss, % of clean": [_percent_of(row, "relative") for row in rows],
         "margin lost %": [_percent_of(row, "margin_lost") for row in rows],
@@ -365,7 +365,12 @@ def _with_loss(row: Row | None) -> Cell:
     if row is None or math.isnan(row["value"]):
         return Cell(DASH)
     loss = "" if math.isnan(row["loss"]) else f"({points(-row['loss'] if row['higher_is_better'] else row['loss'])})"
-    return Cell(percent(row["value"]), aside=loss, value=row["value"])
+    return Cell(percent(row["value"]), aside=loss, value=row["value"], shared=_is_shared(row))
+
+
+def _is_shared(row: Row) -> bool:
+    """Whether speakers of the score are in training too."""
+    return not pd.isna(row["shared_speakers"]) and row["shared_speakers"] > 0
 
 
 def _points_of(row: Row | None, name: str) -> Cell:

@@ -9,25 +9,24 @@ mean (`probe.reporting.seeds`).
 Values are fractions; a missing value is NaN.
 """
 
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from probe.errors import ProbeError, listed
+from probe.errors import listed
 from probe.measures.comparison import paired_difference
 from probe.measures.uncertainty import FEW_BLOCKS
 from probe.names import RANDOM, unrevised
 from probe.records import CHOICE, NO_LAYER, WEIGHTED, chosen_layers, source_dev
+from probe.reporting.comparable import CELL, comparable
 from probe.reporting.marks import layers_marked, models_marked
 from probe.reporting.seeds import over_seeds
 
 Row = dict[str, Any]
 
-CELL = [*CHOICE, "test_domain", "metric"]
 WHERE = [
     *["model", "task", "corpus", "condition", "train_condition", "head", "headline"],
     *["train_domain", "test_domain", "metric", "select_by"],
@@ -37,81 +36,21 @@ SUMMARY = [
     *WHERE,
     *["layer", "value", "low", "high", "last_layer", "last_value", "final_value", "weighted_value"],
     *["majority", "shuffled", "types", "selectivity", "selectivity_low", "selectivity_high", "fbank", "random"],
-    *["n", "n_blocks", "few", "n_seeds", "higher_is_better", "mark", "note"],
+    *["n", "n_blocks", "few", "shared_speakers", "n_seeds", "higher_is_better", "mark", "note"],
 ]
 LAYERS = [
     *WHERE,
     *["layer", "layer_index", "value", "low", "high", "dev_value", "chosen"],
-    *["n", "n_blocks", "few", "n_seeds", "higher_is_better", "mark", "note"],
+    *["n", "n_blocks", "few", "shared_speakers", "n_seeds", "higher_is_better", "mark", "note"],
     *["depth", *STATISTICS],
 ]
 BUDGETS = [
     *WHERE,
     *["layer", "layer_index", "budget", "n_train", "value", "low", "high", "chosen"],
-    *["n", "n_blocks", "few", "n_seeds", "higher_is_better", "note"],
+    *["n", "n_blocks", "few", "shared_speakers", "n_seeds", "higher_is_better", "note"],
 ]
 TOO_FEW = "too few blocks for an interval"
 COMPARED_BY = ["counts", "seed"]  # what marks are made of, beside the columns that are shown
-EQUAL_WITHIN = [
-    (["task", "corpus", "condition"], ["task_version", "task_sha256", "manifest_sha256", "set of seeds"]),
-    # dev and test may have a list of trials each, and dev trials may be drawn by the seed
-    (["task", "corpus", "condition", "seed", "split"], ["trials_sha256"]),
-    (["model", "task", "corpus", "condition", "train_condition"], ["recipe", "revision"]),
-]
-# The columns of these; all layers of a model agree in them.
-QUESTION = [
-    *["model", "task", "corpus", "condition", "train_condition", "seed", "split", "task_version", "task_sha256"],
-    *["manifest_sha256", "trials_sha256", "recipe", "revision"],
-]
-
-
-def check_comparable(records: pd.DataFrame) -> None:
-    """Refuses records that must not stand in one table.
-
-    Models are compared on one version of a task, one manifest, one list of trials and the same seeds; a model's scores on a task
-    rest on one recipe and one revision; no score stands twice.
-
-    Raises:
-        ProbeError: there are none, or what differs, in whose records, and what to do.
-    """
-    if records.empty:
-        raise ProbeError("the files hold no records. Run `probe run` or `probe bench` again.")
-    told = records[QUESTION].drop_duplicates()
-    told = told.assign(**{"set of seeds": _seeds(told)})
-    faults = [
-        f"{_place(within, values)}: {what} differs: {_holders(group, what)}"
-        for within, values, what, group in differing(told, EQUAL_WITHIN)
-    ]
-    if faults:
-        raise ProbeError(
-            "these records cannot stand in one table.\n  "
-            + "\n  ".join(faults)
-            + "\nRun the tasks again for all of these models, or keep the records in separate folders."
-        )
-    twice = records[records.duplicated([*CELL, "control", "layer", "split", "seed"])]
-    if len(twice):
-        names = twice[["model", "task", "corpus", "condition"]].drop_duplicates()
-        raise ProbeError(
-            f"{len(twice)} scores stand twice, of {listed([', '.join(name) for name in names.itertuples(index=False)])}. "
-            "Is a file of records there under two names? Remove one."
-        )
-
-
-def differing(
-    records: pd.DataFrame, rules: Sequence[tuple[list[str], list[str]]]
-) -> Iterator[tuple[list[str], tuple[Any, ...], str, pd.DataFrame]]:
-    """What records break of the rules that records equal in these columns must be equal in those.
-
-    Yields:
-        The columns that they are equal in, their values there, a column in which they differ, and they themselves.
-    """
-    for within, equal in rules:
-        if not records[[*within, *equal]].drop_duplicates().duplicated(within).any():
-            continue  # as ever; to look into thousands of groups takes seconds
-        for values, group in records.groupby(within):
-            for what in equal:
-                if group[what].nunique(dropna=False) > 1:
-                    yield within, values, what, group
 
 
 def summary_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
@@ -129,7 +68,7 @@ def summary_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame
         all_heads: shows every head instead of the headline ones.
 
     Raises:
-        ProbeError: see `check_comparable`.
+        ProbeError: see `probe.reporting.comparable.comparable`.
     """
     records = _checked(records)
     shown = _reported(records, all_heads)
@@ -167,7 +106,7 @@ def layer_rows(records: pd.DataFrame, all_heads: bool = False, marked: bool = Tr
         marked: whether layers are compared; ``mark`` is empty otherwise, in a third of the time.
 
     Raises:
-        ProbeError: see `check_comparable`.
+        ProbeError: see `probe.reporting.comparable.comparable`.
     """
     records = _checked(records)
     same = [*CHOICE, "control", "metric", "layer"]
@@ -194,7 +133,7 @@ def budget_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
         all_heads: shows every head instead of the headline ones.
 
     Raises:
-        ProbeError: see `check_comparable`.
+        ProbeError: see `probe.reporting.comparable.comparable`.
     """
     records = _checked(records)
     shown = _reported(records, all_heads)
@@ -227,17 +166,21 @@ def _elsewhere(row: Mapping[str, object]) -> tuple[object, ...]:
 
 def _checked(records: pd.DataFrame) -> pd.DataFrame:
     """One record per score, with float values, NaN where there is no finite one; a note where blocks are too few for an interval."""
-    check_comparable(records)
-    records = over_seeds(records)
+    records = over_seeds(comparable(records))
     floats = {name: records[name].astype(float).replace([np.inf, -np.inf], np.nan) for name in ("value", "low", "high")}
     bare = floats["value"].notna() & floats["low"].isna() & records["counts"].astype(bool) & (records["note"] == "")
     note = records["note"].mask(bare & (records["split"] == "test"), TOO_FEW)
-    return records.assign(**floats, note=note, few=of_few(records))
+    return records.assign(**floats, note=note, few=of_few(records), shared_speakers=of_shared(records))
 
 
 def of_few(records: pd.DataFrame) -> "pd.Series[bool]":
     """Which scores are of fewer than `FEW_BLOCKS` blocks."""
     return (records["n_blocks"] > 0) & (records["n_blocks"] < FEW_BLOCKS)
+
+
+def of_shared(records: pd.DataFrame) -> "pd.Series[float]":
+    """How many speakers of each score are in training too; NaN where that is unknown."""
+    return records["shared_speakers"].astype(float)
 
 
 def seed_notes(rows: pd.DataFrame) -> list[str]:
@@ -301,29 +244,6 @@ def _in_order(rows: pd.DataFrame, then: list[str]) -> pd.DataFrame:
     keys = [*places, "other", "metric", "model", "head", *then]
     rows = rows.assign(other=rows["metric"] != rows["select_by"])
     return rows.sort_values(keys, kind="stable", ignore_index=True).drop(columns="other")
-
-
-def _seeds(records: pd.DataFrame) -> "pd.Series[str]":
-    """The seeds that a record's model has on its question, in words."""
-    asked = ["model", "task", "corpus", "condition", "train_condition"]
-    seeds = records.groupby(asked)["seed"].agg(lambda found: ", ".join(map(str, sorted(set(found)))))
-    return records[asked].merge(seeds.rename("seeds"), left_on=asked, right_index=True, how="left")["seeds"]
-
-
-def _place(names: list[str], values: tuple[object, ...]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in zip(names, values, strict=True))
-
-
-def _holders(records: pd.DataFrame, what: str) -> str:
-    """The different values of a column, each with the models that have it."""
-    return "; ".join(
-        f"{_short(value)} ({listed(sorted(set(group['model'])))})" for value, group in records.groupby(what, dropna=False)
-    )
-
-
-def _short(value: object) -> str:
-    text = str(value) or "none"
-    return text[:8] if re.fullmatch("[0-9a-f]{32,}", text) else text
 
 
 def one_line(text: str) -> str:

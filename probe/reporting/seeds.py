@@ -12,7 +12,8 @@ import pandas as pd
 from probe.errors import ProbeError, listed
 from probe.measures.counts import several
 from probe.measures.uncertainty import interval
-from probe.records import CHOICE
+from probe.records import CHOICE, left_out
+from probe.reporting.comparable import named
 
 SCORE = [*CHOICE, "test_domain", "metric", "control", "layer", "split"]
 QUESTION = ["task", "corpus", "condition"]
@@ -22,20 +23,20 @@ def over_seeds(records: pd.DataFrame) -> pd.DataFrame:
     """One record per score, with ``n_seeds``; ``value`` is the mean over seeds, ``counts`` those of all.
 
     A value that one seed does not have is missing, and a note names the seed. Seeds that were scored on different utterances (dev
-    trials that are drawn by the seed, say) have a mean but no interval.
-
-    Raises:
-        ProbeError: a score that not all seeds of its question have; which, and what to do.
+    trials that are drawn by the seed, say) have a mean but no interval. Scores that not all seeds of their question have are left
+    out with a warning.
     """
     if not records.duplicated(SCORE).any():
         return records.assign(n_seeds=1)
     expected = records.groupby(QUESTION)["seed"].transform("nunique")
     found = records.groupby(SCORE, dropna=False)["seed"].transform("nunique")
     if (short := records[found < expected]).size:
-        raise ProbeError(
-            f"{len(short)} scores are not there with every seed: "
-            f"{listed([_place(row) for row in short.to_dict('records')])}. Run the same seeds and layers for all models."
+        left_out.warning(
+            "%d scores are not there with every seed and are left out: %s. They are in %s. Run the same seeds and layers for all "
+            "models.",
+            *(len(short), listed([_place(row) for row in short.to_dict("records")]), named(short)),
         )
+        records = records[found == expected]
     ordered = records.sort_values("seed", kind="stable")
     rows = [_mean(group.to_dict("records")) for _, group in ordered.groupby(SCORE, sort=False, dropna=False)]
     return pd.DataFrame(rows, columns=[*records.columns, "n_seeds"])

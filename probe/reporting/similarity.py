@@ -14,6 +14,7 @@ import pandas as pd
 
 from probe.errors import ProbeError, listed
 from probe.files import file_name, unread, write_atomically
+from probe.records import readable
 from probe.reporting import figures
 from probe.reporting.conditions import by_severity
 from probe.reporting.figures import missing_matplotlib, write_figure
@@ -47,15 +48,17 @@ be at most; docs/similarity.md defines them.
 def read_similarity(*paths: Path | str) -> pd.DataFrame:
     """Cells of files, or of all files in folders, as a table: one row per pair of layers, columns `COLUMNS`; NaN where undefined.
 
+    A file that `probe similarity` did not write is left out, with a warning that names it.
+
     Raises:
-        ProbeError: no files there, or one that `probe similarity` did not write.
+        ProbeError: no files there, or none that can be read.
     """
     files: list[Path] = []
     for path in map(Path, paths):
         files += [path] if path.is_file() else sorted(path.glob("*.json"))
     if not files:
         raise ProbeError(f"{', '.join(map(str, paths))}: no *.json there; expected a folder that `probe similarity` wrote.")
-    rows = [row for path in files for row in _rows(path)]
+    rows = [row for _, of_file in readable(files, _rows) for row in of_file]
     frame = pd.DataFrame(rows, columns=COLUMNS)
     numbers = [name for name in COLUMNS if name.startswith(tuple(MEASURES))]
     return frame.astype(dict.fromkeys(numbers, float))

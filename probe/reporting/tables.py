@@ -15,6 +15,7 @@ import pandas as pd
 from probe.files import write_atomically
 from probe.reporting import grid
 from probe.reporting.cells import DASH, INTERVAL, arrow, escaped, points
+from probe.reporting.comparable import comparable
 from probe.reporting.condition_curves import conditions_figure
 from probe.reporting.conditions import CONDITIONS, chosen_rows
 from probe.reporting.curves import curves_figure, usual_rows
@@ -28,14 +29,13 @@ from probe.reporting.robustness_tables import HEAD as ROBUSTNESS_HEAD
 from probe.reporting.robustness_tables import LAYERS_HEAD as ROBUSTNESS_LAYERS_HEAD
 from probe.reporting.robustness_tables import Robustness, every_layer, robustness
 from probe.reporting.robustness_tables import summary as summary_of
-from probe.reporting.rows import BUDGETS, LAYERS, SUMMARY, budget_rows, check_comparable, layer_rows, summary_rows
+from probe.reporting.rows import BUDGETS, LAYERS, SUMMARY, budget_rows, layer_rows, summary_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
     "budget_rows",
-    "check_comparable",
     "domain_matrices",
     "layer_rows",
     "search_table",
@@ -113,11 +113,11 @@ gap to the in-domain score of the row, in points, positive where the score is wo
 BEGINNINGS = {
     "domains.md": DOMAINS_HEAD,
     "budgets.md": BUDGETS_HEAD,
-    "budgets.csv": ",".join(BUDGETS) + "\n",
+    "budgets.csv": ",".join(BUDGETS[: BUDGETS.index("few")]),
     "robustness.md": ROBUSTNESS_HEAD,
     "robustness_layers.md": ROBUSTNESS_LAYERS_HEAD,
-    "robustness.csv": ",".join(CONDITIONS),
-    "robustness_layers.csv": ",".join(CONDITIONS),
+    "robustness.csv": ",".join(CONDITIONS[: CONDITIONS.index("shared_speakers")]),
+    "robustness_layers.csv": ",".join(CONDITIONS[: CONDITIONS.index("shared_speakers")]),
     "robustness_gaps.csv": ",".join(GAPS),
     "robustness_groups.csv": ",".join(GROUPS),
 }
@@ -149,7 +149,9 @@ def grid_of(rows: pd.DataFrame, layers: bool, titled: bool = False) -> Grid:
     columns["metric"] = [f"{cell['metric']} {arrow(cell['higher_is_better'])}" for cell in cells]
     columns |= {"model": rows["model"], "head": rows["head"], "layer": rows["layer"].fillna(DASH)}
     columns[INTERVAL] = [
-        score(cell["metric"], cell["value"], cell["low"], cell["high"], mark, few=cell["few"])
+        score(
+            *(cell["metric"], cell["value"], cell["low"], cell["high"], mark), few=cell["few"], shared=cell["shared_speakers"] > 0
+        )
         for cell, mark in zip(cells, marks, strict=True)
     ]
     if layers:
@@ -208,6 +210,7 @@ def search_table(records: pd.DataFrame) -> str:
 
 def to_csv(rows: pd.DataFrame, excel_safe: bool = False) -> str:
     """Rows as CSV: fractions, an empty field where there is no value; texts as `probe.reporting.grid.csv_text` writes them."""
+    rows = _without_unshared(rows)
     texts = rows.select_dtypes(exclude=["number", "bool"])
     safe = {
         str(name): column.map(lambda text: csv_text(text, excel_safe) if isinstance(text, str) else text)
@@ -218,8 +221,18 @@ def to_csv(rows: pd.DataFrame, excel_safe: bool = False) -> str:
 
 def to_json(rows: pd.DataFrame) -> str:
     """Rows as a JSON list of objects: fractions, null where there is no value."""
+    rows = _without_unshared(rows)
     objects = _ten_digits(rows).astype(object).where(rows.notna(), None).to_dict("records")
     return json_text(objects)
+
+
+def _without_unshared(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with whole numbers of shared speakers; without that column where no score has any."""
+    if "shared_speakers" not in rows:
+        return rows
+    if not (rows["shared_speakers"] > 0).any():
+        return rows.drop(columns="shared_speakers")
+    return rows.astype({"shared_speakers": "Int64"})
 
 
 def _ten_digits(rows: pd.DataFrame) -> pd.DataFrame:
@@ -230,7 +243,6 @@ def _ten_digits(rows: pd.DataFrame) -> pd.DataFrame:
 
 def domain_matrices(records: pd.DataFrame, layers: bool = False) -> str:
     """`domain_grids` as Markdown; empty without cross-domain records."""
-    check_comparable(crossed(records))
     return grid.to_markdown(domain_grids(records, layers))
 
 
@@ -243,7 +255,7 @@ def domain_grids(records: pd.DataFrame, layers: bool = False) -> list[Grid]:
         layers: a matrix of every layer instead of one at the layers that dev chose.
 
     Raises:
-        ProbeError: see `check_comparable`.
+        ProbeError: see `probe.reporting.comparable.comparable`.
     """
     rows = domain_rows(records, layers)
     places = ["task", "corpus", "condition", "train_condition", "metric", "model", "head", *(["layer"] if layers else [])]
@@ -276,7 +288,11 @@ def budget_grids(rows: pd.DataFrame) -> list[Grid]:
         for budget, n_train in zip(budgets["budget"], budgets["n_train"], strict=True):
             there = {row["layer"]: row for row in cells[cells["budget"] == budget].to_dict("records")}
             columns[Column(f"{budget or 'all'} ({n_train})")] = [
-                score(str(names[0]), row["value"], row["low"], row["high"], "", "✓" if row["chosen"] else "", row["few"])
+                score(
+                    *(str(names[0]), row["value"], row["low"], row["high"], "", "✓" if row["chosen"] else ""),
+                    few=row["few"],
+                    shared=row["shared_speakers"] > 0,
+                )
                 if (row := there.get(layer))
                 else DASH
                 for layer in layers
@@ -310,10 +326,11 @@ def write_tables(records: pd.DataFrame, to: Path, axis: str = "index", baseline:
         baseline: of the robustness tables, see `probe.reporting.robustness.baseline_of`.
 
     Raises:
-        ProbeError: see `check_comparable`, and `probe.reporting.conditions.check_conditions`.
+        ProbeError: there are no records.
         OSError: a file cannot be written.
     """
-    found = robustness(records, baseline)  # what it refuses is known before anything is written
+    found = robustness(records, baseline)  # it takes its own choice of several samplings
+    records = comparable(records)
     summary, layers, domains, budgets = summary_rows(records), layer_rows(records), domain_grids(records), budget_rows(records)
     has_shape = bool(layers[[column for column, _ in SHAPE.values()]].notna().any(axis=None))
     texts = {
@@ -405,7 +422,8 @@ def _matrix(rows: pd.DataFrame) -> Grid:
     def shown(train: str, test: str) -> Cell:
         there, gap = value(train, test), sign * (value(train, train) - value(train, test))
         aside = f"({points(gap)})" if train != test and not math.isnan(gap) else ""
-        return score(first["metric"], there, aside=aside, few=(train, test) in at and at[train, test]["few"])
+        cell = at.get((train, test), {"few": False, "shared_speakers": 0})
+        return score(first["metric"], there, aside=aside, few=cell["few"], shared=cell["shared_speakers"] > 0)
 
     columns: dict[Column, Iterable[Cell | str]] = {
         Column("train \\ test"): trains,
