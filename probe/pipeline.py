@@ -177,7 +177,7 @@ def bench(
                         done.unusable[where] = sorted(failure.key for failure in result.failures)
             del encoder
         except ProbeError as error:
-            done.refused.append(f"{model.name}: {error}")
+            done.refused.append(_reason(model, error))
             log.error("%s", done.refused[-1])
             continue
         for i, task in enumerate([] if dry_run else opened):
@@ -202,12 +202,18 @@ def bench(
     return done
 
 
+def _reason(model: ModelName, error: ProbeError) -> str:
+    """What is wrong with a model; its name comes first, and once."""
+    reason = str(error)
+    return reason if reason.startswith(f"{model.name}: ") else f"{model.name}: {reason}"
+
+
 def _can_be_had(model: ModelName, open_it: Callable[[ModelName], Any], done: Bench) -> bool:
     """Whether a model can be opened; a reason against it is logged and stands in ``done``."""
     try:
         open_it(model)
     except ProbeError as error:
-        done.refused.append(f"{model.name}: {error}")
+        done.refused.append(_reason(model, error))
         log.error("%s", done.refused[-1])
         return False
     return True

@@ -251,7 +251,7 @@ def outcomes_fault(path: Path, record: Record) -> str:
     place = f"outcomes/{path.name}"
     if actual is None:
         return f"{place} is missing"
-    return f"{place} belongs to other records, which name another sha256 than {actual[:8]}..."
+    return f"{place} is damaged or belongs to other records: its sha256 is {actual[:8]}..."
 
 
 def _packed(counts: Mapping[str, Any], written: dict[str, str]) -> dict[str, Any]:

@@ -949,3 +949,10 @@ def test_what_is_not_hears_interface_is_refused(changes: dict[str, Any], message
     monkeypatch.setitem(sys.modules, "hear_example", module)
     with pytest.raises(ProbeError, match=message):
         open_model("hear:hear_example", "cpu")
+
+
+def test_bench_names_a_model_that_cannot_be_had_once(tones: Callable[..., Path], tmp_path: Path) -> None:
+    spec = "plugin:nowhere_at_all:Net"
+    done = probe.bench([spec, "fbank"], ["word-id"], tones(), tmp_path, dry_run=True)
+    (reason,) = done.refused
+    assert reason.startswith(f"{spec}: no module") and reason.count(spec) == 1

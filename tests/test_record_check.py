@@ -288,7 +288,7 @@ def test_outcomes_that_are_not_those_of_the_records_are_found(tmp_path: Path) ->
     ((line, field, _, _),) = found(path)
     assert (line, field) == (1, "outcomes_sha256")
     done = CliRunner().invoke(cli, ["records", str(tmp_path), "--check"])
-    assert done.exit_code == 1 and "but outcomes/a.jsonl belongs to other records" in done.stdout
+    assert done.exit_code == 1 and "but outcomes/a.jsonl is damaged or belongs to other records" in done.stdout
     outcomes_path(path).unlink()
     assert "but outcomes/a.jsonl is missing" in str(check_records([tmp_path])[1])
     outcomes_path(path).parent.rmdir()  # as records are handed on without names of people

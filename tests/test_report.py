@@ -18,6 +18,7 @@ from browser import CHROMIUM, Browser, browser
 from click.testing import CliRunner
 from test_reporting_tables import crossing, curve, frame, plain, record
 
+import probe
 from probe.cli import cli
 from probe.records import Record, outcomes_path, write_records
 from probe.reporting.answers import answers, headline, near_chance
@@ -294,6 +295,12 @@ def test_records_of_every_seed_have_a_folder_of_their_own_and_tables_read_all() 
         assert [line[at + 1] for at, word in enumerate(line) if word == "--from"] == ["results/seed0/", "results/seed1/"]
 
 
+def test_the_page_does_not_say_that_records_lack_what_the_commands_repeat() -> None:
+    page = (Path(probe.__file__).parent / "reporting" / "report.html").read_text(encoding="utf-8")
+    note = page.split('id="repeat-title"')[1].split("</p>")[0]
+    assert "every option" in note and "put yours in" not in note and "--dtype" not in note
+
+
 def test_commands_repeat_exactly_what_records_hold() -> None:
     arguments: dict[str, Any] = {
         "task": "own tasks/it's.toml",
@@ -417,7 +424,7 @@ def test_outcomes_of_other_records_are_not_shown_but_named(tmp_path: Path, caplo
     outcomes_path(path).write_bytes(line.replace(b'"y"', b'"z"'))
     assert error_rows([tmp_path]) == []
     (note,) = content(frame(*records), [tmp_path])["errors_left_out"]
-    assert note.startswith("outcomes/a.jsonl belongs to other records")
+    assert note.startswith("outcomes/a.jsonl is damaged or belongs to other records")
     assert content(frame(*records), [tmp_path], outcomes=False)["errors_left_out"] == []
     outcomes_path(path).unlink()
     write_report(frame(*records), tmp_path / "page.html", [tmp_path])

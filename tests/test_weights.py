@@ -499,6 +499,12 @@ def test_an_adapter_of_peft_is_refused(copy: Path) -> None:
             (copy / "config.json").unlink()
 
 
+def test_an_adapter_that_names_no_checkpoint_says_where_to_write_it(copy: Path) -> None:
+    (copy / "adapter_config.json").write_text(json.dumps({"peft_type": "IA3"}))
+    with pytest.raises(ProbeError, match=r"-merged, with the checkpoint .* in the place of BASE:\n  python -c"):
+        open_model(str(copy), "cpu")
+
+
 def rename_weights(folder: Path, rename: Callable[[str], str], **more: torch.Tensor) -> None:
     weights = load_file(folder / SINGLE)
     save_file({rename(name): weight for name, weight in weights.items()} | more, folder / SINGLE, metadata={"format": "pt"})

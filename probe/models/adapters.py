@@ -124,11 +124,11 @@ def refuse_peft(folder: Path) -> None:
     mapping = settings.get("auto_mapping")
     made = str(mapping.get("base_model_class") or "AutoModel") if isinstance(mapping, dict) else "AutoModel"
     base = str(settings.get("base_model_name_or_path") or "BASE")
-    blank = " Write the checkpoint that it was trained on for BASE." if base == "BASE" else ""
+    blank = ", with the checkpoint that it was trained on in the place of BASE" if base == "BASE" else ""
     merged = f"{folder.resolve().name}-merged"
     raise ProbeError(
         f"{file}: a PEFT adapter ({kind}) of {base}, which would change the weights of the checkpoint and is not applied here. Merge "
-        f"it once where peft is installed (`pip install peft`), and name the new folder {merged}:{blank}\n"
+        f"it once where peft is installed (`pip install peft`), and name the new folder {merged}{blank}:\n"
         f'  python -c "from peft import PeftModel; from transformers import AutoFeatureExtractor, {made}; '
         f"PeftModel.from_pretrained({made}.from_pretrained({base!r}), {str(folder)!r}).merge_and_unload()"
         f'.save_pretrained({merged!r}); AutoFeatureExtractor.from_pretrained({base!r}).save_pretrained({merged!r})"\n'
