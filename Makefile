@@ -29,8 +29,9 @@ tables:          ## rebuild the tables, figures and the demo's report in results
 	PYTHONPATH=. $(PYTHON) results/make_tables.py
 
 demo-records:    ## make the records of results/demo anew (synthetic speech, minutes), and all tables
-	folder=$$(mktemp -d) && $(PYTHON) -m probe --quiet demo --to $$folder >/dev/null \
-	  && rm -rf results/demo && cp -r $$folder/results results/demo && rm -rf $$folder
+	folder=$$(mktemp -d) && python=$$(realpath -s $$(command -v $(PYTHON))) \
+	  && (cd $$folder && PYTHONPATH=$(CURDIR) $$python -m probe --quiet demo --to demo >/dev/null) \
+	  && rm -rf results/demo && cp -r $$folder/demo/results results/demo && rm -rf $$folder
 	$(MAKE) tables
 
 tables-check:    ## are the committed tables those of the committed records?

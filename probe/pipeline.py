@@ -22,7 +22,7 @@ from probe.evaluation.tasks import Task, log_columns, open_task
 from probe.extraction.extract import Extraction, extract, recipe_of
 from probe.files import require_writable
 from probe.models.catalogue import CHUNK_S, CONTEXT_S, choose_device, open_model
-from probe.models.encoder import Encoder
+from probe.models.encoder import Encoder, ModelInfo
 from probe.models.factories import is_plugin
 from probe.names import ModelName, distinct_models
 from probe.records import read_records
@@ -36,7 +36,7 @@ from probe.store.folder import open_store, store_path
 from probe.store.layers import choose_layers
 from probe.store.repair import held, is_back, jobs_to_repair, lost, rebuild_plans, remove_aside, set_aside
 from probe.store.verify import CERTIFICATE, HEAD_ADVICE, Verification, files_aside, verify_store
-from probe.store.views import serves
+from probe.store.views import row_width, serves
 
 log = logging.getLogger("probe")
 
@@ -142,7 +142,10 @@ def bench(
     def opened_model(model: ModelName) -> tuple[Encoder, dict[str, Disturbance | None]]:
         """The model and what is done to its audio, once it is certain that it has the layers."""
         encoder = open_model(model, device, None, implementation, precision, chunk_s, context_s)
-        choose_layers(layers, list(encoder.info.every_layer), encoder.info.aliases, encoder.info.id)
+        info = encoder.info
+        _refuse_wide_projections(
+            opened, info, choose_layers(layers, list(info.every_layer), info.aliases, info.id, list(info.layers))
+        )
         return encoder, {item.name: open_condition(item, encoder.info.rate_hz, loaded, root) for item in heard}
 
     if len(names) > 1:  # a model that cannot be had is found before hours go into the others
@@ -206,6 +209,23 @@ def _reason(model: ModelName, error: ProbeError) -> str:
     """What is wrong with a model; its name comes first, and once."""
     reason = str(error)
     return reason if reason.startswith(f"{model.name}: ") else f"{model.name}: {reason}"
+
+
+def _refuse_wide_projections(tasks: Sequence[Task], info: ModelInfo, layers: Sequence[str]) -> None:
+    """Refuses, before anything is extracted, a projection to more dimensions than a layer has.
+
+    Raises:
+        ProbeError: names the task, the narrowest layer and the most that it allows.
+    """
+    narrowest = min(layers, key=lambda layer: info.every_layer[layer])
+    for task in tasks:
+        width = (task.of or task).settings.get("project", 0)
+        dim = row_width(info.every_layer[narrowest], task.view)
+        if width > dim:
+            raise ProbeError(
+                f"{task.name}: layer {narrowest} has {dim} dimensions ({task.view}); they cannot be projected to "
+                f"{width}. Set project to {dim} or less."
+            )
 
 
 def _can_be_had(model: ModelName, open_it: Callable[[ModelName], Any], done: Bench) -> bool:

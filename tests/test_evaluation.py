@@ -738,6 +738,15 @@ def test_a_bench_looks_at_every_model_before_it_extracts_from_one(
     assert done.refused[-1].startswith(models[-1])
 
 
+def test_a_bench_refuses_a_projection_to_more_dimensions_than_a_layer_has(tones: Callable[..., Path], tmp_path: Path) -> None:
+    task = open_task("word-id", {"project": 100_000})
+    done = bench(["mfcc"], [task], tones(words=2), tmp_path / "out")
+    assert (
+        "layer 0 has 40 dimensions (meanstd); they cannot be projected to 100000. Set project to 40 or less." in done.refused[0]
+    )
+    assert not list(tmp_path.glob("out/features/*"))
+
+
 def test_another_name_of_a_question_is_told_and_an_override_without_effect_gives_none(
     planted: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
