@@ -79,6 +79,11 @@ class ModelName:
         return self.name != own_name(self.spec)
 
     @property
+    def is_here(self) -> bool:
+        """Whether the spec is a folder or a file on this machine, or random weights of one."""
+        return _local(self.spec) is not None
+
+    @property
     def path(self) -> str:
         """The checkpoint's folder or file with symbolic links resolved; empty where the spec is none, or of random weights."""
         return "" if self.spec.startswith(RANDOM) or not (place := _local(self.spec)) else os.path.realpath(place[1])

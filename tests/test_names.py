@@ -292,3 +292,17 @@ def test_seeds_of_random_weights_are_not_taken_for_each_other(tones: Callable[..
     zero = extract("random:data2vec-audio-tiny@0", corpus, tmp_path / "features", view="meanstd", check=False)
     for spelling in ("random:data2vec-audio-tiny", "random:data2vec-audio-tiny@0"):
         assert select_store(tmp_path / "features", spelling, "mean").path == zero.store
+
+
+def test_the_untrained_twin_of_a_folder_has_a_name_and_records_of_its_own(
+    folder: Path, tones: Callable[..., Path], task: Path, tmp_path: Path
+) -> None:
+    corpus = tones(words=2, speakers=2)
+    for name in ("models/w2v2", "random:models/w2v2"):
+        extract(name, corpus, tmp_path / "features", view="meanstd", check=False)
+        run(task, name, corpus, tmp_path / "features", tmp_path / "results")
+    names = {record.model for record in iterate_records(tmp_path / "results")}
+    assert names == {"w2v2", "random:w2v2"}
+    folder.rename(folder.parent / "elsewhere")
+    run(task, f"random:{folder}", corpus, tmp_path / "features", tmp_path / "gone")
+    assert {record.model for record in iterate_records(tmp_path / "gone")} == {"random:w2v2"}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from probe.files import sha256_of_file
 from probe.models.weights import sha256_on_disk
-from probe.names import ModelName
+from probe.names import RANDOM, ModelName
 from probe.store.features import FeatureStore
 from probe.store.folder import select_store
 
@@ -28,5 +28,7 @@ def stores_under(
 
 def name_of(model: ModelName, store: FeatureStore) -> str:
     """What records call a model: the same whether its folder is still there or not."""
-    folder_is_gone = not model.is_alias and not model.path and store.spec == model.as_path
-    return Path(store.spec).name if folder_is_gone else model.name
+    if model.is_alias or model.is_here or store.spec != model.as_path:
+        return model.name
+    prefix = RANDOM if store.spec.startswith(RANDOM) else ""
+    return prefix + Path(store.spec).name
