@@ -378,6 +378,7 @@ def test_a_column_that_promises_nothing_is_a_label(folder: Path, column: str, va
         ("%61.wav", "It exists with %-codes spelled out: write 'a.wav'"),
         ("/a.wav", "It exists without the slash at its beginning: write 'a.wav'"),
         ("~/a.wav", "It exists with the home folder spelled out: write '{folder}/a.wav'"),
+        ("~/none/zz.wav", "A manifest does not expand ~; write the whole path"),
         ("$PLACE/a.wav", "It exists with environment variables spelled out: write '{folder}/a.wav'"),
         ("file://{folder}/a.wav", "is a URL (file); layerprobe reads files. Write '{folder}/a.wav'"),
         ("https://host/a.wav", "is a URL (https); layerprobe reads files. Download it"),

@@ -151,7 +151,7 @@ def test_every_spelling_of_a_folder_is_one_model(folder: Path, tones: Callable[.
     assert run(task, str(moved), corpus, tmp_path / "features", tmp_path / "results").records[0].model == "renamed"
     assert extract(open_model(str(moved), "cpu"), corpus, tmp_path / "features", view="meanstd").store.parent.name == "renamed"
     Path("link").unlink()
-    gone = run(task, "models/w2v2", corpus, tmp_path / "features", tmp_path / "results").records[0]
+    gone = run(task, "models/w2v2", corpus, tmp_path / "features", tmp_path / "others").records[0]
     assert (gone.model, gone.arguments["model"]) == ("w2v2", "models/w2v2")
 
 

@@ -222,8 +222,14 @@ def _compare_durations(found_s: float, promised_s: float) -> None:
 def header_duration_s(path: Path, *, root: Path | None = None) -> float | None:
     """Seconds that a file's header claims: good for plans and estimates only. None where it claims nothing usable."""
     try:
-        with open_regular(path, root) as (descriptor, _), soundfile.SoundFile(descriptor, closefd=False) as file:
-            seconds = file.frames / file.samplerate if file.samplerate > 0 else -1.0
+        with open_regular(path, root) as (descriptor, status):
+
+            def read(start: int, n: int) -> bytes:
+                return os.pread(descriptor, n, start)
+
+            ending = ending_of(read, status.st_size)  # a cut file is refused here, before libmpg123 warns of it without a name
+            with soundfile.SoundFile(_Content(read, status.st_size, ending)) as file:
+                seconds = file.frames / file.samplerate if file.samplerate > 0 else -1.0
     except (UtteranceError, soundfile.SoundFileError, ValueError, OverflowError, OSError):
         return None
     return seconds if 0 < seconds <= LONGEST_S else None

@@ -128,4 +128,6 @@ def _meant(written: str, folder: Path, folders: Folders) -> str:
     for name in dict.fromkeys((written.strip().replace("\\", "/"), unquote(written.strip()))):
         if closest := folders.closest(Path(os.path.abspath(folder / name))):  # noqa: PTH100 - resolves no link
             return f"Did you mean {os.path.relpath(closest, folder)!r}?"
+    if written.strip().startswith("~"):
+        return "A manifest does not expand ~; write the whole path of the file."
     return "Correct it or remove the row."

@@ -130,9 +130,9 @@ def run(
     device = choose_device(device)
     if other := same_question(task):
         log.info("%s: asks the same question as the ready task %s, whose records have another name", task.name, other)
-    named = ModelName.parse(model)
-    stores = stores_of(task, named, corpus, Path(features))
-    named = replace(named, name=name_of(named, next(iter(stores.values()))))
+    given = ModelName.parse(model)
+    stores = stores_of(task, given, corpus, Path(features))
+    named = replace(given, name=name_of(given, next(iter(stores.values()))))
     done = Run([], [], [])
     for line in texts.warnings(corpus.utterances) if (task.of or task).kind == "transcribe" else ():
         log.warning("%s: %s", corpus.name, line)
@@ -187,7 +187,7 @@ def run(
         seconds = round(time.monotonic() - started + parts.seconds, 2)
         arguments = arguments_of(
             task,
-            named,
+            given,
             corpus,
             stores[hearing.train[0]],
             trials=trials,
