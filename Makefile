@@ -22,6 +22,9 @@ types:           ## check annotations
 test:            ## default tests: no network, no GPU
 	$(PYTHON) -m pytest -n auto --dist worksteal
 
+nightly:         ## the exhaustive forms of the tests
+	$(PYTHON) -m pytest -n auto --dist worksteal -m nightly
+
 slow:            ## tests at full size and long runs
 	$(PYTHON) -m pytest -m slow
 
@@ -47,4 +50,4 @@ wheel-demo:      ## build the wheel and run the demo from it outside the checkou
 	  && cd $$folder && PYTHONPATH=$$folder/site $(abspath $(PYTHON)) -m probe demo --to demo \
 	  && ls demo/table.md demo/curves.png && rm -rf $$folder
 
-.PHONY: help check format format-check lint types test slow tables tables-check demo-records golden wheel-demo
+.PHONY: help check format format-check lint types test nightly slow tables tables-check demo-records golden wheel-demo

@@ -59,6 +59,6 @@ def command() -> Callable[..., subprocess.CompletedProcess]:
 
     def run(*arguments: object, **keywords: object) -> subprocess.CompletedProcess:
         line = [sys.executable, "-m", "probe", *map(str, arguments)]
-        return subprocess.run(line, capture_output=True, text=True, timeout=300, check=False, **keywords)  # type: ignore[call-overload]
+        return subprocess.run(line, capture_output=True, text=True, timeout=900, check=False, **keywords)  # type: ignore[call-overload]
 
     return run

@@ -182,7 +182,7 @@ def test_a_bench_stores_features_as_it_is_told(command: Command, tones: Callable
             2,
             "Did you mean 'speaker-id'",
         ),
-        (["run", "speaker-id", "--model", "mfcc", "--corpus", "{tones}", "--from", "f", "--to", "r"], 1, "Run `probe extract"),
+        (["run", "word-id", "--model", "mfcc", "--corpus", "{tones}", "--from", "f", "--to", "r"], 1, "Run `probe extract"),
         (
             ["run", "word-id", "--head", "linear", "--model", "mfcc", "--corpus", "{tones}", "--from", "f", "--to", "r"],
             2,

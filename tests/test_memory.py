@@ -57,7 +57,7 @@ def write_corpus(folder: Path, durations_s: list[float]) -> Path:
     return manifest
 
 
-@pytest.mark.parametrize("minutes", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("minutes", [pytest.param(2, marks=pytest.mark.nightly), pytest.param(20, marks=pytest.mark.slow)])
 def test_a_long_file_takes_a_few_times_its_samples(tmp_path: Path, minutes: int) -> None:
     peaks = []
     for name, durations_s in [("short", [1.0] * 200), ("long", [60.0 * minutes])]:
@@ -71,7 +71,7 @@ def test_a_long_file_takes_a_few_times_its_samples(tmp_path: Path, minutes: int)
     assert more_mb < 60 + 5 * samples_mb
 
 
-@pytest.mark.parametrize("n", [1600, pytest.param(5000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [pytest.param(1600, marks=pytest.mark.nightly), pytest.param(5000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("isolated", [False, True], ids=["here", "isolated"])
 def test_many_files_take_no_more_memory_and_files_than_a_few(tmp_path: Path, n: int, isolated: bool) -> None:
     manifest = write_corpus(tmp_path, [2.0, 0.5] * (n // 2))

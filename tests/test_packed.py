@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from exhaustive import mostly_nightly
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_models import FAMILIES, write_checkpoint
@@ -153,7 +154,7 @@ def test_a_program_that_allows_less_precision_does_not_decide_ours(folders: dict
 LENGTHS = st.one_of(st.just(400), st.integers(400, 1_200), st.integers(400, 16_000), st.sampled_from([401, 719, 720, 40_000]))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", mostly_nightly(FAMILIES, [PRE, GROUP, D2V]))
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     lengths=st.lists(LENGTHS, min_size=2, max_size=5),
@@ -284,7 +285,7 @@ def test_tiles_of_any_size_give_layer_0(folders: dict[str, Path], family: str, m
         assert apart(encoder.encode_packed([wave], ["0"])[0][0], whole) <= 1e-7
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", mostly_nightly(FAMILIES, [PRE, GROUP, D2V]))
 def test_chunks_longer_than_the_audio_change_no_bit(folders: dict[str, Path], family: str) -> None:
     wave = noise(48_000)
     whole = alone(opened(folders[family]), wave)
@@ -292,7 +293,7 @@ def test_chunks_longer_than_the_audio_change_no_bit(folders: dict[str, Path], fa
     assert all(map(torch.equal, alone(opened(folders[family], chunk_s=1.0, context_s=2.0), wave), whole))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", mostly_nightly(FAMILIES, [PRE, GROUP, D2V]))
 def test_chunks_are_approximate_and_context_helps(folders: dict[str, Path], family: str) -> None:
     wave = noise(160_000)
     names = list(opened(folders[family]).info.layers)

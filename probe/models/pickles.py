@@ -7,6 +7,7 @@ what it wants, read off its pickle without carrying it out; torch's advice to op
 """
 
 import argparse
+import errno
 import pickletools
 import re
 import zipfile
@@ -44,9 +45,10 @@ def open_pickle(file: Path, allowed: Mapping[str, type] = FAIRSEQ) -> Any:
     try:
         with torch.serialization.safe_globals([(made, name) for name, made in allowed.items()]):
             return torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, MemoryError) as error:
-        raise unread(file, error) from error
     except Exception as error:  # zip files, pickles and tensors each raise their own kind
+        is_invalid = isinstance(error, OSError) and error.errno == errno.EINVAL  # which a cut archive is for the system
+        if isinstance(error, OSError | MemoryError) and not is_invalid:
+            raise unread(file, error) from error
         if wanted := _wanted(file).difference(allowed):
             cure = "docs/models.md says how to bring a file that you trust into that form"
             raise ProbeError(
