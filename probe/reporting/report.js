@@ -232,7 +232,7 @@
   const asTable = (summary, node) => el("details", {}, el("summary", {}, summary), node);
 
   const mark = (row) => [row.mark === "best" ? "best" : row.mark === "tied" ? "tied" : "", row.chance ? "near chance" : "",
-    row.shared ? `‡ ${row.shared} of its speakers in training too` : ""].filter(Boolean).join(", ");
+    row.shared ? "‡" : ""].filter(Boolean).join(", ");
   const score = (row, bits) => el("span", { class: [row.mark, row.chance ? "chance" : ""].filter(Boolean).join(" ") || null }, number(row.value, bits));
   const scoreColumns = (bits) => [
     { title: "score", number: true, cell: (row) => score(row, bits), key: (row) => row.value },
