@@ -39,7 +39,7 @@ from probe.errors import ProbeError
 from probe.extraction import extract as extraction
 from probe.extraction import plan
 from probe.records import iterate_records, outcomes_path, sha256_of_outcomes, write_records
-from probe.reporting.outcomes import error_rows, left_out
+from probe.reporting.outcomes import error_rows, outcome_faults
 from probe.reporting.record_check import check_records
 from probe.store.features import FeatureStore
 
@@ -246,7 +246,7 @@ def records(n: int, generator: random.Random) -> Counter[str]:
         together = outcomes_path(path).read_bytes() == outcomes_of(item.seed)
         counts["pairs broken on the way"] += not together
         named = any(finding.field == "outcomes_sha256" for finding in check_records([to])[1])
-        counts["broken pairs that nothing names"] += named == together or bool(left_out([to])) == together
+        counts["broken pairs that nothing names"] += named == together or bool(outcome_faults([to])) == together
         counts["outcomes of other records shown"] += any(row["key"] != f"seed {item.seed}" for row in error_rows([to]))
         counts["broken pairs taken for finished"] += (item.outcomes_sha256 == sha256_of_outcomes(path)) != together
         counts["resumes that failed"] += ended(forked(lambda: write(1))) != 0

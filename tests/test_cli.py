@@ -119,7 +119,15 @@ def test_table_formats(demo: tuple[Path, subprocess.CompletedProcess], command: 
 def test_show_says_what_is_inside(demo: tuple[Path, subprocess.CompletedProcess], command: Command) -> None:
     store = next((demo[0] / "features" / "random--data2vec-audio-tiny").glob("frames-*"))
     shown = command("show", store).stdout
-    for word in ("random:data2vec-audio-tiny seed 0", "0, 1, 2, 3 (final is 3)", "432", "float16", "failures      0", "torch 2."):
+    for word in (
+        "random:data2vec-audio-tiny",
+        "seed 0",
+        "0, 1, 2, 3 (final is 3)",
+        "432",
+        "float16",
+        "failures      0",
+        "torch 2.",
+    ):
         assert word in shown
     assert len(json.loads(command("show", demo[0] / "features", "--json").stdout)) == 6
 
@@ -196,7 +204,7 @@ def test_a_bench_stores_features_as_it_is_told(command: Command, tones: Callable
 def test_a_mistake_ends_in_one_clear_line(
     command: Command, tones: Callable[..., Path], tmp_path: Path, arguments: list[str], code: int, message: str
 ) -> None:
-    manifest = tones(words=1, speakers=1, repetitions=3)
+    manifest = tones(words=2, speakers=1, repetitions=3)
     done = command(*(item.replace("{tones}", str(manifest)) for item in arguments), cwd=tmp_path)
     assert message in done.stderr
     assert done.returncode == code

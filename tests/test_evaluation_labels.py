@@ -160,7 +160,7 @@ def test_tables_show_what_stands_beside(records: list[Record], tmp_path: Path) -
 def test_baselines_of_other_models_stand_beside(records: list[Record]) -> None:
     from dataclasses import replace
 
-    others = [replace(record, model=name) for name in ("fbank", "random:planted") for record in records]
+    others = [replace(record, model=name, arguments={}) for name in ("fbank", "random:planted") for record in records]
     rows = summary_rows(frame_of([*records, *others])).query("metric == 'accuracy'").set_index("model")
     assert rows.loc["planted", "fbank"] == rows.loc["fbank", "value"]
     assert rows.loc["planted", "random"] == rows.loc["random:planted", "value"]

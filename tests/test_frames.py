@@ -515,7 +515,7 @@ def test_a_split_without_labels_and_a_single_label_are_refused(tmp_path: Path) -
 
     refused(lambda row: row[0] not in ("0.wav", "1.wav"), "own: no train rows with labelled frames")
     refused(lambda row: row[0] not in ("2.wav", "3.wav"), "own: no dev rows with labelled frames")
-    no_test = "own: no test rows with labelled frames. Give labelled frames to some of its 2 rows; scores are of them"
+    no_test = "own: no test rows with labelled frames: none of the 2 test rows has any. Give it to some of them"
     refused(lambda row: row[0] not in ("4.wav", "5.wav"), no_test)
     refused(lambda row: row[3] == "a", "own: all training frames have the label 'a'; expected two labels or more")
     refused(lambda row: True, "types = 'sentence' asks for it", types="sentence")

@@ -172,8 +172,8 @@ def test_layers_of_another_width_are_left_out_of_the_sum_and_the_note_names_them
 
 def test_memory_reaches_the_groups_of_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = []
-    fit = transcribe.fit_layers
-    monkeypatch.setattr(transcribe, "fit_layers", lambda *arguments: (given.append(arguments[-1]), fit(*arguments))[1])
+    fit = transcribe.fit_groups
+    monkeypatch.setattr(transcribe, "fit_groups", lambda *arguments: (given.append(arguments[-1]), fit(*arguments))[1])
     scored(tmp_path, *planted(10, memory_bytes=12345), epochs=1)
     assert given == [12345]
 

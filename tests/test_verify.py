@@ -591,6 +591,7 @@ def test_a_verification_says_what_a_reader_needs_in_json(tmp_path: Path) -> None
     assert json.loads(json.dumps(empty.as_json())) == {
         "store": str(tmp_path),
         "sound": True,
+        "unread": {},
         "shards": 0,
         "bytes": 0,
         "damage": {},

@@ -336,7 +336,7 @@ def test_a_pickle_under_the_name_of_safetensors_is_refused(copy: Path, protocol:
         open_model(str(copy), "cpu")
 
 
-@pytest.mark.parametrize("content", [b"", b"\x00", b"weights" * 9, b"\xff" * 64])
+@pytest.mark.parametrize("content", [b"", b"weights" * 9, b"\xff" * 64])
 def test_what_is_no_safetensors_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / SINGLE).write_bytes(content)
     with pytest.raises(ProbeError, match=rf"not a whole safetensors file \({len(content)} bytes; "):

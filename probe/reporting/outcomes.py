@@ -37,8 +37,9 @@ def error_rows(folders: Iterable[Path], files: Collection[str] | None = None) ->
         ``models_wrong``, ``models``: how many of those asked the same with this seed are wrong here too.
     """
     rows = []
+    shown = None if files is None else {Path(file).resolve() for file in files}
     for path, record in _with_outcomes(folders):
-        is_shown = files is None or str(path) in files
+        is_shown = shown is None or path.resolve() in shown
         if is_shown and outcomes_path(path).is_file() and not outcomes_fault(path, record):
             try:
                 rows += _of_file(outcomes_path(path), record)
@@ -59,7 +60,11 @@ def _with_outcomes(folders: Iterable[Path]) -> Iterator[tuple[Path, Record]]:
     Records that were handed on without that folder have no errors to show.
     """
     for path in (path for folder in folders for path in files_of(folder)):
-        record = next(iterate_records(path), None)
+        try:
+            record = next(iterate_records(path), None)
+        except ProbeError as error:
+            left_out.warning("left out: %s", error)
+            continue
         if record is not None and outcomes_path(path).parent.is_dir():
             yield path, record
 

@@ -87,9 +87,9 @@ class Product:
             biases = [self.bias, *[None] * (len(self.parts) - 1)]
             pieces = zip(rows.split(self.columns, dim=1), self.parts, biases, strict=True)
             product = sum(multiply(piece, part, bias, "none", [], "") for piece, part, bias in pieces)[:n_rows]
-            return F.gelu(product) if self.gelu else product
+            return _gelu(product) if self.gelu else product
         product = F.linear(rows, self.weight, self.bias)[:n_rows]
-        return F.gelu(product) if self.gelu else product
+        return _gelu(product) if self.gelu else product
 
 
 def can_pack(dtype: torch.dtype) -> bool:
@@ -110,3 +110,12 @@ class Norm:
         """(rows, dim) of any float dtype -> the same in float32."""
         module = self.module
         return F.layer_norm(rows.float(), module.normalized_shape, module.weight, module.bias, module.eps)
+
+
+def _gelu(values: Tensor) -> Tensor:
+    """GELU without approximation, computed in float32.
+
+    On some processors torch's bfloat16 GELU rounds the last elements of an array, which fill no vector, in another way, so that a
+    row's bits would depend on the rows beside it.
+    """
+    return F.gelu(values.float()).to(values.dtype)
