@@ -39,7 +39,7 @@ from scipy.special import betaincinv, ndtr
 from probe.measures.comparison import LEVEL, best_and_tied, paired_difference
 from probe.measures.counts import Counts
 from probe.measures.uncertainty import interval
-from probe.reporting.compare import UNCLEAR, judged
+from probe.reporting.tables.comparison import UNCLEAR, judged
 
 Floats = NDArray[np.float64]
 Ends = tuple[float, float] | None
@@ -173,9 +173,7 @@ class Coverage:
     width: float
 
 
-def coverage(
-    score: str, n_blocks: int, n_simulations: int, measure: Measure = of_value, n_models: int = 1, sigma: float = 0.5
-) -> Coverage:
+def coverage(score: str, n_blocks: int, n_simulations: int, measure: Measure = of_value, n_models: int = 1, sigma: float = 0.5) -> Coverage:
     """How often the intervals of ``measure`` held the truth in corpora of ``n_blocks`` speakers; the same corpora every time."""
     generators = (np.random.default_rng([number, n_blocks]) for number in range(n_simulations))
     found = [measure(SCORES[score](generator, n_blocks, n_models, sigma)) for generator in generators]
@@ -186,9 +184,7 @@ def coverage(
     return Coverage(float(1 - above - below), float(above), float(below), none, float(np.median(high - low)))
 
 
-def called_worse(
-    n_blocks: int, n_models: int, n_simulations: int, gap: float = 0.0, n_resamples: int = 300
-) -> tuple[float, float]:
+def called_worse(n_blocks: int, n_models: int, n_simulations: int, gap: float = 0.0, n_resamples: int = 300) -> tuple[float, float]:
     """Of equally accurate models, the last less by ``gap``: how often an equal one is called worse, and how often the last."""
     found = []
     for number in range(n_simulations):

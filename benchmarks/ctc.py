@@ -8,7 +8,7 @@ Frames are planted: every character is a direction of its own for a few frames, 
 both ways are interleaved; the ratio is the median of the rounds' ratios. Peak memory is that of each way in a process of its own.
 ``--loss`` measures the loss with its gradient alone, on one batch of random logits.
 
-``--step`` measures loss and gradients of one batch of BiLSTM heads: together (`probe.heads.ctc_stacked`), one at a time
+``--step`` measures loss and gradients of one batch of BiLSTM heads: together (`probe.heads.ctc.stacked`), one at a time
 (`torch.nn.LSTM`), and one at a time under bfloat16 autocast.
 """
 
@@ -27,11 +27,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from probe.environment import package_versions
-from probe.heads.ctc import CTCProbe
-from probe.heads.ctc_head import CTCHead, HeadSettings
-from probe.heads.ctc_layers import fit_layers
-from probe.heads.ctc_loss import Scratch, Targets, loss_and_gradient
-from probe.heads.ctc_stacked import stacked_logits
+from probe.heads.ctc.all_layers import fit_layers
+from probe.heads.ctc.ctc_probe import CTCProbe
+from probe.heads.ctc.loss import Scratch, Targets, loss_and_gradient
+from probe.heads.ctc.modules import CTCHead, HeadSettings
+from probe.heads.ctc.stacked import stacked_logits
 
 Problem = tuple[list[tuple[str, list[np.ndarray], list[np.ndarray]]], list[str], list[str]]
 SYMBOLS = " abcdefghijklmnopqrstuvwxyz'."
@@ -54,9 +54,7 @@ def planted(options: argparse.Namespace) -> Problem:
     for layer in range(options.layers):
         codes = generator.standard_normal((len(SYMBOLS) + 1, options.dim))
         noise = 1 + 0.3 * layer
-        frames = [
-            (codes[rows] + noise * generator.standard_normal((len(rows), options.dim))).astype(np.float16) for rows in aligned
-        ]
+        frames = [(codes[rows] + noise * generator.standard_normal((len(rows), options.dim))).astype(np.float16) for rows in aligned]
         layers.append((str(layer), frames[:n_train], frames[n_train:]))
     return layers, texts[:n_train], texts[n_train:]
 
@@ -268,11 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("An epoch: steps on train, loss and character errors on dev:\n")
     compare(epoch)
     equal = sum(a == b for a, b in zip(*found.values(), strict=True))
-    differ = max(
-        abs(a["dev_cer"] - b["dev_cer"])
-        for one, other in zip(*found.values(), strict=True)
-        for a, b in zip(one, other, strict=True)
-    )
+    differ = max(abs(a["dev_cer"] - b["dev_cer"]) for one, other in zip(*found.values(), strict=True) for a, b in zip(one, other, strict=True))
     print(f"equal searches: {equal} of {options.layers} layers; dev CER differs by {differ:.4f} at most")
     context = multiprocessing.get_context("spawn")
     for way in WAYS:

@@ -20,8 +20,8 @@ from sklearn.linear_model import LogisticRegression
 from probe.data.corpus import load_corpus
 from probe.evaluation.linear_search import search_strengths
 from probe.files import write_atomically
-from probe.heads.standardize import Standardizer
-from probe.store.folder import select_store
+from probe.heads.linear.standardize import Standardizer
+from probe.store.stores import select_store
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 HEAD = """# Linear probes and scikit-learn's
@@ -46,10 +46,7 @@ def layers_of(model: str, corpus: str, label: str, features: Path, every: int) -
     store = select_store(features, model, "meanstd", keys=[item.key for item in utterances])
     parts = {split: [item for item in utterances if item.split == split] for split in ("train", "dev", "test")}
     for layer in list(store.layers)[::every]:
-        rows = {
-            split: store.layer(layer, [item.key for item in items], "meanstd").values.astype(np.float64)
-            for split, items in parts.items()
-        }
+        rows = {split: store.layer(layer, [item.key for item in items], "meanstd").values.astype(np.float64) for split, items in parts.items()}
         labels = {split: [item.label(label) for item in items] for split, items in parts.items()}
         ours = search_strengths(rows["train"], labels["train"], rows["dev"], labels["dev"], STRENGTHS).probe
         scaler = Standardizer.of(rows["train"])

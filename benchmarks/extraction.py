@@ -75,9 +75,7 @@ def peaks(device: torch.device) -> dict[str, float]:
             product = Product(weight, None, dtype)
             ways["oneDNN"] = lambda rows=rows, product=product: product(rows)
         for name, way in ways.items():
-            found[f"{str(dtype).removeprefix('torch.')} {name}"] = max(
-                2 * 2048 * 768 * 3072 / 1e9 / timed(way, device) for _ in range(20)
-            )
+            found[f"{str(dtype).removeprefix('torch.')} {name}"] = max(2 * 2048 * 768 * 3072 / 1e9 / timed(way, device) for _ in range(20))
     return found
 
 
@@ -160,12 +158,8 @@ class Ways:
             for start in range(0, len(waves), size):
                 chosen = list(order)[start : start + size]
                 batch = torch.nn.utils.rnn.pad_sequence([waves[i] for i in chosen], batch_first=True).to(self.device, dtype)
-                mask = torch.nn.utils.rnn.pad_sequence(
-                    [torch.ones(len(waves[i]), dtype=torch.long) for i in chosen], batch_first=True
-                )
-                states = model(
-                    batch, attention_mask=mask.to(self.device) if size > 1 else None, output_hidden_states=True
-                ).hidden_states
+                mask = torch.nn.utils.rnn.pad_sequence([torch.ones(len(waves[i]), dtype=torch.long) for i in chosen], batch_first=True)
+                states = model(batch, attention_mask=mask.to(self.device) if size > 1 else None, output_hidden_states=True).hidden_states
                 for row, i in enumerate(chosen):
                     n_frames = self.reference.n_frames(len(waves[i]))
                     for layer, frames in enumerate(states):
@@ -198,9 +192,7 @@ class Ways:
             for layer, packed, single in zip(layers, together, alone, strict=True):
                 rows = packed[int(offsets[i]) : int(offsets[i + 1])]
                 norm = float(expected[layer].norm())
-                worst["against transformers"] = max(
-                    worst["against transformers"], float((single - expected[layer]).norm()) / norm
-                )
+                worst["against transformers"] = max(worst["against transformers"], float((single - expected[layer]).norm()) / norm)
                 worst["in company"] = max(worst["in company"], float((rows - single).norm()) / norm)
         return worst
 
@@ -227,9 +219,7 @@ def peak_mb(arguments: Sequence[str], name: str) -> float:
 
 def resident_mb(field: str) -> float:
     """A line of /proc/self/status."""
-    return next(
-        int(line.split()[1]) / 1024 for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field)
-    )
+    return next(int(line.split()[1]) / 1024 for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
 
 
 def spread(values: Sequence[float]) -> str:

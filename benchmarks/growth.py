@@ -20,9 +20,9 @@ import soundfile
 
 import probe
 from probe.extraction.extract import environment_of, recipe_of
-from probe.store.features import FeatureStore
-from probe.store.folder import create_store
+from probe.store.feature_store import FeatureStore
 from probe.store.shards import ShardContent
+from probe.store.stores import create_store
 
 RATE_HZ = 16_000
 HEAD = "path,text,speaker,domain,split,duration_s"
@@ -31,9 +31,7 @@ PER_SHARD = 100  # about ten minutes of audio
 
 def resident_mb(field: str) -> float:
     """A line of /proc/self/status."""
-    return next(
-        int(line.split()[1]) / 1024 for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field)
-    )
+    return next(int(line.split()[1]) / 1024 for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
 
 
 def one_file(model: str, minutes: float) -> None:

@@ -33,8 +33,8 @@ from joblib import Parallel, delayed
 from sklearn.linear_model import LogisticRegression
 
 from probe.environment import package_versions, processor
-from probe.heads.linear import fit_strengths
-from probe.heads.standardize import Standardizer
+from probe.heads.linear.linear_probe import fit_strengths
+from probe.heads.linear.standardize import Standardizer
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 SIZES = {"pooled": (10_000, 768, 100, STRENGTHS), "frames": (200_000, 768, 40, STRENGTHS[1:4])}
@@ -63,9 +63,7 @@ def objective(coef: np.ndarray, intercept: np.ndarray, rows: np.ndarray, labels:
     for start in range(0, len(rows), 20_000):
         logits = rows[start : start + 20_000].astype(np.float64) @ coef.T.astype(np.float64) + intercept
         logits -= logits.max(axis=1, keepdims=True)
-        total += float(
-            (np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(logits)), labels[start : start + 20_000]]).sum()
-        )
+        total += float((np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(logits)), labels[start : start + 20_000]]).sum())
     return total / len(rows) + 0.5 * l2 * float(np.square(coef).sum())
 
 
@@ -77,9 +75,7 @@ def by_scikit_learn(rows: np.ndarray, labels: np.ndarray, l2: float, tol: float)
 
 def of_all(inputs: list[np.ndarray], labels: list[np.ndarray], strengths: tuple[float, ...], tol: float) -> list[Any]:
     """scikit-learn's weights and biases for every layer and strength, layer by layer."""
-    jobs = [
-        delayed(by_scikit_learn)(rows, truth, l2, tol) for rows, truth in zip(inputs, labels, strict=True) for l2 in strengths
-    ]
+    jobs = [delayed(by_scikit_learn)(rows, truth, l2, tol) for rows, truth in zip(inputs, labels, strict=True) for l2 in strengths]
     return Parallel(n_jobs=os.cpu_count())(jobs)
 
 
@@ -106,9 +102,7 @@ def compared(name: str, n_layers: int, rounds: int, tols: list[float], device: s
             ended[way] = run()
             seconds[way].append(time.perf_counter() - start)
         loads.append(os.getloadavg()[0])
-        print(
-            f"{name}: round {number + 1}: " + ", ".join(f"{way} {taken[-1]:.1f} s" for way, taken in seconds.items()), flush=True
-        )
+        print(f"{name}: round {number + 1}: " + ", ".join(f"{way} {taken[-1]:.1f} s" for way, taken in seconds.items()), flush=True)
     iterations = [[probe.n_iter_ for probe in probes] for probes in ended["probe"]]
     scalers = [Standardizer.of(rows) for rows in layers]
     ended["probe"] = [
@@ -186,9 +180,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=13, help="Of the pooled part.")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--tols", type=float, nargs="+", default=[1e-4, 1e-5], help="scikit-learn's; 1e-4 is its default.")
-    parser.add_argument(
-        "--peak-of", nargs=2, metavar=("FOLDER", "WAY"), help="Only print the bytes that one fit takes (for itself)."
-    )
+    parser.add_argument("--peak-of", nargs=2, metavar=("FOLDER", "WAY"), help="Only print the bytes that one fit takes (for itself).")
     parser.add_argument("--only", choices=list(SIZES))
     parser.add_argument("--to", type=Path, help="Also write a JSON record here.")
     chosen = parser.parse_args()

@@ -26,9 +26,9 @@ from probe.data.synthetic import write_synthetic_corpus
 from probe.extraction.extract import environment_of, recipe_of
 from probe.extraction.pooling import as_stored
 from probe.models.encoder import Encoder
-from probe.store.features import FeatureStore
-from probe.store.folder import create_store
+from probe.store.feature_store import FeatureStore
 from probe.store.shards import ShardContent
+from probe.store.stores import create_store
 from probe.store.views import pool
 
 LAYER = "2"
@@ -71,12 +71,8 @@ def write_store(root: Path, encoder: Encoder, frames: dict[str, list[np.ndarray]
     for first in range(0, n, SHARD_UTTERANCES):
         keys = [f"u{number}" for number in range(first, min(n, first + SHARD_UTTERANCES))]
         (job,) = store.add_plan([(tuple(keys), 1)])
-        rows = {
-            name: [pool(item, view) for item in of_layer[first : first + SHARD_UTTERANCES]] for name, of_layer in frames.items()
-        }
-        stored = [
-            as_stored([torch.from_numpy(item[i]) for item in rows.values()], recipe["dtype"], True) for i in range(len(keys))
-        ]
+        rows = {name: [pool(item, view) for item in of_layer[first : first + SHARD_UTTERANCES]] for name, of_layer in frames.items()}
+        stored = [as_stored([torch.from_numpy(item[i]) for item in rows.values()], recipe["dtype"], True) for i in range(len(keys))]
         packed, scales = (
             {name: [item[i] for item in stored] for i, name in enumerate(rows, start)} if start < len(stored[0]) else {}
             for start in (0, len(rows))
@@ -165,9 +161,7 @@ def main() -> None:
             for name, read in readers.items():
                 seconds[name].append(timed(read))
     utterances = len(frames[LAYER])
-    print(
-        f"{encoder.info.id}, {len(frames)} layers, {utterances} utterances, {n_frames} frames; {chosen.rounds} rounds; ", end=""
-    )
+    print(f"{encoder.info.id}, {len(frames)} layers, {utterances} utterances, {n_frames} frames; {chosen.rounds} rounds; ", end="")
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores\n")
     print("| | MB | written, s | layer read, ms (smallest - largest) |\n|---|--:|--:|--:|")
     for name, measured in seconds.items():

@@ -22,46 +22,46 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if TYPE_CHECKING:
     from probe.data.corpus import load_corpus
     from probe.errors import ProbeError
+    from probe.evaluation.layer_similarity import similarity
     from probe.evaluation.run import run
-    from probe.evaluation.similarity import similarity
     from probe.extraction.extract import extract
-    from probe.heads.ctc import CTCProbe
-    from probe.heads.linear import LinearProbe, fit_layers, fit_strengths
-    from probe.heads.ridge import RidgeProbe, fit_ridge_strengths
+    from probe.heads.ctc.ctc_probe import CTCProbe
+    from probe.heads.linear.linear_probe import LinearProbe, fit_layers, fit_strengths
+    from probe.heads.linear.ridge import RidgeProbe, fit_ridge_strengths
     from probe.measures.comparison import paired_difference
     from probe.models.catalogue import open_model
     from probe.models.check import check_model
-    from probe.models.hooks import HookedModule
+    from probe.models.plugins.hooks import HookedModule
     from probe.pipeline import bench, demo, export
     from probe.records import read_records
-    from probe.reporting.similarity import read_similarity
-    from probe.reporting.tables import write_tables
-    from probe.store.folder import find_stores, open_store
+    from probe.reporting.tables.files import write_tables
+    from probe.reporting.tables.similarity_tables import read_similarity
+    from probe.store.stores import find_stores, open_store
 
 _HOMES = {
-    "CTCProbe": "probe.heads.ctc",
-    "HookedModule": "probe.models.hooks",
-    "LinearProbe": "probe.heads.linear",
+    "CTCProbe": "probe.heads.ctc.ctc_probe",
+    "HookedModule": "probe.models.plugins.hooks",
+    "LinearProbe": "probe.heads.linear.linear_probe",
     "ProbeError": "probe.errors",
-    "RidgeProbe": "probe.heads.ridge",
+    "RidgeProbe": "probe.heads.linear.ridge",
     "bench": "probe.pipeline",
     "check_model": "probe.models.check",
     "demo": "probe.pipeline",
     "export": "probe.pipeline",
     "extract": "probe.extraction.extract",
-    "find_stores": "probe.store.folder",
-    "fit_layers": "probe.heads.linear",
-    "fit_ridge_strengths": "probe.heads.ridge",
-    "fit_strengths": "probe.heads.linear",
+    "find_stores": "probe.store.stores",
+    "fit_layers": "probe.heads.linear.linear_probe",
+    "fit_ridge_strengths": "probe.heads.linear.ridge",
+    "fit_strengths": "probe.heads.linear.linear_probe",
     "load_corpus": "probe.data.corpus",
     "open_model": "probe.models.catalogue",
-    "open_store": "probe.store.folder",
+    "open_store": "probe.store.stores",
     "paired_difference": "probe.measures.comparison",
     "read_records": "probe.records",
-    "read_similarity": "probe.reporting.similarity",
+    "read_similarity": "probe.reporting.tables.similarity_tables",
     "run": "probe.evaluation.run",
-    "similarity": "probe.evaluation.similarity",
-    "write_tables": "probe.reporting.tables",
+    "similarity": "probe.evaluation.layer_similarity",
+    "write_tables": "probe.reporting.tables.files",
 }
 
 __all__ = [

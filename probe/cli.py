@@ -27,8 +27,7 @@ from probe.errors import (
 from probe.version import __version__
 
 EXIT_CODES = (
-    "Exit codes: 0; 1 failure; 2 usage; 3 finished, but some utterances failed or some files were left out; 130 Ctrl-C; "
-    "143 SIGTERM, SIGUSR1."
+    "Exit codes: 0; 1 failure; 2 usage; 3 finished, but some utterances failed or some files were left out; 130 Ctrl-C; 143 SIGTERM, SIGUSR1."
 )
 
 

@@ -98,9 +98,7 @@ def cpu_quota(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/
         for folder in (group, *group.parents):
             if not folder.is_relative_to(mount):
                 break
-            words = (
-                _read(folder / "cpu.max") or _read(folder / "cpu.cfs_quota_us") + _read(folder / "cpu.cfs_period_us")
-            ).split()
+            words = (_read(folder / "cpu.max") or _read(folder / "cpu.cfs_quota_us") + _read(folder / "cpu.cfs_period_us")).split()
             if len(words) == 2 and words[0] not in ("max", "-1"):
                 quotas.append(int(words[0]) / int(words[1]))
     return min(quotas, default=None)

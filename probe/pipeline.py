@@ -8,34 +8,34 @@ from pathlib import Path
 from typing import Any
 
 from probe.brief import brief, counted
+from probe.data.conditions.audition import Example, hear, write_examples
 from probe.data.conditions.condition import Condition, Disturbance, distinct, open_condition, parse_condition
-from probe.data.conditions.examples import Example, hear, write_examples
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, load_corpus
 from probe.data.trials import load_trials
 from probe.errors import ProbeError, listed
-from probe.evaluation.asking import askable, check
-from probe.evaluation.hearing import Hearing, asked_under, hearings
+from probe.evaluation.condition_plan import Hearing, asked_under, hearings
+from probe.evaluation.prechecks import askable, check
 from probe.evaluation.provenance import extraction_of
 from probe.evaluation.run import run
 from probe.evaluation.tasks import Task, log_columns, open_task
 from probe.extraction.extract import Extraction, extract, recipe_of
 from probe.files import require_writable
+from probe.model_names import ModelName, distinct_models
 from probe.models.catalogue import CHUNK_S, CONTEXT_S, choose_device, open_model
 from probe.models.encoder import Encoder, ModelInfo
-from probe.models.factories import is_plugin
-from probe.names import ModelName, distinct_models
+from probe.models.plugins.loader import is_plugin
 from probe.records import read_records
-from probe.reporting.figures import missing_matplotlib
-from probe.reporting.spectrograms import draw_spectrograms
-from probe.reporting.tables import write_tables
+from probe.reporting.figures.spectrograms import draw_spectrograms
+from probe.reporting.figures.style import missing_matplotlib
+from probe.reporting.tables.files import write_tables
 from probe.store.export import Selection
 from probe.store.export import export as write_export
-from probe.store.features import FeatureStore, Job, writing
-from probe.store.folder import open_store, store_path
-from probe.store.layers import choose_layers
+from probe.store.feature_store import FeatureStore, Job, writing
+from probe.store.integrity import CERTIFICATE, HEAD_ADVICE, Verification, files_aside, verify_store
+from probe.store.layer_names import choose_layers
 from probe.store.repair import held, is_back, jobs_to_repair, lost, rebuild_plans, remove_aside, set_aside
-from probe.store.verify import CERTIFICATE, HEAD_ADVICE, Verification, files_aside, verify_store
+from probe.store.stores import open_store, store_path
 from probe.store.views import row_width, serves
 
 log = logging.getLogger("probe")
@@ -100,7 +100,7 @@ def bench(
     had is named then, and in the result's ``refused``, and the rest goes on.
 
     Args:
-        models: each SPEC or NAME=SPEC (`probe.names`).
+        models: each SPEC or NAME=SPEC (`probe.model_names`).
         tasks: names, or tasks that are open.
         to: receives ``features/``, ``results/``, the tables and the pictures.
         conditions: under which tasks are asked, in the place of their own; what they need is extracted.
@@ -127,9 +127,7 @@ def bench(
     opened, refused = askable({task.name: task for task in opened}, lambda task: check(task, loaded, **beside))
     needed = [_needed(task, hearings(task), trials, dev_trials, loaded) for task in opened]
     used = {condition for of_task in needed for condition in of_task}
-    heard = [
-        known.get(name) or parse_condition(name, seed=condition_seed) for name in dict.fromkeys([CLEAN, *known, *sorted(used)])
-    ]
+    heard = [known.get(name) or parse_condition(name, seed=condition_seed) for name in dict.fromkeys([CLEAN, *known, *sorted(used)])]
     heard = [condition for condition in heard if condition.name in used]
     place = choose_device(device)
     features, results = Path(to) / "features", Path(to) / "results"
@@ -143,9 +141,7 @@ def bench(
         """The model and what is done to its audio, once it is certain that it has the layers."""
         encoder = open_model(model, device, None, implementation, precision, chunk_s, context_s)
         info = encoder.info
-        _refuse_wide_projections(
-            opened, info, choose_layers(layers, list(info.every_layer), info.aliases, info.id, list(info.layers))
-        )
+        _refuse_wide_projections(opened, info, choose_layers(layers, list(info.every_layer), info.aliases, info.id, list(info.layers)))
         return encoder, {item.name: open_condition(item, encoder.info.rate_hz, loaded, root) for item in heard}
 
     if len(names) > 1:  # a model that cannot be had is found before hours go into the others
@@ -317,9 +313,7 @@ def demo(to: str | Path, seed: int = 0) -> Bench:
     folder = Path(to)
     require_writable(folder)
     made = write_synthetic_corpus(folder / "audio", seed)
-    everything = bench(
-        DEMO_MODELS, ["speaker-verify"], made.verification, folder, trials=made.trials, dev_trials=made.dev_trials, seed=seed
-    )
+    everything = bench(DEMO_MODELS, ["speaker-verify"], made.verification, folder, trials=made.trials, dev_trials=made.dev_trials, seed=seed)
     rest = bench(DEMO_MODELS, DEMO_TASKS, made.corpus, folder, seed=seed)
     rest.extractions = everything.extractions + rest.extractions
     rest.refused = everything.refused + rest.refused
@@ -461,14 +455,10 @@ def _encoder_of(folder: Path, head: Mapping[str, Any], model: str | Encoder | No
         ProbeError: it cannot be opened.
     """
     recipe, name = head["recipe"], str(head["environment"].get("spec", head["requested"]))
-    if (
-        re.fullmatch("[0-9a-f]{40}", recipe["model"]["revision"]) and ":" not in name
-    ):  # on the hub, where a name may have moved on
+    if re.fullmatch("[0-9a-f]{40}", recipe["model"]["revision"]) and ":" not in name:  # on the hub, where a name may have moved on
         name = f"{name.partition('@')[0]}@{recipe['model']['revision']}"
     if model is None and is_plugin(name):
-        raise ProbeError(
-            f"{folder}: of {name}, which is code; a store's word is not enough to run it. If you trust it, name it with --model."
-        )
+        raise ProbeError(f"{folder}: of {name}, which is code; a store's word is not enough to run it. If you trust it, name it with --model.")
     if model is None or isinstance(model, str):
         cut = recipe["chunking"] or {"chunk_s": 0.0, "context_s": 0.0}
         form = (recipe["implementation"], recipe["precision"], cut["chunk_s"], cut["context_s"])
@@ -476,9 +466,7 @@ def _encoder_of(folder: Path, head: Mapping[str, Any], model: str | Encoder | No
     return model
 
 
-def _disturbance_of(
-    folder: Path, recipe: Mapping[str, Any], encoder: Encoder, corpus: Corpus, condition: str | None
-) -> Disturbance | None:
+def _disturbance_of(folder: Path, recipe: Mapping[str, Any], encoder: Encoder, corpus: Corpus, condition: str | None) -> Disturbance | None:
     """What was done to the audio of a store.
 
     Raises:
@@ -491,9 +479,7 @@ def _disturbance_of(
         found = parse_condition(condition or text, seed=seed or 0)
         return open_condition(replace(found, name=recipe["condition"]), encoder.info.rate_hz, corpus)
     except ProbeError as error:
-        raise ProbeError(
-            f"{folder}: its condition {text} cannot be had again: {error} --condition names files with their folder."
-        ) from error
+        raise ProbeError(f"{folder}: its condition {text} cannot be had again: {error} --condition names files with their folder.") from error
 
 
 def _refuse_other_recipe(folder: Path, recipe: dict[str, Any], encoder: Encoder, disturbance: Disturbance | None) -> None:

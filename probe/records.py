@@ -357,7 +357,7 @@ def lines_of(file: Path) -> list[bytes]:
 
 
 def record_of(line: bytes, columns: dict[str, np.ndarray]) -> Record:
-    """The record in a line. Of its values nothing is known yet, see `probe.reporting.record_check`.
+    """The record in a line. Of its values nothing is known yet, see `probe.record_check`.
 
     Args:
         columns: name -> column of counts that stood in earlier lines of the file; receives those of this line.
@@ -478,8 +478,7 @@ def _check_types(name: str, column: Sequence[Any]) -> None:
     if wrong:
         expected = " or ".join(sorted(kind.__name__ for kind in kinds))
         raise ProbeError(
-            f"records: found {str(wrong[0])[:40]!r} in the field {name}; expected {expected}. "
-            "`probe records PATH --check` names the line."
+            f"records: found {str(wrong[0])[:40]!r} in the field {name}; expected {expected}. `probe records PATH --check` names the line."
         )
 
 

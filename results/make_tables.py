@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from probe.records import read_records
-from probe.reporting.plots import plot
-from probe.reporting.report import write_report
-from probe.reporting.similarity import write_similarity
-from probe.reporting.tables import write_tables
+from probe.reporting.figures.plot import plot
+from probe.reporting.report.page import write_report
+from probe.reporting.tables.files import write_tables
+from probe.reporting.tables.similarity_tables import write_similarity
 
 DEMO = "demo"
 README_CURVES: dict[str, Any] = {"tasks": ["speaker-id", "word-id", "asr-ctc"], "metrics": ["accuracy", "wer"]}

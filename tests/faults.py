@@ -38,10 +38,10 @@ from probe import cli
 from probe.errors import ProbeError
 from probe.extraction import extract as extraction
 from probe.extraction import plan
+from probe.record_check import check_records
 from probe.records import iterate_records, outcomes_path, sha256_of_outcomes, write_records
-from probe.reporting.outcomes import error_rows, outcome_faults
-from probe.reporting.record_check import check_records
-from probe.store.features import FeatureStore
+from probe.reporting.report.utterances import error_rows, outcome_faults
+from probe.store.feature_store import FeatureStore
 
 N_FILES, SHARD_BYTES = 14, 12_000
 FOREIGN = ".shard-00001.h5.4242-deadbeef.tmp"  # a temporary of some other run, which nobody may remove

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from probe.data.corpus import load_corpus
-from probe.store.features import FeatureStore
-from probe.store.folder import create_store
+from probe.store.feature_store import FeatureStore
 from probe.store.shards import ShardContent
+from probe.store.stores import create_store
 
 RATE_HZ, HOP, FIELD = 16_000, 320, 400
 
@@ -38,9 +38,7 @@ def extracted(
     store.refresh()
 
 
-def _write(
-    store: FeatureStore, name: str, utterances: Sequence[Any], group: list[int], layers: Mapping[str, Any], stride: int
-) -> None:
+def _write(store: FeatureStore, name: str, utterances: Sequence[Any], group: list[int], layers: Mapping[str, Any], stride: int) -> None:
     keys = [utterances[i].key for i in group]
     shas = [hashlib.sha256(key.encode()).hexdigest() for key in keys]
     frames = {layer: [arrays[i].astype(np.float32) for i in group] for layer, arrays in layers.items()}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scored import layers, record, scored
-from test_evaluation import PlantedEncoder
+from test_run import PlantedEncoder
 from tones import write_tones
 
 import probe
@@ -19,8 +19,8 @@ from probe.data.trials import load_trials
 from probe.evaluation.tasks import open_task
 from probe.pipeline import listen, repair
 from probe.records import frame_of
-from probe.reporting.arrangements import arranged
-from probe.store.verify import verify_store
+from probe.reporting.tables.pivot import arranged
+from probe.store.integrity import verify_store
 
 
 def ours(value: object) -> Iterator[object]:

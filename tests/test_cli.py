@@ -21,13 +21,13 @@ from probe import pipeline
 from probe.cli import cli, plain
 from probe.errors import ProbeError
 from probe.evaluation import run as evaluation_run
-from probe.evaluation.similarity import similarity
+from probe.evaluation.layer_similarity import similarity
 from probe.extraction.extract import extract
 from probe.models.catalogue import open_model
 from probe.models.check import check_model
-from probe.models.known import known_models
-from probe.reporting.report import write_report
-from probe.reporting.tables import write_tables
+from probe.models.sources.known import known_models
+from probe.reporting.report.page import write_report
+from probe.reporting.tables.files import write_tables
 
 Command = Callable[..., subprocess.CompletedProcess]
 
@@ -96,9 +96,7 @@ def test_one_bad_file_does_not_take_the_table_of_a_folder(
 
 def test_demo_again_extracts_nothing(demo: tuple[Path, subprocess.CompletedProcess], command: Command) -> None:
     before = {path: path.read_bytes() for path in (demo[0] / "features").rglob("*.h5")}
-    plan = command(
-        "bench", "--model", "mfcc", "--task", "word-id", "--corpus", demo[0] / "audio/corpus.csv", "--to", demo[0], "--dry-run"
-    )
+    plan = command("bench", "--model", "mfcc", "--task", "word-id", "--corpus", demo[0] / "audio/corpus.csv", "--to", demo[0], "--dry-run")
     assert plan.returncode == 0
     assert before == {path: path.read_bytes() for path in (demo[0] / "features").rglob("*.h5")}
 
@@ -376,9 +374,7 @@ def test_a_stream_that_is_closed_or_that_nobody_reads_ends_no_work(tones: Callab
     assert len(list(tmp_path.glob("*/fbank/*/shard-*.h5"))) == 2
 
 
-def test_a_notebook_s_backend_of_matplotlib_does_not_matter(
-    demo: tuple[Path, subprocess.CompletedProcess], command: Command
-) -> None:
+def test_a_notebook_s_backend_of_matplotlib_does_not_matter(demo: tuple[Path, subprocess.CompletedProcess], command: Command) -> None:
     folder, _ = demo
     environment = {**os.environ, "MPLBACKEND": "module://a_notebook_that_is_not_installed"}
     done = command("plot", "layers", "--from", folder / "results", "--to", folder / "p.svg", env=environment)
@@ -389,11 +385,7 @@ def click_defaults(name: str) -> dict[str, object]:
     """Parameter -> its value where it is left out on the command line."""
     command = cli.commands[name]
     context = click.Context(command)
-    values = {
-        item.name: item.process_value(context, item.get_default(context))
-        for item in command.params
-        if not item.required and item.name
-    }
+    values = {item.name: item.process_value(context, item.get_default(context)) for item in command.params if not item.required and item.name}
     return {name: None if repr(value) == "Sentinel.UNSET" else value for name, value in values.items()}
 
 

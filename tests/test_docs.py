@@ -25,9 +25,7 @@ def test_every_ready_task_and_every_key_is_documented() -> None:
     assert all(re.search(rf"`{key}\b", page) for keys in KINDS.values() for key in keys)
 
 
-def test_the_python_example_of_the_readme_runs(
-    tones: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_python_example_of_the_readme_runs(tones: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     tones().rename(tmp_path / "corpus.csv")
     monkeypatch.chdir(tmp_path)

@@ -26,13 +26,13 @@ from click.testing import CliRunner
 from probe.cli import cli
 from probe.data import audio
 from probe.data.corpus import Corpus, Utterance, load_corpus
-from probe.doctor import corpus as corpora
-from probe.doctor import labels, libraries, machine
+from probe.doctor import corpus_checks as corpora
+from probe.doctor import label_checks, libraries, machine
 from probe.doctor.examine import examine
 from probe.doctor.findings import WIDTH, Finding, screen
 from probe.errors import UsageError, UtteranceError
-from probe.models import hub
 from probe.models.encoder import ModelInfo
+from probe.models.sources import hub
 
 INFO = ModelInfo("m", "1", "", "wav2vec2", {"0": 4})
 
@@ -144,10 +144,10 @@ def test_a_folder_that_is_not_installed_is_a_note(monkeypatch: pytest.MonkeyPatc
     ("library", "door", "name"),
     [
         ("torchaudio", "probe.models.spectral", "torchaudio"),
-        ("transformers", "probe.models.checkpoints", "transformers"),
+        ("transformers", "probe.models.sources.checkpoints", "transformers"),
         ("soundfile", "probe.data.audio", "soxr"),
         ("h5py", "probe.store.shards", "h5py"),
-        ("scikit-learn", "probe.heads.linear", "sklearn.base"),
+        ("scikit-learn", "probe.heads.linear.linear_probe", "sklearn.base"),
         ("pandas", "probe.reporting.rows", "pandas"),
         ("jiwer", "probe.measures.transcription", "jiwer"),
     ],
@@ -287,9 +287,7 @@ def test_threads_that_do_not_suit_the_cores_are_a_note(
         ("", {}, None),
     ],
 )
-def test_a_quota_is_found_in_both_versions_of_control_groups(
-    tmp_path: Path, groups: str, files: dict[str, str], quota: float | None
-) -> None:
+def test_a_quota_is_found_in_both_versions_of_control_groups(tmp_path: Path, groups: str, files: dict[str, str], quota: float | None) -> None:
     (tmp_path / "groups").write_text(groups)
     for name, content in files.items():
         (tmp_path / "fs" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -377,9 +375,7 @@ def test_a_hub_that_swallows_everything_is_given_up_in_time(online: Callable[[st
         assert time.perf_counter() - start < 4
 
 
-def test_a_name_that_is_never_looked_up_is_given_up_in_time(
-    online: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_name_that_is_never_looked_up_is_given_up_in_time(online: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
     over = threading.Event()
 
     def hang(*_: object, **__: object) -> None:
@@ -417,9 +413,7 @@ def test_the_cache_lists_its_models_and_what_is_damaged(online: Callable[[str], 
     assert "1 entries of the cache cannot be read" in said(findings, "note")
 
 
-def test_a_cache_that_cannot_be_written_to_or_is_full_is_said(
-    online: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cache_that_cannot_be_written_to_or_is_full_is_said(online: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
     online("")
     usage = namedtuple("Usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, 10**9))
@@ -450,9 +444,7 @@ def test_a_folder_with_room_is_ok_and_need_not_exist_yet(tmp_path: Path, monkeyp
     ("free", "speed", "message"),
     [(20 * 10**9, 5e8, "--view meanstd"), (360 * 10**9, 2e7, "20 MB/s is slow"), (5 * 10**8, 5e8, "set TMPDIR")],
 )
-def test_a_small_or_slow_disk_is_a_note(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, speed: float, message: str
-) -> None:
+def test_a_small_or_slow_disk_is_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, speed: float, message: str) -> None:
     usage = namedtuple("Usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, free))
     monkeypatch.setattr(machine, "write_speed", lambda folder: speed)
@@ -467,9 +459,7 @@ def test_a_path_below_a_file_is_a_problem(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("call", "code"), [("open", errno.EROFS), ("fsync", errno.ENOSPC)])
-def test_a_folder_that_cannot_be_written_to_is_a_problem(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int
-) -> None:
+def test_a_folder_that_cannot_be_written_to_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int) -> None:
     def fail(*_: Any, **__: Any) -> int:
         raise OSError(code, os.strerror(code))
 
@@ -540,9 +530,7 @@ def test_a_mix_of_rates_is_counted_and_told_apart(recorded: Callable[..., Corpus
         (lambda whole: whole[:24] + b"\1\0\0\0" + whole[28:], "sample rate 1 Hz; expected"),
     ],
 )
-def test_a_damaged_file_is_a_problem_with_its_reason(
-    recorded: Callable[..., Corpus], content: Callable[[bytes], bytes], reason: str
-) -> None:
+def test_a_damaged_file_is_a_problem_with_its_reason(recorded: Callable[..., Corpus], content: Callable[[bytes], bytes], reason: str) -> None:
     def spoil(folder: Path) -> None:
         (folder / "3.wav").write_bytes(content((folder / "3.wav").read_bytes()))
 
@@ -641,9 +629,7 @@ def test_characters_that_train_does_not_have_are_a_problem() -> None:
     assert statuses(corpora.text(corpus_of("dev: six", "test: nine"), INFO)) == {"ok"}
 
 
-@pytest.mark.parametrize(
-    ("alphabet", "missing"), [(" EINSVX", ""), (" einsvx", ""), (" EINSV", "'x' 3 times, first in u0"), ("", "'e'")]
-)
+@pytest.mark.parametrize(("alphabet", "missing"), [(" EINSVX", ""), (" einsvx", ""), (" EINSV", "'x' 3 times, first in u0"), ("", "'e'")])
 def test_characters_that_the_models_ctc_head_cannot_write_are_a_problem(alphabet: str, missing: str) -> None:
     info = dataclasses.replace(INFO, ctc={"alphabet": alphabet, "writes": ("", "a")})
     problems = said(corpora.text(corpus_of(*CLEAN, "train: SIX"), info), "problem")
@@ -688,7 +674,7 @@ def test_splits_are_counted_and_a_missing_one_is_a_note() -> None:
 def test_clean_labels_are_ok() -> None:
     texts = ["train: six", "train: nine", "dev: six", "test: nine"] * 2
     corpus = corpus_of(*texts, speaker=["a", "a", "b", "b"] * 2, domain=["near", "far", "far", "near"] * 2)
-    found = list(labels.labels(corpus))
+    found = list(label_checks.labels(corpus))
     assert statuses(found) == {"ok"}
     assert "different values: text 2, speaker 2, domain 2; none differ by case" in said(found)
     assert "none of the 1 test speakers is in train" in said(found)
@@ -696,7 +682,7 @@ def test_clean_labels_are_ok() -> None:
 
 @pytest.mark.parametrize("other", ["anna ", "ANNA", "ａnna", "an na"])
 def test_a_label_written_in_two_ways_is_a_problem(other: str) -> None:
-    found = list(labels.labels(corpus_of(*CLEAN, speaker=["anna", "anna", other, other])))
+    found = list(label_checks.labels(corpus_of(*CLEAN, speaker=["anna", "anna", other, other])))
     assert (f"'anna' (2) and {other!r} (2) differ only" in said(found, "problem")) is (other != "an na")
     assert ("none differ" in said(found, "ok")) is (other == "an na")
 
@@ -704,7 +690,7 @@ def test_a_label_written_in_two_ways_is_a_problem(other: str) -> None:
 def test_labels_that_are_empty_constant_rare_or_unknown_to_train_are_notes() -> None:
     splits = ("train: six", "train: six", "train: six", "train: nine", "dev: six", "test: ten")
     speakers = ["a", "a", "b", "b", "a", "c"]
-    found = list(labels.labels(corpus_of(*splits, speaker=speakers, room=["x", "x", "", "x", "x", "x"], sex=[""] * 6)))
+    found = list(label_checks.labels(corpus_of(*splits, speaker=speakers, room=["x", "x", "", "x", "x", "x"], sex=[""] * 6)))
     notes = said(found, "note")
     assert "empty values: room 1 of 6." in notes
     assert "the same throughout: domain 'd', room 'x'" in notes
@@ -714,11 +700,11 @@ def test_labels_that_are_empty_constant_rare_or_unknown_to_train_are_notes() -> 
 
 
 def test_unknown_speakers_are_a_note() -> None:
-    assert "no speaker is known" in said(labels.labels(corpus_of(*CLEAN, speaker=[""] * 4)), "note")
+    assert "no speaker is known" in said(label_checks.labels(corpus_of(*CLEAN, speaker=[""] * 4)), "note")
 
 
 def test_a_column_whose_values_never_come_back_is_no_label() -> None:
-    found = list(labels.labels(corpus_of(*CLEAN, session=["S1", "s1", "S2", "S3"])))
+    found = list(label_checks.labels(corpus_of(*CLEAN, session=["S1", "s1", "S2", "S3"])))
     assert "session" not in said(found)
 
 
@@ -734,11 +720,11 @@ def test_a_column_whose_values_never_come_back_is_no_label() -> None:
     ],
 )
 def test_speakers_of_train_and_test_are_compared(speakers: str, status: str, message: str) -> None:
-    assert message in said(labels.labels(corpus_of(*CLEAN, speaker=list(speakers))), status)
+    assert message in said(label_checks.labels(corpus_of(*CLEAN, speaker=list(speakers))), status)
 
 
 def test_speakers_shared_in_part_suit_no_task() -> None:
-    found = labels.labels(corpus_of("train: a", "train: a", "test: a", "test: a", speaker=["a", "b", "b", "c"]))
+    found = label_checks.labels(corpus_of("train: a", "train: a", "test: a", "test: a", speaker=["a", "b", "b", "c"]))
     assert "1 of the 2 test speakers are in train" in (notes := said(found, "note"))
     assert "It suits neither" in notes
 

@@ -68,9 +68,7 @@ def test_an_atomic_write_goes_on_after_a_short_write(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize("call", ["write", "fsync", "replace"])
-def test_an_atomic_write_that_fails_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
+def test_an_atomic_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     path = tmp_path / "a.bin"
     write_atomically(path, b"old")
 
@@ -256,9 +254,7 @@ def test_columns_that_stand_in_a_file_already_are_not_written_again(tmp_path: Pa
     found = list(iterate_records(path))
     assert len(found) == 6
     for i, item in enumerate(found):
-        assert {name: np.asarray(column).tolist() for name, column in item.counts.items()} == counts[i // 2] | {
-            "block": ["ab", "cd"]
-        }
+        assert {name: np.asarray(column).tolist() for name, column in item.counts.items()} == counts[i // 2] | {"block": ["ab", "cd"]}
     sizes = [len(line) for line in path.read_text().splitlines()]
     assert max(sizes[1::2]) < 0.2 * sizes[0], "nothing is new in another metric of the same trials"
     assert max(sizes[2::2]) < 0.9 * sizes[0], "only the ranks are new in another layer"

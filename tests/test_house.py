@@ -18,11 +18,11 @@ MODULES = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts).removesu
 FLOORS = (
     ("cli",),
     ("commands",),
-    ("pipeline", "doctor", "options"),
-    ("extraction", "evaluation", "reporting"),
+    ("pipeline", "doctor"),
+    ("extraction", "evaluation", "reporting", "record_check"),
     ("models", "heads", "measures", "engines"),
     ("store", "records", "data"),
-    ("files", "foreign_files", "names", "environment"),
+    ("files", "foreign_files", "model_names", "environment"),
     ("errors", "version", "brief"),
 )
 FLOOR_OF = {room: len(FLOORS) - number for number, floor in enumerate(FLOORS) for room in floor}
@@ -99,19 +99,23 @@ def test_imports_go_down_and_heavy_libraries_have_one_door() -> None:
 @pytest.mark.parametrize(
     ("module", "source", "message"),
     [
-        ("probe.store.folder", "from probe.extraction.extract import extract", "not further down"),
-        ("probe.store.folder", "import probe.cli", "not further down"),
-        ("probe.store.folder", "from probe import records", "not further down"),
-        ("probe.store.folder", "from ..records import Record", "not further down"),
+        ("probe.store.stores", "from probe.extraction.extract import extract", "not further down"),
+        ("probe.store.stores", "import probe.cli", "not further down"),
+        ("probe.store.stores", "from probe import records", "not further down"),
+        ("probe.store.stores", "from ..records import Record", "not further down"),
         ("probe.evaluation.run", "from probe.extraction.plan import make_plan", "not further down"),
-        ("probe.heads.linear", "def fit():\n    from probe.models.catalogue import open_model", "not further down"),
+        ("probe.heads.linear.linear_probe", "def fit():\n    from probe.models.catalogue import open_model", "not further down"),
         ("probe.errors", "from probe.files import file_name", "not further down"),
-        ("probe.store.folder", "import probe", "has no floor"),
-        ("probe.store.folder", "from probe import open_store", "has no floor"),
+        ("probe.store.stores", "import probe", "has no floor"),
+        ("probe.store.stores", "from probe import open_store", "has no floor"),
         ("probe.helpers.misc", "", "helpers has no floor"),
         ("probe.evaluation.run", "import h5py", "its door is store"),
         ("probe.cli", "def show():\n    import h5py._hl.files", "its door is store"),
-        ("probe.heads.ctc", "try:\n    from transformers import AutoModel\nexcept ImportError:\n    pass", "its door is models"),
+        (
+            "probe.heads.ctc.ctc_probe",
+            "try:\n    from transformers import AutoModel\nexcept ImportError:\n    pass",
+            "its door is models",
+        ),
         ("probe.models.spectral", "from sklearn.svm import SVC", "its door is heads, measures"),
         ("probe.models.spectral", "import importlib\nimportlib.import_module('soundfile')", "its door is data"),
         ("probe.models.spectral", "name = 'h5' + 'py'\n__import__(name)", "made at run time"),
@@ -124,12 +128,12 @@ def test_a_forbidden_import_is_caught(module: str, source: str, message: str) ->
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("probe.cli", "from probe.store.folder import find_stores\nimport click"),
-        ("probe.store.folder", "from probe.store.shards import FORMAT\nfrom . import views\nimport h5py"),
+        ("probe.cli", "from probe.store.stores import find_stores\nimport click"),
+        ("probe.store.stores", "from probe.store.shards import FORMAT\nfrom . import views\nimport h5py"),
         ("probe.extraction.plan", "from probe.data.corpus import Corpus\nfrom probe import environment"),
         ("probe.records", "import pandas as pd\nimport torch, numpy, tqdm"),
         ("probe.cli", "if TYPE_CHECKING:\n    import pandas as pd"),
-        ("probe.data.audio", "if TYPE_CHECKING:\n    from probe.store.folder import FeatureStore"),
+        ("probe.data.audio", "if TYPE_CHECKING:\n    from probe.store.stores import FeatureStore"),
     ],
 )
 def test_an_allowed_import_is_let_through(module: str, source: str) -> None:
@@ -188,9 +192,7 @@ def test_every_data_file_of_the_package_is_shipped() -> None:
     ],
 )
 def test_asking_for_help_loads_no_heavy_library(statement: str) -> None:
-    script = (
-        f"import atexit, sys\natexit.register(lambda: print('loaded', *(set(sys.modules) & set({HEAVY})), file=sys.stderr))\n"
-    )
+    script = f"import atexit, sys\natexit.register(lambda: print('loaded', *(set(sys.modules) & set({HEAVY})), file=sys.stderr))\n"
     done = subprocess.run([sys.executable, "-c", script + statement], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1].split() == ["loaded"]
@@ -249,7 +251,7 @@ def test_no_file_in_git_names_a_home_folder() -> None:
 
 
 def test_no_source_has_a_blanket_silencer() -> None:
-    for path in [*SOURCES, *sorted(Path(__file__).parent.glob("*.py"))]:
+    for path in [*SOURCES, *sorted(Path(__file__).parent.rglob("*.py"))]:
         for number, line in enumerate(path.read_text().splitlines(), start=1):
             silencers = re.findall(r"#\s*(?:noqa|type:\s*ignore)(?![:\[]\s*\w)", line)
             assert not silencers, f"{path} line {number}: say which rule is silenced, and why"

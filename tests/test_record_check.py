@@ -18,8 +18,8 @@ from probe.errors import ProbeError
 from probe.evaluation.tasks import CONTROLS as TASK_CONTROLS
 from probe.evaluation.tasks import KINDS as TASK_KINDS
 from probe.measures.counts import amount_counts
+from probe.record_check import CONTROLS, HIGHEST, KINDS, VALUES, check_records, contents, renew_intervals, type_name
 from probe.records import SINCE_4, WEIGHTED, Record, outcomes_path, write_records
-from probe.reporting.record_check import CONTROLS, HIGHEST, KINDS, VALUES, check_records, contents, renew_intervals, type_name
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "records.md").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ from probe.data.corpus import load_corpus
 from probe.data.synthetic import write_synthetic_corpus
 from probe.files import sha256_of_file
 from probe.records import NO_LAYER, WEIGHTED, iterate_records, read_records
-from probe.reporting.figures import missing_matplotlib
+from probe.reporting.figures.style import missing_matplotlib
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 README = (RESULTS.parent / "README.md").read_text(encoding="utf-8")

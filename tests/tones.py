@@ -8,9 +8,7 @@ import soundfile
 RATE_HZ = 16_000
 
 
-def write_tones(
-    folder: Path, words: int = 3, speakers: int = 4, repetitions: int = 6, domains: tuple[str, ...] = ("near",)
-) -> Path:
+def write_tones(folder: Path, words: int = 3, speakers: int = 4, repetitions: int = 6, domains: tuple[str, ...] = ("near",)) -> Path:
     """Writes one pitch per word and one overtone per speaker, 0.3 s each under noise, and returns the manifest."""
     generator = np.random.default_rng(0)
     lines = ["path,text,speaker,domain,split,duration_s,room"]

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
+from probe.commands.options import CHANGED, HEARD, HOW, options
 from probe.commands.printing import conditions_of, exit_with_failures, finish_bench, print_extractions, print_files
 from probe.errors import ProbeError
-from probe.options import CHANGED, HEARD, HOW, options
 
 
 @click.command()
@@ -44,15 +44,15 @@ def run(
 ) -> None:
     """Train and score every layer. TASK is a ready task (see `probe tasks`) or a TOML file."""
     from probe.data.corpus import load_corpus
-    from probe.evaluation.asking import askable, check, stores_of
-    from probe.evaluation.hearing import asked_under
+    from probe.evaluation.condition_plan import asked_under
+    from probe.evaluation.prechecks import askable, check, stores_of
     from probe.evaluation.run import run as run_task
     from probe.evaluation.tasks import log_columns, open_task
+    from probe.model_names import distinct_models
     from probe.models.catalogue import choose_device
-    from probe.models.factories import with_hooks
-    from probe.names import distinct_models
+    from probe.models.plugins.loader import with_hooks
     from probe.records import frame_of
-    from probe.reporting.tables import domain_matrices, search_table, summary_rows, to_markdown
+    from probe.reporting.tables.files import domain_matrices, search_table, summary_rows, to_markdown
 
     overrides = {"label": label, "head": head, "disturb": disturb, "project": project, "projection": projection}
     opened = list({task.name: task for task in (open_task(task, overrides) for task in tasks)}.values())
@@ -134,10 +134,10 @@ def bench(
 ) -> None:
     """Models x tasks: extract what is missing, run every task, write the tables and the picture."""
     from probe.evaluation.tasks import open_task
-    from probe.models.factories import with_hooks
+    from probe.models.plugins.loader import with_hooks
     from probe.pipeline import bench as run_bench
     from probe.records import read_records
-    from probe.reporting.tables import search_table
+    from probe.reporting.tables.files import search_table
 
     overrides = {"label": label, "head": head, "disturb": disturb, "project": project, "projection": projection}
     opened = list({task.name: task for task in (open_task(task, overrides) for task in tasks)}.values())
@@ -173,9 +173,7 @@ def demo(to: Path, seed: int) -> None:
 @click.option("--against", metavar="MODEL", help="Compare with every layer of this model, such as fbank.")
 @click.option("--split", default="test", show_default=True, metavar="SPLIT", help="Of the manifest: train, dev, test or all.")
 @click.option("--view", metavar="VIEW", default="frames", show_default=True, help="frames, mean, meanstd or segments:n.")
-@click.option(
-    "--sample", "n_sample", type=click.IntRange(4), default=20_000, show_default=True, metavar="N", help="Rows for CKA and PWCCA."
-)
+@click.option("--sample", "n_sample", type=click.IntRange(4), default=20_000, show_default=True, metavar="N", help="Rows for CKA and PWCCA.")
 @options("layers", "seed", "limit", "memory")
 def similarity(
     models: tuple[str, ...],
@@ -192,19 +190,17 @@ def similarity(
     Cosine and relative distance of frames, CKA and PWCCA of layers. With --against, a --condition is that of both models.
     """
     from probe.data.corpus import load_corpus
-    from probe.evaluation.similarity import similarity as compare
-    from probe.models.factories import with_hooks
-    from probe.names import distinct_models
-    from probe.reporting.similarity import read_similarity, similarity_markdown, write_similarity
+    from probe.evaluation.layer_similarity import similarity as compare
+    from probe.model_names import distinct_models
+    from probe.models.plugins.loader import with_hooks
+    from probe.reporting.tables.similarity_tables import read_similarity, similarity_markdown, write_similarity
 
     loaded = load_corpus(corpus)
     conditions = tuple(dict.fromkeys(conditions))
     named = with_hooks([*models, *([against] if against else [])], hooks)
     other = named.pop() if against else None
     written = [
-        path
-        for model in distinct_models(named)
-        for path in compare(model, loaded, features, to, conditions=conditions, against=other, **how)
+        path for model in distinct_models(named) for path in compare(model, loaded, features, to, conditions=conditions, against=other, **how)
     ]
     click.echo(similarity_markdown(read_similarity(*written)), nl=False)
     print_files([*written, *write_similarity(to / "similarity")])

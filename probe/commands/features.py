@@ -8,17 +8,15 @@ from typing import Any
 
 import click
 
+from probe.commands.options import HEARD, HOW, options
 from probe.commands.printing import conditions_of, exit_with_failures, print_extractions, print_files, print_table
 from probe.errors import EXIT_FAILURE, ProbeError, UsageError, listed
-from probe.options import HEARD, HOW, options
 
 
 @click.command()
 @options("model", "hook", "corpus")
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="Folder of all feature stores.")
-@click.option(
-    "--view", metavar="VIEW", default="frames", show_default=True, help="What is kept: frames, segments:n, meanstd or mean."
-)
+@click.option("--view", metavar="VIEW", default="frames", show_default=True, help="What is kept: frames, segments:n, meanstd or mean.")
 @options("stride", "sha256", *HEARD, *HOW, "layers", "device", "limit")
 @click.option(
     "--split",
@@ -49,8 +47,8 @@ def extract(
     from probe.data.corpus import load_corpus
     from probe.evaluation.tasks import log_columns
     from probe.extraction.extract import extract as extract_features
-    from probe.models.factories import with_hooks
-    from probe.names import distinct_models
+    from probe.model_names import distinct_models
+    from probe.models.plugins.loader import with_hooks
 
     if stride > 1 and view != "frames":
         raise UsageError(f"--stride {stride}: only --view frames has a stride, not {view}.")
@@ -67,9 +65,7 @@ def extract(
         for condition in heard
     ]
     print_extractions(done, dry_run, as_json)
-    exit_with_failures(
-        {str(item.store): [f"{failure.key} ({failure.reason})" for failure in item.failures] for item in done if item.failures}
-    )
+    exit_with_failures({str(item.store): [f"{failure.key} ({failure.reason})" for failure in item.failures] for item in done if item.failures})
 
 
 @click.command()
@@ -119,7 +115,7 @@ def listen(
 @options("json")
 def show(store: Path, as_json: bool) -> None:
     """What is inside a feature store, or in every store beneath a folder."""
-    from probe.store.folder import describe_store, find_stores
+    from probe.store.stores import describe_store, find_stores
 
     stores = find_stores(store)
     if not stores:
@@ -155,7 +151,7 @@ def verify(
     """
     from tqdm import tqdm
 
-    from probe.store.verify import ASIDE, store_folders, verify_store
+    from probe.store.integrity import ASIDE, store_folders, verify_store
 
     if repair != (corpus is not None):
         raise UsageError("--repair and --corpus: each needs the other.")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
+from probe.commands.options import MODEL, options
 from probe.commands.printing import print_table
 from probe.errors import EXIT_FAILURE, ProbeError, UsageError
-from probe.options import MODEL, options
 
 
 @click.command()
@@ -45,8 +45,8 @@ def check(
 
     from probe.models.catalogue import open_model
     from probe.models.check import CHECKS, check_model
-    from probe.models.factories import with_hooks
-    from probe.store.folder import find_stores
+    from probe.models.plugins.loader import with_hooks
+    from probe.store.stores import find_stores
 
     [named] = with_hooks([model], hooks)
     encoder = open_model(named, device, sha256, implementation, precision, chunk_s, context_s)
@@ -57,9 +57,7 @@ def check(
         if (store.recipe["model"]["weights_sha256"], store.recipe["implementation"], store.recipe["precision"]) == form
     ]
     if to and not stores:
-        raise ProbeError(
-            f"{to}: no store of these weights of {named.name} here or two folders below; extract first, or leave --to out."
-        )
+        raise ProbeError(f"{to}: no store of these weights of {named.name} here or two folders below; extract first, or leave --to out.")
     with tqdm(total=len(CHECKS), desc=named.name, unit="check", leave=False, disable=None) as bar:
 
         def tick(name: str) -> None:
@@ -95,10 +93,10 @@ def models(as_json: bool) -> None:
     """Every model that is known by name: what it is, its licence, where it is loaded from."""
     from dataclasses import asdict
 
-    from probe.models.bundles import bundles
     from probe.models.catalogue import SPECTRAL, sources_of
-    from probe.models.factories import installed
-    from probe.models.known import FAMILIES, TORCHAUDIO, known_models
+    from probe.models.plugins.loader import installed
+    from probe.models.sources.bundles import bundles
+    from probe.models.sources.known import FAMILIES, TORCHAUDIO, known_models
 
     rows = known_models().values()
     if as_json:
@@ -139,20 +137,18 @@ def models(as_json: bool) -> None:
     help=f"Also open this model: {MODEL}.",
 )
 @options("hook")
-@click.option(
-    "--corpus", metavar="CSV", help="Also look at this corpus: its audio against the model, its transcripts, its labels."
-)
+@click.option("--corpus", metavar="CSV", help="Also look at this corpus: its audio against the model, its transcripts, its labels.")
 @click.option("--to", type=click.Path(path_type=Path), default=Path(), show_default=True, help="Where features would be written.")
 @options("device", "json")
 def doctor(model: str | None, hooks: tuple[str, ...], corpus: str | None, to: Path, device: str | None, as_json: bool) -> None:
     """What this machine can do, and whether a model and a corpus fit: each finding says what to do."""
     from probe.doctor.examine import examine
     from probe.doctor.findings import screen
-    from probe.names import ModelName
+    from probe.model_names import ModelName
 
     named = ModelName.parse(model) if model else None
     if hooks:
-        from probe.models.factories import with_hooks
+        from probe.models.plugins.loader import with_hooks
 
         if named is None:
             raise UsageError("--hook: belongs to a model; name it with --model.")

@@ -62,7 +62,7 @@ def finish_bench(done: Any, to: Path, as_json: bool) -> None:
 
 def print_files(files: list[Path]) -> None:
     """Names the files on stderr, and says why there is no picture where there is none."""
-    from probe.reporting.figures import missing_matplotlib
+    from probe.reporting.figures.style import missing_matplotlib
 
     for path in files:
         click.echo(str(path), err=True)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from probe.commands.options import options
 from probe.commands.printing import plain, print_files, print_table
 from probe.errors import EXIT_FAILURE, UsageError
 from probe.files import require_writable
-from probe.options import options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,9 +68,9 @@ def table(
     """Print a comparison table of the records; with --to write all tables and the layer curves."""
     if to is not None:
         require_writable(to)
-    from probe.reporting import printing, tables
-    from probe.reporting.arrangements import arranged, pivoted
-    from probe.reporting.selection import early, kept, parse_term
+    from probe.reporting.filters import early, kept, parse_term
+    from probe.reporting.tables import files, formats
+    from probe.reporting.tables.pivot import arranged, pivoted
 
     ways = {"--layers": layers and not robust, "--robust": robust, "--by": by, "--pivot": pivot, "--against": against}
     asked = [name for name, given in ways.items() if given]
@@ -83,19 +83,17 @@ def table(
     if robust and (late or sort):
         raise UsageError("--robust takes neither --sort nor a --filter of scores.")
     if robust:
-        text = printing.robustness(records, form, layers, baseline, all_heads, excel_safe)
+        text = formats.robustness(records, form, layers, baseline, all_heads, excel_safe)
     elif by:
-        text = printing.in_form(arranged(records, by, show or ("best",), late, sort, all_heads), form, excel_safe)
+        text = formats.in_form(arranged(records, by, show or ("best",), late, sort, all_heads), form, excel_safe)
     elif pivot:
         down, _, across = pivot.partition(",")
-        text = printing.in_form(pivoted(records, down.split("+"), across.split("+"), late, sort, all_heads), form, excel_safe)
+        text = formats.in_form(pivoted(records, down.split("+"), across.split("+"), late, sort, all_heads), form, excel_safe)
     else:
-        text = printing.scores(records, form, layers, bool(against), late, sort, all_heads, excel_safe)
+        text = formats.scores(records, form, layers, bool(against), late, sort, all_heads, excel_safe)
     click.echo(text, nl=False)
     if to is not None:
-        print_files(
-            tables.write_robustness(records, to, baseline) if robust else tables.write_tables(records, to, axis, baseline)
-        )
+        print_files(files.write_robustness(records, to, baseline) if robust else files.write_tables(records, to, axis, baseline))
 
 
 @click.command()
@@ -117,9 +115,9 @@ def table(
 def plot(kind: str, results: tuple[Path, ...], to: Path, **options: Any) -> None:
     """Draw a figure of the records (docs/figures.md)."""
     require_writable(to.parent)
-    from probe.reporting import plots
+    from probe.reporting.figures import plot
 
-    plots.plot(kind, results, to, **options)
+    plot.plot(kind, results, to, **options)
     print_files([to])
 
 
@@ -142,7 +140,7 @@ def compare(
     """Compare two folders of records, or two models of one, score by score: what changed, by how much, and why it may have."""
     if not (len(runs) == 2 and not results and not names) and not (not runs and results and len(names) == 2):
         raise UsageError("compare: give two folders of records, A and B; or --from a folder and --model twice.")
-    from probe.reporting import compare as comparing
+    from probe.reporting.tables import comparison as comparing
 
     if runs:
         a, b = runs
@@ -161,13 +159,9 @@ def compare(
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path))
 @click.option("--check", is_flag=True, help="Validate and recompute every line (docs/records.md); exit with 1 on a finding.")
 @click.option("--renew", is_flag=True, help="Take the intervals anew from the counts, as this version makes them.")
-@click.option(
-    "--export", "form", type=click.Choice(["hf"]), help="Write the Hugging Face Hub's evaluation results and card snippets."
-)
+@click.option("--export", "form", type=click.Choice(["hf"]), help="Write the Hugging Face Hub's evaluation results and card snippets.")
 @click.option("--to", type=click.Path(path_type=Path), help="Folder that --export writes, a folder for each model.")
-@click.option(
-    "--dataset", "datasets", multiple=True, metavar="CORPUS=ORG/NAME", help="A corpus' dataset on the Hub, for --export."
-)
+@click.option("--dataset", "datasets", multiple=True, metavar="CORPUS=ORG/NAME", help="A corpus' dataset on the Hub, for --export.")
 @click.option("--json", "as_json", is_flag=True, help="What is there, or the findings, as JSON.")
 def records(
     paths: tuple[Path, ...],
@@ -189,7 +183,7 @@ def records(
     elif check:
         _check(paths, as_json)
     elif renew:
-        from probe.reporting.record_check import renew_intervals
+        from probe.record_check import renew_intervals
 
         n_records, n_changed = renew_intervals(paths)
         click.echo(f"{n_records} records, {n_changed} intervals renewed", err=True)
@@ -198,7 +192,7 @@ def records(
 
 
 def _list(paths: tuple[Path, ...], as_json: bool) -> None:
-    from probe.reporting.record_check import contents
+    from probe.record_check import contents
 
     files = contents(paths)
     if as_json:
@@ -212,7 +206,7 @@ def _list(paths: tuple[Path, ...], as_json: bool) -> None:
 
 
 def _check(paths: tuple[Path, ...], as_json: bool) -> None:
-    from probe.reporting.record_check import check_records
+    from probe.record_check import check_records
 
     n_lines, findings = check_records(paths)
     if as_json:
@@ -225,7 +219,7 @@ def _check(paths: tuple[Path, ...], as_json: bool) -> None:
 
 
 def _export(paths: tuple[Path, ...], to: Path, datasets: tuple[str, ...]) -> None:
-    from probe.reporting.model_card import REPOSITORY, write_cards
+    from probe.reporting.tables.model_card import REPOSITORY, write_cards
 
     if odd := [text for text in datasets if not re.fullmatch(f".+={REPOSITORY}", text)]:
         raise UsageError(f"--dataset {odd[0]!r}: expected CORPUS=ORG/NAME, a manifest's name and its dataset on the Hub.")
@@ -242,7 +236,7 @@ def _export(paths: tuple[Path, ...], to: Path, datasets: tuple[str, ...]) -> Non
 def report(results: tuple[Path, ...], to: Path, outcomes: bool, title: str) -> None:
     """Write one HTML page with everything: the answer in words, tables, layer curves, errors, how to repeat it."""
     require_writable(to.parent)
-    from probe.reporting.report import write_report
+    from probe.reporting.report.page import write_report
 
     click.echo(str(write_report(_read(*results), to, results, outcomes, title)))
 

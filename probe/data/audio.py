@@ -19,9 +19,9 @@ import numpy as np
 import soundfile
 import soxr
 
+from probe.data.audio_bytes import MOST_BYTES, Deadline, cannot_be_read, open_regular, read_regular
 from probe.data.containers import FLAC_UNKNOWN, Ending, Read, ending_of, refuse_fewer, refuse_short
-from probe.data.levels import DAMAGED, NO_END, Levels
-from probe.data.reading import MOST_BYTES, Deadline, cannot_be_read, open_regular, read_regular
+from probe.data.sound_flags import DAMAGED, NO_END, Levels
 from probe.errors import UtteranceError
 from probe.foreign_files import HEAD_BYTES, true_form
 
@@ -53,7 +53,7 @@ class Audio:
         file_bytes, mtime_ns: size and time of change of the file, hints that it is unchanged.
         native_rate_hz: the file's own rate.
         duration_s: seconds at the native rate.
-        flags: what is unusual about the sound (`probe.data.levels`).
+        flags: what is unusual about the sound (`probe.data.sound_flags`).
     """
 
     samples: np.ndarray
@@ -134,7 +134,7 @@ def load_audio(
     Args:
         duration_s: seconds that the manifest promises; a file that lasts longer or shorter is refused.
         root: the folder that the file must lie in.
-        deadline: looked at between blocks; `probe.data.decoder` also bounds what happens within one.
+        deadline: looked at between blocks; `probe.data.guarded_decoding` also bounds what happens within one.
 
     Raises:
         UtteranceError: not a regular file, unreadable, empty, truncated, non-finite, too long, or not as long as promised.

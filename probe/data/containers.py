@@ -132,8 +132,7 @@ def _truncated(form: str, promised: int, there: int, unit: str = "bytes of audio
 
 def _joined(what: str, ending: str) -> UtteranceError:
     return UtteranceError(
-        f"several {what} one after the other, of which only the first would be read. Join them into one "
-        f"(ffmpeg -i in.{ending} out.wav)"
+        f"several {what} one after the other, of which only the first would be read. Join them into one (ffmpeg -i in.{ending} out.wav)"
     )
 
 

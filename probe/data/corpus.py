@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from probe.brief import brief, counted
+from probe.data.audio_bytes import refuse_outside, refuse_rows_in_quotes
 from probe.data.columns import refused_columns
-from probe.data.names import Folders, why_missing
-from probe.data.reading import refuse_outside, refuse_rows_in_quotes
-from probe.data.tables import decoded_table, long_fields, refuse_other_separator
+from probe.data.path_hints import Folders, why_missing
+from probe.data.table_text import decoded_table, long_fields, refuse_other_separator
 from probe.errors import ProbeError, UtteranceError
 
 COLUMNS = ("path", "text", "speaker", "domain", "split", "duration_s")
@@ -237,9 +237,7 @@ def _check_header(manifest: Path, header: list[str]) -> None:
         raise ProbeError(f"{manifest} line 1: column {', '.join(twice)} stands there twice. Rename one of them.")
 
 
-def _utterances(
-    manifest: Path, rows: list[tuple[int, dict[str, str]]], problems: list[str], root: Path | None
-) -> Iterable[Utterance]:
+def _utterances(manifest: Path, rows: list[tuple[int, dict[str, str]]], problems: list[str], root: Path | None) -> Iterable[Utterance]:
     """Utterances of the rows; what is wrong with a row is appended to ``problems``."""
     line_of_key: dict[str, int] = {}
     first_use: dict[str, tuple[int, str]] = {}

@@ -1,7 +1,7 @@
 """The other end of ``--isolate-decode``: a process that decodes what it is asked for, one file after another, until it dies.
 
 It imports numpy, soundfile and soxr, no torch. Requests come on stdin, answers go to stdout: each a head (`HEAD`: mark, length) and
-that many bytes of JSON; samples follow as plain float32. Whatever reads an answer trusts nothing in it (`probe.data.decoder`).
+that many bytes of JSON; samples follow as plain float32. Whatever reads an answer trusts nothing in it (`probe.data.guarded_decoding`).
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from probe.data.audio import Audio, header_duration_s, load_audio
-from probe.data.reading import Deadline
+from probe.data.audio_bytes import Deadline
 from probe.errors import UtteranceError
 
 HEAD = struct.Struct("<4sI")

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from probe.brief import brief, counted
+from probe.data.audio_bytes import refuse_rows_in_quotes
 from probe.data.corpus import Corpus
-from probe.data.reading import refuse_rows_in_quotes
-from probe.data.tables import decoded_table, refuse_other_separator, table_rows
+from probe.data.table_text import decoded_table, refuse_other_separator, table_rows
 from probe.data.textgrid import Interval, read_textgrid
 from probe.errors import ProbeError, listed
 from probe.files import sha256_of_file, sha256_of_json
@@ -142,8 +142,7 @@ def _from_csv(path: Path, corpus: Corpus, types: str) -> tuple[Found, str, list[
     if lacking:
         what = f"types = {types!r} asks for it" if lacking == [types] else f"expected {','.join(COLUMNS)} and any others"
         raise ProbeError(
-            f"{path} line 1: column {', '.join(lacking)} missing; found {', '.join(header) or 'an empty file'}; {what}. "
-            "Add the column."
+            f"{path} line 1: column {', '.join(lacking)} missing; found {', '.join(header) or 'an empty file'}; {what}. Add the column."
         )
     keys = {os.fspath(item.path.resolve()): item.key for item in corpus.utterances}
     keys |= {item.key: item.key for item in corpus.utterances}
@@ -176,9 +175,7 @@ def _seconds(where: str, column: str, row: Mapping[str, str]) -> float:
     return value
 
 
-def _from_folder(
-    folder: Path, corpus: Corpus, wanted: Mapping[str, float], tier: str, types: str
-) -> tuple[Found, str, list[str]]:
+def _from_folder(folder: Path, corpus: Corpus, wanted: Mapping[str, float], tier: str, types: str) -> tuple[Found, str, list[str]]:
     """Intervals, a sha256 of the files that were read, and files that belong to no utterance."""
     files = {path.relative_to(folder): path for path in sorted(folder.rglob("*.TextGrid"))}
     by_name: dict[str, list[Path]] = defaultdict(list)
@@ -195,9 +192,7 @@ def _from_folder(
                 continue
             place = alike[0]
         if place in known:
-            raise ProbeError(
-                f"{folder / place}: belongs to two utterances, {utterance.key} is one. Put each where its audio lies."
-            )
+            raise ProbeError(f"{folder / place}: belongs to two utterances, {utterance.key} is one. Put each where its audio lies.")
         known.add(place)
         if utterance.key in wanted:
             found[utterance.key] = _of_tier(files[place], tier, types)

@@ -71,9 +71,7 @@ def _decoded(path: Path) -> str:
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
-        raise ProbeError(
-            f"{path}: byte {error.start} is not {encoding.upper()}. Save it from Praat as UTF-8 or UTF-16."
-        ) from error
+        raise ProbeError(f"{path}: byte {error.start} is not {encoding.upper()}. Save it from Praat as UTF-8 or UTF-16.") from error
 
 
 class _Values:

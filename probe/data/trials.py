@@ -21,7 +21,7 @@ import numpy as np
 
 from probe.brief import brief, counted
 from probe.data.corpus import Corpus, Utterance
-from probe.data.tables import decoded_table, refuse_other_separator, table_rows
+from probe.data.table_text import decoded_table, refuse_other_separator, table_rows
 from probe.errors import ProbeError, listed
 
 log = logging.getLogger("probe")
@@ -139,9 +139,7 @@ def _refuse_contradiction(path: Path, line: int, trial: Trial, first: int) -> No
         )
 
 
-def draw_trials(
-    utterances: Sequence[Utterance], n_trials: int, seed: int, taken: Collection[frozenset[str]] = frozenset()
-) -> TrialList:
+def draw_trials(utterances: Sequence[Utterance], n_trials: int, seed: int, taken: Collection[frozenset[str]] = frozenset()) -> TrialList:
     """Seeded pairs of utterances with known speakers: a third of them targets, as far as there are that many.
 
     Args:

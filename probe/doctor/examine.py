@@ -5,20 +5,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from probe.doctor import corpus as corpora
-from probe.doctor import labels, libraries, machine
+from probe.doctor import corpus_checks as corpora
+from probe.doctor import label_checks, libraries, machine
 from probe.doctor.findings import Finding
 from probe.errors import ProbeError
-from probe.names import ModelName
+from probe.model_names import ModelName
 
 if TYPE_CHECKING:
     from probe.data.corpus import Corpus
     from probe.models.encoder import ModelInfo
 
 
-def examine(
-    model: str | ModelName | None = None, corpus: str | None = None, to: Path = Path(), device: str | None = None
-) -> Iterator[Finding]:
+def examine(model: str | ModelName | None = None, corpus: str | None = None, to: Path = Path(), device: str | None = None) -> Iterator[Finding]:
     """Findings on this machine, and on a model and a corpus where they are named, as they are made.
 
     Args:
@@ -50,7 +48,7 @@ def examine(
     for item in loaded:
         yield from _whatever_happens("audio", corpora.audio(item, info))
         yield from _whatever_happens("text", corpora.text(item, info))
-        yield from _whatever_happens("labels", labels.labels(item))
+        yield from _whatever_happens("labels", label_checks.labels(item))
 
 
 def _whatever_happens(topic: str, findings: Iterator[Finding]) -> Iterator[Finding]:
@@ -66,7 +64,7 @@ def _whatever_happens(topic: str, findings: Iterator[Finding]) -> Iterator[Findi
 
 def _open_model(name: str | ModelName, device: str | None, opened: "list[ModelInfo]") -> Iterator[Finding]:
     from probe.models.catalogue import open_model
-    from probe.store.layers import describe_layers
+    from probe.store.layer_names import describe_layers
 
     info = open_model(name, device).info
     opened.append(info)

@@ -34,9 +34,7 @@ def screen(findings: Iterable[Finding]) -> Iterator[str]:
         for number, item in enumerate(of_topic):
             counts[item.status] = counts.get(item.status, 0) + 1
             head = f"{topic if number == 0 else '':<{TOPIC_WIDTH}}{item.status:<{STATUS_WIDTH}}"
-            body = _wrapped(item.finding) + [
-                ("→ " if n == 0 else "  ") + line for n, line in enumerate(_wrapped(item.advice, indent=2))
-            ]
+            body = _wrapped(item.finding) + [("→ " if n == 0 else "  ") + line for n, line in enumerate(_wrapped(item.advice, indent=2))]
             yield "\n".join((head if n == 0 else " " * len(head)) + line for n, line in enumerate(body))
     yield ", ".join(f"{n or 'no'} {word}{'' if n == 1 else 's'}" for word, n in counts.items() if word in ("problem", "note"))
 
@@ -44,8 +42,4 @@ def screen(findings: Iterable[Finding]) -> Iterator[str]:
 def _wrapped(text: str, indent: int = 0) -> list[str]:
     """Lines that fit beside the topic and the status; the text's own line breaks stay."""
     width = WIDTH - TOPIC_WIDTH - STATUS_WIDTH - indent
-    return [
-        piece
-        for line in text.splitlines()
-        for piece in textwrap.wrap(line, width, break_on_hyphens=False, break_long_words=False) or [""]
-    ]
+    return [piece for line in text.splitlines() for piece in textwrap.wrap(line, width, break_on_hyphens=False, break_long_words=False) or [""]]

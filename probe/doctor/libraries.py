@@ -15,10 +15,10 @@ TOPIC = "versions"
 IMPORTS: dict[str, Callable[[], object]] = {
     "torch": lambda: import_module("torch"),
     "torchaudio": lambda: import_module("probe.models.spectral"),
-    "transformers": lambda: import_module("probe.models.checkpoints"),
+    "transformers": lambda: import_module("probe.models.sources.checkpoints"),
     "soundfile, soxr": lambda: import_module("probe.data.audio"),
     "h5py": lambda: import_module("probe.store.shards"),
-    "scikit-learn": lambda: import_module("probe.heads.linear"),
+    "scikit-learn": lambda: import_module("probe.heads.linear.linear_probe"),
     "pandas": lambda: import_module("probe.reporting.rows"),
     "jiwer": lambda: import_module("probe.measures.transcription"),
 }

@@ -135,15 +135,13 @@ def decoders() -> Iterator[Finding]:
 
 def hub() -> Iterator[Finding]:
     """Whether the hub answers, and what its cache holds."""
-    from probe.models import hub
+    from probe.models.sources import hub
 
     if hub.is_offline():
         text = "HF_HUB_OFFLINE is set: only the cache, folders, random:, fbank and mfcc work."
         yield Finding("hub", "note", text, "Unset it to fetch models.")
     elif reason := hub.why_unreachable():
-        text = (
-            f"{hub.endpoint()} does not answer as the hub does ({reason}): only the cache, folders, random:, fbank and mfcc work."
-        )
+        text = f"{hub.endpoint()} does not answer as the hub does ({reason}): only the cache, folders, random:, fbank and mfcc work."
         advice = (
             "Set HTTPS_PROXY where there is a proxy, HF_ENDPOINT where there is a mirror; or copy a checkpoint's folder here, "
             "and set HF_HUB_OFFLINE=1 so that nothing waits."

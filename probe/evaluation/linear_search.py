@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from probe.heads.linear import LinearProbe, fit_strengths
+from probe.heads.linear.linear_probe import LinearProbe, fit_strengths
 
 # Rows that are judged by blocks are so many at a time: a product's last bits depend on how many rows it has.
 JUDGED_ROWS = 4096

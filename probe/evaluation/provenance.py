@@ -7,12 +7,12 @@ from typing import Any
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus
 from probe.environment import code_version, package_versions
-from probe.evaluation.hearing import Hearing
+from probe.evaluation.condition_plan import Hearing
 from probe.evaluation.tasks import Task
 from probe.files import file_name, sha256_of_json
-from probe.names import ModelName
+from probe.model_names import ModelName
 from probe.records import SEVERAL
-from probe.store.features import FeatureStore
+from probe.store.feature_store import FeatureStore
 
 
 def provenance(

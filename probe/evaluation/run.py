@@ -13,29 +13,29 @@ from typing import Any
 import torch
 
 from probe.brief import brief, counted
-from probe.data import texts
+from probe.data import transcript_checks
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, Utterance, load_corpus
 from probe.errors import ProbeError, listed
-from probe.evaluation.asking import problem_of, stores_of
-from probe.evaluation.backends import ON_SPEAKERS
-from probe.evaluation.depth import depth_of, n_blocks
-from probe.evaluation.fitting import Fitting
-from probe.evaluation.hearing import Hearing, asked_under, groups_of, heard, hearings, of_blocks
-from probe.evaluation.kinds import KINDS
-from probe.evaluation.problem import Features, Problem, Score, described
+from probe.evaluation.condition_plan import Hearing, asked_under, groups_of, heard, hearings, of_blocks
+from probe.evaluation.dataset import Features, Problem, Score, described
+from probe.evaluation.kinds.registry import KINDS
+from probe.evaluation.kinds.transcribe import CTC_LAYER
+from probe.evaluation.label_free_fits import Fitting
+from probe.evaluation.layer_depth import depth_of, n_blocks
+from probe.evaluation.model_stores import name_of
+from probe.evaluation.prechecks import problem_of, stores_of
 from probe.evaluation.progress import progress_of
 from probe.evaluation.provenance import arguments_of, provenance, stem
-from probe.evaluation.stores import name_of
 from probe.evaluation.tasks import Task, open_task, same_question
-from probe.evaluation.transcribe import CTC_LAYER
 from probe.evaluation.trial_lists import intervals_of, trial_lists
 from probe.evaluation.unfinished import Unfinished, unfinished_folder
+from probe.evaluation.verification_backends import ON_SPEAKERS
 from probe.files import require_writable, sha256_of_json
 from probe.measures.uncertainty import interval
+from probe.model_names import ModelName
 from probe.models.catalogue import choose_device
 from probe.models.encoder import device_name
-from probe.names import ModelName
 from probe.records import (
     NO_LAYER,
     WEIGHTED,
@@ -101,7 +101,7 @@ def run(
 
     Args:
         task: a ready task's name, a TOML file, or a task that is open.
-        model: SPEC or NAME=SPEC (`probe.names`), or the name that it was given at extraction. Where SPEC is a folder or a file, its
+        model: SPEC or NAME=SPEC (`probe.model_names`), or the name that it was given at extraction. Where SPEC is a folder or a file, its
             weights must be those that the features were extracted from; ``NAME@<revision>`` names older features.
         corpus: a manifest, ``librispeech:ROOT#subsets``, or a corpus that is loaded.
         features: the folder of stores.
@@ -110,7 +110,7 @@ def run(
         labels: for frames, a CSV file of intervals or a folder of TextGrids, in the place of the one that the task names; its
             sha256 stands where that of a list of trials does.
         conditions: to be asked under, in the place of the task's own; each has its own store. What is disturbed is the task's
-            (`probe.evaluation.hearing`). Where all of them train together they are part of the task's name.
+            (`probe.evaluation.condition_plan`). Where all of them train together they are part of the task's name.
         device: where heads are trained; None takes a GPU where there is one.
         seed: of heads, drawn trials, controls and the bootstrap.
         limit: at most so many utterances of each split, the ones that `probe.extract` takes; part of the corpus' name in records.
@@ -134,7 +134,7 @@ def run(
     stores = stores_of(task, given, corpus, Path(features))
     named = replace(given, name=name_of(given, next(iter(stores.values()))))
     done = Run([], [], [])
-    for line in texts.warnings(corpus.utterances) if (task.of or task).kind == "transcribe" else ():
+    for line in transcript_checks.warnings(corpus.utterances) if (task.of or task).kind == "transcribe" else ():
         log.warning("%s: %s", corpus.name, line)
     groups = groups_of(corpus)
     for position, hearing in enumerate(asked):
@@ -158,12 +158,8 @@ def run(
         }
         paths = {condition: Path(results) / f"{stem(fields)}.jsonl" for condition, fields in common.items()}
         folders = [stores[condition].path for condition in hearing.conditions]
-        finished = {
-            condition: () if again else _finished(path, folders, common[condition], shas) for condition, path in paths.items()
-        }
-        voices = _training_speakers(
-            task, found.usable(hearing.rows([item for item in corpus.utterances if item.split == "train"]))
-        )
+        finished = {condition: () if again else _finished(path, folders, common[condition], shas) for condition, path in paths.items()}
+        voices = _training_speakers(task, found.usable(hearing.rows([item for item in corpus.utterances if item.split == "train"])))
         if all(finished.values()):
             log.info("%s: there already; --again trains anew", listed([str(path) for path in paths.values()]))
             done.paths.extend(paths.values())
@@ -180,9 +176,7 @@ def run(
             unfinished=parts,
         )
         trained = f"training {position + 1} of {len(asked)}" if len(asked) > 1 else ""
-        with progress_of(
-            " ".join(filter(None, [task.name, named.name, *(f"({text})" for text in (number, trained) if text)]))
-        ) as shown:
+        with progress_of(" ".join(filter(None, [task.name, named.name, *(f"({text})" for text in (number, trained) if text)]))) as shown:
             scores = _scores(task, replace(problem, progress=shown), found)
         seconds = round(time.monotonic() - started + parts.seconds, 2)
         arguments = arguments_of(
@@ -221,9 +215,7 @@ def run(
         parts.remove()
     _say_what_scores_rest_on(task, named.name, done.records)
     if done.left_out:
-        log.warning(
-            "%s: %d utterances failed at extraction and are left out: %s", corpus.name, len(done.left_out), listed(done.left_out)
-        )
+        log.warning("%s: %d utterances failed at extraction and are left out: %s", corpus.name, len(done.left_out), listed(done.left_out))
     return done
 
 
@@ -440,8 +432,7 @@ def _outcomes(scores: Sequence[Score], records: Sequence[Record], corpus: Corpus
         seen.add(place)
         head = {"layer": score.layer, "head": score.head, "train_domain": score.train_domain, "test_domain": score.test_domain}
         lines += [
-            json.dumps({**head, **outcome, **about.get(outcome.get("key", ""), {})}, ensure_ascii=False) + "\n"
-            for outcome in score.outcomes
+            json.dumps({**head, **outcome, **about.get(outcome.get("key", ""), {})}, ensure_ascii=False) + "\n" for outcome in score.outcomes
         ]
     return "".join(lines).encode()
 
@@ -453,9 +444,7 @@ def _warn_of_copies(features: Features, corpus: Corpus, condition: str) -> None:
         splits.setdefault(features.of(utterance).audio_sha256, {})[utterance.split] = utterance.key
     copies = [" = ".join(keys.values()) for keys in splits.values() if len(keys) > 1]
     if copies:
-        log.warning(
-            "%s: %d recordings are in more than one split, byte for byte: %s", corpus.name, len(copies), listed(copies, 3)
-        )
+        log.warning("%s: %d recordings are in more than one split, byte for byte: %s", corpus.name, len(copies), listed(copies, 3))
 
 
 def _warn_of_edges(task: str, model: str, scores: Sequence[Score]) -> None:

@@ -15,11 +15,11 @@ from typing import Any
 from probe.brief import brief
 from probe.data.corpus import Corpus
 from probe.errors import ProbeError, UsageError, listed
-from probe.evaluation.subsets import check_budget
+from probe.evaluation.label_budgets import check_budget
 from probe.files import sha256_of_file, sha256_of_json
-from probe.heads.ctc_head import ACTIVATIONS, HEADS, LEARNING_RATES, MOST_CONTEXT, MOST_HIDDEN
-from probe.heads.projection import PROJECTIONS
-from probe.heads.vocabulary import UNITS
+from probe.heads.ctc.modules import ACTIVATIONS, HEADS, LEARNING_RATES, MOST_CONTEXT, MOST_HIDDEN
+from probe.heads.ctc.vocabulary import UNITS
+from probe.heads.linear.projection import PROJECTIONS
 
 log = logging.getLogger("probe")
 
@@ -41,7 +41,7 @@ FRAME_CONTROLS = ("majority", "shuffled", "types")
 EMPTY = ("budgets", "controls", "ignore")  # lists of text that may be empty
 # Of every kind that trains or compares on one layer: how many dimensions it is projected to first (0: none), and how.
 PROJECTION: dict[str, Any] = {"project": 0, "projection": "pca"}
-# Of every kind: under which conditions it is asked, and of which rows the audio is disturbed (`probe.evaluation.hearing`).
+# Of every kind: under which conditions it is asked, and of which rows the audio is disturbed (`probe.evaluation.condition_plan`).
 DISTURBED = ("test", "train", "both", "mixed")
 ENROLLED = ("clean", "same")
 HEARD: dict[str, Any] = {"conditions": ["clean"], "disturb": "test"}
@@ -165,11 +165,7 @@ class Task:
         contents: dict[str, Any] = {key: sha256_of_file(path) for key in FILES if (path := self.file(key))}
         contents |= {"conditions": sorted(self.settings["conditions"])} if self.trains_across else {}
         off = {"conditions", *(PROJECTION if not self.settings.get("project") else ())}
-        off |= {
-            key
-            for key, usual in (("disturb", "test"), ("across", "domain"), ("enroll", "clean"))
-            if self.settings.get(key) == usual
-        }
+        off |= {key for key, usual in (("disturb", "test"), ("across", "domain"), ("enroll", "clean")) if self.settings.get(key) == usual}
         settings = {key: value for key, value in self.settings.items() if key not in off} | contents
         return sha256_of_json({"version": self.version, "kind": self.kind, "settings": settings, "of": inner})
 
@@ -291,9 +287,7 @@ def _wrapped(path: Path, name: str, overrides: Mapping[str, Any]) -> Task:
     beside = path.parent / name
     task = open_task(beside if name.endswith(".toml") and beside.is_file() else name, overrides)
     if task.kind not in ("classify", "transcribe", "frames"):
-        raise ProbeError(
-            f"{path}: of = {name!r} is of kind {task.kind}; domain shift wraps classify, transcribe and frames tasks."
-        )
+        raise ProbeError(f"{path}: of = {name!r} is of kind {task.kind}; domain shift wraps classify, transcribe and frames tasks.")
     return task
 
 
@@ -414,9 +408,7 @@ def _agree_on_backends(path: Path, settings: dict[str, Any]) -> None:
 def unread_columns(tasks: Iterable[Task], columns: Iterable[str]) -> list[str]:
     """Those of a manifest's columns that no setting of the tasks names."""
     values = [value for task in tasks for one in (task, task.of or task) for value in one.settings.values()]
-    named = {
-        text for value in values for text in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(text, str)
-    }
+    named = {text for value in values for text in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(text, str)}
     return [name for name in columns if name not in named]
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from probe.data.corpus import Utterance
-from probe.data.texts import Found, described, unseen
+from probe.data.transcript_checks import Found, described, unseen
 from probe.errors import ProbeError, listed
 from probe.evaluation.tasks import Task
-from probe.heads.lexicon import UNKNOWN_PHONE, pronounced, read_lexicon
-from probe.heads.vocabulary import UNITS, Vocabulary, letters
+from probe.heads.ctc.lexicon import UNKNOWN_PHONE, pronounced, read_lexicon
+from probe.heads.ctc.vocabulary import UNITS, Vocabulary, letters
 
 log = logging.getLogger("probe")
 
@@ -42,7 +42,7 @@ class Transcripts:
     """Turns utterances into the texts that heads learn and are scored against.
 
     Attributes:
-        separator: between two symbols, see `probe.heads.vocabulary.UNITS`.
+        separator: between two symbols, see `probe.heads.ctc.vocabulary.UNITS`.
     """
 
     def __init__(self, task: Task) -> None:

@@ -11,8 +11,8 @@ from probe.data.corpus import Corpus
 from probe.data.intervals import BEYOND_S, EXPECTED, IntervalSet, load_intervals
 from probe.data.trials import Trial, TrialList, draw_trials, load_trials
 from probe.errors import ProbeError, UsageError, listed
-from probe.evaluation.hearing import Hearing
-from probe.evaluation.problem import Features
+from probe.evaluation.condition_plan import Hearing
+from probe.evaluation.dataset import Features
 from probe.evaluation.tasks import Task
 
 log = logging.getLogger("probe")
@@ -66,9 +66,7 @@ def chosen_trials(
     if task.kind != "verify":
         return {}
     if trials is None:
-        raise UsageError(
-            f"{task.name}: needs --trials, a CSV list with the columns enroll,test,label, or lines `label path1 path2`."
-        )
+        raise UsageError(f"{task.name}: needs --trials, a CSV list with the columns enroll,test,label, or lines `label path1 path2`.")
     dev_rows = [item for item in corpus.utterances if item.split == "dev" and item.key not in failed]
     tested = load_trials(trials, corpus)
     if dev_trials:
@@ -139,8 +137,7 @@ def _warn_of_trials(lists: dict[str, TrialList]) -> None:
         found = {
             "have an utterance of split train": sum("train" in (one.split, other.split) for _, one, other in ends),
             "have a label against the manifest's speakers": sum(
-                bool(one.speaker and other.speaker) and trial.target != (one.speaker == other.speaker)
-                for trial, one, other in ends
+                bool(one.speaker and other.speaker) and trial.target != (one.speaker == other.speaker) for trial, one, other in ends
             ),
             "compare an utterance with itself": sum(one.key == other.key for _, one, other in ends),
         }

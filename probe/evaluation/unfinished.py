@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from probe.errors import ProbeError
-from probe.evaluation.problem import Problem, Score
+from probe.evaluation.dataset import Problem, Score
 from probe.files import read_json, sha256_of_json, write_json
 
 log = logging.getLogger("probe")

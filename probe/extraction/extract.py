@@ -16,25 +16,25 @@ from probe.data import audio
 from probe.data.conditions.condition import Condition, Disturbance, open_condition, parse_condition
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, load_corpus
-from probe.data.decoder import TIMEOUT_S, Decoder
+from probe.data.guarded_decoding import TIMEOUT_S, Decoder
 from probe.environment import allowed_cores, code_version, package_versions
 from probe.errors import ProbeError, UsageError, listed
-from probe.extraction.certificates import keep_certificate, kept_certificate
-from probe.extraction.decoding import decoded
-from probe.extraction.encoding import FEWEST_ROWS, Wanted, encoded
+from probe.extraction.certificate_cache import keep_certificate, kept_certificate
+from probe.extraction.forward import FEWEST_ROWS, Wanted, encoded
+from probe.extraction.gather import Shards, Tally, write_job
 from probe.extraction.plan import SHARD_BYTES, VALUE_BYTES, Plan, human_bytes, make_plan
-from probe.extraction.shards import Shards, Tally, write_job
+from probe.extraction.read_ahead import decoded
 from probe.extraction.threads import computing_on, may_decide_bits
-from probe.extraction.writing import Writer
+from probe.extraction.write_behind import Writer
 from probe.files import read_json, require_writable
+from probe.model_names import RANDOM, ModelName, own_name
 from probe.models.catalogue import CHUNK_S, CONTEXT_S, open_model
 from probe.models.check import check_model
 from probe.models.encoder import Encoder, device_name
-from probe.models.plugins import Plugin
-from probe.names import RANDOM, ModelName, own_name
-from probe.store.features import Failure, FeatureStore
-from probe.store.folder import create_store, discard_store, store_path
-from probe.store.layers import choose_layers
+from probe.models.plugins.adapter import Plugin
+from probe.store.feature_store import Failure, FeatureStore
+from probe.store.layer_names import choose_layers
+from probe.store.stores import create_store, discard_store, store_path
 from probe.store.views import parse_view
 
 log = logging.getLogger("probe")
@@ -136,7 +136,7 @@ def extract(
     """Writes what is missing of a corpus' features into the store of this model, view and recipe beneath ``to``.
 
     Args:
-        model: SPEC or NAME=SPEC (see `probe.names`), an encoder that is open, or an object that is a plug-in.
+        model: SPEC or NAME=SPEC (see `probe.model_names`), an encoder that is open, or an object that is a plug-in.
         corpus: a manifest, ``librispeech:ROOT#subsets``, or a corpus that is loaded.
         to: the folder of all stores.
         layers: such as ``conv,0-12,final``; all but ``conv`` where None.
@@ -171,8 +171,7 @@ def extract(
     parse_view(view)
     if dtype not in VALUE_BYTES or compression not in COMPRESSIONS:
         raise UsageError(
-            f"dtype {dtype!r}, compression {compression!r}: expected one of {', '.join(VALUE_BYTES)}, and of "
-            f"{', '.join(COMPRESSIONS)}."
+            f"dtype {dtype!r}, compression {compression!r}: expected one of {', '.join(VALUE_BYTES)}, and of {', '.join(COMPRESSIONS)}."
         )
     if isinstance(condition, str):
         condition = parse_condition(condition, seed=condition_seed)
@@ -194,9 +193,7 @@ def extract(
     for note in encoder.info.notes:
         log.info("%s: %s", asked.name, note)
     if memory_bytes < LEAST_BYTES:
-        raise UsageError(
-            f"--memory {human_bytes(memory_bytes)}: expected at least {human_bytes(LEAST_BYTES)}; shards take most of it."
-        )
+        raise UsageError(f"--memory {human_bytes(memory_bytes)}: expected at least {human_bytes(LEAST_BYTES)}; shards take most of it.")
     names = choose_layers(layers, list(info.every_layer), info.aliases, info.id, list(info.layers))
     if ctc and not encoder.info.ctc:
         if encoder.info.id.startswith(RANDOM):
@@ -358,9 +355,7 @@ def _run(
     with store.writing():
         store.refresh()
         stretch = disturbance.condition.stretch if disturbance else 1.0
-        plan = make_plan(
-            corpus, encoder, layers, view, store.recipe["dtype"], store, root, decoders[0].header_duration_s, stretch
-        )
+        plan = make_plan(corpus, encoder, layers, view, store.recipe["dtype"], store, root, decoders[0].header_duration_s, stretch)
         if plan.n_bytes > plan.free_bytes:
             if not store.jobs:
                 discard_store(store.path)

@@ -14,7 +14,7 @@ from probe.data.audio import header_duration_s
 from probe.data.corpus import Corpus, Utterance
 from probe.files import free_bytes
 from probe.models.encoder import Encoder, frames_of
-from probe.store.features import Failure, FeatureStore, Job
+from probe.store.feature_store import Failure, FeatureStore, Job
 from probe.store.views import VIEWS, n_rows, row_width
 
 SHARD_BYTES = 256_000_000
@@ -164,9 +164,7 @@ def _entry_bytes(corpus: Corpus, todo: Sequence[Utterance], n_layers: int) -> in
     return len(todo) * (sum(widths) + 2 * longest_key + 64 + 8 * n_layers + INDEX_BYTES)
 
 
-def _choices(
-    encoder: Encoder, layers: Sequence[str], n_utterances: int, n_samples: int, entries: int
-) -> dict[tuple[str, str, int], int]:
+def _choices(encoder: Encoder, layers: Sequence[str], n_utterances: int, n_samples: int, entries: int) -> dict[tuple[str, str, int], int]:
     """`Plan.choices`: with all layers that were asked for, or every fourth of them; ``entries`` bytes are the same in all."""
     fewer = layers[:: 4 if len(layers) > 4 else 1]
     mean_samples = -(-n_samples // max(1, n_utterances))

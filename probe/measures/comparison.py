@@ -54,9 +54,7 @@ class Paired:
         return brief(self, f"{figure(self.difference)} {ends}", p, counted(self.n_blocks, "block"))
 
 
-def paired_difference(
-    a: Counts, b: Counts, seed: int = 0, n_resamples: int = 1000, confidence: float = 0.95, metric: str = "eer"
-) -> Paired:
+def paired_difference(a: Counts, b: Counts, seed: int = 0, n_resamples: int = 1000, confidence: float = 0.95, metric: str = "eer") -> Paired:
     """The difference a - b, its interval, its p-value and how often a > b, both scores taken on the same resampled blocks.
 
     What moves both scores together (hard speakers) cancels, so this shows differences that two overlapping intervals hide.
@@ -130,9 +128,7 @@ def best_and_tied(
     return tied_with_best(sampled(counts, seed, n_resamples, metric), higher_is_better, level, units_of(counts[0], metric))
 
 
-def tied_with_best(
-    scores: Scores, higher_is_better: bool, level: float = LEVEL, units: float | None = None
-) -> tuple[int, list[bool]]:
+def tied_with_best(scores: Scores, higher_is_better: bool, level: float = LEVEL, units: float | None = None) -> tuple[int, list[bool]]:
     """`best_and_tied` of scores that are resampled already; ``units`` as in `probe.measures.uncertainty.least_error`."""
     best = int(np.argmax(scores.values if higher_is_better else -scores.values))
     p = np.delete(p_values(scores.less(best, units)), best)

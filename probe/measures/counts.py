@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from probe.errors import ProbeError
-from probe.measures.verification import METRICS, per_rank, ranked
+from probe.measures.detection import METRICS, per_rank, ranked
 from probe.records import hashed_block
 
 Counts = dict[str, Any]
@@ -46,9 +46,7 @@ def amount_counts(blocks: Sequence[str], amounts: ArrayLike) -> Counts:
     """
     values = np.asarray(amounts, np.float64)
     if values.shape != (len(blocks),) or not np.isfinite(values).all() or (values < 0).any():
-        raise ProbeError(
-            f"amounts of shape {values.shape}, not all finite and >= 0; expected one for each of {len(blocks)} utterances."
-        )
+        raise ProbeError(f"amounts of shape {values.shape}, not all finite and >= 0; expected one for each of {len(blocks)} utterances.")
     return _sums(blocks, values.tolist(), [1] * len(blocks))
 
 
@@ -156,7 +154,7 @@ def value_of(counts: Counts, metric: str = "eer") -> float:
     Equal to ``jiwer.wer`` / ``jiwer.cer`` of the corpus and to sklearn's ``accuracy_score`` of the same outcomes.
 
     Args:
-        metric: of `probe.measures.verification.METRICS`, where the counts are trials; a ratio has one value.
+        metric: of `probe.measures.detection.METRICS`, where the counts are trials; a ratio has one value.
 
     Raises:
         ProbeError: denominators that sum to 0, no targets or no non-targets (there is no empty case), counts of neither form, trials

@@ -60,7 +60,7 @@ from scipy.special import ndtri, stdtridf, stdtrit
 
 from probe.errors import ProbeError
 from probe.measures.counts import Counts, TrialMetric, is_trials, per_seed, trial_metric, value_of
-from probe.measures.verification import MANY
+from probe.measures.detection import MANY
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -1,8 +1,8 @@
-"""Specs of models -> encoders; `probe.names` says how models are called.
+"""Specs of models -> encoders; `probe.model_names` says how models are called.
 
 ``org/name@revision`` on the hub, a local folder, ``random:org/name@seed`` (the same architecture with seeded random weights; those
-in ``known.csv`` need no network), ``fbank``, ``mfcc``, ``file.pt`` (`probe.models.fairseq`), ``torchaudio:NAME``
-(`probe.models.bundles`), plug-ins (`probe.models.factories`), those with ``random:`` before their name too.
+in ``known.csv`` need no network), ``fbank``, ``mfcc``, ``file.pt`` (`probe.models.sources.fairseq`), ``torchaudio:NAME``
+(`probe.models.sources.bundles`), plug-ins (`probe.models.plugins.loader`), those with ``random:`` before their name too.
 """
 
 import os
@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probe.errors import ProbeError, UsageError
+from probe.model_names import RANDOM, SPECTRAL, ModelName
 from probe.models.encoder import Chunking, Encoder
-from probe.models.known import NOT_SPEECH, TORCHAUDIO, Known, close_names, known_models
-from probe.names import RANDOM, SPECTRAL, ModelName
+from probe.models.sources.known import NOT_SPEECH, TORCHAUDIO, Known, close_names, known_models
 
 if TYPE_CHECKING:
     import torch
 
-    from probe.models import checkpoints
-    from probe.models.plugins import Plugin, PluginEncoder
+    from probe.models.plugins.adapter import Plugin, PluginEncoder
     from probe.models.reference import TransformersEncoder
+    from probe.models.sources import checkpoints
 
 IMPLEMENTATIONS = ("packed", "reference")
 # Longer than any utterance that these models were trained on, and than those of the usual corpora.
@@ -58,7 +58,7 @@ def open_model(
     """The encoder that ``name`` stands for.
 
     Args:
-        name: a model's SPEC, or NAME=SPEC; or an object that is a plug-in (`probe.models.plugins.Plugin`).
+        name: a model's SPEC, or NAME=SPEC; or an object that is a plug-in (`probe.models.plugins.adapter.Plugin`).
         device: ``cpu``, ``cuda``, ``cuda:1``; None takes a GPU where there is one.
         sha256: what the weights must have, as ``probe check`` prints it.
         implementation: ``packed``, or ``reference`` for transformers' own forward. A checkpoint without a packed form is computed by
@@ -74,8 +74,8 @@ def open_model(
     """
     import torch
 
-    from probe.models import factories
     from probe.models.packed.products import dtype_of
+    from probe.models.plugins import loader
     from probe.models.spectral import SpectralEncoder
 
     place = choose_device(device)
@@ -93,7 +93,7 @@ def open_model(
         if sha256 is not None:
             raise UsageError(f"--sha256: {asked.spec} has no weights.")
         encoder = SpectralEncoder(asked.spec, torch.device(place))
-    elif factories.is_plugin(asked):
+    elif loader.is_plugin(asked):
         encoder = _plugin(asked.spec, torch.device(place), sha256)
     else:
         encoder = _in_form(_with_weights(asked.spec, place, sha256), implementation, precision, chunking)
@@ -113,9 +113,9 @@ def _with_weights(spec: str, place: str, sha256: str | None) -> "TransformersEnc
 
 def _plugin(name: "str | Plugin", place: "torch.device", sha256: str | None) -> "PluginEncoder":
     """The encoder of a plug-in's name, or of an object that is one."""
-    from probe.models import factories
+    from probe.models.plugins import loader
 
-    encoder = factories.open_plugin(name, place) if isinstance(name, str) else factories.encoder_of(name, place)
+    encoder = loader.open_plugin(name, place) if isinstance(name, str) else loader.encoder_of(name, place)
     found = encoder.info.weights_sha256 or "none"
     if sha256 not in (None, found):
         raise ProbeError(f"{encoder.info.id}: its weights have sha256 {found}, --sha256 says {sha256}.")
@@ -127,7 +127,7 @@ def _in_form(reference: "TransformersEncoder", implementation: str, precision: s
 
     Where there is but one form, long audio is cut in it whatever is asked for.
     """
-    from probe.models.packed.encoder import PackedEncoder
+    from probe.models.packed.packed_encoder import PackedEncoder
     from probe.models.packed.support import without_packed_form
 
     reason = without_packed_form(reference.model.config)
@@ -146,10 +146,10 @@ def _in_form(reference: "TransformersEncoder", implementation: str, precision: s
 
 def _pretrained(name: str, place: str, sha256: str | None) -> "TransformersEncoder":
     """The encoder of a bundle, a file, a folder or a checkpoint on the hub."""
-    from probe.models import checkpoints, fairseq
+    from probe.models.sources import checkpoints, fairseq
 
     if name.startswith(TORCHAUDIO):
-        from probe.models import bundles
+        from probe.models.sources import bundles
 
         return bundles.bundle_encoder(name, place, sha256)
     if file := fairseq.file_of(name):
@@ -159,7 +159,7 @@ def _pretrained(name: str, place: str, sha256: str | None) -> "TransformersEncod
 
 def _random(name: str, place: str) -> "TransformersEncoder":
     """The encoder of a name that begins with ``random:``."""
-    from probe.models import checkpoints
+    from probe.models.sources import checkpoints
 
     architecture, at, seed = name.removeprefix(RANDOM).rpartition("@")
     if not at or _is_folder(architecture + at + seed):
@@ -173,13 +173,13 @@ def _random(name: str, place: str) -> "TransformersEncoder":
 
 def _architecture(name: str) -> tuple[Path, Any, bool | None]:
     """What random weights are drawn for: folder, configuration, whether waveforms are normalised (None: the folder says)."""
-    from probe.models import checkpoints, fairseq
+    from probe.models.sources import checkpoints, fairseq
 
     row = known_models().get(name)
     if row:
         return Path(), checkpoints.config_of_known(row), row.normalize
     if name.startswith(TORCHAUDIO):
-        from probe.models import bundles
+        from probe.models.sources import bundles
 
         return Path(), *bundles.architecture_of(name)
     if file := fairseq.file_of(name):
@@ -208,7 +208,8 @@ def choose_device(device: str | None) -> str:
 
 def _locate(name: str, weights: bool) -> "checkpoints.Location":
     """The checkpoint's folder: given, or fetched from the hub (its configuration alone without ``weights``)."""
-    from probe.models import checkpoints, factories
+    from probe.models.plugins import loader
+    from probe.models.sources import checkpoints
 
     if _is_folder(name):
         return checkpoints.Location(str(Path(name)), Path(name))
@@ -227,7 +228,7 @@ def _locate(name: str, weights: bool) -> "checkpoints.Location":
         if part in identifier.lower():
             raise ProbeError(f"{name}: reads {reads}, not speech. The speech models of this kind are called data2vec-audio.")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", identifier):
-        close = close_names(name, (*SPECTRAL, *offline_names(), *factories.installed()))
+        close = close_names(name, (*SPECTRAL, *offline_names(), *loader.installed()))
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ProbeError(
             f"model {name!r}: neither a folder nor org/name on the hub.{hint} `probe models` "

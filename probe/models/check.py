@@ -22,11 +22,11 @@ from torch import Tensor
 from probe.brief import brief
 from probe.environment import package_versions
 from probe.errors import listed
+from probe.model_names import RANDOM
 from probe.models.encoder import ASSUMED, CTC, PLUGIN, Encoder, device_name, frames_of, pieces_of
-from probe.models.known import UNUSED, Known, known_models
-from probe.models.plugins import Plugin
-from probe.names import RANDOM
-from probe.store.layers import describe_layers
+from probe.models.plugins.adapter import Plugin
+from probe.models.sources.known import UNUSED, Known, known_models
+from probe.store.layer_names import describe_layers
 
 PASS, FAIL, NOTE, SKIPPED = "pass", "FAIL", "note", "skipped"
 # Largest relative errors: against transformers, the same of a very quiet utterance, and against the utterance alone.
@@ -111,9 +111,7 @@ class Certificate:
         return {name: value for name, value in asdict(self).items() if name != "seconds"} | {"passed": not self.failed}
 
 
-def check_model(
-    encoder: "str | Encoder | Plugin", quick: bool = False, tick: Callable[[str], Any] = lambda _: None
-) -> Certificate:
+def check_model(encoder: "str | Encoder | Plugin", quick: bool = False, tick: Callable[[str], Any] = lambda _: None) -> Certificate:
     """Everything about ``encoder`` that can be measured without knowing its data.
 
     An encoder may have, beyond the batch contract, ``again()`` (the same checkpoint opened afresh), ``by_transformers(wave)``
@@ -307,9 +305,7 @@ def _layers(encoder: Encoder, _twin: Any, quick: bool) -> Iterator[Finding]:
     if blocks != [str(first + index) for index in range(len(blocks))]:
         faults.append(f"names {', '.join(names)}, expected 0, 1, 2 ... without a gap")
     if depth is not None and len(blocks) != depth + 1:
-        faults.append(
-            f"{len(blocks)} numbered layers, expected {depth + 1} (the input of the first of {depth} blocks, and each output)"
-        )
+        faults.append(f"{len(blocks)} numbered layers, expected {depth + 1} (the input of the first of {depth} blocks, and each output)")
     if any(layer not in names for layer in info.aliases.values()):
         faults.append(f"aliases {dict(info.aliases)} of layers that are not there")
     row = _by_name(encoder)
@@ -336,9 +332,7 @@ def _alone(encoder: Encoder, twin: Any, quick: bool) -> Iterator[Finding]:
     yield _compared("normalisation", encoder, other, [quiet], NORMALISATION)
 
 
-def _compared(
-    check: str, encoder: Encoder, other: Callable[[Tensor], Mapping[str, Tensor]], waves: Sequence[Tensor], bound: float
-) -> Finding:
+def _compared(check: str, encoder: Encoder, other: Callable[[Tensor], Mapping[str, Tensor]], waves: Sequence[Tensor], bound: float) -> Finding:
     """The worst layer of ``waves``, each alone, against another way to compute it."""
     aliases = encoder.info.aliases
     names = [*encoder.info.every_layer, *aliases, *([CTC] if encoder.info.ctc else [])]
@@ -402,9 +396,7 @@ def _frames(encoder: Encoder, _twin: Any, quick: bool) -> Iterator[Finding]:
     lengths = {field + k * hop + step for k in range((480_000 - field) // hop + 1) for step in (-1, 0)}
     lengths = {n for n in lengths if 0 <= n <= 480_000} | {0, 1, shortest - 1, 480_000}
     wrong = [n for n in sorted(lengths) if encoder.n_frames(n) != (1 + (n - field) // hop if n >= shortest else 0)]
-    run = [
-        n for n in (shortest, shortest + hop - 1, shortest + hop, shortest + 2 * hop, 16_000, longest) if shortest <= n <= longest
-    ]
+    run = [n for n in (shortest, shortest + hop - 1, shortest + hop, shortest + 2 * hop, 16_000, longest) if shortest <= n <= longest]
     for n in dict.fromkeys(run):
         frames, n_frames = _encode(encoder, [_noise(n, n)])
         promised = [frames_of(encoder, layer, n) for layer in info.every_layer]

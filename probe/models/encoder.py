@@ -48,7 +48,7 @@ class ModelInfo:
         revision: resolved commit, first digits of the hash of a folder's or a file's weights, a bundle's file, seed of random
             weights, or version of a spectral front-end.
         weights_sha256: of the weights' files (random weights: of their values); empty where there are no weights.
-        family: transformers' ``model_type`` (`probe.models.known.FAMILIES`), ``spectral``, or ``plugin``.
+        family: transformers' ``model_type`` (`probe.models.sources.known.FAMILIES`), ``spectral``, or ``plugin``.
         layers: name -> width, in order; see FACTS on what a layer is: ``0`` is the input of the first block, ``i`` the output of
             block i, ``final`` the output after the final LayerNorm where that differs from the last block's.
         on_request: further layers, name -> width, that are given only where they are asked for by name: `CONV`.
@@ -66,7 +66,7 @@ class ModelInfo:
         weights: the file they came from, and what its hash was compared with; empty where there is none.
         left_out: names of weights in the file that the encoder has no place for, such as a pretraining head's.
         notes: what a user should know about the loading, one sentence each.
-        spec: what opens it again (`probe.names.ModelName.resolved`); empty where that is not known.
+        spec: what opens it again (`probe.model_names.ModelName.resolved`); empty where that is not known.
     """
 
     id: str
@@ -196,9 +196,7 @@ def pieces_of(encoder: Encoder, waveforms: Sequence[Tensor], layers: Sequence[st
         with torch.inference_mode():
             frames, _ = encoder.encode(wave[None], torch.tensor([len(wave)]), layers)
         lengths = [of_layer.shape[1] for of_layer in frames]
-        _refuse_other_lengths(
-            encoder, lengths, [frames_of(encoder, layer, len(wave)) for layer in layers], f"{len(wave)} samples"
-        )
+        _refuse_other_lengths(encoder, lengths, [frames_of(encoder, layer, len(wave)) for layer in layers], f"{len(wave)} samples")
         yield [of_layer[0] for of_layer in frames]
 
 

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from probe.errors import ProbeError, UsageError
 from probe.models.encoder import CONV, CTC, Chunking, Grid, ModelInfo
-from probe.models.known import SQUEEZED
 from probe.models.reference import TransformersEncoder, receptive_field
+from probe.models.sources.known import SQUEEZED
 from probe.models.windows import windows
 
 LOG_MEL = ("wav2vec2-bert", "whisper")
@@ -150,9 +150,7 @@ class WhisperEncoder(TransformersEncoder):
         asked = 0.0 if chunking is None else chunking.chunk_s + 2 * chunking.context_s
         if chunking is None or asked > self.window_s:
             found = f"windows of {asked:g} s (--chunk-s and twice --context-s)" if chunking else "--chunk-s 0"
-            raise UsageError(
-                f"{self.info.id}: {found}; it hears {self.window_s:g} s at a time. Expected no more, and more than 0 s."
-            )
+            raise UsageError(f"{self.info.id}: {found}; it hears {self.window_s:g} s at a time. Expected no more, and more than 0 s.")
         self.chunking = replace(chunking, above_s=self.window_s)
 
     def padded_samples(self, n_samples: int) -> int:

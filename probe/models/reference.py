@@ -131,9 +131,7 @@ class TransformersEncoder:
         def forward(hidden: Tensor, *positional: Any, **named: Any) -> Any:
             n_frames, parts = hidden.shape[1] // factor, []
             for window in windows(n_frames, self.chunking, self.info.rate_hz / self.info.hop_samples):
-                stop = (
-                    window.stop * factor if window.stop < n_frames else None
-                )  # frames that do not fill the factor are the last's
+                stop = window.stop * factor if window.stop < n_frames else None  # frames that do not fill the factor are the last's
                 output = whole(hidden[:, window.start * factor : stop], *positional, **named)
                 first, last = window.kept_from - window.start, window.kept_to - window.start
                 kept = {name: tapped[name][first:last] for name in names}

@@ -19,11 +19,11 @@ import pandas as pd
 from probe.errors import listed
 from probe.measures.comparison import paired_difference
 from probe.measures.uncertainty import FEW_BLOCKS
-from probe.names import RANDOM, unrevised
+from probe.model_names import RANDOM, unrevised
 from probe.records import CHOICE, NO_LAYER, WEIGHTED, chosen_layers, source_dev
-from probe.reporting.comparable import CELL, comparable
-from probe.reporting.marks import layers_marked, models_marked
+from probe.reporting.comparable_files import CELL, comparable
 from probe.reporting.seeds import over_seeds
+from probe.reporting.ties import layers_marked, models_marked
 
 Row = dict[str, Any]
 
@@ -60,7 +60,7 @@ def summary_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame
     layer (see `probe.records.Record`); ``selectivity`` is the value less ``types``, with its interval; ``fbank`` and ``random`` the
     values of these models in the same place: filter banks, and the architecture with random weights. ``last_layer`` is the highest
     numbered layer that was run; ``final_value`` is that of the model's final output, which in post-LN models is the last block's;
-    missing where it was not run. A cell without a value keeps its row and its note. ``mark`` is that of `probe.reporting.marks`,
+    missing where it was not run. A cell without a value keeps its row and its note. ``mark`` is that of `probe.reporting.ties`,
     ``few`` says that the blocks are fewer than `FEW_BLOCKS`, so that the interval is a rough one; a note, that there is none.
 
     Args:
@@ -68,15 +68,11 @@ def summary_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame
         all_heads: shows every head instead of the headline ones.
 
     Raises:
-        ProbeError: see `probe.reporting.comparable.comparable`.
+        ProbeError: see `probe.reporting.comparable_files.comparable`.
     """
     records = _checked(records)
     shown = _reported(records, all_heads)
-    shown = (
-        shown[shown["budget"] == ""]
-        .merge(chosen_layers(records), on=CHOICE, how="left")
-        .sort_values("layer_index", kind="stable")
-    )
+    shown = shown[shown["budget"] == ""].merge(chosen_layers(records), on=CHOICE, how="left").sort_values("layer_index", kind="stable")
     cells: dict[tuple[object, ...], list[Row]] = defaultdict(list)
     for row in _dicts(shown, [*CELL, "control", "chosen_layer", "final_layer", *(set(SUMMARY) & set(shown)), *COMPARED_BY]):
         cells[tuple(row[name] for name in CELL)].append(row)
@@ -106,7 +102,7 @@ def layer_rows(records: pd.DataFrame, all_heads: bool = False, marked: bool = Tr
         marked: whether layers are compared; ``mark`` is empty otherwise, in a third of the time.
 
     Raises:
-        ProbeError: see `probe.reporting.comparable.comparable`.
+        ProbeError: see `probe.reporting.comparable_files.comparable`.
     """
     records = _checked(records)
     same = [*CHOICE, "control", "metric", "layer"]
@@ -133,7 +129,7 @@ def budget_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
         all_heads: shows every head instead of the headline ones.
 
     Raises:
-        ProbeError: see `probe.reporting.comparable.comparable`.
+        ProbeError: see `probe.reporting.comparable_files.comparable`.
     """
     records = _checked(records)
     shown = _reported(records, all_heads)
@@ -207,11 +203,7 @@ def _summary_row(cell: Sequence[Row]) -> Row:
     shown = dict(picked or next((row for row in layers if row["layer"] != WEIGHTED), layers[0]))
     if picked is None:
         layer = shown["chosen_layer"]
-        why = (
-            f"no dev score of {shown['select_by']}, so no layer is chosen"
-            if pd.isna(layer)
-            else f"no test score at layer {layer}"
-        )
+        why = f"no dev score of {shown['select_by']}, so no layer is chosen" if pd.isna(layer) else f"no test score at layer {layer}"
         shown |= {"layer": None, "value": np.nan, "low": np.nan, "high": np.nan, "note": shown["note"] or why}
     value_of = {row["layer"]: row["value"] for row in layers}
     last = max((layer for layer in value_of if layer.isdecimal()), key=int, default=None)
@@ -226,11 +218,7 @@ def _summary_row(cell: Sequence[Row]) -> Row:
 
 def _controls(shown: Row, cell: Sequence[Row]) -> Row:
     """The controls that belong to a score."""
-    there = {
-        row["control"]: row
-        for row in cell
-        if row["control"] and row["layer"] in (shown["layer"], NO_LAYER) and not pd.isna(row["value"])
-    }
+    there = {row["control"]: row for row in cell if row["control"] and row["layer"] in (shown["layer"], NO_LAYER) and not pd.isna(row["value"])}
     found = {control: row["value"] for control, row in there.items()}
     if "types" in there and not pd.isna(shown["value"]):
         gain = paired_difference(shown["counts"], there["types"]["counts"], seed=shown["seed"])

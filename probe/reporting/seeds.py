@@ -13,7 +13,7 @@ from probe.errors import ProbeError, listed
 from probe.measures.counts import several
 from probe.measures.uncertainty import interval
 from probe.records import CHOICE, left_out
-from probe.reporting.comparable import named
+from probe.reporting.comparable_files import named
 
 SCORE = [*CHOICE, "test_domain", "metric", "control", "layer", "split"]
 QUESTION = ["task", "corpus", "condition"]
@@ -32,8 +32,7 @@ def over_seeds(records: pd.DataFrame) -> pd.DataFrame:
     found = records.groupby(SCORE, dropna=False)["seed"].transform("nunique")
     if (short := records[found < expected]).size:
         left_out.warning(
-            "%d scores are not there with every seed and are left out: %s. They are in %s. Run the same seeds and layers for all "
-            "models.",
+            "%d scores are not there with every seed and are left out: %s. They are in %s. Run the same seeds and layers for all models.",
             *(len(short), listed([_place(row) for row in short.to_dict("records")]), named(short)),
         )
         records = records[found == expected]

@@ -26,7 +26,7 @@ import numpy as np
 
 from probe.errors import ProbeError, listed
 from probe.files import canonical_json, free_bytes, require_writable, sync, temporary_name
-from probe.store.features import FeatureStore, Stored
+from probe.store.feature_store import FeatureStore, Stored
 from probe.store.shards import LIBVER, write_utterances
 
 DTYPES = ("float32", "float16")

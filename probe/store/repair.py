@@ -13,10 +13,10 @@ import numpy as np
 
 from probe.errors import ProbeError, UnreadError
 from probe.files import files_named, read_json, write_json
-from probe.store.entries import FORMAT, checked_index
-from probe.store.features import FeatureStore, Job
-from probe.store.trust import DAMAGE, TEXT, all_rows, opened, trusted_dataset
-from probe.store.verify import ASIDE, Verification, files_aside
+from probe.store.feature_store import FeatureStore, Job
+from probe.store.index_schema import FORMAT, checked_index
+from probe.store.integrity import ASIDE, Verification, files_aside
+from probe.store.safe_hdf5 import DAMAGE, TEXT, all_rows, opened, trusted_dataset
 
 
 def jobs_to_repair(found: Verification) -> list[Job]:
@@ -106,9 +106,7 @@ def rebuild_plans(found: Verification, order: Sequence[str]) -> list[str]:
     if not any(name.startswith("plan-") for name in damaged):
         return []
     known = {job.number for job in found.jobs}
-    numbers = {
-        int(match[1]) for path in files_named(found.store, "shard-*.json") if (match := re.match(r"shard-(\d{5,})\.", path.name))
-    }
+    numbers = {int(match[1]) for path in files_named(found.store, "shard-*.json") if (match := re.match(r"shard-(\d{5,})\.", path.name))}
     last = max((int(path.stem.removeprefix("plan-")) for path in files_named(found.store, "plan-*.json")), default=-1)
     rebuilt: list[str] = []
     for name in [f"plan-{number:05d}" for number in range(last + 2)]:

@@ -27,8 +27,8 @@ import numpy as np
 
 from probe.errors import ProbeError
 from probe.files import canonical_json, sha256_of_file
-from probe.store.entries import FORMAT
-from probe.store.trust import ADVICE, DAMAGE, all_rows, chunk_rows, copy_rows, opened, trusted_dataset, usable_scales
+from probe.store.index_schema import FORMAT
+from probe.store.safe_hdf5 import ADVICE, DAMAGE, all_rows, chunk_rows, copy_rows, opened, trusted_dataset, usable_scales
 
 LIBVER = ("v110", "v110")
 CHUNK_BYTES = 1 << 20
@@ -166,7 +166,7 @@ def read_rows(
         sha256: of the shard, as the index says; compared where Fletcher-32 is not enough.
 
     Raises:
-        ProbeError: not a shard, damaged, or of another form than the index says (see `probe.store.trust`).
+        ProbeError: not a shard, damaged, or of another form than the index says (see `probe.store.safe_hdf5`).
         UnreadError: the operating system does not let it be read.
     """
     try:
@@ -198,9 +198,7 @@ def read_rows(
             if blank and sha256_of_file(path) != sha256:
                 raise OSError("its bytes do not have the sha256 in its index")
     except DAMAGE as error:
-        raise ProbeError(
-            f"{path}: damaged or not readable ({error}). Remove it with its .json and run `probe extract` again."
-        ) from error
+        raise ProbeError(f"{path}: damaged or not readable ({error}). Remove it with its .json and run `probe extract` again.") from error
 
 
 def _some_blank(rows: np.ndarray, first: int, step: int) -> bool:

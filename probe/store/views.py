@@ -27,9 +27,7 @@ def parse_view(view: str) -> tuple[str, int]:
         return view, 1
     if (kind == "frames" and n > 1) or (kind == "segments" and n):
         return kind, n
-    raise UsageError(
-        f"view {view!r}: expected frames, frames:k (every k-th frame, k from 2), segments:n, meanstd or mean; numbers to {MOST}."
-    )
+    raise UsageError(f"view {view!r}: expected frames, frames:k (every k-th frame, k from 2), segments:n, meanstd or mean; numbers to {MOST}.")
 
 
 def pool(frames: np.ndarray, view: str) -> np.ndarray:

@@ -13,7 +13,7 @@ import soundfile
 import soxr
 from scipy.signal import firwin, oaconvolve
 
-from probe.data.conditions.sounds import Scene
+from probe.data.conditions.noise_sources import Scene
 from probe.errors import UtteranceError
 
 TELEPHONE_HZ, TELEPHONE_BAND_HZ = 8000, (300.0, 3400.0)

@@ -21,7 +21,7 @@ import soundfile
 
 from probe.data.conditions.effects import EFFECTS
 from probe.data.conditions.grammar import CLEAN, Step, canonical, parse_steps
-from probe.data.conditions.sounds import Scene, Sounds, open_pool, open_sounds
+from probe.data.conditions.noise_sources import Scene, Sounds, open_pool, open_sounds
 from probe.data.corpus import Corpus
 from probe.errors import ProbeError, UsageError, UtteranceError
 
@@ -114,9 +114,7 @@ class Disturbance:
             yield step, heard
 
 
-def parse_condition(
-    text: str, folder: Path | str = ".", seed: int = 0, declared: Mapping[str, Condition] | None = None
-) -> Condition:
+def parse_condition(text: str, folder: Path | str = ".", seed: int = 0, declared: Mapping[str, Condition] | None = None) -> Condition:
     """The condition that a text means.
 
     Args:
@@ -168,9 +166,7 @@ def declared_conditions(path: Path | str, seed: int = 0) -> dict[str, Condition]
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ProbeError(
-            f"{file}: cannot be read as TOML ({error}). Expected a table [conditions] of names and texts."
-        ) from error
+        raise ProbeError(f"{file}: cannot be read as TOML ({error}). Expected a table [conditions] of names and texts.") from error
     table = content.pop("conditions", None)
     if content or not isinstance(table, dict) or not table:
         odd = "no [conditions]" if table is None else "" if isinstance(table, dict) and table else "conditions, empty or no table"
@@ -190,9 +186,7 @@ def declared_conditions(path: Path | str, seed: int = 0) -> dict[str, Condition]
     return declared
 
 
-def open_condition(
-    condition: Condition, rate_hz: int, corpus: Corpus | None = None, audio_root: Path | None = None
-) -> Disturbance | None:
+def open_condition(condition: Condition, rate_hz: int, corpus: Corpus | None = None, audio_root: Path | None = None) -> Disturbance | None:
     """A condition with its sounds read; None for ``clean``.
 
     Args:

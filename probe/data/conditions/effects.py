@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from probe.data.conditions import channels, filters, noise, rooms, times
-from probe.data.conditions.sounds import Scene
+from probe.data.conditions import channels, filters, noise, rooms, time_effects
+from probe.data.conditions.noise_sources import Scene
 
 MP3_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 DIGITS = 10  # of a number; others are rounded away
@@ -97,11 +97,7 @@ def _codec(
 
     def check(settings: Mapping[str, Any]) -> str:
         rate_hz = settings["rate"]
-        wrong = (
-            f"{container} {coding} has no {rate_hz} Hz; expected one of {rates_hz}"
-            if rates_hz and rate_hz not in rates_hz
-            else ""
-        )
+        wrong = f"{container} {coding} has no {rate_hz} Hz; expected one of {rates_hz}" if rates_hz and rate_hz not in rates_hz else ""
         return wrong or channels.missing_codec(container, coding)
 
     parameters = {"compression": Number("", 0, highest, 0.5), "rate": Number("Hz", 8000, 48_000, 16_000, whole=True)}
@@ -183,9 +179,9 @@ EFFECTS: dict[str, Effect] = {
         True,
         check=_burst_too_short,
     ),
-    "speed": Effect({"factor": FACTOR}, times.speed, "speed:1.25", stretch=_slower),
-    "tempo": Effect({"factor": Number("", 0.25, times.FASTEST)}, times.tempo, "tempo:1.25", stretch=_slower),
-    "pitch": Effect({"semitones": Number("st", -12, 24)}, times.pitch, "pitch:-3"),
+    "speed": Effect({"factor": FACTOR}, time_effects.speed, "speed:1.25", stretch=_slower),
+    "tempo": Effect({"factor": Number("", 0.25, time_effects.FASTEST)}, time_effects.tempo, "tempo:1.25", stretch=_slower),
+    "pitch": Effect({"semitones": Number("st", -12, 24)}, time_effects.pitch, "pitch:-3"),
     "echo": Effect({"delay": Number("ms", 1, 5000), "decay": Number("", 0, 1, 0.5)}, filters.echo, "echo:250,decay=0.5"),
     "tremolo": Effect({"depth": Number("%", 0, 100), "rate": Number("Hz", 0.1, 100, 20)}, filters.tremolo, "tremolo:50,rate=20"),
     "bass": Effect({"db": Number("dB", -60, 60)}, filters.bass, "bass:20dB"),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.signal import lfilter
 
-from probe.data.conditions.sounds import Scene
+from probe.data.conditions.noise_sources import Scene
 
 BASS_HZ, TREBLE_HZ, SHELF_SLOPE = 100.0, 3000.0, 0.5
 CHORUS_SWEEP_S = 0.002

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from probe.data.conditions.effects import DIGITS, EFFECTS, Effect, File, Number, Word
-from probe.data.conditions.presets import PRESETS, SRB
+from probe.data.conditions.severities import PRESETS, SRB
 from probe.errors import UsageError
 
 CLEAN = "clean"
@@ -93,10 +93,7 @@ def parse_steps(text: str, folder: Path) -> tuple[Step, ...]:
 def canonical(text: str, folder: Path) -> str:
     """The one text of all that mean the same; presets stay presets."""
     parts = [part.strip() for part in text.split("+")]
-    shown = [
-        part.lower() if part.lower().startswith(SRB) else "+".join(step.text for step in parse_steps(part, folder))
-        for part in parts
-    ]
+    shown = [part.lower() if part.lower().startswith(SRB) else "+".join(step.text for step in parse_steps(part, folder)) for part in parts]
     return "+".join(filter(None, shown)) or CLEAN
 
 
@@ -119,17 +116,13 @@ def _step(text: str, folder: Path, whole: str) -> Step:
     name = name.strip().lower()
     words = [word.strip() for word in rest.split(",")] if rest else []
     if "" in words or not text:
-        raise UsageError(
-            f"{where}: nothing between two signs in {text!r}; expected effect:setting,setting. See docs/conditions.md."
-        )
+        raise UsageError(f"{where}: nothing between two signs in {text!r}; expected effect:setting,setting. See docs/conditions.md.")
     first = words[0].partition("=")[0].strip().lower() if words else ""
     chosen = f"{name}:{first}" if f"{name}:{first}" in EFFECTS else name
     if chosen not in EFFECTS:
         if forms := [item for item in EFFECTS if item.startswith(f"{name}:")]:
             raise _unknown(f"{where}: {text!r} is no kind of {name}", f"{name}:{first}", forms)
-        raise _unknown(
-            f"{where}: no effect {name!r}", name, sorted({item.partition(":")[0] for item in EFFECTS} | {CLEAN, "srb"})
-        )
+        raise _unknown(f"{where}: no effect {name!r}", name, sorted({item.partition(":")[0] for item in EFFECTS} | {CLEAN, "srb"}))
     effect = EFFECTS[chosen]
     if ":" in chosen and "=" not in words[0]:
         words = words[1:]
@@ -142,18 +135,14 @@ def _step(text: str, folder: Path, whole: str) -> Step:
         if not equals:
             key, value = _bare(effect, position, key, word)
         if key == effect.level or key not in effect.parameters:
-            raise _unknown(
-                f"{where}: {chosen} has no setting {key!r}", key, [item for item in effect.parameters if item != effect.level]
-            )
+            raise _unknown(f"{where}: {chosen} has no setting {key!r}", key, [item for item in effect.parameters if item != effect.level])
         if key in settings:
             raise UsageError(f"{where}: {key} stands twice in {text!r}. Leave one out.")
         settings[key] = _value(effect.parameters[key], value, f"{where}: {key} of {chosen}", folder)
     if at and not effect.level:
         raise UsageError(f"{where}: {chosen} has no level after @. Write {chosen} and its settings alone.")
     if at:
-        settings[effect.level] = _value(
-            effect.parameters[effect.level], level.strip(), f"{where}: {effect.level} of {chosen}", folder
-        )
+        settings[effect.level] = _value(effect.parameters[effect.level], level.strip(), f"{where}: {effect.level} of {chosen}", folder)
     for key, parameter in effect.parameters.items():
         if key not in settings and parameter.default is None:
             raise UsageError(f"{where}: {text!r} lacks {key}; expected such as {effect.example}.")

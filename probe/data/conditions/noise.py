@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from scipy import fft
 
-from probe.data.conditions.levels import active_rms, is_silent, rms
-from probe.data.conditions.sounds import Scene
+from probe.data.conditions.loudness import active_rms, is_silent, rms
+from probe.data.conditions.noise_sources import Scene
 from probe.errors import UtteranceError
 
 SEAM_S = 0.01

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from scipy.signal import oaconvolve
 
-from probe.data.conditions.levels import rms
-from probe.data.conditions.sounds import Scene
+from probe.data.conditions.loudness import rms
+from probe.data.conditions.noise_sources import Scene
 
 DECAY = np.log(1000)  # of the amplitude over the reverberation time: 60 dB
 

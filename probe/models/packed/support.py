@@ -61,11 +61,6 @@ def without_packed_form(config: Any) -> str:
         return f"{config.num_attention_heads} heads do not divide {config.hidden_size} dimensions"
     defaults = type(config)().to_dict()
     for name, default in defaults.items():
-        if (
-            name not in VALUES
-            and name not in SIZES
-            and not name.startswith(ELSEWHERE)
-            and getattr(config, name, default) != default
-        ):
+        if name not in VALUES and name not in SIZES and not name.startswith(ELSEWHERE) and getattr(config, name, default) != default:
             return f"{name} is {getattr(config, name)!r}, an option that this version does not know"
     return ""

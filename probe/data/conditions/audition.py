@@ -1,0 +1,103 @@
+"""A few utterances as they are heard under each condition, with levels that are measured: for ears and for a picture."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from probe.brief import brief
+from probe.data.audio import load_audio
+from probe.data.conditions.condition import Condition, open_condition
+from probe.data.conditions.grammar import CLEAN
+from probe.data.conditions.loudness import decibels, rms
+from probe.data.corpus import Corpus
+from probe.errors import ProbeError, UtteranceError, listed
+from probe.files import file_name
+
+log = logging.getLogger("probe")
+
+RATE_HZ = 16_000
+LARGEST = 0.99  # of the samples that are written
+
+
+@dataclass(frozen=True)
+class Example:
+    """An utterance under a condition.
+
+    Attributes:
+        samples: (time,) float32 at `RATE_HZ`.
+        snr_db: power before a step that adds noise against that of what it adds, of the last such step; None without one.
+    """
+
+    key: str
+    condition: str
+    samples: np.ndarray
+    snr_db: float | None = None
+
+    def __repr__(self) -> str:
+        snr = "" if self.snr_db is None else f"{self.snr_db:.1f} dB SNR"
+        return brief(self, self.key, self.condition, f"{len(self.samples) / RATE_HZ:.2f} s", snr)
+
+    @property
+    def level_db(self) -> float:
+        """Root mean square in dB of full scale."""
+        return decibels(rms(self.samples))
+
+    @property
+    def file_name(self) -> str:
+        """Of its WAV file."""
+        return f"{file_name(self.key)}--{file_name(self.condition)}.wav"
+
+
+def hear(corpus: Corpus, conditions: Sequence[Condition], n: int, audio_root: Path | None = None) -> list[Example]:
+    """``n`` utterances under clean and each condition, one utterance after the other.
+
+    They are the ones whose keys have the smallest hashes, those that cannot be used left out.
+
+    Raises:
+        ProbeError: a condition's sounds cannot be read, or no utterance can be used.
+    """
+    disturbances = [found for item in conditions if (found := open_condition(item, RATE_HZ, corpus, audio_root))]
+    examples: list[Example] = []
+    refused: list[str] = []
+    for utterance in sorted(corpus.utterances, key=lambda item: hashlib.sha256(item.key.encode()).digest()):
+        if len(examples) == n * (1 + len(disturbances)):
+            break
+        try:
+            clean = load_audio(utterance.path, RATE_HZ, utterance.duration_s, root=audio_root).samples
+            heard = [Example(utterance.key, CLEAN, clean)]
+            for disturbance in disturbances:
+                snr_db = None
+                before = np.asarray(clean, np.float64)
+                for step, after in disturbance.stages(clean, utterance.key):
+                    if step.effect.level == "snr":
+                        snr_db = decibels(rms(before) / rms(after - before))
+                    before = after
+                heard.append(Example(utterance.key, disturbance.condition.name, disturbance.apply(clean, utterance.key), snr_db))
+        except UtteranceError as error:
+            refused.append(f"{utterance.key} ({error})")
+            continue
+        examples += heard
+    if not examples:
+        raise ProbeError(f"{corpus.name}: no utterance can be heard: {listed(refused)}.")
+    if refused:
+        log.warning("%s: %d utterances passed over, they cannot be heard: %s", corpus.name, len(refused), listed(refused, 3))
+    return examples
+
+
+def write_examples(examples: Sequence[Example], folder: Path) -> tuple[list[Path], float]:
+    """Writes a 16-bit WAV of each; returns their paths and the gain in dB.
+
+    The gain is one for all, and lowers them just so far that none clips: what is louder than another stays so.
+    """
+    peak = max(float(np.abs(item.samples).max()) for item in examples)
+    gain = min(1.0, LARGEST / peak) if peak > 0 else 1.0
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / item.file_name for item in examples]
+    for path, item in zip(paths, examples, strict=True):
+        soundfile.write(path, item.samples * gain, RATE_HZ, format="WAV", subtype="PCM_16")
+    return paths, decibels(gain)

@@ -1,0 +1,61 @@
+"""How loud samples are: over all of an utterance, or while somebody speaks.
+
+Sums are taken by numpy, never as products of vectors: what BLAS adds up depends on its number of threads.
+"""
+
+import numpy as np
+from scipy.signal import lfilter
+
+from probe.data.sound_flags import SILENT_PEAK
+
+# ITU-T P.56, method B: time constant of the envelope and hangover in seconds, margin between level and threshold in dB.
+ENVELOPE_S, HANGOVER_S, MARGIN_DB = 0.03, 0.2, 15.9
+# Thresholds are powers of two from full scale, or a louder envelope, down to this; the standard's 15 are those of 16-bit samples.
+LOWEST_THRESHOLD = -23
+
+
+def rms(samples: np.ndarray) -> float:
+    """Root mean square of (time,) samples; 1 is the square wave at full scale, 0 for none."""
+    return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))) if len(samples) else 0.0
+
+
+def decibels(ratio: float) -> float:
+    """A ratio of amplitudes in dB; minus infinity for 0."""
+    return float(20 * np.log10(ratio)) if ratio > 0 else -np.inf
+
+
+def is_silent(samples: np.ndarray) -> bool:
+    """Whether no sample reaches half a step of 16 bits."""
+    return len(samples) == 0 or bool(np.abs(samples).max() < SILENT_PEAK)
+
+
+def active_rms(samples: np.ndarray, rate_hz: int) -> float:
+    """Root mean square of the parts with speech: the active level of ITU-T P.56, method B; 0 for silence.
+
+    The envelope is the absolute value, smoothed twice. A threshold makes active what lies above it and 200 ms more. The level is the
+    one for which the threshold 15.9 dB below it gives just the activity that gives this level.
+    """
+    if is_silent(samples):
+        return 0.0
+    decay = np.exp(-1 / (ENVELOPE_S * rate_hz))
+    envelope = np.abs(np.asarray(samples, np.float64))
+    for _ in range(2):
+        envelope = lfilter([1 - decay], [1, -decay], envelope)
+    power = np.sum(np.square(samples, dtype=np.float64))
+    time, hangover = np.arange(len(samples)), round(HANGOVER_S * rate_hz)
+    last_db = last_margin = None
+    highest = max(0, int(np.ceil(np.log2(envelope.max()))))
+    for threshold in 2.0 ** np.arange(highest, LOWEST_THRESHOLD - 1, -1):  # the level falls and the margin grows
+        above = np.maximum.accumulate(np.where(envelope >= threshold, time, -hangover - 1))
+        n_active = np.count_nonzero(time - above <= hangover)
+        if not n_active:
+            continue
+        level_db = 10 * np.log10(power / n_active)
+        margin = level_db - 20 * np.log10(threshold)
+        if margin >= MARGIN_DB:
+            if last_db is None or last_margin is None:
+                return float(10 ** (level_db / 20))
+            share = (MARGIN_DB - last_margin) / (margin - last_margin)
+            return float(10 ** ((last_db + share * (level_db - last_db)) / 20))
+        last_db, last_margin = level_db, margin
+    return rms(samples)

@@ -1,0 +1,147 @@
+"""The sounds that conditions bring along: files of noise and impulse responses, and utterances for babble.
+
+All of them are read when a condition is opened: their sha256 are part of its recipe, and a silent one is an error then. What does not
+fit into `KEPT_BYTES` is read again when it is drawn.
+"""
+
+import hashlib
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from probe.data.audio import load_audio
+from probe.data.conditions.loudness import is_silent
+from probe.data.corpus import Corpus, Utterance, noise_files
+from probe.errors import ProbeError, UtteranceError
+
+KEPT_BYTES = 256_000_000
+POOL = 40  # utterances that babble is made of
+# Of longer ones the first part serves, so that the pool stays small.
+LONGEST_TALK_S = 60
+
+
+@dataclass(frozen=True)
+class Sounds:
+    """Sound files at one rate.
+
+    Attributes:
+        sha256s: of the files' bytes.
+        speakers: who speaks in each file; empty where that does not matter.
+        speaker_of: key -> speaker of every utterance of the corpus, for babble.
+    """
+
+    paths: Sequence[Path]
+    sha256s: Sequence[str]
+    rate_hz: int
+    root: Path | None = None
+    speakers: Sequence[str] = ()
+    speaker_of: Mapping[str, str] = field(default_factory=dict)
+    kept: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
+
+    def load(self, number: int) -> np.ndarray:
+        """(time,) float32 samples of one file; do not write into them.
+
+        Raises:
+            ProbeError: it changed since it was opened.
+        """
+        if (samples := self.kept.get(number)) is not None:
+            return samples
+        samples, sha256 = _read(self.paths[number], self.rate_hz, self.root)
+        if sha256 != self.sha256s[number]:
+            raise ProbeError(f"{self.paths[number]}: changed while features were extracted with it. Start again.")
+        return samples
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What an effect may use besides samples and settings.
+
+    Attributes:
+        generator: draws for this step of this utterance.
+        key: the utterance.
+        sounds: of this step; None for an effect that needs none.
+    """
+
+    rate_hz: int
+    generator: np.random.Generator
+    key: str
+    sounds: Sounds | None = None
+
+
+def open_sounds(path: Path, rate_hz: int, root: Path | None = None, shortest_s: float = 0.0) -> Sounds:
+    """A sound file, or the rows of split ``noise`` of a manifest.
+
+    Raises:
+        ProbeError: not there, no such rows, unreadable, silent, or shorter than ``shortest_s``.
+    """
+    paths = noise_files(path, root) if path.suffix.lower() == ".csv" else [path]
+    sha256s, kept, n_bytes = [], {}, 0
+    for number, item in enumerate(paths):
+        samples, sha256 = _read(item, rate_hz, root)
+        if is_silent(samples):
+            raise ProbeError(f"{item}: silent, so it can be no noise and no room. Take it out.")
+        if len(samples) < shortest_s * rate_hz:
+            length = f"{1000 * len(samples) / rate_hz:.3g} ms"
+            raise ProbeError(f"{item}: {length} of sound; expected {shortest_s:g} s of noise at least. Take it out.")
+        if shortest_s and is_silent(samples - samples.mean()):
+            raise ProbeError(f"{item}: one value throughout, which no ear hears; expected noise. Take it out.")
+        sha256s.append(sha256)
+        if n_bytes + samples.nbytes <= KEPT_BYTES:
+            kept[number] = samples
+            n_bytes += samples.nbytes
+    return Sounds(paths, sha256s, rate_hz, root, kept=kept)
+
+
+def open_pool(corpus: Corpus, rate_hz: int, seed: int, root: Path | None = None) -> Sounds:
+    """Utterances for babble: of the rows of split train (where there are none, of all), up to `POOL`.
+
+    In turn one of each speaker, in an order that follows from ``seed`` and the names; silent and unreadable ones are passed over.
+
+    Raises:
+        ProbeError: fewer than two speakers are known, or no utterance can be used.
+    """
+
+    def rank(name: str) -> bytes:
+        return hashlib.sha256(f"{seed} {name}".encode()).digest()
+
+    train = [item for item in corpus.utterances if item.split == "train"]
+    of_speaker: dict[str, list[Utterance]] = {}
+    for utterance in sorted(train or corpus.utterances, key=lambda item: rank(item.key)):
+        of_speaker.setdefault(utterance.speaker, []).append(utterance)
+    known = sorted({item.speaker for item in corpus.utterances} - {""})
+    if len(known) < 2:
+        raise ProbeError(f"{corpus.name}: noise:babble needs two speakers; the column speaker names {', '.join(known) or 'none'}.")
+    in_turn = itertools.zip_longest(*(of_speaker[name] for name in sorted(of_speaker.keys() - {""}, key=rank)))
+    pool: list[tuple[Utterance, np.ndarray, str]] = []
+    for utterance in itertools.chain.from_iterable(in_turn):
+        if utterance is None or len(pool) == POOL:
+            continue
+        try:
+            samples, sha256 = _read(utterance.path, rate_hz, root)
+        except ProbeError:
+            continue
+        samples = samples[: LONGEST_TALK_S * rate_hz].copy()
+        if not is_silent(samples):
+            pool.append((utterance, samples, sha256))
+    if not pool:
+        raise ProbeError(f"{corpus.name}: noise:babble found no utterance of a known speaker that can be read and is not silent.")
+    return Sounds(
+        [utterance.path for utterance, _, _ in pool],
+        [sha256 for *_, sha256 in pool],
+        rate_hz,
+        root,
+        [utterance.speaker for utterance, _, _ in pool],
+        {item.key: item.speaker for item in corpus.utterances},
+        {number: samples for number, (_, samples, _) in enumerate(pool)},
+    )
+
+
+def _read(path: Path, rate_hz: int, root: Path | None) -> tuple[np.ndarray, str]:
+    try:
+        audio = load_audio(path, rate_hz, root=root)
+    except UtteranceError as error:
+        raise ProbeError(f"{path}: {error}. Correct it or take it out.") from error
+    return audio.samples, audio.sha256

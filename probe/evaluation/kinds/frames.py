@@ -1,0 +1,435 @@
+"""Kind ``frames``: a label for every frame, by multinomial logistic regression on every layer.
+
+Labels are intervals of time (`probe.data.intervals`). The frames that are learnt from and scored
+are those of the task's grid, ``grid_ms`` apart, the same for every model: frame k of an utterance
+stands at (k + 3/4) * ``grid_ms``. Its label is that of the interval in which it lies; frames in
+none, or with a label that the task ignores, are left out and counted. A layer answers for a frame
+of the grid with that of its own frames whose centre is nearest (the earlier one of two), and with
+its last one after its end. So labels and counts depend on the intervals alone, and models of any
+hop, field or stride are scored on the same frames. At 20 ms the grid has frames at 15, 35, 55 ms
+...: the families whose frames are centred at 12.5 + 20 i ms, at 12.5 + 10 i ms and at 20 i ms all
+have one within 5 ms, and none of them has two that are equally near.
+
+Frame i of a layer is centred at ``i * hop + field / 2`` samples, where the field is what one frame
+of the front-end hears: 400 samples at 16 kHz, 25 ms, in most families (wav2vec2's convolutions and
+the spectral windows alike). A stored recipe has the hop, and the field where it is another; recipes
+of earlier versions lack it, but the lengths of their utterances confine it to a few samples: where
+those contradict 25 ms, the nearest value that they allow is taken. Transformer layers see more, but
+their frame i stands where that of the front-end stands. Layers whose frames stand elsewhere
+(`Features.on_grids`) are probed apart.
+
+Metric: accuracy, correct frames / frames (higher is better), per speaker. Labels that training does not have count as errors. The
+strength of the l2 penalty is picked on dev, see `probe.evaluation.linear_search`.
+
+Controls, which say what of an accuracy is not the layer's doing:
+    majority  the most frequent training label, always; it stands beside the linear head.
+    shuffled  trained and chosen with the labels of the intervals permuted (frames of one interval keep one label).
+    types     a control task (Hewitt & Liang 2019): every type, such as a word, has a label drawn at random from the distribution of
+              the training frames, the same in every split. The accuracy on the task less this one is the probe's selectivity.
+"""
+
+import functools
+import hashlib
+import logging
+import math
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from probe.data.corpus import Utterance
+from probe.data.intervals import Spans
+from probe.errors import ProbeError, listed
+from probe.evaluation.dataset import Features, Problem, Score, block_of, layer_sum, refuse_empty, shuffled
+from probe.evaluation.label_budgets import within_budget
+from probe.evaluation.linear_search import best_of, entry, judge, judged
+from probe.evaluation.row_reader import READ_BYTES, Chosen, StoredRows, in_store_order
+from probe.evaluation.tasks import Task
+from probe.evaluation.unfinished import part_of
+from probe.heads.linear.linear_probe import fit_strengths
+from probe.heads.linear.weighted_sum import MOST_STEPS, fit_weighted
+from probe.measures.counts import ratio_counts
+from probe.records import NO_LAYER, WEIGHTED
+
+log = logging.getLogger("probe")
+
+METRIC: dict[str, Any] = {"metric": "accuracy", "higher_is_better": True, "select_by": "accuracy", "head": "linear"}
+FIELD_S = 0.025
+FIRST = 0.75  # where the first frame of the grid stands, in steps of it
+ROUNDING = 1e-6  # of steps: centres that are so near to the middle are in the middle
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The labelled frames of some utterances, those of the grid.
+
+    Rows stand in the order of the store, segments in that of the manifest.
+
+    A segment is an interval that has a row.
+
+    Attributes:
+        chosen: utterances with the frames of the layers that answer for them.
+        owners: (row,) int64, position in ``chosen``.
+        segments: (row,) int64, position in ``labels`` and ``types``.
+        labels, types: (segment,) text.
+    """
+
+    chosen: Sequence[Chosen]
+    owners: np.ndarray
+    segments: np.ndarray
+    labels: Sequence[str]
+    types: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Question:
+    """The task itself or a control: for each set of frames (row,) int64, classes from 0 or -1 for one that training lacks.
+
+    Attributes:
+        notes: set -> what a reader must know.
+        budget: of training labels; empty for all.
+    """
+
+    control: str
+    targets: Mapping[str, np.ndarray]
+    notes: Mapping[str, str]
+    budget: str = ""
+
+
+def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
+    """Scores of every layer, and of the controls, on dev and on each test set.
+
+    Raises:
+        ProbeError: no labelled frames in a split, or one class only.
+    """
+    excluded: Counter[str] = Counter()
+    sets = _labelled_sets(task, problem, features, excluded)
+    classes = sorted(set(sets["train"].labels))
+    _refuse_one(task, classes)
+    questions = list(_questions(task, sets, classes, problem.seed))
+    common = {**METRIC, "excluded": dict(excluded)}
+    budgets = list(_budgets(task, problem, features, sets, questions[0], classes))
+    yield from _majority(common, sets, questions[0], classes)
+    n_steps = len(task.settings["l2"]) * (len(questions) + len(budgets))
+    of_sum = len(task.settings["l2"]) * MOST_STEPS * int(task.settings["weighted"])
+    problem.progress.add(n_steps * len(features.layers) + of_sum)
+
+    def of_layer(layer: str) -> Iterator[Score]:
+        problem.progress.note(f"layer {layer}")
+        rows = {
+            name: StoredRows(features, layer, item.chosen, task.settings["context"], problem.memory_bytes // 2, hold=name == "train")
+            for name, item in sets.items()
+        }
+        for question in questions:
+            yield from _answers(task, problem, {**common, "layer": layer}, sets, rows, question)
+        for question, train in budgets:
+            paid = StoredRows(features, layer, train.chosen, task.settings["context"], problem.memory_bytes // 2, hold=True)
+            yield from _answers(task, problem, {**common, "layer": layer}, sets, rows | {"train": paid}, question)
+
+    for layer in features.layers:
+        yield from part_of(problem, f"layer {layer}", n_steps, functools.partial(of_layer, layer))
+    if task.settings["weighted"]:
+        yield from part_of(
+            problem,
+            f"layer {WEIGHTED}",
+            of_sum,
+            lambda: _weighted(task, problem, features, common, sets, questions[0]),
+        )
+
+
+def check(task: Task, problem: Problem) -> None:
+    """Refuses, without features, splits in which no utterance has a labelled interval, and a single label.
+
+    Raises:
+        ProbeError: see `run`.
+    """
+    assert problem.intervals is not None
+    spans, ignore = problem.intervals.spans, task.settings["ignore"]
+    rows = {"train": problem.train, "dev": problem.dev} | {f"test {name}": part for name, part in problem.tests.items()}
+    labels = {
+        name: {label for item in part if item.key in spans for label in spans[item.key].labels if label not in ignore}
+        for name, part in rows.items()
+    }
+    _refuse_none(task, problem, {name: (part, [*labels[name]]) for name, part in rows.items()})
+    _refuse_one(task, labels["train"])
+
+
+def _refuse_one(task: Task, classes: Collection[str]) -> None:
+    if len(classes) < 2:
+        raise ProbeError(f"{task.name}: all training frames have the label {min(classes)!r}; expected two labels or more.")
+
+
+def _refuse_none(task: Task, problem: Problem, sets: Mapping[str, tuple[Sequence[object], Sequence[object]]]) -> None:
+    """Raises where a set has no labelled frames; a test set only where the problem is strict."""
+    needed = {name.strip(): item for name, item in sets.items() if problem.strict or not name.startswith("test")}
+    refuse_empty(task.name, "labelled frames", needed)
+
+
+def _weighted(
+    task: Task,
+    problem: Problem,
+    features: Features,
+    common: Mapping[str, Any],
+    sets: Mapping[str, Labelled],
+    question: Question,
+) -> Iterator[Score]:
+    """Scores of a learned sum of layers, whose rows are held in memory; none where there is none."""
+    if not task.settings["standardize"]:
+        return
+    context = task.settings["context"]
+    stored = {
+        name: {layer: StoredRows(features, layer, item.chosen, context, READ_BYTES, hold=False) for layer in features.layers}
+        for name, item in sets.items()
+    }
+    widths = {layer: rows.shape[1] for layer, rows in stored["train"].items()}
+    n_rows = sum(len(item.owners) for item in sets.values())
+    summed = layer_sum(task.name, features, widths, n_rows, problem.memory_bytes)
+    if summed is None:
+        return
+    problem.progress.note("weighted sum of layers")
+    held = {
+        name: [np.concatenate([np.zeros((0, widths[layer]), np.float32), *of_set[layer].blocks()]) for layer in summed.layers]
+        for name, of_set in stored.items()
+    }
+    probes = fit_weighted(held["train"], question.targets["train"], task.settings["l2"], problem.device, problem.progress.step)
+    search = [entry(probe, *judge(probe, held["dev"], question.targets["dev"])) for probe in probes]
+    probe = probes[best_of(search)]
+    shares = {layer: round(float(share), 6) for layer, share in zip(summed.layers, probe.shares, strict=True)}
+    about = {"layer": WEIGHTED, "layer_weights": shares, "search": search, "chosen": {"l2": probe.l2}}
+    common = {**common, **about, "n_train": len(question.targets["train"])}
+    for name, item in sets.items():
+        if name != "train":
+            hits = judge(probe, held[name], question.targets[name])[0] if len(item.owners) else np.zeros(0, bool)
+            note = "; ".join(filter(None, [summed.note, question.notes.get(name, "")]))
+            yield _score({**common, "note": note}, name, item, hits)
+
+
+def _budgets(
+    task: Task, problem: Problem, features: Features, sets: Mapping[str, Labelled], own: Question, classes: Sequence[str]
+) -> Iterator[tuple[Question, Labelled]]:
+    """The task with some of the training utterances, which is no more than it has."""
+    utterances = [item.utterance for item in sets["train"].chosen]
+    keys = [item.key for item in utterances]
+    durations_s = [features.of(item).duration_s for item in utterances]
+    for budget in task.settings["budgets"]:
+        paid = within_budget(budget, keys, keys, durations_s, problem.seed)
+        train = _part(sets["train"], paid or [])
+        if len({train.labels[i] for i in train.segments}) < 2:
+            why = "all" if paid is None else "fewer than two labels"
+            log.warning("%s: budget %s pays for %s; left out", task.name, budget, why)
+            continue
+        targets = {**own.targets, "train": _codes(train.labels, classes)[train.segments]}
+        yield Question("", targets, own.notes, budget), train
+
+
+def _part(item: Labelled, positions: Sequence[int]) -> Labelled:
+    """Some of the utterances of ``item``."""
+    rows = np.isin(item.owners, positions)
+    owners = np.searchsorted(np.array(positions, np.int64), item.owners[rows])
+    return replace(item, chosen=[item.chosen[i] for i in positions], owners=owners, segments=item.segments[rows])
+
+
+def _labelled_sets(task: Task, problem: Problem, features: Features, excluded: Counter[str]) -> dict[str, Labelled]:
+    """``train``, ``dev`` and ``test`` with the name of each test set -> its frames.
+
+    Raises:
+        ProbeError: none in a split (in a test set: where the problem is strict).
+    """
+    most = task.settings["max_frames"]
+    splits = {"train": (problem.train, excluded, most), "dev": (problem.dev, excluded, 0)}
+    splits |= {f"test {name}": (problem.tests[name], tally, 0) for name, tally in problem.tallies(excluded).items()}
+    sets = {name: _labelled(utterances, task, problem, features, tally, most_here) for name, (utterances, tally, most_here) in splits.items()}
+    _refuse_none(task, problem, {name: (splits[name][0], item.chosen) for name, item in sets.items()})
+    return sets
+
+
+def _labelled(
+    utterances: Sequence[Utterance],
+    task: Task,
+    problem: Problem,
+    features: Features,
+    excluded: Counter[str],
+    most: int,
+) -> Labelled:
+    """The frames of these utterances that have a label, at most ``most`` of them (0: all), drawn at random."""
+    assert problem.intervals is not None
+    spans, ignore, step_s = problem.intervals.spans, task.settings["ignore"], task.settings["grid_ms"] / 1000
+    known = [item for item in utterances if item.key in spans]
+    excluded["no intervals"] += len(utterances) - len(known)
+    grids_s = [_grid_s(spans[item.key], features.of(item).duration_s, step_s) for item in known]
+    places: list[np.ndarray] = []  # of each utterance (frame,): the interval it lies in, or -1
+    for item, times_s in zip(known, grids_s, strict=True):
+        found = spans[item.key].at(times_s)
+        ignored = np.array([label in ignore for label in spans[item.key].labels])[found] & (found >= 0)
+        excluded["frames in no interval"] += int((found < 0).sum())
+        excluded["frames with an ignored label"] += int(ignored.sum())
+        places.append(np.where(ignored, -1, found))
+    places = _drawn(places, most, problem.seed, excluded)
+    for reason in [reason for reason, count in excluded.items() if not count]:
+        del excluded[reason]
+    chosen, segments = [], []
+    labels: list[str] = []
+    types: list[str] = []
+    first_s = first_centre_s(features)
+    for item, times_s, found in zip(known, grids_s, places, strict=True):
+        wanted = np.flatnonzero(found >= 0)
+        present, local = np.unique(found[wanted], return_inverse=True)
+        heard_s = times_s[wanted] * features.stores[item.condition].stretch
+        chosen.append(Chosen(item, _nearest(heard_s, first_s, features.hop_s, features.of(item).n_rows)))
+        segments.append(local + len(labels))
+        labels += [spans[item.key].labels[i] for i in present]
+        types += [spans[item.key].types[i] for i in present]
+    order = [i for i in in_store_order(features, known) if len(segments[i])]
+    empty = np.zeros(0, np.int64)
+    owners = np.repeat(np.arange(len(order)), [len(segments[i]) for i in order])
+    return Labelled([chosen[i] for i in order], owners, np.concatenate([empty, *(segments[i] for i in order)]), labels, types)
+
+
+def _grid_s(spans: Spans, duration_s: float, step_s: float) -> np.ndarray:
+    """(frame,) seconds at which the grid has frames, to the end of the audio and of its intervals."""
+    end_s = max(duration_s, float(spans.ends_s[-1]))
+    return (np.arange(max(0, math.ceil(end_s / step_s - FIRST))) + FIRST) * step_s
+
+
+def _nearest(times_s: np.ndarray, first_s: float, hop_s: float, n_frames: int) -> np.ndarray:
+    """(time,) int64, the nearest of ``n_frames`` centres ``hop_s`` apart; the earlier of two."""
+    return np.ceil((times_s - first_s) / hop_s - 0.5 - ROUNDING).clip(0, n_frames - 1).astype(np.int64)
+
+
+def _drawn(places: list[np.ndarray], most: int, seed: int, excluded: Counter[str]) -> list[np.ndarray]:
+    """``places`` with all but ``most`` labelled frames at -1."""
+    whole = np.concatenate([np.zeros(0, np.int64), *places])
+    rows = np.flatnonzero(whole >= 0)
+    if not most or len(rows) <= most:
+        return places
+    excluded["frames beyond max_frames"] += len(rows) - most
+    whole[np.random.default_rng([seed, len(rows)]).permutation(rows)[most:]] = -1
+    return np.split(whole, np.cumsum([len(item) for item in places])[:-1])
+
+
+def first_centre_s(features: Features) -> float:
+    """Seconds from the start of the audio to the centre of the first frame; see the module."""
+    if (field_s := features.store.field_s(features.layers[0])) is not None:
+        return field_s / 2
+    model = features.store.recipe["model"]
+    rate_hz, hop = model["rate_hz"], model["hop_samples"]
+    lengths = [
+        (round(item.duration_s * rate_hz), item.n_frames)
+        for (condition, _), item in features.stored.items()
+        if features.stores[condition].stretch == 1
+    ]
+    usual = round(FIELD_S * rate_hz)
+    if not lengths:
+        return usual / 2 / rate_hz
+    # frames = 1 + (samples - field) // hop, so each utterance leaves one hop's width of fields.
+    low = max(samples - n_frames * hop for samples, n_frames in lengths) + 1
+    high = min(samples - (n_frames - 1) * hop for samples, n_frames in lengths)
+    field = min(max(usual, low), high) if low <= high else usual
+    return field / 2 / rate_hz
+
+
+def _questions(task: Task, sets: Mapping[str, Labelled], classes: Sequence[str], seed: int) -> Iterator[Question]:
+    """The task, and the controls that are trained."""
+    truth = {name: _codes(item.labels, classes) for name, item in sets.items()}
+    yield _question("", sets, truth, {name: _unseen(item, truth[name]) for name, item in sets.items()})
+    if "shuffled" in task.settings["controls"]:
+        permuted = {name: np.array(shuffled(truth[name].tolist(), seed)) for name in ("train", "dev")}
+        yield _question("shuffled", sets, truth | permuted, {})
+    if "types" in task.settings["controls"]:
+        shares = np.bincount(truth["train"][sets["train"].segments], minlength=len(classes)).cumsum()
+        drawn = {kind: _draw(kind, shares, seed) for kind in {kind for item in sets.values() for kind in item.types}}
+        targets = {name: np.array([drawn[kind] for kind in item.types], np.int64) for name, item in sets.items()}
+        seen = set(sets["train"].types)
+        notes = {
+            name: f"{sum(np.array([kind in seen for kind in item.types], bool)[item.segments])} of {len(item.segments)} frames are "
+            "of types that training has"
+            for name, item in sets.items()
+        }
+        yield _question("types", sets, targets, notes)
+
+
+def _question(control: str, sets: Mapping[str, Labelled], of_segments: Mapping[str, np.ndarray], notes: Mapping[str, str]) -> Question:
+    return Question(control, {name: of_segments[name][item.segments] for name, item in sets.items()}, notes)
+
+
+def _codes(labels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+    """(segment,) int64 positions in ``classes``, -1 for labels that are not there."""
+    position = {name: i for i, name in enumerate(classes)}
+    return np.array([position.get(label, -1) for label in labels], np.int64)
+
+
+def _unseen(item: Labelled, codes: np.ndarray) -> str:
+    """A note on labels that training does not have, which can only be errors."""
+    names = sorted({label for label, code in zip(item.labels, codes, strict=True) if code < 0})
+    n = int((codes[item.segments] < 0).sum())
+    return f"{n} frames with labels that training does not have: {listed([repr(name) for name in names])}" if n else ""
+
+
+def _draw(kind: str, shares: np.ndarray, seed: int) -> int:
+    """A class at random, by (class,) cumulated counts; the same whichever other types there are."""
+    digest = hashlib.sha256(f"{seed} {kind}".encode()).digest()
+    return int(np.searchsorted(shares, int.from_bytes(digest[:6], "big") / 2**48 * shares[-1], side="right"))
+
+
+def _majority(common: Mapping[str, Any], sets: Mapping[str, Labelled], question: Question, classes: Sequence[str]) -> Iterator[Score]:
+    """Scores of the most frequent training label."""
+    most = int(np.bincount(question.targets["train"]).argmax())
+    fields = {**common, "layer": NO_LAYER, "control": "majority", "n_train": len(question.targets["train"])}
+    for name in sets:
+        if name != "train":
+            note = "; ".join(filter(None, [f"always {classes[most]!r}", question.notes[name]]))
+            yield _score({**fields, "note": note}, name, sets[name], question.targets[name] == most)
+
+
+def _answers(
+    task: Task,
+    problem: Problem,
+    common: Mapping[str, Any],
+    sets: Mapping[str, Labelled],
+    rows: Mapping[str, StoredRows],
+    question: Question,
+) -> Iterator[Score]:
+    """Scores of one layer on one question."""
+    common = {**common, "control": question.control, "budget": question.budget, "n_train": len(question.targets["train"])}
+    if len(np.unique(question.targets["train"])) < 2:
+        note = f"control {question.control}: all training frames drew one label; it needs more types, or another seed"
+        for name in sets:
+            if name != "train":
+                yield _score({**common, "note": note}, name, sets[name], None)
+        return
+    probes = fit_strengths(
+        rows["train"],
+        question.targets["train"],
+        task.settings["l2"],
+        task.settings["standardize"],
+        device=problem.device,
+        memory_bytes=problem.memory_bytes // 2,  # the other half is for rows as they are stored
+        tick=lambda: problem.progress.step(0),
+    )
+    problem.progress.step(len(task.settings["l2"]))
+    found = judged(probes, rows["dev"].blocks(), question.targets["dev"])
+    search = [entry(probe, *item) for probe, item in zip(probes, found, strict=True)]
+    best = best_of(search)
+    common = {**common, "search": search, "chosen": {"l2": probes[best].l2}}
+    yield _score({**common, "note": question.notes.get("dev", "")}, "dev", sets["dev"], found[best][0])
+    for name in sets:
+        if name.startswith("test"):
+            problem.progress.step(0)
+            ((hits, _),) = judged([probes[best]], rows[name].blocks(), question.targets[name])
+            yield _score({**common, "note": question.notes.get(name, "")}, name, sets[name], hits)
+
+
+def _score(common: Mapping[str, Any], name: str, item: Labelled, hits: np.ndarray | None) -> Score:
+    """The score of a set of frames from (row,) bool; without value where there is nothing to score."""
+    split, _, domain = name.partition(" ")
+    fields = {**common, "split": split, "test_domain": domain, "n": len(item.owners)}
+    if hits is None or not len(hits):
+        note = common["note"] if hits is None else "no labelled frames"
+        return Score(**{**fields, "note": note}, counts=None)
+    correct = np.bincount(item.owners, weights=hits, minlength=len(item.chosen)).astype(np.int64)
+    utterances = [(one.utterance, len(one.frames)) for one in item.chosen]
+    outcomes = [{"key": utterance.key, "frames": n, "correct": int(right)} for (utterance, n), right in zip(utterances, correct, strict=True)]
+    counts = ratio_counts([block_of(utterance) for utterance, _ in utterances], correct, [n for _, n in utterances])
+    return Score(**fields, counts=counts, outcomes=outcomes)

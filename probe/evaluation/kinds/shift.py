@@ -1,0 +1,139 @@
+"""Kind ``shift``: another task, trained on each domain and tested on each. Domains are the values of the column ``across``: real
+domains, or conditions (``condition``).
+
+For every domain with training rows the wrapped task is trained on it, chooses settings and layer on that domain's dev rows, and is
+scored on every domain's test rows; its learning curves and online codes are left out. A cell that cannot be had (classes that the
+source domain lacks, no dev rows) gets a score without value and the reason.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from probe.data.corpus import Utterance
+from probe.errors import ProbeError
+from probe.evaluation.dataset import Features, Problem, Score, described, lacking
+from probe.evaluation.tasks import Task
+
+log = logging.getLogger("probe")
+
+Kind = Callable[[Task, Problem, Features], Iterator[Score]]
+Check = Callable[[Task, Problem], None]
+
+
+def run(task: Task, problem: Problem, features: Features, kind: Kind) -> Iterator[Score]:
+    """Scores of the wrapped task's ``kind`` for every train and test domain.
+
+    Raises:
+        ProbeError: fewer than two domains, or none that can be trained on.
+    """
+    inner, domains = _inner(task), _domains(task, problem)
+    sources = list(_sources(task, problem, domains))
+    problem.progress.split(len(sources))
+    scored = False
+    for number, (source, narrowed) in enumerate(sources):
+        if number:
+            problem.progress.begin()
+        at_home = features.fitted_on(replace(features.fitting, train=narrowed.train))
+        try:
+            for score in described(kind(inner, narrowed, at_home), at_home):
+                scored = scored or score.split == "test"
+                yield replace(score, train_domain=source, test_domain=score.test_domain or source)
+        except ProbeError as error:
+            log.warning("%s: trained on %s: %s", task.name, source, error)
+            for name in narrowed.tests:
+                yield _without_value(features.layers[0], source, name, str(error), inner)
+    if not scored:
+        raise _none(task)
+
+
+def check(task: Task, problem: Problem, kind: Check) -> None:
+    """Refuses what `run` would refuse, without features; ``kind`` does so for the wrapped task.
+
+    Raises:
+        ProbeError: see `run`.
+    """
+    inner, reasons = _inner(task), []
+    for source, narrowed in _sources(task, problem, _domains(task, problem)):
+        try:
+            kind(inner, narrowed)
+        except ProbeError as error:
+            reasons.append(f"{source}: {error}")
+        else:
+            return
+    raise ProbeError("\n".join([str(_none(task)), *reasons]))
+
+
+def _none(task: Task) -> ProbeError:
+    return ProbeError(f"{task.name}: no domain can be trained on: each needs train and dev rows of its own.")
+
+
+def _inner(task: Task) -> Task:
+    """The wrapped task without its learning curves and codes, which are its own."""
+    assert task.of is not None
+    off = {"budgets": [], "online_code": False}
+    return replace(task.of, settings={**task.of.settings, **{key: off[key] for key in off.keys() & task.of.settings.keys()}})
+
+
+def _domains(task: Task, problem: Problem) -> list[str]:
+    """The names of the domains.
+
+    Raises:
+        ProbeError: no such column, or fewer than two domains.
+    """
+    tests = [item for rows in problem.tests.values() for item in rows]
+    column = task.settings["across"]
+    if column not in (*problem.columns, "domain"):
+        raise ProbeError(f"{task.name}: across = {column!r}: the manifest has no such column; it has {', '.join(problem.columns)}.")
+    for split, rows in (("train", problem.train), ("test", tests)):
+        if not rows:
+            raise ProbeError(f"{task.name}: {lacking(split, 0, column)}")
+    domains = sorted({item.label(column) for item in (*problem.train, *tests)})
+    if len(domains) < 2 or "" in domains:
+        expected = (
+            "two or more conditions, such as --condition clean --condition telephone"
+            if column == "condition"
+            else f"two or more names in the manifest's column {column} over train and test rows"
+        )
+        raise ProbeError(f"{task.name}: domains {', '.join(repr(name) for name in domains)}; expected {expected}.")
+    return domains
+
+
+def _sources(task: Task, problem: Problem, domains: Sequence[str]) -> Iterator[tuple[str, Problem]]:
+    """Each domain with training rows, and the problem of training on it."""
+    column = task.settings["across"]
+    tests = [item for rows in problem.tests.values() for item in rows]
+
+    def within(rows: Sequence[Utterance], domain: str) -> list[Utterance]:
+        return [item for item in rows if item.label(column) == domain]
+
+    for source in sorted({item.label(column) for item in problem.train}):
+        yield (
+            source,
+            replace(
+                problem,
+                train=within(problem.train, source),
+                dev=within(problem.dev, source),
+                tests={name: rows for name in domains if (rows := within(tests, name))},
+                strict=False,
+                place=f"{problem.place}trained on {source}: ",
+            ),
+        )
+
+
+def _without_value(layer: str, source: str, target: str, reason: str, inner: Task) -> Score:
+    classify = inner.kind != "transcribe"
+    phones = inner.settings.get("units") == "phones"
+    return Score(
+        layer=layer,
+        head="linear" if classify else f"ctc-{inner.settings['head']}",
+        split="test",
+        metric="accuracy" if classify else "per" if phones else "wer",
+        counts=None,
+        n=0,
+        higher_is_better=classify,
+        select_by="accuracy" if classify else "per" if phones else "cer",
+        note=reason,
+        train_domain=source,
+        test_domain=target,
+    )

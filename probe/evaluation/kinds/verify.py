@@ -1,0 +1,218 @@
+"""Kind ``verify``: speaker verification on lists of trials, on every layer.
+
+Metrics: EER (``eer`` by linear interpolation of the ROC, or ``eer_hull``), and minDCF at priors of 0.01 and 0.05; lower is better.
+The layer, and the setting of a trained head, are those of the best dev EER. Backends: `probe.evaluation.verification_backends`.
+
+Scores may be normalised with a cohort, the training utterances of speakers that occur in no trial:
+
+* ``s-norm``: the mean of the score standardised by the enrolment's scores with the cohort, and by the test's;
+* ``as-norm``: the same with the ``cohort_top`` highest of these scores on each side (Matejka et al. 2017).
+
+Everything that is fitted is fitted on training rows. Control ``shuffled``: the same scores against shuffled answers; what learns from
+speakers learns from shuffled ones.
+
+SUPERB's ASV differs: it reports the best test checkpoint, and reads a learned sum of layers.
+"""
+
+import functools
+import itertools
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from probe.data.trials import Trial
+from probe.errors import ProbeError
+from probe.evaluation.dataset import Features, Problem, Score, block_of, shuffled
+from probe.evaluation.tasks import EER, Task
+from probe.evaluation.unfinished import part_of
+from probe.evaluation.verification_backends import (
+    ON_SPEAKERS,
+    Backend,
+    LayerRows,
+    Material,
+    cohort_of,
+    fitted,
+    n_steps_of,
+    place_of,
+    why_none,
+)
+from probe.measures.counts import trial_counts, value_of
+from probe.measures.detection import DEFINITIONS
+
+log = logging.getLogger("probe")
+
+COSTS = ("min_dcf_0.01", "min_dcf_0.05")
+LEAST_COHORT = 10
+
+List = tuple[str, str]  # split and name
+DEV: List = ("dev", "")
+
+
+@dataclass(frozen=True)
+class Question:
+    """The trials with their answers, true or shuffled.
+
+    Attributes:
+        control: see `probe.records.Record`.
+        trials: list -> its trials.
+        targets: list -> the answers.
+        speakers: of the training utterances that speakers are learned from.
+    """
+
+    control: str
+    trials: Mapping[List, Sequence[Trial]]
+    targets: Mapping[List, Sequence[bool]]
+    speakers: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The scores of one backend with the setting that dev picked; without scores where ``note`` says why."""
+
+    chosen: Mapping[str, Any]
+    search: Sequence[Mapping[str, Any]]
+    scores: Mapping[List, np.ndarray]
+    note: str = ""
+
+
+def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
+    """EER and minDCF of every layer and backend on the dev trials and on each list of test trials."""
+    trials: dict[List, Sequence[Trial]] = {DEV: problem.dev_trials}
+    trials |= {("test", name): of_name for name, of_name in problem.trials.items()}
+    ends = [end for of_list in trials.values() for trial in of_list for end in (trial.enroll, trial.test)]
+    in_trials = {end.speaker for end in ends}
+    unseen = [item for item in problem.train if item.speaker and item.speaker not in in_trials]
+    if nameless := len({place_of(end) for end in ends if not end.speaker}):
+        log.warning("%s: %d utterances of trials have no speaker: training may hold theirs unseen", task.name, nameless)
+    excluded = Counter("speaker in a trial" if item.speaker else "no speaker" for item in problem.train)
+    excluded["speaker in a trial"] -= len(unseen)
+    excluded = +excluded
+    questions = list(_questions(task, problem, trials, [item.speaker for item in unseen]))
+    utterances = list({place_of(item): item for item in [*ends, *problem.train]}.values())
+    n_steps = {backend: n_steps_of(backend, task, len(unseen)) for backend in task.settings["backends"]}
+    problem.progress.add(sum(n_steps.values()) * len(questions) * len(features.layers))
+
+    def of_backend(rows: LayerRows, backend: str, question: Question) -> Iterator[Score]:
+        material = Material(rows, problem.train, unseen, question.speakers)
+        done = problem.progress.done
+        answer = _answer(backend, task, problem, material, question)
+        if problem.progress.done == done:  # fitted in one go
+            problem.progress.step()
+        learns = backend in ON_SPEAKERS or task.settings["normalise"] != "none"
+        shared = {
+            "layer": rows.layer,
+            "head": backend,
+            "headline": backend == task.settings["headline"],
+            "n_train": 0 if backend == "cosine" else len(unseen if backend in ON_SPEAKERS else problem.train),
+            "excluded": dict(excluded) if learns else {},
+        }
+        yield from _scores(task, question, answer, shared)
+
+    for layer in features.layers:
+        problem.progress.note(f"layer {layer}")
+        rows = LayerRows(features, layer, utterances, problem.memory_bytes)
+        for backend, question in itertools.product(task.settings["backends"], questions):
+            name = f"layer {layer}, {backend}, {question.control}"
+            yield from part_of(problem, name, n_steps[backend], functools.partial(of_backend, rows, backend, question))
+
+
+def check(task: Task, problem: Problem) -> None:
+    """Refuses lists without trials.
+
+    Raises:
+        ProbeError: there are none to choose on, or none to report.
+    """
+    for name, trials in (("dev", problem.dev_trials), *(("test", trials) for trials in problem.trials.values())):
+        if not trials:
+            raise ProbeError(f"{task.name}: no {name} trials. Give lists with --trials and --dev-trials.")
+
+
+def _questions(task: Task, problem: Problem, trials: Mapping[List, Sequence[Trial]], speakers: Sequence[str]) -> Iterator[Question]:
+    targets = {name: [trial.target for trial in of_list] for name, of_list in trials.items()}
+    yield Question("", trials, targets, speakers)
+    if "shuffled" in task.settings["controls"]:
+        mixed = {name: shuffled(flags, problem.seed) for name, flags in targets.items()}
+        yield Question("shuffled", trials, mixed, shuffled(speakers, problem.seed))
+
+
+def _answer(backend: str, task: Task, problem: Problem, material: Material, question: Question) -> Answer:
+    """The scores of all lists with the setting that has the best dev EER, the first among equals."""
+    how = task.settings["normalise"]
+    cohort = cohort_of(material.unseen, problem.seed) if how != "none" else []
+    note = why_none(backend, material)
+    if how != "none" and len(cohort) < LEAST_COHORT:
+        note = note or f"{len(cohort)} training utterances of speakers in no trial; {how} needs {LEAST_COHORT}"
+    if note:
+        return Answer({}, [], {}, note)
+    top = task.settings["cohort_top"] if how == "as-norm" else len(cohort)
+    said: dict[str, Any] = {"normalise": how} | ({"cohort": len(cohort), "cohort_top": min(top, len(cohort))} if cohort else {})
+    if backend == "plda":
+        said["plda_input"] = task.settings["plda_input"]
+    best: dict[str, Any] = {}
+    scores: dict[List, np.ndarray] = {}
+    search = []
+    metric = EER[task.settings["eer"]]
+    for setting, embed in fitted(backend, task, problem, material):
+        on_dev = _scored(embed, question.trials[DEV], cohort, top)
+        value = value_of(_counts(question, DEV, on_dev), metric)
+        search.append({**setting, f"dev_{metric}": value})
+        if len(search) == 1 or value < best[f"dev_{metric}"]:
+            best = search[-1]
+            others = {name: _scored(embed, trials, cohort, top) for name, trials in question.trials.items() if name != DEV}
+            scores = {DEV: on_dev} | others
+    picked = {name: value for name, value in best.items() if name != f"dev_{metric}"}
+    return Answer(said | picked, search if picked else [], scores)
+
+
+def _scored(embed: Backend, trials: Sequence[Trial], cohort: Sequence[Any], top: int) -> np.ndarray:
+    """(trial,) scores, normalised where there is a cohort."""
+    ends = {place_of(end): end for trial in trials for end in (trial.enroll, trial.test)}
+    row_of = {place: row for row, place in enumerate(ends)}
+    enroll = [row_of[place_of(trial.enroll)] for trial in trials]
+    test = [row_of[place_of(trial.test)] for trial in trials]
+    voices = embed(list(ends.values()))
+    scores = voices.scores(enroll, test)
+    if not cohort:
+        return scores
+    mean, deviation = voices.against(embed(cohort), top)
+    return ((scores - mean[enroll]) / deviation[enroll] + (scores - mean[test]) / deviation[test]) / 2
+
+
+def _counts(question: Question, name: List, scores: np.ndarray) -> dict[str, Any]:
+    trials = question.trials[name]
+    enroll, test = [block_of(trial.enroll) for trial in trials], [block_of(trial.test) for trial in trials]
+    return trial_counts(enroll, test, question.targets[name], scores)
+
+
+def _scores(task: Task, question: Question, answer: Answer, shared: Mapping[str, Any]) -> Iterator[Score]:
+    """One score for each list and metric; all metrics of a list hold the same counts."""
+    selects = EER[task.settings["eer"]]
+    for name, trials in question.trials.items():
+        counts = _counts(question, name, answer.scores[name]) if answer.scores else None
+        for metric in (selects, *COSTS):
+            yield Score(
+                **shared,
+                split=name[0],
+                test_domain=name[1],
+                control=question.control,
+                metric=metric,
+                select_by=selects,
+                higher_is_better=False,
+                n=len(trials),
+                counts=counts,
+                chosen={"definition": DEFINITIONS[metric], **answer.chosen},
+                search=answer.search,
+                note=answer.note,
+                outcomes=_outcomes(question, name, answer) if counts and metric == selects else (),
+            )
+
+
+def _outcomes(question: Question, name: List, answer: Answer) -> list[dict[str, Any]]:
+    return [
+        {"enroll": trial.enroll.key, "test": trial.test.key, "label": int(target), "score": float(score)}
+        for trial, target, score in zip(question.trials[name], question.targets[name], answer.scores[name], strict=True)
+    ]

@@ -1,0 +1,97 @@
+"""How a ``transcribe`` task reads a head: greedily, or by a beam search whose weights dev picks."""
+
+import itertools
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from probe.evaluation.tasks import Task
+from probe.heads.ctc.beam_search import BeamDecoder, read_arpa_words, read_words, require_flashlight, written_words
+from probe.heads.ctc.ctc_probe import CTCProbe
+from probe.heads.ctc.vocabulary import Vocabulary, letters, symbol_error_rates
+
+log = logging.getLogger("probe")
+
+Frames = Sequence[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A fitted head with its decoder.
+
+    Attributes:
+        transcribe: utterances of (frame, dim) -> their texts.
+        search: every setting tried, the head's and the decoder's.
+        chosen: those that dev picked.
+    """
+
+    transcribe: Callable[[Frames], list[str]]
+    search: list[dict[str, Any]]
+    chosen: dict[str, Any]
+
+
+def check_decoding(task: Task, vocabulary: Vocabulary) -> None:
+    """Refuses a beam search that cannot be had.
+
+    Raises:
+        ProbeError: flashlight-text is not installed, a file is not there, or no listed word can be written.
+    """
+    if task.settings["decoding"] != "greedy":
+        require_flashlight()
+        written_words(vocabulary, _listed_words(task), _spelling(task))
+
+
+def _listed_words(task: Task) -> list[str]:
+    """The words that a beam search may write."""
+    lm, words = task.file("lm"), task.file("words")
+    if words:
+        return read_words(words)
+    return read_arpa_words(lm) if lm else []
+
+
+def _spelling(task: Task) -> Callable[[str], str]:
+    return letters if task.settings["units"] == "letters" else str
+
+
+class Decoding:
+    """The decoder of a task for one vocabulary, opened once for all layers."""
+
+    def __init__(self, task: Task, vocabulary: Vocabulary) -> None:
+        self._decoders: dict[tuple[float, float], BeamDecoder] = {}
+        settings, lm = task.settings, task.file("lm")
+        if settings["decoding"] == "greedy":
+            return
+        listed_words = _listed_words(task)
+        first: BeamDecoder | None = None
+        for weight, score in itertools.product(settings["lm_weight"] if lm else [0.0], settings["word_score"]):
+            first = self._decoders[weight, score] = BeamDecoder(
+                vocabulary,
+                listed_words,
+                lm,
+                spell=_spelling(task),
+                beam=settings["beam"],
+                lm_weight=weight,
+                word_score=score,
+                like=first,
+            )
+        if first and first.left_out:
+            log.warning("%s: %d of %d words cannot be written with training's characters", task.name, first.left_out, len(listed_words))
+
+    def of(self, probe: CTCProbe, dev_frames: Frames, dev_texts: Sequence[str]) -> Reading:
+        """The head with the decoder of the lowest dev error rate, the first of equals."""
+        if not self._decoders:
+            return Reading(probe.transcribe, probe.search_, {**probe.chosen_, "decoding": "greedy"})
+        scored = probe.log_probabilities(dev_frames)
+        entries = {}
+        for (weight, score), decoder in self._decoders.items():
+            (error,) = symbol_error_rates(dev_texts, [[decoder(item) for item in scored]], probe.separator)
+            entries[weight, score] = probe.chosen_ | {"lm_weight": weight, "word_score": score, probe.metric: error}
+        best = min(entries, key=lambda setting: entries[setting][probe.metric])
+        return Reading(
+            lambda frames: [self._decoders[best](item) for item in probe.log_probabilities(frames)],
+            [*probe.search_, *entries.values()],
+            {**entries[best], "decoding": "beam"},
+        )

@@ -1,0 +1,202 @@
+"""Decoded audio -> rows of a view, several utterances in a pass of the model, in order."""
+
+import itertools
+import logging
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probe.data.audio import Audio
+from probe.data.corpus import Utterance
+from probe.errors import UtteranceError
+from probe.extraction.pooling import Pooling, as_stored
+from probe.models.encoder import CTC, Encoder, frames_of, greedy_text, out_of_memory, pieces_of
+from probe.store.feature_store import Failure
+
+log = logging.getLogger("probe")
+
+FEWEST_ROWS = 256
+NO_ROOM = "does not fit into the device's memory; --chunk-s takes less, or another --device"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is kept of each utterance; ``ctc``: also what the model's CTC head reads."""
+
+    layers: Sequence[str]
+    view: str
+    dtype: str
+    ctc: bool
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows of an utterance.
+
+    Attributes:
+        n_frames: of the whole utterance in each layer.
+        rows: those of each layer that follow the piece before, as `probe.extraction.pooling.as_stored` gives them.
+        last: whether the utterance ends here.
+        text: with the last piece, what the model's CTC head reads; empty where it is not run.
+    """
+
+    utterance: Utterance
+    sound: Audio
+    n_frames: Sequence[int]
+    rows: list[np.ndarray]
+    last: bool
+    text: str = ""
+
+
+def encoded(audio_of: Iterable[tuple[Utterance, Audio | Failure]], encoder: Encoder, wanted: Wanted) -> Generator[Piece | Failure]:
+    """The pieces of each utterance, or its failure, which may come after some of its pieces.
+
+    How many utterances are computed together decides no value. Where the device's memory does not suffice there will be fewer.
+    """
+    batch: list[tuple[Utterance, Audio | Failure]] = []
+    n_rows = 0
+    for utterance, found in audio_of:
+        batch.append((utterance, _long_enough(utterance, found, encoder)))
+        n_rows += encoder.n_frames(len(found.samples)) if isinstance(found, Audio) else 0
+        if n_rows >= encoder.rows:
+            yield from _of_batch(batch, encoder, wanted)
+            batch, n_rows = [], 0
+    yield from _of_batch(batch, encoder, wanted)
+
+
+def _long_enough(utterance: Utterance, found: Audio | Failure, encoder: Encoder) -> Audio | Failure:
+    info = encoder.info
+    if isinstance(found, Failure) or len(found.samples) >= info.min_samples:
+        return found
+    n_samples = len(found.samples)
+    reason = (
+        f"too short: {n_samples} samples at {info.rate_hz} Hz ({n_samples / info.rate_hz:.4f} s); {info.id} needs at least {info.min_samples}"
+    )
+    return failure_of(utterance, found, reason)
+
+
+def failure_of(utterance: Utterance, sound: Audio, reason: str, again: bool = False) -> Failure:
+    """A failure that is not the decoder's; ``again``: it says nothing about the audio and is worth another try."""
+    return Failure(utterance.key, reason, sound.file_bytes, sound.mtime_ns, utterance.duration_s, again)
+
+
+def _of_batch(batch: Sequence[tuple[Utterance, Audio | Failure]], encoder: Encoder, wanted: Wanted) -> Iterator[Piece | Failure]:
+    sounds = [sound for _, sound in batch if isinstance(sound, Audio)]
+    waves = [torch.from_numpy(sound.samples).to(encoder.device) for sound in sounds]
+    layers = [*wanted.layers, CTC] if wanted.ctc else wanted.layers
+    stretches = _stretches(encoder, waves, layers)
+    for utterance, sound in batch:
+        if isinstance(sound, Failure):
+            yield sound
+        else:
+            yield from _of_utterance(utterance, sound, next(stretches), encoder, wanted)
+    next(stretches, None)  # to its end
+
+
+def _of_utterance(
+    utterance: Utterance,
+    sound: Audio,
+    frames: Iterator[list[Tensor] | str],
+    encoder: Encoder,
+    wanted: Wanted,
+) -> Iterator[Piece | Failure]:
+    """Pools an utterance's frames as they come."""
+    n_frames = [frames_of(encoder, layer, len(sound.samples)) for layer in wanted.layers]
+    pools = [Pooling(wanted.view, count) for count in n_frames]
+    best: list[int] = []
+    failed, again = "", False
+    seen = 0
+    for of_layers in frames:  # all of them, also after a failure: others follow in the same stream
+        if isinstance(of_layers, str):
+            failed, again = failed or of_layers, True
+        if failed or isinstance(of_layers, str):
+            continue
+        seen += len(of_layers[0])
+        if wanted.ctc:
+            best += of_layers.pop().argmax(-1).tolist()
+        # A sum is not finite where a value is not, and where many are huge.
+        if not torch.stack([item.sum() for item in of_layers]).isfinite().all():
+            bad = [layer for layer, item in zip(wanted.layers, of_layers, strict=False) if not item.isfinite().all()]
+            if bad:
+                failed = f"layer {bad[0]} of {encoder.info.id} gives NaN or infinite values"
+                continue
+        pooled = [pool.add(item) for pool, item in zip(pools, of_layers, strict=True)]
+        rows = [item for item in pooled if item is not None]
+        last = seen == n_frames[0]
+        if rows:
+            text = greedy_text(best, encoder.info.ctc["writes"]) if wanted.ctc and last else ""
+            stored = as_stored(rows, wanted.dtype, whole=len(of_layers[0]) == n_frames[0])
+            yield Piece(utterance, sound, n_frames, stored, last, text)
+    if failed:
+        yield failure_of(utterance, sound, failed, again)
+
+
+def _stretches(encoder: Encoder, waves: Sequence[Tensor], layers: Sequence[str]) -> Iterator[Iterator[list[Tensor] | str]]:
+    """Each utterance's frames, (row, dim) per layer piece by piece; a reason where they cannot be had.
+
+    Rows are counted in the first layer. Where the layers of an encoder differ in rate, each of its pieces is an utterance.
+    """
+    counts = [frames_of(encoder, layers[0], len(wave)) for wave in waves]
+    pieces = _retried(encoder, waves, counts, layers)
+    rest: list[Tensor] = []
+
+    def of_one(left: int) -> Iterator[list[Tensor] | str]:
+        nonlocal rest
+        while left:
+            if not rest:
+                found = next(pieces)
+                if isinstance(found, str):
+                    yield found
+                    return
+                rest = found
+            now, rest = (rest, []) if len(rest[0]) <= left else ([item[:left] for item in rest], [item[left:] for item in rest])
+            yield list(now)
+            left -= len(now[0])
+
+    for count in counts:
+        yield of_one(count)
+    next(pieces, None)  # has its number of rows looked at
+
+
+def _retried(encoder: Encoder, waves: Sequence[Tensor], counts: Sequence[int], layers: Sequence[str]) -> Iterator[list[Tensor] | str]:
+    """`pieces_of`; where the device's memory does not suffice, with half as many rows at a time, and one utterance after the other.
+    The reason for one that does not fit even so, or that the model refuses."""
+    ends = list(itertools.accumulate(counts))
+    done = 0  # rows that were handed on
+    first = 0  # utterance that is not whole
+    together = len(waves)
+    while first < len(waves):
+        start = ends[first] - counts[first]  # the utterance is computed again from there
+        try:
+            for piece in pieces_of(encoder, waves[first : first + together], layers):
+                skipped = min(max(0, done - start), len(piece[0]))
+                start += len(piece[0])
+                if skipped < len(piece[0]):
+                    done = start
+                    yield [item[skipped:] for item in piece] if skipped else piece
+            first += together
+            continue
+        except UtteranceError as error:  # of an encoder without pieces of its own: the utterances before it are done
+            yield str(error)
+            first = next(i for i, end in enumerate(ends) if end > done)
+            done = ends[first]
+            first += 1
+            continue
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            log.warning("%s: %s", encoder.info.id, str(error).split("\n")[0])
+        first = next((i for i, end in enumerate(ends) if end > done), len(waves))
+        if encoder.rows > FEWEST_ROWS:
+            encoder.rows //= 2
+            log.warning("%s: goes on with %d frames at a time", encoder.info.id, encoder.rows)
+        elif together == 1 and first < len(waves):
+            yield NO_ROOM
+            done = ends[first]
+            first += 1
+        together = 1
+        if encoder.device.type == "cuda":
+            torch.cuda.empty_cache()

@@ -1,0 +1,1 @@
+"""CTC heads: small networks that write characters or phones from frames."""

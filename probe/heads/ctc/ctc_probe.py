@@ -1,0 +1,322 @@
+"""Small CTC heads on frozen frames: characters or phones out of a layer (Graves et al. 2006).
+
+Heads: `probe.heads.ctc.modules`; what they write: `probe.heads.ctc.vocabulary`. ``join`` neighbouring frames are put side by side first,
+so that models with 10 ms frames can be read at the 20 ms of the others. Greedy decoding: best symbol of each frame, repeats merged,
+blanks dropped; beam search: `probe.heads.ctc.beam_search`. An LSTM's learning rate is halved when dev stops improving; the rate to
+start with and the epoch are the ones with the lowest symbol error rate on dev.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from probe.brief import brief
+from probe.errors import ProbeError
+from probe.heads.ctc.modules import LEARNING_RATES, CTCHead, HeadSettings
+from probe.heads.ctc.spec_augment import Masks, draw_masks
+from probe.heads.ctc.vocabulary import BLANK, UNITS, Vocabulary, frames_needed, symbol_error_rates
+from probe.heads.linear.context import join_frames
+from probe.heads.linear.standardize import Standardizer
+
+# The learning rate of an LSTM is halved after so many epochs in which neither dev errors nor dev loss improved. Heads of single
+# frames need their large steps to the end: slowed down, a linear one settles at a worse CER.
+HALVE_AFTER = 4
+
+
+@dataclass
+class Run:
+    """One learning rate's best epoch so far.
+
+    Attributes:
+        learning_rate: to start with.
+        metric: name of the dev error rate in a record's search.
+        error: the lowest dev error rate.
+        waited: epochs since dev errors or dev loss improved.
+        over: dev loss is not a number any more.
+        state: of the head at the best epoch.
+        halves: whether the learning rate is halved when dev stops improving.
+        rate: learning rate of the next epoch.
+    """
+
+    learning_rate: float
+    metric: str = "dev_cer"
+    halves: bool = False
+    error: float = math.inf
+    epoch: int = 0
+    epochs: int = 0
+    dev_loss: float = math.inf
+    waited: int = 0
+    over: bool = False
+    state: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.rate = self.learning_rate
+
+    def add(self, error: float, dev_loss: float, state: Callable[[], dict[str, Tensor]]) -> None:
+        """Another epoch, whose ``state`` is kept if it is the best."""
+        self.epochs += 1
+        self.waited = 0 if error < self.error or dev_loss < self.dev_loss else self.waited + 1
+        self.dev_loss = min(self.dev_loss, dev_loss)
+        self.over = not math.isfinite(dev_loss)
+        if error < self.error:
+            self.error, self.epoch, self.state = error, self.epochs, state()
+        if self.halves and self.waited and self.waited % HALVE_AFTER == 0:
+            self.rate /= 2
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """What a record's search says of it."""
+        return {"learning_rate": self.learning_rate, self.metric: self.error, "epoch": self.epoch, "epochs": self.epochs}
+
+
+class CTCProbe:
+    """A CTC head trained on one layer's frames, or on a weighted sum of layers.
+
+    Args:
+        head: ``linear``, ``mlp`` or ``bilstm``.
+        learning_rates: to start with, each is tried; dev picks. `LEARNING_RATES` where None.
+        join: neighbouring frames that become one.
+        epochs: at most so many.
+        patience: a run ends after so many epochs in which neither dev errors nor dev loss improved.
+        batch_size: utterances per step.
+        hidden, n_layers, dropout: of the LSTM; dropout comes after each of its layers.
+        clip: largest gradient norm.
+        seed: of initialisation, order and masks; equal seeds give equal results on one machine.
+        device: where to train.
+        hidden_sizes, activation: of the ``mlp``'s layers before its projection; ``relu`` or ``none``.
+        context: neighbours on both sides that stand beside each frame, after joining.
+        spec_augment: whether spans of time and dimensions are hidden in training (`probe.heads.ctc.spec_augment`).
+        units: what transcripts are made of: ``characters`` (``letters`` are the same, normalised before) or ``phones``.
+        n_mixed: layers that lie side by side in every frame, (frame, layer * dim), of which the head learns a weighted sum.
+
+    Attributes:
+        vocabulary_: symbols of the training transcripts.
+        search_: one entry per learning rate: ``learning_rate``, ``dev_cer`` (of phones ``dev_per``), ``epoch`` (the best), ``epochs``
+            (run).
+        chosen_: the entry that dev picked.
+        too_short_: positions of training utterances with fewer frames than their labels need; they are left out.
+    """
+
+    def __init__(
+        self,
+        head: str = "linear",
+        learning_rates: Sequence[float] | None = None,
+        join: int = 1,
+        epochs: int = 80,
+        patience: int = 40,
+        batch_size: int = 16,
+        hidden: int = 128,
+        n_layers: int = 1,
+        dropout: float = 0.1,
+        clip: float = 1.0,
+        seed: int = 0,
+        device: str = "cpu",
+        *,
+        hidden_sizes: Sequence[int] = (256,),
+        activation: str = "relu",
+        context: int = 0,
+        spec_augment: bool = False,
+        units: str = "characters",
+        n_mixed: int = 1,
+    ) -> None:
+        self.settings = HeadSettings(
+            head, hidden, n_layers, dropout, tuple(hidden_sizes), activation, context=context, join=join, n_mixed=n_mixed
+        )
+        self.learning_rates = tuple(learning_rates or LEARNING_RATES[head])
+        self.join, self.epochs, self.patience = join, epochs, patience
+        self.batch_size, self.clip, self.seed, self.device = batch_size, clip, seed, device
+        self.spec_augment, self.separator = spec_augment, UNITS[units]
+        self.metric = "dev_per" if units == "phones" else "dev_cer"
+
+    def __repr__(self) -> str:
+        fitted = f"fitted, {len(self.vocabulary_.symbols)} symbols" if hasattr(self, "vocabulary_") else "not fitted"
+        return brief(self, self.settings.head, fitted)
+
+    def fit(
+        self,
+        frames: Sequence[np.ndarray],
+        texts: Sequence[str],
+        dev_frames: Sequence[np.ndarray],
+        dev_texts: Sequence[str],
+        on_epoch: Callable[[], Any] = lambda: None,
+    ) -> "CTCProbe":
+        """Trains on utterances of (frame, dim) and their transcripts, choosing on the dev ones.
+
+        Raises:
+            ProbeError: no transcript has a symbol, or no utterance is long enough for its labels.
+        """
+        return self.fit_prepared(*self.prepare(frames, texts, dev_frames), dev_texts, on_epoch)
+
+    def fit_prepared(
+        self, train: "Examples", dev: list[Tensor], dev_texts: Sequence[str], on_epoch: Callable[[], Any] = lambda: None
+    ) -> "CTCProbe":
+        """Trains one learning rate after the other on what `prepare` made."""
+        return self.conclude([self._train(run, train, dev, dev_texts, on_epoch) for run in self.new_runs()])
+
+    def prepare(self, frames: Sequence[np.ndarray], texts: Sequence[str], dev_frames: Sequence[np.ndarray]) -> "tuple[Examples, list[Tensor]]":
+        """Training examples and dev frames as heads read them: joined, standardised, on the device. Sets what follows from them.
+
+        Raises:
+            ProbeError: no transcript has a symbol, or no utterance is long enough for its labels.
+        """
+        frames, dev_frames = ([join_frames(rows, self.join) for rows in part] for part in (frames, dev_frames))
+        self.vocabulary_ = Vocabulary.of(texts, self.separator)
+        if not "".join(self.vocabulary_.symbols).strip():
+            raise ProbeError("transcribe: all training transcripts are empty; expected text in the manifest's column text.")
+        labels = [self.vocabulary_.encode(text) for text in texts]
+        fits = [0 < frames_needed(item) <= len(rows) for item, rows in zip(labels, frames, strict=True)]
+        self.too_short_ = [i for i, (item, fit) in enumerate(zip(labels, fits, strict=True)) if item and not fit]
+        if not any(fits):
+            raise ProbeError("transcribe: every training utterance has fewer frames than its labels need; is the text the audio's?")
+        self.standardizer_ = Standardizer.of(np.concatenate(list(frames)))
+        kept = [i for i, fit in enumerate(fits) if fit]
+        train = Examples([self._tensor(frames[i]) for i in kept], [torch.tensor(labels[i]) for i in kept])
+        return train, [self._tensor(rows) for rows in dev_frames]
+
+    def new_runs(self) -> list[Run]:
+        """One per learning rate."""
+        return [Run(rate, self.metric, self.settings.head == "bilstm") for rate in self.learning_rates]
+
+    def conclude(self, runs: Sequence[Run]) -> "CTCProbe":
+        """Takes the run that is best on dev, the first of equals."""
+        best = min(runs, key=lambda run: run.error)
+        self.search_ = [run.entry for run in runs]
+        self.chosen_ = best.entry
+        self.model_ = self.new_head()
+        self.model_.load_state_dict(best.state)
+        return self
+
+    def transcribe(self, frames: Sequence[np.ndarray]) -> list[str]:
+        """Greedy transcripts of utterances of (frame, dim)."""
+        return self._decode(self.model_, self._joined(frames))[0]
+
+    def log_probabilities(self, frames: Sequence[np.ndarray]) -> list[Tensor]:
+        """(frame, symbol) float32 on the CPU of each utterance of (frame, dim), for a search."""
+        found: dict[int, Tensor] = {}
+        for i, logits in self._logits(self.model_, self._joined(frames)):
+            found |= {k: values.log_softmax(1).cpu() for k, values in zip(i, logits, strict=True)}
+        return [found[i] for i in range(len(frames))]
+
+    @property
+    def shares_(self) -> list[float]:
+        """Of each layer in the weighted sum; they sum to 1. Empty where there is none."""
+        return [] if self.model_.mix is None else self.model_.mix.scores.detach().softmax(0).tolist()
+
+    def new_head(self) -> CTCHead:
+        """A head as it is before training, always the same for a seed."""
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            return CTCHead(self.settings, len(self.standardizer_.mean), self.vocabulary_.size).to(self.device)
+
+    def masks(self, epoch: int, utterances: Sequence[int], lengths: Sequence[int], dim: int) -> Masks | None:
+        """What SpecAugment hides of training utterances of (frame, dim) in an epoch; None without it."""
+        if not self.spec_augment:
+            return None
+        return draw_masks(self.seed, epoch, utterances, lengths, dim // (self.settings.n_mixed * self.join))
+
+    def _joined(self, frames: Sequence[np.ndarray]) -> list[Tensor]:
+        return [self._tensor(join_frames(rows, self.join)) for rows in frames]
+
+    def _tensor(self, rows: np.ndarray) -> Tensor:
+        return torch.from_numpy(self.standardizer_.apply(rows)).to(self.device)
+
+    def _train(self, run: Run, train: "Examples", dev: list[Tensor], dev_texts: Sequence[str], on_epoch: Callable[[], Any]) -> Run:
+        """One learning rate: Adam, mean CTC loss per utterance, gradient clipping, halving and early stopping on dev."""
+        model = self.new_head()
+        optimizer = torch.optim.Adam(model.parameters(), lr=run.rate)
+        order = np.random.default_rng(self.seed)
+        dev_labels = [torch.tensor(self.vocabulary_.encode(text)) for text in dev_texts]
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            for epoch in range(self.epochs):
+                model.train()
+                for chosen in batch_order(train.lengths, self.batch_size, order):
+                    self._step(model, optimizer, train, chosen, epoch)
+                texts, dev_loss = self._decode(model, dev, dev_labels)
+                (error,) = symbol_error_rates(dev_texts, [texts], self.separator)
+                run.add(error, dev_loss, lambda: copy.deepcopy(model.state_dict()))
+                on_epoch()
+                for group in optimizer.param_groups:
+                    group["lr"] = run.rate
+                if run.waited >= self.patience or run.over:
+                    break
+        return run
+
+    def _step(self, model: CTCHead, optimizer: torch.optim.Optimizer, train: "Examples", chosen: Sequence[int], epoch: int) -> None:
+        """One batch of training."""
+        frames, lengths = pad([train.frames[i] for i in chosen])
+        logits = model(frames, lengths, self.masks(epoch, chosen, lengths.tolist(), frames.shape[2]))
+        labels = [train.labels[i] for i in chosen]
+        losses = _losses(logits, lengths, labels)
+        optimizer.zero_grad()
+        (losses / torch.tensor([len(item) for item in labels], device=losses.device)).mean().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), self.clip)
+        optimizer.step()
+
+    @torch.inference_mode()
+    def _decode(self, model: CTCHead, frames: list[Tensor], labels: list[Tensor] | None = None) -> tuple[list[str], float]:
+        """(greedy text of each utterance, mean CTC loss of those with labels that fit)."""
+        texts: list[str] = [""] * len(frames)
+        losses: list[float] = []
+        for chosen, logits in self._logits(model, frames):
+            for i, values in zip(chosen, logits, strict=True):
+                texts[i] = self.vocabulary_.decode_greedy(values.argmax(dim=1).tolist())
+            if labels is not None:
+                padded, lengths = pad(logits)
+                losses += _losses(padded, lengths, [labels[i] for i in chosen]).tolist()
+        finite = [loss for loss in losses if math.isfinite(loss)]
+        return texts, sum(finite) / len(finite) if finite else math.nan
+
+    @torch.inference_mode()
+    def _logits(self, model: CTCHead, frames: list[Tensor]) -> Iterator[tuple[list[int], list[Tensor]]]:
+        """Batches of (positions in ``frames``, (frame, symbol) logits of each)."""
+        model.eval()
+        by_length = sorted(range(len(frames)), key=lambda i: len(frames[i]))
+        for start in range(0, len(frames), self.batch_size):
+            chosen = by_length[start : start + self.batch_size]
+            padded, lengths = pad([frames[i] for i in chosen])
+            yield chosen, [values[:length] for values, length in zip(model(padded, lengths), lengths.tolist(), strict=True)]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Training utterances: (frame, dim) each, and their labels."""
+
+    frames: list[Tensor]
+    labels: list[Tensor]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Frames of each."""
+        return [len(rows) for rows in self.frames]
+
+
+def batch_order(lengths: Sequence[int], batch_size: int, order: np.random.Generator) -> Iterator[list[int]]:
+    """Positions of utterances in shuffled batches of similar length, one epoch."""
+    by_length = np.argsort(np.array(lengths) * order.uniform(0.8, 1.25, len(lengths)))
+    starts = range(0, len(by_length), batch_size)
+    for position in order.permutation(len(starts)):
+        yield by_length[starts[position] : starts[position] + batch_size].tolist()
+
+
+def pad(frames: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """((batch, frame, dim), (batch,) lengths)."""
+    return nn.utils.rnn.pad_sequence(frames, batch_first=True), torch.tensor([len(rows) for rows in frames])
+
+
+def _losses(logits: Tensor, lengths: Tensor, labels: list[Tensor]) -> Tensor:
+    """(batch,) negative log-likelihoods; infinite where an utterance is too short for its labels."""
+    return nn.functional.ctc_loss(
+        logits.log_softmax(dim=2).transpose(0, 1),
+        torch.cat(labels).to(logits.device),
+        lengths,
+        torch.tensor([len(item) for item in labels], device=lengths.device),
+        blank=BLANK,
+        reduction="none",
+    )

@@ -1,0 +1,111 @@
+"""What a CTC head can write: characters, letters or phones.
+
+* ``characters``: the characters of the transcripts as they are, the space among them.
+* ``letters``: the same of transcripts that went through `letters`: case-folded letters, digits and apostrophes, one space between
+  words.
+* ``phones``: names such as ``AH0``, separated by spaces in a text, one after the other without a word boundary
+  (`probe.heads.ctc.lexicon`).
+
+Index 0 is the blank; the symbols of the training transcripts follow, sorted. There is no unknown symbol: what training does not
+have can only be an error.
+"""
+
+import itertools
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+BLANK = 0
+# Units -> what stands between two symbols in a text.
+UNITS = {"characters": "", "letters": "", "phones": " "}
+APOSTROPHES = "'\u2019\u02bc"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Symbols in the order of their indices, which start at 1.
+
+    Attributes:
+        separator: what stands between two symbols in a text: nothing, or the space between phones.
+    """
+
+    symbols: tuple[str, ...]
+    separator: str = ""
+
+    @classmethod
+    def of(cls, texts: Sequence[str], separator: str = "") -> "Vocabulary":
+        """The symbols that occur in ``texts``."""
+        return cls(tuple(sorted({symbol for text in texts for symbol in split(text, separator)})), separator)
+
+    @property
+    def size(self) -> int:
+        """Symbols and the blank."""
+        return len(self.symbols) + 1
+
+    def encode(self, text: str) -> list[int]:
+        """Indices of the symbols of ``text``; unknown ones are left out."""
+        return [self.symbols.index(symbol) + 1 for symbol in split(text, self.separator) if symbol in self.symbols]
+
+    def decode_greedy(self, best: Sequence[int]) -> str:
+        """Text of the best symbol of each frame: repeats merged, then blanks dropped, spaces at the ends stripped."""
+        merged = [symbol for position, symbol in enumerate(best) if position == 0 or symbol != best[position - 1]]
+        return self.separator.join(self.symbols[symbol - 1] for symbol in merged if symbol != BLANK).strip()
+
+
+def split(text: str, separator: str) -> Sequence[str]:
+    """The symbols of a text: its characters, or its words where phones are separated by spaces."""
+    return text.split() if separator else text
+
+
+def letters(text: str) -> str:
+    """``text`` case-folded, with letters, digits and apostrophes only and one space wherever something else stood between them.
+
+    >>> letters("Don’t stop – it's 5 p.m.!")
+    "don't stop it's 5 p m"
+    """
+    kept = (_letter(character) for character in unicodedata.normalize("NFC", text.casefold()))
+    return " ".join("".join(kept).split())
+
+
+def _letter(character: str) -> str:
+    if character in APOSTROPHES:
+        return "'"
+    # Marks (M) are parts of letters in many scripts.
+    return character if unicodedata.category(character)[0] in "LMN" else " "
+
+
+def frames_needed(labels: Sequence[int]) -> int:
+    """Frames that CTC needs for a label sequence: one each, and a blank between equal neighbours."""
+    return len(labels) + sum(first == second for first, second in itertools.pairwise(labels))
+
+
+def symbol_error_rates(references: Sequence[str], hypotheses: Sequence[Sequence[str]], separator: str = "") -> list[float]:
+    """Corpus error rate of each set of hypotheses, for choosing an epoch; the reported one is counted by `probe.measures`."""
+    errors, n = np.zeros(len(hypotheses), dtype=np.int64), 0
+    for reference, *readings in zip(references, *hypotheses, strict=True):
+        symbols = split(reference, separator)
+        errors += edit_distances(symbols, [split(text, separator) for text in readings])
+        n += len(symbols)
+    return (errors / max(1, n)).tolist()
+
+
+def edit_distances(reference: Sequence[str], hypotheses: Sequence[Sequence[str]]) -> np.ndarray:
+    """(hypothesis,) int64: the fewest insertions, deletions and substitutions of symbols that make each the reference.
+
+    All hypotheses go through the table (Wagner and Fischer 1974) together, a symbol of the reference at a time. What is kept for
+    the first j symbols of a hypothesis is the distance less j, so that a run of insertions is a running minimum.
+    """
+    lengths = np.array([len(text) for text in hypotheses])
+    code = {symbol: number for number, symbol in enumerate(reference)}
+    symbols = np.full((max(lengths, default=0), len(hypotheses)), -1, dtype=np.int32)
+    for column, text in enumerate(hypotheses):
+        symbols[: len(text), column] = [code.get(symbol, -1) for symbol in text]
+    row = np.zeros((len(symbols) + 1, len(hypotheses)), dtype=np.int32)
+    for position, symbol in enumerate(reference, 1):
+        above = row[1:] + 1
+        row[1:] = np.minimum(above, row[:-1] - (symbols == code[symbol]))
+        row[0] = position
+        np.minimum.accumulate(row, axis=0, out=row)
+    return row[lengths, np.arange(len(hypotheses))] + lengths

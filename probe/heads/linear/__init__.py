@@ -1,0 +1,1 @@
+"""Linear heads: logistic and ridge regression, the learned sum of layers, codelengths."""

@@ -1,0 +1,326 @@
+"""Many multinomial logistic regressions on the same rows, solved together: the solver beneath `probe.heads.linear.linear_probe`.
+
+For each strength ``l2`` minimised is ``mean cross-entropy + l2 / 2 * ||W||^2`` (the bias is free). The problems are convex. Their
+weights stand side by side, so each pass over the rows is one wide matrix product for all of them; L-BFGS runs in all at once, each
+with steps of its own:
+
+* The metric it starts from is that of a curvature of the form ``G x M + l2``: the Gram matrix G of the rows over n, and the classes'
+  mean covariance M under the present probabilities (both of some rows only). That is exact at the start, where all rows have the same
+  probabilities, and M is taken anew after some iterations. Layers of speech models are ill-conditioned, and classes grow certain:
+  with this metric it takes tens of iterations where plain L-BFGS takes thousands.
+* An iteration is one visit to the rows (`probe.heads.linear.logistic_pass`): while a block is in the cache its logits move by a whole step,
+  and its errors enter the next gradient. The rows may therefore be on a disk. Only logits are kept.
+* Where a whole step is refused, a line search follows on the kept logits, which are linear in the step, and then a second visit.
+* Far from the optimum products are taken of rounded factors; before it ends, logits and gradient are computed anew in full.
+* With fewer rows than dimensions the rows are rotated into their span first.
+
+A problem ends when what L-BFGS expects to gain by a further step is a small share of the loss, twice in a row.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probe.heads.linear.logistic_inputs import Inputs
+from probe.heads.linear.logistic_pass import Logits, shift, slopes, visit
+
+GRAM_ROWS = 20  # for each dimension
+SMALLEST_VARIANCE = 1e-3  # of a class indicator, times the number of classes
+CONFUSION_ROWS = 4096
+REFRESHED = (1, 3, 8, 16, 32)  # iterations that look at the probabilities again
+MEMORY = 10  # pairs that L-BFGS keeps
+STEPS = 8  # of a line search
+FLAT = 0.5  # a step is long enough when this share of the slope is gone
+# Losses below cannot be told apart by probabilities that are rounded near 1.
+SMALLEST_LOSS = {torch.float32: 1e-2, torch.float64: 1e-12}
+MOST_ROUGH = 40  # iterations with rounded products
+ROUGH = 1e-3  # products are rounded while a step is worth more than this share of the loss
+
+
+@dataclass(frozen=True)
+class Solution:
+    """One problem's optimum.
+
+    Attributes:
+        weights: (dim, class).
+        bias: (class,).
+        objective: the loss with its penalty.
+        n_iterations: of L-BFGS.
+        converged: False where ``max_iter`` ended it.
+    """
+
+    weights: Tensor
+    bias: Tensor
+    objective: float
+    n_iterations: int
+    converged: bool
+
+
+def solve(
+    inputs: Inputs,
+    targets: Tensor,
+    n_classes: int,
+    strengths: Sequence[float],
+    tol: float = 1e-9,
+    max_iter: int = 1000,
+    tick: Callable[[], Any] = lambda: None,
+) -> list[Solution]:
+    """One `Solution` for each of ``strengths``.
+
+    Args:
+        inputs: every dimension of mean 0; they are kept in memory if they are fewer than their dimensions.
+        targets: (row,) int64, classes from 0, on the inputs' device.
+        tol: share of the loss that a further step must not be worth.
+        tick: called after each block of rows.
+    """
+    if inputs.shape[0] < inputs.shape[1]:
+        inputs.rotate_into_span()
+    basis = inputs.basis
+    ended = _Problems(inputs, targets, n_classes, strengths, tick).run(tol, max_iter)
+    solutions = []
+    for point, loss, n_iterations, converged in ended:
+        weights = point[:-1] if basis is None else basis @ point[:-1]
+        solutions.append(Solution(weights, point[-1], loss, n_iterations, converged))
+    return solutions
+
+
+def state_bytes(n_rows: int, n_classes: int, itemsize: int) -> int:
+    """Memory that one strength takes while it is solved: `probe.heads.linear.logistic_pass.Logits`."""
+    return 2 * n_rows * n_classes * itemsize
+
+
+@dataclass
+class _Descent:
+    """Where problems stand. A point is weights, in the axes of the Gram matrix, and in its last row the bias.
+
+    Attributes:
+        l2: (s,) float64.
+        point, gradient: (s, d + 1, c).
+        loss: (s,) float64, with the penalty.
+        small: (s,) how many times in a row a step was worth too little.
+        iterations: (s,).
+        confusion: spread (s, c) and axes (s, c, c) of the classes' covariance.
+        pairs: of L-BFGS: moves, changes of the gradient (s, d + 1, c), 1 / their products (s,).
+    """
+
+    l2: Tensor
+    point: Tensor
+    gradient: Tensor
+    loss: Tensor
+    small: Tensor
+    iterations: Tensor
+    confusion: tuple[Tensor, Tensor]
+    pairs: list[tuple[Tensor, Tensor, Tensor]]
+
+    def some(self, kept: list[int]) -> "_Descent":
+        """These of them."""
+        l2, point, gradient, loss, small, iterations = (item[kept] for item in self._parts())
+        pairs = [(move[kept], change[kept], inverse[kept]) for move, change, inverse in self.pairs]
+        confusion = self.confusion[0][kept], self.confusion[1][kept]
+        return _Descent(l2, point, gradient, loss, small, iterations, confusion, pairs)
+
+    def _parts(self) -> tuple[Tensor, ...]:
+        return self.l2, self.point, self.gradient, self.loss, self.small, self.iterations
+
+
+def _together(several: Sequence[_Descent]) -> _Descent:
+    """Problems side by side again, without their pairs: those of rounded gradients, at other points, mislead."""
+    l2, point, gradient, loss, small, iterations = (torch.cat(parts) for parts in zip(*(one._parts() for one in several), strict=True))
+    between, turned = (torch.cat(parts) for parts in zip(*(one.confusion for one in several), strict=True))
+    return _Descent(l2, point, gradient, loss, small, iterations, (between, turned), [])
+
+
+class _Problems:
+    """The problems of one call. Shapes: s strengths, n rows, d dimensions, c classes."""
+
+    def __init__(self, inputs: Inputs, targets: Tensor, n_classes: int, strengths: Sequence[float], tick: Callable[[], Any]) -> None:
+        self.inputs, self.targets, self.n_classes, self.strengths, self.tick = inputs, targets, n_classes, strengths, tick
+        n_rows, dim = inputs.shape
+        gram = torch.zeros(dim, dim, dtype=torch.float64, device=inputs.device)
+        self.sums = torch.zeros(n_classes, dim, dtype=inputs.dtype, device=inputs.device)
+        every = max(1, n_rows // max(1, GRAM_ROWS * dim))
+        for start, block in inputs.blocks():
+            some = block[-start % every :: every]
+            wide = some.double()
+            gram += wide.T @ wide
+            self.sums.index_add_(0, targets[start : start + len(block)], block)
+            tick()
+        spread, axes = torch.linalg.eigh(gram / (1 + (n_rows - 1) // every))
+        self.spread, self.axes = spread.clamp_min(0).to(inputs.dtype), axes.to(inputs.dtype)
+
+    def run(self, tol: float, max_iter: int) -> list[tuple[Tensor, float, int, bool]]:
+        """Point (d + 1, c), objective, iterations, and whether it converged, of each problem."""
+        problems, factor = self._start(), _rounded(self.inputs)
+        if factor != self.inputs.dtype:
+            problems = self._descend(problems, factor, max(tol, ROUGH), min(max_iter, MOST_ROUGH))
+        problems = self._descend(problems, self.inputs.dtype, tol, max_iter)
+        losses, iterations, converged = problems.loss.tolist(), problems.iterations.tolist(), (problems.small >= 2).tolist()
+        points = torch.cat([self.axes @ problems.point[:, :-1], problems.point[:, -1:]], dim=1)
+        return list(zip(points, losses, iterations, converged, strict=True))
+
+    def _start(self) -> "_Descent":
+        """Where no dimension says anything: at the classes' shares."""
+        (n_rows, dim), like, n_strengths = self.inputs.shape, self.sums, len(self.strengths)
+        shares = torch.bincount(self.targets, minlength=self.n_classes).double() / n_rows
+        point = like.new_zeros(n_strengths, dim + 1, self.n_classes)
+        point[:, -1] = shares.log().to(like.dtype)
+        # All rows have the same errors but for their truth, so no product is needed.
+        gradient = torch.zeros_like(point)
+        gradient[:, :-1] = self.axes.T @ (self.sums.sum(0)[:, None] * shares.to(like.dtype) - self.sums.T) / n_rows
+        loss = -(shares * shares.log()).sum().repeat(n_strengths)
+        l2 = torch.tensor(self.strengths, dtype=torch.float64, device=like.device)
+        none = torch.zeros(n_strengths, dtype=torch.int64, device=like.device)
+        confusion = like.new_zeros(n_strengths, self.n_classes), like.new_zeros(n_strengths, self.n_classes, self.n_classes)
+        return _Descent(l2, point, gradient, loss, none, none, confusion, [])
+
+    def _descend(self, problems: "_Descent", factor: torch.dtype, tol: float, max_iter: int) -> "_Descent":
+        """All problems, each until a further step is worth no more than ``tol`` of its loss; products of ``factor``."""
+        times = 2 if factor == self.inputs.dtype else 1  # in a row
+        number = torch.arange(len(problems.l2), device=self.sums.device)
+        ended: list[_Descent] = [problems] * len(number)
+        logits = Logits.at(problems.point[:, -1], self.inputs.shape[0])
+        if problems.iterations.any():
+            self._afresh(problems, logits)
+        problems.small = torch.zeros_like(problems.small)
+        for _ in range(max_iter + 1):
+            if int(problems.iterations.max()) + 1 in REFRESHED or not problems.pairs:
+                problems.confusion = self._confusion(logits.now)
+            direction = -self._metric(problems)
+            slope = _dots(problems.gradient, direction)
+            if problems.pairs and (slope >= 0).any():  # pairs that rounding has spoiled
+                problems.pairs = []
+                direction = -self._metric(problems)
+                slope = _dots(problems.gradient, direction)
+            worth = tol * problems.loss.clamp_min(SMALLEST_LOSS[self.inputs.dtype])
+            problems.small = torch.where(-0.5 * slope <= worth, problems.small + 1, 0)
+            done = (problems.small >= times) | (problems.iterations >= max_iter)
+            for index in done.nonzero()[:, 0].tolist():
+                ended[int(number[index])] = problems.some([index])
+            if done.all():
+                break
+            if done.any():
+                kept = (~done).nonzero()[:, 0].tolist()
+                problems, direction, slope, number = problems.some(kept), direction[kept], slope[kept], number[kept]
+                logits.keep(kept)
+            self._advance(problems, logits, direction, slope, factor)
+        return _together(ended)
+
+    def _afresh(self, problems: _Descent, logits: Logits) -> None:
+        """Logits, loss and gradient of the present points, in full precision."""
+        logits.now.zero_()
+        fitted, gradient = self._visit(logits, problems.point, self.inputs.dtype)
+        self._penalise(problems, problems.point, fitted, gradient)
+
+    def _visit(self, logits: Logits, direction: Tensor | None, factor: torch.dtype) -> tuple[Tensor, Tensor]:
+        """As `visit` does it, with direction and gradient in the axes."""
+        turned = None if direction is None else torch.cat([self.axes @ direction[:, :-1], direction[:, -1:]], dim=1)
+        fitted, gradient = visit(self.inputs, self.targets, logits, turned, factor, self.tick)
+        return fitted, torch.cat([self.axes.T @ gradient[:, :-1], gradient[:, -1:]], dim=1)
+
+    def _penalise(self, problems: _Descent, point: Tensor, fitted: Tensor, gradient: Tensor) -> None:
+        """Takes a point, with its mean cross-entropy and the gradient of that."""
+        weights = point[:, :-1]
+        gradient[:, :-1] += problems.l2.to(weights.dtype)[:, None, None] * weights
+        problems.loss = fitted + 0.5 * problems.l2 * _dots(weights, weights)
+        problems.point, problems.gradient = point, gradient
+
+    def _advance(self, problems: _Descent, logits: Logits, direction: Tensor, slope: Tensor, factor: torch.dtype) -> None:
+        """One step of L-BFGS, by a whole step where that will do."""
+        before, loss, start = problems.gradient, problems.loss, problems.point
+        fitted, gradient = self._visit(logits, direction, factor)
+        self._penalise(problems, start + direction, fitted, gradient)
+        _, enough = _judged(loss, slope, 1.0, problems.loss, _dots(problems.gradient, direction))
+        move = direction
+        if not enough.all():
+            step = self._search(start, direction, logits, loss, slope, problems.l2)
+            shift(logits, step - 1)
+            fitted, gradient = self._visit(logits, None, factor)
+            move = step.to(direction.dtype)[:, None, None] * direction
+            self._penalise(problems, start + move, fitted, gradient)
+        change = problems.gradient - before
+        products = _dots(move, change)
+        # A pair that says nothing (no curvature left above rounding) has no weight.
+        inverse = torch.where(products > 1e-14 * _dots(move, move), 1 / products, 0.0)
+        problems.iterations = problems.iterations + 1
+        problems.pairs = [*problems.pairs[-MEMORY + 1 :], (move, change, inverse)] if _dots(move, move).all() else []
+
+    def _search(self, start: Tensor, direction: Tensor, logits: Logits, loss: Tensor, slope: Tensor, l2: Tensor) -> Tensor:
+        """Step lengths (s,) float64, by bisection and secants on the slope, 0 where none is better. The logits stand at 1."""
+        weights, towards = start[:, :-1], direction[:, :-1]
+        square, cross, rate = _dots(weights, weights), _dots(weights, towards), _dots(towards, towards)
+        low, low_slope = torch.zeros_like(slope), slope
+        high = torch.full_like(slope, float("inf"))
+        step, good = torch.ones_like(slope), torch.zeros_like(slope)
+        for _ in range(STEPS):
+            fitted, steep = slopes(self.targets, logits, step - 1)
+            there = fitted + 0.5 * l2 * (square + 2 * step * cross + step**2 * rate)
+            steep = steep + l2 * (cross + step * rate)
+            worse, enough = _judged(loss, slope, step, there, steep)
+            good = torch.where(worse, good, step)
+            if enough.all():
+                break
+            too_far = worse | (steep > 0)
+            high = torch.where(~enough & too_far, step, high)
+            low_slope = torch.where(~enough & ~too_far, steep, low_slope)
+            low = torch.where(~enough & ~too_far, step, low)
+            secant = low + (step - low) * low_slope / (low_slope - steep)
+            inside = torch.where(worse | ~secant.isfinite(), (low + high) / 2, secant)
+            inside = inside.clamp(low + 0.1 * (high - low), low + 0.9 * (high - low))
+            step = torch.where(enough, step, torch.where(high.isinf(), 2.5 * step, inside))
+        return good
+
+    def _confusion(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Spread (s, c) and axes (s, c, c) of the classes' mean covariance ``diag(p) - p p'`` under the present probabilities."""
+        some = logits[:: max(1, len(logits) // CONFUSION_ROWS)].softmax(2)
+        products = torch.einsum("nsi,nsj->sij", some, some).double() / len(some)
+        between, turned = torch.linalg.eigh(torch.diag_embed(some.mean(0, dtype=torch.float64)) - products)
+        return between.clamp_min(0).to(logits.dtype), turned.to(logits.dtype)
+
+    def _metric(self, problems: _Descent) -> Tensor:
+        """The inverse curvature that L-BFGS believes in, times the gradient (s, d + 1, c)."""
+        rest = problems.gradient.clone()
+        shares = []
+        for move, change, inverse in reversed(problems.pairs):
+            share = (inverse * _dots(move, rest)).to(rest.dtype)[:, None, None]
+            rest -= share * change
+            shares.append(share)
+        result = self._start_metric(problems, rest)
+        if problems.pairs:
+            # Scaled to the curvature met last: the mean covariance misses that sure rows weigh less, and whole steps were too long.
+            _, change, inverse = problems.pairs[-1]
+            seen = inverse * _dots(change, self._start_metric(problems, change))
+            result *= torch.where(seen > 0, 1 / seen, 1.0).to(rest.dtype)[:, None, None]
+        for (move, change, inverse), share in zip(problems.pairs, reversed(shares), strict=True):
+            result += (share - (inverse * _dots(change, result)).to(rest.dtype)[:, None, None]) * move
+        return result
+
+    def _start_metric(self, problems: _Descent, gradient: Tensor) -> Tensor:
+        """The inverse of ``G x M + l2``, times a gradient (s, d + 1, c)."""
+        between, turned = problems.confusion
+        curvature = self.spread[:, None] * between[:, None] + problems.l2.to(gradient.dtype)[:, None, None]
+        first = (gradient[:, :-1] @ turned / curvature) @ turned.mT
+        of_bias = (gradient[:, -1:] @ turned / between[:, None].clamp_min(SMALLEST_VARIANCE / self.n_classes)) @ turned.mT
+        return torch.cat([first, of_bias], dim=1)
+
+
+def _rounded(inputs: Inputs) -> torch.dtype:
+    """What factors of products are rounded to far from the optimum: half the bits, where the processor multiplies those faster."""
+    if inputs.device.type != "cpu":
+        return inputs.dtype
+    if inputs.dtype == torch.float64:
+        return torch.float32
+    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else inputs.dtype
+
+
+def _judged(loss: Tensor, slope: Tensor, step: Tensor | float, there: Tensor, steep: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether a step leads to a worse place, and whether it is good enough, (s,) each."""
+    worse = there > loss + 1e-4 * step * slope + 1e-7 * loss.abs()
+    return worse, (steep.abs() <= FLAT * slope.abs()) & ~worse
+
+
+def _dots(first: Tensor, second: Tensor) -> Tensor:
+    """(s, d, c) twice -> (s,) float64."""
+    return (first * second).flatten(1).sum(1, dtype=torch.float64)

@@ -1,0 +1,149 @@
+"""Ridge regression on vectors, for labels that are numbers: age, pitch, a rating.
+
+Minimised is ``mean squared error / 2 + l2 / 2 * ||W||^2`` (the bias is free), so ``l2`` means the same whatever the number of rows,
+as in `probe.heads.linear.linear_probe`; scikit-learn's ``alpha`` is ``l2 * rows``. ``l2 = 0`` is ordinary least squares, the shortest weights
+where many fit equally well. All strengths come from one eigendecomposition of the rows' second moments, in float64.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.linalg import eigh
+from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from probe.heads.linear.rows import BLOCK_ROWS, Rows, as_rows, refill
+from probe.heads.linear.standardize import Standardizer
+
+# Without a penalty, directions weaker than this share of the strongest (in squares) are rounding errors.
+SMALLEST_DIRECTION = 1e-13
+
+
+class RidgeProbe(MultiOutputMixin, RegressorMixin, BaseEstimator):
+    """A linear regression with scikit-learn's interface.
+
+    Args:
+        l2: strength of the penalty, see the module.
+        standardize: whether to standardise with training statistics; False takes features as they are.
+
+    Attributes:
+        coef_: (dim,) weights for the features as they were given; (target, dim) where ``y`` has two axes.
+        intercept_: one number; (target,) where ``y`` has two axes.
+    """
+
+    def __init__(self, l2: float = 1e-2, standardize: bool = True) -> None:
+        self.l2 = l2
+        self.standardize = standardize
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> "RidgeProbe":
+        """Trains on (row, dim) features and (row,) or (row, target) numbers."""
+        X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
+        (fitted,) = fit_ridge_strengths(X, y, [self.l2], self.standardize)
+        self.coef_: np.ndarray = fitted.coef_
+        self.intercept_: np.ndarray | float = fitted.intercept_
+        return self
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """(row,) numbers; (row, target) where training's had two axes."""
+        check_is_fitted(self)
+        return validate_data(self, X, dtype=np.float64, reset=False) @ self.coef_.T + self.intercept_
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """What a ridge regression needs of its rows. ``X`` are standardised rows, ``Y`` targets less their means.
+
+    Attributes:
+        values: (direction,) eigenvalues of ``X'X``, those above rounding.
+        vectors: (dim, direction).
+        products: (direction, target) ``vectors' X' Y``.
+    """
+
+    values: np.ndarray
+    vectors: np.ndarray
+    products: np.ndarray
+
+
+def fit_ridge_strengths(
+    rows: np.ndarray | Rows,
+    targets: np.ndarray,
+    strengths: Sequence[float],
+    standardize: bool = True,
+    tick: Callable[[], Any] = lambda: None,
+) -> list[RidgeProbe]:
+    """One `RidgeProbe` per l2 strength on the same (row, dim) features, from one eigendecomposition.
+
+    Args:
+        rows: an array, or a table that is read in blocks (twice); where it has fewer rows than dimensions it is held in memory.
+        targets: (row,) or (row, target) numbers.
+        tick: called after each block of rows.
+
+    Raises:
+        ValueError: a negative strength, or not a target for each row.
+    """
+    rows, targets = as_rows(rows), np.asarray(targets, np.float64)
+    n_rows, dim = rows.shape
+    if len(targets) != n_rows:
+        raise ValueError(f"expected a target for each of {n_rows} rows. Found {len(targets)}")
+    if min(strengths) < 0:
+        raise ValueError(f"expected l2 strengths of 0 or more. Found {min(strengths)}")
+    scaler = Standardizer.of(rows)
+    scale = (scaler.scale if standardize else np.ones(dim)).astype(np.float64)
+    centre = targets.mean(axis=0)
+    wide = (targets - centre).reshape(n_rows, -1)
+    blocks = _blocks(rows, scaler.mean.astype(np.float64), scale, tick)
+    offset, moments = _by_rows(blocks, wide, dim) if n_rows < dim else _by_dimensions(blocks, wide, dim)
+    probes = []
+    for l2 in strengths:
+        weights = moments.vectors @ (moments.products / (moments.values + l2 * n_rows)[:, None])
+        probe = RidgeProbe(l2, standardize)
+        probe.coef_ = (weights.T / scale).reshape(*targets.shape[1:], dim)
+        bias = centre - probe.coef_ @ (scaler.mean + offset * scale)
+        probe.intercept_ = bias if targets.ndim > 1 else float(bias)
+        probe.n_features_in_ = dim
+        probes.append(probe)
+    return probes
+
+
+def _blocks(rows: Rows, mean: np.ndarray, scale: np.ndarray, tick: Callable[[], Any]) -> Iterator[tuple[int, np.ndarray]]:
+    """(number of its first row, standardised (row, dim) block in float64, valid until the next)."""
+    buffer, start = np.empty((BLOCK_ROWS, len(mean))), 0
+    for block in refill(rows, lambda start, stop: buffer[: stop - start]):
+        block -= mean
+        block /= scale
+        yield start, block
+        start += len(block)
+        tick()
+
+
+def _by_dimensions(blocks: Iterator[tuple[int, np.ndarray]], targets: np.ndarray, dim: int) -> tuple[np.ndarray, _Moments]:
+    """The rows' remaining mean (dim,), which rounding left, and their moments, from ``X'X``."""
+    gram, products, total = np.zeros((dim, dim)), np.zeros((dim, targets.shape[1])), np.zeros(dim)
+    for start, block in blocks:
+        gram += block.T @ block
+        products += block.T @ targets[start : start + len(block)]
+        total += block.sum(axis=0)
+    mean = total / len(targets)
+    values, vectors = eigh(gram - len(targets) * np.outer(mean, mean))
+    kept = _kept(values)
+    return mean, _Moments(values[kept], vectors[:, kept], vectors[:, kept].T @ products)
+
+
+def _by_rows(blocks: Iterator[tuple[int, np.ndarray]], targets: np.ndarray, dim: int) -> tuple[np.ndarray, _Moments]:
+    """The same from ``XX'``, smaller where rows are fewer than dimensions."""
+    rows = np.empty((len(targets), dim))
+    for start, block in blocks:
+        rows[start : start + len(block)] = block
+    mean = rows.mean(axis=0)
+    rows -= mean
+    values, sides = eigh(rows @ rows.T)
+    kept = _kept(values)
+    lengths = np.sqrt(values[kept])
+    return mean, _Moments(values[kept], rows.T @ sides[:, kept] / lengths, lengths[:, None] * (sides[:, kept].T @ targets))
+
+
+def _kept(values: np.ndarray) -> np.ndarray:
+    """Which eigenvalues are no rounding errors, (direction,) bool."""
+    return values > max(SMALLEST_DIRECTION * values[-1], np.finfo(np.float64).tiny)

@@ -1,0 +1,1 @@
+"""Speaker heads: LDA, PLDA and embeddings that are trained."""

@@ -1,0 +1,1 @@
+"""Models that are somebody else's code: their contract, how they are loaded, hooks."""

@@ -1,0 +1,293 @@
+"""Plug-ins: the contract of a model that is somebody else's code, and the adapter that makes an `Encoder` of it.
+
+A plug-in is trusted as any program is: importing it runs it. What it gives is not trusted: the adapter refuses by name what is not
+of the contract's form, and `probe.models.check` measures the rest.
+"""
+
+import contextlib
+import importlib
+import inspect
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from probe.errors import EXIT_TERMINATED, ProbeError, UtteranceError, listed
+from probe.models.encoder import CTC, PLUGIN, Chunking, ModelInfo, brief_of, out_of_memory
+from probe.models.frames import MOST_S, FrameLaw, measured_law
+from probe.models.sources.weights import sha256_of_tensors
+
+PAGE = "docs/plugins.md"
+# Files whose lines say nothing of where a plug-in failed.
+AROUND = (
+    "<frozen",
+    contextlib.__file__,
+    *(str(Path(module.__file__).parent) for module in (torch, importlib) if module.__file__),
+)
+CONTRACT = ("sample_rate", "hop_samples", "layer_widths", "encode")
+# Numbers must be no ranges, and nothing may end a list of layers or leave a group of a shard.
+LAYER_NAME = r"(?!\d+-\d+$)[\w.+-]*\w"
+
+
+class Plugin(Protocol):
+    """What a model has to offer; any class will do, a torch module too.
+
+    It may also have ``min_samples`` (the shortest waveform; found by running where it is missing), ``version`` (text that stands for
+    its code in the recipe), ``name``, ``notes`` and ``to(device)``; without the last it is given waveforms on the CPU.
+
+    Attributes:
+        sample_rate: in Hz.
+        hop_samples: from one frame to the next.
+        layer_widths: name -> dim, in order.
+    """
+
+    sample_rate: int
+    hop_samples: int
+    layer_widths: Mapping[str, int]
+
+    def encode(self, waveforms: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Frames of every layer. An utterance's must not depend on its batch mates, nor on earlier calls.
+
+        Args:
+            waveforms: (batch, time) float32; samples past a length are 0.
+            lengths: (batch,) int64, samples of each utterance.
+
+        Returns:
+            One (batch, frame, dim) tensor per layer, and the valid frames as (batch,); frames past a length may be anything.
+        """
+        ...
+
+
+class PluginEncoder:
+    """A plug-in as the house's own models are; satisfies `probe.models.encoder.Encoder`."""
+
+    implementation, precision = "reference", "fp32"
+    chunking: Chunking | None = None
+    rows = 1
+
+    def __init__(self, plugin: Any, name: str, revision: str, device: torch.device, settings: Mapping[str, Any]) -> None:
+        """Moves the plug-in to its device, looks at what it declares, and runs it to see how many frames a length gives.
+
+        Args:
+            plugin: satisfies `Plugin`.
+            name, revision: as `ModelInfo` has them.
+
+        Raises:
+            ProbeError: it declares less than a `Plugin` does, raises, or gives something else.
+        """
+        self.again: Callable[[], PluginEncoder] | None = None  # opens the same plug-in afresh
+        self.device = device
+        self._plugin, self._name = plugin, name
+        with running(name, "opening it"):
+            notes = [str(note) for note in getattr(plugin, "notes", ())]
+            if callable(getattr(plugin, "to", None)):
+                plugin.to(device)
+            elif device.type != "cpu":
+                self.device = torch.device("cpu")
+                notes.append("it has no method to(device), so it is given waveforms on the CPU")
+            self.model = torch.nn.ModuleList(modules_of(plugin).values()).eval()
+            weights = self.model.state_dict()
+            self._layers = _declared(plugin, name)
+            self._law = self._found_law()
+            self.info = ModelInfo(
+                id=name,
+                revision=revision,
+                weights_sha256=sha256_of_tensors(weights) if weights else "",
+                family=PLUGIN,
+                layers=self._layers,
+                aliases=dict(getattr(plugin, "aliases", {})),
+                rate_hz=plugin.sample_rate,
+                hop_samples=self._law.hop_samples,
+                min_samples=self._law.min_samples,
+                field_samples=self._law.field_samples,
+                parameters=sum(weight.numel() for weight in self.model.parameters()),
+                settings=settings,
+                weights="as the plug-in loaded them" if weights else "",
+                notes=tuple(notes),
+            )
+
+    def __repr__(self) -> str:
+        return brief_of(self)
+
+    def n_frames(self, n_samples: int) -> int:
+        """Frames that ``n_samples`` samples give."""
+        return self._law.n_frames(n_samples)
+
+    def encode(self, waveforms: Tensor, lengths: Tensor, layers: Sequence[str]) -> tuple[list[Tensor], Tensor]:
+        """See `probe.models.encoder.Encoder.encode`."""
+        frames, n_frames = self._encode_all(waveforms, lengths)
+        names = list(self._layers)
+        return [frames[names.index(name)] for name in layers], n_frames.repeat(len(layers), 1)
+
+    @torch.inference_mode()
+    def _encode_all(self, waveforms: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Every layer, in the form of the house, and (batch,) valid frames."""
+        heard = (torch.arange(waveforms.shape[1]) < lengths.cpu()[:, None]).to(waveforms.device)
+        samples = ", ".join(map(str, lengths.tolist()))
+        with running(self._name, f"encode of {samples} samples", UtteranceError):
+            returned = self._plugin.encode(torch.where(heard, waveforms, 0.0).to(self.device), lengths.clone().to(self.device))
+            frames, n_frames = _of_contract(returned, list(self._layers.values()), len(lengths), self._name)
+            n_frames = n_frames.cpu().long()
+            longest = int(n_frames.max())
+            valid = (torch.arange(longest) < n_frames[:, None])[:, :, None].to(self.device)
+            kept = [item[:, :longest].to(self.device, torch.float32) for item in frames]
+            return [torch.where(valid, item, 0.0) for item in kept], n_frames
+
+    def _found_law(self) -> FrameLaw:
+        """How many frames a length gives, as they come out; an adapter of ours knows."""
+        known, plugin = getattr(self._plugin, "frame_law", None), self._plugin
+        if isinstance(known, FrameLaw):
+            return known
+        count = counter(lambda wave: int(self._encode_all(wave[None], torch.tensor([len(wave)]))[1]), plugin.sample_rate)
+        try:
+            return measured_law(count, plugin.sample_rate, plugin.hop_samples, getattr(plugin, "min_samples", None))
+        except ProbeError as error:
+            raise ProbeError(str(error) if self._name in str(error) else f"{self._name}: {error}") from error
+
+
+def modules_of(plugin: Any) -> dict[str, torch.nn.Module]:
+    """Name -> the torch modules that a plug-in is or has as attributes."""
+    items = {"": plugin} if isinstance(plugin, torch.nn.Module) else dict(getattr(plugin, "__dict__", {}))
+    return {name: item for name, item in items.items() if isinstance(item, torch.nn.Module)}
+
+
+@contextlib.contextmanager
+def running(name: str, doing: str, kind: type[ProbeError] = ProbeError, argument: str = "") -> Iterator[None]:
+    """A block that runs somebody else's code: what it prints goes to stderr, what it raises becomes an error that names it.
+
+    Args:
+        argument: the text after ``@`` that the code is given, which may be the mistake.
+
+    Raises:
+        ProbeError: (a ``kind`` of it) whatever was raised, `sys.exit` too. Memory that does not suffice is left to those who can
+            ask for less.
+    """
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except ProbeError:
+        raise
+    except (Exception, SystemExit) as error:
+        if (isinstance(error, SystemExit) and error.code == EXIT_TERMINATED) or out_of_memory(error):
+            raise
+        frames = [
+            frame
+            for frame in traceback.extract_tb(error.__traceback__)
+            if not frame.filename.startswith((*AROUND, str(Path(__file__).parents[1])))
+        ]
+        where = f" ({frames[-1].filename} line {frames[-1].lineno})" if frames else ""
+        reason = (str(error).splitlines() or ["no reason given"])[0]
+        mend = "Mend"
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            mend = f"Install {error.name}, or mend"
+        elif argument:
+            exists = Path(argument).exists()
+            mend = f"Check the text after @, {argument!r}{'' if exists else f' (no such file in {Path.cwd()})'}, or mend"
+        raise kind(f"{name}: {doing} raised {type(error).__name__}: {reason}{where}. {mend} the plug-in; see {PAGE}.") from error
+
+
+def counter(frames_of: Callable[[Tensor], int], rate_hz: int) -> Callable[[int], int]:
+    """Counts the frames of seeded noise of so many samples.
+
+    A model may refuse what is too short for it, up to `MOST_S`; what it returns must be of the contract's form from 1 s on.
+    """
+
+    def count(n_samples: int) -> int:
+        try:
+            return frames_of(noise(n_samples))
+        except Exception as error:
+            of_form = isinstance(error, UtteranceError) or not isinstance(error, ProbeError)
+            if out_of_memory(error) or n_samples >= (MOST_S if of_form else 1) * rate_hz:
+                raise
+            return 0
+
+    return count
+
+
+def noise(n_samples: int) -> Tensor:
+    """(n_samples,) seeded noise at the level of speech."""
+    return 0.1 * torch.randn(n_samples, generator=torch.Generator().manual_seed(n_samples))
+
+
+def padded(alone: Sequence[Sequence[Tensor]]) -> tuple[list[Tensor], Tensor]:
+    """What `Plugin.encode` returns, of the (frame, dim) layers of each utterance."""
+    frames = [torch.nn.utils.rnn.pad_sequence(list(of_layer), batch_first=True) for of_layer in zip(*alone, strict=True)]
+    return frames, torch.tensor([len(layers[0]) for layers in alone])
+
+
+def refuse_incomplete(plugin: Any, name: str) -> None:
+    """Raises where a plug-in lacks something of the contract."""
+    missing = [item for item in CONTRACT if not hasattr(plugin, item) and inspect.getattr_static(plugin, item, None) is None]
+    if not missing:
+        return
+    hint = ""
+    if isinstance(plugin, torch.nn.Module):
+        inside = [child for child, _ in plugin.named_modules() if child]
+        hint = f", or --hook with names of its modules, such as {listed(inside, 3)}" if inside else ""
+    raise ProbeError(f"{name}: {type(plugin).__name__} has no {', '.join(missing)}; expected the contract of {PAGE}{hint}.")
+
+
+def _declared(plugin: Any, name: str) -> dict[str, int]:
+    """The layers of a plug-in, all of whose declarations are of the contract's form.
+
+    Raises:
+        ProbeError: one is of another form.
+    """
+    rate, hop, widths = plugin.sample_rate, plugin.hop_samples, plugin.layer_widths
+    shortest = getattr(plugin, "min_samples", 1)
+    for what, value, low, high in (
+        ("sample_rate", rate, 1000, 768_000),
+        ("hop_samples", hop, 1, 1 << 24),
+        ("min_samples", shortest, 1, 1 << 24),
+    ):
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise ProbeError(f"{name}: {what} is {value!r}; expected a whole number from {low} to {high}.")
+    sound = isinstance(widths, Mapping) and widths
+    if not sound or any(not isinstance(width, int) or isinstance(width, bool) or width < 1 for width in widths.values()):
+        raise ProbeError(f"{name}: layer_widths is {widths!r}; expected the name of each layer and its width, such as {{'0': 768}}.")
+    if odd := [str(layer) for layer in widths if not isinstance(layer, str) or not re.fullmatch(LAYER_NAME, layer) or layer == CTC]:
+        raise ProbeError(f"{name}: no name for a layer: {listed(odd)}; expected letters, digits, dots, + and -, not {CTC!r}.")
+    return dict(widths)
+
+
+def _of_contract(returned: Any, widths: Sequence[int], n_batch: int, name: str) -> tuple[list[Tensor], Tensor]:
+    """What `Plugin.encode` returned, if it is of the contract's form.
+
+    Raises:
+        ProbeError: it is not, and how.
+    """
+
+    def refused(found: str, expected: str) -> ProbeError:
+        return ProbeError(f"{name}: encode returned {found}; expected {expected}. See {PAGE}.")
+
+    if not isinstance(returned, tuple | list) or len(returned) != 2:
+        found = f"{len(returned)} things" if isinstance(returned, tuple | list) else f"a {type(returned).__name__}"
+        raise refused(found, "a list of frames per layer, and the valid frames of each utterance")
+    frames, counts = returned
+    if not isinstance(frames, tuple | list) or len(frames) != len(widths):
+        found = f"frames of {len(frames)} layers" if isinstance(frames, tuple | list) else f"frames as a {type(frames).__name__}"
+        raise refused(found, f"a list of {len(widths)}, one for each of layer_widths")
+    counts = torch.as_tensor(counts)
+    if counts.shape != (n_batch,) or counts.dtype.is_floating_point or counts.dtype in (torch.bool, torch.complex64):
+        raise refused(f"valid frames of shape {tuple(counts.shape)}, {counts.dtype}", f"whole numbers of shape ({n_batch},)")
+    for number, (item, width) in enumerate(zip(frames, widths, strict=True)):
+        if not isinstance(item, Tensor) or not item.is_floating_point():
+            what = f"{item.dtype}" if isinstance(item, Tensor) else f"a {type(item).__name__}"
+            raise refused(f"frames of layer number {number} as {what}", "a tensor of floating point numbers")
+        if item.ndim != 3 or item.shape[0] != n_batch or item.shape[2] != width:
+            turned = " Are frame and dim exchanged?" if item.ndim == 3 and item.shape[1] == width else ""
+            raise refused(
+                f"frames of layer number {number} of shape {tuple(item.shape)}",
+                f"({n_batch}, frame, {width}).{turned}".rstrip("."),
+            )
+        if int(counts.max()) > item.shape[1] or int(counts.min()) < 0:
+            raise refused(
+                f"{counts.tolist()} valid frames, where layer number {number} has {item.shape[1]}",
+                "numbers of frames (not samples), as many as there are at most",
+            )
+    return list(frames), counts

@@ -1,0 +1,1 @@
+"""Where checkpoints come from: the hub, folders, fairseq's files, torchaudio's bundles."""

@@ -1,0 +1,96 @@
+"""Detection error trade-off (DET) curves of verification, one panel per list of trials.
+
+Miss rate over false acceptance rate, both on normal-deviate axes (Martin et al. 1997): Gaussian scores of equal variance give a
+straight line. A line is of the headline head on test, at the layer that dev chose, and is drawn from the trials' ranks in the record.
+Where it crosses the diagonal stands a marker: the EER by linear interpolation of the rates, so not always on the line. Rates of 0
+leave the picture at its edge.
+"""
+
+from collections.abc import Hashable
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from probe.errors import ProbeError
+from probe.measures.counts import value_of
+from probe.measures.detection import det_curve
+from probe.records import CHOICE, chosen_layers
+from probe.reporting.comparable_files import comparable
+from probe.reporting.figures import style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+METRICS = ("eer", "eer_hull")  # those whose records stand for the trials
+PANEL = ["task", "corpus", "condition", "train_condition", "test_domain"]
+TICKS = [0.0001, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8]
+HIGHEST = 0.8
+WIDEST = 3.3  # inches, of a panel
+EER = {"markerfacecolor": "white", "markersize": 4.5}
+
+
+def det_rows(records: pd.DataFrame) -> pd.DataFrame:
+    """The records that are drawn: one per model, headline head and list of test trials, of the first seed.
+
+    Raises:
+        ProbeError: see `probe.reporting.comparable_files.comparable`.
+    """
+    records = comparable(records)
+    records = records[records["seed"] == records.groupby(["task", "corpus", "condition"])["seed"].transform("min")]
+    shown = records["metric"].isin(METRICS) & (records["split"] == "test") & (records["control"] == "") & (records["budget"] == "")
+    rows = records[shown & records["headline"] & records["value"].notna()].merge(chosen_layers(records), on=CHOICE)
+    return rows[rows["layer"] == rows["chosen_layer"]].sort_values([*PANEL, "model", "head"], ignore_index=True)
+
+
+def det_figure(rows: pd.DataFrame, width: str = "double") -> "Figure":
+    """A panel per `PANEL`, a line per model, or per model and head where a model has several.
+
+    Args:
+        rows: of `det_rows`.
+        width: one of `probe.reporting.figures.style.WIDTHS`.
+
+    Raises:
+        ProbeError: there are no rows.
+    """
+    if rows.empty:
+        raise ProbeError("no trials to draw: no record of verification (`eer`) at a chosen layer.")
+    rows = style.with_series(rows, PANEL)
+    looks = {name: look | EER for name, look in style.looks(rows["series"]).items()}
+    legend = style.legend_of(looks, {"EER": EER})
+    lists = [cells.to_dict("records") for _, cells in rows.groupby(PANEL)]
+    n_columns = min(len(lists), int(style.WIDTHS[width] / style.PANEL_WIDTH))
+    high = min(WIDEST, style.WIDTHS[width] / n_columns) - 0.05  # nearly a square, for the axes are alike
+    titles = [", ".join(str(cells[0][name]) for name in PANEL if cells[0][name] not in ("", "clean")) for cells in lists]
+    figure, panels = style.panels(titles, width, legend, most=WIDEST, heights=[high] * len(lists))
+    for axes, cells in zip(panels, lists, strict=False):
+        _draw(axes, cells, looks)
+    return figure
+
+
+def _draw(axes: "Axes", cells: list[dict[Hashable, Any]], looks: dict[str, dict[str, Any]]) -> None:
+    """One panel: the lines, the diagonal, and the markers where they cross."""
+    curves = {row["series"]: det_curve(row["counts"]["target"], row["counts"]["rank"]) for row in cells}
+    lowest = min(rates[rates > 0].min() for curve in curves.values() for rates in curve)
+    left = max(tick for tick in [TICKS[0], *TICKS] if tick <= max(lowest, TICKS[0]))
+    for series, curve in curves.items():
+        shown = (_deviates(np.clip(rates, left / 2, 1 - left / 2)) for rates in curve)
+        axes.plot(*shown, label=series, **(looks[series] | {"marker": ""}))
+    for row in cells:
+        eer = _deviates(np.array([value_of(row["counts"])]))
+        axes.plot(eer, eer, label=f"{row['series']} | EER", **(looks[row["series"]] | {"linestyle": "none"}), zorder=5)
+    low, high = _deviates(np.array([left, HIGHEST]))
+    axes.plot([low, high], [low, high], color="#999999", linewidth=0.6, zorder=0)
+    ticks = [tick for tick in TICKS if left <= tick <= HIGHEST]
+    for name, axis in (("false acceptance rate (%)", axes.xaxis), ("miss rate (%)", axes.yaxis)):
+        axis.set_ticks(_deviates(np.array(ticks)), [f"{100 * tick:g}" for tick in ticks])
+        axis.set_label_text(name)
+    axes.set(xlim=(low, high), ylim=(low, high))
+
+
+def _deviates(rates: np.ndarray) -> np.ndarray:
+    """Quantiles of the normal distribution."""
+    normal = NormalDist()
+    return np.array([normal.inv_cdf(float(rate)) for rate in rates])

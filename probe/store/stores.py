@@ -1,0 +1,310 @@
+"""Folders of stores: making a store for a recipe, and finding the one that serves a model and a view."""
+
+import contextlib
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from probe.errors import ProbeError, listed
+from probe.files import file_name, sha256_of_json, write_json
+from probe.model_names import RANDOM, ModelName, own_name
+from probe.store.feature_store import FeatureStore, Stored
+from probe.store.index_schema import FORMAT
+from probe.store.views import serves
+
+# Entries of a recipe's model in which stores of one model are equal, whatever layers they hold.
+IDENTITY = ("revision", "weights_sha256", "normalize", "settings")
+
+
+def create_store(root: Path, requested: str | ModelName, recipe: dict[str, Any], environment: dict[str, Any]) -> FeatureStore:
+    """The store of a recipe beneath ``root``, begun if it is not there yet.
+
+    Args:
+        requested: the model as it is named; a new store lies in a folder of the name that the user gave it, if any.
+    """
+    sha256 = sha256_of_json(recipe)
+    asked = ModelName.parse(requested)
+    path = store_path(root, recipe, asked.name if asked.is_alias else None)
+    if not (path / "recipe.json").exists():
+        path.mkdir(parents=True, exist_ok=True)
+        head = {"format": FORMAT, "requested": asked.name, "sha256": sha256, "recipe": recipe}
+        write_json(path / "recipe.json", head | {"environment": environment | {"spec": asked.resolved}})
+    return FeatureStore(path)
+
+
+def discard_store(path: Path) -> None:
+    """Removes a store in which nothing was ever planned, while no other run writes into it."""
+    for name in ("recipe.json", "certificate.json", "lock"):
+        (path / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # something else is in there
+        path.rmdir()
+        path.parent.rmdir()
+
+
+def store_path(root: Path, recipe: dict[str, Any], alias: str | None = None) -> Path:
+    """``root/<model>/<view>-<condition>-<recipe8>``; if the store of this recipe exists, its path, whatever its model is called.
+
+    Args:
+        alias: what the user calls the model; its id where None.
+    """
+    name = f"{file_name(recipe['view'])}-{file_name(recipe['condition'])}-{sha256_of_json(recipe)[:8]}"
+    path = Path(root) / file_name(alias or recipe["model"]["id"]) / name
+    if (path / "recipe.json").exists():
+        return path
+    return next((item.parent for item in sorted(Path(root).glob(f"*/{name}/recipe.json"))), path)
+
+
+def find_stores(path: Path | str) -> list[FeatureStore]:
+    """The store at ``path``, or all stores beneath it, in the order of their paths."""
+    root = Path(path)
+    return [
+        FeatureStore(item.parent) for item in sorted([*root.glob("recipe.json"), *root.glob("*/recipe.json"), *root.glob("*/*/recipe.json")])
+    ]
+
+
+def open_store(path: Path | str, layer: str | None = None) -> Any:
+    """The store at ``path``, or with ``layer`` that layer of all its utterances.
+
+    Args:
+        path: a store's folder, or a folder above with just one store in it.
+
+    Returns:
+        A `FeatureStore`, or a `LayerArray` (values, offsets, keys).
+
+    Raises:
+        ProbeError: no store there, or several.
+    """
+    stores = find_stores(path)
+    if len(stores) != 1:
+        found = listed([str(store.path) for store in stores]) or "none"
+        raise ProbeError(f"{path}: expected one feature store, found {found}. Name the folder that holds recipe.json.")
+    return stores[0] if layer is None else stores[0].layer(layer)
+
+
+def select_store(
+    root: Path,
+    model: str | ModelName,
+    view: str,
+    condition: str = "clean",
+    keys: Collection[str] = (),
+    sha256: str = "",
+) -> FeatureStore:
+    """The store beneath ``root`` that serves ``view`` of ``model``.
+
+    Of several: the one with the most of ``keys``; then one that was asked for by just this name; then the view itself rather than a
+    richer one; then the most layers; then one with transcripts of the model's CTC head. Stores of different weights, revisions,
+    seeds or hooks are not chosen between, nor stores with equally many keys whose audio was disturbed differently (another seed,
+    other noise).
+
+    Args:
+        sha256: of the weights in the folder or file that the model's spec names, or of the file that is a plug-in's argument, as it
+            is now; only stores of the same serve.
+
+    Raises:
+        ProbeError: none, none of these weights, or several that differ in more than their layers.
+    """
+    asked = ModelName.parse(model)
+    everything = find_stores(root)
+    stores = stores_of(everything, asked, root, sha256)
+    usable = [store for store in stores if serves(store.view, view) is not None and store.recipe["condition"] == condition]
+    if not usable:
+        wanted = "" if condition == "clean" else f" --condition {condition}"
+        present = sorted({f"{store.requested} ({store.view}, {store.recipe['condition']})" for store in everything})
+        raise ProbeError(
+            f"{root}: no features of {asked.spec} that give {view} ({condition}); found {listed(present) or 'no store'}. "
+            f"Run `probe extract --model {asked.text} --view {view}{wanted} --corpus ... --to {root}`."
+        )
+
+    def rank(store: FeatureStore) -> tuple[int, bool, int, int, bool]:
+        missing = sum(key not in store.utterances for key in keys)
+        renamed, detour = store.requested != asked.name, serves(store.view, view) or 0
+        return missing, renamed, detour, -len(store.layers), "ctc" not in store.recipe
+
+    fewest = min(rank(store)[0] for store in usable)
+    usable = [store for store in usable if rank(store)[0] == fewest]
+    if differing := _differing([store.recipe.get("disturbance", {}) for store in usable]):
+        raise ProbeError(
+            f"{root}: {len(usable)} stores of {asked.spec} under {condition}: {listed([store.path.name for store in usable])}; "
+            f"their {', '.join(differing)} differ. Keep one of them here; another --to holds the others."
+        )
+    best = min(map(rank, usable))
+    usable = [store for store in usable if rank(store) == best]
+    if len(usable) > 1:
+        differing = _differing([store.recipe["model"] for store in usable]) or _differing([store.recipe for store in usable])
+        raise ProbeError(
+            f"{root}: {len(usable)} stores of {asked.spec} serve {view}: {listed([str(store.path) for store in usable])}; they "
+            f"differ in {', '.join(differing) or 'nothing'}. Keep one of them here; another --to holds the others."
+        )
+    return usable[0]
+
+
+def stores_of(stores: Sequence[FeatureStore], asked: ModelName, root: Path, sha256: str = "") -> list[FeatureStore]:
+    """Those of one model: of one revision, the same weights, settings and hooks.
+
+    Args:
+        sha256: see `select_store`.
+
+    Raises:
+        ProbeError: there are several that the name may mean, or none of these weights.
+    """
+    called = [store for store in stores if _is_called(store, asked)]
+    if sha256:
+        candidates = called if asked.argument else stores  # the same weights serve, whatever their folder is called
+        same = [store for store in candidates if _sha256_of(store, asked) == sha256]
+        if called and not same:
+            raise ProbeError(_changed(called, asked, root, sha256))
+        called = same
+    deciding = [name for name in IDENTITY if name != "revision" or not sha256 or asked.argument]
+    if len(_alike(called, deciding)) > 1:
+        called = [store for store in called if _is_exactly(store, asked)] or called
+    if len(kinds := _alike(called, deciding)) > 1:
+        models = [of_kind[0].recipe["model"] for of_kind in kinds]
+        differing = [name for name in _differing(models) if name in deciding]
+        ways = [_way_to_name(of_kind[0]) for of_kind in kinds]
+        places = [f"{way} ({of_kind[0].path})" for way, of_kind in zip(ways, kinds, strict=True)]
+        advice = "Name one of them with --model"
+        if len(set(ways)) < len(ways):
+            advice = "Keep one of them here; another --to holds the others"
+        raise ProbeError(
+            f"{root}: {len(kinds)} stores of different models are called {asked.spec}; they differ in {', '.join(differing)}. "
+            f"{advice}: {listed(places, 10)}."
+        )
+    return called
+
+
+def _is_called(store: FeatureStore, asked: ModelName) -> bool:
+    """Whether a store is of the model that was asked for, as far as names say."""
+    model = store.recipe["model"]
+    spec, _, hooks = asked.resolved.partition("#")
+    if _is_exactly(store, asked):
+        return True
+    if spec.startswith(RANDOM):
+        architecture, _, seed = spec.partition("@")
+        return model["id"] == architecture and model["revision"] == f"seed {int(seed) if seed.isdecimal() else 0}"
+    if hooks:
+        return model["id"] == spec and model["revision"].endswith(f", hooks {hooks}")
+    if revision := asked.revision:
+        unrevised = asked.spec.removesuffix(f"@{revision}")
+        names = {unrevised, own_name(unrevised)}
+        return not names.isdisjoint((model["id"], store.requested)) and model["revision"].startswith(revision)
+    return model["id"] == own_name(asked.spec)
+
+
+def _is_exactly(store: FeatureStore, asked: ModelName) -> bool:
+    """Whether a store was extracted for just this spec, or is asked for by the name that it was given."""
+    if store.spec in (asked.resolved, asked.as_path):
+        return True
+    return not asked.is_alias and os.path.normpath(asked.spec) == os.path.normpath(store.requested)
+
+
+def _alike(stores: Sequence[FeatureStore], deciding: Sequence[str]) -> list[list[FeatureStore]]:
+    """The stores, those together whose models agree in these entries."""
+    kinds: dict[str, list[FeatureStore]] = {}
+    for store in stores:
+        model = store.recipe["model"]
+        kinds.setdefault(sha256_of_json([model.get(name) for name in deciding]), []).append(store)
+    return list(kinds.values())
+
+
+def _way_to_name(store: FeatureStore) -> str:
+    """What ``--model`` takes for just this store, where anything does."""
+    model = store.recipe["model"]
+    if re.fullmatch("[0-9a-f]{12,40}|local", model["revision"]):  # the latter stood for every folder in earlier versions
+        return f"{model['id']}@{model['revision'][:12]}"
+    return store.requested
+
+
+def _sha256_of(store: FeatureStore, asked: ModelName) -> str:
+    """What `select_store` is given, as it was when the store was extracted."""
+    model = store.recipe["model"]
+    return str(model.get("settings", {}).get("argument_sha256", "") if asked.argument else model["weights_sha256"])
+
+
+def _changed(stores: Sequence[FeatureStore], asked: ModelName, root: Path, sha256: str) -> str:
+    """What to say where a checkpoint has other weights than its features were extracted from."""
+    before = list(dict.fromkeys(_sha256_of(store, asked)[:12] for store in stores))
+    older = f", or name the features of the older weights: --model {_way_to_name(stores[0])}"
+    return (
+        f"{root}: the features of {asked.spec} were extracted from weights {listed(before)} (sha256); "
+        f"{asked.argument or asked.spec} now has {sha256[:12]}. Extract again with `probe extract --model {asked.text}`"
+        f"{'' if asked.argument else older}."
+    )
+
+
+def _differing(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of entries that are not alike."""
+    names = sorted({name for entry in entries for name in entry})
+    return [name for name in names if any(entry.get(name) != entries[0].get(name) for entry in entries)]
+
+
+def describe_store(store: FeatureStore) -> dict[str, str]:
+    """What is inside a store, for people: one line per entry."""
+    recipe = store.recipe
+    model = recipe["model"]
+    newest = [versions[-1] for versions in store.utterances.values()]
+    seconds = sum(item.duration_s for item in newest)
+    n_bytes = sum(path.stat().st_size for path in store.path.glob("shard-*.h5"))
+    widths = sorted(set(store.layers.values()))
+    dtypes = sorted({dtype for of_shard in store.dtypes.values() for dtype in of_shard.values()})
+    aliases = "".join(f" ({alias} is {layer})" for alias, layer in store.aliases.items())
+    pending = [job for job in store.jobs if job.number not in store.complete]
+    threads = store.environment["threads"]
+    rates = Counter(item.native_rate_hz for item in newest)
+    described = {
+        "store": str(store.path),
+        "model": f"{store.requested}, {model['family']}",
+        "opened as": store.spec,
+        "revision": model["revision"],
+        "weights": model["weights_sha256"] or "none",
+        "view": f"{store.view}, condition {recipe['condition']}",
+        **_disturbed(recipe),
+        "layers": f"{', '.join(store.layers)}{aliases}",
+        "width": ", ".join(map(str, widths)),
+        "dtype": ", ".join(dtypes) or "-",
+        "utterances": f"{len(newest)} ({seconds / 3600:.2f} h, {sum(item.n_frames for item in newest)} frames)",
+        "shards": f"{len(store.dtypes)} complete, {sum(job.parts for job in pending)} planned and missing; {n_bytes / 1e6:.1f} MB",
+        "recipe": store.recipe_sha256,
+        "audio": f"{model['rate_hz']} Hz, {', '.join(f'{key} {value}' for key, value in recipe['audio'].items())}",
+        "rates": ", ".join(f"{n} at {rate or 'unknown'} Hz" for rate, n in sorted(rates.items())) or "-",
+        "sound": _sound(newest),
+        "ctc head": f"{len(recipe['ctc']['writes'])} symbols, greedy transcripts" if "ctc" in recipe else "not run",
+        "checked": _checked(store.certificate),
+        "begun with": ", ".join(f"{name} {version}" for name, version in store.environment["packages"].items()),
+        "begun on": store.environment["device"] + (f", {threads} threads" if threads else ""),
+        "failures": str(len(store.failures)),
+    }
+    return described | {f"  {key}": failure.reason for key, failure in store.failures.items()}
+
+
+def _disturbed(recipe: Mapping[str, Any]) -> dict[str, str]:
+    """What was done to the audio; nothing for clean audio."""
+    if "disturbance" not in recipe:
+        return {}
+    done = recipe["disturbance"]
+    seed = "" if done["seed"] is None else f", seed {done['seed']}"
+    longer = "" if done["stretch"] == 1 else f", {done['stretch']:.4g} times as long"
+    return {"disturbed by": f"{done['text']}{seed}{longer}"}
+
+
+def _sound(stored: Sequence[Stored]) -> str:
+    """What is unusual about the sound of these utterances, in one line: counts, and the first three of each kind."""
+    keys: dict[str, list[str]] = {}
+    for item in stored:
+        for flag in item.flags or ():
+            keys.setdefault(flag, []).append(item.key)
+    parts = [f"{flag} {len(of_flag)} ({listed(of_flag, 3)})" for flag, of_flag in sorted(keys.items())]
+    if unknown := sum(item.flags is None for item in stored):
+        parts.append(f"{unknown} not looked at (an earlier version's)")
+    return "; ".join(parts) or "nothing unusual"
+
+
+def _checked(certificate: Mapping[str, Any]) -> str:
+    """A certificate in one line."""
+    if not certificate:
+        return "no"
+    form = "short form" if certificate["quick"] else "whole form"
+    failed = [item["check"] for item in certificate["findings"] if item["result"] == "FAIL"]
+    return f"{form}, {'FAILED ' + ', '.join(failed) if failed else 'passed'} (probe check)"
