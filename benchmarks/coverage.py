@@ -1,29 +1,35 @@
-"""How often intervals hold the truth: simulated corpora of speakers, with `probe.measures.uncertainty` as it is.
+"""How often intervals hold the truth: simulated corpora of speakers, with
+`probe.measures.uncertainty` as it is.
 
-    python benchmarks/coverage.py [--simulations 2000] [--resamples 300] [--jobs 1] [--only accuracy|wer|eer] [--blocks 12,40]
-    python benchmarks/coverage.py --ties|--comparisons [--simulations 2000]
+    python benchmarks/coverage.py [--simulations 2000] [--resamples 300] [--jobs 1] [--only
+    accuracy|wer|eer] [--blocks 12,40] python benchmarks/coverage.py --ties|--comparisons
+    [--simulations 2000]
 
-Prints Markdown: one row per score, one column per number of blocks (speakers), in percent; in parentheses how often the interval lay
-below the truth, how often above it, and how often there was none. Then the same for the difference of two equally good models on the
-same utterances: p is below 0.05 where 0 is outside. ``--ties`` prints how often `best_and_tied` calls a model worse, of several
-equally good ones and of one that is worse; ``--comparisons`` how often `probe compare` calls any of several scores of equally good
-models better or worse, and how often it would without Holm's procedure; scores are of other speakers each. The Monte Carlo error of
-95 % of n simulations is sqrt(0.95 * 0.05 / n), 0.5 points of 2,000.
+Prints Markdown: one row per score, one column per number of blocks (speakers), in percent; in
+parentheses how often the interval lay below the truth, how often above it, and how often there was
+none. Then the same for the difference of two equally good models on the same utterances: p is below
+0.05 where 0 is outside. ``--ties`` prints how often `best_and_tied` calls a model worse, of several
+equally good ones and of one that is worse; ``--comparisons`` how often `probe compare` calls any of
+several scores of equally good models better or worse, and how often it would without Holm's
+procedure; scores are of other speakers each. The Monte Carlo error of 95 % of n simulations is
+sqrt(0.95 * 0.05 / n), 0.5 points of 2,000.
 
 The corpora, drawn anew each time; the truth is that of infinitely many speakers:
 
-* utterances of a speaker: log-normal around 20 (of trials: around 8), sigma 0.5 (``--sigma``), at least 1 (2), whatever the
-  speaker's score;
+* utterances of a speaker: log-normal around 20 (of trials: around 8), sigma 0.5 (``--sigma``), at
+  least 1 (2), whatever the speaker's score;
 * accuracy: a speaker's is Beta(8p, 8 - 8p), its mean p 0.8, 0.95 or 0.99;
-* WER: 1 + Poisson(8) words an utterance; a speaker's rate is log-normal with sigma 0.6 and mean 0.15; an utterance's errors are
-  Poisson, its own rate Gamma distributed around the speaker's (shape 2);
-* EER: up to 10 target pairs a speaker, drawn from all, and as many non-target pairs of utterances of two speakers. A score is normal:
-  a shift of targets, an effect of the speaker on targets (standard deviation 0.5), of either speaker on non-targets (0.35 each), of
-  the pair of speakers (0.3), of either utterance (0.4 each) and noise (0.6); effects of speakers and pairs twice as large for unlike
-  speakers. The truth is
-  Phi(-shift / (sd of targets + sd of others)).
+* WER: 1 + Poisson(8) words an utterance; a speaker's rate is log-normal with sigma 0.6 and mean
+  0.15; an utterance's errors are Poisson, its own rate Gamma distributed around the speaker's
+  (shape 2);
+* EER: up to 10 target pairs a speaker, drawn from all, and as many non-target pairs of utterances
+  of two speakers. A score is normal: a shift of targets, an effect of the speaker on targets
+  (standard deviation 0.5), of either speaker on non-targets (0.35 each), of the pair of speakers
+  (0.3), of either utterance (0.4 each) and noise (0.6); effects of speakers and pairs twice as
+  large for unlike speakers. The truth is Phi(-shift / (sd of targets + sd of others)).
 
-Two models share what makes a speaker, an utterance or a pair hard: of each effect's variance 0.7 is common to both.
+Two models share what makes a speaker, an utterance or a pair hard: of each effect's variance 0.7 is
+common to both.
 """
 
 import argparse
@@ -51,14 +57,21 @@ SHIFT = 2.4
 
 @dataclass(frozen=True)
 class Corpus:
-    """The counts of equally good models on one simulated corpus, and the score of infinitely many speakers."""
+    """The counts of equally good models on one simulated corpus, and the score of infinitely many
+    speakers.
+    """
 
     counts: list[Counts]
     truth: float
 
 
 def accuracy(
-    generator: np.random.Generator, n_blocks: int, n_models: int, sigma: float = 0.5, gap: float = 0.0, typical: float = 0.8
+    generator: np.random.Generator,
+    n_blocks: int,
+    n_models: int,
+    sigma: float = 0.5,
+    gap: float = 0.0,
+    typical: float = 0.8,
 ) -> Corpus:
     """Speakers of a ``typical`` accuracy on average, less ``gap`` of the last model."""
     n = utterances(generator, n_blocks, 20, sigma)
@@ -72,46 +85,93 @@ def wer(generator: np.random.Generator, n_blocks: int, n_models: int, sigma: flo
     speaker = np.repeat(np.arange(n_blocks), utterances(generator, n_blocks, 20, sigma))
     words = 1 + generator.poisson(8, len(speaker))
     rates = 0.15 * np.exp(0.6 * effects(generator, n_blocks, n_models) - 0.6**2 / 2)
-    errors = [generator.poisson(words * rate[speaker] * generator.gamma(2, 0.5, len(speaker))) for rate in rates]
+    errors = [
+        generator.poisson(words * rate[speaker] * generator.gamma(2, 0.5, len(speaker)))
+        for rate in rates
+    ]
     total = np.bincount(speaker, words, n_blocks).astype(int)
-    return Corpus([ratio(np.bincount(speaker, wrong, n_blocks).astype(int), total) for wrong in errors], 0.15)
+    return Corpus(
+        [ratio(np.bincount(speaker, wrong, n_blocks).astype(int), total) for wrong in errors], 0.15
+    )
 
 
-def eer(generator: np.random.Generator, n_blocks: int, n_models: int, sigma: float = 0.5, speakers: float = 1.0) -> Corpus:
-    """Verification of about 8 utterances a speaker, with effects of speakers and of their pairs ``speakers`` times as large."""
+def eer(
+    generator: np.random.Generator,
+    n_blocks: int,
+    n_models: int,
+    sigma: float = 0.5,
+    speakers: float = 1.0,
+) -> Corpus:
+    """Verification of about 8 utterances a speaker, with effects of speakers and of their pairs
+    ``speakers`` times as large.
+    """
     n = utterances(generator, n_blocks, 8, sigma, least=2)
     first = np.cumsum(n) - n
     speaker = np.repeat(np.arange(n_blocks), n)
-    targets = np.concatenate([start + some_pairs(generator, size) for start, size in zip(first, n, strict=True)])
+    targets = np.concatenate(
+        [start + some_pairs(generator, size) for start, size in zip(first, n, strict=True)]
+    )
     one = generator.integers(len(speaker), size=len(targets))
-    other = (one + n[speaker[one]] + generator.integers(1 << 30, size=len(one)) % (len(speaker) - n[speaker[one]])) % len(speaker)
+    other = (
+        one
+        + n[speaker[one]]
+        + generator.integers(1 << 30, size=len(one)) % (len(speaker) - n[speaker[one]])
+    ) % len(speaker)
     same = speaker[one] == speaker[other]
     other[same] = (other[same] + n[speaker[one[same]]]) % len(speaker)
-    pairs = np.concatenate([targets, np.stack([one, other], axis=1)[speaker[one] != speaker[other]]])
+    pairs = np.concatenate(
+        [targets, np.stack([one, other], axis=1)[speaker[one] != speaker[other]]]
+    )
     ends, is_target = speaker[pairs], np.arange(len(pairs)) < len(targets)
     of_targets, of_speakers = (effects(generator, n_blocks, n_models) for _ in range(2))
-    of_pairs, of_utterances = effects(generator, n_blocks**2, n_models), effects(generator, len(speaker), n_models)
+    of_pairs, of_utterances = (
+        effects(generator, n_blocks**2, n_models),
+        effects(generator, len(speaker), n_models),
+    )
     noise = effects(generator, len(pairs), n_models)
-    of_target, of_speaker, of_pair = (speakers * effect for effect in (SPEAKER_OF_TARGETS, SPEAKER, PAIR))
-    own = np.where(is_target, of_target * of_targets[:, ends[:, 0]], of_speaker * of_speakers[:, ends].sum(axis=2))
-    crossed = np.where(is_target, 0, of_pair * of_pairs[:, ends.min(axis=1) * n_blocks + ends.max(axis=1)])
-    scores = SHIFT * is_target + own + crossed + UTTERANCE * of_utterances[:, pairs].sum(axis=2) + NOISE * noise
+    of_target, of_speaker, of_pair = (
+        speakers * effect for effect in (SPEAKER_OF_TARGETS, SPEAKER, PAIR)
+    )
+    own = np.where(
+        is_target,
+        of_target * of_targets[:, ends[:, 0]],
+        of_speaker * of_speakers[:, ends].sum(axis=2),
+    )
+    crossed = np.where(
+        is_target, 0, of_pair * of_pairs[:, ends.min(axis=1) * n_blocks + ends.max(axis=1)]
+    )
+    scores = (
+        SHIFT * is_target
+        + own
+        + crossed
+        + UTTERANCE * of_utterances[:, pairs].sum(axis=2)
+        + NOISE * noise
+    )
     sd_targets = np.sqrt(of_target**2 + 2 * UTTERANCE**2 + NOISE**2)
     sd_others = np.sqrt(2 * of_speaker**2 + of_pair**2 + 2 * UTTERANCE**2 + NOISE**2)
     block = names(n_blocks)
-    common = {"block": block, "enroll": ends[:, 0], "test": ends[:, 1], "target": is_target.astype(int)}
+    common = {
+        "block": block,
+        "enroll": ends[:, 0],
+        "test": ends[:, 1],
+        "target": is_target.astype(int),
+    }
     counts = [{**common, "rank": np.argsort(np.argsort(row))} for row in scores]
     return Corpus(counts, float(ndtr(-SHIFT / (sd_targets + sd_others))))
 
 
-def utterances(generator: np.random.Generator, n_blocks: int, typical: int, sigma: float, least: int = 1) -> NDArray[np.int64]:
+def utterances(
+    generator: np.random.Generator, n_blocks: int, typical: int, sigma: float, least: int = 1
+) -> NDArray[np.int64]:
     """(block,) how many utterances each speaker has."""
     return np.maximum(least, typical * generator.lognormal(0, sigma, n_blocks)).astype(np.int64)
 
 
 def effects(generator: np.random.Generator, n: int, n_models: int) -> Floats:
     """(model, n) standard normal, alike between models."""
-    return np.sqrt(COMMON) * generator.standard_normal(n) + np.sqrt(1 - COMMON) * generator.standard_normal((n_models, n))
+    return np.sqrt(COMMON) * generator.standard_normal(n) + np.sqrt(
+        1 - COMMON
+    ) * generator.standard_normal((n_models, n))
 
 
 def some_pairs(generator: np.random.Generator, n: int, most: int = 10) -> NDArray[np.int64]:
@@ -127,7 +187,11 @@ def names(n_blocks: int) -> list[str]:
 
 def ratio(numerator: NDArray[np.int64], denominator: NDArray[np.int64]) -> Counts:
     """Sums per block."""
-    return {"block": names(len(denominator)), "numerator": numerator.tolist(), "denominator": denominator.tolist()}
+    return {
+        "block": names(len(denominator)),
+        "numerator": numerator.tolist(),
+        "denominator": denominator.tolist(),
+    }
 
 
 SCORES: dict[str, Callable[..., Corpus]] = {
@@ -173,22 +237,41 @@ class Coverage:
     width: float
 
 
-def coverage(score: str, n_blocks: int, n_simulations: int, measure: Measure = of_value, n_models: int = 1, sigma: float = 0.5) -> Coverage:
-    """How often the intervals of ``measure`` held the truth in corpora of ``n_blocks`` speakers; the same corpora every time."""
+def coverage(
+    score: str,
+    n_blocks: int,
+    n_simulations: int,
+    measure: Measure = of_value,
+    n_models: int = 1,
+    sigma: float = 0.5,
+) -> Coverage:
+    """How often the intervals of ``measure`` held the truth in corpora of ``n_blocks`` speakers;
+    the same corpora every time.
+    """
     generators = (np.random.default_rng([number, n_blocks]) for number in range(n_simulations))
-    found = [measure(SCORES[score](generator, n_blocks, n_models, sigma)) for generator in generators]
+    found = [
+        measure(SCORES[score](generator, n_blocks, n_models, sigma)) for generator in generators
+    ]
     rows = np.array([(*ends, truth) for ends, truth in found if ends is not None]).reshape(-1, 3)
     low, high, truth = rows.T
     above, below = np.mean(low > truth), np.mean(high < truth)
     none = 1 - len(rows) / n_simulations
-    return Coverage(float(1 - above - below), float(above), float(below), none, float(np.median(high - low)))
+    return Coverage(
+        float(1 - above - below), float(above), float(below), none, float(np.median(high - low))
+    )
 
 
-def called_worse(n_blocks: int, n_models: int, n_simulations: int, gap: float = 0.0, n_resamples: int = 300) -> tuple[float, float]:
-    """Of equally accurate models, the last less by ``gap``: how often an equal one is called worse, and how often the last."""
+def called_worse(
+    n_blocks: int, n_models: int, n_simulations: int, gap: float = 0.0, n_resamples: int = 300
+) -> tuple[float, float]:
+    """Of equally accurate models, the last less by ``gap``: how often an equal one is called worse,
+    and how often the last.
+    """
     found = []
     for number in range(n_simulations):
-        corpus = accuracy(np.random.default_rng([number, n_blocks, n_models]), n_blocks, n_models, gap=gap)
+        corpus = accuracy(
+            np.random.default_rng([number, n_blocks, n_models]), n_blocks, n_models, gap=gap
+        )
         tied = best_and_tied(corpus.counts, higher_is_better=True, n_resamples=n_resamples)[1]
         found.append((not all(tied if not gap else tied[:-1]), not tied[-1]))
     of_equal, of_last = np.mean(found, axis=0)
@@ -196,25 +279,41 @@ def called_worse(n_blocks: int, n_models: int, n_simulations: int, gap: float = 
 
 
 def _ties(options: argparse.Namespace) -> None:
-    print("| blocks | models | equally good, any called worse | one 5 points worse, called worse | one 10 points worse |")
+    print(
+        "| blocks | models | equally good, any called worse | one 5 points worse, called worse | one 10 points worse |"
+    )
     print("| --- | --- | --- | --- | --- |")
     for n_blocks in OF_DIFFERENCES:
         for n_models in (2, 3, 5, 10, 20):
             equal, _ = called_worse(n_blocks, n_models, options.simulations, 0.0, options.resamples)
-            power = [called_worse(n_blocks, n_models, options.simulations, gap, options.resamples)[1] for gap in (0.05, 0.1)]
+            power = [
+                called_worse(n_blocks, n_models, options.simulations, gap, options.resamples)[1]
+                for gap in (0.05, 0.1)
+            ]
             shown = " | ".join(f"{100 * share:.1f}" for share in (equal, *power))
             print(f"| {n_blocks} | {n_models} | {shown} |", flush=True)
 
 
-def called_different(n_blocks: int, n_scores: int, n_simulations: int, n_resamples: int = 300) -> tuple[float, float]:
-    """How often a comparison of two equally good models calls any score different, and how often if each is judged alone."""
+def called_different(
+    n_blocks: int, n_scores: int, n_simulations: int, n_resamples: int = 300
+) -> tuple[float, float]:
+    """How often a comparison of two equally good models calls any score different, and how often if
+    each is judged alone.
+    """
     found = []
     for number in range(n_simulations):
         generator = np.random.default_rng([number, n_blocks, n_scores])
         pairs = [accuracy(generator, n_blocks, 2).counts for _ in range(n_scores)]
         differences = [paired_difference(b, a, n_resamples=n_resamples) for a, b in pairs]
-        rows = judged([{"difference": item.difference, "p": item.p, "higher_is_better": True} for item in differences])
-        found.append((any(row["verdict"] != UNCLEAR for row in rows), any(row["p"] <= LEVEL for row in rows)))
+        rows = judged(
+            [
+                {"difference": item.difference, "p": item.p, "higher_is_better": True}
+                for item in differences
+            ]
+        )
+        found.append(
+            (any(row["verdict"] != UNCLEAR for row in rows), any(row["p"] <= LEVEL for row in rows))
+        )
     together, alone = np.mean(found, axis=0)
     return float(together), float(alone)
 
@@ -225,7 +324,10 @@ def _comparisons(options: argparse.Namespace) -> None:
     for n_blocks in OF_DIFFERENCES:
         for n_scores in (2, 10, 40):
             shares = called_different(n_blocks, n_scores, options.simulations, options.resamples)
-            print(f"| {n_blocks} | {n_scores} | {' | '.join(f'{100 * share:.1f}' for share in shares)} |", flush=True)
+            print(
+                f"| {n_blocks} | {n_scores} | {' | '.join(f'{100 * share:.1f}' for share in shares)} |",
+                flush=True,
+            )
 
 
 def _row(job: tuple[str, int, bool, argparse.Namespace]) -> Coverage:
@@ -245,12 +347,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--simulations", type=int, default=2000)
     parser.add_argument("--resamples", type=int, default=300)
-    parser.add_argument("--sigma", type=float, default=0.5, help="of the logarithm of the number of utterances of a speaker")
+    parser.add_argument(
+        "--sigma",
+        type=float,
+        default=0.5,
+        help="of the logarithm of the number of utterances of a speaker",
+    )
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--ties", action="store_true", help="how often a model is called worse than the best")
-    parser.add_argument("--comparisons", action="store_true", help="how often equally good models are told apart in any score")
+    parser.add_argument(
+        "--ties", action="store_true", help="how often a model is called worse than the best"
+    )
+    parser.add_argument(
+        "--comparisons",
+        action="store_true",
+        help="how often equally good models are told apart in any score",
+    )
     parser.add_argument("--only", choices=SCORES, action="append", help="these scores; repeat")
-    parser.add_argument("--blocks", help="such as 12,40; without it 7 to 200, and 12 to 40 for differences")
+    parser.add_argument(
+        "--blocks", help="such as 12,40; without it 7 to 200, and 12 to 40 for differences"
+    )
     options = parser.parse_args(arguments)
     if options.ties or options.comparisons:
         (_ties if options.ties else _comparisons)(options)
@@ -258,12 +373,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with ProcessPoolExecutor(options.jobs) as pool:
         for paired, usual in ((False, BLOCKS), (True, OF_DIFFERENCES)):
             sizes = tuple(map(int, options.blocks.split(","))) if options.blocks else usual
-            places = [(score, n) for score in options.only or (USUAL if paired else SCORES) for n in sizes]
+            places = [
+                (score, n) for score in options.only or (USUAL if paired else SCORES) for n in sizes
+            ]
             results = pool.map(_row, [(score, n, paired, options) for score, n in places])
             found = dict(zip(places, results, strict=True))
             error = 100 * np.sqrt(0.95 * 0.05 / options.simulations)
             what = "The difference of two models: it" if paired else "The interval of a score"
-            print(f"{what} held the truth, % (Monte Carlo error {error:.1f}); below, above it, none\n", flush=True)
+            print(
+                f"{what} held the truth, % (Monte Carlo error {error:.1f}); below, above it, none\n",
+                flush=True,
+            )
             print(_table(found, _shown), flush=True)
             print("Median width, points\n")
             print(_table(found, lambda item: f"{100 * item.width:.1f}"), flush=True)

@@ -1,15 +1,19 @@
-"""CTC heads on every layer: trained together against one at a time with ``F.ctc_loss``, the way `probe.CTCProbe` does.
+"""CTC heads on every layer: trained together against one at a time with ``F.ctc_loss``, the way
+`probe.CTCProbe` does.
 
-    python benchmarks/ctc.py [--head linear|mlp|bilstm] [--layers 13] [--dim 768] [--utterances 64] [--epochs 4] [--rounds 3]
-    python benchmarks/ctc.py --head bilstm --rates 3e-3 [--hidden 128] [--lstm-layers 1]
-    python benchmarks/ctc.py --step --rates 3e-3 [--hidden 128] [--frames 150] [--to record.json]
+    python benchmarks/ctc.py [--head linear|mlp|bilstm] [--layers 13] [--dim 768] [--utterances 64]
+    [--epochs 4] [--rounds 3] python benchmarks/ctc.py --head bilstm --rates 3e-3 [--hidden 128]
+    [--lstm-layers 1] python benchmarks/ctc.py --step --rates 3e-3 [--hidden 128] [--frames 150]
+    [--to record.json]
 
-Frames are planted: every character is a direction of its own for a few frames, in noise that differs from layer to layer. Rounds of
-both ways are interleaved; the ratio is the median of the rounds' ratios. Peak memory is that of each way in a process of its own.
-``--loss`` measures the loss with its gradient alone, on one batch of random logits.
+Frames are planted: every character is a direction of its own for a few frames, in noise that
+differs from layer to layer. Rounds of both ways are interleaved; the ratio is the median of the
+rounds' ratios. Peak memory is that of each way in a process of its own. ``--loss`` measures the
+loss with its gradient alone, on one batch of random logits.
 
-``--step`` measures loss and gradients of one batch of BiLSTM heads: together (`probe.heads.ctc.stacked`), one at a time
-(`torch.nn.LSTM`), and one at a time under bfloat16 autocast.
+``--step`` measures loss and gradients of one batch of BiLSTM heads: together
+(`probe.heads.ctc.stacked`), one at a time (`torch.nn.LSTM`), and one at a time under bfloat16
+autocast.
 """
 
 import argparse
@@ -54,18 +58,33 @@ def planted(options: argparse.Namespace) -> Problem:
     for layer in range(options.layers):
         codes = generator.standard_normal((len(SYMBOLS) + 1, options.dim))
         noise = 1 + 0.3 * layer
-        frames = [(codes[rows] + noise * generator.standard_normal((len(rows), options.dim))).astype(np.float16) for rows in aligned]
+        frames = [
+            (codes[rows] + noise * generator.standard_normal((len(rows), options.dim))).astype(
+                np.float16
+            )
+            for rows in aligned
+        ]
         layers.append((str(layer), frames[:n_train], frames[n_train:]))
     return layers, texts[:n_train], texts[n_train:]
 
 
 def together(options: argparse.Namespace, problem: Problem, stamp: Callable[[], None]) -> list[Any]:
-    return [probe.search_ for _, probe in fit_layers(lambda: new_probe(options), *problem, on_epoch=lambda _n, _spared: stamp())]
+    return [
+        probe.search_
+        for _, probe in fit_layers(
+            lambda: new_probe(options), *problem, on_epoch=lambda _n, _spared: stamp()
+        )
+    ]
 
 
-def one_at_a_time(options: argparse.Namespace, problem: Problem, stamp: Callable[[], None]) -> list[Any]:
+def one_at_a_time(
+    options: argparse.Namespace, problem: Problem, stamp: Callable[[], None]
+) -> list[Any]:
     layers, texts, dev_texts = problem
-    return [new_probe(options).fit(frames, texts, dev, dev_texts, stamp).search_ for _, frames, dev in layers]
+    return [
+        new_probe(options).fit(frames, texts, dev, dev_texts, stamp).search_
+        for _, frames, dev in layers
+    ]
 
 
 def new_probe(options: argparse.Namespace) -> CTCProbe:
@@ -83,7 +102,9 @@ WAYS: dict[str, Callable[..., list[Any]]] = {"together": together, "one at a tim
 
 
 def peak_bytes(way: str, options: argparse.Namespace) -> tuple[int, int]:
-    """Resident bytes before training, with the frames in memory, and at most until its end. Linux only."""
+    """Resident bytes before training, with the frames in memory, and at most until its end. Linux
+    only.
+    """
     problem = planted(options)
     before = resident_bytes("VmRSS")
     WAYS[way](options, problem, lambda: None)
@@ -100,33 +121,56 @@ def losses(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
     """Ways to the loss and the gradient of one batch."""
     generator = torch.Generator().manual_seed(0)
     n_problems, n_symbols = options.layers * len(options.rates), len(SYMBOLS) + 1
-    logits = 1.5 * torch.randn(options.batch, options.frames, n_problems, n_symbols, generator=generator)
-    labels = [torch.randint(1, n_symbols, (options.labels,), generator=generator) for _ in range(options.batch)]
-    lengths, n_labels = torch.full((options.batch,), options.frames), torch.full((options.batch,), options.labels)
+    logits = 1.5 * torch.randn(
+        options.batch, options.frames, n_problems, n_symbols, generator=generator
+    )
+    labels = [
+        torch.randint(1, n_symbols, (options.labels,), generator=generator)
+        for _ in range(options.batch)
+    ]
+    lengths, n_labels = (
+        torch.full((options.batch,), options.frames),
+        torch.full((options.batch,), options.labels),
+    )
     alone = logits.permute(2, 1, 0, 3).contiguous()
     scratch = Scratch()
 
     def with_torch() -> None:
         for values in alone:
             values = values.requires_grad_()
-            F.ctc_loss(values.log_softmax(2), torch.cat(labels), lengths, n_labels, reduction="sum").backward()
+            F.ctc_loss(
+                values.log_softmax(2), torch.cat(labels), lengths, n_labels, reduction="sum"
+            ).backward()
 
     return {
-        "together": lambda: loss_and_gradient(logits, Targets.of(labels, lengths, n_symbols, logits), scratch),
+        "together": lambda: loss_and_gradient(
+            logits, Targets.of(labels, lengths, n_symbols, logits), scratch
+        ),
         "one at a time": with_torch,
     }
 
 
 def steps(options: argparse.Namespace) -> dict[str, Callable[[], list[Tensor]]]:
-    """Ways to the gradients of one batch for BiLSTM heads of all layers and learning rates; each returns those of the projections."""
+    """Ways to the gradients of one batch for BiLSTM heads of all layers and learning rates; each
+    returns those of the projections.
+    """
     torch.manual_seed(0)
     n_heads, n_symbols = options.layers * len(options.rates), len(SYMBOLS) + 1
-    frames = [torch.randn(options.batch, options.frames, options.dim) for _ in range(options.layers)]
+    frames = [
+        torch.randn(options.batch, options.frames, options.dim) for _ in range(options.layers)
+    ]
     labels = [torch.randint(1, n_symbols, (options.labels,)) for _ in range(options.batch)]
-    lengths, n_labels = torch.full((options.batch,), options.frames), torch.full((options.batch,), options.labels)
-    settings = HeadSettings("bilstm", hidden=options.hidden, n_layers=options.lstm_layers, dropout=0.0)
+    lengths, n_labels = (
+        torch.full((options.batch,), options.frames),
+        torch.full((options.batch,), options.labels),
+    )
+    settings = HeadSettings(
+        "bilstm", hidden=options.hidden, n_layers=options.lstm_layers, dropout=0.0
+    )
     heads = [CTCHead(settings, options.dim, n_symbols) for _ in range(n_heads)]
-    by_layer = [heads[first : first + len(options.rates)] for first in range(0, n_heads, len(options.rates))]
+    by_layer = [
+        heads[first : first + len(options.rates)] for first in range(0, n_heads, len(options.rates))
+    ]
     weights = [torch.func.stack_module_state(some)[0] for some in by_layer]
     scratch = Scratch()
 
@@ -135,14 +179,24 @@ def steps(options: argparse.Namespace) -> dict[str, Callable[[], list[Tensor]]]:
             for head in heads:
                 head.zero_grad(set_to_none=True)
             work()
-            return [head.projection.weight.grad for head in heads if head.projection.weight.grad is not None]
+            return [
+                head.projection.weight.grad
+                for head in heads
+                if head.projection.weight.grad is not None
+            ]
 
         return step
 
     def one_by_one() -> None:
         for number, head in enumerate(heads):
             logits = head(frames[number // len(options.rates)], lengths).float()
-            F.ctc_loss(logits.log_softmax(2).transpose(0, 1), torch.cat(labels), lengths, n_labels, reduction="sum").backward()
+            F.ctc_loss(
+                logits.log_softmax(2).transpose(0, 1),
+                torch.cat(labels),
+                lengths,
+                n_labels,
+                reduction="sum",
+            ).backward()
 
     def in_bfloat16() -> None:
         with torch.autocast("cpu", torch.bfloat16):
@@ -153,12 +207,18 @@ def steps(options: argparse.Namespace) -> dict[str, Callable[[], list[Tensor]]]:
             for value in own.values():
                 value.grad = None
         logits = torch.cat(stacked_logits(settings, weights, frames, lengths, True, scratch), dim=2)
-        _, gradient = loss_and_gradient(logits.detach(), Targets.of(labels, lengths, n_symbols, logits), scratch)
+        _, gradient = loss_and_gradient(
+            logits.detach(), Targets.of(labels, lengths, n_symbols, logits), scratch
+        )
         logits.backward(gradient)
         found = [own["projection.weight"].grad for own in weights]
         return [gradient for stack in found if stack is not None for gradient in stack]
 
-    return {"together": together, "one at a time": gradients(one_by_one), "bf16": gradients(in_bfloat16)}
+    return {
+        "together": together,
+        "one at a time": gradients(one_by_one),
+        "bf16": gradients(in_bfloat16),
+    }
 
 
 def peak_of_step(way: str, options: argparse.Namespace) -> int:
@@ -168,12 +228,19 @@ def peak_of_step(way: str, options: argparse.Namespace) -> int:
 
 
 def measure_steps(options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of every round, peak memory in a process of its own, and the largest deviation from heads trained one at a time."""
+    """Seconds of every round, peak memory in a process of its own, and the largest deviation from
+    heads trained one at a time.
+    """
     ways = steps(options)
     expected = ways["one at a time"]()
-    record: dict[str, Any] = {"options": vars(options), "threads": torch.get_num_threads(), "packages": package_versions()}
+    record: dict[str, Any] = {
+        "options": vars(options),
+        "threads": torch.get_num_threads(),
+        "packages": package_versions(),
+    }
     record["deviation"] = {
-        name: max(float((a - b).norm() / b.norm()) for a, b in zip(work(), expected, strict=True)) for name, work in ways.items()
+        name: max(float((a - b).norm() / b.norm()) for a, b in zip(work(), expected, strict=True))
+        for name, work in ways.items()
     }
     record["seconds"] = {name: [] for name in ways}
     for _ in range(options.rounds):
@@ -188,24 +255,38 @@ def measure_steps(options: argparse.Namespace) -> dict[str, Any]:
 
 def report_steps(record: dict[str, Any]) -> None:
     """Prints medians, the ratio to heads trained one at a time, and peak memory."""
-    print("| way | median s | one at a time / way | peak MiB | gradients differ by |\n|---|---|---|---|---|")
+    print(
+        "| way | median s | one at a time / way | peak MiB | gradients differ by |\n|---|---|---|---|---|"
+    )
     for name, seconds in record["seconds"].items():
-        ratio = statistics.median(b / a for a, b in zip(seconds, record["seconds"]["one at a time"], strict=True))
+        ratio = statistics.median(
+            b / a for a, b in zip(seconds, record["seconds"]["one at a time"], strict=True)
+        )
         peak = record["peak_bytes"][name] / 2**20
-        print(f"| {name} | {statistics.median(seconds):.3f} | {ratio:.2f} | {peak:.0f} | {record['deviation'][name]:.1e} |")
+        print(
+            f"| {name} | {statistics.median(seconds):.3f} | {ratio:.2f} | {peak:.0f} | {record['deviation'][name]:.1e} |"
+        )
 
 
 def compare(seconds: dict[str, list[float]]) -> None:
     """Prints medians of interleaved rounds, and the ratio of the second way to the first."""
     print("| way | median s | all rounds, s |\n|---|---|---|")
     for way, values in seconds.items():
-        print(f"| {way} | {statistics.median(values):.3f} | {', '.join(f'{value:.3f}' for value in values)} |")
+        print(
+            f"| {way} | {statistics.median(values):.3f} | {', '.join(f'{value:.3f}' for value in values)} |"
+        )
     ratios = sorted(slow / fast for fast, slow in zip(*seconds.values(), strict=True))
-    print(f"\nratio {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f} in {len(ratios)} rounds)\n")
+    print(
+        f"\nratio {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f} in {len(ratios)} rounds)\n"
+    )
 
 
-def trained(way: str, options: argparse.Namespace, problem: Problem) -> tuple[list[Any], float, float]:
-    """Searches, seconds for all, and seconds for one epoch of every head after the first, which pays for what is done once."""
+def trained(
+    way: str, options: argparse.Namespace, problem: Problem
+) -> tuple[list[Any], float, float]:
+    """Searches, seconds for all, and seconds for one epoch of every head after the first, which
+    pays for what is done once.
+    """
     stamps: list[float] = []
     start = time.perf_counter()
     found = WAYS[way](options, problem, lambda: stamps.append(time.perf_counter()))
@@ -215,7 +296,9 @@ def trained(way: str, options: argparse.Namespace, problem: Problem) -> tuple[li
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name, default in {
         "layers": 13,
         "dim": 768,
@@ -232,7 +315,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--loss", action="store_true", help="the loss alone")
     parser.add_argument("--head", choices=["linear", "mlp", "bilstm"], default="linear")
     parser.add_argument("--hidden", type=int, default=128, help="units of a BiLSTM")
-    parser.add_argument("--lstm-layers", type=int, default=1, choices=[1, 2], help="layers of a BiLSTM")
+    parser.add_argument(
+        "--lstm-layers", type=int, default=1, choices=[1, 2], help="layers of a BiLSTM"
+    )
     parser.add_argument("--step", action="store_true", help="one step of BiLSTM heads")
     parser.add_argument("--to", type=Path, help="file of the record of a step")
     options = parser.parse_args(arguments)
@@ -266,13 +351,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("An epoch: steps on train, loss and character errors on dev:\n")
     compare(epoch)
     equal = sum(a == b for a, b in zip(*found.values(), strict=True))
-    differ = max(abs(a["dev_cer"] - b["dev_cer"]) for one, other in zip(*found.values(), strict=True) for a, b in zip(one, other, strict=True))
-    print(f"equal searches: {equal} of {options.layers} layers; dev CER differs by {differ:.4f} at most")
+    differ = max(
+        abs(a["dev_cer"] - b["dev_cer"])
+        for one, other in zip(*found.values(), strict=True)
+        for a, b in zip(one, other, strict=True)
+    )
+    print(
+        f"equal searches: {equal} of {options.layers} layers; dev CER differs by {differ:.4f} at most"
+    )
     context = multiprocessing.get_context("spawn")
     for way in WAYS:
         with context.Pool(1) as pool:
             before, peak = pool.apply(peak_bytes, (way, options))
-        print(f"peak memory, {way}: {peak / 2**20:.0f} MiB, of which {before / 2**20:.0f} before training")
+        print(
+            f"peak memory, {way}: {peak / 2**20:.0f} MiB, of which {before / 2**20:.0f} before training"
+        )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
 """Linear probes beside scikit-learn's on the same features: are they the same? One command:
 
-    python benchmarks/equality.py --from features/ --corpus corpus.csv --label speaker --model MODEL... --to results/benchmarks
+    python benchmarks/equality.py --from features/ --corpus corpus.csv --label speaker --model
+    MODEL... --to results/benchmarks
 
-For every layer: the strength that dev picks, the test accuracy of our probe and of `sklearn.linear_model.LogisticRegression` (L-BFGS
-run to tolerance 1e-8 on the same standardised float64 rows), the share of test rows on which both say the same, and how far our
-objective lies above or below scikit-learn's. Writes ``scikit-learn-LABEL.csv`` and a table of it, ``scikit-learn-LABEL.md``.
+For every layer: the strength that dev picks, the test accuracy of our probe and of
+`sklearn.linear_model.LogisticRegression` (L-BFGS run to tolerance 1e-8 on the same standardised
+float64 rows), the share of test rows on which both say the same, and how far our objective lies
+above or below scikit-learn's. Writes ``scikit-learn-LABEL.csv`` and a table of it,
+``scikit-learn-LABEL.md``.
 """
 
 import argparse
@@ -32,23 +35,39 @@ same standardised features of {corpus}; how many test rows both label alike; our
 """
 
 
-def objective(coef: np.ndarray, intercept: np.ndarray, rows: np.ndarray, labels: np.ndarray, l2: float) -> float:
+def objective(
+    coef: np.ndarray, intercept: np.ndarray, rows: np.ndarray, labels: np.ndarray, l2: float
+) -> float:
     """Mean cross-entropy + l2 / 2 * ||W||^2."""
     logits = rows @ coef.T + intercept
     logits -= logits.max(axis=1, keepdims=True)
     log_sums = np.log(np.exp(logits).sum(axis=1))
-    return float((log_sums - logits[np.arange(len(rows)), labels]).mean() + 0.5 * l2 * np.square(coef).sum())
+    return float(
+        (log_sums - logits[np.arange(len(rows)), labels]).mean() + 0.5 * l2 * np.square(coef).sum()
+    )
 
 
-def layers_of(model: str, corpus: str, label: str, features: Path, every: int) -> Iterator[dict[str, Any]]:
+def layers_of(
+    model: str, corpus: str, label: str, features: Path, every: int
+) -> Iterator[dict[str, Any]]:
     """One row per layer."""
     utterances = [item for item in load_corpus(corpus).utterances if item.label(label)]
     store = select_store(features, model, "meanstd", keys=[item.key for item in utterances])
-    parts = {split: [item for item in utterances if item.split == split] for split in ("train", "dev", "test")}
+    parts = {
+        split: [item for item in utterances if item.split == split]
+        for split in ("train", "dev", "test")
+    }
     for layer in list(store.layers)[::every]:
-        rows = {split: store.layer(layer, [item.key for item in items], "meanstd").values.astype(np.float64) for split, items in parts.items()}
+        rows = {
+            split: store.layer(layer, [item.key for item in items], "meanstd").values.astype(
+                np.float64
+            )
+            for split, items in parts.items()
+        }
         labels = {split: [item.label(label) for item in items] for split, items in parts.items()}
-        ours = search_strengths(rows["train"], labels["train"], rows["dev"], labels["dev"], STRENGTHS).probe
+        ours = search_strengths(
+            rows["train"], labels["train"], rows["dev"], labels["dev"], STRENGTHS
+        ).probe
         scaler = Standardizer.of(rows["train"])
         inputs = {split: (values - scaler.mean) / scaler.scale for split, values in rows.items()}
         theirs = LogisticRegression(C=1 / (ours.l2 * len(rows["train"])), tol=1e-8, max_iter=20_000)
@@ -57,7 +76,9 @@ def layers_of(model: str, corpus: str, label: str, features: Path, every: int) -
         codes = np.searchsorted(ours.classes_, labels["train"])
         reached = objective(theirs.coef_, theirs.intercept_, inputs["train"], codes, ours.l2)
         coef = ours.coef_ * scaler.scale
-        own = objective(coef, ours.intercept_ + ours.coef_ @ scaler.mean, inputs["train"], codes, ours.l2)
+        own = objective(
+            coef, ours.intercept_ + ours.coef_ @ scaler.mean, inputs["train"], codes, ours.l2
+        )
         yield {
             "model": model,
             "layer": layer,
@@ -73,16 +94,23 @@ def layers_of(model: str, corpus: str, label: str, features: Path, every: int) -
 
 def page(rows: pd.DataFrame, corpus: str) -> str:
     """The table."""
-    lines = ["| model | layer | l2 | probe | scikit-learn | alike | objective |", "|---|--:|--:|--:|--:|--:|--:|"]
+    lines = [
+        "| model | layer | l2 | probe | scikit-learn | alike | objective |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
     for row in rows.to_dict("records"):
         scores = " | ".join(f"{100 * row[name]:.1f}" for name in ("probe", "scikit-learn", "equal"))
-        lines.append(f"| {row['model']} | {row['layer']} | {row['l2']:g} | {scores} | {row['objective']:+.0e} |")
+        lines.append(
+            f"| {row['model']} | {row['layer']} | {row['l2']:g} | {scores} | {row['objective']:+.0e} |"
+        )
     return HEAD.format(corpus=corpus) + "\n".join(lines) + "\n"
 
 
 def main() -> None:
     """Compares, prints, writes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--from", dest="features", type=Path, required=True)
     parser.add_argument("--corpus", required=True)
     parser.add_argument("--label", default="speaker")
@@ -98,10 +126,14 @@ def main() -> None:
     found = pd.DataFrame(rows)
     chosen.to.mkdir(parents=True, exist_ok=True)
     name = f"scikit-learn-{chosen.label}"
-    write_atomically(chosen.to / f"{name}.csv", found.to_csv(index=False, lineterminator="\n").encode())
+    write_atomically(
+        chosen.to / f"{name}.csv", found.to_csv(index=False, lineterminator="\n").encode()
+    )
     write_atomically(chosen.to / f"{name}.md", page(found, Path(chosen.corpus).stem).encode())
     worst = found["objective"].abs().max()
-    print(f"{len(found)} layers; predictions alike {found['equal'].min():.4f} at least; objectives within {worst:.0e}")
+    print(
+        f"{len(found)} layers; predictions alike {found['equal'].min():.4f} at least; objectives within {worst:.0e}"
+    )
 
 
 if __name__ == "__main__":

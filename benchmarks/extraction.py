@@ -1,11 +1,14 @@
 """How fast features are extracted, beside what people write today. One command, several minutes:
 
-    python benchmarks/extraction.py [--model random:facebook/wav2vec2-base] [--utterances 48] [--rounds 5] [--gpu] [--to FILE]
+    python benchmarks/extraction.py [--model random:facebook/wav2vec2-base] [--utterances 48]
+    [--rounds 5] [--gpu] [--to FILE]
 
-The peaks of matrix products are measured first. Utterances of 1.5 to 33 s, distributed like LibriSpeech's dev-clean, hold noise:
-speed does not depend on what is said. Their order was drawn once. After a warm-up every way takes its turn in each round, reading
-wav files and, where it says so, writing and syncing; a round's ratio is to the first way of the same round. Weights are random:
-speed does not depend on them, errors of bf16 do. Peak memory comes from a run of each way in a process of its own.
+The peaks of matrix products are measured first. Utterances of 1.5 to 33 s, distributed like
+LibriSpeech's dev-clean, hold noise: speed does not depend on what is said. Their order was drawn
+once. After a warm-up every way takes its turn in each round, reading wav files and, where it says
+so, writing and syncing; a round's ratio is to the first way of the same round. Weights are random:
+speed does not depend on them, errors of bf16 do. Peak memory comes from a run of each way in a
+process of its own.
 
     one by one, gzip        transformers, one utterance at a time, every layer, float32 into a gzipped HDF5 dataset each
     one by one              the same, nothing written
@@ -45,9 +48,14 @@ SEED = 5
 
 
 def durations(n: int) -> list[float]:
-    """Seconds of ``n`` utterances: log-normal around 5.9 s within 1.5 to 33 s, as dev-clean's are, in an order drawn once."""
+    """Seconds of ``n`` utterances: log-normal around 5.9 s within 1.5 to 33 s, as dev-clean's are,
+    in an order drawn once.
+    """
     generator = np.random.default_rng(SEED)
-    return [round(float(item), 2) for item in np.clip(np.exp(generator.normal(np.log(5.9), 0.62, n)), 1.5, 33.0)]
+    return [
+        round(float(item), 2)
+        for item in np.clip(np.exp(generator.normal(np.log(5.9), 0.62, n)), 1.5, 33.0)
+    ]
 
 
 def write_corpus(folder: Path, seconds: Sequence[float]) -> Path:
@@ -64,26 +72,36 @@ def write_corpus(folder: Path, seconds: Sequence[float]) -> Path:
 
 
 def peaks(device: torch.device) -> dict[str, float]:
-    """GFLOP/s of a product of the size of a feed-forward layer: through ``F.linear`` and, on a CPU, oneDNN's reordered weights."""
+    """GFLOP/s of a product of the size of a feed-forward layer: through ``F.linear`` and, on a CPU,
+    oneDNN's reordered weights.
+    """
     found = {}
     weight = torch.randn(3072, 768, device=device)
     for dtype in (torch.float32, torch.bfloat16):
         rows = torch.randn(2048, 768, device=device).to(dtype)
         typed = weight.to(dtype)
-        ways: dict[str, Callable[[], Any]] = {"linear": lambda rows=rows, typed=typed: F.linear(rows, typed)}
+        ways: dict[str, Callable[[], Any]] = {
+            "linear": lambda rows=rows, typed=typed: F.linear(rows, typed)
+        }
         if device.type == "cpu" and can_pack(dtype):
             product = Product(weight, None, dtype)
             ways["oneDNN"] = lambda rows=rows, product=product: product(rows)
         for name, way in ways.items():
-            found[f"{str(dtype).removeprefix('torch.')} {name}"] = max(2 * 2048 * 768 * 3072 / 1e9 / timed(way, device) for _ in range(20))
+            found[f"{str(dtype).removeprefix('torch.')} {name}"] = max(
+                2 * 2048 * 768 * 3072 / 1e9 / timed(way, device) for _ in range(20)
+            )
     return found
 
 
 def flops(model: Any, n_samples: int) -> float:
-    """Multiplications and additions of a forward pass over one utterance, counted from the shapes of the weights."""
+    """Multiplications and additions of a forward pass over one utterance, counted from the shapes
+    of the weights.
+    """
     config, total, length = model.config, 0.0, n_samples
     before = 1
-    for width, kernel, stride in zip(config.conv_dim, config.conv_kernel, config.conv_stride, strict=True):
+    for width, kernel, stride in zip(
+        config.conv_dim, config.conv_kernel, config.conv_stride, strict=True
+    ):
         length = (length - kernel) // stride + 1
         total += 2.0 * length * width * kernel * before
         before = width
@@ -124,16 +142,28 @@ class Ways:
             "padded 8, gzip": lambda: self.by_transformers(8, torch.float32, writing=True),
         }
         if self.device.type == "cuda":
-            self.all["padded 16 sorted, bf16"] = lambda: self.by_transformers(16, torch.bfloat16, in_order=False)
-        for precision in ("fp32", "bf16") if self.device.type == "cpu" else ("fp32", "tf32", "bf16"):
-            self.all[f"probe {precision}"] = lambda precision=precision: self.by_probe(precision, "frames")
-            self.all[f"probe {precision}, meanstd"] = lambda precision=precision: self.by_probe(precision, "meanstd")
-            self.all[f"probe {precision}, nothing written"] = lambda precision=precision: self.encode(precision)
+            self.all["padded 16 sorted, bf16"] = lambda: self.by_transformers(
+                16, torch.bfloat16, in_order=False
+            )
+        for precision in (
+            ("fp32", "bf16") if self.device.type == "cpu" else ("fp32", "tf32", "bf16")
+        ):
+            self.all[f"probe {precision}"] = lambda precision=precision: self.by_probe(
+                precision, "frames"
+            )
+            self.all[f"probe {precision}, meanstd"] = lambda precision=precision: self.by_probe(
+                precision, "meanstd"
+            )
+            self.all[f"probe {precision}, nothing written"] = lambda precision=precision: (
+                self.encode(precision)
+            )
 
     def packed(self, precision: str) -> Any:
         """Our encoder."""
         if precision not in self._packed:
-            self._packed[precision] = probe.open_model(self.name, str(self.device), precision=precision)
+            self._packed[precision] = probe.open_model(
+                self.name, str(self.device), precision=precision
+            )
         return self._packed[precision]
 
     def waves(self) -> Iterator[torch.Tensor]:
@@ -141,10 +171,16 @@ class Ways:
         for path in self.paths:
             samples, _ = soundfile.read(path, dtype="float32")
             wave = torch.from_numpy(samples)
-            yield (wave - wave.mean()) / (wave.var(correction=0) + 1e-7).sqrt() if self.reference.info.normalize else wave
+            yield (
+                (wave - wave.mean()) / (wave.var(correction=0) + 1e-7).sqrt()
+                if self.reference.info.normalize
+                else wave
+            )
 
     @torch.inference_mode()
-    def by_transformers(self, size: int, dtype: torch.dtype, writing: bool = False, in_order: bool = True) -> None:
+    def by_transformers(
+        self, size: int, dtype: torch.dtype, writing: bool = False, in_order: bool = True
+    ) -> None:
         """Padded batches of ``size`` through transformers' module."""
         model = self.model
         if dtype != torch.float32:
@@ -153,13 +189,25 @@ class Ways:
                 self._halved = other.model.bfloat16()  # type: ignore[attr-defined]
             model = self._halved
         waves = list(self.waves())
-        order = range(len(waves)) if in_order else sorted(range(len(waves)), key=lambda i: len(waves[i]))
+        order = (
+            range(len(waves))
+            if in_order
+            else sorted(range(len(waves)), key=lambda i: len(waves[i]))
+        )
         with h5py.File(self.folder / "usual.h5", "w") as file:
             for start in range(0, len(waves), size):
                 chosen = list(order)[start : start + size]
-                batch = torch.nn.utils.rnn.pad_sequence([waves[i] for i in chosen], batch_first=True).to(self.device, dtype)
-                mask = torch.nn.utils.rnn.pad_sequence([torch.ones(len(waves[i]), dtype=torch.long) for i in chosen], batch_first=True)
-                states = model(batch, attention_mask=mask.to(self.device) if size > 1 else None, output_hidden_states=True).hidden_states
+                batch = torch.nn.utils.rnn.pad_sequence(
+                    [waves[i] for i in chosen], batch_first=True
+                ).to(self.device, dtype)
+                mask = torch.nn.utils.rnn.pad_sequence(
+                    [torch.ones(len(waves[i]), dtype=torch.long) for i in chosen], batch_first=True
+                )
+                states = model(
+                    batch,
+                    attention_mask=mask.to(self.device) if size > 1 else None,
+                    output_hidden_states=True,
+                ).hidden_states
                 for row, i in enumerate(chosen):
                     n_frames = self.reference.n_frames(len(waves[i]))
                     for layer, frames in enumerate(states):
@@ -170,19 +218,29 @@ class Ways:
     def by_probe(self, precision: str, view: str) -> None:
         """`probe.extract` into a new store."""
         shutil.rmtree(self.folder / "features", ignore_errors=True)
-        probe.extract(self.packed(precision), self.manifest, self.folder / "features", view=view, check=False)
+        probe.extract(
+            self.packed(precision), self.manifest, self.folder / "features", view=view, check=False
+        )
 
     def encode(self, precision: str) -> None:
         """The packed forward alone."""
         encoder = self.packed(precision)
-        waves = [torch.from_numpy(soundfile.read(path, dtype="float32")[0]).to(self.device) for path in self.paths]
+        waves = [
+            torch.from_numpy(soundfile.read(path, dtype="float32")[0]).to(self.device)
+            for path in self.paths
+        ]
         for _ in encoder.pieces(waves, list(encoder.info.layers)):
             pass
 
     def errors(self, precision: str, n: int = 6) -> dict[str, float]:
-        """Largest relative L2 error of any layer against transformers alone, and of an utterance in company against itself alone."""
+        """Largest relative L2 error of any layer against transformers alone, and of an utterance in
+        company against itself alone.
+        """
         encoder = self.packed(precision)
-        waves = [torch.from_numpy(soundfile.read(path, dtype="float32")[0]).to(self.device) for path in self.paths[:n]]
+        waves = [
+            torch.from_numpy(soundfile.read(path, dtype="float32")[0]).to(self.device)
+            for path in self.paths[:n]
+        ]
         layers = list(encoder.info.layers)
         together, offsets = encoder.encode_packed(waves, layers)
         worst = {"against transformers": 0.0, "in company": 0.0}
@@ -192,7 +250,9 @@ class Ways:
             for layer, packed, single in zip(layers, together, alone, strict=True):
                 rows = packed[int(offsets[i]) : int(offsets[i + 1])]
                 norm = float(expected[layer].norm())
-                worst["against transformers"] = max(worst["against transformers"], float((single - expected[layer]).norm()) / norm)
+                worst["against transformers"] = max(
+                    worst["against transformers"], float((single - expected[layer]).norm()) / norm
+                )
                 worst["in company"] = max(worst["in company"], float((rows - single).norm()) / norm)
         return worst
 
@@ -212,14 +272,22 @@ def measure(ways: Ways, names: Sequence[str], rounds: int) -> dict[str, dict[str
 
 
 def peak_mb(arguments: Sequence[str], name: str) -> float:
-    """Peak resident memory of one run in a process of its own, beyond what it had when the model was open."""
+    """Peak resident memory of one run in a process of its own, beyond what it had when the model
+    was open.
+    """
     line = [sys.executable, __file__, *arguments, "--only", name]
-    return float(subprocess.run(line, capture_output=True, text=True, check=True).stdout.split()[-1])
+    return float(
+        subprocess.run(line, capture_output=True, text=True, check=True).stdout.split()[-1]
+    )
 
 
 def resident_mb(field: str) -> float:
     """A line of /proc/self/status."""
-    return next(int(line.split()[1]) / 1024 for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return next(
+        int(line.split()[1]) / 1024
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith(field)
+    )
 
 
 def spread(values: Sequence[float]) -> str:
@@ -229,11 +297,15 @@ def spread(values: Sequence[float]) -> str:
 
 def main() -> None:
     """Measures, prints a table, writes a record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="random:facebook/wav2vec2-base")
     parser.add_argument("--utterances", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--gpu", action="store_true", help="On CUDA, beside padded sorted batches of 16 in bf16.")
+    parser.add_argument(
+        "--gpu", action="store_true", help="On CUDA, beside padded sorted batches of 16 in bf16."
+    )
     parser.add_argument("--ways", help="Names joined by ;. All where left out.")
     parser.add_argument("--to", type=Path, help="Also write a JSON record here.")
     parser.add_argument("--only", help=argparse.SUPPRESS)
@@ -255,7 +327,13 @@ def main() -> None:
         work = sum(flops(ways.model, int(item * RATE_HZ)) for item in seconds) / 1e9
         found = measure(ways, names, chosen.rounds)
         errors = {precision: ways.errors(precision) for precision in ways._packed}
-    arguments = ["--model", chosen.model, "--utterances", str(chosen.utterances), *(["--gpu"] if chosen.gpu else [])]
+    arguments = [
+        "--model",
+        chosen.model,
+        "--utterances",
+        str(chosen.utterances),
+        *(["--gpu"] if chosen.gpu else []),
+    ]
     memory = {name: peak_mb(arguments, name) for name in names}
     record = {
         "benchmark": "extraction",
@@ -288,21 +366,38 @@ def report(record: dict[str, Any], names: Sequence[str]) -> None:
         end="",
     )
     print(f"{record['threads']} threads, load {record['load']:.1f} at the end")
-    print("peaks, GFLOP/s: " + ", ".join(f"{name} {value:.0f}" for name, value in peak.items()) + "\n")
-    print("| | x real time | wall ratio | CPU ratio | share of peak | MB |\n|---|--:|--:|--:|--:|--:|")
+    print(
+        "peaks, GFLOP/s: " + ", ".join(f"{name} {value:.0f}" for name, value in peak.items()) + "\n"
+    )
+    print(
+        "| | x real time | wall ratio | CPU ratio | share of peak | MB |\n|---|--:|--:|--:|--:|--:|"
+    )
     first = found[names[0]]
     for name in names:
         wall, cpu = found[name]["wall_s"], found[name]["cpu_s"]
         ratio = [one / other for one, other in zip(first["wall_s"], wall, strict=True)]
         cpu_ratio = [one / other for one, other in zip(first["cpu_s"], cpu, strict=True)]
-        best = max(value for key, value in peak.items() if key.startswith("bfloat16" if "bf16" in name else "float32"))
+        best = max(
+            value
+            for key, value in peak.items()
+            if key.startswith("bfloat16" if "bf16" in name else "float32")
+        )
         share = [100 * record["gflop"] / item / best for item in wall]
         speed = spread([audio_s / item for item in wall])
-        cells = [speed, spread(ratio), spread(cpu_ratio), f"{statistics.median(share):.0f} %", f"{record['peak_mb'][name]:.0f}"]
+        cells = [
+            speed,
+            spread(ratio),
+            spread(cpu_ratio),
+            f"{statistics.median(share):.0f} %",
+            f"{record['peak_mb'][name]:.0f}",
+        ]
         print(f"| {name} | {' | '.join(cells)} |")
     print()
     for precision, errors in record["errors"].items():
-        print(f"{precision}: largest relative L2 error " + ", ".join(f"{name} {value:.2g}" for name, value in errors.items()))
+        print(
+            f"{precision}: largest relative L2 error "
+            + ", ".join(f"{name} {value:.2g}" for name, value in errors.items())
+        )
 
 
 if __name__ == "__main__":

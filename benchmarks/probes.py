@@ -1,16 +1,19 @@
 """How fast probes are trained, beside scikit-learn, as time to an equal objective. One command:
 
-    python benchmarks/probes.py [--rounds 5] [--only frames] [--layers 13] [--device cuda] [--tols 1e-4 1e-5] [--to FILE]
+    python benchmarks/probes.py [--rounds 5] [--only frames] [--layers 13] [--device cuda] [--tols
+    1e-4 1e-5] [--to FILE]
 
     pooled   ``--layers`` layers of 768, 10,000 rows, 100 classes, 5 strengths
     frames   one layer of 768, 200,000 rows, 40 classes, 3 strengths
 
-Features are synthetic: a spectrum that falls like that of speech models' layers (ill-conditioned, standardised afterwards), classes
-of unequal size that overlap. scikit-learn (L-BFGS, as many processes as cores, one BLAS thread each) fits each layer and strength by
-itself on the standardised rows, once with each of ``--tols``; 1e-4 is its default. All ways take turns in every round. Their
-objectives are compared in float64, and the largest relative distance from the best known one stands beside each way's time: a ratio
-means something where scikit-learn came as near as the probe, or within 1e-4 of the best. Peak memory is that of one more fit, each
-way in a process of its own, beyond what the data take.
+Features are synthetic: a spectrum that falls like that of speech models' layers (ill-conditioned,
+standardised afterwards), classes of unequal size that overlap. scikit-learn (L-BFGS, as many
+processes as cores, one BLAS thread each) fits each layer and strength by itself on the standardised
+rows, once with each of ``--tols``; 1e-4 is its default. All ways take turns in every round. Their
+objectives are compared in float64, and the largest relative distance from the best known one stands
+beside each way's time: a ratio means something where scikit-learn came as near as the probe, or
+within 1e-4 of the best. Peak memory is that of one more fit, each way in a process of its own,
+beyond what the data take.
 """
 
 import argparse
@@ -57,44 +60,77 @@ def standardised(rows: np.ndarray) -> np.ndarray:
     return Standardizer.of(rows).apply(rows)
 
 
-def objective(coef: np.ndarray, intercept: np.ndarray, rows: np.ndarray, labels: np.ndarray, l2: float) -> float:
+def objective(
+    coef: np.ndarray, intercept: np.ndarray, rows: np.ndarray, labels: np.ndarray, l2: float
+) -> float:
     """Mean cross-entropy + l2 / 2 * ||W||^2, in float64."""
     total = 0.0
     for start in range(0, len(rows), 20_000):
-        logits = rows[start : start + 20_000].astype(np.float64) @ coef.T.astype(np.float64) + intercept
+        logits = (
+            rows[start : start + 20_000].astype(np.float64) @ coef.T.astype(np.float64) + intercept
+        )
         logits -= logits.max(axis=1, keepdims=True)
-        total += float((np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(logits)), labels[start : start + 20_000]]).sum())
+        total += float(
+            (
+                np.log(np.exp(logits).sum(axis=1))
+                - logits[np.arange(len(logits)), labels[start : start + 20_000]]
+            ).sum()
+        )
     return total / len(rows) + 0.5 * l2 * float(np.square(coef).sum())
 
 
-def by_scikit_learn(rows: np.ndarray, labels: np.ndarray, l2: float, tol: float) -> tuple[np.ndarray, np.ndarray]:
+def by_scikit_learn(
+    rows: np.ndarray, labels: np.ndarray, l2: float, tol: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Weights and bias."""
     fitted = LogisticRegression(C=1 / (l2 * len(rows)), tol=tol, max_iter=2000).fit(rows, labels)
     return fitted.coef_, fitted.intercept_
 
 
-def of_all(inputs: list[np.ndarray], labels: list[np.ndarray], strengths: tuple[float, ...], tol: float) -> list[Any]:
+def of_all(
+    inputs: list[np.ndarray], labels: list[np.ndarray], strengths: tuple[float, ...], tol: float
+) -> list[Any]:
     """scikit-learn's weights and biases for every layer and strength, layer by layer."""
-    jobs = [delayed(by_scikit_learn)(rows, truth, l2, tol) for rows, truth in zip(inputs, labels, strict=True) for l2 in strengths]
+    jobs = [
+        delayed(by_scikit_learn)(rows, truth, l2, tol)
+        for rows, truth in zip(inputs, labels, strict=True)
+        for l2 in strengths
+    ]
     return Parallel(n_jobs=os.cpu_count())(jobs)
 
 
-def of_probes(layers: list[np.ndarray], labels: list[np.ndarray], strengths: tuple[float, ...], device: str) -> list[Any]:
+def of_probes(
+    layers: list[np.ndarray], labels: list[np.ndarray], strengths: tuple[float, ...], device: str
+) -> list[Any]:
     """Each layer's probes, as they are called: with their own standardising."""
-    return [fit_strengths(rows, truth, strengths, device=device) for rows, truth in zip(layers, labels, strict=True)]
+    return [
+        fit_strengths(rows, truth, strengths, device=device)
+        for rows, truth in zip(layers, labels, strict=True)
+    ]
 
 
-def compared(name: str, n_layers: int, rounds: int, tols: list[float], device: str) -> dict[str, Any]:
-    """Seconds of each way in every round, and each way's largest relative distance from the best objective of each problem."""
+def compared(
+    name: str, n_layers: int, rounds: int, tols: list[float], device: str
+) -> dict[str, Any]:
+    """Seconds of each way in every round, and each way's largest relative distance from the best
+    objective of each problem.
+    """
     n_rows, dim, n_classes, strengths = SIZES[name]
     drawn = [features(n_rows, dim, n_classes, seed) for seed in range(n_layers)]
     layers, labels = [rows for rows, _ in drawn], [truth for _, truth in drawn]
     inputs = [standardised(rows) for rows in layers]
-    ways: dict[str, Callable[[], list[Any]]] = {"probe": partial(of_probes, layers, labels, strengths, device)}
-    ways |= {f"scikit-learn, tol {tol:g}": partial(of_all, inputs, labels, strengths, tol) for tol in tols}
+    ways: dict[str, Callable[[], list[Any]]] = {
+        "probe": partial(of_probes, layers, labels, strengths, device)
+    }
+    ways |= {
+        f"scikit-learn, tol {tol:g}": partial(of_all, inputs, labels, strengths, tol)
+        for tol in tols
+    }
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     loads, ended = [], {}
-    of_all([inputs[0][:2000]], [labels[0][:2000]], strengths, 1.0)  # starts scikit-learn's processes
+    of_all(
+        [inputs[0][:2000]], [labels[0][:2000]], strengths, 1.0
+    )  # starts scikit-learn's processes
     of_probes([layers[0][:2000]], [labels[0][:2000]], strengths, device)
     for number in range(rounds):
         for way, run in ways.items():
@@ -102,7 +138,11 @@ def compared(name: str, n_layers: int, rounds: int, tols: list[float], device: s
             ended[way] = run()
             seconds[way].append(time.perf_counter() - start)
         loads.append(os.getloadavg()[0])
-        print(f"{name}: round {number + 1}: " + ", ".join(f"{way} {taken[-1]:.1f} s" for way, taken in seconds.items()), flush=True)
+        print(
+            f"{name}: round {number + 1}: "
+            + ", ".join(f"{way} {taken[-1]:.1f} s" for way, taken in seconds.items()),
+            flush=True,
+        )
     iterations = [[probe.n_iter_ for probe in probes] for probes in ended["probe"]]
     scalers = [Standardizer.of(rows) for rows in layers]
     ended["probe"] = [
@@ -119,18 +159,36 @@ def compared(name: str, n_layers: int, rounds: int, tols: list[float], device: s
             f"({min(ratios[way]):.2f} - {max(ratios[way]):.2f}); objective above the best: {distances[way]:.1e}",
             flush=True,
         )
-    found = {"seconds": seconds, "ratios": ratios, "distances": distances, "iterations": iterations, "loads": loads}
-    return found | {"layers": n_layers, "rows": n_rows, "dim": dim, "classes": n_classes, "strengths": strengths}
+    found = {
+        "seconds": seconds,
+        "ratios": ratios,
+        "distances": distances,
+        "iterations": iterations,
+        "loads": loads,
+    }
+    return found | {
+        "layers": n_layers,
+        "rows": n_rows,
+        "dim": dim,
+        "classes": n_classes,
+        "strengths": strengths,
+    }
 
 
 def _distances(
-    ended: dict[str, list[Any]], inputs: list[np.ndarray], labels: list[np.ndarray], strengths: tuple[float, ...]
+    ended: dict[str, list[Any]],
+    inputs: list[np.ndarray],
+    labels: list[np.ndarray],
+    strengths: tuple[float, ...],
 ) -> dict[str, float]:
     """Each way's largest relative distance from the best objective of each problem."""
     largest = dict.fromkeys(ended, 0.0)
     for index in range(len(inputs) * len(strengths)):
         layer, l2 = index // len(strengths), strengths[index % len(strengths)]
-        values = {way: objective(*fits[index], inputs[layer], labels[layer], l2) for way, fits in ended.items()}
+        values = {
+            way: objective(*fits[index], inputs[layer], labels[layer], l2)
+            for way, fits in ended.items()
+        }
         for way, value in values.items():
             largest[way] = max(largest[way], value / min(values.values()) - 1)
     return largest
@@ -138,14 +196,20 @@ def _distances(
 
 def peak_bytes() -> int:
     """The most memory that this process had."""
-    own = Path("/proc/self/status")  # on Linux ru_maxrss remembers the process that started this one
+    own = Path(
+        "/proc/self/status"
+    )  # on Linux ru_maxrss remembers the process that started this one
     if own.exists():
         return int(own.read_text().split("VmHWM:")[1].split()[0]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
 
 
 def peak_of(folder: Path, way: str, device: str) -> int:
-    """Bytes that one layer's fit takes beyond its data: all strengths by the probe, one strength by scikit-learn."""
+    """Bytes that one layer's fit takes beyond its data: all strengths by the probe, one strength by
+    scikit-learn.
+    """
     rows, labels = np.load(folder / "rows.npy"), np.load(folder / "labels.npy")
     strengths = STRENGTHS[1:4]
     for n_rows in (4000, len(rows)):
@@ -153,12 +217,16 @@ def peak_of(folder: Path, way: str, device: str) -> int:
         if way == "probe":
             fit_strengths(rows[:n_rows], labels[:n_rows], strengths, device=device, max_iter=5)
         else:
-            LogisticRegression(C=1 / (strengths[0] * n_rows), max_iter=5).fit(rows[:n_rows], labels[:n_rows])
+            LogisticRegression(C=1 / (strengths[0] * n_rows), max_iter=5).fit(
+                rows[:n_rows], labels[:n_rows]
+            )
     return peak_bytes() - before
 
 
 def peaks(name: str, device: str) -> dict[str, int]:
-    """`peak_of` for both, each in a process of its own, which reads the data (drawing them would take more memory than fitting)."""
+    """`peak_of` for both, each in a process of its own, which reads the data (drawing them would
+    take more memory than fitting).
+    """
     n_rows, dim, n_classes, _ = SIZES[name]
     rows, labels = features(n_rows, dim, n_classes, 0)
     found = {}
@@ -175,22 +243,45 @@ def peaks(name: str, device: str) -> dict[str, int]:
 
 def main() -> None:
     """Measures, prints, writes a record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--layers", type=int, default=13, help="Of the pooled part.")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--tols", type=float, nargs="+", default=[1e-4, 1e-5], help="scikit-learn's; 1e-4 is its default.")
-    parser.add_argument("--peak-of", nargs=2, metavar=("FOLDER", "WAY"), help="Only print the bytes that one fit takes (for itself).")
+    parser.add_argument(
+        "--tols",
+        type=float,
+        nargs="+",
+        default=[1e-4, 1e-5],
+        help="scikit-learn's; 1e-4 is its default.",
+    )
+    parser.add_argument(
+        "--peak-of",
+        nargs=2,
+        metavar=("FOLDER", "WAY"),
+        help="Only print the bytes that one fit takes (for itself).",
+    )
     parser.add_argument("--only", choices=list(SIZES))
     parser.add_argument("--to", type=Path, help="Also write a JSON record here.")
     chosen = parser.parse_args()
     if chosen.peak_of:
         print(peak_of(Path(chosen.peak_of[0]), chosen.peak_of[1], chosen.device))
         return
-    record: dict[str, Any] = {"benchmark": "probes", "device": processor(), "system": platform.platform(terse=True)}
+    record: dict[str, Any] = {
+        "benchmark": "probes",
+        "device": processor(),
+        "system": platform.platform(terse=True),
+    }
     record |= {"packages": package_versions(), "tols": chosen.tols}
     for name in [chosen.only] if chosen.only else SIZES:
-        record[name] = compared(name, chosen.layers if name == "pooled" else 1, chosen.rounds, chosen.tols, chosen.device)
+        record[name] = compared(
+            name,
+            chosen.layers if name == "pooled" else 1,
+            chosen.rounds,
+            chosen.tols,
+            chosen.device,
+        )
         record[name]["peak_bytes"] = peaks(name, chosen.device)
     if chosen.to:
         chosen.to.write_text(json.dumps(record | {"load": os.getloadavg()[0]}, indent=1) + "\n")

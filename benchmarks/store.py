@@ -1,10 +1,12 @@
-"""What each way of storing features costs: bytes, seconds to write, seconds to read a layer, beside plain h5py. One command:
+"""What each way of storing features costs: bytes, seconds to write, seconds to read a layer, beside
+plain h5py. One command:
 
     python benchmarks/store.py [--seconds 84] [--rounds 7]
 
-Frames of all layers of a wav2vec2-base with random weights over synthetic speech are written once in every form, and one layer is
-read again and again, the forms taking turns; the files are in the page cache. Prints a Markdown table of medians with the smallest
-and largest value, and how the machine was loaded.
+Frames of all layers of a wav2vec2-base with random weights over synthetic speech are written once
+in every form, and one layer is read again and again, the forms taking turns; the files are in the
+page cache. Prints a Markdown table of medians with the smallest and largest value, and how the
+machine was loaded.
 """
 
 import argparse
@@ -61,7 +63,9 @@ def frames_of(encoder: Encoder, folder: Path, seconds: float) -> dict[str, list[
     return frames
 
 
-def write_store(root: Path, encoder: Encoder, frames: dict[str, list[np.ndarray]], form: dict[str, str]) -> FeatureStore:
+def write_store(
+    root: Path, encoder: Encoder, frames: dict[str, list[np.ndarray]], form: dict[str, str]
+) -> FeatureStore:
     """A store of these frames as `probe.extract` writes it, fsync included."""
     view = form.get("view", "frames")
     settings = {name: value for name, value in form.items() if name != "view"}
@@ -71,13 +75,23 @@ def write_store(root: Path, encoder: Encoder, frames: dict[str, list[np.ndarray]
     for first in range(0, n, SHARD_UTTERANCES):
         keys = [f"u{number}" for number in range(first, min(n, first + SHARD_UTTERANCES))]
         (job,) = store.add_plan([(tuple(keys), 1)])
-        rows = {name: [pool(item, view) for item in of_layer[first : first + SHARD_UTTERANCES]] for name, of_layer in frames.items()}
-        stored = [as_stored([torch.from_numpy(item[i]) for item in rows.values()], recipe["dtype"], True) for i in range(len(keys))]
+        rows = {
+            name: [pool(item, view) for item in of_layer[first : first + SHARD_UTTERANCES]]
+            for name, of_layer in frames.items()
+        }
+        stored = [
+            as_stored([torch.from_numpy(item[i]) for item in rows.values()], recipe["dtype"], True)
+            for i in range(len(keys))
+        ]
         packed, scales = (
-            {name: [item[i] for item in stored] for i, name in enumerate(rows, start)} if start < len(stored[0]) else {}
+            {name: [item[i] for item in stored] for i, name in enumerate(rows, start)}
+            if start < len(stored[0])
+            else {}
             for start in (0, len(rows))
         )
-        content = ShardContent(keys, ["0" * 64] * len(keys), packed, {}, recipe, store.environment, scales=scales)
+        content = ShardContent(
+            keys, ["0" * 64] * len(keys), packed, {}, recipe, store.environment, scales=scales
+        )
         entries = [
             {
                 "key": key,
@@ -96,7 +110,9 @@ def write_store(root: Path, encoder: Encoder, frames: dict[str, list[np.ndarray]
 
 
 def write_one_by_one(path: Path, frames: dict[str, list[np.ndarray]]) -> Callable[[], Any]:
-    """The usual way: a gzipped float32 dataset for each utterance and layer. Returns how a layer is read."""
+    """The usual way: a gzipped float32 dataset for each utterance and layer. Returns how a layer is
+    read.
+    """
     with h5py.File(path, "w") as file:
         for name, of_layer in frames.items():
             for number, item in enumerate(of_layer):
@@ -134,7 +150,9 @@ def timed(work: Callable[[], Any]) -> float:
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=84.0)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--model", default="random:facebook/wav2vec2-base")
@@ -149,26 +167,41 @@ def main() -> None:
         for name, form in FORMS.items():
             start = time.perf_counter()
             store = write_store(folder / name.replace(":", "-"), encoder, frames, form)
-            written[name] = (time.perf_counter() - start, sum(path.stat().st_size for path in store.path.glob("shard-*.h5")))
+            written[name] = (
+                time.perf_counter() - start,
+                sum(path.stat().st_size for path in store.path.glob("shard-*.h5")),
+            )
             readers[name] = lambda store=store: store.layer(LAYER)  # type: ignore[misc]
             if name == "frames, float16":
                 readers["the same by plain h5py"] = read_plainly(store)
         start = time.perf_counter()
         readers["a gzipped dataset per utterance"] = write_one_by_one(folder / "usual.h5", frames)
-        written["a gzipped dataset per utterance"] = (time.perf_counter() - start, (folder / "usual.h5").stat().st_size)
+        written["a gzipped dataset per utterance"] = (
+            time.perf_counter() - start,
+            (folder / "usual.h5").stat().st_size,
+        )
         seconds: dict[str, list[float]] = {name: [] for name in readers}
         for _ in range(chosen.rounds):
             for name, read in readers.items():
                 seconds[name].append(timed(read))
     utterances = len(frames[LAYER])
-    print(f"{encoder.info.id}, {len(frames)} layers, {utterances} utterances, {n_frames} frames; {chosen.rounds} rounds; ", end="")
+    print(
+        f"{encoder.info.id}, {len(frames)} layers, {utterances} utterances, {n_frames} frames; {chosen.rounds} rounds; ",
+        end="",
+    )
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores\n")
     print("| | MB | written, s | layer read, ms (smallest - largest) |\n|---|--:|--:|--:|")
     for name, measured in seconds.items():
         write_s, n_bytes = written.get(name, (None, None))
-        cells = ["", ""] if write_s is None or n_bytes is None else [f"{n_bytes / 1e6:.1f}", f"{write_s:.2f}"]
+        cells = (
+            ["", ""]
+            if write_s is None or n_bytes is None
+            else [f"{n_bytes / 1e6:.1f}", f"{write_s:.2f}"]
+        )
         ms = [1000 * item for item in measured]
-        print(f"| {name} | {cells[0]} | {cells[1]} | {statistics.median(ms):.2f} ({min(ms):.2f} - {max(ms):.2f}) |")
+        print(
+            f"| {name} | {cells[0]} | {cells[1]} | {statistics.median(ms):.2f} ({min(ms):.2f} - {max(ms):.2f}) |"
+        )
 
 
 if __name__ == "__main__":

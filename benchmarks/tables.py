@@ -1,10 +1,14 @@
-"""Seconds and bytes of tables and of the report for many records: models x layers x tasks x conditions, 48,000 test scores.
+"""Seconds and bytes of tables and of the report for many records: models x layers x tasks x
+conditions, 48,000 test scores.
 
-    python benchmarks/tables.py [--models 20 --layers 25 --tasks 12 --conditions 8] [--trials N] [--only report] [--to FOLDER]
+    python benchmarks/tables.py [--models 20 --layers 25 --tasks 12 --conditions 8] [--trials N]
+    [--only report] [--to FOLDER]
 
-Prints seconds (of the clock, and of the CPU) for reading and for each command, in processes of their own. The scores are drawn, not
-measured: a hump over layers, a loss for every condition, ten utterances of each of twenty speakers. A dev score stands beside every
-test score, the same under every condition, as where training is on clean audio. With ``--trials`` they are EERs of so many trials.
+Prints seconds (of the clock, and of the CPU) for reading and for each command, in processes of
+their own. The scores are drawn, not measured: a hump over layers, a loss for every condition, ten
+utterances of each of twenty speakers. A dev score stands beside every test score, the same under
+every condition, as where training is on clean audio. With ``--trials`` they are EERs of so many
+trials.
 """
 
 import argparse
@@ -26,7 +30,12 @@ from probe.measures.counts import trial_counts, value_of
 from probe.records import Record, read_records, write_records
 
 SPEAKERS, UTTERANCES_EACH = 20, 10
-CONDITIONS = ["clean", "telephone", *(f"noise:babble@{level}dB" for level in (20, 15, 10, 5, 0)), "reverb:rt60=0.6"]
+CONDITIONS = [
+    "clean",
+    "telephone",
+    *(f"noise:babble@{level}dB" for level in (20, 15, 10, 5, 0)),
+    "reverb:rt60=0.6",
+]
 COMMANDS = {
     "table": ["table"],
     "csv": ["table", "--format", "csv"],
@@ -49,10 +58,19 @@ def write_drawn(to: Path, given: argparse.Namespace, seed: int = 0) -> None:
             records = []
             for layer, split in itertools.product(range(given.layers), ("dev", "test")):
                 lost = 0.05 * number if split == "test" else 0.0
-                hit = np.clip(skill - 0.6 * (layer / max(1, given.layers - 1) - best) ** 2 - lost, 0.02, 0.98)
-                drawn = drawn_trials(draw, hit, given.trials) if given.trials else drawn_hits(draw, hit)
+                hit = np.clip(
+                    skill - 0.6 * (layer / max(1, given.layers - 1) - best) ** 2 - lost, 0.02, 0.98
+                )
+                drawn = (
+                    drawn_trials(draw, hit, given.trials) if given.trials else drawn_hits(draw, hit)
+                )
                 counts = of_dev.setdefault(layer, drawn) if split == "dev" else drawn
-                about = {"model": f"org/model-{model:02d}", "task": f"task-{task:02d}", "condition": condition, "split": split}
+                about = {
+                    "model": f"org/model-{model:02d}",
+                    "task": f"task-{task:02d}",
+                    "condition": condition,
+                    "split": split,
+                }
                 records.append(record(counts, layer, given.layers, **about))
             write_records(to / f"{model}-{task}-{number}.jsonl", records)
 
@@ -69,7 +87,9 @@ def drawn_trials(draw: np.random.Generator, hit: float, n: int) -> dict[str, Any
     ends = np.random.default_rng(0).integers(SPEAKERS, size=(2, n))
     ends[1, : n // 2] = ends[0, : n // 2]
     target = ends[0] == ends[1]
-    return trial_counts(*(list(map(str, side)) for side in ends), target, 4 * hit * target + draw.normal(size=n))
+    return trial_counts(
+        *(list(map(str, side)) for side in ends), target, 4 * hit * target + draw.normal(size=n)
+    )
 
 
 def record(counts: dict[str, Any], layer: int, layers: int, **about: Any) -> Record:
@@ -110,12 +130,26 @@ def record(counts: dict[str, Any], layer: int, layers: int, **about: Any) -> Rec
 
 def main() -> None:
     """Writes the records where they are missing, and measures."""
-    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("models", 20), ("layers", 25), ("tasks", 12), ("conditions", 8), ("trials", 0)):
+    asked = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, default in (
+        ("models", 20),
+        ("layers", 25),
+        ("tasks", 12),
+        ("conditions", 8),
+        ("trials", 0),
+    ):
         asked.add_argument(f"--{name}", type=int, default=default)
-    asked.add_argument("--to", type=Path, help="Keep records and page here; records that are there are taken.")
-    asked.add_argument("--only", choices=list(COMMANDS), action="append", help="These commands; repeat.")
-    asked.add_argument("--profile", choices=list(COMMANDS), help="Where the time of one command goes.")
+    asked.add_argument(
+        "--to", type=Path, help="Keep records and page here; records that are there are taken."
+    )
+    asked.add_argument(
+        "--only", choices=list(COMMANDS), action="append", help="These commands; repeat."
+    )
+    asked.add_argument(
+        "--profile", choices=list(COMMANDS), help="Where the time of one command goes."
+    )
     given = asked.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.to or Path(temporary)
@@ -140,16 +174,23 @@ def reading(folder: Path) -> dict[str, Any]:
     size = sum(path.stat().st_size for path in folder.glob("*.jsonl"))
     start, before = time.perf_counter(), time.process_time()
     n = len(read_records(folder))
-    seconds = {"seconds": round(time.perf_counter() - start, 2), "cpu_s": round(time.process_time() - before, 2)}
+    seconds = {
+        "seconds": round(time.perf_counter() - start, 2),
+        "cpu_s": round(time.process_time() - before, 2),
+    }
     return {"records": n, "MB": round(size / 1e6, 1), "reading": seconds}
 
 
 def measured(folder: Path, name: str) -> dict[str, Any]:
     """What a command takes, and the bytes of what it prints, or of the page."""
     start, before = time.perf_counter(), os.times()
-    done = subprocess.run([sys.executable, "-m", "probe", *line_of(folder, name)], capture_output=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "probe", *line_of(folder, name)], capture_output=True, check=True
+    )
     seconds, after = time.perf_counter() - start, os.times()
-    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    cpu = (
+        after.children_user + after.children_system - before.children_user - before.children_system
+    )
     n_bytes = (folder / "report.html").stat().st_size if name == "report" else len(done.stdout)
     return {"command": name, "seconds": round(seconds, 2), "cpu_s": round(cpu, 2), "bytes": n_bytes}
 

@@ -1,4 +1,5 @@
-"""layerprobe: per-layer features of pretrained speech models, probes on every layer, tables with error bars.
+"""layerprobe: per-layer features of pretrained speech models, probes on every layer, tables with
+error bars.
 
     import probe
     probe.extract("facebook/wav2vec2-base", "corpus.csv", "features/", view="meanstd")
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from probe.version import __version__
 
-# OpenMP threads that spin while they wait make short operations a hundred times slower as soon as another process wants the same
-# cores (docs/decisions.md). Has an effect where torch is not loaded yet; the environment's own setting stays.
+# OpenMP threads that spin while they wait make short operations a hundred times slower as soon as
+# another process wants the same cores (docs/decisions.md). Has an effect where torch is not loaded
+# yet; the environment's own setting stays.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:

@@ -1,4 +1,6 @@
-"""The command line: the commands, logging, signals and exit codes. stdout is data, stderr is progress."""
+"""The command line: the commands, logging, signals and exit codes. stdout is data, stderr is
+progress.
+"""
 
 import contextlib
 import logging
@@ -26,23 +28,28 @@ from probe.errors import (
 )
 from probe.version import __version__
 
-EXIT_CODES = (
-    "Exit codes: 0; 1 failure; 2 usage; 3 finished, but some utterances failed or some files were left out; 130 Ctrl-C; 143 SIGTERM, SIGUSR1."
+EXIT_CODES = "Exit codes: 0; 1 failure; 2 usage; 3 finished, but some utterances failed or some files were left out; 130 Ctrl-C; 143 SIGTERM, SIGUSR1."
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=EXIT_CODES,
 )
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=EXIT_CODES)
 @click.version_option(__version__, prog_name="probe")
 @click.option("-q", "--quiet", is_flag=True, help="Only warnings on stderr.")
 def cli(quiet: bool) -> None:
-    """Features of every layer of pretrained speech models, probes on every layer, comparison tables."""
+    """Features of every layer of pretrained speech models, probes on every layer, comparison
+    tables.
+    """
     if quiet:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     handler = AboveBars()
     handler.setFormatter(Plain("%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("probe").setLevel(logging.WARNING if quiet else logging.INFO)
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its report on keys says what our notes say
+    os.environ.setdefault(
+        "TRANSFORMERS_VERBOSITY", "error"
+    )  # its report on keys says what our notes say
     for noisy in ("huggingface_hub", "transformers", "httpx"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
 
@@ -71,11 +78,13 @@ for command in (
 
 
 def stop_on_signals() -> None:
-    """Has Ctrl-C, SIGTERM and SIGUSR1 (a job's end is near: schedulers send either) end the program for certain, with its exit code.
+    """Has Ctrl-C, SIGTERM and SIGUSR1 (a job's end is near: schedulers send either) end the program
+    for certain, with its exit code.
 
-    A signal's exception is raised wherever the program is. Inside an import, libraries may catch it and go on half imported; inside
-    a callback of the interpreter (when a weak reference dies, say) it is reported as ignored. So it waits for the end of an import,
-    and is raised again where it was ignored.
+    A signal's exception is raised wherever the program is. Inside an import, libraries may catch it
+    and go on half imported; inside a callback of the interpreter (when a weak reference dies, say)
+    it is reported as ignored. So it waits for the end of an import, and is raised again where it
+    was ignored.
     """
     waiting: list[BaseException] = []
 
@@ -88,7 +97,10 @@ def stop_on_signals() -> None:
         elif number != signal.SIGALRM:
             click.echo("terminated; the same command continues", err=True)
             waiting[:] = [SystemExit(EXIT_TERMINATED)]
-        if waiting and any(item.f_code.co_filename.startswith("<frozen importlib") for item, _ in traceback.walk_stack(frame)):
+        if waiting and any(
+            item.f_code.co_filename.startswith("<frozen importlib")
+            for item, _ in traceback.walk_stack(frame)
+        ):
             in_a_moment()
         elif waiting:
             raise waiting.pop()
@@ -103,7 +115,9 @@ def stop_on_signals() -> None:
     sys.unraisablehook = report
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM):
         signal.signal(number, stop)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell ignores it for what runs in the background
+    if (
+        signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ):  # a shell ignores it for what runs in the background
         signal.signal(signal.SIGINT, stop)
 
 
@@ -140,7 +154,9 @@ def secure_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
     sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
-    sys.stderr = cast(TextIO, Unread(sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)))
+    sys.stderr = cast(
+        TextIO, Unread(sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False))
+    )
 
 
 class AboveBars(logging.StreamHandler):
@@ -165,7 +181,9 @@ class Plain(logging.Formatter):
 
 
 class OnlyOnce(logging.Filter):
-    """Lets each message through once and keeps it: the tables of one command leave out the same files."""
+    """Lets each message through once and keeps it: the tables of one command leave out the same
+    files.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -188,7 +206,11 @@ def main() -> NoReturn:
         require_posix()
         stop_on_signals()
         result = cli.main(standalone_mode=False)
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):  # all is done: what comes now changes no exit code
+        for number in (
+            signal.SIGTERM,
+            signal.SIGUSR1,
+            signal.SIGINT,
+        ):  # all is done: what comes now changes no exit code
             signal.signal(number, signal.SIG_IGN)
         code = result if isinstance(result, int) else EXIT_OK
         sys.exit(code or (EXIT_SOME_FAILED if left_out.messages else EXIT_OK))
@@ -202,7 +224,9 @@ def main() -> NoReturn:
         click.echo(plain(f"probe: {error}"), err=True)
         sys.exit(EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILURE)
     except OSError as error:
-        click.echo(plain(f"probe: {error.filename or 'input/output'}: {error.strerror or error}"), err=True)
+        click.echo(
+            plain(f"probe: {error.filename or 'input/output'}: {error.strerror or error}"), err=True
+        )
         sys.exit(EXIT_FAILURE)
 
 

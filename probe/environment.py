@@ -12,7 +12,17 @@ from pathlib import Path
 from probe.errors import ProbeError
 from probe.version import __version__
 
-PACKAGES = ("torch", "torchaudio", "transformers", "numpy", "scikit-learn", "h5py", "soundfile", "soxr", "jiwer")
+PACKAGES = (
+    "torch",
+    "torchaudio",
+    "transformers",
+    "numpy",
+    "scikit-learn",
+    "h5py",
+    "soundfile",
+    "soxr",
+    "jiwer",
+)
 
 
 def require_posix() -> None:
@@ -45,21 +55,29 @@ def package_versions() -> dict[str, str]:
 
 @functools.cache
 def code_version() -> dict[str, str]:
-    """The version of this package and, in a git checkout, its commit (``+`` where files of the package were changed)."""
+    """The version of this package and, in a git checkout, its commit (``+`` where files of the
+    package were changed).
+    """
     return {"version": __version__, "commit": commit_of(Path(__file__).resolve().parent)}
 
 
 def commit_of(package: Path) -> str:
-    """The commit of the checkout that ``package`` is the folder of, with ``+`` where its files differ; empty without git."""
+    """The commit of the checkout that ``package`` is the folder of, with ``+`` where its files
+    differ; empty without git.
+    """
 
     def git(*arguments: str) -> str:
         command = ["git", *arguments]
-        return subprocess.run(command, cwd=package, capture_output=True, text=True, timeout=10, check=True).stdout.strip()  # noqa: S603 (fixed commands)
+        return subprocess.run(  # noqa: S603
+            command, cwd=package, capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
 
     if not (package.parent / ".git").exists():
         return ""
     try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
+        return git("rev-parse", "--short=12", "HEAD") + (
+            "+" if git("status", "--porcelain", "--", ".") else ""
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
 
@@ -70,7 +88,9 @@ def processor() -> str:
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+        name = next(
+            (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name
+        )
     except OSError:
         name = name or "unknown"
     return f"{name} ({allowed_cores()} cores)"
@@ -82,12 +102,18 @@ def allowed_cores() -> int:
 
 
 def usable_cores(cores: int, quota: float | None) -> int:
-    """Threads that can compute at once on ``cores`` of which a quota (see `cpu_quota`) allows a part."""
+    """Threads that can compute at once on ``cores`` of which a quota (see `cpu_quota`) allows a
+    part.
+    """
     return cores if quota is None else min(cores, max(1, round(quota)))
 
 
-def cpu_quota(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Cores' worth of time that the process's control groups (version 1 or 2) allow; None where they set no limit."""
+def cpu_quota(
+    groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+) -> float | None:
+    """Cores' worth of time that the process's control groups (version 1 or 2) allow; None where
+    they set no limit.
+    """
     quotas = []
     for line in _read(groups).splitlines():
         _, controllers, path = line.split(":", 2)
@@ -98,7 +124,10 @@ def cpu_quota(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/
         for folder in (group, *group.parents):
             if not folder.is_relative_to(mount):
                 break
-            words = (_read(folder / "cpu.max") or _read(folder / "cpu.cfs_quota_us") + _read(folder / "cpu.cfs_period_us")).split()
+            words = (
+                _read(folder / "cpu.max")
+                or _read(folder / "cpu.cfs_quota_us") + _read(folder / "cpu.cfs_period_us")
+            ).split()
             if len(words) == 2 and words[0] not in ("max", "-1"):
                 quotas.append(int(words[0]) / int(words[1]))
     return min(quotas, default=None)

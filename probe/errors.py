@@ -1,6 +1,7 @@
 """Errors a user can mend, and the exit codes they end in.
 
-Every message says where, what was found, what was expected and what to do; the command line prints it without a traceback.
+Every message says where, what was found, what was expected and what to do; the command line prints
+it without a traceback.
 """
 
 EXIT_OK = 0
@@ -20,7 +21,9 @@ class UsageError(ProbeError):
 
 
 class UnreadError(ProbeError):
-    """A file that something outside it (the disk, permissions, memory ...) keeps from being read: nothing is known of its content."""
+    """A file that something outside it (the disk, permissions, memory ...) keeps from being read:
+    nothing is known of its content.
+    """
 
 
 class UtteranceError(ProbeError):

@@ -23,27 +23,37 @@ LONGEST_NAME = 60  # three of them and more make a file's name, which may have 2
 def write_atomically(path: Path, data: bytes) -> None:
     """Writes ``data`` to ``path`` so that a reader sees the old content or the new, never a part.
 
-    Plain ``os.write`` to a temporary name of this process, fsync, rename, fsync of the folder: a full disk is an
-    ``OSError`` here and leaves what was there before. A link is followed; a device or a pipe, which a file would replace, is refused.
+    Plain ``os.write`` to a temporary name of this process, fsync, rename, fsync of the folder: a
+    full disk is an ``OSError`` here and leaves what was there before. A link is followed; a device
+    or a pipe, which a file would replace, is refused.
 
     Raises:
-        OSError: as the operating system reports it, with the bytes that were to be written; the temporary file is removed.
+        OSError: as the operating system reports it, with the bytes that were to be written; the
+            temporary file is removed.
         ProbeError: ``path`` is a folder, a device, a pipe or a socket.
     """
     if path.is_symlink():
         path = path.resolve()
     if not path.name or (path.exists() and not path.is_file()):
-        kind = "a folder" if path.is_dir() else "a device, pipe or socket, which a file would replace"
+        kind = (
+            "a folder" if path.is_dir() else "a device, pipe or socket, which a file would replace"
+        )
         raise ProbeError(f"{path}: {kind}. Name a file.")
     try:
         _write_and_rename(path, data)
     except OSError as error:
-        raise OSError(error.errno, f"{error.strerror}, {len(data)} bytes to write{_free(path.parent)}", str(path)) from error
+        raise OSError(
+            error.errno,
+            f"{error.strerror}, {len(data)} bytes to write{_free(path.parent)}",
+            str(path),
+        ) from error
 
 
 def free_bytes(path: Path) -> int:
     """Room on the disk where ``path`` is, or would be."""
-    return shutil.disk_usage(next(folder for folder in [path, *path.absolute().parents] if folder.exists())).free
+    return shutil.disk_usage(
+        next(folder for folder in [path, *path.absolute().parents] if folder.exists())
+    ).free
 
 
 def _free(folder: Path) -> str:
@@ -54,14 +64,17 @@ def _free(folder: Path) -> str:
 
 
 def require_writable(folder: Path) -> None:
-    """Tries whether a file can be written into a folder, or into the nearest one above where it is not there yet; leaves nothing.
+    """Tries whether a file can be written into a folder, or into the nearest one above where it is
+    not there yet; leaves nothing.
 
     Call it before work whose result is written there.
 
     Raises:
         ProbeError: it cannot.
     """
-    nearest = next(place for place in [folder, *folder.absolute().parents] if os.path.lexists(place))
+    nearest = next(
+        place for place in [folder, *folder.absolute().parents] if os.path.lexists(place)
+    )
     try:
         with tempfile.TemporaryFile(dir=nearest) as file:
             file.write(b"x")
@@ -80,7 +93,9 @@ def unwritable(folder: Path, error: OSError) -> ProbeError:
 def _write_and_rename(path: Path, data: bytes) -> None:
     temporary = temporary_name(path)
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)  # a signal may come while it is made
+        descriptor = os.open(
+            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644
+        )  # a signal may come while it is made
         try:
             rest = memoryview(data)
             while rest:
@@ -122,7 +137,8 @@ def unread(path: Path, error: BaseException) -> UnreadError:
 
 
 def files_named(folder: Path, pattern: str) -> list[Path]:
-    """The files in a folder whose names have a pattern, sorted; `Path.glob` gives none where the folder cannot be listed.
+    """The files in a folder whose names have a pattern, sorted; `Path.glob` gives none where the
+    folder cannot be listed.
 
     Raises:
         OSError: the folder cannot be listed.
@@ -145,7 +161,9 @@ def sha256_of_file(path: Path) -> str:
 
 def canonical_json(value: Any) -> str:
     """JSON that is equal for equal values: sorted keys, no spaces, finite numbers only."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
 
 
 def sha256_of_json(value: Any) -> str:
@@ -156,8 +174,9 @@ def sha256_of_json(value: Any) -> str:
 def file_name(text: str) -> str:
     """``text`` as one component of a path: ``random:org/name`` becomes ``random--org--name``.
 
-    Different texts have different names (but for ``/`` and ``:``, which are alike): one that holds anything but letters, digits,
-    ``._+=@-`` and single ``/`` or ``:``, or is too long, gets 8 digits of its hash at the end.
+    Different texts have different names (but for ``/`` and ``:``, which are alike): one that holds
+    anything but letters, digits, ``._+=@-`` and single ``/`` or ``:``, or is too long, gets 8
+    digits of its hash at the end.
 
     Raises:
         ProbeError: bytes that are no UTF-8, which a path may have and no record can hold.
@@ -167,7 +186,10 @@ def file_name(text: str) -> str:
     except UnicodeEncodeError as error:
         raise ProbeError(f"{text!r}: this name is not UTF-8. Rename the file or folder.") from error
     name = re.sub(r"[^A-Za-z0-9._+=@-]+", "--", text)
-    plain = re.fullmatch(r"[A-Za-z0-9_+=@](-?[A-Za-z0-9._+=@]|[/:](?=[A-Za-z0-9_+=@]))*", text) and len(name) <= LONGEST_NAME
+    plain = (
+        re.fullmatch(r"[A-Za-z0-9_+=@](-?[A-Za-z0-9._+=@]|[/:](?=[A-Za-z0-9_+=@]))*", text)
+        and len(name) <= LONGEST_NAME
+    )
     digits = hashlib.sha256(encoded).hexdigest()[:8]
     return name if plain else f"{name[:LONGEST_NAME].strip('-.')}-{digits}".lstrip("-")
 
@@ -194,8 +216,12 @@ def read_json(path: Path) -> dict[str, Any]:
             raise ValueError("its entries do not have the checksum that stands beside them")
         return value
     except FileNotFoundError as error:
-        raise ProbeError(f"{path}: not there; expected a folder that `probe extract` wrote.") from error
+        raise ProbeError(
+            f"{path}: not there; expected a folder that `probe extract` wrote."
+        ) from error
     except (OSError, MemoryError) as error:
         raise unread(path, error) from error
     except (ValueError, RecursionError) as error:
-        raise ProbeError(f"{path}: damaged or not readable ({error}). Remove it and run `probe extract` again.") from error
+        raise ProbeError(
+            f"{path}: damaged or not readable ({error}). Remove it and run `probe extract` again."
+        ) from error

@@ -1,4 +1,6 @@
-"""What a file is whose content is not what its name says: a pointer, a web page, an archive, a format that libsndfile lacks."""
+"""What a file is whose content is not what its name says: a pointer, a web page, an archive, a
+format that libsndfile lacks.
+"""
 
 import re
 from pathlib import Path
@@ -9,13 +11,23 @@ CONVERT = "Convert it (ffmpeg -i in -ar 16000 -ac 1 out.wav)"
 FETCH = "Fetch the file itself"
 # (offset, first bytes, what begins like that, what to do).
 BEGINNINGS: tuple[tuple[int, bytes, str, str], ...] = (
-    (0, b"version https://git-lfs.github.com/", "a Git LFS pointer", "Run `git lfs pull` where it comes from"),
+    (
+        0,
+        b"version https://git-lfs.github.com/",
+        "a Git LFS pointer",
+        "Run `git lfs pull` where it comes from",
+    ),
     (0, b"/annex/objects/", "a git-annex pointer", "Run `git annex get` where it comes from"),
     (0, b"\x1f\x8b", "compressed by gzip", "Unpack it with gunzip"),
     (0, b"BZh", "compressed by bzip2", "Unpack it with bunzip2"),
     (0, b"\xfd7zXZ\0", "compressed by xz", "Unpack it with unxz"),
     (0, b"\x28\xb5\x2f\xfd", "compressed by zstd", "Unpack it with unzstd"),
-    (0, b"PK\x03\x04", "a ZIP archive or an Excel workbook", "Unpack the archive, or save the sheet as CSV in UTF-8"),
+    (
+        0,
+        b"PK\x03\x04",
+        "a ZIP archive or an Excel workbook",
+        "Unpack the archive, or save the sheet as CSV in UTF-8",
+    ),
     (0, b"7z\xbc\xaf", "a 7z archive", "Unpack it"),
     (257, b"ustar", "a tar archive", "Unpack it with tar"),
     (4, b"ftyp", "MP4 or M4A, which libsndfile does not read", CONVERT),
@@ -38,17 +50,25 @@ HEAD_BYTES = 1024
 
 
 def true_form(head: bytes) -> tuple[str, str]:
-    """(what a file is, what to do about it) by its first `HEAD_BYTES` bytes; empty texts where nothing is known about it."""
+    """(what a file is, what to do about it) by its first `HEAD_BYTES` bytes; empty texts where
+    nothing is known about it.
+    """
     for offset, beginning, what, remedy in BEGINNINGS:
         if head.startswith(beginning, offset):
             return what, remedy
     if head.startswith(b"NIST_1A") and b"shorten" in head:
-        return "a SPHERE file compressed by Shorten, which libsndfile does not read", "Convert it with sph2pipe -f wav"
+        return (
+            "a SPHERE file compressed by Shorten, which libsndfile does not read",
+            "Convert it with sph2pipe -f wav",
+        )
     if head and not head.strip(b"\0"):
         return "nothing but zero bytes, as an interrupted copy leaves", "Fetch the file again"
     text = head.decode("utf-8-sig", errors="replace").lstrip()
     if re.match(r"<(!doctype\s+html|html|head|body)\b", text, re.IGNORECASE):
-        return "a web page (HTML)", f"{FETCH}: the server sent a page in its place, often one that asks for a login"
+        return (
+            "a web page (HTML)",
+            f"{FETCH}: the server sent a page in its place, often one that asks for a login",
+        )
     if text.startswith("<?xml"):
         return "an XML document", f"{FETCH}: servers send an error as such a document"
     if text.startswith(("{", "[{")):
@@ -57,9 +77,11 @@ def true_form(head: bytes) -> tuple[str, str]:
 
 
 def foreign_content(file: Path) -> str:
-    """What stands in a file of a checkpoint instead of weights or settings, and what to do, as the end of a sentence.
+    """What stands in a file of a checkpoint instead of weights or settings, and what to do, as the
+    end of a sentence.
 
-    Empty where the file may be what its name says (JSON, or the ZIP archive that torch writes) or cannot be read.
+    Empty where the file may be what its name says (JSON, or the ZIP archive that torch writes) or
+    cannot be read.
     """
     try:
         with file.open("rb") as opened:
@@ -73,6 +95,8 @@ def foreign_content(file: Path) -> str:
 
 
 def refuse_foreign(file: Path, error: Exception | None = None) -> None:
-    """Raises a `ProbeError` that names the cause where a file is known to be something else than its name says."""
+    """Raises a `ProbeError` that names the cause where a file is known to be something else than
+    its name says.
+    """
     if content := foreign_content(file):
         raise ProbeError(f"{file}: {content}") from error

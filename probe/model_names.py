@@ -1,8 +1,9 @@
 """How models are named: ``SPEC``, or ``NAME=SPEC`` with a name of the user's own.
 
-SPEC is what opens a model (`probe.models.catalogue`); NAME is what records, tables, figures and folders of features call it. Without
-NAME a model is called by its SPEC; a folder or a file by the last part of its path, with symbolic links resolved, so that every
-spelling of one path is one model. The hash of its weights stands where a commit of the hub does.
+SPEC is what opens a model (`probe.models.catalogue`); NAME is what records, tables, figures and
+folders of features call it. Without NAME a model is called by its SPEC; a folder or a file by the
+last part of its path, with symbolic links resolved, so that every spelling of one path is one
+model. The hash of its weights stands where a commit of the hub does.
 """
 
 import os
@@ -17,7 +18,10 @@ SPECTRAL = ("fbank", "mfcc")
 RANDOM = "random:"
 ENDING = ".pt"  # of a checkpoint in one file
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-CODE = ("plugin:", "hear:")  # how specs begin that are somebody else's code; what follows @ is its argument
+CODE = (
+    "plugin:",
+    "hear:",
+)  # how specs begin that are somebody else's code; what follows @ is its argument
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,13 @@ class ModelName:
     def parse(cls, text: "str | ModelName") -> "ModelName":
         """``NAME=SPEC`` or ``SPEC``.
 
-        ``=`` also occurs in paths and in arguments of plug-ins. What stands before the first one is a name where it holds nothing but
-        letters, digits, ``.``, ``_`` and ``-``, and no file or folder has the whole text for its path.
+        ``=`` also occurs in paths and in arguments of plug-ins. What stands before the first one is
+        a name where it holds nothing but letters, digits, ``.``, ``_`` and ``-``, and no file or
+        folder has the whole text for its path.
 
         Raises:
-            UsageError: the name holds another character or means a spectral front-end, or there is nothing after it.
+            UsageError: the name holds another character or means a spectral front-end, or there is
+                nothing after it.
         """
         if isinstance(text, ModelName):
             return text
@@ -59,7 +65,9 @@ class ModelName:
                 "and a SPEC such as org/name or a folder."
             )
         if alias in SPECTRAL and spec != alias:
-            raise UsageError(f"model {text}: {alias} is the name of a spectral front-end. Choose another NAME.")
+            raise UsageError(
+                f"model {text}: {alias} is the name of a spectral front-end. Choose another NAME."
+            )
         return cls(alias, _expanded(spec))
 
     def hooked(self, hooks: Sequence[str]) -> "ModelName":
@@ -84,17 +92,27 @@ class ModelName:
 
     @property
     def path(self) -> str:
-        """The checkpoint's folder or file with symbolic links resolved; empty where the spec is none, or of random weights."""
-        return "" if self.spec.startswith(RANDOM) or not (place := _local(self.spec)) else os.path.realpath(place[1])
+        """The checkpoint's folder or file with symbolic links resolved; empty where the spec is
+        none, or of random weights.
+        """
+        return (
+            ""
+            if self.spec.startswith(RANDOM) or not (place := _local(self.spec))
+            else os.path.realpath(place[1])
+        )
 
     @property
     def argument(self) -> str:
-        """What is given to somebody else's code; empty where nothing is, or where the model is no such code."""
+        """What is given to somebody else's code; empty where nothing is, or where the model is no
+        such code.
+        """
         return self.spec.partition("#")[0].partition("@")[2] if self.spec.startswith(CODE) else ""
 
     @property
     def revision(self) -> str:
-        """What follows ``@``; empty for code, whose argument that is, and for random weights, which have seeds."""
+        """What follows ``@``; empty for code, whose argument that is, and for random weights, which
+        have seeds.
+        """
         if self.spec.startswith((RANDOM, *CODE)):
             return ""
         place = _local(self.spec)
@@ -102,7 +120,9 @@ class ModelName:
 
     @property
     def resolved(self) -> str:
-        """The spec in the one form that all its spellings share: no seed 0, and the path of a folder or file resolved."""
+        """The spec in the one form that all its spellings share: no seed 0, and the path of a
+        folder or file resolved.
+        """
         spec = _without_seed_0(self.spec)
         place = _local(spec)
         return f"{place[0]}{os.path.realpath(place[1])}{place[2]}" if place else spec
@@ -123,7 +143,11 @@ def own_name(spec: str) -> str:
     prefix, path, rest = place
     named, target = Path(path), Path(os.path.realpath(path))
     # A file in the hub's cache is a link to one that is called by its hash.
-    last = named.name if named.suffix == ENDING != target.suffix and not target.is_dir() else target.name
+    last = (
+        named.name
+        if named.suffix == ENDING != target.suffix and not target.is_dir()
+        else target.name
+    )
     return f"{prefix}{last}{rest}"
 
 
@@ -163,7 +187,9 @@ def _without_seed_0(spec: str) -> str:
 
 
 def _local(spec: str) -> tuple[str, str, str] | None:
-    """What stands before the path of a checkpoint on this machine, the path, and what follows it: a seed, a revision."""
+    """What stands before the path of a checkpoint on this machine, the path, and what follows it: a
+    seed, a revision.
+    """
     if spec in SPECTRAL:
         return None
     prefix = RANDOM if spec.startswith(RANDOM) else ""
@@ -175,4 +201,6 @@ def _local(spec: str) -> tuple[str, str, str] | None:
 
 def _is_checkpoint(path: str) -> bool:
     """Whether a folder or a file of this name is one that a model can be opened from."""
-    return os.path.lexists(f"{path}/config.json") or (path.endswith(ENDING) and os.path.lexists(path))
+    return os.path.lexists(f"{path}/config.json") or (
+        path.endswith(ENDING) and os.path.lexists(path)
+    )

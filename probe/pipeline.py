@@ -9,7 +9,13 @@ from typing import Any
 
 from probe.brief import brief, counted
 from probe.data.conditions.audition import Example, hear, write_examples
-from probe.data.conditions.condition import Condition, Disturbance, distinct, open_condition, parse_condition
+from probe.data.conditions.condition import (
+    Condition,
+    Disturbance,
+    distinct,
+    open_condition,
+    parse_condition,
+)
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, load_corpus
 from probe.data.trials import load_trials
@@ -34,7 +40,15 @@ from probe.store.export import export as write_export
 from probe.store.feature_store import FeatureStore, Job, writing
 from probe.store.integrity import CERTIFICATE, HEAD_ADVICE, Verification, files_aside, verify_store
 from probe.store.layer_names import choose_layers
-from probe.store.repair import held, is_back, jobs_to_repair, lost, rebuild_plans, remove_aside, set_aside
+from probe.store.repair import (
+    held,
+    is_back,
+    jobs_to_repair,
+    lost,
+    rebuild_plans,
+    remove_aside,
+    set_aside,
+)
 from probe.store.stores import open_store, store_path
 from probe.store.views import row_width, serves
 
@@ -94,25 +108,30 @@ def bench(
     context_s: float = CONTEXT_S,
     **how: Any,
 ) -> Bench:
-    """Extracts what is missing, runs every task on every model, and writes tables and pictures into ``to``.
+    """Extracts what is missing, runs every task on every model, and writes tables and pictures into
+    ``to``.
 
-    Everything that can be known without features is checked before the first utterance is extracted. A model or a task that cannot be
-    had is named then, and in the result's ``refused``, and the rest goes on.
+    Everything that can be known without features is checked before the first utterance is
+    extracted. A model or a task that cannot be had is named then, and in the result's ``refused``,
+    and the rest goes on.
 
     Args:
         models: each SPEC or NAME=SPEC (`probe.model_names`).
         tasks: names, or tasks that are open.
         to: receives ``features/``, ``results/``, the tables and the pictures.
-        conditions: under which tasks are asked, in the place of their own; what they need is extracted.
+        conditions: under which tasks are asked, in the place of their own; what they need is
+            extracted.
         condition_seed: of what conditions draw that are no `Condition` yet.
         stride: where a task works on frames, every ``stride``-th is kept.
         dry_run: only the plan of every extraction.
         again: also runs tasks whose records are there already.
         ctc: also runs the own CTC head of the models that have one.
-        **how: further keywords of `probe.extraction.extract.extract`, such as ``dtype`` or ``precision``.
+        **how: further keywords of `probe.extraction.extract.extract`, such as ``dtype`` or
+            ``precision``.
 
     Raises:
-        ProbeError: the corpus or a task file cannot be used at all, or none of the tasks can be asked.
+        ProbeError: the corpus or a task file cannot be used at all, or none of the tasks can be
+            asked.
     """
     names = distinct_models(models)
     opened = [task if isinstance(task, Task) else open_task(task) for task in tasks]
@@ -120,14 +139,28 @@ def bench(
         require_writable(Path(to))
     loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, audio_root)
     log_columns(loaded, opened)
-    given = [item if isinstance(item, Condition) else parse_condition(item, seed=condition_seed) for item in conditions or ()]
+    given = [
+        item if isinstance(item, Condition) else parse_condition(item, seed=condition_seed)
+        for item in conditions or ()
+    ]
     known = distinct(given)
     opened = [asked_under(task, list(known)) for task in opened]
-    beside: dict[str, Any] = {"trials": trials, "dev_trials": dev_trials, "labels": labels, "seed": seed, "limit": limit}
-    opened, refused = askable({task.name: task for task in opened}, lambda task: check(task, loaded, **beside))
+    beside: dict[str, Any] = {
+        "trials": trials,
+        "dev_trials": dev_trials,
+        "labels": labels,
+        "seed": seed,
+        "limit": limit,
+    }
+    opened, refused = askable(
+        {task.name: task for task in opened}, lambda task: check(task, loaded, **beside)
+    )
     needed = [_needed(task, hearings(task), trials, dev_trials, loaded) for task in opened]
     used = {condition for of_task in needed for condition in of_task}
-    heard = [known.get(name) or parse_condition(name, seed=condition_seed) for name in dict.fromkeys([CLEAN, *known, *sorted(used)])]
+    heard = [
+        known.get(name) or parse_condition(name, seed=condition_seed)
+        for name in dict.fromkeys([CLEAN, *known, *sorted(used)])
+    ]
     heard = [condition for condition in heard if condition.name in used]
     place = choose_device(device)
     features, results = Path(to) / "features", Path(to) / "results"
@@ -141,8 +174,14 @@ def bench(
         """The model and what is done to its audio, once it is certain that it has the layers."""
         encoder = open_model(model, device, None, implementation, precision, chunk_s, context_s)
         info = encoder.info
-        _refuse_wide_projections(opened, info, choose_layers(layers, list(info.every_layer), info.aliases, info.id, list(info.layers)))
-        return encoder, {item.name: open_condition(item, encoder.info.rate_hz, loaded, root) for item in heard}
+        _refuse_wide_projections(
+            opened,
+            info,
+            choose_layers(layers, list(info.every_layer), info.aliases, info.id, list(info.layers)),
+        )
+        return encoder, {
+            item.name: open_condition(item, encoder.info.rate_hz, loaded, root) for item in heard
+        }
 
     if len(names) > 1:  # a model that cannot be had is found before hours go into the others
         names = [model for model in names if _can_be_had(model, opened_model, done)]
@@ -153,7 +192,11 @@ def bench(
                 log.info("%s: has no CTC head that --ctc could run", model.name)
             for condition in heard:
                 disturbance = disturbances[condition.name]
-                here = [(task, of[condition.name]) for task, of in zip(opened, needed, strict=True) if condition.name in of]
+                here = [
+                    (task, of[condition.name])
+                    for task, of in zip(opened, needed, strict=True)
+                    if condition.name in of
+                ]
                 for view in views_for([task for task, _ in here], stride):
                     result = extract(
                         encoder,
@@ -172,7 +215,9 @@ def bench(
                     )
                     done.extractions.append(result)
                     if result.failures:
-                        where = model.name if disturbance is None else f"{model.name}, {condition.name}"
+                        where = (
+                            model.name if disturbance is None else f"{model.name}, {condition.name}"
+                        )
                         done.unusable[where] = sorted(failure.key for failure in result.failures)
             del encoder
         except ProbeError as error:
@@ -240,7 +285,8 @@ class Listening:
     """What there is to hear.
 
     Attributes:
-        files: a WAV for each example, in their order; then the picture, where matplotlib is installed.
+        files: a WAV for each example, in their order; then the picture, where matplotlib is
+            installed.
         gain_db: that all of them were lowered by, 0 or less.
     """
 
@@ -250,7 +296,9 @@ class Listening:
 
     def __repr__(self) -> str:
         folder = str(self.files[0].parent) if self.files else ""
-        return brief(self, counted(len(self.examples), "example"), counted(len(self.files), "file"), folder)
+        return brief(
+            self, counted(len(self.examples), "example"), counted(len(self.files), "file"), folder
+        )
 
 
 def listen(
@@ -260,7 +308,8 @@ def listen(
     n: int = 3,
     audio_root: str | Path | None = None,
 ) -> Listening:
-    """Writes a few utterances, clean and under each condition, as WAV files, with a picture of their spectrograms.
+    """Writes a few utterances, clean and under each condition, as WAV files, with a picture of
+    their spectrograms.
 
     Args:
         to: a folder.
@@ -281,7 +330,11 @@ def listen(
 
 
 def _needed(
-    task: Task, asked: Sequence[Hearing], trials: str | Path | None, dev_trials: str | Path | None, corpus: Corpus
+    task: Task,
+    asked: Sequence[Hearing],
+    trials: str | Path | None,
+    dev_trials: str | Path | None,
+    corpus: Corpus,
 ) -> dict[str, set[str]]:
     """Condition -> splits of the rows that a task hears under it."""
     needed: dict[str, set[str]] = {}
@@ -290,30 +343,48 @@ def _needed(
             needed.setdefault(name, set()).update(hearing.splits(name))
     if task.kind == "verify":  # utterances of trials may be of any split
         lists = [load_trials(path, corpus).trials for path in (trials, dev_trials) if path]
-        ends = {end.split for pairs in lists for trial in pairs for end in (trial.enroll, trial.test)}
+        ends = {
+            end.split for pairs in lists for trial in pairs for end in (trial.enroll, trial.test)
+        }
         needed = {name: splits | ends for name, splits in needed.items()}
     there = {item.split for item in corpus.utterances}
     return {name: splits & there for name, splits in needed.items()}
 
 
 def views_for(tasks: Sequence[Task], stride: int = 1) -> list[str]:
-    """The fewest views that serve the tasks: a view that another one gives is not extracted as well."""
-    wanted = {f"frames:{stride}" if task.view == "frames" and stride > 1 else task.view for task in tasks}
-    return sorted(view for view in wanted if all(serves(other, view) is None for other in wanted - {view}))
+    """The fewest views that serve the tasks: a view that another one gives is not extracted as
+    well.
+    """
+    wanted = {
+        f"frames:{stride}" if task.view == "frames" and stride > 1 else task.view for task in tasks
+    }
+    return sorted(
+        view for view in wanted if all(serves(other, view) is None for other in wanted - {view})
+    )
 
 
 def demo(to: str | Path, seed: int = 0) -> Bench:
-    """The whole job on a synthetic corpus: four kinds of tasks on filter banks, cepstra and a small random data2vec.
+    """The whole job on a synthetic corpus: four kinds of tasks on filter banks, cepstra and a small
+    random data2vec.
 
     Args:
-        to: receives ``audio/`` with its manifests, ``features/``, ``results/``, the tables and the pictures.
+        to: receives ``audio/`` with its manifests, ``features/``, ``results/``, the tables and the
+            pictures.
     """
     from probe.data.synthetic import write_synthetic_corpus
 
     folder = Path(to)
     require_writable(folder)
     made = write_synthetic_corpus(folder / "audio", seed)
-    everything = bench(DEMO_MODELS, ["speaker-verify"], made.verification, folder, trials=made.trials, dev_trials=made.dev_trials, seed=seed)
+    everything = bench(
+        DEMO_MODELS,
+        ["speaker-verify"],
+        made.verification,
+        folder,
+        trials=made.trials,
+        dev_trials=made.dev_trials,
+        seed=seed,
+    )
     rest = bench(DEMO_MODELS, DEMO_TASKS, made.corpus, folder, seed=seed)
     rest.extractions = everything.extractions + rest.extractions
     rest.refused = everything.refused + rest.refused
@@ -368,8 +439,10 @@ class Repair:
 
     Attributes:
         found: the store as it is now.
-        repaired: names of the shards that were extracted again, and of other files that were written anew.
-        kept: job -> keys whose features only the files that were set aside hold: the audio gives others now, or none.
+        repaired: names of the shards that were extracted again, and of other files that were
+            written anew.
+        kept: job -> keys whose features only the files that were set aside hold: the audio gives
+            others now, or none.
     """
 
     found: Verification
@@ -378,7 +451,13 @@ class Repair:
 
     def __repr__(self) -> str:
         kept = f"{counted(len(self.kept), 'job')} kept aside" if self.kept else ""
-        return brief(self, f"{counted(len(self.repaired), 'file')} repaired", kept, self.found.state, str(self.found.store))
+        return brief(
+            self,
+            f"{counted(len(self.repaired), 'file')} repaired",
+            kept,
+            self.found.state,
+            str(self.found.store),
+        )
 
 
 def repair(
@@ -392,18 +471,20 @@ def repair(
 ) -> Repair:
     """Extracts the damaged shards of a store again, and nothing else.
 
-    Damaged files are set aside, extracted into their old places, and removed once all that they held is there again. Nothing is
-    touched before corpus and model are known to fit.
+    Damaged files are set aside, extracted into their old places, and removed once all that they
+    held is there again. Nothing is touched before corpus and model are known to fit.
 
     Args:
         store: its folder.
         corpus: the one that the store was extracted from; more or fewer rows do not matter.
         model: the store's own where None; a folder that has moved needs naming.
         check: see `probe.extraction.extract.extract`.
-        condition: the store's, where its recipe does not suffice: files of noise that lie elsewhere than in the working folder.
+        condition: the store's, where its recipe does not suffice: files of noise that lie elsewhere
+            than in the working folder.
 
     Raises:
-        ProbeError: the recipe is damaged, the corpus lacks utterances, or the model gives another recipe.
+        ProbeError: the recipe is damaged, the corpus lacks utterances, or the model gives another
+            recipe.
     """
     folder = Path(store)
     loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
@@ -411,7 +492,9 @@ def repair(
         found = verify_store(folder)
         if found.unread:
             names = listed([f"{item.file} {item.problem}" for item in found.unread])
-            raise ProbeError(f"{folder}: {names}. It may be sound, so nothing was changed. Repair the store when it can be read.")
+            raise ProbeError(
+                f"{folder}: {names}. It may be sound, so nothing was changed. Repair the store when it can be read."
+            )
         head = found.head
         if head is None:
             raise ProbeError(f"{folder}: cannot be repaired without its recipe. {HEAD_ADVICE}.")
@@ -426,7 +509,9 @@ def repair(
             encoder = _encoder_of(folder, head, model, device)
             disturbance = _disturbance_of(folder, head["recipe"], encoder, loaded, condition)
             _refuse_other_recipe(folder, head["recipe"], encoder, disturbance)
-        for name in [name for job in todo for name in job.shard_names()] + [CERTIFICATE] * certificate:
+        for name in [name for job in todo for name in job.shard_names()] + [
+            CERTIFICATE
+        ] * certificate:
             set_aside(folder, name)
     if encoder is not None:
         asked = extraction_of(head["recipe"]) | {"condition": disturbance or CLEAN}
@@ -448,17 +533,23 @@ def repair(
     return Repair(verify_store(folder) if jobs or repaired else found, repaired, kept)
 
 
-def _encoder_of(folder: Path, head: Mapping[str, Any], model: str | Encoder | None, device: str | None) -> Encoder:
+def _encoder_of(
+    folder: Path, head: Mapping[str, Any], model: str | Encoder | None, device: str | None
+) -> Encoder:
     """The model of a store.
 
     Raises:
         ProbeError: it cannot be opened.
     """
     recipe, name = head["recipe"], str(head["environment"].get("spec", head["requested"]))
-    if re.fullmatch("[0-9a-f]{40}", recipe["model"]["revision"]) and ":" not in name:  # on the hub, where a name may have moved on
+    if (
+        re.fullmatch("[0-9a-f]{40}", recipe["model"]["revision"]) and ":" not in name
+    ):  # on the hub, where a name may have moved on
         name = f"{name.partition('@')[0]}@{recipe['model']['revision']}"
     if model is None and is_plugin(name):
-        raise ProbeError(f"{folder}: of {name}, which is code; a store's word is not enough to run it. If you trust it, name it with --model.")
+        raise ProbeError(
+            f"{folder}: of {name}, which is code; a store's word is not enough to run it. If you trust it, name it with --model."
+        )
     if model is None or isinstance(model, str):
         cut = recipe["chunking"] or {"chunk_s": 0.0, "context_s": 0.0}
         form = (recipe["implementation"], recipe["precision"], cut["chunk_s"], cut["context_s"])
@@ -466,37 +557,56 @@ def _encoder_of(folder: Path, head: Mapping[str, Any], model: str | Encoder | No
     return model
 
 
-def _disturbance_of(folder: Path, recipe: Mapping[str, Any], encoder: Encoder, corpus: Corpus, condition: str | None) -> Disturbance | None:
+def _disturbance_of(
+    folder: Path, recipe: Mapping[str, Any], encoder: Encoder, corpus: Corpus, condition: str | None
+) -> Disturbance | None:
     """What was done to the audio of a store.
 
     Raises:
-        ProbeError: its text means nothing any more, or its files are not to be found by their names.
+        ProbeError: its text means nothing any more, or its files are not to be found by their
+            names.
     """
     if "disturbance" not in recipe:
         return None
     text, seed = recipe["disturbance"]["text"], recipe["disturbance"]["seed"]
     try:
         found = parse_condition(condition or text, seed=seed or 0)
-        return open_condition(replace(found, name=recipe["condition"]), encoder.info.rate_hz, corpus)
+        return open_condition(
+            replace(found, name=recipe["condition"]), encoder.info.rate_hz, corpus
+        )
     except ProbeError as error:
-        raise ProbeError(f"{folder}: its condition {text} cannot be had again: {error} --condition names files with their folder.") from error
+        raise ProbeError(
+            f"{folder}: its condition {text} cannot be had again: {error} --condition names files with their folder."
+        ) from error
 
 
-def _refuse_other_recipe(folder: Path, recipe: dict[str, Any], encoder: Encoder, disturbance: Disturbance | None) -> None:
+def _refuse_other_recipe(
+    folder: Path, recipe: dict[str, Any], encoder: Encoder, disturbance: Disturbance | None
+) -> None:
     """Raises where an extraction now would write into another store."""
     asked = extraction_of(recipe)
-    names = choose_layers(asked.pop("layers"), list(encoder.info.every_layer), encoder.info.aliases, encoder.info.id)
+    names = choose_layers(
+        asked.pop("layers"), list(encoder.info.every_layer), encoder.info.aliases, encoder.info.id
+    )
     now = recipe_of(encoder, names, **asked, disturbance=disturbance)
     if now != recipe:
-        differing = [key for key in recipe["model"] if now["model"].get(key) != recipe["model"][key]]
-        differing += [key for key in sorted(now.keys() | recipe.keys()) if key != "model" and now.get(key) != recipe.get(key)]
+        differing = [
+            key for key in recipe["model"] if now["model"].get(key) != recipe["model"][key]
+        ]
+        differing += [
+            key
+            for key in sorted(now.keys() | recipe.keys())
+            if key != "model" and now.get(key) != recipe.get(key)
+        ]
         raise ProbeError(
             f"{folder}: {encoder.info.id} would give other features now: {', '.join(differing)} differ from the store's recipe. "
             "Name the model with --model, or use the version of layerprobe that wrote the store."
         )
     expected = store_path(folder.parent.parent, recipe)
     if not expected.exists() or not expected.samefile(folder):
-        raise ProbeError(f"{folder}: extraction would write into {expected}. Give the store's folders their names back.")
+        raise ProbeError(
+            f"{folder}: extraction would write into {expected}. Give the store's folders their names back."
+        )
 
 
 def _utterances_of(folder: Path, jobs: Sequence[Job], corpus: Corpus) -> Corpus:
@@ -508,9 +618,13 @@ def _utterances_of(folder: Path, jobs: Sequence[Job], corpus: Corpus) -> Corpus:
     rows = {item.key: item for item in corpus.utterances}
     wanted = {key for job in jobs for key in job.keys}
     stored = {key for job in jobs for key, _ in held(folder, job) or ()}
-    if lacking := sorted(key for key in wanted if key not in rows or (key in stored and not rows[key].path.exists())):
+    if lacking := sorted(
+        key for key in wanted if key not in rows or (key in stored and not rows[key].path.exists())
+    ):
         raise ProbeError(
             f"{folder}: {corpus.name} lacks {listed(lacking)}, or their audio; nothing was changed. "
             "Give --corpus the manifest that the store was extracted from."
         )
-    return replace(corpus, utterances=tuple(item for item in corpus.utterances if item.key in wanted))
+    return replace(
+        corpus, utterances=tuple(item for item in corpus.utterances if item.key in wanted)
+    )

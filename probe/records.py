@@ -1,16 +1,20 @@
 """Format 4: records, one JSON line per score.
 
-A record says everything needed to repeat, recompute and compare one number: what was measured (model, layer, head, task, split,
-metric), the value with its interval, the counts it derives from per block of utterances, the search it came from, and what it was
-computed with. Values are fractions; tables turn them into percent.
+A record says everything needed to repeat, recompute and compare one number: what was measured
+(model, layer, head, task, split, metric), the value with its interval, the counts it derives from
+per block of utterances, the search it came from, and what it was computed with. Values are
+fractions; tables turn them into percent.
 
 Counts come in two forms, told apart by their keys:
 
-* a ratio of sums (accuracy, WER, CER): ``block`` (hashed speaker names), ``numerator`` and ``denominator``, one entry a block;
-* trials (EER, minDCF): ``block``, and one entry a trial in ``enroll`` and ``test`` (positions in ``block``), ``target`` (0 or 1) and
-  ``rank`` (dense rank of the score, ascending). The EER depends on the scores through their ranks only, so nothing is lost. On
-  disk these four are text: base64 of zlib of little-endian int32; one that stood in an earlier line of the file already (the list is
-  the same for every layer, the ranks for every metric) is written as `SAME` and 16 digits of that text's sha256.
+* a ratio of sums (accuracy, WER, CER): ``block`` (hashed speaker names), ``numerator`` and
+  ``denominator``, one entry a block;
+* trials (EER, minDCF): ``block``, and one entry a trial in ``enroll`` and ``test`` (positions in
+  ``block``), ``target`` (0 or 1) and ``rank`` (dense rank of the score, ascending). The EER depends
+  on the scores through their ranks only, so nothing is lost. On disk these four are text: base64 of
+  zlib of little-endian int32; one that stood in an earlier line of the file already (the list is
+  the same for every layer, the ranks for every metric) is written as `SAME` and 16 digits of that
+  text's sha256.
 """
 
 import base64
@@ -40,10 +44,20 @@ Content = TypeVar("Content")
 left_out = logging.getLogger("probe.left_out")
 
 FORMAT = 4
-# What records of earlier formats do not have; they are refused, for what they lack cannot be had from them.
-OLDER = {1: "controls, budgets and statistics of layers", 2: "condition of training and groups of speakers"}
-# Fields that records of format 3 lack, with the values that mean "unknown": such records are read as records of format 4.
-SINCE_4: dict[str, Any] = {"limit": None, "shared_speakers": None, "outcomes_sha256": "", "arguments": {}}
+# What records of earlier formats do not have; they are refused, for what they lack cannot be had
+# from them.
+OLDER = {
+    1: "controls, budgets and statistics of layers",
+    2: "condition of training and groups of speakers",
+}
+# Fields that records of format 3 lack, with the values that mean "unknown": such records are read
+# as records of format 4.
+SINCE_4: dict[str, Any] = {
+    "limit": None,
+    "shared_speakers": None,
+    "outcomes_sha256": "",
+    "arguments": {},
+}
 OWN_HEAD = "own-ctc"
 # Names that stand where a layer's does.
 WEIGHTED = "weighted"  # a learned sum of all layers
@@ -58,52 +72,64 @@ class Record:
     Attributes:
         model: the model as it was named on the command line.
         revision: resolved commit, seed of random weights, or version of a spectral front-end.
-        layer: ``0``..``N``, ``final``, ``conv``; `WEIGHTED` for the learned sum of all; ``ctc`` for a checkpoint's own head;
-            `NO_LAYER` for a majority class.
+        layer: ``0``..``N``, ``final``, ``conv``; `WEIGHTED` for the learned sum of all; ``ctc`` for
+            a checkpoint's own head; `NO_LAYER` for a majority class.
         layer_index: position of the layer in its model, from 0; orders tables and curves.
-        depth: relative depth, from 0 (input of the first block) to 1 (output of the last); None for what is no single layer.
-        final_layer: the layer that holds the model's final output, ``final`` or, in post-LN models, the last block's; empty where the
-            store does not have it or the model has none.
-        head: what was trained or the scoring backend: ``linear``, ``ctc-bilstm``, ``cosine-standardised`` ...; `OWN_HEAD` is the
-            checkpoint's own, which stands beside the probes as a reference.
+        depth: relative depth, from 0 (input of the first block) to 1 (output of the last); None for
+            what is no single layer.
+        final_layer: the layer that holds the model's final output, ``final`` or, in post-LN models,
+            the last block's; empty where the store does not have it or the model has none.
+        head: what was trained or the scoring backend: ``linear``, ``ctc-bilstm``,
+            ``cosine-standardised`` ...; `OWN_HEAD` is the checkpoint's own, which stands beside the
+            probes as a reference.
         task, task_version, kind: the question and its kind.
         corpus: name of the manifest.
-        condition: what was done to the audio that the score is of; `SEVERAL` for a score over conditions, and where they are domains.
-        train_condition: what was done to the audio that was trained and chosen on; `SEVERAL` likewise.
-        condition_seed: of all that was drawn for the conditions that were trained, chosen and tested on; None where nothing was
-            drawn, or with different seeds.
+        condition: what was done to the audio that the score is of; `SEVERAL` for a score over
+            conditions, and where they are domains.
+        train_condition: what was done to the audio that was trained and chosen on; `SEVERAL`
+            likewise.
+        condition_seed: of all that was drawn for the conditions that were trained, chosen and
+            tested on; None where nothing was drawn, or with different seeds.
         train_domain, test_domain: empty unless the task crosses domains.
-        control: empty for the task itself; what stands in its place as a baseline: ``majority`` (always the most frequent training
-            label), ``shuffled`` (trained on shuffled labels), ``types`` (labels drawn at random for each type, Hewitt & Liang 2019).
+        control: empty for the task itself; what stands in its place as a baseline: ``majority``
+            (always the most frequent training label), ``shuffled`` (trained on shuffled labels),
+            ``types`` (labels drawn at random for each type, Hewitt & Liang 2019).
         budget: the training labels that were used, such as ``10m`` or ``5/class``; empty for all.
         n_train: utterances, or frames, that were trained on; 0 where nothing was.
         split: ``dev``, ``test``, or ``train`` for an online code, which is of the training labels.
         seed: of the head's training and of the bootstrap.
-        metric: ``accuracy``, ``wer``, ``cer``, ``eer``, ``min_dcf_0.01``; ``codelength`` in bits per label.
-        value: fraction (bits of a codelength), or None where the score cannot be had (``note`` says why).
+        metric: ``accuracy``, ``wer``, ``cer``, ``eer``, ``min_dcf_0.01``; ``codelength`` in bits
+            per label.
+        value: fraction (bits of a codelength), or None where the score cannot be had (``note`` says
+            why).
         low, high: 95 % interval, None where there are too few blocks.
         n: utterances or trials.
         n_blocks: blocks (speakers; utterances where no speaker is known).
         counts: see the module.
-        groups: column of the manifest (``sex``, ``domain`` ...) -> its value for each of the counts' blocks; only columns in which
-            every block has one value.
+        groups: column of the manifest (``sex``, ``domain`` ...) -> its value for each of the
+            counts' blocks; only columns in which every block has one value.
         higher_is_better: direction of ``metric``.
         select_by: metric whose dev value picks the layer (and the head's settings).
         headline: whether this head is the one that the model x task table shows.
-        chosen: the settings picked on dev; of trials also the ``definition`` of the metric and how scores are ``normalised``.
+        chosen: the settings picked on dev; of trials also the ``definition`` of the metric and how
+            scores are ``normalised``.
         search: every setting tried, each with its dev score.
         layer_weights: layer -> share in the sum, where the layer is `WEIGHTED`.
-        curve: of an online code, one entry a portion: ``n_train``, ``n`` and the ``bits`` that its labels cost.
+        curve: of an online code, one entry a portion: ``n_train``, ``n`` and the ``bits`` that its
+            labels cost.
         statistics: of the layer's training features, see `probe.measures.geometry`.
         excluded: utterances left out, by reason.
         limit: the most utterances that were taken of each split; None where all were.
-        shared_speakers: how many of the scored speakers are among the training speakers; None where that is unknown, where nothing
-            is trained, and where the label is the speaker.
-        outcomes_sha256: of the file in ``outcomes/`` that belongs to this file of records; empty where unknown.
-        arguments: what `probe.run` was called with, as text where it is a path, so that the command can be repeated.
+        shared_speakers: how many of the scored speakers are among the training speakers; None where
+            that is unknown, where nothing is trained, and where the label is the speaker.
+        outcomes_sha256: of the file in ``outcomes/`` that belongs to this file of records; empty
+            where unknown.
+        arguments: what `probe.run` was called with, as text where it is a path, so that the command
+            can be repeated.
         note: why there is no value, or what a reader must know.
-        recipe, task_sha256, manifest_sha256, trials_sha256: hashes of what the number rests on; where features of several conditions
-            had a part in it, ``recipe`` is the hash of their recipes' hashes.
+        recipe, task_sha256, manifest_sha256, trials_sha256: hashes of what the number rests on;
+            where features of several conditions had a part in it, ``recipe`` is the hash of their
+            recipes' hashes.
         code: version and commit; packages: versions; device; seconds.
     """
 
@@ -164,14 +190,27 @@ class Record:
         score = f"{self.split} {self.metric} {figure(self.value)}"
         ends = "" if self.low is None else f"[{figure(self.low)}, {figure(self.high)}]"
         place = (f"layer {self.layer}", self.head, self.task, self.model)
-        return brief(self, " ".join(filter(None, (score, ends))), str(self.control), *map(str, place))
+        return brief(
+            self, " ".join(filter(None, (score, ends))), str(self.control), *map(str, place)
+        )
 
 
 # A layer is chosen once for all records that agree in these.
-CHOICE = ["model", "task", "corpus", "condition", "train_condition", "head", "train_domain", "budget"]
+CHOICE = [
+    "model",
+    "task",
+    "corpus",
+    "condition",
+    "train_condition",
+    "head",
+    "train_domain",
+    "budget",
+]
 PER_TRIAL = {"enroll", "test", "target", "rank"}
 SAME = "sha256:"
-HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")  # half a surrogate pair is no character, and is found when it is written
+HALF_CHARACTER = re.compile(
+    rb"\\u[dD][89a-fA-F]"
+)  # half a surrogate pair is no character, and is found when it is written
 # Records that agree in these are answers to one question.
 IDENTITY = ["format", "model", "revision", "task_sha256", "manifest_sha256", "seed", "recipe"]
 NAMES = [item.name for item in fields(Record)]
@@ -192,11 +231,15 @@ KINDS = {item.name: SINGLE[item.type] for item in fields(Record) if item.type in
 
 
 def hashed_block(name: str) -> str:
-    """The name under which a speaker (or utterance) stands in a record: 12 hex digits of its sha256."""
+    """The name under which a speaker (or utterance) stands in a record: 12 hex digits of its
+    sha256.
+    """
     return hashlib.sha256(name.encode()).hexdigest()[:12]
 
 
-def write_records(path: Path, records: Sequence[Record], outcomes: bytes | None = None) -> Path | None:
+def write_records(
+    path: Path, records: Sequence[Record], outcomes: bytes | None = None
+) -> Path | None:
     """Write one JSON line per record, replacing ``path`` atomically.
 
     Two files cannot be replaced at once. The outcomes come first, and the records name their
@@ -211,7 +254,10 @@ def write_records(path: Path, records: Sequence[Record], outcomes: bytes | None 
         a re-run replaces them.
     """
     written: dict[str, str] = {}
-    lines = [canonical_json({**asdict(record), "counts": _packed(record.counts, written)}) + "\n" for record in records]
+    lines = [
+        canonical_json({**asdict(record), "counts": _packed(record.counts, written)}) + "\n"
+        for record in records
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = _keep_others(path, records)
     if outcomes is not None:
@@ -258,11 +304,14 @@ def _packed(counts: Mapping[str, Any], written: dict[str, str]) -> dict[str, Any
     """Counts as they are written.
 
     Args:
-        written: name -> text of the columns that the file has already; receives those of these counts.
+        written: name -> text of the columns that the file has already; receives those of these
+            counts.
     """
     packed = dict(counts)
     for column in counts.keys() & PER_TRIAL:
-        text = base64.b64encode(zlib.compress(np.asarray(counts[column], "<i4").tobytes(), 9)).decode()
+        text = base64.b64encode(
+            zlib.compress(np.asarray(counts[column], "<i4").tobytes(), 9)
+        ).decode()
         name = _name_of(text)
         packed[column] = name if name in written else text
         written[name] = text
@@ -276,13 +325,16 @@ def _unpacked(counts: Mapping[str, Any], read: dict[str, np.ndarray]) -> dict[st
         read: name -> column of those that stood in the file so far; receives those of these counts.
 
     Raises:
-        ValueError, zlib.error: a text that `_packed` did not write, or the name of one that is not in an earlier line.
+        ValueError, zlib.error: a text that `_packed` did not write, or the name of one that is not
+            in an earlier line.
     """
     unpacked = dict(counts)
     for column in counts.keys() & PER_TRIAL:
         text = counts[column]
         if not text.startswith(SAME):
-            read[_name_of(text)] = np.frombuffer(zlib.decompress(base64.b64decode(text, validate=True)), "<i4")
+            read[_name_of(text)] = np.frombuffer(
+                zlib.decompress(base64.b64decode(text, validate=True)), "<i4"
+            )
         elif text not in read:
             raise ValueError(f"{column} is {text}, which no earlier line of the file holds")
         unpacked[column] = read[text if text.startswith(SAME) else _name_of(text)]
@@ -306,19 +358,29 @@ def _keep_others(path: Path, records: Sequence[Record]) -> Path | None:
         before = Record(**_values_of(content.partition(b"\n")[0], {}))
     except ProbeError:
         before = None
-    if before and records and all(getattr(before, name) == getattr(records[0], name) for name in IDENTITY):
+    if (
+        before
+        and records
+        and all(getattr(before, name) == getattr(records[0], name) for name in IDENTITY)
+    ):
         return None
     ending = f".{hashlib.sha256(content).hexdigest()[:8]}.old"
     kept, beside = (item.with_name(item.name + ending) for item in (path, outcomes_path(path)))
     # Outcomes of an unknown hash may be a later run's, if an earlier copy of them is there.
-    if before and outcomes_path(path).is_file() and not beside.exists() and not outcomes_fault(path, before):
+    if (
+        before
+        and outcomes_path(path).is_file()
+        and not beside.exists()
+        and not outcomes_fault(path, before)
+    ):
         write_atomically(beside, outcomes_path(path).read_bytes())
     write_atomically(kept, content)
     return kept
 
 
 def iterate_records(path: Path | str) -> Iterator[Record]:
-    """Records of one ``.jsonl`` file or of every one in a folder, in the order of file names and lines.
+    """Records of one ``.jsonl`` file or of every one in a folder, in the order of file names and
+    lines.
 
     Raises:
         ProbeError: nothing there, a line that is no record, or one of another format version.
@@ -347,12 +409,16 @@ def files_of(path: Path | str) -> list[Path]:
     path = Path(path)
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
     if not files or not files[0].exists():
-        raise ProbeError(f"{path}: no records (*.jsonl) here. Run `probe run` or `probe bench` first, or name its --to folder.")
+        raise ProbeError(
+            f"{path}: no records (*.jsonl) here. Run `probe run` or `probe bench` first, or name its --to folder."
+        )
     return files
 
 
 def lines_of(file: Path) -> list[bytes]:
-    """The lines of a file of records: those of bytes, for a name may hold U+2028 and its like, where lines of text end too."""
+    """The lines of a file of records: those of bytes, for a name may hold U+2028 and its like,
+    where lines of text end too.
+    """
     return file.read_bytes().splitlines()
 
 
@@ -360,10 +426,12 @@ def record_of(line: bytes, columns: dict[str, np.ndarray]) -> Record:
     """The record in a line. Of its values nothing is known yet, see `probe.record_check`.
 
     Args:
-        columns: name -> column of counts that stood in earlier lines of the file; receives those of this line.
+        columns: name -> column of counts that stood in earlier lines of the file; receives those of
+            this line.
 
     Raises:
-        ProbeError: no record, one of another format version, with other fields, or with counts that cannot be read.
+        ProbeError: no record, one of another format version, with other fields, or with counts that
+            cannot be read.
     """
     return Record(**_values_of(line, columns))
 
@@ -377,13 +445,17 @@ def _values_of(line: bytes, columns: dict[str, np.ndarray]) -> dict[str, Any]:
         raise ProbeError(f"not JSON ({error}). Remove the file and run its task again.") from error
     found = values.get("format") if isinstance(values, dict) else None
     if found is None:
-        raise ProbeError("this line is JSON, but no record: it has no field `format`. Move the file out of the folder.")
+        raise ProbeError(
+            "this line is JSON, but no record: it has no field `format`. Move the file out of the folder."
+        )
     if found == 3 and values.keys() == FIELDS - SINCE_4.keys():
         values |= SINCE_4 | {"format": FORMAT}
     elif found != FORMAT:
         lacks = OLDER.get(found) if isinstance(found, int) else None
         why = f": format {found} has no {lacks}" if lacks else ""
-        raise ProbeError(f"record format {found}; this version reads {FORMAT}. Run its task again{why}.")
+        raise ProbeError(
+            f"record format {found}; this version reads {FORMAT}. Run its task again{why}."
+        )
     if values.keys() != FIELDS:
         odd = sorted(values.keys() ^ FIELDS)
         raise ProbeError(f"fields {odd} missing or unknown. Run its task again.")
@@ -395,16 +467,18 @@ def _values_of(line: bytes, columns: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 def read_records(*paths: Path | str) -> "pd.DataFrame":
-    """A tidy table with one row per record: the fields of `Record` as columns, and ``file``, which the record was read from.
+    """A tidy table with one row per record: the fields of `Record` as columns, and ``file``, which
+    the record was read from.
 
-    A file that cannot be read (damaged, of an older format, no records at all) is left out, with a warning that names it.
+    A file that cannot be read (damaged, of an older format, no records at all) is left out, with a
+    warning that names it.
 
     Args:
         paths: ``.jsonl`` files or folders of them; a file that several of them name is read once.
 
     Raises:
-        ProbeError: there are no files, or none of them can be read: see `iterate_records`; a field has another type than
-            `Record`'s, or a whole number has more than 64 bits.
+        ProbeError: there are no files, or none of them can be read: see `iterate_records`; a field
+            has another type than `Record`'s, or a whole number has more than 64 bits.
     """
     files = {file.resolve(): file for path in paths for file in files_of(path)}
     collects = gc.isenabled()
@@ -421,7 +495,9 @@ def read_records(*paths: Path | str) -> "pd.DataFrame":
             gc.enable()
 
 
-def readable(files: Iterable[Path], read: Callable[[Path], Content]) -> Iterator[tuple[Path, Content]]:
+def readable(
+    files: Iterable[Path], read: Callable[[Path], Content]
+) -> Iterator[tuple[Path, Content]]:
     """What ``read`` gives of every file that it can read; the others are named in a warning each.
 
     Raises:
@@ -433,7 +509,11 @@ def readable(files: Iterable[Path], read: Callable[[Path], Content]) -> Iterator
         try:
             content = read(file)
         except (ProbeError, OSError) as error:
-            reason = str(error) if isinstance(error, ProbeError) else f"{file}: {error.strerror or error}"
+            reason = (
+                str(error)
+                if isinstance(error, ProbeError)
+                else f"{file}: {error.strerror or error}"
+            )
             faults.append(reason if str(file) in reason else f"{file}: {reason}")
             continue
         n_read += 1
@@ -469,12 +549,16 @@ def _frame(columns: Mapping[str, Sequence[Any]]) -> "pd.DataFrame":
 
 
 def _check_types(name: str, column: Sequence[Any]) -> None:
-    """Refuses values that no table could be made of: of another type than the field's, whole numbers of more than 64 bits."""
+    """Refuses values that no table could be made of: of another type than the field's, whole
+    numbers of more than 64 bits.
+    """
     kinds = {*KINDS.get(name, ())}
     odd = set(map(type, column)) - kinds if kinds else set()
     wrong = [value for value in column if type(value) in odd] if odd else []
     if int in kinds:
-        wrong += [value for value in column if type(value) is int and not -LARGEST <= value <= LARGEST]
+        wrong += [
+            value for value in column if type(value) is int and not -LARGEST <= value <= LARGEST
+        ]
     if wrong:
         expected = " or ".join(sorted(kind.__name__ for kind in kinds))
         raise ProbeError(
@@ -483,7 +567,9 @@ def _check_types(name: str, column: Sequence[Any]) -> None:
 
 
 def _shared(column: Sequence[Any]) -> Sequence[Any]:
-    """The column with one object for all texts that are equal: grouping by it takes a sixth of the time, and memory is saved."""
+    """The column with one object for all texts that are equal: grouping by it takes a sixth of the
+    time, and memory is saved.
+    """
     if not column or not isinstance(column[0], str):
         return column
     texts: dict[str, str] = {}
@@ -492,16 +578,24 @@ def _shared(column: Sequence[Any]) -> Sequence[Any]:
 
 def source_dev(records: "pd.DataFrame") -> "pd.DataFrame":
     """The dev records on which layers are chosen: those of the train domain itself."""
-    return records[(records["split"] == "dev") & (records["train_domain"] == records["test_domain"])]
+    return records[
+        (records["split"] == "dev") & (records["train_domain"] == records["test_domain"])
+    ]
 
 
 def chosen_layers(records: "pd.DataFrame") -> "pd.DataFrame":
     """One row per `CHOICE` that has a dev score, with the best layer in ``chosen_layer``.
 
-    Best by the dev value of the metric ``select_by``; ties go to the lowest layer. Controls and the weighted sum do not stand for it.
+    Best by the dev value of the metric ``select_by``; ties go to the lowest layer. Controls and the
+    weighted sum do not stand for it.
     """
     dev = source_dev(records)
-    dev = dev[(dev["metric"] == dev["select_by"]) & dev["value"].notna() & (dev["control"] == "") & (dev["layer"] != WEIGHTED)]
+    dev = dev[
+        (dev["metric"] == dev["select_by"])
+        & dev["value"].notna()
+        & (dev["control"] == "")
+        & (dev["layer"] != WEIGHTED)
+    ]
     loss = dev["value"].where(~dev["higher_is_better"].astype(bool), -dev["value"])
     best = dev.assign(loss=loss).sort_values(["loss", "layer_index"]).drop_duplicates(CHOICE)
     return best[[*CHOICE, "layer"]].rename(columns={"layer": "chosen_layer"})

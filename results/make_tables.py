@@ -15,7 +15,10 @@ from probe.reporting.tables.files import write_tables
 from probe.reporting.tables.similarity_tables import write_similarity
 
 DEMO = "demo"
-README_CURVES: dict[str, Any] = {"tasks": ["speaker-id", "word-id", "asr-ctc"], "metrics": ["accuracy", "wer"]}
+README_CURVES: dict[str, Any] = {
+    "tasks": ["speaker-id", "word-id", "asr-ctc"],
+    "metrics": ["accuracy", "wer"],
+}
 BASE, LARGE = "random:facebook/wav2vec2-base", "random:facebook/wav2vec2-large-robust"
 # Kind of `probe plot` -> what of the records is legible in one picture. curves.png and det.png are the kinds layers and det.
 FIGURES: dict[str, dict[str, Any]] = {
@@ -33,14 +36,20 @@ def rebuild(results: Path) -> None:
     write_similarity(results / "similarity")
     (results / "figures").mkdir(exist_ok=True)
     for kind, chosen in FIGURES.items():
-        files = [path for task in chosen.get("tasks", []) for path in sorted(results.glob(f"*__{task}__*.jsonl"))]
+        files = [
+            path
+            for task in chosen.get("tasks", [])
+            for path in sorted(results.glob(f"*__{task}__*.jsonl"))
+        ]
         plot(kind, files or [results], results / "figures" / f"{kind}.svg", **chosen)
     demo = read_records(results / DEMO)
     write_tables(demo, results / DEMO)
     plot("layers", [results / DEMO], results / DEMO / "layers.svg", **README_CURVES)
     with contextlib.chdir(results.parent):  # the page shows where its records lie
         place = Path(results.name) / DEMO
-        write_report(demo, place / "report.html", [place], title="layerprobe demo: synthetic speech")
+        write_report(
+            demo, place / "report.html", [place], title="layerprobe demo: synthetic speech"
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""A headless Chromium for tests, driven over the DevTools protocol through a pipe: no port, no library."""
+"""A headless Chromium for tests, driven over the DevTools protocol through a pipe: no port, no
+library.
+"""
 
 import base64
 import itertools
@@ -13,7 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
+    None,
+)
 PATIENCE_S = 60
 
 
@@ -26,7 +31,9 @@ class Browser:
         self.problems: list[str] = []
         self._asked_for: dict[str, str] = {}
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
-        self._session: str | None = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._session: str | None = self.send(
+            "Target.attachToTarget", targetId=target, flatten=True
+        )["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.send(f"{domain}.enable")
 
@@ -46,14 +53,22 @@ class Browser:
     def open(self, page: Path, width: int = 1280, height: int = 900) -> None:
         """Opens a file, forgetting what was noted before."""
         self.problems, self._asked_for = [], {}
-        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
+        self.send(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=width < 600,
+        )
         self.send("Page.navigate", url=page.as_uri())
         self._until(lambda said: said.get("method") == "Page.loadEventFired")
         self.settle()
 
     @property
     def requests(self) -> list[str]:
-        """Addresses that were asked for, but for those that the page's policy stopped (these are problems)."""
+        """Addresses that were asked for, but for those that the page's policy stopped (these are
+        problems).
+        """
         return list(self._asked_for.values())
 
     def settle(self) -> None:
@@ -62,7 +77,9 @@ class Browser:
 
     def run(self, script: str) -> Any:
         """The value of an expression in the page; a promise is waited for."""
-        done = self.send("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        done = self.send(
+            "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
+        )
         assert "exceptionDetails" not in done, done
         return done["result"].get("value")
 
@@ -88,8 +105,17 @@ class Browser:
 
     def press(self, key: str) -> None:
         """Presses a key: a name such as ``ArrowRight``, ``Enter`` or ``Tab``."""
-        code = {"Enter": 13, "Tab": 9, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}[key]
-        held = {"key": key, "code": key, "windowsVirtualKeyCode": code} | ({"text": "\r"} if key == "Enter" else {})
+        code = {
+            "Enter": 13,
+            "Tab": 9,
+            "ArrowLeft": 37,
+            "ArrowUp": 38,
+            "ArrowRight": 39,
+            "ArrowDown": 40,
+        }[key]
+        held = {"key": key, "code": key, "windowsVirtualKeyCode": code} | (
+            {"text": "\r"} if key == "Enter" else {}
+        )
         self.send("Input.dispatchKeyEvent", type="keyDown", **held)
         self.send("Input.dispatchKeyEvent", type="keyUp", key=key, code=key)
 
@@ -120,7 +146,11 @@ class Browser:
         method, about = said.get("method"), said.get("params", {})
         if method == "Runtime.exceptionThrown":
             self.problems.append(json.dumps(about["exceptionDetails"]))
-        elif method == "Runtime.consoleAPICalled" and about["type"] in ("error", "warning", "assert"):
+        elif method == "Runtime.consoleAPICalled" and about["type"] in (
+            "error",
+            "warning",
+            "assert",
+        ):
             self.problems.append(json.dumps(about["args"]))
         elif method == "Log.entryAdded" and about["entry"]["level"] in ("error", "warning"):
             self.problems.append(about["entry"]["text"])
@@ -137,14 +167,22 @@ def browser(profile: Path) -> Iterator[Browser]:
     """A browser of its own, ended with the block."""
     assert CHROMIUM is not None
     to_child, from_child = os.pipe(), os.pipe()
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run", "--disable-extensions"]
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        "--no-first-run",
+        "--disable-extensions",
+    ]
     flags += [
         "--remote-debugging-pipe",
         f"--user-data-dir={profile}",
         "--disable-component-update",
         "--disable-background-networking",
     ]
-    # The protocol is spoken on descriptors 3 and 4. A shell sets them, by way of numbers that no pipe above has.
+    # The protocol is spoken on descriptors 3 and 4. A shell sets them, by way of numbers that no
+    # pipe above has.
     line = f'exec 8<&{to_child[0]} 9>&{from_child[1]}; exec "$@" 3<&8 4>&9'
     child = subprocess.Popen(
         ["bash", "-c", line, "bash", CHROMIUM, *flags, "about:blank"],

@@ -16,7 +16,9 @@ from small_models import FAMILIES, REFERENCE_FAMILIES, write_checkpoint
 from tones import write_tones
 
 torch.set_num_threads(1)
-os.environ["PROBE_CACHE"] = ""  # no certificate of another run, and none is left in the user's cache
+os.environ["PROBE_CACHE"] = (
+    ""  # no certificate of another run, and none is left in the user's cache
+)
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +32,9 @@ def speech() -> Path:
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One small checkpoint folder per family with a packed form, with a preprocessor; not to be changed."""
+    """One small checkpoint folder per family with a packed form, with a preprocessor; not to be
+    changed.
+    """
     return _checkpoints(tmp_path_factory, FAMILIES)
 
 
@@ -40,7 +44,9 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return _checkpoints(tmp_path_factory, REFERENCE_FAMILIES)
 
 
-def _checkpoints(tmp_path_factory: pytest.TempPathFactory, families: Iterable[str]) -> dict[str, Path]:
+def _checkpoints(
+    tmp_path_factory: pytest.TempPathFactory, families: Iterable[str]
+) -> dict[str, Path]:
     folders = {family: tmp_path_factory.mktemp(family.replace(" ", "-")) for family in families}
     for family, folder in folders.items():
         write_checkpoint(family, folder)
@@ -59,6 +65,8 @@ def command() -> Callable[..., subprocess.CompletedProcess]:
 
     def run(*arguments: object, **keywords: object) -> subprocess.CompletedProcess:
         line = [sys.executable, "-m", "probe", *map(str, arguments)]
-        return subprocess.run(line, capture_output=True, text=True, timeout=900, check=False, **keywords)  # type: ignore[call-overload]
+        return subprocess.run(
+            line, capture_output=True, text=True, timeout=900, check=False, **keywords
+        )  # type: ignore[call-overload]
 
     return run

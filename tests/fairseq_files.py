@@ -37,9 +37,13 @@ def fairseq_weights(model: Any) -> dict[str, Tensor]:
     batch_norm = getattr(model.config, "conv_pos_batch_norm", False)
     named = {}
     for name, weight in model.state_dict().items():
-        name = re.sub(r"(conv_layers\.\d+)\.layer_norm\.", r"\1.2." if by_group else r"\1.2.1.", name)
+        name = re.sub(
+            r"(conv_layers\.\d+)\.layer_norm\.", r"\1.2." if by_group else r"\1.2.1.", name
+        )
         name = re.sub(r"pos_conv_embed\.batch_norm\.", "pos_conv.0.", name)
-        name = re.sub(r"pos_conv_embed\.conv\.", "pos_conv.1." if batch_norm else "pos_conv.0.", name)
+        name = re.sub(
+            r"pos_conv_embed\.conv\.", "pos_conv.1." if batch_norm else "pos_conv.0.", name
+        )
         for pattern, by in NAMES:
             name = re.sub(pattern, by, name)
         named[name] = weight.clone()
@@ -52,14 +56,17 @@ def fairseq_settings(config: Any) -> dict[str, Any]:
     stacked = config.model_type == "data2vec-audio"
     settings = {
         "_name": config.model_type.replace("-", "_"),
-        "extractor_mode": "layer_norm" if stacked or config.feat_extract_norm == "layer" else "default",
+        "extractor_mode": "layer_norm"
+        if stacked or config.feat_extract_norm == "layer"
+        else "default",
         "layer_norm_first": not stacked and config.do_stable_layer_norm,
         "encoder_layers": config.num_hidden_layers,
         "encoder_embed_dim": config.hidden_size,
         "encoder_ffn_embed_dim": config.intermediate_size,
         "encoder_attention_heads": config.num_attention_heads,
         "activation_fn": "gelu",
-        "conv_feature_layers": f"[{layers[0]}] + " + " + ".join(f"[{layer}] * 1" for layer in layers[1:]),
+        "conv_feature_layers": f"[{layers[0]}] + "
+        + " + ".join(f"[{layer}] * 1" for layer in layers[1:]),
         "conv_bias": config.conv_bias,
         "conv_pos": config.num_conv_pos_embeddings,
         "conv_pos_groups": config.num_conv_pos_embedding_groups,
@@ -73,13 +80,22 @@ def fairseq_settings(config: Any) -> dict[str, Any]:
     return settings
 
 
-def fairseq_file(file: Path, encoder: Any, /, normalize: bool = True, **changes: Any) -> dict[str, Any]:
-    """Writes a pretrained model as fairseq does since 2021; what was written, of which ``changes`` are other entries."""
+def fairseq_file(
+    file: Path, encoder: Any, /, normalize: bool = True, **changes: Any
+) -> dict[str, Any]:
+    """Writes a pretrained model as fairseq does since 2021; what was written, of which ``changes``
+    are other entries.
+    """
     cfg = {
         "model": fairseq_settings(encoder.config),
         "task": {"_name": "audio_pretraining", "normalize": normalize, "sample_rate": 16000},
     }
-    state = {"args": None, "cfg": cfg, "model": fairseq_weights(encoder), "extra_state": {"epoch": 1}} | changes
+    state = {
+        "args": None,
+        "cfg": cfg,
+        "model": fairseq_weights(encoder),
+        "extra_state": {"epoch": 1},
+    } | changes
     torch.save(state, file)
     return state
 

@@ -1,11 +1,14 @@
-"""Stores and records under faults: ``python tests/faults.py KIND [--n N] [--seed S]`` prints one JSON line.
+"""Stores and records under faults: ``python tests/faults.py KIND [--n N] [--seed S]`` prints one
+JSON line.
 
-A small corpus is extracted into a store of several shards, again and again, in forked processes that are killed or failed on
-purpose. After each, what was committed must read back, the same command must complete the store, and its bytes must be those of
-a run that nothing disturbed. ``calls`` counts the calls that change files (through tests/shim.c, preloaded) and strikes each of
-them with an I/O error, a full disk, a short write (writes only) and SIGKILL. ``records`` strikes a file of records, which replaces
-one of another question, and its outcomes in the same way: they must belong together, be named, or be written again. ``refusals``
-keeps sound files from being read or locked: nothing of them may be called damaged, removed or changed.
+A small corpus is extracted into a store of several shards, again and again, in forked processes
+that are killed or failed on purpose. After each, what was committed must read back, the same
+command must complete the store, and its bytes must be those of a run that nothing disturbed.
+``calls`` counts the calls that change files (through tests/shim.c, preloaded) and strikes each of
+them with an I/O error, a full disk, a short write (writes only) and SIGKILL. ``records`` strikes a
+file of records, which replaces one of another question, and its outcomes in the same way: they must
+belong together, be named, or be written again. ``refusals`` keeps sound files from being read or
+locked: nothing of them may be called damaged, removed or changed.
 """
 
 import argparse
@@ -44,7 +47,9 @@ from probe.reporting.report.utterances import error_rows, outcome_faults
 from probe.store.feature_store import FeatureStore
 
 N_FILES, SHARD_BYTES = 14, 12_000
-FOREIGN = ".shard-00001.h5.4242-deadbeef.tmp"  # a temporary of some other run, which nobody may remove
+FOREIGN = (
+    ".shard-00001.h5.4242-deadbeef.tmp"  # a temporary of some other run, which nobody may remove
+)
 KINDS = {"EIO": 1, "ENOSPC": 2, "short write": 3, "SIGKILL": 4}
 
 
@@ -67,7 +72,9 @@ def extract(manifest: Path, to: Path) -> None:
 
 
 def forked(work: Callable[[], int]) -> int:
-    """A child's process id; the child ends with what ``work`` returns, 1 after a message for people, 99 after anything else."""
+    """A child's process id; the child ends with what ``work`` returns, 1 after a message for
+    people, 99 after anything else.
+    """
     child = os.fork()
     if child:
         return child
@@ -98,7 +105,11 @@ def ended(child: int, limit_s: float = 60.0) -> int:
 
 def content(root: Path) -> dict[str, bytes]:
     """Every file of the stores but the empty lock and temporaries."""
-    files = sorted(path for path in root.rglob("*") if path.is_file() and path.suffix != ".tmp" and path.name != "lock")
+    files = sorted(
+        path
+        for path in root.rglob("*")
+        if path.is_file() and path.suffix != ".tmp" and path.name != "lock"
+    )
     return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
@@ -108,7 +119,9 @@ def readable(root: Path) -> tuple[int, int]:
     for path in root.glob("*/*/recipe.json"):
         store = FeatureStore(path.parent)
         for job in store.jobs:
-            keys = [key for key in job.keys if job.number in store.complete and key in store.utterances]
+            keys = [
+                key for key in job.keys if job.number in store.complete and key in store.utterances
+            ]
             try:
                 values = store.layer("0", keys).values if keys else np.zeros(0)
                 assert np.isfinite(values).all()
@@ -159,7 +172,9 @@ class Trial:
         self.found["unreadable shards"] += broken
         self.found["utterances lost"] += max(0, before - after) + (N_FILES - after)
         self.found["stores that differ"] += content(to) != self.expected
-        self.found["foreign temporaries removed"] += sum(not (store / FOREIGN).exists() for store in stores)
+        self.found["foreign temporaries removed"] += sum(
+            not (store / FOREIGN).exists() for store in stores
+        )
         self.found["trials"] += 1
 
 
@@ -220,7 +235,13 @@ def records(n: int, generator: random.Random) -> Counter[str]:
         return 0
 
     def outcomes_of(seed: int) -> bytes:
-        said = {"layer": "0", "head": "linear", "train_domain": "", "test_domain": "", "key": f"seed {seed}"}
+        said = {
+            "layer": "0",
+            "head": "linear",
+            "train_domain": "",
+            "test_domain": "",
+            "key": f"seed {seed}",
+        }
         return json.dumps(said | {"label": "yes", "predicted": "no"}).encode() + b"\n"
 
     def armed(kind: int, at: int) -> int:
@@ -246,25 +267,48 @@ def records(n: int, generator: random.Random) -> Counter[str]:
         together = outcomes_path(path).read_bytes() == outcomes_of(item.seed)
         counts["pairs broken on the way"] += not together
         named = any(finding.field == "outcomes_sha256" for finding in check_records([to])[1])
-        counts["broken pairs that nothing names"] += named == together or bool(outcome_faults([to])) == together
-        counts["outcomes of other records shown"] += any(row["key"] != f"seed {item.seed}" for row in error_rows([to]))
-        counts["broken pairs taken for finished"] += (item.outcomes_sha256 == sha256_of_outcomes(path)) != together
+        counts["broken pairs that nothing names"] += (
+            named == together or bool(outcome_faults([to])) == together
+        )
+        counts["outcomes of other records shown"] += any(
+            row["key"] != f"seed {item.seed}" for row in error_rows([to])
+        )
+        counts["broken pairs taken for finished"] += (
+            item.outcomes_sha256 == sha256_of_outcomes(path)
+        ) != together
         counts["resumes that failed"] += ended(forked(lambda: write(1))) != 0
-        counts["pairs that differ"] += (path.read_bytes(), outcomes_path(path).read_bytes()) != (new, outcomes_of(1))
-        kept = [{item.read_bytes() for item in place.glob("*.old")} for place in (to, to / "outcomes")]
+        counts["pairs that differ"] += (path.read_bytes(), outcomes_path(path).read_bytes()) != (
+            new,
+            outcomes_of(1),
+        )
+        kept = [
+            {item.read_bytes() for item in place.glob("*.old")} for place in (to, to / "outcomes")
+        ]
         counts["records or outcomes lost"] += kept != [{old}, {outcomes_of(0)}]
         counts["trials"] += 1
     return counts + Counter({"calls": n_calls})
 
 
 def sizes(n: int, generator: random.Random) -> Counter[str]:
-    """A disk that is full at a random size: RLIMIT_FSIZE, which fails a write at that size of a file."""
+    """A disk that is full at a random size: RLIMIT_FSIZE, which fails a write at that size of a
+    file.
+    """
     trial = Trial()
     largest = max(map(len, trial.expected.values()))
 
     def limited(to: Path, size: int, errors: Path) -> int:
         os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
-        sys.argv = ["probe", "-q", "extract", "--model", "fbank", "--corpus", str(trial.manifest), "--to", str(to)]
+        sys.argv = [
+            "probe",
+            "-q",
+            "extract",
+            "--model",
+            "fbank",
+            "--corpus",
+            str(trial.manifest),
+            "--to",
+            str(to),
+        ]
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
         cli.main()
 
@@ -303,7 +347,16 @@ def signals(n: int, generator: random.Random) -> Counter[str]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         os.dup2(2, 1)
-        sys.argv = ["probe", "extract", "--model", "fbank", "--corpus", str(trial.manifest), "--to", str(to)]
+        sys.argv = [
+            "probe",
+            "extract",
+            "--model",
+            "fbank",
+            "--corpus",
+            str(trial.manifest),
+            "--to",
+            str(to),
+        ]
         cli.main()
 
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)):
@@ -313,7 +366,9 @@ def signals(n: int, generator: random.Random) -> Counter[str]:
                 break
             to = trial.target()
             child = forked(lambda to=to: command(to))  # type: ignore[misc]
-            time.sleep(generator.uniform(0.02, trial.seconds))  # the first moments belong to the fork
+            time.sleep(
+                generator.uniform(0.02, trial.seconds)
+            )  # the first moments belong to the fork
             os.kill(child, number)
             began = time.monotonic()
             found = ended(child)
@@ -328,7 +383,9 @@ def signals(n: int, generator: random.Random) -> Counter[str]:
 
 
 def refusals(n: int, generator: random.Random) -> Counter[str]:
-    """Each error at the opening of files and at each read, or at ``n`` reads drawn at random; and a file system without locks."""
+    """Each error at the opening of files and at each read, or at ``n`` reads drawn at random; and a
+    file system without locks.
+    """
     shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
     trial = Trial()
     importlib.import_module("probe.pipeline")  # once, and not in every child
@@ -339,7 +396,9 @@ def refusals(n: int, generator: random.Random) -> Counter[str]:
         os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
         os.dup2(1, 2)
         text, error, opening, number = refusal
-        shim.fault_refuse(str(trial.folder).encode(), text.encode(), error, int(opening), ctypes.c_long(number))
+        shim.fault_refuse(
+            str(trial.folder).encode(), text.encode(), error, int(opening), ctypes.c_long(number)
+        )
         sys.argv = ["probe", *map(str, arguments)]
         try:
             cli.main()
@@ -352,30 +411,47 @@ def refusals(n: int, generator: random.Random) -> Counter[str]:
     assert done((".h5", 0, False, 0), "verify", store) == 0
     n_reads = int((trial.folder / "reads").read_text())
     errors = (errno.EIO, errno.ESTALE, errno.EACCES, errno.EMFILE)
-    refused = [(text, error, opening, 0) for text in (".h5", ".json") for error in errors for opening in (True, False)]
+    refused = [
+        (text, error, opening, 0)
+        for text in (".h5", ".json")
+        for error in errors
+        for opening in (True, False)
+    ]
     refused += [(".h5", errno.EIO, False, number) for number in range(1, n_reads)]
     for refusal in refused if n == 0 else [refused[0], *generator.sample(refused, n - 1)]:
         for arguments in (["verify", store], ["export", store, "--to", trial.folder / "out"]):
             code = done(refusal, *arguments)
             text = said.read_text()
             named = os.strerror(refusal[1]) in text
-            trial.found["ended without naming the error"] += arguments[0] == "verify" and (code != 1 or not named)
+            trial.found["ended without naming the error"] += arguments[0] == "verify" and (
+                code != 1 or not named
+            )
             trial.found["crashes"] += code not in (0, 1) or "Traceback" in text
-            trial.found["called damaged"] += bool(re.search(r"(?i)damage|remove (?!nothing)|fetch", text))
+            trial.found["called damaged"] += bool(
+                re.search(r"(?i)damage|remove (?!nothing)|fetch", text)
+            )
             trial.found["stores that differ"] += content(root) != trial.expected
             trial.found["trials"] += 1
             (trial.folder / "out").unlink(missing_ok=True)
     unlocked = ("no file", errno.ENOLCK, False, 0)
     to = trial.target()
-    trial.found["crashes"] += done(unlocked, "extract", "--model", "fbank", "--corpus", trial.manifest, "--to", to) != 0
-    trial.found["missing locks without a warning"] += "gives no lock (No locks available)" not in said.read_text()
+    trial.found["crashes"] += (
+        done(unlocked, "extract", "--model", "fbank", "--corpus", trial.manifest, "--to", to) != 0
+    )
+    trial.found["missing locks without a warning"] += (
+        "gives no lock (No locks available)" not in said.read_text()
+    )
     trial.found["stores that differ"] += content(to) != trial.expected
     trial.found["crashes"] += done(unlocked, "verify", to) != 0
-    trial.found["crashes"] += done(unlocked, "export", next(to.glob("*/*")), "--to", trial.folder / "out") != 0
+    trial.found["crashes"] += (
+        done(unlocked, "export", next(to.glob("*/*")), "--to", trial.folder / "out") != 0
+    )
     return trial.found
 
 
-TRIALS = {trial.__name__: trial for trial in (kills, calls, records, sizes, writers, signals, refusals)}
+TRIALS = {
+    trial.__name__: trial for trial in (kills, calls, records, sizes, writers, signals, refusals)
+}
 
 
 def main() -> None:
@@ -389,8 +465,14 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             shim = Path(folder) / "shim.so"
             source = Path(__file__).with_name("shim.c")
-            subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", shim, source, "-ldl"], check=True)
-            sys.exit(subprocess.call([sys.executable, *sys.argv], env={**os.environ, "LD_PRELOAD": str(shim)}))
+            subprocess.run(
+                ["cc", "-shared", "-fPIC", "-O1", "-o", shim, source, "-ldl"], check=True
+            )
+            sys.exit(
+                subprocess.call(
+                    [sys.executable, *sys.argv], env={**os.environ, "LD_PRELOAD": str(shim)}
+                )
+            )
     torch.set_num_threads(1)  # forks must not inherit a pool of threads
     plan.SHARD_BYTES = SHARD_BYTES
     began = time.monotonic()

@@ -19,10 +19,26 @@ FORMATS = {
     "aiff": ("AIFF", "PCM_16", RATE_HZ, 1),
 }
 # Sizes, rates and counts that no honest header has, and bits that are NaN and infinity as floats.
-ABSURD = [0, 1, 2, 0xFF, 0x7FFF, 0xFFFF, 0x10000, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFE, 0xFFFF_FFFF, 0x7FC0_0000, 0x7F80_0000]
+ABSURD = [
+    0,
+    1,
+    2,
+    0xFF,
+    0x7FFF,
+    0xFFFF,
+    0x10000,
+    0x7FFF_FFFF,
+    0x8000_0000,
+    0xFFFF_FFFE,
+    0xFFFF_FFFF,
+    0x7FC0_0000,
+    0x7F80_0000,
+]
 
 
-def speechlike(seconds: float, rate_hz: int = RATE_HZ, channels: int = 1, seed: int = 0) -> np.ndarray:
+def speechlike(
+    seconds: float, rate_hz: int = RATE_HZ, channels: int = 1, seed: int = 0
+) -> np.ndarray:
     """(time, channel) float32: a tone in noise, no digital silence, no clipping."""
     generator = np.random.default_rng(seed)
     time = np.arange(round(seconds * rate_hz)) / rate_hz
@@ -35,13 +51,21 @@ def small_files(seconds: float = 0.4) -> dict[str, bytes]:
     files = {}
     for name, (container, coding, rate_hz, channels) in FORMATS.items():
         content = io.BytesIO()
-        soundfile.write(content, speechlike(seconds, rate_hz, channels), rate_hz, format=container, subtype=coding)
+        soundfile.write(
+            content,
+            speechlike(seconds, rate_hz, channels),
+            rate_hz,
+            format=container,
+            subtype=coding,
+        )
         files[name] = content.getvalue()
     return files
 
 
 def mutated(content: bytes, generator: np.random.Generator) -> bytes:
-    """A file with one to three things done to it: bytes flipped, cut off, spliced, overwritten, its header forged."""
+    """A file with one to three things done to it: bytes flipped, cut off, spliced, overwritten, its
+    header forged.
+    """
     data = bytearray(content)
     for _ in range(generator.integers(1, 4)):
         if len(data) < 8:
@@ -67,7 +91,11 @@ def mutated(content: bytes, generator: np.random.Generator) -> bytes:
             struct.pack_into(form, data, position, number & (1 << 8 * size) - 1)
         elif what == 4:  # NaN and its like among the samples
             for position in 4 * generator.integers(len(data) // 4, size=5):
-                struct.pack_into("<I", data, int(position), 0x7F80_0000 + int(generator.integers(1 << 23)))
+                struct.pack_into(
+                    "<I", data, int(position), 0x7F80_0000 + int(generator.integers(1 << 23))
+                )
         else:  # a stretch of one byte
-            data[place : place + int(generator.integers(1, 200))] = bytes([int(generator.integers(256))]) * 50
+            data[place : place + int(generator.integers(1, 200))] = (
+                bytes([int(generator.integers(256))]) * 50
+            )
     return bytes(data)

@@ -1,4 +1,6 @@
-"""The matrix of docs/models.md: how nearly every family is what it should be, measured by the tests that hold its bounds."""
+"""The matrix of docs/models.md: how nearly every family is what it should be, measured by the tests
+that hold its bounds.
+"""
 
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +14,8 @@ from probe.models.encoder import CTC, Encoder
 
 MODELS_PAGE = Path(__file__).resolve().parent.parent / "docs" / "models.md"
 MARK = "<!-- matrix -->"
-# Relative L2 of a layer, and the largest error of a value over the layer's rms: against the original code, and in batches.
+# Relative L2 of a layer, and the largest error of a value over the layer's rms: against the
+# original code, and in batches.
 PARITY, LARGEST, COMPANY = 1e-5, 3e-5, 1e-4
 
 
@@ -23,11 +26,15 @@ def documented() -> dict[str, list[str]]:
     return {name: figures for name, *figures in rows}
 
 
-def apart(encoder: Encoder, original: Callable[[Tensor], Mapping[str, Tensor]], waves: Iterable[Tensor]) -> tuple[float, float]:
-    """How far utterances, each alone, are from the original code: the worst relative L2 of a layer, and the worst of a value.
+def apart(
+    encoder: Encoder, original: Callable[[Tensor], Mapping[str, Tensor]], waves: Iterable[Tensor]
+) -> tuple[float, float]:
+    """How far utterances, each alone, are from the original code: the worst relative L2 of a layer,
+    and the worst of a value.
 
     Args:
-        encoder: every layer of it is compared, under all its names, and its CTC head where it has one.
+        encoder: every layer of it is compared, under all its names, and its CTC head where it has
+            one.
         original: (time,) -> layer -> (frame, dim), of the same layers and names.
         waves: (time,) each.
     """
@@ -41,12 +48,16 @@ def apart(encoder: Encoder, original: Callable[[Tensor], Mapping[str, Tensor]], 
         assert expected.keys() == found.keys()
         for name, there in expected.items():
             error, rms = found[name] - there, there.double().square().mean().sqrt()
-            errors.append((float(error.square().mean().sqrt() / rms), float(error.abs().max() / rms)))
+            errors.append(
+                (float(error.square().mean().sqrt() / rms), float(error.abs().max() / rms))
+            )
     return max(l2 for l2, _ in errors), max(largest for _, largest in errors)
 
 
 def in_batches(encoder: Encoder) -> float:
-    """The largest error of a value of an utterance in the batches of the whole certificate, against itself alone."""
+    """The largest error of a value of an utterance in the batches of the whole certificate, against
+    itself alone.
+    """
     return figure_of(list(checks._batches(encoder, None, False)))
 
 
@@ -65,7 +76,15 @@ def hold(name: str, l2: float, largest: float, batches: float) -> None:
     if os.environ.get("GOLDEN") == "write":
         rows[name] = [f"{figure:.1e}" if figure else "0" for figure in measured]
         before, table, after = MODELS_PAGE.read_text(encoding="utf-8").split(MARK)
-        lines = [*table.strip().splitlines()[:2], *(f"| {' | '.join([key, *row])} |" for key, row in rows.items())]
-        MODELS_PAGE.write_text(f"{before}{MARK}\n" + "\n".join(lines) + f"\n{MARK}{after}", encoding="utf-8")
+        lines = [
+            *table.strip().splitlines()[:2],
+            *(f"| {' | '.join([key, *row])} |" for key, row in rows.items()),
+        ]
+        MODELS_PAGE.write_text(
+            f"{before}{MARK}\n" + "\n".join(lines) + f"\n{MARK}{after}", encoding="utf-8"
+        )
     for figures in (measured, rows[name]):
-        assert all(float(figure) <= bound for figure, bound in zip(figures, (PARITY, LARGEST, COMPANY), strict=True)), figures
+        assert all(
+            float(figure) <= bound
+            for figure, bound in zip(figures, (PARITY, LARGEST, COMPANY), strict=True)
+        ), figures

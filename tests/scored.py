@@ -1,4 +1,6 @@
-"""Records whose values and intervals are those of their counts, and names that would break what is printed."""
+"""Records whose values and intervals are those of their counts, and names that would break what is
+printed.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -32,12 +34,20 @@ USUAL: dict[str, Any] = {
     "code": {"version": "0.1.0", "commit": "0123456789ab"},
     "packages": {"torch": "2.14.1"},
 }
-OF_TRIALS: dict[str, Any] = {"task": "verify", "kind": "verify", "metric": "eer", "select_by": "eer", "higher_is_better": False}
+OF_TRIALS: dict[str, Any] = {
+    "task": "verify",
+    "kind": "verify",
+    "metric": "eer",
+    "select_by": "eer",
+    "higher_is_better": False,
+}
 
 
 def record(**changed: Any) -> Record:
     """A test accuracy without counts; ``changed`` says what is special about it."""
-    return Record(**(USUAL | {"corpus": "spoken-digits", "value": 0.5, "n": 200, "n_blocks": 40} | changed))
+    return Record(
+        **(USUAL | {"corpus": "spoken-digits", "value": 0.5, "n": 200, "n_blocks": 40} | changed)
+    )
 
 
 def frame(*records: Record) -> pd.DataFrame:
@@ -49,23 +59,39 @@ def with_counts(counts: dict[str, Any], **changed: Any) -> Record:
     """A record of these counts."""
     about = USUAL | changed
     ends = interval(counts, seed=about["seed"], metric=about["metric"]) or (None, None)
-    usual = {"value": value_of(counts, about["metric"]), "low": ends[0], "high": ends[1], "n_blocks": len(counts["block"])}
+    usual = {
+        "value": value_of(counts, about["metric"]),
+        "low": ends[0],
+        "high": ends[1],
+        "n_blocks": len(counts["block"]),
+    }
     usual["n"] = len(counts["target"]) if "target" in counts else sum(counts["denominator"])
     return Record(**(usual | about), counts=counts)
 
 
 def scored(hits: Sequence[int], n: int = 10, **changed: Any) -> Record:
     """An accuracy: ``hits`` of ``n`` utterances of each speaker."""
-    return with_counts(ratio_counts([f"speaker {i}" for i in range(len(hits))], hits, [n] * len(hits)), **changed)
+    return with_counts(
+        ratio_counts([f"speaker {i}" for i in range(len(hits))], hits, [n] * len(hits)), **changed
+    )
 
 
-def layers(test: Sequence[int], dev: Sequence[int], n_speakers: int = 12, **changed: Any) -> list[Record]:
-    """Dev and test accuracies of layers 0, 1 ...: ``test[i]`` and ``dev[i]`` of 10 utterances in the mean of speakers."""
+def layers(
+    test: Sequence[int], dev: Sequence[int], n_speakers: int = 12, **changed: Any
+) -> list[Record]:
+    """Dev and test accuracies of layers 0, 1 ...: ``test[i]`` and ``dev[i]`` of 10 utterances in
+    the mean of speakers.
+    """
     records = []
     for index, hits in enumerate(zip(dev, test, strict=True)):
         for split, mean in zip(("dev", "test"), hits, strict=True):
             spread = [min(10, max(0, mean + 3 * (i % 3) - 3)) for i in range(n_speakers)]
-            of_layer = {"layer": str(index), "layer_index": index, "search": SEARCH, "chosen": {"l2": 0.1}}
+            of_layer = {
+                "layer": str(index),
+                "layer_index": index,
+                "search": SEARCH,
+                "chosen": {"l2": 0.1},
+            }
             records.append(scored(spread, split=split, **(of_layer | changed)))
     return records
 
@@ -77,8 +103,13 @@ def verified(seed: int = 0, **changed: Any) -> list[Record]:
     pairs[:20, 1] = pairs[:20, 0]
     target = pairs[:, 0] == pairs[:, 1]
     scores = target + generator.normal(size=60)
-    counts = trial_counts([f"speaker {i}" for i in pairs[:, 0]], [f"speaker {i}" for i in pairs[:, 1]], target, scores)
-    return [with_counts(counts, split=split, head="cosine", **(OF_TRIALS | changed)) for split in ("dev", "test")]
+    counts = trial_counts(
+        [f"speaker {i}" for i in pairs[:, 0]], [f"speaker {i}" for i in pairs[:, 1]], target, scores
+    )
+    return [
+        with_counts(counts, split=split, head="cosine", **(OF_TRIALS | changed))
+        for split in ("dev", "test")
+    ]
 
 
 HOSTILE = [

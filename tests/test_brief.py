@@ -41,9 +41,13 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
     folder = tmp_path_factory.mktemp("brief")
     manifest = write_tones(folder)
     task = folder / "quick.toml"
-    task.write_text('kind = "classify"\nlabel = "text"\nl2 = [1e-1]\ncontrols = []\nweighted = false\n')
+    task.write_text(
+        'kind = "classify"\nlabel = "text"\nl2 = [1e-1]\ncontrols = []\nweighted = false\n'
+    )
     bench = probe.bench(["fbank"], [task], manifest, folder / "out", device="cpu")
-    done = probe.run(task, "fbank", manifest, folder / "out" / "features", folder / "out" / "results")
+    done = probe.run(
+        task, "fbank", manifest, folder / "out" / "features", folder / "out" / "results"
+    )
     corpus = probe.load_corpus(manifest)
     keys = [item.key for item in corpus.utterances]
     trials = folder / "trials.csv"
@@ -54,13 +58,18 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
     counts = scored([5, 7, 6, 8, 4, 9], n=10).counts
     return [
         *(bench, done, corpus, open_task(task), verify_store(store), repair(store, manifest)),
-        *(load_trials(trials, corpus), load_intervals(intervals, corpus, dict.fromkeys(keys[:1], 0.3), 0.01)),
+        *(
+            load_trials(trials, corpus),
+            load_intervals(intervals, corpus, dict.fromkeys(keys[:1], 0.3), 0.01),
+        ),
         *(probe.open_model("fbank"), PlantedEncoder().info, probe.check_model("fbank", quick=True)),
         listen(corpus, ["noise:white@10dB"], folder / "heard", n=1),
         probe.paired_difference(counts, counts, metric="accuracy"),
         *(probe.CTCProbe(), probe.LinearProbe(), probe.RidgeProbe()),
         probe.HookedModule(torch.nn.Sequential(torch.nn.Identity()), ["0"]),
-        *arranged(frame_of(layers(test=[5, 7, 6], dev=[5, 7, 6])), "models", ("best",), [], "", False),
+        *arranged(
+            frame_of(layers(test=[5, 7, 6], dev=[5, 7, 6])), "models", ("best",), [], "", False
+        ),
     ]
 
 
@@ -68,23 +77,49 @@ def test_results_and_what_they_hold_are_shown_on_one_short_line(results: list[ob
     shown = {type(item).__name__: repr(item) for result in results for item in ours(result)}
     of_store = {"FeatureStore", "Job", "Failure", "Stored"}
     short = re.compile(rf"(?!.*0x[0-9a-f]{{6}}).{{1,{LONGEST}}}")  # one line, and no address
-    assert [text for name, text in shown.items() if name not in of_store and not short.fullmatch(text)] == []
-    assert {"Bench", "Extraction", "Plan", "Run", "Record", "Corpus", "Utterance", "Verification", "Repair"} <= shown.keys()
-    assert {"Listening", "Example", "Certificate", "SpectralEncoder", "ModelInfo", "Task", "Paired"} <= shown.keys()
+    assert [
+        text for name, text in shown.items() if name not in of_store and not short.fullmatch(text)
+    ] == []
+    assert {
+        "Bench",
+        "Extraction",
+        "Plan",
+        "Run",
+        "Record",
+        "Corpus",
+        "Utterance",
+        "Verification",
+        "Repair",
+    } <= shown.keys()
+    assert {
+        "Listening",
+        "Example",
+        "Certificate",
+        "SpectralEncoder",
+        "ModelInfo",
+        "Task",
+        "Paired",
+    } <= shown.keys()
 
 
 def test_the_line_says_what_matters_of_a_result(results: list[object]) -> None:
     shown = {type(item).__name__: repr(item) for result in results for item in ours(result)}
-    assert shown["Run"].startswith("Run(1 file, ") and shown["Run"].endswith(" records, quick of fbank on tones)")
+    assert shown["Run"].startswith("Run(1 file, ") and shown["Run"].endswith(
+        " records, quick of fbank on tones)"
+    )
     assert shown["Corpus"] == "Corpus(tones, 72 utterances: 48 train, 12 dev, 12 test)"
     assert shown["Bench"].startswith("Bench(1 extraction, ")
     assert shown["Extraction"].startswith("Extraction(72 of 72 extracted, 0 present before, ")
     assert shown["TrialList"] == "TrialList(trials, 2 trials, 1 of one speaker)"
-    assert repr(record(low=0.4, high=0.61234)) == ("Record(test accuracy 0.5 [0.4, 0.6123], layer 0, linear, digits, org/a)")
+    assert repr(record(low=0.4, high=0.61234)) == (
+        "Record(test accuracy 0.5 [0.4, 0.6123], layer 0, linear, digits, org/a)"
+    )
 
 
 def test_a_table_is_a_table_in_a_notebook(results: list[object]) -> None:
-    (grid, *_) = [item for item in results if hasattr(item, "_repr_html_") and type(item).__name__ == "Grid"]
+    (grid, *_) = [
+        item for item in results if hasattr(item, "_repr_html_") and type(item).__name__ == "Grid"
+    ]
     assert "<table>" in grid._repr_html_()  # type: ignore[attr-defined]
 
 
@@ -101,5 +136,10 @@ def test_a_line_is_short_and_plain_whatever_the_facts_hold() -> None:
 
 def test_paths_are_at_the_end_where_they_are_cut(tmp_path: Path) -> None:
     manifest = write_tones(tmp_path, words=2, speakers=1)
-    done = probe.extract(PlantedEncoder(), manifest, tmp_path / ("x" * 120), view="mean", check=False)
-    assert repr(done).startswith("Extraction(12 of 12 extracted, 0 present before, /") and len(repr(done)) == LONGEST
+    done = probe.extract(
+        PlantedEncoder(), manifest, tmp_path / ("x" * 120), view="mean", check=False
+    )
+    assert (
+        repr(done).startswith("Extraction(12 of 12 extracted, 0 present before, /")
+        and len(repr(done)) == LONGEST
+    )

@@ -33,7 +33,9 @@ Command = Callable[..., subprocess.CompletedProcess]
 
 
 @pytest.fixture(scope="module")
-def demo(command: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess]:
+def demo(
+    command: Command, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, subprocess.CompletedProcess]:
     """One run of the demo, shared by the tests that look at what it wrote."""
     folder = tmp_path_factory.mktemp("demo") / "out"
     return folder, command("demo", "--to", folder)
@@ -61,9 +63,15 @@ def test_demo_does_the_whole_job(demo: tuple[Path, subprocess.CompletedProcess])
     assert "domain-shift" in rows
 
 
-def test_demo_learns_what_is_planted(demo: tuple[Path, subprocess.CompletedProcess], command: Command) -> None:
+def test_demo_learns_what_is_planted(
+    demo: tuple[Path, subprocess.CompletedProcess], command: Command
+) -> None:
     table = json.loads(command("table", "--from", demo[0] / "results", "--format", "json").stdout)
-    values = {(row["task"], row["model"], row["metric"]): row["value"] for row in table if row["train_domain"] == ""}
+    values = {
+        (row["task"], row["model"], row["metric"]): row["value"]
+        for row in table
+        if row["train_domain"] == ""
+    }
     assert values["word-id", "mfcc", "accuracy"] > 0.9
     assert values["speaker-id", "mfcc", "accuracy"] > 0.6
     assert values["speaker-verify", "mfcc", "eer"] < 0.3
@@ -78,7 +86,9 @@ def test_one_bad_file_does_not_take_the_table_of_a_folder(
     name = "mfcc__word-id__corpus__clean.jsonl"
     text = (folder / name).read_text(encoding="utf-8")
     sha256 = json.loads(text.partition("\n")[0])["manifest_sha256"]
-    (folder / name).write_text(text.replace(sha256, "0" * 64), encoding="utf-8")  # of another manifest
+    (folder / name).write_text(
+        text.replace(sha256, "0" * 64), encoding="utf-8"
+    )  # of another manifest
     (folder / "cut.jsonl").write_text(text[:1000], encoding="utf-8")
     (folder / "older.jsonl").write_text(json.dumps({"format": 1}) + "\n", encoding="utf-8")
     (folder / "foreign.jsonl").write_text('{"audio": "a.wav"}\n', encoding="utf-8")
@@ -87,16 +97,36 @@ def test_one_bad_file_does_not_take_the_table_of_a_folder(
     for file in (name, "cut.jsonl", "older.jsonl", "foreign.jsonl"):
         assert done.stderr.count(str(folder / file)) == 1, done.stderr
     rows = {(row["task"], row["model"]) for row in json.loads(done.stdout)}
-    assert ("word-id", "fbank") in rows and ("word-id", "mfcc") not in rows and ("asr-ctc", "mfcc") in rows
+    assert (
+        ("word-id", "fbank") in rows
+        and ("word-id", "mfcc") not in rows
+        and ("asr-ctc", "mfcc") in rows
+    )
     listed = command("records", folder, "--json")
-    assert listed.returncode == 3 and len(json.loads(listed.stdout)) == len(list(folder.glob("*.jsonl"))) - 3
+    assert (
+        listed.returncode == 3
+        and len(json.loads(listed.stdout)) == len(list(folder.glob("*.jsonl"))) - 3
+    )
     page = command("report", "--from", folder, "--to", tmp_path / "report.html")
     assert page.returncode == 3 and name in page.stderr
 
 
-def test_demo_again_extracts_nothing(demo: tuple[Path, subprocess.CompletedProcess], command: Command) -> None:
+def test_demo_again_extracts_nothing(
+    demo: tuple[Path, subprocess.CompletedProcess], command: Command
+) -> None:
     before = {path: path.read_bytes() for path in (demo[0] / "features").rglob("*.h5")}
-    plan = command("bench", "--model", "mfcc", "--task", "word-id", "--corpus", demo[0] / "audio/corpus.csv", "--to", demo[0], "--dry-run")
+    plan = command(
+        "bench",
+        "--model",
+        "mfcc",
+        "--task",
+        "word-id",
+        "--corpus",
+        demo[0] / "audio/corpus.csv",
+        "--to",
+        demo[0],
+        "--dry-run",
+    )
     assert plan.returncode == 0
     assert before == {path: path.read_bytes() for path in (demo[0] / "features").rglob("*.h5")}
 
@@ -106,15 +136,25 @@ def test_table_formats(demo: tuple[Path, subprocess.CompletedProcess], command: 
     rows = json.loads(command("table", "--from", results, "--format", "json").stdout)
     assert all({"model", "task", "layer", "metric", "value", "n"} <= row.keys() for row in rows)
     layers = json.loads(command("table", "--from", results, "--layers", "--format", "json").stdout)
-    mine = [row for row in layers if (row["model"], row["task"]) == ("random:data2vec-audio-tiny", "word-id")]
+    mine = [
+        row
+        for row in layers
+        if (row["model"], row["task"]) == ("random:data2vec-audio-tiny", "word-id")
+    ]
     mine = [row for row in mine if row["metric"] == "accuracy"]
     assert [row["layer"] for row in mine] == ["0", "1", "2", "3", "weighted"]
-    chosen = next(row for row in rows if (row["model"], row["task"]) == ("random:data2vec-audio-tiny", "word-id"))
+    chosen = next(
+        row
+        for row in rows
+        if (row["model"], row["task"]) == ("random:data2vec-audio-tiny", "word-id")
+    )
     assert [row["layer"] for row in mine if row["chosen"]] == [chosen["layer"]]
     assert command("table", "--from", results, "--format", "csv").stdout.startswith("model,task,")
 
 
-def test_show_says_what_is_inside(demo: tuple[Path, subprocess.CompletedProcess], command: Command) -> None:
+def test_show_says_what_is_inside(
+    demo: tuple[Path, subprocess.CompletedProcess], command: Command
+) -> None:
     store = next((demo[0] / "features" / "random--data2vec-audio-tiny").glob("frames-*"))
     shown = command("show", store).stdout
     for word in (
@@ -145,19 +185,45 @@ def test_python_interface_of_the_readme(demo: tuple[Path, subprocess.CompletedPr
 def test_models_and_tasks_are_listed(command: Command) -> None:
     listed = command("models").stdout
     assert len(listed.splitlines()) == 1 + len(known_models())
-    assert re.search(r"facebook/wav2vec2-large-robust +wav2vec2 +0\.\.24, final +1024 +315\.4 M .*apache-2\.0 +hub", listed)
+    assert re.search(
+        r"facebook/wav2vec2-large-robust +wav2vec2 +0\.\.24, final +1024 +315\.4 M .*apache-2\.0 +hub",
+        listed,
+    )
     rows = {row["model"]: row for row in json.loads(command("models", "--json").stdout)}
     assert rows["facebook/data2vec-audio-large-960h"]["parameters"] == 313_276_416
     assert rows["openai/whisper-tiny"]["loads_from"] == ["hub", "random"]
-    assert {row["task"] for row in json.loads(command("tasks", "--json").stdout)} >= {"speaker-id", "asr-ctc", "domain-shift"}
+    assert {row["task"] for row in json.loads(command("tasks", "--json").stdout)} >= {
+        "speaker-id",
+        "asr-ctc",
+        "domain-shift",
+    }
 
 
-def test_a_bench_stores_features_as_it_is_told(command: Command, tones: Callable[..., Path], tmp_path: Path) -> None:
-    line = ["bench", "--model", "mfcc", "--corpus", tones(), "--to", tmp_path / "out", "--dtype", "int8", "--compression", "gzip"]
+def test_a_bench_stores_features_as_it_is_told(
+    command: Command, tones: Callable[..., Path], tmp_path: Path
+) -> None:
+    line = [
+        "bench",
+        "--model",
+        "mfcc",
+        "--corpus",
+        tones(),
+        "--to",
+        tmp_path / "out",
+        "--dtype",
+        "int8",
+        "--compression",
+        "gzip",
+    ]
     planned = command(*line, "--task", "word-id", "--task", "asr-ctc", "--stride", 3, "--dry-run")
-    assert [Path(row.split(":")[0]).name[:8] for row in planned.stdout.splitlines() if row[0] != " "] == ["frames--", "meanstd-"]
+    assert [
+        Path(row.split(":")[0]).name[:8] for row in planned.stdout.splitlines() if row[0] != " "
+    ] == ["frames--", "meanstd-"]
     assert command(*line, "--task", "word-id").returncode == 0
-    (recipe,) = [json.loads(path.read_text())["recipe"] for path in tmp_path.glob("out/features/mfcc/*/recipe.json")]
+    (recipe,) = [
+        json.loads(path.read_text())["recipe"]
+        for path in tmp_path.glob("out/features/mfcc/*/recipe.json")
+    ]
     assert (recipe["dtype"], recipe["compression"], recipe["view"]) == ("int8", "gzip", "meanstd")
 
 
@@ -165,8 +231,16 @@ def test_a_bench_stores_features_as_it_is_told(command: Command, tones: Callable
     ("arguments", "code", "message"),
     [
         (["extract"], 2, "Missing option '--model'"),
-        (["extract", "--model", "mfcc", "--corpus", "none.csv", "--to", "f"], 1, "probe: none.csv: does not exist"),
-        (["extract", "--model", "mfc", "--corpus", "{tones}", "--to", "f"], 1, "Did you mean 'mfcc'"),
+        (
+            ["extract", "--model", "mfcc", "--corpus", "none.csv", "--to", "f"],
+            1,
+            "probe: none.csv: does not exist",
+        ),
+        (
+            ["extract", "--model", "mfc", "--corpus", "{tones}", "--to", "f"],
+            1,
+            "Did you mean 'mfcc'",
+        ),
         (
             ["extract", "--model", "mfcc", "--corpus", "{tones}", "--to", "f", "--layers", "0-3"],
             2,
@@ -178,29 +252,97 @@ def test_a_bench_stores_features_as_it_is_told(command: Command, tones: Callable
             "view 'max': expected frames, frames:k",
         ),
         (
-            ["extract", "--model", "mfcc", "--corpus", "{tones}", "--to", "f", "--device", "cuda:9"],
+            [
+                "extract",
+                "--model",
+                "mfcc",
+                "--corpus",
+                "{tones}",
+                "--to",
+                "f",
+                "--device",
+                "cuda:9",
+            ],
             2,
             "--device cuda:9: cannot be used",
         ),
         (["extract", "--model", "mfcc", "--corpus", "{tones}", "--to", "{tones}"], 1, "tones.csv"),
         (
-            ["run", "speaker", "--model", "mfcc", "--corpus", "{tones}", "--from", "f", "--to", "r"],
+            [
+                "run",
+                "speaker",
+                "--model",
+                "mfcc",
+                "--corpus",
+                "{tones}",
+                "--from",
+                "f",
+                "--to",
+                "r",
+            ],
             2,
             "Did you mean 'speaker-id'",
         ),
-        (["run", "word-id", "--model", "mfcc", "--corpus", "{tones}", "--from", "f", "--to", "r"], 1, "Run `probe extract"),
         (
-            ["run", "word-id", "--head", "linear", "--model", "mfcc", "--corpus", "{tones}", "--from", "f", "--to", "r"],
+            [
+                "run",
+                "word-id",
+                "--model",
+                "mfcc",
+                "--corpus",
+                "{tones}",
+                "--from",
+                "f",
+                "--to",
+                "r",
+            ],
+            1,
+            "Run `probe extract",
+        ),
+        (
+            [
+                "run",
+                "word-id",
+                "--head",
+                "linear",
+                "--model",
+                "mfcc",
+                "--corpus",
+                "{tones}",
+                "--from",
+                "f",
+                "--to",
+                "r",
+            ],
             2,
             "has no head",
         ),
         (["table", "--from", "nowhere"], 1, "nowhere: no records"),
         (["show", "nowhere"], 1, "nowhere: no feature store"),
-        (["bench", "--model", "mfcc", "--task", "speaker-verify", "--corpus", "{tones}", "--to", "b"], 2, "needs --trials"),
+        (
+            [
+                "bench",
+                "--model",
+                "mfcc",
+                "--task",
+                "speaker-verify",
+                "--corpus",
+                "{tones}",
+                "--to",
+                "b",
+            ],
+            2,
+            "needs --trials",
+        ),
     ],
 )
 def test_a_mistake_ends_in_one_clear_line(
-    command: Command, tones: Callable[..., Path], tmp_path: Path, arguments: list[str], code: int, message: str
+    command: Command,
+    tones: Callable[..., Path],
+    tmp_path: Path,
+    arguments: list[str],
+    code: int,
+    message: str,
 ) -> None:
     manifest = tones(words=2, speakers=1, repetitions=3)
     done = command(*(item.replace("{tones}", str(manifest)) for item in arguments), cwd=tmp_path)
@@ -225,47 +367,103 @@ WRITING = (
 )
 
 
-def test_a_folder_that_takes_no_file_is_refused_before_the_work(tones: Callable[..., Path], tmp_path: Path) -> None:
-    manifest, features, to = tones(words=2, speakers=2), tmp_path / "features", tmp_path / "file" / "to"
+def test_a_folder_that_takes_no_file_is_refused_before_the_work(
+    tones: Callable[..., Path], tmp_path: Path
+) -> None:
+    manifest, features, to = (
+        tones(words=2, speakers=2),
+        tmp_path / "features",
+        tmp_path / "file" / "to",
+    )
     store = extract("mfcc", manifest, features, view="frames", check=False).store
     (tmp_path / "file").write_text("no folder")
     for arguments in WRITING:
         words = arguments.format(manifest=manifest, features=features, store=store, to=to).split()
         done = CliRunner().invoke(cli, words)
         assert isinstance(done.exception, ProbeError), arguments
-        assert re.fullmatch(rf"{to}.*: nothing can be written here \(Not a directory\)\. .*", str(done.exception)), arguments
+        assert re.fullmatch(
+            rf"{to}.*: nothing can be written here \(Not a directory\)\. .*", str(done.exception)
+        ), arguments
     assert (tmp_path / "file").read_text() == "no folder"
 
 
-def test_failed_utterances_end_in_code_3_with_their_names(command: Command, tones: Callable[..., Path], tmp_path: Path) -> None:
+def test_failed_utterances_end_in_code_3_with_their_names(
+    command: Command, tones: Callable[..., Path], tmp_path: Path
+) -> None:
     manifest = tones()
     (tmp_path / "near-0-0-0.wav").write_bytes(b"RIFF")
-    lines = ("extract", "--model", "mfcc", "--corpus", manifest, "--to", tmp_path / "f", "--view", "meanstd")
+    lines = (
+        "extract",
+        "--model",
+        "mfcc",
+        "--corpus",
+        manifest,
+        "--to",
+        tmp_path / "f",
+        "--view",
+        "meanstd",
+    )
     first, again = command(*lines), command(*lines)
     assert (first.returncode, again.returncode) == (3, 3)
     assert "near-0-0-0.wav" in first.stderr
     assert "near-0-0-0.wav" in again.stderr
     assert "0 extracted, 71 there already, 1 failed" in again.stderr
-    scored = command("run", "word-id", "--model", "mfcc", "--corpus", manifest, "--from", tmp_path / "f", "--to", tmp_path / "r")
+    scored = command(
+        "run",
+        "word-id",
+        "--model",
+        "mfcc",
+        "--corpus",
+        manifest,
+        "--from",
+        tmp_path / "f",
+        "--to",
+        tmp_path / "r",
+    )
     assert scored.returncode == 3
     assert "word-id" in scored.stdout
 
 
-def test_dry_run_prints_the_plan_and_writes_nothing(command: Command, tones: Callable[..., Path], tmp_path: Path) -> None:
-    done = command("extract", "--model", "mfcc", "--corpus", tones(), "--to", tmp_path / "f", "--dry-run", "--json")
+def test_dry_run_prints_the_plan_and_writes_nothing(
+    command: Command, tones: Callable[..., Path], tmp_path: Path
+) -> None:
+    done = command(
+        "extract",
+        "--model",
+        "mfcc",
+        "--corpus",
+        tones(),
+        "--to",
+        tmp_path / "f",
+        "--dry-run",
+        "--json",
+    )
     plan = json.loads(done.stdout)
     assert plan["utterances"] == 72
-    assert 0 < plan["bytes"] - 72 * 28 * 20 * 2 < 72 * 1000 + 20_000  # values, and what is said of them
+    assert (
+        0 < plan["bytes"] - 72 * 28 * 20 * 2 < 72 * 1000 + 20_000
+    )  # values, and what is said of them
     assert not (tmp_path / "f").exists()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)]
+)
 def test_signals_end_with_their_code_and_a_store_that_continues(
     command: Command, tones: Callable[..., Path], tmp_path: Path, number: int, code: int
 ) -> None:
     manifest = tones(words=4, speakers=8, repetitions=12)
-    arguments = ["extract", "--model", "random:data2vec-audio-tiny", "--corpus", str(manifest), "--to", str(tmp_path / "f")]
-    # A shell that starts the tests in the background has them ignore Ctrl-C; the command must not inherit that.
+    arguments = [
+        "extract",
+        "--model",
+        "random:data2vec-audio-tiny",
+        "--corpus",
+        str(manifest),
+        "--to",
+        str(tmp_path / "f"),
+    ]
+    # A shell that starts the tests in the background has them ignore Ctrl-C; the command must not
+    # inherit that.
     heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     line = [sys.executable, "-m", "probe", *arguments]
     with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, preexec_fn=heed) as process:
@@ -295,10 +493,15 @@ main()
 
 
 def test_a_system_that_is_not_supported_is_told_so_in_one_sentence() -> None:
-    done = subprocess.run([sys.executable, "-c", ELSEWHERE], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
-    assert "is not supported: layerprobe runs on Linux and macOS, and on Windows through WSL" in done.stderr
+    assert (
+        "is not supported: layerprobe runs on Linux and macOS, and on Windows through WSL"
+        in done.stderr
+    )
 
 
 SWALLOWED = """
@@ -341,7 +544,9 @@ cli.main()
 
 @pytest.mark.parametrize("where", ["callback", "import"])
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 143)])
-def test_a_signal_ends_the_program_wherever_it_comes(name: str, code: int, where: str, tmp_path: Path) -> None:
+def test_a_signal_ends_the_program_wherever_it_comes(
+    name: str, code: int, where: str, tmp_path: Path
+) -> None:
     line = [sys.executable, "-c", SWALLOWED, name, where, str(tmp_path)]
     done = subprocess.run(
         line,
@@ -362,22 +567,42 @@ def test_what_is_printed_commands_no_terminal() -> None:
     assert plain("clips/\x1b[31mä\x07.wav\nnext") == "clips/\\x1b[31mä\\x07.wav\nnext"
 
 
-def test_a_stream_that_is_closed_or_that_nobody_reads_ends_no_work(tones: Callable[..., Path], tmp_path: Path) -> None:
-    line = [sys.executable, "-m", "probe", "extract", "--model", "fbank", "--corpus", tones(), "--to"]
-    closed = subprocess.run([*line, tmp_path / "closed"], check=False, preexec_fn=lambda: (os.close(0), os.close(2)))
+def test_a_stream_that_is_closed_or_that_nobody_reads_ends_no_work(
+    tones: Callable[..., Path], tmp_path: Path
+) -> None:
+    line = [
+        sys.executable,
+        "-m",
+        "probe",
+        "extract",
+        "--model",
+        "fbank",
+        "--corpus",
+        tones(),
+        "--to",
+    ]
+    closed = subprocess.run(
+        [*line, tmp_path / "closed"], check=False, preexec_fn=lambda: (os.close(0), os.close(2))
+    )
     assert closed.returncode == 0
     reader, writer = os.pipe()
     os.close(reader)
-    unread = subprocess.run([*line, tmp_path / "unread"], check=False, stderr=writer, stdout=subprocess.PIPE)
+    unread = subprocess.run(
+        [*line, tmp_path / "unread"], check=False, stderr=writer, stdout=subprocess.PIPE
+    )
     os.close(writer)
     assert unread.returncode == 0 and unread.stdout
     assert len(list(tmp_path.glob("*/fbank/*/shard-*.h5"))) == 2
 
 
-def test_a_notebook_s_backend_of_matplotlib_does_not_matter(demo: tuple[Path, subprocess.CompletedProcess], command: Command) -> None:
+def test_a_notebook_s_backend_of_matplotlib_does_not_matter(
+    demo: tuple[Path, subprocess.CompletedProcess], command: Command
+) -> None:
     folder, _ = demo
     environment = {**os.environ, "MPLBACKEND": "module://a_notebook_that_is_not_installed"}
-    done = command("plot", "layers", "--from", folder / "results", "--to", folder / "p.svg", env=environment)
+    done = command(
+        "plot", "layers", "--from", folder / "results", "--to", folder / "p.svg", env=environment
+    )
     assert done.returncode == 0 and (folder / "p.svg").exists(), done.stderr
 
 
@@ -385,8 +610,14 @@ def click_defaults(name: str) -> dict[str, object]:
     """Parameter -> its value where it is left out on the command line."""
     command = cli.commands[name]
     context = click.Context(command)
-    values = {item.name: item.process_value(context, item.get_default(context)) for item in command.params if not item.required and item.name}
-    return {name: None if repr(value) == "Sentinel.UNSET" else value for name, value in values.items()}
+    values = {
+        item.name: item.process_value(context, item.get_default(context))
+        for item in command.params
+        if not item.required and item.name
+    }
+    return {
+        name: None if repr(value) == "Sentinel.UNSET" else value for name, value in values.items()
+    }
 
 
 def python_defaults(*functions: Callable) -> dict[str, object]:
@@ -417,13 +648,27 @@ PUBLIC = {
 def test_python_and_the_command_line_leave_out_the_same(name: str) -> None:
     shown, called = click_defaults(name), python_defaults(*PUBLIC[name])
     common = shown.keys() & called.keys()
-    assert len(common) >= {"table": 2, "demo": 1, "report": 2, "listen": 1, "check": 4, "export": 4}.get(name, 8)
-    assert {key: shown[key] or None for key in common} == {key: called[key] or None for key in common}
+    assert len(common) >= {
+        "table": 2,
+        "demo": 1,
+        "report": 2,
+        "listen": 1,
+        "check": 4,
+        "export": 4,
+    }.get(name, 8)
+    assert {key: shown[key] or None for key in common} == {
+        key: called[key] or None for key in common
+    }
 
 
 def test_run_and_bench_take_the_same_options() -> None:
     def options(name: str) -> set[str]:
-        return {text for item in cli.commands[name].params for text in item.opts if text.startswith("--")}
+        return {
+            text
+            for item in cli.commands[name].params
+            for text in item.opts
+            if text.startswith("--")
+        }
 
     assert options("run") - options("bench") == {"--from"}, "a bench extracts what it reads"
     of_extraction = options("extract") - {"--view", "--sha256", "--split"}

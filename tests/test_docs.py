@@ -11,7 +11,12 @@ from probe.evaluation.tasks import KINDS, ready_tasks
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "tasks" / "README.md", ROOT / "results" / "README.md"]
+PAGES = [
+    *ROOT.glob("*.md"),
+    *ROOT.glob("docs/*.md"),
+    ROOT / "tasks" / "README.md",
+    ROOT / "results" / "README.md",
+]
 
 
 def test_every_command_is_in_the_readme() -> None:
@@ -25,19 +30,29 @@ def test_every_ready_task_and_every_key_is_documented() -> None:
     assert all(re.search(rf"`{key}\b", page) for keys in KINDS.values() for key in keys)
 
 
-def test_the_python_example_of_the_readme_runs(tones: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_example_of_the_readme_runs(
+    tones: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     tones().rename(tmp_path / "corpus.csv")
     monkeypatch.chdir(tmp_path)
     names: dict = {}
-    exec(example.replace("facebook/data2vec-audio-base", "mfcc").replace('layer("6"', 'layer("0"'), names)
+    exec(
+        example.replace("facebook/data2vec-audio-base", "mfcc").replace('layer("6"', 'layer("0"'),
+        names,
+    )
     assert set(names["table"]["control"]) == {"", "majority", "shuffled"}
     assert len(names["classifier"].classes_) == 3
 
 
 def test_every_command_line_of_the_readme_is_understood() -> None:
     blocks = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
-    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.startswith("probe ")]
+    lines = [
+        line
+        for block in blocks
+        for line in block.replace("\\\n", " ").splitlines()
+        if line.startswith("probe ")
+    ]
     assert len(lines) >= 4
     for line in lines:
         name, *arguments = line.split()[1:]

@@ -1,4 +1,6 @@
-"""`probe doctor`: every finding can be made and can be absent; nothing that is broken breaks the doctor."""
+"""`probe doctor`: every finding can be made and can be absent; nothing that is broken breaks the
+doctor.
+"""
 
 import dataclasses
 import errno
@@ -39,7 +41,9 @@ INFO = ModelInfo("m", "1", "", "wav2vec2", {"0": 4})
 
 def said(findings: Iterable[Finding], status: str = "") -> str:
     """The findings of a status, or all of them, as one text."""
-    return "\n".join(f"{item.finding} -> {item.advice}" for item in findings if status in ("", item.status))
+    return "\n".join(
+        f"{item.finding} -> {item.advice}" for item in findings if status in ("", item.status)
+    )
 
 
 def statuses(findings: Iterable[Finding]) -> set[str]:
@@ -51,7 +55,11 @@ def statuses(findings: Iterable[Finding]) -> set[str]:
 
 def test_the_screen_names_a_topic_once_wraps_and_counts() -> None:
     long = Finding("disk", "note", "word " * 60 + "\nsecond line", "advice " * 30)
-    blocks = list(screen([Finding("hub", "ok", "answers"), long, Finding("disk", "problem", "full", "empty it")]))
+    blocks = list(
+        screen(
+            [Finding("hub", "ok", "answers"), long, Finding("disk", "problem", "full", "empty it")]
+        )
+    )
     lines = "\n".join(blocks).splitlines()
     assert all(len(line) <= WIDTH for line in lines)
     assert sum(line.startswith("disk") for line in lines) == 1
@@ -93,7 +101,9 @@ def test_a_version_is_in_or_outside_a_range(version: str, wanted: str, fitting: 
 
 @pytest.fixture
 def declared(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], None]:
-    """Sets the versions that are installed, beside declared ranges of torch and pandas; nothing is imported."""
+    """Sets the versions that are installed, beside declared ranges of torch and pandas; nothing is
+    imported.
+    """
 
     def install(versions: dict[str, str]) -> None:
         def version(name: str) -> str:
@@ -117,16 +127,22 @@ def test_versions_that_fit_together_are_ok(declared: Callable[[dict[str, str]], 
     assert "all 2 requirements are met" in said(found)
 
 
-def test_a_version_outside_its_range_and_a_missing_package_are_problems(declared: Callable[[dict[str, str]], None]) -> None:
+def test_a_version_outside_its_range_and_a_missing_package_are_problems(
+    declared: Callable[[dict[str, str]], None],
+) -> None:
     declared({"torch": "2.15.0+cu132"})
     problems = said(libraries.versions(), "problem")
-    assert 'torch 2.15.0+cu132 is outside >=2.11,<2.15. -> pip install "torch>=2.11,<2.15"' in problems
+    assert (
+        'torch 2.15.0+cu132 is outside >=2.11,<2.15. -> pip install "torch>=2.11,<2.15"' in problems
+    )
     assert 'pandas is not installed. -> pip install "pandas>=2.2"' in problems
     assert "ruff" not in problems
     assert "are met" not in said(libraries.versions())
 
 
-def test_an_old_python_is_a_problem(declared: Callable[[dict[str, str]], None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_python_is_a_problem(
+    declared: Callable[[dict[str, str]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     declared({"torch": "2.14.1", "pandas": "3.0"})
     monkeypatch.setattr("platform.python_version", lambda: "3.10.2")
     assert "Python 3.10.2; layerprobe needs >=3.11" in said(libraries.versions(), "problem")
@@ -152,7 +168,9 @@ def test_a_folder_that_is_not_installed_is_a_note(monkeypatch: pytest.MonkeyPatc
         ("jiwer", "probe.measures.transcription", "jiwer"),
     ],
 )
-def test_a_library_that_does_not_load_is_a_problem(monkeypatch: pytest.MonkeyPatch, library: str, door: str, name: str) -> None:
+def test_a_library_that_does_not_load_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch, library: str, door: str, name: str
+) -> None:
     monkeypatch.delitem(sys.modules, door, raising=False)
     monkeypatch.setitem(sys.modules, name, None)
     problems = said(libraries.versions(), "problem")
@@ -166,15 +184,21 @@ def test_nothing_else_is_tried_where_torch_does_not_load(monkeypatch: pytest.Mon
     def broken() -> None:
         raise OSError("libcudart.so.13: cannot open shared object file\nand a second line")
 
-    monkeypatch.setattr(libraries, "IMPORTS", {"torch": broken, "torchaudio": lambda: pytest.fail("was tried")})
+    monkeypatch.setattr(
+        libraries, "IMPORTS", {"torch": broken, "torchaudio": lambda: pytest.fail("was tried")}
+    )
     problems = said(libraries.versions(), "problem")
-    assert "torch cannot be imported: libcudart.so.13: cannot open shared object file -> " in problems
+    assert (
+        "torch cannot be imported: libcudart.so.13: cannot open shared object file -> " in problems
+    )
 
 
 def test_a_torchaudio_built_for_another_cuda_is_one_problem_and_the_rest_is_examined(
     command: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "torchaudio.py").write_text("raise RuntimeError('compiled with different CUDA versions. PyTorch has 13.2')")
+    (tmp_path / "torchaudio.py").write_text(
+        "raise RuntimeError('compiled with different CUDA versions. PyTorch has 13.2')"
+    )
     places = [str(tmp_path), str(Path(libraries.__file__).parents[2])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places), "HF_HUB_OFFLINE": "1"}
     done = command("doctor", "--to", tmp_path, "--model", "mfcc", env=environment)
@@ -182,7 +206,11 @@ def test_a_torchaudio_built_for_another_cuda_is_one_problem_and_the_rest_is_exam
     assert "Traceback" not in done.stderr
     assert "torchaudio cannot be imported: compiled with different CUDA versions" in done.stdout
     assert "built for the same CUDA version" in done.stdout
-    assert [word for word in ("devices", "decoders", "hub", "disk", "model") if f"\n{word} " not in done.stdout] == []
+    assert [
+        word
+        for word in ("devices", "decoders", "hub", "disk", "model")
+        if f"\n{word} " not in done.stdout
+    ] == []
     assert "could not be examined (RuntimeError" in done.stdout
     assert len(done.stdout.splitlines()) <= 50
 
@@ -200,8 +228,12 @@ def test_this_machine_has_a_device_and_a_measured_speed() -> None:
 
 
 @pytest.mark.parametrize(("half", "slower"), [(50.0, True), (300.0, False)])
-def test_a_processor_that_is_slow_at_bfloat16_is_a_note(monkeypatch: pytest.MonkeyPatch, half: float, slower: bool) -> None:
-    monkeypatch.setattr(machine, "gemm_gflops", lambda place, dtype: half if dtype == torch.bfloat16 else 148.0)
+def test_a_processor_that_is_slow_at_bfloat16_is_a_note(
+    monkeypatch: pytest.MonkeyPatch, half: float, slower: bool
+) -> None:
+    monkeypatch.setattr(
+        machine, "gemm_gflops", lambda place, dtype: half if dtype == torch.bfloat16 else 148.0
+    )
     found = list(machine.devices("cpu"))
     assert "10 x real time for a base model" in said(found, "ok")
     assert ("bfloat16 is not faster" in said(found, "note")) is slower
@@ -211,13 +243,24 @@ def test_a_processor_that_is_slow_at_bfloat16_is_a_note(monkeypatch: pytest.Monk
     ("driver", "cuda", "hidden", "status", "message"),
     [
         (False, "13.0", None, "ok", "no NVIDIA driver, so everything runs on the CPU"),
-        (True, None, None, "problem", "built for CPUs only. -> Install torch and torchaudio for CUDA"),
+        (
+            True,
+            None,
+            None,
+            "problem",
+            "built for CPUs only. -> Install torch and torchaudio for CUDA",
+        ),
         (True, "13.2", None, "problem", "finds no GPU"),
         (True, "13.0", "", "note", "hides the GPUs"),
     ],
 )
 def test_a_gpu_that_torch_cannot_use_is_named(
-    monkeypatch: pytest.MonkeyPatch, driver: bool, cuda: str | None, hidden: str | None, status: str, message: str
+    monkeypatch: pytest.MonkeyPatch,
+    driver: bool,
+    cuda: str | None,
+    hidden: str | None,
+    status: str,
+    message: str,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", cuda)
@@ -236,7 +279,9 @@ def test_gpus_are_named_with_their_memory(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: properties)
     found = list(machine._gpus())
-    assert [item.finding.split(";")[0] for item in found] == [f"cuda:{n} NVIDIA H200, 139 GiB" for n in (0, 1)]
+    assert [item.finding.split(";")[0] for item in found] == [
+        f"cuda:{n} NVIDIA H200, 139 GiB" for n in (0, 1)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -251,14 +296,28 @@ def test_gpus_are_named_with_their_memory(monkeypatch: pytest.MonkeyPatch) -> No
         ),
         (2, 2.0, {"OMP_NUM_THREADS": "2"}, ""),
         (8, None, {"OMP_NUM_THREADS": "8"}, "torch starts 8 threads on 4 usable cores"),
-        (1, None, {"OMP_NUM_THREADS": "1"}, "OMP_NUM_THREADS=1 leaves some of the 4 usable cores idle"),
-        (4, None, {"OMP_NUM_THREADS": "all"}, "OMP_NUM_THREADS='all' is not a number of threads. -> Set OMP_NUM_THREADS=4"),
+        (
+            1,
+            None,
+            {"OMP_NUM_THREADS": "1"},
+            "OMP_NUM_THREADS=1 leaves some of the 4 usable cores idle",
+        ),
+        (
+            4,
+            None,
+            {"OMP_NUM_THREADS": "all"},
+            "OMP_NUM_THREADS='all' is not a number of threads. -> Set OMP_NUM_THREADS=4",
+        ),
         (4, None, {"OMP_NUM_THREADS": ""}, "OMP_NUM_THREADS='' is not a number"),
         (4, None, {"OMP_WAIT_POLICY": "active"}, "spinning threads"),
     ],
 )
 def test_threads_that_do_not_suit_the_cores_are_a_note(
-    monkeypatch: pytest.MonkeyPatch, threads: int, quota: float | None, environment: dict[str, str], message: str
+    monkeypatch: pytest.MonkeyPatch,
+    threads: int,
+    quota: float | None,
+    environment: dict[str, str],
+    message: str,
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3}, raising=False)
     monkeypatch.setattr(machine, "cpu_quota", lambda: quota)
@@ -276,18 +335,27 @@ def test_threads_that_do_not_suit_the_cores_are_a_note(
     [
         ("0::/\n", {"cpu.max": "max 100000"}, None),
         ("0::/\n", {"cpu.max": "250000 100000"}, 2.5),
-        ("0::/pod/box\n", {"pod/cpu.max": "200000 100000", "pod/box/cpu.max": "400000 100000"}, 2.0),
+        (
+            "0::/pod/box\n",
+            {"pod/cpu.max": "200000 100000", "pod/box/cpu.max": "400000 100000"},
+            2.0,
+        ),
         ("0::/elsewhere\n", {"cpu.max": "100000 100000"}, 1.0),
         (
             "4:memory:/x\n3:cpu,cpuacct:/b\n",
-            {"cpu,cpuacct/b/cpu.cfs_quota_us": "150000\n", "cpu,cpuacct/b/cpu.cfs_period_us": "100000"},
+            {
+                "cpu,cpuacct/b/cpu.cfs_quota_us": "150000\n",
+                "cpu,cpuacct/b/cpu.cfs_period_us": "100000",
+            },
             1.5,
         ),
         ("3:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000"}, None),
         ("", {}, None),
     ],
 )
-def test_a_quota_is_found_in_both_versions_of_control_groups(tmp_path: Path, groups: str, files: dict[str, str], quota: float | None) -> None:
+def test_a_quota_is_found_in_both_versions_of_control_groups(
+    tmp_path: Path, groups: str, files: dict[str, str], quota: float | None
+) -> None:
     (tmp_path / "groups").write_text(groups)
     for name, content in files.items():
         (tmp_path / "fs" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -302,7 +370,9 @@ def test_every_format_is_what_libsndfile_writes_and_reads(tmp_path: Path) -> Non
     for name, works in audio.formats().items():
         container, coding = audio.FORMATS[name]
         if works:
-            soundfile.write(tmp_path / name, np.zeros(4800), 48_000, format=container, subtype=coding or None)
+            soundfile.write(
+                tmp_path / name, np.zeros(4800), 48_000, format=container, subtype=coding or None
+            )
             assert audio.read_header(tmp_path / name).rate_hz == 48_000
     assert "wav flac mp3 ogg opus aiff sph; not m4a" in said(machine.decoders(), "ok")
     assert "ffmpeg -i in.m4a -ar 16000 -ac 1 out.wav" in said(machine.decoders(), "ok")
@@ -310,7 +380,11 @@ def test_every_format_is_what_libsndfile_writes_and_reads(tmp_path: Path) -> Non
 
 def test_a_format_that_libsndfile_lacks_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soundfile, "available_subtypes", lambda container: {"VORBIS": "Vorbis"})
-    monkeypatch.setattr(soundfile, "available_formats", lambda: dict.fromkeys(["WAV", "FLAC", "OGG", "AIFF", "NIST"], ""))
+    monkeypatch.setattr(
+        soundfile,
+        "available_formats",
+        lambda: dict.fromkeys(["WAV", "FLAC", "OGG", "AIFF", "NIST"], ""),
+    )
     found = list(machine.decoders())
     assert "does not read mp3 opus." in said(found, "note")
     assert "wav flac ogg aiff sph; not" in said(found, "ok")
@@ -318,7 +392,9 @@ def test_a_format_that_libsndfile_lacks_is_a_note(monkeypatch: pytest.MonkeyPatc
 
 def test_a_resampler_that_changes_a_tone_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     assert audio.resamples()
-    monkeypatch.setattr(audio.soxr, "resample", lambda samples, *rates, quality: samples[::3] * 1.01)
+    monkeypatch.setattr(
+        audio.soxr, "resample", lambda samples, *rates, quality: samples[::3] * 1.01
+    )
     assert not audio.resamples()
     assert "soxr" in said(machine.decoders(), "problem")
 
@@ -338,8 +414,12 @@ def online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], N
     return point
 
 
-@pytest.mark.parametrize(("status", "finding"), [(200, ""), (404, "HTTP status 404"), (503, "HTTP status 503")])
-def test_a_hub_is_what_answers_with_success(online: Callable[[str], None], status: int, finding: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "finding"), [(200, ""), (404, "HTTP status 404"), (503, "HTTP status 503")]
+)
+def test_a_hub_is_what_answers_with_success(
+    online: Callable[[str], None], status: int, finding: str
+) -> None:
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
             self.send_response(status)
@@ -375,7 +455,9 @@ def test_a_hub_that_swallows_everything_is_given_up_in_time(online: Callable[[st
         assert time.perf_counter() - start < 4
 
 
-def test_a_name_that_is_never_looked_up_is_given_up_in_time(online: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_is_never_looked_up_is_given_up_in_time(
+    online: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     over = threading.Event()
 
     def hang(*_: object, **__: object) -> None:
@@ -390,14 +472,18 @@ def test_a_name_that_is_never_looked_up_is_given_up_in_time(online: Callable[[st
     over.set()
 
 
-def test_offline_is_a_note_and_nobody_is_asked(online: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_is_a_note_and_nobody_is_asked(
+    online: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     online("http://hub.invalid")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(hub, "why_unreachable", lambda: pytest.fail("was asked"))
     assert "HF_HUB_OFFLINE is set" in said(machine.hub(), "note")
 
 
-def test_the_cache_lists_its_models_and_what_is_damaged(online: Callable[[str], None], tmp_path: Path) -> None:
+def test_the_cache_lists_its_models_and_what_is_damaged(
+    online: Callable[[str], None], tmp_path: Path
+) -> None:
     online("")
     assert hub.cache() == hub.Cache(tmp_path / "cache", 0, (), ())
     snapshot = tmp_path / "cache" / "models--org--name" / "snapshots" / ("0" * 40)
@@ -413,7 +499,9 @@ def test_the_cache_lists_its_models_and_what_is_damaged(online: Callable[[str], 
     assert "1 entries of the cache cannot be read" in said(findings, "note")
 
 
-def test_a_cache_that_cannot_be_written_to_or_is_full_is_said(online: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_to_or_is_full_is_said(
+    online: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     online("")
     usage = namedtuple("Usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, 10**9))
@@ -430,21 +518,32 @@ def test_write_speed_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_with_room_is_ok_and_need_not_exist_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_with_room_is_ok_and_need_not_exist_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usage = namedtuple("Usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, 360 * 10**9))
     monkeypatch.setattr(machine, "write_speed", lambda folder: 5e8)
     found = list(machine.disk(tmp_path / "a" / "b"))
     assert statuses(found) == {"ok"}
-    assert f"{tmp_path}: 360 GB free, written at 500 MB/s. Room for the frames of about 100 hours" in said(found)
+    assert (
+        f"{tmp_path}: 360 GB free, written at 500 MB/s. Room for the frames of about 100 hours"
+        in said(found)
+    )
     assert "of 39 for a large one" in said(found)
 
 
 @pytest.mark.parametrize(
     ("free", "speed", "message"),
-    [(20 * 10**9, 5e8, "--view meanstd"), (360 * 10**9, 2e7, "20 MB/s is slow"), (5 * 10**8, 5e8, "set TMPDIR")],
+    [
+        (20 * 10**9, 5e8, "--view meanstd"),
+        (360 * 10**9, 2e7, "20 MB/s is slow"),
+        (5 * 10**8, 5e8, "set TMPDIR"),
+    ],
 )
-def test_a_small_or_slow_disk_is_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, speed: float, message: str) -> None:
+def test_a_small_or_slow_disk_is_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, speed: float, message: str
+) -> None:
     usage = namedtuple("Usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, free))
     monkeypatch.setattr(machine, "write_speed", lambda folder: speed)
@@ -455,11 +554,15 @@ def test_a_small_or_slow_disk_is_a_note(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_path_below_a_file_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert "is a file; features need a folder. -> Name another" in said(machine.disk(tmp_path / "file" / "features"), "problem")
+    assert "is a file; features need a folder. -> Name another" in said(
+        machine.disk(tmp_path / "file" / "features"), "problem"
+    )
 
 
 @pytest.mark.parametrize(("call", "code"), [("open", errno.EROFS), ("fsync", errno.ENOSPC)])
-def test_a_folder_that_cannot_be_written_to_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int) -> None:
+def test_a_folder_that_cannot_be_written_to_is_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int
+) -> None:
     def fail(*_: Any, **__: Any) -> int:
         raise OSError(code, os.strerror(code))
 
@@ -482,7 +585,9 @@ def wave(path: Path, rate_hz: int = 16_000, seconds: float = 0.5, channels: int 
 def recorded(tmp_path: Path) -> Callable[..., Corpus]:
     """A corpus of ten real files of these rates, with changes made by ``spoil`` before it is read."""
 
-    def write(*rates_hz: int, spoil: Callable[[Path], None] = lambda folder: None, duration_s: str = "") -> Corpus:
+    def write(
+        *rates_hz: int, spoil: Callable[[Path], None] = lambda folder: None, duration_s: str = ""
+    ) -> Corpus:
         lines = ["path,text,speaker,domain,split,duration_s"]
         for number in range(10):
             wave(tmp_path / f"{number}.wav", rates_hz[number % len(rates_hz)])
@@ -500,14 +605,18 @@ def test_audio_at_the_models_rate_is_ok(recorded: Callable[..., Corpus]) -> None
     assert said(found).startswith("10 of 10 files have 16000 Hz; the model hears 16000 Hz")
 
 
-def test_audio_at_another_rate_is_a_note_that_says_what_is_lost(recorded: Callable[..., Corpus]) -> None:
+def test_audio_at_another_rate_is_a_note_that_says_what_is_lost(
+    recorded: Callable[..., Corpus],
+) -> None:
     found = list(corpora.audio(recorded(8000), INFO))
     assert statuses(found) == {"note"}
     assert "10 of 10 files have 8000 Hz; the model hears 16000 Hz" in said(found)
     assert "nothing above 4000 Hz is in them. -> Do not compare" in said(found)
     assert "most models hear 16000 Hz" in said(corpora.audio(recorded(44_100), None), "note")
     at_8k = dataclasses.replace(INFO, rate_hz=8000)
-    assert "what is above 4000 Hz is left out" in said(corpora.audio(recorded(16_000), at_8k), "note")
+    assert "what is above 4000 Hz is left out" in said(
+        corpora.audio(recorded(16_000), at_8k), "note"
+    )
     assert statuses(corpora.audio(recorded(8000), at_8k)) == {"ok"}
 
 
@@ -530,7 +639,9 @@ def test_a_mix_of_rates_is_counted_and_told_apart(recorded: Callable[..., Corpus
         (lambda whole: whole[:24] + b"\1\0\0\0" + whole[28:], "sample rate 1 Hz; expected"),
     ],
 )
-def test_a_damaged_file_is_a_problem_with_its_reason(recorded: Callable[..., Corpus], content: Callable[[bytes], bytes], reason: str) -> None:
+def test_a_damaged_file_is_a_problem_with_its_reason(
+    recorded: Callable[..., Corpus], content: Callable[[bytes], bytes], reason: str
+) -> None:
     def spoil(folder: Path) -> None:
         (folder / "3.wav").write_bytes(content((folder / "3.wav").read_bytes()))
 
@@ -540,17 +651,27 @@ def test_a_damaged_file_is_a_problem_with_its_reason(recorded: Callable[..., Cor
     assert "9 of 10 files have 16000 Hz" in said(found, "ok")
 
 
-def test_a_file_of_another_length_than_the_manifest_says_is_a_problem(recorded: Callable[..., Corpus]) -> None:
-    assert "is this column in samples?" in said(corpora.audio(recorded(16_000, duration_s="8000"), INFO), "problem")
+def test_a_file_of_another_length_than_the_manifest_says_is_a_problem(
+    recorded: Callable[..., Corpus],
+) -> None:
+    assert "is this column in samples?" in said(
+        corpora.audio(recorded(16_000, duration_s="8000"), INFO), "problem"
+    )
 
 
-def test_files_in_formats_that_are_not_read_come_with_the_command_that_converts_them(tmp_path: Path) -> None:
+def test_files_in_formats_that_are_not_read_come_with_the_command_that_converts_them(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x20ftypM4A \0\0\0\0")
     (tmp_path / "c.csv").write_text("path,text,speaker,domain,split,duration_s\na.m4a,,,,train,\n")
-    assert "ffmpeg -i in.m4a" in said(corpora.audio(load_corpus(tmp_path / "c.csv"), INFO), "problem")
+    assert "ffmpeg -i in.m4a" in said(
+        corpora.audio(load_corpus(tmp_path / "c.csv"), INFO), "problem"
+    )
 
 
-def test_cut_files_of_every_container_and_damage_behind_the_header_are_problems(recorded: Callable[..., Corpus]) -> None:
+def test_cut_files_of_every_container_and_damage_behind_the_header_are_problems(
+    recorded: Callable[..., Corpus],
+) -> None:
     def spoil(folder: Path) -> None:
         for number, container in enumerate(("AIFF", "AU", "FLAC", "MP3", "OGG")):
             path = folder / f"{number}.wav"
@@ -559,34 +680,52 @@ def test_cut_files_of_every_container_and_damage_behind_the_header_are_problems(
             os.truncate(path, path.stat().st_size - 1000)
 
     problems = said(corpora.audio(recorded(16_000, spoil=spoil), INFO), "problem")
-    assert "unusable: 5 of 10 files, such as\n0.wav: truncated: the AIFF header promises" in problems
+    assert (
+        "unusable: 5 of 10 files, such as\n0.wav: truncated: the AIFF header promises" in problems
+    )
 
 
-def test_unusual_sound_of_the_files_that_are_decoded_is_a_note(recorded: Callable[..., Corpus]) -> None:
+def test_unusual_sound_of_the_files_that_are_decoded_is_a_note(
+    recorded: Callable[..., Corpus],
+) -> None:
     def spoil(folder: Path) -> None:
         samples, rate_hz = soundfile.read(folder / "3.wav")
         soundfile.write(folder / "3.wav", 100 * samples, rate_hz, subtype="FLOAT")
         soundfile.write(folder / "4.wav", 0 * samples, rate_hz)
 
     note = said(corpora.audio(recorded(16_000, spoil=spoil), INFO), "note")
-    assert "unusual sound, of 10 files that were decoded: above full scale 1 (3.wav); silence 1 (4.wav)." in note
+    assert (
+        "unusual sound, of 10 files that were decoded: above full scale 1 (3.wav); silence 1 (4.wav)."
+        in note
+    )
 
 
-def test_files_too_short_for_a_frame_and_files_of_two_channels_are_named(recorded: Callable[..., Corpus]) -> None:
+def test_files_too_short_for_a_frame_and_files_of_two_channels_are_named(
+    recorded: Callable[..., Corpus],
+) -> None:
     def spoil(folder: Path) -> None:
         wave(folder / "4.wav", 8000, 0.024)
         wave(folder / "5.wav", 8000, 0.026, channels=2)
 
     found = list(corpora.audio(recorded(8000, spoil=spoil), INFO))
-    assert "shorter than the 0.025 s that give a frame: 1 of 10 files (4.wav)" in said(found, "problem")
+    assert "shorter than the 0.025 s that give a frame: 1 of 10 files (4.wav)" in said(
+        found, "problem"
+    )
     assert "several channels, which are averaged: 1 of 10 files (5.wav)" in said(found, "note")
 
 
-def test_many_files_are_looked_at_evenly(recorded: Callable[..., Corpus], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_files_are_looked_at_evenly(
+    recorded: Callable[..., Corpus], monkeypatch: pytest.MonkeyPatch
+) -> None:
     corpus = recorded(16_000)
     monkeypatch.setattr(corpora, "MOST_FILES", 4)
     assert "4 of 4 files (evenly chosen)" in said(corpora.audio(corpus, INFO))
-    assert [item.key for item in corpora.spread(corpus.utterances, 4)] == ["0.wav", "2.wav", "5.wav", "7.wav"]
+    assert [item.key for item in corpora.spread(corpus.utterances, 4)] == [
+        "0.wav",
+        "2.wav",
+        "5.wav",
+        "7.wav",
+    ]
     assert len(corpora.spread(corpus.utterances, 400)) == 10
 
 
@@ -606,7 +745,9 @@ def corpus_of(*texts: str, **columns: list[str]) -> Corpus:
     for number, (split, text) in enumerate(item.split(": ", 1) for item in texts):
         values = {name: column[number] for name, column in columns.items()}
         speaker, domain = values.pop("speaker", "s"), values.pop("domain", "d")
-        rows.append(Utterance(f"u{number}", Path("a.wav"), text, speaker, domain, split, None, values))
+        rows.append(
+            Utterance(f"u{number}", Path("a.wav"), text, speaker, domain, split, None, values)
+        )
     extra = [name for name in columns if name not in ("speaker", "domain")]
     return Corpus("c", "", tuple(rows), ("text", "speaker", "domain", "split", *extra))
 
@@ -629,8 +770,13 @@ def test_characters_that_train_does_not_have_are_a_problem() -> None:
     assert statuses(corpora.text(corpus_of("dev: six", "test: nine"), INFO)) == {"ok"}
 
 
-@pytest.mark.parametrize(("alphabet", "missing"), [(" EINSVX", ""), (" einsvx", ""), (" EINSV", "'x' 3 times, first in u0"), ("", "'e'")])
-def test_characters_that_the_models_ctc_head_cannot_write_are_a_problem(alphabet: str, missing: str) -> None:
+@pytest.mark.parametrize(
+    ("alphabet", "missing"),
+    [(" EINSVX", ""), (" einsvx", ""), (" EINSV", "'x' 3 times, first in u0"), ("", "'e'")],
+)
+def test_characters_that_the_models_ctc_head_cannot_write_are_a_problem(
+    alphabet: str, missing: str
+) -> None:
     info = dataclasses.replace(INFO, ctc={"alphabet": alphabet, "writes": ("", "a")})
     problems = said(corpora.text(corpus_of(*CLEAN, "train: SIX"), info), "problem")
     assert missing in problems
@@ -640,13 +786,21 @@ def test_characters_that_the_models_ctc_head_cannot_write_are_a_problem(alphabet
 @pytest.mark.parametrize(
     ("text", "status", "message"),
     [
-        ("Seven", "note", "4 in lower case (such as u0: 'seven six'), 1 in mixed case (such as u4: 'Seven')"),
+        (
+            "Seven",
+            "note",
+            "4 in lower case (such as u0: 'seven six'), 1 in mixed case (such as u4: 'Seven')",
+        ),
         ("SEVEN", "note", "1 in upper case"),
         ("7", "note", "digits in 1 transcripts (such as u4: '7'), words alone in 4"),
         ("six\u200b", "problem", "U+200B zero width space"),
         ("six\tnine", "problem", "U+0009 control character"),
         ("six\u00a0nine", "problem", "U+00A0 no-break space"),
-        ("six ", "note", "spaces at an end or several in a row: 1 transcripts (such as u4: 'six ')"),
+        (
+            "six ",
+            "note",
+            "spaces at an end or several in a row: 1 transcripts (such as u4: 'six ')",
+        ),
         ("six  nine", "note", "several in a row"),
         ("", "note", "empty: 1 of 5 transcripts (u4)"),
         ("cafe\u0301", "note", "accents are characters of their own in 1 transcripts"),
@@ -660,11 +814,15 @@ def test_transcripts_in_several_forms_are_told(text: str, status: str, message: 
 
 
 def test_a_corpus_without_transcripts_is_a_note() -> None:
-    assert "there are no transcripts" in said(corpora.text(corpus_of("train: ", "test: "), INFO), "note")
+    assert "there are no transcripts" in said(
+        corpora.text(corpus_of("train: ", "test: "), INFO), "note"
+    )
 
 
 def test_splits_are_counted_and_a_missing_one_is_a_note() -> None:
-    assert said(corpora.splits(corpus_of(*CLEAN)), "ok").startswith("c: 4 utterances (2 train, 1 dev, 1 test)")
+    assert said(corpora.splits(corpus_of(*CLEAN)), "ok").startswith(
+        "c: 4 utterances (2 train, 1 dev, 1 test)"
+    )
     assert "nothing in train and dev" in said(corpora.splits(corpus_of("test: six")), "note")
 
 
@@ -673,7 +831,9 @@ def test_splits_are_counted_and_a_missing_one_is_a_note() -> None:
 
 def test_clean_labels_are_ok() -> None:
     texts = ["train: six", "train: nine", "dev: six", "test: nine"] * 2
-    corpus = corpus_of(*texts, speaker=["a", "a", "b", "b"] * 2, domain=["near", "far", "far", "near"] * 2)
+    corpus = corpus_of(
+        *texts, speaker=["a", "a", "b", "b"] * 2, domain=["near", "far", "far", "near"] * 2
+    )
     found = list(label_checks.labels(corpus))
     assert statuses(found) == {"ok"}
     assert "different values: text 2, speaker 2, domain 2; none differ by case" in said(found)
@@ -683,14 +843,20 @@ def test_clean_labels_are_ok() -> None:
 @pytest.mark.parametrize("other", ["anna ", "ANNA", "ａnna", "an na"])
 def test_a_label_written_in_two_ways_is_a_problem(other: str) -> None:
     found = list(label_checks.labels(corpus_of(*CLEAN, speaker=["anna", "anna", other, other])))
-    assert (f"'anna' (2) and {other!r} (2) differ only" in said(found, "problem")) is (other != "an na")
+    assert (f"'anna' (2) and {other!r} (2) differ only" in said(found, "problem")) is (
+        other != "an na"
+    )
     assert ("none differ" in said(found, "ok")) is (other == "an na")
 
 
 def test_labels_that_are_empty_constant_rare_or_unknown_to_train_are_notes() -> None:
     splits = ("train: six", "train: six", "train: six", "train: nine", "dev: six", "test: ten")
     speakers = ["a", "a", "b", "b", "a", "c"]
-    found = list(label_checks.labels(corpus_of(*splits, speaker=speakers, room=["x", "x", "", "x", "x", "x"], sex=[""] * 6)))
+    found = list(
+        label_checks.labels(
+            corpus_of(*splits, speaker=speakers, room=["x", "x", "", "x", "x", "x"], sex=[""] * 6)
+        )
+    )
     notes = said(found, "note")
     assert "empty values: room 1 of 6." in notes
     assert "the same throughout: domain 'd', room 'x'" in notes
@@ -700,7 +866,9 @@ def test_labels_that_are_empty_constant_rare_or_unknown_to_train_are_notes() -> 
 
 
 def test_unknown_speakers_are_a_note() -> None:
-    assert "no speaker is known" in said(label_checks.labels(corpus_of(*CLEAN, speaker=[""] * 4)), "note")
+    assert "no speaker is known" in said(
+        label_checks.labels(corpus_of(*CLEAN, speaker=[""] * 4)), "note"
+    )
 
 
 def test_a_column_whose_values_never_come_back_is_no_label() -> None:
@@ -724,7 +892,9 @@ def test_speakers_of_train_and_test_are_compared(speakers: str, status: str, mes
 
 
 def test_speakers_shared_in_part_suit_no_task() -> None:
-    found = label_checks.labels(corpus_of("train: a", "train: a", "test: a", "test: a", speaker=["a", "b", "b", "c"]))
+    found = label_checks.labels(
+        corpus_of("train: a", "train: a", "test: a", "test: a", speaker=["a", "b", "b", "c"])
+    )
     assert "1 of the 2 test speakers are in train" in (notes := said(found, "note"))
     assert "It suits neither" in notes
 
@@ -744,7 +914,9 @@ def quick(monkeypatch: pytest.MonkeyPatch, online: Callable[[str], None]) -> Non
 
 @pytest.mark.usefixtures("quick")
 def test_a_clean_corpus_and_a_model_end_in_code_0_on_a_screen(tones: Callable[..., Path]) -> None:
-    done = CliRunner().invoke(cli, ["doctor", "--model", "random:data2vec-audio-tiny", "--corpus", str(tones())])
+    done = CliRunner().invoke(
+        cli, ["doctor", "--model", "random:data2vec-audio-tiny", "--corpus", str(tones())]
+    )
     assert done.exit_code == 0, done.output
     assert "layers 0..3 (final is 3)" in done.output
     assert "72 utterances (48 train, 12 dev, 12 test)" in done.output
@@ -764,7 +936,9 @@ def test_any_problem_ends_in_code_1(tones: Callable[..., Path]) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_model_or_a_corpus_that_cannot_be_opened_is_a_problem_in_its_own_words(tmp_path: Path) -> None:
+def test_a_model_or_a_corpus_that_cannot_be_opened_is_a_problem_in_its_own_words(
+    tmp_path: Path,
+) -> None:
     found = list(examine("mfc", str(tmp_path / "none.csv")))
     problems = said(found, "problem")
     assert "Did you mean 'mfcc'?" in problems

@@ -15,13 +15,19 @@ def package(tmp_path: Path) -> Path:
     package.mkdir()
     for path in (package / "module.py", tmp_path / "results.txt"):
         path.write_text("one\n")
-    for command in ("init --quiet", "add .", "-c user.name=a -c user.email=a@b commit --quiet --message=m"):
+    for command in (
+        "init --quiet",
+        "add .",
+        "-c user.name=a -c user.email=a@b commit --quiet --message=m",
+    ):
         subprocess.run(["git", *command.split()], cwd=tmp_path, check=True)
     return package
 
 
 def test_the_commit_is_marked_where_the_package_was_changed_and_only_there(package: Path) -> None:
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=package, capture_output=True, text=True, check=True).stdout
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=package, capture_output=True, text=True, check=True
+    ).stdout
     assert commit_of(package) == head[:12]
     (package.parent / "results.txt").write_text("two\n")
     assert commit_of(package) == head[:12]

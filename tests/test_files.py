@@ -1,4 +1,6 @@
-"""Files and records: whole or not there, told apart from damaged ones, and read back as they were written."""
+"""Files and records: whole or not there, told apart from damaged ones, and read back as they were
+written.
+"""
 
 import errno
 import hashlib
@@ -40,14 +42,21 @@ from probe.records import (
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=8,
 )
-one_folder_will_do = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+one_folder_will_do = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
-# --- atomic writes ----------------------------------------------------------------------------------------------------------------
+# --- atomic writes
+# ----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [0, 1, 1 << 21])
@@ -60,7 +69,9 @@ def test_an_atomic_write_leaves_the_data_and_nothing_else(tmp_path: Path, size: 
     assert sha256_of_file(tmp_path / "a.bin") == hashlib.sha256(data).hexdigest()
 
 
-def test_an_atomic_write_goes_on_after_a_short_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_atomic_write_goes_on_after_a_short_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, bytes(data)[:7]))
     write_atomically(tmp_path / "a.bin", bytes(range(100)))
@@ -68,7 +79,9 @@ def test_an_atomic_write_goes_on_after_a_short_write(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize("call", ["write", "fsync", "replace"])
-def test_an_atomic_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+def test_an_atomic_write_that_fails_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
     path = tmp_path / "a.bin"
     write_atomically(path, b"old")
 
@@ -83,7 +96,9 @@ def test_an_atomic_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_pat
     assert [item.name for item in tmp_path.iterdir()] == ["a.bin"]
 
 
-def test_data_reach_the_disk_before_the_name_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_reach_the_disk_before_the_name_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[str] = []
 
     def noted(name: str) -> Callable[..., Any]:
@@ -109,14 +124,20 @@ def test_trying_whether_a_folder_can_be_written_leaves_nothing(tmp_path: Path) -
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "beneath"):
-        with pytest.raises(ProbeError, match=rf"{folder}: nothing can be written here \(Not a directory\)\. Make the folder"):
+        with pytest.raises(
+            ProbeError,
+            match=rf"{folder}: nothing can be written here \(Not a directory\)\. Make the folder",
+        ):
             require_writable(folder)
 
 
-# --- JSON -------------------------------------------------------------------------------------------------------------------------
+# --- JSON
+# -------------------------------------------------------------------------------------------------------------------------
 
 
-@given(value=st.dictionaries(texts.filter(lambda name: name != "checksum"), json_values, max_size=4))
+@given(
+    value=st.dictionaries(texts.filter(lambda name: name != "checksum"), json_values, max_size=4)
+)
 @one_folder_will_do
 def test_an_object_comes_back_as_it_was_written(tmp_path: Path, value: dict[str, Any]) -> None:
     write_json(tmp_path / "a.json", value)
@@ -148,16 +169,23 @@ def test_no_flipped_bit_in_a_json_file_changes_what_is_read(tmp_path: Path) -> N
     assert refused > 0.9 * 8 * len(content)  # the rest is white space
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"3", b'{"a": 1}', b'{"a": 1, "checksum": "0"}', b"\xff\xfe{}"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[1]", b"3", b'{"a": 1}', b'{"a": 1, "checksum": "0"}', b"\xff\xfe{}"]
+)
 def test_a_json_file_without_its_checksum_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(content)
-    with pytest.raises(ProbeError, match=r"a\.json: damaged or not readable .*Remove it and run `probe extract` again"):
+    with pytest.raises(
+        ProbeError,
+        match=r"a\.json: damaged or not readable .*Remove it and run `probe extract` again",
+    ):
         read_json(path)
 
 
 def test_a_json_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ProbeError, match=r"a\.json: not there; expected a folder that `probe extract` wrote"):
+    with pytest.raises(
+        ProbeError, match=r"a\.json: not there; expected a folder that `probe extract` wrote"
+    ):
         read_json(tmp_path / "a.json")
 
 
@@ -212,14 +240,26 @@ def test_a_name_that_is_not_utf_8_is_refused() -> None:
         file_name(os.fsdecode(b"t\xe9"))
 
 
-# --- records ----------------------------------------------------------------------------------------------------------------------
+# --- records
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_records_come_back_as_they_were_written(tmp_path: Path) -> None:
     written = [
         record(),
-        record(value=None, low=None, note="too few speakers", counts={"block": ["ab"], "numerator": [1], "denominator": [3]}),
-        record(value=1 / 3, search=[{"C": 1e-3, "accuracy": 0.25}], excluded={"no text": 2}, code={"version": "0"}, seconds=0.1),
+        record(
+            value=None,
+            low=None,
+            note="too few speakers",
+            counts={"block": ["ab"], "numerator": [1], "denominator": [3]},
+        ),
+        record(
+            value=1 / 3,
+            search=[{"C": 1e-3, "accuracy": 0.25}],
+            excluded={"no text": 2},
+            code={"version": "0"},
+            seconds=0.1,
+        ),
     ]
     write_records(tmp_path / "new" / "a.jsonl", written)
     assert list(iterate_records(tmp_path / "new" / "a.jsonl")) == written
@@ -247,19 +287,36 @@ def test_counts_of_trials_come_back_as_arrays_and_are_small_on_disk(tmp_path: Pa
 
 def test_columns_that_stand_in_a_file_already_are_not_written_again(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
-    lists = {name: generator.integers(2, size=3000).tolist() for name in ("enroll", "test", "target")}
-    counts = [{"block": ["ab", "cd"], **lists, "rank": generator.permutation(3000).tolist()} for _ in range(3)]
+    lists = {
+        name: generator.integers(2, size=3000).tolist() for name in ("enroll", "test", "target")
+    }
+    counts = [
+        {"block": ["ab", "cd"], **lists, "rank": generator.permutation(3000).tolist()}
+        for _ in range(3)
+    ]
     path = tmp_path / "a.jsonl"
-    write_records(path, [record(metric=metric, counts=of_layer) for of_layer in counts for metric in ("eer", "min_dcf_0.01")])
+    write_records(
+        path,
+        [
+            record(metric=metric, counts=of_layer)
+            for of_layer in counts
+            for metric in ("eer", "min_dcf_0.01")
+        ],
+    )
     found = list(iterate_records(path))
     assert len(found) == 6
     for i, item in enumerate(found):
-        assert {name: np.asarray(column).tolist() for name, column in item.counts.items()} == counts[i // 2] | {"block": ["ab", "cd"]}
+        assert {
+            name: np.asarray(column).tolist() for name, column in item.counts.items()
+        } == counts[i // 2] | {"block": ["ab", "cd"]}
     sizes = [len(line) for line in path.read_text().splitlines()]
     assert max(sizes[1::2]) < 0.2 * sizes[0], "nothing is new in another metric of the same trials"
     assert max(sizes[2::2]) < 0.9 * sizes[0], "only the ranks are new in another layer"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
-    with pytest.raises(ProbeError, match=r"line 1: its counts cannot be read \(.* is sha256:\w{16}, which no earlier line"):
+    with pytest.raises(
+        ProbeError,
+        match=r"line 1: its counts cannot be read \(.* is sha256:\w{16}, which no earlier line",
+    ):
         list(iterate_records(path))
 
 
@@ -271,8 +328,12 @@ def test_any_name_survives_the_round_trip(tmp_path: Path, names: list[str]) -> N
     assert list(iterate_records(tmp_path / "a.jsonl")) == written
 
 
-@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c", "\r", "\n", "\r\n"])
-def test_a_name_with_a_line_separator_survives_the_round_trip(tmp_path: Path, separator: str) -> None:
+@pytest.mark.parametrize(
+    "separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c", "\r", "\n", "\r\n"]
+)
+def test_a_name_with_a_line_separator_survives_the_round_trip(
+    tmp_path: Path, separator: str
+) -> None:
     written = [record(test_domain=f"near{separator}far"), record()]
     write_records(tmp_path / "a.jsonl", written)
     assert list(iterate_records(tmp_path / "a.jsonl")) == written
@@ -298,13 +359,18 @@ def test_a_folder_of_records_is_one_table(tmp_path: Path) -> None:
     assert list(table["model"]) == ["org/a", "org/a", "org/b"]
     assert list(table["layer"]) == ["0", "1", "0"]
     assert set(table.columns) == FIELDS | {"file"}
-    assert list(table["file"]) == [str(tmp_path / name) for name in ("a.jsonl", "a.jsonl", "b.jsonl")]
+    assert list(table["file"]) == [
+        str(tmp_path / name) for name in ("a.jsonl", "a.jsonl", "b.jsonl")
+    ]
 
 
 def test_equal_texts_of_a_table_are_one_object(tmp_path: Path) -> None:
     write_records(tmp_path / "a.jsonl", [record(layer=str(number)) for number in range(3)])
     table = read_records(tmp_path)
-    assert len({id(name) for name in table["recipe"].tolist()}) == 1 and len({id(name) for name in table["layer"].tolist()}) == 3
+    assert (
+        len({id(name) for name in table["recipe"].tolist()}) == 1
+        and len({id(name) for name in table["layer"].tolist()}) == 3
+    )
 
 
 def test_a_folder_without_records_is_named(tmp_path: Path) -> None:
@@ -322,23 +388,40 @@ def changed_line(**changed: Any) -> str:
     [
         ("{", r"line 2: not JSON .*Remove the file and run its task again"),
         ("", r"line 2: not JSON"),
-        ("[]", r"line 2: this line is JSON, but no record: it has no field `format`\. Move the file"),
-        (changed_line(format=1), r"line 2: record format 1; this version reads 4\. Run its task again"),
+        (
+            "[]",
+            r"line 2: this line is JSON, but no record: it has no field `format`\. Move the file",
+        ),
+        (
+            changed_line(format=1),
+            r"line 2: record format 1; this version reads 4\. Run its task again",
+        ),
         ('{"key": "a", "label": "x"}', r"line 2: this line is JSON, but no record"),
-        (changed_line(polling="mean"), r"line 2: fields \['polling'\] missing or unknown\. Run its task again"),
+        (
+            changed_line(polling="mean"),
+            r"line 2: fields \['polling'\] missing or unknown\. Run its task again",
+        ),
         (json.dumps({"format": 4}), r"line 2: fields \[.*'model'.*\] missing or unknown"),
     ],
 )
-def test_a_line_that_is_no_record_is_named_with_its_number(tmp_path: Path, line: str, message: str) -> None:
+def test_a_line_that_is_no_record_is_named_with_its_number(
+    tmp_path: Path, line: str, message: str
+) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_text("\n".join([canonical_json(asdict(record())), line, canonical_json(asdict(record()))]) + "\n")
+    path.write_text(
+        "\n".join([canonical_json(asdict(record())), line, canonical_json(asdict(record()))]) + "\n"
+    )
     with pytest.raises(ProbeError, match=rf"a\.jsonl {message}"):
         list(iterate_records(path))
 
 
 def test_a_record_that_is_not_utf8_is_named_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_bytes(canonical_json(asdict(record())).encode() + b"\n" + changed_line().encode().replace(b"digits", b"d\xffgits"))
+    path.write_bytes(
+        canonical_json(asdict(record())).encode()
+        + b"\n"
+        + changed_line().encode().replace(b"digits", b"d\xffgits")
+    )
     with pytest.raises(ProbeError, match=r"a\.jsonl line 2: not JSON"):
         read_records(path)
 
@@ -365,7 +448,14 @@ def test_the_layer_is_chosen_on_dev_and_ties_go_to_the_lowest() -> None:
 
 def test_layers_are_chosen_on_the_dev_rows_of_the_source_domain() -> None:
     records = frame_of(
-        record(layer=str(layer), layer_index=layer, split="dev", train_domain="near", test_domain=domain, value=value)
+        record(
+            layer=str(layer),
+            layer_index=layer,
+            split="dev",
+            train_domain="near",
+            test_domain=domain,
+            value=value,
+        )
         for domain, values in {"near": (0.4, 0.6), "far": (0.9, 0.1)}.items()
         for layer, value in enumerate(values)
     )
@@ -374,7 +464,10 @@ def test_layers_are_chosen_on_the_dev_rows_of_the_source_domain() -> None:
 
 
 def test_a_layer_without_a_dev_score_is_not_chosen() -> None:
-    records = [record(split="dev", value=None), record(layer="1", layer_index=1, split="dev", value=0.1)]
+    records = [
+        record(split="dev", value=None),
+        record(layer="1", layer_index=1, split="dev", value=0.1),
+    ]
     assert list(chosen_layers(frame_of(records))["chosen_layer"]) == ["1"]
 
 
@@ -386,7 +479,9 @@ def test_a_folder_is_no_file(tmp_path: Path, path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket"])
-def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_file_is_not_replaced_by_one(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)  # a socket's path has few bytes
     path = Path("there")
     if kind == "pipe":
@@ -394,7 +489,9 @@ def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path, kind: str, monke
     else:
         socket.socket(socket.AF_UNIX).bind(str(path))
     mode = path.stat().st_mode
-    with pytest.raises(ProbeError, match=r"there: a device, pipe or socket, which a file would replace"):
+    with pytest.raises(
+        ProbeError, match=r"there: a device, pipe or socket, which a file would replace"
+    ):
         write_atomically(path, b"data")
     assert path.stat().st_mode == mode
 
@@ -417,9 +514,13 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
         ("headline", 1, "expected bool"),
     ],
 )
-def test_values_that_no_table_could_be_made_of_are_named(tmp_path: Path, name: str, value: object, expected: str) -> None:
+def test_values_that_no_table_could_be_made_of_are_named(
+    tmp_path: Path, name: str, value: object, expected: str
+) -> None:
     write_records(tmp_path / "a.jsonl", [record()])
     line = json.loads((tmp_path / "a.jsonl").read_text(encoding="utf-8"))
     (tmp_path / "a.jsonl").write_text(json.dumps({**line, name: value}) + "\n", encoding="utf-8")
-    with pytest.raises(ProbeError, match=rf"in the field {name}; .*{expected}.*records PATH --check"):
+    with pytest.raises(
+        ProbeError, match=rf"in the field {name}; .*{expected}.*records PATH --check"
+    ):
         read_records(tmp_path)

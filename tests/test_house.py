@@ -12,7 +12,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "probe").rglob("*.py"))
-MODULES = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in SOURCES}
+MODULES = {
+    path: ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in SOURCES
+}
 
 # Each may import what stands further down; rooms that share a floor do not know each other.
 FLOORS = (
@@ -45,18 +48,34 @@ DOORS = {
     "torchaudio": {"models", "data", "heads"},
     "transformers": {"models"},
 }
-HEAVY = ("torch", "torchaudio", "transformers", "sklearn", "pandas", "h5py", "scipy", "matplotlib", "soundfile", "jiwer")
+HEAVY = (
+    "torch",
+    "torchaudio",
+    "transformers",
+    "sklearn",
+    "pandas",
+    "h5py",
+    "scipy",
+    "matplotlib",
+    "soundfile",
+    "jiwer",
+)
 
 
 def imported(source: str, module: str) -> Iterator[str]:
-    """Dotted names that a module's source imports, in functions too; not those under ``if TYPE_CHECKING``.
+    """Dotted names that a module's source imports, in functions too; not those under ``if
+    TYPE_CHECKING``.
 
-    ``from probe import heads`` gives ``probe.heads``; a relative import is resolved against ``module``.
+    ``from probe import heads`` gives ``probe.heads``; a relative import is resolved against
+    ``module``.
     """
     tree = ast.parse(source)
     for_types: set[ast.AST] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+        if isinstance(node, ast.If) and ast.unparse(node.test) in (
+            "TYPE_CHECKING",
+            "typing.TYPE_CHECKING",
+        ):
             for_types.update(inner for statement in node.body for inner in ast.walk(statement))
     for node in ast.walk(tree):
         if node in for_types:
@@ -66,9 +85,18 @@ def imported(source: str, module: str) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             above = ".".join(module.split(".")[: -node.level]) if node.level else ""
             whole = ".".join(filter(None, [above, node.module]))
-            yield from (f"{whole}.{alias.name}" for alias in node.names) if whole == "probe" else [whole]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__"):
-            yield node.args[0].value if isinstance(node.args[0], ast.Constant) else "a name made at run time"
+            yield from (
+                (f"{whole}.{alias.name}" for alias in node.names) if whole == "probe" else [whole]
+            )
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in (
+            "import_module",
+            "__import__",
+        ):
+            yield (
+                node.args[0].value
+                if isinstance(node.args[0], ast.Constant)
+                else "a name made at run time"
+            )
 
 
 def violations(source: str, module: str) -> list[str]:
@@ -81,7 +109,9 @@ def violations(source: str, module: str) -> list[str]:
         first, *rest = name.split(".")
         if first != "probe":
             if room not in DOORS.get(first, {room}):
-                found.append(f"{module} imports {name}; its door is {', '.join(sorted(DOORS[first]))}")
+                found.append(
+                    f"{module} imports {name}; its door is {', '.join(sorted(DOORS[first]))}"
+                )
         elif not rest or rest[0] not in FLOOR_OF:
             found.append(f"{module} imports {name}, which has no floor in the house")
         elif rest[0] != room and FLOOR_OF[rest[0]] >= FLOOR_OF[room]:
@@ -92,7 +122,12 @@ def violations(source: str, module: str) -> list[str]:
 
 
 def test_imports_go_down_and_heavy_libraries_have_one_door() -> None:
-    found = [text for path, module in MODULES.items() if module not in EXEMPT for text in violations(path.read_text(), module)]
+    found = [
+        text
+        for path, module in MODULES.items()
+        if module not in EXEMPT
+        for text in violations(path.read_text(), module)
+    ]
     assert not found, "\n".join(found)
 
 
@@ -104,7 +139,11 @@ def test_imports_go_down_and_heavy_libraries_have_one_door() -> None:
         ("probe.store.stores", "from probe import records", "not further down"),
         ("probe.store.stores", "from ..records import Record", "not further down"),
         ("probe.evaluation.run", "from probe.extraction.plan import make_plan", "not further down"),
-        ("probe.heads.linear.linear_probe", "def fit():\n    from probe.models.catalogue import open_model", "not further down"),
+        (
+            "probe.heads.linear.linear_probe",
+            "def fit():\n    from probe.models.catalogue import open_model",
+            "not further down",
+        ),
         ("probe.errors", "from probe.files import file_name", "not further down"),
         ("probe.store.stores", "import probe", "has no floor"),
         ("probe.store.stores", "from probe import open_store", "has no floor"),
@@ -117,7 +156,11 @@ def test_imports_go_down_and_heavy_libraries_have_one_door() -> None:
             "its door is models",
         ),
         ("probe.models.spectral", "from sklearn.svm import SVC", "its door is heads, measures"),
-        ("probe.models.spectral", "import importlib\nimportlib.import_module('soundfile')", "its door is data"),
+        (
+            "probe.models.spectral",
+            "import importlib\nimportlib.import_module('soundfile')",
+            "its door is data",
+        ),
         ("probe.models.spectral", "name = 'h5' + 'py'\n__import__(name)", "made at run time"),
     ],
 )
@@ -129,8 +172,14 @@ def test_a_forbidden_import_is_caught(module: str, source: str, message: str) ->
     ("module", "source"),
     [
         ("probe.cli", "from probe.store.stores import find_stores\nimport click"),
-        ("probe.store.stores", "from probe.store.shards import FORMAT\nfrom . import views\nimport h5py"),
-        ("probe.extraction.plan", "from probe.data.corpus import Corpus\nfrom probe import environment"),
+        (
+            "probe.store.stores",
+            "from probe.store.shards import FORMAT\nfrom . import views\nimport h5py",
+        ),
+        (
+            "probe.extraction.plan",
+            "from probe.data.corpus import Corpus\nfrom probe import environment",
+        ),
         ("probe.records", "import pandas as pd\nimport torch, numpy, tqdm"),
         ("probe.cli", "if TYPE_CHECKING:\n    import pandas as pd"),
         ("probe.data.audio", "if TYPE_CHECKING:\n    from probe.store.stores import FeatureStore"),
@@ -148,9 +197,15 @@ def test_every_imported_library_is_declared() -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     text = setup["options"]["install_requires"] + setup["options.extras_require"].get("plots", "")
-    declared = {re.split(r"[^\w-]", line)[0].replace("-", "_") for line in text.split("\n") if line.strip()}
+    declared = {
+        re.split(r"[^\w-]", line)[0].replace("-", "_") for line in text.split("\n") if line.strip()
+    }
     declared = {"sklearn" if name == "scikit_learn" else name for name in declared}
-    names = {name.split(".")[0] for path, module in MODULES.items() for name in imported(path.read_text(), module)}
+    names = {
+        name.split(".")[0]
+        for path, module in MODULES.items()
+        for name in imported(path.read_text(), module)
+    }
     foreign = names - set(sys.stdlib_module_names) - {"probe", "a name made at run time"}
     assert foreign <= declared, "imported but not in setup.cfg's install_requires or plots"
 
@@ -159,23 +214,35 @@ def test_the_package_list_is_the_list_of_folders() -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     listed = setup["options"]["packages"].split()
-    mapped = dict(line.split(" = ") for line in setup["options"]["package_dir"].strip().splitlines())
-    folders = [".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "probe").rglob("__init__.py")]
+    mapped = dict(
+        line.split(" = ") for line in setup["options"]["package_dir"].strip().splitlines()
+    )
+    folders = [
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for path in (ROOT / "probe").rglob("__init__.py")
+    ]
     assert sorted(listed) == sorted([*folders, *mapped])
     assert mapped["probe.tasks"] == "tasks"
     for name, folder in mapped.items():
         assert (ROOT / folder).is_dir()
-        assert not (ROOT / Path(*name.split("."))).exists(), "a mapped folder must not stand beneath probe/ too"
+        assert not (ROOT / Path(*name.split("."))).exists(), (
+            "a mapped folder must not stand beneath probe/ too"
+        )
 
 
 def test_every_data_file_of_the_package_is_shipped() -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    patterns = {package: re.split(r"[,\s]+", text.strip()) for package, text in setup["options.package_data"].items()}
+    patterns = {
+        package: re.split(r"[,\s]+", text.strip())
+        for package, text in setup["options.package_data"].items()
+    }
     for path in (ROOT / "probe").rglob("*"):
         if path.is_file() and path.suffix not in (".py", ".pyc"):
             package = ".".join(path.parent.relative_to(ROOT).parts)
-            assert any(path.match(pattern) for pattern in patterns.get(package, [])), f"{path} is not in package_data"
+            assert any(path.match(pattern) for pattern in patterns.get(package, [])), (
+                f"{path} is not in package_data"
+            )
     assert list((ROOT / "tasks").glob("*.toml"))
     assert patterns["probe.tasks"] == ["*.toml"]
 
@@ -193,7 +260,13 @@ def test_every_data_file_of_the_package_is_shipped() -> None:
 )
 def test_asking_for_help_loads_no_heavy_library(statement: str) -> None:
     script = f"import atexit, sys\natexit.register(lambda: print('loaded', *(set(sys.modules) & set({HEAVY})), file=sys.stderr))\n"
-    done = subprocess.run([sys.executable, "-c", script + statement], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", script + statement],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1].split() == ["loaded"]
 
@@ -234,7 +307,11 @@ def test_everything_public_has_a_docstring() -> None:
 
 def test_a_missing_docstring_is_caught() -> None:
     source = "class A:\n    'Doc.'\n    def f(self): pass\n    def _g(self): pass\ndef h(): pass"
-    assert [name for name, text in documented(ast.parse(source)) if not text] == ["the module", "A.f", "h"]
+    assert [name for name, text in documented(ast.parse(source)) if not text] == [
+        "the module",
+        "A.f",
+        "h",
+    ]
 
 
 def test_no_file_in_git_names_a_home_folder() -> None:

@@ -66,7 +66,9 @@ def task(tmp_path: Path) -> Path:
 
 def change_weights(folder: Path) -> str:
     """Trains a checkpoint on, as it were; the first digits of its new hash."""
-    weights = {name: weight * 1.01 for name, weight in load_file(folder / "model.safetensors").items()}
+    weights = {
+        name: weight * 1.01 for name, weight in load_file(folder / "model.safetensors").items()
+    }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return sha256_on_disk(folder)[:12]
 
@@ -95,7 +97,9 @@ def change_weights(folder: Path) -> str:
         ("models/link.pt", "link.pt", "models/link.pt"),
     ],
 )
-def test_a_name_stands_before_the_first_equals_sign(folder: Path, text: str, name: str, spec: str) -> None:
+def test_a_name_stands_before_the_first_equals_sign(
+    folder: Path, text: str, name: str, spec: str
+) -> None:
     (folder.parent / "latest").symlink_to(folder)
     (folder.parent / "one.pt").touch()
     (folder.parent / "link.pt").symlink_to(folder / "model.safetensors")
@@ -108,11 +112,17 @@ def test_a_name_stands_before_the_first_equals_sign(folder: Path, text: str, nam
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("my base=org/name", r"expected NAME=SPEC, with a NAME of letters, digits, '\.', '_' and '-'"),
+        (
+            "my base=org/name",
+            r"expected NAME=SPEC, with a NAME of letters, digits, '\.', '_' and '-'",
+        ),
         ("=org/name", "expected NAME=SPEC"),
         ("base=", "expected NAME=SPEC"),
         ("fbank=org/name", "fbank is the name of a spectral front-end. Choose another NAME"),
-        ("models/fbank", "it would be called fbank, as the spectral front-end is. Give it a name of its own: --model NAME="),
+        (
+            "models/fbank",
+            "it would be called fbank, as the spectral front-end is. Give it a name of its own: --model NAME=",
+        ),
     ],
 )
 def test_a_name_that_means_something_else_is_refused(folder: Path, text: str, message: str) -> None:
@@ -121,22 +131,38 @@ def test_a_name_that_means_something_else_is_refused(folder: Path, text: str, me
         ModelName.parse(text)
 
 
-def test_a_home_folder_is_found_behind_a_name(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_folder_is_found_behind_a_name(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     for text in ("~/models/w2v2", "base=~/models/w2v2"):
         assert ModelName.parse(text).path == str(folder.resolve())
     assert open_model("random:~/models/w2v2", "cpu").info.id == "random:w2v2"
 
 
-def test_two_models_of_one_name_are_refused_and_two_spellings_are_one(folder: Path, tmp_path: Path) -> None:
+def test_two_models_of_one_name_are_refused_and_two_spellings_are_one(
+    folder: Path, tmp_path: Path
+) -> None:
     write_checkpoint("hubert post-LN", tmp_path / "other" / "w2v2")
     assert len(distinct_models(["models/w2v2", "./models/w2v2/", str(folder)])) == 1
-    assert len(distinct_models(["models/w2v2", "b=other/w2v2", "random:models/w2v2", "random:models/w2v2@0"])) == 3
-    with pytest.raises(UsageError, match=r"models/w2v2 and other/w2v2: both would be called w2v2\. .* w2v2-2=other/w2v2"):
+    assert (
+        len(
+            distinct_models(
+                ["models/w2v2", "b=other/w2v2", "random:models/w2v2", "random:models/w2v2@0"]
+            )
+        )
+        == 3
+    )
+    with pytest.raises(
+        UsageError,
+        match=r"models/w2v2 and other/w2v2: both would be called w2v2\. .* w2v2-2=other/w2v2",
+    ):
         bench(["models/w2v2", "other/w2v2"], ["word-id"], "missing.csv", tmp_path / "out")
 
 
-def test_every_spelling_of_a_folder_is_one_model(folder: Path, tones: Callable[..., Path], task: Path, tmp_path: Path) -> None:
+def test_every_spelling_of_a_folder_is_one_model(
+    folder: Path, tones: Callable[..., Path], task: Path, tmp_path: Path
+) -> None:
     corpus = tones(words=2, speakers=2)
     Path("link").symlink_to(folder)
     first = extract("models/w2v2", corpus, tmp_path / "features", view="meanstd")
@@ -148,17 +174,33 @@ def test_every_spelling_of_a_folder_is_one_model(folder: Path, tones: Callable[.
         assert done.path.name.startswith(f"{name}__") and done.records[0].model == name
     assert first.store.parent == tmp_path / "features" / "w2v2"
     moved = folder.rename(tmp_path / "renamed")
-    assert run(task, str(moved), corpus, tmp_path / "features", tmp_path / "results").records[0].model == "renamed"
-    assert extract(open_model(str(moved), "cpu"), corpus, tmp_path / "features", view="meanstd").store.parent.name == "renamed"
+    assert (
+        run(task, str(moved), corpus, tmp_path / "features", tmp_path / "results").records[0].model
+        == "renamed"
+    )
+    assert (
+        extract(
+            open_model(str(moved), "cpu"), corpus, tmp_path / "features", view="meanstd"
+        ).store.parent.name
+        == "renamed"
+    )
     Path("link").unlink()
     gone = run(task, "models/w2v2", corpus, tmp_path / "features", tmp_path / "others").records[0]
     assert (gone.model, gone.arguments["model"]) == ("w2v2", "models/w2v2")
 
 
 def test_features_of_older_weights_serve_only_when_they_are_named(
-    folder: Path, tones: Callable[..., Path], task: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    folder: Path,
+    tones: Callable[..., Path],
+    task: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    corpus, features, results = tones(words=2, speakers=2), tmp_path / "features", tmp_path / "results"
+    corpus, features, results = (
+        tones(words=2, speakers=2),
+        tmp_path / "features",
+        tmp_path / "results",
+    )
     old = sha256_on_disk(folder)[:12]
     extract("models/w2v2", corpus, features, view="meanstd")
     run(task, "models/w2v2", corpus, features, results)
@@ -176,10 +218,14 @@ def test_features_of_older_weights_serve_only_when_they_are_named(
     extract("models/w2v2", corpus, features, view="meanstd")
     with caplog.at_level(logging.WARNING, "probe"):
         assert run(task, "models/w2v2", corpus, features, results).records[0].revision == new
-    assert "revision of the model; they are kept as" in caplog.text and "--model NAME=SPEC" in caplog.text
+    assert (
+        "revision of the model; they are kept as" in caplog.text
+        and "--model NAME=SPEC" in caplog.text
+    )
     assert run(task, f"old=w2v2@{old}", corpus, features, results).records[0].model == "old"
     with pytest.raises(
-        ProbeError, match=rf"2 stores of different models are called w2v2; they differ in revision(?=.*w2v2@{old} ).*w2v2@{new}"
+        ProbeError,
+        match=rf"2 stores of different models are called w2v2; they differ in revision(?=.*w2v2@{old} ).*w2v2@{new}",
     ):
         run(task, "w2v2", corpus, features, results)
     table = summary_rows(read_records(results))
@@ -187,13 +233,20 @@ def test_features_of_older_weights_serve_only_when_they_are_named(
 
 
 def test_a_chosen_name_stands_in_everything_that_is_written(
-    folder: Path, tones: Callable[..., Path], task: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    tones: Callable[..., Path],
+    task: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     corpus = tones(words=2, speakers=2)
     line = "bench --model base=models/w2v2 --model untrained=random:models/w2v2 --task word.toml --to out"
     cli([*line.split(), "--corpus", str(corpus), "--device", "cpu"], standalone_mode=False)
     assert sorted(path.name for path in Path("out/features").iterdir()) == ["base", "untrained"]
-    assert {path.name.partition("__")[0] for path in Path("out/results").glob("*.jsonl")} == {"base", "untrained"}
+    assert {path.name.partition("__")[0] for path in Path("out/results").glob("*.jsonl")} == {
+        "base",
+        "untrained",
+    }
     rows = summary_rows(read_records("out/results")).set_index("model")
     assert rows.loc["base", "random"] == rows.loc["untrained", "value"]
     capsys.readouterr()
@@ -210,7 +263,12 @@ def test_a_chosen_name_stands_in_everything_that_is_written(
 
 def test_what_is_known_of_a_model_is_known_under_a_chosen_name(tmp_path: Path) -> None:
     def scores(model: str, spec: str, revision: str, hits: int) -> list[Record]:
-        about = {"model": model, "arguments": {"model": spec}, "revision": revision, "task": "speaker-id"}
+        about = {
+            "model": model,
+            "arguments": {"model": spec},
+            "revision": revision,
+            "task": "speaker-id",
+        }
         return layers([hits, hits], [hits, hits], **about)
 
     records = frame(
@@ -221,19 +279,32 @@ def test_what_is_known_of_a_model_is_known_under_a_chosen_name(tmp_path: Path) -
     )
     rows = summary_rows(records).set_index("model")
     value = rows["value"]
-    assert (rows.loc["base", "random"], rows.loc["base", "fbank"]) == (value["twin"], value["banks"])
-    assert rows.loc[["twin", "w2v2"], "random"].isna().all() and math.isnan(rows.loc["banks", "fbank"])
+    assert (rows.loc["base", "random"], rows.loc["base", "fbank"]) == (
+        value["twin"],
+        value["banks"],
+    )
+    assert rows.loc[["twin", "w2v2"], "random"].isna().all() and math.isnan(
+        rows.loc["banks", "fbank"]
+    )
     published = published_rows(rows.reset_index(), specs_of(records)).set_index("model")
-    assert (published.loc["base", "printed"], published.loc["banks", "printed"]) == ("75.18", "20.0582")
+    assert (published.loc["base", "printed"], published.loc["banks", "printed"]) == (
+        "75.18",
+        "20.0582",
+    )
     assert "random weights" in published.loc["twin", "figure"]
     written, left_out = write_cards(records, tmp_path, {"spoken": "org/spoken"})
-    assert 'name: "facebook/wav2vec2-base"' in next(path for path in written if path.suffix == ".md").read_text()
+    assert (
+        'name: "facebook/wav2vec2-base"'
+        in next(path for path in written if path.suffix == ".md").read_text()
+    )
     reasons = [
         "random weights are a baseline",
         "a baseline, no model of the Hub",
         "of revision '0123456789ab', no commit of the Hub",
     ]
-    assert sorted(left_out) == sorted(f"{name}: {why}" for name, why in zip(("twin", "banks", "w2v2"), reasons, strict=True))
+    assert sorted(left_out) == sorted(
+        f"{name}: {why}" for name, why in zip(("twin", "banks", "w2v2"), reasons, strict=True)
+    )
 
 
 def test_hooks_decide_which_store_of_a_plugin_is_read(
@@ -253,7 +324,9 @@ def test_hooks_decide_which_store_of_a_plugin_is_read(
     with pytest.raises(ProbeError, match="no features of plugin:hooked_example:load#2"):
         line(f"run word.toml {common} --hook 2")
     line(f"extract --model {name} --hook 1 --hook 2 --to features --view meanstd")
-    with pytest.raises(ProbeError, match=rf"they differ in revision\. Name one .*(?=.*{name}#1 ).*{name}#1,2 "):
+    with pytest.raises(
+        ProbeError, match=rf"they differ in revision\. Name one .*(?=.*{name}#1 ).*{name}#1,2 "
+    ):
         line(f"run word.toml {common}")
     with pytest.raises(ProbeError, match="they differ in revision"):
         line(f"similarity {common.removesuffix(' --device cpu')} --view meanstd")
@@ -261,7 +334,10 @@ def test_hooks_decide_which_store_of_a_plugin_is_read(
     line(f"run word.toml {common.replace(name, 'both=' + name)} --hook 1 --hook 2")
     line(f"similarity {common.removesuffix(' --device cpu')} --hook 1 --view meanstd --split all")
     scored = {(record.model, record.layer) for record in iterate_records("results")}
-    layers_of = {model: {layer for name, layer in scored if name == model and layer.isdecimal()} for model, _ in scored}
+    layers_of = {
+        model: {layer for name, layer in scored if name == model and layer.isdecimal()}
+        for model, _ in scored
+    }
     assert layers_of == {name: {"1"}, f"{name}#1": {"1"}, "both": {"1", "2"}}
 
 
@@ -271,7 +347,10 @@ def test_the_file_that_is_a_plugins_argument_must_be_the_one_of_the_features(
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "argued_example.py").write_text(HOOKED)
     (tmp_path / "weights=1.bin").write_text("one")
-    corpus, name = tones(words=2, speakers=2), f"plugin:argued_example:load@{tmp_path / 'weights=1.bin'}#1"
+    corpus, name = (
+        tones(words=2, speakers=2),
+        f"plugin:argued_example:load@{tmp_path / 'weights=1.bin'}#1",
+    )
     extract(name, corpus, tmp_path / "features", view="meanstd")
     run(task, f"mine={name}", corpus, tmp_path / "features", tmp_path / "results")
     (tmp_path / "weights=1.bin").write_text("two")
@@ -284,12 +363,21 @@ def test_a_store_that_names_a_plugin_behind_a_name_runs_nothing() -> None:
     assert not is_plugin("plug=org/name")
 
 
-def test_seeds_of_random_weights_are_not_taken_for_each_other(tones: Callable[..., Path], task: Path, tmp_path: Path) -> None:
+def test_seeds_of_random_weights_are_not_taken_for_each_other(
+    tones: Callable[..., Path], task: Path, tmp_path: Path
+) -> None:
     corpus = tones(words=2, speakers=2)
-    extract("random:data2vec-audio-tiny@1", corpus, tmp_path / "features", view="meanstd", check=False)
-    with pytest.raises(ProbeError, match=r"no features of random:data2vec-audio-tiny .*found random:data2vec-audio-tiny@1"):
+    extract(
+        "random:data2vec-audio-tiny@1", corpus, tmp_path / "features", view="meanstd", check=False
+    )
+    with pytest.raises(
+        ProbeError,
+        match=r"no features of random:data2vec-audio-tiny .*found random:data2vec-audio-tiny@1",
+    ):
         run(task, "random:data2vec-audio-tiny", corpus, tmp_path / "features", tmp_path / "results")
-    zero = extract("random:data2vec-audio-tiny@0", corpus, tmp_path / "features", view="meanstd", check=False)
+    zero = extract(
+        "random:data2vec-audio-tiny@0", corpus, tmp_path / "features", view="meanstd", check=False
+    )
     for spelling in ("random:data2vec-audio-tiny", "random:data2vec-audio-tiny@0"):
         assert select_store(tmp_path / "features", spelling, "mean").path == zero.store
 

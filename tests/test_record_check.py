@@ -1,4 +1,6 @@
-"""Checking records: sound ones are let through, each thing that is wrong is found at its place, the page says what is checked."""
+"""Checking records: sound ones are let through, each thing that is wrong is found at its place, the
+page says what is checked.
+"""
 
 import hashlib
 import json
@@ -18,7 +20,16 @@ from probe.errors import ProbeError
 from probe.evaluation.tasks import CONTROLS as TASK_CONTROLS
 from probe.evaluation.tasks import KINDS as TASK_KINDS
 from probe.measures.counts import amount_counts
-from probe.record_check import CONTROLS, HIGHEST, KINDS, VALUES, check_records, contents, renew_intervals, type_name
+from probe.record_check import (
+    CONTROLS,
+    HIGHEST,
+    KINDS,
+    VALUES,
+    check_records,
+    contents,
+    renew_intervals,
+    type_name,
+)
 from probe.records import SINCE_4, WEIGHTED, Record, outcomes_path, write_records
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,10 +70,15 @@ def test_sound_records_have_no_finding(tmp_path: Path) -> None:
         higher_is_better=False,
         curve=[{"n": 4, "n_train": 0, "bits": 7.25}],
     )
-    weighted = [replace(record, layer=WEIGHTED, layer_weights={"0": 0.25, "1": 0.75}) for record in sound()[:2]]
+    weighted = [
+        replace(record, layer=WEIGHTED, layer_weights={"0": 0.25, "1": 0.75})
+        for record in sound()[:2]
+    ]
     write_records(tmp_path / "a.jsonl", [*sound(), codelength, *weighted])
     write_records(tmp_path / "b.jsonl", verified())
-    missing = scored([5, 5], value=None, low=None, high=None, note="no class in both domains", n_blocks=0)
+    missing = scored(
+        [5, 5], value=None, low=None, high=None, note="no class in both domains", n_blocks=0
+    )
     write_records(tmp_path / "c.jsonl", [replace(missing, counts={}, task="other")])
     assert check_records([tmp_path]) == (12, [])
 
@@ -101,14 +117,49 @@ WRONG: list[tuple[str, object, str, str]] = [
     ("groups", {"sex": ["f"]}, "groups", "a value for each of 12 blocks"),
     ("groups", {"sex": "f"}, "groups", "object of list of text"),
     ("counts", {}, "counts", "block, numerator, denominator"),
-    ("counts", {"block": ["0" * 12], "numerator": [1.5], "denominator": [2]}, "counts", "whole numbers"),
+    (
+        "counts",
+        {"block": ["0" * 12], "numerator": [1.5], "denominator": [2]},
+        "counts",
+        "whole numbers",
+    ),
     ("counts", {"block": ["0" * 12], "numerator": [-1], "denominator": [2]}, "counts", "0 or more"),
-    ("counts", {"block": ["0" * 12], "numerator": [1, 1], "denominator": [2]}, "counts", "one entry a block"),
-    ("counts", {"block": ["0" * 12], "numerator": [3], "denominator": [2]}, "counts", "at most the denominators"),
-    ("counts", {"block": ["0" * 12], "numerator": [0], "denominator": [0]}, "counts", "what has a value"),
-    ("counts", {"block": ["0" * 12], "numerator": [1], "denominator": [10**30]}, "counts", "whole numbers"),
-    ("counts", {"block": ["anna"], "numerator": [1], "denominator": [2]}, "counts", "12 hex digits"),
-    ("counts", {"block": ["1" * 12, "0" * 12], "numerator": [1, 1], "denominator": [2, 2]}, "counts", "in order"),
+    (
+        "counts",
+        {"block": ["0" * 12], "numerator": [1, 1], "denominator": [2]},
+        "counts",
+        "one entry a block",
+    ),
+    (
+        "counts",
+        {"block": ["0" * 12], "numerator": [3], "denominator": [2]},
+        "counts",
+        "at most the denominators",
+    ),
+    (
+        "counts",
+        {"block": ["0" * 12], "numerator": [0], "denominator": [0]},
+        "counts",
+        "what has a value",
+    ),
+    (
+        "counts",
+        {"block": ["0" * 12], "numerator": [1], "denominator": [10**30]},
+        "counts",
+        "whole numbers",
+    ),
+    (
+        "counts",
+        {"block": ["anna"], "numerator": [1], "denominator": [2]},
+        "counts",
+        "12 hex digits",
+    ),
+    (
+        "counts",
+        {"block": ["1" * 12, "0" * 12], "numerator": [1, 1], "denominator": [2, 2]},
+        "counts",
+        "in order",
+    ),
     ("counts", {"block": [], "rank": 3}, "line", "its counts cannot be read"),
     ("higher_is_better", False, "higher_is_better", "True for accuracy"),
     ("higher_is_better", 1, "higher_is_better", "true or false"),
@@ -128,7 +179,12 @@ WRONG: list[tuple[str, object, str, str]] = [
     ("code", {"version": "1"}, "code", "version and commit"),
     ("packages", {"torch": 2}, "packages", "object of text"),
     ("seconds", -0.1, "seconds", "0 or more"),
-    ("format", 2, "line", "record format 2; this version reads 4. Run its task again: format 2 has no condition of training"),
+    (
+        "format",
+        2,
+        "line",
+        "record format 2; this version reads 4. Run its task again: format 2 has no condition of training",
+    ),
     ("format", 1, "line", "format 1 has no controls"),
     ("format", 99, "line", "record format 99"),
     ("extra", 1, "line", "fields ['extra'] missing or unknown"),
@@ -138,14 +194,18 @@ WRONG: list[tuple[str, object, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value", "field", "expected"), WRONG, ids=lambda value: str(value)[:20])
+@pytest.mark.parametrize(
+    ("name", "value", "field", "expected"), WRONG, ids=lambda value: str(value)[:20]
+)
 def test_what_is_wrong_is_found_at_its_line_and_field(
     tmp_path: Path, lines: bytes, name: str, value: object, field: str, expected: str
 ) -> None:
     (tmp_path / "a.jsonl").write_bytes(lines)
     changed(tmp_path / "a.jsonl", LINES, lambda line: line.update({name: value}))
     told = found(tmp_path)
-    assert any(line == LINES and at == field and expected in should for line, at, _, should in told), told
+    assert any(
+        line == LINES and at == field and expected in should for line, at, _, should in told
+    ), told
     assert {line for line, *_ in told} == {LINES}
 
 
@@ -159,12 +219,16 @@ def test_what_is_wrong_is_found_at_its_line_and_field(
         ("rank", 0, -1, "0 or more"),
     ],
 )
-def test_trials_that_are_malformed_are_found(tmp_path: Path, column: str, position: int, value: int, expected: str) -> None:
+def test_trials_that_are_malformed_are_found(
+    tmp_path: Path, column: str, position: int, value: int, expected: str
+) -> None:
     records = verified()
     counts = {name: list(values) for name, values in records[1].counts.items()}
     counts[column][position] = value
     write_records(tmp_path / "a.jsonl", [records[0], replace(records[1], counts=counts)])
-    assert [(line, field) for line, field, _, should in found(tmp_path) if expected in should] == [(2, "counts")]
+    assert [(line, field) for line, field, _, should in found(tmp_path) if expected in should] == [
+        (2, "counts")
+    ]
 
 
 def test_exchanged_ranks_do_not_give_the_value(tmp_path: Path) -> None:
@@ -184,9 +248,13 @@ def test_a_score_in_two_files_is_named_with_the_first(tmp_path: Path) -> None:
 
 def test_a_training_has_one_dev_score_under_all_conditions(tmp_path: Path) -> None:
     write_records(tmp_path / "a.jsonl", sound())
-    write_records(tmp_path / "b.jsonl", layers(test=[3, 3, 3], dev=[5, 7, 6], condition="telephone"))
+    write_records(
+        tmp_path / "b.jsonl", layers(test=[3, 3, 3], dev=[5, 7, 6], condition="telephone")
+    )
     assert found(tmp_path) == []
-    write_records(tmp_path / "b.jsonl", layers(test=[3, 3, 3], dev=[5, 7, 5], condition="telephone"))
+    write_records(
+        tmp_path / "b.jsonl", layers(test=[3, 3, 3], dev=[5, 7, 5], condition="telephone")
+    )
     ((line, field, _, expected),) = found(tmp_path)
     assert (line, field) == (5, "value") and "one dev score under all conditions" in expected
 
@@ -216,22 +284,42 @@ def test_no_mutation_of_a_line_ends_in_a_traceback(tmp_path: Path) -> None:
     n_found = 0
     for _ in range(100):
         file = tmp_path / draw.choice("ab")
-        lines = [json.loads(line) for line in file.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()]
+        lines = [
+            json.loads(line)
+            for line in file.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()
+        ]
         for _ in range(draw.randint(1, 3)):
             line = draw.choice(lines)
-            inside = draw.choice([line, line["counts"] if isinstance(line["counts"], dict) and line["counts"] else line])
+            inside = draw.choice(
+                [
+                    line,
+                    line["counts"] if isinstance(line["counts"], dict) and line["counts"] else line,
+                ]
+            )
             inside[draw.choice(sorted(inside))] = draw.choice(odd)
-        (tmp_path / "mutated.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        (tmp_path / "mutated.jsonl").write_text(
+            "".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8"
+        )
         n_found += len(check_records([tmp_path / "mutated.jsonl"])[1]) > 0
     assert n_found > 70
 
 
 def test_the_page_has_every_field_with_its_type_and_what_it_must_be() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \| ([^|]*) \| ([^|]+) \|$", PAGE.split("## Counts")[0], flags=re.MULTILINE)
-    expected = [(item.name, type_name(item.type), VALUES.get(item.name, ("",))[0]) for item in fields(Record)]
+    rows = re.findall(
+        r"^\| `(\w+)` \| ([^|]*) \| ([^|]*) \| ([^|]+) \|$",
+        PAGE.split("## Counts")[0],
+        flags=re.MULTILINE,
+    )
+    expected = [
+        (item.name, type_name(item.type), VALUES.get(item.name, ("",))[0])
+        for item in fields(Record)
+    ]
     assert [(name, kind, must.strip()) for name, kind, must, _ in rows] == expected
     assert all(meaning.strip() for *_, meaning in rows)
-    assert all(item.default is not MISSING or item.default_factory is not MISSING or item.name in PAGE for item in fields(Record))
+    assert all(
+        item.default is not MISSING or item.default_factory is not MISSING or item.name in PAGE
+        for item in fields(Record)
+    )
 
 
 def test_the_page_names_every_metric_and_the_check_knows_what_tasks_write() -> None:
@@ -257,14 +345,15 @@ def test_the_command_lists_what_is_there(tmp_path: Path) -> None:
     write_records(tmp_path / "a.jsonl", sound())
     write_records(tmp_path / "b.jsonl", verified())
     listed = contents([tmp_path])
-    assert [(item["task"], item["records"], item["layers"], item["metrics"]) for item in listed] == [
-        ("digits", 6, 3, "accuracy"),
-        ("verify", 2, 1, "eer"),
-    ]
+    assert [
+        (item["task"], item["records"], item["layers"], item["metrics"]) for item in listed
+    ] == [("digits", 6, 3, "accuracy"), ("verify", 2, 1, "eer")]
     done = CliRunner().invoke(cli, ["records", str(tmp_path)])
     assert done.exit_code == 0 and len(done.stdout.splitlines()) == 3
     assert "2 files, 8 records, 1 models, 2 tasks" in done.stderr
-    assert json.loads(CliRunner().invoke(cli, ["records", str(tmp_path), "--json"]).stdout) == listed
+    assert (
+        json.loads(CliRunner().invoke(cli, ["records", str(tmp_path), "--json"]).stdout) == listed
+    )
 
 
 def test_intervals_of_another_version_are_renewed_and_nothing_else(tmp_path: Path) -> None:
@@ -276,7 +365,10 @@ def test_intervals_of_another_version_are_renewed_and_nothing_else(tmp_path: Pat
     done = CliRunner().invoke(cli, ["records", str(tmp_path), "--renew"])
     assert done.exit_code == 0 and f"{LINES + 2} records, 2 intervals renewed" in done.stderr
     assert (tmp_path / "a.jsonl").read_bytes() == before
-    assert "0 intervals renewed" in CliRunner().invoke(cli, ["records", str(tmp_path), "--renew"]).stderr
+    assert (
+        "0 intervals renewed"
+        in CliRunner().invoke(cli, ["records", str(tmp_path), "--renew"]).stderr
+    )
 
 
 def test_outcomes_that_are_not_those_of_the_records_are_found(tmp_path: Path) -> None:
@@ -288,7 +380,10 @@ def test_outcomes_that_are_not_those_of_the_records_are_found(tmp_path: Path) ->
     ((line, field, _, _),) = found(path)
     assert (line, field) == (1, "outcomes_sha256")
     done = CliRunner().invoke(cli, ["records", str(tmp_path), "--check"])
-    assert done.exit_code == 1 and "but outcomes/a.jsonl is damaged or belongs to other records" in done.stdout
+    assert (
+        done.exit_code == 1
+        and "but outcomes/a.jsonl is damaged or belongs to other records" in done.stdout
+    )
     outcomes_path(path).unlink()
     assert "but outcomes/a.jsonl is missing" in str(check_records([tmp_path])[1])
     outcomes_path(path).parent.rmdir()  # as records are handed on without names of people
@@ -301,30 +396,48 @@ def test_renewed_records_of_format_3_replace_those_that_stood_there(tmp_path: Pa
     path = tmp_path / "a.jsonl"
     write_records(path, sound())
     for line in range(1, LINES + 1):
-        changed(path, line, lambda item: (item.update(format=3, low=0.0), [item.pop(name) for name in SINCE_4]))
+        changed(
+            path,
+            line,
+            lambda item: (item.update(format=3, low=0.0), [item.pop(name) for name in SINCE_4]),
+        )
     renew_intervals([path])
     assert [item.name for item in tmp_path.iterdir()] == ["a.jsonl"]
     assert check_records([path]) == (LINES, [])
 
 
 def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
-    for line in (["--to", "x"], ["--export", "hf"], ["--dataset", "a=b/c"], ["--check", "--export", "hf", "--to", "x"]):
+    for line in (
+        ["--to", "x"],
+        ["--export", "hf"],
+        ["--dataset", "a=b/c"],
+        ["--check", "--export", "hf", "--to", "x"],
+    ):
         done = CliRunner().invoke(cli, ["records", str(tmp_path), *line])
         assert isinstance(done.exception, ProbeError) and "--export" in str(done.exception)
 
 
 def test_names_from_files_command_no_terminal(tmp_path: Path, lines: bytes) -> None:
     for number, name in enumerate(HOSTILE):
-        named = [json.loads(line) | {"model": name, "task": name, "condition": name} for line in lines.splitlines()]
+        named = [
+            json.loads(line) | {"model": name, "task": name, "condition": name}
+            for line in lines.splitlines()
+        ]
         named[5] |= {"model": f"other {name}", "kind": name}
         text = "".join(json.dumps(line) + "\n" for line in named)
         (tmp_path / f"{number:02}.jsonl").write_text(text, encoding="utf-8")
-    printed = {line: CliRunner().invoke(cli, ["records", str(tmp_path), *line.split()]) for line in ("", "--json", "--check")}
+    printed = {
+        line: CliRunner().invoke(cli, ["records", str(tmp_path), *line.split()])
+        for line in ("", "--json", "--check")
+    }
     printed["both"] = CliRunner().invoke(cli, ["records", str(tmp_path), "--check", "--json"])
     for done in printed.values():
         assert not [char for char in done.output if not char.isprintable() and char != "\n"]
     assert len(printed[""].stdout.splitlines()) == 1 + len(HOSTILE)
     assert [item["task"] for item in json.loads(printed["--json"].stdout)] == HOSTILE
     told = printed["--check"].stdout.splitlines()
-    assert told and all(re.match(re.escape(str(tmp_path)) + r"/\d\d\.jsonl:6: (model|kind|split): found ", text) for text in told)
+    assert told and all(
+        re.match(re.escape(str(tmp_path)) + r"/\d\d\.jsonl:6: (model|kind|split): found ", text)
+        for text in told
+    )
     assert len(json.loads(printed["both"].stdout)) == len(told)

@@ -35,8 +35,14 @@ def script(path: Path) -> Any:
 
 def made(folder: Path) -> set[str]:
     """Names of the files below a folder of results that are made of records."""
-    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix in (".md", ".csv", ".html", *PICTURES)}
-    return {name for name in files if name.split("/")[0] not in ("README.md", "benchmarks", "published")}
+    files = {
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.suffix in (".md", ".csv", ".html", *PICTURES)
+    }
+    return {
+        name for name in files if name.split("/")[0] not in ("README.md", "benchmarks", "published")
+    }
 
 
 def shown(path: Path) -> bytes:
@@ -50,35 +56,56 @@ def tables(page: str) -> list[list[dict[str, str]]]:
     """The tables of a Markdown page, row by row: column -> cell."""
     found = []
     for table in re.findall(r"(?:^\|.*\n)+", page, flags=re.MULTILINE):
-        head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+        head, _, *rows = [
+            [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()
+        ]
         found.append([dict(zip(head, row, strict=True)) for row in rows if len(row) == len(head)])
     return found
 
 
 @pytest.mark.skipif(bool(missing_matplotlib()), reason=missing_matplotlib())
-def test_committed_tables_figures_and_report_are_those_of_the_committed_records(tmp_path: Path) -> None:
+def test_committed_tables_figures_and_report_are_those_of_the_committed_records(
+    tmp_path: Path,
+) -> None:
     for path in [path for pattern in INPUTS for path in RESULTS.glob(pattern)]:
         copy = tmp_path / "results" / path.relative_to(RESULTS)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, copy)
     script(RESULTS / "make_tables.py").rebuild(tmp_path / "results")
-    assert made(tmp_path / "results") == made(RESULTS), "run `make tables`, and remove what it does not write"
-    differing = {name for name in made(RESULTS) if shown(tmp_path / "results" / name) != shown(RESULTS / name)}
+    assert made(tmp_path / "results") == made(RESULTS), (
+        "run `make tables`, and remove what it does not write"
+    )
+    differing = {
+        name
+        for name in made(RESULTS)
+        if shown(tmp_path / "results" / name) != shown(RESULTS / name)
+    }
     assert not differing, "run `make tables`"
 
 
 def test_committed_pictures_and_pages_are_small() -> None:
-    sizes = {path: path.stat().st_size for ending in (*PICTURES, ".html", ".md") for path in RESULTS.rglob(f"*{ending}")}
+    sizes = {
+        path: path.stat().st_size
+        for ending in (*PICTURES, ".html", ".md")
+        for path in RESULTS.rglob(f"*{ending}")
+    }
     assert len(sizes) > 40
     assert not {path.name for path, size in sizes.items() if size >= 500_000}
 
 
 def test_tables_and_pictures_of_the_readme_are_committed_ones() -> None:
-    committed = [table for name in ("table.md", "domains.md") for table in tables((RESULTS / "demo" / name).read_text("utf-8"))]
+    committed = [
+        table
+        for name in ("table.md", "domains.md")
+        for table in tables((RESULTS / "demo" / name).read_text("utf-8"))
+    ]
     excerpts = [table for table in tables(README) if "layer" in table[0]]
     assert len(excerpts) == 2
     for excerpt in excerpts:
-        assert any(all(any(row.items() <= other.items() for other in table) for row in excerpt) for table in committed)
+        assert any(
+            all(any(row.items() <= other.items() for other in table) for row in excerpt)
+            for table in committed
+        )
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", README)
     assert pictures and all(name.removeprefix("results/") in made(RESULTS) for name in pictures)
 
@@ -86,20 +113,34 @@ def test_tables_and_pictures_of_the_readme_are_committed_ones() -> None:
 def test_the_committed_demo_is_of_synthetic_speech_alone(tmp_path: Path) -> None:
     synthetic = write_synthetic_corpus(tmp_path)
     manifests = (synthetic.corpus, synthetic.verification)
-    assert set(read_records(RESULTS / "demo")["manifest_sha256"]) == set(map(sha256_of_file, manifests))
+    assert set(read_records(RESULTS / "demo")["manifest_sha256"]) == set(
+        map(sha256_of_file, manifests)
+    )
     rows = {item.key: item for path in manifests for item in load_corpus(path).utterances}
     page = (RESULTS / "demo" / "report.html").read_text(encoding="utf-8")
     (payload,) = re.findall(r'id="payload">(.*?)</script>', page)
     errors = json.loads(payload)["errors"]
     assert len(errors["key"]) > 100
-    for key, speaker, reference in zip(errors["key"], errors["speaker"], errors["reference"], strict=True):
+    for key, speaker, reference in zip(
+        errors["key"], errors["speaker"], errors["reference"], strict=True
+    ):
         pair = [rows[end] for end in key.split(" – ")]
-        assert len(pair) == 2 or (speaker == pair[0].speaker and reference in (pair[0].text, speaker))
+        assert len(pair) == 2 or (
+            speaker == pair[0].speaker and reference in (pair[0].text, speaker)
+        )
     assert not {word for word in PEOPLE if word in payload}
-    lines = [line for path in RESULTS.glob("demo/outcomes/*.jsonl") for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [
+        line
+        for path in RESULTS.glob("demo/outcomes/*.jsonl")
+        for line in path.read_text(encoding="utf-8").splitlines()
+    ]
     told = [json.loads(line) for line in lines]
-    assert {one[name] for one in told for name in ("key", "enroll", "test") if name in one} <= rows.keys()
-    assert {one["speaker"] for one in told if "speaker" in one} <= {item.speaker for item in rows.values()}
+    assert {
+        one[name] for one in told for name in ("key", "enroll", "test") if name in one
+    } <= rows.keys()
+    assert {one["speaker"] for one in told if "speaker" in one} <= {
+        item.speaker for item in rows.values()
+    }
 
 
 def test_committed_records_name_no_speaker_and_no_folder() -> None:
@@ -111,15 +152,28 @@ def test_committed_records_name_no_speaker_and_no_folder() -> None:
 
 @pytest.mark.parametrize("name", ["facebook/wav2vec2-base", "facebook/wav2vec2-large-robust"])
 def test_committed_records_hold_every_layer(name: str) -> None:
-    records = [record for path in RESULTS.glob("*.jsonl") for record in iterate_records(path) if record.model == f"random:{name}"]
+    records = [
+        record
+        for path in RESULTS.glob("*.jsonl")
+        for record in iterate_records(path)
+        if record.model == f"random:{name}"
+    ]
     pooled = {"speaker-id", "word-id", "speaker-verify", "domain-shift"}
     assert {record.task for record in records} >= pooled | {"strings-small"}
-    layers = [*map(str, range(13)), *([] if "base" in name else [*map(str, range(13, 25)), "final"])]
+    layers = [
+        *map(str, range(13)),
+        *([] if "base" in name else [*map(str, range(13, 25)), "final"]),
+    ]
     for task in pooled:
-        assert {record.layer for record in records if record.task == task} - {NO_LAYER, WEIGHTED} == set(layers)
+        assert {record.layer for record in records if record.task == task} - {
+            NO_LAYER,
+            WEIGHTED,
+        } == set(layers)
 
 
-@pytest.mark.parametrize(("label", "corpus"), [("speaker", "speakers_shared"), ("text", "digits_shared")])
+@pytest.mark.parametrize(
+    ("label", "corpus"), [("speaker", "speakers_shared"), ("text", "digits_shared")]
+)
 def test_probes_beside_those_of_scikit_learn_are_shown_as_measured(label: str, corpus: str) -> None:
     equality = script(RESULTS.parent / "benchmarks" / "equality.py")
     rows = pd.read_csv(RESULTS / "benchmarks" / f"scikit-learn-{label}.csv", dtype={"layer": str})

@@ -9,14 +9,28 @@ from typing import Any
 import click
 
 from probe.commands.options import HEARD, HOW, options
-from probe.commands.printing import conditions_of, exit_with_failures, print_extractions, print_files, print_table
+from probe.commands.printing import (
+    conditions_of,
+    exit_with_failures,
+    print_extractions,
+    print_files,
+    print_table,
+)
 from probe.errors import EXIT_FAILURE, ProbeError, UsageError, listed
 
 
 @click.command()
 @options("model", "hook", "corpus")
-@click.option("--to", required=True, type=click.Path(path_type=Path), help="Folder of all feature stores.")
-@click.option("--view", metavar="VIEW", default="frames", show_default=True, help="What is kept: frames, segments:n, meanstd or mean.")
+@click.option(
+    "--to", required=True, type=click.Path(path_type=Path), help="Folder of all feature stores."
+)
+@click.option(
+    "--view",
+    metavar="VIEW",
+    default="frames",
+    show_default=True,
+    help="What is kept: frames, segments:n, meanstd or mean.",
+)
 @options("stride", "sha256", *HEARD, *HOW, "layers", "device", "limit")
 @click.option(
     "--split",
@@ -56,7 +70,11 @@ def extract(
         raise UsageError("--sha256: belongs to one model; name one --model.")
     loaded = load_corpus(corpus, audio_root)
     log_columns(loaded)
-    how |= {"view": f"frames:{stride}" if stride > 1 else view, "sha256": sha256, "audio_root": audio_root}
+    how |= {
+        "view": f"frames:{stride}" if stride > 1 else view,
+        "sha256": sha256,
+        "audio_root": audio_root,
+    }
     how |= {"splits": splits or None, "dry_run": dry_run}
     heard = conditions_of(texts, declared, condition_seed)
     done = [
@@ -65,13 +83,24 @@ def extract(
         for condition in heard
     ]
     print_extractions(done, dry_run, as_json)
-    exit_with_failures({str(item.store): [f"{failure.key} ({failure.reason})" for failure in item.failures] for item in done if item.failures})
+    exit_with_failures(
+        {
+            str(item.store): [f"{failure.key} ({failure.reason})" for failure in item.failures]
+            for item in done
+            if item.failures
+        }
+    )
 
 
 @click.command()
 @click.argument("corpus", metavar="CORPUS")
 @options(*HEARD)
-@click.option("--to", required=True, type=click.Path(path_type=Path), help="Folder for the WAV files and the picture.")
+@click.option(
+    "--to",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder for the WAV files and the picture.",
+)
 @click.option("--n", type=click.IntRange(1, 20), default=3, show_default=True, help="Utterances.")
 @options("audio_root", "json")
 def listen(
@@ -84,7 +113,9 @@ def listen(
     audio_root: Path | None,
     as_json: bool,
 ) -> None:
-    """Write a few utterances of CORPUS, clean and under each condition, to hear and see them; print their levels."""
+    """Write a few utterances of CORPUS, clean and under each condition, to hear and see them; print
+    their levels.
+    """
     from probe.pipeline import listen as write_examples
 
     done = write_examples(corpus, conditions_of(texts, declared, condition_seed), to, n, audio_root)
@@ -100,13 +131,22 @@ def listen(
         for item, path in zip(done.examples, done.files, strict=False)
     ]
     if as_json:
-        click.echo(json.dumps({"gain_db": round(done.gain_db, 2), "examples": rows}, indent=2, ensure_ascii=False))
+        click.echo(
+            json.dumps(
+                {"gain_db": round(done.gain_db, 2), "examples": rows}, indent=2, ensure_ascii=False
+            )
+        )
     else:
         head = ["utterance", "condition", "seconds", "level dBFS", "SNR dB", "file"]
-        cells = [[item[name] for name in ("utterance", "condition", "seconds", "level_db", "snr_db")] for item in rows]
+        cells = [
+            [item[name] for name in ("utterance", "condition", "seconds", "level_db", "snr_db")]
+            for item in rows
+        ]
         cells = [[*row, path.name] for row, path in zip(cells, done.files, strict=False)]
         print_table(head, [["-" if cell is None else str(cell) for cell in row] for row in cells])
-    click.echo(f"{to}: {len(rows)} sounds, gain of all so that none clips: {done.gain_db:.1f} dB", err=True)
+    click.echo(
+        f"{to}: {len(rows)} sounds, gain of all so that none clips: {done.gain_db:.1f} dB", err=True
+    )
     print_files(done.files[len(rows) :])
 
 
@@ -119,20 +159,39 @@ def show(store: Path, as_json: bool) -> None:
 
     stores = find_stores(store)
     if not stores:
-        raise ProbeError(f"{store}: no feature store here or two folders below; expected a folder that `probe extract` wrote.")
+        raise ProbeError(
+            f"{store}: no feature store here or two folders below; expected a folder that `probe extract` wrote."
+        )
     described = [describe_store(item) for item in stores]
     if as_json:
         click.echo(json.dumps(described, indent=2, ensure_ascii=False))
     else:
-        click.echo("\n\n".join("\n".join(f"{name:<13} {value}" for name, value in item.items()) for item in described))
+        click.echo(
+            "\n\n".join(
+                "\n".join(f"{name:<13} {value}" for name, value in item.items())
+                for item in described
+            )
+        )
 
 
 @click.command()
 @click.argument("store", type=click.Path(path_type=Path))
-@click.option("--repair", is_flag=True, help="Extract what is damaged again, and nothing else; needs --corpus.")
-@click.option("--corpus", metavar="CSV", help="With --repair: the manifest that the store was extracted from.")
-@click.option("--model", metavar="MODEL", help="With --repair: the store's model, where its folder has moved.")
-@click.option("--condition", metavar="CONDITION", help="With --repair: the store's condition, where its noise files have moved.")
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Extract what is damaged again, and nothing else; needs --corpus.",
+)
+@click.option(
+    "--corpus", metavar="CSV", help="With --repair: the manifest that the store was extracted from."
+)
+@click.option(
+    "--model", metavar="MODEL", help="With --repair: the store's model, where its folder has moved."
+)
+@click.option(
+    "--condition",
+    metavar="CONDITION",
+    help="With --repair: the store's condition, where its noise files have moved.",
+)
 @options("no_check", "device", "json")
 def verify(
     store: Path,
@@ -144,10 +203,11 @@ def verify(
     device: str | None,
     as_json: bool,
 ) -> None:
-    """Read every byte of a feature store, or of every store beneath a folder, and name what is damaged.
+    """Read every byte of a feature store, or of every store beneath a folder, and name what is
+    damaged.
 
-    Exits with 1 where anything is, or cannot be read, in which case it may be sound. Notes are no damage: shards planned and not
-    written yet, files of a run that was killed.
+    Exits with 1 where anything is, or cannot be read, in which case it may be sound. Notes are no
+    damage: shards planned and not written yet, files of a run that was killed.
     """
     from tqdm import tqdm
 
@@ -158,14 +218,25 @@ def verify(
     folders = store_folders(store)
     n_bytes = sum(path.stat().st_size for folder in folders for path in folder.glob("shard-*.h5"))
     verified, repaired, refused = [], [], []
-    with tqdm(total=n_bytes, desc="verify", unit="B", unit_scale=True, leave=False, disable=None) as bar:
+    with tqdm(
+        total=n_bytes, desc="verify", unit="B", unit_scale=True, leave=False, disable=None
+    ) as bar:
         for folder in folders:
             found = verify_store(folder, bar.update)
-            if repair and (found.damage or any(item.file.endswith(ASIDE) for item in found.findings)):
+            if repair and (
+                found.damage or any(item.file.endswith(ASIDE) for item in found.findings)
+            ):
                 from probe.pipeline import repair as repair_store
 
                 try:
-                    done = repair_store(folder, str(corpus), model=model, device=device, check=check, condition=condition)
+                    done = repair_store(
+                        folder,
+                        str(corpus),
+                        model=model,
+                        device=device,
+                        check=check,
+                        condition=condition,
+                    )
                 except ProbeError as error:
                     refused.append(str(error))
                 else:
@@ -191,7 +262,9 @@ def verify(
 
 @click.command()
 @click.argument("store", type=click.Path(path_type=Path))
-@click.option("--to", required=True, type=click.Path(path_type=Path), help="A new file; for npy a new folder.")
+@click.option(
+    "--to", required=True, type=click.Path(path_type=Path), help="A new file; for npy a new folder."
+)
 @click.option(
     "--form",
     type=click.Choice(["hdf5", "npy", "sentences"]),
@@ -199,10 +272,18 @@ def verify(
     show_default=True,
     help="One packed file; an array per layer and index.csv; or (layer, frame, dim) per utterance with sentence_to_index.",
 )
-@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
+@click.option(
+    "--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True
+)
 @options("layers")
-@click.option("--corpus", metavar="CSV", help="Only the utterances of this manifest, in its order and with its columns.")
-def export(store: Path, to: Path, form: str, dtype: str, layers: str | None, corpus: str | None) -> None:
+@click.option(
+    "--corpus",
+    metavar="CSV",
+    help="Only the utterances of this manifest, in its order and with its columns.",
+)
+def export(
+    store: Path, to: Path, form: str, dtype: str, layers: str | None, corpus: str | None
+) -> None:
     """Write a store's features as plain HDF5 or NumPy files for other programs."""
     from tqdm import tqdm
 
@@ -214,6 +295,8 @@ def export(store: Path, to: Path, form: str, dtype: str, layers: str | None, cor
             bar.total = of
             bar.update(n_bytes)
 
-        missing = export_store(store, to, form, layers=layers, dtype=dtype, corpus=corpus, tick=tick)
+        missing = export_store(
+            store, to, form, layers=layers, dtype=dtype, corpus=corpus, tick=tick
+        )
     click.echo(str(to))
     exit_with_failures({f"{store}, not extracted": missing} if missing else {})

@@ -15,7 +15,11 @@ from probe.errors import EXIT_FAILURE, ProbeError, UsageError
 
 @click.command()
 @click.argument("model")
-@click.option("--quick", is_flag=True, help="Utterances up to a second: the part that `probe extract` runs by itself.")
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="Utterances up to a second: the part that `probe extract` runs by itself.",
+)
 @options("hook", "sha256", "implementation", "precision", "chunk_s", "context_s", "device")
 @click.option(
     "--to",
@@ -39,7 +43,8 @@ def check(
 ) -> None:
     """Prove a model's features on this machine: batches, layers, input, frames, weights.
 
-    Exits with 1 if anything fails. Rows with `skipped` have nothing to compare with, rows with `note` are worth knowing.
+    Exits with 1 if anything fails. Rows with `skipped` have nothing to compare with, rows with
+    `note` are worth knowing.
     """
     from tqdm import tqdm
 
@@ -54,10 +59,17 @@ def check(
     stores = [
         store
         for store in (find_stores(to) if to else [])
-        if (store.recipe["model"]["weights_sha256"], store.recipe["implementation"], store.recipe["precision"]) == form
+        if (
+            store.recipe["model"]["weights_sha256"],
+            store.recipe["implementation"],
+            store.recipe["precision"],
+        )
+        == form
     ]
     if to and not stores:
-        raise ProbeError(f"{to}: no store of these weights of {named.name} here or two folders below; extract first, or leave --to out.")
+        raise ProbeError(
+            f"{to}: no store of these weights of {named.name} here or two folders below; extract first, or leave --to out."
+        )
     with tqdm(total=len(CHECKS), desc=named.name, unit="check", leave=False, disable=None) as bar:
 
         def tick(name: str) -> None:
@@ -79,7 +91,9 @@ def check(
         click.echo(f"{named.name}: {certificate.summary()}")
     for store in stores:
         if quick and store.certificate.get("passed") and not store.certificate["quick"]:
-            click.echo(f"{store.path / 'certificate.json'}: kept, it is of the whole form", err=True)
+            click.echo(
+                f"{store.path / 'certificate.json'}: kept, it is of the whole form", err=True
+            )
         else:
             store.write_certificate(certificate.as_json())
             click.echo(str(store.path / "certificate.json"), err=True)
@@ -100,10 +114,22 @@ def models(as_json: bool) -> None:
 
     rows = known_models().values()
     if as_json:
-        click.echo(json.dumps([{**asdict(row), "loads_from": sources_of(row)} for row in rows], indent=2))
+        click.echo(
+            json.dumps([{**asdict(row), "loads_from": sources_of(row)} for row in rows], indent=2)
+        )
         return
     print_table(
-        ["model", "family", "layers", "width", "parameters", "trained on", "licence", "loads from", "certain"],
+        [
+            "model",
+            "family",
+            "layers",
+            "width",
+            "parameters",
+            "trained on",
+            "licence",
+            "loads from",
+            "certain",
+        ],
         [
             [
                 row.model,
@@ -123,7 +149,10 @@ def models(as_json: bool) -> None:
         f"\nAlso {' and '.join(SPECTRAL)} (no weights), and any other hub name (org/name@revision) or local folder of a",
         f"{', '.join(FAMILIES[:-1])} or {FAMILIES[-1]} class.",
         "random: before a name gives the same architecture with random weights, offline.",
-        textwrap.fill(f"file.pt is a checkpoint as fairseq writes it, {TORCHAUDIO}NAME a bundle: {', '.join(bundles())}.", 130),
+        textwrap.fill(
+            f"file.pt is a checkpoint as fairseq writes it, {TORCHAUDIO}NAME a bundle: {', '.join(bundles())}.",
+            130,
+        ),
         f"plugin:package.module:factory is a model of your own; installed here: {', '.join(installed()) or 'none'}.",
         "LS LibriSpeech, LL Libri-Light; certain: yes = read in a primary source. --json has exact numbers and remarks.",
     ):
@@ -131,16 +160,29 @@ def models(as_json: bool) -> None:
 
 
 @click.command()
-@click.option(
-    "--model",
-    metavar="MODEL",
-    help=f"Also open this model: {MODEL}.",
-)
+@click.option("--model", metavar="MODEL", help=f"Also open this model: {MODEL}.")
 @options("hook")
-@click.option("--corpus", metavar="CSV", help="Also look at this corpus: its audio against the model, its transcripts, its labels.")
-@click.option("--to", type=click.Path(path_type=Path), default=Path(), show_default=True, help="Where features would be written.")
+@click.option(
+    "--corpus",
+    metavar="CSV",
+    help="Also look at this corpus: its audio against the model, its transcripts, its labels.",
+)
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    show_default=True,
+    help="Where features would be written.",
+)
 @options("device", "json")
-def doctor(model: str | None, hooks: tuple[str, ...], corpus: str | None, to: Path, device: str | None, as_json: bool) -> None:
+def doctor(
+    model: str | None,
+    hooks: tuple[str, ...],
+    corpus: str | None,
+    to: Path,
+    device: str | None,
+    as_json: bool,
+) -> None:
     """What this machine can do, and whether a model and a corpus fit: each finding says what to do."""
     from probe.doctor.examine import examine
     from probe.doctor.findings import screen

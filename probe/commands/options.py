@@ -49,32 +49,58 @@ SHARED: dict[str, Callable[[Callable], Callable]] = {
         metavar="MODULES",
         help="Of a plug-in that is a torch module: whose outputs are layers, such as 'encoder.layers.*'; several times.",
     ),
-    "corpus": click.option("--corpus", required=True, metavar="CSV", help="Manifest, or librispeech:ROOT#dev-clean,test-clean."),
-    "layers": click.option("--layers", metavar="LIST", help="Such as conv,0-12,final. All but conv where left out."),
+    "corpus": click.option(
+        "--corpus",
+        required=True,
+        metavar="CSV",
+        help="Manifest, or librispeech:ROOT#dev-clean,test-clean.",
+    ),
+    "layers": click.option(
+        "--layers", metavar="LIST", help="Such as conv,0-12,final. All but conv where left out."
+    ),
     "trials": click.option(
         "--trials",
         type=click.Path(path_type=Path),
         help="Trial list for verification: CSV enroll,test,label or lines `label path path`.",
     ),
-    "dev_trials": click.option("--dev-trials", type=click.Path(path_type=Path), help="Trials that choose the layer; drawn if left out."),
+    "dev_trials": click.option(
+        "--dev-trials",
+        type=click.Path(path_type=Path),
+        help="Trials that choose the layer; drawn if left out.",
+    ),
     "labels": click.option(
         "--labels",
         type=click.Path(path_type=Path),
         metavar="PATH",
         help="Labels over time, for frames: CSV path,start,end,label (seconds), or a folder of TextGrids.",
     ),
-    "label": click.option("--label", metavar="COLUMN", help="Predict this column of the manifest (classify)."),
-    "head": click.option("--head", type=click.Choice(["linear", "mlp", "bilstm"]), help="Train this CTC head (transcribe)."),
+    "label": click.option(
+        "--label", metavar="COLUMN", help="Predict this column of the manifest (classify)."
+    ),
+    "head": click.option(
+        "--head",
+        type=click.Choice(["linear", "mlp", "bilstm"]),
+        help="Train this CTC head (transcribe).",
+    ),
     "project": click.option(
-        "--project", type=click.IntRange(0), metavar="N", help="First project every layer to N dimensions; 0 does not project."
+        "--project",
+        type=click.IntRange(0),
+        metavar="N",
+        help="First project every layer to N dimensions; 0 does not project.",
     ),
     "projection": click.option(
         "--projection",
         type=click.Choice(["pca", "random"]),
         help="Fit the projection on the training rows (pca), or draw it at random.",
     ),
-    "show_search": click.option("--show-search", is_flag=True, help="Also print every setting that was tried, with its dev scores."),
-    "device": click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1. The GPU where there is one."),
+    "show_search": click.option(
+        "--show-search",
+        is_flag=True,
+        help="Also print every setting that was tried, with its dev scores.",
+    ),
+    "device": click.option(
+        "--device", metavar="DEVICE", help="cpu, cuda, cuda:1. The GPU where there is one."
+    ),
     "implementation": click.option(
         "--implementation",
         type=click.Choice(["packed", "reference"]),
@@ -106,7 +132,10 @@ SHARED: dict[str, Callable[[Callable], Callable]] = {
         help="... and so much more on both sides.",
     ),
     "workers": click.option(
-        "--workers", type=click.IntRange(1, 64), metavar="N", help="Threads that decode audio; as many as it takes if left out."
+        "--workers",
+        type=click.IntRange(1, 64),
+        metavar="N",
+        help="Threads that decode audio; as many as it takes if left out.",
     ),
     "threads": click.option(
         "--threads",
@@ -123,14 +152,49 @@ SHARED: dict[str, Callable[[Callable], Callable]] = {
         callback=lambda _context, _option, text: parsed_bytes(text),
         help="For audio, frames and shards, beyond the model; for features in training.",
     ),
-    "seed": click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of training, drawing and the bootstrap."),
-    "limit": click.option("--limit", type=click.IntRange(1), metavar="N", help="At most N utterances of each split, always the same."),
-    "again": click.option("--again", is_flag=True, help="Train anew even where the same records are there already."),
-    "dry_run": click.option("--dry-run", is_flag=True, help="Print the plan (utterances, hours, bytes, free disk) and stop."),
-    "stride": click.option("--stride", type=click.IntRange(1, 1000), default=1, metavar="K", help="Keep every K-th frame."),
-    "dtype": click.option("--dtype", type=click.Choice(["float16", "float32", "int8"]), default="float16", show_default=True, help="On disk."),
-    "compression": click.option("--compression", type=click.Choice(["none", "gzip"]), default="none", show_default=True),
-    "ctc": click.option("--ctc", is_flag=True, help="Also run the checkpoint's own CTC head; its WER stands beside the probes'."),
+    "seed": click.option(
+        "--seed",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        help="Of training, drawing and the bootstrap.",
+    ),
+    "limit": click.option(
+        "--limit",
+        type=click.IntRange(1),
+        metavar="N",
+        help="At most N utterances of each split, always the same.",
+    ),
+    "again": click.option(
+        "--again", is_flag=True, help="Train anew even where the same records are there already."
+    ),
+    "dry_run": click.option(
+        "--dry-run",
+        is_flag=True,
+        help="Print the plan (utterances, hours, bytes, free disk) and stop.",
+    ),
+    "stride": click.option(
+        "--stride",
+        type=click.IntRange(1, 1000),
+        default=1,
+        metavar="K",
+        help="Keep every K-th frame.",
+    ),
+    "dtype": click.option(
+        "--dtype",
+        type=click.Choice(["float16", "float32", "int8"]),
+        default="float16",
+        show_default=True,
+        help="On disk.",
+    ),
+    "compression": click.option(
+        "--compression", type=click.Choice(["none", "gzip"]), default="none", show_default=True
+    ),
+    "ctc": click.option(
+        "--ctc",
+        is_flag=True,
+        help="Also run the checkpoint's own CTC head; its WER stands beside the probes'.",
+    ),
     "no_check": click.option(
         "--no-check",
         "check",
@@ -138,7 +202,9 @@ SHARED: dict[str, Callable[[Callable], Callable]] = {
         callback=lambda _context, _option, given: not given,
         help="Extract without the short form of `probe check` before.",
     ),
-    "sha256": click.option("--sha256", metavar="HEX", help="What the weights must have, as `probe check` prints it."),
+    "sha256": click.option(
+        "--sha256", metavar="HEX", help="What the weights must have, as `probe check` prints it."
+    ),
     "audio_root": click.option(
         "--audio-root",
         type=click.Path(path_type=Path),
@@ -146,7 +212,9 @@ SHARED: dict[str, Callable[[Callable], Callable]] = {
         help="Refuse audio outside DIR, whatever symbolic links say.",
     ),
     "isolate_decode": click.option(
-        "--isolate-decode", is_flag=True, help="Decode in a child process: a crash of the decoder costs one utterance."
+        "--isolate-decode",
+        is_flag=True,
+        help="Decode in a child process: a crash of the decoder costs one utterance.",
     ),
     "decode_timeout": click.option(
         "--decode-timeout",
@@ -172,7 +240,12 @@ SHARED: dict[str, Callable[[Callable], Callable]] = {
         help="Names for --condition, from a table [conditions]; all of them where --condition is left out.",
     ),
     "condition_seed": click.option(
-        "--condition-seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Of what conditions draw."
+        "--condition-seed",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        metavar="N",
+        help="Of what conditions draw.",
     ),
     "disturb": click.option(
         "--disturb",
@@ -180,9 +253,20 @@ SHARED: dict[str, Callable[[Callable], Callable]] = {
         help="Which rows' audio the conditions are of; test: trained clean, once, and tested under each.",
     ),
     "json": click.option("--json", "as_json", is_flag=True, help="Print JSON."),
-    "records": click.option("--from", "results", multiple=True, required=True, type=click.Path(path_type=Path), help="Folder of records."),
-    "every_layer": click.option("--layers", is_flag=True, help="Every layer instead of the one that dev chose."),
-    "all_heads": click.option("--all-heads", is_flag=True, help="Every head and backend instead of the headline ones."),
+    "records": click.option(
+        "--from",
+        "results",
+        multiple=True,
+        required=True,
+        type=click.Path(path_type=Path),
+        help="Folder of records.",
+    ),
+    "every_layer": click.option(
+        "--layers", is_flag=True, help="Every layer instead of the one that dev chose."
+    ),
+    "all_heads": click.option(
+        "--all-heads", is_flag=True, help="Every head and backend instead of the headline ones."
+    ),
     "axis": click.option(
         "--axis",
         type=click.Choice(["index", "depth"]),

@@ -18,21 +18,37 @@ if TYPE_CHECKING:
 
 
 def conditions_of(texts: Sequence[str], file: Path | None, seed: int) -> "list[Condition]":
-    """The conditions that ``--condition`` names, else all that the TOML file declares, else clean audio; each once."""
+    """The conditions that ``--condition`` names, else all that the TOML file declares, else clean
+    audio; each once.
+    """
     from probe.data.conditions.condition import declared_conditions, distinct, parse_condition
 
     declared = declared_conditions(file, seed) if file else {}
-    found = [parse_condition(text, seed=seed, declared=declared) for text in texts or list(declared) or ["clean"]]
+    found = [
+        parse_condition(text, seed=seed, declared=declared)
+        for text in texts or list(declared) or ["clean"]
+    ]
     return list(distinct(found).values())
 
 
 def print_table(head: list[str], rows: list[list[str]], widest: int = 1000) -> None:
-    """Prints columns side by side, each as wide as its widest cell; cells wider than ``widest`` go over several lines."""
-    table = [[textwrap.wrap(cell, widest, break_on_hyphens=False) or [""] for cell in row] for row in [head, *rows]]
-    widths = [max(len(line) for cell in cells for line in cell) for cells in zip(*table, strict=True)]
+    """Prints columns side by side, each as wide as its widest cell; cells wider than ``widest`` go
+    over several lines.
+    """
+    table = [
+        [textwrap.wrap(cell, widest, break_on_hyphens=False) or [""] for cell in row]
+        for row in [head, *rows]
+    ]
+    widths = [
+        max(len(line) for cell in cells for line in cell) for cells in zip(*table, strict=True)
+    ]
     for row in table:
         for line in itertools.zip_longest(*row, fillvalue=""):
-            click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+            click.echo(
+                "  ".join(
+                    cell.ljust(width) for cell, width in zip(line, widths, strict=True)
+                ).rstrip()
+            )
 
 
 def print_extractions(done: "list[Extraction]", dry_run: bool, as_json: bool) -> None:
@@ -46,7 +62,10 @@ def print_extractions(done: "list[Extraction]", dry_run: bool, as_json: bool) ->
                 click.echo(f"  {line}")
         else:
             click.echo(str(item.store))
-            click.echo(f"{item.extracted} extracted, {item.plan.present} there already, {len(item.failures)} failed", err=True)
+            click.echo(
+                f"{item.extracted} extracted, {item.plan.present} there already, {len(item.failures)} failed",
+                err=True,
+            )
 
 
 def finish_bench(done: Any, to: Path, as_json: bool) -> None:
@@ -84,4 +103,6 @@ def exit_with_failures(unusable: dict[str, list[str]], refused: list[str] | None
 
 def plain(text: str) -> str:
     """``text`` with control characters written as escapes, but for ends of lines."""
-    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
+    return "".join(
+        char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text
+    )

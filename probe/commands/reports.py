@@ -32,7 +32,11 @@ if TYPE_CHECKING:
     type=click.Choice(["best", "final", "weighted", "baselines"]),
     help="With --by models, several times: the layer that dev chose, the final output, the learned sum, controls and baselines.",
 )
-@click.option("--pivot", metavar="ROWS,COLUMNS", help="A table of any fields of the records; several joined by +.")
+@click.option(
+    "--pivot",
+    metavar="ROWS,COLUMNS",
+    help="A table of any fields of the records; several joined by +.",
+)
 @click.option(
     "--filter",
     "filters",
@@ -41,13 +45,39 @@ if TYPE_CHECKING:
     help="Only what fits; != for what does not, * and ? in values; several times.",
 )
 @click.option("--sort", default="", metavar="FIELD", help="Orders the rows; -FIELD turns it round.")
-@click.option("--against", type=click.Choice(["published"]), help="Beside the figures of others, and how they were had.")
-@click.option("--format", "form", type=click.Choice(["md", "csv", "latex", "html", "json"]), default="md", show_default=True)
-@click.option("--excel-safe", is_flag=True, help="In CSV, an apostrophe before what a spreadsheet would take for a formula.")
-@click.option("--to", type=click.Path(path_type=Path), help="Also write table, layers, domains (md) and curves (png, svg) here.")
+@click.option(
+    "--against",
+    type=click.Choice(["published"]),
+    help="Beside the figures of others, and how they were had.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["md", "csv", "latex", "html", "json"]),
+    default="md",
+    show_default=True,
+)
+@click.option(
+    "--excel-safe",
+    is_flag=True,
+    help="In CSV, an apostrophe before what a spreadsheet would take for a formula.",
+)
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    help="Also write table, layers, domains (md) and curves (png, svg) here.",
+)
 @options("axis")
-@click.option("--robust", is_flag=True, help="What is lost under other conditions and across domains (docs/robustness.md).")
-@click.option("--baseline", metavar="MODEL", help="That the robustness tables measure against; fbank if it is there.")
+@click.option(
+    "--robust",
+    is_flag=True,
+    help="What is lost under other conditions and across domains (docs/robustness.md).",
+)
+@click.option(
+    "--baseline",
+    metavar="MODEL",
+    help="That the robustness tables measure against; fbank if it is there.",
+)
 def table(
     results: tuple[Path, ...],
     layers: bool,
@@ -72,7 +102,13 @@ def table(
     from probe.reporting.tables import files, formats
     from probe.reporting.tables.pivot import arranged, pivoted
 
-    ways = {"--layers": layers and not robust, "--robust": robust, "--by": by, "--pivot": pivot, "--against": against}
+    ways = {
+        "--layers": layers and not robust,
+        "--robust": robust,
+        "--by": by,
+        "--pivot": pivot,
+        "--against": against,
+    }
     asked = [name for name, given in ways.items() if given]
     if len(asked) > 1:
         raise UsageError(f"{' and '.join(asked)}: one of them at a time.")
@@ -85,25 +121,71 @@ def table(
     if robust:
         text = formats.robustness(records, form, layers, baseline, all_heads, excel_safe)
     elif by:
-        text = formats.in_form(arranged(records, by, show or ("best",), late, sort, all_heads), form, excel_safe)
+        text = formats.in_form(
+            arranged(records, by, show or ("best",), late, sort, all_heads), form, excel_safe
+        )
     elif pivot:
         down, _, across = pivot.partition(",")
-        text = formats.in_form(pivoted(records, down.split("+"), across.split("+"), late, sort, all_heads), form, excel_safe)
+        text = formats.in_form(
+            pivoted(records, down.split("+"), across.split("+"), late, sort, all_heads),
+            form,
+            excel_safe,
+        )
     else:
-        text = formats.scores(records, form, layers, bool(against), late, sort, all_heads, excel_safe)
+        text = formats.scores(
+            records, form, layers, bool(against), late, sort, all_heads, excel_safe
+        )
     click.echo(text, nl=False)
     if to is not None:
-        print_files(files.write_robustness(records, to, baseline) if robust else files.write_tables(records, to, axis, baseline))
+        print_files(
+            files.write_robustness(records, to, baseline)
+            if robust
+            else files.write_tables(records, to, axis, baseline)
+        )
 
 
 @click.command()
-@click.argument("kind", type=click.Choice(["layers", "conditions", "domains", "similarity", "budgets", "search", "det"]))
+@click.argument(
+    "kind",
+    type=click.Choice(
+        ["layers", "conditions", "domains", "similarity", "budgets", "search", "det"]
+    ),
+)
 @options("records")
-@click.option("--to", required=True, type=click.Path(path_type=Path), help="Picture to write: .png, .svg or .pdf.")
-@click.option("--model", "models", multiple=True, metavar="MODEL", help="Only this model; may be given several times.")
-@click.option("--task", "tasks", multiple=True, metavar="TASK", help="Only this task; may be given several times.")
-@click.option("--metric", "metrics", multiple=True, metavar="METRIC", help="Only this metric; may be given several times.")
-@click.option("--condition", "conditions", multiple=True, metavar="CONDITION", help="Only this condition; several times.")
+@click.option(
+    "--to",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Picture to write: .png, .svg or .pdf.",
+)
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="MODEL",
+    help="Only this model; may be given several times.",
+)
+@click.option(
+    "--task",
+    "tasks",
+    multiple=True,
+    metavar="TASK",
+    help="Only this task; may be given several times.",
+)
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="METRIC",
+    help="Only this metric; may be given several times.",
+)
+@click.option(
+    "--condition",
+    "conditions",
+    multiple=True,
+    metavar="CONDITION",
+    help="Only this condition; several times.",
+)
 @options("axis")
 @click.option(
     "--width",
@@ -123,11 +205,29 @@ def plot(kind: str, results: tuple[Path, ...], to: Path, **options: Any) -> None
 
 @click.command()
 @click.argument("runs", nargs=-1, metavar="[A B]", type=click.Path(path_type=Path))
-@click.option("--from", "results", multiple=True, type=click.Path(path_type=Path), help="Folder of records of two --model.")
-@click.option("--model", "names", multiple=True, metavar="NAME", help="Given twice: compare these models of --from.")
+@click.option(
+    "--from",
+    "results",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Folder of records of two --model.",
+)
+@click.option(
+    "--model",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="Given twice: compare these models of --from.",
+)
 @options("every_layer", "all_heads")
-@click.option("--format", "form", type=click.Choice(["md", "csv", "json"]), default="md", show_default=True)
-@click.option("--fail-on", type=click.Choice(["worse"]), help="Exit with 1 where a score of B is significantly worse.")
+@click.option(
+    "--format", "form", type=click.Choice(["md", "csv", "json"]), default="md", show_default=True
+)
+@click.option(
+    "--fail-on",
+    type=click.Choice(["worse"]),
+    help="Exit with 1 where a score of B is significantly worse.",
+)
 def compare(
     runs: tuple[Path, ...],
     results: tuple[Path, ...],
@@ -137,9 +237,15 @@ def compare(
     form: str,
     fail_on: str | None,
 ) -> None:
-    """Compare two folders of records, or two models of one, score by score: what changed, by how much, and why it may have."""
-    if not (len(runs) == 2 and not results and not names) and not (not runs and results and len(names) == 2):
-        raise UsageError("compare: give two folders of records, A and B; or --from a folder and --model twice.")
+    """Compare two folders of records, or two models of one, score by score: what changed, by how
+    much, and why it may have.
+    """
+    if not (len(runs) == 2 and not results and not names) and not (
+        not runs and results and len(names) == 2
+    ):
+        raise UsageError(
+            "compare: give two folders of records, A and B; or --from a folder and --model twice."
+        )
     from probe.reporting.tables import comparison as comparing
 
     if runs:
@@ -147,7 +253,11 @@ def compare(
         found = comparing.compare_runs(str(a), _read(a), str(b), _read(b), layers, all_heads)
     else:
         found = comparing.compare_models(_read(*results), names[0], names[1], layers, all_heads)
-    printed = {"md": comparing.to_markdown, "csv": lambda found: comparing.to_csv(found.rows), "json": comparing.to_json}
+    printed = {
+        "md": comparing.to_markdown,
+        "csv": lambda found: comparing.to_csv(found.rows),
+        "json": comparing.to_json,
+    }
     click.echo(plain(printed[form](found)), nl=False)
     if form != "md":
         click.echo(plain(found.summary()), err=True)
@@ -156,12 +266,37 @@ def compare(
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path))
-@click.option("--check", is_flag=True, help="Validate and recompute every line (docs/records.md); exit with 1 on a finding.")
-@click.option("--renew", is_flag=True, help="Take the intervals anew from the counts, as this version makes them.")
-@click.option("--export", "form", type=click.Choice(["hf"]), help="Write the Hugging Face Hub's evaluation results and card snippets.")
-@click.option("--to", type=click.Path(path_type=Path), help="Folder that --export writes, a folder for each model.")
-@click.option("--dataset", "datasets", multiple=True, metavar="CORPUS=ORG/NAME", help="A corpus' dataset on the Hub, for --export.")
+@click.argument(
+    "paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path)
+)
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Validate and recompute every line (docs/records.md); exit with 1 on a finding.",
+)
+@click.option(
+    "--renew",
+    is_flag=True,
+    help="Take the intervals anew from the counts, as this version makes them.",
+)
+@click.option(
+    "--export",
+    "form",
+    type=click.Choice(["hf"]),
+    help="Write the Hugging Face Hub's evaluation results and card snippets.",
+)
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    help="Folder that --export writes, a folder for each model.",
+)
+@click.option(
+    "--dataset",
+    "datasets",
+    multiple=True,
+    metavar="CORPUS=ORG/NAME",
+    help="A corpus' dataset on the Hub, for --export.",
+)
 @click.option("--json", "as_json", is_flag=True, help="What is there, or the findings, as JSON.")
 def records(
     paths: tuple[Path, ...],
@@ -202,7 +337,9 @@ def _list(paths: tuple[Path, ...], as_json: bool) -> None:
     print_table(list(files[0]), lines)
     tasks, models = ({file[name] for file in files} for name in ("task", "model"))
     total = sum(file["records"] for file in files)
-    click.echo(f"{len(files)} files, {total} records, {len(models)} models, {len(tasks)} tasks", err=True)
+    click.echo(
+        f"{len(files)} files, {total} records, {len(models)} models, {len(tasks)} tasks", err=True
+    )
 
 
 def _check(paths: tuple[Path, ...], as_json: bool) -> None:
@@ -222,19 +359,37 @@ def _export(paths: tuple[Path, ...], to: Path, datasets: tuple[str, ...]) -> Non
     from probe.reporting.tables.model_card import REPOSITORY, write_cards
 
     if odd := [text for text in datasets if not re.fullmatch(f".+={REPOSITORY}", text)]:
-        raise UsageError(f"--dataset {odd[0]!r}: expected CORPUS=ORG/NAME, a manifest's name and its dataset on the Hub.")
-    written, left_out = write_cards(_read(*paths), to, dict(text.rsplit("=", 1) for text in datasets))
+        raise UsageError(
+            f"--dataset {odd[0]!r}: expected CORPUS=ORG/NAME, a manifest's name and its dataset on the Hub."
+        )
+    written, left_out = write_cards(
+        _read(*paths), to, dict(text.rsplit("=", 1) for text in datasets)
+    )
     for line in (*written, *(f"left out: {reason}" for reason in left_out)):
         click.echo(plain(str(line)), err=True)
 
 
 @click.command()
 @options("records")
-@click.option("--to", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True, help="The page.")
-@click.option("--outcomes/--no-outcomes", default=True, help="Show the worst utterances, with keys, speakers and transcripts.")
-@click.option("--title", default="layerprobe report", show_default=True, metavar="TEXT", help="Of the page.")
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    default=Path("report.html"),
+    show_default=True,
+    help="The page.",
+)
+@click.option(
+    "--outcomes/--no-outcomes",
+    default=True,
+    help="Show the worst utterances, with keys, speakers and transcripts.",
+)
+@click.option(
+    "--title", default="layerprobe report", show_default=True, metavar="TEXT", help="Of the page."
+)
 def report(results: tuple[Path, ...], to: Path, outcomes: bool, title: str) -> None:
-    """Write one HTML page with everything: the answer in words, tables, layer curves, errors, how to repeat it."""
+    """Write one HTML page with everything: the answer in words, tables, layer curves, errors, how
+    to repeat it.
+    """
     require_writable(to.parent)
     from probe.reporting.report.page import write_report
 

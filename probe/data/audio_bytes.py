@@ -1,7 +1,8 @@
-"""A file's bytes, whatever stands at its path: regular files only, within a folder, a size and a time.
+"""A file's bytes, whatever stands at its path: regular files only, within a folder, a size and a
+time.
 
-A path in a manifest is not to be trusted: it may name a FIFO that nobody writes to, a device, a file of 10 GB, or something outside
-the corpus. Everything that reads audio opens it here.
+A path in a manifest is not to be trusted: it may name a FIFO that nobody writes to, a device, a
+file of 10 GB, or something outside the corpus. Everything that reads audio opens it here.
 """
 
 import io
@@ -14,12 +15,15 @@ from pathlib import Path
 
 from probe.errors import ProbeError, UtteranceError
 
-# WAV's own limit, and 12 hours of 16-bit stereo at 24 kHz. A file is held in memory while it is decoded.
+# WAV's own limit, and 12 hours of 16-bit stereo at 24 kHz. A file is held in memory while it is
+# decoded.
 MOST_BYTES = 1 << 32
 READ_BYTES = 1 << 20
 
 
-def refuse_rows_in_quotes(where: str, values: Iterable[str], is_utterance: Callable[[str], bool]) -> None:
+def refuse_rows_in_quotes(
+    where: str, values: Iterable[str], is_utterance: Callable[[str], bool]
+) -> None:
     """Refuse a CSV row with a field that holds other rows: a double quote was never closed.
 
     Args:
@@ -58,7 +62,9 @@ class Deadline:
 
     def missed(self) -> UtteranceError:
         """What to raise; its cause says that this tells nothing about the audio."""
-        error = UtteranceError(f"decoding took longer than {self.seconds:g} s; a sound file needs a longer --decode-timeout")
+        error = UtteranceError(
+            f"decoding took longer than {self.seconds:g} s; a sound file needs a longer --decode-timeout"
+        )
         error.__cause__ = TimeoutError(self.seconds)
         return error
 
@@ -67,8 +73,8 @@ class Deadline:
 def open_regular(path: Path, root: Path | None = None) -> Iterator[tuple[int, os.stat_result]]:
     """(descriptor, status) of a regular file, open for reading; closed afterwards.
 
-    Nothing here waits: a FIFO opens at once with ``O_NONBLOCK``; what is judged is the descriptor that will be read, not the path,
-    which may be exchanged meanwhile.
+    Nothing here waits: a FIFO opens at once with ``O_NONBLOCK``; what is judged is the descriptor
+    that will be read, not the path, which may be exchanged meanwhile.
 
     Args:
         root: the folder that the file must lie in, with all symbolic links resolved.
@@ -80,7 +86,9 @@ def open_regular(path: Path, root: Path | None = None) -> Iterator[tuple[int, os
         place = path if root is None else Path(os.path.realpath(path))
         if root is not None:
             refuse_outside(place, root)
-        if not stat.S_ISREG(place.stat().st_mode):  # without opening it: opening a device may do something
+        if not stat.S_ISREG(
+            place.stat().st_mode
+        ):  # without opening it: opening a device may do something
             raise UtteranceError("not a regular file")
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
         descriptor = os.open(place, flags if root is None else flags | os.O_NOFOLLOW)
@@ -90,7 +98,9 @@ def open_regular(path: Path, root: Path | None = None) -> Iterator[tuple[int, os
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise UtteranceError("not a regular file")
-        opened = Path(f"/proc/self/fd/{descriptor}")  # where the kernel tells it, a folder on the way was not exchanged either
+        opened = Path(
+            f"/proc/self/fd/{descriptor}"
+        )  # where the kernel tells it, a folder on the way was not exchanged either
         if root is not None and opened.is_symlink():
             refuse_outside(opened.readlink(), root)
         yield descriptor, status
@@ -109,17 +119,22 @@ def cannot_be_read(error: Exception) -> UtteranceError:
     return UtteranceError(f"cannot be read: {getattr(error, 'strerror', None) or error}")
 
 
-def read_regular(path: Path, root: Path | None = None, deadline: Deadline | None = None) -> tuple[bytes, os.stat_result]:
+def read_regular(
+    path: Path, root: Path | None = None, deadline: Deadline | None = None
+) -> tuple[bytes, os.stat_result]:
     """(content, status) of a regular file, read by blocks; never more than `MOST_BYTES`.
 
     Raises:
-        UtteranceError: as `open_regular`; or empty, too big, changed while it was read, or not there in time.
+        UtteranceError: as `open_regular`; or empty, too big, changed while it was read, or not
+            there in time.
     """
     with open_regular(path, root) as (descriptor, status):
         if status.st_size == 0:
             raise UtteranceError("the file is empty (0 bytes)")
         if status.st_size > MOST_BYTES:
-            raise UtteranceError(f"{status.st_size / 1e9:.1f} GB; expected at most {MOST_BYTES / 1e9:.1f} GB. Cut it into utterances")
+            raise UtteranceError(
+                f"{status.st_size / 1e9:.1f} GB; expected at most {MOST_BYTES / 1e9:.1f} GB. Cut it into utterances"
+            )
         content = io.BytesIO()  # gives its bytes without a second copy, unlike joining blocks
         left = status.st_size + 1  # one more shows that the file has grown
         try:

@@ -1,7 +1,8 @@
 """Columns of a manifest that would change which samples are heard, if layerprobe did what they say.
 
-Toolkits have manifests with parts of files, single channels or gains (NeMo: ``offset`` and ``duration``; Kaldi: ``start`` and
-``end``; lhotse: ``channel``). Such a column is refused by name, since a column that is ignored gives wrong features.
+Toolkits have manifests with parts of files, single channels or gains (NeMo: ``offset`` and
+``duration``; Kaldi: ``start`` and ``end``; lhotse: ``channel``). Such a column is refused by name,
+since a column that is ignored gives wrong features.
 """
 
 import re
@@ -14,7 +15,8 @@ class Promise:
     """A group of columns, by what they would have layerprobe do.
 
     Attributes:
-        words: a column belongs to the group if its name is one of these, beside words that only say of what or in which unit.
+        words: a column belongs to the group if its name is one of these, beside words that only say
+            of what or in which unit.
         values: a pattern of the values that would do it; a column of other values is a label.
         meaning: what the values say, in a message.
         remedy: what to do.
@@ -27,8 +29,12 @@ class Promise:
 
 
 # Numbers, also with a unit, and times such as 0:01:02.5.
-NUMBER = re.compile(r"[-+]?(\d+:)*(\d+[.,]?\d*|[.,]\d+)(e[-+]?\d+)?\s*(s|sec|ms|x|%|db)?", re.IGNORECASE)
-CHANNEL = re.compile(r"\[?\d+(\s*[,;]\s*\d+)*\]?|[ablr]|left|right|(ch|channel)\s*\d+", re.IGNORECASE)
+NUMBER = re.compile(
+    r"[-+]?(\d+:)*(\d+[.,]?\d*|[.,]\d+)(e[-+]?\d+)?\s*(s|sec|ms|x|%|db)?", re.IGNORECASE
+)
+CHANNEL = re.compile(
+    r"\[?\d+(\s*[,;]\s*\d+)*\]?|[ablr]|left|right|(ch|channel)\s*\d+", re.IGNORECASE
+)
 PROMISES = (
     Promise(
         frozenset(
@@ -73,7 +79,8 @@ PROMISES = (
         "Change the files, or name a condition with --condition (docs/conditions.md), and remove the column",
     ),
 )
-# Words beside those of a promise: of what, and in which unit. A column with any other word in its name is a label.
+# Words beside those of a promise: of what, and in which unit. A column with any other word in its
+# name is a label.
 BESIDE = frozenset(
     [
         "s",
@@ -124,7 +131,9 @@ BESIDE = frozenset(
 
 
 def promise_of(column: str) -> Promise | None:
-    """The group that a column's name belongs to, however its words are joined (``startTime``, ``segment_start_ms``)."""
+    """The group that a column's name belongs to, however its words are joined (``startTime``,
+    ``segment_start_ms``).
+    """
     parts = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", column)
     words = set(re.split(r"[\W_]+", parts.lower())) - {""}
     for promise in PROMISES:
@@ -134,12 +143,18 @@ def promise_of(column: str) -> Promise | None:
 
 
 def refused_columns(rows: Sequence[tuple[int, dict[str, str]]]) -> Iterator[tuple[int, str]]:
-    """(line, why the column is refused) of each column that would change what is heard, at the first row in which it would."""
+    """(line, why the column is refused) of each column that would change what is heard, at the
+    first row in which it would.
+    """
     for column in rows[0][1] if rows else ():
         promise = promise_of(column)
         if promise is None or column == "duration_s":  # it is compared with the audio
             continue
-        meant = [(line, row[column].strip()) for line, row in rows if promise.values.fullmatch(row[column].strip())]
+        meant = [
+            (line, row[column].strip())
+            for line, row in rows
+            if promise.values.fullmatch(row[column].strip())
+        ]
         if meant:
             line, value = meant[0]
             yield (

@@ -1,11 +1,13 @@
 """Where the audio of a file ends: by what the file says, and by what is there.
 
-libsndfile corrects a wrong size to what is there, or stops where the header says, without a word except in its log. Here, what the
-header promises is compared with the bytes of the file before libsndfile sees them. A file that ends too early, or that has more audio
-than would be read, is refused. A file that never knew its own length (written to a pipe, or by a recorder that was interrupted) is
-read to its end and flagged.
+libsndfile corrects a wrong size to what is there, or stops where the header says, without a word
+except in its log. Here, what the header promises is compared with the bytes of the file before
+libsndfile sees them. A file that ends too early, or that has more audio than would be read, is
+refused. A file that never knew its own length (written to a pipe, or by a recorder that was
+interrupted) is read to its end and flagged.
 
-Sources: WAVE, RF64 (EBU 3306), AIFF (Apple 1989), AU (Sun), CAF (Apple), Ogg (RFC 3533), the Xing and VBRI tags of MP3.
+Sources: WAVE, RF64 (EBU 3306), AIFF (Apple 1989), AU (Sun), CAF (Apple), Ogg (RFC 3533), the Xing
+and VBRI tags of MP3.
 """
 
 import re
@@ -22,10 +24,12 @@ Read = Callable[[int, int], bytes]
 
 # Chunks before a WAV's audio; a file of 4 GB could hold 500 million empty ones.
 MOST_CHUNKS = 10_000
-# Programs that write to a pipe put a number near these into the size (sox: 0x7F000008, 0x7FFFF000; arecord: 0x80000000; ffmpeg: -1).
+# Programs that write to a pipe put a number near these into the size (sox: 0x7F000008, 0x7FFFF000;
+# arecord: 0x80000000; ffmpeg: -1).
 UNKNOWN_32 = ((0x7F00_0000, 0x8000_0000), (0xFFFF_0000, 0xFFFF_FFFF))
 UNKNOWN_64 = 1 << 62
-# Bytes behind the audio that are no chunk are padding or a tag up to here, or up to a hundredth of the audio.
+# Bytes behind the audio that are no chunk are padding or a tag up to here, or up to a hundredth of
+# the audio.
 PADDING_BYTES = 4096
 TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICS")
 # An Ogg page has at most 65,307 bytes; so many from the end hold the beginning of the last one.
@@ -33,7 +37,9 @@ OGG_TAIL_BYTES = 2 * 65_307
 OGG_PAGE = struct.Struct("<4sBBqIIIB")
 OGG_BEGINS, OGG_ENDS = 2, 4
 OGG_STREAM_BEGINS = re.compile(rb"OggS\0[\x02\x06]")
-FLAC_UNKNOWN = 1 << 36  # samples; a header has 36 bits for them, libsndfile has more where they are zero
+FLAC_UNKNOWN = (
+    1 << 36
+)  # samples; a header has 36 bits for them, libsndfile has more where they are zero
 FLAC_BEGINS = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
 # MP3 players look for the first frame in so many bytes.
 MP3_SEARCH_BYTES = 4096
@@ -42,7 +48,8 @@ MP3_KBPS = {
     False: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 ID3V1_BYTES = 128
-# Samples of an MP3 frame at most: what an encoder may count too many, such as the frame of its own tag.
+# Samples of an MP3 frame at most: what an encoder may count too many, such as the frame of its own
+# tag.
 MP3_FRAME_SAMPLES = 1152
 
 
@@ -54,8 +61,9 @@ class Ending:
         known: whether the file says where its audio ends.
         mends: (position, bytes) that make libsndfile read to the end of the file.
         damaged: whether bytes in the middle are no frames (MP3), which the decoder skips.
-        start, prefix: libsndfile reads ``prefix`` and then the file from ``start`` on. It is a tag that counts the frames of an MP3
-            which has none: otherwise libsndfile stops where the file would end if all of its frames were as large as the first.
+        start, prefix: libsndfile reads ``prefix`` and then the file from ``start`` on. It is a tag
+            that counts the frames of an MP3 which has none: otherwise libsndfile stops where the
+            file would end if all of its frames were as large as the first.
     """
 
     known: bool = True
@@ -100,7 +108,9 @@ def _is_unknown(size: int) -> bool:
 
 
 def _find_chunk(read: Read, name: bytes, order: str) -> tuple[int, int] | None:
-    """(position of the content, size) of the first chunk of this name behind a RIFF or FORM header; None where there is none."""
+    """(position of the content, size) of the first chunk of this name behind a RIFF or FORM header;
+    None where there is none.
+    """
     position = 12
     for _ in range(MOST_CHUNKS):
         chunk = read(position, 8)
@@ -115,19 +125,29 @@ def _find_chunk(read: Read, name: bytes, order: str) -> tuple[int, int] | None:
 
 
 def _is_chunks(read: Read, position: int, n_bytes: int, order: str) -> bool:
-    """Whether what stands from a position to the end of the file is chunks, or too little to be audio."""
+    """Whether what stands from a position to the end of the file is chunks, or too little to be
+    audio.
+    """
     for _ in range(MOST_CHUNKS):
         if n_bytes - position < 8:
             return True
         name, size = struct.unpack(order + "4sI", read(position, 8))
         position += 8 + size + size % 2
-        if not re.fullmatch(rb"[ -~]{4}", name) or name in (b"RIFF", b"FORM") or position > n_bytes + 1:
+        if (
+            not re.fullmatch(rb"[ -~]{4}", name)
+            or name in (b"RIFF", b"FORM")
+            or position > n_bytes + 1
+        ):
             return False
     return False
 
 
-def _truncated(form: str, promised: int, there: int, unit: str = "bytes of audio") -> UtteranceError:
-    return UtteranceError(f"truncated: the {form} header promises {promised} {unit}, {there} are there")
+def _truncated(
+    form: str, promised: int, there: int, unit: str = "bytes of audio"
+) -> UtteranceError:
+    return UtteranceError(
+        f"truncated: the {form} header promises {promised} {unit}, {there} are there"
+    )
 
 
 def _joined(what: str, ending: str) -> UtteranceError:
@@ -143,7 +163,9 @@ def _wav(read: Read, n_bytes: int, order: str) -> Ending:
     position, size = data
     there = n_bytes - position
     if size == 0 and not _is_chunks(read, position, n_bytes, order):
-        return Ending(known=False, mends=((position - 4, struct.pack(order + "I", min(there, 0xFFFF_FFFF))),))
+        return Ending(
+            known=False, mends=((position - 4, struct.pack(order + "I", min(there, 0xFFFF_FFFF))),)
+        )
     if size > there:
         if not _is_unknown(size):
             raise _truncated("WAV", size, there)
@@ -192,7 +214,9 @@ def _aiff(read: Read, n_bytes: int) -> Ending:
     position, size = sound  # of 8 bytes that say where in a block the samples begin, and of samples
     there = n_bytes - position
     if size in (0, 8) and there > 8 and not _is_chunks(read, position + 8, n_bytes, ">"):
-        return Ending(known=False, mends=((position - 4, struct.pack(">I", min(there, 0xFFFF_FFFF))),))
+        return Ending(
+            known=False, mends=((position - 4, struct.pack(">I", min(there, 0xFFFF_FFFF))),)
+        )
     return Ending(known=not (there < size and _is_unknown(size)))
 
 
@@ -222,7 +246,9 @@ def _caf(read: Read, n_bytes: int) -> Ending:
 
 
 def _ogg(read: Read, n_bytes: int) -> Ending:
-    """The last page is whole, and says that it is the last; it belongs to a stream that begins at the beginning of the file."""
+    """The last page is whole, and says that it is the last; it belongs to a stream that begins at
+    the beginning of the file.
+    """
     serials, _ = _ogg_beginnings(read)
     start = max(0, n_bytes - OGG_TAIL_BYTES)
     tail = read(start, OGG_TAIL_BYTES)
@@ -231,7 +257,9 @@ def _ogg(read: Read, n_bytes: int) -> Ending:
         page = _ogg_page(read, start + place)
         if page is not None:
             if page[2] > n_bytes:
-                raise _truncated("last Ogg page's", page[2] - start - place, n_bytes - start - place, "bytes")
+                raise _truncated(
+                    "last Ogg page's", page[2] - start - place, n_bytes - start - place, "bytes"
+                )
             if serials and page[1] not in serials:
                 raise _joined("Ogg streams", "ogg")
             return Ending(known=bool(page[0] & OGG_ENDS))
@@ -240,7 +268,9 @@ def _ogg(read: Read, n_bytes: int) -> Ending:
 
 
 def _ogg_beginnings(read: Read) -> tuple[set[int], int]:
-    """(serial numbers of the streams that begin at the beginning of an Ogg file, where their first pages end)."""
+    """(serial numbers of the streams that begin at the beginning of an Ogg file, where their first
+    pages end).
+    """
     serials: set[int] = set()
     position = 0
     while (page := _ogg_page(read, position)) is not None and page[0] & OGG_BEGINS:
@@ -250,7 +280,9 @@ def _ogg_beginnings(read: Read) -> tuple[set[int], int]:
 
 
 def _ogg_page(read: Read, position: int) -> tuple[int, int, int] | None:
-    """(flags, serial number of the stream, end of the page) of the Ogg page at a position; None where there is none."""
+    """(flags, serial number of the stream, end of the page) of the Ogg page at a position; None
+    where there is none.
+    """
     head = read(position, OGG_PAGE.size)
     if len(head) < OGG_PAGE.size:
         return None
@@ -273,20 +305,28 @@ def _mp3(read: Read, n_bytes: int) -> Ending:
     if not promised:
         if _has_count(read) or is_constant:
             return Ending(known=complete, damaged=damaged)
-        return Ending(complete, (), damaged, start, _xing(read(start, 4), n_frames, n_bytes - start))
+        return Ending(
+            complete, (), damaged, start, _xing(read(start, 4), n_frames, n_bytes - start)
+        )
     there = n_bytes - start
     if there < promised:
         raise _truncated("MP3", promised, there)
     behind = _behind_tags(read, start + promised)
     if n_bytes - behind > PADDING_BYTES and _alike(read(start, 4), read(behind, 4)):
         raise _joined("MP3 files", "mp3")
-    # Without this, libmpg123 prints a warning about the size, without the name of the file. It takes a tag of ID3v1 off by itself.
+    # Without this, libmpg123 prints a warning about the size, without the name of the file. It
+    # takes a tag of ID3v1 off by itself.
     size = there - (ID3V1_BYTES if read(n_bytes - ID3V1_BYTES, 3) == b"TAG" else 0)
-    return Ending(mends=((start + place, struct.pack(">I", size)),) if size > promised else (), damaged=damaged)
+    return Ending(
+        mends=((start + place, struct.pack(">I", size)),) if size > promised else (),
+        damaged=damaged,
+    )
 
 
 def _walk_mp3(read: Read, start: int, n_bytes: int) -> tuple[int, bool, bool, bool]:
-    """(frames from the first on, whether all have one bit rate, whether the last is complete, whether others stand between them)."""
+    """(frames from the first on, whether all have one bit rate, whether the last is complete,
+    whether others stand between them).
+    """
     first, position, n_frames, damaged = read(start, 4), start, 0, False
     rates: set[int] = set()
     while position < n_bytes:
@@ -310,7 +350,8 @@ def _xing(head: bytes, n_frames: int, n_bytes: int) -> bytes:
     """A frame with the tag Xing: so many frames and bytes follow.
 
     Args:
-        head: of a frame of the file; the tag's has its version, layer, rate and channels, no checksum, and room for the tag.
+        head: of a frame of the file; the tag's has its version, layer, rate and channels, no
+            checksum, and room for the tag.
     """
     head = bytes((head[0], head[1] | 1, 0xE0 | head[2] & 0x0C, head[3]))
     size = _mp3_frame_bytes(head)
@@ -319,7 +360,9 @@ def _xing(head: bytes, n_frames: int, n_bytes: int) -> bytes:
 
 
 def _next_frames(read: Read, position: int, first: bytes) -> int | None:
-    """How far two frames in a row are from a position; None where there are none near, as behind the end of the audio."""
+    """How far two frames in a row are from a position; None where there are none near, as behind
+    the end of the audio.
+    """
     area = read(position, MP3_SEARCH_BYTES)
     for found in re.finditer(re.escape(first[:1]), area):
         head = area[found.start() : found.start() + 4]
@@ -336,7 +379,9 @@ def _mp3_frame_bytes(head: bytes) -> int:
         return 0
     is_first = version == 3
     rate_hz = (44_100, 48_000, 32_000)[rate] // {3: 1, 2: 2, 0: 4}[version]
-    return (144_000 if is_first else 72_000) * MP3_KBPS[is_first][kbps - 1] // rate_hz + ((head[2] >> 1) & 1)
+    return (144_000 if is_first else 72_000) * MP3_KBPS[is_first][kbps - 1] // rate_hz + (
+        (head[2] >> 1) & 1
+    )
 
 
 def _behind_tags(read: Read, position: int) -> int:
@@ -357,11 +402,18 @@ def _mp3_frame(content: bytes) -> int | None:
 
 def _alike(one: bytes, other: bytes) -> bool:
     """Whether two frame headers have one version, layer and rate."""
-    return len(other) == 4 and one[:1] == other[:1] and one[1] >> 1 == other[1] >> 1 and not (one[2] ^ other[2]) & 0x0C
+    return (
+        len(other) == 4
+        and one[:1] == other[:1]
+        and one[1] >> 1 == other[1] >> 1
+        and not (one[2] ^ other[2]) & 0x0C
+    )
 
 
 def _mp3_bytes(frame: bytes) -> tuple[int, int]:
-    """(bytes that the tag of the first frame promises, where the number stands in the frame); zeros where it promises none."""
+    """(bytes that the tag of the first frame promises, where the number stands in the frame); zeros
+    where it promises none.
+    """
     if len(frame) < 64:
         return 0, 0
     plain = 4 + _side_bytes(frame)
@@ -378,13 +430,17 @@ def _mp3_bytes(frame: bytes) -> tuple[int, int]:
 def _side_bytes(head: bytes) -> int:
     """Bytes between the header of a frame of layer III and its tag."""
     is_first, is_mono = head[1] & 0x18 == 0x18, head[3] >> 6 == 3
-    return {(True, False): 32, (True, True): 17, (False, False): 17, (False, True): 9}[is_first, is_mono]
+    return {(True, False): 32, (True, True): 17, (False, False): 17, (False, True): 9}[
+        is_first, is_mono
+    ]
 
 
 def refuse_short(file: soundfile.SoundFile, head: bytes) -> None:
-    """Raises where the header of an open file promises more than libsndfile found when it opened it.
+    """Raises where the header of an open file promises more than libsndfile found when it opened
+    it.
 
-    libsndfile corrects ``frames`` to what is there, and says so in its log: ``SSND : 32008 (should be 25008)``.
+    libsndfile corrects ``frames`` to what is there, and says so in its log: ``SSND : 32008 (should
+    be 25008)``.
 
     Args:
         head: the first 1,024 bytes.
@@ -392,10 +448,15 @@ def refuse_short(file: soundfile.SoundFile, head: bytes) -> None:
     unit, sizes = "bytes", re.findall(r": (\d+) \(should be (\d+)\)", file.extra_info)
     if file.format == "NIST":
         unit = "samples"
-        sizes = [(said.decode(), file.frames) for said in re.findall(rb"\nsample_count -i (\d+)", head)]
+        sizes = [
+            (said.decode(), file.frames) for said in re.findall(rb"\nsample_count -i (\d+)", head)
+        ]
     elif file.format in ("AVR", "MPC2K"):
         unit = "samples"
-        sizes = [(said, file.frames) for said in re.findall(r"(?m)^\s*Frames\s*: (\d+)$", file.extra_info)]
+        sizes = [
+            (said, file.frames)
+            for said in re.findall(r"(?m)^\s*Frames\s*: (\d+)$", file.extra_info)
+        ]
     elif file.format in ("WAV", "WAVEX"):  # compared before
         return
     for said, there in sizes:
@@ -404,7 +465,8 @@ def refuse_short(file: soundfile.SoundFile, head: bytes) -> None:
 
 
 def refuse_fewer(file: soundfile.SoundFile, content: bytes, promised: int, n_samples: int) -> None:
-    """Raises where fewer samples were decoded than the header promised, or another stream follows the one that was read.
+    """Raises where fewer samples were decoded than the header promised, or another stream follows
+    the one that was read.
 
     Args:
         content: of the file.
@@ -416,9 +478,15 @@ def refuse_fewer(file: soundfile.SoundFile, content: bytes, promised: int, n_sam
             raise _truncated("FLAC", promised, n_samples, "samples")
         if len(FLAC_BEGINS.findall(content)) > 1:
             raise _joined("FLAC files", "flac")
-    if file.format == "OGG" and OGG_STREAM_BEGINS.search(content, _ogg_beginnings(_reader(content))[1]):
+    if file.format == "OGG" and OGG_STREAM_BEGINS.search(
+        content, _ogg_beginnings(_reader(content))[1]
+    ):
         raise _joined("Ogg streams", "ogg")
-    if file.format == "MP3" and n_samples < promised - MP3_FRAME_SAMPLES and _has_count(_reader(content)):
+    if (
+        file.format == "MP3"
+        and n_samples < promised - MP3_FRAME_SAMPLES
+        and _has_count(_reader(content))
+    ):
         raise _truncated("MP3", promised, n_samples, "samples")
 
 
@@ -427,7 +495,9 @@ def _reader(content: bytes) -> Read:
 
 
 def _has_count(read: Read) -> bool:
-    """Whether the first frame of an MP3 has a tag; otherwise, libmpg123 estimates the number of samples."""
+    """Whether the first frame of an MP3 has a tag; otherwise, libmpg123 estimates the number of
+    samples.
+    """
     start = _behind_tags(read, 0)
     head = read(start, MP3_SEARCH_BYTES + 64)
     first = _mp3_frame(head)

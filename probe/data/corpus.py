@@ -1,7 +1,8 @@
 """Corpora: utterances from a CSV manifest or a LibriSpeech folder.
 
-A manifest is UTF-8 CSV with the columns ``path,text,speaker,domain,split,duration_s`` and any others; ``path`` is relative to the
-manifest, an empty value means unknown, an optional ``id`` column names utterances (otherwise the path does).
+A manifest is UTF-8 CSV with the columns ``path,text,speaker,domain,split,duration_s`` and any
+others; ``path`` is relative to the manifest, an empty value means unknown, an optional ``id``
+column names utterances (otherwise the path does).
 """
 
 import csv
@@ -31,7 +32,8 @@ class Utterance:
     """One manifest row.
 
     Attributes:
-        key: unique name in the corpus: the ``id`` column, otherwise the path as the manifest has it.
+        key: unique name in the corpus: the ``id`` column, otherwise the path as the manifest has
+            it.
         path: the audio file.
         duration_s: seconds, None where the manifest does not say.
         extra: the manifest's further columns.
@@ -50,10 +52,14 @@ class Utterance:
 
     def __repr__(self) -> str:
         duration = "" if self.duration_s is None else f"{self.duration_s:g} s"
-        return brief(self, self.key, self.split, self.speaker, self.domain, duration, self.condition)
+        return brief(
+            self, self.key, self.split, self.speaker, self.domain, duration, self.condition
+        )
 
     def label(self, column: str) -> str:
-        """The value of one of the manifest's columns, empty where unknown; ``condition`` too, unless the manifest has its own."""
+        """The value of one of the manifest's columns, empty where unknown; ``condition`` too,
+        unless the manifest has its own.
+        """
         if column in ("text", "speaker", "domain", "split"):
             return getattr(self, column)
         return self.extra.get(column, self.condition if column == "condition" else "")
@@ -64,8 +70,10 @@ class Corpus:
     """A manifest that has been read and found sound.
 
     Attributes:
-        name: the manifest's stem, or the LibriSpeech subsets; with the limit where there is one, see `limited`.
-        sha256: of the manifest's bytes (LibriSpeech: of its rows), and of the limit where there is one.
+        name: the manifest's stem, or the LibriSpeech subsets; with the limit where there is one,
+            see `limited`.
+        sha256: of the manifest's bytes (LibriSpeech: of its rows), and of the limit where there is
+            one.
         utterances: in manifest order, rows of split ``noise`` left out.
         columns: names that `Utterance.label` knows here.
         folder: where the manifest lies, or the LibriSpeech tree.
@@ -81,7 +89,9 @@ class Corpus:
 
     @property
     def further_columns(self) -> tuple[str, ...]:
-        """The columns beside those that every manifest has; nothing reads one unless a task asks for it as a label."""
+        """The columns beside those that every manifest has; nothing reads one unless a task asks
+        for it as a label.
+        """
         return tuple(name for name in self.columns if name not in COLUMNS)
 
     def __repr__(self) -> str:
@@ -93,19 +103,25 @@ class Corpus:
         """The rows of these splits; all where None."""
         if splits is None:
             return self
-        return replace(self, utterances=tuple(item for item in self.utterances if item.split in splits))
+        return replace(
+            self, utterances=tuple(item for item in self.utterances if item.split in splits)
+        )
 
     def limited(self, limit: int | None) -> "Corpus":
-        """At most ``limit`` utterances of each split: the same ones every time, spread over the manifest.
+        """At most ``limit`` utterances of each split: the same ones every time, spread over the
+        manifest.
 
-        They are the ones whose keys have the smallest hashes, so rows appended to the manifest displace few of them. The limit is
-        part of the name, so that records of the whole corpus are never replaced. A corpus that has no more stays as it is.
+        They are the ones whose keys have the smallest hashes, so rows appended to the manifest
+        displace few of them. The limit is part of the name, so that records of the whole corpus are
+        never replaced. A corpus that has no more stays as it is.
         """
         if limit is None:
             return self
         taken: set[str] = set()
         left = Counter(dict.fromkeys(SPLITS, limit))
-        for utterance in sorted(self.utterances, key=lambda item: hashlib.sha256(item.key.encode()).digest()):
+        for utterance in sorted(
+            self.utterances, key=lambda item: hashlib.sha256(item.key.encode()).digest()
+        ):
             if left[utterance.split] > 0:
                 left[utterance.split] -= 1
                 taken.add(utterance.key)
@@ -117,22 +133,33 @@ class Corpus:
 
 
 def load_corpus(source: Path | str, audio_root: Path | str | None = None) -> Corpus:
-    """The corpus in a CSV manifest or, with ``librispeech:ROOT#subset,subset``, in a LibriSpeech folder.
+    """The corpus in a CSV manifest or, with ``librispeech:ROOT#subset,subset``, in a LibriSpeech
+    folder.
 
     Args:
-        audio_root: the folder that all audio must lie in, with symbolic links resolved; nothing outside is looked at.
+        audio_root: the folder that all audio must lie in, with symbolic links resolved; nothing
+            outside is looked at.
 
     Raises:
-        ProbeError: no such file, wrong encoding, missing columns, duplicate ids, the same file in two splits, unknown splits,
-            unreadable durations, missing audio files, audio outside ``audio_root``; up to eight problems are named with their lines.
+        ProbeError: no such file, wrong encoding, missing columns, duplicate ids, the same file in
+            two splits, unknown splits, unreadable durations, missing audio files, audio outside
+            ``audio_root``; up to eight problems are named with their lines.
     """
     text = os.fspath(source)
     root = None if audio_root is None else Path(audio_root)
     if root is not None and not root.is_dir():
-        raise ProbeError(f"--audio-root {root}: not a folder; expected the one that holds all audio.")
+        raise ProbeError(
+            f"--audio-root {root}: not a folder; expected the one that holds all audio."
+        )
     if text.startswith(LIBRISPEECH):
         corpus = _librispeech(text)
-        _refuse([f"{item.key}: {reason}" for item in corpus.utterances if (reason := _outside(item.path, root))])
+        _refuse(
+            [
+                f"{item.key}: {reason}"
+                for item in corpus.utterances
+                if (reason := _outside(item.path, root))
+            ]
+        )
         return replace(corpus, source=text)
     manifest = Path(text)
     content = _read_manifest(manifest)
@@ -141,10 +168,16 @@ def load_corpus(source: Path | str, audio_root: Path | str | None = None) -> Cor
     utterances = list(_utterances(manifest, rows, problems, root))
     _refuse(problems)
     speech = tuple(item for item in utterances if item.split != "noise")
-    columns = tuple(name for name in rows[0][1] if name not in ("path", "id", "duration_s")) if rows else ()
+    columns = (
+        tuple(name for name in rows[0][1] if name not in ("path", "id", "duration_s"))
+        if rows
+        else ()
+    )
     if not speech:
         raise ProbeError(f"{manifest}: no utterances; expected rows with split train, dev or test.")
-    return Corpus(manifest.stem, hashlib.sha256(content).hexdigest(), speech, columns, manifest.parent, text)
+    return Corpus(
+        manifest.stem, hashlib.sha256(content).hexdigest(), speech, columns, manifest.parent, text
+    )
 
 
 def noise_files(manifest: Path, audio_root: Path | None = None) -> list[Path]:
@@ -154,11 +187,15 @@ def noise_files(manifest: Path, audio_root: Path | None = None) -> list[Path]:
         ProbeError: as `load_corpus`, or there are no such rows.
     """
     problems: list[str] = []
-    utterances = list(_utterances(manifest, _rows(manifest, _read_manifest(manifest)), problems, audio_root))
+    utterances = list(
+        _utterances(manifest, _rows(manifest, _read_manifest(manifest)), problems, audio_root)
+    )
     _refuse(problems)
     if paths := [item.path for item in utterances if item.split == "noise"]:
         return paths
-    raise ProbeError(f"{manifest}: {len(utterances)} rows, none of split noise. Put {SPLITS[-1]} into the column split.")
+    raise ProbeError(
+        f"{manifest}: {len(utterances)} rows, none of split noise. Put {SPLITS[-1]} into the column split."
+    )
 
 
 def _refuse(problems: list[str]) -> None:
@@ -184,8 +221,14 @@ def _outside(path: Path, root: Path | None) -> str:
 def _read_manifest(manifest: Path) -> bytes:
     if not manifest.is_file():
         found = "is a folder" if manifest.is_dir() else "does not exist"
-        hint = f" For a LibriSpeech folder write {LIBRISPEECH}{manifest}#dev-clean,test-clean." if manifest.is_dir() else ""
-        raise ProbeError(f"{manifest}: {found}; expected a CSV manifest with the columns {','.join(COLUMNS)}.{hint}")
+        hint = (
+            f" For a LibriSpeech folder write {LIBRISPEECH}{manifest}#dev-clean,test-clean."
+            if manifest.is_dir()
+            else ""
+        )
+        raise ProbeError(
+            f"{manifest}: {found}; expected a CSV manifest with the columns {','.join(COLUMNS)}.{hint}"
+        )
     return manifest.read_bytes()
 
 
@@ -208,11 +251,17 @@ def _rows(manifest: Path, content: bytes) -> list[tuple[int, dict[str, str]]]:
                         "Put text that contains commas in double quotes."
                     )
                 if any(values):
-                    refuse_rows_in_quotes(f"{manifest} line {line}", values, lambda name: _is_file(manifest.parent / name))
+                    refuse_rows_in_quotes(
+                        f"{manifest} line {line}",
+                        values,
+                        lambda name: _is_file(manifest.parent / name),
+                    )
                     rows.append((line, dict(zip(header, values, strict=True))))
                 line = reader.line_num + 1
     except csv.Error as error:
-        raise ProbeError(f"{manifest} line {line}: not readable as CSV ({error}). Mind the double quotes.") from error
+        raise ProbeError(
+            f"{manifest} line {line}: not readable as CSV ({error}). Mind the double quotes."
+        ) from error
     _refuse([f"{manifest} line {line}: {reason}" for line, reason in refused_columns(rows)])
     return rows
 
@@ -234,10 +283,14 @@ def _check_header(manifest: Path, header: list[str]) -> None:
         )
     twice = sorted(name for name, count in Counter(header).items() if count > 1)
     if twice:
-        raise ProbeError(f"{manifest} line 1: column {', '.join(twice)} stands there twice. Rename one of them.")
+        raise ProbeError(
+            f"{manifest} line 1: column {', '.join(twice)} stands there twice. Rename one of them."
+        )
 
 
-def _utterances(manifest: Path, rows: list[tuple[int, dict[str, str]]], problems: list[str], root: Path | None) -> Iterable[Utterance]:
+def _utterances(
+    manifest: Path, rows: list[tuple[int, dict[str, str]]], problems: list[str], root: Path | None
+) -> Iterable[Utterance]:
     """Utterances of the rows; what is wrong with a row is appended to ``problems``."""
     line_of_key: dict[str, int] = {}
     first_use: dict[str, tuple[int, str]] = {}
@@ -269,15 +322,21 @@ def _utterances(manifest: Path, rows: list[tuple[int, dict[str, str]]], problems
         line_of_key.setdefault(key, line)
         extra = {name: value for name, value in row.items() if name not in COLUMNS and name != "id"}
         duration_s = _duration(where, row["duration_s"], problems)
-        yield Utterance(key, path, row["text"], row["speaker"], row["domain"], split, duration_s, extra)
+        yield Utterance(
+            key, path, row["text"], row["speaker"], row["domain"], split, duration_s, extra
+        )
 
 
 def _audio_path(folder: Path, written: str, folders: Folders) -> Path:
-    """The file that a row names; where it is not there under this name, the one with the same text in other bytes."""
+    """The file that a row names; where it is not there under this name, the one with the same text
+    in other bytes.
+    """
     path = Path(os.path.normpath(folder / written))
     if os.path.lexists(path):
         return path
-    as_written = folder / written  # `link/../a.wav` is beside what the link leads to, which normpath does not know
+    as_written = (
+        folder / written
+    )  # `link/../a.wav` is beside what the link leads to, which normpath does not know
     return as_written if os.path.exists(as_written) else folders.same_text(path) or path  # noqa: PTH110
 
 
@@ -289,7 +348,9 @@ def _duration(where: str, text: str, problems: list[str]) -> float | None:
     except ValueError:
         value = -1.0
     if not 0 < value < float("inf"):
-        problems.append(f"{where}: duration_s {text!r}; expected seconds such as 3.25, or nothing where unknown.")
+        problems.append(
+            f"{where}: duration_s {text!r}; expected seconds such as 3.25, or nothing where unknown."
+        )
         return None
     return value
 
@@ -312,16 +373,41 @@ def _librispeech(source: str) -> Corpus:
     for subset in subsets:
         split = subset.split("-")[0]
         if split not in SPLITS:
-            raise ProbeError(f"{source}: subset {subset} starts with {split!r}; expected train-, dev- or test-.")
+            raise ProbeError(
+                f"{source}: subset {subset} starts with {split!r}; expected train-, dev- or test-."
+            )
         domain = "other" if "other" in subset else "clean"
-        found = [item for transcript in sorted((root / subset).glob("*/*/*.trans.txt")) for item in _transcript(transcript)]
+        found = [
+            item
+            for transcript in sorted((root / subset).glob("*/*/*.trans.txt"))
+            for item in _transcript(transcript)
+        ]
         if not found:
-            raise ProbeError(f"{root / subset}: no */*/*.trans.txt; expected LibriSpeech's speaker/chapter folders.")
+            raise ProbeError(
+                f"{root / subset}: no */*/*.trans.txt; expected LibriSpeech's speaker/chapter folders."
+            )
         for identifier, text, path in found:
             speaker = identifier.split("-")[0]
-            extra = {"subset": subset, "chapter": identifier.split("-")[1], "sex": sexes.get(speaker, "")}
-            utterances.append(Utterance(identifier, path, text, f"ls-{speaker}", f"librispeech-{domain}", split, None, extra))
-    rows = "\n".join(f"{item.key}\t{item.text}\t{item.speaker}\t{item.split}" for item in utterances)
+            extra = {
+                "subset": subset,
+                "chapter": identifier.split("-")[1],
+                "sex": sexes.get(speaker, ""),
+            }
+            utterances.append(
+                Utterance(
+                    identifier,
+                    path,
+                    text,
+                    f"ls-{speaker}",
+                    f"librispeech-{domain}",
+                    split,
+                    None,
+                    extra,
+                )
+            )
+    rows = "\n".join(
+        f"{item.key}\t{item.text}\t{item.speaker}\t{item.split}" for item in utterances
+    )
     columns = ("text", "speaker", "domain", "split", "subset", "chapter", "sex")
     sha256 = hashlib.sha256(rows.encode()).hexdigest()
     return Corpus("librispeech-" + "+".join(subsets), sha256, tuple(utterances), columns, root)
@@ -332,7 +418,9 @@ def _transcript(transcript: Path) -> Iterable[tuple[str, str, Path]]:
     try:
         lines = transcript.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise ProbeError(f"{transcript}: byte {error.start} is not UTF-8. Fetch the file again.") from error
+        raise ProbeError(
+            f"{transcript}: byte {error.start} is not UTF-8. Fetch the file again."
+        ) from error
     for number, line in enumerate(lines, start=1):
         identifier, _, text = line.strip().partition(" ")
         path = transcript.parent / f"{identifier}.flac"
@@ -348,5 +436,9 @@ def _librispeech_sexes(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    fields = [[part.strip() for part in line.split("|")] for line in lines if line and not line.startswith(";")]
+    fields = [
+        [part.strip() for part in line.split("|")]
+        for line in lines
+        if line and not line.startswith(";")
+    ]
     return {parts[0]: parts[1] for parts in fields if len(parts) > 1}

@@ -1,7 +1,9 @@
-"""The other end of ``--isolate-decode``: a process that decodes what it is asked for, one file after another, until it dies.
+"""The other end of ``--isolate-decode``: a process that decodes what it is asked for, one file
+after another, until it dies.
 
-It imports numpy, soundfile and soxr, no torch. Requests come on stdin, answers go to stdout: each a head (`HEAD`: mark, length) and
-that many bytes of JSON; samples follow as plain float32. Whatever reads an answer trusts nothing in it (`probe.data.guarded_decoding`).
+It imports numpy, soundfile and soxr, no torch. Requests come on stdin, answers go to stdout: each a
+head (`HEAD`: mark, length) and that many bytes of JSON; samples follow as plain float32. Whatever
+reads an answer trusts nothing in it (`probe.data.guarded_decoding`).
 """
 
 import contextlib
@@ -49,7 +51,9 @@ def answer(request: Request) -> Audio | float | None:
     if not request.rate_hz:
         return header_duration_s(Path(request.path), root=root)
     deadline = Deadline(request.timeout_s)
-    return load_audio(Path(request.path), request.rate_hz, request.duration_s, root=root, deadline=deadline)
+    return load_audio(
+        Path(request.path), request.rate_hz, request.duration_s, root=root, deadline=deadline
+    )
 
 
 def packed(value: dict[str, Any]) -> bytes:
@@ -60,13 +64,20 @@ def packed(value: dict[str, Any]) -> bytes:
 
 def main() -> None:
     """Answers until stdin ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process by closing stdin
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C is for the parent, which ends this process by closing stdin
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with contextlib.suppress(OSError):  # where memory runs out, one utterance is to be lost, not the run
+    with contextlib.suppress(
+        OSError
+    ):  # where memory runs out, one utterance is to be lost, not the run
         Path("/proc/self/oom_score_adj").write_text("500")
     requests, answers = os.fdopen(os.dup(0), "rb"), os.dup(1)
     sys.stderr = os.fdopen(os.dup(2), "w")
-    for printed in (1, 2):  # what a library prints is no answer, and damaged MP3 make libmpg123 print a lot
+    for printed in (
+        1,
+        2,
+    ):  # what a library prints is no answer, and damaged MP3 make libmpg123 print a lot
         os.dup2(os.open(os.devnull, os.O_WRONLY), printed)
     _write(answers, packed({"ready": True}))
     while head := requests.read(HEAD.size):

@@ -1,8 +1,10 @@
-"""Decoding that may fail in any way and costs one utterance: a time for each file, and on request a process of its own.
+"""Decoding that may fail in any way and costs one utterance: a time for each file, and on request a
+process of its own.
 
-Without isolation, files are decoded by a thread that is given up when a file takes too long (a read from a server that is gone cannot
-be ended from outside); a crash of the decoder ends the program. With it, a child process decodes: it is killed when a file takes too
-long, and when it dies, another takes its place. The samples are the same bits either way.
+Without isolation, files are decoded by a thread that is given up when a file takes too long (a read
+from a server that is gone cannot be ended from outside); a crash of the decoder ends the program.
+With it, a child process decodes: it is killed when a file takes too long, and when it dies, another
+takes its place. The samples are the same bits either way.
 """
 
 import json
@@ -33,7 +35,8 @@ log = logging.getLogger("probe")
 
 TIMEOUT_S = 60.0
 LONGEST_TIMEOUT_S = 86_400.0
-# What a thread or child gets beyond its time before it is given up: it looks at the clock itself between blocks.
+# What a thread or child gets beyond its time before it is given up: it looks at the clock itself
+# between blocks.
 GRACE_S = 2.0
 START_S = 120.0
 MOST_HEAD_BYTES = 1 << 16
@@ -52,9 +55,13 @@ class Decoder:
         UsageError: a time that is none.
     """
 
-    def __init__(self, root: Path | None = None, isolate: bool = False, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self, root: Path | None = None, isolate: bool = False, timeout_s: float = TIMEOUT_S
+    ) -> None:
         if not 0 < timeout_s <= LONGEST_TIMEOUT_S:
-            raise UsageError(f"--decode-timeout {timeout_s}: expected more than 0 and at most {LONGEST_TIMEOUT_S:.0f} seconds.")
+            raise UsageError(
+                f"--decode-timeout {timeout_s}: expected more than 0 and at most {LONGEST_TIMEOUT_S:.0f} seconds."
+            )
         self.root, self.timeout_s = root, timeout_s
         self._worker: _Child | _Thread = _Child() if isolate else _Thread()
 
@@ -62,8 +69,8 @@ class Decoder:
         """A file's audio, as `probe.data.audio.load_audio` gives it.
 
         Raises:
-            UtteranceError: as there; or it took too long, or the child process died of it. Where that says nothing about the audio,
-                the error's cause is an ``OSError``.
+            UtteranceError: as there; or it took too long, or the child process died of it. Where
+                that says nothing about the audio, the error's cause is an ``OSError``.
             ProbeError: the child process does not start.
         """
         found = self._worker.ask(self._request(path, rate_hz, duration_s))
@@ -72,7 +79,9 @@ class Decoder:
         return found
 
     def header_duration_s(self, path: Path) -> float | None:
-        """Seconds that a file's header claims; None where it claims nothing usable, or does not in time."""
+        """Seconds that a file's header claims; None where it claims nothing usable, or does not in
+        time.
+        """
         try:
             found = self._worker.ask(self._request(path, 0, None))
         except UtteranceError:
@@ -104,7 +113,9 @@ class _Thread:
     def ask(self, request: Request) -> Audio | float | None:
         if self._requests is None:
             self._requests = queue.SimpleQueue()
-            threading.Thread(target=_serve, args=(self._requests,), name="decoder", daemon=True).start()
+            threading.Thread(
+                target=_serve, args=(self._requests,), name="decoder", daemon=True
+            ).start()
         box: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
         self._box = box
         self._requests.put((request, box))
@@ -170,7 +181,11 @@ class _Child:
         above = str(Path(__file__).resolve().parents[2])
         found = os.pathsep.join(filter(None, [above, os.environ.get("PYTHONPATH", "")]))
         self._process = process = subprocess.Popen(  # noqa: S603 - a fixed command of this very package
-            CHILD, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env={**os.environ, "PYTHONPATH": found}
+            CHILD,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            env={**os.environ, "PYTHONPATH": found},
         )
         self._deadline = Deadline(START_S)
         try:
@@ -178,7 +193,9 @@ class _Child:
                 raise ValueError
         except (EOFError, TimeoutError, ValueError) as error:
             reason = self._end(process, error)
-            raise ProbeError(f"--isolate-decode: {reason}, before it decoded anything. Leave the option out.") from error
+            raise ProbeError(
+                f"--isolate-decode: {reason}, before it decoded anything. Leave the option out."
+            ) from error
         return process
 
     def _head(self, process: subprocess.Popen) -> dict[str, Any]:
@@ -200,7 +217,10 @@ class _Child:
         n_samples, seconds = int(fields.pop("samples")), float(fields["duration_s"])
         flags = tuple(fields.pop("flags"))
         sound = Audio(np.zeros(0, np.float32), **fields, flags=flags)
-        plain = all(isinstance(value, int) and value >= 0 for value in (sound.file_bytes, sound.native_rate_hz))
+        plain = all(
+            isinstance(value, int) and value >= 0
+            for value in (sound.file_bytes, sound.native_rate_hz)
+        )
         promised = abs(n_samples - seconds * request.rate_hz) <= 2 + seconds  # soxr rounds
         if not (plain and promised and 0 < seconds <= LONGEST_S and set(flags) <= set(FLAGS)):
             raise ValueError("fields that cannot be")
@@ -247,7 +267,9 @@ class _Child:
             reason = UtteranceError(f"the decoder process died with {_signal_name(-code)}")
         else:
             reason = UtteranceError(f"the decoder process ended with exit code {code}")
-        reason.__cause__ = ChildProcessError(str(reason))  # it may have been killed from outside: worth another try
+        reason.__cause__ = ChildProcessError(
+            str(reason)
+        )  # it may have been killed from outside: worth another try
         return reason
 
     def close(self) -> None:

@@ -1,4 +1,6 @@
-"""Names of files that are not where a manifest says: what is there instead, and which name was probably meant."""
+"""Names of files that are not where a manifest says: what is there instead, and which name was
+probably meant.
+"""
 
 import difflib
 import errno
@@ -9,7 +11,8 @@ import unicodedata
 from pathlib import Path
 from urllib.parse import unquote
 
-# Beyond so many names in a folder the closest one is not looked for: comparing takes a microsecond for each.
+# Beyond so many names in a folder the closest one is not looked for: comparing takes a microsecond
+# for each.
 MOST_NAMES = 100_000
 
 
@@ -33,7 +36,8 @@ class Folders:
         return self._names[folder]
 
     def same_text(self, path: Path) -> Path | None:
-        """The file whose path reads the same and has other bytes: accents composed or decomposed (NFC, NFD).
+        """The file whose path reads the same and has other bytes: accents composed or decomposed
+        (NFC, NFD).
 
         A manifest from macOS has decomposed names, and no editor shows the difference.
         """
@@ -42,7 +46,11 @@ class Folders:
         place = Path(path.anchor)
         for part in path.relative_to(path.anchor).parts:
             if not os.path.lexists(place / part):
-                alike = [name for name in self.names(place).get(_plain(part), []) if _composed(name) == _composed(part)]
+                alike = [
+                    name
+                    for name in self.names(place).get(_plain(part), [])
+                    if _composed(name) == _composed(part)
+                ]
                 if len(alike) != 1:
                     return None
                 part = alike[0]
@@ -50,14 +58,20 @@ class Folders:
         return place if os.path.exists(place) else None  # noqa: PTH110 - Path.exists raises
 
     def closest(self, path: Path) -> Path | None:
-        """An existing file whose path differs from ``path`` by case, by its ending, or by a few letters."""
+        """An existing file whose path differs from ``path`` by case, by its ending, or by a few
+        letters.
+        """
         place = Path(path.anchor)
         for part in path.relative_to(path.anchor).parts:
             if os.path.lexists(place / part):
                 place /= part
                 continue
             names, wanted = self.names(place), _plain(part)
-            near = [wanted] if wanted in names else [name for name in names if Path(name).stem == Path(wanted).stem]
+            near = (
+                [wanted]
+                if wanted in names
+                else [name for name in names if Path(name).stem == Path(wanted).stem]
+            )
             if not near and len(names) <= MOST_NAMES:
                 near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.8)
             if not near:

@@ -1,7 +1,8 @@
-"""What is unusual about the sound of a file: silence, clipping, a peak above full scale, an offset, channels that are dead or cancel.
+"""What is unusual about the sound of a file: silence, clipping, a peak above full scale, an offset,
+channels that are dead or cancel.
 
-Nothing is dropped for it. The words are kept with every utterance in the store and counted by ``probe show``, so that a bad score can
-be told from bad audio.
+Nothing is dropped for it. The words are kept with every utterance in the store and counted by
+``probe show``, so that a bad score can be told from bad audio.
 """
 
 import numpy as np
@@ -12,21 +13,27 @@ NO_END = "no end mark"  # the file does not say where its audio ends, see `probe
 DAMAGED = "damaged frames"  # the decoder skips bytes in the middle
 FLAGS = (SILENCE, CLIPPED, ABOVE, OFFSET, DEAD_CHANNEL, ANTIPHASE, NO_END, DAMAGED)
 
-# Half a step of 16 bits: what is below it is zero in most files, and lossy formats decode digital silence to about 1e-6.
+# Half a step of 16 bits: what is below it is zero in most files, and lossy formats decode digital
+# silence to about 1e-6.
 SILENT_PEAK = 2.0**-16
 # Gated and padded recordings have pauses of exact zeros; more than half of a recording is no pause.
 SILENT_SHARE = 0.5
 # The largest values of 8-bit PCM, A-law and mu-law are 0.992, 0.984 and 0.980 of full scale.
 FULL_SCALE = 0.98
-# Lossy formats decode loud music to 1.4 times full scale; above this, it is a gain, or integers that were stored as floats.
+# Lossy formats decode loud music to 1.4 times full scale; above this, it is a gain, or integers
+# that were stored as floats.
 ABOVE_PEAK = 1.5
-# A clipped wave is flat: three equal samples in a row at full scale. The top of an unclipped tone is flat for a sample or two.
+# A clipped wave is flat: three equal samples in a row at full scale. The top of an unclipped tone
+# is flat for a sample or two.
 FLAT_SAMPLES = 3
-# One such sample in 10,000 is a pop on the microphone every now and then; from there on it is a level set too high.
+# One such sample in 10,000 is a pop on the microphone every now and then; from there on it is a
+# level set too high.
 CLIPPED_SHARE = 1e-4
-# The mean against the root mean square: 1 % of the power. Speech without an offset stays below 0.01 from a second on.
+# The mean against the root mean square: 1 % of the power. Speech without an offset stays below 0.01
+# from a second on.
 OFFSET_RATIO = 0.1
-# Power of the average of the channels against that of unrelated channels: for stereo, 20 dB below either channel.
+# Power of the average of the channels against that of unrelated channels: for stereo, 20 dB below
+# either channel.
 CANCELLED = 0.02
 
 
@@ -62,7 +69,10 @@ class Levels:
             joined = np.concatenate([self._tail, block])
             high = np.abs(joined[FLAT_SAMPLES - 1 :]) >= FULL_SCALE
             for back in range(FLAT_SAMPLES - 1):
-                high &= joined[FLAT_SAMPLES - 1 :] == joined[back : len(joined) - FLAT_SAMPLES + 1 + back]
+                high &= (
+                    joined[FLAT_SAMPLES - 1 :]
+                    == joined[back : len(joined) - FLAT_SAMPLES + 1 + back]
+                )
             self.n_flat += int(np.count_nonzero(high))
         self._tail = np.concatenate([self._tail, block[-FLAT_SAMPLES:]])[1 - FLAT_SAMPLES :]
 
@@ -87,7 +97,8 @@ class Levels:
         channels = len(self.peaks)
         true = {
             SILENCE: self.n_silent > SILENT_SHARE * n,
-            # Above full scale, three equal samples say nothing: integers stored as floats are equal all the time.
+            # Above full scale, three equal samples say nothing: integers stored as floats are equal
+            # all the time.
             CLIPPED: self.peak <= ABOVE_PEAK and self.n_flat > CLIPPED_SHARE * n * channels,
             ABOVE: self.peak > ABOVE_PEAK,
             OFFSET: bool(np.any(np.abs(means[~silent]) > OFFSET_RATIO * np.sqrt(powers[~silent]))),

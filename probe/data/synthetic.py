@@ -1,22 +1,26 @@
-"""The speech-like corpus that ``probe demo`` and the tests make at run time, so that no audio is shipped.
+"""The speech-like corpus that ``probe demo`` and the tests make at run time, so that no audio is
+shipped.
 
-Twenty invented speakers say six invented words. A voice is a source and a filter: glottal pulses with jitter, shimmer and
-breath drive a cascade of four resonators, the formants, that glide from sound to sound; fricatives and bursts are bands of
-noise. Speakers differ in pitch, length of the vocal tract, pace, breathiness and spectral tilt. Words are spelled as they
-sound, so a head can learn letters, and each letter occurs in at least two words. Every utterance belongs to one domain:
+Twenty invented speakers say six invented words. A voice is a source and a filter: glottal pulses
+with jitter, shimmer and breath drive a cascade of four resonators, the formants, that glide from
+sound to sound; fricatives and bursts are bands of noise. Speakers differ in pitch, length of the
+vocal tract, pace, breathiness and spectral tilt. Words are spelled as they sound, so a head can
+learn letters, and each letter occurs in at least two words. Every utterance belongs to one domain:
 
     clean      16 kHz FLAC, a little background noise
     telephone  8 kHz WAV, 300-3400 Hz, line noise, mu-law
 
-Twelve speakers make ``corpus.csv``; each says each word three times in each domain: two takes train, the third is dev or
-test. The other eight occur in ``verification.csv`` only, as dev and test beside the twelve's training rows. A trial asks
-whether one speaker said both takes of a word, in one domain: half a second is too short to tell voices apart across words.
+Twelve speakers make ``corpus.csv``; each says each word three times in each domain: two takes
+train, the third is dev or test. The other eight occur in ``verification.csv`` only, as dev and test
+beside the twelve's training rows. A trial asks whether one speaker said both takes of a word, in
+one domain: half a second is too short to tell voices apart across words.
 
-Conventions: samples are float64 in -1..1, shape (time,); control tracks have a frame every 5 ms. All randomness comes from
-generators seeded by ``seed`` and the place of use.
+Conventions: samples are float64 in -1..1, shape (time,); control tracks have a frame every 5 ms.
+All randomness comes from generators seeded by ``seed`` and the place of use.
 
-Sources: D. H. Klatt, Software for a cascade/parallel formant synthesizer, JASA 67 (1980), for the resonators and targets;
-D. H. Klatt and L. C. Klatt, JASA 87 (1990), for the glottal pulse; ITU-T G.711 for the companding law.
+Sources: D. H. Klatt, Software for a cascade/parallel formant synthesizer, JASA 67 (1980), for the
+resonators and targets; D. H. Klatt and L. C. Klatt, JASA 87 (1990), for the glottal pulse; ITU-T
+G.711 for the companding law.
 """
 
 import csv
@@ -73,7 +77,9 @@ class SyntheticCorpus:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of sound: what the vocal tract and its two sources aim at. Levels are relative to a vowel's."""
+    """A stretch of sound: what the vocal tract and its two sources aim at. Levels are relative to a
+    vowel's.
+    """
 
     duration_s: float
     formants_hz: tuple[float, float, float, float]
@@ -95,8 +101,14 @@ LETTERS: dict[str, tuple[Segment, ...]] = {
     "n": (Segment(0.070, (260, 1550, 2500, 3500), 0.35),),
     "s": (Segment(0.090, (330, 1600, 2550, 3500), 0.0, 0.30, 5200, 1600),),
     "f": (Segment(0.085, (320, 1050, 2200, 3300), 0.0, 0.12, 3500, 6000),),
-    "t": (Segment(0.050, (330, 1700, 2600, 3500)), Segment(0.025, (350, 1700, 2600, 3500), 0.0, 0.35, 3800, 2400)),
-    "k": (Segment(0.050, (300, 1900, 2300, 3400)), Segment(0.030, (330, 1900, 2300, 3400), 0.0, 0.35, 1900, 700)),
+    "t": (
+        Segment(0.050, (330, 1700, 2600, 3500)),
+        Segment(0.025, (350, 1700, 2600, 3500), 0.0, 0.35, 3800, 2400),
+    ),
+    "k": (
+        Segment(0.050, (300, 1900, 2300, 3400)),
+        Segment(0.030, (330, 1900, 2300, 3400), 0.0, 0.35, 1900, 700),
+    ),
 }
 
 
@@ -141,13 +153,23 @@ class Utterance:
     def row(self) -> tuple[str, ...]:
         """The manifest's columns."""
         duration = f"{len(self.samples) / self.rate_hz:.4f}"
-        return self.path, self.text, self.speaker.name, self.domain, self.split, duration, self.speaker.sex
+        return (
+            self.path,
+            self.text,
+            self.speaker.name,
+            self.domain,
+            self.split,
+            duration,
+            self.speaker.sex,
+        )
 
 
 def write_synthetic_corpus(folder: Path, seed: int = 0) -> SyntheticCorpus:
-    """The manifests and trials of a corpus generated into ``folder``, which is made where it is missing.
+    """The manifests and trials of a corpus generated into ``folder``, which is made where it is
+    missing.
 
-    Equal seeds give equal bytes. The manifests are written last: in a new folder, where they stand the audio is complete.
+    Equal seeds give equal bytes. The manifests are written last: in a new folder, where they stand
+    the audio is complete.
 
     Raises:
         OSError: a file cannot be written.
@@ -157,7 +179,9 @@ def write_synthetic_corpus(folder: Path, seed: int = 0) -> SyntheticCorpus:
     utterances = [
         utterance
         for number, speaker in enumerate(speakers)
-        for utterance in speaker_utterances(speaker, number, np.random.default_rng([seed, 1, number]))
+        for utterance in speaker_utterances(
+            speaker, number, np.random.default_rng([seed, 1, number])
+        )
     ]
     for utterance in utterances:
         path = folder / utterance.path
@@ -183,17 +207,28 @@ def write_synthetic_corpus(folder: Path, seed: int = 0) -> SyntheticCorpus:
 
 
 def make_speakers(rng: np.random.Generator) -> list[Speaker]:
-    """The speakers, ``f f m m f f m m ...``; within a sex every trait is spread evenly over its range."""
+    """The speakers, ``f f m m f f m m ...``; within a sex every trait is spread evenly over its
+    range.
+    """
     ranges = {"f": SHARED_RANGES | FEMALE_RANGES, "m": SHARED_RANGES | MALE_RANGES}
     n = N_SPEAKERS // 2
     traits = {
         sex: [
             dict(zip(table, row, strict=True))
-            for row in zip(*(rng.permutation(np.geomspace(low, high, n)).tolist() for low, high in table.values()), strict=True)
+            for row in zip(
+                *(
+                    rng.permutation(np.geomspace(low, high, n)).tolist()
+                    for low, high in table.values()
+                ),
+                strict=True,
+            )
         ]
         for sex, table in ranges.items()
     }
-    return [Speaker(f"s{number:02d}", sex, **traits[sex].pop()) for number, sex in enumerate("ffmm" * (N_SPEAKERS // 4))]
+    return [
+        Speaker(f"s{number:02d}", sex, **traits[sex].pop())
+        for number, sex in enumerate("ffmm" * (N_SPEAKERS // 4))
+    ]
 
 
 def speaker_utterances(speaker: Speaker, number: int, rng: np.random.Generator) -> list[Utterance]:
@@ -212,18 +247,27 @@ def lines(number: int) -> Iterator[tuple[str, str, int, str]]:
     """What the speaker of that ``number`` has to say: (word, domain, take, split)."""
     if number >= N_CORPUS_SPEAKERS:
         split = "dev" if number < N_CORPUS_SPEAKERS + N_DEV_SPEAKERS else "test"
-        yield from ((word, domain, take, split) for word in PASSWORDS for domain in DOMAINS for take in range(N_TAKES))
+        yield from (
+            (word, domain, take, split)
+            for word in PASSWORDS
+            for domain in DOMAINS
+            for take in range(N_TAKES)
+        )
         return
     for place, word in enumerate(WORDS):
         for channel, domain in enumerate(DOMAINS):
             for take in range(N_TAKES):
-                # Of each word in each domain, half the speakers' last takes are dev, the other half test.
+                # Of each word in each domain, half the speakers' last takes are dev, the other half
+                # test.
                 held_out = ("dev", "test")[(number + place + channel) % 2]
                 yield word, domain, take, held_out if take == N_TAKES - 1 else "train"
 
 
-def make_trials(utterances: list[Utterance], rng: np.random.Generator) -> list[tuple[str, str, str]]:
-    """Rows (enroll, test, label) in random order, each a pair of takes of one word in one domain; label 1 = same speaker.
+def make_trials(
+    utterances: list[Utterance], rng: np.random.Generator
+) -> list[tuple[str, str, str]]:
+    """Rows (enroll, test, label) in random order, each a pair of takes of one word in one domain;
+    label 1 = same speaker.
 
     A third are targets; most of the others pair two speakers of the same sex.
     """
@@ -234,7 +278,11 @@ def make_trials(utterances: list[Utterance], rng: np.random.Generator) -> list[t
             alike = "same sex" if one.speaker.sex == other.speaker.sex else "other sex"
             kinds["target" if one.speaker == other.speaker else alike].append(pair)
     trials = []
-    for kind, count in (("target", N_TARGETS), ("same sex", N_SAME_SEX), ("other sex", N_OTHER_SEX)):
+    for kind, count in (
+        ("target", N_TARGETS),
+        ("same sex", N_SAME_SEX),
+        ("other sex", N_OTHER_SEX),
+    ):
         chosen = rng.choice(len(kinds[kind]), size=count, replace=False)
         trials += [(*kinds[kind][place], "1" if kind == "target" else "0") for place in chosen]
     return [trials[place] for place in rng.permutation(len(trials))]
@@ -248,24 +296,30 @@ def speak(word: str, speaker: Speaker, rng: np.random.Generator) -> Samples:
     n_frames = np.maximum(2, np.round(seconds * RATE_HZ / FRAME_SAMPLES)).astype(int)
     path = np.repeat(np.arange(len(segments)), n_frames)  # (frame,) -> segment
 
-    # Targets are steps; smoothing makes them glide, and keeps short sounds from reaching their aim (coarticulation).
+    # Targets are steps; smoothing makes them glide, and keeps short sounds from reaching their aim
+    # (coarticulation).
     targets = np.array([segment.formants_hz for segment in segments], dtype=float)
     targets *= rng.lognormal(0, FORMANT_JITTER, targets.shape)
     targets *= speaker.tract * np.array([1.0, 1.0, speaker.upper_formants, speaker.upper_formants])
     formants = gaussian_filter1d(targets[path], sigma=4, axis=0, mode="nearest")
-    voicing = gaussian_filter1d(np.array([segment.voicing for segment in segments])[path], sigma=2, mode="nearest")
+    voicing = gaussian_filter1d(
+        np.array([segment.voicing for segment in segments])[path], sigma=2, mode="nearest"
+    )
 
     speech = resonate(glottis(per_sample(voicing), speaker, rng), formants)
     speech /= rms(speech) + 1e-9
     for place, segment in enumerate(segments):
         if segment.friction:
-            gate = per_sample(gaussian_filter1d((path == place).astype(float), sigma=1.0, mode="nearest"))
+            gate = per_sample(
+                gaussian_filter1d((path == place).astype(float), sigma=1.0, mode="nearest")
+            )
             speech += segment.friction * gate * friction(segment, speaker, len(speech), rng)
     return speech
 
 
 def glottis(voicing: Samples, speaker: Speaker, rng: np.random.Generator) -> Samples:
-    """The source, (time,): the derivative of the glottal flow, plus breath while the glottis is open.
+    """The source, (time,): the derivative of the glottal flow, plus breath while the glottis is
+    open.
 
     In a period of phase p the flow rises as p^2 - p^3/q and is 0 after the open quotient q, so
         source(p) = 2 p - 3 p^2 / q    for p < q
@@ -277,7 +331,9 @@ def glottis(voicing: Samples, speaker: Speaker, rng: np.random.Generator) -> Sam
     pitch_hz = speaker.pitch_hz * rng.lognormal(0, 0.04) * 2 ** (speaker.pitch_range * contour / 12)
 
     period = np.cumsum(pitch_hz / RATE_HZ).astype(int)
-    pitch_hz *= (1 + 0.015 * rng.standard_normal(period[-1] + 1))[period]  # jitter: one draw per period
+    pitch_hz *= (1 + 0.015 * rng.standard_normal(period[-1] + 1))[
+        period
+    ]  # jitter: one draw per period
     cycles = np.cumsum(pitch_hz / RATE_HZ)
     period, phase = cycles.astype(int), cycles % 1
     shimmer = (1 + 0.08 * rng.standard_normal(period[-1] + 1))[period]
@@ -295,7 +351,8 @@ def resonate(source: Samples, formants_hz: Samples) -> Samples:
 
     A resonator of centre f and bandwidth w has poles r e^(+-i theta), r = exp(-pi w / rate), theta = 2 pi f / rate:
         y[t] = gain x[t] - a y[t-1] - b y[t-2],    a = -2 r cos(theta),    b = r^2,    gain = 1 + a + b
-    With a and b different at every t this is a banded triangular system in y, and forward substitution is the filter.
+    With a and b different at every t this is a banded triangular system in y, and forward
+    substitution is the filter.
     """
     speech = source
     for centre_hz in map(per_sample, formants_hz.T):
@@ -308,7 +365,9 @@ def resonate(source: Samples, formants_hz: Samples) -> Samples:
 
 
 def friction(segment: Segment, speaker: Speaker, n: int, rng: np.random.Generator) -> Samples:
-    """The noise of a fricative or a burst: a band of rms 1 whose centre follows the vocal tract, (n,)."""
+    """The noise of a fricative or a burst: a band of rms 1 whose centre follows the vocal tract,
+    (n,).
+    """
     low_hz = segment.friction_hz * speaker.tract - segment.friction_width_hz / 2
     high_hz = segment.friction_hz * speaker.tract + segment.friction_width_hz / 2
     band = butter(1, (max(low_hz, 200), min(high_hz, 7800)), "bandpass", fs=RATE_HZ)
@@ -325,7 +384,9 @@ def record(speech: Samples, rng: np.random.Generator) -> Samples:
 
 
 def telephone(samples: Samples, rng: np.random.Generator) -> Samples:
-    """``samples`` as an 8 kHz telephone delivers them: band-passed, with line noise 25 dB below, companded to 8 bits."""
+    """``samples`` as an 8 kHz telephone delivers them: band-passed, with line noise 25 dB below,
+    companded to 8 bits.
+    """
     narrow = soxr.resample(samples, RATE_HZ, TELEPHONE_RATE_HZ)
     narrow = sosfilt(TELEPHONE_BAND, narrow)
     narrow += decibel(rng.normal(-25, 3)) * rms(narrow) * rng.standard_normal(len(narrow))

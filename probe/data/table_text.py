@@ -1,4 +1,6 @@
-"""CSV files that people write: manifests, intervals, lists of trials. UTF-8, commas, a header; fields may be of any length."""
+"""CSV files that people write: manifests, intervals, lists of trials. UTF-8, commas, a header;
+fields may be of any length.
+"""
 
 import csv
 import io
@@ -28,10 +30,14 @@ def decoded_table(path: Path, content: bytes) -> str:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise ProbeError(f"{path} line {line}: byte {content[error.start]:#04x} is not UTF-8. Save the file as UTF-8.") from error
+        raise ProbeError(
+            f"{path} line {line}: byte {content[error.start]:#04x} is not UTF-8. Save the file as UTF-8."
+        ) from error
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
-        raise ProbeError(f"{path} line {line}: a NUL character; is this a CSV file (or UTF-16)? Save it as UTF-8 text.")
+        raise ProbeError(
+            f"{path} line {line}: a NUL character; is this a CSV file (or UTF-16)? Save it as UTF-8 text."
+        )
     return text
 
 
@@ -54,7 +60,9 @@ def _names(header: str, separator: str) -> set[str]:
 
 @contextmanager
 def long_fields() -> Iterator[None]:
-    """Lets `csv` read fields of any length: its own limit of 131,072 characters is shorter than an hour's transcript may be."""
+    """Lets `csv` read fields of any length: its own limit of 131,072 characters is shorter than an
+    hour's transcript may be.
+    """
     before = csv.field_size_limit(sys.maxsize)
     try:
         yield
@@ -63,7 +71,8 @@ def long_fields() -> Iterator[None]:
 
 
 def table_rows(path: Path, text: str) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """(columns, (line, column -> value) of each data row); a row's line is the one it ends on, missing values are empty.
+    """(columns, (line, column -> value) of each data row); a row's line is the one it ends on,
+    missing values are empty.
 
     Raises:
         ProbeError: what cannot be read as CSV.
@@ -73,5 +82,7 @@ def table_rows(path: Path, text: str) -> tuple[list[str], list[tuple[int, dict[s
             reader = csv.DictReader(io.StringIO(text, newline=""), restval="", strict=True)
             rows = [(reader.line_num, row) for row in reader]
         except csv.Error as error:
-            raise ProbeError(f"{path}: not readable as UTF-8 CSV ({error}). Mind the double quotes.") from error
+            raise ProbeError(
+                f"{path}: not readable as UTF-8 CSV ({error}). Mind the double quotes."
+            ) from error
     return list(reader.fieldnames or []), rows

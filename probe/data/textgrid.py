@@ -1,8 +1,9 @@
 """Praat's TextGrid: labels over time in tiers, in the long and the short text form.
 
-Both forms are the same sequence of values. Praat reads numbers, texts in double quotes and flags such as ``<exists>`` that stand
-free, and takes everything else (``xmin =``, ``intervals [3]:``) and what follows ``!`` for comments; so does this reader. Times are
-seconds. Encoding: UTF-16, or UTF-8 with or without its mark.
+Both forms are the same sequence of values. Praat reads numbers, texts in double quotes and flags
+such as ``<exists>`` that stand free, and takes everything else (``xmin =``, ``intervals [3]:``) and
+what follows ``!`` for comments; so does this reader. Times are seconds. Encoding: UTF-16, or UTF-8
+with or without its mark.
 """
 
 import codecs
@@ -33,13 +34,18 @@ class Interval:
 
 
 def read_textgrid(path: Path) -> dict[str, list[Interval]]:
-    """Name -> intervals of every interval tier, in order; tiers of points are passed over, of equal names the first is taken.
+    """Name -> intervals of every interval tier, in order; tiers of points are passed over, of equal
+    names the first is taken.
 
     Raises:
-        ProbeError: another encoding, no TextGrid, or not as many values as it promises, with the line.
+        ProbeError: another encoding, no TextGrid, or not as many values as it promises, with the
+            line.
     """
     values = _Values(path, _decoded(path))
-    if not values.text("ooTextFile").startswith("ooTextFile") or values.text("TextGrid") != "TextGrid":
+    if (
+        not values.text("ooTextFile").startswith("ooTextFile")
+        or values.text("TextGrid") != "TextGrid"
+    ):
         raise ProbeError(f"{path}: no TextGrid in text form. {HINT}")
     values.number(), values.number()
     tiers: dict[str, list[Interval]] = {}
@@ -48,7 +54,9 @@ def read_textgrid(path: Path) -> dict[str, list[Interval]]:
     for _ in range(values.count()):
         kind, name = values.text("the class of a tier"), values.text("the name of a tier")
         if kind not in ("IntervalTier", "TextTier"):
-            raise ProbeError(f"{path} line {values.line}: tier of class {kind!r}; expected IntervalTier or TextTier. {HINT}")
+            raise ProbeError(
+                f"{path} line {values.line}: tier of class {kind!r}; expected IntervalTier or TextTier. {HINT}"
+            )
         values.number(), values.number()
         n_items = values.count()
         if kind == "IntervalTier":
@@ -64,14 +72,18 @@ def _decoded(path: Path) -> str:
     content = path.read_bytes()
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = "utf-16"
-    elif content[:1] == b"\0" or content[1:2] == b"\0":  # no mark, but every other byte of plain letters is 0
+    elif (
+        content[:1] == b"\0" or content[1:2] == b"\0"
+    ):  # no mark, but every other byte of plain letters is 0
         encoding = "utf-16-be" if content[:1] == b"\0" else "utf-16-le"
     else:
         encoding = "utf-8-sig"
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
-        raise ProbeError(f"{path}: byte {error.start} is not {encoding.upper()}. Save it from Praat as UTF-8 or UTF-16.") from error
+        raise ProbeError(
+            f"{path}: byte {error.start} is not {encoding.upper()}. Save it from Praat as UTF-8 or UTF-16."
+        ) from error
 
 
 class _Values:
@@ -93,7 +105,9 @@ class _Values:
         match = next(self._rest, None)
         if match is None or match.lastgroup != group:
             found = "the end of the file" if match is None else repr(match[0])
-            raise ProbeError(f"{self.path} line {self.line}: found {found}; expected {what}. Is the file whole? {HINT}")
+            raise ProbeError(
+                f"{self.path} line {self.line}: found {found}; expected {what}. Is the file whole? {HINT}"
+            )
         return match[group]
 
     def text(self, what: str) -> str:

@@ -1,4 +1,5 @@
-"""What is odd about transcripts: empty ones, characters nobody sees, look-alike letters, characters that training does not have.
+"""What is odd about transcripts: empty ones, characters nobody sees, look-alike letters, characters
+that training does not have.
 
 `probe doctor` says it with advice, a ``transcribe`` task warns of it when it starts.
 """
@@ -13,8 +14,8 @@ from probe.data.corpus import Utterance
 from probe.errors import listed
 
 JOINERS = "\u200c\u200d"  # part of the spelling in Persian and in Indic scripts
-# Scripts with letters that look the same (Latin a, Cyrillic а, Greek α): two of them in one word are a slip. Other mixtures are
-# ordinary (kanji and kana, Thai and Latin without a space).
+# Scripts with letters that look the same (Latin a, Cyrillic а, Greek α): two of them in one word
+# are a slip. Other mixtures are ordinary (kanji and kana, Thai and Latin without a space).
 ALIKE = ("ARMENIAN", "CHEROKEE", "COPTIC", "CYRILLIC", "GREEK", "LATIN")
 MOST_EXAMPLES = 3
 
@@ -46,12 +47,18 @@ def empty(utterances: Iterable[Utterance]) -> list[str]:
 
 def hidden(utterances: Iterable[Utterance]) -> list[Found]:
     """Control characters, and spaces other than the plain one, by code point."""
-    return sorted(_characters(((item.key, item.text) for item in utterances), is_hidden), key=lambda item: item.what)
+    return sorted(
+        _characters(((item.key, item.text) for item in utterances), is_hidden),
+        key=lambda item: item.what,
+    )
 
 
 def is_hidden(character: str) -> bool:
     """Whether a character is not seen, and is no plain space."""
-    return unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp", "Zs") and character not in " " + JOINERS
+    return (
+        unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp", "Zs")
+        and character not in " " + JOINERS
+    )
 
 
 def unseen(texts: Iterable[tuple[str, str]], known: set[str] | frozenset[str]) -> list[Found]:
@@ -83,7 +90,9 @@ def mixed_scripts(utterances: Iterable[Utterance]) -> list[Found]:
 
 @lru_cache(maxsize=4096)
 def script(letter: str) -> str:
-    """The script of a letter by its Unicode name, of those in `ALIKE`; empty for any other character."""
+    """The script of a letter by its Unicode name, of those in `ALIKE`; empty for any other
+    character.
+    """
     first, _, rest = unicodedata.name(letter, "").removeprefix("FULLWIDTH ").partition(" ")
     return first if first in ALIKE and "LETTER" in rest else ""
 
@@ -94,7 +103,9 @@ def scripts(word: str) -> str:
     for letter in word:
         if name := script(letter):
             letters.setdefault(name.capitalize(), []).append(letter)
-    return ", ".join(f"{name} {' '.join(dict.fromkeys(of_script))}" for name, of_script in letters.items())
+    return ", ".join(
+        f"{name} {' '.join(dict.fromkeys(of_script))}" for name, of_script in letters.items()
+    )
 
 
 def named(character: str) -> str:
@@ -106,15 +117,22 @@ def named(character: str) -> str:
 
 def described(found: Sequence[Found]) -> str:
     """Characters with counts and the first utterance that has each; empty where there are none."""
-    return listed([f"{named(item.what)} {item.count} times, first in {item.keys[0]}" for item in found])
+    return listed(
+        [f"{named(item.what)} {item.count} times, first in {item.keys[0]}" for item in found]
+    )
 
 
 def warnings(utterances: Sequence[Utterance]) -> Iterator[str]:
-    """What a task that transcribes should say when it starts, a line each; unseen characters are its own business."""
+    """What a task that transcribes should say when it starts, a line each; unseen characters are
+    its own business.
+    """
     if keys := empty(utterances):
         yield f"{len(keys)} of {len(utterances)} transcripts are empty and left out: {listed(keys, MOST_EXAMPLES)}"
     if characters := hidden(utterances):
         yield f"transcripts have control characters or other spaces than the plain one: {described(characters)}"
     if words := mixed_scripts(utterances):
-        text = listed([f"{item.what!r} in {item.keys[0]} ({scripts(item.what)})" for item in words], MOST_EXAMPLES)
+        text = listed(
+            [f"{item.what!r} in {item.keys[0]} ({scripts(item.what)})" for item in words],
+            MOST_EXAMPLES,
+        )
         yield f"{len(words)} words mix letters of scripts that look alike: {text}"

@@ -5,7 +5,8 @@ A trial list has one of two forms, told apart by the first line:
 * CSV with the header ``enroll,test,label`` (in any order, other columns are not read);
 * VoxCeleb's: ``label path1 path2`` in each line, between spaces or tabs, without a header.
 
-Label 1 means the same speaker; utterances are named as in the manifest, or by paths relative to the list.
+Label 1 means the same speaker; utterances are named as in the manifest, or by paths relative to the
+list.
 """
 
 import hashlib
@@ -52,15 +53,18 @@ class TrialList:
 
     def __repr__(self) -> str:
         targets = sum(trial.target for trial in self.trials)
-        return brief(self, self.name, counted(len(self.trials), "trial"), f"{targets:,} of one speaker")
+        return brief(
+            self, self.name, counted(len(self.trials), "trial"), f"{targets:,} of one speaker"
+        )
 
 
 def load_trials(path: Path | str, corpus: Corpus) -> TrialList:
-    """The trials in a file; one that stands there several times counts several times, with a warning.
+    """The trials in a file; one that stands there several times counts several times, with a
+    warning.
 
     Raises:
-        ProbeError: no such file, neither of the two forms, a label that is not 0 or 1, utterances that the corpus does not have, a
-            pair with both labels, no target or no non-target.
+        ProbeError: no such file, neither of the two forms, a label that is not 0 or 1, utterances
+            that the corpus does not have, a pair with both labels, no target or no non-target.
     """
     path = Path(path)
     if not path.is_file():
@@ -75,11 +79,15 @@ def load_trials(path: Path | str, corpus: Corpus) -> TrialList:
     n_again = 0
     for line, label, *names in _rows(path, content):
         if label not in ("0", "1"):
-            raise ProbeError(f"{path} line {line}: label {label!r}; expected 1 (same speaker) or 0.")
+            raise ProbeError(
+                f"{path} line {line}: label {label!r}; expected 1 (same speaker) or 0."
+            )
         ends: list[Utterance] = []
         for name in names:
             resolved = os.fspath((path.parent / name).resolve())
-            found = by_name.get(name) or by_name.get(os.path.normpath(name)) or by_name.get(resolved)
+            found = (
+                by_name.get(name) or by_name.get(os.path.normpath(name)) or by_name.get(resolved)
+            )
             if found is None:
                 raise ProbeError(
                     f"{path} line {line}: {name!r} is not in the corpus {corpus.name}. Name utterances as the manifest does, "
@@ -94,10 +102,17 @@ def load_trials(path: Path | str, corpus: Corpus) -> TrialList:
         first_lines.setdefault(pair, line if trial.target else -line)
         trials.append(trial)
     if n_again:
-        log.warning("%s: %d of %d trials stand there more than once, in this order or the other", path, n_again, len(trials))
+        log.warning(
+            "%s: %d of %d trials stand there more than once, in this order or the other",
+            path,
+            n_again,
+            len(trials),
+        )
     n_targets = sum(trial.target for trial in trials)
     if not 0 < n_targets < len(trials):
-        raise ProbeError(f"{path}: {n_targets} of {len(trials)} trials are targets; expected some of both kinds.")
+        raise ProbeError(
+            f"{path}: {n_targets} of {len(trials)} trials are targets; expected some of both kinds."
+        )
     return TrialList(path.stem, hashlib.sha256(content).hexdigest(), tuple(trials))
 
 
@@ -105,7 +120,8 @@ def _rows(path: Path, content: bytes) -> Iterator[tuple[int, str, str, str]]:
     """(line, label, enroll, test) of either form."""
     text = decoded_table(path, content)
     refuse_other_separator(path, text, COLUMNS)
-    # Only line feeds end lines, and only spaces and tabs part fields: names may hold the other characters that Python takes for both.
+    # Only line feeds end lines, and only spaces and tabs part fields: names may hold the other
+    # characters that Python takes for both.
     lines = [line.strip(" \t\r") for line in text.split("\n")]
     first = next(filter(None, lines), "")
     if re.search("[ \t]", first) and not set(COLUMNS) & set(re.split("[ \t]*,[ \t]*", first)):
@@ -131,7 +147,9 @@ def _rows(path: Path, content: bytes) -> Iterator[tuple[int, str, str, str]]:
 
 
 def _refuse_contradiction(path: Path, line: int, trial: Trial, first: int) -> None:
-    """Raises where the same pair has the other label; ``first`` is its first line, negative where the label is 0 there."""
+    """Raises where the same pair has the other label; ``first`` is its first line, negative where
+    the label is 0 there.
+    """
     if trial.target != (first > 0):
         raise ProbeError(
             f"{path} line {line}: {trial.enroll.key!r} and {trial.test.key!r} have label {int(trial.target)}, "
@@ -139,8 +157,14 @@ def _refuse_contradiction(path: Path, line: int, trial: Trial, first: int) -> No
         )
 
 
-def draw_trials(utterances: Sequence[Utterance], n_trials: int, seed: int, taken: Collection[frozenset[str]] = frozenset()) -> TrialList:
-    """Seeded pairs of utterances with known speakers: a third of them targets, as far as there are that many.
+def draw_trials(
+    utterances: Sequence[Utterance],
+    n_trials: int,
+    seed: int,
+    taken: Collection[frozenset[str]] = frozenset(),
+) -> TrialList:
+    """Seeded pairs of utterances with known speakers: a third of them targets, as far as there are
+    that many.
 
     Args:
         taken: keys of pairs that must not be drawn.
@@ -149,8 +173,16 @@ def draw_trials(utterances: Sequence[Utterance], n_trials: int, seed: int, taken
         ProbeError: fewer than two speakers, or no speaker with two utterances.
     """
     known = [item for item in utterances if item.speaker]
-    pairs = list(itertools.combinations(range(len(known)), 2)) if len(known) <= 2000 else _sampled_pairs(known, n_trials, seed)
-    pairs = [(a, b) for a, b in pairs if frozenset((known[a].key, known[b].key)) not in taken] if taken else pairs
+    pairs = (
+        list(itertools.combinations(range(len(known)), 2))
+        if len(known) <= 2000
+        else _sampled_pairs(known, n_trials, seed)
+    )
+    pairs = (
+        [(a, b) for a, b in pairs if frozenset((known[a].key, known[b].key)) not in taken]
+        if taken
+        else pairs
+    )
     same = [pair for pair in pairs if known[pair[0]].speaker == known[pair[1]].speaker]
     other = [pair for pair in pairs if known[pair[0]].speaker != known[pair[1]].speaker]
     if not same or not other:
@@ -165,7 +197,9 @@ def draw_trials(utterances: Sequence[Utterance], n_trials: int, seed: int, taken
         for kind, n in ((same, max(1, n_trials // 3)), (other, n_trials - n_trials // 3))
         for i in sorted(generator.permutation(len(kind))[:n])
     ]
-    trials = tuple(Trial(known[a], known[b], known[a].speaker == known[b].speaker) for a, b in chosen)
+    trials = tuple(
+        Trial(known[a], known[b], known[a].speaker == known[b].speaker) for a, b in chosen
+    )
     lines = "\n".join(f"{trial.enroll.key}\t{trial.test.key}" for trial in trials)
     return TrialList("drawn", hashlib.sha256(lines.encode()).hexdigest(), trials)
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from probe.models.encoder import ModelInfo
 
 MOST_FILES = 400
-# Of those, so many are decoded, unless they are long: damage and unusual sound do not show in headers.
+# Of those, so many are decoded, unless they are long: damage and unusual sound do not show in
+# headers.
 MOST_DECODED, LONGEST_DECODED_S, DECODE_TIMEOUT_S = 20, 60, 10
 USUAL_RATE_HZ, USUAL_MIN_SAMPLES = 16_000, 400
 
@@ -33,16 +34,24 @@ def splits(corpus: "Corpus") -> Iterator[Finding]:
 
 
 def audio(corpus: "Corpus", info: "ModelInfo | None") -> Iterator[Finding]:
-    """Whether the files can be opened, are long enough and have the model's rate; up to 400 of them by their headers.
+    """Whether the files can be opened, are long enough and have the model's rate; up to 400 of them
+    by their headers.
 
     Twenty of them are also decoded.
     """
     from probe.data.audio import read_header
 
-    wanted_hz, min_samples = (info.rate_hz, info.min_samples) if info else (USUAL_RATE_HZ, USUAL_MIN_SAMPLES)
+    wanted_hz, min_samples = (
+        (info.rate_hz, info.min_samples) if info else (USUAL_RATE_HZ, USUAL_MIN_SAMPLES)
+    )
     ear = f"the model hears {wanted_hz} Hz" if info else f"most models hear {wanted_hz} Hz"
     looked = spread(corpus.utterances, MOST_FILES)
-    rates, short, wide, broken = Counter[int](), list[str](), list[str](), list[tuple["Utterance", str]]()
+    rates, short, wide, broken = (
+        Counter[int](),
+        list[str](),
+        list[str](),
+        list[tuple["Utterance", str]](),
+    )
     sound: list[Utterance] = []
     for item in looked:
         try:
@@ -57,32 +66,54 @@ def audio(corpus: "Corpus", info: "ModelInfo | None") -> Iterator[Finding]:
             short.append(item.key)
         if header.channels > 1:
             wide.append(item.key)
-    of = f"of {len(looked)} files" + ("" if len(looked) == len(corpus.utterances) else " (evenly chosen)")
+    of = f"of {len(looked)} files" + (
+        "" if len(looked) == len(corpus.utterances) else " (evenly chosen)"
+    )
     yield from _rates(rates, wanted_hz, ear, of)
     yield from _decoded(spread(tuple(sound), MOST_DECODED), wanted_hz, broken)
     if broken:
         names = "\n".join(f"{item.key}: {reason}" for item, reason in broken[:3])
         convert = any("libsndfile does not read" in reason for _, reason in broken)
-        advice = "Convert them (ffmpeg -i in.m4a -ar 16000 -ac 1 out.wav)" if convert else "Fetch them again, or correct the manifest"
+        advice = (
+            "Convert them (ffmpeg -i in.m4a -ar 16000 -ac 1 out.wav)"
+            if convert
+            else "Fetch them again, or correct the manifest"
+        )
         advice += ", or remove their rows; extraction names them, leaves them out and ends with exit code 3."
         yield Finding("audio", "problem", f"unusable: {len(broken)} {of}, such as\n{names}", advice)
     if short:
         text = f"shorter than the {min_samples / wanted_hz:g} s that give a frame: {len(short)} {of} ({listed(short, 3)})."
-        yield Finding("audio", "problem", text, "Remove their rows; extraction leaves them out and ends with exit code 3.")
+        yield Finding(
+            "audio",
+            "problem",
+            text,
+            "Remove their rows; extraction leaves them out and ends with exit code 3.",
+        )
     if wide:
         text = f"several channels, which are averaged: {len(wide)} {of} ({listed(wide, 3)})."
-        yield Finding("audio", "note", text, "Where each channel is another speaker or microphone, split them into files first.")
+        yield Finding(
+            "audio",
+            "note",
+            text,
+            "Where each channel is another speaker or microphone, split them into files first.",
+        )
 
 
-def _decoded(items: "list[Utterance]", rate_hz: int, broken: "list[tuple[Utterance, str]]") -> Iterator[Finding]:
-    """What is unusual about the sound of a few files; those that cannot be decoded are appended to ``broken``."""
+def _decoded(
+    items: "list[Utterance]", rate_hz: int, broken: "list[tuple[Utterance, str]]"
+) -> Iterator[Finding]:
+    """What is unusual about the sound of a few files; those that cannot be decoded are appended to
+    ``broken``.
+    """
     from probe.data.audio import load_audio
     from probe.data.audio_bytes import Deadline
 
     keys: dict[str, list[str]] = defaultdict(list)
     for item in items:
         try:
-            flags = load_audio(item.path, rate_hz, item.duration_s, deadline=Deadline(DECODE_TIMEOUT_S)).flags
+            flags = load_audio(
+                item.path, rate_hz, item.duration_s, deadline=Deadline(DECODE_TIMEOUT_S)
+            ).flags
         except UtteranceError as error:
             if not isinstance(error.__cause__, TimeoutError):
                 broken.append((item, str(error)))
@@ -90,9 +121,17 @@ def _decoded(items: "list[Utterance]", rate_hz: int, broken: "list[tuple[Utteran
         for flag in flags:
             keys[flag].append(item.key)
     if keys:
-        parts = "; ".join(f"{flag} {len(of_flag)} ({listed(of_flag, 3)})" for flag, of_flag in sorted(keys.items()))
+        parts = "; ".join(
+            f"{flag} {len(of_flag)} ({listed(of_flag, 3)})"
+            for flag, of_flag in sorted(keys.items())
+        )
         advice = "Extraction takes them as they are, and `probe show` names them. docs/reliability.md says what the words mean."
-        yield Finding("audio", "note", f"unusual sound, of {len(items)} files that were decoded: {parts}.", advice)
+        yield Finding(
+            "audio",
+            "note",
+            f"unusual sound, of {len(items)} files that were decoded: {parts}.",
+            advice,
+        )
 
 
 def _rates(rates: Counter[int], wanted_hz: int, ear: str, of: str) -> Iterator[Finding]:
@@ -107,7 +146,12 @@ def _rates(rates: Counter[int], wanted_hz: int, ear: str, of: str) -> Iterator[F
             yield Finding("audio", "note", text, advice)
         elif rate_hz > wanted_hz:
             text += f": they are resampled on extraction (soxr HQ); what is above {wanted_hz // 2} Hz is left out."
-            yield Finding("audio", "note", text, f"Nothing needs doing; files of {wanted_hz} Hz are read faster.")
+            yield Finding(
+                "audio",
+                "note",
+                text,
+                f"Nothing needs doing; files of {wanted_hz} Hz are read faster.",
+            )
         else:
             yield Finding("audio", "ok", text)
 
@@ -138,7 +182,11 @@ def text(corpus: "Corpus", info: "ModelInfo | None") -> Iterator[Finding]:
         problems.append(Finding("text", "note", text, advice))
     if not problems:
         characters = len({character for item in given for character in item.text})
-        yield Finding("text", "ok", f"{len(given)} transcripts of {characters} different characters, in one form")
+        yield Finding(
+            "text",
+            "ok",
+            f"{len(given)} transcripts of {characters} different characters, in one form",
+        )
     yield from problems
 
 
@@ -171,19 +219,32 @@ def _invisible(given: "list[Utterance]") -> Iterator[Finding]:
         names = listed([transcript_checks.named(item.what) for item in hidden])
         having = set().union(*(item.keys for item in hidden))
         keys = [item.key for item in given if item.key in having]
-        text = f"control characters or other spaces than the plain one: {names}, in {listed(keys, 3)}."
+        text = (
+            f"control characters or other spaces than the plain one: {names}, in {listed(keys, 3)}."
+        )
         advice = "Remove them or put a space there: nobody sees them, every measure counts them."
         yield Finding("text", "problem", text, advice)
     loose = [item for item in given if item.text != item.text.strip(" ") or "  " in item.text]
     if loose:
         text = f"spaces at an end or several in a row: {len(loose)} transcripts (such as {_example(loose)})."
-        yield Finding("text", "note", text, "Leave one space between words: CER counts spaces, and classes differ by them.")
+        yield Finding(
+            "text",
+            "note",
+            text,
+            "Leave one space between words: CER counts spaces, and classes differ by them.",
+        )
 
 
 def _look_alikes(given: "list[Utterance]") -> Iterator[Finding]:
     """Words that are spelled with letters of two scripts."""
     if words := transcript_checks.mixed_scripts(given):
-        names = listed([f"{item.what!r} in {item.keys[0]} ({transcript_checks.scripts(item.what)})" for item in words], 3)
+        names = listed(
+            [
+                f"{item.what!r} in {item.keys[0]} ({transcript_checks.scripts(item.what)})"
+                for item in words
+            ],
+            3,
+        )
         text = f"words that mix letters of scripts that look alike: {len(words)}, such as {names}."
         advice = "Write each word in one script: look-alikes are characters of their own to every measure."
         yield Finding("text", "problem", text, advice)
@@ -194,9 +255,18 @@ def _forms(given: "list[Utterance]") -> Iterator[Finding]:
     cases: dict[str, list[Utterance]] = defaultdict(list)
     for item in given:
         if item.text.lower() != item.text.upper():
-            cases["lower" if item.text == item.text.lower() else "upper" if item.text == item.text.upper() else "mixed"].append(item)
+            cases[
+                "lower"
+                if item.text == item.text.lower()
+                else "upper"
+                if item.text == item.text.upper()
+                else "mixed"
+            ].append(item)
     if len(cases) > 1 or "mixed" in cases:
-        parts = [f"{len(items)} in {name} case (such as {_example(items)})" for name, items in cases.items()]
+        parts = [
+            f"{len(items)} in {name} case (such as {_example(items)})"
+            for name, items in cases.items()
+        ]
         advice = "Text is compared as it stands: write all of it in one case, unless case is what you ask for."
         yield Finding("text", "note", f"letters are not in one case: {', '.join(parts)}.", advice)
     digits = [item for item in given if any(character.isdigit() for character in item.text)]

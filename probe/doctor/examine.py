@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from probe.models.encoder import ModelInfo
 
 
-def examine(model: str | ModelName | None = None, corpus: str | None = None, to: Path = Path(), device: str | None = None) -> Iterator[Finding]:
+def examine(
+    model: str | ModelName | None = None,
+    corpus: str | None = None,
+    to: Path = Path(),
+    device: str | None = None,
+) -> Iterator[Finding]:
     """Findings on this machine, and on a model and a corpus where they are named, as they are made.
 
     Args:
@@ -59,10 +64,17 @@ def _whatever_happens(topic: str, findings: Iterator[Finding]) -> Iterator[Findi
         yield Finding(topic, "problem", str(error))
     except Exception as error:  # a broken library can raise anything, and finding it is the purpose
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
-        yield Finding(topic, "problem", f"could not be examined ({reason}).", "Mend what stands above first, then ask again.")
+        yield Finding(
+            topic,
+            "problem",
+            f"could not be examined ({reason}).",
+            "Mend what stands above first, then ask again.",
+        )
 
 
-def _open_model(name: str | ModelName, device: str | None, opened: "list[ModelInfo]") -> Iterator[Finding]:
+def _open_model(
+    name: str | ModelName, device: str | None, opened: "list[ModelInfo]"
+) -> Iterator[Finding]:
     from probe.models.catalogue import open_model
     from probe.store.layer_names import describe_layers
 

@@ -1,4 +1,6 @@
-"""The labels of a corpus: one spelling per class, known, and shared between splits where the question needs it."""
+"""The labels of a corpus: one spelling per class, known, and shared between splits where the
+question needs it.
+"""
 
 import unicodedata
 from collections import Counter, defaultdict
@@ -16,11 +18,21 @@ Rows = list[tuple[str, str]]
 
 
 def labels(corpus: "Corpus") -> Iterator[Finding]:
-    """What is to be known about each column's values: speaker, domain, and others whose values come back."""
+    """What is to be known about each column's values: speaker, domain, and others whose values come
+    back.
+    """
     names = [name for name in corpus.columns if name != "split"]
-    columns = {name: [(item.split, item.label(name)) for item in corpus.utterances] for name in names}
-    columns = {name: rows for name, rows in columns.items() if name in ("speaker", "domain") or _comes_back(rows)}
-    sizes = {name: len({value for _, value in rows if value.strip()}) for name, rows in columns.items()}
+    columns = {
+        name: [(item.split, item.label(name)) for item in corpus.utterances] for name in names
+    }
+    columns = {
+        name: rows
+        for name, rows in columns.items()
+        if name in ("speaker", "domain") or _comes_back(rows)
+    }
+    sizes = {
+        name: len({value for _, value in rows if value.strip()}) for name, rows in columns.items()
+    }
     variants = list(_variants(columns))
     counts = ", ".join(f"{name} {size}" for name, size in sizes.items())
     clean = "" if variants else "; none differ by case or spaces only"
@@ -43,9 +55,13 @@ def _variants(columns: Mapping[str, Rows]) -> Iterator[Finding]:
         spellings: dict[str, Counter[str]] = defaultdict(Counter)
         for _, value in rows:
             if value.strip():
-                spellings[" ".join(unicodedata.normalize("NFKC", value).casefold().split())][value] += 1
+                spellings[" ".join(unicodedata.normalize("NFKC", value).casefold().split())][
+                    value
+                ] += 1
         groups = [
-            " and ".join(f"{value!r} ({count})" for value, count in group.most_common()) for group in spellings.values() if len(group) > 1
+            " and ".join(f"{value!r} ({count})" for value, count in group.most_common())
+            for group in spellings.values()
+            if len(group) > 1
         ]
         if groups:
             text = f"{name}: {listed(groups, 3)} differ only by case, spaces or Unicode form; each counts as a class of its own."
@@ -54,7 +70,11 @@ def _variants(columns: Mapping[str, Rows]) -> Iterator[Finding]:
 
 def _empty(columns: Mapping[str, Rows], sizes: Mapping[str, int]) -> Iterator[Finding]:
     counts = {name: sum(not value.strip() for _, value in rows) for name, rows in columns.items()}
-    some = [f"{name} {count} of {len(columns[name])}" for name, count in counts.items() if count and sizes[name]]
+    some = [
+        f"{name} {count} of {len(columns[name])}"
+        for name, count in counts.items()
+        if count and sizes[name]
+    ]
     if some:
         advice = "Empty means unknown: tasks on the column leave these out. Fill them in where they are known."
         yield Finding("labels", "note", f"empty values: {', '.join(some)}.", advice)
@@ -64,16 +84,28 @@ def _empty(columns: Mapping[str, Rows], sizes: Mapping[str, int]) -> Iterator[Fi
 
 
 def _constant(columns: Mapping[str, Rows], sizes: Mapping[str, int]) -> Iterator[Finding]:
-    single = [f"{name} {next(value for _, value in columns[name] if value.strip())!r}" for name, n in sizes.items() if n == 1]
+    single = [
+        f"{name} {next(value for _, value in columns[name] if value.strip())!r}"
+        for name, n in sizes.items()
+        if n == 1
+    ]
     single += [f"{name} (empty)" for name, n in sizes.items() if n == 0 and name != "speaker"]
     if single:
         text = f"the same throughout: {', '.join(single)}."
-        yield Finding("labels", "note", text, "Nothing needs doing, unless you want to ask for it, or to compare domains.")
+        yield Finding(
+            "labels",
+            "note",
+            text,
+            "Nothing needs doing, unless you want to ask for it, or to compare domains.",
+        )
 
 
 def _speakers(rows: Rows) -> Iterator[Finding]:
     """Whether train and test share speakers."""
-    train, test = ({value for split, value in rows if split == wanted and value.strip()} for wanted in ("train", "test"))
+    train, test = (
+        {value for split, value in rows if split == wanted and value.strip()}
+        for wanted in ("train", "test")
+    )
     shared = train & test
     if not train or not test:
         return
@@ -83,11 +115,18 @@ def _speakers(rows: Rows) -> Iterator[Finding]:
         return
     text = f"{len(shared)} of the {len(test)} test speakers are in train: speaker-id wants all of them there, all other tasks none."
     which = "It suits speaker-id" if shared == test else "It suits neither"
-    yield Finding("labels", "note", text, f"{which}; for other tasks split by speaker, or known voices make scores too good.")
+    yield Finding(
+        "labels",
+        "note",
+        text,
+        f"{which}; for other tasks split by speaker, or known voices make scores too good.",
+    )
 
 
 def _rare(columns: Mapping[str, Rows]) -> Iterator[Finding]:
-    """Classes that train lacks or has once; not of columns that the splits keep apart altogether, as speakers often are."""
+    """Classes that train lacks or has once; not of columns that the splits keep apart altogether,
+    as speakers often are.
+    """
     absent, single = list[str](), list[str]()
     for name, rows in columns.items():
         train = Counter(value for split, value in rows if split == "train" and value.strip())
@@ -100,7 +139,11 @@ def _rare(columns: Mapping[str, Rows]) -> Iterator[Finding]:
             single.append(f"{name} {listed([repr(value) for value in once], 3)}")
     if absent:
         advice = "A classifier can never name them: move some of their utterances to train, or leave the class out."
-        yield Finding("labels", "note", f"in dev or test but not in train: {'; '.join(absent)}.", advice)
+        yield Finding(
+            "labels", "note", f"in dev or test but not in train: {'; '.join(absent)}.", advice
+        )
     if single:
         advice = "One example teaches little: add more, or leave the class out."
-        yield Finding("labels", "note", f"a single training utterance: {'; '.join(single)}.", advice)
+        yield Finding(
+            "labels", "note", f"a single training utterance: {'; '.join(single)}.", advice
+        )

@@ -1,4 +1,6 @@
-"""Versions, and whether they fit together: the declared ranges, and whether each library loads at all."""
+"""Versions, and whether they fit together: the declared ranges, and whether each library loads at
+all.
+"""
 
 import platform
 import re
@@ -11,7 +13,8 @@ from probe.version import __version__
 
 PACKAGE = "layerprobe"
 TOPIC = "versions"
-# Importing is the test, each library through its door in the house; torch first, the others need it.
+# Importing is the test, each library through its door in the house; torch first, the others need
+# it.
 IMPORTS: dict[str, Callable[[], object]] = {
     "torch": lambda: import_module("torch"),
     "torchaudio": lambda: import_module("probe.models.spectral"),
@@ -31,12 +34,16 @@ def versions() -> Iterator[Finding]:
     here = package_versions()
     text = ", ".join(f"{name} {version}" for name, version in here.items() if name != "python")
     fits = "" if problems else f": all {len(declared)} requirements are met and load"
-    yield Finding(TOPIC, "ok", f"layerprobe {__version__}, Python {platform.python_version()}; {text}{fits}")
+    yield Finding(
+        TOPIC, "ok", f"layerprobe {__version__}, Python {platform.python_version()}; {text}{fits}"
+    )
     yield from problems
 
 
 def fits(version: str, wanted: str) -> bool:
-    """Whether a version such as ``2.14.1+cu130`` is in a range such as ``>=2.11,<2.15``; what is not understood fits."""
+    """Whether a version such as ``2.14.1+cu130`` is in a range such as ``>=2.11,<2.15``; what is
+    not understood fits.
+    """
     found = _numbers(version)
     for operator, bound_text in re.findall(r"(>=|<=|==|!=|<|>)\s*([\d.]+)", wanted):
         bound = _numbers(bound_text)
@@ -62,7 +69,9 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _declared() -> tuple[dict[str, str], str, list[Finding]]:
-    """(package -> range, range of Python, a note where there is none), as the installed package says."""
+    """(package -> range, range of Python, a note where there is none), as the installed package
+    says.
+    """
     try:
         lines = metadata.requires(PACKAGE) or []
         python = metadata.metadata(PACKAGE)["Requires-Python"] or ""
@@ -73,22 +82,36 @@ def _declared() -> tuple[dict[str, str], str, list[Finding]]:
     for line in lines:
         match = re.fullmatch(r"([\w.-]+)([^;]*)", line)
         if match:  # what has a marker after a semicolon belongs to an extra
-            declared[match[1]] = ",".join(sorted(match[2].split(","), reverse=True))  # the lower bound first
+            declared[match[1]] = ",".join(
+                sorted(match[2].split(","), reverse=True)
+            )  # the lower bound first
     return declared, python, []
 
 
 def _misfits(declared: dict[str, str], python: str) -> Iterator[Finding]:
     if not fits(platform.python_version(), python):
         text = f"Python {platform.python_version()}; layerprobe needs {python}."
-        yield Finding(TOPIC, "problem", text, "Make a virtual environment with a newer Python and install layerprobe there.")
+        yield Finding(
+            TOPIC,
+            "problem",
+            text,
+            "Make a virtual environment with a newer Python and install layerprobe there.",
+        )
     for name, wanted in declared.items():
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
-            yield Finding(TOPIC, "problem", f"{name} is not installed.", f'pip install "{name}{wanted}"')
+            yield Finding(
+                TOPIC, "problem", f"{name} is not installed.", f'pip install "{name}{wanted}"'
+            )
             continue
         if not fits(version, wanted):
-            yield Finding(TOPIC, "problem", f"{name} {version} is outside {wanted}.", f'pip install "{name}{wanted}"')
+            yield Finding(
+                TOPIC,
+                "problem",
+                f"{name} {version} is outside {wanted}.",
+                f'pip install "{name}{wanted}"',
+            )
 
 
 def _failures(declared: dict[str, str]) -> Iterator[Finding]:
@@ -96,16 +119,25 @@ def _failures(declared: dict[str, str]) -> Iterator[Finding]:
     for library, load in IMPORTS.items():
         try:
             load()
-        except Exception as error:  # ImportError, OSError of a shared library, RuntimeError of torchaudio
+        except (
+            Exception
+        ) as error:  # ImportError, OSError of a shared library, RuntimeError of torchaudio
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            yield Finding(TOPIC, "problem", f"{library} cannot be imported: {reason}", _mend(library, declared))
+            yield Finding(
+                TOPIC,
+                "problem",
+                f"{library} cannot be imported: {reason}",
+                _mend(library, declared),
+            )
             if library == "torch":
                 return
 
 
 def _mend(library: str, declared: dict[str, str]) -> str:
     packages = ["torch", "torchaudio"] if library == "torchaudio" else library.split(", ")
-    command = "pip install --force-reinstall " + " ".join(f'"{name}{declared.get(name, "")}"' for name in packages)
+    command = "pip install --force-reinstall " + " ".join(
+        f'"{name}{declared.get(name, "")}"' for name in packages
+    )
     if library != "torchaudio":
         return command
     return f"torch and torchaudio must be built for the same CUDA version. Install both at once, from one index: {command}"

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 GIB, GB, MB = 1 << 30, 10**9, 10**6
 GEMM_BUDGET_S = 0.4
-# GFLOP per second of audio, and bytes per hour in float16: 13 layers of 768 values and 25 of 1024, each 20 ms.
+# GFLOP per second of audio, and bytes per hour in float16: 13 layers of 768 values and 25 of 1024,
+# each 20 ms.
 MODELS = {"base": (14.8, 13 * 768 * 2 * 50 * 3600), "large": (52.0, 25 * 1024 * 2 * 50 * 3600)}
 WRITTEN_BYTES, WRITE_BLOCK_BYTES, WRITE_LIMIT_S = 64 << 20, 8 << 20, 3.0
 LITTLE_BYTES = GB
@@ -36,7 +37,10 @@ def devices(device: str | None = None) -> Iterator[Finding]:
     yield from _threads(torch.get_num_threads())
     place = torch.device(choose_device(device))
     single, half = (gemm_gflops(place, dtype) for dtype in (torch.float32, torch.bfloat16))
-    reach = ", ".join(f"{single / gflop:.3g} x real time for a {name} model" for name, (gflop, _) in MODELS.items())
+    reach = ", ".join(
+        f"{single / gflop:.3g} x real time for a {name} model"
+        for name, (gflop, _) in MODELS.items()
+    )
     text = f"matrix products on {place}: {single:.0f} GFLOP/s in float32, {half:.0f} in bfloat16; float32 at best gives {reach}"
     yield Finding("devices", "ok", text)
     if half <= single:
@@ -53,7 +57,11 @@ def _gpus() -> Iterator[Finding]:
     build = f"torch {torch.__version__}, built for {'CUDA ' + torch.version.cuda if torch.version.cuda else 'CPUs only'}"
     for number in range(torch.cuda.device_count() if usable else 0):
         properties = torch.cuda.get_device_properties(number)
-        yield Finding("devices", "ok", f"cuda:{number} {properties.name}, {properties.total_memory / GIB:.0f} GiB; {build}")
+        yield Finding(
+            "devices",
+            "ok",
+            f"cuda:{number} {properties.name}, {properties.total_memory / GIB:.0f} GiB; {build}",
+        )
     if usable:
         return
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -64,11 +72,21 @@ def _gpus() -> Iterator[Finding]:
         yield Finding("devices", "note", text, "Unset CUDA_VISIBLE_DEVICES to use them.")
     elif torch.version.cuda is None:
         text = f"an NVIDIA driver is here, but {build}."
-        yield Finding("devices", "problem", text, "Install torch and torchaudio for CUDA, both at once from one index.")
+        yield Finding(
+            "devices",
+            "problem",
+            text,
+            "Install torch and torchaudio for CUDA, both at once from one index.",
+        )
     else:
         reason = f" ({str(said[0].message).splitlines()[0]})" if said else ""
         advice = f"Run nvidia-smi: no GPU listed, or a driver older than CUDA {torch.version.cuda} needs? Update the driver."
-        yield Finding("devices", "problem", f"an NVIDIA driver is here, but {build}, finds no GPU{reason}.", advice)
+        yield Finding(
+            "devices",
+            "problem",
+            f"an NVIDIA driver is here, but {build}, finds no GPU{reason}.",
+            advice,
+        )
 
 
 def nvidia_driver() -> bool:
@@ -79,7 +97,11 @@ def nvidia_driver() -> bool:
 def _threads(torch_threads: int) -> Iterator[Finding]:
     cores = allowed_cores()
     quota = cpu_quota()
-    yield Finding("devices", "ok", f"{processor()}; torch computes on {torch_threads} thread{'s' if torch_threads > 1 else ''}")
+    yield Finding(
+        "devices",
+        "ok",
+        f"{processor()}; torch computes on {torch_threads} thread{'s' if torch_threads > 1 else ''}",
+    )
     usable = usable_cores(cores, quota)
     if usable < cores and torch_threads > usable:
         text = f"a quota allows {quota:g} of the {cores} cores, torch starts {torch_threads} threads: they wait for each other."
@@ -99,8 +121,12 @@ def _threads(torch_threads: int) -> Iterator[Finding]:
         yield Finding("devices", "note", text, "Unset it; layerprobe then sets PASSIVE.")
 
 
-def gemm_gflops(place: "torch.device", dtype: "torch.dtype", budget_s: float = GEMM_BUDGET_S) -> float:
-    """Median speed of several square matrix products within ``budget_s``, in 10^9 operations per second."""
+def gemm_gflops(
+    place: "torch.device", dtype: "torch.dtype", budget_s: float = GEMM_BUDGET_S
+) -> float:
+    """Median speed of several square matrix products within ``budget_s``, in 10^9 operations per
+    second.
+    """
     import torch
 
     size = 4096 if place.type == "cuda" else 768
@@ -124,10 +150,17 @@ def decoders() -> Iterator[Finding]:
     ffmpeg = "" if shutil.which("ffmpeg") else " (ffmpeg is not installed here)"
     convert = f"ffmpeg -i in.m4a -ar 16000 -ac 1 out.wav{ffmpeg}"
     readable = " ".join(name for name, works in found.items() if works)
-    yield Finding("decoders", "ok", f"{readable}; not m4a aac wma webm", f"Convert those: {convert}")
+    yield Finding(
+        "decoders", "ok", f"{readable}; not m4a aac wma webm", f"Convert those: {convert}"
+    )
     if missing := [name for name, works in found.items() if not works]:
         text = f"the libsndfile installed here does not read {' '.join(missing)}."
-        yield Finding("decoders", "note", text, "pip install --force-reinstall soundfile brings a libsndfile that does.")
+        yield Finding(
+            "decoders",
+            "note",
+            text,
+            "pip install --force-reinstall soundfile brings a libsndfile that does.",
+        )
     if not resamples():
         text = "soxr does not give a tone back when it resamples one."
         yield Finding("decoders", "problem", text, "pip install --force-reinstall soxr")
@@ -151,11 +184,15 @@ def hub() -> Iterator[Finding]:
         yield Finding("hub", "ok", f"{hub.endpoint()} answers")
     cache = hub.cache()
     above = _existing(cache.folder)
-    names = f"{len(cache.models)} models" + (f" ({listed(list(cache.models), 4)})" if cache.models else "")
+    names = f"{len(cache.models)} models" + (
+        f" ({listed(list(cache.models), 4)})" if cache.models else ""
+    )
     free = shutil.disk_usage(above).free
     text = f"cache {cache.folder}: {names}, {cache.n_bytes / GB:.1f} GB; {free / GB:.0f} GB free"
     if not os.access(above, os.W_OK):
-        text = f"cache {cache.folder}: {names}; it cannot be written to, so no model can be fetched."
+        text = (
+            f"cache {cache.folder}: {names}; it cannot be written to, so no model can be fetched."
+        )
         yield Finding("hub", "problem", text, "Set HF_HUB_CACHE to a folder that can.")
     elif free < 2 * GB:
         advice = "A base model takes 0.4 GB, a large one 1.3 GB: make room, or set HF_HUB_CACHE to a folder on another disk."
@@ -164,14 +201,24 @@ def hub() -> Iterator[Finding]:
         yield Finding("hub", "ok", text)
     if cache.damaged:
         text = f"{len(cache.damaged)} entries of the cache cannot be read: {listed(list(cache.damaged), 2)}"
-        yield Finding("hub", "note", text, "Where permissions and disk are sound, remove their folders; they are fetched again.")
+        yield Finding(
+            "hub",
+            "note",
+            text,
+            "Where permissions and disk are sound, remove their folders; they are fetched again.",
+        )
 
 
 def disk(to: Path) -> Iterator[Finding]:
     """Free space and write speed where features would go."""
     folder = _existing(to.absolute())
     if not folder.is_dir():
-        yield Finding("disk", "problem", f"{folder} is a file; features need a folder.", "Name another folder with --to.")
+        yield Finding(
+            "disk",
+            "problem",
+            f"{folder} is a file; features need a folder.",
+            "Name another folder with --to.",
+        )
         return
     try:
         free = shutil.disk_usage(folder).free
@@ -182,9 +229,16 @@ def disk(to: Path) -> Iterator[Finding]:
         return
     hours = {name: free / n_bytes for name, (_, n_bytes) in MODELS.items()}
     space = f"frames of about {hours['base']:.0f} hours of audio for a base model, of {hours['large']:.0f} for a large one"
-    text = f"{folder}: {free / GB:.0f} GB free, written at {speed / MB:.0f} MB/s. Room for the {space}"
+    text = (
+        f"{folder}: {free / GB:.0f} GB free, written at {speed / MB:.0f} MB/s. Room for the {space}"
+    )
     if hours["base"] < 10:
-        yield Finding("disk", "note", text, "`--view meanstd` and `--layers` need far less; or name another disk with --to.")
+        yield Finding(
+            "disk",
+            "note",
+            text,
+            "`--view meanstd` and `--layers` need far less; or name another disk with --to.",
+        )
     else:
         yield Finding("disk", "ok", text)
     if speed < SLOW_DISK:
@@ -204,7 +258,8 @@ def _existing(path: Path) -> Path:
 
 
 def write_speed(folder: Path) -> float:
-    """Bytes per second written and fsynced, from 64 MB, or less where that takes long; the file has no name and leaves nothing.
+    """Bytes per second written and fsynced, from 64 MB, or less where that takes long; the file has
+    no name and leaves nothing.
 
     Raises:
         OSError: the folder cannot be written to, or is full.

@@ -1,6 +1,7 @@
 """Which rows of two stores are of the same sound, and a sample of them.
 
-Pooled views have one row (or n segments) an utterance: row i belongs to row i. Frames belong together by their time:
+Pooled views have one row (or n segments) an utterance: row i belongs to row i. Frames belong
+together by their time:
 
     the same model and view      frame i belongs to frame i, where both conditions have as many frames; otherwise the condition
                                  changed the speed, and frame i of n belongs to the frame nearest to the same share of the
@@ -11,9 +12,10 @@ Pooled views have one row (or n segments) an utterance: row i belongs to row i. 
                                  those of `probe.evaluation.kinds.frames`. The utterance may be longer in one of them by `MOST_APART`
                                  longer hops: front-ends drop or pad the end in different ways.
 
-Rows stand by groups: speakers (or utterances, where no speaker is known) are dealt into at most `MOST_GROUPS` groups of similar
-size, which a jackknife leaves out one at a time. The sample takes every k-th pair of all, from a random start on, so that groups,
-speakers and utterances all have their share.
+Rows stand by groups: speakers (or utterances, where no speaker is known) are dealt into at most
+`MOST_GROUPS` groups of similar size, which a jackknife leaves out one at a time. The sample takes
+every k-th pair of all, from a random start on, so that groups, speakers and utterances all have
+their share.
 """
 
 from collections import Counter
@@ -39,17 +41,25 @@ BY_TIME = "mean of the frames within half the longer hop"
 
 @dataclass(frozen=True)
 class Ranges:
-    """What of one side stands in each pair: the mean of its rows ``first`` to ``stop``, (pair,) int64."""
+    """What of one side stands in each pair: the mean of its rows ``first`` to ``stop``, (pair,)
+    int64.
+    """
 
     first: np.ndarray
     stop: np.ndarray
 
     def of(self, rows: np.ndarray) -> np.ndarray:
-        """(pair, dim): the rows themselves where each range has one; otherwise their means, float32."""
+        """(pair, dim): the rows themselves where each range has one; otherwise their means,
+        float32.
+        """
         if (self.stop - self.first == 1).all():
             return rows if len(rows) == len(self.first) else rows[self.first]
-        sums = np.concatenate([np.zeros((1, rows.shape[1])), np.cumsum(rows, axis=0, dtype=np.float64)])
-        return ((sums[self.stop] - sums[self.first]) / (self.stop - self.first)[:, None]).astype(np.float32)
+        sums = np.concatenate(
+            [np.zeros((1, rows.shape[1])), np.cumsum(rows, axis=0, dtype=np.float64)]
+        )
+        return ((sums[self.stop] - sums[self.first]) / (self.stop - self.first)[:, None]).astype(
+            np.float32
+        )
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,8 @@ class Pairs:
     Attributes:
         utterances: by group, within a group in the order of the first store.
         ranges: of each utterance, in both stores.
-        sampled: of each utterance, which of its pairs are in the sample: (sampled,) int64, ascending.
+        sampled: of each utterance, which of its pairs are in the sample: (sampled,) int64,
+            ascending.
         bounds: (group + 1,) first sampled pair of each group.
         alignment: how rows were found to belong together.
         left_out: reason -> utterances.
@@ -78,7 +89,9 @@ class Pairs:
         return sum(len(one.first) for one, _ in self.ranges)
 
 
-def pair_up(a: Features, b: Features, utterances: Sequence[Utterance], n_sample: int, seed: int) -> Pairs:
+def pair_up(
+    a: Features, b: Features, utterances: Sequence[Utterance], n_sample: int, seed: int
+) -> Pairs:
     """The pairs of rows of the utterances that both stores have.
 
     Args:
@@ -96,9 +109,15 @@ def pair_up(a: Features, b: Features, utterances: Sequence[Utterance], n_sample:
         )
     found, alignment = _ranges(a, b, there)
     n_pairs = [len(one.first) for one, _ in found]
-    left_out = {"failed at extraction": len(utterances) - len(there), "no pair of frames": n_pairs.count(0)}
+    left_out = {
+        "failed at extraction": len(utterances) - len(there),
+        "no pair of frames": n_pairs.count(0),
+    }
     group = _groups([block_of(item) for item in there], n_pairs)
-    order = sorted((i for i in range(len(there)) if n_pairs[i]), key=lambda i: (group[i], a_stored[there[i].key].pieces[:1], i))
+    order = sorted(
+        (i for i in range(len(there)) if n_pairs[i]),
+        key=lambda i: (group[i], a_stored[there[i].key].pieces[:1], i),
+    )
     ends = np.cumsum([n_pairs[i] for i in order])
     n_all = int(ends[-1]) if len(order) else 0
     n = min(n_sample, n_all)
@@ -122,7 +141,9 @@ def pair_up(a: Features, b: Features, utterances: Sequence[Utterance], n_sample:
 
 
 def _groups(blocks: Sequence[str], sizes: Sequence[int]) -> list[int]:
-    """The group of each utterance: whole blocks, the largest first, each into the group that has the fewest rows yet."""
+    """The group of each utterance: whole blocks, the largest first, each into the group that has
+    the fewest rows yet.
+    """
     total = Counter[str]()
     for block, size in zip(blocks, sizes, strict=True):
         total[block] += size
@@ -134,27 +155,47 @@ def _groups(blocks: Sequence[str], sizes: Sequence[int]) -> list[int]:
     return [group[block] for block in blocks]
 
 
-def _ranges(a: Features, b: Features, utterances: Sequence[Utterance]) -> tuple[list[tuple[Ranges, Ranges]], str]:
+def _ranges(
+    a: Features, b: Features, utterances: Sequence[Utterance]
+) -> tuple[list[tuple[Ranges, Ranges]], str]:
     """Of each utterance the ranges that belong together, and how they were found."""
     sides = [(side.keyed, side.view) for side in (a, b)]
-    lengths = [tuple(n_rows(stored[item.key].n_rows, view) for stored, view in sides) for item in utterances]
+    lengths = [
+        tuple(n_rows(stored[item.key].n_rows, view) for stored, view in sides)
+        for item in utterances
+    ]
     same_model = a.store.recipe["model"] == b.store.recipe["model"] and a.hop_s == b.hop_s
-    if parse_view(a.view)[0] != "frames" or (same_model and all(one == other for one, other in lengths)):
+    if parse_view(a.view)[0] != "frames" or (
+        same_model and all(one == other for one, other in lengths)
+    ):
         _refuse(
-            [f"{item.key} ({one} and {other})" for item, (one, other) in zip(utterances, lengths, strict=True) if one != other],
+            [
+                f"{item.key} ({one} and {other})"
+                for item, (one, other) in zip(utterances, lengths, strict=True)
+                if one != other
+            ],
             a,
             b,
         )
         return [(_single(np.arange(one)), _single(np.arange(one))) for one, _ in lengths], BY_INDEX
     if same_model:
         apart = [max(pair) > MOST_STRETCH * min(pair) + MOST_APART for pair in lengths]
-        found = [(_single(np.arange(one)), _single(_nearest_share(one, other))) for one, other in lengths]
+        found = [
+            (_single(np.arange(one)), _single(_nearest_share(one, other))) for one, other in lengths
+        ]
     else:
-        apart = [abs(one * a.hop_s - other * b.hop_s) > MOST_APART * max(a.hop_s, b.hop_s) for one, other in lengths]
+        apart = [
+            abs(one * a.hop_s - other * b.hop_s) > MOST_APART * max(a.hop_s, b.hop_s)
+            for one, other in lengths
+        ]
         centres = first_centre_s(a), first_centre_s(b)
         found = [_by_time(one, other, (a.hop_s, b.hop_s), centres) for one, other in lengths]
     _refuse(
-        [f"{item.key} ({one} and {other})" for item, (one, other), far in zip(utterances, lengths, apart, strict=True) if far],
+        [
+            f"{item.key} ({one} and {other})"
+            for item, (one, other), far in zip(utterances, lengths, apart, strict=True)
+            if far
+        ],
         a,
         b,
     )
@@ -170,8 +211,12 @@ def _nearest_share(n: int, n_other: int) -> np.ndarray:
     return np.minimum(((np.arange(n) + 0.5) * n_other / n).astype(np.int64), n_other - 1)
 
 
-def _by_time(n: int, n_other: int, hops_s: tuple[float, float], centres_s: tuple[float, float]) -> tuple[Ranges, Ranges]:
-    """Each row of the side with the longer hop, and those of the other side within half that hop of its centre."""
+def _by_time(
+    n: int, n_other: int, hops_s: tuple[float, float], centres_s: tuple[float, float]
+) -> tuple[Ranges, Ranges]:
+    """Each row of the side with the longer hop, and those of the other side within half that hop of
+    its centre.
+    """
     if hops_s[0] < hops_s[1]:
         other, own = _by_time(n_other, n, (hops_s[1], hops_s[0]), (centres_s[1], centres_s[0]))
         return own, other
@@ -193,8 +238,12 @@ def _refuse(apart: list[str], a: Features, b: Features) -> None:
         )
 
 
-def batches(features: Features, utterances: Sequence[Utterance], width: int, n_bytes: int) -> Iterator[list[int]]:
-    """Positions of neighbouring utterances whose rows take at most ``n_bytes`` as float32, at least one at a time."""
+def batches(
+    features: Features, utterances: Sequence[Utterance], width: int, n_bytes: int
+) -> Iterator[list[int]]:
+    """Positions of neighbouring utterances whose rows take at most ``n_bytes`` as float32, at least
+    one at a time.
+    """
     stored, size = features.keyed, 0
     waiting: list[int] = []
     for position, item in enumerate(utterances):

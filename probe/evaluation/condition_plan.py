@@ -22,7 +22,8 @@ from probe.evaluation.dataset import block_of
 from probe.evaluation.tasks import Task
 from probe.records import SEVERAL, hashed_block
 
-# Columns with more values than this do not make groups, nor do those that name or describe single utterances.
+# Columns with more values than this do not make groups, nor do those that name or describe single
+# utterances.
 MOST_GROUPS = 20
 NO_GROUPS = ("speaker", "text", "split")
 
@@ -60,7 +61,10 @@ class Hearing:
 
     def splits(self, condition: str) -> set[str]:
         """Splits of the rows that are heard under a condition."""
-        return {*(("train", "dev") if condition in self.train else ()), *(("test",) if condition in self.tests else ())}
+        return {
+            *(("train", "dev") if condition in self.train else ()),
+            *(("test",) if condition in self.tests else ()),
+        }
 
     def rows(self, utterances: Sequence[Utterance]) -> list[Utterance]:
         """Rows of training or of dev, as they are heard."""
@@ -74,30 +78,47 @@ class Hearing:
 
     def heard(self, corpus: Corpus) -> list[Utterance]:
         """All rows of a corpus, as they are heard, trials aside."""
-        return [under(item, condition) for condition in self.conditions for item in corpus.utterances if item.split in self.splits(condition)]
+        return [
+            under(item, condition)
+            for condition in self.conditions
+            for item in corpus.utterances
+            if item.split in self.splits(condition)
+        ]
 
     def dev_trials(self, trials: Sequence[Trial]) -> list[Trial]:
         """Trials for choosing, both ends as training is heard."""
         return [
-            Trial(under(trial.enroll, condition), under(trial.test, condition), trial.target) for condition in self.train for trial in trials
+            Trial(under(trial.enroll, condition), under(trial.test, condition), trial.target)
+            for condition in self.train
+            for trial in trials
         ]
 
     def trials(self, trials: Sequence[Trial], enroll: str) -> dict[str, list[Trial]]:
         """Test set -> its trials.
 
         Args:
-            enroll: ``clean`` where enrolled utterances are clean if anything is, ``same`` where they are heard as the others.
+            enroll: ``clean`` where enrolled utterances are clean if anything is, ``same`` where
+                they are heard as the others.
         """
         clean = enroll == CLEAN and CLEAN in self.conditions
         return {
-            name: [Trial(under(trial.enroll, CLEAN if clean else condition), under(trial.test, condition), trial.target) for trial in trials]
+            name: [
+                Trial(
+                    under(trial.enroll, CLEAN if clean else condition),
+                    under(trial.test, condition),
+                    trial.target,
+                )
+                for trial in trials
+            ]
             for name, condition in self.names.items()
         }
 
 
 def under(utterance: Utterance, condition: str) -> Utterance:
     """The same row under a condition."""
-    return utterance if utterance.condition == condition else replace(utterance, condition=condition)
+    return (
+        utterance if utterance.condition == condition else replace(utterance, condition=condition)
+    )
 
 
 def heard(utterances: Iterable[Utterance], condition: str) -> list[Utterance]:
@@ -106,8 +127,13 @@ def heard(utterances: Iterable[Utterance], condition: str) -> list[Utterance]:
 
 
 def asked_under(task: Task, conditions: Sequence[str] | None = None) -> Task:
-    """The task under these conditions in the place of its own, if any; where they decide a training, its name tells them."""
-    own, names = (list(dict.fromkeys(map(named, some))) for some in (task.settings["conditions"], conditions or ()))
+    """The task under these conditions in the place of its own, if any; where they decide a
+    training, its name tells them.
+    """
+    own, names = (
+        list(dict.fromkeys(map(named, some)))
+        for some in (task.settings["conditions"], conditions or ())
+    )
     changed = task.trains_across and names and set(names) != set(own)
     name = f"{task.name}:conditions={','.join(sorted(names))}" if changed else task.name
     return replace(task, name=name, settings={**task.settings, "conditions": names or own})
@@ -130,7 +156,9 @@ def hearings(task: Task) -> list[Hearing]:
 
 
 def named(text: str) -> str:
-    """The name that stores know a condition by: its canonical text, or ``text`` where it was declared as a name of its own."""
+    """The name that stores know a condition by: its canonical text, or ``text`` where it was
+    declared as a name of its own.
+    """
     try:
         return parse_condition(text).name
     except UsageError:
@@ -140,7 +168,8 @@ def named(text: str) -> str:
 def groups_of(corpus: Corpus) -> dict[str, dict[str, str]]:
     """Column -> block as records name it -> its value in that column.
 
-    Only columns with 2 to `MOST_GROUPS` values, and of them the blocks that have one value throughout.
+    Only columns with 2 to `MOST_GROUPS` values, and of them the blocks that have one value
+    throughout.
     """
     found: dict[str, dict[str, str]] = {}
     for column in corpus.columns:
@@ -148,12 +177,18 @@ def groups_of(corpus: Corpus) -> dict[str, dict[str, str]]:
         for item in corpus.utterances:
             values.setdefault(hashed_block(block_of(item)), set()).add(item.label(column))
         if column not in NO_GROUPS and 2 <= len(set.union(*values.values()) - {""}) <= MOST_GROUPS:
-            found[column] = {block: next(iter(names)) for block, names in values.items() if len(names) == 1}
+            found[column] = {
+                block: next(iter(names)) for block, names in values.items() if len(names) == 1
+            }
     return found
 
 
-def of_blocks(groups: Mapping[str, Mapping[str, str]], blocks: Collection[str]) -> dict[str, list[str]]:
+def of_blocks(
+    groups: Mapping[str, Mapping[str, str]], blocks: Collection[str]
+) -> dict[str, list[str]]:
     """Column -> value for each of the blocks, for columns in which they all have one."""
     return {
-        column: [value_of[block] for block in blocks] for column, value_of in groups.items() if all(value_of.get(block) for block in blocks)
+        column: [value_of[block] for block in blocks]
+        for column, value_of in groups.items()
+        if all(value_of.get(block) for block in blocks)
     }

@@ -1,7 +1,7 @@
 """What a kind is given and what it yields.
 
-A kind is a function ``run(task, problem, features)`` that yields scores: for every layer and head one per split, metric and test
-set. It chooses on dev and reports on test.
+A kind is a function ``run(task, problem, features)`` that yields scores: for every layer and head
+one per split, metric and test set. It chooses on dev and reports on test.
 """
 
 import copy
@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("probe")
 
-USES = {"train": "heads learn from them", "dev": "dev chooses the settings", "test": "scores are of them"}
+USES = {
+    "train": "heads learn from them",
+    "dev": "dev chooses the settings",
+    "test": "scores are of them",
+}
 
 
 @dataclass(frozen=True)
@@ -39,15 +43,16 @@ class Problem:
 
     Attributes:
         train, dev: utterances with features.
-        tests: name -> utterances; a plain task has one test set named by the empty string, domain shift one per domain, a task
-            under several conditions one per condition.
+        tests: name -> utterances; a plain task has one test set named by the empty string, domain
+            shift one per domain, a task under several conditions one per condition.
         dev_trials: pairs for verification.
         trials: name of a test set -> its pairs.
         intervals: labels over time, for frames.
         seed, device: of the training.
         memory_bytes: that features of one kind of row may take at a time.
         columns: of the manifest, those that can be a label.
-        strict: whether a test set that cannot be scored ends the task (otherwise it gives a score without value).
+        strict: whether a test set that cannot be scored ends the task (otherwise it gives a score
+            without value).
         progress: counts the work that is done.
         unfinished: keeps finished parts of the work until all of it is done; None keeps none.
         place: stands before the names of parts, where a task trains several times.
@@ -69,14 +74,21 @@ class Problem:
     place: str = ""
 
     def tallies(self, excluded: Counter[str]) -> dict[str, Counter[str]]:
-        """Test set -> where what is left out of it is counted: an utterance counts once, under whatever conditions it is heard."""
+        """Test set -> where what is left out of it is counted: an utterance counts once, under
+        whatever conditions it is heard.
+        """
         first = next((rows[0].condition for rows in self.tests.values() if rows), "")
-        return {name: excluded if not rows or rows[0].condition == first else Counter() for name, rows in self.tests.items()}
+        return {
+            name: excluded if not rows or rows[0].condition == first else Counter()
+            for name, rows in self.tests.items()
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """One number on its way to a record; see `probe.records.Record` for the fields of the same name."""
+    """One number on its way to a record; see `probe.records.Record` for the fields of the same
+    name.
+    """
 
     layer: str
     head: str
@@ -108,9 +120,11 @@ class Score:
 
 
 class Features:
-    """The features of one corpus as one view, projected where `fitted_on` says so: of one store for each condition.
+    """The features of one corpus as one view, projected where `fitted_on` says so: of one store for
+    each condition.
 
-    An utterance's features are those of the condition that it is heard under (`probe.data.corpus.Utterance.condition`).
+    An utterance's features are those of the condition that it is heard under
+    (`probe.data.corpus.Utterance.condition`).
     """
 
     def __init__(self, stores: Mapping[str, FeatureStore], view: str, corpus: Corpus) -> None:
@@ -149,7 +163,8 @@ class Features:
                 self.failed.append(replace(utterance, condition=condition))
 
     def require(self, corpus: str, utterances: Iterable[Utterance]) -> None:
-        """Refuses rows, as they are heard, that were never extracted; those whose extraction failed are known.
+        """Refuses rows, as they are heard, that were never extracted; those whose extraction failed
+        are known.
 
         Raises:
             ProbeError: which and how many.
@@ -174,14 +189,17 @@ class Features:
         return other
 
     def on_grids(self) -> "list[Features]":
-        """The same features, of those layers together whose frames stand alike, the most layers first.
+        """The same features, of those layers together whose frames stand alike, the most layers
+        first.
 
         Where rows are no frames, all layers stand alike.
         """
         grids = self.store.recipe["model"].get("grids", {})
         alike: dict[tuple[int, ...], list[str]] = {}
         for layer in self.layers:
-            alike.setdefault(tuple(grids.get(layer, ())) if parse_view(self.view)[0] == "frames" else (), []).append(layer)
+            alike.setdefault(
+                tuple(grids.get(layer, ())) if parse_view(self.view)[0] == "frames" else (), []
+            ).append(layer)
         if len(alike) == 1:
             return [self]
         return [self._of_layers(layers) for layers in sorted(alike.values(), key=len, reverse=True)]
@@ -199,7 +217,11 @@ class Features:
     @property
     def keyed(self) -> dict[str, Stored]:
         """Key -> what is stored under the first condition."""
-        return {key: stored for (condition, key), stored in self.stored.items() if condition == self.condition}
+        return {
+            key: stored
+            for (condition, key), stored in self.stored.items()
+            if condition == self.condition
+        }
 
     def usable(self, utterances: Iterable[Utterance]) -> list[Utterance]:
         """Those that have features."""
@@ -214,13 +236,25 @@ class Features:
         """One layer of these utterances, in their order."""
         array = self._stored(layer, utterances)
         if layer not in self._fits:
-            rows = {(item.condition, item.key): rows for item, rows in zip(utterances, array, strict=True)}
-            if all((item.condition, item.key) in rows for item in self._drawn):  # they are here: no second reading
-                self._fits[layer] = self._fit(layer, lambda group: [rows[item.condition, item.key] for item in group])
-        return replace(array, values=self.project(layer, array.values)) if self.fitting.width else array
+            rows = {
+                (item.condition, item.key): rows
+                for item, rows in zip(utterances, array, strict=True)
+            }
+            if all(
+                (item.condition, item.key) in rows for item in self._drawn
+            ):  # they are here: no second reading
+                self._fits[layer] = self._fit(
+                    layer, lambda group: [rows[item.condition, item.key] for item in group]
+                )
+        return (
+            replace(array, values=self.project(layer, array.values))
+            if self.fitting.width
+            else array
+        )
 
     def project(self, layer: str, values: np.ndarray) -> np.ndarray:
-        """(row, dim) values of a layer as heads read them: (row, width) float32, or as they are where no width is set.
+        """(row, dim) values of a layer as heads read them: (row, width) float32, or as they are
+        where no width is set.
 
         Raises:
             ProbeError: the layer cannot be projected to the width.
@@ -229,7 +263,9 @@ class Features:
         return projection.apply(values) if projection else values
 
     def statistics(self, layer: str) -> dict[str, float]:
-        """Of a layer's training rows, see `probe.measures.geometry`; nothing of what is no layer of the store."""
+        """Of a layer's training rows, see `probe.measures.geometry`; nothing of what is no layer of
+        the store.
+        """
         return self._fitted(layer).statistics if layer in self.layers and self._drawn else {}
 
     def _stored(self, layer: str, utterances: Sequence[Utterance]) -> LayerArray:
@@ -241,21 +277,35 @@ class Features:
             return self.stored_rows(layer, [self.of(item) for item in utterances], *places)
         rows: list[np.ndarray] = [np.zeros(0)] * len(utterances)
         for condition, positions in places.items():
-            for i, values in zip(positions, self.stored_rows(layer, [self.of(utterances[i]) for i in positions], condition), strict=True):
+            for i, values in zip(
+                positions,
+                self.stored_rows(layer, [self.of(utterances[i]) for i in positions], condition),
+                strict=True,
+            ):
                 rows[i] = values
         offsets = np.cumsum([0, *map(len, rows)])
         return LayerArray(np.concatenate(rows), offsets, [item.key for item in utterances])
 
-    def stored_rows(self, layer: str, stored: Sequence[Stored], condition: str | None = None) -> LayerArray:
-        """One layer of these versions of utterances under a condition (the first where None), not projected.
+    def stored_rows(
+        self, layer: str, stored: Sequence[Stored], condition: str | None = None
+    ) -> LayerArray:
+        """One layer of these versions of utterances under a condition (the first where None), not
+        projected.
 
         Raises:
             ProbeError: some are not finite.
         """
         store = self.stores[condition or self.condition]
         array = store.read(layer, stored, self.view)
-        if not np.isfinite(array.values.sum(dtype=np.float64)) and not np.isfinite(array.values).all():
-            keys = [key for key, rows in zip(array.keys, array, strict=True) if not np.isfinite(rows).all()]
+        if (
+            not np.isfinite(array.values.sum(dtype=np.float64))
+            and not np.isfinite(array.values).all()
+        ):
+            keys = [
+                key
+                for key, rows in zip(array.keys, array, strict=True)
+                if not np.isfinite(rows).all()
+            ]
             raise ProbeError(
                 f"{store.path}: layer {layer}: {len(keys)} utterances have values that are not finite ({listed(keys, 3)}); "
                 "extraction never stores such. Run `probe verify` on the store, with --repair if it finds damage."
@@ -268,13 +318,19 @@ class Features:
         return self._fits[layer]
 
     def _fit(self, layer: str, rows: Rows) -> Fit:
-        return self.fitting.fit(layer, self._drawn, self.store.layers[layer], lambda item: self.of(item).n_rows, rows)
+        return self.fitting.fit(
+            layer, self._drawn, self.store.layers[layer], lambda item: self.of(item).n_rows, rows
+        )
 
 
 def described(scores: Iterable[Score], features: Features) -> Iterator[Score]:
     """The scores, each with the statistics of its layer's training rows where it has none yet."""
     for score in scores:
-        yield score if score.statistics or score.train_domain else replace(score, statistics=features.statistics(score.layer))
+        yield (
+            score
+            if score.statistics or score.train_domain
+            else replace(score, statistics=features.statistics(score.layer))
+        )
 
 
 @dataclass(frozen=True)
@@ -290,8 +346,11 @@ class LayerSum:
     note: str
 
 
-def layer_sum(task: str, features: Features, widths: Mapping[str, int], n_rows: int, memory_bytes: int) -> LayerSum | None:
-    """The layers of one width that most layers have; None where they are no sum, and the log says why.
+def layer_sum(
+    task: str, features: Features, widths: Mapping[str, int], n_rows: int, memory_bytes: int
+) -> LayerSum | None:
+    """The layers of one width that most layers have; None where they are no sum, and the log says
+    why.
 
     Of widths that equally many layers have, the largest is taken.
 
@@ -312,11 +371,21 @@ def layer_sum(task: str, features: Features, widths: Mapping[str, int], n_rows: 
         why = f"all layers take {n_bytes / 1e9:.1f} GB as float32, --memory is {memory_bytes / 1e9:.1f} GB"
     if why:
         level = logging.INFO if len(widths) == 1 else logging.WARNING
-        log.log(level, "%s: no weighted sum of layers %s: %s", task, describe_layers(list(widths), {}), why)
+        log.log(
+            level,
+            "%s: no weighted sum of layers %s: %s",
+            task,
+            describe_layers(list(widths), {}),
+            why,
+        )
         return None
     left_out = [f"{name} ({size} wide)" for name, size in widths.items() if size != width]
     left_out += [f"{name} (other frames)" for name in features.store.layers if name not in widths]
-    note = f"a sum of the {n_layers} layers {width} wide; left out: {', '.join(left_out)}" if left_out else ""
+    note = (
+        f"a sum of the {n_layers} layers {width} wide; left out: {', '.join(left_out)}"
+        if left_out
+        else ""
+    )
     return LayerSum([name for name, size in widths.items() if size == width], note)
 
 
@@ -330,7 +399,9 @@ def shuffled(labels: Sequence[Any], seed: int) -> list[Any]:
     return [labels[i] for i in np.random.default_rng([seed, len(labels)]).permutation(len(labels))]
 
 
-def labelled(utterances: Sequence[Utterance], column: str, excluded: Counter[str]) -> list[Utterance]:
+def labelled(
+    utterances: Sequence[Utterance], column: str, excluded: Counter[str]
+) -> list[Utterance]:
     """Utterances whose ``column`` is not empty; the rest is counted in ``excluded``."""
     kept = [item for item in utterances if item.label(column)]
     if len(kept) < len(utterances):
@@ -338,7 +409,9 @@ def labelled(utterances: Sequence[Utterance], column: str, excluded: Counter[str
     return kept
 
 
-def refuse_empty(task: str, what: str, splits: Mapping[str, tuple[Sequence[object], Sequence[object]]]) -> None:
+def refuse_empty(
+    task: str, what: str, splits: Mapping[str, tuple[Sequence[object], Sequence[object]]]
+) -> None:
     """Refuses splits in which nothing is left to train on, to choose on or to score.
 
     Args:
@@ -354,7 +427,9 @@ def refuse_empty(task: str, what: str, splits: Mapping[str, tuple[Sequence[objec
 
 
 def lacking(split: str, n_rows: int, what: str) -> str:
-    """A sentence that says that a split has no rows at all, or none with what a task needs, and what to do."""
+    """A sentence that says that a split has no rows at all, or none with what a task needs, and
+    what to do.
+    """
     use = USES[split.split()[0]]
     if n_rows:
         return f"no {split} rows with {what}: none of the {n_rows} {split} rows has any. Give it to some of them; {use}."

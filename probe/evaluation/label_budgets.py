@@ -11,8 +11,12 @@ SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def in_drawn_order(keys: Sequence[str], seed: int) -> list[int]:
-    """Positions of ``keys`` in a random order that depends on each key and the seed alone: what is appended moves nothing."""
-    return sorted(range(len(keys)), key=lambda i: hashlib.sha256(f"{seed} {keys[i]}".encode()).digest())
+    """Positions of ``keys`` in a random order that depends on each key and the seed alone: what is
+    appended moves nothing.
+    """
+    return sorted(
+        range(len(keys)), key=lambda i: hashlib.sha256(f"{seed} {keys[i]}".encode()).digest()
+    )
 
 
 def check_budget(budget: str, per_class: bool = True) -> None:
@@ -25,15 +29,21 @@ def check_budget(budget: str, per_class: bool = True) -> None:
         ProbeError: neither ``10m``, ``1h``, ``30s`` nor ``5/class`` nor ``200``.
     """
     if not re.fullmatch(r"[1-9]\d*(\.\d+)?[smh]|[1-9]\d*" + "(/class)?" * per_class, budget):
-        known = "seconds, minutes or hours (30s, 10m, 1h), utterances (200)" + ", utterances of each label (5/class)" * per_class
+        known = (
+            "seconds, minutes or hours (30s, 10m, 1h), utterances (200)"
+            + ", utterances of each label (5/class)" * per_class
+        )
         raise ProbeError(f"budget {budget!r}: expected {known}.")
 
 
-def within_budget(budget: str, keys: Sequence[str], labels: Sequence[str], durations_s: Sequence[float], seed: int) -> list[int] | None:
-    """Positions of the utterances that a budget pays for, ascending; None where that is all of them.
+def within_budget(
+    budget: str, keys: Sequence[str], labels: Sequence[str], durations_s: Sequence[float], seed: int
+) -> list[int] | None:
+    """Positions of the utterances that a budget pays for, ascending; None where that is all of
+    them.
 
-    Utterances are taken in one drawn order, so that a larger budget of the same unit holds all of a smaller one. A budget of time
-    ends before the utterance that would exceed it.
+    Utterances are taken in one drawn order, so that a larger budget of the same unit holds all of a
+    smaller one. A budget of time ends before the utterance that would exceed it.
     """
     taken: list[int] = []
     spent = 0.0

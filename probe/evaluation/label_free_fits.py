@@ -1,7 +1,8 @@
-"""What is fitted on the training rows of a layer without their labels: its statistics, and the projection to a common width.
+"""What is fitted on the training rows of a layer without their labels: its statistics, and the
+projection to a common width.
 
-Statistics are those of the layer itself, before a projection. Both are taken of at most `MOST_ROWS` rows, whole utterances in an
-order that the seed draws; the last one is cut.
+Statistics are those of the layer itself, before a projection. Both are taken of at most `MOST_ROWS`
+rows, whole utterances in an order that the seed draws; the last one is cut.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,9 @@ Rows = Callable[[Sequence[Utterance]], Sequence[np.ndarray]]
 
 @dataclass(frozen=True)
 class Fit:
-    """Of one layer: ``statistics`` for records, and the ``projection``, None where none was asked for."""
+    """Of one layer: ``statistics`` for records, and the ``projection``, None where none was asked
+    for.
+    """
 
     statistics: dict[str, float]
     projection: Projection | None = None
@@ -54,13 +57,21 @@ class Fitting:
         ends = np.cumsum([n_rows(self.train[i]) for i in order])
         return [self.train[i] for i in order[: 1 + int(np.searchsorted(ends, MOST_ROWS))]]
 
-    def fit(self, layer: str, drawn: Sequence[Utterance], dim: int, n_read: Callable[[Utterance], int], rows: Rows) -> Fit:
+    def fit(
+        self,
+        layer: str,
+        drawn: Sequence[Utterance],
+        dim: int,
+        n_read: Callable[[Utterance], int],
+        rows: Rows,
+    ) -> Fit:
         """The fit of one layer.
 
         Args:
             drawn: see `drawn`.
             dim: width of the layer's rows.
-            n_read: rows that are read for an utterance, which a pooled view has more of than it gives.
+            n_read: rows that are read for an utterance, which a pooled view has more of than it
+                gives.
             rows: gives the (row, dim) values of some utterances, in their order.
 
         Raises:
@@ -77,7 +88,9 @@ class Fitting:
         if not geometry.n:
             raise ProbeError(f"layer {layer}: no training rows to fit project = {self.width} on.")
         try:
-            projection = fit_projection(self.how, self.width, self.seed, geometry.n, *geometry.moments())
+            projection = fit_projection(
+                self.how, self.width, self.seed, geometry.n, *geometry.moments()
+            )
         except ProbeError as error:
             raise ProbeError(f"layer {layer}: {error}.") from None
         if projection.variance is not None:
@@ -85,7 +98,9 @@ class Fitting:
         return Fit(statistics, projection)
 
 
-def _groups(utterances: Sequence[Utterance], n_read: Callable[[Utterance], int], most: int) -> Iterator[list[Utterance]]:
+def _groups(
+    utterances: Sequence[Utterance], n_read: Callable[[Utterance], int], most: int
+) -> Iterator[list[Utterance]]:
     """Neighbours with at most ``most`` rows together, or one utterance alone."""
     group: list[Utterance] = []
     total = 0

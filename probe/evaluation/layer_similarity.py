@@ -7,10 +7,12 @@ Three forms, by what is compared:
     models       every layer of a model with every layer of another, under the same condition: CKA and PWCCA
     layers       every layer of a model with every layer of itself: CKA and PWCCA
 
-`probe.measures.representations` defines the measures, `probe.evaluation.aligned_rows` which rows belong together.
+`probe.measures.representations` defines the measures, `probe.evaluation.aligned_rows` which rows
+belong together.
 
-A file, ``results/similarity/<model>__<condition>__<other>__<other condition>__<corpus>__<view>__<split>.json``, is JSON with sorted
-keys; equal features, settings, code and libraries give equal bytes. It holds no name of an utterance or a speaker.
+A file, ``results/similarity/<model>__<condition>__<other>__<other
+condition>__<corpus>__<view>__<split>.json``, is JSON with sorted keys; equal features, settings,
+code and libraries give equal bytes. It holds no name of an utterance or a speaker.
 
     format               1
     form                 conditions, models or layers
@@ -22,8 +24,8 @@ keys; equal features, settings, code and libraries give equal bytes. It holds no
     settings             seed, sample, epsilon, least_ratio, safe_ratio
     notes                what a reader must know
     cells                one per pair of layers: layer, other_layer, and per measure value, low, high (null where not defined):
-                         cka, pwcca (with chance), and of conditions cosine (with unrelated, the mean cosine of two clean
-                         rows of this layer) and distance
+                         cka, pwcca (with chance), and of conditions cosine (with unrelated, the
+                         mean cosine of two clean rows of this layer) and distance
     code, packages
 """
 
@@ -120,14 +122,16 @@ def similarity(
     limit: int | None = None,
     memory_bytes: int = 4_000_000_000,
 ) -> list[Path]:
-    """Compares a model with itself under conditions, with another model, or its layers with each other; see the module.
+    """Compares a model with itself under conditions, with another model, or its layers with each
+    other; see the module.
 
     Args:
         model: SPEC or NAME=SPEC, as `probe.run` takes it.
         corpus: a manifest, ``librispeech:ROOT#subsets``, or a corpus that is loaded.
         features: the folder of stores.
         results: receives ``similarity/*.json``.
-        conditions: without ``against``, each is compared with clean; with it, both models are compared under each.
+        conditions: without ``against``, each is compared with clean; with it, both models are
+            compared under each.
         against: another model.
         split: of the manifest, or ``all``.
         view: ``frames``, or a pooled view: ``mean``, ``meanstd``, ``segments:n``.
@@ -142,21 +146,30 @@ def similarity(
 
     Raises:
         ProbeError: features are missing, or do not belong together.
-        UsageError: an unknown split, a view with a stride, a layer that is not there, clean against clean.
+        UsageError: an unknown split, a view with a stride, a layer that is not there, clean against
+            clean.
     """
     if parse_view(view)[0] == "frames" and view != "frames":
-        raise UsageError(f"--view {view}: expected frames (a store with a stride serves it), mean, meanstd or segments:n.")
+        raise UsageError(
+            f"--view {view}: expected frames (a store with a stride serves it), mean, meanstd or segments:n."
+        )
     require_writable(Path(results))
     if n_sample < LEAST_ROWS:
-        raise UsageError(f"--sample {n_sample}: expected {LEAST_ROWS} rows or more; thousands for PWCCA.")
+        raise UsageError(
+            f"--sample {n_sample}: expected {LEAST_ROWS} rows or more; thousands for PWCCA."
+        )
     conditions = list(dict.fromkeys(map(named, conditions)))
     if against is None and CLEAN in conditions:
-        raise UsageError("--condition clean: every condition is compared with clean; name the others.")
+        raise UsageError(
+            "--condition clean: every condition is compared with clean; name the others."
+        )
     whole = corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
     corpus = whole.limited(limit)
     splits = sorted({item.split for item in corpus.utterances})
     if split not in (*splits, "all"):
-        raise UsageError(f"--split {split}: {corpus.name} has {', '.join(splits)}; expected one of them, or all.")
+        raise UsageError(
+            f"--split {split}: {corpus.name} has {', '.join(splits)}; expected one of them, or all."
+        )
 
     first, *other = distinct_models([model] if against is None else [model, against])
 
@@ -165,23 +178,38 @@ def similarity(
         store = stores_under(Path(features), model, view, [condition], keys)[condition]
         name = name_of(model, store)
         found = Features({condition: store}, view, corpus)
-        found.require(corpus.name, heard([item for item in corpus.utterances if split in (item.split, "all")], condition))
+        found.require(
+            corpus.name,
+            heard([item for item in corpus.utterances if split in (item.split, "all")], condition),
+        )
         names = choose_layers(wanted, list(store.layers), store.aliases, name)
         part = max(found.on_grids(), key=lambda part: len(set(names).intersection(part.layers)))
         if apart := [layer for layer in names if layer not in part.layers]:
-            log.warning("%s: layers %s have other frames than the rest and are left out; --layers names them", name, listed(apart))
+            log.warning(
+                "%s: layers %s have other frames than the rest and are left out; --layers names them",
+                name,
+                listed(apart),
+            )
         return Side(name, part, [layer for layer in names if layer in part.layers])
 
     if against is not None:
         second = other[0] if other else first
-        sides = [(side(first, each, layers), side(second, each, None)) for each in conditions or (CLEAN,)]
+        sides = [
+            (side(first, each, layers), side(second, each, None)) for each in conditions or (CLEAN,)
+        ]
     elif conditions:
         clean = side(first, CLEAN, layers)
         sides = [(clean, side(first, each, layers)) for each in conditions]
     else:
         clean = side(first, CLEAN, layers)
         sides = [(clean, clean)]
-    settings = {"seed": seed, "sample": n_sample, "epsilon": EPSILON, "least_ratio": LEAST_RATIO, "safe_ratio": SAFE_RATIO}
+    settings = {
+        "seed": seed,
+        "sample": n_sample,
+        "epsilon": EPSILON,
+        "least_ratio": LEAST_RATIO,
+        "safe_ratio": SAFE_RATIO,
+    }
     paths = []
     for a, b in sides:
         found = _compared(a, b, corpus, split, settings, memory_bytes)
@@ -196,9 +224,17 @@ def similarity(
     return paths
 
 
-def _compared(a: Side, b: Side, corpus: Corpus, split: str, settings: dict[str, Any], memory_bytes: int) -> dict[str, Any]:
+def _compared(
+    a: Side, b: Side, corpus: Corpus, split: str, settings: dict[str, Any], memory_bytes: int
+) -> dict[str, Any]:
     """The content of the file of one comparison."""
-    form = "layers" if a is b else "models" if a.model != b.model or a.condition == b.condition else "conditions"
+    form = (
+        "layers"
+        if a is b
+        else "models"
+        if a.model != b.model or a.condition == b.condition
+        else "conditions"
+    )
     utterances = [item for item in corpus.utterances if split in (item.split, "all")]
     pairs = pair_up(a.features, b.features, utterances, settings["sample"], settings["seed"])
     left_out = dict(pairs.left_out)
@@ -240,16 +276,26 @@ def _notes(a: Side, b: Side, n_rows: int, n_groups: int) -> list[str]:
     notes = []
     widest = max(side.width(layer) for side in (a, b) for layer in side.layers)
     if not enough_rows(n_rows, widest):
-        notes.append(f"no PWCCA of layers wider than {n_rows // LEAST_RATIO}: {n_rows} rows, expected {LEAST_RATIO} per dimension")
+        notes.append(
+            f"no PWCCA of layers wider than {n_rows // LEAST_RATIO}: {n_rows} rows, expected {LEAST_RATIO} per dimension"
+        )
     elif n_rows < SAFE_RATIO * widest:
-        notes.append(f"PWCCA is too high: {n_rows} rows of up to {widest} dimensions, {SAFE_RATIO} per dimension are safer (see its chance)")
+        notes.append(
+            f"PWCCA is too high: {n_rows} rows of up to {widest} dimensions, {SAFE_RATIO} per dimension are safer (see its chance)"
+        )
     if n_groups < 2:
         notes.append("no intervals: all utterances are of one speaker")
     return notes
 
 
 def _conditions(
-    a: Side, b: Side, layers: Sequence[str], pairs: Pairs, seed: int, memory_bytes: int, left_out: dict[str, int]
+    a: Side,
+    b: Side,
+    layers: Sequence[str],
+    pairs: Pairs,
+    seed: int,
+    memory_bytes: int,
+    left_out: dict[str, int],
 ) -> Iterator[dict[str, Any]]:
     """A cell of each layer, clean and disturbed."""
     blocks = [block_of(item) for item in pairs.utterances]
@@ -260,14 +306,25 @@ def _conditions(
             progress.note(f"layer {layer}")
             moved = Moved(len(blocks), a.width(layer))
             samples: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-            rows = zip(_rows(a, layer, pairs, 0, memory_bytes // 8), _rows(b, layer, pairs, 1, memory_bytes // 8), strict=True)
+            rows = zip(
+                _rows(a, layer, pairs, 0, memory_bytes // 8),
+                _rows(b, layer, pairs, 1, memory_bytes // 8),
+                strict=True,
+            )
             for position, (clean, disturbed) in enumerate(rows):
                 moved.add(position, clean, disturbed)
                 for sample, of_side in zip(samples, (clean, disturbed), strict=True):
                     sample.append(of_side[pairs.sampled[position]])
-            one, other = (Sample(np.concatenate(sample).astype(np.float32), pairs.bounds) for sample in samples)
+            one, other = (
+                Sample(np.concatenate(sample).astype(np.float32), pairs.bounds)
+                for sample in samples
+            )
             undefined = max(undefined, moved.undefined)
-            yield {"layer": layer, "other_layer": layer} | _cell(_compare(one, other)) | moved.cell(blocks, seed)
+            yield (
+                {"layer": layer, "other_layer": layer}
+                | _cell(_compare(one, other))
+                | moved.cell(blocks, seed)
+            )
             progress.step()
     if undefined:
         left_out["rows of length 0"] = undefined
@@ -303,10 +360,15 @@ class Moved:
         moved = _mean_counts(blocks, self.distance, self.n)
         ends, ends_distance = interval(turned, seed=seed), interval(moved, seed=seed)
         low, high = (max(-1.0, 1 - ends[1]), 1 - ends[0]) if ends else (None, None)
-        unrelated = _rounded(float(self.direction @ self.direction - n) / (n * (n - 1))) if n > 1 else None
+        unrelated = (
+            _rounded(float(self.direction @ self.direction - n) / (n * (n - 1))) if n > 1 else None
+        )
         return {
-            "cosine": _interval_of(float(self.cosine.sum()) / n, low, high) | {"unrelated": unrelated},
-            "distance": _interval_of(float(self.distance.sum()) / n, *(ends_distance or (None, None))),
+            "cosine": _interval_of(float(self.cosine.sum()) / n, low, high)
+            | {"unrelated": unrelated},
+            "distance": _interval_of(
+                float(self.distance.sum()) / n, *(ends_distance or (None, None))
+            ),
         }
 
 
@@ -318,16 +380,23 @@ def _mean_counts(blocks: Sequence[str], amounts: np.ndarray, n: np.ndarray) -> C
 
 
 def _matrix(a: Side, b: Side, pairs: Pairs, memory_bytes: int) -> Iterator[dict[str, Any]]:
-    """A cell of each pair of layers; the layers of ``a`` are held as many at a time as fit, those of ``b`` one by one."""
+    """A cell of each pair of layers; the layers of ``a`` are held as many at a time as fit, those
+    of ``b`` one by one.
+    """
     n_sampled = sum(map(len, pairs.sampled))
     widest = max(side.width(layer) for side in (a, b) for layer in side.layers)
     # Rows in float32, and the axes of each jackknife sample.
-    n_bytes = 4 * n_sampled * widest + 8 * len(pairs.bounds) * (widest**2 * enough_rows(n_sampled, widest) + n_sampled)
+    n_bytes = 4 * n_sampled * widest + 8 * len(pairs.bounds) * (
+        widest**2 * enough_rows(n_sampled, widest) + n_sampled
+    )
     at_once = max(1, int(memory_bytes * 3 / 4) // n_bytes - 1)
 
     def sample(side: Side, layer: str, which: int) -> Sample:
         rows = _rows(side, layer, pairs, which, memory_bytes // 8)
-        return Sample(np.concatenate([of[chosen] for of, chosen in zip(rows, pairs.sampled, strict=True)]), pairs.bounds)
+        return Sample(
+            np.concatenate([of[chosen] for of, chosen in zip(rows, pairs.sampled, strict=True)]),
+            pairs.bounds,
+        )
 
     cells: dict[tuple[str, str], dict[str, Any]] = {}
     same = a is b
@@ -337,17 +406,27 @@ def _matrix(a: Side, b: Side, pairs: Pairs, memory_bytes: int) -> Iterator[dict[
         for start in range(0, len(a.layers), at_once):
             held = {layer: sample(a, layer, 0) for layer in a.layers[start : start + at_once]}
             for column, other in enumerate(b.layers):
-                rows = [layer for row, layer in enumerate(a.layers) if layer in held and not (same and row > column)]
-                beside = held[other] if same and other in held else sample(b, other, 1) if rows else None
+                rows = [
+                    layer
+                    for row, layer in enumerate(a.layers)
+                    if layer in held and not (same and row > column)
+                ]
+                beside = (
+                    held[other] if same and other in held else sample(b, other, 1) if rows else None
+                )
                 for layer in rows:
                     assert beside is not None
                     found = _compare(held[layer], beside)
                     cells[layer, other] = _cell(found)
                     if same:
-                        cells[other, layer] = _cell(Comparison(found.cka, found.reversed_pwcca, found.pwcca))
+                        cells[other, layer] = _cell(
+                            Comparison(found.cka, found.reversed_pwcca, found.pwcca)
+                        )
                     progress.step()
     for layer in a.layers:
-        yield from ({"layer": layer, "other_layer": other} | cells[layer, other] for other in b.layers)
+        yield from (
+            {"layer": layer, "other_layer": other} | cells[layer, other] for other in b.layers
+        )
 
 
 def _rows(side: Side, layer: str, pairs: Pairs, which: int, n_bytes: int) -> Iterator[np.ndarray]:
@@ -373,7 +452,9 @@ def _cell(found: Comparison) -> dict[str, Any]:
     }
 
 
-def _interval_of(value: float | None, low: float | None, high: float | None) -> dict[str, float | None]:
+def _interval_of(
+    value: float | None, low: float | None, high: float | None
+) -> dict[str, float | None]:
     return {"value": _rounded(value), "low": _rounded(low), "high": _rounded(high)}
 
 

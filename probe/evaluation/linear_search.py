@@ -8,10 +8,12 @@ import numpy as np
 
 from probe.heads.linear.linear_probe import LinearProbe, fit_strengths
 
-# Rows that are judged by blocks are so many at a time: a product's last bits depend on how many rows it has.
+# Rows that are judged by blocks are so many at a time: a product's last bits depend on how many
+# rows it has.
 JUDGED_ROWS = 4096
 
-# (row,) bool, whether a probe is right, and (row,) float64, the truth's log-probability; NaN where the probe has no such class.
+# (row,) bool, whether a probe is right, and (row,) float64, the truth's log-probability; NaN where
+# the probe has no such class.
 Judged = tuple[np.ndarray, np.ndarray]
 
 
@@ -25,7 +27,9 @@ class Chosen:
 
     def for_codes(self) -> LinearProbe:
         """The one with the lowest dev cross-entropy: a code pays for probabilities, not for errors."""
-        return self.tried[min(range(len(self.tried)), key=lambda i: self.search[i]["dev_cross_entropy"])]
+        return self.tried[
+            min(range(len(self.tried)), key=lambda i: self.search[i]["dev_cross_entropy"])
+        ]
 
 
 def search_strengths(
@@ -38,7 +42,9 @@ def search_strengths(
     device: str = "cpu",
     tick: Callable[[], Any] = lambda: None,
 ) -> Chosen:
-    """Fits every strength on (row, dim) and takes the best dev accuracy; among equals the lowest dev cross-entropy."""
+    """Fits every strength on (row, dim) and takes the best dev accuracy; among equals the lowest
+    dev cross-entropy.
+    """
     probes = fit_strengths(rows, np.array(labels), strengths, standardize, device=device, tick=tick)
     search = [on_dev(probe, dev_rows, dev_labels) for probe in probes]
     return Chosen(probes[best_of(search)], search, probes)
@@ -46,7 +52,10 @@ def search_strengths(
 
 def best_of(search: Sequence[dict[str, Any]]) -> int:
     """The entry that dev picks."""
-    return min(range(len(search)), key=lambda i: (-search[i]["dev_accuracy"], search[i]["dev_cross_entropy"]))
+    return min(
+        range(len(search)),
+        key=lambda i: (-search[i]["dev_accuracy"], search[i]["dev_cross_entropy"]),
+    )
 
 
 def on_dev(probe: Any, rows: Any, labels: Sequence[str]) -> dict[str, Any]:
@@ -70,7 +79,9 @@ def entry(probe: Any, hits: np.ndarray, log_probabilities: np.ndarray) -> dict[s
     } | unfinished
 
 
-def judged(probes: Sequence[LinearProbe], blocks: Iterable[np.ndarray], labels: np.ndarray) -> list[Judged]:
+def judged(
+    probes: Sequence[LinearProbe], blocks: Iterable[np.ndarray], labels: np.ndarray
+) -> list[Judged]:
     """What each probe makes of rows that need not be in memory; the same wherever blocks end.
 
     All probes judge a block before the next one is asked for.
@@ -94,7 +105,9 @@ def judge(probe: Any, rows: Any, truth: np.ndarray) -> Judged:
     scores = probe.predict_log_proba(rows)
     columns = np.searchsorted(probe.classes_, truth).clip(max=len(probe.classes_) - 1)
     known = probe.classes_[columns] == truth
-    return known & (scores.argmax(axis=1) == columns), np.where(known, scores[np.arange(len(truth)), columns], np.nan)
+    return known & (scores.argmax(axis=1) == columns), np.where(
+        known, scores[np.arange(len(truth)), columns], np.nan
+    )
 
 
 def cut(blocks: Iterable[np.ndarray], n_rows: int) -> Iterator[np.ndarray]:

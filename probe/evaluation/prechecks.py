@@ -24,7 +24,9 @@ log = logging.getLogger("probe")
 
 T = TypeVar("T")
 
-ROUNDED_S = 1.0  # by which an interval may end after the duration in a manifest, which may be rounded
+ROUNDED_S = (
+    1.0  # by which an interval may end after the duration in a manifest, which may be rounded
+)
 
 
 def problem_of(
@@ -40,7 +42,10 @@ def problem_of(
     Args:
         usable: gives those that can be used.
     """
-    by_split = {split: [item for item in corpus.utterances if item.split == split] for split in ("train", "dev", "test")}
+    by_split = {
+        split: [item for item in corpus.utterances if item.split == split]
+        for split in ("train", "dev", "test")
+    }
     return Problem(
         train=usable(hearing.rows(by_split["train"])),
         dev=usable(hearing.rows(by_split["dev"])),
@@ -63,10 +68,12 @@ def check(
     seed: int = 0,
     limit: int | None = None,
 ) -> None:
-    """Refuses a task that `probe.evaluation.run.run` would refuse whatever the features are; arguments as there.
+    """Refuses a task that `probe.evaluation.run.run` would refuse whatever the features are;
+    arguments as there.
 
     Raises:
-        ProbeError: a list, a label, a column, a split or a domain is missing, or an extra that the task needs is not installed.
+        ProbeError: a list, a label, a column, a split or a domain is missing, or an extra that the
+            task needs is not installed.
     """
     task = asked_under(task, conditions)
     limited = corpus.limited(limit)
@@ -78,7 +85,9 @@ def check(
             KINDS[task.kind].check(task, problem_of(task, limited, hearing, lists, intervals))
 
 
-def stores_of(task: Task, model: str | ModelName, corpus: Corpus, features: Path) -> dict[str, FeatureStore]:
+def stores_of(
+    task: Task, model: str | ModelName, corpus: Corpus, features: Path
+) -> dict[str, FeatureStore]:
     """Condition -> the store that a task, which is open under its conditions, reads of a model.
 
     Raises:
@@ -89,7 +98,9 @@ def stores_of(task: Task, model: str | ModelName, corpus: Corpus, features: Path
     return stores_under(features, ModelName.parse(model), task.view, names, keys)
 
 
-def askable(questions: Mapping[str, T], check_one: Callable[[T], object]) -> tuple[list[T], list[str]]:
+def askable(
+    questions: Mapping[str, T], check_one: Callable[[T], object]
+) -> tuple[list[T], list[str]]:
     """The questions that can be asked, and why the others cannot, which is logged.
 
     Args:

@@ -1,8 +1,9 @@
 """Shows how much of a task's training is done: a bar on a terminal, elsewhere a line now and then.
 
-A kind counts its work in steps of its own, such as epochs of heads: it announces them with `Progress.add` before it takes them with
-`Progress.step`. Steps that are spared (early stopping, layers that an interrupted run has finished) are taken back by a negative
-`add`, so that they do not make the work look faster than it is.
+A kind counts its work in steps of its own, such as epochs of heads: it announces them with
+`Progress.add` before it takes them with `Progress.step`. Steps that are spared (early stopping,
+layers that an interrupted run has finished) are taken back by a negative `add`, so that they do not
+make the work look faster than it is.
 """
 
 import logging
@@ -30,7 +31,11 @@ class Progress:
         text: what is being done.
     """
 
-    def __init__(self, show: Callable[["Progress"], Any] = lambda _: None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        show: Callable[["Progress"], Any] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Starts the clock.
 
         Args:
@@ -43,7 +48,9 @@ class Progress:
         self._start = clock()
 
     def split(self, n_parts: int) -> None:
-        """Announces that the part of the work that begins now is made of ``n_parts`` parts, about equally long."""
+        """Announces that the part of the work that begins now is made of ``n_parts`` parts, about
+        equally long.
+        """
         self._parts += n_parts - 1
 
     def begin(self) -> None:
@@ -66,7 +73,9 @@ class Progress:
         return self.done, self.total
 
     def settle(self, mark: tuple[int, int], n_announced: int) -> None:
-        """Corrects the total: what was done since ``mark`` is all that ``n_announced`` steps came to."""
+        """Corrects the total: what was done since ``mark`` is all that ``n_announced`` steps came
+        to.
+        """
         done, total = mark
         self.add(total - n_announced + self.done - done - self.total)
 
@@ -93,7 +102,9 @@ class Progress:
     @property
     def left(self) -> str:
         """The time that is left, in words."""
-        return "time left unknown" if self.left_s is None else f"about {_duration(self.left_s)} left"
+        return (
+            "time left unknown" if self.left_s is None else f"about {_duration(self.left_s)} left"
+        )
 
     def __str__(self) -> str:
         share = 100 * self.done // max(1, self.expected)
@@ -109,8 +120,11 @@ def _duration(seconds: float) -> str:
 
 
 @contextmanager
-def progress_of(title: str, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> Iterator[Progress]:
-    """A `Progress` that is shown on ``stream`` (stderr) until the block ends; nothing is shown where only warnings are logged.
+def progress_of(
+    title: str, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Progress]:
+    """A `Progress` that is shown on ``stream`` (stderr) until the block ends; nothing is shown
+    where only warnings are logged.
 
     Args:
         title: stands before it.
@@ -155,5 +169,7 @@ class _Bar:
     def draw(self, progress: Progress) -> None:
         """Draws the bar as it is now."""
         self.bar.total, self.bar.n = max(1, progress.expected), progress.done
-        self.bar.set_postfix_str(", ".join(filter(None, [progress.left, progress.text])), refresh=False)
+        self.bar.set_postfix_str(
+            ", ".join(filter(None, [progress.left, progress.text])), refresh=False
+        )
         self.bar.refresh()

@@ -25,11 +25,15 @@ def provenance(
     seed: int,
     device: str,
 ) -> dict[str, Any]:
-    """The fields that all records of a file share: what was asked of what, and what it was computed with."""
+    """The fields that all records of a file share: what was asked of what, and what it was computed
+    with.
+    """
     tested = hearing.tests if condition == SEVERAL else [condition]
     parts = [stores[name] for name in (*hearing.train, *tested)]
     recipes = sorted({part.recipe_sha256 for part in parts})
-    drawn = {part.recipe["disturbance"]["seed"] for part in parts if "disturbance" in part.recipe} - {None}
+    drawn = {
+        part.recipe["disturbance"]["seed"] for part in parts if "disturbance" in part.recipe
+    } - {None}
     store = stores[hearing.train[0]]
     final = store.aliases.get("final", "final")
     return {
@@ -53,20 +57,30 @@ def provenance(
     }
 
 
-def arguments_of(task: Task, model: ModelName, corpus: Corpus, store: FeatureStore, **how: Any) -> dict[str, Any]:
-    """What repeats a run: the arguments of `probe.evaluation.run.run`, and those of the extraction that it reads.
+def arguments_of(
+    task: Task, model: ModelName, corpus: Corpus, store: FeatureStore, **how: Any
+) -> dict[str, Any]:
+    """What repeats a run: the arguments of `probe.evaluation.run.run`, and those of the extraction
+    that it reads.
 
     Args:
         store: of the training.
         how: further arguments; paths become text.
     """
     recipe = store.recipe
-    extracted = model if store.spec in (model.resolved, model.as_path) else ModelName(store.requested, store.spec)
+    extracted = (
+        model
+        if store.spec in (model.resolved, model.as_path)
+        else ModelName(store.requested, store.spec)
+    )
     cut = recipe.get("chunking") or {"chunk_s": 0.0}
     form = {name: cut[name] for name in ("chunk_s", "context_s") if name in cut}
     form |= {name: recipe[name] for name in ("implementation", "precision") if name in recipe}
     disturbance = recipe.get("disturbance", {})
-    heard = {"condition": disturbance.get("text", CLEAN), "condition_seed": disturbance.get("seed") or 0}
+    heard = {
+        "condition": disturbance.get("text", CLEAN),
+        "condition_seed": disturbance.get("seed") or 0,
+    }
     return {
         "task": task.spec or task.name,
         "overrides": dict(task.overrides),
@@ -92,4 +106,6 @@ def stem(fields: dict[str, Any]) -> str:
     """The name of a file of records, without its ending."""
     condition, trained = fields["condition"], fields["train_condition"]
     heard = condition if trained in (CLEAN, condition) else f"{trained} to {condition}"
-    return "__".join(file_name(part) for part in (fields["model"], fields["task"], fields["corpus"], heard))
+    return "__".join(
+        file_name(part) for part in (fields["model"], fields["task"], fields["corpus"], heard)
+    )

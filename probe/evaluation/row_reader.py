@@ -1,7 +1,9 @@
-"""Chosen frames of a layer as rows, read from the store by large blocks and held only where they fit.
+"""Chosen frames of a layer as rows, read from the store by large blocks and held only where they
+fit.
 
-The rows stand in the order of the store, so that neighbouring utterances are read in one piece. Neither the order nor a value
-depends on how much is read or held at a time (of projected ones: but for the rounding of a product).
+The rows stand in the order of the store, so that neighbouring utterances are read in one piece.
+Neither the order nor a value depends on how much is read or held at a time (of projected ones: but
+for the rounding of a product).
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,7 +30,9 @@ class Chosen:
 
 @dataclass(frozen=True)
 class _Stretch:
-    """Frames ``first`` to ``stop`` of one utterance under a condition, of which there is something to read."""
+    """Frames ``first`` to ``stop`` of one utterance under a condition, of which there is something
+    to read.
+    """
 
     condition: str
     stored: Stored
@@ -40,24 +44,38 @@ class _Stretch:
 class StoredRows:
     """The chosen frames of one layer; satisfies `probe.heads.linear.rows.Rows`."""
 
-    def __init__(self, features: Features, layer: str, chosen: Sequence[Chosen], context: int, memory_bytes: int, hold: bool) -> None:
+    def __init__(
+        self,
+        features: Features,
+        layer: str,
+        chosen: Sequence[Chosen],
+        context: int,
+        memory_bytes: int,
+        hold: bool,
+    ) -> None:
         """Plans what is read at a time.
 
         Args:
             chosen: in the order of the store, see `in_store_order`.
             context: frames on both sides that stand beside each.
-            hold: whether rows that take no more than ``memory_bytes`` stay in memory once they were read.
+            hold: whether rows that take no more than ``memory_bytes`` stay in memory once they were
+                read.
         """
         self.features, self.layer, self.context = features, layer, context
         stored_width = features.store.layers[layer]
         width = features.fitting.width or stored_width
         self.shape = (sum(len(item.frames) for item in chosen), (2 * context + 1) * width)
         # A frame that is read may become its rows at once, in float32 at most.
-        per_frame = max((-(-len(item.frames) // features.of(item.utterance).n_rows) for item in chosen), default=1)
+        per_frame = max(
+            (-(-len(item.frames) // features.of(item.utterance).n_rows) for item in chosen),
+            default=1,
+        )
         n_bytes = 4 * (stored_width + width + per_frame * self.shape[1])
         most_frames = max(1, min(READ_BYTES, max(LEAST_READ_BYTES, memory_bytes)) // n_bytes)
         self._reads = list(_reads(features, chosen, context, most_frames))
-        self._holds = hold and self.shape[0] * self.shape[1] * self._item_bytes(chosen) <= memory_bytes
+        self._holds = (
+            hold and self.shape[0] * self.shape[1] * self._item_bytes(chosen) <= memory_bytes
+        )
         self._held: list[np.ndarray] | None = None
 
     def blocks(self) -> Iterator[np.ndarray]:
@@ -76,44 +94,84 @@ class StoredRows:
 
     def _read(self, stretches: Sequence[_Stretch]) -> np.ndarray:
         """The rows of neighbouring stretches of one condition."""
-        wider = [(item, max(0, item.first - self.context), min(item.stored.n_rows, item.stop + self.context)) for item in stretches]
+        wider = [
+            (
+                item,
+                max(0, item.first - self.context),
+                min(item.stored.n_rows, item.stop + self.context),
+            )
+            for item in stretches
+        ]
         asked = [_part_of(item.stored, first, stop) for item, first, stop in wider]
         array = self.features.stored_rows(self.layer, asked, stretches[0].condition)
         array = replace(array, values=self.features.project(self.layer, array.values))
         if self.context == 0:
-            places = [start + item.frames - first for start, (item, first, _) in zip(array.offsets, wider, strict=False)]
+            places = [
+                start + item.frames - first
+                for start, (item, first, _) in zip(array.offsets, wider, strict=False)
+            ]
             every = np.concatenate(places)
-            return array.values if np.array_equal(every, np.arange(len(array.values))) else array.values[every]
-        stacked = [stack_context(frames, self.context)[item.frames - first] for frames, (item, first, _) in zip(array, wider, strict=True)]
+            return (
+                array.values
+                if np.array_equal(every, np.arange(len(array.values)))
+                else array.values[every]
+            )
+        stacked = [
+            stack_context(frames, self.context)[item.frames - first]
+            for frames, (item, first, _) in zip(array, wider, strict=True)
+        ]
         return np.concatenate(stacked)
 
     def _item_bytes(self, chosen: Sequence[Chosen]) -> int:
-        """Bytes of a number as it is read: 2 where all shards hold float16 and nothing is projected."""
+        """Bytes of a number as it is read: 2 where all shards hold float16 and nothing is
+        projected.
+        """
         if self.features.fitting.width:
             return 4
         stores = self.features.stores
         layer = self.features.store.aliases.get(self.layer, self.layer)
-        shards = {(item.utterance.condition, place[0]) for item in chosen for place in self.features.of(item.utterance).pieces}
-        return 2 if all(stores[condition].dtypes[shard][layer] == "float16" for condition, shard in shards) else 4
+        shards = {
+            (item.utterance.condition, place[0])
+            for item in chosen
+            for place in self.features.of(item.utterance).pieces
+        }
+        return (
+            2
+            if all(
+                stores[condition].dtypes[shard][layer] == "float16" for condition, shard in shards
+            )
+            else 4
+        )
 
 
 def in_store_order(features: Features, utterances: Sequence[Utterance]) -> list[int]:
     """Positions of the utterances, in the order in which the stores hold them."""
-    return sorted(range(len(utterances)), key=lambda i: (utterances[i].condition, features.of(utterances[i]).pieces[:1], i))
+    return sorted(
+        range(len(utterances)),
+        key=lambda i: (utterances[i].condition, features.of(utterances[i]).pieces[:1], i),
+    )
 
 
-def _reads(features: Features, chosen: Sequence[Chosen], context: int, most_frames: int) -> Iterator[list[_Stretch]]:
-    """What is read at a time: neighbouring stretches of ``most_frames`` frames of one store, or a part of a longer one."""
+def _reads(
+    features: Features, chosen: Sequence[Chosen], context: int, most_frames: int
+) -> Iterator[list[_Stretch]]:
+    """What is read at a time: neighbouring stretches of ``most_frames`` frames of one store, or a
+    part of a longer one.
+    """
     waiting: list[_Stretch] = []
     n_frames = 0
     for item in chosen:
         stored, condition = features.of(item.utterance), item.utterance.condition
         for first in range(0, stored.n_rows, most_frames):
             stop = min(first + most_frames, stored.n_rows)
-            frames = item.frames[np.searchsorted(item.frames, first) : np.searchsorted(item.frames, stop)]
+            frames = item.frames[
+                np.searchsorted(item.frames, first) : np.searchsorted(item.frames, stop)
+            ]
             if not len(frames):
                 continue
-            if waiting and (n_frames + stop - first > most_frames or condition != waiting[0].condition):
+            if waiting and (
+                n_frames + stop - first > most_frames or condition != waiting[0].condition
+            ):
                 yield waiting
                 waiting, n_frames = [], 0
             waiting.append(_Stretch(condition, stored, frames, first, stop))

@@ -17,7 +17,14 @@ from probe.data import transcript_checks
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, Utterance, load_corpus
 from probe.errors import ProbeError, listed
-from probe.evaluation.condition_plan import Hearing, asked_under, groups_of, heard, hearings, of_blocks
+from probe.evaluation.condition_plan import (
+    Hearing,
+    asked_under,
+    groups_of,
+    heard,
+    hearings,
+    of_blocks,
+)
 from probe.evaluation.dataset import Features, Problem, Score, described
 from probe.evaluation.kinds.registry import KINDS
 from probe.evaluation.kinds.transcribe import CTC_LAYER
@@ -61,7 +68,8 @@ class Run:
     Attributes:
         paths: files of records, one for each condition of training and tests.
         records: their content.
-        left_out: utterances of the corpus without features because their extraction failed, under any condition.
+        left_out: utterances of the corpus without features because their extraction failed, under
+            any condition.
     """
 
     paths: list[Path]
@@ -71,7 +79,13 @@ class Run:
     def __repr__(self) -> str:
         about = [f"{item.task} of {item.model} on {item.corpus}" for item in self.records[:1]]
         missing = f"{len(self.left_out)} left out" if self.left_out else ""
-        return brief(self, counted(len(self.paths), "file"), counted(len(self.records), "record"), missing, *about)
+        return brief(
+            self,
+            counted(len(self.paths), "file"),
+            counted(len(self.records), "record"),
+            missing,
+            *about,
+        )
 
     @property
     def path(self) -> Path:
@@ -97,28 +111,36 @@ def run(
     again: bool = False,
     number: str = "",
 ) -> Run:
-    """Trains and scores every layer, and writes ``results/<model>__<task>__<corpus>__<condition>.jsonl`` for every condition.
+    """Trains and scores every layer, and writes
+    ``results/<model>__<task>__<corpus>__<condition>.jsonl`` for every condition.
 
     Args:
         task: a ready task's name, a TOML file, or a task that is open.
-        model: SPEC or NAME=SPEC (`probe.model_names`), or the name that it was given at extraction. Where SPEC is a folder or a file, its
-            weights must be those that the features were extracted from; ``NAME@<revision>`` names older features.
+        model: SPEC or NAME=SPEC (`probe.model_names`), or the name that it was given at extraction.
+            Where SPEC is a folder or a file, its weights must be those that the features were
+            extracted from; ``NAME@<revision>`` names older features.
         corpus: a manifest, ``librispeech:ROOT#subsets``, or a corpus that is loaded.
         features: the folder of stores.
         results: the folder of records.
-        trials, dev_trials: lists for verification; without ``dev_trials`` seeded pairs of dev rows are drawn.
-        labels: for frames, a CSV file of intervals or a folder of TextGrids, in the place of the one that the task names; its
-            sha256 stands where that of a list of trials does.
-        conditions: to be asked under, in the place of the task's own; each has its own store. What is disturbed is the task's
-            (`probe.evaluation.condition_plan`). Where all of them train together they are part of the task's name.
+        trials, dev_trials: lists for verification; without ``dev_trials`` seeded pairs of dev rows
+            are drawn.
+        labels: for frames, a CSV file of intervals or a folder of TextGrids, in the place of the
+            one that the task names; its sha256 stands where that of a list of trials does.
+        conditions: to be asked under, in the place of the task's own; each has its own store. What
+            is disturbed is the task's (`probe.evaluation.condition_plan`). Where all of them train
+            together they are part of the task's name.
         device: where heads are trained; None takes a GPU where there is one.
         seed: of heads, drawn trials, controls and the bootstrap.
-        limit: at most so many utterances of each split, the ones that `probe.extract` takes; part of the corpus' name in records.
-        memory_bytes: for features that are held at a time; what does not fit is read again when it is needed.
-        again: whether to train anew where records of the same question, features, code and libraries are there already.
+        limit: at most so many utterances of each split, the ones that `probe.extract` takes; part
+            of the corpus' name in records.
+        memory_bytes: for features that are held at a time; what does not fit is read again when it
+            is needed.
+        again: whether to train anew where records of the same question, features, code and
+            libraries are there already.
         number: of the task among several, such as ``task 3 of 12``, for the progress.
 
-    What an interrupted run has finished of a task is kept in ``results/.unfinished/``; the same call goes on from there.
+    What an interrupted run has finished of a task is kept in ``results/.unfinished/``; the same
+    call goes on from there.
 
     Raises:
         ProbeError: features are missing, or the task cannot be asked of this corpus.
@@ -129,17 +151,27 @@ def run(
     asked = hearings(task)
     device = choose_device(device)
     if other := same_question(task):
-        log.info("%s: asks the same question as the ready task %s, whose records have another name", task.name, other)
+        log.info(
+            "%s: asks the same question as the ready task %s, whose records have another name",
+            task.name,
+            other,
+        )
     given = ModelName.parse(model)
     stores = stores_of(task, given, corpus, Path(features))
     named = replace(given, name=name_of(given, next(iter(stores.values()))))
     done = Run([], [], [])
-    for line in transcript_checks.warnings(corpus.utterances) if (task.of or task).kind == "transcribe" else ():
+    for line in (
+        transcript_checks.warnings(corpus.utterances)
+        if (task.of or task).kind == "transcribe"
+        else ()
+    ):
         log.warning("%s: %s", corpus.name, line)
     groups = groups_of(corpus)
     for position, hearing in enumerate(asked):
         started = time.monotonic()
-        found = Features({condition: stores[condition] for condition in hearing.conditions}, task.view, corpus)
+        found = Features(
+            {condition: stores[condition] for condition in hearing.conditions}, task.view, corpus
+        )
         if not position:
             _warn_of_copies(found, corpus, hearing.conditions[0])
         for item in found.failed:
@@ -152,22 +184,40 @@ def run(
         shas = {split: item.sha256 for split, item in lists.items()}
         shas |= dict.fromkeys(("dev", "test"), intervals.sha256) if intervals else {}
         common = {
-            condition: provenance(task, named.name, corpus, stores, hearing, condition, seed, device)
+            condition: provenance(
+                task, named.name, corpus, stores, hearing, condition, seed, device
+            )
             | {"limit": None if corpus is whole else limit}
             for condition in hearing.names.values()
         }
-        paths = {condition: Path(results) / f"{stem(fields)}.jsonl" for condition, fields in common.items()}
+        paths = {
+            condition: Path(results) / f"{stem(fields)}.jsonl"
+            for condition, fields in common.items()
+        }
         folders = [stores[condition].path for condition in hearing.conditions]
-        finished = {condition: () if again else _finished(path, folders, common[condition], shas) for condition, path in paths.items()}
-        voices = _training_speakers(task, found.usable(hearing.rows([item for item in corpus.utterances if item.split == "train"])))
+        finished = {
+            condition: () if again else _finished(path, folders, common[condition], shas)
+            for condition, path in paths.items()
+        }
+        voices = _training_speakers(
+            task,
+            found.usable(
+                hearing.rows([item for item in corpus.utterances if item.split == "train"])
+            ),
+        )
         if all(finished.values()):
-            log.info("%s: there already; --again trains anew", listed([str(path) for path in paths.values()]))
+            log.info(
+                "%s: there already; --again trains anew",
+                listed([str(path) for path in paths.values()]),
+            )
             done.paths.extend(paths.values())
             done.records.extend(record for records in finished.values() for record in records)
             continue
         require_writable(Path(results))
         own = next(iter(common))
-        parts = _unfinished(Path(results), stem(common[own]), common[own], shas, found, hearing, memory_bytes)
+        parts = _unfinished(
+            Path(results), stem(common[own]), common[own], shas, found, hearing, memory_bytes
+        )
         problem = replace(
             problem_of(task, corpus, hearing, lists, intervals, found.usable),
             seed=seed,
@@ -176,7 +226,14 @@ def run(
             unfinished=parts,
         )
         trained = f"training {position + 1} of {len(asked)}" if len(asked) > 1 else ""
-        with progress_of(" ".join(filter(None, [task.name, named.name, *(f"({text})" for text in (number, trained) if text)]))) as shown:
+        with progress_of(
+            " ".join(
+                filter(
+                    None,
+                    [task.name, named.name, *(f"({text})" for text in (number, trained) if text)],
+                )
+            )
+        ) as shown:
             scores = _scores(task, replace(problem, progress=shown), found)
         seconds = round(time.monotonic() - started + parts.seconds, 2)
         arguments = arguments_of(
@@ -194,12 +251,21 @@ def run(
             memory_bytes=memory_bytes,
         )
         _warn_of_edges(task.name, named.name, scores)
-        order = {layer: index for index, layer in enumerate([*found.layers, WEIGHTED, CTC_LAYER])} | {NO_LAYER: -1}
+        order = {
+            layer: index for index, layer in enumerate([*found.layers, WEIGHTED, CTC_LAYER])
+        } | {NO_LAYER: -1}
         blocks = n_blocks(found.store.recipe)
         for name, condition in hearing.names.items():
-            of_file = [replace(score, test_domain="") if name else score for score in scores if _belongs(score, name, hearing)]
+            of_file = [
+                replace(score, test_domain="") if name else score
+                for score in scores
+                if _belongs(score, name, hearing)
+            ]
             fields = common[condition] | {"seconds": seconds, "arguments": arguments}
-            records = [_record(score, fields, order, shas, depth_of(score.layer, blocks), groups, voices) for score in of_file]
+            records = [
+                _record(score, fields, order, shas, depth_of(score.layer, blocks), groups, voices)
+                for score in of_file
+            ]
             path = paths[condition]
             outcomes = _outcomes(of_file, records, corpus)
             digest = hashlib.sha256(outcomes).hexdigest()
@@ -215,30 +281,46 @@ def run(
         parts.remove()
     _say_what_scores_rest_on(task, named.name, done.records)
     if done.left_out:
-        log.warning("%s: %d utterances failed at extraction and are left out: %s", corpus.name, len(done.left_out), listed(done.left_out))
+        log.warning(
+            "%s: %d utterances failed at extraction and are left out: %s",
+            corpus.name,
+            len(done.left_out),
+            listed(done.left_out),
+        )
     return done
 
 
 def _belongs(score: Score, name: str, hearing: Hearing) -> bool:
-    """Whether a score stands in the file of a test set: its own tests, what was trained and chosen for them, and the controls.
+    """Whether a score stands in the file of a test set: its own tests, what was trained and chosen
+    for them, and the controls.
 
-    Of a training on clean audio the trained controls, budgets and codes stand in the file of clean tests alone.
+    Of a training on clean audio the trained controls, budgets and codes stand in the file of clean
+    tests alone.
     """
     if name and (score.test_domain or name) != name:
         return False
     if hearing.train_condition != CLEAN or hearing.names[name] == CLEAN:
         return True
-    return not (score.budget or score.metric == "codelength" or score.control not in ("", "majority"))
+    return not (
+        score.budget or score.metric == "codelength" or score.control not in ("", "majority")
+    )
 
 
-def _finished(path: Path, stores: Sequence[Path], common: dict[str, Any], shas: dict[str, str]) -> list[Record]:
-    """The records in ``path`` if they answer this very question, and their outcomes lie beside them; otherwise none.
+def _finished(
+    path: Path, stores: Sequence[Path], common: dict[str, Any], shas: dict[str, str]
+) -> list[Record]:
+    """The records in ``path`` if they answer this very question, and their outcomes lie beside
+    them; otherwise none.
 
     Records that are older than anything that the stores hold do not count either.
     """
-    if not path.exists() or common["code"]["commit"].endswith("+"):  # a working tree with changes has no version
+    if not path.exists() or common["code"]["commit"].endswith(
+        "+"
+    ):  # a working tree with changes has no version
         return []
-    if path.stat().st_mtime_ns <= max(item.stat().st_mtime_ns for store in stores for item in store.glob("*.json")):
+    if path.stat().st_mtime_ns <= max(
+        item.stat().st_mtime_ns for store in stores for item in store.glob("*.json")
+    ):
         return []
     try:
         records = list(iterate_records(path))
@@ -269,7 +351,9 @@ def _unfinished(
     """
     if common["code"]["commit"].endswith("+"):
         return Unfinished()
-    audio = sorted([*place, stored.audio_sha256, stored.n_rows] for place, stored in features.stored.items())
+    audio = sorted(
+        [*place, stored.audio_sha256, stored.n_rows] for place, stored in features.stored.items()
+    )
     recipes = {condition: store.recipe_sha256 for condition, store in features.stores.items()}
     question = {
         **common,
@@ -284,7 +368,9 @@ def _unfinished(
 
 
 def _scores(task: Task, problem: Problem, features: Features) -> list[Score]:
-    """What the task's kind says of every layer, with the utterances that have no features counted in each score."""
+    """What the task's kind says of every layer, with the utterances that have no features counted
+    in each score.
+    """
     scores: list[Score] = []
     grids = features.on_grids()
     problem.progress.split(len(grids))
@@ -302,7 +388,8 @@ def _scores(task: Task, problem: Problem, features: Features) -> list[Score]:
 
 
 def _training_speakers(task: Task, train: Sequence[Utterance]) -> dict[str, set[str]]:
-    """Train domain, empty where a task does not cross any, -> the speakers of its training rows as records name them.
+    """Train domain, empty where a task does not cross any, -> the speakers of its training rows as
+    records name them.
 
     Nothing where the label is the speaker: then the same voices are the point of the task.
     """
@@ -317,7 +404,9 @@ def _training_speakers(task: Task, train: Sequence[Utterance]) -> dict[str, set[
 
 
 def _shared_speakers(score: Score, voices: Mapping[str, set[str]]) -> int | None:
-    """How many of the scored speakers a head has learned from; None where that is unknown or nothing is trained."""
+    """How many of the scored speakers a head has learned from; None where that is unknown or
+    nothing is trained.
+    """
     if score.counts is None or score.split == "train" or not score.n_train or not voices:
         return None
     if score.head in ON_SPEAKERS:  # they learn from the speakers that occur in no trial
@@ -344,7 +433,8 @@ def _say_what_scores_rest_on(task: Task, model: str, records: Sequence[Record]) 
 
 
 def _refuse_failed(task: Task, corpus: Corpus, features: Features, hearing: Hearing) -> None:
-    """Names a failed extraction before anything else is missed: all rows of a split that the task needs have no features.
+    """Names a failed extraction before anything else is missed: all rows of a split that the task
+    needs have no features.
 
     Raises:
         ProbeError: the store, the split, the first reason and what to do.
@@ -379,7 +469,11 @@ def _record(
     groups: Mapping[str, Mapping[str, str]],
     voices: Mapping[str, set[str]],
 ) -> Record:
-    ends = interval(dict(score.counts), seed=common["seed"], metric=score.metric) if score.counts is not None else None
+    ends = (
+        interval(dict(score.counts), seed=common["seed"], metric=score.metric)
+        if score.counts is not None
+        else None
+    )
     return Record(
         **common,
         layer=score.layer,
@@ -396,7 +490,9 @@ def _record(
         n=score.n,
         n_blocks=len(score.counts["block"]) if score.counts is not None else 0,
         counts=dict(score.counts or {}),
-        groups=of_blocks(groups, score.counts["block"]) if score.counts and score.split == "test" and not score.control else {},
+        groups=of_blocks(groups, score.counts["block"])
+        if score.counts and score.split == "test" and not score.control
+        else {},
         higher_is_better=score.higher_is_better,
         select_by=score.select_by,
         headline=score.headline,
@@ -420,19 +516,40 @@ def _outcomes(scores: Sequence[Score], records: Sequence[Record], corpus: Corpus
 
     Utterances stand with their speaker and duration.
     """
-    about = {item.key: {"speaker": item.speaker, "duration_s": item.duration_s} for item in corpus.utterances}
+    about = {
+        item.key: {"speaker": item.speaker, "duration_s": item.duration_s}
+        for item in corpus.utterances
+    }
     picked = chosen_layers(frame_of(records))
-    chosen = {(row.head, row.train_domain): row.chosen_layer for row in picked[picked["budget"] == ""].itertuples()}
+    chosen = {
+        (row.head, row.train_domain): row.chosen_layer
+        for row in picked[picked["budget"] == ""].itertuples()
+    }
     lines: list[str] = []
     seen: set[tuple[str, str, str]] = set()
     for score in scores:
         place = (score.head, score.train_domain, score.test_domain)
-        if score.split != "test" or score.control or score.budget or place in seen or chosen.get(place[:2]) != score.layer:
+        if (
+            score.split != "test"
+            or score.control
+            or score.budget
+            or place in seen
+            or chosen.get(place[:2]) != score.layer
+        ):
             continue
         seen.add(place)
-        head = {"layer": score.layer, "head": score.head, "train_domain": score.train_domain, "test_domain": score.test_domain}
+        head = {
+            "layer": score.layer,
+            "head": score.head,
+            "train_domain": score.train_domain,
+            "test_domain": score.test_domain,
+        }
         lines += [
-            json.dumps({**head, **outcome, **about.get(outcome.get("key", ""), {})}, ensure_ascii=False) + "\n" for outcome in score.outcomes
+            json.dumps(
+                {**head, **outcome, **about.get(outcome.get("key", ""), {})}, ensure_ascii=False
+            )
+            + "\n"
+            for outcome in score.outcomes
         ]
     return "".join(lines).encode()
 
@@ -444,11 +561,18 @@ def _warn_of_copies(features: Features, corpus: Corpus, condition: str) -> None:
         splits.setdefault(features.of(utterance).audio_sha256, {})[utterance.split] = utterance.key
     copies = [" = ".join(keys.values()) for keys in splits.values() if len(keys) > 1]
     if copies:
-        log.warning("%s: %d recordings are in more than one split, byte for byte: %s", corpus.name, len(copies), listed(copies, 3))
+        log.warning(
+            "%s: %d recordings are in more than one split, byte for byte: %s",
+            corpus.name,
+            len(copies),
+            listed(copies, 3),
+        )
 
 
 def _warn_of_edges(task: str, model: str, scores: Sequence[Score]) -> None:
-    """Names layers whose setting was picked from the end of its grid: beyond it there may be a better one."""
+    """Names layers whose setting was picked from the end of its grid: beyond it there may be a
+    better one.
+    """
     edges: dict[tuple[str, float, str], list[str]] = {}
     for score in scores:
         if score.split != "dev" or score.control or score.budget:
@@ -461,4 +585,12 @@ def _warn_of_edges(task: str, model: str, scores: Sequence[Score]) -> None:
                 edges.setdefault((name, value, edge), []).append(score.layer)
     for (name, value, edge), layers in edges.items():
         names = listed(list(dict.fromkeys(layers)))
-        log.warning("%s, %s: dev picked %s = %g, the %s of its grid, at layers %s", task, model, name, value, edge, names)
+        log.warning(
+            "%s, %s: dev picked %s = %g, the %s of its grid, at layers %s",
+            task,
+            model,
+            name,
+            value,
+            edge,
+            names,
+        )

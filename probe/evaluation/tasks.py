@@ -1,7 +1,7 @@
 """Task files: a question in a few lines of TOML.
 
-A task names a kind (a function of this package) and sets what that kind leaves open; every key has a default but ``kind``. An
-unknown key is an error. A corrected task gets a new ``version``.
+A task names a kind (a function of this package) and sets what that kind leaves open; every key has
+a default but ``kind``. An unknown key is an error. A corrected task gets a new ``version``.
 """
 
 import difflib
@@ -39,14 +39,17 @@ FILES = ("lexicon", "words", "lm")
 FRAME_CONTROLS = ("majority", "shuffled", "types")
 
 EMPTY = ("budgets", "controls", "ignore")  # lists of text that may be empty
-# Of every kind that trains or compares on one layer: how many dimensions it is projected to first (0: none), and how.
+# Of every kind that trains or compares on one layer: how many dimensions it is projected to first
+# (0: none), and how.
 PROJECTION: dict[str, Any] = {"project": 0, "projection": "pca"}
-# Of every kind: under which conditions it is asked, and of which rows the audio is disturbed (`probe.evaluation.condition_plan`).
+# Of every kind: under which conditions it is asked, and of which rows the audio is disturbed
+# (`probe.evaluation.condition_plan`).
 DISTURBED = ("test", "train", "both", "mixed")
 ENROLLED = ("clean", "same")
 HEARD: dict[str, Any] = {"conditions": ["clean"], "disturb": "test"}
 
-# kind -> key -> default; a value of another type than its default is refused. No learning rates: the head's own.
+# kind -> key -> default; a value of another type than its default is refused. No learning rates:
+# the head's own.
 KINDS: dict[str, dict[str, Any]] = {
     "classify": {
         "label": "speaker",
@@ -136,7 +139,8 @@ class Task:
     """A question.
 
     Attributes:
-        name: the file's ``name`` or stem, with what the command line overrode (``speaker-id:label=sex``).
+        name: the file's ``name`` or stem, with what the command line overrode
+            (``speaker-id:label=sex``).
         settings: every key of the kind with its value.
         of: the task that a ``shift`` wraps.
         folder: of the task's file.
@@ -159,18 +163,31 @@ class Task:
 
     @property
     def sha256(self) -> str:
-        """Of everything that decides a score; the file's layout, name and description do not, nor which conditions are asked for
-        where each has a training or a test of its own, nor a projection that is off."""
+        """Of everything that decides a score; the file's layout, name and description do not, nor
+        which conditions are asked for where each has a training or a test of its own, nor a
+        projection that is off.
+        """
         inner = self.of.sha256 if self.of else ""
-        contents: dict[str, Any] = {key: sha256_of_file(path) for key in FILES if (path := self.file(key))}
-        contents |= {"conditions": sorted(self.settings["conditions"])} if self.trains_across else {}
+        contents: dict[str, Any] = {
+            key: sha256_of_file(path) for key in FILES if (path := self.file(key))
+        }
+        contents |= (
+            {"conditions": sorted(self.settings["conditions"])} if self.trains_across else {}
+        )
         off = {"conditions", *(PROJECTION if not self.settings.get("project") else ())}
-        off |= {key for key, usual in (("disturb", "test"), ("across", "domain"), ("enroll", "clean")) if self.settings.get(key) == usual}
+        off |= {
+            key
+            for key, usual in (("disturb", "test"), ("across", "domain"), ("enroll", "clean"))
+            if self.settings.get(key) == usual
+        }
         settings = {key: value for key, value in self.settings.items() if key not in off} | contents
-        return sha256_of_json({"version": self.version, "kind": self.kind, "settings": settings, "of": inner})
+        return sha256_of_json(
+            {"version": self.version, "kind": self.kind, "settings": settings, "of": inner}
+        )
 
     def file(self, key: str) -> Path | None:
-        """The file that a key of `FILES` names: beside the task's own file, or seen from the working folder; None for no name.
+        """The file that a key of `FILES` names: beside the task's own file, or seen from the
+        working folder; None for no name.
 
         Raises:
             ProbeError: there is no such file.
@@ -189,7 +206,9 @@ class Task:
 
     @property
     def trains_across(self) -> bool:
-        """Whether one training or score is of all conditions together, so that their set decides it."""
+        """Whether one training or score is of all conditions together, so that their set decides
+        it.
+        """
         return self.settings.get("disturb") == "mixed" or self.settings.get("across") == "condition"
 
     @property
@@ -216,8 +235,8 @@ def open_task(name: str | Path, overrides: Mapping[str, Any] | None = None) -> T
     """A ready task by its name, or the task in a TOML file.
 
     Args:
-        overrides: keys set on the command line; where they change the task they become part of its name. A ``shift`` passes them
-            to what it wraps.
+        overrides: keys set on the command line; where they change the task they become part of its
+            name. A ``shift`` passes them to what it wraps.
 
     Raises:
         ProbeError: no such task, not TOML, an unknown key, or a value that its kind cannot use.
@@ -227,7 +246,9 @@ def open_task(name: str | Path, overrides: Mapping[str, Any] | None = None) -> T
     if path is None or not path.is_file():
         close = difflib.get_close_matches(text, ready_tasks(), n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise UsageError(f"task {text!r}: no ready task and no TOML file.{hint} Ready: {', '.join(ready_tasks())}.")
+        raise UsageError(
+            f"task {text!r}: no ready task and no TOML file.{hint} Ready: {', '.join(ready_tasks())}."
+        )
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -250,16 +271,35 @@ def _task(path: Path, content: dict[str, Any], overrides: Mapping[str, Any]) -> 
     settings = {key: content.get(key, default) for key, default in KINDS[kind].items()}
     inner = None
     if kind == "shift":
-        inner = _wrapped(path, settings["of"], {key: value for key, value in overrides.items() if key not in settings})
+        inner = _wrapped(
+            path,
+            settings["of"],
+            {key: value for key, value in overrides.items() if key not in settings},
+        )
     elif unknown := [key for key in overrides if key not in settings]:
-        raise UsageError(f"--{unknown[0]}: task {path.stem} is of kind {kind}, which has no {unknown[0]}.")
-    own = {key: value for key, value in overrides.items() if key in settings and value != settings[key]}
+        raise UsageError(
+            f"--{unknown[0]}: task {path.stem} is of kind {kind}, which has no {unknown[0]}."
+        )
+    own = {
+        key: value for key, value in overrides.items() if key in settings and value != settings[key]
+    }
     changes = own | (dict(inner.overrides) if inner else {})
-    name = (content.get("name") or path.stem) + "".join(f":{key}={changes[key]}" for key in overrides if key in changes)
+    name = (content.get("name") or path.stem) + "".join(
+        f":{key}={changes[key]}" for key in overrides if key in changes
+    )
     settings |= own
     _complete(path, settings)
     about = content.get("description", "")
-    return Task(name, content.get("version", 1), kind, about, settings, inner, path.parent, overrides=changes)
+    return Task(
+        name,
+        content.get("version", 1),
+        kind,
+        about,
+        settings,
+        inner,
+        path.parent,
+        overrides=changes,
+    )
 
 
 def same_question(task: Task) -> str:
@@ -287,7 +327,9 @@ def _wrapped(path: Path, name: str, overrides: Mapping[str, Any]) -> Task:
     beside = path.parent / name
     task = open_task(beside if name.endswith(".toml") and beside.is_file() else name, overrides)
     if task.kind not in ("classify", "transcribe", "frames"):
-        raise ProbeError(f"{path}: of = {name!r} is of kind {task.kind}; domain shift wraps classify, transcribe and frames tasks.")
+        raise ProbeError(
+            f"{path}: of = {name!r} is of kind {task.kind}; domain shift wraps classify, transcribe and frames tasks."
+        )
     return task
 
 
@@ -297,7 +339,9 @@ def _checked(path: Path, key: str, value: Any, default: Any) -> Any:
         element = str if key in EMPTY else type(default[0]) if default else float
         items = value if isinstance(value, list) else [value]
         if not items and default and key not in EMPTY:
-            raise ProbeError(f"{path}: {key} is an empty list; expected at least one value such as {default[0]!r}.")
+            raise ProbeError(
+                f"{path}: {key} is an empty list; expected at least one value such as {default[0]!r}."
+            )
         return [_checked(path, key, item, element()) for item in items]
     if isinstance(default, float) and type(value) is int:
         value = float(value)
@@ -334,7 +378,9 @@ def _complete(path: Path, settings: dict[str, Any]) -> None:
         values = settings.get(key, [])
         for value in values if isinstance(values, list) else [values]:
             if value not in allowed:
-                raise ProbeError(f"{path}: {key} = {value!r}; expected {' or '.join(repr(item) for item in allowed)}.")
+                raise ProbeError(
+                    f"{path}: {key} = {value!r}; expected {' or '.join(repr(item) for item in allowed)}."
+                )
     for key, values in settings.items():
         if isinstance(values, list) and len(set(values)) < len(values):
             raise ProbeError(f"{path}: {key} = {values} names something twice; expected each once.")
@@ -382,9 +428,13 @@ def _agree(path: Path, settings: Mapping[str, Any]) -> None:
     """Refuses settings of a ``transcribe`` task that need or exclude each other."""
     phones, beam = settings["units"] == "phones", settings["decoding"] == "beam"
     if phones != bool(settings["lexicon"]):
-        raise ProbeError(f"{path}: units = {settings['units']!r}, lexicon = {settings['lexicon']!r}; phones need a lexicon file.")
+        raise ProbeError(
+            f"{path}: units = {settings['units']!r}, lexicon = {settings['lexicon']!r}; phones need a lexicon file."
+        )
     if phones and beam:
-        raise ProbeError(f"{path}: decoding = 'beam' writes words letter by letter; expected units = 'characters' or 'letters'.")
+        raise ProbeError(
+            f"{path}: decoding = 'beam' writes words letter by letter; expected units = 'characters' or 'letters'."
+        )
     if beam != bool(settings["words"] or settings["lm"]):
         raise ProbeError(
             f"{path}: decoding = {settings['decoding']!r} with words = {settings['words']!r} and lm = {settings['lm']!r}; "
@@ -400,22 +450,42 @@ def _agree_on_backends(path: Path, settings: dict[str, Any]) -> None:
             f"{path}: backends = {wrong} with view = {settings['view']!r}; {', '.join(ON_FRAMES)} needs view = 'frames', the other "
             "backends need 'mean' or 'meanstd'. Make it two tasks."
         )
-    settings["headline"] = settings["headline"] or (HEADLINE_BACKEND if HEADLINE_BACKEND in backends else backends[0])
+    settings["headline"] = settings["headline"] or (
+        HEADLINE_BACKEND if HEADLINE_BACKEND in backends else backends[0]
+    )
     if settings["headline"] not in backends:
-        raise ProbeError(f"{path}: headline = {settings['headline']!r}; expected one of its backends: {', '.join(backends)}.")
+        raise ProbeError(
+            f"{path}: headline = {settings['headline']!r}; expected one of its backends: {', '.join(backends)}."
+        )
 
 
 def unread_columns(tasks: Iterable[Task], columns: Iterable[str]) -> list[str]:
     """Those of a manifest's columns that no setting of the tasks names."""
-    values = [value for task in tasks for one in (task, task.of or task) for value in one.settings.values()]
-    named = {text for value in values for text in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(text, str)}
+    values = [
+        value
+        for task in tasks
+        for one in (task, task.of or task)
+        for value in one.settings.values()
+    ]
+    named = {
+        text
+        for value in values
+        for text in (value if isinstance(value, (list, tuple)) else [value])
+        if isinstance(text, str)
+    }
     return [name for name in columns if name not in named]
 
 
 def log_columns(corpus: Corpus, tasks: Sequence[Task] = ()) -> None:
-    """Says which columns of a manifest nothing reads: a name that is misspelled, or that promises something, shows here."""
+    """Says which columns of a manifest nothing reads: a name that is misspelled, or that promises
+    something, shows here.
+    """
     columns = unread_columns(tasks, corpus.further_columns)
     if columns and tasks:
         log.info("%s: columns that no task asks for: %s", corpus.name, listed(columns, 20))
     elif columns:
-        log.info("%s: further columns, which tasks can ask for as labels: %s", corpus.name, listed(columns, 20))
+        log.info(
+            "%s: further columns, which tasks can ask for as labels: %s",
+            corpus.name,
+            listed(columns, 20),
+        )

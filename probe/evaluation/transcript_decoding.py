@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 
 from probe.evaluation.tasks import Task
-from probe.heads.ctc.beam_search import BeamDecoder, read_arpa_words, read_words, require_flashlight, written_words
+from probe.heads.ctc.beam_search import (
+    BeamDecoder,
+    read_arpa_words,
+    read_words,
+    require_flashlight,
+    written_words,
+)
 from probe.heads.ctc.ctc_probe import CTCProbe
 from probe.heads.ctc.vocabulary import Vocabulary, letters, symbol_error_rates
 
@@ -37,7 +43,8 @@ def check_decoding(task: Task, vocabulary: Vocabulary) -> None:
     """Refuses a beam search that cannot be had.
 
     Raises:
-        ProbeError: flashlight-text is not installed, a file is not there, or no listed word can be written.
+        ProbeError: flashlight-text is not installed, a file is not there, or no listed word can be
+            written.
     """
     if task.settings["decoding"] != "greedy":
         require_flashlight()
@@ -66,7 +73,9 @@ class Decoding:
             return
         listed_words = _listed_words(task)
         first: BeamDecoder | None = None
-        for weight, score in itertools.product(settings["lm_weight"] if lm else [0.0], settings["word_score"]):
+        for weight, score in itertools.product(
+            settings["lm_weight"] if lm else [0.0], settings["word_score"]
+        ):
             first = self._decoders[weight, score] = BeamDecoder(
                 vocabulary,
                 listed_words,
@@ -78,7 +87,12 @@ class Decoding:
                 like=first,
             )
         if first and first.left_out:
-            log.warning("%s: %d of %d words cannot be written with training's characters", task.name, first.left_out, len(listed_words))
+            log.warning(
+                "%s: %d of %d words cannot be written with training's characters",
+                task.name,
+                first.left_out,
+                len(listed_words),
+            )
 
     def of(self, probe: CTCProbe, dev_frames: Frames, dev_texts: Sequence[str]) -> Reading:
         """The head with the decoder of the lowest dev error rate, the first of equals."""
@@ -87,8 +101,14 @@ class Decoding:
         scored = probe.log_probabilities(dev_frames)
         entries = {}
         for (weight, score), decoder in self._decoders.items():
-            (error,) = symbol_error_rates(dev_texts, [[decoder(item) for item in scored]], probe.separator)
-            entries[weight, score] = probe.chosen_ | {"lm_weight": weight, "word_score": score, probe.metric: error}
+            (error,) = symbol_error_rates(
+                dev_texts, [[decoder(item) for item in scored]], probe.separator
+            )
+            entries[weight, score] = probe.chosen_ | {
+                "lm_weight": weight,
+                "word_score": score,
+                probe.metric: error,
+            }
         best = min(entries, key=lambda setting: entries[setting][probe.metric])
         return Reading(
             lambda frames: [self._decoders[best](item) for item in probe.log_probabilities(frames)],

@@ -1,4 +1,6 @@
-"""What a ``transcribe`` task takes for the truth: transcripts in the task's units, and how well training covers them."""
+"""What a ``transcribe`` task takes for the truth: transcripts in the task's units, and how well
+training covers them.
+"""
 
 import logging
 from collections import Counter
@@ -46,13 +48,20 @@ class Transcripts:
     """
 
     def __init__(self, task: Task) -> None:
-        self._task, self._units, self._unknown = task.name, task.settings["units"], task.settings["unknown"]
+        self._task, self._units, self._unknown = (
+            task.name,
+            task.settings["units"],
+            task.settings["unknown"],
+        )
         self.separator = UNITS[self._units]
         self._lexicon_path = task.file("lexicon")
         self._lexicon = read_lexicon(self._lexicon_path) if self._lexicon_path else {}
 
-    def of(self, split: str, domain: str, rows: Sequence[Utterance], excluded: Counter[str]) -> Part:
-        """Utterances with their texts; the setting ``unknown`` says what becomes of words that the lexicon lacks.
+    def of(
+        self, split: str, domain: str, rows: Sequence[Utterance], excluded: Counter[str]
+    ) -> Part:
+        """Utterances with their texts; the setting ``unknown`` says what becomes of words that the
+        lexicon lacks.
 
         Args:
             excluded: where utterances that are left out are counted.
@@ -69,7 +78,9 @@ class Transcripts:
             for word in lacking:
                 found.setdefault(word, Found(word)).add(item.key)
         if self._unknown == "leave-out":
-            excluded.update({LACKING: n} if (n := sum(bool(lacking) for _, _, lacking in read)) else {})
+            excluded.update(
+                {LACKING: n} if (n := sum(bool(lacking) for _, _, lacking in read)) else {}
+            )
             read = [entry for entry in read if not entry[2]]
         part = Part(split, domain, [item for item, _, _ in read], [text for _, text, _ in read])
         if found:
@@ -81,7 +92,9 @@ class Transcripts:
         named = listed([f"{item.what!r} in {item.keys[0]}" for item in lacking])
         text = f"{self._task}: {part.name}: {n} {LACKING} {self._lexicon_path}: {named}"
         if self._unknown == "refuse":
-            raise ProbeError(f"{text}. Add them, or set unknown = 'symbol' (each reads {UNKNOWN_PHONE}) or 'leave-out'.")
+            raise ProbeError(
+                f"{text}. Add them, or set unknown = 'symbol' (each reads {UNKNOWN_PHONE}) or 'leave-out'."
+            )
         log.warning("%s", text)
         if self._unknown == "symbol":
             part.notes.append(f"{n} {LACKING}, read as {UNKNOWN_PHONE}")
@@ -90,19 +103,29 @@ class Transcripts:
         """Notes the symbols that training does not have, which can only be errors."""
         known = set(vocabulary.symbols)
         if self.separator:
-            symbols = [(item.key, symbol) for item, text in zip(part.rows, part.texts, strict=True) for symbol in text.split()]
+            symbols = [
+                (item.key, symbol)
+                for item, text in zip(part.rows, part.texts, strict=True)
+                for symbol in text.split()
+            ]
             found: dict[str, Found] = {}
             for key, symbol in symbols:
                 if symbol not in known:
                     found.setdefault(symbol, Found(symbol)).add(key)
             strange, what, detail = list(found.values()), "phones", ""
         else:
-            strange = unseen([(item.key, text) for item, text in zip(part.rows, part.texts, strict=True)], known)
+            strange = unseen(
+                [(item.key, text) for item, text in zip(part.rows, part.texts, strict=True)], known
+            )
             what, detail = "characters", described(strange)
         if strange:
             names = listed(sorted(repr(item.what) for item in strange))
-            part.notes.append(f"{sum(item.count for item in strange)} {what} not in training: {names}")
-            log.warning("%s: %s: %s not in training: %s", self._task, part.name, what, detail or names)
+            part.notes.append(
+                f"{sum(item.count for item in strange)} {what} not in training: {names}"
+            )
+            log.warning(
+                "%s: %s: %s not in training: %s", self._task, part.name, what, detail or names
+            )
 
     @property
     def symbols(self) -> Mapping[str, Any]:
@@ -110,7 +133,9 @@ class Transcripts:
         phones = self._units == "phones"
         return {
             "units": self._units,
-            "normaliser": {"characters": "none", "letters": "letters", "phones": "lexicon"}[self._units],
+            "normaliser": {"characters": "none", "letters": "letters", "phones": "lexicon"}[
+                self._units
+            ],
             "blank": "index 0",
             "unknown": UNKNOWN_PHONE if phones and self._unknown == "symbol" else "none",
             "boundary": "none" if phones else "space",

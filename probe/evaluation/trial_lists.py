@@ -1,4 +1,6 @@
-"""The lists that come beside a corpus: trials of a verification task, labels over time of a task on frames."""
+"""The lists that come beside a corpus: trials of a verification task, labels over time of a task on
+frames.
+"""
 
 import itertools
 import logging
@@ -27,7 +29,9 @@ def trial_lists(
     dev_trials: str | Path | None,
     seed: int,
 ) -> dict[str, TrialList]:
-    """The dev and test trials of a verification task; trials whose utterances have no features are left out."""
+    """The dev and test trials of a verification task; trials whose utterances have no features are
+    left out.
+    """
     failed = {item.key for item in features.failed}
     lists = chosen_trials(task, corpus, failed, trials, dev_trials, seed)
     if not lists:
@@ -39,9 +43,15 @@ def trial_lists(
     ]
     features.require(corpus.name, [end for trial in heard for end in (trial.enroll, trial.test)])
     for split, item in lists.items():
-        kept = tuple(trial for trial in item.trials if not {trial.enroll.key, trial.test.key} & failed)
+        kept = tuple(
+            trial for trial in item.trials if not {trial.enroll.key, trial.test.key} & failed
+        )
         if len(kept) < len(item.trials):
-            log.warning("%s: %d trials left out, their extraction failed", item.name, len(item.trials) - len(kept))
+            log.warning(
+                "%s: %d trials left out, their extraction failed",
+                item.name,
+                len(item.trials) - len(kept),
+            )
         _refuse_one_sided(item.name, kept, len(item.trials) - len(kept))
         lists[split] = replace(item, trials=kept)
     return lists
@@ -61,13 +71,18 @@ def chosen_trials(
         failed: keys of utterances that no dev trial is drawn of.
 
     Raises:
-        ProbeError: no list, one that cannot be used, or trials that choose the layer and report it too.
+        ProbeError: no list, one that cannot be used, or trials that choose the layer and report it
+            too.
     """
     if task.kind != "verify":
         return {}
     if trials is None:
-        raise UsageError(f"{task.name}: needs --trials, a CSV list with the columns enroll,test,label, or lines `label path1 path2`.")
-    dev_rows = [item for item in corpus.utterances if item.split == "dev" and item.key not in failed]
+        raise UsageError(
+            f"{task.name}: needs --trials, a CSV list with the columns enroll,test,label, or lines `label path1 path2`."
+        )
+    dev_rows = [
+        item for item in corpus.utterances if item.split == "dev" and item.key not in failed
+    ]
     tested = load_trials(trials, corpus)
     if dev_trials:
         chosen = load_trials(dev_trials, corpus)
@@ -79,7 +94,9 @@ def chosen_trials(
     return lists
 
 
-def intervals_of(task: Task, corpus: Corpus, features: Features, given: str | Path | None) -> IntervalSet | None:
+def intervals_of(
+    task: Task, corpus: Corpus, features: Features, given: str | Path | None
+) -> IntervalSet | None:
     """The labels over time that a task of kind frames wants.
 
     Args:
@@ -116,7 +133,10 @@ def load_labels(
 
 def _refuse_common(lists: dict[str, TrialList]) -> None:
     """Refuses trials that choose the layer and report it too."""
-    pairs = {name: {frozenset((trial.enroll.key, trial.test.key)) for trial in item.trials} for name, item in lists.items()}
+    pairs = {
+        name: {frozenset((trial.enroll.key, trial.test.key)) for trial in item.trials}
+        for name, item in lists.items()
+    }
     if common := pairs["dev"] & pairs["test"]:
         raise ProbeError(
             f"{lists['dev'].name}: {len(common)} of its trials are in {lists['test'].name} too; the layer would be chosen on the "
@@ -126,7 +146,10 @@ def _refuse_common(lists: dict[str, TrialList]) -> None:
 
 def _warn_of_trials(lists: dict[str, TrialList]) -> None:
     """Warns of what makes a trial too easy or wrong."""
-    heard = {name: {end.speaker for trial in item.trials for end in (trial.enroll, trial.test)} for name, item in lists.items()}
+    heard = {
+        name: {end.speaker for trial in item.trials for end in (trial.enroll, trial.test)}
+        for name, item in lists.items()
+    }
     if both := sorted(heard["dev"] & heard["test"] - {""}):
         log.warning(
             "%s: %d speakers are in %s too (%s): the layer is chosen on voices that are reported",
@@ -135,9 +158,13 @@ def _warn_of_trials(lists: dict[str, TrialList]) -> None:
     for item in lists.values():
         ends = [(trial, trial.enroll, trial.test) for trial in item.trials]
         found = {
-            "have an utterance of split train": sum("train" in (one.split, other.split) for _, one, other in ends),
+            "have an utterance of split train": sum(
+                "train" in (one.split, other.split) for _, one, other in ends
+            ),
             "have a label against the manifest's speakers": sum(
-                bool(one.speaker and other.speaker) and trial.target != (one.speaker == other.speaker) for trial, one, other in ends
+                bool(one.speaker and other.speaker)
+                and trial.target != (one.speaker == other.speaker)
+                for trial, one, other in ends
             ),
             "compare an utterance with itself": sum(one.key == other.key for _, one, other in ends),
         }
@@ -150,4 +177,6 @@ def _refuse_one_sided(name: str, trials: Sequence[Trial], n_failed: int) -> None
     kinds = Counter(trial.target for trial in trials)
     if not (kinds[True] and kinds[False]):
         why = f"the extraction of {n_failed} trials failed; " if n_failed else ""
-        raise ProbeError(f"{name}: {why}{kinds[True]} target and {kinds[False]} other trials are left; expected some of both.")
+        raise ProbeError(
+            f"{name}: {why}{kinds[True]} target and {kinds[False]} other trials are left; expected some of both."
+        )

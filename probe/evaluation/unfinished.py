@@ -1,8 +1,10 @@
-"""Keeps the finished parts of a task that is interrupted, so that the same command goes on where it stopped.
+"""Keeps the finished parts of a task that is interrupted, so that the same command goes on where it
+stopped.
 
-The parts of one training lie in ``results/.unfinished/<records' name>-<hash of the question>/``: one JSON file with a checksum for
-each layer, or for each group of layers that are trained together. The question is everything that decides a score, the code's
-version included; parts of another question are never read. The folder is removed once the records are written.
+The parts of one training lie in ``results/.unfinished/<records' name>-<hash of the question>/``:
+one JSON file with a checksum for each layer, or for each group of layers that are trained together.
+The question is everything that decides a score, the code's version included; parts of another
+question are never read. The folder is removed once the records are written.
 """
 
 import base64
@@ -38,7 +40,9 @@ class Unfinished:
         seconds: what those parts took.
     """
 
-    def __init__(self, folder: Path | None = None, question: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, folder: Path | None = None, question: Mapping[str, Any] | None = None
+    ) -> None:
         """Finds what is there.
 
         Args:
@@ -49,7 +53,9 @@ class Unfinished:
         self.n_kept, self.seconds = 0, 0.0
 
     def scores(self, part: str) -> list[Score] | None:
-        """The scores of a part that is finished; None where it is not, or where its file is damaged or of another question."""
+        """The scores of a part that is finished; None where it is not, or where its file is damaged
+        or of another question.
+        """
         path = self._path(part)
         if path is None or not path.exists():
             return None
@@ -60,7 +66,10 @@ class Unfinished:
         if (content.get("question"), content.get("part")) != (self.question, part):
             return None
         if not self.n_kept:
-            log.info("%s: an interrupted run has finished a part of this task; this one goes on from there", self.folder)
+            log.info(
+                "%s: an interrupted run has finished a part of this task; this one goes on from there",
+                self.folder,
+            )
         self.n_kept += 1
         self.seconds += content["seconds"]
         return [Score(**_decoded(item)) for item in content["scores"]]
@@ -72,7 +81,10 @@ class Unfinished:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         rows = [{name: _encoded(getattr(score, name)) for name in FIELDS} for score in scores]
-        write_json(path, {"question": self.question, "part": part, "seconds": round(seconds, 2), "scores": rows})
+        write_json(
+            path,
+            {"question": self.question, "part": part, "seconds": round(seconds, 2), "scores": rows},
+        )
 
     def remove(self) -> None:
         """Removes all parts: the records are written."""
@@ -82,7 +94,11 @@ class Unfinished:
                 self.folder.parent.rmdir()
 
     def _path(self, part: str) -> Path | None:
-        return None if self.folder is None else self.folder / f"{hashlib.sha256(part.encode()).hexdigest()[:16]}.json"
+        return (
+            None
+            if self.folder is None
+            else self.folder / f"{hashlib.sha256(part.encode()).hexdigest()[:16]}.json"
+        )
 
 
 def unfinished_folder(results: Path, stem: str, question: Mapping[str, Any]) -> Path:
@@ -90,8 +106,11 @@ def unfinished_folder(results: Path, stem: str, question: Mapping[str, Any]) -> 
     return results / FOLDER / f"{stem[:200]}-{sha256_of_json(question)[:16]}"
 
 
-def part_of(problem: Problem, name: str, n_steps: int, make: Callable[[], Iterable[Score]]) -> list[Score]:
-    """The scores of one part of a task: those that an interrupted run has kept, or what ``make`` gives, which are kept.
+def part_of(
+    problem: Problem, name: str, n_steps: int, make: Callable[[], Iterable[Score]]
+) -> list[Score]:
+    """The scores of one part of a task: those that an interrupted run has kept, or what ``make``
+    gives, which are kept.
 
     Args:
         name: of the part, unique in its training.
@@ -108,7 +127,9 @@ def part_of(problem: Problem, name: str, n_steps: int, make: Callable[[], Iterab
 
 
 def finished(problem: Problem, name: str, n_steps: int) -> list[Score] | None:
-    """The scores of a part that an interrupted run has finished, whose steps are taken back; None where there are none."""
+    """The scores of a part that an interrupted run has finished, whose steps are taken back; None
+    where there are none.
+    """
     if problem.unfinished is None:
         return None
     scores = problem.unfinished.scores(problem.place + name)
@@ -126,7 +147,13 @@ def keep(problem: Problem, name: str, scores: Sequence[Score], seconds: float) -
 def _encoded(value: Any) -> Any:
     """JSON values, arrays as base64."""
     if isinstance(value, np.ndarray):
-        return {ARRAY: [value.dtype.str, list(value.shape), base64.b64encode(np.ascontiguousarray(value).tobytes()).decode()]}
+        return {
+            ARRAY: [
+                value.dtype.str,
+                list(value.shape),
+                base64.b64encode(np.ascontiguousarray(value).tobytes()).decode(),
+            ]
+        }
     if isinstance(value, Mapping):
         return {key: _encoded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

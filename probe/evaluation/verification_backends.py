@@ -1,13 +1,19 @@
-"""Scoring backends of verification: what turns an utterance's rows of one layer into what scores are computed of.
+"""Scoring backends of verification: what turns an utterance's rows of one layer into what scores
+are computed of.
 
 * ``cosine``: of the vectors as they are;
-* ``cosine-standardised``: of vectors standardised with training statistics: without it a few large dimensions decide;
-* ``lda``: cosine after linear discriminant analysis (`probe.heads.speaker.lda`) of standardised vectors;
-* ``plda``: log-likelihood ratio of the two-covariance model (`probe.heads.speaker.plda`), after LDA or whitening and length normalisation;
-* ``am-softmax``: cosine after a linear projection that was trained with AM-softmax (`probe.heads.speaker.network`);
+* ``cosine-standardised``: of vectors standardised with training statistics: without it a few large
+  dimensions decide;
+* ``lda``: cosine after linear discriminant analysis (`probe.heads.speaker.lda`) of standardised
+  vectors;
+* ``plda``: log-likelihood ratio of the two-covariance model (`probe.heads.speaker.plda`), after LDA
+  or whitening and length normalisation;
+* ``am-softmax``: cosine after a linear projection that was trained with AM-softmax
+  (`probe.heads.speaker.network`);
 * ``xvector``: cosine of SUPERB's x-vectors, trained likewise, on frames instead of pooled vectors.
 
-The last four are fitted on training speakers that occur in no trial. A trained head comes once for each setting; dev picks.
+The last four are fitted on training speakers that occur in no trial. A trained head comes once for
+each setting; dev picks.
 """
 
 import functools
@@ -25,8 +31,12 @@ from probe.heads.speaker.lda import LEAST_SPEAKERS, MOST_COMPONENTS, Discriminan
 from probe.heads.speaker.network import Embed, Projection, Training, XVector, train
 from probe.heads.speaker.plda import TwoCovariance, Whitening
 
-ON_SPEAKERS = {"lda": "LDA", "plda": "PLDA"} | {name: name for name in TRAINED_BACKENDS}  # with their names in notes
-STATISTICS_FROM = 500  # training utterances whose frames are standardised by; all where rows are pooled
+ON_SPEAKERS = {"lda": "LDA", "plda": "PLDA"} | {
+    name: name for name in TRAINED_BACKENDS
+}  # with their names in notes
+STATISTICS_FROM = (
+    500  # training utterances whose frames are standardised by; all where rows are pooled
+)
 MOST_COHORT = 10_000
 STRETCH = 1024  # utterances that are compared with the cohort at a time
 
@@ -41,7 +51,8 @@ def place_of(utterance: Utterance) -> Place:
 
 @dataclass(frozen=True)
 class Voices:
-    """Utterances as a backend sees them: the score of two is the product of their vectors plus both offsets.
+    """Utterances as a backend sees them: the score of two is the product of their vectors plus both
+    offsets.
 
     Attributes:
         vectors: (utterance, dim) float64.
@@ -55,7 +66,10 @@ class Voices:
     def cosine(cls, rows: np.ndarray) -> "Voices":
         """Rows scaled to length 1; a zero row stays zero and scores 0 with everything."""
         wide = rows.astype(np.float64)
-        return cls(wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-30), np.zeros(len(rows)))
+        return cls(
+            wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-30),
+            np.zeros(len(rows)),
+        )
 
     def scores(self, enroll: Sequence[int], test: Sequence[int]) -> np.ndarray:
         """(trial,) of pairs of positions."""
@@ -63,12 +77,18 @@ class Voices:
         return products + self.offsets[enroll] + self.offsets[test]
 
     def against(self, cohort: "Voices", top: int) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation of each one's ``top`` highest scores with the cohort, (utterance,) each."""
+        """Mean and standard deviation of each one's ``top`` highest scores with the cohort,
+        (utterance,) each.
+        """
         means, deviations = [], []
         for start in range(0, len(self.vectors), STRETCH):
             part = slice(start, start + STRETCH)
-            scores = self.vectors[part] @ cohort.vectors.T + self.offsets[part, None] + cohort.offsets
-            scores = np.partition(scores, -top, axis=1)[:, -top:] if top < scores.shape[1] else scores
+            scores = (
+                self.vectors[part] @ cohort.vectors.T + self.offsets[part, None] + cohort.offsets
+            )
+            scores = (
+                np.partition(scores, -top, axis=1)[:, -top:] if top < scores.shape[1] else scores
+            )
             means.append(scores.mean(axis=1))
             deviations.append(scores.std(axis=1))
         return np.concatenate(means), np.maximum(np.concatenate(deviations), 1e-12)
@@ -80,8 +100,12 @@ Backend = Callable[[Sequence[Utterance]], Voices]
 class LayerRows:
     """One layer's rows of utterances: (dim,) each where rows are pooled, otherwise (frame, dim)."""
 
-    def __init__(self, features: Features, layer: str, utterances: Sequence[Utterance], memory_bytes: int) -> None:
-        """Holds the rows of ``utterances`` if they are pooled or fit into ``memory_bytes``; otherwise reads them when asked."""
+    def __init__(
+        self, features: Features, layer: str, utterances: Sequence[Utterance], memory_bytes: int
+    ) -> None:
+        """Holds the rows of ``utterances`` if they are pooled or fit into ``memory_bytes``;
+        otherwise reads them when asked.
+        """
         self.features, self.layer = features, layer
         self.pooled = features.view != "frames"
         width = features.fitting.width or features.store.layers[layer]
@@ -91,7 +115,11 @@ class LayerRows:
 
     def of(self, utterances: Sequence[Utterance]) -> list[np.ndarray]:
         """Their rows, in order."""
-        return [self._held[place_of(item)] for item in utterances] if self._held else self._read(utterances)
+        return (
+            [self._held[place_of(item)] for item in utterances]
+            if self._held
+            else self._read(utterances)
+        )
 
     def matrix(self, utterances: Sequence[Utterance]) -> np.ndarray:
         """(row, dim) float32 of all of them."""
@@ -134,7 +162,9 @@ def why_none(backend: str, material: Material) -> str:
     return ""
 
 
-def fitted(backend: str, task: Task, problem: Problem, material: Material) -> Iterator[tuple[Setting, Backend]]:
+def fitted(
+    backend: str, task: Task, problem: Problem, material: Material
+) -> Iterator[tuple[Setting, Backend]]:
     """The backend with every setting that dev picks from; good until the next one is asked for."""
     if backend in TRAINED_BACKENDS:
         yield from _trained(backend, task, problem, material)
@@ -143,11 +173,17 @@ def fitted(backend: str, task: Task, problem: Problem, material: Material) -> It
 
 
 def n_steps_of(backend: str, task: Task, n_utterances: int) -> int:
-    """How many steps a backend takes on ``n_utterances`` whose speakers it learns; 1 where it is fitted in one go."""
+    """How many steps a backend takes on ``n_utterances`` whose speakers it learns; 1 where it is
+    fitted in one go.
+    """
     if backend not in TRAINED_BACKENDS:
         return 1
     settings = task.settings
-    return len(settings["learning_rates"]) * settings["epochs"] * -(-n_utterances // settings["batch_size"])
+    return (
+        len(settings["learning_rates"])
+        * settings["epochs"]
+        * -(-n_utterances // settings["batch_size"])
+    )
 
 
 def _closed_form(backend: str, task: Task, material: Material) -> Backend:
@@ -160,20 +196,32 @@ def _closed_form(backend: str, task: Task, material: Material) -> Backend:
         return lambda utterances: Voices.cosine(scaler.apply(matrix(utterances)))
     rows = scaler.apply(matrix(material.unseen))
     if backend == "lda" or task.settings["plda_input"] == "lda":
-        project: Callable[[np.ndarray], np.ndarray] = DiscriminantProjection.fit(rows, material.speakers).apply
+        project: Callable[[np.ndarray], np.ndarray] = DiscriminantProjection.fit(
+            rows, material.speakers
+        ).apply
     else:
-        project = Whitening.fit(rows, min(MOST_COMPONENTS, len(rows) - len(set(material.speakers)))).apply
+        project = Whitening.fit(
+            rows, min(MOST_COMPONENTS, len(rows) - len(set(material.speakers)))
+        ).apply
     if backend == "lda":
         return lambda utterances: Voices.cosine(project(scaler.apply(matrix(utterances))))
     model = TwoCovariance.fit(of_equal_length(project(rows)), material.speakers)
-    return lambda utterances: Voices(*model.embed(of_equal_length(project(scaler.apply(matrix(utterances))))))
+    return lambda utterances: Voices(
+        *model.embed(of_equal_length(project(scaler.apply(matrix(utterances)))))
+    )
 
 
-def _trained(backend: str, task: Task, problem: Problem, material: Material) -> Iterator[tuple[Setting, Backend]]:
+def _trained(
+    backend: str, task: Task, problem: Problem, material: Material
+) -> Iterator[tuple[Setting, Backend]]:
     """A trained head with every learning rate and number of epochs."""
     chosen = task.settings
     frames = backend == "xvector"
-    scaler = Standardizer.of(material.rows.matrix(_some(material.train, STATISTICS_FROM, problem.seed) if frames else material.train))
+    scaler = Standardizer.of(
+        material.rows.matrix(
+            _some(material.train, STATISTICS_FROM, problem.seed) if frames else material.train
+        )
+    )
     dim = len(scaler.mean)
 
     def scaled(utterances: Sequence[Utterance]) -> list[np.ndarray]:
@@ -211,9 +259,14 @@ def _some(utterances: Sequence[Utterance], most: int, seed: int) -> list[Utteran
     """All, or ``most`` drawn at random, in their order."""
     if len(utterances) <= most:
         return list(utterances)
-    return [utterances[i] for i in sorted(np.random.default_rng(seed).permutation(len(utterances))[:most])]
+    return [
+        utterances[i]
+        for i in sorted(np.random.default_rng(seed).permutation(len(utterances))[:most])
+    ]
 
 
 def of_equal_length(rows: np.ndarray) -> np.ndarray:
-    """Rows scaled to length sqrt(dim), as those of a standard normal distribution have (Garcia-Romero & Espy-Wilson 2011)."""
+    """Rows scaled to length sqrt(dim), as those of a standard normal distribution have
+    (Garcia-Romero & Espy-Wilson 2011).
+    """
     return Voices.cosine(rows).vectors * np.sqrt(rows.shape[1])

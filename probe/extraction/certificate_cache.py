@@ -1,9 +1,11 @@
-"""Certificates of models that passed their check on this machine, kept for the stores of later runs.
+"""Certificates of models that passed their check on this machine, kept for the stores of later
+runs.
 
 They lie in the user's cache (``$PROBE_CACHE``, else ``$XDG_CACHE_HOME/layerprobe``, else
-``~/.cache/layerprobe``), one file each, named by the hash of everything that decides the outcome: the
-model, its form, the libraries, the device and the code of this package. Files are replaced as a whole,
-so runs at one time do not disturb each other. A cache that cannot be read or written costs a check.
+``~/.cache/layerprobe``), one file each, named by the hash of everything that decides the outcome:
+the model, its form, the libraries, the device and the code of this package. Files are replaced as a
+whole, so runs at one time do not disturb each other. A cache that cannot be read or written costs a
+check.
 """
 
 import logging
@@ -33,7 +35,8 @@ def cache_folder() -> Path | None:
 
 
 def kept_certificate(decides: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The certificate of a model that passed its check before; None where there is none that can be read.
+    """The certificate of a model that passed its check before; None where there is none that can be
+    read.
 
     Args:
         decides: everything but this package's code that the outcome depends on.
@@ -58,11 +61,16 @@ def keep_certificate(decides: Mapping[str, Any], certificate: Mapping[str, Any])
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, certificate)
     except (OSError, ProbeError) as error:
-        log.info("the certificate cannot be kept for later runs (%s); PROBE_CACHE names another folder", error)
+        log.info(
+            "the certificate cannot be kept for later runs (%s); PROBE_CACHE names another folder",
+            error,
+        )
 
 
 def _file_of(decides: Mapping[str, Any]) -> Path | None:
     folder = cache_folder()
     if folder is None:
         return None
-    return folder / f"{sha256_of_json({**decides, 'code': code_sha256('probe.models', 'probe')})}.json"
+    return (
+        folder / f"{sha256_of_json({**decides, 'code': code_sha256('probe.models', 'probe')})}.json"
+    )

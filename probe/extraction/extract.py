@@ -1,4 +1,6 @@
-"""Audio -> features of every layer, in one forward pass: decoded ahead, computed together, written behind, shard after shard."""
+"""Audio -> features of every layer, in one forward pass: decoded ahead, computed together, written
+behind, shard after shard.
+"""
 
 import logging
 import time
@@ -70,7 +72,8 @@ class Extraction:
         plan: what there was to do.
         failures: every utterance of the corpus without features, of this run and of earlier ones.
         extracted: utterances extracted by this run.
-        resampled: rate in Hz -> utterances of this run whose audio had that rate and not the model's.
+        resampled: rate in Hz -> utterances of this run whose audio had that rate and not the
+            model's.
         seconds: wall time of the extraction itself.
     """
 
@@ -84,7 +87,9 @@ class Extraction:
     def __repr__(self) -> str:
         failed = f"{len(self.failures)} failed" if self.failures else ""
         extracted = f"{self.extracted} of {len(self.plan.todo)} extracted"
-        return brief(self, extracted, f"{self.plan.present} present before", failed, str(self.store))
+        return brief(
+            self, extracted, f"{self.plan.present} present before", failed, str(self.store)
+        )
 
     def summary(self) -> dict[str, Any]:
         """The store and the plan in plain values, for JSON."""
@@ -133,40 +138,51 @@ def extract(
     chunk_s: float = CHUNK_S,
     context_s: float = CONTEXT_S,
 ) -> Extraction:
-    """Writes what is missing of a corpus' features into the store of this model, view and recipe beneath ``to``.
+    """Writes what is missing of a corpus' features into the store of this model, view and recipe
+    beneath ``to``.
 
     Args:
-        model: SPEC or NAME=SPEC (see `probe.model_names`), an encoder that is open, or an object that is a plug-in.
+        model: SPEC or NAME=SPEC (see `probe.model_names`), an encoder that is open, or an object
+            that is a plug-in.
         corpus: a manifest, ``librispeech:ROOT#subsets``, or a corpus that is loaded.
         to: the folder of all stores.
         layers: such as ``conv,0-12,final``; all but ``conv`` where None.
-        view: ``frames``, ``frames:k``, ``segments:n``, ``mean`` or ``meanstd`` (`probe.store.views`).
-        condition: what is done to the audio: a text (``docs/conditions.md``), or one that is parsed, or opened at the model's rate.
+        view: ``frames``, ``frames:k``, ``segments:n``, ``mean`` or ``meanstd``
+            (`probe.store.views`).
+        condition: what is done to the audio: a text (``docs/conditions.md``), or one that is
+            parsed, or opened at the model's rate.
         condition_seed: of its random draws, where it is a text.
-        dtype: ``float16`` (float32 for a layer that it would bend), ``float32``, ``int8`` (with a scale per row: an error of at
-            most a 254th of the row's largest value).
+        dtype: ``float16`` (float32 for a layer that it would bend), ``float32``, ``int8`` (with a
+            scale per row: an error of at most a 254th of the row's largest value).
         compression: ``none``, or ``gzip`` with shuffling: smaller and slower.
         limit: at most so many utterances of each split.
         splits: whose rows are extracted; all where None.
         dry_run: only the plan.
         requested: how an open encoder was named, as SPEC or NAME=SPEC; as it was opened where None.
-        ctc: also runs the checkpoint's own CTC head and keeps its greedy transcript of every utterance.
-        check: runs the short form of `probe.models.check` before the first utterance, unless these weights passed it here before.
+        ctc: also runs the checkpoint's own CTC head and keeps its greedy transcript of every
+            utterance.
+        check: runs the short form of `probe.models.check` before the first utterance, unless these
+            weights passed it here before.
         sha256: what the weights must have; only together with a name.
         audio_root: the folder that all audio must lie in, with symbolic links resolved.
-        isolate_decode: decodes in a child process, so that a crash of the decoder costs one utterance.
+        isolate_decode: decodes in a child process, so that a crash of the decoder costs one
+            utterance.
         decode_timeout_s: for decoding one file; an utterance that takes longer has failed.
-        workers: threads that decode (with ``isolate_decode``, processes); where None, one, and more while the model waits for them.
-        threads: that a model on the CPU computes with; the fastest where None (see `probe.extraction.threads`).
-        memory_bytes: for audio, frames and shards together, beyond what libraries and the model take.
-        implementation, precision, chunk_s, context_s: see `probe.models.catalogue.open_model`; only together with a name.
+        workers: threads that decode (with ``isolate_decode``, processes); where None, one, and more
+            while the model waits for them.
+        threads: that a model on the CPU computes with; the fastest where None (see
+            `probe.extraction.threads`).
+        memory_bytes: for audio, frames and shards together, beyond what libraries and the model
+            take.
+        implementation, precision, chunk_s, context_s: see `probe.models.catalogue.open_model`; only
+            together with a name.
 
     Returns:
         What was done; its ``failures`` name the utterances that could not be used.
 
     Raises:
-        ProbeError: the corpus, the condition, the model or the disk will not do, the model fails its check or has no CTC head, or
-            another run writes into the store.
+        ProbeError: the corpus, the condition, the model or the disk will not do, the model fails
+            its check or has no CTC head, or another run writes into the store.
     """
     parse_view(view)
     if dtype not in VALUE_BYTES or compression not in COMPRESSIONS:
@@ -178,10 +194,14 @@ def extract(
     whole = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, audio_root)
     corpus = whole.limited(limit).of_splits(splits)
     if splits is not None and not corpus.utterances:
-        raise UsageError(f"{corpus.name}: no rows of split {' or '.join(sorted(splits))}; nothing to extract.")
+        raise UsageError(
+            f"{corpus.name}: no rows of split {' or '.join(sorted(splits))}; nothing to extract."
+        )
     audio_folder = None if audio_root is None else Path(audio_root)
     root = Path(to)
-    if not dry_run and not any(root.glob("*/*/recipe.json")):  # what is complete already may lie where nothing can be written
+    if not dry_run and not any(
+        root.glob("*/*/recipe.json")
+    ):  # what is complete already may lie where nothing can be written
         require_writable(root)
     encoder = model
     if not isinstance(encoder, Encoder):
@@ -193,12 +213,18 @@ def extract(
     for note in encoder.info.notes:
         log.info("%s: %s", asked.name, note)
     if memory_bytes < LEAST_BYTES:
-        raise UsageError(f"--memory {human_bytes(memory_bytes)}: expected at least {human_bytes(LEAST_BYTES)}; shards take most of it.")
+        raise UsageError(
+            f"--memory {human_bytes(memory_bytes)}: expected at least {human_bytes(LEAST_BYTES)}; shards take most of it."
+        )
     names = choose_layers(layers, list(info.every_layer), info.aliases, info.id, list(info.layers))
     if ctc and not encoder.info.ctc:
         if encoder.info.id.startswith(RANDOM):
-            raise ProbeError(f"{asked.name}: random weights have no CTC head. Leave --ctc out, or name a fine-tuned checkpoint.")
-        why = next((note for note in encoder.info.notes if "CTC head" in note), "its class has none")
+            raise ProbeError(
+                f"{asked.name}: random weights have no CTC head. Leave --ctc out, or name a fine-tuned checkpoint."
+            )
+        why = next(
+            (note for note in encoder.info.notes if "CTC head" in note), "its class has none"
+        )
         raise ProbeError(
             f"{asked.name}: no CTC head can be run ({why}). Leave --ctc out, or name a fine-tuned checkpoint, such as those of "
             "`probe models` with CTC under what they were trained on."
@@ -207,7 +233,9 @@ def extract(
     if isinstance(condition, Condition):
         disturbance = open_condition(condition, encoder.info.rate_hz, whole, audio_folder)
     if disturbance is not None and disturbance.rate_hz != encoder.info.rate_hz:
-        raise UsageError(f"{asked.name}: wants {encoder.info.rate_hz} Hz; the condition was opened at {disturbance.rate_hz} Hz.")
+        raise UsageError(
+            f"{asked.name}: wants {encoder.info.rate_hz} Hz; the condition was opened at {disturbance.rate_hz} Hz."
+        )
     recipe = recipe_of(encoder, names, view, ctc, dtype, compression, disturbance)
     n_decoders = workers or min(MOST_DECODERS, allowed_cores())
     decoders = [Decoder(audio_folder, isolate_decode, decode_timeout_s) for _ in range(n_decoders)]
@@ -217,15 +245,23 @@ def extract(
     if dry_run or refusal:
         with decoders[0] as decoder:
             stretch = disturbance.condition.stretch if disturbance else 1.0
-            plan = make_plan(corpus, encoder, names, view, dtype, begun, root, decoder.header_duration_s, stretch)
+            plan = make_plan(
+                corpus, encoder, names, view, dtype, begun, root, decoder.header_duration_s, stretch
+            )
         if refusal and plan.todo:
             raise refusal
         if refusal:
             log.info("%s: %s", path, plan.describe())
         return Extraction(path, plan, plan.failed if refusal else [], 0, 0.0)
     with ExitStack() as stack:
-        stack.enter_context(computing_on(encoder, threads, begun.environment["threads"] if begun else None))
-        certificate = _certified(path.parent, encoder, recipe, isinstance(model, str | ModelName)) if check else None
+        stack.enter_context(
+            computing_on(encoder, threads, begun.environment["threads"] if begun else None)
+        )
+        certificate = (
+            _certified(path.parent, encoder, recipe, isinstance(model, str | ModelName))
+            if check
+            else None
+        )
         store = create_store(root, asked, recipe, environment_of(encoder))
         if certificate is not None and store.certificate != certificate:
             store.write_certificate(certificate)
@@ -233,9 +269,22 @@ def extract(
             stack.enter_context(decoder)
         rest_bytes = memory_bytes - SHARDS_BYTES
         row_bytes = 4 * sum(info.every_layer[name] for name in names)
-        encoder.rows = min(encoder.rows, max(FEWEST_ROWS, rest_bytes // 4 // row_bytes))  # twice a batch's frames of all layers
+        encoder.rows = min(
+            encoder.rows, max(FEWEST_ROWS, rest_bytes // 4 // row_bytes)
+        )  # twice a batch's frames of all layers
         ahead_bytes = min(AHEAD_BYTES, rest_bytes // 2)
-        return _run(store, corpus, encoder, names, view, root, decoders, workers or 1, ahead_bytes, disturbance)
+        return _run(
+            store,
+            corpus,
+            encoder,
+            names,
+            view,
+            root,
+            decoders,
+            workers or 1,
+            ahead_bytes,
+            disturbance,
+        )
 
 
 def _refusal(folder: Path) -> ProbeError | None:
@@ -289,12 +338,15 @@ def recipe_of(
     return recipe | ({"compression": compression} if compression != "none" else {})
 
 
-def _certified(stores: Path, encoder: Encoder, recipe: Mapping[str, Any], named: bool) -> dict[str, Any]:
-    """The certificate of an encoder: one that a store in this folder has from the same libraries and device, one that the user's
-    cache has, or a new one.
+def _certified(
+    stores: Path, encoder: Encoder, recipe: Mapping[str, Any], named: bool
+) -> dict[str, Any]:
+    """The certificate of an encoder: one that a store in this folder has from the same libraries
+    and device, one that the user's cache has, or a new one.
 
     Args:
-        named: whether it was opened by its name; of an object nobody can tell whether it is the same code.
+        named: whether it was opened by its name; of an object nobody can tell whether it is the
+            same code.
 
     Raises:
         ProbeError: the model fails its check.
@@ -317,7 +369,10 @@ def _certified(stores: Path, encoder: Encoder, recipe: Mapping[str, Any], named:
     certificate = check_model(encoder, quick=True)
     log.info("%s: %s", encoder.info.id, certificate.summary())
     if certificate.failed:
-        failures = "".join(f"\n  {item.check}: {item.found}; expected {item.expected}" for item in certificate.failed)
+        failures = "".join(
+            f"\n  {item.check}: {item.found}; expected {item.expected}"
+            for item in certificate.failed
+        )
         raise ProbeError(
             f"{encoder.info.id}: its features cannot be trusted, {len(certificate.failed)} checks failed:{failures}\n"
             "`probe check` shows all of them; --no-check extracts nevertheless."
@@ -328,7 +383,8 @@ def _certified(stores: Path, encoder: Encoder, recipe: Mapping[str, Any], named:
 
 
 def environment_of(encoder: Encoder) -> dict[str, Any]:
-    """What a store is computed with besides its recipe; a difference warns and extracts nothing again.
+    """What a store is computed with besides its recipe; a difference warns and extracts nothing
+    again.
 
     ``threads`` is 0 where no bit depends on their number.
     """
@@ -355,7 +411,17 @@ def _run(
     with store.writing():
         store.refresh()
         stretch = disturbance.condition.stretch if disturbance else 1.0
-        plan = make_plan(corpus, encoder, layers, view, store.recipe["dtype"], store, root, decoders[0].header_duration_s, stretch)
+        plan = make_plan(
+            corpus,
+            encoder,
+            layers,
+            view,
+            store.recipe["dtype"],
+            store,
+            root,
+            decoders[0].header_duration_s,
+            stretch,
+        )
         if plan.n_bytes > plan.free_bytes:
             if not store.jobs:
                 discard_store(store.path)
@@ -370,25 +436,37 @@ def _run(
         jobs = plan.pending + (store.add_plan(plan.fresh) if plan.fresh else [])
         utterances = {item.key: item for item in plan.todo}
         ordered = [utterances[key] for job in jobs for key in job.keys]
-        bar = Bar(total=plan.audio_s, desc=encoder.info.id, bar_format=PROGRESS, disable=None if plan.todo else True)
+        bar = Bar(
+            total=plan.audio_s,
+            desc=encoder.info.id,
+            bar_format=PROGRESS,
+            disable=None if plan.todo else True,
+        )
         tally = Tally(bar, encoder.info.rate_hz)
         wanted = Wanted(layers, view, store.recipe["dtype"], "ctc" in store.recipe)
-        # Closed here: a generator that waits for the garbage collector may be ended by any thread, and waits for its own.
+        # Closed here: a generator that waits for the garbage collector may be ended by any thread,
+        # and waits for its own.
         with (
             bar,
             Writer() as write,
-            closing(decoded(ordered, encoder.info.rate_hz, decoders, at_first, ahead_bytes, disturbance)) as audio_of,
+            closing(
+                decoded(ordered, encoder.info.rate_hz, decoders, at_first, ahead_bytes, disturbance)
+            ) as audio_of,
             closing(encoded(audio_of, encoder, wanted)) as pieces,
         ):
             shards = Shards(store, write, corpus.columns, layers, environment_of(encoder))
             for job in jobs:
                 write_job(shards, job, pieces, tally)
             next(pieces, None)  # to its end
-            bar.update(max(0.0, bar.total - bar.n))  # files that failed are not always as long as was thought
+            bar.update(
+                max(0.0, bar.total - bar.n)
+            )  # files that failed are not always as long as was thought
         tally.report(store.path)
         extracted = len(plan.todo) - len(tally.failures)
         seconds = time.monotonic() - started
-        return Extraction(store.path, plan, plan.failed + tally.failures, extracted, seconds, tally.resampled)
+        return Extraction(
+            store.path, plan, plan.failed + tally.failures, extracted, seconds, tally.resampled
+        )
 
 
 def _warn_of_other_environment(store: FeatureStore, encoder: Encoder) -> None:
@@ -396,4 +474,10 @@ def _warn_of_other_environment(store: FeatureStore, encoder: Encoder) -> None:
     before, now = store.environment, environment_of(encoder)
     for name in sorted(now):
         if before.get(name) != now.get(name):
-            log.warning("%s was begun with %s %s; now it is %s", store.path, name, before.get(name), now.get(name))
+            log.warning(
+                "%s was begun with %s %s; now it is %s",
+                store.path,
+                name,
+                before.get(name),
+                now.get(name),
+            )

@@ -38,7 +38,8 @@ class Piece:
 
     Attributes:
         n_frames: of the whole utterance in each layer.
-        rows: those of each layer that follow the piece before, as `probe.extraction.pooling.as_stored` gives them.
+        rows: those of each layer that follow the piece before, as
+            `probe.extraction.pooling.as_stored` gives them.
         last: whether the utterance ends here.
         text: with the last piece, what the model's CTC head reads; empty where it is not run.
     """
@@ -51,10 +52,13 @@ class Piece:
     text: str = ""
 
 
-def encoded(audio_of: Iterable[tuple[Utterance, Audio | Failure]], encoder: Encoder, wanted: Wanted) -> Generator[Piece | Failure]:
+def encoded(
+    audio_of: Iterable[tuple[Utterance, Audio | Failure]], encoder: Encoder, wanted: Wanted
+) -> Generator[Piece | Failure]:
     """The pieces of each utterance, or its failure, which may come after some of its pieces.
 
-    How many utterances are computed together decides no value. Where the device's memory does not suffice there will be fewer.
+    How many utterances are computed together decides no value. Where the device's memory does not
+    suffice there will be fewer.
     """
     batch: list[tuple[Utterance, Audio | Failure]] = []
     n_rows = 0
@@ -72,18 +76,22 @@ def _long_enough(utterance: Utterance, found: Audio | Failure, encoder: Encoder)
     if isinstance(found, Failure) or len(found.samples) >= info.min_samples:
         return found
     n_samples = len(found.samples)
-    reason = (
-        f"too short: {n_samples} samples at {info.rate_hz} Hz ({n_samples / info.rate_hz:.4f} s); {info.id} needs at least {info.min_samples}"
-    )
+    reason = f"too short: {n_samples} samples at {info.rate_hz} Hz ({n_samples / info.rate_hz:.4f} s); {info.id} needs at least {info.min_samples}"
     return failure_of(utterance, found, reason)
 
 
 def failure_of(utterance: Utterance, sound: Audio, reason: str, again: bool = False) -> Failure:
-    """A failure that is not the decoder's; ``again``: it says nothing about the audio and is worth another try."""
-    return Failure(utterance.key, reason, sound.file_bytes, sound.mtime_ns, utterance.duration_s, again)
+    """A failure that is not the decoder's; ``again``: it says nothing about the audio and is worth
+    another try.
+    """
+    return Failure(
+        utterance.key, reason, sound.file_bytes, sound.mtime_ns, utterance.duration_s, again
+    )
 
 
-def _of_batch(batch: Sequence[tuple[Utterance, Audio | Failure]], encoder: Encoder, wanted: Wanted) -> Iterator[Piece | Failure]:
+def _of_batch(
+    batch: Sequence[tuple[Utterance, Audio | Failure]], encoder: Encoder, wanted: Wanted
+) -> Iterator[Piece | Failure]:
     sounds = [sound for _, sound in batch if isinstance(sound, Audio)]
     waves = [torch.from_numpy(sound.samples).to(encoder.device) for sound in sounds]
     layers = [*wanted.layers, CTC] if wanted.ctc else wanted.layers
@@ -119,7 +127,11 @@ def _of_utterance(
             best += of_layers.pop().argmax(-1).tolist()
         # A sum is not finite where a value is not, and where many are huge.
         if not torch.stack([item.sum() for item in of_layers]).isfinite().all():
-            bad = [layer for layer, item in zip(wanted.layers, of_layers, strict=False) if not item.isfinite().all()]
+            bad = [
+                layer
+                for layer, item in zip(wanted.layers, of_layers, strict=False)
+                if not item.isfinite().all()
+            ]
             if bad:
                 failed = f"layer {bad[0]} of {encoder.info.id} gives NaN or infinite values"
                 continue
@@ -134,10 +146,14 @@ def _of_utterance(
         yield failure_of(utterance, sound, failed, again)
 
 
-def _stretches(encoder: Encoder, waves: Sequence[Tensor], layers: Sequence[str]) -> Iterator[Iterator[list[Tensor] | str]]:
-    """Each utterance's frames, (row, dim) per layer piece by piece; a reason where they cannot be had.
+def _stretches(
+    encoder: Encoder, waves: Sequence[Tensor], layers: Sequence[str]
+) -> Iterator[Iterator[list[Tensor] | str]]:
+    """Each utterance's frames, (row, dim) per layer piece by piece; a reason where they cannot be
+    had.
 
-    Rows are counted in the first layer. Where the layers of an encoder differ in rate, each of its pieces is an utterance.
+    Rows are counted in the first layer. Where the layers of an encoder differ in rate, each of its
+    pieces is an utterance.
     """
     counts = [frames_of(encoder, layers[0], len(wave)) for wave in waves]
     pieces = _retried(encoder, waves, counts, layers)
@@ -152,7 +168,11 @@ def _stretches(encoder: Encoder, waves: Sequence[Tensor], layers: Sequence[str])
                     yield found
                     return
                 rest = found
-            now, rest = (rest, []) if len(rest[0]) <= left else ([item[:left] for item in rest], [item[left:] for item in rest])
+            now, rest = (
+                (rest, [])
+                if len(rest[0]) <= left
+                else ([item[:left] for item in rest], [item[left:] for item in rest])
+            )
             yield list(now)
             left -= len(now[0])
 
@@ -161,9 +181,13 @@ def _stretches(encoder: Encoder, waves: Sequence[Tensor], layers: Sequence[str])
     next(pieces, None)  # has its number of rows looked at
 
 
-def _retried(encoder: Encoder, waves: Sequence[Tensor], counts: Sequence[int], layers: Sequence[str]) -> Iterator[list[Tensor] | str]:
-    """`pieces_of`; where the device's memory does not suffice, with half as many rows at a time, and one utterance after the other.
-    The reason for one that does not fit even so, or that the model refuses."""
+def _retried(
+    encoder: Encoder, waves: Sequence[Tensor], counts: Sequence[int], layers: Sequence[str]
+) -> Iterator[list[Tensor] | str]:
+    """`pieces_of`; where the device's memory does not suffice, with half as many rows at a time,
+    and one utterance after the other. The reason for one that does not fit even so, or that the
+    model refuses.
+    """
     ends = list(itertools.accumulate(counts))
     done = 0  # rows that were handed on
     first = 0  # utterance that is not whole
@@ -179,7 +203,9 @@ def _retried(encoder: Encoder, waves: Sequence[Tensor], counts: Sequence[int], l
                     yield [item[skipped:] for item in piece] if skipped else piece
             first += together
             continue
-        except UtteranceError as error:  # of an encoder without pieces of its own: the utterances before it are done
+        except (
+            UtteranceError
+        ) as error:  # of an encoder without pieces of its own: the utterances before it are done
             yield str(error)
             first = next(i for i, end in enumerate(ends) if end > done)
             done = ends[first]

@@ -44,14 +44,21 @@ class Tally:
         """An utterance that was extracted."""
         self.flagged.update(sound.flags)
         if DAMAGED in sound.flags:  # libmpg123 says so too, but not of which file
-            log.warning("%s: damaged frames in the middle, which the decoder skips; fetch the file again", key)
+            log.warning(
+                "%s: damaged frames in the middle, which the decoder skips; fetch the file again",
+                key,
+            )
         if sound.native_rate_hz != self.rate_hz:
             self.resampled[sound.native_rate_hz] += 1
         self._advance(sound.duration_s)
 
     def fail(self, failure: Failure) -> None:
-        """An utterance that could not be; of reasons that differ in numbers alone the first is logged, the rest counted."""
-        alike = self._alike.setdefault(re.sub(r"\d+", "0", failure.reason.replace(failure.key, "")), [])
+        """An utterance that could not be; of reasons that differ in numbers alone the first is
+        logged, the rest counted.
+        """
+        alike = self._alike.setdefault(
+            re.sub(r"\d+", "0", failure.reason.replace(failure.key, "")), []
+        )
         if not alike:
             log.warning("%s: %s", failure.key, failure.reason)
         alike.append(failure.key)
@@ -72,13 +79,22 @@ class Tally:
         """Says what was unusual."""
         for first, *others in self._alike.values():
             if others:
-                log.warning("%d more utterances failed for the same reason as %s: %s", len(others), first, listed(others))
+                log.warning(
+                    "%d more utterances failed for the same reason as %s: %s",
+                    len(others),
+                    first,
+                    listed(others),
+                )
         for rate_hz, n in sorted(self.resampled.items()):
             lost = f"; nothing above {rate_hz // 2} Hz is in them" if rate_hz < self.rate_hz else ""
             log.info("%d utterances resampled from %d to %d Hz%s", n, rate_hz, self.rate_hz, lost)
         if self.flagged:
             counts = ", ".join(f"{flag} {n}" for flag, n in sorted(self.flagged.items()))
-            log.info("%s: unusual sound, extracted nevertheless: %s (`probe show` names them)", where, counts)
+            log.info(
+                "%s: unusual sound, extracted nevertheless: %s (`probe show` names them)",
+                where,
+                counts,
+            )
 
 
 @dataclass(frozen=True)
@@ -107,21 +123,36 @@ class Shards:
     layers: Sequence[str]
     environment: Mapping[str, Any]
 
-    def put(self, name: str, done: Sequence[Extracted], failures: Sequence[Failure], part: tuple[int, int] = (0, 1)) -> None:
+    def put(
+        self,
+        name: str,
+        done: Sequence[Extracted],
+        failures: Sequence[Failure],
+        part: tuple[int, int] = (0, 1),
+    ) -> None:
         """Has a shard written."""
         ctc = "ctc" in self.store.recipe
         grids = self.store.recipe["model"].get("grids", {})
-        others = [number for number, layer in enumerate(self.layers) if grids.get(layer) != grids.get(self.layers[0])]
+        others = [
+            number
+            for number, layer in enumerate(self.layers)
+            if grids.get(layer) != grids.get(self.layers[0])
+        ]
         content = ShardContent(
             keys=[item.utterance.key for item in done],
             audio_sha256=[item.sound.sha256 for item in done],
-            frames={layer: [item.rows[number] for item in done] for number, layer in enumerate(self.layers)},
+            frames={
+                layer: [item.rows[number] for item in done]
+                for number, layer in enumerate(self.layers)
+            },
             scales={
                 layer: [item.rows[number] for item in done]
                 for number, layer in enumerate(self.layers, start=len(self.layers))
                 if self.store.recipe["dtype"] == "int8"
             },
-            columns={column: [item.utterance.label(column) for item in done] for column in self.columns},
+            columns={
+                column: [item.utterance.label(column) for item in done] for column in self.columns
+            },
             recipe=self.store.recipe,
             environment=self.environment,
             part=part,
@@ -139,7 +170,11 @@ class Shards:
                 "n_frames": item.n_frames[0],
                 "rows": len(item.rows[0]),
             }
-            | ({"others": {self.layers[i]: [item.n_frames[i], len(item.rows[i])] for i in others}} if others else {})
+            | (
+                {"others": {self.layers[i]: [item.n_frames[i], len(item.rows[i])] for i in others}}
+                if others
+                else {}
+            )
             | ({"ctc_text": item.text} if ctc else {})
             for item in done
         ]
@@ -147,7 +182,9 @@ class Shards:
 
 
 def write_job(shards: Shards, job: Job, pieces: Iterator[Piece | Failure], tally: Tally) -> None:
-    """Takes the pieces of a job's utterances and has its shards written; a long utterance's parts as soon as each is there."""
+    """Takes the pieces of a job's utterances and has its shards written; a long utterance's parts
+    as soon as each is there.
+    """
     if job.parts > 1:
         _write_long(shards, job, pieces, tally)
         return
@@ -170,33 +207,56 @@ def _gathered(pieces: Iterator[Piece | Failure], view: str, tally: Tally) -> Ext
     while isinstance(piece := next(pieces), Piece):
         rows.append(piece.rows)
         if piece.last:
-            return Extracted(piece.utterance, piece.sound, piece.n_frames, _joined(rows), piece.text)
-        tally.reached(piece.sound.duration_s * sum(len(item[0]) for item in rows) / n_rows(piece.n_frames[0], view))
+            return Extracted(
+                piece.utterance, piece.sound, piece.n_frames, _joined(rows), piece.text
+            )
+        tally.reached(
+            piece.sound.duration_s
+            * sum(len(item[0]) for item in rows)
+            / n_rows(piece.n_frames[0], view)
+        )
     return piece
 
 
 def _joined(rows: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
     """Pieces of (row, dim) per layer, one after the other."""
-    return [np.concatenate(of_layer) if len(of_layer) > 1 else of_layer[0] for of_layer in zip(*rows, strict=True)]
+    return [
+        np.concatenate(of_layer) if len(of_layer) > 1 else of_layer[0]
+        for of_layer in zip(*rows, strict=True)
+    ]
 
 
 def _write_long(shards: Shards, job: Job, pieces: Iterator[Piece | Failure], tally: Tally) -> None:
-    """One utterance over several shards, each as soon as its rows are there; the model's transcript goes with the last."""
+    """One utterance over several shards, each as soon as its rows are there; the model's transcript
+    goes with the last.
+    """
     names, view = job.shard_names(), shards.store.view
-    held: list[list[np.ndarray]] = []  # of each layer, pieces of rows that are not in a part yet; `stop` of its first are there
+    held: list[
+        list[np.ndarray]
+    ] = []  # of each layer, pieces of rows that are not in a part yet; `stop` of its first are there
     part = stop = 0
     while isinstance(piece := next(pieces), Piece):
         held = held or [[] for _ in piece.rows]
         for of_layer, rows in zip(held, piece.rows, strict=True):
             of_layer.append(rows)
         stop += len(piece.rows[0])
-        totals = [n_rows(count, view) for count in piece.n_frames] * (len(held) // len(piece.n_frames))  # of scales too
+        totals = [n_rows(count, view) for count in piece.n_frames] * (
+            len(held) // len(piece.n_frames)
+        )  # of scales too
         total = totals[0]
         while part < job.parts - (not piece.last) and (part + 1) * total // job.parts <= stop:
             sizes = [(part + 1) * own // job.parts - part * own // job.parts for own in totals]
-            cut = [_cut(of_layer, size, shards.store.recipe["dtype"]) for of_layer, size in zip(held, sizes, strict=True)]
+            cut = [
+                _cut(of_layer, size, shards.store.recipe["dtype"])
+                for of_layer, size in zip(held, sizes, strict=True)
+            ]
             text = piece.text if part == job.parts - 1 else ""
-            shards.put(names[part], [Extracted(piece.utterance, piece.sound, piece.n_frames, cut, text)], [], (part, job.parts))
+            shards.put(
+                names[part],
+                [Extracted(piece.utterance, piece.sound, piece.n_frames, cut, text)],
+                [],
+                (part, job.parts),
+            )
             del cut
             part += 1
         if piece.last:
@@ -209,7 +269,13 @@ def _write_long(shards: Shards, job: Job, pieces: Iterator[Piece | Failure], tal
 
 
 def _cut(pieces: list[np.ndarray], n_rows: int, dtype: str) -> np.ndarray:
-    """The first rows of a layer's pieces, which keep the others; in the form that the shard decides, as that may be half the size."""
+    """The first rows of a layer's pieces, which keep the others; in the form that the shard
+    decides, as that may be half the size.
+    """
     whole = np.concatenate(pieces)
     pieces[:] = [whole[n_rows:].copy()]
-    return half_if_faithful(whole[:n_rows]) if dtype == "float16" and whole.dtype != np.float16 else whole[:n_rows]
+    return (
+        half_if_faithful(whole[:n_rows])
+        if dtype == "float16" and whole.dtype != np.float16
+        else whole[:n_rows]
+    )

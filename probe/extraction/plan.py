@@ -1,7 +1,8 @@
 """Which utterances go into which shards, and what that costs.
 
-A plan is made once for the utterances that no earlier plan covers, in manifest order, and stored. A run that was interrupted
-finishes its plan, so its shards are the ones an uninterrupted run would have written.
+A plan is made once for the utterances that no earlier plan covers, in manifest order, and stored. A
+run that was interrupted finishes its plan, so its shards are the ones an uninterrupted run would
+have written.
 """
 
 import math
@@ -18,10 +19,12 @@ from probe.store.feature_store import Failure, FeatureStore, Job
 from probe.store.views import VIEWS, n_rows, row_width
 
 SHARD_BYTES = 256_000_000
-# Pooled views are small; this bounds what an interruption loses, in seconds of audio that the model computes.
+# Pooled views are small; this bounds what an interruption loses, in seconds of audio that the model
+# computes.
 SHARD_AUDIO_S = 600.0
 UNKNOWN_DURATION_S = 10.0
-# An utterance's entry in an index, its key and the manifest's columns aside; a shard's recipe, environment and structure.
+# An utterance's entry in an index, its key and the manifest's columns aside; a shard's recipe,
+# environment and structure.
 INDEX_BYTES = 430
 SHARD_HEAD_BYTES = 16_000
 VALUE_BYTES = {"float16": 2, "float32": 4, "int8": 1}
@@ -41,7 +44,8 @@ class Plan:
         n_frames: frames they will give in the first layer.
         n_bytes: estimated size of the shards to come.
         free_bytes: room on the disk.
-        choices: (view, dtype, number of layers) -> about how many bytes that would take, largest first.
+        choices: (view, dtype, number of layers) -> about how many bytes that would take, largest
+            first.
     """
 
     present: int
@@ -57,7 +61,9 @@ class Plan:
 
     def __repr__(self) -> str:
         todo = f"{counted(len(self.todo), 'utterance')} to extract, {human_bytes(self.n_bytes)}"
-        return brief(self, todo, f"{self.present} present before", f"{len(self.failed)} failed before")
+        return brief(
+            self, todo, f"{self.present} present before", f"{len(self.failed)} failed before"
+        )
 
     def describe(self) -> str:
         """One line for people."""
@@ -70,7 +76,9 @@ class Plan:
         return f"{state}{there}{failed}; {human_bytes(self.free_bytes)} free"
 
     def describe_choices(self, most_bytes: float | None = None) -> list[str]:
-        """The options of other choices with their sizes, largest first; with ``most_bytes`` those within it, fewer layers too."""
+        """The options of other choices with their sizes, largest first; with ``most_bytes`` those
+        within it, fewer layers too.
+        """
         n_layers = max(n for *_, n in self.choices)
         return [
             f"--view {view} --dtype {dtype}{'' if n == n_layers else f', {n} of the {n_layers} layers'}: {human_bytes(size)}"
@@ -102,7 +110,11 @@ def make_plan(
     for utterance in corpus.utterances:
         if store and store.match(utterance.key, utterance.path):
             present += 1
-        elif store and (failure := store.failure(utterance.key, utterance.path)) and not _worth_a_try(failure, utterance):
+        elif (
+            store
+            and (failure := store.failure(utterance.key, utterance.path))
+            and not _worth_a_try(failure, utterance)
+        ):
             failed.append(failure)
         else:
             todo.append(utterance)
@@ -114,31 +126,64 @@ def make_plan(
             pending.append(job)
             wanted.difference_update(job.keys)
     durations = {item.key: _seconds(item, header_duration_s) for item in todo}
-    n_samples = {key: int(seconds * stretch * encoder.info.rate_hz) for key, seconds in durations.items()}
+    n_samples = {
+        key: int(seconds * stretch * encoder.info.rate_hz) for key, seconds in durations.items()
+    }
     sizes = {key: stored_values(encoder, layers, view, count) for key, count in n_samples.items()}
-    computed = {key: _computed_s(encoder, seconds, n_samples[key]) for key, seconds in durations.items()}
+    computed = {
+        key: _computed_s(encoder, seconds, n_samples[key]) for key, seconds in durations.items()
+    }
     fresh = _pack([item.key for item in todo if item.key in wanted], computed, sizes)
     frames = sum(frames_of(encoder, layers[0], count) for count in n_samples.values())
-    entries = _entry_bytes(corpus, todo, len(layers)) + SHARD_HEAD_BYTES * (len(pending) + len(fresh))
-    scales = sum(stored_rows(encoder, layers, view, count) for count in n_samples.values()) if dtype == "int8" else 0
+    entries = _entry_bytes(corpus, todo, len(layers)) + SHARD_HEAD_BYTES * (
+        len(pending) + len(fresh)
+    )
+    scales = (
+        sum(stored_rows(encoder, layers, view, count) for count in n_samples.values())
+        if dtype == "int8"
+        else 0
+    )
     n_bytes = entries + VALUE_BYTES[dtype] * sum(sizes.values()) + 4 * scales
     choices = _choices(encoder, layers, len(todo), sum(n_samples.values()), entries)
-    return Plan(present, failed, todo, pending, fresh, sum(durations.values()), frames, n_bytes, free_bytes(root), choices)
+    return Plan(
+        present,
+        failed,
+        todo,
+        pending,
+        fresh,
+        sum(durations.values()),
+        frames,
+        n_bytes,
+        free_bytes(root),
+        choices,
+    )
 
 
 def _seconds(utterance: Utterance, header_duration_s: Callable[[Path], float | None]) -> float:
-    """Seconds to plan for: the manifest's, but the header's where those are missing or too many (samples, milliseconds)."""
+    """Seconds to plan for: the manifest's, but the header's where those are missing or too many
+    (samples, milliseconds).
+    """
     promised = utterance.duration_s
-    return promised if promised and promised <= SHARD_AUDIO_S else header_duration_s(utterance.path) or UNKNOWN_DURATION_S
+    return (
+        promised
+        if promised and promised <= SHARD_AUDIO_S
+        else header_duration_s(utterance.path) or UNKNOWN_DURATION_S
+    )
 
 
 def _computed_s(encoder: Encoder, seconds: float, n_samples: int) -> float:
-    """Seconds of audio that the model computes for an utterance: its own, or more where the model pads every input.
+    """Seconds of audio that the model computes for an utterance: its own, or more where the model
+    pads every input.
 
-    An encoder that pads its inputs has a method ``padded_samples(n_samples)``, which is a pure function.
+    An encoder that pads its inputs has a method ``padded_samples(n_samples)``, which is a pure
+    function.
     """
     padded_samples = getattr(encoder, "padded_samples", None)
-    return seconds if padded_samples is None else float(padded_samples(n_samples) / encoder.info.rate_hz)
+    return (
+        seconds
+        if padded_samples is None
+        else float(padded_samples(n_samples) / encoder.info.rate_hz)
+    )
 
 
 def _worth_a_try(failure: Failure, utterance: Utterance) -> bool:
@@ -149,7 +194,10 @@ def _worth_a_try(failure: Failure, utterance: Utterance) -> bool:
 def stored_values(encoder: Encoder, layers: Sequence[str], view: str, n_samples: int) -> int:
     """Numbers that the layers of an utterance's view hold."""
     widths = encoder.info.every_layer
-    return sum(stored_rows(encoder, [name], view, n_samples) * row_width(widths[name], view) for name in layers)
+    return sum(
+        stored_rows(encoder, [name], view, n_samples) * row_width(widths[name], view)
+        for name in layers
+    )
 
 
 def stored_rows(encoder: Encoder, layers: Sequence[str], view: str, n_samples: int) -> int:
@@ -158,14 +206,23 @@ def stored_rows(encoder: Encoder, layers: Sequence[str], view: str, n_samples: i
 
 
 def _entry_bytes(corpus: Corpus, todo: Sequence[Utterance], n_layers: int) -> int:
-    """About what is stored of utterances besides values, in shards (texts in columns as wide as the longest) and in indexes."""
-    widths = [max((len(item.label(column).encode()) for item in todo), default=0) for column in corpus.columns]
+    """About what is stored of utterances besides values, in shards (texts in columns as wide as the
+    longest) and in indexes.
+    """
+    widths = [
+        max((len(item.label(column).encode()) for item in todo), default=0)
+        for column in corpus.columns
+    ]
     longest_key = max((len(item.key.encode()) for item in todo), default=0)
     return len(todo) * (sum(widths) + 2 * longest_key + 64 + 8 * n_layers + INDEX_BYTES)
 
 
-def _choices(encoder: Encoder, layers: Sequence[str], n_utterances: int, n_samples: int, entries: int) -> dict[tuple[str, str, int], int]:
-    """`Plan.choices`: with all layers that were asked for, or every fourth of them; ``entries`` bytes are the same in all."""
+def _choices(
+    encoder: Encoder, layers: Sequence[str], n_utterances: int, n_samples: int, entries: int
+) -> dict[tuple[str, str, int], int]:
+    """`Plan.choices`: with all layers that were asked for, or every fourth of them; ``entries``
+    bytes are the same in all.
+    """
     fewer = layers[:: 4 if len(layers) > 4 else 1]
     mean_samples = -(-n_samples // max(1, n_utterances))
     sizes = {}
@@ -173,13 +230,21 @@ def _choices(encoder: Encoder, layers: Sequence[str], n_utterances: int, n_sampl
         for dtype in VALUE_BYTES if view.startswith("frames") else ["float16"]:
             for chosen in (layers, fewer):
                 n_values = n_utterances * stored_values(encoder, chosen, view, mean_samples)
-                scales = 4 * n_utterances * stored_rows(encoder, chosen, view, mean_samples) if dtype == "int8" else 0
+                scales = (
+                    4 * n_utterances * stored_rows(encoder, chosen, view, mean_samples)
+                    if dtype == "int8"
+                    else 0
+                )
                 sizes[view, dtype, len(chosen)] = entries + VALUE_BYTES[dtype] * n_values + scales
     return dict(sorted(sizes.items(), key=lambda item: -item[1]))
 
 
-def _pack(keys: Sequence[str], computed_s: dict[str, float], sizes: dict[str, int]) -> list[tuple[tuple[str, ...], int]]:
-    """Cuts the sequence into jobs of at most `SHARD_BYTES` (as float32, the worst case) and `SHARD_AUDIO_S` of computing."""
+def _pack(
+    keys: Sequence[str], computed_s: dict[str, float], sizes: dict[str, int]
+) -> list[tuple[tuple[str, ...], int]]:
+    """Cuts the sequence into jobs of at most `SHARD_BYTES` (as float32, the worst case) and
+    `SHARD_AUDIO_S` of computing.
+    """
     jobs: list[tuple[tuple[str, ...], int]] = []
     current: list[str] = []
     n_bytes, audio_s = 0, 0.0

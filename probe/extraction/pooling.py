@@ -1,4 +1,5 @@
-"""Views of an utterance whose frames come piece by piece, and their form in the store, computed where the frames are.
+"""Views of an utterance whose frames come piece by piece, and their form in the store, computed
+where the frames are.
 
 `probe.store.views` says what each view is.
 """
@@ -24,9 +25,11 @@ class Pooling:
         self._sums: list[Tensor] = []
 
     def add(self, frames: Tensor) -> Tensor | None:
-        """The next frames, (frame, dim) float32 -> the rows that they complete, (row, dim) float32, if any.
+        """The next frames, (frame, dim) float32 -> the rows that they complete, (row, dim) float32,
+        if any.
 
-        Statistics are sums in float64, of distances from the first frame where a variance comes of them.
+        Statistics are sums in float64, of distances from the first frame where a variance comes of
+        them.
         """
         start, self.seen = self.seen, self.seen + len(frames)
         if self.kind == "frames":
@@ -50,11 +53,15 @@ class Pooling:
         return torch.cat([mean + origin, deviation])[None].float()
 
     def _segments(self, frames: Tensor, start: int) -> Tensor | None:
-        """Segment i of n holds the frames from i * frame // n on, at least one: differences of running sums at its two ends."""
+        """Segment i of n holds the frames from i * frame // n on, at least one: differences of
+        running sums at its two ends.
+        """
         if not self._sums:
             bounds = torch.arange(self.n + 1) * self.n_frames // self.n
             self._ends = [bounds[:-1], torch.maximum(bounds[1:], bounds[:-1] + 1)]
-            self._sums = [frames.new_zeros(self.n, frames.shape[1], dtype=torch.float64) for _ in self._ends]
+            self._sums = [
+                frames.new_zeros(self.n, frames.shape[1], dtype=torch.float64) for _ in self._ends
+            ]
             self._running = frames.new_zeros(1, frames.shape[1], dtype=torch.float64)
         running = torch.cat([self._running, frames.double()]).cumsum(0)
         for ends, sums in zip(self._ends, self._sums, strict=True):
@@ -70,11 +77,13 @@ class Pooling:
 def as_stored(rows: Sequence[Tensor], dtype: str, whole: bool) -> list[np.ndarray]:
     """Rows of each layer, (row, dim) float32, in the form that a shard keeps, on the CPU.
 
-    ``int8``: the values of all layers, then the scales of all, (row,) float32 each. ``float16``: those layers of a whole utterance of
-    which it is sure that it changes them by no more than its rounding; `probe.store.shards` decides the others, as float32.
+    ``int8``: the values of all layers, then the scales of all, (row,) float32 each. ``float16``:
+    those layers of a whole utterance of which it is sure that it changes them by no more than its
+    rounding; `probe.store.shards` decides the others, as float32.
 
     Args:
-        whole: whether these are all rows of an utterance, so that how it came in pieces decides nothing.
+        whole: whether these are all rows of an utterance, so that how it came in pieces decides
+            nothing.
     """
     if dtype == "int8":
         packed, scales = zip(*map(quantised, rows), strict=True)
@@ -86,9 +95,11 @@ def as_stored(rows: Sequence[Tensor], dtype: str, whole: bool) -> list[np.ndarra
 
 
 def _surely_faithful(rows: Tensor) -> Tensor:
-    """Whether float16 changes (row, dim) float32 by no more than its rounding, as a bool without dimensions; False where in doubt.
+    """Whether float16 changes (row, dim) float32 by no more than its rounding, as a bool without
+    dimensions; False where in doubt.
 
-    It rounds a normal value by at most 2^-11 of itself, a smaller one by 2^-25: with a large enough rms that is faithful.
+    It rounds a normal value by at most 2^-11 of itself, a smaller one by 2^-25: with a large enough
+    rms that is faithful.
     """
     smallest, largest = rows.aminmax()
     safe = rows.square().sum(0).min() > SAFE_RMS**2 * len(rows)
@@ -96,9 +107,11 @@ def _surely_faithful(rows: Tensor) -> Tensor:
 
 
 def quantised(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """(row, dim) int8 and (row,) float32 scales whose product is at most ``max |row| / 254`` from each value (plus float32 rounding).
+    """(row, dim) int8 and (row,) float32 scales whose product is at most ``max |row| / 254`` from
+    each value (plus float32 rounding).
 
-    A scale per row follows loud and quiet frames; a few dimensions much larger than the others cost the others precision.
+    A scale per row follows loud and quiet frames; a few dimensions much larger than the others cost
+    the others precision.
     """
     scales = rows.abs().amax(dim=1) / 127
     steps = torch.where(scales[:, None] > 0, rows / scales[:, None], 0.0)

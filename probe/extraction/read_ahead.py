@@ -1,4 +1,6 @@
-"""Audio, decoded and disturbed by threads ahead of the model, in order, as much as a number of bytes allows."""
+"""Audio, decoded and disturbed by threads ahead of the model, in order, as much as a number of
+bytes allows.
+"""
 
 import threading
 import time
@@ -16,7 +18,8 @@ from probe.errors import UtteranceError
 from probe.store.feature_store import Failure
 
 MOST_AHEAD = 256
-# Copies in float64 that a step of a condition makes for a while, against the two of float32 that decoding makes.
+# Copies in float64 that a step of a condition makes for a while, against the two of float32 that
+# decoding makes.
 DISTURBING = 6
 
 
@@ -32,9 +35,11 @@ def decoded(
 
     Args:
         decoders: one per thread.
-        at_first: of them; after each second in more than a tenth of which the caller waited there is one more.
+        at_first: of them; after each second in more than a tenth of which the caller waited there
+            is one more.
         ahead_bytes: no further file is begun while so many bytes of samples wait to be taken.
-        disturbance: what is done to the samples, at ``rate_hz``. All else about the audio stays that of the file.
+        disturbance: what is done to the samples, at ``rate_hz``. All else about the audio stays
+            that of the file.
     """
     idle = list(decoders)
     room = threading.Condition()
@@ -44,7 +49,11 @@ def decoded(
 
     def may_begin(position: int) -> bool:
         # The one that is wanted next is always decoded, whatever waits behind it.
-        return position == begun and active < allowed and (waiting_bytes < ahead_bytes or position == taken)
+        return (
+            position == begun
+            and active < allowed
+            and (waiting_bytes < ahead_bytes or position == taken)
+        )
 
     def decode(position: int) -> Audio | Failure:
         nonlocal active, begun, waiting_bytes
@@ -66,7 +75,9 @@ def decoded(
         except UtteranceError as error:
             n_bytes, mtime_ns = seen(utterance.path)
             unreadable = isinstance(error.__cause__, OSError | MemoryError) and mtime_ns != -1
-            found = Failure(utterance.key, str(error), n_bytes, mtime_ns, utterance.duration_s, unreadable)
+            found = Failure(
+                utterance.key, str(error), n_bytes, mtime_ns, utterance.duration_s, unreadable
+            )
         finally:
             with room:
                 active -= 1
@@ -76,7 +87,9 @@ def decoded(
         return found
 
     with ThreadPoolExecutor(max_workers=len(decoders)) as threads:
-        ahead = deque(threads.submit(decode, position) for position in range(min(MOST_AHEAD, len(utterances))))
+        ahead = deque(
+            threads.submit(decode, position) for position in range(min(MOST_AHEAD, len(utterances)))
+        )
         waited_s, since = 0.0, time.monotonic()
         try:
             for position, utterance in enumerate(utterances):
@@ -105,8 +118,12 @@ def decoded(
 
 
 def _expected_bytes(utterance: Utterance, rate_hz: int, disturbance: Disturbance | None) -> int:
-    """What decoding takes for a while: its samples, once in blocks and once joined; a condition, several times as float64."""
-    samples = utterance.duration_s * rate_hz if utterance.duration_s else max(0, seen(utterance.path)[0])
+    """What decoding takes for a while: its samples, once in blocks and once joined; a condition,
+    several times as float64.
+    """
+    samples = (
+        utterance.duration_s * rate_hz if utterance.duration_s else max(0, seen(utterance.path)[0])
+    )
     factor = 1.0 if disturbance is None else DISTURBING * max(1.0, disturbance.condition.stretch)
     return int(2 * 4 * samples * factor)
 

@@ -1,4 +1,6 @@
-"""How many threads a model on the CPU computes with: what is fastest, as measured in a fraction of a second."""
+"""How many threads a model on the CPU computes with: what is fastest, as measured in a fraction of
+a second.
+"""
 
 import functools
 import os
@@ -19,11 +21,12 @@ WORTH = 1.1  # fewer threads must be so many times as fast: where another progra
 
 @contextmanager
 def computing_on(encoder: Encoder, threads: int | None, begun_with: int | None) -> Iterator[None]:
-    """A block in which torch computes with as many threads as suits, and with as many as before after it.
+    """A block in which torch computes with as many threads as suits, and with as many as before
+    after it.
 
     Args:
-        threads: so many; None for those that a store was begun with where bits may depend on them, else as many
-            as ``OMP_NUM_THREADS`` says, else the fastest.
+        threads: so many; None for those that a store was begun with where bits may depend on them,
+            else as many as ``OMP_NUM_THREADS`` says, else the fastest.
         begun_with: those of the store; None where it is new.
     """
     before = torch.get_num_threads()
@@ -40,15 +43,21 @@ def computing_on(encoder: Encoder, threads: int | None, begun_with: int | None) 
 
 
 def may_decide_bits(encoder: Encoder) -> bool:
-    """Whether bits may depend on the number of threads: on a CPU, but for the packed form with oneDNN's products."""
+    """Whether bits may depend on the number of threads: on a CPU, but for the packed form with
+    oneDNN's products.
+    """
     if encoder.device.type != "cpu":
         return False
-    return encoder.implementation != "packed" or not can_pack(dtype_of(encoder.precision, encoder.device))
+    return encoder.implementation != "packed" or not can_pack(
+        dtype_of(encoder.precision, encoder.device)
+    )
 
 
 @functools.cache
 def fastest(precision: str) -> int:
-    """The number of threads, of all usable cores, half and a quarter of them, that multiplies fastest."""
+    """The number of threads, of all usable cores, half and a quarter of them, that multiplies
+    fastest.
+    """
     usable = usable_cores(allowed_cores(), cpu_quota())
     candidates = sorted({max(1, usable // part) for part in (1, 2, 4)}, reverse=True)
     if len(candidates) == 1:

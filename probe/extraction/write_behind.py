@@ -7,15 +7,17 @@ import time
 from collections.abc import Callable
 from typing import Any, Self
 
-# What an interrupted run waits for shards that are computed already; later they are lost as if it had been killed.
+# What an interrupted run waits for shards that are computed already; later they are lost as if it
+# had been killed.
 GRACE_S = 5.0
 
 
 class Writer:
-    """Does what it is given, in order, in a thread. A context manager: leaving it waits until everything is done.
+    """Does what it is given, in order, in a thread. A context manager: leaving it waits until
+    everything is done.
 
-    What a piece of work raises is raised by the next call, and nothing after it is done. When the block is left by an exception,
-    what takes longer than `GRACE_S` is given up.
+    What a piece of work raises is raised by the next call, and nothing after it is done. When the
+    block is left by an exception, what takes longer than `GRACE_S` is given up.
     """
 
     def __init__(self) -> None:

@@ -1,13 +1,17 @@
-"""Comparisons of scores of the same utterances: differences, their p-values, and which are tied with the best.
+"""Comparisons of scores of the same utterances: differences, their p-values, and which are tied
+with the best.
 
-Aim: to say of two models, layers or conditions whether they differ, and of several which are not shown to be worse than the best.
+Aim: to say of two models, layers or conditions whether they differ, and of several which are not
+shown to be worse than the best.
 
-Conventions: all are paired. Blocks (speakers) are resampled for both scores together, so that what makes a speaker hard for both
-cancels; so does, by seed, what a seed does to both. A difference has the interval difference +- t * se, with the se and E - 1
-degrees of freedom of `probe.measures.uncertainty`, and the two-sided p-value of t = difference / se: below 0.05 where 0 lies outside
-the 95 % interval.
+Conventions: all are paired. Blocks (speakers) are resampled for both scores together, so that what
+makes a speaker hard for both cancels; so does, by seed, what a seed does to both. A difference has
+the interval difference +- t * se, with the se and E - 1 degrees of freedom of
+`probe.measures.uncertainty`, and the two-sided p-value of t = difference / se: below 0.05 where 0
+lies outside the 95 % interval.
 
-Sources: Bisani & Ney 2004 (probability of improvement); Holm 1979, "A simple sequentially rejective multiple test procedure".
+Sources: Bisani & Ney 2004 (probability of improvement); Holm 1979, "A simple sequentially rejective
+multiple test procedure".
 """
 
 from collections.abc import Sequence
@@ -33,10 +37,11 @@ class Paired:
 
     Attributes:
         difference: a - b.
-        low, high: its interval; None where there are too few blocks (see `probe.measures.uncertainty.interval`). 0 inside: no
-            difference was shown.
-        probability: of improvement: share of resamples where a > b, ties counted half; None with the interval. With few blocks it is
-            too sure of itself, as percentiles are: decide by the interval or by ``p``.
+        low, high: its interval; None where there are too few blocks (see
+            `probe.measures.uncertainty.interval`). 0 inside: no difference was shown.
+        probability: of improvement: share of resamples where a > b, ties counted half; None with
+            the interval. With few blocks it is too sure of itself, as percentiles are: decide by
+            the interval or by ``p``.
         p: two-sided p-value of no difference; None with the interval.
         n_blocks: blocks resampled.
     """
@@ -54,19 +59,28 @@ class Paired:
         return brief(self, f"{figure(self.difference)} {ends}", p, counted(self.n_blocks, "block"))
 
 
-def paired_difference(a: Counts, b: Counts, seed: int = 0, n_resamples: int = 1000, confidence: float = 0.95, metric: str = "eer") -> Paired:
-    """The difference a - b, its interval, its p-value and how often a > b, both scores taken on the same resampled blocks.
+def paired_difference(
+    a: Counts,
+    b: Counts,
+    seed: int = 0,
+    n_resamples: int = 1000,
+    confidence: float = 0.95,
+    metric: str = "eer",
+) -> Paired:
+    """The difference a - b, its interval, its p-value and how often a > b, both scores taken on the
+    same resampled blocks.
 
-    What moves both scores together (hard speakers) cancels, so this shows differences that two overlapping intervals hide.
-    Whether higher is better, the metric says. No difference has a width of 0: see `probe.measures.uncertainty.least_error`.
+    What moves both scores together (hard speakers) cancels, so this shows differences that two
+    overlapping intervals hide. Whether higher is better, the metric says. No difference has a width
+    of 0: see `probe.measures.uncertainty.least_error`.
 
     Args:
         a, b: counts of the same utterances or the same list of trials.
         seed, n_resamples, confidence, metric: see `probe.measures.uncertainty.interval`.
 
     Raises:
-        ProbeError: the counts are not of the same utterances (other blocks, other denominators, other trials, another form), or
-            as `probe.measures.uncertainty.interval`.
+        ProbeError: the counts are not of the same utterances (other blocks, other denominators,
+            other trials, another form), or as `probe.measures.uncertainty.interval`.
     """
     check_same_utterances(a, b)
     found = sampled([a, b], seed, n_resamples, metric).less(1, units_of(a, metric))
@@ -85,17 +99,22 @@ def paired_difference(a: Counts, b: Counts, seed: int = 0, n_resamples: int = 10
 def p_values(differences: Scores) -> Floats:
     """(score,) two-sided p-values of no difference, 1 where two scores agree in every block.
 
-    NaN where blocks are too few, or where costs or amounts differ by the same in every block: nothing is left to take an error from.
+    NaN where blocks are too few, or where costs or amounts differ by the same in every block:
+    nothing is left to take an error from.
     """
     errors, freedom = differences.errors()
     with np.errstate(divide="ignore", invalid="ignore"):
         p = 2 * stdtr(freedom, -np.abs(differences.values / errors))
-    found: Floats = np.where(errors > ROUNDING, p, np.where(np.abs(differences.values) <= ROUNDING, 1.0, np.nan))
+    found: Floats = np.where(
+        errors > ROUNDING, p, np.where(np.abs(differences.values) <= ROUNDING, 1.0, np.nan)
+    )
     return np.where(np.isnan(errors), np.nan, found)
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values, in the order of ``p``: those at or below a level hold together at that level."""
+    """Holm's adjusted p-values, in the order of ``p``: those at or below a level hold together at
+    that level.
+    """
     return _stepped_down(np.asarray(p, float), [len(p) - step for step in range(len(p))])
 
 
@@ -107,15 +126,18 @@ def best_and_tied(
     metric: str = "eer",
     level: float = LEVEL,
 ) -> tuple[int, list[bool]]:
-    """The position of the best of several scores, and for each whether it is tied with it: not shown to be worse. The best is tied.
+    """The position of the best of several scores, and for each whether it is tied with it: not
+    shown to be worse. The best is tied.
 
-    Each other score is compared with the best, and p-values are adjusted step by step as Holm's, but by m (m + 1) / 2 instead of m
-    where m comparisons are left: the best was picked from the data, so any two of the m + 1 scores that are left might have been
-    compared. With Holm's own factors an equally good score is called worse more often than ``level`` when there are more than two.
-    Where blocks are too few, nothing is shown, and all are tied.
+    Each other score is compared with the best, and p-values are adjusted step by step as Holm's,
+    but by m (m + 1) / 2 instead of m where m comparisons are left: the best was picked from the
+    data, so any two of the m + 1 scores that are left might have been compared. With Holm's own
+    factors an equally good score is called worse more often than ``level`` when there are more than
+    two. Where blocks are too few, nothing is shown, and all are tied.
 
     Args:
-        counts: of the same utterances, one a score; see `probe.measures.counts.check_same_utterances`.
+        counts: of the same utterances, one a score; see
+            `probe.measures.counts.check_same_utterances`.
         higher_is_better: direction of the metric.
         seed, n_resamples, metric: see `probe.measures.uncertainty.interval`.
         level: how often at most any score is called worse that is not.
@@ -125,20 +147,33 @@ def best_and_tied(
     """
     for other in counts[1:]:
         check_same_utterances(counts[0], other)
-    return tied_with_best(sampled(counts, seed, n_resamples, metric), higher_is_better, level, units_of(counts[0], metric))
+    return tied_with_best(
+        sampled(counts, seed, n_resamples, metric),
+        higher_is_better,
+        level,
+        units_of(counts[0], metric),
+    )
 
 
-def tied_with_best(scores: Scores, higher_is_better: bool, level: float = LEVEL, units: float | None = None) -> tuple[int, list[bool]]:
-    """`best_and_tied` of scores that are resampled already; ``units`` as in `probe.measures.uncertainty.least_error`."""
+def tied_with_best(
+    scores: Scores, higher_is_better: bool, level: float = LEVEL, units: float | None = None
+) -> tuple[int, list[bool]]:
+    """`best_and_tied` of scores that are resampled already; ``units`` as in
+    `probe.measures.uncertainty.least_error`.
+    """
     best = int(np.argmax(scores.values if higher_is_better else -scores.values))
     p = np.delete(p_values(scores.less(best, units)), best)
-    adjusted = _stepped_down(np.where(np.isnan(p), 1.0, p), [m * (m + 1) / 2 for m in range(len(p), 0, -1)])
+    adjusted = _stepped_down(
+        np.where(np.isnan(p), 1.0, p), [m * (m + 1) / 2 for m in range(len(p), 0, -1)]
+    )
     adjusted.insert(best, 1.0)
     return best, [value > level for value in adjusted]
 
 
 def _stepped_down(p: Floats, factors: Sequence[float]) -> list[float]:
-    """The p-values, from the smallest up, times the factors; none below the one before, none above 1."""
+    """The p-values, from the smallest up, times the factors; none below the one before, none above
+    1.
+    """
     order = np.argsort(p, kind="stable")
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.asarray(factors, float)))

@@ -1,23 +1,28 @@
 """The shape of one layer's features, whatever they are good for.
 
-Aim: numbers that stand beside a curve of scores and may explain it: scale, dimensions in use, a common direction, few dimensions that
-outweigh all others. They describe the rows that a head reads: those of ``meanstd`` and of ``frames`` are not comparable.
+Aim: numbers that stand beside a curve of scores and may explain it: scale, dimensions in use, a
+common direction, few dimensions that outweigh all others. They describe the rows that a head reads:
+those of ``meanstd`` and of ``frames`` are not comparable.
 
-Conventions: rows come in blocks of (row, dim); sums are taken in float64, relative to the first row and merged by Chan et al. (1983),
-so that a large common offset costs no digits and the size of blocks decides nothing. A statistic that is not defined is left out,
-never NaN; of rows that are not finite none is. Values are rounded to six digits: sums over threads differ in the last ones.
+Conventions: rows come in blocks of (row, dim); sums are taken in float64, relative to the first row
+and merged by Chan et al. (1983), so that a large common offset costs no digits and the size of
+blocks decides nothing. A statistic that is not defined is left out, never NaN; of rows that are not
+finite none is. Values are rounded to six digits: sums over threads differ in the last ones.
 
 * ``rms``: root of the mean square of all values.
-* ``effective_rank``: exp of the entropy of the covariance's eigenvalues, scaled to sum to 1 (Roy & Vetterli 2007, of the covariance;
-  RankMe takes singular values of the features themselves, the square roots, and comes out higher). From 1 to the number of
-  dimensions, and below the number of rows: of few rows it says how many there were. Not defined where nothing varies.
-* ``anisotropy``: mean cosine similarity of two different rows (Ethayarajh 2019), of all pairs instead of drawn ones: with the sum s
-  of n rows of length 1 it is (|s|^2 - n) / (n (n - 1)). 0 where directions are spread evenly, 1 where all are one. Rows of zeros
-  have no direction and do not count; not defined below two others.
-* ``outlier_dims``: share of dimensions whose own rms is above the mean of all dimensions' by more than three of their standard
-  deviations. Kovaleva et al. (2021) look for them among the weights and biases of LayerNorms (beyond three standard deviations in
-  BERT, in all layers); these are a feature's deviation and mean, and its rms holds both (root of mean^2 + deviation^2).
-  Ten dimensions or fewer cannot have one.
+* ``effective_rank``: exp of the entropy of the covariance's eigenvalues, scaled to sum to 1 (Roy &
+  Vetterli 2007, of the covariance; RankMe takes singular values of the features themselves, the
+  square roots, and comes out higher). From 1 to the number of dimensions, and below the number of
+  rows: of few rows it says how many there were. Not defined where nothing varies.
+* ``anisotropy``: mean cosine similarity of two different rows (Ethayarajh 2019), of all pairs
+  instead of drawn ones: with the sum s of n rows of length 1 it is (|s|^2 - n) / (n (n - 1)). 0
+  where directions are spread evenly, 1 where all are one. Rows of zeros have no direction and do
+  not count; not defined below two others.
+* ``outlier_dims``: share of dimensions whose own rms is above the mean of all dimensions' by more
+  than three of their standard deviations. Kovaleva et al. (2021) look for them among the weights
+  and biases of LayerNorms (beyond three standard deviations in BERT, in all layers); these are a
+  feature's deviation and mean, and its rms holds both (root of mean^2 + deviation^2). Ten
+  dimensions or fewer cannot have one.
 """
 
 import numpy as np
@@ -81,7 +86,9 @@ class Geometry:
         return self._origin + self._mean, self._scatter / self.n
 
     def statistics(self) -> dict[str, float]:
-        """What is defined of ``rms``, ``effective_rank``, ``anisotropy`` and ``outlier_dims``, see the module."""
+        """What is defined of ``rms``, ``effective_rank``, ``anisotropy`` and ``outlier_dims``, see
+        the module.
+        """
         if not self.n:
             return {}
         mean, variances, products = self._spread()
@@ -100,7 +107,9 @@ class Geometry:
         return {name: float(f"{value:.6g}") for name, value in found.items() if np.isfinite(value)}
 
     def _spread(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(dim,) mean and variances, and a matrix with the covariance's eigenvalues: the smaller one, where rows are few."""
+        """(dim,) mean and variances, and a matrix with the covariance's eigenvalues: the smaller
+        one, where rows are few.
+        """
         if self._n_folded:
             mean, covariance = self.moments()
             return mean, covariance.diagonal(), covariance
@@ -111,7 +120,9 @@ class Geometry:
 
 
 def _products(rows: np.ndarray) -> np.ndarray:
-    """``rows.T @ rows``; by torch, whose threads wait passively: NumPy's spin, and are many times as slow on shared cores."""
+    """``rows.T @ rows``; by torch, whose threads wait passively: NumPy's spin, and are many times
+    as slow on shared cores.
+    """
     values = torch.from_numpy(rows)
     return (values.T @ values).numpy()
 

@@ -1,9 +1,10 @@
 """How alike two sets of representations are: cosine and relative distance, linear CKA, PWCCA.
 
-Aim: how far a layer moves under a condition, and which layers, of one model or of two, hold the same information.
+Aim: how far a layer moves under a condition, and which layers, of one model or of two, hold the
+same information.
 
-Conventions: X is (row, dim of X), Y is (row, dim of Y); row i of both is the same piece of sound. n is the number of rows. All
-measures are higher where the two are more alike, but for the distance.
+Conventions: X is (row, dim of X), Y is (row, dim of Y); row i of both is the same piece of sound. n
+is the number of rows. All measures are higher where the two are more alike, but for the distance.
 
     cosine             of row i of X and row i of Y
     relative distance  |y_i - x_i| / |x_i|; 0 where nothing moved, 1 where a row moved by its own length
@@ -16,21 +17,23 @@ measures are higher where the two are more alike, but for the distance.
                        canonical variates of one side Z, a_i = sum_j |h_i . z_j| over its columns. It is not symmetric: Z is the
                        narrower side, and X where both are equally wide. Not changed by any invertible map of the other side.
 
-Canonical variates are of the directions whose variance is at least `EPSILON` times the largest; the others are left out, they
-are the rounding of stored features. No ridge is added.
+Canonical variates are of the directions whose variance is at least `EPSILON` times the largest; the
+others are left out, they are the rounding of stored features. No ridge is added.
 
-Correlations are fitted to the rows they are measured on, so PWCCA is too high where rows are few: of two independent Gaussian sets
-the mean squared correlation is d / (n - 1), d the larger width. `Estimate.chance` is the root of that, an upper bound of the mean
-correlation of such sets. PWCCA is refused below `LEAST_RATIO` rows per dimension (chance 0.5) and to be flagged below `SAFE_RATIO`
+Correlations are fitted to the rows they are measured on, so PWCCA is too high where rows are few:
+of two independent Gaussian sets the mean squared correlation is d / (n - 1), d the larger width.
+`Estimate.chance` is the root of that, an upper bound of the mean correlation of such sets. PWCCA is
+refused below `LEAST_RATIO` rows per dimension (chance 0.5) and to be flagged below `SAFE_RATIO`
 (0.32). Neighbouring frames repeat each other, so a corpus has fewer independent rows than rows.
 
-Uncertainty: a jackknife over groups of blocks. Every group is left out once (rows are centred and directions fitted anew), the
-standard error is sqrt((G - 1) / G sum_g (v_g - mean)^2), the interval is value +- t * se with t of Student's distribution with
-G - 1 degrees of freedom, 95 %. It says how far the value moves with other speakers, not how much too high it is.
+Uncertainty: a jackknife over groups of blocks. Every group is left out once (rows are centred and
+directions fitted anew), the standard error is sqrt((G - 1) / G sum_g (v_g - mean)^2), the interval
+is value +- t * se with t of Student's distribution with G - 1 degrees of freedom, 95 %. It says how
+far the value moves with other speakers, not how much too high it is.
 
-What differs elsewhere: google/svcca weights by the rotated data before whitening, and does not centre them; on whitened, centred
-data it gives the PWCCA above, as ankitapasad/layerwise-analysis does for centred data of different widths. The latter measures
-correlations on held-out rows.
+What differs elsewhere: google/svcca weights by the rotated data before whitening, and does not
+centre them; on whitened, centred data it gives the PWCCA above, as ankitapasad/layerwise-analysis
+does for centred data of different widths. The latter measures correlations on held-out rows.
 """
 
 from collections.abc import Sequence
@@ -95,8 +98,14 @@ class Sample:
             ProbeError: values that are not finite, or bounds that do not divide the rows.
         """
         self.bounds = [int(bound) for bound in bounds] or [0, len(rows)]
-        if rows.ndim != 2 or self.bounds != sorted(self.bounds) or (self.bounds[0], self.bounds[-1]) != (0, len(rows)):
-            raise ProbeError(f"rows of shape {rows.shape} and bounds {self.bounds}: expected (row, dim), bounds from 0 to the last row.")
+        if (
+            rows.ndim != 2
+            or self.bounds != sorted(self.bounds)
+            or (self.bounds[0], self.bounds[-1]) != (0, len(rows))
+        ):
+            raise ProbeError(
+                f"rows of shape {rows.shape} and bounds {self.bounds}: expected (row, dim), bounds from 0 to the last row."
+            )
         if not np.isfinite(rows).all():
             raise ProbeError("some values are not finite; expected finite features.")
         mean = rows.mean(axis=0, dtype=np.float64) if len(rows) else np.zeros(rows.shape[1])
@@ -121,9 +130,14 @@ class Sample:
 
     @cached_property
     def squares(self) -> Tensor:
-        """(1 + group, row) float64: squared lengths of the rows around the mean of what is left; 0 where they are left out."""
+        """(1 + group, row) float64: squared lengths of the rows around the mean of what is left; 0
+        where they are left out.
+        """
         shifts = self.shifts
-        parts = [(part**2).sum(dim=1)[None] - 2 * shifts @ part.T + (shifts**2).sum(dim=1)[:, None] for part in self.parts()]
+        parts = [
+            (part**2).sum(dim=1)[None] - 2 * shifts @ part.T + (shifts**2).sum(dim=1)[:, None]
+            for part in self.parts()
+        ]
         for group, part in enumerate(parts):
             part[1 + group] = 0
         return torch.cat(parts, dim=1)
@@ -132,11 +146,16 @@ class Sample:
     def own_hsic(self) -> list[float]:
         """HSIC of the side with itself, with each group left out."""
         scatters = products_left(self, self)
-        return [_hsic(*item) for item in zip(scatters, self.squares, self.squares, self.counts, strict=True)]
+        return [
+            _hsic(*item)
+            for item in zip(scatters, self.squares, self.squares, self.counts, strict=True)
+        ]
 
     @cached_property
     def axes(self) -> list[tuple[Tensor, Tensor]]:
-        """Principal axes with each group left out: (axis, dim) unit rows, and the roots of their scatter (axis,), both float64."""
+        """Principal axes with each group left out: (axis, dim) unit rows, and the roots of their
+        scatter (axis,), both float64.
+        """
         axes = []
         for scatter in products_left(self, self):
             values, vectors = torch.linalg.eigh(scatter)
@@ -163,7 +182,8 @@ def cosine_and_distance(clean: np.ndarray, disturbed: np.ndarray) -> tuple[np.nd
 
 
 def linear_cka(x: np.ndarray, y: np.ndarray) -> float | None:
-    """The debiased linear CKA of (row, dim) and (row, dim) floats; None where one of them does not vary.
+    """The debiased linear CKA of (row, dim) and (row, dim) floats; None where one of them does not
+    vary.
 
     Raises:
         ProbeError: different numbers of rows, or fewer than 4.
@@ -172,7 +192,8 @@ def linear_cka(x: np.ndarray, y: np.ndarray) -> float | None:
 
 
 def pwcca(x: np.ndarray, y: np.ndarray) -> float | None:
-    """The PWCCA of (row, dim) and (row, dim) floats; None where one does not vary, or rows are too few (see the module).
+    """The PWCCA of (row, dim) and (row, dim) floats; None where one does not vary, or rows are too
+    few (see the module).
 
     Raises:
         ProbeError: as `linear_cka`.
@@ -186,13 +207,17 @@ def enough_rows(n_rows: int, width: int) -> bool:
 
 
 def products_left(x: Sample, y: Sample) -> list[Tensor]:
-    """(dim of X, dim of Y) float64 ``X'Y`` around the means of what is left: of all rows, and with each group left out."""
+    """(dim of X, dim of Y) float64 ``X'Y`` around the means of what is left: of all rows, and with
+    each group left out.
+    """
     of_groups = [one.T @ other for one, other in zip(x.parts(), y.parts(), strict=True)]
     whole = torch.stack(of_groups).sum(dim=0)
     left = [whole, *(whole - part for part in of_groups)]
     return [
         product - count * torch.outer(shift, shift_other)
-        for product, count, shift, shift_other in zip(left, x.counts, x.shifts, y.shifts, strict=True)
+        for product, count, shift, shift_other in zip(
+            left, x.counts, x.shifts, y.shifts, strict=True
+        )
     ]
 
 
@@ -203,7 +228,9 @@ def compare(x: Sample, y: Sample, with_pwcca: bool = True) -> Comparison:
         ProbeError: other rows or groups, or fewer than `LEAST_ROWS`.
     """
     if x.bounds != y.bounds:
-        raise ProbeError(f"{len(x.values)} and {len(y.values)} rows in {len(x.bounds) - 1} and {len(y.bounds) - 1} groups: expected the same.")
+        raise ProbeError(
+            f"{len(x.values)} and {len(y.values)} rows in {len(x.bounds) - 1} and {len(y.bounds) - 1} groups: expected the same."
+        )
     if len(x.values) < LEAST_ROWS:
         raise ProbeError(f"{len(x.values)} rows: expected {LEAST_ROWS} or more.")
     products = products_left(x, y)
@@ -211,11 +238,20 @@ def compare(x: Sample, y: Sample, with_pwcca: bool = True) -> Comparison:
     width = max(x.width, y.width)
     if not with_pwcca or not enough_rows(len(x.values), width):
         return Comparison(cka, Estimate(None), Estimate(None))
-    usable = [product for product, count in zip(products, x.counts, strict=True) if count >= LEAST_RATIO * width / 2]
-    pairs = [_pwcca(x, y, index, product) for index, product in enumerate(usable if len(usable) == len(products) else products[:1])]
+    usable = [
+        product
+        for product, count in zip(products, x.counts, strict=True)
+        if count >= LEAST_RATIO * width / 2
+    ]
+    pairs = [
+        _pwcca(x, y, index, product)
+        for index, product in enumerate(usable if len(usable) == len(products) else products[:1])
+    ]
     ranks = [len(side.axes[0][1]) for side in (x, y)]
     chance = min(1.0, (max(ranks) / (len(x.values) - 1)) ** 0.5)
-    one, other = (_estimate([pair[side] for pair in pairs], chance if min(ranks) else None) for side in (0, 1))
+    one, other = (
+        _estimate([pair[side] for pair in pairs], chance if min(ranks) else None) for side in (0, 1)
+    )
     if x.width == y.width:
         return Comparison(cka, one, other)
     narrower = one if x.width < y.width else other
@@ -234,7 +270,10 @@ def _cka(x: Sample, y: Sample, index: int, products: Tensor) -> float | None:
     scale = x.own_hsic[index] * y.own_hsic[index]
     if x.own_hsic[index] <= 0 or y.own_hsic[index] <= 0:
         return None
-    return max(-1.0, min(1.0, _hsic(products, x.squares[index], y.squares[index], x.counts[index]) / scale**0.5))
+    return max(
+        -1.0,
+        min(1.0, _hsic(products, x.squares[index], y.squares[index], x.counts[index]) / scale**0.5),
+    )
 
 
 def _pwcca(x: Sample, y: Sample, index: int, products: Tensor) -> tuple[float | None, float | None]:

@@ -1,20 +1,25 @@
 """Word and character errors of one transcript.
 
-Aim: the counts behind WER and CER. Both rates are lower-is-better fractions, can exceed 1, and are the sum of errors over the sum
-of reference units of the whole corpus (never a mean of utterance rates); `probe.measures.counts` does the sum.
+Aim: the counts behind WER and CER. Both rates are lower-is-better fractions, can exceed 1, and are
+the sum of errors over the sum of reference units of the whole corpus (never a mean of utterance
+rates); `probe.measures.counts` does the sum.
 
-Conventions: an error is a substitution, deletion or insertion of the cheapest alignment (Levenshtein), counted by jiwer. White
-space of any kind and length separates words, and is one space between characters; leading and trailing white space is dropped.
-Nothing else is normalised: case and punctuation count, so put both transcripts in the task's alphabet first.
+Conventions: an error is a substitution, deletion or insertion of the cheapest alignment
+(Levenshtein), counted by jiwer. White space of any kind and length separates words, and is one
+space between characters; leading and trailing white space is dropped. Nothing else is normalised:
+case and punctuation count, so put both transcripts in the task's alphabet first.
 
-Empty cases: an empty reference has 0 units, and every unit of the hypothesis is an error; two empty transcripts are (0, 0).
+Empty cases: an empty reference has 0 units, and every unit of the hypothesis is an error; two empty
+transcripts are (0, 0).
 
-Different from jiwer (4.x): its default transforms keep a lone tab, newline or other white space inside a word, and keep repeated
-spaces as characters; on transcripts separated by single spaces the counts are the same. ``jiwer.wer`` of references that are all
-empty is the number of insertions, where ours has no value.
+Different from jiwer (4.x): its default transforms keep a lone tab, newline or other white space
+inside a word, and keep repeated spaces as characters; on transcripts separated by single spaces the
+counts are the same. ``jiwer.wer`` of references that are all empty is the number of insertions,
+where ours has no value.
 
-Different from SUPERB: none for words (also sum over sum, split on white space). Its "UER" counts the word boundary after the last
-word of each transcript as one more character than our CER does. If there are no reference words it reports 100 %.
+Different from SUPERB: none for words (also sum over sum, split on white space). Its "UER" counts
+the word boundary after the last word of each transcript as one more character than our CER does. If
+there are no reference words it reports 100 %.
 """
 
 import jiwer

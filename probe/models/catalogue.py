@@ -1,8 +1,9 @@
 """Specs of models -> encoders; `probe.model_names` says how models are called.
 
-``org/name@revision`` on the hub, a local folder, ``random:org/name@seed`` (the same architecture with seeded random weights; those
-in ``known.csv`` need no network), ``fbank``, ``mfcc``, ``file.pt`` (`probe.models.sources.fairseq`), ``torchaudio:NAME``
-(`probe.models.sources.bundles`), plug-ins (`probe.models.plugins.loader`), those with ``random:`` before their name too.
+``org/name@revision`` on the hub, a local folder, ``random:org/name@seed`` (the same architecture
+with seeded random weights; those in ``known.csv`` need no network), ``fbank``, ``mfcc``,
+``file.pt`` (`probe.models.sources.fairseq`), ``torchaudio:NAME`` (`probe.models.sources.bundles`),
+plug-ins (`probe.models.plugins.loader`), those with ``random:`` before their name too.
 """
 
 import os
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 IMPLEMENTATIONS = ("packed", "reference")
 # Longer than any utterance that these models were trained on, and than those of the usual corpora.
 LONG_S = 120.0  # of the packed form
-REFERENCE_LONG_S = 40.0  # transformers' own attention takes tables of frames x frames x dim of a head
+REFERENCE_LONG_S = (
+    40.0  # transformers' own attention takes tables of frames x frames x dim of a head
+)
 CHUNK_S, CONTEXT_S = 20.0, 5.0
 
 
@@ -36,8 +39,8 @@ def offline_names() -> list[str]:
 
 
 def sources_of(row: Known) -> list[str]:
-    """Where a known checkpoint can be loaded from: ``hub`` (``cached`` where that has begun), ``torchaudio`` (as ``torchaudio:`` and
-    the bundle's name), ``random``.
+    """Where a known checkpoint can be loaded from: ``hub`` (``cached`` where that has begun),
+    ``torchaudio`` (as ``torchaudio:`` and the bundle's name), ``random``.
     """
     from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -58,19 +61,23 @@ def open_model(
     """The encoder that ``name`` stands for.
 
     Args:
-        name: a model's SPEC, or NAME=SPEC; or an object that is a plug-in (`probe.models.plugins.adapter.Plugin`).
+        name: a model's SPEC, or NAME=SPEC; or an object that is a plug-in
+            (`probe.models.plugins.adapter.Plugin`).
         device: ``cpu``, ``cuda``, ``cuda:1``; None takes a GPU where there is one.
         sha256: what the weights must have, as ``probe check`` prints it.
-        implementation: ``packed``, or ``reference`` for transformers' own forward. A checkpoint without a packed form is computed by
-            the reference in fp32, with a note; fbank, mfcc and plug-ins have but one form. The encoder's ``implementation`` and
-            ``precision`` say what was taken.
+        implementation: ``packed``, or ``reference`` for transformers' own forward. A checkpoint
+            without a packed form is computed by the reference in fp32, with a note; fbank, mfcc and
+            plug-ins have but one form. The encoder's ``implementation`` and ``precision`` say what
+            was taken.
         precision: ``fp32``, ``tf32`` (GPUs only) or ``bf16``, of the packed form's products.
-        chunk_s, context_s: how attention over audio longer than `LONG_S` is cut, or `REFERENCE_LONG_S` in families without a packed
-            form; a chunk of 0 s leaves it whole. What Whisper is given is cut so above 30 s, whatever the form.
+        chunk_s, context_s: how attention over audio longer than `LONG_S` is cut, or
+            `REFERENCE_LONG_S` in families without a packed form; a chunk of 0 s leaves it whole.
+            What Whisper is given is cut so above 30 s, whatever the form.
 
     Raises:
         UsageError: an unknown implementation or precision, or one that this device does not have.
-        ProbeError: unknown name, not on the hub or offline, a text or vision model, missing, damaged or other weights.
+        ProbeError: unknown name, not on the hub or offline, a text or vision model, missing,
+            damaged or other weights.
     """
     import torch
 
@@ -80,11 +87,15 @@ def open_model(
 
     place = choose_device(device)
     if implementation not in IMPLEMENTATIONS:
-        raise UsageError(f"--implementation {implementation}: expected one of {', '.join(IMPLEMENTATIONS)}.")
+        raise UsageError(
+            f"--implementation {implementation}: expected one of {', '.join(IMPLEMENTATIONS)}."
+        )
     dtype_of(precision, torch.device(place))
     chunking = Chunking(LONG_S, chunk_s, context_s) if chunk_s else None
     if implementation == "reference" and precision != "fp32":
-        raise UsageError(f"--precision {precision}: the reference implementation computes in fp32. Use --implementation packed.")
+        raise UsageError(
+            f"--precision {precision}: the reference implementation computes in fp32. Use --implementation packed."
+        )
     if not isinstance(name, str | ModelName):
         return _plugin(name, torch.device(place), sha256)
     asked = ModelName.parse(name)
@@ -96,7 +107,9 @@ def open_model(
     elif loader.is_plugin(asked):
         encoder = _plugin(asked.spec, torch.device(place), sha256)
     else:
-        encoder = _in_form(_with_weights(asked.spec, place, sha256), implementation, precision, chunking)
+        encoder = _in_form(
+            _with_weights(asked.spec, place, sha256), implementation, precision, chunking
+        )
     encoder.info = replace(encoder.info, spec=asked.resolved)
     return encoder
 
@@ -107,7 +120,9 @@ def _with_weights(spec: str, place: str, sha256: str | None) -> "TransformersEnc
         return _pretrained(spec, place, sha256)
     encoder = _random(spec, place)
     if sha256 not in (None, encoder.info.weights_sha256):
-        raise ProbeError(f"{spec}: the weights drawn here have sha256 {encoder.info.weights_sha256}, --sha256 says {sha256}.")
+        raise ProbeError(
+            f"{spec}: the weights drawn here have sha256 {encoder.info.weights_sha256}, --sha256 says {sha256}."
+        )
     return encoder
 
 
@@ -115,15 +130,22 @@ def _plugin(name: "str | Plugin", place: "torch.device", sha256: str | None) -> 
     """The encoder of a plug-in's name, or of an object that is one."""
     from probe.models.plugins import loader
 
-    encoder = loader.open_plugin(name, place) if isinstance(name, str) else loader.encoder_of(name, place)
+    encoder = (
+        loader.open_plugin(name, place) if isinstance(name, str) else loader.encoder_of(name, place)
+    )
     found = encoder.info.weights_sha256 or "none"
     if sha256 not in (None, found):
-        raise ProbeError(f"{encoder.info.id}: its weights have sha256 {found}, --sha256 says {sha256}.")
+        raise ProbeError(
+            f"{encoder.info.id}: its weights have sha256 {found}, --sha256 says {sha256}."
+        )
     return encoder
 
 
-def _in_form(reference: "TransformersEncoder", implementation: str, precision: str, chunking: Chunking | None) -> Encoder:
-    """The packed form of a reference encoder where that is asked for and exists; itself, with a note, where it does not.
+def _in_form(
+    reference: "TransformersEncoder", implementation: str, precision: str, chunking: Chunking | None
+) -> Encoder:
+    """The packed form of a reference encoder where that is asked for and exists; itself, with a
+    note, where it does not.
 
     Where there is but one form, long audio is cut in it whatever is asked for.
     """
@@ -138,7 +160,9 @@ def _in_form(reference: "TransformersEncoder", implementation: str, precision: s
     if implementation == "reference":
         return reference
     if reason:
-        note = f"computed by the reference implementation in fp32, as it has no packed form: {reason}"
+        note = (
+            f"computed by the reference implementation in fp32, as it has no packed form: {reason}"
+        )
         reference.info = replace(reference.info, notes=(*reference.info.notes, note))
         return reference
     return PackedEncoder(reference, precision, chunking)
@@ -165,14 +189,18 @@ def _random(name: str, place: str) -> "TransformersEncoder":
     if not at or _is_folder(architecture + at + seed):
         architecture, seed = architecture + at + seed, ""
     if not re.fullmatch(r"\d*", seed):
-        raise ProbeError(f"{name}: {seed!r} after @ is no seed; expected a whole number such as {RANDOM}{architecture}@1.")
+        raise ProbeError(
+            f"{name}: {seed!r} after @ is no seed; expected a whole number such as {RANDOM}{architecture}@1."
+        )
     folder, config, normalize = _architecture(architecture)
     location = checkpoints.Location(RANDOM + architecture, folder, f"seed {int(seed or 0)}")
     return checkpoints.random_encoder(location, config, place, normalize)
 
 
 def _architecture(name: str) -> tuple[Path, Any, bool | None]:
-    """What random weights are drawn for: folder, configuration, whether waveforms are normalised (None: the folder says)."""
+    """What random weights are drawn for: folder, configuration, whether waveforms are normalised
+    (None: the folder says).
+    """
     from probe.models.sources import checkpoints, fairseq
 
     row = known_models().get(name)
@@ -202,12 +230,16 @@ def choose_device(device: str | None) -> str:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise UsageError(f"--device {device}: cannot be used ({reason}). Use --device cpu, or leave it out.") from error
+        raise UsageError(
+            f"--device {device}: cannot be used ({reason}). Use --device cpu, or leave it out."
+        ) from error
     return device
 
 
 def _locate(name: str, weights: bool) -> "checkpoints.Location":
-    """The checkpoint's folder: given, or fetched from the hub (its configuration alone without ``weights``)."""
+    """The checkpoint's folder: given, or fetched from the hub (its configuration alone without
+    ``weights``).
+    """
     from probe.models.plugins import loader
     from probe.models.sources import checkpoints
 
@@ -226,7 +258,9 @@ def _locate(name: str, weights: bool) -> "checkpoints.Location":
         )
     for part, reads in NOT_SPEECH.items():
         if part in identifier.lower():
-            raise ProbeError(f"{name}: reads {reads}, not speech. The speech models of this kind are called data2vec-audio.")
+            raise ProbeError(
+                f"{name}: reads {reads}, not speech. The speech models of this kind are called data2vec-audio."
+            )
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", identifier):
         close = close_names(name, (*SPECTRAL, *offline_names(), *loader.installed()))
         hint = f" Did you mean {close[0]!r}?" if close else ""

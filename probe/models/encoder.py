@@ -23,11 +23,13 @@ ASSUMED = "are assumed"
 
 
 class Grid(NamedTuple):
-    """Where the frames of a layer stand: frame i is centred at ``i * hop_samples + field_samples / 2`` samples.
+    """Where the frames of a layer stand: frame i is centred at ``i * hop_samples + field_samples /
+    2`` samples.
 
     Attributes:
         hop_samples: from one frame to the next.
-        field_samples: what one frame of the front-end hears; 0 where its windows are centred on samples 0, hop, 2 hop ...
+        field_samples: what one frame of the front-end hears; 0 where its windows are centred on
+            samples 0, hop, 2 hop ...
     """
 
     hop_samples: int
@@ -43,15 +45,19 @@ class ModelInfo:
     """What a model is, as far as it decides the values of its features.
 
     Attributes:
-        id: what it is called without revision: ``org/name``, the last part of a folder's or a file's path, ``torchaudio:NAME``,
-            ``random:org/name``, ``fbank``.
-        revision: resolved commit, first digits of the hash of a folder's or a file's weights, a bundle's file, seed of random
-            weights, or version of a spectral front-end.
-        weights_sha256: of the weights' files (random weights: of their values); empty where there are no weights.
-        family: transformers' ``model_type`` (`probe.models.sources.known.FAMILIES`), ``spectral``, or ``plugin``.
-        layers: name -> width, in order; see FACTS on what a layer is: ``0`` is the input of the first block, ``i`` the output of
-            block i, ``final`` the output after the final LayerNorm where that differs from the last block's.
-        on_request: further layers, name -> width, that are given only where they are asked for by name: `CONV`.
+        id: what it is called without revision: ``org/name``, the last part of a folder's or a
+            file's path, ``torchaudio:NAME``, ``random:org/name``, ``fbank``.
+        revision: resolved commit, first digits of the hash of a folder's or a file's weights, a
+            bundle's file, seed of random weights, or version of a spectral front-end.
+        weights_sha256: of the weights' files (random weights: of their values); empty where there
+            are no weights.
+        family: transformers' ``model_type`` (`probe.models.sources.known.FAMILIES`), ``spectral``,
+            or ``plugin``.
+        layers: name -> width, in order; see FACTS on what a layer is: ``0`` is the input of the
+            first block, ``i`` the output of block i, ``final`` the output after the final LayerNorm
+            where that differs from the last block's.
+        on_request: further layers, name -> width, that are given only where they are asked for by
+            name: `CONV`.
         aliases: names of layers that are another layer: ``final`` -> ``12`` in post-LN models.
         rate_hz: sampling rate of the waveforms it wants.
         normalize: whether each waveform is brought to zero mean and unit variance.
@@ -61,12 +67,16 @@ class ModelInfo:
         other_grids: layer -> `Grid`, for layers whose frames stand elsewhere.
         parameters: number of parameters of the encoder.
         settings: whatever else decides values.
-        ctc: the checkpoint's own CTC head: ``writes``, the text of each symbol (a character, a space for the word boundary, nothing
-            for the blank and other special symbols), and ``alphabet``, the characters among them; empty where there is none.
-        weights: the file they came from, and what its hash was compared with; empty where there is none.
-        left_out: names of weights in the file that the encoder has no place for, such as a pretraining head's.
+        ctc: the checkpoint's own CTC head: ``writes``, the text of each symbol (a character, a
+            space for the word boundary, nothing for the blank and other special symbols), and
+            ``alphabet``, the characters among them; empty where there is none.
+        weights: the file they came from, and what its hash was compared with; empty where there is
+            none.
+        left_out: names of weights in the file that the encoder has no place for, such as a
+            pretraining head's.
         notes: what a user should know about the loading, one sentence each.
-        spec: what opens it again (`probe.model_names.ModelName.resolved`); empty where that is not known.
+        spec: what opens it again (`probe.model_names.ModelName.resolved`); empty where that is not
+            known.
     """
 
     id: str
@@ -102,7 +112,9 @@ class ModelInfo:
     @property
     def grid(self) -> Grid:
         """Of the layers without another one."""
-        return Grid(self.hop_samples, self.min_samples if self.field_samples is None else self.field_samples)
+        return Grid(
+            self.hop_samples, self.min_samples if self.field_samples is None else self.field_samples
+        )
 
 
 @dataclass(frozen=True)
@@ -119,7 +131,11 @@ class Chunking:
     context_s: float
 
     def __post_init__(self) -> None:
-        if not (self.above_s >= 0 and 0 < self.chunk_s < float("inf") and 0 <= self.context_s < float("inf")):
+        if not (
+            self.above_s >= 0
+            and 0 < self.chunk_s < float("inf")
+            and 0 <= self.context_s < float("inf")
+        ):
             raise UsageError(
                 f"chunks of {self.chunk_s} s with {self.context_s} s of context above {self.above_s} s; expected more than 0 s "
                 "(--chunk-s 0 leaves audio whole), and 0 s or more."
@@ -133,10 +149,12 @@ class Encoder(Protocol):
     An utterance's frames do not depend on its batch mates.
 
     Attributes:
-        implementation: ``reference`` (the library's own forward) or ``packed`` (`probe.models.packed`).
+        implementation: ``reference`` (the library's own forward) or ``packed``
+            (`probe.models.packed`).
         precision: ``fp32``, ``tf32`` or ``bf16``.
         chunking: how attention over long audio is cut; None where it never is.
-        rows: of how many frames together it likes to compute, 1 for utterance by utterance; set to fewer where memory is short.
+        rows: of how many frames together it likes to compute, 1 for utterance by utterance; set to
+            fewer where memory is short.
     """
 
     info: ModelInfo
@@ -146,23 +164,26 @@ class Encoder(Protocol):
     chunking: Chunking | None
     rows: int
 
-    def encode(self, waveforms: Tensor, lengths: Tensor, layers: Sequence[str]) -> tuple[list[Tensor], Tensor]:
+    def encode(
+        self, waveforms: Tensor, lengths: Tensor, layers: Sequence[str]
+    ) -> tuple[list[Tensor], Tensor]:
         """Frames of the layers that are asked for.
 
         Args:
-            waveforms: (batch, time) float32 on the encoder's device, at ``info.rate_hz``; samples past a length are ignored.
+            waveforms: (batch, time) float32 on the encoder's device, at ``info.rate_hz``; samples
+                past a length are ignored.
             lengths: (batch,) int64, samples of each utterance, each at least ``info.min_samples``.
             layers: names out of ``info.every_layer``; also `CTC` where ``info.ctc`` is not empty.
 
         Returns:
-            One (batch, frame, dim) float32 tensor per layer, and the valid frames as (layer, batch) int64. Frames past a length are
-            0.
+            One (batch, frame, dim) float32 tensor per layer, and the valid frames as (layer, batch)
+            int64. Frames past a length are 0.
         """
         ...
 
     def n_frames(self, n_samples: int) -> int:
-        """Frames that ``n_samples`` samples give in layers without a grid of their own: a pure function, 0 below
-        ``info.min_samples``."""
+        """Frames that ``n_samples`` samples give in layers without a grid of their own: a pure
+        function, 0 below ``info.min_samples``."""
         ...
 
 
@@ -172,11 +193,14 @@ def frames_of(encoder: Encoder, layer: str, n_samples: int) -> int:
     return encoder.n_frames(n_samples) if grid is None else grid.n_frames(n_samples)
 
 
-def pieces_of(encoder: Encoder, waveforms: Sequence[Tensor], layers: Sequence[str]) -> Iterator[list[Tensor]]:
-    """Frames of utterances without padding: (row, dim) per layer, the rows of all utterances in order, as many at a time as suits.
+def pieces_of(
+    encoder: Encoder, waveforms: Sequence[Tensor], layers: Sequence[str]
+) -> Iterator[list[Tensor]]:
+    """Frames of utterances without padding: (row, dim) per layer, the rows of all utterances in
+    order, as many at a time as suits.
 
-    An encoder whose layers are all on one grid may have a method ``pieces(waveforms, layers)`` of its own that does so; others are
-    given one utterance at a time, and each is a piece.
+    An encoder whose layers are all on one grid may have a method ``pieces(waveforms, layers)`` of
+    its own that does so; others are given one utterance at a time, and each is a piece.
 
     Args:
         waveforms: (time,) float32 each, on the encoder's device.
@@ -190,17 +214,29 @@ def pieces_of(encoder: Encoder, waveforms: Sequence[Tensor], layers: Sequence[st
         for piece in own(waveforms, layers):
             n_rows += len(piece[0])
             yield piece
-        _refuse_other_lengths(encoder, [n_rows], [sum(encoder.n_frames(len(wave)) for wave in waveforms)], "these utterances")
+        _refuse_other_lengths(
+            encoder,
+            [n_rows],
+            [sum(encoder.n_frames(len(wave)) for wave in waveforms)],
+            "these utterances",
+        )
         return
     for wave in waveforms:
         with torch.inference_mode():
             frames, _ = encoder.encode(wave[None], torch.tensor([len(wave)]), layers)
         lengths = [of_layer.shape[1] for of_layer in frames]
-        _refuse_other_lengths(encoder, lengths, [frames_of(encoder, layer, len(wave)) for layer in layers], f"{len(wave)} samples")
+        _refuse_other_lengths(
+            encoder,
+            lengths,
+            [frames_of(encoder, layer, len(wave)) for layer in layers],
+            f"{len(wave)} samples",
+        )
         yield [of_layer[0] for of_layer in frames]
 
 
-def _refuse_other_lengths(encoder: Encoder, found: Sequence[int], expected: Sequence[int], of: str) -> None:
+def _refuse_other_lengths(
+    encoder: Encoder, found: Sequence[int], expected: Sequence[int], of: str
+) -> None:
     for n_rows, n_expected in zip(found, expected, strict=True):
         if n_rows != n_expected:
             raise ProbeError(
@@ -211,13 +247,16 @@ def _refuse_other_lengths(encoder: Encoder, found: Sequence[int], expected: Sequ
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether memory did not suffice; torch's allocator for CPUs has no exception of its own."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator: " in str(error)
+    return isinstance(
+        error, torch.OutOfMemoryError | MemoryError
+    ) or "DefaultCPUAllocator: " in str(error)
 
 
 def greedy_text(best: Iterable[int], writes: Sequence[str]) -> str:
     """The greedy transcript of a CTC head: repeats merged.
 
-    Not by transformers' tokenizer, which merges double letters too when it is asked to skip special symbols (``HELO``).
+    Not by transformers' tokenizer, which merges double letters too when it is asked to skip special
+    symbols (``HELO``).
 
     Args:
         best: the best symbol of each frame of the layer `CTC`.
@@ -235,4 +274,6 @@ def brief_of(encoder: Encoder) -> str:
     """What a notebook shows of an encoder: the model, its layers, and how it is computed."""
     info = encoder.info
     computed = f"{encoder.implementation}, {encoder.precision}"
-    return brief(encoder, info.id, counted(len(info.layers), "layer"), computed, str(encoder.device))
+    return brief(
+        encoder, info.id, counted(len(info.layers), "layer"), computed, str(encoder.device)
+    )

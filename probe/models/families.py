@@ -1,14 +1,17 @@
-"""What is particular to a family of transformers: the grid of its frames, its final output, its input.
+"""What is particular to a family of transformers: the grid of its frames, its final output, its
+input.
 
     SEW, SEW-D      blocks see frames joined in pairs (``squeeze_factor``); ``final`` is brought back to the frame rate of the
                     front-end, its last frame 0 where that gives an odd number.
     w2v-BERT 2.0    log-mel energies of each utterance, normalised per band, two 10 ms frames side by side; no other front-end.
     Whisper         log-mel energies of 30 s, audio and the zeros after it. Frame i is centred at sample 320 i; those whose centre
-                    lies in the audio are kept, ceil(samples / 320) of them. Longer audio is cut (`probe.models.windows`) into
-                    windows of 30 s at most, each of which is an input of its own: levels are clipped at 80 dB below the loudest
-                    of a window, and positions count from its beginning. Layer 0 has the positions in it.
+                    lies in the audio are kept, ceil(samples / 320) of them. Longer audio is cut
+                    (`probe.models.windows`) into windows of 30 s at most, each of which is an input
+                    of its own: levels are clipped at 80 dB below the loudest of a window, and
+                    positions count from its beginning. Layer 0 has the positions in it.
 
-Log-mel energies are those of transformers' own preprocessor. Everything else is as in wav2vec 2.0 (`probe.models.reference`).
+Log-mel energies are those of transformers' own preprocessor. Everything else is as in wav2vec 2.0
+(`probe.models.reference`).
 """
 
 import itertools
@@ -45,10 +48,15 @@ def grids_of(config: Any) -> tuple[Grid, dict[str, Grid]]:
         return Grid(MEL_STRIDE * MEL_HOP, 1), {}
     if config.model_type in LOG_MEL:
         return Grid(MEL_STRIDE * MEL_HOP, MEL_WINDOW + (MEL_STRIDE - 1) * MEL_HOP), {}
-    conv = Grid(math.prod(config.conv_stride), receptive_field(list(zip(config.conv_kernel, config.conv_stride, strict=True))))
+    conv = Grid(
+        math.prod(config.conv_stride),
+        receptive_field(list(zip(config.conv_kernel, config.conv_stride, strict=True))),
+    )
     if config.model_type in SQUEEZED:
         factor = config.squeeze_factor
-        squeezed = Grid(conv.hop_samples * factor, conv.field_samples + (factor - 1) * conv.hop_samples)
+        squeezed = Grid(
+            conv.hop_samples * factor, conv.field_samples + (factor - 1) * conv.hop_samples
+        )
         return squeezed, dict.fromkeys((CONV, "final", CTC), conv)
     return conv, {}
 
@@ -64,7 +72,8 @@ def mel_extractor(config: Any, settings: Mapping[str, Any], rate_hz: int, where:
     """transformers' own preprocessor of a model that takes log-mel energies.
 
     Args:
-        settings: of the checkpoint's preprocessor; empty where it has none, and what the family was trained with is taken.
+        settings: of the checkpoint's preprocessor; empty where it has none, and what the family was
+            trained with is taken.
         where: names the checkpoint, for messages.
 
     Raises:
@@ -73,14 +82,27 @@ def mel_extractor(config: Any, settings: Mapping[str, Any], rate_hz: int, where:
     needs = {"sampling_rate": rate_hz, "dither": 0.0}
     if config.model_type == "whisper":
         seconds = config.max_source_positions * MEL_STRIDE * MEL_HOP // rate_hz
-        needs |= {"feature_size": config.num_mel_bins, "chunk_length": seconds, "hop_length": MEL_HOP, "n_fft": MEL_WINDOW}
+        needs |= {
+            "feature_size": config.num_mel_bins,
+            "chunk_length": seconds,
+            "hop_length": MEL_HOP,
+            "n_fft": MEL_WINDOW,
+        }
     else:
         bins = config.feature_projection_input_dim // MEL_STRIDE
         needs |= {"feature_size": bins, "num_mel_bins": bins, "stride": MEL_STRIDE}
-    if odd := {name: settings[name] for name, value in needs.items() if settings.get(name, value) != value}:
+    if odd := {
+        name: settings[name] for name, value in needs.items() if settings.get(name, value) != value
+    }:
         found, expected = (", ".join(f"{name} {of[name]}" for name in odd) for of in (odd, needs))
-        raise ProbeError(f"{where}: its preprocessor has {found}; this model takes {expected}. Fetch both files again.")
-    made = transformers.WhisperFeatureExtractor if config.model_type == "whisper" else transformers.SeamlessM4TFeatureExtractor
+        raise ProbeError(
+            f"{where}: its preprocessor has {found}; this model takes {expected}. Fetch both files again."
+        )
+    made = (
+        transformers.WhisperFeatureExtractor
+        if config.model_type == "whisper"
+        else transformers.SeamlessM4TFeatureExtractor
+    )
     return made.from_dict({**needs, **settings})
 
 
@@ -103,18 +125,29 @@ class BertEncoder(TransformersEncoder):
     """w2v-BERT 2.0."""
 
     def _energies(self, wave: Tensor) -> Mapping[str, Tensor]:
-        """(time,) -> (1, frame, 160), with a mask over its frames: the last lacks its second half where their number is odd."""
+        """(time,) -> (1, frame, 160), with a mask over its frames: the last lacks its second half
+        where their number is odd.
+        """
         samples, rate_hz = wave.cpu().numpy(), self.extractor.sampling_rate
-        called = self.extractor(samples, sampling_rate=rate_hz, return_attention_mask=True, return_tensors="pt")
-        return {"input_features": called.input_features.to(self.device), "attention_mask": called.attention_mask.to(self.device)}
+        called = self.extractor(
+            samples, sampling_rate=rate_hz, return_attention_mask=True, return_tensors="pt"
+        )
+        return {
+            "input_features": called.input_features.to(self.device),
+            "attention_mask": called.attention_mask.to(self.device),
+        }
 
     @torch.inference_mode()
     def by_transformers(self, wave: Tensor, exact: bool = True) -> dict[str, Tensor]:
-        """See `TransformersEncoder.by_transformers`; here the preprocessor's mask leaves out what `encode` cuts off."""
+        """See `TransformersEncoder.by_transformers`; here the preprocessor's mask leaves out what
+        `encode` cuts off.
+        """
         energies = self._energies(wave)
         encoded = self.model(**energies, output_hidden_states=True, return_dict=True)
         n_frames = int(energies["attention_mask"].sum())
-        layers = {str(index): frames[0, :n_frames] for index, frames in enumerate(encoded.hidden_states)}
+        layers = {
+            str(index): frames[0, :n_frames] for index, frames in enumerate(encoded.hidden_states)
+        }
         layers["final"] = encoded.last_hidden_state[0, :n_frames]
         return layers | ({CTC: self._head(layers["final"])} if self._head is not None else {})
 
@@ -149,13 +182,29 @@ class WhisperEncoder(TransformersEncoder):
         """
         asked = 0.0 if chunking is None else chunking.chunk_s + 2 * chunking.context_s
         if chunking is None or asked > self.window_s:
-            found = f"windows of {asked:g} s (--chunk-s and twice --context-s)" if chunking else "--chunk-s 0"
-            raise UsageError(f"{self.info.id}: {found}; it hears {self.window_s:g} s at a time. Expected no more, and more than 0 s.")
+            found = (
+                f"windows of {asked:g} s (--chunk-s and twice --context-s)"
+                if chunking
+                else "--chunk-s 0"
+            )
+            raise UsageError(
+                f"{self.info.id}: {found}; it hears {self.window_s:g} s at a time. Expected no more, and more than 0 s."
+            )
         self.chunking = replace(chunking, above_s=self.window_s)
 
     def padded_samples(self, n_samples: int) -> int:
-        """Samples that the model computes for ``n_samples`` samples: every window is brought to the length of an input."""
-        n_windows = len(list(windows(self.n_frames(n_samples), self.chunking, self.info.rate_hz / self.info.hop_samples)))
+        """Samples that the model computes for ``n_samples`` samples: every window is brought to the
+        length of an input.
+        """
+        n_windows = len(
+            list(
+                windows(
+                    self.n_frames(n_samples),
+                    self.chunking,
+                    self.info.rate_hz / self.info.hop_samples,
+                )
+            )
+        )
         return n_windows * int(self.extractor.n_samples)
 
     def _inputs(self, wave: Tensor) -> Iterator[tuple[Tensor, slice]]:
@@ -163,17 +212,30 @@ class WhisperEncoder(TransformersEncoder):
         hop = self.info.hop_samples
         for window in windows(self.n_frames(len(wave)), self.chunking, self.info.rate_hz / hop):
             samples = wave[window.start * hop : window.stop * hop].cpu().numpy()
-            called = self.extractor(samples, sampling_rate=self.extractor.sampling_rate, return_tensors="pt")
-            yield called.input_features.to(self.device), slice(window.kept_from - window.start, window.kept_to - window.start)
+            called = self.extractor(
+                samples, sampling_rate=self.extractor.sampling_rate, return_tensors="pt"
+            )
+            yield (
+                called.input_features.to(self.device),
+                slice(window.kept_from - window.start, window.kept_to - window.start),
+            )
 
     @torch.inference_mode()
     def by_transformers(self, wave: Tensor, exact: bool = True) -> dict[str, Tensor]:
-        """See `TransformersEncoder.by_transformers`; the last of the ``hidden_states`` is ``final``, so the last block runs again."""
+        """See `TransformersEncoder.by_transformers`; the last of the ``hidden_states`` is
+        ``final``, so the last block runs again.
+        """
         parts = []
         for energies, kept in self._inputs(wave):
             encoded = self.model(energies, output_hidden_states=True, return_dict=True)
-            states = [*encoded.hidden_states[:-1], self._blocks[-1](encoded.hidden_states[-2], None)]
-            layers = {str(i): (item[0] if isinstance(item, tuple) else item)[0, kept] for i, item in enumerate(states)}
+            states = [
+                *encoded.hidden_states[:-1],
+                self._blocks[-1](encoded.hidden_states[-2], None),
+            ]
+            layers = {
+                str(i): (item[0] if isinstance(item, tuple) else item)[0, kept]
+                for i, item in enumerate(states)
+            }
             layers[CONV] = (encoded.hidden_states[0][0] - self.model.embed_positions.weight)[kept]
             parts.append(layers | {"final": encoded.last_hidden_state[0, kept]})
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -15,7 +15,9 @@ class Window(NamedTuple):
     kept_to: int
 
 
-def windows(n_frames: int, cut: Chunking | None, rate_hz: float, start: int = 0) -> Iterator[Window]:
+def windows(
+    n_frames: int, cut: Chunking | None, rate_hz: float, start: int = 0
+) -> Iterator[Window]:
     """The windows of an utterance of so many frames.
 
     Args:
@@ -30,4 +32,6 @@ def windows(n_frames: int, cut: Chunking | None, rate_hz: float, start: int = 0)
     chunk, context = max(1, round(cut.chunk_s * rate_hz)), round(cut.context_s * rate_hz)
     for kept_from in range(start, stop, chunk):
         kept_to = min(kept_from + chunk, stop)
-        yield Window(max(start, kept_from - context), min(stop, kept_to + context), kept_from, kept_to)
+        yield Window(
+            max(start, kept_from - context), min(stop, kept_to + context), kept_from, kept_to
+        )

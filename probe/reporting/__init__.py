@@ -1,1 +1,3 @@
-"""Stage 3: records in, tables and layer curves out, pure functions of the records; and pictures of conditions."""
+"""Stage 3: records in, tables and layer curves out, pure functions of the records; and pictures of
+conditions.
+"""

@@ -1,8 +1,9 @@
 """Which records may stand in one table.
 
-Models are compared on one version of a task, one manifest, one list of trials and the same seeds; a model's scores on a task rest on
-one recipe and one revision; no score stands twice. Files that contradict others are left out whole, each with a warning that names
-it, and the rest is shown. Of two values that contradict each other the one stays that most models have; among equals the one that
+Models are compared on one version of a task, one manifest, one list of trials and the same seeds; a
+model's scores on a task rest on one recipe and one revision; no score stands twice. Files that
+contradict others are left out whole, each with a warning that names it, and the rest is shown. Of
+two values that contradict each other the one stays that most models have; among equals the one that
 most files have, then the one of the newest file, then the first.
 """
 
@@ -32,15 +33,28 @@ EQUAL_WITHIN: Rules = [
 ]
 # The columns of these; all layers of a model agree in them.
 QUESTION = [
-    *["model", "task", "corpus", "condition", "train_condition", "seed", "split", "task_version", "task_sha256"],
+    *[
+        "model",
+        "task",
+        "corpus",
+        "condition",
+        "train_condition",
+        "seed",
+        "split",
+        "task_version",
+        "task_sha256",
+    ],
     *["manifest_sha256", "trials_sha256", "recipe", "revision"],
 ]
 STAYS = "stays: most models have it, or most files, or the newest file"
 REMEDY = "Run the tasks again for all of these models, or keep the records in separate folders."
 
 
-def comparable(records: pd.DataFrame, rules: Rules = EQUAL_WITHIN, remedy: str = REMEDY) -> pd.DataFrame:
-    """The records without the files that contradict others (see the module); the same object where nothing is left out.
+def comparable(
+    records: pd.DataFrame, rules: Rules = EQUAL_WITHIN, remedy: str = REMEDY
+) -> pd.DataFrame:
+    """The records without the files that contradict others (see the module); the same object where
+    nothing is left out.
 
     Args:
         records: see `probe.records.read_records`.
@@ -70,11 +84,17 @@ def comparable(records: pd.DataFrame, rules: Rules = EQUAL_WITHIN, remedy: str =
 
 
 def _once(records: pd.DataFrame) -> pd.DataFrame:
-    """The records, each score once: of files that hold the same score the newest stays, and in one file the first."""
+    """The records, each score once: of files that hold the same score the newest stays, and in one
+    file the first.
+    """
     twice = records[records.duplicated(SCORE, keep=False)]
     if twice.empty:
         return records
-    parts = sorted((part for _, part in twice.groupby(HOLDER, sort=False)), key=lambda part: _written(part["file"].iloc[0]), reverse=True)
+    parts = sorted(
+        (part for _, part in twice.groupby(HOLDER, sort=False)),
+        key=lambda part: _written(part["file"].iloc[0]),
+        reverse=True,
+    )
     scores: set[tuple[Any, ...]] = set()
     older: list[pd.DataFrame] = []
     for part in parts:
@@ -98,11 +118,14 @@ def _once(records: pd.DataFrame) -> pd.DataFrame:
     return records[~again]
 
 
-def differing(records: pd.DataFrame, rules: Rules) -> Iterator[tuple[list[str], tuple[Any, ...], str, pd.DataFrame]]:
+def differing(
+    records: pd.DataFrame, rules: Rules
+) -> Iterator[tuple[list[str], tuple[Any, ...], str, pd.DataFrame]]:
     """What records break of the rules that records equal in these columns must be equal in those.
 
     Yields:
-        The columns that they are equal in, their values there, a column in which they differ, and they themselves.
+        The columns that they are equal in, their values there, a column in which they differ, and
+        they themselves.
     """
     for within, equal in rules:
         if not records[[*within, *equal]].drop_duplicates().duplicated(within).any():
@@ -135,26 +158,38 @@ def _written(file: str) -> int:
 
 def _held_by(records: pd.DataFrame, holders: pd.DataFrame) -> "np.ndarray[Any, np.dtype[np.bool_]]":
     """Which records are of one of the holders."""
-    return pd.MultiIndex.from_frame(records[HOLDER]).isin(pd.MultiIndex.from_frame(holders[HOLDER].drop_duplicates()))
+    return pd.MultiIndex.from_frame(records[HOLDER]).isin(
+        pd.MultiIndex.from_frame(holders[HOLDER].drop_duplicates())
+    )
 
 
 def _with_seeds(records: pd.DataFrame) -> pd.DataFrame:
     """The records, with the seeds that a record's model has on its question, in words."""
     asked = ["model", "task", "corpus", "condition", "train_condition"]
-    seeds = records.groupby(asked)["seed"].agg(lambda found: ", ".join(map(str, sorted(set(found)))))
-    return records.assign(**{SEEDS: records[asked].merge(seeds.rename(SEEDS), left_on=asked, right_index=True)[SEEDS]})
+    seeds = records.groupby(asked)["seed"].agg(
+        lambda found: ", ".join(map(str, sorted(set(found))))
+    )
+    return records.assign(
+        **{SEEDS: records[asked].merge(seeds.rename(SEEDS), left_on=asked, right_index=True)[SEEDS]}
+    )
 
 
 def named(records: pd.DataFrame) -> str:
     """The files of records; where no file holds them, the records of which models they are."""
     files = records["file"] if "file" in records else records["model"].map(lambda _: "")
-    names = [file or f"the records of {model}" for file, model in zip(files, records["model"], strict=True)]
+    names = [
+        file or f"the records of {model}"
+        for file, model in zip(files, records["model"], strict=True)
+    ]
     return listed(list(dict.fromkeys(names)), MOST_NAMED)
 
 
 def _holders(records: pd.DataFrame, what: str) -> str:
     """The different values of a column, each with the models that have it."""
-    return "; ".join(f"{_short(value)} ({listed(sorted(set(group['model'])))})" for value, group in records.groupby(what, dropna=False))
+    return "; ".join(
+        f"{_short(value)} ({listed(sorted(set(group['model'])))})"
+        for value, group in records.groupby(what, dropna=False)
+    )
 
 
 def _short(value: object) -> str:

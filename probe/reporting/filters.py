@@ -1,7 +1,8 @@
 """Which records, and which rows of a table, are shown: ``FIELD=VALUE`` terms, and names of fields.
 
-A term on what a question is (model, task, condition, seed ...) leaves records out before a layer is chosen and models are compared.
-A term on a score (metric, layer, budget, value ...) leaves rows of the table out, and changes no other row.
+A term on what a question is (model, task, condition, seed ...) leaves records out before a layer is
+chosen and models are compared. A term on a score (metric, layer, budget, value ...) leaves rows of
+the table out, and changes no other row.
 """
 
 import difflib
@@ -20,8 +21,30 @@ from probe.records import Record
 # Fields of a record that hold one value.
 FIELDS = [item.name for item in fields(Record) if get_origin(item.type) not in (dict, list)]
 OF_SCORES = {
-    *["layer", "layer_index", "depth", "final_layer", "test_domain", "control", "budget", "n_train", "split", "metric"],
-    *["value", "low", "high", "n", "n_blocks", "higher_is_better", "select_by", "headline", "note", "seconds"],
+    *[
+        "layer",
+        "layer_index",
+        "depth",
+        "final_layer",
+        "test_domain",
+        "control",
+        "budget",
+        "n_train",
+        "split",
+        "metric",
+    ],
+    *[
+        "value",
+        "low",
+        "high",
+        "n",
+        "n_blocks",
+        "higher_is_better",
+        "select_by",
+        "headline",
+        "note",
+        "seconds",
+    ],
 }
 OF_QUESTIONS = [name for name in FIELDS if name not in OF_SCORES]
 
@@ -57,7 +80,9 @@ def parse_term(text: str) -> Term:
     """
     found = re.fullmatch(r"(\w+)(!?)=(.*)", text, flags=re.DOTALL)
     if not found:
-        raise UsageError(f"--filter {text!r}: expected FIELD=VALUE[,VALUE] or FIELD!=VALUE, such as model=facebook/*,fbank.")
+        raise UsageError(
+            f"--filter {text!r}: expected FIELD=VALUE[,VALUE] or FIELD!=VALUE, such as model=facebook/*,fbank."
+        )
     return Term(found[1], tuple(found[3].split(",")), bool(found[2]))
 
 
@@ -70,13 +95,19 @@ def kept(frame: pd.DataFrame, terms: Iterable[Term]) -> pd.DataFrame:
     for term in terms:
         check_fields([term.field], list(frame.columns), "--filter")
         texts = frame[term.field].map(text_of)
-        fitting = {text for text in texts.unique() if any(fnmatchcase(text, pattern) for pattern in term.patterns)}
+        fitting = {
+            text
+            for text in texts.unique()
+            if any(fnmatchcase(text, pattern) for pattern in term.patterns)
+        }
         shown = frame[texts.isin(fitting) != term.negated]
         if shown.empty:
             there = sorted(texts.unique())
             close = difflib.get_close_matches(term.patterns[0], there, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise UsageError(f"--filter {term}: nothing is left. {term.field} is one of: {listed(there, 20)}.{hint}")
+            raise UsageError(
+                f"--filter {term}: nothing is left. {term.field} is one of: {listed(there, 20)}.{hint}"
+            )
         frame = shown
     return frame
 
@@ -95,7 +126,8 @@ def check_fields(names: Sequence[str], known: Sequence[str], option: str) -> Non
 
 
 def ordered(rows: pd.DataFrame, by: str) -> pd.DataFrame:
-    """Rows sorted by a field, numbers as numbers, layers from below; ``-FIELD`` turns the order round. Missing values come last.
+    """Rows sorted by a field, numbers as numbers, layers from below; ``-FIELD`` turns the order
+    round. Missing values come last.
 
     Raises:
         UsageError: no such field.

@@ -1,11 +1,14 @@
-"""The rows of the robustness tables: what each model and layer loses where the test audio is disturbed, or the domain is another.
+"""The rows of the robustness tables: what each model and layer loses where the test audio is
+disturbed, or the domain is another.
 
-A score under a condition is compared with the same layer's score on clean audio, on the same utterances and of the same training
-(``train_condition``); the layer is the one chosen on the dev data of that training, as in every table. Measures and their intervals
-are those of `probe.measures.degradation`; whatever is undefined has no value, and where it matters a note says why.
+A score under a condition is compared with the same layer's score on clean audio, on the same
+utterances and of the same training (``train_condition``); the layer is the one chosen on the dev
+data of that training, as in every table. Measures and their intervals are those of
+`probe.measures.degradation`; whatever is undefined has no value, and where it matters a note says
+why.
 
-Records of several samplings (seeds of training, or of the condition) may come together: the first that all models and conditions
-have is what is shown, all of them give the variance (WERV).
+Records of several samplings (seeds of training, or of the condition) may come together: the first
+that all models and conditions have is what is shown, all of them give the variance (WERV).
 
 Values are fractions; a missing value is NaN.
 """
@@ -29,23 +32,56 @@ from probe.reporting.comparable_files import CELL, Rules, comparable, named
 
 CLEAN = "clean"
 MEAN, WORST = "(mean)", "(worst)"
-DOMAIN_TASKS = ("domain-id", "condition-id")  # how much of the domain, or the condition, a layer still tells
+DOMAIN_TASKS = (
+    "domain-id",
+    "condition-id",
+)  # how much of the domain, or the condition, a layer still tells
 COSTS = "min_dcf"  # what the names of detection costs begin with
 QUESTION = ["task", "corpus", "train_condition", "metric", "head"]
 # Conditions stand in one row only if these are equal, for they are compared utterance by utterance.
 EQUAL_ACROSS_CONDITIONS: Rules = [
-    (["task", "corpus", "train_condition"], ["task_version", "task_sha256", "manifest_sha256", "seed"]),
+    (
+        ["task", "corpus", "train_condition"],
+        ["task_version", "task_sha256", "manifest_sha256", "seed"],
+    ),
     (["model", "task", "corpus", "train_condition"], ["revision"]),
 ]
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?|(?<=[a-z_])\d+(?:\.\d+)?", re.IGNORECASE)
-# Setting, as a name has it -> the value that leaves the audio as it is. Of factors the distance from it is that of logarithms.
-NEUTRAL = {"pitch:": 0, "gain:": 0, "bass:": 0, "treble:": 0, "speed:": 1, "tempo:": 1, "gain:factor=": 1}
+# Setting, as a name has it -> the value that leaves the audio as it is. Of factors the distance
+# from it is that of logarithms.
+NEUTRAL = {
+    "pitch:": 0,
+    "gain:": 0,
+    "bass:": 0,
+    "treble:": 0,
+    "speed:": 1,
+    "tempo:": 1,
+    "gain:factor=": 1,
+}
 # The score of trials that tell nothing, or of a transcript of nothing.
 CHANCE = {"eer": 0.5, "wer": 1.0, "cer": 1.0, "per": 1.0}
 CONDITIONS = [
     *QUESTION,
-    *["model", "layer", "layer_index", "condition", "value", "low", "high", "loss", "loss_low", "loss_high"],
-    *["relative", "relative_low", "relative_high", "margin_lost", "margin_lost_low", "margin_lost_high"],
+    *[
+        "model",
+        "layer",
+        "layer_index",
+        "condition",
+        "value",
+        "low",
+        "high",
+        "loss",
+        "loss_low",
+        "loss_high",
+    ],
+    *[
+        "relative",
+        "relative_low",
+        "relative_high",
+        "margin_lost",
+        "margin_lost_low",
+        "margin_lost_high",
+    ],
     *["chance", "chosen", "robust", "n", "n_blocks", "higher_is_better", "note"],
     *[f"{task}{end}" for task in DOMAIN_TASKS for end in ("", "_low", "_high")],
     "shared_speakers",
@@ -63,7 +99,9 @@ class Place:
 
 
 class Scores:
-    """The test scores of records that may stand side by side, by their place; each is resampled once."""
+    """The test scores of records that may stand side by side, by their place; each is resampled
+    once.
+    """
 
     def __init__(self, records: pd.DataFrame, all_heads: bool = False) -> None:
         """Takes the first sampling of the records.
@@ -72,9 +110,19 @@ class Scores:
             ProbeError: see `probe.reporting.comparable_files.comparable`.
         """
         records = comparable(first_sampling(records))
-        records = comparable(records, EQUAL_ACROSS_CONDITIONS, "Run the task again under all conditions at once.")
-        shown = (records["split"] == "test") & (records["budget"] == "") & (records["headline"] | all_heads)
-        shown &= (records["train_domain"] == "") & (records["metric"] != "codelength") & records["value"].notna()
+        records = comparable(
+            records, EQUAL_ACROSS_CONDITIONS, "Run the task again under all conditions at once."
+        )
+        shown = (
+            (records["split"] == "test")
+            & (records["budget"] == "")
+            & (records["headline"] | all_heads)
+        )
+        shown &= (
+            (records["train_domain"] == "")
+            & (records["metric"] != "codelength")
+            & records["value"].notna()
+        )
         chosen = chosen_layers(records)
         found = (
             records[shown]
@@ -84,7 +132,9 @@ class Scores:
         self.rows: dict[Place, dict[Hashable, Any]] = {}
         self.controls: dict[tuple[Place, str], dict[Hashable, Any]] = {}
         for row in found.to_dict("records"):
-            place = Place(tuple(row[name] for name in QUESTION), row["model"], row["layer"], row["condition"])
+            place = Place(
+                tuple(row[name] for name in QUESTION), row["model"], row["layer"], row["condition"]
+            )
             if row["control"]:
                 self.controls[place, row["control"]] = row
             else:
@@ -94,14 +144,20 @@ class Scores:
     def sampled(self, row: Mapping[Hashable, Any]) -> Sampled | None:
         """A row's resampled score; None where the record holds no counts."""
         if id(row) not in self._sampled:
-            self._sampled[id(row)] = measures.sampled(row["counts"], int(row["seed"]), None, str(row["metric"])) if row["counts"] else None
+            self._sampled[id(row)] = (
+                measures.sampled(row["counts"], int(row["seed"]), None, str(row["metric"]))
+                if row["counts"]
+                else None
+            )
         return self._sampled[id(row)]
 
     def at(self, place: Place, condition: str) -> dict[Hashable, Any] | None:
         """The score of the same layer under another condition."""
         return self.rows.get(Place(place.question, place.model, place.layer, condition))
 
-    def disturbed(self) -> Iterator[tuple[Place, dict[Hashable, Any], dict[str, dict[Hashable, Any]]]]:
+    def disturbed(
+        self,
+    ) -> Iterator[tuple[Place, dict[Hashable, Any], dict[str, dict[Hashable, Any]]]]:
         """Every clean score that has others under a condition, with these, the milder first."""
         others: dict[Place, dict[str, dict[Hashable, Any]]] = defaultdict(dict)
         for place, row in self.rows.items():
@@ -112,10 +168,14 @@ class Scores:
                 yield place, clean, {name: under[name] for name in by_severity(under)}
 
     def chance(self, clean: Mapping[Hashable, Any], place: Place) -> "Sampled | float | None":
-        """The best that can be had without the layer: a control of the same score, or what the metric gives for nothing."""
+        """The best that can be had without the layer: a control of the same score, or what the
+        metric gives for nothing.
+        """
         none = Place(place.question, place.model, NO_LAYER, CLEAN)
         rows = [self.controls.get((none, "majority")), self.controls.get((place, "shuffled"))]
-        found: list[Sampled] = [score for row in rows if row is not None and (score := self.sampled(row)) is not None]
+        found: list[Sampled] = [
+            score for row in rows if row is not None and (score := self.sampled(row)) is not None
+        ]
         if clean["higher_is_better"]:
             return max(found, key=lambda score: score.value, default=None)
         metric = str(clean["metric"])
@@ -123,14 +183,18 @@ class Scores:
 
 
 def first_sampling(records: pd.DataFrame) -> pd.DataFrame:
-    """The records of each task's first seed and condition seed that all models and conditions have; equal scores stand once.
+    """The records of each task's first seed and condition seed that all models and conditions have;
+    equal scores stand once.
 
-    What nothing was drawn for goes with every condition seed. Where there is no such sampling, the one stays that most models and
-    conditions have; the files of the others are left out with a warning.
+    What nothing was drawn for goes with every condition seed. Where there is no such sampling, the
+    one stays that most models and conditions have; the files of the others are left out with a
+    warning.
     """
     if records.empty:
         return records
-    kept = pd.concat([_first_of(names, of_task) for names, of_task in records.groupby(["task", "corpus"])]).sort_index()
+    kept = pd.concat(
+        [_first_of(names, of_task) for names, of_task in records.groupby(["task", "corpus"])]
+    ).sort_index()
     return kept.drop_duplicates([*CELL, "control", "layer", "split", "recipe", "value"])
 
 
@@ -140,7 +204,9 @@ def _first_of(names: Iterable[Hashable], records: pd.DataFrame) -> pd.DataFrame:
     samplings: list[tuple[int, str, pd.DataFrame]] = []
     for seed, of_seed in records.groupby("seed"):
         for drawn in sorted(of_seed["condition_seed"].dropna().unique()) or [None]:
-            here = (records["seed"] == seed) & (records["condition_seed"].isna() | (records["condition_seed"] == drawn))
+            here = (records["seed"] == seed) & (
+                records["condition_seed"].isna() | (records["condition_seed"] == drawn)
+            )
             has_some = here.groupby(places).any()
             if has_some.all():
                 return records[here]
@@ -157,18 +223,26 @@ def _first_of(names: Iterable[Hashable], records: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_severity(conditions: Iterable[str]) -> list[str]:
-    """Conditions in order: families that differ by one number only stand together, the milder first (see `families`)."""
+    """Conditions in order: families that differ by one number only stand together, the milder first
+    (see `families`).
+    """
     return [name for family in families(conditions).values() for name in family]
 
 
 def families(conditions: Iterable[str]) -> dict[str, list[str]]:
-    """Conditions by family: the name with ``#`` for the one number in which its members differ -> the members, the milder first.
+    """Conditions by family: the name with ``#`` for the one number in which its members differ ->
+    the members, the milder first.
 
-    A level after ``@`` is a signal-to-noise ratio, so more is milder. Where a setting has a `NEUTRAL` value, nearer to it is; of
-    every other number less is. A condition that is alone is its own family under its own name.
+    A level after ``@`` is a signal-to-noise ratio, so more is milder. Where a setting has a
+    `NEUTRAL` value, nearer to it is; of every other number less is. A condition that is alone is
+    its own family under its own name.
     """
     names = sorted(set(conditions))
-    masked = [(f"{name[: at.start()]}#{name[at.end() :]}", name, at) for name in names for at in re.finditer(NUMBER, name)]
+    masked = [
+        (f"{name[: at.start()]}#{name[at.end() :]}", name, at)
+        for name in names
+        for at in re.finditer(NUMBER, name)
+    ]
     members: dict[str, list[tuple[float, str]]] = defaultdict(list)
     for family, name, at in masked:
         members[family].append((_severity(name[: at.start()], float(at[0])), name))
@@ -184,7 +258,9 @@ def families(conditions: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _severity(before: str, number: float) -> float:
-    """How far a number disturbs, to order by; ``before`` is what stands before it in the condition's name."""
+    """How far a number disturbs, to order by; ``before`` is what stands before it in the
+    condition's name.
+    """
     neutral = NEUTRAL.get(before.rpartition("+")[2])
     if neutral is None:
         return -number if before.endswith("@") else number
@@ -196,13 +272,16 @@ def _severity(before: str, number: float) -> float:
 def condition_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
     """One row per `QUESTION`, model, layer and condition; columns `CONDITIONS`.
 
-    The clean score comes first, then the conditions, the milder first, then their mean and the worst of them.
+    The clean score comes first, then the conditions, the milder first, then their mean and the
+    worst of them.
 
-    ``loss`` is the degradation in the metric's unit, ``relative`` as a part of the clean score, ``margin_lost`` as a part of what the
-    clean score is above chance. ``chance`` is empty where the clean score is shown to be better than the controls (or than what the
-    metric gives for nothing), else ``at chance`` or ``unknown``. ``robust`` is ``most`` at the layer with the smallest mean margin
-    lost among those above chance, ``tied`` where the interval reaches down to it; it is picked on the test scores it describes.
-    The worst condition's intervals hold for all conditions at once (Bonferroni).
+    ``loss`` is the degradation in the metric's unit, ``relative`` as a part of the clean score,
+    ``margin_lost`` as a part of what the clean score is above chance. ``chance`` is empty where the
+    clean score is shown to be better than the controls (or than what the metric gives for nothing),
+    else ``at chance`` or ``unknown``. ``robust`` is ``most`` at the layer with the smallest mean
+    margin lost among those above chance, ``tied`` where the interval reaches down to it; it is
+    picked on the test scores it describes. The worst condition's intervals hold for all conditions
+    at once (Bonferroni).
 
     Args:
         records: see `probe.records.read_records`; of several samplings the first is taken.
@@ -213,8 +292,14 @@ def condition_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFra
     """
     scores = Scores(records, all_heads)
     left = _domain_left(records)
-    rows = [row | left(row) for place, clean, others in scores.disturbed() for row in _rows_of_layer(scores, place, clean, others)]
-    found = pd.DataFrame(rows, columns=CONDITIONS).astype(dict.fromkeys(["n", "n_blocks", "shared_speakers"], "Int64"))
+    rows = [
+        row | left(row)
+        for place, clean, others in scores.disturbed()
+        for row in _rows_of_layer(scores, place, clean, others)
+    ]
+    found = pd.DataFrame(rows, columns=CONDITIONS).astype(
+        dict.fromkeys(["n", "n_blocks", "shared_speakers"], "Int64")
+    )
     if len(found):
         found["robust"] = _robust(found)
     return found
@@ -225,22 +310,42 @@ def chosen_rows(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["chosen"].astype(bool)].reset_index(drop=True)
 
 
-def _rows_of_layer(scores: Scores, place: Place, clean: dict[Hashable, Any], others: dict[str, dict[Hashable, Any]]) -> list[dict[str, Any]]:
+def _rows_of_layer(
+    scores: Scores, place: Place, clean: dict[Hashable, Any], others: dict[str, dict[Hashable, Any]]
+) -> list[dict[str, Any]]:
     """The rows of one layer under every condition."""
-    higher, reference, chance = bool(clean["higher_is_better"]), scores.sampled(clean), scores.chance(clean, place)
+    higher, reference, chance = (
+        bool(clean["higher_is_better"]),
+        scores.sampled(clean),
+        scores.chance(clean, place),
+    )
     level = _chance_level(reference, chance, higher)
-    about = dict(zip(QUESTION, place.question, strict=True)) | {"model": place.model, "layer": place.layer}
-    about |= {"layer_index": clean["layer_index"], "chosen": clean["chosen_layer"] == place.layer, "higher_is_better": higher}
+    about = dict(zip(QUESTION, place.question, strict=True)) | {
+        "model": place.model,
+        "layer": place.layer,
+    }
+    about |= {
+        "layer_index": clean["layer_index"],
+        "chosen": clean["chosen_layer"] == place.layer,
+        "higher_is_better": higher,
+    }
     about |= {"chance": level, "note": "", "shared_speakers": clean["shared_speakers"]}
-    rows = [about | {name: clean[name] for name in ("condition", "value", "low", "high", "n", "n_blocks")}]
+    rows = [
+        about
+        | {name: clean[name] for name in ("condition", "value", "low", "high", "n", "n_blocks")}
+    ]
     losses: dict[str, Sampled] = {}
     for name, row in others.items():
-        made = about | {key: row[key] for key in ("condition", "value", "low", "high", "n", "n_blocks")}
+        made = about | {
+            key: row[key] for key in ("condition", "value", "low", "high", "n", "n_blocks")
+        }
         plain = (clean["value"] - row["value"]) * (1 if higher else -1)
         score = scores.sampled(row)
         try:
             if reference is None or score is None:
-                made |= columns_of("loss", Estimate(plain)) | {"note": "no counts in the record, so no interval"}
+                made |= columns_of("loss", Estimate(plain)) | {
+                    "note": "no counts in the record, so no interval"
+                }
             else:
                 losses[name] = measures.degradation(reference, score, higher)
                 made |= _losses(losses[name], reference, chance, higher, level)
@@ -249,20 +354,37 @@ def _rows_of_layer(scores: Scores, place: Place, clean: dict[Hashable, Any], oth
         rows.append(made)
     if reference is not None and len(losses) == len(others):
         mean = mean_of(list(losses.values()))
-        value = _value((reference - mean if higher else reference + mean).estimate(), 1.0 if higher else np.inf)
-        rows.append(about | {"condition": MEAN} | value | _losses(mean, reference, chance, higher, level))
+        value = _value(
+            (reference - mean if higher else reference + mean).estimate(), 1.0 if higher else np.inf
+        )
+        rows.append(
+            about | {"condition": MEAN} | value | _losses(mean, reference, chance, higher, level)
+        )
         worst = max(losses, key=lambda name: losses[name].value)
         row = others[worst]
         simultaneous = 1 - (1 - measures.CONFIDENCE) / len(losses)
-        ends = interval(row["counts"], int(row["seed"]), confidence=simultaneous, metric=str(row["metric"])) or (np.nan, np.nan)
-        there = {key: row[key] for key in ("value", "n", "n_blocks")} | {"low": ends[0], "high": ends[1], "note": worst}
-        rows.append(about | {"condition": WORST} | there | _losses(losses[worst], reference, chance, higher, level, simultaneous))
+        ends = interval(
+            row["counts"], int(row["seed"]), confidence=simultaneous, metric=str(row["metric"])
+        ) or (np.nan, np.nan)
+        there = {key: row[key] for key in ("value", "n", "n_blocks")} | {
+            "low": ends[0],
+            "high": ends[1],
+            "note": worst,
+        }
+        rows.append(
+            about
+            | {"condition": WORST}
+            | there
+            | _losses(losses[worst], reference, chance, higher, level, simultaneous)
+        )
     return rows
 
 
 def _value(estimate: Estimate, most: float) -> dict[str, Any]:
     """A score as columns, its ends no further than a score can be."""
-    ends = [np.nan if end is None else min(max(end, 0.0), most) for end in (estimate.low, estimate.high)]
+    ends = [
+        np.nan if end is None else min(max(end, 0.0), most) for end in (estimate.low, estimate.high)
+    ]
     return {"value": estimate.value, "low": ends[0], "high": ends[1]}
 
 
@@ -276,8 +398,16 @@ def _losses(
 ) -> dict[str, Any]:
     """What is lost, in points, of the clean score, and of what it has above chance."""
     points, relative = loss.estimate(confidence), measures.ratio(loss, clean, confidence)
-    margin = Estimate(None) if chance is None or level else measures.margin_lost(loss, clean, chance, higher, confidence)
-    return columns_of("loss", points) | columns_of("relative", relative) | columns_of("margin_lost", margin)
+    margin = (
+        Estimate(None)
+        if chance is None or level
+        else measures.margin_lost(loss, clean, chance, higher, confidence)
+    )
+    return (
+        columns_of("loss", points)
+        | columns_of("relative", relative)
+        | columns_of("margin_lost", margin)
+    )
 
 
 def mean_of(scores: Sequence[Sampled]) -> Sampled:
@@ -292,7 +422,11 @@ def _chance_level(clean: "Sampled | None", chance: "Sampled | float | None", hig
     """Whether a layer's clean score is told from what chance gives."""
     if clean is None or chance is None:
         return "unknown"
-    above = measures.degradation(clean, chance, higher) if isinstance(chance, Sampled) else (clean - chance) * (1 if higher else -1)
+    above = (
+        measures.degradation(clean, chance, higher)
+        if isinstance(chance, Sampled)
+        else (clean - chance) * (1 if higher else -1)
+    )
     found = above.estimate()
     return "unknown" if found.low is None else "" if found.low > 0 else "at chance"
 
@@ -302,7 +436,9 @@ def _robust(rows: pd.DataFrame) -> pd.Series:
     marks = pd.Series("", index=rows.index)
     for _, of_model in rows.groupby([*QUESTION, "model"]):
         told = of_model[(of_model["condition"] == MEAN) & (of_model["layer"] != WEIGHTED)]
-        told = told[told["margin_lost"].notna() & told["margin_lost_low"].notna()].sort_values(["margin_lost", "layer_index"])
+        told = told[told["margin_lost"].notna() & told["margin_lost_low"].notna()].sort_values(
+            ["margin_lost", "layer_index"]
+        )
         if len(told) < 2:
             continue
         tied = told["layer"][told["margin_lost_low"] <= told["margin_lost"].iloc[0]]
@@ -312,10 +448,23 @@ def _robust(rows: pd.DataFrame) -> pd.Series:
 
 
 def _domain_left(records: pd.DataFrame) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """How well each layer of a model tells domains, or conditions: of a row, the columns of `DOMAIN_TASKS`."""
-    told = records[records["task"].isin(DOMAIN_TASKS) & (records["metric"] == "accuracy") & (records["split"] == "test")]
-    told = told[(told["control"] == "") & (told["budget"] == "") & (told["train_domain"] == "") & told["headline"]]
-    told = told.assign(other=told["condition"] != CLEAN).sort_values(["other", "corpus", "condition", "seed"], kind="stable")
+    """How well each layer of a model tells domains, or conditions: of a row, the columns of
+    `DOMAIN_TASKS`.
+    """
+    told = records[
+        records["task"].isin(DOMAIN_TASKS)
+        & (records["metric"] == "accuracy")
+        & (records["split"] == "test")
+    ]
+    told = told[
+        (told["control"] == "")
+        & (told["budget"] == "")
+        & (told["train_domain"] == "")
+        & told["headline"]
+    ]
+    told = told.assign(other=told["condition"] != CLEAN).sort_values(
+        ["other", "corpus", "condition", "seed"], kind="stable"
+    )
     found: dict[tuple[Hashable, ...], dict[Hashable, Any]] = {}
     for row in told.to_dict("records"):
         for corpus in (row["corpus"], ""):
@@ -325,7 +474,9 @@ def _domain_left(records: pd.DataFrame) -> Callable[[Mapping[str, Any]], dict[st
         shown: dict[str, Any] = {}
         for task in DOMAIN_TASKS:
             places = [(task, row["model"], row["layer"], corpus) for corpus in (row["corpus"], "")]
-            there = next((found[place] for place in places if place in found and task != row["task"]), None)
+            there = next(
+                (found[place] for place in places if place in found and task != row["task"]), None
+            )
             if there is not None:
                 shown |= columns_of(task, Estimate(there["value"], there["low"], there["high"]))
         return shown

@@ -1,10 +1,11 @@
 """The rows of every table: which layer is shown, and what may stand beside what.
 
-Selection is on dev, the report is on test. A layer is chosen per (model, task, corpus, condition, head, train domain) by the
-best dev value of the metric `select_by`, ties going to the lowest layer; every metric of that head is shown at this layer.
-When a task crosses domains the choice is made on the dev data of the source (the train domain). A control stands beside the score
-that it belongs to, at the same layer; a learned sum of layers beside the chosen layer. Records of several seeds are one score, their
-mean (`probe.reporting.seeds`).
+Selection is on dev, the report is on test. A layer is chosen per (model, task, corpus, condition,
+head, train domain) by the best dev value of the metric `select_by`, ties going to the lowest layer;
+every metric of that head is shown at this layer. When a task crosses domains the choice is made on
+the dev data of the source (the train domain). A control stands beside the score that it belongs to,
+at the same layer; a learned sum of layers beside the chosen layer. Records of several seeds are one
+score, their mean (`probe.reporting.seeds`).
 
 Values are fractions; a missing value is NaN.
 """
@@ -35,7 +36,16 @@ STATISTICS = ["rms", "effective_rank", "anisotropy", "outlier_dims"]
 SUMMARY = [
     *WHERE,
     *["layer", "value", "low", "high", "last_layer", "last_value", "final_value", "weighted_value"],
-    *["majority", "shuffled", "types", "selectivity", "selectivity_low", "selectivity_high", "fbank", "random"],
+    *[
+        "majority",
+        "shuffled",
+        "types",
+        "selectivity",
+        "selectivity_low",
+        "selectivity_high",
+        "fbank",
+        "random",
+    ],
     *["n", "n_blocks", "few", "shared_speakers", "n_seeds", "higher_is_better", "mark", "note"],
 ]
 LAYERS = [
@@ -54,14 +64,18 @@ COMPARED_BY = ["counts", "seed"]  # what marks are made of, beside the columns t
 
 
 def summary_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
-    """One row per `CELL` that was trained on all labels, of split `test`, at the layer chosen on dev; columns `SUMMARY`.
+    """One row per `CELL` that was trained on all labels, of split `test`, at the layer chosen on
+    dev; columns `SUMMARY`.
 
-    Online codes, which are of the training labels, stand here too. ``majority``, ``shuffled`` and ``types`` are controls at this
-    layer (see `probe.records.Record`); ``selectivity`` is the value less ``types``, with its interval; ``fbank`` and ``random`` the
-    values of these models in the same place: filter banks, and the architecture with random weights. ``last_layer`` is the highest
-    numbered layer that was run; ``final_value`` is that of the model's final output, which in post-LN models is the last block's;
-    missing where it was not run. A cell without a value keeps its row and its note. ``mark`` is that of `probe.reporting.ties`,
-    ``few`` says that the blocks are fewer than `FEW_BLOCKS`, so that the interval is a rough one; a note, that there is none.
+    Online codes, which are of the training labels, stand here too. ``majority``, ``shuffled`` and
+    ``types`` are controls at this layer (see `probe.records.Record`); ``selectivity`` is the value
+    less ``types``, with its interval; ``fbank`` and ``random`` the values of these models in the
+    same place: filter banks, and the architecture with random weights. ``last_layer`` is the
+    highest numbered layer that was run; ``final_value`` is that of the model's final output, which
+    in post-LN models is the last block's; missing where it was not run. A cell without a value
+    keeps its row and its note. ``mark`` is that of `probe.reporting.ties`, ``few`` says that the
+    blocks are fewer than `FEW_BLOCKS`, so that the interval is a rough one; a note, that there is
+    none.
 
     Args:
         records: see `probe.records.read_records`.
@@ -72,11 +86,27 @@ def summary_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame
     """
     records = _checked(records)
     shown = _reported(records, all_heads)
-    shown = shown[shown["budget"] == ""].merge(chosen_layers(records), on=CHOICE, how="left").sort_values("layer_index", kind="stable")
+    shown = (
+        shown[shown["budget"] == ""]
+        .merge(chosen_layers(records), on=CHOICE, how="left")
+        .sort_values("layer_index", kind="stable")
+    )
     cells: dict[tuple[object, ...], list[Row]] = defaultdict(list)
-    for row in _dicts(shown, [*CELL, "control", "chosen_layer", "final_layer", *(set(SUMMARY) & set(shown)), *COMPARED_BY]):
+    for row in _dicts(
+        shown,
+        [
+            *CELL,
+            "control",
+            "chosen_layer",
+            "final_layer",
+            *(set(SUMMARY) & set(shown)),
+            *COMPARED_BY,
+        ],
+    ):
         cells[tuple(row[name] for name in CELL)].append(row)
-    rows = [_summary_row(cell) for cell in cells.values() if any(row["control"] == "" for row in cell)]
+    rows = [
+        _summary_row(cell) for cell in cells.values() if any(row["control"] == "" for row in cell)
+    ]
     specs = specs_of(records)
     value_of = {(specs[row["model"]], _elsewhere(row)): row["value"] for row in rows}
     value_of |= {(row["model"], _elsewhere(row)): row["value"] for row in rows}
@@ -84,17 +114,21 @@ def summary_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame
         spec, place = specs[row["model"]], _elsewhere(row)
         twins = [RANDOM + name for name in (row["model"], spec, unrevised(spec))]
         row["fbank"] = np.nan if spec == "fbank" else value_of.get(("fbank", place), np.nan)
-        row["random"] = next((value_of[twin, place] for twin in twins if (twin, place) in value_of), np.nan)
+        row["random"] = next(
+            (value_of[twin, place] for twin in twins if (twin, place) in value_of), np.nan
+        )
     table = _in_order(pd.DataFrame(rows, columns=[*SUMMARY, *COMPARED_BY]), [])
     return models_marked(table)[SUMMARY]
 
 
 def layer_rows(records: pd.DataFrame, all_heads: bool = False, marked: bool = True) -> pd.DataFrame:
-    """One row per `CELL` that was trained on all labels, and layer, of split `test`; columns `LAYERS`.
+    """One row per `CELL` that was trained on all labels, and layer, of split `test`; columns
+    `LAYERS`.
 
-    ``dev_value`` is the dev score of the same layer and metric, in the train domain where the task crosses domains;
-    ``chosen`` marks the layer that `summary_rows` shows; ``mark`` the best of the model's layers on test and those tied with it,
-    which describes and chooses nothing. `STATISTICS` are those of the record, see `probe.measures.geometry`.
+    ``dev_value`` is the dev score of the same layer and metric, in the train domain where the task
+    crosses domains; ``chosen`` marks the layer that `summary_rows` shows; ``mark`` the best of the
+    model's layers on test and those tied with it, which describes and chooses nothing. `STATISTICS`
+    are those of the record, see `probe.measures.geometry`.
 
     Args:
         records: see `probe.records.read_records`.
@@ -109,9 +143,16 @@ def layer_rows(records: pd.DataFrame, all_heads: bool = False, marked: bool = Tr
     dev = source_dev(records)[[*same, "value"]].rename(columns={"value": "dev_value"})
     shown = _reported(records, all_heads)
     shown = shown[(shown["budget"] == "") & (shown["control"] == "")]
-    rows = shown.merge(dev, on=same, how="left").merge(chosen_layers(records), on=CHOICE, how="left")
+    rows = shown.merge(dev, on=same, how="left").merge(
+        chosen_layers(records), on=CHOICE, how="left"
+    )
     rows["chosen"] = rows["layer"] == rows["chosen_layer"]
-    rows = rows.assign(**{name: rows["statistics"].map(lambda found, name=name: found.get(name, np.nan)) for name in STATISTICS})
+    rows = rows.assign(
+        **{
+            name: rows["statistics"].map(lambda found, name=name: found.get(name, np.nan))
+            for name in STATISTICS
+        }
+    )
     rows["depth"] = rows["depth"].astype(float)
     rows["mark"] = ""
     rows = _in_order(rows[[*LAYERS, *COMPARED_BY]], ["layer_index"])
@@ -119,10 +160,11 @@ def layer_rows(records: pd.DataFrame, all_heads: bool = False, marked: bool = Tr
 
 
 def budget_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
-    """Learning curves: one row per `CELL` and layer of what was also trained on some of the labels; columns `BUDGETS`.
+    """Learning curves: one row per `CELL` and layer of what was also trained on some of the labels;
+    columns `BUDGETS`.
 
-    ``budget`` is empty where all labels were used; ``chosen`` marks the layer that is best on dev with this budget. Smaller budgets
-    come first.
+    ``budget`` is empty where all labels were used; ``chosen`` marks the layer that is best on dev
+    with this budget. Smaller budgets come first.
 
     Args:
         records: see `probe.records.read_records`.
@@ -142,7 +184,9 @@ def budget_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
 
 
 def specs_of(records: pd.DataFrame) -> dict[str, str]:
-    """Model -> the spec that it was opened with, which is not its name where the user chose one; the name where nothing says."""
+    """Model -> the spec that it was opened with, which is not its name where the user chose one;
+    the name where nothing says.
+    """
     firsts = records.drop_duplicates("model")
     return {
         str(model): str(arguments.get("model", model)).removeprefix(f"{model}=")
@@ -152,7 +196,10 @@ def specs_of(records: pd.DataFrame) -> dict[str, str]:
 
 def _reported(records: pd.DataFrame, all_heads: bool) -> pd.DataFrame:
     """Test scores, and online codes, of the heads that are shown."""
-    return records[((records["split"] == "test") | (records["metric"] == "codelength")) & (records["headline"] | all_heads)]
+    return records[
+        ((records["split"] == "test") | (records["metric"] == "codelength"))
+        & (records["headline"] | all_heads)
+    ]
 
 
 def _elsewhere(row: Mapping[str, object]) -> tuple[object, ...]:
@@ -161,12 +208,24 @@ def _elsewhere(row: Mapping[str, object]) -> tuple[object, ...]:
 
 
 def _checked(records: pd.DataFrame) -> pd.DataFrame:
-    """One record per score, with float values, NaN where there is no finite one; a note where blocks are too few for an interval."""
+    """One record per score, with float values, NaN where there is no finite one; a note where
+    blocks are too few for an interval.
+    """
     records = over_seeds(comparable(records))
-    floats = {name: records[name].astype(float).replace([np.inf, -np.inf], np.nan) for name in ("value", "low", "high")}
-    bare = floats["value"].notna() & floats["low"].isna() & records["counts"].astype(bool) & (records["note"] == "")
+    floats = {
+        name: records[name].astype(float).replace([np.inf, -np.inf], np.nan)
+        for name in ("value", "low", "high")
+    }
+    bare = (
+        floats["value"].notna()
+        & floats["low"].isna()
+        & records["counts"].astype(bool)
+        & (records["note"] == "")
+    )
     note = records["note"].mask(bare & (records["split"] == "test"), TOO_FEW)
-    return records.assign(**floats, note=note, few=of_few(records), shared_speakers=of_shared(records))
+    return records.assign(
+        **floats, note=note, few=of_few(records), shared_speakers=of_shared(records)
+    )
 
 
 def of_few(records: pd.DataFrame) -> "pd.Series[bool]":
@@ -180,8 +239,14 @@ def of_shared(records: pd.DataFrame) -> "pd.Series[float]":
 
 
 def seed_notes(rows: pd.DataFrame) -> list[str]:
-    """A note per number of seeds that is not 1: what the scores are means of, and on what questions where the numbers differ."""
-    asked = [name for name in ("task", "corpus", "condition", "train_condition") if name in rows and rows[name].nunique() > 1]
+    """A note per number of seeds that is not 1: what the scores are means of, and on what questions
+    where the numbers differ.
+    """
+    asked = [
+        name
+        for name in ("task", "corpus", "condition", "train_condition")
+        if name in rows and rows[name].nunique() > 1
+    ]
     notes = []
     for n_seeds, group in rows[rows["n_seeds"] > 1].groupby("n_seeds"):
         places = group[asked].drop_duplicates().itertuples(index=False, name=None)
@@ -191,9 +256,14 @@ def seed_notes(rows: pd.DataFrame) -> list[str]:
 
 
 def _dicts(rows: pd.DataFrame, columns: Iterable[str]) -> list[Row]:
-    """Some columns of the rows, as one dict a row: thousands of small tables would take a hundred times as long."""
+    """Some columns of the rows, as one dict a row: thousands of small tables would take a hundred
+    times as long.
+    """
     names = list(dict.fromkeys(columns))
-    return [dict(zip(names, values, strict=True)) for values in zip(*(rows[name].tolist() for name in names), strict=True)]
+    return [
+        dict(zip(names, values, strict=True))
+        for values in zip(*(rows[name].tolist() for name in names), strict=True)
+    ]
 
 
 def _summary_row(cell: Sequence[Row]) -> Row:
@@ -203,8 +273,18 @@ def _summary_row(cell: Sequence[Row]) -> Row:
     shown = dict(picked or next((row for row in layers if row["layer"] != WEIGHTED), layers[0]))
     if picked is None:
         layer = shown["chosen_layer"]
-        why = f"no dev score of {shown['select_by']}, so no layer is chosen" if pd.isna(layer) else f"no test score at layer {layer}"
-        shown |= {"layer": None, "value": np.nan, "low": np.nan, "high": np.nan, "note": shown["note"] or why}
+        why = (
+            f"no dev score of {shown['select_by']}, so no layer is chosen"
+            if pd.isna(layer)
+            else f"no test score at layer {layer}"
+        )
+        shown |= {
+            "layer": None,
+            "value": np.nan,
+            "low": np.nan,
+            "high": np.nan,
+            "note": shown["note"] or why,
+        }
     value_of = {row["layer"]: row["value"] for row in layers}
     last = max((layer for layer in value_of if layer.isdecimal()), key=int, default=None)
     shown |= {"weighted_value": value_of.get(WEIGHTED, np.nan)} | _controls(shown, cell)
@@ -218,11 +298,21 @@ def _summary_row(cell: Sequence[Row]) -> Row:
 
 def _controls(shown: Row, cell: Sequence[Row]) -> Row:
     """The controls that belong to a score."""
-    there = {row["control"]: row for row in cell if row["control"] and row["layer"] in (shown["layer"], NO_LAYER) and not pd.isna(row["value"])}
+    there = {
+        row["control"]: row
+        for row in cell
+        if row["control"]
+        and row["layer"] in (shown["layer"], NO_LAYER)
+        and not pd.isna(row["value"])
+    }
     found = {control: row["value"] for control, row in there.items()}
     if "types" in there and not pd.isna(shown["value"]):
         gain = paired_difference(shown["counts"], there["types"]["counts"], seed=shown["seed"])
-        found |= {"selectivity": gain.difference, "selectivity_low": gain.low, "selectivity_high": gain.high}
+        found |= {
+            "selectivity": gain.difference,
+            "selectivity_low": gain.low,
+            "selectivity_high": gain.high,
+        }
     return found
 
 
@@ -235,5 +325,7 @@ def _in_order(rows: pd.DataFrame, then: list[str]) -> pd.DataFrame:
 
 
 def one_line(text: str) -> str:
-    """``text`` without line breaks and control characters: a name from a file must not rearrange a table or a terminal."""
+    """``text`` without line breaks and control characters: a name from a file must not rearrange a
+    table or a terminal.
+    """
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())

@@ -1,11 +1,11 @@
 """Which score of a table is best, and which are tied with it.
 
 A score is tied that is not shown to be worse than the best on the same test utterances, see
-`probe.measures.comparison.best_and_tied`. Where blocks are too few to show anything, or a record holds no counts, all are tied: the
-best is then the highest (or lowest) number and no winner. Nothing is marked where a rival that was
-scored on other utterances has a better number, or where no two rivals were scored on the same ones:
-the best is not known then. Layers are compared on the test scores that they describe: which layer to
-take, dev has said.
+`probe.measures.comparison.best_and_tied`. Where blocks are too few to show anything, or a record
+holds no counts, all are tied: the best is then the highest (or lowest) number and no winner.
+Nothing is marked where a rival that was scored on other utterances has a better number, or where no
+two rivals were scored on the same ones: the best is not known then. Layers are compared on the test
+scores that they describe: which layer to take, dev has said.
 """
 
 from collections import defaultdict
@@ -23,7 +23,15 @@ from probe.records import OWN_HEAD, WEIGHTED
 
 BEST, TIED = "best", "tied"
 BITS = "codelength"  # the metric that is not in percent
-COMPARED = ["task", "corpus", "condition", "train_condition", "metric", "train_domain", "test_domain"]
+COMPARED = [
+    "task",
+    "corpus",
+    "condition",
+    "train_condition",
+    "metric",
+    "train_domain",
+    "test_domain",
+]
 CURVE = [*COMPARED, "model", "head"]
 N_RESAMPLES, N_RESAMPLES_OF_TRIALS = 1000, 200  # a thousand EERs take 0.1 s
 OTHERS = "scored on other utterances than the rest, so not compared"
@@ -33,11 +41,13 @@ Column = NDArray[Any]
 
 
 def models_marked(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with ``mark``: `BEST` and `TIED` among several models within `COMPARED`, empty elsewhere.
+    """The rows with ``mark``: `BEST` and `TIED` among several models within `COMPARED`, empty
+    elsewhere.
 
-    Values that are printed alike are all best. A checkpoint's own head is a reference outside the contest: it was trained on other
-    data than the probes. Of models that were scored on different utterances those that most agree in are compared; the others get a
-    note, and so does the best of those compared where another has a better score.
+    Values that are printed alike are all best. A checkpoint's own head is a reference outside the
+    contest: it was trained on other data than the probes. Of models that were scored on different
+    utterances those that most agree in are compared; the others get a note, and so does the best of
+    those compared where another has a better score.
 
     Args:
         rows: with ``counts`` and ``seed`` beside the columns that are shown.
@@ -50,8 +60,13 @@ def layers_marked(rows: pd.DataFrame) -> pd.DataFrame:
     return _marked(rows, CURVE, "layer", rows["layer"] != WEIGHTED)
 
 
-def _marked(rows: pd.DataFrame, within: list[str], rival: str, may: "pd.Series[bool]") -> pd.DataFrame:
-    columns = {name: rows[name].to_numpy() for name in (rival, "metric", "value", "higher_is_better", "counts", "seed", "n")}
+def _marked(
+    rows: pd.DataFrame, within: list[str], rival: str, may: "pd.Series[bool]"
+) -> pd.DataFrame:
+    columns = {
+        name: rows[name].to_numpy()
+        for name in (rival, "metric", "value", "higher_is_better", "counts", "seed", "n")
+    }
     mark, note = np.full(len(rows), "", object), rows["note"].to_numpy(object).copy()
     allowed = (may & rows["value"].notna()).to_numpy()
     for positions in map(np.asarray, rows.groupby(within, sort=False).indices.values()):
@@ -87,19 +102,30 @@ def _printed(columns: dict[str, Column], positions: Sequence[int]) -> NDArray[np
     return signs * np.where(in_bits, np.round(values, 2), np.round(100 * values, 1))
 
 
-def _by_utterances(columns: dict[str, Column], rival: str, contest: NDArray[np.int64]) -> list[list[int]]:
-    """Positions by the utterances that were scored; first those that most rivals, and then most utterances, agree in."""
+def _by_utterances(
+    columns: dict[str, Column], rival: str, contest: NDArray[np.int64]
+) -> list[list[int]]:
+    """Positions by the utterances that were scored; first those that most rivals, and then most
+    utterances, agree in.
+    """
     groups: dict[Hashable, list[int]] = defaultdict(list)
     for position in contest:
         counts = columns["counts"][position]
         groups[utterances_of(counts) if counts else None].append(int(position))
-    return sorted(groups.values(), key=lambda group: (-len(set(columns[rival][group])), -columns["n"][group[0]]))
+    return sorted(
+        groups.values(),
+        key=lambda group: (-len(set(columns[rival][group])), -columns["n"][group[0]]),
+    )
 
 
 def _of_contest(columns: dict[str, Column], group: Sequence[int]) -> list[str]:
     """The marks of scores of the same utterances."""
     at = group[0]
-    counts, metric, higher = columns["counts"][group].tolist(), columns["metric"][at], bool(columns["higher_is_better"][at])
+    counts, metric, higher = (
+        columns["counts"][group].tolist(),
+        columns["metric"][at],
+        bool(columns["higher_is_better"][at]),
+    )
     printed = _printed(columns, group)
     tied = [True] * len(group)
     if counts[0] and len(group) > 1:
@@ -107,4 +133,7 @@ def _of_contest(columns: dict[str, Column], group: Sequence[int]) -> list[str]:
         resampled = sampled(counts, int(columns["seed"][at]), n_resamples, metric)
         _, tied = tied_with_best(resampled, higher, units=units_of(counts[0], metric))
     best = printed == printed.max()
-    return [BEST if is_best else TIED if is_tied else "" for is_best, is_tied in zip(best, tied, strict=True)]
+    return [
+        BEST if is_best else TIED if is_tied else ""
+        for is_best, is_tied in zip(best, tied, strict=True)
+    ]

@@ -3,10 +3,12 @@
     hdf5        a file: layers/<name> (row, dim), offsets/<name>, keys, audio_sha256 and manifest/<column>, named as in a shard
     npy         a folder: <name>.npy (row, dim) for each layer, which can be memory-mapped, and index.csv with each utterance's rows
     sentences   a file: a dataset "0", "1", ... (layer, row, dim) for each utterance, and sentence_to_index, JSON from keys to those
-                names: the layout of contextual-repr-analysis (Liu et al. 2019), which probing code for text encoders reads
+                names: the layout of contextual-repr-analysis (Liu et al. 2019), which probing code
+                for text encoders reads
 
-Values are float32, or float16 where the store has nothing else. An export is there whole or not at all and never replaces anything.
-It is written by blocks of one layer, so it may be larger than memory.
+Values are float32, or float16 where the store has nothing else. An export is there whole or not at
+all and never replaces anything. It is written by blocks of one layer, so it may be larger than
+memory.
 """
 
 import contextlib
@@ -62,7 +64,10 @@ class Selection:
     @property
     def n_bytes(self) -> int:
         """Size of the values."""
-        n_values = sum(int(self.offsets(layer)[-1]) * width for layer, width in zip(self.layers, self.widths, strict=True))
+        n_values = sum(
+            int(self.offsets(layer)[-1]) * width
+            for layer, width in zip(self.layers, self.widths, strict=True)
+        )
         return n_values * np.dtype(self.dtype).itemsize
 
     @property
@@ -71,7 +76,9 @@ class Selection:
         return [item.ctc_text or "" for item in self.stored] if "ctc" in self.store.recipe else None
 
     def blocks(self, layer: str) -> Iterator[tuple[slice, np.ndarray]]:
-        """Utterances one stretch after the other: which they are, and their (row, dim) of a layer in ``dtype``."""
+        """Utterances one stretch after the other: which they are, and their (row, dim) of a layer
+        in ``dtype``.
+        """
         row_bytes = 4 * self.store.layers[layer]
         first = n_bytes = 0
         for position, item in enumerate(self.stored):
@@ -83,10 +90,14 @@ class Selection:
         yield self._block(layer, slice(first, len(self.stored)))
 
     def _block(self, layer: str, which: slice) -> tuple[slice, np.ndarray]:
-        return which, self.store.read(layer, self.stored[which]).values.astype(self.dtype, copy=False)
+        return which, self.store.read(layer, self.stored[which]).values.astype(
+            self.dtype, copy=False
+        )
 
 
-def export(selection: Selection, to: Path, form: str, tick: Callable[[int], Any] = lambda _: None) -> None:
+def export(
+    selection: Selection, to: Path, form: str, tick: Callable[[int], Any] = lambda _: None
+) -> None:
     """Writes an export.
 
     Args:
@@ -95,7 +106,8 @@ def export(selection: Selection, to: Path, form: str, tick: Callable[[int], Any]
         tick: called with the bytes of each block of values that was written.
 
     Raises:
-        ProbeError: ``to`` is there, the disk is too small, the store does not have this form, a shard is damaged.
+        ProbeError: ``to`` is there, the disk is too small, the store does not have this form, a
+            shard is damaged.
         OSError: the disk does not take it; nothing is left of the export.
     """
     _check(selection, to, form)
@@ -108,7 +120,9 @@ def export(selection: Selection, to: Path, form: str, tick: Callable[[int], Any]
         temporary.rename(to)
         sync(to.parent)
     except OSError as error:
-        text = f"{error.strerror}, {selection.n_bytes} bytes and more to write, {free_bytes(to)} free"
+        text = (
+            f"{error.strerror}, {selection.n_bytes} bytes and more to write, {free_bytes(to)} free"
+        )
         raise OSError(error.errno, text, str(to)) from error
     finally:
         with contextlib.suppress(OSError):
@@ -119,12 +133,16 @@ def _check(selection: Selection, to: Path, form: str) -> None:
     """Refuses what cannot be exported, before anything is written."""
     store, widths = selection.store, dict(zip(selection.layers, selection.widths, strict=True))
     if os.path.lexists(to):
-        raise ProbeError(f"{to}: is there already, and an export replaces nothing. Remove it, or name another --to.")
+        raise ProbeError(
+            f"{to}: is there already, and an export replaces nothing. Remove it, or name another --to."
+        )
     if not selection.stored:
         raise ProbeError(f"{store.path}: no utterances to export. Run `probe extract` first.")
     if form == "sentences" and len(set(widths.values())) > 1:
         found = ", ".join(f"{layer} has {width}" for layer, width in widths.items())
-        raise ProbeError(f"{store.path}: sentences need layers of one width; {found}. Choose among them with --layers.")
+        raise ProbeError(
+            f"{store.path}: sentences need layers of one width; {found}. Choose among them with --layers."
+        )
     rows = {tuple(selection.offsets(layer).tolist()): layer for layer in selection.layers}
     if form != "hdf5" and len(rows) > 1:
         raise ProbeError(
@@ -132,23 +150,35 @@ def _check(selection: Selection, to: Path, form: str) -> None:
             "Choose among them with --layers, or --form hdf5."
         )
     shards = {shard for item in selection.stored for shard, *_ in item.pieces}
-    bent = [layer for layer in selection.layers if any(store.dtypes[shard][layer] != "float16" for shard in shards)]
+    bent = [
+        layer
+        for layer in selection.layers
+        if any(store.dtypes[shard][layer] != "float16" for shard in shards)
+    ]
     if selection.dtype == "float16" and bent:
-        raise ProbeError(f"{store.path}: layer {listed(bent)} is not stored as float16, which would change values. Use float32.")
+        raise ProbeError(
+            f"{store.path}: layer {listed(bent)} is not stored as float16, which would change values. Use float32."
+        )
     require_writable(to.parent)
     if selection.n_bytes > (free := free_bytes(to)):
-        raise ProbeError(f"{to}: {selection.n_bytes} bytes to write, {free} free. Use another disk or fewer --layers.")
+        raise ProbeError(
+            f"{to}: {selection.n_bytes} bytes to write, {free} free. Use another disk or fewer --layers."
+        )
 
 
 def _write_hdf5(selection: Selection, path: Path, tick: Callable[[int], Any]) -> None:
     with _new_hdf5(path, selection) as (file, disk):
         stored = selection.stored
         audio = [item.audio_sha256 for item in stored]
-        write_utterances(file, [item.key for item in stored], audio, selection.columns, selection.ctc_texts)
+        write_utterances(
+            file, [item.key for item in stored], audio, selection.columns, selection.ctc_texts
+        )
         for layer, width in zip(selection.layers, selection.widths, strict=True):
             offsets = selection.offsets(layer)
             file.create_dataset(f"offsets/{layer}", data=offsets, track_times=False)
-            values = file.create_dataset(f"layers/{layer}", (offsets[-1], width), selection.dtype, track_times=False)
+            values = file.create_dataset(
+                f"layers/{layer}", (offsets[-1], width), selection.dtype, track_times=False
+            )
             for which, rows in selection.blocks(layer):
                 values[offsets[which.start] : offsets[which.stop]] = rows
                 disk.check()
@@ -159,17 +189,28 @@ def _write_sentences(selection: Selection, path: Path, tick: Callable[[int], Any
     offsets = selection.offsets(selection.layers[0])
     with _new_hdf5(path, selection) as (file, disk):
         for position, item in enumerate(selection.stored):
-            shape = (len(selection.layers), item.on(selection.layers[0]).n_rows, selection.widths[0])
+            shape = (
+                len(selection.layers),
+                item.on(selection.layers[0]).n_rows,
+                selection.widths[0],
+            )
             file.create_dataset(str(position), shape, selection.dtype, track_times=False)
         for number, layer in enumerate(selection.layers):
             for which, rows in selection.blocks(layer):
                 bounds = offsets[which.start : which.stop + 1] - offsets[which.start]
-                for position, (first, stop) in enumerate(itertools.pairwise(bounds), start=which.start):
+                for position, (first, stop) in enumerate(
+                    itertools.pairwise(bounds), start=which.start
+                ):
                     file[str(position)][number] = rows[first:stop]
                 disk.check()
                 tick(rows.nbytes)
-        index = json.dumps({item.key: str(position) for position, item in enumerate(selection.stored)}, ensure_ascii=False)
-        file.create_dataset("sentence_to_index", data=[index], dtype=h5py.string_dtype(), track_times=False)
+        index = json.dumps(
+            {item.key: str(position) for position, item in enumerate(selection.stored)},
+            ensure_ascii=False,
+        )
+        file.create_dataset(
+            "sentence_to_index", data=[index], dtype=h5py.string_dtype(), track_times=False
+        )
 
 
 def _write_npy(selection: Selection, path: Path, tick: Callable[[int], Any]) -> None:
@@ -213,7 +254,9 @@ FORMS: dict[str, Callable[[Selection, Path, Callable[[int], Any]], None]] = {
 
 
 class _Disk(io.FileIO):
-    """A new file for HDF5, which does not survive an error of the disk: the first is kept, and nothing is written after it."""
+    """A new file for HDF5, which does not survive an error of the disk: the first is kept, and
+    nothing is written after it.
+    """
 
     error: BaseException | None = None
 

@@ -1,7 +1,9 @@
-"""Whether a store is sound: every byte of every shard, every checksum, every entry, and what is missing or left over.
+"""Whether a store is sound: every byte of every shard, every checksum, every entry, and what is
+missing or left over.
 
-Works on stores that cannot be opened; changes nothing. Damage is what a reader would stumble over or what was lost; a note is what
-is worth knowing: shards that are planned and not written yet, files of a run that was killed.
+Works on stores that cannot be opened; changes nothing. Damage is what a reader would stumble over
+or what was lost; a note is what is worth knowing: shards that are planned and not written yet,
+files of a run that was killed.
 """
 
 import itertools
@@ -15,7 +17,14 @@ from probe.brief import brief, counted
 from probe.errors import ProbeError, UnreadError, listed
 from probe.files import files_named, read_json, sha256_of_json
 from probe.store.feature_store import Job
-from probe.store.index_schema import check_numbers, checked_certificate, checked_head, checked_index, checked_jobs, rows_in
+from probe.store.index_schema import (
+    check_numbers,
+    checked_certificate,
+    checked_head,
+    checked_index,
+    checked_jobs,
+    rows_in,
+)
 from probe.store.shard_check import shard_problems
 from probe.store.views import n_rows, row_width
 
@@ -36,7 +45,8 @@ class Finding:
         file: its name in the store's folder.
         damage: whether something is lost or broken; a note otherwise.
         job: number of the job that would have to be extracted again, where there is one.
-        unread: whether the operating system does not let the file be read, so that it may be sound; no damage.
+        unread: whether the operating system does not let the file be read, so that it may be sound;
+            no damage.
     """
 
     file: str
@@ -70,7 +80,13 @@ class Verification:
     head: Mapping[str, Any] | None
 
     def __repr__(self) -> str:
-        return brief(self, self.state, counted(self.shards, "shard"), counted(len(self.findings), "finding"), str(self.store))
+        return brief(
+            self,
+            self.state,
+            counted(self.shards, "shard"),
+            counted(len(self.findings), "finding"),
+            str(self.store),
+        )
 
     @property
     def damage(self) -> list[Finding]:
@@ -82,7 +98,9 @@ class Verification:
         """Whether anything is damaged, or could not be read."""
         states = [f"DAMAGED, {len(self.damage)} files"] if self.damage else []
         if self.unread:
-            states.append(f"NOT KNOWN, {len(self.unread)} files could not be read and may be sound, so remove nothing")
+            states.append(
+                f"NOT KNOWN, {len(self.unread)} files could not be read and may be sound, so remove nothing"
+            )
         return "; ".join(states) or "sound"
 
     @property
@@ -93,7 +111,10 @@ class Verification:
     def lines(self) -> list[str]:
         """One line for the store and one for each finding."""
         size = f"{self.shards} shards, {self.n_bytes / 1e6:.1f} MB read"
-        details = [f"{self.store / item.file}: {'' if item.rank else 'note: '}{item.problem}" for item in self.findings]
+        details = [
+            f"{self.store / item.file}: {'' if item.rank else 'note: '}{item.problem}"
+            for item in self.findings
+        ]
         return [f"{self.store}: {self.state}; {size}", *details]
 
     def as_json(self) -> dict[str, Any]:
@@ -110,16 +131,24 @@ class Verification:
 
 
 def store_folders(path: Path | str) -> list[Path]:
-    """Folders that hold a store or what is left of one: ``path`` itself, or those up to two folders below.
+    """Folders that hold a store or what is left of one: ``path`` itself, or those up to two folders
+    below.
 
     Raises:
         ProbeError: there is none.
     """
     root = Path(path)
     names = ("recipe.json", "plan-*.json", "shard-*.json", "shard-*.h5")
-    found = {item.parent for depth in ("", "*/", "*/*/") for name in names for item in root.glob(depth + name)}
+    found = {
+        item.parent
+        for depth in ("", "*/", "*/*/")
+        for name in names
+        for item in root.glob(depth + name)
+    }
     if not found:
-        raise ProbeError(f"{path}: no feature store here or two folders below; expected a folder that `probe extract` wrote.")
+        raise ProbeError(
+            f"{path}: no feature store here or two folders below; expected a folder that `probe extract` wrote."
+        )
     return sorted(found)
 
 
@@ -141,7 +170,11 @@ def verify_store(folder: Path, tick: Callable[[int], Any] = lambda _: None) -> V
     findings: list[Finding] = []
     head = _head(folder, findings)
     recipe = head["recipe"] if head else None
-    layers = {name: row_width(width, recipe["view"]) for name, width in recipe["layers"]} if recipe else {}
+    layers = (
+        {name: row_width(width, recipe["view"]) for name, width in recipe["layers"]}
+        if recipe
+        else {}
+    )
     if (path := folder / f"{CERTIFICATE}.json").exists():
         _json(path, checked_certificate, findings)
     jobs = _jobs(folder, findings)
@@ -186,7 +219,12 @@ def _head(folder: Path, findings: list[Finding]) -> dict[str, Any] | None:
     return None
 
 
-def _json(path: Path, check: Callable[[dict[str, Any], Path], Any], findings: list[Finding], job: int | None = None) -> Any:
+def _json(
+    path: Path,
+    check: Callable[[dict[str, Any], Path], Any],
+    findings: list[Finding],
+    job: int | None = None,
+) -> Any:
     """A JSON file that passes a check, or None with a finding."""
     try:
         return check(read_json(path), path)
@@ -205,7 +243,11 @@ def _not_read(error: UnreadError, path: Path) -> Finding:
 def _short(error: ProbeError, path: Path) -> str:
     """An error without the name of its file and without advice that verifying replaces."""
     text = str(error).removeprefix(f"{path}: ").removeprefix(f"{path.parent}: ")
-    return re.sub(r"\.( Remove it and run.*| This is not what.*| This says nothing.*| Extract again\.)?$", "", text)
+    return re.sub(
+        r"\.( Remove it and run.*| This is not what.*| This says nothing.*| Extract again\.)?$",
+        "",
+        text,
+    )
 
 
 def _jobs(folder: Path, findings: list[Finding]) -> list[Job]:
@@ -237,7 +279,9 @@ def _shard(
             text = "has no index and counts for nothing; a run wrote it and was interrupted, or is writing"
             findings.append(Finding(f"{name}.h5", text, damage=False))
         return None
-    index = _json(path, lambda value, where: checked_index(value, where, layers or None), findings, number)
+    index = _json(
+        path, lambda value, where: checked_index(value, where, layers or None), findings, number
+    )
     if index is None:
         return None
     shard = folder / f"{name}.h5"
@@ -254,29 +298,45 @@ def _shard_names(folder: Path) -> set[str]:
     return {match[1] for path in folder.iterdir() if (match := SHARD_FILE.fullmatch(path.name))}
 
 
-def _strays(folder: Path, indexes: Mapping[str, dict[str, Any]], planned: Container[str], found: list[Finding]) -> Iterator[Finding]:
-    """What is to be said of shards that no plan names: a plan is missing where nothing else holds what they hold.
+def _strays(
+    folder: Path,
+    indexes: Mapping[str, dict[str, Any]],
+    planned: Container[str],
+    found: list[Finding],
+) -> Iterator[Finding]:
+    """What is to be said of shards that no plan names: a plan is missing where nothing else holds
+    what they hold.
 
     Args:
         found: what is wrong with them; nothing reads them, so none of it is damage.
     """
     text = "no plan that can be read names this shard, so nothing reads it"
     for item in found:
-        yield replace(item, problem=f"{item.problem}; {text}" if item.damage else item.problem, damage=False)
+        yield replace(
+            item, problem=f"{item.problem}; {text}" if item.damage else item.problem, damage=False
+        )
     strays = [name for name in indexes if name not in planned]
     if not strays:
         return
 
     def held(names: Iterable[str]) -> set[tuple[str, str]]:
-        return {(item["key"], item["audio_sha256"]) for name in names for item in indexes[name]["utterances"]}
+        return {
+            (item["key"], item["audio_sha256"])
+            for name in names
+            for item in indexes[name]["utterances"]
+        }
 
     only_there = held(strays) - held(indexes.keys() - strays)
     numbers = (f"plan-{number:05d}.json" for number in itertools.count())
     plan = next(name for name in numbers if not (folder / name).exists())
-    yield Finding(plan, f"missing: {listed(strays)} are in no plan that can be read", damage=bool(only_there))
+    yield Finding(
+        plan, f"missing: {listed(strays)} are in no plan that can be read", damage=bool(only_there)
+    )
 
 
-def _job(folder: Path, job: Job, indexes: Mapping[str, dict[str, Any]], aside: Container[str], view: str) -> Iterator[Finding]:
+def _job(
+    folder: Path, job: Job, indexes: Mapping[str, dict[str, Any]], aside: Container[str], view: str
+) -> Iterator[Finding]:
     """What is wrong with the parts of a job together."""
     names = job.shard_names()
     parts = [indexes[name] for name in names if name in indexes]
@@ -286,21 +346,36 @@ def _job(folder: Path, job: Job, indexes: Mapping[str, dict[str, Any]], aside: C
             text = f"holds {len(keys)} utterances or failures that are not the {len(job.keys)} of its plan"
             yield Finding(f"{part['shard']}.json", text, job=job.number)
             return
-    if lacking := [name for name in names if name in aside and not (folder / f"{name}.json").exists()]:
-        yield Finding(f"{lacking[0]}.h5", "set aside by a repair that did not bring it back", job=job.number)
+    if lacking := [
+        name for name in names if name in aside and not (folder / f"{name}.json").exists()
+    ]:
+        yield Finding(
+            f"{lacking[0]}.h5", "set aside by a repair that did not bring it back", job=job.number
+        )
     if len(parts) != job.parts:
         return
     audio = [[item["audio_sha256"] for item in part["utterances"]] for part in parts]
     if any(other != audio[0] for other in audio):
-        yield Finding(f"{names[0]}.json", "its parts come from different audio; not used until extracted again", damage=False)
+        yield Finding(
+            f"{names[0]}.json",
+            "its parts come from different audio; not used until extracted again",
+            damage=False,
+        )
         return
     for position, item in enumerate(parts[0]["utterances"]):
-        for layer, n_frames in {"": item["n_frames"], **{name: n for name, (n, _) in item.get("others", {}).items()}}.items():
+        for layer, n_frames in {
+            "": item["n_frames"],
+            **{name: n for name, (n, _) in item.get("others", {}).items()},
+        }.items():
             rows = sum(rows_in(part["utterances"][position], layer) for part in parts)
             expected = n_rows(n_frames, view) if view else rows
             if rows != expected:
                 of = f" of layer {layer}" if layer else ""
-                yield Finding(f"{names[0]}.json", f"{item['key']} has {rows} rows{of}; expected {expected}", job=job.number)
+                yield Finding(
+                    f"{names[0]}.json",
+                    f"{item['key']} has {rows} rows{of}; expected {expected}",
+                    job=job.number,
+                )
                 return
 
 
@@ -308,9 +383,17 @@ def _leftovers(folder: Path) -> Iterator[Finding]:
     """Files that no reader looks at."""
     for path in sorted(folder.iterdir()):
         if re.fullmatch(r"\..*\.tmp", path.name):
-            yield Finding(path.name, "temporary file of a run that was killed or is writing; nothing reads it", damage=False)
+            yield Finding(
+                path.name,
+                "temporary file of a run that was killed or is writing; nothing reads it",
+                damage=False,
+            )
         elif path.name.endswith(ASIDE):
-            yield Finding(path.name, "set aside by a repair; remove it once nothing in it is missed", damage=False)
+            yield Finding(
+                path.name,
+                "set aside by a repair; remove it once nothing in it is missed",
+                damage=False,
+            )
 
 
 def _merged(findings: list[Finding]) -> list[Finding]:

@@ -7,9 +7,14 @@ from probe.errors import UsageError, listed
 
 
 def choose_layers(
-    text: str | None, layers: Sequence[str], aliases: Mapping[str, str], owner: str, usual: Sequence[str] | None = None
+    text: str | None,
+    layers: Sequence[str],
+    aliases: Mapping[str, str],
+    owner: str,
+    usual: Sequence[str] | None = None,
 ) -> list[str]:
-    """Layer names out of a specification such as ``conv,0-12,final``; None means the usual ones, all of them unless that is given.
+    """Layer names out of a specification such as ``conv,0-12,final``; None means the usual ones,
+    all of them unless that is given.
 
     An alias stands for its layer; what is named twice comes once, in the order of ``layers``.
 
@@ -24,7 +29,9 @@ def choose_layers(
     chosen: set[str] = set()
     for part in (item.strip() for item in text.split(",")):
         match = re.fullmatch(r"(\d+)-(\d+)", part)
-        names = [str(index) for index in range(int(match[1]), int(match[2]) + 1)] if match else [part]
+        names = (
+            [str(index) for index in range(int(match[1]), int(match[2]) + 1)] if match else [part]
+        )
         for name in names or [part]:
             layer = aliases.get(name, name)
             if layer not in layers:
@@ -37,9 +44,15 @@ def choose_layers(
 def describe_layers(layers: Sequence[str], aliases: Mapping[str, str]) -> str:
     """Layer names for people: ``0..12 (final is 12)``."""
     numbers = [name for name in layers if name.isdigit()]
-    contiguous = len(numbers) > 1 and [int(name) for name in numbers] == list(range(int(numbers[0]), int(numbers[-1]) + 1))
+    contiguous = len(numbers) > 1 and [int(name) for name in numbers] == list(
+        range(int(numbers[0]), int(numbers[-1]) + 1)
+    )
     parts = [f"{numbers[0]}..{numbers[-1]}"] if contiguous else numbers
     before = list(layers[: layers.index(numbers[0]) if numbers else 0])
-    parts = [*before, *parts, *(name for name in layers if not name.isdigit() and name not in before)]
+    parts = [
+        *before,
+        *parts,
+        *(name for name in layers if not name.isdigit() and name not in before),
+    ]
     same = listed([f"{alias} is {layer}" for alias, layer in aliases.items() if layer in layers], 3)
     return ", ".join(parts) + (f" ({same})" if same else "")

@@ -1,8 +1,9 @@
 """What must hold of an HDF5 dataset before its values are read: a shard may come from anywhere.
 
-HDF5 follows links into other files, computes datasets from other files, returns fill values for what was never written, and
-allocates what a header declares. So a dataset is read only where its path is made of plain groups of this file, its type and shape
-are those that the index promises, its filters are those of every HDF5 library, and every chunk is stored. The library itself is not
+HDF5 follows links into other files, computes datasets from other files, returns fill values for
+what was never written, and allocates what a header declares. So a dataset is read only where its
+path is made of plain groups of this file, its type and shape are those that the index promises, its
+filters are those of every HDF5 library, and every chunk is stored. The library itself is not
 hardened against crafted files: this keeps its readers from believing them, it is no sandbox.
 """
 
@@ -26,17 +27,20 @@ from probe.store.index_schema import INFLATED, USUAL_BYTES
 
 TEXT = "S"  # among dtypes: bytes of a fixed length
 FILTERS = (h5z.FILTER_FLETCHER32, h5z.FILTER_SHUFFLE, h5z.FILTER_DEFLATE)
-# What h5py raises for a file that is damaged or not HDF5, and for one that cannot be read (`system_error` tells which).
+# What h5py raises for a file that is damaged or not HDF5, and for one that cannot be read
+# (`system_error` tells which).
 DAMAGE = (OSError, RuntimeError, KeyError, TypeError, ValueError, OverflowError, MemoryError)
 ADVICE = "This is damaged, or no shard of layerprobe."
 
 
 @contextmanager
 def opened(path: Path, cache_bytes: int = 1 << 20) -> Iterator[h5f.FileID]:
-    """An HDF5 file to read from; ``h5py.File`` takes twice as long. It is closed once nothing in it is referred to any more.
+    """An HDF5 file to read from; ``h5py.File`` takes twice as long. It is closed once nothing in it
+    is referred to any more.
 
     Raises:
-        UnreadError: it, or something in it while the block runs, cannot be read for a reason that is not in the file.
+        UnreadError: it, or something in it while the block runs, cannot be read for a reason that
+            is not in the file.
         DAMAGE: no HDF5 file.
     """
     try:
@@ -54,7 +58,8 @@ def opened(path: Path, cache_bytes: int = 1 << 20) -> Iterator[h5f.FileID]:
 
 
 def _opened(path: Path, cache_bytes: int) -> h5f.FileID:
-    """A file that is open. A shard never changes, so it takes no lock, which some file systems do not have.
+    """A file that is open. A shard never changes, so it takes no lock, which some file systems do
+    not have.
 
     Where this process has the file open already, HDF5 wants it to be opened in the same way.
     """
@@ -68,10 +73,11 @@ def _opened(path: Path, cache_bytes: int) -> h5f.FileID:
 
 
 def system_error(error: BaseException) -> OSError | MemoryError | None:
-    """The failure of the operating system or of memory behind an error, which then says nothing about the content of a file.
+    """The failure of the operating system or of memory behind an error, which then says nothing
+    about the content of a file.
 
-    HDF5 raises any kind of error for it, with the number of the operating system's error in its text. A damaged address ends in an
-    invalid argument, so that counts as damage.
+    HDF5 raises any kind of error for it, with the number of the operating system's error in its
+    text. A damaged address ends in an invalid argument, so that counts as damage.
     """
     if isinstance(error, MemoryError):
         return error
@@ -83,7 +89,9 @@ def system_error(error: BaseException) -> OSError | MemoryError | None:
 
 @functools.cache
 def _access(cache_bytes: int, locking: bool | None) -> h5p.PropFAID:
-    """How a file is opened: with room for that many bytes of chunks per dataset; ``locking`` as in `h5py.File`."""
+    """How a file is opened: with room for that many bytes of chunks per dataset; ``locking`` as in
+    `h5py.File`.
+    """
     access = h5p.create(h5p.FILE_ACCESS)
     metadata, slots, _, preemption = access.get_cache()
     access.set_cache(metadata, slots, cache_bytes, preemption)
@@ -92,8 +100,15 @@ def _access(cache_bytes: int, locking: bool | None) -> h5p.PropFAID:
     return access
 
 
-def trusted_dataset(file: h5f.FileID, name: str, path: Path, dtypes: Sequence[str], shape: Sequence[int] | None = None) -> h5d.DatasetID:
-    """A dataset whose values lie in this file, all of them, in the type and shape that are expected.
+def trusted_dataset(
+    file: h5f.FileID,
+    name: str,
+    path: Path,
+    dtypes: Sequence[str],
+    shape: Sequence[int] | None = None,
+) -> h5d.DatasetID:
+    """A dataset whose values lie in this file, all of them, in the type and shape that are
+    expected.
 
     Args:
         name: with the groups it is in.
@@ -108,22 +123,32 @@ def trusted_dataset(file: h5f.FileID, name: str, path: Path, dtypes: Sequence[st
     if not isinstance(identifier, h5d.DatasetID):
         raise ProbeError(f"{path}: {name} is not stored in this file but a group. {ADVICE}")
     settings = identifier.get_create_plist()
-    if settings.get_layout() not in (h5d.CHUNKED, h5d.CONTIGUOUS, h5d.COMPACT) or settings.get_external_count():
-        raise ProbeError(f"{path}: {name} is not stored in this file but virtual or external. {ADVICE}")
+    if (
+        settings.get_layout() not in (h5d.CHUNKED, h5d.CONTIGUOUS, h5d.COMPACT)
+        or settings.get_external_count()
+    ):
+        raise ProbeError(
+            f"{path}: {name} is not stored in this file but virtual or external. {ADVICE}"
+        )
     kind = identifier.get_type()
     found = identifier.shape
     if not found:
         raise ProbeError(f"{path}: {name} has no rows but is a single value. {ADVICE}")
-    if not any(_is_type(kind, dtype) for dtype in dtypes) or (shape is not None and tuple(shape) != found):
+    if not any(_is_type(kind, dtype) for dtype in dtypes) or (
+        shape is not None and tuple(shape) != found
+    ):
         expected = f"{' or '.join(dtypes)} of shape {tuple(shape) if shape is not None else 'any'}"
-        raise ProbeError(f"{path}: {name} is {_type_name(kind)} of shape {found}; the index expects {expected}. Extract again.")
+        raise ProbeError(
+            f"{path}: {name} is {_type_name(kind)} of shape {found}; the index expects {expected}. Extract again."
+        )
     if reason := _not_stored(identifier, settings, found, kind.get_size(), file.get_filesize()):
         raise ProbeError(f"{path}: {name} {reason}. {ADVICE}")
     return identifier
 
 
 def trusted_attribute(file: h5f.FileID, name: str, path: Path) -> np.ndarray:
-    """An attribute of the file: integers, or bytes of a fixed length. Anything else may be a reference into a damaged heap.
+    """An attribute of the file: integers, or bytes of a fixed length. Anything else may be a
+    reference into a damaged heap.
 
     Raises:
         ProbeError: missing, or of another type.
@@ -134,14 +159,18 @@ def trusted_attribute(file: h5f.FileID, name: str, path: Path) -> np.ndarray:
     found = h5a.open(root, name.encode())
     kind = found.get_type()
     if not (isinstance(kind, h5t.TypeIntegerID) or _is_type(kind, TEXT)) or len(found.shape) > 1:
-        raise ProbeError(f"{path}: attribute {name} is {_type_name(kind)} of shape {found.shape}. {ADVICE}")
+        raise ProbeError(
+            f"{path}: attribute {name} is {_type_name(kind)} of shape {found.shape}. {ADVICE}"
+        )
     value = np.empty(found.shape, found.dtype)
     found.read(value)
     return value
 
 
 def copy_rows(values: h5d.DatasetID, first: int, stop: int, into: np.ndarray) -> None:
-    """Copies rows of a dataset into ``into`` (C-contiguous, of their shape), at a third of ``read_direct``'s overhead."""
+    """Copies rows of a dataset into ``into`` (C-contiguous, of their shape), at a third of
+    ``read_direct``'s overhead.
+    """
     rows = values.get_space()
     rows.select_hyperslab((first,) + (0,) * (into.ndim - 1), into.shape)
     values.read(h5s.create_simple(into.shape), rows, into)
@@ -160,14 +189,17 @@ def usable_scales(scales: np.ndarray) -> bool:
 def chunk_rows(values: h5d.DatasetID) -> int:
     """Rows in each of a dataset's chunks; all rows where it has none."""
     settings = values.get_create_plist()
-    return settings.get_chunk()[0] if settings.get_layout() == h5d.CHUNKED else max(1, values.shape[0])
+    return (
+        settings.get_chunk()[0] if settings.get_layout() == h5d.CHUNKED else max(1, values.shape[0])
+    )
 
 
 def dataset_names(file: h5f.FileID, path: Path) -> Iterator[str]:
     """Names of everything in the file that is no group.
 
     Raises:
-        ProbeError: a link to elsewhere, an object with two names (a cycle is one), groups in groups in groups.
+        ProbeError: a link to elsewhere, an object with two names (a cycle is one), groups in groups
+            in groups.
     """
     waiting = [""]
     while waiting:
@@ -189,8 +221,14 @@ def _plain_object(file: h5f.FileID, name: str, path: Path) -> h5g.GroupID | h5d.
     for part in name.split("/"):
         done = f"{done}/{part}".lstrip("/")
         step = part.encode()
-        if not isinstance(here, h5f.FileID | h5g.GroupID) or not here.links.exists(step) or here.links.get_info(step).type != h5l.TYPE_HARD:
-            raise ProbeError(f"{path}: {done} is missing or a link; shards hold plain datasets only. {ADVICE}")
+        if (
+            not isinstance(here, h5f.FileID | h5g.GroupID)
+            or not here.links.exists(step)
+            or here.links.get_info(step).type != h5l.TYPE_HARD
+        ):
+            raise ProbeError(
+                f"{path}: {done} is missing or a link; shards hold plain datasets only. {ADVICE}"
+            )
         here = h5o.open(here, step)
         if h5o.get_info(here).rc != 1:
             raise ProbeError(f"{path}: {done} has a second name in this file. {ADVICE}")
@@ -221,14 +259,24 @@ def _type_name(kind: h5t.TypeID) -> str:
         return "a type that numpy does not have"
 
 
-def _not_stored(identifier: h5d.DatasetID, settings: h5p.PropDCID, shape: tuple[int, ...], item_bytes: int, file_bytes: int) -> str:
+def _not_stored(
+    identifier: h5d.DatasetID,
+    settings: h5p.PropDCID,
+    shape: tuple[int, ...],
+    item_bytes: int,
+    file_bytes: int,
+) -> str:
     """Why a dataset is not what it declares to be; empty where all of it is stored."""
     declared = math.prod(shape) * item_bytes
     if declared > max(USUAL_BYTES, INFLATED * file_bytes):
         return f"declares {declared} bytes in a file of {file_bytes}"
     if settings.get_layout() != h5d.CHUNKED:
         stored = identifier.get_storage_size()
-        return f"declares {declared} bytes and {stored} are stored" if declared and not declared <= stored <= file_bytes else ""
+        return (
+            f"declares {declared} bytes and {stored} are stored"
+            if declared and not declared <= stored <= file_bytes
+            else ""
+        )
     filters = [settings.get_filter(number)[0] for number in range(settings.get_nfilters())]
     if any(item not in FILTERS or filters.count(item) > 1 for item in filters):
         return f"is stored with HDF5 filters {filters}; shards have {', '.join(map(str, FILTERS))} only, each once"
@@ -244,9 +292,13 @@ def _not_stored(identifier: h5d.DatasetID, settings: h5p.PropDCID, shape: tuple[
         n_chunks += 1
         stored += item.size
         deflated = packed and not item.filter_mask
-        if item.filter_mask & ~skippable or not (item.size == chunk_bytes or (deflated and 0 < item.size < 2 * chunk_bytes + 64)):
+        if item.filter_mask & ~skippable or not (
+            item.size == chunk_bytes or (deflated and 0 < item.size < 2 * chunk_bytes + 64)
+        ):
             return f"has a chunk of {item.size} bytes (filters left out: {item.filter_mask}); expected {chunk_bytes}"
-        if deflated and not _inflates_to(identifier, item.chunk_offset, filters, math.prod(chunk) * item_bytes):
+        if deflated and not _inflates_to(
+            identifier, item.chunk_offset, filters, math.prod(chunk) * item_bytes
+        ):
             return f"has a chunk that does not inflate to its {chunk_bytes} bytes"
     expected = math.prod(-(-whole // length) for whole, length in zip(shape, chunk, strict=True))
     if n_chunks != expected or stored > file_bytes:
@@ -254,11 +306,15 @@ def _not_stored(identifier: h5d.DatasetID, settings: h5p.PropDCID, shape: tuple[
     return ""
 
 
-def _inflates_to(identifier: h5d.DatasetID, offset: tuple[int, ...], filters: Sequence[int], n_bytes: int) -> bool:
-    """Whether a deflated chunk gives just so many bytes; HDF5 itself makes room for as much as comes out.
+def _inflates_to(
+    identifier: h5d.DatasetID, offset: tuple[int, ...], filters: Sequence[int], n_bytes: int
+) -> bool:
+    """Whether a deflated chunk gives just so many bytes; HDF5 itself makes room for as much as
+    comes out.
 
     Args:
-        filters: in the order they were applied in; a checksum before deflation is deflated with the values, one after it is not.
+        filters: in the order they were applied in; a checksum before deflation is deflated with the
+            values, one after it is not.
     """
     _, raw = identifier.read_direct_chunk(offset)
     if h5z.FILTER_FLETCHER32 in filters:

@@ -29,10 +29,16 @@ from probe.store.safe_hdf5 import (
 SLAB_BYTES = 1 << 24  # read at once
 
 
-def shard_problems(path: Path, index: Mapping[str, Any], recipe: Mapping[str, Any] | None, layers: Mapping[str, int]) -> list[str]:
+def shard_problems(
+    path: Path,
+    index: Mapping[str, Any],
+    recipe: Mapping[str, Any] | None,
+    layers: Mapping[str, int],
+) -> list[str]:
     """What is wrong with a shard, in words; nothing where all is well.
 
-    Reads the file twice: its bytes for the sha256 and, where that is right, every chunk of every dataset through HDF5.
+    Reads the file twice: its bytes for the sha256 and, where that is right, every chunk of every
+    dataset through HDF5.
 
     Args:
         index: of the shard, with the right types (see `probe.store.index_schema`).
@@ -70,7 +76,11 @@ def shard_problems(path: Path, index: Mapping[str, Any], recipe: Mapping[str, An
 def _unreadable(file: h5f.FileID, name: str, path: Path) -> Iterator[str]:
     """Reads a dataset whole, a slab at a time."""
     group = name.partition("/")[0]
-    dtypes = {"layers": ["float16", "float32", "int8"], "scales": ["float32"], "offsets": ["int64"]}.get(group, [TEXT])
+    dtypes = {
+        "layers": ["float16", "float32", "int8"],
+        "scales": ["float32"],
+        "offsets": ["int64"],
+    }.get(group, [TEXT])
     try:
         values = trusted_dataset(file, name, path, dtypes)
         for slab in slabs(values):
@@ -96,7 +106,11 @@ def slabs(values: h5d.DatasetID, slab_bytes: int = SLAB_BYTES) -> Iterator[np.nd
 
 
 def _differences(
-    file: h5f.FileID, path: Path, index: Mapping[str, Any], recipe: Mapping[str, Any] | None, layers: Mapping[str, int]
+    file: h5f.FileID,
+    path: Path,
+    index: Mapping[str, Any],
+    recipe: Mapping[str, Any] | None,
+    layers: Mapping[str, int],
 ) -> Iterator[str]:
     """Where a shard's contents are not what its index and its store say.
 
@@ -104,21 +118,33 @@ def _differences(
         ProbeError: a dataset that is not to be trusted, or has another form.
     """
     utterances = index["utterances"]
-    texts = {"keys": [item["key"] for item in utterances], "audio_sha256": [item["audio_sha256"] for item in utterances]}
+    texts = {
+        "keys": [item["key"] for item in utterances],
+        "audio_sha256": [item["audio_sha256"] for item in utterances],
+    }
     if any(item.get("ctc_text") is not None for item in utterances):
         texts["ctc_text"] = [item.get("ctc_text") or "" for item in utterances]
     for name, expected in texts.items():
         stored = all_rows(trusted_dataset(file, name, path, [TEXT], (len(utterances),)))
-        different = [i for i, (one, other) in enumerate(zip(stored, expected, strict=True)) if one != other.encode()]
+        different = [
+            i
+            for i, (one, other) in enumerate(zip(stored, expected, strict=True))
+            if one != other.encode()
+        ]
         if different:
             yield f"{name} differs from its index at utterance {different[0]} and {len(different) - 1} others"
     n_rows: dict[str, int] = {}
     for layer, dtype in index["dtypes"].items():
         offsets = np.cumsum([0, *(rows_in(item, layer) for item in utterances)], dtype=np.int64)
         rows = n_rows[layer] = int(offsets[-1])
-        trusted_dataset(file, f"layers/{layer}", path, [dtype], (rows, layers[layer]) if layers else None)
+        trusted_dataset(
+            file, f"layers/{layer}", path, [dtype], (rows, layers[layer]) if layers else None
+        )
         if dtype == "int8":
-            yield from _unlike_scales(all_rows(trusted_dataset(file, f"scales/{layer}", path, ["float32"], (rows,))), layer)
+            yield from _unlike_scales(
+                all_rows(trusted_dataset(file, f"scales/{layer}", path, ["float32"], (rows,))),
+                layer,
+            )
         bounds = all_rows(trusted_dataset(file, f"offsets/{layer}", path, ["int64"], offsets.shape))
         if bounds[0] != 0 or (np.diff(bounds) < 0).any() or bounds[-1] != rows:
             yield f"offsets/{layer} do not rise from 0 to the {rows} rows"
@@ -142,9 +168,14 @@ def _unlike_scales(scales: np.ndarray, layer: str) -> Iterator[str]:
         yield f"scales/{layer} are not all finite numbers from 0 on"
 
 
-def _other_attributes(file: h5f.FileID, path: Path, index: Mapping[str, Any], recipe: Mapping[str, Any] | None) -> Iterator[str]:
+def _other_attributes(
+    file: h5f.FileID, path: Path, index: Mapping[str, Any], recipe: Mapping[str, Any] | None
+) -> Iterator[str]:
     """Attributes that are not what the index and the store say."""
-    stored = {name: trusted_attribute(file, name, path) for name in ("format", "recipe", "part", "environment")}
+    stored = {
+        name: trusted_attribute(file, name, path)
+        for name in ("format", "recipe", "part", "environment")
+    }
     if stored["format"].tolist() != FORMAT:
         yield f"is of another format than {FORMAT}"
     if recipe is not None and stored["recipe"].tolist() != canonical_json(recipe).encode():

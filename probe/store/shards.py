@@ -11,9 +11,10 @@
     manifest/<column>  (utterance,) fixed-length bytes: a copy for people who look inside; programs take the manifest
     attributes         format, recipe, environment (JSON as fixed-length bytes), part (which part of a long utterance)
 
-Plain h5py opens it. Every array is chunked with Fletcher-32 checksums and the file is in the 1.10 format, whose metadata carries
-checksums too, so a damaged value is an error and never a number. Nothing has a variable length: HDF5 keeps that in a heap without
-checksums, and reading a damaged one may never end. Equal input gives equal bytes.
+Plain h5py opens it. Every array is chunked with Fletcher-32 checksums and the file is in the 1.10
+format, whose metadata carries checksums too, so a damaged value is an error and never a number.
+Nothing has a variable length: HDF5 keeps that in a heap without checksums, and reading a damaged
+one may never end. Equal input gives equal bytes.
 """
 
 import io
@@ -28,11 +29,21 @@ import numpy as np
 from probe.errors import ProbeError
 from probe.files import canonical_json, sha256_of_file
 from probe.store.index_schema import FORMAT
-from probe.store.safe_hdf5 import ADVICE, DAMAGE, all_rows, chunk_rows, copy_rows, opened, trusted_dataset, usable_scales
+from probe.store.safe_hdf5 import (
+    ADVICE,
+    DAMAGE,
+    all_rows,
+    chunk_rows,
+    copy_rows,
+    opened,
+    trusted_dataset,
+    usable_scales,
+)
 
 LIBVER = ("v110", "v110")
 CHUNK_BYTES = 1 << 20
-# float16 rounds a normal value by 2.8e-4 on average; more means overflow, or values in its subnormal range.
+# float16 rounds a normal value by 2.8e-4 on average; more means overflow, or values in its
+# subnormal range.
 FLOAT16_ERROR = 1e-3
 
 
@@ -43,7 +54,8 @@ class ShardContent:
     Attributes:
         keys: one per utterance.
         audio_sha256: one per utterance.
-        frames: layer -> one (row, dim) array per utterance: float32, int8 with ``scales``, or float16 where that is faithful.
+        frames: layer -> one (row, dim) array per utterance: float32, int8 with ``scales``, or
+            float16 where that is faithful.
         columns: the manifest's columns, one value per utterance.
         recipe, environment: as JSON goes into the attributes.
         part: (index, count) of a long utterance's ranges of frames; (0, 1) otherwise.
@@ -79,10 +91,14 @@ def shard_bytes(content: ShardContent) -> tuple[bytes, dict[str, str]]:
             if content.recipe.get("dtype", "float16") == "float16" and packed.dtype != np.float16:
                 packed = half_if_faithful(packed)
             dtypes[name] = str(packed.dtype)
-            offsets = np.concatenate([[0], np.cumsum([len(array) for array in arrays])]).astype(np.int64)
+            offsets = np.concatenate([[0], np.cumsum([len(array) for array in arrays])]).astype(
+                np.int64
+            )
             _write(file, f"layers/{name}", packed, gzip)
             _write(file, f"offsets/{name}", offsets)
-        write_utterances(file, content.keys, content.audio_sha256, content.columns, content.ctc_texts)
+        write_utterances(
+            file, content.keys, content.audio_sha256, content.columns, content.ctc_texts
+        )
     return buffer.getvalue(), dtypes
 
 
@@ -106,10 +122,12 @@ def write_utterances(
 
 
 def half_if_faithful(values: np.ndarray) -> np.ndarray:
-    """``values`` as float16 where that changes them by no more than its rounding, else unchanged float32.
+    """``values`` as float16 where that changes them by no more than its rounding, else unchanged
+    float32.
 
-    Decided for a whole layer of a shard by each dimension's relative L2 error: overflow makes it infinite, a tiny scale (float16 is
-    subnormal below 6e-5) makes it large. Nothing is ever clipped.
+    Decided for a whole layer of a shard by each dimension's relative L2 error: overflow makes it
+    infinite, a tiny scale (float16 is subnormal below 6e-5) makes it large. Nothing is ever
+    clipped.
     """
     with np.errstate(over="ignore"):
         half = values.astype(np.float16)
@@ -123,23 +141,38 @@ def _norms(values: np.ndarray) -> np.ndarray:
 
 
 def _write(file: h5py.File, name: str, values: np.ndarray, gzip: bool = False) -> None:
-    if not len(values):  # a part of a long utterance that turned out short; HDF5 has no chunks without rows
+    if not len(
+        values
+    ):  # a part of a long utterance that turned out short; HDF5 has no chunks without rows
         file.create_dataset(name, data=values, track_times=False)
         return
     n_chunks = max(1, math.ceil(values.nbytes / CHUNK_BYTES))
-    rows = math.ceil(len(values) / n_chunks)  # all alike, as the last chunk takes the room of a whole one
+    rows = math.ceil(
+        len(values) / n_chunks
+    )  # all alike, as the last chunk takes the room of a whole one
     packed = {"compression": "gzip", "compression_opts": 4, "shuffle": True} if gzip else {}
-    file.create_dataset(name, data=values, chunks=(rows, *values.shape[1:]), fletcher32=True, track_times=False, **packed)
+    file.create_dataset(
+        name,
+        data=values,
+        chunks=(rows, *values.shape[1:]),
+        fletcher32=True,
+        track_times=False,
+        **packed,
+    )
 
 
 def _fixed_bytes(values: Sequence[str]) -> np.ndarray:
-    """(n,) fixed-length UTF-8, and marked so; PyTables and old readers know no variable-length strings."""
+    """(n,) fixed-length UTF-8, and marked so; PyTables and old readers know no variable-length
+    strings.
+    """
     encoded = [value.encode() for value in values]
     return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(1, *map(len, encoded))))
 
 
 def merge_runs(pieces: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
-    """Pieces (first row, stop row, row of the result) in file order, with those that adjoin on both sides merged."""
+    """Pieces (first row, stop row, row of the result) in file order, with those that adjoin on both
+    sides merged.
+    """
     runs: list[tuple[int, int, int]] = []
     for first, stop, position in sorted(pieces):
         if runs and runs[-1][1] == first and runs[-1][2] + first - runs[-1][0] == position:
@@ -158,7 +191,8 @@ def read_rows(
     dtype: str,
     sha256: str,
 ) -> None:
-    """Copies rows of a layer into ``into``: each run is (first row, stop row, first row of ``into``).
+    """Copies rows of a layer into ``into``: each run is (first row, stop row, first row of
+    ``into``).
 
     Args:
         offsets: (utterance + 1,) int64, what the index says of the shard's rows.
@@ -166,23 +200,32 @@ def read_rows(
         sha256: of the shard, as the index says; compared where Fletcher-32 is not enough.
 
     Raises:
-        ProbeError: not a shard, damaged, or of another form than the index says (see `probe.store.safe_hdf5`).
+        ProbeError: not a shard, damaged, or of another form than the index says (see
+            `probe.store.safe_hdf5`).
         UnreadError: the operating system does not let it be read.
     """
     try:
         with opened(path, 16 * CHUNK_BYTES) as file:
             n_rows = int(offsets[-1])
-            values = trusted_dataset(file, f"layers/{layer}", path, [dtype], (n_rows, *into.shape[1:]))
+            values = trusted_dataset(
+                file, f"layers/{layer}", path, [dtype], (n_rows, *into.shape[1:])
+            )
             bounds = trusted_dataset(file, f"offsets/{layer}", path, ["int64"], offsets.shape)
             stored = np.empty_like(offsets)
             copy_rows(bounds, 0, len(stored), stored)
             if (stored != offsets).any():
-                raise ProbeError(f"{path}: offsets/{layer} divides the rows in another way than the index. Extract again.")
+                raise ProbeError(
+                    f"{path}: offsets/{layer} divides the rows in another way than the index. Extract again."
+                )
             scales = None
             if dtype == "int8":
-                scales = all_rows(trusted_dataset(file, f"scales/{layer}", path, ["float32"], (n_rows,)))
+                scales = all_rows(
+                    trusted_dataset(file, f"scales/{layer}", path, ["float32"], (n_rows,))
+                )
                 if not usable_scales(scales):
-                    raise ProbeError(f"{path}: scales/{layer} are not all finite numbers from 0 on. {ADVICE}")
+                    raise ProbeError(
+                        f"{path}: scales/{layer} are not all finite numbers from 0 on. {ADVICE}"
+                    )
             blank = False
             step = chunk_rows(values)
             for first, stop, position in runs:
@@ -198,13 +241,17 @@ def read_rows(
             if blank and sha256_of_file(path) != sha256:
                 raise OSError("its bytes do not have the sha256 in its index")
     except DAMAGE as error:
-        raise ProbeError(f"{path}: damaged or not readable ({error}). Remove it with its .json and run `probe extract` again.") from error
+        raise ProbeError(
+            f"{path}: damaged or not readable ({error}). Remove it with its .json and run `probe extract` again."
+        ) from error
 
 
 def _some_blank(rows: np.ndarray, first: int, step: int) -> bool:
-    """Whether some chunk may be blank: all its bytes 0 or all 255, which Fletcher-32 takes for whole, checksum included.
+    """Whether some chunk may be blank: all its bytes 0 or all 255, which Fletcher-32 takes for
+    whole, checksum included.
 
-    A file that lost a block looks so. One row of each chunk tells: it is 0 or NaN then (int8: 0 or -1).
+    A file that lost a block looks so. One row of each chunk tells: it is 0 or NaN then (int8: 0 or
+    -1).
 
     Args:
         rows: (row, dim) from row ``first`` of the dataset on.

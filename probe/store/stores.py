@@ -1,4 +1,6 @@
-"""Folders of stores: making a store for a recipe, and finding the one that serves a model and a view."""
+"""Folders of stores: making a store for a recipe, and finding the one that serves a model and a
+view.
+"""
 
 import contextlib
 import os
@@ -19,11 +21,14 @@ from probe.store.views import serves
 IDENTITY = ("revision", "weights_sha256", "normalize", "settings")
 
 
-def create_store(root: Path, requested: str | ModelName, recipe: dict[str, Any], environment: dict[str, Any]) -> FeatureStore:
+def create_store(
+    root: Path, requested: str | ModelName, recipe: dict[str, Any], environment: dict[str, Any]
+) -> FeatureStore:
     """The store of a recipe beneath ``root``, begun if it is not there yet.
 
     Args:
-        requested: the model as it is named; a new store lies in a folder of the name that the user gave it, if any.
+        requested: the model as it is named; a new store lies in a folder of the name that the user
+            gave it, if any.
     """
     sha256 = sha256_of_json(recipe)
     asked = ModelName.parse(requested)
@@ -31,7 +36,9 @@ def create_store(root: Path, requested: str | ModelName, recipe: dict[str, Any],
     if not (path / "recipe.json").exists():
         path.mkdir(parents=True, exist_ok=True)
         head = {"format": FORMAT, "requested": asked.name, "sha256": sha256, "recipe": recipe}
-        write_json(path / "recipe.json", head | {"environment": environment | {"spec": asked.resolved}})
+        write_json(
+            path / "recipe.json", head | {"environment": environment | {"spec": asked.resolved}}
+        )
     return FeatureStore(path)
 
 
@@ -45,12 +52,15 @@ def discard_store(path: Path) -> None:
 
 
 def store_path(root: Path, recipe: dict[str, Any], alias: str | None = None) -> Path:
-    """``root/<model>/<view>-<condition>-<recipe8>``; if the store of this recipe exists, its path, whatever its model is called.
+    """``root/<model>/<view>-<condition>-<recipe8>``; if the store of this recipe exists, its path,
+    whatever its model is called.
 
     Args:
         alias: what the user calls the model; its id where None.
     """
-    name = f"{file_name(recipe['view'])}-{file_name(recipe['condition'])}-{sha256_of_json(recipe)[:8]}"
+    name = (
+        f"{file_name(recipe['view'])}-{file_name(recipe['condition'])}-{sha256_of_json(recipe)[:8]}"
+    )
     path = Path(root) / file_name(alias or recipe["model"]["id"]) / name
     if (path / "recipe.json").exists():
         return path
@@ -61,7 +71,10 @@ def find_stores(path: Path | str) -> list[FeatureStore]:
     """The store at ``path``, or all stores beneath it, in the order of their paths."""
     root = Path(path)
     return [
-        FeatureStore(item.parent) for item in sorted([*root.glob("recipe.json"), *root.glob("*/recipe.json"), *root.glob("*/*/recipe.json")])
+        FeatureStore(item.parent)
+        for item in sorted(
+            [*root.glob("recipe.json"), *root.glob("*/recipe.json"), *root.glob("*/*/recipe.json")]
+        )
     ]
 
 
@@ -80,7 +93,9 @@ def open_store(path: Path | str, layer: str | None = None) -> Any:
     stores = find_stores(path)
     if len(stores) != 1:
         found = listed([str(store.path) for store in stores]) or "none"
-        raise ProbeError(f"{path}: expected one feature store, found {found}. Name the folder that holds recipe.json.")
+        raise ProbeError(
+            f"{path}: expected one feature store, found {found}. Name the folder that holds recipe.json."
+        )
     return stores[0] if layer is None else stores[0].layer(layer)
 
 
@@ -94,14 +109,15 @@ def select_store(
 ) -> FeatureStore:
     """The store beneath ``root`` that serves ``view`` of ``model``.
 
-    Of several: the one with the most of ``keys``; then one that was asked for by just this name; then the view itself rather than a
-    richer one; then the most layers; then one with transcripts of the model's CTC head. Stores of different weights, revisions,
-    seeds or hooks are not chosen between, nor stores with equally many keys whose audio was disturbed differently (another seed,
+    Of several: the one with the most of ``keys``; then one that was asked for by just this name;
+    then the view itself rather than a richer one; then the most layers; then one with transcripts
+    of the model's CTC head. Stores of different weights, revisions, seeds or hooks are not chosen
+    between, nor stores with equally many keys whose audio was disturbed differently (another seed,
     other noise).
 
     Args:
-        sha256: of the weights in the folder or file that the model's spec names, or of the file that is a plug-in's argument, as it
-            is now; only stores of the same serve.
+        sha256: of the weights in the folder or file that the model's spec names, or of the file
+            that is a plug-in's argument, as it is now; only stores of the same serve.
 
     Raises:
         ProbeError: none, none of these weights, or several that differ in more than their layers.
@@ -109,10 +125,19 @@ def select_store(
     asked = ModelName.parse(model)
     everything = find_stores(root)
     stores = stores_of(everything, asked, root, sha256)
-    usable = [store for store in stores if serves(store.view, view) is not None and store.recipe["condition"] == condition]
+    usable = [
+        store
+        for store in stores
+        if serves(store.view, view) is not None and store.recipe["condition"] == condition
+    ]
     if not usable:
         wanted = "" if condition == "clean" else f" --condition {condition}"
-        present = sorted({f"{store.requested} ({store.view}, {store.recipe['condition']})" for store in everything})
+        present = sorted(
+            {
+                f"{store.requested} ({store.view}, {store.recipe['condition']})"
+                for store in everything
+            }
+        )
         raise ProbeError(
             f"{root}: no features of {asked.spec} that give {view} ({condition}); found {listed(present) or 'no store'}. "
             f"Run `probe extract --model {asked.text} --view {view}{wanted} --corpus ... --to {root}`."
@@ -133,7 +158,9 @@ def select_store(
     best = min(map(rank, usable))
     usable = [store for store in usable if rank(store) == best]
     if len(usable) > 1:
-        differing = _differing([store.recipe["model"] for store in usable]) or _differing([store.recipe for store in usable])
+        differing = _differing([store.recipe["model"] for store in usable]) or _differing(
+            [store.recipe for store in usable]
+        )
         raise ProbeError(
             f"{root}: {len(usable)} stores of {asked.spec} serve {view}: {listed([str(store.path) for store in usable])}; they "
             f"differ in {', '.join(differing) or 'nothing'}. Keep one of them here; another --to holds the others."
@@ -141,7 +168,9 @@ def select_store(
     return usable[0]
 
 
-def stores_of(stores: Sequence[FeatureStore], asked: ModelName, root: Path, sha256: str = "") -> list[FeatureStore]:
+def stores_of(
+    stores: Sequence[FeatureStore], asked: ModelName, root: Path, sha256: str = ""
+) -> list[FeatureStore]:
     """Those of one model: of one revision, the same weights, settings and hooks.
 
     Args:
@@ -152,7 +181,9 @@ def stores_of(stores: Sequence[FeatureStore], asked: ModelName, root: Path, sha2
     """
     called = [store for store in stores if _is_called(store, asked)]
     if sha256:
-        candidates = called if asked.argument else stores  # the same weights serve, whatever their folder is called
+        candidates = (
+            called if asked.argument else stores
+        )  # the same weights serve, whatever their folder is called
         same = [store for store in candidates if _sha256_of(store, asked) == sha256]
         if called and not same:
             raise ProbeError(_changed(called, asked, root, sha256))
@@ -183,18 +214,25 @@ def _is_called(store: FeatureStore, asked: ModelName) -> bool:
         return True
     if spec.startswith(RANDOM):
         architecture, _, seed = spec.partition("@")
-        return model["id"] == architecture and model["revision"] == f"seed {int(seed) if seed.isdecimal() else 0}"
+        return (
+            model["id"] == architecture
+            and model["revision"] == f"seed {int(seed) if seed.isdecimal() else 0}"
+        )
     if hooks:
         return model["id"] == spec and model["revision"].endswith(f", hooks {hooks}")
     if revision := asked.revision:
         unrevised = asked.spec.removesuffix(f"@{revision}")
         names = {unrevised, own_name(unrevised)}
-        return not names.isdisjoint((model["id"], store.requested)) and model["revision"].startswith(revision)
+        return not names.isdisjoint((model["id"], store.requested)) and model[
+            "revision"
+        ].startswith(revision)
     return model["id"] == own_name(asked.spec)
 
 
 def _is_exactly(store: FeatureStore, asked: ModelName) -> bool:
-    """Whether a store was extracted for just this spec, or is asked for by the name that it was given."""
+    """Whether a store was extracted for just this spec, or is asked for by the name that it was
+    given.
+    """
     if store.spec in (asked.resolved, asked.as_path):
         return True
     return not asked.is_alias and os.path.normpath(asked.spec) == os.path.normpath(store.requested)
@@ -212,7 +250,9 @@ def _alike(stores: Sequence[FeatureStore], deciding: Sequence[str]) -> list[list
 def _way_to_name(store: FeatureStore) -> str:
     """What ``--model`` takes for just this store, where anything does."""
     model = store.recipe["model"]
-    if re.fullmatch("[0-9a-f]{12,40}|local", model["revision"]):  # the latter stood for every folder in earlier versions
+    if re.fullmatch(
+        "[0-9a-f]{12,40}|local", model["revision"]
+    ):  # the latter stood for every folder in earlier versions
         return f"{model['id']}@{model['revision'][:12]}"
     return store.requested
 
@@ -220,7 +260,11 @@ def _way_to_name(store: FeatureStore) -> str:
 def _sha256_of(store: FeatureStore, asked: ModelName) -> str:
     """What `select_store` is given, as it was when the store was extracted."""
     model = store.recipe["model"]
-    return str(model.get("settings", {}).get("argument_sha256", "") if asked.argument else model["weights_sha256"])
+    return str(
+        model.get("settings", {}).get("argument_sha256", "")
+        if asked.argument
+        else model["weights_sha256"]
+    )
 
 
 def _changed(stores: Sequence[FeatureStore], asked: ModelName, root: Path, sha256: str) -> str:
@@ -237,7 +281,9 @@ def _changed(stores: Sequence[FeatureStore], asked: ModelName, root: Path, sha25
 def _differing(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names of entries that are not alike."""
     names = sorted({name for entry in entries for name in entry})
-    return [name for name in names if any(entry.get(name) != entries[0].get(name) for entry in entries)]
+    return [
+        name for name in names if any(entry.get(name) != entries[0].get(name) for entry in entries)
+    ]
 
 
 def describe_store(store: FeatureStore) -> dict[str, str]:
@@ -268,11 +314,16 @@ def describe_store(store: FeatureStore) -> dict[str, str]:
         "shards": f"{len(store.dtypes)} complete, {sum(job.parts for job in pending)} planned and missing; {n_bytes / 1e6:.1f} MB",
         "recipe": store.recipe_sha256,
         "audio": f"{model['rate_hz']} Hz, {', '.join(f'{key} {value}' for key, value in recipe['audio'].items())}",
-        "rates": ", ".join(f"{n} at {rate or 'unknown'} Hz" for rate, n in sorted(rates.items())) or "-",
+        "rates": ", ".join(f"{n} at {rate or 'unknown'} Hz" for rate, n in sorted(rates.items()))
+        or "-",
         "sound": _sound(newest),
-        "ctc head": f"{len(recipe['ctc']['writes'])} symbols, greedy transcripts" if "ctc" in recipe else "not run",
+        "ctc head": f"{len(recipe['ctc']['writes'])} symbols, greedy transcripts"
+        if "ctc" in recipe
+        else "not run",
         "checked": _checked(store.certificate),
-        "begun with": ", ".join(f"{name} {version}" for name, version in store.environment["packages"].items()),
+        "begun with": ", ".join(
+            f"{name} {version}" for name, version in store.environment["packages"].items()
+        ),
         "begun on": store.environment["device"] + (f", {threads} threads" if threads else ""),
         "failures": str(len(store.failures)),
     }
@@ -290,12 +341,16 @@ def _disturbed(recipe: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _sound(stored: Sequence[Stored]) -> str:
-    """What is unusual about the sound of these utterances, in one line: counts, and the first three of each kind."""
+    """What is unusual about the sound of these utterances, in one line: counts, and the first three
+    of each kind.
+    """
     keys: dict[str, list[str]] = {}
     for item in stored:
         for flag in item.flags or ():
             keys.setdefault(flag, []).append(item.key)
-    parts = [f"{flag} {len(of_flag)} ({listed(of_flag, 3)})" for flag, of_flag in sorted(keys.items())]
+    parts = [
+        f"{flag} {len(of_flag)} ({listed(of_flag, 3)})" for flag, of_flag in sorted(keys.items())
+    ]
     if unknown := sum(item.flags is None for item in stored):
         parts.append(f"{unknown} not looked at (an earlier version's)")
     return "; ".join(parts) or "nothing unusual"

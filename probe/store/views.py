@@ -1,7 +1,8 @@
 """Views: what of an utterance's frames is kept, and which view can be computed from which.
 
-``frames``, ``frames:k`` (every k-th frame, the first included), ``mean``, ``meanstd`` (mean and population standard deviation over
-time, side by side), ``segments:n`` (the means of n stretches of equal length).
+``frames``, ``frames:k`` (every k-th frame, the first included), ``mean``, ``meanstd`` (mean and
+population standard deviation over time, side by side), ``segments:n`` (the means of n stretches of
+equal length).
 """
 
 import itertools
@@ -11,7 +12,13 @@ import numpy as np
 
 from probe.errors import UsageError
 
-VIEWS = ("frames", "frames:2", "segments:10", "meanstd", "mean")  # with examples of those that take a number
+VIEWS = (
+    "frames",
+    "frames:2",
+    "segments:10",
+    "meanstd",
+    "mean",
+)  # with examples of those that take a number
 MOST = 1000
 
 
@@ -27,7 +34,9 @@ def parse_view(view: str) -> tuple[str, int]:
         return view, 1
     if (kind == "frames" and n > 1) or (kind == "segments" and n):
         return kind, n
-    raise UsageError(f"view {view!r}: expected frames, frames:k (every k-th frame, k from 2), segments:n, meanstd or mean; numbers to {MOST}.")
+    raise UsageError(
+        f"view {view!r}: expected frames, frames:k (every k-th frame, k from 2), segments:n, meanstd or mean; numbers to {MOST}."
+    )
 
 
 def pool(frames: np.ndarray, view: str) -> np.ndarray:
@@ -37,8 +46,8 @@ def pool(frames: np.ndarray, view: str) -> np.ndarray:
         frames: (frame, dim) float, at least one frame.
 
     Returns:
-        (row, dim) float32, (1, 2 * dim) for ``meanstd``; statistics are taken in float64. Segment i of n holds the frames from
-        i * frame // n on, at least one.
+        (row, dim) float32, (1, 2 * dim) for ``meanstd``; statistics are taken in float64. Segment i
+        of n holds the frames from i * frame // n on, at least one.
     """
     kind, n = parse_view(view)
     if kind == "frames":
@@ -47,7 +56,10 @@ def pool(frames: np.ndarray, view: str) -> np.ndarray:
     if kind == "meanstd":
         return np.concatenate([wide.mean(axis=0), wide.std(axis=0)])[None].astype(np.float32)
     bounds = np.arange(n + 1) * len(wide) // n
-    rows = [wide[start : max(stop, start + 1)].mean(axis=0) for start, stop in itertools.pairwise(bounds)]
+    rows = [
+        wide[start : max(stop, start + 1)].mean(axis=0)
+        for start, stop in itertools.pairwise(bounds)
+    ]
     return np.stack(rows).astype(np.float32)
 
 
@@ -65,8 +77,8 @@ def row_width(dim: int, view: str) -> int:
 def serves(stored: str, wanted: str) -> int | None:
     """How directly a stored view gives the wanted one, 0 best; None where it cannot.
 
-    Every k-th frame stands for ``frames`` where nothing better is there: a head then sees a longer hop. No statistics are taken
-    of it.
+    Every k-th frame stands for ``frames`` where nothing better is there: a head then sees a longer
+    hop. No statistics are taken of it.
     """
     if stored == wanted:
         return 0

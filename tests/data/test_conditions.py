@@ -1,4 +1,6 @@
-"""Conditions: levels, lengths and delays as promised, the same samples whatever the order, and words for what cannot be done."""
+"""Conditions: levels, lengths and delays as promised, the same samples whatever the order, and
+words for what cannot be done.
+"""
 
 import json
 from collections.abc import Callable
@@ -52,12 +54,16 @@ def voice(seconds: float = 2.0, seed: int = 0) -> np.ndarray:
     generator = np.random.default_rng(seed)
     n_samples = int(seconds * RATE_HZ)
     syllables = 0.55 + 0.45 * np.sin(2 * np.pi * 4 * np.arange(n_samples) / RATE_HZ)
-    return (lfilter([1], [1, -0.9], generator.standard_normal(n_samples)) * syllables * 0.03).astype(np.float32)
+    return (
+        lfilter([1], [1, -0.9], generator.standard_normal(n_samples)) * syllables * 0.03
+    ).astype(np.float32)
 
 
 def tone(hz: float, seconds: float = 1.0) -> np.ndarray:
     """A sine at a fifth of full scale."""
-    return (0.2 * np.sin(2 * np.pi * hz * np.arange(int(seconds * RATE_HZ)) / RATE_HZ)).astype(np.float32)
+    return (0.2 * np.sin(2 * np.pi * hz * np.arange(int(seconds * RATE_HZ)) / RATE_HZ)).astype(
+        np.float32
+    )
 
 
 def opened(text: str, **how: object) -> Disturbance:
@@ -85,10 +91,18 @@ def strength(samples: np.ndarray, hz: float) -> float:
 def noises(tmp_path: Path) -> Path:
     """A manifest of two noise files, one of them 30 dB too quiet, and a row of speech."""
     generator = np.random.default_rng(1)
-    soundfile.write(tmp_path / "hum.wav", 0.1 * generator.standard_normal(48_000), RATE_HZ, subtype="FLOAT")
-    soundfile.write(tmp_path / "quiet.wav", 0.003 * generator.standard_normal(6_000), RATE_HZ, subtype="FLOAT")
+    soundfile.write(
+        tmp_path / "hum.wav", 0.1 * generator.standard_normal(48_000), RATE_HZ, subtype="FLOAT"
+    )
+    soundfile.write(
+        tmp_path / "quiet.wav", 0.003 * generator.standard_normal(6_000), RATE_HZ, subtype="FLOAT"
+    )
     soundfile.write(tmp_path / "word.wav", voice(0.5), RATE_HZ)
-    rows = ["hum.wav,,,hum,noise,3.0", "quiet.wav,,,quiet,noise,0.375", "word.wav,one,s1,near,test,0.5"]
+    rows = [
+        "hum.wav,,,hum,noise,3.0",
+        "quiet.wav,,,quiet,noise,0.375",
+        "word.wav,one,s1,near,test,0.5",
+    ]
     manifest = tmp_path / "noise.csv"
     manifest.write_text("\n".join(["path,text,speaker,domain,split,duration_s", *rows]) + "\n")
     return manifest
@@ -96,13 +110,20 @@ def noises(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def talkers(tmp_path: Path) -> Path:
-    """Four speakers with a frequency each, 1000 to 4000 Hz; the files of split test sound 250 Hz higher."""
+    """Four speakers with a frequency each, 1000 to 4000 Hz; the files of split test sound 250 Hz
+    higher.
+    """
     lines = ["path,text,speaker,domain,split,duration_s"]
     for number in range(4):
         for split, higher in (("train", 0), ("train2", 0), ("test", 250)):
             name = f"s{number}-{split}.wav"
             loudness = 0.1 + number  # babble makes them equal
-            soundfile.write(tmp_path / name, loudness / 4 * tone(1000 * (number + 1) + higher, 0.7), RATE_HZ, subtype="FLOAT")
+            soundfile.write(
+                tmp_path / name,
+                loudness / 4 * tone(1000 * (number + 1) + higher, 0.7),
+                RATE_HZ,
+                subtype="FLOAT",
+            )
             lines.append(f"{name},x,s{number},near,{split.rstrip('2')},0.7")
     manifest = tmp_path / "talkers.csv"
     manifest.write_text("\n".join(lines) + "\n")
@@ -114,9 +135,13 @@ def talkers(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("snr_db", [-5, 0, 10, 30])
 @pytest.mark.parametrize("kind", ["white", "pink", "babble", "babble,talkers=1", "files"])
-def test_the_snr_after_mixing_is_the_one_asked_for(kind: str, snr_db: int, noises: Path, talkers: Path) -> None:
+def test_the_snr_after_mixing_is_the_one_asked_for(
+    kind: str, snr_db: int, noises: Path, talkers: Path
+) -> None:
     kind = "files=noise.csv" if kind == "files" else kind
-    disturbance = opened(f"noise:{kind}@{snr_db}dB", folder=noises.parent, corpus=load_corpus(talkers))
+    disturbance = opened(
+        f"noise:{kind}@{snr_db}dB", folder=noises.parent, corpus=load_corpus(talkers)
+    )
     for key in ("s0-test.wav", "s1-test.wav", "s2-test.wav"):
         speech = voice(1.3, seed=len(key))
         added = disturbance.apply(speech, key).astype(np.float64) - speech
@@ -133,16 +158,22 @@ def test_active_speech_is_louder_than_speech_with_pauses() -> None:
     added = heard("noise:white,active@10dB", padded) - padded
     assert decibels(active_rms(padded, RATE_HZ) / rms(added)) == pytest.approx(10, abs=0.02)
     assert active_rms(np.zeros(1000), RATE_HZ) == 0
-    noisy = np.concatenate([speech, 0.01 * voice(16.0, seed=1)])  # pauses that are not digital silence
+    noisy = np.concatenate(
+        [speech, 0.01 * voice(16.0, seed=1)]
+    )  # pauses that are not digital silence
     for gain_db in (0, 20, 40, 60, 100):
-        assert decibels(active_rms(noisy * 10 ** (gain_db / 20), RATE_HZ)) == pytest.approx(active + gain_db, abs=0.3)
+        assert decibels(active_rms(noisy * 10 ** (gain_db / 20), RATE_HZ)) == pytest.approx(
+            active + gain_db, abs=0.3
+        )
 
 
 def test_pink_noise_falls_by_three_decibels_per_octave() -> None:
     speech = voice(8.0)
     spectrum = np.abs(np.fft.rfft(heard("noise:pink@0dB", speech) - speech)) ** 2
     frequencies = np.fft.rfftfreq(len(speech), 1 / RATE_HZ)
-    octaves = [spectrum[(low <= frequencies) & (frequencies < 2 * low)].sum() for low in (125, 500, 2000)]
+    octaves = [
+        spectrum[(low <= frequencies) & (frequencies < 2 * low)].sum() for low in (125, 500, 2000)
+    ]
     assert 10 * np.log10(octaves) == pytest.approx([10 * np.log10(octaves[0])] * 3, abs=0.7)
 
 
@@ -163,13 +194,19 @@ def test_babble_is_of_other_speakers_and_of_train_only(talkers: Path) -> None:
         others = found[:number] + found[number + 1 :]
         assert found[number] < 0.02 * min(others)
         assert max(others) < 1.3 * min(others), "each talker is as loud as the others"
-        assert max(strength(added, hz + 250) for hz in (1000, 2000, 3000, 4000)) < 0.02 * min(others)
+        assert max(strength(added, hz + 250) for hz in (1000, 2000, 3000, 4000)) < 0.02 * min(
+            others
+        )
 
 
 def test_babble_needs_speakers(talkers: Path, tmp_path: Path) -> None:
     alone = tmp_path / "alone.csv"
-    alone.write_text("path,text,speaker,domain,split,duration_s\ns0-train.wav,,s0,near,train,0.7\ns1-train.wav,,,near,test,0.7\n")
-    with pytest.raises(ProbeError, match="noise:babble needs two speakers; the column speaker names s0"):
+    alone.write_text(
+        "path,text,speaker,domain,split,duration_s\ns0-train.wav,,s0,near,train,0.7\ns1-train.wav,,,near,test,0.7\n"
+    )
+    with pytest.raises(
+        ProbeError, match="noise:babble needs two speakers; the column speaker names s0"
+    ):
         opened("noise:babble@0dB", corpus=load_corpus(alone))
     with pytest.raises(ProbeError, match="babble is made of a corpus"):
         opened("noise:babble@0dB")
@@ -177,7 +214,10 @@ def test_babble_needs_speakers(talkers: Path, tmp_path: Path) -> None:
     two.write_text(alone.read_text() + "s2-train.wav,,s2,near,test,0.7\n")
     disturbance = opened("noise:babble@0dB", corpus=load_corpus(two))
     assert len(disturbance.apply(voice(0.5), "s2-train.wav")) == RATE_HZ // 2
-    for key, reason in (("s0-train.wav", "only s0 is in the pool"), ("s1-train.wav", "its speaker is unknown")):
+    for key, reason in (
+        ("s0-train.wav", "only s0 is in the pool"),
+        ("s1-train.wav", "its speaker is unknown"),
+    ):
         with pytest.raises(UtteranceError, match=reason):
             disturbance.apply(voice(0.5), key)
 
@@ -185,7 +225,9 @@ def test_babble_needs_speakers(talkers: Path, tmp_path: Path) -> None:
 # Lengths, delays, and what each effect does
 
 
-@pytest.mark.parametrize("text", PLAIN + [f"srb:{name}:{severity}" for name in PRESETS for severity in (1, 2, 3, 4)])
+@pytest.mark.parametrize(
+    "text", PLAIN + [f"srb:{name}:{severity}" for name in PRESETS for severity in (1, 2, 3, 4)]
+)
 def test_every_effect_and_preset_keeps_its_promise_on_the_length(text: str) -> None:
     disturbance = opened(text)
     for n_samples in (401, 12_345):
@@ -200,7 +242,17 @@ def test_every_effect_and_preset_keeps_its_promise_on_the_length(text: str) -> N
             assert np.array_equal(found, before) == (text == "clip")
 
 
-@pytest.mark.parametrize("text", [*CODECS, "resample:8000", "lowpass:3000", "bandpass:300,high=3400", "reverb:rt60=0.3", "clip:below=6"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *CODECS,
+        "resample:8000",
+        "lowpass:3000",
+        "bandpass:300,high=3400",
+        "reverb:rt60=0.3",
+        "clip:below=6",
+    ],
+)
 @pytest.mark.parametrize("n_samples", [5_000, 30_123])
 def test_nothing_is_delayed(text: str, n_samples: int) -> None:
     speech = voice(2.0)[:n_samples].astype(np.float64)
@@ -235,9 +287,13 @@ def test_levels_are_what_the_documentation_says() -> None:
     peak = np.abs(speech).max()
     assert np.abs(heard("clip:below=6dB", speech)).max() == pytest.approx(peak * 10**-0.3, rel=1e-6)
     white = np.random.default_rng(0).normal(0, 0.1, 3 * RATE_HZ)
-    assert [decibels(rms(heard(f"chorus:{ms}", white)) / rms(white)) for ms in (5, 30, 50, 90, 500)] == pytest.approx([-2.7] * 5, abs=0.25)
+    assert [
+        decibels(rms(heard(f"chorus:{ms}", white)) / rms(white)) for ms in (5, 30, 50, 90, 500)
+    ] == pytest.approx([-2.7] * 5, abs=0.25)
     for text in CODECS:
-        assert decibels(rms(heard(text, 0.5 * tone(1000)))) == pytest.approx(decibels(rms(0.5 * tone(1000))), abs=0.5)
+        assert decibels(rms(heard(text, 0.5 * tone(1000)))) == pytest.approx(
+            decibels(rms(0.5 * tone(1000))), abs=0.5
+        )
 
 
 def test_a_telephone_carries_300_to_3400_hz() -> None:
@@ -247,11 +303,16 @@ def test_a_telephone_carries_300_to_3400_hz() -> None:
     assert len(np.unique(heard("telephone+resample:8000", tone(1000)))) > 256
 
 
-@pytest.mark.parametrize(("text", "kept", "lost"), [("lowpass:2000", 1800, 2200), ("highpass:2000", 2200, 1800), ("resample:4000", 1500, 2200)])
+@pytest.mark.parametrize(
+    ("text", "kept", "lost"),
+    [("lowpass:2000", 1800, 2200), ("highpass:2000", 2200, 1800), ("resample:4000", 1500, 2200)],
+)
 def test_filters_cut_where_they_say(text: str, kept: float, lost: float) -> None:
     assert strength(heard(text, tone(kept)), kept) == pytest.approx(0.2, rel=0.01)
     assert strength(heard(text, tone(lost)), lost) < 0.2 * 2e-3
-    assert np.array_equal(heard("lowpass:8000", voice()), voice()), "there is nothing above half the rate"
+    assert np.array_equal(heard("lowpass:8000", voice()), voice()), (
+        "there is nothing above half the rate"
+    )
 
 
 def response_db(text: str, *frequencies_hz: float) -> list[float]:
@@ -278,7 +339,9 @@ def response_db(text: str, *frequencies_hz: float) -> list[float]:
         ("bandpass:300,high=3400", [300, 3400], [400, 3300], [0, 200, 3500, 8000]),
     ],
 )
-def test_every_edge_between_0_and_half_the_rate_cuts(text: str, edges: list[float], kept: list[float], lost: list[float]) -> None:
+def test_every_edge_between_0_and_half_the_rate_cuts(
+    text: str, edges: list[float], kept: list[float], lost: list[float]
+) -> None:
     assert response_db(text, *edges) == pytest.approx([-6.02] * len(edges), abs=0.1)
     assert response_db(text, *kept) == pytest.approx([0] * len(kept), abs=0.05)
     assert max(response_db(text, *lost)) < -57
@@ -292,17 +355,24 @@ def test_an_edge_at_half_the_rate_keeps_or_leaves_nothing() -> None:
         heard("highpass:7999.5", speech)
 
 
-@pytest.mark.parametrize(("text", "far", "near"), [("bass:20dB", 4000, 20), ("treble:20dB", 100, 7900), ("treble:-12dB", 100, 7900)])
+@pytest.mark.parametrize(
+    ("text", "far", "near"),
+    [("bass:20dB", 4000, 20), ("treble:20dB", 100, 7900), ("treble:-12dB", 100, 7900)],
+)
 def test_shelves_lift_one_side_only(text: str, far: float, near: float) -> None:
     gain_db = float(text.split(":")[1].removesuffix("dB"))
     assert decibels(strength(heard(text, tone(far, 2)), far) / 0.2) == pytest.approx(0, abs=0.5)
-    assert decibels(strength(heard(text, tone(near, 2)), near) / 0.2) == pytest.approx(gain_db, abs=1.5)
+    assert decibels(strength(heard(text, tone(near, 2)), near) / 0.2) == pytest.approx(
+        gain_db, abs=1.5
+    )
 
 
 @pytest.mark.parametrize("rt60_s", [0.2, 0.6, 1.5])
 def test_a_simulated_room_decays_in_the_time_asked_for(rt60_s: float) -> None:
     response = simulated_response(rt60_s, 0.0, RATE_HZ, np.random.default_rng(0))
-    left_db = 10 * np.log10(np.cumsum(response[::-1] ** 2)[::-1] / np.sum(response**2))  # Schroeder (1965)
+    left_db = 10 * np.log10(
+        np.cumsum(response[::-1] ** 2)[::-1] / np.sum(response**2)
+    )  # Schroeder (1965)
     at = [int(np.argmax(left_db < level)) / RATE_HZ for level in (-5, -25)]
     assert 3 * (at[1] - at[0]) == pytest.approx(rt60_s, rel=0.1)
     assert np.sum(response[1:] ** 2) == pytest.approx(1.0)
@@ -350,7 +420,13 @@ def test_speed_moves_the_pitch_tempo_keeps_it_and_pitch_keeps_the_length() -> No
 
 @pytest.mark.parametrize(
     ("text", "within_s"),
-    [("speed:1.25", 0.001), ("speed:0.75", 0.001), ("tempo:2", 0.02), ("tempo:1.5", 0.02), ("tempo:0.5", 0.02)],
+    [
+        ("speed:1.25", 0.001),
+        ("speed:0.75", 0.001),
+        ("tempo:2", 0.02),
+        ("tempo:1.5", 0.02),
+        ("tempo:0.5", 0.02),
+    ],
 )
 def test_events_move_by_the_stretch(text: str, within_s: float) -> None:
     disturbance = opened(text)
@@ -364,7 +440,9 @@ def test_events_move_by_the_stretch(text: str, within_s: float) -> None:
 
 def test_steps_are_done_in_order() -> None:
     speech = voice(1.0)
-    assert np.array_equal(heard("gain:30dB+clip", speech), np.clip(heard("gain:30dB", speech), -1, 1))
+    assert np.array_equal(
+        heard("gain:30dB+clip", speech), np.clip(heard("gain:30dB", speech), -1, 1)
+    )
     assert not np.array_equal(heard("clip+gain:30dB", speech), heard("gain:30dB+clip", speech))
     assert parse_condition("speed:2+tempo:0.5+speed:1.25").stretch == pytest.approx(0.8)
 
@@ -383,7 +461,10 @@ def test_draws_depend_on_utterance_seed_and_place_and_on_no_level() -> None:
 
 
 def test_draws_are_the_same_on_every_machine() -> None:
-    lost = 1 - heard("loss:50,packet=1", np.ones(40 * 16, np.float32), key="speaker/1.wav", seed=7)[::16]
+    lost = (
+        1
+        - heard("loss:50,packet=1", np.ones(40 * 16, np.float32), key="speaker/1.wav", seed=7)[::16]
+    )
     assert "".join(str(int(item)) for item in lost) == "1101111000000000111011110000111001000000"
 
 
@@ -392,11 +473,23 @@ def test_draws_are_the_same_on_every_machine() -> None:
 
 def test_a_recipe_names_what_decides_samples_and_nothing_else(noises: Path, talkers: Path) -> None:
     def recipe(text: str, **how: object) -> str:
-        return sha256_of_json(opened(text, folder=noises.parent, corpus=load_corpus(talkers), **how).recipe)
+        return sha256_of_json(
+            opened(text, folder=noises.parent, corpus=load_corpus(talkers), **how).recipe
+        )
 
-    texts = ("noise:white@10dB", "noise:white@11dB", "noise:white,active@10dB", "noise:babble@10dB", "noise:files=noise.csv@10dB")
-    assert len({recipe(text) for text in texts} | {recipe(text, seed=1) for text in texts}) == 2 * len(texts)
-    assert recipe("telephone") == recipe("telephone:mu") == recipe("telephone", seed=1), "nothing is drawn"
+    texts = (
+        "noise:white@10dB",
+        "noise:white@11dB",
+        "noise:white,active@10dB",
+        "noise:babble@10dB",
+        "noise:files=noise.csv@10dB",
+    )
+    assert len(
+        {recipe(text) for text in texts} | {recipe(text, seed=1) for text in texts}
+    ) == 2 * len(texts)
+    assert recipe("telephone") == recipe("telephone:mu") == recipe("telephone", seed=1), (
+        "nothing is drawn"
+    )
     before = recipe("noise:files=noise.csv@10dB")
     sounds = opened("noise:files=noise.csv@10dB", folder=noises.parent)
     soundfile.write(noises.parent / "hum.wav", voice(3.0), RATE_HZ, subtype="FLOAT")
@@ -407,7 +500,9 @@ def test_a_recipe_names_what_decides_samples_and_nothing_else(noises: Path, talk
 
 def test_clean_audio_has_the_recipe_it_always_had() -> None:
     recipe = recipe_of(open_model("fbank", None), ["0"], "frames")
-    assert sha256_of_json(recipe) == "8a03689aadbed464bfb68ce73ab9e2fae127e94545f7f405994f7833b8cdac65"
+    assert (
+        sha256_of_json(recipe) == "8a03689aadbed464bfb68ce73ab9e2fae127e94545f7f405994f7833b8cdac65"
+    )
     assert parse_condition("clean") == Condition("clean", "clean", (), 0)
     assert open_condition(parse_condition(" clean "), RATE_HZ) is None
 
@@ -438,7 +533,10 @@ def test_clean_audio_has_the_recipe_it_always_had() -> None:
         ("noise:files@10dB", "files without a value"),
         ("noise:files=@10dB", "no file"),
         ("reverb:rt60", "rt60 without a value"),
-        ("reverb:rt60=-1", "rt60 of reverb:rt60 is '-1'; expected a number from 0.05 to 10 \\(s\\)"),
+        (
+            "reverb:rt60=-1",
+            "rt60 of reverb:rt60 is '-1'; expected a number from 0.05 to 10 \\(s\\)",
+        ),
         ("reverb:rt60=1e9", "is '1e9'"),
         ("reverb:rt60=0.6@3", "has no level after @"),
         ("speed:0", "factor of speed is '0'"),
@@ -490,7 +588,13 @@ def test_a_name_tells_conditions_apart() -> None:
             return f"{key}=a=b .csv"
         if isinstance(parameter, Word):
             return f"{key}={generator.choice(parameter.choices)}"
-        value = generator.choice([parameter.lowest, parameter.highest, generator.uniform(parameter.lowest, parameter.highest)])
+        value = generator.choice(
+            [
+                parameter.lowest,
+                parameter.highest,
+                generator.uniform(parameter.lowest, parameter.highest),
+            ]
+        )
         return f"{key}={int(value) if parameter.whole else np.format_float_positional(value)}"
 
     for name, effect in EFFECTS.items():
@@ -499,7 +603,15 @@ def test_a_name_tells_conditions_apart() -> None:
         n_understood = 0
         for _ in range(60):
             keys = sorted(effect.parameters.keys() - {effect.level}, key=lambda key: key != kind)
-            text = ":".join(filter(None, [name.partition(":")[0], ",".join([*first, *(word(effect, key) for key in keys)])]))
+            text = ":".join(
+                filter(
+                    None,
+                    [
+                        name.partition(":")[0],
+                        ",".join([*first, *(word(effect, key) for key in keys)]),
+                    ],
+                )
+            )
             text += "@" + word(effect, effect.level).partition("=")[2] if effect.level else ""
             try:
                 condition = parse_condition(text)
@@ -512,7 +624,9 @@ def test_a_name_tells_conditions_apart() -> None:
 
 
 def test_a_preset_is_its_steps() -> None:
-    assert np.array_equal(heard("srb:echo:2", voice()), heard("echo:250,decay=0.375+gain:factor=0.72+clip", voice()))
+    assert np.array_equal(
+        heard("srb:echo:2", voice()), heard("echo:250,decay=0.375+gain:factor=0.72+clip", voice())
+    )
     assert all(len(severities) == 4 for severities in PRESETS.values())
 
 
@@ -528,7 +642,9 @@ def test_silence_and_bad_sounds_are_refused(tmp_path: Path, noises: Path) -> Non
     with pytest.raises(ProbeError, match=r"silent\.wav: silent"):
         opened("noise:files=silent.wav@10dB", folder=tmp_path)
     soundfile.write(tmp_path / "click.wav", np.ones(400), RATE_HZ)
-    with pytest.raises(ProbeError, match=r"click\.wav: 25 ms of sound; expected 0\.1 s of noise at least"):
+    with pytest.raises(
+        ProbeError, match=r"click\.wav: 25 ms of sound; expected 0\.1 s of noise at least"
+    ):
         opened("noise:files=click.wav@10dB", folder=tmp_path)
     soundfile.write(tmp_path / "offset.wav", np.full(8000, 0.5), RATE_HZ)
     with pytest.raises(ProbeError, match=r"offset\.wav: one value throughout"):
@@ -545,7 +661,9 @@ def test_silence_and_bad_sounds_are_refused(tmp_path: Path, noises: Path) -> Non
 
 def test_conditions_are_declared_in_toml(noises: Path) -> None:
     file = noises.parent / "heard.toml"
-    file.write_text('[conditions]\nkitchen = "noise:files=noise.csv@10dB"\nphone = "reverb:rt60=0.3+telephone"\n')
+    file.write_text(
+        '[conditions]\nkitchen = "noise:files=noise.csv@10dB"\nphone = "reverb:rt60=0.3+telephone"\n'
+    )
     declared = declared_conditions(file, seed=3)
     assert {name: item.text for name, item in declared.items()} == {
         "kitchen": "noise:files=noise.csv@10dB",
@@ -582,8 +700,12 @@ def features(done: Extraction) -> dict[str, bytes]:
     return {key: rows.tobytes() for key, rows in zip(layer.keys, layer, strict=True)}
 
 
-@pytest.mark.parametrize("text", ["noise:babble,talkers=2@5dB", "reverb:rt60=0.3+telephone+noise:pink@10dB+loss:10"])
-def test_features_do_not_depend_on_order_threads_or_limit(text: str, tones: Callable[..., Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "text", ["noise:babble,talkers=2@5dB", "reverb:rt60=0.3+telephone+noise:pink@10dB+loss:10"]
+)
+def test_features_do_not_depend_on_order_threads_or_limit(
+    text: str, tones: Callable[..., Path], tmp_path: Path
+) -> None:
     manifest = tones(words=2, repetitions=3)
     head, *rows = manifest.read_text().splitlines()
     backwards = manifest.with_name("backwards.csv")
@@ -591,7 +713,9 @@ def test_features_do_not_depend_on_order_threads_or_limit(text: str, tones: Call
     corpus = load_corpus(manifest)
     whole = extract("fbank", corpus, tmp_path / "1", condition=text, workers=1, check=False)
     many = extract("fbank", corpus, tmp_path / "4", condition=text, workers=4, check=False)
-    other = extract("fbank", load_corpus(backwards), tmp_path / "b", condition=text, workers=4, check=False)
+    other = extract(
+        "fbank", load_corpus(backwards), tmp_path / "b", condition=text, workers=4, check=False
+    )
     few = extract("fbank", corpus, tmp_path / "l", condition=text, limit=3, check=False)
     assert len(features(whole)) == len(rows)
     assert features(whole) == features(many) == features(other)
@@ -601,11 +725,22 @@ def test_features_do_not_depend_on_order_threads_or_limit(text: str, tones: Call
     assert not features(clean).items() & features(whole).items()
 
 
-def test_a_store_says_what_was_done_and_is_chosen_by_it(tones: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_store_says_what_was_done_and_is_chosen_by_it(
+    tones: Callable[..., Path], tmp_path: Path
+) -> None:
     manifest = tones(words=1, repetitions=3)
-    for text, seed in (("clean", 0), ("tempo:0.5", 0), ("noise:white@10dB", 0), ("noise:white@10dB", 1)):
-        done = extract("fbank", manifest, tmp_path / "f", condition=text, condition_seed=seed, check=False)
-        assert done.plan.n_frames == sum(item[-1].n_frames for item in open_store(done.store).utterances.values())
+    for text, seed in (
+        ("clean", 0),
+        ("tempo:0.5", 0),
+        ("noise:white@10dB", 0),
+        ("noise:white@10dB", 1),
+    ):
+        done = extract(
+            "fbank", manifest, tmp_path / "f", condition=text, condition_seed=seed, check=False
+        )
+        assert done.plan.n_frames == sum(
+            item[-1].n_frames for item in open_store(done.store).utterances.values()
+        )
     slow = select_store(tmp_path / "f", "fbank", "frames", "tempo:0.5")
     assert slow.recipe["condition"] == "tempo:0.5"
     assert slow.recipe["disturbance"]["stretch"] == 2
@@ -613,15 +748,22 @@ def test_a_store_says_what_was_done_and_is_chosen_by_it(tones: Callable[..., Pat
     clean = select_store(tmp_path / "f", "fbank", "frames")
     assert "disturbance" not in clean.recipe
     assert "disturbed by" not in describe_store(clean)
-    n_frames = {item[-1].n_frames for item in clean.utterances.values()}, {item[-1].n_frames for item in slow.utterances.values()}
+    n_frames = (
+        {item[-1].n_frames for item in clean.utterances.values()},
+        {item[-1].n_frames for item in slow.utterances.values()},
+    )
     assert n_frames == ({28}, {58})
-    with pytest.raises(ProbeError, match=r"2 stores of fbank under noise:white@10dB: .* their seed differ"):
+    with pytest.raises(
+        ProbeError, match=r"2 stores of fbank under noise:white@10dB: .* their seed differ"
+    ):
         select_store(tmp_path / "f", "fbank", "frames", "noise:white@10dB")
     with pytest.raises(ProbeError, match="--condition telephone --corpus"):
         select_store(tmp_path / "f", "fbank", "frames", "telephone")
 
 
-def test_an_utterance_without_a_level_is_a_named_failure(tones: Callable[..., Path], tmp_path: Path) -> None:
+def test_an_utterance_without_a_level_is_a_named_failure(
+    tones: Callable[..., Path], tmp_path: Path
+) -> None:
     manifest = tones(words=1, repetitions=3)
     soundfile.write(manifest.parent / "near-0-1-1.wav", np.zeros(4800), RATE_HZ)
     done = extract("fbank", manifest, tmp_path / "f", condition="noise:white@10dB", check=False)
@@ -636,13 +778,17 @@ def test_a_damaged_store_of_a_condition_is_repaired_to_the_same_bytes(
 ) -> None:
     manifest = tones(words=1, repetitions=3)
     for text in ("noise:babble,talkers=2@5dB+telephone", f"noise:files={noises}@5dB"):
-        done = extract("fbank", manifest, tmp_path / "f", condition=text, condition_seed=3, check=False)
+        done = extract(
+            "fbank", manifest, tmp_path / "f", condition=text, condition_seed=3, check=False
+        )
         shard = done.store / "shard-00000.h5"
         content = shard.read_bytes()
         shard.write_bytes(content[:1000] + bytes(8) + content[1008:])
         assert verify_store(done.store).damage
         if "files" in text:
-            with pytest.raises(ProbeError, match=r"its condition noise:files=noise\.csv@5dB cannot be had again"):
+            with pytest.raises(
+                ProbeError, match=r"its condition noise:files=noise\.csv@5dB cannot be had again"
+            ):
                 repair(done.store, manifest, check=False)
             again = repair(done.store, manifest, check=False, condition=text)
         else:
@@ -651,11 +797,26 @@ def test_a_damaged_store_of_a_condition_is_repaired_to_the_same_bytes(
         assert shard.read_bytes() == content
 
 
-def test_bench_extracts_every_condition(tones: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bench_extracts_every_condition(
+    tones: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[object] = []
-    monkeypatch.setattr("probe.pipeline.run", lambda task, *_, **how: asked.append(task.settings["conditions"]))
-    done = bench(["fbank"], ["word-id"], tones(words=2), tmp_path, conditions=["clean", "telephone"], dry_run=False, check=False)
-    assert [open_store(item.store).recipe["condition"] for item in done.extractions] == ["clean", "telephone"]
+    monkeypatch.setattr(
+        "probe.pipeline.run", lambda task, *_, **how: asked.append(task.settings["conditions"])
+    )
+    done = bench(
+        ["fbank"],
+        ["word-id"],
+        tones(words=2),
+        tmp_path,
+        conditions=["clean", "telephone"],
+        dry_run=False,
+        check=False,
+    )
+    assert [open_store(item.store).recipe["condition"] for item in done.extractions] == [
+        "clean",
+        "telephone",
+    ]
     bench(["fbank"], ["word-id"], tones(words=2), tmp_path, check=False)
     assert asked == [["clean", "telephone"], ["clean"]]
 
@@ -663,12 +824,27 @@ def test_bench_extracts_every_condition(tones: Callable[..., Path], tmp_path: Pa
 def test_the_command_takes_conditions(tones: Callable[..., Path], tmp_path: Path) -> None:
     manifest, declared = tones(words=1, repetitions=3), tmp_path / "heard.toml"
     declared.write_text('[conditions]\nphone = "telephone"\nhall = "reverb:rt60=2"\n')
-    line = ["extract", "--model", "fbank", "--corpus", str(manifest), "--to", str(tmp_path / "f"), "--no-check"]
-    both = CliRunner().invoke(cli, [*line, "--condition", "clean", "--condition", "phone", "--conditions", str(declared)])
+    line = [
+        "extract",
+        "--model",
+        "fbank",
+        "--corpus",
+        str(manifest),
+        "--to",
+        str(tmp_path / "f"),
+        "--no-check",
+    ]
+    both = CliRunner().invoke(
+        cli, [*line, "--condition", "clean", "--condition", "phone", "--conditions", str(declared)]
+    )
     assert both.exit_code == 0, both.output
-    all_of_it = CliRunner().invoke(cli, [*line, "--conditions", str(declared), "--condition-seed", "5"])
+    all_of_it = CliRunner().invoke(
+        cli, [*line, "--conditions", str(declared), "--condition-seed", "5"]
+    )
     assert all_of_it.exit_code == 0, all_of_it.output
-    names = sorted(path.parent.name.rsplit("-", 1)[0] for path in (tmp_path / "f").glob("*/*/recipe.json"))
+    names = sorted(
+        path.parent.name.rsplit("-", 1)[0] for path in (tmp_path / "f").glob("*/*/recipe.json")
+    )
     assert names == ["frames-clean", "frames-hall", "frames-phone"]
     wrong = CliRunner().invoke(cli, [*line, "--condition", "telefone"])
     assert isinstance(wrong.exception, UsageError)
@@ -692,7 +868,9 @@ def test_one_name_for_different_files_is_refused(tmp_path: Path) -> None:
     texts = [f"noise:files={tmp_path / folder / 'n.wav'}@10dB" for folder in "ab"]
     first, other = map(parse_condition, texts)
     assert list(distinct([first, first])) == [first.name] == [other.name]
-    with pytest.raises(UsageError, match=r"noise:files=n\.wav@10dB: stands for different files or seeds"):
+    with pytest.raises(
+        UsageError, match=r"noise:files=n\.wav@10dB: stands for different files or seeds"
+    ):
         distinct([first, other])
 
 

@@ -1,4 +1,6 @@
-"""Manifests and LibriSpeech folders: what is read, and every refusal with its file, line and remedy."""
+"""Manifests and LibriSpeech folders: what is read, and every refusal with its file, line and
+remedy.
+"""
 
 import csv
 import hashlib
@@ -17,7 +19,9 @@ HEADER = ",".join(COLUMNS)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with the audio files a.wav ... d.wav and sub/e.wav; a manifest does not look inside them."""
+    """A folder with the audio files a.wav ... d.wav and sub/e.wav; a manifest does not look inside
+    them.
+    """
     (tmp_path / "sub").mkdir()
     for name in ("a.wav", "b.wav", "c.wav", "d.wav", "sub/e.wav"):
         (tmp_path / name).write_bytes(b"RIFF")
@@ -38,19 +42,29 @@ def at(folder: Path, line: int, message: str) -> str:
 def test_a_row_becomes_an_utterance(folder: Path) -> None:
     corpus = load(folder, "a.wav,zero one,s1,phone,train,1.25", "sub/e.wav,,,,test,")
     first, second = corpus.utterances
-    assert (first.key, first.text, first.speaker, first.domain, first.split) == ("a.wav", "zero one", "s1", "phone", "train")
+    assert (first.key, first.text, first.speaker, first.domain, first.split) == (
+        "a.wav",
+        "zero one",
+        "s1",
+        "phone",
+        "train",
+    )
     assert (first.path, first.duration_s) == (folder / "a.wav", 1.25)
     assert (second.text, second.speaker, second.domain, second.duration_s) == ("", "", "", None)
     assert corpus.name == "dev"
 
 
-def test_paths_are_relative_to_the_manifest_and_not_to_the_working_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_are_relative_to_the_manifest_and_not_to_the_working_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     load(folder, "sub/e.wav,,s1,,train,")
     monkeypatch.chdir(folder / "sub")
     assert load_corpus("../dev.csv").utterances[0].path.resolve() == folder / "sub" / "e.wav"
 
 
-def test_an_absolute_path_is_taken_as_it_is(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_an_absolute_path_is_taken_as_it_is(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "x.wav"
     elsewhere.touch()
     assert load(folder, f"{elsewhere},,s1,,train,").utterances[0].path == elsewhere
@@ -70,15 +84,32 @@ def test_two_segments_of_a_file_are_told_apart_by_the_id_column(folder: Path) ->
 def test_further_columns_are_labels(folder: Path) -> None:
     corpus = load(folder, "a.wav,hi,s1,phone,train,1,Ireland,f", header=f"{HEADER},accent,sex")
     utterance = corpus.utterances[0]
-    labels = {name: utterance.label(name) for name in ("text", "speaker", "domain", "split", "accent", "sex")}
-    assert labels == {"text": "hi", "speaker": "s1", "domain": "phone", "split": "train", "accent": "Ireland", "sex": "f"}
+    labels = {
+        name: utterance.label(name)
+        for name in ("text", "speaker", "domain", "split", "accent", "sex")
+    }
+    assert labels == {
+        "text": "hi",
+        "speaker": "s1",
+        "domain": "phone",
+        "split": "train",
+        "accent": "Ireland",
+        "sex": "f",
+    }
     assert utterance.label("nowhere") == ""
     assert corpus.columns == ("text", "speaker", "domain", "split", "accent", "sex")
 
 
 def test_columns_may_come_in_any_order(folder: Path) -> None:
-    utterance = load(folder, "dev,2.5,s9,word,clean,c.wav", header="split,duration_s,speaker,text,domain,path").utterances[0]
-    assert (utterance.split, utterance.duration_s, utterance.speaker, utterance.path) == ("dev", 2.5, "s9", folder / "c.wav")
+    utterance = load(
+        folder, "dev,2.5,s9,word,clean,c.wav", header="split,duration_s,speaker,text,domain,path"
+    ).utterances[0]
+    assert (utterance.split, utterance.duration_s, utterance.speaker, utterance.path) == (
+        "dev",
+        2.5,
+        "s9",
+        folder / "c.wav",
+    )
 
 
 def test_commas_quotes_and_newlines_inside_double_quotes_are_text(folder: Path) -> None:
@@ -93,7 +124,9 @@ def test_a_transcript_may_be_longer_than_the_fields_that_csv_reads_by_itself(fol
     assert csv.field_size_limit() == limit, "the process is left as it was"
 
 
-def test_line_numbers_are_those_of_the_file_where_rows_have_newlines_or_blank_lines_between_them(folder: Path) -> None:
+def test_line_numbers_are_those_of_the_file_where_rows_have_newlines_or_blank_lines_between_them(
+    folder: Path,
+) -> None:
     with pytest.raises(ProbeError, match=at(folder, 6, "split 'tain'")):
         load(folder, 'a.wav,"one\ntwo\nthree",s1,,train,', "", 'b.wav,"x\ny",s1,,tain,')
 
@@ -132,7 +165,9 @@ def test_the_sha256_is_the_one_of_the_manifest(folder: Path) -> None:
 
 
 def test_a_repeated_path_is_refused_as_a_duplicate_id(folder: Path) -> None:
-    message = r"id 'a.wav' stands on line 2 already\. Remove one row, or tell them apart in a column id"
+    message = (
+        r"id 'a.wav' stands on line 2 already\. Remove one row, or tell them apart in a column id"
+    )
     with pytest.raises(ProbeError, match=at(folder, 4, message)):
         load(folder, "a.wav,,s1,,train,", "b.wav,,s1,,train,", "sub/../a.wav,,s1,,train,")
 
@@ -143,7 +178,9 @@ def test_a_repeated_id_is_refused(folder: Path) -> None:
 
 
 def test_a_missing_audio_file_is_refused(folder: Path) -> None:
-    message = re.escape(f"{folder / 'gone.wav'} does not exist; paths are relative to the manifest. Correct it or remove the row.")
+    message = re.escape(
+        f"{folder / 'gone.wav'} does not exist; paths are relative to the manifest. Correct it or remove the row."
+    )
     with pytest.raises(ProbeError, match=at(folder, 3, message)):
         load(folder, "a.wav,,s1,,train,", "gone.wav,,s1,,train,")
 
@@ -153,7 +190,9 @@ def test_text_in_the_path_column_is_a_missing_file_however_long_it_is(folder: Pa
         load(folder, f"{'long ' * 200},,s1,,train,")
 
 
-@pytest.mark.parametrize("disguise", ["a.wav", "sub/../a.wav", "{folder}/a.wav", "link.wav", "folder-link/a.wav"])
+@pytest.mark.parametrize(
+    "disguise", ["a.wav", "sub/../a.wav", "{folder}/a.wav", "link.wav", "folder-link/a.wav"]
+)
 def test_the_same_file_in_two_splits_is_refused_whatever_its_path_looks_like(
     folder: Path, disguise: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,41 +200,55 @@ def test_the_same_file_in_two_splits_is_refused_whatever_its_path_looks_like(
     (folder / "folder-link").symlink_to(folder)
     path = disguise.format(folder=folder)
     rows = ["u1,a.wav,,s1,,train,", f"u2,{path},,s1,,test,"]
-    message = re.escape(f"{path} is in split 'test' here and in 'train' on line 2. A recording may be in one split only")
+    message = re.escape(
+        f"{path} is in split 'test' here and in 'train' on line 2. A recording may be in one split only"
+    )
     with pytest.raises(ProbeError, match=at(folder, 3, message + ".*remove one of the rows")):
         load(folder, *rows, header=f"id,{HEADER}")
     monkeypatch.chdir(folder)
-    with pytest.raises(ProbeError, match=r"dev\.csv line 3: .*is in split 'test' here and in 'train' on line 2"):
+    with pytest.raises(
+        ProbeError, match=r"dev\.csv line 3: .*is in split 'test' here and in 'train' on line 2"
+    ):
         load_corpus("dev.csv")
 
 
 @pytest.mark.parametrize("split", ["", "valid", "Train", "train "])
 def test_an_unknown_split_is_refused(folder: Path, split: str) -> None:
-    with pytest.raises(ProbeError, match=at(folder, 2, f"split '{split}'; expected one of train, dev, test, noise")):
+    with pytest.raises(
+        ProbeError, match=at(folder, 2, f"split '{split}'; expected one of train, dev, test, noise")
+    ):
         load(folder, f"a.wav,,s1,,{split},")
 
 
 def test_an_empty_path_is_refused(folder: Path) -> None:
-    with pytest.raises(ProbeError, match=at(folder, 3, r"path is empty\. Name an audio file or remove the row")):
+    with pytest.raises(
+        ProbeError, match=at(folder, 3, r"path is empty\. Name an audio file or remove the row")
+    ):
         load(folder, "a.wav,,s1,,train,", " ,,s1,,train,")
 
 
 @pytest.mark.parametrize("duration", ["0", "-1", "nan", "inf", "1:30", "3,5", "3.5 s"])
 def test_a_bad_duration_is_refused(folder: Path, duration: str) -> None:
-    message = re.escape(f"duration_s {duration!r}; expected seconds such as 3.25, or nothing where unknown")
+    message = re.escape(
+        f"duration_s {duration!r}; expected seconds such as 3.25, or nothing where unknown"
+    )
     with pytest.raises(ProbeError, match=at(folder, 2, message)):
         load(folder, f'a.wav,,s1,,train,"{duration}"')
 
 
 @pytest.mark.parametrize("column", COLUMNS)
-def test_a_missing_column_is_refused_with_the_ones_that_are_there(folder: Path, column: str) -> None:
+def test_a_missing_column_is_refused_with_the_ones_that_are_there(
+    folder: Path, column: str
+) -> None:
     rest = [name for name in COLUMNS if name != column]
     message = f"column {column} missing; found {', '.join(rest)}. Expected {HEADER} and any others; add the column"
     with pytest.raises(ProbeError, match=at(folder, 1, re.escape(message))):
         load(folder, "x,x,x,x,x", header=",".join(rest))
 
 
-@pytest.mark.parametrize(("separator", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")])
+@pytest.mark.parametrize(
+    ("separator", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")]
+)
 def test_another_separator_is_named(folder: Path, separator: str, name: str) -> None:
     message = f"the columns are separated by {name}; expected commas. Save the file with commas"
     with pytest.raises(ProbeError, match=at(folder, 1, re.escape(message))):
@@ -211,37 +264,59 @@ def test_another_separator_is_named(folder: Path, separator: str, name: str) -> 
             b"version https://git-lfs.github.com/spec/v1\noid sha256:4d",
             "a Git LFS pointer; expected a CSV table. Run `git lfs pull`",
         ),
-        (b"\n<!DOCTYPE html><html>", "a web page (HTML); expected a CSV table. Fetch the file itself"),
+        (
+            b"\n<!DOCTYPE html><html>",
+            "a web page (HTML); expected a CSV table. Fetch the file itself",
+        ),
         (b"\x1f\x8b\x08\x00", "compressed by gzip; expected a CSV table. Unpack it with gunzip"),
-        (b"PK\x03\x04", "a ZIP archive or an Excel workbook; expected a CSV table. Unpack the archive, or save the sheet as CSV"),
-        (b'{"audio_filepath": "a.wav", "text": ""}\n', "JSON; expected a CSV table. Save it as CSV in UTF-8"),
+        (
+            b"PK\x03\x04",
+            "a ZIP archive or an Excel workbook; expected a CSV table. Unpack the archive, or save the sheet as CSV",
+        ),
+        (
+            b'{"audio_filepath": "a.wav", "text": ""}\n',
+            "JSON; expected a CSV table. Save it as CSV in UTF-8",
+        ),
     ],
 )
-def test_a_manifest_that_is_something_else_is_called_what_it_is(folder: Path, content: bytes, message: str) -> None:
+def test_a_manifest_that_is_something_else_is_called_what_it_is(
+    folder: Path, content: bytes, message: str
+) -> None:
     (folder / "dev.csv").write_bytes(content)
     with pytest.raises(ProbeError, match=re.escape(f"dev.csv: the file is {message}")):
         load_corpus(folder / "dev.csv")
 
 
 def test_a_column_that_stands_there_twice_is_refused(folder: Path) -> None:
-    with pytest.raises(ProbeError, match=at(folder, 1, r"column text stands there twice\. Rename one")):
+    with pytest.raises(
+        ProbeError, match=at(folder, 1, r"column text stands there twice\. Rename one")
+    ):
         load(folder, "a.wav,,s1,,train,,", header=f"{HEADER},text")
 
 
 @pytest.mark.parametrize(("row", "n_fields"), [("a.wav,one, two,s1,,train,", 7), ("a.wav,one", 2)])
 def test_a_ragged_row_is_refused(folder: Path, row: str, n_fields: int) -> None:
-    message = rf"{n_fields} fields; the header has 6\. Put text that contains commas in double quotes"
+    message = (
+        rf"{n_fields} fields; the header has 6\. Put text that contains commas in double quotes"
+    )
     with pytest.raises(ProbeError, match=at(folder, 3, message)):
         load(folder, "b.wav,,s1,,train,", row)
 
 
-def test_quotes_that_swallow_rows_are_refused_and_texts_of_several_lines_are_not(folder: Path) -> None:
+def test_quotes_that_swallow_rows_are_refused_and_texts_of_several_lines_are_not(
+    folder: Path,
+) -> None:
     opened, closed = 'a.wav,"he said,s1,,train,', 'c.wav,goodbye",s1,,train,'
     for between in ((), ("b.wav,so,s1,,train,",)):
-        with pytest.raises(ProbeError, match=at(folder, 2, "a quoted field goes on to the row '[bc].wav,.*Close it")):
+        with pytest.raises(
+            ProbeError,
+            match=at(folder, 2, "a quoted field goes on to the row '[bc].wav,.*Close it"),
+        ):
             load(folder, opened, *between, closed)
     header = "path,speaker,domain,split,duration_s,text"
-    with pytest.raises(ProbeError, match=at(folder, 3, "a quoted field goes on to the row 'b.wav,s1,,train,,so'")):
+    with pytest.raises(
+        ProbeError, match=at(folder, 3, "a quoted field goes on to the row 'b.wav,s1,,train,,so'")
+    ):
         load(
             folder,
             "d.wav,s1,,train,,x",
@@ -250,19 +325,27 @@ def test_quotes_that_swallow_rows_are_refused_and_texts_of_several_lines_are_not
             'c.wav,s1,,train,,goodbye"',
             header=header,
         )
-    several = load(folder, 'a.wav,"one, two, three,\nfour, five, six, seven, eight, nine",s1,,train,')
+    several = load(
+        folder, 'a.wav,"one, two, three,\nfour, five, six, seven, eight, nine",s1,,train,'
+    )
     assert several.utterances[0].text.count("\n") == 1
 
 
 def test_a_quote_that_is_never_closed_is_refused_where_it_opens(folder: Path) -> None:
-    with pytest.raises(ProbeError, match=at(folder, 3, r"not readable as CSV .*\. Mind the double quotes")):
+    with pytest.raises(
+        ProbeError, match=at(folder, 3, r"not readable as CSV .*\. Mind the double quotes")
+    ):
         load(folder, "b.wav,,s1,,train,", 'a.wav,"one,s1,,train,', "c.wav,,s1,,train,")
 
 
 def test_another_encoding_is_refused_with_its_line(folder: Path) -> None:
     manifest = folder / "dev.csv"
-    manifest.write_bytes(f"{HEADER}\na.wav,x,s1,,train,\nb.wav,größe,s1,,train,\n".encode("latin-1"))
-    with pytest.raises(ProbeError, match=at(folder, 3, r"byte 0xf6 is not UTF-8\. Save the file as UTF-8")):
+    manifest.write_bytes(
+        f"{HEADER}\na.wav,x,s1,,train,\nb.wav,größe,s1,,train,\n".encode("latin-1")
+    )
+    with pytest.raises(
+        ProbeError, match=at(folder, 3, r"byte 0xf6 is not UTF-8\. Save the file as UTF-8")
+    ):
         load_corpus(manifest)
 
 
@@ -270,29 +353,41 @@ def test_another_encoding_is_refused_with_its_line(folder: Path) -> None:
 def test_utf16_is_refused_whether_or_not_it_has_a_mark(folder: Path, encoding: str) -> None:
     manifest = folder / "dev.csv"
     manifest.write_bytes(f"{HEADER}\na.wav,x,s1,,train,\n".encode(encoding))
-    with pytest.raises(ProbeError, match=at(folder, 1, r"(byte 0x.. is not UTF-8|a NUL character; .*UTF-16\)\?).* as UTF-8")):
+    with pytest.raises(
+        ProbeError,
+        match=at(folder, 1, r"(byte 0x.. is not UTF-8|a NUL character; .*UTF-16\)\?).* as UTF-8"),
+    ):
         load_corpus(manifest)
 
 
 def test_an_empty_manifest_is_refused(folder: Path) -> None:
     (folder / "dev.csv").touch()
-    with pytest.raises(ProbeError, match=at(folder, 1, "column path, .* missing; found an empty file")):
+    with pytest.raises(
+        ProbeError, match=at(folder, 1, "column path, .* missing; found an empty file")
+    ):
         load_corpus(folder / "dev.csv")
 
 
 @pytest.mark.parametrize("rows", [[], ["b.wav,,,,noise,"]])
 def test_a_manifest_without_speech_is_refused(folder: Path, rows: list[str]) -> None:
-    with pytest.raises(ProbeError, match=r"dev\.csv: no utterances; expected rows with split train, dev or test"):
+    with pytest.raises(
+        ProbeError, match=r"dev\.csv: no utterances; expected rows with split train, dev or test"
+    ):
         load(folder, *rows)
 
 
 def test_a_manifest_that_is_not_there_is_refused(folder: Path) -> None:
-    with pytest.raises(ProbeError, match=rf"gone\.csv: does not exist; expected a CSV manifest with the columns {HEADER}"):
+    with pytest.raises(
+        ProbeError,
+        match=rf"gone\.csv: does not exist; expected a CSV manifest with the columns {HEADER}",
+    ):
         load_corpus(folder / "gone.csv")
 
 
 def test_a_folder_is_refused_with_the_spelling_for_librispeech(folder: Path) -> None:
-    with pytest.raises(ProbeError, match=f"is a folder; .*write librispeech:{folder}#dev-clean,test-clean"):
+    with pytest.raises(
+        ProbeError, match=f"is a folder; .*write librispeech:{folder}#dev-clean,test-clean"
+    ):
         load_corpus(folder)
 
 
@@ -301,7 +396,9 @@ def test_all_problems_come_at_once_up_to_eight_of_them(folder: Path) -> None:
         load(folder, "a.wav,,s1,,train,", *(f"gone{i}.wav,,s1,,tset,x" for i in range(4)))
     lines = str(caught.value).splitlines()
     assert len(lines) == 9
-    assert [re.search(r"line (\d+): (split|duration_s|\S+ does not)", line)[1] for line in lines[:8]] == list("33344455")  # type: ignore[index]
+    assert [
+        re.search(r"line (\d+): (split|duration_s|\S+ does not)", line)[1] for line in lines[:8]
+    ] == list("33344455")  # type: ignore[index]
     assert lines[8] == "... and 4 more problems"
 
 
@@ -330,7 +427,9 @@ def test_all_problems_come_at_once_up_to_eight_of_them(folder: Path) -> None:
         ("speed", "1.1"),
     ],
 )
-def test_a_column_that_would_change_what_is_heard_is_refused_by_name(folder: Path, column: str, value: str) -> None:
+def test_a_column_that_would_change_what_is_heard_is_refused_by_name(
+    folder: Path, column: str, value: str
+) -> None:
     rows = ["u1,a.wav,,s1,,train,,", f'u2,a.wav,,s1,,train,,"{value}"']
     message = rf"column {column} names .*\({re.escape(repr(value))}\), in 1 of 2 rows; layerprobe reads whole files.*\. If the column"
     with pytest.raises(ProbeError, match=at(folder, 3, message)):
@@ -375,15 +474,27 @@ def test_a_column_that_promises_nothing_is_a_label(folder: Path, column: str, va
         ("/a.wav", "It exists without the slash at its beginning: write 'a.wav'"),
         ("~/a.wav", "It exists with the home folder spelled out: write '{folder}/a.wav'"),
         ("~/none/zz.wav", "A manifest does not expand ~; write the whole path"),
-        ("$PLACE/a.wav", "It exists with environment variables spelled out: write '{folder}/a.wav'"),
-        ("file://{folder}/a.wav", "is a URL (file); layerprobe reads files. Write '{folder}/a.wav'"),
+        (
+            "$PLACE/a.wav",
+            "It exists with environment variables spelled out: write '{folder}/a.wav'",
+        ),
+        (
+            "file://{folder}/a.wav",
+            "is a URL (file); layerprobe reads files. Write '{folder}/a.wav'",
+        ),
         ("https://host/a.wav", "is a URL (https); layerprobe reads files. Download it"),
-        ("C:\\data\\a.wav", "is a path of Windows; paths are relative to the manifest. Write it relative, with slashes"),
+        (
+            "C:\\data\\a.wav",
+            "is a path of Windows; paths are relative to the manifest. Write it relative, with slashes",
+        ),
         ("loop.wav", "is a loop of symbolic links. Put the file itself there"),
         ("dangling.wav", "is a symbolic link to gone.wav, which does not exist. Fetch that file"),
         ("sub", "is a folder; expected an audio file"),
         ("../..", "is a folder; expected an audio file"),
-        ("nothing like it", "does not exist; paths are relative to the manifest. Correct it or remove the row"),
+        (
+            "nothing like it",
+            "does not exist; paths are relative to the manifest. Correct it or remove the row",
+        ),
     ],
 )
 def test_a_name_that_looks_right_comes_with_what_is_wrong_with_it(
@@ -393,12 +504,16 @@ def test_a_name_that_looks_right_comes_with_what_is_wrong_with_it(
     monkeypatch.setenv("PLACE", str(folder))
     (folder / "loop.wav").symlink_to("loop.wav")
     (folder / "dangling.wav").symlink_to("gone.wav")
-    with pytest.raises(ProbeError, match=at(folder, 2, ".*" + re.escape(remedy.format(folder=folder)))):
+    with pytest.raises(
+        ProbeError, match=at(folder, 2, ".*" + re.escape(remedy.format(folder=folder)))
+    ):
         load(folder, f"{written.format(folder=folder)},,s1,,train,")
 
 
 @pytest.mark.parametrize(("on_disk", "in_manifest"), [("NFC", "NFD"), ("NFD", "NFC")])
-def test_a_name_with_accents_is_found_in_either_unicode_form(folder: Path, on_disk: Any, in_manifest: Any) -> None:
+def test_a_name_with_accents_is_found_in_either_unicode_form(
+    folder: Path, on_disk: Any, in_manifest: Any
+) -> None:
     place = folder / unicodedata.normalize(on_disk, "größe/é.wav")
     place.parent.mkdir()
     place.touch()
@@ -411,7 +526,11 @@ def test_two_dots_behind_a_symbolic_link_lead_to_where_the_system_says(folder: P
     (folder / "far" / "away").mkdir(parents=True)
     (folder / "far" / "x.wav").touch()
     (folder / "near").symlink_to("far/away")
-    assert load(folder, "near/../x.wav,,s1,,train,").utterances[0].path.samefile(folder / "far" / "x.wav")
+    assert (
+        load(folder, "near/../x.wav,,s1,,train,")
+        .utterances[0]
+        .path.samefile(folder / "far" / "x.wav")
+    )
 
 
 # Limits
@@ -434,7 +553,10 @@ def test_a_limit_keeps_that_many_of_each_split_in_manifest_order(folder: Path) -
     corpus = many(folder, 200)
     limited = corpus.limited(7)
     keys = [item.key for item in limited.utterances]
-    assert [[item.split for item in limited.utterances].count(split) for split in ("train", "dev", "test")] == [7, 7, 7]
+    assert [
+        [item.split for item in limited.utterances].count(split)
+        for split in ("train", "dev", "test")
+    ] == [7, 7, 7]
     assert keys == [item.key for item in corpus.utterances if item.key in set(keys)]
     assert keys == [item.key for item in corpus.limited(7).utterances]
     assert any(int(key[1:]) > 150 for key in keys), "spread over the manifest, not its head"
@@ -453,7 +575,9 @@ def test_rows_appended_to_a_manifest_displace_few_of_a_limits_utterances(folder:
     assert len(before - after) <= 8
 
 
-def test_a_limited_corpus_has_a_sha256_of_its_own_and_no_limit_changes_nothing(folder: Path) -> None:
+def test_a_limited_corpus_has_a_sha256_of_its_own_and_no_limit_changes_nothing(
+    folder: Path,
+) -> None:
     corpus = many(folder, 40)
     assert corpus.limited(None) is corpus
     assert len({corpus.sha256, corpus.limited(3).sha256, corpus.limited(4).sha256}) == 3
@@ -476,24 +600,42 @@ def librispeech(tmp_path: Path) -> Path:
         folder = root / chapter
         folder.mkdir(parents=True)
         stem = "-".join(chapter.split("/")[1:])
-        (folder / f"{stem}.trans.txt").write_text("".join(f"{stem}-{i:04} {text}\n" for i, text in enumerate(texts)))
+        (folder / f"{stem}.trans.txt").write_text(
+            "".join(f"{stem}-{i:04} {text}\n" for i, text in enumerate(texts))
+        )
         for i in range(len(texts)):
             (folder / f"{stem}-{i:04}.flac").touch()
-    speakers = [";ID  |SEX| SUBSET           |MINUTES| NAME", "84   | F | dev-clean        |  8.0  | Christie | Nowlan"]
-    (root / "SPEAKERS.TXT").write_text("\n".join([*speakers, "61   | M | test-clean       |  8.0  | Paul-Gabriel Wiener", ""]))
+    speakers = [
+        ";ID  |SEX| SUBSET           |MINUTES| NAME",
+        "84   | F | dev-clean        |  8.0  | Christie | Nowlan",
+    ]
+    (root / "SPEAKERS.TXT").write_text(
+        "\n".join([*speakers, "61   | M | test-clean       |  8.0  | Paul-Gabriel Wiener", ""])
+    )
     (root / "intro-notes.txt").touch()
     return root
 
 
 def test_a_librispeech_folder_gives_text_speaker_domain_and_split(librispeech: Path) -> None:
-    corpus = load_corpus(f"librispeech:{librispeech}#dev-clean,test-clean,dev-other,train-clean-100")
+    corpus = load_corpus(
+        f"librispeech:{librispeech}#dev-clean,test-clean,dev-other,train-clean-100"
+    )
     by_key = {item.key: item for item in corpus.utterances}
     assert len(by_key) == 6
     first = by_key["84-121123-0001"]
-    assert (first.text, first.speaker, first.domain) == ("BUT IN LESS THAN FIVE MINUTES", "ls-84", "librispeech-clean")
+    assert (first.text, first.speaker, first.domain) == (
+        "BUT IN LESS THAN FIVE MINUTES",
+        "ls-84",
+        "librispeech-clean",
+    )
     assert first.path == librispeech / "dev-clean/84/121123/84-121123-0001.flac"
     splits = {item.label("subset"): item.split for item in corpus.utterances}
-    assert splits == {"dev-clean": "dev", "test-clean": "test", "dev-other": "dev", "train-clean-100": "train"}
+    assert splits == {
+        "dev-clean": "dev",
+        "test-clean": "test",
+        "dev-other": "dev",
+        "train-clean-100": "train",
+    }
     assert by_key["116-288045-0000"].domain == "librispeech-other"
     assert corpus.name == "librispeech-dev-clean+test-clean+dev-other+train-clean-100"
 
@@ -504,7 +646,9 @@ def test_librispeechs_speakers_file_gives_the_sex_where_it_is_there(librispeech:
     assert sexes == {"ls-84": "F", "ls-174": "", "ls-61": "M"}
     assert {"subset", "chapter", "sex"} < set(corpus.columns)
     (librispeech / "SPEAKERS.TXT").unlink()
-    assert {item.label("sex") for item in load_corpus(f"librispeech:{librispeech}#dev-clean").utterances} == {""}
+    assert {
+        item.label("sex") for item in load_corpus(f"librispeech:{librispeech}#dev-clean").utterances
+    } == {""}
 
 
 def test_a_librispeech_sha256_follows_the_rows(librispeech: Path) -> None:
@@ -520,9 +664,14 @@ def test_a_librispeech_subset_named_twice_comes_once(librispeech: Path) -> None:
     assert len(corpus.utterances) == len({item.key for item in corpus.utterances}) == 3
 
 
-def test_an_unknown_librispeech_subset_is_refused_with_the_ones_that_are_there(librispeech: Path) -> None:
+def test_an_unknown_librispeech_subset_is_refused_with_the_ones_that_are_there(
+    librispeech: Path,
+) -> None:
     known = "dev-clean, dev-other, test-clean, train-clean-100"
-    with pytest.raises(ProbeError, match=f"subset dev-cleen not found in {librispeech}; found {known}. Write librispeech:ROOT#"):
+    with pytest.raises(
+        ProbeError,
+        match=f"subset dev-cleen not found in {librispeech}; found {known}. Write librispeech:ROOT#",
+    ):
         load_corpus(f"librispeech:{librispeech}#dev-cleen,test-clean")
 
 
@@ -539,19 +688,26 @@ def test_a_librispeech_root_that_is_not_there_is_refused(tmp_path: Path) -> None
 
 def test_a_librispeech_subset_that_names_no_split_is_refused(librispeech: Path) -> None:
     (librispeech / "my-own").mkdir()
-    with pytest.raises(ProbeError, match="subset my-own starts with 'my'; expected train-, dev- or test-"):
+    with pytest.raises(
+        ProbeError, match="subset my-own starts with 'my'; expected train-, dev- or test-"
+    ):
         load_corpus(f"librispeech:{librispeech}#my-own")
 
 
 def test_a_librispeech_subset_without_transcripts_is_refused(librispeech: Path) -> None:
     (librispeech / "test-other").mkdir()
-    with pytest.raises(ProbeError, match=r"test-other: no \*/\*/\*\.trans\.txt; expected LibriSpeech's speaker/chapter folders"):
+    with pytest.raises(
+        ProbeError,
+        match=r"test-other: no \*/\*/\*\.trans\.txt; expected LibriSpeech's speaker/chapter folders",
+    ):
         load_corpus(f"librispeech:{librispeech}#test-other")
 
 
 def test_a_missing_flac_is_refused_with_the_transcripts_line(librispeech: Path) -> None:
     (librispeech / "dev-clean/84/121123/84-121123-0001.flac").unlink()
-    with pytest.raises(ProbeError, match=r"84-121123\.trans\.txt line 2: 84-121123-0001\.flac not found beside it"):
+    with pytest.raises(
+        ProbeError, match=r"84-121123\.trans\.txt line 2: 84-121123-0001\.flac not found beside it"
+    ):
         load_corpus(f"librispeech:{librispeech}#dev-clean")
 
 

@@ -1,4 +1,6 @@
-"""Whatever a decoder does to itself costs one utterance; isolated or not, the samples are the same; paths stay in the root."""
+"""Whatever a decoder does to itself costs one utterance; isolated or not, the samples are the same;
+paths stay in the root.
+"""
 
 import os
 import signal
@@ -23,7 +25,8 @@ from probe.errors import ProbeError, UsageError, UtteranceError
 from probe.extraction.extract import extract
 from probe.store.stores import open_store
 
-# A decoder process in whose library faults are planted: what it does depends on the name of the file.
+# A decoder process in whose library faults are planted: what it does depends on the name of the
+# file.
 PLANTED = """
 import os, resource, signal, sys, time
 import soundfile
@@ -112,17 +115,27 @@ def test_isolated_or_not_the_same_comes_back_bit_for_bit(tmp_path: Path, rate_hz
         for name, content in small_files().items():
             path = tmp_path / name
             path.write_bytes(content)
-            wanted, one, other = load_audio(path, rate_hz), here.load(path, rate_hz, 0.4), apart.load(path, rate_hz, 0.4)
+            wanted, one, other = (
+                load_audio(path, rate_hz),
+                here.load(path, rate_hz, 0.4),
+                apart.load(path, rate_hz, 0.4),
+            )
             np.testing.assert_array_equal(one.samples, wanted.samples)
             np.testing.assert_array_equal(other.samples, wanted.samples)
             assert other.samples.dtype == np.float32
-            assert {**vars(other), "samples": 0} == {**vars(one), "samples": 0} == {**vars(wanted), "samples": 0}
+            assert (
+                {**vars(other), "samples": 0}
+                == {**vars(one), "samples": 0}
+                == {**vars(wanted), "samples": 0}
+            )
             assert apart.header_duration_s(path) == here.header_duration_s(path)
     assert len(list(tmp_path.iterdir())) == len(FORMATS)
 
 
 @pytest.mark.parametrize("isolate", [False, True])
-def test_a_refusal_is_the_same_and_says_whether_the_file_could_be_read(tmp_path: Path, isolate: bool) -> None:
+def test_a_refusal_is_the_same_and_says_whether_the_file_could_be_read(
+    tmp_path: Path, isolate: bool
+) -> None:
     (tmp_path / "no audio").write_text("zero one two")
     with Decoder(isolate=isolate) as decoder:
         with pytest.raises(UtteranceError, match="cannot be decoded: Format not recogni") as broken:
@@ -136,7 +149,9 @@ def test_a_refusal_is_the_same_and_says_whether_the_file_could_be_read(tmp_path:
 
 @pytest.mark.usefixtures("planted")
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_of_the_decoder_process_costs_one_utterance(fault: str, write: Callable[[str], Path]) -> None:
+def test_a_fault_of_the_decoder_process_costs_one_utterance(
+    fault: str, write: Callable[[str], Path]
+) -> None:
     bad, good = write(f"{fault}.wav"), write("good.wav")
     with Decoder(isolate=True, timeout_s=1) as decoder:
         before = decoder.load(good, RATE_HZ)
@@ -154,13 +169,26 @@ def test_what_the_library_prints_is_no_answer(write: Callable[[str], Path]) -> N
 
 
 @pytest.mark.usefixtures("planted")
-def test_a_crash_while_extracting_is_a_recorded_failure_that_is_tried_again(write: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_crash_while_extracting_is_a_recorded_failure_that_is_tried_again(
+    write: Callable[[str], Path], tmp_path: Path
+) -> None:
     names = ["a.wav", "segfault.wav", "b.wav"]
     rows = [f"{write(name).name},one,s,near,train,1" for name in names]
-    (tmp_path / "c.csv").write_text("\n".join(["path,text,speaker,domain,split,duration_s", *rows]) + "\n")
+    (tmp_path / "c.csv").write_text(
+        "\n".join(["path,text,speaker,domain,split,duration_s", *rows]) + "\n"
+    )
     for extracted in (2, 0):
-        done = extract("mfcc", tmp_path / "c.csv", tmp_path / "f", view="mean", check=False, isolate_decode=True)
-        assert [(item.key, item.reason) for item in done.failures] == [("segfault.wav", "the decoder process died with SIGSEGV")]
+        done = extract(
+            "mfcc",
+            tmp_path / "c.csv",
+            tmp_path / "f",
+            view="mean",
+            check=False,
+            isolate_decode=True,
+        )
+        assert [(item.key, item.reason) for item in done.failures] == [
+            ("segfault.wav", "the decoder process died with SIGSEGV")
+        ]
         assert done.extracted == extracted
     done = extract("mfcc", tmp_path / "c.csv", tmp_path / "f", view="mean", check=False)
     assert (done.extracted, done.failures) == (1, [])
@@ -187,7 +215,9 @@ def test_a_process_that_does_not_start_ends_the_run_and_not_one_utterance_after_
     write: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoders, "CHILD", (sys.executable, "-c", "raise SystemExit(3)"))
-    message = "^--isolate-decode: the decoder process ended with exit code 3, before it decoded anything"
+    message = (
+        "^--isolate-decode: the decoder process ended with exit code 3, before it decoded anything"
+    )
     with Decoder(isolate=True) as decoder, pytest.raises(ProbeError, match=message) as caught:
         decoder.load(write("good.wav"), RATE_HZ)
     assert not isinstance(caught.value, UtteranceError)
@@ -195,7 +225,9 @@ def test_a_process_that_does_not_start_ends_the_run_and_not_one_utterance_after_
 
 def test_the_decoder_process_loads_no_torch() -> None:
     script = "import probe.data.decoder_process, sys; print(*sorted({'torch', 'transformers', 'h5py'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == ""
 
 
@@ -217,13 +249,17 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     release.set()
 
 
-def test_a_read_that_never_ends_is_given_up(stuck: Path, write: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_that_never_ends_is_given_up(
+    stuck: Path, write: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(decoders, "GRACE_S", 0.1)
     good, bad = write("good.wav"), write(stuck.name)
     started = time.monotonic()
     with Decoder(timeout_s=0.3) as decoder:
         for _ in range(2):
-            with pytest.raises(UtteranceError, match=r"decoding took longer than 0\.3 s; .*--decode-timeout") as caught:
+            with pytest.raises(
+                UtteranceError, match=r"decoding took longer than 0\.3 s; .*--decode-timeout"
+            ) as caught:
                 decoder.load(bad, RATE_HZ)
             assert isinstance(caught.value.__cause__, TimeoutError)
             assert len(decoder.load(good, RATE_HZ).samples) == RATE_HZ
@@ -231,7 +267,9 @@ def test_a_read_that_never_ends_is_given_up(stuck: Path, write: Callable[[str], 
 
 
 @pytest.mark.parametrize("isolate", [False, True])
-def test_a_file_that_takes_too_long_is_given_up_between_blocks(tmp_path: Path, isolate: bool) -> None:
+def test_a_file_that_takes_too_long_is_given_up_between_blocks(
+    tmp_path: Path, isolate: bool
+) -> None:
     with soundfile.SoundFile(tmp_path / "long.flac", "w", RATE_HZ, 1) as file:
         for _ in range(20):
             file.write(np.zeros(60 * RATE_HZ, np.float32))
@@ -247,7 +285,9 @@ def test_a_file_that_takes_too_long_is_given_up_between_blocks(tmp_path: Path, i
 
 @pytest.fixture
 def tree(tmp_path: Path, write: Callable[[str], Path]) -> Path:
-    """corpus/ with a sound, links that stay inside and links that lead outside, where secret.wav lies."""
+    """corpus/ with a sound, links that stay inside and links that lead outside, where secret.wav
+    lies.
+    """
     root = tmp_path / "corpus"
     (root / "sub").mkdir(parents=True)
     write("secret.wav")
@@ -261,20 +301,38 @@ def tree(tmp_path: Path, write: Callable[[str], Path]) -> Path:
     return root
 
 
-OUTSIDE = ["../secret.wav", "sub/../../secret.wav", "link.wav", "up/secret.wav", "{tmp}/secret.wav", "../corpus-2/near.wav"]
+OUTSIDE = [
+    "../secret.wav",
+    "sub/../../secret.wav",
+    "link.wav",
+    "up/secret.wav",
+    "{tmp}/secret.wav",
+    "../corpus-2/near.wav",
+]
 OUTSIDE += ["/etc/passwd", "../not there"]
-INSIDE = ["good.wav", "./sub/../good.wav", "inside.wav", "{tmp}/corpus/good.wav", "up/corpus/good.wav", "../corpus/sub/deep.wav"]
+INSIDE = [
+    "good.wav",
+    "./sub/../good.wav",
+    "inside.wav",
+    "{tmp}/corpus/good.wav",
+    "up/corpus/good.wav",
+    "../corpus/sub/deep.wav",
+]
 
 
 def manifest_of(root: Path, path: str) -> Path:
     row = f"{path.format(tmp=root.parent)},one,s,near,train,1"
-    (root / "m.csv").write_text(f"path,text,speaker,domain,split,duration_s\ngood.wav,one,s,near,train,1\n{row}\n")
+    (root / "m.csv").write_text(
+        f"path,text,speaker,domain,split,duration_s\ngood.wav,one,s,near,train,1\n{row}\n"
+    )
     return root / "m.csv"
 
 
 @pytest.mark.parametrize("isolate", [False, True])
 @pytest.mark.parametrize("path", OUTSIDE)
-def test_a_path_that_leads_out_of_the_root_is_refused_with_its_line(tree: Path, path: str, isolate: bool) -> None:
+def test_a_path_that_leads_out_of_the_root_is_refused_with_its_line(
+    tree: Path, path: str, isolate: bool
+) -> None:
     message = r"(?s)m\.csv line 3: .* leads to /.*, which is outside --audio-root .*corpus\. Correct it or remove the row\."
     with pytest.raises(ProbeError, match=message):
         load_corpus(manifest_of(tree, path), tree)
@@ -307,8 +365,26 @@ def test_without_a_root_paths_may_lead_anywhere(tree: Path) -> None:
 
 
 def test_the_options_reach_extraction_from_the_command_line(tree: Path, command: Callable) -> None:
-    line = ["extract", "--model", "mfcc", "--view", "mean", "--no-check", "--to", tree / "f", "--isolate-decode"]
-    done = command(*line, "--corpus", manifest_of(tree, "inside.wav"), "--audio-root", tree, "--decode-timeout", "50")
+    line = [
+        "extract",
+        "--model",
+        "mfcc",
+        "--view",
+        "mean",
+        "--no-check",
+        "--to",
+        tree / "f",
+        "--isolate-decode",
+    ]
+    done = command(
+        *line,
+        "--corpus",
+        manifest_of(tree, "inside.wav"),
+        "--audio-root",
+        tree,
+        "--decode-timeout",
+        "50",
+    )
     assert done.returncode == 0, done.stderr
     done = command(*line, "--corpus", manifest_of(tree, "link.wav"), "--audio-root", tree)
     assert done.returncode == 1
@@ -328,5 +404,7 @@ def test_a_loaded_corpus_is_held_to_the_root_too(tree: Path) -> None:
 
 @pytest.mark.parametrize("timeout_s", [float("nan"), float("inf"), 1e308, 0.0, -1.0])
 def test_a_time_that_is_none_is_refused(timeout_s: float) -> None:
-    with pytest.raises(UsageError, match=r"--decode-timeout .*: expected more than 0 and at most 86400 seconds"):
+    with pytest.raises(
+        UsageError, match=r"--decode-timeout .*: expected more than 0 and at most 86400 seconds"
+    ):
         Decoder(timeout_s=timeout_s)

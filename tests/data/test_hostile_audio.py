@@ -1,4 +1,6 @@
-"""Hostile audio: whatever a file holds or is, decoding gives samples or a reason, within a time and a bound on memory."""
+"""Hostile audio: whatever a file holds or is, decoding gives samples or a reason, within a time and
+a bound on memory.
+"""
 
 import contextlib
 import json
@@ -24,7 +26,8 @@ from probe.data.guarded_decoding import Decoder
 from probe.errors import UtteranceError
 
 ADDRESS_SPACE = 2 << 30
-# A decoder process that cannot take more than 2 GB of addresses and notes its process id in a file beside it.
+# A decoder process that cannot take more than 2 GB of addresses and notes its process id in a file
+# beside it.
 BOUNDED = f"""
 import os, resource, sys
 resource.setrlimit(resource.RLIMIT_AS, ({ADDRESS_SPACE}, {ADDRESS_SPACE}))
@@ -55,8 +58,12 @@ def pids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Makes decoder processes bounded; returns the file where each leaves its process id."""
     script = tmp_path / "bounded.py"
     script.write_text(BOUNDED)
-    monkeypatch.setattr(decoders, "CHILD", (sys.executable, "-P", str(script), str(tmp_path / "pids")))
-    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # its threads take addresses that are counted here
+    monkeypatch.setattr(
+        decoders, "CHILD", (sys.executable, "-P", str(script), str(tmp_path / "pids"))
+    )
+    monkeypatch.setenv(
+        "OPENBLAS_NUM_THREADS", "1"
+    )  # its threads take addresses that are counted here
     return tmp_path / "pids"
 
 
@@ -75,7 +82,9 @@ def decode_all(contents: Iterator[bytes], pids: Path, folder: Path) -> Tally:
                 tally.sound += 1
             except UtteranceError as error:
                 assert len(str(error)) > 10, "a failure without a reason"
-                assert "more audio than memory" not in str(error), "memory was taken that a header asked for"
+                assert "more audio than memory" not in str(error), (
+                    "memory was taken that a header asked for"
+                )
                 tally.crashes += "decoder process" in str(error)
                 tally.hangs += "took longer than" in str(error)
                 if "decoder process" in str(error) or "took longer than" in str(error):
@@ -84,7 +93,9 @@ def decode_all(contents: Iterator[bytes], pids: Path, folder: Path) -> Tally:
         started_pids = pids.read_text().split()
         tally.starts = len(started_pids)
         lines = Path(f"/proc/{started_pids[-1]}/status").read_text().splitlines()
-        tally.peak_mb = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+        tally.peak_mb = (
+            next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+        )
     tally.seconds = time.monotonic() - started
     return tally
 
@@ -100,16 +111,22 @@ def assert_harmless(tally: Tally, n: int) -> None:
     assert tally.worst == [], "crashes and hangs, by the number of the mutant"
     assert (tally.decodes, tally.crashes, tally.hangs, tally.starts) == (n, 0, 0, 1)
     assert tally.sound + sum(tally.reasons.values()) == n
-    assert n / 20 < tally.sound < n / 2, "mutants should be neither all sound nor all beyond recognition"
+    assert n / 20 < tally.sound < n / 2, (
+        "mutants should be neither all sound nor all beyond recognition"
+    )
     assert tally.peak_mb < 400
 
 
-def test_damaged_files_of_every_format_end_in_samples_or_a_reason(pids: Path, tmp_path: Path) -> None:
+def test_damaged_files_of_every_format_end_in_samples_or_a_reason(
+    pids: Path, tmp_path: Path
+) -> None:
     assert_harmless(decode_all(mutants(600), pids, tmp_path), 600)
 
 
 @pytest.mark.slow
-def test_twenty_thousand_damaged_files_crash_nothing_and_hang_nowhere(pids: Path, tmp_path: Path) -> None:
+def test_twenty_thousand_damaged_files_crash_nothing_and_hang_nowhere(
+    pids: Path, tmp_path: Path
+) -> None:
     tally = decode_all(mutants(20_000, seed=1), pids, tmp_path)
     print(
         f"\ndecodes {tally.decodes}, sound {tally.sound}, crashes {tally.crashes}, hangs {tally.hangs}, "
@@ -120,12 +137,17 @@ def test_twenty_thousand_damaged_files_crash_nothing_and_hang_nowhere(pids: Path
     assert_harmless(tally, 20_000)
 
 
-def test_samples_near_the_largest_float_are_refused_when_resampling_makes_them_infinite(tmp_path: Path) -> None:
+def test_samples_near_the_largest_float_are_refused_when_resampling_makes_them_infinite(
+    tmp_path: Path,
+) -> None:
     samples = np.full(4000, 3e38, np.float32)
     samples[::2] *= -1
     soundfile.write(tmp_path / "a.wav", samples, 44_100, subtype="FLOAT")
     load_audio(tmp_path / "a.wav", 44_100)
-    with pytest.raises(UtteranceError, match=r"NaN or infinite after resampling; the largest sample is 3e\+38 times full scale"):
+    with pytest.raises(
+        UtteranceError,
+        match=r"NaN or infinite after resampling; the largest sample is 3e\+38 times full scale",
+    ):
         load_audio(tmp_path / "a.wav", RATE_HZ)
 
 
@@ -142,7 +164,9 @@ def cuts(n: int, files: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
 
 
 def unflagged(n: int, folder: Path) -> tuple[Counter, Counter]:
-    """(cuts, those that came through without a flag) by format; nobody says how long the files should be."""
+    """(cuts, those that came through without a flag) by format; nobody says how long the files
+    should be.
+    """
     seen, through = Counter(), Counter()
     for name, content in cuts(n, small_files(2.0)):
         path = folder / "cut.audio"
@@ -163,7 +187,10 @@ def test_a_big_endian_wav_is_flagged_too_when_cut(tmp_path: Path) -> None:
     assert path.read_bytes()[:4] == b"RIFX"
     load_audio(path, RATE_HZ)
     os.truncate(path, 9000)
-    with pytest.raises(UtteranceError, match="truncated: the WAV header promises 12800 bytes of audio, 8956 are there"):
+    with pytest.raises(
+        UtteranceError,
+        match="truncated: the WAV header promises 12800 bytes of audio, 8956 are there",
+    ):
         load_audio(path, RATE_HZ)
 
 
@@ -172,7 +199,9 @@ def test_a_wav_of_nothing_but_empty_chunks_is_refused_at_once(tmp_path: Path) ->
     path.write_bytes(b"RIFF\xff\xff\xff\x00WAVE" + b"junk\0\0\0\0" * 3_000_000)
     started = time.monotonic()
     for refuse in (read_header, lambda path: load_audio(path, RATE_HZ)):
-        with pytest.raises(UtteranceError, match="more than 10000 chunks before the audio of a WAV file"):
+        with pytest.raises(
+            UtteranceError, match="more than 10000 chunks before the audio of a WAV file"
+        ):
             refuse(path)
     assert time.monotonic() - started < 1
 
@@ -218,17 +247,29 @@ def unreadable(path: Path) -> Path:
 
 SPECIAL: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a FIFO": (fifo, "not a regular file"),
-    "a FIFO behind a link": (lambda path: link(path, str(fifo(path.with_name("pipe")))), "not a regular file"),
+    "a FIFO behind a link": (
+        lambda path: link(path, str(fifo(path.with_name("pipe")))),
+        "not a regular file",
+    ),
     "a folder": (lambda path: path.parent, "not a regular file"),
     "a device": (lambda path: link(path, "/dev/zero"), "not a regular file"),
     "a terminal": (lambda path: Path("/dev/tty"), "not a regular file|cannot be read"),
     "a socket": (bound_socket, "not a regular file"),
-    "a loop of links": (lambda path: link(path, path.name), "cannot be read: Too many levels of symbolic links"),
+    "a loop of links": (
+        lambda path: link(path, path.name),
+        "cannot be read: Too many levels of symbolic links",
+    ),
     "a dangling link": (lambda path: link(path, "gone"), "cannot be read: No such file"),
     "an empty file": (lambda path: sized(path, 0), r"the file is empty \(0 bytes\)"),
     "a byte": (lambda path: sized(path, 1), "cannot be decoded"),
-    "10 GB of nothing": (lambda path: sized(path, 10_000_000_000), r"10\.0 GB; expected at most 4\.3 GB"),
-    "a name too long for a file": (lambda path: path.with_name("x" * 300), "cannot be read: File name too long"),
+    "10 GB of nothing": (
+        lambda path: sized(path, 10_000_000_000),
+        r"10\.0 GB; expected at most 4\.3 GB",
+    ),
+    "a name too long for a file": (
+        lambda path: path.with_name("x" * 300),
+        "cannot be read: File name too long",
+    ),
     "a file that may not be read": (unreadable, "cannot be read: Permission denied"),
 }
 
@@ -242,7 +283,9 @@ def ways() -> Iterator[dict[str, Callable]]:
 
 @pytest.mark.parametrize("way", ["by itself", "in a thread", "in a process"])
 @pytest.mark.parametrize("what", SPECIAL)
-def test_what_is_no_regular_file_is_refused_at_once(what: str, way: str, ways: dict[str, Callable], tmp_path: Path) -> None:
+def test_what_is_no_regular_file_is_refused_at_once(
+    what: str, way: str, ways: dict[str, Callable], tmp_path: Path
+) -> None:
     make, message = SPECIAL[what]
     path = make(tmp_path / "a.wav")
     started = time.monotonic()
@@ -255,7 +298,9 @@ def test_what_is_no_regular_file_is_refused_at_once(what: str, way: str, ways: d
 
 
 @pytest.fixture
-def on_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Path], None]], Path]:
+def on_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Callable[[Path], None]], Path]:
     """A sound file to which something is done after it was looked at and just before it is opened."""
     path = tmp_path / "a.wav"
     soundfile.write(path, speechlike(0.4), RATE_HZ)
@@ -273,7 +318,9 @@ def on_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callab
     return arrange
 
 
-def test_a_file_exchanged_for_a_fifo_between_looking_and_opening_is_refused(on_open: Callable) -> None:
+def test_a_file_exchanged_for_a_fifo_between_looking_and_opening_is_refused(
+    on_open: Callable,
+) -> None:
     path = on_open(lambda path: (path.unlink(), os.mkfifo(path)))
     with pytest.raises(UtteranceError, match="not a regular file"):
         load_audio(path, RATE_HZ)
@@ -294,8 +341,12 @@ def test_a_file_exchanged_for_a_link_that_leads_out_of_the_root_is_refused(
         load_audio(path, RATE_HZ, root=tmp_path)
 
 
-@pytest.mark.parametrize("change", [lambda file: file.write(b"more"), lambda file: file.truncate(300)])
-def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable) -> None:
+@pytest.mark.parametrize(
+    "change", [lambda file: file.write(b"more"), lambda file: file.truncate(300)]
+)
+def test_a_file_that_changes_while_it_is_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable
+) -> None:
     path = tmp_path / "a.wav"
     soundfile.write(path, speechlike(0.4), RATE_HZ)
     plain_read = os.read
@@ -352,16 +403,22 @@ def long_file_measures(folder: Path, minutes: float) -> tuple[dict, float]:
 
 
 def assert_bounded(found: dict, file_mb: float) -> None:
-    """The file's bytes, what comes back, and that again while it is put together; not the 6 times as many native samples."""
+    """The file's bytes, what comes back, and that again while it is put together; not the 6 times
+    as many native samples.
+    """
     assert found["extra_mb"] < 1.02 * file_mb + 2 * found["samples_mb"] + 15
 
 
-def test_a_long_file_takes_no_more_memory_than_its_bytes_and_what_comes_back(tmp_path: Path) -> None:
+def test_a_long_file_takes_no_more_memory_than_its_bytes_and_what_comes_back(
+    tmp_path: Path,
+) -> None:
     assert_bounded(*long_file_measures(tmp_path, 2))
 
 
 @pytest.mark.slow
-def test_a_file_of_twenty_minutes_takes_no_more_memory_than_its_bytes_and_what_comes_back(tmp_path: Path) -> None:
+def test_a_file_of_twenty_minutes_takes_no_more_memory_than_its_bytes_and_what_comes_back(
+    tmp_path: Path,
+) -> None:
     found, file_mb = long_file_measures(tmp_path, 20)
     print(
         f"\n20 minutes of 48 kHz stereo: file {file_mb:.0f} MB, samples {found['samples_mb']:.0f} MB, "
@@ -397,13 +454,17 @@ print(json.dumps(seen))
         pytest.param(5000, "isolated", marks=pytest.mark.slow),
     ],
 )
-def test_many_files_leave_neither_memory_nor_open_files_behind(tmp_path: Path, n_files: int, how: str) -> None:
+def test_many_files_leave_neither_memory_nor_open_files_behind(
+    tmp_path: Path, n_files: int, how: str
+) -> None:
     generator = np.random.default_rng(0)
     for name, content in small_files().items():
         (tmp_path / name).write_bytes(content)
         (tmp_path / f"{name} broken").write_bytes(mutated(content, generator))
     fifo(tmp_path / "pipe")
     (early_mb, early_open), (late_mb, late_open) = measured(MANY, tmp_path, n_files, how)
-    print(f"\n{n_files} files {how}: {early_mb:.1f} MB after a fifth, {late_mb:.1f} MB at the end, {late_open} open files")
+    print(
+        f"\n{n_files} files {how}: {early_mb:.1f} MB after a fifth, {late_mb:.1f} MB at the end, {late_open} open files"
+    )
     assert late_open == early_open
     assert late_mb - early_mb < 5

@@ -1,4 +1,6 @@
-"""Labels over time: CSV and TextGrids give the same intervals, and every mistake is named with its place."""
+"""Labels over time: CSV and TextGrids give the same intervals, and every mistake is named with its
+place.
+"""
 
 import logging
 import re
@@ -114,10 +116,15 @@ def csv_of(folder: Path, *rows: str, header: str = "path,start,end,label") -> Pa
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-16-le"])
 @pytest.mark.parametrize("ends", ["\n", "\r\n"])
 @pytest.mark.parametrize("form", [LONG, SHORT, SHORT.replace('"ooTextFile"', '"ooTextFile short"')])
-def test_every_text_form_of_a_textgrid_is_read_alike(tmp_path: Path, form: str, encoding: str, ends: str) -> None:
+def test_every_text_form_of_a_textgrid_is_read_alike(
+    tmp_path: Path, form: str, encoding: str, ends: str
+) -> None:
     (tmp_path / "x.TextGrid").write_bytes(form.replace("\n", ends).encode(encoding))
     tiers = read_textgrid(tmp_path / "x.TextGrid")
-    assert {name: [(item.start_s, item.end_s, item.label) for item in tier] for name, tier in tiers.items()} == {
+    assert {
+        name: [(item.start_s, item.end_s, item.label) for item in tier]
+        for name, tier in tiers.items()
+    } == {
         "words": [(0, 1, 'say "ü" ! 3 <x>')],
         "phones": [(0, 0.25, ""), (0.25, 0.5, "ʃ"), (0.5, 1, "2")],
     }
@@ -125,8 +132,17 @@ def test_every_text_form_of_a_textgrid_is_read_alike(tmp_path: Path, form: str, 
 
 def test_a_label_that_is_a_quote_swallows_no_rows(tmp_path: Path, corpus: Corpus) -> None:
     """X-SAMPA writes stress as a double quote."""
-    rows = ("a/0.wav,0.0,0.1,t", 'a/0.wav,0.1,0.2,"', "a/0.wav,0.2,0.3,e", 'a/0.wav,0.3,0.4,"', "a/1.wav,0.0,0.1,t")
-    with pytest.raises(ProbeError, match=r"phones.csv line 5: a quoted field goes on to the row 'a/0.wav,0.2,0.3,e'"):
+    rows = (
+        "a/0.wav,0.0,0.1,t",
+        'a/0.wav,0.1,0.2,"',
+        "a/0.wav,0.2,0.3,e",
+        'a/0.wav,0.3,0.4,"',
+        "a/1.wav,0.0,0.1,t",
+    )
+    with pytest.raises(
+        ProbeError,
+        match=r"phones.csv line 5: a quoted field goes on to the row 'a/0.wav,0.2,0.3,e'",
+    ):
         load(csv_of(tmp_path, *rows), corpus)
 
 
@@ -143,14 +159,25 @@ def test_the_line_of_an_interval_is_known(tmp_path: Path) -> None:
             SHORT[: SHORT.index('0.5 1 "2"')].encode(),
             r"line 25: found the end of the file; expected seconds. Is the file whole\?",
         ),
-        (SHORT.replace('"words"', "words").encode(), "line 10: found '0'; expected the name of a tier"),
-        (SHORT.replace("IntervalTier", "PitchTier", 1).encode(), "line 9: tier of class 'PitchTier'; expected IntervalTier"),
+        (
+            SHORT.replace('"words"', "words").encode(),
+            "line 10: found '0'; expected the name of a tier",
+        ),
+        (
+            SHORT.replace("IntervalTier", "PitchTier", 1).encode(),
+            "line 9: tier of class 'PitchTier'; expected IntervalTier",
+        ),
         (b'File type = "ooTextFile"\nObject class = "Pitch 1"\n', "no TextGrid in text form"),
         (b"ooBinaryFile\x08TextGrid", "line 1: found the end of the file; expected ooTextFile"),
-        (LONG.encode("latin-1", "replace"), "is not UTF-8-SIG. Save it from Praat as UTF-8 or UTF-16"),
+        (
+            LONG.encode("latin-1", "replace"),
+            "is not UTF-8-SIG. Save it from Praat as UTF-8 or UTF-16",
+        ),
     ],
 )
-def test_a_damaged_textgrid_is_refused_with_its_line(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_damaged_textgrid_is_refused_with_its_line(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
     (tmp_path / "x.TextGrid").write_bytes(content)
     with pytest.raises(ProbeError, match=message):
         read_textgrid(tmp_path / "x.TextGrid")
@@ -173,16 +200,25 @@ def test_csv_and_textgrids_give_the_same_intervals(tmp_path: Path, corpus: Corpu
         assert spans.types == ("\t\tʃ", "\tʃ\t2", "ʃ\t2\t")
         assert list(spans.at(np.array([0, 0.2499, 0.25, 0.75, 1.0]))) == [0, 0, 1, 2, -1]
     assert load(path, corpus, types="word").spans["a/0.wav"].types == ("w", "v", "w")
-    assert load(tmp_path / "grids", corpus, types="words").spans["a/0.wav"].types == ('say "ü" ! 3 <x>',) * 3
-    assert len({csv.sha256, grids.sha256, load(tmp_path / "grids", corpus, tier="words").sha256}) == 3
+    assert (
+        load(tmp_path / "grids", corpus, types="words").spans["a/0.wav"].types
+        == ('say "ü" ! 3 <x>',) * 3
+    )
+    assert (
+        len({csv.sha256, grids.sha256, load(tmp_path / "grids", corpus, tier="words").sha256}) == 3
+    )
 
 
 def test_gaps_have_no_interval(tmp_path: Path, corpus: Corpus) -> None:
-    spans = load(csv_of(tmp_path, "a/0.wav,0.2,0.4,x", "a/0.wav,0.6,0.8,y"), corpus).spans["a/0.wav"]
+    spans = load(csv_of(tmp_path, "a/0.wav,0.2,0.4,x", "a/0.wav,0.6,0.8,y"), corpus).spans[
+        "a/0.wav"
+    ]
     assert list(spans.at(np.array([0.0, 0.3, 0.5, 0.7, 0.9]))) == [-1, 0, -1, 1, -1]
 
 
-def test_a_lone_textgrid_beneath_the_folder_is_found_by_its_name(tmp_path: Path, corpus: Corpus) -> None:
+def test_a_lone_textgrid_beneath_the_folder_is_found_by_its_name(
+    tmp_path: Path, corpus: Corpus
+) -> None:
     (tmp_path / "grids" / "deep").mkdir(parents=True)
     for name in ("0", "deep/1", "2"):
         (tmp_path / "grids" / f"{name}.TextGrid").write_text(SHORT, encoding="utf-8")
@@ -190,15 +226,21 @@ def test_a_lone_textgrid_beneath_the_folder_is_found_by_its_name(tmp_path: Path,
     assert load(tmp_path / "grids", corpus).missing == ("a/2.wav",)  # two have its name
 
 
-def test_what_lacks_or_is_too_much_is_named_and_counted(tmp_path: Path, corpus: Corpus, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_lacks_or_is_too_much_is_named_and_counted(
+    tmp_path: Path, corpus: Corpus, caplog: pytest.LogCaptureFixture
+) -> None:
     path = csv_of(tmp_path, "a/0.wav,0,1,x", "b/0.wav,0,1,x", "b/0.wav,1,2,x", "b/1.wav,0,1,x")
     with caplog.at_level(logging.WARNING):
         assert load(path, corpus).missing == ("a/1.wav", "a/2.wav")
     assert f"{path}: 2 utterances are not in corpus: b/0.wav, b/1.wav" in caplog.text
-    assert f"{path}: no intervals for 2 utterances, they are left out: a/1.wav, a/2.wav" in caplog.text
+    assert (
+        f"{path}: no intervals for 2 utterances, they are left out: a/1.wav, a/2.wav" in caplog.text
+    )
 
 
-def test_utterances_that_are_not_asked_for_are_no_surprise(tmp_path: Path, corpus: Corpus, caplog: pytest.LogCaptureFixture) -> None:
+def test_utterances_that_are_not_asked_for_are_no_surprise(
+    tmp_path: Path, corpus: Corpus, caplog: pytest.LogCaptureFixture
+) -> None:
     path = csv_of(tmp_path, "a/0.wav,0,1,x", "a/1.wav,0,16000,x")
     found = load_intervals(path, corpus, {"a/0.wav": 1.0})
     assert (set(found.spans), found.missing, caplog.text) == ({"a/0.wav"}, (), "")
@@ -207,48 +249,88 @@ def test_utterances_that_are_not_asked_for_are_no_surprise(tmp_path: Path, corpu
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (["a/0.wav,0,0.5,x", "a/0.wav,0.4,0.6,y"], "line 3: starts at 0.4 s, before the interval of line 2 ends (0.5 s)"),
-        (["a/0.wav,0.4,0.6,x", "a/0.wav,0,0.5,y"], "line 2: starts at 0.4 s, before the interval of line 3 ends (0.5 s)"),
-        (["a/0.wav,0.5,0.5,x"], "line 2: ends at 0.5 s and starts at 0.5 s; expected it to end later."),
+        (
+            ["a/0.wav,0,0.5,x", "a/0.wav,0.4,0.6,y"],
+            "line 3: starts at 0.4 s, before the interval of line 2 ends (0.5 s)",
+        ),
+        (
+            ["a/0.wav,0.4,0.6,x", "a/0.wav,0,0.5,y"],
+            "line 2: starts at 0.4 s, before the interval of line 3 ends (0.5 s)",
+        ),
+        (
+            ["a/0.wav,0.5,0.5,x"],
+            "line 2: ends at 0.5 s and starts at 0.5 s; expected it to end later.",
+        ),
         (["a/0.wav,0.5,0.4,x"], "line 2: ends at 0.4 s and starts at 0.5 s"),
         (["a/0.wav,-0.1,0.4,x"], "line 2: starts at -0.1 s; expected 0 or later."),
-        (["a/0.wav,0,1.03,x"], "line 2: ends at 1.03 s, but its audio lasts 1.000 s; does it belong to another file?"),
-        (["a/0.wav,0,16000,x"], "ends at 16000 s, but its audio lasts 1.000 s; is this column in samples or milliseconds?"),
+        (
+            ["a/0.wav,0,1.03,x"],
+            "line 2: ends at 1.03 s, but its audio lasts 1.000 s; does it belong to another file?",
+        ),
+        (
+            ["a/0.wav,0,16000,x"],
+            "ends at 16000 s, but its audio lasts 1.000 s; is this column in samples or milliseconds?",
+        ),
         (["a/0.wav,0,0,x"] * 10, "10 unusable intervals"),
         (["a/0.wav,0,0,x"] * 10, "... and 2 more problems"),
         (["a/0.wav,0,soon,x"], "line 2: end 'soon'; expected seconds such as 0.25."),
         (["a/0.wav,nan,1,x"], "line 2: start 'nan'; expected seconds"),
         (["a/0.wav,0"], "line 2: end ''; expected seconds"),
-        (["b/0.wav,0,1,x"], "no intervals for any of the 3 utterances of corpus (a/0.wav, a/1.wav, a/2.wav); found b/0.wav."),
+        (
+            ["b/0.wav,0,1,x"],
+            "no intervals for any of the 3 utterances of corpus (a/0.wav, a/1.wav, a/2.wav); found b/0.wav.",
+        ),
         ([], "found none. Name utterances as the manifest does."),
         (['a/0.wav,0,1,"x'], "not readable as UTF-8 CSV"),
     ],
 )
-def test_unusable_intervals_are_refused_with_their_line(tmp_path: Path, corpus: Corpus, rows: list[str], message: str) -> None:
+def test_unusable_intervals_are_refused_with_their_line(
+    tmp_path: Path, corpus: Corpus, rows: list[str], message: str
+) -> None:
     with pytest.raises(ProbeError, match=re.escape(message)):
         load(csv_of(tmp_path, *rows), corpus)
 
 
-def test_what_is_no_source_of_labels_is_refused_with_what_is(tmp_path: Path, corpus: Corpus) -> None:
-    with pytest.raises(ProbeError, match=r"none.csv: does not exist; expected a CSV file with the columns path,start,end,label"):
+def test_what_is_no_source_of_labels_is_refused_with_what_is(
+    tmp_path: Path, corpus: Corpus
+) -> None:
+    with pytest.raises(
+        ProbeError,
+        match=r"none.csv: does not exist; expected a CSV file with the columns path,start,end,label",
+    ):
         load(tmp_path / "none.csv", corpus)
-    with pytest.raises(ProbeError, match=r"line 1: column end missing; found path, start, stop, label; expected path,start,end,label"):
+    with pytest.raises(
+        ProbeError,
+        match=r"line 1: column end missing; found path, start, stop, label; expected path,start,end,label",
+    ):
         load(csv_of(tmp_path, header="path,start,stop,label"), corpus)
 
 
-def test_intervals_between_semicolons_and_a_pointer_are_called_what_they_are(tmp_path: Path, corpus: Corpus) -> None:
-    with pytest.raises(ProbeError, match=r"line 1: the columns are separated by semicolons; expected commas"):
+def test_intervals_between_semicolons_and_a_pointer_are_called_what_they_are(
+    tmp_path: Path, corpus: Corpus
+) -> None:
+    with pytest.raises(
+        ProbeError, match=r"line 1: the columns are separated by semicolons; expected commas"
+    ):
         load(csv_of(tmp_path, header="path;start;end;label"), corpus)
     (tmp_path / "labels.csv").write_text("version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(ProbeError, match=r"labels\.csv: the file is a Git LFS pointer; expected a CSV table"):
+    with pytest.raises(
+        ProbeError, match=r"labels\.csv: the file is a Git LFS pointer; expected a CSV table"
+    ):
         load(tmp_path / "labels.csv", corpus)
-    with pytest.raises(ProbeError, match=r"column word missing; found path, start, end, label; types = 'word' asks for it"):
+    with pytest.raises(
+        ProbeError,
+        match=r"column word missing; found path, start, end, label; types = 'word' asks for it",
+    ):
         load(csv_of(tmp_path, "a/0.wav,0,1,x"), corpus, types="word")
     (tmp_path / "grids").mkdir()
     with pytest.raises(ProbeError, match=r"no intervals for any of the 3 utterances .*found none"):
         load(tmp_path / "grids", corpus)
     (tmp_path / "grids" / "0.TextGrid").write_text(SHORT, encoding="utf-8")
-    with pytest.raises(ProbeError, match=r"0.TextGrid: no tier 'phone'; it has 'words', 'phones'. Name one of them in the task"):
+    with pytest.raises(
+        ProbeError,
+        match=r"0.TextGrid: no tier 'phone'; it has 'words', 'phones'. Name one of them in the task",
+    ):
         load(tmp_path / "grids", corpus, tier="phone")
 
 

@@ -1,4 +1,6 @@
-"""What is unusual about the sound is noticed, whatever the file's coding and the size of the blocks; ordinary sound is not."""
+"""What is unusual about the sound is noticed, whatever the file's coding and the size of the
+blocks; ordinary sound is not.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -60,7 +62,9 @@ def test_ordinary_sound_has_no_flags_in_any_format(tmp_path: Path, name: str) ->
         (np.clip(np.stack([4 * SOUND, 0 * SOUND], axis=1), -1, 1), ("clipped", "dead channel")),
     ],
 )
-def test_a_planted_fault_is_named_and_nothing_else_is(tmp_path: Path, samples: np.ndarray, flags: tuple[str, ...]) -> None:
+def test_a_planted_fault_is_named_and_nothing_else_is(
+    tmp_path: Path, samples: np.ndarray, flags: tuple[str, ...]
+) -> None:
     assert flags_of(tmp_path, samples) == flags
 
 
@@ -70,23 +74,36 @@ def test_clipping_shows_at_full_scale_of_every_coding(tmp_path: Path, coding: st
 
 
 @pytest.mark.parametrize(
-    ("gain", "flags"), [(8, ("above full scale",)), (32_767, ("above full scale",)), (1.4, ())], ids=["8", "16 bits", "loud"]
+    ("gain", "flags"),
+    [(8, ("above full scale",)), (32_767, ("above full scale",)), (1.4, ())],
+    ids=["8", "16 bits", "loud"],
 )
-def test_a_peak_far_above_full_scale_is_named(tmp_path: Path, gain: float, flags: tuple[str, ...]) -> None:
+def test_a_peak_far_above_full_scale_is_named(
+    tmp_path: Path, gain: float, flags: tuple[str, ...]
+) -> None:
     assert flags_of(tmp_path, gain * SOUND / np.abs(SOUND).max(), "FLOAT") == flags
     integers = np.round(gain * SOUND / np.abs(SOUND).max())
-    assert gain < 2 or flags_of(tmp_path, integers, "DOUBLE") == flags, "equal integers are no clipping"
+    assert gain < 2 or flags_of(tmp_path, integers, "DOUBLE") == flags, (
+        "equal integers are no clipping"
+    )
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 7, 1000])
-def test_the_size_of_the_blocks_changes_no_flag_and_no_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, block: int) -> None:
+def test_the_size_of_the_blocks_changes_no_flag_and_no_count(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, block: int
+) -> None:
     samples = np.clip(np.stack([6 * SOUND, -6 * SOUND], axis=1), -1, 1)[:3000].astype(np.float32)
     whole, parts = Levels(2), Levels(2)
     whole.add(samples, samples.mean(axis=1))
     for start in range(0, len(samples), block):
         part = samples[start : start + block]
         parts.add(part, part.mean(axis=1))
-    assert (parts.n_flat, parts.n_silent, parts.peak, parts.n_samples) == (whole.n_flat, whole.n_silent, whole.peak, 3000)
+    assert (parts.n_flat, parts.n_silent, parts.peak, parts.n_samples) == (
+        whole.n_flat,
+        whole.n_silent,
+        whole.peak,
+        3000,
+    )
     assert parts.rms == pytest.approx(whole.rms)
     assert parts.flags == whole.flags == ("clipped", "antiphase")
     monkeypatch.setattr(audio, "BLOCK_SAMPLES", block)
@@ -111,7 +128,9 @@ def odd_corpus(tmp_path: Path) -> Path:
     return tmp_path / "odd.csv"
 
 
-def test_odd_sound_is_extracted_and_shown(odd_corpus: Path, tmp_path: Path, command: Callable) -> None:
+def test_odd_sound_is_extracted_and_shown(
+    odd_corpus: Path, tmp_path: Path, command: Callable
+) -> None:
     done = extract("mfcc", odd_corpus, tmp_path / "features", view="mean", check=False)
     assert (done.extracted, done.failures) == (5, [])
     store = open_store(done.store)
@@ -122,16 +141,25 @@ def test_odd_sound_is_extracted_and_shown(odd_corpus: Path, tmp_path: Path, comm
     assert sound in command("show", done.store).stdout
 
 
-def test_a_file_whose_frames_the_decoder_skips_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_whose_frames_the_decoder_skips_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     content = small_files(2.0)["mp3"]
     place = content.index(content[:2], len(content) // 2)
     (tmp_path / "a.mp3").write_bytes(content[:place] + bytes(4) + content[place + 4 :])
-    (tmp_path / "odd.csv").write_text("path,text,speaker,domain,split,duration_s\na.mp3,,,,train,\n")
+    (tmp_path / "odd.csv").write_text(
+        "path,text,speaker,domain,split,duration_s\na.mp3,,,,train,\n"
+    )
     extract("mfcc", tmp_path / "odd.csv", tmp_path / "features", view="mean", check=False)
-    assert "a.mp3: damaged frames in the middle, which the decoder skips; fetch the file again" in caplog.messages
+    assert (
+        "a.mp3: damaged frames in the middle, which the decoder skips; fetch the file again"
+        in caplog.messages
+    )
 
 
-def test_a_store_of_an_earlier_version_opens_without_flags(odd_corpus: Path, tmp_path: Path) -> None:
+def test_a_store_of_an_earlier_version_opens_without_flags(
+    odd_corpus: Path, tmp_path: Path
+) -> None:
     done = extract("mfcc", odd_corpus, tmp_path / "features", view="mean", check=False)
     for path in done.store.glob("shard-*.json"):
         index = read_json(path)
@@ -141,4 +169,6 @@ def test_a_store_of_an_earlier_version_opens_without_flags(odd_corpus: Path, tmp
     store = open_store(done.store)
     assert store.utterances["flat.wav"][0].flags is None
     assert describe_store(store)["sound"] == "5 not looked at (an earlier version's)"
-    assert extract("mfcc", odd_corpus, tmp_path / "features", view="mean", check=False).extracted == 0
+    assert (
+        extract("mfcc", odd_corpus, tmp_path / "features", view="mean", check=False).extracted == 0
+    )

@@ -7,21 +7,34 @@ from pathlib import Path
 import pytest
 
 from probe.data.corpus import Utterance
-from probe.data.transcript_checks import empty, hidden, mixed_scripts, named, scripts, unseen, warnings
+from probe.data.transcript_checks import (
+    empty,
+    hidden,
+    mixed_scripts,
+    named,
+    scripts,
+    unseen,
+    warnings,
+)
 from probe.doctor import corpus_checks as corpora
 from probe.evaluation.run import run
 from probe.extraction.extract import extract
 
 
 def rows(*texts: str) -> list[Utterance]:
-    return [Utterance(f"u{n}", Path("a.wav"), text, "", "", "train") for n, text in enumerate(texts)]
+    return [
+        Utterance(f"u{n}", Path("a.wav"), text, "", "", "train") for n, text in enumerate(texts)
+    ]
 
 
 def test_empty_transcripts_are_those_without_anything_to_see() -> None:
     assert empty(rows("one", "", "  ", "two")) == ["u1", "u2"]
 
 
-@pytest.mark.parametrize("character", ["\t", "\n", "\x00", "\x7f", "\u00a0", "\u200b", "\u202e", "\ufeff", "\u2028", "\u3000"])
+@pytest.mark.parametrize(
+    "character",
+    ["\t", "\n", "\x00", "\x7f", "\u00a0", "\u200b", "\u202e", "\ufeff", "\u2028", "\u3000"],
+)
 def test_a_character_that_nobody_sees_is_found_with_its_place(character: str) -> None:
     [found] = hidden(rows("one", f"o{character}ne{character}", f"two{character}"))
     assert (found.what, found.count, found.keys) == (character, 3, ["u1", "u2"])
@@ -41,7 +54,9 @@ def test_what_belongs_to_a_script_is_not_hidden(text: str) -> None:
         ("\u043cir", "Cyrillic \u043c, Latin i r"),
     ],
 )
-def test_a_word_of_two_scripts_that_look_alike_is_found_and_spelled_out(word: str, spelled: str) -> None:
+def test_a_word_of_two_scripts_that_look_alike_is_found_and_spelled_out(
+    word: str, spelled: str
+) -> None:
     [found] = mixed_scripts(rows("cat", f"a {word}, and {word}"))
     assert (found.what, found.count, found.keys) == (word, 2, ["u1"])
     assert scripts(word) == spelled
@@ -49,7 +64,17 @@ def test_a_word_of_two_scripts_that_look_alike_is_found_and_spelled_out(word: st
 
 @pytest.mark.parametrize(
     "text",
-    ["\u043a\u043e\u0442 cat", "größe", "Tシャツ", "サッカーのW杯", "iPhoneใหม่", "5\u043c", "\u043f\u043e-English", "ﬁne", "Ａb"],
+    [
+        "\u043a\u043e\u0442 cat",
+        "größe",
+        "Tシャツ",
+        "サッカーのW杯",
+        "iPhoneใหม่",
+        "5\u043c",
+        "\u043f\u043e-English",
+        "ﬁne",
+        "Ａb",
+    ],
 )
 def test_whole_words_in_other_scripts_and_ordinary_mixtures_are_not_mixed(text: str) -> None:
     assert mixed_scripts(rows(text)) == []
@@ -57,7 +82,10 @@ def test_whole_words_in_other_scripts_and_ordinary_mixtures_are_not_mixed(text: 
 
 def test_characters_that_training_does_not_have_are_counted_the_most_frequent_first() -> None:
     found = unseen([("a", "six"), ("b", "qüq"), ("c", "ü q")], set("six "))
-    assert [(item.what, item.count, item.keys) for item in found] == [("q", 3, ["b", "c"]), ("ü", 2, ["b", "c"])]
+    assert [(item.what, item.count, item.keys) for item in found] == [
+        ("q", 3, ["b", "c"]),
+        ("ü", 2, ["b", "c"]),
+    ]
 
 
 def test_a_sound_corpus_warns_of_nothing() -> None:
@@ -73,7 +101,9 @@ def test_the_doctor_names_look_alikes(tmp_path: Path) -> None:
     assert "'c\u0430t' in u1 (Latin c t, Cyrillic \u0430)" in finding.finding
 
 
-def test_a_task_that_transcribes_warns_once_of_odd_text(tones: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_task_that_transcribes_warns_once_of_odd_text(
+    tones: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     manifest = tones(words=2, speakers=2)
     text = (
         manifest.read_text()
@@ -84,12 +114,26 @@ def test_a_task_that_transcribes_warns_once_of_odd_text(tones: Callable[..., Pat
     manifest.write_text(text, encoding="utf-8")
     extract("mfcc", manifest, tmp_path / "features", check=False)
     task = tmp_path / "quick.toml"
-    task.write_text('version = 1\nkind = "transcribe"\ndescription = "quick"\nepochs = 1\nlearning_rates = [1e-2]\n')
+    task.write_text(
+        'version = 1\nkind = "transcribe"\ndescription = "quick"\nepochs = 1\nlearning_rates = [1e-2]\n'
+    )
     with caplog.at_level(logging.WARNING, "probe"):
         run(task, "mfcc", manifest, tmp_path / "features", tmp_path / "results")
         run("speaker-id", "mfcc", manifest, tmp_path / "features", tmp_path / "results")
     messages = [record.getMessage() for record in caplog.records]
-    assert sum("1 of 24 transcripts are empty and left out: near-0-1-2.wav" in item for item in messages) == 1
-    assert sum("'b\u0430' in near-0-0-0.wav (Latin b, Cyrillic \u0430)" in item for item in messages) == 1
+    assert (
+        sum(
+            "1 of 24 transcripts are empty and left out: near-0-1-2.wav" in item
+            for item in messages
+        )
+        == 1
+    )
+    assert (
+        sum("'b\u0430' in near-0-0-0.wav (Latin b, Cyrillic \u0430)" in item for item in messages)
+        == 1
+    )
     [unseen_line] = [item for item in messages if "characters not in training" in item]
-    assert "'\u00f6' (U+00F6 latin small letter o with diaeresis) 1 times, first in near-1-0-5.wav" in unseen_line
+    assert (
+        "'\u00f6' (U+00F6 latin small letter o with diaeresis) 1 times, first in near-1-0-5.wav"
+        in unseen_line
+    )

@@ -53,7 +53,10 @@ def test_trials_name_utterances_by_paths_relative_to_the_list(
     path = write(folder, f"{names[0]},{names[1]},1", f"./{names[0]},{names[3]},0")
     monkeypatch.chdir(tmp_path)
     found = load_trials(path.relative_to(tmp_path), corpus)
-    assert [(trial.enroll.key, trial.test.key) for trial in found.trials] == [("u0", "u1"), ("u0", "u3")]
+    assert [(trial.enroll.key, trial.test.key) for trial in found.trials] == [
+        ("u0", "u1"),
+        ("u0", "u3"),
+    ]
 
 
 def test_trials_name_utterances_by_absolute_paths(tmp_path: Path, corpus: Corpus) -> None:
@@ -67,12 +70,18 @@ def test_a_key_goes_before_a_path(tmp_path: Path) -> None:
     for name in names:
         (tmp_path / name).touch()
     rows = ["two.wav,one.wav,,a,,test,", "x,two.wav,,a,,test,", "y,three.wav,,b,,test,"]
-    (tmp_path / "corpus.csv").write_text("\n".join(["id,path,text,speaker,domain,split,duration_s", *rows]))
-    found = load_trials(write(tmp_path, "two.wav,x,1", "x,y,0"), load_corpus(tmp_path / "corpus.csv"))
+    (tmp_path / "corpus.csv").write_text(
+        "\n".join(["id,path,text,speaker,domain,split,duration_s", *rows])
+    )
+    found = load_trials(
+        write(tmp_path, "two.wav,x,1", "x,y,0"), load_corpus(tmp_path / "corpus.csv")
+    )
     assert found.trials[0].enroll.path.name == "one.wav"
 
 
-def test_columns_may_come_in_any_order_with_others_and_a_byte_order_mark(tmp_path: Path, corpus: Corpus) -> None:
+def test_columns_may_come_in_any_order_with_others_and_a_byte_order_mark(
+    tmp_path: Path, corpus: Corpus
+) -> None:
     path = tmp_path / "trials.csv"
     path.write_text("label,note,test,enroll\n1,x,u1,u0\n0,y,u2,u0\n", encoding="utf-8-sig")
     assert [trial.test.key for trial in load_trials(path, corpus).trials] == ["u1", "u2"]
@@ -84,7 +93,10 @@ def test_columns_may_come_in_any_order_with_others_and_a_byte_order_mark(tmp_pat
 @pytest.mark.parametrize("label", ["", "target", "2", "true", " 1", "1.0"])
 def test_another_label_is_refused(tmp_path: Path, corpus: Corpus, label: str) -> None:
     path = write(tmp_path, "u0,u1,1", f"u0,u2,{label}")
-    with pytest.raises(ProbeError, match=re.escape(f"{path} line 3: label {label!r}; expected 1 (same speaker) or 0.")):
+    with pytest.raises(
+        ProbeError,
+        match=re.escape(f"{path} line 3: label {label!r}; expected 1 (same speaker) or 0."),
+    ):
         load_trials(path, corpus)
 
 
@@ -111,7 +123,10 @@ def test_a_short_row_is_refused(tmp_path: Path, corpus: Corpus, row: str) -> Non
 @pytest.mark.parametrize("column", ["enroll", "test", "label"])
 def test_a_missing_column_is_refused(tmp_path: Path, corpus: Corpus, column: str) -> None:
     header = "enroll,test,label".replace(column, "other")
-    with pytest.raises(ProbeError, match=f"line 1: column {column} missing; found .*other.*; expected enroll,test,label"):
+    with pytest.raises(
+        ProbeError,
+        match=f"line 1: column {column} missing; found .*other.*; expected enroll,test,label",
+    ):
         load_trials(write(tmp_path, "u0,u1,1", header=header), corpus)
 
 
@@ -131,7 +146,9 @@ def in_voxceleb_form(folder: Path, text: str) -> Path:
     ],
     ids=["plain", "tabs, no last line end", "BOM and CRLF", "blank lines and wide gaps"],
 )
-def test_voxceleb_s_form_is_told_from_csv_by_its_content(tmp_path: Path, corpus: Corpus, text: str) -> None:
+def test_voxceleb_s_form_is_told_from_csv_by_its_content(
+    tmp_path: Path, corpus: Corpus, text: str
+) -> None:
     found = load_trials(in_voxceleb_form(tmp_path, text), corpus)
     assert [(trial.enroll.key, trial.test.key, trial.target) for trial in found.trials] == [
         ("u0", "u1", True),
@@ -142,15 +159,23 @@ def test_voxceleb_s_form_is_told_from_csv_by_its_content(tmp_path: Path, corpus:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1 u0 u1\n\n0 u0\n", r"veri_test\.txt line 3: 2 fields \('0 u0'\); expected `label path1 path2`"),
-        ("1 u0 u1\n0 u0 my file.wav", r"line 2: 4 fields .*Paths with spaces need CSV with the header enroll,test,label"),
+        (
+            "1 u0 u1\n\n0 u0\n",
+            r"veri_test\.txt line 3: 2 fields \('0 u0'\); expected `label path1 path2`",
+        ),
+        (
+            "1 u0 u1\n0 u0 my file.wav",
+            r"line 2: 4 fields .*Paths with spaces need CSV with the header enroll,test,label",
+        ),
         ("1 u0 u1\nu0 u2 0\n", r"line 2: label 'u0'; expected 1 \(same speaker\) or 0"),
         ("enroll test label\nu0 u1 1\n", r"line 1: label 'enroll'"),
         ("1 u0 u1\r\n0 u0 u9\r\n", r"line 2: 'u9' is not in the corpus corpus"),
         ("1 u0 u1\n0 u0 u2\n0 u1 u0\n", r"line 3: 'u1' and 'u0' have label 0, but 1 in line 1"),
     ],
 )
-def test_faults_in_voxceleb_s_form_are_named_with_their_line(tmp_path: Path, corpus: Corpus, text: str, message: str) -> None:
+def test_faults_in_voxceleb_s_form_are_named_with_their_line(
+    tmp_path: Path, corpus: Corpus, text: str, message: str
+) -> None:
     with pytest.raises(ProbeError, match=message):
         load_trials(in_voxceleb_form(tmp_path, text), corpus)
 
@@ -158,14 +183,23 @@ def test_faults_in_voxceleb_s_form_are_named_with_their_line(tmp_path: Path, cor
 def test_paths_with_spaces_and_commas_stand_in_csv(tmp_path: Path) -> None:
     for name in ("my file.wav", "b, c.wav"):
         (tmp_path / name).touch()
-    (tmp_path / "corpus.csv").write_text('path,text,speaker,domain,split,duration_s\nmy file.wav,,a,,test,\n"b, c.wav",,b,,test,\n')
+    (tmp_path / "corpus.csv").write_text(
+        'path,text,speaker,domain,split,duration_s\nmy file.wav,,a,,test,\n"b, c.wav",,b,,test,\n'
+    )
     path = tmp_path / "list.csv"
-    path.write_bytes(b'\xef\xbb\xbfenroll,test,label\r\nmy file.wav,"b, c.wav",0\r\nmy file.wav,my file.wav,1\r\n')
+    path.write_bytes(
+        b'\xef\xbb\xbfenroll,test,label\r\nmy file.wav,"b, c.wav",0\r\nmy file.wav,my file.wav,1\r\n'
+    )
     found = load_trials(path, load_corpus(tmp_path / "corpus.csv"))
-    assert [(trial.test.path.name, trial.target) for trial in found.trials] == [("b, c.wav", False), ("my file.wav", True)]
+    assert [(trial.test.path.name, trial.target) for trial in found.trials] == [
+        ("b, c.wav", False),
+        ("my file.wav", True),
+    ]
 
 
-def test_trials_that_stand_twice_are_kept_and_counted(tmp_path: Path, corpus: Corpus, caplog: pytest.LogCaptureFixture) -> None:
+def test_trials_that_stand_twice_are_kept_and_counted(
+    tmp_path: Path, corpus: Corpus, caplog: pytest.LogCaptureFixture
+) -> None:
     found = load_trials(write(tmp_path, "u0,u1,1", "u0,u2,0", "u2,u0,0", "u0,u1,1"), corpus)
     assert len(found.trials) == 4
     assert "2 of 4 trials stand there more than once, in this order or the other" in caplog.text
@@ -179,24 +213,40 @@ def test_an_empty_list_is_refused(tmp_path: Path, corpus: Corpus) -> None:
 
 def test_another_encoding_is_refused(tmp_path: Path, corpus: Corpus) -> None:
     (tmp_path / "trials.csv").write_bytes("enroll,test,label\nu0,größe,1\n".encode("latin-1"))
-    with pytest.raises(ProbeError, match=r"trials\.csv line 2: byte 0xf6 is not UTF-8\. Save the file as UTF-8"):
+    with pytest.raises(
+        ProbeError, match=r"trials\.csv line 2: byte 0xf6 is not UTF-8\. Save the file as UTF-8"
+    ):
         load_trials(tmp_path / "trials.csv", corpus)
 
 
-def test_a_table_between_tabs_is_not_taken_for_the_other_form(tmp_path: Path, corpus: Corpus) -> None:
+def test_a_table_between_tabs_is_not_taken_for_the_other_form(
+    tmp_path: Path, corpus: Corpus
+) -> None:
     (tmp_path / "trials.csv").write_text("enroll\ttest\tlabel\nu0\tu1\t1\n")
-    with pytest.raises(ProbeError, match=r"trials\.csv line 1: the columns are separated by tabs; expected commas"):
+    with pytest.raises(
+        ProbeError, match=r"trials\.csv line 1: the columns are separated by tabs; expected commas"
+    ):
         load_trials(tmp_path / "trials.csv", corpus)
 
 
 def test_a_list_that_is_not_there_is_refused(tmp_path: Path, corpus: Corpus) -> None:
-    with pytest.raises(ProbeError, match=r"gone\.csv: does not exist; expected a CSV trial list with the columns enroll,test,label"):
+    with pytest.raises(
+        ProbeError,
+        match=r"gone\.csv: does not exist; expected a CSV trial list with the columns enroll,test,label",
+    ):
         load_trials(tmp_path / "gone.csv", corpus)
 
 
-@pytest.mark.parametrize(("rows", "counts"), [(["u0,u1,1", "u2,u3,1"], "2 of 2"), (["u0,u2,0"], "0 of 1"), ([], "0 of 0")])
-def test_trials_of_one_kind_are_refused(tmp_path: Path, corpus: Corpus, rows: list[str], counts: str) -> None:
-    with pytest.raises(ProbeError, match=f"{counts} trials are targets; expected some of both kinds"):
+@pytest.mark.parametrize(
+    ("rows", "counts"),
+    [(["u0,u1,1", "u2,u3,1"], "2 of 2"), (["u0,u2,0"], "0 of 1"), ([], "0 of 0")],
+)
+def test_trials_of_one_kind_are_refused(
+    tmp_path: Path, corpus: Corpus, rows: list[str], counts: str
+) -> None:
+    with pytest.raises(
+        ProbeError, match=f"{counts} trials are targets; expected some of both kinds"
+    ):
         load_trials(write(tmp_path, *rows), corpus)
 
 
@@ -215,7 +265,9 @@ def pairs(drawn: trials.TrialList) -> list[tuple[str, str]]:
     return [(trial.enroll.key, trial.test.key) for trial in drawn.trials]
 
 
-@pytest.mark.parametrize("n_speakers", [20, 300], ids=["all pairs listed", "too many pairs to list"])
+@pytest.mark.parametrize(
+    "n_speakers", [20, 300], ids=["all pairs listed", "too many pairs to list"]
+)
 def test_drawn_trials_are_right_distinct_and_a_third_of_them_targets(n_speakers: int) -> None:
     drawn = draw_trials(speakers(n_speakers, 10), 600, seed=1)
     assert len(set(pairs(drawn))) == len(drawn.trials) == 600
@@ -238,8 +290,14 @@ def test_drawn_trials_are_the_same_for_the_same_seed_only(n_speakers: int) -> No
 
 def test_pairs_that_are_taken_are_not_drawn() -> None:
     dev = speakers(3, 2)
-    taken = {frozenset((trial.enroll.key, trial.test.key)) for trial in draw_trials(dev, 6, seed=0).trials}
-    left = {frozenset((trial.enroll.key, trial.test.key)) for trial in draw_trials(dev, 600, seed=0, taken=taken).trials}
+    taken = {
+        frozenset((trial.enroll.key, trial.test.key))
+        for trial in draw_trials(dev, 6, seed=0).trials
+    }
+    left = {
+        frozenset((trial.enroll.key, trial.test.key))
+        for trial in draw_trials(dev, 600, seed=0, taken=taken).trials
+    }
     assert left and not left & taken and len(left | taken) == 15
 
 
@@ -263,5 +321,8 @@ def test_utterances_of_unknown_speakers_are_in_no_drawn_trial() -> None:
     ],
 )
 def test_one_speaker_or_one_utterance_each_is_refused(dev: list[Utterance], message: str) -> None:
-    with pytest.raises(ProbeError, match=message + r".*; expected two\s+speakers at least, .*Give a list with --dev-trials"):
+    with pytest.raises(
+        ProbeError,
+        match=message + r".*; expected two\s+speakers at least, .*Give a list with --dev-trials",
+    ):
         draw_trials(dev, 600, seed=0)

@@ -1,4 +1,6 @@
-"""Tasks under conditions: what is trained on which audio, what is tested on which, and what the records say of it."""
+"""Tasks under conditions: what is trained on which audio, what is tested on which, and what the
+records say of it.
+"""
 
 import json
 from pathlib import Path
@@ -35,7 +37,9 @@ def corpus(tmp_path: Path) -> Path:
         path = f"u{i}.wav"
         (tmp_path / path).write_bytes(b"x")
         speaker = i % 6
-        rows.append(f"{path},{WORDS[i % 4]},s{speaker},{'near' if speaker < 3 else 'far'},{split},,{'FM'[speaker % 2]},{i // 4 % 3}")
+        rows.append(
+            f"{path},{WORDS[i % 4]},s{speaker},{'near' if speaker < 3 else 'far'},{split},,{'FM'[speaker % 2]},{i // 4 % 3}"
+        )
     manifest = tmp_path / "words.csv"
     manifest.write_text("\n".join(rows) + "\n")
     return manifest
@@ -50,16 +54,22 @@ def signal(strength: float, seed: int, n_frames: int = 8) -> list[np.ndarray]:
 
 @pytest.fixture
 def features(corpus: Path) -> Path:
-    """Layer 0 does not mind the noise; layer 1, a little clearer on clean audio, loses the word in it."""
+    """Layer 0 does not mind the noise; layer 1, a little clearer on clean audio, loses the word in
+    it.
+    """
     root = corpus.parent / "features"
     extracted(root, {"0": signal(1, 0), "1": signal(1.5, 1)}, corpus)
     extracted(root, {"0": signal(1, 2), "1": signal(0, 3)}, corpus, condition=NOISE)
     return root
 
 
-def asked(corpus: Path, features: Path, task: str = "word-id", *conditions: str, **overrides: Any) -> Any:
+def asked(
+    corpus: Path, features: Path, task: str = "word-id", *conditions: str, **overrides: Any
+) -> Any:
     to = corpus.parent / "results"
-    return run(open_task(task, overrides), "planted", corpus, features, to, conditions=conditions or None)
+    return run(
+        open_task(task, overrides), "planted", corpus, features, to, conditions=conditions or None
+    )
 
 
 def values(records: Any, metric: str = "accuracy", **equal: Any) -> dict[str, float]:
@@ -72,7 +82,9 @@ def values(records: Any, metric: str = "accuracy", **equal: Any) -> dict[str, fl
     return dict(zip(rows["layer"], rows["value"], strict=True))
 
 
-def test_a_layer_that_does_not_mind_the_noise_keeps_its_score_and_the_other_falls_to_chance(corpus: Path, features: Path) -> None:
+def test_a_layer_that_does_not_mind_the_noise_keeps_its_score_and_the_other_falls_to_chance(
+    corpus: Path, features: Path
+) -> None:
     done = asked(corpus, features, "word-id", "clean", NOISE)
     assert [path.name for path in done.paths] == [
         "planted__word-id__words__clean.jsonl",
@@ -82,7 +94,9 @@ def test_a_layer_that_does_not_mind_the_noise_keeps_its_score_and_the_other_fall
     assert clean["0"] == clean["1"] == noisy["0"] == 1
     assert noisy["1"] <= 0.6
     # Trained and chosen on clean audio, once: both files hold the same dev scores.
-    assert values(done, condition="clean", split="dev") == values(done, condition=NOISE, split="dev")
+    assert values(done, condition="clean", split="dev") == values(
+        done, condition=NOISE, split="dev"
+    )
     rows = read_records(*done.paths)
     assert set(rows["train_condition"]) == {"clean"} and set(rows["test_domain"]) == {""}
 
@@ -91,7 +105,11 @@ def test_the_report_says_which_layer_keeps_its_score(corpus: Path, features: Pat
     done = asked(corpus, features, "word-id", "clean", NOISE)
     write_tables(read_records(*done.paths), corpus.parent)
     page = (corpus.parent / "robustness_layers.md").read_text(encoding="utf-8")
-    marks = {cells[1].strip(): cells[2].strip() for line in page.splitlines() if len(cells := line.split("|")) > 3}
+    marks = {
+        cells[1].strip(): cells[2].strip()
+        for line in page.splitlines()
+        if len(cells := line.split("|")) > 3
+    }
     assert "◆" in marks["0"] and not {"◆", "◇"} & set(marks["1"])
     rows = pd.read_csv(corpus.parent / "robustness_layers.csv", dtype={"layer": str})
     lost = rows[rows["condition"] == NOISE].set_index("layer")["margin_lost"]
@@ -99,7 +117,9 @@ def test_the_report_says_which_layer_keeps_its_score(corpus: Path, features: Pat
     assert (corpus.parent / "robustness.png").exists()
 
 
-def test_scores_under_a_condition_are_those_of_the_condition_asked_alone(corpus: Path, features: Path) -> None:
+def test_scores_under_a_condition_are_those_of_the_condition_asked_alone(
+    corpus: Path, features: Path
+) -> None:
     together = asked(corpus, features, "word-id", "clean", NOISE)
     lines = [path.read_text() for path in together.paths]
     for i, name in enumerate(("clean", NOISE)):
@@ -110,26 +130,43 @@ def test_scores_under_a_condition_are_those_of_the_condition_asked_alone(corpus:
         assert strip == [{**json.loads(line), "seconds": 0} for line in lines[i].splitlines()]
 
 
-def test_controls_of_clean_training_stand_beside_clean_tests_and_others_beside_theirs(corpus: Path, features: Path) -> None:
+def test_controls_of_clean_training_stand_beside_clean_tests_and_others_beside_theirs(
+    corpus: Path, features: Path
+) -> None:
     for disturb in ("train", "both", "mixed"):
         rows = read_records(*asked(corpus, features, "word-id", NOISE, disturb=disturb).paths)
         assert {"", "majority", "shuffled"} == set(rows["control"]) and set(rows["budget"]) > {""}
     rows = read_records(*asked(corpus, features, "word-id", "clean", NOISE).paths)
     assert {"", "majority", "shuffled"} == set(rows[rows["condition"] == "clean"]["control"])
     assert {"", "majority"} == set(rows[rows["condition"] == NOISE]["control"])
-    assert set(rows[rows["condition"] == "clean"]["budget"]) > {""} == set(rows[rows["condition"] == NOISE]["budget"])
+    assert (
+        set(rows[rows["condition"] == "clean"]["budget"])
+        > {""}
+        == set(rows[rows["condition"] == NOISE]["budget"])
+    )
 
 
-def test_trainings_under_different_sets_of_conditions_are_different_questions(corpus: Path, features: Path) -> None:
+def test_trainings_under_different_sets_of_conditions_are_different_questions(
+    corpus: Path, features: Path
+) -> None:
     both = asked(corpus, features, "word-id", "clean", NOISE, disturb="mixed")
     clean = asked(corpus, features, "word-id", "clean", disturb="mixed")
     other = asked(corpus, features, "word-id", NOISE, "clean", disturb="mixed")
     assert other.paths[1] == both.paths[0] and not set(clean.paths) & set(both.paths)
-    tasks, hashes = ({getattr(records[0], name) for records in (both.records, clean.records)} for name in ("task", "task_sha256"))
-    assert tasks == {f"word-id:disturb=mixed:conditions=clean,{NOISE}", "word-id:disturb=mixed"} and len(hashes) == 2
+    tasks, hashes = (
+        {getattr(records[0], name) for records in (both.records, clean.records)}
+        for name in ("task", "task_sha256")
+    )
+    assert (
+        tasks == {f"word-id:disturb=mixed:conditions=clean,{NOISE}", "word-id:disturb=mixed"}
+        and len(hashes) == 2
+    )
     # With a test, or a training, of its own a condition changes nothing of the others.
     for disturb in ("test", "both"):
-        some, more = (asked(corpus, features, "word-id", *names, disturb=disturb) for names in (("clean",), ("clean", NOISE)))
+        some, more = (
+            asked(corpus, features, "word-id", *names, disturb=disturb)
+            for names in (("clean",), ("clean", NOISE))
+        )
         assert some.paths[0] == more.paths[0]
         assert some.records[0].task_sha256 == more.records[0].task_sha256
 
@@ -138,7 +175,9 @@ def test_trainings_under_different_sets_of_conditions_are_different_questions(co
     ("disturb", "train", "test"),
     [("train", NOISE, "clean"), ("both", NOISE, NOISE), ("mixed", "several", NOISE)],
 )
-def test_a_task_says_which_rows_are_disturbed(corpus: Path, features: Path, disturb: str, train: str, test: str) -> None:
+def test_a_task_says_which_rows_are_disturbed(
+    corpus: Path, features: Path, disturb: str, train: str, test: str
+) -> None:
     done = asked(corpus, features, "word-id", "clean", NOISE, disturb=disturb)
     found = values(done, train_condition=train, condition=test, split="test")
     # Layer 1 has no word in its noisy rows: nothing can be learnt from them, nor read in them.
@@ -154,13 +193,19 @@ def test_a_task_says_which_rows_are_disturbed(corpus: Path, features: Path, dist
         }[disturb]
     )
     assert len(done.paths) == len(set(done.paths)) == 2
-    n_train = set(rows[(rows["layer"] == "0") & (rows["control"] == "") & (rows["budget"] == "")]["n_train"])
+    n_train = set(
+        rows[(rows["layer"] == "0") & (rows["control"] == "") & (rows["budget"] == "")]["n_train"]
+    )
     assert n_train == {48 if disturb == "mixed" else 24}
 
 
-def test_conditions_can_be_the_domains_of_a_matrix(corpus: Path, features: Path, tmp_path: Path) -> None:
+def test_conditions_can_be_the_domains_of_a_matrix(
+    corpus: Path, features: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "noise-shift.toml"
-    path.write_text(f'kind = "shift"\nof = "word-id"\nacross = "condition"\nconditions = ["clean", "{NOISE}"]\n')
+    path.write_text(
+        f'kind = "shift"\nof = "word-id"\nacross = "condition"\nconditions = ["clean", "{NOISE}"]\n'
+    )
     done = asked(corpus, features, str(path))
     [name] = {path.name for path in done.paths}
     assert name == "planted__noise-shift__words__several.jsonl"
@@ -172,14 +217,18 @@ def test_conditions_can_be_the_domains_of_a_matrix(corpus: Path, features: Path,
     assert all(cell["0"] == 1 for cell in found.values())
     assert found["clean", "clean"]["1"] == 1
     assert max(cell["1"] for place, cell in found.items() if NOISE in place) <= 0.6
-    with pytest.raises(ProbeError, match=r"domains 'clean'; expected two or more conditions, such as --condition"):
+    with pytest.raises(
+        ProbeError, match=r"domains 'clean'; expected two or more conditions, such as --condition"
+    ):
         asked(corpus, features, str(path), "clean")
 
 
 def test_how_much_of_the_condition_a_layer_holds(corpus: Path, features: Path) -> None:
     """The condition as the label: only layer 1 can tell, which the noise empties."""
     task = corpus.parent / "which.toml"
-    task.write_text('kind = "classify"\nlabel = "condition"\ndisturb = "mixed"\nconditions = ["clean", "noise:white@0dB"]\n')
+    task.write_text(
+        'kind = "classify"\nlabel = "condition"\ndisturb = "mixed"\nconditions = ["clean", "noise:white@0dB"]\n'
+    )
     done = asked(corpus, features, str(task))
     found = values(done, split="test")
     assert found["1"] >= 0.85 and found["0"] <= 0.75
@@ -188,7 +237,9 @@ def test_how_much_of_the_condition_a_layer_holds(corpus: Path, features: Path) -
     assert set(rows[(rows["split"] == "test") & (rows["layer"] == "0")]["n"]) == {24}
 
 
-def test_stored_features_of_each_condition_belong_to_the_recipe(corpus: Path, features: Path) -> None:
+def test_stored_features_of_each_condition_belong_to_the_recipe(
+    corpus: Path, features: Path
+) -> None:
     rows = read_records(*asked(corpus, features, "word-id", "clean", NOISE).paths)
     of = rows.groupby("condition")["recipe"].agg(set)
     assert len(of["clean"]) == len(of[NOISE]) == 1 and of["clean"] != of[NOISE]
@@ -198,14 +249,21 @@ def test_stored_features_of_each_condition_belong_to_the_recipe(corpus: Path, fe
 
 
 def test_a_condition_without_features_is_named(corpus: Path, features: Path) -> None:
-    with pytest.raises(ProbeError, match=r"no features of planted that give meanstd \(telephone\); found .*noise:white@0dB"):
+    with pytest.raises(
+        ProbeError,
+        match=r"no features of planted that give meanstd \(telephone\); found .*noise:white@0dB",
+    ):
         asked(corpus, features, "word-id", "clean", "telephone")
     extracted(features, {"0": signal(1, 0)}, corpus, condition="telephone")
-    with pytest.raises(ProbeError, match=r"layers 0; .* has 0, 1\. Extract all conditions with the same --layers"):
+    with pytest.raises(
+        ProbeError, match=r"layers 0; .* has 0, 1\. Extract all conditions with the same --layers"
+    ):
         asked(corpus, features, "word-id", "clean", "telephone")
 
 
-def test_groups_of_blocks_are_columns_in_which_every_speaker_has_one_value(corpus: Path, features: Path) -> None:
+def test_groups_of_blocks_are_columns_in_which_every_speaker_has_one_value(
+    corpus: Path, features: Path
+) -> None:
     rows = read_records(*asked(corpus, features, "word-id", "clean", NOISE).paths)
     for row in rows[(rows["split"] == "test") & (rows["control"] == "")].itertuples():
         assert set(row.groups) == {"sex", "domain"}  # accents change within a speaker
@@ -217,7 +275,9 @@ def test_groups_of_blocks_are_columns_in_which_every_speaker_has_one_value(corpu
 def test_a_finished_file_is_not_written_again_and_a_missing_condition_is_added(
     corpus: Path, features: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": "abc"})
+    monkeypatch.setattr(
+        "probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": "abc"}
+    )
 
     def again(*conditions: str) -> tuple[list[Path], list[int]]:
         to = corpus.parent / "results"
@@ -239,13 +299,24 @@ def test_labels_over_time_follow_a_sound_that_lasts_longer(corpus: Path) -> None
 
     def two_halves(n_frames: int, seed: int) -> list[np.ndarray]:
         noise = np.random.default_rng(seed)
-        return [codes[(np.arange(n_frames) >= n_frames // 2).astype(int)] + noise.standard_normal((n_frames, DIM)) for _ in range(48)]
+        return [
+            codes[(np.arange(n_frames) >= n_frames // 2).astype(int)]
+            + noise.standard_normal((n_frames, DIM))
+            for _ in range(48)
+        ]
 
     extracted(root, {"0": two_halves(20, 0)}, corpus)
-    recipe = {"condition": SLOW, "disturbance": {"text": SLOW, "seed": None, "stretch": 2.0, "steps": []}}
+    recipe = {
+        "condition": SLOW,
+        "disturbance": {"text": SLOW, "seed": None, "stretch": 2.0, "steps": []},
+    }
     extracted(root, {"0": two_halves(40, 1)}, corpus, **recipe)
     intervals = corpus.parent / "halves.csv"
-    lines = [f"u{i}.wav,{start},{start + 0.2:.2f},{label}" for i in range(48) for start, label in ((0.0, "a"), (0.2, "b"))]
+    lines = [
+        f"u{i}.wav,{start},{start + 0.2:.2f},{label}"
+        for i in range(48)
+        for start, label in ((0.0, "a"), (0.2, "b"))
+    ]
     intervals.write_text("path,start,end,label\n" + "\n".join(lines) + "\n")
     task = corpus.parent / "halves.toml"
     task.write_text('kind = "frames"\nlabels = "halves.csv"\ncontrols = []\nweighted = false\n')
@@ -254,42 +325,78 @@ def test_labels_over_time_follow_a_sound_that_lasts_longer(corpus: Path) -> None
     assert clean > 0.9 and slow > 0.9
 
 
-def test_an_utterance_is_left_out_once_under_however_many_conditions(corpus: Path, features: Path) -> None:
+def test_an_utterance_is_left_out_once_under_however_many_conditions(
+    corpus: Path, features: Path
+) -> None:
     manifest = corpus.with_name("gaps.csv")
     lines = corpus.read_text().splitlines()
-    lines[13:15] = [line.replace(",one,", ",,").replace(",two,", ",,") for line in lines[13:15]]  # of the test rows
+    lines[13:15] = [
+        line.replace(",one,", ",,").replace(",two,", ",,") for line in lines[13:15]
+    ]  # of the test rows
     manifest.write_text("\n".join(lines) + "\n")
     rows = read_records(*asked(manifest, features, "word-id", "clean", NOISE).paths)
     assert [row for row in rows["excluded"] if row != {"no text": 2}] == []
 
 
 def test_a_bench_extracts_what_its_tasks_hear_and_no_more(tmp_path: Path) -> None:
-    """Under noise the test rows alone, as heads are trained on clean audio; everything where training is disturbed too."""
+    """Under noise the test rows alone, as heads are trained on clean audio; everything where
+    training is disturbed too.
+    """
     made = write_synthetic_corpus(tmp_path / "audio")
     task = tmp_path / "words.toml"
-    task.write_text('kind = "classify"\nlabel = "text"\ncontrols = []\nconditions = ["clean", "noise:white@10.0dB"]\n')
+    task.write_text(
+        'kind = "classify"\nlabel = "text"\ncontrols = []\nconditions = ["clean", "noise:white@10.0dB"]\n'
+    )
     done = bench(["mfcc"], [task], made.corpus, tmp_path / "out")
     rows = read_records(tmp_path / "out" / "results")
     assert set(rows["condition"]) == {"clean", "noise:white@10dB"} and not done.refused
-    n = {split: sum(item.split == split for item in load_corpus(made.corpus).utterances) for split in ("train", "dev", "test")}
+    n = {
+        split: sum(item.split == split for item in load_corpus(made.corpus).utterances)
+        for split in ("train", "dev", "test")
+    }
     assert [item.extracted for item in done.extractions] == [sum(n.values()), n["test"]]
     both = tmp_path / "both.toml"
     both.write_text(task.read_text() + 'disturb = "both"\n')
     done = bench(["mfcc"], [both], made.corpus, tmp_path / "out")
     assert [item.extracted for item in done.extractions] == [0, n["train"] + n["dev"]]
-    asked_for = ["bench", "--model", "mfcc", "--task", str(task), "--corpus", str(made.corpus), "--to", str(tmp_path / "out")]
+    asked_for = [
+        "bench",
+        "--model",
+        "mfcc",
+        "--task",
+        str(task),
+        "--corpus",
+        str(made.corpus),
+        "--to",
+        str(tmp_path / "out"),
+    ]
     result = CliRunner().invoke(cli, [*asked_for, "--disturb", "both"])
     assert result.exit_code == 0, result.output
     assert {"words:disturb=both", "both"} <= set(read_records(tmp_path / "out" / "results")["task"])
     with pytest.raises(ProbeError, match=r"no features of mfcc that give meanstd \(telephone\)"):
-        run("word-id", "mfcc", made.corpus, tmp_path / "out" / "features", tmp_path / "r", conditions=["telephone"])
+        run(
+            "word-id",
+            "mfcc",
+            made.corpus,
+            tmp_path / "out" / "features",
+            tmp_path / "r",
+            conditions=["telephone"],
+        )
 
 
-def test_rows_that_were_not_extracted_under_a_condition_are_named(corpus: Path, features: Path) -> None:
+def test_rows_that_were_not_extracted_under_a_condition_are_named(
+    corpus: Path, features: Path
+) -> None:
     """All of the corpus is not needed: what is heard is."""
     part = corpus.with_name("part.csv")
     lines = corpus.read_text().splitlines()
-    part.write_text("\n".join([lines[0], *(line for line in lines[1:] if ",test," in line)][:-2]) + "\n")
-    extracted(features, {"0": signal(1, 0)[:10], "1": signal(1, 1)[:10]}, part, condition="telephone")
-    with pytest.raises(ProbeError, match=r"2 of 12 utterances of words have no features \(u46.wav, u47.wav\)"):
+    part.write_text(
+        "\n".join([lines[0], *(line for line in lines[1:] if ",test," in line)][:-2]) + "\n"
+    )
+    extracted(
+        features, {"0": signal(1, 0)[:10], "1": signal(1, 1)[:10]}, part, condition="telephone"
+    )
+    with pytest.raises(
+        ProbeError, match=r"2 of 12 utterances of words have no features \(u46.wav, u47.wav\)"
+    ):
         asked(corpus, features, "word-id", "telephone")

@@ -1,4 +1,6 @@
-"""A checkpoint's own CTC head: found by architecture and weights, read greedily, kept per utterance, shown beside the probes."""
+"""A checkpoint's own CTC head: found by architecture and weights, read greedily, kept per
+utterance, shown beside the probes.
+"""
 
 import json
 import shutil
@@ -88,7 +90,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def copy(folders: dict[str, Path], tmp_path: Path) -> Path:
     """A fine-tuned wav2vec2 without any tokenizer file, which a test may change."""
     folder = Path(shutil.copytree(folders["wav2vec2"], tmp_path / "copy"))
-    for name in ("vocab.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.json"):
+    for name in (
+        "vocab.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "tokenizer.json",
+    ):
         (folder / name).unlink(missing_ok=True)
     return folder
 
@@ -96,7 +104,9 @@ def copy(folders: dict[str, Path], tmp_path: Path) -> Path:
 def write(folder: Path, **files: Any) -> None:
     """JSON files by their stem."""
     for stem, content in files.items():
-        (folder / f"{stem}.json").write_text(content if isinstance(content, str) else json.dumps(content))
+        (folder / f"{stem}.json").write_text(
+            content if isinstance(content, str) else json.dumps(content)
+        )
 
 
 def writes_of(folder: Path) -> tuple[str, ...]:
@@ -127,16 +137,24 @@ def test_a_fine_tuned_checkpoint_gives_its_encoders_layers_bit_for_bit(
     model.base_model.save_pretrained(tmp_path)
     shutil.copy(folders[family] / "preprocessor_config.json", tmp_path)
     bare = open_model(str(tmp_path), "cpu")
-    assert (bare.info.ctc, bare.info.layers, bare.info.aliases) == ({}, fine_tuned.info.layers, fine_tuned.info.aliases)
+    assert (bare.info.ctc, bare.info.layers, bare.info.aliases) == (
+        {},
+        fine_tuned.info.layers,
+        fine_tuned.info.aliases,
+    )
     assert bare.info.parameters == fine_tuned.info.parameters, "the head's are not the encoder's"
     batch = noise(n_samples)[None], torch.tensor([n_samples]), list(bare.info.layers)
-    for name, found, expected in zip(batch[2], fine_tuned.encode(*batch)[0], bare.encode(*batch)[0], strict=True):
+    for name, found, expected in zip(
+        batch[2], fine_tuned.encode(*batch)[0], bare.encode(*batch)[0], strict=True
+    ):
         assert torch.equal(found, expected), name
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("n_samples", [400, 9111])
-def test_the_layer_of_the_head_is_transformers_logits(folders: dict[str, Path], family: str, n_samples: int) -> None:
+def test_the_layer_of_the_head_is_transformers_logits(
+    folders: dict[str, Path], family: str, n_samples: int
+) -> None:
     wave = noise(n_samples)
     encoder = open_model(str(folders[family]), "cpu")
     assert tuple(encoder.info.ctc["writes"]) == WRITES
@@ -146,7 +164,9 @@ def test_the_layer_of_the_head_is_transformers_logits(folders: dict[str, Path], 
     assert scores.shape == (1, encoder.n_frames(n_samples), 10)
     assert n_frames.tolist() == [[encoder.n_frames(n_samples)]] * 2
     model = transformers.AutoModelForCTC.from_pretrained(folders[family]).eval()
-    inputs = transformers.AutoFeatureExtractor.from_pretrained(folders[family])(wave.numpy(), sampling_rate=16_000, return_tensors="pt")
+    inputs = transformers.AutoFeatureExtractor.from_pretrained(folders[family])(
+        wave.numpy(), sampling_rate=16_000, return_tensors="pt"
+    )
     with torch.inference_mode():
         expected = model(inputs.input_values).logits
     assert float((scores - expected).abs().max() / expected.abs().max()) <= 1e-5
@@ -155,7 +175,9 @@ def test_the_layer_of_the_head_is_transformers_logits(folders: dict[str, Path], 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_texts_of_the_planted_heads_are_not_trivial(folders: dict[str, Path], family: str) -> None:
+def test_the_texts_of_the_planted_heads_are_not_trivial(
+    folders: dict[str, Path], family: str
+) -> None:
     encoder = open_model(str(folders[family]), "cpu")
     scores = encoder.encode(noise(16_000)[None], torch.tensor([16_000]), [CTC])[0][0]
     text = greedy_text(scores[0].argmax(-1).tolist(), encoder.info.ctc["writes"])
@@ -219,7 +241,9 @@ def test_symbols_of_several_characters_are_written_whole() -> None:
 
 
 def slowly(symbols: Sequence[int], writes: Sequence[str]) -> str:
-    """The same by the book: a symbol counts where it is not the one before it; then one space between words."""
+    """The same by the book: a symbol counts where it is not the one before it; then one space
+    between words.
+    """
     text = ""
     for i in range(len(symbols)):
         if i == 0 or symbols[i] != symbols[i - 1]:
@@ -240,7 +264,9 @@ def test_greedy_texts_are_those_of_a_slow_decoder(symbols: list[int], writes: li
 
 @settings(max_examples=100, deadline=None)
 @given(symbols=st.lists(st.sampled_from([0, 4, 5, 6, 7, 8, 9]), max_size=40))
-def test_without_other_specials_greedy_texts_are_those_of_transformers_tokenizer(folders: dict[str, Path], symbols: list[int]) -> None:
+def test_without_other_specials_greedy_texts_are_those_of_transformers_tokenizer(
+    folders: dict[str, Path], symbols: list[int]
+) -> None:
     tokenizer = transformers.Wav2Vec2CTCTokenizer.from_pretrained(folders["wav2vec2"])
     expected = tokenizer.decode(symbols) if symbols else ""
     assert greedy_text(symbols, WRITES) == " ".join(expected.split())
@@ -249,7 +275,10 @@ def test_without_other_specials_greedy_texts_are_those_of_transformers_tokenizer
 # What is no head
 
 
-@pytest.mark.parametrize(("family", "architecture"), [*((family, "Model") for family in FAMILIES), ("wav2vec2", "ForPreTraining")])
+@pytest.mark.parametrize(
+    ("family", "architecture"),
+    [*((family, "Model") for family in FAMILIES), ("wav2vec2", "ForPreTraining")],
+)
 def test_a_tokenizer_beside_a_checkpoint_without_head_is_no_head(
     folders: dict[str, Path], tmp_path: Path, family: str, architecture: str
 ) -> None:
@@ -265,19 +294,27 @@ def test_a_tokenizer_beside_a_checkpoint_without_head_is_no_head(
         encoder.encode(noise(800)[None], torch.tensor([800]), [CTC])
 
 
-@pytest.mark.parametrize("gone", [["lm_head.weight", "lm_head.bias"], ["lm_head.weight"], ["lm_head.bias"]])
+@pytest.mark.parametrize(
+    "gone", [["lm_head.weight", "lm_head.bias"], ["lm_head.weight"], ["lm_head.bias"]]
+)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_architecture_whose_head_is_not_in_the_file_has_none_and_says_so(
     folders: dict[str, Path], tmp_path: Path, family: str, gone: list[str]
 ) -> None:
     folder = Path(shutil.copytree(folders[family], tmp_path / "copy"))
     weights = load_file(folder / "model.safetensors")
-    save_file({name: weights[name] for name in weights if name not in gone}, folder / "model.safetensors", {"format": "pt"})
+    save_file(
+        {name: weights[name] for name in weights if name not in gone},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
     names = ", ".join(sorted(gone))
     assert no_head_of(folder) == f"its CTC head is not run: {names} missing, NaN or infinite"
     whole = open_model(str(folders[family]), "cpu")
     batch = noise(2000)[None], torch.tensor([2000]), list(whole.info.layers)
-    for found, expected in zip(open_model(str(folder), "cpu").encode(*batch)[0], whole.encode(*batch)[0], strict=True):
+    for found, expected in zip(
+        open_model(str(folder), "cpu").encode(*batch)[0], whole.encode(*batch)[0], strict=True
+    ):
         assert torch.equal(found, expected)
 
 
@@ -311,11 +348,17 @@ def test_a_head_with_a_weight_that_is_not_finite_is_not_run(copy: Path) -> None:
         (["<pad>"], "'list' object"),
         (ids(TOKENS[:-1]), "9 tokens, 9 of them for its 10 symbols"),
         (ids([*TOKENS, "F"]), "11 tokens, 10 of them for its 10 symbols"),
-        (ids([*SPECIAL, *"ABCDEFGHIJKLMNOPQRSTUVWXYZ'"]), "32 tokens, 10 of them for its 10 symbols"),
+        (
+            ids([*SPECIAL, *"ABCDEFGHIJKLMNOPQRSTUVWXYZ'"]),
+            "32 tokens, 10 of them for its 10 symbols",
+        ),
         (ids(TOKENS) | {"E": 8}, "9 tokens, 9 of them for its 10 symbols"),
         (ids(TOKENS) | {"E": -1}, "9 of them for its 10 symbols"),
         (ids(TOKENS) | {"E": 10}, "9 of them for its 10 symbols"),
-        ({token: str(number) for token, number in ids(TOKENS).items()}, "0 of them for its 10 symbols"),
+        (
+            {token: str(number) for token, number in ids(TOKENS).items()},
+            "0 of them for its 10 symbols",
+        ),
         (
             ids(["[PAD]", "[UNK]", "|", *"ABCDEFG"]),
             "none of its symbols is the blank '<pad>'; name pad_token in tokenizer_config.json",
@@ -324,7 +367,9 @@ def test_a_head_with_a_weight_that_is_not_finite_is_not_run(copy: Path) -> None:
         ({"eng": ids(TOKENS), "fra": ids(TOKENS)}, "vocabularies of 2 languages"),
     ],
 )
-def test_a_vocabulary_that_does_not_fit_gives_no_head_and_the_reason(copy: Path, vocabulary: Any, reason: str) -> None:
+def test_a_vocabulary_that_does_not_fit_gives_no_head_and_the_reason(
+    copy: Path, vocabulary: Any, reason: str
+) -> None:
     if vocabulary is not None:
         write(copy, vocab=vocabulary)
     note = no_head_of(copy)
@@ -344,7 +389,11 @@ def test_a_vocabulary_alone_is_enough_with_the_usual_special_symbols(copy: Path)
 
 @pytest.mark.parametrize("file", ["tokenizer_config", "special_tokens_map"])
 def test_special_symbols_in_brackets_write_nothing(copy: Path, file: str) -> None:
-    write(copy, vocab=ids([*"ABCDEFG", "|", "[UNK]", "[PAD]"]), **{file: {"pad_token": "[PAD]", "unk_token": "[UNK]"}})
+    write(
+        copy,
+        vocab=ids([*"ABCDEFG", "|", "[UNK]", "[PAD]"]),
+        **{file: {"pad_token": "[PAD]", "unk_token": "[UNK]"}},
+    )
     assert writes_of(copy) == (*"ABCDEFG", " ", "", "")
 
 
@@ -355,9 +404,15 @@ def test_lower_case_and_symbols_of_several_characters_are_kept(copy: Path) -> No
 
 @pytest.mark.parametrize("delimiter", [" ", "#", "▁"])
 def test_another_word_boundary_is_a_space(copy: Path, delimiter: str) -> None:
-    write(copy, vocab=ids([*SPECIAL[:-1], delimiter, *"ABCDE"]), tokenizer_config={"word_delimiter_token": delimiter})
+    write(
+        copy,
+        vocab=ids([*SPECIAL[:-1], delimiter, *"ABCDE"]),
+        tokenizer_config={"word_delimiter_token": delimiter},
+    )
     assert writes_of(copy) == WRITES
-    transformers.Wav2Vec2CTCTokenizer(str(copy / "vocab.json"), word_delimiter_token=delimiter).save_pretrained(copy)
+    transformers.Wav2Vec2CTCTokenizer(
+        str(copy / "vocab.json"), word_delimiter_token=delimiter
+    ).save_pretrained(copy)
     assert writes_of(copy) == WRITES
 
 
@@ -372,7 +427,11 @@ def test_added_symbols_beyond_the_head_do_not_count(copy: Path) -> None:
 
 
 def test_of_a_vocabulary_by_languages_the_named_one_is_taken(copy: Path) -> None:
-    write(copy, vocab={"eng": ids(TOKENS), "fra": ids([*SPECIAL, *"vwxyz"])}, tokenizer_config={"target_lang": "fra"})
+    write(
+        copy,
+        vocab={"eng": ids(TOKENS), "fra": ids([*SPECIAL, *"vwxyz"])},
+        tokenizer_config={"target_lang": "fra"},
+    )
     assert writes_of(copy)[5:] == tuple("vwxyz")
 
 
@@ -385,7 +444,15 @@ def test_the_texts_stand_in_the_index_and_in_the_shards(
     folders: dict[str, Path], tones: Callable[..., Path], tmp_path: Path, family: str, view: str
 ) -> None:
     manifest = tones(words=2, speakers=2, repetitions=3)
-    done = extract(str(folders[family]), manifest, tmp_path / "features", view=view, ctc=True, device="cpu", check=False)
+    done = extract(
+        str(folders[family]),
+        manifest,
+        tmp_path / "features",
+        view=view,
+        ctc=True,
+        device="cpu",
+        check=False,
+    )
     store = open_store(tmp_path / "features")
     texts = {key: versions[-1].ctc_text for key, versions in store.utterances.items()}
     assert len(texts) == done.extracted == 12
@@ -401,7 +468,9 @@ def test_the_texts_stand_in_the_index_and_in_the_shards(
 
 
 def texts_in_shards(store: Path) -> dict[str, str]:
-    """Key -> text as plain h5py reads it; of the parts of a long utterance only the last may have one."""
+    """Key -> text as plain h5py reads it; of the parts of a long utterance only the last may have
+    one.
+    """
     texts: dict[str, str] = {}
     for path in sorted(store.glob("shard-*.h5")):
         with h5py.File(path, "r") as file:
@@ -413,18 +482,32 @@ def texts_in_shards(store: Path) -> dict[str, str]:
 
 
 def test_a_long_utterance_in_several_parts_has_its_text_in_the_last(
-    folders: dict[str, Path], tones: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folders: dict[str, Path],
+    tones: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("probe.extraction.plan.SHARD_BYTES", 500)
-    extract(str(folders["hubert"]), tones(words=1, speakers=1, repetitions=3), tmp_path / "features", ctc=True, device="cpu")
+    extract(
+        str(folders["hubert"]),
+        tones(words=1, speakers=1, repetitions=3),
+        tmp_path / "features",
+        ctc=True,
+        device="cpu",
+    )
     store = open_store(tmp_path / "features")
     assert all(job.parts > 1 for job in store.jobs)
-    assert texts_in_shards(store.path) == {key: versions[-1].ctc_text for key, versions in store.utterances.items()}
+    assert texts_in_shards(store.path) == {
+        key: versions[-1].ctc_text for key, versions in store.utterances.items()
+    }
     assert all(versions[-1].ctc_text for versions in store.utterances.values())
 
 
 def test_the_text_is_there_where_the_last_frames_give_no_row(
-    folders: dict[str, Path], tones: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folders: dict[str, Path],
+    tones: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     manifest = tones(words=1, speakers=1, repetitions=3)
     whole = {"view": "frames", "ctc": True, "device": "cpu", "check": False}
@@ -433,10 +516,21 @@ def test_the_text_is_there_where_the_last_frames_give_no_row(
     expected = extract(str(folders["hubert"]), manifest, tmp_path / "whole", chunk_s=0.04, **whole)
     monkeypatch.setattr("probe.extraction.plan.SHARD_BYTES", 100)
     strided = extract(
-        str(folders["hubert"]), manifest, tmp_path / "strided", chunk_s=0.04, **(whole | {"view": "frames:1000"}), dtype="float32"
+        str(folders["hubert"]),
+        manifest,
+        tmp_path / "strided",
+        chunk_s=0.04,
+        **(whole | {"view": "frames:1000"}),
+        dtype="float32",
     )
     assert all(job.parts > 1 for job in FeatureStore(strided.store).jobs)
-    texts = [{key: versions[-1].ctc_text for key, versions in FeatureStore(done.store).utterances.items()} for done in (expected, strided)]
+    texts = [
+        {
+            key: versions[-1].ctc_text
+            for key, versions in FeatureStore(done.store).utterances.items()
+        }
+        for done in (expected, strided)
+    ]
     assert texts[0] == texts[1]
     assert all(texts[0].values())
 
@@ -450,7 +544,11 @@ class Dying:
 
     def __init__(self, encoder: Any, dies_at: int) -> None:
         self.info, self.device, self.n_frames = encoder.info, encoder.device, encoder.n_frames
-        self.implementation, self.precision, self.chunking = encoder.implementation, encoder.precision, encoder.chunking
+        self.implementation, self.precision, self.chunking = (
+            encoder.implementation,
+            encoder.precision,
+            encoder.chunking,
+        )
         self.rows = 1
         self.encoder, self.left = encoder, dies_at
 
@@ -462,12 +560,20 @@ class Dying:
 
 
 def files_of(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file() and path.name != "lock"}
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and path.name != "lock"
+    }
 
 
 @pytest.mark.parametrize("dies_at", [0, 1, 5, 11])
 def test_an_interrupted_run_that_is_repeated_has_the_same_bytes(
-    folders: dict[str, Path], tones: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_at: int
+    folders: dict[str, Path],
+    tones: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    dies_at: int,
 ) -> None:
     monkeypatch.setattr("probe.extraction.plan.SHARD_BYTES", 12_000)
     manifest = tones(words=2, speakers=2, repetitions=3)
@@ -485,7 +591,14 @@ def test_with_and_without_texts_are_two_stores_with_the_same_features(
 ) -> None:
     manifest = tones(words=1, speakers=2, repetitions=3)
     for ctc in (False, True):
-        extract(str(folders["wavlm"]), manifest, tmp_path / "features", ctc=ctc, device="cpu", check=False)
+        extract(
+            str(folders["wavlm"]),
+            manifest,
+            tmp_path / "features",
+            ctc=ctc,
+            device="cpu",
+            check=False,
+        )
     plain, own = sorted(find_stores(tmp_path / "features"), key=lambda store: "ctc" in store.recipe)
     assert plain.layer("final").values.tobytes() == own.layer("final").values.tobytes()
     assert {versions[-1].ctc_text for versions in plain.utterances.values()} == {None}
@@ -493,14 +606,18 @@ def test_with_and_without_texts_are_two_stores_with_the_same_features(
 
 
 @pytest.mark.parametrize("name", ["fbank", "random:data2vec-audio-tiny", "no vocabulary"])
-def test_without_a_head_there_is_nothing_to_run(copy: Path, tones: Callable[..., Path], tmp_path: Path, name: str) -> None:
+def test_without_a_head_there_is_nothing_to_run(
+    copy: Path, tones: Callable[..., Path], tmp_path: Path, name: str
+) -> None:
     name = str(copy) if name == "no vocabulary" else name
     message = rf"^{Path(name).name}: no CTC head can be run \(.*\)\. Leave --ctc out, or name a fine-tuned"
     if name.startswith("random:"):
         message = rf"^{name}: random weights have no CTC head\. Leave --ctc out, or name a fine-tuned checkpoint"
     for dry_run in (False, True):
         with pytest.raises(ProbeError, match=message):
-            extract(name, tones(words=1), tmp_path / "features", ctc=True, device="cpu", dry_run=dry_run)
+            extract(
+                name, tones(words=1), tmp_path / "features", ctc=True, device="cpu", dry_run=dry_run
+            )
     assert not (tmp_path / "features").exists()
 
 
@@ -508,7 +625,8 @@ def test_without_a_head_there_is_nothing_to_run(copy: Path, tones: Callable[...,
 
 
 class Reader:
-    """Hears the pitch of a tone and spells a word with it; one word wrongly, and one twice where the speaker's overtone is high.
+    """Hears the pitch of a tone and spells a word with it; one word wrongly, and one twice where
+    the speaker's overtone is high.
 
     Attributes:
         spells: word by number; the corpus of tones has ba, do and ke.
@@ -521,13 +639,17 @@ class Reader:
 
     def __init__(self, name: str, *spells: str) -> None:
         ctc = {"writes": self.LETTERS, "alphabet": "".join(sorted(self.LETTERS))}
-        self.info = ModelInfo(name, "1", "", "fake", {"0": 6, "1": 6}, {"final": "1"}, hop_samples=160, ctc=ctc)
+        self.info = ModelInfo(
+            name, "1", "", "fake", {"0": 6, "1": 6}, {"final": "1"}, hop_samples=160, ctc=ctc
+        )
         self.spells = spells
 
     def n_frames(self, n_samples: int) -> int:
         return max(0, 1 + (n_samples - 400) // 160)
 
-    def encode(self, waveforms: Tensor, lengths: Tensor, layers: Sequence[str]) -> tuple[list[Tensor], Tensor]:
+    def encode(
+        self, waveforms: Tensor, lengths: Tensor, layers: Sequence[str]
+    ) -> tuple[list[Tensor], Tensor]:
         n_frames = self.n_frames(int(lengths[0]))
         spectrum = torch.fft.rfft(waveforms[0]).abs()
         hertz = 16_000 / waveforms.shape[1]
@@ -552,27 +674,40 @@ def own_rows(path: Path) -> dict[tuple[str, str], Any]:
 
 @pytest.fixture
 def read_out(tones: Callable[..., Path], tmp_path: Path) -> Path:
-    """The manifest of tones that two readers have transcribed: ``good`` reads every word, ``bad`` errs."""
+    """The manifest of tones that two readers have transcribed: ``good`` reads every word, ``bad``
+    errs.
+    """
     manifest = tones()
     for encoder in (Reader("good", "BA", "DO", "KE"), Reader("bad", "BA", "D", "KE ")):
         extract(encoder, manifest, tmp_path / "features", ctc=True, check=False)
     return manifest
 
 
-def test_the_reference_is_jiwers_wer_of_case_folded_texts_on_dev_and_test(read_out: Path, tmp_path: Path) -> None:
-    probe.run(open_task("asr-ctc", QUICK), "bad", read_out, tmp_path / "features", tmp_path / "results")
+def test_the_reference_is_jiwers_wer_of_case_folded_texts_on_dev_and_test(
+    read_out: Path, tmp_path: Path
+) -> None:
+    probe.run(
+        open_task("asr-ctc", QUICK), "bad", read_out, tmp_path / "features", tmp_path / "results"
+    )
     (store,) = [store for store in find_stores(tmp_path / "features") if store.requested == "bad"]
     rows = own_rows(tmp_path / "results")
     assert set(rows) == {(split, metric) for split in ("dev", "test") for metric in ("wer", "cer")}
     for split in ("dev", "test"):
-        utterances = [item for item in probe.load_corpus(read_out).utterances if item.split == split]
+        utterances = [
+            item for item in probe.load_corpus(read_out).utterances if item.split == split
+        ]
         references = [case_folded(item.text) for item in utterances]
         read = [case_folded(store.utterances[item.key][-1].ctc_text or "") for item in utterances]
         assert rows[split, "wer"].value == jiwer.wer(references, read) > 0.3
         assert rows[split, "cer"].value == jiwer.cer(references, read) > 0.1
         for metric in ("wer", "cer"):
             row = rows[split, metric]
-            assert (row.layer, row.select_by, row.n, row.higher_is_better) == ("ctc", "cer", len(utterances), False)
+            assert (row.layer, row.select_by, row.n, row.higher_is_better) == (
+                "ctc",
+                "cer",
+                len(utterances),
+                False,
+            )
             assert row.chosen == {"decoding": "greedy", "normaliser": "case-folded"}
             assert row.note == "its own head, greedy, both sides case-folded"
             assert row.search == []
@@ -581,53 +716,91 @@ def test_the_reference_is_jiwers_wer_of_case_folded_texts_on_dev_and_test(read_o
 
 def test_the_case_of_neither_side_counts(read_out: Path, tmp_path: Path) -> None:
     read_out.write_text(read_out.read_text().replace(",ba,", ",Ba,"))
-    probe.run(open_task("asr-ctc", QUICK), "good", read_out, tmp_path / "features", tmp_path / "results")
+    probe.run(
+        open_task("asr-ctc", QUICK), "good", read_out, tmp_path / "features", tmp_path / "results"
+    )
     rows = own_rows(tmp_path / "results")
     doubled = [row.value for row in rows.values() if row.metric == "wer"]
     assert all(0 < value < 0.4 for value in doubled), "only the word that is said twice is wrong"
 
 
 def test_the_texts_that_were_scored_can_be_read(read_out: Path, tmp_path: Path) -> None:
-    probe.run(open_task("asr-ctc", QUICK), "good", read_out, tmp_path / "features", tmp_path / "results")
+    probe.run(
+        open_task("asr-ctc", QUICK), "good", read_out, tmp_path / "features", tmp_path / "results"
+    )
     (path,) = (tmp_path / "results" / "outcomes").glob("*.jsonl")
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     own = [line for line in lines if line["head"] == OWN_HEAD]
-    assert {(line["reference"], line["hypothesis"]) for line in own} == {("ba", "ba"), ("do", "do"), ("ke", "ke"), ("ke", "keke")}
+    assert {(line["reference"], line["hypothesis"]) for line in own} == {
+        ("ba", "ba"),
+        ("do", "do"),
+        ("ke", "ke"),
+        ("ke", "keke"),
+    }
 
 
-def test_characters_that_the_head_cannot_write_are_counted_in_the_note(read_out: Path, tmp_path: Path) -> None:
+def test_characters_that_the_head_cannot_write_are_counted_in_the_note(
+    read_out: Path, tmp_path: Path
+) -> None:
     read_out.write_text(read_out.read_text().replace(",do,", ",do x,"))
-    probe.run(open_task("asr-ctc", QUICK), "good", read_out, tmp_path / "features", tmp_path / "results")
+    probe.run(
+        open_task("asr-ctc", QUICK), "good", read_out, tmp_path / "features", tmp_path / "results"
+    )
     note = own_rows(tmp_path / "results")["test", "wer"].note
-    assert note == "its own head, greedy, both sides case-folded; 4 characters that it cannot write: 'x'"
+    assert (
+        note
+        == "its own head, greedy, both sides case-folded; 4 characters that it cannot write: 'x'"
+    )
 
 
-def test_a_task_of_several_domains_has_no_reference(tones: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_task_of_several_domains_has_no_reference(
+    tones: Callable[..., Path], tmp_path: Path
+) -> None:
     manifest = tones(words=2, speakers=2, domains=("near", "far"))
-    extract(Reader("good", "BA", "DO", "KE"), manifest, tmp_path / "features", ctc=True, check=False)
+    extract(
+        Reader("good", "BA", "DO", "KE"), manifest, tmp_path / "features", ctc=True, check=False
+    )
     (tmp_path / "shift.toml").write_text('kind = "shift"\nof = "asr-ctc"\n')
-    probe.run(open_task(tmp_path / "shift.toml", QUICK), "good", manifest, tmp_path / "features", tmp_path / "results")
+    probe.run(
+        open_task(tmp_path / "shift.toml", QUICK),
+        "good",
+        manifest,
+        tmp_path / "features",
+        tmp_path / "results",
+    )
     assert set(read_records(tmp_path / "results")["head"]) == {"ctc-linear"}
 
 
-def test_features_without_texts_have_no_reference_and_those_with_texts_are_preferred(tones: Callable[..., Path], tmp_path: Path) -> None:
+def test_features_without_texts_have_no_reference_and_those_with_texts_are_preferred(
+    tones: Callable[..., Path], tmp_path: Path
+) -> None:
     manifest = tones(words=2, speakers=2)
     reader = Reader("good", "BA", "DO", "KE")
     extract(reader, manifest, tmp_path / "features", check=False)
-    probe.run(open_task("asr-ctc", QUICK), "good", manifest, tmp_path / "features", tmp_path / "before")
+    probe.run(
+        open_task("asr-ctc", QUICK), "good", manifest, tmp_path / "features", tmp_path / "before"
+    )
     assert not own_rows(tmp_path / "before")
     extract(reader, manifest, tmp_path / "features", ctc=True, check=False)
-    probe.run(open_task("asr-ctc", QUICK), "good", manifest, tmp_path / "features", tmp_path / "after")
+    probe.run(
+        open_task("asr-ctc", QUICK), "good", manifest, tmp_path / "features", tmp_path / "after"
+    )
     assert len(own_rows(tmp_path / "after")) == 4
 
 
-def test_the_table_shows_the_reference_with_its_note_and_never_in_bold(read_out: Path, tmp_path: Path) -> None:
+def test_the_table_shows_the_reference_with_its_note_and_never_in_bold(
+    read_out: Path, tmp_path: Path
+) -> None:
     for name in ("good", "bad"):
-        probe.run(open_task("asr-ctc", QUICK), name, read_out, tmp_path / "features", tmp_path / "results")
+        probe.run(
+            open_task("asr-ctc", QUICK), name, read_out, tmp_path / "features", tmp_path / "results"
+        )
     records = read_records(tmp_path / "results")
     rows = summary_rows(records)
     own = rows[rows["head"] == OWN_HEAD]
-    assert sorted(zip(own["model"], own["metric"], strict=True)) == [(m, s) for m in ("bad", "good") for s in ("cer", "wer")]
+    assert sorted(zip(own["model"], own["metric"], strict=True)) == [
+        (m, s) for m in ("bad", "good") for s in ("cer", "wer")
+    ]
     assert set(own["layer"]) == {"ctc"}
     assert set(own["note"]) == {"its own head, greedy, both sides case-folded"}
     best = rows.loc[rows[rows["metric"] == "wer"]["value"].idxmin()]
@@ -639,7 +812,9 @@ def test_the_table_shows_the_reference_with_its_note_and_never_in_bold(read_out:
         assert "**" not in line
         assert "its own head, greedy, both sides case-folded" in line
         assert line.split("|")[5].strip() == "ctc"
-    assert any("**" in line for line in lines if "| ctc-linear " in line), "the best of the probes is in bold"
+    assert any("**" in line for line in lines if "| ctc-linear " in line), (
+        "the best of the probes is in bold"
+    )
     files = write_tables(records, tmp_path / "tables")
     assert OWN_HEAD in (tmp_path / "tables" / "table.csv").read_text()
     assert {path.name for path in files} >= {"table.md", "layers.md"}

@@ -1,4 +1,6 @@
-"""Real recordings through models that come from elsewhere than transformers' folders: from extraction to the table."""
+"""Real recordings through models that come from elsewhere than transformers' folders: from
+extraction to the table.
+"""
 
 import csv
 import itertools
@@ -29,7 +31,9 @@ def corpus(speech: Path, tmp_path: Path) -> Path:
         rows = [row for row in csv.DictReader(file) if row["text"] in ("zero", "one")]
     rows.sort(key=lambda row: (row["text"], row["split"]))
     groups = itertools.groupby(rows, key=lambda row: (row["text"], row["split"]))
-    chosen = [row for (_, split), group in groups for row in itertools.islice(group, PER_WORD[split])]
+    chosen = [
+        row for (_, split), group in groups for row in itertools.islice(group, PER_WORD[split])
+    ]
     with (tmp_path / "corpus.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
@@ -39,11 +43,22 @@ def corpus(speech: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("kind", ["fairseq", "torchaudio"])
 def test_real_speech_goes_from_a_file_and_from_a_bundle_to_the_table(
-    folders: dict[str, Path], corpus: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+    folders: dict[str, Path],
+    corpus: Path,
+    tmp_path: Path,
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bundles, "bundles", lambda: {"WAV2VEC2_BASE": small_bundle("WAV2VEC2_BASE")})
-    fairseq_file(tmp_path / "model.pt", transformers.AutoModel.from_pretrained(folders["data2vec-audio"]))
-    model = {"fairseq": str(tmp_path / "model.pt"), "torchaudio": "random:torchaudio:WAV2VEC2_BASE"}[kind]
+    monkeypatch.setattr(
+        bundles, "bundles", lambda: {"WAV2VEC2_BASE": small_bundle("WAV2VEC2_BASE")}
+    )
+    fairseq_file(
+        tmp_path / "model.pt", transformers.AutoModel.from_pretrained(folders["data2vec-audio"])
+    )
+    model = {
+        "fairseq": str(tmp_path / "model.pt"),
+        "torchaudio": "random:torchaudio:WAV2VEC2_BASE",
+    }[kind]
     items = load_corpus(corpus).utterances
 
     done = extract(model, corpus, tmp_path / "features", layers="conv,0-3")
@@ -51,7 +66,9 @@ def test_real_speech_goes_from_a_file_and_from_a_bundle_to_the_table(
     store, keys = open_store(done.store), [item.key for item in items]
     samples = [2 * soundfile.info(item.path).frames for item in items]  # 8 kHz, heard at 16
     for layer in ("conv", "3"):
-        assert np.diff(store.layer(layer, keys).offsets).tolist() == [1 + (n - 400) // 320 for n in samples]
+        assert np.diff(store.layer(layer, keys).offsets).tolist() == [
+            1 + (n - 400) // 320 for n in samples
+        ]
 
     scored = run("word-id", model, corpus, tmp_path / "features", tmp_path / "results")
     table = frame_of(scored.records)

@@ -20,7 +20,13 @@ from probe.measures.counts import amount_counts, value_of
 from probe.measures.uncertainty import interval
 from probe.records import Record, frame_of, iterate_records, read_records
 from probe.reporting.tables import grid
-from probe.reporting.tables.files import budget_grids, budget_rows, summary_rows, to_markdown, write_tables
+from probe.reporting.tables.files import (
+    budget_grids,
+    budget_rows,
+    summary_rows,
+    to_markdown,
+    write_tables,
+)
 
 TASK = """kind = "classify"
 label = "speaker"
@@ -33,16 +39,24 @@ budgets = ["1/class", "2/class", "20", "3s", "10h"]
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
-    """Everything beside a task on planted layers: 4 speakers, 3 words, 48 training utterances of 0.3 s."""
+    """Everything beside a task on planted layers: 4 speakers, 3 words, 48 training utterances of
+    0.3 s.
+    """
     folder = tmp_path_factory.mktemp("labels")
     manifest = write_tones(folder)
     extract(PlantedEncoder(), manifest, folder / "features", view="meanstd", check=False)
     (folder / "own.toml").write_text(TASK)
-    return run(folder / "own.toml", "planted", manifest, folder / "features", folder / "results").records
+    return run(
+        folder / "own.toml", "planted", manifest, folder / "features", folder / "results"
+    ).records
 
 
 def only(records: list[Record], **wanted: object) -> list[Record]:
-    return [record for record in records if all(getattr(record, name) == value for name, value in wanted.items())]
+    return [
+        record
+        for record in records
+        if all(getattr(record, name) == value for name, value in wanted.items())
+    ]
 
 
 def test_a_majority_class_needs_no_layer(records: list[Record]) -> None:
@@ -51,7 +65,9 @@ def test_a_majority_class_needs_no_layer(records: list[Record]) -> None:
 
 
 def test_a_probe_of_labels_drawn_by_type_reads_the_type(records: list[Record]) -> None:
-    """Words are audible, so that a probe learns any label for each of them; selectivity tells the two apart."""
+    """Words are audible, so that a probe learns any label for each of them; selectivity tells the
+    two apart.
+    """
     (drawn,) = only(records, control="types", split="test", layer="1")
     (own,) = only(records, control="", budget="", split="test", layer="1", metric="accuracy")
     assert own.value == 1.0
@@ -73,13 +89,20 @@ def test_drawn_labels_depend_on_the_type_alone() -> None:
     assert many != drawn_labels([f"t{i}" for i in range(3000)], pool, 1)
 
 
-def test_budgets_are_nested_and_larger_ones_are_left_out(records: list[Record], caplog: pytest.LogCaptureFixture) -> None:
-    found = {record.budget: record.n_train for record in only(records, split="test", layer="1", metric="accuracy", control="")}
+def test_budgets_are_nested_and_larger_ones_are_left_out(
+    records: list[Record], caplog: pytest.LogCaptureFixture
+) -> None:
+    found = {
+        record.budget: record.n_train
+        for record in only(records, split="test", layer="1", metric="accuracy", control="")
+    }
     assert found == {"": 48, "1/class": 4, "2/class": 8, "20": 20, "3s": 10}
     keys, labels = [f"k{i}" for i in range(60)], [f"c{i % 5}" for i in range(60)]
     seconds = [0.5 + 0.01 * i for i in range(60)]
     for smaller, larger in (("1/class", "4/class"), ("7", "40"), ("5s", "20s")):
-        few, many = (within_budget(budget, keys, labels, seconds, 0) for budget in (smaller, larger))
+        few, many = (
+            within_budget(budget, keys, labels, seconds, 0) for budget in (smaller, larger)
+        )
         assert few is not None and many is not None
         assert set(few) < set(many)
     taken = within_budget("20s", keys, labels, seconds, 0)
@@ -110,26 +133,42 @@ def test_an_online_code_is_shorter_where_a_layer_holds_the_labels(records: list[
 
 
 def test_codes_of_few_rows_are_standardised_as_all_training_rows_are(tmp_path: Path) -> None:
-    """Both sides know all features; statistics of the few rows of the first portions would make the others wild."""
+    """Both sides know all features; statistics of the few rows of the first portions would make the
+    others wild.
+    """
     generator = np.random.default_rng(0)
     splits = ["train"] * 200 + ["dev"] * 40 + ["test"] * 10
     labels = generator.integers(10, size=len(splits))
-    rows = 0.3 * np.random.default_rng(7).standard_normal((10, 40))[labels] + generator.standard_normal((len(splits), 40))
+    rows = 0.3 * np.random.default_rng(7).standard_normal((10, 40))[
+        labels
+    ] + generator.standard_normal((len(splits), 40))
     lines = ["path,text,speaker,domain,split,duration_s"]
     for i, (split, label) in enumerate(zip(splits, labels, strict=True)):
         (tmp_path / f"{i}.wav").touch()
         lines.append(f"{i}.wav,,s{label},,{split},")
     (tmp_path / "corpus.csv").write_text("\n".join(lines) + "\n")
-    extracted(tmp_path / "features", {"0": list(rows[:, None])}, tmp_path / "corpus.csv", view="mean")
-    (tmp_path / "own.toml").write_text('kind = "classify"\nview = "mean"\nl2 = [1e-4, 1e-2, 1]\nonline_code = true\n')
-    done = run(tmp_path / "own.toml", "planted", tmp_path / "corpus.csv", tmp_path / "features", tmp_path / "results")
+    extracted(
+        tmp_path / "features", {"0": list(rows[:, None])}, tmp_path / "corpus.csv", view="mean"
+    )
+    (tmp_path / "own.toml").write_text(
+        'kind = "classify"\nview = "mean"\nl2 = [1e-4, 1e-2, 1]\nonline_code = true\n'
+    )
+    done = run(
+        tmp_path / "own.toml",
+        "planted",
+        tmp_path / "corpus.csv",
+        tmp_path / "features",
+        tmp_path / "results",
+    )
     (code,) = only(done.records, metric="codelength")
     for portion in code.curve:
         assert portion["bits"] <= portion["n"] * np.log2(10) + 1
     assert code.value < np.log2(10)
 
 
-def test_a_learned_sum_stands_beside_the_layers_and_is_never_the_chosen_one(records: list[Record]) -> None:
+def test_a_learned_sum_stands_beside_the_layers_and_is_never_the_chosen_one(
+    records: list[Record],
+) -> None:
     (test,) = only(records, layer="weighted", split="test")
     assert set(test.layer_weights) == {"0", "1", "2"}
     assert sum(test.layer_weights.values()) == pytest.approx(1, abs=1e-5)
@@ -141,14 +180,27 @@ def test_a_learned_sum_stands_beside_the_layers_and_is_never_the_chosen_one(reco
 def test_tables_show_what_stands_beside(records: list[Record], tmp_path: Path) -> None:
     text = to_markdown(summary_rows(frame_of(records)), layers=False)
     head = [cell.strip() for cell in text.splitlines()[0].strip("|").split("|")]
-    lines = [dict(zip(head, map(str.strip, line.strip("|").split("|")), strict=True)) for line in text.splitlines()[2:] if line.startswith("|")]
+    lines = [
+        dict(zip(head, map(str.strip, line.strip("|").split("|")), strict=True))
+        for line in text.splitlines()[2:]
+        if line.startswith("|")
+    ]
     assert [line["metric"] for line in lines] == ["accuracy ↑", "codelength ↓"]
-    assert (lines[0]["majority"], lines[0]["selectivity"][:4], lines[1]["majority"]) == ("25.0", "+0.0", "–")
+    assert (lines[0]["majority"], lines[0]["selectivity"][:4], lines[1]["majority"]) == (
+        "25.0",
+        "+0.0",
+        "–",
+    )
     (code,) = only(records, metric="codelength", layer="1")
     assert lines[1]["% [95 % interval]"].startswith(f"{code.value:.2f} [")
     curves = grid.to_markdown(budget_grids(budget_rows(frame_of(records))))
     assert "1/class (4) | 2/class (8) | 3s (10) | 20 (20) | all (48)" in " ".join(curves.split())
-    assert [line.split("|")[1].strip() for line in curves.splitlines()[4:] if "|" in line] == ["0", "1", "2", "weighted"]
+    assert [line.split("|")[1].strip() for line in curves.splitlines()[4:] if "|" in line] == [
+        "0",
+        "1",
+        "2",
+        "weighted",
+    ]
     written = {path.name for path in write_tables(frame_of(records), tmp_path)}
     assert {"budgets.md", "budgets.csv"} <= written
 
@@ -156,8 +208,14 @@ def test_tables_show_what_stands_beside(records: list[Record], tmp_path: Path) -
 def test_baselines_of_other_models_stand_beside(records: list[Record]) -> None:
     from dataclasses import replace
 
-    others = [replace(record, model=name, arguments={}) for name in ("fbank", "random:planted") for record in records]
-    rows = summary_rows(frame_of([*records, *others])).query("metric == 'accuracy'").set_index("model")
+    others = [
+        replace(record, model=name, arguments={})
+        for name in ("fbank", "random:planted")
+        for record in records
+    ]
+    rows = (
+        summary_rows(frame_of([*records, *others])).query("metric == 'accuracy'").set_index("model")
+    )
     assert rows.loc["planted", "fbank"] == rows.loc["fbank", "value"]
     assert rows.loc["planted", "random"] == rows.loc["random:planted", "value"]
     assert np.isnan(rows.loc["fbank", "fbank"])
@@ -180,11 +238,17 @@ def test_records_of_controls_are_read_back(records: list[Record], tmp_path: Path
 
     write_records(tmp_path / "own.jsonl", records)
     again = read_records(tmp_path)
-    assert again["control"].value_counts().to_dict() == frame_of(records)["control"].value_counts().to_dict()
+    assert (
+        again["control"].value_counts().to_dict()
+        == frame_of(records)["control"].value_counts().to_dict()
+    )
 
 
-def gaussians(folder: Path, distance: float, sizes: dict[str, int], layers: tuple[float, ...]) -> tuple[Path, float]:
-    """A manifest of utterances of one frame in four Gaussian classes, of which each layer holds a share, and the Bayes accuracy.
+def gaussians(
+    folder: Path, distance: float, sizes: dict[str, int], layers: tuple[float, ...]
+) -> tuple[Path, float]:
+    """A manifest of utterances of one frame in four Gaussian classes, of which each layer holds a
+    share, and the Bayes accuracy.
 
     There are eight speakers in each split, who say all classes.
     """
@@ -198,7 +262,10 @@ def gaussians(folder: Path, distance: float, sizes: dict[str, int], layers: tupl
             lines.append(f"{split}{i}.wav,w{labels[-1]},{split}{i % 8},,{split},")
     (folder / "corpus.csv").write_text("\n".join(lines) + "\n")
     noise = generator.standard_normal((len(layers), len(labels), 6))
-    values = {str(k): list((share * centres[labels] + noise[k])[:, None]) for k, share in enumerate(layers)}
+    values = {
+        str(k): list((share * centres[labels] + noise[k])[:, None])
+        for k, share in enumerate(layers)
+    }
     extracted(folder / "features", values, folder / "corpus.csv", per_shard=1000)
     truth = generator.integers(4, size=400_000)
     rows = centres[truth] + generator.standard_normal((len(truth), 6))
@@ -207,7 +274,9 @@ def gaussians(folder: Path, distance: float, sizes: dict[str, int], layers: tupl
 
 
 def test_the_planted_layer_is_read_at_its_bayes_accuracy(tmp_path: Path) -> None:
-    manifest, bayes = gaussians(tmp_path, 0.6, {"train": 3000, "dev": 1000, "test": 3000}, (0.0, 0.5, 1.0, 0.7))
+    manifest, bayes = gaussians(
+        tmp_path, 0.6, {"train": 3000, "dev": 1000, "test": 3000}, (0.0, 0.5, 1.0, 0.7)
+    )
     task = tmp_path / "own.toml"
     task.write_text('kind = "classify"\nlabel = "text"\nview = "mean"\n')
     done = run(task, "planted", manifest, tmp_path / "features", tmp_path / "results").records
@@ -219,33 +288,56 @@ def test_the_planted_layer_is_read_at_its_bayes_accuracy(tmp_path: Path) -> None
     assert summary_rows(frame_of(done)).iloc[0]["layer"] == "2"
     # equal noise in all layers: the best sum has them by their share of the signal
     shares = found["weighted"].layer_weights
-    assert [shares[layer] for layer in "0123"] == pytest.approx([0, 0.5 / 2.2, 1 / 2.2, 0.7 / 2.2], abs=0.08)
+    assert [shares[layer] for layer in "0123"] == pytest.approx(
+        [0, 0.5 / 2.2, 1 / 2.2, 0.7 / 2.2], abs=0.08
+    )
 
 
 def test_shuffled_labels_are_at_chance_over_seeds(tmp_path: Path) -> None:
     manifest, _ = gaussians(tmp_path, 0.6, {"train": 120, "dev": 60, "test": 400}, (1.0,))
     task = tmp_path / "own.toml"
-    task.write_text('kind = "classify"\nlabel = "text"\nview = "mean"\nl2 = [1e-2]\ncontrols = ["shuffled"]\n')
+    task.write_text(
+        'kind = "classify"\nlabel = "text"\nview = "mean"\nl2 = [1e-2]\ncontrols = ["shuffled"]\n'
+    )
     values = []
-    for seed in range(24):  # one run says little: a probe that knows the classes gives a whole class one wrong name
-        done = run(task, "planted", manifest, tmp_path / "features", tmp_path / "results", seed=seed).records
+    for seed in range(
+        24
+    ):  # one run says little: a probe that knows the classes gives a whole class one wrong name
+        done = run(
+            task, "planted", manifest, tmp_path / "features", tmp_path / "results", seed=seed
+        ).records
         values += [record.value for record in only(done, split="test", control="shuffled")]
     assert abs(np.mean(values) - 0.25) < 3 * np.std(values, ddof=1) / np.sqrt(len(values))
 
 
 def test_what_is_finished_is_not_trained_again(
-    tones: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tones: Callable[..., Path],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": "c"})
+    monkeypatch.setattr(
+        "probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": "c"}
+    )
     manifest = tones()
     extract(PlantedEncoder(), manifest, tmp_path / "features", view="meanstd", check=False)
     task = tmp_path / "quick.toml"
-    task.write_text('kind = "classify"\nlabel = "text"\nl2 = [1e-1]\ncontrols = []\nweighted = false\n')
+    task.write_text(
+        'kind = "classify"\nlabel = "text"\nl2 = [1e-1]\ncontrols = []\nweighted = false\n'
+    )
 
     def trains(**changed: object) -> bool:
         caplog.clear()
         with caplog.at_level("INFO"):
-            done = run(task, "planted", manifest, tmp_path / "features", tmp_path / "results", again=False, **changed)  # type: ignore[arg-type]
+            done = run(
+                task,
+                "planted",
+                manifest,
+                tmp_path / "features",
+                tmp_path / "results",
+                again=False,
+                **changed,
+            )  # type: ignore[arg-type]
         assert done.records
         return "there already" not in caplog.text
 
@@ -255,14 +347,22 @@ def test_what_is_finished_is_not_trained_again(
     assert (tmp_path / "results").glob("*.jsonl").__next__().stat().st_mtime_ns == before
     assert trains(seed=1)
     assert not trains(seed=1)
-    monkeypatch.setattr("probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": "d"})
+    monkeypatch.setattr(
+        "probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": "d"}
+    )
     assert trains(seed=1)
-    monkeypatch.setattr("probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": "d+"})
+    monkeypatch.setattr(
+        "probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": "d+"}
+    )
     assert trains(seed=1)
     assert trains(seed=1)  # code with changes has no version
-    monkeypatch.setattr("probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": "d"})
+    monkeypatch.setattr(
+        "probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": "d"}
+    )
     assert trains(seed=1)
-    (manifest.parent / "near-0-0-0.wav").write_bytes((manifest.parent / "near-0-0-1.wav").read_bytes())
+    (manifest.parent / "near-0-0-0.wav").write_bytes(
+        (manifest.parent / "near-0-0-1.wav").read_bytes()
+    )
     extract(PlantedEncoder(), manifest, tmp_path / "features", view="meanstd", check=False)
     assert trains(seed=1)  # other features
     path = next((tmp_path / "results").glob("*.jsonl"))
@@ -270,7 +370,9 @@ def test_what_is_finished_is_not_trained_again(
     assert trains(seed=1)  # a damaged file
     (outcomes,) = (tmp_path / "results" / "outcomes").glob("*.jsonl")
     content = outcomes.read_bytes()
-    assert {record.outcomes_sha256 for record in iterate_records(path)} == {hashlib.sha256(content).hexdigest()}
+    assert {record.outcomes_sha256 for record in iterate_records(path)} == {
+        hashlib.sha256(content).hexdigest()
+    }
     outcomes.unlink()
     assert trains(seed=1)  # outcomes that were lost
     assert outcomes.read_bytes() == content
@@ -279,44 +381,67 @@ def test_what_is_finished_is_not_trained_again(
     assert trains(seed=1)  # outcomes of other records
 
 
-def test_types_that_cannot_be_are_refused_or_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_types_that_cannot_be_are_refused_or_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     manifest = write_tones(tmp_path)
     extract(PlantedEncoder(), manifest, tmp_path / "features", view="meanstd", check=False)
     task = tmp_path / "own.toml"
-    task.write_text('kind = "classify"\nlabel = "speaker"\nl2 = [1e-1]\ntypes = "domain"\nweighted = false\n')
-    done = run(task, "planted", manifest, tmp_path / "features", tmp_path / "results")  # one type: it draws one label
+    task.write_text(
+        'kind = "classify"\nlabel = "speaker"\nl2 = [1e-1]\ntypes = "domain"\nweighted = false\n'
+    )
+    done = run(
+        task, "planted", manifest, tmp_path / "features", tmp_path / "results"
+    )  # one type: it draws one label
     assert {record.control for record in done.records} == {"", "majority", "shuffled"}
     assert "control types: all types drew one label" in caplog.text
     manifest.write_text(manifest.read_text().replace(",near,", ",,", 3))
-    with pytest.raises(ProbeError, match=r"types: 3 utterances have no domain \(near-0-0-0.wav, near-0-0-1.wav, near-0-0-2.wav\)"):
+    with pytest.raises(
+        ProbeError,
+        match=r"types: 3 utterances have no domain \(near-0-0-0.wav, near-0-0-1.wav, near-0-0-2.wav\)",
+    ):
         run(task, "planted", manifest, tmp_path / "features", tmp_path / "results")
 
 
-def test_a_code_is_paid_by_probabilities_and_picks_its_strength_by_them(records: list[Record]) -> None:
+def test_a_code_is_paid_by_probabilities_and_picks_its_strength_by_them(
+    records: list[Record],
+) -> None:
     from probe.evaluation.linear_search import search_strengths
 
     generator = np.random.default_rng(0)
     labels = generator.integers(3, size=300)
     rows = generator.standard_normal((3, 40))[labels] * 0.4 + generator.standard_normal((300, 40))
-    found = search_strengths(rows[:60], labels[:60], rows[60:], labels[60:], [1e-4, 1e-3, 1e-2, 1e-1, 1.0])  # type: ignore[arg-type]
+    found = search_strengths(
+        rows[:60], labels[:60], rows[60:], labels[60:], [1e-4, 1e-3, 1e-2, 1e-1, 1.0]
+    )  # type: ignore[arg-type]
     entropies = {entry["l2"]: entry["dev_cross_entropy"] for entry in found.search}
     assert found.for_codes().l2 == min(entropies, key=lambda l2: entropies[l2])
 
 
-@pytest.mark.parametrize("key", ["l2 = [1e-2, 1e-1, 1e-2]", 'budgets = ["5", "5"]', 'controls = ["shuffled", "shuffled"]'])
+@pytest.mark.parametrize(
+    "key",
+    ["l2 = [1e-2, 1e-1, 1e-2]", 'budgets = ["5", "5"]', 'controls = ["shuffled", "shuffled"]'],
+)
 def test_a_list_that_names_something_twice_is_refused(tmp_path: Path, key: str) -> None:
     (tmp_path / "own.toml").write_text(f'kind = "classify"\n{key}\n')
     with pytest.raises(ProbeError, match=rf"own.toml: {key.split()[0]} = .* twice"):
         open_task(tmp_path / "own.toml")
 
 
-def test_layers_of_another_width_are_left_out_of_the_sum_and_the_note_names_them(tmp_path: Path) -> None:
+def test_layers_of_another_width_are_left_out_of_the_sum_and_the_note_names_them(
+    tmp_path: Path,
+) -> None:
     manifest = write_tones(tmp_path, words=2, speakers=2, repetitions=4)
     generator = np.random.default_rng(0)
-    layers = {name: list(generator.standard_normal((16, 1, width))) for name, width in (("conv", 3), ("0", 5), ("1", 5))}
+    layers = {
+        name: list(generator.standard_normal((16, 1, width)))
+        for name, width in (("conv", 3), ("0", 5), ("1", 5))
+    }
     extracted(tmp_path / "features", layers, manifest, view="mean")
     (tmp_path / "own.toml").write_text('kind = "classify"\nview = "mean"\nl2 = [1e-1]\n')
-    done = run(tmp_path / "own.toml", "planted", manifest, tmp_path / "features", tmp_path / "results")
+    done = run(
+        tmp_path / "own.toml", "planted", manifest, tmp_path / "features", tmp_path / "results"
+    )
     (test,) = only(done.records, layer="weighted", split="test")
     assert set(test.layer_weights) == {"0", "1"}
     assert test.note == "a sum of the 2 layers 5 wide; left out: conv (3 wide)"

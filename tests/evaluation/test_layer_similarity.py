@@ -19,7 +19,11 @@ from probe.evaluation.aligned_rows import MOST_GROUPS, pair_up
 from probe.evaluation.dataset import Features, block_of
 from probe.evaluation.layer_similarity import similarity
 from probe.measures.representations import linear_cka
-from probe.reporting.tables.similarity_tables import read_similarity, similarity_markdown, write_similarity
+from probe.reporting.tables.similarity_tables import (
+    read_similarity,
+    similarity_markdown,
+    write_similarity,
+)
 from probe.store.stores import select_store
 
 N_UTTERANCES, N_FRAMES, DIM = 72, 14, 6
@@ -48,7 +52,9 @@ def manifest(tones: Callable[..., Path]) -> Path:
 
 @pytest.fixture
 def planted(manifest: Path, tmp_path: Path) -> tuple[Path, Path, Layers]:
-    """Manifest, features and clean layers; under ``noise`` layer 0 moves, 1 does not, 2 is rotated and 3 is another."""
+    """Manifest, features and clean layers; under ``noise`` layer 0 moves, 1 does not, 2 is rotated
+    and 3 is another.
+    """
     clean = {str(layer): drawn(layer) for layer in range(4)}
     noise = np.random.default_rng(9).standard_normal((N_UTTERANCES, N_FRAMES, DIM))
     turn = np.linalg.qr(np.random.default_rng(8).standard_normal((DIM, DIM)))[0]
@@ -65,7 +71,9 @@ def planted(manifest: Path, tmp_path: Path) -> tuple[Path, Path, Layers]:
 
 def compared(planted: tuple[Path, Path, Layers], **how: object) -> dict:
     manifest, features, _ = planted
-    [path] = similarity("planted", manifest, features, features.parent / "results", split="all", **how)  # type: ignore[arg-type]
+    [path] = similarity(
+        "planted", manifest, features, features.parent / "results", split="all", **how
+    )  # type: ignore[arg-type]
     return json.loads(path.read_text())
 
 
@@ -73,13 +81,31 @@ def test_the_report_says_which_layer_moves_and_which_does_not(
     planted: tuple[Path, Path, Layers], command: Callable[..., CompletedProcess], tmp_path: Path
 ) -> None:
     manifest, features, _ = planted
-    arguments = ["--model", "planted", "--corpus", manifest, "--from", features, "--condition", "noise", "--split", "all"]
+    arguments = [
+        "--model",
+        "planted",
+        "--corpus",
+        manifest,
+        "--from",
+        features,
+        "--condition",
+        "noise",
+        "--split",
+        "all",
+    ]
     done = command("similarity", *arguments, "--to", tmp_path / "results")
     assert done.returncode == 0, done.stderr
     assert "## planted: clean and noise (tones, all, frames)" in done.stdout
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line.startswith("|")]
+    lines = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in done.stdout.splitlines()
+        if line.startswith("|")
+    ]
     heading, rows = lines[0], {line[0]: line for line in lines[2:]}
-    shown = {name: {layer: float(row[heading.index(name)].split()[0]) for layer, row in rows.items()} for name in heading[1:]}
+    shown = {
+        name: {layer: float(row[heading.index(name)].split()[0]) for layer, row in rows.items()}
+        for name in heading[1:]
+    }
     assert list(shown) == ["cosine", "unrelated", "relative distance", "CKA", "PWCCA", "chance"]
     for measure in ("cosine", "CKA", "PWCCA"):
         assert shown[measure]["1"] > 0.99 > 0.8 > shown[measure]["0"] > shown[measure]["3"]
@@ -89,24 +115,37 @@ def test_the_report_says_which_layer_moves_and_which_does_not(
     assert abs(shown["CKA"]["3"]) < 0.03
     assert shown["PWCCA"]["3"] < shown["chance"]["3"] + 0.05
     names = {path.name for path in (tmp_path / "results" / "similarity").iterdir()}
-    assert {"similarity.md", "similarity.csv", "planted__clean__planted__noise__tones__frames__all.json"} < names
+    assert {
+        "similarity.md",
+        "similarity.csv",
+        "planted__clean__planted__noise__tones__frames__all.json",
+    } < names
     maps = {name for name in names if name.startswith("map-")}
-    assert maps == {f"map-conditions__planted__tones__frames__all.{ending}" for ending in ("png", "svg")}
+    assert maps == {
+        f"map-conditions__planted__tones__frames__all.{ending}" for ending in ("png", "svg")
+    }
 
 
 def test_cosine_and_distance_are_of_all_frames(planted: tuple[Path, Path, Layers]) -> None:
     found = compared(planted, conditions=["noise"], n_sample=50)
     assert (found["n_rows"], found["n_sampled"]) == (N_UTTERANCES * N_FRAMES, 50)
     assert (found["n_utterances"], found["n_blocks"], found["n_groups"]) == (N_UTTERANCES, 4, 4)
-    stores = [select_store(planted[1], "planted", "frames", condition).layer("0") for condition in ("clean", "noise")]
+    stores = [
+        select_store(planted[1], "planted", "frames", condition).layer("0")
+        for condition in ("clean", "noise")
+    ]
     clean, noisy = (array.values.astype(float) for array in stores)
     lengths = np.linalg.norm(clean, axis=1)
     cosine = np.sum(clean * noisy, axis=1) / lengths / np.linalg.norm(noisy, axis=1)
     cell = found["cells"][0]
     assert cell["cosine"]["value"] == pytest.approx(cosine.mean(), rel=1e-5)
-    assert cell["distance"]["value"] == pytest.approx(np.mean(np.linalg.norm(noisy - clean, axis=1) / lengths), rel=1e-5)
+    assert cell["distance"]["value"] == pytest.approx(
+        np.mean(np.linalg.norm(noisy - clean, axis=1) / lengths), rel=1e-5
+    )
     units = clean / lengths[:, None]
-    assert cell["cosine"]["unrelated"] == pytest.approx((units @ units.T)[~np.eye(len(units), dtype=bool)].mean(), rel=1e-4)
+    assert cell["cosine"]["unrelated"] == pytest.approx(
+        (units @ units.T)[~np.eye(len(units), dtype=bool)].mean(), rel=1e-4
+    )
     for measure in ("cosine", "distance", "cka"):
         assert cell[measure]["low"] < cell[measure]["value"] < cell[measure]["high"], measure
 
@@ -114,19 +153,25 @@ def test_cosine_and_distance_are_of_all_frames(planted: tuple[Path, Path, Layers
 def test_a_cosine_below_0_has_an_interval_around_it(planted: tuple[Path, Path, Layers]) -> None:
     manifest, features, clean = planted
     generator = np.random.default_rng(0)
-    turned = [(0.3 * generator.normal(size=one.shape) - one).astype(np.float32) for one in clean["0"]]
+    turned = [
+        (0.3 * generator.normal(size=one.shape) - one).astype(np.float32) for one in clean["0"]
+    ]
     extracted(features, {"0": turned}, manifest, condition="upside-down")
     cosine = compared(planted, conditions=["upside-down"])["cells"][0]["cosine"]
     assert -1 <= cosine["low"] < cosine["value"] < cosine["high"] < -0.8
 
 
-def test_equal_input_gives_equal_bytes_whatever_the_memory(planted: tuple[Path, Path, Layers], tmp_path: Path) -> None:
+def test_equal_input_gives_equal_bytes_whatever_the_memory(
+    planted: tuple[Path, Path, Layers], tmp_path: Path
+) -> None:
     manifest, features, _ = planted
 
     def bytes_of(to: str, **how: object) -> list[bytes]:
         common = {"split": "all"} | how
         paths = [
-            *similarity("planted", manifest, features, tmp_path / to, conditions=["noise"], **common),  # type: ignore[arg-type]
+            *similarity(
+                "planted", manifest, features, tmp_path / to, conditions=["noise"], **common
+            ),  # type: ignore[arg-type]
             *similarity("planted", manifest, features, tmp_path / to, **common),  # type: ignore[arg-type]
         ]
         return [path.read_bytes() for path in paths]
@@ -146,20 +191,31 @@ def test_layers_among_themselves_are_a_matrix(planted: tuple[Path, Path, Layers]
     cell = {(item["layer"], item["other_layer"]): item for item in found["cells"]}
     assert list(cell) == [(one, other) for one in "012" for other in "012"]
     for layer in "012":
-        assert cell[layer, layer]["cka"]["value"] == cell[layer, layer]["pwcca"]["value"] == pytest.approx(1, abs=1e-5)
+        assert (
+            cell[layer, layer]["cka"]["value"]
+            == cell[layer, layer]["pwcca"]["value"]
+            == pytest.approx(1, abs=1e-5)
+        )
     assert cell["0", "1"]["cka"] == cell["1", "0"]["cka"]
     assert cell["0", "1"]["pwcca"] != cell["1", "0"]["pwcca"]
     assert abs(cell["0", "1"]["cka"]["value"]) < 0.03
 
 
-def test_a_longer_hop_belongs_to_the_mean_of_the_frames_around_it(planted: tuple[Path, Path, Layers]) -> None:
+def test_a_longer_hop_belongs_to_the_mean_of_the_frames_around_it(
+    planted: tuple[Path, Path, Layers],
+) -> None:
     manifest, features, _ = planted
     fine = drawn(50, frames=2 * N_FRAMES + 1)
-    coarse = [np.stack([item[max(0, 2 * i - 1) : 2 * i + 2].mean(axis=0) for i in range(N_FRAMES)]) for item in fine]
+    coarse = [
+        np.stack([item[max(0, 2 * i - 1) : 2 * i + 2].mean(axis=0) for i in range(N_FRAMES)])
+        for item in fine
+    ]
     extracted(features, {"0": fine}, manifest, model=FINE)
     extracted(features, {"0": coarse}, manifest, model=FINE | {"id": "coarse", "hop_samples": 320})
     for model, against in (("coarse", "fine"), ("fine", "coarse")):
-        [path] = similarity(model, manifest, features, features.parent, against=against, split="all")
+        [path] = similarity(
+            model, manifest, features, features.parent, against=against, split="all"
+        )
         found = json.loads(path.read_text())
         assert (found["form"], found["n_rows"]) == ("models", N_UTTERANCES * N_FRAMES)
         assert found["alignment"] == "mean of the frames within half the longer hop"
@@ -168,40 +224,80 @@ def test_a_longer_hop_belongs_to_the_mean_of_the_frames_around_it(planted: tuple
 
 def test_models_are_compared_under_the_same_condition(planted: tuple[Path, Path, Layers]) -> None:
     manifest, features, clean = planted
-    extracted(features, clean, manifest, model=FINE | {"id": "other", "hop_samples": 320}, condition="noise")
-    [path] = similarity("planted", manifest, features, features.parent, against="other", conditions=["noise"], split="all")
+    extracted(
+        features,
+        clean,
+        manifest,
+        model=FINE | {"id": "other", "hop_samples": 320},
+        condition="noise",
+    )
+    [path] = similarity(
+        "planted",
+        manifest,
+        features,
+        features.parent,
+        against="other",
+        conditions=["noise"],
+        split="all",
+    )
     found = json.loads(path.read_text())
-    assert (found["form"], found["model"]["condition"], found["other"]["condition"]) == ("models", "noise", "noise")
+    assert (found["form"], found["model"]["condition"], found["other"]["condition"]) == (
+        "models",
+        "noise",
+        "noise",
+    )
     assert found["cells"][5]["cka"]["value"] > 0.99  # layer 1 did not move
     assert "### " not in similarity_markdown(read_similarity(path))
-    assert "## planted and other, both noise (tones, all, frames)" in similarity_markdown(read_similarity(path))
+    assert "## planted and other, both noise (tones, all, frames)" in similarity_markdown(
+        read_similarity(path)
+    )
 
 
 def test_a_changed_speed_is_aligned_by_share(planted: tuple[Path, Path, Layers]) -> None:
     manifest, features, clean = planted
-    twice = {layer: [np.repeat(item, 2, axis=0) for item in items] for layer, items in clean.items()}
+    twice = {
+        layer: [np.repeat(item, 2, axis=0) for item in items] for layer, items in clean.items()
+    }
     extracted(features, twice, manifest, condition="half-speed")
     found = compared(planted, conditions=["half-speed"])
     assert found["alignment"].startswith("nearest share")
     assert found["n_rows"] == N_UTTERANCES * N_FRAMES
-    assert all(cell["distance"]["value"] == 0 and cell["cka"]["value"] == pytest.approx(1) for cell in found["cells"])
+    assert all(
+        cell["distance"]["value"] == 0 and cell["cka"]["value"] == pytest.approx(1)
+        for cell in found["cells"]
+    )
 
 
-def test_half_the_speed_may_have_a_frame_more_than_twice_as_many(planted: tuple[Path, Path, Layers]) -> None:
+def test_half_the_speed_may_have_a_frame_more_than_twice_as_many(
+    planted: tuple[Path, Path, Layers],
+) -> None:
     manifest, features, clean = planted
-    longer = {layer: [np.repeat(item, [*[2] * (N_FRAMES - 1), 3], axis=0) for item in items] for layer, items in clean.items()}
+    longer = {
+        layer: [np.repeat(item, [*[2] * (N_FRAMES - 1), 3], axis=0) for item in items]
+        for layer, items in clean.items()
+    }
     extracted(features, longer, manifest, condition="tempo:0.5")
     assert compared(planted, conditions=["tempo:0.5"])["n_rows"] == N_UTTERANCES * N_FRAMES
 
 
-def test_lengths_that_cannot_be_of_the_same_sound_are_refused_by_name(planted: tuple[Path, Path, Layers]) -> None:
+def test_lengths_that_cannot_be_of_the_same_sound_are_refused_by_name(
+    planted: tuple[Path, Path, Layers],
+) -> None:
     manifest, features, clean = planted
-    short = {layer: [item[: 4 if i == 3 else None] for i, item in enumerate(items)] for layer, items in clean.items()}
+    short = {
+        layer: [item[: 4 if i == 3 else None] for i, item in enumerate(items)]
+        for layer, items in clean.items()
+    }
     extracted(features, short, manifest, condition="cut")
-    with pytest.raises(ProbeError, match=r"1 utterances have rows .*: near-0-0-3\.wav \(14 and 4\) rows\. Extract both"):
+    with pytest.raises(
+        ProbeError,
+        match=r"1 utterances have rows .*: near-0-0-3\.wav \(14 and 4\) rows\. Extract both",
+    ):
         compared(planted, conditions=["cut"])
     extracted(features, short, manifest, model=FINE | {"id": "other", "hop_samples": 320})
-    with pytest.raises(ProbeError, match=r"1 utterances have rows .*: near-0-0-3\.wav \(14 and 4\)"):
+    with pytest.raises(
+        ProbeError, match=r"1 utterances have rows .*: near-0-0-3\.wav \(14 and 4\)"
+    ):
         compared(planted, against="other")
 
 
@@ -212,20 +308,27 @@ def test_pooled_views_have_a_row_per_utterance(planted: tuple[Path, Path, Layers
     assert cells["1"]["cka"]["value"] > 0.99 > 0.8 > cells["0"]["cka"]["value"]
     wide = compared(planted, conditions=["noise"], view="meanstd")
     assert wide["model"]["widths"] == [2 * DIM] * 4
-    assert wide["notes"] == ["PWCCA is too high: 72 rows of up to 12 dimensions, 10 per dimension are safer (see its chance)"]
+    assert wide["notes"] == [
+        "PWCCA is too high: 72 rows of up to 12 dimensions, 10 per dimension are safer (see its chance)"
+    ]
 
 
 def test_too_few_rows_leave_pwcca_out_and_say_so(planted: tuple[Path, Path, Layers]) -> None:
     found = compared(planted, conditions=["noise"], n_sample=23)
     assert found["notes"] == ["no PWCCA of layers wider than 5: 23 rows, expected 4 per dimension"]
-    assert all(cell["pwcca"] == {"value": None, "low": None, "high": None, "chance": None} for cell in found["cells"])
+    assert all(
+        cell["pwcca"] == {"value": None, "low": None, "high": None, "chance": None}
+        for cell in found["cells"]
+    )
     path = next((planted[1].parent / "results" / "similarity").glob("*.json"))
     text = similarity_markdown(read_similarity(path))
     assert "PWCCA |" not in text
     assert "Note: no PWCCA" in text
 
 
-def test_groups_are_whole_speakers_and_the_sample_is_spread(planted: tuple[Path, Path, Layers]) -> None:
+def test_groups_are_whole_speakers_and_the_sample_is_spread(
+    planted: tuple[Path, Path, Layers],
+) -> None:
     manifest, features, _ = planted
     corpus = load_corpus(manifest)
     side = Features({"clean": select_store(features, "planted", "frames")}, "frames", corpus)
@@ -246,7 +349,11 @@ def test_groups_are_whole_speakers_and_the_sample_is_spread(planted: tuple[Path,
 def test_the_sample_of_a_layer_is_the_rows_it_names(planted: tuple[Path, Path, Layers]) -> None:
     manifest, features, _ = planted
     side, other = (
-        Features({condition: select_store(features, "planted", "frames", condition)}, "frames", load_corpus(manifest))
+        Features(
+            {condition: select_store(features, "planted", "frames", condition)},
+            "frames",
+            load_corpus(manifest),
+        )
         for condition in ("clean", "noise")
     )
     pairs = pair_up(side, other, load_corpus(manifest).utterances, 200, seed=3)
@@ -272,31 +379,47 @@ def test_one_speaker_has_values_without_intervals(manifest: Path, tmp_path: Path
     found = json.loads(path.read_text())
     assert found["notes"] == ["no intervals: all utterances are of one speaker"]
     assert found["cells"][0]["cka"] == {"value": 1.0, "low": None, "high": None}
-    assert "±" not in similarity_markdown(read_similarity(path)).split("\n\n", 2)[2].replace("± half", "")
+    assert "±" not in similarity_markdown(read_similarity(path)).split("\n\n", 2)[2].replace(
+        "± half", ""
+    )
 
 
 @pytest.mark.parametrize(
     ("how", "error", "message"),
     [
-        ({"conditions": ["reverb"]}, ProbeError, r"Run `probe extract --model planted --view frames --condition reverb --corpus"),
-        ({"against": "fbank"}, ProbeError, r"no features of fbank .* Run `probe extract --model fbank --view frames --corpus"),
+        (
+            {"conditions": ["reverb"]},
+            ProbeError,
+            r"Run `probe extract --model planted --view frames --condition reverb --corpus",
+        ),
+        (
+            {"against": "fbank"},
+            ProbeError,
+            r"no features of fbank .* Run `probe extract --model fbank --view frames --corpus",
+        ),
         ({"conditions": ["clean"]}, UsageError, "every condition is compared with clean"),
         ({"view": "frames:2"}, UsageError, "--view frames:2: expected frames"),
         ({"n_sample": 3}, UsageError, "--sample 3: expected 4 rows or more"),
         ({"layers": "0-9"}, UsageError, "planted has no layer '4'"),
     ],
 )
-def test_what_cannot_be_asked_is_refused(planted: tuple[Path, Path, Layers], how: dict, error: type[ProbeError], message: str) -> None:
+def test_what_cannot_be_asked_is_refused(
+    planted: tuple[Path, Path, Layers], how: dict, error: type[ProbeError], message: str
+) -> None:
     with pytest.raises(error, match=message):
         compared(planted, **how)
 
 
 def test_an_unknown_split_is_refused(planted: tuple[Path, Path, Layers]) -> None:
-    with pytest.raises(UsageError, match="--split tset: tones has dev, test, train; expected one of them, or all"):
+    with pytest.raises(
+        UsageError, match="--split tset: tones has dev, test, train; expected one of them, or all"
+    ):
         similarity("planted", planted[0], planted[1], planted[1].parent, split="tset")
 
 
-def test_tables_and_maps_are_rebuilt_from_the_files_alone(planted: tuple[Path, Path, Layers], tmp_path: Path) -> None:
+def test_tables_and_maps_are_rebuilt_from_the_files_alone(
+    planted: tuple[Path, Path, Layers], tmp_path: Path
+) -> None:
     compared(planted, conditions=["noise"], layers="0-1")
     compared(planted, layers="0-1")
     folder = tmp_path / "results" / "similarity"
@@ -305,7 +428,9 @@ def test_tables_and_maps_are_rebuilt_from_the_files_alone(planted: tuple[Path, P
     for name in first:
         (folder / name).unlink()
     again = {path.name: path.read_bytes() for path in write_similarity(folder)}
-    assert {name for name in first if name.startswith("map-")} == {path.name for path in folder.glob("map-*")}
+    assert {name for name in first if name.startswith("map-")} == {
+        path.name for path in folder.glob("map-*")
+    }
     assert len(first) == 6
     assert again == first
     frame = probe.read_similarity(folder)
@@ -330,11 +455,15 @@ def test_a_foreign_file_is_refused_by_name(tmp_path: Path, text: str, message: s
         read_similarity(tmp_path / "nowhere")
 
 
-def test_real_speech_is_nearer_to_its_own_layers_than_to_fbank(speech: Path, tmp_path: Path) -> None:
+def test_real_speech_is_nearer_to_its_own_layers_than_to_fbank(
+    speech: Path, tmp_path: Path
+) -> None:
     corpus = load_corpus(speech / "digits_shared.csv").limited(12)
     for model in ("fbank", "mfcc"):
         probe.extract(model, corpus, tmp_path / "features")
-    [path] = similarity("mfcc", corpus, tmp_path / "features", tmp_path, against="fbank", split="all")
+    [path] = similarity(
+        "mfcc", corpus, tmp_path / "features", tmp_path, against="fbank", split="all"
+    )
     found = json.loads(path.read_text())
     assert found["alignment"] == "mean of the frames within half the longer hop"
     cell = found["cells"][0]

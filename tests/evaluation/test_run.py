@@ -34,14 +34,18 @@ from probe.reporting.tables.files import search_table, to_csv, to_markdown
 
 
 class PlantedEncoder:
-    """Three layers: noise, the tones' spectrum, and the spectrum under noise. Layer ``1`` is the good one."""
+    """Three layers: noise, the tones' spectrum, and the spectrum under noise. Layer ``1`` is the
+    good one.
+    """
 
     import torch
 
     implementation, precision, chunking = "reference", "fp32", None
     rows = 1
     device = torch.device("cpu")
-    info = ModelInfo("planted", "1", "", "test", {"0": 24, "1": 24, "2": 24}, hop_samples=160, min_samples=400)
+    info = ModelInfo(
+        "planted", "1", "", "test", {"0": 24, "1": 24, "2": 24}, hop_samples=160, min_samples=400
+    )
 
     def n_frames(self, n_samples: int) -> int:
         return max(0, 1 + (n_samples - 400) // 160)
@@ -64,7 +68,9 @@ def planted(tones: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
 
     def make(view: str = "meanstd", layers: str | None = None, **shape: object) -> Path:
         manifest = tones(**shape)
-        extract(PlantedEncoder(), manifest, tmp_path / "features", view=view, layers=layers, check=False)
+        extract(
+            PlantedEncoder(), manifest, tmp_path / "features", view=view, layers=layers, check=False
+        )
         return manifest
 
     return make
@@ -76,7 +82,9 @@ def scores(path: Path, control: str = "", budget: str = "") -> dict[tuple[str, s
     return {(row.layer, row.split): row.value for row in table.itertuples()}
 
 
-def test_the_planted_layer_is_found_and_noise_is_at_chance(planted: Callable[..., Path], tmp_path: Path) -> None:
+def test_the_planted_layer_is_found_and_noise_is_at_chance(
+    planted: Callable[..., Path], tmp_path: Path
+) -> None:
     manifest = planted(words=4, repetitions=8)
     done = run("speaker-id", "planted", manifest, tmp_path / "features", tmp_path / "results")
     value = scores(done.path)
@@ -87,7 +95,9 @@ def test_the_planted_layer_is_found_and_noise_is_at_chance(planted: Callable[...
     assert scores(done.path, "majority") == {("none", "dev"): 0.25, ("none", "test"): 0.25}
 
 
-def test_records_hold_counts_search_and_hashes_that_reproduce_the_value(planted: Callable[..., Path], tmp_path: Path) -> None:
+def test_records_hold_counts_search_and_hashes_that_reproduce_the_value(
+    planted: Callable[..., Path], tmp_path: Path
+) -> None:
     done = run("word-id", "planted", planted(), tmp_path / "features", tmp_path / "results")
     assert {record.control for record in done.records} == {"", "majority", "shuffled"}
     for record in done.records:
@@ -101,22 +111,31 @@ def test_records_hold_counts_search_and_hashes_that_reproduce_the_value(planted:
             assert not record.search
             continue
         assert [entry["l2"] for entry in record.search] == KINDS["classify"]["l2"]
-        best = max(record.search, key=lambda entry: (entry["dev_accuracy"], -entry["dev_cross_entropy"]))
+        best = max(
+            record.search, key=lambda entry: (entry["dev_accuracy"], -entry["dev_cross_entropy"])
+        )
         assert record.chosen["l2"] == best["l2"]
     assert "s0" not in done.path.read_text()
 
 
-def test_a_pick_at_the_edge_of_its_grid_is_named(planted: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_pick_at_the_edge_of_its_grid_is_named(
+    planted: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     manifest = planted()
     for grid, n_edges in (([1e-2, 1e5, 1e6], {1}), ([1e-9, 1e-2, 1e6], {0, 1, 2}), ([1e-2], {0})):
         caplog.clear()
         path = tmp_path / "grid.toml"
         path.write_text(f'kind = "classify"\nlabel = "speaker"\nl2 = {grid}\n')
         done = run(path, "planted", manifest, tmp_path / "features", tmp_path / "results")
-        picked = {record.layer: record.chosen["l2"] for record in done.records if not record.control}
+        picked = {
+            record.layer: record.chosen["l2"] for record in done.records if not record.control
+        }
         said = [message for message in caplog.messages if "of its grid" in message]
         ends = {"smallest": grid[0], "largest": grid[-1]}
-        expected = {end: [layer for layer, l2 in picked.items() if l2 == value and len(grid) > 1] for end, value in ends.items()}
+        expected = {
+            end: [layer for layer, l2 in picked.items() if l2 == value and len(grid) > 1]
+            for end, value in ends.items()
+        }
         assert len(said) == sum(map(bool, expected.values()))
         assert len(said) in n_edges
         for end, layers in expected.items():
@@ -125,30 +144,51 @@ def test_a_pick_at_the_edge_of_its_grid_is_named(planted: Callable[..., Path], t
                 assert text in said
 
 
-def test_every_setting_that_was_tried_can_be_printed(planted: Callable[..., Path], tmp_path: Path) -> None:
+def test_every_setting_that_was_tried_can_be_printed(
+    planted: Callable[..., Path], tmp_path: Path
+) -> None:
     done = run("word-id", "planted", planted(), tmp_path / "features", tmp_path / "results")
     lines = search_table(frame_of(done.records)).splitlines()
     assert lines[0] == "planted, word-id, linear: every setting that was tried"
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[4:]]
     layers = ["0", "1", "2", "weighted"]
-    assert [row[:2] for row in rows] == [[layer, f"{l2:.4g}"] for layer in layers for l2 in KINDS["classify"]["l2"]]
+    assert [row[:2] for row in rows] == [
+        [layer, f"{l2:.4g}"] for layer in layers for l2 in KINDS["classify"]["l2"]
+    ]
     picked = {row[0]: row[1] for row in rows if row[-1] == "✓"}
-    own = [record for record in done.records if record.search and not (record.control or record.budget)]
+    own = [
+        record for record in done.records if record.search and not (record.control or record.budget)
+    ]
     assert picked == {record.layer: f"{record.chosen['l2']:.4g}" for record in own}
 
 
 def test_a_run_repeats_exactly(planted: Callable[..., Path], tmp_path: Path) -> None:
     manifest = planted()
-    first, again = (run("word-id", "planted", manifest, tmp_path / "features", tmp_path / name) for name in "ab")
-    assert [(r.value, r.low, r.high, r.search) for r in first.records] == [(r.value, r.low, r.high, r.search) for r in again.records]
+    first, again = (
+        run("word-id", "planted", manifest, tmp_path / "features", tmp_path / name) for name in "ab"
+    )
+    assert [(r.value, r.low, r.high, r.search) for r in first.records] == [
+        (r.value, r.low, r.high, r.search) for r in again.records
+    ]
 
 
-def test_test_rows_have_no_influence_on_what_is_chosen(planted: Callable[..., Path], tmp_path: Path) -> None:
+def test_test_rows_have_no_influence_on_what_is_chosen(
+    planted: Callable[..., Path], tmp_path: Path
+) -> None:
     manifest = planted()
     before = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "a")
     lines = manifest.read_text().splitlines()
-    words = iter(np.random.default_rng(1).permutation([line.split(",")[1] for line in lines if ",test," in line]))
-    changed = [",".join([line.split(",")[0], next(words), *line.split(",")[2:]]) if ",test," in line else line for line in lines]
+    words = iter(
+        np.random.default_rng(1).permutation(
+            [line.split(",")[1] for line in lines if ",test," in line]
+        )
+    )
+    changed = [
+        ",".join([line.split(",")[0], next(words), *line.split(",")[2:]])
+        if ",test," in line
+        else line
+        for line in lines
+    ]
     manifest.write_text("\n".join(changed) + "\n")
     after = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "b")
     choices = [[(r.layer, r.chosen, r.search) for r in done.records] for done in (before, after)]
@@ -163,7 +203,9 @@ def edited(manifest: Path, edit: Callable[[list[str]], list[str] | None]) -> Pat
     return manifest
 
 
-def test_columns_that_nothing_reads_are_named(tones: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
+def test_columns_that_nothing_reads_are_named(
+    tones: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
     corpus = load_corpus(tones())
     with caplog.at_level(logging.INFO, "probe"):
         log_columns(corpus)
@@ -175,47 +217,83 @@ def test_columns_that_nothing_reads_are_named(tones: Callable[..., Path], caplog
     ]
 
 
-def test_what_cannot_be_classified_is_refused_with_names(planted: Callable[..., Path], tmp_path: Path) -> None:
+def test_what_cannot_be_classified_is_refused_with_names(
+    planted: Callable[..., Path], tmp_path: Path
+) -> None:
     manifest = planted()
     original = manifest.read_text()
 
-    def refused(edit: Callable[[list[str]], list[str] | None], message: str, label: str = "speaker") -> None:
+    def refused(
+        edit: Callable[[list[str]], list[str] | None], message: str, label: str = "speaker"
+    ) -> None:
         manifest.write_text(original)
         task = open_task("speaker-id", {"label": label})
         with pytest.raises(ProbeError, match=message):
-            run(task, "planted", edited(manifest, edit), tmp_path / "features", tmp_path / "results")
+            run(
+                task, "planted", edited(manifest, edit), tmp_path / "features", tmp_path / "results"
+            )
 
-    refused(lambda row: row if row[4] != "train" or row[2] != "s2" else None, "speaker s2 not in training")
+    refused(
+        lambda row: row if row[4] != "train" or row[2] != "s2" else None,
+        "speaker s2 not in training",
+    )
     refused(lambda row: row if row[4] != "dev" else None, "no dev rows\\. Give some rows split dev")
-    refused(lambda row: row if row[4] != "test" else None, "no test rows\\. Give some rows split test")
-    refused(lambda row: row if row[4] != "test" else [*row[:2], "", *row[3:]], "none of the 12 test rows has any")
+    refused(
+        lambda row: row if row[4] != "test" else None, "no test rows\\. Give some rows split test"
+    )
+    refused(
+        lambda row: row if row[4] != "test" else [*row[:2], "", *row[3:]],
+        "none of the 12 test rows has any",
+    )
     refused(lambda row: row if row[2] == "s1" else None, "all training rows have speaker 's1'")
-    refused(lambda row: row, "no column 'accent' that can be a label; it has text, speaker", label="accent")
+    refused(
+        lambda row: row,
+        "no column 'accent' that can be a label; it has text, speaker",
+        label="accent",
+    )
 
 
-def test_numbers_as_labels_are_named_as_such(planted: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_numbers_as_labels_are_named_as_such(
+    planted: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     manifest = planted()
     original = manifest.read_text()
     task = open_task("speaker-id", {"label": "room"})
     numbers = itertools.count()
     edited(manifest, lambda row: [*row[:6], f"{next(numbers) / 7:.3f}"])
-    with pytest.raises(ProbeError, match=r"These labels are numbers.*No kind predicts numbers yet: put them into a few bins"):
+    with pytest.raises(
+        ProbeError,
+        match=r"These labels are numbers.*No kind predicts numbers yet: put them into a few bins",
+    ):
         run(task, "planted", manifest, tmp_path / "features", tmp_path / "results")
     manifest.write_text(original)
     edited(manifest, lambda row: [*row[:6], f"{row[6].removeprefix('room')}.5"])
     run(task, "planted", manifest, tmp_path / "features", tmp_path / "results")
     assert "the values of room are numbers, and each of the 2 is a class of its own" in caplog.text
     manifest.write_text(original)
-    edited(manifest, lambda row: [*row[:6], row[6].removeprefix("room") if row[4] == "train" else "7"])
-    with pytest.raises(ProbeError, match=r"room 7 not in training\. Give these labels training rows, or take their rows out"):
-        run(task, "planted", manifest, tmp_path / "features", tmp_path / "results")  # names of classes, not a scale
+    edited(
+        manifest, lambda row: [*row[:6], row[6].removeprefix("room") if row[4] == "train" else "7"]
+    )
+    with pytest.raises(
+        ProbeError,
+        match=r"room 7 not in training\. Give these labels training rows, or take their rows out",
+    ):
+        run(
+            task, "planted", manifest, tmp_path / "features", tmp_path / "results"
+        )  # names of classes, not a scale
 
 
-def test_what_is_left_out_is_said_once(planted: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    manifest = edited(planted(), lambda row: [row[0], "" if row[0].endswith("-0.wav") else row[1], *row[2:]])
+def test_what_is_left_out_is_said_once(
+    planted: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = edited(
+        planted(), lambda row: [row[0], "" if row[0].endswith("-0.wav") else row[1], *row[2:]]
+    )
     done = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results")
     n = max(record.excluded["no text"] for record in done.records)
-    said = [message for message in caplog.messages if "left out" in message and "no text" in message]
+    said = [
+        message for message in caplog.messages if "left out" in message and "no text" in message
+    ]
     assert said == [f"word-id, planted: these were left out: {n} (no text)"] and n > 0
 
 
@@ -225,24 +303,33 @@ def test_speakers_of_training_are_counted_said_and_marked(
     manifest = planted()
     done = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results")
     assert {record.shared_speakers for record in done.records if record.split != "train"} == {4}
-    assert sum("4 of 4 test speakers are in training too" in message for message in caplog.messages) == 1
+    assert (
+        sum("4 of 4 test speakers are in training too" in message for message in caplog.messages)
+        == 1
+    )
     table = to_markdown(summary_rows(read_records(done.path)), layers=False)
     assert "‡ |" in table and "\n* ‡ some or all of the speakers are in training too" in table
     rows = pd.read_csv(io.StringIO(to_csv(layer_rows(read_records(done.path)))))
     assert set(rows.loc[rows["metric"] == "accuracy", "shared_speakers"]) == {4}
     caplog.clear()
-    known = run("speaker-id", "planted", manifest, tmp_path / "features", tmp_path / "results")  # the point of the task
+    known = run(
+        "speaker-id", "planted", manifest, tmp_path / "features", tmp_path / "results"
+    )  # the point of the task
     apart = edited(manifest, lambda row: [*row[:2], f"{row[2]}-{row[4]}", *row[3:]])
     other = run("word-id", "planted", apart, tmp_path / "features", tmp_path / "apart")
     assert {record.shared_speakers for record in known.records} == {None}
     assert {record.shared_speakers for record in other.records if record.split != "train"} == {0}
     for path in (known.path, other.path):
         table = to_markdown(summary_rows(read_records(path)), layers=False)
-        assert "‡" not in table and "shared_speakers" not in to_csv(summary_rows(read_records(path)))
+        assert "‡" not in table and "shared_speakers" not in to_csv(
+            summary_rows(read_records(path))
+        )
     assert "in training too" not in caplog.text
 
 
-def test_a_failed_extraction_is_named_before_anything_else(tones: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_failed_extraction_is_named_before_anything_else(
+    tones: Callable[..., Path], tmp_path: Path
+) -> None:
     manifest = tones()
     rows = [line.split(",") for line in manifest.read_text().splitlines()[1:]]
     for row in rows:
@@ -251,7 +338,10 @@ def test_a_failed_extraction_is_named_before_anything_else(tones: Callable[..., 
     for view in ("meanstd", "frames"):
         extract(PlantedEncoder(), manifest, tmp_path / "features", view=view, check=False)
     for task in ("word-id", "asr-ctc", "domain-shift"):
-        with pytest.raises(ProbeError, match=r"extraction of all 48 train utterances of tones failed \(.*the file is empty"):
+        with pytest.raises(
+            ProbeError,
+            match=r"extraction of all 48 train utterances of tones failed \(.*the file is empty",
+        ):
             run(task, "planted", manifest, tmp_path / "features", tmp_path / "results")
 
 
@@ -262,65 +352,101 @@ def test_any_column_can_be_the_label(planted: Callable[..., Path], tmp_path: Pat
     assert scores(done.path)["1", "test"] == 1.0
 
 
-def test_missing_features_are_named_with_the_remedy(planted: Callable[..., Path], tmp_path: Path) -> None:
+def test_missing_features_are_named_with_the_remedy(
+    planted: Callable[..., Path], tmp_path: Path
+) -> None:
     manifest = planted()
     with pytest.raises(ProbeError, match=r"no features of mfcc.*Run `probe extract --model mfcc"):
         run("word-id", "mfcc", manifest, tmp_path / "features", tmp_path / "results")
     extra = manifest.parent / "extra.wav"
     extra.write_bytes((manifest.parent / "near-0-0-0.wav").read_bytes())
     manifest.write_text(manifest.read_text() + "extra.wav,ba,s0,near,train,0.3,room0\n")
-    with pytest.raises(ProbeError, match=r"1 of 73 utterances of tones have no features \(extra.wav\)"):
+    with pytest.raises(
+        ProbeError, match=r"1 of 73 utterances of tones have no features \(extra.wav\)"
+    ):
         run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results")
 
 
-def test_failed_utterances_are_left_out_and_counted(tones: Callable[..., Path], tmp_path: Path) -> None:
+def test_failed_utterances_are_left_out_and_counted(
+    tones: Callable[..., Path], tmp_path: Path
+) -> None:
     manifest = tones()
     (manifest.parent / "near-1-2-0.wav").write_bytes(b"")
     result = extract(PlantedEncoder(), manifest, tmp_path / "features", view="meanstd", check=False)
-    assert [(failure.key, failure.reason) for failure in result.failures] == [("near-1-2-0.wav", "the file is empty (0 bytes)")]
+    assert [(failure.key, failure.reason) for failure in result.failures] == [
+        ("near-1-2-0.wav", "the file is empty (0 bytes)")
+    ]
     done = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results")
     assert done.left_out == ["near-1-2-0.wav"]
     assert all(record.excluded == {"failed at extraction": 1} for record in done.records)
 
 
-def test_transcribe_reads_planted_frames_and_writes_both_rates(planted: Callable[..., Path], tmp_path: Path) -> None:
+def test_transcribe_reads_planted_frames_and_writes_both_rates(
+    planted: Callable[..., Path], tmp_path: Path
+) -> None:
     manifest = planted("frames", layers="1", words=3, repetitions=8)
     task = tmp_path / "own.toml"
-    task.write_text('kind = "transcribe"\nhead = "bilstm"\nhidden = 32\nepochs = 60\nlearning_rates = [1e-2]\nbatch_size = 8\n')
+    task.write_text(
+        'kind = "transcribe"\nhead = "bilstm"\nhidden = 32\nepochs = 60\nlearning_rates = [1e-2]\nbatch_size = 8\n'
+    )
     done = run(task, "planted", manifest, tmp_path / "features", tmp_path / "results")
     table = read_records(done.path)
     assert set(table["metric"]) == {"wer", "cer"}
     assert set(table["select_by"]) == {"cer"}
-    good = table[(table["layer"] == "1") & (table["split"] == "test") & (table["metric"] == "wer")].set_index("control")
+    good = table[
+        (table["layer"] == "1") & (table["split"] == "test") & (table["metric"] == "wer")
+    ].set_index("control")
     assert good["value"][""] < 0.1
     assert good["value"]["shuffled"] > 0.5
-    outcomes = [json.loads(line) for line in (tmp_path / "results" / "outcomes" / done.path.name).read_text().splitlines()]
+    outcomes = [
+        json.loads(line)
+        for line in (tmp_path / "results" / "outcomes" / done.path.name).read_text().splitlines()
+    ]
     assert {outcome["layer"] for outcome in outcomes} == {outcomes[0]["layer"]}
     assert all({"key", "reference", "hypothesis"} <= outcome.keys() for outcome in outcomes)
-    assert {(outcome["key"], outcome["speaker"], outcome["duration_s"]) for outcome in outcomes} == {
-        (item.key, item.speaker, item.duration_s) for item in load_corpus(manifest).utterances if item.split == "test"
+    assert {
+        (outcome["key"], outcome["speaker"], outcome["duration_s"]) for outcome in outcomes
+    } == {
+        (item.key, item.speaker, item.duration_s)
+        for item in load_corpus(manifest).utterances
+        if item.split == "test"
     }
 
 
-def test_transcribe_refuses_text_it_cannot_use(planted: Callable[..., Path], tmp_path: Path) -> None:
+def test_transcribe_refuses_text_it_cannot_use(
+    planted: Callable[..., Path], tmp_path: Path
+) -> None:
     manifest = edited(planted("frames"), lambda row: [row[0], "", *row[2:]])
-    with pytest.raises(ProbeError, match="asr-ctc: no train rows with text: none of the 48 train rows has any"):
+    with pytest.raises(
+        ProbeError, match="asr-ctc: no train rows with text: none of the 48 train rows has any"
+    ):
         run("asr-ctc", "planted", manifest, tmp_path / "features", tmp_path / "results")
 
 
-def test_a_ctc_head_is_not_trained_on_a_handful_of_sentences(planted: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_ctc_head_is_not_trained_on_a_handful_of_sentences(
+    planted: Callable[..., Path], tmp_path: Path
+) -> None:
     rows = itertools.count()
-    manifest = edited(planted("frames"), lambda row: row if row[4] != "train" or next(rows) < 1 else None)
+    manifest = edited(
+        planted("frames"), lambda row: row if row[4] != "train" or next(rows) < 1 else None
+    )
     with pytest.raises(ProbeError, match="1 of 1 train rows have text; a CTC head needs 5 or more"):
         run("asr-ctc", "planted", manifest, tmp_path / "features", tmp_path / "results")
 
 
-def test_characters_that_training_lacks_are_counted_and_named(planted: Callable[..., Path], tmp_path: Path) -> None:
-    manifest = edited(planted("frames"), lambda row: [row[0], "qü", *row[2:]] if row[0] == "near-0-0-5.wav" else row)
+def test_characters_that_training_lacks_are_counted_and_named(
+    planted: Callable[..., Path], tmp_path: Path
+) -> None:
+    manifest = edited(
+        planted("frames"),
+        lambda row: [row[0], "qü", *row[2:]] if row[0] == "near-0-0-5.wav" else row,
+    )
     task = tmp_path / "short.toml"
     task.write_text('kind = "transcribe"\nepochs = 1\nlearning_rates = 0.01\n')
     done = run(task, "planted", manifest, tmp_path / "features", tmp_path / "results")
-    assert {record.note for record in done.records if record.split == "test"} == {"2 characters not in training: 'q', 'ü'"}
+    assert {record.note for record in done.records if record.split == "test"} == {
+        "2 characters not in training: 'q', 'ü'"
+    }
 
 
 def trial_list(path: Path, rows: list[tuple[str, str, int]]) -> Path:
@@ -328,13 +454,29 @@ def trial_list(path: Path, rows: list[tuple[str, str, int]]) -> Path:
     return path
 
 
-def test_verify_scores_every_backend_and_leaves_lda_out_with_the_reason(planted: Callable[..., Path], tmp_path: Path) -> None:
+def test_verify_scores_every_backend_and_leaves_lda_out_with_the_reason(
+    planted: Callable[..., Path], tmp_path: Path
+) -> None:
     manifest = planted()
-    rows = [(f"near-0-{a}-5.wav", f"near-0-{b}-4.wav", int(a == b)) for a in range(4) for b in range(4)]
+    rows = [
+        (f"near-0-{a}-5.wav", f"near-0-{b}-4.wav", int(a == b)) for a in range(4) for b in range(4)
+    ]
     trials = trial_list(manifest.parent / "trials.csv", rows)
-    done = run("speaker-verify", "planted", manifest, tmp_path / "features", tmp_path / "results", trials=trials)
+    done = run(
+        "speaker-verify",
+        "planted",
+        manifest,
+        tmp_path / "features",
+        tmp_path / "results",
+        trials=trials,
+    )
     table = read_records(done.path)
-    shown = (table["split"] == "test") & (table["layer"] == "1") & (table["control"] == "") & (table["metric"] == "eer")
+    shown = (
+        (table["split"] == "test")
+        & (table["layer"] == "1")
+        & (table["control"] == "")
+        & (table["metric"] == "eer")
+    )
     test = table[shown].set_index("head")
     assert test.loc["cosine", "value"] == 0.0
     assert test.loc["cosine-standardised", "value"] <= 0.25
@@ -345,14 +487,28 @@ def test_verify_scores_every_backend_and_leaves_lda_out_with_the_reason(planted:
         run("speaker-verify", "planted", manifest, tmp_path / "features", tmp_path / "results")
 
 
-def test_lda_is_fitted_on_speakers_outside_the_trials(planted: Callable[..., Path], tmp_path: Path) -> None:
+def test_lda_is_fitted_on_speakers_outside_the_trials(
+    planted: Callable[..., Path], tmp_path: Path
+) -> None:
     manifest = planted(words=2, speakers=14)
-    rows = [(f"near-{w}-{a}-5.wav", f"near-{v}-{b}-4.wav", int(a == b)) for w in (0, 1) for v in (0, 1) for a in (0, 1) for b in (0, 1)]
+    rows = [
+        (f"near-{w}-{a}-5.wav", f"near-{v}-{b}-4.wav", int(a == b))
+        for w in (0, 1)
+        for v in (0, 1)
+        for a in (0, 1)
+        for b in (0, 1)
+    ]
     trials = trial_list(manifest.parent / "trials.csv", rows)
     dev = [(f"near-0-{a}-4.wav", f"near-1-{b}-4.wav", int(a == b)) for a in (0, 1) for b in (0, 1)]
     lists = {"trials": trials, "dev_trials": trial_list(manifest.parent / "dev.csv", dev)}
-    done = run("speaker-verify", "planted", manifest, tmp_path / "features", tmp_path / "results", **lists)
-    values = {(r.head, r.layer, r.control): r.value for r in done.records if r.split == "test" and r.metric == "eer"}
+    done = run(
+        "speaker-verify", "planted", manifest, tmp_path / "features", tmp_path / "results", **lists
+    )
+    values = {
+        (r.head, r.layer, r.control): r.value
+        for r in done.records
+        if r.split == "test" and r.metric == "eer"
+    }
     assert values["lda", "1", ""] == 0.0
     assert values["lda", "1", "shuffled"] > 0.2
 
@@ -361,9 +517,13 @@ def test_trials_that_choose_and_report_are_refused_and_odd_ones_named(
     planted: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     manifest = planted()
-    rows = [(f"near-0-{a}-5.wav", f"near-0-{b}-4.wav", int(a == b)) for a in range(4) for b in range(4)]
+    rows = [
+        (f"near-0-{a}-5.wav", f"near-0-{b}-4.wav", int(a == b)) for a in range(4) for b in range(4)
+    ]
     trials = trial_list(manifest.parent / "trials.csv", rows)
-    swapped = trial_list(manifest.parent / "swapped.csv", [(b, a, label) for a, b, label in rows[:5]])
+    swapped = trial_list(
+        manifest.parent / "swapped.csv", [(b, a, label) for a, b, label in rows[:5]]
+    )
     folders = (manifest, tmp_path / "features", tmp_path / "results")
     with pytest.raises(ProbeError, match="swapped: 5 of its trials are in trials too"):
         run("speaker-verify", "planted", *folders, trials=trials, dev_trials=swapped)
@@ -384,13 +544,20 @@ def test_recordings_in_two_splits_under_two_names_are_named(
     (tmp_path / "near-0-0-5.wav").write_bytes((tmp_path / "near-0-0-0.wav").read_bytes())
     extract(PlantedEncoder(), manifest, tmp_path / "features", view="meanstd", check=False)
     run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results")
-    assert "1 recordings are in more than one split, byte for byte: near-0-0-0.wav = near-0-0-5.wav" in caplog.text
+    assert (
+        "1 recordings are in more than one split, byte for byte: near-0-0-0.wav = near-0-0-5.wav"
+        in caplog.text
+    )
 
 
-def test_records_of_another_question_are_kept(planted: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_records_of_another_question_are_kept(
+    planted: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folders = ("planted", planted(), tmp_path / "features", tmp_path / "results")
     whole = run("word-id", *folders).path.read_bytes()
-    assert run("word-id", *folders).path.name in {path.name for path in (tmp_path / "results").iterdir()}
+    assert run("word-id", *folders).path.name in {
+        path.name for path in (tmp_path / "results").iterdir()
+    }
     assert not list((tmp_path / "results").glob("*.old"))
     (outcomes,) = (tmp_path / "results" / "outcomes").iterdir()
     before = outcomes.read_bytes()
@@ -401,18 +568,29 @@ def test_records_of_another_question_are_kept(planted: Callable[..., Path], tmp_
     assert kept_outcomes.read_bytes() == before != outcomes.read_bytes()
     (kept,) = (tmp_path / "results").glob("*.old")
     assert kept.name.startswith(other.path.name)
-    assert json.loads(kept.read_bytes().splitlines()[0])["counts"] == json.loads(whole.splitlines()[0])["counts"]
+    assert (
+        json.loads(kept.read_bytes().splitlines()[0])["counts"]
+        == json.loads(whole.splitlines()[0])["counts"]
+    )
 
 
-def test_domain_shift_trains_on_each_domain_and_dashes_what_cannot_be(planted: Callable[..., Path], tmp_path: Path) -> None:
+def test_domain_shift_trains_on_each_domain_and_dashes_what_cannot_be(
+    planted: Callable[..., Path], tmp_path: Path
+) -> None:
     manifest = planted(domains=("near", "far", "odd"))
     # "odd" is a test domain only; "far" has a word in test that its own training lacks
     edited(manifest, lambda row: row if row[3] != "odd" or row[4] == "test" else None)
     edited(manifest, lambda row: row if row[3:5] != ["far", "train"] or row[1] != "ke" else None)
     edited(manifest, lambda row: row if row[3:5] != ["far", "dev"] or row[1] != "ke" else None)
     done = run("domain-shift", "planted", manifest, tmp_path / "features", tmp_path / "results")
-    cells = {(r.train_domain, r.test_domain): r for r in done.records if r.split == "test" and r.layer == "1" and not r.control}
-    assert set(cells) == {(source, target) for source in ("near", "far") for target in ("near", "far", "odd")}
+    cells = {
+        (r.train_domain, r.test_domain): r
+        for r in done.records
+        if r.split == "test" and r.layer == "1" and not r.control
+    }
+    assert set(cells) == {
+        (source, target) for source in ("near", "far") for target in ("near", "far", "odd")
+    }
     assert cells["near", "odd"].value == 1.0
     assert cells["far", "near"].value is None
     assert cells["far", "near"].note == "text ke not in training"
@@ -421,24 +599,34 @@ def test_domain_shift_trains_on_each_domain_and_dashes_what_cannot_be(planted: C
 
 
 def test_domain_shift_needs_two_named_domains(planted: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(ProbeError, match="expected two or more names in the manifest's column domain"):
+    with pytest.raises(
+        ProbeError, match="expected two or more names in the manifest's column domain"
+    ):
         run("domain-shift", "planted", planted(), tmp_path / "features", tmp_path / "results")
 
 
-def test_limit_takes_the_same_utterances_at_every_stage(tones: Callable[..., Path], tmp_path: Path) -> None:
+def test_limit_takes_the_same_utterances_at_every_stage(
+    tones: Callable[..., Path], tmp_path: Path
+) -> None:
     manifest = tones()
-    result = extract(PlantedEncoder(), manifest, tmp_path / "features", view="meanstd", limit=8, check=False)
+    result = extract(
+        PlantedEncoder(), manifest, tmp_path / "features", view="meanstd", limit=8, check=False
+    )
     assert result.extracted == 24
     done = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results", limit=8)
     assert {record.n for record in done.records} == {8}
     assert done.records[0].manifest_sha256 != load_corpus(manifest).sha256
 
 
-def test_a_limited_run_lives_apart_from_the_full_one(planted: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_limited_run_lives_apart_from_the_full_one(
+    planted: Callable[..., Path], tmp_path: Path
+) -> None:
     manifest = planted()
     whole = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results")
     before = whole.path.read_bytes()
-    limited = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results", limit=8)
+    limited = run(
+        "word-id", "planted", manifest, tmp_path / "features", tmp_path / "results", limit=8
+    )
     assert whole.path.read_bytes() == before and limited.path != whole.path
     assert sorted(path.name for path in (tmp_path / "results").glob("*.jsonl*")) == [
         "planted__word-id__tones--limit=8__clean.jsonl",
@@ -447,11 +635,22 @@ def test_a_limited_run_lives_apart_from_the_full_one(planted: Callable[..., Path
     assert ({r.limit for r in whole.records}, {r.limit for r in limited.records}) == ({None}, {8})
     rows = summary_rows(read_records(tmp_path / "results"))
     assert set(rows["corpus"]) == {"tones", "tones:limit=8"}
-    more = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results", limit=1000, again=True)
-    assert more.path == whole.path and {r.limit for r in more.records} == {None}  # such a limit takes all
+    more = run(
+        "word-id",
+        "planted",
+        manifest,
+        tmp_path / "features",
+        tmp_path / "results",
+        limit=1000,
+        again=True,
+    )
+    assert more.path == whole.path and {r.limit for r in more.records} == {
+        None
+    }  # such a limit takes all
 
 
-# --- task files -------------------------------------------------------------------------------------------------------------
+# --- task files
+# -------------------------------------------------------------------------------------------------------------
 
 
 def test_every_ready_task_opens_and_says_what_it_asks() -> None:
@@ -464,16 +663,25 @@ def test_every_ready_task_opens_and_says_what_it_asks() -> None:
     ("text", "message"),
     [
         ('kind = "classify"\nlabl = "text"', r"unknown key 'labl'. Did you mean 'label'\?"),
-        ('kind = "clasify"', "kind 'clasify'; expected one of classify, transcribe, verify, frames, shift"),
+        (
+            'kind = "clasify"',
+            "kind 'clasify'; expected one of classify, transcribe, verify, frames, shift",
+        ),
         ('label = "text"', "kind None; expected one of"),
         ('kind = "classify"\nl2 = "1e-3"', "expected a value such as"),
         ('kind = "classify"\nl2 = []', "l2 is an empty list"),
         ('kind = "classify"\nl2 = [0.0]', "l2 = 0.0; expected 1e-12 to"),
         ('kind = "classify"\nview = "frames"', "view = 'frames'; expected 'mean' or 'meanstd'"),
-        ('kind = "transcribe"\nhead = "gru"', "head = 'gru'; expected 'linear' or 'mlp' or 'bilstm'"),
+        (
+            'kind = "transcribe"\nhead = "gru"',
+            "head = 'gru'; expected 'linear' or 'mlp' or 'bilstm'",
+        ),
         ('kind = "transcribe"\nhidden = 2048', "hidden = 2048; expected 1 to 1024"),
         ('kind = "transcribe"\nepochs = true', "epochs = True; expected a value such as 80"),
-        ('kind = "shift"\nof = "speaker-verify"', "is of kind verify; domain shift wraps classify, transcribe and frames"),
+        (
+            'kind = "shift"\nof = "speaker-verify"',
+            "is of kind verify; domain shift wraps classify, transcribe and frames",
+        ),
         ('kind = "shift"\nof = "nothing"', "task 'nothing': no ready task"),
         ("kind = classify", "not TOML"),
     ],
@@ -493,7 +701,9 @@ def test_an_unknown_task_says_what_is_close() -> None:
 def test_layout_and_description_do_not_change_a_tasks_hash(tmp_path: Path) -> None:
     first, second, third = (tmp_path / f"{name}.toml" for name in "abc")
     first.write_text('kind = "classify"\nlabel = "text"\n')
-    second.write_text('# a comment\nlabel="text"\nkind="classify"\nl2 = [1e-4, 1e-3, 1e-2, 0.1, 1]\ndescription="x"')
+    second.write_text(
+        '# a comment\nlabel="text"\nkind="classify"\nl2 = [1e-4, 1e-3, 1e-2, 0.1, 1]\ndescription="x"'
+    )
     third.write_text('kind = "classify"\nlabel = "text"\nversion = 2\n')
     assert open_task(first).sha256 == open_task(second).sha256 != open_task(third).sha256
 
@@ -504,7 +714,9 @@ def test_overrides_become_part_of_the_name_and_reach_a_wrapped_task() -> None:
     shifted = open_task("domain-shift", {"label": "room"})
     assert shifted.of is not None
     assert shifted.of.settings["label"] == "room"
-    with pytest.raises(UsageError, match="--head: task speaker-id is of kind classify, which has no head"):
+    with pytest.raises(
+        UsageError, match="--head: task speaker-id is of kind classify, which has no head"
+    ):
         open_task("speaker-id", {"head": "linear"})
 
 
@@ -525,7 +737,9 @@ def beside(manifest: Path) -> dict[str, Path]:
     (manifest.parent / "labels.csv").write_text("path,start,end,label\n" + "".join(lines))
     (manifest.parent / "inner.toml").write_text(INNER)
     tests = [item for item in rows if item.split == "test" and item.speaker in ("s0", "s1")]
-    pairs = [(a.key, b.key, int(a.speaker == b.speaker)) for a in tests for b in tests if a.key < b.key]
+    pairs = [
+        (a.key, b.key, int(a.speaker == b.speaker)) for a in tests for b in tests if a.key < b.key
+    ]
     return {"trials": trial_list(manifest.parent / "trials.csv", pairs)}
 
 
@@ -533,7 +747,9 @@ def beside(manifest: Path) -> dict[str, Path]:
 def test_an_interrupted_run_goes_on_from_its_finished_parts(
     planted: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr("probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": "c"})
+    monkeypatch.setattr(
+        "probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": "c"}
+    )
     manifest = planted("frames", words=2, speakers=4, repetitions=4)
     lists = {name: path for name, path in beside(manifest).items() if kind == "verify"}
     task = tmp_path / "quick.toml"
@@ -553,7 +769,10 @@ def test_an_interrupted_run_goes_on_from_its_finished_parts(
         how = {"memory_bytes": 150_000, "device": "cpu", **lists, **changed}
         run(task, "planted", manifest, tmp_path / "features", tmp_path / folder, **how)  # type: ignore[arg-type]
         files = [path for path in sorted((tmp_path / folder).rglob("*")) if path.is_file()]
-        return {path.name + path.parent.name[:3]: re.sub(r'"seconds":[\d.]+', "", path.read_text()) for path in files}
+        return {
+            path.name + path.parent.name[:3]: re.sub(r'"seconds":[\d.]+', "", path.read_text())
+            for path in files
+        }
 
     whole = train("whole")
     parts = list(kept)
@@ -590,7 +809,9 @@ def test_the_finished_parts_of_another_question_are_not_taken(
                 raise KeyboardInterrupt
 
         monkeypatch.setattr(Unfinished, "keep", stop)
-        monkeypatch.setattr("probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": commit})
+        monkeypatch.setattr(
+            "probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": commit}
+        )
         run(task, "planted", manifest, tmp_path / "features", tmp_path / "results", **changed)  # type: ignore[arg-type]
         return len(kept)
 
@@ -647,7 +868,10 @@ def test_progress_in_a_batch_log_is_a_line_now_and_then_with_the_time_left() -> 
             progress.step()
         progress.add(-10)
     lines = log.getvalue().splitlines()
-    assert lines == [f"speaker-id org/a (task 3 of 12): {n} %, {n} of 100 steps, layer 2, {n} s gone, about {100 - n} s left" for n in (30, 60)]
+    assert lines == [
+        f"speaker-id org/a (task 3 of 12): {n} %, {n} of 100 steps, layer 2, {n} s gone, about {100 - n} s left"
+        for n in (30, 60)
+    ]
     assert progress.left_s == 20
     assert Progress().left == "time left unknown"
 
@@ -665,17 +889,25 @@ def test_parts_that_have_not_begun_are_expected_to_be_like_the_others() -> None:
 
 REFUSED = {
     "labels": ('kind = "frames"\nlabels = "none.csv"\n', "none.csv: does not exist"),
-    "keys": ('kind = "frames"\nlabels = "strange.csv"\n', "no intervals for any of the 72 utterances"),
+    "keys": (
+        'kind = "frames"\nlabels = "strange.csv"\n',
+        "no intervals for any of the 72 utterances",
+    ),
     "column": ('kind = "classify"\nlabel = "dialect"\n', "no column 'dialect'"),
     "trials": ('kind = "verify"\n', "needs --trials"),
     "domains": ('kind = "shift"\nof = "word-id"\nacross = "speaker_sex"\n', "no such column"),
-    "lexicon": ('kind = "transcribe"\nunits = "phones"\nlexicon = "own.txt"\n', "words not in the lexicon"),
+    "lexicon": (
+        'kind = "transcribe"\nunits = "phones"\nlexicon = "own.txt"\n',
+        "words not in the lexicon",
+    ),
     "beam": ('kind = "transcribe"\ndecoding = "beam"\nwords = "own.txt"\n', "beam search"),
 }
 
 
 @pytest.mark.parametrize("case", sorted(REFUSED))
-def test_a_bench_refuses_before_it_extracts(tones: Callable[..., Path], tmp_path: Path, case: str) -> None:
+def test_a_bench_refuses_before_it_extracts(
+    tones: Callable[..., Path], tmp_path: Path, case: str
+) -> None:
     manifest = tones()
     (tmp_path / "strange.csv").write_text("path,start,end,label\nother.wav,0,0.1,a\n")
     (tmp_path / "own.txt").write_text("XYZ x y z\n")
@@ -692,17 +924,24 @@ def test_a_bench_names_a_task_that_cannot_be_asked_first_and_goes_on(
 ) -> None:
     manifest, task, quick = tones(), tmp_path / "own.toml", tmp_path / "quick.toml"
     task.write_text('kind = "classify"\nlabel = "dialect"\n')
-    quick.write_text('kind = "classify"\nlabel = "text"\nl2 = [1e-1]\ncontrols = []\nweighted = false\n')
+    quick.write_text(
+        'kind = "classify"\nlabel = "text"\nl2 = [1e-1]\ncontrols = []\nweighted = false\n'
+    )
     with caplog.at_level("INFO"):
         done = bench(["mfcc"], [quick, task], manifest, tmp_path / "out")
     messages = [item.message for item in caplog.records]
-    refusal, plan = (next(i for i, text in enumerate(messages) if part in text) for part in ("no column 'dialect'", "to extract"))
+    refusal, plan = (
+        next(i for i, text in enumerate(messages) if part in text)
+        for part in ("no column 'dialect'", "to extract")
+    )
     assert refusal < plan
     assert [reason.split(":")[0] for reason in done.refused] == ["own"]
     assert len(list((tmp_path / "out" / "results").glob("*.jsonl"))) == 1
     other = tmp_path / "other.toml"
     other.write_text('kind = "verify"\n')
-    with pytest.raises(ProbeError, match=r"none of 2 tasks can be asked\nown: .*\nother: needs --trials"):
+    with pytest.raises(
+        ProbeError, match=r"none of 2 tasks can be asked\nown: .*\nother: needs --trials"
+    ):
         bench(["mfcc"], [task, other], manifest, tmp_path / "more")
 
 
@@ -715,17 +954,26 @@ def test_a_bench_names_a_task_that_cannot_be_asked_first_and_goes_on(
     ],
 )
 def test_a_bench_looks_at_every_model_before_it_extracts_from_one(
-    tones: Callable[..., Path], tmp_path: Path, models: list[str], how: dict[str, object], message: str
+    tones: Callable[..., Path],
+    tmp_path: Path,
+    models: list[str],
+    how: dict[str, object],
+    message: str,
 ) -> None:
     done = bench(models, ["word-id"], tones(words=2), tmp_path / "out", dry_run=True, **how)  # type: ignore[arg-type]
     assert message in done.refused[-1]
     assert done.refused[-1].startswith(models[-1])
 
 
-def test_a_bench_refuses_a_projection_to_more_dimensions_than_a_layer_has(tones: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_bench_refuses_a_projection_to_more_dimensions_than_a_layer_has(
+    tones: Callable[..., Path], tmp_path: Path
+) -> None:
     task = open_task("word-id", {"project": 100_000})
     done = bench(["mfcc"], [task], tones(words=2), tmp_path / "out")
-    assert "layer 0 has 40 dimensions (meanstd); they cannot be projected to 100000. Set project to 40 or less." in done.refused[0]
+    assert (
+        "layer 0 has 40 dimensions (meanstd); they cannot be projected to 100000. Set project to 40 or less."
+        in done.refused[0]
+    )
     assert not list(tmp_path.glob("out/features/*"))
 
 
@@ -733,13 +981,28 @@ def test_another_name_of_a_question_is_told_and_an_override_without_effect_gives
     planted: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert open_task("asr-ctc", {"head": "linear"}).name == "asr-ctc"
-    assert open_task("domain-shift", {"disturb": "test", "label": "room"}).name == "domain-shift:label=room"
+    assert (
+        open_task("domain-shift", {"disturb": "test", "label": "room"}).name
+        == "domain-shift:label=room"
+    )
     assert same_question(open_task("asr-ctc", {"head": "mlp"})) == "asr-ctc-mlp"
-    assert same_question(open_task("gender-id", {"label": "room"})) == same_question(open_task("gender-id")) == ""
+    assert (
+        same_question(open_task("gender-id", {"label": "room"}))
+        == same_question(open_task("gender-id"))
+        == ""
+    )
     manifest = planted(domains=("near", "far"), repetitions=3, words=2)
     with caplog.at_level("INFO"):
-        run(open_task("gender-id", {"label": "domain"}), "planted", manifest, tmp_path / "features", tmp_path / "results")
-    assert "gender-id:label=domain: asks the same question as the ready task domain-id" in caplog.text
+        run(
+            open_task("gender-id", {"label": "domain"}),
+            "planted",
+            manifest,
+            tmp_path / "features",
+            tmp_path / "results",
+        )
+    assert (
+        "gender-id:label=domain: asks the same question as the ready task domain-id" in caplog.text
+    )
 
 
 def test_a_run_names_what_has_no_features_before_it_trains(
@@ -747,18 +1010,33 @@ def test_a_run_names_what_has_no_features_before_it_trains(
 ) -> None:
     manifest, task = planted(words=2, repetitions=3), tmp_path / "quick.toml"
     task.write_text(INNER.replace('"mean"', '"meanstd"'))
-    words = ["run", str(task), "--corpus", str(manifest), "--from", str(tmp_path / "features"), "--to", str(tmp_path / "results")]
+    words = [
+        "run",
+        str(task),
+        "--corpus",
+        str(manifest),
+        "--from",
+        str(tmp_path / "features"),
+        "--to",
+        str(tmp_path / "results"),
+    ]
     with caplog.at_level("INFO"):
         done = CliRunner().invoke(cli, [*words, "--model", "planted", "--model", "other"])
     assert done.exit_code == 1
-    assert "other, quick: " in next(item.message for item in caplog.records if item.levelname == "ERROR")
+    assert "other, quick: " in next(
+        item.message for item in caplog.records if item.levelname == "ERROR"
+    )
     assert "no features of other" in done.output
     assert len(list((tmp_path / "results").glob("*.jsonl"))) == 1
-    done = CliRunner().invoke(cli, [*words, "--model", "planted", "--model", "other", "--label", "dialect"])
+    done = CliRunner().invoke(
+        cli, [*words, "--model", "planted", "--model", "other", "--label", "dialect"]
+    )
     assert "no column 'dialect'" in str(done.exception)
 
 
-def test_a_bench_refuses_a_folder_that_it_cannot_write_before_it_extracts(tones: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_bench_refuses_a_folder_that_it_cannot_write_before_it_extracts(
+    tones: Callable[..., Path], tmp_path: Path
+) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "results").write_text("a file")
     with pytest.raises((ProbeError, OSError), match="results"):

@@ -12,7 +12,10 @@ from probe.reporting.tables.files import summary_rows
 
 def headline(done, column: str = "value") -> dict[tuple[str, str], float]:  # type: ignore[no-untyped-def]
     """(metric, test domain) -> value, or a control's, of the headline head on test."""
-    return {(row.metric, row.test_domain): getattr(row, column) for row in summary_rows(frame_of(done.records)).itertuples()}
+    return {
+        (row.metric, row.test_domain): getattr(row, column)
+        for row in summary_rows(frame_of(done.records)).itertuples()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +50,11 @@ def test_mfcc_scores_as_an_independent_script_and_at_chance_when_shuffled(
     real: tuple[float, float],
     chance: tuple[float, float],
 ) -> None:
-    trials = {"trials": speech / "trials_test.csv", "dev_trials": speech / "trials_dev.csv"} if task == "speaker-verify" else {}
+    trials = (
+        {"trials": speech / "trials_test.csv", "dev_trials": speech / "trials_dev.csv"}
+        if task == "speaker-verify"
+        else {}
+    )
     done = run(task, "mfcc", speech / f"{corpus}.csv", features, tmp_path, **trials)
     for column, (low, high) in (("value", real), ("shuffled", chance)):
         assert low <= headline(done, column)[metric, domain] <= high
@@ -61,13 +68,17 @@ def frames(speech: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_linear_ctc_beats_its_shuffled_control_by_15_points(speech: Path, frames: Path, tmp_path: Path) -> None:
+def test_linear_ctc_beats_its_shuffled_control_by_15_points(
+    speech: Path, frames: Path, tmp_path: Path
+) -> None:
     done = run("asr-ctc", "fbank", speech / "connected_shared.csv", frames, tmp_path)
     assert headline(done)["cer", ""] <= headline(done, "shuffled")["cer", ""] - 0.15
 
 
 @pytest.mark.slow
-def test_bilstm_ctc_reads_connected_digits_and_not_shuffled_ones(speech: Path, frames: Path, tmp_path: Path) -> None:
+def test_bilstm_ctc_reads_connected_digits_and_not_shuffled_ones(
+    speech: Path, frames: Path, tmp_path: Path
+) -> None:
     done = run("asr-ctc-bilstm", "fbank", speech / "connected_shared.csv", frames, tmp_path)
     assert headline(done)["wer", ""] <= 0.20
     assert headline(done, "shuffled")["wer", ""] >= 0.95
@@ -76,9 +87,16 @@ def test_bilstm_ctc_reads_connected_digits_and_not_shuffled_ones(speech: Path, f
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    ["facebook/wav2vec2-base", "facebook/wav2vec2-large-robust", "facebook/data2vec-audio-base", "facebook/data2vec-audio-large"],
+    [
+        "facebook/wav2vec2-base",
+        "facebook/wav2vec2-large-robust",
+        "facebook/data2vec-audio-base",
+        "facebook/data2vec-audio-large",
+    ],
 )
-def test_full_size_architectures_extract_real_speech(speech: Path, tmp_path: Path, name: str) -> None:
+def test_full_size_architectures_extract_real_speech(
+    speech: Path, tmp_path: Path, name: str
+) -> None:
     result = extract(f"random:{name}", speech / "sentences_shared.csv", tmp_path, limit=1)
     assert result.extracted == 3
     assert not result.failures

@@ -1,4 +1,6 @@
-"""Kind transcribe: planted letters and phones are read, the sum of layers finds the planted one, what is odd is named."""
+"""Kind transcribe: planted letters and phones are read, the sum of layers finds the planted one,
+what is odd is named.
+"""
 
 import json
 from collections.abc import Sequence
@@ -31,7 +33,9 @@ FAST = {
 
 
 class PlantedFeatures:
-    """Layer ``0`` is noise, layer ``1`` has three frames for each letter after one of silence, layer ``2`` the same under noise."""
+    """Layer ``0`` is noise, layer ``1`` has three frames for each letter after one of silence,
+    layer ``2`` the same under noise.
+    """
 
     hop_s = 0.02
 
@@ -40,7 +44,9 @@ class PlantedFeatures:
         codes = 3 * np.random.default_rng(7).standard_normal((len(LETTERS) + 2, DIM))
         self._frames: dict[tuple[str, str], np.ndarray] = {}
         for key, text in texts.items():
-            symbols = [symbol for letter in text for symbol in (0, *[f"{LETTERS} ".index(letter) + 1] * 3)]
+            symbols = [
+                symbol for letter in text for symbol in (0, *[f"{LETTERS} ".index(letter) + 1] * 3)
+            ]
             noise = generator.standard_normal((3, len(symbols), DIM))
             layers = [noise[0], codes[symbols] + 0.3 * noise[1], codes[symbols] + 4 * noise[2]]
             for layer, (rows, width) in enumerate(zip(layers, widths, strict=False)):
@@ -50,7 +56,9 @@ class PlantedFeatures:
         self.layers = [str(layer) for layer in range(len(widths))]
         self.store = SimpleNamespace(layers=dict(zip(self.layers, widths, strict=True)))
         lengths = {key: len(self._frames["0", key]) for key in texts}
-        self.stored = {key: SimpleNamespace(n_rows=n, duration_s=n * self.hop_s) for key, n in lengths.items()}
+        self.stored = {
+            key: SimpleNamespace(n_rows=n, duration_s=n * self.hop_s) for key, n in lengths.items()
+        }
 
     def of(self, utterance: Utterance) -> Any:
         return self.stored[utterance.key]
@@ -65,19 +73,35 @@ def planted(n_train: int = 100, **settings: Any) -> tuple[PlantedFeatures, Probl
     """Utterances of two words, with other utterances in dev and test."""
     generator = np.random.default_rng(1)
     splits = ["train"] * n_train + ["dev"] * 20 + ["test"] * 40
-    rows = [Utterance(f"{split}{i}", Path("x.wav"), " ".join(generator.choice(WORDS, 2)), "", "", split) for i, split in enumerate(splits)]
-    of = {split: [item for item in rows if item.split == split] for split in ("train", "dev", "test")}
+    rows = [
+        Utterance(f"{split}{i}", Path("x.wav"), " ".join(generator.choice(WORDS, 2)), "", "", split)
+        for i, split in enumerate(splits)
+    ]
+    of = {
+        split: [item for item in rows if item.split == split] for split in ("train", "dev", "test")
+    }
     problem = Problem(train=of["train"], dev=of["dev"], tests={"": of["test"]}, **settings)
     return PlantedFeatures({item.key: item.text for item in rows}), problem
 
 
 def scored(
-    folder: Path, features: Any, problem: Problem, control: str = "", budget: str = "", **settings: Any
+    folder: Path,
+    features: Any,
+    problem: Problem,
+    control: str = "",
+    budget: str = "",
+    **settings: Any,
 ) -> dict[tuple[str, str, str], Score]:
     """(layer, split, metric) -> score, a control's or with a budget, of a task with these settings."""
     path = folder / "own.toml"
     more = {"controls": [control] if control else [], "budgets": [budget] if budget else []}
-    settings = {"kind": "transcribe", "batch_size": 8, **more, **FAST[settings.get("head", "linear")], **settings}
+    settings = {
+        "kind": "transcribe",
+        "batch_size": 8,
+        **more,
+        **FAST[settings.get("head", "linear")],
+        **settings,
+    }
     path.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
     return {
         (score.layer, score.split, score.metric): score
@@ -87,7 +111,9 @@ def scored(
 
 
 @pytest.mark.parametrize("head", FAST)
-def test_every_head_reads_planted_letters_and_the_sum_finds_their_layer(tmp_path: Path, head: str) -> None:
+def test_every_head_reads_planted_letters_and_the_sum_finds_their_layer(
+    tmp_path: Path, head: str
+) -> None:
     scores = scored(tmp_path, *planted(), head=head)
     assert list(dict.fromkeys(layer for layer, _, _ in scores)) == ["0", "1", "2", WEIGHTED]
     assert scores["1", "test", "cer"].value < 0.02
@@ -102,7 +128,9 @@ def test_every_head_reads_planted_letters_and_the_sum_finds_their_layer(tmp_path
 
 
 @pytest.mark.parametrize("head", FAST)
-def test_no_head_reads_letters_after_training_on_shuffled_transcripts(tmp_path: Path, head: str) -> None:
+def test_no_head_reads_letters_after_training_on_shuffled_transcripts(
+    tmp_path: Path, head: str
+) -> None:
     scores = scored(tmp_path, *planted(), head=head, control="shuffled", weighted=False)
     assert {layer for layer, _, _ in scores} == {"1"}  # the one that dev chose
     assert scores["1", "test", "wer"].value >= 0.95
@@ -110,7 +138,10 @@ def test_no_head_reads_letters_after_training_on_shuffled_transcripts(tmp_path: 
 
 def test_with_fewer_utterances_every_layer_reads_less(tmp_path: Path) -> None:
     features, problem = planted()
-    own, few, bit = (scored(tmp_path, features, problem, budget=budget, weighted=False) for budget in ("", "20", "8s"))
+    own, few, bit = (
+        scored(tmp_path, features, problem, budget=budget, weighted=False)
+        for budget in ("", "20", "8s")
+    )
     for scores in (few, bit):
         assert {layer for layer, _, _ in scores} == {"0", "1", "2"}
         assert scores["2", "test", "cer"].value > own["2", "test", "cer"].value
@@ -121,14 +152,19 @@ def test_with_fewer_utterances_every_layer_reads_less(tmp_path: Path) -> None:
 
 
 def test_utterances_are_not_counted_by_transcript(tmp_path: Path) -> None:
-    with pytest.raises(ProbeError, match=r"budget '5/class': expected .*or hours \(30s, 10m, 1h\), utterances \(200\)\."):
+    with pytest.raises(
+        ProbeError,
+        match=r"budget '5/class': expected .*or hours \(30s, 10m, 1h\), utterances \(200\)\.",
+    ):
         scored(tmp_path, *planted(10), budget="5/class")
 
 
 @pytest.mark.parametrize("head", ["mlp", "bilstm"])
 def test_the_sum_of_layers_leaves_single_layers_as_they_are(tmp_path: Path, head: str) -> None:
     quick = {"head": head, "epochs": 2}
-    beside, alone = (scored(tmp_path, *planted(30), weighted=weighted, **quick) for weighted in (True, False))
+    beside, alone = (
+        scored(tmp_path, *planted(30), weighted=weighted, **quick) for weighted in (True, False)
+    )
     assert {layer for layer, _, _ in beside} - {layer for layer, _, _ in alone} == {WEIGHTED}
     for place, score in alone.items():
         assert (score.value, score.search, score.outcomes) == (
@@ -158,7 +194,9 @@ def test_a_sum_that_cannot_be_is_left_out_and_the_log_says_why(
     assert f"no weighted sum of layers {'0..1' if len(widths) > 1 else '0'}: {why}" in caplog.text
 
 
-def test_layers_of_another_width_are_left_out_of_the_sum_and_the_note_names_them(tmp_path: Path) -> None:
+def test_layers_of_another_width_are_left_out_of_the_sum_and_the_note_names_them(
+    tmp_path: Path,
+) -> None:
     _, problem = planted(10)
     rows = [*problem.train, *problem.dev, *problem.tests[""]]
     features = PlantedFeatures({item.key: item.text for item in rows}, [5, DIM, DIM])
@@ -167,10 +205,16 @@ def test_layers_of_another_width_are_left_out_of_the_sum_and_the_note_names_them
     assert test.note.startswith("a sum of the 2 layers 12 wide; left out: 0 (5 wide)")
 
 
-def test_memory_reaches_the_groups_of_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_reaches_the_groups_of_layers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given = []
     fit = transcribe.fit_groups
-    monkeypatch.setattr(transcribe, "fit_groups", lambda *arguments: (given.append(arguments[-1]), fit(*arguments))[1])
+    monkeypatch.setattr(
+        transcribe,
+        "fit_groups",
+        lambda *arguments: (given.append(arguments[-1]), fit(*arguments))[1],
+    )
     scored(tmp_path, *planted(10, memory_bytes=12345), epochs=1)
     assert given == [12345]
 
@@ -195,19 +239,28 @@ def test_letters_are_scored_on_normalised_transcripts(tmp_path: Path) -> None:
     shouted = [replace(item, text=item.text.upper() + "!") for item in problem.tests[""]]
     problem = replace(problem, tests={"": shouted})
     plain, letters = (
-        scored(tmp_path, features, problem, epochs=1, weighted=False, units=units)["1", "test", "cer"] for units in ("characters", "letters")
+        scored(tmp_path, features, problem, epochs=1, weighted=False, units=units)[
+            "1", "test", "cer"
+        ]
+        for units in ("characters", "letters")
     )
     assert "characters not in training: '!', 'A'" in plain.note
     assert letters.note == ""
-    assert [item["reference"] for item in letters.outcomes] == [item.text.lower().rstrip("!") for item in shouted]
+    assert [item["reference"] for item in letters.outcomes] == [
+        item.text.lower().rstrip("!") for item in shouted
+    ]
 
 
-# --- phones -------------------------------------------------------------------------------------------------------------------
+# --- phones
+# -------------------------------------------------------------------------------------------------------------------
 
 
 def lexicon_of(folder: Path, words: Sequence[str], lacking: int = 0) -> Path:
     """Every letter is a phone of two characters; the last words can be left out."""
-    lines = [f"{word.upper()}\t{' '.join(f'{letter.upper()}H' for letter in word)}\n" for word in dict.fromkeys(words)]
+    lines = [
+        f"{word.upper()}\t{' '.join(f'{letter.upper()}H' for letter in word)}\n"
+        for word in dict.fromkeys(words)
+    ]
     path = folder / "lexicon.txt"
     path.write_text(";;; of planted words\n" + "".join(lines[: len(lines) - lacking]))
     return path
@@ -223,7 +276,9 @@ def test_phones_are_read_and_counted_one_by_one(tmp_path: Path) -> None:
     assert "dev_per" in best.search[0]
     assert best.counts is not None
     assert sum(best.counts["denominator"]) == 40 * 6
-    assert {phone for item in best.outcomes for phone in item["reference"].split()} == {f"{letter.upper()}H" for letter in LETTERS}
+    assert {phone for item in best.outcomes for phone in item["reference"].split()} == {
+        f"{letter.upper()}H" for letter in LETTERS
+    }
     assert {key: best.chosen[key] for key in ("units", "unknown", "boundary")} == {
         "units": "phones",
         "unknown": "none",
@@ -231,14 +286,24 @@ def test_phones_are_read_and_counted_one_by_one(tmp_path: Path) -> None:
     }
 
 
-def test_words_that_the_lexicon_lacks_are_named_or_read_as_one_symbol_or_left_out(tmp_path: Path) -> None:
+def test_words_that_the_lexicon_lacks_are_named_or_read_as_one_symbol_or_left_out(
+    tmp_path: Path,
+) -> None:
     lexicon_of(tmp_path, WORDS, lacking=10)
     lacking = set(list(dict.fromkeys(WORDS))[-10:])
     features, problem = planted(60)
-    settings: dict[str, Any] = {"units": "phones", "lexicon": "lexicon.txt", "weighted": False, "epochs": 1}
+    settings: dict[str, Any] = {
+        "units": "phones",
+        "lexicon": "lexicon.txt",
+        "weighted": False,
+        "epochs": 1,
+    }
     first = next(item for item in problem.train if set(item.text.split()) & lacking)
     word = next(word for word in first.text.split() if word in lacking)
-    with pytest.raises(ProbeError, match=rf"train: \d+ words not in the lexicon .*lexicon.txt: '{word}' in {first.key}.*unknown ="):
+    with pytest.raises(
+        ProbeError,
+        match=rf"train: \d+ words not in the lexicon .*lexicon.txt: '{word}' in {first.key}.*unknown =",
+    ):
         scored(tmp_path, features, problem, **settings)
     n = sum(not set(item.text.split()) & lacking for item in problem.tests[""])
     left = scored(tmp_path, features, problem, unknown="leave-out", **settings)["1", "test", "per"]
@@ -250,14 +315,25 @@ def test_words_that_the_lexicon_lacks_are_named_or_read_as_one_symbol_or_left_ou
     assert "words not in the lexicon, read as <unk>" in symbol.note
 
 
-# --- beam search --------------------------------------------------------------------------------------------------------------
+# --- beam search
+# --------------------------------------------------------------------------------------------------------------
 
 
 def test_a_word_list_mends_what_a_noisy_layer_spells_wrong(tmp_path: Path) -> None:
-    pytest.importorskip("flashlight.lib.text.decoder", reason="beam search: pip install layerprobe[lm]")
+    pytest.importorskip(
+        "flashlight.lib.text.decoder", reason="beam search: pip install layerprobe[lm]"
+    )
     (tmp_path / "words.txt").write_text("".join(f"{word}\n" for word in dict.fromkeys(WORDS)))
     greedy = scored(tmp_path, *planted(), weighted=False)
-    beam = scored(tmp_path, *planted(), weighted=False, decoding="beam", words="words.txt", word_score=[-1.0, 0.0], beam=20)
+    beam = scored(
+        tmp_path,
+        *planted(),
+        weighted=False,
+        decoding="beam",
+        words="words.txt",
+        word_score=[-1.0, 0.0],
+        beam=20,
+    )
     place = ("2", "test", "wer")
     assert beam[place].value < 0.8 * greedy[place].value
     assert set(beam) == set(greedy)
@@ -268,7 +344,8 @@ def test_a_word_list_mends_what_a_noisy_layer_spells_wrong(tmp_path: Path) -> No
     assert beam[place].chosen["decoding"] == "beam"
 
 
-# --- settings -----------------------------------------------------------------------------------------------------------------
+# --- settings
+# -----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -276,7 +353,10 @@ def test_a_word_list_mends_what_a_noisy_layer_spells_wrong(tmp_path: Path) -> No
     [
         ('units = "phones"', "phones need a lexicon file"),
         ('lexicon = "a.txt"', "units = 'characters', lexicon = 'a.txt'; phones need"),
-        ('units = "phones"\nlexicon = "a"\ndecoding = "beam"\nwords = "b"', "writes words letter by letter"),
+        (
+            'units = "phones"\nlexicon = "a"\ndecoding = "beam"\nwords = "b"',
+            "writes words letter by letter",
+        ),
         ('decoding = "beam"', "expected decoding = 'beam' with one of the two"),
         ('words = "b.txt"', "decoding = 'greedy' with words = 'b.txt'"),
         ("context = 21", "context = 21; expected 0 to 20"),
@@ -306,5 +386,7 @@ def test_files_lie_beside_the_task_and_their_content_is_in_its_hash(tmp_path: Pa
     assert first.file("words") is None
     assert first.sha256 == task("b", "A AH\n", "other.txt").sha256 != task("c", "A EH\n").sha256
     (tmp_path / "a" / "lexicon.txt").unlink()
-    with pytest.raises(ProbeError, match=r"lexicon = 'lexicon.txt': no such file; looked for .*a.lexicon.txt"):
+    with pytest.raises(
+        ProbeError, match=r"lexicon = 'lexicon.txt': no such file; looked for .*a.lexicon.txt"
+    ):
         _ = first.sha256

@@ -1,4 +1,6 @@
-"""Kind ``verify``: every backend on planted speakers, normalisation, what is fitted on what, what the records say."""
+"""Kind ``verify``: every backend on planted speakers, normalisation, what is fitted on what, what
+the records say.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -30,7 +32,8 @@ POOLED = ["cosine", "cosine-standardised", "lda", "plda", "am-softmax"]
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A corpus whose speakers differ in four dimensions, under noise that is strong in the others; layer ``0`` is noise alone.
+    """A corpus whose speakers differ in four dimensions, under noise that is strong in the others;
+    layer ``0`` is noise alone.
 
     In the features of ``loud`` the means say nothing.
     """
@@ -54,7 +57,12 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     extracted(folder / "features", layers, folder / "corpus.csv", per_shard=50)
     extracted(folder / "loud", {"0": loud}, folder / "corpus.csv", per_shard=50)
     for split in ("dev", "test"):
-        rows = [f"{int(a == b)} {split}-{a}-{i}.wav {split}-{b}-{j}.wav" for a in range(10) for b in range(10) for i, j in ((0, 1), (2, 3))]
+        rows = [
+            f"{int(a == b)} {split}-{a}-{i}.wav {split}-{b}-{j}.wav"
+            for a in range(10)
+            for b in range(10)
+            for i, j in ((0, 1), (2, 3))
+        ]
         (folder / f"{split}.txt").write_text("\n".join(rows) + "\n")
     return folder
 
@@ -62,7 +70,10 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def task_of(tmp_path: Path, **keys: Any) -> Path:
     path = tmp_path / "own.toml"
     path.parent.mkdir(exist_ok=True)
-    path.write_text("\n".join(['kind = "verify"', *(f"{key} = {_toml(value)}" for key, value in keys.items())]) + "\n")
+    path.write_text(
+        "\n".join(['kind = "verify"', *(f"{key} = {_toml(value)}" for key, value in keys.items())])
+        + "\n"
+    )
     return path
 
 
@@ -73,11 +84,19 @@ def _toml(value: Any) -> str:
 def ran(planted: Path, tmp_path: Path, **keys: Any) -> Run:
     lists = {"trials": planted / "test.txt", "dev_trials": planted / "dev.txt"}
     task = task_of(tmp_path, **({"view": "mean"} | keys))
-    return run(task, "planted", planted / "corpus.csv", planted / "features", tmp_path / "results", **lists)
+    return run(
+        task, "planted", planted / "corpus.csv", planted / "features", tmp_path / "results", **lists
+    )
 
 
-def values(records: list[Record], metric: str = "eer", control: str = "", split: str = "test") -> dict[tuple[str, str], float]:
-    kept = [r for r in records if (r.metric, r.control, r.split) == (metric, control, split) and r.value is not None]
+def values(
+    records: list[Record], metric: str = "eer", control: str = "", split: str = "test"
+) -> dict[tuple[str, str], float]:
+    kept = [
+        r
+        for r in records
+        if (r.metric, r.control, r.split) == (metric, control, split) and r.value is not None
+    ]
     return {(r.head, r.layer): r.value for r in kept}
 
 
@@ -86,7 +105,9 @@ def answered(planted: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return ran(planted, tmp_path_factory.mktemp("answered"), backends=POOLED, epochs=20)
 
 
-def test_what_learns_from_speakers_finds_the_planted_layer_and_beats_what_does_not(answered: Run) -> None:
+def test_what_learns_from_speakers_finds_the_planted_layer_and_beats_what_does_not(
+    answered: Run,
+) -> None:
     found = values(answered.records)
     assert set(found) == {(head, layer) for head in POOLED for layer in "01"}
     for head in ("lda", "plda", "am-softmax"):
@@ -100,7 +121,9 @@ def test_shuffled_answers_are_at_chance(answered: Run) -> None:
         assert 0.3 < value < 0.7
 
 
-def test_every_metric_can_be_recomputed_from_the_record_and_says_its_definition(answered: Run) -> None:
+def test_every_metric_can_be_recomputed_from_the_record_and_says_its_definition(
+    answered: Run,
+) -> None:
     read = list(iterate_records(answered.path))
     assert {record.metric for record in read} == {"eer", "min_dcf_0.01", "min_dcf_0.05"}
     for record in read:
@@ -108,7 +131,12 @@ def test_every_metric_can_be_recomputed_from_the_record_and_says_its_definition(
         ends = interval(record.counts, seed=record.seed, metric=record.metric) or (None, None)
         assert (record.low, record.high) == ends
         assert record.chosen["definition"] == DEFINITIONS[record.metric]
-        assert (record.n, record.n_blocks, record.select_by, record.higher_is_better) == (200, 10, "eer", False)
+        assert (record.n, record.n_blocks, record.select_by, record.higher_is_better) == (
+            200,
+            10,
+            "eer",
+            False,
+        )
 
 
 def test_a_list_of_trials_is_written_once(answered: Run) -> None:
@@ -119,28 +147,42 @@ def test_a_list_of_trials_is_written_once(answered: Run) -> None:
 
 
 def test_the_search_of_a_trained_head_is_in_the_record_and_dev_picks_from_it(answered: Run) -> None:
-    own = [r for r in answered.records if r.head == "am-softmax" and not r.control and r.split == "dev" and r.metric == "eer"]
+    own = [
+        r
+        for r in answered.records
+        if r.head == "am-softmax" and not r.control and r.split == "dev" and r.metric == "eer"
+    ]
     for record in own:
         grid = [(entry["learning_rate"], entry["epochs"]) for entry in record.search]
         assert grid == [(rate, epochs) for rate in (1e-2, 1e-3) for epochs in (4, 8, 12, 16, 20)]
         best = min(record.search, key=lambda entry: entry["dev_eer"])
         assert record.value == best["dev_eer"]
-        assert {name: record.chosen[name] for name in ("learning_rate", "epochs")} == {name: best[name] for name in ("learning_rate", "epochs")}
+        assert {name: record.chosen[name] for name in ("learning_rate", "epochs")} == {
+            name: best[name] for name in ("learning_rate", "epochs")
+        }
     assert not any(r.search for r in answered.records if r.head != "am-softmax")
 
 
-def test_the_headline_is_standardised_cosine_or_what_the_task_says(planted: Path, tmp_path: Path, answered: Run) -> None:
+def test_the_headline_is_standardised_cosine_or_what_the_task_says(
+    planted: Path, tmp_path: Path, answered: Run
+) -> None:
     assert {r.head for r in answered.records if r.headline} == {"cosine-standardised"}
     other = ran(planted, tmp_path, backends=["cosine", "lda"], headline="lda", controls=[])
     assert {r.head for r in other.records if r.headline} == {"lda"}
 
 
-def test_the_convex_hull_is_a_metric_of_its_own(planted: Path, tmp_path: Path, answered: Run) -> None:
+def test_the_convex_hull_is_a_metric_of_its_own(
+    planted: Path, tmp_path: Path, answered: Run
+) -> None:
     done = ran(planted, tmp_path, backends=["cosine", "plda"], eer="convex-hull", controls=[])
-    assert {(r.metric, r.select_by) for r in done.records} == {(name, "eer_hull") for name in ("eer_hull", "min_dcf_0.01", "min_dcf_0.05")}
+    assert {(r.metric, r.select_by) for r in done.records} == {
+        (name, "eer_hull") for name in ("eer_hull", "min_dcf_0.01", "min_dcf_0.05")
+    }
     polygon = values(answered.records)
     assert all(value <= polygon[place] for place, value in values(done.records, "eer_hull").items())
-    assert {r.chosen["definition"] for r in done.records if r.metric == "eer_hull"} == {"convex hull of the ROC"}
+    assert {r.chosen["definition"] for r in done.records if r.metric == "eer_hull"} == {
+        "convex hull of the ROC"
+    }
 
 
 # Normalisation
@@ -153,14 +195,24 @@ def test_normalised_scores_are_those_of_a_plain_loop(how: str, top: int) -> None
     cohort = Voices(generator.normal(size=(40, 5)), generator.normal(size=40))
     mean, deviation = voices.against(cohort, top if how == "as-norm" else 40)
     for i in range(6):
-        scores = [float(voices.vectors[i] @ cohort.vectors[j] + voices.offsets[i] + cohort.offsets[j]) for j in range(40)]
+        scores = [
+            float(voices.vectors[i] @ cohort.vectors[j] + voices.offsets[i] + cohort.offsets[j])
+            for j in range(40)
+        ]
         kept = sorted(scores)[-min(top, 40) :] if how == "as-norm" else scores
-        assert (mean[i], deviation[i]) == (pytest.approx(np.mean(kept)), pytest.approx(np.std(kept)))
+        assert (mean[i], deviation[i]) == (
+            pytest.approx(np.mean(kept)),
+            pytest.approx(np.std(kept)),
+        )
 
 
 @pytest.mark.parametrize("how", ["s-norm", "as-norm"])
-def test_scores_are_normalised_on_both_sides_with_speakers_of_no_trial(planted: Path, tmp_path: Path, how: str) -> None:
-    done = ran(planted, tmp_path, backends=POOLED, normalise=how, cohort_top=20, epochs=5, controls=[])
+def test_scores_are_normalised_on_both_sides_with_speakers_of_no_trial(
+    planted: Path, tmp_path: Path, how: str
+) -> None:
+    done = ran(
+        planted, tmp_path, backends=POOLED, normalise=how, cohort_top=20, epochs=5, controls=[]
+    )
     found = values(done.records)
     assert found["plda", "1"] <= 0.2
     chosen = done.records[0].chosen
@@ -168,9 +220,13 @@ def test_scores_are_normalised_on_both_sides_with_speakers_of_no_trial(planted: 
     assert (chosen["normalise"], chosen["cohort"], chosen["cohort_top"]) == (how, 120, top)
     outcomes = (tmp_path / "results" / "outcomes" / done.path.name).read_text()
     corpus = load_corpus(planted / "corpus.csv")
-    store = select_store(planted / "features", "planted", "mean", keys=[item.key for item in corpus.utterances])
+    store = select_store(
+        planted / "features", "planted", "mean", keys=[item.key for item in corpus.utterances]
+    )
     features = Features({"clean": store}, "mean", corpus)
-    rows = {item.key: features.read("1", [item]).values[0].astype(float) for item in corpus.utterances}
+    rows = {
+        item.key: features.read("1", [item]).values[0].astype(float) for item in corpus.utterances
+    }
     unit = {key: row / np.linalg.norm(row) for key, row in rows.items()}
     train = np.stack([unit[item.key] for item in corpus.utterances if item.split == "train"])
     first, second = "test-0-0.wav", "test-3-1.wav"
@@ -179,7 +235,11 @@ def test_scores_are_normalised_on_both_sides_with_speakers_of_no_trial(planted: 
         against = np.sort(train @ unit[key])[-top:]
         parts.append((unit[first] @ unit[second] - against.mean()) / against.std())
     expected = sum(parts) / 2
-    said = [line for line in outcomes.splitlines() if f'"enroll": "{first}", "test": "{second}"' in line and '"cosine"' in line]
+    said = [
+        line
+        for line in outcomes.splitlines()
+        if f'"enroll": "{first}", "test": "{second}"' in line and '"cosine"' in line
+    ]
     assert len(said) == 1
     assert f"{expected:.9f}"[:8] in said[0]
 
@@ -187,15 +247,32 @@ def test_scores_are_normalised_on_both_sides_with_speakers_of_no_trial(planted: 
 def test_without_a_cohort_the_reason_stands_in_the_record(planted: Path, tmp_path: Path) -> None:
     few = tmp_path / "corpus.csv"
     lines = (planted / "corpus.csv").read_text().splitlines()
-    few.write_text("\n".join(line for line in lines if "train-" not in line or "train-0-" in line or "train-1-" in line) + "\n")
+    few.write_text(
+        "\n".join(
+            line
+            for line in lines
+            if "train-" not in line or "train-0-" in line or "train-1-" in line
+        )
+        + "\n"
+    )
     for line in few.read_text().splitlines()[1:]:
         (tmp_path / line.split(",")[0]).symlink_to(planted / line.split(",")[0])
-    task = task_of(tmp_path, view="mean", backends=["cosine", "plda"], normalise="s-norm", controls=[])
+    task = task_of(
+        tmp_path, view="mean", backends=["cosine", "plda"], normalise="s-norm", controls=[]
+    )
     lists = {}
     for split in ("dev", "test"):
         (tmp_path / f"{split}.txt").write_text((planted / f"{split}.txt").read_text())
         lists[split] = tmp_path / f"{split}.txt"
-    done = run(task, "planted", few, planted / "features", tmp_path / "r", trials=lists["test"], dev_trials=lists["dev"])
+    done = run(
+        task,
+        "planted",
+        few,
+        planted / "features",
+        tmp_path / "r",
+        trials=lists["test"],
+        dev_trials=lists["dev"],
+    )
     notes = {r.head: r.note for r in done.records}
     assert notes["cosine"] == "8 training utterances of speakers in no trial; s-norm needs 10"
     assert notes["plda"] == "2 training speakers occur in no trial; PLDA needs 10"
@@ -207,13 +284,19 @@ def test_without_a_cohort_the_reason_stands_in_the_record(planted: Path, tmp_pat
 
 def problem_of(planted: Path, **changed: Any) -> tuple[Problem, Features]:
     corpus = load_corpus(planted / "corpus.csv")
-    store = select_store(planted / "features", "planted", "mean", keys=[item.key for item in corpus.utterances])
+    store = select_store(
+        planted / "features", "planted", "mean", keys=[item.key for item in corpus.utterances]
+    )
     train = [item for item in corpus.utterances if item.split == "train"]
     dev, test = (load_trials(planted / f"{split}.txt", corpus).trials for split in ("dev", "test"))
-    return Problem(train, [], {}, dev, {"": test}, **changed), Features({"clean": store}, "mean", corpus)
+    return Problem(train, [], {}, dev, {"": test}, **changed), Features(
+        {"clean": store}, "mean", corpus
+    )
 
 
-def scores_of(task: Path, problem: Problem, features: Features) -> dict[tuple[str, str, str, str, str], float | None]:
+def scores_of(
+    task: Path, problem: Problem, features: Features
+) -> dict[tuple[str, str, str, str, str], float | None]:
     found = verify.run(open_task(task), problem, features)
     return {(s.head, s.layer, s.split, s.test_domain, s.metric): s.value for s in found}
 
@@ -222,11 +305,18 @@ def test_speakers_of_trials_teach_nothing_and_are_counted(planted: Path, tmp_pat
     task = task_of(tmp_path, view="mean", backends=["cosine", "lda", "plda"], controls=[])
     problem, features = problem_of(planted)
     speaker = problem.trials[""][0].enroll.speaker
-    taken = [replace(item, speaker=speaker) if item.speaker == "train0" else item for item in problem.train]
+    taken = [
+        replace(item, speaker=speaker) if item.speaker == "train0" else item
+        for item in problem.train
+    ]
     nameless = [replace(item, speaker="") if item.speaker == "train1" else item for item in taken]
     scores = list(verify.run(open_task(task), replace(problem, train=nameless), features))
     by_head = {score.head: score for score in scores}
-    assert by_head["plda"].excluded == by_head["lda"].excluded == {"speaker in a trial": 4, "no speaker": 4}
+    assert (
+        by_head["plda"].excluded
+        == by_head["lda"].excluded
+        == {"speaker in a trial": 4, "no speaker": 4}
+    )
     assert by_head["plda"].n_train == 112
     assert by_head["cosine"].excluded == {}
     without = [item for item in problem.train if item.speaker not in ("train0", "train1")]
@@ -235,7 +325,9 @@ def test_speakers_of_trials_teach_nothing_and_are_counted(planted: Path, tmp_pat
     assert {s.head: s.n_train for s in kept} == {"cosine": 0, "lda": 112, "plda": 112}
 
 
-def test_test_trials_have_no_influence_on_dev_nor_on_each_other(planted: Path, tmp_path: Path) -> None:
+def test_test_trials_have_no_influence_on_dev_nor_on_each_other(
+    planted: Path, tmp_path: Path
+) -> None:
     task = task_of(tmp_path, view="mean", backends=["plda", "am-softmax"], epochs=4, controls=[])
     problem, features = problem_of(planted)
     whole = scores_of(task, problem, features)
@@ -246,7 +338,9 @@ def test_test_trials_have_no_influence_on_dev_nor_on_each_other(planted: Path, t
     assert named["plda", "1", "test", "a", "eer"] is not None
 
 
-def test_ends_heard_under_another_condition_are_read_under_it(planted: Path, tmp_path: Path) -> None:
+def test_ends_heard_under_another_condition_are_read_under_it(
+    planted: Path, tmp_path: Path
+) -> None:
     task = task_of(tmp_path, view="mean", backends=["cosine"], controls=[])
     problem, features = problem_of(planted)
     clean = problem.trials[""]
@@ -258,35 +352,81 @@ def test_ends_heard_under_another_condition_are_read_under_it(planted: Path, tmp
         def read(self, layer: str, utterances: Any) -> Any:
             array = super().read(layer, utterances)
             heard = np.array([item.condition == "noise" for item in utterances])
-            return replace(array, values=np.where(heard[:, None], np.arange(DIM) - array.values / 50, array.values))
+            return replace(
+                array,
+                values=np.where(heard[:, None], np.arange(DIM) - array.values / 50, array.values),
+            )
 
-    other = Heard({"clean": features.store, "noise": features.store}, "mean", load_corpus(planted / "corpus.csv"))
+    other = Heard(
+        {"clean": features.store, "noise": features.store},
+        "mean",
+        load_corpus(planted / "corpus.csv"),
+    )
     found = scores_of(task, replace(problem, trials={"": clean, "noise": noisy}), other)
     plain = scores_of(task, problem, features)
     assert found["cosine", "1", "test", "", "eer"] == plain["cosine", "1", "test", "", "eer"]
-    assert abs(found["cosine", "1", "test", "noise", "eer"] - plain["cosine", "1", "test", "", "eer"]) > 0.05  # type: ignore[operator]
+    assert (
+        abs(found["cosine", "1", "test", "noise", "eer"] - plain["cosine", "1", "test", "", "eer"])
+        > 0.05
+    )  # type: ignore[operator]
 
 
-def test_an_x_vector_learns_from_frames_whether_they_are_held_or_not(planted: Path, tmp_path: Path) -> None:
-    keys: Mapping[str, Any] = {"embedding": 64, "epochs": 20, "learning_rates": [1e-3], "batch_size": 20, "crop_s": 0.32}
-    task = task_of(tmp_path, view="frames", backends=["xvector"], scale=15.0, margin=0.1, controls=[], **keys)
+def test_an_x_vector_learns_from_frames_whether_they_are_held_or_not(
+    planted: Path, tmp_path: Path
+) -> None:
+    keys: Mapping[str, Any] = {
+        "embedding": 64,
+        "epochs": 20,
+        "learning_rates": [1e-3],
+        "batch_size": 20,
+        "crop_s": 0.32,
+    }
+    task = task_of(
+        tmp_path, view="frames", backends=["xvector"], scale=15.0, margin=0.1, controls=[], **keys
+    )
     means = task_of(tmp_path / "means", view="mean", backends=["cosine"], controls=[])
-    corpus, lists = planted / "corpus.csv", {"trials": planted / "test.txt", "dev_trials": planted / "dev.txt"}
+    corpus, lists = (
+        planted / "corpus.csv",
+        {"trials": planted / "test.txt", "dev_trials": planted / "dev.txt"},
+    )
     held, read, deaf = (
-        run(asked, "planted", corpus, planted / "loud", tmp_path / name, memory_bytes=memory_bytes, **lists)
-        for name, asked, memory_bytes in (("a", task, 4 << 30), ("b", task, 1), ("c", means, 4 << 30))
+        run(
+            asked,
+            "planted",
+            corpus,
+            planted / "loud",
+            tmp_path / name,
+            memory_bytes=memory_bytes,
+            **lists,
+        )
+        for name, asked, memory_bytes in (
+            ("a", task, 4 << 30),
+            ("b", task, 1),
+            ("c", means, 4 << 30),
+        )
     )
     assert values(held.records)["xvector", "0"] < values(deaf.records)["cosine", "0"] - 0.1
     assert {r.headline for r in held.records} == {True}
-    assert [(r.value, r.search, r.statistics) for r in held.records] == [(r.value, r.search, r.statistics) for r in read.records]
+    assert [(r.value, r.search, r.statistics) for r in held.records] == [
+        (r.value, r.search, r.statistics) for r in read.records
+    ]
 
 
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"view": "frames"}, r"backends = \['cosine', .*'plda'\] with view = 'frames'; xvector needs view = 'frames'"),
-        ({"backends": ["lda", "xvector"]}, r"backends = \['xvector'\] with view = 'meanstd'.*Make it two tasks"),
-        ({"backends": ["lda"], "headline": "plda"}, "headline = 'plda'; expected one of its backends: lda"),
+        (
+            {"view": "frames"},
+            r"backends = \['cosine', .*'plda'\] with view = 'frames'; xvector needs view = 'frames'",
+        ),
+        (
+            {"backends": ["lda", "xvector"]},
+            r"backends = \['xvector'\] with view = 'meanstd'.*Make it two tasks",
+        ),
+        (
+            {"backends": ["lda"], "headline": "plda"},
+            "headline = 'plda'; expected one of its backends: lda",
+        ),
         ({"eer": "nearest"}, "eer = 'nearest'; expected 'interpolated' or 'convex-hull'"),
         ({"normalise": "t-norm"}, "normalise = 't-norm'; expected 'none' or 's-norm' or 'as-norm'"),
         ({"plda_input": "raw"}, "plda_input = 'raw'; expected 'lda' or 'whitening'"),
@@ -294,17 +434,27 @@ def test_an_x_vector_learns_from_frames_whether_they_are_held_or_not(planted: Pa
         ({"margin": -1.0}, "margin = -1.0; expected 0 to 2"),
     ],
 )
-def test_settings_that_do_not_go_together_are_refused(tmp_path: Path, keys: dict[str, Any], message: str) -> None:
+def test_settings_that_do_not_go_together_are_refused(
+    tmp_path: Path, keys: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ProbeError, match=message):
         open_task(task_of(tmp_path, **keys))
 
 
-def test_voices_in_both_lists_are_named(planted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_voices_in_both_lists_are_named(
+    planted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     ran(planted, tmp_path, backends=["cosine"], controls=[])
     assert "speakers are in" not in caplog.text
     more = tmp_path / "dev.csv"
     both = "enroll,test,label\n{0}/test-0-0.wav,{0}/test-0-2.wav,1\n{0}/dev-0-0.wav,{0}/test-0-1.wav,0\n"
     more.write_text(both.format(planted))
-    task, lists = task_of(tmp_path, view="mean", backends=["cosine"]), {"trials": planted / "test.txt", "dev_trials": more}
+    task, lists = (
+        task_of(tmp_path, view="mean", backends=["cosine"]),
+        {"trials": planted / "test.txt", "dev_trials": more},
+    )
     run(task, "planted", planted / "corpus.csv", planted / "features", tmp_path / "r", **lists)
-    assert "dev: 1 speakers are in test too (test0): the layer is chosen on voices that are reported" in caplog.text
+    assert (
+        "dev: 1 speakers are in test too (test0): the layer is chosen on voices that are reported"
+        in caplog.text
+    )

@@ -1,4 +1,6 @@
-"""Extraction: every layer of every utterance once, whatever happens in between, and every failure named."""
+"""Extraction: every layer of every utterance once, whatever happens in between, and every failure
+named.
+"""
 
 import errno
 import functools
@@ -34,7 +36,8 @@ from probe.store.views import VIEWS, pool
 
 RATE_HZ = 16_000
 HOP, WINDOW = 160, 400
-# The encoder below keeps count of what it is given and takes one utterance at a time: it would not pass a model's check.
+# The encoder below keeps count of what it is given and takes one utterance at a time: it would not
+# pass a model's check.
 extract = functools.partial(extract_checked, check=False)
 
 
@@ -43,7 +46,8 @@ class Interrupted(Exception):
 
 
 class Windows:
-    """An encoder whose layer ``i`` is the first samples of each window, times ``i + 1``; notes what it was given.
+    """An encoder whose layer ``i`` is the first samples of each window, times ``i + 1``; notes what
+    it was given.
 
     Attributes:
         seen: number of samples of each utterance it encoded, in order.
@@ -55,8 +59,14 @@ class Windows:
     rows = 1
 
     def __init__(self, dies_at: int | None = None, poison: int | None = None, **info: Any) -> None:
-        usual: dict[str, Any] = {"layers": {"0": 3, "1": 5, "2": 4}, "aliases": {"final": "2"}, "hop_samples": HOP}
-        self.info = ModelInfo(id="windows", revision="1", weights_sha256="", family="fake", **(usual | info))
+        usual: dict[str, Any] = {
+            "layers": {"0": 3, "1": 5, "2": 4},
+            "aliases": {"final": "2"},
+            "hop_samples": HOP,
+        }
+        self.info = ModelInfo(
+            id="windows", revision="1", weights_sha256="", family="fake", **(usual | info)
+        )
         self.device = torch.device("cpu")
         self.dies_at, self.poison = dies_at, poison
         self.seen: list[int] = []
@@ -64,12 +74,17 @@ class Windows:
     def n_frames(self, n_samples: int) -> int:
         return max(0, 1 + (n_samples - WINDOW) // HOP)
 
-    def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[str]) -> tuple[list[torch.Tensor], torch.Tensor]:
+    def encode(
+        self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[str]
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
         if len(self.seen) == self.dies_at:
             raise Interrupted
         self.seen.append(int(lengths[0]))
         windows = waveforms.unfold(1, WINDOW, HOP)
-        frames = [windows[:, :, : self.info.layers[name]] * (list(self.info.layers).index(name) + 1) for name in layers]
+        frames = [
+            windows[:, :, : self.info.layers[name]] * (list(self.info.layers).index(name) + 1)
+            for name in layers
+        ]
         if self.seen[-1] == self.poison:
             frames[-1] = frames[-1].clone()
             frames[-1][0, 0, 0] = float("nan")
@@ -80,7 +95,10 @@ class Windows:
         samples = load_audio(path, RATE_HZ).samples
         starts = range(0, len(samples) - WINDOW + 1, HOP)
         factor = np.float32(list(self.info.layers).index(layer) + 1)
-        return np.stack([samples[start : start + self.info.layers[layer]] for start in starts]) * factor
+        return (
+            np.stack([samples[start : start + self.info.layers[layer]] for start in starts])
+            * factor
+        )
 
 
 LENGTHS = {f"{name}.wav": 800 + 240 * number for number, name in enumerate("abcdefg")}
@@ -89,18 +107,30 @@ SMALL_SHARD = 48 * 20  # 20 frames of 12 float32
 
 def write_audio(path: Path, n_samples: int, seed: int | None = None) -> None:
     """Noise that fits 16 bits exactly; its seed is its length where none is given."""
-    values = np.random.default_rng(n_samples if seed is None else seed).integers(-9000, 9000, n_samples)
+    values = np.random.default_rng(n_samples if seed is None else seed).integers(
+        -9000, 9000, n_samples
+    )
     soundfile.write(path, values.astype(np.int16), RATE_HZ)
 
 
-def write_manifest(folder: Path, paths: Iterable[str], name: str = "all.csv", seconds: Sequence[float] | None = None) -> Path:
+def write_manifest(
+    folder: Path,
+    paths: Iterable[str],
+    name: str = "all.csv",
+    seconds: Sequence[float] | None = None,
+) -> Path:
     """A manifest of these paths, in turn of the train, dev and test split."""
     paths = list(paths)
     durations = seconds or [""] * len(paths)
     rows = zip(paths, durations, strict=True)
-    lines = [f"{path},one,ann,near,{('train', 'dev', 'test')[i % 3]},{value}" for i, (path, value) in enumerate(rows)]
+    lines = [
+        f"{path},one,ann,near,{('train', 'dev', 'test')[i % 3]},{value}"
+        for i, (path, value) in enumerate(rows)
+    ]
     manifest = folder / name
-    manifest.write_text("\n".join(["path,text,speaker,domain,split,duration_s", *lines]) + "\n", encoding="utf-8")
+    manifest.write_text(
+        "\n".join(["path,text,speaker,domain,split,duration_s", *lines]) + "\n", encoding="utf-8"
+    )
     return manifest
 
 
@@ -122,12 +152,19 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def files_of(root: Path) -> dict[str, bytes]:
     """Everything beneath a folder except locks and leftovers of killed processes."""
-    paths = [path for path in root.rglob("*") if path.is_file() and path.name != "lock" and path.suffix != ".tmp"]
+    paths = [
+        path
+        for path in root.rglob("*")
+        if path.is_file() and path.name != "lock" and path.suffix != ".tmp"
+    ]
     return {str(path.relative_to(root)): path.read_bytes() for path in paths}
 
 
 def keys_in_shards(store: Path) -> list[list[str]]:
-    return [[item["key"] for item in read_json(path)["utterances"]] for path in sorted(store.glob("shard-*.json"))]
+    return [
+        [item["key"] for item in read_json(path)["utterances"]]
+        for path in sorted(store.glob("shard-*.json"))
+    ]
 
 
 def assert_right(store: FeatureStore, folder: Path, names: Iterable[str]) -> None:
@@ -140,11 +177,14 @@ def assert_right(store: FeatureStore, folder: Path, names: Iterable[str]) -> Non
             np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4)
 
 
-# --- what comes out ---------------------------------------------------------------------------------------------------------------
+# --- what comes out
+# ---------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_features_are_the_ones_that_direct_computation_gives(audio: Path, tmp_path: Path, view: str) -> None:
+def test_features_are_the_ones_that_direct_computation_gives(
+    audio: Path, tmp_path: Path, view: str
+) -> None:
     done = extract(Windows(), write_manifest(audio, LENGTHS), tmp_path / "features", view=view)
     assert (done.extracted, done.failures) == (len(LENGTHS), [])
     store = open_store(tmp_path / "features")
@@ -155,12 +195,16 @@ def test_features_are_the_ones_that_direct_computation_gives(audio: Path, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["mfcc", "fbank", "random:data2vec-audio-tiny"])
-def test_a_real_model_gives_in_the_store_what_it_gives_alone(audio: Path, tmp_path: Path, name: str) -> None:
+def test_a_real_model_gives_in_the_store_what_it_gives_alone(
+    audio: Path, tmp_path: Path, name: str
+) -> None:
     extract(name, write_manifest(audio, list(LENGTHS)), tmp_path / "features", device="cpu")
     store, encoder = open_store(tmp_path / "features"), open_model(name, "cpu")
     for key in ("c.wav", "a.wav"):
         samples = torch.from_numpy(load_audio(audio / key, RATE_HZ).samples)
-        direct, _ = encoder.encode(samples[None], torch.tensor([len(samples)]), list(encoder.info.layers))
+        direct, _ = encoder.encode(
+            samples[None], torch.tensor([len(samples)]), list(encoder.info.layers)
+        )
         for layer, frames in zip(encoder.info.layers, direct, strict=True):
             [found] = store.layer(layer, [key])
             assert found.shape == tuple(frames[0].shape)
@@ -182,13 +226,17 @@ def test_what_cannot_be_asked_for_is_a_usage_error(audio: Path, tmp_path: Path) 
     manifest = write_manifest(audio, LENGTHS)
     with pytest.raises(UsageError, match="view 'median': expected frames, frames:k"):
         extract(Windows(), manifest, tmp_path / "features", view="median")
-    with pytest.raises(UsageError, match=r"--layers 0-3: windows has no layer '3'; it has 0\.\.2 \(final is 2\)"):
+    with pytest.raises(
+        UsageError, match=r"--layers 0-3: windows has no layer '3'; it has 0\.\.2 \(final is 2\)"
+    ):
         extract(Windows(), manifest, tmp_path / "features", layers="0-3")
     assert not (tmp_path / "features").exists()
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_large_values_are_kept_in_float32_and_never_clipped(audio: Path, tmp_path: Path, view: str) -> None:
+def test_large_values_are_kept_in_float32_and_never_clipped(
+    audio: Path, tmp_path: Path, view: str
+) -> None:
     class Loud(Windows):
         def encode(self, *arguments: Any) -> Any:
             frames, lengths = super().encode(*arguments)
@@ -196,18 +244,34 @@ def test_large_values_are_kept_in_float32_and_never_clipped(audio: Path, tmp_pat
 
     extract(Loud(), write_manifest(audio, ["a.wav", "b.wav"]), tmp_path / "features", view=view)
     store = open_store(tmp_path / "features")
-    assert [str(store.layer(layer).values.dtype) for layer in "012"] == ["float16", "float32", "float32"]
+    assert [str(store.layer(layer).values.dtype) for layer in "012"] == [
+        "float16",
+        "float32",
+        "float32",
+    ]
     for layer, factor in (("1", np.float32(1e6)), ("2", np.float32(1e-6))):
         [found] = store.layer(layer, ["b.wav"])
-        np.testing.assert_allclose(found, pool(Windows().direct(audio / "b.wav", layer) * factor, view), rtol=1e-5)
+        np.testing.assert_allclose(
+            found, pool(Windows().direct(audio / "b.wav", layer) * factor, view), rtol=1e-5
+        )
 
 
 def test_a_recipe_changes_with_whatever_decides_values() -> None:
-    infos: list[dict[str, Any]] = [{}, {"rate_hz": 8000}, {"settings": {"x": 1}}, {"normalize": True}]
+    infos: list[dict[str, Any]] = [
+        {},
+        {"rate_hz": 8000},
+        {"settings": {"x": 1}},
+        {"normalize": True},
+    ]
     recipes = [recipe_of(Windows(**info), ["0", "1", "2"], "frames") for info in infos]
-    recipes += [recipe_of(Windows(), ["0", "1"], "frames"), recipe_of(Windows(), ["0", "1", "2"], "mean")]
+    recipes += [
+        recipe_of(Windows(), ["0", "1"], "frames"),
+        recipe_of(Windows(), ["0", "1", "2"], "mean"),
+    ]
     assert len({store_path(Path("x"), recipe) for recipe in recipes}) == len(recipes)
-    assert recipe_of(Windows(), ["0"], "mean") == recipe_of(Windows(notes=("a remark",)), ["0"], "mean")
+    assert recipe_of(Windows(), ["0"], "mean") == recipe_of(
+        Windows(notes=("a remark",)), ["0"], "mean"
+    )
     assert json.loads(json.dumps(recipes[0])) == recipes[0]
 
 
@@ -230,26 +294,41 @@ def test_a_dry_run_writes_nothing_and_counts_what_is_missing(audio: Path, tmp_pa
     assert ", 2 there already; " in plan.describe()
 
 
-@pytest.mark.parametrize(("n_bytes", "text"), [(0, "0 B"), (999, "999 B"), (1e3, "1 kB"), (3.14e6, "3.1 MB"), (2.4e9, "2.40 GB")])
+@pytest.mark.parametrize(
+    ("n_bytes", "text"),
+    [(0, "0 B"), (999, "999 B"), (1e3, "1 kB"), (3.14e6, "3.1 MB"), (2.4e9, "2.40 GB")],
+)
 def test_sizes_are_printed_in_the_unit_that_suits(n_bytes: float, text: str) -> None:
     assert human_bytes(n_bytes) == text
 
 
-def test_a_disk_that_is_too_small_is_refused_before_the_work(audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_too_small_is_refused_before_the_work(
+    audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     encoder = Windows()
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
-    with pytest.raises(ProbeError, match=r"about \d+ kB to write, 10 B free\. No view of it would fit; name another disk\."):
+    with pytest.raises(
+        ProbeError,
+        match=r"about \d+ kB to write, 10 B free\. No view of it would fit; name another disk\.",
+    ):
         extract(encoder, write_manifest(audio, LENGTHS), tmp_path / "features")
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=20_500))
-    message = r"20 kB free\. What would fit: .*--view frames:2 --dtype int8: 20 kB, .*--view meanstd"
+    message = (
+        r"20 kB free\. What would fit: .*--view frames:2 --dtype int8: 20 kB, .*--view meanstd"
+    )
     with pytest.raises(ProbeError, match=message):
         extract(encoder, write_manifest(audio, LENGTHS), tmp_path / "features")
     assert encoder.seen == []
     assert not (tmp_path / "features" / "windows").exists()  # nothing is begun
 
 
-@pytest.mark.parametrize(("view", "dtype"), [("frames", "float32"), ("frames", "int8"), ("meanstd", "float16"), ("mean", "float16")])
-def test_a_store_takes_no_more_than_was_estimated_and_not_much_less(tmp_path: Path, view: str, dtype: str) -> None:
+@pytest.mark.parametrize(
+    ("view", "dtype"),
+    [("frames", "float32"), ("frames", "int8"), ("meanstd", "float16"), ("mean", "float16")],
+)
+def test_a_store_takes_no_more_than_was_estimated_and_not_much_less(
+    tmp_path: Path, view: str, dtype: str
+) -> None:
     names = [f"{n}.wav" for n in range(40)]
     for n, name in enumerate(names):
         write_audio(tmp_path / name, 16_000 + n)
@@ -271,7 +350,8 @@ def test_another_environment_warns_and_extracts_nothing_again(
     assert len(encoder.seen) == len(LENGTHS)
 
 
-# --- only what is missing ---------------------------------------------------------------------------------------------------------
+# --- only what is missing
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_second_run_extracts_nothing(audio: Path, tmp_path: Path) -> None:
@@ -284,7 +364,9 @@ def test_a_second_run_extracts_nothing(audio: Path, tmp_path: Path) -> None:
     assert files_of(tmp_path / "features") == before
 
 
-def test_appended_rows_add_shards_and_leave_the_old_ones_alone(audio: Path, tmp_path: Path, small_shards: None) -> None:
+def test_appended_rows_add_shards_and_leave_the_old_ones_alone(
+    audio: Path, tmp_path: Path, small_shards: None
+) -> None:
     names, encoder = list(LENGTHS), Windows()
     extract(encoder, write_manifest(audio, names[:4]), tmp_path / "features")
     before = files_of(tmp_path / "features")
@@ -320,12 +402,16 @@ def test_a_limited_run_is_completed_by_a_whole_one(audio: Path, tmp_path: Path) 
     assert_right(open_store(tmp_path / "features"), audio, LENGTHS)
 
 
-def test_changed_audio_is_extracted_again_and_the_old_version_stays(audio: Path, tmp_path: Path) -> None:
+def test_changed_audio_is_extracted_again_and_the_old_version_stays(
+    audio: Path, tmp_path: Path
+) -> None:
     manifest, encoder = write_manifest(audio, LENGTHS), Windows()
     extract(encoder, manifest, tmp_path / "features")
     before = files_of(tmp_path / "features")
     old_audio, old = (audio / "c.wav").read_bytes(), Windows().direct(audio / "c.wav", "1")
-    write_audio(audio / "c.wav", LENGTHS["c.wav"], seed=99)  # as long as before: the size tells nothing
+    write_audio(
+        audio / "c.wav", LENGTHS["c.wav"], seed=99
+    )  # as long as before: the size tells nothing
     encoder.seen.clear()
     done = extract(encoder, manifest, tmp_path / "features")
     assert done.extracted == 1
@@ -352,15 +438,20 @@ def test_a_touched_file_is_not_extracted_again(audio: Path, tmp_path: Path) -> N
 def test_each_view_and_each_choice_of_layers_has_its_own_store(audio: Path, tmp_path: Path) -> None:
     manifest, encoder = write_manifest(audio, ["a.wav"]), Windows()
     choices: list[dict[str, str]] = [{}, {"view": "mean"}, {"layers": "0"}, {"layers": "0-2"}]
-    stores = [extract(encoder, manifest, tmp_path / "features", **choice).store for choice in choices]
+    stores = [
+        extract(encoder, manifest, tmp_path / "features", **choice).store for choice in choices
+    ]
     assert stores[0] == stores[3]
     assert len(set(stores)) == 3
 
 
-# --- shards -----------------------------------------------------------------------------------------------------------------------
+# --- shards
+# -----------------------------------------------------------------------------------------------------------------------
 
 
-def test_shards_keep_their_size_and_the_manifest_s_order(audio: Path, tmp_path: Path, small_shards: None) -> None:
+def test_shards_keep_their_size_and_the_manifest_s_order(
+    audio: Path, tmp_path: Path, small_shards: None
+) -> None:
     done = extract(Windows(), write_manifest(audio, LENGTHS), tmp_path / "features")
     shards = keys_in_shards(done.store)
     assert [key for keys in shards for key in keys] == list(LENGTHS)
@@ -369,55 +460,79 @@ def test_shards_keep_their_size_and_the_manifest_s_order(audio: Path, tmp_path: 
         assert sum(4 * 12 * Windows().n_frames(LENGTHS[key]) for key in keys) <= SMALL_SHARD
 
 
-def test_pooled_views_are_cut_by_audio_time(audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pooled_views_are_cut_by_audio_time(
+    audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("probe.extraction.plan.SHARD_AUDIO_S", 0.2)
     done = extract(Windows(), write_manifest(audio, LENGTHS), tmp_path / "features", view="mean")
     for keys in keys_in_shards(done.store):
         assert sum(LENGTHS[key] for key in keys) <= 0.2 * RATE_HZ
 
 
-def test_what_a_model_pads_is_counted_in_new_plans_and_stored_plans_stay(audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_model_pads_is_counted_in_new_plans_and_stored_plans_stay(
+    audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Padding(Windows):
         def padded_samples(self, n_samples: int) -> int:
             return RATE_HZ
 
     monkeypatch.setattr("probe.extraction.plan.SHARD_AUDIO_S", 2.0)
     with pytest.raises(Interrupted):
-        extract(Windows(dies_at=2), write_manifest(audio, [*LENGTHS][:5]), tmp_path / "features", view="mean")
+        extract(
+            Windows(dies_at=2),
+            write_manifest(audio, [*LENGTHS][:5]),
+            tmp_path / "features",
+            view="mean",
+        )
     done = extract(Padding(), write_manifest(audio, LENGTHS), tmp_path / "features", view="mean")
     assert keys_in_shards(done.store) == [[*LENGTHS][:5], [*LENGTHS][5:]]
     fresh = extract(Padding(), write_manifest(audio, LENGTHS), tmp_path / "fresh", view="mean")
     assert [len(keys) for keys in keys_in_shards(fresh.store)] == [2, 2, 2, 1]
 
 
-def test_a_long_utterance_in_several_shards_reads_like_one(audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_utterance_in_several_shards_reads_like_one(
+    audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_audio(audio / "long.wav", 30_000)
     manifest = write_manifest(audio, ["a.wav", "long.wav", "b.wav"])
     extract(Windows(), manifest, tmp_path / "whole")
     monkeypatch.setattr("probe.extraction.plan.SHARD_BYTES", 48 * 50)
     done = extract(Windows(), manifest, tmp_path / "cut")
     names = sorted(path.name for path in done.store.glob("*.h5"))
-    assert [name for name in names if "of4" in name] == [f"shard-00001.{part}of4.h5" for part in (1, 2, 3, 4)]
+    assert [name for name in names if "of4" in name] == [
+        f"shard-00001.{part}of4.h5" for part in (1, 2, 3, 4)
+    ]
     assert len(names) == 6
     whole, cut = open_store(tmp_path / "whole"), open_store(tmp_path / "cut")
     for layer in whole.layers:
         for view in VIEWS:
-            one, other = whole.layer(layer, view=view), cut.layer(layer, ["a.wav", "long.wav", "b.wav"], view=view)
+            one, other = (
+                whole.layer(layer, view=view),
+                cut.layer(layer, ["a.wav", "long.wav", "b.wav"], view=view),
+            )
             assert one.values.tobytes() == other.values.tobytes()
             assert list(one.offsets) == list(other.offsets)
     assert extract(Windows(dies_at=0), manifest, tmp_path / "cut").extracted == 0
 
 
-def test_durations_in_samples_make_no_plan_of_thousands_of_shards(audio: Path, tmp_path: Path) -> None:
-    manifest = write_manifest(audio, LENGTHS, seconds=[2**20 * n_samples for n_samples in LENGTHS.values()])
+def test_durations_in_samples_make_no_plan_of_thousands_of_shards(
+    audio: Path, tmp_path: Path
+) -> None:
+    manifest = write_manifest(
+        audio, LENGTHS, seconds=[2**20 * n_samples for n_samples in LENGTHS.values()]
+    )
     done = extract(Windows(), manifest, tmp_path / "features")
     assert len(done.failures) == len(LENGTHS)
     assert done.plan.audio_s == pytest.approx(sum(LENGTHS.values()) / RATE_HZ)
     assert len(list(done.store.iterdir())) == 4  # recipe, plan, one index, lock
 
 
-def test_a_header_that_promises_far_too_much_does_not_stop_the_run(audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("probe.data.guarded_decoding.Decoder.header_duration_s", lambda self, path: 3600.0)
+def test_a_header_that_promises_far_too_much_does_not_stop_the_run(
+    audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "probe.data.guarded_decoding.Decoder.header_duration_s", lambda self, path: 3600.0
+    )
     monkeypatch.setattr("probe.extraction.plan.SHARD_BYTES", 1_000_000)
     done = extract(Windows(), write_manifest(audio, ["a.wav", "b.wav"]), tmp_path / "features")
     assert done.failures == []
@@ -425,11 +540,14 @@ def test_a_header_that_promises_far_too_much_does_not_stop_the_run(audio: Path, 
     assert_right(open_store(tmp_path / "features"), audio, ["b.wav", "a.wav"])
 
 
-# --- interrupted ------------------------------------------------------------------------------------------------------------------
+# --- interrupted
+# ------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dies_at", range(7))
-def test_an_interrupted_run_that_is_repeated_is_bit_identical(audio: Path, tmp_path: Path, small_shards: None, dies_at: int) -> None:
+def test_an_interrupted_run_that_is_repeated_is_bit_identical(
+    audio: Path, tmp_path: Path, small_shards: None, dies_at: int
+) -> None:
     write_audio(audio / "d.wav", 100)  # one of them fails
     manifest = write_manifest(audio, LENGTHS)
     extract(Windows(), manifest, tmp_path / "straight")
@@ -448,7 +566,8 @@ def test_an_interrupted_run_that_is_repeated_is_bit_identical(audio: Path, tmp_p
 
 
 def killed_at_every_call(folder: str) -> None:
-    """Runs in a process of its own: for each call that writes, a child that is killed at this call, and one that repeats the run.
+    """Runs in a process of its own: for each call that writes, a child that is killed at this call,
+    and one that repeats the run.
 
     Leaves ``straight``, an uninterrupted run, and one folder per call; prints how many there are.
     """
@@ -464,7 +583,11 @@ def killed_at_every_call(folder: str) -> None:
         left = [kill_at]
         for name in ("write", "fsync", "replace"):
 
-            def counted(*arguments: Any, original: Callable[..., Any] = getattr(os, name), name: str = name) -> Any:  # noqa: B008 (bound here)
+            def counted(
+                *arguments: Any,
+                original: Callable[..., Any] = getattr(os, name),
+                name: str = name,  # noqa: B008
+            ) -> Any:
                 if left[0] == 0:
                     if name == "write":
                         original(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
@@ -485,12 +608,22 @@ def killed_at_every_call(folder: str) -> None:
     print(killed)
 
 
-def test_a_run_killed_at_any_write_and_repeated_is_bit_identical(audio: Path, tmp_path: Path) -> None:
+def test_a_run_killed_at_any_write_and_repeated_is_bit_identical(
+    audio: Path, tmp_path: Path
+) -> None:
     write_manifest(audio, list(LENGTHS)[:5])
-    script = f"import conftest, test_extraction; test_extraction.killed_at_every_call({str(tmp_path)!r})"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[2])])}
+    script = (
+        f"import conftest, test_extraction; test_extraction.killed_at_every_call({str(tmp_path)!r})"
+    )
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(
+            [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+        )
+    }
     line = [sys.executable, "-c", script]
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        line, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     killed = int(done.stdout.split()[-1])
     straight = files_of(tmp_path / "straight")
@@ -498,13 +631,21 @@ def test_a_run_killed_at_any_write_and_repeated_is_bit_identical(audio: Path, tm
     assert killed == 4 * n_files  # write, fsync, rename and the folder's fsync of each file
     for number in range(killed):
         assert files_of(tmp_path / f"killed-{number}") == straight, f"killed at call {number}"
-    assert list(tmp_path.rglob(".*.tmp")), "no kill left a temporary file; the test has lost its point"
+    assert list(tmp_path.rglob(".*.tmp")), (
+        "no kill left a temporary file; the test has lost its point"
+    )
 
 
-def test_an_interrupted_plan_is_finished_once_even_if_a_smaller_run_came_between(audio: Path, tmp_path: Path, small_shards: None) -> None:
+def test_an_interrupted_plan_is_finished_once_even_if_a_smaller_run_came_between(
+    audio: Path, tmp_path: Path, small_shards: None
+) -> None:
     names = list(LENGTHS)
     manifest = write_manifest(audio, names)
-    for interrupted in (manifest, write_manifest(audio, names[5:6], "one.csv"), write_manifest(audio, names[2:], "some.csv")):
+    for interrupted in (
+        manifest,
+        write_manifest(audio, names[5:6], "one.csv"),
+        write_manifest(audio, names[2:], "some.csv"),
+    ):
         with pytest.raises(Interrupted):
             extract(Windows(dies_at=0), interrupted, tmp_path / "features")
     encoder = Windows()
@@ -516,7 +657,9 @@ def test_an_interrupted_plan_is_finished_once_even_if_a_smaller_run_came_between
     assert_right(store, audio, names)
 
 
-def test_audio_that_changed_between_two_halves_is_right(audio: Path, tmp_path: Path, small_shards: None) -> None:
+def test_audio_that_changed_between_two_halves_is_right(
+    audio: Path, tmp_path: Path, small_shards: None
+) -> None:
     manifest = write_manifest(audio, LENGTHS)
     with pytest.raises(Interrupted):
         extract(Windows(dies_at=5), manifest, tmp_path / "features")
@@ -526,7 +669,9 @@ def test_audio_that_changed_between_two_halves_is_right(audio: Path, tmp_path: P
     assert_right(open_store(tmp_path / "features"), audio, LENGTHS)
 
 
-def test_a_damaged_shard_that_is_removed_as_told_comes_back_the_same(audio: Path, tmp_path: Path, small_shards: None) -> None:
+def test_a_damaged_shard_that_is_removed_as_told_comes_back_the_same(
+    audio: Path, tmp_path: Path, small_shards: None
+) -> None:
     manifest = write_manifest(audio, LENGTHS)
     store = extract(Windows(), manifest, tmp_path / "features").store
     before = files_of(store)
@@ -536,24 +681,36 @@ def test_a_damaged_shard_that_is_removed_as_told_comes_back_the_same(audio: Path
     assert files_of(store) == before
 
 
-def test_a_store_on_a_read_only_disk_is_complete_or_named(audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_on_a_read_only_disk_is_complete_or_named(
+    audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     names = [*LENGTHS]
     extract(Windows(), write_manifest(audio, names[:4]), tmp_path / "features")
     before = files_of(tmp_path / "features")
     opened = os.open
 
     def read_only(path: Any, flags: int, *rest: Any, **more: Any) -> int:
-        if str(path).startswith(str(tmp_path / "features")) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+        if str(path).startswith(str(tmp_path / "features")) and flags & (
+            os.O_WRONLY | os.O_RDWR | os.O_CREAT
+        ):
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
         return opened(path, flags, *rest, **more)
 
     monkeypatch.setattr(os, "open", read_only)
     done = extract(Windows(dies_at=0), write_manifest(audio, names[:4]), tmp_path / "features")
     assert (done.extracted, done.plan.present, done.failures) == (0, 4, [])
-    with pytest.raises(ProbeError, match=r"frames-clean-\w{8}: nothing can be written here \(Read-only file system\)"):
+    with pytest.raises(
+        ProbeError,
+        match=r"frames-clean-\w{8}: nothing can be written here \(Read-only file system\)",
+    ):
         extract(Windows(dies_at=0), write_manifest(audio, names), tmp_path / "features")
-    with pytest.raises(ProbeError, match=r"frames-clean-\w{8}: nothing can be written here \(Read-only file system\)"):
-        extract(Windows(dies_at=0), write_manifest(audio, names), tmp_path / "features", dtype="float32")
+    with pytest.raises(
+        ProbeError,
+        match=r"frames-clean-\w{8}: nothing can be written here \(Read-only file system\)",
+    ):
+        extract(
+            Windows(dies_at=0), write_manifest(audio, names), tmp_path / "features", dtype="float32"
+        )
     assert files_of(tmp_path / "features") == before
 
 
@@ -562,7 +719,10 @@ def test_a_second_run_at_once_is_refused(audio: Path, tmp_path: Path) -> None:
 
     class Nosy(Windows):
         def encode(self, *arguments: Any) -> Any:
-            with pytest.raises(ProbeError, match=r"windows/frames-clean-\w{8}: another run is writing here\. Wait for it"):
+            with pytest.raises(
+                ProbeError,
+                match=r"windows/frames-clean-\w{8}: another run is writing here\. Wait for it",
+            ):
                 extract(Windows(), manifest, tmp_path / "features")
             return super().encode(*arguments)
 
@@ -597,7 +757,8 @@ def test_a_full_disk_ends_the_run_and_a_larger_one_finishes_it(
     assert files_of(tmp_path / "features") == files_of(tmp_path / "straight")
 
 
-# --- failures ---------------------------------------------------------------------------------------------------------------------
+# --- failures
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 def reasons(done: Extraction) -> dict[str, str]:
@@ -626,7 +787,10 @@ def test_what_cannot_be_used_is_named_with_its_reason_and_the_rest_goes_on(
         done = extract(Windows(poison=1234), spoilt, tmp_path / "features")
     found = reasons(done)
     assert set(found) == {"short.wav", "empty.wav", "cut.wav", "text.wav", "nan.wav", "poison.wav"}
-    assert found["short.wav"] == "too short: 399 samples at 16000 Hz (0.0249 s); windows needs at least 400"
+    assert (
+        found["short.wav"]
+        == "too short: 399 samples at 16000 Hz (0.0249 s); windows needs at least 400"
+    )
     assert "0 bytes" in found["empty.wav"]
     assert "truncated" in found["cut.wav"]
     assert "cannot be decoded" in found["text.wav"]
@@ -658,7 +822,14 @@ def test_failures_are_reported_again_and_not_tried_again(spoilt: Path, tmp_path:
     assert encoder.seen == []
     assert files_of(tmp_path / "features") == before
     assert ", 6 failed before; " in second.plan.describe()
-    assert reasons(extract(encoder, write_manifest(spoilt.parent, ["a.wav"], "a.csv"), tmp_path / "features")) == {}
+    assert (
+        reasons(
+            extract(
+                encoder, write_manifest(spoilt.parent, ["a.wav"], "a.csv"), tmp_path / "features"
+            )
+        )
+        == {}
+    )
 
 
 def test_a_failure_is_tried_again_when_its_audio_changes(spoilt: Path, tmp_path: Path) -> None:
@@ -674,18 +845,24 @@ def test_a_failure_is_tried_again_when_its_audio_changes(spoilt: Path, tmp_path:
     assert "cut.wav" not in store.failures
 
 
-def test_audio_that_gets_worse_is_a_failure_and_is_used_again_when_it_is_back(audio: Path, tmp_path: Path) -> None:
+def test_audio_that_gets_worse_is_a_failure_and_is_used_again_when_it_is_back(
+    audio: Path, tmp_path: Path
+) -> None:
     manifest = write_manifest(audio, LENGTHS)
     extract(Windows(), manifest, tmp_path / "features")
     good = (audio / "b.wav").read_bytes()
     (audio / "b.wav").write_bytes(b"")
     for _ in range(2):
-        assert set(reasons(extract(Windows(dies_at=0), manifest, tmp_path / "features"))) == {"b.wav"}
+        assert set(reasons(extract(Windows(dies_at=0), manifest, tmp_path / "features"))) == {
+            "b.wav"
+        }
     (audio / "b.wav").write_bytes(good)
     assert extract(Windows(dies_at=0), manifest, tmp_path / "features").failures == []
 
 
-def test_a_wrong_duration_in_the_manifest_is_tried_again_when_it_is_put_right(audio: Path, tmp_path: Path) -> None:
+def test_a_wrong_duration_in_the_manifest_is_tried_again_when_it_is_put_right(
+    audio: Path, tmp_path: Path
+) -> None:
     names = ["a.wav", "b.wav"]
     right = [LENGTHS[name] / RATE_HZ for name in names]
     wrong = write_manifest(audio, names, "wrong.csv", [right[0], right[1] * 2**20])
@@ -699,7 +876,9 @@ def test_a_wrong_duration_in_the_manifest_is_tried_again_when_it_is_put_right(au
     assert_right(open_store(tmp_path / "features"), audio, names)
 
 
-def test_a_file_that_goes_missing_meanwhile_is_a_failure_until_it_is_back(audio: Path, tmp_path: Path) -> None:
+def test_a_file_that_goes_missing_meanwhile_is_a_failure_until_it_is_back(
+    audio: Path, tmp_path: Path
+) -> None:
     corpus = load_corpus(write_manifest(audio, LENGTHS))
     content = (audio / "c.wav").read_bytes()
     (audio / "c.wav").unlink()
@@ -712,7 +891,9 @@ def test_a_file_that_goes_missing_meanwhile_is_a_failure_until_it_is_back(audio:
     assert_right(open_store(tmp_path / "features"), audio, LENGTHS)
 
 
-def test_a_file_that_could_not_be_read_is_tried_again_by_the_next_run(audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_could_not_be_read_is_tried_again_by_the_next_run(
+    audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     manifest = write_manifest(audio, LENGTHS)
     opened = os.open
 
@@ -730,7 +911,9 @@ def test_a_file_that_could_not_be_read_is_tried_again_by_the_next_run(audio: Pat
     assert_right(open_store(tmp_path / "features"), audio, LENGTHS)
 
 
-def test_a_corpus_of_failures_alone_is_a_store_without_features(audio: Path, tmp_path: Path) -> None:
+def test_a_corpus_of_failures_alone_is_a_store_without_features(
+    audio: Path, tmp_path: Path
+) -> None:
     write_audio(audio / "a.wav", 10)
     done = extract(Windows(), write_manifest(audio, ["a.wav"]), tmp_path / "features")
     assert list(reasons(done)) == ["a.wav"]
@@ -743,7 +926,10 @@ def test_two_corpora_with_the_same_names_share_a_store(audio: Path, tmp_path: Pa
     other.mkdir()
     write_audio(other / "a.wav", 4000)
     write_audio(other / "b.wav", LENGTHS["b.wav"], seed=3)
-    manifests = [write_manifest(audio, ["a.wav", "b.wav"]), write_manifest(other, ["a.wav", "b.wav"])]
+    manifests = [
+        write_manifest(audio, ["a.wav", "b.wav"]),
+        write_manifest(other, ["a.wav", "b.wav"]),
+    ]
     for _ in range(2):
         for manifest in manifests:
             done = extract(Windows(), manifest, tmp_path / "features")
@@ -751,15 +937,22 @@ def test_two_corpora_with_the_same_names_share_a_store(audio: Path, tmp_path: Pa
     store = open_store(tmp_path / "features")
     for manifest in manifests:
         stored = [store.match(item.key, item.path) for item in load_corpus(manifest).utterances]
-        for found, name in zip(store.read("1", [item for item in stored if item]), ["a.wav", "b.wav"], strict=True):
-            np.testing.assert_allclose(found, Windows().direct(manifest.parent / name, "1"), rtol=1e-3, atol=1e-4)
+        for found, name in zip(
+            store.read("1", [item for item in stored if item]), ["a.wav", "b.wav"], strict=True
+        ):
+            np.testing.assert_allclose(
+                found, Windows().direct(manifest.parent / name, "1"), rtol=1e-3, atol=1e-4
+            )
 
 
 def test_the_manifest_s_columns_are_copied_into_the_shard(audio: Path, tmp_path: Path) -> None:
     import h5py
 
     manifest = audio / "indexed.csv"
-    manifest.write_text(",path,text,speaker,domain,split,duration_s,a/b,a_b\n0,a.wav,zwölf,ann,near,test,,1,2\n", encoding="utf-8")
+    manifest.write_text(
+        ",path,text,speaker,domain,split,duration_s,a/b,a_b\n0,a.wav,zwölf,ann,near,test,,1,2\n",
+        encoding="utf-8",
+    )
     done = extract(Windows(), manifest, tmp_path / "features")
     with h5py.File(done.store / "shard-00000.h5") as file:
         values = {name: item[0].decode() for name, item in file["manifest"].items()}
@@ -770,19 +963,27 @@ def test_the_manifest_s_columns_are_copied_into_the_shard(audio: Path, tmp_path:
 def test_an_open_corpus_and_an_open_model_do_as_well_as_names(audio: Path, tmp_path: Path) -> None:
     manifest = write_manifest(audio, LENGTHS)
     by_name = extract("mfcc", str(manifest), str(tmp_path / "one"), device="cpu")
-    by_hand = extract(open_model("mfcc", "cpu"), load_corpus(manifest), tmp_path / "two", requested="mfcc")
-    assert by_name.store.relative_to(tmp_path / "one") == by_hand.store.relative_to(tmp_path / "two")
+    by_hand = extract(
+        open_model("mfcc", "cpu"), load_corpus(manifest), tmp_path / "two", requested="mfcc"
+    )
+    assert by_name.store.relative_to(tmp_path / "one") == by_hand.store.relative_to(
+        tmp_path / "two"
+    )
     assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
 
 
-def test_an_utterance_s_features_do_not_depend_on_the_corpus_around_it(audio: Path, tmp_path: Path) -> None:
+def test_an_utterance_s_features_do_not_depend_on_the_corpus_around_it(
+    audio: Path, tmp_path: Path
+) -> None:
     corpus = load_corpus(write_manifest(audio, LENGTHS))
     alone = Corpus(corpus.name, corpus.sha256, corpus.utterances[2:3], corpus.columns)
     model = open_model("random:data2vec-audio-tiny", "cpu")
     extract(model, corpus, tmp_path / "all")
     extract(model, alone, tmp_path / "alone")
     for layer in model.info.layers:
-        one, other = (open_store(tmp_path / name).layer(layer, ["c.wav"]).values for name in ("all", "alone"))
+        one, other = (
+            open_store(tmp_path / name).layer(layer, ["c.wav"]).values for name in ("all", "alone")
+        )
         assert one.tobytes() == other.tobytes()
 
 
@@ -790,5 +991,8 @@ def test_renamed_keys_are_other_utterances(audio: Path, tmp_path: Path) -> None:
     corpus = load_corpus(write_manifest(audio, ["a.wav"]))
     renamed: tuple[Utterance, ...] = (replace(corpus.utterances[0], key="another"),)
     extract(Windows(), corpus, tmp_path / "features")
-    assert extract(Windows(), replace(corpus, utterances=renamed), tmp_path / "features").extracted == 1
+    assert (
+        extract(Windows(), replace(corpus, utterances=renamed), tmp_path / "features").extracted
+        == 1
+    )
     assert open_store(tmp_path / "features").keys == ["a.wav", "another"]

@@ -1,4 +1,6 @@
-"""Nothing committed is lost, nothing damaged is read: extraction and records under injected faults, see tests/faults.py."""
+"""Nothing committed is lost, nothing damaged is read: extraction and records under injected faults,
+see tests/faults.py.
+"""
 
 import json
 import os
@@ -12,11 +14,32 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 # What no fault may cause; each trial counts these.
 NEVER = (
-    *("unreadable shards", "resumes that failed", "utterances lost", "stores that differ", "foreign temporaries removed"),
-    *("crashes", "trials without a winner", "codes other than 1", "other codes", "ends after 10 s", "temporaries left"),
-    *("messages that are not one line with the bytes needed", "called damaged", "ended without naming the error"),
+    *(
+        "unreadable shards",
+        "resumes that failed",
+        "utterances lost",
+        "stores that differ",
+        "foreign temporaries removed",
+    ),
+    *(
+        "crashes",
+        "trials without a winner",
+        "codes other than 1",
+        "other codes",
+        "ends after 10 s",
+        "temporaries left",
+    ),
+    *(
+        "messages that are not one line with the bytes needed",
+        "called damaged",
+        "ended without naming the error",
+    ),
     "missing locks without a warning",
-    *("records absent or cut", "broken pairs that nothing names", "outcomes of other records shown"),
+    *(
+        "records absent or cut",
+        "broken pairs that nothing names",
+        "outcomes of other records shown",
+    ),
     *("broken pairs taken for finished", "pairs that differ", "records or outcomes lost"),
 )
 # kind -> number of trials by default, and in the long form (0: every place)
@@ -33,11 +56,19 @@ NUMBERS = {
 
 def counted(kind: str, n: int) -> dict[str, float]:
     """What one kind of trial counts, in a process of its own."""
-    if kind in ("calls", "records", "refusals") and not (shutil.which("cc") and sys.platform == "linux"):
+    if kind in ("calls", "records", "refusals") and not (
+        shutil.which("cc") and sys.platform == "linux"
+    ):
         pytest.skip("striking I/O calls needs a C compiler and Linux")
     command = [sys.executable, str(ROOT / "tests" / "faults.py"), kind, "--n", str(n)]
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}, check=False)
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     print(kind, json.dumps(found))
@@ -49,7 +80,9 @@ def judged(kind: str, n: int) -> None:
     assert found["trials"] >= n * (3 if kind == "signals" else 1)
     assert {name: found[name] for name in NEVER if found.get(name)} == {}
     if kind == "kills":
-        assert found["killed before the end"] >= n / 2, "most kills must hit a run that is still going"
+        assert found["killed before the end"] >= n / 2, (
+            "most kills must hit a run that is still going"
+        )
     if kind == "signals":
         assert found["hit"] == 3 * n
     if kind == "calls":

@@ -1,4 +1,6 @@
-"""The parts of an extraction: decoding ahead, computing together, pooling piece by piece, writing behind."""
+"""The parts of an extraction: decoding ahead, computing together, pooling piece by piece, writing
+behind.
+"""
 
 import functools
 import os
@@ -44,14 +46,32 @@ extract = functools.partial(extract_checked, check=False)
 @given(st.data())
 def test_a_view_of_pieces_is_the_view_of_the_whole(data: st.DataObject) -> None:
     n_frames = data.draw(st.integers(1, 40))
-    view = data.draw(st.sampled_from(["frames", "frames:2", "frames:7", "mean", "meanstd", "segments:1", "segments:5", "segments:50"]))
+    view = data.draw(
+        st.sampled_from(
+            [
+                "frames",
+                "frames:2",
+                "frames:7",
+                "mean",
+                "meanstd",
+                "segments:1",
+                "segments:5",
+                "segments:50",
+            ]
+        )
+    )
     cuts = sorted(data.draw(st.sets(st.integers(1, n_frames), max_size=5)) | {n_frames})
     offset = data.draw(st.sampled_from([0.0, 1e3, -1e5]))
     frames = torch.randn(n_frames, 3, generator=torch.Generator().manual_seed(n_frames)) + offset
     pooling = Pooling(view, n_frames)
     pieces = frames.tensor_split(cuts[:-1])
     rows = [found for piece in pieces if (found := pooling.add(piece)) is not None]
-    np.testing.assert_allclose(torch.cat(rows).numpy(), pool(frames.numpy(), view), rtol=2e-6, atol=1e-6 + 1e-9 * abs(offset))
+    np.testing.assert_allclose(
+        torch.cat(rows).numpy(),
+        pool(frames.numpy(), view),
+        rtol=2e-6,
+        atol=1e-6 + 1e-9 * abs(offset),
+    )
 
 
 # Decoding ahead
@@ -69,11 +89,21 @@ def corpus(tmp_path: Path) -> list[Any]:
 
 @pytest.mark.parametrize(("workers", "at_first"), [(1, 1), (3, 3), (3, 1)])
 @pytest.mark.parametrize("ahead_bytes", [0, 50_000, 10**9])
-def test_audio_comes_in_order_whatever_decodes_it(corpus: list[Any], workers: int, at_first: int, ahead_bytes: int) -> None:
-    found = list(decoded(corpus, RATE_HZ, [Decoder() for _ in range(workers)], at_first, ahead_bytes))
+def test_audio_comes_in_order_whatever_decodes_it(
+    corpus: list[Any], workers: int, at_first: int, ahead_bytes: int
+) -> None:
+    found = list(
+        decoded(corpus, RATE_HZ, [Decoder() for _ in range(workers)], at_first, ahead_bytes)
+    )
     assert [utterance.key for utterance, _ in found] == [utterance.key for utterance in corpus]
-    assert [isinstance(sound, Failure) for _, sound in found] == [number == 3 for number in range(12)]
-    assert all(len(sound.samples) == 8000 + 100 * n for n, (_, sound) in enumerate(found) if isinstance(sound, Audio))
+    assert [isinstance(sound, Failure) for _, sound in found] == [
+        number == 3 for number in range(12)
+    ]
+    assert all(
+        len(sound.samples) == 8000 + 100 * n
+        for n, (_, sound) in enumerate(found)
+        if isinstance(sound, Audio)
+    )
 
 
 class Counting(Decoder):
@@ -109,7 +139,9 @@ class Slow(Decoder):
 
 
 @pytest.mark.parametrize(("pause_s", "used"), [(0.0, {2, 3}), (0.3, {1})])
-def test_a_decoder_joins_only_where_the_model_waits(corpus: list[Any], pause_s: float, used: set[int]) -> None:
+def test_a_decoder_joins_only_where_the_model_waits(
+    corpus: list[Any], pause_s: float, used: set[int]
+) -> None:
     decoders = [Slow(), Slow(), Slow()]
     for _ in decoded(corpus, RATE_HZ, decoders, 1, 10**9):
         time.sleep(pause_s)
@@ -118,13 +150,17 @@ def test_a_decoder_joins_only_where_the_model_waits(corpus: list[Any], pause_s: 
 
 def test_files_that_are_being_decoded_count_too(corpus: list[Any]) -> None:
     decoders = [Slow(), Slow(), Slow()]
-    found = decoded(corpus, RATE_HZ, decoders, 3, 100_000)  # a file of 16 kB may take 130 kB until it is decoded
+    found = decoded(
+        corpus, RATE_HZ, decoders, 3, 100_000
+    )  # a file of 16 kB may take 130 kB until it is decoded
     next(found)
     assert sum(item.used for item in decoders) == 1
     found.close()
 
 
-def test_leaving_does_not_wait_for_a_decoder_that_is_stuck(corpus: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leaving_does_not_wait_for_a_decoder_that_is_stuck(
+    corpus: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(
         "probe.data.guarded_decoding.answer",
         lambda request: time.sleep(30) if request.path.endswith("01.wav") else answer(request),
@@ -192,7 +228,9 @@ def test_one_write_may_wait_and_then_the_run_does() -> None:
         thread.join()
 
 
-def test_an_interrupted_run_finishes_what_is_computed_but_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_finishes_what_is_computed_but_does_not_wait_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     done: list[int] = []
     with pytest.raises(KeyboardInterrupt), Writer() as write:
         write(lambda: (time.sleep(0.1), done.append(0)))
@@ -214,7 +252,9 @@ def test_an_interrupted_run_finishes_what_is_computed_but_does_not_wait_for_ever
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """SIGINT raises KeyboardInterrupt, even where a shell started this in the background and has it ignored."""
+    """SIGINT raises KeyboardInterrupt, even where a shell started this in the background and has it
+    ignored.
+    """
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -239,7 +279,9 @@ def test_an_interruption_while_the_last_shards_are_written_waits_for_them() -> N
 
 
 class Pieces(Windows):
-    """Computes several utterances at once, ``rows`` frames at a time, and notes how many; runs out of memory above ``most``."""
+    """Computes several utterances at once, ``rows`` frames at a time, and notes how many; runs out
+    of memory above ``most``.
+    """
 
     def __init__(self, rows: int = 40, most: int = 10**9, **keywords: Any) -> None:
         super().__init__(**keywords)
@@ -248,11 +290,17 @@ class Pieces(Windows):
 
     def pieces(self, waveforms: Sequence[Tensor], layers: Sequence[str]) -> Iterator[list[Tensor]]:
         self.together.append(len(waveforms))
-        encoded = [self.encode(wave[None], torch.tensor([len(wave)]), layers)[0] for wave in waveforms]
-        whole = [torch.cat([item[0] for item in of_layer]) for of_layer in zip(*encoded, strict=True)]
+        encoded = [
+            self.encode(wave[None], torch.tensor([len(wave)]), layers)[0] for wave in waveforms
+        ]
+        whole = [
+            torch.cat([item[0] for item in of_layer]) for of_layer in zip(*encoded, strict=True)
+        ]
         for start in range(0, len(whole[0]), self.rows):
             if self.rows > self.most and (start or self.rows > len(whole[0])):
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nand more")
+                raise torch.OutOfMemoryError(
+                    "CUDA out of memory. Tried to allocate 2 GiB\nand more"
+                )
             yield [item[start : start + self.rows] for item in whole]
 
 
@@ -273,7 +321,9 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("view", ["frames", "frames:2", "meanstd", "segments:3"])
 @pytest.mark.parametrize("rows", [1, 7, 40, 10_000])
-def test_how_many_are_computed_together_changes_no_byte(audio: Path, tmp_path: Path, small_shards: None, view: str, rows: int) -> None:
+def test_how_many_are_computed_together_changes_no_byte(
+    audio: Path, tmp_path: Path, small_shards: None, view: str, rows: int
+) -> None:
     alone = extract(Windows(), audio, tmp_path / "alone", view=view)
     together = extract(encoder := Pieces(rows), audio, tmp_path / "together", view=view)
     if view.startswith("frames"):
@@ -281,7 +331,9 @@ def test_how_many_are_computed_together_changes_no_byte(audio: Path, tmp_path: P
     else:  # sums of other pieces
         one, other = FeatureStore(alone.store), FeatureStore(together.store)
         for layer in one.layers:
-            np.testing.assert_allclose(one.layer(layer).values, other.layer(layer).values, rtol=1e-3, atol=1e-6)
+            np.testing.assert_allclose(
+                one.layer(layer).values, other.layer(layer).values, rtol=1e-3, atol=1e-6
+            )
     assert {item.key for item in together.failures} == {"2.wav", "4.wav"}
     assert verify_store(together.store).findings == ()
     assert (max(encoder.together) > 2) == (rows > 7)
@@ -320,7 +372,9 @@ class Small(Pieces):
             yield from super().pieces([wave], layers)
 
 
-def test_an_utterance_that_does_not_fit_fails_alone(audio: Path, tmp_path: Path, small_shards: None) -> None:
+def test_an_utterance_that_does_not_fit_fails_alone(
+    audio: Path, tmp_path: Path, small_shards: None
+) -> None:
     done = extract(encoder := Small(50), audio, tmp_path / "features")
     assert encoder.rows == 150
     assert {item.key for item in done.failures} == {"2.wav", "4.wav", "6.wav"}
@@ -331,7 +385,9 @@ def test_an_utterance_that_does_not_fit_fails_alone(audio: Path, tmp_path: Path,
 
 
 class Hungry(Pieces):
-    """Runs out of memory, as torch says it of a CPU, where one of the utterances it is given is longer than ``fits`` frames."""
+    """Runs out of memory, as torch says it of a CPU, where one of the utterances it is given is
+    longer than ``fits`` frames.
+    """
 
     def __init__(self, fits: int) -> None:
         super().__init__(rows=10_000)
@@ -339,11 +395,15 @@ class Hungry(Pieces):
 
     def pieces(self, waveforms: Sequence[Tensor], layers: Sequence[str]) -> Iterator[list[Tensor]]:
         if any(self.n_frames(len(wave)) > self.fits for wave in waveforms):
-            raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory")
+            raise RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory"
+            )
         yield from super().pieces(waveforms, layers)
 
 
-def test_what_does_not_fit_takes_no_other_with_it_and_is_tried_again(audio: Path, tmp_path: Path, small_shards: None) -> None:
+def test_what_does_not_fit_takes_no_other_with_it_and_is_tried_again(
+    audio: Path, tmp_path: Path, small_shards: None
+) -> None:
     done = extract(Hungry(50), audio, tmp_path / "features")
     reasons = {item.key: item.reason for item in done.failures}
     assert set(reasons) == {"2.wav", "4.wav", "6.wav"}
@@ -352,7 +412,9 @@ def test_what_does_not_fit_takes_no_other_with_it_and_is_tried_again(audio: Path
     assert again.extracted == 1
     assert {item.key for item in again.failures} == {"2.wav", "4.wav"}
     whole = FeatureStore(extract(Windows(), audio, tmp_path / "whole").store)
-    np.testing.assert_array_equal(FeatureStore(again.store).layer("1", whole.keys).values, whole.layer("1").values)
+    np.testing.assert_array_equal(
+        FeatureStore(again.store).layer("1", whole.keys).values, whole.layer("1").values
+    )
 
 
 class Miscounting(Windows):
@@ -373,13 +435,21 @@ class MiscountingPieces(Pieces):
         return super().n_frames(n_samples) - (n_samples > 1500)
 
 
-@pytest.mark.parametrize("encoder", [Miscounting(1), Miscounting(-1), MiscountingPieces(1000)], ids=["more", "fewer", "pieces"])
-def test_frames_that_are_not_counted_right_are_nobodys(audio: Path, tmp_path: Path, encoder: Any) -> None:
+@pytest.mark.parametrize(
+    "encoder",
+    [Miscounting(1), Miscounting(-1), MiscountingPieces(1000)],
+    ids=["more", "fewer", "pieces"],
+)
+def test_frames_that_are_not_counted_right_are_nobodys(
+    audio: Path, tmp_path: Path, encoder: Any
+) -> None:
     with pytest.raises(ProbeError, match=r"windows: \d+ frames of .* where its n_frames says \d+"):
         extract(encoder, audio, tmp_path / "features")
 
 
-def test_an_utterance_that_fails_after_some_of_its_parts_has_none(audio: Path, tmp_path: Path, small_shards: None) -> None:
+def test_an_utterance_that_fails_after_some_of_its_parts_has_none(
+    audio: Path, tmp_path: Path, small_shards: None
+) -> None:
     done = extract(encoder := Pieces(10, poison=WINDOW + 99 * HOP), audio, tmp_path / "features")
     assert encoder.n_frames(WINDOW + 99 * HOP) == 100
     assert {item.key for item in done.failures} == {"2.wav", "4.wav", "6.wav"}
@@ -390,14 +460,22 @@ def test_an_utterance_that_fails_after_some_of_its_parts_has_none(audio: Path, t
 
 
 def test_a_budget_that_shards_alone_exceed_is_refused(audio: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--memory 1\.00 GB: expected at least 1\.52 GB; shards take most of it"):
+    with pytest.raises(
+        UsageError, match=r"--memory 1\.00 GB: expected at least 1\.52 GB; shards take most of it"
+    ):
         extract(Windows(), audio, tmp_path / "features", memory_bytes=10**9)
 
 
 # The form in the store
 
 
-@given(values=arrays(np.float32, st.tuples(st.integers(1, 20), st.integers(1, 6)), elements=st.floats(-1e4, 1e4, width=32)))
+@given(
+    values=arrays(
+        np.float32,
+        st.tuples(st.integers(1, 20), st.integers(1, 6)),
+        elements=st.floats(-1e4, 1e4, width=32),
+    )
+)
 @settings(deadline=None)
 def test_int8_is_off_by_at_most_a_254th_of_the_largest_value_of_the_row(values: np.ndarray) -> None:
     packed, scales = quantised(torch.from_numpy(values))
@@ -406,8 +484,13 @@ def test_int8_is_off_by_at_most_a_254th_of_the_largest_value_of_the_row(values: 
     assert (np.abs(restored - values) <= largest / 254 * (1 + 1e-5) + 1e-37).all()
 
 
-@pytest.mark.parametrize(("scale", "value", "sure"), [(1.0, 0.0, True), (1e-5, 0.0, False), (1.0, 65_520.0, False), (1.0, 65_504.0, True)])
-def test_float16_is_taken_where_it_is_sure_to_be_faithful(scale: float, value: float, sure: bool) -> None:
+@pytest.mark.parametrize(
+    ("scale", "value", "sure"),
+    [(1.0, 0.0, True), (1e-5, 0.0, False), (1.0, 65_520.0, False), (1.0, 65_504.0, True)],
+)
+def test_float16_is_taken_where_it_is_sure_to_be_faithful(
+    scale: float, value: float, sure: bool
+) -> None:
     rows = torch.from_numpy(scale * np.random.default_rng(0).normal(size=(50, 8))).float()
     rows[7, 3] = value or rows[7, 3]
     other = torch.ones(50, 4)
@@ -468,7 +551,11 @@ def test_threads_are_those_asked_for_begun_with_or_measured(
     ],
 )
 def test_the_fastest_number_of_threads_is_taken(
-    monkeypatch: pytest.MonkeyPatch, cores: int, quota: float | None, seconds: dict[int, float], chosen: int
+    monkeypatch: pytest.MonkeyPatch,
+    cores: int,
+    quota: float | None,
+    seconds: dict[int, float],
+    chosen: int,
 ) -> None:
     monkeypatch.setattr(threads, "allowed_cores", lambda: cores)
     monkeypatch.setattr(threads, "cpu_quota", lambda: quota)
@@ -486,9 +573,15 @@ def test_measuring_threads_takes_less_than_a_second(usual_threads: int) -> None:
 # The packed form through the whole
 
 
-@pytest.mark.parametrize("family", ["wav2vec2 post-LN", "wav2vec2 pre-LN", "data2vec-audio", "wavlm pre-LN"])
+@pytest.mark.parametrize(
+    "family", ["wav2vec2 post-LN", "wav2vec2 pre-LN", "data2vec-audio", "wavlm pre-LN"]
+)
 def test_features_of_the_packed_form_are_those_of_each_utterance_alone(
-    folders: dict[str, Path], family: str, audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folders: dict[str, Path],
+    family: str,
+    audio: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     encoder = open_model(str(folders[family]), "cpu")
     done = extract(encoder, audio, tmp_path / "features", dtype="float32")
@@ -502,7 +595,9 @@ def test_features_of_the_packed_form_are_those_of_each_utterance_alone(
             np.testing.assert_array_equal(rows, frames[0][0].numpy())
 
 
-def test_chunks_are_in_the_recipe_and_in_the_features(folders: dict[str, Path], audio: Path, tmp_path: Path) -> None:
+def test_chunks_are_in_the_recipe_and_in_the_features(
+    folders: dict[str, Path], audio: Path, tmp_path: Path
+) -> None:
     folder = str(folders["wav2vec2 post-LN"])
     whole = FeatureStore(extract(folder, audio, tmp_path, device="cpu", chunk_s=0).store)
     usual = FeatureStore(extract(folder, audio, tmp_path, device="cpu").store)
@@ -513,4 +608,6 @@ def test_chunks_are_in_the_recipe_and_in_the_features(folders: dict[str, Path], 
     cut = FeatureStore(extract(encoder, audio, tmp_path).store)
     np.testing.assert_array_equal(whole.layer("0").values, cut.layer("0").values)
     assert not np.array_equal(whole.layer("3", ["6.wav"]).values, cut.layer("3", ["6.wav"]).values)
-    np.testing.assert_array_equal(whole.layer("3", ["1.wav"]).values, cut.layer("3", ["1.wav"]).values)
+    np.testing.assert_array_equal(
+        whole.layer("3", ["1.wav"]).values, cut.layer("3", ["1.wav"]).values
+    )

@@ -1,4 +1,6 @@
-"""Beam search finds the best text of all there are, says what it lacks, and reads word lists and ARPA files."""
+"""Beam search finds the best text of all there are, says what it lacks, and reads word lists and
+ARPA files.
+"""
 
 import itertools
 import sys
@@ -39,7 +41,9 @@ BIGRAMS = {("a", "ab"): -0.3, ("<s>", "a"): -0.5}
 
 @pytest.fixture(scope="module")
 def arpa(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("flashlight.lib.text.decoder", reason="beam search: pip install layerprobe[lm]")
+    pytest.importorskip(
+        "flashlight.lib.text.decoder", reason="beam search: pip install layerprobe[lm]"
+    )
     path = tmp_path_factory.mktemp("lm") / "lm.arpa"
     path.write_text(ARPA)
     return path
@@ -47,7 +51,9 @@ def arpa(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def log10_probability(words: list[str]) -> float:
     pairs = itertools.pairwise(["<s>", *words, "</s>"])
-    return sum(BIGRAMS.get((before, word), BACK_OFF[before] + UNIGRAMS[word]) for before, word in pairs)
+    return sum(
+        BIGRAMS.get((before, word), BACK_OFF[before] + UNIGRAMS[word]) for before, word in pairs
+    )
 
 
 def best_text(values: Tensor, vocabulary: Vocabulary, lm_weight: float, word_score: float) -> str:
@@ -66,14 +72,22 @@ def best_text(values: Tensor, vocabulary: Vocabulary, lm_weight: float, word_sco
     return max(listed, key=total)
 
 
-@pytest.mark.parametrize(("lm_weight", "word_score"), [(0.0, 0.0), (1.0, 0.0), (0.5, 1.5), (3.0, 2.0)])
+@pytest.mark.parametrize(
+    ("lm_weight", "word_score"), [(0.0, 0.0), (1.0, 0.0), (0.5, 1.5), (3.0, 2.0)]
+)
 def test_the_best_of_all_texts_is_found(arpa: Path, lm_weight: float, word_score: float) -> None:
     vocabulary = Vocabulary.of(["ab ba"])
-    decoder = BeamDecoder(vocabulary, WORDS, arpa, beam=500, lm_weight=lm_weight, word_score=word_score)
-    again = BeamDecoder(vocabulary, WORDS, arpa, beam=500, lm_weight=lm_weight, word_score=word_score, like=decoder)
+    decoder = BeamDecoder(
+        vocabulary, WORDS, arpa, beam=500, lm_weight=lm_weight, word_score=word_score
+    )
+    again = BeamDecoder(
+        vocabulary, WORDS, arpa, beam=500, lm_weight=lm_weight, word_score=word_score, like=decoder
+    )
     found = set()
     for seed in range(15):
-        values = (2 * torch.randn(5, vocabulary.size, generator=torch.Generator().manual_seed(seed))).log_softmax(1)
+        values = (
+            2 * torch.randn(5, vocabulary.size, generator=torch.Generator().manual_seed(seed))
+        ).log_softmax(1)
         text = decoder(values)
         assert text == best_text(values, vocabulary, lm_weight, word_score)
         assert text == again(values)

@@ -16,22 +16,38 @@ from probe.heads.ctc.stacked import kept_bytes
 
 Layer = tuple[str, list[np.ndarray], list[np.ndarray]]
 RATES = (1e-1, 2e-2, 1e-3)
-LSTM: dict[str, Any] = {"head": "bilstm", "hidden": 6, "dropout": 0.3, "learning_rates": (3e-2, 1e-4), "epochs": 8}
+LSTM: dict[str, Any] = {
+    "head": "bilstm",
+    "hidden": 6,
+    "dropout": 0.3,
+    "learning_rates": (3e-2, 1e-4),
+    "epochs": 8,
+}
 
 
 def probe_of(head: str = "linear", **settings: Any) -> CTCProbe:
-    return CTCProbe(head, **{"learning_rates": RATES, "epochs": 12, "patience": 3, "batch_size": 8, **settings})
+    return CTCProbe(
+        head, **{"learning_rates": RATES, "epochs": 12, "patience": 3, "batch_size": 8, **settings}
+    )
 
 
 def layers_of(widths: Sequence[int], n: int = 60) -> tuple[list[Layer], list[str], list[str]]:
-    """Random projections of planted frames, noisier layer by layer, and the transcripts of train and dev."""
+    """Random projections of planted frames, noisier layer by layer, and the transcripts of train
+    and dev.
+    """
     (train, texts), (dev, dev_texts) = planted(n, 0), planted(15, 1)
     generator = np.random.default_rng(0)
     layers = []
     for layer, width in enumerate(widths):
         projection = generator.standard_normal((train[0].shape[1], width))
         parts = [
-            [(rows @ projection + (1 + 2 * layer) * generator.standard_normal((len(rows), width))).astype(np.float32) for rows in part]
+            [
+                (
+                    rows @ projection
+                    + (1 + 2 * layer) * generator.standard_normal((len(rows), width))
+                ).astype(np.float32)
+                for rows in part
+            ]
             for part in (train, dev)
         ]
         layers.append((str(layer), *parts))
@@ -55,7 +71,14 @@ def assert_equal(found: CTCProbe, expected: CTCProbe) -> None:
         {"context": 1, "spec_augment": True},
         # At rates that make a head end early, rectified units multiply rounding.
         {"head": "mlp", "hidden_sizes": [9], "learning_rates": (2e-2, 1e-2, 1e-4)},
-        {"head": "mlp", "hidden_sizes": [9, 7], "activation": "none", "join": 2, "context": 1, "spec_augment": True},
+        {
+            "head": "mlp",
+            "hidden_sizes": [9, 7],
+            "activation": "none",
+            "join": 2,
+            "context": 1,
+            "spec_augment": True,
+        },
         LSTM,
         {**LSTM, "dropout": 0.0, "join": 2, "context": 1, "spec_augment": True},
         {**LSTM, "n_layers": 2, "epochs": 6},
@@ -64,22 +87,31 @@ def assert_equal(found: CTCProbe, expected: CTCProbe) -> None:
 def test_each_layer_and_rate_is_what_it_is_alone(settings: dict[str, Any]) -> None:
     layers, texts, dev_texts = layers_of([8, 8, 11])
     ended = set()
-    for (name, probe), (layer, frames, dev) in zip(fit_layers(lambda: probe_of(**settings), layers, texts, dev_texts), layers, strict=True):
+    for (name, probe), (layer, frames, dev) in zip(
+        fit_layers(lambda: probe_of(**settings), layers, texts, dev_texts), layers, strict=True
+    ):
         alone = probe_of(**settings).fit(frames, texts, dev, dev_texts)
         assert name == layer
         assert_equal(probe, alone)
         assert probe.transcribe(dev) == alone.transcribe(dev)
         ended |= {entry["epochs"] for entry in probe.search_}
-    assert len(ended) > 1 or "learning_rates" in settings, "problems should stop at different epochs, or dropping them is not tested"
+    assert len(ended) > 1 or "learning_rates" in settings, (
+        "problems should stop at different epochs, or dropping them is not tested"
+    )
 
 
 def test_groups_do_not_change_results(monkeypatch: pytest.MonkeyPatch) -> None:
     layers, texts, dev_texts = layers_of([8, 8, 8])
     sizes: list[int] = []
     fit = all_layers._fit
-    monkeypatch.setattr(all_layers, "_fit", lambda group, *rest: (sizes.append(len(group)), fit(group, *rest))[1])
+    monkeypatch.setattr(
+        all_layers, "_fit", lambda group, *rest: (sizes.append(len(group)), fit(group, *rest))[1]
+    )
     n_bytes = sum(rows.nbytes for part in layers[0][1:] for rows in part)
-    groups = [list(fit_layers(probe_of, layers, texts, dev_texts, memory_bytes=cap)) for cap in (1 << 30, 2 * n_bytes, 1)]
+    groups = [
+        list(fit_layers(probe_of, layers, texts, dev_texts, memory_bytes=cap))
+        for cap in (1 << 30, 2 * n_bytes, 1)
+    ]
     assert sizes == [3, 2, 1, 1, 1, 1]
     for others in groups[1:]:
         for (name, probe), (other_name, other) in zip(groups[0], others, strict=True):
@@ -87,19 +119,28 @@ def test_groups_do_not_change_results(monkeypatch: pytest.MonkeyPatch) -> None:
             assert_equal(other, probe)
 
 
-@pytest.mark.parametrize(("most_hidden", "n_at_once", "sizes"), [(256, 100, [3]), (256, 2, [2, 1]), (256, 0.5, []), (5, 100, [])])
-def test_groups_of_lstms_do_not_change_results(most_hidden: int, n_at_once: float, sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("most_hidden", "n_at_once", "sizes"),
+    [(256, 100, [3]), (256, 2, [2, 1]), (256, 0.5, []), (5, 100, [])],
+)
+def test_groups_of_lstms_do_not_change_results(
+    most_hidden: int, n_at_once: float, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     layers, texts, dev_texts = layers_of([8, 8, 8], n=30)
     rows = [rows for part in layers[0][1:] for rows in part]
     settings: dict[str, Any] = {**LSTM, "epochs": 3}
     kept = 2 * kept_bytes(probe_of(**settings).settings, 8 * max(map(len, rows)))
     found: list[int] = []
     fit = all_layers._fit
-    monkeypatch.setattr(all_layers, "_fit", lambda group, *rest: (found.append(len(group)), fit(group, *rest))[1])
+    monkeypatch.setattr(
+        all_layers, "_fit", lambda group, *rest: (found.append(len(group)), fit(group, *rest))[1]
+    )
     monkeypatch.setattr(all_layers, "MOST_HIDDEN_TOGETHER", most_hidden)
     n_bytes = int(n_at_once * (kept + sum(item.nbytes for item in rows)))
     for (name, probe), (layer, frames, dev) in zip(
-        fit_layers(lambda: probe_of(**settings), layers, texts, dev_texts, memory_bytes=n_bytes), layers, strict=True
+        fit_layers(lambda: probe_of(**settings), layers, texts, dev_texts, memory_bytes=n_bytes),
+        layers,
+        strict=True,
     ):
         assert name == layer
         assert_equal(probe, probe_of(**settings).fit(frames, texts, dev, dev_texts))
@@ -109,10 +150,19 @@ def test_groups_of_lstms_do_not_change_results(most_hidden: int, n_at_once: floa
 def test_each_lstm_has_its_own_learning_rate_halved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctc_probe, "HALVE_AFTER", 1)
     layers, texts, dev_texts = layers_of([8, 11], n=30)
-    settings: dict[str, Any] = {**LSTM, "learning_rates": (3e-1, 1e-1, 3e-3), "epochs": 14, "patience": 14}
+    settings: dict[str, Any] = {
+        **LSTM,
+        "learning_rates": (3e-1, 1e-1, 3e-3),
+        "epochs": 14,
+        "patience": 14,
+    }
     rates: list[list[float]] = []
     conclude = CTCProbe.conclude
-    monkeypatch.setattr(CTCProbe, "conclude", lambda self, runs: (rates.append([run.rate for run in runs]), conclude(self, runs))[1])
+    monkeypatch.setattr(
+        CTCProbe,
+        "conclude",
+        lambda self, runs: (rates.append([run.rate for run in runs]), conclude(self, runs))[1],
+    )
     found = list(fit_layers(lambda: probe_of(**settings), layers, texts, dev_texts))
     for (_, probe), (_, frames, dev) in zip(found, layers, strict=True):
         assert_equal(probe, probe_of(**settings).fit(frames, texts, dev, dev_texts))
@@ -137,7 +187,15 @@ def test_equal_seeds_give_equal_bits_and_leave_global_state_alone(settings: dict
     layers, texts, dev_texts = layers_of([8, 8], n=30)
     before = torch.random.get_rng_state()
     first, again, other = (
-        [probe for _, probe in fit_layers(lambda seed=seed: probe_of(**{**settings, "seed": seed, "epochs": 3}), layers, texts, dev_texts)]
+        [
+            probe
+            for _, probe in fit_layers(
+                lambda seed=seed: probe_of(**{**settings, "seed": seed, "epochs": 3}),
+                layers,
+                texts,
+                dev_texts,
+            )
+        ]
         for seed in (1, 1, 2)
     )
     assert torch.equal(before, torch.random.get_rng_state())
@@ -157,13 +215,18 @@ def test_layers_with_other_numbers_of_frames_are_trained_apart() -> None:
 @pytest.mark.parametrize("head", ["linear", "bilstm"])
 def test_short_utterances_are_left_out_and_a_head_that_diverges_ends_alone(head: str) -> None:
     layers, texts, dev_texts = layers_of([8, 8])
-    layers = [(name, [rows[:2] if i == 3 else rows for i, rows in enumerate(frames)], dev) for name, frames, dev in layers]
+    layers = [
+        (name, [rows[:2] if i == 3 else rows for i, rows in enumerate(frames)], dev)
+        for name, frames, dev in layers
+    ]
     dev_texts[0] = "ab" * 100
 
     def new() -> CTCProbe:
         return probe_of(head, learning_rates=[3e37, 1e-1], hidden=6, epochs=6)
 
-    for (_, probe), (_, frames, dev) in zip(fit_layers(new, layers, texts, dev_texts), layers, strict=True):
+    for (_, probe), (_, frames, dev) in zip(
+        fit_layers(new, layers, texts, dev_texts), layers, strict=True
+    ):
         alone = new().fit(frames, texts, dev, dev_texts)
         assert probe.too_short_ == [3]
         assert probe.search_[0]["epochs"] == 1

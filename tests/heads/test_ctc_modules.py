@@ -1,4 +1,6 @@
-"""CTC heads: learn planted frames, cannot learn shuffled ones, do not depend on batch mates, repeat for a seed."""
+"""CTC heads: learn planted frames, cannot learn shuffled ones, do not depend on batch mates, repeat
+for a seed.
+"""
 
 import numpy as np
 import pytest
@@ -10,7 +12,13 @@ from torch import nn
 from probe.errors import ProbeError
 from probe.heads.ctc import ctc_probe
 from probe.heads.ctc.ctc_probe import CTCProbe
-from probe.heads.ctc.modules import BidirectionalLayer, CTCHead, HeadSettings, WeightedSum, with_neighbours
+from probe.heads.ctc.modules import (
+    BidirectionalLayer,
+    CTCHead,
+    HeadSettings,
+    WeightedSum,
+    with_neighbours,
+)
 from probe.heads.ctc.spec_augment import draw_masks
 from probe.heads.linear.context import join_frames, stack_context
 
@@ -18,14 +26,20 @@ WORDS = ("ab", "cda", "b d", "aac")
 
 
 def planted(n: int, seed: int) -> tuple[list[np.ndarray], list[str]]:
-    """Utterances whose every character is three noisy frames of its own, after one frame of silence."""
+    """Utterances whose every character is three noisy frames of its own, after one frame of
+    silence.
+    """
     generator = np.random.default_rng(seed)
     codes = np.random.default_rng(7).standard_normal((6, 12)) * 3
     frames, texts = [], []
     for _ in range(n):
         text = " ".join(generator.choice(WORDS, size=2))
         symbols = [symbol for character in text for symbol in (5, *[" abcd".index(character)] * 3)]
-        frames.append((codes[symbols] + 0.3 * generator.standard_normal((len(symbols), 12))).astype(np.float32))
+        frames.append(
+            (codes[symbols] + 0.3 * generator.standard_normal((len(symbols), 12))).astype(
+                np.float32
+            )
+        )
         texts.append(text)
     return frames, texts
 
@@ -33,8 +47,13 @@ def planted(n: int, seed: int) -> tuple[list[np.ndarray], list[str]]:
 @pytest.mark.parametrize("head", ["linear", "mlp", "bilstm"])
 def test_learns_planted_frames(head: str) -> None:
     train, dev, test = planted(120, 0), planted(30, 1), planted(30, 2)
-    probe = CTCProbe(head, epochs=80, hidden=32, patience=20, learning_rates=[3e-2]).fit(*train, *dev)
-    errors = sum(reference != text for reference, text in zip(test[1], probe.transcribe(test[0]), strict=True))
+    probe = CTCProbe(head, epochs=80, hidden=32, patience=20, learning_rates=[3e-2]).fit(
+        *train, *dev
+    )
+    errors = sum(
+        reference != text
+        for reference, text in zip(test[1], probe.transcribe(test[0]), strict=True)
+    )
     assert probe.chosen_["dev_cer"] < 0.02
     assert errors <= 3
 
@@ -42,19 +61,28 @@ def test_learns_planted_frames(head: str) -> None:
 @pytest.mark.parametrize("head", ["linear", "mlp"])
 def test_context_lets_a_head_read_what_only_both_neighbours_tell(head: str) -> None:
     def split(n: int, seed: int) -> tuple[list[np.ndarray], list[str]]:
-        """A letter is a mark between two frames, each of which tells one of its two bits, and then silence."""
+        """A letter is a mark between two frames, each of which tells one of its two bits, and then
+        silence.
+        """
         generator = np.random.default_rng(seed)
         frames, texts = [], []
         for _ in range(n):
             letters = generator.integers(0, 4, size=5)
             rows = [row for letter in letters for row in (1 + letter // 2, 0, 3 + letter % 2, 5)]
-            frames.append((3 * np.eye(6)[rows] + 0.1 * generator.standard_normal((len(rows), 6))).astype(np.float32))
+            frames.append(
+                (3 * np.eye(6)[rows] + 0.1 * generator.standard_normal((len(rows), 6))).astype(
+                    np.float32
+                )
+            )
             texts.append("".join("abcd"[letter] for letter in letters))
         return frames, texts
 
     train, dev = split(60, 0), split(20, 1)
     blind, seeing = (
-        CTCProbe(head, context=context, epochs=25, learning_rates=[3e-2], hidden_sizes=[16]).fit(*train, *dev) for context in (0, 1)
+        CTCProbe(head, context=context, epochs=25, learning_rates=[3e-2], hidden_sizes=[16]).fit(
+            *train, *dev
+        )
+        for context in (0, 1)
     )
     assert seeing.chosen_["dev_cer"] < 0.02
     assert blind.chosen_["dev_cer"] > 0.3
@@ -66,13 +94,22 @@ def test_neighbours_in_a_padded_batch_are_those_of_each_utterance(context: int) 
     frames = torch.randn(3, 7, 2)
     found = with_neighbours(frames, lengths, context)
     for i, length in enumerate(lengths.tolist()):
-        np.testing.assert_array_equal(found[i, :length], stack_context(frames[i, :length].numpy(), context))
+        np.testing.assert_array_equal(
+            found[i, :length], stack_context(frames[i, :length].numpy(), context)
+        )
 
 
 @pytest.mark.parametrize("head", ["linear", "mlp", "bilstm"])
 def test_a_sum_of_equal_layers_is_the_layer(head: str) -> None:
     train, dev = planted(40, 0), planted(10, 1)
-    settings: dict = {"epochs": 5, "hidden": 6, "hidden_sizes": [6], "join": 2, "dropout": 0.0, "spec_augment": True}
+    settings: dict = {
+        "epochs": 5,
+        "hidden": 6,
+        "hidden_sizes": [6],
+        "join": 2,
+        "dropout": 0.0,
+        "spec_augment": True,
+    }
     one = CTCProbe(head, **settings).fit(*train, *dev)
     three = [([np.tile(rows, (1, 3)) for rows in frames], texts) for frames, texts in (train, dev)]
     mixed = CTCProbe(head, n_mixed=3, **settings).fit(*three[0], *three[1])
@@ -89,10 +126,14 @@ def test_a_sum_weighs_whole_layers_whatever_was_joined() -> None:
     first, second = torch.randn(1, 4, 3), torch.randn(1, 4, 3)
     joined = join_frames(torch.cat([first, second], dim=2)[0].numpy(), 2)
     expected = join_frames((first / 4 + 3 * second / 4)[0].numpy(), 2)
-    torch.testing.assert_close(mix(torch.from_numpy(joined)[None])[0].detach(), torch.from_numpy(expected))
+    torch.testing.assert_close(
+        mix(torch.from_numpy(joined)[None])[0].detach(), torch.from_numpy(expected)
+    )
 
 
-def test_masks_hide_spans_within_their_bounds_and_depend_on_seed_epoch_and_utterance_alone() -> None:
+def test_masks_hide_spans_within_their_bounds_and_depend_on_seed_epoch_and_utterance_alone() -> (
+    None
+):
     lengths = [300, 40, 3]
     time, dims = draw_masks(1, 2, [5, 6, 7], lengths, 100)
     for place, (utterance, length) in enumerate(zip([5, 6, 7], lengths, strict=True)):
@@ -100,7 +141,11 @@ def test_masks_hide_spans_within_their_bounds_and_depend_on_seed_epoch_and_utter
         assert torch.equal(time[place, :length], alone[0][0])
         assert torch.equal(dims[place], alone[1][0])
         assert (time[place, length:] == 1).all()
-    for other in (draw_masks(0, 2, [5], [300], 100), draw_masks(1, 3, [5], [300], 100), draw_masks(1, 2, [6], [300], 100)):
+    for other in (
+        draw_masks(0, 2, [5], [300], 100),
+        draw_masks(1, 3, [5], [300], 100),
+        draw_masks(1, 2, [6], [300], 100),
+    ):
         assert not torch.equal(other[0][0], time[0, :300])
     many = [draw_masks(0, epoch, [0], [300], 768) for epoch in range(300)]
     hidden = [(int((time == 0).sum()), int((dims == 0).sum())) for time, dims in many]
@@ -115,7 +160,11 @@ def test_nothing_is_hidden_from_a_head_outside_training(monkeypatch: pytest.Monk
     train, dev = planted(20, 0), planted(5, 1)
     shapes = []
     draw = ctc_probe.draw_masks
-    monkeypatch.setattr(ctc_probe, "draw_masks", lambda *arguments: (shapes.append(arguments[2:]), draw(*arguments))[1])
+    monkeypatch.setattr(
+        ctc_probe,
+        "draw_masks",
+        lambda *arguments: (shapes.append(arguments[2:]), draw(*arguments))[1],
+    )
     probe = CTCProbe("linear", [1e-1], epochs=3, spec_augment=True).fit(*train, *dev)
     assert sorted(i for utterances, *_ in shapes for i in utterances) == sorted(3 * list(range(20)))
     assert {dim for *_, dim in shapes} == {12}
@@ -140,7 +189,9 @@ def test_superbs_heads_can_be_made() -> None:
 def test_shuffled_transcripts_cannot_be_learned() -> None:
     (frames, texts), dev, test = planted(120, 0), planted(30, 1), planted(60, 2)
     shuffled = [texts[i] for i in np.random.default_rng(0).permutation(len(texts))]
-    probe = CTCProbe("bilstm", epochs=15, hidden=32, learning_rates=[1e-2]).fit(frames, shuffled, *dev)
+    probe = CTCProbe("bilstm", epochs=15, hidden=32, learning_rates=[1e-2]).fit(
+        frames, shuffled, *dev
+    )
     assert sum(a == b for a, b in zip(test[1], probe.transcribe(test[0]), strict=True)) <= 6
 
 
@@ -149,13 +200,21 @@ def test_equal_seeds_give_equal_results_and_leave_global_state_alone(head: str) 
     train, dev = planted(40, 0), planted(10, 1)
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
-    first, again = (CTCProbe(head, epochs=4, hidden=8, dropout=0.3, spec_augment=True, seed=3).fit(*train, *dev) for _ in range(2))
+    first, again = (
+        CTCProbe(head, epochs=4, hidden=8, dropout=0.3, spec_augment=True, seed=3).fit(*train, *dev)
+        for _ in range(2)
+    )
     assert first.search_ == again.search_
     for a, b in zip(first.model_.parameters(), again.model_.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
     assert torch.equal(before, torch.random.get_rng_state())
-    other = CTCProbe(head, epochs=4, hidden=8, dropout=0.3, spec_augment=True, seed=4).fit(*train, *dev)
-    assert any(not torch.equal(a, b) for a, b in zip(first.model_.parameters(), other.model_.parameters(), strict=True))
+    other = CTCProbe(head, epochs=4, hidden=8, dropout=0.3, spec_augment=True, seed=4).fit(
+        *train, *dev
+    )
+    assert any(
+        not torch.equal(a, b)
+        for a, b in zip(first.model_.parameters(), other.model_.parameters(), strict=True)
+    )
 
 
 def test_bidirectional_layer_equals_lstm_on_packed_sequences() -> None:
@@ -163,7 +222,9 @@ def test_bidirectional_layer_equals_lstm_on_packed_sequences() -> None:
     back = {f"{name}_reverse": weight for name, weight in layer.back.state_dict().items()}
     reference.load_state_dict({**layer.ahead.state_dict(), **back})
     frames, lengths = torch.randn(4, 9, 5), torch.tensor([9, 3, 1, 6])
-    packed = nn.utils.rnn.pack_padded_sequence(frames, lengths, batch_first=True, enforce_sorted=False)
+    packed = nn.utils.rnn.pack_padded_sequence(
+        frames, lengths, batch_first=True, enforce_sorted=False
+    )
     expected, _ = nn.utils.rnn.pad_packed_sequence(reference(packed)[0], batch_first=True)
     found = layer(frames, lengths)
     for i, length in enumerate(lengths):

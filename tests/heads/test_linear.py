@@ -1,4 +1,6 @@
-"""The linear probe: equal to scikit-learn, learns what is planted, stays at chance on shuffled labels."""
+"""The linear probe: equal to scikit-learn, learns what is planted, stays at chance on shuffled
+labels.
+"""
 
 import subprocess
 import sys
@@ -25,7 +27,9 @@ from probe.heads.linear.standardize import Standardizer
 from probe.heads.speaker.lda import DiscriminantProjection
 
 
-def planted(n: int, dim: int, n_classes: int, seed: int = 0, distance: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def planted(
+    n: int, dim: int, n_classes: int, seed: int = 0, distance: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Gaussian classes around random centres, on features of very different scales."""
     generator = np.random.default_rng(seed)
     centres = np.random.default_rng(99).standard_normal((n_classes, dim)) * distance
@@ -39,24 +43,39 @@ def planted(n: int, dim: int, n_classes: int, seed: int = 0, distance: float = 1
 def test_equals_scikit_learn_at_the_same_penalty(n: int, dim: int, n_classes: int) -> None:
     rows, labels = planted(n, dim, n_classes, distance=0.3)
     l2 = 0.01
-    reference = make_pipeline(StandardScaler(), LogisticRegression(C=1 / (l2 * n), tol=1e-8, max_iter=10_000)).fit(rows, labels)
+    reference = make_pipeline(
+        StandardScaler(), LogisticRegression(C=1 / (l2 * n), tol=1e-8, max_iter=10_000)
+    ).fit(rows, labels)
     probe = LinearProbe(l2, tol=1e-8, max_iter=10_000).fit(rows, labels)
     np.testing.assert_allclose(probe.predict_proba(rows), reference.predict_proba(rows), atol=2e-4)
 
 
 def objective(probe: Any, rows: np.ndarray, labels: np.ndarray, l2: float) -> float:
     """What is minimised, from weights (class, dim) on the rows as they are."""
-    weights = np.vstack([-probe.coef_ / 2, probe.coef_ / 2]) if len(probe.coef_) == 1 else probe.coef_
-    bias = np.append(-probe.intercept_ / 2, probe.intercept_ / 2) if len(probe.coef_) == 1 else probe.intercept_
+    weights = (
+        np.vstack([-probe.coef_ / 2, probe.coef_ / 2]) if len(probe.coef_) == 1 else probe.coef_
+    )
+    bias = (
+        np.append(-probe.intercept_ / 2, probe.intercept_ / 2)
+        if len(probe.coef_) == 1
+        else probe.intercept_
+    )
     logits = rows @ weights.T + bias
-    likelihood = logits[np.arange(len(rows)), np.searchsorted(probe.classes_, labels)] - logsumexp(logits, axis=1)
-    return float(-likelihood.mean() + 0.5 * (2 * l2 if len(probe.classes_) == 2 else l2) * np.square(weights).sum())
+    likelihood = logits[np.arange(len(rows)), np.searchsorted(probe.classes_, labels)] - logsumexp(
+        logits, axis=1
+    )
+    return float(
+        -likelihood.mean()
+        + 0.5 * (2 * l2 if len(probe.classes_) == 2 else l2) * np.square(weights).sum()
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("n_classes", [2, 7])
 @pytest.mark.parametrize(("n", "dim"), [(2000, 40), (150, 400)])
-def test_the_objective_and_the_predictions_are_scikit_learns(n: int, dim: int, n_classes: int, dtype: type) -> None:
+def test_the_objective_and_the_predictions_are_scikit_learns(
+    n: int, dim: int, n_classes: int, dtype: type
+) -> None:
     rows, labels = planted(n, dim, n_classes, distance=0.15)
     unseen, _ = planted(3000, dim, n_classes, seed=5, distance=0.15)
     scaler = StandardScaler().fit(rows)
@@ -73,11 +92,17 @@ def test_the_objective_and_the_predictions_are_scikit_learns(n: int, dim: int, n
 
 def test_ill_conditioned_rows_take_few_iterations() -> None:
     rows, labels = planted(3000, 60, 5, distance=0.2)
-    mixed = (rows / rows.std(0)) * np.logspace(0, -3, 60) @ np.linalg.qr(np.random.default_rng(3).normal(size=(60, 60)))[0]
+    mixed = (
+        (rows / rows.std(0))
+        * np.logspace(0, -3, 60)
+        @ np.linalg.qr(np.random.default_rng(3).normal(size=(60, 60)))[0]
+    )
     (probe,) = fit_strengths(mixed, labels, [1e-5], standardize=False)
     # Its thousands of small products wait for each other's threads where other processes run.
     with threadpool_limits(1):
-        reference = LogisticRegression(C=1 / (1e-5 * 3000), tol=1e-10, max_iter=50_000).fit(mixed, labels)
+        reference = LogisticRegression(C=1 / (1e-5 * 3000), tol=1e-10, max_iter=50_000).fit(
+            mixed, labels
+        )
     assert probe.objective_ <= objective(reference, mixed, labels, 1e-5) * (1 + 1e-6)
     assert probe.n_iter_ < 60 < reference.n_iter_[0]
 
@@ -90,7 +115,9 @@ def test_scikit_learn_takes_it_for_an_estimator(estimator: Any, check: Any) -> N
 def test_penalty_strength_means_the_same_for_twice_the_rows() -> None:
     rows, labels = planted(100, 10, 3)
     once = LinearProbe(0.1, tol=1e-8).fit(rows, labels)
-    twice = LinearProbe(0.1, tol=1e-8).fit(np.vstack([rows, rows]), np.concatenate([labels, labels]))
+    twice = LinearProbe(0.1, tol=1e-8).fit(
+        np.vstack([rows, rows]), np.concatenate([labels, labels])
+    )
     np.testing.assert_allclose(once.predict_proba(rows), twice.predict_proba(rows), atol=1e-4)
 
 
@@ -119,9 +146,17 @@ def test_one_class_is_refused() -> None:
 
 def test_raw_features_stay_as_they_are() -> None:
     rows, labels = planted(100, 6, 3)
-    probe = LinearProbe(0.1, standardize=False, max_iter=20_000, tol=1e-6).fit(rows / rows.std(), labels)
-    reference = LogisticRegression(C=1 / (0.1 * 100), max_iter=20_000, tol=1e-6).fit(rows / rows.std(), labels)
-    np.testing.assert_allclose(probe.predict_proba(rows / rows.std()), reference.predict_proba(rows / rows.std()), atol=1e-3)
+    probe = LinearProbe(0.1, standardize=False, max_iter=20_000, tol=1e-6).fit(
+        rows / rows.std(), labels
+    )
+    reference = LogisticRegression(C=1 / (0.1 * 100), max_iter=20_000, tol=1e-6).fit(
+        rows / rows.std(), labels
+    )
+    np.testing.assert_allclose(
+        probe.predict_proba(rows / rows.std()),
+        reference.predict_proba(rows / rows.std()),
+        atol=1e-3,
+    )
 
 
 def test_standardizer_uses_float64_statistics_and_keeps_constant_dimensions() -> None:
@@ -149,7 +184,9 @@ class OddRows:
 
 def identical(ours: list[LinearProbe], theirs: list[LinearProbe]) -> bool:
     return all(
-        np.array_equal(one.coef_, other.coef_) and np.array_equal(one.intercept_, other.intercept_) and one.n_iter_ == other.n_iter_
+        np.array_equal(one.coef_, other.coef_)
+        and np.array_equal(one.intercept_, other.intercept_)
+        and one.n_iter_ == other.n_iter_
         for one, other in zip(ours, theirs, strict=True)
     )
 
@@ -163,7 +200,9 @@ def test_blocks_of_any_size_give_the_same_bits_as_an_array(n: int, dim: int, dty
     logits_bytes = 2 * n * 4 * 8 * 2
     for source in (OddRows(rows), OddRows(rows, (4096,)), ArrayRows(rows, 333), rows):
         assert identical(fit_strengths(source, labels, [1e-3, 1e-1]), expected)
-        assert identical(fit_strengths(source, labels, [1e-3, 1e-1], memory_bytes=logits_bytes), expected)
+        assert identical(
+            fit_strengths(source, labels, [1e-3, 1e-1], memory_bytes=logits_bytes), expected
+        )
 
 
 def test_rows_that_do_not_fit_are_read_once_an_iteration_where_whole_steps_will_do() -> None:
@@ -183,12 +222,16 @@ def test_strengths_are_solved_in_groups_where_their_logits_do_not_fit() -> None:
     rows, labels = planted(3000, 20, 4, distance=0.2)
     strengths = [1e-1, 1e-3, 1e-2]
     one = 2 * 3000 * 4 * 8
-    together, two, single = (fit_strengths(rows, labels, strengths, memory_bytes=size) for size in (4 * one, 2 * one, 1))
+    together, two, single = (
+        fit_strengths(rows, labels, strengths, memory_bytes=size) for size in (4 * one, 2 * one, 1)
+    )
     for l2, several, pair, alone in zip(strengths, together, two, single, strict=True):
         assert several.l2 == pair.l2 == alone.l2 == l2
         assert several.objective_ == pytest.approx(alone.objective_, rel=1e-8)
         assert several.objective_ == pytest.approx(pair.objective_, rel=1e-8)
-    assert identical(single, [fit_strengths(rows, labels, [l2], memory_bytes=1)[0] for l2 in strengths])
+    assert identical(
+        single, [fit_strengths(rows, labels, [l2], memory_bytes=1)[0] for l2 in strengths]
+    )
 
 
 PEAK = """
@@ -224,9 +267,13 @@ print(peak() - before)
 def test_memory_stays_bounded_where_rows_do_not_fit(memory_bytes: int, bounded: bool) -> None:
     root = Path(__file__).parents[2]
     command = [sys.executable, "-c", PEAK, str(memory_bytes)]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(
+        command, cwd=root, capture_output=True, text=True, check=True, timeout=120
+    )
     rows_bytes = 150_000 * 256 * 4
-    assert (int(done.stdout) < rows_bytes / 2) == bounded, "with room for all the rows, they are kept; that is seen here"
+    assert (int(done.stdout) < rows_bytes / 2) == bounded, (
+        "with room for all the rows, they are kept; that is seen here"
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -258,12 +305,18 @@ def test_two_labels_among_three_given_classes_are_penalised_as_three() -> None:
     (given,) = fit_strengths(rows, labels, [0.1], classes=[0, 1, 2])
     # Two classes share one vector of weights, which halves their penalty; here each has its own.
     (half,) = fit_strengths(rows, labels, [0.05])
-    np.testing.assert_allclose(given.predict_proba(rows)[:, :2], half.predict_proba(rows), atol=1e-4)
+    np.testing.assert_allclose(
+        given.predict_proba(rows)[:, :2], half.predict_proba(rows), atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(
     ("classes", "message"),
-    [([0, 1], "label '2' is not among the 2 classes"), ([2, 1, 0], "sorted"), ([0, 1, 1, 2], "without repeats")],
+    [
+        ([0, 1], "label '2' is not among the 2 classes"),
+        ([2, 1, 0], "sorted"),
+        ([0, 1, 1, 2], "without repeats"),
+    ],
 )
 def test_wrong_classes_are_refused(classes: list[int], message: str) -> None:
     rows, labels = planted(60, 4, 3)
@@ -281,7 +334,12 @@ class Lying(OddRows):
 
 @pytest.mark.parametrize(
     ("shape", "message"),
-    [((90, 4), "more than 90"), ((110, 4), "only 100"), ((100, 5), r"a block of shape \(1, 4\)"), ((0, 4), "one row")],
+    [
+        ((90, 4), "more than 90"),
+        ((110, 4), "only 100"),
+        ((100, 5), r"a block of shape \(1, 4\)"),
+        ((0, 4), "one row"),
+    ],
 )
 def test_rows_that_are_not_what_they_say_are_refused(shape: tuple[int, int], message: str) -> None:
     rows, _ = planted(100, 4, 3)
@@ -311,27 +369,48 @@ def test_a_tick_may_end_the_solver_and_is_called_in_each_iteration() -> None:
 
 
 def test_layers_as_an_array_a_generator_or_by_name_are_the_single_fits() -> None:
-    layers = np.stack([planted(300, 8, 3, distance=distance)[0] for distance in (0.1, 0.3)]).astype(np.float32)
+    layers = np.stack([planted(300, 8, 3, distance=distance)[0] for distance in (0.1, 0.3)]).astype(
+        np.float32
+    )
     _, labels = planted(300, 8, 3)
     expected = [fit_strengths(rows, labels, [1e-2, 1.0]) for rows in layers]
     seen: list[Any] = []
-    by_name = fit_layers({f"l{i}": OddRows(rows) for i, rows in enumerate(layers)}, labels, [1e-2, 1.0], on_layer=seen.append)
+    by_name = fit_layers(
+        {f"l{i}": OddRows(rows) for i, rows in enumerate(layers)},
+        labels,
+        [1e-2, 1.0],
+        on_layer=seen.append,
+    )
     assert list(by_name) == seen == ["l0", "l1"]
-    for found in (fit_layers(layers, labels, [1e-2, 1.0]), fit_layers(iter(layers), labels, [1e-2, 1.0]), by_name):
-        assert all(identical(one, other) for one, other in zip(found.values(), expected, strict=True))
+    for found in (
+        fit_layers(layers, labels, [1e-2, 1.0]),
+        fit_layers(iter(layers), labels, [1e-2, 1.0]),
+        by_name,
+    ):
+        assert all(
+            identical(one, other) for one, other in zip(found.values(), expected, strict=True)
+        )
     once = fit_layers(layers[:1], labels, [1e-3], max_iter=1)[0]
     assert once[0].n_iter_ <= 1
 
 
 @pytest.mark.parametrize("factor", ["bfloat16", "float32"])
-def test_rounded_products_at_the_start_do_not_show_at_the_end(factor: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rounded_products_at_the_start_do_not_show_at_the_end(
+    factor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # On every processor, also one that has no fast bfloat16.
     monkeypatch.setattr(logistic, "_rounded", lambda inputs: getattr(torch, factor))
     rows, labels = planted(3000, 30, 5, distance=0.2)
     rows = StandardScaler().fit_transform(rows).astype(np.float32)
-    for l2, found in zip([1e-3, 1e-1], fit_strengths(rows, labels, [1e-3, 1e-1], standardize=False), strict=True):
-        reference = LogisticRegression(C=1 / (l2 * 3000), tol=1e-8, max_iter=10_000).fit(rows.astype(np.float64), labels)
-        assert objective(found, rows, labels, l2) <= objective(reference, rows, labels, l2) * (1 + 1e-5)
+    for l2, found in zip(
+        [1e-3, 1e-1], fit_strengths(rows, labels, [1e-3, 1e-1], standardize=False), strict=True
+    ):
+        reference = LogisticRegression(C=1 / (l2 * 3000), tol=1e-8, max_iter=10_000).fit(
+            rows.astype(np.float64), labels
+        )
+        assert objective(found, rows, labels, l2) <= objective(reference, rows, labels, l2) * (
+            1 + 1e-5
+        )
         assert np.mean(found.predict(rows) == reference.predict(rows)) >= 0.999
 
 
@@ -340,12 +419,21 @@ def test_a_sure_mistake_has_its_whole_loss_in_float32() -> None:
     targets = torch.tensor([0, 1])
     losses, errors = cross_entropy(logits, targets)
     rows = logits[:, 0].double()
-    assert float(losses) == pytest.approx(float((rows.logsumexp(1) - rows[[0, 1], targets]).sum()), rel=1e-6)
-    torch.testing.assert_close(errors[:, 0].double(), rows.softmax(1) - torch.nn.functional.one_hot(targets, 3), atol=1e-6, rtol=0)
+    assert float(losses) == pytest.approx(
+        float((rows.logsumexp(1) - rows[[0, 1], targets]).sum()), rel=1e-6
+    )
+    torch.testing.assert_close(
+        errors[:, 0].double(),
+        rows.softmax(1) - torch.nn.functional.one_hot(targets, 3),
+        atol=1e-6,
+        rtol=0,
+    )
 
 
 def test_the_standardizer_reads_blocks_once_and_far_means_cost_no_digits() -> None:
-    rows = (np.random.default_rng(0).normal(size=(7001, 3)) * [1, 1e-3, 10] + [1e4, 5, -3]).astype(np.float32)
+    rows = (np.random.default_rng(0).normal(size=(7001, 3)) * [1, 1e-3, 10] + [1e4, 5, -3]).astype(
+        np.float32
+    )
     source = OddRows(rows)
     found = Standardizer.of(source)
     assert source.passes == 1
@@ -361,7 +449,9 @@ def test_lda_finds_the_speaker_directions_under_loud_nuisance() -> None:
     identity = np.random.default_rng(1).standard_normal((20, 5))[speakers]
     nuisance = 20 * generator.standard_normal((len(speakers), 5))
     rows = np.hstack([identity + 0.3 * generator.standard_normal(identity.shape), nuisance])
-    projected = DiscriminantProjection.fit(rows, [f"s{speaker}" for speaker in speakers]).apply(rows)[:, :5]
+    projected = DiscriminantProjection.fit(rows, [f"s{speaker}" for speaker in speakers]).apply(
+        rows
+    )[:, :5]
     within = np.mean([projected[speakers == speaker].var(axis=0).sum() for speaker in range(20)])
     assert within < 0.2 * projected.var(axis=0).sum()
 
@@ -369,7 +459,9 @@ def test_lda_finds_the_speaker_directions_under_loud_nuisance() -> None:
 def made(n: int, dim: int, n_classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(seed)
     labels = generator.integers(n_classes, size=n)
-    return generator.standard_normal((n_classes, dim))[labels] * 0.5 + generator.standard_normal((n, dim)), labels
+    return generator.standard_normal((n_classes, dim))[labels] * 0.5 + generator.standard_normal(
+        (n, dim)
+    ), labels
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -378,10 +470,14 @@ def test_weak_directions_are_not_lost_where_rows_are_fewer_than_dimensions(dtype
     rows *= 0.01
     rows[:, 0] = 1000 * np.random.default_rng(1).standard_normal(200)
     for probe in fit_strengths(rows.astype(dtype), labels, [1e-6, 1e-5], standardize=False):
-        theirs = LogisticRegression(C=1 / (probe.l2 * 200), tol=1e-10, max_iter=1000, solver="newton-cg").fit(rows - rows.mean(0), labels)
+        theirs = LogisticRegression(
+            C=1 / (probe.l2 * 200), tol=1e-10, max_iter=1000, solver="newton-cg"
+        ).fit(rows - rows.mean(0), labels)
         logits = (rows - rows.mean(0)) @ theirs.coef_.T + theirs.intercept_
         logits -= logits.max(1, keepdims=True)
-        loss = (np.log(np.exp(logits).sum(1)) - logits[np.arange(200), labels]).mean() + probe.l2 / 2 * np.square(theirs.coef_).sum()
+        loss = (
+            np.log(np.exp(logits).sum(1)) - logits[np.arange(200), labels]
+        ).mean() + probe.l2 / 2 * np.square(theirs.coef_).sum()
         assert probe.objective_ < loss * (1 + 1e-4)
         assert probe.n_iter_ < 100
 
@@ -390,7 +486,9 @@ def test_weak_directions_are_not_lost_where_rows_are_fewer_than_dimensions(dtype
 def test_rows_that_are_not_standardised_are_solved_at_any_scale(scale: float) -> None:
     rows, labels = made(500, 10, 3)
     (small,) = fit_strengths(rows, labels, [1e-8], standardize=False)
-    (large,) = fit_strengths((rows * scale).astype(np.float32), labels, [1e-8 * scale**2], standardize=False)
+    (large,) = fit_strengths(
+        (rows * scale).astype(np.float32), labels, [1e-8 * scale**2], standardize=False
+    )
     assert large.objective_ == pytest.approx(small.objective_, rel=1e-4)
     assert large.converged_
 
@@ -400,7 +498,9 @@ def test_rows_that_are_all_equal_leave_the_shares_of_the_classes(shape: tuple[in
     labels = np.arange(shape[0]) % 5 // 2
     (probe,) = fit_strengths(np.full(shape, 3.0, np.float32), labels, [1e-2])
     shares = np.bincount(labels) / len(labels)
-    np.testing.assert_allclose(probe.predict_proba(np.full((1, shape[1]), 3.0))[0], shares, atol=1e-4)
+    np.testing.assert_allclose(
+        probe.predict_proba(np.full((1, shape[1]), 3.0))[0], shares, atol=1e-4
+    )
 
 
 def test_what_cannot_be_solved_is_refused_and_what_was_not_is_said() -> None:
@@ -419,5 +519,7 @@ def test_what_cannot_be_solved_is_refused_and_what_was_not_is_said() -> None:
 def test_strengths_in_groups_are_those_together_where_rows_are_fewer_than_dimensions() -> None:
     rows, labels = made(60, 90, 3)
     together = fit_strengths(rows, labels, [1e-3, 1e-2, 1e-1])
-    for probe, other in zip(together, fit_strengths(rows, labels, [1e-3, 1e-2, 1e-1], memory_bytes=1), strict=True):
+    for probe, other in zip(
+        together, fit_strengths(rows, labels, [1e-3, 1e-2, 1e-1], memory_bytes=1), strict=True
+    ):
         np.testing.assert_allclose(other.predict_proba(rows), probe.predict_proba(rows), atol=1e-4)

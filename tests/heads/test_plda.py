@@ -40,7 +40,9 @@ def test_scores_are_the_ratio_of_the_two_gaussians() -> None:
     both = np.concatenate([one, two], axis=1)
     means = np.tile(MEAN, 2)
     same = multivariate_normal(means, np.block([[total, BETWEEN], [BETWEEN, total]])).logpdf(both)
-    different = multivariate_normal(means, np.block([[total, 0 * total], [0 * total, total]])).logpdf(both)
+    different = multivariate_normal(
+        means, np.block([[total, 0 * total], [0 * total, total]])
+    ).logpdf(both)
     found = pair_scores(TwoCovariance.of(MEAN, BETWEEN, WITHIN), one, two)
     assert np.abs(found - (same - different)).max() < 1e-10
     assert np.std(found) > 1
@@ -55,7 +57,9 @@ def test_planted_covariances_are_found_again(n_each: list[int]) -> None:
     assert np.abs(model.mean - MEAN).max() < 0.1
 
 
-def test_few_speakers_of_very_different_numbers_of_rows_do_not_bias_the_speakers_covariance() -> None:
+def test_few_speakers_of_very_different_numbers_of_rows_do_not_bias_the_speakers_covariance() -> (
+    None
+):
     traces = [np.trace(TwoCovariance.fit(*drawn(10, [2, 40], seed)).between) for seed in range(400)]
     assert np.mean(traces) == pytest.approx(np.trace(BETWEEN), rel=0.08)
 
@@ -86,7 +90,9 @@ def test_one_speaker_part_without_variance_says_nothing() -> None:
     model = TwoCovariance.of(MEAN, flat, np.eye(DIM))
     rows = np.random.default_rng(7).normal(size=(20, DIM))
     moved = rows + 5 * np.eye(DIM)[0]
-    assert np.allclose(pair_scores(model, rows, rows[::-1]), pair_scores(model, moved, rows[::-1]), atol=1e-9)
+    assert np.allclose(
+        pair_scores(model, rows, rows[::-1]), pair_scores(model, moved, rows[::-1]), atol=1e-9
+    )
 
 
 def test_fewer_rows_than_dimensions_still_give_a_model() -> None:

@@ -46,10 +46,20 @@ def test_a_random_projection_looks_at_no_data_and_its_seed_decides() -> None:
     generator = np.random.default_rng(3)
     one, other = (fitted(generator.standard_normal((20, 16)) + i, "random") for i in range(2))
     assert (one.weights == other.weights).all() and not one.mean.any()
-    assert not np.allclose(one.weights, fitted(generator.standard_normal((20, 16)), "random", seed=1).weights)
+    assert not np.allclose(
+        one.weights, fitted(generator.standard_normal((20, 16)), "random", seed=1).weights
+    )
     assert orthonormal(16, 16, 0).T @ orthonormal(16, 16, 0) == pytest.approx(np.eye(16), abs=1e-12)
-    # Not turned by a library's choice of signs: each column to the side of its Gaussian one, the first along it.
-    assert (np.einsum("dw,dw->w", orthonormal(16, 8, 0), np.random.default_rng([0, 16, 8]).standard_normal((16, 8))) > 0).all()
+    # Not turned by a library's choice of signs: each column to the side of its Gaussian one, the
+    # first along it.
+    assert (
+        np.einsum(
+            "dw,dw->w",
+            orthonormal(16, 8, 0),
+            np.random.default_rng([0, 16, 8]).standard_normal((16, 8)),
+        )
+        > 0
+    ).all()
     assert orthonormal(3, 1, 0)[:, 0] == pytest.approx([-0.24053955, 0.95809402, 0.15555248])
 
 
@@ -62,9 +72,13 @@ def test_rows_are_projected_alike_in_chunks_of_any_size() -> None:
 
 def test_what_cannot_be_projected_is_refused_with_both_numbers() -> None:
     rows = np.random.default_rng(5).standard_normal((10, 16))
-    with pytest.raises(ProbeError, match=r"16 dimensions cannot be projected to 17\. Set project to 16 or less"):
+    with pytest.raises(
+        ProbeError, match=r"16 dimensions cannot be projected to 17\. Set project to 16 or less"
+    ):
         fitted(rows, "random", 17)
-    with pytest.raises(ProbeError, match="10 training rows have 9 principal components, 12 are asked for"):
+    with pytest.raises(
+        ProbeError, match="10 training rows have 9 principal components, 12 are asked for"
+    ):
         fitted(rows, "pca", 12)
     assert fitted(rows, "random", 12).apply(rows).shape == (10, 12)
     assert fitted(np.ones((10, 16)), "pca").variance is None

@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from probe.errors import ProbeError
 from probe.heads.ctc.lexicon import pronounced, read_lexicon
-from probe.heads.ctc.vocabulary import Vocabulary, edit_distances, frames_needed, letters, symbol_error_rates
+from probe.heads.ctc.vocabulary import (
+    Vocabulary,
+    edit_distances,
+    frames_needed,
+    letters,
+    symbol_error_rates,
+)
 
 
 @given(st.lists(st.sampled_from("ab c"), min_size=1, max_size=8).map("".join).filter(str.strip))
@@ -32,7 +38,9 @@ def test_unknown_characters_are_left_out_of_labels() -> None:
 def test_edit_distances_are_torchaudios(reference: str, hypotheses: list[str]) -> None:
     from torchaudio.functional import edit_distance
 
-    assert edit_distances(reference, hypotheses).tolist() == [edit_distance(reference, text) for text in hypotheses]
+    assert edit_distances(reference, hypotheses).tolist() == [
+        edit_distance(reference, text) for text in hypotheses
+    ]
 
 
 def test_phones_are_encoded_and_decoded_as_words_of_a_text() -> None:
@@ -64,10 +72,19 @@ def test_letters_keep_letters_digits_and_apostrophes(text: str, expected: str) -
     assert letters(letters(text)) == expected
 
 
-def test_lexicons_of_cmudict_and_kaldi_are_read_with_the_first_pronunciation(tmp_path: Path) -> None:
+def test_lexicons_of_cmudict_and_kaldi_are_read_with_the_first_pronunciation(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "lexicon.txt"
-    path.write_text(";;; a comment\nREAD  R EH1 D\nREAD(2)  R IY1 D\n\nit's\tIH1 T S\na AH0\na EY1\n", encoding="utf-8")
-    assert read_lexicon(path) == {"read": ("R", "EH1", "D"), "it's": ("IH1", "T", "S"), "a": ("AH0",)}
+    path.write_text(
+        ";;; a comment\nREAD  R EH1 D\nREAD(2)  R IY1 D\n\nit's\tIH1 T S\na AH0\na EY1\n",
+        encoding="utf-8",
+    )
+    assert read_lexicon(path) == {
+        "read": ("R", "EH1", "D"),
+        "it's": ("IH1", "T", "S"),
+        "a": ("AH0",),
+    }
 
 
 def test_words_are_looked_up_as_they_stand_then_by_their_letters() -> None:

@@ -15,18 +15,28 @@ from probe.measures.detection import eer
 from probe.records import hashed_block
 
 NAMES = ["ann", "bob", "cem"]
-utterances = st.lists(st.tuples(st.sampled_from(NAMES), st.integers(0, 9), st.integers(1, 9)), min_size=1, max_size=30)
+utterances = st.lists(
+    st.tuples(st.sampled_from(NAMES), st.integers(0, 9), st.integers(1, 9)), min_size=1, max_size=30
+)
 
 
 def test_a_ratio_sums_by_block_and_hashes_names() -> None:
     counts = ratio_counts(["ann", "bob", "ann"], [1, 0, 2], np.array([4, 5, 6]))
-    by_block = dict(zip(counts["block"], zip(counts["numerator"], counts["denominator"], strict=True), strict=True))
+    by_block = dict(
+        zip(
+            counts["block"],
+            zip(counts["numerator"], counts["denominator"], strict=True),
+            strict=True,
+        )
+    )
     assert by_block == {hashed_block("ann"): (3, 10), hashed_block("bob"): (0, 5)}
     assert value_of(counts) == 0.2
 
 
 @given(utterances, st.randoms())
-def test_the_order_of_utterances_does_not_change_a_ratio(rows: list[tuple[str, int, int]], random: Random) -> None:
+def test_the_order_of_utterances_does_not_change_a_ratio(
+    rows: list[tuple[str, int, int]], random: Random
+) -> None:
     shuffled = list(rows)
     random.shuffle(shuffled)
     counts = ratio_counts(*zip(*rows, strict=True))
@@ -38,12 +48,19 @@ def test_the_order_of_utterances_does_not_change_a_ratio(rows: list[tuple[str, i
 def test_accuracy_is_sklearn_s() -> None:
     generator = np.random.default_rng(0)
     truth, found = generator.integers(5, size=(2, 100))
-    counts = ratio_counts([f"speaker {i % 7}" for i in range(100)], truth == found, np.ones(100, int))
+    counts = ratio_counts(
+        [f"speaker {i % 7}" for i in range(100)], truth == found, np.ones(100, int)
+    )
     assert value_of(counts) == accuracy_score(truth, found)
 
 
 def test_trials_keep_their_order_and_the_value_of_their_scores() -> None:
-    enroll, test, target, scores = ["cem", "bob", "ann", "cem"], ["cem", "cem", "ann", "ann"], [1, 0, 1, 0], [0.5, 0.7, 0.9, 0.5]
+    enroll, test, target, scores = (
+        ["cem", "bob", "ann", "cem"],
+        ["cem", "cem", "ann", "ann"],
+        [1, 0, 1, 0],
+        [0.5, 0.7, 0.9, 0.5],
+    )
     counts = trial_counts(enroll, test, target, scores)
     assert counts["block"] == sorted(map(hashed_block, NAMES))
     assert [counts["block"][i] for i in counts["enroll"]] == list(map(hashed_block, enroll))
@@ -54,7 +71,9 @@ def test_trials_keep_their_order_and_the_value_of_their_scores() -> None:
 
 def test_counts_are_plain_values_without_names() -> None:
     ratio = ratio_counts(NAMES, np.array([True, False, True]), np.ones(3, np.int32))
-    trials = trial_counts(NAMES, NAMES[::-1], np.array([False, True, False]), np.array([1, 2, 3], np.float32))
+    trials = trial_counts(
+        NAMES, NAMES[::-1], np.array([False, True, False]), np.array([1, 2, 3], np.float32)
+    )
     for counts in (ratio, trials):
         assert json.loads(json.dumps(counts)) == counts
         assert {type(value) for key in counts if key != "block" for value in counts[key]} == {int}
@@ -63,7 +82,8 @@ def test_counts_are_plain_values_without_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("numerator", "denominator"), [([0.5, 1.0], [1, 1]), ([1, 1], [1, -1]), ([1], [1, 1]), ([[1, 1]], [1, 1]), ([], [1, 1])]
+    ("numerator", "denominator"),
+    [([0.5, 1.0], [1, 1]), ([1, 1], [1, -1]), ([1], [1, 1]), ([[1, 1]], [1, 1]), ([], [1, 1])],
 )
 def test_numbers_that_are_not_counts_are_refused(numerator: list, denominator: list) -> None:
     with pytest.raises(ProbeError, match=r"whole number >= 0 for each of 2 utterances.*not rates"):

@@ -1,4 +1,6 @@
-"""Measures of verification: definitions, ties, weights, parity with sklearn's ROC and with plain loops."""
+"""Measures of verification: definitions, ties, weights, parity with sklearn's ROC and with plain
+loops.
+"""
 
 import re
 from random import Random
@@ -14,7 +16,15 @@ from sklearn.metrics import roc_curve
 from probe.errors import ProbeError
 from probe.measures.comparison import paired_difference
 from probe.measures.counts import trial_counts, value_of
-from probe.measures.detection import METRICS, det_curve, eer, eer_of_hull, eer_of_ranks, min_dcf, ranked
+from probe.measures.detection import (
+    METRICS,
+    det_curve,
+    eer,
+    eer_of_hull,
+    eer_of_ranks,
+    min_dcf,
+    ranked,
+)
 from probe.measures.uncertainty import interval
 
 trials = st.lists(st.tuples(st.booleans(), st.integers(-6, 6)), min_size=2, max_size=40).filter(
@@ -32,7 +42,9 @@ def eer_by_roc(target: np.ndarray, scores: np.ndarray) -> float:
     gap = false_accept - (1 - true_accept)
     crossing = int(np.argmax(gap >= 0))
     share = -gap[crossing - 1] / (gap[crossing] - gap[crossing - 1])
-    return float(false_accept[crossing - 1] + share * (false_accept[crossing] - false_accept[crossing - 1]))
+    return float(
+        false_accept[crossing - 1] + share * (false_accept[crossing] - false_accept[crossing - 1])
+    )
 
 
 @pytest.mark.parametrize(
@@ -42,14 +54,18 @@ def eer_by_roc(target: np.ndarray, scores: np.ndarray) -> float:
         ([1, 1, 0, 0], [1, 2, 3, 4], 1.0),
         ([0, 1, 0, 1], [1, 2, 3, 4], 0.5),
         ([0, 0, 1, 0, 1, 1], [1, 2, 3, 4, 5, 6], 1 / 3),
-        # One tie of 1 target and 1 non-target among 2 and 2: the ROC runs from (0, 1/2) to (1/2, 1).
+        # One tie of 1 target and 1 non-target among 2 and 2: the ROC runs from (0, 1/2) to (1/2,
+        # 1).
         ([0, 0, 1, 1], [1, 2, 2, 3], 0.25),
-        # 1 target and 2 non-targets tie at the top of 2 and 3: the ROC runs from (0, 0) to (2/3, 1/2), x = 1 - 3x/4.
+        # 1 target and 2 non-targets tie at the top of 2 and 3: the ROC runs from (0, 0) to (2/3,
+        # 1/2), x = 1 - 3x/4.
         ([0, 1, 0, 0, 1], [1, 0, 2, 2, 2], 4 / 7),
         ([0, 1, 1], [5, 5, 5], 0.5),
     ],
 )
-def test_eer_is_what_the_hand_computes(target: list[int], scores: list[int], expected: float) -> None:
+def test_eer_is_what_the_hand_computes(
+    target: list[int], scores: list[int], expected: float
+) -> None:
     assert eer(target, scores) == expected
 
 
@@ -91,7 +107,9 @@ def test_exchanging_the_kinds_and_the_sign_changes_no_bit(rows: list[tuple[bool,
 @given(trials, st.data())
 def test_a_weight_is_a_number_of_copies(rows: list[tuple[bool, int]], data: st.DataObject) -> None:
     target, scores = columns(rows)
-    weights = np.array(data.draw(st.lists(st.integers(0, 3), min_size=len(rows), max_size=len(rows))))
+    weights = np.array(
+        data.draw(st.lists(st.integers(0, 3), min_size=len(rows), max_size=len(rows)))
+    )
     copies = np.repeat(np.arange(len(rows)), weights)
     if len(set(target[copies])) < 2:
         with pytest.raises(ProbeError, match="needs both"):
@@ -120,7 +138,12 @@ def test_ranks_are_dense_and_shared_by_ties() -> None:
         ([1, 1], [0.1, 0.2], None, "2 target and 0 non-target trials"),
         ([0, 0], [0.1, 0.2], None, "0 target and 2 non-target trials"),
         ([], [], None, "0 target and 0 non-target trials"),
-        ([1, 0, 0], [0.1, 0.2, np.nan], None, r"trial 2 \(counted from 0\): its score is nan; 1 of 3"),
+        (
+            [1, 0, 0],
+            [0.1, 0.2, np.nan],
+            None,
+            r"trial 2 \(counted from 0\): its score is nan; 1 of 3",
+        ),
         ([1, 0], [np.inf, 0.2], None, r"trial 0 \(counted from 0\): its score is inf"),
         ([1, 0, 1], [0.1, 0.2], None, re.escape("targets of shape (3,), scores of shape (2,)")),
         ([0.3, 0.2], [1, 0], None, "are targets and scores exchanged"),
@@ -129,7 +152,9 @@ def test_ranks_are_dense_and_shared_by_ties() -> None:
         ([1, 0], [0.1, 0.2], [1], re.escape("shape (1,)")),
     ],
 )
-def test_what_has_no_eer_is_named(target: list, scores: list, weights: list | None, message: str) -> None:
+def test_what_has_no_eer_is_named(
+    target: list, scores: list, weights: list | None, message: str
+) -> None:
     with pytest.raises(ProbeError, match=message):
         eer(target, scores, weights)
 
@@ -143,26 +168,49 @@ GOLDEN = {
     # Thresholds 5, 3, 2, 1: misses 3/4, 2/4, 1/4, 0; false acceptances 0, 1/4, 2/4, 3/4.
     "ties": (*TIED, {"eer": 0.375, "eer_hull": 0.375, "min_dcf_0.01": 0.75, "min_dcf_0.05": 0.75}),
     "all equal": (*EQUAL, {"eer": 0.5, "eer_hull": 0.5, "min_dcf_0.01": 1.0, "min_dcf_0.05": 1.0}),
-    # One non-target above the target, one beside it: the ROC runs (1/4, 1), (1/2, 0); x = 1 - 4 (x - 1/4).
-    "a single target": (*ONE_TARGET, {"eer": 0.4, "eer_hull": 1 / 3, "min_dcf_0.01": 1.0, "min_dcf_0.05": 1.0}),
-    "perfect": ([0, 1, 0, 1], [1, 3, 2, 4], {"eer": 0.0, "eer_hull": 0.0, "min_dcf_0.01": 0.0, "min_dcf_0.05": 0.0}),
-    "wrong way": ([1, 1, 0, 0], [1, 2, 3, 4], {"eer": 1.0, "eer_hull": 0.5, "min_dcf_0.01": 1.0, "min_dcf_0.05": 1.0}),
+    # One non-target above the target, one beside it: the ROC runs (1/4, 1), (1/2, 0); x = 1 - 4 (x
+    # - 1/4).
+    "a single target": (
+        *ONE_TARGET,
+        {"eer": 0.4, "eer_hull": 1 / 3, "min_dcf_0.01": 1.0, "min_dcf_0.05": 1.0},
+    ),
+    "perfect": (
+        [0, 1, 0, 1],
+        [1, 3, 2, 4],
+        {"eer": 0.0, "eer_hull": 0.0, "min_dcf_0.01": 0.0, "min_dcf_0.05": 0.0},
+    ),
+    "wrong way": (
+        [1, 1, 0, 0],
+        [1, 2, 3, 4],
+        {"eer": 1.0, "eer_hull": 0.5, "min_dcf_0.01": 1.0, "min_dcf_0.05": 1.0},
+    ),
 }
 
 
 def rates(target: np.ndarray, scores: np.ndarray) -> list[tuple[float, float]]:
-    """(false acceptance rate, miss rate) of accepting all at or above each score, and of accepting none."""
+    """(false acceptance rate, miss rate) of accepting all at or above each score, and of accepting
+    none.
+    """
     thresholds = [*sorted(set(scores.tolist())), np.inf]
-    return [(float(np.mean(scores[~target] >= t)), float(np.mean(scores[target] < t))) for t in thresholds]
+    return [
+        (float(np.mean(scores[~target] >= t)), float(np.mean(scores[target] < t)))
+        for t in thresholds
+    ]
 
 
-def cost_by_loop(target: np.ndarray, scores: np.ndarray, p: float, c_miss: float = 1.0, c_fa: float = 1.0) -> float:
-    costs = [c_miss * p * miss + c_fa * (1 - p) * accepted for accepted, miss in rates(target, scores)]
+def cost_by_loop(
+    target: np.ndarray, scores: np.ndarray, p: float, c_miss: float = 1.0, c_fa: float = 1.0
+) -> float:
+    costs = [
+        c_miss * p * miss + c_fa * (1 - p) * accepted for accepted, miss in rates(target, scores)
+    ]
     return min(costs) / min(c_miss * p, c_fa * (1 - p))
 
 
 def hull_eer_by_segments(target: np.ndarray, scores: np.ndarray) -> float:
-    """The lowest crossing of the diagonal by a line between any two points of the ROC: the hull is below all of them."""
+    """The lowest crossing of the diagonal by a line between any two points of the ROC: the hull is
+    below all of them.
+    """
     points = rates(target, scores)
     crossings = [x for x, y in points if x == y]
     for x_1, y_1 in points:
@@ -177,15 +225,24 @@ def hull_eer_by_segments(target: np.ndarray, scores: np.ndarray) -> float:
 def test_golden_trials_have_the_values_that_the_hand_computes(name: str) -> None:
     target, scores, expected = GOLDEN[name]
     counts = trial_counts(["a"] * len(target), ["b"] * len(target), target, scores)
-    assert {metric: value_of(counts, metric) for metric in expected} == pytest.approx(expected, abs=1e-15)
+    assert {metric: value_of(counts, metric) for metric in expected} == pytest.approx(
+        expected, abs=1e-15
+    )
     kinds, values = np.array(target, bool), np.array(scores)
     assert expected["min_dcf_0.01"] == pytest.approx(cost_by_loop(kinds, values, 0.01))
     assert expected["eer_hull"] == pytest.approx(hull_eer_by_segments(kinds, values))
     assert expected["eer"] == pytest.approx(eer_by_roc(kinds, values))
 
 
-@given(trials, st.sampled_from([0.01, 0.05, 0.3, 0.9]), st.sampled_from([0.5, 1.0, 10.0]), st.sampled_from([1.0, 3.0]))
-def test_min_dcf_is_that_of_a_plain_loop(rows: list[tuple[bool, int]], p: float, c_miss: float, c_fa: float) -> None:
+@given(
+    trials,
+    st.sampled_from([0.01, 0.05, 0.3, 0.9]),
+    st.sampled_from([0.5, 1.0, 10.0]),
+    st.sampled_from([1.0, 3.0]),
+)
+def test_min_dcf_is_that_of_a_plain_loop(
+    rows: list[tuple[bool, int]], p: float, c_miss: float, c_fa: float
+) -> None:
     target, scores = columns(rows)
     found = min_dcf(target, scores, p, c_miss, c_fa)
     assert found == pytest.approx(cost_by_loop(target, scores, p, c_miss, c_fa), abs=1e-12)
@@ -193,7 +250,9 @@ def test_min_dcf_is_that_of_a_plain_loop(rows: list[tuple[bool, int]], p: float,
 
 
 @given(trials)
-def test_the_hull_s_eer_is_that_of_a_plain_loop_and_never_above_the_polygon_s(rows: list[tuple[bool, int]]) -> None:
+def test_the_hull_s_eer_is_that_of_a_plain_loop_and_never_above_the_polygon_s(
+    rows: list[tuple[bool, int]],
+) -> None:
     target, scores = columns(rows)
     spread = [np.bincount(scores[kind] + 6, minlength=13) for kind in (target, ~target)]
     assert eer_of_hull(*spread) == pytest.approx(hull_eer_by_segments(target, scores), abs=1e-12)
@@ -201,7 +260,9 @@ def test_the_hull_s_eer_is_that_of_a_plain_loop_and_never_above_the_polygon_s(ro
 
 
 @given(trials, st.randoms())
-def test_order_and_transform_change_no_bit_of_min_dcf_and_hull(rows: list[tuple[bool, int]], random: Random) -> None:
+def test_order_and_transform_change_no_bit_of_min_dcf_and_hull(
+    rows: list[tuple[bool, int]], random: Random
+) -> None:
     shuffled = list(rows)
     random.shuffle(shuffled)
     target, scores = columns(rows)
@@ -218,14 +279,21 @@ def test_order_and_transform_change_no_bit_of_min_dcf_and_hull(rows: list[tuple[
 def test_the_det_curve_holds_the_rates_of_every_threshold(rows: list[tuple[bool, int]]) -> None:
     target, scores = columns(rows)
     accepted, missed = det_curve(target, scores)
-    assert np.allclose(np.stack([accepted, missed], axis=1), rates(target, scores), rtol=0, atol=1e-15)
+    assert np.allclose(
+        np.stack([accepted, missed], axis=1), rates(target, scores), rtol=0, atol=1e-15
+    )
     assert (accepted[0], missed[0], accepted[-1], missed[-1]) == (1, 0, 0, 1)
 
 
 def test_what_has_no_cost_is_named() -> None:
-    with pytest.raises(ProbeError, match=r"p_target 1\.0, c_miss 1\.0, c_fa 1\.0: expected a prior between 0 and 1"):
+    with pytest.raises(
+        ProbeError, match=r"p_target 1\.0, c_miss 1\.0, c_fa 1\.0: expected a prior between 0 and 1"
+    ):
         min_dcf([1, 0], [2, 1], 1.0)
-    with pytest.raises(ProbeError, match=r"metric 'accuracy' of trials; expected one of eer, eer_hull, min_dcf_0\.01"):
+    with pytest.raises(
+        ProbeError,
+        match=r"metric 'accuracy' of trials; expected one of eer, eer_hull, min_dcf_0\.01",
+    ):
         value_of(trial_counts(["a", "b"], ["a", "a"], [1, 0], [1.0, 0.0]), "accuracy")
     with pytest.raises(ProbeError, match="0 target and 2 non-target trials"):
         det_curve([0, 0], [1, 2])
@@ -236,12 +304,19 @@ def test_intervals_hold_the_value_and_a_score_does_not_differ_from_itself(metric
     generator = np.random.default_rng(1)
     enroll, test = generator.integers(20, size=(2, 400))
     counts = trial_counts(
-        *([f"s{i}" for i in side] for side in (enroll, test)), enroll == test, generator.normal(size=400) + 2 * (enroll == test)
+        *([f"s{i}" for i in side] for side in (enroll, test)),
+        enroll == test,
+        generator.normal(size=400) + 2 * (enroll == test),
     )
     low, high = interval(counts, n_resamples=200, metric=metric) or (1, 0)
     assert low < value_of(counts, metric) < high <= 1
     same = paired_difference(counts, counts, n_resamples=50, metric=metric)
-    assert same.difference == 0 and same.high is not None and same.low == -same.high and same.high < 0.05
+    assert (
+        same.difference == 0
+        and same.high is not None
+        and same.low == -same.high
+        and same.high < 0.05
+    )
 
 
 def test_metrics_of_one_list_have_intervals_of_their_own() -> None:
@@ -249,14 +324,20 @@ def test_metrics_of_one_list_have_intervals_of_their_own() -> None:
     enroll, test = generator.integers(20, size=(2, 400))
     names = [[f"s{i}" for i in side] for side in (enroll, test)]
     counts = trial_counts(*names, enroll == test, generator.normal(size=400) + (enroll == test))
-    assert len({interval(counts, n_resamples=100, metric=metric) for metric in METRICS}) == len(METRICS)
+    assert len({interval(counts, n_resamples=100, metric=metric) for metric in METRICS}) == len(
+        METRICS
+    )
 
 
 @pytest.mark.parametrize("apart", [10.0, 0.0])
-def test_costs_that_do_not_vary_have_no_interval_and_eers_are_no_surer_than_their_trials(apart: float) -> None:
+def test_costs_that_do_not_vary_have_no_interval_and_eers_are_no_surer_than_their_trials(
+    apart: float,
+) -> None:
     pairs = [(i, j) for i in range(6) for j in range(6)]
     target = np.array([i == j for i, j in pairs])
-    counts = trial_counts([f"s{i}" for i, _ in pairs], [f"s{j}" for _, j in pairs], target, apart * target)
+    counts = trial_counts(
+        [f"s{i}" for i, _ in pairs], [f"s{j}" for _, j in pairs], target, apart * target
+    )
     assert interval(counts, metric="min_dcf_0.01") is None
     found = interval(counts, metric="eer")
     assert found is not None and found[1] - found[0] > 0.1

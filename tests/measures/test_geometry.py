@@ -57,9 +57,13 @@ def test_a_large_offset_costs_no_digits() -> None:
     rows = np.random.default_rng(0).standard_normal((400, 12))
     zero = np.zeros((1, 12))  # far from all others, and the first: the origin of the sums
     offset = rows + 1e6
-    assert of(offset[:3], offset[3:])["effective_rank"] == pytest.approx(of(rows)["effective_rank"], rel=1e-5)
+    assert of(offset[:3], offset[3:])["effective_rank"] == pytest.approx(
+        of(rows)["effective_rank"], rel=1e-5
+    )
     far = np.concatenate([zero, offset])
-    assert of(*np.split(far, [1, 50]))["effective_rank"] == pytest.approx(of(far)["effective_rank"], rel=1e-5)
+    assert of(*np.split(far, [1, 50]))["effective_rank"] == pytest.approx(
+        of(far)["effective_rank"], rel=1e-5
+    )
     geometry = Geometry()
     for block in np.split(offset, [30, 200]):
         geometry.add(block)
@@ -90,18 +94,27 @@ def test_known_shapes_have_known_numbers() -> None:
 @pytest.mark.parametrize("n", [2, 40])
 def test_equal_rows_have_a_direction_and_no_rank(value: float, n: int) -> None:
     found = of(*np.split(np.full((n, 12), value), [1]))
-    assert found == {"rms": pytest.approx(value, rel=1e-5), "outlier_dims": 0, "anisotropy": pytest.approx(1)}
+    assert found == {
+        "rms": pytest.approx(value, rel=1e-5),
+        "outlier_dims": 0,
+        "anisotropy": pytest.approx(1),
+    }
 
 
 def test_what_is_not_defined_is_left_out_and_nothing_is_nan() -> None:
     assert of() == of(np.empty((0, 4))) == {}
-    assert of(np.array([[3.0, 4.0]])) == {"rms": pytest.approx(12.5**0.5, rel=1e-5), "outlier_dims": 0}
+    assert of(np.array([[3.0, 4.0]])) == {
+        "rms": pytest.approx(12.5**0.5, rel=1e-5),
+        "outlier_dims": 0,
+    }
     assert of(np.zeros((5, 4))) == {"rms": 0, "outlier_dims": 0}
     some = np.concatenate([np.zeros((5, 4)), np.eye(4)[:2]])
     assert of(some)["anisotropy"] == 0  # of the two rows that have a direction
     constant = np.random.default_rng(0).standard_normal((50, 4))
     constant[:, 2] = 1 / 3
-    assert of(constant)["effective_rank"] == pytest.approx(of(constant[:, [0, 1, 3]])["effective_rank"], rel=1e-5)
+    assert of(constant)["effective_rank"] == pytest.approx(
+        of(constant[:, [0, 1, 3]])["effective_rank"], rel=1e-5
+    )
     for rows in (np.full((3, 4), np.nan), np.full((30, 4), np.nan)):
         assert of(rows) == {}
     json.dumps(of(constant.astype(np.float16)), allow_nan=False)

@@ -1,4 +1,6 @@
-"""Comparisons: p-values, Holm's procedure, who is called worse than the best, several seeds; coverage, as the benchmark has it."""
+"""Comparisons: p-values, Holm's procedure, who is called worse than the best, several seeds;
+coverage, as the benchmark has it.
+"""
 
 import importlib.util
 import math
@@ -32,19 +34,29 @@ coverage = benchmark()
 
 def counts_of(numerator: Sequence[int], each: int = 20) -> Counts:
     n = len(numerator)
-    return {"block": [f"s{i}" for i in range(n)], "numerator": list(numerator), "denominator": [each] * n}
+    return {
+        "block": [f"s{i}" for i in range(n)],
+        "numerator": list(numerator),
+        "denominator": [each] * n,
+    }
 
 
 def drawn(number: int, n_models: int, n_blocks: int = 12, gap: float = 0.0) -> list[Counts]:
-    found: list[Counts] = coverage.accuracy(np.random.default_rng([number, n_models]), n_blocks, n_models, gap=gap).counts
+    found: list[Counts] = coverage.accuracy(
+        np.random.default_rng([number, n_models]), n_blocks, n_models, gap=gap
+    ).counts
     return found
 
 
-@pytest.mark.parametrize(("score", "n_simulations"), [("accuracy", 800), ("wer", 500), ("eer", 120)])
+@pytest.mark.parametrize(
+    ("score", "n_simulations"), [("accuracy", 800), ("wer", 500), ("eer", 120)]
+)
 def test_intervals_hold_the_truth(score: str, n_simulations: int) -> None:
     error = 2.6 * math.sqrt(0.95 * 0.05 / n_simulations)  # 99 % of the time
     found = coverage.coverage(score, 20, n_simulations)
-    assert 0.93 - error <= found.held <= 0.97 + error and found.none < 0.01  # a WER without an upper end
+    assert (
+        0.93 - error <= found.held <= 0.97 + error and found.none < 0.01
+    )  # a WER without an upper end
 
 
 def test_percentiles_are_caught_as_too_narrow() -> None:
@@ -52,7 +64,9 @@ def test_percentiles_are_caught_as_too_narrow() -> None:
         low, high = np.percentile(resamples(corpus.counts[0], n_resamples=300), [2.5, 97.5])
         return (float(low), float(high)), corpus.truth
 
-    assert coverage.coverage("accuracy", 12, 800, percentiles).held < 0.93 - 2.6 * math.sqrt(0.95 * 0.05 / 800)
+    assert coverage.coverage("accuracy", 12, 800, percentiles).held < 0.93 - 2.6 * math.sqrt(
+        0.95 * 0.05 / 800
+    )
 
 
 def test_the_truth_of_the_simulated_trials_is_their_eer() -> None:
@@ -66,8 +80,13 @@ def test_p_values_of_equally_good_models_are_uniform() -> None:
 
 
 def test_p_values_show_a_planted_difference() -> None:
-    found = [paired_difference(*drawn(number, 2, 40, gap=0.1), n_resamples=300) for number in range(60)]
-    assert np.mean([item.p is not None and item.p < 0.05 and item.difference > 0 for item in found]) > 0.9
+    found = [
+        paired_difference(*drawn(number, 2, 40, gap=0.1), n_resamples=300) for number in range(60)
+    ]
+    assert (
+        np.mean([item.p is not None and item.p < 0.05 and item.difference > 0 for item in found])
+        > 0.9
+    )
 
 
 def test_p_is_below_the_level_where_0_is_outside_the_interval() -> None:
@@ -119,13 +138,18 @@ def test_a_worse_model_is_called_worse_and_the_equal_ones_are_tied() -> None:
 
 
 def test_the_best_of_errors_is_the_lowest() -> None:
-    good, bad = counts_of([2, 1, 3, 2, 1, 2, 0, 1, 2, 1]), counts_of([12, 11, 9, 14, 8, 12, 10, 13, 9, 10])
+    good, bad = (
+        counts_of([2, 1, 3, 2, 1, 2, 0, 1, 2, 1]),
+        counts_of([12, 11, 9, 14, 8, 12, 10, 13, 9, 10]),
+    )
     assert best_and_tied([bad, good], higher_is_better=False) == (1, [False, True])
     assert best_and_tied([bad, good], higher_is_better=True) == (0, [True, False])
 
 
 def test_with_too_few_blocks_all_are_tied() -> None:
-    assert best_and_tied([counts_of([1, 2, 1]), counts_of([20, 19, 20])], higher_is_better=True) == (1, [True, True])
+    assert best_and_tied(
+        [counts_of([1, 2, 1]), counts_of([20, 19, 20])], higher_is_better=True
+    ) == (1, [True, True])
 
 
 def test_one_score_alone_is_the_best() -> None:
@@ -134,19 +158,29 @@ def test_one_score_alone_is_the_best() -> None:
 
 def test_scores_of_other_utterances_have_no_best() -> None:
     with pytest.raises(ProbeError, match=r"differ in denominator.*on the same utterances"):
-        best_and_tied([counts_of([1, 2, 3, 4]), counts_of([1, 2, 3, 4], each=21)], higher_is_better=True)
+        best_and_tied(
+            [counts_of([1, 2, 3, 4]), counts_of([1, 2, 3, 4], each=21)], higher_is_better=True
+        )
 
 
 def test_several_seeds_are_their_mean_and_vary_by_blocks_and_seeds() -> None:
-    one, two = counts_of([12, 15, 9, 18, 14, 16, 11, 13, 17, 10]), counts_of([12, 16, 9, 18, 15, 15, 12, 13, 17, 11])
+    one, two = (
+        counts_of([12, 15, 9, 18, 14, 16, 11, 13, 17, 10]),
+        counts_of([12, 16, 9, 18, 15, 15, 12, 13, 17, 11]),
+    )
     both = several([one, two])
     value = value_of(both)
     assert value == pytest.approx((value_of(one) + value_of(two)) / 2)
     assert resamples(both) == pytest.approx((resamples(one) + resamples(two)) / 2)
     # By hand: the variance of the mean over blocks, that over seeds, Cochran and Cox's quantile.
     means = (np.array(one["numerator"]) + np.array(two["numerator"])) / 40
-    of_blocks, of_seeds = np.var(means, ddof=1) / 10, np.var([value_of(one), value_of(two)], ddof=1) / 2
-    t = (stats.t.ppf(0.975, 9) * of_blocks + stats.t.ppf(0.975, 1) * of_seeds) / (of_blocks + of_seeds)
+    of_blocks, of_seeds = (
+        np.var(means, ddof=1) / 10,
+        np.var([value_of(one), value_of(two)], ddof=1) / 2,
+    )
+    t = (stats.t.ppf(0.975, 9) * of_blocks + stats.t.ppf(0.975, 1) * of_seeds) / (
+        of_blocks + of_seeds
+    )
     between = (of_blocks - value * (1 - value) / 200) / (value * (1 - value)) ** 2
     for p in interval(both) or (0, 0):
         at = math.sqrt(p * (1 - p) / 200 + between * (p * (1 - p)) ** 2 + of_seeds)
@@ -154,7 +188,10 @@ def test_several_seeds_are_their_mean_and_vary_by_blocks_and_seeds() -> None:
 
 
 def test_two_seeds_that_differ_by_much_say_little() -> None:
-    one, two = counts_of([12, 15, 9, 18, 14, 16, 11, 13, 17, 10]), counts_of([16, 16, 14, 17, 18, 17, 14, 15, 18, 15])
+    one, two = (
+        counts_of([12, 15, 9, 18, 14, 16, 11, 13, 17, 10]),
+        counts_of([16, 16, 14, 17, 18, 17, 14, 15, 18, 15]),
+    )
     low, high = interval(several([one, two])) or (0, 0)
     assert high - low > 0.8
 
@@ -166,11 +203,16 @@ def test_seeds_that_agree_add_nothing_to_the_interval() -> None:
 
 def test_models_are_compared_seed_by_seed() -> None:
     a = [counts_of([12, 15, 9, 18, 14, 16, 11, 13]), counts_of([16, 18, 14, 19, 17, 19, 15, 18])]
-    b = [{**item, "numerator": [n - 1 - i % 2 for i, n in enumerate(item["numerator"])]} for item in a]
+    b = [
+        {**item, "numerator": [n - 1 - i % 2 for i, n in enumerate(item["numerator"])]}
+        for item in a
+    ]
     found = paired_difference(several(a), several(b))
     assert found.difference == pytest.approx(0.075)
     assert found.p is not None and found.p < 0.02  # what a seed does to both cancels
-    with pytest.raises(ProbeError, match=r"one score is of 2 seeds, the other of 1\. Run both with the same seeds"):
+    with pytest.raises(
+        ProbeError, match=r"one score is of 2 seeds, the other of 1\. Run both with the same seeds"
+    ):
         paired_difference(several(a), b[0])
 
 
@@ -178,8 +220,14 @@ def test_intervals_over_seeds_hold_the_truth() -> None:
     held, n = 0, 400
     for number in range(n):
         generator = np.random.default_rng(number)
-        speakers, seeds = 0.7 + 0.1 * generator.standard_normal(15), 0.03 * generator.standard_normal(3)
-        trained = [counts_of(generator.binomial(20, np.clip(speakers + seed, 0, 1)).tolist()) for seed in seeds]
+        speakers, seeds = (
+            0.7 + 0.1 * generator.standard_normal(15),
+            0.03 * generator.standard_normal(3),
+        )
+        trained = [
+            counts_of(generator.binomial(20, np.clip(speakers + seed, 0, 1)).tolist())
+            for seed in seeds
+        ]
         low, high = interval(several(trained), n_resamples=300) or (0, 0)
         held += low <= 0.7 <= high
     assert 0.92 <= held / n <= 0.99

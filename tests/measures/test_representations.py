@@ -7,7 +7,14 @@ import pytest
 from scipy.special import stdtrit
 
 from probe.errors import ProbeError
-from probe.measures.representations import Estimate, Sample, compare, cosine_and_distance, linear_cka, pwcca
+from probe.measures.representations import (
+    Estimate,
+    Sample,
+    compare,
+    cosine_and_distance,
+    linear_cka,
+    pwcca,
+)
 
 
 def rotation(dim: int, generator: np.random.Generator) -> np.ndarray:
@@ -23,7 +30,8 @@ def fixed_inputs() -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_cka_is_the_one_that_a_published_notebook_prints() -> None:
-    # google-research/google-research at 10bf941a5a06, representation_similarity/Demo.ipynb: "(Debiased): 0.51346".
+    # google-research/google-research at 10bf941a5a06, representation_similarity/Demo.ipynb:
+    # "(Debiased): 0.51346".
     draw = np.random.RandomState(1337)
     x = draw.randn(100, 10)
     y = draw.randn(100, 10) + x
@@ -32,13 +40,15 @@ def test_cka_is_the_one_that_a_published_notebook_prints() -> None:
 
 def test_pwcca_is_that_of_published_implementations() -> None:
     x, y = fixed_inputs()
-    # ankitapasad/layerwise-analysis at c030f2aa0213, codes/tools/cca_core.py, both epsilons 1e-12: weights of the narrower side,
-    # of the second where both are equally wide.
+    # ankitapasad/layerwise-analysis at c030f2aa0213, codes/tools/cca_core.py, both epsilons 1e-12:
+    # weights of the narrower side, of the second where both are equally wide.
     assert pwcca(x, y) == pytest.approx(0.6170877819467111, abs=1e-6)
     assert pwcca(y, x) == pytest.approx(0.6170877819467111, abs=1e-6)
     z = y[:, :4]
     assert pwcca(z, x) == pytest.approx(0.4967590467945161, abs=1e-6)
-    assert compare(Sample(x), Sample(z)).reversed_pwcca.value == pytest.approx(0.4967590467945161, abs=1e-6)
+    assert compare(Sample(x), Sample(z)).reversed_pwcca.value == pytest.approx(
+        0.4967590467945161, abs=1e-6
+    )
     assert abs((pwcca(x, z) or 0) - 0.4967590467945161) > 0.05
     # google/svcca at 1f3fbf19bd31, pwcca.py, agrees where the narrower side is white.
     left, _, right = np.linalg.svd(x, full_matrices=False)
@@ -52,7 +62,9 @@ def test_a_side_is_itself_also_when_rotated_and_scaled() -> None:
     for other in (x, turned):
         found = compare(Sample(x, [0, 700, 2000]), Sample(other, [0, 700, 2000]))
         for estimate in (found.cka, found.pwcca, found.reversed_pwcca):
-            assert (estimate.value, estimate.low, estimate.high) == pytest.approx((1, 1, 1), abs=1e-5)
+            assert (estimate.value, estimate.low, estimate.high) == pytest.approx(
+                (1, 1, 1), abs=1e-5
+            )
 
 
 def test_any_invertible_map_keeps_the_correlations_but_not_cka() -> None:
@@ -102,7 +114,9 @@ def gram_cka(x: np.ndarray, y: np.ndarray) -> float:
 
 def test_leaving_out_a_group_is_computing_without_its_rows() -> None:
     generator = np.random.default_rng(4)
-    x = generator.standard_normal((150, 5)) + np.repeat(generator.standard_normal((3, 5)), 50, axis=0)
+    x = generator.standard_normal((150, 5)) + np.repeat(
+        generator.standard_normal((3, 5)), 50, axis=0
+    )
     y = np.hstack([x, x[:, :2]]) + generator.standard_normal((150, 7)) + 3
     bounds = [0, 40, 100, 150]
     found = compare(Sample(x, bounds), Sample(y, bounds))
@@ -166,6 +180,8 @@ def test_half_precision_does_not_overflow() -> None:
         (np.zeros((5, 2)), np.zeros((5, 2)), [0, 4], "bounds from 0 to the last row"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(x: np.ndarray, y: np.ndarray, bounds: list[int], message: str) -> None:
+def test_what_cannot_be_compared_is_refused(
+    x: np.ndarray, y: np.ndarray, bounds: list[int], message: str
+) -> None:
     with pytest.raises(ProbeError, match=message):
         compare(Sample(x, bounds), Sample(y, bounds))

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from probe.measures.counts import ratio_counts, value_of
 from probe.measures.transcription import character_errors, word_errors
 
-sentences = st.lists(st.sampled_from(["a", "b", "ab", "the", "cat", "cät", "don't"]), max_size=8).map(" ".join)
+sentences = st.lists(
+    st.sampled_from(["a", "b", "ab", "the", "cat", "cät", "don't"]), max_size=8
+).map(" ".join)
 pairs = st.lists(st.tuples(sentences, sentences), min_size=1, max_size=10)
 
 
@@ -25,7 +27,9 @@ pairs = st.lists(st.tuples(sentences, sentences), min_size=1, max_size=10)
         ("A b.", "a b", (2, 2), (2, 4)),
     ],
 )
-def test_errors_are_what_the_hand_counts(reference: str, hypothesis: str, words: tuple[int, int], characters: tuple[int, int]) -> None:
+def test_errors_are_what_the_hand_counts(
+    reference: str, hypothesis: str, words: tuple[int, int], characters: tuple[int, int]
+) -> None:
     assert word_errors(reference, hypothesis) == words
     assert character_errors(reference, hypothesis) == characters
 
@@ -42,7 +46,10 @@ def test_corpus_rates_agree_with_jiwer(rows: list[tuple[str, str]]) -> None:
 
 @given(sentences, sentences)
 def test_errors_are_symmetric_and_units_are_the_reference_s(one: str, other: str) -> None:
-    for errors_of, length in ((word_errors, lambda text: len(text.split())), (character_errors, len)):
+    for errors_of, length in (
+        (word_errors, lambda text: len(text.split())),
+        (character_errors, len),
+    ):
         forth, back = errors_of(one, other), errors_of(other, one)
         assert forth[0] == back[0]
         assert (forth[1], back[1]) == (length(one), length(other))

@@ -16,7 +16,9 @@ from probe.measures.counts import Counts, amount_counts, ratio_counts, trial_cou
 from probe.measures.detection import METRICS
 from probe.measures.uncertainty import interval, wilson_interval
 
-blocks_of_hits = st.lists(st.tuples(st.integers(0, 20), st.integers(1, 20)), min_size=2, max_size=12)
+blocks_of_hits = st.lists(
+    st.tuples(st.integers(0, 20), st.integers(1, 20)), min_size=2, max_size=12
+)
 
 
 def ratio(numerator: list[int], denominator: list[int]) -> Counts:
@@ -35,7 +37,9 @@ def simulated_trials(n_blocks: int, seed: int, n: int = 400, shift: float = 1.5)
     enroll = generator.integers(n_blocks, size=n)
     target = generator.random(n) < 0.5
     test = np.where(target, enroll, (enroll + generator.integers(1, n_blocks, size=n)) % n_blocks)
-    scores = generator.normal(size=n) + shift * target + 0.5 * generator.normal(size=n_blocks)[enroll]
+    scores = (
+        generator.normal(size=n) + shift * target + 0.5 * generator.normal(size=n_blocks)[enroll]
+    )
     return trial_counts([f"s{i}" for i in enroll], [f"s{i}" for i in test], target, scores)
 
 
@@ -44,18 +48,28 @@ def coverage(intervals: list[tuple[float, float] | None]) -> float:
 
 
 @pytest.mark.parametrize(("n_blocks", "least"), [(12, 0.91), (40, 0.92)])
-def test_95_percent_intervals_hold_the_truth_about_95_times_in_100(n_blocks: int, least: float) -> None:
-    found = [interval(simulated_accuracy(n_blocks, seed), seed, n_resamples=400) for seed in range(1000)]
+def test_95_percent_intervals_hold_the_truth_about_95_times_in_100(
+    n_blocks: int, least: float
+) -> None:
+    found = [
+        interval(simulated_accuracy(n_blocks, seed), seed, n_resamples=400) for seed in range(1000)
+    ]
     assert least <= coverage(found) <= 0.97
 
 
 def test_percentiles_alone_would_be_too_narrow_for_few_speakers() -> None:
-    resampled = [uncertainty.resamples(simulated_accuracy(12, seed), seed, 400) for seed in range(1000)]
+    resampled = [
+        uncertainty.resamples(simulated_accuracy(12, seed), seed, 400) for seed in range(1000)
+    ]
     assert coverage([tuple(np.percentile(values, [2.5, 97.5])) for values in resampled]) < 0.9
 
 
-def variance_at(p: float, value: float, units: int, variance: float, spread: Callable[[float], float]) -> float:
-    """By hand: the noise of units, and what blocks differ in beyond it, in proportion to the spread."""
+def variance_at(
+    p: float, value: float, units: int, variance: float, spread: Callable[[float], float]
+) -> float:
+    """By hand: the noise of units, and what blocks differ in beyond it, in proportion to the
+    spread.
+    """
     between = (variance - spread(value) / units) / spread(value) ** 2
     return spread(p) / units + between * spread(p) ** 2
 
@@ -85,7 +99,9 @@ def test_an_upper_end_without_a_bound_stays_within_reach() -> None:
     low, high = interval(amount_counts(list("abcdef"), amounts)) or (0, 0)
     mean = np.mean(amounts)
     t = stats.t.ppf(0.975, 2 * 6 / (stats.kurtosis(amounts, fisher=False) - 3 / 5))
-    assert high == pytest.approx(mean * math.exp(1.2 * t * np.std(amounts, ddof=1) / math.sqrt(6) / mean))
+    assert high == pytest.approx(
+        mean * math.exp(1.2 * t * np.std(amounts, ddof=1) / math.sqrt(6) / mean)
+    )
     assert 0 < low < mean
 
 
@@ -119,23 +135,35 @@ def test_trials_among_few_speakers_count_as_few_blocks() -> None:
 
 def test_a_block_that_brings_most_of_the_variance_costs_degrees_of_freedom() -> None:
     even, odd = ratio([14, 16] * 10, [20] * 20), ratio([10] * 18 + [7, 13], [20] * 20)
-    (freedom_even,), (freedom_odd,) = (uncertainty.sampled([counts]).errors()[1] for counts in (even, odd))
+    (freedom_even,), (freedom_odd,) = (
+        uncertainty.sampled([counts]).errors()[1] for counts in (even, odd)
+    )
     assert freedom_even == 19
-    assert freedom_odd == pytest.approx(2 * 20 / (10 - 17 / 19))  # of two blocks in twenty the kurtosis is 10; no slope at 1/2
+    assert freedom_odd == pytest.approx(
+        2 * 20 / (10 - 17 / 19)
+    )  # of two blocks in twenty the kurtosis is 10; no slope at 1/2
 
 
 @pytest.mark.parametrize(("right", "n"), [(1, 72), (71, 72), (3, 200), (20, 40)])
 def test_right_or_wrong_once_a_speaker_is_nearly_wilson_s_interval(right: int, n: int) -> None:
-    found, wilson = interval(ratio([1] * right + [0] * (n - right), [1] * n), n_resamples=20_000), wilson_interval(right, n)
+    found, wilson = (
+        interval(ratio([1] * right + [0] * (n - right), [1] * n), n_resamples=20_000),
+        wilson_interval(right, n),
+    )
     assert found == pytest.approx(wilson, abs=0.012)
     assert found is not None and found[0] <= wilson[0] and found[1] >= wilson[1]
 
 
 def test_trials_of_many_pairs_have_the_error_of_independent_ones() -> None:
-    """Of scores without any effect of a speaker: resampling both ends alone counts the noise of non-targets three times."""
+    """Of scores without any effect of a speaker: resampling both ends alone counts the noise of
+    non-targets three times.
+    """
     pairs = [(i, j) for i in range(40) for j in range(i + 1, 40)]
     ends = [(i, i) for i in range(40) for _ in range(20)] + pairs
-    target, names = np.arange(len(ends)) < 800, [[f"s{end[side]}" for end in ends] for side in (0, 1)]
+    target, names = (
+        np.arange(len(ends)) < 800,
+        [[f"s{end[side]}" for end in ends] for side in (0, 1)],
+    )
     alone, corrected = [], []
     for seed in range(12):
         scores = np.random.default_rng(seed).normal(size=len(ends)) + 2 * target
@@ -148,10 +176,14 @@ def test_trials_of_many_pairs_have_the_error_of_independent_ones() -> None:
 
 
 def test_an_eer_of_0_has_an_interval_as_wide_as_that_of_as_many_independent_trials() -> None:
-    counts = trial_counts(list("abcdefgh") * 2, [*"abcdefgh", *"bcdefgha"], [1] * 8 + [0] * 8, [1.0] * 8 + [0.0] * 8)
+    counts = trial_counts(
+        list("abcdefgh") * 2, [*"abcdefgh", *"bcdefgha"], [1] * 8 + [0] * 8, [1.0] * 8 + [0.0] * 8
+    )
     low, high = interval(counts) or (1, 0)
     assert low == 0
-    assert high == pytest.approx(2.364624**2 / (16 + 2.364624**2))  # Wilson's, with Student's quantile of 7
+    assert high == pytest.approx(
+        2.364624**2 / (16 + 2.364624**2)
+    )  # Wilson's, with Student's quantile of 7
 
 
 @settings(max_examples=25)
@@ -161,14 +193,22 @@ def test_resampled_ratios_are_those_of_a_plain_loop(rows: list[tuple[int, int]])
     (weights,) = uncertainty._weights(len(rows), 7, 20)
     assert (weights.sum(axis=1) == len(rows)).all()
     plain = [
-        value_of({"block": [], "numerator": np.repeat(counts["numerator"], w), "denominator": np.repeat(counts["denominator"], w)})
+        value_of(
+            {
+                "block": [],
+                "numerator": np.repeat(counts["numerator"], w),
+                "denominator": np.repeat(counts["denominator"], w),
+            }
+        )
         for w in weights
     ]
     assert uncertainty.resamples(counts, 7, 20).tolist() == plain
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_resampled_trials_are_those_of_a_plain_loop(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resampled_trials_are_those_of_a_plain_loop(
+    metric: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(uncertainty, "TRIALS_AT_ONCE", 1500)  # three resamples
     counts = simulated_trials(3, seed=3)
     target, rank = np.array(counts["target"], bool), np.array(counts["rank"])
@@ -177,13 +217,20 @@ def test_resampled_trials_are_those_of_a_plain_loop(metric: str, monkeypatch: py
     for w in weights:
         pairs = zip(counts["enroll"], counts["test"], strict=True)
         times = np.array([int(w[e]) if e == t else int(w[e] * w[t]) for e, t in pairs])
-        targets, others = (np.bincount(rank, times * kind, rank.max() + 1).astype(int) for kind in (target, ~target))
-        plain.append(METRICS[metric](targets, others) if targets.any() and others.any() else float("nan"))
+        targets, others = (
+            np.bincount(rank, times * kind, rank.max() + 1).astype(int)
+            for kind in (target, ~target)
+        )
+        plain.append(
+            METRICS[metric](targets, others) if targets.any() and others.any() else float("nan")
+        )
     assert np.isnan(plain).any() and not np.isnan(plain).all()
     np.testing.assert_array_equal(uncertainty.resamples(counts, 7, 20, metric), plain)
 
 
-def test_resamples_do_not_depend_on_how_many_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resamples_do_not_depend_on_how_many_are_held_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     counts = simulated_accuracy(12, seed=0)
     at_once = interval(counts)
     monkeypatch.setattr(uncertainty, "CELLS_AT_ONCE", 25)
@@ -202,7 +249,9 @@ def test_the_seed_alone_decides_and_only_of_trials() -> None:
 
 @settings(max_examples=25)
 @given(blocks_of_hits)
-def test_an_interval_holds_its_value_and_stays_where_the_value_can_be(rows: list[tuple[int, int]]) -> None:
+def test_an_interval_holds_its_value_and_stays_where_the_value_can_be(
+    rows: list[tuple[int, int]],
+) -> None:
     counts = ratio([min(row) for row in rows], [row[1] for row in rows])
     low, high = interval(counts, n_resamples=100) or (0.0, 1.0)
     assert 0 <= low <= value_of(counts) <= high <= 1
@@ -228,14 +277,24 @@ def test_a_wider_confidence_is_a_wider_interval() -> None:
         ratio([3, 0], [4, 0]),  # nothing in the other block
         ratio([3, 2, 1], [4, 4, 4]),
         ratio([3, 2, 1, 1], [9, 3, 3, 3]),  # one weighs as much as the others
-        trial_counts(["a", "a", "b", "b"], ["a", "b", "b", "a"], [1, 0, 1, 0], [2.0, 0.0, 3.0, 1.0]),  # a pair, or no non-target
-        trial_counts(["a"] * 6, list("aabcde"), [1, 1, 0, 0, 0, 0], [2.0, 0.0, 3.0, 1.0, 0.5, 0.2]),  # targets of one speaker
+        trial_counts(
+            ["a", "a", "b", "b"], ["a", "b", "b", "a"], [1, 0, 1, 0], [2.0, 0.0, 3.0, 1.0]
+        ),  # a pair, or no non-target
+        trial_counts(
+            ["a"] * 6, list("aabcde"), [1, 1, 0, 0, 0, 0], [2.0, 0.0, 3.0, 1.0, 0.5, 0.2]
+        ),  # targets of one speaker
     ],
 )
 def test_too_few_blocks_have_no_interval(counts: Counts) -> None:
     assert interval(counts) is None
     paired = paired_difference(counts, counts)
-    assert (paired.difference, paired.low, paired.high, paired.probability, paired.p) == (0, None, None, None, None)
+    assert (paired.difference, paired.low, paired.high, paired.probability, paired.p) == (
+        0,
+        None,
+        None,
+        None,
+        None,
+    )
 
 
 def test_one_score_against_itself_is_a_tie() -> None:
@@ -278,7 +337,11 @@ def test_a_paired_interval_of_two_equal_models_holds_0_about_95_times_in_100() -
         rates = generator.beta(6.4, 1.6, 12)
         a, b = (ratio(generator.binomial(20, rates).tolist(), [20] * 12) for _ in range(2))
         paired = paired_difference(a, b, seed, n_resamples=300)
-        held += paired.low <= 0 <= paired.high if paired.low is not None and paired.high is not None else 0
+        held += (
+            paired.low <= 0 <= paired.high
+            if paired.low is not None and paired.high is not None
+            else 0
+        )
     assert 0.92 <= held / 300 <= 0.98
 
 
@@ -288,10 +351,18 @@ RATIO, TRIALS = ratio([1, 2, 3], [4, 5, 6]), simulated_trials(4, seed=0, n=30)
 @pytest.mark.parametrize(
     ("a", "b", "message"),
     [
-        (RATIO, ratio([1, 2], [4, 5]), r"differ in block, denominator \(3 and 2 blocks\).*on the same utterances"),
+        (
+            RATIO,
+            ratio([1, 2], [4, 5]),
+            r"differ in block, denominator \(3 and 2 blocks\).*on the same utterances",
+        ),
         (RATIO, ratio([1, 2, 3], [4, 5, 7]), r"differ in denominator \(3 and 3 blocks\)"),
         (TRIALS, {**TRIALS, "target": TRIALS["target"][::-1]}, r"differ in target \("),
-        (TRIALS, {**TRIALS, "enroll": TRIALS["test"], "test": TRIALS["enroll"]}, "differ in enroll, test"),
+        (
+            TRIALS,
+            {**TRIALS, "enroll": TRIALS["test"], "test": TRIALS["enroll"]},
+            "differ in enroll, test",
+        ),
         (RATIO, TRIALS, "one score is a ratio of sums, the other is of trials"),
     ],
 )

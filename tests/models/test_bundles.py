@@ -1,4 +1,6 @@
-"""torchaudio's bundles: every layer is that of its own ``extract_features``, and every weight of the real ones has its place."""
+"""torchaudio's bundles: every layer is that of its own ``extract_features``, and every weight of
+the real ones has its place.
+"""
 
 import os
 import pickle
@@ -35,10 +37,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(4)
     for name in AFTER:
         bundle = small_bundle(name)
-        unused = len(getattr(bundle, "_remove_aux_axis", ()))  # symbols in the file that torchaudio leaves out
+        unused = len(
+            getattr(bundle, "_remove_aux_axis", ())
+        )  # symbols in the file that torchaudio leaves out
         n_symbols = bundle._params["aux_num_out"]
-        model = _get_model(bundle._model_type, bundle._params | {"aux_num_out": n_symbols and n_symbols + unused})
-        state = {key: weight + 0.1 * torch.randn(weight.shape) for key, weight in model.state_dict().items()}
+        model = _get_model(
+            bundle._model_type, bundle._params | {"aux_num_out": n_symbols and n_symbols + unused}
+        )
+        state = {
+            key: weight + 0.1 * torch.randn(weight.shape)
+            for key, weight in model.state_dict().items()
+        }
         torch.save(state, folder / "checkpoints" / bundle._path)
     return folder
 
@@ -49,7 +58,9 @@ def _small_bundles(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "_hub_dir", str(cache))
     monkeypatch.setattr(module, "bundles", lambda: {name: small_bundle(name) for name in AFTER})
     monkeypatch.setattr(hub, "answers", lambda *_: pytest.fail("the network was asked"))
-    monkeypatch.setattr("torch.hub.download_url_to_file", lambda *_, **__: pytest.fail("something was fetched"))
+    monkeypatch.setattr(
+        "torch.hub.download_url_to_file", lambda *_, **__: pytest.fail("something was fetched")
+    )
 
 
 def wave(rms: float) -> Tensor:
@@ -62,12 +73,18 @@ def by_torchaudio(name: str, samples: Tensor) -> dict[str, Tensor]:
     model = bundle.get_model()
     inner = getattr(model, "model", model)
     given: list[Tensor] = []
-    hook = inner.encoder.transformer.layers[0].register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    hook = inner.encoder.transformer.layers[0].register_forward_pre_hook(
+        lambda _, inputs: given.append(inputs[0])
+    )
     with torch.inference_mode():
         layers, _ = model.extract_features(samples[None])
         hook.remove()
         found = {"0": given[0]} | {str(i): frames for i, frames in enumerate(layers, start=1)}
-        normed = torch.nn.functional.layer_norm(samples, samples.shape) if bundle._normalize_waveform else samples
+        normed = (
+            torch.nn.functional.layer_norm(samples, samples.shape)
+            if bundle._normalize_waveform
+            else samples
+        )
         features, _ = inner.feature_extractor(normed[None], None)
         found[CONV] = features
         found["final"] = inner.encoder(features, None)
@@ -94,22 +111,41 @@ def test_a_bundle_passes_every_check() -> None:
 
 @pytest.mark.parametrize(
     ("name", "family", "normalize"),
-    [("WAV2VEC2_BASE", "wav2vec2", False), ("HUBERT_LARGE", "hubert", True), ("WAVLM_LARGE", "wavlm", True)],
+    [
+        ("WAV2VEC2_BASE", "wav2vec2", False),
+        ("HUBERT_LARGE", "hubert", True),
+        ("WAVLM_LARGE", "wavlm", True),
+    ],
 )
 def test_a_bundle_is_described(cache: Path, name: str, family: str, normalize: bool) -> None:
     info = open_model(f"torchaudio:{name}", "cpu").info
-    assert (info.id, info.revision, info.family, info.normalize) == (f"torchaudio:{name}", f"{name}.pth", family, normalize)
+    assert (info.id, info.revision, info.family, info.normalize) == (
+        f"torchaudio:{name}",
+        f"{name}.pth",
+        family,
+        normalize,
+    )
     assert info.settings.get("normalize_epsilon") == (1e-5 if normalize else None)
     assert info.weights == f"{name}.pth"
     assert not info.notes
     other = open_model(f"random:torchaudio:{name}@2", "cpu").info
-    assert (other.layers, other.normalize, other.settings) == (info.layers, info.normalize, info.settings)
+    assert (other.layers, other.normalize, other.settings) == (
+        info.layers,
+        info.normalize,
+        info.settings,
+    )
     assert other.weights_sha256 != info.weights_sha256
 
 
 def test_a_head_writes_the_bundles_labels() -> None:
     writes = open_model("torchaudio:WAV2VEC2_ASR_LARGE_LV60K_960H", "cpu").info.ctc["writes"]
-    assert writes == ("", *(label.replace("|", " ") for label in small_bundle("WAV2VEC2_ASR_LARGE_LV60K_960H").get_labels()[1:]))
+    assert writes == (
+        "",
+        *(
+            label.replace("|", " ")
+            for label in small_bundle("WAV2VEC2_ASR_LARGE_LV60K_960H").get_labels()[1:]
+        ),
+    )
     assert " " in writes
 
 
@@ -117,11 +153,19 @@ def test_a_head_writes_the_bundles_labels() -> None:
 
 
 def sizes_of(bundle: Any) -> str:
-    return repr(sorted((key, size) for key, size in bundle._params.items() if "drop" not in key and key != "aux_num_out"))
+    return repr(
+        sorted(
+            (key, size)
+            for key, size in bundle._params.items()
+            if "drop" not in key and key != "aux_num_out"
+        )
+    )
 
 
 @pytest.mark.parametrize("name", {sizes_of(bundle): name for name, bundle in REAL.items()}.values())
-def test_every_weight_of_a_real_bundle_has_its_place(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_weight_of_a_real_bundle_has_its_place(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "bundles", lambda: REAL)
     config, _ = module.architecture_of(f"torchaudio:{name}")
     bundle = REAL[name]
@@ -129,12 +173,16 @@ def test_every_weight_of_a_real_bundle_has_its_place(name: str, monkeypatch: pyt
         there = _get_model(bundle._model_type, bundle._params | {"aux_num_out": None}).state_dict()
         here = transformers.AutoModel.from_config(config).state_dict()
     found = {key: weight.shape for key, weight in module._renamed(there).items()}
-    assert found == {key: weight.shape for key, weight in here.items() if key != "masked_spec_embed"}
+    assert found == {
+        key: weight.shape for key, weight in here.items() if key != "masked_spec_embed"
+    }
 
 
 def test_all_encoders_of_torchaudio_are_known() -> None:
     kinds = torchaudio.pipelines.Wav2Vec2Bundle, torchaudio.pipelines.Wav2Vec2FABundle
-    assert {name: item for name, item in vars(torchaudio.pipelines).items() if isinstance(item, kinds)} == REAL
+    assert {
+        name: item for name, item in vars(torchaudio.pipelines).items() if isinstance(item, kinds)
+    } == REAL
     assert len(REAL) >= 30
 
 
@@ -143,22 +191,32 @@ def test_all_encoders_of_torchaudio_are_known() -> None:
 
 def test_an_unknown_name_is_refused_with_a_guess() -> None:
     for prefix in ("", "random:"):
-        with pytest.raises(ProbeError, match=r"no such encoder\. Did you mean 'torchaudio:WAVLM_BASE'\? `probe models` lists them"):
+        with pytest.raises(
+            ProbeError,
+            match=r"no such encoder\. Did you mean 'torchaudio:WAVLM_BASE'\? `probe models` lists them",
+        ):
             open_model(f"{prefix}torchaudio:wavlm_base", "cpu")
 
 
-@pytest.mark.parametrize(("offline", "why"), [(True, "HF_HUB_OFFLINE is set"), (False, "there is no answer from there")])
+@pytest.mark.parametrize(
+    ("offline", "why"), [(True, "HF_HUB_OFFLINE is set"), (False, "there is no answer from there")]
+)
 def test_weights_that_are_nowhere_are_refused_with_their_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: bool, why: str
 ) -> None:
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
     monkeypatch.setattr(hub, "is_offline", lambda: offline)
     monkeypatch.setattr(hub, "answers", lambda *_: False)
-    with pytest.raises(ProbeError, match=rf"not at {tmp_path}/checkpoints/WAVLM_BASE\.pth, and {why}: https://download\.pytorch\.org"):
+    with pytest.raises(
+        ProbeError,
+        match=rf"not at {tmp_path}/checkpoints/WAVLM_BASE\.pth, and {why}: https://download\.pytorch\.org",
+    ):
         open_model("torchaudio:WAVLM_BASE", "cpu")
 
 
-def test_a_hostile_or_damaged_file_in_the_cache_is_not_run(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hostile_or_damaged_file_in_the_cache_is_not_run(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
     file, made = tmp_path / "checkpoints" / "WAVLM_BASE.pth", tmp_path / "made"
     file.parent.mkdir()
@@ -170,17 +228,27 @@ def test_a_hostile_or_damaged_file_in_the_cache_is_not_run(cache: Path, tmp_path
     whole = (cache / "checkpoints" / "WAVLM_BASE.pth").read_bytes()
     for content in (pickle.dumps(Mark()), b"", whole[:-100]):
         file.write_bytes(content)
-        with pytest.raises(ProbeError, match=r"cannot be fetched or read as plain weights \([^\n]+\)\. Remove it and try again\.$") as caught:
+        with pytest.raises(
+            ProbeError,
+            match=r"cannot be fetched or read as plain weights \([^\n]+\)\. Remove it and try again\.$",
+        ) as caught:
             open_model("torchaudio:WAVLM_BASE", "cpu")
         assert "weights_only" not in str(caught.value)
     assert not made.exists()
 
 
-def test_a_file_with_other_weights_is_refused(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_with_other_weights_is_refused(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
     state = torch.load(cache / "checkpoints" / "WAVLM_BASE.pth", weights_only=True)
-    state["encoder.transformer.layers.9.odd"] = state.pop("encoder.transformer.layers.1.layer_norm.bias")
+    state["encoder.transformer.layers.9.odd"] = state.pop(
+        "encoder.transformer.layers.1.layer_norm.bias"
+    )
     torch.save(state, tmp_path / "checkpoints" / "WAVLM_BASE.pth")
-    with pytest.raises(ProbeError, match=r"1 of the encoder's weights missing, 0 of another shape: encoder\.layers\.1\.layer_norm\.bias"):
+    with pytest.raises(
+        ProbeError,
+        match=r"1 of the encoder's weights missing, 0 of another shape: encoder\.layers\.1\.layer_norm\.bias",
+    ):
         open_model("torchaudio:WAVLM_BASE", "cpu")

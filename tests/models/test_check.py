@@ -1,4 +1,6 @@
-"""The certificate: a sound model passes, every planted fault fails, and no batch changes an utterance."""
+"""The certificate: a sound model passes, every planted fault fails, and no batch changes an
+utterance.
+"""
 
 import itertools
 import json
@@ -57,7 +59,9 @@ def failed(encoder: Encoder, quick: bool = True) -> set[str]:
 
 
 def opened(folder: Path | str, implementation: str = "packed") -> TransformersEncoder:
-    """Either implementation is a `TransformersEncoder`; the packed one copies the weights at its first use, faults and all."""
+    """Either implementation is a `TransformersEncoder`; the packed one copies the weights at its
+    first use, faults and all.
+    """
     encoder = open_model(str(folder), "cpu", implementation=implementation)
     assert isinstance(encoder, TransformersEncoder)
     return encoder
@@ -68,23 +72,38 @@ def opened(folder: Path | str, implementation: str = "packed") -> TransformersEn
 
 SOUND = [*FAMILIES, "fbank", "mfcc", "random:data2vec-audio-tiny"]
 FORMS = [("packed", "fp32"), ("packed", "bf16"), ("reference", "fp32")]
-SOUND_CASES = [(family, form, quick) for family in SOUND for form in FORMS for quick in (True, False)]
+SOUND_CASES = [
+    (family, form, quick) for family in SOUND for form in FORMS for quick in (True, False)
+]
 
 
 @pytest.mark.parametrize(
     ("family", "form", "quick"),
     mostly_nightly(
         SOUND_CASES,
-        [(family, FORMS[0], True) for family in SOUND] + [("wav2vec2 pre-LN", FORMS[0], False), ("data2vec-audio", FORMS[1], True)],
+        [(family, FORMS[0], True) for family in SOUND]
+        + [("wav2vec2 pre-LN", FORMS[0], False), ("data2vec-audio", FORMS[1], True)],
     ),
 )
-def test_a_sound_model_passes(folders: dict[str, Path], family: str, form: tuple[str, str], quick: bool) -> None:
-    certificate = check_model(open_model(str(folders.get(family, family)), "cpu", None, *form), quick)
+def test_a_sound_model_passes(
+    folders: dict[str, Path], family: str, form: tuple[str, str], quick: bool
+) -> None:
+    certificate = check_model(
+        open_model(str(folders.get(family, family)), "cpu", None, *form), quick
+    )
     assert not certificate.failed
     results = {finding.check: finding.result for finding in certificate.findings}
     expected = {"layers", "frames", "batches", "values"}
     if family in FAMILIES:
-        expected |= {"weights", "keys", "values of weights", "input", "alone", "normalisation", "final"}
+        expected |= {
+            "weights",
+            "keys",
+            "values of weights",
+            "input",
+            "alone",
+            "normalisation",
+            "final",
+        }
     assert expected <= {check for check, result in results.items() if result == checks.PASS}
 
 
@@ -105,14 +124,20 @@ class Padded(TransformersEncoder):
         self.masked = masked
 
     @torch.inference_mode()
-    def encode(self, waveforms: Tensor, lengths: Tensor, layers: Sequence[str]) -> tuple[list[Tensor], Tensor]:
+    def encode(
+        self, waveforms: Tensor, lengths: Tensor, layers: Sequence[str]
+    ) -> tuple[list[Tensor], Tensor]:
         values, mask = torch.zeros_like(waveforms), torch.zeros(waveforms.shape, dtype=torch.long)
         for i, length in enumerate(lengths.tolist()):
             wave = waveforms[i, :length].double()
             values[i, :length] = (wave - wave.mean()) / (wave.var(correction=0) + 1e-7).sqrt()
             mask[i, :length] = 1
-        output = self.model(values, attention_mask=mask if self.masked else None, output_hidden_states=True)
-        tapped = {str(i): frames for i, frames in enumerate(output.hidden_states)} | {"final": output.last_hidden_state}
+        output = self.model(
+            values, attention_mask=mask if self.masked else None, output_hidden_states=True
+        )
+        tapped = {str(i): frames for i, frames in enumerate(output.hidden_states)} | {
+            "final": output.last_hidden_state
+        }
         tapped[CONV] = self.model.feature_extractor(values).mT
         counts = torch.tensor([self.n_frames(length) for length in lengths.tolist()])
         cut = (torch.arange(tapped["0"].shape[1]) < counts[:, None])[:, :, None]
@@ -122,7 +147,9 @@ class Padded(TransformersEncoder):
 def rename(encoder: TransformersEncoder, names: dict[str, str]) -> None:
     """Answers with another layer than the one that is asked for."""
     sound = encoder.encode
-    encoder.encode = lambda waves, lengths, layers: sound(waves, lengths, [names.get(name, name) for name in layers])  # type: ignore[method-assign]
+    encoder.encode = lambda waves, lengths, layers: sound(
+        waves, lengths, [names.get(name, name) for name in layers]
+    )  # type: ignore[method-assign]
 
 
 def swap_last_for_final(encoder: TransformersEncoder) -> None:
@@ -130,13 +157,17 @@ def swap_last_for_final(encoder: TransformersEncoder) -> None:
 
 
 def number_layers_from_one(encoder: TransformersEncoder) -> None:
-    rename(encoder, dict(itertools.pairwise(name for name in encoder.info.layers if name.isdecimal())))
+    rename(
+        encoder, dict(itertools.pairwise(name for name in encoder.info.layers if name.isdecimal()))
+    )
 
 
 def forget_to_normalise(encoder: TransformersEncoder) -> None:
     sound = encoder.encode
 
-    def encode(waveforms: Tensor, lengths: Tensor, layers: Sequence[str]) -> tuple[list[Tensor], Tensor]:
+    def encode(
+        waveforms: Tensor, lengths: Tensor, layers: Sequence[str]
+    ) -> tuple[list[Tensor], Tensor]:
         said, encoder.info = encoder.info, replace(encoder.info, normalize=False)
         try:
             return sound(waveforms, lengths, layers)
@@ -176,7 +207,9 @@ def miscount_frames(encoder: TransformersEncoder) -> None:
 def mix_rows(encoder: TransformersEncoder) -> None:
     sound = encoder.encode
 
-    def encode(waveforms: Tensor, lengths: Tensor, layers: Sequence[str]) -> tuple[list[Tensor], Tensor]:
+    def encode(
+        waveforms: Tensor, lengths: Tensor, layers: Sequence[str]
+    ) -> tuple[list[Tensor], Tensor]:
         frames, counts = sound(waveforms, lengths, layers)
         return [item.flip(0) if len(item) == 2 else item for item in frames], counts
 
@@ -186,7 +219,9 @@ def mix_rows(encoder: TransformersEncoder) -> None:
 def leave_garbage(encoder: TransformersEncoder) -> None:
     sound = encoder.encode
 
-    def encode(waveforms: Tensor, lengths: Tensor, layers: Sequence[str]) -> tuple[list[Tensor], Tensor]:
+    def encode(
+        waveforms: Tensor, lengths: Tensor, layers: Sequence[str]
+    ) -> tuple[list[Tensor], Tensor]:
         frames, counts = sound(waveforms, lengths, layers)
         frames = [item.clone() for item in frames]
         for item, of_layer in zip(frames, counts.tolist(), strict=True):
@@ -200,14 +235,34 @@ def leave_garbage(encoder: TransformersEncoder) -> None:
 PRE, GROUP, D2V = "wav2vec2 pre-LN", "wav2vec2 post-LN", "data2vec-audio"
 # fault -> (how it is planted, families it is planted in, checks that must fail)
 FAULTS: dict[str, tuple[Callable[[TransformersEncoder], Any], Sequence[str], set[str]]] = {
-    "mask dropped": (lambda encoder: Padded(encoder, masked=False), [PRE, GROUP, D2V, "wavlm pre-LN"], {"batches"}),
-    "GroupNorm unmasked": (lambda encoder: Padded(encoder, masked=True), [GROUP, "hubert post-LN", "wavlm post-LN"], {"batches"}),
+    "mask dropped": (
+        lambda encoder: Padded(encoder, masked=False),
+        [PRE, GROUP, D2V, "wavlm pre-LN"],
+        {"batches"},
+    ),
+    "GroupNorm unmasked": (
+        lambda encoder: Padded(encoder, masked=True),
+        [GROUP, "hubert post-LN", "wavlm post-LN"],
+        {"batches"},
+    ),
     "padding leaks": (lambda encoder: Padded(encoder, masked=True), [D2V], {"batches"}),
-    "last layer swapped for final": (swap_last_for_final, [PRE, "hubert pre-LN", "wavlm pre-LN"], {"alone", "final"}),
+    "last layer swapped for final": (
+        swap_last_for_final,
+        [PRE, "hubert pre-LN", "wavlm pre-LN"],
+        {"alone", "final"},
+    ),
     "layers numbered from one": (number_layers_from_one, [PRE, GROUP, D2V], {"alone"}),
     "normalisation off": (forget_to_normalise, list(FAMILIES), {"normalisation"}),
-    "normalisation declared off": (declare(normalize=False), [PRE, GROUP, D2V], {"input", "normalisation"}),
-    "one weight NaN": (set_one_weight(float("nan")), [PRE, GROUP, D2V], {"values of weights", "values"}),
+    "normalisation declared off": (
+        declare(normalize=False),
+        [PRE, GROUP, D2V],
+        {"input", "normalisation"},
+    ),
+    "one weight NaN": (
+        set_one_weight(float("nan")),
+        [PRE, GROUP, D2V],
+        {"values of weights", "values"},
+    ),
     "one weight absurd": (set_one_weight(1e30), [PRE], {"values of weights"}),
     "one layer missing": (leave_out("2"), [PRE, GROUP, D2V], {"layers", "alone"}),
     "the last layer missing": (leave_out("3"), [PRE, GROUP, D2V], {"layers", "alone"}),
@@ -224,15 +279,22 @@ FAULTS: dict[str, tuple[Callable[[TransformersEncoder], Any], Sequence[str], set
 
 
 FAULT_CASES = [
-    (fault, family, implementation) for fault, (_, families, _) in FAULTS.items() for family in families for implementation in IMPLEMENTATIONS
+    (fault, family, implementation)
+    for fault, (_, families, _) in FAULTS.items()
+    for family in families
+    for implementation in IMPLEMENTATIONS
 ]
 
 
 @pytest.mark.parametrize(
     ("fault", "family", "implementation"),
-    mostly_nightly(FAULT_CASES, [(fault, families[0], "packed") for fault, (_, families, _) in FAULTS.items()]),
+    mostly_nightly(
+        FAULT_CASES, [(fault, families[0], "packed") for fault, (_, families, _) in FAULTS.items()]
+    ),
 )
-def test_a_planted_fault_fails(folders: dict[str, Path], fault: str, family: str, implementation: str) -> None:
+def test_a_planted_fault_fails(
+    folders: dict[str, Path], fault: str, family: str, implementation: str
+) -> None:
     plant, _, expected = FAULTS[fault]
     encoder = opened(folders[family], implementation)
     faulty = plant(encoder)
@@ -258,9 +320,13 @@ def drop_the_last_block(encoder: TransformersEncoder) -> None:
 def forget_what_comes_late(encoder: TransformersEncoder) -> None:
     sound = encoder.encode
 
-    def encode(waveforms: Tensor, lengths: Tensor, layers: Sequence[str]) -> tuple[list[Tensor], Tensor]:
+    def encode(
+        waveforms: Tensor, lengths: Tensor, layers: Sequence[str]
+    ) -> tuple[list[Tensor], Tensor]:
         frames, counts = sound(waveforms, lengths, layers)
-        return [torch.where(torch.arange(item.shape[1])[:, None] < 250, item, 0.0) for item in frames], counts
+        return [
+            torch.where(torch.arange(item.shape[1])[:, None] < 250, item, 0.0) for item in frames
+        ], counts
 
     encoder.encode = encode  # type: ignore[method-assign]
 
@@ -268,7 +334,9 @@ def forget_what_comes_late(encoder: TransformersEncoder) -> None:
 def mix_large_batches(encoder: TransformersEncoder) -> None:
     sound = encoder.encode
 
-    def encode(waveforms: Tensor, lengths: Tensor, layers: Sequence[str]) -> tuple[list[Tensor], Tensor]:
+    def encode(
+        waveforms: Tensor, lengths: Tensor, layers: Sequence[str]
+    ) -> tuple[list[Tensor], Tensor]:
         frames, counts = sound(waveforms, lengths, layers)
         return [item.flip(0) if len(item) >= 8 else item for item in frames], counts
 
@@ -277,7 +345,9 @@ def mix_large_batches(encoder: TransformersEncoder) -> None:
 
 def answer_with_another_layer(encoder: TransformersEncoder) -> None:
     sound = encoder.encode
-    encoder.encode = lambda waves, lengths, layers: sound(waves, lengths, ["1"] if len(layers) == 1 else layers)  # type: ignore[method-assign]
+    encoder.encode = lambda waves, lengths, layers: sound(
+        waves, lengths, ["1"] if len(layers) == 1 else layers
+    )  # type: ignore[method-assign]
 
 
 # Faults that only a second opinion on the checkpoint, or long audio, can tell.
@@ -294,10 +364,13 @@ DEEP_FAULTS: dict[str, tuple[Callable[[TransformersEncoder], Any], set[str]]] = 
 
 
 @pytest.mark.parametrize(
-    ("family", "implementation"), mostly_nightly([(GROUP, "packed"), (D2V, "packed"), (GROUP, "reference")], [(GROUP, "packed")])
+    ("family", "implementation"),
+    mostly_nightly([(GROUP, "packed"), (D2V, "packed"), (GROUP, "reference")], [(GROUP, "packed")]),
 )
 @pytest.mark.parametrize("fault", DEEP_FAULTS)
-def test_the_whole_form_sees_deeper(folders: dict[str, Path], fault: str, family: str, implementation: str) -> None:
+def test_the_whole_form_sees_deeper(
+    folders: dict[str, Path], fault: str, family: str, implementation: str
+) -> None:
     plant, expected = DEEP_FAULTS[fault]
     encoder = opened(folders[family], implementation)
     plant(encoder)
@@ -305,11 +378,17 @@ def test_the_whole_form_sees_deeper(folders: dict[str, Path], fault: str, family
 
 
 @pytest.mark.parametrize("factor", [10.0, 50.0])
-@pytest.mark.parametrize("family", ["wavlm pre-LN", "hubert pre-LN", "wavlm post-LN", "data2vec-audio"])
-def test_a_sound_model_with_large_weights_passes(folders: dict[str, Path], tmp_path: Path, family: str, factor: float) -> None:
+@pytest.mark.parametrize(
+    "family", ["wavlm pre-LN", "hubert pre-LN", "wavlm post-LN", "data2vec-audio"]
+)
+def test_a_sound_model_with_large_weights_passes(
+    folders: dict[str, Path], tmp_path: Path, family: str, factor: float
+) -> None:
     folder = Path(shutil.copytree(folders[family], tmp_path / "sharp"))
     weights = load_file(folder / "model.safetensors")
-    sharp = {name: weight * factor if ".layers." in name else weight for name, weight in weights.items()}
+    sharp = {
+        name: weight * factor if ".layers." in name else weight for name, weight in weights.items()
+    }
     save_file(sharp, folder / "model.safetensors", metadata={"format": "pt"})
     assert not failed(opened(folder))
 
@@ -324,7 +403,12 @@ def test_a_sound_model_with_large_weights_passes(folders: dict[str, Path], tmp_p
     ],
 )
 def test_counters_variances_and_unused_vectors_are_no_absurd_weights(
-    folders: dict[str, Path], others: dict[str, Path], tmp_path: Path, family: str, name: str, value: float
+    folders: dict[str, Path],
+    others: dict[str, Path],
+    tmp_path: Path,
+    family: str,
+    name: str,
+    value: float,
 ) -> None:
     folder = Path(shutil.copytree((folders | others)[family], tmp_path / "long"))
     weights = load_file(folder / "model.safetensors")
@@ -334,12 +418,18 @@ def test_counters_variances_and_unused_vectors_are_no_absurd_weights(
     assert not {"values of weights", "reopened"} & failed(opened(folder), quick=False)
 
 
-def test_a_statistic_of_batch_norm_with_a_flipped_bit_fails(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_statistic_of_batch_norm_with_a_flipped_bit_fails(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
     folder = Path(shutil.copytree(folders["hubert batch norm"], tmp_path / "flipped"))
     weights = load_file(folder / "model.safetensors")
     weights["encoder.pos_conv_embed.batch_norm.running_var"][1] = 1e35
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    (found,) = [item for item in check_model(opened(folder), True).failed if item.check == "values of weights"]
+    (found,) = [
+        item
+        for item in check_model(opened(folder), True).failed
+        if item.check == "values of weights"
+    ]
     assert "running_var" in found.found
 
 
@@ -347,7 +437,10 @@ def test_input_that_is_assumed_is_a_note(folders: dict[str, Path], tmp_path: Pat
     folder = Path(shutil.copytree(folders[GROUP], tmp_path / "bare"))
     (folder / "preprocessor_config.json").unlink()
     (found,) = [item for item in check_model(str(folder), True).findings if item.check == "input"]
-    assert (found.result, found.expected) == (checks.NOTE, "a preprocessor_config.json that says so")
+    assert (found.result, found.expected) == (
+        checks.NOTE,
+        "a preprocessor_config.json that says so",
+    )
 
 
 def test_the_whole_form_finds_what_the_quick_one_finds(folders: dict[str, Path]) -> None:
@@ -357,12 +450,16 @@ def test_the_whole_form_finds_what_the_quick_one_finds(folders: dict[str, Path])
     assert failed(encoder, quick=False) >= {"normalisation"}
 
 
-def test_a_padded_batch_with_a_mask_is_right_for_layer_norm_models(folders: dict[str, Path]) -> None:
+def test_a_padded_batch_with_a_mask_is_right_for_layer_norm_models(
+    folders: dict[str, Path],
+) -> None:
     for family in ("wav2vec2 pre-LN", "hubert pre-LN"):
         assert not failed(Padded(opened(folders[family]), masked=True), quick=False)
 
 
-def test_an_encoder_that_breaks_the_contract_is_a_finding_and_no_crash(folders: dict[str, Path]) -> None:
+def test_an_encoder_that_breaks_the_contract_is_a_finding_and_no_crash(
+    folders: dict[str, Path],
+) -> None:
     encoder = opened(folders[GROUP])
     sound = encoder.encode
     encoder.encode = lambda waveforms, lengths, layers: sound(waveforms[:1], lengths[:1], layers)  # type: ignore[method-assign]
@@ -376,7 +473,9 @@ def test_values_beyond_float16_are_noted_and_infinite_ones_fail(folders: dict[st
     sound = encoder.encode
     for factor, result in ((1e6, checks.NOTE), (float("inf"), checks.FAIL)):
 
-        def encode(waves: Tensor, lengths: Tensor, layers: Sequence[str], factor: float = factor) -> tuple[list[Tensor], Tensor]:
+        def encode(
+            waves: Tensor, lengths: Tensor, layers: Sequence[str], factor: float = factor
+        ) -> tuple[list[Tensor], Tensor]:
             frames, counts = sound(waves, lengths, layers)
             return [factor * item for item in frames], counts
 
@@ -389,10 +488,17 @@ def test_parameters_are_compared_with_the_catalogue_by_name_and_by_shape() -> No
     encoder = open_model("random:data2vec-audio-tiny", "cpu")
     for identifier in ("random:data2vec-audio-tiny", "/some/folder"):
         encoder.info = replace(encoder.info, id=identifier)
-        (found,) = [item for item in check_model(encoder, True).findings if item.check == "parameters"]
-        assert (found.result, found.expected) == (checks.PASS, "208,128 as data2vec-audio-tiny (yes)")
+        (found,) = [
+            item for item in check_model(encoder, True).findings if item.check == "parameters"
+        ]
+        assert (found.result, found.expected) == (
+            checks.PASS,
+            "208,128 as data2vec-audio-tiny (yes)",
+        )
     encoder.info = replace(encoder.info, parameters=208_127)
-    assert not failed(encoder), "a model of the same shape may differ in what the catalogue does not hold"
+    assert not failed(encoder), (
+        "a model of the same shape may differ in what the catalogue does not hold"
+    )
     encoder.info = replace(encoder.info, id="random:data2vec-audio-tiny")
     assert failed(encoder) == {"parameters"}
 
@@ -402,16 +508,27 @@ def test_a_configuration_that_the_weights_fit_but_the_catalogue_does_not_know_is
     assert isinstance(encoder, TransformersEncoder)
     for heads, result in ((4, checks.PASS), (2, checks.NOTE)):
         encoder.model.config.num_attention_heads = heads
-        (found,) = [item for item in check_model(encoder, True).findings if item.check == "configuration"]
+        (found,) = [
+            item for item in check_model(encoder, True).findings if item.check == "configuration"
+        ]
         assert found.result == result
-    assert (found.found, found.expected) == ("num_attention_heads 2", "num_attention_heads 4 in the catalogue (yes)")
+    assert (found.found, found.expected) == (
+        "num_attention_heads 2",
+        "num_attention_heads 4 in the catalogue (yes)",
+    )
 
 
 def test_a_ctc_head_is_checked_against_its_vocabulary(folders: dict[str, Path]) -> None:
     encoder = opened(folders[PRE])
     encoder._head = torch.nn.Linear(24, 5)
-    encoder.info = replace(encoder.info, ctc={"writes": ("", "a", "b", "c", " "), "alphabet": " abc"})
-    assert encoder.encode(torch.randn(1, 2000), torch.tensor([2000]), [CTC])[0][0].shape == (1, 6, 5)
+    encoder.info = replace(
+        encoder.info, ctc={"writes": ("", "a", "b", "c", " "), "alphabet": " abc"}
+    )
+    assert encoder.encode(torch.randn(1, 2000), torch.tensor([2000]), [CTC])[0][0].shape == (
+        1,
+        6,
+        5,
+    )
     assert not failed(encoder)
     encoder.info = replace(encoder.info, ctc={"writes": ("", "a"), "alphabet": "a"})
     assert failed(encoder) == {"CTC head"}
@@ -419,12 +536,20 @@ def test_a_ctc_head_is_checked_against_its_vocabulary(folders: dict[str, Path]) 
 
 # Random compositions
 
-LENGTHS = st.one_of(st.integers(400, 1200), st.integers(400, 16_000), st.sampled_from([400, 719, 720, 48_000, 320_000]))
+LENGTHS = st.one_of(
+    st.integers(400, 1200),
+    st.integers(400, 16_000),
+    st.sampled_from([400, 719, 720, 48_000, 320_000]),
+)
 
 
 @pytest.mark.parametrize("family", mostly_nightly(FAMILIES, [PRE, GROUP, D2V]))
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(lengths=st.lists(LENGTHS, min_size=2, max_size=5), seed=st.integers(0, 2**31), data=st.data())
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    lengths=st.lists(LENGTHS, min_size=2, max_size=5), seed=st.integers(0, 2**31), data=st.data()
+)
 def test_no_composition_of_a_batch_changes_an_utterance(
     folders: dict[str, Path], family: str, lengths: list[int], seed: int, data: st.DataObject
 ) -> None:
@@ -454,12 +579,20 @@ def test_check_with_a_folder_without_such_stores_says_so(command: Command, tmp_p
 def test_check_prints_a_table_and_ends_with_0(command: Command) -> None:
     done = command("check", "random:data2vec-audio-tiny")
     assert done.returncode == 0, done.stderr
-    for word in ("weights", "batches", "alone against 6 batches", "1 + (samples - 400) // 320", "bitwise equal"):
+    for word in (
+        "weights",
+        "batches",
+        "alone against 6 batches",
+        "1 + (samples - 400) // 320",
+        "bitwise equal",
+    ):
         assert word in done.stdout
     assert re.search(r"random:data2vec-audio-tiny: check: \d+ passed, in [\d.]+ s on ", done.stdout)
 
 
-def test_check_of_a_faulty_checkpoint_ends_with_1(command: Command, folders: dict[str, Path], tmp_path: Path) -> None:
+def test_check_of_a_faulty_checkpoint_ends_with_1(
+    command: Command, folders: dict[str, Path], tmp_path: Path
+) -> None:
     folder = Path(shutil.copytree(folders[GROUP], tmp_path / "faulty"))
     weights = load_file(folder / "model.safetensors")
     name = "encoder.layers.1.attention.v_proj.weight"
@@ -481,7 +614,10 @@ def test_check_of_a_faulty_checkpoint_ends_with_1(command: Command, folders: dic
 
 
 def test_extraction_checks_a_model_once_and_keeps_the_certificate(
-    folders: dict[str, Path], tones: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folders: dict[str, Path],
+    tones: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     manifest, model = tones(words=1, speakers=1, repetitions=3), str(folders[PRE])
     runs: list[str] = []
@@ -551,15 +687,29 @@ def test_a_whole_certificate_goes_to_the_stores_of_these_weights_and_stays(
     assert done.returncode == 0
     assert done.stderr.count("certificate.json") == 1
     extraction.extract(model, manifest, tmp_path / "f", view="meanstd")
-    assert "kept, it is of the whole form" in command("check", model, "--quick", "--to", tmp_path / "f").stderr
-    forms = {(store.recipe["model"]["id"], store.certificate["quick"]) for store in find_stores(tmp_path / "f")}
+    assert (
+        "kept, it is of the whole form"
+        in command("check", model, "--quick", "--to", tmp_path / "f").stderr
+    )
+    forms = {
+        (store.recipe["model"]["id"], store.certificate["quick"])
+        for store in find_stores(tmp_path / "f")
+    }
     assert forms == {(Path(model).name, False), ("mfcc", True)}
     assert "whole form, passed" in command("show", tmp_path / "f").stdout
 
 
-def test_extraction_refuses_a_model_that_fails_its_check(folders: dict[str, Path], tones: Callable[..., Path], tmp_path: Path) -> None:
-    manifest, encoder = tones(words=1, speakers=1, repetitions=3), Padded(opened(folders[GROUP]), masked=True)
-    with pytest.raises(ProbeError, match=r"its features cannot be trusted, 1 checks failed:\n  batches: (.|\n)*--no-check"):
+def test_extraction_refuses_a_model_that_fails_its_check(
+    folders: dict[str, Path], tones: Callable[..., Path], tmp_path: Path
+) -> None:
+    manifest, encoder = (
+        tones(words=1, speakers=1, repetitions=3),
+        Padded(opened(folders[GROUP]), masked=True),
+    )
+    with pytest.raises(
+        ProbeError,
+        match=r"its features cannot be trusted, 1 checks failed:\n  batches: (.|\n)*--no-check",
+    ):
         extraction.extract(encoder, manifest, tmp_path / "f", view="mean")
     assert not (tmp_path / "f").exists()
     extraction.extract(encoder, manifest, tmp_path / "f", view="mean", check=False)
@@ -571,19 +721,31 @@ def test_extraction_refuses_a_model_that_fails_its_check(folders: dict[str, Path
 
 
 def parity(encoder: TransformersEncoder) -> tuple[float, float]:
-    """How far an encoder is from transformers, for the matrix; its preprocessor as usually called is held to its bound here."""
+    """How far an encoder is from transformers, for the matrix; its preprocessor as usually called
+    is held to its bound here.
+    """
     waves = [checks._noise(max(n, encoder.info.min_samples), n) for n in (400, 719, 16_037, 48_000)]
-    as_called = checks._compared("", encoder, lambda wave: encoder.by_transformers(wave, exact=False), waves, NORMALISATION)
+    as_called = checks._compared(
+        "", encoder, lambda wave: encoder.by_transformers(wave, exact=False), waves, NORMALISATION
+    )
     assert as_called.result == checks.PASS
     return matrix.apart(encoder, encoder.by_transformers, waves)
 
 
-def test_the_matrix_of_the_models_page_holds_for_every_family(folders: dict[str, Path], others: dict[str, Path]) -> None:
+def test_the_matrix_of_the_models_page_holds_for_every_family(
+    folders: dict[str, Path], others: dict[str, Path]
+) -> None:
     for family, folder in (folders | others).items():
         encoder = opened(folder)
         matrix.hold(family, *parity(encoder), matrix.in_batches(encoder))
     bundles = [f"torchaudio {name}" for name in AFTER]
-    assert list(matrix.documented()) == [*FAMILIES, *REFERENCE_FAMILIES, *bundles, *NAMED, *ONE_OF_EACH]
+    assert list(matrix.documented()) == [
+        *FAMILIES,
+        *REFERENCE_FAMILIES,
+        *bundles,
+        *NAMED,
+        *ONE_OF_EACH,
+    ]
 
 
 @pytest.mark.slow

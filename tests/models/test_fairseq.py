@@ -1,4 +1,6 @@
-"""fairseq's files: every layer is that of the model they were made from; nothing in them is run; what does not fit is refused."""
+"""fairseq's files: every layer is that of the model they were made from; nothing in them is run;
+what does not fit is refused.
+"""
 
 import argparse
 import datetime
@@ -19,7 +21,14 @@ import numpy
 import pytest
 import torch
 import transformers
-from fairseq_files import Dictionary, as_namespace, fairseq_dictionary, fairseq_file, fairseq_settings, fairseq_weights
+from fairseq_files import (
+    Dictionary,
+    as_namespace,
+    fairseq_dictionary,
+    fairseq_file,
+    fairseq_settings,
+    fairseq_weights,
+)
 from safetensors.torch import save
 from small_models import EXTRACTOR, FAMILIES, SIZES
 from torch import Tensor
@@ -55,7 +64,9 @@ def file(tmp_path: Path, model: Any) -> Path:
 def layers_of(name: Path | str) -> dict[str, Tensor]:
     """Every layer of one utterance, by the reference implementation, whose bits are transformers'."""
     encoder = open_model(str(name), "cpu", implementation="reference")
-    frames, _ = encoder.encode(WAVE[None], torch.tensor([len(WAVE)]), list(encoder.info.every_layer))
+    frames, _ = encoder.encode(
+        WAVE[None], torch.tensor([len(WAVE)]), list(encoder.info.every_layer)
+    )
     return dict(zip(encoder.info.every_layer, frames, strict=True))
 
 
@@ -77,7 +88,9 @@ def with_settings(file: Path, **changes: Any) -> Path:
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 @pytest.mark.parametrize("family", WRITTEN)
-def test_every_layer_is_that_of_the_model_it_was_made_from(folders: dict[str, Path], tmp_path: Path, family: str, zipped: bool) -> None:
+def test_every_layer_is_that_of_the_model_it_was_made_from(
+    folders: dict[str, Path], tmp_path: Path, family: str, zipped: bool
+) -> None:
     file, model = tmp_path / "model.pt", transformers.AutoModel.from_pretrained(folders[family])
     state = fairseq_file(file, model)
     torch.save(state, file, _use_new_zipfile_serialization=zipped)
@@ -109,26 +122,44 @@ def as_folder_and_file(to: Path, family: str, **changes: Any) -> tuple[Path, Pat
     ("family", "changes", "said"),
     [
         ("wavlm post-LN", {"num_buckets": 32, "max_bucket_distance": 100}, {}),
-        ("wav2vec2 pre-LN", {"conv_dim": [12] * 4, "conv_kernel": [10, 3, 3, 2], "conv_stride": [4, 3, 1, 2]}, {}),
+        (
+            "wav2vec2 pre-LN",
+            {"conv_dim": [12] * 4, "conv_kernel": [10, 3, 3, 2], "conv_stride": [4, 3, 1, 2]},
+            {},
+        ),
         # fairseq takes 3 where that is more than the whole by the depth.
-        ("data2vec-audio", {"num_conv_pos_embeddings": 5, "conv_pos_kernel_size": 3}, {"conv_pos": 10}),
+        (
+            "data2vec-audio",
+            {"num_conv_pos_embeddings": 5, "conv_pos_kernel_size": 3},
+            {"conv_pos": 10},
+        ),
     ],
     ids=["buckets", "strides", "kernel"],
 )
-def test_what_no_shape_shows_is_read(tmp_path: Path, family: str, changes: dict[str, Any], said: dict[str, Any]) -> None:
+def test_what_no_shape_shows_is_read(
+    tmp_path: Path, family: str, changes: dict[str, Any], said: dict[str, Any]
+) -> None:
     folder, file = as_folder_and_file(tmp_path, family, **changes)
     expected = layers_of(folder)
-    assert all(torch.equal(frames, expected[name]) for name, frames in layers_of(with_settings(file, **said)).items())
+    assert all(
+        torch.equal(frames, expected[name])
+        for name, frames in layers_of(with_settings(file, **said)).items()
+    )
 
 
 @pytest.mark.parametrize("family", ["wav2vec2 post-LN", "hubert pre-LN", "wavlm pre-LN"])
-def test_a_front_end_as_wide_as_the_encoder_needs_no_projection(tmp_path: Path, family: str) -> None:
+def test_a_front_end_as_wide_as_the_encoder_needs_no_projection(
+    tmp_path: Path, family: str
+) -> None:
     folder, file = as_folder_and_file(tmp_path, family, conv_dim=[12] * 6 + [24])
     expected = layers_of(folder)
     named = torch.load(file, weights_only=True)["model"]
     bias = named.pop("post_extract_proj.bias")
     del named["post_extract_proj.weight"]
-    assert all(torch.equal(frames, expected[name]) for name, frames in layers_of(changed(file, model=named)).items())
+    assert all(
+        torch.equal(frames, expected[name])
+        for name, frames in layers_of(changed(file, model=named)).items()
+    )
     with pytest.raises(ProbeError, match="1 of the encoder's weights missing"):
         open_model(str(changed(file, model=named | {"post_extract_proj.bias": bias})), "cpu")
 
@@ -136,7 +167,11 @@ def test_a_front_end_as_wide_as_the_encoder_needs_no_projection(tmp_path: Path, 
 def test_a_width_that_the_weights_do_not_have_costs_no_memory(file: Path) -> None:
     named = torch.load(file, weights_only=True)["model"]
     del named["post_extract_proj.weight"], named["post_extract_proj.bias"]
-    wide = with_settings(changed(file, model=named), encoder_embed_dim=10**7, conv_feature_layers=f"[({10**7}, 10, 5)]")
+    wide = with_settings(
+        changed(file, model=named),
+        encoder_embed_dim=10**7,
+        conv_feature_layers=f"[({10**7}, 10, 5)]",
+    )
     with pytest.raises(ProbeError, match="of another shape"):
         open_model(str(wide), "cpu")
 
@@ -149,8 +184,12 @@ def test_of_data2vec_a_missing_projection_is_missed(tmp_path: Path) -> None:
         open_model(str(changed(file, model=named)), "cpu")
 
 
-@pytest.mark.parametrize("family", [name for name in FAMILIES if name.startswith(("wav2vec2", "hubert p"))])
-def test_the_names_in_the_test_files_are_those_that_torchaudio_knows_of_fairseq(folders: dict[str, Path], family: str) -> None:
+@pytest.mark.parametrize(
+    "family", [name for name in FAMILIES if name.startswith(("wav2vec2", "hubert p"))]
+)
+def test_the_names_in_the_test_files_are_those_that_torchaudio_knows_of_fairseq(
+    folders: dict[str, Path], family: str
+) -> None:
     model = transformers.AutoModel.from_pretrained(folders[family])
     named = {_map_key(name): weight for name, weight in fairseq_weights(model).items()}
     prefixes = ("encoder.transformer.", "encoder.feature_projection.", "feature_extractor.")
@@ -159,7 +198,9 @@ def test_the_names_in_the_test_files_are_those_that_torchaudio_knows_of_fairseq(
 
 
 @pytest.mark.parametrize("how", ["args", "cfg", "flat cfg"])
-def test_a_configuration_may_be_a_namespace_of_2020_a_mapping_or_flat(file: Path, model: Any, how: str) -> None:
+def test_a_configuration_may_be_a_namespace_of_2020_a_mapping_or_flat(
+    file: Path, model: Any, how: str
+) -> None:
     expected = layers_of(file)
     flat = fairseq_settings(model.config) | {"normalize": True, "arch": "wav2vec2"}
     if how == "args":
@@ -171,14 +212,28 @@ def test_a_configuration_may_be_a_namespace_of_2020_a_mapping_or_flat(file: Path
 
 
 @pytest.mark.parametrize("namespace", [True, False])
-def test_of_a_fine_tuned_file_the_encoder_and_its_head_are_taken(tmp_path: Path, file: Path, model: Any, namespace: bool) -> None:
+def test_of_a_fine_tuned_file_the_encoder_and_its_head_are_taken(
+    tmp_path: Path, file: Path, model: Any, namespace: bool
+) -> None:
     expected = layers_of(file)
     torch.manual_seed(2)
-    head = {"w2v_encoder.proj.weight": torch.randn(len(SYMBOLS), 24), "w2v_encoder.proj.bias": torch.randn(len(SYMBOLS))}
-    tuned = {f"w2v_encoder.w2v_model.{name}": weight for name, weight in fairseq_weights(model).items()} | head
+    head = {
+        "w2v_encoder.proj.weight": torch.randn(len(SYMBOLS), 24),
+        "w2v_encoder.proj.bias": torch.randn(len(SYMBOLS)),
+    }
+    tuned = {
+        f"w2v_encoder.w2v_model.{name}": weight for name, weight in fairseq_weights(model).items()
+    } | head
     settings = fairseq_settings(model.config)
-    inner: Any = as_namespace(settings | {"normalize": True}) if namespace else {"model": settings, "task": {"normalize": True}}
-    cfg = {"model": {"_name": "wav2vec_ctc", "w2v_path": "elsewhere.pt", "w2v_args": inner}, "task": {"normalize": True}}
+    inner: Any = (
+        as_namespace(settings | {"normalize": True})
+        if namespace
+        else {"model": settings, "task": {"normalize": True}}
+    )
+    cfg = {
+        "model": {"_name": "wav2vec_ctc", "w2v_path": "elsewhere.pt", "w2v_args": inner},
+        "task": {"normalize": True},
+    }
     with fairseq_dictionary():
         dictionary = {"target_dictionary": Dictionary(SYMBOLS)}
         fairseq_file(tmp_path / "tuned.pt", model, model=tuned, cfg=cfg, task_state=dictionary)
@@ -200,10 +255,20 @@ def tuned(file: Path, model: Any) -> Path:
     )
     named = {f"w2v_encoder.w2v_model.{name}": weight for name, weight in state["model"].items()}
     named |= {f"w2v_encoder.proj.{part}": weight for part, weight in head.items()}
-    of_model = {"_name": "wav2vec_ctc", "w2v_args": state["cfg"], "blank_weight": 0.0, "blank_mode": "add"}
+    of_model = {
+        "_name": "wav2vec_ctc",
+        "w2v_args": state["cfg"],
+        "blank_weight": 0.0,
+        "blank_mode": "add",
+    }
     with fairseq_dictionary():
         dictionary = {"target_dictionary": Dictionary(SYMBOLS)}
-        changed(file, model=named, cfg={"model": of_model, "task": {"normalize": True}}, task_state=dictionary)
+        changed(
+            file,
+            model=named,
+            cfg={"model": of_model, "task": {"normalize": True}},
+            task_state=dictionary,
+        )
     return file
 
 
@@ -222,21 +287,29 @@ def saved(file: Path, state: dict[str, Any]) -> Path:
 
 def test_of_a_mixed_file_the_fine_tuned_encoder_is_taken(tuned: Path) -> None:
     expected, state = layers_of(tuned), loaded(tuned)
-    beside = {name.removeprefix("w2v_encoder.w2v_model."): 2 * weight for name, weight in state["model"].items()}
+    beside = {
+        name.removeprefix("w2v_encoder.w2v_model."): 2 * weight
+        for name, weight in state["model"].items()
+    }
     mixed = saved(tuned, state | {"model": beside | state["model"]})
     assert all(torch.equal(frames, expected[name]) for name, frames in layers_of(mixed).items())
     assert "encoder.layers.0.fc1.bias" in open_model(str(mixed), "cpu").info.left_out
 
 
 @pytest.mark.parametrize(("weight", "mode"), [(50.0, "add"), (-3, "set")])
-def test_a_head_whose_blank_is_changed_afterwards_is_not_run(tuned: Path, weight: float, mode: str) -> None:
+def test_a_head_whose_blank_is_changed_afterwards_is_not_run(
+    tuned: Path, weight: float, mode: str
+) -> None:
     assert open_model(str(tuned), "cpu").info.ctc
     state = loaded(tuned)
     state["cfg"]["model"] |= {"blank_weight": weight, "blank_mode": mode}
     info = open_model(str(saved(tuned, state)), "cpu").info
     assert not info.ctc
     assert info.left_out == ("w2v_encoder.proj.bias", "w2v_encoder.proj.weight")
-    assert f"its CTC head is not run: fairseq changes its blank afterwards (blank_weight {weight}, blank_mode {mode!r})" in info.notes
+    assert (
+        f"its CTC head is not run: fairseq changes its blank afterwards (blank_weight {weight}, blank_mode {mode!r})"
+        in info.notes
+    )
 
 
 class DictConfig:
@@ -269,21 +342,33 @@ def test_the_scripts_of_the_documentation_bring_files_into_the_form_that_is_read
     torch.save({"cfg": model["w2v_args"], "model": {}}, "pretrained.pt")
     model["w2v_args"] = None
     saved(Path("checkpoint.pt"), state | {"cfg": DictConfig(state["cfg"])})
-    with pytest.raises(ProbeError, match=r"wants to import .*numpy\.dtype, test_fairseq\.DictConfig, which"):
+    with pytest.raises(
+        ProbeError, match=r"wants to import .*numpy\.dtype, test_fairseq\.DictConfig, which"
+    ):
         open_model("checkpoint.pt", "cpu")
     with fairseq_dictionary():
         exec(to_plain, {})
-    with pytest.raises(ProbeError, match=r"without the settings of the pretrained one \(w2v_args None\)\. .*docs/models\.md says how"):
+    with pytest.raises(
+        ProbeError,
+        match=r"without the settings of the pretrained one \(w2v_args None\)\. .*docs/models\.md says how",
+    ):
         open_model("plain.pt", "cpu")
     with fairseq_dictionary():
         exec(with_pretrained, {})
-    assert all(torch.equal(frames, expected[name]) for name, frames in layers_of("whole.pt").items())
+    assert all(
+        torch.equal(frames, expected[name]) for name, frames in layers_of("whole.pt").items()
+    )
     assert open_model("whole.pt", "cpu").info.ctc["writes"] == ("", "", "", "", " ", "E", "T", "A")
 
 
 def test_a_head_without_its_dictionary_is_left_out_and_noted(file: Path, model: Any) -> None:
-    tuned: dict[str, Any] = {f"w2v_encoder.w2v_model.{name}": weight for name, weight in fairseq_weights(model).items()}
-    tuned |= {"w2v_encoder.proj.weight": torch.zeros(8, 24), "w2v_encoder.proj.bias": torch.zeros(8)}
+    tuned: dict[str, Any] = {
+        f"w2v_encoder.w2v_model.{name}": weight for name, weight in fairseq_weights(model).items()
+    }
+    tuned |= {
+        "w2v_encoder.proj.weight": torch.zeros(8, 24),
+        "w2v_encoder.proj.bias": torch.zeros(8),
+    }
     info = open_model(str(changed(file, model=tuned)), "cpu").info
     assert not info.ctc
     assert info.left_out == ("w2v_encoder.proj.bias", "w2v_encoder.proj.weight")
@@ -293,10 +378,17 @@ def test_a_head_without_its_dictionary_is_left_out_and_noted(file: Path, model: 
 def test_what_is_for_pretraining_is_left_out_and_noted(file: Path) -> None:
     state = torch.load(file, weights_only=True)
     pretraining = ["final_proj.bias", "label_embs_concat", "project_q.weight", "quantizer.vars"]
-    named = state["model"] | {name: torch.zeros(2) for name in pretraining} | {"_ema": {"layers": torch.zeros(2)}}
+    named = (
+        state["model"]
+        | {name: torch.zeros(2) for name in pretraining}
+        | {"_ema": {"layers": torch.zeros(2)}}
+    )
     info = open_model(str(changed(file, model=named)), "cpu").info
     assert info.left_out == ("_ema", *pretraining)
-    assert any("5 weights that the encoder has no place for were left out: _ema" in note for note in info.notes)
+    assert any(
+        "5 weights that the encoder has no place for were left out: _ema" in note
+        for note in info.notes
+    )
 
 
 def test_half_precision_becomes_single(file: Path, model: Any) -> None:
@@ -305,16 +397,26 @@ def test_half_precision_becomes_single(file: Path, model: Any) -> None:
     assert {weight.dtype for weight in encoder.model.parameters()} == {torch.float32}  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(("task", "mode", "normalize"), [(True, "default", True), (False, "layer_norm", False)])
-def test_the_task_says_whether_waveforms_are_normalised(tmp_path: Path, folders: dict, task: bool, mode: str, normalize: bool) -> None:
+@pytest.mark.parametrize(
+    ("task", "mode", "normalize"), [(True, "default", True), (False, "layer_norm", False)]
+)
+def test_the_task_says_whether_waveforms_are_normalised(
+    tmp_path: Path, folders: dict, task: bool, mode: str, normalize: bool
+) -> None:
     family = "wav2vec2 post-LN" if mode == "default" else "wav2vec2 pre-LN"
-    fairseq_file(tmp_path / "model.pt", transformers.AutoModel.from_pretrained(folders[family]), normalize=task)
+    fairseq_file(
+        tmp_path / "model.pt",
+        transformers.AutoModel.from_pretrained(folders[family]),
+        normalize=task,
+    )
     info = open_model(str(tmp_path / "model.pt"), "cpu").info
     assert info.normalize is normalize
     assert not info.notes
 
 
-@pytest.mark.parametrize(("family", "normalize"), [("wav2vec2 post-LN", False), ("wav2vec2 pre-LN", True)])
+@pytest.mark.parametrize(
+    ("family", "normalize"), [("wav2vec2 post-LN", False), ("wav2vec2 pre-LN", True)]
+)
 def test_where_nothing_says_so_it_is_assumed_from_the_front_end_and_noted(
     tmp_path: Path, folders: dict[str, Path], family: str, normalize: bool
 ) -> None:
@@ -322,7 +424,11 @@ def test_where_nothing_says_so_it_is_assumed_from_the_front_end_and_noted(
     fairseq_file(file, model, cfg={"model": fairseq_settings(model.config)})
     encoder = open_model(str(file), "cpu")
     assert encoder.info.normalize is normalize
-    assert [finding.result for finding in check_model(encoder, quick=True).findings if finding.check == "input"] == ["note"]
+    assert [
+        finding.result
+        for finding in check_model(encoder, quick=True).findings
+        if finding.check == "input"
+    ] == ["note"]
 
 
 # Checks, hashes, random twins
@@ -336,10 +442,14 @@ def test_a_file_passes_every_check(folders: dict[str, Path], tmp_path: Path, fam
     assert {item.check: item.result for item in certificate.findings}["reopened"] == "pass"
 
 
-def test_the_sha256_is_that_of_the_file_and_is_asked_for_before_it_is_opened(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sha256_is_that_of_the_file_and_is_asked_for_before_it_is_opened(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     assert open_model(str(file), "cpu", digest).info.weights_sha256 == digest
-    monkeypatch.setattr("probe.models.sources.fairseq.open_pickle", lambda _: pytest.fail("was opened"))
+    monkeypatch.setattr(
+        "probe.models.sources.fairseq.open_pickle", lambda _: pytest.fail("was opened")
+    )
     with pytest.raises(ProbeError, match="its sha256 is"):
         open_model(str(file), "cpu", "0" * 64)
     with pytest.raises(UsageError, match="expected 64 hexadecimal digits"):
@@ -348,7 +458,11 @@ def test_the_sha256_is_that_of_the_file_and_is_asked_for_before_it_is_opened(fil
 
 def test_random_weights_of_the_same_architecture(file: Path) -> None:
     given, drawn = open_model(str(file), "cpu").info, open_model(f"random:{file}@3", "cpu").info
-    assert (drawn.layers, drawn.normalize, drawn.family) == (given.layers, given.normalize, given.family)
+    assert (drawn.layers, drawn.normalize, drawn.family) == (
+        given.layers,
+        given.normalize,
+        given.family,
+    )
     assert (drawn.id, drawn.revision) == (f"random:{file.name}", "seed 3")
     assert drawn.weights_sha256 != given.weights_sha256
 
@@ -368,11 +482,18 @@ class Mark:
 
 @pytest.mark.parametrize("protocol", [2, 4])
 @pytest.mark.parametrize("form", ["zip", "legacy"])
-def test_a_hostile_pickle_is_never_run_and_what_it_wanted_is_listed(tmp_path: Path, file: Path, form: str, protocol: int) -> None:
+def test_a_hostile_pickle_is_never_run_and_what_it_wanted_is_listed(
+    tmp_path: Path, file: Path, form: str, protocol: int
+) -> None:
     state, made = torch.load(file, weights_only=True), tmp_path / "made"
     hostile = state | {"extra_state": {"bad": Mark(made), "worse": Fraction(1, 3)}}
-    torch.save(hostile, file, pickle_protocol=protocol, _use_new_zipfile_serialization=form == "zip")
-    with pytest.raises(ProbeError, match=r"wants to import fractions\.Fraction, \w+\.mkdir, which could run any code\. It was not"):
+    torch.save(
+        hostile, file, pickle_protocol=protocol, _use_new_zipfile_serialization=form == "zip"
+    )
+    with pytest.raises(
+        ProbeError,
+        match=r"wants to import fractions\.Fraction, \w+\.mkdir, which could run any code\. It was not",
+    ):
         open_model(str(file), "cpu")
     assert not made.exists()
     torch.load(file, weights_only=False)
@@ -400,21 +521,34 @@ def test_a_class_of_omegaconf_is_listed(file: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "omegaconf", types.ModuleType("omegaconf"))
     monkeypatch.setitem(sys.modules, name, module)
     changed(file, cfg=of_omegaconf())
-    with pytest.raises(ProbeError, match=r"wants to import omegaconf\.dictconfig\.DictConfig, which"):
+    with pytest.raises(
+        ProbeError, match=r"wants to import omegaconf\.dictconfig\.DictConfig, which"
+    ):
         open_model(str(file), "cpu")
 
 
-@pytest.mark.parametrize("wanted", [datetime.timedelta(1), os.system, Fraction(1, 3)], ids=["timedelta", "system", "Fraction"])
+@pytest.mark.parametrize(
+    "wanted",
+    [datetime.timedelta(1), os.system, Fraction(1, 3)],
+    ids=["timedelta", "system", "Fraction"],
+)
 def test_nothing_else_is_imported(tmp_path: Path, wanted: Any) -> None:
     torch.save({"model": {}, "wanted": wanted}, tmp_path / "a.pt")
-    with pytest.raises(ProbeError, match=r"wants to import \w+\.(timedelta|system|Fraction), which could run any code"):
+    with pytest.raises(
+        ProbeError,
+        match=r"wants to import \w+\.(timedelta|system|Fraction), which could run any code",
+    ):
         open_pickle(tmp_path / "a.pt")
 
 
-def test_two_classes_are_allowed_while_a_file_is_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_classes_are_allowed_while_a_file_is_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = set(torch.serialization.get_safe_globals())
     within: list[Any] = []
-    monkeypatch.setattr("torch.load", lambda *_, **__: within.extend(torch.serialization.get_safe_globals()))
+    monkeypatch.setattr(
+        "torch.load", lambda *_, **__: within.extend(torch.serialization.get_safe_globals())
+    )
     open_pickle(tmp_path / "a.pt")
     assert {name: made for made, name in set(within) - before} == {
         "argparse.Namespace": argparse.Namespace,
@@ -437,7 +571,10 @@ def test_a_damaged_file_is_refused_in_one_line(file: Path, kept: float, zipped: 
     torch.save(torch.load(file, weights_only=True), file, _use_new_zipfile_serialization=zipped)
     content = file.read_bytes()
     file.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
-    with pytest.raises(ProbeError, match=r"no file of PyTorch's, or a damaged one( \([^\n]*\))?\. Fetch it again\.$"):
+    with pytest.raises(
+        ProbeError,
+        match=r"no file of PyTorch's, or a damaged one( \([^\n]*\))?\. Fetch it again\.$",
+    ):
         open_model(str(file), "cpu")
 
 
@@ -455,9 +592,13 @@ def as_script() -> bytes:
     [b"hello\n", pickle.dumps([1, 2]), save({"a": torch.zeros(2)}), as_script()],
     ids=["text", "list", "safetensors", "script"],
 )
-def test_what_is_no_file_of_pytorchs_is_refused_without_torchs_advice(tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_file_of_pytorchs_is_refused_without_torchs_advice(
+    tmp_path: Path, content: bytes
+) -> None:
     (tmp_path / "a.pt").write_bytes(content)
-    with pytest.raises(ProbeError, match=r"a\.pt: no file of PyTorch's, or a damaged one\. Fetch it again\.$"):
+    with pytest.raises(
+        ProbeError, match=r"a\.pt: no file of PyTorch's, or a damaged one\. Fetch it again\.$"
+    ):
         open_model(str(tmp_path / "a.pt"), "cpu")
 
 
@@ -467,7 +608,10 @@ def test_what_is_no_file_of_pytorchs_is_refused_without_torchs_advice(tmp_path: 
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda named: named.pop("encoder.layers.1.fc1.bias"), r"1 of the encoder's weights missing, 0 of another shape"),
+        (
+            lambda named: named.pop("encoder.layers.1.fc1.bias"),
+            r"1 of the encoder's weights missing, 0 of another shape",
+        ),
         (
             lambda named: named.update({"post_extract_proj.bias": torch.zeros(3)}),
             "0 of the encoder's weights missing, 1 of another shape",
@@ -484,10 +628,15 @@ def test_what_is_no_file_of_pytorchs_is_refused_without_torchs_advice(tmp_path: 
             lambda named: named.update({"layer_norm.bias": torch.full((12,), torch.nan)}),
             "NaN or infinite weights in feature_projection",
         ),
-        (lambda named: named.update({"encoder.odd": "text"}), r"encoder\.odd are no arrays of weights"),
+        (
+            lambda named: named.update({"encoder.odd": "text"}),
+            r"encoder\.odd are no arrays of weights",
+        ),
     ],
 )
-def test_weights_that_do_not_fit_are_refused(file: Path, edit: Callable[[dict], object], message: str) -> None:
+def test_weights_that_do_not_fit_are_refused(
+    file: Path, edit: Callable[[dict], object], message: str
+) -> None:
     named = torch.load(file, weights_only=True)["model"]
     edit(named)
     with pytest.raises(ProbeError, match=message):
@@ -500,12 +649,21 @@ def test_weights_that_do_not_fit_are_refused(file: Path, edit: Callable[[dict], 
         ({"encoder_layers": 4}, "has encoder_layers 4, its weights 3 blocks"),
         ({"encoder_layers": 10**9}, "has encoder_layers 1000000000, its weights 3 blocks"),
         ({"encoder_embed_dim": 10**6}, "of another shape"),
-        ({"encoder_attention_heads": None}, "has encoder_attention_heads None; expected a value of type int"),
+        (
+            {"encoder_attention_heads": None},
+            "has encoder_attention_heads None; expected a value of type int",
+        ),
         ({"encoder_attention_heads": 5}, "no model can be made from its configuration"),
         ({"encoder_attention_heads": 0}, "no model can be made from its configuration"),
-        ({"layer_norm_first": "False"}, "has layer_norm_first 'False'; expected a value of type bool"),
+        (
+            {"layer_norm_first": "False"},
+            "has layer_norm_first 'False'; expected a value of type bool",
+        ),
         ({"activation_fn": "relu"}, "has activation_fn 'relu'; this version can read 'gelu'"),
-        ({"layer_type": "conformer"}, "has layer_type 'conformer'; this version can read 'transformer'"),
+        (
+            {"layer_type": "conformer"},
+            "has layer_type 'conformer'; this version can read 'transformer'",
+        ),
         ({"extractor_mode": "other"}, "has extractor_mode 'other'"),
         ({"extractor_mode": "layer_norm"}, "of the encoder's weights missing"),
         ({"conv_bias": True}, "7 of the encoder's weights missing"),
@@ -518,7 +676,9 @@ def test_weights_that_do_not_fit_are_refused(file: Path, edit: Callable[[dict], 
         ({"crop_seq_to_multiple": 4}, "has crop_seq_to_multiple 4; this version can read 1"),
     ],
 )
-def test_a_configuration_that_does_not_suffice_is_refused(file: Path, settings: dict[str, Any], message: str) -> None:
+def test_a_configuration_that_does_not_suffice_is_refused(
+    file: Path, settings: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ProbeError, match=message):
         open_model(str(with_settings(file, **settings)), "cpu")
 
@@ -529,7 +689,10 @@ def test_a_configuration_that_does_not_suffice_is_refused(file: Path, settings: 
         ([1], "is a list; expected a checkpoint of fairseq's"),
         ({"state_dict": {}}, "holds state_dict; expected a checkpoint of fairseq's, with cfg"),
         ({"model": {}}, "no configuration; expected cfg or args"),
-        ({"model": {}, "cfg": {"model": {"_name": "wav2vec"}}}, "a model of kind 'wav2vec'; none of its weights are blocks"),
+        (
+            {"model": {}, "cfg": {"model": {"_name": "wav2vec"}}},
+            "a model of kind 'wav2vec'; none of its weights are blocks",
+        ),
         (
             {"model": {"blocks.0.norm1.bias": torch.zeros(2)}, "args": {"arch": "data2vec_multi"}},
             "a model of kind 'data2vec_multi'; none of",
@@ -545,8 +708,13 @@ def test_another_kind_of_file_is_refused(tmp_path: Path, state: Any, message: st
 def test_a_model_with_a_decoder_is_refused_with_its_kind(tuned: Path) -> None:
     state = loaded(tuned)
     state["cfg"]["model"]["_name"] = "wav2vec_seq2seq"
-    named = {name.replace("w2v_encoder", "encoder"): weight for name, weight in state["model"].items()}
-    with pytest.raises(ProbeError, match=r"a model of kind 'wav2vec_seq2seq'; .*Expected wav2vec2, hubert, data2vec_audio or WavLM"):
+    named = {
+        name.replace("w2v_encoder", "encoder"): weight for name, weight in state["model"].items()
+    }
+    with pytest.raises(
+        ProbeError,
+        match=r"a model of kind 'wav2vec_seq2seq'; .*Expected wav2vec2, hubert, data2vec_audio or WavLM",
+    ):
         open_model(str(saved(tuned, state | {"model": named})), "cpu")
 
 
@@ -554,24 +722,38 @@ def test_a_model_with_a_decoder_is_refused_with_its_kind(tuned: Path) -> None:
 def test_stacked_positions_in_a_model_that_is_no_data2vec_are_refused(
     folders: dict[str, Path], tmp_path: Path, settings: dict[str, Any]
 ) -> None:
-    fairseq_file(tmp_path / "model.pt", transformers.AutoModel.from_pretrained(folders["data2vec-audio"]))
+    fairseq_file(
+        tmp_path / "model.pt", transformers.AutoModel.from_pretrained(folders["data2vec-audio"])
+    )
     with pytest.raises(ProbeError, match="stacked positional convolutions with layer_norm_first"):
         open_model(str(with_settings(tmp_path / "model.pt", **settings)), "cpu")
 
 
-@pytest.mark.parametrize("name", ["model.PT", "model.pth", "model.safetensors", "data2vec-text/model.bin"])
-def test_a_file_under_another_name_is_said_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("the hub was asked"))
+@pytest.mark.parametrize(
+    "name", ["model.PT", "model.pth", "model.safetensors", "data2vec-text/model.bin"]
+)
+def test_a_file_under_another_name_is_said_to_be_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("the hub was asked")
+    )
     monkeypatch.chdir(tmp_path)
     Path(name).parent.mkdir(exist_ok=True)
     Path(name).write_bytes(b"")
     for of in (name, str(tmp_path / name), f"random:{name}"):
-        with pytest.raises(ProbeError, match=r": a file\. Expected a folder .*under a name that ends in \.pt\.$"):
+        with pytest.raises(
+            ProbeError, match=r": a file\. Expected a folder .*under a name that ends in \.pt\.$"
+        ):
             open_model(of, "cpu")
 
 
-def test_a_file_that_is_not_there_is_not_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("the hub was asked"))
+def test_a_file_that_is_not_there_is_not_asked_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("the hub was asked")
+    )
     for name in ("nowhere/model.pt", f"random:{tmp_path}/model.pt@1"):
         with pytest.raises(ProbeError, match="no such file"):
             open_model(name, "cpu")

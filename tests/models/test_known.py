@@ -1,4 +1,6 @@
-"""Names of models: the catalogue is consistent, a wrong name is answered with a near one, and no network is waited for."""
+"""Names of models: the catalogue is consistent, a wrong name is answered with a near one, and no
+network is waited for.
+"""
 
 import csv
 import http.server
@@ -30,7 +32,8 @@ FOUR = {
     "facebook/data2vec-audio-base": 93_164_288,
     "facebook/data2vec-audio-large": 313_276_416,
 }
-# torchaudio's copies of these are without the convolutions' biases that the checkpoint on the hub has.
+# torchaudio's copies of these are without the convolutions' biases that the checkpoint on the hub
+# has.
 OTHER_BIASES = ("facebook/hubert-large-ll60k", "facebook/hubert-xlarge-ll60k")
 
 
@@ -41,7 +44,9 @@ def names(rows: list[Known]) -> list[str]:
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails where the hub is asked."""
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("the hub was asked"))
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("the hub was asked")
+    )
     monkeypatch.setattr(hub, "answers", lambda *_: pytest.fail("the hub was asked"))
 
 
@@ -56,7 +61,9 @@ def test_the_catalogue_has_51_checkpoints_of_every_family_and_a_tiny_one() -> No
 
 
 def test_every_cell_of_the_catalogue_is_of_its_columns_kind() -> None:
-    with Path(checkpoints.__file__).with_name("known.csv").open(encoding="utf-8", newline="") as file:
+    with (
+        Path(checkpoints.__file__).with_name("known.csv").open(encoding="utf-8", newline="") as file
+    ):
         reader = csv.DictReader(file)
         lines = list(reader)
     assert reader.fieldnames == list(Known.__annotations__)
@@ -91,10 +98,16 @@ def test_a_row_gives_a_valid_configuration(name: str) -> None:
     for key, value in row.settings.items():
         found = getattr(config, key)
         assert (list(found) if isinstance(value, list) else found) == value, key
-    assert has_own_final(config) is row.layer_names.endswith("final") is (row.pre_ln or row.family in ("sew", "sew-d"))
+    assert (
+        has_own_final(config)
+        is row.layer_names.endswith("final")
+        is (row.pre_ln or row.family in ("sew", "sew-d"))
+    )
     assert getattr(config, "feat_extract_norm", "") == row.norm
     if row.norm:
-        assert row.pre_ln is (row.norm == "layer"), "stable layer norm goes with layer-normalised convolutions"
+        assert row.pre_ln is (row.norm == "layer"), (
+            "stable layer norm goes with layer-normalised convolutions"
+        )
     defaults = vars(transformers.AutoConfig.for_model(row.family))
     assert set(row.config()) <= set(defaults), "no key that transformers does not know"
 
@@ -130,7 +143,9 @@ def test_what_works_offline_is_what_can_be_opened() -> None:
     assert set(offline_names()) == {"fbank", "mfcc", *(f"random:{row.model}" for row in ROWS)}
 
 
-def test_a_known_model_comes_from_the_hub_its_cache_or_at_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_known_model_comes_from_the_hub_its_cache_or_at_random(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     (tmp_path / "models--facebook--wav2vec2-base").mkdir()
     known = known_models()
@@ -162,13 +177,17 @@ def test_a_near_name_is_found(name: str, best: str) -> None:
 
 
 @pytest.mark.parametrize("name", names(ROWS))
-def test_a_name_with_one_wrong_letter_finds_its_own_row_and_a_right_one_not_itself(name: str) -> None:
+def test_a_name_with_one_wrong_letter_finds_its_own_row_and_a_right_one_not_itself(
+    name: str,
+) -> None:
     assert name in close_names(name[:-1] + "_")
     assert name in close_names(name.upper())
     assert name not in close_names(name)
 
 
-@pytest.mark.parametrize("name", ["", "x", "google-bert/bert-base-uncased", "nothing like it", "/", "\0"])
+@pytest.mark.parametrize(
+    "name", ["", "x", "google-bert/bert-base-uncased", "nothing like it", "/", "\0"]
+)
 def test_a_far_name_finds_nothing(name: str) -> None:
     assert close_names(name) == []
 
@@ -193,7 +212,9 @@ def test_names_that_are_added_are_found_too() -> None:
         ("facebook/data2vec-vision-large-ft1k", "images"),
     ],
 )
-def test_data2vec_of_another_modality_is_refused_by_its_name(name: str, reads: str, prefix: str) -> None:
+def test_data2vec_of_another_modality_is_refused_by_its_name(
+    name: str, reads: str, prefix: str
+) -> None:
     message = rf"^{name}: reads {reads}, not speech\. The speech models of this kind are called data2vec-audio\.$"
     with pytest.raises(ProbeError, match=message):
         open_model(prefix + name, "cpu")
@@ -205,28 +226,58 @@ SMALL = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "in
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        (transformers.Data2VecTextConfig(**SMALL), r"reads text, not speech \(model type 'data2vec-text'\)"),
-        (transformers.Data2VecVisionConfig(**SMALL), r"reads images, not speech \(model type 'data2vec-vision'\)"),
+        (
+            transformers.Data2VecTextConfig(**SMALL),
+            r"reads text, not speech \(model type 'data2vec-text'\)",
+        ),
+        (
+            transformers.Data2VecVisionConfig(**SMALL),
+            r"reads images, not speech \(model type 'data2vec-vision'\)",
+        ),
         (transformers.GPT2Config(), r"reads text, not speech \(model type 'gpt2'\)"),
-        (transformers.Speech2TextConfig(), r"a speech model of type 'speech_to_text', which this version cannot open"),
-        (transformers.MoonshineConfig(), r"a speech model of type 'moonshine', which this version cannot open"),
-        (transformers.CLIPConfig(), r"no speech encoder that this version knows \(model type 'clip'\)|images"),
+        (
+            transformers.Speech2TextConfig(),
+            r"a speech model of type 'speech_to_text', which this version cannot open",
+        ),
+        (
+            transformers.MoonshineConfig(),
+            r"a speech model of type 'moonshine', which this version cannot open",
+        ),
+        (
+            transformers.CLIPConfig(),
+            r"no speech encoder that this version knows \(model type 'clip'\)|images",
+        ),
     ],
 )
-def test_a_folder_of_another_kind_says_what_it_reads(tmp_path: Path, config: Any, says: str) -> None:
+def test_a_folder_of_another_kind_says_what_it_reads(
+    tmp_path: Path, config: Any, says: str
+) -> None:
     config.save_pretrained(tmp_path)
     for name in (str(tmp_path), f"random:{tmp_path}"):
-        with pytest.raises(ProbeError, match=rf"{says}.*Supported: wav2vec2, data2vec-audio, hubert, wavlm"):
+        with pytest.raises(
+            ProbeError, match=rf"{says}.*Supported: wav2vec2, data2vec-audio, hubert, wavlm"
+        ):
             open_model(name, "cpu")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_folder_of_a_supported_class_needs_no_row(tmp_path: Path, family: str) -> None:
-    sizes = {**SMALL, "conv_dim": [8] * (13 if family.startswith("sew") else 7), "num_conv_pos_embedding_groups": 2}
+    sizes = {
+        **SMALL,
+        "conv_dim": [8] * (13 if family.startswith("sew") else 7),
+        "num_conv_pos_embedding_groups": 2,
+    }
     if family == "whisper":
-        sizes = {"d_model": 8, "encoder_layers": 1, "encoder_attention_heads": 1, "encoder_ffn_dim": 8}
+        sizes = {
+            "d_model": 8,
+            "encoder_layers": 1,
+            "encoder_attention_heads": 1,
+            "encoder_ffn_dim": 8,
+        }
         sizes |= {"decoder_layers": 1, "decoder_attention_heads": 1, "decoder_ffn_dim": 8}
-    model = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(family, **sizes, num_conv_pos_embeddings=5))
+    model = transformers.AutoModel.from_config(
+        transformers.AutoConfig.for_model(family, **sizes, num_conv_pos_embeddings=5)
+    )
     model.save_pretrained(tmp_path)
     info = open_model(str(tmp_path), "cpu").info
     own_final = {"final": 8} if family in ("wav2vec2-conformer", "sew", "sew-d", "whisper") else {}
@@ -245,7 +296,9 @@ def silent() -> Iterator[str]:
 
 @pytest.fixture
 def swallowing() -> Iterator[str]:
-    """The address of a hub to which every packet is lost: a server whose queue of calls is full drops them."""
+    """The address of a hub to which every packet is lost: a server whose queue of calls is full
+    drops them.
+    """
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
         calls = [socket.socket() for _ in range(4)]
         for call in calls:
@@ -291,7 +344,9 @@ def test_a_hub_that_does_not_answer_is_given_up_in_time(
         except BaseException as error:
             outcome.append(error)
 
-    thread = threading.Thread(target=attempt, daemon=True)  # a hang would otherwise be one of all tests
+    thread = threading.Thread(
+        target=attempt, daemon=True
+    )  # a hang would otherwise be one of all tests
     start = time.monotonic()
     thread.start()
     thread.join(10)
@@ -311,7 +366,12 @@ def test_a_cached_model_opens_while_the_hub_is_silent(
     request: pytest.FixtureRequest, at: Callable[[str], Path], tmp_path: Path, kind: str
 ) -> None:
     cache = at(request.getfixturevalue(kind))
-    sizes = {**SMALL, "conv_dim": [8] * 7, "num_conv_pos_embeddings": 5, "num_conv_pos_embedding_groups": 2}
+    sizes = {
+        **SMALL,
+        "conv_dim": [8] * 7,
+        "num_conv_pos_embeddings": 5,
+        "num_conv_pos_embedding_groups": 2,
+    }
     transformers.HubertModel(transformers.HubertConfig(**sizes)).save_pretrained(tmp_path / "model")
     commit = "0123456789" * 4
     shutil.copytree(tmp_path / "model", cache / "models--org--name" / "snapshots" / commit)
@@ -321,8 +381,12 @@ def test_a_cached_model_opens_while_the_hub_is_silent(
         assert open_model(name, "cpu").info.revision == commit
 
 
-@pytest.mark.parametrize("name", ["facebook/wav2vec2-bas", "facebook/wav2vec2-bas@v9", "random:facebook/wav2vec2-bas"])
-def test_a_mirror_without_a_first_page_is_asked_and_its_no_believed(at: Callable[[str], Path], name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["facebook/wav2vec2-bas", "facebook/wav2vec2-bas@v9", "random:facebook/wav2vec2-bas"]
+)
+def test_a_mirror_without_a_first_page_is_asked_and_its_no_believed(
+    at: Callable[[str], Path], name: str
+) -> None:
     asked: list[str] = []
 
     class Mirror(http.server.BaseHTTPRequestHandler):
@@ -343,23 +407,37 @@ def test_a_mirror_without_a_first_page_is_asked_and_its_no_believed(at: Callable
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mirror) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         at(f"http://127.0.0.1:{server.server_port}")
-        with pytest.raises(ProbeError, match=r"not on the hub, or it needs a login\. Did you mean 'facebook/wav2vec2-base'\?"):
+        with pytest.raises(
+            ProbeError,
+            match=r"not on the hub, or it needs a login\. Did you mean 'facebook/wav2vec2-base'\?",
+        ):
             open_model(name, "cpu")
         server.shutdown()
     assert any(path.startswith("/api/models/facebook/wav2vec2-bas") for path in asked)
 
 
-def test_a_near_name_is_offered_where_the_hub_cannot_be_reached(at: Callable[[str], Path], closed: str) -> None:
+def test_a_near_name_is_offered_where_the_hub_cannot_be_reached(
+    at: Callable[[str], Path], closed: str
+) -> None:
     at(closed)
-    for name in ("facebook/wav2vec2-bas", "random:facebook/wav2vec2-bas", "facebook/wav2vec2-bas@main"):
-        with pytest.raises(ProbeError, match=r"the hub cannot be reached\. Did you mean 'facebook/wav2vec2-base'\? Connect once"):
+    for name in (
+        "facebook/wav2vec2-bas",
+        "random:facebook/wav2vec2-bas",
+        "facebook/wav2vec2-bas@main",
+    ):
+        with pytest.raises(
+            ProbeError,
+            match=r"the hub cannot be reached\. Did you mean 'facebook/wav2vec2-base'\? Connect once",
+        ):
             open_model(name, "cpu")
     with pytest.raises(ProbeError, match="cannot be reached") as caught:
         open_model("facebook/wav2vec2-base", "cpu")
     assert "Did you mean" not in str(caught.value), "the name is right"
 
 
-def test_the_weights_of_a_text_model_are_not_even_fetched(at: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_weights_of_a_text_model_are_not_even_fetched(
+    at: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     at("http://hub.invalid")
     fetched: list[str] = []
 

@@ -1,4 +1,6 @@
-"""Packed execution: the values of transformers, the same bits in any company, flat memory over long audio."""
+"""Packed execution: the values of transformers, the same bits in any company, flat memory over long
+audio.
+"""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,7 +30,8 @@ from probe.models.packed.support import without_packed_form
 from probe.models.reference import TransformersEncoder
 from probe.models.sources.known import known_models
 
-# Relative L2 per layer against transformers. In float32 both are further from the truth for a single frame, where norms amplify most.
+# Relative L2 per layer against transformers. In float32 both are further from the truth for a
+# single frame, where norms amplify most.
 ALONE, ALONE_SHORT, ROUNDED = 2e-6, 5e-6, 2e-2
 PRE, GROUP, D2V, WAVLM = "wav2vec2 pre-LN", "wav2vec2 post-LN", "data2vec-audio", "wavlm pre-LN"
 
@@ -36,7 +39,11 @@ PRE, GROUP, D2V, WAVLM = "wav2vec2 pre-LN", "wav2vec2 post-LN", "data2vec-audio"
 def opened(folder: Path, precision: str = "fp32", **chunking: float) -> PackedEncoder:
     reference = open_model(str(folder), "cpu", implementation="reference")
     assert isinstance(reference, TransformersEncoder)
-    return PackedEncoder(reference, precision, Chunking(**({"above_s": 0.0, "context_s": 5.0} | chunking)) if chunking else None)
+    return PackedEncoder(
+        reference,
+        precision,
+        Chunking(**({"above_s": 0.0, "context_s": 5.0} | chunking)) if chunking else None,
+    )
 
 
 def noise(n_samples: int, seed: int = 0) -> Tensor:
@@ -65,7 +72,9 @@ def threads() -> Iterator[Any]:
 
 @pytest.mark.parametrize("n_samples", [400, 719, 16_037, 80_000])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_layer_is_that_of_transformers(folders: dict[str, Path], family: str, n_samples: int) -> None:
+def test_every_layer_is_that_of_transformers(
+    folders: dict[str, Path], family: str, n_samples: int
+) -> None:
     encoder, wave = opened(folders[family]), noise(n_samples)
     expected = encoder.by_transformers(wave)
     for name, frames in zip(encoder.info.layers, alone(encoder, wave), strict=True):
@@ -82,7 +91,9 @@ def test_bf16_differs_by_no_more_than_its_rounding(folders: dict[str, Path], fam
         assert 1e-4 < apart(frames, expected[name]) <= ROUNDED
 
 
-def test_plain_products_give_the_same_values_where_onednn_cannot_be_had(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_products_give_the_same_values_where_onednn_cannot_be_had(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(products, "can_pack", lambda dtype: False)
     for family in FAMILIES:
         encoder, wave = opened(folders[family]), noise(16_037)
@@ -105,12 +116,16 @@ def test_a_layer_alone_is_the_same_and_runs_no_later_block(folders: dict[str, Pa
     assert encoder._network is not None
     run: list[int] = []
     for number, block in enumerate(encoder._network.blocks, start=1):
-        encoder._network.blocks[number - 1] = lambda *arguments, n=number, b=block: run.append(n) or b(*arguments)  # type: ignore[misc, call-overload]
+        encoder._network.blocks[number - 1] = lambda *arguments, n=number, b=block: (
+            run.append(n) or b(*arguments)
+        )  # type: ignore[misc, call-overload]
     for layers, blocks in ((["0"], []), (["1"], [1]), (["2", "0"], [1, 2]), (["final"], [1, 2, 3])):
         run.clear()
         found = encoder.encode_packed([wave], layers)[0]
         assert run == blocks
-        assert all(torch.equal(frames, whole[name]) for name, frames in zip(layers, found, strict=True))
+        assert all(
+            torch.equal(frames, whole[name]) for name, frames in zip(layers, found, strict=True)
+        )
 
 
 def test_weights_and_global_settings_stay_as_they_were(folders: dict[str, Path]) -> None:
@@ -127,7 +142,9 @@ def test_weights_and_global_settings_stay_as_they_were(folders: dict[str, Path])
         assert all(torch.equal(after[name], weight) for name, weight in before.items())
 
 
-def test_a_program_that_allows_less_precision_does_not_decide_ours(folders: dict[str, Path]) -> None:
+def test_a_program_that_allows_less_precision_does_not_decide_ours(
+    folders: dict[str, Path],
+) -> None:
     encoder, wave = opened(folders[GROUP]), noise(16_000)
     before = alone(encoder, wave)
     assert encoder._network is not None
@@ -149,11 +166,18 @@ def test_a_program_that_allows_less_precision_does_not_decide_ours(folders: dict
 
 # Company
 
-LENGTHS = st.one_of(st.just(400), st.integers(400, 1_200), st.integers(400, 16_000), st.sampled_from([401, 719, 720, 40_000]))
+LENGTHS = st.one_of(
+    st.just(400),
+    st.integers(400, 1_200),
+    st.integers(400, 16_000),
+    st.sampled_from([401, 719, 720, 40_000]),
+)
 
 
 @pytest.mark.parametrize("family", mostly_nightly(FAMILIES, [PRE, GROUP, D2V]))
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     lengths=st.lists(LENGTHS, min_size=2, max_size=5),
     seed=st.integers(0, 2**31),
@@ -161,7 +185,13 @@ LENGTHS = st.one_of(st.just(400), st.integers(400, 1_200), st.integers(400, 16_0
     n_threads=st.permutations([1, 2, 3]),
 )
 def test_neither_company_nor_threads_change_a_bit(
-    folders: dict[str, Path], threads: Any, family: str, lengths: list[int], seed: int, precision: str, n_threads: list[int]
+    folders: dict[str, Path],
+    threads: Any,
+    family: str,
+    lengths: list[int],
+    seed: int,
+    precision: str,
+    n_threads: list[int],
 ) -> None:
     encoder = opened(folders[family], precision)
     waves = [noise(n, seed + index) for index, n in enumerate(lengths)]
@@ -170,7 +200,9 @@ def test_neither_company_nor_threads_change_a_bit(
     expected = [alone(encoder, wave) for wave in waves]
     threads(n_threads[1])
     packed, offsets = encoder.encode_packed(waves, names)
-    padded, n_frames = encoder.encode(torch.nn.utils.rnn.pad_sequence(waves, True), torch.tensor(lengths), names)
+    padded, n_frames = encoder.encode(
+        torch.nn.utils.rnn.pad_sequence(waves, True), torch.tensor(lengths), names
+    )
     assert offsets.tolist()[-1] == len(packed[0])
     for layer, of_layer in enumerate(packed):
         for i, frames in enumerate(of_layer.split(offsets.diff().tolist())):
@@ -180,20 +212,26 @@ def test_neither_company_nor_threads_change_a_bit(
             assert not padded[layer][i, len(frames) :].any()
 
 
-def test_neither_groups_nor_the_place_in_one_change_a_bit(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neither_groups_nor_the_place_in_one_change_a_bit(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     waves = [noise(n, n) for n in (400, 16_000, 719, 48_000, 5_000, 400)]
     for family in FAMILIES:
         encoder = opened(folders[family])
         whole, _ = encoder.encode_packed(waves, list(encoder.info.layers))
         for rows in (1, 20, 60, 151):
             monkeypatch.setattr("probe.models.packed.packed_encoder.ROWS", {"cpu": rows})
-            assert all(map(torch.equal, encoder.encode_packed(waves, list(encoder.info.layers))[0], whole))
+            assert all(
+                map(torch.equal, encoder.encode_packed(waves, list(encoder.info.layers))[0], whole)
+            )
         monkeypatch.undo()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("packed", [True, False])
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     width=st.sampled_from([8, 12, 24, 40, 72, 512, 768, 1536]),
     wide=st.sampled_from([8, 10, 24, 33, 40, 72, 512, 2304]),
@@ -202,10 +240,20 @@ def test_neither_groups_nor_the_place_in_one_change_a_bit(folders: dict[str, Pat
     n_threads=st.sampled_from([1, 2]),
 )
 def test_a_row_of_a_product_does_not_depend_on_the_others(
-    threads: Any, dtype: torch.dtype, packed: bool, width: int, wide: int, rows: list[int], gelu: bool, n_threads: int
+    threads: Any,
+    dtype: torch.dtype,
+    packed: bool,
+    width: int,
+    wide: int,
+    rows: list[int],
+    gelu: bool,
+    n_threads: int,
 ) -> None:
     generator = torch.Generator().manual_seed(width * wide)
-    weight, bias = torch.randn(wide, width, generator=generator), torch.randn(wide, generator=generator)
+    weight, bias = (
+        torch.randn(wide, width, generator=generator),
+        torch.randn(wide, generator=generator),
+    )
     product = Product(weight, bias, dtype, gelu, parts=2, packed=packed)
     assert product.packed == (packed and products.can_pack(dtype))
     values = torch.randn(sum(rows), width, generator=generator)
@@ -216,7 +264,9 @@ def test_a_row_of_a_product_does_not_depend_on_the_others(
         for part, expected in zip(values.split(rows), together.split(rows), strict=True):
             assert torch.equal(product(part), expected)
     linear = F.linear(values.double(), weight.double(), bias.double())
-    assert apart(together, F.gelu(linear) if gelu else linear) <= (2e-2 if dtype == torch.bfloat16 else 2e-6)
+    assert apart(together, F.gelu(linear) if gelu else linear) <= (
+        2e-2 if dtype == torch.bfloat16 else 2e-6
+    )
 
 
 def test_products_have_a_fewest_number_of_rows() -> None:
@@ -242,7 +292,9 @@ def test_products_have_a_fewest_number_of_rows() -> None:
 
 @pytest.mark.parametrize("n_frames", [1, 5, 48, 130, 700])
 @pytest.mark.parametrize(("kernel", "groups"), [(128, 4), (19, 2), (8, 4), (7, 1)])
-def test_a_convolution_by_fourier_transform_is_the_convolution(n_frames: int, kernel: int, groups: int) -> None:
+def test_a_convolution_by_fourier_transform_is_the_convolution(
+    n_frames: int, kernel: int, groups: int
+) -> None:
     torch.manual_seed(1)
     module = torch.nn.Conv1d(24, 24, kernel, padding=kernel // 2, groups=groups)
     frames = torch.randn(n_frames, 24)
@@ -274,7 +326,9 @@ def test_position_bias_is_that_of_transformers(folders: dict[str, Path]) -> None
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_tiles_of_any_size_give_layer_0(folders: dict[str, Path], family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_of_any_size_give_layer_0(
+    folders: dict[str, Path], family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     encoder, wave = opened(folders[family]), noise(100_000)
     whole = encoder.encode_packed([wave], ["0"])[0][0]
     for tile in (16, 37, 10_000):
@@ -287,8 +341,12 @@ def test_tiles_of_any_size_give_layer_0(folders: dict[str, Path], family: str, m
 def test_chunks_longer_than_the_audio_change_no_bit(folders: dict[str, Path], family: str) -> None:
     wave = noise(48_000)
     whole = alone(opened(folders[family]), wave)
-    assert all(map(torch.equal, alone(opened(folders[family], chunk_s=3.0, context_s=0.0), wave), whole))
-    assert all(map(torch.equal, alone(opened(folders[family], chunk_s=1.0, context_s=2.0), wave), whole))
+    assert all(
+        map(torch.equal, alone(opened(folders[family], chunk_s=3.0, context_s=0.0), wave), whole)
+    )
+    assert all(
+        map(torch.equal, alone(opened(folders[family], chunk_s=1.0, context_s=2.0), wave), whole)
+    )
 
 
 @pytest.mark.parametrize("family", mostly_nightly(FAMILIES, [PRE, GROUP, D2V]))
@@ -298,7 +356,13 @@ def test_chunks_are_approximate_and_context_helps(folders: dict[str, Path], fami
     whole = dict(zip(names, alone(opened(folders[family]), wave), strict=True))
     errors = []
     for context_s in (0.0, 1.0, 3.0):
-        chunked = dict(zip(names, alone(opened(folders[family], chunk_s=2.0, context_s=context_s), wave), strict=True))
+        chunked = dict(
+            zip(
+                names,
+                alone(opened(folders[family], chunk_s=2.0, context_s=context_s), wave),
+                strict=True,
+            )
+        )
         assert torch.equal(chunked["0"], whole["0"])
         errors.append(apart(chunked["3"], whole["3"]))
     assert 1e-5 < errors[2] < errors[1] < errors[0] < 0.5
@@ -322,7 +386,10 @@ def test_chunked_company_changes_no_bit(folders: dict[str, Path]) -> None:
         encoder = opened(folders[family], chunk_s=1.0, context_s=0.5)
         packed, offsets = encoder.encode_packed(waves, list(encoder.info.layers))
         for i, wave in enumerate(waves):
-            assert all(torch.equal(of[offsets[i] : offsets[i + 1]], frames) for of, frames in zip(packed, alone(encoder, wave), strict=True))
+            assert all(
+                torch.equal(of[offsets[i] : offsets[i + 1]], frames)
+                for of, frames in zip(packed, alone(encoder, wave), strict=True)
+            )
 
 
 def test_pieces_are_the_frames_a_few_thousand_at_a_time(folders: dict[str, Path]) -> None:
@@ -338,12 +405,17 @@ def test_pieces_are_the_frames_a_few_thousand_at_a_time(folders: dict[str, Path]
 # What is chosen
 
 
-def test_the_packed_form_in_fp32_is_the_default_and_the_recipe_says_so(folders: dict[str, Path]) -> None:
+def test_the_packed_form_in_fp32_is_the_default_and_the_recipe_says_so(
+    folders: dict[str, Path],
+) -> None:
     recipes = []
     for form in ({}, {"implementation": "reference"}, {"precision": "bf16"}):
         encoder = open_model(str(folders[GROUP]), "cpu", **form)  # type: ignore[arg-type]
         recipe = recipe_of(encoder, ["0"], "frames")
-        assert (recipe["implementation"], recipe["precision"]) == (encoder.implementation, encoder.precision)
+        assert (recipe["implementation"], recipe["precision"]) == (
+            encoder.implementation,
+            encoder.precision,
+        )
         recipes.append((encoder.implementation, encoder.precision))
     assert recipes == [("packed", "fp32"), ("reference", "fp32"), ("packed", "bf16")]
 
@@ -357,7 +429,11 @@ def test_the_packed_form_in_fp32_is_the_default_and_the_recipe_says_so(folders: 
     ],
 )
 def test_what_has_no_packed_form_is_computed_by_the_reference(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, changes: dict[str, Any], reason: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    family: str,
+    changes: dict[str, Any],
+    reason: str,
 ) -> None:
     config_class, own = FAMILIES[family]
     monkeypatch.setitem(FAMILIES, family, (config_class, own | changes))
@@ -368,13 +444,17 @@ def test_what_has_no_packed_form_is_computed_by_the_reference(
     assert note.endswith(reason)
 
 
-def test_an_option_that_is_not_known_counts_where_it_is_not_at_its_default(folders: dict[str, Path]) -> None:
+def test_an_option_that_is_not_known_counts_where_it_is_not_at_its_default(
+    folders: dict[str, Path],
+) -> None:
     config = opened(folders[GROUP]).model.config
 
     class Later(type(config)):  # type: ignore[misc]
         rotary: bool = False
 
-    later = Later(**{name: value for name, value in config.to_dict().items() if name != "model_type"})
+    later = Later(
+        **{name: value for name, value in config.to_dict().items() if name != "model_type"}
+    )
     assert without_packed_form(later) == ""
     later.rotary = True
     assert without_packed_form(later) == "rotary is True, an option that this version does not know"
@@ -385,7 +465,9 @@ def test_an_option_that_is_not_known_counts_where_it_is_not_at_its_default(folde
 def test_catalogued_checkpoints_have_a_packed_form_where_their_family_has_one() -> None:
     from probe.models.sources.checkpoints import config_of_known
 
-    without = {row.family for row in known_models().values() if without_packed_form(config_of_known(row))}
+    without = {
+        row.family for row in known_models().values() if without_packed_form(config_of_known(row))
+    }
     assert without == {"wav2vec2-conformer", "sew", "sew-d", "wav2vec2-bert", "whisper"}
 
 
@@ -395,10 +477,15 @@ def test_catalogued_checkpoints_have_a_packed_form_where_their_family_has_one() 
         ({"implementation": "fast"}, "--implementation fast: expected one of packed, reference"),
         ({"precision": "fp16"}, "--precision fp16: expected one of fp32, tf32, bf16"),
         ({"precision": "tf32"}, "--precision tf32: only GPUs have it, not cpu"),
-        ({"implementation": "reference", "precision": "bf16"}, "--precision bf16: the reference implementation computes in fp32"),
+        (
+            {"implementation": "reference", "precision": "bf16"},
+            "--precision bf16: the reference implementation computes in fp32",
+        ),
     ],
 )
-def test_a_form_that_cannot_be_is_refused(folders: dict[str, Path], form: dict[str, str], message: str) -> None:
+def test_a_form_that_cannot_be_is_refused(
+    folders: dict[str, Path], form: dict[str, str], message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         open_model(str(folders[GROUP]), "cpu", **form)  # type: ignore[arg-type]
 
@@ -436,13 +523,17 @@ def test_true_sizes_agree_with_transformers_and_in_company(name: str, threads: A
         for i, wave in enumerate(waves):
             expected = encoder.by_transformers(wave)
             bound = ROUNDED if precision == "bf16" else ALONE if len(wave) > 16_000 else ALONE_SHORT
-            for layer, (of_layer, by_itself) in enumerate(zip(packed, alone(encoder, wave), strict=True)):
+            for layer, (of_layer, by_itself) in enumerate(
+                zip(packed, alone(encoder, wave), strict=True)
+            ):
                 frames = of_layer[offsets[i] : offsets[i + 1]]
                 assert torch.equal(frames, by_itself)
                 assert apart(frames, expected[names[layer]]) <= bound
 
 
-def test_the_certificate_looks_at_the_seams_of_long_audio(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_certificate_looks_at_the_seams_of_long_audio(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     encoder = opened(folders[PRE], chunk_s=2.0, context_s=0.5)
     assert [item.result for item in check._seams(encoder, None, False)] == ["pass"]
     windows = PackedEncoder._windows

@@ -1,4 +1,6 @@
-"""Plug-ins: the contract and its adapter, HEAR's interface, hooks, names, and what becomes of hostile ones."""
+"""Plug-ins: the contract and its adapter, HEAR's interface, hooks, names, and what becomes of
+hostile ones.
+"""
 
 import itertools
 import re
@@ -60,7 +62,9 @@ class Sound(torch.nn.Module):
 
 @pytest.fixture
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Writes a module into the working folder, which is the test's own, and returns its name, like no other's."""
+    """Writes a module into the working folder, which is the test's own, and returns its name, like
+    no other's.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [item for item in sys.path if item != ""])
     numbers = itertools.count()
@@ -96,20 +100,28 @@ def probe_line(line: str) -> None:
 
 
 def run_the_page(corpus: Path, written: Callable[..., str], limit: int = 1000) -> tuple[Any, Any]:
-    """The example of docs/plugins.md, from its Python to its table: the row of word-id and the store."""
+    """The example of docs/plugins.md, from its Python to its table: the row of word-id and the
+    store.
+    """
     (source,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
     assert len([line for line in source.splitlines() if line.strip()]) <= 15
     (commands,) = re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL)
     written(source, "mynet")
     for line in commands.strip().splitlines():
-        probe_line(line.replace("corpus.csv", f"{corpus} --limit {limit}").replace("probe check", "probe check --quick"))
+        probe_line(
+            line.replace("corpus.csv", f"{corpus} --limit {limit}").replace(
+                "probe check", "probe check --quick"
+            )
+        )
     table = summary_rows(probe.read_records("results"))
     assert "plugin:mynet:MyNet" in Path("tables/table.md").read_text(encoding="utf-8")
     (row,) = table[table.metric == "accuracy"].itertuples()
     return row, open_store("features")
 
 
-def test_the_example_of_the_page_runs_from_its_source_to_its_table(tones: Callable[..., Path], written: Any) -> None:
+def test_the_example_of_the_page_runs_from_its_source_to_its_table(
+    tones: Callable[..., Path], written: Any
+) -> None:
     row, store = run_the_page(tones(), written)
     assert row.value > row.majority + 0.3
     assert store.recipe["model"]["id"] == "plugin:mynet:MyNet"
@@ -235,7 +247,9 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize(("faulty", "check"), FAULTS.items(), ids=lambda item: getattr(item, "__name__", item))
+@pytest.mark.parametrize(
+    ("faulty", "check"), FAULTS.items(), ids=lambda item: getattr(item, "__name__", item)
+)
 def test_the_check_finds_a_plugin_that_breaks_the_contract(faulty: type[Sound], check: str) -> None:
     certificate = check_model(open_model(faulty(), "cpu"), quick=True)
     assert check in {finding.check for finding in certificate.failed}
@@ -251,7 +265,9 @@ def test_weights_that_are_drawn_anew_each_time_are_found_by_opening_again(writte
     assert {finding.check for finding in check_model(encoder).failed} == {"reopened"}
 
 
-def test_a_plugin_with_a_wrong_hop_is_not_extracted(tones: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_plugin_with_a_wrong_hop_is_not_extracted(
+    tones: Callable[..., Path], tmp_path: Path
+) -> None:
     with pytest.raises(ProbeError, match=r"features cannot be trusted(.|\n)*frames: "):
         extract(WrongHop(), tones(), tmp_path / "features")
     with pytest.raises(ProbeError, match="14 frames of 4800 samples where its n_frames says 27"):
@@ -277,40 +293,93 @@ REFUSED = [
         lambda: object(),
         "object has no sample_rate, hop_samples, layer_widths, encode; expected the contract of docs/plugins.md",
     ),
-    (lambda: torch.nn.Sequential(torch.nn.Linear(2, 2)), "--hook with names of its modules, such as 0"),
-    (lambda: changed(sample_rate="16k"), "sample_rate is '16k'; expected a whole number from 1000 to"),
+    (
+        lambda: torch.nn.Sequential(torch.nn.Linear(2, 2)),
+        "--hook with names of its modules, such as 0",
+    ),
+    (
+        lambda: changed(sample_rate="16k"),
+        "sample_rate is '16k'; expected a whole number from 1000 to",
+    ),
     (lambda: changed(sample_rate=16), "sample_rate is 16; expected"),
     (lambda: changed(hop_samples=0), "hop_samples is 0; expected"),
     (lambda: changed(hop_samples=320.0), "hop_samples is 320.0; expected a whole number"),
     (lambda: changed(min_samples=-1), "min_samples is -1; expected"),
-    (lambda: changed(layer_widths=[6, 6, 6]), "layer_widths is .6, 6, 6.; expected the name of each layer"),
+    (
+        lambda: changed(layer_widths=[6, 6, 6]),
+        "layer_widths is .6, 6, 6.; expected the name of each layer",
+    ),
     (lambda: changed(layer_widths={}), "layer_widths is {}; expected"),
     (lambda: changed(layer_widths={"0": 0}), "layer_widths is {'0': 0}; expected"),
     (lambda: changed(layer_widths={"a/b": 6}), "no name for a layer: a/b; expected letters"),
     (lambda: changed(layer_widths={"0-2": 6}), "no name for a layer: 0-2"),
     (lambda: changed(layer_widths={"ctc": 6}), "no name for a layer: ctc"),
     (lambda: changed(layer_widths={0: 6}), "no name for a layer: 0"),
-    (lambda: returning(lambda layers, counts: None), "encode returned a NoneType; expected a list of frames per layer, and"),
+    (
+        lambda: returning(lambda layers, counts: None),
+        "encode returned a NoneType; expected a list of frames per layer, and",
+    ),
     (lambda: returning(lambda layers, counts: layers), "encode returned 3 things; expected"),
-    (lambda: returning(lambda layers, counts: (layers[0], counts)), "encode returned frames as a Tensor; expected a list of 3"),
-    (lambda: returning(lambda layers, counts: (layers[:2], counts)), "frames of 2 layers; expected a list of 3"),
-    (lambda: returning(lambda layers, counts: (layers, counts.float())), "valid frames of shape .1,., torch.float32; expected"),
-    (lambda: returning(lambda layers, counts: (layers, counts[None])), "valid frames of shape .1, 1."),
-    (lambda: returning(lambda layers, counts: (layers, 320 * counts)), "15680. valid frames, where layer number 0 has 49"),
+    (
+        lambda: returning(lambda layers, counts: (layers[0], counts)),
+        "encode returned frames as a Tensor; expected a list of 3",
+    ),
+    (
+        lambda: returning(lambda layers, counts: (layers[:2], counts)),
+        "frames of 2 layers; expected a list of 3",
+    ),
+    (
+        lambda: returning(lambda layers, counts: (layers, counts.float())),
+        "valid frames of shape .1,., torch.float32; expected",
+    ),
+    (
+        lambda: returning(lambda layers, counts: (layers, counts[None])),
+        "valid frames of shape .1, 1.",
+    ),
+    (
+        lambda: returning(lambda layers, counts: (layers, 320 * counts)),
+        "15680. valid frames, where layer number 0 has 49",
+    ),
     (lambda: returning(lambda layers, counts: (layers, -counts)), "-49. valid frames"),
-    (lambda: returning(lambda layers, counts: ([x.int() for x in layers], counts)), "layer number 0 as torch.int32; expected"),
-    (lambda: returning(lambda layers, counts: ([x.numpy() for x in layers], counts)), "layer number 0 as a ndarray; expected"),
-    (lambda: returning(lambda layers, counts: ([x.mT for x in layers], counts)), "Are frame and dim exchanged"),
-    (lambda: returning(lambda layers, counts: ([x[0] for x in layers], counts)), "of shape .49, 6.; expected .1, frame, 6."),
-    (lambda: returning(lambda layers, counts: ([x.to("meta") for x in layers], counts)), "encode of .* samples raised"),
-    (lambda: returning(lambda layers, counts: (layers, 0 * counts)), "0 frames of 32 s of audio; expected frames over time"),
-    (lambda: returning(lambda layers, counts: sys.exit("enough")), "raised SystemExit: enough .*test_plugins.py line"),
-    (lambda: returning(lambda layers, counts: {}["blocks"]), "raised KeyError: 'blocks' .*test_plugins.py line"),
+    (
+        lambda: returning(lambda layers, counts: ([x.int() for x in layers], counts)),
+        "layer number 0 as torch.int32; expected",
+    ),
+    (
+        lambda: returning(lambda layers, counts: ([x.numpy() for x in layers], counts)),
+        "layer number 0 as a ndarray; expected",
+    ),
+    (
+        lambda: returning(lambda layers, counts: ([x.mT for x in layers], counts)),
+        "Are frame and dim exchanged",
+    ),
+    (
+        lambda: returning(lambda layers, counts: ([x[0] for x in layers], counts)),
+        "of shape .49, 6.; expected .1, frame, 6.",
+    ),
+    (
+        lambda: returning(lambda layers, counts: ([x.to("meta") for x in layers], counts)),
+        "encode of .* samples raised",
+    ),
+    (
+        lambda: returning(lambda layers, counts: (layers, 0 * counts)),
+        "0 frames of 32 s of audio; expected frames over time",
+    ),
+    (
+        lambda: returning(lambda layers, counts: sys.exit("enough")),
+        "raised SystemExit: enough .*test_plugins.py line",
+    ),
+    (
+        lambda: returning(lambda layers, counts: {}["blocks"]),
+        "raised KeyError: 'blocks' .*test_plugins.py line",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("made", "message"), REFUSED, ids=[message[:40] for _, message in REFUSED])
-def test_what_is_not_of_the_contract_is_refused_by_name(made: Callable[[], Any], message: str) -> None:
+def test_what_is_not_of_the_contract_is_refused_by_name(
+    made: Callable[[], Any], message: str
+) -> None:
     with pytest.raises(ProbeError, match=message) as refused:
         open_model(made(), "cpu")
     assert "plugin:" in str(refused.value)
@@ -318,9 +387,13 @@ def test_what_is_not_of_the_contract_is_refused_by_name(made: Callable[[], Any],
 
 def test_other_floating_types_lists_of_lengths_and_garbage_past_them_are_taken() -> None:
     def half(layers: list[Tensor], counts: Tensor) -> Any:
-        return tuple(torch.cat([item, torch.full_like(item, float("nan"))], 1).double() for item in layers), counts.tolist()
+        return tuple(
+            torch.cat([item, torch.full_like(item, float("nan"))], 1).double() for item in layers
+        ), counts.tolist()
 
-    frames, _ = open_model(returning(half), "cpu").encode(torch.ones(1, 800), torch.tensor([800]), ["1"])
+    frames, _ = open_model(returning(half), "cpu").encode(
+        torch.ones(1, 800), torch.tensor([800]), ["1"]
+    )
     expected, _ = open_model(Sound(), "cpu").encode(torch.ones(1, 800), torch.tensor([800]), ["1"])
     assert frames[0].dtype == torch.float32
     assert torch.equal(frames[0], expected[0])
@@ -329,7 +402,9 @@ def test_other_floating_types_lists_of_lengths_and_garbage_past_them_are_taken()
 def test_a_plugin_is_given_silence_past_a_length_and_cannot_change_the_waveforms() -> None:
     class Greedy(Sound):
         def encode(self, waveforms: Tensor, lengths: Tensor) -> Any:
-            assert all(not wave[length:].any() for wave, length in zip(waveforms, lengths, strict=True))
+            assert all(
+                not wave[length:].any() for wave, length in zip(waveforms, lengths, strict=True)
+            )
             returned = super().encode(waveforms, lengths)
             waveforms.zero_()
             lengths.zero_()
@@ -342,13 +417,17 @@ def test_a_plugin_is_given_silence_past_a_length_and_cannot_change_the_waveforms
     assert lengths.tolist() == [800, 500]
 
 
-def test_an_utterance_that_a_plugin_refuses_fails_alone(tones: Callable[..., Path], tmp_path: Path) -> None:
+def test_an_utterance_that_a_plugin_refuses_fails_alone(
+    tones: Callable[..., Path], tmp_path: Path
+) -> None:
     class Choosy(Sound):
         seen, refused = 0, None
 
         def encode(self, waveforms: Tensor, lengths: Tensor) -> Any:
             self.seen += 1
-            if self.seen == 3 or (self.refused is not None and torch.equal(waveforms, self.refused)):
+            if self.seen == 3 or (
+                self.refused is not None and torch.equal(waveforms, self.refused)
+            ):
                 self.refused = waveforms.clone()
                 raise ValueError("not this one")
             return super().encode(waveforms, lengths)
@@ -371,7 +450,9 @@ def test_an_utterance_that_a_plugin_refuses_fails_alone(tones: Callable[..., Pat
     assert (stored.values == others.values).all()
 
 
-def test_equal_failures_are_logged_once_and_counted(tones: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_equal_failures_are_logged_once_and_counted(
+    tones: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     class Broken(Sound):
         opened = False
 
@@ -386,7 +467,11 @@ def test_equal_failures_are_logged_once_and_counted(tones: Callable[..., Path], 
     with caplog.at_level("WARNING", "probe"):
         done = extract(encoder, tones(words=2, speakers=1), tmp_path / "features", check=False)
     assert len(done.failures) == 12
-    lines = [record.message for record in caplog.records if "fail" in record.message or "raised" in record.message]
+    lines = [
+        record.message
+        for record in caplog.records
+        if "fail" in record.message or "raised" in record.message
+    ]
     assert len(lines) == 2
     assert re.match("11 more utterances failed for the same reason as ", lines[1])
 
@@ -421,7 +506,10 @@ class Own(Trained):
 
 def test_random_before_a_plugin_draws_its_weights_anew_from_the_seed(written: Any) -> None:
     name = f"plugin:{written(TWIN)}:Trained@2"
-    trained, twin, same, other = (open_model(item, "cpu") for item in (name, f"random:{name}", f"random:{name}@@0", f"random:{name}@@7"))
+    trained, twin, same, other = (
+        open_model(item, "cpu")
+        for item in (name, f"random:{name}", f"random:{name}@@0", f"random:{name}@@7")
+    )
     assert twin.info.id == same.info.id == other.info.id == f"random:{name}"
     assert twin.info.revision == same.info.revision == f"{trained.info.revision}, seed 0"
     assert other.info.revision.endswith(", seed 7")
@@ -440,27 +528,41 @@ def test_random_before_a_plugin_draws_its_weights_anew_from_the_seed(written: An
 
 def test_what_cannot_be_drawn_anew_is_refused_by_name(written: Any) -> None:
     module = written(TWIN)
-    with pytest.raises(ProbeError, match=r"1 of its 6 arrays of weights cannot be drawn anew.*: scale\. Give the modules"):
+    with pytest.raises(
+        ProbeError,
+        match=r"1 of its 6 arrays of weights cannot be drawn anew.*: scale\. Give the modules",
+    ):
         open_model(f"random:plugin:{module}:Own", "cpu")
-    with pytest.raises(ProbeError, match=r"no torch parameters among its attributes.*Name it without random:"):
+    with pytest.raises(
+        ProbeError, match=r"no torch parameters among its attributes.*Name it without random:"
+    ):
         open_model(f"random:plugin:{module}:Net", "cpu")
 
 
-def test_a_model_of_transformers_in_a_plugin_is_drawn_anew_by_its_own_rules(folders: dict[str, Path], written: Any) -> None:
+def test_a_model_of_transformers_in_a_plugin_is_drawn_anew_by_its_own_rules(
+    folders: dict[str, Path], written: Any
+) -> None:
     source = "import transformers\ndef load(folder):\n    return transformers.AutoModel.from_pretrained(folder)\n"
     name = f"plugin:{written(source)}:load@{folders['wavlm pre-LN']}"
     twin = open_model(f"random:{name}#encoder.layers.*", "cpu")
     weights = twin.model.state_dict()  # type: ignore[attr-defined]
-    assert 0.01 < weights["0.encoder.layers.1.attention.q_proj.weight"].std() < 0.04, "transformers draws with 0.02"
+    assert 0.01 < weights["0.encoder.layers.1.attention.q_proj.weight"].std() < 0.04, (
+        "transformers draws with 0.02"
+    )
     assert not weights["0.encoder.layers.1.attention.q_proj.bias"].any()
 
 
 def test_a_wrong_argument_is_told_from_a_faulty_plugin(written: Any) -> None:
-    module = written(SOURCE + "\ndef load(path):\n    return open(path)\ndef of(size):\n    return int(size)\n")
+    module = written(
+        SOURCE + "\ndef load(path):\n    return open(path)\ndef of(size):\n    return int(size)\n"
+    )
     message = r"load raised FileNotFoundError: .* Check the text after @, 'bset.pt' \(no such file in .*\), or mend the plug-in"
     with pytest.raises(ProbeError, match=message):
         open_model(f"plugin:{module}:load@bset.pt", "cpu")
-    with pytest.raises(ProbeError, match=r"of raised ValueError: .* Check the text after @, 'large'.* or mend the plug-in"):
+    with pytest.raises(
+        ProbeError,
+        match=r"of raised ValueError: .* Check the text after @, 'large'.* or mend the plug-in",
+    ):
         open_model(f"plugin:{module}:of@large", "cpu")
 
 
@@ -471,9 +573,14 @@ def test_a_module_of_fixed_length_is_refused_with_both_causes() -> None:
             self.front = torch.nn.Conv1d(1, 3, 400, 320)
 
         def forward(self, waveforms: Tensor) -> Tensor:
-            return self.front(torch.nn.functional.pad(waveforms, (0, 480_000 - waveforms.shape[1]))[:, None]).mT
+            return self.front(
+                torch.nn.functional.pad(waveforms, (0, 480_000 - waveforms.shape[1]))[:, None]
+            ).mT
 
-    with pytest.raises(ProbeError, match=r"--hook front: .*one result for an utterance: then hook.*pads or cuts its input to one"):
+    with pytest.raises(
+        ProbeError,
+        match=r"--hook front: .*one result for an utterance: then hook.*pads or cuts its input to one",
+    ):
         open_model(HookedModule(Fixed(), ["front"]), "cpu")
 
 
@@ -508,13 +615,22 @@ def test_a_plugin_of_long_windows_passes() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(hop=st.integers(1, 700), field=st.integers(-900, 900), shortest=st.integers(1, 20_000), known=st.booleans())
-def test_the_law_of_frames_is_found_by_counting(hop: int, field: int, shortest: int, known: bool) -> None:
+@given(
+    hop=st.integers(1, 700),
+    field=st.integers(-900, 900),
+    shortest=st.integers(1, 20_000),
+    known=st.booleans(),
+)
+def test_the_law_of_frames_is_found_by_counting(
+    hop: int, field: int, shortest: int, known: bool
+) -> None:
     law = FrameLaw(hop, field, max(shortest, field, 1))
     assert measured_law(law.n_frames, 4000, hop if known else None) == law
 
 
-def test_a_model_that_makes_one_frame_of_anything_short_counts_from_where_frames_begin_to_come() -> None:
+def test_a_model_that_makes_one_frame_of_anything_short_counts_from_where_frames_begin_to_come() -> (
+    None
+):
     assert measured_law(lambda n: max(1, 1 + (n - 400) // 320), 16_000) == FrameLaw(320, 400, 400)
 
 
@@ -525,13 +641,18 @@ def test_frames_at_no_regular_distance_are_refused() -> None:
         measured_law(lambda n: 2 * (n // 320), 16_000)
 
 
-def test_centred_windows_pass_the_check_and_give_frames_from_the_first_sample_on(tones: Callable[..., Path], tmp_path: Path) -> None:
+def test_centred_windows_pass_the_check_and_give_frames_from_the_first_sample_on(
+    tones: Callable[..., Path], tmp_path: Path
+) -> None:
     class Centred:
         sample_rate, hop_samples, layer_widths, version = 16_000, 160, {"0": 201}, "1"
 
         def encode(self, waveforms: Tensor, lengths: Tensor) -> Any:
             alone = [
-                wave[:n].stft(400, 160, window=torch.hann_window(400), center=True, return_complex=True).abs().mT
+                wave[:n]
+                .stft(400, 160, window=torch.hann_window(400), center=True, return_complex=True)
+                .abs()
+                .mT
                 for wave, n in zip(waveforms, lengths, strict=True)
             ]
             return [torch.nn.utils.rnn.pad_sequence(alone, batch_first=True)], 1 + lengths // 160
@@ -541,14 +662,22 @@ def test_centred_windows_pass_the_check_and_give_frames_from_the_first_sample_on
     assert [encoder.n_frames(n) for n in (200, 201, 319, 320)] == [0, 2, 2, 3]
     assert not check_model(encoder, quick=True).failed
     store = open_store(extract(encoder, tones(words=1), tmp_path / "features").store)
-    assert (store.field_s("0"), store.hop_s("0")) == (0.0, 0.01)  # where its frames stand, whatever its shortest length
+    assert (store.field_s("0"), store.hop_s("0")) == (
+        0.0,
+        0.01,
+    )  # where its frames stand, whatever its shortest length
 
 
 # Names
 
 
-def test_a_factory_of_the_working_folder_is_opened_by_name_and_is_given_the_text_after_at(written: Any) -> None:
-    name = written(SOURCE + "\ndef load(size):\n    net = Net()\n    net.notes = [f'of size {size}']\n    return net\n")
+def test_a_factory_of_the_working_folder_is_opened_by_name_and_is_given_the_text_after_at(
+    written: Any,
+) -> None:
+    name = written(
+        SOURCE
+        + "\ndef load(size):\n    net = Net()\n    net.notes = [f'of size {size}']\n    return net\n"
+    )
     assert open_model(f"plugin:{name}:Net", "cpu").info.id == f"plugin:{name}:Net"
     encoder = open_model(f"plugin:{name}:load@some/where:12", "cpu")
     assert encoder.info.id == f"plugin:{name}:load@some/where:12"
@@ -559,13 +688,20 @@ def install(folder: Path, package: str, **names: str) -> None:
     """What an installed distribution leaves behind: its entry points."""
     info = folder / f"{package}-1.0.dist-info"
     info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n", encoding="utf-8")
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n", encoding="utf-8"
+    )
     lines = [f"{name} = {value}" for name, value in names.items()]
-    (info / "entry_points.txt").write_text("\n".join(["[probe.models]", *lines]) + "\n", encoding="utf-8")
+    (info / "entry_points.txt").write_text(
+        "\n".join(["[probe.models]", *lines]) + "\n", encoding="utf-8"
+    )
 
 
 def test_installed_packages_have_names_of_their_own(
-    written: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    written: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     module = written(SOURCE)
     install(tmp_path / "site", "netpack", **{"mynet": f"{module}:Net", "org/name": f"{module}:Net"})
@@ -578,36 +714,61 @@ def test_installed_packages_have_names_of_their_own(
     assert not loader.is_plugin("org/name"), "a package cannot take a name of the hub"
     with pytest.raises(ProbeError, match="Did you mean 'mynet'"):
         open_model("mynets", "cpu")
-    with pytest.raises(UsageError, match=r"factory takes \(\), and is given one argument, the text after @"):
+    with pytest.raises(
+        UsageError, match=r"factory takes \(\), and is given one argument, the text after @"
+    ):
         open_model("mynet@best.pt", "cpu")
     probe_line("probe models")
     assert "installed here: mynet" in capsys.readouterr().err
     install(tmp_path / "site", "otherpack", mynet="other:Net")
-    with pytest.raises(ProbeError, match=r"mynet: installed packages give this name to .*Net and to other:Net|other:Net and to"):
+    with pytest.raises(
+        ProbeError,
+        match=r"mynet: installed packages give this name to .*Net and to other:Net|other:Net and to",
+    ):
         open_model("mynet", "cpu")
 
 
 WRONG_NAMES = [
-    ("plugin:{}", "expected plugin:package.module:factory, plugin:package.module:factory@argument or hear:package.module"),
+    (
+        "plugin:{}",
+        "expected plugin:package.module:factory, plugin:package.module:factory@argument or hear:package.module",
+    ),
     ("plugin:{}:", "expected plugin:package.module:factory"),
     ("plugin:{}.py:Net", "no module '{}.py'"),
     ("plugin:./{}:Net", "expected plugin:package.module:factory"),
-    ("plugin:nowhere_at_all:Net", "no module 'nowhere_at_all', neither in .* nor installed. Change to the folder"),
+    (
+        "plugin:nowhere_at_all:Net",
+        "no module 'nowhere_at_all', neither in .* nor installed. Change to the folder",
+    ),
     ("plugin:{}.inner:Net", "no module '{}.inner'|no module"),
     ("plugin:{}:Nett", "no 'Nett' in .*{}.py; there are Net"),
-    ("plugin:{}:torch", "{}:torch is a module; expected a function or a class that gives the plug-in"),
+    (
+        "plugin:{}:torch",
+        "{}:torch is a module; expected a function or a class that gives the plug-in",
+    ),
     ("plugin:{}:ready", "{}:ready is a Linear; expected a function or a class"),
-    ("plugin:{}:fails", "plugin:{}:fails: {}:fails raised ZeroDivisionError: division by zero .*{}.py line"),
+    (
+        "plugin:{}:fails",
+        "plugin:{}:fails: {}:fails raised ZeroDivisionError: division by zero .*{}.py line",
+    ),
     ("plugin:{}:leaves", "raised SystemExit: 7 .*{}.py line"),
-    ("plugin:{}:needs", r"factory takes \(path\), and is given no argument; text after @ would be one"),
+    (
+        "plugin:{}:needs",
+        r"factory takes \(path\), and is given no argument; text after @ would be one",
+    ),
     ("plugin:{}:nothing", "NoneType has no sample_rate"),
     ("plugin:{}:Net#front", "a Net; only a torch module has modules for --hook front"),
-    ("hear:{}", "hear:{}: has no load_model, get_timestamp_embeddings, get_scene_embeddings; expected"),
+    (
+        "hear:{}",
+        "hear:{}: has no load_model, get_timestamp_embeddings, get_scene_embeddings; expected",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("name", "message"), WRONG_NAMES, ids=[name for name, _ in WRONG_NAMES])
-def test_a_name_that_leads_to_no_plugin_is_refused_with_what_to_do(written: Any, name: str, message: str) -> None:
+def test_a_name_that_leads_to_no_plugin_is_refused_with_what_to_do(
+    written: Any, name: str, message: str
+) -> None:
     source = """
 ready = torch.nn.Linear(1, 1)
 def fails():
@@ -629,18 +790,25 @@ def nothing(): ...
             "import a_library_nobody_has\n",
             "importing {} raised ModuleNotFoundError: No module named 'a_library_nobody_has' .*{}.py line 1.*Install a_libr",
         ),
-        ("\nimport torch\nraise RuntimeError('no licence')\n", "importing {} raised RuntimeError: no licence .*{}.py line 3"),
+        (
+            "\nimport torch\nraise RuntimeError('no licence')\n",
+            "importing {} raised RuntimeError: no licence .*{}.py line 3",
+        ),
         ("def broken(:\n", "importing {} raised SyntaxError: "),
         ("import sys\nsys.exit()\n", "importing {} raised SystemExit: "),
     ],
 )
-def test_an_import_that_fails_says_which_module_and_why(written: Any, source: str, message: str) -> None:
+def test_an_import_that_fails_says_which_module_and_why(
+    written: Any, source: str, message: str
+) -> None:
     module = written(source)
     with pytest.raises(ProbeError, match=message.replace("{}", module)):
         open_model(f"plugin:{module}:Net", "cpu")
 
 
-def test_what_a_plugin_prints_does_not_reach_stdout(written: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_plugin_prints_does_not_reach_stdout(
+    written: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     loud = SOURCE.replace("        frames", "        print('encoding')\n        frames")
     module = written("print('importing')\n" + loud)
     open_model(f"plugin:{module}:Net", "cpu")
@@ -669,7 +837,9 @@ def recipe(name: str, corpus: Path, to: Path) -> str:
     return extract(name, corpus, to, dry_run=True).store.name
 
 
-def test_changed_code_makes_another_store_unless_a_version_stands_for_it(tones: Callable[..., Path], written: Any, tmp_path: Path) -> None:
+def test_changed_code_makes_another_store_unless_a_version_stands_for_it(
+    tones: Callable[..., Path], written: Any, tmp_path: Path
+) -> None:
     corpus, to = tones(words=1), tmp_path / "features"
 
     def stored(source: str) -> str:
@@ -682,11 +852,15 @@ def test_changed_code_makes_another_store_unless_a_version_stands_for_it(tones: 
     assert stored(versioned) != stored(versioned.replace("7", "8"))
 
 
-def test_every_file_of_a_package_and_the_file_that_is_its_argument_count(tones: Callable[..., Path], written: Any, tmp_path: Path) -> None:
+def test_every_file_of_a_package_and_the_file_that_is_its_argument_count(
+    tones: Callable[..., Path], written: Any, tmp_path: Path
+) -> None:
     corpus, to = tones(words=1), tmp_path / "features"
     (tmp_path / "plugpack" / "deep").mkdir(parents=True)
     (tmp_path / "plugpack" / "__init__.py").write_text("")
-    (tmp_path / "plugpack" / "deep" / "net.py").write_text(SOURCE + "\n    def __init__(self, path=''):\n        pass\n")
+    (tmp_path / "plugpack" / "deep" / "net.py").write_text(
+        SOURCE + "\n    def __init__(self, path=''):\n        pass\n"
+    )
     (tmp_path / "weights.bin").write_bytes(b"1")
     name = "plugin:plugpack.deep.net:Net@weights.bin"
     before = recipe(name, corpus, to)
@@ -709,7 +883,9 @@ def test_an_object_without_a_file_needs_a_version() -> None:
     assert (info.id, info.revision) == ("my net", "3")
 
 
-def test_a_certificate_is_not_taken_over_by_changed_code(tones: Callable[..., Path], written: Any, tmp_path: Path) -> None:
+def test_a_certificate_is_not_taken_over_by_changed_code(
+    tones: Callable[..., Path], written: Any, tmp_path: Path
+) -> None:
     corpus = tones(words=1)
     extract(f"plugin:{written(SOURCE, 'plug_certified')}:Net", corpus, tmp_path / "features")
     worse = SOURCE.replace("[frames]", "[frames - waveforms.mean()]")
@@ -717,7 +893,9 @@ def test_a_certificate_is_not_taken_over_by_changed_code(tones: Callable[..., Pa
         extract(f"plugin:{written(worse, 'plug_certified')}:Net", corpus, tmp_path / "features")
 
 
-def test_a_store_cannot_have_its_plugin_run(tones: Callable[..., Path], written: Any, tmp_path: Path) -> None:
+def test_a_store_cannot_have_its_plugin_run(
+    tones: Callable[..., Path], written: Any, tmp_path: Path
+) -> None:
     corpus = tones(words=1)
     module = written(SOURCE + "\nfrom pathlib import Path\nPath('was-run').touch()\n")
     name = f"plugin:{module}:Net"
@@ -725,13 +903,18 @@ def test_a_store_cannot_have_its_plugin_run(tones: Callable[..., Path], written:
     (store / "shard-00000.h5").write_bytes(b"damaged")
     (tmp_path / "was-run").unlink()
     del sys.modules[module]
-    with pytest.raises(ProbeError, match=r"which is code; a store's word is not enough to run it\. If you trust it, name it with --model"):
+    with pytest.raises(
+        ProbeError,
+        match=r"which is code; a store's word is not enough to run it\. If you trust it, name it with --model",
+    ):
         repair(store, corpus)
     assert not (tmp_path / "was-run").exists()
     assert repair(store, corpus, model=name).repaired == ["shard-00000"]
 
 
-def test_an_object_is_extracted_and_found_by_its_name(tones: Callable[..., Path], tmp_path: Path) -> None:
+def test_an_object_is_extracted_and_found_by_its_name(
+    tones: Callable[..., Path], tmp_path: Path
+) -> None:
     plugin = Sound()
     plugin.name = "mine"  # type: ignore[assignment]
     done = extract(plugin, tones(words=1), tmp_path / "features", view="meanstd")
@@ -742,7 +925,9 @@ def test_an_object_is_extracted_and_found_by_its_name(tones: Callable[..., Path]
 
 
 class Stack(torch.nn.Module):
-    """A stack of blocks that work on (frame, batch, dim) and return tuples, behind a front-end of (batch, dim, frame)."""
+    """A stack of blocks that work on (frame, batch, dim) and return tuples, behind a front-end of
+    (batch, dim, frame).
+    """
 
     sample_rate = 8000
 
@@ -752,7 +937,11 @@ class Stack(torch.nn.Module):
         self.front = torch.nn.Conv1d(1, 5, 20, 10)
         self.images = torch.nn.Conv2d(1, 2, 3, padding=1)
         self.blocks = torch.nn.ModuleList(torch.nn.LSTM(5, 5) for _ in range(3))
-        self.pooled, self.twice, self.idle = torch.nn.Linear(5, 5), torch.nn.Identity(), torch.nn.Identity()
+        self.pooled, self.twice, self.idle = (
+            torch.nn.Linear(5, 5),
+            torch.nn.Identity(),
+            torch.nn.Identity(),
+        )
         self.pairs, self.nothing = torch.nn.Identity(), Nothing()
 
     def forward(self, waveforms: Tensor) -> dict[str, Any]:
@@ -790,7 +979,9 @@ def test_hooked_layers_are_what_modules_give_whatever_their_axes() -> None:
     images = HookedModule(stack, ["images"])
     assert dict(images.layer_widths) == {"0": 5, "1": 10}
     assert torch.allclose(
-        images.encode(wave, torch.tensor([4000]))[0][1][0], stack.images(front.mT[None]).permute(2, 0, 1).flatten(1), atol=1e-6
+        images.encode(wave, torch.tensor([4000]))[0][1][0],
+        stack.images(front.mT[None]).permute(2, 0, 1).flatten(1),
+        atol=1e-6,
     )
 
 
@@ -802,7 +993,9 @@ def test_a_front_end_that_is_hooked_has_no_layer_0() -> None:
 
 
 @pytest.mark.parametrize("family", ["wav2vec2 post-LN", "wavlm pre-LN"])
-def test_hooked_blocks_of_a_checkpoint_are_its_layers(folders: dict[str, Path], family: str) -> None:
+def test_hooked_blocks_of_a_checkpoint_are_its_layers(
+    folders: dict[str, Path], family: str
+) -> None:
     ours = open_model(str(folders[family]), "cpu", implementation="reference")
     ours.model.version = "1"  # type: ignore[attr-defined]
     hooked = loader.encoder_of(ours.model, CPU, "wrapped", hooks=("encoder.layers.*",))  # type: ignore[attr-defined]
@@ -812,7 +1005,9 @@ def test_hooked_blocks_of_a_checkpoint_are_its_layers(folders: dict[str, Path], 
     wave = torch.randn(1, 6000)
     wave = (wave - wave.mean()) / wave.std(correction=0)
     lengths, names = torch.tensor([6000]), ["0", "1", "2", "3"]
-    for found, expected in zip(hooked.encode(wave, lengths, names)[0], ours.encode(wave, lengths, names)[0], strict=True):
+    for found, expected in zip(
+        hooked.encode(wave, lengths, names)[0], ours.encode(wave, lengths, names)[0], strict=True
+    ):
         assert (found - expected).abs().max() < 1e-4
 
 
@@ -837,8 +1032,12 @@ def test_a_hook_that_gives_no_frames_is_refused_by_name(hooks: Sequence[str], me
 
 
 def test_modules_of_different_frame_rates_are_refused() -> None:
-    module = torch.nn.Sequential(torch.nn.Unflatten(1, (1, -1)), torch.nn.Conv1d(1, 4, 10, 10), torch.nn.Conv1d(4, 4, 2, 2))
-    with pytest.raises(ProbeError, match=r"different numbers of frames of 1 s: 1 1600, 2 800\. Hook those"):
+    module = torch.nn.Sequential(
+        torch.nn.Unflatten(1, (1, -1)), torch.nn.Conv1d(1, 4, 10, 10), torch.nn.Conv1d(4, 4, 2, 2)
+    )
+    with pytest.raises(
+        ProbeError, match=r"different numbers of frames of 1 s: 1 1600, 2 800\. Hook those"
+    ):
         open_model(HookedModule(module, ["1", "2"]), "cpu")
 
 
@@ -853,17 +1052,29 @@ def load():
     return torch.nn.Sequential(torch.nn.Unflatten(1, (1, -1)), torch.nn.Conv1d(1, 4, 400, 320), torch.nn.GELU())
 """
     name = f"plugin:{written(source)}:load"
-    with pytest.raises(ProbeError, match=r"Sequential has no sample_rate, .*or --hook with names of its modules, such as 0, 1, 2"):
+    with pytest.raises(
+        ProbeError,
+        match=r"Sequential has no sample_rate, .*or --hook with names of its modules, such as 0, 1, 2",
+    ):
         probe_line(f"probe check {name}")
     probe_line(f"probe check {name} --hook 1 --quick")
-    probe_line(f"probe bench --model {name} --model fbank --hook 1 --task word-id --corpus {corpus} --to out --dry-run")
+    probe_line(
+        f"probe bench --model {name} --model fbank --hook 1 --task word-id --corpus {corpus} --to out --dry-run"
+    )
     assert "plugin--" in capsys.readouterr().out
-    probe_line(f"probe extract --model {name} --model fbank --hook 1 --hook 2 --corpus {corpus} --to features --view mean")
+    probe_line(
+        f"probe extract --model {name} --model fbank --hook 1 --hook 2 --corpus {corpus} --to features --view mean"
+    )
     [store] = [store for store in probe.find_stores("features") if "plugin" in store.requested]
     assert (store.recipe["model"]["id"], store.requested) == (name, f"{name}#1,2")
     assert store.recipe["model"]["aliases"] == {"1": "1", "2": "2"}
-    assert all(select_store(Path("features"), asked, "mean").path == store.path for asked in (name, f"{name}#1,2"))
-    with pytest.raises(UsageError, match="--hook 1: fbank has layers of its own; hooks are for plugin:"):
+    assert all(
+        select_store(Path("features"), asked, "mean").path == store.path
+        for asked in (name, f"{name}#1,2")
+    )
+    with pytest.raises(
+        UsageError, match="--hook 1: fbank has layers of its own; hooks are for plugin:"
+    ):
         probe_line(f"probe extract --model fbank --hook 1 --corpus {corpus} --to features")
     with pytest.raises(SystemExit):
         probe_line(f"probe doctor --model {name} --hook 7")
@@ -894,19 +1105,29 @@ def hear_module(**changes: Any) -> types.ModuleType:
         return torch.cat([timestamp(audio, model)[0].mean(1), audio.amax(1, keepdim=True)], 1)
 
     module = types.ModuleType("hear_example")
-    module.__dict__.update(load_model=lambda path="": Model(path), get_timestamp_embeddings=timestamp, get_scene_embeddings=scene)
+    module.__dict__.update(
+        load_model=lambda path="": Model(path),
+        get_timestamp_embeddings=timestamp,
+        get_scene_embeddings=scene,
+    )
     for name in changes.get("without", ()):
         delattr(module, name)
     return module
 
 
-def test_a_module_of_hears_interface_is_a_model(tones: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_of_hears_interface_is_a_model(
+    tones: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module = hear_module()
     module.__file__ = __file__
     monkeypatch.setitem(sys.modules, "hear_example", module)
     encoder = open_model("hear:hear_example@weights.pt", "cpu")
     assert encoder.info.layers == {"0": 2, "scene": 3}
-    assert (encoder.info.rate_hz, encoder.info.hop_samples, encoder.info.field_samples) == (22_050, 275, 0)
+    assert (encoder.info.rate_hz, encoder.info.hop_samples, encoder.info.field_samples) == (
+        22_050,
+        275,
+        0,
+    )
     assert encoder.model[0].path == "weights.pt"  # type: ignore[attr-defined]
     assert not check_model(encoder, quick=True).failed
     corpus = tones(words=1, speakers=1)
@@ -920,12 +1141,23 @@ def test_a_module_of_hears_interface_is_a_model(tones: Callable[..., Path], tmp_
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"without": ["get_scene_embeddings"]}, "hear:hear_example: has no get_scene_embeddings; expected the functions"),
-        ({"apart_ms": 25.0}, "hear:hear_example: timestamps 551.25 samples apart, where a frame comes every 275"),
-        ({"apart_ms": 0.0125}, "timestamps 0.275625 samples apart, .*; expected the same, timestamps in ms"),
+        (
+            {"without": ["get_scene_embeddings"]},
+            "hear:hear_example: has no get_scene_embeddings; expected the functions",
+        ),
+        (
+            {"apart_ms": 25.0},
+            "hear:hear_example: timestamps 551.25 samples apart, where a frame comes every 275",
+        ),
+        (
+            {"apart_ms": 0.0125},
+            "timestamps 0.275625 samples apart, .*; expected the same, timestamps in ms",
+        ),
     ],
 )
-def test_what_is_not_hears_interface_is_refused(changes: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_hears_interface_is_refused(
+    changes: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module = hear_module(**changes)
     module.__file__ = __file__
     monkeypatch.setitem(sys.modules, "hear_example", module)
@@ -933,7 +1165,9 @@ def test_what_is_not_hears_interface_is_refused(changes: dict[str, Any], message
         open_model("hear:hear_example", "cpu")
 
 
-def test_bench_names_a_model_that_cannot_be_had_once(tones: Callable[..., Path], tmp_path: Path) -> None:
+def test_bench_names_a_model_that_cannot_be_had_once(
+    tones: Callable[..., Path], tmp_path: Path
+) -> None:
     spec = "plugin:nowhere_at_all:Net"
     done = probe.bench([spec, "fbank"], ["word-id"], tones(), tmp_path, dry_run=True)
     (reason,) = done.refused

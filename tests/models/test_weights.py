@@ -1,4 +1,6 @@
-"""Weights on disk: whole ones are found and hashed; damaged, exchanged and disguised ones are refused before they are loaded."""
+"""Weights on disk: whole ones are found and hashed; damaged, exchanged and disguised ones are
+refused before they are loaded.
+"""
 
 import hashlib
 import json
@@ -21,7 +23,11 @@ from probe.files import sha256_of_json
 from probe.models.catalogue import open_model
 from probe.models.sources.weights import Weights, find_weights
 
-TENSORS = {"encoder.a": torch.arange(6.0).reshape(2, 3), "encoder.b": torch.ones(3), "lm_head.bias": torch.zeros(2)}
+TENSORS = {
+    "encoder.a": torch.arange(6.0).reshape(2, 3),
+    "encoder.b": torch.ones(3),
+    "lm_head.bias": torch.zeros(2),
+}
 WHOLE = save(TENSORS, metadata={"format": "pt"})
 SHA256 = hashlib.sha256(WHOLE).hexdigest()
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -57,13 +63,17 @@ def several(tmp_path: Path) -> Path:
     save_file({b: second, c: third}, tmp_path / PARTS[1], metadata={"format": "pt"})
     n_bytes = sum(4 * tensor.numel() for tensor in TENSORS.values())
     weight_map = {a: PARTS[0], b: PARTS[1], c: PARTS[1]}
-    (tmp_path / INDEX).write_text(json.dumps({"metadata": {"total_size": n_bytes}, "weight_map": weight_map}))
+    (tmp_path / INDEX).write_text(
+        json.dumps({"metadata": {"total_size": n_bytes}, "weight_map": weight_map})
+    )
     return tmp_path
 
 
 @pytest.fixture
 def cached(tmp_path: Path) -> Callable[..., Path]:
-    """Puts files into the layout of the hub's cache, blobs named by their sha256, and returns the snapshot's folder."""
+    """Puts files into the layout of the hub's cache, blobs named by their sha256, and returns the
+    snapshot's folder.
+    """
 
     def put(files: dict[str, bytes]) -> Path:
         repository = tmp_path / "models--org--name"
@@ -97,7 +107,9 @@ def copy(checkpoint: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def never_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails where anything is loaded from the weights."""
-    monkeypatch.setattr(transformers.PreTrainedModel, "from_pretrained", lambda *_, **__: pytest.fail("was loaded"))
+    monkeypatch.setattr(
+        transformers.PreTrainedModel, "from_pretrained", lambda *_, **__: pytest.fail("was loaded")
+    )
 
 
 def edit_index(folder: Path, **changes: Any) -> None:
@@ -129,7 +141,11 @@ def test_the_hash_of_several_files_changes_with_each_of_them(several: Path) -> N
     before = {find_weights(several).sha256}
     for name in PARTS:
         tensors = load_file(several / name)
-        save_file({key: tensor + 1 for key, tensor in tensors.items()}, several / name, metadata={"format": "pt"})
+        save_file(
+            {key: tensor + 1 for key, tensor in tensors.items()},
+            several / name,
+            metadata={"format": "pt"},
+        )
         before.add(find_weights(several).sha256)
     assert len(before) == 3
 
@@ -179,7 +195,9 @@ def test_the_wrong_sha256_is_refused_with_both(single: Path, wrong: str) -> None
 
 
 def test_the_sha256_of_one_part_is_not_that_of_several_files(several: Path) -> None:
-    with pytest.raises(ProbeError, match=r"index\.json: its sha256 is [0-9a-f]{64}, but --sha256 says"):
+    with pytest.raises(
+        ProbeError, match=r"index\.json: its sha256 is [0-9a-f]{64}, but --sha256 says"
+    ):
         find_weights(several, digest((several / PARTS[0]).read_bytes()))
 
 
@@ -204,20 +222,29 @@ def damage_of(n_bytes: int) -> st.SearchStrategy[tuple[int | None, int | None]]:
     return st.one_of(bits, st.tuples(st.none(), st.integers(0, n_bytes - 1)))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(damage=damage_of(len(WHOLE)), upper=st.booleans())
 def test_any_flipped_bit_and_any_truncation_is_refused_against_the_sha256(
     tmp_path: Path, damage: tuple[int | None, int | None], upper: bool
 ) -> None:
     (tmp_path / SINGLE).write_bytes(damaged(WHOLE, *damage))
-    with pytest.raises(ProbeError, match=r"model\.safetensors: (its sha256 is|not a whole safetensors file|a pickle under)"):
+    with pytest.raises(
+        ProbeError,
+        match=r"model\.safetensors: (its sha256 is|not a whole safetensors file|a pickle under)",
+    ):
         find_weights(tmp_path, SHA256.upper() if upper else SHA256)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 @pytest.mark.usefixtures("never_loaded")
-def test_a_damaged_checkpoint_is_never_loaded(copy: Path, checkpoint: Path, data: st.DataObject) -> None:
+def test_a_damaged_checkpoint_is_never_loaded(
+    copy: Path, checkpoint: Path, data: st.DataObject
+) -> None:
     whole = (checkpoint / SINGLE).read_bytes()
     (copy / SINGLE).write_bytes(damaged(whole, *data.draw(damage_of(len(whole)))))
     with pytest.raises(ProbeError, match=r"(its sha256 is|not a whole safetensors file)"):
@@ -228,7 +255,10 @@ def test_a_damaged_checkpoint_is_never_loaded(copy: Path, checkpoint: Path, data
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_truncation_is_refused_without_a_hash(tmp_path: Path, length: int) -> None:
     (tmp_path / SINGLE).write_bytes(WHOLE[:length])
-    with pytest.raises(ProbeError, match=rf"not a whole safetensors file \({length} bytes; .+\)\. Truncated\? Fetch it again"):
+    with pytest.raises(
+        ProbeError,
+        match=rf"not a whole safetensors file \({length} bytes; .+\)\. Truncated\? Fetch it again",
+    ):
         find_weights(tmp_path)
 
 
@@ -256,23 +286,31 @@ def test_a_flipped_bit_in_the_hubs_cache_is_refused(cached: Callable[..., Path],
         find_weights(snapshot)
 
 
-def test_a_flipped_bit_in_one_of_several_cached_files_is_refused(several: Path, cached: Callable[..., Path]) -> None:
+def test_a_flipped_bit_in_one_of_several_cached_files_is_refused(
+    several: Path, cached: Callable[..., Path]
+) -> None:
     files = {name: (several / name).read_bytes() for name in PARTS}
     snapshot = cached(files)
     shutil.copy(several / INDEX, snapshot / INDEX)
     assert find_weights(snapshot).against == "the hub's"
-    (snapshot / PARTS[1]).resolve().write_bytes(damaged(files[PARTS[1]], 8 * len(files[PARTS[1]]) - 2, None))
+    (snapshot / PARTS[1]).resolve().write_bytes(
+        damaged(files[PARTS[1]], 8 * len(files[PARTS[1]]) - 2, None)
+    )
     with pytest.raises(ProbeError, match=rf"{PARTS[1]}: its sha256 is .* but the hub's cache says"):
         find_weights(snapshot)
 
 
-def test_a_flipped_bit_in_a_cached_pytorch_file_is_refused(cached: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_flipped_bit_in_a_cached_pytorch_file_is_refused(
+    cached: Callable[..., Path], tmp_path: Path
+) -> None:
     torch.save(TENSORS, tmp_path / "plain.bin")
     content = (tmp_path / "plain.bin").read_bytes()
     snapshot = cached({"pytorch_model.bin": content})
     assert find_weights(snapshot).against == "the hub's"
     (snapshot / "pytorch_model.bin").resolve().write_bytes(damaged(content, 4000, None))
-    with pytest.raises(ProbeError, match=r"pytorch_model\.bin: its sha256 is .* but the hub's cache says"):
+    with pytest.raises(
+        ProbeError, match=r"pytorch_model\.bin: its sha256 is .* but the hub's cache says"
+    ):
         find_weights(snapshot)
 
 
@@ -290,7 +328,9 @@ def test_a_hub_checkpoint_with_a_flipped_bit_is_never_loaded(
 
 
 @pytest.mark.parametrize("name", ["0123456789" * 4, SHA256[:63], SHA256.upper(), "model"])
-def test_a_blob_that_is_not_named_by_a_sha256_is_compared_with_nothing(tmp_path: Path, name: str) -> None:
+def test_a_blob_that_is_not_named_by_a_sha256_is_compared_with_nothing(
+    tmp_path: Path, name: str
+) -> None:
     (tmp_path / "blobs").mkdir()
     (tmp_path / "blobs" / name).write_bytes(WHOLE)
     (tmp_path / SINGLE).symlink_to(tmp_path / "blobs" / name)
@@ -301,17 +341,24 @@ def test_a_blob_that_is_not_named_by_a_sha256_is_compared_with_nothing(tmp_path:
 
 
 def test_an_empty_folder_has_no_weights(tmp_path: Path) -> None:
-    with pytest.raises(ProbeError, match=r"no weights; expected one of model\.safetensors, .*, pytorch_model\.bin, "):
+    with pytest.raises(
+        ProbeError,
+        match=r"no weights; expected one of model\.safetensors, .*, pytorch_model\.bin, ",
+    ):
         find_weights(tmp_path)
 
 
 @pytest.mark.parametrize("name", [SINGLE, "pytorch_model.bin", INDEX])
-def test_what_is_no_file_is_refused_and_nothing_else_taken_instead(tmp_path: Path, name: str) -> None:
+def test_what_is_no_file_is_refused_and_nothing_else_taken_instead(
+    tmp_path: Path, name: str
+) -> None:
     torch.save(TENSORS, tmp_path / "pytorch_model.bin")
     for make in (Path.mkdir, os.mkfifo, lambda path: path.symlink_to(tmp_path / "pruned")):
         (tmp_path / name).unlink(missing_ok=True)
         make(tmp_path / name)
-        with pytest.raises(ProbeError, match=rf"{name}: no file, or a link to nothing\. Fetch the checkpoint again"):
+        with pytest.raises(
+            ProbeError, match=rf"{name}: no file, or a link to nothing\. Fetch the checkpoint again"
+        ):
             find_weights(tmp_path)
         if (tmp_path / name).is_dir():
             (tmp_path / name).rmdir()
@@ -321,7 +368,9 @@ def test_what_is_no_file_is_refused_and_nothing_else_taken_instead(tmp_path: Pat
 @pytest.mark.parametrize("name", [SINGLE, "pytorch_model.bin"])
 def test_a_disk_that_fails_is_named_with_the_file(tmp_path: Path, name: str) -> None:
     (tmp_path / name).symlink_to("/proc/self/mem")
-    with pytest.raises(ProbeError, match=rf"{name}: cannot be read now \(Input/output error\).*remove nothing"):
+    with pytest.raises(
+        ProbeError, match=rf"{name}: cannot be read now \(Input/output error\).*remove nothing"
+    ):
         find_weights(tmp_path)
 
 
@@ -331,8 +380,15 @@ def test_a_pickle_under_the_name_of_safetensors_is_refused(copy: Path, protocol:
     if protocol == "zip":
         torch.save(TENSORS, copy / SINGLE)
     else:
-        torch.save(TENSORS, copy / SINGLE, pickle_protocol=int(protocol), _use_new_zipfile_serialization=False)
-    with pytest.raises(ProbeError, match="a pickle under the name of a safetensors file; a pickle can run code"):
+        torch.save(
+            TENSORS,
+            copy / SINGLE,
+            pickle_protocol=int(protocol),
+            _use_new_zipfile_serialization=False,
+        )
+    with pytest.raises(
+        ProbeError, match="a pickle under the name of a safetensors file; a pickle can run code"
+    ):
         open_model(str(copy), "cpu")
 
 
@@ -356,23 +412,45 @@ def test_an_index_may_promise_no_more_than_there_is(several: Path, total: Any) -
 def test_files_smaller_than_the_index_promises_are_refused(several: Path, total: float) -> None:
     edit_index(several, metadata={"total_size": total})
     there = sum((several / name).stat().st_size for name in PARTS)
-    with pytest.raises(ProbeError, match=rf"index\.json: promises 1000000 bytes of weights, its files have {there}\. Fetch"):
+    with pytest.raises(
+        ProbeError,
+        match=rf"index\.json: promises 1000000 bytes of weights, its files have {there}\. Fetch",
+    ):
         find_weights(several)
 
 
 @pytest.mark.parametrize(
-    "name", ["../model.safetensors", "/etc/model.safetensors", "sub/model.safetensors", "model.bin", "model", "", 3, None, ["a"]]
+    "name",
+    [
+        "../model.safetensors",
+        "/etc/model.safetensors",
+        "sub/model.safetensors",
+        "model.bin",
+        "model",
+        "",
+        3,
+        None,
+        ["a"],
+    ],
 )
 def test_an_index_may_name_only_safetensors_beside_it(several: Path, name: Any) -> None:
     weight_map = json.loads((several / INDEX).read_text())["weight_map"]
     edit_index(several, weight_map=weight_map | {"encoder.b": name})
-    with pytest.raises(ProbeError, match=r"encoder\.b is said to be in .*; expected a \.safetensors file beside the index"):
+    with pytest.raises(
+        ProbeError,
+        match=r"encoder\.b is said to be in .*; expected a \.safetensors file beside the index",
+    ):
         find_weights(several)
 
 
 def test_an_index_of_pytorch_files_may_not_name_another_kind(tmp_path: Path) -> None:
-    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"a": "model.safetensors"}}))
-    with pytest.raises(ProbeError, match=r"a is said to be in 'model\.safetensors'; expected a \.bin file beside the index"):
+    (tmp_path / "pytorch_model.bin.index.json").write_text(
+        json.dumps({"weight_map": {"a": "model.safetensors"}})
+    )
+    with pytest.raises(
+        ProbeError,
+        match=r"a is said to be in 'model\.safetensors'; expected a \.bin file beside the index",
+    ):
         find_weights(tmp_path)
 
 
@@ -381,17 +459,28 @@ def test_a_part_that_is_missing_is_named(several: Path, gone: list[int]) -> None
     for i in gone:
         (several / PARTS[i]).unlink()
     names = ", ".join(PARTS[i] for i in gone)
-    with pytest.raises(ProbeError, match=rf"index\.json: of its 2 files {names} missing\. Fetch the checkpoint again"):
+    with pytest.raises(
+        ProbeError,
+        match=rf"index\.json: of its 2 files {names} missing\. Fetch the checkpoint again",
+    ):
         find_weights(several)
 
 
 def test_a_part_with_other_tensors_than_the_index_says_is_refused(several: Path) -> None:
     weight_map = json.loads((several / INDEX).read_text())["weight_map"]
     edit_index(several, weight_map={**weight_map, "encoder.b": PARTS[0]})
-    with pytest.raises(ProbeError, match=rf"{PARTS[0]}: its tensors are not those of the index: encoder\.b\. Fetch"):
+    with pytest.raises(
+        ProbeError, match=rf"{PARTS[0]}: its tensors are not those of the index: encoder\.b\. Fetch"
+    ):
         find_weights(several)
-    edit_index(several, weight_map={name: part for name, part in weight_map.items() if name != "lm_head.bias"})
-    with pytest.raises(ProbeError, match=rf"{PARTS[1]}: its tensors are not those of the index: lm_head\.bias\. Fetch"):
+    edit_index(
+        several,
+        weight_map={name: part for name, part in weight_map.items() if name != "lm_head.bias"},
+    )
+    with pytest.raises(
+        ProbeError,
+        match=rf"{PARTS[1]}: its tensors are not those of the index: lm_head\.bias\. Fetch",
+    ):
         find_weights(several)
 
 
@@ -407,26 +496,42 @@ def test_exchanged_parts_are_refused(several: Path) -> None:
 def test_a_truncated_part_is_refused(several: Path, kept: int) -> None:
     edit_index(several, metadata={})
     (several / PARTS[1]).write_bytes((several / PARTS[1]).read_bytes()[:kept])
-    with pytest.raises(ProbeError, match=rf"{PARTS[1]}: not a whole safetensors file \({kept} bytes"):
+    with pytest.raises(
+        ProbeError, match=rf"{PARTS[1]}: not a whole safetensors file \({kept} bytes"
+    ):
         find_weights(several)
 
 
 def test_a_pickle_among_the_parts_is_refused(several: Path) -> None:
     torch.save(TENSORS, several / PARTS[1])
-    with pytest.raises(ProbeError, match=rf"{PARTS[1]}: a pickle under the name of a safetensors file"):
+    with pytest.raises(
+        ProbeError, match=rf"{PARTS[1]}: a pickle under the name of a safetensors file"
+    ):
         find_weights(several)
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        *("", "{", "[]", "3", "null", '{"metadata": {}}', '{"weight_map": null}', '{"weight_map": [1]}', "[" * 100_000),
+        *(
+            "",
+            "{",
+            "[]",
+            "3",
+            "null",
+            '{"metadata": {}}',
+            '{"weight_map": null}',
+            '{"weight_map": [1]}',
+            "[" * 100_000,
+        ),
         *('{"weight_map": {}, "metadata": "x"}', '{"weight_map": {}, "metadata": [1]}'),
     ],
 )
 def test_a_damaged_index_is_refused(several: Path, content: str) -> None:
     (several / INDEX).write_text(content)
-    with pytest.raises(ProbeError, match=r"index\.json: no index of weights \(.+\)\. Fetch the checkpoint again"):
+    with pytest.raises(
+        ProbeError, match=r"index\.json: no index of weights \(.+\)\. Fetch the checkpoint again"
+    ):
         find_weights(several)
 
 
@@ -454,7 +559,9 @@ def test_fewer_blocks_than_the_weights_have_are_refused(copy: Path) -> None:
 
 def test_more_blocks_than_the_weights_have_are_refused(copy: Path) -> None:
     edit_config(copy, num_hidden_layers=3)
-    with pytest.raises(ProbeError, match=r"16 of the encoder's weights missing, .*encoder\.layers\.2\."):
+    with pytest.raises(
+        ProbeError, match=r"16 of the encoder's weights missing, .*encoder\.layers\.2\."
+    ):
         open_model(str(copy), "cpu")
 
 
@@ -462,7 +569,10 @@ def test_convolution_biases_that_the_config_does_not_have_are_refused(copy: Path
     tensors = load_file(copy / SINGLE)
     biases = {f"feature_extractor.conv_layers.{i}.conv.bias": torch.ones(8) for i in range(7)}
     save_file(tensors | biases, copy / SINGLE, metadata={"format": "pt"})
-    with pytest.raises(ProbeError, match=r"7 weights of the encoder have no place .*feature_extractor\.conv_layers\.0\.conv\.bias"):
+    with pytest.raises(
+        ProbeError,
+        match=r"7 weights of the encoder have no place .*feature_extractor\.conv_layers\.0\.conv\.bias",
+    ):
         open_model(str(copy), "cpu")
     edit_config(copy, conv_bias=True)
     assert open_model(str(copy), "cpu").info.notes == ()
@@ -476,32 +586,52 @@ def test_convolution_biases_that_the_weights_do_not_have_are_refused(copy: Path)
 
 def test_weights_of_another_family_are_refused(copy: Path, tmp_path: Path) -> None:
     settings = {**SIZES, "conv_pos_kernel_size": 7}
-    transformers.Data2VecAudioModel(transformers.Data2VecAudioConfig(**settings)).save_pretrained(tmp_path / "other")
+    transformers.Data2VecAudioModel(transformers.Data2VecAudioConfig(**settings)).save_pretrained(
+        tmp_path / "other"
+    )
     shutil.copy(tmp_path / "other" / SINGLE, copy / SINGLE)
-    with pytest.raises(ProbeError, match=r"the encoder's weights missing.*is this a wav2vec2 checkpoint|cannot be loaded"):
+    with pytest.raises(
+        ProbeError,
+        match=r"the encoder's weights missing.*is this a wav2vec2 checkpoint|cannot be loaded",
+    ):
         open_model(str(copy), "cpu")
 
 
 def test_an_adapter_of_peft_is_refused(copy: Path) -> None:
-    settings = {"peft_type": "LORA", "base_model_name_or_path": "org/name", "auto_mapping": {"base_model_class": "HubertModel"}}
+    settings = {
+        "peft_type": "LORA",
+        "base_model_name_or_path": "org/name",
+        "auto_mapping": {"base_model_class": "HubertModel"},
+    }
     (copy / "adapter_config.json").write_text(json.dumps(settings))
     for with_config in (True, False):
-        with pytest.raises(ProbeError, match=r"adapter_config\.json: a PEFT adapter \(LORA\) of org/name") as caught:
+        with pytest.raises(
+            ProbeError, match=r"adapter_config\.json: a PEFT adapter \(LORA\) of org/name"
+        ) as caught:
             open_model(str(copy), "cpu")
-        assert f"PeftModel.from_pretrained(HubertModel.from_pretrained('org/name'), '{copy}').merge_and_unload()" in str(caught.value)
+        assert (
+            f"PeftModel.from_pretrained(HubertModel.from_pretrained('org/name'), '{copy}').merge_and_unload()"
+            in str(caught.value)
+        )
         if with_config:
             (copy / "config.json").unlink()
 
 
 def test_an_adapter_that_names_no_checkpoint_says_where_to_write_it(copy: Path) -> None:
     (copy / "adapter_config.json").write_text(json.dumps({"peft_type": "IA3"}))
-    with pytest.raises(ProbeError, match=r"-merged, with the checkpoint .* in the place of BASE:\n  python -c"):
+    with pytest.raises(
+        ProbeError, match=r"-merged, with the checkpoint .* in the place of BASE:\n  python -c"
+    ):
         open_model(str(copy), "cpu")
 
 
 def rename_weights(folder: Path, rename: Callable[[str], str], **more: torch.Tensor) -> None:
     weights = load_file(folder / SINGLE)
-    save_file({rename(name): weight for name, weight in weights.items()} | more, folder / SINGLE, metadata={"format": "pt"})
+    save_file(
+        {rename(name): weight for name, weight in weights.items()} | more,
+        folder / SINGLE,
+        metadata={"format": "pt"},
+    )
 
 
 @pytest.mark.parametrize(
@@ -513,10 +643,17 @@ def rename_weights(folder: Path, rename: Callable[[str], str], **more: torch.Ten
         (lambda name: f"student.{name}", "'student.'"),
         (lambda name: f"encoder.{name}", "'encoder.'"),
         (lambda name: f"_orig_mod.wav2vec2.{name}", "'_orig_mod'"),
-        (lambda name: f"model.{name}".replace("layers.0.", "layers.0._orig_mod._fsdp_wrapped_module."), "'model.' and '_fsdp_wr"),
+        (
+            lambda name: f"model.{name}".replace(
+                "layers.0.", "layers.0._orig_mod._fsdp_wrapped_module."
+            ),
+            "'model.' and '_fsdp_wr",
+        ),
     ],
 )
-def test_what_a_training_wrapper_wrote_before_names_is_left_off(checkpoint: Path, copy: Path, rename: Callable[[str], str], said: str) -> None:
+def test_what_a_training_wrapper_wrote_before_names_is_left_off(
+    checkpoint: Path, copy: Path, rename: Callable[[str], str], said: str
+) -> None:
     rename_weights(copy, rename)
     opened, plain = open_model(str(copy), "cpu"), open_model(str(checkpoint), "cpu")
     (note,) = opened.info.notes
@@ -535,69 +672,109 @@ def test_names_that_are_as_they_should_be_give_no_note(checkpoint: Path, copy: P
 def test_two_encoders_in_one_file_are_refused(copy: Path) -> None:
     twice = {f"teacher.{name}": weight for name, weight in load_file(copy / SINGLE).items()}
     rename_weights(copy, lambda name: f"student.{name}", **twice)
-    with pytest.raises(ProbeError, match=r"weights of 2 encoders, whose names begin with 'student\.', 'teacher\.'"):
+    with pytest.raises(
+        ProbeError, match=r"weights of 2 encoders, whose names begin with 'student\.', 'teacher\.'"
+    ):
         open_model(str(copy), "cpu")
 
 
 def test_an_unmerged_lora_is_refused_with_the_command(copy: Path) -> None:
     name = "encoder.layers.0.attention.q_proj"
     rename_weights(copy, lambda item: item.replace(f"{name}.", f"{name}.base_layer."))
-    with pytest.raises(ProbeError, match=r"2 weights of a LoRA.*q_proj\.base_layer\.bias.*merge_and_unload\(\); model\.save"):
+    with pytest.raises(
+        ProbeError,
+        match=r"2 weights of a LoRA.*q_proj\.base_layer\.bias.*merge_and_unload\(\); model\.save",
+    ):
         open_model(str(copy), "cpu")
 
 
 def test_quantised_checkpoints_are_named_as_such(copy: Path) -> None:
     plain = (copy / "config.json").read_text()
     edit_config(copy, quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True})
-    with pytest.raises(ProbeError, match=r"weights are quantised \(bitsandbytes\).*dequantize\(\)\.save_pretrained"):
+    with pytest.raises(
+        ProbeError, match=r"weights are quantised \(bitsandbytes\).*dequantize\(\)\.save_pretrained"
+    ):
         open_model(str(copy), "cpu")
     (copy / "config.json").write_text(plain)
     rename_weights(copy, lambda name: name.replace("q_proj.weight", "q_proj.qweight"))
-    with pytest.raises(ProbeError, match=r"quantised weights: encoder\.layers\.0\.attention\.q_proj\.qweight"):
+    with pytest.raises(
+        ProbeError, match=r"quantised weights: encoder\.layers\.0\.attention\.q_proj\.qweight"
+    ):
         open_model(str(copy), "cpu")
 
 
 def test_the_state_of_a_training_is_refused_with_how_to_save_its_weights(copy: Path) -> None:
     torch.save({"epoch": 3, "state_dict": load_file(copy / SINGLE)}, copy / "pytorch_model.bin")
     (copy / SINGLE).unlink()
-    with pytest.raises(ProbeError, match=r"holds epoch, state_dict; expected the weights alone.*state\['state_dict'\]"):
+    with pytest.raises(
+        ProbeError,
+        match=r"holds epoch, state_dict; expected the weights alone.*state\['state_dict'\]",
+    ):
         open_model(str(copy), "cpu")
 
 
-def test_a_variant_alone_is_read_and_noted_and_beside_the_usual_file_it_is_named(copy: Path) -> None:
+def test_a_variant_alone_is_read_and_noted_and_beside_the_usual_file_it_is_named(
+    copy: Path,
+) -> None:
     shutil.copy(copy / SINGLE, copy / "model.fp16.safetensors")
     (copy / "training_args.bin").write_bytes(b"")
-    assert open_model(str(copy), "cpu").info.notes == ("model.safetensors is read; other weights beside it are not: model.fp16.safetensors",)
+    assert open_model(str(copy), "cpu").info.notes == (
+        "model.safetensors is read; other weights beside it are not: model.fp16.safetensors",
+    )
     (copy / SINGLE).unlink()
     (note,) = open_model(str(copy), "cpu").info.notes
     assert "come from a variant, model.fp16.safetensors" in note
     shutil.copy(copy / "model.fp16.safetensors", copy / "model.ema.safetensors")
-    with pytest.raises(ProbeError, match=r"weights of 2 variants, model\.ema\.safetensors, model\.fp16\.safetensors"):
+    with pytest.raises(
+        ProbeError,
+        match=r"weights of 2 variants, model\.ema\.safetensors, model\.fp16\.safetensors",
+    ):
         open_model(str(copy), "cpu")
 
 
 @pytest.mark.parametrize("ending", ["safetensors", "bin"])
-def test_parts_without_their_index_and_files_of_other_libraries_are_named(copy: Path, ending: str) -> None:
-    part = {"safetensors": "model-00001-of-00002.safetensors", "bin": "pytorch_model-00001-of-00002.bin"}[ending]
+def test_parts_without_their_index_and_files_of_other_libraries_are_named(
+    copy: Path, ending: str
+) -> None:
+    part = {
+        "safetensors": "model-00001-of-00002.safetensors",
+        "bin": "pytorch_model-00001-of-00002.bin",
+    }[ending]
     (copy / SINGLE).rename(copy / part)
     with pytest.raises(ProbeError, match=rf"1 parts of weights \({part}\) without the index"):
         open_model(str(copy), "cpu")
     (copy / part).rename(copy / "tf_model.h5")
-    with pytest.raises(ProbeError, match=r"no weights; expected one of .* It has tf_model\.h5, which cannot be read here"):
+    with pytest.raises(
+        ProbeError,
+        match=r"no weights; expected one of .* It has tf_model\.h5, which cannot be read here",
+    ):
         open_model(str(copy), "cpu")
 
 
-POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 377607901\n"
+POINTER = (
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 377607901\n"
+)
 FOREIGN = [
     (POINTER, r"a Git LFS pointer, not the file itself.*git lfs pull"),
-    (b"<!DOCTYPE html><html><body>Log in</body></html>", r"a web page \(HTML\), not the file itself"),
-    (b"\x1f\x8b\x08\x00" + bytes(60), r"compressed by gzip, not the file itself\. Unpack it with gunzip"),
+    (
+        b"<!DOCTYPE html><html><body>Log in</body></html>",
+        r"a web page \(HTML\), not the file itself",
+    ),
+    (
+        b"\x1f\x8b\x08\x00" + bytes(60),
+        r"compressed by gzip, not the file itself\. Unpack it with gunzip",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("content", "message"), FOREIGN, ids=["lfs", "html", "gzip"])
-@pytest.mark.parametrize("name", [SINGLE, "pytorch_model.bin", INDEX, "config.json", "preprocessor_config.json", "model.pt"])
-def test_what_stands_in_a_file_instead_is_named(copy: Path, name: str, content: bytes, message: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [SINGLE, "pytorch_model.bin", INDEX, "config.json", "preprocessor_config.json", "model.pt"],
+)
+def test_what_stands_in_a_file_instead_is_named(
+    copy: Path, name: str, content: bytes, message: str
+) -> None:
     if name in ("pytorch_model.bin", INDEX):
         (copy / SINGLE).unlink()
     (copy / name).write_bytes(content)
@@ -608,7 +785,10 @@ def test_what_stands_in_a_file_instead_is_named(copy: Path, name: str, content: 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"conv_stride": [5, 2, 2, 2, 2, 2, 0]}, r"conv_stride \[5, 2, 2, 2, 2, 2, 0\]; expected 1 or more each"),
+        (
+            {"conv_stride": [5, 2, 2, 2, 2, 2, 0]},
+            r"conv_stride \[5, 2, 2, 2, 2, 2, 0\]; expected 1 or more each",
+        ),
         ({"conv_kernel": [10, 3, 3, 3, 3, 2, -2]}, r"conv_kernel .*; expected 1 or more each"),
         ({"num_hidden_layers": 0}, "num_hidden_layers 0; expected 1 or more"),
         ({"auto_map": 3}, r"its config\.json cannot be used"),
@@ -616,7 +796,9 @@ def test_what_stands_in_a_file_instead_is_named(copy: Path, name: str, content: 
         ({"model_type": []}, r"its config\.json cannot be used"),
     ],
 )
-def test_a_config_of_any_form_ends_in_one_line(copy: Path, changes: dict[str, Any], message: str) -> None:
+def test_a_config_of_any_form_ends_in_one_line(
+    copy: Path, changes: dict[str, Any], message: str
+) -> None:
     edit_config(copy, **changes)
     for name in (str(copy), f"random:{copy}"):
         with pytest.raises(ProbeError, match=message) as caught:
@@ -624,12 +806,23 @@ def test_a_config_of_any_form_ends_in_one_line(copy: Path, changes: dict[str, An
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("changes", [{"hidden_act": "x"}, {"hidden_dropout": 3.0}, {"num_attention_heads": 0}, {"intermediate_size": -1}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden_act": "x"},
+        {"hidden_dropout": 3.0},
+        {"num_attention_heads": 0},
+        {"intermediate_size": -1},
+    ],
+)
 def test_sizes_that_make_no_model_end_in_one_line(copy: Path, changes: dict[str, Any]) -> None:
     edit_config(copy, **changes)
     with pytest.raises(ProbeError, match=r"no model can be made from its configuration \(.+\)\.$"):
         open_model(f"random:{copy}", "cpu")
-    with pytest.raises(ProbeError, match=r"model\.safetensors: the weights cannot be loaded into the model that config\.json describes \(.+\)"):
+    with pytest.raises(
+        ProbeError,
+        match=r"model\.safetensors: the weights cannot be loaded into the model that config\.json describes \(.+\)",
+    ):
         open_model(str(copy), "cpu")
 
 
@@ -641,15 +834,21 @@ def test_a_claim_of_architecture_alone_gives_no_head(copy: Path, architectures: 
 
 @pytest.mark.parametrize("value", ["false", None, 0, 1, []])
 def test_whether_waveforms_are_normalised_must_be_said_plainly(copy: Path, value: Any) -> None:
-    (copy / "preprocessor_config.json").write_text(json.dumps({"do_normalize": value, "sampling_rate": 16_000}))
-    with pytest.raises(ProbeError, match=r"preprocessor_config\.json: do_normalize .*; expected true or false"):
+    (copy / "preprocessor_config.json").write_text(
+        json.dumps({"do_normalize": value, "sampling_rate": 16_000})
+    )
+    with pytest.raises(
+        ProbeError, match=r"preprocessor_config\.json: do_normalize .*; expected true or false"
+    ):
         open_model(str(copy), "cpu")
 
 
 # Odd folders
 
 
-def test_a_checkpoint_opens_through_links_from_a_folder_that_may_not_be_written(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_opens_through_links_from_a_folder_that_may_not_be_written(
+    checkpoint: Path, tmp_path: Path
+) -> None:
     expected = open_model(str(checkpoint), "cpu").info
     (tmp_path / "files").mkdir()
     for file in checkpoint.iterdir():
@@ -661,15 +860,25 @@ def test_a_checkpoint_opens_through_links_from_a_folder_that_may_not_be_written(
         found = open_model(str(tmp_path / "link"), "cpu").info
     finally:
         (tmp_path / "files").chmod(0o755)
-    assert (found.weights_sha256, found.layers, found.notes) == (expected.weights_sha256, expected.layers, ())
+    assert (found.weights_sha256, found.layers, found.notes) == (
+        expected.weights_sha256,
+        expected.layers,
+        (),
+    )
     assert sorted(item.name for item in (tmp_path / "files").iterdir()) == before
 
 
 @pytest.mark.parametrize("name", ["model@v1", "a@b/model", "ü b", "model.safetensors", "x" * 200])
-def test_a_folder_of_any_name_opens_with_its_weights_and_at_random(checkpoint: Path, tmp_path: Path, name: str) -> None:
+def test_a_folder_of_any_name_opens_with_its_weights_and_at_random(
+    checkpoint: Path, tmp_path: Path, name: str
+) -> None:
     folder = Path(shutil.copytree(checkpoint, tmp_path / name))
     info = open_model(str(folder), "cpu").info
-    assert (info.id, info.revision, info.spec) == (folder.name, info.weights_sha256[:12], str(folder))
+    assert (info.id, info.revision, info.spec) == (
+        folder.name,
+        info.weights_sha256[:12],
+        str(folder),
+    )
     assert open_model(f"{folder}/", "cpu").info == info
     for spelling, seed in ((f"random:{folder}", 0), (f"random:{folder}@3", 3)):
         info = open_model(spelling, "cpu").info

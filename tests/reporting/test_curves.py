@@ -19,7 +19,11 @@ if missing_matplotlib():
 def drawn(figure: Any, panel: int = 0) -> dict[str, tuple[list[float], list[float]]]:
     """(x, y) of every line of a panel that has points, by its label."""
     lines = figure.axes[panel].get_lines()
-    return {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in lines if len(line.get_xdata())}
+    return {
+        line.get_label(): (list(line.get_xdata()), list(line.get_ydata()))
+        for line in lines
+        if len(line.get_xdata())
+    }
 
 
 def legend(figure: Any) -> list[str]:
@@ -30,56 +34,111 @@ def test_plotted_points_are_the_test_values_in_percent() -> None:
     figure = curves_figure(layer_rows(frame(*curve([0.5, 0.9, 0.6], [0.25, 0.75, 0.5]))))
     assert drawn(figure) == {"org/a": ([0, 1, 2], [25, 75, 50]), "org/a | chosen": ([1], [75])}
     band: Any = figure.axes[0].collections[0].get_paths()[0].vertices
-    assert {(round(x), round(y)) for x, y in band} == {(0, 20), (0, 30), (1, 70), (1, 80), (2, 45), (2, 55)}
+    assert {(round(x), round(y)) for x, y in band} == {
+        (0, 20),
+        (0, 30),
+        (1, 70),
+        (1, 80),
+        (2, 45),
+        (2, 55),
+    }
 
 
 def test_conv_stands_before_the_layers_and_final_apart_from_the_line() -> None:
-    figure = curves_figure(layer_rows(frame(*curve([0.1, 0.2, 0.3, 0.9], [0.1, 0.2, 0.3, 0.4], "conv 0 1 final"))))
+    figure = curves_figure(
+        layer_rows(frame(*curve([0.1, 0.2, 0.3, 0.9], [0.1, 0.2, 0.3, 0.4], "conv 0 1 final")))
+    )
     assert drawn(figure) == {
         "org/a": ([-1, 0, 1], [10, 20, 30]),
         "org/a | final": ([2], [40]),
         "org/a | chosen": ([2], [40]),
     }
-    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["\nconv", "0", "1", "2"]
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == [
+        "\nconv",
+        "0",
+        "1",
+        "2",
+    ]
 
 
 def test_a_model_of_one_layer_is_a_horizontal_line_across_the_panel() -> None:
-    figure = curves_figure(layer_rows(frame(*curve([0.5] * 3, [0.5] * 3), *curve([0.2], [0.25], "0", model="fbank"))))
+    figure = curves_figure(
+        layer_rows(frame(*curve([0.5] * 3, [0.5] * 3), *curve([0.2], [0.25], "0", model="fbank")))
+    )
     line = next(line for line in figure.axes[0].get_lines() if line.get_label() == "fbank")
     assert (list(line.get_xdata()), list(line.get_ydata())) == ([0, pytest.approx(2.06)], [25, 25])
     assert line.is_dashed()
     bar = figure.axes[0].collections[-1].get_paths()[0].vertices
-    assert bar.tolist() == [[pytest.approx(2.06), pytest.approx(20)], [pytest.approx(2.06), pytest.approx(30)]]
+    assert bar.tolist() == [
+        [pytest.approx(2.06), pytest.approx(20)],
+        [pytest.approx(2.06), pytest.approx(30)],
+    ]
 
 
 def test_models_of_one_layer_alone_are_points_beside_each_other() -> None:
-    figure = curves_figure(layer_rows(frame(*(item for name in "ab" for item in curve([0.2], [0.25], "0", model=name)))))
+    figure = curves_figure(
+        layer_rows(
+            frame(*(item for name in "ab" for item in curve([0.2], [0.25], "0", model=name)))
+        )
+    )
     assert drawn(figure) == {"a": ([0], [25]), "b": ([1], [25])}
 
 
 def test_codelengths_are_drawn_in_bits() -> None:
-    bits: dict[str, Any] = {"metric": "codelength", "higher_is_better": False, "low": 1.5, "high": 3.0}
+    bits: dict[str, Any] = {
+        "metric": "codelength",
+        "higher_is_better": False,
+        "low": 1.5,
+        "high": 3.0,
+    }
     codes = [item for item in curve([2.5] * 3, [2.5, 2.25, 2.0], **bits) if item.split == "test"]
     figure = curves_figure(layer_rows(frame(*curve([0.5] * 3, [0.5] * 3), *codes)))
-    assert [axes.get_ylabel() for axes in figure.axes] == ["accuracy (%) ↑", "codelength (bits per label) ↓"]
+    assert [axes.get_ylabel() for axes in figure.axes] == [
+        "accuracy (%) ↑",
+        "codelength (bits per label) ↓",
+    ]
     assert drawn(figure, 1)["org/a"][1] == [2.5, 2.25, 2.0]
 
 
 def test_usually_conditions_and_detection_costs_are_left_to_other_pictures() -> None:
-    costs: dict[str, Any] = {"metric": "min_dcf_0.01", "higher_is_better": False, "select_by": "eer"}
+    costs: dict[str, Any] = {
+        "metric": "min_dcf_0.01",
+        "higher_is_better": False,
+        "select_by": "eer",
+    }
     eer = costs | {"metric": "eer"}
-    records = [item for heard in ("clean", "telephone") for item in curve([0.5] * 3, [0.5] * 3, condition=heard)]
-    records += [*curve([0.5] * 3, [0.5] * 3, task="verify", **eer), *curve([0.5] * 3, [0.5] * 3, task="verify", **costs)]
+    records = [
+        item
+        for heard in ("clean", "telephone")
+        for item in curve([0.5] * 3, [0.5] * 3, condition=heard)
+    ]
+    records += [
+        *curve([0.5] * 3, [0.5] * 3, task="verify", **eer),
+        *curve([0.5] * 3, [0.5] * 3, task="verify", **costs),
+    ]
     records += curve([0.5] * 3, [0.5] * 3, task="noisy", condition="telephone")
     rows = layer_rows(frame(*records))
     shown = usual_rows(rows)[["task", "condition", "metric"]].drop_duplicates().to_numpy().tolist()
-    assert shown == [["digits", "clean", "accuracy"], ["noisy", "telephone", "accuracy"], ["verify", "clean", "eer"]]
+    assert shown == [
+        ["digits", "clean", "accuracy"],
+        ["noisy", "telephone", "accuracy"],
+        ["verify", "clean", "eer"],
+    ]
     left = usual_rows(rows[rows["metric"] != "eer"])
-    assert ["verify", "min_dcf_0.01"] in left[["task", "metric"]].to_numpy().tolist(), "costs alone are drawn"
+    assert ["verify", "min_dcf_0.01"] in left[["task", "metric"]].to_numpy().tolist(), (
+        "costs alone are drawn"
+    )
 
 
 def test_one_value_left_of_many_layers_stays_a_point() -> None:
-    figure = curves_figure(layer_rows(frame(*curve([0.5, None, None], [0.5, None, None]), *curve([0.2] * 3, [0.2] * 3, model="b"))))
+    figure = curves_figure(
+        layer_rows(
+            frame(
+                *curve([0.5, None, None], [0.5, None, None]),
+                *curve([0.2] * 3, [0.2] * 3, model="b"),
+            )
+        )
+    )
     assert drawn(figure)["org/a"] == ([0], [50])
 
 
@@ -91,11 +150,18 @@ def test_layers_stand_at_their_number_where_only_some_were_run() -> None:
 def deep(n: int, layers: str, **changed: Any) -> list[Any]:
     """A curve of a model of ``n`` blocks."""
     values = [0.1 * (place + 1) for place in range(len(layers.split()))]
-    return [replace(item, depth=depth_of(item.layer, n)) for item in curve(values, values, layers, **changed)]
+    return [
+        replace(item, depth=depth_of(item.layer, n))
+        for item in curve(values, values, layers, **changed)
+    ]
 
 
 def test_on_the_axis_of_depth_models_end_at_one_place_and_final_stands_apart() -> None:
-    records = [*deep(4, "conv 0 1 2 4"), *deep(8, "0 4 8 final", model="org/b"), *curve([0.2], [0.25], "0", model="fbank")]
+    records = [
+        *deep(4, "conv 0 1 2 4"),
+        *deep(8, "0 4 8 final", model="org/b"),
+        *curve([0.2], [0.25], "0", model="fbank"),
+    ]
     figure = curves_figure(layer_rows(frame(*records)), "depth")
     lines = drawn(figure)
     assert lines["org/a"][0] == [-0.08, 0, 0.25, 0.5, 1]
@@ -103,13 +169,25 @@ def test_on_the_axis_of_depth_models_end_at_one_place_and_final_stands_apart() -
     assert lines["org/b | final"] == ([1.08], pytest.approx([40]))
     assert lines["fbank"][0] == pytest.approx([-0.08, 1.08 + 0.03 * 1.16])
     axes = figure.axes[0]
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["\nconv", "0", "0.25", "0.5", "0.75", "1"]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == [
+        "\nconv",
+        "0",
+        "0.25",
+        "0.5",
+        "0.75",
+        "1",
+    ]
     assert axes.get_xlabel() == "relative depth"
 
 
-def test_models_without_depth_are_named_and_none_is_an_error(caplog: pytest.LogCaptureFixture) -> None:
+def test_models_without_depth_are_named_and_none_is_an_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     flat = [*curve([0.2], [0.25], "0", model="fbank")]
-    figure = curves_figure(layer_rows(frame(*deep(2, "0 1 2"), *curve([0.5] * 3, [0.5] * 3, model="org/b"), *flat)), "depth")
+    figure = curves_figure(
+        layer_rows(frame(*deep(2, "0 1 2"), *curve([0.5] * 3, [0.5] * 3, model="org/b"), *flat)),
+        "depth",
+    )
     assert set(drawn(figure)) == {"org/a", "org/a | chosen", "fbank"}
     assert caplog.messages == ["not drawn, nothing says how many blocks they have: org/b"]
     with pytest.raises(ProbeError, match=r"no layer has a relative depth: .*--axis index"):
@@ -135,7 +213,9 @@ def test_across_domains_there_is_a_panel_per_train_and_test_domain() -> None:
     assert drawn(figure, 1) == {"org/a": ([0, 1, 2], [40, 60, 75]), "org/a | chosen": ([1], [60])}
 
 
-def test_more_panels_than_a_page_holds_are_left_out_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_more_panels_than_a_page_holds_are_left_out_and_it_is_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     records = [item for n in range(30) for item in curve([0.5] * 3, [0.5] * 3, task=f"t{n:02}")]
     figure = curves_figure(layer_rows(frame(*records)))
     assert len(figure.axes) == 24 and figure.get_suptitle() == "24 of 30 panels"
@@ -143,7 +223,9 @@ def test_more_panels_than_a_page_holds_are_left_out_and_it_is_said(caplog: pytes
 
 
 def test_heads_are_told_apart_where_several_are_headlines() -> None:
-    figure = curves_figure(layer_rows(frame(*curve([0.5] * 3, [0.5] * 3), *curve([0.6] * 3, [0.6] * 3, head="mlp"))))
+    figure = curves_figure(
+        layer_rows(frame(*curve([0.5] * 3, [0.5] * 3), *curve([0.6] * 3, [0.6] * 3, head="mlp")))
+    )
     assert legend(figure)[:2] == ["org/a, linear", "org/a, mlp"]
 
 

@@ -17,13 +17,24 @@ from probe.reporting.tables.files import write_tables
 if missing_matplotlib():
     pytest.skip(missing_matplotlib(), allow_module_level=True)
 
-EER: dict[str, Any] = {"metric": "eer", "select_by": "eer", "higher_is_better": False, "kind": "verify", "head": "cosine"}
+EER: dict[str, Any] = {
+    "metric": "eer",
+    "select_by": "eer",
+    "higher_is_better": False,
+    "kind": "verify",
+    "head": "cosine",
+}
 
 
 def counts(shift: float, seed: int = 0) -> dict[str, Any]:
     generator = np.random.default_rng(seed)
     target = np.arange(400) < 200
-    return trial_counts([f"s{i % 9}" for i in range(400)], ["x"] * 400, target, generator.normal(size=400) + shift * target)
+    return trial_counts(
+        [f"s{i % 9}" for i in range(400)],
+        ["x"] * 400,
+        target,
+        generator.normal(size=400) + shift * target,
+    )
 
 
 def verified(shift: float, **changed: Any) -> list[Record]:
@@ -55,7 +66,9 @@ def test_the_line_holds_every_threshold_on_normal_deviate_axes_and_the_marker_th
 def test_gaussian_scores_of_equal_variance_give_a_straight_line_of_slope_minus_one() -> None:
     generator = np.random.default_rng(3)
     target = np.arange(40_000) < 20_000
-    many = trial_counts(["a"] * 40_000, ["b"] * 40_000, target, generator.normal(size=40_000) + 1.5 * target)
+    many = trial_counts(
+        ["a"] * 40_000, ["b"] * 40_000, target, generator.normal(size=40_000) + 1.5 * target
+    )
     rows = det_rows(frame(*verified(2.0)))
     rows["counts"] = [many]
     (x, y), *_ = lines(det_figure(rows))
@@ -65,9 +78,16 @@ def test_gaussian_scores_of_equal_variance_give_a_straight_line_of_slope_minus_o
 
 def test_models_share_a_panel_and_lists_have_their_own() -> None:
     other = {"test_domain": "noisy"}
-    records = [*verified(2.0), *verified(1.0, model="b"), *(r for r in verified(0.5, **other) if r.split == "test")]
+    records = [
+        *verified(2.0),
+        *verified(1.0, model="b"),
+        *(r for r in verified(0.5, **other) if r.split == "test"),
+    ]
     figure = det_figure(det_rows(frame(*records)))
-    assert [axes.get_title() for axes in figure.axes] == ["digits, spoken-digits", "digits, spoken-digits, noisy"]
+    assert [axes.get_title() for axes in figure.axes] == [
+        "digits, spoken-digits",
+        "digits, spoken-digits, noisy",
+    ]
     assert [len(axes.get_lines()) for axes in figure.axes] == [5, 3]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["b", "org/a", "EER"]
     styles = {line.get_linestyle() for line in figure.legends[0].get_lines()[:2]}
@@ -82,10 +102,17 @@ def test_controls_other_metrics_other_heads_and_dev_are_not_drawn() -> None:
     ]
     rows = det_rows(frame(*hidden, *verified(2.0)))
     assert len(rows) == 1
-    assert rows.iloc[0][["split", "control", "metric", "head"]].tolist() == ["test", "", "eer", "cosine"]
+    assert rows.iloc[0][["split", "control", "metric", "head"]].tolist() == [
+        "test",
+        "",
+        "eer",
+        "cosine",
+    ]
 
 
-def test_pictures_are_written_beside_the_tables_and_removed_where_there_are_no_trials(tmp_path: Path) -> None:
+def test_pictures_are_written_beside_the_tables_and_removed_where_there_are_no_trials(
+    tmp_path: Path,
+) -> None:
     write_records(tmp_path / "r" / "a.jsonl", verified(2.0))
     written = write_tables(read_records(tmp_path / "r"), tmp_path / "t")
     assert {tmp_path / "t" / "det.png", tmp_path / "t" / "det.svg"} <= set(written)

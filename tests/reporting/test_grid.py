@@ -1,4 +1,5 @@
-"""Tables in every format: golden files, hostile names, arrangements, pivots, filters, published figures.
+"""Tables in every format: golden files, hostile names, arrangements, pivots, filters, published
+figures.
 
 The golden files lie in tests/golden/tables; after a wanted change rebuild them with
 GOLDEN=write python -m pytest tests/reporting/test_grid.py and read the difference.
@@ -19,8 +20,8 @@ from typing import Any
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from test_tables import crossing, curve, frame, plain
 from test_robustness import model, shifted
+from test_tables import crossing, curve, frame, plain
 
 from probe.cli import cli
 from probe.errors import ProbeError, UsageError
@@ -84,7 +85,10 @@ def two_tables() -> list[Grid]:
         Column("text wer", better=False, number=True): [score("wer", 0.1), Cell("–")],
     }
     matrix = of_columns(
-        {Column("train \\ test"): ["read"], Column("far"): [score("accuracy", 0.6, aside="(+25.0)")]},
+        {
+            Column("train \\ test"): ["read"],
+            Column("far"): [score("accuracy", 0.6, aside="(+25.0)")],
+        },
         of={"task": "emotion", "metric": "accuracy"},
         better=True,
         aside="gap",
@@ -107,7 +111,10 @@ def test_every_format_is_as_expected(form: str) -> None:
 def test_every_arrangement_is_as_expected(by: str) -> None:
     records = crossing() if by == "domains" else plain()
     if by == "conditions":
-        records += [replace(item, condition="telephone", value=(item.value or 0) / 2, low=None, high=None) for item in plain()]
+        records += [
+            replace(item, condition="telephone", value=(item.value or 0) / 2, low=None, high=None)
+            for item in plain()
+        ]
     found = grid.to_markdown(arranged(frame(*records), by))
     path = GOLDEN / f"by_{by}.md"
     if os.environ.get("GOLDEN") == "write":
@@ -117,7 +124,10 @@ def test_every_arrangement_is_as_expected(by: str) -> None:
 
 def hostile_grid(name: str) -> Grid:
     return of_columns(
-        {Column(name): [name, name], Column(f"{name}2", True, number=True): [score("wer", 0.5, 0.4, 0.6, "best", name)] * 2},
+        {
+            Column(name): [name, name],
+            Column(f"{name}2", True, number=True): [score("wer", 0.5, 0.4, 0.6, "best", name)] * 2,
+        },
         of={"model": name},
         aside=name,
         notes=[name],
@@ -144,7 +154,10 @@ def test_no_name_breaks_markdown_or_a_terminal(name: str) -> None:
         ("*_w_*", r"\*\_w\_\*"),
         ("~~s~~", r"\~\~s\~\~"),
         ("&lt;b&gt; &#60;i&#x3e; R&D", r"\&lt;b\&gt; \&#60;i\&#x3e; R&D"),
-        ("min_dcf_0.01 doing_the_dishes a__b 95 % [1, 2] (3)", "min_dcf_0.01 doing_the_dishes a__b 95 % [1, 2] (3)"),
+        (
+            "min_dcf_0.01 doing_the_dishes a__b 95 % [1, 2] (3)",
+            "min_dcf_0.01 doing_the_dishes a__b 95 % [1, 2] (3)",
+        ),
     ],
 )
 def test_names_are_text_in_markdown_and_stay_readable(name: str, shown: str) -> None:
@@ -163,12 +176,29 @@ def test_no_name_breaks_csv(name: str) -> None:
 
 
 def test_numbers_are_no_formulas() -> None:
-    table = of_columns({Column("x", number=True): [Cell("-3.0", value=-0.03)], Column("y"): ["-3.0"]})
+    table = of_columns(
+        {Column("x", number=True): [Cell("-3.0", value=-0.03)], Column("y"): ["-3.0"]}
+    )
     assert grid.to_csv([table], excel_safe=True) == "x,y\n-0.03,'-3.0\n"
     assert grid.to_csv([table]) == "x,y\n-0.03,-3.0\n"
 
 
-PAGE = {"html", "head", "meta", "title", "style", "body", "h2", "table", "caption", "thead", "tbody", "tr", "th", "td"}
+PAGE = {
+    "html",
+    "head",
+    "meta",
+    "title",
+    "style",
+    "body",
+    "h2",
+    "table",
+    "caption",
+    "thead",
+    "tbody",
+    "tr",
+    "th",
+    "td",
+}
 PAGE |= {"strong", "u", "small", "ul", "li"}
 
 
@@ -210,10 +240,18 @@ def test_pages_fit_small_screens_and_leave_room_for_notes() -> None:
 
 
 def test_every_kind_of_page_is_whole() -> None:
-    records, robust = frame(*plain()), frame(*model("org/a", [0.1, 0.85], invariant="1"), *shifted("org/<b>", 0.7))
+    records, robust = (
+        frame(*plain()),
+        frame(*model("org/a", [0.1, 0.85], invariant="1"), *shifted("org/<b>", 0.7)),
+    )
     pages = [formats.scores(records, "html", layers) for layers in (False, True)]
-    pages += [formats.in_form(arranged(records, by), "html") for by in ("models", "layers", "conditions")]
-    pages += [formats.scores(frame(*crossing()), "html"), formats.scores(records, "html", published=True)]
+    pages += [
+        formats.in_form(arranged(records, by), "html") for by in ("models", "layers", "conditions")
+    ]
+    pages += [
+        formats.scores(frame(*crossing()), "html"),
+        formats.scores(records, "html", published=True),
+    ]
     pages += [formats.robustness(robust, "html", layers) for layers in (False, True)]
     for text in pages:
         page = Tags()
@@ -237,11 +275,29 @@ def test_no_name_breaks_json(name: str) -> None:
 def test_whole_commands_survive_hostile_records(form: str, tmp_path: Path) -> None:
     records: list[Record] = []
     for number, name in enumerate(HOSTILE[:-1]):
-        made = curve([0.5, 0.6], [0.5, 0.6], "0 1", model=f"{name}{number}", task=name, corpus=name, note=name, head=name)
+        made = curve(
+            [0.5, 0.6],
+            [0.5, 0.6],
+            "0 1",
+            model=f"{name}{number}",
+            task=name,
+            corpus=name,
+            note=name,
+            head=name,
+        )
         records += made
     write_records(tmp_path / "a.jsonl", records)
-    for options in ([], ["--layers"], ["--by", "models"], ["--by", "layers"], ["--by", "conditions"], ["--against", "published"]):
-        done = CliRunner().invoke(cli, ["table", "--from", str(tmp_path), "--format", form, "--excel-safe", *options])
+    for options in (
+        [],
+        ["--layers"],
+        ["--by", "models"],
+        ["--by", "layers"],
+        ["--by", "conditions"],
+        ["--against", "published"],
+    ):
+        done = CliRunner().invoke(
+            cli, ["table", "--from", str(tmp_path), "--format", form, "--excel-safe", *options]
+        )
         assert done.exit_code == 0, done.output
         assert all(char.isprintable() or char == "\n" for char in done.stdout)
 
@@ -262,9 +318,14 @@ def test_models_beside_tasks_are_at_the_layer_that_dev_chose() -> None:
 
 
 def test_final_weighted_and_baselines_stand_below_the_best() -> None:
-    records = [*curve([0.6, 0.9], [0.6, 0.8], "0 1"), *curve([0.7], [0.75], "weighted", final_layer="1")]
+    records = [
+        *curve([0.6, 0.9], [0.6, 0.8], "0 1"),
+        *curve([0.7], [0.75], "weighted", final_layer="1"),
+    ]
     records += curve([0.6], [0.1], "none", control="majority", final_layer="1")
-    records += [replace(item, layer="0", value=0.55) for item in curve([0.6], [0.55], "0", model="fbank")]
+    records += [
+        replace(item, layer="0", value=0.55) for item in curve([0.6], [0.55], "0", model="fbank")
+    ]
     (found,) = arranged(frame(*records), "models", show=["best", "final", "weighted", "baselines"])
     told = {(row[0].text, row[1].text): row[2].text for row in found.rows}
     assert told == {
@@ -276,7 +337,9 @@ def test_final_weighted_and_baselines_stand_below_the_best() -> None:
         ("org/a", "majority"): "10.0",
         ("org/a", "fbank"): "55.0",
     }
-    assert all(row[2].interval for row in found.rows if row[1].text in ("best", "final", "weighted"))
+    assert all(
+        row[2].interval for row in found.rows if row[1].text in ("best", "final", "weighted")
+    )
 
 
 def test_ties_are_underlined_and_the_best_is_bold() -> None:
@@ -288,7 +351,11 @@ def test_ties_are_underlined_and_the_best_is_bold() -> None:
 def of_four(**changed: Any) -> pd.DataFrame:
     """Scores of 4 speakers and two seeds, beside a task of 40 and one."""
     small: dict[str, Any] = {"n_blocks": 4, "task": "verify"} | changed
-    both = [replace(item, seed=seed) for item in curve([0.5, 0.9], [0.5, 0.8], "0 1", **small) for seed in (0, 1)]
+    both = [
+        replace(item, seed=seed)
+        for item in curve([0.5, 0.9], [0.5, 0.8], "0 1", **small)
+        for seed in (0, 1)
+    ]
     return frame(*both, *curve([0.5, 0.9], [0.5, 0.7], "0 1"))
 
 
@@ -298,21 +365,40 @@ def test_scores_of_few_blocks_and_means_of_seeds_are_told_in_every_format(by: st
     shown = {form: formats.in_form(grids, form) for form in FORMS}
     for form in ("md", "html", "latex"):
         dagger = {"latex": r"$\dagger$"}.get(form, "†")
-        assert re.search(re.escape(dagger) + r" fewer than 20 blocks", shown[form]) and "mean of 2 seeds" in shown[form]
+        assert (
+            re.search(re.escape(dagger) + r" fewer than 20 blocks", shown[form])
+            and "mean of 2 seeds" in shown[form]
+        )
         assert shown[form].count(dagger) == (3 if by == "layers" else 2)  # below the table once
-    told = [cell for table in json.loads(shown["json"]) for row in table["rows"] for cell in row if cell.get("few")]
+    told = [
+        cell
+        for table in json.loads(shown["json"])
+        for row in table["rows"]
+        for cell in row
+        if cell.get("few")
+    ]
     assert {cell["value"] for cell in told} == ({0.5, 0.8} if by == "layers" else {0.8})
     rows = list(csv.DictReader(io.StringIO(shown["csv"])))
-    assert [value for row in rows for name, value in row.items() if name.endswith(" few") and value] == ["True"] * len(told)
+    assert [
+        value for row in rows for name, value in row.items() if name.endswith(" few") and value
+    ] == ["True"] * len(told)
 
 
 def test_few_blocks_are_told_by_pivots_matrices_and_beside_published_figures() -> None:
     records = of_four(n_blocks=19)
     (found,) = pivoted(records[records["seed"] == 0], ["model"], ["task"])
     assert {cell.value: cell.few for cell in found.rows[0][1:]} == {0.8: True, 0.7: False}
-    assert not any(cell.few for cell in pivoted(of_four(n_blocks=20).query("seed == 0"), ["model"], ["task"])[0].rows[0])
+    assert not any(
+        cell.few
+        for cell in pivoted(of_four(n_blocks=20).query("seed == 0"), ["model"], ["task"])[0].rows[0]
+    )
     assert "80.0 † (1)" in formats.scores(records, "md", published=True)
-    assert set(json.loads(formats.scores(records, "json", published=True))[0]) >= {"few", "n_blocks", "n", "n_seeds"}
+    assert set(json.loads(formats.scores(records, "json", published=True))[0]) >= {
+        "few",
+        "n_blocks",
+        "n",
+        "n_seeds",
+    }
     (matrix,) = arranged(frame(*(replace(item, n_blocks=4) for item in crossing())), "domains")
     assert matrix.rows[0][2].few and not matrix.rows[0][3].few  # the second has no value
 
@@ -325,39 +411,72 @@ def test_latex_says_what_its_marks_mean() -> None:
 
 def test_both_domains_are_told_also_where_one_is_called_clean() -> None:
     ways = [("clean", "clean"), ("clean", "far"), ("far", "clean"), ("far", "far")]
-    records = [item for way in ways for item in curve([0.5], [0.5], "0", train_domain=way[0], test_domain=way[1], task="shift")]
+    records = [
+        item
+        for way in ways
+        for item in curve([0.5], [0.5], "0", train_domain=way[0], test_domain=way[1], task="shift")
+    ]
     titles = [table.title for table in arranged(frame(*records), "conditions")]
-    assert titles == [f"shift, spoken-digits, {train} → {test}, linear, accuracy ↑" for train, test in ways]
+    assert titles == [
+        f"shift, spoken-digits, {train} → {test}, linear, accuracy ↑" for train, test in ways
+    ]
     (found,) = arranged(frame(*records), "models")
-    assert [column.name for column in found.columns[1:]] == [f"shift {train} → {test} accuracy" for train, test in ways]
+    assert [column.name for column in found.columns[1:]] == [
+        f"shift {train} → {test} accuracy" for train, test in ways
+    ]
 
 
 def test_a_pivot_shows_any_fields() -> None:
-    records = frame(*plain(), *(replace(item, seed=1, value=(item.value or 0) / 2) for item in plain()))
-    (found,) = pivoted(records, ["layer"], ["seed", "model"], [parse_term("task=digits"), parse_term("model!=fbank")])
-    assert cells(found)["1", "seed 0 org/a"] == "74.0" and cells(found)["1", "seed 1 org/a"] == "37.0"
+    records = frame(
+        *plain(), *(replace(item, seed=1, value=(item.value or 0) / 2) for item in plain())
+    )
+    (found,) = pivoted(
+        records,
+        ["layer"],
+        ["seed", "model"],
+        [parse_term("task=digits"), parse_term("model!=fbank")],
+    )
+    assert (
+        cells(found)["1", "seed 0 org/a"] == "74.0" and cells(found)["1", "seed 1 org/a"] == "37.0"
+    )
     assert [row[0].text for row in found.rows] == ["0", "1", "2", "final"]
     with pytest.raises(ProbeError, match=r"which differ in .*seed \(0, 1\)"):
         pivoted(records, ["layer"], ["model"])
 
 
 def test_a_cell_that_would_hold_two_scores_is_refused_and_what_differs_is_named() -> None:
-    with pytest.raises(ProbeError, match=r"one cell \(model org/a, task connected\) would hold 2 scores, .* metric \(cer, wer\)"):
+    with pytest.raises(
+        ProbeError,
+        match=r"one cell \(model org/a, task connected\) would hold 2 scores, .* metric \(cer, wer\)",
+    ):
         pivoted(frame(*plain()), ["model"], ["task"])
-    with pytest.raises(ProbeError, match=r"differ in layer \(0, 1, 2\); split \(dev, test\).*--filter layer=0"):
-        pivoted(frame(*plain()), ["model"], [["task", "metric"][0]], [parse_term("split=*"), parse_term("layer=*")])
+    with pytest.raises(
+        ProbeError, match=r"differ in layer \(0, 1, 2\); split \(dev, test\).*--filter layer=0"
+    ):
+        pivoted(
+            frame(*plain()),
+            ["model"],
+            [["task", "metric"][0]],
+            [parse_term("split=*"), parse_term("layer=*")],
+        )
 
 
 @pytest.mark.parametrize(
     ("down", "across", "message"),
     [
-        (["modle"], ["task"], r"--pivot: no field 'modle'\. Did you mean 'model'\? Fields: model, revision, layer"),
+        (
+            ["modle"],
+            ["task"],
+            r"--pivot: no field 'modle'\. Did you mean 'model'\? Fields: model, revision, layer",
+        ),
         (["model"], [""], "--pivot: no field ''"),
         (["model"], ["model"], "expected ROWS,COLUMNS"),
         (["counts"], ["task"], "no field 'counts'"),
     ],
 )
-def test_wrong_fields_of_a_pivot_are_answered(down: list[str], across: list[str], message: str) -> None:
+def test_wrong_fields_of_a_pivot_are_answered(
+    down: list[str], across: list[str], message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         pivoted(frame(*plain()), down, across)
 
@@ -383,14 +502,24 @@ def test_wrong_filters_are_answered() -> None:
     for text, message in [
         ("model", "expected FIELD=VALUE"),
         ("modl=x", "no field 'modl'. Did you mean 'model'?"),
-        ("model=fbnk", "nothing is left. model is one of: fbank, org/a, org/b. Did you mean 'fbank'?"),
+        (
+            "model=fbnk",
+            "nothing is left. model is one of: fbank, org/a, org/b. Did you mean 'fbank'?",
+        ),
     ]:
         with pytest.raises(UsageError, match=re.escape(message)):
             kept(rows, [parse_term(text)])
 
 
 def test_sorting_knows_numbers_and_layers() -> None:
-    rows = pd.DataFrame({"layer": ["10", "2", "final"], "layer_index": [10, 2, 11], "model": ["a", "c", "b"], "value": [0.1, None, 0.3]})
+    rows = pd.DataFrame(
+        {
+            "layer": ["10", "2", "final"],
+            "layer_index": [10, 2, 11],
+            "model": ["a", "c", "b"],
+            "value": [0.1, None, 0.3],
+        }
+    )
     assert list(ordered(rows, "layer")["layer"]) == ["2", "10", "final"]
     assert list(ordered(rows, "-model")["model"]) == ["c", "b", "a"]
     assert list(ordered(rows, "-value")["model"]) == ["b", "a", "c"]
@@ -408,16 +537,27 @@ def test_a_filter_of_metrics_does_not_change_the_chosen_layer(tmp_path: Path) ->
 
 def compared(**changed: Any) -> dict[Any, Any]:
     model: dict[str, Any] = {"model": "facebook/wav2vec2-base", "task": "speaker-id"} | changed
-    records = [*curve([0.5, 0.9], [0.5, 0.8], "0 1", **model), *curve([0.6], [0.7], "weighted", final_layer="1", **model)]
+    records = [
+        *curve([0.5, 0.9], [0.5, 0.8], "0 1", **model),
+        *curve([0.6], [0.7], "weighted", final_layer="1", **model),
+    ]
     return published.published_rows(summary_rows(frame(*records))).iloc[0].to_dict()
 
 
 def test_a_published_figure_stands_beside_the_score_digit_for_digit() -> None:
     row = compared()
-    assert (row["printed"], row["published"], row["figure"], row["certain"]) == ("75.18", 0.7518, "SUPERB SID", "yes")
+    assert (row["printed"], row["published"], row["figure"], row["certain"]) == (
+        "75.18",
+        0.7518,
+        "SUPERB SID",
+        "yes",
+    )
     assert (row["value"], row["score"], row["like_theirs"]) == (0.8, "weighted", 0.7)
     assert compared(model="facebook/wav2vec2-base@" + "1" * 40)["printed"] == "75.18"
-    assert compared(model="fbank")["printed"] == "20.0582" and "deltas" in compared(model="fbank")["differs"]
+    assert (
+        compared(model="fbank")["printed"] == "20.0582"
+        and "deltas" in compared(model="fbank")["differs"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -430,7 +570,9 @@ def test_a_published_figure_stands_beside_the_score_digit_for_digit() -> None:
         ({"model": "org/wav2vec2-base"}, "no figure of this model"),
     ],
 )
-def test_what_is_not_the_published_model_or_question_stands_alone(changed: dict[str, Any], why: str) -> None:
+def test_what_is_not_the_published_model_or_question_stands_alone(
+    changed: dict[str, Any], why: str
+) -> None:
     row = compared(**changed)
     assert (row["figure"], row["printed"]) == (why, "") and math.isnan(row["published"])
 
@@ -453,7 +595,12 @@ def test_published_figures_have_one_schema_a_source_and_a_certainty() -> None:
     assert len(published.figures()) == 5
     for name, row in published_figures():
         assert list(row) == published.COLUMNS, name
-        assert row["source"] and row["certain"].split()[0] in ("yes", "secondary", "derived", "no"), (name, row)
+        assert row["source"] and row["certain"].split()[0] in (
+            "yes",
+            "secondary",
+            "derived",
+            "no",
+        ), (name, row)
         assert math.isfinite(float(row["value"])), (name, row)
 
 
@@ -461,10 +608,20 @@ def test_every_entry_of_the_map_means_figures_and_tasks_that_exist() -> None:
     from probe.evaluation.tasks import ready_tasks
 
     for entry in published.published_map()["entry"]:
-        assert set(entry["tasks"]) <= set(ready_tasks()) and entry["score"] in published.SCORES and entry["differs"]
+        assert (
+            set(entry["tasks"]) <= set(ready_tasks())
+            and entry["score"] in published.SCORES
+            and entry["differs"]
+        )
         there = [row for row in published.figures()[entry["file"]] if row["task"] == entry["task"]]
-        there = [row for row in there if row["metric"] == entry["figure"] and row["lm"] == entry.get("lm", "")]
-        assert {row["split"] for row in there} >= set(entry.get("splits", [])) and there, entry["name"]
+        there = [
+            row
+            for row in there
+            if row["metric"] == entry["figure"] and row["lm"] == entry.get("lm", "")
+        ]
+        assert {row["split"] for row in there} >= set(entry.get("splits", [])) and there, entry[
+            "name"
+        ]
 
 
 def test_ways_to_arrange_exclude_each_other(tmp_path: Path) -> None:
@@ -478,14 +635,19 @@ def test_ways_to_arrange_exclude_each_other(tmp_path: Path) -> None:
         assert isinstance(done.exception, UsageError) and message in str(done.exception)
 
 
-def test_the_pandas_examples_of_the_documentation_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pandas_examples_of_the_documentation_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page = (Path(__file__).parents[2] / "docs" / "tables.md").read_text(encoding="utf-8")
     examples = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     counts = {"block": ["a", "b", "c"], "numerator": [9, 8, 9], "denominator": [10, 10, 10]}
     worse = counts | {"numerator": [5, 6, 4]}
     records = [*curve([0.5, 0.9], [0.5, 0.8], "0 1", model="mfcc", task="word-id", counts=counts)]
     write_records(tmp_path / "results" / "a.jsonl", records)
-    write_records(tmp_path / "results" / "b.jsonl", [replace(item, model="fbank", counts=worse) for item in records])
+    write_records(
+        tmp_path / "results" / "b.jsonl",
+        [replace(item, model="fbank", counts=worse) for item in records],
+    )
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     for example in examples:
@@ -503,19 +665,34 @@ def test_speakers_of_training_are_marked_in_every_table() -> None:
     for form in ("md", "html", "latex"):
         mark = "$\\ddagger$" if form == "latex" else "‡"
         texts = [formats.scores(rows, form, layers) for layers in (False, True)]
-        texts += [formats.in_form(arranged(rows, by), form) for by in ("models", "layers", "conditions")]
+        texts += [
+            formats.in_form(arranged(rows, by), form) for by in ("models", "layers", "conditions")
+        ]
         texts.append(formats.in_form(pivoted(rows, ["model"], ["task", "metric"]), form))
         for text in texts:
-            assert text.count(mark) > 1 and "some or all of the speakers are in training too" in text
+            assert (
+                text.count(mark) > 1 and "some or all of the speakers are in training too" in text
+            )
     table = pd.read_csv(io.StringIO(formats.scores(rows, "csv")))
-    assert table.groupby("model")["shared_speakers"].max().to_dict() == {"fbank": 0, "org/a": 7, "org/b": 0}
-    assert {row.get("shared_speakers") for row in json.loads(formats.scores(rows, "json"))} == {0, 7}
-    for text in (formats.scores(frame(*plain()), form) for form in ("md", "csv", "json")):  # of records that do not know
+    assert table.groupby("model")["shared_speakers"].max().to_dict() == {
+        "fbank": 0,
+        "org/a": 7,
+        "org/b": 0,
+    }
+    assert {row.get("shared_speakers") for row in json.loads(formats.scores(rows, "json"))} == {
+        0,
+        7,
+    }
+    for text in (
+        formats.scores(frame(*plain()), form) for form in ("md", "csv", "json")
+    ):  # of records that do not know
         assert "‡" not in text and "shared" not in text
     moved = frame(*(replace(item, shared_speakers=3) for item in crossing()))
     assert "‡" in formats.in_form(arranged(moved, "domains"), "md")
     heard = frame(*(replace(item, shared_speakers=3) for item in model("org/a", [0.8])))
-    assert "‡" in formats.robustness(heard, "md") and "‡" in formats.robustness(heard, "md", layers=True)
+    assert "‡" in formats.robustness(heard, "md") and "‡" in formats.robustness(
+        heard, "md", layers=True
+    )
     assert {row["shared"] for row in content_rows(rows)} == {7, None}
 
 

@@ -1,4 +1,6 @@
-"""LaTeX tables: no name breaks them, rows are whole, environments close, and a TeX that is installed sets all kinds of them."""
+"""LaTeX tables: no name breaks them, rows are whole, environments close, and a TeX that is
+installed sets all kinds of them.
+"""
 
 import re
 import shutil
@@ -8,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from test_grid import HOSTILE, two_tables
-from test_tables import crossing, frame, plain
 from test_robustness import model, shifted
+from test_tables import crossing, frame, plain
 
 from probe.reporting.rows import one_line
 from probe.reporting.tables import formats
@@ -48,14 +50,35 @@ COMMANDS = {
         "shortstack",
         "paragraph",
     ],
-    *["kern", "num", "textbf", "underline", "scriptsize", "footnotesize", "raggedright", "usepackage", "par", "smallskip"],
+    *[
+        "kern",
+        "num",
+        "textbf",
+        "underline",
+        "scriptsize",
+        "footnotesize",
+        "raggedright",
+        "usepackage",
+        "par",
+        "smallskip",
+    ],
     *["uparrow", "downarrow", "rightarrow", "checkmark", "blacklozenge", "lozenge"],
-    *["textless", "textgreater", "textbar", "textbackslash", "textasciicircum", "textasciitilde", "symbol"],
+    *[
+        "textless",
+        "textgreater",
+        "textbar",
+        "textbackslash",
+        "textasciicircum",
+        "textasciitilde",
+        "symbol",
+    ],
 }
 
 
 def hostile(name: str, n_rows: int = 2) -> Grid:
-    """A name wherever a name can stand: in a column of its own, in one that all rows share, above, below, beside a number."""
+    """A name wherever a name can stand: in a column of its own, in one that all rows share, above,
+    below, beside a number.
+    """
     scored = [score("wer", 0.5, 0.4, 0.6, "best", name)] * n_rows
     columns = {
         Column(name): [f"{name} {number}" for number in range(n_rows)],
@@ -66,7 +89,9 @@ def hostile(name: str, n_rows: int = 2) -> Grid:
 
 
 def check_structure(text: str) -> None:
-    """Environments close, every row fills all columns, braces and dollars pair up on every line, no character of TeX is live."""
+    """Environments close, every row fills all columns, braces and dollars pair up on every line, no
+    character of TeX is live.
+    """
     begun: list[str] = []
     n_columns = 0
     for line in text.removeprefix(f"% {PREAMBLE}\n").split("\n"):
@@ -98,10 +123,14 @@ def all_kinds() -> Iterator[str]:
     yield to_latex(two_tables())
     summary, layers = summary_rows(frame(*plain())), layer_rows(frame(*plain()))
     yield to_latex([grid_of(summary, layers=False), grid_of(layers, layers=True)])
-    yield from (to_latex(arranged(frame(*plain()), by)) for by in ("models", "layers", "conditions"))
+    yield from (
+        to_latex(arranged(frame(*plain()), by)) for by in ("models", "layers", "conditions")
+    )
     yield to_latex(arranged(frame(*crossing()), "domains"))
     yield formats.scores(frame(*plain()), "latex", published=True)
-    records = frame(*model("org/a", [0.1, 0.85], invariant="1"), *model("fbank", [0.6]), *shifted("org/a", 0.7))
+    records = frame(
+        *model("org/a", [0.1, 0.85], invariant="1"), *model("fbank", [0.6]), *shifted("org/a", 0.7)
+    )
     yield from (formats.robustness(records, "latex", layers) for layers in (False, True))
 
 
@@ -125,13 +154,20 @@ def test_no_name_breaks_a_table(name: str, n_rows: int) -> None:
 
 
 def test_what_all_rows_share_stands_in_the_caption() -> None:
-    columns = {Column("task"): ["digits"] * 2, Column("n", number=True): ["72"] * 2, Column("model"): ["a", "b"]}
+    columns = {
+        Column("task"): ["digits"] * 2,
+        Column("n", number=True): ["72"] * 2,
+        Column("model"): ["a", "b"],
+    }
     scores = {Column("x", number=True): [score("wer", 0.5)] * 2, Column("y"): ["–"] * 2}
     text = to_latex([of_columns(columns | scores, of={"metric": "wer"}, better=False)])
     assert r"\caption{wer $\downarrow$, digits, n 72}" in text
     assert r"a & \num{50.0} & -- \\" in text
     alone = to_latex([of_columns({name: cells[:1] for name, cells in (columns | scores).items()})])
-    assert r"digits & \num{72} & a & \num{50.0} & -- \\" in alone and r"\caption{Scores in percent}" in alone
+    assert (
+        r"digits & \num{72} & a & \num{50.0} & -- \\" in alone
+        and r"\caption{Scores in percent}" in alone
+    )
 
 
 def test_signs_are_signs_and_no_hyphens() -> None:
@@ -144,7 +180,10 @@ def test_signs_are_signs_and_no_hyphens() -> None:
 
 def test_heads_are_broken_where_cells_are_short_and_arrows_stay() -> None:
     name = "noise:files=a.flac@10dB"
-    columns = {Column(f"{name} error per-lettered", better=False, number=True): [score("wer", 0.5)], Column("a"): [name]}
+    columns = {
+        Column(f"{name} error per-lettered", better=False, number=True): [score("wer", 0.5)],
+        Column("a"): [name],
+    }
     text = to_latex([of_columns(columns)])
     assert r"\shortstack[r]{noise:files=\\a.flac@10dB\\error\\per-lettered $\downarrow$}" in text
 
@@ -169,7 +208,13 @@ def is_set_by_pdflatex(name: str) -> bool:
 def test_tex_sets_every_kind_of_table_within_the_page(kinds: list[str], tmp_path: Path) -> None:
     names = [name for name in [*HOSTILE, "✓◆◇ ↑↓→"] if is_set_by_pdflatex(name)]
     assert len(names) > len(HOSTILE) - 4
-    whole = to_latex([table for name in names for table in (hostile(name), Grid((), (), {"model": name}, notes=[name]))])
+    whole = to_latex(
+        [
+            table
+            for name in names
+            for table in (hostile(name), Grid((), (), {"model": name}, notes=[name]))
+        ]
+    )
     long = to_latex([hostile("name", 3 * LONG)])
     body = "\n\\clearpage\n".join([*kinds, long, whole, to_latex(two_tables() * 40)])
     (tmp_path / "tables.tex").write_text(DOCUMENT % (PREAMBLE, body), encoding="utf-8")
@@ -177,5 +222,9 @@ def test_tex_sets_every_kind_of_table_within_the_page(kinds: list[str], tmp_path
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120, check=False)
     log = (tmp_path / "tables.log").read_text(encoding="utf-8", errors="replace")
     assert done.returncode == 0, log[-3000:]
-    assert not [line for line in log.split("\n") if line.startswith(("!", "Overfull")) or "Float too large" in line]
+    assert not [
+        line
+        for line in log.split("\n")
+        if line.startswith(("!", "Overfull")) or "Float too large" in line
+    ]
     assert "Missing character" not in log and (tmp_path / "tables.pdf").stat().st_size > 10_000

@@ -65,14 +65,26 @@ HOSTILE = [
 
 def asked(model: str, task: str, values: list[float], **changed: Any) -> list[Record]:
     """A curve, with what chance gives beside it."""
-    chance = record(model=model, task=task, layer="none", layer_index=-1, control="majority", value=0.1, **changed)
+    chance = record(
+        model=model,
+        task=task,
+        layer="none",
+        layer_index=-1,
+        control="majority",
+        value=0.1,
+        **changed,
+    )
     return [*curve(values, values, model=model, task=task, **changed), chance]
 
 
 def counted(item: Record) -> Record:
     """A record with counts of ten speakers that give its value."""
     share = [round(10 * (item.value or 0.0))] * 10
-    counts = {"block": [f"{number:012x}" for number in range(10)], "numerator": share, "denominator": [10] * 10}
+    counts = {
+        "block": [f"{number:012x}" for number in range(10)],
+        "numerator": share,
+        "denominator": [10] * 10,
+    }
     return Record(**{**asdict(item), "counts": counts})
 
 
@@ -92,7 +104,9 @@ def outcomes_beside(folder: Path, records: list[Record], lines: list[dict[str, A
     write_records(folder / "a.jsonl", records)
     (folder / "outcomes").mkdir(exist_ok=True)
     head = {"layer": "1", "head": records[0].head, "train_domain": "", "test_domain": ""}
-    (folder / "outcomes" / "a.jsonl").write_text("".join(json.dumps(head | line) + "\n" for line in lines))
+    (folder / "outcomes" / "a.jsonl").write_text(
+        "".join(json.dumps(head | line) + "\n" for line in lines)
+    )
 
 
 def in_words(answer: dict[str, Any]) -> str:
@@ -101,8 +115,18 @@ def in_words(answer: dict[str, Any]) -> str:
 
 def test_the_page_says_which_models_are_baselines_and_what_its_metric_is() -> None:
     error: dict[str, Any] = {"metric": "cer", "select_by": "cer", "higher_is_better": False}
-    found = content(frame(*(item for name in ("fbank", "random:org/a") for item in asked(name, "words", [0.5] * 3, **error))))
-    assert found["baselines"].endswith("fbank (filter banks): computed without a network; random: an architecture with random weights.")
+    found = content(
+        frame(
+            *(
+                item
+                for name in ("fbank", "random:org/a")
+                for item in asked(name, "words", [0.5] * 3, **error)
+            )
+        )
+    )
+    assert found["baselines"].endswith(
+        "fbank (filter banks): computed without a network; random: an architecture with random weights."
+    )
     assert found["answers"][0]["about"].startswith("character error rate (cer), lower is better")
     assert content(frame(*asked("org/fbank", "words", [0.5] * 3)))["baselines"] == ""
 
@@ -114,13 +138,18 @@ def test_the_answer_names_the_best_model_its_layer_the_next_and_who_is_near_chan
         *asked("org/c", "words", [0.1, 0.12, 0.1], n_blocks=10),
     ]
     rows = summary_rows(frame(*records))
-    rows["mark"] = np.where(rows["model"] == "org/a", BEST, "")  # counts of one kind for all would tie them
+    rows["mark"] = np.where(
+        rows["model"] == "org/a", BEST, ""
+    )  # counts of one kind for all would tie them
     (answer,) = answers(rows)
     assert in_words(answer).strip() == (
         "org/a (layer 1) scores best: 90.0 % [85.0, 95.0]. Its last layer, 2: 70.0 %. "
         "Then org/b (layer 1): 60.0 % [55.0, 65.0]. Near chance: org/c."
     )
-    assert answer["about"] == "accuracy, higher is better; spoken-digits: 200 scored, 10 speakers or other blocks"
+    assert (
+        answer["about"]
+        == "accuracy, higher is better; spoken-digits: 200 scored, 10 speakers or other blocks"
+    )
     assert "Only 10 speakers" in answer["caution"]
 
 
@@ -128,11 +157,15 @@ def test_many_speakers_need_no_caution_and_a_lone_model_wins_nothing() -> None:
     (answer,) = answers(summary_rows(frame(*asked("org/a", "words", [0.5, 0.9, 0.7], n_blocks=40))))
     assert answer["caution"] == ""
     assert "was asked alone" in in_words(answer) and answer["best"] == []
-    assert headline([told("a"), told("a"), answer]).startswith("Best score most often: a in 2 of 2. What")
+    assert headline([told("a"), told("a"), answer]).startswith(
+        "Best score most often: a in 2 of 2. What"
+    )
 
 
 def test_a_tied_model_is_named_as_not_told_apart() -> None:
-    rows = summary_rows(frame(*asked("org/a", "words", [0.5, 0.9, 0.7]), *asked("org/b", "words", [0.4, 0.88, 0.5])))
+    rows = summary_rows(
+        frame(*asked("org/a", "words", [0.5, 0.9, 0.7]), *asked("org/b", "words", [0.4, 0.88, 0.5]))
+    )
     rows.loc[rows["model"] == "org/b", "mark"] = TIED
     (answer,) = answers(rows)
     assert "Not told apart from it: org/b (layer 1) 88.0 %." in in_words(answer)
@@ -142,19 +175,31 @@ def test_a_tied_model_is_named_as_not_told_apart() -> None:
 def test_no_model_is_called_best_where_models_were_scored_on_different_utterances() -> None:
     twice = {"numerator": [12] * 10, "denominator": [20] * 10}
     heard = [{}, {"condition": "telephone"}]
-    records = [counted(item) for at in heard for item in asked("fbank", "words", [0.1, 0.3, 0.2], **at)]
-    other = [counted(item) for at in heard for item in asked("org/b", "words", [0.4, 0.6, 0.5], **at)]
-    records += [replace(item, counts=item.counts | twice) if item.value == 0.6 else item for item in other]
+    records = [
+        counted(item) for at in heard for item in asked("fbank", "words", [0.1, 0.3, 0.2], **at)
+    ]
+    other = [
+        counted(item) for at in heard for item in asked("org/b", "words", [0.4, 0.6, 0.5], **at)
+    ]
+    records += [
+        replace(item, counts=item.counts | twice) if item.value == 0.6 else item for item in other
+    ]
     (answer,) = answers(summary_rows(frame(*records)))
     assert in_words(answer).strip() == (
         "No model is called best, since the scores are of different utterances: fbank (layer 1) 30.0 %, org/b (layer 1) 60.0 %."
     )
     assert answer["best"] == []
     assert answer["elsewhere"][0]["who"] == "No model"
-    better = [replace(item, model="org/a", value=0.9) for item in records if item.model == "fbank" and item.value == 0.3]
+    better = [
+        replace(item, model="org/a", value=0.9)
+        for item in records
+        if item.model == "fbank" and item.value == 0.3
+    ]
     better = [replace(item, counts=item.counts | {"numerator": [9] * 10}) for item in better]
     (answer,) = answers(summary_rows(frame(*records, *better)))
-    assert "Not compared, since scored on other utterances: org/b (layer 1) 60.0 %." in in_words(answer)
+    assert "Not compared, since scored on other utterances: org/b (layer 1) 60.0 %." in in_words(
+        answer
+    )
 
 
 def test_other_conditions_stand_below_the_clean_score_the_milder_first() -> None:
@@ -166,14 +211,23 @@ def test_other_conditions_stand_below_the_clean_score_the_milder_first() -> None
 
 
 def test_where_the_best_is_at_chance_that_is_said() -> None:
-    (answer,) = answers(summary_rows(frame(*asked("org/a", "words", [0.1, 0.12, 0.1]), *asked("org/b", "words", [0.1, 0.11, 0.1]))))
+    (answer,) = answers(
+        summary_rows(
+            frame(
+                *asked("org/a", "words", [0.1, 0.12, 0.1]),
+                *asked("org/b", "words", [0.1, 0.11, 0.1]),
+            )
+        )
+    )
     assert "None is told from chance." in in_words(answer)
 
 
 def test_the_headline_counts_whose_score_is_best() -> None:
     records = [*asked("org/a", "words", [0.5, 0.9, 0.7]), *asked("org/b", "words", [0.4, 0.6, 0.5])]
     records += [*asked("org/a", "sex", [0.5, 0.9, 0.7]), *asked("org/b", "sex", [0.4, 0.6, 0.5])]
-    assert headline(answers(summary_rows(frame(*records)))).startswith("Best score most often: org/a in 2 of 2. What")
+    assert headline(answers(summary_rows(frame(*records)))).startswith(
+        "Best score most often: org/a in 2 of 2. What"
+    )
 
 
 def told(*best: str, chance: bool = False) -> dict[str, Any]:
@@ -182,9 +236,13 @@ def told(*best: str, chance: bool = False) -> dict[str, Any]:
 
 
 def test_whoever_has_as_many_bests_as_the_third_is_named_and_the_rest_less_often() -> None:
-    assert headline([told(*"abcd")] * 5).startswith("Best score most often: a, b, c, d in 5 of 5. What")
+    assert headline([told(*"abcd")] * 5).startswith(
+        "Best score most often: a, b, c, d in 5 of 5. What"
+    )
     found = headline([told(*"abcd"), told(*"ab"), told(*"ae"), told("e")])
-    assert found.startswith("Best score most often: a in 3 of 4; b, e in 2 of 4; others less often. What")
+    assert found.startswith(
+        "Best score most often: a in 3 of 4; b, e in 2 of 4; others less often. What"
+    )
 
 
 def test_tasks_in_which_none_is_told_from_chance_do_not_count() -> None:
@@ -192,20 +250,31 @@ def test_tasks_in_which_none_is_told_from_chance_do_not_count() -> None:
         "Best score most often: a in 2 of 2. Not counted: 1 of 3 in which none is told from chance."
     )
     assert headline([told("a"), told("b", chance=True)]) == ""
-    rows = summary_rows(frame(*asked("org/a", "words", [0.1, 0.12, 0.1]), *asked("org/a", "sex", [0.5, 0.9, 0.7])))
+    rows = summary_rows(
+        frame(*asked("org/a", "words", [0.1, 0.12, 0.1]), *asked("org/a", "sex", [0.5, 0.9, 0.7]))
+    )
     assert [answer["chance"] for answer in answers(rows)] == [False, True]
 
 
 def test_of_several_best_each_has_its_own_interval_and_a_tied_one_its_name() -> None:
     heard = [{}, {"condition": "telephone"}]
     rows = summary_rows(
-        frame(*(item for name in ("org/a", "org/b", "org/c") for at in heard for item in asked(name, "words", [0.5, 0.9, 0.7], **at)))
+        frame(
+            *(
+                item
+                for name in ("org/a", "org/b", "org/c")
+                for at in heard
+                for item in asked(name, "words", [0.5, 0.9, 0.7], **at)
+            )
+        )
     )
     rows["mark"] = np.where(rows["model"] == "org/c", TIED, BEST)
     rows.loc[rows["model"] == "org/b", "low"] = 0.7
     (answer,) = answers(rows)
     both = "org/a 90.0 % [85.0, 95.0], org/b 90.0 % [70.0, 95.0]"
-    assert answer["lead"][2].startswith(f"score best: {both}. Last layer of org/a, 2: 70.0 %. Last layer of org/b, 2: 70.0 %. ")
+    assert answer["lead"][2].startswith(
+        f"score best: {both}. Last layer of org/a, 2: 70.0 %. Last layer of org/b, 2: 70.0 %. "
+    )
     assert "Not told apart from them: org/c" in answer["lead"][2]
     assert answer["elsewhere"][0]["what"] == f"{both}, tied: org/c"
 
@@ -233,12 +302,26 @@ def test_near_chance_is_decided_by_the_end_of_the_interval(row: dict[str, Any], 
 
 def test_scores_and_curves_are_those_of_the_tables_in_percent() -> None:
     found = content(frame(*plain()))
-    (words,) = [at for at, question in enumerate(found["questions"]) if question["task"] == "digits"]
+    (words,) = [
+        at for at, question in enumerate(found["questions"]) if question["task"] == "digits"
+    ]
     scores = pd.DataFrame(found["scores"])
     row = scores[(scores["q"] == words) & (scores["model"] == "org/a")].iloc[0]
-    assert (row["layer"], row["value"], row["low"], row["mark"], row["last"]) == ("1", 74.0, 69.0, "best", 83.0)
-    (curve_of,) = [item for item in found["curves"] if item["q"] == words and item["model"] == "org/b"]
-    assert (curve_of["layers"], curve_of["value"], curve_of["chosen"]) == (["0", "1", "final"], [61.0, 68.0, 83.0], 1)
+    assert (row["layer"], row["value"], row["low"], row["mark"], row["last"]) == (
+        "1",
+        74.0,
+        69.0,
+        "best",
+        83.0,
+    )
+    (curve_of,) = [
+        item for item in found["curves"] if item["q"] == words and item["model"] == "org/b"
+    ]
+    assert (curve_of["layers"], curve_of["value"], curve_of["chosen"]) == (
+        ["0", "1", "final"],
+        [61.0, 68.0, 83.0],
+        1,
+    )
     (lone,) = [item for item in found["curves"] if item["q"] == words and item["model"] == "fbank"]
     assert (lone["low"], lone["chosen"]) == ([None], 0)
 
@@ -248,7 +331,12 @@ def test_what_is_lost_under_a_condition_stands_with_its_interval() -> None:
     row = lost[(lost["model"] == "org/a") & (lost["condition"] == "telephone")].iloc[0]
     assert (row["layer"], row["value"], row["loss"]) == ("1", 70.0, 20.0)
     assert row["loss_low"] <= 20 <= row["loss_high"]
-    assert list(dict.fromkeys(lost["condition"])) == ["clean", "noise:babble@10dB", "telephone", "(mean)"]
+    assert list(dict.fromkeys(lost["condition"])) == [
+        "clean",
+        "noise:babble@10dB",
+        "telephone",
+        "(mean)",
+    ]
 
 
 def test_trainings_on_one_domain_stand_with_their_tests_on_others() -> None:
@@ -260,11 +348,31 @@ def test_trainings_on_one_domain_stand_with_their_tests_on_others() -> None:
 
 def test_commands_can_be_given_to_a_shell() -> None:
     model, task, corpus = "$(touch x) 'y'", "words:label=sex; rm *", "my corpus"
-    records = asked(model, task, [0.5, 0.9, 0.7], corpus=corpus, kind="verify", seed=3, condition="noise:white@5dB", condition_seed=2)
+    records = asked(
+        model,
+        task,
+        [0.5, 0.9, 0.7],
+        corpus=corpus,
+        kind="verify",
+        seed=3,
+        condition="noise:white@5dB",
+        condition_seed=2,
+    )
     remark, extract, run, *_ = content(frame(*records))["commands"]
     assert remark.startswith("# Some records hold no arguments")
     assert shlex.split(extract) == [
-        *("probe", "extract", "--model", model, "--corpus", "my corpus.csv", "--to", "features/", "--view", "VIEW"),
+        *(
+            "probe",
+            "extract",
+            "--model",
+            model,
+            "--corpus",
+            "my corpus.csv",
+            "--to",
+            "features/",
+            "--view",
+            "VIEW",
+        ),
         *("--condition", "clean", "--condition", "noise:white@5dB", "--condition-seed", "2"),
     ]
     words = shlex.split(run)
@@ -275,11 +383,19 @@ def test_commands_can_be_given_to_a_shell() -> None:
 
 
 def test_records_of_every_seed_have_a_folder_of_their_own_and_tables_read_all() -> None:
-    records = [item for seed in (0, 1) for item in asked("org/a", "words", [0.5, 0.9, 0.7], seed=seed)]
+    records = [
+        item for seed in (0, 1) for item in asked("org/a", "words", [0.5, 0.9, 0.7], seed=seed)
+    ]
     *_, first, second, table, report = map(shlex.split, content(frame(*records))["commands"])
-    assert [line[line.index("--to") + 1] for line in (first, second)] == ["results/seed0/", "results/seed1/"]
+    assert [line[line.index("--to") + 1] for line in (first, second)] == [
+        "results/seed0/",
+        "results/seed1/",
+    ]
     for line in (table, report):
-        assert [line[at + 1] for at, word in enumerate(line) if word == "--from"] == ["results/seed0/", "results/seed1/"]
+        assert [line[at + 1] for at, word in enumerate(line) if word == "--from"] == [
+            "results/seed0/",
+            "results/seed1/",
+        ]
 
 
 def test_the_page_does_not_say_that_records_lack_what_the_commands_repeat() -> None:
@@ -302,21 +418,88 @@ def test_commands_repeat_exactly_what_records_hold() -> None:
         "limit": 40,
         "memory_bytes": 4_000_000_000,
     }
-    extraction = {"view": "meanstd", "layers": "0,1,2", "dtype": "float32", "chunk_s": 20.0, "context_s": 2.5, "ctc": True}
+    extraction = {
+        "view": "meanstd",
+        "layers": "0,1,2",
+        "dtype": "float32",
+        "chunk_s": 20.0,
+        "context_s": 2.5,
+        "ctc": True,
+    }
     extraction |= {"condition": "noise:white@5dB", "condition_seed": 2, "compression": "none"}
     records = [
-        replace(item, arguments={**arguments, "model": model, "extraction": {**extraction, "model": f"{model}@main"}})
+        replace(
+            item,
+            arguments={
+                **arguments,
+                "model": model,
+                "extraction": {**extraction, "model": f"{model}@main"},
+            },
+        )
         for model in ("org/a", "$(touch x)")
         for item in asked(model, "words", [0.5, 0.9, 0.7], seed=3)
     ]
     lines = [shlex.split(line) for line in content(frame(*records))["commands"]]
-    same = ["--corpus", "my corpus.csv", "--to", "features/", "--layers", "0,1,2", "--view", "meanstd", "--dtype", "float32"]
-    same += ["--ctc", "--context-s", "2.5", "--condition", "noise:white@5dB", "--condition-seed", "2", "--limit", "40"]
-    assert sorted(lines[:2]) == [["probe", "extract", "--model", f"{name}@main", *same] for name in ("$(touch x)", "org/a")]
+    same = [
+        "--corpus",
+        "my corpus.csv",
+        "--to",
+        "features/",
+        "--layers",
+        "0,1,2",
+        "--view",
+        "meanstd",
+        "--dtype",
+        "float32",
+    ]
+    same += [
+        "--ctc",
+        "--context-s",
+        "2.5",
+        "--condition",
+        "noise:white@5dB",
+        "--condition-seed",
+        "2",
+        "--limit",
+        "40",
+    ]
+    assert sorted(lines[:2]) == [
+        ["probe", "extract", "--model", f"{name}@main", *same] for name in ("$(touch x)", "org/a")
+    ]
     assert lines[2] == [
-        *("probe", "run", "own tasks/it's.toml", "--model", "$(touch x)", "--model", "org/a", "--corpus", "my corpus.csv"),
-        *("--label", "sex; rm *", "--condition", "clean", "--condition", "noise:white@5dB", "--trials", "lists/trials.csv"),
-        *("--device", "cpu", "--seed", "3", "--limit", "40", "--from", "features/", "--to", "results/"),
+        *(
+            "probe",
+            "run",
+            "own tasks/it's.toml",
+            "--model",
+            "$(touch x)",
+            "--model",
+            "org/a",
+            "--corpus",
+            "my corpus.csv",
+        ),
+        *(
+            "--label",
+            "sex; rm *",
+            "--condition",
+            "clean",
+            "--condition",
+            "noise:white@5dB",
+            "--trials",
+            "lists/trials.csv",
+        ),
+        *(
+            "--device",
+            "cpu",
+            "--seed",
+            "3",
+            "--limit",
+            "40",
+            "--from",
+            "features/",
+            "--to",
+            "results/",
+        ),
     ]
     assert [line[1] for line in lines[3:]] == ["table", "report"]
     for _, name, *words in lines:
@@ -325,10 +508,16 @@ def test_commands_repeat_exactly_what_records_hold() -> None:
 
 def test_the_worst_transcripts_come_first_with_speaker_and_duration(tmp_path: Path) -> None:
     said = [("a", "one two", "one two"), ("b", "one two", "one too"), ("c", "one two", "")]
-    lines = [{"key": key, "reference": right, "hypothesis": text, "speaker": "ann", "duration_s": 1.5} for key, right, text in said]
+    lines = [
+        {"key": key, "reference": right, "hypothesis": text, "speaker": "ann", "duration_s": 1.5}
+        for key, right, text in said
+    ]
     outcomes_beside(tmp_path, asked("org/a", "words", [0.5, 0.9, 0.7]), lines)
     rows = error_rows([tmp_path])
-    assert [(row["key"], row["speaker"], row["duration_s"]) for row in rows] == [("c", "ann", 1.5), ("b", "ann", 1.5)]
+    assert [(row["key"], row["speaker"], row["duration_s"]) for row in rows] == [
+        ("c", "ann", 1.5),
+        ("b", "ann", 1.5),
+    ]
     assert [row["badness"] for row in rows] == [1.0, 0.5]
     assert [(row["models_wrong"], row["models"]) for row in rows] == [(1, 1), (1, 1)]
 
@@ -337,16 +526,27 @@ def test_models_that_fail_are_counted_within_a_seed(tmp_path: Path) -> None:
     lines = [{"key": "a", "label": "yes", "predicted": "no"}]
     for model in ("org/a", "org/b"):
         for seed in (0, 1):
-            outcomes_beside(tmp_path / f"{model}{seed}", asked(model, "words", [0.5, 0.9, 0.7], seed=seed), lines)
+            outcomes_beside(
+                tmp_path / f"{model}{seed}",
+                asked(model, "words", [0.5, 0.9, 0.7], seed=seed),
+                lines,
+            )
     rows = error_rows(sorted(path.parent for path in tmp_path.glob("org/*/a.jsonl")))
-    assert sorted((row["model"], row["seed"]) for row in rows) == [("org/a", 0), ("org/a", 1), ("org/b", 0), ("org/b", 1)]
+    assert sorted((row["model"], row["seed"]) for row in rows) == [
+        ("org/a", 0),
+        ("org/a", 1),
+        ("org/b", 0),
+        ("org/b", 1),
+    ]
     assert {(row["models_wrong"], row["models"]) for row in rows} == {(2, 2)}
 
 
 def test_of_several_seeds_the_conditions_say_which_stands_there() -> None:
     elsewhere = asked("org/a", "sex", [0.5, 0.9, 0.7], seed=1)
     assert content(frame(*disturbed(), *elsewhere))["sampling"] == ""
-    other = [Record(**{**asdict(item), "seed": 1}) for item in disturbed() if item.condition == "clean"]
+    other = [
+        Record(**{**asdict(item), "seed": 1}) for item in disturbed() if item.condition == "clean"
+    ]
     assert "(0): values and layers may differ" in content(frame(*disturbed(), *other))["sampling"]
 
 
@@ -362,15 +562,28 @@ def test_under_conditions_the_layer_is_that_of_the_seed_shown() -> None:
 
 
 def test_features_of_several_recipes_name_the_tasks_that_read_them() -> None:
-    found = content(frame(*asked("fbank", "words", [0.5] * 3, recipe="a" * 64), *asked("fbank", "sex", [0.5] * 3, recipe="b" * 64)))
-    assert list(zip(found["recipes"]["recipe"], found["recipes"]["task"], strict=True)) == [("a" * 8, "words"), ("b" * 8, "sex")]
+    found = content(
+        frame(
+            *asked("fbank", "words", [0.5] * 3, recipe="a" * 64),
+            *asked("fbank", "sex", [0.5] * 3, recipe="b" * 64),
+        )
+    )
+    assert list(zip(found["recipes"]["recipe"], found["recipes"]["task"], strict=True)) == [
+        ("a" * 8, "words"),
+        ("b" * 8, "sex"),
+    ]
 
 
 def test_wrong_classes_frames_and_trials_are_told_in_their_own_words(tmp_path: Path) -> None:
-    classes = [{"key": f"{number:03d}", "label": "yes", "predicted": "no"} for number in range(WORST + 5)]
+    classes = [
+        {"key": f"{number:03d}", "label": "yes", "predicted": "no"} for number in range(WORST + 5)
+    ]
     frames = [{"key": "f", "frames": 10, "correct": 4}, {"key": "g", "frames": 10, "correct": 10}]
     pairs = [(1, 0.9), (1, 0.2), (1, 0.7), (0, 0.1), (0, 0.5), (0, 0.3)]
-    trials = [{"enroll": f"e{at}", "test": "t", "label": label, "score": score} for at, (label, score) in enumerate(pairs)]
+    trials = [
+        {"enroll": f"e{at}", "test": "t", "label": label, "score": score}
+        for at, (label, score) in enumerate(pairs)
+    ]
     found = []
     for at, lines in enumerate((classes, frames, trials)):
         (tmp_path / str(at)).mkdir()
@@ -378,12 +591,20 @@ def test_wrong_classes_frames_and_trials_are_told_in_their_own_words(tmp_path: P
         found.append(error_rows([tmp_path / str(at)]))
     assert len(found[0]) == WORST and found[0][0]["hypothesis"] == "no"
     assert [(row["hypothesis"], row["badness"]) for row in found[1]] == [("4 correct", 0.6)]
-    assert [row["key"] for row in found[2]] == ["e1 – t", "e4 – t"], "wrong at the threshold of the EER, not whatever has others beyond it"
+    assert [row["key"] for row in found[2]] == ["e1 – t", "e4 – t"], (
+        "wrong at the threshold of the EER, not whatever has others beyond it"
+    )
     assert found[2][1]["hypothesis"] == "score 0.5, above 33 % of the same speaker trials"
 
 
-def test_outcomes_without_records_are_left_out_and_damaged_ones_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    outcomes_beside(tmp_path, asked("org/a", "words", [0.5, 0.9, 0.7]), [{"key": "a", "label": "x", "predicted": "y"}])
+def test_outcomes_without_records_are_left_out_and_damaged_ones_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    outcomes_beside(
+        tmp_path,
+        asked("org/a", "words", [0.5, 0.9, 0.7]),
+        [{"key": "a", "label": "x", "predicted": "y"}],
+    )
     (tmp_path / "outcomes" / "other.jsonl").write_text("no JSON")
     assert len(error_rows([tmp_path])) == 1
     (tmp_path / "outcomes" / "a.jsonl").write_text('{"layer": "1"')
@@ -391,11 +612,23 @@ def test_outcomes_without_records_are_left_out_and_damaged_ones_are_named(tmp_pa
     assert re.search(r"a.jsonl line 1: no outcome .* give --no-outcomes", caplog.text)
 
 
-def test_outcomes_of_other_records_are_not_shown_but_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    said = {"layer": "1", "head": "linear", "train_domain": "", "test_domain": "", "key": "a", "label": "x", "predicted": "y"}
+def test_outcomes_of_other_records_are_not_shown_but_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = {
+        "layer": "1",
+        "head": "linear",
+        "train_domain": "",
+        "test_domain": "",
+        "key": "a",
+        "label": "x",
+        "predicted": "y",
+    }
     line = json.dumps(said).encode() + b"\n"
     digest = hashlib.sha256(line).hexdigest()
-    records = [replace(item, outcomes_sha256=digest) for item in asked("org/a", "words", [0.5, 0.9, 0.7])]
+    records = [
+        replace(item, outcomes_sha256=digest) for item in asked("org/a", "words", [0.5, 0.9, 0.7])
+    ]
     path = tmp_path / "a.jsonl"
     write_records(path, records, line)
     for place in (tmp_path, path):  # a folder, or one file of it
@@ -407,7 +640,9 @@ def test_outcomes_of_other_records_are_not_shown_but_named(tmp_path: Path, caplo
     assert content(frame(*records), [tmp_path], outcomes=False)["errors_left_out"] == []
     outcomes_path(path).unlink()
     write_report(frame(*records), tmp_path / "page.html", [tmp_path])
-    assert "outcomes/a.jsonl is missing; its errors are not shown. Run the task again." in caplog.text
+    assert (
+        "outcomes/a.jsonl is missing; its errors are not shown. Run the task again." in caplog.text
+    )
 
 
 def test_the_page_holds_one_script_and_one_style_and_the_policy_their_hashes() -> None:
@@ -444,11 +679,16 @@ def test_the_command_writes_the_page_and_leaves_outcomes_out_on_request(tmp_path
 
 
 def test_equal_records_give_an_equal_page(tmp_path: Path) -> None:
-    pages = [write_report(frame(*disturbed()), tmp_path / name).read_bytes() for name in ("a.html", "b.html")]
+    pages = [
+        write_report(frame(*disturbed()), tmp_path / name).read_bytes()
+        for name in ("a.html", "b.html")
+    ]
     assert pages[0] == pages[1]
 
 
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: the page was not opened")
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium here: the page was not opened"
+)
 
 
 @pytest.fixture(scope="module")
@@ -461,13 +701,26 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report with every section."""
     folder = tmp_path_factory.mktemp("report")
-    lines = [{"key": f"{name}.wav", "label": "yes", "predicted": "no", "speaker": name, "duration_s": 1.2} for name in ("ann", "ben")]
+    lines = [
+        {
+            "key": f"{name}.wav",
+            "label": "yes",
+            "predicted": "no",
+            "speaker": name,
+            "duration_s": 1.2,
+        }
+        for name in ("ann", "ben")
+    ]
     outcomes_beside(folder, disturbed(), lines)
-    return write_report(frame(*disturbed(), *crossing(), *plain()), folder / "report.html", [folder])
+    return write_report(
+        frame(*disturbed(), *crossing(), *plain()), folder / "report.html", [folder]
+    )
 
 
 def texts(tab: Browser, selector: str) -> list[str]:
-    return tab.run(f"[...document.querySelectorAll({json.dumps(selector)})].map(node => node.textContent)")
+    return tab.run(
+        f"[...document.querySelectorAll({json.dumps(selector)})].map(node => node.textContent)"
+    )
 
 
 @needs_browser
@@ -493,13 +746,21 @@ def test_the_page_opens_without_an_error_or_a_request(tab: Browser, shown: Path)
 @needs_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_picture_of_the_page_is_not_blank(tab: Browser, shown: Path, scheme: str) -> None:
-    tab.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    tab.send(
+        "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}]
+    )
     tab.open(shown)
     picture = tab.screenshot()
-    ground, ink = tab.run("(style => [style.backgroundColor, style.color])(getComputedStyle(document.body))")
+    ground, ink = tab.run(
+        "(style => [style.backgroundColor, style.color])(getComputedStyle(document.body))"
+    )
     bright = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (ground, ink)]
     assert len(picture) > 30_000
-    assert (bright[0] > 600 > 200 > bright[1]) if scheme == "light" else (bright[0] < 200 < 600 < bright[1])
+    assert (
+        (bright[0] > 600 > 200 > bright[1])
+        if scheme == "light"
+        else (bright[0] < 200 < 600 < bright[1])
+    )
     tab.send("Emulation.setEmulatedMedia", features=[])
 
 
@@ -511,10 +772,16 @@ def test_a_press_on_a_heading_sorts_and_another_turns_around(tab: Browser, shown
     tab.click("#scores thead button", score)
     down = [float(value) for value in texts(tab, cells) if value != "–"]
     assert down == sorted(down, reverse=True) and len(set(down)) > 3
-    assert tab.run("document.querySelector('#scores [aria-sort]').getAttribute('aria-sort')") == "descending"
+    assert (
+        tab.run("document.querySelector('#scores [aria-sort]').getAttribute('aria-sort')")
+        == "descending"
+    )
     tab.press("Enter")  # the focus is on the button
     assert [float(value) for value in texts(tab, cells) if value != "–"] == sorted(down)
-    assert tab.run("document.querySelector('#scores [aria-sort]').getAttribute('aria-sort')") == "ascending"
+    assert (
+        tab.run("document.querySelector('#scores [aria-sort]').getAttribute('aria-sort')")
+        == "ascending"
+    )
 
 
 @needs_browser
@@ -529,7 +796,9 @@ def test_typing_filters_the_scores(tab: Browser, shown: Path) -> None:
 
 
 @needs_browser
-def test_pointing_and_arrow_keys_read_values_and_boxes_hide_models(tab: Browser, shown: Path) -> None:
+def test_pointing_and_arrow_keys_read_values_and_boxes_hide_models(
+    tab: Browser, shown: Path
+) -> None:
     tab.open(shown)
     tab.run(
         "(select => { select.value = [...select.options].find(one => one.text === 'words · spoken-digits · accuracy').value;"
@@ -537,17 +806,23 @@ def test_pointing_and_arrow_keys_read_values_and_boxes_hide_models(tab: Browser,
     )
     tab.settle()
     tab.hover("#layers .chart circle", 0)
-    assert texts(tab, "#layers .readout") == ["org/a, layer 0: 50.0 % [45.0, 55.0]; on development data 50.0"]
+    assert texts(tab, "#layers .readout") == [
+        "org/a, layer 0: 50.0 % [45.0, 55.0]; on development data 50.0"
+    ]
     tab.run("document.querySelector('#layers .chart').focus()")
     tab.press("ArrowRight")
-    assert texts(tab, "#layers .readout") == ["org/a, layer 1: 90.0 % [85.0, 95.0]; on development data 90.0; the chosen layer"]
+    assert texts(tab, "#layers .readout") == [
+        "org/a, layer 1: 90.0 % [85.0, 95.0]; on development data 90.0; the chosen layer"
+    ]
     tab.press("ArrowDown")
     assert texts(tab, "#layers .readout")[0].startswith("org/b, layer 1: 60.0 %")
     assert tab.run("document.querySelectorAll('#layers polyline.curve').length") == 2
     tab.click("#layers input[type=checkbox]", 1)
     assert tab.run("document.querySelectorAll('#layers polyline.curve').length") == 1
     tab.press("ArrowDown")
-    assert len(texts(tab, "#layers details tbody tr")) == 6, "every point stands in the table beside the chart"
+    assert len(texts(tab, "#layers details tbody tr")) == 6, (
+        "every point stands in the table beside the chart"
+    )
 
 
 @needs_browser
@@ -565,24 +840,34 @@ def test_the_page_can_be_read_without_sight_or_mouse(tab: Browser, shown: Path) 
         "buttons that are none": "document.querySelectorAll('[onclick], div[role=button]').length",
     }
     assert {what: tab.run(script) for what, script in bare.items()} == dict.fromkeys(bare, 0)
-    assert tab.run("['header', 'nav', 'main', 'footer', 'h1'].every(name => document.querySelectorAll(name).length === 1)")
+    assert tab.run(
+        "['header', 'nav', 'main', 'footer', 'h1'].every(name => document.querySelectorAll(name).length === 1)"
+    )
     tab.press("Tab")
     assert tab.run("document.activeElement.textContent") == "Skip to the answer"
-    assert tab.run("getComputedStyle(document.activeElement).outlineStyle") == "solid", "the focus is visible"
+    assert tab.run("getComputedStyle(document.activeElement).outlineStyle") == "solid", (
+        "the focus is visible"
+    )
 
 
 @needs_browser
 def test_the_page_fits_a_phone(tab: Browser, shown: Path) -> None:
     tab.open(shown, width=360, height=740)
     assert tab.run("document.documentElement.scrollWidth") <= 360
-    assert tab.run("document.querySelector('#layers .chart svg').getBoundingClientRect().width") > 280
+    assert (
+        tab.run("document.querySelector('#layers .chart svg').getBoundingClientRect().width") > 280
+    )
 
 
 @needs_browser
 def test_paper_holds_every_column_and_row(tab: Browser, tmp_path: Path) -> None:
     records = []
     for n in range(60):
-        place = {"corpus": f"corpus-{n}", "head": f"ctc-{n}", "note": "a few words of note" * (n % 2)}
+        place = {
+            "corpus": f"corpus-{n}",
+            "head": f"ctc-{n}",
+            "note": "a few words of note" * (n % 2),
+        }
         place |= {"condition": f"noise:files=doing_the_dishes.flac@{n}dB"}
         for model in ("org/a-model-with-a-long-name", "fbank"):
             records += asked(model, f"task-{n}", [0.5, 0.9, 0.7 + n / 1000], **place)
@@ -606,17 +891,36 @@ def test_hostile_names_are_text(tab: Browser, tmp_path: Path) -> None:
         here = {"corpus": f"corpus {text}", "note": text, "revision": text}
         records += asked(text, "words", [0.5, 0.9, 0.7], **(here | {"corpus": "one"}))
         records += asked("org/a", f"{text}{number}", [0.5, 0.9, 0.7], **here)
-        records += map(counted, asked("org/a", "heard", [0.4, 0.8, 0.7], corpus="one", condition=text))
-        records += curve([0.5, 0.9, 0.6], [0.5, 0.8, 0.6], task="moved", train_domain=text, test_domain=text)
-    lines = [{"key": text, "reference": text, "hypothesis": f"{text} said", "speaker": text} for text in HOSTILE]
+        records += map(
+            counted, asked("org/a", "heard", [0.4, 0.8, 0.7], corpus="one", condition=text)
+        )
+        records += curve(
+            [0.5, 0.9, 0.6], [0.5, 0.8, 0.6], task="moved", train_domain=text, test_domain=text
+        )
+    lines = [
+        {"key": text, "reference": text, "hypothesis": f"{text} said", "speaker": text}
+        for text in HOSTILE
+    ]
     outcomes_beside(tmp_path, asked("org/a", "words", [0.5, 0.9, 0.7], corpus="one"), lines)
     tab.open(write_report(frame(*records), tmp_path / "report.html", [tmp_path], title=HOSTILE[1]))
     assert tab.problems == [] and len(tab.requests) == 1
     tab.run("document.querySelectorAll('button').forEach(node => node.click())")
     assert tab.run("document.querySelectorAll('script').length") == 2
-    assert tab.run("document.querySelectorAll('img, iframe, object, embed, base, b, style:not(head style)').length") == 0
-    assert tab.run("[...document.querySelectorAll('*')].some(node => [...node.attributes].some(one => one.name.startsWith('on')))") is False
-    assert tab.run("[...document.querySelectorAll('a')].every(node => node.getAttribute('href').startsWith('#'))")
+    assert (
+        tab.run(
+            "document.querySelectorAll('img, iframe, object, embed, base, b, style:not(head style)').length"
+        )
+        == 0
+    )
+    assert (
+        tab.run(
+            "[...document.querySelectorAll('*')].some(node => [...node.attributes].some(one => one.name.startsWith('on')))"
+        )
+        is False
+    )
+    assert tab.run(
+        "[...document.querySelectorAll('a')].every(node => node.getAttribute('href').startsWith('#'))"
+    )
     assert tab.run("typeof window.hacked") == "undefined"
     assert tab.run("document.documentElement.scrollWidth") <= 1280
     names, keys = texts(tab, "#scores tbody th"), texts(tab, "#errors tbody th")
@@ -628,8 +932,12 @@ def test_hostile_names_are_text(tab: Browser, tmp_path: Path) -> None:
 @needs_browser
 def test_the_policy_stops_a_script_that_got_in(tab: Browser, shown: Path) -> None:
     tab.open(shown)
-    tab.run("(node => { node.textContent = 'window.hacked = 1'; document.body.append(node); })(document.createElement('script'))")
-    tab.run("document.body.insertAdjacentHTML('beforeend', '<img src=\"https://evil.example/x.png\" onerror=\"window.hacked = 2\">')")
+    tab.run(
+        "(node => { node.textContent = 'window.hacked = 1'; document.body.append(node); })(document.createElement('script'))"
+    )
+    tab.run(
+        "document.body.insertAdjacentHTML('beforeend', '<img src=\"https://evil.example/x.png\" onerror=\"window.hacked = 2\">')"
+    )
     tab.run("new Promise(done => setTimeout(done, 100))")
     assert tab.run("typeof window.hacked") == "undefined"
     assert len(tab.requests) == 1

@@ -1,4 +1,5 @@
-"""Robustness: each measure against its own formula, intervals that hold, tables that say which layer is invariant.
+"""Robustness: each measure against its own formula, intervals that hold, tables that say which
+layer is invariant.
 
 The expected Markdown lies in tests/golden/robustness; after a wanted change rebuild it with
 GOLDEN=write python -m pytest tests/reporting/test_robustness.py and read the difference.
@@ -36,15 +37,38 @@ from probe.measures.uncertainty import interval
 from probe.records import Record, write_records
 from probe.reporting.domain_gaps import crossed, gap_rows
 from probe.reporting.figures.style import missing_matplotlib
-from probe.reporting.losses import MEAN, WORST, by_severity, condition_rows, families, first_sampling
-from probe.reporting.model_robustness import baseline_of, effective_rows, group_rows, normalised_rows
-from probe.reporting.tables.files import domain_matrices, summary_rows, write_robustness, write_tables
+from probe.reporting.losses import (
+    MEAN,
+    WORST,
+    by_severity,
+    condition_rows,
+    families,
+    first_sampling,
+)
+from probe.reporting.model_robustness import (
+    baseline_of,
+    effective_rows,
+    group_rows,
+    normalised_rows,
+)
+from probe.reporting.tables.files import (
+    domain_matrices,
+    summary_rows,
+    write_robustness,
+    write_tables,
+)
 from probe.reporting.tables.formats import robustness as robustness_text
 from probe.reporting.tables.robustness_tables import every_layer, robustness
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "robustness"
 N_BLOCKS, N_EACH = 12, 25
-LOSS = {"clean": 0.0, "noise:white@20dB": 0.05, "noise:white@10dB": 0.2, "noise:white@0dB": 0.45, "telephone": 0.1}
+LOSS = {
+    "clean": 0.0,
+    "noise:white@20dB": 0.05,
+    "noise:white@10dB": 0.2,
+    "noise:white@0dB": 0.45,
+    "telephone": 0.1,
+}
 
 
 def ratio(numerator: Sequence[int], denominator: Sequence[int]) -> Counts:
@@ -53,7 +77,9 @@ def ratio(numerator: Sequence[int], denominator: Sequence[int]) -> Counts:
 
 @functools.cache
 def drawn(rate: float, seed: int, n_blocks: int = N_BLOCKS) -> Counts:
-    """Hits of speakers whose own rates scatter around ``rate``; one seed gives the same good and bad speakers at every rate."""
+    """Hits of speakers whose own rates scatter around ``rate``; one seed gives the same good and
+    bad speakers at every rate.
+    """
     generator = np.random.default_rng([seed, n_blocks])
     rates = np.clip(rate + generator.normal(0, 0.06, n_blocks), 0.01, 0.99)
     return ratio(generator.binomial(N_EACH, rates).tolist(), [N_EACH] * n_blocks)
@@ -70,19 +96,45 @@ def scored(rate: float, draw: int = 1, errors: bool = False, **changed: Any) -> 
     """A record of an accuracy of about ``rate``, or of the word errors that it leaves."""
     counts = drawn(round(1 - rate if errors else rate, 9), draw)
     low, high = known(round(1 - rate if errors else rate, 9), draw)
-    metric: dict[str, Any] = {"metric": "wer", "select_by": "wer", "higher_is_better": False, "kind": "transcribe", "task": "asr"}
-    about = {"value": value_of(counts), "low": low, "high": high, "counts": counts, "n": N_BLOCKS * N_EACH, "n_blocks": N_BLOCKS}
+    metric: dict[str, Any] = {
+        "metric": "wer",
+        "select_by": "wer",
+        "higher_is_better": False,
+        "kind": "transcribe",
+        "task": "asr",
+    }
+    about = {
+        "value": value_of(counts),
+        "low": low,
+        "high": high,
+        "counts": counts,
+        "n": N_BLOCKS * N_EACH,
+        "n_blocks": N_BLOCKS,
+    }
     groups = {"sex": ["fm"[int(name, 16) % 2] for name in counts["block"]]}
     return record(**(about | {"groups": groups} | (metric if errors else {}) | changed))
 
 
-def model(name: str, clean: Sequence[float], invariant: str = "", loss: float = 1.0, errors: bool = False, **changed: Any) -> list[Record]:
+def model(
+    name: str,
+    clean: Sequence[float],
+    invariant: str = "",
+    loss: float = 1.0,
+    errors: bool = False,
+    **changed: Any,
+) -> list[Record]:
     """Records of every layer under every condition; all but the layer ``invariant`` lose `LOSS`."""
     made = []
     for index, rate in enumerate(clean):
         for condition, lost in LOSS.items():
             heard = rate if str(index) == invariant else max(0.1, rate - loss * lost)
-            about = {"model": name, "layer": str(index), "layer_index": index, "condition": condition, **changed}
+            about = {
+                "model": name,
+                "layer": str(index),
+                "layer_index": index,
+                "condition": condition,
+                **changed,
+            }
             made.append(scored(heard if rate > 0.1 else 0.1, 7, errors, **about))
             made.append(scored(rate, 8, errors, split="dev", **about))
             made += [] if errors else [scored(0.1, 9, control="shuffled", **about)]
@@ -93,8 +145,20 @@ def model(name: str, clean: Sequence[float], invariant: str = "", loss: float = 
 
 
 def planted() -> list[Record]:
-    """Two models with a layer at chance (0), an invariant one (1) and others that are not, and a baseline of one layer."""
-    left = [scored(0.9 - 0.2 * layer, 3, model="org/a", layer=str(layer), layer_index=layer, task="domain-id") for layer in range(4)]
+    """Two models with a layer at chance (0), an invariant one (1) and others that are not, and a
+    baseline of one layer.
+    """
+    left = [
+        scored(
+            0.9 - 0.2 * layer,
+            3,
+            model="org/a",
+            layer=str(layer),
+            layer_index=layer,
+            task="domain-id",
+        )
+        for layer in range(4)
+    ]
     return [
         *model("org/a", [0.1, 0.85, 0.9, 0.8], invariant="1"),
         *model("org/b", [0.1, 0.8, 0.87, 0.75], invariant="1", loss=0.8),
@@ -111,27 +175,50 @@ def planted() -> list[Record]:
 def test_degradation_is_the_paired_difference_and_its_interval() -> None:
     clean, disturbed = drawn(0.8, 1), drawn(0.6, 1)
     told = paired_difference(clean, disturbed)
-    found = measures.degradation(sampled(clean), sampled(disturbed), higher_is_better=True).estimate()
-    assert (found.value, found.low, found.high) == pytest.approx((told.difference, told.low, told.high))
+    found = measures.degradation(
+        sampled(clean), sampled(disturbed), higher_is_better=True
+    ).estimate()
+    assert (found.value, found.low, found.high) == pytest.approx(
+        (told.difference, told.low, told.high)
+    )
     rise = measures.degradation(sampled(clean), sampled(disturbed), higher_is_better=False)
     assert rise.value == -told.difference
 
 
 def test_a_loss_is_no_more_than_the_whole_range_of_its_score() -> None:
-    clean, disturbed = sampled(ratio([10, 10, 10, 9], [10] * 4)), sampled(ratio([0, 0, 1, 0], [10] * 4))
-    found, rise = (measures.degradation(*pair, True).estimate() for pair in ((clean, disturbed), (disturbed, clean)))
+    clean, disturbed = (
+        sampled(ratio([10, 10, 10, 9], [10] * 4)),
+        sampled(ratio([0, 0, 1, 0], [10] * 4)),
+    )
+    found, rise = (
+        measures.degradation(*pair, True).estimate()
+        for pair in ((clean, disturbed), (disturbed, clean))
+    )
     assert (found.high, rise.low) == (1.0, -1.0)
-    mean = (measures.degradation(clean, disturbed, True) + measures.degradation(clean, clean, True)) * 0.5
+    mean = (
+        measures.degradation(clean, disturbed, True) + measures.degradation(clean, clean, True)
+    ) * 0.5
     assert (mean.least, mean.most) == (-1.0, 1.0)
     words = sampled(ratio([30, 10, 10, 9], [10] * 4))
-    assert measures.degradation(clean, words, False).estimate().high > 1, "word errors may be more than words"
+    assert measures.degradation(clean, words, False).estimate().high > 1, (
+        "word errors may be more than words"
+    )
 
 
 def test_no_loss_has_a_width_of_0() -> None:
     clean, noisy = (sampled(ratio([n] * 12, [5] * 12)) for n in (5, 2))
     loss = measures.degradation(clean, noisy, True)
-    found, mean, part = loss.estimate(), ((clean + clean) * 0.5).estimate(), measures.ratio(loss, clean)
-    assert found.low is not None and 0.4 < found.low < 0.5 and found.high is not None and 0.7 < found.high < 0.8
+    found, mean, part = (
+        loss.estimate(),
+        ((clean + clean) * 0.5).estimate(),
+        measures.ratio(loss, clean),
+    )
+    assert (
+        found.low is not None
+        and 0.4 < found.low < 0.5
+        and found.high is not None
+        and 0.7 < found.high < 0.8
+    )
     assert mean.low is not None and 0.85 < mean.low < 0.96 and mean.high == 1
     assert part.low is not None and part.high is not None and part.low < 0.5 and part.high > 0.7
     names = ratio([1] * 12, [1] * 12)["block"]
@@ -144,16 +231,25 @@ def test_no_loss_has_a_width_of_0() -> None:
 def test_relative_degradation_and_margin_are_parts_of_the_clean_score() -> None:
     clean, disturbed, chance = (sampled(ratio([n] * 6, [20] * 6)) for n in (16, 12, 4))
     assert measures.relative_degradation(clean, disturbed, True).value == pytest.approx(4 / 16)
-    assert measures.margin_lost(clean - disturbed, clean, chance, True).value == pytest.approx(4 / 12)
+    assert measures.margin_lost(clean - disturbed, clean, chance, True).value == pytest.approx(
+        4 / 12
+    )
     assert measures.margin_lost(disturbed - clean, clean, 1.0, False).value == pytest.approx(-4 / 4)
     assert measures.relative_degradation(disturbed, clean, False).value == pytest.approx(4 / 12)
 
 
 def test_fieller_s_interval_holds_all_ratios_that_are_not_told_from_the_scores() -> None:
-    top, bottom = (replace(sampled(drawn(*of)), units=None) for of in ((0.3, 2), (0.8, 3)))  # no floor of each difference
+    top, bottom = (
+        replace(sampled(drawn(*of)), units=None) for of in ((0.3, 2), (0.8, 3))
+    )  # no floor of each difference
     found = measures.ratio(top, bottom)
     assert found.low is not None and found.high is not None
-    for place, inside in ((found.low, True), (found.high, True), (found.low - 0.01, False), (found.high + 0.01, False)):
+    for place, inside in (
+        (found.low, True),
+        (found.high, True),
+        (found.low - 0.01, False),
+        (found.high + 0.01, False),
+    ):
         told = (top - bottom * place).estimate()
         assert told.low is not None and told.high is not None
         nearest = min(abs(told.low), abs(told.high))
@@ -163,7 +259,9 @@ def test_fieller_s_interval_holds_all_ratios_that_are_not_told_from_the_scores()
 def test_a_ratio_to_what_lies_within_its_noise_is_undefined() -> None:
     a, b = sampled(drawn(0.5, 1)), sampled(drawn(0.5, 3))
     assert not (a - b).estimate().beyond_noise
-    assert measures.ratio(a, a - b) == Estimate(None, note="what it is divided by lies within its noise")
+    assert measures.ratio(a, a - b) == Estimate(
+        None, note="what it is divided by lies within its noise"
+    )
 
 
 def simulated(n_blocks: int, seed: int, rates: Sequence[float]) -> list[Counts]:
@@ -171,15 +269,24 @@ def simulated(n_blocks: int, seed: int, rates: Sequence[float]) -> list[Counts]:
     generator = np.random.default_rng([n_blocks, seed])
     n = np.maximum(1, 20 * generator.lognormal(0, 0.5, n_blocks)).astype(int)
     good = generator.uniform(size=n_blocks)
-    return [ratio(generator.binomial(n, stats.beta.ppf(good, 8 * rate, 8 - 8 * rate)).tolist(), n.tolist()) for rate in rates]
+    return [
+        ratio(
+            generator.binomial(n, stats.beta.ppf(good, 8 * rate, 8 - 8 * rate)).tolist(), n.tolist()
+        )
+        for rate in rates
+    ]
 
 
 @pytest.mark.parametrize("n_blocks", [7, 20])
-def test_intervals_of_differences_and_ratios_hold_the_truth(n_blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_intervals_of_differences_and_ratios_hold_the_truth(
+    n_blocks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(measures, "N_RESAMPLES", 300)
     held: dict[str, list[bool]] = {}
     for seed in range(250):
-        clean, disturbed, other, chance = (sampled(c, seed) for c in simulated(n_blocks, seed, (0.8, 0.6, 0.7, 0.3)))
+        clean, disturbed, other, chance = (
+            sampled(c, seed) for c in simulated(n_blocks, seed, (0.8, 0.6, 0.7, 0.3))
+        )
         told = {
             "loss": (measures.degradation(clean, disturbed, True).estimate(), 0.2),
             "relative": (measures.relative_degradation(clean, disturbed, True), 0.25),
@@ -190,7 +297,9 @@ def test_intervals_of_differences_and_ratios_hold_the_truth(n_blocks: int, monke
         for name, (found, truth) in told.items():
             if found.low is not None and found.high is not None:
                 held.setdefault(name, []).append(found.low <= truth <= found.high)
-    assert all(0.91 <= np.mean(values) <= 0.995 for values in held.values()), {k: np.mean(v) for k, v in held.items()}
+    assert all(0.91 <= np.mean(values) <= 0.995 for values in held.values()), {
+        k: np.mean(v) for k, v in held.items()
+    }
     assert all(len(values) > 200 for values in held.values())
 
 
@@ -208,7 +317,9 @@ def test_scores_of_other_utterances_are_compared_over_the_union_of_their_speaker
 
 
 def test_speech_robust_bench_measures_are_their_formulas() -> None:
-    clean, noisy, base_clean, base_noisy = (sampled(ratio(row, [20] * 5)) for row in np.array([[2], [6], [4], [12]]) * [[1] * 5])
+    clean, noisy, base_clean, base_noisy = (
+        sampled(ratio(row, [20] * 5)) for row in np.array([[2], [6], [4], [12]]) * [[1] * 5]
+    )
     assert measures.error_degradation(clean, noisy, False).value == pytest.approx(4 / 20)
     assert measures.error_degradation(noisy, clean, False) == Estimate(0, 0, 0)
     assert measures.normalised_error(noisy, base_noisy, False).value == pytest.approx(6 / 12)
@@ -224,7 +335,10 @@ def test_the_variance_over_samplings_has_the_interval_of_chi_squared_and_needs_t
     assert found.value == pytest.approx(np.var([0.1, 0.2, 0.15, 0.25], ddof=1))
     assert found.low == pytest.approx(3 * found.value / stats.chi2.ppf(0.975, 3))
     assert found.high == pytest.approx(3 * found.value / stats.chi2.ppf(0.025, 3))
-    assert measures.variance([0.1]).value is None and "two or more seeds" in measures.variance([0.1]).note
+    assert (
+        measures.variance([0.1]).value is None
+        and "two or more seeds" in measures.variance([0.1]).note
+    )
 
 
 def test_the_gap_closed_is_undefined_within_noise_and_may_leave_0_and_1() -> None:
@@ -242,7 +356,9 @@ def test_the_gap_closed_is_undefined_within_noise_and_may_leave_0_and_1() -> Non
     for wrong in (closed(16, 18, 12), closed(6, 9, 12, higher=False)):
         assert wrong == Estimate(None, note="no gap to close: in-domain training is the worse")
     lone = [sampled(ratio([n], [20])) for n in (8, 11, 14)]
-    assert measures.gap_closed(*lone, True) == Estimate(None, note="too few blocks to tell whether there is a gap")
+    assert measures.gap_closed(*lone, True) == Estimate(
+        None, note="too few blocks to tell whether there is a gap"
+    )
 
 
 def test_effective_robustness_is_the_distance_from_the_line_of_the_others() -> None:
@@ -256,16 +372,23 @@ def test_effective_robustness_is_the_distance_from_the_line_of_the_others() -> N
     predicted = line.intercept + line.slope * at
     assert found["m4"].value == pytest.approx(0.88 - stats.logistic.cdf(predicted))
     scatter = np.square(y - line.intercept - line.slope * x).sum() / 2
-    half = stats.t.ppf(0.975, 2) * np.sqrt(scatter * (1 + 1 / 4 + (at - x.mean()) ** 2 / np.square(x - x.mean()).sum()))
+    half = stats.t.ppf(0.975, 2) * np.sqrt(
+        scatter * (1 + 1 / 4 + (at - x.mean()) ** 2 / np.square(x - x.mean()).sum())
+    )
     assert found["m4"].low == pytest.approx(0.88 - stats.logistic.cdf(predicted + half))
     assert found["m4"].high == pytest.approx(0.88 - stats.logistic.cdf(predicted - half))
 
 
 def test_effective_robustness_needs_five_models_with_a_place_on_the_axis() -> None:
     four = {f"m{i}": (0.5 + i / 10, 0.4 + i / 10) for i in range(4)}
-    assert all(item.value is None and "4 models" in item.note for item in measures.effective_robustness(four).values())
+    assert all(
+        item.value is None and "4 models" in item.note
+        for item in measures.effective_robustness(four).values()
+    )
     ends = measures.effective_robustness({**four, "m4": (0.95, 0.9), "m5": (1.0, 0.9)})
-    assert ends["m5"].value is None and "no place" in ends["m5"].note and ends["m0"].value is not None
+    assert (
+        ends["m5"].value is None and "no place" in ends["m5"].note and ends["m0"].value is not None
+    )
 
 
 def test_models_on_one_line_lie_within_their_intervals_about_95_times_in_100() -> None:
@@ -274,7 +397,10 @@ def test_models_on_one_line_lie_within_their_intervals_about_95_times_in_100() -
         generator = np.random.default_rng(seed)
         x = generator.normal(1, 1, 6)
         y = 0.9 * x - 0.5 + generator.normal(0, 0.2, 6)
-        points = {str(i): (stats.logistic.cdf(a), stats.logistic.cdf(b)) for i, (a, b) in enumerate(zip(x, y, strict=True))}
+        points = {
+            str(i): (stats.logistic.cdf(a), stats.logistic.cdf(b))
+            for i, (a, b) in enumerate(zip(x, y, strict=True))
+        }
         found = measures.effective_robustness(points)["0"]
         held.append(found.low <= 0 <= found.high)
     assert 0.92 <= np.mean(held) <= 0.98
@@ -290,7 +416,10 @@ def test_the_worst_group_and_the_spread_are_found_and_chance_is_told_from_them()
     for place in order[6:]:
         groups[place] = "m"
     found = measures.compare_groups(counts, groups, higher_is_better=True)
-    assert found.worst is not None and (found.worst.name, found.worst.estimate.value) == ("f", pytest.approx(57 / 120))
+    assert found.worst is not None and (found.worst.name, found.worst.estimate.value) == (
+        "f",
+        pytest.approx(57 / 120),
+    )
     assert found.spread.value == pytest.approx((107 - 57) / 120) and found.spread.beyond_noise
     assert found.probability is not None and found.probability < 0.01
     mixed = [groups[place] if i % 2 else "fm"[i // 2 % 2] for i, place in enumerate(range(12))]
@@ -305,10 +434,15 @@ def test_the_spread_that_chance_gives_is_that_of_all_ways_to_form_the_groups() -
     groups = ["a"] * 4 + ["b"] * 4
     found = measures.compare_groups(counts, groups, higher_is_better=True)
     hits = np.array(counts["numerator"])
-    spreads = [abs(hits[list(some)].sum() - (hits.sum() - hits[list(some)].sum())) / 80 for some in itertools.combinations(range(8), 4)]
+    spreads = [
+        abs(hits[list(some)].sum() - (hits.sum() - hits[list(some)].sum())) / 80
+        for some in itertools.combinations(range(8), 4)
+    ]
     assert found.by_chance == pytest.approx(np.mean(spreads), rel=0.06)
     observed = abs(hits[:4].sum() - hits[4:].sum()) / 80
-    assert found.probability == pytest.approx(np.mean(np.array(spreads) >= observed - 1e-12), abs=0.05)
+    assert found.probability == pytest.approx(
+        np.mean(np.array(spreads) >= observed - 1e-12), abs=0.05
+    )
 
 
 def test_groups_of_few_speakers_are_flagged_and_never_the_worst() -> None:
@@ -339,24 +473,35 @@ def test_a_group_s_trials_have_both_ends_in_it() -> None:
         )
     )
     group_of = {digest: "bad" if int(name[1]) >= 5 else "good" for name, digest in digests.items()}
-    found = measures.compare_groups(counts, [group_of[name] for name in counts["block"]], higher_is_better=False)
+    found = measures.compare_groups(
+        counts, [group_of[name] for name in counts["block"]], higher_is_better=False
+    )
     within = trial_counts(
         [a for (a, _), here in zip(ends, bad, strict=True) if here],
         [b for (_, b), here in zip(ends, bad, strict=True) if here],
         target[bad],
         scores[bad],
     )
-    assert found.worst is not None and (found.worst.name, found.worst.estimate.value) == ("bad", value_of(within))
+    assert found.worst is not None and (found.worst.name, found.worst.estimate.value) == (
+        "bad",
+        value_of(within),
+    )
     assert "two speakers" in measures.compare_blocks(counts, counts["block"], False).spread.note
 
 
 def test_equally_good_speakers_spread_as_chance_says() -> None:
     found = [
-        measures.compare_blocks(ratio(np.random.default_rng(seed).binomial(20, 0.8, 15).tolist(), [20] * 15), list(map(str, range(15))), True)
+        measures.compare_blocks(
+            ratio(np.random.default_rng(seed).binomial(20, 0.8, 15).tolist(), [20] * 15),
+            list(map(str, range(15))),
+            True,
+        )
         for seed in range(60)
     ]
     assert 0.02 <= np.mean([item.probability < 0.2 for item in found]) <= 0.35
-    assert np.mean([item.spread.value for item in found]) == pytest.approx(np.mean([item.by_chance for item in found]), rel=0.1)
+    assert np.mean([item.spread.value for item in found]) == pytest.approx(
+        np.mean([item.by_chance for item in found]), rel=0.1
+    )
     unequal = measures.compare_blocks(ratio([2, 18, 10, 19, 5, 14], [20] * 6), list("abcdef"), True)
     assert unequal.probability is not None and unequal.probability < 0.01
 
@@ -394,7 +539,9 @@ def test_conditions_that_differ_by_one_number_are_a_family_the_milder_first() ->
         ["bass:5dB", "bass:-20dB"],
     ],
 )
-def test_conditions_with_a_neutral_value_are_ordered_by_the_distance_from_it(ordered: list[str]) -> None:
+def test_conditions_with_a_neutral_value_are_ordered_by_the_distance_from_it(
+    ordered: list[str],
+) -> None:
     assert list(families(ordered[::-1]).values()) == [ordered]
 
 
@@ -432,14 +579,21 @@ def test_losses_are_those_of_the_layer_that_dev_chose() -> None:
     values = {
         (item.layer, item.condition): item.value
         for item in planted()
-        if item.model == "org/a" and item.split == "test" and item.task == "digits" and not item.control
+        if item.model == "org/a"
+        and item.split == "test"
+        and item.task == "digits"
+        and not item.control
     }
     assert chosen["layer"].tolist() == ["2"]
-    assert chosen["loss"].tolist() == pytest.approx([values["2", "clean"] - values["2", "noise:white@10dB"]])
+    assert chosen["loss"].tolist() == pytest.approx(
+        [values["2", "clean"] - values["2", "noise:white@10dB"]]
+    )
 
 
 def test_mean_and_worst_are_over_the_conditions_and_the_worst_allows_for_their_number() -> None:
-    rows = of(condition_rows(frame(*planted())), model="org/a", metric="wer", chosen=True).set_index("condition")
+    rows = of(
+        condition_rows(frame(*planted())), model="org/a", metric="wer", chosen=True
+    ).set_index("condition")
     disturbed = rows.drop(index=["clean", MEAN, WORST])
     assert rows.loc[MEAN, "loss"] == pytest.approx(disturbed["loss"].mean())
     assert rows.loc[MEAN, "value"] == pytest.approx(disturbed["value"].mean())
@@ -449,7 +603,11 @@ def test_mean_and_worst_are_over_the_conditions_and_the_worst_allows_for_their_n
     wider = stats.t.ppf(1 - 0.025 / 4, 11) / stats.t.ppf(0.975, 11)
     assert widths[0] / widths[1] == pytest.approx(wider, rel=0.01)
     assert rows.loc[WORST, "value"] == rows.loc[worst, "value"]
-    for low, high in (("low", "high"), ("relative_low", "relative_high"), ("margin_lost_low", "margin_lost_high")):
+    for low, high in (
+        ("low", "high"),
+        ("relative_low", "relative_high"),
+        ("margin_lost_low", "margin_lost_high"),
+    ):
         widths = [rows.loc[name, high] - rows.loc[name, low] for name in (WORST, worst)]
         assert widths[0] / widths[1] > 0.85 * wider, low  # Fieller's widen by more
 
@@ -459,23 +617,41 @@ def test_the_worst_of_ten_conditions_that_differ_by_luck_holds_the_truth() -> No
     for seed in range(120):
         generator = np.random.default_rng(seed)
         good = generator.uniform(0.5, 0.9, 10)
-        hits = {name: generator.binomial(40, good - lost) for name, lost in [("clean", 0.0), *((f"c{i}x", 0.2) for i in range(10))]}
+        hits = {
+            name: generator.binomial(40, good - lost)
+            for name, lost in [("clean", 0.0), *((f"c{i}x", 0.2) for i in range(10))]
+        }
         told = {name: ratio(found.tolist(), [40] * 10) for name, found in hits.items()}
-        records = [scored(0.5, condition=name, counts=counts, value=value_of(counts)) for name, counts in told.items()]
+        records = [
+            scored(0.5, condition=name, counts=counts, value=value_of(counts))
+            for name, counts in told.items()
+        ]
         none = ratio([4] * 10, [40] * 10)
         about = {"layer": "none", "layer_index": -1, "control": "majority"}
-        records += [scored(0.8, 8, split="dev"), scored(0.1, counts=none, value=value_of(none), **about)]
+        records += [
+            scored(0.8, 8, split="dev"),
+            scored(0.1, counts=none, value=value_of(none), **about),
+        ]
         row = of(condition_rows(frame(*records)), condition=WORST).iloc[0]
         clean = 0.7  # on average over speakers, as the intervals see them
-        truth = {"": clean - 0.2, "loss_": 0.2, "relative_": 0.2 / clean, "margin_lost_": 0.2 / (clean - 0.1)}
+        truth = {
+            "": clean - 0.2,
+            "loss_": 0.2,
+            "relative_": 0.2 / clean,
+            "margin_lost_": 0.2 / (clean - 0.1),
+        }
         for name, values in held.items():
             values.append(row[f"{name}low"] <= truth[name] <= row[f"{name}high"])
-    assert all(np.mean(values) >= 0.92 for values in held.values()), {name: np.mean(values) for name, values in held.items()}
+    assert all(np.mean(values) >= 0.92 for values in held.values()), {
+        name: np.mean(values) for name, values in held.items()
+    }
 
 
 def test_domain_identification_stands_beside_the_layers() -> None:
     rows = condition_rows(frame(*planted()))
-    told = of(rows, model="org/a", metric="accuracy", condition="clean").set_index("layer")["domain-id"]
+    told = of(rows, model="org/a", metric="accuracy", condition="clean").set_index("layer")[
+        "domain-id"
+    ]
     values = {item.layer: item.value for item in planted() if item.task == "domain-id"}
     assert told.to_dict() == values
     assert rows["condition-id"].isna().all() and of(rows, model="org/b")["domain-id"].isna().all()
@@ -483,7 +659,9 @@ def test_domain_identification_stands_beside_the_layers() -> None:
     assert "domain-id %" in text and "condition-id" not in text
 
 
-def test_conditions_that_were_asked_another_question_are_left_out_and_named(caplog: pytest.LogCaptureFixture) -> None:
+def test_conditions_that_were_asked_another_question_are_left_out_and_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     for changed, message in (
         (
             {"manifest_sha256": "e" * 64},
@@ -501,7 +679,10 @@ def test_conditions_that_were_asked_another_question_are_left_out_and_named(capl
 
 def test_a_condition_that_lost_utterances_is_not_compared() -> None:
     fewer = drawn(0.6, 1)
-    fewer = fewer | {"denominator": [n - (i == 0) for i, n in enumerate(fewer["denominator"])], "numerator": [5] * N_BLOCKS}
+    fewer = fewer | {
+        "denominator": [n - (i == 0) for i, n in enumerate(fewer["denominator"])],
+        "numerator": [5] * N_BLOCKS,
+    }
     records = [
         scored(0.8),
         scored(0.8, split="dev"),
@@ -520,21 +701,33 @@ def test_a_record_without_counts_gives_a_loss_without_interval_and_says_so() -> 
         scored(0.6, condition="telephone", counts={}, value=0.6),
     ]
     row = of(condition_rows(frame(*records)), condition="telephone").iloc[0]
-    assert row["loss"] == pytest.approx(0.2) and pd.isna(row["loss_low"]) and "no counts" in row["note"]
+    assert (
+        row["loss"] == pytest.approx(0.2)
+        and pd.isna(row["loss_low"])
+        and "no counts" in row["note"]
+    )
 
 
 def test_normalised_rows_stand_beside_the_baseline_under_the_same_condition() -> None:
     records = frame(*planted())
     rows = normalised_rows(records, "fbank")
     row = of(rows, model="org/a", metric="wer", condition="noise:white@0dB").iloc[0]
-    value = {(item.model, item.layer, item.condition): item.value for item in planted() if item.metric == "wer" and item.split == "test"}
+    value = {
+        (item.model, item.layer, item.condition): item.value
+        for item in planted()
+        if item.metric == "wer" and item.split == "test"
+    }
     here, there = value["org/a", "1", "noise:white@0dB"], value["fbank", "0", "noise:white@0dB"]
     rise, its_rise = here - value["org/a", "1", "clean"], there - value["fbank", "0", "clean"]
-    assert (row["werd"], row["nwer"], row["nwerd"]) == pytest.approx((rise, here / there, rise / its_rise))
+    assert (row["werd"], row["nwer"], row["nwerd"]) == pytest.approx(
+        (rise, here / there, rise / its_rise)
+    )
     assert row["samplings"] == 1 and pd.isna(row["werv"])
     assert normalised_rows(records, "")["nwer"].isna().all()
     assert baseline_of(records, None) == "fbank" and baseline_of(records, "org/b") == "org/b"
-    with pytest.raises(ProbeError, match=r"baseline org/c: no records of it; there are fbank, org/a, org/b"):
+    with pytest.raises(
+        ProbeError, match=r"baseline org/c: no records of it; there are fbank, org/a, org/b"
+    ):
         baseline_of(records, "org/c")
 
 
@@ -544,28 +737,50 @@ def test_several_seeds_give_the_variance_and_the_first_is_shown(tmp_path: Path) 
     shown, first = condition_rows(records), condition_rows(frame(*seeds[0]))
     pd.testing.assert_frame_equal(shown, first)
     row = of(normalised_rows(records, ""), condition="telephone").iloc[0]
-    values = [item.value for some in seeds for item in some if item.condition == "telephone" and item.split == "test" and not item.control]
-    assert row["samplings"] == 3 and row["werv"] == pytest.approx(np.var(values, ddof=1)) and row["werv_low"] > 0
+    values = [
+        item.value
+        for some in seeds
+        for item in some
+        if item.condition == "telephone" and item.split == "test" and not item.control
+    ]
+    assert (
+        row["samplings"] == 3
+        and row["werv"] == pytest.approx(np.var(values, ddof=1))
+        and row["werv_low"] > 0
+    )
     assert set(summary_rows(records)["n_seeds"]) == {3}
 
 
 def test_the_mean_row_clips_the_rise_after_its_mean() -> None:
     rates = {"clean": 0.7, "gain:-6dB": 0.8, "telephone": 0.5}
-    records = frame(scored(0.7, 8, split="dev"), *(scored(rate, 7, condition=name) for name, rate in rates.items()))
+    records = frame(
+        scored(0.7, 8, split="dev"),
+        *(scored(rate, 7, condition=name) for name, rate in rates.items()),
+    )
     rise, losses = (
-        table.set_index("condition")[name] for table, name in ((normalised_rows(records, ""), "werd"), (condition_rows(records), "loss"))
+        table.set_index("condition")[name]
+        for table, name in (
+            (normalised_rows(records, ""), "werd"),
+            (condition_rows(records), "loss"),
+        )
     )
     assert losses["gain:-6dB"] < 0 == rise["gain:-6dB"]
     assert rise[MEAN] == pytest.approx(losses[["gain:-6dB", "telephone"]].mean())
 
 
 def draw(name: str, seed: int, recipe: str, loss: float, mixed: bool = False) -> list[Record]:
-    """Records of one draw of the noise; of ``mixed``, training heard it too, so that no score is free of it."""
+    """Records of one draw of the noise; of ``mixed``, training heard it too, so that no score is
+    free of it.
+    """
     made = []
-    for free, item in zip(model(name, [0.8]), model(name, [0.8 - 0.1 * seed * mixed], loss=loss), strict=True):
+    for free, item in zip(
+        model(name, [0.8]), model(name, [0.8 - 0.1 * seed * mixed], loss=loss), strict=True
+    ):
         heard: dict[str, Any] = {"train_condition": "several"} if mixed else {}
         heard |= {"condition_seed": seed, "recipe": recipe * 64}
-        made.append(record(**{**vars(item), **heard}) if mixed or "noise" in item.condition else free)
+        made.append(
+            record(**{**vars(item), **heard}) if mixed or "noise" in item.condition else free
+        )
     return made
 
 
@@ -573,7 +788,9 @@ def test_draws_of_a_condition_are_samplings_and_the_clean_scores_stand_once() ->
     records = frame(*draw("org/a", 0, "d", 1.0), *draw("org/a", 1, "e", 1.5))
     rows = normalised_rows(records, "").set_index("condition")
     assert rows.loc["noise:white@0dB", "samplings"] == 2 and rows.loc["noise:white@0dB", "werv"] > 0
-    pd.testing.assert_frame_equal(condition_rows(records), condition_rows(frame(*draw("org/a", 0, "d", 1.0))))
+    pd.testing.assert_frame_equal(
+        condition_rows(records), condition_rows(frame(*draw("org/a", 0, "d", 1.0)))
+    )
 
 
 @pytest.mark.parametrize("mixed", [False, True])
@@ -582,13 +799,21 @@ def test_models_are_compared_on_one_draw_whatever_their_recipes_hashes(mixed: bo
     second = [*draw("org/a", 1, "e", 1.5, mixed), *draw("org/b", 1, "c", 1.5, mixed)]
     records = frame(*second, *first)
     assert set(first_sampling(records)["condition_seed"].dropna()) == {0}
-    for table in (condition_rows, group_rows, lambda found: normalised_rows(found, "org/b")[["model", "werd", "nwer", "nwerd"]]):
+    for table in (
+        condition_rows,
+        group_rows,
+        lambda found: normalised_rows(found, "org/b")[["model", "werd", "nwer", "nwerd"]],
+    ):
         pd.testing.assert_frame_equal(table(records), table(frame(*first)), check_dtype=False)
     # The first draw that all have.
-    assert set(first_sampling(frame(*second, *first[: len(first) // 2]))["condition_seed"].dropna()) == {1}
+    assert set(
+        first_sampling(frame(*second, *first[: len(first) // 2]))["condition_seed"].dropna()
+    ) == {1}
 
 
-def test_of_models_without_a_common_draw_one_draw_is_shown(caplog: pytest.LogCaptureFixture) -> None:
+def test_of_models_without_a_common_draw_one_draw_is_shown(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     records = frame(*draw("org/a", 0, "d", 1.0), *draw("org/b", 1, "e", 1.5))
     for table in (condition_rows, group_rows, lambda found: gap_rows(found, "")):
         caplog.clear()
@@ -604,8 +829,16 @@ def test_of_models_without_a_common_draw_one_draw_is_shown(caplog: pytest.LogCap
 
 @pytest.mark.parametrize("what", ["manifest_sha256", "task_sha256", "revision", "trials_sha256"])
 def test_records_of_another_question_are_no_samplings(what: str) -> None:
-    seeds = [model("org/a", [0.8], seed=seed, loss=1 + seed / 4, **({what: "9" * 64} if seed == 2 else {})) for seed in range(3)]
-    row = of(normalised_rows(frame(*(item for some in seeds for item in some)), ""), condition="telephone").iloc[0]
+    seeds = [
+        model(
+            "org/a", [0.8], seed=seed, loss=1 + seed / 4, **({what: "9" * 64} if seed == 2 else {})
+        )
+        for seed in range(3)
+    ]
+    row = of(
+        normalised_rows(frame(*(item for some in seeds for item in some)), ""),
+        condition="telephone",
+    ).iloc[0]
     same = of(normalised_rows(frame(*seeds[0], *seeds[1]), ""), condition="telephone").iloc[0]
     assert row["samplings"] == 2 and row["werv"] == same["werv"]
 
@@ -617,14 +850,24 @@ def test_records_say_the_seed_of_what_was_drawn() -> None:
         recipe = {"model": {"revision": "1"}, **({"disturbance": disturbed} if disturbed else {})}
         return SimpleNamespace(recipe=recipe, recipe_sha256=repr(recipe), aliases={}, layers=["0"])
 
-    stores = {"clean": store(), "white": store(seed=3), "pink": store(seed=3), "babble": store(seed=4), "gsm": store(seed=None)}
+    stores = {
+        "clean": store(),
+        "white": store(seed=3),
+        "pink": store(seed=3),
+        "babble": store(seed=4),
+        "gsm": store(seed=None),
+    }
 
     def seed_of(train: str, tests: str, condition: str) -> int | None:
         hearing = Hearing(tuple(train.split()), tuple(tests.split()), apart=condition != "several")
-        found: int | None = provenance(task, "org/a", corpus, stores, hearing, condition, 0, "cpu")["condition_seed"]
+        found: int | None = provenance(task, "org/a", corpus, stores, hearing, condition, 0, "cpu")[
+            "condition_seed"
+        ]
         return found
 
-    told = {name: seed_of("clean", "clean white babble gsm", name) for name in stores if name != "pink"}
+    told = {
+        name: seed_of("clean", "clean white babble gsm", name) for name in stores if name != "pink"
+    }
     assert told == {"clean": None, "white": 3, "babble": 4, "gsm": None}
     assert seed_of("clean white", "clean white", "clean") == seed_of("white", "clean", "clean") == 3
     assert seed_of("clean white pink gsm", "clean white pink gsm", "several") == 3
@@ -632,26 +875,50 @@ def test_records_say_the_seed_of_what_was_drawn() -> None:
 
 
 def fleet(n: int) -> list[Record]:
-    return [item for i in range(n) for item in model(f"org/{i}", [0.5 + 0.06 * i], loss=0.5 if i == 2 else 1.0)]
+    return [
+        item
+        for i in range(n)
+        for item in model(f"org/{i}", [0.5 + 0.06 * i], loss=0.5 if i == 2 else 1.0)
+    ]
 
 
 def test_effective_robustness_is_told_from_five_models_on() -> None:
     few = effective_rows(condition_rows(frame(*fleet(4))))
     assert few["effective"].isna().all() and "4 models" in few["note"].iloc[0]
-    assert "* digits, spoken-digits, accuracy, linear: undefined, 4 models; a line needs 5." in robustness_text(frame(*fleet(4)), "md")
-    rows = of(effective_rows(condition_rows(frame(*fleet(6)))), condition="noise:white@10dB").set_index("model")
+    assert (
+        "* digits, spoken-digits, accuracy, linear: undefined, 4 models; a line needs 5."
+        in robustness_text(frame(*fleet(4)), "md")
+    )
+    rows = of(
+        effective_rows(condition_rows(frame(*fleet(6)))), condition="noise:white@10dB"
+    ).set_index("model")
     assert rows["effective"].idxmax() == "org/2" and rows.loc["org/2", "effective_low"] > 0
 
 
 def test_worst_groups_are_those_of_the_manifest_s_columns_and_the_speakers() -> None:
-    rows = of(group_rows(frame(*planted())), model="org/a", metric="accuracy", task="digits", condition="telephone")
+    rows = of(
+        group_rows(frame(*planted())),
+        model="org/a",
+        metric="accuracy",
+        task="digits",
+        condition="telephone",
+    )
     assert list(rows["column"]) == ["speaker", "sex"]
-    every = of(group_rows(frame(*planted())), model="org/a", metric="accuracy", task="digits", column="sex")
-    assert list(every["condition"]) == ["clean", "noise:white@20dB", "noise:white@10dB", "noise:white@0dB", "telephone"]
+    every = of(
+        group_rows(frame(*planted())), model="org/a", metric="accuracy", task="digits", column="sex"
+    )
+    assert list(every["condition"]) == [
+        "clean",
+        "noise:white@20dB",
+        "noise:white@10dB",
+        "noise:white@0dB",
+        "telephone",
+    ]
     item = next(
         item
         for item in planted()
-        if (item.model, item.layer, item.condition, item.split, item.control, item.task) == ("org/a", "2", "telephone", "test", "", "digits")
+        if (item.model, item.layer, item.condition, item.split, item.control, item.task)
+        == ("org/a", "2", "telephone", "test", "", "digits")
     )
     hits: dict[str, int] = {}
     for name, count in zip(item.groups["sex"], item.counts["numerator"], strict=True):
@@ -660,14 +927,23 @@ def test_worst_groups_are_those_of_the_manifest_s_columns_and_the_speakers() -> 
     worst = min(hits, key=lambda name: hits[name] / sizes[name])
     sex = rows.set_index("column").loc["sex"]
     assert (sex["worst"], sex["worst_value"]) == (worst, pytest.approx(hits[worst] / sizes[worst]))
-    assert rows.set_index("column").loc["speaker", "worst_value"] == min(item.counts["numerator"]) / N_EACH
+    assert (
+        rows.set_index("column").loc["speaker", "worst_value"]
+        == min(item.counts["numerator"]) / N_EACH
+    )
 
 
 def shifted(name: str, across: float, home: float = 0.85, **changed: Any) -> list[Record]:
     made = []
     for train in ("far", "read"):
         for test in ("far", "read"):
-            about = {"model": name, "task": "shift", "train_domain": train, "test_domain": test, **changed}
+            about = {
+                "model": name,
+                "task": "shift",
+                "train_domain": train,
+                "test_domain": test,
+                **changed,
+            }
             for layer, worse in (("0", 0.2), ("1", 0.0)):
                 place = {"layer": layer, "layer_index": int(layer)}
                 rate = (home if train == test else across) - worse
@@ -680,32 +956,51 @@ def test_gaps_between_domains_and_the_part_closed_are_their_formulas() -> None:
     records = [*shifted("fbank", 0.4), *shifted("org/a", 0.7, 0.9)]
     rows = gap_rows(frame(*records), "fbank")
     row = of(rows, model="org/a", train_domain="read", test_domain="far").iloc[0]
-    value = {(r.model, r.train_domain, r.test_domain): r.value for r in records if r.split == "test" and r.layer == "1"}
+    value = {
+        (r.model, r.train_domain, r.test_domain): r.value
+        for r in records
+        if r.split == "test" and r.layer == "1"
+    }
     a, b = value["fbank", "read", "far"], value["org/a", "read", "far"]
     c, c2 = value["fbank", "far", "far"], value["org/a", "far", "far"]
     assert (row["gap"], row["relative"]) == pytest.approx((c2 - b, (c2 - b) / c2))
-    assert (row["closed_first"], row["closed_second"]) == pytest.approx(((a - b) / (a - c), (a - b) / (a - c2)))
+    assert (row["closed_first"], row["closed_second"]) == pytest.approx(
+        ((a - b) / (a - c), (a - b) / (a - c2))
+    )
     assert row["shift"] == pytest.approx(value["org/a", "read", "read"] - b) and row["layer"] == "1"
     first = of(rows, model="fbank")
-    assert first["closed_first"].isna().all() and (first["note"] == "").all() and (first["gap_low"] > 0).all()
+    assert (
+        first["closed_first"].isna().all()
+        and (first["note"] == "").all()
+        and (first["gap_low"] > 0).all()
+    )
 
 
 def test_the_part_closed_is_undefined_where_the_gap_lies_within_its_noise() -> None:
     rows = gap_rows(frame(*shifted("fbank", 0.85), *shifted("org/a", 0.9)), "fbank")
     row = of(rows, model="org/a", train_domain="read").iloc[0]
-    assert pd.isna(row["closed_first"]) and "no gap to close: it lies within its noise" in row["note"]
+    assert (
+        pd.isna(row["closed_first"]) and "no gap to close: it lies within its noise" in row["note"]
+    )
 
 
 def test_a_better_model_closes_nothing_where_in_domain_training_is_the_worse() -> None:
     rows = gap_rows(frame(*shifted("fbank", 0.8, 0.6), *shifted("org/a", 0.9, 0.6)), "fbank")
     for row in of(rows, model="org/a").to_dict("records"):
-        assert pd.isna(row["closed_first"]) and pd.isna(row["closed_second"]) and "no gap to close" in row["note"]
+        assert (
+            pd.isna(row["closed_first"])
+            and pd.isna(row["closed_second"])
+            and "no gap to close" in row["note"]
+        )
 
 
 def test_conditions_are_domains_where_a_task_was_trained_under_several() -> None:
     records = [
         item
-        for train, rates in (("clean", {"clean": 0.9, "telephone": 0.5}), ("telephone", {"clean": 0.7, "telephone": 0.8}))
+        for train, rates in (
+            ("clean", {"clean": 0.9, "telephone": 0.5}),
+            ("telephone", {"clean": 0.7, "telephone": 0.8}),
+        )
         for test, rate in rates.items()
         for item in (
             scored(rate, 7, condition=test, train_condition=train),
@@ -727,8 +1022,15 @@ def test_conditions_are_domains_where_a_task_was_trained_under_several() -> None
 
 def test_domain_matrices_can_be_had_of_every_layer() -> None:
     text = domain_matrices(frame(*shifted("org/a", 0.7)), layers=True)
-    assert text.count("## org/a, shift") == 2 and domain_matrices(frame(*shifted("org/a", 0.7))).count("## ") == 1
-    value = {(r.layer, r.train_domain, r.test_domain): r.value for r in shifted("org/a", 0.7) if r.split == "test"}
+    assert (
+        text.count("## org/a, shift") == 2
+        and domain_matrices(frame(*shifted("org/a", 0.7))).count("## ") == 1
+    )
+    value = {
+        (r.layer, r.train_domain, r.test_domain): r.value
+        for r in shifted("org/a", 0.7)
+        if r.split == "test"
+    }
     for layer in "01":
         assert f"{100 * value[layer, 'read', 'read']:.1f}" in text
 
@@ -771,19 +1073,41 @@ def test_counts_are_whole_numbers() -> None:
     records = frame(*model("org/a", [0.1, 0.85]), *model("fbank", [0.6]), *shifted("org/a", 0.7))
     for layers in (False, True):
         rows = json.loads(robustness_text(records, "json", layers))
-        counts = {name: {type(row[name]) for row in rows} for name in ("n", "n_blocks", "samplings") if name in rows[0]}
-        assert len(counts) == 3 - layers and all(found == {int, type(None)} for found in counts.values())
-        assert ".0" not in "".join(map(str, pd.read_csv(io.StringIO(robustness_text(records, "csv", layers)), dtype=str)["n"]))
+        counts = {
+            name: {type(row[name]) for row in rows}
+            for name in ("n", "n_blocks", "samplings")
+            if name in rows[0]
+        }
+        assert len(counts) == 3 - layers and all(
+            found == {int, type(None)} for found in counts.values()
+        )
+        assert ".0" not in "".join(
+            map(
+                str,
+                pd.read_csv(io.StringIO(robustness_text(records, "csv", layers)), dtype=str)["n"],
+            )
+        )
 
 
 def test_the_order_of_records_does_not_matter() -> None:
     records = [*model("org/a", [0.1, 0.85, 0.9], invariant="1"), *shifted("org/a", 0.7)]
     for form, layers in (("md", False), ("md", True), ("csv", False), ("json", True)):
-        assert robustness_text(frame(*records), form, layers) == robustness_text(frame(*records[::-1]), form, layers)
+        assert robustness_text(frame(*records), form, layers) == robustness_text(
+            frame(*records[::-1]), form, layers
+        )
 
 
-def test_files_that_others_wrote_are_left_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    names = ["robustness.md", "domains.md", "budgets.csv", "robustness_gaps.csv", "det.svg", "det.png"]
+def test_files_that_others_wrote_are_left_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = [
+        "robustness.md",
+        "domains.md",
+        "budgets.csv",
+        "robustness_gaps.csv",
+        "det.svg",
+        "det.png",
+    ]
     for name in names:
         (tmp_path / name).write_bytes(b"# Robustness\n\nof mine\n")
     written = write_tables(frame(*curve([0.5, 0.6], [0.5, 0.6], "0 1")), tmp_path)
@@ -794,14 +1118,23 @@ def test_files_that_others_wrote_are_left_and_told(tmp_path: Path, caplog: pytes
 
 def test_files_are_written_where_there_are_conditions_and_removed_where_not(tmp_path: Path) -> None:
     paths = write_robustness(frame(*planted()), tmp_path)
-    names = {"robustness.md", "robustness.csv", "robustness_layers.md", "robustness_layers.csv", "robustness_groups.csv"}
+    names = {
+        "robustness.md",
+        "robustness.csv",
+        "robustness_layers.md",
+        "robustness_layers.csv",
+        "robustness_groups.csv",
+    }
     pictures = set() if missing_matplotlib() else {"robustness.png", "robustness.svg"}
     assert {path.name for path in paths if path.name.startswith("robustness")} == names | pictures
     rows = pd.read_csv(io.StringIO((tmp_path / "robustness.csv").read_text(encoding="utf-8")))
     assert {"loss_low", "nwer", "effective", "werv"} <= set(rows.columns)
     write_tables(frame(*(item for item in planted() if item.condition == "clean")), tmp_path)
     assert not list(tmp_path.glob("robustness*"))
-    assert robustness_text(frame(scored(0.8)), "md") == "No clean records with others under conditions, and not several domains.\n"
+    assert (
+        robustness_text(frame(scored(0.8)), "md")
+        == "No clean records with others under conditions, and not several domains.\n"
+    )
 
 
 def test_a_minus_sign_or_a_bar_in_a_name_cannot_break_a_table() -> None:
@@ -817,12 +1150,24 @@ def test_curves_run_from_clean_to_severe_with_a_line_per_model() -> None:
     rows = condition_rows(frame(*planted()))
     figure = conditions_figure(rows)
     titles = [axes.get_title() for axes in figure.axes]
-    assert titles == [f"{task}: {what}" for task in ("asr", "digits") for what in ("noise:white@…dB", "single conditions")]
+    assert titles == [
+        f"{task}: {what}"
+        for task in ("asr", "digits")
+        for what in ("noise:white@…dB", "single conditions")
+    ]
     lines = {line.get_label(): line for line in figure.axes[2].get_lines()}
     assert set(lines) == {"fbank", "org/a", "org/b"}
-    assert [tick.get_text() for tick in figure.axes[2].get_xticklabels()] == ["clean", "20dB", "10dB", "0dB"]
+    assert [tick.get_text() for tick in figure.axes[2].get_xticklabels()] == [
+        "clean",
+        "20dB",
+        "10dB",
+        "0dB",
+    ]
     told = of(rows, model="org/a", metric="accuracy", chosen=True).set_index("condition")["value"]
-    wanted = [100 * told[name] for name in ("clean", "noise:white@20dB", "noise:white@10dB", "noise:white@0dB")]
+    wanted = [
+        100 * told[name]
+        for name in ("clean", "noise:white@20dB", "noise:white@10dB", "noise:white@0dB")
+    ]
     assert list(lines["org/a"].get_ydata()) == pytest.approx(wanted)
 
 

@@ -35,21 +35,34 @@ from probe.reporting.tables.files import (
 GOLDEN = Path(__file__).parents[1] / "golden" / "reporting"
 
 
-def curve(dev: Sequence[float | None], test: Sequence[float | None], layers: str = "0 1 2", **changed: Any) -> Iterator[Record]:
+def curve(
+    dev: Sequence[float | None], test: Sequence[float | None], layers: str = "0 1 2", **changed: Any
+) -> Iterator[Record]:
     """Dev and test records of every layer; dev only where a domain is tested on itself."""
     names = layers.split()
     final = changed.pop("final_layer", names[-1])
     for index, (layer, dev_value, test_value) in enumerate(zip(names, dev, test, strict=True)):
         for split, value in (("dev", dev_value), ("test", test_value)):
             known = changed.get("low", ...) is ... and value is not None
-            bounds = {"low": value - 0.05, "high": value + 0.05} if known and value is not None else {}
-            made = record(layer=layer, layer_index=index, final_layer=final, split=split, value=value, **(bounds | changed))
+            bounds = (
+                {"low": value - 0.05, "high": value + 0.05} if known and value is not None else {}
+            )
+            made = record(
+                layer=layer,
+                layer_index=index,
+                final_layer=final,
+                split=split,
+                value=value,
+                **(bounds | changed),
+            )
             if split == "test" or made.train_domain == made.test_domain:
                 yield made
 
 
 def plain() -> list[Record]:
-    """Two models and a spectral baseline, classified and transcribed; dev and test prefer different layers."""
+    """Two models and a spectral baseline, classified and transcribed; dev and test prefer different
+    layers.
+    """
     transcribe: dict[str, Any] = {
         "task": "connected",
         "kind": "transcribe",
@@ -63,18 +76,34 @@ def plain() -> list[Record]:
         for metric, scale in (("cer", 1), ("wer", 2)):
             values = [scale * (0.3 + shift), scale * 0.12, scale * (0.11 + shift)]
             worse = {"metric": metric, "model": model, "higher_is_better": False}
-            records += curve(values, [value + 0.02 for value in values], layers, **transcribe, **worse)
-    return [*records, *curve([0.4], [0.41], "0", model="fbank", low=None, note="no interval: one speaker", n_blocks=1)]
+            records += curve(
+                values, [value + 0.02 for value in values], layers, **transcribe, **worse
+            )
+    return [
+        *records,
+        *curve(
+            [0.4], [0.41], "0", model="fbank", low=None, note="no interval: one speaker", n_blocks=1
+        ),
+    ]
 
 
 def crossing() -> list[Record]:
-    """Two domains; on the source's dev data layer 1 wins for `read`, layer 2 for `far`; `far` shares no class with `read`."""
+    """Two domains; on the source's dev data layer 1 wins for `read`, layer 2 for `far`; `far`
+    shares no class with `read`.
+    """
     task: dict[str, Any] = {"task": "emotion", "model": "org/a"}
     return [
         *curve([0.5, 0.9, 0.6], [0.5, 0.85, 0.6], train_domain="read", test_domain="read", **task),
         *curve([0.0, 0.0, 0.0], [0.4, 0.6, 0.75], train_domain="read", test_domain="far", **task),
         *curve([0.5, 0.6, 0.7], [0.5, 0.9, 0.65], train_domain="far", test_domain="far", **task),
-        *curve([None] * 3, [None] * 3, train_domain="far", test_domain="read", note="no class in both domains", **task),
+        *curve(
+            [None] * 3,
+            [None] * 3,
+            train_domain="far",
+            test_domain="read",
+            note="no class in both domains",
+            **task,
+        ),
     ]
 
 
@@ -105,7 +134,10 @@ def test_every_metric_is_shown_at_the_layer_that_select_by_chooses() -> None:
     cer = curve(dev=[0.3, 0.1, 0.2], test=[0.31, 0.11, 0.21], metric="cer", **changed)
     wer = curve(dev=[0.6, 0.5, 0.05], test=[0.61, 0.51, 0.06], metric="wer", **changed)
     rows = summary_rows(frame(*cer, *wer))
-    assert rows[["metric", "layer", "value"]].to_numpy().tolist() == [["cer", "1", 0.11], ["wer", "1", 0.51]]
+    assert rows[["metric", "layer", "value"]].to_numpy().tolist() == [
+        ["cer", "1", 0.11],
+        ["wer", "1", 0.51],
+    ]
 
 
 def test_each_model_and_head_has_its_own_layer() -> None:
@@ -113,26 +145,45 @@ def test_each_model_and_head_has_its_own_layer() -> None:
     records = [
         item
         for (model, head), layer in best.items()
-        for item in curve([0.5 + 0.4 * (index == layer) for index in range(3)], [0.5] * 3, model=model, head=head)
+        for item in curve(
+            [0.5 + 0.4 * (index == layer) for index in range(3)], [0.5] * 3, model=model, head=head
+        )
     ]
     rows = summary_rows(frame(*records))
-    assert {(row["model"], row["head"]): int(row["layer"]) for row in rows.to_dict("records")} == best
+    assert {
+        (row["model"], row["head"]): int(row["layer"]) for row in rows.to_dict("records")
+    } == best
 
 
 def test_across_domains_the_layer_is_chosen_on_the_dev_data_of_the_source() -> None:
     rows = summary_rows(frame(*crossing())).set_index(["train_domain", "test_domain"])
-    assert rows["layer"].to_dict() == {("far", "far"): "2", ("far", "read"): "2", ("read", "far"): "1", ("read", "read"): "1"}
+    assert rows["layer"].to_dict() == {
+        ("far", "far"): "2",
+        ("far", "read"): "2",
+        ("read", "far"): "1",
+        ("read", "read"): "1",
+    }
     assert rows.loc[("read", "far"), "value"] == 0.6  # not 0.75, which the target would have chosen
 
 
 def test_dev_data_of_a_target_domain_chooses_nothing() -> None:
-    target = record(layer="2", layer_index=2, split="dev", value=1.0, task="emotion", train_domain="read", test_domain="far")
+    target = record(
+        layer="2",
+        layer_index=2,
+        split="dev",
+        value=1.0,
+        task="emotion",
+        train_domain="read",
+        test_domain="far",
+    )
     for table in (summary_rows, layer_rows):
         pd.testing.assert_frame_equal(table(frame(*crossing(), target)), table(frame(*crossing())))
 
 
 def test_only_headline_heads_are_shown_unless_all_are_asked_for() -> None:
-    records = frame(*curve([0.5] * 3, [0.5] * 3), *curve([0.6] * 3, [0.6] * 3, head="mdl", headline=False))
+    records = frame(
+        *curve([0.5] * 3, [0.5] * 3), *curve([0.6] * 3, [0.6] * 3, head="mdl", headline=False)
+    )
     assert list(summary_rows(records)["head"]) == ["linear"]
     assert list(summary_rows(records, all_heads=True)["head"]) == ["linear", "mdl"]
     assert set(layer_rows(records)["head"]) == {"linear"}
@@ -141,7 +192,12 @@ def test_only_headline_heads_are_shown_unless_all_are_asked_for() -> None:
 
 def test_last_and_final_are_shown_beside_the_chosen_layer() -> None:
     row = only(summary_rows(frame(*curve([0.9, 0.5, 0.4], [0.8, 0.6, 0.7], "2 10 final"))))
-    assert (row["layer"], row["last_layer"], row["last_value"], row["final_value"]) == ("2", "10", 0.6, 0.7)
+    assert (row["layer"], row["last_layer"], row["last_value"], row["final_value"]) == (
+        "2",
+        "10",
+        0.6,
+        0.7,
+    )
 
 
 def test_final_is_the_last_layer_where_the_record_says_so() -> None:
@@ -156,18 +212,30 @@ def test_final_is_unknown_where_only_some_layers_were_run() -> None:
 
 
 def test_a_cell_without_a_value_keeps_its_row_and_note() -> None:
-    row = only(summary_rows(frame(*curve([None] * 3, [None] * 3, note="plda left out: 3 speakers"))))
-    assert pd.isna(row["layer"]) and pd.isna(row["value"]) and row["note"] == "plda left out: 3 speakers"
+    row = only(
+        summary_rows(frame(*curve([None] * 3, [None] * 3, note="plda left out: 3 speakers")))
+    )
+    assert (
+        pd.isna(row["layer"])
+        and pd.isna(row["value"])
+        and row["note"] == "plda left out: 3 speakers"
+    )
 
 
 def test_without_dev_scores_no_layer_is_chosen_and_the_note_says_so() -> None:
     records = [item for item in curve([0.5] * 3, [0.6] * 3) if item.split == "test"]
     row = only(summary_rows(frame(*records)))
-    assert pd.isna(row["value"]) and row["note"] == "no dev score of accuracy, so no layer is chosen"
+    assert (
+        pd.isna(row["value"]) and row["note"] == "no dev score of accuracy, so no layer is chosen"
+    )
 
 
 def test_a_chosen_layer_without_a_test_record_is_named() -> None:
-    records = [item for item in curve([0.5, 0.9, 0.5], [0.6] * 3) if (item.split, item.layer) != ("test", "1")]
+    records = [
+        item
+        for item in curve([0.5, 0.9, 0.5], [0.6] * 3)
+        if (item.split, item.layer) != ("test", "1")
+    ]
     row = only(summary_rows(frame(*records)))
     assert pd.isna(row["value"]) and row["note"] == "no test score at layer 1"
 
@@ -191,7 +259,11 @@ def test_layer_rows_put_the_dev_value_beside_the_test_value() -> None:
 def test_layer_rows_across_domains_show_the_dev_value_of_the_source() -> None:
     rows = layer_rows(frame(*crossing()))
     rows = rows[(rows["train_domain"] == "read") & (rows["test_domain"] == "far")]
-    assert list(rows["dev_value"]) == [0.5, 0.9, 0.6] and list(rows["chosen"]) == [False, True, False]
+    assert list(rows["dev_value"]) == [0.5, 0.9, 0.6] and list(rows["chosen"]) == [
+        False,
+        True,
+        False,
+    ]
 
 
 def test_layers_are_ordered_by_their_index_and_not_by_their_name() -> None:
@@ -207,14 +279,23 @@ def test_layers_are_ordered_by_their_index_and_not_by_their_name() -> None:
             r"task digits, corpus spoken-digits, condition clean: task_version differs: 1 \(org/a\); 2 \(org/b\)",
         ),
         ({"task_sha256": "e" * 64}, r"task_sha256 differs: aaaaaaaa \(org/a\); eeeeeeee \(org/b\)"),
-        ({"manifest_sha256": "e" * 64}, r"manifest_sha256 differs: bbbbbbbb \(org/a\); eeeeeeee \(org/b\)"),
-        ({"trials_sha256": "e" * 64}, r"split test: trials_sha256 differs: none \(org/a\); eeeeeeee \(org/b\)"),
+        (
+            {"manifest_sha256": "e" * 64},
+            r"manifest_sha256 differs: bbbbbbbb \(org/a\); eeeeeeee \(org/b\)",
+        ),
+        (
+            {"trials_sha256": "e" * 64},
+            r"split test: trials_sha256 differs: none \(org/a\); eeeeeeee \(org/b\)",
+        ),
         ({"seed": 7}, r"set of seeds differs: 0 \(org/a\); 7 \(org/b\)"),
         (
             {"model": "org/a", "recipe": "e" * 64, "layer": "1"},
             r"model org/a, task digits.*: recipe differs: cccccccc \(org/a\); eeee",
         ),
-        ({"model": "org/a", "revision": "seed 1", "layer": "1"}, r"revision differs: 11111111 \(org/a\); seed 1 \(org/a\)"),
+        (
+            {"model": "org/a", "revision": "seed 1", "layer": "1"},
+            r"revision differs: 11111111 \(org/a\); seed 1 \(org/a\)",
+        ),
     ],
 )
 def test_a_file_that_contradicts_the_others_is_left_out_by_name(
@@ -228,13 +309,23 @@ def test_a_file_that_contradicts_the_others_is_left_out_by_name(
     for table in (comparable, summary_rows, layer_rows):
         caplog.clear()
         pd.testing.assert_frame_equal(table(records), table(alone))
-        assert re.search(message, caplog.text) and f"Left out: {tmp_path / 'b.jsonl'}." in caplog.text
-    assert "Run the tasks again for all of these models, or keep the records in separate folders" in caplog.text
+        assert (
+            re.search(message, caplog.text) and f"Left out: {tmp_path / 'b.jsonl'}." in caplog.text
+        )
+    assert (
+        "Run the tasks again for all of these models, or keep the records in separate folders"
+        in caplog.text
+    )
 
 
-def test_what_most_models_then_most_files_then_the_newest_file_have_stays(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_most_models_then_most_files_then_the_newest_file_have_stays(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for name in "abc":  # org/c alone is of another manifest, and newest
-        write_records(tmp_path / f"{name}.jsonl", [record(model=f"org/{name}", manifest_sha256=("e" if name == "c" else "b") * 64)])
+        write_records(
+            tmp_path / f"{name}.jsonl",
+            [record(model=f"org/{name}", manifest_sha256=("e" if name == "c" else "b") * 64)],
+        )
         os.utime(tmp_path / f"{name}.jsonl", (ord(name), ord(name)))
     assert set(comparable(read_records(tmp_path))["model"]) == {"org/a", "org/b"}
     (tmp_path / "a.jsonl").unlink()
@@ -247,16 +338,24 @@ def test_what_most_models_then_most_files_then_the_newest_file_have_stays(tmp_pa
     assert f"{tmp_path / 'c.jsonl'}, {tmp_path / 'c1.jsonl'}" in caplog.text
 
 
-def test_a_score_that_stands_in_two_files_is_shown_from_the_newest(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_score_that_stands_in_two_files_is_shown_from_the_newest(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_records(tmp_path / "new.jsonl", [record(value=0.7)])
     write_records(tmp_path / "old.jsonl", [record(value=0.6), record(layer="1", layer_index=1)])
     os.utime(tmp_path / "old.jsonl", (1, 1))
     assert comparable(read_records(tmp_path))["value"].tolist() == [0.7]
-    assert f"1 scores stand twice. The newest file stays. Left out: {tmp_path / 'old.jsonl'}." in caplog.text
+    assert (
+        f"1 scores stand twice. The newest file stays. Left out: {tmp_path / 'old.jsonl'}."
+        in caplog.text
+    )
     caplog.clear()
     write_records(tmp_path / "old.jsonl", [record(value=0.6), record(value=0.5)])
     assert comparable(read_records(tmp_path / "old.jsonl"))["value"].tolist() == [0.6]
-    assert f"1 scores stand twice in one file, of {tmp_path / 'old.jsonl'}; the first of each is shown" in caplog.text
+    assert (
+        f"1 scores stand twice in one file, of {tmp_path / 'old.jsonl'}; the first of each is shown"
+        in caplog.text
+    )
 
 
 def test_a_folder_that_is_named_twice_is_read_once(tmp_path: Path) -> None:
@@ -302,7 +401,11 @@ def test_every_layer_stands_below_its_question() -> None:
     rows = layer_rows(frame(*plain(), *crossing()))
     page = layers_by_question(rows)
     titles = re.findall("^## (.*)$", page, flags=re.MULTILINE)
-    assert len(titles) == len(set(titles)) == rows.groupby(["task", "metric", "test_domain", "train_domain"]).ngroups
+    assert (
+        len(titles)
+        == len(set(titles))
+        == rows.groupby(["task", "metric", "test_domain", "train_domain"]).ngroups
+    )
     assert any(title.endswith("read → far, accuracy ↑") for title in titles)
     assert page.count("\n| org/") + page.count("\n| fbank") + page.count("\n| mfcc") == len(rows)
     assert "| task " not in page and "| metric" not in page and "| train domain" not in page
@@ -310,20 +413,43 @@ def test_every_layer_stands_below_its_question() -> None:
 
 
 def header(records: pd.DataFrame) -> list[str]:
-    return [cell.strip() for cell in to_markdown(summary_rows(records), layers=False).splitlines()[0].strip("|").split("|")]
+    return [
+        cell.strip()
+        for cell in to_markdown(summary_rows(records), layers=False)
+        .splitlines()[0]
+        .strip("|")
+        .split("|")
+    ]
 
 
 def test_columns_that_say_nothing_are_left_out() -> None:
-    usual = ["task", "metric ", "model", "head", "layer", "% [95 % interval]", "last (layer)", "final", "n", "blocks"]
+    usual = [
+        "task",
+        "metric ",
+        "model",
+        "head",
+        "layer",
+        "% [95 % interval]",
+        "last (layer)",
+        "final",
+        "n",
+        "blocks",
+    ]
     records = [*curve([0.5] * 3, [0.6] * 3)]
     assert header(frame(*records)) == [name.strip() for name in usual]
-    more = frame(*records, *curve([0.5] * 3, [0.6] * 3, condition="noise-10db", corpus="other", note="so", task="t"))
+    more = frame(
+        *records,
+        *curve([0.5] * 3, [0.6] * 3, condition="noise-10db", corpus="other", note="so", task="t"),
+    )
     assert {"condition", "corpus", "note"} < set(header(more))
     assert {"train domain", "test domain"} < set(header(frame(*crossing())))
 
 
 def bold(*records: Record) -> list[bool]:
-    return ["**" in line for line in to_markdown(summary_rows(frame(*records)), layers=False).splitlines()[2:]]
+    return [
+        "**" in line
+        for line in to_markdown(summary_rows(frame(*records)), layers=False).splitlines()[2:]
+    ]
 
 
 def test_the_best_of_several_models_is_bold_and_one_alone_is_not() -> None:
@@ -337,16 +463,24 @@ def test_the_best_of_several_models_is_bold_and_one_alone_is_not() -> None:
 
 
 def test_values_that_print_alike_are_both_bold() -> None:
-    assert bold(*curve([0.5], [0.60001], "0"), *curve([0.5], [0.60002], "0", model="org/b")) == [True, True]
+    assert bold(*curve([0.5], [0.60001], "0"), *curve([0.5], [0.60002], "0", model="org/b")) == [
+        True,
+        True,
+    ]
 
 
 def test_names_cannot_break_a_table() -> None:
     name = "a|b\\\n| <b>*`c\x1b[31m\u2028d"
-    records = frame(*curve([0.5], [0.6], "0", model=name, task=name, note=name, train_domain=name, test_domain=name))
+    records = frame(
+        *curve(
+            [0.5], [0.6], "0", model=name, task=name, note=name, train_domain=name, test_domain=name
+        )
+    )
     tables = [
         to_markdown(summary_rows(records), layers=False),
         to_markdown(layer_rows(records), layers=True),
-        "\n".join(line for line in domain_matrices(records).split("\n") if line.startswith("|")) + "\n",
+        "\n".join(line for line in domain_matrices(records).split("\n") if line.startswith("|"))
+        + "\n",
     ]
     for table in tables:
         lines = table.split("\n")[:-1]
@@ -357,19 +491,37 @@ def test_names_cannot_break_a_table() -> None:
 
 
 def test_lines_of_a_table_are_equally_long() -> None:
-    for rows, layers in ((summary_rows(frame(*plain())), False), (layer_rows(frame(*plain())), True)):
-        assert len({len(line) for line in to_markdown(rows, layers).splitlines() if line.startswith("|")}) == 1
+    for rows, layers in (
+        (summary_rows(frame(*plain())), False),
+        (layer_rows(frame(*plain())), True),
+    ):
+        assert (
+            len(
+                {
+                    len(line)
+                    for line in to_markdown(rows, layers).splitlines()
+                    if line.startswith("|")
+                }
+            )
+            == 1
+        )
 
 
 def test_no_test_scores_make_a_sentence_and_no_table() -> None:
-    assert to_markdown(summary_rows(frame(record(split="dev"))), layers=False) == "No test scores.\n"
+    assert (
+        to_markdown(summary_rows(frame(record(split="dev"))), layers=False) == "No test scores.\n"
+    )
 
 
 def test_json_holds_fractions_and_null() -> None:
-    rows = json.loads(to_json(summary_rows(frame(*plain(), *curve([None], [None], "0", model="org/z")))))
+    rows = json.loads(
+        to_json(summary_rows(frame(*plain(), *curve([None], [None], "0", model="org/z"))))
+    )
     found = {(row["task"], row["metric"], row["model"]): row for row in rows}
     assert (
-        found["digits", "accuracy", "org/a"] | {"task": "digits", "layer": "1", "value": 0.74, "n": 200} == found["digits", "accuracy", "org/a"]
+        found["digits", "accuracy", "org/a"]
+        | {"task": "digits", "layer": "1", "value": 0.74, "n": 200}
+        == found["digits", "accuracy", "org/a"]
     )
     empty = found["digits", "accuracy", "org/z"]
     assert (empty["layer"], empty["value"], empty["low"], empty["n"]) == (None, None, None, 200)
@@ -378,8 +530,14 @@ def test_json_holds_fractions_and_null() -> None:
 
 def test_csv_holds_the_fractions_of_the_records() -> None:
     rows = pd.read_csv(io.StringIO(to_csv(layer_rows(frame(*plain())))), dtype={"layer": str})
-    values = {(item.task, item.metric, item.model, item.layer): item.value for item in plain() if item.split == "test"}
-    assert {(row.task, row.metric, row.model, row.layer): row.value for row in rows.itertuples()} == pytest.approx(values, rel=1e-9)
+    values = {
+        (item.task, item.metric, item.model, item.layer): item.value
+        for item in plain()
+        if item.split == "test"
+    }
+    assert {
+        (row.task, row.metric, row.model, row.layer): row.value for row in rows.itertuples()
+    } == pytest.approx(values, rel=1e-9)
 
 
 def test_the_last_digits_of_a_float_do_not_reach_csv_and_json() -> None:
@@ -389,38 +547,69 @@ def test_the_last_digits_of_a_float_do_not_reach_csv_and_json() -> None:
 
 
 def with_shape(**changed: Any) -> list[Record]:
-    shape = {"rms": 0.123456, "effective_rank": 9.71, "anisotropy": 0.4567, "outlier_dims": 0.00651, "projected_variance": 0.9}
-    return [replace(item, depth=item.layer_index / 2, statistics=shape) for item in curve([0.5] * 3, [0.6] * 3, **changed)]
+    shape = {
+        "rms": 0.123456,
+        "effective_rank": 9.71,
+        "anisotropy": 0.4567,
+        "outlier_dims": 0.00651,
+        "projected_variance": 0.9,
+    }
+    return [
+        replace(item, depth=item.layer_index / 2, statistics=shape)
+        for item in curve([0.5] * 3, [0.6] * 3, **changed)
+    ]
 
 
 def test_a_layers_statistics_stand_beside_its_score_where_there_are_any(tmp_path: Path) -> None:
     names = ["depth", "rms", "effective_rank", "anisotropy", "outlier_dims"]
     write_records(tmp_path / "a.jsonl", [*with_shape(), *curve([0.2], [0.25], "0", model="fbank")])
     rows = layer_rows(read_records(tmp_path))
-    assert rows[rows["layer"] == "1"][names].to_numpy().tolist() == [[0.5, 0.123456, 9.71, 0.4567, 0.00651]]
+    assert rows[rows["layer"] == "1"][names].to_numpy().tolist() == [
+        [0.5, 0.123456, 9.71, 0.4567, 0.00651]
+    ]
     assert rows[rows["model"] == "fbank"][names].isna().all(axis=None)
     found = pd.read_csv(io.StringIO(to_csv(rows)))
     pd.testing.assert_frame_equal(found[names], rows[names])
     assert {name: json.loads(to_json(rows))[0][name] for name in names} == dict.fromkeys(names)
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in to_markdown(rows, layers=True).splitlines()]
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in to_markdown(rows, layers=True).splitlines()
+    ]
     start = lines[0].index("depth")
     assert lines[0][start : start + 5] == ["depth", "rms", "rank", "anisotropy", "outliers %"]
-    assert [line[start : start + 5] for line in lines[2:4]] == [["–"] * 5, ["0.00", "0.123", "10", "0.46", "0.7"]]
+    assert [line[start : start + 5] for line in lines[2:4]] == [
+        ["–"] * 5,
+        ["0.00", "0.123", "10", "0.46", "0.7"],
+    ]
     assert "anisotropy" not in to_markdown(layer_rows(frame(*plain())), layers=True)
     for records, explained in ((frame(*with_shape()), True), (frame(*plain()), False)):
         write_tables(records, tmp_path / "tables")
-        assert ("mean cosine" in (tmp_path / "tables" / "layers.md").read_text(encoding="utf-8")) == explained
+        assert (
+            "mean cosine" in (tmp_path / "tables" / "layers.md").read_text(encoding="utf-8")
+        ) == explained
 
 
 def test_the_gap_is_positive_where_an_error_rises_out_of_domain() -> None:
-    error: dict[str, Any] = {"metric": "wer", "select_by": "wer", "higher_is_better": False, "train_domain": "x"}
-    records = frame(*curve([0.1], [0.1], "0", test_domain="x", **error), *curve([0.0], [0.25], "0", test_domain="y", **error))
+    error: dict[str, Any] = {
+        "metric": "wer",
+        "select_by": "wer",
+        "higher_is_better": False,
+        "train_domain": "x",
+    }
+    records = frame(
+        *curve([0.1], [0.1], "0", test_domain="x", **error),
+        *curve([0.0], [0.25], "0", test_domain="y", **error),
+    )
     assert "25.0 (+15.0)" in domain_matrices(records)
 
 
 def test_there_is_no_gap_without_the_score_at_home() -> None:
-    records = [item for item in crossing() if item.split == "dev" or item.test_domain != item.train_domain]
-    assert "60.0 " in domain_matrices(frame(*records)) and "(+" not in domain_matrices(frame(*records))
+    records = [
+        item for item in crossing() if item.split == "dev" or item.test_domain != item.train_domain
+    ]
+    assert "60.0 " in domain_matrices(frame(*records)) and "(+" not in domain_matrices(
+        frame(*records)
+    )
 
 
 def test_the_order_of_records_does_not_matter() -> None:
@@ -431,34 +620,65 @@ def test_the_order_of_records_does_not_matter() -> None:
 
 def test_written_tables_are_named_and_those_of_another_run_are_gone(tmp_path: Path) -> None:
     write_records(tmp_path / "results" / "a.jsonl", [*plain(), *crossing()])
-    names = ["table.md", "table.csv", "layers.md", "layers.csv", "domains.md", "curves.png", "curves.svg"]
+    names = [
+        "table.md",
+        "table.csv",
+        "layers.md",
+        "layers.csv",
+        "domains.md",
+        "curves.png",
+        "curves.svg",
+    ]
     names += ["robustness.md", "robustness_gaps.csv"]
     paths = write_tables(read_records(tmp_path / "results"), tmp_path / "tables")
     assert [path.name for path in paths] == names and all(path.stat().st_size for path in paths)
-    nothing = [*curve([None] * 3, [None] * 3), *curve([0.5] * 3, [0.5] * 3, head="mdl", headline=False)]
+    nothing = [
+        *curve([None] * 3, [None] * 3),
+        *curve([0.5] * 3, [0.5] * 3, head="mdl", headline=False),
+    ]
     write_records(tmp_path / "results" / "a.jsonl", nothing)
-    assert [path.name for path in write_tables(read_records(tmp_path / "results"), tmp_path / "tables")] == names[:4]
+    assert [
+        path.name for path in write_tables(read_records(tmp_path / "results"), tmp_path / "tables")
+    ] == names[:4]
     assert {path.name for path in (tmp_path / "tables").iterdir()} == set(names[:4])
 
 
 def test_tables_are_a_function_of_the_records_on_disk(tmp_path: Path) -> None:
     records = [*plain(), *crossing()]
     write_records(tmp_path / "a.jsonl", records)
-    pd.testing.assert_frame_equal(summary_rows(read_records(tmp_path)), summary_rows(frame(*records)))
+    pd.testing.assert_frame_equal(
+        summary_rows(read_records(tmp_path)), summary_rows(frame(*records))
+    )
 
 
 def test_a_weighted_sum_is_shown_beside_the_chosen_layer_even_where_it_is_better_on_dev() -> None:
-    records = [*curve([0.5, 0.7, 0.6], [0.5, 0.7, 0.6]), *curve([0.9], [0.8], "weighted", final_layer="2")]
+    records = [
+        *curve([0.5, 0.7, 0.6], [0.5, 0.7, 0.6]),
+        *curve([0.9], [0.8], "weighted", final_layer="2"),
+    ]
     row = only(summary_rows(frame(*records)))
     assert (row["layer"], row["value"], row["weighted_value"]) == ("1", 0.7, 0.8)
 
 
 def scored(hits: Sequence[int], **changed: Any) -> list[Record]:
     """Dev and test records of one layer, scored on 20 utterances of each of several speakers."""
-    counts = {"block": [f"{i:012x}" for i in range(len(hits))], "numerator": list(hits), "denominator": [20] * len(hits)}
+    counts = {
+        "block": [f"{i:012x}" for i in range(len(hits))],
+        "numerator": list(hits),
+        "denominator": [20] * len(hits),
+    }
     value = sum(hits) / (20 * len(hits))
-    about: dict[str, Any] = {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 20 * len(hits), "n_blocks": len(hits)}
-    return [record(split="dev", **(about | changed)), record(split="test", counts=counts, **(about | changed))]
+    about: dict[str, Any] = {
+        "value": value,
+        "low": value - 0.1,
+        "high": value + 0.1,
+        "n": 20 * len(hits),
+        "n_blocks": len(hits),
+    }
+    return [
+        record(split="dev", **(about | changed)),
+        record(split="test", counts=counts, **(about | changed)),
+    ]
 
 
 GOOD = [18, 17, 19, 18, 16, 19, 17, 18, 19, 17, 18, 18]
@@ -472,57 +692,103 @@ def marks_of(*records: Record) -> dict[str, str]:
 
 
 def test_models_that_are_not_shown_to_be_worse_are_tied() -> None:
-    records = [*scored(GOOD, model="good"), *scored(AS_GOOD, model="as good"), *scored(BAD, model="bad")]
+    records = [
+        *scored(GOOD, model="good"),
+        *scored(AS_GOOD, model="as good"),
+        *scored(BAD, model="bad"),
+    ]
     assert marks_of(*records) == {"good": "best", "as good": "tied", "bad": ""}
-    errors = [replace(item, higher_is_better=False, metric="wer", select_by="wer") for item in records]
+    errors = [
+        replace(item, higher_is_better=False, metric="wer", select_by="wer") for item in records
+    ]
     assert marks_of(*errors) == {"good": "", "as good": "", "bad": "best"}
 
 
 def test_with_too_few_blocks_no_model_is_called_worse() -> None:
-    assert marks_of(*scored(GOOD[:3], model="good"), *scored(BAD[:3], model="bad")) == {"good": "best", "bad": "tied"}
+    assert marks_of(*scored(GOOD[:3], model="good"), *scored(BAD[:3], model="bad")) == {
+        "good": "best",
+        "bad": "tied",
+    }
 
 
 def test_a_model_that_was_scored_on_other_utterances_is_not_compared_and_a_note_says_so() -> None:
-    records = [*scored(BAD[:-1], model="fewer"), *scored(AS_GOOD, model="as good"), *scored(BAD, model="bad")]
+    records = [
+        *scored(BAD[:-1], model="fewer"),
+        *scored(AS_GOOD, model="as good"),
+        *scored(BAD, model="bad"),
+    ]
     assert marks_of(*records) == {"fewer": "", "as good": "best", "bad": ""}
     rows = summary_rows(frame(*records)).set_index("model")
-    assert rows.loc["fewer", "note"] == "scored on other utterances than the rest, so not compared" and not rows.loc["bad", "note"]
+    assert (
+        rows.loc["fewer", "note"] == "scored on other utterances than the rest, so not compared"
+        and not rows.loc["bad", "note"]
+    )
 
 
 def test_nothing_is_best_where_a_score_on_other_utterances_is_better() -> None:
-    records = [*scored(GOOD[:-1], model="fewer"), *scored(BAD, model="bad"), *scored(BAD, model="as bad")]
+    records = [
+        *scored(GOOD[:-1], model="fewer"),
+        *scored(BAD, model="bad"),
+        *scored(BAD, model="as bad"),
+    ]
     assert marks_of(*records) == {"fewer": "", "bad": "", "as bad": ""}
     notes = summary_rows(frame(*records)).set_index("model")["note"]
     assert notes["fewer"].startswith("scored on other utterances")
-    assert notes["bad"] == notes["as bad"] == "not called best: a score on other utterances is better"
-    errors = [replace(item, higher_is_better=False, metric="wer", select_by="wer") for item in records]
+    assert (
+        notes["bad"] == notes["as bad"] == "not called best: a score on other utterances is better"
+    )
+    errors = [
+        replace(item, higher_is_better=False, metric="wer", select_by="wer") for item in records
+    ]
     assert marks_of(*errors) == {"fewer": "", "bad": "best", "as bad": "best"}
 
 
 def test_nothing_is_best_where_no_two_models_were_scored_on_the_same_utterances() -> None:
-    often = [replace(item, counts={**item.counts, "denominator": [40] * 12}) for item in scored(BAD, model="often")]
+    often = [
+        replace(item, counts={**item.counts, "denominator": [40] * 12})
+        for item in scored(BAD, model="often")
+    ]
     records = [*often, *scored(GOOD, model="good")]
     assert marks_of(*records) == {"often": "", "good": ""}
-    assert set(summary_rows(frame(*records))["note"]) == {"scored on other utterances than the rest, so not compared"}
+    assert set(summary_rows(frame(*records))["note"]) == {
+        "scored on other utterances than the rest, so not compared"
+    }
 
 
 def test_one_model_alone_and_own_heads_have_no_mark() -> None:
     assert marks_of(*scored(GOOD)) == {"org/a": ""}
-    assert marks_of(*scored(BAD), *scored(GOOD, model="org/b", head="own-ctc")) == {"org/a": "", "org/b": ""}
+    assert marks_of(*scored(BAD), *scored(GOOD, model="org/b", head="own-ctc")) == {
+        "org/a": "",
+        "org/b": "",
+    }
 
 
 def test_layers_are_marked_within_their_model() -> None:
-    hits = {("org/a", "0"): BAD, ("org/a", "1"): GOOD, ("org/a", "2"): AS_GOOD, ("org/b", "0"): BAD, ("org/b", "1"): BAD}
-    records = [item for (model, layer), of_layer in hits.items() for item in scored(of_layer, model=model, layer=layer, layer_index=int(layer))]
+    hits = {
+        ("org/a", "0"): BAD,
+        ("org/a", "1"): GOOD,
+        ("org/a", "2"): AS_GOOD,
+        ("org/b", "0"): BAD,
+        ("org/b", "1"): BAD,
+    }
+    records = [
+        item
+        for (model, layer), of_layer in hits.items()
+        for item in scored(of_layer, model=model, layer=layer, layer_index=int(layer))
+    ]
     rows = layer_rows(frame(*records, *scored([20] * 12, layer="weighted", layer_index=9)))
     found = {(row["model"], row["layer"]): row["mark"] for row in rows.to_dict("records")}
-    assert [found[place] for place in hits] == ["", "best", "tied", "best", "best"] and found["org/a", "weighted"] == ""
+    assert [found[place] for place in hits] == ["", "best", "tied", "best", "best"] and found[
+        "org/a", "weighted"
+    ] == ""
 
 
 def test_few_blocks_are_marked_in_rows_and_below_the_table() -> None:
     few, enough = summary_rows(frame(*scored(GOOD))), summary_rows(frame(*scored(GOOD * 2)))
     assert (list(few["few"]), list(enough["few"])) == ([True], [False])
-    assert "]† |" in to_markdown(few, layers=False) and "fewer than 20 blocks" in to_markdown(few, layers=False)
+    assert "]† |" in to_markdown(few, layers=False) and "fewer than 20 blocks" in to_markdown(
+        few, layers=False
+    )
     assert "†" not in to_markdown(enough, layers=False)
 
 
@@ -533,7 +799,10 @@ def test_a_score_without_an_interval_says_that_blocks_are_too_few() -> None:
 
 def test_seeds_are_one_row_with_their_mean_and_the_layer_that_is_best_on_average() -> None:
     first = [*scored(GOOD), *scored(BAD, layer="1", layer_index=1)]
-    second = [*scored(AS_GOOD, seed=1), *scored([hits + 1 for hits in GOOD], layer="1", layer_index=1, seed=1)]
+    second = [
+        *scored(AS_GOOD, seed=1),
+        *scored([hits + 1 for hits in GOOD], layer="1", layer_index=1, seed=1),
+    ]
     row = only(summary_rows(frame(*first, *second)))
     assert (row["layer"], row["n_seeds"]) == ("0", 2)
     assert row["value"] == pytest.approx((sum(GOOD) + sum(AS_GOOD)) / 480)
@@ -543,24 +812,40 @@ def test_seeds_are_one_row_with_their_mean_and_the_layer_that_is_best_on_average
     assert wide["high"] - wide["low"] > 3 * (row["high"] - row["low"])
 
 
-def test_a_model_without_one_of_the_seeds_is_named_and_left_out(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_model_without_one_of_the_seeds_is_named_and_left_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     records = [*scored(GOOD), *scored(GOOD, seed=1), *scored(BAD, model="org/b")]
     assert set(summary_rows(frame(*records))["model"]) == {"org/a"}
-    assert re.search(r"set of seeds differs: 0 \(org/b\); 0, 1 \(org/a\).*Left out: the records of org/b", caplog.text)
+    assert re.search(
+        r"set of seeds differs: 0 \(org/b\); 0, 1 \(org/a\).*Left out: the records of org/b",
+        caplog.text,
+    )
 
 
-def test_a_layer_without_one_of_the_seeds_is_named_and_left_out(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_layer_without_one_of_the_seeds_is_named_and_left_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     records = [*scored(GOOD), *scored(GOOD, seed=1), *scored(BAD, layer="1", layer_index=1)]
     assert set(layer_rows(frame(*records))["layer"]) == {"0"}
-    assert "not there with every seed and are left out: org/a, digits, clean, layer 1, dev: only seed 0" in caplog.text
+    assert (
+        "not there with every seed and are left out: org/a, digits, clean, layer 1, dev: only seed 0"
+        in caplog.text
+    )
 
 
 def test_seeds_that_were_scored_on_other_utterances_have_no_interval() -> None:
     row = only(summary_rows(frame(*scored(GOOD), *scored(GOOD[:-1], seed=1))))
-    assert pd.isna(row["low"]) and row["note"] == "the seeds were scored on different utterances, so no interval"
+    assert (
+        pd.isna(row["low"])
+        and row["note"] == "the seeds were scored on different utterances, so no interval"
+    )
 
 
 def test_a_value_that_one_seed_lacks_is_missing() -> None:
-    lacking = [replace(item, value=None, counts={}, low=None, high=None, note="no class") for item in scored(GOOD, seed=1)]
+    lacking = [
+        replace(item, value=None, counts={}, low=None, high=None, note="no class")
+        for item in scored(GOOD, seed=1)
+    ]
     rows = layer_rows(frame(*scored(GOOD), *lacking))
     assert rows["value"].isna().all() and list(rows["note"]) == ["no class"]

@@ -23,12 +23,21 @@ from probe.store.feature_store import FeatureStore
 
 extract = functools.partial(extract_checked, check=False)
 NAMES = ["a.wav", "ü.wav", "long.wav", "c.wav"]
-STORES: list[dict[str, Any]] = [{}, {"view": "meanstd"}, {"view": "frames:2"}, {"dtype": "int8", "compression": "gzip"}]
+STORES: list[dict[str, Any]] = [
+    {},
+    {"view": "meanstd"},
+    {"view": "frames:2"},
+    {"dtype": "int8", "compression": "gzip"},
+]
 
 
 @pytest.fixture(params=STORES, ids=["frames", "meanstd", "stride", "int8-gzip"])
-def extracted(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[FeatureStore, Path]:
-    """A store of several shards with an utterance in parts, read and written by blocks of a few rows; and its manifest."""
+def extracted(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[FeatureStore, Path]:
+    """A store of several shards with an utterance in parts, read and written by blocks of a few
+    rows; and its manifest.
+    """
     monkeypatch.setattr("probe.extraction.plan.SHARD_BYTES", 48 * 50)
     monkeypatch.setattr("probe.store.export.BLOCK_BYTES", 1500)
     for position, name in enumerate(NAMES):
@@ -47,12 +56,16 @@ def rows_of(store: FeatureStore, key: str, layer: str) -> np.ndarray:
     return store.layer(layer, [key]).values.astype(np.float32)
 
 
-def test_one_file_holds_every_layer_packed(extracted: tuple[FeatureStore, Path], tmp_path: Path) -> None:
+def test_one_file_holds_every_layer_packed(
+    extracted: tuple[FeatureStore, Path], tmp_path: Path
+) -> None:
     store, manifest = extracted
     assert probe.export(store, tmp_path / "out" / "all.h5", corpus=manifest) == []
     with h5py.File(tmp_path / "out" / "all.h5") as file:
         assert [key.decode() for key in file["keys"][:]] == NAMES
-        assert [text.decode() for text in file["audio_sha256"][:]] == [store.utterances[key][-1].audio_sha256 for key in NAMES]
+        assert [text.decode() for text in file["audio_sha256"][:]] == [
+            store.utterances[key][-1].audio_sha256 for key in NAMES
+        ]
         assert sorted(file["layers"]) == sorted(store.layers)
         for layer in store.layers:
             values, offsets = file[f"layers/{layer}"], file[f"offsets/{layer}"][:]
@@ -66,12 +79,19 @@ def test_one_file_holds_every_layer_packed(extracted: tuple[FeatureStore, Path],
         assert json.loads(file.attrs["recipe"]) == store.recipe
 
 
-def test_a_folder_holds_an_array_per_layer_and_an_index(extracted: tuple[FeatureStore, Path], tmp_path: Path) -> None:
+def test_a_folder_holds_an_array_per_layer_and_an_index(
+    extracted: tuple[FeatureStore, Path], tmp_path: Path
+) -> None:
     store, manifest = extracted
     probe.export(store.path, tmp_path / "out", "npy", corpus=manifest, layers="0,final")
     splits = {item.key: item.label("split") for item in probe.load_corpus(manifest).utterances}
     assert len(set(splits.values())) > 1
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.npy", "2.npy", "index.csv", "recipe.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "0.npy",
+        "2.npy",
+        "index.csv",
+        "recipe.json",
+    ]
     with (tmp_path / "out" / "index.csv").open(newline="", encoding="utf-8") as table:
         rows = list(csv.DictReader(table))
     assert [row["key"] for row in rows] == NAMES
@@ -83,13 +103,18 @@ def test_a_folder_holds_an_array_per_layer_and_an_index(extracted: tuple[Feature
             of_key = values[int(row["first_row"]) : int(row["stop_row"])]
             np.testing.assert_array_equal(of_key, rows_of(store, row["key"], layer))
             stored = store.utterances[row["key"]][-1]
-            assert (row["audio_sha256"], int(row["n_frames"])) == (stored.audio_sha256, stored.n_frames)
+            assert (row["audio_sha256"], int(row["n_frames"])) == (
+                stored.audio_sha256,
+                stored.n_frames,
+            )
             assert float(row["duration_s"]) == stored.duration_s
             assert row["split"] == splits[row["key"]]
     assert json.loads((tmp_path / "out" / "recipe.json").read_text()) == store.recipe
 
 
-def test_sentences_are_layer_by_frame_by_dim(extracted: tuple[FeatureStore, Path], tmp_path: Path) -> None:
+def test_sentences_are_layer_by_frame_by_dim(
+    extracted: tuple[FeatureStore, Path], tmp_path: Path
+) -> None:
     store, _ = extracted
     probe.export(store, tmp_path / "out.h5", "sentences")
     with h5py.File(tmp_path / "out.h5") as file:
@@ -97,14 +122,20 @@ def test_sentences_are_layer_by_frame_by_dim(extracted: tuple[FeatureStore, Path
         assert list(index) == store.keys
         assert sorted(file) == sorted([*index.values(), "sentence_to_index"])
         for key, name in index.items():
-            assert file[name].shape == (len(store.layers), store.utterances[key][-1].n_rows, next(iter(store.layers.values())))
+            assert file[name].shape == (
+                len(store.layers),
+                store.utterances[key][-1].n_rows,
+                next(iter(store.layers.values())),
+            )
             for position, layer in enumerate(store.layers):
                 np.testing.assert_array_equal(file[name][position], rows_of(store, key, layer))
 
 
 @only_frames
 @pytest.mark.parametrize("form", ["hdf5", "npy", "sentences"])
-def test_half_precision_is_kept_where_all_is_stored_so(extracted: tuple[FeatureStore, Path], tmp_path: Path, form: str) -> None:
+def test_half_precision_is_kept_where_all_is_stored_so(
+    extracted: tuple[FeatureStore, Path], tmp_path: Path, form: str
+) -> None:
     store, _ = extracted
     probe.export(store, tmp_path / "out", form, dtype="float16", layers="1")
     wanted = store.layer("1").values
@@ -112,21 +143,34 @@ def test_half_precision_is_kept_where_all_is_stored_so(extracted: tuple[FeatureS
         found = np.load(tmp_path / "out" / "1.npy")
     else:
         with h5py.File(tmp_path / "out") as file:
-            found = file["layers/1"][:] if form == "hdf5" else np.concatenate([file[str(n)][0] for n in range(len(NAMES))])
+            found = (
+                file["layers/1"][:]
+                if form == "hdf5"
+                else np.concatenate([file[str(n)][0] for n in range(len(NAMES))])
+            )
     assert found.dtype == np.float16
     np.testing.assert_array_equal(found, wanted)
 
 
-@pytest.mark.parametrize("extracted", [{"dtype": "int8"}, {"dtype": "float32"}], indirect=True, ids=["int8", "float32"])
-def test_half_precision_of_what_is_not_stored_so_is_refused(extracted: tuple[FeatureStore, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "extracted", [{"dtype": "int8"}, {"dtype": "float32"}], indirect=True, ids=["int8", "float32"]
+)
+def test_half_precision_of_what_is_not_stored_so_is_refused(
+    extracted: tuple[FeatureStore, Path], tmp_path: Path
+) -> None:
     store, _ = extracted
-    with pytest.raises(ProbeError, match=r"layer 0, 1, 2 is not stored as float16, which would change values\. Use float32\."):
+    with pytest.raises(
+        ProbeError,
+        match=r"layer 0, 1, 2 is not stored as float16, which would change values\. Use float32\.",
+    ):
         probe.export(store, tmp_path / "out", dtype="float16")
     assert not (tmp_path / "out").exists()
 
 
 @only_frames
-def test_a_corpus_chooses_utterances_their_order_and_their_version(extracted: tuple[FeatureStore, Path], tmp_path: Path) -> None:
+def test_a_corpus_chooses_utterances_their_order_and_their_version(
+    extracted: tuple[FeatureStore, Path], tmp_path: Path
+) -> None:
     store, manifest = extracted
     before = rows_of(store, "a.wav", "1")
     content = (tmp_path / "a.wav").read_bytes()
@@ -140,7 +184,9 @@ def test_a_corpus_chooses_utterances_their_order_and_their_version(extracted: tu
         rows = list(csv.DictReader(table))
     assert [row["key"] for row in rows] == ["c.wav", "a.wav"]
     values = np.load(tmp_path / "out" / "1.npy")
-    np.testing.assert_array_equal(values[int(rows[1]["first_row"]) : int(rows[1]["stop_row"])], before)
+    np.testing.assert_array_equal(
+        values[int(rows[1]["first_row"]) : int(rows[1]["stop_row"])], before
+    )
 
 
 @only_frames
@@ -149,13 +195,19 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(
 ) -> None:
     store, _ = extracted
     (tmp_path / "there").mkdir()
-    with pytest.raises(ProbeError, match=r"there: is there already, and an export replaces nothing"):
+    with pytest.raises(
+        ProbeError, match=r"there: is there already, and an export replaces nothing"
+    ):
         probe.export(store, tmp_path / "there", "npy")
-    with pytest.raises(ProbeError, match=r"--layers 7: .* has no layer '7'; it has 0\.\.2 \(final is 2\)"):
+    with pytest.raises(
+        ProbeError, match=r"--layers 7: .* has no layer '7'; it has 0\.\.2 \(final is 2\)"
+    ):
         probe.export(store, tmp_path / "out", layers="7")
     write_audio(tmp_path / "new.wav", 900)
     with pytest.raises(ProbeError, match="no utterances to export"):
-        probe.export(store, tmp_path / "out", corpus=write_manifest(tmp_path, ["new.wav"], "none.csv"))
+        probe.export(
+            store, tmp_path / "out", corpus=write_manifest(tmp_path, ["new.wav"], "none.csv")
+        )
     shard = next(iter(sorted(store.path.glob("shard-*.h5"))))
     content = shard.read_bytes()
     shard.write_bytes(content[: len(content) // 2])
@@ -164,26 +216,37 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(
             probe.export(store, tmp_path / "out", form)
     shard.write_bytes(content)
     monkeypatch.setattr("probe.store.export.free_bytes", lambda _: 10)
-    with pytest.raises(ProbeError, match=r"\d+ bytes to write, 10 free\. Use another disk or fewer --layers"):
+    with pytest.raises(
+        ProbeError, match=r"\d+ bytes to write, 10 free\. Use another disk or fewer --layers"
+    ):
         probe.export(store, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.glob(".*.tmp"))
 
 
 @pytest.mark.parametrize("extracted", [{"widths": (4, 4, 6)}], indirect=True, ids=["frames"])
-def test_sentences_of_layers_of_several_widths_are_refused(extracted: tuple[FeatureStore, Path], tmp_path: Path) -> None:
+def test_sentences_of_layers_of_several_widths_are_refused(
+    extracted: tuple[FeatureStore, Path], tmp_path: Path
+) -> None:
     store, _ = extracted
-    with pytest.raises(ProbeError, match=r"sentences need layers of one width; 0 has 4, 1 has 4, 2 has 6\. Choose"):
+    with pytest.raises(
+        ProbeError, match=r"sentences need layers of one width; 0 has 4, 1 has 4, 2 has 6\. Choose"
+    ):
         probe.export(store, tmp_path / "out", "sentences")
     probe.export(store, tmp_path / "out", "sentences", layers="0,1")
 
 
 @only_frames
 @pytest.mark.parametrize("form", ["hdf5", "npy", "sentences"])
-def test_a_disk_that_is_full_ends_in_an_error_and_leaves_nothing(extracted: tuple[FeatureStore, Path], tmp_path: Path, form: str) -> None:
+def test_a_disk_that_is_full_ends_in_an_error_and_leaves_nothing(
+    extracted: tuple[FeatureStore, Path], tmp_path: Path, form: str
+) -> None:
     store, _ = extracted
     probe.export(store, tmp_path / "whole", form)
-    size = max(path.stat().st_size for path in ([tmp_path / "whole"] if form != "npy" else (tmp_path / "whole").iterdir()))
+    size = max(
+        path.stat().st_size
+        for path in ([tmp_path / "whole"] if form != "npy" else (tmp_path / "whole").iterdir())
+    )
 
     def limited(limit: int) -> int:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
@@ -191,11 +254,17 @@ def test_a_disk_that_is_full_ends_in_an_error_and_leaves_nothing(extracted: tupl
             probe.export(store, tmp_path / "out", form)
         except OSError as error:
             said = re.search(r"File too large, \d+ bytes and more to write, \d+ free", str(error))
-            return 7 if error.errno == errno.EFBIG and error.filename == str(tmp_path / "out") and said else 8
+            return (
+                7
+                if error.errno == errno.EFBIG and error.filename == str(tmp_path / "out") and said
+                else 8
+            )
         return 0
 
     for limit in [1, 90, 500, *range(1000, size, max(1, size // 40)), size - 1, size]:
-        assert ended(forked(lambda limit=limit: limited(limit))) == (0 if limit == size else 7), limit  # type: ignore[misc]
+        assert ended(forked(lambda limit=limit: limited(limit))) == (0 if limit == size else 7), (
+            limit
+        )  # type: ignore[misc]
         assert not list(tmp_path.glob(".*.tmp"))
         assert (tmp_path / "out").exists() == (limit == size)
 
@@ -230,7 +299,9 @@ def test_the_command_says_where_the_export_is_and_what_is_missing(
     assert "is there already" in done.stderr
     write_audio(tmp_path / "new.wav", 900)
     manifest.write_text(manifest.read_text() + "new.wav,one,ann,near,test,\n")
-    done = command("export", store.path, "--to", tmp_path / "out", "--form", "npy", "--corpus", manifest)
+    done = command(
+        "export", store.path, "--to", tmp_path / "out", "--form", "npy", "--corpus", manifest
+    )
     assert done.returncode == 3
     assert "not extracted: 1 utterances failed: new.wav" in done.stderr
     assert (tmp_path / "out" / "index.csv").exists()
@@ -239,10 +310,17 @@ def test_the_command_says_where_the_export_is_and_what_is_missing(
 
 
 @only_frames
-def test_columns_of_the_manifest_keep_their_values_whatever_they_are_called(extracted: tuple[FeatureStore, Path], tmp_path: Path) -> None:
+def test_columns_of_the_manifest_keep_their_values_whatever_they_are_called(
+    extracted: tuple[FeatureStore, Path], tmp_path: Path
+) -> None:
     store, manifest = extracted
     lines = manifest.read_text().splitlines()
-    added = [line + end for line, end in zip(lines, [",key,manifest_key", *(f",one{n},two{n}" for n in range(9))], strict=False)]
+    added = [
+        line + end
+        for line, end in zip(
+            lines, [",key,manifest_key", *(f",one{n},two{n}" for n in range(9))], strict=False
+        )
+    ]
     manifest.write_text("\n".join(added) + "\n")
     probe.export(store, tmp_path / "out", "npy", corpus=manifest)
     with (tmp_path / "out" / "index.csv").open(newline="", encoding="utf-8") as table:
@@ -252,14 +330,18 @@ def test_columns_of_the_manifest_keep_their_values_whatever_they_are_called(extr
 
 
 @only_frames
-def test_a_long_name_of_an_export_is_a_name(extracted: tuple[FeatureStore, Path], tmp_path: Path) -> None:
+def test_a_long_name_of_an_export_is_a_name(
+    extracted: tuple[FeatureStore, Path], tmp_path: Path
+) -> None:
     store, _ = extracted
     probe.export(store, tmp_path / ("名" * 84), "npy")
     assert (tmp_path / ("名" * 84) / "index.csv").exists()
 
 
 @only_frames
-def test_texts_of_any_language_are_read_as_such(extracted: tuple[FeatureStore, Path], tmp_path: Path) -> None:
+def test_texts_of_any_language_are_read_as_such(
+    extracted: tuple[FeatureStore, Path], tmp_path: Path
+) -> None:
     store, _ = extracted
     probe.export(store, tmp_path / "out.h5")
     for path in (tmp_path / "out.h5", store.path / "shard-00000.h5"):

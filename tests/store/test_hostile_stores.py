@@ -1,4 +1,6 @@
-"""A store may come from anywhere: what it declares is checked before it is believed, and every refusal is one clear error."""
+"""A store may come from anywhere: what it declares is checked before it is believed, and every
+refusal is one clear error.
+"""
 
 import os
 import shutil
@@ -51,16 +53,25 @@ def peak() -> Iterator[Callable[[], int]]:
     tracemalloc.stop()
 
 
-# --- HDF5 -------------------------------------------------------------------------------------------------------------------------
+# --- HDF5
+# -------------------------------------------------------------------------------------------------------------------------
 
 Tamper = Callable[[h5py.File, Path], None]
 
 
 def dataset(file: h5py.File, name: str, **keywords: Any) -> np.ndarray:
-    """Replaces a dataset by one of these properties without writing a value; returns the values that were there."""
+    """Replaces a dataset by one of these properties without writing a value; returns the values
+    that were there.
+    """
     values = file[name][:]
     del file[name]
-    file.create_dataset(name, **({"shape": values.shape, "dtype": values.dtype, "chunks": (2, *values.shape[1:])} | keywords))
+    file.create_dataset(
+        name,
+        **(
+            {"shape": values.shape, "dtype": values.dtype, "chunks": (2, *values.shape[1:])}
+            | keywords
+        ),
+    )
     return values
 
 
@@ -88,7 +99,15 @@ def wider(file: h5py.File, _: Path) -> None:
 
 
 def bomb(file: h5py.File, _: Path) -> None:
-    dataset(file, "layers/0", shape=(1 << 22, 3), chunks=(1 << 18, 3), compression="gzip", shuffle=True, fletcher32=True)
+    dataset(
+        file,
+        "layers/0",
+        shape=(1 << 22, 3),
+        chunks=(1 << 18, 3),
+        compression="gzip",
+        shuffle=True,
+        fletcher32=True,
+    )
     file["layers/0"][:] = np.zeros((1 << 22, 3), np.float16)
 
 
@@ -205,7 +224,9 @@ def external_offsets(file: h5py.File, outside: Path) -> None:
 def raw_bytes_of_another_file(file: h5py.File, outside: Path) -> None:
     shape = file["layers/0"].shape
     del file["layers/0"]
-    file.create_dataset("layers/0", shape, np.float16, external=[(str(outside), 0, h5py.h5f.UNLIMITED)])
+    file.create_dataset(
+        "layers/0", shape, np.float16, external=[(str(outside), 0, h5py.h5f.UNLIMITED)]
+    )
 
 
 def virtual_offsets(file: h5py.File, outside: Path) -> None:
@@ -240,13 +261,22 @@ def no_space_at_all(file: h5py.File, _: Path) -> None:
         (missing_chunks, r"layers/0 declares \d+ chunks and 2 are stored"),
         (no_chunk_at_all, r"layers/0 declares \d+ chunks and 0 are stored"),
         (nothing_written_in_one_piece, r"layers/0 declares \d+ bytes and 0 are stored"),
-        (far_more_rows, r"layers/0 is float16 of shape \(1099511627776, 3\); the index expects float16 of shape"),
+        (
+            far_more_rows,
+            r"layers/0 is float16 of shape \(1099511627776, 3\); the index expects float16 of shape",
+        ),
         (wider, r"layers/0 is float16 of shape \(\d+, 1073741824\)"),
         (bomb, r"layers/0 is float16 of shape \(4194304, 3\)"),
         (huge_chunks, r"declares chunks of \(4194304, 3\)"),
         (inflating_chunk, r"layers/0 has a chunk of 100000 bytes"),
-        (chunk_that_inflates_further, r"layers/0 has a chunk that does not inflate to its 12 bytes"),
-        (chunk_with_something_behind, r"layers/0 has a chunk that does not inflate to its 12 bytes"),
+        (
+            chunk_that_inflates_further,
+            r"layers/0 has a chunk that does not inflate to its 12 bytes",
+        ),
+        (
+            chunk_with_something_behind,
+            r"layers/0 has a chunk that does not inflate to its 12 bytes",
+        ),
         (chunk_without_its_filters, r"layers/0 has a chunk of 16 bytes \(filters left out: 1\)"),
         (lzf, r"HDF5 filters \[32000\]; shards have 3, 2, 1 only"),
         (scale_offset, r"offsets/0 is stored with HDF5 filters \[6\]"),
@@ -256,7 +286,10 @@ def no_space_at_all(file: h5py.File, _: Path) -> None:
         (of_type(h5py.ref_dtype), r"layers/0 is object of shape"),
         (of_type([("a", np.float16), ("b", np.int64)]), r"layers/0 is \[\('a'"),
         (of_type(h5py.enum_dtype({"a": 1}, "i1")), r"layers/0 is int8 of shape"),
-        (of_type(np.dtype((np.float16, (2,)))), r"layers/0 is \('<f2', \(2,\)\)|layers/0 is \(.*float16"),
+        (
+            of_type(np.dtype((np.float16, (2,)))),
+            r"layers/0 is \('<f2', \(2,\)\)|layers/0 is \(.*float16",
+        ),
         (of_type(np.dtype("V2")), r"layers/0 is \|V2"),
         (of_type(np.complex64), r"layers/0 is complex64|layers/0 is \[\('r'"),
         (of_type(np.float64), r"layers/0 is float64"),
@@ -274,8 +307,14 @@ def no_space_at_all(file: h5py.File, _: Path) -> None:
         (external_offsets, r"offsets/0 is missing or a link"),
         (raw_bytes_of_another_file, r"layers/0 is not stored in this file"),
         (virtual_offsets, r"offsets/0 is not stored in this file"),
-        (offsets_of(lambda offsets: offsets[::-1]), r"offsets/0 divides the rows in another way than the index"),
-        (offsets_of(lambda offsets: offsets * 2), r"offsets/0 divides the rows in another way than the index"),
+        (
+            offsets_of(lambda offsets: offsets[::-1]),
+            r"offsets/0 divides the rows in another way than the index",
+        ),
+        (
+            offsets_of(lambda offsets: offsets * 2),
+            r"offsets/0 divides the rows in another way than the index",
+        ),
         (
             offsets_of(lambda offsets: offsets[:-1]),
             r"offsets/0 is int64 of shape \(6,\); the index expects int64 of shape \(7,\)",
@@ -304,23 +343,31 @@ def test_a_shard_that_is_not_plain_data_is_refused_with_the_reason(
     assert [item.file for item in verify_store(store.path).damage] == [SHARD]
 
 
-def test_a_bomb_whose_index_agrees_is_refused_before_it_is_inflated(store: FeatureStore, peak: Callable[[], int]) -> None:
+def test_a_bomb_whose_index_agrees_is_refused_before_it_is_inflated(
+    store: FeatureStore, peak: Callable[[], int]
+) -> None:
     index = read_json(store.path / INDEX)
     for rows in (1 << 28, 1 << 39):
         index["utterances"][0]["rows"] = rows
         write_json(store.path / INDEX, index)
-        with pytest.raises(ProbeError, match=rf"promises \d+ bytes of values in a file of {index['bytes']}"):
+        with pytest.raises(
+            ProbeError, match=rf"promises \d+ bytes of values in a file of {index['bytes']}"
+        ):
             open_store(store.path)
         assert "promises" in verify_store(store.path).damage[0].problem
     assert peak() < 1 << 24
 
 
-def test_rows_that_no_memory_holds_are_one_error(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_no_memory_holds_are_one_error(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: Any) -> None:
         raise MemoryError
 
     monkeypatch.setattr(np, "empty", full)
-    with pytest.raises(ProbeError, match=r"\d+ rows of 3 do not fit into memory\. Read fewer keys at a time"):
+    with pytest.raises(
+        ProbeError, match=r"\d+ rows of 3 do not fit into memory\. Read fewer keys at a time"
+    ):
         store.layer("0")
 
 
@@ -351,13 +398,21 @@ def test_compressed_shards_and_big_endian_numbers_are_plain_data(store: FeatureS
     right = {layer: store.layer(layer).values for layer in WIDTHS}
     with h5py.File(store.path / SHARD, "r+") as file:
         for layer in WIDTHS:
-            values = dataset(file, f"layers/{layer}", dtype=">f2", compression="gzip", shuffle=True, fletcher32=True)
+            values = dataset(
+                file,
+                f"layers/{layer}",
+                dtype=">f2",
+                compression="gzip",
+                shuffle=True,
+                fletcher32=True,
+            )
             file[f"layers/{layer}"][:] = values
     for layer, values in right.items():
         np.testing.assert_array_equal(store.layer(layer).values, values)
 
 
-# --- JSON -------------------------------------------------------------------------------------------------------------------------
+# --- JSON
+# -------------------------------------------------------------------------------------------------------------------------
 
 
 def change(path: Path, where: tuple[Any, ...], value: Any) -> None:
@@ -388,9 +443,19 @@ U = ("utterances", 0)
         (INDEX, (*U, "rows"), ..., r"utterances\[0\]\.rows is 'missing'"),
         (INDEX, (*U, "n_frames"), -5, "n_frames from -5"),
         (INDEX, (*U, "key"), 7, r"utterances\[0\]\.key is '7'; expected text"),
-        (INDEX, (*U, "duration_s"), None, "duration_s is 'None'; expected a whole number or a number"),
+        (
+            INDEX,
+            (*U, "duration_s"),
+            None,
+            "duration_s is 'None'; expected a whole number or a number",
+        ),
         (INDEX, (*U, "audio_sha256"), ["x"], "audio_sha256 is"),
-        (INDEX, (*U, "surprise"), 1, r"utterances\[0\]\.surprise is '1'; this version knows no such entry"),
+        (
+            INDEX,
+            (*U, "surprise"),
+            1,
+            r"utterances\[0\]\.surprise is '1'; this version knows no such entry",
+        ),
         (INDEX, (*U, "pieces"), [], "this version knows no such entry"),
         (INDEX, (*U, "native_rate_hz"), "x", r"native_rate_hz is 'x'; expected a whole number"),
         (INDEX, U, "utterance", r"utterances\[0\] is no object but str"),
@@ -398,7 +463,12 @@ U = ("utterances", 0)
         (INDEX, ("utterances",), [], "for 0 utterances"),
         (INDEX, ("failures",), [{"key": "a"}], r"failures\[0\]\.reason is 'missing'"),
         (INDEX, ("failures",), ["a"], r"failures\[0\] is no object but str"),
-        (INDEX, ("shard",), "../shard-00000", r"is the index of '\.\./shard-00000'; expected 'shard-00000'"),
+        (
+            INDEX,
+            ("shard",),
+            "../shard-00000",
+            r"is the index of '\.\./shard-00000'; expected 'shard-00000'",
+        ),
         (INDEX, ("shard",), "/etc/passwd", "is the index of '/etc/passwd'"),
         (INDEX, ("shard",), "shard-00001", "is the index of 'shard-00001'"),
         (INDEX, ("shard",), 0, "shard is '0'; expected text"),
@@ -420,7 +490,12 @@ U = ("utterances", 0)
         (PLAN, ("jobs",), {}, "expected a plan"),
         (PLAN, ("jobs", 0), 3, r"jobs\[0\] is no object"),
         (PLAN, ("jobs", 0, "number"), -1, r"jobs\[0\] has number -1"),
-        (PLAN, ("jobs", 0, "number"), "../../x", r"jobs\[0\]\.number is '\.\./\.\./x'; expected a whole number"),
+        (
+            PLAN,
+            ("jobs", 0, "number"),
+            "../../x",
+            r"jobs\[0\]\.number is '\.\./\.\./x'; expected a whole number",
+        ),
         (PLAN, ("jobs", 0, "number"), 1 << 80, r"jobs\[0\] has number"),
         (PLAN, ("jobs", 0, "parts"), 0, "and 0 parts"),
         (PLAN, ("jobs", 0, "parts"), 10**15, "and 1000000000000000 parts"),
@@ -429,8 +504,18 @@ U = ("utterances", 0)
         (PLAN, ("jobs", 0, "keys"), [["a"]], "is no list of different ids"),
         (PLAN, ("jobs", 0, "keys"), ["a", "a"], "is no list of different ids"),
         (PLAN, ("jobs", 0, "keys"), "abc", r"keys is 'abc'; expected a list"),
-        (PLAN, ("jobs",), [{"number": 0, "keys": ["a"], "parts": 1}] * 2, "two plans name job 0|two shards would have one name"),
-        (PLAN, ("jobs",), [{"number": n, "keys": ["a"], "parts": 900_000} for n in (1, 2)], "name more than 1000000 shards"),
+        (
+            PLAN,
+            ("jobs",),
+            [{"number": 0, "keys": ["a"], "parts": 1}] * 2,
+            "two plans name job 0|two shards would have one name",
+        ),
+        (
+            PLAN,
+            ("jobs",),
+            [{"number": n, "keys": ["a"], "parts": 900_000} for n in (1, 2)],
+            "name more than 1000000 shards",
+        ),
         (PLAN, ("format",), None, "expected a plan of format 1"),
         (RECIPE, ("recipe",), [], "recipe is"),
         (RECIPE, ("requested",), 3, "requested is '3'; expected text"),
@@ -452,7 +537,12 @@ U = ("utterances", 0)
     ],
 )
 def test_json_that_lies_is_one_clear_error(
-    store: FeatureStore, name: str, where: tuple[Any, ...], value: Any, message: str, peak: Callable[[], int]
+    store: FeatureStore,
+    name: str,
+    where: tuple[Any, ...],
+    value: Any,
+    message: str,
+    peak: Callable[[], int],
 ) -> None:
     change(store.path / name, where, value)
     with pytest.raises(ProbeError, match=message) as refused:
@@ -489,11 +579,15 @@ def test_json_of_any_form_is_one_clear_error(store: FeatureStore, name: str, tex
 
 def test_plans_and_certificates_of_other_names_and_forms_are_named(store: FeatureStore) -> None:
     write_json(store.path / "certificate.json", {"quick": "yes"})
-    with pytest.raises(ProbeError, match=r"certificate\.json: quick is 'yes'; expected true or false"):
+    with pytest.raises(
+        ProbeError, match=r"certificate\.json: quick is 'yes'; expected true or false"
+    ):
         read_all(store.path)
     (store.path / "certificate.json").unlink()
     shutil.copy(store.path / PLAN, store.path / "plan-00000 (copy).json")
-    with pytest.raises(ProbeError, match=r"plan-00000 \(copy\)\.json: expected a name such as plan-00000\.json"):
+    with pytest.raises(
+        ProbeError, match=r"plan-00000 \(copy\)\.json: expected a name such as plan-00000\.json"
+    ):
         read_all(store.path)
 
 
@@ -510,22 +604,33 @@ def test_parts_that_do_not_fit_together_are_refused_or_left_out(tmp_path: Path) 
     assert open_store(made.path).keys == []  # its audio is not that of the others
 
 
-# Any value anywhere, with the right checksum: a reader refuses in words, or reads what the index and the shard agree on.
+# Any value anywhere, with the right checksum: a reader refuses in words, or reads what the index
+# and the shard agree on.
 VALUES = st.recursive(
     st.none()
     | st.booleans()
     | st.integers()
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(max_size=5)
-    | st.sampled_from([-1, 0, 1, 2**31, 2**63, 2**64, 10**30, "../x", "float16", "shard-00000", "frames"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    | st.sampled_from(
+        [-1, 0, 1, 2**31, 2**63, 2**64, 10**30, "../x", "float16", "shard-00000", "frames"]
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
     max_leaves=4,
 )
 
 
 def places(value: Any, so_far: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Paths to every entry of a JSON value."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for step, item in inner:
         yield (*so_far, step)
         yield from places(item, (*so_far, step))
@@ -533,12 +638,17 @@ def places(value: Any, so_far: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
 
 @given(st.data())
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-def test_no_value_in_any_json_is_a_traceback(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_no_value_in_any_json_is_a_traceback(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     root = tmp_path_factory.getbasetemp() / "hostile"
     if not root.exists():
         made = create_store(root, "org/small", recipe(), ENVIRONMENT)
         add(made, random_frames("ab"))
-        write_json(made.path / "certificate.json", {"quick": True, "passed": True, "findings": [{"check": "x", "result": "ok"}]})
+        write_json(
+            made.path / "certificate.json",
+            {"quick": True, "passed": True, "findings": [{"check": "x", "result": "ok"}]},
+        )
     [path] = root.glob("*/*")
     name = data.draw(st.sampled_from([INDEX, PLAN, RECIPE, "certificate.json"]))
     before = (path / name).read_bytes()

@@ -1,4 +1,6 @@
-"""Verifying names every damaged file and nothing else; repairing gives back the very bytes, whatever happens in between."""
+"""Verifying names every damaged file and nothing else; repairing gives back the very bytes,
+whatever happens in between.
+"""
 
 import contextlib
 import functools
@@ -25,7 +27,9 @@ from probe.pipeline import repair as repair_checked
 from probe.store.feature_store import FeatureStore
 from probe.store.integrity import Verification, store_folders, verify_store
 
-extract = functools.partial(extract_checked, check=False)  # the encoder takes one utterance at a time
+extract = functools.partial(
+    extract_checked, check=False
+)  # the encoder takes one utterance at a time
 NAMES = ["short.wav", "a.wav", "b.wav", "long.wav", "c.wav", "d.wav", "e.wav"]
 FORMS: list[dict[str, str]] = [{}, {"view": "meanstd"}, {"dtype": "int8", "compression": "gzip"}]
 
@@ -35,14 +39,20 @@ def repair(store: Path, manifest: Path, **keywords: Any) -> Repair:
 
 
 @pytest.fixture(params=FORMS, ids=["frames", "meanstd", "int8-gzip"])
-def extracted(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """A store of three plans with a job of failures only, jobs of several utterances and (frames) one in parts; its manifest."""
+def extracted(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, Path]:
+    """A store of three plans with a job of failures only, jobs of several utterances and (frames)
+    one in parts; its manifest.
+    """
     monkeypatch.setattr("probe.extraction.plan.SHARD_BYTES", 48 * 50)
     monkeypatch.setattr("probe.extraction.plan.SHARD_AUDIO_S", 2.0)
     folder = tmp_path / "audio"
     folder.mkdir()
     for position, name in enumerate(NAMES):
-        write_audio(folder / name, {"short.wav": 100, "long.wav": 30_000}.get(name, 800 + 240 * position))
+        write_audio(
+            folder / name, {"short.wav": 100, "long.wav": 30_000}.get(name, 800 + 240 * position)
+        )
     for n in (1, 5, 7):
         manifest = write_manifest(folder, NAMES[:n])
         done = extract(Windows(), manifest, tmp_path / "features", **request.param)
@@ -70,10 +80,15 @@ def flip(path: Path, position: int | None = None) -> None:
 def values_of(store: Path) -> dict[str, bytes]:
     """Every value of every layer, by utterance and layer."""
     opened = FeatureStore(store)
-    return {f"{key} {layer}": values.tobytes() for layer in opened.layers for key, values in zip(opened.keys, opened.layer(layer), strict=True)}
+    return {
+        f"{key} {layer}": values.tobytes()
+        for layer in opened.layers
+        for key, values in zip(opened.keys, opened.layer(layer), strict=True)
+    }
 
 
-# --- what verify finds ------------------------------------------------------------------------------------------------------------
+# --- what verify finds
+# ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_sound_store_is_sound_and_stays_as_it_is(extracted: tuple[Path, Path]) -> None:
@@ -82,7 +97,9 @@ def test_a_sound_store_is_sound_and_stays_as_it_is(extracted: tuple[Path, Path])
     found = verify_store(store)
     assert found.findings == ()
     assert found.shards == len(list(store.glob("shard-*.json"))) >= 4
-    assert found.lines() == [f"{store}: sound; {found.shards} shards, {found.n_bytes / 1e6:.1f} MB read"]
+    assert found.lines() == [
+        f"{store}: sound; {found.shards} shards, {found.n_bytes / 1e6:.1f} MB read"
+    ]
     assert files_of(store) == before
 
 
@@ -118,7 +135,9 @@ def some_damage(content: bytes, generator: np.random.Generator) -> bytes:
 
 @pytest.mark.parametrize("n", [300, pytest.param(10_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("extracted", FORMS, indirect=True, ids=["frames", "meanstd", "int8-gzip"])
-def test_no_wrong_value_is_read_and_every_damaged_file_is_named(extracted: tuple[Path, Path], n: int) -> None:
+def test_no_wrong_value_is_read_and_every_damaged_file_is_named(
+    extracted: tuple[Path, Path], n: int
+) -> None:
     store, _ = extracted
     right = values_of(store)
     generator = np.random.default_rng(n)
@@ -137,14 +156,20 @@ def test_no_wrong_value_is_read_and_every_damaged_file_is_named(extracted: tuple
         try:
             found = values_of(store)
             read += 1
-            wrong += [f"{path.name} {key}" for key, values in found.items() if values != right.get(key)]
+            wrong += [
+                f"{path.name} {key}" for key, values in found.items() if values != right.get(key)
+            ]
         except ProbeError:
             pass
         named = damage_of(store)
-        if path.suffix == ".h5" and list(named) != [path.name]:  # another form of the same JSON is no damage
+        if path.suffix == ".h5" and list(named) != [
+            path.name
+        ]:  # another form of the same JSON is no damage
             unnamed.append(path.name)
         path.write_bytes(content)
-    print(f"\n{done} damaged files, {read} read without an error, {len(wrong)} wrong values, {len(unnamed)} not named")
+    print(
+        f"\n{done} damaged files, {read} read without an error, {len(wrong)} wrong values, {len(unnamed)} not named"
+    )
     assert wrong == []
     assert unnamed == []
     assert 0 < read < done
@@ -152,13 +177,18 @@ def test_no_wrong_value_is_read_and_every_damaged_file_is_named(extracted: tuple
 
 
 def reseal(store: Path, change: Callable[[h5py.File], None], **entries: Any) -> str:
-    """Changes a shard and writes an index with its new sha256, as someone would who wants it to look sound."""
+    """Changes a shard and writes an index with its new sha256, as someone would who wants it to
+    look sound.
+    """
     path = store / "shard-00001.h5"
     with h5py.File(path, "r+") as file:
         change(file)
     index = read_json(path.with_suffix(".json")) | entries
     content = path.read_bytes()
-    write_json(path.with_suffix(".json"), index | {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()})
+    write_json(
+        path.with_suffix(".json"),
+        index | {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()},
+    )
     return path.name
 
 
@@ -181,23 +211,47 @@ def attribute(name: str, value: Any) -> Callable[[h5py.File], None]:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (written("keys", lambda keys: keys[::-1]), "keys differs from its index at utterance 0 and 1 others"),
-        (written("audio_sha256", lambda items: np.char.replace(items, b"a", b"b")), "audio_sha256 differs from its index"),
+        (
+            written("keys", lambda keys: keys[::-1]),
+            "keys differs from its index at utterance 0 and 1 others",
+        ),
+        (
+            written("audio_sha256", lambda items: np.char.replace(items, b"a", b"b")),
+            "audio_sha256 differs from its index",
+        ),
         (written("offsets/1", lambda items: items[::-1]), "offsets/1 do not rise from 0 to the"),
-        (written("offsets/1", lambda items: items - np.array([0, 0, 1])), "offsets/1 do not rise from 0 to the"),
-        (written("offsets/1", lambda items: items + np.array([1, 0, 0])), "offsets/1 do not rise from 0 to the"),
+        (
+            written("offsets/1", lambda items: items - np.array([0, 0, 1])),
+            "offsets/1 do not rise from 0 to the",
+        ),
+        (
+            written("offsets/1", lambda items: items + np.array([1, 0, 0])),
+            "offsets/1 do not rise from 0 to the",
+        ),
         (
             written("offsets/1", lambda items: items + np.array([0, 1, 0])),
             "offsets/1 divide the rows in another way than its index",
         ),
         (written("offsets/1", lambda items: items.astype(np.int32)), "offsets/1 is int32"),
-        (written("layers/1", lambda values: values.astype(np.float32)), "layers/1 is float32 of shape"),
+        (
+            written("layers/1", lambda values: values.astype(np.float32)),
+            "layers/1 is float32 of shape",
+        ),
         (written("layers/1", lambda values: values[:-1]), "layers/1 is float16 of shape"),
-        (written("layers/1", lambda values: values * np.float16(np.nan)), "layers/1 has values that are not finite"),
+        (
+            written("layers/1", lambda values: values * np.float16(np.nan)),
+            "layers/1 has values that are not finite",
+        ),
         (written("manifest/text", lambda items: items[:1]), "manifest/text is |S3 of shape (1,)"),
-        (lambda file: file.create_dataset("layers/9", data=np.zeros(3, np.float16)), "layers/9 is not in its index"),
+        (
+            lambda file: file.create_dataset("layers/9", data=np.zeros(3, np.float16)),
+            "layers/9 is not in its index",
+        ),
         (lambda file: file.__delitem__("layers/1"), "layers/1 is missing or a link"),
-        (lambda file: file.__setitem__("evil", np.bytes_(b"abc")), "evil has no rows but is a single value"),
+        (
+            lambda file: file.__setitem__("evil", np.bytes_(b"abc")),
+            "evil has no rows but is a single value",
+        ),
         (attribute("format", 7), "is of another format than 1"),
         (attribute("recipe", np.bytes_(b"{}")), "holds another recipe than the store"),
         (attribute("recipe", "{}"), "attribute recipe is text of variable length of shape ()"),
@@ -224,13 +278,27 @@ def test_contents_that_are_not_what_the_index_says_are_named(
     ("change", "problem"),
     [
         (lambda file: file.__delitem__("scales/1"), "scales/1 is missing or a link"),
-        (written("scales/1", lambda values: values * np.float32(np.inf)), "scales/1 are not all finite numbers from 0 on"),
-        (written("scales/1", lambda values: values * np.float32(np.nan)), "scales/1 are not all finite numbers from 0 on"),
-        (written("scales/1", lambda values: -values), "scales/1 are not all finite numbers from 0 on"),
-        (written("scales/1", lambda values: values * 0 + np.float32(3e38)), "scales/1 are not all finite numbers from 0 on"),
+        (
+            written("scales/1", lambda values: values * np.float32(np.inf)),
+            "scales/1 are not all finite numbers from 0 on",
+        ),
+        (
+            written("scales/1", lambda values: values * np.float32(np.nan)),
+            "scales/1 are not all finite numbers from 0 on",
+        ),
+        (
+            written("scales/1", lambda values: -values),
+            "scales/1 are not all finite numbers from 0 on",
+        ),
+        (
+            written("scales/1", lambda values: values * 0 + np.float32(3e38)),
+            "scales/1 are not all finite numbers from 0 on",
+        ),
     ],
 )
-def test_scales_that_are_none_are_named_and_not_read(extracted: tuple[Path, Path], change: Callable[[h5py.File], None], problem: str) -> None:
+def test_scales_that_are_none_are_named_and_not_read(
+    extracted: tuple[Path, Path], change: Callable[[h5py.File], None], problem: str
+) -> None:
     store, _ = extracted
     name = reseal(store, change)
     assert problem in damage_of(store)[name]
@@ -244,8 +312,14 @@ def test_indexes_that_do_not_fit_their_plan_are_named(extracted: tuple[Path, Pat
     path = store / "shard-00001.json"
     index = read_json(path)
     for change, problem in [
-        ({"utterances": index["utterances"][:1]}, "holds 1 utterances or failures that are not the 2 of its plan"),
-        ({"utterances": [index["utterances"][0], index["utterances"][1] | {"n_frames": 1}]}, "b.wav has 6 rows; expected 1"),
+        (
+            {"utterances": index["utterances"][:1]},
+            "holds 1 utterances or failures that are not the 2 of its plan",
+        ),
+        (
+            {"utterances": [index["utterances"][0], index["utterances"][1] | {"n_frames": 1}]},
+            "b.wav has 6 rows; expected 1",
+        ),
     ]:
         write_json(path, index | change)
         assert problem in damage_of(store)[path.name]
@@ -276,7 +350,9 @@ def test_an_index_without_its_shard_is_damage(extracted: tuple[Path, Path]) -> N
 
 
 @only_frames
-def test_a_plan_that_is_gone_is_missed_where_shards_are_left_that_nothing_else_holds(extracted: tuple[Path, Path]) -> None:
+def test_a_plan_that_is_gone_is_missed_where_shards_are_left_that_nothing_else_holds(
+    extracted: tuple[Path, Path],
+) -> None:
     store, manifest = extracted
     before = files_of(store)
     (store / "plan-00002.json").unlink()
@@ -288,7 +364,9 @@ def test_a_plan_that_is_gone_is_missed_where_shards_are_left_that_nothing_else_h
     (store / "plan-00002.json").unlink()
     extract(Windows(), manifest, store.parent.parent)  # writes it anew
     for name in ("shard-00004.h5", "shard-00004.json"):
-        (store / name.replace("00004", "00099")).write_bytes(before[name].replace(b"00004", b"00099"))
+        (store / name.replace("00004", "00099")).write_bytes(
+            before[name].replace(b"00004", b"00099")
+        )
     assert damage_of(store) == {}
     assert "no plan that can be read names this shard" in notes_of(store)["shard-00099.json"]
 
@@ -297,21 +375,32 @@ def test_a_plan_that_is_gone_is_missed_where_shards_are_left_that_nothing_else_h
 def test_two_plans_with_one_number_are_damage(extracted: tuple[Path, Path]) -> None:
     store, _ = extracted
     shutil.copy(store / "plan-00001.json", store / "plan-00007.json")
-    assert "two plans name job 1, so two shards would have one name" in damage_of(store)["plan-00007.json"]
+    assert (
+        "two plans name job 1, so two shards would have one name"
+        in damage_of(store)["plan-00007.json"]
+    )
 
 
 @only_frames
-def test_a_store_that_cannot_be_opened_is_named_with_what_to_do(extracted: tuple[Path, Path]) -> None:
+def test_a_store_that_cannot_be_opened_is_named_with_what_to_do(
+    extracted: tuple[Path, Path],
+) -> None:
     store, manifest = extracted
     flip(store / "recipe.json")
     flip(store / "shard-00002.1of4.h5")
     found = damage_of(store)
     assert list(found) == ["recipe.json", "shard-00002.1of4.h5"]
-    assert "put a copy of it back, or move the folder aside and run `probe extract` again" in found["recipe.json"]
+    assert (
+        "put a copy of it back, or move the folder aside and run `probe extract` again"
+        in found["recipe.json"]
+    )
     (store / "recipe.json").unlink()
     assert store_folders(store.parent.parent) == [store]
     before = files_of(store)
-    with pytest.raises(ProbeError, match=r"cannot be repaired without its recipe\. The store cannot be opened without it"):
+    with pytest.raises(
+        ProbeError,
+        match=r"cannot be repaired without its recipe\. The store cannot be opened without it",
+    ):
         repair(store, manifest)
     assert files_of(store) == before
 
@@ -321,7 +410,8 @@ def test_a_folder_without_a_store_is_an_error(tmp_path: Path) -> None:
         store_folders(tmp_path)
 
 
-# --- repair -----------------------------------------------------------------------------------------------------------------------
+# --- repair
+# -----------------------------------------------------------------------------------------------------------------------
 
 
 def harm_of(store: Path) -> Iterator[tuple[str, Callable[[], None]]]:
@@ -330,7 +420,10 @@ def harm_of(store: Path) -> Iterator[tuple[str, Callable[[], None]]]:
         if path.name in ("lock", "recipe.json"):
             continue
         yield f"flip {path.name}", functools.partial(flip, path)
-        yield f"cut {path.name}", functools.partial(lambda path: os.truncate(path, path.stat().st_size // 2), path)
+        yield (
+            f"cut {path.name}",
+            functools.partial(lambda path: os.truncate(path, path.stat().st_size // 2), path),
+        )
         if path.suffix == ".h5":
             yield f"remove {path.name}", path.unlink
 
@@ -347,7 +440,9 @@ def test_a_repaired_store_has_the_bytes_it_had(extracted: tuple[Path, Path]) -> 
         assert files_of(store) == before, what
 
 
-def test_several_damaged_files_are_repaired_at_once_and_nothing_else_is_extracted(extracted: tuple[Path, Path]) -> None:
+def test_several_damaged_files_are_repaired_at_once_and_nothing_else_is_extracted(
+    extracted: tuple[Path, Path],
+) -> None:
     store, manifest = extracted
     before = files_of(store)
     jobs = [path for path in sorted(store.glob("shard-*.json")) if read_json(path)["utterances"]]
@@ -359,7 +454,9 @@ def test_several_damaged_files_are_repaired_at_once_and_nothing_else_is_extracte
     encoder = Windows()
     done = repair(store, manifest, model=encoder)
     assert done.found.findings == ()
-    assert len(encoder.seen) == len({item["key"] for index in (first, last) for item in index["utterances"]})
+    assert len(encoder.seen) == len(
+        {item["key"] for index in (first, last) for item in index["utterances"]}
+    )
     assert files_of(store) == before
 
 
@@ -372,7 +469,9 @@ def test_a_sound_store_is_not_touched_by_a_repair(extracted: tuple[Path, Path]) 
 
 
 def steps(monkeypatch: pytest.MonkeyPatch, dies_at: int) -> None:
-    """Lets the ``dies_at``-th rename or removal of a file fail as a kill would: nothing after it happens."""
+    """Lets the ``dies_at``-th rename or removal of a file fail as a kill would: nothing after it
+    happens.
+    """
     left = [dies_at]
 
     def counted(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -389,11 +488,19 @@ def steps(monkeypatch: pytest.MonkeyPatch, dies_at: int) -> None:
 
 
 @pytest.mark.parametrize("dies_at", range(14))
-def test_a_repair_that_is_killed_anywhere_loses_nothing_and_is_finished_by_the_next(extracted: tuple[Path, Path], dies_at: int) -> None:
+def test_a_repair_that_is_killed_anywhere_loses_nothing_and_is_finished_by_the_next(
+    extracted: tuple[Path, Path], dies_at: int
+) -> None:
     store, manifest = extracted
     before, right = files_of(store), values_of(store)
-    harmed = [path for path in sorted(store.glob("shard-*.h5")) if path.name != "shard-00001.h5"][:2]
-    untouched = {name: content for name, content in before.items() if not any(name.startswith(path.name[:11]) for path in harmed)}
+    harmed = [path for path in sorted(store.glob("shard-*.h5")) if path.name != "shard-00001.h5"][
+        :2
+    ]
+    untouched = {
+        name: content
+        for name, content in before.items()
+        if not any(name.startswith(path.name[:11]) for path in harmed)
+    }
     for path in harmed:
         flip(path)
     damaged = {path.read_bytes() for path in harmed}
@@ -405,7 +512,9 @@ def test_a_repair_that_is_killed_anywhere_loses_nothing_and_is_finished_by_the_n
     now = files_of(store)
     assert untouched.items() <= now.items()
     sound = {path.name: before[path.name] for path in harmed}
-    for path, content in zip(harmed, sorted(damaged), strict=False):  # either the damaged bytes are there still, or the sound ones
+    for path, content in zip(
+        harmed, sorted(damaged), strict=False
+    ):  # either the damaged bytes are there still, or the sound ones
         assert sound[path.name] in now.values() or damaged & set(now.values()), content
     for key, values in (values_of(store) if not openable(store) else {}).items():
         assert right[key] == values
@@ -423,7 +532,9 @@ def openable(store: Path) -> str:
 
 
 @pytest.mark.parametrize("dies_at", range(4))
-def test_a_repair_whose_extraction_dies_leaves_what_was_damaged(extracted: tuple[Path, Path], dies_at: int) -> None:
+def test_a_repair_whose_extraction_dies_leaves_what_was_damaged(
+    extracted: tuple[Path, Path], dies_at: int
+) -> None:
     store, manifest = extracted
     before = files_of(store)
     for path in sorted(store.glob("shard-*.h5")):
@@ -435,7 +546,9 @@ def test_a_repair_whose_extraction_dies_leaves_what_was_damaged(extracted: tuple
     for name, content in damaged.items():
         assert content in now.values() or before[name] in now.values(), name
     found = verify_store(store)
-    assert any("set aside by a repair that did not bring it back" in item.problem for item in found.damage)
+    assert any(
+        "set aside by a repair that did not bring it back" in item.problem for item in found.damage
+    )
     values_of(store)  # what is there can be read
     assert repair(store, manifest).found.findings == ()
     assert files_of(store) == before
@@ -463,7 +576,9 @@ def test_a_corpus_that_lacks_utterances_changes_nothing(extracted: tuple[Path, P
         flip(path)
     before = files_of(store)
     fewer = write_manifest(manifest.parent, NAMES[:-1], "fewer.csv")
-    with pytest.raises(ProbeError, match=r"fewer lacks e\.wav, or their audio; nothing was changed"):
+    with pytest.raises(
+        ProbeError, match=r"fewer lacks e\.wav, or their audio; nothing was changed"
+    ):
         repair(store, fewer)
     (manifest.parent / "a.wav").rename(manifest.parent / "elsewhere.wav")
     with pytest.raises(ProbeError, match=r"a\.wav"):
@@ -476,22 +591,31 @@ def test_a_model_that_gives_another_recipe_changes_nothing(extracted: tuple[Path
     store, manifest = extracted
     flip(store / "shard-00001.h5")
     before = files_of(store)
-    with pytest.raises(ProbeError, match=r"windows would give other features now: rate_hz differ from the store's recipe"):
+    with pytest.raises(
+        ProbeError,
+        match=r"windows would give other features now: rate_hz differ from the store's recipe",
+    ):
         repair(store, manifest, model=Windows(rate_hz=8000))
     assert files_of(store) == before
 
 
 @only_frames
-def test_a_store_in_another_folder_is_not_repaired_elsewhere(extracted: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_store_in_another_folder_is_not_repaired_elsewhere(
+    extracted: tuple[Path, Path], tmp_path: Path
+) -> None:
     store, manifest = extracted
     flip(store / "shard-00001.h5")
     moved = store.rename(tmp_path / "moved")
-    with pytest.raises(ProbeError, match=r"extraction would write into .*Give the store's folders their names back"):
+    with pytest.raises(
+        ProbeError, match=r"extraction would write into .*Give the store's folders their names back"
+    ):
         repair(moved, manifest)
 
 
 @only_frames
-def test_features_of_audio_that_has_changed_stay_aside_and_are_named(extracted: tuple[Path, Path]) -> None:
+def test_features_of_audio_that_has_changed_stay_aside_and_are_named(
+    extracted: tuple[Path, Path],
+) -> None:
     store, manifest = extracted
     flip(store / "shard-00001.h5")
     damaged = (store / "shard-00001.h5").read_bytes()
@@ -518,14 +642,22 @@ def test_an_older_version_of_an_utterance_is_not_given_up(extracted: tuple[Path,
     assert (store / "shard-00001.h5.damaged").exists()
     opened = FeatureStore(store)
     assert set(opened.keys) == set(NAMES[1:])
-    np.testing.assert_allclose(opened.layer("0", ["b.wav"]).values, Windows().direct(manifest.parent / "b.wav", "0"), rtol=1e-3)
+    np.testing.assert_allclose(
+        opened.layer("0", ["b.wav"]).values,
+        Windows().direct(manifest.parent / "b.wav", "0"),
+        rtol=1e-3,
+    )
 
 
 @only_frames
 def test_a_plan_is_rebuilt_with_the_jobs_that_have_shards(extracted: tuple[Path, Path]) -> None:
     store, manifest = extracted
     before = files_of(store)
-    for names in (["plan-00001.json"], ["plan-00002.json", "shard-00001.h5"], ["plan-00000.json", "shard-00000.json"]):
+    for names in (
+        ["plan-00001.json"],
+        ["plan-00002.json", "shard-00001.h5"],
+        ["plan-00000.json", "shard-00000.json"],
+    ):
         for name in names:
             flip(store / name)
         repair(store, manifest)
@@ -536,15 +668,22 @@ def test_a_plan_is_rebuilt_with_the_jobs_that_have_shards(extracted: tuple[Path,
             assert files_of(store) == before
 
 
-# --- the command ------------------------------------------------------------------------------------------------------------------
+# --- the command
+# ------------------------------------------------------------------------------------------------------------------
 
 
-def test_the_command_verifies_and_repairs_every_store_beneath_a_folder(command: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_command_verifies_and_repairs_every_store_beneath_a_folder(
+    command: Callable[..., Any], tmp_path: Path
+) -> None:
     for name in "ab":
-        soundfile.write(tmp_path / f"{name}.wav", np.random.default_rng(ord(name)).normal(0, 0.1, 8000), 16_000)
+        soundfile.write(
+            tmp_path / f"{name}.wav", np.random.default_rng(ord(name)).normal(0, 0.1, 8000), 16_000
+        )
     manifest = write_manifest(tmp_path, ["a.wav", "b.wav"])
     features = tmp_path / "features"
-    done = command("extract", "--model", "mfcc", "--model", "fbank", "--corpus", manifest, "--to", features)
+    done = command(
+        "extract", "--model", "mfcc", "--model", "fbank", "--corpus", manifest, "--to", features
+    )
     assert done.returncode == 0, done.stderr
     before = files_of(features)
     assert sum(name.endswith("certificate.json") for name in before) == 2

@@ -21,15 +21,31 @@ NUMBERS = ["0", "1", "2", "3", "4"]
         ("2-2", False, ["2"]),
     ],
 )
-def test_layers_are_chosen_by_number_range_and_alias(text: str | None, final: bool, chosen: list[str]) -> None:
-    assert choose_layers(text, NUMBERS + ["final"] * final, {} if final else {"final": "4"}, "m") == chosen
+def test_layers_are_chosen_by_number_range_and_alias(
+    text: str | None, final: bool, chosen: list[str]
+) -> None:
+    assert (
+        choose_layers(text, NUMBERS + ["final"] * final, {} if final else {"final": "4"}, "m")
+        == chosen
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "name"),
-    [("0-12", "5"), ("7", "7"), ("last", "last"), ("-1", "-1"), ("3-1", "3-1"), ("", ""), ("1,,2", ""), ("1-2-3", "1-2-3")],
+    [
+        ("0-12", "5"),
+        ("7", "7"),
+        ("last", "last"),
+        ("-1", "-1"),
+        ("3-1", "3-1"),
+        ("", ""),
+        ("1,,2", ""),
+        ("1-2-3", "1-2-3"),
+    ],
 )
-def test_a_layer_that_the_model_does_not_have_is_refused_with_the_ones_it_has(text: str, name: str) -> None:
+def test_a_layer_that_the_model_does_not_have_is_refused_with_the_ones_it_has(
+    text: str, name: str
+) -> None:
     message = rf"^--layers {text}: m has no layer '{name}'; it has 0\.\.4 \(final is 4\)\.$"
     with pytest.raises(UsageError, match=message):
         choose_layers(text, NUMBERS, {"final": "4"}, "m")

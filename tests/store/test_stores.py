@@ -1,4 +1,6 @@
-"""The feature store: what goes in comes out or an error does, plain h5py opens it, and only whole shards count."""
+"""The feature store: what goes in comes out or an error does, plain h5py opens it, and only whole
+shards count.
+"""
 
 import errno
 import fcntl
@@ -26,7 +28,14 @@ from probe.files import read_json, write_json
 from probe.store.feature_store import Failure, FeatureStore, LayerArray
 from probe.store.integrity import verify_store
 from probe.store.shards import ShardContent, half_if_faithful, merge_runs
-from probe.store.stores import create_store, describe_store, find_stores, open_store, select_store, store_path
+from probe.store.stores import (
+    create_store,
+    describe_store,
+    find_stores,
+    open_store,
+    select_store,
+    store_path,
+)
 from probe.store.views import VIEWS, n_rows, parse_view, pool, serves
 
 Frames = dict[str, dict[str, np.ndarray]]  # layer -> key -> (frame, dim)
@@ -59,11 +68,19 @@ def recipe(
     return {"model": usual | model, "layers": layer_widths, "view": view, **of_audio, **packing}
 
 
-def random_frames(keys: Sequence[str], seed: int = 0, scale: float = 1.0, layers: Sequence[str] = tuple(WIDTHS)) -> Frames:
+def random_frames(
+    keys: Sequence[str], seed: int = 0, scale: float = 1.0, layers: Sequence[str] = tuple(WIDTHS)
+) -> Frames:
     """Normal values for utterances of 1 to 9 frames."""
     generator = np.random.default_rng(seed)
     lengths = {key: int(generator.integers(1, 10)) for key in keys}
-    return {name: {key: (scale * generator.normal(size=(lengths[key], WIDTHS[name]))).astype(np.float32) for key in keys} for name in layers}
+    return {
+        name: {
+            key: (scale * generator.normal(size=(lengths[key], WIDTHS[name]))).astype(np.float32)
+            for key in keys
+        }
+        for name in layers
+    }
 
 
 def sha_of(key: str, version: int = 0) -> str:
@@ -83,20 +100,39 @@ def entry(key: str, n_frames: int, rows: int, version: int = 0) -> dict[str, Any
     }
 
 
-def add(store: FeatureStore, frames: Frames, version: int = 0, columns: dict[str, Sequence[str]] | None = None) -> str:
-    """Writes one shard with every utterance of ``frames``, pooled as the store wants; returns its name."""
+def add(
+    store: FeatureStore,
+    frames: Frames,
+    version: int = 0,
+    columns: dict[str, Sequence[str]] | None = None,
+) -> str:
+    """Writes one shard with every utterance of ``frames``, pooled as the store wants; returns its
+    name.
+    """
     keys = list(next(iter(frames.values())))
     [job] = store.add_plan([(tuple(keys), 1)])
     [name] = job.shard_names()
-    stored = {layer: [pool(of_key[key], store.view) for key in keys] for layer, of_key in frames.items()}
+    stored = {
+        layer: [pool(of_key[key], store.view) for key in keys] for layer, of_key in frames.items()
+    }
     lengths = [len(next(iter(frames.values()))[key]) for key in keys]
     scales: dict[str, Any] = {}
     if store.recipe["dtype"] == "int8":
-        both = {layer: [quantised(torch.from_numpy(rows)) for rows in of_layer] for layer, of_layer in stored.items()}
-        stored, scales = ({layer: [pair[i].numpy() for pair in pairs] for layer, pairs in both.items()} for i in (0, 1))
+        both = {
+            layer: [quantised(torch.from_numpy(rows)) for rows in of_layer]
+            for layer, of_layer in stored.items()
+        }
+        stored, scales = (
+            {layer: [pair[i].numpy() for pair in pairs] for layer, pairs in both.items()}
+            for i in (0, 1)
+        )
     shas = [sha_of(key, version) for key in keys]
-    content = ShardContent(keys, shas, stored, columns or {}, store.recipe, ENVIRONMENT, scales=scales)
-    entries = [entry(key, n, n_rows(n, store.view), version) for key, n in zip(keys, lengths, strict=True)]
+    content = ShardContent(
+        keys, shas, stored, columns or {}, store.recipe, ENVIRONMENT, scales=scales
+    )
+    entries = [
+        entry(key, n, n_rows(n, store.view), version) for key, n in zip(keys, lengths, strict=True)
+    ]
     store.write_shard(name, content, entries, [])
     store.refresh()
     return name
@@ -117,16 +153,21 @@ def assert_holds(array: LayerArray, expected: Sequence[np.ndarray], exact: bool 
     assert len(array.keys) == len(expected) == len(array.offsets) - 1
     for found, wanted in zip(array, expected, strict=True):
         assert found.shape == wanted.shape
-        np.testing.assert_allclose(found.astype(np.float64), wanted, rtol=0 if exact else 1e-3, atol=0 if exact else 2e-3)
+        np.testing.assert_allclose(
+            found.astype(np.float64), wanted, rtol=0 if exact else 1e-3, atol=0 if exact else 2e-3
+        )
 
 
-# --- round trip -------------------------------------------------------------------------------------------------------------------
+# --- round trip
+# -------------------------------------------------------------------------------------------------------------------
 
 
 def in_segments(frames: np.ndarray, n: int) -> np.ndarray:
     """Means of ``n`` stretches, the slow way."""
     starts = [i * len(frames) // n for i in range(n + 1)]
-    return np.stack([frames[a:b].mean(axis=0) if b > a else frames[a] for a, b in itertools.pairwise(starts)])
+    return np.stack(
+        [frames[a:b].mean(axis=0) if b > a else frames[a] for a, b in itertools.pairwise(starts)]
+    )
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -140,7 +181,10 @@ def test_what_was_stored_is_read_back(make: Callable[..., FeatureStore], view: s
             "frames:2": [item[::2] for item in of_key.values()],
             "segments:10": [in_segments(item, 10) for item in of_key.values()],
             "mean": [item.mean(axis=0)[None] for item in of_key.values()],
-            "meanstd": [np.concatenate([item.mean(axis=0), item.std(axis=0)])[None] for item in of_key.values()],
+            "meanstd": [
+                np.concatenate([item.mean(axis=0), item.std(axis=0)])[None]
+                for item in of_key.values()
+            ],
         }[view]
         array = open_store(store.path).layer(layer)
         assert array.keys == list(of_key)
@@ -148,9 +192,15 @@ def test_what_was_stored_is_read_back(make: Callable[..., FeatureStore], view: s
         assert_holds(array, expected)
 
 
-@given(order=st.permutations(["a", "b", "c", "d", "e", "f"]), n=st.integers(0, 6), twice=st.booleans())
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_keys_are_read_in_any_order_and_number(tmp_path: Path, order: list[str], n: int, twice: bool) -> None:
+@given(
+    order=st.permutations(["a", "b", "c", "d", "e", "f"]), n=st.integers(0, 6), twice=st.booleans()
+)
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_keys_are_read_in_any_order_and_number(
+    tmp_path: Path, order: list[str], n: int, twice: bool
+) -> None:
     store = create_store(tmp_path, "org/small", recipe(), ENVIRONMENT)
     frames = random_frames("abcdef")
     if not store.keys:
@@ -162,7 +212,9 @@ def test_keys_are_read_in_any_order_and_number(tmp_path: Path, order: list[str],
     assert_holds(array, [frames["1"][key] for key in keys])
 
 
-def test_a_stored_layer_is_an_array_with_offsets_and_keys(make: Callable[..., FeatureStore]) -> None:
+def test_a_stored_layer_is_an_array_with_offsets_and_keys(
+    make: Callable[..., FeatureStore],
+) -> None:
     store = make()
     frames = random_frames(["a", "b"])
     add(store, frames)
@@ -180,7 +232,9 @@ def test_an_alias_stands_for_its_layer(make: Callable[..., FeatureStore]) -> Non
     np.testing.assert_array_equal(store.layer("final").values, store.layer("2").values)
 
 
-def test_an_unknown_layer_is_refused_with_the_layers_there(make: Callable[..., FeatureStore]) -> None:
+def test_an_unknown_layer_is_refused_with_the_layers_there(
+    make: Callable[..., FeatureStore],
+) -> None:
     store = make(layers=["0", "1"])
     add(store, random_frames(["a"], layers=["0", "1"]))
     for name in ("13", "final"):
@@ -191,7 +245,10 @@ def test_an_unknown_layer_is_refused_with_the_layers_there(make: Callable[..., F
 def test_unknown_keys_are_refused_by_name(make: Callable[..., FeatureStore]) -> None:
     store = make()
     add(store, random_frames(["a"]))
-    with pytest.raises(ProbeError, match=r"no features of b, c\. Run `probe extract` with the manifest that has them"):
+    with pytest.raises(
+        ProbeError,
+        match=r"no features of b, c\. Run `probe extract` with the manifest that has them",
+    ):
         store.layer("0", ["a", "b", "c"])
 
 
@@ -213,7 +270,8 @@ def test_utterances_that_adjoin_are_read_in_one_piece() -> None:
     assert merge_runs([(5, 9, 5), (0, 5, 0), (9, 10, 30)]) == [(0, 9, 0), (9, 10, 30)]
 
 
-# --- inside a shard ---------------------------------------------------------------------------------------------------------------
+# --- inside a shard
+# ---------------------------------------------------------------------------------------------------------------
 
 
 def test_plain_h5py_reads_a_shard(make: Callable[..., FeatureStore]) -> None:
@@ -229,10 +287,15 @@ def test_plain_h5py_reads_a_shard(make: Callable[..., FeatureStore]) -> None:
             assert values.fletcher32
             assert values.compression is None
             for number, wanted in enumerate(of_key.values()):
-                np.testing.assert_array_equal(values[offsets[number] : offsets[number + 1]], wanted.astype(np.float16))
+                np.testing.assert_array_equal(
+                    values[offsets[number] : offsets[number + 1]], wanted.astype(np.float16)
+                )
         assert [key.decode() for key in file["keys"][:]] == ["a", "größe.wav"]
         assert file["keys"].dtype.kind == "S"
-        assert [item.decode() for item in file["audio_sha256"][:]] == [sha_of("a"), sha_of("größe.wav")]
+        assert [item.decode() for item in file["audio_sha256"][:]] == [
+            sha_of("a"),
+            sha_of("größe.wav"),
+        ]
         assert [item.decode() for item in file["manifest/text"][:]] == ["one", "zwölf"]
         assert file.attrs["format"] == 1
         assert "org/small" in json.loads(file.attrs["recipe"])["model"]["id"]
@@ -258,18 +321,30 @@ def test_equal_input_gives_equal_bytes(make: Callable[..., FeatureStore]) -> Non
         assert (stores[0].path / name).read_bytes() == (stores[1].path / name).read_bytes(), name
 
 
-@pytest.mark.parametrize("columns", [["", "text"], ["text", "", "."], ["a/b", "a_b", "a.b"], ["..", ".", "/", "_"], ["größe"]])
-def test_odd_column_names_do_not_stop_a_shard(make: Callable[..., FeatureStore], columns: list[str]) -> None:
+@pytest.mark.parametrize(
+    "columns",
+    [["", "text"], ["text", "", "."], ["a/b", "a_b", "a.b"], ["..", ".", "/", "_"], ["größe"]],
+)
+def test_odd_column_names_do_not_stop_a_shard(
+    make: Callable[..., FeatureStore], columns: list[str]
+) -> None:
     store = make()
-    name = add(store, random_frames(["a"]), columns={column: [f"value of {column}"] for column in columns})
+    name = add(
+        store, random_frames(["a"]), columns={column: [f"value of {column}"] for column in columns}
+    )
     with h5py.File(store.path / f"{name}.h5") as file:
         values = {item[0].decode() for item in file["manifest"].values()}
     assert values == {f"value of {column}" for column in columns}
     assert_holds(store.layer("0"), list(random_frames(["a"])["0"].values()))
 
 
-@pytest.mark.parametrize(("scale", "dtype"), [(1.0, "float16"), (1e-2, "float16"), (1e6, "float32"), (1e-6, "float32"), (1e30, "float32")])
-def test_a_layer_that_float16_would_bend_stays_float32(make: Callable[..., FeatureStore], scale: float, dtype: str) -> None:
+@pytest.mark.parametrize(
+    ("scale", "dtype"),
+    [(1.0, "float16"), (1e-2, "float16"), (1e6, "float32"), (1e-6, "float32"), (1e30, "float32")],
+)
+def test_a_layer_that_float16_would_bend_stays_float32(
+    make: Callable[..., FeatureStore], scale: float, dtype: str
+) -> None:
     store = make()
     frames = random_frames(["a", "b"])
     bent = random_frames(["a", "b"], scale=scale)
@@ -278,7 +353,12 @@ def test_a_layer_that_float16_would_bend_stays_float32(make: Callable[..., Featu
     assert array.values.dtype == dtype
     assert store.layer("0").values.dtype == np.float16
     for found, wanted in zip(array, bent["1"].values(), strict=True):
-        np.testing.assert_allclose(found, wanted, rtol=0 if dtype == "float32" else 1e-3, atol=0 if dtype == "float32" else 1e-6)
+        np.testing.assert_allclose(
+            found,
+            wanted,
+            rtol=0 if dtype == "float32" else 1e-3,
+            atol=0 if dtype == "float32" else 1e-6,
+        )
 
 
 def test_one_value_beyond_float16_keeps_the_layer_unclipped() -> None:
@@ -306,11 +386,17 @@ def test_layers_of_both_dtypes_are_read_as_one_array(make: Callable[..., Feature
     assert store.layer("0", ["a"]).values.dtype == np.float16
 
 
-# --- views ------------------------------------------------------------------------------------------------------------------------
+# --- views
+# ------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("held", "asked"), [(held, asked) for asked in VIEWS for held in VIEWS if serves(held, asked) is not None])
-def test_a_richer_view_serves_a_poorer_one(make: Callable[..., FeatureStore], held: str, asked: str) -> None:
+@pytest.mark.parametrize(
+    ("held", "asked"),
+    [(held, asked) for asked in VIEWS for held in VIEWS if serves(held, asked) is not None],
+)
+def test_a_richer_view_serves_a_poorer_one(
+    make: Callable[..., FeatureStore], held: str, asked: str
+) -> None:
     store = make(view=held)
     frames = random_frames(["a", "b", "c"])
     add(store, frames)
@@ -323,18 +409,32 @@ def test_a_richer_view_serves_a_poorer_one(make: Callable[..., FeatureStore], he
 
 @pytest.mark.parametrize(
     ("held", "asked"),
-    [("mean", "meanstd"), ("mean", "frames"), ("meanstd", "frames"), ("frames:2", "mean"), ("segments:10", "mean")],
+    [
+        ("mean", "meanstd"),
+        ("mean", "frames"),
+        ("meanstd", "frames"),
+        ("frames:2", "mean"),
+        ("segments:10", "mean"),
+    ],
 )
-def test_a_poorer_view_does_not_serve_a_richer_one(make: Callable[..., FeatureStore], held: str, asked: str) -> None:
+def test_a_poorer_view_does_not_serve_a_richer_one(
+    make: Callable[..., FeatureStore], held: str, asked: str
+) -> None:
     store = make(view=held)
     add(store, random_frames(["a"]))
-    with pytest.raises(ProbeError, match=f"holds {held}, which cannot give {asked}. Extract with --view {asked}"):
+    with pytest.raises(
+        ProbeError, match=f"holds {held}, which cannot give {asked}. Extract with --view {asked}"
+    ):
         store.layer("0", view=asked)
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
-@pytest.mark.parametrize(("dtype", "stored", "read"), [("int8", "int8", "float32"), ("float32", "float32", "float32")])
-def test_other_dtypes_are_stored_and_read(make: Callable[..., FeatureStore], dtype: str, stored: str, read: str, compression: str) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "stored", "read"), [("int8", "int8", "float32"), ("float32", "float32", "float32")]
+)
+def test_other_dtypes_are_stored_and_read(
+    make: Callable[..., FeatureStore], dtype: str, stored: str, read: str, compression: str
+) -> None:
     store = make(dtype=dtype, compression=compression)
     frames = random_frames(["a", "b", "c"])
     name = add(store, frames)
@@ -357,7 +457,20 @@ def test_every_kth_frame_lengthens_the_hop(make: Callable[..., FeatureStore]) ->
     assert make(view="meanstd").hop_s("0") == make().hop_s("0")
 
 
-@pytest.mark.parametrize("view", ["", "max", "frames:1", "frames:0", "frames:-2", "segments", "segments:0", "mean:2", "frames:9999"])
+@pytest.mark.parametrize(
+    "view",
+    [
+        "",
+        "max",
+        "frames:1",
+        "frames:0",
+        "frames:-2",
+        "segments",
+        "segments:0",
+        "mean:2",
+        "frames:9999",
+    ],
+)
 def test_a_view_that_is_none_is_refused(view: str) -> None:
     with pytest.raises(UsageError, match="expected frames, frames:k"):
         parse_view(view)
@@ -367,28 +480,44 @@ def test_one_frame_has_no_spread() -> None:
     np.testing.assert_array_equal(pool(np.float32([[3, 4]]), "meanstd"), np.float32([[3, 4, 0, 0]]))
 
 
-# --- finding stores ---------------------------------------------------------------------------------------------------------------
+# --- finding stores
+# ---------------------------------------------------------------------------------------------------------------
 
 
-def test_a_store_is_opened_from_a_folder_above(make: Callable[..., FeatureStore], tmp_path: Path) -> None:
+def test_a_store_is_opened_from_a_folder_above(
+    make: Callable[..., FeatureStore], tmp_path: Path
+) -> None:
     store = make()
     add(store, random_frames(["a"]))
     for path in (store.path, store.path.parent, tmp_path / "features", str(store.path)):
         assert open_store(path).path == store.path
-    assert store.path == tmp_path / "features" / "org--small" / f"frames-clean-{store.recipe_sha256[:8]}"
+    assert (
+        store.path
+        == tmp_path / "features" / "org--small" / f"frames-clean-{store.recipe_sha256[:8]}"
+    )
 
 
-def test_several_stores_or_none_are_an_error(make: Callable[..., FeatureStore], tmp_path: Path) -> None:
+def test_several_stores_or_none_are_an_error(
+    make: Callable[..., FeatureStore], tmp_path: Path
+) -> None:
     for path in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(ProbeError, match=r"expected one feature store, found none\. Name the folder that holds recipe\.json"):
+        with pytest.raises(
+            ProbeError,
+            match=r"expected one feature store, found none\. Name the folder that holds recipe\.json",
+        ):
             open_store(path)
     make()
     make(view="mean")
-    with pytest.raises(ProbeError, match=r"expected one feature store, found .*frames-clean-\w{8}, .*mean-clean-\w{8}\. Name"):
+    with pytest.raises(
+        ProbeError,
+        match=r"expected one feature store, found .*frames-clean-\w{8}, .*mean-clean-\w{8}\. Name",
+    ):
         open_store(tmp_path / "features")
 
 
-def test_an_equal_recipe_is_the_same_folder_and_another_is_not(make: Callable[..., FeatureStore]) -> None:
+def test_an_equal_recipe_is_the_same_folder_and_another_is_not(
+    make: Callable[..., FeatureStore],
+) -> None:
     assert make().path == make().path
     changes: list[dict[str, Any]] = [
         {},
@@ -407,7 +536,9 @@ def test_the_hash_of_a_recipe_does_not_depend_on_its_order() -> None:
     assert store_path(Path("x"), recipe()) == store_path(Path("x"), turned)
 
 
-def test_the_store_of_the_view_itself_is_chosen_before_a_richer_one(make: Callable[..., FeatureStore], tmp_path: Path) -> None:
+def test_the_store_of_the_view_itself_is_chosen_before_a_richer_one(
+    make: Callable[..., FeatureStore], tmp_path: Path
+) -> None:
     frames, meanstd = make(), make(view="meanstd")
     root = tmp_path / "features"
     assert select_store(root, "org/small", "frames").path == frames.path
@@ -417,21 +548,30 @@ def test_the_store_of_the_view_itself_is_chosen_before_a_richer_one(make: Callab
     assert select_store(root, "org/small", "mean").path == mean.path
 
 
-def test_the_store_with_the_most_layers_is_chosen(make: Callable[..., FeatureStore], tmp_path: Path) -> None:
+def test_the_store_with_the_most_layers_is_chosen(
+    make: Callable[..., FeatureStore], tmp_path: Path
+) -> None:
     make(layers=["0"])
     whole = make()
     make(layers=["1", "2"])
     assert select_store(tmp_path / "features", "org/small", "mean").path == whole.path
 
 
-def test_the_store_that_has_the_utterances_is_chosen_first(make: Callable[..., FeatureStore], tmp_path: Path) -> None:
+def test_the_store_that_has_the_utterances_is_chosen_first(
+    make: Callable[..., FeatureStore], tmp_path: Path
+) -> None:
     make(view="mean")
     frames = make()
     add(frames, random_frames(["a", "b"]))
-    assert select_store(tmp_path / "features", "org/small", "mean", keys=["a", "b"]).path == frames.path
+    assert (
+        select_store(tmp_path / "features", "org/small", "mean", keys=["a", "b"]).path
+        == frames.path
+    )
 
 
-def test_the_store_of_another_condition_is_not_chosen(make: Callable[..., FeatureStore], tmp_path: Path) -> None:
+def test_the_store_of_another_condition_is_not_chosen(
+    make: Callable[..., FeatureStore], tmp_path: Path
+) -> None:
     clean, noisy = make(), make(condition="noise")
     assert select_store(tmp_path / "features", "org/small", "mean", "clean").path == clean.path
     assert select_store(tmp_path / "features", "org/small", "mean", "noise").path == noisy.path
@@ -439,31 +579,46 @@ def test_the_store_of_another_condition_is_not_chosen(make: Callable[..., Featur
         select_store(tmp_path / "features", "org/small", "mean", "telephone")
 
 
-def test_a_revision_names_its_store_and_without_one_two_are_an_error(make: Callable[..., FeatureStore], tmp_path: Path) -> None:
+def test_a_revision_names_its_store_and_without_one_two_are_an_error(
+    make: Callable[..., FeatureStore], tmp_path: Path
+) -> None:
     first = make("org/small@main", revision="1" * 40)
     second = make("org/small@v2", revision="2" * 40)
     root = tmp_path / "features"
     for name, store in [("main", first), ("v2", second), ("1111", first), ("2" * 40, second)]:
         assert select_store(root, f"org/small@{name}", "mean").path == store.path
-    with pytest.raises(ProbeError, match=r"2 stores of different models are called org/small; they differ in revision.*@\d{12}"):
+    with pytest.raises(
+        ProbeError,
+        match=r"2 stores of different models are called org/small; they differ in revision.*@\d{12}",
+    ):
         select_store(root, "org/small", "mean")
     with pytest.raises(ProbeError, match="no features of org/small@3333"):
         select_store(root, "org/small@3333", "mean")
 
 
-def test_each_seed_of_random_weights_has_its_own_store(make: Callable[..., FeatureStore], tmp_path: Path) -> None:
+def test_each_seed_of_random_weights_has_its_own_store(
+    make: Callable[..., FeatureStore], tmp_path: Path
+) -> None:
     stores = {
-        name: make(name, id="random:x", revision=f"seed {name.partition('@')[2] or 0}") for name in ("random:x", "random:x@1", "random:x@10")
+        name: make(name, id="random:x", revision=f"seed {name.partition('@')[2] or 0}")
+        for name in ("random:x", "random:x@1", "random:x@10")
     }
     for name, store in stores.items():
         assert select_store(tmp_path / "features", name, "mean").path == store.path
 
 
-def test_a_model_without_features_is_named_with_what_is_there(make: Callable[..., FeatureStore], tmp_path: Path) -> None:
-    with pytest.raises(ProbeError, match=r"no features of mfcc that give mean \(clean\); found no store\. Run `probe extract --model mfcc"):
+def test_a_model_without_features_is_named_with_what_is_there(
+    make: Callable[..., FeatureStore], tmp_path: Path
+) -> None:
+    with pytest.raises(
+        ProbeError,
+        match=r"no features of mfcc that give mean \(clean\); found no store\. Run `probe extract --model mfcc",
+    ):
         select_store(tmp_path, "mfcc", "mean")
     make(view="mean")
-    with pytest.raises(ProbeError, match=r"that give frames \(clean\); found org/small \(mean, clean\)\. Run"):
+    with pytest.raises(
+        ProbeError, match=r"that give frames \(clean\); found org/small \(mean, clean\)\. Run"
+    ):
         select_store(tmp_path / "features", "org/small", "frames")
 
 
@@ -479,7 +634,8 @@ def test_a_store_is_described_for_people(make: Callable[..., FeatureStore]) -> N
     assert described["dtype"] == "float16"
 
 
-# --- versions ---------------------------------------------------------------------------------------------------------------------
+# --- versions
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 def versions_of(store: FeatureStore, path: Path, contents: Sequence[bytes]) -> list[str]:
@@ -492,14 +648,25 @@ def versions_of(store: FeatureStore, path: Path, contents: Sequence[bytes]) -> l
         [name] = job.shard_names()
         rows = np.full((number + 1, 3), number, np.float32)
         sha256 = hashlib.sha256(content).hexdigest()
-        index = entry("a", len(rows), len(rows)) | {"audio_sha256": sha256, "audio_bytes": len(content), "audio_mtime_ns": number}
-        store.write_shard(name, ShardContent(["a"], [sha256], {"0": [rows]}, {}, store.recipe, ENVIRONMENT), [index], [])
+        index = entry("a", len(rows), len(rows)) | {
+            "audio_sha256": sha256,
+            "audio_bytes": len(content),
+            "audio_mtime_ns": number,
+        }
+        store.write_shard(
+            name,
+            ShardContent(["a"], [sha256], {"0": [rows]}, {}, store.recipe, ENVIRONMENT),
+            [index],
+            [],
+        )
         names.append(name)
     store.refresh()
     return names
 
 
-def test_the_version_that_belongs_to_a_file_is_found(make: Callable[..., FeatureStore], tmp_path: Path) -> None:
+def test_the_version_that_belongs_to_a_file_is_found(
+    make: Callable[..., FeatureStore], tmp_path: Path
+) -> None:
     store, path = make(layers=["0"]), tmp_path / "a.wav"
     names = versions_of(store, path, [b"first", b"other", b"longer one"])
     for number, content in enumerate([b"first", b"other", b"longer one"]):
@@ -521,24 +688,33 @@ def test_an_unchanged_file_is_not_read_to_be_recognised(
 ) -> None:
     store, path = make(layers=["0"]), tmp_path / "a.wav"
     versions_of(store, path, [b"first"])
-    monkeypatch.setattr("probe.store.feature_store.sha256_of_file", lambda _: pytest.fail("the file was read"))
+    monkeypatch.setattr(
+        "probe.store.feature_store.sha256_of_file", lambda _: pytest.fail("the file was read")
+    )
     assert store.match("a", path) is not None
     path.write_bytes(b"of another size")
     assert store.match("a", path) is None
 
 
-def test_features_are_found_when_the_audio_is_gone_unless_versions_differ(make: Callable[..., FeatureStore], tmp_path: Path) -> None:
+def test_features_are_found_when_the_audio_is_gone_unless_versions_differ(
+    make: Callable[..., FeatureStore], tmp_path: Path
+) -> None:
     store, path = make(layers=["0"]), tmp_path / "a.wav"
     versions_of(store, path, [b"first"])
     path.unlink()
     assert store.match("a", path) is not None
     versions_of(store, path, [b"first", b"other"])
     path.unlink()
-    with pytest.raises(ProbeError, match=r"a is stored in 3 versions, and .*a\.wav cannot tell which is meant \(No such file"):
+    with pytest.raises(
+        ProbeError,
+        match=r"a is stored in 3 versions, and .*a\.wav cannot tell which is meant \(No such file",
+    ):
         store.match("a", path)
 
 
-def test_a_file_that_cannot_be_read_matches_nothing(make: Callable[..., FeatureStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cannot_be_read_matches_nothing(
+    make: Callable[..., FeatureStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store, path = make(layers=["0"]), tmp_path / "a.wav"
     versions_of(store, path, [b"first"])
     os.utime(path, ns=(77, 77))
@@ -550,7 +726,9 @@ def test_a_file_that_cannot_be_read_matches_nothing(make: Callable[..., FeatureS
     assert store.match("a", path) is None
 
 
-def test_a_failure_counts_while_its_file_is_the_same(make: Callable[..., FeatureStore], tmp_path: Path) -> None:
+def test_a_failure_counts_while_its_file_is_the_same(
+    make: Callable[..., FeatureStore], tmp_path: Path
+) -> None:
     store, path = make(), tmp_path / "a.wav"
     path.write_bytes(b"short")
     [job] = store.add_plan([(("a",), 1)])
@@ -568,25 +746,44 @@ def test_a_failure_counts_while_its_file_is_the_same(make: Callable[..., Feature
     assert "too short" in describe_store(store).values()
 
 
-# --- completeness, parts, plans ---------------------------------------------------------------------------------------------------
+# --- completeness, parts, plans
+# ---------------------------------------------------------------------------------------------------
 
 
-def write_parts(store: FeatureStore, frames: np.ndarray, cuts: Sequence[int], version: int = 0, only: Sequence[int] = (0, 1, 2)) -> list[str]:
-    """Writes those parts (numbered in ``only``) of a long utterance whose parts end at ``cuts``; returns the shards' names."""
+def write_parts(
+    store: FeatureStore,
+    frames: np.ndarray,
+    cuts: Sequence[int],
+    version: int = 0,
+    only: Sequence[int] = (0, 1, 2),
+) -> list[str]:
+    """Writes those parts (numbered in ``only``) of a long utterance whose parts end at ``cuts``;
+    returns the shards' names.
+    """
     job = store.jobs[-1] if store.jobs else store.add_plan([(("long",), len(cuts))])[0]
     bounds = list(zip([0, *cuts], cuts, strict=False))
     for part, (name, (start, stop)) in enumerate(zip(job.shard_names(), bounds, strict=True)):
         if part in only:
             content = ShardContent(
-                ["long"], [sha_of("long", version)], {"0": [frames[start:stop]]}, {}, store.recipe, ENVIRONMENT, (part, len(cuts))
+                ["long"],
+                [sha_of("long", version)],
+                {"0": [frames[start:stop]]},
+                {},
+                store.recipe,
+                ENVIRONMENT,
+                (part, len(cuts)),
             )
-            store.write_shard(name, content, [entry("long", len(frames), stop - start, version)], [])
+            store.write_shard(
+                name, content, [entry("long", len(frames), stop - start, version)], []
+            )
     store.refresh()
     return job.shard_names()
 
 
 @pytest.mark.parametrize("cuts", [[3, 6, 10], [0, 0, 10], [0, 9, 10], [10, 10, 10]])
-def test_a_long_utterance_is_read_across_its_shards(make: Callable[..., FeatureStore], cuts: list[int]) -> None:
+def test_a_long_utterance_is_read_across_its_shards(
+    make: Callable[..., FeatureStore], cuts: list[int]
+) -> None:
     store = make(layers=["0"])
     frames = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
     names = write_parts(store, frames, cuts)
@@ -596,7 +793,9 @@ def test_a_long_utterance_is_read_across_its_shards(make: Callable[..., FeatureS
     np.testing.assert_array_equal(array.values, frames.astype(np.float16))
 
 
-def test_a_long_utterance_counts_when_all_its_parts_are_there(make: Callable[..., FeatureStore]) -> None:
+def test_a_long_utterance_counts_when_all_its_parts_are_there(
+    make: Callable[..., FeatureStore],
+) -> None:
     store = make(layers=["0"])
     frames = np.ones((10, 3), np.float32)
     write_parts(store, frames, [3, 6, 10])
@@ -620,7 +819,11 @@ def test_no_temporary_file_counts_as_a_shard(make: Callable[..., FeatureStore]) 
     name = add(store, random_frames(["a"]))
     data = (store.path / f"{name}.h5").read_bytes()
     store.add_plan([(("b",), 1)])
-    for leftover in (".shard-00001.h5.1-deadbeef.tmp", ".shard-00001.json.1-deadbeef.tmp", ".plan-00002.json.1-deadbeef.tmp"):
+    for leftover in (
+        ".shard-00001.h5.1-deadbeef.tmp",
+        ".shard-00001.json.1-deadbeef.tmp",
+        ".plan-00002.json.1-deadbeef.tmp",
+    ):
         (store.path / leftover).write_bytes(data)
     (store.path / "shard-00001.h5").write_bytes(data)  # and none without its index
     store.refresh()
@@ -642,11 +845,16 @@ def test_a_plan_never_replaces_an_earlier_one(make: Callable[..., FeatureStore])
     assert (store.path / "plan-00003.json").exists()
 
 
-def test_a_second_writer_is_refused_and_the_next_one_is_not(make: Callable[..., FeatureStore]) -> None:
+def test_a_second_writer_is_refused_and_the_next_one_is_not(
+    make: Callable[..., FeatureStore],
+) -> None:
     store = make()
     with store.writing():
         with (
-            pytest.raises(ProbeError, match=r"another run is writing here\. Wait for it, or use another --to folder"),
+            pytest.raises(
+                ProbeError,
+                match=r"another run is writing here\. Wait for it, or use another --to folder",
+            ),
             store.writing(),
         ):
             pass
@@ -667,13 +875,17 @@ def test_a_second_writer_is_refused_and_the_next_one_is_not(make: Callable[..., 
         pass
 
 
-def test_an_error_of_the_writer_itself_is_not_taken_for_another_writer(make: Callable[..., FeatureStore]) -> None:
+def test_an_error_of_the_writer_itself_is_not_taken_for_another_writer(
+    make: Callable[..., FeatureStore],
+) -> None:
     with pytest.raises(BlockingIOError), make().writing():
         raise BlockingIOError(errno.EAGAIN, "stderr is full")
 
 
 def test_a_file_system_without_locks_is_written_to_with_a_warning(
-    make: Callable[..., FeatureStore], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    make: Callable[..., FeatureStore],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def refused(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
@@ -698,7 +910,9 @@ def test_a_shard_is_read_without_a_lock_of_its_own(make: Callable[..., FeatureSt
 
 
 @pytest.mark.parametrize("locking", [True, False, None])
-def test_a_shard_that_this_process_has_open_is_read_too(make: Callable[..., FeatureStore], locking: bool | None) -> None:
+def test_a_shard_that_this_process_has_open_is_read_too(
+    make: Callable[..., FeatureStore], locking: bool | None
+) -> None:
     store = make()
     add(store, random_frames("ab"))
     with h5py.File(store.path / "shard-00000.h5", locking=locking) as file:
@@ -713,9 +927,15 @@ def test_a_part_that_is_written_again_never_stands_beside_its_old_index(
 
     def write_first_part(n_frames: int, version: int) -> None:
         """The first half of an utterance, whose audio has another length in each version."""
-        rows = {layer: [np.ones((n_frames // 2, width), np.float32)] for layer, width in WIDTHS.items()}
-        content = ShardContent(["a"], [sha_of("a", version)], rows, {}, store.recipe, ENVIRONMENT, (0, 2))
-        store.write_shard(job.shard_names()[0], content, [entry("a", n_frames, n_frames // 2, version)], [])
+        rows = {
+            layer: [np.ones((n_frames // 2, width), np.float32)] for layer, width in WIDTHS.items()
+        }
+        content = ShardContent(
+            ["a"], [sha_of("a", version)], rows, {}, store.recipe, ENVIRONMENT, (0, 2)
+        )
+        store.write_shard(
+            job.shard_names()[0], content, [entry("a", n_frames, n_frames // 2, version)], []
+        )
 
     write_first_part(40, 0)
 
@@ -733,14 +953,19 @@ def test_a_part_that_is_written_again_never_stands_beside_its_old_index(
 
 def test_a_store_and_its_arrays_are_one_short_line_each(make: Callable[..., FeatureStore]) -> None:
     store = make()
-    assert repr(store) == f"FeatureStore({store.path}, 0 utterances, 3 layers of 3, 4 or 5, float16)"
+    assert (
+        repr(store) == f"FeatureStore({store.path}, 0 utterances, 3 layers of 3, 4 or 5, float16)"
+    )
     add(store, random_frames([f"utterance-{number}" for number in range(50)]))
-    assert repr(store) == f"FeatureStore({store.path}, 50 utterances, 3 layers of 3, 4 or 5, float16)"
+    assert (
+        repr(store) == f"FeatureStore({store.path}, 50 utterances, 3 layers of 3, 4 or 5, float16)"
+    )
     array = store.layer("1")
     assert repr(array) == f"LayerArray(50 utterances, {len(array.values)} rows of 5, float16)"
 
 
-# --- what cannot be read is not damaged --------------------------------------------------------------------------------------------
+# --- what cannot be read is not damaged
+# --------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -754,28 +979,39 @@ def no_more_files() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def test_a_shard_that_cannot_be_opened_now_is_not_called_damaged(make: Callable[..., FeatureStore]) -> None:
+def test_a_shard_that_cannot_be_opened_now_is_not_called_damaged(
+    make: Callable[..., FeatureStore],
+) -> None:
     store = make()
     add(store, random_frames("ab"))
     with (
         no_more_files(),
-        pytest.raises(UnreadError, match=r"shard-00000\.h5: cannot be read now \(Too many open files\)\. .*remove nothing"),
+        pytest.raises(
+            UnreadError,
+            match=r"shard-00000\.h5: cannot be read now \(Too many open files\)\. .*remove nothing",
+        ),
     ):
         store.layer("0")
     with (
         no_more_files(),
-        pytest.raises(UnreadError, match=r"recipe\.json: cannot be read now \(Too many open files\)\. .*remove nothing"),
+        pytest.raises(
+            UnreadError,
+            match=r"recipe\.json: cannot be read now \(Too many open files\)\. .*remove nothing",
+        ),
     ):
         FeatureStore(store.path)
     with no_more_files(), pytest.raises(OSError, match="Too many open files"):
         store.refresh()
 
 
-# --- damage -----------------------------------------------------------------------------------------------------------------------
+# --- damage
+# -----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def filled(make: Callable[..., FeatureStore], monkeypatch: pytest.MonkeyPatch) -> tuple[FeatureStore, Frames]:
+def filled(
+    make: Callable[..., FeatureStore], monkeypatch: pytest.MonkeyPatch
+) -> tuple[FeatureStore, Frames]:
     """A store of one shard with float16 and float32 layers in several chunks each."""
     monkeypatch.setattr("probe.store.shards.CHUNK_BYTES", 64)
     store = make()
@@ -788,11 +1024,18 @@ def filled(make: Callable[..., FeatureStore], monkeypatch: pytest.MonkeyPatch) -
 def read_everything(path: Path) -> dict[str, tuple[list[str], list[int], bytes]]:
     store = FeatureStore(path)
     arrays = {layer: store.layer(layer) for layer in WIDTHS}
-    return {layer: (array.keys, list(array.offsets), array.values.tobytes()) for layer, array in arrays.items()}
+    return {
+        layer: (array.keys, list(array.offsets), array.values.tobytes())
+        for layer, array in arrays.items()
+    }
 
 
-@pytest.mark.parametrize("name", ["shard-00000.h5", "shard-00000.json", "plan-00000.json", "recipe.json"])
-def test_flipped_bits_give_an_error_or_the_right_values(filled: tuple[FeatureStore, Frames], name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["shard-00000.h5", "shard-00000.json", "plan-00000.json", "recipe.json"]
+)
+def test_flipped_bits_give_an_error_or_the_right_values(
+    filled: tuple[FeatureStore, Frames], name: str
+) -> None:
     path = filled[0].path
     right = read_everything(path)
     content = (path / name).read_bytes()
@@ -822,12 +1065,17 @@ def test_a_flipped_bit_in_every_value_is_noticed(filled: tuple[FeatureStore, Fra
             damaged = bytearray(content)
             damaged[position] ^= 0x10
             path.write_bytes(damaged)
-            with pytest.raises(ProbeError, match=r"shard-00000\.h5: damaged or not readable .*Remove it with its \.json"):
+            with pytest.raises(
+                ProbeError,
+                match=r"shard-00000\.h5: damaged or not readable .*Remove it with its \.json",
+            ):
                 store.layer(layer)
         path.write_bytes(content)
 
 
-def test_overwritten_blocks_give_an_error_or_the_right_values(filled: tuple[FeatureStore, Frames]) -> None:
+def test_overwritten_blocks_give_an_error_or_the_right_values(
+    filled: tuple[FeatureStore, Frames],
+) -> None:
     path = filled[0].path
     right = read_everything(path)
     shard = path / "shard-00000.h5"
@@ -844,9 +1092,14 @@ def test_overwritten_blocks_give_an_error_or_the_right_values(filled: tuple[Feat
 
 
 @pytest.mark.parametrize("fill", [b"\0", b"\xff"])
-@pytest.mark.parametrize("form", [{}, {"dtype": "float32"}, {"dtype": "int8"}, {"compression": "gzip"}])
+@pytest.mark.parametrize(
+    "form", [{}, {"dtype": "float32"}, {"dtype": "int8"}, {"compression": "gzip"}]
+)
 def test_a_chunk_that_was_lost_with_its_checksum_is_never_read_as_zeros(
-    make: Callable[..., FeatureStore], monkeypatch: pytest.MonkeyPatch, form: dict[str, str], fill: bytes
+    make: Callable[..., FeatureStore],
+    monkeypatch: pytest.MonkeyPatch,
+    form: dict[str, str],
+    fill: bytes,
 ) -> None:
     monkeypatch.setattr("probe.store.shards.CHUNK_BYTES", 64)
     store = make()
@@ -855,11 +1108,24 @@ def test_a_chunk_that_was_lost_with_its_checksum_is_never_read_as_zeros(
     path = store.path / "shard-00000.h5"
     content = path.read_bytes()
     with h5py.File(path) as file:
-        names = [f"{group}/{layer}" for group in ("layers", "scales") for layer in WIDTHS if f"{group}/{layer}" in file]
-        chunks = [(name, file[name].id.get_chunk_info(i)) for name in names for i in range(file[name].id.get_num_chunks())]
+        names = [
+            f"{group}/{layer}"
+            for group in ("layers", "scales")
+            for layer in WIDTHS
+            if f"{group}/{layer}" in file
+        ]
+        chunks = [
+            (name, file[name].id.get_chunk_info(i))
+            for name in names
+            for i in range(file[name].id.get_num_chunks())
+        ]
     assert len(chunks) > 3 * 2
     for name, chunk in chunks:
-        lost = content[: chunk.byte_offset] + fill * chunk.size + content[chunk.byte_offset + chunk.size :]
+        lost = (
+            content[: chunk.byte_offset]
+            + fill * chunk.size
+            + content[chunk.byte_offset + chunk.size :]
+        )
         path.write_bytes(lost)
         with pytest.raises(ProbeError, match=r"damaged(, or no shard| or not readable)"):
             store.layer(name.partition("/")[2])
@@ -867,18 +1133,25 @@ def test_a_chunk_that_was_lost_with_its_checksum_is_never_read_as_zeros(
 
 def test_rows_of_zeros_are_values_like_others(make: Callable[..., FeatureStore]) -> None:
     store = make()
-    frames = random_frames("ab") | {"1": {key: 0 * item for key, item in random_frames("ab")["1"].items()}}
+    frames = random_frames("ab") | {
+        "1": {key: 0 * item for key, item in random_frames("ab")["1"].items()}
+    }
     add(store, frames)
     assert not store.layer("1").values.any()
 
 
 @pytest.mark.parametrize("keep", [0, 1, 0.5, 0.99])
-def test_a_truncated_shard_is_refused_by_name(filled: tuple[FeatureStore, Frames], keep: float) -> None:
+def test_a_truncated_shard_is_refused_by_name(
+    filled: tuple[FeatureStore, Frames], keep: float
+) -> None:
     store, _ = filled
     shard = store.path / "shard-00000.h5"
     content = shard.read_bytes()
     shard.write_bytes(content[: int(keep if keep == 1 else keep * len(content))])
-    with pytest.raises(ProbeError, match=r"shard-00000\.h5: missing or not the \d+ bytes its index names\. Remove shard-00000\.json"):
+    with pytest.raises(
+        ProbeError,
+        match=r"shard-00000\.h5: missing or not the \d+ bytes its index names\. Remove shard-00000\.json",
+    ):
         open_store(store.path)
     with pytest.raises(ProbeError, match=r"shard-00000\.h5: damaged or not readable"):
         store.layer("0")
@@ -899,11 +1172,15 @@ def test_a_store_of_another_format_is_refused(make: Callable[..., FeatureStore])
         open_store(store.path)
 
 
-def test_a_recipe_that_is_not_the_one_that_was_hashed_is_refused(make: Callable[..., FeatureStore]) -> None:
+def test_a_recipe_that_is_not_the_one_that_was_hashed_is_refused(
+    make: Callable[..., FeatureStore],
+) -> None:
     store = make()
     head = read_json(store.path / "recipe.json")
     write_json(store.path / "recipe.json", head | {"recipe": head["recipe"] | {"view": "mean"}})
-    with pytest.raises(ProbeError, match=r"recipe\.json: the recipe does not have the sha256 that stands beside it"):
+    with pytest.raises(
+        ProbeError, match=r"recipe\.json: the recipe does not have the sha256 that stands beside it"
+    ):
         open_store(store.path)
 
 
@@ -934,7 +1211,9 @@ def virtual_dataset(file: h5py.File, other: Path) -> None:
 def external_storage(file: h5py.File, other: Path) -> None:
     shape = file["layers/0"].shape
     del file["layers/0"]
-    file.create_dataset("layers/0", shape, np.float16, external=[(str(other), 0, h5py.h5f.UNLIMITED)])
+    file.create_dataset(
+        "layers/0", shape, np.float16, external=[(str(other), 0, h5py.h5f.UNLIMITED)]
+    )
 
 
 def group_in_its_place(file: h5py.File, _: Path) -> None:
@@ -986,7 +1265,10 @@ def texts(file: h5py.File, _: Path) -> None:
     ],
 )
 def test_a_shard_that_points_elsewhere_or_holds_other_things_is_refused(
-    filled: tuple[FeatureStore, Frames], make: Callable[..., FeatureStore], tamper: Callable[..., None], message: str
+    filled: tuple[FeatureStore, Frames],
+    make: Callable[..., FeatureStore],
+    tamper: Callable[..., None],
+    message: str,
 ) -> None:
     store, frames = filled
     other = make(root="other")
@@ -997,7 +1279,8 @@ def test_a_shard_that_points_elsewhere_or_holds_other_things_is_refused(
         store.layer("0")
 
 
-# --- a disk that fails ------------------------------------------------------------------------------------------------------------
+# --- a disk that fails
+# ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("call", ["write", "fsync", "replace"])

@@ -1,4 +1,6 @@
-"""A few utterances as they are heard under each condition, with levels that are measured: for ears and for a picture."""
+"""A few utterances as they are heard under each condition, with levels that are measured: for ears
+and for a picture.
+"""
 
 import hashlib
 import logging
@@ -30,7 +32,8 @@ class Example:
 
     Attributes:
         samples: (time,) float32 at `RATE_HZ`.
-        snr_db: power before a step that adds noise against that of what it adds, of the last such step; None without one.
+        snr_db: power before a step that adds noise against that of what it adds, of the last such
+            step; None without one.
     """
 
     key: str
@@ -53,7 +56,9 @@ class Example:
         return f"{file_name(self.key)}--{file_name(self.condition)}.wav"
 
 
-def hear(corpus: Corpus, conditions: Sequence[Condition], n: int, audio_root: Path | None = None) -> list[Example]:
+def hear(
+    corpus: Corpus, conditions: Sequence[Condition], n: int, audio_root: Path | None = None
+) -> list[Example]:
     """``n`` utterances under clean and each condition, one utterance after the other.
 
     They are the ones whose keys have the smallest hashes, those that cannot be used left out.
@@ -61,14 +66,20 @@ def hear(corpus: Corpus, conditions: Sequence[Condition], n: int, audio_root: Pa
     Raises:
         ProbeError: a condition's sounds cannot be read, or no utterance can be used.
     """
-    disturbances = [found for item in conditions if (found := open_condition(item, RATE_HZ, corpus, audio_root))]
+    disturbances = [
+        found for item in conditions if (found := open_condition(item, RATE_HZ, corpus, audio_root))
+    ]
     examples: list[Example] = []
     refused: list[str] = []
-    for utterance in sorted(corpus.utterances, key=lambda item: hashlib.sha256(item.key.encode()).digest()):
+    for utterance in sorted(
+        corpus.utterances, key=lambda item: hashlib.sha256(item.key.encode()).digest()
+    ):
         if len(examples) == n * (1 + len(disturbances)):
             break
         try:
-            clean = load_audio(utterance.path, RATE_HZ, utterance.duration_s, root=audio_root).samples
+            clean = load_audio(
+                utterance.path, RATE_HZ, utterance.duration_s, root=audio_root
+            ).samples
             heard = [Example(utterance.key, CLEAN, clean)]
             for disturbance in disturbances:
                 snr_db = None
@@ -77,7 +88,14 @@ def hear(corpus: Corpus, conditions: Sequence[Condition], n: int, audio_root: Pa
                     if step.effect.level == "snr":
                         snr_db = decibels(rms(before) / rms(after - before))
                     before = after
-                heard.append(Example(utterance.key, disturbance.condition.name, disturbance.apply(clean, utterance.key), snr_db))
+                heard.append(
+                    Example(
+                        utterance.key,
+                        disturbance.condition.name,
+                        disturbance.apply(clean, utterance.key),
+                        snr_db,
+                    )
+                )
         except UtteranceError as error:
             refused.append(f"{utterance.key} ({error})")
             continue
@@ -85,14 +103,20 @@ def hear(corpus: Corpus, conditions: Sequence[Condition], n: int, audio_root: Pa
     if not examples:
         raise ProbeError(f"{corpus.name}: no utterance can be heard: {listed(refused)}.")
     if refused:
-        log.warning("%s: %d utterances passed over, they cannot be heard: %s", corpus.name, len(refused), listed(refused, 3))
+        log.warning(
+            "%s: %d utterances passed over, they cannot be heard: %s",
+            corpus.name,
+            len(refused),
+            listed(refused, 3),
+        )
     return examples
 
 
 def write_examples(examples: Sequence[Example], folder: Path) -> tuple[list[Path], float]:
     """Writes a 16-bit WAV of each; returns their paths and the gain in dB.
 
-    The gain is one for all, and lowers them just so far that none clips: what is louder than another stays so.
+    The gain is one for all, and lowers them just so far that none clips: what is louder than
+    another stays so.
     """
     peak = max(float(np.abs(item.samples).max()) for item in examples)
     gain = min(1.0, LARGEST / peak) if peak > 0 else 1.0

@@ -1,7 +1,9 @@
-"""Channels: telephone, codecs, lost packets, lower rates, levels, clipping. All keep length, and none delays.
+"""Channels: telephone, codecs, lost packets, lower rates, levels, clipping. All keep length, and
+none delays.
 
-Codecs are libsndfile's, written and read in memory. Their own delay is taken out by libsndfile (GSM and G.711 have none), that of MP3
-without a tag here; what they append is cut off. A channel has a full scale: samples beyond it are clipped before a codec.
+Codecs are libsndfile's, written and read in memory. Their own delay is taken out by libsndfile (GSM
+and G.711 have none), that of MP3 without a tag here; what they append is cut off. A channel has a
+full scale: samples beyond it are clipped before a codec.
 """
 
 import io
@@ -18,23 +20,31 @@ from probe.errors import UtteranceError
 
 TELEPHONE_HZ, TELEPHONE_BAND_HZ = 8000, (300.0, 3400.0)
 LAWS = {"mu": "ULAW", "a": "ALAW"}
-# Of a filter's slope between pass and stop, which takes 60 dB; narrower where an end of the spectrum or the other edge is near.
+# Of a filter's slope between pass and stop, which takes 60 dB; narrower where an end of the
+# spectrum or the other edge is near.
 SLOPE_HZ, NARROWEST_HZ, STOP_DB = 200.0, 1.0, 60.0
-# Samples of encoder (576) and decoder (529). LAME's tag lets libsndfile take them out, but low bit rates have no room for a tag.
+# Samples of encoder (576) and decoder (529). LAME's tag lets libsndfile take them out, but low bit
+# rates have no room for a tag.
 MP3_DELAY = 1105
 
 
 def resampled(samples: np.ndarray, from_hz: float, to_hz: float, n_samples: int) -> np.ndarray:
     """(n_samples,) at another rate, by soxr HQ; a sample too many is cut, one too few is zero."""
-    found = soxr.resample(np.asarray(samples, np.float64), from_hz, to_hz, quality="HQ") if from_hz != to_hz else samples
+    found = (
+        soxr.resample(np.asarray(samples, np.float64), from_hz, to_hz, quality="HQ")
+        if from_hz != to_hz
+        else samples
+    )
     return np.pad(found[:n_samples], (0, max(0, n_samples - len(found))))
 
 
 def band_limited(samples: np.ndarray, low_hz: float, high_hz: float, rate_hz: int) -> np.ndarray:
-    """What lies from ``low_hz`` to ``high_hz``: linear phase, no delay, -6 dB at the edges, -57 dB from half a slope beyond them on.
+    """What lies from ``low_hz`` to ``high_hz``: linear phase, no delay, -6 dB at the edges, -57 dB
+    from half a slope beyond them on.
 
-    The slope is 200 Hz, or the least distance of an edge from 0, from half the rate and from the other edge. An edge that is not 1 Hz
-    inside of 0 and half the rate is none; nothing lies above a lower one there.
+    The slope is 200 Hz, or the least distance of an edge from 0, from half the rate and from the
+    other edge. An edge that is not 1 Hz inside of 0 and half the rate is none; nothing lies above a
+    lower one there.
     """
     highest_hz = rate_hz / 2 - NARROWEST_HZ
     edges = [edge for edge in (low_hz, high_hz) if NARROWEST_HZ <= edge <= highest_hz]
@@ -45,7 +55,9 @@ def band_limited(samples: np.ndarray, low_hz: float, high_hz: float, rate_hz: in
     slope_hz = min(SLOPE_HZ, edges[0], rate_hz / 2 - edges[-1], *np.diff(edges))
     n_taps = int((STOP_DB - 7.95) / (2.285 * 2 * np.pi * slope_hz / rate_hz)) // 2 * 2 + 1
     pass_zero = {1: "lowpass" if edges[0] == high_hz else "highpass", 2: "bandpass"}[len(edges)]
-    taps = firwin(n_taps, edges, window=("kaiser", 0.1102 * (STOP_DB - 8.7)), pass_zero=pass_zero, fs=rate_hz)
+    taps = firwin(
+        n_taps, edges, window=("kaiser", 0.1102 * (STOP_DB - 8.7)), pass_zero=pass_zero, fs=rate_hz
+    )
     return oaconvolve(samples, taps)[n_taps // 2 : n_taps // 2 + len(samples)]
 
 
@@ -57,7 +69,13 @@ def telephone(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) ->
 
 def gsm(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
     """300 to 3400 Hz at 8 kHz through GSM 06.10 full rate, 13 kbit/s."""
-    return _through(band_limited(samples, *TELEPHONE_BAND_HZ, scene.rate_hz), scene.rate_hz, TELEPHONE_HZ, "WAV", "GSM610")
+    return _through(
+        band_limited(samples, *TELEPHONE_BAND_HZ, scene.rate_hz),
+        scene.rate_hz,
+        TELEPHONE_HZ,
+        "WAV",
+        "GSM610",
+    )
 
 
 def mp3(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
@@ -77,17 +95,28 @@ def vorbis(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np
 
 def missing_codec(container: str, coding: str) -> str:
     """Why a codec cannot be had; empty where the libsndfile that is installed has it."""
-    if container in soundfile.available_formats() and coding in soundfile.available_subtypes(container):
+    if container in soundfile.available_formats() and coding in soundfile.available_subtypes(
+        container
+    ):
         return ""
     return f"libsndfile {soundfile.__libsndfile_version__} here has no {coding}; install another soundfile"
 
 
-def _coded(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene, container: str, coding: str, **how: Any) -> np.ndarray:
+def _coded(
+    samples: np.ndarray,
+    settings: Mapping[str, Any],
+    scene: Scene,
+    container: str,
+    coding: str,
+    **how: Any,
+) -> np.ndarray:
     how["compression_level"] = settings["compression"]
     return _through(samples, scene.rate_hz, settings["rate"], container, coding, **how)
 
 
-def _through(samples: np.ndarray, rate_hz: int, codec_hz: int, container: str, coding: str, **how: Any) -> np.ndarray:
+def _through(
+    samples: np.ndarray, rate_hz: int, codec_hz: int, container: str, coding: str, **how: Any
+) -> np.ndarray:
     """Written and read again at a codec's rate.
 
     Raises:
@@ -101,7 +130,9 @@ def _through(samples: np.ndarray, rate_hz: int, codec_hz: int, container: str, c
         content.seek(0)
         decoded = soundfile.read(content, dtype="float64")[0]
     except soundfile.SoundFileError as error:
-        raise UtteranceError(f"{coding} at {codec_hz} Hz refuses its {n_coded} samples: {error}") from error
+        raise UtteranceError(
+            f"{coding} at {codec_hz} Hz refuses its {n_coded} samples: {error}"
+        ) from error
     first = MP3_DELAY if container == "MP3" and len(decoded) > n_coded else 0
     return resampled(decoded[first : first + n_coded], codec_hz, rate_hz, len(samples))
 
@@ -124,7 +155,12 @@ def bandpass(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> 
 def resample(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
     """To a lower rate and back."""
     n_low = max(1, round(len(samples) * settings["hz"] / scene.rate_hz))
-    return resampled(resampled(samples, scene.rate_hz, settings["hz"], n_low), settings["hz"], scene.rate_hz, len(samples))
+    return resampled(
+        resampled(samples, scene.rate_hz, settings["hz"], n_low),
+        settings["hz"],
+        scene.rate_hz,
+        len(samples),
+    )
 
 
 def gain(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
@@ -149,10 +185,14 @@ def clip_below(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -
 
 
 def lose_packets(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
-    """Some packets are zeros; no concealment. With a mean length of bursts, losses follow E. N. Gilbert's chain (1960)."""
+    """Some packets are zeros; no concealment. With a mean length of bursts, losses follow E. N.
+    Gilbert's chain (1960).
+    """
     share = settings["share"] / 100
     n_packet = max(1, round(settings["packet"] / 1000 * scene.rate_hz))
-    ends = 1 / settings["burst"] if settings["burst"] else 1 - share  # chance that a burst ends with a packet
+    ends = (
+        1 / settings["burst"] if settings["burst"] else 1 - share
+    )  # chance that a burst ends with a packet
     begins = share * ends / (1 - share) if share < 1 else 1.0
     lost: list[bool] = []
     for draw in scene.generator.random(-(-len(samples) // n_packet)):

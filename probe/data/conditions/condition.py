@@ -1,10 +1,12 @@
-"""A condition: what is done to every utterance before a model hears it, by a name, a text and a seed.
+"""A condition: what is done to every utterance before a model hears it, by a name, a text and a
+seed.
 
-Two stages. `parse_condition` reads a text and touches no sound. `open_condition` reads the sounds it brings along, at a model's rate,
-and gives a `Disturbance`, which does it.
+Two stages. `parse_condition` reads a text and touches no sound. `open_condition` reads the sounds
+it brings along, at a model's rate, and gives a `Disturbance`, which does it.
 
-Random draws depend on the seed, the step (its level aside), its position and the utterance's key, and on nothing else: not on order,
-batch, threads or machine. Inside is float64; float32 comes out, beyond full scale where steps make it so.
+Random draws depend on the seed, the step (its level aside), its position and the utterance's key,
+and on nothing else: not on order, batch, threads or machine. Inside is float64; float32 comes out,
+beyond full scale where steps make it so.
 """
 
 import hashlib
@@ -47,7 +49,9 @@ class Condition:
     @property
     def stretch(self) -> float:
         """Length after, length before being 1."""
-        return float(np.prod([step.effect.stretch(step.settings) for step in self.steps], initial=1.0))
+        return float(
+            np.prod([step.effect.stretch(step.settings) for step in self.steps], initial=1.0)
+        )
 
     @property
     def draws(self) -> bool:
@@ -69,12 +73,17 @@ class Disturbance:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """Everything that decides samples, besides the speech. ``seed`` is None where nothing is random."""
+        """Everything that decides samples, besides the speech. ``seed`` is None where nothing is
+        random.
+        """
         return {
             "text": self.condition.text,
             "seed": self.condition.seed if self.condition.draws else None,
             "stretch": self.condition.stretch,
-            "steps": [_recipe_of(step, sounds) for step, sounds in zip(self.condition.steps, self.sounds, strict=True)],
+            "steps": [
+                _recipe_of(step, sounds)
+                for step, sounds in zip(self.condition.steps, self.sounds, strict=True)
+            ],
         }
 
     def apply(self, samples: np.ndarray, key: str) -> np.ndarray:
@@ -88,7 +97,8 @@ class Disturbance:
             (time,) float32; ``stretch`` times as long, rounded in each step.
 
         Raises:
-            UtteranceError: it is silent where a level is needed, nothing is left of it, or a sample is no finite number.
+            UtteranceError: it is silent where a level is needed, nothing is left of it, or a sample
+                is no finite number.
         """
         heard = np.asarray(samples, np.float64)
         for _, after in self.stages(samples, key):
@@ -96,7 +106,9 @@ class Disturbance:
         with np.errstate(over="ignore"):
             heard = heard.astype(np.float32)
         if not len(heard):
-            raise UtteranceError(f"nothing is left of its {len(samples)} samples under {self.condition.name}")
+            raise UtteranceError(
+                f"nothing is left of its {len(samples)} samples under {self.condition.name}"
+            )
         if not heard.any() and np.any(samples):
             raise UtteranceError(f"nothing but silence is left of it under {self.condition.name}")
         if not np.isfinite(heard).all():
@@ -106,19 +118,29 @@ class Disturbance:
     def stages(self, samples: np.ndarray, key: str) -> Iterator[tuple[Step, np.ndarray]]:
         """Each step with the (time,) float64 samples after it."""
         heard = np.asarray(samples, np.float64)
-        for position, (step, sounds) in enumerate(zip(self.condition.steps, self.sounds, strict=True)):
+        for position, (step, sounds) in enumerate(
+            zip(self.condition.steps, self.sounds, strict=True)
+        ):
             if not len(heard):
                 raise UtteranceError(f"no samples are left before {step.text}")
-            scene = Scene(self.rate_hz, _generator(self.condition.seed, step, position, key), key, sounds)
+            scene = Scene(
+                self.rate_hz, _generator(self.condition.seed, step, position, key), key, sounds
+            )
             heard = step.effect.apply(heard, step.settings, scene)
             yield step, heard
 
 
-def parse_condition(text: str, folder: Path | str = ".", seed: int = 0, declared: Mapping[str, Condition] | None = None) -> Condition:
+def parse_condition(
+    text: str,
+    folder: Path | str = ".",
+    seed: int = 0,
+    declared: Mapping[str, Condition] | None = None,
+) -> Condition:
     """The condition that a text means.
 
     Args:
-        text: ``clean``, steps joined by ``+`` (`probe.data.conditions.grammar`), or a name in ``declared``.
+        text: ``clean``, steps joined by ``+`` (`probe.data.conditions.grammar`), or a name in
+            ``declared``.
         folder: that relative paths of files start from.
         declared: see `declared_conditions`.
 
@@ -156,7 +178,8 @@ def distinct(conditions: Iterable[Condition]) -> dict[str, Condition]:
 
 
 def declared_conditions(path: Path | str, seed: int = 0) -> dict[str, Condition]:
-    """Name -> condition, of a TOML file's table ``conditions``; relative paths start from the file's folder.
+    """Name -> condition, of a TOML file's table ``conditions``; relative paths start from the
+    file's folder.
 
     Raises:
         ProbeError: it cannot be read.
@@ -166,18 +189,36 @@ def declared_conditions(path: Path | str, seed: int = 0) -> dict[str, Condition]
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ProbeError(f"{file}: cannot be read as TOML ({error}). Expected a table [conditions] of names and texts.") from error
+        raise ProbeError(
+            f"{file}: cannot be read as TOML ({error}). Expected a table [conditions] of names and texts."
+        ) from error
     table = content.pop("conditions", None)
     if content or not isinstance(table, dict) or not table:
-        odd = "no [conditions]" if table is None else "" if isinstance(table, dict) and table else "conditions, empty or no table"
+        odd = (
+            "no [conditions]"
+            if table is None
+            else ""
+            if isinstance(table, dict) and table
+            else "conditions, empty or no table"
+        )
         found = ", ".join([*content, *filter(None, [odd])])
-        raise UsageError(f'{file}: found {found}; expected only [conditions] with lines such as kitchen = "noise:white@10dB".')
+        raise UsageError(
+            f'{file}: found {found}; expected only [conditions] with lines such as kitchen = "noise:white@10dB".'
+        )
     declared = {}
     for name, text in table.items():
-        if not NAME.fullmatch(name) or name == CLEAN or name in {item.partition(":")[0] for item in EFFECTS}:
-            raise UsageError(f"{file}: {name!r} is no name; expected up to 40 of a-z, 0-9, _ and -, and no effect's name.")
+        if (
+            not NAME.fullmatch(name)
+            or name == CLEAN
+            or name in {item.partition(":")[0] for item in EFFECTS}
+        ):
+            raise UsageError(
+                f"{file}: {name!r} is no name; expected up to 40 of a-z, 0-9, _ and -, and no effect's name."
+            )
         if not isinstance(text, str):
-            raise UsageError(f'{file}: {name} is {text!r}; expected a text such as "reverb:rt60=0.6+noise:white@10dB".')
+            raise UsageError(
+                f'{file}: {name} is {text!r}; expected a text such as "reverb:rt60=0.6+noise:white@10dB".'
+            )
         try:
             plain = parse_condition(text, file.parent, seed)
         except UsageError as error:
@@ -186,7 +227,9 @@ def declared_conditions(path: Path | str, seed: int = 0) -> dict[str, Condition]
     return declared
 
 
-def open_condition(condition: Condition, rate_hz: int, corpus: Corpus | None = None, audio_root: Path | None = None) -> Disturbance | None:
+def open_condition(
+    condition: Condition, rate_hz: int, corpus: Corpus | None = None, audio_root: Path | None = None
+) -> Disturbance | None:
     """A condition with its sounds read; None for ``clean``.
 
     Args:
@@ -195,7 +238,8 @@ def open_condition(condition: Condition, rate_hz: int, corpus: Corpus | None = N
         audio_root: the folder that all sounds must lie in.
 
     Raises:
-        ProbeError: a sound is not there, unreadable or silent, or there is no corpus to make babble of.
+        ProbeError: a sound is not there, unreadable or silent, or there is no corpus to make babble
+            of.
     """
     if not condition.steps:
         return None
@@ -205,7 +249,9 @@ def open_condition(condition: Condition, rate_hz: int, corpus: Corpus | None = N
             sounds.append(open_sounds(step.files, rate_hz, audio_root, step.effect.shortest_s))
         elif step.effect.needs == "corpus":
             if corpus is None:
-                raise ProbeError(f"{condition.name}: babble is made of a corpus, and none was given. Name one.")
+                raise ProbeError(
+                    f"{condition.name}: babble is made of a corpus, and none was given. Name one."
+                )
             sounds.append(open_pool(corpus, rate_hz, condition.seed, audio_root))
         else:
             sounds.append(None)
@@ -214,13 +260,20 @@ def open_condition(condition: Condition, rate_hz: int, corpus: Corpus | None = N
 
 def _recipe_of(step: Step, sounds: Sounds | None) -> dict[str, Any]:
     """What decides a step's samples."""
-    settings = {key: value.name if isinstance(value, Path) else value for key, value in step.settings.items()}
+    settings = {
+        key: value.name if isinstance(value, Path) else value
+        for key, value in step.settings.items()
+    }
     recipe = {"effect": step.name, "version": step.effect.version, "settings": settings}
     recipe |= {"sounds": list(sounds.sha256s)} if sounds else {}
-    return recipe | ({"libsndfile": soundfile.__libsndfile_version__} if step.effect.library else {})
+    return recipe | (
+        {"libsndfile": soundfile.__libsndfile_version__} if step.effect.library else {}
+    )
 
 
 def _generator(seed: int, step: Step, position: int, key: str) -> np.random.Generator:
     """The random numbers of one step of one utterance."""
     text = json.dumps([seed, step.without_level, position, key])
-    return np.random.Generator(np.random.PCG64(int.from_bytes(hashlib.sha256(text.encode()).digest())))
+    return np.random.Generator(
+        np.random.PCG64(int.from_bytes(hashlib.sha256(text.encode()).digest()))
+    )

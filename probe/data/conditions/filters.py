@@ -1,6 +1,8 @@
-"""Echo, tremolo, shelves, chorus, phaser, as SoX's manual describes them (not its sample values). All keep the length.
+"""Echo, tremolo, shelves, chorus, phaser, as SoX's manual describes them (not its sample values).
+All keep the length.
 
-Echo and chorus cut off what rings on after the end. Nothing is clipped: SoX clips at full scale, which is a step ``clip`` of its own.
+Echo and chorus cut off what rings on after the end. Nothing is clipped: SoX clips at full scale,
+which is a step ``clip`` of its own.
 """
 
 from collections.abc import Mapping
@@ -37,8 +39,11 @@ def treble(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np
     return _shelf(samples, settings["db"], TREBLE_HZ, -1.0, scene.rate_hz)
 
 
-def _shelf(samples: np.ndarray, gain_db: float, middle_hz: float, side: float, rate_hz: int) -> np.ndarray:
-    """A shelving filter of second order, of R. Bristow-Johnson's Audio EQ Cookbook; ``side`` 1: low shelf, -1: high shelf.
+def _shelf(
+    samples: np.ndarray, gain_db: float, middle_hz: float, side: float, rate_hz: int
+) -> np.ndarray:
+    """A shelving filter of second order, of R. Bristow-Johnson's Audio EQ Cookbook; ``side`` 1: low
+    shelf, -1: high shelf.
 
     With A = 10^(gain/40), c = cos w0 and r = 2 sqrt(A) alpha (for the high shelf c is -c, and odd coefficients change their sign):
         b = A ((A+1) - (A-1)c + r), 2A ((A-1) - (A+1)c), A ((A+1) - (A-1)c - r)
@@ -49,13 +54,18 @@ def _shelf(samples: np.ndarray, gain_db: float, middle_hz: float, side: float, r
     alpha = np.sin(angle) / 2 * np.sqrt((size + 1 / size) * (1 / SHELF_SLOPE - 1) + 2)
     root, c = 2 * np.sqrt(size) * alpha, side * np.cos(angle)
     up, down = size + 1, size - 1
-    b = [size * (up - down * c + root), side * 2 * size * (down - up * c), size * (up - down * c - root)]
+    b = [
+        size * (up - down * c + root),
+        side * 2 * size * (down - up * c),
+        size * (up - down * c - root),
+    ]
     a = [up + down * c + root, side * -2 * (down + up * c), up + down * c - root]
     return lfilter(b, a, samples)
 
 
 def chorus(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
-    """The speech and two later voices, whose delays sweep over 2 ms: the first as a triangle, the second, 10 ms later, as a sine.
+    """The speech and two later voices, whose delays sweep over 2 ms: the first as a triangle, the
+    second, 10 ms later, as a sine.
 
     Gains 0.7 before and 0.9 after, decays 0.4 and 0.3, sweeps of 0.25 and 0.4 Hz.
     """
@@ -70,7 +80,9 @@ def chorus(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np
 
 
 def phaser(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
-    """The speech and what came out up to 3 ms before: the delay sweeps twice a second as a triangle. Gains 0.6 before, 0.8 after."""
+    """The speech and what came out up to 3 ms before: the delay sweeps twice a second as a
+    triangle. Gains 0.6 before, 0.8 after.
+    """
     time = np.arange(len(samples)) / scene.rate_hz
     longest = max(1, round(0.003 * scene.rate_hz))
     sweep = 1 - np.abs(1 - 2 * (2 * time % 1))

@@ -1,6 +1,7 @@
 """How loud samples are: over all of an utterance, or while somebody speaks.
 
-Sums are taken by numpy, never as products of vectors: what BLAS adds up depends on its number of threads.
+Sums are taken by numpy, never as products of vectors: what BLAS adds up depends on its number of
+threads.
 """
 
 import numpy as np
@@ -8,9 +9,11 @@ from scipy.signal import lfilter
 
 from probe.data.sound_flags import SILENT_PEAK
 
-# ITU-T P.56, method B: time constant of the envelope and hangover in seconds, margin between level and threshold in dB.
+# ITU-T P.56, method B: time constant of the envelope and hangover in seconds, margin between level
+# and threshold in dB.
 ENVELOPE_S, HANGOVER_S, MARGIN_DB = 0.03, 0.2, 15.9
-# Thresholds are powers of two from full scale, or a louder envelope, down to this; the standard's 15 are those of 16-bit samples.
+# Thresholds are powers of two from full scale, or a louder envelope, down to this; the standard's
+# 15 are those of 16-bit samples.
 LOWEST_THRESHOLD = -23
 
 
@@ -30,10 +33,12 @@ def is_silent(samples: np.ndarray) -> bool:
 
 
 def active_rms(samples: np.ndarray, rate_hz: int) -> float:
-    """Root mean square of the parts with speech: the active level of ITU-T P.56, method B; 0 for silence.
+    """Root mean square of the parts with speech: the active level of ITU-T P.56, method B; 0 for
+    silence.
 
-    The envelope is the absolute value, smoothed twice. A threshold makes active what lies above it and 200 ms more. The level is the
-    one for which the threshold 15.9 dB below it gives just the activity that gives this level.
+    The envelope is the absolute value, smoothed twice. A threshold makes active what lies above it
+    and 200 ms more. The level is the one for which the threshold 15.9 dB below it gives just the
+    activity that gives this level.
     """
     if is_silent(samples):
         return 0.0
@@ -45,7 +50,9 @@ def active_rms(samples: np.ndarray, rate_hz: int) -> float:
     time, hangover = np.arange(len(samples)), round(HANGOVER_S * rate_hz)
     last_db = last_margin = None
     highest = max(0, int(np.ceil(np.log2(envelope.max()))))
-    for threshold in 2.0 ** np.arange(highest, LOWEST_THRESHOLD - 1, -1):  # the level falls and the margin grows
+    for threshold in 2.0 ** np.arange(
+        highest, LOWEST_THRESHOLD - 1, -1
+    ):  # the level falls and the margin grows
         above = np.maximum.accumulate(np.where(envelope >= threshold, time, -hangover - 1))
         n_active = np.count_nonzero(time - above <= hangover)
         if not n_active:

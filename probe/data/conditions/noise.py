@@ -1,8 +1,9 @@
 """Additive noise at a signal-to-noise ratio that is measured, never assumed.
 
-SNR in dB = 20 log10 of the speech's root mean square against that of the noise that is added, both over the whole utterance; with
-``active`` the speech's is its active level (ITU-T P.56). The noise is scaled, the speech stays as it is. What exceeds full scale is
-not clipped. A silent utterance has no level that a ratio could be of: it is refused.
+SNR in dB = 20 log10 of the speech's root mean square against that of the noise that is added, both
+over the whole utterance; with ``active`` the speech's is its active level (ITU-T P.56). The noise
+is scaled, the speech stays as it is. What exceeds full scale is not clipped. A silent utterance has
+no level that a ratio could be of: it is refused.
 """
 
 from collections import Counter
@@ -30,14 +31,17 @@ def add_pink(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> 
     """Adds Gaussian noise that falls by 3 dB per octave above 20 Hz, flat below, without an offset."""
     n_samples = len(samples)
     frequencies = fft.rfftfreq(n_samples, 1 / scene.rate_hz)
-    spectrum = fft.rfft(scene.generator.standard_normal(n_samples)) / np.sqrt(np.maximum(frequencies, LOWEST_PINK_HZ))
+    spectrum = fft.rfft(scene.generator.standard_normal(n_samples)) / np.sqrt(
+        np.maximum(frequencies, LOWEST_PINK_HZ)
+    )
     if n_samples > 1:
         spectrum[0] = 0
     return _mixed(samples, fft.irfft(spectrum, n_samples), settings, scene)
 
 
 def add_babble(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
-    """Adds the sum of several utterances of other speakers, each as loud as the others and from a random place on.
+    """Adds the sum of several utterances of other speakers, each as loud as the others and from a
+    random place on.
 
     They are of as many speakers as there are.
 
@@ -49,10 +53,14 @@ def add_babble(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -
     speaker = sounds.speaker_of.get(scene.key, "")
     others = [number for number, name in enumerate(sounds.speakers) if name != speaker]
     if not speaker or not others:
-        raise UtteranceError(f"noise:babble: {f'only {speaker} is in the pool' if speaker else 'its speaker is unknown'}")
+        raise UtteranceError(
+            f"noise:babble: {f'only {speaker} is in the pool' if speaker else 'its speaker is unknown'}"
+        )
     order = _in_turn(scene.generator.permutation(others).tolist(), sounds.speakers)
     babble = np.zeros(len(samples))
-    for talker in range(settings["talkers"]):  # with too few of them some speak twice, from another place on
+    for talker in range(
+        settings["talkers"]
+    ):  # with too few of them some speak twice, from another place on
         stretch = _stretch(sounds.load(order[talker % len(order)]), len(samples), scene)
         babble += stretch / rms(stretch)
     return _mixed(samples, babble, settings, scene)
@@ -72,13 +80,16 @@ def add_files(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) ->
     """Adds a random stretch of a file that is drawn."""
     assert scene.sounds is not None
     number = int(scene.generator.integers(len(scene.sounds.paths)))
-    return _mixed(samples, _stretch(scene.sounds.load(number), len(samples), scene), settings, scene)
+    return _mixed(
+        samples, _stretch(scene.sounds.load(number), len(samples), scene), settings, scene
+    )
 
 
 def _stretch(sound: np.ndarray, n_samples: int, scene: Scene) -> np.ndarray:
     """(time,) float64: so many samples of a sound from a random place on, not silent.
 
-    A sound that is too short is repeated. Its end is blended into its beginning over 10 ms at equal power, so that no seam clicks.
+    A sound that is too short is repeated. Its end is blended into its beginning over 10 ms at equal
+    power, so that no seam clicks.
 
     Raises:
         UtteranceError: many stretches were silent.
@@ -95,10 +106,14 @@ def _stretch(sound: np.ndarray, n_samples: int, scene: Scene) -> np.ndarray:
         stretch = np.take(loop, np.arange(start, start + n_samples), mode="wrap")
         if not is_silent(stretch):
             return stretch
-    raise UtteranceError(f"{MOST_DRAWS} stretches of noise that were drawn are all silent; the files need less silence")
+    raise UtteranceError(
+        f"{MOST_DRAWS} stretches of noise that were drawn are all silent; the files need less silence"
+    )
 
 
-def _mixed(samples: np.ndarray, noise: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
+def _mixed(
+    samples: np.ndarray, noise: np.ndarray, settings: Mapping[str, Any], scene: Scene
+) -> np.ndarray:
     """Speech and noise at the ratio that was asked for."""
     if is_silent(samples):
         raise UtteranceError("silent: it has no level that a signal-to-noise ratio could be of")

@@ -1,7 +1,8 @@
-"""The sounds that conditions bring along: files of noise and impulse responses, and utterances for babble.
+"""The sounds that conditions bring along: files of noise and impulse responses, and utterances for
+babble.
 
-All of them are read when a condition is opened: their sha256 are part of its recipe, and a silent one is an error then. What does not
-fit into `KEPT_BYTES` is read again when it is drawn.
+All of them are read when a condition is opened: their sha256 are part of its recipe, and a silent
+one is an error then. What does not fit into `KEPT_BYTES` is read again when it is drawn.
 """
 
 import hashlib
@@ -51,7 +52,9 @@ class Sounds:
             return samples
         samples, sha256 = _read(self.paths[number], self.rate_hz, self.root)
         if sha256 != self.sha256s[number]:
-            raise ProbeError(f"{self.paths[number]}: changed while features were extracted with it. Start again.")
+            raise ProbeError(
+                f"{self.paths[number]}: changed while features were extracted with it. Start again."
+            )
         return samples
 
 
@@ -71,7 +74,9 @@ class Scene:
     sounds: Sounds | None = None
 
 
-def open_sounds(path: Path, rate_hz: int, root: Path | None = None, shortest_s: float = 0.0) -> Sounds:
+def open_sounds(
+    path: Path, rate_hz: int, root: Path | None = None, shortest_s: float = 0.0
+) -> Sounds:
     """A sound file, or the rows of split ``noise`` of a manifest.
 
     Raises:
@@ -85,9 +90,13 @@ def open_sounds(path: Path, rate_hz: int, root: Path | None = None, shortest_s: 
             raise ProbeError(f"{item}: silent, so it can be no noise and no room. Take it out.")
         if len(samples) < shortest_s * rate_hz:
             length = f"{1000 * len(samples) / rate_hz:.3g} ms"
-            raise ProbeError(f"{item}: {length} of sound; expected {shortest_s:g} s of noise at least. Take it out.")
+            raise ProbeError(
+                f"{item}: {length} of sound; expected {shortest_s:g} s of noise at least. Take it out."
+            )
         if shortest_s and is_silent(samples - samples.mean()):
-            raise ProbeError(f"{item}: one value throughout, which no ear hears; expected noise. Take it out.")
+            raise ProbeError(
+                f"{item}: one value throughout, which no ear hears; expected noise. Take it out."
+            )
         sha256s.append(sha256)
         if n_bytes + samples.nbytes <= KEPT_BYTES:
             kept[number] = samples
@@ -96,9 +105,11 @@ def open_sounds(path: Path, rate_hz: int, root: Path | None = None, shortest_s: 
 
 
 def open_pool(corpus: Corpus, rate_hz: int, seed: int, root: Path | None = None) -> Sounds:
-    """Utterances for babble: of the rows of split train (where there are none, of all), up to `POOL`.
+    """Utterances for babble: of the rows of split train (where there are none, of all), up to
+    `POOL`.
 
-    In turn one of each speaker, in an order that follows from ``seed`` and the names; silent and unreadable ones are passed over.
+    In turn one of each speaker, in an order that follows from ``seed`` and the names; silent and
+    unreadable ones are passed over.
 
     Raises:
         ProbeError: fewer than two speakers are known, or no utterance can be used.
@@ -113,8 +124,12 @@ def open_pool(corpus: Corpus, rate_hz: int, seed: int, root: Path | None = None)
         of_speaker.setdefault(utterance.speaker, []).append(utterance)
     known = sorted({item.speaker for item in corpus.utterances} - {""})
     if len(known) < 2:
-        raise ProbeError(f"{corpus.name}: noise:babble needs two speakers; the column speaker names {', '.join(known) or 'none'}.")
-    in_turn = itertools.zip_longest(*(of_speaker[name] for name in sorted(of_speaker.keys() - {""}, key=rank)))
+        raise ProbeError(
+            f"{corpus.name}: noise:babble needs two speakers; the column speaker names {', '.join(known) or 'none'}."
+        )
+    in_turn = itertools.zip_longest(
+        *(of_speaker[name] for name in sorted(of_speaker.keys() - {""}, key=rank))
+    )
     pool: list[tuple[Utterance, np.ndarray, str]] = []
     for utterance in itertools.chain.from_iterable(in_turn):
         if utterance is None or len(pool) == POOL:
@@ -127,7 +142,9 @@ def open_pool(corpus: Corpus, rate_hz: int, seed: int, root: Path | None = None)
         if not is_silent(samples):
             pool.append((utterance, samples, sha256))
     if not pool:
-        raise ProbeError(f"{corpus.name}: noise:babble found no utterance of a known speaker that can be read and is not silent.")
+        raise ProbeError(
+            f"{corpus.name}: noise:babble found no utterance of a known speaker that can be read and is not silent."
+        )
     return Sounds(
         [utterance.path for utterance, _, _ in pool],
         [sha256 for *_, sha256 in pool],

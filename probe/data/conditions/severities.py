@@ -1,8 +1,10 @@
-"""The severities 1 to 4 of Speech Robust Bench (arXiv 2403.07937) that need no other data set or model, as ``srb:<name>:<1-4>``.
+"""The severities 1 to 4 of Speech Robust Bench (arXiv 2403.07937) that need no other data set or
+model, as ``srb:<name>:<1-4>``.
 
-Values are those of ``corruptions.py`` in github.com/ahmedshah1494/speech_robust_bench (0751091), severity 0 left out. There,
-torchaudio and SoX do the work, and SoX cuts off at full scale; here, it is done anew from their descriptions, so samples differ. What
-is left out, and why, stands in ``docs/conditions.md``.
+Values are those of ``corruptions.py`` in github.com/ahmedshah1494/speech_robust_bench (0751091),
+severity 0 left out. There, torchaudio and SoX do the work, and SoX cuts off at full scale; here, it
+is done anew from their descriptions, so samples differ. What is left out, and why, stands in
+``docs/conditions.md``.
 """
 
 SRB = "srb:"

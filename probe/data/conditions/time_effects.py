@@ -1,4 +1,6 @@
-"""Speed, tempo and pitch. Speed and tempo change the length to ``round(samples / factor)``; pitch keeps it."""
+"""Speed, tempo and pitch. Speed and tempo change the length to ``round(samples / factor)``; pitch
+keeps it.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,36 +10,50 @@ import numpy as np
 from probe.data.conditions.channels import resampled
 from probe.data.conditions.noise_sources import Scene
 
-# Of the overlapping frames that tempo moves, and how far each may move from its place to fit the one before.
+# Of the overlapping frames that tempo moves, and how far each may move from its place to fit the
+# one before.
 FRAME_S, SEARCH_S = 0.03, 0.01
 FASTEST = 2.0  # beyond it frames would leave out some of the speech
 
 
 def speed(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
-    """Played faster or slower: the pitch follows. Time t of the result is time t * factor of the speech."""
+    """Played faster or slower: the pitch follows. Time t of the result is time t * factor of the
+    speech.
+    """
     factor = settings["factor"]
     return resampled(samples, scene.rate_hz * factor, scene.rate_hz, round(len(samples) / factor))
 
 
 def tempo(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
-    """Spoken faster or slower at the same pitch. Time t of the result is time t * factor of the speech, within 20 ms."""
-    return _stretched(samples, settings["factor"], round(len(samples) / settings["factor"]), scene.rate_hz)
+    """Spoken faster or slower at the same pitch. Time t of the result is time t * factor of the
+    speech, within 20 ms.
+    """
+    return _stretched(
+        samples, settings["factor"], round(len(samples) / settings["factor"]), scene.rate_hz
+    )
 
 
 def pitch(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
-    """Higher or lower by semitones at the same length: the tempo is changed, and the speed back. Formants move with the pitch."""
+    """Higher or lower by semitones at the same length: the tempo is changed, and the speed back.
+    Formants move with the pitch.
+    """
     ratio = 2 ** (settings["semitones"] / 12)
     longer = _stretched(samples, 1 / ratio, round(len(samples) * ratio), scene.rate_hz)
     return resampled(longer, scene.rate_hz * ratio, scene.rate_hz, len(samples))
 
 
 def _stretched(samples: np.ndarray, factor: float, n_after: int, rate_hz: int) -> np.ndarray:
-    """(n_after,): overlapping frames, each from where it continues the one before best (WSOLA; Verhelst and Roelands, 1993)."""
+    """(n_after,): overlapping frames, each from where it continues the one before best (WSOLA;
+    Verhelst and Roelands, 1993).
+    """
     hop = max(1, round(FRAME_S * rate_hz / 2))
     n_frame, reach = 2 * hop, round(SEARCH_S * rate_hz)
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_frame) / n_frame)  # two of them, a hop apart, sum to 1
+    window = 0.5 - 0.5 * np.cos(
+        2 * np.pi * np.arange(n_frame) / n_frame
+    )  # two of them, a hop apart, sum to 1
     n_frames = -(-n_after // hop) + 1
-    # The middle of frame i is sample i * hop of the result and i * hop * factor of the speech; zeros make room on both sides.
+    # The middle of frame i is sample i * hop of the result and i * hop * factor of the speech;
+    # zeros make room on both sides.
     before = n_frame + reach
     last = round((n_frames + 1) * hop * factor) + 2 * n_frame + 2 * reach
     padded = np.pad(samples, (before, max(0, last - len(samples)) + n_frame))

@@ -1,19 +1,24 @@
-"""Kind ``classify``: one label per utterance from pooled features, by multinomial logistic regression on every layer.
+"""Kind ``classify``: one label per utterance from pooled features, by multinomial logistic
+regression on every layer.
 
-Metric: accuracy, correct / utterances (higher is better). The strength of the l2 penalty is the one with the best dev accuracy;
-among equals the one with the lowest dev cross-entropy. SUPERB's SID differs in training: one learned sum of layers, SGD on crops.
+Metric: accuracy, correct / utterances (higher is better). The strength of the l2 penalty is the one
+with the best dev accuracy; among equals the one with the lowest dev cross-entropy. SUPERB's SID
+differs in training: one learned sum of layers, SGD on crops.
 
 Beside every layer:
 
 * layer ``weighted``: a learned sum of all layers of one width (`probe.heads.linear.weighted_sum`);
-* controls: ``majority``, always the most frequent training label; ``shuffled``, trained on shuffled labels; ``types``, a label drawn
-  at random for each type (each value of the column ``types``) from the training labels, the same in every split. A probe that does as
-  well on ``types`` as on the task has learnt the types by heart, and accuracy less this is its selectivity (Hewitt & Liang 2019);
-* ``codelength``: bits per training label of an online code (`probe.heads.linear.codelength`), lower is
-  better. Both sides know the features, so rows are standardised with the statistics of all training
-  rows, whatever portion a probe is trained on. Each portion's strength is the one with the lowest
-  dev cross-entropy; dev labels are given, not sent;
-* budgets: the same with some of the training labels (`probe.evaluation.label_budgets`); dev and test stay whole.
+* controls: ``majority``, always the most frequent training label; ``shuffled``, trained on shuffled
+  labels; ``types``, a label drawn at random for each type (each value of the column ``types``) from
+  the training labels, the same in every split. A probe that does as well on ``types`` as on the
+  task has learnt the types by heart, and accuracy less this is its selectivity (Hewitt & Liang
+  2019);
+* ``codelength``: bits per training label of an online code (`probe.heads.linear.codelength`), lower
+  is better. Both sides know the features, so rows are standardised with the statistics of all
+  training rows, whatever portion a probe is trained on. Each portion's strength is the one with the
+  lowest dev cross-entropy; dev labels are given, not sent;
+* budgets: the same with some of the training labels (`probe.evaluation.label_budgets`); dev and
+  test stay whole.
 """
 
 import itertools
@@ -27,7 +32,16 @@ import numpy as np
 
 from probe.data.corpus import Utterance
 from probe.errors import ProbeError, listed
-from probe.evaluation.dataset import Features, Problem, Score, block_of, labelled, layer_sum, refuse_empty, shuffled
+from probe.evaluation.dataset import (
+    Features,
+    Problem,
+    Score,
+    block_of,
+    labelled,
+    layer_sum,
+    refuse_empty,
+    shuffled,
+)
 from probe.evaluation.label_budgets import in_drawn_order, within_budget
 from probe.evaluation.linear_search import Chosen, best_of, on_dev, search_strengths
 from probe.evaluation.tasks import Task
@@ -43,7 +57,12 @@ log = logging.getLogger("probe")
 LONGEST_SHOWN = 40
 MOST_NUMBERS = 20  # whole numbers that are names of classes, such as digits or grades
 BINS = "No kind predicts numbers yet: put them into a few bins, such as low, middle and high, in another column, and name that one."
-METRIC: dict[str, Any] = {"metric": "accuracy", "higher_is_better": True, "select_by": "accuracy", "head": "linear"}
+METRIC: dict[str, Any] = {
+    "metric": "accuracy",
+    "higher_is_better": True,
+    "select_by": "accuracy",
+    "head": "linear",
+}
 CODELENGTH: dict[str, Any] = {**METRIC, "metric": "codelength", "higher_is_better": False}
 
 
@@ -85,7 +104,8 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
     """Scores of every layer on dev and on each test set.
 
     Raises:
-        ProbeError: one class only, no rows in a split, or classes in dev or test that training does not have.
+        ProbeError: one class only, no rows in a split, or classes in dev or test that training does
+            not have.
     """
     rows = _rows(task, problem)
     if "majority" in task.settings["controls"]:
@@ -93,7 +113,9 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
     questions = _questions(task, problem, features, rows)
     kept: list[np.ndarray] = []
     n_strengths = len(task.settings["l2"])
-    n_steps = n_strengths * (len(questions) + len(FRACTIONS[1:]) * int(task.settings["online_code"]))
+    n_steps = n_strengths * (
+        len(questions) + len(FRACTIONS[1:]) * int(task.settings["online_code"])
+    )
     of_sum = n_strengths * MOST_STEPS * int(task.settings["weighted"])
     problem.progress.add(n_steps * len(features.layers) + of_sum)
     for layer in features.layers:
@@ -114,7 +136,12 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
 
         yield from part_of(problem, f"layer {layer}", n_steps, of_layer)
     if task.settings["weighted"]:
-        yield from part_of(problem, f"layer {WEIGHTED}", of_sum, lambda: _weighted(task, problem, features, rows, kept))
+        yield from part_of(
+            problem,
+            f"layer {WEIGHTED}",
+            of_sum,
+            lambda: _weighted(task, problem, features, rows, kept),
+        )
 
 
 def check(task: Task, problem: Problem) -> None:
@@ -135,21 +162,37 @@ def _rows(task: Task, problem: Problem) -> Rows:
     column = task.settings["label"]
     for name in filter(None, (column, task.settings["types"])):
         if name not in problem.columns:
-            raise ProbeError(f"{task.name}: the manifest has no column {name!r} that can be a label; it has {', '.join(problem.columns)}.")
+            raise ProbeError(
+                f"{task.name}: the manifest has no column {name!r} that can be a label; it has {', '.join(problem.columns)}."
+            )
     excluded: Counter[str] = Counter()
     train, dev = (labelled(part, column, excluded) for part in (problem.train, problem.dev))
-    tests = {name: labelled(problem.tests[name], column, tally) for name, tally in problem.tallies(excluded).items()}
+    tests = {
+        name: labelled(problem.tests[name], column, tally)
+        for name, tally in problem.tallies(excluded).items()
+    }
     refuse_empty(task.name, column, {"train": (problem.train, train), "dev": (problem.dev, dev)})
     classes = sorted({item.label(column) for item in train})
     if len(classes) < 2:
-        raise ProbeError(f"{task.name}: all training rows have {column} {classes[0]!r}; expected two classes or more.")
+        raise ProbeError(
+            f"{task.name}: all training rows have {column} {classes[0]!r}; expected two classes or more."
+        )
     if types := task.settings["types"]:
-        nameless = [item.key for part in (train, dev, *tests.values()) for item in part if not item.label(types)]
+        nameless = [
+            item.key
+            for part in (train, dev, *tests.values())
+            for item in part
+            if not item.label(types)
+        ]
         if nameless:
             raise ProbeError(
                 f"{task.name}: types: {len(nameless)} utterances have no {types} ({listed(nameless, 3)}). Fill the column, or leave types out."
             )
-    impossible = {name: reason for name, part in tests.items() if (reason := _impossible(classes, part, column))}
+    impossible = {
+        name: reason
+        for name, part in tests.items()
+        if (reason := _impossible(classes, part, column))
+    }
     refused, parts = {"dev": _impossible(classes, dev, column)}, {"dev": dev}
     if impossible and problem.strict:
         name, refused["test"] = next(iter(impossible.items()))
@@ -157,7 +200,9 @@ def _rows(task: Task, problem: Problem) -> Rows:
         parts["test"] = tests[name]
     for split, reason in refused.items():
         if reason:
-            raise ProbeError(f"{task.name}: {split}: {reason}. {_remedy(classes, parts[split], column)}")
+            raise ProbeError(
+                f"{task.name}: {split}: {reason}. {_remedy(classes, parts[split], column)}"
+            )
     if _are_numbers(classes):
         log.warning(
             "%s: the values of %s are numbers, and each of the %d is a class of its own. %s",
@@ -168,7 +213,15 @@ def _rows(task: Task, problem: Problem) -> Rows:
     places = [slice(start, stop) for start, stop in itertools.pairwise(ends)]
     utterances = [item for part in all_parts for item in part]
     labels = [item.label(column) for item in utterances]
-    return Rows(utterances, labels, places[0], places[1], dict(zip(tests, places[2:], strict=True)), impossible, dict(excluded))
+    return Rows(
+        utterances,
+        labels,
+        places[0],
+        places[1],
+        dict(zip(tests, places[2:], strict=True)),
+        impossible,
+        dict(excluded),
+    )
 
 
 def _impossible(classes: Sequence[str], rows: Sequence[Utterance], column: str) -> str:
@@ -176,7 +229,9 @@ def _impossible(classes: Sequence[str], rows: Sequence[Utterance], column: str) 
     if not rows:
         return f"no rows with {column}"
     unseen = sorted({item.label(column) for item in rows} - set(classes))
-    names = listed([name if len(name) <= LONGEST_SHOWN else f"{name[:LONGEST_SHOWN]}…" for name in unseen])
+    names = listed(
+        [name if len(name) <= LONGEST_SHOWN else f"{name[:LONGEST_SHOWN]}…" for name in unseen]
+    )
     return f"{column} {names} not in training" if unseen else ""
 
 
@@ -188,7 +243,9 @@ def _remedy(classes: Sequence[str], rows: Sequence[Utterance], column: str) -> s
 
 
 def _are_numbers(labels: Sequence[str]) -> bool:
-    """Whether labels are values on a scale: numbers with fractions, or more whole ones than `MOST_NUMBERS`."""
+    """Whether labels are values on a scale: numbers with fractions, or more whole ones than
+    `MOST_NUMBERS`.
+    """
     try:
         values = {float(label) for label in labels}
     except ValueError:
@@ -204,28 +261,37 @@ def _questions(task: Task, problem: Problem, features: Features, rows: Rows) -> 
     if "shuffled" in task.settings["controls"]:
         dev = shuffled(rows.labels[rows.dev], problem.seed)
         rest = rows.labels[rows.dev.stop :]
-        questions.append(Question([*shuffled(labels, problem.seed), *dev, *rest], control="shuffled"))
+        questions.append(
+            Question([*shuffled(labels, problem.seed), *dev, *rest], control="shuffled")
+        )
     if column := task.settings["types"]:
         types = [item.label(column) for item in rows.utterances]
         drawn = drawn_labels(types, labels, problem.seed)
         if len(set(drawn[rows.train])) > 1:
             questions.append(Question(drawn, control="types"))
         else:
-            log.warning("%s: control types: all types drew one label; it needs more of them, or another seed", task.name)
+            log.warning(
+                "%s: control types: all types drew one label; it needs more of them, or another seed",
+                task.name,
+            )
     keys, durations = [item.key for item in train], [features.of(item).duration_s for item in train]
     for budget in task.settings["budgets"]:
         chosen = within_budget(budget, keys, labels, durations, problem.seed)
         if chosen is None:
             log.info("%s: budget %s: training has no more than that; left out", task.name, budget)
         elif len({labels[i] for i in chosen}) < 2:
-            log.warning("%s: budget %s: pays for fewer than two classes; left out", task.name, budget)
+            log.warning(
+                "%s: budget %s: pays for fewer than two classes; left out", task.name, budget
+            )
         else:
             questions.append(Question(rows.labels, budget=budget, chosen=chosen))
     return questions
 
 
 def drawn_labels(types: Sequence[str], labels: Sequence[str], seed: int) -> list[str]:
-    """For each of ``types`` a label drawn from ``labels``: equal types have equal labels, in whatever order they come."""
+    """For each of ``types`` a label drawn from ``labels``: equal types have equal labels, in
+    whatever order they come.
+    """
     drawn: dict[str, str] = {}
     pool = sorted(labels)
     for name in types:
@@ -235,7 +301,14 @@ def drawn_labels(types: Sequence[str], labels: Sequence[str], seed: int) -> list
     return [drawn[name] for name in types]
 
 
-def _search(task: Task, problem: Problem, rows: Rows, question: Question, values: np.ndarray, standardize: bool) -> Chosen:
+def _search(
+    task: Task,
+    problem: Problem,
+    rows: Rows,
+    question: Question,
+    values: np.ndarray,
+    standardize: bool,
+) -> Chosen:
     """The probe of one question that dev picks, from (row, dim) of all rows."""
     train, labels = values[rows.train], question.labels[rows.train]
     if question.chosen is not None:
@@ -255,10 +328,23 @@ def _search(task: Task, problem: Problem, rows: Rows, question: Question, values
 def _common(rows: Rows, question: Question) -> dict[str, Any]:
     """What all scores of a question share."""
     n_train = len(rows.labels[rows.train]) if question.chosen is None else len(question.chosen)
-    return {**METRIC, "control": question.control, "budget": question.budget, "n_train": n_train, "excluded": rows.excluded}
+    return {
+        **METRIC,
+        "control": question.control,
+        "budget": question.budget,
+        "n_train": n_train,
+        "excluded": rows.excluded,
+    }
 
 
-def _scores(common: dict[str, Any], rows: Rows, question: Question, search: list[dict[str, Any]], probe: Any, values: Any) -> Iterator[Score]:
+def _scores(
+    common: dict[str, Any],
+    rows: Rows,
+    question: Question,
+    search: list[dict[str, Any]],
+    probe: Any,
+    values: Any,
+) -> Iterator[Score]:
     """On dev and on each test set, of a probe that reads ``values`` of all rows."""
     common = common | {"search": search, "chosen": {"l2": probe.l2}}
     predicted = probe.predict(values)
@@ -266,25 +352,40 @@ def _scores(common: dict[str, Any], rows: Rows, question: Question, search: list
     yield from _on_tests(common, rows, question, predicted)
 
 
-def _on_tests(common: dict[str, Any], rows: Rows, question: Question, predicted: Sequence[str]) -> Iterator[Score]:
+def _on_tests(
+    common: dict[str, Any], rows: Rows, question: Question, predicted: Sequence[str]
+) -> Iterator[Score]:
     for name, place in rows.tests.items():
         about = common | {"split": "test", "test_domain": name}
         if name in rows.impossible:
-            yield Score(**{**about, "note": rows.impossible[name]}, counts=None, n=place.stop - place.start)
+            yield Score(
+                **{**about, "note": rows.impossible[name]}, counts=None, n=place.stop - place.start
+            )
         else:
             yield _score(about, rows, question, place, predicted)
 
 
-def _score(about: dict[str, Any], rows: Rows, question: Question, place: slice, predicted: Sequence[str]) -> Score:
-    utterances, labels, guesses = rows.utterances[place], question.labels[place], [str(guess) for guess in predicted[place]]
+def _score(
+    about: dict[str, Any], rows: Rows, question: Question, place: slice, predicted: Sequence[str]
+) -> Score:
+    utterances, labels, guesses = (
+        rows.utterances[place],
+        question.labels[place],
+        [str(guess) for guess in predicted[place]],
+    )
     correct = [int(label == guess) for label, guess in zip(labels, guesses, strict=True)]
-    outcomes = [{"key": item.key, "label": label, "predicted": guess} for item, label, guess in zip(utterances, labels, guesses, strict=True)]
+    outcomes = [
+        {"key": item.key, "label": label, "predicted": guess}
+        for item, label, guess in zip(utterances, labels, guesses, strict=True)
+    ]
     counts = ratio_counts([block_of(item) for item in utterances], correct, [1] * len(correct))
     return Score(**about, counts=counts, n=len(correct), outcomes=outcomes)
 
 
 def _majority(rows: Rows) -> Iterator[Score]:
-    """What always saying the most frequent training label gives; the first in order among equally frequent ones."""
+    """What always saying the most frequent training label gives; the first in order among equally
+    frequent ones.
+    """
     frequency = Counter(sorted(rows.labels[rows.train]))
     question = Question(rows.labels, control="majority")
     predicted = [frequency.most_common(1)[0][0]] * len(rows.labels)
@@ -310,7 +411,10 @@ def _codelength(task: Task, problem: Problem, rows: Rows, values: np.ndarray, la
 
     portions = online_code(labels, learn)
     bits = np.concatenate([portion.bits for portion in portions])
-    curve = [{"n_train": portion.n_train, "n": len(portion.bits), "bits": float(portion.bits.sum())} for portion in portions]
+    curve = [
+        {"n_train": portion.n_train, "n": len(portion.bits), "bits": float(portion.bits.sum())}
+        for portion in portions
+    ]
     n_classes = len(set(labels))
     return Score(
         **CODELENGTH,
@@ -325,7 +429,9 @@ def _codelength(task: Task, problem: Problem, rows: Rows, values: np.ndarray, la
     )
 
 
-def _weighted(task: Task, problem: Problem, features: Features, rows: Rows, kept: list[np.ndarray]) -> Iterator[Score]:
+def _weighted(
+    task: Task, problem: Problem, features: Features, rows: Rows, kept: list[np.ndarray]
+) -> Iterator[Score]:
     """Scores of a learned sum of layers of one width; none where there is no such sum."""
     if not task.settings["standardize"]:
         return
@@ -338,10 +444,19 @@ def _weighted(task: Task, problem: Problem, features: Features, rows: Rows, kept
     question = Question(rows.labels)
     of_sum = [held[layer] for layer in summed.layers]
     train = [values[rows.train] for values in of_sum]
-    probes = fit_weighted(train, rows.labels[rows.train], task.settings["l2"], problem.device, problem.progress.step)
+    probes = fit_weighted(
+        train, rows.labels[rows.train], task.settings["l2"], problem.device, problem.progress.step
+    )
     dev = [values[rows.dev] for values in of_sum]
     search = [on_dev(probe, dev, rows.labels[rows.dev]) for probe in probes]
     best = probes[best_of(search)]
-    shares = {layer: round(float(share), 6) for layer, share in zip(summed.layers, best.shares, strict=True)}
-    common = _common(rows, question) | {"layer": WEIGHTED, "layer_weights": shares, "note": summed.note}
+    shares = {
+        layer: round(float(share), 6)
+        for layer, share in zip(summed.layers, best.shares, strict=True)
+    }
+    common = _common(rows, question) | {
+        "layer": WEIGHTED,
+        "layer_weights": shares,
+        "note": summed.note,
+    }
     yield from _scores(common, rows, question, search, best, of_sum)

@@ -18,14 +18,16 @@ those contradict 25 ms, the nearest value that they allow is taken. Transformer 
 their frame i stands where that of the front-end stands. Layers whose frames stand elsewhere
 (`Features.on_grids`) are probed apart.
 
-Metric: accuracy, correct frames / frames (higher is better), per speaker. Labels that training does not have count as errors. The
-strength of the l2 penalty is picked on dev, see `probe.evaluation.linear_search`.
+Metric: accuracy, correct frames / frames (higher is better), per speaker. Labels that training does
+not have count as errors. The strength of the l2 penalty is picked on dev, see
+`probe.evaluation.linear_search`.
 
 Controls, which say what of an accuracy is not the layer's doing:
     majority  the most frequent training label, always; it stands beside the linear head.
     shuffled  trained and chosen with the labels of the intervals permuted (frames of one interval keep one label).
     types     a control task (Hewitt & Liang 2019): every type, such as a word, has a label drawn at random from the distribution of
-              the training frames, the same in every split. The accuracy on the task less this one is the probe's selectivity.
+              the training frames, the same in every split. The accuracy on the task less this one
+              is the probe's selectivity.
 """
 
 import functools
@@ -42,7 +44,15 @@ import numpy as np
 from probe.data.corpus import Utterance
 from probe.data.intervals import Spans
 from probe.errors import ProbeError, listed
-from probe.evaluation.dataset import Features, Problem, Score, block_of, layer_sum, refuse_empty, shuffled
+from probe.evaluation.dataset import (
+    Features,
+    Problem,
+    Score,
+    block_of,
+    layer_sum,
+    refuse_empty,
+    shuffled,
+)
 from probe.evaluation.label_budgets import within_budget
 from probe.evaluation.linear_search import best_of, entry, judge, judged
 from probe.evaluation.row_reader import READ_BYTES, Chosen, StoredRows, in_store_order
@@ -55,7 +65,12 @@ from probe.records import NO_LAYER, WEIGHTED
 
 log = logging.getLogger("probe")
 
-METRIC: dict[str, Any] = {"metric": "accuracy", "higher_is_better": True, "select_by": "accuracy", "head": "linear"}
+METRIC: dict[str, Any] = {
+    "metric": "accuracy",
+    "higher_is_better": True,
+    "select_by": "accuracy",
+    "head": "linear",
+}
 FIELD_S = 0.025
 FIRST = 0.75  # where the first frame of the grid stands, in steps of it
 ROUNDING = 1e-6  # of steps: centres that are so near to the middle are in the middle
@@ -85,7 +100,8 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Question:
-    """The task itself or a control: for each set of frames (row,) int64, classes from 0 or -1 for one that training lacks.
+    """The task itself or a control: for each set of frames (row,) int64, classes from 0 or -1 for
+    one that training lacks.
 
     Attributes:
         notes: set -> what a reader must know.
@@ -119,14 +135,30 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
     def of_layer(layer: str) -> Iterator[Score]:
         problem.progress.note(f"layer {layer}")
         rows = {
-            name: StoredRows(features, layer, item.chosen, task.settings["context"], problem.memory_bytes // 2, hold=name == "train")
+            name: StoredRows(
+                features,
+                layer,
+                item.chosen,
+                task.settings["context"],
+                problem.memory_bytes // 2,
+                hold=name == "train",
+            )
             for name, item in sets.items()
         }
         for question in questions:
             yield from _answers(task, problem, {**common, "layer": layer}, sets, rows, question)
         for question, train in budgets:
-            paid = StoredRows(features, layer, train.chosen, task.settings["context"], problem.memory_bytes // 2, hold=True)
-            yield from _answers(task, problem, {**common, "layer": layer}, sets, rows | {"train": paid}, question)
+            paid = StoredRows(
+                features,
+                layer,
+                train.chosen,
+                task.settings["context"],
+                problem.memory_bytes // 2,
+                hold=True,
+            )
+            yield from _answers(
+                task, problem, {**common, "layer": layer}, sets, rows | {"train": paid}, question
+            )
 
     for layer in features.layers:
         yield from part_of(problem, f"layer {layer}", n_steps, functools.partial(of_layer, layer))
@@ -140,16 +172,25 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
 
 
 def check(task: Task, problem: Problem) -> None:
-    """Refuses, without features, splits in which no utterance has a labelled interval, and a single label.
+    """Refuses, without features, splits in which no utterance has a labelled interval, and a single
+    label.
 
     Raises:
         ProbeError: see `run`.
     """
     assert problem.intervals is not None
     spans, ignore = problem.intervals.spans, task.settings["ignore"]
-    rows = {"train": problem.train, "dev": problem.dev} | {f"test {name}": part for name, part in problem.tests.items()}
+    rows = {"train": problem.train, "dev": problem.dev} | {
+        f"test {name}": part for name, part in problem.tests.items()
+    }
     labels = {
-        name: {label for item in part if item.key in spans for label in spans[item.key].labels if label not in ignore}
+        name: {
+            label
+            for item in part
+            if item.key in spans
+            for label in spans[item.key].labels
+            if label not in ignore
+        }
         for name, part in rows.items()
     }
     _refuse_none(task, problem, {name: (part, [*labels[name]]) for name, part in rows.items()})
@@ -158,12 +199,20 @@ def check(task: Task, problem: Problem) -> None:
 
 def _refuse_one(task: Task, classes: Collection[str]) -> None:
     if len(classes) < 2:
-        raise ProbeError(f"{task.name}: all training frames have the label {min(classes)!r}; expected two labels or more.")
+        raise ProbeError(
+            f"{task.name}: all training frames have the label {min(classes)!r}; expected two labels or more."
+        )
 
 
-def _refuse_none(task: Task, problem: Problem, sets: Mapping[str, tuple[Sequence[object], Sequence[object]]]) -> None:
+def _refuse_none(
+    task: Task, problem: Problem, sets: Mapping[str, tuple[Sequence[object], Sequence[object]]]
+) -> None:
     """Raises where a set has no labelled frames; a test set only where the problem is strict."""
-    needed = {name.strip(): item for name, item in sets.items() if problem.strict or not name.startswith("test")}
+    needed = {
+        name.strip(): item
+        for name, item in sets.items()
+        if problem.strict or not name.startswith("test")
+    }
     refuse_empty(task.name, "labelled frames", needed)
 
 
@@ -180,7 +229,10 @@ def _weighted(
         return
     context = task.settings["context"]
     stored = {
-        name: {layer: StoredRows(features, layer, item.chosen, context, READ_BYTES, hold=False) for layer in features.layers}
+        name: {
+            layer: StoredRows(features, layer, item.chosen, context, READ_BYTES, hold=False)
+            for layer in features.layers
+        }
         for name, item in sets.items()
     }
     widths = {layer: rows.shape[1] for layer, rows in stored["train"].items()}
@@ -190,24 +242,50 @@ def _weighted(
         return
     problem.progress.note("weighted sum of layers")
     held = {
-        name: [np.concatenate([np.zeros((0, widths[layer]), np.float32), *of_set[layer].blocks()]) for layer in summed.layers]
+        name: [
+            np.concatenate([np.zeros((0, widths[layer]), np.float32), *of_set[layer].blocks()])
+            for layer in summed.layers
+        ]
         for name, of_set in stored.items()
     }
-    probes = fit_weighted(held["train"], question.targets["train"], task.settings["l2"], problem.device, problem.progress.step)
+    probes = fit_weighted(
+        held["train"],
+        question.targets["train"],
+        task.settings["l2"],
+        problem.device,
+        problem.progress.step,
+    )
     search = [entry(probe, *judge(probe, held["dev"], question.targets["dev"])) for probe in probes]
     probe = probes[best_of(search)]
-    shares = {layer: round(float(share), 6) for layer, share in zip(summed.layers, probe.shares, strict=True)}
-    about = {"layer": WEIGHTED, "layer_weights": shares, "search": search, "chosen": {"l2": probe.l2}}
+    shares = {
+        layer: round(float(share), 6)
+        for layer, share in zip(summed.layers, probe.shares, strict=True)
+    }
+    about = {
+        "layer": WEIGHTED,
+        "layer_weights": shares,
+        "search": search,
+        "chosen": {"l2": probe.l2},
+    }
     common = {**common, **about, "n_train": len(question.targets["train"])}
     for name, item in sets.items():
         if name != "train":
-            hits = judge(probe, held[name], question.targets[name])[0] if len(item.owners) else np.zeros(0, bool)
+            hits = (
+                judge(probe, held[name], question.targets[name])[0]
+                if len(item.owners)
+                else np.zeros(0, bool)
+            )
             note = "; ".join(filter(None, [summed.note, question.notes.get(name, "")]))
             yield _score({**common, "note": note}, name, item, hits)
 
 
 def _budgets(
-    task: Task, problem: Problem, features: Features, sets: Mapping[str, Labelled], own: Question, classes: Sequence[str]
+    task: Task,
+    problem: Problem,
+    features: Features,
+    sets: Mapping[str, Labelled],
+    own: Question,
+    classes: Sequence[str],
 ) -> Iterator[tuple[Question, Labelled]]:
     """The task with some of the training utterances, which is no more than it has."""
     utterances = [item.utterance for item in sets["train"].chosen]
@@ -228,10 +306,17 @@ def _part(item: Labelled, positions: Sequence[int]) -> Labelled:
     """Some of the utterances of ``item``."""
     rows = np.isin(item.owners, positions)
     owners = np.searchsorted(np.array(positions, np.int64), item.owners[rows])
-    return replace(item, chosen=[item.chosen[i] for i in positions], owners=owners, segments=item.segments[rows])
+    return replace(
+        item,
+        chosen=[item.chosen[i] for i in positions],
+        owners=owners,
+        segments=item.segments[rows],
+    )
 
 
-def _labelled_sets(task: Task, problem: Problem, features: Features, excluded: Counter[str]) -> dict[str, Labelled]:
+def _labelled_sets(
+    task: Task, problem: Problem, features: Features, excluded: Counter[str]
+) -> dict[str, Labelled]:
     """``train``, ``dev`` and ``test`` with the name of each test set -> its frames.
 
     Raises:
@@ -239,9 +324,17 @@ def _labelled_sets(task: Task, problem: Problem, features: Features, excluded: C
     """
     most = task.settings["max_frames"]
     splits = {"train": (problem.train, excluded, most), "dev": (problem.dev, excluded, 0)}
-    splits |= {f"test {name}": (problem.tests[name], tally, 0) for name, tally in problem.tallies(excluded).items()}
-    sets = {name: _labelled(utterances, task, problem, features, tally, most_here) for name, (utterances, tally, most_here) in splits.items()}
-    _refuse_none(task, problem, {name: (splits[name][0], item.chosen) for name, item in sets.items()})
+    splits |= {
+        f"test {name}": (problem.tests[name], tally, 0)
+        for name, tally in problem.tallies(excluded).items()
+    }
+    sets = {
+        name: _labelled(utterances, task, problem, features, tally, most_here)
+        for name, (utterances, tally, most_here) in splits.items()
+    }
+    _refuse_none(
+        task, problem, {name: (splits[name][0], item.chosen) for name, item in sets.items()}
+    )
     return sets
 
 
@@ -253,16 +346,24 @@ def _labelled(
     excluded: Counter[str],
     most: int,
 ) -> Labelled:
-    """The frames of these utterances that have a label, at most ``most`` of them (0: all), drawn at random."""
+    """The frames of these utterances that have a label, at most ``most`` of them (0: all), drawn at
+    random.
+    """
     assert problem.intervals is not None
-    spans, ignore, step_s = problem.intervals.spans, task.settings["ignore"], task.settings["grid_ms"] / 1000
+    spans, ignore, step_s = (
+        problem.intervals.spans,
+        task.settings["ignore"],
+        task.settings["grid_ms"] / 1000,
+    )
     known = [item for item in utterances if item.key in spans]
     excluded["no intervals"] += len(utterances) - len(known)
     grids_s = [_grid_s(spans[item.key], features.of(item).duration_s, step_s) for item in known]
     places: list[np.ndarray] = []  # of each utterance (frame,): the interval it lies in, or -1
     for item, times_s in zip(known, grids_s, strict=True):
         found = spans[item.key].at(times_s)
-        ignored = np.array([label in ignore for label in spans[item.key].labels])[found] & (found >= 0)
+        ignored = np.array([label in ignore for label in spans[item.key].labels])[found] & (
+            found >= 0
+        )
         excluded["frames in no interval"] += int((found < 0).sum())
         excluded["frames with an ignored label"] += int(ignored.sum())
         places.append(np.where(ignored, -1, found))
@@ -277,14 +378,22 @@ def _labelled(
         wanted = np.flatnonzero(found >= 0)
         present, local = np.unique(found[wanted], return_inverse=True)
         heard_s = times_s[wanted] * features.stores[item.condition].stretch
-        chosen.append(Chosen(item, _nearest(heard_s, first_s, features.hop_s, features.of(item).n_rows)))
+        chosen.append(
+            Chosen(item, _nearest(heard_s, first_s, features.hop_s, features.of(item).n_rows))
+        )
         segments.append(local + len(labels))
         labels += [spans[item.key].labels[i] for i in present]
         types += [spans[item.key].types[i] for i in present]
     order = [i for i in in_store_order(features, known) if len(segments[i])]
     empty = np.zeros(0, np.int64)
     owners = np.repeat(np.arange(len(order)), [len(segments[i]) for i in order])
-    return Labelled([chosen[i] for i in order], owners, np.concatenate([empty, *(segments[i] for i in order)]), labels, types)
+    return Labelled(
+        [chosen[i] for i in order],
+        owners,
+        np.concatenate([empty, *(segments[i] for i in order)]),
+        labels,
+        types,
+    )
 
 
 def _grid_s(spans: Spans, duration_s: float, step_s: float) -> np.ndarray:
@@ -295,10 +404,14 @@ def _grid_s(spans: Spans, duration_s: float, step_s: float) -> np.ndarray:
 
 def _nearest(times_s: np.ndarray, first_s: float, hop_s: float, n_frames: int) -> np.ndarray:
     """(time,) int64, the nearest of ``n_frames`` centres ``hop_s`` apart; the earlier of two."""
-    return np.ceil((times_s - first_s) / hop_s - 0.5 - ROUNDING).clip(0, n_frames - 1).astype(np.int64)
+    return (
+        np.ceil((times_s - first_s) / hop_s - 0.5 - ROUNDING).clip(0, n_frames - 1).astype(np.int64)
+    )
 
 
-def _drawn(places: list[np.ndarray], most: int, seed: int, excluded: Counter[str]) -> list[np.ndarray]:
+def _drawn(
+    places: list[np.ndarray], most: int, seed: int, excluded: Counter[str]
+) -> list[np.ndarray]:
     """``places`` with all but ``most`` labelled frames at -1."""
     whole = np.concatenate([np.zeros(0, np.int64), *places])
     rows = np.flatnonzero(whole >= 0)
@@ -330,17 +443,31 @@ def first_centre_s(features: Features) -> float:
     return field / 2 / rate_hz
 
 
-def _questions(task: Task, sets: Mapping[str, Labelled], classes: Sequence[str], seed: int) -> Iterator[Question]:
+def _questions(
+    task: Task, sets: Mapping[str, Labelled], classes: Sequence[str], seed: int
+) -> Iterator[Question]:
     """The task, and the controls that are trained."""
     truth = {name: _codes(item.labels, classes) for name, item in sets.items()}
-    yield _question("", sets, truth, {name: _unseen(item, truth[name]) for name, item in sets.items()})
+    yield _question(
+        "", sets, truth, {name: _unseen(item, truth[name]) for name, item in sets.items()}
+    )
     if "shuffled" in task.settings["controls"]:
-        permuted = {name: np.array(shuffled(truth[name].tolist(), seed)) for name in ("train", "dev")}
+        permuted = {
+            name: np.array(shuffled(truth[name].tolist(), seed)) for name in ("train", "dev")
+        }
         yield _question("shuffled", sets, truth | permuted, {})
     if "types" in task.settings["controls"]:
-        shares = np.bincount(truth["train"][sets["train"].segments], minlength=len(classes)).cumsum()
-        drawn = {kind: _draw(kind, shares, seed) for kind in {kind for item in sets.values() for kind in item.types}}
-        targets = {name: np.array([drawn[kind] for kind in item.types], np.int64) for name, item in sets.items()}
+        shares = np.bincount(
+            truth["train"][sets["train"].segments], minlength=len(classes)
+        ).cumsum()
+        drawn = {
+            kind: _draw(kind, shares, seed)
+            for kind in {kind for item in sets.values() for kind in item.types}
+        }
+        targets = {
+            name: np.array([drawn[kind] for kind in item.types], np.int64)
+            for name, item in sets.items()
+        }
         seen = set(sets["train"].types)
         notes = {
             name: f"{sum(np.array([kind in seen for kind in item.types], bool)[item.segments])} of {len(item.segments)} frames are "
@@ -350,8 +477,15 @@ def _questions(task: Task, sets: Mapping[str, Labelled], classes: Sequence[str],
         yield _question("types", sets, targets, notes)
 
 
-def _question(control: str, sets: Mapping[str, Labelled], of_segments: Mapping[str, np.ndarray], notes: Mapping[str, str]) -> Question:
-    return Question(control, {name: of_segments[name][item.segments] for name, item in sets.items()}, notes)
+def _question(
+    control: str,
+    sets: Mapping[str, Labelled],
+    of_segments: Mapping[str, np.ndarray],
+    notes: Mapping[str, str],
+) -> Question:
+    return Question(
+        control, {name: of_segments[name][item.segments] for name, item in sets.items()}, notes
+    )
 
 
 def _codes(labels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
@@ -364,19 +498,37 @@ def _unseen(item: Labelled, codes: np.ndarray) -> str:
     """A note on labels that training does not have, which can only be errors."""
     names = sorted({label for label, code in zip(item.labels, codes, strict=True) if code < 0})
     n = int((codes[item.segments] < 0).sum())
-    return f"{n} frames with labels that training does not have: {listed([repr(name) for name in names])}" if n else ""
+    return (
+        f"{n} frames with labels that training does not have: {listed([repr(name) for name in names])}"
+        if n
+        else ""
+    )
 
 
 def _draw(kind: str, shares: np.ndarray, seed: int) -> int:
     """A class at random, by (class,) cumulated counts; the same whichever other types there are."""
     digest = hashlib.sha256(f"{seed} {kind}".encode()).digest()
-    return int(np.searchsorted(shares, int.from_bytes(digest[:6], "big") / 2**48 * shares[-1], side="right"))
+    return int(
+        np.searchsorted(
+            shares, int.from_bytes(digest[:6], "big") / 2**48 * shares[-1], side="right"
+        )
+    )
 
 
-def _majority(common: Mapping[str, Any], sets: Mapping[str, Labelled], question: Question, classes: Sequence[str]) -> Iterator[Score]:
+def _majority(
+    common: Mapping[str, Any],
+    sets: Mapping[str, Labelled],
+    question: Question,
+    classes: Sequence[str],
+) -> Iterator[Score]:
     """Scores of the most frequent training label."""
     most = int(np.bincount(question.targets["train"]).argmax())
-    fields = {**common, "layer": NO_LAYER, "control": "majority", "n_train": len(question.targets["train"])}
+    fields = {
+        **common,
+        "layer": NO_LAYER,
+        "control": "majority",
+        "n_train": len(question.targets["train"]),
+    }
     for name in sets:
         if name != "train":
             note = "; ".join(filter(None, [f"always {classes[most]!r}", question.notes[name]]))
@@ -392,7 +544,12 @@ def _answers(
     question: Question,
 ) -> Iterator[Score]:
     """Scores of one layer on one question."""
-    common = {**common, "control": question.control, "budget": question.budget, "n_train": len(question.targets["train"])}
+    common = {
+        **common,
+        "control": question.control,
+        "budget": question.budget,
+        "n_train": len(question.targets["train"]),
+    }
     if len(np.unique(question.targets["train"])) < 2:
         note = f"control {question.control}: all training frames drew one label; it needs more types, or another seed"
         for name in sets:
@@ -413,7 +570,9 @@ def _answers(
     search = [entry(probe, *item) for probe, item in zip(probes, found, strict=True)]
     best = best_of(search)
     common = {**common, "search": search, "chosen": {"l2": probes[best].l2}}
-    yield _score({**common, "note": question.notes.get("dev", "")}, "dev", sets["dev"], found[best][0])
+    yield _score(
+        {**common, "note": question.notes.get("dev", "")}, "dev", sets["dev"], found[best][0]
+    )
     for name in sets:
         if name.startswith("test"):
             problem.progress.step(0)
@@ -430,6 +589,11 @@ def _score(common: Mapping[str, Any], name: str, item: Labelled, hits: np.ndarra
         return Score(**{**fields, "note": note}, counts=None)
     correct = np.bincount(item.owners, weights=hits, minlength=len(item.chosen)).astype(np.int64)
     utterances = [(one.utterance, len(one.frames)) for one in item.chosen]
-    outcomes = [{"key": utterance.key, "frames": n, "correct": int(right)} for (utterance, n), right in zip(utterances, correct, strict=True)]
-    counts = ratio_counts([block_of(utterance) for utterance, _ in utterances], correct, [n for _, n in utterances])
+    outcomes = [
+        {"key": utterance.key, "frames": n, "correct": int(right)}
+        for (utterance, n), right in zip(utterances, correct, strict=True)
+    ]
+    counts = ratio_counts(
+        [block_of(utterance) for utterance, _ in utterances], correct, [n for _, n in utterances]
+    )
     return Score(**fields, counts=counts, outcomes=outcomes)

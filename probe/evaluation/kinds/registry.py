@@ -13,7 +13,8 @@ class Kind:
     """What answers a question.
 
     Attributes:
-        check: refuses what ``run`` would refuse, without features, so that nothing is extracted for it.
+        check: refuses what ``run`` would refuse, without features, so that nothing is extracted for
+            it.
         run: yields the scores.
     """
 

@@ -1,9 +1,10 @@
-"""Kind ``shift``: another task, trained on each domain and tested on each. Domains are the values of the column ``across``: real
-domains, or conditions (``condition``).
+"""Kind ``shift``: another task, trained on each domain and tested on each. Domains are the values
+of the column ``across``: real domains, or conditions (``condition``).
 
-For every domain with training rows the wrapped task is trained on it, chooses settings and layer on that domain's dev rows, and is
-scored on every domain's test rows; its learning curves and online codes are left out. A cell that cannot be had (classes that the
-source domain lacks, no dev rows) gets a score without value and the reason.
+For every domain with training rows the wrapped task is trained on it, chooses settings and layer on
+that domain's dev rows, and is scored on every domain's test rows; its learning curves and online
+codes are left out. A cell that cannot be had (classes that the source domain lacks, no dev rows)
+gets a score without value and the reason.
 """
 
 import logging
@@ -65,14 +66,22 @@ def check(task: Task, problem: Problem, kind: Check) -> None:
 
 
 def _none(task: Task) -> ProbeError:
-    return ProbeError(f"{task.name}: no domain can be trained on: each needs train and dev rows of its own.")
+    return ProbeError(
+        f"{task.name}: no domain can be trained on: each needs train and dev rows of its own."
+    )
 
 
 def _inner(task: Task) -> Task:
     """The wrapped task without its learning curves and codes, which are its own."""
     assert task.of is not None
     off = {"budgets": [], "online_code": False}
-    return replace(task.of, settings={**task.of.settings, **{key: off[key] for key in off.keys() & task.of.settings.keys()}})
+    return replace(
+        task.of,
+        settings={
+            **task.of.settings,
+            **{key: off[key] for key in off.keys() & task.of.settings.keys()},
+        },
+    )
 
 
 def _domains(task: Task, problem: Problem) -> list[str]:
@@ -84,7 +93,9 @@ def _domains(task: Task, problem: Problem) -> list[str]:
     tests = [item for rows in problem.tests.values() for item in rows]
     column = task.settings["across"]
     if column not in (*problem.columns, "domain"):
-        raise ProbeError(f"{task.name}: across = {column!r}: the manifest has no such column; it has {', '.join(problem.columns)}.")
+        raise ProbeError(
+            f"{task.name}: across = {column!r}: the manifest has no such column; it has {', '.join(problem.columns)}."
+        )
     for split, rows in (("train", problem.train), ("test", tests)):
         if not rows:
             raise ProbeError(f"{task.name}: {lacking(split, 0, column)}")
@@ -95,7 +106,9 @@ def _domains(task: Task, problem: Problem) -> list[str]:
             if column == "condition"
             else f"two or more names in the manifest's column {column} over train and test rows"
         )
-        raise ProbeError(f"{task.name}: domains {', '.join(repr(name) for name in domains)}; expected {expected}.")
+        raise ProbeError(
+            f"{task.name}: domains {', '.join(repr(name) for name in domains)}; expected {expected}."
+        )
     return domains
 
 

@@ -1,20 +1,25 @@
-"""Kind ``transcribe``: characters, letters or phones from frames by a CTC head on every layer, and on a learned sum of all layers.
+"""Kind ``transcribe``: characters, letters or phones from frames by a CTC head on every layer, and
+on a learned sum of all layers.
 
-Frames that come faster than every ``frame_ms`` are joined, so that a head sees 10 ms features at the rate of 20 ms models.
+Frames that come faster than every ``frame_ms`` are joined, so that a head sees 10 ms features at
+the rate of 20 ms models.
 
-Heads are trained for several layers together (`probe.heads.ctc.all_layers`). The weighted sum (layer `WEIGHTED`, SUPERB's way) is
-trained on its own, after the single layers and without influence on them: softmax weights over all layers of one width, each
-standardised as when it stands alone, trained with the head.
+Heads are trained for several layers together (`probe.heads.ctc.all_layers`). The weighted sum
+(layer `WEIGHTED`, SUPERB's way) is trained on its own, after the single layers and without
+influence on them: softmax weights over all layers of one width, each standardised as when it stands
+alone, trained with the head.
 
-Metrics: WER and CER, sums of errors over sums of reference words or characters (lower is better), on the transcripts as the
-manifest has them or as the units have them; PER the same over phones. Learning rate, epoch, decoder and layer are chosen by dev CER
-or PER. tasks/README.md says how this differs from SUPERB.
+Metrics: WER and CER, sums of errors over sums of reference words or characters (lower is better),
+on the transcripts as the manifest has them or as the units have them; PER the same over phones.
+Learning rate, epoch, decoder and layer are chosen by dev CER or PER. tasks/README.md says how this
+differs from SUPERB.
 
-Control ``shuffled`` is trained at the layer that dev chose, on shuffled training and dev transcripts; budgets
-(`probe.evaluation.label_budgets`) train every layer on some of the utterances.
+Control ``shuffled`` is trained at the layer that dev chose, on shuffled training and dev
+transcripts; budgets (`probe.evaluation.label_budgets`) train every layer on some of the utterances.
 
-Where the features were extracted with the checkpoint's own CTC head, its greedy transcripts are scored too (head ``own-ctc``, layer
-``ctc``), on transcripts case-folded on both sides: fine-tuned checkpoints write capitals. That is a reference, not a probe.
+Where the features were extracted with the checkpoint's own CTC head, its greedy transcripts are
+scored too (head ``own-ctc``, layer ``ctc``), on transcripts case-folded on both sides: fine-tuned
+checkpoints write capitals. That is a reference, not a probe.
 """
 
 import logging
@@ -27,7 +32,17 @@ from typing import Any
 import numpy as np
 
 from probe.errors import ProbeError, listed
-from probe.evaluation.dataset import Features, LayerSum, Problem, Score, block_of, labelled, layer_sum, refuse_empty, shuffled
+from probe.evaluation.dataset import (
+    Features,
+    LayerSum,
+    Problem,
+    Score,
+    block_of,
+    labelled,
+    layer_sum,
+    refuse_empty,
+    shuffled,
+)
 from probe.evaluation.label_budgets import within_budget
 from probe.evaluation.tasks import Task
 from probe.evaluation.transcript_decoding import Decoding, check_decoding
@@ -54,7 +69,8 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
     """Error rates of every layer on dev and on each test set.
 
     Raises:
-        ProbeError: no rows with text in a split, training text that never fits its audio, or words that a lexicon lacks.
+        ProbeError: no rows with text in a split, training text that never fits its audio, or words
+            that a lexicon lacks.
     """
     material = _material(task, problem)
     transcripts, excluded = material.transcripts, material.excluded
@@ -76,7 +92,9 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
         yield score
     if control:
         best = min(features.layers, key=lambda layer: dev_scores[layer])
-        yield from _answers(task, problem, features, transcripts, replace(control, layers=[best]), excluded)
+        yield from _answers(
+            task, problem, features, transcripts, replace(control, layers=[best]), excluded
+        )
     for question in budgets:
         yield from _answers(task, problem, features, transcripts, question, excluded)
 
@@ -93,7 +111,9 @@ def check(task: Task, problem: Problem) -> None:
 
 @dataclass(frozen=True)
 class Material:
-    """The texts of a task: those of training, of dev, and of each test set; what was left out is counted."""
+    """The texts of a task: those of training, of dev, and of each test set; what was left out is
+    counted.
+    """
 
     transcripts: Transcripts
     parts: Sequence[Part]
@@ -113,12 +133,18 @@ def _material(task: Task, problem: Problem) -> Material:
         for split, name, rows, tally in [
             ("train", "", problem.train, excluded),
             ("dev", "", problem.dev, excluded),
-            *(("test", name, problem.tests[name], tally) for name, tally in problem.tallies(excluded).items()),
+            *(
+                ("test", name, problem.tests[name], tally)
+                for name, tally in problem.tallies(excluded).items()
+            ),
         ]
     )
     splits = {"train": (problem.train, train.rows), "dev": (problem.dev, dev.rows)}
     if problem.strict:
-        tested = [[item for rows in some for item in rows] for some in (problem.tests.values(), (part.rows for part in tests))]
+        tested = [
+            [item for rows in some for item in rows]
+            for some in (problem.tests.values(), (part.rows for part in tests))
+        ]
         splits["test"] = (tested[0], tested[1])
     refuse_empty(task.name, "text", splits)
     if len(train.rows) < LEAST_UTTERANCES:
@@ -144,8 +170,12 @@ class Question:
 
 def _control(problem: Problem, own: Question) -> Question:
     """The control, of one layer: the one that dev chooses takes the place of the first."""
-    train, dev = (replace(part, texts=shuffled(part.texts, problem.seed)) for part in (own.train, own.dev))
-    return replace(own, train=train, dev=dev, layers=own.layers[:1], weighted=False, control="shuffled")
+    train, dev = (
+        replace(part, texts=shuffled(part.texts, problem.seed)) for part in (own.train, own.dev)
+    )
+    return replace(
+        own, train=train, dev=dev, layers=own.layers[:1], weighted=False, control="shuffled"
+    )
 
 
 def _budgets(task: Task, problem: Problem, features: Features, own: Question) -> Iterator[Question]:
@@ -155,14 +185,25 @@ def _budgets(task: Task, problem: Problem, features: Features, own: Question) ->
     for budget in task.settings["budgets"]:
         chosen = within_budget(budget, keys, own.train.texts, durations_s, problem.seed)
         if not chosen:
-            log.warning("%s: budget %s pays for %s; left out", task.name, budget, "all" if chosen is None else "no utterance")
+            log.warning(
+                "%s: budget %s pays for %s; left out",
+                task.name,
+                budget,
+                "all" if chosen is None else "no utterance",
+            )
             continue
-        train = replace(own.train, rows=[own.train.rows[i] for i in chosen], texts=[own.train.texts[i] for i in chosen])
+        train = replace(
+            own.train,
+            rows=[own.train.rows[i] for i in chosen],
+            texts=[own.train.texts[i] for i in chosen],
+        )
         yield replace(own, train=train, weighted=False, budget=budget)
 
 
 def _of_layer(task: Task, question: Question) -> int:
-    """Steps of one layer: every epoch of every learning rate counts as many as there are training utterances."""
+    """Steps of one layer: every epoch of every learning rate counts as many as there are training
+    utterances.
+    """
     return len(task.settings["learning_rates"]) * task.settings["epochs"] * len(question.train.rows)
 
 
@@ -172,7 +213,12 @@ def _n_steps(task: Task, question: Question) -> int:
 
 
 def _answers(
-    task: Task, problem: Problem, features: Features, transcripts: Transcripts, question: Question, excluded: Counter[str]
+    task: Task,
+    problem: Problem,
+    features: Features,
+    transcripts: Transcripts,
+    question: Question,
+    excluded: Counter[str],
 ) -> Iterator[Score]:
     """Scores of every layer on one question; layers that are trained together are kept together."""
     decoding = Decoding(task, Vocabulary.of(question.train.texts, transcripts.separator))
@@ -199,7 +245,12 @@ def _answers(
         yield from found
         start, mark = time.monotonic(), problem.progress.mark
     if question.weighted:
-        yield from part_of(problem, name(WEIGHTED), of_layer, lambda: scores(_mixed(task, problem, features, question, summed)))
+        yield from part_of(
+            problem,
+            name(WEIGHTED),
+            of_layer,
+            lambda: scores(_mixed(task, problem, features, question, summed)),
+        )
 
 
 def _scores(
@@ -230,7 +281,9 @@ def _scores(
             "search": reading.search,
             "chosen": {**reading.chosen, **transcripts.symbols},
             "layer_weights": dict(zip(names, probe.shares_, strict=True)) if of_sum else {},
-            "excluded": {**excluded, TOO_SHORT: len(probe.too_short_)} if probe.too_short_ else dict(excluded),
+            "excluded": {**excluded, TOO_SHORT: len(probe.too_short_)}
+            if probe.too_short_
+            else dict(excluded),
         }
         about = [of_sum.note] if of_sum else []
         for part, frames in _with_frames(features, names, dev, dev_frames, tests):
@@ -239,7 +292,11 @@ def _scores(
 
 
 def _with_frames(
-    features: Features, layers: Sequence[str], dev: Part, dev_frames: list[np.ndarray], tests: Sequence[Part]
+    features: Features,
+    layers: Sequence[str],
+    dev: Part,
+    dev_frames: list[np.ndarray],
+    tests: Sequence[Part],
 ) -> Iterator[tuple[Part, list[np.ndarray]]]:
     """Dev and the test sets with their frames, which are read when their turn comes."""
     yield dev, dev_frames
@@ -247,7 +304,9 @@ def _with_frames(
         yield part, _read(features, layers, part)
 
 
-def _fitted(task: Task, problem: Problem, features: Features, question: Question) -> Iterator[list[tuple[str, CTCProbe]]]:
+def _fitted(
+    task: Task, problem: Problem, features: Features, question: Question
+) -> Iterator[list[tuple[str, CTCProbe]]]:
     """(layer, its probe) of the layers that are trained together, in the layers' order."""
     train, dev = question.train, question.dev
 
@@ -270,7 +329,9 @@ def _fitted(task: Task, problem: Problem, features: Features, question: Question
     )
 
 
-def _mixed(task: Task, problem: Problem, features: Features, question: Question, summed: LayerSum | None) -> Iterator[tuple[str, CTCProbe]]:
+def _mixed(
+    task: Task, problem: Problem, features: Features, question: Question, summed: LayerSum | None
+) -> Iterator[tuple[str, CTCProbe]]:
     """The probe of the learned sum of layers, where there is one."""
     if summed is None:
         return
@@ -280,22 +341,34 @@ def _mixed(task: Task, problem: Problem, features: Features, question: Question,
     probe = _probe(task, problem, features.hop_s, n_mixed=len(summed.layers))
     yield (
         WEIGHTED,
-        probe.fit(frames, train.texts, dev_frames, dev.texts, lambda: problem.progress.step(len(train.rows))),
+        probe.fit(
+            frames,
+            train.texts,
+            dev_frames,
+            dev.texts,
+            lambda: problem.progress.step(len(train.rows)),
+        ),
     )
 
 
-def _summed(task: Task, problem: Problem, features: Features, question: Question) -> LayerSum | None:
+def _summed(
+    task: Task, problem: Problem, features: Features, question: Question
+) -> LayerSum | None:
     """The layers whose sum is trained, if any."""
     if not question.weighted:
         return None
-    widths = {layer: features.fitting.width or features.store.layers[layer] for layer in features.layers}
+    widths = {
+        layer: features.fitting.width or features.store.layers[layer] for layer in features.layers
+    }
     parts = (question.train, question.dev, *question.tests)
     train, dev, *tests = (sum(features.of(item).n_rows for item in part.rows) for part in parts)
     return layer_sum(task.name, features, widths, max(train + dev, *tests, 0), problem.memory_bytes)
 
 
 def _read(features: Features, layers: Sequence[str], part: Part) -> list[np.ndarray]:
-    """(frame, layer * dim) of each utterance: the layers side by side, as a sum of several takes them."""
+    """(frame, layer * dim) of each utterance: the layers side by side, as a sum of several takes
+    them.
+    """
     if len(layers) == 1:
         return list(features.read(layers[0], part.rows))
     of_layers = [features.read(name, part.rows) for name in layers]
@@ -304,7 +377,17 @@ def _read(features: Features, layers: Sequence[str], part: Part) -> list[np.ndar
 
 def _probe(task: Task, problem: Problem, hop_s: float, n_mixed: int = 1) -> CTCProbe:
     settings = task.settings
-    same = ("head", "learning_rates", "epochs", "patience", "batch_size", "hidden", "dropout", "hidden_sizes", "activation")
+    same = (
+        "head",
+        "learning_rates",
+        "epochs",
+        "patience",
+        "batch_size",
+        "hidden",
+        "dropout",
+        "hidden_sizes",
+        "activation",
+    )
     return CTCProbe(
         **{key: settings[key] for key in (*same, "context", "spec_augment", "units")},
         join=max(1, round(settings["frame_ms"] / 1000 / hop_s)),
@@ -316,7 +399,9 @@ def _probe(task: Task, problem: Problem, hop_s: float, n_mixed: int = 1) -> CTCP
 
 
 def _own_head(features: Features, parts: Sequence[Part], excluded: Counter[str]) -> Iterator[Score]:
-    """The greedy transcripts that the checkpoint's own CTC head gave at extraction: a reference, nothing is trained here."""
+    """The greedy transcripts that the checkpoint's own CTC head gave at extraction: a reference,
+    nothing is trained here.
+    """
     alphabet = set(features.ctc["alphabet"].casefold())
     common = {
         "layer": CTC_LAYER,
@@ -330,12 +415,16 @@ def _own_head(features: Features, parts: Sequence[Part], excluded: Counter[str])
         if not part.rows:
             continue
         references = [case_folded(item.text) for item in part.rows]
-        unknown = Counter(character for text in references for character in text if character not in alphabet)
+        unknown = Counter(
+            character for text in references for character in text if character not in alphabet
+        )
         note = "its own head, greedy, both sides case-folded"
         if unknown:
             note += f"; {sum(unknown.values())} characters that it cannot write: {listed([repr(item) for item in sorted(unknown)])}"
         texts = [case_folded(features.of(item).ctc_text or "") for item in part.rows]
-        yield from _counted(common, Part(part.split, part.domain, part.rows, references, [note]), texts)
+        yield from _counted(
+            common, Part(part.split, part.domain, part.rows, references, [note]), texts
+        )
 
 
 def _warn_of_short(layer: str, probe: CTCProbe, part: Part, frames: list[np.ndarray]) -> str:
@@ -348,16 +437,27 @@ def _warn_of_short(layer: str, probe: CTCProbe, part: Part, frames: list[np.ndar
     if not short:
         return ""
     n = len(short)
-    log.warning("layer %s: %s: %d utterances with fewer frames than labels need: %s", layer, part.split, n, listed(short))
+    log.warning(
+        "layer %s: %s: %d utterances with fewer frames than labels need: %s",
+        layer,
+        part.split,
+        n,
+        listed(short),
+    )
     return f"{n} utterances with fewer frames than labels"
 
 
-def _counted(common: dict[str, Any], part: Part, texts: Sequence[str], note: str = "") -> Iterator[Score]:
+def _counted(
+    common: dict[str, Any], part: Part, texts: Sequence[str], note: str = ""
+) -> Iterator[Score]:
     """Error rates of transcripts; scores without value where there are no utterances."""
     metrics = PHONE_METRICS if common["select_by"] == "per" else TEXT_METRICS
     common = {**common, "split": part.split, "test_domain": part.domain, "n": len(part.rows)}
     if not part.rows:
-        yield from (Score(**common, metric=metric, counts=None, note="no rows with text") for metric in metrics)
+        yield from (
+            Score(**common, metric=metric, counts=None, note="no rows with text")
+            for metric in metrics
+        )
         return
     blocks = [block_of(item) for item in part.rows]
     outcomes = [
@@ -366,5 +466,14 @@ def _counted(common: dict[str, Any], part: Part, texts: Sequence[str], note: str
     ]
     notes = "; ".join(filter(None, [*part.notes, note]))
     for metric, count in metrics.items():
-        errors, units = zip(*(count(reference, text) for reference, text in zip(part.texts, texts, strict=True)), strict=True)
-        yield Score(**common, metric=metric, counts=ratio_counts(blocks, errors, units), note=notes, outcomes=outcomes)
+        errors, units = zip(
+            *(count(reference, text) for reference, text in zip(part.texts, texts, strict=True)),
+            strict=True,
+        )
+        yield Score(
+            **common,
+            metric=metric,
+            counts=ratio_counts(blocks, errors, units),
+            note=notes,
+            outcomes=outcomes,
+        )

@@ -1,15 +1,18 @@
 """Kind ``verify``: speaker verification on lists of trials, on every layer.
 
-Metrics: EER (``eer`` by linear interpolation of the ROC, or ``eer_hull``), and minDCF at priors of 0.01 and 0.05; lower is better.
-The layer, and the setting of a trained head, are those of the best dev EER. Backends: `probe.evaluation.verification_backends`.
+Metrics: EER (``eer`` by linear interpolation of the ROC, or ``eer_hull``), and minDCF at priors of
+0.01 and 0.05; lower is better. The layer, and the setting of a trained head, are those of the best
+dev EER. Backends: `probe.evaluation.verification_backends`.
 
 Scores may be normalised with a cohort, the training utterances of speakers that occur in no trial:
 
-* ``s-norm``: the mean of the score standardised by the enrolment's scores with the cohort, and by the test's;
-* ``as-norm``: the same with the ``cohort_top`` highest of these scores on each side (Matejka et al. 2017).
+* ``s-norm``: the mean of the score standardised by the enrolment's scores with the cohort, and by
+  the test's;
+* ``as-norm``: the same with the ``cohort_top`` highest of these scores on each side (Matejka et al.
+  2017).
 
-Everything that is fitted is fitted on training rows. Control ``shuffled``: the same scores against shuffled answers; what learns from
-speakers learns from shuffled ones.
+Everything that is fitted is fitted on training rows. Control ``shuffled``: the same scores against
+shuffled answers; what learns from speakers learns from shuffled ones.
 
 SUPERB's ASV differs: it reports the best test checkpoint, and reads a learned sum of layers.
 """
@@ -71,7 +74,9 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """The scores of one backend with the setting that dev picked; without scores where ``note`` says why."""
+    """The scores of one backend with the setting that dev picked; without scores where ``note``
+    says why.
+    """
 
     chosen: Mapping[str, Any]
     search: Sequence[Mapping[str, Any]]
@@ -83,17 +88,30 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
     """EER and minDCF of every layer and backend on the dev trials and on each list of test trials."""
     trials: dict[List, Sequence[Trial]] = {DEV: problem.dev_trials}
     trials |= {("test", name): of_name for name, of_name in problem.trials.items()}
-    ends = [end for of_list in trials.values() for trial in of_list for end in (trial.enroll, trial.test)]
+    ends = [
+        end
+        for of_list in trials.values()
+        for trial in of_list
+        for end in (trial.enroll, trial.test)
+    ]
     in_trials = {end.speaker for end in ends}
     unseen = [item for item in problem.train if item.speaker and item.speaker not in in_trials]
     if nameless := len({place_of(end) for end in ends if not end.speaker}):
-        log.warning("%s: %d utterances of trials have no speaker: training may hold theirs unseen", task.name, nameless)
-    excluded = Counter("speaker in a trial" if item.speaker else "no speaker" for item in problem.train)
+        log.warning(
+            "%s: %d utterances of trials have no speaker: training may hold theirs unseen",
+            task.name,
+            nameless,
+        )
+    excluded = Counter(
+        "speaker in a trial" if item.speaker else "no speaker" for item in problem.train
+    )
     excluded["speaker in a trial"] -= len(unseen)
     excluded = +excluded
     questions = list(_questions(task, problem, trials, [item.speaker for item in unseen]))
     utterances = list({place_of(item): item for item in [*ends, *problem.train]}.values())
-    n_steps = {backend: n_steps_of(backend, task, len(unseen)) for backend in task.settings["backends"]}
+    n_steps = {
+        backend: n_steps_of(backend, task, len(unseen)) for backend in task.settings["backends"]
+    }
     problem.progress.add(sum(n_steps.values()) * len(questions) * len(features.layers))
 
     def of_backend(rows: LayerRows, backend: str, question: Question) -> Iterator[Score]:
@@ -107,7 +125,9 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
             "layer": rows.layer,
             "head": backend,
             "headline": backend == task.settings["headline"],
-            "n_train": 0 if backend == "cosine" else len(unseen if backend in ON_SPEAKERS else problem.train),
+            "n_train": 0
+            if backend == "cosine"
+            else len(unseen if backend in ON_SPEAKERS else problem.train),
             "excluded": dict(excluded) if learns else {},
         }
         yield from _scores(task, question, answer, shared)
@@ -117,7 +137,12 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
         rows = LayerRows(features, layer, utterances, problem.memory_bytes)
         for backend, question in itertools.product(task.settings["backends"], questions):
             name = f"layer {layer}, {backend}, {question.control}"
-            yield from part_of(problem, name, n_steps[backend], functools.partial(of_backend, rows, backend, question))
+            yield from part_of(
+                problem,
+                name,
+                n_steps[backend],
+                functools.partial(of_backend, rows, backend, question),
+            )
 
 
 def check(task: Task, problem: Problem) -> None:
@@ -126,12 +151,19 @@ def check(task: Task, problem: Problem) -> None:
     Raises:
         ProbeError: there are none to choose on, or none to report.
     """
-    for name, trials in (("dev", problem.dev_trials), *(("test", trials) for trials in problem.trials.values())):
+    for name, trials in (
+        ("dev", problem.dev_trials),
+        *(("test", trials) for trials in problem.trials.values()),
+    ):
         if not trials:
-            raise ProbeError(f"{task.name}: no {name} trials. Give lists with --trials and --dev-trials.")
+            raise ProbeError(
+                f"{task.name}: no {name} trials. Give lists with --trials and --dev-trials."
+            )
 
 
-def _questions(task: Task, problem: Problem, trials: Mapping[List, Sequence[Trial]], speakers: Sequence[str]) -> Iterator[Question]:
+def _questions(
+    task: Task, problem: Problem, trials: Mapping[List, Sequence[Trial]], speakers: Sequence[str]
+) -> Iterator[Question]:
     targets = {name: [trial.target for trial in of_list] for name, of_list in trials.items()}
     yield Question("", trials, targets, speakers)
     if "shuffled" in task.settings["controls"]:
@@ -139,17 +171,24 @@ def _questions(task: Task, problem: Problem, trials: Mapping[List, Sequence[Tria
         yield Question("shuffled", trials, mixed, shuffled(speakers, problem.seed))
 
 
-def _answer(backend: str, task: Task, problem: Problem, material: Material, question: Question) -> Answer:
+def _answer(
+    backend: str, task: Task, problem: Problem, material: Material, question: Question
+) -> Answer:
     """The scores of all lists with the setting that has the best dev EER, the first among equals."""
     how = task.settings["normalise"]
     cohort = cohort_of(material.unseen, problem.seed) if how != "none" else []
     note = why_none(backend, material)
     if how != "none" and len(cohort) < LEAST_COHORT:
-        note = note or f"{len(cohort)} training utterances of speakers in no trial; {how} needs {LEAST_COHORT}"
+        note = (
+            note
+            or f"{len(cohort)} training utterances of speakers in no trial; {how} needs {LEAST_COHORT}"
+        )
     if note:
         return Answer({}, [], {}, note)
     top = task.settings["cohort_top"] if how == "as-norm" else len(cohort)
-    said: dict[str, Any] = {"normalise": how} | ({"cohort": len(cohort), "cohort_top": min(top, len(cohort))} if cohort else {})
+    said: dict[str, Any] = {"normalise": how} | (
+        {"cohort": len(cohort), "cohort_top": min(top, len(cohort))} if cohort else {}
+    )
     if backend == "plda":
         said["plda_input"] = task.settings["plda_input"]
     best: dict[str, Any] = {}
@@ -162,7 +201,11 @@ def _answer(backend: str, task: Task, problem: Problem, material: Material, ques
         search.append({**setting, f"dev_{metric}": value})
         if len(search) == 1 or value < best[f"dev_{metric}"]:
             best = search[-1]
-            others = {name: _scored(embed, trials, cohort, top) for name, trials in question.trials.items() if name != DEV}
+            others = {
+                name: _scored(embed, trials, cohort, top)
+                for name, trials in question.trials.items()
+                if name != DEV
+            }
             scores = {DEV: on_dev} | others
     picked = {name: value for name, value in best.items() if name != f"dev_{metric}"}
     return Answer(said | picked, search if picked else [], scores)
@@ -179,16 +222,23 @@ def _scored(embed: Backend, trials: Sequence[Trial], cohort: Sequence[Any], top:
     if not cohort:
         return scores
     mean, deviation = voices.against(embed(cohort), top)
-    return ((scores - mean[enroll]) / deviation[enroll] + (scores - mean[test]) / deviation[test]) / 2
+    return (
+        (scores - mean[enroll]) / deviation[enroll] + (scores - mean[test]) / deviation[test]
+    ) / 2
 
 
 def _counts(question: Question, name: List, scores: np.ndarray) -> dict[str, Any]:
     trials = question.trials[name]
-    enroll, test = [block_of(trial.enroll) for trial in trials], [block_of(trial.test) for trial in trials]
+    enroll, test = (
+        [block_of(trial.enroll) for trial in trials],
+        [block_of(trial.test) for trial in trials],
+    )
     return trial_counts(enroll, test, question.targets[name], scores)
 
 
-def _scores(task: Task, question: Question, answer: Answer, shared: Mapping[str, Any]) -> Iterator[Score]:
+def _scores(
+    task: Task, question: Question, answer: Answer, shared: Mapping[str, Any]
+) -> Iterator[Score]:
     """One score for each list and metric; all metrics of a list hold the same counts."""
     selects = EER[task.settings["eer"]]
     for name, trials in question.trials.items():
@@ -213,6 +263,13 @@ def _scores(task: Task, question: Question, answer: Answer, shared: Mapping[str,
 
 def _outcomes(question: Question, name: List, answer: Answer) -> list[dict[str, Any]]:
     return [
-        {"enroll": trial.enroll.key, "test": trial.test.key, "label": int(target), "score": float(score)}
-        for trial, target, score in zip(question.trials[name], question.targets[name], answer.scores[name], strict=True)
+        {
+            "enroll": trial.enroll.key,
+            "test": trial.test.key,
+            "label": int(target),
+            "score": float(score),
+        }
+        for trial, target, score in zip(
+            question.trials[name], question.targets[name], answer.scores[name], strict=True
+        )
     ]

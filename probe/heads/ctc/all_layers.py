@@ -1,11 +1,14 @@
 """CTC heads of many layers, with all their learning rates, trained together.
 
-A problem is a layer with a learning rate. All problems see the same utterances in the same order, so labels and lengths are shared:
-one CTC loss serves them all (`probe.heads.ctc.loss`), one product with the frames the learning rates of a layer, and one loop over
-time all LSTMs (`probe.heads.ctc.stacked`). The rest is each problem's own: gradient norm, Adam's moments, best epoch, learning rate,
-the epoch it stops after. What comes out is what `CTCProbe` finds for each layer alone, up to rounding.
+A problem is a layer with a learning rate. All problems see the same utterances in the same order,
+so labels and lengths are shared: one CTC loss serves them all (`probe.heads.ctc.loss`), one product
+with the frames the learning rates of a layer, and one loop over time all LSTMs
+(`probe.heads.ctc.stacked`). The rest is each problem's own: gradient norm, Adam's moments, best
+epoch, learning rate, the epoch it stops after. What comes out is what `CTCProbe` finds for each
+layer alone, up to rounding.
 
-How many go together is bounded by memory. LSTMs too large to gain (`MOST_HIDDEN_TOGETHER`), or to fit, are trained one at a time.
+How many go together is bounded by memory. LSTMs too large to gain (`MOST_HIDDEN_TOGETHER`), or to
+fit, are trained one at a time.
 """
 
 import math
@@ -25,7 +28,8 @@ from probe.heads.ctc.vocabulary import symbol_error_rates
 
 # What layers that are trained together may take; a layer that is larger is trained alone.
 MEMORY_BYTES = 4 << 30
-# LSTMs with more units are trained one at a time, which took no longer and less memory: see `benchmarks/ctc.py --step`.
+# LSTMs with more units are trained one at a time, which took no longer and less memory: see
+# `benchmarks/ctc.py --step`.
 MOST_HIDDEN_TOGETHER = 256
 # Adam's, as torch has them.
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
@@ -54,17 +58,21 @@ def fit_groups(
     on_epoch: Callable[[int, int], Any] = lambda _n, _spared: None,
     memory_bytes: int = MEMORY_BYTES,
 ) -> Iterator[list[tuple[str, CTCProbe]]]:
-    """(layer, its fitted probe) of the layers that are trained together, group after group, in order.
+    """(layer, its fitted probe) of the layers that are trained together, group after group, in
+    order.
 
-    What comes before a group has no influence on it: layers from a group's first on are grouped, and trained, just the same.
+    What comes before a group has no influence on it: layers from a group's first on are grouped,
+    and trained, just the same.
 
     Args:
         new_probe: a probe that is not fitted, without weighted sum; the same settings every time.
-        layers: (name, frames of the training utterances, of the dev ones), (frame, dim) each; read when their turn comes.
-        on_epoch: called after each epoch with the number of heads that it trained, and with the epochs that heads which end
-            with it are spared.
-        memory_bytes: of the frames held at once, float32, and of what LSTMs keep for their gradients. A group of layers ends where
-            another like its last would not fit; also where layers do not have the same numbers of frames.
+        layers: (name, frames of the training utterances, of the dev ones), (frame, dim) each; read
+            when their turn comes.
+        on_epoch: called after each epoch with the number of heads that it trained, and with the
+            epochs that heads which end with it are spared.
+        memory_bytes: of the frames held at once, float32, and of what LSTMs keep for their
+            gradients. A group of layers ends where another like its last would not fit; also where
+            layers do not have the same numbers of frames.
 
     Raises:
         ProbeError: no transcript has a symbol, or no utterance is long enough for its labels.
@@ -73,12 +81,21 @@ def fit_groups(
     for name, frames, dev_frames in layers:
         probe = new_probe()
         layer = _Layer(name, probe, *probe.prepare(frames, texts, dev_frames))
-        alone = layer.n_lstm_bytes and (layer.n_bytes > memory_bytes or probe.settings.hidden > MOST_HIDDEN_TOGETHER)
-        if group and (alone or layer.lengths != group[0].lengths):  # with other lengths, batches would not be the same
+        alone = layer.n_lstm_bytes and (
+            layer.n_bytes > memory_bytes or probe.settings.hidden > MOST_HIDDEN_TOGETHER
+        )
+        if group and (
+            alone or layer.lengths != group[0].lengths
+        ):  # with other lengths, batches would not be the same
             yield _fit(group, dev_texts, on_epoch)
             group = []
         if alone:
-            yield [(name, probe.fit_prepared(layer.train, layer.dev, dev_texts, lambda: on_epoch(1, 0)))]
+            yield [
+                (
+                    name,
+                    probe.fit_prepared(layer.train, layer.dev, dev_texts, lambda: on_epoch(1, 0)),
+                )
+            ]
             continue
         group.append(layer)
         if sum(item.n_bytes for item in group) + layer.n_bytes > memory_bytes:
@@ -94,7 +111,8 @@ class _Layer:
     Attributes:
         runs: one per learning rate.
         active: positions in ``runs`` of the heads in training: the rates below.
-        weights: parameter of a `probe.heads.ctc.modules.CTCHead` -> (rate, ...) float32; a weight before its bias, first layer first.
+        weights: parameter of a `probe.heads.ctc.modules.CTCHead` -> (rate, ...) float32; a weight
+            before its bias, first layer first.
         mean, square: Adam's moments, same shapes.
     """
 
@@ -107,12 +125,19 @@ class _Layer:
     def begin(self) -> None:
         """Weights and moments as they are before training."""
         start = self.probe.new_head().named_parameters()
-        self.weights = {key: torch.stack([value.detach()] * len(self.runs)).requires_grad_() for key, value in start}
-        self.mean, self.square = ({key: torch.zeros_like(value) for key, value in self.weights.items()} for _ in range(2))
+        self.weights = {
+            key: torch.stack([value.detach()] * len(self.runs)).requires_grad_()
+            for key, value in start
+        }
+        self.mean, self.square = (
+            {key: torch.zeros_like(value) for key, value in self.weights.items()} for _ in range(2)
+        )
 
     @property
     def lengths(self) -> tuple[list[int], list[int], list[int]]:
-        """Frames of every utterance, train and dev; which training utterances were too short to be among them."""
+        """Frames of every utterance, train and dev; which training utterances were too short to be
+        among them.
+        """
         return self.train.lengths, [len(rows) for rows in self.dev], self.probe.too_short_
 
     @property
@@ -130,16 +155,23 @@ class _Layer:
         """(batch, frame, dim) as heads read utterances of (frame, dim).
 
         Args:
-            epoch: of training, for what SpecAugment hides of the ``chosen`` utterances; None where nothing is hidden.
+            epoch: of training, for what SpecAugment hides of the ``chosen`` utterances; None where
+                nothing is hidden.
         """
         frames, lengths = pad(rows)
-        masks = None if epoch is None else self.probe.masks(epoch, chosen, lengths.tolist(), frames.shape[2])
+        masks = (
+            None
+            if epoch is None
+            else self.probe.masks(epoch, chosen, lengths.tolist(), frames.shape[2])
+        )
         return as_read(frames, lengths, masks, self.probe.settings)
 
     @torch.no_grad()
     def step(self) -> None:
         """Adam with the gradients in ``weights``, each head's clipped to its norm."""
-        gradients = {key: value.grad for key, value in self.weights.items() if value.grad is not None}
+        gradients = {
+            key: value.grad for key, value in self.weights.items() if value.grad is not None
+        }
         squares = [gradient.flatten(1).square().sum(1) for gradient in gradients.values()]
         factor = (self.probe.clip / (torch.stack(squares).sum(0).sqrt() + 1e-6)).clamp(max=1)
         self.steps += 1
@@ -150,7 +182,9 @@ class _Layer:
             self.mean[key].lerp_(gradient, 1 - BETA_1)
             self.square[key].mul_(BETA_2).addcmul_(gradient, gradient, value=1 - BETA_2)
             root = self.square[key].sqrt().div_(math.sqrt(1 - BETA_2**self.steps)).add_(EPSILON)
-            self.weights[key].addcmul_(self.mean[key] / root, gradient.new_tensor(sizes).view(shape), value=-1)
+            self.weights[key].addcmul_(
+                self.mean[key] / root, gradient.new_tensor(sizes).view(shape), value=-1
+            )
             self.weights[key].grad = None
 
     def state(self, rate: int) -> dict[str, Tensor]:
@@ -159,14 +193,24 @@ class _Layer:
 
     def drop_finished(self, patience: int) -> None:
         """Ends the heads whose dev score has not improved for so long, or is not a number."""
-        rates = [k for k, i in enumerate(self.active) if self.runs[i].waited < patience and not self.runs[i].over]
+        rates = [
+            k
+            for k, i in enumerate(self.active)
+            if self.runs[i].waited < patience and not self.runs[i].over
+        ]
         if len(rates) < len(self.active):
             self.active = [self.active[k] for k in rates]
-            self.weights = {key: value.detach()[rates].requires_grad_() for key, value in self.weights.items()}
-            self.mean, self.square = ({key: value[rates] for key, value in x.items()} for x in (self.mean, self.square))
+            self.weights = {
+                key: value.detach()[rates].requires_grad_() for key, value in self.weights.items()
+            }
+            self.mean, self.square = (
+                {key: value[rates] for key, value in x.items()} for x in (self.mean, self.square)
+            )
 
 
-def _fit(group: list[_Layer], dev_texts: Sequence[str], on_epoch: Callable[[int, int], Any]) -> list[tuple[str, CTCProbe]]:
+def _fit(
+    group: list[_Layer], dev_texts: Sequence[str], on_epoch: Callable[[int, int], Any]
+) -> list[tuple[str, CTCProbe]]:
     """Trains a group of layers with equal numbers of frames."""
     for layer in group:
         layer.begin()
@@ -193,17 +237,31 @@ def _fit(group: list[_Layer], dev_texts: Sequence[str], on_epoch: Callable[[int,
 
 def _step(layers: list[_Layer], epoch: int, chosen: Sequence[int], scratch: Scratch) -> None:
     """One batch of training."""
-    parts = _logits(layers, [[layer.train.frames[i] for i in chosen] for layer in layers], epoch, chosen, scratch)
+    parts = _logits(
+        layers,
+        [[layer.train.frames[i] for i in chosen] for layer in layers],
+        epoch,
+        chosen,
+        scratch,
+    )
     train = layers[0].train
     labels = [train.labels[i] for i in chosen]
     gradient = _losses(parts, [len(train.frames[i]) for i in chosen], labels, scratch)[2]
-    gradient *= gradient.new_tensor([1 / len(item) / len(chosen) for item in labels])[:, None, None, None]
+    gradient *= gradient.new_tensor([1 / len(item) / len(chosen) for item in labels])[
+        :, None, None, None
+    ]
     torch.autograd.backward(parts, list(gradient.split([part.shape[2] for part in parts], dim=2)))
     for layer in layers:
         layer.step()
 
 
-def _logits(layers: list[_Layer], rows: list[list[Tensor]], epoch: int | None, chosen: Sequence[int], scratch: Scratch) -> list[Tensor]:
+def _logits(
+    layers: list[_Layer],
+    rows: list[list[Tensor]],
+    epoch: int | None,
+    chosen: Sequence[int],
+    scratch: Scratch,
+) -> list[Tensor]:
     """Layer -> (batch, frame, rate, symbol) for utterances of (frame, dim) each; see `_Layer.read`."""
     return stacked_logits(
         layers[0].probe.settings,
@@ -216,8 +274,11 @@ def _logits(layers: list[_Layer], rows: list[list[Tensor]], epoch: int | None, c
 
 
 @torch.no_grad()
-def _losses(parts: list[Tensor], lengths: Sequence[int], labels: list[Tensor], scratch: Scratch) -> tuple[Tensor, Tensor, Tensor]:
-    """(batch, frame, problem, symbol) logits, (batch, problem) losses and the gradient of their sum by the logits.
+def _losses(
+    parts: list[Tensor], lengths: Sequence[int], labels: list[Tensor], scratch: Scratch
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(batch, frame, problem, symbol) logits, (batch, problem) losses and the gradient of their sum
+    by the logits.
 
     Args:
         parts: layer -> (batch, frame, rate, symbol) logits.
@@ -225,13 +286,19 @@ def _losses(parts: list[Tensor], lengths: Sequence[int], labels: list[Tensor], s
         labels: utterance -> (label,).
     """
     batch, frame, _, symbol = parts[0].shape
-    logits = scratch.take("logits", (batch, frame, sum(part.shape[2] for part in parts), symbol), parts[0])
+    logits = scratch.take(
+        "logits", (batch, frame, sum(part.shape[2] for part in parts), symbol), parts[0]
+    )
     torch.cat(parts, dim=2, out=logits)
-    return logits, *loss_and_gradient(logits, Targets.of(labels, torch.tensor(lengths), symbol, logits), scratch)
+    return logits, *loss_and_gradient(
+        logits, Targets.of(labels, torch.tensor(lengths), symbol, logits), scratch
+    )
 
 
 @torch.no_grad()
-def _score(layers: list[_Layer], labels: list[Tensor], texts: Sequence[str], scratch: Scratch) -> None:
+def _score(
+    layers: list[_Layer], labels: list[Tensor], texts: Sequence[str], scratch: Scratch
+) -> None:
     """Adds an epoch to every run in training: symbol error rate and mean loss on dev."""
     probe, lengths = layers[0].probe, layers[0].lengths[1]
     runs = [(layer, rate) for layer in layers for rate in range(len(layer.active))]
@@ -240,8 +307,12 @@ def _score(layers: list[_Layer], labels: list[Tensor], texts: Sequence[str], scr
     by_length = sorted(range(len(lengths)), key=lambda i: lengths[i])
     for start in range(0, len(by_length), probe.batch_size):
         chosen = by_length[start : start + probe.batch_size]
-        parts = _logits(layers, [[layer.dev[i] for i in chosen] for layer in layers], None, chosen, scratch)
-        logits, loss, _ = _losses(parts, [lengths[i] for i in chosen], [labels[i] for i in chosen], scratch)
+        parts = _logits(
+            layers, [[layer.dev[i] for i in chosen] for layer in layers], None, chosen, scratch
+        )
+        logits, loss, _ = _losses(
+            parts, [lengths[i] for i in chosen], [labels[i] for i in chosen], scratch
+        )
         losses.append(loss)
         for i, best in zip(chosen, logits.argmax(3).transpose(1, 2).tolist(), strict=True):
             for problem, symbols in enumerate(best):

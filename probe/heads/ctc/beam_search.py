@@ -1,10 +1,12 @@
-"""Beam search over what a CTC head writes, with a word list and an n-gram language model (Hannun et al. 2014).
+"""Beam search over what a CTC head writes, with a word list and an n-gram language model (Hannun et
+al. 2014).
 
-torchaudio's decoder does the work, on flashlight-text, which the extra ``[lm]`` installs. Only listed words can be written. A
-hypothesis scores: the natural logarithm of the probability of its likeliest path, ``lm_weight`` times the decimal logarithm of the
-language model's probability (as ARPA files have it; sentence start and end included), ``word_score`` for each word. Paths of a text
-are not summed: the decoder merges histories that the language model cannot tell apart, and would sum over different texts. It runs
-on the CPU, and the same input gives the same text.
+torchaudio's decoder does the work, on flashlight-text, which the extra ``[lm]`` installs. Only
+listed words can be written. A hypothesis scores: the natural logarithm of the probability of its
+likeliest path, ``lm_weight`` times the decimal logarithm of the language model's probability (as
+ARPA files have it; sentence start and end included), ``word_score`` for each word. Paths of a text
+are not summed: the decoder merges histories that the language model cannot tell apart, and would
+sum over different texts. It runs on the CPU, and the same input gives the same text.
 """
 
 import tempfile
@@ -32,7 +34,9 @@ def read_words(path: Path) -> list[str]:
     Raises:
         ProbeError: no such file, not UTF-8, or no words.
     """
-    words = list(dict.fromkeys(line.split()[0] for line in read_lines(path, "word list") if line.strip()))
+    words = list(
+        dict.fromkeys(line.split()[0] for line in read_lines(path, "word list") if line.strip())
+    )
     if not words:
         raise ProbeError(f"{path}: no words; expected one in each line.")
     return words
@@ -56,11 +60,15 @@ def read_arpa_words(path: Path) -> list[str]:
             words.append(line.split()[1])
     words = [word for word in words if word not in MARKS]
     if not words:
-        raise ProbeError(f"{path}: no section \\1-grams: with words; expected an n-gram model in ARPA form.")
+        raise ProbeError(
+            f"{path}: no section \\1-grams: with words; expected an n-gram model in ARPA form."
+        )
     return words
 
 
-def written_words(vocabulary: Vocabulary, words: Iterable[str], spell: Callable[[str], str] = str) -> dict[str, str]:
+def written_words(
+    vocabulary: Vocabulary, words: Iterable[str], spell: Callable[[str], str] = str
+) -> dict[str, str]:
     """Word -> as it is written, for the words that a head with this vocabulary can write.
 
     Raises:
@@ -69,7 +77,9 @@ def written_words(vocabulary: Vocabulary, words: Iterable[str], spell: Callable[
     known = set(vocabulary.symbols) - {SPACE}
     written = {word: text for word in words if (text := spell(word)) and set(text) <= known}
     if not written:
-        raise ProbeError("beam search: no word of the list has only characters of the training transcripts; check its case.")
+        raise ProbeError(
+            "beam search: no word of the list has only characters of the training transcripts; check its case."
+        )
     return written
 
 
@@ -90,8 +100,10 @@ class BeamDecoder:
     """Log-probabilities of an utterance -> its text.
 
     Args:
-        vocabulary: of the head: characters, with the space as word boundary where transcripts have more than one word.
-        words: that can be written; those with characters that the head lacks are left out (``left_out``).
+        vocabulary: of the head: characters, with the space as word boundary where transcripts have
+            more than one word.
+        words: that can be written; those with characters that the head lacks are left out
+            (``left_out``).
         lm: ARPA file; None for all words alike. Words are looked up in it as they are listed.
         spell: a listed word -> as it is written in transcripts.
         beam: hypotheses kept from frame to frame.
@@ -121,24 +133,36 @@ class BeamDecoder:
         spelled = [(word, vocabulary.encode(text)) for word, text in self._written.items()]
         model = like._decoder.lm if like else (str(lm) if lm else None)
         n_tokens = vocabulary.size + (not self._has_space)
-        self._decoder: Any = self._open(spelled, n_tokens, model, beam_size=beam, lm_weight=lm_weight, word_score=word_score)
+        self._decoder: Any = self._open(
+            spelled, n_tokens, model, beam_size=beam, lm_weight=lm_weight, word_score=word_score
+        )
 
     def __call__(self, log_probabilities: Tensor) -> str:
-        """Text of (frame, symbol) float32 log-probabilities; empty where no listed words fit into the frames."""
+        """Text of (frame, symbol) float32 log-probabilities; empty where no listed words fit into
+        the frames.
+        """
         n_frames, n_symbols = log_probabilities.shape
-        # Every listed word ends with a boundary; one more frame has it, or a blank, free of charge, for the utterance's last word.
+        # Every listed word ends with a boundary; one more frame has it, or a blank, free of charge,
+        # for the utterance's last word.
         emissions = torch.full((n_frames + 1, n_symbols + (not self._has_space)), NEVER)
         emissions[:-1, :n_symbols] = log_probabilities
         emissions[-1, [BLANK, self._boundary]] = 0
         (hypotheses,) = self._decoder(emissions[None].contiguous())
         return " ".join(self._written[word] for word in hypotheses[0].words) if hypotheses else ""
 
-    def _open(self, spelled: list[tuple[str, list[int]]], n_tokens: int, lm: Any, **options: float) -> Any:
-        """torchaudio's decoder; symbols are called by their numbers, so that no character can be taken for a mark."""
+    def _open(
+        self, spelled: list[tuple[str, list[int]]], n_tokens: int, lm: Any, **options: float
+    ) -> Any:
+        """torchaudio's decoder; symbols are called by their numbers, so that no character can be
+        taken for a mark.
+        """
         ctc_decoder = require_flashlight()
         with tempfile.TemporaryDirectory() as folder:
             lexicon = Path(folder) / "lexicon.txt"
-            lines = [f"{word} {' '.join(map(str, [*symbols, self._boundary]))}\n" for word, symbols in spelled]
+            lines = [
+                f"{word} {' '.join(map(str, [*symbols, self._boundary]))}\n"
+                for word, symbols in spelled
+            ]
             lexicon.write_text("".join(lines), encoding="utf-8")
             return ctc_decoder(
                 lexicon=str(lexicon),

@@ -1,9 +1,11 @@
 """Small CTC heads on frozen frames: characters or phones out of a layer (Graves et al. 2006).
 
-Heads: `probe.heads.ctc.modules`; what they write: `probe.heads.ctc.vocabulary`. ``join`` neighbouring frames are put side by side first,
-so that models with 10 ms frames can be read at the 20 ms of the others. Greedy decoding: best symbol of each frame, repeats merged,
-blanks dropped; beam search: `probe.heads.ctc.beam_search`. An LSTM's learning rate is halved when dev stops improving; the rate to
-start with and the epoch are the ones with the lowest symbol error rate on dev.
+Heads: `probe.heads.ctc.modules`; what they write: `probe.heads.ctc.vocabulary`. ``join``
+neighbouring frames are put side by side first, so that models with 10 ms frames can be read at the
+20 ms of the others. Greedy decoding: best symbol of each frame, repeats merged, blanks dropped;
+beam search: `probe.heads.ctc.beam_search`. An LSTM's learning rate is halved when dev stops
+improving; the rate to start with and the epoch are the ones with the lowest symbol error rate on
+dev.
 """
 
 import copy
@@ -24,8 +26,9 @@ from probe.heads.ctc.vocabulary import BLANK, UNITS, Vocabulary, frames_needed, 
 from probe.heads.linear.context import join_frames
 from probe.heads.linear.standardize import Standardizer
 
-# The learning rate of an LSTM is halved after so many epochs in which neither dev errors nor dev loss improved. Heads of single
-# frames need their large steps to the end: slowed down, a linear one settles at a worse CER.
+# The learning rate of an LSTM is halved after so many epochs in which neither dev errors nor dev
+# loss improved. Heads of single frames need their large steps to the end: slowed down, a linear one
+# settles at a worse CER.
 HALVE_AFTER = 4
 
 
@@ -72,7 +75,12 @@ class Run:
     @property
     def entry(self) -> dict[str, Any]:
         """What a record's search says of it."""
-        return {"learning_rate": self.learning_rate, self.metric: self.error, "epoch": self.epoch, "epochs": self.epochs}
+        return {
+            "learning_rate": self.learning_rate,
+            self.metric: self.error,
+            "epoch": self.epoch,
+            "epochs": self.epochs,
+        }
 
 
 class CTCProbe:
@@ -89,18 +97,23 @@ class CTCProbe:
         clip: largest gradient norm.
         seed: of initialisation, order and masks; equal seeds give equal results on one machine.
         device: where to train.
-        hidden_sizes, activation: of the ``mlp``'s layers before its projection; ``relu`` or ``none``.
+        hidden_sizes, activation: of the ``mlp``'s layers before its projection; ``relu`` or
+            ``none``.
         context: neighbours on both sides that stand beside each frame, after joining.
-        spec_augment: whether spans of time and dimensions are hidden in training (`probe.heads.ctc.spec_augment`).
-        units: what transcripts are made of: ``characters`` (``letters`` are the same, normalised before) or ``phones``.
-        n_mixed: layers that lie side by side in every frame, (frame, layer * dim), of which the head learns a weighted sum.
+        spec_augment: whether spans of time and dimensions are hidden in training
+            (`probe.heads.ctc.spec_augment`).
+        units: what transcripts are made of: ``characters`` (``letters`` are the same, normalised
+            before) or ``phones``.
+        n_mixed: layers that lie side by side in every frame, (frame, layer * dim), of which the
+            head learns a weighted sum.
 
     Attributes:
         vocabulary_: symbols of the training transcripts.
-        search_: one entry per learning rate: ``learning_rate``, ``dev_cer`` (of phones ``dev_per``), ``epoch`` (the best), ``epochs``
-            (run).
+        search_: one entry per learning rate: ``learning_rate``, ``dev_cer`` (of phones
+            ``dev_per``), ``epoch`` (the best), ``epochs`` (run).
         chosen_: the entry that dev picked.
-        too_short_: positions of training utterances with fewer frames than their labels need; they are left out.
+        too_short_: positions of training utterances with fewer frames than their labels need; they
+            are left out.
     """
 
     def __init__(
@@ -126,7 +139,15 @@ class CTCProbe:
         n_mixed: int = 1,
     ) -> None:
         self.settings = HeadSettings(
-            head, hidden, n_layers, dropout, tuple(hidden_sizes), activation, context=context, join=join, n_mixed=n_mixed
+            head,
+            hidden,
+            n_layers,
+            dropout,
+            tuple(hidden_sizes),
+            activation,
+            context=context,
+            join=join,
+            n_mixed=n_mixed,
         )
         self.learning_rates = tuple(learning_rates or LEARNING_RATES[head])
         self.join, self.epochs, self.patience = join, epochs, patience
@@ -135,7 +156,11 @@ class CTCProbe:
         self.metric = "dev_per" if units == "phones" else "dev_cer"
 
     def __repr__(self) -> str:
-        fitted = f"fitted, {len(self.vocabulary_.symbols)} symbols" if hasattr(self, "vocabulary_") else "not fitted"
+        fitted = (
+            f"fitted, {len(self.vocabulary_.symbols)} symbols"
+            if hasattr(self, "vocabulary_")
+            else "not fitted"
+        )
         return brief(self, self.settings.head, fitted)
 
     def fit(
@@ -154,34 +179,57 @@ class CTCProbe:
         return self.fit_prepared(*self.prepare(frames, texts, dev_frames), dev_texts, on_epoch)
 
     def fit_prepared(
-        self, train: "Examples", dev: list[Tensor], dev_texts: Sequence[str], on_epoch: Callable[[], Any] = lambda: None
+        self,
+        train: "Examples",
+        dev: list[Tensor],
+        dev_texts: Sequence[str],
+        on_epoch: Callable[[], Any] = lambda: None,
     ) -> "CTCProbe":
         """Trains one learning rate after the other on what `prepare` made."""
-        return self.conclude([self._train(run, train, dev, dev_texts, on_epoch) for run in self.new_runs()])
+        return self.conclude(
+            [self._train(run, train, dev, dev_texts, on_epoch) for run in self.new_runs()]
+        )
 
-    def prepare(self, frames: Sequence[np.ndarray], texts: Sequence[str], dev_frames: Sequence[np.ndarray]) -> "tuple[Examples, list[Tensor]]":
-        """Training examples and dev frames as heads read them: joined, standardised, on the device. Sets what follows from them.
+    def prepare(
+        self, frames: Sequence[np.ndarray], texts: Sequence[str], dev_frames: Sequence[np.ndarray]
+    ) -> "tuple[Examples, list[Tensor]]":
+        """Training examples and dev frames as heads read them: joined, standardised, on the device.
+        Sets what follows from them.
 
         Raises:
             ProbeError: no transcript has a symbol, or no utterance is long enough for its labels.
         """
-        frames, dev_frames = ([join_frames(rows, self.join) for rows in part] for part in (frames, dev_frames))
+        frames, dev_frames = (
+            [join_frames(rows, self.join) for rows in part] for part in (frames, dev_frames)
+        )
         self.vocabulary_ = Vocabulary.of(texts, self.separator)
         if not "".join(self.vocabulary_.symbols).strip():
-            raise ProbeError("transcribe: all training transcripts are empty; expected text in the manifest's column text.")
+            raise ProbeError(
+                "transcribe: all training transcripts are empty; expected text in the manifest's column text."
+            )
         labels = [self.vocabulary_.encode(text) for text in texts]
-        fits = [0 < frames_needed(item) <= len(rows) for item, rows in zip(labels, frames, strict=True)]
-        self.too_short_ = [i for i, (item, fit) in enumerate(zip(labels, fits, strict=True)) if item and not fit]
+        fits = [
+            0 < frames_needed(item) <= len(rows) for item, rows in zip(labels, frames, strict=True)
+        ]
+        self.too_short_ = [
+            i for i, (item, fit) in enumerate(zip(labels, fits, strict=True)) if item and not fit
+        ]
         if not any(fits):
-            raise ProbeError("transcribe: every training utterance has fewer frames than its labels need; is the text the audio's?")
+            raise ProbeError(
+                "transcribe: every training utterance has fewer frames than its labels need; is the text the audio's?"
+            )
         self.standardizer_ = Standardizer.of(np.concatenate(list(frames)))
         kept = [i for i, fit in enumerate(fits) if fit]
-        train = Examples([self._tensor(frames[i]) for i in kept], [torch.tensor(labels[i]) for i in kept])
+        train = Examples(
+            [self._tensor(frames[i]) for i in kept], [torch.tensor(labels[i]) for i in kept]
+        )
         return train, [self._tensor(rows) for rows in dev_frames]
 
     def new_runs(self) -> list[Run]:
         """One per learning rate."""
-        return [Run(rate, self.metric, self.settings.head == "bilstm") for rate in self.learning_rates]
+        return [
+            Run(rate, self.metric, self.settings.head == "bilstm") for rate in self.learning_rates
+        ]
 
     def conclude(self, runs: Sequence[Run]) -> "CTCProbe":
         """Takes the run that is best on dev, the first of equals."""
@@ -206,19 +254,29 @@ class CTCProbe:
     @property
     def shares_(self) -> list[float]:
         """Of each layer in the weighted sum; they sum to 1. Empty where there is none."""
-        return [] if self.model_.mix is None else self.model_.mix.scores.detach().softmax(0).tolist()
+        return (
+            [] if self.model_.mix is None else self.model_.mix.scores.detach().softmax(0).tolist()
+        )
 
     def new_head(self) -> CTCHead:
         """A head as it is before training, always the same for a seed."""
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            return CTCHead(self.settings, len(self.standardizer_.mean), self.vocabulary_.size).to(self.device)
+            return CTCHead(self.settings, len(self.standardizer_.mean), self.vocabulary_.size).to(
+                self.device
+            )
 
-    def masks(self, epoch: int, utterances: Sequence[int], lengths: Sequence[int], dim: int) -> Masks | None:
-        """What SpecAugment hides of training utterances of (frame, dim) in an epoch; None without it."""
+    def masks(
+        self, epoch: int, utterances: Sequence[int], lengths: Sequence[int], dim: int
+    ) -> Masks | None:
+        """What SpecAugment hides of training utterances of (frame, dim) in an epoch; None without
+        it.
+        """
         if not self.spec_augment:
             return None
-        return draw_masks(self.seed, epoch, utterances, lengths, dim // (self.settings.n_mixed * self.join))
+        return draw_masks(
+            self.seed, epoch, utterances, lengths, dim // (self.settings.n_mixed * self.join)
+        )
 
     def _joined(self, frames: Sequence[np.ndarray]) -> list[Tensor]:
         return [self._tensor(join_frames(rows, self.join)) for rows in frames]
@@ -226,8 +284,17 @@ class CTCProbe:
     def _tensor(self, rows: np.ndarray) -> Tensor:
         return torch.from_numpy(self.standardizer_.apply(rows)).to(self.device)
 
-    def _train(self, run: Run, train: "Examples", dev: list[Tensor], dev_texts: Sequence[str], on_epoch: Callable[[], Any]) -> Run:
-        """One learning rate: Adam, mean CTC loss per utterance, gradient clipping, halving and early stopping on dev."""
+    def _train(
+        self,
+        run: Run,
+        train: "Examples",
+        dev: list[Tensor],
+        dev_texts: Sequence[str],
+        on_epoch: Callable[[], Any],
+    ) -> Run:
+        """One learning rate: Adam, mean CTC loss per utterance, gradient clipping, halving and
+        early stopping on dev.
+        """
         model = self.new_head()
         optimizer = torch.optim.Adam(model.parameters(), lr=run.rate)
         order = np.random.default_rng(self.seed)
@@ -248,19 +315,32 @@ class CTCProbe:
                     break
         return run
 
-    def _step(self, model: CTCHead, optimizer: torch.optim.Optimizer, train: "Examples", chosen: Sequence[int], epoch: int) -> None:
+    def _step(
+        self,
+        model: CTCHead,
+        optimizer: torch.optim.Optimizer,
+        train: "Examples",
+        chosen: Sequence[int],
+        epoch: int,
+    ) -> None:
         """One batch of training."""
         frames, lengths = pad([train.frames[i] for i in chosen])
-        logits = model(frames, lengths, self.masks(epoch, chosen, lengths.tolist(), frames.shape[2]))
+        logits = model(
+            frames, lengths, self.masks(epoch, chosen, lengths.tolist(), frames.shape[2])
+        )
         labels = [train.labels[i] for i in chosen]
         losses = _losses(logits, lengths, labels)
         optimizer.zero_grad()
-        (losses / torch.tensor([len(item) for item in labels], device=losses.device)).mean().backward()
+        (
+            losses / torch.tensor([len(item) for item in labels], device=losses.device)
+        ).mean().backward()
         nn.utils.clip_grad_norm_(model.parameters(), self.clip)
         optimizer.step()
 
     @torch.inference_mode()
-    def _decode(self, model: CTCHead, frames: list[Tensor], labels: list[Tensor] | None = None) -> tuple[list[str], float]:
+    def _decode(
+        self, model: CTCHead, frames: list[Tensor], labels: list[Tensor] | None = None
+    ) -> tuple[list[str], float]:
         """(greedy text of each utterance, mean CTC loss of those with labels that fit)."""
         texts: list[str] = [""] * len(frames)
         losses: list[float] = []
@@ -274,14 +354,22 @@ class CTCProbe:
         return texts, sum(finite) / len(finite) if finite else math.nan
 
     @torch.inference_mode()
-    def _logits(self, model: CTCHead, frames: list[Tensor]) -> Iterator[tuple[list[int], list[Tensor]]]:
+    def _logits(
+        self, model: CTCHead, frames: list[Tensor]
+    ) -> Iterator[tuple[list[int], list[Tensor]]]:
         """Batches of (positions in ``frames``, (frame, symbol) logits of each)."""
         model.eval()
         by_length = sorted(range(len(frames)), key=lambda i: len(frames[i]))
         for start in range(0, len(frames), self.batch_size):
             chosen = by_length[start : start + self.batch_size]
             padded, lengths = pad([frames[i] for i in chosen])
-            yield chosen, [values[:length] for values, length in zip(model(padded, lengths), lengths.tolist(), strict=True)]
+            yield (
+                chosen,
+                [
+                    values[:length]
+                    for values, length in zip(model(padded, lengths), lengths.tolist(), strict=True)
+                ],
+            )
 
 
 @dataclass(frozen=True)
@@ -297,7 +385,9 @@ class Examples:
         return [len(rows) for rows in self.frames]
 
 
-def batch_order(lengths: Sequence[int], batch_size: int, order: np.random.Generator) -> Iterator[list[int]]:
+def batch_order(
+    lengths: Sequence[int], batch_size: int, order: np.random.Generator
+) -> Iterator[list[int]]:
     """Positions of utterances in shuffled batches of similar length, one epoch."""
     by_length = np.argsort(np.array(lengths) * order.uniform(0.8, 1.25, len(lengths)))
     starts = range(0, len(by_length), batch_size)
@@ -307,7 +397,9 @@ def batch_order(lengths: Sequence[int], batch_size: int, order: np.random.Genera
 
 def pad(frames: list[Tensor]) -> tuple[Tensor, Tensor]:
     """((batch, frame, dim), (batch,) lengths)."""
-    return nn.utils.rnn.pad_sequence(frames, batch_first=True), torch.tensor([len(rows) for rows in frames])
+    return nn.utils.rnn.pad_sequence(frames, batch_first=True), torch.tensor(
+        [len(rows) for rows in frames]
+    )
 
 
 def _losses(logits: Tensor, lengths: Tensor, labels: list[Tensor]) -> Tensor:

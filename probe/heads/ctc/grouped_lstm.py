@@ -1,9 +1,11 @@
-"""LSTMs of many heads, run together: a batched product a frame instead of one each, and a backward pass written out.
+"""LSTMs of many heads, run together: a batched product a frame instead of one each, and a backward
+pass written out.
 
-What enters from the frames, and the gradients of weights, are large products outside the loop over time. Both directions of a
-bidirectional layer are in the same loop: the backward one reads the frames reversed. A reversed utterance begins with its padding;
-its input gates are shut there, so that its state stays 0 until its last frame comes. The result is that of ``torch.nn.LSTM`` on
-packed sequences, up to rounding.
+What enters from the frames, and the gradients of weights, are large products outside the loop over
+time. Both directions of a bidirectional layer are in the same loop: the backward one reads the
+frames reversed. A reversed utterance begins with its padding; its input gates are shut there, so
+that its state stays 0 until its last frame comes. The result is that of ``torch.nn.LSTM`` on packed
+sequences, up to rounding.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,13 +17,15 @@ from torch import Tensor
 
 from probe.heads.ctc.loss import Scratch
 
-# Recurrent weights that go through time together on a CPU: more leave its cache before their next frame.
+# Recurrent weights that go through time together on a CPU: more leave its cache before their next
+# frame.
 CACHE_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
 class LSTMs:
-    """Weights of heads that read the same frames, or frames of the same shape; names and order of gates are torch's.
+    """Weights of heads that read the same frames, or frames of the same shape; names and order of
+    gates are torch's.
 
     Attributes:
         weight_ih: (head, 4 * hidden, dim).
@@ -37,22 +41,37 @@ class LSTMs:
 Pair = tuple[LSTMs, LSTMs]
 
 
-def bidirectional(frames: Sequence[Tensor], pairs: Sequence[Pair], lengths: Tensor, scratch: Scratch | None = None) -> Tensor:
-    """(head, frame, batch, 2 * hidden) of all heads, in the pairs' order; meaningless past an utterance's length.
+def bidirectional(
+    frames: Sequence[Tensor], pairs: Sequence[Pair], lengths: Tensor, scratch: Scratch | None = None
+) -> Tensor:
+    """(head, frame, batch, 2 * hidden) of all heads, in the pairs' order; meaningless past an
+    utterance's length.
 
     Args:
-        frames: (1, frame, batch, dim) for each pair where its heads read the same, otherwise (head, frame, batch, dim).
+        frames: (1, frame, batch, dim) for each pair where its heads read the same, otherwise (head,
+            frame, batch, dim).
         pairs: forward and backward LSTMs, of one hidden size.
         lengths: (batch,) int64.
         scratch: its memory is used until the next call; gradients must be taken before.
     """
-    past = torch.arange(frames[0].shape[1], device=frames[0].device)[:, None] >= lengths.to(frames[0].device)
+    past = torch.arange(frames[0].shape[1], device=frames[0].device)[:, None] >= lengths.to(
+        frames[0].device
+    )
     forward, backward = zip(*pairs, strict=True)
-    sets = [(torch.zeros_like(past), rows, lstms) for rows, lstms in zip(frames, forward, strict=True)]
-    sets += [(past.flip(0), rows.flip(1), lstms) for rows, lstms in zip(frames, backward, strict=True)]
+    sets = [
+        (torch.zeros_like(past), rows, lstms) for rows, lstms in zip(frames, forward, strict=True)
+    ]
+    sets += [
+        (past.flip(0), rows.flip(1), lstms) for rows, lstms in zip(frames, backward, strict=True)
+    ]
     shut, rows, lstms = zip(*sets, strict=True)
-    weight_hh, bias = torch.cat([item.weight_hh for item in lstms]), torch.cat([item.bias for item in lstms])
-    hidden = _LSTMs.apply(scratch or Scratch(), shut, weight_hh, bias, *rows, *(item.weight_ih for item in lstms))
+    weight_hh, bias = (
+        torch.cat([item.weight_hh for item in lstms]),
+        torch.cat([item.bias for item in lstms]),
+    )
+    hidden = _LSTMs.apply(
+        scratch or Scratch(), shut, weight_hh, bias, *rows, *(item.weight_ih for item in lstms)
+    )
     ahead, back = hidden.chunk(2)
     return torch.cat([ahead, back.flip(1)], dim=3)
 
@@ -60,12 +79,21 @@ def bidirectional(frames: Sequence[Tensor], pairs: Sequence[Pair], lengths: Tens
 class _LSTMs(torch.autograd.Function):
     """One direction of all heads; differentiable once.
 
-    Its backward pass writes into what the forward pass kept, which autograd notices if it were needed again.
+    Its backward pass writes into what the forward pass kept, which autograd notices if it were
+    needed again.
     """
 
     @staticmethod
-    def forward(ctx: Any, scratch: Scratch, shut: Sequence[Tensor], weight_hh: Tensor, bias: Tensor, *sets: Tensor) -> Tensor:
-        """(head, frame, batch, hidden) of sets of heads with frames (1 or head, frame, batch, dim), weights (head, 4 * hidden, dim).
+    def forward(
+        ctx: Any,
+        scratch: Scratch,
+        shut: Sequence[Tensor],
+        weight_hh: Tensor,
+        bias: Tensor,
+        *sets: Tensor,
+    ) -> Tensor:
+        """(head, frame, batch, hidden) of sets of heads with frames (1 or head, frame, batch, dim),
+        weights (head, 4 * hidden, dim).
 
         Args:
             shut: set -> (frame, batch), where its input gates are shut.
@@ -75,14 +103,21 @@ class _LSTMs(torch.autograd.Function):
         n_heads, _, size = weight_hh.shape
         gates = scratch.take("gates", (n_heads, n_frames, n_batch, 4 * size), weight_hh)
         heads = [len(weight) for weight in weights]
-        for rows, weight, offset, closed, entering in zip(frames, weights, bias.split(heads), shut, gates.split(heads), strict=True):
+        for rows, weight, offset, closed, entering in zip(
+            frames, weights, bias.split(heads), shut, gates.split(heads), strict=True
+        ):
             for i, of_head in enumerate(rows.flatten(1, 2).expand(len(weight), -1, -1)):
                 torch.addmm(offset[i], of_head, weight[i].T, out=entering[i].flatten(0, 1))
             entering[..., :size].masked_fill_(closed[:, :, None], -torch.inf)
-        cells, squashed = (scratch.take(name, (n_heads, n_frames, n_batch, size), gates) for name in ("cells", "squashed"))
+        cells, squashed = (
+            scratch.take(name, (n_heads, n_frames, n_batch, size), gates)
+            for name in ("cells", "squashed")
+        )
         hidden = torch.empty_like(cells)
         for some in _at_once(weight_hh):
-            _forward(gates[some], weight_hh[some], cells[some], squashed[some], hidden[some], scratch)
+            _forward(
+                gates[some], weight_hh[some], cells[some], squashed[some], hidden[some], scratch
+            )
         ctx.scratch, ctx.n_sets = scratch, len(shut)
         ctx.save_for_backward(gates, cells, squashed, hidden, weight_hh, *sets)
         return hidden
@@ -93,20 +128,32 @@ class _LSTMs(torch.autograd.Function):
         gates, cells, squashed, hidden, weight_hh, *sets = ctx.saved_tensors
         frames, weights = sets[: ctx.n_sets], sets[ctx.n_sets :]
         for some in _at_once(weight_hh):
-            _backward(outer[some], gates[some], cells[some], squashed[some], weight_hh[some], ctx.scratch)
+            _backward(
+                outer[some], gates[some], cells[some], squashed[some], weight_hh[some], ctx.scratch
+            )
         of_hh = torch.bmm(gates[:, 1:].flatten(1, 2).transpose(1, 2), hidden[:, :-1].flatten(1, 2))
         of_frames: list[Tensor | None] = []
         of_ih = []
         parts = gates.flatten(1, 2).split([len(weight) for weight in weights])
-        for rows, weight, part, needed in zip(frames, weights, parts, ctx.needs_input_grad[4:], strict=False):
-            of_ih.append(_products(part.transpose(1, 2), rows.flatten(1, 2).expand(len(weight), -1, -1)))
-            of_rows = _products(part, weight).unflatten(1, rows.shape[1:3]).sum_to_size(rows.shape) if needed else None
+        for rows, weight, part, needed in zip(
+            frames, weights, parts, ctx.needs_input_grad[4:], strict=False
+        ):
+            of_ih.append(
+                _products(part.transpose(1, 2), rows.flatten(1, 2).expand(len(weight), -1, -1))
+            )
+            of_rows = (
+                _products(part, weight).unflatten(1, rows.shape[1:3]).sum_to_size(rows.shape)
+                if needed
+                else None
+            )
             of_frames.append(of_rows)
         return None, None, of_hh, gates.sum((1, 2)), *of_frames, *of_ih
 
 
 def _products(left: Tensor, right: Tensor) -> Tensor:
-    """(head, n, k) and (head, k, m) -> (head, n, m), one by one: a batched product on a CPU gives each a single core."""
+    """(head, n, k) and (head, k, m) -> (head, n, m), one by one: a batched product on a CPU gives
+    each a single core.
+    """
     results = left.new_empty(len(left), left.shape[1], right.shape[2])
     for one, other, result in zip(left, right, results, strict=True):
         torch.mm(one, other, out=result)
@@ -123,10 +170,19 @@ def _at_once(weight_hh: Tensor) -> Iterator[slice]:
         yield slice(first, first + n_at_once)
 
 
-def _forward(gates: Tensor, weight_hh: Tensor, cells: Tensor, squashed: Tensor, hidden: Tensor, scratch: Scratch) -> None:
-    """Fills in cells, their tanh and hidden states. ``gates`` go from what entered them to the values of their sigmoids.
+def _forward(
+    gates: Tensor,
+    weight_hh: Tensor,
+    cells: Tensor,
+    squashed: Tensor,
+    hidden: Tensor,
+    scratch: Scratch,
+) -> None:
+    """Fills in cells, their tanh and hidden states. ``gates`` go from what entered them to the
+    values of their sigmoids.
 
-    One sigmoid does for all gates, since tanh(x) = 2 sigmoid(2 x) - 1: that of the cell's candidate has the double of what enters.
+    One sigmoid does for all gates, since tanh(x) = 2 sigmoid(2 x) - 1: that of the cell's candidate
+    has the double of what enters.
     """
     size = weight_hh.shape[2]
     candidate = slice(2 * size, 3 * size)
@@ -147,7 +203,14 @@ def _forward(gates: Tensor, weight_hh: Tensor, cells: Tensor, squashed: Tensor, 
         torch.mul(o, torch.tanh(cell, out=squashed[:, t]), out=hidden[:, t])
 
 
-def _backward(outer: Tensor, gates: Tensor, cells: Tensor, squashed: Tensor, weight_hh: Tensor, scratch: Scratch) -> None:
+def _backward(
+    outer: Tensor,
+    gates: Tensor,
+    cells: Tensor,
+    squashed: Tensor,
+    weight_hh: Tensor,
+    scratch: Scratch,
+) -> None:
     """``gates`` go from the values of their sigmoids to the gradients of what entered them.
 
     Args:
@@ -155,7 +218,9 @@ def _backward(outer: Tensor, gates: Tensor, cells: Tensor, squashed: Tensor, wei
     """
     inner = scratch.take("step", gates[:, 0].shape, gates)  # of the gates' values
     of_i, of_f, of_g, of_o = inner.chunk(4, dim=2)
-    of_hidden, of_cell, through = (scratch.take(name, cells[:, 0].shape, cells) for name in ("of hidden", "of cell", "through"))
+    of_hidden, of_cell, through = (
+        scratch.take(name, cells[:, 0].shape, cells) for name in ("of hidden", "of cell", "through")
+    )
     of_hidden.zero_()
     of_cell.zero_()
     for t in reversed(range(gates.shape[1])):

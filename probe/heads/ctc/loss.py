@@ -1,17 +1,21 @@
 """CTC loss of many heads at once, with its gradient (Graves et al. 2006).
 
-Problems are heads that read the same batch: labels and lengths are shared, only the logits differ. Forward and backward variables of
-all of them are carried together as probabilities, divided by their sum at every frame (Rabiner 1989), so that a frame is a handful of
-operations on all problems, utterances and states; torch's own loss takes a logarithm and three exponentials per state instead.
+Problems are heads that read the same batch: labels and lengths are shared, only the logits differ.
+Forward and backward variables of all of them are carried together as probabilities, divided by
+their sum at every frame (Rabiner 1989), so that a frame is a handful of operations on all problems,
+utterances and states; torch's own loss takes a logarithm and three exponentials per state instead.
 
-Paths that have read few labels can be likelier by any factor than those that will read all of them, above all early in training,
-when every frame is nearly a blank. So that both fit into a float, entering a label is weighted: every path enters every label once,
-so the weights multiply all paths alike and leave the loss as it is. A weight is the inverse of how likely its label is on average.
+Paths that have read few labels can be likelier by any factor than those that will read all of them,
+above all early in training, when every frame is nearly a blank. So that both fit into a float,
+entering a label is weighted: every path enters every label once, so the weights multiply all paths
+alike and leave the loss as it is. A weight is the inverse of how likely its label is on average.
 
-What does not fit nevertheless is noticed, because posteriors then do not sum to 1, or a probability was too small for a float to
-begin with and the loss is so high that paths through it may count. It is computed by torch in the log domain.
+What does not fit nevertheless is noticed, because posteriors then do not sum to 1, or a probability
+was too small for a float to begin with and the loss is so high that paths through it may count. It
+is computed by torch in the log domain.
 
-States: a column of zeros that shifts by one state may read, then blank, label, blank, label, ..., blank.
+States: a column of zeros that shifts by one state may read, then blank, label, blank, label, ...,
+blank.
 """
 
 import math
@@ -29,11 +33,12 @@ TOLERANCE = 1e-4
 NEGLIGIBLE = 1e6
 # Towards weights, which may be inexact.
 NEWTON_STEPS = 3
-# Bounds that keep every product finite: an infinite number would reach the neighbouring problem as a NaN. What they cut off is missed
-# by the check against `TOLERANCE`.
+# Bounds that keep every product finite: an infinite number would reach the neighbouring problem as
+# a NaN. What they cut off is missed by the check against `TOLERANCE`.
 LEAST_NORM, MOST_BACKWARD = 1e-8, 1e28
-# Numbers of one frame that are worked on at once. On a CPU more would leave the cache, and torch would wake other threads for every
-# operation; a GPU waits for launches. It also bounds memory: two float32 arrays of so many numbers times the frames.
+# Numbers of one frame that are worked on at once. On a CPU more would leave the cache, and torch
+# would wake other threads for every operation; a GPU waits for launches. It also bounds memory: two
+# float32 arrays of so many numbers times the frames.
 AT_ONCE = {"cpu": 1 << 15, "cuda": 1 << 22}
 
 
@@ -44,7 +49,8 @@ class Targets:
     Attributes:
         labels: (label,) int64 each.
         lengths: (batch,) int64, valid frames.
-        states: (batch, state) int64, the symbol of each state; 0 in the column of zeros and past the last blank.
+        states: (batch, state) int64, the symbol of each state; 0 in the column of zeros and past
+            the last blank.
         exists: (batch, state), 0 in the column of zeros and past the last blank, otherwise 1.
         one_hot: (batch, state, symbol), 1 at the symbol of each state that exists.
         is_label: (batch, state), 1 where a state is a label.
@@ -64,14 +70,18 @@ class Targets:
     fits: Tensor
 
     @classmethod
-    def of(cls, labels: Sequence[Tensor], lengths: Tensor, n_symbols: int, like: Tensor) -> "Targets":
+    def of(
+        cls, labels: Sequence[Tensor], lengths: Tensor, n_symbols: int, like: Tensor
+    ) -> "Targets":
         """Targets for logits with the dtype and on the device of ``like``.
 
         Args:
             labels: (label,) int64 each, in 1..n_symbols - 1; may be empty.
             lengths: (batch,) int64, each at least 1.
         """
-        padded = nn.utils.rnn.pad_sequence([item.to("cpu", torch.int64) for item in labels], batch_first=True)
+        padded = nn.utils.rnn.pad_sequence(
+            [item.to("cpu", torch.int64) for item in labels], batch_first=True
+        )
         n_labels = torch.tensor([len(item) for item in labels])
         states = torch.zeros(len(labels), 2 * padded.shape[1] + 2, dtype=torch.int64)
         states[:, 2::2] = padded
@@ -115,7 +125,9 @@ class _CTCLoss(torch.autograd.Function):
 
 
 class Scratch:
-    """Memory that call after call uses again: fresh pages from the operating system cost a CPU more than the arithmetic on them."""
+    """Memory that call after call uses again: fresh pages from the operating system cost a CPU more
+    than the arithmetic on them.
+    """
 
     def __init__(self) -> None:
         self._held: dict[str, Tensor] = {}
@@ -135,16 +147,20 @@ class Scratch:
 
 
 @torch.no_grad()
-def loss_and_gradient(logits: Tensor, targets: Targets, scratch: Scratch | None = None) -> tuple[Tensor, Tensor]:
+def loss_and_gradient(
+    logits: Tensor, targets: Targets, scratch: Scratch | None = None
+) -> tuple[Tensor, Tensor]:
     """Negative log-likelihoods and the gradient of their sum.
 
     Args:
-        logits: (batch, frame, problem, symbol) float32 or float64; frames past an utterance's length are ignored.
+        logits: (batch, frame, problem, symbol) float32 or float64; frames past an utterance's
+            length are ignored.
         scratch: the gradient lies in it, until the next call.
 
     Returns:
-        (batch, problem) and (batch, frame, problem, symbol), of the logits' dtype. Where an utterance is too short for its labels the
-        loss is infinite and the gradient 0; the gradient is 0 in frames past a length.
+        (batch, problem) and (batch, frame, problem, symbol), of the logits' dtype. Where an
+        utterance is too short for its labels the loss is infinite and the gradient 0; the gradient
+        is 0 in frames past a length.
     """
     scratch = scratch or Scratch()
     n_batch, _, n_problems, _ = logits.shape
@@ -156,7 +172,9 @@ def loss_and_gradient(logits: Tensor, targets: Targets, scratch: Scratch | None 
     for i, length in enumerate(lengths):
         gradient[i, length:] = 0
     trusted = torch.empty(loss.shape, dtype=torch.bool, device=loss.device)
-    n_at_once = max(1, AT_ONCE["cpu" if logits.device.type == "cpu" else "cuda"] // targets.states.numel())
+    n_at_once = max(
+        1, AT_ONCE["cpu" if logits.device.type == "cpu" else "cuda"] // targets.states.numel()
+    )
     for first in range(0, n_problems, n_at_once):
         some = slice(first, first + n_at_once)
         loss[:, some], posteriors = _forward_backward(gradient[:, :, some], targets, scratch)
@@ -167,29 +185,39 @@ def loss_and_gradient(logits: Tensor, targets: Targets, scratch: Scratch | None 
     if not targets.fits.all():
         loss[~targets.fits] = torch.inf
         gradient[~targets.fits] = 0
-    tiny = torch.finfo(logits.dtype).tiny  # paths through less have at most this probability for each frame and state
-    trusted &= (least >= tiny) | (loss < -math.log(NEGLIGIBLE * tiny * logits.shape[1] * targets.states.shape[1]))
+    tiny = torch.finfo(
+        logits.dtype
+    ).tiny  # paths through less have at most this probability for each frame and state
+    trusted &= (least >= tiny) | (
+        loss < -math.log(NEGLIGIBLE * tiny * logits.shape[1] * targets.states.shape[1])
+    )
     doubtful = (~(trusted & loss.isfinite()) & targets.fits[:, None]).nonzero()
     if len(doubtful):
         batch, problem = doubtful.unbind(1)
-        loss[batch, problem], gradient[batch, :, problem] = _in_log_domain(logits[batch, :, problem], targets, batch.tolist())
+        loss[batch, problem], gradient[batch, :, problem] = _in_log_domain(
+            logits[batch, :, problem], targets, batch.tolist()
+        )
     return loss, gradient
 
 
-def _forward_backward(probabilities: Tensor, targets: Targets, scratch: Scratch) -> tuple[Tensor, Tensor]:
+def _forward_backward(
+    probabilities: Tensor, targets: Targets, scratch: Scratch
+) -> tuple[Tensor, Tensor]:
     """(batch, problem) losses and (batch, frame, problem, symbol) posteriors of the symbols.
 
     Args:
         probabilities: (batch, frame, problem, symbol), 0 past an utterance's length.
 
-    a[t, s]: probability of symbols 0..t on paths that are in state s at t; b[t, s]: of symbols t + 1.. on paths from there; y[t, s]
-    that of the state's symbol; w[s] the weight of entering it, v[s] the same where the blank before may be left out and 0 elsewhere:
+    a[t, s]: probability of symbols 0..t on paths that are in state s at t; b[t, s]: of symbols t +
+    1.. on paths from there; y[t, s] that of the state's symbol; w[s] the weight of entering it,
+    v[s] the same where the blank before may be left out and 0 elsewhere:
 
         a[t, s] = y[t, s] (a[t-1, s] + w[s] a[t-1, s-1] + v[s] a[t-1, s-2]) / norm[t]
         b[t, s] = yb[s] + w[s+1] yb[s+1] + v[s+2] yb[s+2],  yb = y[t+1] b[t+1] / norm[t+1]
 
-    with norm[t] such that a[t] sums to 1, and b scaled so that a[t] b[t], the posteriors of the states, do. Problems and states of an
-    utterance are one axis, so that a shift by a state is a shift in memory; it reads the next problem's column of zeros at an end.
+    with norm[t] such that a[t] sums to 1, and b scaled so that a[t] b[t], the posteriors of the
+    states, do. Problems and states of an utterance are one axis, so that a shift by a state is a
+    shift in memory; it reads the next problem's column of zeros at an end.
     """
     n_batch, n_frames, n_problems, _ = probabilities.shape
     n_states = targets.states.shape[1]
@@ -198,7 +226,9 @@ def _forward_backward(probabilities: Tensor, targets: Targets, scratch: Scratch)
     y = torch.gather(probabilities, 3, index, out=scratch.take("y", shape, probabilities))
     y[..., 0] = 0
     last = targets.last[:, None, None].expand(n_batch, n_problems, 1)
-    for i, (length, state) in enumerate(zip(targets.lengths.tolist(), targets.last.tolist(), strict=True)):
+    for i, (length, state) in enumerate(
+        zip(targets.lengths.tolist(), targets.last.tolist(), strict=True)
+    ):
         y[i, length:, :, state] = 1  # past its end an utterance waits in its last blank
 
     weight = _entry_weights(probabilities, targets)
@@ -226,10 +256,21 @@ def _forward_backward(probabilities: Tensor, targets: Targets, scratch: Scratch)
     ends = (a_of[-1].gather(2, last) + a_of[-1].gather(2, last - 1)).clamp_(min=1 / MOST_BACKWARD)
     loss -= (norm.double().log().sum(0) + ends.double().log())[..., 0]
 
-    b = torch.zeros(frame, dtype=y.dtype, device=y.device).scatter_(2, last, 1).scatter_(2, last - 1, 1).div_(ends)
+    b = (
+        torch.zeros(frame, dtype=y.dtype, device=y.device)
+        .scatter_(2, last, 1)
+        .scatter_(2, last - 1, 1)
+        .div_(ends)
+    )
     yb = torch.empty_like(b)
     flat_b, flat_yb = b.view(n_batch, -1), yb.view(n_batch, -1)
-    b_1, b_2, yb_0, yb_1, yb_2 = flat_b[:, :-1], flat_b[:, :-2], flat_yb[:, :-1], flat_yb[:, 1:], flat_yb[:, 2:]
+    b_1, b_2, yb_0, yb_1, yb_2 = (
+        flat_b[:, :-1],
+        flat_b[:, :-2],
+        flat_yb[:, :-1],
+        flat_yb[:, 1:],
+        flat_yb[:, 2:],
+    )
     a_of[-1].mul_(b)
     for t in range(n_frames - 2, -1, -1):
         torch.mul(b, y_of[t + 1], out=yb)
@@ -240,28 +281,42 @@ def _forward_backward(probabilities: Tensor, targets: Targets, scratch: Scratch)
         b.clamp_(max=MOST_BACKWARD)
         a_of[t].mul_(b)
     posteriors = scratch.take("posteriors", probabilities.shape, y)
-    torch.bmm(a.view(n_batch, -1, n_states), targets.one_hot, out=posteriors.view(n_batch, -1, probabilities.shape[3]))
+    torch.bmm(
+        a.view(n_batch, -1, n_states),
+        targets.one_hot,
+        out=posteriors.view(n_batch, -1, probabilities.shape[3]),
+    )
     return loss.to(y.dtype), posteriors
 
 
 def _entry_weights(probabilities: Tensor, targets: Targets) -> Tensor:
     """(batch, problem, state) weights of entering each state: 1 for blanks.
 
-    Were the probabilities the same in all frames, o[s] those of label s divided by those of a blank, and each frame divided by r, a
-    label and the blank that may follow it would weigh w[s] o[s] / (r - o[s]) r / (r - 1) over all their durations, and last
-    r / (r - o[s]) + 1 / (r - 1) frames on average. The r for which the labels last as long as the utterance, and the w[s] for which
-    each weighs 1, make those paths the likeliest that end at the last label in the last frame.
+    Were the probabilities the same in all frames, o[s] those of label s divided by those of a
+    blank, and each frame divided by r, a label and the blank that may follow it would weigh w[s]
+    o[s] / (r - o[s]) r / (r - 1) over all their durations, and last r / (r - o[s]) + 1 / (r - 1)
+    frames on average. The r for which the labels last as long as the utterance, and the w[s] for
+    which each weighs 1, make those paths the likeliest that end at the last label in the last
+    frame.
     """
     mean = probabilities.mean(1)
-    mean = mean.gather(2, targets.states[:, None].expand(-1, mean.shape[1], -1)).clamp(min=1e-20).double()
+    mean = (
+        mean.gather(2, targets.states[:, None].expand(-1, mean.shape[1], -1))
+        .clamp(min=1e-20)
+        .double()
+    )
     is_label = targets.is_label[:, None].double()
     o = mean / mean[:, :, 1:2] * is_label
     n_labels = is_label.sum(2, keepdim=True).clamp(min=1)
     n_frames = torch.maximum(targets.lengths[:, None, None], n_labels + 1)
-    pace, mean_o, most = n_labels / n_frames, o.sum(2, keepdim=True) / n_labels, o.amax(2, keepdim=True)
+    pace, mean_o, most = (
+        n_labels / n_frames,
+        o.sum(2, keepdim=True) / n_labels,
+        o.amax(2, keepdim=True),
+    )
     n_most = ((o == most) * is_label).sum(2, keepdim=True)
-    # Newton's steps start from the left, where the durations, which are convex in r, are too long: with the blanks alone, with the
-    # likeliest label alone, or with all labels equal.
+    # Newton's steps start from the left, where the durations, which are convex in r, are too long:
+    # with the blanks alone, with the likeliest label alone, or with all labels equal.
     root = ((1 + mean_o) + ((1 - mean_o) ** 2 + 4 * pace**2 * mean_o).sqrt()) / (2 * (1 - pace))
     r = torch.maximum(torch.maximum(1 + pace, most * n_frames / (n_frames - n_most)), root)
     for _ in range(NEWTON_STEPS):
@@ -272,8 +327,11 @@ def _entry_weights(probabilities: Tensor, targets: Targets) -> Tensor:
     return torch.where(is_label > 0, weight, 1.0).to(probabilities.dtype).contiguous()
 
 
-def _in_log_domain(logits: Tensor, targets: Targets, utterances: list[int]) -> tuple[Tensor, Tensor]:
-    """Losses and gradients of (sequence, frame, symbol) logits by torch, in float64: in float32 its gradients have errors of 1e-3.
+def _in_log_domain(
+    logits: Tensor, targets: Targets, utterances: list[int]
+) -> tuple[Tensor, Tensor]:
+    """Losses and gradients of (sequence, frame, symbol) logits by torch, in float64: in float32 its
+    gradients have errors of 1e-3.
 
     Args:
         utterances: sequence -> its utterance in ``targets``.

@@ -1,8 +1,9 @@
 """The modules of CTC heads: what they are made of, and how frames come to them.
 
-Frames are standardised and joined before. Here, batch by batch: the weighted sum of layers (where a head has one), SpecAugment's
-masks (in training), neighbours on both sides. Then the head itself: ``linear`` one projection; ``mlp`` linear layers before it;
-``bilstm`` one or two bidirectional LSTM layers before it.
+Frames are standardised and joined before. Here, batch by batch: the weighted sum of layers (where a
+head has one), SpecAugment's masks (in training), neighbours on both sides. Then the head itself:
+``linear`` one projection; ``mlp`` linear layers before it; ``bilstm`` one or two bidirectional LSTM
+layers before it.
 """
 
 import itertools
@@ -32,7 +33,8 @@ class HeadSettings:
         hidden_sizes, activation: of the linear layers of an ``mlp`` before its projection.
         context: neighbours on both sides that a head sees with each frame.
         join: frames that were put side by side.
-        n_mixed: layers that a weighted sum makes one of; they are side by side in every single frame.
+        n_mixed: layers that a weighted sum makes one of; they are side by side in every single
+            frame.
     """
 
     head: str = "linear"
@@ -49,18 +51,26 @@ class HeadSettings:
         if self.head not in HEADS:
             raise ProbeError(f"CTC head {self.head!r}: expected one of {', '.join(HEADS)}.")
         if not (1 <= self.hidden <= MOST_HIDDEN and 1 <= self.n_layers <= 2):
-            raise ProbeError(f"CTC head: hidden {self.hidden}, layers {self.n_layers}; expected 1..{MOST_HIDDEN} units in 1 or 2 layers.")
+            raise ProbeError(
+                f"CTC head: hidden {self.hidden}, layers {self.n_layers}; expected 1..{MOST_HIDDEN} units in 1 or 2 layers."
+            )
         if self.activation not in ACTIVATIONS:
-            raise ProbeError(f"CTC head: activation {self.activation!r}; expected one of {', '.join(ACTIVATIONS)}.")
+            raise ProbeError(
+                f"CTC head: activation {self.activation!r}; expected one of {', '.join(ACTIVATIONS)}."
+            )
         if not 0 <= self.context <= MOST_CONTEXT:
-            raise ProbeError(f"CTC head: context {self.context}; expected 0..{MOST_CONTEXT} neighbours.")
+            raise ProbeError(
+                f"CTC head: context {self.context}; expected 0..{MOST_CONTEXT} neighbours."
+            )
 
 
 class BidirectionalLayer(nn.Module):
-    """One bidirectional LSTM layer whose result for an utterance does not depend on the padding after it.
+    """One bidirectional LSTM layer whose result for an utterance does not depend on the padding
+    after it.
 
-    The backward direction reads each utterance reversed within its own length. Equal to ``nn.LSTM`` on packed sequences and 2.2
-    times faster on a CPU, where packing leaves the fused kernel (16 x 80 frames, 128 units: 31 against 67 ms a step).
+    The backward direction reads each utterance reversed within its own length. Equal to ``nn.LSTM``
+    on packed sequences and 2.2 times faster on a CPU, where packing leaves the fused kernel (16 x
+    80 frames, 128 units: 31 against 67 ms a step).
     """
 
     def __init__(self, dim: int, hidden: int) -> None:
@@ -101,10 +111,14 @@ class CTCHead(nn.Module):
         width = dim // settings.n_mixed * (2 * settings.context + 1)
         recurrent = settings.head == "bilstm"
         sizes = [width, *([2 * settings.hidden] * settings.n_layers if recurrent else [])]
-        self.layers = nn.ModuleList(BidirectionalLayer(size, settings.hidden) for size in sizes[:-1])
+        self.layers = nn.ModuleList(
+            BidirectionalLayer(size, settings.hidden) for size in sizes[:-1]
+        )
         self.dropout = nn.Dropout(settings.dropout if recurrent else 0.0)
         sizes = [sizes[-1], *(settings.hidden_sizes if settings.head == "mlp" else ())]
-        self.hidden = nn.ModuleList(nn.Linear(size, following) for size, following in itertools.pairwise(sizes))
+        self.hidden = nn.ModuleList(
+            nn.Linear(size, following) for size, following in itertools.pairwise(sizes)
+        )
         self.projection = nn.Linear(sizes[-1], n_symbols)
         if not recurrent:  # from random weights, two of three seeds settle where every symbol is an e (70 instead of 50 % CER)
             nn.init.zeros_(self.projection.weight)
@@ -123,7 +137,9 @@ class CTCHead(nn.Module):
 
 
 def as_read(frames: Tensor, lengths: Tensor, masks: Masks | None, settings: HeadSettings) -> Tensor:
-    """(batch, frame, dim) -> (batch, frame, (2 * context + 1) * dim): masked, then between their neighbours."""
+    """(batch, frame, dim) -> (batch, frame, (2 * context + 1) * dim): masked, then between their
+    neighbours.
+    """
     if masks is not None:
         time, dims = (mask.to(frames.device) for mask in masks)
         frames = frames * time[:, :, None] * dims.repeat(1, settings.join)[:, None]
@@ -131,7 +147,9 @@ def as_read(frames: Tensor, lengths: Tensor, masks: Masks | None, settings: Head
 
 
 def with_neighbours(frames: Tensor, lengths: Tensor, context: int) -> Tensor:
-    """What `probe.heads.linear.context.stack_context` makes of each utterance, for a padded batch: all copies exist for a batch only."""
+    """What `probe.heads.linear.context.stack_context` makes of each utterance, for a padded batch:
+    all copies exist for a batch only.
+    """
     if context == 0:
         return frames
     offsets = torch.arange(-context, context + 1, device=frames.device)

@@ -1,7 +1,9 @@
-"""CTC heads with stacked weights: the logits of all learning rates of a layer, and of all layers, at once.
+"""CTC heads with stacked weights: the logits of all learning rates of a layer, and of all layers,
+at once.
 
-Weights are those of a `probe.heads.ctc.modules.CTCHead` by the same names, each (rate, ...). Heads of single frames are one product a
-layer; bidirectional LSTMs of all layers go through time together (`probe.heads.ctc.grouped_lstm`).
+Weights are those of a `probe.heads.ctc.modules.CTCHead` by the same names, each (rate, ...). Heads
+of single frames are one product a layer; bidirectional LSTMs of all layers go through time together
+(`probe.heads.ctc.grouped_lstm`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,30 +33,42 @@ def stacked_logits(
         weights: of each layer.
         frames: layer -> (batch, frame, dim) as its heads read them, of one length.
         lengths: (batch,) int64.
-        training: whether dropout is on. All heads share its masks, which are those that each draws alone.
+        training: whether dropout is on. All heads share its masks, which are those that each draws
+            alone.
         scratch: its memory is used until the next call; gradients must be taken before.
     """
     if settings.head == "bilstm":
         return _of_lstms(settings, weights, frames, lengths, training, scratch or Scratch())
-    return [_of_single_frames(settings, own, rows) for own, rows in zip(weights, frames, strict=True)]
+    return [
+        _of_single_frames(settings, own, rows) for own, rows in zip(weights, frames, strict=True)
+    ]
 
 
 def kept_bytes(settings: HeadSettings, n_frames: int) -> int:
-    """Bytes that one LSTM head keeps for the gradients of a batch of so many frames, float32; 0 of heads of single frames.
+    """Bytes that one LSTM head keeps for the gradients of a batch of so many frames, float32; 0 of
+    heads of single frames.
 
-    For each unit four gates, cell, its tanh, hidden state; the outputs of both directions side by side and after dropout; their
-    gradients.
+    For each unit four gates, cell, its tanh, hidden state; the outputs of both directions side by
+    side and after dropout; their gradients.
     """
-    return 4 * n_frames * settings.n_layers * 2 * settings.hidden * 12 if settings.head == "bilstm" else 0
+    return (
+        4 * n_frames * settings.n_layers * 2 * settings.hidden * 12
+        if settings.head == "bilstm"
+        else 0
+    )
 
 
 def _of_single_frames(settings: HeadSettings, weights: Weights, frames: Tensor) -> Tensor:
     """(batch, frame, dim) -> (batch, frame, rate, symbol)."""
     values = list(weights.values())
     first, *others = zip(values[::2], values[1::2], strict=True)
-    outputs = F.linear(frames, first[0].flatten(0, 1), first[1].flatten()).unflatten(2, (len(first[0]), -1))
+    outputs = F.linear(frames, first[0].flatten(0, 1), first[1].flatten()).unflatten(
+        2, (len(first[0]), -1)
+    )
     for weight, bias in others:
-        outputs = torch.einsum("btri,roi->btro", ACTIVATIONS[settings.activation](outputs), weight) + bias
+        outputs = (
+            torch.einsum("btri,roi->btro", ACTIVATIONS[settings.activation](outputs), weight) + bias
+        )
     return outputs
 
 
@@ -69,13 +83,20 @@ def _of_lstms(
     n_rates = [len(own["projection.bias"]) for own in weights]
     rows: Sequence[Tensor] = [item.transpose(0, 1).contiguous()[None] for item in frames]
     for number in range(settings.n_layers):
-        pairs = [(_lstms(own, f"layers.{number}.ahead"), _lstms(own, f"layers.{number}.back")) for own in weights]
+        pairs = [
+            (_lstms(own, f"layers.{number}.ahead"), _lstms(own, f"layers.{number}.back"))
+            for own in weights
+        ]
         outputs = bidirectional(rows, pairs, lengths, scratch.within(f"LSTM {number}"))
         _, n_frames, n_batch, width = outputs.shape
         if training and settings.dropout:
-            outputs = outputs * F.dropout(outputs.new_ones(n_batch, n_frames, width), settings.dropout).transpose(0, 1)
+            outputs = outputs * F.dropout(
+                outputs.new_ones(n_batch, n_frames, width), settings.dropout
+            ).transpose(0, 1)
         rows = outputs.split(n_rates)
-    weight, bias = (torch.cat([own[f"projection.{name}"] for own in weights]) for name in ("weight", "bias"))
+    weight, bias = (
+        torch.cat([own[f"projection.{name}"] for own in weights]) for name in ("weight", "bias")
+    )
     logits = torch.baddbmm(bias[:, None], outputs.flatten(1, 2), weight.transpose(1, 2))
     return list(logits.unflatten(1, (n_frames, n_batch)).permute(2, 1, 0, 3).split(n_rates, dim=2))
 

@@ -1,13 +1,13 @@
 """What a CTC head can write: characters, letters or phones.
 
 * ``characters``: the characters of the transcripts as they are, the space among them.
-* ``letters``: the same of transcripts that went through `letters`: case-folded letters, digits and apostrophes, one space between
-  words.
-* ``phones``: names such as ``AH0``, separated by spaces in a text, one after the other without a word boundary
-  (`probe.heads.ctc.lexicon`).
+* ``letters``: the same of transcripts that went through `letters`: case-folded letters, digits and
+  apostrophes, one space between words.
+* ``phones``: names such as ``AH0``, separated by spaces in a text, one after the other without a
+  word boundary (`probe.heads.ctc.lexicon`).
 
-Index 0 is the blank; the symbols of the training transcripts follow, sorted. There is no unknown symbol: what training does not
-have can only be an error.
+Index 0 is the blank; the symbols of the training transcripts follow, sorted. There is no unknown
+symbol: what training does not have can only be an error.
 """
 
 import itertools
@@ -37,7 +37,10 @@ class Vocabulary:
     @classmethod
     def of(cls, texts: Sequence[str], separator: str = "") -> "Vocabulary":
         """The symbols that occur in ``texts``."""
-        return cls(tuple(sorted({symbol for text in texts for symbol in split(text, separator)})), separator)
+        return cls(
+            tuple(sorted({symbol for text in texts for symbol in split(text, separator)})),
+            separator,
+        )
 
     @property
     def size(self) -> int:
@@ -46,12 +49,24 @@ class Vocabulary:
 
     def encode(self, text: str) -> list[int]:
         """Indices of the symbols of ``text``; unknown ones are left out."""
-        return [self.symbols.index(symbol) + 1 for symbol in split(text, self.separator) if symbol in self.symbols]
+        return [
+            self.symbols.index(symbol) + 1
+            for symbol in split(text, self.separator)
+            if symbol in self.symbols
+        ]
 
     def decode_greedy(self, best: Sequence[int]) -> str:
-        """Text of the best symbol of each frame: repeats merged, then blanks dropped, spaces at the ends stripped."""
-        merged = [symbol for position, symbol in enumerate(best) if position == 0 or symbol != best[position - 1]]
-        return self.separator.join(self.symbols[symbol - 1] for symbol in merged if symbol != BLANK).strip()
+        """Text of the best symbol of each frame: repeats merged, then blanks dropped, spaces at the
+        ends stripped.
+        """
+        merged = [
+            symbol
+            for position, symbol in enumerate(best)
+            if position == 0 or symbol != best[position - 1]
+        ]
+        return self.separator.join(
+            self.symbols[symbol - 1] for symbol in merged if symbol != BLANK
+        ).strip()
 
 
 def split(text: str, separator: str) -> Sequence[str]:
@@ -60,7 +75,8 @@ def split(text: str, separator: str) -> Sequence[str]:
 
 
 def letters(text: str) -> str:
-    """``text`` case-folded, with letters, digits and apostrophes only and one space wherever something else stood between them.
+    """``text`` case-folded, with letters, digits and apostrophes only and one space wherever
+    something else stood between them.
 
     >>> letters("Don’t stop – it's 5 p.m.!")
     "don't stop it's 5 p m"
@@ -81,8 +97,12 @@ def frames_needed(labels: Sequence[int]) -> int:
     return len(labels) + sum(first == second for first, second in itertools.pairwise(labels))
 
 
-def symbol_error_rates(references: Sequence[str], hypotheses: Sequence[Sequence[str]], separator: str = "") -> list[float]:
-    """Corpus error rate of each set of hypotheses, for choosing an epoch; the reported one is counted by `probe.measures`."""
+def symbol_error_rates(
+    references: Sequence[str], hypotheses: Sequence[Sequence[str]], separator: str = ""
+) -> list[float]:
+    """Corpus error rate of each set of hypotheses, for choosing an epoch; the reported one is
+    counted by `probe.measures`.
+    """
     errors, n = np.zeros(len(hypotheses), dtype=np.int64), 0
     for reference, *readings in zip(references, *hypotheses, strict=True):
         symbols = split(reference, separator)
@@ -92,10 +112,12 @@ def symbol_error_rates(references: Sequence[str], hypotheses: Sequence[Sequence[
 
 
 def edit_distances(reference: Sequence[str], hypotheses: Sequence[Sequence[str]]) -> np.ndarray:
-    """(hypothesis,) int64: the fewest insertions, deletions and substitutions of symbols that make each the reference.
+    """(hypothesis,) int64: the fewest insertions, deletions and substitutions of symbols that make
+    each the reference.
 
-    All hypotheses go through the table (Wagner and Fischer 1974) together, a symbol of the reference at a time. What is kept for
-    the first j symbols of a hypothesis is the distance less j, so that a run of insertions is a running minimum.
+    All hypotheses go through the table (Wagner and Fischer 1974) together, a symbol of the
+    reference at a time. What is kept for the first j symbols of a hypothesis is the distance less
+    j, so that a run of insertions is a running minimum.
     """
     lengths = np.array([len(text) for text in hypotheses])
     code = {symbol: number for number, symbol in enumerate(reference)}

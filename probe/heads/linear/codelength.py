@@ -1,4 +1,5 @@
-"""How many bits the labels cost, given the features: the online code of Voita & Titov (2020, arXiv 2003.12298).
+"""How many bits the labels cost, given the features: the online code of Voita & Titov (2020, arXiv
+2003.12298).
 
 What both sides know, and what costs nothing: the features of all rows, the list of classes, the
 number of labels, and the dev rows with their labels. What is sent: the labels, in portions, and one
@@ -14,8 +15,9 @@ A layer that holds the labels plainly costs few bits because a probe learns from
 from which a probe has to work for them costs many, even if its last accuracy is as good. Everything
 is in bits (the authors' notebook adds nats to bits).
 
-A probe cannot give probability to a class it has not seen. The classes not seen so far share the mass u / (n + u), where u is their
-number and n that of the labels before, so that every label can be sent.
+A probe cannot give probability to a class it has not seen. The classes not seen so far share the
+mass u / (n + u), where u is their number and n that of the labels before, so that every label can
+be sent.
 """
 
 import itertools
@@ -26,7 +28,8 @@ import numpy as np
 
 FRACTIONS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.0)
 
-# (positions to train on, positions to predict) -> (classes it knows, (position, class) natural logarithms of their probabilities)
+# (positions to train on, positions to predict) -> (classes it knows, (position, class) natural
+# logarithms of their probabilities)
 Learner = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
@@ -43,10 +46,13 @@ class Portion:
     bits: np.ndarray
 
 
-def online_code(labels: Sequence[str], learn: Learner, fractions: Sequence[float] = FRACTIONS) -> list[Portion]:
+def online_code(
+    labels: Sequence[str], learn: Learner, fractions: Sequence[float] = FRACTIONS
+) -> list[Portion]:
     """The portions that send ``labels`` in their order.
 
-    A probe needs two classes; portions before there are two are sent with the uniform code, and without a bit that names it.
+    A probe needs two classes; portions before there are two are sent with the uniform code, and
+    without a bit that names it.
 
     Args:
         labels: in random order.
@@ -69,11 +75,21 @@ def online_code(labels: Sequence[str], learn: Learner, fractions: Sequence[float
     return portions
 
 
-def _bits(truth: np.ndarray, classes: np.ndarray, known: np.ndarray, log_probabilities: np.ndarray, n_before: int) -> np.ndarray:
+def _bits(
+    truth: np.ndarray,
+    classes: np.ndarray,
+    known: np.ndarray,
+    log_probabilities: np.ndarray,
+    n_before: int,
+) -> np.ndarray:
     """(label,) bits under a probe that knows some of the classes."""
     n_unseen = len(classes) - len(known)
     seen = np.isin(truth, known)
-    bits = np.full(len(truth), np.log2(max(1, n_before + n_unseen)))  # a class not seen: u / (n + u), shared by u classes
+    bits = np.full(
+        len(truth), np.log2(max(1, n_before + n_unseen))
+    )  # a class not seen: u / (n + u), shared by u classes
     columns = np.searchsorted(known, truth[seen])
-    bits[seen] = -log_probabilities[seen.nonzero()[0], columns] / np.log(2) + np.log2((n_before + n_unseen) / n_before)
+    bits[seen] = -log_probabilities[seen.nonzero()[0], columns] / np.log(2) + np.log2(
+        (n_before + n_unseen) / n_before
+    )
     return bits

@@ -4,7 +4,9 @@ import numpy as np
 
 
 def join_frames(frames: np.ndarray, join: int) -> np.ndarray:
-    """(frame, dim) -> (ceil(frame / join), join * dim): neighbours side by side; the last frame is repeated where one lacks."""
+    """(frame, dim) -> (ceil(frame / join), join * dim): neighbours side by side; the last frame is
+    repeated where one lacks.
+    """
     if join == 1:
         return frames
     lacking = -len(frames) % join
@@ -13,7 +15,9 @@ def join_frames(frames: np.ndarray, join: int) -> np.ndarray:
 
 
 def stack_context(frames: np.ndarray, context: int) -> np.ndarray:
-    """(frame, dim) -> (frame, (2 * context + 1) * dim): each with its neighbours, earliest first; the ends are repeated."""
+    """(frame, dim) -> (frame, (2 * context + 1) * dim): each with its neighbours, earliest first;
+    the ends are repeated.
+    """
     if context == 0 or not len(frames):
         return np.tile(frames, (1, 2 * context + 1))
     near = np.arange(len(frames))[:, None] + np.arange(-context, context + 1)

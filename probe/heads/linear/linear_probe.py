@@ -1,8 +1,9 @@
 """Multinomial logistic regression on vectors: pooled utterances, or frames.
 
-Minimised is ``mean cross-entropy + l2 / 2 * ||W||^2`` (the bias is free), so ``l2`` means the same whatever the number of rows;
-scikit-learn's ``C`` is ``1 / (l2 * rows)``. As there, two classes share one vector of weights. `probe.heads.linear.logistic` solves the
-problems of several strengths together.
+Minimised is ``mean cross-entropy + l2 / 2 * ||W||^2`` (the bias is free), so ``l2`` means the same
+whatever the number of rows; scikit-learn's ``C`` is ``1 / (l2 * rows)``. As there, two classes
+share one vector of weights. `probe.heads.linear.logistic` solves the problems of several strengths
+together.
 """
 
 import warnings
@@ -21,8 +22,9 @@ from probe.heads.linear.logistic_inputs import Inputs
 from probe.heads.linear.rows import Rows, as_rows, precision
 from probe.heads.linear.standardize import Standardizer
 
-# By which share of the loss a further step may still improve it. Stopping early is not harmless: on cepstra it changed which strength
-# dev picked, and the test score by three points. At 1e-6 in float32 more than one prediction in a thousand still differed.
+# By which share of the loss a further step may still improve it. Stopping early is not harmless: on
+# cepstra it changed which strength dev picked, and the test score by three points. At 1e-6 in
+# float32 more than one prediction in a thousand still differed.
 TOLERANCE = {"float64": 1e-9, "float32": 2e-7}
 MEMORY_BYTES = 4 << 30
 # Of rows that are not standardised: beyond, float32 ends far from the optimum.
@@ -34,7 +36,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
 
     Args:
         l2: strength of the penalty, see the module.
-        standardize: whether to standardise with training statistics; False takes features as they are.
+        standardize: whether to standardise with training statistics; False takes features as they
+            are.
         max_iter: of L-BFGS.
         tol: see `probe.heads.linear.logistic.solve`.
 
@@ -46,7 +49,9 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         converged_: False where ``max_iter`` ended it before ``tol`` was met.
     """
 
-    def __init__(self, l2: float = 1e-2, standardize: bool = True, max_iter: int = 1000, tol: float = 1e-9) -> None:
+    def __init__(
+        self, l2: float = 1e-2, standardize: bool = True, max_iter: int = 1000, tol: float = 1e-9
+    ) -> None:
         self.l2 = l2
         self.standardize = standardize
         self.max_iter = max_iter
@@ -56,7 +61,9 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         """Trains on (row, dim) features and (row,) labels."""
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
-        (fitted,) = fit_strengths(X, np.asarray(y), [self.l2], self.standardize, max_iter=self.max_iter, tol=self.tol)
+        (fitted,) = fit_strengths(
+            X, np.asarray(y), [self.l2], self.standardize, max_iter=self.max_iter, tol=self.tol
+        )
         self.classes_: np.ndarray = fitted.classes_
         self.coef_: np.ndarray = fitted.coef_
         self.intercept_: np.ndarray = fitted.intercept_
@@ -64,19 +71,31 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         self.objective_: float = fitted.objective_
         self.converged_: bool = fitted.converged_
         if not self.converged_:
-            warnings.warn(f"not converged after {self.max_iter} iterations; raise max_iter or l2", ConvergenceWarning, stacklevel=2)
+            warnings.warn(
+                f"not converged after {self.max_iter} iterations; raise max_iter or l2",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
         return self
 
     def decision_function(self, X: np.ndarray) -> np.ndarray:
-        """(row, class) logits; (row,) logits of the second class where there are two, as scikit-learn has it."""
+        """(row, class) logits; (row,) logits of the second class where there are two, as
+        scikit-learn has it.
+        """
         check_is_fitted(self)
-        logits = validate_data(self, X, dtype=np.float64, reset=False) @ self.coef_.T + self.intercept_
+        logits = (
+            validate_data(self, X, dtype=np.float64, reset=False) @ self.coef_.T + self.intercept_
+        )
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
 
     def predict_log_proba(self, X: np.ndarray) -> np.ndarray:
-        """(row, class) natural logarithms of probabilities; -inf for a class that training did not have."""
+        """(row, class) natural logarithms of probabilities; -inf for a class that training did not
+        have.
+        """
         check_is_fitted(self)
-        logits = validate_data(self, X, dtype=np.float64, reset=False) @ self.coef_.T + self.intercept_
+        logits = (
+            validate_data(self, X, dtype=np.float64, reset=False) @ self.coef_.T + self.intercept_
+        )
         logits -= logits.max(axis=1, keepdims=True)
         return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
@@ -104,29 +123,35 @@ def fit_strengths(
 ) -> list[LinearProbe]:
     """One `LinearProbe` per l2 strength on the same (row, dim) features, all solved together.
 
-    The probes are the same bit for bit however the rows are cut into blocks, whether they are in memory, and whether they fit there.
+    The probes are the same bit for bit however the rows are cut into blocks, whether they are in
+    memory, and whether they fit there.
 
     Args:
-        rows: an array, or a table that is read in blocks. float64 rows are solved in float64, others in float32; in float64 too
-            where they are fewer than dimensions (losses become tiny), or not standardised and of a scale far from 1.
+        rows: an array, or a table that is read in blocks. float64 rows are solved in float64,
+            others in float32; in float64 too where they are fewer than dimensions (losses become
+            tiny), or not standardised and of a scale far from 1.
         labels: (row,).
         tol: see `probe.heads.linear.logistic.solve`; `TOLERANCE` of the rows' precision where None.
         device: of torch, for the products.
-        classes: the probes' ``classes_``, sorted and without repeats; those without a label get probability 0. None: the labels'.
-        memory_bytes: for the standardised rows and the logits. Rows that do not fit beside the logits are read anew in each pass;
-            where the logits of all strengths do not fit, groups of strengths are solved one after the other (one strength at least,
-            so 8 bytes for each row and class are always taken). Grouping changes results within ``tol``.
+        classes: the probes' ``classes_``, sorted and without repeats; those without a label get
+            probability 0. None: the labels'.
+        memory_bytes: for the standardised rows and the logits. Rows that do not fit beside the
+            logits are read anew in each pass; where the logits of all strengths do not fit, groups
+            of strengths are solved one after the other (one strength at least, so 8 bytes for each
+            row and class are always taken). Grouping changes results within ``tol``.
         tick: called after each block of rows, to keep a progress bar alive.
 
     Raises:
-        ValueError: labels of fewer than two classes, or not in ``classes``, or not as many as rows; rows that are not what they say,
-            or not finite; a strength that is not above 0.
+        ValueError: labels of fewer than two classes, or not in ``classes``, or not as many as rows;
+            rows that are not what they say, or not finite; a strength that is not above 0.
     """
     rows = as_rows(rows)
     known, targets = _targets(labels, classes, rows.shape[0])
     present, of_present = np.unique(targets, return_inverse=True)
     if len(present) < 2:
-        raise ValueError(f"LinearProbe needs samples of at least 2 classes; the data holds one class: {known[present[0]]!r}")
+        raise ValueError(
+            f"LinearProbe needs samples of at least 2 classes; the data holds one class: {known[present[0]]!r}"
+        )
     if not len(strengths) or not all(l2 > 0 for l2 in strengths):
         raise ValueError(f"expected one strength or more, all above 0. Found {list(strengths)}")
     dtype = precision(rows)
@@ -143,22 +168,46 @@ def fit_strengths(
     fits = rows.shape[0] * rows.shape[1] * dtype.itemsize + together * state <= memory_bytes
     # Fewer rows than dimensions are rotated into their span, so they must be there together.
     keep = fits or rows.shape[0] < rows.shape[1]
-    inputs = Inputs(rows, scaler.mean, scale, torch.float64 if dtype == np.float64 else torch.float32, keep, device)
+    inputs = Inputs(
+        rows,
+        scaler.mean,
+        scale,
+        torch.float64 if dtype == np.float64 else torch.float32,
+        keep,
+        device,
+    )
     # Two classes: softmax halves the one vector of weights, and so the penalty.
     penalties = [2 * l2 if len(known) == 2 else l2 for l2 in strengths]
     on_device = torch.from_numpy(of_present).to(device)
     solutions = [
         solution
         for start in range(0, len(penalties), together)
-        for solution in solve(inputs, on_device, len(present), penalties[start : start + together], tol, max_iter, tick)
+        for solution in solve(
+            inputs,
+            on_device,
+            len(present),
+            penalties[start : start + together],
+            tol,
+            max_iter,
+            tick,
+        )
     ]
     return [
-        _probe(LinearProbe(l2, standardize, max_iter, tol), solution, known, present, scaler.mean, scale)
+        _probe(
+            LinearProbe(l2, standardize, max_iter, tol),
+            solution,
+            known,
+            present,
+            scaler.mean,
+            scale,
+        )
         for l2, solution in zip(strengths, solutions, strict=True)
     ]
 
 
-def _targets(labels: np.ndarray, classes: Sequence[Any] | np.ndarray | None, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
+def _targets(
+    labels: np.ndarray, classes: Sequence[Any] | np.ndarray | None, n_rows: int
+) -> tuple[np.ndarray, np.ndarray]:
     """The classes, and each label's place among them."""
     if len(labels) != n_rows:
         raise ValueError(f"expected a label for each of {n_rows} rows. Found {len(labels)} labels")
@@ -175,7 +224,12 @@ def _targets(labels: np.ndarray, classes: Sequence[Any] | np.ndarray | None, n_r
 
 
 def _probe(
-    probe: LinearProbe, solution: Solution, classes: np.ndarray, present: np.ndarray, mean: np.ndarray, scale: np.ndarray
+    probe: LinearProbe,
+    solution: Solution,
+    classes: np.ndarray,
+    present: np.ndarray,
+    mean: np.ndarray,
+    scale: np.ndarray,
 ) -> LinearProbe:
     """The probe with a solution for the ``present`` of its classes; the others have a bias of -inf."""
     probe.classes_ = classes
@@ -199,17 +253,20 @@ def fit_layers(
     """Linear probes on every layer: for each layer one `LinearProbe` per l2 strength.
 
     Args:
-        layers: a (layer, row, dim) array; or each layer's rows, as an array or a table read in blocks, one after the other (a
-            generator may read them as they are asked for) or by name.
+        layers: a (layer, row, dim) array; or each layer's rows, as an array or a table read in
+            blocks, one after the other (a generator may read them as they are asked for) or by
+            name.
         labels: (row,), the same for all layers.
         on_layer: called with each layer's name or number before it is solved.
         settings: the other arguments of `fit_strengths`.
 
     Returns:
-        Under each layer's name (its number where ``layers`` has no names) the probes, in the order of ``strengths``.
+        Under each layer's name (its number where ``layers`` has no names) the probes, in the order
+        of ``strengths``.
     """
-    # Layers share no rows, so together they would save no product: on a CPU a batched product of 13 layers (4,000 x 768 by 768 x 500)
-    # took as long as 13 products (median of 9: 0.99). And they would have to be in memory at once.
+    # Layers share no rows, so together they would save no product: on a CPU a batched product of 13
+    # layers (4,000 x 768 by 768 x 500) took as long as 13 products (median of 9: 0.99). And they
+    # would have to be in memory at once.
     fitted = {}
     for name, rows in layers.items() if isinstance(layers, Mapping) else enumerate(layers):
         on_layer(name)

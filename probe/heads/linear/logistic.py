@@ -1,20 +1,26 @@
-"""Many multinomial logistic regressions on the same rows, solved together: the solver beneath `probe.heads.linear.linear_probe`.
+"""Many multinomial logistic regressions on the same rows, solved together: the solver beneath
+`probe.heads.linear.linear_probe`.
 
-For each strength ``l2`` minimised is ``mean cross-entropy + l2 / 2 * ||W||^2`` (the bias is free). The problems are convex. Their
-weights stand side by side, so each pass over the rows is one wide matrix product for all of them; L-BFGS runs in all at once, each
-with steps of its own:
+For each strength ``l2`` minimised is ``mean cross-entropy + l2 / 2 * ||W||^2`` (the bias is free).
+The problems are convex. Their weights stand side by side, so each pass over the rows is one wide
+matrix product for all of them; L-BFGS runs in all at once, each with steps of its own:
 
-* The metric it starts from is that of a curvature of the form ``G x M + l2``: the Gram matrix G of the rows over n, and the classes'
-  mean covariance M under the present probabilities (both of some rows only). That is exact at the start, where all rows have the same
-  probabilities, and M is taken anew after some iterations. Layers of speech models are ill-conditioned, and classes grow certain:
+* The metric it starts from is that of a curvature of the form ``G x M + l2``: the Gram matrix G of
+  the rows over n, and the classes' mean covariance M under the present probabilities (both of some
+  rows only). That is exact at the start, where all rows have the same probabilities, and M is taken
+  anew after some iterations. Layers of speech models are ill-conditioned, and classes grow certain:
   with this metric it takes tens of iterations where plain L-BFGS takes thousands.
-* An iteration is one visit to the rows (`probe.heads.linear.logistic_pass`): while a block is in the cache its logits move by a whole step,
-  and its errors enter the next gradient. The rows may therefore be on a disk. Only logits are kept.
-* Where a whole step is refused, a line search follows on the kept logits, which are linear in the step, and then a second visit.
-* Far from the optimum products are taken of rounded factors; before it ends, logits and gradient are computed anew in full.
+* An iteration is one visit to the rows (`probe.heads.linear.logistic_pass`): while a block is in
+  the cache its logits move by a whole step, and its errors enter the next gradient. The rows may
+  therefore be on a disk. Only logits are kept.
+* Where a whole step is refused, a line search follows on the kept logits, which are linear in the
+  step, and then a second visit.
+* Far from the optimum products are taken of rounded factors; before it ends, logits and gradient
+  are computed anew in full.
 * With fewer rows than dimensions the rows are rotated into their span first.
 
-A problem ends when what L-BFGS expects to gain by a further step is a small share of the loss, twice in a row.
+A problem ends when what L-BFGS expects to gain by a further step is a small share of the loss,
+twice in a row.
 """
 
 from collections.abc import Callable, Sequence
@@ -71,7 +77,8 @@ def solve(
     """One `Solution` for each of ``strengths``.
 
     Args:
-        inputs: every dimension of mean 0; they are kept in memory if they are fewer than their dimensions.
+        inputs: every dimension of mean 0; they are kept in memory if they are fewer than their
+            dimensions.
         targets: (row,) int64, classes from 0, on the inputs' device.
         tol: share of the loss that a further step must not be worth.
         tick: called after each block of rows.
@@ -94,7 +101,8 @@ def state_bytes(n_rows: int, n_classes: int, itemsize: int) -> int:
 
 @dataclass
 class _Descent:
-    """Where problems stand. A point is weights, in the axes of the Gram matrix, and in its last row the bias.
+    """Where problems stand. A point is weights, in the axes of the Gram matrix, and in its last row
+    the bias.
 
     Attributes:
         l2: (s,) float64.
@@ -127,17 +135,36 @@ class _Descent:
 
 
 def _together(several: Sequence[_Descent]) -> _Descent:
-    """Problems side by side again, without their pairs: those of rounded gradients, at other points, mislead."""
-    l2, point, gradient, loss, small, iterations = (torch.cat(parts) for parts in zip(*(one._parts() for one in several), strict=True))
-    between, turned = (torch.cat(parts) for parts in zip(*(one.confusion for one in several), strict=True))
+    """Problems side by side again, without their pairs: those of rounded gradients, at other
+    points, mislead.
+    """
+    l2, point, gradient, loss, small, iterations = (
+        torch.cat(parts) for parts in zip(*(one._parts() for one in several), strict=True)
+    )
+    between, turned = (
+        torch.cat(parts) for parts in zip(*(one.confusion for one in several), strict=True)
+    )
     return _Descent(l2, point, gradient, loss, small, iterations, (between, turned), [])
 
 
 class _Problems:
     """The problems of one call. Shapes: s strengths, n rows, d dimensions, c classes."""
 
-    def __init__(self, inputs: Inputs, targets: Tensor, n_classes: int, strengths: Sequence[float], tick: Callable[[], Any]) -> None:
-        self.inputs, self.targets, self.n_classes, self.strengths, self.tick = inputs, targets, n_classes, strengths, tick
+    def __init__(
+        self,
+        inputs: Inputs,
+        targets: Tensor,
+        n_classes: int,
+        strengths: Sequence[float],
+        tick: Callable[[], Any],
+    ) -> None:
+        self.inputs, self.targets, self.n_classes, self.strengths, self.tick = (
+            inputs,
+            targets,
+            n_classes,
+            strengths,
+            tick,
+        )
         n_rows, dim = inputs.shape
         gram = torch.zeros(dim, dim, dtype=torch.float64, device=inputs.device)
         self.sums = torch.zeros(n_classes, dim, dtype=inputs.dtype, device=inputs.device)
@@ -157,7 +184,11 @@ class _Problems:
         if factor != self.inputs.dtype:
             problems = self._descend(problems, factor, max(tol, ROUGH), min(max_iter, MOST_ROUGH))
         problems = self._descend(problems, self.inputs.dtype, tol, max_iter)
-        losses, iterations, converged = problems.loss.tolist(), problems.iterations.tolist(), (problems.small >= 2).tolist()
+        losses, iterations, converged = (
+            problems.loss.tolist(),
+            problems.iterations.tolist(),
+            (problems.small >= 2).tolist(),
+        )
         points = torch.cat([self.axes @ problems.point[:, :-1], problems.point[:, -1:]], dim=1)
         return list(zip(points, losses, iterations, converged, strict=True))
 
@@ -169,15 +200,24 @@ class _Problems:
         point[:, -1] = shares.log().to(like.dtype)
         # All rows have the same errors but for their truth, so no product is needed.
         gradient = torch.zeros_like(point)
-        gradient[:, :-1] = self.axes.T @ (self.sums.sum(0)[:, None] * shares.to(like.dtype) - self.sums.T) / n_rows
+        gradient[:, :-1] = (
+            self.axes.T @ (self.sums.sum(0)[:, None] * shares.to(like.dtype) - self.sums.T) / n_rows
+        )
         loss = -(shares * shares.log()).sum().repeat(n_strengths)
         l2 = torch.tensor(self.strengths, dtype=torch.float64, device=like.device)
         none = torch.zeros(n_strengths, dtype=torch.int64, device=like.device)
-        confusion = like.new_zeros(n_strengths, self.n_classes), like.new_zeros(n_strengths, self.n_classes, self.n_classes)
+        confusion = (
+            like.new_zeros(n_strengths, self.n_classes),
+            like.new_zeros(n_strengths, self.n_classes, self.n_classes),
+        )
         return _Descent(l2, point, gradient, loss, none, none, confusion, [])
 
-    def _descend(self, problems: "_Descent", factor: torch.dtype, tol: float, max_iter: int) -> "_Descent":
-        """All problems, each until a further step is worth no more than ``tol`` of its loss; products of ``factor``."""
+    def _descend(
+        self, problems: "_Descent", factor: torch.dtype, tol: float, max_iter: int
+    ) -> "_Descent":
+        """All problems, each until a further step is worth no more than ``tol`` of its loss;
+        products of ``factor``.
+        """
         times = 2 if factor == self.inputs.dtype else 1  # in a row
         number = torch.arange(len(problems.l2), device=self.sums.device)
         ended: list[_Descent] = [problems] * len(number)
@@ -203,7 +243,12 @@ class _Problems:
                 break
             if done.any():
                 kept = (~done).nonzero()[:, 0].tolist()
-                problems, direction, slope, number = problems.some(kept), direction[kept], slope[kept], number[kept]
+                problems, direction, slope, number = (
+                    problems.some(kept),
+                    direction[kept],
+                    slope[kept],
+                    number[kept],
+                )
                 logits.keep(kept)
             self._advance(problems, logits, direction, slope, factor)
         return _together(ended)
@@ -214,20 +259,35 @@ class _Problems:
         fitted, gradient = self._visit(logits, problems.point, self.inputs.dtype)
         self._penalise(problems, problems.point, fitted, gradient)
 
-    def _visit(self, logits: Logits, direction: Tensor | None, factor: torch.dtype) -> tuple[Tensor, Tensor]:
+    def _visit(
+        self, logits: Logits, direction: Tensor | None, factor: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
         """As `visit` does it, with direction and gradient in the axes."""
-        turned = None if direction is None else torch.cat([self.axes @ direction[:, :-1], direction[:, -1:]], dim=1)
+        turned = (
+            None
+            if direction is None
+            else torch.cat([self.axes @ direction[:, :-1], direction[:, -1:]], dim=1)
+        )
         fitted, gradient = visit(self.inputs, self.targets, logits, turned, factor, self.tick)
         return fitted, torch.cat([self.axes.T @ gradient[:, :-1], gradient[:, -1:]], dim=1)
 
-    def _penalise(self, problems: _Descent, point: Tensor, fitted: Tensor, gradient: Tensor) -> None:
+    def _penalise(
+        self, problems: _Descent, point: Tensor, fitted: Tensor, gradient: Tensor
+    ) -> None:
         """Takes a point, with its mean cross-entropy and the gradient of that."""
         weights = point[:, :-1]
         gradient[:, :-1] += problems.l2.to(weights.dtype)[:, None, None] * weights
         problems.loss = fitted + 0.5 * problems.l2 * _dots(weights, weights)
         problems.point, problems.gradient = point, gradient
 
-    def _advance(self, problems: _Descent, logits: Logits, direction: Tensor, slope: Tensor, factor: torch.dtype) -> None:
+    def _advance(
+        self,
+        problems: _Descent,
+        logits: Logits,
+        direction: Tensor,
+        slope: Tensor,
+        factor: torch.dtype,
+    ) -> None:
         """One step of L-BFGS, by a whole step where that will do."""
         before, loss, start = problems.gradient, problems.loss, problems.point
         fitted, gradient = self._visit(logits, direction, factor)
@@ -245,12 +305,30 @@ class _Problems:
         # A pair that says nothing (no curvature left above rounding) has no weight.
         inverse = torch.where(products > 1e-14 * _dots(move, move), 1 / products, 0.0)
         problems.iterations = problems.iterations + 1
-        problems.pairs = [*problems.pairs[-MEMORY + 1 :], (move, change, inverse)] if _dots(move, move).all() else []
+        problems.pairs = (
+            [*problems.pairs[-MEMORY + 1 :], (move, change, inverse)]
+            if _dots(move, move).all()
+            else []
+        )
 
-    def _search(self, start: Tensor, direction: Tensor, logits: Logits, loss: Tensor, slope: Tensor, l2: Tensor) -> Tensor:
-        """Step lengths (s,) float64, by bisection and secants on the slope, 0 where none is better. The logits stand at 1."""
+    def _search(
+        self,
+        start: Tensor,
+        direction: Tensor,
+        logits: Logits,
+        loss: Tensor,
+        slope: Tensor,
+        l2: Tensor,
+    ) -> Tensor:
+        """Step lengths (s,) float64, by bisection and secants on the slope, 0 where none is better.
+        The logits stand at 1.
+        """
         weights, towards = start[:, :-1], direction[:, :-1]
-        square, cross, rate = _dots(weights, weights), _dots(weights, towards), _dots(towards, towards)
+        square, cross, rate = (
+            _dots(weights, weights),
+            _dots(weights, towards),
+            _dots(towards, towards),
+        )
         low, low_slope = torch.zeros_like(slope), slope
         high = torch.full_like(slope, float("inf"))
         step, good = torch.ones_like(slope), torch.zeros_like(slope)
@@ -273,10 +351,14 @@ class _Problems:
         return good
 
     def _confusion(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Spread (s, c) and axes (s, c, c) of the classes' mean covariance ``diag(p) - p p'`` under the present probabilities."""
+        """Spread (s, c) and axes (s, c, c) of the classes' mean covariance ``diag(p) - p p'`` under
+        the present probabilities.
+        """
         some = logits[:: max(1, len(logits) // CONFUSION_ROWS)].softmax(2)
         products = torch.einsum("nsi,nsj->sij", some, some).double() / len(some)
-        between, turned = torch.linalg.eigh(torch.diag_embed(some.mean(0, dtype=torch.float64)) - products)
+        between, turned = torch.linalg.eigh(
+            torch.diag_embed(some.mean(0, dtype=torch.float64)) - products
+        )
         return between.clamp_min(0).to(logits.dtype), turned.to(logits.dtype)
 
     def _metric(self, problems: _Descent) -> Tensor:
@@ -289,25 +371,36 @@ class _Problems:
             shares.append(share)
         result = self._start_metric(problems, rest)
         if problems.pairs:
-            # Scaled to the curvature met last: the mean covariance misses that sure rows weigh less, and whole steps were too long.
+            # Scaled to the curvature met last: the mean covariance misses that sure rows weigh
+            # less, and whole steps were too long.
             _, change, inverse = problems.pairs[-1]
             seen = inverse * _dots(change, self._start_metric(problems, change))
             result *= torch.where(seen > 0, 1 / seen, 1.0).to(rest.dtype)[:, None, None]
         for (move, change, inverse), share in zip(problems.pairs, reversed(shares), strict=True):
-            result += (share - (inverse * _dots(change, result)).to(rest.dtype)[:, None, None]) * move
+            result += (
+                share - (inverse * _dots(change, result)).to(rest.dtype)[:, None, None]
+            ) * move
         return result
 
     def _start_metric(self, problems: _Descent, gradient: Tensor) -> Tensor:
         """The inverse of ``G x M + l2``, times a gradient (s, d + 1, c)."""
         between, turned = problems.confusion
-        curvature = self.spread[:, None] * between[:, None] + problems.l2.to(gradient.dtype)[:, None, None]
+        curvature = (
+            self.spread[:, None] * between[:, None] + problems.l2.to(gradient.dtype)[:, None, None]
+        )
         first = (gradient[:, :-1] @ turned / curvature) @ turned.mT
-        of_bias = (gradient[:, -1:] @ turned / between[:, None].clamp_min(SMALLEST_VARIANCE / self.n_classes)) @ turned.mT
+        of_bias = (
+            gradient[:, -1:]
+            @ turned
+            / between[:, None].clamp_min(SMALLEST_VARIANCE / self.n_classes)
+        ) @ turned.mT
         return torch.cat([first, of_bias], dim=1)
 
 
 def _rounded(inputs: Inputs) -> torch.dtype:
-    """What factors of products are rounded to far from the optimum: half the bits, where the processor multiplies those faster."""
+    """What factors of products are rounded to far from the optimum: half the bits, where the
+    processor multiplies those faster.
+    """
     if inputs.device.type != "cpu":
         return inputs.dtype
     if inputs.dtype == torch.float64:
@@ -315,7 +408,9 @@ def _rounded(inputs: Inputs) -> torch.dtype:
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else inputs.dtype
 
 
-def _judged(loss: Tensor, slope: Tensor, step: Tensor | float, there: Tensor, steep: Tensor) -> tuple[Tensor, Tensor]:
+def _judged(
+    loss: Tensor, slope: Tensor, step: Tensor | float, there: Tensor, steep: Tensor
+) -> tuple[Tensor, Tensor]:
     """Whether a step leads to a worse place, and whether it is good enough, (s,) each."""
     worse = there > loss + 1e-4 * step * slope + 1e-7 * loss.abs()
     return worse, (steep.abs() <= FLAT * slope.abs()) & ~worse

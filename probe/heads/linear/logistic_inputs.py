@@ -16,13 +16,26 @@ class Inputs:
         rows: as they were given.
         mean, scale: (dim,) what is subtracted, and what the difference is divided by.
         dtype: of what comes out; float16 and float32 rows are standardised in float32.
-        keep: whether to hold all rows in memory (on the device); otherwise each pass reads the source.
+        keep: whether to hold all rows in memory (on the device); otherwise each pass reads the
+            source.
         device: where the blocks come out.
     """
 
-    def __init__(self, rows: Rows, mean: np.ndarray, scale: np.ndarray, dtype: torch.dtype, keep: bool, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        rows: Rows,
+        mean: np.ndarray,
+        scale: np.ndarray,
+        dtype: torch.dtype,
+        keep: bool,
+        device: str = "cpu",
+    ) -> None:
         self.shape, self.dtype, self.device = rows.shape, dtype, torch.device(device)
-        self._rows, self._mean, self._scale = rows, torch.from_numpy(mean).to(dtype), torch.from_numpy(scale).to(dtype)
+        self._rows, self._mean, self._scale = (
+            rows,
+            torch.from_numpy(mean).to(dtype),
+            torch.from_numpy(scale).to(dtype),
+        )
         self._kept: Tensor | None = None
         self.basis: Tensor | None = None
         if keep:
@@ -42,7 +55,9 @@ class Inputs:
                 yield start, self._kept[start : start + BLOCK_ROWS]
 
     def _read(self, into: Tensor | None) -> Iterator[tuple[int, Tensor]]:
-        """Blocks from the source, standardised where they were read to: ``into``, or one block's memory again and again."""
+        """Blocks from the source, standardised where they were read to: ``into``, or one block's
+        memory again and again.
+        """
         memory = torch.empty(BLOCK_ROWS, self.shape[1], dtype=self.dtype) if into is None else into
         array = memory.numpy()
 
@@ -56,10 +71,12 @@ class Inputs:
             start += len(block)
 
     def rotate_into_span(self) -> None:
-        """Rotates kept rows, fewer than dimensions, into their span, whose ``basis`` is (dim, direction), orthonormal columns.
+        """Rotates kept rows, fewer than dimensions, into their span, whose ``basis`` is (dim,
+        direction), orthonormal columns.
 
-        A penalty on the weights is invariant to that, and directions that no row has carry no weight at an optimum. By Householder's
-        QR, of the rows and not of their squares, which would lose directions that a weak penalty wants.
+        A penalty on the weights is invariant to that, and directions that no row has carry no
+        weight at an optimum. By Householder's QR, of the rows and not of their squares, which would
+        lose directions that a weak penalty wants.
         """
         assert self._kept is not None, "only kept rows can be rotated"
         basis, triangle = torch.linalg.qr(self._kept.T.double())

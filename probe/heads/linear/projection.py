@@ -1,7 +1,9 @@
-"""Linear maps of a layer to fewer dimensions, so that models of different widths are compared at equal capacity.
+"""Linear maps of a layer to fewer dimensions, so that models of different widths are compared at
+equal capacity.
 
-``pca``: the directions of largest variance of the training rows, centred, not scaled. ``random``: an orthonormal basis of a random
-subspace, scaled by sqrt(dim / width), which keeps squared distances on average (Johnson & Lindenstrauss 1984); it looks at no data.
+``pca``: the directions of largest variance of the training rows, centred, not scaled. ``random``:
+an orthonormal basis of a random subspace, scaled by sqrt(dim / width), which keeps squared
+distances on average (Johnson & Lindenstrauss 1984); it looks at no data.
 """
 
 from dataclasses import dataclass
@@ -38,7 +40,9 @@ class Projection:
         return out
 
 
-def fit_projection(how: str, width: int, seed: int, n_rows: int, mean: np.ndarray, covariance: np.ndarray) -> Projection:
+def fit_projection(
+    how: str, width: int, seed: int, n_rows: int, mean: np.ndarray, covariance: np.ndarray
+) -> Projection:
     """The projection to ``width`` dimensions.
 
     Args:
@@ -48,11 +52,14 @@ def fit_projection(how: str, width: int, seed: int, n_rows: int, mean: np.ndarra
         mean, covariance: (dim,) and (dim, dim) float64 of the training rows.
 
     Raises:
-        ProbeError: there are not so many dimensions, or too few rows to find so many principal components.
+        ProbeError: there are not so many dimensions, or too few rows to find so many principal
+            components.
     """
     dim = len(mean)
     if width > dim:
-        raise ProbeError(f"{dim} dimensions cannot be projected to {width}. Set project to {dim} or less")
+        raise ProbeError(
+            f"{dim} dimensions cannot be projected to {width}. Set project to {dim} or less"
+        )
     if how == "pca" and width > n_rows - 1:
         raise ProbeError(
             f"{n_rows} training rows have {n_rows - 1} principal components, {width} are asked for. Set project to less, or "
@@ -63,17 +70,23 @@ def fit_projection(how: str, width: int, seed: int, n_rows: int, mean: np.ndarra
     kept = float(np.einsum("dw,dw->", basis, covariance @ basis)) / total if total > 0 else None
     if how == "pca":
         return Projection(mean.astype(np.float32), basis.astype(np.float32), kept)
-    return Projection(np.zeros(dim, np.float32), (basis * np.sqrt(dim / width)).astype(np.float32), kept)
+    return Projection(
+        np.zeros(dim, np.float32), (basis * np.sqrt(dim / width)).astype(np.float32), kept
+    )
 
 
 def principal(covariance: np.ndarray, width: int) -> np.ndarray:
-    """(dim, width) eigenvectors of the largest eigenvalues, largest first; the largest entry of each is positive."""
+    """(dim, width) eigenvectors of the largest eigenvalues, largest first; the largest entry of
+    each is positive.
+    """
     vectors = torch.linalg.eigh(torch.from_numpy(covariance))[1].numpy()[:, ::-1][:, :width]
     return vectors * _signs(vectors[np.abs(vectors).argmax(axis=0), np.arange(width)])
 
 
 def orthonormal(dim: int, width: int, seed: int) -> np.ndarray:
-    """(dim, width) columns of length 1 at right angles, uniformly random (QR of a Gaussian matrix, with the signs of R undone)."""
+    """(dim, width) columns of length 1 at right angles, uniformly random (QR of a Gaussian matrix,
+    with the signs of R undone).
+    """
     gaussian = np.random.default_rng([seed, dim, width]).standard_normal((dim, width))
     basis, triangle = np.linalg.qr(gaussian)
     return basis * _signs(np.diag(triangle))

@@ -1,8 +1,9 @@
 """Ridge regression on vectors, for labels that are numbers: age, pitch, a rating.
 
-Minimised is ``mean squared error / 2 + l2 / 2 * ||W||^2`` (the bias is free), so ``l2`` means the same whatever the number of rows,
-as in `probe.heads.linear.linear_probe`; scikit-learn's ``alpha`` is ``l2 * rows``. ``l2 = 0`` is ordinary least squares, the shortest weights
-where many fit equally well. All strengths come from one eigendecomposition of the rows' second moments, in float64.
+Minimised is ``mean squared error / 2 + l2 / 2 * ||W||^2`` (the bias is free), so ``l2`` means the
+same whatever the number of rows, as in `probe.heads.linear.linear_probe`; scikit-learn's ``alpha``
+is ``l2 * rows``. ``l2 = 0`` is ordinary least squares, the shortest weights where many fit equally
+well. All strengths come from one eigendecomposition of the rows' second moments, in float64.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from probe.heads.linear.rows import BLOCK_ROWS, Rows, as_rows, refill
 from probe.heads.linear.standardize import Standardizer
 
-# Without a penalty, directions weaker than this share of the strongest (in squares) are rounding errors.
+# Without a penalty, directions weaker than this share of the strongest (in squares) are rounding
+# errors.
 SMALLEST_DIRECTION = 1e-13
 
 
@@ -26,10 +28,12 @@ class RidgeProbe(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     Args:
         l2: strength of the penalty, see the module.
-        standardize: whether to standardise with training statistics; False takes features as they are.
+        standardize: whether to standardise with training statistics; False takes features as they
+            are.
 
     Attributes:
-        coef_: (dim,) weights for the features as they were given; (target, dim) where ``y`` has two axes.
+        coef_: (dim,) weights for the features as they were given; (target, dim) where ``y`` has two
+            axes.
         intercept_: one number; (target,) where ``y`` has two axes.
     """
 
@@ -48,12 +52,15 @@ class RidgeProbe(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def predict(self, X: np.ndarray) -> np.ndarray:
         """(row,) numbers; (row, target) where training's had two axes."""
         check_is_fitted(self)
-        return validate_data(self, X, dtype=np.float64, reset=False) @ self.coef_.T + self.intercept_
+        return (
+            validate_data(self, X, dtype=np.float64, reset=False) @ self.coef_.T + self.intercept_
+        )
 
 
 @dataclass(frozen=True)
 class _Moments:
-    """What a ridge regression needs of its rows. ``X`` are standardised rows, ``Y`` targets less their means.
+    """What a ridge regression needs of its rows. ``X`` are standardised rows, ``Y`` targets less
+    their means.
 
     Attributes:
         values: (direction,) eigenvalues of ``X'X``, those above rounding.
@@ -73,10 +80,12 @@ def fit_ridge_strengths(
     standardize: bool = True,
     tick: Callable[[], Any] = lambda: None,
 ) -> list[RidgeProbe]:
-    """One `RidgeProbe` per l2 strength on the same (row, dim) features, from one eigendecomposition.
+    """One `RidgeProbe` per l2 strength on the same (row, dim) features, from one
+    eigendecomposition.
 
     Args:
-        rows: an array, or a table that is read in blocks (twice); where it has fewer rows than dimensions it is held in memory.
+        rows: an array, or a table that is read in blocks (twice); where it has fewer rows than
+            dimensions it is held in memory.
         targets: (row,) or (row, target) numbers.
         tick: called after each block of rows.
 
@@ -94,7 +103,9 @@ def fit_ridge_strengths(
     centre = targets.mean(axis=0)
     wide = (targets - centre).reshape(n_rows, -1)
     blocks = _blocks(rows, scaler.mean.astype(np.float64), scale, tick)
-    offset, moments = _by_rows(blocks, wide, dim) if n_rows < dim else _by_dimensions(blocks, wide, dim)
+    offset, moments = (
+        _by_rows(blocks, wide, dim) if n_rows < dim else _by_dimensions(blocks, wide, dim)
+    )
     probes = []
     for l2 in strengths:
         weights = moments.vectors @ (moments.products / (moments.values + l2 * n_rows)[:, None])
@@ -107,7 +118,9 @@ def fit_ridge_strengths(
     return probes
 
 
-def _blocks(rows: Rows, mean: np.ndarray, scale: np.ndarray, tick: Callable[[], Any]) -> Iterator[tuple[int, np.ndarray]]:
+def _blocks(
+    rows: Rows, mean: np.ndarray, scale: np.ndarray, tick: Callable[[], Any]
+) -> Iterator[tuple[int, np.ndarray]]:
     """(number of its first row, standardised (row, dim) block in float64, valid until the next)."""
     buffer, start = np.empty((BLOCK_ROWS, len(mean))), 0
     for block in refill(rows, lambda start, stop: buffer[: stop - start]):
@@ -118,7 +131,9 @@ def _blocks(rows: Rows, mean: np.ndarray, scale: np.ndarray, tick: Callable[[], 
         tick()
 
 
-def _by_dimensions(blocks: Iterator[tuple[int, np.ndarray]], targets: np.ndarray, dim: int) -> tuple[np.ndarray, _Moments]:
+def _by_dimensions(
+    blocks: Iterator[tuple[int, np.ndarray]], targets: np.ndarray, dim: int
+) -> tuple[np.ndarray, _Moments]:
     """The rows' remaining mean (dim,), which rounding left, and their moments, from ``X'X``."""
     gram, products, total = np.zeros((dim, dim)), np.zeros((dim, targets.shape[1])), np.zeros(dim)
     for start, block in blocks:
@@ -131,7 +146,9 @@ def _by_dimensions(blocks: Iterator[tuple[int, np.ndarray]], targets: np.ndarray
     return mean, _Moments(values[kept], vectors[:, kept], vectors[:, kept].T @ products)
 
 
-def _by_rows(blocks: Iterator[tuple[int, np.ndarray]], targets: np.ndarray, dim: int) -> tuple[np.ndarray, _Moments]:
+def _by_rows(
+    blocks: Iterator[tuple[int, np.ndarray]], targets: np.ndarray, dim: int
+) -> tuple[np.ndarray, _Moments]:
     """The same from ``XX'``, smaller where rows are fewer than dimensions."""
     rows = np.empty((len(targets), dim))
     for start, block in blocks:
@@ -141,7 +158,11 @@ def _by_rows(blocks: Iterator[tuple[int, np.ndarray]], targets: np.ndarray, dim:
     values, sides = eigh(rows @ rows.T)
     kept = _kept(values)
     lengths = np.sqrt(values[kept])
-    return mean, _Moments(values[kept], rows.T @ sides[:, kept] / lengths, lengths[:, None] * (sides[:, kept].T @ targets))
+    return mean, _Moments(
+        values[kept],
+        rows.T @ sides[:, kept] / lengths,
+        lengths[:, None] * (sides[:, kept].T @ targets),
+    )
 
 
 def _kept(values: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""Rows of features that need not be in memory: what linear probes, ridge probes and the standardiser read.
+"""Rows of features that need not be in memory: what linear probes, ridge probes and the
+standardiser read.
 
-A source hands its rows out in blocks of any size; every reader here cuts them anew to a number of rows of its own. So what is
-computed is the same bit for bit wherever the rows come from.
+A source hands its rows out in blocks of any size; every reader here cuts them anew to a number of
+rows of its own. So what is computed is the same bit for bit wherever the rows come from.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +21,9 @@ class Rows(Protocol):
         """Rows and dimensions."""
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """All rows in order as (row, dim) arrays, float16 or float32 (float64 is taken too); anew with each call."""
+        """All rows in order as (row, dim) arrays, float16 or float32 (float64 is taken too); anew
+        with each call.
+        """
 
 
 class ArrayRows:
@@ -53,7 +56,9 @@ def as_rows(rows: np.ndarray | Rows) -> Rows:
         ValueError: not two axes, or no row.
     """
     if len(rows.shape) != 2 or not rows.shape[0]:
-        raise ValueError(f"expected rows of shape (row, dim) with one row or more. Found {tuple(rows.shape)}")
+        raise ValueError(
+            f"expected rows of shape (row, dim) with one row or more. Found {tuple(rows.shape)}"
+        )
     return ArrayRows(rows) if isinstance(rows, np.ndarray) else rows
 
 
@@ -65,14 +70,18 @@ def precision(rows: Rows) -> np.dtype:
     return np.dtype(np.float64 if found == np.float64 else np.float32)
 
 
-def refill(rows: Rows, room: Callable[[int, int], np.ndarray], block_rows: int = BLOCK_ROWS) -> Iterator[np.ndarray]:
+def refill(
+    rows: Rows, room: Callable[[int, int], np.ndarray], block_rows: int = BLOCK_ROWS
+) -> Iterator[np.ndarray]:
     """All rows in order, in blocks of ``block_rows`` (fewer in the last).
 
     Args:
-        room: gives the (stop - start, dim) array to fill with rows start to stop, of any dtype; it may be the same memory each time.
+        room: gives the (stop - start, dim) array to fill with rows start to stop, of any dtype; it
+            may be the same memory each time.
 
     Raises:
-        ValueError: the blocks hold more or fewer rows than ``rows.shape`` says, or rows of another width.
+        ValueError: the blocks hold more or fewer rows than ``rows.shape`` says, or rows of another
+            width.
     """
     n_rows, dim = rows.shape
     source = iter(rows.blocks())
@@ -88,7 +97,9 @@ def refill(rows: Rows, room: Callable[[int, int], np.ndarray], block_rows: int =
             rest, filled = rest[taken:], filled + taken
         yield filling
     if len(rest) or any(len(block) for block in source):
-        raise ValueError(f"rows of shape {(n_rows, dim)} gave more than {n_rows} rows in their blocks")
+        raise ValueError(
+            f"rows of shape {(n_rows, dim)} gave more than {n_rows} rows in their blocks"
+        )
 
 
 def _next(source: Iterator[np.ndarray], n_rows: int, given: int, dim: int) -> np.ndarray:

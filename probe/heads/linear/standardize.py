@@ -1,7 +1,8 @@
-"""Standardisation with training statistics: every head sees features of mean 0 and standard deviation 1.
+"""Standardisation with training statistics: every head sees features of mean 0 and standard
+deviation 1.
 
-Layers differ in scale by orders of magnitude (some pre-LN models have very small top layers), and a regularised or gradient-trained
-head is not invariant to scale.
+Layers differ in scale by orders of magnitude (some pre-LN models have very small top layers), and a
+regularised or gradient-trained head is not invariant to scale.
 """
 
 from dataclasses import dataclass
@@ -20,10 +21,11 @@ class Standardizer:
 
     @classmethod
     def of(cls, rows: np.ndarray | Rows, chunk_rows: int = BLOCK_ROWS) -> "Standardizer":
-        """Statistics of (row, dim) values, taken in float64 in one pass over them; a constant dimension keeps its scale.
+        """Statistics of (row, dim) values, taken in float64 in one pass over them; a constant
+        dimension keeps its scale.
 
-        Each chunk's sum of squares is that around its own mean, and the chunks are merged (Chan, Golub and LeVeque 1983), so a mean
-        far from 0 costs no digits.
+        Each chunk's sum of squares is that around its own mean, and the chunks are merged (Chan,
+        Golub and LeVeque 1983), so a mean far from 0 costs no digits.
         """
         rows = as_rows(rows)
         buffer = np.empty((chunk_rows, rows.shape[1]))

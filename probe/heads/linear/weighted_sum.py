@@ -1,11 +1,13 @@
 """A linear probe on a learned sum of all layers, as SUPERB reads a model (Yang et al. 2021).
 
-The sum's weights are a softmax over layers, trained with the head, from equal weights on. Each layer is standardised first, or the
-one with the largest values would be heard alone, and the sum is brought to the rms of 1 that a single layer has: layers that differ
-cancel in a sum, which a penalty on the head's weights would punish. Minimised is the loss of `probe.heads.linear.linear_probe` at the sum, over
-weights and head; for given weights the head's problem is convex and is solved to its end, so what is left is a smooth function of one
-number a layer (variable projection, Golub & Pereyra 1973), whose gradient costs one product a layer. It is not convex in them:
-another start may end elsewhere.
+The sum's weights are a softmax over layers, trained with the head, from equal weights on. Each
+layer is standardised first, or the one with the largest values would be heard alone, and the sum is
+brought to the rms of 1 that a single layer has: layers that differ cancel in a sum, which a penalty
+on the head's weights would punish. Minimised is the loss of `probe.heads.linear.linear_probe` at
+the sum, over weights and head; for given weights the head's problem is convex and is solved to its
+end, so what is left is a smooth function of one number a layer (variable projection, Golub &
+Pereyra 1973), whose gradient costs one product a layer. It is not convex in them: another start may
+end elsewhere.
 """
 
 from collections.abc import Callable, Sequence
@@ -87,7 +89,9 @@ def fit_weighted(
     for l2 in sorted(strengths, reverse=True):
         found: dict[bytes, WeightedProbe] = {}
 
-        def loss(logits: np.ndarray, l2: float = l2, found: dict[bytes, WeightedProbe] = found) -> tuple[float, np.ndarray]:
+        def loss(
+            logits: np.ndarray, l2: float = l2, found: dict[bytes, WeightedProbe] = found
+        ) -> tuple[float, np.ndarray]:
             shares = _softmax(logits)
             mixed = _sum(shares, rows)
             rms = float(np.sqrt(np.mean(np.square(mixed), dtype=np.float64))) or 1.0
@@ -95,12 +99,26 @@ def fit_weighted(
             (probe,) = fit_strengths(mixed, truth, [l2], standardize=False, device=device)
             found[logits.tobytes()] = WeightedProbe(scalers, shares, rms, probe)
             tick()
-            back = _errors(probe, mixed, truth) @ probe.coef_  # of the objective by the sum, (row, dim)
-            along = np.vdot(mixed, back) / mixed.size  # what the division by the rms takes away again
-            by_share = np.array([np.vdot(values, back) - along * np.vdot(values, mixed) for values in rows]) / rms
-            return probe.objective_, shares * by_share  # of the softmax; shares @ by_share is 0, for the sum has no scale
+            back = (
+                _errors(probe, mixed, truth) @ probe.coef_
+            )  # of the objective by the sum, (row, dim)
+            along = (
+                np.vdot(mixed, back) / mixed.size
+            )  # what the division by the rms takes away again
+            by_share = (
+                np.array(
+                    [np.vdot(values, back) - along * np.vdot(values, mixed) for values in rows]
+                )
+                / rms
+            )
+            return (
+                probe.objective_,
+                shares * by_share,
+            )  # of the softmax; shares @ by_share is 0, for the sum has no scale
 
-        result = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": MOST_STEPS, "gtol": FLAT})
+        result = minimize(
+            loss, start, jac=True, method="L-BFGS-B", options={"maxiter": MOST_STEPS, "gtol": FLAT}
+        )
         start = result.x
         fitted[l2] = found[start.tobytes()]
     return [fitted[l2] for l2 in strengths]
@@ -120,7 +138,9 @@ def _sum(shares: np.ndarray, layers: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _errors(probe: LinearProbe, rows: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """(row, class) probabilities less the truth, over the number of rows: the gradient of the mean cross-entropy by the logits."""
+    """(row, class) probabilities less the truth, over the number of rows: the gradient of the mean
+    cross-entropy by the logits.
+    """
     errors = probe.predict_proba(rows)
     errors[np.arange(len(truth)), np.searchsorted(probe.classes_, truth)] -= 1
     return errors / len(truth)

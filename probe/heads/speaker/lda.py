@@ -13,7 +13,9 @@ MOST_COMPONENTS = 200
 
 @dataclass(frozen=True)
 class DiscriminantProjection:
-    """Principal components, then LDA with Ledoit-Wolf shrinkage (within-speaker scatter is singular for wide layers)."""
+    """Principal components, then LDA with Ledoit-Wolf shrinkage (within-speaker scatter is singular
+    for wide layers).
+    """
 
     components: PCA
     discriminant: LinearDiscriminantAnalysis

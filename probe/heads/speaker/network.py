@@ -1,10 +1,13 @@
-"""Speaker embeddings that are trained: a linear projection of pooled vectors, or SUPERB's x-vector on frames, with AM-softmax.
+"""Speaker embeddings that are trained: a linear projection of pooled vectors, or SUPERB's x-vector
+on frames, with AM-softmax.
 
-AM-softmax (Wang et al. 2018, "Additive margin softmax for face verification"): cross-entropy over training speakers of
-``scale * (cosine - margin of the true speaker)``, with one learned direction a speaker. After training the cosine of two embeddings
-is their score; the directions are not used any more.
+AM-softmax (Wang et al. 2018, "Additive margin softmax for face verification"): cross-entropy over
+training speakers of ``scale * (cosine - margin of the true speaker)``, with one learned direction a
+speaker. After training the cosine of two embeddings is their score; the directions are not used any
+more.
 
-Source of the x-vector's sizes: Snyder et al. 2018, "X-vectors", in the form that SUPERB trains (Yang et al. 2021).
+Source of the x-vector's sizes: Snyder et al. 2018, "X-vectors", in the form that SUPERB trains
+(Yang et al. 2021).
 """
 
 import functools
@@ -26,11 +29,13 @@ Embed = Callable[[Iterable[np.ndarray]], np.ndarray]
 
 
 class XVector(nn.Module):
-    """SUPERB's x-vector: linear, five time-delay layers, mean and standard deviation over time, two linear layers.
+    """SUPERB's x-vector: linear, five time-delay layers, mean and standard deviation over time, two
+    linear layers.
 
     Args:
         dim: of the frames.
-        width: of all layers but the last time-delay layer, which has 1500 / 512 times as many channels; SUPERB's is 512.
+        width: of all layers but the last time-delay layer, which has 1500 / 512 times as many
+            channels; SUPERB's is 512.
     """
 
     def __init__(self, dim: int, width: int = 512) -> None:
@@ -39,7 +44,9 @@ class XVector(nn.Module):
         self.projection = nn.Linear(dim, width)
         self.delays = nn.ModuleList(
             nn.Conv1d(before, after, kernel, dilation=dilation)
-            for (kernel, dilation), before, after in zip(TDNN, channels[:-1], channels[1:], strict=True)
+            for (kernel, dilation), before, after in zip(
+                TDNN, channels[:-1], channels[1:], strict=True
+            )
         )
         self.embedding = nn.Linear(2 * channels[-1], width)
         self.last = nn.Linear(width, width)
@@ -53,7 +60,9 @@ class XVector(nn.Module):
         hidden = self.projection(frames).transpose(1, 2)
         for delay in self.delays:
             hidden = F.relu(delay(hidden))
-        pooled = torch.cat([hidden.mean(2), hidden.var(2, correction=0).clamp(min=1e-8).sqrt()], dim=1)
+        pooled = torch.cat(
+            [hidden.mean(2), hidden.var(2, correction=0).clamp(min=1e-8).sqrt()], dim=1
+        )
         return F.relu(self.embedding(pooled))
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -103,7 +112,8 @@ class Training:
     Attributes:
         learning_rates: each from the same start.
         epochs: of the longest training.
-        checkpoints: trainings that end after fewer epochs, equally far apart, come with it; this many in all.
+        checkpoints: trainings that end after fewer epochs, equally far apart, come with it; this
+            many in all.
         batch_size: utterances a step.
         crop_frames: of each utterance in each step, from a random place; 0 where rows are pooled.
         scale, margin: of AM-softmax.
@@ -129,16 +139,23 @@ def train(
 ) -> Iterator[tuple[dict[str, float], Embed]]:
     """(learning rate and epochs, what embeds with it) of every checkpoint of every learning rate.
 
-    An embedding is good until the next one is asked for. Equal seeds give equal networks on one machine; steps are AdamW's.
+    An embedding is good until the next one is asked for. Equal seeds give equal networks on one
+    machine; steps are AdamW's.
 
     Args:
-        new_network: an `XVector` or `Projection`; its weights come from torch's global generator, which is set to ``seed`` and back.
+        new_network: an `XVector` or `Projection`; its weights come from torch's global generator,
+            which is set to ``seed`` and back.
         read: positions in ``speakers`` -> their (frame, dim) frames or (dim,) rows.
         speakers: of each training utterance.
         tick: called after each step.
     """
     names, speaker = np.unique(np.array(speakers), return_inverse=True)
-    ends = sorted({-(-training.epochs * part // training.checkpoints) for part in range(1, training.checkpoints + 1)})
+    ends = sorted(
+        {
+            -(-training.epochs * part // training.checkpoints)
+            for part in range(1, training.checkpoints + 1)
+        }
+    )
     for rate in training.learning_rates:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -160,14 +177,20 @@ def train(
                 optimiser.step()
                 tick()
             if epoch in ends:
-                yield {"learning_rate": rate, "epochs": epoch}, functools.partial(_embedded, network, device)
+                yield (
+                    {"learning_rate": rate, "epochs": epoch},
+                    functools.partial(_embedded, network, device),
+                )
 
 
 def _batch(rows: Sequence[np.ndarray], crop_frames: int, generator: np.random.Generator) -> Tensor:
     """Rows side by side; of frames a random stretch each, as long as the longest utterance allows."""
     if crop_frames:
         n_frames = max(FIELD, min(crop_frames, max(map(len, rows))))
-        rows = [_stretch(item, n_frames, int(generator.integers(max(1, len(item) - n_frames + 1)))) for item in rows]
+        rows = [
+            _stretch(item, n_frames, int(generator.integers(max(1, len(item) - n_frames + 1))))
+            for item in rows
+        ]
     return torch.from_numpy(np.stack(rows).astype(np.float32))
 
 
@@ -182,4 +205,6 @@ def _embedded(network: nn.Module, device: str, rows: Iterable[np.ndarray]) -> np
     network.eval()
     embed: Callable[[Tensor], Tensor] = network.embed  # type: ignore[assignment]  # torch types attributes as tensors or modules
     whole = (_stretch(item, max(FIELD, len(item))) if item.ndim == 2 else item for item in rows)
-    return torch.cat([embed(torch.from_numpy(item.astype(np.float32))[None].to(device)).cpu() for item in whole]).numpy()
+    return torch.cat(
+        [embed(torch.from_numpy(item.astype(np.float32))[None].to(device)).cpu() for item in whole]
+    ).numpy()

@@ -1,20 +1,23 @@
 """Probabilistic linear discriminant analysis: the two-covariance model of speakers and utterances.
 
-A vector is x = m + y + e with a speaker's part y ~ N(0, B), the same in all of the speaker's utterances, and e ~ N(0, W) of the
-utterance. The score of two vectors is the log-likelihood ratio of one common y against two of them (Brummer & de Villiers 2010, "The
-speaker partitioning problem"); higher means more likely one speaker.
+A vector is x = m + y + e with a speaker's part y ~ N(0, B), the same in all of the speaker's
+utterances, and e ~ N(0, W) of the utterance. The score of two vectors is the log-likelihood ratio
+of one common y against two of them (Brummer & de Villiers 2010, "The speaker partitioning
+problem"); higher means more likely one speaker.
 
-B and W are estimated in closed form by analysis of variance, unbiased also where speakers have different numbers of utterances:
+B and W are estimated in closed form by analysis of variance, unbiased also where speakers have
+different numbers of utterances:
 
     W = within-speaker scatter / (N - K)
     B = (between-speaker scatter / (K - 1) - W) / n0,      n0 = (N - sum n_k^2 / N) / (K - 1)
 
-with N rows, K speakers, n_k rows of speaker k. W is shrunk towards a multiple of the identity afterwards (Ledoit & Wolf 2004, by as
-much as N - K independent rows would be), and what is negative in B, seen from W, becomes 0. Expectation maximisation would do the
-same with more steps where all n_k are equal.
+with N rows, K speakers, n_k rows of speaker k. W is shrunk towards a multiple of the identity
+afterwards (Ledoit & Wolf 2004, by as much as N - K independent rows would be), and what is negative
+in B, seen from W, becomes 0. Expectation maximisation would do the same with more steps where all
+n_k are equal.
 
-Scores of rows that were transformed by what was fitted on the same training rows (LDA, whitening) are not calibrated: they order
-trials, but are no log-likelihood ratios to take at their word.
+Scores of rows that were transformed by what was fitted on the same training rows (LDA, whitening)
+are not calibrated: they order trials, but are no log-likelihood ratios to take at their word.
 """
 
 from collections.abc import Sequence
@@ -53,9 +56,14 @@ class TwoCovariance:
         within = residuals.T @ residuals / n_free
         n_0 = (len(wide) - np.square(n_rows).sum() / len(wide)) / (len(n_rows) - 1)
         between = (apart.T @ apart / (len(n_rows) - 1) - within) / n_0
-        # Residuals of K means are worth N - K independent rows; the shrinkage falls with their number.
-        shrinkage = min(1.0, ledoit_wolf_shrinkage(residuals, assume_centered=True) * len(wide) / n_free)
-        within = (1 - shrinkage) * within + shrinkage * np.trace(within) / len(mean) * np.eye(len(mean))
+        # Residuals of K means are worth N - K independent rows; the shrinkage falls with their
+        # number.
+        shrinkage = min(
+            1.0, ledoit_wolf_shrinkage(residuals, assume_centered=True) * len(wide) / n_free
+        )
+        within = (1 - shrinkage) * within + shrinkage * np.trace(within) / len(mean) * np.eye(
+            len(mean)
+        )
         return cls.of(mean, between, within)
 
     @classmethod
@@ -77,10 +85,12 @@ class TwoCovariance:
         return inverse.T @ inverse
 
     def embed(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Vectors (row, dim) and offsets (row,): the ratio of rows i and j is vectors[i] . vectors[j] + offsets[i] + offsets[j].
+        """Vectors (row, dim) and offsets (row,): the ratio of rows i and j is vectors[i] .
+        vectors[j] + offsets[i] + offsets[j].
 
-        In the basis each dimension counts for itself. With t = 1 + s for a spread s, two vectors of one speaker have the covariance
-        [[t, s], [s, t]], of two speakers [[t, 0], [0, t]], and the ratio of the two Gaussians is
+        In the basis each dimension counts for itself. With t = 1 + s for a spread s, two vectors of
+        one speaker have the covariance [[t, s], [s, t]], of two speakers [[t, 0], [0, t]], and the
+        ratio of the two Gaussians is
 
             log t - log(1 + 2 s) / 2 - s^2 (u^2 + v^2) / (2 t (1 + 2 s)) + s u v / (1 + 2 s)
         """

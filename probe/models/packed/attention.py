@@ -1,9 +1,12 @@
-"""Self-attention: one product for queries, keys, values (and WavLM's gates) of all utterances, the rest utterance by utterance.
+"""Self-attention: one product for queries, keys, values (and WavLM's gates) of all utterances, the
+rest utterance by utterance.
 
-By torch's own attention, or by plain products, `QUERIES` queries at a time, where those are faster (measured in bfloat16 on a CPU 1.2
-times, in float32 0.8 times) or a bias is added. WavLM adds one that depends on the distance between key and query alone, scaled by a
-gate per query and head. One row per distance holds it; with the queries of a block in reversed order its rows for successive queries
-begin one further each, so the (query, key) bias is a view of that row and is never written out.
+By torch's own attention, or by plain products, `QUERIES` queries at a time, where those are faster
+(measured in bfloat16 on a CPU 1.2 times, in float32 0.8 times) or a bias is added. WavLM adds one
+that depends on the distance between key and query alone, scaled by a gate per query and head. One
+row per distance holds it; with the queries of a block in reversed order its rows for successive
+queries begin one further each, so the (query, key) bias is a view of that row and is never written
+out.
 """
 
 import math
@@ -27,12 +30,18 @@ class Attention:
         self.heads = module.num_heads
         query, key, value = module.q_proj, module.k_proj, module.v_proj
         scale = 1 / math.sqrt(query.out_features // self.heads)
-        weights, biases = [scale * query.weight, key.weight, value.weight], [scale * query.bias, key.bias, value.bias]
+        weights, biases = (
+            [scale * query.weight, key.weight, value.weight],
+            [scale * query.bias, key.bias, value.bias],
+        )
         if hasattr(module, "gru_rel_pos_linear"):  # WavLM's
-            # Eight numbers per head, of which four and four are summed: two columns per head in the product of all.
+            # Eight numbers per head, of which four and four are summed: two columns per head in the
+            # product of all.
             self.gate_constant = module.gru_rel_pos_const.detach().flatten()
             linear = module.gru_rel_pos_linear
-            for weight, bias in zip(linear.weight.view(2, 4, -1).sum(1), linear.bias.view(2, 4).sum(1), strict=True):
+            for weight, bias in zip(
+                linear.weight.view(2, 4, -1).sum(1), linear.bias.view(2, 4).sum(1), strict=True
+            ):
                 weights.append(torch.block_diag(*[weight[None]] * self.heads))
                 biases.append(bias.expand(self.heads))
         self.project = Product(torch.cat(weights), torch.cat(biases), dtype)
@@ -52,7 +61,9 @@ class Attention:
         dim = rows.shape[1]
         projected = self.project(rows)
         mixed = projected.new_empty(rows.shape)
-        for part, into in zip(projected.split(list(lengths)), mixed.split(list(lengths)), strict=True):
+        for part, into in zip(
+            projected.split(list(lengths)), mixed.split(list(lengths)), strict=True
+        ):
             # (row, which x head x width) -> (which, head, row, width)
             three = part[:, : 3 * dim].view(len(part), 3, self.heads, -1).permute(1, 2, 0, 3)
             result = into.view(len(part), self.heads, -1).transpose(0, 1)
@@ -61,7 +72,9 @@ class Attention:
                 result[:] = F.scaled_dot_product_attention(query, key, value, scale=1.0)[0]
             else:
                 gates = None if bias is None else self._gates(part[:, 3 * dim :])
-                query, key, value = three.contiguous()  # products in bfloat16 would copy what is not
+                query, key, value = (
+                    three.contiguous()
+                )  # products in bfloat16 would copy what is not
                 _attend(query, key, value, result, gates, bias)
         return self.out(mixed)
 
@@ -71,31 +84,49 @@ class Attention:
         return (first * (second * self.gate_constant - 1) + 2).T[:, :, None]
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, result: Tensor, gates: Tensor | None, bias: Tensor | None) -> None:
-    """Writes one utterance's weighted sums into ``result``; it, query, key, value (head, row, width); the rest as in `Attention`."""
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    result: Tensor,
+    gates: Tensor | None,
+    bias: Tensor | None,
+) -> None:
+    """Writes one utterance's weighted sums into ``result``; it, query, key, value (head, row,
+    width); the rest as in `Attention`.
+    """
     n_rows, keys = query.shape[1], key.transpose(1, 2)
     for start in range(0, n_rows, QUERIES):
         stop = min(start + QUERIES, n_rows)
         if gates is None or bias is None:
-            result[:, start:stop] = torch.bmm(torch.bmm(query[:, start:stop], keys).softmax(-1), value)
+            result[:, start:stop] = torch.bmm(
+                torch.bmm(query[:, start:stop], keys).softmax(-1), value
+            )
             continue
         scores = torch.bmm(query[:, start:stop].flip(1), keys)
-        # Row r of the reversed block is query stop - 1 - r, whose distance to key 0 stands in column middle - (stop - 1 - r).
+        # Row r of the reversed block is query stop - 1 - r, whose distance to key 0 stands in
+        # column middle - (stop - 1 - r).
         middle = bias.shape[1] // 2
         by_distance = bias[:, middle - stop + 1 :].unfold(1, n_rows, 1)[:, : stop - start]
-        scores = torch.addcmul(scores.float(), gates[:, start:stop].flip(1), by_distance).softmax(-1)
+        scores = torch.addcmul(scores.float(), gates[:, start:stop].flip(1), by_distance).softmax(
+            -1
+        )
         result[:, start:stop] = torch.bmm(scores.to(value.dtype), value).flip(1)
 
 
 class PositionBias:
-    """WavLM's bias of each head by the distance from query to key; its first block's weights serve all blocks."""
+    """WavLM's bias of each head by the distance from query to key; its first block's weights serve
+    all blocks.
+    """
 
     def __init__(self, module: Any) -> None:
         """``module`` is transformers' attention of the first block."""
         self.module = module
 
     def __call__(self, length: int) -> Tensor:
-        """(head, 2 length - 1) float32: distances -(length - 1) to length - 1, the middle column for 0."""
+        """(head, 2 length - 1) float32: distances -(length - 1) to length - 1, the middle column
+        for 0.
+        """
         embedding = self.module.rel_attn_embed.weight
         distances = torch.arange(1 - length, length, device=embedding.device)
         return embedding[self.module._relative_positions_bucket(distances)].T.contiguous()

@@ -1,14 +1,18 @@
-"""The packed implementation: our own forward of the wav2vec 2.0 family, with the weights of a transformers module.
+"""The packed implementation: our own forward of the wav2vec 2.0 family, with the weights of a
+transformers module.
 
-Utterances are not padded. Their frames lie one after the other, (row, dim), with offsets; what treats every frame alike (linear
-layers, norms) runs over all rows at once, what mixes frames (front-end, positional convolution, attention) runs per utterance. So
-an utterance's frames do not depend on its company: on a CPU they are the same bits. Not measured on a GPU yet, where products of
+Utterances are not padded. Their frames lie one after the other, (row, dim), with offsets; what
+treats every frame alike (linear layers, norms) runs over all rows at once, what mixes frames
+(front-end, positional convolution, attention) runs per utterance. So an utterance's frames do not
+depend on its company: on a CPU they are the same bits. Not measured on a GPU yet, where products of
 different sizes may round differently.
 
-With bf16, products are in bfloat16 and everything between blocks (the residual stream, LayerNorms) in float32.
+With bf16, products are in bfloat16 and everything between blocks (the residual stream, LayerNorms)
+in float32.
 
-Attention over long audio is cut into windows that see some seconds more on both sides (`Chunking`); layer 0 stays exact. Unchunked,
-time grows with the square of an utterance's length; chunked, memory beyond layer 0 does not grow at all.
+Attention over long audio is cut into windows that see some seconds more on both sides (`Chunking`);
+layer 0 stays exact. Unchunked, time grows with the square of an utterance's length; chunked, memory
+beyond layer 0 does not grow at all.
 """
 
 import itertools
@@ -26,24 +30,32 @@ from probe.models.packed.products import Norm, Product, dtype_of, exactly
 from probe.models.reference import TransformersEncoder, epsilon_of, normalized
 from probe.models.windows import Window, windows
 
-# Rows that run through the blocks together, and through the feed-forward layers of longer windows: what a CPU's cache holds of them,
-# and enough to make up for the start of a GPU's kernels.
+# Rows that run through the blocks together, and through the feed-forward layers of longer windows:
+# what a CPU's cache holds of them, and enough to make up for the start of a GPU's kernels.
 ROWS = {"cpu": 2048, "cuda": 32_768}
 
 
 class PackedEncoder(TransformersEncoder):
-    """A speech encoder with the packed forward; its module stays as it is, for comparison by `probe.models.check`.
+    """A speech encoder with the packed forward; its module stays as it is, for comparison by
+    `probe.models.check`.
 
     Attributes:
         precision: ``fp32``, ``tf32`` or ``bf16``.
         chunking: None where attention always sees whole utterances.
-        rows: frames that run through the blocks together; less takes less memory. On a CPU it decides no bit.
+        rows: frames that run through the blocks together; less takes less memory. On a CPU it
+            decides no bit.
     """
 
     implementation = "packed"
 
-    def __init__(self, reference: TransformersEncoder, precision: str = "fp32", chunking: Chunking | None = None) -> None:
-        """Takes over a reference encoder, whose configuration `probe.models.packed.support` must allow.
+    def __init__(
+        self,
+        reference: TransformersEncoder,
+        precision: str = "fp32",
+        chunking: Chunking | None = None,
+    ) -> None:
+        """Takes over a reference encoder, whose configuration `probe.models.packed.support` must
+        allow.
 
         The weights are copied into the layout of the products at the first use, not here.
 
@@ -57,25 +69,33 @@ class PackedEncoder(TransformersEncoder):
         self._network: Network | None = None
 
     @torch.inference_mode()
-    def encode(self, waveforms: Tensor, lengths: Tensor, layers: Sequence[str]) -> tuple[list[Tensor], Tensor]:
+    def encode(
+        self, waveforms: Tensor, lengths: Tensor, layers: Sequence[str]
+    ) -> tuple[list[Tensor], Tensor]:
         """See `probe.models.encoder.Encoder.encode`."""
         alone = [wave[:length] for wave, length in zip(waveforms, lengths.tolist(), strict=True)]
         packed, offsets = self.encode_packed(alone, layers)
         n_frames = offsets.diff()
         split = [frames.split(n_frames.tolist()) for frames in packed]
-        return [torch.nn.utils.rnn.pad_sequence(parts, batch_first=True) for parts in split], n_frames.repeat(len(layers), 1)
+        return [
+            torch.nn.utils.rnn.pad_sequence(parts, batch_first=True) for parts in split
+        ], n_frames.repeat(len(layers), 1)
 
     @torch.inference_mode()
-    def encode_packed(self, waveforms: Sequence[Tensor], layers: Sequence[str]) -> tuple[list[Tensor], Tensor]:
+    def encode_packed(
+        self, waveforms: Sequence[Tensor], layers: Sequence[str]
+    ) -> tuple[list[Tensor], Tensor]:
         """Frames of the layers that are asked for, without padding.
 
         Args:
-            waveforms: (time,) float32 each, on the encoder's device, at ``info.rate_hz``, at least ``info.min_samples`` long.
+            waveforms: (time,) float32 each, on the encoder's device, at ``info.rate_hz``, at least
+                ``info.min_samples`` long.
             layers: names out of ``info.layers``; also `CTC` where ``info.ctc`` is not empty.
 
         Returns:
-            One (row, dim) float32 tensor per layer, the frames of all utterances one after the other, and the row at which each
-            utterance begins, with the number of rows at the end, as (utterance + 1,) int64 on the CPU.
+            One (row, dim) float32 tensor per layer, the frames of all utterances one after the
+            other, and the row at which each utterance begins, with the number of rows at the end,
+            as (utterance + 1,) int64 on the CPU.
         """
         pieces = list(zip(*self.pieces(waveforms, layers), strict=True))
         offsets = torch.tensor([0, *(self.n_frames(len(wave)) for wave in waveforms)]).cumsum(0)
@@ -85,14 +105,17 @@ class PackedEncoder(TransformersEncoder):
     def pieces(self, waveforms: Sequence[Tensor], layers: Sequence[str]) -> Iterator[list[Tensor]]:
         """The rows of `encode_packed` in order, a few thousand at a time: (row, dim) per layer.
 
-        Of a chunked utterance, with a caller that keeps no piece, memory beyond the audio is layer 0, `CONV` where that is asked
-        for, and a constant.
+        Of a chunked utterance, with a caller that keeps no piece, memory beyond the audio is layer
+        0, `CONV` where that is asked for, and a constant.
         """
         if self._network is None:
             self._network = Network(self.model, self._head, self._dtype)
         with exactly(self.precision):
             epsilon = epsilon_of(self.info)
-            waves = [normalized(wave, epsilon) if self.info.normalize else wave.clone() for wave in waveforms]
+            waves = [
+                normalized(wave, epsilon) if self.info.normalize else wave.clone()
+                for wave in waveforms
+            ]
             tapped, n_frames = self._network.begin(waves, CONV in layers)
         for group in _grouped(self._windows(n_frames), self.rows):
             with exactly(self.precision):
@@ -113,17 +136,25 @@ class Network:
         projection, encoder = model.feature_projection, model.encoder
         self.pre_ln = bool(getattr(model.config, "do_stable_layer_norm", False))
         self.front_end = FrontEnd(model.feature_extractor.conv_layers, dtype)
-        self.projection_norm = Norm(projection.layer_norm) if hasattr(projection, "layer_norm") else None
+        self.projection_norm = (
+            Norm(projection.layer_norm) if hasattr(projection, "layer_norm") else None
+        )
         self.projection = Product(projection.projection.weight, projection.projection.bias, dtype)
         self.positional = Positional(encoder.pos_conv_embed)
         self.norm = Norm(encoder.layer_norm)
         self.blocks = [Block(block, self.pre_ln, dtype) for block in encoder.layers]
         attention = encoder.layers[0].attention
-        self.position_bias = PositionBias(attention) if hasattr(attention, "rel_attn_embed") else None
+        self.position_bias = (
+            PositionBias(attention) if hasattr(attention, "rel_attn_embed") else None
+        )
         self.head = None if head is None else Product(head.weight, head.bias, torch.float32)
 
-    def begin(self, waves: Sequence[Tensor], with_conv: bool) -> tuple[dict[str, Tensor], list[int]]:
-        """Utterances, each (time,) float32 -> layer 0 (and `CONV`) of all, (row, dim) float32, and the frames of each."""
+    def begin(
+        self, waves: Sequence[Tensor], with_conv: bool
+    ) -> tuple[dict[str, Tensor], list[int]]:
+        """Utterances, each (time,) float32 -> layer 0 (and `CONV`) of all, (row, dim) float32, and
+        the frames of each.
+        """
         extracted = [self.front_end(wave) for wave in waves]
         n_frames = [len(frames) for frames in extracted]
         rows = torch.cat(extracted) if len(extracted) > 1 else extracted[0]
@@ -140,13 +171,22 @@ class Network:
             some[:] = self.norm(some)
         return tapped | {"0": hidden}, n_frames
 
-    def run(self, begun: Mapping[str, Tensor], windows: Sequence[Window], layers: Sequence[str]) -> list[Tensor]:
-        """What `begin` gave, (row, dim) each -> the kept rows of ``windows``, (row, dim) float32 for each of ``layers``."""
+    def run(
+        self, begun: Mapping[str, Tensor], windows: Sequence[Window], layers: Sequence[str]
+    ) -> list[Tensor]:
+        """What `begin` gave, (row, dim) each -> the kept rows of ``windows``, (row, dim) float32
+        for each of ``layers``.
+        """
         lengths = [window.stop - window.start for window in windows]
         bias = self.position_bias(max(lengths)) if self.position_bias else None
-        tapped = {name: torch.cat([rows[window.start : window.stop] for window in windows]) for name, rows in begun.items()}
+        tapped = {
+            name: torch.cat([rows[window.start : window.stop] for window in windows])
+            for name, rows in begun.items()
+        }
         hidden = tapped["0"]
-        numbers = [int(name) if name.isdecimal() else len(self.blocks) for name in layers if name != CONV]
+        numbers = [
+            int(name) if name.isdecimal() else len(self.blocks) for name in layers if name != CONV
+        ]
         for number, block in enumerate(self.blocks[: max(numbers, default=0)], start=1):
             hidden = block(hidden, lengths, bias)
             if str(number) in layers:
@@ -169,7 +209,9 @@ class Block:
     """One transformer block."""
 
     def __init__(self, module: Any, pre_ln: bool, dtype: torch.dtype) -> None:
-        """``module`` is transformers'; ``pre_ln`` says whether its LayerNorms come before or after what they belong to."""
+        """``module`` is transformers'; ``pre_ln`` says whether its LayerNorms come before or after
+        what they belong to.
+        """
         self.pre_ln = pre_ln
         self.attention = Attention(module.attention, dtype)
         self.attention_norm, self.norm = Norm(module.layer_norm), Norm(module.final_layer_norm)
@@ -178,12 +220,24 @@ class Block:
         self.outer = Product(outer.weight, outer.bias, dtype)
 
     def __call__(self, hidden: Tensor, lengths: Sequence[int], bias: Tensor | None) -> Tensor:
-        """(row, dim) float32 -> the same shape, a new tensor; ``lengths`` and ``bias`` as in `Attention`."""
+        """(row, dim) float32 -> the same shape, a new tensor; ``lengths`` and ``bias`` as in
+        `Attention`.
+        """
         if self.pre_ln:
             hidden = hidden + self.attention(self.attention_norm(hidden), lengths, bias)
-            return torch.cat([rows + self.outer(self.inner(self.norm(rows))) for rows in hidden.split(ROWS[hidden.device.type])])
+            return torch.cat(
+                [
+                    rows + self.outer(self.inner(self.norm(rows)))
+                    for rows in hidden.split(ROWS[hidden.device.type])
+                ]
+            )
         hidden = self.attention_norm(hidden + self.attention(hidden, lengths, bias))
-        return torch.cat([self.norm(rows + self.outer(self.inner(rows))) for rows in hidden.split(ROWS[hidden.device.type])])
+        return torch.cat(
+            [
+                self.norm(rows + self.outer(self.inner(rows)))
+                for rows in hidden.split(ROWS[hidden.device.type])
+            ]
+        )
 
 
 def _grouped(windows: Iterator[Window], most_rows: int) -> Iterator[list[Window]]:

@@ -1,8 +1,10 @@
-"""Positional convolutions, one utterance at a time, by Fourier transform: exact at any length, 4 to 6 times faster than directly.
+"""Positional convolutions, one utterance at a time, by Fourier transform: exact at any length, 4 to
+6 times faster than directly.
 
-A block of N frames, transformed along time, times the transformed kernel gives N - kernel + 1 correct frames (overlap-save); the
-products of all frequencies and groups are one batched product. Blocks of an utterance begin at its first frame and nothing else
-decides them. The kernel's weight norm is resolved once, when the model is opened.
+A block of N frames, transformed along time, times the transformed kernel gives N - kernel + 1
+correct frames (overlap-save); the products of all frequencies and groups are one batched product.
+Blocks of an utterance begin at its first frame and nothing else decides them. The kernel's weight
+norm is resolved once, when the model is opened.
 """
 
 from collections.abc import Callable
@@ -25,12 +27,20 @@ class Convolution:
         self.bias = module.bias
         self.kernel, self.groups = module.kernel_size[0], module.groups
         self.size = max(SHORTEST, 2 ** (2 * self.kernel - 1).bit_length())
-        spectrum = torch.fft.rfft(weight.double(), self.size).conj()  # (out, in of the group, frequency)
+        spectrum = torch.fft.rfft(
+            weight.double(), self.size
+        ).conj()  # (out, in of the group, frequency)
         spectrum = spectrum.view(self.groups, -1, *spectrum.shape[1:]).permute(3, 0, 2, 1)
-        self.weight = spectrum.to(torch.complex64).resolve_conj().flatten(0, 1).contiguous()  # (frequency x group, in, out)
+        self.weight = (
+            spectrum.to(torch.complex64).resolve_conj().flatten(0, 1).contiguous()
+        )  # (frequency x group, in, out)
 
-    def __call__(self, frames: Tensor, after: Callable[[Tensor], Tensor] = lambda rows: rows) -> Tensor:
-        """(frame, dim) float32 of one utterance -> the same shape; ``after`` follows, on some (row, dim) at a time."""
+    def __call__(
+        self, frames: Tensor, after: Callable[[Tensor], Tensor] = lambda rows: rows
+    ) -> Tensor:
+        """(frame, dim) float32 of one utterance -> the same shape; ``after`` follows, on some (row,
+        dim) at a time.
+        """
         n_frames, dim = frames.shape
         step = self.size - self.kernel + 1
         n_blocks = -(-n_frames // step)
@@ -39,10 +49,20 @@ class Convolution:
             n = min(BLOCKS, n_blocks - first)
             start = first * step - self.kernel // 2  # of the frames that these blocks see
             stop = start + n * step + self.kernel - 1
-            seen = F.pad(frames[max(0, start) : stop], (0, 0, max(0, -start), max(0, stop - n_frames)))
-            spectra = torch.fft.rfft(seen.unfold(0, self.size, step)).transpose(1, 2).reshape(n, len(self.weight), -1)
-            products = torch.bmm(spectra.transpose(0, 1), self.weight).transpose(0, 1)  # (block, frequency x group, out)
-            correct = torch.fft.irfft(products.reshape(n, -1, dim).transpose(1, 2), self.size)[:, :, :step]
+            seen = F.pad(
+                frames[max(0, start) : stop], (0, 0, max(0, -start), max(0, stop - n_frames))
+            )
+            spectra = (
+                torch.fft.rfft(seen.unfold(0, self.size, step))
+                .transpose(1, 2)
+                .reshape(n, len(self.weight), -1)
+            )
+            products = torch.bmm(spectra.transpose(0, 1), self.weight).transpose(
+                0, 1
+            )  # (block, frequency x group, out)
+            correct = torch.fft.irfft(products.reshape(n, -1, dim).transpose(1, 2), self.size)[
+                :, :, :step
+            ]
             into = convolved[first * step : (first + n) * step]
             rows = correct.transpose(1, 2).reshape(-1, dim)[: len(into)].contiguous()
             into[:] = after(rows if self.bias is None else rows + self.bias)
@@ -50,19 +70,27 @@ class Convolution:
 
 
 class Positional:
-    """The positional embedding of one model: one large kernel, or data2vec's stack of small ones with LayerNorms between."""
+    """The positional embedding of one model: one large kernel, or data2vec's stack of small ones
+    with LayerNorms between.
+    """
 
     def __init__(self, module: Any) -> None:
         """``module`` is transformers' ``pos_conv_embed``."""
         self.stacked = hasattr(module, "layers")
-        self.convolutions = [Convolution(layer.conv) for layer in (module.layers if self.stacked else [module])]
+        self.convolutions = [
+            Convolution(layer.conv) for layer in (module.layers if self.stacked else [module])
+        ]
         self.batch_norm = getattr(module, "batch_norm", None)
 
     def __call__(self, frames: Tensor) -> Tensor:
-        """(frame, dim) float32, one utterance's projected frames -> what is added to them, the same shape."""
+        """(frame, dim) float32, one utterance's projected frames -> what is added to them, the same
+        shape.
+        """
         if self.batch_norm is not None:
             norm = self.batch_norm
-            frames = F.batch_norm(frames, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+            frames = F.batch_norm(
+                frames, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
+            )
         for convolution in self.convolutions:
             frames = convolution(frames, self._after)
         return frames

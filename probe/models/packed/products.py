@@ -1,10 +1,12 @@
 """Linear layers whose result for a row does not depend on the other rows.
 
-On a CPU a weight is brought once into the layout that oneDNN's kernels read (torch's own inductor uses the same two operators), with
-bias and GELU in the same pass; on some processors that is twice as fast as ``F.linear`` in float32. Elsewhere it is ``F.linear``.
+On a CPU a weight is brought once into the layout that oneDNN's kernels read (torch's own inductor
+uses the same two operators), with bias and GELU in the same pass; on some processors that is twice
+as fast as ``F.linear`` in float32. Elsewhere it is ``F.linear``.
 
-A product of few rows takes other kernels than one of many, and gives other bits: measured from 1 to 10 rows with ``F.linear``, at 1
-row with oneDNN. So none has fewer than `FEWEST_ROWS`; above that a row's bits are its own, whatever the number of rows and threads.
+A product of few rows takes other kernels than one of many, and gives other bits: measured from 1 to
+10 rows with ``F.linear``, at 1 row with oneDNN. So none has fewer than `FEWEST_ROWS`; above that a
+row's bits are its own, whatever the number of rows and threads.
 """
 
 from collections.abc import Iterator
@@ -29,14 +31,21 @@ def dtype_of(precision: str, device: torch.device) -> torch.dtype:
     if precision not in PRECISIONS:
         raise UsageError(f"--precision {precision}: expected one of {', '.join(PRECISIONS)}.")
     if precision == "tf32" and device.type != "cuda":
-        raise UsageError(f"--precision tf32: only GPUs have it, not {device.type}. Use fp32 or bf16.")
+        raise UsageError(
+            f"--precision tf32: only GPUs have it, not {device.type}. Use fp32 or bf16."
+        )
     return PRECISIONS[precision]
 
 
 @contextmanager
 def exactly(precision: str) -> Iterator[None]:
-    """Whatever the program has set, float32 products are float32 ones, or tf32 where that is the precision."""
-    before, wanted = torch.get_float32_matmul_precision(), "high" if precision == "tf32" else "highest"
+    """Whatever the program has set, float32 products are float32 ones, or tf32 where that is the
+    precision.
+    """
+    before, wanted = (
+        torch.get_float32_matmul_precision(),
+        "high" if precision == "tf32" else "highest",
+    )
     if before == wanted:
         yield
         return
@@ -51,15 +60,21 @@ class Product:
     """A linear layer, with a GELU after it if asked for."""
 
     def __init__(
-        self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, gelu: bool = False, parts: int = 1, packed: bool = True
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        dtype: torch.dtype,
+        gelu: bool = False,
+        parts: int = 1,
+        packed: bool = True,
     ) -> None:
         """Copies what it needs.
 
         Args:
             weight: (out, in) float32; bias: (out,) float32 or None.
             dtype: of the product and its result.
-            parts: sums over so many parts of the columns one after the other, in float32 alone: oneDNN adds up a row in one go, and
-                rounding grows with the root of its length.
+            parts: sums over so many parts of the columns one after the other, in float32 alone:
+                oneDNN adds up a row in one go, and rounding grows with the root of its length.
             packed: False takes ``F.linear`` even where oneDNN could be had.
         """
         self.dtype, self.gelu, self.n_out = dtype, gelu, len(weight)
@@ -68,13 +83,17 @@ class Product:
         self.packed = packed and weight.device.type == "cpu" and can_pack(dtype)
         if self.packed:
             columns = weight.chunk(parts if dtype == torch.float32 else 1, dim=1)
-            self.parts = [torch.ops.mkldnn._reorder_linear_weight(part.contiguous(), None) for part in columns]
+            self.parts = [
+                torch.ops.mkldnn._reorder_linear_weight(part.contiguous(), None) for part in columns
+            ]
             self.columns = [part.shape[1] for part in columns]
         else:
             self.weight = weight.clone()
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """(rows, in) of any float dtype, also an overlapping view -> (rows, out) in the product's dtype."""
+        """(rows, in) of any float dtype, also an overlapping view -> (rows, out) in the product's
+        dtype.
+        """
         n_rows = len(rows)
         rows = rows.to(self.dtype)
         if n_rows < FEWEST_ROWS:
@@ -82,18 +101,24 @@ class Product:
         if self.packed:
             multiply = torch.ops.mkldnn._linear_pointwise
             if len(self.parts) == 1:
-                after, how = ("gelu", "none") if self.gelu else ("none", "")  # GELU without approximation
+                after, how = (
+                    ("gelu", "none") if self.gelu else ("none", "")
+                )  # GELU without approximation
                 return multiply(rows, self.parts[0], self.bias, after, [], how)[:n_rows]
             biases = [self.bias, *[None] * (len(self.parts) - 1)]
             pieces = zip(rows.split(self.columns, dim=1), self.parts, biases, strict=True)
-            product = sum(multiply(piece, part, bias, "none", [], "") for piece, part, bias in pieces)[:n_rows]
+            product = sum(
+                multiply(piece, part, bias, "none", [], "") for piece, part, bias in pieces
+            )[:n_rows]
             return _gelu(product) if self.gelu else product
         product = F.linear(rows, self.weight, self.bias)[:n_rows]
         return _gelu(product) if self.gelu else product
 
 
 def can_pack(dtype: torch.dtype) -> bool:
-    """Whether this torch and this processor have oneDNN's products on reordered weights in ``dtype``."""
+    """Whether this torch and this processor have oneDNN's products on reordered weights in
+    ``dtype``.
+    """
     operators = torch.ops.mkldnn
     if not torch.backends.mkldnn.is_available() or not hasattr(operators, "_linear_pointwise"):
         return False
@@ -109,13 +134,15 @@ class Norm:
     def __call__(self, rows: Tensor) -> Tensor:
         """(rows, dim) of any float dtype -> the same in float32."""
         module = self.module
-        return F.layer_norm(rows.float(), module.normalized_shape, module.weight, module.bias, module.eps)
+        return F.layer_norm(
+            rows.float(), module.normalized_shape, module.weight, module.bias, module.eps
+        )
 
 
 def _gelu(values: Tensor) -> Tensor:
     """GELU without approximation, computed in float32.
 
-    On some processors torch's bfloat16 GELU rounds the last elements of an array, which fill no vector, in another way, so that a
-    row's bits would depend on the rows beside it.
+    On some processors torch's bfloat16 GELU rounds the last elements of an array, which fill no
+    vector, in another way, so that a row's bits would depend on the rows beside it.
     """
     return F.gelu(values.float()).to(values.dtype)

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-# Options that this code follows, with the values it knows; others mean the reference implementation.
+# Options that this code follows, with the values it knows; others mean the reference
+# implementation.
 VALUES: dict[str, tuple[Any, ...]] = {
     "model_type": ("wav2vec2", "data2vec-audio", "hubert", "wavlm", "unispeech", "unispeech-sat"),
     "hidden_act": ("gelu",),
@@ -16,11 +17,24 @@ VALUES: dict[str, tuple[Any, ...]] = {
 }
 # Options that it follows whatever their value: sizes, which the weights' shapes say again.
 SIZES = {
-    *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "layer_norm_eps"),
+    *(
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "layer_norm_eps",
+    ),
     *("conv_dim", "conv_stride", "conv_kernel", "conv_bias", "num_feat_extract_layers"),
-    *("num_conv_pos_embeddings", "num_conv_pos_embedding_groups", "conv_pos_kernel_size", "num_buckets", "max_bucket_distance"),
+    *(
+        "num_conv_pos_embeddings",
+        "num_conv_pos_embedding_groups",
+        "conv_pos_kernel_size",
+        "num_buckets",
+        "max_bucket_distance",
+    ),
 }
-# Beginnings of options that decide nothing in a forward pass without gradients: training, heads, adapters, file formats.
+# Beginnings of options that decide nothing in a forward pass without gradients: training, heads,
+# adapters, file formats.
 ELSEWHERE = (
     *(
         "hidden_dropout",
@@ -30,8 +44,23 @@ ELSEWHERE = (
         "feat_quantizer_dropout",
         "final_dropout",
     ),
-    *("layerdrop", "initializer_range", "mask_", "apply_spec_augment", "ctc_", "num_ctc_classes", "vocab_size"),
-    *("num_codevector", "codevector_dim", "proj_codevector_dim", "contrastive_", "num_negatives", "diversity_loss_weight"),
+    *(
+        "layerdrop",
+        "initializer_range",
+        "mask_",
+        "apply_spec_augment",
+        "ctc_",
+        "num_ctc_classes",
+        "vocab_size",
+    ),
+    *(
+        "num_codevector",
+        "codevector_dim",
+        "proj_codevector_dim",
+        "contrastive_",
+        "num_negatives",
+        "diversity_loss_weight",
+    ),
     *(
         "use_weighted_layer_sum",
         "classifier_proj_size",
@@ -42,17 +71,42 @@ ELSEWHERE = (
         "adapter_",
         "num_adapter_layers",
     ),
-    *("output_hidden_size", "pad_token_id", "bos_token_id", "eos_token_id", "problem_type", "id2label", "label2id", "num_labels"),
-    *("architectures", "transformers_version", "dtype", "torch_dtype", "return_dict", "output_", "chunk_size_feed_forward"),
-    *("is_encoder_decoder", "_", "name_or_path", "tie_", "gradient_checkpointing", "tokenizer_class"),
+    *(
+        "output_hidden_size",
+        "pad_token_id",
+        "bos_token_id",
+        "eos_token_id",
+        "problem_type",
+        "id2label",
+        "label2id",
+        "num_labels",
+    ),
+    *(
+        "architectures",
+        "transformers_version",
+        "dtype",
+        "torch_dtype",
+        "return_dict",
+        "output_",
+        "chunk_size_feed_forward",
+    ),
+    *(
+        "is_encoder_decoder",
+        "_",
+        "name_or_path",
+        "tie_",
+        "gradient_checkpointing",
+        "tokenizer_class",
+    ),
 )
 
 
 def without_packed_form(config: Any) -> str:
-    """Why a checkpoint with this transformers configuration has no packed form; empty where it has one.
+    """Why a checkpoint with this transformers configuration has no packed form; empty where it has
+    one.
 
-    Options that transformers' own class does not have are ignored, as that class ignores them; one that it has and this code does not
-    know counts where it is not at the class's default.
+    Options that transformers' own class does not have are ignored, as that class ignores them; one
+    that it has and this code does not know counts where it is not at the class's default.
     """
     for name, known in VALUES.items():
         if (value := getattr(config, name, known[0])) not in known:
@@ -61,6 +115,11 @@ def without_packed_form(config: Any) -> str:
         return f"{config.num_attention_heads} heads do not divide {config.hidden_size} dimensions"
     defaults = type(config)().to_dict()
     for name, default in defaults.items():
-        if name not in VALUES and name not in SIZES and not name.startswith(ELSEWHERE) and getattr(config, name, default) != default:
+        if (
+            name not in VALUES
+            and name not in SIZES
+            and not name.startswith(ELSEWHERE)
+            and getattr(config, name, default) != default
+        ):
             return f"{name} is {getattr(config, name)!r}, an option that this version does not know"
     return ""

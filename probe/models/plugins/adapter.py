@@ -1,7 +1,9 @@
-"""Plug-ins: the contract of a model that is somebody else's code, and the adapter that makes an `Encoder` of it.
+"""Plug-ins: the contract of a model that is somebody else's code, and the adapter that makes an
+`Encoder` of it.
 
-A plug-in is trusted as any program is: importing it runs it. What it gives is not trusted: the adapter refuses by name what is not
-of the contract's form, and `probe.models.check` measures the rest.
+A plug-in is trusted as any program is: importing it runs it. What it gives is not trusted: the
+adapter refuses by name what is not of the contract's form, and `probe.models.check` measures the
+rest.
 """
 
 import contextlib
@@ -37,8 +39,9 @@ LAYER_NAME = r"(?!\d+-\d+$)[\w.+-]*\w"
 class Plugin(Protocol):
     """What a model has to offer; any class will do, a torch module too.
 
-    It may also have ``min_samples`` (the shortest waveform; found by running where it is missing), ``version`` (text that stands for
-    its code in the recipe), ``name``, ``notes`` and ``to(device)``; without the last it is given waveforms on the CPU.
+    It may also have ``min_samples`` (the shortest waveform; found by running where it is missing),
+    ``version`` (text that stands for its code in the recipe), ``name``, ``notes`` and
+    ``to(device)``; without the last it is given waveforms on the CPU.
 
     Attributes:
         sample_rate: in Hz.
@@ -51,14 +54,16 @@ class Plugin(Protocol):
     layer_widths: Mapping[str, int]
 
     def encode(self, waveforms: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Frames of every layer. An utterance's must not depend on its batch mates, nor on earlier calls.
+        """Frames of every layer. An utterance's must not depend on its batch mates, nor on earlier
+        calls.
 
         Args:
             waveforms: (batch, time) float32; samples past a length are 0.
             lengths: (batch,) int64, samples of each utterance.
 
         Returns:
-            One (batch, frame, dim) tensor per layer, and the valid frames as (batch,); frames past a length may be anything.
+            One (batch, frame, dim) tensor per layer, and the valid frames as (batch,); frames past
+            a length may be anything.
         """
         ...
 
@@ -70,8 +75,16 @@ class PluginEncoder:
     chunking: Chunking | None = None
     rows = 1
 
-    def __init__(self, plugin: Any, name: str, revision: str, device: torch.device, settings: Mapping[str, Any]) -> None:
-        """Moves the plug-in to its device, looks at what it declares, and runs it to see how many frames a length gives.
+    def __init__(
+        self,
+        plugin: Any,
+        name: str,
+        revision: str,
+        device: torch.device,
+        settings: Mapping[str, Any],
+    ) -> None:
+        """Moves the plug-in to its device, looks at what it declares, and runs it to see how many
+        frames a length gives.
 
         Args:
             plugin: satisfies `Plugin`.
@@ -118,7 +131,9 @@ class PluginEncoder:
         """Frames that ``n_samples`` samples give."""
         return self._law.n_frames(n_samples)
 
-    def encode(self, waveforms: Tensor, lengths: Tensor, layers: Sequence[str]) -> tuple[list[Tensor], Tensor]:
+    def encode(
+        self, waveforms: Tensor, lengths: Tensor, layers: Sequence[str]
+    ) -> tuple[list[Tensor], Tensor]:
         """See `probe.models.encoder.Encoder.encode`."""
         frames, n_frames = self._encode_all(waveforms, lengths)
         names = list(self._layers)
@@ -130,8 +145,12 @@ class PluginEncoder:
         heard = (torch.arange(waveforms.shape[1]) < lengths.cpu()[:, None]).to(waveforms.device)
         samples = ", ".join(map(str, lengths.tolist()))
         with running(self._name, f"encode of {samples} samples", UtteranceError):
-            returned = self._plugin.encode(torch.where(heard, waveforms, 0.0).to(self.device), lengths.clone().to(self.device))
-            frames, n_frames = _of_contract(returned, list(self._layers.values()), len(lengths), self._name)
+            returned = self._plugin.encode(
+                torch.where(heard, waveforms, 0.0).to(self.device), lengths.clone().to(self.device)
+            )
+            frames, n_frames = _of_contract(
+                returned, list(self._layers.values()), len(lengths), self._name
+            )
             n_frames = n_frames.cpu().long()
             longest = int(n_frames.max())
             valid = (torch.arange(longest) < n_frames[:, None])[:, :, None].to(self.device)
@@ -143,29 +162,43 @@ class PluginEncoder:
         known, plugin = getattr(self._plugin, "frame_law", None), self._plugin
         if isinstance(known, FrameLaw):
             return known
-        count = counter(lambda wave: int(self._encode_all(wave[None], torch.tensor([len(wave)]))[1]), plugin.sample_rate)
+        count = counter(
+            lambda wave: int(self._encode_all(wave[None], torch.tensor([len(wave)]))[1]),
+            plugin.sample_rate,
+        )
         try:
-            return measured_law(count, plugin.sample_rate, plugin.hop_samples, getattr(plugin, "min_samples", None))
+            return measured_law(
+                count, plugin.sample_rate, plugin.hop_samples, getattr(plugin, "min_samples", None)
+            )
         except ProbeError as error:
-            raise ProbeError(str(error) if self._name in str(error) else f"{self._name}: {error}") from error
+            raise ProbeError(
+                str(error) if self._name in str(error) else f"{self._name}: {error}"
+            ) from error
 
 
 def modules_of(plugin: Any) -> dict[str, torch.nn.Module]:
     """Name -> the torch modules that a plug-in is or has as attributes."""
-    items = {"": plugin} if isinstance(plugin, torch.nn.Module) else dict(getattr(plugin, "__dict__", {}))
+    items = (
+        {"": plugin}
+        if isinstance(plugin, torch.nn.Module)
+        else dict(getattr(plugin, "__dict__", {}))
+    )
     return {name: item for name, item in items.items() if isinstance(item, torch.nn.Module)}
 
 
 @contextlib.contextmanager
-def running(name: str, doing: str, kind: type[ProbeError] = ProbeError, argument: str = "") -> Iterator[None]:
-    """A block that runs somebody else's code: what it prints goes to stderr, what it raises becomes an error that names it.
+def running(
+    name: str, doing: str, kind: type[ProbeError] = ProbeError, argument: str = ""
+) -> Iterator[None]:
+    """A block that runs somebody else's code: what it prints goes to stderr, what it raises becomes
+    an error that names it.
 
     Args:
         argument: the text after ``@`` that the code is given, which may be the mistake.
 
     Raises:
-        ProbeError: (a ``kind`` of it) whatever was raised, `sys.exit` too. Memory that does not suffice is left to those who can
-            ask for less.
+        ProbeError: (a ``kind`` of it) whatever was raised, `sys.exit` too. Memory that does not
+            suffice is left to those who can ask for less.
     """
     try:
         with contextlib.redirect_stdout(sys.stderr):
@@ -173,7 +206,9 @@ def running(name: str, doing: str, kind: type[ProbeError] = ProbeError, argument
     except ProbeError:
         raise
     except (Exception, SystemExit) as error:
-        if (isinstance(error, SystemExit) and error.code == EXIT_TERMINATED) or out_of_memory(error):
+        if (isinstance(error, SystemExit) and error.code == EXIT_TERMINATED) or out_of_memory(
+            error
+        ):
             raise
         frames = [
             frame
@@ -188,13 +223,16 @@ def running(name: str, doing: str, kind: type[ProbeError] = ProbeError, argument
         elif argument:
             exists = Path(argument).exists()
             mend = f"Check the text after @, {argument!r}{'' if exists else f' (no such file in {Path.cwd()})'}, or mend"
-        raise kind(f"{name}: {doing} raised {type(error).__name__}: {reason}{where}. {mend} the plug-in; see {PAGE}.") from error
+        raise kind(
+            f"{name}: {doing} raised {type(error).__name__}: {reason}{where}. {mend} the plug-in; see {PAGE}."
+        ) from error
 
 
 def counter(frames_of: Callable[[Tensor], int], rate_hz: int) -> Callable[[int], int]:
     """Counts the frames of seeded noise of so many samples.
 
-    A model may refuse what is too short for it, up to `MOST_S`; what it returns must be of the contract's form from 1 s on.
+    A model may refuse what is too short for it, up to `MOST_S`; what it returns must be of the
+    contract's form from 1 s on.
     """
 
     def count(n_samples: int) -> int:
@@ -216,20 +254,31 @@ def noise(n_samples: int) -> Tensor:
 
 def padded(alone: Sequence[Sequence[Tensor]]) -> tuple[list[Tensor], Tensor]:
     """What `Plugin.encode` returns, of the (frame, dim) layers of each utterance."""
-    frames = [torch.nn.utils.rnn.pad_sequence(list(of_layer), batch_first=True) for of_layer in zip(*alone, strict=True)]
+    frames = [
+        torch.nn.utils.rnn.pad_sequence(list(of_layer), batch_first=True)
+        for of_layer in zip(*alone, strict=True)
+    ]
     return frames, torch.tensor([len(layers[0]) for layers in alone])
 
 
 def refuse_incomplete(plugin: Any, name: str) -> None:
     """Raises where a plug-in lacks something of the contract."""
-    missing = [item for item in CONTRACT if not hasattr(plugin, item) and inspect.getattr_static(plugin, item, None) is None]
+    missing = [
+        item
+        for item in CONTRACT
+        if not hasattr(plugin, item) and inspect.getattr_static(plugin, item, None) is None
+    ]
     if not missing:
         return
     hint = ""
     if isinstance(plugin, torch.nn.Module):
         inside = [child for child, _ in plugin.named_modules() if child]
-        hint = f", or --hook with names of its modules, such as {listed(inside, 3)}" if inside else ""
-    raise ProbeError(f"{name}: {type(plugin).__name__} has no {', '.join(missing)}; expected the contract of {PAGE}{hint}.")
+        hint = (
+            f", or --hook with names of its modules, such as {listed(inside, 3)}" if inside else ""
+        )
+    raise ProbeError(
+        f"{name}: {type(plugin).__name__} has no {', '.join(missing)}; expected the contract of {PAGE}{hint}."
+    )
 
 
 def _declared(plugin: Any, name: str) -> dict[str, int]:
@@ -246,16 +295,31 @@ def _declared(plugin: Any, name: str) -> dict[str, int]:
         ("min_samples", shortest, 1, 1 << 24),
     ):
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise ProbeError(f"{name}: {what} is {value!r}; expected a whole number from {low} to {high}.")
+            raise ProbeError(
+                f"{name}: {what} is {value!r}; expected a whole number from {low} to {high}."
+            )
     sound = isinstance(widths, Mapping) and widths
-    if not sound or any(not isinstance(width, int) or isinstance(width, bool) or width < 1 for width in widths.values()):
-        raise ProbeError(f"{name}: layer_widths is {widths!r}; expected the name of each layer and its width, such as {{'0': 768}}.")
-    if odd := [str(layer) for layer in widths if not isinstance(layer, str) or not re.fullmatch(LAYER_NAME, layer) or layer == CTC]:
-        raise ProbeError(f"{name}: no name for a layer: {listed(odd)}; expected letters, digits, dots, + and -, not {CTC!r}.")
+    if not sound or any(
+        not isinstance(width, int) or isinstance(width, bool) or width < 1
+        for width in widths.values()
+    ):
+        raise ProbeError(
+            f"{name}: layer_widths is {widths!r}; expected the name of each layer and its width, such as {{'0': 768}}."
+        )
+    if odd := [
+        str(layer)
+        for layer in widths
+        if not isinstance(layer, str) or not re.fullmatch(LAYER_NAME, layer) or layer == CTC
+    ]:
+        raise ProbeError(
+            f"{name}: no name for a layer: {listed(odd)}; expected letters, digits, dots, + and -, not {CTC!r}."
+        )
     return dict(widths)
 
 
-def _of_contract(returned: Any, widths: Sequence[int], n_batch: int, name: str) -> tuple[list[Tensor], Tensor]:
+def _of_contract(
+    returned: Any, widths: Sequence[int], n_batch: int, name: str
+) -> tuple[list[Tensor], Tensor]:
     """What `Plugin.encode` returned, if it is of the contract's form.
 
     Raises:
@@ -266,21 +330,40 @@ def _of_contract(returned: Any, widths: Sequence[int], n_batch: int, name: str) 
         return ProbeError(f"{name}: encode returned {found}; expected {expected}. See {PAGE}.")
 
     if not isinstance(returned, tuple | list) or len(returned) != 2:
-        found = f"{len(returned)} things" if isinstance(returned, tuple | list) else f"a {type(returned).__name__}"
+        found = (
+            f"{len(returned)} things"
+            if isinstance(returned, tuple | list)
+            else f"a {type(returned).__name__}"
+        )
         raise refused(found, "a list of frames per layer, and the valid frames of each utterance")
     frames, counts = returned
     if not isinstance(frames, tuple | list) or len(frames) != len(widths):
-        found = f"frames of {len(frames)} layers" if isinstance(frames, tuple | list) else f"frames as a {type(frames).__name__}"
+        found = (
+            f"frames of {len(frames)} layers"
+            if isinstance(frames, tuple | list)
+            else f"frames as a {type(frames).__name__}"
+        )
         raise refused(found, f"a list of {len(widths)}, one for each of layer_widths")
     counts = torch.as_tensor(counts)
-    if counts.shape != (n_batch,) or counts.dtype.is_floating_point or counts.dtype in (torch.bool, torch.complex64):
-        raise refused(f"valid frames of shape {tuple(counts.shape)}, {counts.dtype}", f"whole numbers of shape ({n_batch},)")
+    if (
+        counts.shape != (n_batch,)
+        or counts.dtype.is_floating_point
+        or counts.dtype in (torch.bool, torch.complex64)
+    ):
+        raise refused(
+            f"valid frames of shape {tuple(counts.shape)}, {counts.dtype}",
+            f"whole numbers of shape ({n_batch},)",
+        )
     for number, (item, width) in enumerate(zip(frames, widths, strict=True)):
         if not isinstance(item, Tensor) or not item.is_floating_point():
             what = f"{item.dtype}" if isinstance(item, Tensor) else f"a {type(item).__name__}"
-            raise refused(f"frames of layer number {number} as {what}", "a tensor of floating point numbers")
+            raise refused(
+                f"frames of layer number {number} as {what}", "a tensor of floating point numbers"
+            )
         if item.ndim != 3 or item.shape[0] != n_batch or item.shape[2] != width:
-            turned = " Are frame and dim exchanged?" if item.ndim == 3 and item.shape[1] == width else ""
+            turned = (
+                " Are frame and dim exchanged?" if item.ndim == 3 and item.shape[1] == width else ""
+            )
             raise refused(
                 f"frames of layer number {number} of shape {tuple(item.shape)}",
                 f"({n_batch}, frame, {width}).{turned}".rstrip("."),

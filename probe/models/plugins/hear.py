@@ -1,8 +1,10 @@
-"""Models behind the HEAR benchmark's interface (https://hearbenchmark.com/hear-api.html) as plug-ins.
+"""Models behind the HEAR benchmark's interface (https://hearbenchmark.com/hear-api.html) as
+plug-ins.
 
-Layer ``0`` is ``get_timestamp_embeddings``. Layer ``scene`` is ``get_scene_embeddings``, one vector for an utterance, repeated for
-each of its frames: every pooled view gives it as it is (``meanstd`` with a deviation of 0), at the price of a second pass.
-Utterances go one at a time. Timestamps, which HEAR has in ms, must be as far apart as frames come.
+Layer ``0`` is ``get_timestamp_embeddings``. Layer ``scene`` is ``get_scene_embeddings``, one vector
+for an utterance, repeated for each of its frames: every pooled view gives it as it is (``meanstd``
+with a deviation of 0), at the price of a second pass. Utterances go one at a time. Timestamps,
+which HEAR has in ms, must be as far apart as frames come.
 """
 
 import functools
@@ -38,10 +40,14 @@ class HearModel:
         """
         name = getattr(module, "__name__", type(module).__name__)
         if missing := [item for item in INTERFACE if not callable(getattr(module, item, None))]:
-            raise ProbeError(f"hear:{name}: has no {', '.join(missing)}; expected the functions {', '.join(INTERFACE)}.")
+            raise ProbeError(
+                f"hear:{name}: has no {', '.join(missing)}; expected the functions {', '.join(INTERFACE)}."
+            )
         self.model = module.load_model(*weights)
         if missing := [item for item in SIZES if not hasattr(self.model, item)]:
-            raise ProbeError(f"hear:{name}: load_model gives a model without {', '.join(missing)}; HEAR's interface asks for them.")
+            raise ProbeError(
+                f"hear:{name}: load_model gives a model without {', '.join(missing)}; HEAR's interface asks for them."
+            )
         self._name, self._api, self._device = name, module, torch.device("cpu")
         self.sample_rate = self.model.sample_rate
         self.layer_widths: Mapping[str, int] = {
@@ -66,8 +72,13 @@ class HearModel:
         Raises:
             ProbeError: timestamps that say something else.
         """
-        law = measured_law(counter(lambda wave: self._timestamps(wave)[0].shape[1], self.sample_rate), self.sample_rate)
-        _, stamps_ms = self._timestamps(noise(max(self.sample_rate, law.min_samples + 3 * law.hop_samples)))
+        law = measured_law(
+            counter(lambda wave: self._timestamps(wave)[0].shape[1], self.sample_rate),
+            self.sample_rate,
+        )
+        _, stamps_ms = self._timestamps(
+            noise(max(self.sample_rate, law.min_samples + 3 * law.hop_samples))
+        )
         apart = float(stamps_ms[0].double().diff().median()) * self.sample_rate / 1000
         if not abs(apart - law.hop_samples) <= max(1.0, MOST_APART * law.hop_samples):
             raise ProbeError(
@@ -84,7 +95,9 @@ class HearModel:
     def encode(self, waveforms: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor]:
         """See `probe.models.plugins.adapter.Plugin.encode`."""
         alone = []
-        for wave in (wave[:length] for wave, length in zip(waveforms, lengths.tolist(), strict=True)):
+        for wave in (
+            wave[:length] for wave, length in zip(waveforms, lengths.tolist(), strict=True)
+        ):
             frames = self._timestamps(wave)[0][0]
             scene = self._api.get_scene_embeddings(wave[None].to(self._device), self.model)
             alone.append([frames, scene.expand(len(frames), -1)])
@@ -93,5 +106,7 @@ class HearModel:
     @torch.inference_mode()
     def _timestamps(self, wave: Tensor) -> tuple[Tensor, Tensor]:
         """(time,) -> (1, frame, dim) and their (1, frame) times in ms."""
-        embeddings, stamps_ms = self._api.get_timestamp_embeddings(wave[None].to(self._device), self.model)
+        embeddings, stamps_ms = self._api.get_timestamp_embeddings(
+            wave[None].to(self._device), self.model
+        )
         return embeddings, stamps_ms

@@ -1,9 +1,10 @@
 """Layers of any torch module by forward hooks: ``encoder.layers.*`` taps every block of a stack.
 
-The module is called with (1, time) float32, one utterance at a time; it may return anything. As everywhere in the house layer
-``i`` is what the i-th hooked module returns, in the order of the model's own modules, and ``0`` what the first of them is given,
-where that has frames as the others do. Which axis of a tensor is time is seen from one utterance and another twice as long; the
-others become dim.
+The module is called with (1, time) float32, one utterance at a time; it may return anything. As
+everywhere in the house layer ``i`` is what the i-th hooked module returns, in the order of the
+model's own modules, and ``0`` what the first of them is given, where that has frames as the others
+do. Which axis of a tensor is time is seen from one utterance and another twice as long; the others
+become dim.
 """
 
 import difflib
@@ -32,12 +33,16 @@ FIXED = (
 class HookedModule:
     """A torch module as a plug-in; satisfies `probe.models.plugins.adapter.Plugin`."""
 
-    def __init__(self, module: torch.nn.Module, hooks: Sequence[str], sample_rate: int | None = None) -> None:
+    def __init__(
+        self, module: torch.nn.Module, hooks: Sequence[str], sample_rate: int | None = None
+    ) -> None:
         """Names the modules that are tapped; the module is run when something is asked of it first.
 
         Args:
-            hooks: names of modules as ``named_modules`` has them; ``*`` stands for any one name between dots.
-            sample_rate: in Hz; the module's attribute of that name where None, and 16 kHz where it has none.
+            hooks: names of modules as ``named_modules`` has them; ``*`` stands for any one name
+                between dots.
+            sample_rate: in Hz; the module's attribute of that name where None, and 16 kHz where it
+                has none.
 
         Raises:
             ProbeError: a hook that no module is named by.
@@ -45,13 +50,19 @@ class HookedModule:
         names = [name for name, _ in module.named_modules() if name]
         for hook in hooks:
             if not any(_named_by(name, hook) for name in names):
-                raise ProbeError(f"--hook {hook}: no module of this name in {type(module).__name__}; {_hint(hook, names)}.")
+                raise ProbeError(
+                    f"--hook {hook}: no module of this name in {type(module).__name__}; {_hint(hook, names)}."
+                )
         self.module = module.eval()
         self.hooks = tuple(hooks)
         self._tapped = [name for name in names if any(_named_by(name, hook) for hook in hooks)]
         rate = sample_rate or getattr(module, "sample_rate", None)
         self.sample_rate = ASSUMED_RATE_HZ if rate is None else rate
-        self.notes = [] if rate is not None else [f"the module has no sample_rate; {ASSUMED_RATE_HZ} Hz are assumed"]
+        self.notes = (
+            []
+            if rate is not None
+            else [f"the module has no sample_rate; {ASSUMED_RATE_HZ} Hz are assumed"]
+        )
         self.notes.append("layers from 1 on are " + listed(self._tapped, 3))
         self.version = getattr(module, "version", None)
 
@@ -76,8 +87,12 @@ class HookedModule:
                 )
         frames = {name: short[name].shape[axis] for name, axis in axes.items() if axis is not None}
         if len({count for name, count in frames.items() if name != "0"}) > 1:
-            counts = [f"{name} {frames[str(number)]}" for number, name in enumerate(self._tapped, start=1)]
-            raise ProbeError(f"--hook: different numbers of frames of 1 s: {listed(counts)}. Hook those of one rate at a time.")
+            counts = [
+                f"{name} {frames[str(number)]}" for number, name in enumerate(self._tapped, start=1)
+            ]
+            raise ProbeError(
+                f"--hook: different numbers of frames of 1 s: {listed(counts)}. Hook those of one rate at a time."
+            )
         if frames.get("0") != frames["1"]:
             del axes["0"]
         return {name: axis for name, axis in axes.items() if axis is not None}
@@ -90,7 +105,9 @@ class HookedModule:
     @functools.cached_property
     def frame_law(self) -> FrameLaw:
         """Frames of a length, as they come out."""
-        return measured_law(counter(lambda wave: len(self._frames(wave)["1"]), self.sample_rate), self.sample_rate)
+        return measured_law(
+            counter(lambda wave: len(self._frames(wave)["1"]), self.sample_rate), self.sample_rate
+        )
 
     @property
     def hop_samples(self) -> int:
@@ -113,7 +130,10 @@ class HookedModule:
     def _frames(self, wave: Tensor) -> dict[str, Tensor]:
         """(time,) -> layer -> (frame, dim)."""
         found = self._run(wave)
-        return {name: found[name].movedim(axis, 0).reshape(found[name].shape[axis], -1) for name, axis in self._axes.items()}
+        return {
+            name: found[name].movedim(axis, 0).reshape(found[name].shape[axis], -1)
+            for name, axis in self._axes.items()
+        }
 
     @torch.inference_mode()
     def _run(self, wave: Tensor) -> dict[str, Tensor]:
@@ -126,7 +146,10 @@ class HookedModule:
         modules = [self.module.get_submodule(name) for name in self._tapped]
         handles = [
             modules[0].register_forward_pre_hook(
-                lambda _module, positional, named: found["0"].append((*positional, *named.values())), with_kwargs=True
+                lambda _module, positional, named: found["0"].append(
+                    (*positional, *named.values())
+                ),
+                with_kwargs=True,
             )
         ]
         for number, module in enumerate(modules, start=1):
@@ -138,10 +161,14 @@ class HookedModule:
                 handle.remove()
         for number, name in enumerate(self._tapped, start=1):
             if len(found[str(number)]) != 1:
-                raise ProbeError(f"--hook {name}: runs {len(found[str(number)])} times in one pass; expected once. Hook another.")
+                raise ProbeError(
+                    f"--hook {name}: runs {len(found[str(number)])} times in one pass; expected once. Hook another."
+                )
             if _first_tensor(found[str(number)][0]) is None:
                 kind = type(found[str(number)][0]).__name__
-                raise ProbeError(f"--hook {name}: returns no tensor but a {kind}. Hook a module whose output is frames.")
+                raise ProbeError(
+                    f"--hook {name}: returns no tensor but a {kind}. Hook a module whose output is frames."
+                )
         tensors = {name: _first_tensor(values[0]) for name, values in found.items()}
         return {name: item for name, item in tensors.items() if item is not None}
 
@@ -169,7 +196,13 @@ def _first_tensor(value: Any) -> Tensor | None:
     """The tensor, or the first one in a tuple, a list or a mapping."""
     if isinstance(value, Tensor):
         return value
-    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple | list) else ()
+    inner = (
+        value.values()
+        if isinstance(value, Mapping)
+        else value
+        if isinstance(value, tuple | list)
+        else ()
+    )
     return next((tensor for tensor in map(_first_tensor, inner) if tensor is not None), None)
 
 

@@ -1,10 +1,11 @@
 """Names of plug-ins -> encoders, and what identifies code.
 
-``plugin:package.module:factory`` calls the factory; ``@text`` after it is given to it. Names of the entry-point group
-``probe.models`` stand for factories of installed packages. ``hear:package.module`` is a module of HEAR's interface.
-``#pattern,pattern`` at the end hooks modules by name. ``random:`` before a name opens the same plug-in
-with weights that are drawn anew, from the seed after ``@@`` (0 where there is none). The folder one is
-in comes first in the search for modules, as with ``python -m``.
+``plugin:package.module:factory`` calls the factory; ``@text`` after it is given to it. Names of the
+entry-point group ``probe.models`` stand for factories of installed packages.
+``hear:package.module`` is a module of HEAR's interface. ``#pattern,pattern`` at the end hooks
+modules by name. ``random:`` before a name opens the same plug-in with weights that are drawn anew,
+from the seed after ``@@`` (0 where there is none). The folder one is in comes first in the search
+for modules, as with ``python -m``.
 """
 
 import functools
@@ -61,7 +62,9 @@ def with_hooks(models: Sequence[str | ModelName], hooks: Sequence[str]) -> list[
     named = [ModelName.parse(model) for model in models]
     if hooks and not any(map(is_plugin, named)):
         specs = ", ".join(model.spec for model in named)
-        raise UsageError(f"--hook {hooks[0]}: {specs} has layers of its own; hooks are for {PREFIX}... (see {PAGE}).")
+        raise UsageError(
+            f"--hook {hooks[0]}: {specs} has layers of its own; hooks are for {PREFIX}... (see {PAGE})."
+        )
     return [model.hooked(hooks) if hooks and is_plugin(model) else model for model in named]
 
 
@@ -97,10 +100,14 @@ def open_plugin(name: str, device: torch.device) -> PluginEncoder:
         factory = functools.partial(HearModel, factory)
     elif not callable(factory) or isinstance(factory, torch.nn.Module):
         kind = type(factory).__name__
-        raise ProbeError(f"{name}: {value} is a {kind}; expected a function or a class that gives the plug-in. See {PAGE}.")
+        raise ProbeError(
+            f"{name}: {value} is a {kind}; expected a function or a class that gives the plug-in. See {PAGE}."
+        )
     _refuse_other_arguments(factory, arguments, name)
     with running(name, value, argument=argument), torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)  # weights that it draws are always the same, and change nobody else's draws
+        torch.default_generator.manual_seed(
+            0
+        )  # weights that it draws are always the same, and change nobody else's draws
         plugin = factory(*arguments)
     drawn = ""
     if is_random:
@@ -108,8 +115,20 @@ def open_plugin(name: str, device: torch.device) -> PluginEncoder:
         with running(name, "drawing its weights anew"):
             redraw(modules_of(plugin), number, name)
         drawn = f"seed {number}"
-    hashes = {"argument_sha256": sha256_of_file(Path(argument))} if argument and Path(argument).is_file() else {}
-    encoder = encoder_of(plugin, device, whole, value.partition(":")[0], tuple(filter(None, patterns.split(","))), hashes, drawn)
+    hashes = (
+        {"argument_sha256": sha256_of_file(Path(argument))}
+        if argument and Path(argument).is_file()
+        else {}
+    )
+    encoder = encoder_of(
+        plugin,
+        device,
+        whole,
+        value.partition(":")[0],
+        tuple(filter(None, patterns.split(","))),
+        hashes,
+        drawn,
+    )
     encoder.again = functools.partial(open_plugin, name, device)
     return encoder
 
@@ -127,7 +146,8 @@ def encoder_of(
 
     Args:
         name: its own, or that of its class where None.
-        module: name of the module whose code decides what it computes; that of its class where None.
+        module: name of the module whose code decides what it computes; that of its class where
+            None.
         settings: whatever else decides values.
         drawn: what its weights were drawn anew from; empty where they are its own.
 
@@ -136,14 +156,18 @@ def encoder_of(
     """
     if hooks:
         if not isinstance(plugin, torch.nn.Module):
-            raise ProbeError(f"{name}: a {type(plugin).__name__}; only a torch module has modules for --hook {','.join(hooks)}.")
+            raise ProbeError(
+                f"{name}: a {type(plugin).__name__}; only a torch module has modules for --hook {','.join(hooks)}."
+            )
         plugin = HookedModule(plugin, hooks)
     kind = type(plugin.module if isinstance(plugin, HookedModule) else plugin)
     name = name or getattr(plugin, "name", None) or f"{PREFIX}{kind.__module__}:{kind.__qualname__}"
     if not isinstance(plugin, HookedModule | HearModel):
         refuse_incomplete(plugin, name)
     version = getattr(plugin, "version", None)
-    revision = str(version) if version else f"code {code_sha256(module or kind.__module__, name)[:12]}"
+    revision = (
+        str(version) if version else f"code {code_sha256(module or kind.__module__, name)[:12]}"
+    )
     if isinstance(plugin, HookedModule):
         revision += f", hooks {','.join(plugin.hooks)}"
     revision += f", {drawn}" if drawn else ""
@@ -151,14 +175,19 @@ def encoder_of(
 
 
 def code_sha256(module: str, name: str) -> str:
-    """The hash of every Python file of the top-level package that ``module`` belongs to, or of the one file that it is.
+    """The hash of every Python file of the top-level package that ``module`` belongs to, or of the
+    one file that it is.
 
     Raises:
         ProbeError: it has no file, as in a notebook.
     """
     top = sys.modules[module.partition(".")[0]]
     folders = [Path(folder) for folder in getattr(top, "__path__", ())]
-    files = [(str(path.relative_to(folder)), path) for folder in folders for path in sorted(folder.rglob("*.py"))]
+    files = [
+        (str(path.relative_to(folder)), path)
+        for folder in folders
+        for path in sorted(folder.rglob("*.py"))
+    ]
     if not folders and getattr(top, "__file__", None):
         files = [(Path(str(top.__file__)).name, Path(str(top.__file__)))]
     if not files:
@@ -180,15 +209,29 @@ def _imported(value: str, name: str) -> Any:
             return importlib.metadata.EntryPoint(name, value, GROUP).load()
     except ProbeError as error:
         cause = error.__cause__
-        if isinstance(cause, ModuleNotFoundError) and cause.name and f"{module}.".startswith(f"{cause.name}."):
+        if (
+            isinstance(cause, ModuleNotFoundError)
+            and cause.name
+            and f"{module}.".startswith(f"{cause.name}.")
+        ):
             raise ProbeError(
                 f"{name}: no module {cause.name!r}, neither in {Path.cwd()} nor installed. Change to the folder that has it, or "
                 "install its package."
             ) from cause
-        if isinstance(cause, AttributeError) and module in sys.modules and not hasattr(sys.modules[module], thing.split(".")[0]):
-            there = [item for item, at in vars(sys.modules[module]).items() if callable(at) and not item.startswith("_")]
+        if (
+            isinstance(cause, AttributeError)
+            and module in sys.modules
+            and not hasattr(sys.modules[module], thing.split(".")[0])
+        ):
+            there = [
+                item
+                for item, at in vars(sys.modules[module]).items()
+                if callable(at) and not item.startswith("_")
+            ]
             where = getattr(sys.modules[module], "__file__", module)
-            raise ProbeError(f"{name}: no {thing!r} in {where}; there are {listed(there) or 'no functions'}.") from cause
+            raise ProbeError(
+                f"{name}: no {thing!r} in {where}; there are {listed(there) or 'no functions'}."
+            ) from cause
         raise
 
 
@@ -200,5 +243,9 @@ def _refuse_other_arguments(factory: Any, arguments: tuple[str, ...], name: str)
     try:
         takes.bind(*arguments)
     except TypeError as error:
-        given = "one argument, the text after @" if arguments else "no argument; text after @ would be one"
+        given = (
+            "one argument, the text after @"
+            if arguments
+            else "no argument; text after @ would be one"
+        )
         raise UsageError(f"{name}: its factory takes {takes}, and is given {given}.") from error

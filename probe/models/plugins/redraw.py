@@ -1,8 +1,8 @@
 """The untrained twin of a plug-in: the same modules, their weights drawn anew from a seed.
 
-A module of torch draws its own weights with ``reset_parameters``; a model of transformers has rules of
-its own for all that is in it. Every parameter is watched: one that nothing has written to would stay
-trained, so it is refused by name.
+A module of torch draws its own weights with ``reset_parameters``; a model of transformers has rules
+of its own for all that is in it. Every parameter is watched: one that nothing has written to would
+stay trained, so it is refused by name.
 """
 
 from collections.abc import Mapping
@@ -57,13 +57,19 @@ def _state(parameter: torch.Tensor) -> tuple[int, int]:
 
 
 def _reset(module: Any) -> None:
-    """Draws a module's weights, those of the modules in it first, as what holds them may have rules for them."""
-    if callable(getattr(module, "_init_weights", None)) and callable(getattr(module, "initialize_weights", None)):
+    """Draws a module's weights, those of the modules in it first, as what holds them may have rules
+    for them.
+    """
+    if callable(getattr(module, "_init_weights", None)) and callable(
+        getattr(module, "initialize_weights", None)
+    ):
         for item in filter(parametrize.is_parametrized, module.modules()):
             _reset_parametrized(item)
         held: list[Any] = [*module.modules(), *module.parameters(), *module.buffers()]
         for item in held:
-            item._is_hf_initialized = False  # transformers leaves alone what it has initialised once
+            item._is_hf_initialized = (
+                False  # transformers leaves alone what it has initialised once
+            )
         module.initialize_weights()
         return
     for child in module.children():
@@ -79,11 +85,22 @@ def _reset(module: Any) -> None:
 
 
 def _reset_parametrized(module: Any) -> None:
-    """Draws weights that are computed from others (weight norm) by way of a module that has them plainly."""
-    plain_class: Any = type(module).__bases__[0]  # torch gives the module a class of its own, derived from this
+    """Draws weights that are computed from others (weight norm) by way of a module that has them
+    plainly.
+    """
+    plain_class: Any = type(module).__bases__[
+        0
+    ]  # torch gives the module a class of its own, derived from this
     plain = plain_class.__new__(plain_class)
-    weights = {name: torch.nn.Parameter(torch.empty_like(getattr(module, name))) for name in module.parametrizations}
-    plain.__dict__ = {**vars(module), "_parameters": {**module._parameters, **weights}, "_modules": {}}
+    weights = {
+        name: torch.nn.Parameter(torch.empty_like(getattr(module, name)))
+        for name in module.parametrizations
+    }
+    plain.__dict__ = {
+        **vars(module),
+        "_parameters": {**module._parameters, **weights},
+        "_modules": {},
+    }
     plain.reset_parameters()
     for name, weight in weights.items():
         setattr(module, name, weight.data)

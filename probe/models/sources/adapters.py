@@ -1,4 +1,5 @@
-"""Adapters beside a checkpoint: those of a language in the MMS models, which are loaded, and those of PEFT, which are refused.
+"""Adapters beside a checkpoint: those of a language in the MMS models, which are loaded, and those
+of PEFT, which are refused.
 
 A checkpoint of the MMS kind (``adapter_attn_dim`` in its configuration) has small layers in every
 block, and a CTC head, of each language in a file ``adapter.<language>.safetensors`` (or ``.bin``).
@@ -36,17 +37,27 @@ def language_of(folder: Path, config: Any) -> str:
         TOKENIZER_FILE: _json_of(folder / TOKENIZER_FILE).get("target_lang"),
     }
     given = {file: name for file, name in names.items() if name is not None}
-    if odd := [file for file, name in given.items() if not isinstance(name, str) or not re.fullmatch(r"[\w-]+", name)]:
-        raise ProbeError(f"{folder / odd[0]}: target_lang is {given[odd[0]]!r}; expected the code of a language such as 'eng'.")
+    if odd := [
+        file
+        for file, name in given.items()
+        if not isinstance(name, str) or not re.fullmatch(r"[\w-]+", name)
+    ]:
+        raise ProbeError(
+            f"{folder / odd[0]}: target_lang is {given[odd[0]]!r}; expected the code of a language such as 'eng'."
+        )
     if len(set(given.values())) > 1:
         said = " and ".join(f"{name!r} ({file})" for file, name in given.items())
-        raise ProbeError(f"{folder}: its files name two languages as target_lang, {said}. Expected one; correct either file.")
+        raise ProbeError(
+            f"{folder}: its files name two languages as target_lang, {said}. Expected one; correct either file."
+        )
     return str(next(iter(given.values()), ""))
 
 
 def languages_beside(folder: Path) -> list[str]:
     """Languages that have an adapter in a folder, sorted."""
-    matches = (OF_LANGUAGE.fullmatch(path.name) for path in folder.iterdir()) if folder.is_dir() else ()
+    matches = (
+        (OF_LANGUAGE.fullmatch(path.name) for path in folder.iterdir()) if folder.is_dir() else ()
+    )
     return sorted({match[1] for match in matches if match})
 
 
@@ -56,13 +67,19 @@ def adapter_files(language: str) -> list[str]:
 
 
 def adapter_of(folder: Path, config: Any, language: str, notes: list[str]) -> Path | None:
-    """The adapter's file of the language; None, with a note where adapters lie there, where none is to be loaded."""
+    """The adapter's file of the language; None, with a note where adapters lie there, where none is
+    to be loaded.
+    """
     languages = languages_beside(folder)
     has_layers = getattr(config, "adapter_attn_dim", None) is not None
     if has_layers and language:
-        file = next((folder / name for name in adapter_files(language) if (folder / name).is_file()), None)
+        file = next(
+            (folder / name for name in adapter_files(language) if (folder / name).is_file()), None
+        )
         if file is not None:
-            notes.append(f"the adapter of language {language!r} is loaded ({file.name}), as target_lang says")
+            notes.append(
+                f"the adapter of language {language!r} is loaded ({file.name}), as target_lang says"
+            )
         elif languages:
             notes.append(
                 f"target_lang is {language!r}, which has no adapter here (there are those of "
@@ -82,7 +99,13 @@ def adapter_of(folder: Path, config: Any, language: str, notes: list[str]) -> Pa
     return None
 
 
-def with_adapter(tensors: Mapping[str, Tensor], file: Path, expected: Collection[str], prefix: str, has_head: bool) -> dict[str, Tensor]:
+def with_adapter(
+    tensors: Mapping[str, Tensor],
+    file: Path,
+    expected: Collection[str],
+    prefix: str,
+    has_head: bool,
+) -> dict[str, Tensor]:
     """The weights of a checkpoint with those of a language's adapter instead of its own.
 
     Args:
@@ -98,7 +121,9 @@ def with_adapter(tensors: Mapping[str, Tensor], file: Path, expected: Collection
         read = load_file(file) if file.suffix == ".safetensors" else open_pickle(file, allowed={})
         adapter = {name.removeprefix(prefix): weight for name, weight in dict(read).items()}
     except (AttributeError, TypeError, ValueError) as error:
-        raise ProbeError(f"{file}: holds no weights by their names. Fetch the file again.") from error
+        raise ProbeError(
+            f"{file}: holds no weights by their names. Fetch the file again."
+        ) from error
     needed = {name for name in expected if INSIDE_BLOCKS in name}
     head = {name for name in adapter if name.startswith(HEAD)}
     needed |= {f"{HEAD}weight", f"{HEAD}bias"} if has_head else head
@@ -108,7 +133,9 @@ def with_adapter(tensors: Mapping[str, Tensor], file: Path, expected: Collection
             f"{len(adapter.keys() - needed)} have no place in this model: {listed(odd, 3)}. Fetch the "
             "file again, or check that it belongs to this checkpoint."
         )
-    return {name: weight for name, weight in tensors.items() if name.removeprefix(prefix) not in adapter} | adapter
+    return {
+        name: weight for name, weight in tensors.items() if name.removeprefix(prefix) not in adapter
+    } | adapter
 
 
 def refuse_peft(folder: Path) -> None:
@@ -119,9 +146,17 @@ def refuse_peft(folder: Path) -> None:
     settings = _json_of(file)
     kind = str(settings.get("peft_type") or "of an unnamed kind")
     mapping = settings.get("auto_mapping")
-    made = str(mapping.get("base_model_class") or "AutoModel") if isinstance(mapping, dict) else "AutoModel"
+    made = (
+        str(mapping.get("base_model_class") or "AutoModel")
+        if isinstance(mapping, dict)
+        else "AutoModel"
+    )
     base = str(settings.get("base_model_name_or_path") or "BASE")
-    blank = ", with the checkpoint that it was trained on in the place of BASE" if base == "BASE" else ""
+    blank = (
+        ", with the checkpoint that it was trained on in the place of BASE"
+        if base == "BASE"
+        else ""
+    )
     merged = f"{folder.resolve().name}-merged"
     raise ProbeError(
         f"{file}: a PEFT adapter ({kind}) of {base}, which would change the weights of the checkpoint and is not applied here. Merge "

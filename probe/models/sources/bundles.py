@@ -1,9 +1,11 @@
-"""torchaudio's bundles (``torchaudio:WAV2VEC2_BASE``): wav2vec 2.0, HuBERT and WavLM, the same weights from a second source.
+"""torchaudio's bundles (``torchaudio:WAV2VEC2_BASE``): wav2vec 2.0, HuBERT and WavLM, the same
+weights from a second source.
 
-What a bundle is stands in ``torchaudio.pipelines``; its weights come from torchaudio's address through torch hub's cache and are read
-as plain tensors. They are brought under the names of transformers' class, so layers (``0`` too, which torchaudio's own
-``extract_features`` does not give), packed form and checks are those of any other checkpoint. Waveforms are normalised as the bundle
-does, with 1e-5 beside the variance, each utterance by itself.
+What a bundle is stands in ``torchaudio.pipelines``; its weights come from torchaudio's address
+through torch hub's cache and are read as plain tensors. They are brought under the names of
+transformers' class, so layers (``0`` too, which torchaudio's own ``extract_features`` does not
+give), packed form and checks are those of any other checkpoint. Waveforms are normalised as the
+bundle does, with 1e-5 beside the variance, each utterance by itself.
 """
 
 import contextlib
@@ -38,14 +40,20 @@ NAMES = (
     (r"\.weight_v$", ".parametrizations.weight.original1"),
     (r"^aux\.", "lm_head."),
 )
-JOINT = re.compile(r"(.*)\.in_proj_(weight|bias)")  # WavLM's query, key and value, one below the other
+JOINT = re.compile(
+    r"(.*)\.in_proj_(weight|bias)"
+)  # WavLM's query, key and value, one below the other
 
 
 @functools.cache
 def bundles() -> dict[str, Any]:
     """Name -> bundle of every encoder that ``torchaudio.pipelines`` has."""
     found = {name: getattr(torchaudio.pipelines, name) for name in dir(torchaudio.pipelines)}
-    return {name: item for name, item in found.items() if getattr(item, "_model_type", None) in ("Wav2Vec2", "WavLM")}
+    return {
+        name: item
+        for name, item in found.items()
+        if getattr(item, "_model_type", None) in ("Wav2Vec2", "WavLM")
+    }
 
 
 def bundle_of(name: str) -> Any:
@@ -57,18 +65,30 @@ def bundle_of(name: str) -> Any:
     known = bundles()
     bundle = known.get(name.removeprefix(TORCHAUDIO))
     if bundle is None:
-        close = [found for found in close_names(name, tuple(TORCHAUDIO + item for item in known)) if found.startswith(TORCHAUDIO)]
+        close = [
+            found
+            for found in close_names(name, tuple(TORCHAUDIO + item for item in known))
+            if found.startswith(TORCHAUDIO)
+        ]
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ProbeError(f"{name}: torchaudio {torchaudio.__version__} has no such encoder.{hint} `probe models` lists them.")
+        raise ProbeError(
+            f"{name}: torchaudio {torchaudio.__version__} has no such encoder.{hint} `probe models` lists them."
+        )
     return bundle
 
 
 def architecture_of(name: str) -> tuple[Any, bool]:
-    """transformers' configuration of a bundle's encoder, and whether its waveforms are normalised; errors as of `bundle_of`."""
+    """transformers' configuration of a bundle's encoder, and whether its waveforms are normalised;
+    errors as of `bundle_of`.
+    """
     bundle = bundle_of(name)
     sizes = bundle._params
-    widths, kernels, strides = (list(column) for column in zip(*sizes["extractor_conv_layer_config"], strict=True))
-    family = "wavlm" if bundle._model_type == "WavLM" else "hubert" if "HUBERT" in name else "wav2vec2"
+    widths, kernels, strides = (
+        list(column) for column in zip(*sizes["extractor_conv_layer_config"], strict=True)
+    )
+    family = (
+        "wavlm" if bundle._model_type == "WavLM" else "hubert" if "HUBERT" in name else "wav2vec2"
+    )
     config = {
         "hidden_size": sizes["encoder_embed_dim"],
         "num_hidden_layers": sizes["encoder_num_layers"],
@@ -86,7 +106,10 @@ def architecture_of(name: str) -> tuple[Any, bool]:
         EPSILON: NORMALIZE_EPSILON,
     }
     if family == "wavlm":
-        config |= {"num_buckets": sizes["encoder_num_buckets"], "max_bucket_distance": sizes["encoder_max_distance"]}
+        config |= {
+            "num_buckets": sizes["encoder_num_buckets"],
+            "max_bucket_distance": sizes["encoder_max_distance"],
+        }
     return transformers.AutoConfig.for_model(family, **config), bool(bundle._normalize_waveform)
 
 
@@ -97,22 +120,29 @@ def bundle_encoder(name: str, device: str, sha256: str | None = None) -> Transfo
         sha256: what the weights' file must have.
 
     Raises:
-        ProbeError: no such bundle, weights neither in torch hub's cache nor to be fetched, damaged or other ones.
+        ProbeError: no such bundle, weights neither in torch hub's cache nor to be fetched, damaged
+            or other ones.
     """
     config, normalize = architecture_of(name)
     file, state = _weights_of(name)
     weights = hashed(file, sha256)
     labels = getattr(bundle_of(name), "_labels", ())
-    writes = ("", *(label.replace("|", " ") for label in labels)) if labels else ()  # the first is the blank
+    writes = (
+        ("", *(label.replace("|", " ") for label in labels)) if labels else ()
+    )  # the first is the blank
     tensors = _renamed(state)
     location = Location(name, file.parent, file.name)
-    encoder = converted_encoder(location, config, tensors, weights, device, normalize, writes=writes)
+    encoder = converted_encoder(
+        location, config, tensors, weights, device, normalize, writes=writes
+    )
     encoder.again = functools.partial(bundle_encoder, name, device, sha256)
     return encoder
 
 
 def _weights_of(name: str) -> tuple[Path, Mapping[str, Tensor]]:
-    """A bundle's file in torch hub's cache, fetched where it is not there, and the weights in it by torchaudio's names."""
+    """A bundle's file in torch hub's cache, fetched where it is not there, and the weights in it by
+    torchaudio's names.
+    """
     bundle = bundle_of(name)
     address = bundle._path if bundle._path.startswith("https") else ADDRESS + bundle._path
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(address).path).name
@@ -126,13 +156,19 @@ def _weights_of(name: str) -> tuple[Path, Mapping[str, Tensor]]:
         with contextlib.redirect_stdout(sys.stderr):  # where torch hub says what it fetches
             loading = {"map_location": "cpu", "weights_only": True, "progress": sys.stderr.isatty()}
             state = bundle._get_state_dict(loading)
-            if not isinstance(state, Mapping) or not all(isinstance(weight, Tensor) for weight in state.values()):
+            if not isinstance(state, Mapping) or not all(
+                isinstance(weight, Tensor) for weight in state.values()
+            ):
                 raise ValueError("other things than weights")
     except Exception as error:  # transport, zip file, pickle and tensors each raise their own kind
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        reason = "it is none, or holds more" if "weights_only" in reason else reason  # torch's advice is to open it nevertheless
+        reason = (
+            "it is none, or holds more" if "weights_only" in reason else reason
+        )  # torch's advice is to open it nevertheless
         advice = "Try again" if isinstance(error, OSError) else "Remove it and try again"
-        raise ProbeError(f"{name}: {file} cannot be fetched or read as plain weights ({reason}). {advice}.") from error
+        raise ProbeError(
+            f"{name}: {file} cannot be fetched or read as plain weights ({reason}). {advice}."
+        ) from error
     return file, state
 
 

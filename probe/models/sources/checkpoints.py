@@ -1,8 +1,10 @@
-"""Checkpoints of the families in `probe.models.sources.known.FAMILIES` through transformers: found, checked, loaded.
+"""Checkpoints of the families in `probe.models.sources.known.FAMILIES` through transformers: found,
+checked, loaded.
 
-A checkpoint that would give wrong features without an error is refused: weights missing, of another shape, not finite, or inside the
-encoder and without a place there. Whether it has a CTC head follows from its architecture and its weights, never from tokenizer
-files (the repository of wav2vec2-base has those, and no head).
+A checkpoint that would give wrong features without an error is refused: weights missing, of another
+shape, not finite, or inside the encoder and without a place there. Whether it has a CTC head
+follows from its architecture and its weights, never from tokenizer files (the repository of
+wav2vec2-base has those, and no head).
 """
 
 import functools
@@ -15,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")  # otherwise a thread that asks the hub to convert .bin files
+os.environ.setdefault(
+    "DISABLE_SAFETENSORS_CONVERSION", "1"
+)  # otherwise a thread that asks the hub to convert .bin files
 
 import torch
 import transformers
@@ -25,16 +29,43 @@ from probe.errors import ProbeError, listed
 from probe.foreign_files import foreign_content, refuse_foreign
 from probe.model_names import own_name
 from probe.models.encoder import ASSUMED, CONV, ModelInfo
-from probe.models.families import ENCODERS, LOG_MEL, conv_width, grids_of, has_own_final, mel_extractor
+from probe.models.families import (
+    ENCODERS,
+    LOG_MEL,
+    conv_width,
+    grids_of,
+    has_own_final,
+    mel_extractor,
+)
 from probe.models.reference import EPSILON, TransformersEncoder, epsilon_of
 from probe.models.sources import adapters, hub
-from probe.models.sources.keys import left_out_notes, refuse_quantised, refuse_quantised_names, refuse_unmerged, unwrapped
+from probe.models.sources.keys import (
+    left_out_notes,
+    refuse_quantised,
+    refuse_quantised_names,
+    refuse_unmerged,
+    unwrapped,
+)
 from probe.models.sources.known import FAMILIES, UNUSED, Known, close_names
-from probe.models.sources.weights import REVISION_DIGITS, WEIGHT_FILES, Weights, find_weights, sha256_of_tensors
+from probe.models.sources.weights import (
+    REVISION_DIGITS,
+    WEIGHT_FILES,
+    Weights,
+    find_weights,
+    sha256_of_tensors,
+)
 
-PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")  # the second since transformers 5
+PREPROCESSOR_FILES = (
+    "preprocessor_config.json",
+    "processor_config.json",
+)  # the second since transformers 5
 VOCABULARY_FILE = "vocab.json"
-TOKENIZER_FILES = (VOCABULARY_FILE, adapters.TOKENIZER_FILE, "special_tokens_map.json", "added_tokens.json")
+TOKENIZER_FILES = (
+    VOCABULARY_FILE,
+    adapters.TOKENIZER_FILE,
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 ASSUMED_INPUT = (16_000, True)  # rate in Hz, normalised
 HUB_TIMEOUT_S = 4
 # Unexpected weights with such names belong to the encoder: its configuration does not describe it.
@@ -43,7 +74,11 @@ INSIDE = re.compile(
     r"|^(layers|layer_norm|conv[12]|embed_positions)\."  # of Whisper's encoder, which stands alone
 )
 WHISPER = transformers.models.whisper.modeling_whisper.WhisperEncoder
-WHISPER_PREFIXES = ("model.encoder.", "encoder.", "")  # before the names of its encoder in a whole Whisper
+WHISPER_PREFIXES = (
+    "model.encoder.",
+    "encoder.",
+    "",
+)  # before the names of its encoder in a whole Whisper
 
 
 @dataclass(frozen=True)
@@ -68,7 +103,11 @@ def config_of_known(row: Known) -> Any:
 
 def made_of(config: Any) -> Any:
     """A float32 encoder of a configuration, its weights drawn from torch's generator."""
-    made = WHISPER._from_config if config.model_type == "whisper" else transformers.AutoModel.from_config
+    made = (
+        WHISPER._from_config
+        if config.model_type == "whisper"
+        else transformers.AutoModel.from_config
+    )
     return made(config, dtype=torch.float32)
 
 
@@ -80,19 +119,27 @@ def config_of(location: Location) -> Any:
     """
     if not (location.folder / "config.json").is_file():
         adapters.refuse_peft(location.folder)
-        raise ProbeError(f"{location.folder}: no config.json; expected a checkpoint folder as save_pretrained writes it.")
+        raise ProbeError(
+            f"{location.folder}: no config.json; expected a checkpoint folder as save_pretrained writes it."
+        )
     try:
         config = transformers.AutoConfig.from_pretrained(location.folder, trust_remote_code=False)
     except Exception as error:  # it may hold anything, and each fault of it raises its own kind
         refuse_foreign(location.folder / "config.json", error)
         code = " Remote code is never run." if "trust_remote_code" in str(error) else ""
-        raise ProbeError(f"{location.id}: its config.json cannot be used ({_reason(error)}).{code}") from error
+        raise ProbeError(
+            f"{location.id}: its config.json cannot be used ({_reason(error)}).{code}"
+        ) from error
     if config.model_type not in FAMILIES:
-        raise ProbeError(f"{location.id}: {_what_it_reads(config.model_type)}. Supported: {', '.join(FAMILIES)}.")
+        raise ProbeError(
+            f"{location.id}: {_what_it_reads(config.model_type)}. Supported: {', '.join(FAMILIES)}."
+        )
     if str(getattr(config, "_attn_implementation", "")).startswith("flash"):
         config._attn_implementation = "sdpa"  # the same attention without a further library
     if config.num_hidden_layers < 1:
-        raise ProbeError(f"{location.id}: its config.json has num_hidden_layers {config.num_hidden_layers}; expected 1 or more.")
+        raise ProbeError(
+            f"{location.id}: its config.json has num_hidden_layers {config.num_hidden_layers}; expected 1 or more."
+        )
     if config.model_type not in LOG_MEL and min([*config.conv_kernel, *config.conv_stride]) < 1:
         sizes = f"conv_kernel {config.conv_kernel}, conv_stride {config.conv_stride}"
         raise ProbeError(f"{location.id}: its config.json has {sizes}; expected 1 or more each.")
@@ -104,10 +151,19 @@ def _what_it_reads(model_type: str) -> str:
     from transformers.models.auto import modeling_auto as auto
 
     speech = {*auto.MODEL_FOR_CTC_MAPPING_NAMES, *auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES}
-    speech |= {*auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES, *auto.MODEL_FOR_AUDIO_XVECTOR_MAPPING_NAMES}
+    speech |= {
+        *auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
+        *auto.MODEL_FOR_AUDIO_XVECTOR_MAPPING_NAMES,
+    }
     text = {*auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES, *auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES}
-    text |= {*auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES, *auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES}
-    images = {*auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES, *auto.MODEL_FOR_IMAGE_MAPPING_NAMES}
+    text |= {
+        *auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+        *auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    }
+    images = {
+        *auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+        *auto.MODEL_FOR_IMAGE_MAPPING_NAMES,
+    }
     if model_type in speech:
         return f"a speech model of type {model_type!r}, which this version cannot open"
     for what, types in (("text", text), ("images", images)):
@@ -120,7 +176,8 @@ def from_hub(identifier: str, revision: str | None, weights: bool) -> Location:
     """Fetches a checkpoint's configuration (and weights) into the hub's cache, or finds them there.
 
     Raises:
-        ProbeError: no such repository or revision, no access, offline and not cached, or a configuration that cannot be used.
+        ProbeError: no such repository or revision, no access, offline and not cached, or a
+            configuration that cannot be used.
     """
     import huggingface_hub
     from huggingface_hub.errors import (
@@ -140,22 +197,34 @@ def from_hub(identifier: str, revision: str | None, weights: bool) -> Location:
     def fetch(patterns: list[str]) -> Path:
         return Path(
             huggingface_hub.snapshot_download(
-                identifier, revision=revision, allow_patterns=patterns, etag_timeout=HUB_TIMEOUT_S, local_files_only=local
+                identifier,
+                revision=revision,
+                allow_patterns=patterns,
+                etag_timeout=HUB_TIMEOUT_S,
+                local_files_only=local,
             )
         )
 
     try:
         folder = fetch(["config.json", *PREPROCESSOR_FILES, *TOKENIZER_FILES, adapters.PEFT_FILE])
         if weights:
-            config = config_of(Location(identifier, folder, folder.name))  # before the gigabytes of a model that cannot be opened
+            config = config_of(
+                Location(identifier, folder, folder.name)
+            )  # before the gigabytes of a model that cannot be opened
             refuse_quantised(name, config)
-            folder = fetch(["model.safetensors", "model.safetensors.index.json", "model-*.safetensors"])
+            folder = fetch(
+                ["model.safetensors", "model.safetensors.index.json", "model-*.safetensors"]
+            )
             if not any((folder / file).exists() for file in WEIGHT_FILES[:2]):
-                folder = fetch(["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin"])
+                folder = fetch(
+                    ["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin"]
+                )
             if language := adapters.language_of(folder, config):
                 folder = fetch(adapters.adapter_files(language))
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
-        raise ProbeError(f"{name}: not on the hub, or it needs a login.{hint} Check the name and the revision.") from error
+        raise ProbeError(
+            f"{name}: not on the hub, or it needs a login.{hint} Check the name and the revision."
+        ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ProbeError(
             f"{name}: no such folder here, not in the cache, and the hub cannot be reached.{hint} Connect once, or copy the "
@@ -170,14 +239,18 @@ def _known_names() -> list[str]:
     return list(known_models())
 
 
-def pretrained_encoder(location: Location, device: str, sha256: str | None = None) -> TransformersEncoder:
-    """The encoder of a checkpoint; a CTC or pretraining checkpoint gives its encoder, a CTC one its head too.
+def pretrained_encoder(
+    location: Location, device: str, sha256: str | None = None
+) -> TransformersEncoder:
+    """The encoder of a checkpoint; a CTC or pretraining checkpoint gives its encoder, a CTC one its
+    head too.
 
     Args:
         sha256: what the weights must have.
 
     Raises:
-        ProbeError: no weights, damaged, unreadable or non-finite ones, or not those that the configuration describes.
+        ProbeError: no weights, damaged, unreadable or non-finite ones, or not those that the
+            configuration describes.
     """
     adapters.refuse_peft(location.folder)
     config = config_of(location)
@@ -190,15 +263,21 @@ def pretrained_encoder(location: Location, device: str, sha256: str | None = Non
     architecture = _architecture(config)
     headless_note = ""
     if not architecture.endswith("ForCTC"):
-        headless_note = f"config.json names the class {architecture or 'of no model'}, which has none"
+        headless_note = (
+            f"config.json names the class {architecture or 'of no model'}, which has none"
+        )
     if _drop_adapter(config) and not headless_note:
         headless_note = "it reads the output of an adapter"
     model, loading = _load(config, weights, not headless_note, notes)
-    unusable = _refuse_what_does_not_fit(weights.file, config, loading) + _refuse_what_is_broken(weights.file, model)
+    unusable = _refuse_what_does_not_fit(weights.file, config, loading) + _refuse_what_is_broken(
+        weights.file, model
+    )
     unexpected = sorted(loading["unexpected_keys"])
     notes += left_out_notes(unexpected)
     if getattr(config, "auto_map", None):
-        notes.append("code comes with the checkpoint (auto_map); it was not run, transformers' own class was taken")
+        notes.append(
+            "code comes with the checkpoint (auto_map); it was not run, transformers' own class was taken"
+        )
     if unusable:
         headless_note = f"{listed(unusable)} missing, NaN or infinite"
     if headless_note and (unusable or any(name.startswith(adapters.HEAD) for name in unexpected)):
@@ -209,10 +288,13 @@ def pretrained_encoder(location: Location, device: str, sha256: str | None = Non
     return encoder
 
 
-def _load(config: Any, weights: Weights, has_head: bool, notes: list[str]) -> tuple[Any, dict[str, Any]]:
+def _load(
+    config: Any, weights: Weights, has_head: bool, notes: list[str]
+) -> tuple[Any, dict[str, Any]]:
     """The model with its weights, and what transformers says of the loading.
 
-    The files that were hashed are read, and no others: transformers would take up further ones beside them.
+    The files that were hashed are read, and no others: transformers would take up further ones
+    beside them.
     """
     tensors = weights.tensors()
     refuse_unmerged(weights.file, tensors)
@@ -220,7 +302,9 @@ def _load(config: Any, weights: Weights, has_head: bool, notes: list[str]) -> tu
     try:
         # Weights are drawn here that are read afterwards, on a device that gives them no memory.
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            skeleton = transformers.AutoModelForCTC.from_config(config) if has_head else made_of(config)
+            skeleton = (
+                transformers.AutoModelForCTC.from_config(config) if has_head else made_of(config)
+            )
         expected, prefix = _bare(skeleton), f"{skeleton.base_model_prefix}."
         usual = WHISPER_PREFIXES if config.model_type == "whisper" else (prefix, "")
         names, note = unwrapped(weights.file, tensors, expected, usual)
@@ -228,7 +312,9 @@ def _load(config: Any, weights: Weights, has_head: bool, notes: list[str]) -> tu
         tensors = {_in_class(names[name], config): weight for name, weight in tensors.items()}
         for adapter in weights.beside:
             tensors = adapters.with_adapter(tensors, adapter, expected, prefix, has_head)
-            config.vocab_size = len(tensors[f"{adapters.HEAD}weight"]) if has_head else config.vocab_size
+            config.vocab_size = (
+                len(tensors[f"{adapters.HEAD}weight"]) if has_head else config.vocab_size
+            )
         # Weights outside the file are drawn, even where none of them is used.
         with torch.random.fork_rng(devices=[]), _quiet_transformers():
             return type(skeleton).from_pretrained(
@@ -270,25 +356,32 @@ def converted_encoder(
 
     Args:
         location: its folder is not looked into.
-        tensors: all weights of the encoder by the names of transformers' class without a head; with ``writes`` also
-            ``lm_head.weight`` and ``lm_head.bias``.
+        tensors: all weights of the encoder by the names of transformers' class without a head; with
+            ``writes`` also ``lm_head.weight`` and ``lm_head.bias``.
         weights: the file that they came from.
         left_out: names of further weights in that file, by its own names.
         writes: see `ModelInfo.ctc`; empty where the head is not to be run.
 
     Raises:
-        ProbeError: weights of the encoder missing, left over, of another shape than the configuration says, or not finite.
+        ProbeError: weights of the encoder missing, left over, of another shape than the
+            configuration says, or not finite.
     """
     config.vocab_size = len(writes) or config.vocab_size
     made = transformers.AutoModelForCTC if writes else transformers.AutoModel
     try:
         with torch.device("meta"):  # sizes that the weights do not have cost no memory
-            shapes = {name: weight.shape for name, weight in _bare(made.from_config(config)).items()}
+            shapes = {
+                name: weight.shape for name, weight in _bare(made.from_config(config)).items()
+            }
     except Exception as error:  # sizes that cannot be: each its own kind
-        raise ProbeError(f"{location.id}: no model can be made from its configuration ({_reason(error)}).") from error
+        raise ProbeError(
+            f"{location.id}: no model can be made from its configuration ({_reason(error)})."
+        ) from error
     loading = {
         "missing_keys": shapes.keys() - tensors.keys(),
-        "mismatched_keys": [name for name in shapes.keys() & tensors.keys() if tensors[name].shape != shapes[name]],
+        "mismatched_keys": [
+            name for name in shapes.keys() & tensors.keys() if tensors[name].shape != shapes[name]
+        ],
         "unexpected_keys": tensors.keys() - shapes.keys(),
     }
     headless = _refuse_what_does_not_fit(weights.file, config, loading, inside=re.compile(""))
@@ -296,29 +389,59 @@ def converted_encoder(
         model = made.from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for name, weight in _bare(model).items():
-            weight.copy_(tensors[name]) if name in tensors and name not in headless else weight.zero_()
+            weight.copy_(
+                tensors[name]
+            ) if name in tensors and name not in headless else weight.zero_()
     headless += _refuse_what_is_broken(weights.file, model)
-    notes = [*notes, *([f"its CTC head is not run: {listed(headless)} missing, NaN or infinite"] if headless else [])]
+    notes = [
+        *notes,
+        *(
+            [f"its CTC head is not run: {listed(headless)} missing, NaN or infinite"]
+            if headless
+            else []
+        ),
+    ]
     notes += left_out_notes(sorted(left_out))
-    return _encoder(location, model, device, weights, () if headless else writes, tuple(sorted(left_out)), notes, normalize)
+    return _encoder(
+        location,
+        model,
+        device,
+        weights,
+        () if headless else writes,
+        tuple(sorted(left_out)),
+        notes,
+        normalize,
+    )
 
 
 def _bare(model: Any) -> dict[str, Tensor]:
-    """The weights of a model with or without a head by the names of its encoder's class; they share memory with the model's."""
-    return {name.removeprefix(f"{model.base_model_prefix}."): weight for name, weight in model.state_dict().items()}
+    """The weights of a model with or without a head by the names of its encoder's class; they share
+    memory with the model's.
+    """
+    return {
+        name.removeprefix(f"{model.base_model_prefix}."): weight
+        for name, weight in model.state_dict().items()
+    }
 
 
-def _refuse_what_does_not_fit(file: Path, config: Any, loading: dict[str, Any], inside: re.Pattern[str] = INSIDE) -> list[str]:
-    """Raises where the encoder's weights are not those of the configuration; the weights of a CTC head that cannot be used.
+def _refuse_what_does_not_fit(
+    file: Path, config: Any, loading: dict[str, Any], inside: re.Pattern[str] = INSIDE
+) -> list[str]:
+    """Raises where the encoder's weights are not those of the configuration; the weights of a CTC
+    head that cannot be used.
 
     Args:
         loading: names of weights as transformers reports them.
         inside: unexpected weights with such names are the encoder's.
     """
     missing = sorted(loading["missing_keys"])
-    wrong = sorted(item if isinstance(item, str) else str(item[0]) for item in loading["mismatched_keys"])
+    wrong = sorted(
+        item if isinstance(item, str) else str(item[0]) for item in loading["mismatched_keys"]
+    )
     unusable = [name for name in (*missing, *wrong) if name.startswith("lm_head.")]
-    missing = [name for name in missing if name not in unusable and name.rpartition(".")[2] not in UNUSED]
+    missing = [
+        name for name in missing if name not in unusable and name.rpartition(".")[2] not in UNUSED
+    ]
     wrong = [name for name in wrong if name not in unusable]
     if missing or wrong:
         raise ProbeError(
@@ -335,16 +458,24 @@ def _refuse_what_does_not_fit(file: Path, config: Any, loading: dict[str, Any], 
 
 def _refuse_what_is_broken(file: Path, model: Any) -> list[str]:
     """Raises where a weight of the encoder is not finite; the weights of a CTC head that are not."""
-    broken = [name for name, weight in model.state_dict().items() if not torch.isfinite(weight).all()]
+    broken = [
+        name for name, weight in model.state_dict().items() if not torch.isfinite(weight).all()
+    ]
     unusable = [name for name in broken if name.startswith("lm_head.")]
-    broken = [name for name in broken if name not in unusable and name.rpartition(".")[2] not in UNUSED]
+    broken = [
+        name for name in broken if name not in unusable and name.rpartition(".")[2] not in UNUSED
+    ]
     if broken:
-        raise ProbeError(f"{file}: NaN or infinite weights in {listed(broken)}. Fetch the file again.")
+        raise ProbeError(
+            f"{file}: NaN or infinite weights in {listed(broken)}. Fetch the file again."
+        )
     return unusable
 
 
 def _architecture(config: Any) -> str:
-    """The class that a checkpoint was saved from, as its configuration says; empty where it does not."""
+    """The class that a checkpoint was saved from, as its configuration says; empty where it does
+    not.
+    """
     classes = getattr(config, "architectures", None)
     return str(classes[0]) if isinstance(classes, list) and classes else ""
 
@@ -365,39 +496,65 @@ def _quiet_transformers() -> Iterator[None]:
 
 
 def _drop_adapter(config: Any) -> bool:
-    """Leaves out an adapter, which comes after the encoder's last layer and is none of its layers; whether there was one."""
-    there = [name for name in ("add_adapter", "use_intermediate_ffn_before_adapter") if getattr(config, name, False)]
+    """Leaves out an adapter, which comes after the encoder's last layer and is none of its layers;
+    whether there was one.
+    """
+    there = [
+        name
+        for name in ("add_adapter", "use_intermediate_ffn_before_adapter")
+        if getattr(config, name, False)
+    ]
     for name in there:
         setattr(config, name, False)
     return bool(there)
 
 
 def _written(location: Location, model: Any, language: str, notes: list[str]) -> tuple[str, ...]:
-    """What each symbol of a CTC checkpoint's head writes; nothing, with a note, where no vocabulary says so."""
+    """What each symbol of a CTC checkpoint's head writes; nothing, with a note, where no vocabulary
+    says so.
+    """
     n_symbols = model.lm_head.out_features
     try:
         if not (location.folder / VOCABULARY_FILE).is_file():
             raise ValueError(f"no {VOCABULARY_FILE}")
         which = _vocabulary_of(location.folder / VOCABULARY_FILE, language)
-        tokenizer = transformers.Wav2Vec2CTCTokenizer.from_pretrained(location.folder, trust_remote_code=False, **which)
-        tokens = {number: token for token, number in tokenizer.get_vocab().items() if number in range(n_symbols)}
+        tokenizer = transformers.Wav2Vec2CTCTokenizer.from_pretrained(
+            location.folder, trust_remote_code=False, **which
+        )
+        tokens = {
+            number: token
+            for token, number in tokenizer.get_vocab().items()
+            if number in range(n_symbols)
+        }
         if len(tokens) != n_symbols or tokenizer.vocab_size > n_symbols:
-            raise ValueError(f"{tokenizer.vocab_size} tokens, {len(tokens)} of them for its {n_symbols} symbols")
+            raise ValueError(
+                f"{tokenizer.vocab_size} tokens, {len(tokens)} of them for its {n_symbols} symbols"
+            )
         if tokenizer.pad_token_id not in tokens:
-            raise ValueError(f"none of its symbols is the blank {tokenizer.pad_token!r}; name pad_token in tokenizer_config.json")
+            raise ValueError(
+                f"none of its symbols is the blank {tokenizer.pad_token!r}; name pad_token in tokenizer_config.json"
+            )
         # The attribute word_delimiter_token is "|" whatever the folder says (transformers 5.23).
-        delimiter = str(tokenizer.special_tokens_map.get("word_delimiter_token", tokenizer.word_delimiter_token))
-        silent = dict.fromkeys(tokenizer.all_special_tokens, "") | {delimiter: " ", tokenizer.pad_token: ""}
+        delimiter = str(
+            tokenizer.special_tokens_map.get("word_delimiter_token", tokenizer.word_delimiter_token)
+        )
+        silent = dict.fromkeys(tokenizer.all_special_tokens, "") | {
+            delimiter: " ",
+            tokenizer.pad_token: "",
+        }
         writes = tuple(silent.get(tokens[number], tokens[number]) for number in range(n_symbols))
         "".join(writes).encode()  # half a surrogate pair could be written nowhere
     except Exception as error:  # a missing, damaged or foreign tokenizer: each its own kind
-        notes.append(f"its CTC head has no vocabulary that fits and cannot be used: {_reason(error)}")
+        notes.append(
+            f"its CTC head has no vocabulary that fits and cannot be used: {_reason(error)}"
+        )
         return ()
     return writes
 
 
 def _vocabulary_of(file: Path, language: str) -> dict[str, str]:
-    """What a tokenizer is told of the language: nothing, unless its file holds a vocabulary of each of several languages.
+    """What a tokenizer is told of the language: nothing, unless its file holds a vocabulary of each
+    of several languages.
 
     Raises:
         ValueError: it does, and ``language`` is none of them, or the file is something else.
@@ -408,7 +565,11 @@ def _vocabulary_of(file: Path, language: str) -> dict[str, str]:
     if not vocabulary or not all(isinstance(item, dict) for item in vocabulary.values()):
         return {}
     if language not in vocabulary:
-        said = f"target_lang is {language!r}, which is none of them" if language else "no target_lang says which"
+        said = (
+            f"target_lang is {language!r}, which is none of them"
+            if language
+            else "no target_lang says which"
+        )
         raise ValueError(
             f"{file.name} has vocabularies of {len(vocabulary)} languages "
             f"({listed(sorted(vocabulary))}), and {said}; set target_lang in {adapters.TOKENIZER_FILE}"
@@ -416,19 +577,26 @@ def _vocabulary_of(file: Path, language: str) -> dict[str, str]:
     return {"target_lang": language}
 
 
-def random_encoder(location: Location, config: Any, device: str, normalize: bool | None = None) -> TransformersEncoder:
+def random_encoder(
+    location: Location, config: Any, device: str, normalize: bool | None = None
+) -> TransformersEncoder:
     """An encoder of this architecture with random weights; global random state stays as it was.
 
     Args:
-        location: its commit is ``seed <number>``; its folder holds the preprocessor unless ``normalize`` says what that would.
+        location: its commit is ``seed <number>``; its folder holds the preprocessor unless
+            ``normalize`` says what that would.
     """
     _drop_adapter(config)
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(int(location.commit.split()[1]))  # torch.manual_seed would seed the GPUs too
+            torch.default_generator.manual_seed(
+                int(location.commit.split()[1])
+            )  # torch.manual_seed would seed the GPUs too
             model = made_of(config)
     except Exception as error:  # sizes that cannot be: each its own kind
-        raise ProbeError(f"{location.id}: no model can be made from its configuration ({_reason(error)}).") from error
+        raise ProbeError(
+            f"{location.id}: no model can be made from its configuration ({_reason(error)})."
+        ) from error
     weights = Weights(Path(), sha256_of_tensors(model.state_dict()))
     encoder = _encoder(location, model, device, weights, normalize=normalize)
     encoder.again = functools.partial(random_encoder, location, config, device, normalize)
@@ -445,18 +613,26 @@ def _encoder(
     notes: Sequence[str] = (),
     normalize: bool | None = None,
 ) -> TransformersEncoder:
-    """The encoder in a model with or without a head; ``normalize`` stands for a preprocessor where there is no folder."""
+    """The encoder in a model with or without a head; ``normalize`` stands for a preprocessor where
+    there is no folder.
+    """
     notes = list(notes)
     in_folder = normalize is None
     encoder, config = model.base_model, model.config
-    rate_hz, normalized = input_of(location, config, notes) if normalize is None else (ASSUMED_INPUT[0], normalize)
+    rate_hz, normalized = (
+        input_of(location, config, notes) if normalize is None else (ASSUMED_INPUT[0], normalize)
+    )
     model.eval().to(device)
     n_blocks, width = config.num_hidden_layers, config.hidden_size
-    layers = dict.fromkeys(map(str, range(n_blocks + 1)), width) | ({"final": width} if has_own_final(config) else {})
+    layers = dict.fromkeys(map(str, range(n_blocks + 1)), width) | (
+        {"final": width} if has_own_final(config) else {}
+    )
     grid, other_grids = grids_of(config)
     mel = None
     if config.model_type in LOG_MEL:
-        mel = mel_extractor(config, preprocessor_of(location)[1] if in_folder else {}, rate_hz, location.id)
+        mel = mel_extractor(
+            config, preprocessor_of(location)[1] if in_folder else {}, rate_hz, location.id
+        )
     against = f", its sha256 compared with {weights.against}" if weights.against else ""
     files = " and ".join(path.name for path in (weights.file, *weights.beside))
     info = ModelInfo(
@@ -493,18 +669,25 @@ def _plain(extractor: Any) -> dict[str, Any]:
 
 
 def _extractor(folder: Path | None, info: ModelInfo) -> Any:
-    """transformers' own preprocessor: read from the folder where it has one, otherwise made for what was assumed."""
+    """transformers' own preprocessor: read from the folder where it has one, otherwise made for
+    what was assumed.
+    """
     if folder and (folder / PREPROCESSOR_FILES[0]).is_file():
         return transformers.Wav2Vec2FeatureExtractor.from_pretrained(folder)
-    made = transformers.Wav2Vec2FeatureExtractor(sampling_rate=info.rate_hz, do_normalize=info.normalize)
+    made = transformers.Wav2Vec2FeatureExtractor(
+        sampling_rate=info.rate_hz, do_normalize=info.normalize
+    )
     if EPSILON in info.settings:
         epsilon = epsilon_of(info)
-        made.zero_mean_unit_var_norm = lambda waves, *_, **__: [(wave - wave.mean()) / (wave.var() + epsilon) ** 0.5 for wave in waves]
+        made.zero_mean_unit_var_norm = lambda waves, *_, **__: [
+            (wave - wave.mean()) / (wave.var() + epsilon) ** 0.5 for wave in waves
+        ]
     return made
 
 
 def preprocessor_of(location: Location) -> tuple[Path | None, dict[str, Any]]:
-    """The file in a checkpoint's folder that says what the input is, and what stands in it; nothing where there is none.
+    """The file in a checkpoint's folder that says what the input is, and what stands in it; nothing
+    where there is none.
 
     Raises:
         ProbeError: a file that says so but cannot be read.
@@ -517,14 +700,17 @@ def preprocessor_of(location: Location) -> tuple[Path | None, dict[str, Any]]:
             settings = dict(settings.get("feature_extractor", settings))
         except (OSError, ValueError, AttributeError, TypeError) as error:
             refuse_foreign(file, error)
-            raise ProbeError(f"{file}: cannot be read as a preprocessor's JSON ({_reason(error)}). Fetch the file again.") from error
+            raise ProbeError(
+                f"{file}: cannot be read as a preprocessor's JSON ({_reason(error)}). Fetch the file again."
+            ) from error
         if "sampling_rate" in settings or "do_normalize" in settings:
             return file, settings
     return None, {}
 
 
 def input_of(location: Location, config: Any, notes: list[str]) -> tuple[int, bool]:
-    """Sampling rate and whether waveforms are normalised, as the checkpoint's folder says; a note where it does not.
+    """Sampling rate and whether waveforms are normalised, as the checkpoint's folder says; a note
+    where it does not.
 
     Raises:
         ProbeError: a file that says so but cannot be read.
@@ -532,13 +718,24 @@ def input_of(location: Location, config: Any, notes: list[str]) -> tuple[int, bo
     file, settings = preprocessor_of(location)
     energies = config.model_type in LOG_MEL
     if file is None:
-        what = "the log-mel energies that the family was trained with" if energies else "normalised waveforms"
+        what = (
+            "the log-mel energies that the family was trained with"
+            if energies
+            else "normalised waveforms"
+        )
         notes.append(f"no preprocessor_config.json: 16000 Hz and {what} {ASSUMED}")
-    rate_hz, normalize = settings.get("sampling_rate", ASSUMED_INPUT[0]), settings.get("do_normalize", ASSUMED_INPUT[1])
+    rate_hz, normalize = (
+        settings.get("sampling_rate", ASSUMED_INPUT[0]),
+        settings.get("do_normalize", ASSUMED_INPUT[1]),
+    )
     if type(rate_hz) is not int or not 1000 <= rate_hz <= 768_000:
-        raise ProbeError(f"{file}: sampling_rate {rate_hz!r}; expected Hz such as 16000. Fetch the file again.")
+        raise ProbeError(
+            f"{file}: sampling_rate {rate_hz!r}; expected Hz such as 16000. Fetch the file again."
+        )
     if not isinstance(normalize, bool):
-        raise ProbeError(f"{file}: do_normalize {normalize!r}; expected true or false. Fetch the file again.")
+        raise ProbeError(
+            f"{file}: do_normalize {normalize!r}; expected true or false. Fetch the file again."
+        )
     return rate_hz, normalize and not energies
 
 

@@ -1,15 +1,18 @@
-"""Checkpoints as fairseq writes them (``file.pt``): wav2vec 2.0, HuBERT, data2vec-audio; and WavLM's original files.
+"""Checkpoints as fairseq writes them (``file.pt``): wav2vec 2.0, HuBERT, data2vec-audio; and
+WavLM's original files.
 
-A file is opened by `probe.models.sources.pickles`, its configuration (``cfg``, or ``args`` in files of 2020) is brought into that of
-transformers' class and its weights under that class's names, so layers, packed form and checks are those of any other checkpoint.
-Of a fine-tuned file the encoder is taken, and its CTC head where the file holds the dictionary too.
+A file is opened by `probe.models.sources.pickles`, its configuration (``cfg``, or ``args`` in files
+of 2020) is brought into that of transformers' class and its weights under that class's names, so
+layers, packed form and checks are those of any other checkpoint. Of a fine-tuned file the encoder
+is taken, and its CTC head where the file holds the dictionary too.
 
-What weights do not show must stand in the configuration: heads, strides, where LayerNorms are. Sizes are compared with the weights.
-A weight of the encoder that is left over, or missing, is refused. Waveforms are normalised as transformers does, with 1e-7 beside the
-variance; fairseq has 1e-5, a difference of 0.2 % in level at an rms of 0.05 (docs/models.md says what becomes of it).
+What weights do not show must stand in the configuration: heads, strides, where LayerNorms are.
+Sizes are compared with the weights. A weight of the encoder that is left over, or missing, is
+refused. Waveforms are normalised as transformers does, with 1e-7 beside the variance; fairseq has
+1e-5, a difference of 0.2 % in level at an rms of 0.05 (docs/models.md says what becomes of it).
 
-Names and defaults: https://github.com/facebookresearch/fairseq (``models/wav2vec``, ``models/hubert``, ``data2vec_audio.py``) and
-https://github.com/microsoft/unilm/tree/master/wavlm.
+Names and defaults: https://github.com/facebookresearch/fairseq (``models/wav2vec``,
+``models/hubert``, ``data2vec_audio.py``) and https://github.com/microsoft/unilm/tree/master/wavlm.
 """
 
 import argparse
@@ -47,7 +50,9 @@ KNOWN: dict[str, tuple[Any, ...]] = {
     "sample_rate": (ASSUMED_INPUT[0],),
 }
 # Used in pretraining only; data2vec's teacher among them.
-PRETRAINING = re.compile(r"(quantizer|input_quantizer|project_q|project_inp|final_proj|target_glu|label_embs_concat|_ema)(\.|$)")
+PRETRAINING = re.compile(
+    r"(quantizer|input_quantizer|project_q|project_inp|final_proj|target_glu|label_embs_concat|_ema)(\.|$)"
+)
 BLOCKS, PROJECTION = "encoder.layers.", "feature_projection.projection."
 # fairseq's names -> transformers', one after the other.
 NAMES = (
@@ -69,7 +74,10 @@ NAMES = (
 )
 # The positional convolution: alone, or after a batch norm.
 ALONE = ((r"^encoder\.pos_conv\.0\.", "encoder.pos_conv_embed.conv."),)
-AFTER_NORM = ((r"^encoder\.pos_conv\.0\.", "encoder.pos_conv_embed.batch_norm."), (r"^encoder\.pos_conv\.1\.", ALONE[0][1]))
+AFTER_NORM = (
+    (r"^encoder\.pos_conv\.0\.", "encoder.pos_conv_embed.batch_norm."),
+    (r"^encoder\.pos_conv\.1\.", ALONE[0][1]),
+)
 
 
 def file_of(name: str) -> Path | None:
@@ -81,7 +89,9 @@ def file_of(name: str) -> Path | None:
     if not name.endswith(ENDING) or os.path.isdir(name):  # noqa: PTH112 - Path.is_dir raises where the name is too long for a file
         return None
     if not os.path.isfile(name):  # noqa: PTH113 - as above
-        raise ProbeError(f"{name}: no such file. Expected a checkpoint of fairseq's, a folder, or org/name on the hub.")
+        raise ProbeError(
+            f"{name}: no such file. Expected a checkpoint of fairseq's, a folder, or org/name on the hub."
+        )
     return Path(name)
 
 
@@ -92,27 +102,40 @@ def file_encoder(file: Path, device: str, sha256: str | None = None) -> Transfor
         sha256: what the file must have.
 
     Raises:
-        ProbeError: not opened by `open_pickle`, a configuration that does not suffice, weights that do not fit it.
+        ProbeError: not opened by `open_pickle`, a configuration that does not suffice, weights that
+            do not fit it.
     """
     weights = hashed(file, sha256)
     found = _read(file)
     location = Location(str(file), file.parent)
     encoder = converted_encoder(
-        location, found.config, found.tensors, weights, device, found.normalize, found.left_out, found.notes, found.writes
+        location,
+        found.config,
+        found.tensors,
+        weights,
+        device,
+        found.normalize,
+        found.left_out,
+        found.notes,
+        found.writes,
     )
     encoder.again = functools.partial(file_encoder, file, device, sha256)
     return encoder
 
 
 def architecture_of(file: Path) -> tuple[Any, bool]:
-    """transformers' configuration of the model in a file, and whether its waveforms are normalised; errors as of `file_encoder`."""
+    """transformers' configuration of the model in a file, and whether its waveforms are normalised;
+    errors as of `file_encoder`.
+    """
     found = _read(file)
     return found.config, found.normalize
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a file holds, in transformers' terms; see `probe.models.sources.checkpoints.converted_encoder`."""
+    """What a file holds, in transformers' terms; see
+    `probe.models.sources.checkpoints.converted_encoder`.
+    """
 
     config: Any
     tensors: dict[str, Tensor]
@@ -125,16 +148,32 @@ class Found:
 def _read(file: Path) -> Found:
     state = open_pickle(file)
     if not isinstance(state, Mapping) or not isinstance(state.get("model"), Mapping):
-        holds = f"holds {listed(list(map(str, state)))}" if isinstance(state, Mapping) else f"is a {type(state).__name__}"
-        raise ProbeError(f"{file}: {holds}; expected a checkpoint of fairseq's, with cfg (or args) and model.")
+        holds = (
+            f"holds {listed(list(map(str, state)))}"
+            if isinstance(state, Mapping)
+            else f"is a {type(state).__name__}"
+        )
+        raise ProbeError(
+            f"{file}: {holds}; expected a checkpoint of fairseq's, with cfg (or args) and model."
+        )
     settings, model, task = _settings(file, state)
     named, notes = dict(state["model"]), list[str]()
     prefix = TUNED if any(name.startswith(TUNED) for name in named) else ""
-    encoder = {name.removeprefix(prefix): weight for name, weight in named.items() if name.startswith(prefix)}
+    encoder = {
+        name.removeprefix(prefix): weight
+        for name, weight in named.items()
+        if name.startswith(prefix)
+    }
     encoder = {name: weight for name, weight in encoder.items() if not PRETRAINING.match(name)}
-    left_out = [name for name in named if not name.startswith(prefix) or name.removeprefix(prefix) not in encoder]
+    left_out = [
+        name
+        for name in named
+        if not name.startswith(prefix) or name.removeprefix(prefix) not in encoder
+    ]
     if odd := [name for name, weight in encoder.items() if not isinstance(weight, Tensor)]:
-        raise ProbeError(f"{file}: {listed(odd)} are no arrays of weights. Is this a checkpoint of fairseq's?")
+        raise ProbeError(
+            f"{file}: {listed(odd)} are no arrays of weights. Is this a checkpoint of fairseq's?"
+        )
     if not any(name.startswith(BLOCKS) for name in encoder):
         raise ProbeError(
             f"{file}: a model of kind {model.get('_name') or model.get('arch')!r}; none of its weights are blocks of an encoder that "
@@ -158,17 +197,28 @@ def _renamed(name: str, after_norm: bool) -> str:
 
 
 def _identity(config: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What stands for a projection where there is none: fairseq projects only from one width to another, in data2vec always."""
+    """What stands for a projection where there is none: fairseq projects only from one width to
+    another, in data2vec always.
+    """
     width = config.hidden_size
-    query = tensors.get(f"{BLOCKS}0.attention.q_proj.weight")  # a width that the weights do not have costs no memory
+    query = tensors.get(
+        f"{BLOCKS}0.attention.q_proj.weight"
+    )  # a width that the weights do not have costs no memory
     is_wide = config.conv_dim[-1] == width and query is not None and query.shape == (width, width)
-    if not is_wide or config.model_type == "data2vec-audio" or any(name.startswith(PROJECTION) for name in tensors):
+    if (
+        not is_wide
+        or config.model_type == "data2vec-audio"
+        or any(name.startswith(PROJECTION) for name in tensors)
+    ):
         return {}
     return {f"{PROJECTION}weight": torch.eye(width), f"{PROJECTION}bias": torch.zeros(width)}
 
 
-def _settings(file: Path, state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """The settings of the encoder, of the model around it and of the task; one flat set of names in files of 2020 and in WavLM's.
+def _settings(
+    file: Path, state: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """The settings of the encoder, of the model around it and of the task; one flat set of names in
+    files of 2020 and in WavLM's.
 
     Those of a fine-tuned model hold the pretrained model's as ``w2v_args``.
 
@@ -177,7 +227,9 @@ def _settings(file: Path, state: Mapping[str, Any]) -> tuple[dict[str, Any], dic
     """
     said = _plain(state.get("cfg")) or _plain(state.get("args"))
     if not said:
-        raise ProbeError(f"{file}: no configuration; expected cfg or args beside the weights, as fairseq saves them.")
+        raise ProbeError(
+            f"{file}: no configuration; expected cfg or args beside the weights, as fairseq saves them."
+        )
     model, task = _plain(said.get("model")) or said, _plain(said.get("task")) or said
     if "w2v_args" not in model:
         return model, model, task
@@ -190,23 +242,30 @@ def _settings(file: Path, state: Mapping[str, Any]) -> tuple[dict[str, Any], dic
 
 
 def _plain(settings: Any) -> dict[str, Any]:
-    """A configuration by name, whether it came as a mapping or as attributes; empty where it is neither."""
+    """A configuration by name, whether it came as a mapping or as attributes; empty where it is
+    neither.
+    """
     if isinstance(settings, argparse.Namespace):
         settings = vars(settings)
     return dict(settings) if isinstance(settings, Mapping) else {}
 
 
-def _config(file: Path, settings: Mapping[str, Any], task: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
+def _config(
+    file: Path, settings: Mapping[str, Any], task: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> Any:
     """transformers' configuration of an encoder.
 
     Raises:
-        ProbeError: something that weights do not show is not said, or is nothing that transformers' class does.
+        ProbeError: something that weights do not show is not said, or is nothing that transformers'
+            class does.
     """
 
     def said(name: str, kind: type, default: Any = None) -> Any:
         value = settings.get(name, default)
         if type(value) is not kind:
-            raise ProbeError(f"{file}: its configuration has {name} {value!r}; expected a value of type {kind.__name__}.")
+            raise ProbeError(
+                f"{file}: its configuration has {name} {value!r}; expected a value of type {kind.__name__}."
+            )
         return value
 
     blocks = {name.split(".")[2] for name in tensors if name.startswith(BLOCKS)}
@@ -217,9 +276,15 @@ def _config(file: Path, settings: Mapping[str, Any], task: Mapping[str, Any], te
         )
     for name, known in KNOWN.items():
         if (value := settings.get(name, task.get(name, known[0]))) not in known:
-            raise ProbeError(f"{file}: its configuration has {name} {value!r}; this version can read {', '.join(map(repr, known))}.")
+            raise ProbeError(
+                f"{file}: its configuration has {name} {value!r}; this version can read {', '.join(map(repr, known))}."
+            )
     convolutions = _convolutions(file, said("conv_feature_layers", str))
-    stacked = sum(name.endswith("conv.weight") for name in tensors if name.startswith("encoder.pos_conv_embed.layers."))
+    stacked = sum(
+        name.endswith("conv.weight")
+        for name in tensors
+        if name.startswith("encoder.pos_conv_embed.layers.")
+    )
     common = {
         "hidden_size": said("encoder_embed_dim", int),
         "num_hidden_layers": len(blocks),
@@ -248,10 +313,16 @@ def _config(file: Path, settings: Mapping[str, Any], task: Mapping[str, Any], te
                 f"{file}: stacked positional convolutions with layer_norm_first {pre_ln}, extractor_mode "
                 f"{settings.get('extractor_mode')!r}; expected False and 'layer_norm', as in data2vec-audio."
             )
-        family, own = "data2vec-audio", {"num_conv_pos_embeddings": stacked, "conv_pos_kernel_size": max(3, kernel // stacked)}
+        family, own = (
+            "data2vec-audio",
+            {"num_conv_pos_embeddings": stacked, "conv_pos_kernel_size": max(3, kernel // stacked)},
+        )
     elif "encoder.layers.0.attention.gru_rel_pos_const" in tensors:
         family = "wavlm"
-        own |= {"num_buckets": said("num_buckets", int), "max_bucket_distance": said("max_distance", int)}
+        own |= {
+            "num_buckets": said("num_buckets", int),
+            "max_bucket_distance": said("max_distance", int),
+        }
     elif "hubert" in str(settings.get("_name") or settings.get("arch")):
         family = "hubert"
         own["conv_pos_batch_norm"] = "encoder.pos_conv_embed.batch_norm.running_mean" in tensors
@@ -259,7 +330,8 @@ def _config(file: Path, settings: Mapping[str, Any], task: Mapping[str, Any], te
 
 
 def _convolutions(file: Path, text: str) -> list[tuple[int, int, int]]:
-    """(width, kernel, stride) of each convolution, from an expression such as ``[(512, 10, 5)] + [(512, 3, 2)] * 4``; never run.
+    """(width, kernel, stride) of each convolution, from an expression such as ``[(512, 10, 5)] +
+    [(512, 3, 2)] * 4``; never run.
 
     Raises:
         ProbeError: anything else.
@@ -277,7 +349,10 @@ def _convolutions(file: Path, text: str) -> list[tuple[int, int, int]]:
         return layers
 
     try:
-        found = [(int(width), int(kernel), int(stride)) for width, kernel, stride in value(ast.parse(text, mode="eval").body)]
+        found = [
+            (int(width), int(kernel), int(stride))
+            for width, kernel, stride in value(ast.parse(text, mode="eval").body)
+        ]
         if min(map(min, found)) < 1:
             raise ValueError
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
@@ -289,28 +364,47 @@ def _convolutions(file: Path, text: str) -> list[tuple[int, int, int]]:
 
 
 def _normalize(task: Mapping[str, Any], settings: Mapping[str, Any], notes: list[str]) -> bool:
-    """Whether waveforms are normalised; with a note where it is not said and follows from the front-end."""
+    """Whether waveforms are normalised; with a note where it is not said and follows from the
+    front-end.
+    """
     said = task.get("normalize", settings.get("normalize"))
     if isinstance(said, bool):
         return said
     normalize = settings.get("extractor_mode") == "layer_norm"
     words = "normalised waveforms" if normalize else "waveforms as they are"
-    notes.append(f"its configuration does not say whether waveforms are normalised: {words} {ASSUMED}, as in others of its kind")
+    notes.append(
+        f"its configuration does not say whether waveforms are normalised: {words} {ASSUMED}, as in others of its kind"
+    )
     return normalize
 
 
-def _written(state: Mapping[str, Any], named: Mapping[str, Any], model: Mapping[str, Any], notes: list[str]) -> tuple[str, ...]:
-    """What each symbol of a CTC head writes; nothing where there is no head, or, with a note, a changed one or no dictionary."""
+def _written(
+    state: Mapping[str, Any], named: Mapping[str, Any], model: Mapping[str, Any], notes: list[str]
+) -> tuple[str, ...]:
+    """What each symbol of a CTC head writes; nothing where there is no head, or, with a note, a
+    changed one or no dictionary.
+    """
     if any(not isinstance(named.get(HEAD + part), Tensor) for part in HEAD_PARTS):
         return ()
     if weight := model.get("blank_weight"):
         mode = model.get("blank_mode")
-        notes.append(f"its CTC head is not run: fairseq changes its blank afterwards (blank_weight {weight!r}, blank_mode {mode!r})")
+        notes.append(
+            f"its CTC head is not run: fairseq changes its blank afterwards (blank_weight {weight!r}, blank_mode {mode!r})"
+        )
         return ()
     n_symbols = len(named[f"{HEAD}weight"])
     dictionary = _plain(state.get("task_state")).get("target_dictionary")
     symbols = getattr(dictionary, "symbols", None) if isinstance(dictionary, Dictionary) else None
-    if not isinstance(symbols, list) or len(symbols) != n_symbols or not all(isinstance(symbol, str) for symbol in symbols):
-        notes.append(f"its CTC head is not run: the file holds no dictionary of its {n_symbols} symbols")
+    if (
+        not isinstance(symbols, list)
+        or len(symbols) != n_symbols
+        or not all(isinstance(symbol, str) for symbol in symbols)
+    ):
+        notes.append(
+            f"its CTC head is not run: the file holds no dictionary of its {n_symbols} symbols"
+        )
         return ()
-    return tuple("" if re.fullmatch("<.*>", symbol) else re.sub("[|\u2581]", " ", symbol) for symbol in symbols)
+    return tuple(
+        "" if re.fullmatch("<.*>", symbol) else re.sub("[|\u2581]", " ", symbol)
+        for symbol in symbols
+    )

@@ -46,20 +46,27 @@ def why_unreachable(limit_s: float = LIMIT_S) -> str:
 
 
 def answers(limit_s: float = LIMIT_S, address: str | None = None) -> bool:
-    """Whether the hub, or ``address``, answers within ``limit_s`` seconds, whatever it says; a mirror may refuse its first page."""
+    """Whether the hub, or ``address``, answers within ``limit_s`` seconds, whatever it says; a
+    mirror may refuse its first page.
+    """
     return isinstance(_answer(limit_s, address), int)
 
 
 def _answer(limit_s: float, address: str | None = None) -> int | str:
     """The HTTP status of the hub's first page, or of ``address``, or why there is none.
 
-    Looking up a name can hang whatever timeout a connection has, so a thread asks and is left behind where it hangs.
+    Looking up a name can hang whatever timeout a connection has, so a thread asks and is left
+    behind where it hangs.
     """
     answer: list[int | str] = [f"no answer within {limit_s:g} s"]
 
     def ask() -> None:
         try:
-            answer[0] = int(huggingface_hub.get_session().head(address or constants.ENDPOINT, timeout=limit_s).status_code)
+            answer[0] = int(
+                huggingface_hub.get_session()
+                .head(address or constants.ENDPOINT, timeout=limit_s)
+                .status_code
+            )
         except Exception as error:  # each transport raises its own kind
             answer[0] = (str(error) or type(error).__name__).splitlines()[0]
 

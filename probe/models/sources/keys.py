@@ -1,7 +1,9 @@
-"""Names of the weights in a checkpoint: those that training wrappers, LoRA and quantisers write, and the parts of a model they tell.
+"""Names of the weights in a checkpoint: those that training wrappers, LoRA and quantisers write,
+and the parts of a model they tell.
 
-DataParallel, DDP, FSDP, ``torch.compile``, Lightning and most training scripts put the name of an attribute before every name of a
-weight, or between its parts. What they put there is found by comparing with the names that the encoder expects, and is left off.
+DataParallel, DDP, FSDP, ``torch.compile``, Lightning and most training scripts put the name of an
+attribute before every name of a weight, or between its parts. What they put there is found by
+comparing with the names that the encoder expects, and is left off.
 """
 
 import re
@@ -14,21 +16,30 @@ from probe.errors import ProbeError, listed
 
 # Parts of names that torch's wrappers put anywhere, and that no model uses.
 WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-UNMERGED = re.compile(r"(^|\.)(base_layer|lora_\w+|modules_to_save|original_module|ia3_l|hada_w\w+|lokr_w\w+|oft_\w+)(\.|$)")
-QUANTISED = re.compile(r"\.(qweight|qzeros|g_idx|SCB|absmax|quant_map|quant_state\.\w+|weight_format|nested_absmax)$")
+UNMERGED = re.compile(
+    r"(^|\.)(base_layer|lora_\w+|modules_to_save|original_module|ia3_l|hada_w\w+|lokr_w\w+|oft_\w+)(\.|$)"
+)
+QUANTISED = re.compile(
+    r"\.(qweight|qzeros|g_idx|SCB|absmax|quant_map|quant_state\.\w+|weight_format|nested_absmax)$"
+)
 DECODER = re.compile(r"(^|\.)decoder\.|^proj_out\.")
 ENOUGH = 0.5  # of the encoder's weights must have a beginning in common for it to count
 
 
-def unwrapped(file: Path, names: Collection[str], expected: Collection[str], usual: Sequence[str]) -> tuple[dict[str, str], str]:
-    """Name in the file -> name without what a training wrapper put there; and a note about it, empty where nothing was left off.
+def unwrapped(
+    file: Path, names: Collection[str], expected: Collection[str], usual: Sequence[str]
+) -> tuple[dict[str, str], str]:
+    """Name in the file -> name without what a training wrapper put there; and a note about it,
+    empty where nothing was left off.
 
     Args:
         expected: names of the encoder's weights, without anything before them.
-        usual: what a checkpoint of this family has before them, longest first, the empty text among it.
+        usual: what a checkpoint of this family has before them, longest first, the empty text among
+            it.
 
     Raises:
-        ProbeError: the file holds several encoders that none of the usual names tells apart, or two weights of one name.
+        ProbeError: the file holds several encoders that none of the usual names tells apart, or two
+            weights of one name.
     """
     plain = {name: WRAPPERS.sub("", name) for name in names}
     votes: Counter[str] = Counter()
@@ -49,7 +60,9 @@ def unwrapped(file: Path, names: Collection[str], expected: Collection[str], usu
         outer = best[0][: len(best[0]) - len(ending)]
     renamed = {name: item.removeprefix(outer) for name, item in plain.items()}
     if double := [name for name, count in Counter(renamed.values()).items() if count > 1]:
-        raise ProbeError(f"{file}: two weights stand for each of {listed(sorted(double))}. Save one model alone.")
+        raise ProbeError(
+            f"{file}: two weights stand for each of {listed(sorted(double))}. Save one model alone."
+        )
     wrapped = sorted({match[1] for name in names for match in WRAPPERS.finditer(name)})
     left_off = [repr(outer)] if outer else []
     left_off += [repr(part) for part in wrapped]
@@ -58,7 +71,9 @@ def unwrapped(file: Path, names: Collection[str], expected: Collection[str], usu
 
 
 def refuse_unmerged(file: Path, names: Collection[str]) -> None:
-    """Raises where the weights are those of a model with an adapter of PEFT that is not merged into them."""
+    """Raises where the weights are those of a model with an adapter of PEFT that is not merged into
+    them.
+    """
     if unmerged := sorted(name for name in names if UNMERGED.search(name)):
         raise ProbeError(
             f"{file}: {len(unmerged)} weights of a LoRA, or of another adapter of PEFT, that is not merged into the model: "
@@ -70,7 +85,9 @@ def refuse_unmerged(file: Path, names: Collection[str]) -> None:
 def refuse_quantised_names(file: Path, names: Collection[str]) -> None:
     """Raises where weights are packed by a quantiser."""
     if packed := sorted(name for name in names if QUANTISED.search(name)):
-        raise ProbeError(f"{file}: quantised weights: {listed(packed, 3)}. Fetch or save them unquantised.")
+        raise ProbeError(
+            f"{file}: quantised weights: {listed(packed, 3)}. Fetch or save them unquantised."
+        )
 
 
 def refuse_quantised(where: str, config: Any) -> None:
@@ -79,7 +96,9 @@ def refuse_quantised(where: str, config: Any) -> None:
     if not settings:
         return
     said = settings if isinstance(settings, Mapping) else getattr(settings, "__dict__", {})
-    method = str(said.get("quant_method") or "an unnamed method").removeprefix("QuantizationMethod.")
+    method = str(said.get("quant_method") or "an unnamed method").removeprefix(
+        "QuantizationMethod."
+    )
     raise ProbeError(
         f"{where}: its config.json says that the weights are quantised ({method}), which this version "
         "cannot read. Name the checkpoint that it was made from; or, where the library of that method "
@@ -92,7 +111,13 @@ def left_out_notes(names: Sequence[str]) -> list[str]:
     """A note for each kind of weights in a file that are not the encoder's."""
     decoder = [name for name in names if DECODER.search(name)]
     others = [name for name in names if name not in decoder]
-    notes = [f"its decoder was left out ({len(decoder)} weights); layers are those of the encoder"] if decoder else []
+    notes = (
+        [f"its decoder was left out ({len(decoder)} weights); layers are those of the encoder"]
+        if decoder
+        else []
+    )
     if others:
-        notes.append(f"{len(others)} weights that the encoder has no place for were left out: {listed(others)}")
+        notes.append(
+            f"{len(others)} weights that the encoder has no place for were left out: {listed(others)}"
+        )
     return notes

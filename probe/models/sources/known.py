@@ -1,7 +1,8 @@
 """Checkpoints that are known by name: ``known.csv``, one row each. It loads no heavy library.
 
-``certain`` is ``yes`` where the row was read in a primary source (``remark`` names what was not) and ``likely`` where it was not.
-What a row says decides random weights and what `probe.models.check` expects; a checkpoint's own files decide everything else.
+``certain`` is ``yes`` where the row was read in a primary source (``remark`` names what was not)
+and ``likely`` where it was not. What a row says decides random weights and what
+`probe.models.check` expects; a checkpoint's own files decide everything else.
 """
 
 import csv
@@ -15,17 +16,29 @@ from typing import Any
 
 # Families (transformers' ``model_type``) that can be opened.
 FAMILIES = (
-    *("wav2vec2", "data2vec-audio", "hubert", "wavlm", "unispeech", "unispeech-sat", "wav2vec2-conformer", "sew", "sew-d"),
+    *(
+        "wav2vec2",
+        "data2vec-audio",
+        "hubert",
+        "wavlm",
+        "unispeech",
+        "unispeech-sat",
+        "wav2vec2-conformer",
+        "sew",
+        "sew-d",
+    ),
     *("wav2vec2-bert", "whisper"),
 )
 # Those whose configuration says whether a final LayerNorm follows the last block.
 PRE_OR_POST_LN = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")
-# Those whose blocks see frames joined in pairs; ``final`` is brought back to the rate of the front-end after the last of them.
+# Those whose blocks see frames joined in pairs; ``final`` is brought back to the rate of the
+# front-end after the last of them.
 SQUEEZED = ("sew", "sew-d")
 # How the names of models with random weights begin.
 # How the names of torchaudio's bundles begin.
 TORCHAUDIO = "torchaudio:"
-# Weights that are used in training alone (the vector that masked frames are replaced with); they may be missing, or hold anything.
+# Weights that are used in training alone (the vector that masked frames are replaced with); they
+# may be missing, or hold anything.
 UNUSED = ("masked_spec_embed",)
 # Siblings of speech models in name only: part of the name -> what they read.
 NOT_SPEECH = {"data2vec-text": "text", "data2vec-vision": "images"}
@@ -36,11 +49,14 @@ class Known:
     """One row of ``known.csv``.
 
     Attributes:
-        model: name on the hub; without a slash: an architecture that exists with random weights only.
+        model: name on the hub; without a slash: an architecture that exists with random weights
+            only.
         family: transformers' ``model_type``.
         layers, width, heads, ffn: number of blocks, and their sizes.
-        norm: ``group`` or ``layer`` normalisation in the convolutional front-end; empty where the family has no choice.
-        pre_ln: whether a final LayerNorm follows the last block ("stable layer norm"; always in Conformer and Whisper).
+        norm: ``group`` or ``layer`` normalisation in the convolutional front-end; empty where the
+            family has no choice.
+        pre_ln: whether a final LayerNorm follows the last block ("stable layer norm"; always in
+            Conformer and Whisper).
         conv_bias: whether the front-end's convolutions have a bias.
         settings: further keys of the configuration.
         parameters: of the encoder without any head, exact.
@@ -79,9 +95,15 @@ class Known:
         return f"0..{self.layers}" + (", final" if self.pre_ln or self.family in SQUEEZED else "")
 
     def config(self) -> dict[str, Any]:
-        """The configuration's keys that differ between checkpoints of the family, by transformers' names."""
+        """The configuration's keys that differ between checkpoints of the family, by transformers'
+        names.
+        """
         if self.family == "whisper":
-            sizes = {"d_model": self.width, "encoder_layers": self.layers, "encoder_attention_heads": self.heads}
+            sizes = {
+                "d_model": self.width,
+                "encoder_layers": self.layers,
+                "encoder_attention_heads": self.heads,
+            }
             return sizes | {"encoder_ffn_dim": self.ffn} | self.settings
         config: dict[str, Any] = {
             "hidden_size": self.width,
@@ -105,12 +127,17 @@ def known_models() -> dict[str, Known]:
         dict[str, Any]: lambda text: json.loads(text or "{}"),
     }
     with (Path(__file__).parent / "known.csv").open(encoding="utf-8", newline="") as file:
-        rows = [Known(**{name: read[kind](row[name]) for name, kind in Known.__annotations__.items()}) for row in csv.DictReader(file)]
+        rows = [
+            Known(**{name: read[kind](row[name]) for name, kind in Known.__annotations__.items()})
+            for row in csv.DictReader(file)
+        ]
     return {row.model: row for row in rows}
 
 
 def close_names(name: str, others: tuple[str, ...] = ()) -> list[str]:
-    """Known names that ``name`` may have been meant to be, best first: with or without the organisation, any case."""
+    """Known names that ``name`` may have been meant to be, best first: with or without the
+    organisation, any case.
+    """
     known = {candidate.lower(): candidate for candidate in (*others, *known_models())}
     known.update((candidate.rpartition("/")[2].lower(), candidate) for candidate in known_models())
     found = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)

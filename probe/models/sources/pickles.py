@@ -1,9 +1,11 @@
 """PyTorch files that hold more than weights, opened without running what is in them.
 
-A pickle names classes and functions to import and to call. PyTorch's ``weights_only`` knows those of tensors. Two classes that
-fairseq's files hold are allowed beside them: ``argparse.Namespace``, and ``fairseq.data.dictionary.Dictionary``, for which a class of
-ours stands in, so fairseq is not imported. Neither does anything when it is made. A file that wants more is refused with the list of
-what it wants, read off its pickle without carrying it out; torch's advice to open it nevertheless is not repeated.
+A pickle names classes and functions to import and to call. PyTorch's ``weights_only`` knows those
+of tensors. Two classes that fairseq's files hold are allowed beside them: ``argparse.Namespace``,
+and ``fairseq.data.dictionary.Dictionary``, for which a class of ours stands in, so fairseq is not
+imported. Neither does anything when it is made. A file that wants more is refused with the list of
+what it wants, read off its pickle without carrying it out; torch's advice to open it nevertheless
+is not repeated.
 """
 
 import argparse
@@ -22,15 +24,22 @@ from probe.files import unread
 from probe.foreign_files import refuse_foreign
 
 # What files of plain tensors name.
-PLAIN = re.compile(r"torch\.\w+Storage|torch\._utils\._rebuild_(tensor(_v2)?|parameter)|collections\.OrderedDict")
+PLAIN = re.compile(
+    r"torch\.\w+Storage|torch\._utils\._rebuild_(tensor(_v2)?|parameter)|collections\.OrderedDict"
+)
 LEGACY_PICKLES = 5  # before the weights of a file in the form of PyTorch before 1.6
 
 
 class Dictionary:
-    """Stands in for fairseq's class of symbols; has the attributes that were stored (``symbols``, a list, among them)."""
+    """Stands in for fairseq's class of symbols; has the attributes that were stored (``symbols``, a
+    list, among them).
+    """
 
 
-FAIRSEQ = {"argparse.Namespace": argparse.Namespace, "fairseq.data.dictionary.Dictionary": Dictionary}
+FAIRSEQ = {
+    "argparse.Namespace": argparse.Namespace,
+    "fairseq.data.dictionary.Dictionary": Dictionary,
+}
 
 
 def open_pickle(file: Path, allowed: Mapping[str, type] = FAIRSEQ) -> Any:
@@ -46,7 +55,9 @@ def open_pickle(file: Path, allowed: Mapping[str, type] = FAIRSEQ) -> Any:
         with torch.serialization.safe_globals([(made, name) for name, made in allowed.items()]):
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # zip files, pickles and tensors each raise their own kind
-        is_invalid = isinstance(error, OSError) and error.errno == errno.EINVAL  # which a cut archive is for the system
+        is_invalid = (
+            isinstance(error, OSError) and error.errno == errno.EINVAL
+        )  # which a cut archive is for the system
         if isinstance(error, OSError | MemoryError) and not is_invalid:
             raise unread(file, error) from error
         if wanted := _wanted(file).difference(allowed):
@@ -57,12 +68,18 @@ def open_pickle(file: Path, allowed: Mapping[str, type] = FAIRSEQ) -> Any:
             ) from error
         refuse_foreign(file, error)
         said = str(error).partition("\n")[0]
-        reason = f" ({said})" if isinstance(error, RuntimeError) and "weights_only" not in said else ""
-        raise ProbeError(f"{file}: no file of PyTorch's, or a damaged one{reason}. Fetch it again.") from error
+        reason = (
+            f" ({said})" if isinstance(error, RuntimeError) and "weights_only" not in said else ""
+        )
+        raise ProbeError(
+            f"{file}: no file of PyTorch's, or a damaged one{reason}. Fetch it again."
+        ) from error
 
 
 def _wanted(file: Path) -> set[str]:
-    """Names that a file's pickles import beyond those of plain tensors; as many as can be read where it is damaged."""
+    """Names that a file's pickles import beyond those of plain tensors; as many as can be read
+    where it is damaged.
+    """
     names: set[str] = set()
     try:
         if zipfile.is_zipfile(file):

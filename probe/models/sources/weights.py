@@ -1,7 +1,8 @@
 """A checkpoint's weights on disk: which files they are, whether they are whole, and their hash.
 
-A truncated, exchanged or damaged file is refused before anything is loaded from it. A flipped bit can be seen only against a hash:
-the one that a hub's cache keeps as the file's name, or one that the user gives.
+A truncated, exchanged or damaged file is refused before anything is loaded from it. A flipped bit
+can be seen only against a hash: the one that a hub's cache keeps as the file's name, or one that
+the user gives.
 """
 
 import errno
@@ -26,20 +27,45 @@ from probe.models.sources import adapters
 from probe.models.sources.pickles import open_pickle
 
 # In order of preference; the first that is there is hashed and loaded.
-WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-# The same of a variant (``save_pretrained(variant="fp16")``), which is taken where there is nothing else.
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+# The same of a variant (``save_pretrained(variant="fp16")``), which is taken where there is nothing
+# else.
 VARIANT = re.compile(
     r"(model(?P<v1>\.[\w-]+)\.safetensors|model\.safetensors\.index(?P<v2>\.[\w-]+)\.json"
     r"|pytorch_model(?P<v3>\.[\w-]+)\.bin|pytorch_model\.bin\.index(?P<v4>\.[\w-]+)\.json)"
 )
 PART = re.compile(r".+-\d{5}-of-\d{5}\.\w+")
 INDEX = re.compile(r"\.index(\.[\w-]+)?\.json$")
-# Endings of files that may hold a model's weights, and files with such endings that a training leaves beside them.
-WEIGHT_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".onnx")
-OF_TRAINING = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state|random_states|adapter\.).*")
+# Endings of files that may hold a model's weights, and files with such endings that a training
+# leaves beside them.
+WEIGHT_ENDINGS = (
+    ".safetensors",
+    ".bin",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".h5",
+    ".msgpack",
+    ".gguf",
+    ".onnx",
+)
+OF_TRAINING = re.compile(
+    r"(training_args|optimizer|scheduler|scaler|rng_state|random_states|adapter\.).*"
+)
 DTYPES = {"F64", "F32", "F16", "BF16", "I64", "I32", "BOOL"}  # whole numbers are counters
 REVISION_DIGITS = 12  # of a hash, where it stands in the place of a commit
-PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch.save's zip, and plain pickles
+PICKLES = (
+    b"PK\x03\x04",
+    b"\x80\x02",
+    b"\x80\x03",
+    b"\x80\x04",
+    b"\x80\x05",
+)  # torch.save's zip, and plain pickles
 
 
 @dataclass(frozen=True)
@@ -49,8 +75,10 @@ class Weights:
     Attributes:
         file: the file, or the index of several.
         sha256: of the one file, or of the names and hashes of all the files that the index lists.
-        against: what the hash was compared with, in words; empty where there was nothing to compare it with.
-        beside: further files whose weights stand for some of these, such as an adapter's; the hash is of all of them.
+        against: what the hash was compared with, in words; empty where there was nothing to compare
+            it with.
+        beside: further files whose weights stand for some of these, such as an adapter's; the hash
+            is of all of them.
     """
 
     file: Path
@@ -67,7 +95,8 @@ class Weights:
         """The weights of ``file`` by the names that they have there.
 
         Raises:
-            ProbeError: no file of PyTorch's, one that would run code, or one that holds something else than weights.
+            ProbeError: no file of PyTorch's, one that would run code, or one that holds something
+                else than weights.
         """
         read: dict[str, torch.Tensor] = {}
         for part in parts_of(self.file):
@@ -79,11 +108,19 @@ class Weights:
         """What a user should know of the choice of the file, one sentence each."""
         notes = []
         if VARIANT.fullmatch(self.file.name):
-            notes.append(f"its weights come from a variant, {self.file.name}, as there is no file without one")
-        read = {self.file.name, *(part.name for part in parts_of(self.file)), *(path.name for path in self.beside)}
+            notes.append(
+                f"its weights come from a variant, {self.file.name}, as there is no file without one"
+            )
+        read = {
+            self.file.name,
+            *(part.name for part in parts_of(self.file)),
+            *(path.name for path in self.beside),
+        }
         others = [name for name in _weight_files_in(self.file.parent) if name not in read]
         if others:
-            notes.append(f"{self.file.name} is read; other weights beside it are not: {listed(others)}")
+            notes.append(
+                f"{self.file.name} is read; other weights beside it are not: {listed(others)}"
+            )
         return notes
 
 
@@ -96,7 +133,8 @@ def find_weights(folder: Path, sha256: str | None = None, beside: Sequence[Path]
 
     Raises:
         UsageError: ``sha256`` is none.
-        ProbeError: none there, a part missing, truncated, a pickle under a safetensors name, or not the expected hash.
+        ProbeError: none there, a part missing, truncated, a pickle under a safetensors name, or not
+            the expected hash.
     """
     return hashed(_main_file(folder), sha256, beside)
 
@@ -118,7 +156,11 @@ def _variant_in(folder: Path) -> Path:
         ProbeError: there is none, or weights of several variants.
     """
     names = _weight_files_in(folder)
-    matches = [match for name in (path.name for path in folder.iterdir()) if (match := VARIANT.fullmatch(name))]
+    matches = [
+        match
+        for name in (path.name for path in folder.iterdir())
+        if (match := VARIANT.fullmatch(name))
+    ]
     of_variant: dict[str, list[str]] = {}
     for match in sorted(matches, key=lambda match: "safetensors" not in match[0]):
         variant = next(name for name in match.groups()[1:] if name)
@@ -129,7 +171,9 @@ def _variant_in(folder: Path) -> Path:
     expected = f"expected one of {', '.join(WEIGHT_FILES)}"
     if of_variant:
         kinds = listed([found[0] for found in of_variant.values()])
-        raise ProbeError(f"{folder}: weights of {len(of_variant)} variants, {kinds}. Give the one that is meant the name without it.")
+        raise ProbeError(
+            f"{folder}: weights of {len(of_variant)} variants, {kinds}. Give the one that is meant the name without it."
+        )
     if parts := [name for name in names if PART.fullmatch(name)]:
         raise ProbeError(
             f"{folder}: {len(parts)} parts of weights ({listed(parts, 2)}) without the index that lists them. Fetch the file "
@@ -151,13 +195,21 @@ def _named_weights(file: Path, content: object) -> dict[str, torch.Tensor]:
     Raises:
         ProbeError: it is something else, and how its weights would be saved alone.
     """
-    if isinstance(content, Mapping) and all(isinstance(item, torch.Tensor) for item in content.values()):
+    if isinstance(content, Mapping) and all(
+        isinstance(item, torch.Tensor) for item in content.values()
+    ):
         return dict(content)
     entries = content if isinstance(content, Mapping) else {}
-    inner = [str(name) for name, item in entries.items() if isinstance(item, Mapping) and _of_weights(item)]
+    inner = [
+        str(name)
+        for name, item in entries.items()
+        if isinstance(item, Mapping) and _of_weights(item)
+    ]
     holds = listed(sorted(map(str, entries))) if entries else f"a {type(content).__name__}"
     if not inner:
-        raise ProbeError(f"{file}: holds {holds}; expected weights by their names, as save_pretrained writes them.")
+        raise ProbeError(
+            f"{file}: holds {holds}; expected weights by their names, as save_pretrained writes them."
+        )
     raise ProbeError(
         f"{file}: holds {holds}; expected the weights alone. Save them so: "
         f"`state = torch.load({file.name!r}, weights_only=True); torch.save(state[{inner[0]!r}], {file.name!r})`."
@@ -171,7 +223,9 @@ def _of_weights(entries: Mapping) -> bool:
 def hashed(file: Path, sha256: str | None = None, beside: Sequence[Path] = ()) -> Weights:
     """Weights in one file, or those that an index lists; errors as of `find_weights`."""
     if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
-        raise UsageError(f"--sha256 {sha256}: expected 64 hexadecimal digits, as `probe check` prints them.")
+        raise UsageError(
+            f"--sha256 {sha256}: expected 64 hexadecimal digits, as `probe check` prints them."
+        )
     if not file.is_file():
         raise ProbeError(f"{file}: no file, or a link to nothing. Fetch the checkpoint again.")
     parts = {**parts_of(file), **dict.fromkeys(beside)}
@@ -187,7 +241,11 @@ def hashed(file: Path, sha256: str | None = None, beside: Sequence[Path] = ()) -
         if promised := _name_in_cache(part):
             _compare(part, found, promised, "the hub's cache")
             against.append("the hub's")
-    whole = hashes[file] if len(hashes) == 1 and file in hashes else sha256_of_json({part.name: found for part, found in hashes.items()})
+    whole = (
+        hashes[file]
+        if len(hashes) == 1 and file in hashes
+        else sha256_of_json({part.name: found for part, found in hashes.items()})
+    )
     if sha256 is not None:
         _compare(file, whole, sha256.lower(), "--sha256")
         against.append("--sha256")
@@ -195,7 +253,8 @@ def hashed(file: Path, sha256: str | None = None, beside: Sequence[Path] = ()) -
 
 
 def sha256_on_disk(path: Path) -> str:
-    """`Weights.sha256` of a checkpoint's folder or file as it is now, without opening the model; empty where there are no weights.
+    """`Weights.sha256` of a checkpoint's folder or file as it is now, without opening the model;
+    empty where there are no weights.
 
     Files that did not change since they were read are not read again.
 
@@ -204,7 +263,9 @@ def sha256_on_disk(path: Path) -> str:
     """
     file, beside = path, []
     if path.is_dir():
-        if not _weight_files_in(path) and not any(os.path.lexists(path / name) for name in WEIGHT_FILES):
+        if not _weight_files_in(path) and not any(
+            os.path.lexists(path / name) for name in WEIGHT_FILES
+        ):
             return ""
         file, beside = _main_file(path), _adapters_in(path)
     states = [part.stat() for part in (file, *parts_of(file), *beside) if part.is_file()]
@@ -217,14 +278,21 @@ def _adapters_in(folder: Path) -> list[Path]:
     try:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         config = SimpleNamespace(**settings)
-    except (OSError, ValueError, TypeError, RecursionError):  # opening the model names what is wrong
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        RecursionError,
+    ):  # opening the model names what is wrong
         return []
     adapter = adapters.adapter_of(folder, config, adapters.language_of(folder, config), [])
     return [adapter] if adapter else []
 
 
 @functools.lru_cache(maxsize=64)
-def _sha256_of_unchanged(file: Path, beside: tuple[Path, ...], state: tuple[tuple[int, int, int], ...]) -> str:
+def _sha256_of_unchanged(
+    file: Path, beside: tuple[Path, ...], state: tuple[tuple[int, int, int], ...]
+) -> str:
     return hashed(file, beside=beside).sha256
 
 
@@ -238,7 +306,9 @@ def sha256_of_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 def parts_of(file: Path) -> Mapping[Path, set[str] | None]:
-    """The files of weights: those of an index with the names of their tensors, or the file itself; errors as of `find_weights`."""
+    """The files of weights: those of an index with the names of their tensors, or the file itself;
+    errors as of `find_weights`.
+    """
     return _parts(file) if INDEX.search(file.name) else {file: None}
 
 
@@ -252,20 +322,32 @@ def _parts(index: Path) -> dict[Path, set[str]]:
         raise unread(index, error) from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         refuse_foreign(index, error)
-        raise ProbeError(f"{index}: no index of weights ({error}). Fetch the checkpoint again.") from error
+        raise ProbeError(
+            f"{index}: no index of weights ({error}). Fetch the checkpoint again."
+        ) from error
     ending = ".safetensors" if "safetensors" in index.name else ".bin"
     parts: dict[Path, set[str]] = {}
     for tensor, name in sorted(weight_map.items(), key=lambda item: (str(item[1]), item[0])):
-        if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name) or not name.endswith(ending):
-            raise ProbeError(f"{index}: {tensor} is said to be in {name!r}; expected a {ending} file beside the index.")
+        if (
+            not isinstance(name, str)
+            or not re.fullmatch(r"[\w.-]+", name)
+            or not name.endswith(ending)
+        ):
+            raise ProbeError(
+                f"{index}: {tensor} is said to be in {name!r}; expected a {ending} file beside the index."
+            )
         parts.setdefault(index.parent / name, set()).add(tensor)
     if not parts:
         raise ProbeError(f"{index}: names no weights. Fetch the checkpoint again.")
     if missing := [part.name for part in parts if not part.is_file()]:
-        raise ProbeError(f"{index}: of its {len(parts)} files {listed(missing)} missing. Fetch the checkpoint again.")
+        raise ProbeError(
+            f"{index}: of its {len(parts)} files {listed(missing)} missing. Fetch the checkpoint again."
+        )
     n_bytes = sum(part.stat().st_size for part in parts)
     if isinstance(promised, int | float) and n_bytes < promised:
-        raise ProbeError(f"{index}: promises {promised:.0f} bytes of weights, its files have {n_bytes}. Fetch the checkpoint again.")
+        raise ProbeError(
+            f"{index}: promises {promised:.0f} bytes of weights, its files have {n_bytes}. Fetch the checkpoint again."
+        )
     return parts
 
 
@@ -274,33 +356,54 @@ def _refuse_unless_safetensors(file: Path, names: set[str] | None) -> None:
     try:
         with safe_open(file, framework="pt") as tensors:
             there = set(tensors.keys())
-            odd = [f"{name} ({dtype})" for name in sorted(there) if (dtype := tensors.get_slice(name).get_dtype()) not in DTYPES]
+            odd = [
+                f"{name} ({dtype})"
+                for name in sorted(there)
+                if (dtype := tensors.get_slice(name).get_dtype()) not in DTYPES
+            ]
     except (SafetensorError, OSError) as error:
         with file.open("rb") as opened:
             start = opened.read(8)
-        # Only now: a safetensors file begins with a length, which may have the very bytes of a pickle.
+        # Only now: a safetensors file begins with a length, which may have the very bytes of a
+        # pickle.
         if start.startswith(PICKLES):
             raise ProbeError(
                 f"{file}: a pickle under the name of a safetensors file; a pickle can run code. It is not opened; fetch the "
                 "checkpoint from where you trust it."
             ) from error
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which an empty file is for mmap
+        if (
+            isinstance(error, OSError) and error.errno != errno.EINVAL
+        ):  # which an empty file is for mmap
             raise
         refuse_foreign(file, error)
-        raise ProbeError(f"{file}: not a whole safetensors file ({file.stat().st_size} bytes; {error}). Truncated? Fetch it again.") from error
+        raise ProbeError(
+            f"{file}: not a whole safetensors file ({file.stat().st_size} bytes; {error}). Truncated? Fetch it again."
+        ) from error
     if odd:
-        raise ProbeError(f"{file}: quantised weights, which this version cannot read: {listed(odd)}. Fetch them unquantised.")
+        raise ProbeError(
+            f"{file}: quantised weights, which this version cannot read: {listed(odd)}. Fetch them unquantised."
+        )
     if names is not None and there != names:
         odd = sorted(there ^ names)
-        raise ProbeError(f"{file}: its tensors are not those of the index: {listed(odd)}. Fetch the checkpoint again.")
+        raise ProbeError(
+            f"{file}: its tensors are not those of the index: {listed(odd)}. Fetch the checkpoint again."
+        )
 
 
 def _name_in_cache(file: Path) -> str:
-    """The sha256 that a hub's cache keeps as the name of a large file; empty where the file is in no such cache."""
+    """The sha256 that a hub's cache keeps as the name of a large file; empty where the file is in
+    no such cache.
+    """
     target = file.resolve()
-    return target.name if target.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", target.name) else ""
+    return (
+        target.name
+        if target.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", target.name)
+        else ""
+    )
 
 
 def _compare(file: Path, found: str, expected: str, of: str) -> None:
     if found != expected:
-        raise ProbeError(f"{file}: its sha256 is {found}, but {of} says {expected}. The file is damaged or another one; fetch it again.")
+        raise ProbeError(
+            f"{file}: its sha256 is {found}, but {of} says {expected}. The file is damaged or another one; fetch it again."
+        )

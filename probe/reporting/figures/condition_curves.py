@@ -1,7 +1,8 @@
 """Condition curves: test scores at the chosen layers over conditions from mild to severe.
 
-A panel per question and family of conditions: the clean score stands at the left, then the conditions that differ by one number only
-(`probe.reporting.losses.families`), evenly spaced. Conditions that are alone share a panel, as points.
+A panel per question and family of conditions: the clean score stands at the left, then the
+conditions that differ by one number only (`probe.reporting.losses.families`), evenly spaced.
+Conditions that are alone share a panel, as points.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -38,10 +39,19 @@ def conditions_figure(rows: pd.DataFrame, width: str = "double") -> "Figure":
     rows = style.in_units(chosen_rows(rows))
     rows = rows[~rows["condition"].isin([MEAN, WORST]) & rows["value"].notna()]
     costs = rows["metric"].map(lambda metric: metric.startswith(COSTS)).astype(bool)
-    rows = rows[~costs | costs.groupby([rows[name] for name in QUESTION if name != "metric"]).transform("all")]
-    found = [(group, family, members) for _, group in rows.groupby(QUESTION, sort=False) for family, members in _panels(group["condition"])]
+    rows = rows[
+        ~costs
+        | costs.groupby([rows[name] for name in QUESTION if name != "metric"]).transform("all")
+    ]
+    found = [
+        (group, family, members)
+        for _, group in rows.groupby(QUESTION, sort=False)
+        for family, members in _panels(group["condition"])
+    ]
     if not found:
-        raise ProbeError("no score under a condition at a chosen layer. The notes in table.md say why.")
+        raise ProbeError(
+            "no score under a condition at a chosen layer. The notes in table.md say why."
+        )
     looks = style.looks(rows["model"])
     several = rows.groupby(["task", "metric"])["head"].nunique().max() > 1
     titles = [
@@ -64,7 +74,13 @@ def _panels(conditions: pd.Series) -> list[tuple[str, list[str]]]:
     return together + ([(SINGLE, alone)] if alone else [])
 
 
-def _draw(axes: "Axes", group: pd.DataFrame, family: str, members: list[str], looks: dict[str, dict[str, Any]]) -> None:
+def _draw(
+    axes: "Axes",
+    group: pd.DataFrame,
+    family: str,
+    members: list[str],
+    looks: dict[str, dict[str, Any]],
+) -> None:
     """The lines, or points, of one panel."""
     place = {name: x for x, name in enumerate([CLEAN, *members])}
     apart = min(APART, 0.8 / group["model"].nunique())
@@ -81,14 +97,19 @@ def _draw(axes: "Axes", group: pd.DataFrame, family: str, members: list[str], lo
             axes.plot(line["x"], line["value"], label=str(model), **look)
     shown = [CLEAN, *(_tick(name, family) for name in members)]
     upright = len(shown) > MOST_WRAPPED and max(map(len, shown)) > 5
-    labels = [style.shortened(name, LONGEST_NAME) if upright else style.fold(name, 36 // len(shown), 4) for name in shown]
+    labels = [
+        style.shortened(name, LONGEST_NAME) if upright else style.fold(name, 36 // len(shown), 4)
+        for name in shown
+    ]
     axes.set_xticks(list(place.values()), labels)
     axes.tick_params("x", rotation=90 * upright)
     axes.set_ylabel(style.metric_label(group["metric"].iloc[0], group["higher_is_better"].iloc[0]))
 
 
 def _tick(condition: str, family: str) -> str:
-    """The number in which a condition differs from its family, with what follows it; a condition that is alone, whole."""
+    """The number in which a condition differs from its family, with what follows it; a condition
+    that is alone, whole.
+    """
     before, _, after = family.partition("#")
     if family == SINGLE or "#" not in family:
         return one_line(condition)

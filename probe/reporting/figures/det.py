@@ -1,8 +1,9 @@
 """Detection error trade-off (DET) curves of verification, one panel per list of trials.
 
-Miss rate over false acceptance rate, both on normal-deviate axes (Martin et al. 1997): Gaussian scores of equal variance give a
-straight line. A line is of the headline head on test, at the layer that dev chose, and is drawn from the trials' ranks in the record.
-Where it crosses the diagonal stands a marker: the EER by linear interpolation of the rates, so not always on the line. Rates of 0
+Miss rate over false acceptance rate, both on normal-deviate axes (Martin et al. 1997): Gaussian
+scores of equal variance give a straight line. A line is of the headline head on test, at the layer
+that dev chose, and is drawn from the trials' ranks in the record. Where it crosses the diagonal
+stands a marker: the EER by linear interpolation of the rates, so not always on the line. Rates of 0
 leave the picture at its edge.
 """
 
@@ -33,16 +34,28 @@ EER = {"markerfacecolor": "white", "markersize": 4.5}
 
 
 def det_rows(records: pd.DataFrame) -> pd.DataFrame:
-    """The records that are drawn: one per model, headline head and list of test trials, of the first seed.
+    """The records that are drawn: one per model, headline head and list of test trials, of the
+    first seed.
 
     Raises:
         ProbeError: see `probe.reporting.comparable_files.comparable`.
     """
     records = comparable(records)
-    records = records[records["seed"] == records.groupby(["task", "corpus", "condition"])["seed"].transform("min")]
-    shown = records["metric"].isin(METRICS) & (records["split"] == "test") & (records["control"] == "") & (records["budget"] == "")
-    rows = records[shown & records["headline"] & records["value"].notna()].merge(chosen_layers(records), on=CHOICE)
-    return rows[rows["layer"] == rows["chosen_layer"]].sort_values([*PANEL, "model", "head"], ignore_index=True)
+    records = records[
+        records["seed"] == records.groupby(["task", "corpus", "condition"])["seed"].transform("min")
+    ]
+    shown = (
+        records["metric"].isin(METRICS)
+        & (records["split"] == "test")
+        & (records["control"] == "")
+        & (records["budget"] == "")
+    )
+    rows = records[shown & records["headline"] & records["value"].notna()].merge(
+        chosen_layers(records), on=CHOICE
+    )
+    return rows[rows["layer"] == rows["chosen_layer"]].sort_values(
+        [*PANEL, "model", "head"], ignore_index=True
+    )
 
 
 def det_figure(rows: pd.DataFrame, width: str = "double") -> "Figure":
@@ -62,8 +75,13 @@ def det_figure(rows: pd.DataFrame, width: str = "double") -> "Figure":
     legend = style.legend_of(looks, {"EER": EER})
     lists = [cells.to_dict("records") for _, cells in rows.groupby(PANEL)]
     n_columns = min(len(lists), int(style.WIDTHS[width] / style.PANEL_WIDTH))
-    high = min(WIDEST, style.WIDTHS[width] / n_columns) - 0.05  # nearly a square, for the axes are alike
-    titles = [", ".join(str(cells[0][name]) for name in PANEL if cells[0][name] not in ("", "clean")) for cells in lists]
+    high = (
+        min(WIDEST, style.WIDTHS[width] / n_columns) - 0.05
+    )  # nearly a square, for the axes are alike
+    titles = [
+        ", ".join(str(cells[0][name]) for name in PANEL if cells[0][name] not in ("", "clean"))
+        for cells in lists
+    ]
     figure, panels = style.panels(titles, width, legend, most=WIDEST, heights=[high] * len(lists))
     for axes, cells in zip(panels, lists, strict=False):
         _draw(axes, cells, looks)
@@ -72,7 +90,9 @@ def det_figure(rows: pd.DataFrame, width: str = "double") -> "Figure":
 
 def _draw(axes: "Axes", cells: list[dict[Hashable, Any]], looks: dict[str, dict[str, Any]]) -> None:
     """One panel: the lines, the diagonal, and the markers where they cross."""
-    curves = {row["series"]: det_curve(row["counts"]["target"], row["counts"]["rank"]) for row in cells}
+    curves = {
+        row["series"]: det_curve(row["counts"]["target"], row["counts"]["rank"]) for row in cells
+    }
     lowest = min(rates[rates > 0].min() for curve in curves.values() for rates in curve)
     left = max(tick for tick in [TICKS[0], *TICKS] if tick <= max(lowest, TICKS[0]))
     for series, curve in curves.items():
@@ -80,7 +100,13 @@ def _draw(axes: "Axes", cells: list[dict[Hashable, Any]], looks: dict[str, dict[
         axes.plot(*shown, label=series, **(looks[series] | {"marker": ""}))
     for row in cells:
         eer = _deviates(np.array([value_of(row["counts"])]))
-        axes.plot(eer, eer, label=f"{row['series']} | EER", **(looks[row["series"]] | {"linestyle": "none"}), zorder=5)
+        axes.plot(
+            eer,
+            eer,
+            label=f"{row['series']} | EER",
+            **(looks[row["series"]] | {"linestyle": "none"}),
+            zorder=5,
+        )
     low, high = _deviates(np.array([left, HIGHEST]))
     axes.plot([low, high], [low, high], color="#999999", linewidth=0.6, zorder=0)
     ticks = [tick for tick in TICKS if left <= tick <= HIGHEST]

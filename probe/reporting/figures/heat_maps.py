@@ -1,7 +1,7 @@
 """Heat maps in panels: numbers as colours and, where there is room, as text.
 
-The colours are those of matplotlib's `cividis`: they differ in lightness, so grey and colour-blind readers see the same order, and
-lighter is always the higher number. What is missing is white.
+The colours are those of matplotlib's `cividis`: they differ in lightness, so grey and colour-blind
+readers see the same order, and lighter is always the higher number. What is missing is white.
 """
 
 import math
@@ -33,7 +33,8 @@ class HeatMap:
     """One panel.
 
     Attributes:
-        values: numbers, with names of the rows (from below) as index and of the columns as columns; NaN where there is none.
+        values: numbers, with names of the rows (from below) as index and of the columns as columns;
+            NaN where there is none.
         texts: of `values`, what stands in the cells; empty where nothing does.
         least, most: the ends of the colours.
         picked: (row, column) positions of the cells that are marked.
@@ -60,27 +61,37 @@ class HeatMap:
     @property
     def size(self) -> tuple[float, float]:
         """Width and height in inches that the map needs, without its title."""
-        texts = [text.split("\n") for text in self.texts.to_numpy().ravel()] if self.labelled else []
+        texts = (
+            [text.split("\n") for text in self.texts.to_numpy().ravel()] if self.labelled else []
+        )
         wide, high = SMALL_CELL, SMALL_CELL
         if self.labelled:
             lying = [] if _upright(self.values.columns) else _names(self.values.columns)
             written = [*lying, *(line for lines in texts for line in lines)]
             wide = max([CELL[0], *(len(text) * style.CHARACTER_WIDTH + 0.06 for text in written)])
             high = max([CELL[1], *(len(lines) * style.LINE_HEIGHT for lines in texts)])
-        below = _longest(self.values.columns) if _upright(self.values.columns) else style.LINE_HEIGHT
+        below = (
+            _longest(self.values.columns) if _upright(self.values.columns) else style.LINE_HEIGHT
+        )
         n_rows, n_columns = self.values.shape
         right = max(n_columns * wide, LEAST_WIDTH) + (0 if self.labelled else BAR)
         return self.margin + right, below + n_rows * high + 0.3
 
 
-def maps_figure(maps: Sequence[HeatMap], width: str = "double", heading: str = "", highest: float = math.inf) -> "Figure":
+def maps_figure(
+    maps: Sequence[HeatMap], width: str = "double", heading: str = "", highest: float = math.inf
+) -> "Figure":
     """A panel per map; for ``width`` and ``highest`` see `probe.reporting.figures.style.panels`."""
-    legend = style.legend_of({}, {"picked on dev": PICKED} if any(item.picked for item in maps) else {})
+    legend = style.legend_of(
+        {}, {"picked on dev": PICKED} if any(item.picked for item in maps) else {}
+    )
     widest = max(item.size[0] for item in maps)
     heights = [item.size[1] for item in maps]
     margin = max(item.margin for item in maps)
     titles = [item.title for item in maps]
-    figure, panels = style.panels(titles, width, legend, heading, widest, widest, heights, margin, highest)
+    figure, panels = style.panels(
+        titles, width, legend, heading, widest, widest, heights, margin, highest
+    )
     for axes, item in zip(panels, maps, strict=False):
         _draw(axes, item)
     return figure
@@ -90,7 +101,9 @@ def _draw(axes: "Axes", item: HeatMap) -> None:
     """One map, the first row at the bottom."""
     grid = item.values.to_numpy(float)
     span = max(item.most - item.least, 1e-9)
-    image = axes.imshow(grid, origin="lower", aspect="auto", cmap=COLOURS, vmin=item.least, vmax=item.least + span)
+    image = axes.imshow(
+        grid, origin="lower", aspect="auto", cmap=COLOURS, vmin=item.least, vmax=item.least + span
+    )
     rows, columns = _names(item.values.index), _names(item.values.columns)
     step = 1 if item.labelled or len(rows) <= 13 else 4
     axes.set_yticks(range(0, len(rows), step), rows[::step])
@@ -104,7 +117,15 @@ def _draw(axes: "Axes", item: HeatMap) -> None:
     for row, line in enumerate(item.texts.to_numpy() if item.labelled else []):
         for column, text in enumerate(line):
             dark = (grid[row, column] - item.least) / span < DARK  # a missing value is not dark
-            axes.text(column, row, text, ha="center", va="center", color="white" if dark else "black", linespacing=1.05)
+            axes.text(
+                column,
+                row,
+                text,
+                ha="center",
+                va="center",
+                color="white" if dark else "black",
+                linespacing=1.05,
+            )
     for row, column in item.picked:
         axes.plot(*_outline(row, column), color="black", linewidth=1.6, label="picked")
         axes.plot(*_outline(row, column), color="white", linewidth=0.6, label="picked")

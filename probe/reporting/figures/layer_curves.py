@@ -1,8 +1,9 @@
 """Layer curves: test scores over layers, one panel per question.
 
-On the axis ``index`` a numbered layer stands at its number, `conv` at -1, and `final`, which is no block's output, apart from the
-line at N + 1. On ``depth`` it stands at its relative depth, so that models of different depths end at one place; `conv` and `final`
-stand apart from 0 and 1. A model of one layer is a dashed line across the panel, with its interval at the right.
+On the axis ``index`` a numbered layer stands at its number, `conv` at -1, and `final`, which is no
+block's output, apart from the line at N + 1. On ``depth`` it stands at its relative depth, so that
+models of different depths end at one place; `conv` and `final` stand apart from 0 and 1. A model of
+one layer is a dashed line across the panel, with its interval at the right.
 """
 
 import logging
@@ -30,10 +31,13 @@ PANEL = ["task", "corpus", "condition", "train_condition", "train_domain", "test
 def usual_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows that are drawn where nothing else is asked for.
 
-    Of a question that was asked on clean audio the other conditions are left out, and of one that has another metric the detection
-    costs: condition curves and tables have them.
+    Of a question that was asked on clean audio the other conditions are left out, and of one that
+    has another metric the detection costs: condition curves and tables have them.
     """
-    for name, is_usual in (("condition", "clean".__eq__), ("metric", lambda metric: not metric.startswith(COSTS))):
+    for name, is_usual in (
+        ("condition", "clean".__eq__),
+        ("metric", lambda metric: not metric.startswith(COSTS)),
+    ):
         usual = rows[name].map(is_usual).astype(bool)
         others = [rows[column] for column in PANEL if column != name]
         rows = rows[usual | ~usual.groupby(others).transform("any")]
@@ -57,7 +61,9 @@ def curves_figure(rows: pd.DataFrame, axis: str = "index", width: str = "double"
     n_layers = rows.groupby([*PANEL, "model", "head"])["layer"].transform("nunique")
     rows = rows.assign(flat=n_layers == 1)[rows["headline"] & rows["value"].notna()]
     if rows.empty:
-        raise ProbeError("no test score to draw: every value is missing. The notes in table.md say why.")
+        raise ProbeError(
+            "no test score to draw: every value is missing. The notes in table.md say why."
+        )
     if axis == "depth":
         rows = _with_depth(rows)
     curved = ~rows.groupby(PANEL)["flat"].transform("all")
@@ -69,14 +75,18 @@ def curves_figure(rows: pd.DataFrame, axis: str = "index", width: str = "double"
     final = {"after the final LayerNorm": style.OPEN} if (rows["layer"] == "final").any() else {}
     legend = style.legend_of(looks, chosen | final, bool(rows["low"].notna().any()))
     questions = [cells for _, cells in rows.groupby(PANEL)]
-    figure, panels = style.panels([style.title_of(cells, rows) for cells in questions], width, legend)
+    figure, panels = style.panels(
+        [style.title_of(cells, rows) for cells in questions], width, legend
+    )
     for axes, cells in zip(panels, questions, strict=False):
         _draw(axes, cells, looks, axis)
     return figure
 
 
 def _with_depth(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows that have a place on the axis of depth: models of one layer, and those whose number of blocks is known."""
+    """The rows that have a place on the axis of depth: models of one layer, and those whose number
+    of blocks is known.
+    """
     known = rows.groupby([*PANEL, "model", "head"])["depth"].transform("count") > 0
     if not (known & ~rows["flat"]).any():
         raise ProbeError(
@@ -97,7 +107,9 @@ def _draw(axes: "Axes", cells: pd.DataFrame, looks: dict[str, dict[str, Any]], a
         axes.set_xticks([])
         axes.margins(x=0.3)
         return
-    cells = pd.concat([line.assign(x=_positions(line, axis)) for _, line in cells.groupby("series")])
+    cells = pd.concat(
+        [line.assign(x=_positions(line, axis)) for _, line in cells.groupby("series")]
+    )
     left, right = cells["x"].min(), max(cells["x"].max(), 1)
     for series, line in cells[~cells["flat"]].groupby("series"):
         look = looks[str(series)]
@@ -107,15 +119,25 @@ def _draw(axes: "Axes", cells: pd.DataFrame, looks: dict[str, dict[str, Any]], a
         _marks(axes, line, str(series), look)
     for place, (series, line) in enumerate(cells[cells["flat"]].groupby("series"), start=1):
         end = right + place * STEP * (right - left)
-        _point(axes, [left, end], pd.concat([line, line]), str(series), looks[str(series)] | {"linestyle": style.FLAT})
+        _point(
+            axes,
+            [left, end],
+            pd.concat([line, line]),
+            str(series),
+            looks[str(series)] | {"linestyle": style.FLAT},
+        )
     if axis == "depth":
         _depth_ticks(axes, cells)
     else:
         _ticks(axes, left, right)
 
 
-def _point(axes: "Axes", x: list[float], line: pd.DataFrame, name: str, look: dict[str, Any]) -> None:
-    """The score of a model of one layer: a marker with its interval at the last place, and the line that leads to it."""
+def _point(
+    axes: "Axes", x: list[float], line: pd.DataFrame, name: str, look: dict[str, Any]
+) -> None:
+    """The score of a model of one layer: a marker with its interval at the last place, and the line
+    that leads to it.
+    """
     axes.plot(x, line["value"], label=name, markevery=[-1], **look)
     style.bars(axes, x[-1:], line["low"][-1:], line["high"][-1:], look)
 
@@ -126,7 +148,11 @@ def _marks(axes: "Axes", line: pd.DataFrame, name: str, look: dict[str, Any]) ->
     hollow = look | style.OPEN | {"linestyle": "none"}
     style.bars(axes, final["x"], final["low"], final["high"], look)
     axes.plot(final["x"], final["value"], label=f"{name} | final", **hollow)
-    large = (hollow if (chosen["layer"] == "final").any() else look) | style.LARGE | {"linestyle": "none"}
+    large = (
+        (hollow if (chosen["layer"] == "final").any() else look)
+        | style.LARGE
+        | {"linestyle": "none"}
+    )
     axes.plot(chosen["x"], chosen["value"], label=f"{name} | chosen", zorder=5, **large)
 
 

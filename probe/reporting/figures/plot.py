@@ -1,4 +1,6 @@
-"""Figures of records and of comparisons of representations, by kind, of some of their models, tasks, metrics and conditions."""
+"""Figures of records and of comparisons of representations, by kind, of some of their models,
+tasks, metrics and conditions.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -48,29 +50,42 @@ def plot(
     axis: str = "index",
     width: str = "double",
 ) -> None:
-    """Draws records (of kind ``similarity``: what `probe similarity` wrote) into one file; docs/figures.md shows the kinds.
+    """Draws records (of kind ``similarity``: what `probe similarity` wrote) into one file;
+    docs/figures.md shows the kinds.
 
     Args:
         kind: one of `KINDS`, or `SIMILARITY`.
         sources: folders of records, or files; their sub-folder ``similarity`` is found.
         to: ends in ``.png``, ``.svg`` or ``.pdf``.
-        models, tasks, metrics, conditions: what is drawn; everything where empty, but see `probe.reporting.figures.layer_curves.usual_rows`.
+        models, tasks, metrics, conditions: what is drawn; everything where empty, but see
+            `probe.reporting.figures.layer_curves.usual_rows`.
         axis: of ``layers``, one of `probe.reporting.figures.layer_curves.AXES`.
         width: one of `probe.reporting.figures.style.WIDTHS`.
 
     Raises:
-        ProbeError: nothing to read or to draw, a name that is not there, or see `probe.reporting.comparable_files.comparable`.
+        ProbeError: nothing to read or to draw, a name that is not there, or see
+            `probe.reporting.comparable_files.comparable`.
         OSError: a file cannot be read or written.
     """
-    heard = [*conditions, *([CLEAN] if conditions and kind == "conditions" else [])]  # what they are compared with
+    heard = [
+        *conditions,
+        *([CLEAN] if conditions and kind == "conditions" else []),
+    ]  # what they are compared with
     of_rows = {"model": models, "task": tasks, "condition": heard}
     if kind == SIMILARITY:
-        folders = [path / SIMILARITY if (path / SIMILARITY).is_dir() else path for path in map(Path, sources)]
-        cells = _filtered(read_similarity(*folders), {"model": models, "other_condition": conditions})
+        folders = [
+            path / SIMILARITY if (path / SIMILARITY).is_dir() else path
+            for path in map(Path, sources)
+        ]
+        cells = _filtered(
+            read_similarity(*folders), {"model": models, "other_condition": conditions}
+        )
         write_figure(lambda: similarity_figure(cells, width, metrics), Path(to))
         return
     rows_of, figure_of = KINDS[kind]
-    records = _filtered(read_records(*sources), of_rows | ({"select_by": metrics} if kind == "search" else {}))
+    records = _filtered(
+        read_records(*sources), of_rows | ({"select_by": metrics} if kind == "search" else {})
+    )
     rows = rows_of(comparable(records))
     if metrics and kind != "search":
         rows = _filtered(rows, {"metric": metrics})
@@ -89,6 +104,8 @@ def _filtered(rows: pd.DataFrame, wanted: Mapping[str, Sequence[str]]) -> pd.Dat
     for column, values in wanted.items():
         there = sorted(set(rows[column]))
         if lacking := [value for value in values if value not in there]:
-            raise ProbeError(f"no {column.replace('_', ' ')} {listed(lacking)} to draw. There are: {listed(there, 20) or 'none'}.")
+            raise ProbeError(
+                f"no {column.replace('_', ' ')} {listed(lacking)} to draw. There are: {listed(there, 20) or 'none'}."
+            )
         rows = rows[rows[column].isin(values)] if values else rows
     return rows

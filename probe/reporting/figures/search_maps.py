@@ -1,4 +1,6 @@
-"""The search as heat maps: dev scores of every layer (up) and learning rate or penalty (across), with what dev picked."""
+"""The search as heat maps: dev scores of every layer (up) and learning rate or penalty (across),
+with what dev picked.
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +17,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SETTINGS = ("learning_rate", "l2")
-QUESTION = ["task", "corpus", "train_condition", "train_domain", "head"]  # whatever is tested, the search is of the training
+QUESTION = [
+    "task",
+    "corpus",
+    "train_condition",
+    "train_domain",
+    "head",
+]  # whatever is tested, the search is of the training
 
 
 def search_figure(records: pd.DataFrame, width: str = "double") -> "Figure":
-    """A map per question and model, dev scores in percent, as many as a page holds; models of one layer share one, a row each.
+    """A map per question and model, dev scores in percent, as many as a page holds; models of one
+    layer share one, a row each.
 
-    Of entries that differ in something else too (epochs, a decoder's weights) the best is shown. Heads for which one setting was
-    tried are left out.
+    Of entries that differ in something else too (epochs, a decoder's weights) the best is shown.
+    Heads for which one setting was tried are left out.
 
     Args:
         records: see `probe.records.read_records`.
@@ -32,19 +41,30 @@ def search_figure(records: pd.DataFrame, width: str = "double") -> "Figure":
     """
     tried = source_dev(records)
     tried = tried[(tried["control"] == "") & (tried["budget"] == "") & (tried["metric"] != BITS)]
-    tried = tried[tried["search"].map(_setting) != ""].drop_duplicates([*QUESTION, "model", "layer"])
+    tried = tried[tried["search"].map(_setting) != ""].drop_duplicates(
+        [*QUESTION, "model", "layer"]
+    )
     tried = tried.sort_values([*QUESTION, "model", "layer_index"], ignore_index=True)
     if tried.empty:
-        raise ProbeError("no search to draw: no record holds dev scores of several learning rates or penalties.")
+        raise ProbeError(
+            "no search to draw: no record holds dev scores of several learning rates or penalties."
+        )
     flat = tried.groupby([*QUESTION, "model"])["layer"].transform("nunique") == 1
-    tried = tried.assign(shown=tried["model"].where(~flat, ""), row=tried["layer"].where(~flat, tried["model"]))
-    maps = [_map(cells, tried) for _, cells in tried.groupby([flat, *QUESTION, "shown"])]  # the small ones last
+    tried = tried.assign(
+        shown=tried["model"].where(~flat, ""), row=tried["layer"].where(~flat, tried["model"])
+    )
+    maps = [
+        _map(cells, tried) for _, cells in tried.groupby([flat, *QUESTION, "shown"])
+    ]  # the small ones last
     return maps_figure(maps, width, highest=style.PAGE_HEIGHT)
 
 
 def _setting(search: list[dict[str, Any]]) -> str:
     """The setting of which several values were tried; empty without one."""
-    return next((name for name in SETTINGS if len({entry[name] for entry in search if name in entry}) > 1), "")
+    return next(
+        (name for name in SETTINGS if len({entry[name] for entry in search if name in entry}) > 1),
+        "",
+    )
 
 
 def _map(cells: pd.DataFrame, tried: pd.DataFrame) -> HeatMap:
@@ -71,4 +91,6 @@ def _map(cells: pd.DataFrame, tried: pd.DataFrame) -> HeatMap:
     ends = (float(values.min().min()), float(values.max().max()))
     picked = [(row, column) for row, column in enumerate(chosen) if column is not None]
     values.columns = [f"{value:g}" for value in values.columns]
-    return HeatMap(title, values, texts, *ends, (setting.replace("_", " "), "layer" if model else ""), picked)
+    return HeatMap(
+        title, values, texts, *ends, (setting.replace("_", " "), "layer" if model else ""), picked
+    )

@@ -1,4 +1,6 @@
-"""Spectrograms of utterances under conditions, in grey: a row per condition, a column per utterance."""
+"""Spectrograms of utterances under conditions, in grey: a row per condition, a column per
+utterance.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +21,9 @@ LONGEST = 30  # characters of a name
 
 
 def spectrogram_db(samples: np.ndarray) -> np.ndarray:
-    """(frequency, frame) power in dB of its largest, at least `-RANGE_DB`: Hann windows of 25 ms every 10 ms."""
+    """(frequency, frame) power in dB of its largest, at least `-RANGE_DB`: Hann windows of 25 ms
+    every 10 ms.
+    """
     padded = np.pad(np.asarray(samples, np.float64), (0, max(0, WINDOW_SAMPLES - len(samples))))
     windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW_SAMPLES)[::HOP_SAMPLES]
     power = np.abs(np.fft.rfft(windows * np.hanning(WINDOW_SAMPLES)).T) ** 2
@@ -28,7 +32,8 @@ def spectrogram_db(samples: np.ndarray) -> np.ndarray:
 
 
 def draw_spectrograms(examples: Sequence[Example], to: Path) -> None:
-    """Draws the examples; each panel is black at its own loudest point, and its title has its level.
+    """Draws the examples; each panel is black at its own loudest point, and its title has its
+    level.
 
     Raises:
         ProbeError: see `probe.reporting.figures.style.write_figure`.
@@ -42,14 +47,26 @@ def _figure(examples: Sequence[Example]) -> "Figure":
 
     conditions = list(dict.fromkeys(item.condition for item in examples))
     keys = list(dict.fromkeys(item.key for item in examples))
-    longest_s = {key: max(len(item.samples) for item in examples if item.key == key) / RATE_HZ for key in keys}
-    figure = Figure(figsize=(WIDTH * len(keys) + 0.5, HEIGHT * len(conditions) + 0.6), layout="constrained")
+    longest_s = {
+        key: max(len(item.samples) for item in examples if item.key == key) / RATE_HZ
+        for key in keys
+    }
+    figure = Figure(
+        figsize=(WIDTH * len(keys) + 0.5, HEIGHT * len(conditions) + 0.6), layout="constrained"
+    )
     grid = figure.subplots(len(conditions), len(keys), squeeze=False)
     for item in examples:
         row, column = conditions.index(item.condition), keys.index(item.key)
         axes = grid[row][column]
         extent = (0.0, max(len(item.samples), WINDOW_SAMPLES) / RATE_HZ, 0.0, RATE_HZ / 2000)
-        axes.imshow(spectrogram_db(item.samples), origin="lower", aspect="auto", cmap="gray_r", vmin=-RANGE_DB, extent=extent)
+        axes.imshow(
+            spectrogram_db(item.samples),
+            origin="lower",
+            aspect="auto",
+            cmap="gray_r",
+            vmin=-RANGE_DB,
+            extent=extent,
+        )
         axes.set(xlim=(0, longest_s[item.key]), title=_title(item, row == 0))
         axes.grid(visible=False)
         axes.tick_params(labelbottom=row == len(conditions) - 1, labelleft=column == 0)

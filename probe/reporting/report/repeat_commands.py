@@ -37,20 +37,34 @@ NAMES = {"memory_bytes": "--memory"}
 
 
 def exact_commands(records: pd.DataFrame, folder_of: Mapping[str, str]) -> list[str]:
-    """The commands of these records, which hold the arguments of their run, as a shell reads them; each once.
+    """The commands of these records, which hold the arguments of their run, as a shell reads them;
+    each once.
 
     Args:
         folder_of: seed -> folder of its records.
     """
     distinct = {canonical_json(arguments): arguments for arguments in records["arguments"]}
     extractions: list[str] = []
-    runs: dict[str, tuple[dict[str, Any], list[str]]] = {}  # what models are asked alike, and the models
+    runs: dict[
+        str, tuple[dict[str, Any], list[str]]
+    ] = {}  # what models are asked alike, and the models
     for _, arguments in sorted(distinct.items()):
-        alike = {key: value for key, value in arguments.items() if key not in ("model", "extraction")}
+        alike = {
+            key: value for key, value in arguments.items() if key not in ("model", "extraction")
+        }
         runs.setdefault(canonical_json(alike), (alike, []))[1].append(arguments["model"])
         extraction = arguments.get("extraction", {})
-        words = ["probe", "extract", *_option("--model", extraction.get("model", arguments["model"]))]
-        words += [*_option("--corpus", arguments["corpus"]), "--to", "features/", *_options(extraction, EXTRACTION)]
+        words = [
+            "probe",
+            "extract",
+            *_option("--model", extraction.get("model", arguments["model"])),
+        ]
+        words += [
+            *_option("--corpus", arguments["corpus"]),
+            "--to",
+            "features/",
+            *_options(extraction, EXTRACTION),
+        ]
         extractions.append(_line([*words, *_options(arguments, {"limit": None})]))
     asked = [_run(*run, folder_of) for _, run in sorted(runs.items())]
     return list(dict.fromkeys([*extractions, *asked]))

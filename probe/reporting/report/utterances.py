@@ -1,8 +1,9 @@
-"""The errors behind a score: the worst utterances and trials, from the outcomes that lie beside records.
+"""The errors behind a score: the worst utterances and trials, from the outcomes that lie beside
+records.
 
-`probe run` writes what was said of every test utterance or trial into ``outcomes/`` beside its records, at the layer that dev chose.
-They hold names and transcripts of the corpus. Records name the hash of their outcomes; a file with another hash is left out, see
-`outcome_faults`.
+`probe run` writes what was said of every test utterance or trial into ``outcomes/`` beside its
+records, at the layer that dev chose. They hold names and transcripts of the corpus. Records name
+the hash of their outcomes; a file with another hash is left out, see `outcome_faults`.
 """
 
 import json
@@ -22,8 +23,11 @@ HEARD = ("layer", "head", "train_domain", "test_domain")
 Outcome = Mapping[str, Any]
 
 
-def error_rows(folders: Iterable[Path], files: Collection[str] | None = None) -> list[dict[str, Any]]:
-    """The worst outcomes of every file of records that has some, at most `WORST` a head, the worst first.
+def error_rows(
+    folders: Iterable[Path], files: Collection[str] | None = None
+) -> list[dict[str, Any]]:
+    """The worst outcomes of every file of records that has some, at most `WORST` a head, the worst
+    first.
 
     Outcomes that cannot be read are left out, with a warning that names their file.
 
@@ -32,9 +36,11 @@ def error_rows(folders: Iterable[Path], files: Collection[str] | None = None) ->
         files: the files of records whose outcomes are shown; all where None.
 
     Returns:
-        `PLACE`, `HEARD`, ``model``, ``key``, ``reference``, ``hypothesis``, ``speaker``, ``duration_s`` (None where unknown),
-        ``badness`` (the share that is wrong: errors per reference word, or of a trial how many of the other kind lie beyond it) and
-        ``models_wrong``, ``models``: how many of those asked the same with this seed are wrong here too.
+        `PLACE`, `HEARD`, ``model``, ``key``, ``reference``, ``hypothesis``, ``speaker``,
+        ``duration_s`` (None where unknown), ``badness`` (the share that is wrong: errors per
+        reference word, or of a trial how many of the other kind lie beyond it) and
+        ``models_wrong``, ``models``: how many of those asked the same with this seed are wrong here
+        too.
     """
     rows = []
     shown = None if files is None else {Path(file).resolve() for file in files}
@@ -86,9 +92,14 @@ def _of_file(path: Path, record: Record) -> list[dict[str, Any]]:
         try:
             judged = _judged(outcomes)
         except (KeyError, TypeError, ValueError) as error:
-            raise ProbeError(f"{path}: outcomes of no known kind ({error!r}). Run the task again, or give --no-outcomes.") from error
+            raise ProbeError(
+                f"{path}: outcomes of no known kind ({error!r}). Run the task again, or give --no-outcomes."
+            ) from error
         about = common | dict(zip(HEARD, head, strict=True))
-        rows += [about | {"speaker": one.get("speaker", ""), "duration_s": one.get("duration_s")} | row for one, row in judged]
+        rows += [
+            about | {"speaker": one.get("speaker", ""), "duration_s": one.get("duration_s")} | row
+            for one, row in judged
+        ]
     return rows
 
 
@@ -105,7 +116,10 @@ def _utterance(one: Outcome) -> dict[str, Any]:
         said = {"reference": f"{frames} frames", "hypothesis": f"{right} correct"}
         return said | {"wrong": right < frames, "badness": 1 - right / max(1, frames)}
     transcribed = "reference" in one
-    reference, hypothesis = (str(one[name]) for name in (("reference", "hypothesis") if transcribed else ("label", "predicted")))
+    reference, hypothesis = (
+        str(one[name])
+        for name in (("reference", "hypothesis") if transcribed else ("label", "predicted"))
+    )
     row = {
         "reference": reference,
         "hypothesis": hypothesis,
@@ -121,19 +135,30 @@ def _utterance(one: Outcome) -> dict[str, Any]:
 
 def _trials(outcomes: Sequence[Outcome]) -> list[tuple[Outcome, dict[str, Any]]]:
     """Trials, wrong at the threshold where misses and false acceptances are most alike."""
-    scores = {kind: sorted(float(one["score"]) for one in outcomes if bool(one["label"]) == kind) for kind in (False, True)}
+    scores = {
+        kind: sorted(float(one["score"]) for one in outcomes if bool(one["label"]) == kind)
+        for kind in (False, True)
+    }
 
     def below(kind: bool, score: float) -> float:
         return bisect_left(scores[kind], score) / max(1, len(scores[kind]))
 
-    threshold = min((score for kind in scores.values() for score in kind), key=lambda at: abs(below(True, at) + below(False, at) - 1))
+    threshold = min(
+        (score for kind in scores.values() for score in kind),
+        key=lambda at: abs(below(True, at) + below(False, at) - 1),
+    )
     kinds = {False: "different speakers", True: "same speaker"}
     judged = []
     for one in outcomes:
         target, score = bool(one["label"]), float(one["score"])
         beyond = 1 - below(False, score) if target else below(True, score)
         said = f"score {score:.3g}, {'below' if target else 'above'} {100 * beyond:.0f} % of the {kinds[not target]} trials"
-        row = {"key": f"{one['enroll']} – {one['test']}", "reference": kinds[target], "hypothesis": said, "badness": beyond}
+        row = {
+            "key": f"{one['enroll']} – {one['test']}",
+            "reference": kinds[target],
+            "hypothesis": said,
+            "badness": beyond,
+        }
         judged.append((one, row | {"wrong": target == (score < threshold)}))
     return judged
 
@@ -153,7 +178,10 @@ def _worst(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             place = tuple(row[name] for name in of_question)
             row |= {"models_wrong": wrong[place], "models": asked[place]}
             kept[(*place[:-1], row["model"])].append(row)
-    return sorted((row for group in kept.values() for row in sorted(group, key=_worst_first)[:WORST]), key=_worst_first)
+    return sorted(
+        (row for group in kept.values() for row in sorted(group, key=_worst_first)[:WORST]),
+        key=_worst_first,
+    )
 
 
 def _worst_first(row: dict[str, Any]) -> tuple[float, float, int, str]:

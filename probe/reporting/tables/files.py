@@ -1,6 +1,7 @@
 """Tables of records: what `probe table` prints and writes.
 
-Markdown, LaTeX and HTML are in percent with one decimal (codelengths in bits with two); CSV and JSON hold the values of the records.
+Markdown, LaTeX and HTML are in percent with one decimal (codelengths in bits with two); CSV and
+JSON hold the values of the records.
 """
 
 import logging
@@ -76,7 +77,19 @@ LEFT_OUT_IF_ALL = {
 } | dict.fromkeys(SHAPE, DASH)
 NAMES = ("task", "corpus", "condition", "train_condition", "train_domain", "test_domain")
 BESIDE = ("weighted", "majority", "shuffled", "fbank", "random")
-ALIGNED_RIGHT = {"layer", INTERVAL, "dev", "last (layer)", "final", "selectivity", "n", "blocks", "seeds", *BESIDE, *SHAPE}
+ALIGNED_RIGHT = {
+    "layer",
+    INTERVAL,
+    "dev",
+    "last (layer)",
+    "final",
+    "selectivity",
+    "n",
+    "blocks",
+    "seeds",
+    *BESIDE,
+    *SHAPE,
+}
 
 TABLE_HEAD = """# Scores
 
@@ -129,9 +142,13 @@ def to_markdown(rows: pd.DataFrame, layers: bool) -> str:
 
 
 def layers_by_question(rows: pd.DataFrame) -> str:
-    """A Markdown table of every model's layers per question and metric, from the rows of `layer_rows`."""
+    """A Markdown table of every model's layers per question and metric, from the rows of
+    `layer_rows`.
+    """
     questions = [cells for _, cells in rows.groupby([*NAMES, "metric"], sort=False)]
-    return grid.to_markdown([grid_of(cells, True, titled=True) for cells in questions]) or to_markdown(rows, True)
+    return grid.to_markdown(
+        [grid_of(cells, True, titled=True) for cells in questions]
+    ) or to_markdown(rows, True)
 
 
 def grid_of(rows: pd.DataFrame, layers: bool, titled: bool = False) -> Grid:
@@ -145,26 +162,41 @@ def grid_of(rows: pd.DataFrame, layers: bool, titled: bool = False) -> Grid:
     cells: list[dict[Hashable, Any]] = rows.to_dict("records")
     metrics = list(rows["metric"])
     marks = [""] * len(rows) if layers else list(rows["mark"])
-    columns: dict[str, Iterable[Cell | str]] = {name.replace("_", " "): rows[name] for name in NAMES}
+    columns: dict[str, Iterable[Cell | str]] = {
+        name.replace("_", " "): rows[name] for name in NAMES
+    }
     columns["metric"] = [f"{cell['metric']} {arrow(cell['higher_is_better'])}" for cell in cells]
     columns |= {"model": rows["model"], "head": rows["head"], "layer": rows["layer"].fillna(DASH)}
     columns[INTERVAL] = [
-        score(*(cell["metric"], cell["value"], cell["low"], cell["high"], mark), few=cell["few"], shared=cell["shared_speakers"] > 0)
+        score(
+            *(cell["metric"], cell["value"], cell["low"], cell["high"], mark),
+            few=cell["few"],
+            shared=cell["shared_speakers"] > 0,
+        )
         for cell, mark in zip(cells, marks, strict=True)
     ]
     if layers:
         columns["dev"] = _values(metrics, rows["dev_value"])
         columns["chosen"] = ["✓" if cell["chosen"] else "" for cell in cells]
-        columns |= {name: [_shape(cell[of], form) for cell in cells] for name, (of, form) in SHAPE.items()}
+        columns |= {
+            name: [_shape(cell[of], form) for cell in cells] for name, (of, form) in SHAPE.items()
+        }
     else:
         columns["last (layer)"] = [
-            score(cell["metric"], cell["last_value"], aside="" if math.isnan(cell["last_value"]) else f"({cell['last_layer']})")
+            score(
+                cell["metric"],
+                cell["last_value"],
+                aside="" if math.isnan(cell["last_value"]) else f"({cell['last_layer']})",
+            )
             for cell in cells
         ]
         columns["final"] = _values(metrics, rows["final_value"])
         columns["weighted"] = _values(metrics, rows["weighted_value"])
         columns |= {name: _values(metrics, rows[name]) for name in BESIDE[1:]}
-        columns["selectivity"] = [_gain(cell["selectivity"], cell["selectivity_low"], cell["selectivity_high"]) for cell in cells]
+        columns["selectivity"] = [
+            _gain(cell["selectivity"], cell["selectivity_low"], cell["selectivity_high"])
+            for cell in cells
+        ]
     columns |= {"n": map(str, rows["n"]), "seeds": map(str, rows["n_seeds"])}
     columns["blocks"] = map(str, rows["n_blocks"])
     columns["note"] = rows["note"]
@@ -172,7 +204,11 @@ def grid_of(rows: pd.DataFrame, layers: bool, titled: bool = False) -> Grid:
         del columns["corpus"]
     about: dict[str, Any] = {}
     if titled:
-        columns = {name: column for name, column in columns.items() if name.replace(" ", "_") not in (*NAMES, "metric")}
+        columns = {
+            name: column
+            for name, column in columns.items()
+            if name.replace(" ", "_") not in (*NAMES, "metric")
+        }
         about = {"of": _question(cells[0]), "better": cells[0]["higher_is_better"]}
     named = {Column(name, number=name in ALIGNED_RIGHT): column for name, column in columns.items()}
     return of_columns(named, LEFT_OUT_IF_ALL, **about)
@@ -189,28 +225,52 @@ def _question(row: Mapping[Hashable, Any]) -> dict[str, str]:
 
 
 def search_table(records: pd.DataFrame) -> str:
-    """Every setting that was tried with its dev scores, the one that dev picked marked ✓, as Markdown; empty without a search."""
+    """Every setting that was tried with its dev scores, the one that dev picked marked ✓, as
+    Markdown; empty without a search.
+    """
     of_task = (records["split"] == "dev") & (records["control"] == "") & (records["budget"] == "")
-    tried = records[of_task & (records["search"].map(len) > 0)].sort_values("layer_index", kind="stable")
+    tried = records[of_task & (records["search"].map(len) > 0)].sort_values(
+        "layer_index", kind="stable"
+    )
     tables = []
     for names, group in tried.groupby(["model", "task", "head"], sort=False):
         lines = []
         for row in group.drop_duplicates(["layer", "train_domain"]).to_dict("records"):
             where = {"train domain": row["train_domain"], "layer": row["layer"]}
             for entry in row["search"]:
-                picked = all(entry.get(name) == value for name, value in row["chosen"].items() if name in entry)
-                lines.append(where | {name: f"{value:.4g}" for name, value in entry.items()} | {"picked": "✓" if picked else ""})
-        columns = {Column(name, number=name in ALIGNED_RIGHT): [str(line.get(name, "")) for line in lines] for name in lines[0]}
+                picked = all(
+                    entry.get(name) == value
+                    for name, value in row["chosen"].items()
+                    if name in entry
+                )
+                lines.append(
+                    where
+                    | {name: f"{value:.4g}" for name, value in entry.items()}
+                    | {"picked": "✓" if picked else ""}
+                )
+        columns = {
+            Column(name, number=name in ALIGNED_RIGHT): [str(line.get(name, "")) for line in lines]
+            for name in lines[0]
+        }
         table = grid.to_markdown([of_columns(columns, {"train domain": ""})])
-        tables.append(f"{escaped(', '.join(map(str, names)))}: every setting that was tried\n\n{table}")
+        tables.append(
+            f"{escaped(', '.join(map(str, names)))}: every setting that was tried\n\n{table}"
+        )
     return "\n".join(tables)
 
 
 def to_csv(rows: pd.DataFrame, excel_safe: bool = False) -> str:
-    """Rows as CSV: fractions, an empty field where there is no value; texts as `probe.reporting.tables.grid.csv_text` writes them."""
+    """Rows as CSV: fractions, an empty field where there is no value; texts as
+    `probe.reporting.tables.grid.csv_text` writes them.
+    """
     rows = _without_unshared(rows)
     texts = rows.select_dtypes(exclude=["number", "bool"])
-    safe = {str(name): column.map(lambda text: csv_text(text, excel_safe) if isinstance(text, str) else text) for name, column in texts.items()}
+    safe = {
+        str(name): column.map(
+            lambda text: csv_text(text, excel_safe) if isinstance(text, str) else text
+        )
+        for name, column in texts.items()
+    }
     return _ten_digits(rows).assign(**safe).to_csv(index=False, lineterminator="\n")
 
 
@@ -231,9 +291,16 @@ def _without_unshared(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ten_digits(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows with ten significant digits in every float: the last ones differ between processors, and a table should not."""
+    """Rows with ten significant digits in every float: the last ones differ between processors, and
+    a table should not.
+    """
     floats = rows.select_dtypes("float64")
-    return rows.assign(**{str(name): column.map(lambda value: float(f"{value:.10g}")) for name, column in floats.items()})
+    return rows.assign(
+        **{
+            str(name): column.map(lambda value: float(f"{value:.10g}"))
+            for name, column in floats.items()
+        }
+    )
 
 
 def domain_matrices(records: pd.DataFrame, layers: bool = False) -> str:
@@ -242,9 +309,11 @@ def domain_matrices(records: pd.DataFrame, layers: bool = False) -> str:
 
 
 def domain_grids(records: pd.DataFrame, layers: bool = False) -> list[Grid]:
-    """One matrix (train x test domain) per model, task and metric, with the gap to the score at home beside each score.
+    """One matrix (train x test domain) per model, task and metric, with the gap to the score at
+    home beside each score.
 
-    Conditions are domains where a task was trained under several, see `probe.reporting.domain_gaps.crossed`.
+    Conditions are domains where a task was trained under several, see
+    `probe.reporting.domain_gaps.crossed`.
 
     Args:
         layers: a matrix of every layer instead of one at the layers that dev chose.
@@ -253,12 +322,23 @@ def domain_grids(records: pd.DataFrame, layers: bool = False) -> list[Grid]:
         ProbeError: see `probe.reporting.comparable_files.comparable`.
     """
     rows = domain_rows(records, layers)
-    places = ["task", "corpus", "condition", "train_condition", "metric", "model", "head", *(["layer"] if layers else [])]
+    places = [
+        "task",
+        "corpus",
+        "condition",
+        "train_condition",
+        "metric",
+        "model",
+        "head",
+        *(["layer"] if layers else []),
+    ]
     return [_matrix(cells) for _, cells in rows.groupby(places, sort=False)]
 
 
 def domain_rows(records: pd.DataFrame, layers: bool = False) -> pd.DataFrame:
-    """The rows of `domain_grids`: those of `summary_rows` or `layer_rows` that cross domains, without codelengths."""
+    """The rows of `domain_grids`: those of `summary_rows` or `layer_rows` that cross domains,
+    without codelengths.
+    """
     records = crossed(records)
     records = records[records["train_domain"] != ""]
     if records.empty:
@@ -273,18 +353,39 @@ def domains_text(grids: Sequence[Grid]) -> str:
 
 
 def budget_grids(rows: pd.DataFrame) -> list[Grid]:
-    """One table (layer x budget) per model, task and metric, from the rows of `budget_rows`; the layers that dev chose are ticked."""
+    """One table (layer x budget) per model, task and metric, from the rows of `budget_rows`; the
+    layers that dev chose are ticked.
+    """
     tables = []
-    of_table = ["metric", "train_condition", "task", "corpus", "condition", "train_domain", "test_domain", "model", "head"]
+    of_table = [
+        "metric",
+        "train_condition",
+        "task",
+        "corpus",
+        "condition",
+        "train_domain",
+        "test_domain",
+        "model",
+        "head",
+    ]
     for names, cells in rows.groupby(of_table, sort=False):
         budgets = cells.drop_duplicates("budget").sort_values("n_train")
         layers = list(dict.fromkeys(cells["layer"]))
         columns: dict[Column, Iterable[Cell | str]] = {Column("layer", number=True): layers}
         for budget, n_train in zip(budgets["budget"], budgets["n_train"], strict=True):
-            there = {row["layer"]: row for row in cells[cells["budget"] == budget].to_dict("records")}
+            there = {
+                row["layer"]: row for row in cells[cells["budget"] == budget].to_dict("records")
+            }
             columns[Column(f"{budget or 'all'} ({n_train})")] = [
                 score(
-                    *(str(names[0]), row["value"], row["low"], row["high"], "", "✓" if row["chosen"] else ""),
+                    *(
+                        str(names[0]),
+                        row["value"],
+                        row["low"],
+                        row["high"],
+                        "",
+                        "✓" if row["chosen"] else "",
+                    ),
                     few=row["few"],
                     shared=row["shared_speakers"] > 0,
                 )
@@ -306,15 +407,19 @@ def budget_grids(rows: pd.DataFrame) -> list[Grid]:
     return tables
 
 
-def write_tables(records: pd.DataFrame, to: Path, axis: str = "index", baseline: str | None = None) -> list[Path]:
+def write_tables(
+    records: pd.DataFrame, to: Path, axis: str = "index", baseline: str | None = None
+) -> list[Path]:
     """The files written into the folder ``to`` from records (see `probe.records.read_records`).
 
-    ``table`` and ``layers`` as ``.md`` and ``.csv``; ``domains.md`` if a task crosses domains; ``budgets`` as ``.md`` and ``.csv`` if
-    there are learning curves; ``robustness`` as ``.md`` and ``.csv``, with ``robustness_layers``, ``robustness_gaps.csv`` and
-    ``robustness_groups.csv``, if there are several conditions or domains; ``curves.png`` and ``.svg``, ``det.png`` and ``.svg`` of
-    verification, and ``robustness.png`` and ``.svg``, if there is something to draw and matplotlib is installed
-    (`missing_matplotlib` says). One of these that is left out is removed if an earlier run wrote it,
-    so that none stands beside the new ones; a file of this name that begins otherwise is left with a warning.
+    ``table`` and ``layers`` as ``.md`` and ``.csv``; ``domains.md`` if a task crosses domains;
+    ``budgets`` as ``.md`` and ``.csv`` if there are learning curves; ``robustness`` as ``.md`` and
+    ``.csv``, with ``robustness_layers``, ``robustness_gaps.csv`` and ``robustness_groups.csv``, if
+    there are several conditions or domains; ``curves.png`` and ``.svg``, ``det.png`` and ``.svg``
+    of verification, and ``robustness.png`` and ``.svg``, if there is something to draw and
+    matplotlib is installed (`missing_matplotlib` says). One of these that is left out is removed if
+    an earlier run wrote it, so that none stands beside the new ones; a file of this name that
+    begins otherwise is left with a warning.
 
     Args:
         axis: of the curves, see `probe.reporting.figures.layer_curves`.
@@ -326,7 +431,12 @@ def write_tables(records: pd.DataFrame, to: Path, axis: str = "index", baseline:
     """
     found = robustness(records, baseline)  # it takes its own choice of several samplings
     records = comparable(records)
-    summary, layers, domains, budgets = summary_rows(records), layer_rows(records), domain_grids(records), budget_rows(records)
+    summary, layers, domains, budgets = (
+        summary_rows(records),
+        layer_rows(records),
+        domain_grids(records),
+        budget_rows(records),
+    )
     has_shape = bool(layers[[column for column, _ in SHAPE.values()]].notna().any(axis=None))
     texts = {
         "table.md": TABLE_HEAD + to_markdown(summary, layers=False),
@@ -334,7 +444,9 @@ def write_tables(records: pd.DataFrame, to: Path, axis: str = "index", baseline:
         "layers.md": LAYERS_HEAD + SHAPE_HEAD * has_shape + layers_by_question(layers),
         "layers.csv": to_csv(layers),
         "domains.md": domains_text(domains),
-        "budgets.md": BUDGETS_HEAD + grid.to_markdown(budget_grids(budgets)) if len(budgets) else "",
+        "budgets.md": BUDGETS_HEAD + grid.to_markdown(budget_grids(budgets))
+        if len(budgets)
+        else "",
         "budgets.csv": to_csv(budgets) if len(budgets) else "",
     }
     curves, trade_offs = [[to / f"{name}.png", to / f"{name}.svg"] for name in ("curves", "det")]
@@ -347,7 +459,8 @@ def write_tables(records: pd.DataFrame, to: Path, axis: str = "index", baseline:
 
 
 def write_robustness(records: pd.DataFrame, to: Path, baseline: str | None = None) -> list[Path]:
-    """The files of the robustness tables: those of `write_tables` that are named so. Records may be of several samplings (seeds).
+    """The files of the robustness tables: those of `write_tables` that are named so. Records may be
+    of several samplings (seeds).
 
     Raises:
         ProbeError: see `probe.reporting.tables.robustness_tables.robustness`.
@@ -370,8 +483,15 @@ def _write_robustness(found: Robustness, to: Path) -> list[Path]:
     return _write(to, texts, pictures, there, lambda: conditions_figure(found.layers))
 
 
-def _write(to: Path, texts: Mapping[str, str], pictures: Sequence[Path], there: bool, draw: Callable[[], "Figure"]) -> list[Path]:
-    """The files that are written: texts that are not empty, pictures if there is something to draw and to draw with.
+def _write(
+    to: Path,
+    texts: Mapping[str, str],
+    pictures: Sequence[Path],
+    there: bool,
+    draw: Callable[[], "Figure"],
+) -> list[Path]:
+    """The files that are written: texts that are not empty, pictures if there is something to draw
+    and to draw with.
 
     The others are removed where they are `_ours`.
     """
@@ -386,12 +506,17 @@ def _write(to: Path, texts: Mapping[str, str], pictures: Sequence[Path], there: 
         if _ours(path):
             path.unlink()
         elif path.exists():
-            log.warning("%s: not of these records, and not one of this program's files as it writes them now: left as it is", path)
+            log.warning(
+                "%s: not of these records, and not one of this program's files as it writes them now: left as it is",
+                path,
+            )
     return written
 
 
 def _ours(path: Path) -> bool:
-    """Whether a file begins as those do that `write_tables` writes under this name; of a picture, whether it has our digest."""
+    """Whether a file begins as those do that `write_tables` writes under this name; of a picture,
+    whether it has our digest.
+    """
     if not path.is_file():
         return False
     content = path.read_bytes()
@@ -416,7 +541,9 @@ def _matrix(rows: pd.DataFrame) -> Grid:
         there, gap = value(train, test), sign * (value(train, train) - value(train, test))
         aside = f"({points(gap)})" if train != test and not math.isnan(gap) else ""
         cell = at.get((train, test), {"few": False, "shared_speakers": 0})
-        return score(first["metric"], there, aside=aside, few=cell["few"], shared=cell["shared_speakers"] > 0)
+        return score(
+            first["metric"], there, aside=aside, few=cell["few"], shared=cell["shared_speakers"] > 0
+        )
 
     columns: dict[Column, Iterable[Cell | str]] = {
         Column("train \\ test"): trains,
@@ -424,10 +551,16 @@ def _matrix(rows: pd.DataFrame) -> Grid:
     }
     return of_columns(
         columns | {Column(test): [shown(train, test) for train in trains] for test in tests},
-        of={name: first[name] for name in ("model", "task", "corpus", "condition", "head", "metric")},
+        of={
+            name: first[name] for name in ("model", "task", "corpus", "condition", "head", "metric")
+        },
         better=bool(first["higher_is_better"]),
         aside="gap",
-        notes=[f"{cell['train_domain']} → {cell['test_domain']}: {cell['note']}" for cell in cells if cell["note"]],
+        notes=[
+            f"{cell['train_domain']} → {cell['test_domain']}: {cell['note']}"
+            for cell in cells
+            if cell["note"]
+        ],
     )
 
 
@@ -435,7 +568,13 @@ def _gain(value: float, low: float, high: float) -> Cell:
     """A difference in points."""
     if math.isnan(value):
         return Cell(DASH)
-    return Cell(points(value), "" if math.isnan(low) else f"[{points(low)}, {points(high)}]", value=value, low=low, high=high)
+    return Cell(
+        points(value),
+        "" if math.isnan(low) else f"[{points(low)}, {points(high)}]",
+        value=value,
+        low=low,
+        high=high,
+    )
 
 
 def _values(metrics: Sequence[str], values: Iterable[float]) -> list[Cell]:

@@ -23,10 +23,11 @@ def scores(
     all_heads: bool = False,
     excel_safe: bool = False,
 ) -> str:
-    """The scores at the chosen layers, or of every layer if ``layers``, or beside published figures.
+    """The scores at the chosen layers, or of every layer if ``layers``, or beside published
+    figures.
 
-    CSV and JSON hold the rows of `summary_rows`, `layer_rows` or `published_rows`; the others show them, with the domain matrices
-    below the chosen layers' where all rows are shown.
+    CSV and JSON hold the rows of `summary_rows`, `layer_rows` or `published_rows`; the others show
+    them, with the domain matrices below the chosen layers' where all rows are shown.
 
     Args:
         records: see `probe.records.read_records`.
@@ -59,10 +60,11 @@ def robustness(
     all_heads: bool = False,
     excel_safe: bool = False,
 ) -> str:
-    """The robustness tables at the chosen layers, or of every layer, with a domain matrix each, if ``layers``.
+    """The robustness tables at the chosen layers, or of every layer, with a domain matrix each, if
+    ``layers``.
 
-    CSV and JSON hold the rows of `probe.reporting.tables.robustness_tables.Robustness`: of conditions, or where there are none of domains.
-    Records may be of several samplings (seeds).
+    CSV and JSON hold the rows of `probe.reporting.tables.robustness_tables.Robustness`: of
+    conditions, or where there are none of domains. Records may be of several samplings (seeds).
 
     Args:
         records: see `probe.records.read_records`.
@@ -76,13 +78,24 @@ def robustness(
     if form in ("csv", "json"):
         rows = found.layers if layers else found.chosen
         if rows.empty and not found.empty:
-            rows = files.domain_rows(first_sampling(records), layers=True) if layers else found.gaps_and_groups
+            rows = (
+                files.domain_rows(first_sampling(records), layers=True)
+                if layers
+                else found.gaps_and_groups
+            )
         return files.to_csv(rows, excel_safe) if form == "csv" else files.to_json(rows)
     matrices = files.domain_grids(first_sampling(records), layers=True) if layers else []
     if form == "md":
-        texts = [robustness_tables.every_layer(found) if layers else "", files.domains_text(matrices)]
+        texts = [
+            robustness_tables.every_layer(found) if layers else "",
+            files.domains_text(matrices),
+        ]
         return "\n".join(filter(None, texts)) or robustness_tables.summary(found)
-    shown = [*robustness_tables.layer_grids(found), *matrices] if layers else robustness_tables.summary_grids(found)
+    shown = (
+        [*robustness_tables.layer_grids(found), *matrices]
+        if layers
+        else robustness_tables.summary_grids(found)
+    )
     return in_form(shown or [Grid((), (), notes=[robustness_tables.NOTHING])], form)
 
 
@@ -90,4 +103,6 @@ def in_form(grids: Sequence[Grid], form: str, excel_safe: bool = False) -> str:
     """Tables as ``md``, ``csv``, ``latex``, ``html`` or ``json``."""
     if form == "csv":
         return grid.to_csv(grids, excel_safe)
-    return {"md": grid.to_markdown, "latex": to_latex, "html": grid.to_html, "json": grid.to_json}[form](grids)
+    return {"md": grid.to_markdown, "latex": to_latex, "html": grid.to_html, "json": grid.to_json}[
+        form
+    ](grids)

@@ -1,8 +1,9 @@
-"""A table as it is printed: columns, rows of cells, and what it is of; as Markdown, CSV, HTML and JSON.
+"""A table as it is printed: columns, rows of cells, and what it is of; as Markdown, CSV, HTML and
+JSON.
 
-LaTeX is made by `probe.reporting.tables.latex`. Markdown, LaTeX and HTML show what a cell prints: the best value bold, what is tied with it
-underlined, its interval small. CSV and JSON hold the values of the records. Names come from files: whatever they hold, they are text
-in every format.
+LaTeX is made by `probe.reporting.tables.latex`. Markdown, LaTeX and HTML show what a cell prints:
+the best value bold, what is tied with it underlined, its interval small. CSV and JSON hold the
+values of the records. Names come from files: whatever they hold, they are text in every format.
 """
 
 import csv
@@ -27,7 +28,9 @@ FORMULA = re.compile("[=+\\-@＝＋－＠]")
 FEW = "†"
 FEW_NOTE = f"{FEW} fewer than {FEW_BLOCKS} blocks (speakers): a rough interval, or none"
 SHARED = "‡"
-SHARED_NOTE = f"{SHARED} some or all of the speakers are in training too: the score may rest on their voices"
+SHARED_NOTE = (
+    f"{SHARED} some or all of the speakers are in training too: the score may rest on their voices"
+)
 STYLE = """:root { color-scheme: light dark; }
 body { font: 15px/1.4 system-ui, sans-serif; margin: 2rem; }
 table { border-collapse: collapse; margin: 1rem 0 2rem; border-block: 2px solid; font-variant-numeric: tabular-nums; }
@@ -70,8 +73,10 @@ class Cell:
         mark: see `probe.reporting.ties.marks`.
         aside: printed last: a layer or a gap in parentheses, a tick.
         value, low, high: as in the record; NaN where there is none, and of a name.
-        few: whether the score is of fewer than `FEW_BLOCKS` blocks; `FEW` stands after its interval.
-        shared: whether speakers of the score are in training too; `SHARED` stands after its interval.
+        few: whether the score is of fewer than `FEW_BLOCKS` blocks; `FEW` stands after its
+            interval.
+        shared: whether speakers of the score are in training too; `SHARED` stands after its
+            interval.
     """
 
     text: str
@@ -117,7 +122,9 @@ class Grid:
     notes: Sequence[str] = ()
 
     def __repr__(self) -> str:
-        return brief(self, self.title, counted(len(self.columns), "column"), counted(len(self.rows), "row"))
+        return brief(
+            self, self.title, counted(len(self.columns), "column"), counted(len(self.rows), "row")
+        )
 
     def _repr_html_(self) -> str:
         """The table, for a notebook."""
@@ -125,17 +132,27 @@ class Grid:
 
     @property
     def title(self) -> str:
-        """What the table is of, domains as train → test, with an arrow that says which way is better."""
+        """What the table is of, domains as train → test, with an arrow that says which way is
+        better.
+        """
         of = dict(self.of)
         if test := of.pop("test_domain", ""):
             of["train_domain"] = f"{of.get('train_domain', '')} → {test}".strip()
-        return " ".join([", ".join(filter(None, of.values())), *([] if self.better is None else [arrow(self.better)])]).strip()
+        return " ".join(
+            [
+                ", ".join(filter(None, of.values())),
+                *([] if self.better is None else [arrow(self.better)]),
+            ]
+        ).strip()
 
     @property
     def notes_below(self) -> list[str]:
         """The notes, and what `FEW` and `SHARED` mean where a cell has them."""
         cells = [cell for row in self.rows for cell in row]
-        marks = ((FEW_NOTE, any(cell.few for cell in cells)), (SHARED_NOTE, any(cell.shared for cell in cells)))
+        marks = (
+            (FEW_NOTE, any(cell.few for cell in cells)),
+            (SHARED_NOTE, any(cell.shared for cell in cells)),
+        )
         return [*self.notes, *(note for note, is_used in marks if is_used)]
 
     @property
@@ -147,18 +164,33 @@ class Grid:
     def numeric(self) -> list[bool]:
         """Which columns hold numbers, also where Markdown aligns them to the left."""
         columns = zip(self.columns, self.by_column, strict=True)
-        return [column.number or any(not math.isnan(cell.value) for cell in cells) for column, cells in columns]
+        return [
+            column.number or any(not math.isnan(cell.value) for cell in cells)
+            for column, cells in columns
+        ]
 
 
-def of_columns(columns: Mapping[Column, Iterable[Cell | str]], left_out: Mapping[str, str | None] | None = None, **more: Any) -> Grid:
+def of_columns(
+    columns: Mapping[Column, Iterable[Cell | str]],
+    left_out: Mapping[str, str | None] | None = None,
+    **more: Any,
+) -> Grid:
     """A grid from column -> cells or texts; ``more`` as in `Grid`.
 
     Args:
-        left_out: name -> text; a column of this name is left out where all its cells have this text.
+        left_out: name -> text; a column of this name is left out where all its cells have this
+            text.
     """
-    told = {column: [Cell(cell) if isinstance(cell, str) else cell for cell in cells] for column, cells in columns.items()}
+    told = {
+        column: [Cell(cell) if isinstance(cell, str) else cell for cell in cells]
+        for column, cells in columns.items()
+    }
     empty = left_out or {}
-    told = {column: cells for column, cells in told.items() if {cell.text for cell in cells} != {empty.get(column.name)}}
+    told = {
+        column: cells
+        for column, cells in told.items()
+        if {cell.text for cell in cells} != {empty.get(column.name)}
+    }
     return Grid(tuple(told), tuple(zip(*told.values(), strict=True)), **more)
 
 
@@ -172,10 +204,26 @@ def score(
     few: bool = False,
     shared: bool = False,
 ) -> Cell:
-    """The cell of a score: bits of a codelength with two decimals, percent of everything else with one."""
+    """The cell of a score: bits of a codelength with two decimals, percent of everything else with
+    one.
+    """
     is_score = not math.isnan(value)
-    interval = "" if any(map(math.isnan, (value, low, high))) else f"[{printed(metric, low)}, {printed(metric, high)}]"
-    return Cell(printed(metric, value), interval, mark, aside, value, low, high, bool(few) and is_score, bool(shared) and is_score)
+    interval = (
+        ""
+        if any(map(math.isnan, (value, low, high)))
+        else f"[{printed(metric, low)}, {printed(metric, high)}]"
+    )
+    return Cell(
+        printed(metric, value),
+        interval,
+        mark,
+        aside,
+        value,
+        low,
+        high,
+        bool(few) and is_score,
+        bool(shared) and is_score,
+    )
 
 
 def printed(metric: str, value: float) -> str:
@@ -189,20 +237,47 @@ def to_markdown(grids: Sequence[Grid], heading: str = "##") -> str:
 
 
 def _titled(grid: Grid, heading: str) -> str:
-    rows = [[_marked(cell, escaped(cell.text), "**{}**", "<ins>{}</ins>") for cell in row] for row in grid.rows]
-    table = aligned([escaped(column.head) for column in grid.columns], rows, [column.number for column in grid.columns])
+    rows = [
+        [_marked(cell, escaped(cell.text), "**{}**", "<ins>{}</ins>") for cell in row]
+        for row in grid.rows
+    ]
+    table = aligned(
+        [escaped(column.head) for column in grid.columns],
+        rows,
+        [column.number for column in grid.columns],
+    )
     title = f"{heading} {escaped(grid.title)}\n\n" if grid.title else ""
-    return title + "\n".join(filter(None, (table * bool(grid.columns), "".join(f"* {escaped(note)}\n" for note in grid.notes_below))))
+    return title + "\n".join(
+        filter(
+            None,
+            (
+                table * bool(grid.columns),
+                "".join(f"* {escaped(note)}\n" for note in grid.notes_below),
+            ),
+        )
+    )
 
 
-def _marked(cell: Cell, text: str, best: str, tied: str, small: str = "{}", safe: Callable[[str], str] = escaped) -> str:
-    """A cell: its text as a format has it, in the format's bold or underline, then its interval in small type, then the aside."""
+def _marked(
+    cell: Cell,
+    text: str,
+    best: str,
+    tied: str,
+    small: str = "{}",
+    safe: Callable[[str], str] = escaped,
+) -> str:
+    """A cell: its text as a format has it, in the format's bold or underline, then its interval in
+    small type, then the aside.
+    """
     shown = {BEST: best, TIED: tied}.get(cell.mark, "{}").format(text)
-    return " ".join(filter(None, (shown, cell.spread and small.format(safe(cell.spread)), safe(cell.aside))))
+    return " ".join(
+        filter(None, (shown, cell.spread and small.format(safe(cell.spread)), safe(cell.aside)))
+    )
 
 
 def to_csv(grids: Sequence[Grid], excel_safe: bool = False) -> str:
-    """One CSV of all tables: what each is of, then its columns; of scores the fraction, ``low``, ``high``, ``mark``, ``few``, aside.
+    """One CSV of all tables: what each is of, then its columns; of scores the fraction, ``low``,
+    ``high``, ``mark``, ``few``, aside.
 
     Args:
         excel_safe: puts an apostrophe before text that a spreadsheet would take for a formula.
@@ -212,8 +287,14 @@ def to_csv(grids: Sequence[Grid], excel_safe: bool = False) -> str:
     heads = [" ".join(filter(None, name)) for name in names]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    values: list[Sequence[object]] = [heads, *([line.get(name) for name in names] for line in lines)]
-    writer.writerows([csv_text(value, excel_safe) if isinstance(value, str) else value for value in line] for line in values)
+    values: list[Sequence[object]] = [
+        heads,
+        *([line.get(name) for name in names] for line in lines),
+    ]
+    writer.writerows(
+        [csv_text(value, excel_safe) if isinstance(value, str) else value for value in line]
+        for line in values
+    )
     return out.getvalue()
 
 
@@ -221,9 +302,19 @@ def _csv_lines(grid: Grid) -> Iterator[dict[tuple[str, str], object]]:
     """The rows: (column, part of it) -> value, None where there is none."""
     parts: list[dict[str, Callable[[Cell], object]]] = []
     for cells in grid.by_column:
-        part: dict[str, Callable[[Cell], object]] = {"": lambda cell: None if math.isnan(cell.value) else cell.value}
+        part: dict[str, Callable[[Cell], object]] = {
+            "": lambda cell: None if math.isnan(cell.value) else cell.value
+        }
         if all(math.isnan(cell.value) for cell in cells):
-            parts.append({"": lambda cell: None if cell.text == DASH else " ".join(filter(None, (cell.text, cell.aside)))})
+            parts.append(
+                {
+                    "": lambda cell: (
+                        None
+                        if cell.text == DASH
+                        else " ".join(filter(None, (cell.text, cell.aside)))
+                    )
+                }
+            )
             continue
         if any(cell.interval for cell in cells):
             part |= {
@@ -242,7 +333,11 @@ def _csv_lines(grid: Grid) -> Iterator[dict[tuple[str, str], object]]:
     of: dict[tuple[str, str], object] = {(name, ""): value for name, value in grid.of.items()}
     for row in grid.rows:
         cells_of = zip(grid.columns, parts, row, strict=True)
-        yield of | {(column.name, name): take(cell) for column, part, cell in cells_of for name, take in part.items()}
+        yield of | {
+            (column.name, name): take(cell)
+            for column, part, cell in cells_of
+            for name, take in part.items()
+        }
 
 
 @lru_cache(maxsize=1 << 16)
@@ -257,12 +352,17 @@ def csv_text(text: str, excel_safe: bool = False) -> str:
 
 
 def to_json(grids: Sequence[Grid]) -> str:
-    """A list of tables, each with ``of``, ``columns`` and ``rows`` of cells; fractions, and null where there is no value."""
+    """A list of tables, each with ``of``, ``columns`` and ``rows`` of cells; fractions, and null
+    where there is no value.
+    """
     return json_text(
         [
             {
                 "of": dict(grid.of),
-                "columns": [{"name": column.name, "higher_is_better": column.better} for column in grid.columns],
+                "columns": [
+                    {"name": column.name, "higher_is_better": column.better}
+                    for column in grid.columns
+                ],
                 "rows": [[_object(cell, grid.aside) for cell in row] for row in grid.rows],
                 "notes": grid.notes_below,
             }
@@ -272,20 +372,31 @@ def to_json(grids: Sequence[Grid]) -> str:
 
 
 def _object(cell: Cell, aside: str) -> dict[str, object]:
-    values = {name: value for name in ("value", "low", "high") if not math.isnan(value := getattr(cell, name))}
+    values = {
+        name: value
+        for name in ("value", "low", "high")
+        if not math.isnan(value := getattr(cell, name))
+    }
     return (
         {"text": cell.text}
         | values
         | {
             name: told
-            for name, told in (("mark", cell.mark), ("few", cell.few), ("shared", cell.shared), (aside, cell.aside.strip("()")))
+            for name, told in (
+                ("mark", cell.mark),
+                ("few", cell.few),
+                ("shared", cell.shared),
+                (aside, cell.aside.strip("()")),
+            )
             if told
         }
     )
 
 
 def json_text(value: object) -> str:
-    """``value`` as JSON, with what would command a terminal or turn the direction of text as escapes."""
+    """``value`` as JSON, with what would command a terminal or turn the direction of text as
+    escapes.
+    """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     return "".join(char if char.isprintable() or char == "\n" else _escape(char) for char in text)
 
@@ -308,17 +419,37 @@ def to_html(grids: Sequence[Grid], title: str = "Scores", page: bool = True) -> 
 
 def _html_table(grid: Grid) -> str:
     def line(tag: str, texts: Iterable[str]) -> str:
-        return "<tr>" + "".join(f"<{tag}{kind}>{text}</{tag}>" for text, kind in zip(texts, kinds, strict=True)) + "</tr>\n"
+        return (
+            "<tr>"
+            + "".join(
+                f"<{tag}{kind}>{text}</{tag}>" for text, kind in zip(texts, kinds, strict=True)
+            )
+            + "</tr>\n"
+        )
 
     kinds = [' class="number"' if is_number else "" for is_number in grid.numeric]
     rows = [
         line(
             "td",
-            (_marked(cell, _html(cell.text), "<strong>{}</strong>", "<u>{}</u>", "<small>{}</small>", _html) for cell in row),
+            (
+                _marked(
+                    cell,
+                    _html(cell.text),
+                    "<strong>{}</strong>",
+                    "<u>{}</u>",
+                    "<small>{}</small>",
+                    _html,
+                )
+                for cell in row
+            ),
         )
         for row in grid.rows
     ]
-    notes = "<ul>\n" + "".join(f"<li>{_html(note)}</li>\n" for note in grid.notes_below) + "</ul>\n" if grid.notes_below else ""
+    notes = (
+        "<ul>\n" + "".join(f"<li>{_html(note)}</li>\n" for note in grid.notes_below) + "</ul>\n"
+        if grid.notes_below
+        else ""
+    )
     if not grid.columns:
         return f"<h2>{_html(grid.title)}</h2>\n" * bool(grid.title) + notes
     caption = f"<caption>{_html(grid.title)}</caption>\n" * bool(grid.title)

@@ -1,15 +1,19 @@
-"""Scores in the forms that the Hugging Face Hub reads: evaluation results beside a model, and a snippet for its card.
+"""Scores in the forms that the Hugging Face Hub reads: evaluation results beside a model, and a
+snippet for its card.
 
 Of each model of the Hub, into a folder of its own:
 
-* ``.eval_results/<task>.yaml``, for the model's repository (https://huggingface.co/docs/hub/eval-results): a list of entries with a
-  dataset that is a benchmark on the Hub, a ``task_id`` that the dataset's ``eval.yaml`` names, and a value;
-* ``model-card.md``: ``model-index`` metadata (https://github.com/huggingface/hub-docs/blob/main/modelcard.md) and a table with
-  intervals, to be taken over into the model's README.md.
+* ``.eval_results/<task>.yaml``, for the model's repository
+  (https://huggingface.co/docs/hub/eval-results): a list of entries with a dataset that is a
+  benchmark on the Hub, a ``task_id`` that the dataset's ``eval.yaml`` names, and a value;
+* ``model-card.md``: ``model-index`` metadata
+  (https://github.com/huggingface/hub-docs/blob/main/modelcard.md) and a table with intervals, to be
+  taken over into the model's README.md.
 
-Conventions: the rows are those of `probe.reporting.rows.summary_rows`, test scores at the layer that dev chose. Values are
-fractions (bits for codelengths). Filter banks, random weights and local folders are not on the Hub: they have no files.
-YAML is written by a few lines of our own: every text between double quotes on one line, so that no name can be anything but a text.
+Conventions: the rows are those of `probe.reporting.rows.summary_rows`, test scores at the layer
+that dev chose. Values are fractions (bits for codelengths). Filter banks, random weights and local
+folders are not on the Hub: they have no files. YAML is written by a few lines of our own: every
+text between double quotes on one line, so that no name can be anything but a text.
 """
 
 import re
@@ -29,7 +33,9 @@ from probe.reporting.ties import BITS
 
 Row = Mapping[Hashable, Any]
 REPOSITORY = r"[A-Za-z0-9][\w.-]*/[\w.-]+"  # org/name, the only form of a name on the Hub
-TASK_TYPES = {"transcribe": "automatic-speech-recognition"}  # kind -> task of the Hub, which has none of verification
+TASK_TYPES = {
+    "transcribe": "automatic-speech-recognition"
+}  # kind -> task of the Hub, which has none of verification
 ELSE = "audio-classification"
 ABOUT_PROBES = """# Layers
 
@@ -39,20 +45,28 @@ resampled by speaker. They say what a layer makes easy to read, not what the mod
 """
 
 
-def write_cards(records: pd.DataFrame, to: Path, datasets: Mapping[str, str]) -> tuple[list[Path], list[str]]:
+def write_cards(
+    records: pd.DataFrame, to: Path, datasets: Mapping[str, str]
+) -> tuple[list[Path], list[str]]:
     """The files written for each model of the Hub, and what was left out and why.
 
     Args:
         records: see `probe.records.read_records`.
-        datasets: corpus -> its dataset on the Hub, without which a corpus' scores stand in the card alone.
+        datasets: corpus -> its dataset on the Hub, without which a corpus' scores stand in the card
+            alone.
 
     Raises:
-        ProbeError: no model of the Hub, a corpus that no record has, or see `probe.reporting.comparable_files.comparable`.
+        ProbeError: no model of the Hub, a corpus that no record has, or see
+            `probe.reporting.comparable_files.comparable`.
         OSError: a file cannot be written.
     """
     if unknown := sorted(datasets.keys() - set(records["corpus"])):
-        raise ProbeError(f"corpus {unknown[0]!r}: no record is of it; there are {', '.join(sorted(set(records['corpus'])))}.")
-    rows = summary_rows(records).assign(mark="")  # best of several models says nothing in the card of one
+        raise ProbeError(
+            f"corpus {unknown[0]!r}: no record is of it; there are {', '.join(sorted(set(records['corpus'])))}."
+        )
+    rows = summary_rows(records).assign(
+        mark=""
+    )  # best of several models says nothing in the card of one
     of_model = {str(name): group.iloc[0].to_dict() for name, group in records.groupby("model")}
     specs = specs_of(records)
     kinds = dict(zip(records["task"], records["kind"], strict=True))
@@ -65,7 +79,9 @@ def write_cards(records: pd.DataFrame, to: Path, datasets: Mapping[str, str]) ->
         scores = rows[(rows["model"] == model) & rows["value"].notna()]
         texts = {"model-card.md": _card(specs[model], scores, kinds, datasets)}
         for task, group in scores[scores["corpus"].isin(list(datasets))].groupby("task"):
-            texts[f".eval_results/{file_name(str(task))}.yaml"] = yaml(list(_entries(group, about, datasets)))
+            texts[f".eval_results/{file_name(str(task))}.yaml"] = yaml(
+                list(_entries(group, about, datasets))
+            )
         for name, text in texts.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             write_atomically(folder / name, text.encode())
@@ -90,13 +106,24 @@ def _not_on_hub(spec: str, revision: str) -> str:
     return f"of revision {revision!r}, no commit of the Hub"
 
 
-def _entries(rows: pd.DataFrame, about: Row, datasets: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+def _entries(
+    rows: pd.DataFrame, about: Row, datasets: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
     """Evaluation results of one task: an entry a score, none with the ``task_id`` of another."""
     for row in rows.to_dict("records"):
         yield {
-            "dataset": {"id": datasets[row["corpus"]], "task_id": "/".join([row["task"], row["metric"], *_variant(row)])},
+            "dataset": {
+                "id": datasets[row["corpus"]],
+                "task_id": "/".join([row["task"], row["metric"], *_variant(row)]),
+            },
             "value": row["value"],
-            "notes": "; ".join([*_told(row), f"model {about['revision']}", f"layerprobe {about['code'].get('version', '')}"]),
+            "notes": "; ".join(
+                [
+                    *_told(row),
+                    f"model {about['revision']}",
+                    f"layerprobe {about['code'].get('version', '')}",
+                ]
+            ),
         }
 
 
@@ -105,14 +132,24 @@ def _variant(row: Row) -> list[str]:
     clean = row["condition"] == row["train_condition"] == "clean"
     heard = [] if clean else [f"{row['train_condition']} to {row['condition']}"]
     own = [OWN_HEAD] if row["head"] == OWN_HEAD else []
-    return own + heard + ([f"{row['train_domain']} to {row['test_domain']}"] if row["train_domain"] else [])
+    return (
+        own
+        + heard
+        + ([f"{row['train_domain']} to {row['test_domain']}"] if row["train_domain"] else [])
+    )
 
 
 def _told(row: Row) -> list[str]:
     """What a value is, in words."""
     unit = "bits per label" if row["metric"] == BITS else "a fraction"
-    layer = "a learned sum of all layers" if row["layer"] == WEIGHTED else f"layer {row['layer']}, chosen on dev"
-    ends: str = "" if pd.isna(row["low"]) else f"95 % interval {row['low']:.4f} to {row['high']:.4f}, "
+    layer = (
+        "a learned sum of all layers"
+        if row["layer"] == WEIGHTED
+        else f"layer {row['layer']}, chosen on dev"
+    )
+    ends: str = (
+        "" if pd.isna(row["low"]) else f"95 % interval {row['low']:.4f} to {row['high']:.4f}, "
+    )
     better = "higher" if row["higher_is_better"] else "lower"
     return [
         f"{row['metric']}, {unit}, {better} is better",
@@ -122,19 +159,33 @@ def _told(row: Row) -> list[str]:
     ]
 
 
-def _card(spec: str, rows: pd.DataFrame, kinds: Mapping[str, str], datasets: Mapping[str, str]) -> str:
+def _card(
+    spec: str, rows: pd.DataFrame, kinds: Mapping[str, str], datasets: Mapping[str, str]
+) -> str:
     """The card's snippet: metadata and a table."""
-    index = [{"name": unrevised(spec), "results": [_result(row, kinds, datasets) for row in rows.to_dict("records")]}]
+    index = [
+        {
+            "name": unrevised(spec),
+            "results": [_result(row, kinds, datasets) for row in rows.to_dict("records")],
+        }
+    ]
     return f"---\nmodel-index:\n{yaml(index)}---\n{ABOUT_PROBES}{to_markdown(rows, layers=False)}"
 
 
 def _result(row: Row, kinds: Mapping[str, str], datasets: Mapping[str, str]) -> dict[str, Any]:
-    interval: dict[str, float] = {} if pd.isna(row["low"]) else {"low": row["low"], "high": row["high"]}
+    interval: dict[str, float] = (
+        {} if pd.isna(row["low"]) else {"low": row["low"], "high": row["high"]}
+    )
     split = "train" if row["metric"] == BITS else "test"
     variant = {"config": ", ".join(_variant(row))} if _variant(row) else {}
     return {
         "task": {"type": TASK_TYPES.get(kinds[row["task"]], ELSE), "name": row["task"]},
-        "dataset": {"type": datasets.get(row["corpus"], row["corpus"]), "name": row["corpus"], **variant, "split": split},
+        "dataset": {
+            "type": datasets.get(row["corpus"], row["corpus"]),
+            "name": row["corpus"],
+            **variant,
+            "split": split,
+        },
         "metrics": [
             {
                 "type": row["metric"],
@@ -147,7 +198,9 @@ def _result(row: Row, kinds: Mapping[str, str], datasets: Mapping[str, str]) -> 
 
 
 def yaml(value: list[Any] | Mapping[str, Any], indent: str = "") -> str:
-    """Lists and objects as YAML in block style, a line for each text or number; keys are plain words of ours."""
+    """Lists and objects as YAML in block style, a line for each text or number; keys are plain
+    words of ours.
+    """
     items = value.items() if isinstance(value, Mapping) else (("-", item) for item in value)
     return "".join(_item(key, item, indent) for key, item in items)
 

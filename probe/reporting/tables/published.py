@@ -1,7 +1,9 @@
-"""Published figures beside ours: `results/published/*.csv`, and the map that says which belongs to which, `map.toml` there.
+"""Published figures beside ours: `results/published/*.csv`, and the map that says which belongs to
+which, `map.toml` there.
 
-A figure stands beside a score only through an entry of the map, for the very checkpoint (`hub_id`), on undisturbed audio of one
-domain. Random weights are not the published model. What is not certain is shown as such.
+A figure stands beside a score only through an entry of the map, for the very checkpoint (`hub_id`),
+on undisturbed audio of one domain. Random weights are not the published model. What is not certain
+is shown as such.
 """
 
 import csv
@@ -21,7 +23,17 @@ from probe.reporting.rows import seed_notes
 from probe.reporting.tables.cells import DASH, INTERVAL, arrow
 from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, score
 
-COLUMNS = ["model", "hub_id", "task", "metric", "value", "split", "lm", "source", "certain"]  # of every file
+COLUMNS = [
+    "model",
+    "hub_id",
+    "task",
+    "metric",
+    "value",
+    "split",
+    "lm",
+    "source",
+    "certain",
+]  # of every file
 OURS = [
     "task",
     "corpus",
@@ -40,7 +52,21 @@ OURS = [
     "n_seeds",
     "higher_is_better",
 ]
-ROWS = [*OURS, *["score", "like_theirs", "figure", "split", "lm", "published", "printed", "certain", "differs", "source"]]
+ROWS = [
+    *OURS,
+    *[
+        "score",
+        "like_theirs",
+        "figure",
+        "split",
+        "lm",
+        "published",
+        "printed",
+        "certain",
+        "differs",
+        "source",
+    ],
+]
 NOT_COMPARABLE = "not comparable"
 # Which of our scores -> the column of `probe.reporting.rows.summary_rows`.
 SCORES = {"best": "value", "weighted": "weighted_value", "final": "final_value"}
@@ -55,7 +81,9 @@ def published_folder() -> Path:
 
 @cache
 def figures() -> dict[str, list[dict[str, str]]]:
-    """File name -> its rows, with the columns `COLUMNS`; values are as they were published, percent or fractions."""
+    """File name -> its rows, with the columns `COLUMNS`; values are as they were published, percent
+    or fractions.
+    """
     found = {}
     for path in sorted(published_folder().glob("*.csv")):
         with path.open(encoding="utf-8", newline="") as file:
@@ -72,21 +100,32 @@ def published_map() -> dict[str, Any]:
 def published_rows(summary: pd.DataFrame, specs: Mapping[str, str] | None = None) -> pd.DataFrame:
     """One row per score and figure that may stand beside it; columns `ROWS`.
 
-    A score without a figure has one row, and `figure` says why. ``like_theirs`` is our score that is made most like theirs, named in
-    ``score``; ``published`` a fraction, ``printed`` the same in percent, digit for digit as it was published.
+    A score without a figure has one row, and `figure` says why. ``like_theirs`` is our score that
+    is made most like theirs, named in ``score``; ``published`` a fraction, ``printed`` the same in
+    percent, digit for digit as it was published.
 
     Args:
         summary: see `probe.reporting.rows.summary_rows`.
-        specs: model -> what it was opened with (`probe.reporting.rows.specs_of`); where a model is not in it, its name is.
+        specs: model -> what it was opened with (`probe.reporting.rows.specs_of`); where a model is
+            not in it, its name is.
     """
-    rows = [row for ours in summary.to_dict("records") for row in _beside(ours, (specs or {}).get(ours["model"], str(ours["model"])))]
+    rows = [
+        row
+        for ours in summary.to_dict("records")
+        for row in _beside(ours, (specs or {}).get(ours["model"], str(ours["model"])))
+    ]
     return pd.DataFrame(rows, columns=ROWS)
 
 
 def published_grid(rows: pd.DataFrame) -> Grid:
     """Rows of `published_rows` as a table, with how the protocols differ and the sources below it."""
     cells: list[dict[Hashable, Any]] = rows.to_dict("records")
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(row["figure"] for row in cells if row["differs"]), start=1)}
+    numbers = {
+        name: number
+        for number, name in enumerate(
+            dict.fromkeys(row["figure"] for row in cells if row["differs"]), start=1
+        )
+    }
     columns: dict[Column, Iterable[Cell | str]] = {
         Column("task"): rows["task"],
         **({Column("corpus"): rows["corpus"]} if rows["corpus"].nunique() > 1 else {}),
@@ -95,10 +134,16 @@ def published_grid(rows: pd.DataFrame) -> Grid:
         Column("head"): rows["head"],
         Column(INTERVAL, number=True): [_ours(row) for row in cells],
         Column("made like theirs %", number=True): [
-            score(row["metric"], row["like_theirs"], aside="" if pd.isna(row["like_theirs"]) else f"({row['score']})") for row in cells
+            score(
+                row["metric"],
+                row["like_theirs"],
+                aside="" if pd.isna(row["like_theirs"]) else f"({row['score']})",
+            )
+            for row in cells
         ],
         Column("published %", number=True): [
-            Cell(row["printed"] or DASH, aside=_doubt(row["certain"]), value=row["published"]) for row in cells
+            Cell(row["printed"] or DASH, aside=_doubt(row["certain"]), value=row["published"])
+            for row in cells
         ],
         Column("figure"): [
             f"{row['figure']} ({', '.join(filter(None, (row['split'], row['lm'])))}) [{numbers[row['figure']]}]"
@@ -117,7 +162,16 @@ def published_grid(rows: pd.DataFrame) -> Grid:
 
 def _ours(row: dict[Hashable, Any]) -> Cell:
     layer = "" if pd.isna(row["layer"]) else f"({row['layer']})"
-    return score(row["metric"], row["value"], row["low"], row["high"], row["mark"], layer, row["few"], row["shared_speakers"] > 0)
+    return score(
+        row["metric"],
+        row["value"],
+        row["low"],
+        row["high"],
+        row["mark"],
+        layer,
+        row["few"],
+        row["shared_speakers"] > 0,
+    )
 
 
 def _doubt(certain: str) -> str:
@@ -126,7 +180,11 @@ def _doubt(certain: str) -> str:
 
 def _beside(ours: dict[Hashable, Any], spec: str) -> Iterator[dict[Hashable, Any]]:
     """The rows of one of our scores, of a model that was opened with a spec."""
-    entries = [] if (reason := _hindrance(ours, spec)) else [entry for entry in published_map()["entry"] if _fits(entry, ours)]
+    entries = (
+        []
+        if (reason := _hindrance(ours, spec))
+        else [entry for entry in published_map()["entry"] if _fits(entry, ours)]
+    )
     model = unrevised(spec)
     found = [(entry, figure) for entry in entries for figure in _figures(entry, model)]
     for entry, figure in found:
@@ -138,10 +196,14 @@ def _beside(ours: dict[Hashable, Any], spec: str) -> Iterator[dict[Hashable, Any
             **{name: figure[name] for name in ("split", "lm", "source", "certain")},
             "published": float(percent.scaleb(-2)),
             "printed": format(percent, "f"),
-            "differs": " ".join(filter(None, (entry["differs"], published_map()["differs"].get(model, "")))),
+            "differs": " ".join(
+                filter(None, (entry["differs"], published_map()["differs"].get(model, "")))
+            ),
         }
     if not found:
-        empty = dict.fromkeys(["score", "split", "lm", "source", "certain", "printed", "differs"], "")
+        empty = dict.fromkeys(
+            ["score", "split", "lm", "source", "certain", "printed", "differs"], ""
+        )
         why = reason or ("no figure of this model" if entries else NOT_COMPARABLE)
         yield ours | empty | {"like_theirs": np.nan, "published": np.nan, "figure": why}
 
@@ -158,7 +220,11 @@ def _hindrance(ours: dict[Hashable, Any], spec: str) -> str:
 def _fits(entry: dict[str, Any], ours: dict[Hashable, Any]) -> bool:
     if (ours["task"] not in entry["tasks"]) or ours["metric"] != entry["metric"]:
         return False
-    return ours["head"] == entry["head"] if "head" in entry else bool(ours["headline"]) and ours["head"] != OWN_HEAD
+    return (
+        ours["head"] == entry["head"]
+        if "head" in entry
+        else bool(ours["headline"]) and ours["head"] != OWN_HEAD
+    )
 
 
 def _figures(entry: dict[str, Any], model: str) -> Iterator[dict[str, str]]:
@@ -166,6 +232,10 @@ def _figures(entry: dict[str, Any], model: str) -> Iterator[dict[str, str]]:
     theirs = published_map()["models"].get(model)
     for row in figures()[entry["file"]]:
         same = row["model"] == theirs if theirs else row["hub_id"] == model
-        wanted = (row["task"], row["metric"], row["lm"]) == (entry["task"], entry["figure"], entry.get("lm", ""))
+        wanted = (row["task"], row["metric"], row["lm"]) == (
+            entry["task"],
+            entry["figure"],
+            entry.get("lm", ""),
+        )
         if same and wanted and row["split"] in entry.get("splits", [row["split"]]):
             yield row

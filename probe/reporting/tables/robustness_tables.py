@@ -10,8 +10,22 @@ import pandas as pd
 from probe.errors import listed
 from probe.measures.degradation import FEWEST_MODELS
 from probe.reporting.domain_gaps import gap_rows
-from probe.reporting.losses import CLEAN, COSTS, DOMAIN_TASKS, MEAN, QUESTION, WORST, chosen_rows, condition_rows
-from probe.reporting.model_robustness import baseline_of, effective_rows, group_rows, normalised_rows
+from probe.reporting.losses import (
+    CLEAN,
+    COSTS,
+    DOMAIN_TASKS,
+    MEAN,
+    QUESTION,
+    WORST,
+    chosen_rows,
+    condition_rows,
+)
+from probe.reporting.model_robustness import (
+    baseline_of,
+    effective_rows,
+    group_rows,
+    normalised_rows,
+)
 from probe.reporting.tables.cells import DASH, INTERVAL, escaped, percent, points
 from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, to_markdown
 
@@ -41,7 +55,9 @@ condition (the paper's reading of Speech Robust Bench; its code divides by a dif
 variance over samplings, in points squared. The error is 100 % - accuracy where the score is an accuracy.
 
 """
-NO_BASELINE = "`fbank` has no records here: name a baseline (`--baseline MODEL`) for `NWER` and `NWERD`.\n\n"
+NO_BASELINE = (
+    "`fbank` has no records here: name a baseline (`--baseline MODEL`) for `NWER` and `NWERD`.\n\n"
+)
 GAPS = """## Gaps between domains
 
 On the test rows of the target, at the layer that is best on dev of each training. `gap` is what training on another domain costs
@@ -82,15 +98,38 @@ NUMBERS = {
     "mean loss",
     *(f"{task} %" for task in DOMAIN_TASKS),
 }
-NUMBERS |= {"NWER", "NWERD", "WERD", "WERV", "in-domain", "gap", "gap, % of in-domain", "shift", "closed (1) %", "closed (2) %"}
-NUMBERS |= {"clean %", "under it %", "effective", "groups", "few", "best %", "spread", "by chance", "p"}
+NUMBERS |= {
+    "NWER",
+    "NWERD",
+    "WERD",
+    "WERV",
+    "in-domain",
+    "gap",
+    "gap, % of in-domain",
+    "shift",
+    "closed (1) %",
+    "closed (2) %",
+}
+NUMBERS |= {
+    "clean %",
+    "under it %",
+    "effective",
+    "groups",
+    "few",
+    "best %",
+    "spread",
+    "by chance",
+    "p",
+}
 NOTED = ("model", "condition", "train_domain", "test_domain", "column")
 NOTHING = "No clean records with others under conditions, and not several domains."
 
 
 @dataclass(frozen=True)
 class Robustness:
-    """All rows of the robustness tables: see `probe.reporting.losses`, `.domains` and `.robustness`."""
+    """All rows of the robustness tables: see `probe.reporting.losses`, `.domains` and
+    `.robustness`.
+    """
 
     layers: pd.DataFrame
     normalised: pd.DataFrame
@@ -106,7 +145,9 @@ class Robustness:
 
     @property
     def of_main_metrics(self) -> "Robustness":
-        """What Markdown shows: detection costs say what the EER says, and stand in the CSV files alone."""
+        """What Markdown shows: detection costs say what the EER says, and stand in the CSV files
+        alone.
+        """
         layers, normalised, effective, gaps, groups = (
             rows[~rows["metric"].str.startswith(COSTS)] if len(rows) else rows
             for rows in (self.layers, self.normalised, self.effective, self.gaps, self.groups)
@@ -115,21 +156,33 @@ class Robustness:
 
     @property
     def gaps_and_groups(self) -> pd.DataFrame:
-        """The rows of both, with the column ``table`` that tells them apart; a column that only one has is empty in the other."""
-        told = [rows.astype(object).assign(table=name) for name, rows in (("gaps", self.gaps), ("groups", self.groups))]
+        """The rows of both, with the column ``table`` that tells them apart; a column that only one
+        has is empty in the other.
+        """
+        told = [
+            rows.astype(object).assign(table=name)
+            for name, rows in (("gaps", self.gaps), ("groups", self.groups))
+        ]
         rows = pd.concat(told, ignore_index=True)
         return rows[["table", *rows.columns.drop("table")]]
 
     @property
     def chosen(self) -> pd.DataFrame:
-        """One row per model and condition at the chosen layer, with all measures of it: what ``robustness.csv`` holds."""
+        """One row per model and condition at the chosen layer, with all measures of it: what
+        ``robustness.csv`` holds.
+        """
         rows = chosen_rows(self.layers)
-        for more in (self.normalised.drop(columns=["layer", "note"]), self.effective.drop(columns=["clean", "value", "note"])):
+        for more in (
+            self.normalised.drop(columns=["layer", "note"]),
+            self.effective.drop(columns=["clean", "value", "note"]),
+        ):
             rows = rows.merge(more, on=[*QUESTION, "model", "condition"], how="left")
         return rows
 
 
-def robustness(records: pd.DataFrame, baseline: str | None = None, all_heads: bool = False) -> Robustness:
+def robustness(
+    records: pd.DataFrame, baseline: str | None = None, all_heads: bool = False
+) -> Robustness:
     """Every measure of the records.
 
     Args:
@@ -161,12 +214,20 @@ def summary(found: Robustness) -> str:
 
 def summary_grids(found: Robustness) -> list[Grid]:
     """The tables of `summary`, each with the measure in its title."""
-    named = [(head.partition("\n")[0].removeprefix("## "), grids) for head, grids in _sections(found)]
-    return [replace(grid, of={"measure": measure, **grid.of}) for measure, grids in named for grid in grids]
+    named = [
+        (head.partition("\n")[0].removeprefix("## "), grids) for head, grids in _sections(found)
+    ]
+    return [
+        replace(grid, of={"measure": measure, **grid.of})
+        for measure, grids in named
+        for grid in grids
+    ]
 
 
 def every_layer(found: Robustness) -> str:
-    """The Markdown of ``robustness_layers.md``: see `layer_grids`; empty without several conditions."""
+    """The Markdown of ``robustness_layers.md``: see `layer_grids`; empty without several
+    conditions.
+    """
     grids = layer_grids(found)
     return LAYERS_HEAD + to_markdown(grids) if grids else ""
 
@@ -180,28 +241,40 @@ def layer_grids(found: Robustness) -> list[Grid]:
             of_layer.setdefault(str(row["layer"]), {})[row["condition"]] = row
         first = [next(iter(there.values())) for there in of_layer.values()]
         means = [there.get(MEAN) for there in of_layer.values()]
-        conditions = [name for name in dict.fromkeys(rows["condition"]) if name not in (MEAN, WORST)]
+        conditions = [
+            name for name in dict.fromkeys(rows["condition"]) if name not in (MEAN, WORST)
+        ]
         columns: Columns = {
             "layer": of_layer,
             "marks": [_marks(row) for row in first],
-            **{name: [_with_loss(there.get(name)) for there in of_layer.values()] for name in conditions},
+            **{
+                name: [_with_loss(there.get(name)) for there in of_layer.values()]
+                for name in conditions
+            },
             "mean loss": [_points_of(row, "loss") for row in means],
             "margin lost %": [_percent_of(row, "margin_lost") for row in means],
             **{f"{task} %": [_percent_of(row, task) for row in first] for task in DOMAIN_TASKS},
             "chance": [row["chance"] or DASH for row in first],
         }
-        grids.append(_grid(columns, {*NUMBERS, *conditions}, aside="change", **_about(rows, "model")))
+        grids.append(
+            _grid(columns, {*NUMBERS, *conditions}, aside="change", **_about(rows, "model"))
+        )
     return grids
 
 
 def _sections(found: Robustness) -> Iterator[tuple[str, list[Grid]]]:
-    """A heading with its explanation in Markdown, and the tables below it; those that hold something."""
+    """A heading with its explanation in Markdown, and the tables below it; those that hold
+    something.
+    """
     found = found.of_main_metrics
     baseline = f"`{escaped(found.baseline)}`" if found.baseline else "the baseline"
     sections = [
         (LOSSES, _tables(chosen_rows(found.layers), _losses)),
         (LAYERS, _sentences(_kept(found.layers))),
-        (NORMALISED.format(baseline=baseline) + NO_BASELINE * (not found.baseline), _tables(found.normalised, _normalised)),
+        (
+            NORMALISED.format(baseline=baseline) + NO_BASELINE * (not found.baseline),
+            _tables(found.normalised, _normalised),
+        ),
         (EFFECTIVE, _effective(found.effective, found.chosen)),
         (GAPS.format(baseline=baseline), _tables(found.gaps, _gaps)),
         (GROUPS, _tables(found.groups, _groups)),
@@ -235,11 +308,20 @@ def _sentences(lines: Sequence[str]) -> list[Grid]:
 
 
 def _about(rows: pd.DataFrame, *fields: str) -> dict[str, Any]:
-    """What a table of rows of one question (and of one value of each field) is of; training on clean audio goes without saying."""
+    """What a table of rows of one question (and of one value of each field) is of; training on
+    clean audio goes without saying.
+    """
     first = rows.iloc[0]
     of = {name: str(first[name]) for name in (*fields, *QUESTION) if first[name] not in ("", CLEAN)}
-    of |= {"train_condition": f"trained on {of['train_condition']}"} if "train_condition" in of else {}
-    return {"of": of, "better": bool(first["higher_is_better"]) if "higher_is_better" in rows else None}
+    of |= (
+        {"train_condition": f"trained on {of['train_condition']}"}
+        if "train_condition" in of
+        else {}
+    )
+    return {
+        "of": of,
+        "better": bool(first["higher_is_better"]) if "higher_is_better" in rows else None,
+    }
 
 
 def _title(rows: pd.DataFrame, *fields: str) -> str:
@@ -247,13 +329,21 @@ def _title(rows: pd.DataFrame, *fields: str) -> str:
 
 
 def _losses(rows: Sequence[Row]) -> Columns:
-    several = sum(row["condition"] not in (CLEAN, MEAN, WORST) for row in rows) > len({row["model"] for row in rows})
+    several = sum(row["condition"] not in (CLEAN, MEAN, WORST) for row in rows) > len(
+        {row["model"] for row in rows}
+    )
     rows = [row for row in rows if several or row["condition"] not in (MEAN, WORST)]
     return {
         "model": [row["model"] for row in rows],
         "layer": [row["layer"] for row in rows],
-        "condition": [f"worst: {row['note']}" if row["condition"] == WORST else _condition(row) for row in rows],
-        INTERVAL: [replace(_percent_of(row, "value", "low", "high"), shared=_is_shared(row)) for row in rows],
+        "condition": [
+            f"worst: {row['note']}" if row["condition"] == WORST else _condition(row)
+            for row in rows
+        ],
+        INTERVAL: [
+            replace(_percent_of(row, "value", "low", "high"), shared=_is_shared(row))
+            for row in rows
+        ],
         "loss, points": [_points_of(row, "loss") for row in rows],
         "loss, % of clean": [_percent_of(row, "relative") for row in rows],
         "margin lost %": [_percent_of(row, "margin_lost") for row in rows],
@@ -262,21 +352,37 @@ def _losses(rows: Sequence[Row]) -> Columns:
 
 
 def _kept(rows: pd.DataFrame) -> list[str]:
-    """A sentence per model and question: the layer that keeps most of its margin, its equals, and the layers at chance."""
+    """A sentence per model and question: the layer that keeps most of its margin, its equals, and
+    the layers at chance.
+    """
     lines = []
     for _, group in rows.groupby([*QUESTION, "model"], sort=False):
         if group["layer"].nunique() < 2:
             continue
         means = group[group["condition"] == MEAN]
-        most, tied = means[means["robust"] == "most"], list(means["layer"][means["robust"] == "tied"])
-        level = {what: list(dict.fromkeys(group["layer"][group["chance"] == what])) for what in ("at chance", "unknown")}
+        most, tied = (
+            means[means["robust"] == "most"],
+            list(means["layer"][means["robust"] == "tied"]),
+        )
+        level = {
+            what: list(dict.fromkeys(group["layer"][group["chance"] == what]))
+            for what in ("at chance", "unknown")
+        }
         said = ["no layer can be called robust"]
         for row in most.to_dict("records"):
             said = [f"layer {row['layer']} loses {_percent_of(row, 'margin_lost')} % of its margin"]
         said += [f"not told from it: {listed(tied, 30)}"] if tied else []
         said += [f"dev chose {listed(sorted(set(group['layer'][group['chosen'].astype(bool)])))}"]
-        said += [f"at chance on clean audio: {listed(level['at chance'], 30)}"] if level["at chance"] else []
-        said += [f"no control says what chance gives: {listed(level['unknown'], 30)}"] if level["unknown"] else []
+        said += (
+            [f"at chance on clean audio: {listed(level['at chance'], 30)}"]
+            if level["at chance"]
+            else []
+        )
+        said += (
+            [f"no control says what chance gives: {listed(level['unknown'], 30)}"]
+            if level["unknown"]
+            else []
+        )
         lines.append(f"{_title(group, 'model')}: {'; '.join(said)}.")
     return lines
 
@@ -294,7 +400,9 @@ def _normalised(rows: Sequence[Row]) -> Columns:
 
 def _gaps(rows: Sequence[Row]) -> Columns:
     return {
-        "condition": [row["condition"] if row["condition"] not in ("", CLEAN) else DASH for row in rows],
+        "condition": [
+            row["condition"] if row["condition"] not in ("", CLEAN) else DASH for row in rows
+        ],
         "trained on": [row["train_domain"] for row in rows],
         "target": [row["test_domain"] for row in rows],
         "model": [row["model"] for row in rows],
@@ -318,8 +426,14 @@ def _effective(rows: pd.DataFrame, chosen: pd.DataFrame) -> list[Grid]:
     for group in groups:
         if group["effective"].isna().all():
             n = n_models[tuple(group.iloc[0][QUESTION])]
-            why = "some at chance or without a place on the axis" if n >= FEWEST_MODELS else f"a line needs {FEWEST_MODELS}"
-            lines.append(f"{_title(group)}: undefined, {n} models{',' if n >= FEWEST_MODELS else ';'} {why}.")
+            why = (
+                "some at chance or without a place on the axis"
+                if n >= FEWEST_MODELS
+                else f"a line needs {FEWEST_MODELS}"
+            )
+            lines.append(
+                f"{_title(group)}: undefined, {n} models{',' if n >= FEWEST_MODELS else ';'} {why}."
+            )
     return [*_sentences(lines), *(grid for group in told for grid in _tables(group, _distances))]
 
 
@@ -349,7 +463,9 @@ def _groups(rows: Sequence[Row]) -> Columns:
         "best %": [_percent_of(row, "best_value") for row in rows],
         "spread": [_points_of(row, "spread") for row in rows],
         "by chance": [_points_of(row, "by_chance") for row in rows],
-        "p": [f"{row['probability']:.3f}" if pd.notna(row["probability"]) else DASH for row in rows],
+        "p": [
+            f"{row['probability']:.3f}" if pd.notna(row["probability"]) else DASH for row in rows
+        ],
     }
 
 
@@ -364,7 +480,11 @@ def _marks(row: Row) -> str:
 def _with_loss(row: Row | None) -> Cell:
     if row is None or math.isnan(row["value"]):
         return Cell(DASH)
-    loss = "" if math.isnan(row["loss"]) else f"({points(-row['loss'] if row['higher_is_better'] else row['loss'])})"
+    loss = (
+        ""
+        if math.isnan(row["loss"])
+        else f"({points(-row['loss'] if row['higher_is_better'] else row['loss'])})"
+    )
     return Cell(percent(row["value"]), aside=loss, value=row["value"], shared=_is_shared(row))
 
 
@@ -385,8 +505,12 @@ def _ratio_of(row: Row, name: str, scale: float = 1) -> Cell:
     return _shown(row, lambda value: f"{round(scale * value, 2) + 0.0:.2f}", name)
 
 
-def _shown(row: Row | None, form: Callable[[float], str], name: str, low: str = "", high: str = "") -> Cell:
-    """A value with its interval, from the columns ``low`` and ``high``, or from those that are named after the value's."""
+def _shown(
+    row: Row | None, form: Callable[[float], str], name: str, low: str = "", high: str = ""
+) -> Cell:
+    """A value with its interval, from the columns ``low`` and ``high``, or from those that are
+    named after the value's.
+    """
     if row is None or pd.isna(row[name]):
         return Cell(DASH)
     ends = [row.get(end, math.nan) for end in (low or f"{name}_low", high or f"{name}_high")]
