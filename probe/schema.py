@@ -170,7 +170,8 @@ def _path(place: Sequence[str | int]) -> str:
 def _known(form: Any, place: Sequence[str | int]) -> list[str]:
     """The keys of the form that stands at a place inside ``form``."""
     for item in place:
-        form = _entries(form).get(item, form) if isinstance(item, str) else get_args(form)[-1]
+        inner = [one for one in get_args(form) if one not in (..., type(None))]
+        form = _entries(form).get(str(item), inner[-1] if inner else form)
     return list(_entries(form))
 
 

@@ -19,8 +19,8 @@ class Store(Schema):
     rate: float = 1.0
     view: Literal["mean", "frames"] = "mean"
     main: Layer | None = None
-    layers: list[Layer] = []
-    counts: dict[str, float] = {}
+    layers: tuple[Layer, ...] = Field((), strict=False)
+    counts: dict[str, float] | None = None
     stride: int | str | None = None
 
 
