@@ -585,8 +585,8 @@ def killed_at_every_call(folder: str) -> None:
 
             def counted(
                 *arguments: Any,
-                original: Callable[..., Any] = getattr(os, name),
-                name: str = name,  # noqa: B008
+                original: Callable[..., Any] = getattr(os, name),  # noqa: B008
+                name: str = name,
             ) -> Any:
                 if left[0] == 0:
                     if name == "write":
