@@ -28,7 +28,6 @@ from probe.commands.options import (
     model_option,
     seed_option,
     show_search_option,
-    stride_option,
     task_option,
 )
 from probe.commands.printing import (
@@ -136,15 +135,11 @@ def run(
 )
 @inputs_options
 @changes_options
-@condition_options
-@layers_option
-@stride_option
 @extraction_options
-@device_option
+@condition_options
 @seed_option
 @again_option
 @show_search_option
-@limit_option
 @dry_run_option
 @format_option("text", "json")
 def bench(

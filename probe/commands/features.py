@@ -21,10 +21,8 @@ from probe.commands.options import (
     format_option,
     hook_option,
     layers_option,
-    limit_option,
     model_option,
     sha256_option,
-    stride_option,
 )
 from probe.commands.printing import (
     exit_with_failures,
@@ -55,17 +53,14 @@ store_argument = click.argument("store", type=PATH)
     group=STORAGE,
     help="What to keep: frames, segments:n, meanstd or mean.",
 )
-@stride_option
-@layers_option
-@condition_options
 @extraction_options
-@device_option
+@condition_options
 @sha256_option
-@limit_option
 @option(
     "--split",
     "splits",
     multiple=True,
+    callback=lambda _context, _option, splits: splits or None,
     type=click.Choice(["train", "dev", "test"]),
     help="Extract only rows of this split (repeatable; default: all).",
 )
@@ -76,12 +71,10 @@ def extract(
     hooks: tuple[str, ...],
     corpus: str,
     to: Path,
-    view: str,
-    stride: int,
     conditions: "list[Condition]",
     dry_run: bool,
     form: str,
-    **how: Any,
+    **settings: Any,
 ) -> None:
     """Extract every layer of every utterance into feature stores.
 
@@ -100,15 +93,12 @@ def extract(
     from probe.model_names import distinct_models
     from probe.models.plugins.loader import with_hooks
 
-    if stride > 1 and view != "frames":
-        raise UsageError(f"--stride {stride}: only --view frames has a stride, not {view}.")
-    if how["sha256"] is not None and len(models) > 1:
+    if settings["running"].sha256 is not None and len(models) > 1:
         raise UsageError("--sha256: belongs to one model; name one --model.")
-    loaded = load_corpus(corpus, how["audio_root"])
+    loaded = load_corpus(corpus, settings["decoding"].audio_root)
     log_columns(loaded)
-    how |= {"view": f"frames:{stride}" if stride > 1 else view, "splits": how["splits"] or None}
     extractions = [
-        extract_features(model, loaded, to, condition=condition, dry_run=dry_run, **how)
+        extract_features(model, loaded, to, condition=condition, dry_run=dry_run, **settings)
         for model in distinct_models(with_hooks(models, hooks))
         for condition in conditions or (CLEAN,)
     ]

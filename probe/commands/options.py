@@ -4,6 +4,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -352,7 +353,8 @@ model_options = together(
         help="Extra context on each side of a window.",
     ),
 )
-extraction_options = together(
+_extraction_options = together(
+    layers_option,
     option(
         "--dtype",
         type=click.Choice(["float16", "float32", "int8"]),
@@ -386,13 +388,14 @@ extraction_options = together(
     audio_root_option,
     option(
         "--isolate-decode",
+        "isolate",
         is_flag=True,
         group=DECODING,
         help="Decode in a child process: a decoder crash loses one utterance, not the run.",
     ),
     option(
         "--decode-timeout",
-        "decode_timeout_s",
+        "timeout_s",
         type=click.FloatRange(min=0, min_open=True),
         default=60,
         show_default=True,
@@ -416,4 +419,21 @@ extraction_options = together(
         help="CPU threads of the model (default: the fastest number).",
     ),
     memory_option,
+    device_option,
+    limit_option,
 )
+
+
+def extraction_options(function: Callable) -> Callable:
+    """Options of extraction, which reach the command as ``storing``, ``running``, ``decoding``."""
+
+    @functools.wraps(function)
+    def command(**values: Any) -> Any:
+        from probe.extraction.settings import Decoding, Running, Storing
+
+        for name, group in (("storing", Storing), ("running", Running), ("decoding", Decoding)):
+            keys = [item.name for item in fields(group) if item.name in values]
+            values[name] = group(**{key: values.pop(key) for key in keys})
+        return function(**values)
+
+    return _extraction_options(command)
