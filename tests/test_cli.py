@@ -164,7 +164,7 @@ def test_show_says_what_is_inside(
         "0, 1, 2, 3 (final is 3)",
         "432",
         "float16",
-        "failures      0",
+        "failures    0",
         "torch 2.",
     ):
         assert word in shown

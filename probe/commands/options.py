@@ -354,6 +354,7 @@ model_options = together(
     ),
 )
 _extraction_options = together(
+    stride_option,
     layers_option,
     option(
         "--dtype",
