@@ -136,7 +136,9 @@ def test_table_formats(demo: tuple[Path, subprocess.CompletedProcess], command: 
     results = demo[0] / "results"
     rows = json.loads(command("table", "--from", results, "--format", "json").stdout)
     assert all({"model", "task", "layer", "metric", "value", "n"} <= row.keys() for row in rows)
-    layers = json.loads(command("table", "--from", results, "--every-layer", "--format", "json").stdout)
+    layers = json.loads(
+        command("table", "--from", results, "--every-layer", "--format", "json").stdout
+    )
     mine = [
         row
         for row in layers

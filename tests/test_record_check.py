@@ -352,7 +352,8 @@ def test_the_command_lists_what_is_there(tmp_path: Path) -> None:
     assert done.exit_code == 0 and len(done.stdout.splitlines()) == 3
     assert "2 files, 8 records, 1 models, 2 tasks" in done.stderr
     assert (
-        json.loads(CliRunner().invoke(cli, ["records", str(tmp_path), "--format", "json"]).stdout) == listed
+        json.loads(CliRunner().invoke(cli, ["records", str(tmp_path), "--format", "json"]).stdout)
+        == listed
     )
 
 
@@ -430,7 +431,9 @@ def test_names_from_files_command_no_terminal(tmp_path: Path, lines: bytes) -> N
         line: CliRunner().invoke(cli, ["records", str(tmp_path), *line.split()])
         for line in ("", "--format json", "--check")
     }
-    printed["both"] = CliRunner().invoke(cli, ["records", str(tmp_path), "--check", "--format", "json"])
+    printed["both"] = CliRunner().invoke(
+        cli, ["records", str(tmp_path), "--check", "--format", "json"]
+    )
     for done in printed.values():
         assert not [char for char in done.output if not char.isprintable() and char != "\n"]
     assert len(printed[""].stdout.splitlines()) == 1 + len(HOSTILE)

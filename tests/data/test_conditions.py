@@ -876,7 +876,8 @@ def test_the_command_takes_conditions(tones: Callable[..., Path], tmp_path: Path
         "--no-check",
     ]
     both = CliRunner().invoke(
-        cli, [*line, "--condition", "clean", "--condition", "phone", "--condition-file", str(declared)]
+        cli,
+        [*line, "--condition", "clean", "--condition", "phone", "--condition-file", str(declared)],
     )
     assert both.exit_code == 0, both.output
     all_of_it = CliRunner().invoke(
