@@ -196,12 +196,11 @@ def first_sampling(records: pd.DataFrame) -> pd.DataFrame:
     """
     if records.empty:
         return records
-    groups = records.groupby(["task", "corpus"])
-    kept = pd.concat([_first_of(*map(str, names), group) for names, group in groups]).sort_index()
-    return kept.drop_duplicates([*LINE, "recipe", "value"])
+    parts = [_first_of(group) for _, group in records.groupby(["task", "corpus"])]
+    return pd.concat(parts).sort_index().drop_duplicates([*LINE, "recipe", "value"])
 
 
-def _first_of(task: str, corpus: str, records: pd.DataFrame) -> pd.DataFrame:
+def _first_of(records: pd.DataFrame) -> pd.DataFrame:
     """The records of a task's first sampling."""
     places = [records[name] for name in ("model", "condition", "train_condition")]
     samplings: list[tuple[int, str, pd.DataFrame]] = []
@@ -219,7 +218,7 @@ def _first_of(task: str, corpus: str, records: pd.DataFrame) -> pd.DataFrame:
         "task %s, corpus %s: no seed and condition seed that all models and conditions have. "
         "%s stays, which %d of %d have. Left out: %s. Extract and run all with one "
         "--condition-seed and --seed, or keep the records in separate folders.",
-        *(task, corpus, name, n_places, len(covered)),
+        *(records["task"].iloc[0], records["corpus"].iloc[0], name, n_places, len(covered)),
         files_named(records.drop(index=kept.index)),
     )
     return kept

@@ -115,7 +115,7 @@ class Scores:
 
     def _repr_html_(self) -> str:
         """The scores at the chosen layers, for a notebook."""
-        return str(self.chosen()._repr_html_())
+        return self.chosen().to_html()
 
     @cached_property
     def merged(self) -> pd.DataFrame:

@@ -11,12 +11,8 @@ from probe.measures.metrics import metric_of
 from probe.measures.uncertainty import FEW_BLOCKS
 from probe.reporting.scores import Scores, seed_notes
 from probe.reporting.text import DASH, arrow, one_line
-from probe.reporting.ties import BEST, TIED
 
-NARROWEST = 8  # of a column of names
-NAMES = ("task", "corpus", "condition", "domains", "trained on", "head", "model")
-MARKS = {BEST: "best", TIED: "tied with the best"}
-SHORT_MARKS = {BEST: "best", TIED: "tied"}
+NARROWEST = 10  # of a column of names
 GAP = "  "
 
 
@@ -24,25 +20,36 @@ def terminal_table(scores: Scores, width: int = 80) -> str:
     """The scores at the chosen layers in the metric that chose them, one line for each task and
     model, and for each condition, domain and head where there are several.
 
-    Names are shortened in the middle where a line would be wider than ``width``; on a wide screen
-    marks are written out.
+    Where a line would be wider than ``width``, the task stands above its models instead, and names
+    that are still too long are shortened in the middle.
     """
     rows = scores.chosen()
     rows = rows[rows["metric"] == rows["select_by"]]
     if rows.empty:
         return "No test scores.\n"
     cells = rows.to_dict("records")
-    columns = _names(rows)
-    columns["metric"] = [f"{row['metric']} {arrow(row['higher_is_better'])}" for row in cells]
-    columns["score"] = [metric_of(row["metric"]).text(row["value"]) for row in cells]
-    columns["95 % interval"] = [_interval(row) for row in cells]
-    columns["layer"] = [DASH if pd.isna(row["layer"]) else one_line(row["layer"]) for row in cells]
-    fitted = columns | {"": [MARKS.get(row["mark"], "") for row in cells]}
-    if _width(fitted) > width:
-        columns[""] = [SHORT_MARKS.get(row["mark"], "") for row in cells]
-        fitted = _fitted(columns, width)
-    lines = [*_lines(fitted), "", *_notes(rows)]
-    return "\n".join(line[:width].rstrip() for line in lines).rstrip() + "\n"
+    names = _names(rows)
+    model = names.pop("model")
+    names["metric"] = [f"{row['metric']} {arrow(row['higher_is_better'])}" for row in cells]
+    columns: dict[str, Sequence[str]] = {
+        "model": model,
+        "score": [metric_of(row["metric"]).text(row["value"]) for row in cells],
+        "95 % interval": [_interval(row) for row in cells],
+        "layer": [DASH if pd.isna(row["layer"]) else one_line(row["layer"]) for row in cells],
+        "": [row["mark"] for row in cells],
+    }
+    if _width({**names, **columns}) <= width:
+        lines = _lines({**names, **columns})
+    else:
+        head, *body = _lines(_fitted(columns, width))
+        above = [", ".join(filter(None, place)) for place in zip(*names.values(), strict=True)]
+        lines = [head]
+        for number, line in enumerate(body):
+            if number == 0 or above[number] != above[number - 1]:
+                lines += ["", _shortened(above[number], width)]
+            lines.append(line)
+    notes = _notes(rows)
+    return "".join(f"{line.rstrip()}\n" for line in [*lines, *([""] if notes else []), *notes])
 
 
 def _names(rows: pd.DataFrame) -> dict[str, list[str]]:
@@ -70,20 +77,10 @@ def _interval(row: Mapping[Hashable, Any]) -> str:
 
 
 def _fitted(columns: Mapping[str, Sequence[str]], width: int) -> dict[str, Sequence[str]]:
-    """The columns with the widest names shortened until a line fits."""
-    fitted = dict(columns)
-    while (excess := _width(fitted) - width) > 0:
-        widths = {name: max(map(_cells, fitted[name])) for name in NAMES if name in fitted}
-        widest = max(widths, key=lambda name: widths[name])
-        if widths[widest] <= NARROWEST:
-            break
-        others = [size for name, size in widths.items() if name != widest]
-        target = max(
-            [NARROWEST, widths[widest] - excess, *(s for s in others if s < widths[widest])]
-        )
-        target = min(target, widths[widest] - 1)
-        fitted[widest] = [_shortened(text, target) for text in fitted[widest]]
-    return fitted
+    """The columns, with models shortened so that a line fits."""
+    widest = max(map(_cells, columns["model"]))
+    room = max(NARROWEST, widest - max(0, _width(columns) - width))
+    return {**columns, "model": [_shortened(text, room) for text in columns["model"]]}
 
 
 def _shortened(text: str, width: int) -> str:
