@@ -166,7 +166,7 @@ def listen(
             optional=["seconds", "file"],
         )
     click.echo(
-        f"{to}: {len(rows)} files, lowered by {-written.gain_db:.1f} dB so that none clips",
+        f"{to}: {len(rows)} files, lowered by {abs(written.gain_db):.1f} dB so that none clips",
         err=True,
     )
     picture = to / "spectrograms.png"

@@ -104,4 +104,4 @@ def test_the_command_prints_a_table(
     assert clean.split()[1] == "clean" and clean.split()[-2] == "-"
     assert float(noisy.split()[-2]) == pytest.approx(7, abs=0.01)
     assert all((tmp_path / "heard" / line.split()[-1]).is_file() for line in (clean, noisy))
-    assert "2 sounds, gain of all so that none clips: 0.0 dB" in done.stderr
+    assert "2 files, lowered by 0.0 dB so that none clips" in done.stderr
