@@ -14,6 +14,8 @@ import click
 from probe.errors import EXIT_FAILURE, EXIT_SOME_FAILED, listed
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from probe.extraction.extract import Extraction
 
 GAP = "  "
@@ -72,6 +74,18 @@ def print_facts(facts: dict[str, Any]) -> None:
         text = f"{name:<{indent}}{plain(str(value))}"
         width = terminal_width()
         click.echo(textwrap.fill(text, width, subsequent_indent=" " * indent) if width else text)
+
+
+def print_scores(records: "pd.DataFrame", all_heads: bool = False) -> None:
+    """Print the scores at the chosen layers: a table for the terminal, Markdown into a file."""
+    from probe.reporting.scores import Scores
+    from probe.reporting.tables import formats
+    from probe.reporting.tables.terminal import terminal_table
+
+    if width := terminal_width():
+        click.echo(terminal_table(Scores.of(records, all_heads), width), nl=False)
+    else:
+        click.echo(formats.scores(records, "md", all_heads=all_heads), nl=False)
 
 
 def print_extractions(extractions: "list[Extraction]", dry_run: bool, form: str) -> None:

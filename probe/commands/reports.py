@@ -18,7 +18,7 @@ from probe.commands.options import (
     format_option,
     records_option,
 )
-from probe.commands.printing import plain, print_files, print_json, print_table
+from probe.commands.printing import plain, print_files, print_json, print_table, terminal_width
 from probe.errors import EXIT_FAILURE, UsageError
 from probe.files import require_writable
 
@@ -132,8 +132,10 @@ def _table(
 ) -> "tuple[pd.DataFrame, str]":
     """The records that the filters keep, and the table that the options describe."""
     from probe.reporting.filters import early, kept, parse_term
+    from probe.reporting.scores import Scores
     from probe.reporting.tables import formats
     from probe.reporting.tables.pivot import arranged, pivoted
+    from probe.reporting.tables.terminal import terminal_table
 
     by, pivot, robust = view["by"], view["pivot"], view["robust"]
     ways = {"--every-layer": every_layer and not robust, "--robust": robust, "--by": by}
@@ -147,7 +149,11 @@ def _table(
     records, late = kept(_read(*results), filter(early, terms)), list(filterfalse(early, terms))
     if robust and (late or sort):
         raise UsageError("--robust takes neither --sort nor a --filter of scores.")
-    form = "md" if form in (None, "text") else form
+    width = terminal_width()
+    form = form or ("text" if width else "md")
+    if form == "text" and not (chosen or late or sort):
+        return records, terminal_table(Scores.of(records, all_heads), width or 100)
+    form = "md" if form == "text" else form
     if robust:
         text = formats.robustness(records, form, every_layer, baseline, all_heads, excel_safe)
     elif by:
