@@ -20,6 +20,8 @@ from tones import write_tones
 
 from probe import cli
 
+OF_PROCESS = {"capture_output": True, "text": True, "timeout": 900, "check": False}
+
 torch.set_num_threads(1)
 os.environ["PROBE_CACHE"] = (
     ""  # no certificate of another run, and none is left in the user's cache
@@ -71,10 +73,7 @@ def command() -> Callable[..., subprocess.CompletedProcess]:
     def run(*arguments: object, **keywords: Any) -> subprocess.CompletedProcess:
         line = list(map(str, arguments))
         if "env" in keywords:
-            return subprocess.run(
-                [sys.executable, "-m", "probe", *line],
-                **(dict(capture_output=True, text=True, timeout=900, check=False) | keywords),
-            )
+            return subprocess.run([sys.executable, "-m", "probe", *line], **(OF_PROCESS | keywords))
         stdout, stderr = io.StringIO(), io.StringIO()
         with (
             contextlib.chdir(keywords.get("cwd", ".")),
