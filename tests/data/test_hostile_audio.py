@@ -33,7 +33,7 @@ import os, resource, sys
 resource.setrlimit(resource.RLIMIT_AS, ({ADDRESS_SPACE}, {ADDRESS_SPACE}))
 with open(sys.argv[1], "a") as file:
     print(os.getpid(), file=file)
-from probe.data.decoder_process import main
+from probe.data.guarded_decoding import main
 main()
 """
 
