@@ -134,7 +134,8 @@ class Decoder:
 
     def _within(self, seconds: float, function: Callable[[], Any]) -> Any:
         """What ``function`` returns or raises in a thread that is abandoned when time is over."""
-        self._outcome = outcome = queue.SimpleQueue()
+        outcome: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._outcome = outcome
 
         def put() -> None:
             try:

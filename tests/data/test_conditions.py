@@ -22,9 +22,9 @@ from probe.data.conditions.condition import (
     parse_condition,
 )
 from probe.data.conditions.effects import EFFECTS, MP3_RATES_HZ, Effect, File, Word
+from probe.data.conditions.filters import simulated_response
+from probe.data.conditions.grammar import PRESETS
 from probe.data.conditions.loudness import active_rms, decibels, rms
-from probe.data.conditions.rooms import simulated_response
-from probe.data.conditions.severities import PRESETS
 from probe.data.corpus import load_corpus
 from probe.errors import ProbeError, UsageError, UtteranceError
 from probe.extraction.extract import Extraction, extract, recipe_of
@@ -529,7 +529,7 @@ def test_clean_audio_has_the_recipe_it_always_had() -> None:
         ("noise:white,loud@10dB", "has no setting 'white'|has no setting 'loud'|is 'loud'"),
         ("noise:babble,talker=3@10dB", "Did you mean 'talkers'"),
         ("noise:babble,talkers=2.5@10dB", "a whole number from 1 to 20"),
-        ("noise:babble,talkers=3,talkers=4@10dB", "talkers stands twice"),
+        ("noise:babble,talkers=3,talkers=4@10dB", "talkers occurs twice"),
         ("noise:files@10dB", "files without a value"),
         ("noise:files=@10dB", "no file"),
         ("reverb:rt60", "rt60 without a value"),
@@ -869,7 +869,7 @@ def test_one_name_for_different_files_is_refused(tmp_path: Path) -> None:
     first, other = map(parse_condition, texts)
     assert list(distinct([first, first])) == [first.name] == [other.name]
     with pytest.raises(
-        UsageError, match=r"noise:files=n\.wav@10dB: stands for different files or seeds"
+        UsageError, match=r"noise:files=n\.wav@10dB: means different files or seeds"
     ):
         distinct([first, other])
 
