@@ -165,7 +165,7 @@ def distinct(conditions: Iterable[Condition]) -> dict[str, Condition]:
         if by_name.setdefault(condition.name, condition) != condition:
             raise UsageError(
                 f"--condition {condition.name}: means different files or seeds; it contains only "
-                "the names of files. Give them names of their own in a TOML file (--conditions)."
+                "the names of files. Give them names of their own in a TOML file (--condition-file)."
             )
     return by_name
 
