@@ -107,7 +107,7 @@ def _draw(axes: "Axes", item: HeatMap) -> None:
     """Draw one map, the first row at the bottom."""
     grid = item.values.to_numpy(float)
     span = max(item.most - item.least, 1e-9)
-    ends = {"vmin": item.least, "vmax": item.least + span}
+    ends: dict[str, Any] = {"vmin": item.least, "vmax": item.least + span}
     image = axes.imshow(grid, origin="lower", aspect="auto", cmap=COLOURS, **ends)
     rows, columns = _names(item.values.index), _names(item.values.columns)
     step = 1 if item.has_texts or len(rows) <= 13 else 4
@@ -197,9 +197,9 @@ def _domain_map(title: str, cells: pd.DataFrame, ends: tuple[float, float]) -> H
     # The first row is drawn at the top, as in a table.
     values = cells.pivot(**place, values="value").iloc[::-1]
     names = [f"{train} ({layer[train]})" if train in layer else train for train in values.index]
-    texts = cells.assign(text=texts).pivot(**place, values="text").iloc[::-1].fillna(DASH)
+    shown = cells.assign(text=texts).pivot(**place, values="text").iloc[::-1].fillna(DASH)
     axes = ("tested on", "trained on (layer)")
-    return HeatMap(title, values.set_axis(names), texts, *ends, axes)
+    return HeatMap(title, values.set_axis(names), shown, *ends, axes)
 
 
 def search_figure(records: pd.DataFrame, width: str = "double") -> "Figure":
@@ -249,9 +249,9 @@ def _search_map(cells: pd.DataFrame, rows: pd.DataFrame) -> HeatMap:
         ],
         columns=["row", "setting", "score"],
     )
-    best = "max" if first["higher_is_better"] else "min"
-    values = entries.pivot_table(index="row", columns="setting", values="score", aggfunc=best)
-    values = values.reindex(cells["row"].unique())
+    scores = entries.groupby(["row", "setting"])["score"]
+    best = scores.max() if first["higher_is_better"] else scores.min()
+    values = best.unstack().reindex(cells["row"].unique())
     columns = {value: column for column, value in enumerate(values.columns)}
     chosen = [
         (row, columns[choice[setting]])
@@ -268,8 +268,8 @@ def _search_map(cells: pd.DataFrame, rows: pd.DataFrame) -> HeatMap:
         f"{first['model']}: {title}" if first["model"] else title,
         values.set_axis([f"{value:g}" for value in values.columns], axis="columns"),
         texts,
-        float(values.min(axis=None)),
-        float(values.max(axis=None)),
+        values.min().min(),
+        values.max().max(),
         (setting.replace("_", " "), "layer" if first["model"] else ""),
         chosen,
     )

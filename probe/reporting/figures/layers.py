@@ -129,12 +129,14 @@ def _draw_curves(
         look = looks[series] | {"linestyle": style.DASHED}
         _draw_level(axes, [left, end], pd.concat([line, line]), series, look)
     axes.set_xlabel("relative depth" if axis == "depth" else "layer")
-    numbers = {str(n): n for n in range(0, int(right) + 1, _tick_step(right))}
+    numbers: list[Any] = list(range(0, int(right) + 1, _tick_step(right)))
     if axis == "depth":
-        numbers = {f"{quarter / 4:g}": quarter / 4 for quarter in range(5)}
+        numbers = [quarter / 4 for quarter in range(5)]
     conv = cells["layer"].eq("conv").any() if axis == "depth" else left < 0
     # The label of conv stands one line lower than the numbers, which are near.
-    ticks = ({"\nconv": -APART if axis == "depth" else -1} if conv else {}) | numbers
+    ticks = ({"\nconv": -APART if axis == "depth" else -1} if conv else {}) | {
+        f"{number:g}": number for number in numbers
+    }
     axes.set_xticks(list(ticks.values()), list(ticks))
 
 

@@ -73,7 +73,7 @@ STYLE = {
     "svg.hashsalt": "layerprobe",
     "pdf.fonttype": 42,  # publishers refuse Type 3
 }
-Look = Mapping[str, Any]
+Look = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -217,9 +217,7 @@ def looks(series: Iterable[str], flat: Iterable[str] = ()) -> dict[str, dict[str
     }
 
 
-def legend_of(
-    lines: Mapping[str, Look], marks: Mapping[str, Look], intervals: bool = False
-) -> list[Any]:
+def legend_of(lines: dict[str, Look], marks: dict[str, Look], intervals: bool = False) -> list[Any]:
     """Handles of the lines, of the meanings of marks, and of the intervals.
 
     Args:
