@@ -23,6 +23,7 @@ from probe.errors import ProbeError
 from probe.evaluation import run as evaluation_run
 from probe.evaluation.layer_similarity import similarity
 from probe.extraction.extract import extract
+from probe.extraction.settings import Running, Storing
 from probe.models.catalogue import open_model
 from probe.models.check import check_model
 from probe.models.sources.known import known_models
@@ -375,7 +376,9 @@ def test_a_folder_that_takes_no_file_is_refused_before_the_work(
         tmp_path / "features",
         tmp_path / "file" / "to",
     )
-    store = extract("mfcc", manifest, features, view="frames", check=False).store
+    store = extract(
+        "mfcc", manifest, features, storing=Storing(view="frames"), running=Running(check=False)
+    ).store
     (tmp_path / "file").write_text("no folder")
     for arguments in WRITING:
         words = arguments.format(manifest=manifest, features=features, store=store, to=to).split()

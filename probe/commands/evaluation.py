@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from probe.commands.options import CHANGED, HEARD, HOW, options
+from probe.commands.options import CHANGED, HEARD, HOW, decoding_of, options, running_of, storing_of
 from probe.commands.printing import (
     conditions_of,
     exit_with_failures,
@@ -204,7 +204,9 @@ def bench(
         {task.name: task for task in (open_task(task, overrides) for task in tasks)}.values()
     )
     heard = conditions_of(texts, declared, condition_seed) if texts or declared else None
+    storing, running, decoding = storing_of(how), running_of(how), decoding_of(how)
     how |= {"conditions": heard, "condition_seed": condition_seed, "dry_run": dry_run}
+    how |= {"storing": storing, "running": running, "decoding": decoding}
     done = run_bench(with_hooks(models, hooks), opened, corpus, to, **how)
     if dry_run or as_json:
         print_extractions(done.extractions, dry_run, as_json)

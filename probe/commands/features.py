@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from probe.commands.options import HEARD, HOW, options
+from probe.commands.options import HEARD, HOW, decoding_of, options, running_of, storing_of
 from probe.commands.printing import (
     conditions_of,
     exit_with_failures,
@@ -45,17 +45,13 @@ def extract(
     hooks: tuple[str, ...],
     corpus: str,
     to: Path,
-    view: str,
-    stride: int,
-    sha256: str | None,
     texts: tuple[str, ...],
     declared: Path | None,
     condition_seed: int,
-    audio_root: Path | None,
     splits: tuple[str, ...],
     dry_run: bool,
     as_json: bool,
-    **how: Any,
+    **values: Any,
 ) -> None:
     """Dump every layer of every utterance; continue where an earlier run was interrupted."""
     from probe.data.corpus import load_corpus
@@ -64,21 +60,24 @@ def extract(
     from probe.model_names import distinct_models
     from probe.models.plugins.loader import with_hooks
 
-    if stride > 1 and view != "frames":
-        raise UsageError(f"--stride {stride}: only --view frames has a stride, not {view}.")
-    if sha256 is not None and len(models) > 1:
+    storing = storing_of(values, splits=splits or None)
+    running, decoding = running_of(values), decoding_of(values)
+    if running.sha256 is not None and len(models) > 1:
         raise UsageError("--sha256: belongs to one model; name one --model.")
-    loaded = load_corpus(corpus, audio_root)
+    loaded = load_corpus(corpus, decoding.audio_root)
     log_columns(loaded)
-    how |= {
-        "view": f"frames:{stride}" if stride > 1 else view,
-        "sha256": sha256,
-        "audio_root": audio_root,
-    }
-    how |= {"splits": splits or None, "dry_run": dry_run}
     heard = conditions_of(texts, declared, condition_seed)
     done = [
-        extract_features(model, loaded, to, condition=condition, **how)
+        extract_features(
+            model,
+            loaded,
+            to,
+            condition=condition,
+            storing=storing,
+            running=running,
+            decoding=decoding,
+            dry_run=dry_run,
+        )
         for model in distinct_models(with_hooks(models, hooks))
         for condition in heard
     ]

@@ -2,11 +2,16 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from probe.errors import UsageError
+
+if TYPE_CHECKING:
+    from probe.extraction.settings import Decoding, Running, Storing
 
 
 def options(*names: str) -> Callable[[Callable], Callable]:
@@ -213,12 +218,13 @@ SHARED: dict[str, Callable[[Callable], Callable]] = {
     ),
     "isolate_decode": click.option(
         "--isolate-decode",
+        "isolate",
         is_flag=True,
         help="Decode in a child process: a crash of the decoder costs one utterance.",
     ),
     "decode_timeout": click.option(
         "--decode-timeout",
-        "decode_timeout_s",
+        "timeout_s",
         type=click.FloatRange(min=0, min_open=True),
         default=60,
         show_default=True,
@@ -275,6 +281,32 @@ SHARED: dict[str, Callable[[Callable], Callable]] = {
         help="Of curves over layers: the layer's number, or 0 to 1 in every model.",
     ),
 }
+
+
+def storing_of(values: dict[str, Any], **further: Any) -> "Storing":
+    """The group `Storing` of the values of options, which are taken out of ``values``."""
+    from probe.extraction.settings import Storing
+
+    return Storing(**_taken(values, Storing), **further)
+
+
+def running_of(values: dict[str, Any]) -> "Running":
+    """The group `Running` of the values of options, which are taken out of ``values``."""
+    from probe.extraction.settings import Running
+
+    return Running(**_taken(values, Running))
+
+
+def decoding_of(values: dict[str, Any]) -> "Decoding":
+    """The group `Decoding` of the values of options, which are taken out of ``values``."""
+    from probe.extraction.settings import Decoding
+
+    return Decoding(**_taken(values, Decoding))
+
+
+def _taken(values: dict[str, Any], group: type) -> dict[str, Any]:
+    return {item.name: values.pop(item.name) for item in fields(group) if item.name in values}
+
 
 # What is done to the audio that is heard.
 HEARD = ("condition", "conditions", "condition_seed")

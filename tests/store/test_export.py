@@ -19,6 +19,7 @@ from test_extract import Windows, files_of, write_audio, write_manifest
 import probe
 from probe.errors import ProbeError
 from probe.extraction.extract import extract as extract_checked
+from probe.extraction.settings import Storing
 from probe.store.feature_store import FeatureStore
 
 extract = functools.partial(extract_checked, check=False)
@@ -45,7 +46,9 @@ def extracted(
     manifest = write_manifest(tmp_path, NAMES)
     keywords = dict(request.param)
     widths = dict(zip("012", keywords.pop("widths", (4, 4, 4)), strict=True))
-    done = extract(Windows(layers=widths), manifest, tmp_path / "features", **keywords)
+    done = extract(
+        Windows(layers=widths), manifest, tmp_path / "features", storing=Storing(**keywords)
+    )
     return FeatureStore(done.store), manifest
 
 
