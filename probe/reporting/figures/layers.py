@@ -128,15 +128,15 @@ def _draw_curves(
         end = right + number * STEP * (right - left)
         look = looks[series] | {"linestyle": style.DASHED}
         _draw_level(axes, [left, end], pd.concat([line, line]), series, look)
-    axes.set_xlabel("relative depth" if axis == "depth" else "layer")
-    numbers: list[Any] = list(range(0, int(right) + 1, _tick_step(right)))
-    if axis == "depth":
-        numbers = [quarter / 4 for quarter in range(5)]
-    conv = cells["layer"].eq("conv").any() if axis == "depth" else left < 0
+    ticks: dict[str, float] = {}
     # The label of conv stands one line lower than the numbers, which are near.
-    ticks = ({"\nconv": -APART if axis == "depth" else -1} if conv else {}) | {
-        f"{number:g}": number for number in numbers
-    }
+    if axis == "depth":
+        ticks |= {"\nconv": -APART} if cells["layer"].eq("conv").any() else {}
+        ticks |= {f"{quarter / 4:g}": quarter / 4 for quarter in range(5)}
+    else:
+        ticks |= {"\nconv": -1} if left < 0 else {}
+        ticks |= {str(number): number for number in range(0, int(right) + 1, _tick_step(right))}
+    axes.set_xlabel("relative depth" if axis == "depth" else "layer")
     axes.set_xticks(list(ticks.values()), list(ticks))
 
 
