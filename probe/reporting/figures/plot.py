@@ -8,7 +8,6 @@ import pandas as pd
 
 from probe.errors import ProbeError, listed
 from probe.records import read_records
-from probe.reporting.comparable_files import comparable
 from probe.reporting.domain_gaps import crossed
 from probe.reporting.figures.budgets import budgets_figure
 from probe.reporting.figures.conditions import conditions_figure
@@ -16,6 +15,7 @@ from probe.reporting.figures.det import det_figure, det_rows
 from probe.reporting.figures.heat_map import domains_figure, search_figure
 from probe.reporting.figures.layers import curves_figure, usual_rows
 from probe.reporting.figures.style import write_figure
+from probe.reporting.filters import comparable
 from probe.reporting.losses import CLEAN, condition_rows
 from probe.reporting.rows import budget_rows, layer_rows, summary_rows
 from probe.reporting.tables.similarity_tables import read_similarity, similarity_figure

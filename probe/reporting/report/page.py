@@ -22,9 +22,9 @@ import pandas as pd
 from probe.errors import listed
 from probe.files import write_atomically
 from probe.records import CHOICE, NO_LAYER, chosen_layers
-from probe.reporting.comparable_files import comparable
 from probe.reporting.domain_gaps import crossed
-from probe.reporting.losses import WORST, condition_rows, first_sampling
+from probe.reporting.filters import comparable, first_sampling
+from probe.reporting.losses import WORST, condition_rows
 from probe.reporting.report.repeat_commands import commands, in_order
 from probe.reporting.report.summary import answers, baselines, headline, near_chance
 from probe.reporting.report.utterances import error_rows, outcome_faults
