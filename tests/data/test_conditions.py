@@ -644,7 +644,7 @@ def test_silence_and_bad_sounds_are_refused(tmp_path: Path, noises: Path) -> Non
         opened("noise:files=silent.wav@10dB", folder=tmp_path)
     soundfile.write(tmp_path / "click.wav", np.ones(400), RATE_HZ)
     with pytest.raises(
-        ProbeError, match=r"click\.wav: 25 ms of sound; expected 0\.1 s of noise at least"
+        ProbeError, match=r"click\.wav: 25 ms of sound; expected at least 0\.1 s of noise"
     ):
         opened("noise:files=click.wav@10dB", folder=tmp_path)
     soundfile.write(tmp_path / "offset.wav", np.full(8000, 0.5), RATE_HZ)
@@ -678,9 +678,9 @@ def test_conditions_are_declared_in_toml(noises: Path) -> None:
     assert (kitchen.name, kitchen.seed) == ("kitchen", 3)
     assert open_condition(kitchen, RATE_HZ) is not None, "paths start from the file's folder"
     for content, message in (
-        ("x = 1", r"found x, no \[conditions\]; expected only"),
-        ('x = 1\n[conditions]\na = "telephone"', "found x; expected only"),
-        ("[conditions]", "conditions, empty or no table"),
+        ("x = 1", "found x; expected only a table"),
+        ('x = 1\n[conditions]\na = "telephone"', "found x, conditions; expected only"),
+        ("[conditions]", "found conditions; expected only a table .* that has lines"),
         ('[conditions]\nclean = "telephone"', "'clean' is no name"),
         ('[conditions]\nnoise = "telephone"', "'noise' is no name"),
         ("[conditions]\na = 1", "a is 1; expected a text"),

@@ -190,7 +190,7 @@ def declared_conditions(path: Path | str, seed: int = 0) -> dict[str, Condition]
     if list(content) != ["conditions"] or not isinstance(table, dict) or not table:
         raise UsageError(
             f"{file}: found {', '.join(content) or 'nothing'}; expected only a table [conditions] "
-            'with lines such as kitchen = "noise:white@10dB".'
+            'that has lines such as kitchen = "noise:white@10dB".'
         )
     return {name: _declared(file, name, text, seed) for name, text in table.items()}
 
