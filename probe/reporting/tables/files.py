@@ -15,9 +15,9 @@ import pandas as pd
 
 from probe.files import write_atomically
 from probe.reporting.domain_gaps import crossed
-from probe.reporting.figures.condition_curves import conditions_figure
+from probe.reporting.figures.conditions import conditions_figure
 from probe.reporting.figures.det import det_figure, det_rows
-from probe.reporting.figures.layer_curves import curves_figure, usual_rows
+from probe.reporting.figures.layers import curves_figure, usual_rows
 from probe.reporting.figures.style import missing_matplotlib, write_figure
 from probe.reporting.filters import comparable
 from probe.reporting.losses import CONDITIONS, GAPS, GROUPS, Losses, chosen_rows
@@ -422,7 +422,7 @@ def write_tables(
     begins otherwise is left with a warning.
 
     Args:
-        axis: of the curves, see `probe.reporting.figures.layer_curves`.
+        axis: of the curves, see `probe.reporting.figures.layers`.
         baseline: of the robustness tables, see `probe.reporting.model_robustness.baseline_of`.
 
     Raises:
