@@ -164,7 +164,7 @@ def test_a_folder_that_is_not_installed_is_a_note(monkeypatch: pytest.MonkeyPatc
         ("soundfile", "probe.data.audio", "soxr"),
         ("h5py", "probe.store.shards", "h5py"),
         ("scikit-learn", "probe.heads.linear.linear_probe", "sklearn.base"),
-        ("pandas", "probe.reporting.rows", "pandas"),
+        ("pandas", "probe.reporting.scores", "pandas"),
         ("jiwer", "probe.measures.transcription", "jiwer"),
     ],
 )

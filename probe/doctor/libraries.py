@@ -22,7 +22,7 @@ IMPORTS: dict[str, Callable[[], object]] = {
     "soundfile, soxr": lambda: import_module("probe.data.audio"),
     "h5py": lambda: import_module("probe.store.shards"),
     "scikit-learn": lambda: import_module("probe.heads.linear.linear_probe"),
-    "pandas": lambda: import_module("probe.reporting.rows"),
+    "pandas": lambda: import_module("probe.reporting.scores"),
     "jiwer": lambda: import_module("probe.measures.transcription"),
 }
 
