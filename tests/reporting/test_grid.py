@@ -425,18 +425,14 @@ def test_a_pivot_shows_any_fields() -> None:
     records = frame(
         *plain(), *(replace(item, seed=1, value=(item.value or 0) / 2) for item in plain())
     )
-    (found,) = pivoted(
-        records,
-        ["layer"],
-        ["seed", "model"],
-        [parse_term("task=digits"), parse_term("model!=fbank")],
-    )
+    terms = [parse_term("task=digits"), parse_term("model!=fbank")]
+    (found,) = pivoted(records, ["layer"], ["seed", "model"], terms)
     assert (
         cells(found)["1", "seed 0 org/a"] == "74.0" and cells(found)["1", "seed 1 org/a"] == "37.0"
     )
     assert [row[0].text for row in found.rows] == ["0", "1", "2", "final"]
-    with pytest.raises(ProbeError, match=r"which differ in .*seed \(0, 1\)"):
-        pivoted(records, ["layer"], ["model"])
+    (mean,) = pivoted(records, ["layer"], ["model"], terms)
+    assert cells(mean)["1", "org/a"] == "55.5" and mean.notes == ["mean of 2 seeds"]
 
 
 def test_a_cell_that_would_hold_two_scores_is_refused_and_what_differs_is_named() -> None:

@@ -1149,7 +1149,7 @@ def test_a_minus_sign_or_a_bar_in_a_name_cannot_break_a_table() -> None:
 def test_curves_run_from_clean_to_severe_with_a_line_per_model() -> None:
     if missing_matplotlib():
         pytest.skip(missing_matplotlib())
-    from probe.reporting.figures.condition_curves import conditions_figure
+    from probe.reporting.figures.conditions import conditions_figure
 
     rows = condition_rows(frame(*planted()))
     figure = conditions_figure(rows)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from probe.files import write_atomically
-from probe.reporting.figures.condition_curves import conditions_figure
+from probe.reporting.figures.conditions import conditions_figure
 from probe.reporting.figures.det import det_figure, det_rows
-from probe.reporting.figures.layer_curves import curves_figure, usual_rows
+from probe.reporting.figures.layers import curves_figure, usual_rows
 from probe.reporting.figures.style import missing_matplotlib, write_figure
 from probe.reporting.filters import Term, kept, ordered
 from probe.reporting.losses import CONDITIONS, GAPS, GROUPS, Losses
@@ -181,7 +181,7 @@ def write_tables(
 
     Args:
         records: scores, or records as `probe.records.read_records` returns them.
-        axis: of the curves, see `probe.reporting.figures.layer_curves`.
+        axis: of the curves, see `probe.reporting.figures.layers`.
         baseline: of the robustness tables, see `probe.reporting.losses.Losses`.
 
     Raises:
