@@ -94,7 +94,7 @@ def run(
     from probe.models.plugins.loader import with_hooks
     from probe.pipeline import run_tasks
     from probe.records import frame_of
-    from probe.reporting.tables.files import search_table
+    from probe.reporting.tables.score_tables import search_table
 
     names = list(texts) or [item.name for item in conditions_of((), condition_file, 0)]
     finished = run_tasks(
@@ -209,7 +209,7 @@ def demo(to: Path, seed: int) -> None:
 def _print_results(files: Sequence[Path], to: Path, form: str, show_search: bool = False) -> None:
     """Print the scores of a bench, then where everything is."""
     from probe.records import read_records
-    from probe.reporting.tables.files import search_table
+    from probe.reporting.tables.score_tables import search_table
 
     say_held_warnings()
     if form == "json" or not any((to / "results").glob("*.jsonl")):

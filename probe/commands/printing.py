@@ -29,7 +29,9 @@ def terminal_width() -> int | None:
 
 def print_json(value: Any) -> None:
     """Print indented JSON."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    from probe.reporting.text import json_text
+
+    click.echo(json_text(value), nl=False)
 
 
 def print_table(
@@ -79,13 +81,12 @@ def print_facts(facts: dict[str, Any]) -> None:
 def print_scores(records: "pd.DataFrame", all_heads: bool = False) -> None:
     """Print the scores at the chosen layers: a table for the terminal, Markdown into a file."""
     from probe.reporting.scores import Scores
-    from probe.reporting.tables import formats
+    from probe.reporting.tables import files
     from probe.reporting.tables.terminal import terminal_table
 
-    if width := terminal_width():
-        click.echo(terminal_table(Scores.of(records, all_heads), width), nl=False)
-    else:
-        click.echo(formats.scores(records, "md", all_heads=all_heads), nl=False)
+    scores, width = Scores.of(records, all_heads), terminal_width()
+    text = terminal_table(scores, width) if width else files.scores(scores, "md")
+    click.echo(text, nl=False)
 
 
 def print_extractions(extractions: "list[Extraction]", dry_run: bool, form: str) -> None:
