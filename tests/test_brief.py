@@ -1,5 +1,6 @@
 """What a notebook shows of a result is one short line, whatever the result holds."""
 
+import inspect
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -115,6 +116,22 @@ def test_the_line_says_what_matters_of_a_result(results: list[object]) -> None:
     assert repr(record(low=0.4, high=0.61234)) == (
         "Record(test accuracy 0.5 [0.4, 0.6123], layer 0, linear, digits, org/a)"
     )
+
+
+MOST_PARAMETERS = 8
+# Each of these still takes its settings one by one.
+LONG = {"bench", "fit_strengths", "run", "similarity"}
+
+
+def test_public_functions_take_few_parameters_and_none_that_are_not_named() -> None:
+    signatures = {
+        name: inspect.signature(getattr(probe, name)).parameters
+        for name in probe.__all__
+        if inspect.isfunction(getattr(probe, name))
+    }
+    assert {name for name, items in signatures.items() if len(items) > MOST_PARAMETERS} <= LONG
+    for items in signatures.values():
+        assert all(item.kind is not inspect.Parameter.VAR_KEYWORD for item in items.values())
 
 
 def test_a_table_is_a_table_in_a_notebook(results: list[object]) -> None:
