@@ -24,7 +24,8 @@ from probe.records import Record, outcomes_path, write_records
 from probe.reporting.report.page import content, page, write_report
 from probe.reporting.report.summary import answers, headline, near_chance
 from probe.reporting.report.utterances import WORST, error_rows, outcome_faults
-from probe.reporting.rows import one_line, summary_rows
+from probe.reporting.scores import Scores
+from probe.reporting.text import one_line
 from probe.reporting.ties import BEST, TIED
 
 HOSTILE = [
@@ -61,6 +62,10 @@ HOSTILE = [
     "x" * 300,
     "שלום עולם مرحبا",
 ]
+
+
+def chosen_of(records: pd.DataFrame) -> pd.DataFrame:
+    return Scores.of(records).chosen()
 
 
 def asked(model: str, task: str, values: list[float], **changed: Any) -> list[Record]:
@@ -137,7 +142,7 @@ def test_the_answer_names_the_best_model_its_layer_the_next_and_who_is_near_chan
         *asked("org/b", "words", [0.4, 0.6, 0.5], n_blocks=10),
         *asked("org/c", "words", [0.1, 0.12, 0.1], n_blocks=10),
     ]
-    rows = summary_rows(frame(*records))
+    rows = chosen_of(frame(*records))
     rows["mark"] = np.where(
         rows["model"] == "org/a", BEST, ""
     )  # counts of one kind for all would tie them
@@ -154,7 +159,7 @@ def test_the_answer_names_the_best_model_its_layer_the_next_and_who_is_near_chan
 
 
 def test_many_speakers_need_no_caution_and_a_lone_model_wins_nothing() -> None:
-    (answer,) = answers(summary_rows(frame(*asked("org/a", "words", [0.5, 0.9, 0.7], n_blocks=40))))
+    (answer,) = answers(chosen_of(frame(*asked("org/a", "words", [0.5, 0.9, 0.7], n_blocks=40))))
     assert answer["caution"] == ""
     assert "is the only model" in in_words(answer) and answer["best"] == []
     assert headline([told("a"), told("a"), answer]).startswith(
@@ -163,7 +168,7 @@ def test_many_speakers_need_no_caution_and_a_lone_model_wins_nothing() -> None:
 
 
 def test_a_tied_model_is_named_as_not_told_apart() -> None:
-    rows = summary_rows(
+    rows = chosen_of(
         frame(*asked("org/a", "words", [0.5, 0.9, 0.7]), *asked("org/b", "words", [0.4, 0.88, 0.5]))
     )
     rows.loc[rows["model"] == "org/b", "mark"] = TIED
@@ -184,7 +189,7 @@ def test_no_model_is_called_best_where_models_were_scored_on_different_utterance
     records += [
         replace(item, counts=item.counts | twice) if item.value == 0.6 else item for item in other
     ]
-    (answer,) = answers(summary_rows(frame(*records)))
+    (answer,) = answers(chosen_of(frame(*records)))
     assert in_words(answer).strip() == (
         "No model is called best because the models were scored on different utterances: fbank (layer 1) 30.0 %, org/b (layer 1) 60.0 %."
     )
@@ -196,14 +201,14 @@ def test_no_model_is_called_best_where_models_were_scored_on_different_utterance
         if item.model == "fbank" and item.value == 0.3
     ]
     better = [replace(item, counts=item.counts | {"numerator": [9] * 10}) for item in better]
-    (answer,) = answers(summary_rows(frame(*records, *better)))
+    (answer,) = answers(chosen_of(frame(*records, *better)))
     assert "Not compared because of other test utterances: org/b (layer 1) 60.0 %." in in_words(
         answer
     )
 
 
 def test_other_conditions_stand_below_the_clean_score_the_milder_first() -> None:
-    (answer,) = answers(summary_rows(frame(*disturbed())))
+    (answer,) = answers(chosen_of(frame(*disturbed())))
     assert answer["lead"][0] == ""
     assert [there["where"] for there in answer["elsewhere"]] == ["noise:babble@10dB", "telephone"]
     assert answer["elsewhere"][1]["who"] == "org/a (layer 1)"
@@ -212,7 +217,7 @@ def test_other_conditions_stand_below_the_clean_score_the_milder_first() -> None
 
 def test_where_the_best_is_at_chance_that_is_said() -> None:
     (answer,) = answers(
-        summary_rows(
+        chosen_of(
             frame(
                 *asked("org/a", "words", [0.1, 0.12, 0.1]),
                 *asked("org/b", "words", [0.1, 0.11, 0.1]),
@@ -225,7 +230,7 @@ def test_where_the_best_is_at_chance_that_is_said() -> None:
 def test_the_headline_counts_whose_score_is_best() -> None:
     records = [*asked("org/a", "words", [0.5, 0.9, 0.7]), *asked("org/b", "words", [0.4, 0.6, 0.5])]
     records += [*asked("org/a", "sex", [0.5, 0.9, 0.7]), *asked("org/b", "sex", [0.4, 0.6, 0.5])]
-    assert headline(answers(summary_rows(frame(*records)))).startswith(
+    assert headline(answers(chosen_of(frame(*records)))).startswith(
         "Best score most often: org/a in 2 of 2 tasks. The answers"
     )
 
@@ -250,7 +255,7 @@ def test_tasks_in_which_none_is_told_from_chance_do_not_count() -> None:
         "Best score most often: a in 2 of 2 tasks. 1 of 3 is not counted because no model is significantly better than chance."
     )
     assert headline([told("a"), told("b", chance=True)]) == ""
-    rows = summary_rows(
+    rows = chosen_of(
         frame(*asked("org/a", "words", [0.1, 0.12, 0.1]), *asked("org/a", "sex", [0.5, 0.9, 0.7]))
     )
     assert [answer["chance"] for answer in answers(rows)] == [False, True]
@@ -258,7 +263,7 @@ def test_tasks_in_which_none_is_told_from_chance_do_not_count() -> None:
 
 def test_of_several_best_each_has_its_own_interval_and_a_tied_one_its_name() -> None:
     heard = [{}, {"condition": "telephone"}]
-    rows = summary_rows(
+    rows = chosen_of(
         frame(
             *(
                 item

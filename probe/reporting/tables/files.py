@@ -450,7 +450,10 @@ def write_tables(
         "budgets.csv": to_csv(budgets) if len(budgets) else "",
     }
     curves, trade_offs = [[to / f"{name}.png", to / f"{name}.svg"] for name in ("curves", "det")]
-    there, of_trials = bool((layers["headline"] & layers["value"].notna()).any()), det_rows(records)
+    there, of_trials = (
+        bool((layers["headline"] & layers["value"].notna()).any()),
+        det_rows(Scores.of(records)),
+    )
     return [
         *_write(to, texts, curves, there, lambda: curves_figure(usual_rows(layers), axis)),
         *_write(to, {}, trade_offs, len(of_trials) > 0, lambda: det_figure(of_trials)),

@@ -10,7 +10,7 @@ Of each model of the Hub, into a folder of its own:
   (https://github.com/huggingface/hub-docs/blob/main/modelcard.md) and a table with intervals, to be
   taken over into the model's README.md.
 
-Conventions: the rows are those of `probe.reporting.rows.summary_rows`, test scores at the layer
+Conventions: the rows are those of `probe.reporting.scores.Scores.chosen`, test scores at the layer
 that dev chose. Values are fractions (bits for codelengths). Filter banks, random weights and local
 folders are not on the Hub: they have no files. YAML is written by a few lines of our own: every
 text between double quotes on one line, so that no name can be anything but a text.
@@ -25,11 +25,11 @@ import pandas as pd
 
 from probe.errors import ProbeError
 from probe.files import file_name, write_atomically
+from probe.measures.metrics import CODELENGTH
 from probe.model_names import RANDOM, SPECTRAL, unrevised
 from probe.records import OWN_HEAD, WEIGHTED
-from probe.reporting.rows import specs_of, summary_rows
+from probe.reporting.scores import Scores
 from probe.reporting.tables.files import to_markdown
-from probe.reporting.ties import BITS
 
 Row = Mapping[Hashable, Any]
 REPOSITORY = r"[A-Za-z0-9][\w.-]*/[\w.-]+"  # org/name, the only form of a name on the Hub
@@ -57,28 +57,26 @@ def write_cards(
 
     Raises:
         ProbeError: no model of the Hub, a corpus that no record has, or see
-            `probe.reporting.comparable_files.comparable`.
+            `probe.reporting.scores.Scores.of`.
         OSError: a file cannot be written.
     """
     if unknown := sorted(datasets.keys() - set(records["corpus"])):
         raise ProbeError(
             f"corpus {unknown[0]!r}: no record is of it; there are {', '.join(sorted(set(records['corpus'])))}."
         )
-    rows = summary_rows(records).assign(
-        mark=""
-    )  # best of several models says nothing in the card of one
+    scores = Scores.of(records)
+    rows = scores.chosen().assign(mark="")  # best of several models says nothing in the card of one
     of_model = {str(name): group.iloc[0].to_dict() for name, group in records.groupby("model")}
-    specs = specs_of(records)
     kinds = dict(zip(records["task"], records["kind"], strict=True))
     written, left_out = [], []
     for model, about in of_model.items():
-        if reason := _not_on_hub(specs[model], str(about["revision"])):
+        if reason := _not_on_hub(scores.specs[model], str(about["revision"])):
             left_out.append(f"{model}: {reason}")
             continue
         folder = to / file_name(model)
-        scores = rows[(rows["model"] == model) & rows["value"].notna()]
-        texts = {"model-card.md": _card(specs[model], scores, kinds, datasets)}
-        for task, group in scores[scores["corpus"].isin(list(datasets))].groupby("task"):
+        of_card = rows[(rows["model"] == model) & rows["value"].notna()]
+        texts = {"model-card.md": _card(scores.specs[model], of_card, kinds, datasets)}
+        for task, group in of_card[of_card["corpus"].isin(list(datasets))].groupby("task"):
             texts[f".eval_results/{file_name(str(task))}.yaml"] = yaml(
                 list(_entries(group, about, datasets))
             )
@@ -141,7 +139,7 @@ def _variant(row: Row) -> list[str]:
 
 def _told(row: Row) -> list[str]:
     """What a value is, in words."""
-    unit = "bits per label" if row["metric"] == BITS else "a fraction"
+    unit = "bits per label" if row["metric"] == CODELENGTH.name else "a fraction"
     layer = (
         "a learned sum of all layers"
         if row["layer"] == WEIGHTED
@@ -176,7 +174,7 @@ def _result(row: Row, kinds: Mapping[str, str], datasets: Mapping[str, str]) -> 
     interval: dict[str, float] = (
         {} if pd.isna(row["low"]) else {"low": row["low"], "high": row["high"]}
     )
-    split = "train" if row["metric"] == BITS else "test"
+    split = "train" if row["metric"] == CODELENGTH.name else "test"
     variant = {"config": ", ".join(_variant(row))} if _variant(row) else {}
     return {
         "task": {"type": TASK_TYPES.get(kinds[row["task"]], ELSE), "name": row["task"]},

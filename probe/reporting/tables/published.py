@@ -19,9 +19,9 @@ import pandas as pd
 
 from probe.model_names import RANDOM, unrevised
 from probe.records import OWN_HEAD
-from probe.reporting.rows import seed_notes
-from probe.reporting.tables.cells import DASH, INTERVAL, arrow
+from probe.reporting.scores import seed_notes
 from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, score
+from probe.reporting.text import DASH, INTERVAL, arrow
 
 COLUMNS = [
     "model",
@@ -68,7 +68,7 @@ ROWS = [
     ],
 ]
 NOT_COMPARABLE = "not comparable"
-# Which of our scores -> the column of `probe.reporting.rows.summary_rows`.
+# Which of our scores -> the column of `probe.reporting.scores.Scores.chosen`.
 SCORES = {"best": "value", "weighted": "weighted_value", "final": "final_value"}
 
 
@@ -105,8 +105,8 @@ def published_rows(summary: pd.DataFrame, specs: Mapping[str, str] | None = None
     percent, digit for digit as it was published.
 
     Args:
-        summary: see `probe.reporting.rows.summary_rows`.
-        specs: model -> what it was opened with (`probe.reporting.rows.specs_of`); where a model is
+        summary: see `probe.reporting.scores.Scores.chosen`.
+        specs: model -> what it was opened with (`probe.reporting.scores.Scores.specs`); where a model is
             not in it, its name is.
     """
     rows = [
