@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from exhaustive import mostly_nightly
 from test_curves import curve, frame, layers_of, legend
 from test_det import verified
 from test_tables import crossing, plain
@@ -231,7 +232,7 @@ def test_budgets_stand_at_their_number_of_examples_each_at_its_own_layer() -> No
     assert [text.get_text() for text in axes.get_xticklabels()] == ["50\n5/class", "800\nall"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", mostly_nightly(KINDS, ["conditions", "search"]))
 def test_figures_fit_a_paper_and_their_text_is_legible(kind: str, tmp_path: Path) -> None:
     from matplotlib import style as styles
     from matplotlib.text import Text
@@ -254,7 +255,7 @@ def test_figures_fit_a_paper_and_their_text_is_legible(kind: str, tmp_path: Path
         )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", mostly_nightly(KINDS, ["det", "similarity"]))
 def test_names_are_text_and_neither_formulas_nor_markup(kind: str, tmp_path: Path) -> None:
     svg, pdf = (tmp_path / f"a.{ending}" for ending in ("svg", "pdf"))
     write_figure(drawings(tmp_path / "similarity", HOSTILE)[kind], svg, pdf)
@@ -275,7 +276,7 @@ def test_series_are_told_apart_without_colour() -> None:
     assert len({(str(look["linestyle"]), look["marker"]) for look in looks.values()}) == 40
 
 
-@pytest.mark.parametrize("kind", ["budgets", "search"])
+@pytest.mark.parametrize("kind", mostly_nightly(["budgets", "search"], ["budgets"]))
 def test_equal_records_give_equal_bytes_and_the_picture_says_what_it_holds(
     kind: str, tmp_path: Path
 ) -> None:
@@ -371,7 +372,7 @@ def test_the_command_draws_what_is_asked_for(tmp_path: Path) -> None:
             "similarity",
             {"only": {"metric": ["ckA"]}},
             ProbeError,
-            r"no measure ckA\. There are: cosine, distance, cka, pwcca",
+            r"no measure ckA\. Available: cosine, distance, cka, pwcca",
         ),
         ("domains", {}, ProbeError, "no score across domains to draw"),
         ("budgets", {}, ProbeError, "no learning curve to draw"),

@@ -6,7 +6,7 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -685,9 +685,10 @@ def test_equal_records_give_an_equal_page(tmp_path: Path) -> None:
     assert pages[0] == pages[1]
 
 
-needs_browser = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium here: the page was not opened"
-)
+def in_browser(test: Callable[..., None]) -> Callable[..., None]:
+    """Run a test nightly, where there is a browser."""
+    no_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: the page is not opened")
+    return pytest.mark.nightly(no_browser(test))
 
 
 @pytest.fixture(scope="module")
@@ -722,7 +723,7 @@ def texts(tab: Browser, selector: str) -> list[str]:
     )
 
 
-@needs_browser
+@in_browser
 def test_the_page_opens_without_an_error_or_a_request(tab: Browser, shown: Path) -> None:
     tab.open(shown)
     assert tab.problems == []
@@ -742,7 +743,7 @@ def test_the_page_opens_without_an_error_or_a_request(tab: Browser, shown: Path)
     assert "org/a (layer 1) scores best" in " ".join(texts(tab, ".lead"))
 
 
-@needs_browser
+@in_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_picture_of_the_page_is_not_blank(tab: Browser, shown: Path, scheme: str) -> None:
     tab.send(
@@ -763,7 +764,7 @@ def test_the_picture_of_the_page_is_not_blank(tab: Browser, shown: Path, scheme:
     tab.send("Emulation.setEmulatedMedia", features=[])
 
 
-@needs_browser
+@in_browser
 def test_a_press_on_a_heading_sorts_and_another_turns_around(tab: Browser, shown: Path) -> None:
     tab.open(shown)
     score = texts(tab, "#scores thead th").index("score")
@@ -783,7 +784,7 @@ def test_a_press_on_a_heading_sorts_and_another_turns_around(tab: Browser, shown
     )
 
 
-@needs_browser
+@in_browser
 def test_typing_filters_the_scores(tab: Browser, shown: Path) -> None:
     tab.open(shown)
     before = len(texts(tab, "#scores tbody tr"))
@@ -794,7 +795,7 @@ def test_typing_filters_the_scores(tab: Browser, shown: Path) -> None:
     assert texts(tab, "#scores [role=status]")[0].startswith("1 of ")
 
 
-@needs_browser
+@in_browser
 def test_pointing_and_arrow_keys_read_values_and_boxes_hide_models(
     tab: Browser, shown: Path
 ) -> None:
@@ -824,7 +825,7 @@ def test_pointing_and_arrow_keys_read_values_and_boxes_hide_models(
     )
 
 
-@needs_browser
+@in_browser
 def test_the_page_can_be_read_without_sight_or_mouse(tab: Browser, shown: Path) -> None:
     tab.open(shown)
     bare = {
@@ -849,7 +850,7 @@ def test_the_page_can_be_read_without_sight_or_mouse(tab: Browser, shown: Path) 
     )
 
 
-@needs_browser
+@in_browser
 def test_the_page_fits_a_phone(tab: Browser, shown: Path) -> None:
     tab.open(shown, width=360, height=740)
     assert tab.run("document.documentElement.scrollWidth") <= 360
@@ -858,7 +859,7 @@ def test_the_page_fits_a_phone(tab: Browser, shown: Path) -> None:
     )
 
 
-@needs_browser
+@in_browser
 def test_paper_holds_every_column_and_row(tab: Browser, tmp_path: Path) -> None:
     records = []
     for n in range(60):
@@ -883,7 +884,7 @@ def test_paper_holds_every_column_and_row(tab: Browser, tmp_path: Path) -> None:
     assert edge <= landscape
 
 
-@needs_browser
+@in_browser
 def test_hostile_names_are_text(tab: Browser, tmp_path: Path) -> None:
     records = list(map(counted, asked("org/a", "heard", [0.5, 0.9, 0.7], corpus="one")))
     for number, text in enumerate(HOSTILE):
@@ -928,7 +929,7 @@ def test_hostile_names_are_text(tab: Browser, tmp_path: Path) -> None:
     assert tab.problems == []
 
 
-@needs_browser
+@in_browser
 def test_the_policy_stops_a_script_that_got_in(tab: Browser, shown: Path) -> None:
     tab.open(shown)
     tab.run(
