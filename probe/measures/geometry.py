@@ -92,15 +92,16 @@ class Geometry:
         rms = np.sqrt(squares)
         # Dimensions that differ by less than ROUNDING differ by rounding.
         bound = rms.mean() * (1 + ROUNDING) + OUTLIER_DEVIATIONS * rms.std()
-        found = {"rms": np.sqrt(squares.mean()), "outlier_dims": np.mean(rms > bound)}
+        statistics = {"rms": np.sqrt(squares.mean()), "outlier_dims": np.mean(rms > bound)}
         spectrum = spectrum[spectrum > 0]
         if spectrum.sum() > 0:
             shares = spectrum / spectrum.sum()
-            found["effective_rank"] = np.exp(-np.sum(shares * np.log(shares)))
+            statistics["effective_rank"] = np.exp(-np.sum(shares * np.log(shares)))
         n = self._n_directed
         if n > 1:
-            found["anisotropy"] = (self._directions @ self._directions - n) / (n * (n - 1))
-        return {name: float(f"{value:.6g}") for name, value in found.items() if np.isfinite(value)}
+            statistics["anisotropy"] = (self._directions @ self._directions - n) / (n * (n - 1))
+        finite = {name: value for name, value in statistics.items() if np.isfinite(value)}
+        return {name: float(f"{value:.6g}") for name, value in finite.items()}
 
     def _spread(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(dim,) mean and variances, and a matrix with the covariance's eigenvalues: the smaller

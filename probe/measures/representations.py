@@ -248,12 +248,12 @@ def _pwcca(x: Sample, y: Sample, index: int, products: Tensor) -> tuple[float | 
         return None, None
     correlations = (axes / roots[:, None]) @ products @ (axes_other / roots_other[:, None]).T
     # Once white, float32 is enough (1e-6) and twice as fast.
-    left, found, right = torch.linalg.svd(correlations.float(), full_matrices=False)
+    left, singular, right = torch.linalg.svd(correlations.float(), full_matrices=False)
     weights = [
         ((variates * scale.float()) @ own.float()).abs().sum(dim=1)
         for variates, scale, own in ((left.T, roots, axes), (right, roots_other, axes_other))
     ]
-    one, other = (float((share @ found.clamp(max=1)) / share.sum()) for share in weights)
+    one, other = (float((share @ singular.clamp(max=1)) / share.sum()) for share in weights)
     return one, other
 
 

@@ -1,7 +1,8 @@
 """Condition curves: test scores at the chosen layers over conditions from mild to severe.
 
 There is a panel per question and family of conditions: the clean score stands at the left, then the
-conditions that differ in one number only (`probe.data.conditions.severity.families`), evenly spaced.
+conditions that differ in one number only (`probe.data.conditions.severity.families`), evenly
+spaced.
 Conditions without a family share a panel, as points.
 """
 

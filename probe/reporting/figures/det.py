@@ -37,9 +37,9 @@ def det_rows(scores: Scores) -> pd.DataFrame:
     first seed.
     """
     rows = scores.first_seed.tested
-    shown = rows["metric"].isin([METRIC.name, EER_HULL.name]) & rows["headline"]
-    shown &= rows["value"].notna() & (rows["control"] == "") & (rows["budget"] == "")
-    rows = rows[shown & (rows["layer"] == rows["chosen_layer"])]
+    is_drawn = rows["metric"].isin([METRIC.name, EER_HULL.name]) & rows["headline"]
+    is_drawn &= rows["value"].notna() & (rows["control"] == "") & (rows["budget"] == "")
+    rows = rows[is_drawn & (rows["layer"] == rows["chosen_layer"])]
     return rows.sort_values([*PANEL, "model", "head"], ignore_index=True)
 
 

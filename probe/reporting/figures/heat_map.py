@@ -197,9 +197,9 @@ def _domain_map(title: str, cells: pd.DataFrame, ends: tuple[float, float]) -> H
     # The first row is drawn at the top, as in a table.
     values = cells.pivot(**place, values="value").iloc[::-1]
     names = [f"{train} ({layer[train]})" if train in layer else train for train in values.index]
-    shown = cells.assign(text=texts).pivot(**place, values="text").iloc[::-1].fillna(DASH)
+    cell_texts = cells.assign(text=texts).pivot(**place, values="text").iloc[::-1].fillna(DASH)
     axes = ("tested on", "trained on (layer)")
-    return HeatMap(title, values.set_axis(names), shown, *ends, axes)
+    return HeatMap(title, values.set_axis(names), cell_texts, *ends, axes)
 
 
 def search_figure(scores: Scores, width: str = "double") -> "Figure":

@@ -84,11 +84,11 @@ def page(data: Mapping[str, Any], title: str = TITLE) -> str:
         "base-uri 'none'; form-action 'none'",
         "style": style,
         "script": script,
-        "data": re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", text),
+        "data": re.sub("[<>&]", lambda match: f"\\u{ord(match[0]):04x}", text),
     }
     template = (HERE / "report.html").read_text(encoding="utf-8")
     # One pass, so that placeholders in data are never replaced.
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
 
 
 def content(
@@ -110,7 +110,7 @@ def content(
         errors = pd.DataFrame(error_rows(folders, set(records["file"]) - {""} or None))
         faults = [one_line(line) for line in outcome_faults(folders)]
     questions = _questions(rows)
-    told = answers(rows)
+    entries = answers(rows)
     return {
         "version": __version__,
         "n_records": len(records),
@@ -119,8 +119,8 @@ def content(
         "n_conditions": len(in_order(records["condition"])),
         "baselines": baselines(_distinct(scores.specs.values())),
         "questions": _objects(questions),
-        "headline": headline(told),
-        "answers": told,
+        "headline": headline(entries),
+        "answers": entries,
         "scores": _scores(rows, questions),
         "curves": _curves(scores.layers(marked=False), questions),
         "conditions": _conditions(conditions),
@@ -141,11 +141,11 @@ def _questions(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows.assign(bits=bits, main=is_main, higher=rows["higher_is_better"].astype(bool))
     order = (~is_main).astype(int) + bits
     rows = rows.iloc[np.argsort(order.to_numpy(), kind="stable")].drop_duplicates(PLACE)
-    rows = rows.assign(heard=_heard(rows), label=_labels(rows, PLACE))
-    return rows[[*PLACE, "heard", "label", "bits", "main", "higher"]].reset_index(drop=True)
+    rows = rows.assign(setting=_settings(rows), label=_labels(rows, PLACE))
+    return rows[[*PLACE, "setting", "label", "bits", "main", "higher"]].reset_index(drop=True)
 
 
-def _heard(rows: pd.DataFrame) -> list[str]:
+def _settings(rows: pd.DataFrame) -> list[str]:
     """What is special about the audio and the domains of each row; empty for clean audio."""
     texts = []
     empty = pd.Series("", rows.index)
@@ -163,9 +163,9 @@ def _labels(rows: pd.DataFrame, names: Sequence[str]) -> list[str]:
     places = rows.reindex(columns=[name for name in PLACE if name in names])
     several = {name: rows[name].nunique() > 1 for name in ("corpus", "head") if name in names}
     labels = []
-    for row, heard in zip(rows.to_dict("records"), _heard(places), strict=True):
+    for row, setting in zip(rows.to_dict("records"), _settings(places), strict=True):
         parts = [row["task"], row["corpus"] if several["corpus"] else "", row.get("metric", "")]
-        parts += [heard, row["head"] if several.get("head") else ""]
+        parts += [setting, row["head"] if several.get("head") else ""]
         labels.append(" · ".join(one_line(part) for part in parts if part))
     return labels
 

@@ -78,13 +78,13 @@ def _answer(rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def headline(found: Sequence[Mapping[str, Any]]) -> str:
+def headline(entries: Sequence[Mapping[str, Any]]) -> str:
     """How often each model is best in `answers`, without tasks in which all are near chance; empty
     where fewer than two tasks remain.
 
     The first three models are named, and those that are best as often as the third.
     """
-    counted = [answer for answer in found if answer["best"] and not answer["chance"]]
+    counted = [answer for answer in entries if answer["best"] and not answer["chance"]]
     if len(counted) < 2:
         return ""
     times = Counter(name for answer in counted for name in answer["best"])
@@ -96,10 +96,10 @@ def headline(found: Sequence[Mapping[str, Any]]) -> str:
     if min(times.values()) < least:
         parts.append("others less often")
     sentences = [f"Best score most often: {'; '.join(parts)}."]
-    if near := sum(answer["chance"] for answer in found):
+    if near := sum(answer["chance"] for answer in entries):
         verb = "is" if near == 1 else "are"
         sentences.append(
-            f"{near} of {len(found)} {verb} not counted because no model is significantly better "
+            f"{near} of {len(entries)} {verb} not counted because no model is significantly better "
             "than chance."
         )
     return " ".join([*sentences, "The answers below name ties and uncertain scores."])

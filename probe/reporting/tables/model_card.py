@@ -38,8 +38,9 @@ TASK_TYPES = {
 ELSE = "audio-classification"
 ABOUT_PROBES = """# Layers
 
-Scores of probes on the frozen model, measured with layerprobe: test scores at the layer that is best on dev, with 95 % intervals
-resampled by speaker. They say what a layer makes easy to read, not what the model does when it is fine-tuned.
+Scores of probes on the frozen model, measured with layerprobe: test scores at the layer that is
+best on dev, with 95 % intervals resampled by speaker. They say what a layer makes easy to read, not
+what the model does when it is fine-tuned.
 
 """
 
@@ -91,7 +92,8 @@ def write_cards(
     if not written:
         raise ProbeError(f"none of these models is on the Hub. {'; '.join(left_out)}.")
     left_out += [
-        f"{corpus}: no .eval_results, which need its dataset on the Hub (--dataset {corpus}=org/name)"
+        f"{corpus}: no .eval_results, which need its dataset on the Hub "
+        f"(--dataset {corpus}=org/name)"
         for corpus in sorted(set(rows["corpus"]) - datasets.keys())
     ]
     return written, left_out

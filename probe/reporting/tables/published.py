@@ -51,11 +51,11 @@ def figures() -> dict[str, list[dict[str, str]]]:
     """File name -> its rows, with the columns `COLUMNS`; values are as they were published, percent
     or fractions.
     """
-    found = {}
+    of_files = {}
     for path in sorted(published_folder().glob("*.csv")):
         with path.open(encoding="utf-8", newline="") as file:
-            found[path.name] = list(csv.DictReader(file))
-    return found
+            of_files[path.name] = list(csv.DictReader(file))
+    return of_files
 
 
 @cache
@@ -67,9 +67,9 @@ def published_map() -> dict[str, Any]:
 def published_rows(summary: pd.DataFrame, specs: Mapping[str, str] | None = None) -> pd.DataFrame:
     """One row per score and figure that may stand beside it; columns `ROWS`.
 
-    A score without a figure has one row, and ``figure`` says why. ``like_theirs`` is our score whose
-    protocol is closest to theirs, named in ``score``; ``published`` a fraction, ``printed`` the same
-    in percent with the digits of the publication.
+    A score without a figure has one row, and ``figure`` says why. ``like_theirs`` is our score
+    whose protocol is closest to theirs, named in ``score``; ``published`` a fraction, ``printed``
+    the same in percent with the digits of the publication.
 
     Args:
         summary: see `probe.reporting.scores.Scores.chosen`.

@@ -41,9 +41,10 @@ COLUMNS = [
 SHEET = [*(name for name in ABOUT if name not in ("form", "other_condition")), "other_condition"]
 HEAD = """# Similarity of representations
 
-Intervals are 95 %: for cosine and relative distance by bootstrap over speakers, for CKA and PWCCA by
-a jackknife over groups of speakers. `unrelated` is the mean cosine of two clean frames of the layer,
-`chance` an upper bound of PWCCA for independent data of this size; docs/similarity.md defines them.
+Intervals are 95 %: for cosine and relative distance by bootstrap over speakers, for CKA and PWCCA
+by a jackknife over groups of speakers. `unrelated` is the mean cosine of two clean frames of the
+layer, `chance` an upper bound of PWCCA for independent data of this size; docs/similarity.md
+defines them.
 
 """
 
