@@ -28,7 +28,7 @@ from probe.measures.metrics import metric_of
 from probe.model_names import RANDOM, SPECTRAL, unrevised
 from probe.records import OWN_HEAD, WEIGHTED
 from probe.reporting.scores import Scores
-from probe.reporting.tables.files import to_markdown
+from probe.reporting.tables.score_tables import to_markdown
 
 Row = Mapping[Hashable, Any]
 REPOSITORY = r"[A-Za-z0-9][\w.-]*/[\w.-]+"  # org/name, the only form of a name on the Hub

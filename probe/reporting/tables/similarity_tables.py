@@ -20,8 +20,8 @@ from probe.records import readable
 from probe.reporting.figures import style
 from probe.reporting.figures.heat_map import HeatMap, maps_figure
 from probe.reporting.figures.style import missing_matplotlib, write_figure
-from probe.reporting.tables.cells import markdown
-from probe.reporting.tables.files import to_csv
+from probe.reporting.tables.grid import markdown
+from probe.reporting.tables.score_tables import to_csv
 from probe.reporting.text import DASH, escaped
 
 if TYPE_CHECKING:
