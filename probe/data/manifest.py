@@ -113,8 +113,9 @@ def read_manifest(source: str) -> Reading:
     remedy = "Add the column and leave it empty where a value is unknown."
     columns, rows = table_rows(path, decoded_table(path, content), COLUMNS, is_file, remedy)
     refuse_problems([f"{path} line {line}: {reason}" for line, reason in refused_columns(rows)])
-    found = [Row(f"{path} line {line}", values) for line, values in rows]
-    return Reading(path.stem, hashlib.sha256(content).hexdigest(), path.parent, columns, found)
+    sha256 = hashlib.sha256(content).hexdigest()
+    corpus_rows = [Row(f"{path} line {line}", values) for line, values in rows]
+    return Reading(path.stem, sha256, path.parent, columns, corpus_rows)
 
 
 def promise_of(column: str) -> Promise | None:

@@ -45,9 +45,8 @@ def _stretched(samples: np.ndarray, factor: float, n_after: int, rate_hz: int) -
     """
     hop = max(1, round(FRAME_S * rate_hz / 2))
     n_frame, reach = 2 * hop, round(SEARCH_S * rate_hz)
-    window = 0.5 - 0.5 * np.cos(
-        2 * np.pi * np.arange(n_frame) / n_frame
-    )  # two of them, a hop apart, sum to 1
+    # Two of these windows, a hop apart, sum to 1.
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_frame) / n_frame)
     n_frames = -(-n_after // hop) + 1
     # The middle of frame i is sample i * hop of the result and i * hop * factor of the speech;
     # zeros make room on both sides.
@@ -57,13 +56,13 @@ def _stretched(samples: np.ndarray, factor: float, n_after: int, rate_hz: int) -
     after = np.zeros((n_frames + 1) * hop)
     place = before - hop
     for number in range(n_frames):
-        wanted = before + round(number * hop * factor) - hop
+        middle = before + round(number * hop * factor) - hop
         if number:
             target = padded[place + hop : place + hop + n_frame]
-            region = padded[wanted - reach : wanted + reach + n_frame]
+            region = padded[middle - reach : middle + reach + n_frame]
             sums = np.concatenate([[0.0], np.cumsum(region**2)])
             energies = np.sqrt(np.maximum(sums[n_frame:] - sums[:-n_frame], 1e-12))
             fits = np.correlate(region, target, mode="valid") / energies
-            place = wanted - reach + int(np.argmax(fits)) if fits.max() > 0 else wanted
+            place = middle - reach + int(np.argmax(fits)) if fits.max() > 0 else middle
         after[number * hop : number * hop + n_frame] += window * padded[place : place + n_frame]
     return after[hop : hop + n_after]
