@@ -55,16 +55,12 @@ def package_versions() -> dict[str, str]:
 
 @functools.cache
 def code_version() -> dict[str, str]:
-    """The version of this package and, in a git checkout, its commit (``+`` where files of the
-    package were changed).
-    """
+    """The version of this package and its commit (``+`` with uncommitted changes), if known."""
     return {"version": __version__, "commit": commit_of(Path(__file__).resolve().parent)}
 
 
 def commit_of(package: Path) -> str:
-    """The commit of the checkout that ``package`` is the folder of, with ``+`` where its files
-    differ; empty without git.
-    """
+    """The commit of the checkout around ``package``, ``+`` with changes; empty without git."""
 
     def git(arguments: str) -> str:
         command = ["git", *arguments.split()]
@@ -108,9 +104,7 @@ def usable_cores(cores: int, quota: float | None) -> int:
 def cpu_quota(
     groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
 ) -> float | None:
-    """The number of cores whose time the process's control groups (version 1 or 2) allow; None
-    without a limit.
-    """
+    """The number of cores that the control groups (version 1 or 2) allow; None without a limit."""
     quotas = []
     for line in _read(groups).splitlines():
         _, controllers, path = line.split(":", 2)

@@ -57,9 +57,7 @@ class Spans:
         return brief(self, counted(len(self.labels), "interval"))
 
     def at(self, times_s: np.ndarray) -> np.ndarray:
-        """(time,) seconds -> (time,) int64, the interval that each lies in, -1 for none; a start
-        belongs to its interval.
-        """
+        """(time,) seconds -> (time,) int64, the interval [start, end) of each; -1 for none."""
         number = np.searchsorted(self.starts_s, times_s, side="right") - 1
         is_inside = (number >= 0) & (times_s < self.ends_s[number.clip(0)])
         return np.where(is_inside, number, -1)

@@ -119,9 +119,7 @@ def read_manifest(source: str) -> Reading:
 
 
 def promise_of(column: str) -> Promise | None:
-    """The group that a column's name belongs to, however its words are joined (``startTime``,
-    ``segment_start_ms``).
-    """
+    """The group of a column's name, however its words are joined (``segment_startMs``)."""
     parts = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", column)
     words = set(re.split(r"[\W_]+", parts.lower())) - {""}
     for promise in PROMISES:
@@ -131,9 +129,7 @@ def promise_of(column: str) -> Promise | None:
 
 
 def refused_columns(rows: Rows) -> Iterator[tuple[int, str]]:
-    """(line, why the column is refused) of each column that would change what is heard, at the
-    first row in which it would.
-    """
+    """(first line, reason) of each column that would change what is heard."""
     for column in rows[0][1] if rows else ():
         promise = promise_of(column)
         if promise is None or column == "duration_s":  # it is compared with the audio

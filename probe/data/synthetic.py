@@ -76,9 +76,7 @@ class SyntheticCorpus:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of sound: what the vocal tract and its two sources aim at. Levels are relative to a
-    vowel's.
-    """
+    """A stretch of sound that vocal tract and sources aim at; levels relative to a vowel's."""
 
     duration_s: float
     formants_hz: tuple[float, float, float, float]
@@ -199,9 +197,7 @@ def write_synthetic_corpus(folder: Path, seed: int = 0) -> SyntheticCorpus:
 
 
 def make_speakers(rng: np.random.Generator) -> list[Speaker]:
-    """The speakers, ``f f m m f f m m ...``; within a sex every trait is spread evenly over its
-    range.
-    """
+    """The speakers, ``f f m m ...``; within a sex every trait is spread evenly over its range."""
     ranges = {"f": SHARED_RANGES | FEMALE_RANGES, "m": SHARED_RANGES | MALE_RANGES}
     n = N_SPEAKERS // 2
     traits = {
@@ -347,9 +343,7 @@ def resonate(source: Samples, formants_hz: Samples) -> Samples:
 
 
 def friction(segment: Segment, speaker: Speaker, n: int, rng: np.random.Generator) -> Samples:
-    """The noise of a fricative or a burst: a band of rms 1 whose centre follows the vocal tract,
-    (n,).
-    """
+    """The (n,) noise of a fricative or burst: a band of rms 1, centred by the vocal tract."""
     low_hz = segment.friction_hz * speaker.tract - segment.friction_width_hz / 2
     high_hz = segment.friction_hz * speaker.tract + segment.friction_width_hz / 2
     band = butter(1, (max(low_hz, 200), min(high_hz, 7800)), "bandpass", fs=RATE_HZ)
@@ -366,9 +360,7 @@ def record(speech: Samples, rng: np.random.Generator) -> Samples:
 
 
 def telephone(samples: Samples, rng: np.random.Generator) -> Samples:
-    """``samples`` as an 8 kHz telephone delivers them: band-passed, with line noise 25 dB below,
-    companded to 8 bits.
-    """
+    """The samples at 8 kHz: band-passed, with line noise 25 dB below, companded to 8 bits."""
     narrow = soxr.resample(samples, RATE_HZ, TELEPHONE_RATE_HZ)
     narrow = sosfilt(TELEPHONE_BAND, narrow)
     narrow += decibel(rng.normal(-25, 3)) * rms(narrow) * rng.standard_normal(len(narrow))

@@ -83,9 +83,7 @@ class Step:
 
     @property
     def without_level(self) -> str:
-        """The canonical text up to ``@``. Random draws depend on it: one noise serves every
-        signal-to-noise ratio.
-        """
+        """The canonical text up to ``@``, which draws depend on: one noise serves every ratio."""
         name, _, word = self.name.partition(":")
         parts = [word] if word and word not in self.effect.parameters else []
         for position, (key, parameter) in enumerate(self.effect.parameters.items()):
