@@ -59,7 +59,7 @@ def are_alike(one: bytes, other: bytes) -> bool:
 
 
 def walk(read: Read, start: int, n_bytes: int) -> tuple[int, bool, bool, bool]:
-    """(frames, whether of one bit rate, whether the last is whole, whether other bytes intervene)."""
+    """(frames, whether of one bit rate, whether the last is whole, whether bytes intervene)."""
     first, position, n_frames, is_damaged = read(start, 4), start, 0, False
     rates: set[int] = set()
     while position < n_bytes:
