@@ -42,7 +42,7 @@ def audio(corpus: "Corpus", info: "ModelInfo | None") -> Iterator[Finding]:
     from probe.data.audio import read_header
 
     wanted_hz, min_samples = (
-        (info.rate_hz, info.min_samples) if info else (USUAL_RATE_HZ, USUAL_MIN_SAMPLES)
+        (info.rate_hz, info.grid.min_samples) if info else (USUAL_RATE_HZ, USUAL_MIN_SAMPLES)
     )
     ear = f"the model hears {wanted_hz} Hz" if info else f"most models hear {wanted_hz} Hz"
     looked = spread(corpus.utterances, MOST_FILES)

@@ -26,7 +26,7 @@ from probe.brief import brief
 from probe.environment import package_versions
 from probe.errors import listed
 from probe.model_names import RANDOM
-from probe.models.encoder import ASSUMED, CTC, PLUGIN, Encoder, device_name, frames_of, pieces_of
+from probe.models.encoder import ASSUMED, CTC, PLUGIN, Encoder, device_name, pieces_of
 from probe.models.plugins.adapter import Plugin
 from probe.models.sources.known import UNUSED, Known, known_models
 from probe.store.layer_names import describe_layers
@@ -48,9 +48,9 @@ ENCODED = (
         "aliases",
         "rate_hz",
         "normalize",
-        "hop_samples",
+        "grid",
     ),
-    *("min_samples", "field_samples", "other_grids", "parameters", "settings", "ctc"),
+    *("other_grids", "parameters", "settings", "ctc"),
 )
 ABSURD_WEIGHT = 1e6
 # Buffers of BatchNorm that decide values as weights do.
@@ -391,14 +391,14 @@ def _layers(encoder: Encoder, _twin: Any, quick: bool) -> Iterator[Finding]:
     """
     info = encoder.info
     names = list(info.every_layer)
-    frames, n_frames = _encode(encoder, [_noise(max(16_000, info.min_samples), 0)])
+    frames, n_frames = _encode(encoder, [_noise(max(16_000, info.grid.min_samples), 0)])
     shapes = {name: tuple(item.shape) for name, item in zip(names, frames, strict=True)}
     right = all(
         shapes[name] == (1, int(n_frames[i, 0]), info.every_layer[name])
         for i, name in enumerate(names)
     )
     faults = [] if right else [f"shapes {shapes} against the declared widths {info.every_layer}"]
-    short = _batch(encoder, [_noise(info.min_samples, 1)])
+    short = _batch(encoder, [_noise(info.grid.min_samples, 1)])
     together = dict(zip(names, encoder.encode(*short, names)[0], strict=True))
     asked = (
         [names[0], names[len(names) // 2], names[-1]]
@@ -449,7 +449,7 @@ def _alone(encoder: Encoder, twin: Any, quick: bool) -> Iterator[Finding]:
     if other is None:
         yield Finding("alone", SKIPPED, "no second implementation to compare with")
         return
-    shortest = encoder.info.min_samples
+    shortest = encoder.info.grid.min_samples
     waves = [_noise(max(samples, shortest), samples) for samples in COMPARED_SAMPLES[quick]]
     yield _compared("alone", encoder, other, waves, ALONE)
     quiet = 0.01 * _noise(16_000, 5) + 0.003
@@ -545,8 +545,8 @@ def _final(encoder: Encoder, twin: Any, _: bool) -> Iterator[Finding]:
 def _frames(encoder: Encoder, _twin: Any, quick: bool) -> Iterator[Finding]:
     """Frames of every length: 1 + (samples - field) // hop, as declared and as they come out."""
     info = encoder.info
-    shortest, longest = info.min_samples, max(LONGEST_SAMPLES[quick], info.min_samples)
-    hop, field = info.grid
+    shortest, longest = info.grid.min_samples, max(LONGEST_SAMPLES[quick], info.grid.min_samples)
+    hop, field = info.grid.hop_samples, info.grid.field_samples
     lengths = {
         field + k * hop + step for k in range((480_000 - field) // hop + 1) for step in (-1, 0)
     }
@@ -554,7 +554,7 @@ def _frames(encoder: Encoder, _twin: Any, quick: bool) -> Iterator[Finding]:
     wrong = [
         n
         for n in sorted(lengths)
-        if encoder.n_frames(n) != (1 + (n - field) // hop if n >= shortest else 0)
+        if info.n_frames(n) != (1 + (n - field) // hop if n >= shortest else 0)
     ]
     run = [
         n
@@ -563,9 +563,9 @@ def _frames(encoder: Encoder, _twin: Any, quick: bool) -> Iterator[Finding]:
     ]
     for n in dict.fromkeys(run):
         frames, n_frames = _encode(encoder, [_noise(n, n)])
-        promised = [frames_of(encoder, layer, n) for layer in info.every_layer]
+        promised = [info.n_frames(n, layer) for layer in info.every_layer]
         counted = [n_frames.flatten().tolist(), [item.shape[1] for item in frames]]
-        if counted != [promised, promised] or encoder.n_frames(n) != 1 + (n - field) // hop:
+        if counted != [promised, promised] or info.n_frames(n) != 1 + (n - field) // hop:
             wrong.append(n)
     formula = f"1 + (samples - {field}) // {hop}"
     for grid in dict.fromkeys(info.other_grids.values()):
@@ -575,18 +575,18 @@ def _frames(encoder: Encoder, _twin: Any, quick: bool) -> Iterator[Finding]:
         n = wrong[0]
         frames, _ = _encode(encoder, [_noise(max(n, shortest), n)])
         n_found = frames[len(info.on_request)].shape[1] if n >= shortest else 0
-        found = f"{n} samples: {n_found} frames, n_frames says {encoder.n_frames(n)}"
+        found = f"{n} samples: {n_found} frames, n_frames says {info.n_frames(n)}"
         yield Finding("frames", FAIL, f"{found}; {len(wrong)} such lengths", formula)
     else:
-        few = encoder.n_frames(shortest)
-        ends = f"{shortest} samples: {few} frame{'s' if few > 1 else ''}, {longest}: {encoder.n_frames(longest)}"
+        few = info.n_frames(shortest)
+        ends = f"{shortest} samples: {few} frame{'s' if few > 1 else ''}, {longest}: {info.n_frames(longest)}"
         yield Finding("frames", PASS, f"{ends}; {len(lengths)} lengths to 480000 counted", formula)
 
 
 def _batches(encoder: Encoder, _twin: Any, quick: bool) -> Iterator[Finding]:
     """Each utterance alone against the same one in batches of several compositions and orders."""
     waves = [
-        _noise(max(n, encoder.info.min_samples), index)
+        _noise(max(n, encoder.info.grid.min_samples), index)
         for index, n in enumerate(MIXED_SAMPLES[quick])
     ]
     alone = [[item[0].clone() for item in _encode(encoder, [wave])[0]] for wave in waves]
@@ -619,7 +619,7 @@ def _batches(encoder: Encoder, _twin: Any, quick: bool) -> Iterator[Finding]:
 
 def _values(encoder: Encoder, _twin: Any, _: bool) -> Iterator[Finding]:
     """Noise, silence, a click, full scale, an offset: finite everywhere, and how large."""
-    n = max(8_000, encoder.info.min_samples)
+    n = max(8_000, encoder.info.grid.min_samples)
     click, silence = torch.zeros(n), torch.zeros(n)
     click[n // 2] = 1.0
     square = torch.where(_noise(n, 2) > 0, 1.0, -1.0)
@@ -672,8 +672,8 @@ def _seams(encoder: Encoder, _twin: Any, quick: bool) -> Iterator[Finding]:
     if quick or cut is None or others is None or _hears_windows(encoder):
         return
     info = encoder.info
-    chunk = max(1, round(cut.chunk_s * info.rate_hz / info.hop_samples))
-    wave = _noise(info.min_samples + max(int(2.5 * chunk), 20) * info.hop_samples, 7).to(
+    chunk = max(1, round(cut.chunk_s * info.rate_hz / info.grid.hop_samples))
+    wave = _noise(info.grid.min_samples + max(int(2.5 * chunk), 20) * info.grid.hop_samples, 7).to(
         encoder.device
     )
     names = [name for name in info.layers if name not in info.other_grids]

@@ -29,7 +29,7 @@ from probe.extraction.extract import extract, recipe_of
 from probe.files import read_json, sha256_of_json, write_json
 from probe.models.catalogue import open_model
 from probe.models.check import check_model
-from probe.models.encoder import CONV, CTC, Chunking, Encoder, frames_of, greedy_text, pieces_of
+from probe.models.encoder import CONV, CTC, Chunking, Encoder, greedy_text, pieces_of
 from probe.models.reference import TransformersEncoder
 from probe.pipeline import export, repair
 from probe.records import NO_LAYER, WEIGHTED, frame_of
@@ -155,7 +155,7 @@ def test_conv_is_what_the_front_end_gives_before_it_is_projected(
 )
 def test_frames_for_a_length(others: dict[str, Path], family: str, counts: dict[int, int]) -> None:
     encoder = open_model(str(others[family]), "cpu")
-    assert {n: encoder.n_frames(n) for n in counts} == counts
+    assert {n: encoder.info.n_frames(n) for n in counts} == counts
     for n in (n for n, count in counts.items() if 0 < count < 30):
         assert len(encode(encoder, noise(n), "2")["2"]) == counts[n]
 
@@ -171,7 +171,7 @@ def test_sew_comes_back_to_the_frames_of_its_front_end(
     assert [len(found[name]) for name in SEW_LAYERS] == [whole, half, half, half, half, whole]
     assert found["final"][: 2 * half].any(dim=1).all()
     assert not found["final"][2 * half :].any(), "a frame that no pair has"
-    assert [frames_of(encoder, name, n_samples) for name in SEW_LAYERS] == [
+    assert [encoder.info.n_frames(n_samples, name) for name in SEW_LAYERS] == [
         len(found[name]) for name in SEW_LAYERS
     ]
 
@@ -452,8 +452,8 @@ def test_a_store_holds_each_layer_at_its_own_rate(
                 )
             else:
                 expected = expected[::step]
-                assert store.utterances[key][-1].on(layer).n_frames == frames_of(
-                    encoder, layer, 4000 + 777 * i
+                assert store.utterances[key][-1].on(layer).n_frames == encoder.info.n_frames(
+                    4000 + 777 * i, layer
                 )
             np.testing.assert_allclose(
                 found, expected, atol=0.03 if "dtype" in form else 4e-3, rtol=2e-3
@@ -543,7 +543,7 @@ def test_a_checkpoint_s_own_ctc_head_reads_the_frames_of_its_final_output(
         inputs = EXTRACTORS.get(family, EXTRACTOR)(wave, sampling_rate=RATE_HZ, return_tensors="pt")
         with torch.inference_mode():
             best = model(**inputs).logits[0].argmax(-1).tolist()
-        n_frames = frames_of(open_model(str(folder), "cpu"), CTC, len(wave))
+        n_frames = open_model(str(folder), "cpu").info.n_frames(len(wave), CTC)
         text = greedy_text(best[:n_frames], ["", "", "", "", " ", *"ABCDE"])
         assert store.utterances[key][-1].ctc_text == text
         texts.add(text)

@@ -26,7 +26,7 @@ from torch import Tensor
 from probe.errors import ProbeError
 from probe.models.catalogue import choose_device, offline_names, open_model
 from probe.models.encoder import Encoder
-from probe.models.reference import count_frames, receptive_field
+from probe.models.frames import FrameGrid
 from probe.models.sources import checkpoints
 from probe.models.sources.known import known_models
 
@@ -176,12 +176,12 @@ def test_an_utterance_alone_and_in_any_batch_gives_the_same_frames(
     alone = [[layer[0] for layer in encode(encoder, wave)[0]] for wave in several]
     for order in ([0, 1, 2, 3, 4], [4, 2], [3, 1, 0]):
         frames, n_frames = encode(encoder, *(several[i] for i in order))
-        assert n_frames.tolist() == [[encoder.n_frames(LENGTHS[i]) for i in order]] * len(
+        assert n_frames.tolist() == [[encoder.info.n_frames(LENGTHS[i]) for i in order]] * len(
             encoder.info.layers
         )
         for layer, of_layer in enumerate(frames):
             for row, i in zip(of_layer, order, strict=True):
-                valid = encoder.n_frames(LENGTHS[i])
+                valid = encoder.info.n_frames(LENGTHS[i])
                 assert torch.equal(row[:valid], alone[i][layer])
                 assert not row[valid:].any(), "frames past a length are 0"
 
@@ -194,8 +194,8 @@ def test_frames_are_counted_without_running_the_model(
     reference = transformers.AutoModel.from_pretrained(folders[family])
     lengths = [*range(400, 1100, 7), 16_000, 480_000]
     expected = reference._get_feat_extract_output_lengths(torch.tensor(lengths)).tolist()
-    assert [encoder.n_frames(length) for length in lengths] == expected
-    assert (encoder.info.min_samples, encoder.info.hop_samples) == (400, 320)
+    assert [encoder.info.n_frames(length) for length in lengths] == expected
+    assert (encoder.info.grid.min_samples, encoder.info.grid.hop_samples) == (400, 320)
 
 
 @pytest.mark.parametrize(
@@ -204,8 +204,9 @@ def test_frames_are_counted_without_running_the_model(
 def test_the_family_needs_400_samples_a_frame_and_320_for_each_further_one(
     n_samples: int, n_frames: int
 ) -> None:
-    assert count_frames(n_samples, KERNELS) == n_frames
-    assert receptive_field(KERNELS) == 400
+    grid = FrameGrid.of_convolutions(KERNELS)
+    assert grid == FrameGrid(320, 400, 400)
+    assert grid.n_frames(n_samples) == n_frames
 
 
 # What a checkpoint says about itself
@@ -936,7 +937,7 @@ def test_built_in_architectures_extract_every_layer_at_full_size(name: str) -> N
     assert encoder.info.parameters == FULL_SIZE[name]
     assert list(encoder.info.layers)[: n_blocks + 1] == [str(i) for i in range(n_blocks + 1)]
     assert ("final" in encoder.info.layers) == ("robust" in name)
-    assert (encoder.n_frames(399), encoder.info.min_samples) == (0, 400)
+    assert (encoder.info.n_frames(399), encoder.info.grid.min_samples) == (0, 400)
     frames, n_frames = encode(encoder, *waves(400, 16_000))
     assert n_frames.tolist() == [[1, 49]] * len(encoder.info.layers)
     assert len(frames) == len(encoder.info.layers)
@@ -960,8 +961,8 @@ def test_spectral_frames_are_25_ms_every_10_ms_of_whole_windows(
     encoder = open_model(name, "cpu")
     (frames,), n_frames = encode(encoder, *waves(n_samples))
     assert frames.shape == (1, 1 + (n_samples - 400) // 160, width)
-    assert n_frames.tolist() == [[encoder.n_frames(n_samples)]] == [[frames.shape[1]]]
-    assert (frames.dtype, encoder.info.layers, encoder.info.hop_samples) == (
+    assert n_frames.tolist() == [[encoder.info.n_frames(n_samples)]] == [[frames.shape[1]]]
+    assert (frames.dtype, encoder.info.layers, encoder.info.grid.hop_samples) == (
         torch.float32,
         {"0": width},
         160,
@@ -985,8 +986,8 @@ def test_spectral_frames_do_not_depend_on_the_tiles_they_are_taken_by(
 @pytest.mark.parametrize("name", ["fbank", "mfcc"])
 def test_spectral_baselines_refuse_to_count_frames_below_a_window(name: str) -> None:
     encoder = open_model(name, "cpu")
-    assert [encoder.n_frames(n) for n in (0, 1, 239, 240, 399, 400)] == [0, 0, 0, 0, 0, 1]
-    assert encoder.info.min_samples == 400
+    assert [encoder.info.n_frames(n) for n in (0, 1, 239, 240, 399, 400)] == [0, 0, 0, 0, 0, 1]
+    assert encoder.info.grid.min_samples == 400
 
 
 def test_mfcc_is_torchaudios_after_scaling_to_rms_005() -> None:

@@ -206,7 +206,7 @@ def test_neither_company_nor_threads_change_a_bit(
     assert offsets.tolist()[-1] == len(packed[0])
     for layer, of_layer in enumerate(packed):
         for i, frames in enumerate(of_layer.split(offsets.diff().tolist())):
-            assert len(frames) == encoder.n_frames(lengths[i]) == n_frames[layer, i]
+            assert len(frames) == encoder.info.n_frames(lengths[i]) == n_frames[layer, i]
             assert torch.equal(frames, expected[i][layer])
             assert torch.equal(padded[layer][i, : len(frames)], frames)
             assert not padded[layer][i, len(frames) :].any()

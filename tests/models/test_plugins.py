@@ -23,7 +23,7 @@ from probe.errors import ProbeError, UsageError
 from probe.extraction.extract import Extraction, extract
 from probe.models.catalogue import open_model
 from probe.models.check import check_model
-from probe.models.frames import FrameLaw, measured_law
+from probe.models.frames import FrameGrid, measured_grid
 from probe.models.plugins import loader
 from probe.models.plugins.hooks import HookedModule
 from probe.pipeline import repair
@@ -607,7 +607,7 @@ def test_a_plugin_of_long_windows_passes() -> None:
             return super().encode(waveforms, lengths)[0], 1 + (lengths - 20_000) // 8000
 
     encoder = open_model(Long(), "cpu")
-    assert encoder.info.min_samples == 20_000
+    assert encoder.info.grid.min_samples == 20_000
     assert not check_model(encoder, quick=True).failed
 
 
@@ -621,24 +621,24 @@ def test_a_plugin_of_long_windows_passes() -> None:
     shortest=st.integers(1, 20_000),
     known=st.booleans(),
 )
-def test_the_law_of_frames_is_found_by_counting(
+def test_the_grid_of_frames_is_found_by_counting(
     hop: int, field: int, shortest: int, known: bool
 ) -> None:
-    law = FrameLaw(hop, field, max(shortest, field, 1))
-    assert measured_law(law.n_frames, 4000, hop if known else None) == law
+    grid = FrameGrid(hop, field, max(shortest, field, 1))
+    assert measured_grid(grid.n_frames, 4000, hop if known else None) == grid
 
 
 def test_a_model_that_makes_one_frame_of_anything_short_counts_from_where_frames_begin_to_come() -> (
     None
 ):
-    assert measured_law(lambda n: max(1, 1 + (n - 400) // 320), 16_000) == FrameLaw(320, 400, 400)
+    assert measured_grid(lambda n: max(1, 1 + (n - 400) // 320), 16_000) == FrameGrid(320, 400, 400)
 
 
 def test_frames_at_no_regular_distance_are_refused() -> None:
     with pytest.raises(ProbeError, match="frames come at no regular distance"):
-        measured_law(lambda n: int(n**0.5), 16_000)
+        measured_grid(lambda n: int(n**0.5), 16_000)
     with pytest.raises(ProbeError, match="frames come at no regular distance"):
-        measured_law(lambda n: 2 * (n // 320), 16_000)
+        measured_grid(lambda n: 2 * (n // 320), 16_000)
 
 
 def test_centred_windows_pass_the_check_and_give_frames_from_the_first_sample_on(
@@ -658,8 +658,8 @@ def test_centred_windows_pass_the_check_and_give_frames_from_the_first_sample_on
             return [torch.nn.utils.rnn.pad_sequence(alone, batch_first=True)], 1 + lengths // 160
 
     encoder = open_model(Centred(), "cpu")
-    assert (encoder.info.field_samples, encoder.info.min_samples) == (0, 201)
-    assert [encoder.n_frames(n) for n in (200, 201, 319, 320)] == [0, 2, 2, 3]
+    assert (encoder.info.grid.field_samples, encoder.info.grid.min_samples) == (0, 201)
+    assert [encoder.info.n_frames(n) for n in (200, 201, 319, 320)] == [0, 2, 2, 3]
     assert not check_model(encoder, quick=True).failed
     store = open_store(extract(encoder, tones(words=1), tmp_path / "features").store)
     assert (store.field_s("0"), store.hop_s("0")) == (
@@ -970,7 +970,7 @@ def test_hooked_layers_are_what_modules_give_whatever_their_axes() -> None:
     front = stack.front(wave[:, None])[0].mT
     layers, counts = hooked.encode(wave, torch.tensor([4000]))
     assert dict(hooked.layer_widths) == {"0": 5, "1": 5, "2": 5, "3": 5}
-    assert hooked.frame_law == FrameLaw(10, 20, 20)
+    assert hooked.frame_grid == FrameGrid(10, 20, 20)
     assert counts.tolist() == [399]
     frames = front[:, None]
     for layer, block in zip(layers, [None, *stack.blocks], strict=True):
@@ -1000,7 +1000,7 @@ def test_hooked_blocks_of_a_checkpoint_are_its_layers(
     ours.model.version = "1"  # type: ignore[attr-defined]
     hooked = loader.encoder_of(ours.model, CPU, "wrapped", hooks=("encoder.layers.*",))  # type: ignore[attr-defined]
     assert list(hooked.info.layers) == ["0", "1", "2", "3"]
-    assert (hooked.info.hop_samples, hooked.info.min_samples) == (320, 400)
+    assert (hooked.info.grid.hop_samples, hooked.info.grid.min_samples) == (320, 400)
     assert not check_model(hooked, quick=True).failed
     wave = torch.randn(1, 6000)
     wave = (wave - wave.mean()) / wave.std(correction=0)
@@ -1123,11 +1123,11 @@ def test_a_module_of_hears_interface_is_a_model(
     monkeypatch.setitem(sys.modules, "hear_example", module)
     encoder = open_model("hear:hear_example@weights.pt", "cpu")
     assert encoder.info.layers == {"0": 2, "scene": 3}
-    assert (encoder.info.rate_hz, encoder.info.hop_samples, encoder.info.field_samples) == (
-        22_050,
-        275,
-        0,
-    )
+    assert (
+        encoder.info.rate_hz,
+        encoder.info.grid.hop_samples,
+        encoder.info.grid.field_samples,
+    ) == (22_050, 275, 0)
     assert encoder.model[0].path == "weights.pt"  # type: ignore[attr-defined]
     assert not check_model(encoder, quick=True).failed
     corpus = tones(words=1, speakers=1)

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probe.models.encoder import CONV, CTC, Chunking
+from probe.models.encoder import CONV, CTC, Chunking, padded
 from probe.models.packed.attention import Attention, PositionBias
 from probe.models.packed.frontend import FrontEnd
 from probe.models.packed.positional import Positional
@@ -75,11 +75,8 @@ class PackedEncoder(TransformersEncoder):
         """See `probe.models.encoder.Encoder.encode`."""
         alone = [wave[:length] for wave, length in zip(waveforms, lengths.tolist(), strict=True)]
         packed, offsets = self.encode_packed(alone, layers)
-        n_frames = offsets.diff()
-        split = [frames.split(n_frames.tolist()) for frames in packed]
-        return [
-            torch.nn.utils.rnn.pad_sequence(parts, batch_first=True) for parts in split
-        ], n_frames.repeat(len(layers), 1)
+        n_frames = offsets.diff().tolist()
+        return padded([frames.split(n_frames) for frames in packed])
 
     @torch.inference_mode()
     def encode_packed(
@@ -89,7 +86,7 @@ class PackedEncoder(TransformersEncoder):
 
         Args:
             waveforms: (time,) float32 each, on the encoder's device, at ``info.rate_hz``, at least
-                ``info.min_samples`` long.
+                ``info.grid.min_samples`` long.
             layers: names out of ``info.layers``; also `CTC` where ``info.ctc`` is not empty.
 
         Returns:
@@ -98,7 +95,9 @@ class PackedEncoder(TransformersEncoder):
             as (utterance + 1,) int64 on the CPU.
         """
         pieces = list(zip(*self.pieces(waveforms, layers), strict=True))
-        offsets = torch.tensor([0, *(self.n_frames(len(wave)) for wave in waveforms)]).cumsum(0)
+        offsets = torch.tensor([0, *(self.info.n_frames(len(wave)) for wave in waveforms)]).cumsum(
+            0
+        )
         return [torch.cat(parts) if len(parts) > 1 else parts[0] for parts in pieces], offsets
 
     @torch.inference_mode()
@@ -123,9 +122,8 @@ class PackedEncoder(TransformersEncoder):
 
     def _windows(self, n_frames: Sequence[int]) -> Iterator[Window]:
         """The windows of utterances of so many frames, one after the other."""
-        rate_hz = self.info.rate_hz / self.info.hop_samples
         for start, stop in itertools.pairwise(itertools.accumulate(n_frames, initial=0)):
-            yield from windows(stop - start, self.chunking, rate_hz, start)
+            yield from windows(stop - start, self.chunking, self.frame_rate_hz, start)
 
 
 class Network:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from probe.errors import EXIT_TERMINATED, ProbeError, UtteranceError, listed
 from probe.models.encoder import CTC, PLUGIN, Chunking, ModelInfo, brief_of, out_of_memory
-from probe.models.frames import MOST_S, FrameLaw, measured_law
+from probe.models.frames import MOST_S, FrameGrid, measured_grid
 from probe.models.sources.weights import sha256_of_tensors
 
 PAGE = "docs/plugins.md"
@@ -106,7 +106,6 @@ class PluginEncoder:
             self.model = torch.nn.ModuleList(modules_of(plugin).values()).eval()
             weights = self.model.state_dict()
             self._layers = _declared(plugin, name)
-            self._law = self._found_law()
             self.info = ModelInfo(
                 id=name,
                 revision=revision,
@@ -115,9 +114,7 @@ class PluginEncoder:
                 layers=self._layers,
                 aliases=dict(getattr(plugin, "aliases", {})),
                 rate_hz=plugin.sample_rate,
-                hop_samples=self._law.hop_samples,
-                min_samples=self._law.min_samples,
-                field_samples=self._law.field_samples,
+                grid=self._measured_grid(),
                 parameters=sum(weight.numel() for weight in self.model.parameters()),
                 settings=settings,
                 weights="as the plug-in loaded them" if weights else "",
@@ -126,10 +123,6 @@ class PluginEncoder:
 
     def __repr__(self) -> str:
         return brief_of(self)
-
-    def n_frames(self, n_samples: int) -> int:
-        """Frames that ``n_samples`` samples give."""
-        return self._law.n_frames(n_samples)
 
     def encode(
         self, waveforms: Tensor, lengths: Tensor, layers: Sequence[str]
@@ -157,17 +150,17 @@ class PluginEncoder:
             kept = [item[:, :longest].to(self.device, torch.float32) for item in frames]
             return [torch.where(valid, item, 0.0) for item in kept], n_frames
 
-    def _found_law(self) -> FrameLaw:
+    def _measured_grid(self) -> FrameGrid:
         """How many frames a length gives, as they come out; an adapter of ours knows."""
-        known, plugin = getattr(self._plugin, "frame_law", None), self._plugin
-        if isinstance(known, FrameLaw):
+        known, plugin = getattr(self._plugin, "frame_grid", None), self._plugin
+        if isinstance(known, FrameGrid):
             return known
         count = counter(
             lambda wave: int(self._encode_all(wave[None], torch.tensor([len(wave)]))[1]),
             plugin.sample_rate,
         )
         try:
-            return measured_law(
+            return measured_grid(
                 count, plugin.sample_rate, plugin.hop_samples, getattr(plugin, "min_samples", None)
             )
         except ProbeError as error:

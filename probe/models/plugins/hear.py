@@ -16,7 +16,7 @@ from torch import Tensor
 
 from probe.brief import brief
 from probe.errors import ProbeError
-from probe.models.frames import FrameLaw, measured_law
+from probe.models.frames import FrameGrid, measured_grid
 from probe.models.plugins.adapter import counter, noise, padded
 
 INTERFACE = ("load_model", "get_timestamp_embeddings", "get_scene_embeddings")
@@ -66,31 +66,31 @@ class HearModel:
             self._device = device
 
     @functools.cached_property
-    def frame_law(self) -> FrameLaw:
+    def frame_grid(self) -> FrameGrid:
         """Frames of a length, as they come out.
 
         Raises:
             ProbeError: timestamps that say something else.
         """
-        law = measured_law(
+        grid = measured_grid(
             counter(lambda wave: self._timestamps(wave)[0].shape[1], self.sample_rate),
             self.sample_rate,
         )
         _, stamps_ms = self._timestamps(
-            noise(max(self.sample_rate, law.min_samples + 3 * law.hop_samples))
+            noise(max(self.sample_rate, grid.min_samples + 3 * grid.hop_samples))
         )
         apart = float(stamps_ms[0].double().diff().median()) * self.sample_rate / 1000
-        if not abs(apart - law.hop_samples) <= max(1.0, MOST_APART * law.hop_samples):
+        if not abs(apart - grid.hop_samples) <= max(1.0, MOST_APART * grid.hop_samples):
             raise ProbeError(
-                f"hear:{self._name}: timestamps {apart:.6g} samples apart, where a frame comes every {law.hop_samples}; "
+                f"hear:{self._name}: timestamps {apart:.6g} samples apart, where a frame comes every {grid.hop_samples}; "
                 "expected the same, timestamps in ms."
             )
-        return law
+        return grid
 
     @property
     def hop_samples(self) -> int:
         """Samples from one frame to the next."""
-        return self.frame_law.hop_samples
+        return self.frame_grid.hop_samples
 
     def encode(self, waveforms: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor]:
         """See `probe.models.plugins.adapter.Plugin.encode`."""

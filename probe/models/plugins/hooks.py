@@ -19,7 +19,7 @@ from torch import Tensor
 
 from probe.brief import brief
 from probe.errors import ProbeError, listed
-from probe.models.frames import FrameLaw, measured_law
+from probe.models.frames import FrameGrid, measured_grid
 from probe.models.plugins.adapter import PAGE, counter, noise, padded
 
 ASSUMED_RATE_HZ = 16_000
@@ -103,16 +103,16 @@ class HookedModule:
         return {name: item.shape[1] for name, item in self._frames(self._noise(1)).items()}
 
     @functools.cached_property
-    def frame_law(self) -> FrameLaw:
+    def frame_grid(self) -> FrameGrid:
         """Frames of a length, as they come out."""
-        return measured_law(
+        return measured_grid(
             counter(lambda wave: len(self._frames(wave)["1"]), self.sample_rate), self.sample_rate
         )
 
     @property
     def hop_samples(self) -> int:
         """Samples from one frame to the next."""
-        return self.frame_law.hop_samples
+        return self.frame_grid.hop_samples
 
     @property
     def aliases(self) -> dict[str, str]:

@@ -645,8 +645,7 @@ def _encoder(
         aliases={} if "final" in layers else {"final": str(n_blocks)},
         rate_hz=rate_hz,
         normalize=normalized,
-        hop_samples=grid.hop_samples,
-        min_samples=grid.field_samples,
+        grid=grid,
         other_grids=other_grids,
         parameters=sum(weight.numel() for weight in encoder.parameters()),
         settings={"attention": config._attn_implementation}
