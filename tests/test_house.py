@@ -26,6 +26,7 @@ FLOORS = (
     ("models", "heads", "measures", "engines"),
     ("store", "records", "data"),
     ("files", "foreign_files", "model_names", "environment"),
+    ("schema",),
     ("errors", "version", "brief"),
 )
 FLOOR_OF = {room: len(FLOORS) - number for number, floor in enumerate(FLOORS) for room in floor}
@@ -59,6 +60,7 @@ HEAVY = (
     "matplotlib",
     "soundfile",
     "jiwer",
+    "pydantic",
 )
 
 
