@@ -14,15 +14,17 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import torch
+from pydantic import AfterValidator, BeforeValidator, Field
 from torch import Tensor
 
 from probe.errors import EXIT_TERMINATED, ProbeError, UtteranceError, listed
 from probe.models.encoder import CTC, PLUGIN, Chunking, ModelInfo, brief_of, out_of_memory, padded
 from probe.models.frames import MOST_S, FrameGrid, measured_grid
 from probe.models.sources.weights import sha256_of_tensors
+from probe.schema import Schema, checked
 
 PAGE = "docs/plugins.md"
 # Files whose lines say nothing of where a plug-in failed.
@@ -66,6 +68,24 @@ class Plugin(Protocol):
             a length may be anything.
         """
         ...
+
+
+def _layer_name(name: str) -> str:
+    if not re.fullmatch(LAYER_NAME, name) or name == CTC:
+        raise ValueError(f"letters, digits, dots, + and -, not {CTC!r}")
+    return name
+
+
+class Declaration(Schema):
+    """What a plug-in declares, by the names of `Plugin`."""
+
+    sample_rate: int = Field(ge=1000, le=768_000)
+    hop_samples: int = Field(ge=1, le=1 << 24)
+    min_samples: int = Field(1, ge=1, le=1 << 24)
+    layer_widths: Annotated[
+        dict[Annotated[str, AfterValidator(_layer_name)], Annotated[int, Field(ge=1)]],
+        BeforeValidator(lambda value: dict(value) if isinstance(value, Mapping) else value),
+    ] = Field(min_length=1)
 
 
 class PluginEncoder:
@@ -268,39 +288,16 @@ def refuse_incomplete(plugin: Any, name: str) -> None:
 
 
 def _declared(plugin: Any, name: str) -> dict[str, int]:
-    """The layers of a plug-in, all of whose declarations are of the contract's form.
+    """Return the layers of a plug-in, all of whose declarations are of the contract's form.
 
     Raises:
         ProbeError: one is of another form.
     """
-    rate, hop, widths = plugin.sample_rate, plugin.hop_samples, plugin.layer_widths
-    shortest = getattr(plugin, "min_samples", 1)
-    for what, value, low, high in (
-        ("sample_rate", rate, 1000, 768_000),
-        ("hop_samples", hop, 1, 1 << 24),
-        ("min_samples", shortest, 1, 1 << 24),
-    ):
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise ProbeError(
-                f"{name}: {what} is {value!r}; expected a whole number from {low} to {high}."
-            )
-    sound = isinstance(widths, Mapping) and widths
-    if not sound or any(
-        not isinstance(width, int) or isinstance(width, bool) or width < 1
-        for width in widths.values()
-    ):
-        raise ProbeError(
-            f"{name}: layer_widths is {widths!r}; expected the name of each layer and its width, such as {{'0': 768}}."
-        )
-    if odd := [
-        str(layer)
-        for layer in widths
-        if not isinstance(layer, str) or not re.fullmatch(LAYER_NAME, layer) or layer == CTC
-    ]:
-        raise ProbeError(
-            f"{name}: no name for a layer: {listed(odd)}; expected letters, digits, dots, + and -, not {CTC!r}."
-        )
-    return dict(widths)
+    # Read here, as a property may raise an error of ours.
+    entries = {
+        key: getattr(plugin, key) for key in Declaration.model_fields if hasattr(plugin, key)
+    }
+    return checked(Declaration, entries, name).layer_widths
 
 
 def _of_contract(
@@ -348,7 +345,7 @@ def _of_contract(
             f"({n_batch}, frame, {width}){'. Are frame and dim exchanged?' if is_turned else ''}",
         )
         refuse_unless(
-            0 <= int(counts.min()) and int(counts.max()) <= item.shape[1],
+            int(counts.min()) >= 0 and int(counts.max()) <= item.shape[1],
             f"{counts.tolist()} valid frames, where {layer} has {item.shape[1]}",
             "numbers of frames (not samples), as many as there are at most",
         )
