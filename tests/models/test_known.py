@@ -324,7 +324,7 @@ def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
-        monkeypatch.setattr(checkpoints, "HUB_TIMEOUT_S", 0.5)
+        monkeypatch.setattr(hub, "TIMEOUT_S", 0.5)
         return tmp_path / "hub"
 
     return set_up
@@ -358,7 +358,7 @@ def test_a_hub_that_does_not_answer_is_given_up_in_time(
 
 
 def test_no_one_waits_longer_than_ten_seconds_for_the_hub() -> None:
-    assert checkpoints.HUB_TIMEOUT_S <= 9
+    assert hub.TIMEOUT_S <= 9
 
 
 @pytest.mark.parametrize("kind", ["silent", "closed"])
