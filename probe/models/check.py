@@ -139,7 +139,7 @@ def _differing(row: Known, config: Any) -> dict[str, Any]:
 
 
 def _reopened(encoder: Encoder, twin: Any, _: bool) -> Iterator[Finding]:
-    """What the encoder declares, and every weight in memory, against the checkpoint opened afresh."""
+    """What the encoder declares, and every weight in memory, against the checkpoint reopened."""
     if twin is None:
         found, expected = "not compared with the checkpoint opened afresh", "the whole form does"
         yield Finding("reopened", SKIPPED, found, f"{expected} where it can")

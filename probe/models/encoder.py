@@ -146,7 +146,7 @@ class Encoder(Protocol):
         Args:
             waveforms: (batch, time) float32 on the encoder's device, at ``info.rate_hz``; samples
                 past a length are ignored.
-            lengths: (batch,) int64, samples of each utterance, each at least ``info.grid.min_samples``.
+            lengths: (batch,) int64, samples of each utterance, ``info.grid.min_samples`` or more.
             layers: names out of ``info.every_layer``; also `CTC` where ``info.ctc`` is not empty.
 
         Returns:

@@ -193,7 +193,10 @@ def test_an_unknown_name_is_refused_with_a_guess() -> None:
     for prefix in ("", "random:"):
         with pytest.raises(
             ProbeError,
-            match=r"no such encoder\. Did you mean 'torchaudio:WAVLM_BASE'\? `probe models` lists them",
+            match=(
+                r"no such encoder\. Did you mean 'torchaudio:WAVLM_BASE'\? `probe models` lists"
+                r" them"
+            ),
         ):
             open_model(f"{prefix}torchaudio:wavlm_base", "cpu")
 
@@ -209,7 +212,10 @@ def test_weights_that_are_nowhere_are_refused_with_their_address(
     monkeypatch.setattr(hub, "answers", lambda *_: False)
     with pytest.raises(
         ProbeError,
-        match=rf"not at {tmp_path}/checkpoints/WAVLM_BASE\.pth, and {why}: https://download\.pytorch\.org",
+        match=(
+            rf"not at {tmp_path}/checkpoints/WAVLM_BASE\.pth, and {why}:"
+            r" https://download\.pytorch\.org"
+        ),
     ):
         open_model("torchaudio:WAVLM_BASE", "cpu")
 
@@ -230,7 +236,10 @@ def test_a_hostile_or_damaged_file_in_the_cache_is_not_run(
         file.write_bytes(content)
         with pytest.raises(
             ProbeError,
-            match=r"cannot be fetched or read as plain weights \([^\n]+\)\. Remove it and try again\.$",
+            match=(
+                r"cannot be fetched or read as plain weights \([^\n]+\)\. Remove it and try"
+                r" again\.$"
+            ),
         ) as caught:
             open_model("torchaudio:WAVLM_BASE", "cpu")
         assert "weights_only" not in str(caught.value)
@@ -249,6 +258,9 @@ def test_a_file_with_other_weights_is_refused(
     torch.save(state, tmp_path / "checkpoints" / "WAVLM_BASE.pth")
     with pytest.raises(
         ProbeError,
-        match=r"1 of the encoder's weights missing, 0 of another shape: encoder\.layers\.1\.layer_norm\.bias",
+        match=(
+            r"1 of the encoder's weights missing, 0 of another shape:"
+            r" encoder\.layers\.1\.layer_norm\.bias"
+        ),
     ):
         open_model("torchaudio:WAVLM_BASE", "cpu")

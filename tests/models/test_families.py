@@ -310,7 +310,8 @@ def test_whisper_leaves_its_decoder_out_and_says_so(others: dict[str, Path]) -> 
     assert all("decoder" in name for name in info.left_out)
     assert (
         info.notes[0]
-        == f"its decoder was left out ({len(info.left_out)} weights); layers are those of the encoder"
+        == f"its decoder was left out ({len(info.left_out)} weights); layers are those of the"
+        " encoder"
     )
 
 
@@ -567,7 +568,9 @@ def test_an_export_has_each_layer_s_rows_and_forms_of_one_rate_refuse(
     for form in ("npy", "sentences"):
         with pytest.raises(
             ProbeError,
-            match=rf"{form} needs layers with equally many frames; .*3 and final differ\..*--layers",
+            match=(
+                rf"{form} needs layers with equally many frames; .*3 and final differ\..*--layers"
+            ),
         ):
             export(store, tmp_path / form, form)
         export(store, tmp_path / form, form, layers="0-3")

@@ -215,7 +215,10 @@ def test_names_that_are_added_are_found_too() -> None:
 def test_data2vec_of_another_modality_is_refused_by_its_name(
     name: str, reads: str, prefix: str
 ) -> None:
-    message = rf"^{name}: reads {reads}, not speech\. The speech models of this kind are called data2vec-audio\.$"
+    message = (
+        rf"^{name}: reads {reads}, not speech\. The speech models of this kind are called"
+        r" data2vec-audio\.$"
+    )
     with pytest.raises(ProbeError, match=message):
         open_model(prefix + name, "cpu")
 
@@ -427,7 +430,9 @@ def test_a_near_name_is_offered_where_the_hub_cannot_be_reached(
     ):
         with pytest.raises(
             ProbeError,
-            match=r"the hub cannot be reached\. Did you mean 'facebook/wav2vec2-base'\? Connect once",
+            match=(
+                r"the hub cannot be reached\. Did you mean 'facebook/wav2vec2-base'\? Connect once"
+            ),
         ):
             open_model(name, "cpu")
     with pytest.raises(ProbeError, match="cannot be reached") as caught:

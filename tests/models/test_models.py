@@ -352,8 +352,8 @@ def test_languages_that_are_not_loaded_are_named(mms: Path, tmp_path: Path) -> N
     notes = "; ".join(open_model(str(mms), "cpu").info.notes)
     assert "adapters of 1 languages lie beside it (tur) and no target_lang says which" in notes
     assert (
-        "vocab.json has vocabularies of 2 languages (eng, tur), and no target_lang says which; set target_lang"
-        in notes
+        "vocab.json has vocabularies of 2 languages (eng, tur), and no target_lang says which; set"
+        " target_lang" in notes
     )
     english = open_model(
         str(with_language(mms, tmp_path / "eng", "tokenizer_config.json", "eng")), "cpu"
@@ -374,7 +374,10 @@ def test_languages_that_are_not_loaded_are_named(mms: Path, tmp_path: Path) -> N
 def test_adapters_of_a_model_without_a_place_for_them_are_named(mms: Path, copy: Path) -> None:
     shutil.copy(mms / "adapter.tur.safetensors", copy)
     assert open_model(str(copy), "cpu").info.notes == (
-        "adapters of languages tur are not loaded: config.json has no adapter_attn_dim, so no block has a place for them",
+        (
+            "adapters of languages tur are not loaded: config.json has no adapter_attn_dim, so no"
+            " block has a place for them"
+        ),
     )
 
 
@@ -387,7 +390,9 @@ def test_an_adapter_of_another_model_is_refused(mms: Path, tmp_path: Path) -> No
     )
     with pytest.raises(
         ProbeError,
-        match=r"adapter\.tur\.safetensors: 6 weights of the adapter are missing, and 6 have no place",
+        match=(
+            r"adapter\.tur\.safetensors: 6 weights of the adapter are missing, and 6 have no place"
+        ),
     ):
         open_model(str(folder), "cpu")
 
@@ -513,7 +518,10 @@ def test_missing_encoder_weights_are_refused_with_their_names(copy: Path) -> Non
             weights.pop(name) for name in list(weights) if "layers.1.attention" in name
         ],
     )
-    message = r"model\.safetensors: 8 of the encoder's weights missing, .*: encoder\.layers\.1\.attention\.k_proj\.bias, .* 3 more"
+    message = (
+        r"model\.safetensors: 8 of the encoder's weights missing, .*:"
+        r" encoder\.layers\.1\.attention\.k_proj\.bias, .* 3 more"
+    )
     with pytest.raises(
         ProbeError, match=message + r"\. They would be random; is this a wav2vec2 checkpoint\?"
     ):
@@ -625,7 +633,9 @@ def test_a_weight_of_another_shape_is_named(copy: Path) -> None:
 def test_no_revision_of_a_folder_can_be_opened(copy: Path) -> None:
     with pytest.raises(
         ProbeError,
-        match=r"@main: .*checkpoint is a folder, and only the weights that it holds now can be opened",
+        match=(
+            r"@main: .*checkpoint is a folder, and only the weights that it holds now can be opened"
+        ),
     ):
         open_model(f"{copy}@main", "cpu")
 
@@ -639,7 +649,10 @@ def test_truncated_weights_are_refused(copy: Path, file: str, kept: float) -> No
     (copy / file).write_bytes(content[: int(kept * len(content))])
     with pytest.raises(
         ProbeError,
-        match=rf"{file}: (not a whole safetensors file|no file of PyTorch's, or a damaged one).*Fetch it again",
+        match=(
+            rf"{file}: (not a whole safetensors file|no file of PyTorch's, or a damaged one).*Fetch"
+            r" it again"
+        ),
     ):
         open_model(str(copy), "cpu")
 
@@ -653,7 +666,10 @@ def test_a_pickle_that_runs_code_is_refused_and_not_run(copy: Path, tmp_path: Pa
     torch.save({"masked_spec_embed": Touch()}, copy / "pytorch_model.bin")
     with pytest.raises(
         ProbeError,
-        match=r"pytorch_model\.bin: wants to import .*pathlib\S+, which could run any code\. It was not run",
+        match=(
+            r"pytorch_model\.bin: wants to import .*pathlib\S+, which could run any code\. It was"
+            r" not run"
+        ),
     ):
         open_model(str(copy), "cpu")
     assert not (tmp_path / "was-run").exists()
@@ -665,7 +681,10 @@ def test_a_pickle_that_runs_code_is_refused_and_not_run(copy: Path, tmp_path: Pa
     [
         (
             os.system,
-            r"wants to import \w+\.system, which could run any code\. It was not run\. Expected plain weights\. Fetch them as",
+            (
+                r"wants to import \w+\.system, which could run any code\. It was not run\. Expected"
+                r" plain weights\. Fetch them as"
+            ),
         ),
         (argparse.Namespace(), r"wants to import argparse\.Namespace"),
         (None, r"no file of PyTorch's, or a damaged one\. Fetch it again\.$"),
@@ -741,7 +760,10 @@ def test_a_text_model_is_refused(tmp_path: Path) -> None:
         "intermediate_size": 8,
     }
     transformers.BertModel(transformers.BertConfig(**sizes)).save_pretrained(tmp_path)
-    message = r"reads text, not speech \(model type 'bert'\)\. Supported: wav2vec2, data2vec-audio, hubert, wavlm"
+    message = (
+        r"reads text, not speech \(model type 'bert'\)\. Supported: wav2vec2, data2vec-audio,"
+        r" hubert, wavlm"
+    )
     for name in (str(tmp_path), f"random:{tmp_path}"):
         with pytest.raises(ProbeError, match=message):
             open_model(name, "cpu")
@@ -752,7 +774,10 @@ def test_remote_code_is_never_run(
     copy: Path, tmp_path: Path, model_type: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked on stdin"))
-    code = f"import pathlib; pathlib.Path({str(tmp_path / 'was-run')!r}).touch()\nclass Config: ...\nclass Model: ...\n"
+    code = (
+        f"import pathlib; pathlib.Path({str(tmp_path / 'was-run')!r}).touch()\nclass Config:"
+        " ...\nclass Model: ...\n"
+    )
     (copy / "custom.py").write_text(code)
     edit_config(
         copy,
@@ -795,7 +820,10 @@ def test_an_unknown_name_is_refused_with_a_guess(name: str, guess: str) -> None:
 def test_a_name_that_can_be_no_model_is_refused_with_the_ones_that_work(name: str) -> None:
     with pytest.raises(
         ProbeError,
-        match=r"neither a folder nor org/name on the hub\. `probe models` lists .*fbank, mfcc and random:org/name",
+        match=(
+            r"neither a folder nor org/name on the hub\. `probe models` lists .*fbank, mfcc and"
+            r" random:org/name"
+        ),
     ):
         open_model(name, "cpu")
 
@@ -803,7 +831,10 @@ def test_a_name_that_can_be_no_model_is_refused_with_the_ones_that_work(name: st
 def test_a_weights_file_instead_of_its_folder_is_refused(copy: Path) -> None:
     with pytest.raises(
         ProbeError,
-        match=r"a file\. Expected a folder as save_pretrained writes it \(of model\.safetensors the folder it lies in",
+        match=(
+            r"a file\. Expected a folder as save_pretrained writes it \(of model\.safetensors the"
+            r" folder it lies in"
+        ),
     ):
         open_model(str(copy / "model.safetensors"), "cpu")
 
@@ -814,7 +845,9 @@ def test_a_weights_file_instead_of_its_folder_is_refused(copy: Path) -> None:
 def test_a_hub_model_offline_is_refused_in_one_line(offline: Path, name: str) -> None:
     with pytest.raises(
         ProbeError,
-        match=r"no such folder here, not in the cache, and the hub cannot be reached.*`probe models`",
+        match=(
+            r"no such folder here, not in the cache, and the hub cannot be reached.*`probe models`"
+        ),
     ) as caught:
         open_model(name, "cpu")
     assert str(caught.value).startswith(name.removeprefix("random:"))
@@ -889,7 +922,10 @@ def test_a_random_twin_of_a_folder_has_its_architecture_and_input_and_other_weig
 def test_a_seed_that_is_none_is_refused(seed: str) -> None:
     with pytest.raises(
         ProbeError,
-        match=f"'{seed}' after @ is no seed; expected a whole number such as random:data2vec-audio-tiny@1",
+        match=(
+            f"'{seed}' after @ is no seed; expected a whole number such as"
+            " random:data2vec-audio-tiny@1"
+        ),
     ):
         open_model(f"random:data2vec-audio-tiny@{seed}", "cpu")
 

@@ -291,7 +291,10 @@ def returning(change: Callable[[list[Tensor], Tensor], Any]) -> Sound:
 REFUSED = [
     (
         lambda: object(),
-        "object has no sample_rate, hop_samples, layer_widths, encode; expected the contract of docs/plugins.md",
+        (
+            "object has no sample_rate, hop_samples, layer_widths, encode; expected the contract of"
+            " docs/plugins.md"
+        ),
     ),
     (
         lambda: torch.nn.Sequential(torch.nn.Linear(2, 2)),
@@ -381,9 +384,13 @@ def test_what_is_not_of_the_contract_is_refused_by_name(
 
 def test_other_floating_types_lists_of_lengths_and_garbage_past_them_are_taken() -> None:
     def half(layers: list[Tensor], counts: Tensor) -> Any:
-        return tuple(
-            torch.cat([item, torch.full_like(item, float("nan"))], 1).double() for item in layers
-        ), counts.tolist()
+        return (
+            tuple(
+                torch.cat([item, torch.full_like(item, float("nan"))], 1).double()
+                for item in layers
+            ),
+            counts.tolist(),
+        )
 
     frames, _ = open_model(returning(half), "cpu").encode(
         torch.ones(1, 800), torch.tensor([800]), ["1"]
@@ -536,7 +543,10 @@ def test_what_cannot_be_drawn_anew_is_refused_by_name(written: Any) -> None:
 def test_a_model_of_transformers_in_a_plugin_is_drawn_anew_by_its_own_rules(
     folders: dict[str, Path], written: Any
 ) -> None:
-    source = "import transformers\ndef load(folder):\n    return transformers.AutoModel.from_pretrained(folder)\n"
+    source = (
+        "import transformers\ndef load(folder):\n    return"
+        " transformers.AutoModel.from_pretrained(folder)\n"
+    )
     name = f"plugin:{written(source)}:load@{folders['wavlm pre-LN']}"
     twin = open_model(f"random:{name}#encoder.layers.*", "cpu")
     weights = twin.model.state_dict()  # type: ignore[attr-defined]
@@ -550,7 +560,10 @@ def test_a_wrong_argument_is_told_from_a_faulty_plugin(written: Any) -> None:
     module = written(
         SOURCE + "\ndef load(path):\n    return open(path)\ndef of(size):\n    return int(size)\n"
     )
-    message = r"load raised FileNotFoundError: .* Check the text after @, 'bset.pt' \(no such file in .*\), or mend the plug-in"
+    message = (
+        r"load raised FileNotFoundError: .* Check the text after @, 'bset.pt' \(no such file in"
+        r" .*\), or mend the plug-in"
+    )
     with pytest.raises(ProbeError, match=message):
         open_model(f"plugin:{module}:load@bset.pt", "cpu")
     with pytest.raises(
@@ -573,7 +586,9 @@ def test_a_module_of_fixed_length_is_refused_with_both_causes() -> None:
 
     with pytest.raises(
         ProbeError,
-        match=r"--hook front: .*one result for an utterance: then hook.*pads or cuts its input to one",
+        match=(
+            r"--hook front: .*one result for an utterance: then hook.*pads or cuts its input to one"
+        ),
     ):
         open_model(HookedModule(Fixed(), ["front"]), "cpu")
 
@@ -670,7 +685,8 @@ def test_a_factory_of_the_working_folder_is_opened_by_name_and_is_given_the_text
 ) -> None:
     name = written(
         SOURCE
-        + "\ndef load(size):\n    net = Net()\n    net.notes = [f'of size {size}']\n    return net\n"
+        + "\ndef load(size):\n    net = Net()\n    net.notes = [f'of size {size}']\n    return"
+        " net\n"
     )
     assert open_model(f"plugin:{name}:Net", "cpu").info.id == f"plugin:{name}:Net"
     encoder = open_model(f"plugin:{name}:load@some/where:12", "cpu")
@@ -717,7 +733,9 @@ def test_installed_packages_have_names_of_their_own(
     install(tmp_path / "site", "otherpack", mynet="other:Net")
     with pytest.raises(
         ProbeError,
-        match=r"mynet: installed packages give this name to .*Net and to other:Net|other:Net and to",
+        match=(
+            r"mynet: installed packages give this name to .*Net and to other:Net|other:Net and to"
+        ),
     ):
         open_model("mynet", "cpu")
 
@@ -725,7 +743,10 @@ def test_installed_packages_have_names_of_their_own(
 WRONG_NAMES = [
     (
         "plugin:{}",
-        "expected plugin:package.module:factory, plugin:package.module:factory@argument or hear:package.module",
+        (
+            "expected plugin:package.module:factory, plugin:package.module:factory@argument or"
+            " hear:package.module"
+        ),
     ),
     ("plugin:{}:", "expected plugin:package.module:factory"),
     ("plugin:{}.py:Net", "no module '{}.py'"),
@@ -782,7 +803,10 @@ def nothing(): ...
     [
         (
             "import a_library_nobody_has\n",
-            "importing {} raised ModuleNotFoundError: No module named 'a_library_nobody_has' .*{}.py line 1.*Install a_libr",
+            (
+                "importing {} raised ModuleNotFoundError: No module named 'a_library_nobody_has'"
+                " .*{}.py line 1.*Install a_libr"
+            ),
         ),
         (
             "\nimport torch\nraise RuntimeError('no licence')\n",
@@ -899,7 +923,10 @@ def test_a_store_cannot_have_its_plugin_run(
     del sys.modules[module]
     with pytest.raises(
         ProbeError,
-        match=r"which is code; a store's word is not enough to run it\. If you trust it, name it with --model",
+        match=(
+            r"which is code; a store's word is not enough to run it\. If you trust it, name it with"
+            r" --model"
+        ),
     ):
         repair(store, corpus)
     assert not (tmp_path / "was-run").exists()
@@ -1014,7 +1041,10 @@ def test_hooked_blocks_of_a_checkpoint_are_its_layers(
         (("idle",), "--hook idle: runs 0 times"),
         (
             ("pooled",),
-            r"--hook pooled: gives shapes \(1, 5\) and \(1, 5\) of 1 s and 2 s; expected one axis that grows with time",
+            (
+                r"--hook pooled: gives shapes \(1, 5\) and \(1, 5\) of 1 s and 2 s; expected one"
+                r" axis that grows with time"
+            ),
         ),
         (("pairs",), r"--hook pairs: gives shapes \(799, 799\) and"),
         (("nothing",), "--hook nothing: returns no tensor but a NoneType"),
@@ -1048,16 +1078,20 @@ def load():
     name = f"plugin:{written(source)}:load"
     with pytest.raises(
         ProbeError,
-        match=r"Sequential has no sample_rate, .*or --hook with names of its modules, such as 0, 1, 2",
+        match=(
+            r"Sequential has no sample_rate, .*or --hook with names of its modules, such as 0, 1, 2"
+        ),
     ):
         probe_line(f"probe check {name}")
     probe_line(f"probe check {name} --hook 1 --quick")
     probe_line(
-        f"probe bench --model {name} --model fbank --hook 1 --task word-id --corpus {corpus} --to out --dry-run"
+        f"probe bench --model {name} --model fbank --hook 1 --task word-id --corpus {corpus} --to"
+        " out --dry-run"
     )
     assert "plugin--" in capsys.readouterr().out
     probe_line(
-        f"probe extract --model {name} --model fbank --hook 1 --hook 2 --corpus {corpus} --to features --view mean"
+        f"probe extract --model {name} --model fbank --hook 1 --hook 2 --corpus {corpus} --to"
+        " features --view mean"
     )
     [store] = [store for store in probe.find_stores("features") if "plugin" in store.requested]
     assert (store.recipe["model"]["id"], store.requested) == (name, f"{name}#1,2")

@@ -35,9 +35,8 @@ class FrontEnd:
         self.grid = FrameGrid.of_convolutions(self.kernels)
         norms = [getattr(layer, "layer_norm", None) for layer in layers]
         self.group_norm = norms[0] if isinstance(norms[0], torch.nn.GroupNorm) else None
-        self.norms = [
-            Norm(norm) if isinstance(norm, torch.nn.LayerNorm) else None for norm in norms
-        ]
+        is_norm = torch.nn.LayerNorm
+        self.norms = [Norm(norm) if isinstance(norm, is_norm) else None for norm in norms]
         self.first = layers[0].conv
         self.products = [
             Product(
@@ -68,9 +67,8 @@ class FrontEnd:
     def _tile(self, samples: Tensor, first: Product) -> Tensor:
         """(time,) -> (frame, dim): the whole stack on a stretch of audio."""
         frames = samples[:, None]
-        for (kernel, stride), product, norm in zip(
-            self.kernels, [first, *self.products[1:]], self.norms, strict=True
-        ):
+        products = [first, *self.products[1:]]
+        for (kernel, stride), product, norm in zip(self.kernels, products, self.norms, strict=True):
             frames = product(_patches(frames.to(product.dtype), kernel, stride))
             if norm is not None:
                 frames = F.gelu(norm(frames))
@@ -84,9 +82,8 @@ class FrontEnd:
         weight = _rows_of(self.first.weight).double()
         variance = ((weight @ covariance) * weight).sum(1).clamp(min=0)
         scale = norm.weight.double() / (variance + norm.eps).sqrt()
-        shift = norm.bias.double() - scale * (
-            weight @ mean
-        )  # the convolution's own bias goes with the mean
+        # The convolution's own bias goes with the mean.
+        shift = norm.bias.double() - scale * (weight @ mean)
         return Product((scale[:, None] * weight).float(), shift.float(), torch.float32, gelu=True)
 
 

@@ -26,7 +26,7 @@ MOST_APART = 0.01
 
 
 class HearModel:
-    """A module of HEAR's interface as a plug-in; satisfies `probe.models.plugins.adapter.Plugin`."""
+    """A module of HEAR's interface as a `probe.models.plugins.adapter.Plugin`."""
 
     def __init__(self, module: Any, *weights: str) -> None:
         """Load the model.

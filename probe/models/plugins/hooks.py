@@ -25,9 +25,10 @@ from probe.models.plugins.adapter import PAGE, batched, counter, noise
 
 ASSUMED_RATE_HZ = 16_000
 FIXED = (
-    "Either this module gives one result for an utterance: then hook one whose output is frames. Or the "
-    "model pads or cuts its input to one length, as Whisper does: then hooks cannot tell which frames are "
-    f"the audio's, and a class whose encode keeps those alone is needed; see {PAGE}."
+    "Either this module gives one result for an utterance: then hook one whose output is frames. "
+    "Or the model pads or cuts its input to one length, as Whisper does: then hooks cannot tell "
+    "which frames are the audio's, and a class whose encode keeps those alone is needed; see "
+    f"{PAGE}."
 )
 
 
@@ -193,7 +194,7 @@ def _first_tensor(value: Any) -> Tensor | None:
 
 
 def _growing(short: Tensor, long: Tensor) -> int | None:
-    """Return the one axis that is longer of twice the audio; None where there is none, or several."""
+    """Return the one axis that grows with the audio; None where there is none, or several."""
     if short.ndim != long.ndim or not short.is_floating_point():
         return None
     axes = [axis for axis in range(short.ndim) if short.shape[axis] != long.shape[axis]]

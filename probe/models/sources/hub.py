@@ -52,7 +52,7 @@ def endpoint() -> str:
 
 
 def why_unreachable(limit_s: float = LIMIT_S) -> str:
-    """Return why the hub does not answer, empty where it does; decided within ``limit_s`` seconds."""
+    """Return why the hub does not answer within ``limit_s`` seconds, empty where it does."""
     answer = _answer(limit_s)
     if isinstance(answer, str):
         return answer

@@ -18,7 +18,7 @@ TOKENIZER_FILES = (
 
 
 def written_by(folder: Path, n_symbols: int, language: str, notes: list[str]) -> tuple[str, ...]:
-    """Return what each symbol of a CTC head writes; nothing, with a note, where no vocabulary fits."""
+    """Return what each symbol of a head writes; nothing, with a note, where no vocabulary fits."""
     try:
         return _written(folder, n_symbols, language)
     except Exception as error:  # a missing, damaged or foreign tokenizer: each its own kind

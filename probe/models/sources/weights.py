@@ -75,7 +75,7 @@ class Weights:
 
     @property
     def safetensors(self) -> bool:
-        """Whether they are safetensors files (otherwise PyTorch's, opened with ``weights_only``)."""
+        """Whether they are safetensors files (otherwise PyTorch's, read with ``weights_only``)."""
         return "safetensors" in self.file.name
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -137,7 +137,7 @@ def _main_file(folder: Path) -> Path:
         return folder / next(iter(of_variant.values()))
     if of_variant:
         raise ProbeError(
-            f"{folder}: weights of {len(of_variant)} variants, {listed(list(of_variant.values()))}. "
+            f"{folder}: weights of {len(of_variant)} variants, {listed([*of_variant.values()])}. "
             "Give the one that is meant the name without it."
         )
     names = _weight_files_in(folder)
