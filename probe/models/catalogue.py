@@ -109,7 +109,7 @@ def open_model(
     else:
         source = _random if model.spec.startswith(RANDOM) else _pretrained
         encoder = _in_form(source(model.spec, place, sha256), implementation, precision, chunking)
-    encoder.info = replace(encoder.info, spec=model.resolved)
+    encoder.info = replace(encoder.info, spec=model.resolved, requested=model)
     return encoder
 
 

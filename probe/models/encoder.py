@@ -12,6 +12,7 @@ from torch import Tensor
 from probe.brief import brief, counted
 from probe.environment import processor
 from probe.errors import ProbeError, UsageError
+from probe.model_names import ModelName
 from probe.models.frames import FrameGrid
 
 CTC = "ctc"  # the layer that holds the scores of the checkpoint's own CTC head, (frame, symbol)
@@ -57,6 +58,7 @@ class ModelInfo:
         notes: what a user should know about the loading, one sentence each.
         spec: what opens it again (`probe.model_names.ModelName.resolved`); empty where that is not
             known.
+        requested: the name that the user opened it by; None where that is not known.
     """
 
     id: str
@@ -77,6 +79,7 @@ class ModelInfo:
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     spec: str = ""
+    requested: ModelName | None = None
 
     def __repr__(self) -> str:
         layers = counted(len(self.layers), "layer")

@@ -19,6 +19,7 @@ from probe.data.transcript_checks import (
 from probe.doctor import corpus_checks as corpora
 from probe.evaluation.run import run
 from probe.extraction.extract import extract
+from probe.extraction.settings import Running
 
 
 def rows(*texts: str) -> list[Utterance]:
@@ -112,7 +113,7 @@ def test_a_task_that_transcribes_warns_once_of_odd_text(
         .replace("1-0-5.wav,do", "1-0-5.wav,d\u00f6")
     )
     manifest.write_text(text, encoding="utf-8")
-    extract("mfcc", manifest, tmp_path / "features", check=False)
+    extract("mfcc", manifest, tmp_path / "features", running=Running(check=False))
     task = tmp_path / "quick.toml"
     task.write_text(
         'version = 1\nkind = "transcribe"\ndescription = "quick"\nepochs = 1\nlearning_rates = [1e-2]\n'

@@ -19,6 +19,7 @@ from test_extract import Windows, files_of, write_audio, write_manifest
 import probe
 from probe.errors import ProbeError
 from probe.extraction.extract import extract as extract_checked
+from probe.extraction.settings import Storing
 from probe.store.feature_store import FeatureStore
 
 extract = functools.partial(extract_checked, check=False)
@@ -45,7 +46,9 @@ def extracted(
     manifest = write_manifest(tmp_path, NAMES)
     keywords = dict(request.param)
     widths = dict(zip("012", keywords.pop("widths", (4, 4, 4)), strict=True))
-    done = extract(Windows(layers=widths), manifest, tmp_path / "features", **keywords)
+    done = extract(
+        Windows(layers=widths), manifest, tmp_path / "features", storing=Storing(**keywords)
+    )
     return FeatureStore(done.store), manifest
 
 
@@ -300,13 +303,13 @@ def test_the_command_says_where_the_export_is_and_what_is_missing(
     write_audio(tmp_path / "new.wav", 900)
     manifest.write_text(manifest.read_text() + "new.wav,one,ann,near,test,\n")
     done = command(
-        "export", store.path, "--to", tmp_path / "out", "--form", "npy", "--corpus", manifest
+        "export", store.path, "--to", tmp_path / "out", "--format", "npy", "--corpus", manifest
     )
     assert done.returncode == 3
     assert "not extracted: 1 utterances failed: new.wav" in done.stderr
     assert (tmp_path / "out" / "index.csv").exists()
     assert command("export", tmp_path / "nowhere", "--to", tmp_path / "x").returncode == 1
-    assert command("export", store.path, "--to", tmp_path / "x", "--form", "zip").returncode == 2
+    assert command("export", store.path, "--to", tmp_path / "x", "--format", "zip").returncode == 2
 
 
 @only_frames
