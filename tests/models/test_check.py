@@ -373,7 +373,10 @@ DEEP_FAULTS: dict[str, tuple[Callable[[TransformersEncoder], Any], set[str]]] = 
     ("family", "implementation"),
     mostly_nightly([(GROUP, "packed"), (D2V, "packed"), (GROUP, "reference")], [(GROUP, "packed")]),
 )
-@pytest.mark.parametrize("fault", DEEP_FAULTS)
+@pytest.mark.parametrize(
+    "fault",
+    mostly_nightly(DEEP_FAULTS, ["blocks swapped", "another hash declared", "silence after 5 s"]),
+)
 def test_the_whole_form_sees_deeper(
     folders: dict[str, Path], fault: str, family: str, implementation: str
 ) -> None:
@@ -385,7 +388,10 @@ def test_the_whole_form_sees_deeper(
 
 @pytest.mark.parametrize("factor", [10.0, 50.0])
 @pytest.mark.parametrize(
-    "family", ["wavlm pre-LN", "hubert pre-LN", "wavlm post-LN", "data2vec-audio"]
+    "family",
+    mostly_nightly(
+        ["wavlm pre-LN", "hubert pre-LN", "wavlm post-LN", "data2vec-audio"], ["wavlm pre-LN"]
+    ),
 )
 def test_a_sound_model_with_large_weights_passes(
     folders: dict[str, Path], tmp_path: Path, family: str, factor: float

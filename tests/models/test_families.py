@@ -16,6 +16,7 @@ import soundfile
 import torch
 import transformers
 from click.testing import CliRunner
+from exhaustive import mostly_nightly
 from scored import layer_rows, summary_rows
 from small_models import EXTRACTOR, EXTRACTORS, FAMILIES, REFERENCE_FAMILIES
 from torch import Tensor
@@ -802,7 +803,11 @@ def frames_expected(family: str, layer: str, n_samples: int) -> int:
 
 
 @pytest.mark.parametrize(
-    "family", [*REFERENCE_FAMILIES, "wav2vec2 pre-LN", "unispeech-sat post-LN", "distilhubert"]
+    "family",
+    mostly_nightly(
+        [*REFERENCE_FAMILIES, "wav2vec2 pre-LN", "unispeech-sat post-LN", "distilhubert"],
+        ["wav2vec2 pre-LN", "sew", "whisper"],
+    ),
 )
 def test_real_speech_goes_from_extraction_to_a_table(
     speech: Path, others: dict[str, Path], folders: dict[str, Path], tmp_path: Path, family: str

@@ -19,6 +19,7 @@ import pytest
 import torch
 import torchaudio
 import transformers
+from exhaustive import mostly_nightly
 from safetensors.torch import load_file, save_file
 from small_models import EXTRACTOR, FAMILIES, SIZES
 from torch import Tensor
@@ -30,6 +31,8 @@ from probe.models.frames import FrameGrid
 from probe.models.sources import checkpoints
 from probe.models.sources.known import known_models
 
+# Families that tests of every family run by default.
+FEW = ["wav2vec2 post-LN", "wav2vec2 pre-LN", "data2vec-audio"]
 LENGTHS = (6000, 400, 9111, 2000, 719)
 KERNELS = [(10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2)]
 
@@ -87,7 +90,7 @@ def edit_weights(folder: Path, edit: Callable[[dict[str, Tensor]], object]) -> N
 # Layers
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", mostly_nightly(FAMILIES, FEW))
 @pytest.mark.parametrize("length", [400, 7777])
 def test_every_layer_equals_transformers_own(
     folders: dict[str, Path], family: str, length: int
@@ -125,7 +128,7 @@ def test_every_layer_equals_transformers_own(
         assert encoder.info.aliases == {"final": "3"}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", mostly_nightly(FAMILIES, FEW))
 def test_layers_come_in_the_order_asked_for(folders: dict[str, Path], family: str) -> None:
     encoder = open_model(str(folders[family]), "cpu")
     (wave,) = waves(3000)
@@ -167,7 +170,9 @@ def test_silence_gives_finite_frames(folders: dict[str, Path], value: float) -> 
 # Batch mates
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, "fbank", "mfcc"])
+@pytest.mark.parametrize(
+    "family", mostly_nightly([*FAMILIES, "fbank", "mfcc"], [*FEW, "fbank", "mfcc"])
+)
 def test_an_utterance_alone_and_in_any_batch_gives_the_same_frames(
     folders: dict[str, Path], family: str
 ) -> None:
@@ -186,7 +191,7 @@ def test_an_utterance_alone_and_in_any_batch_gives_the_same_frames(
                 assert not row[valid:].any(), "frames past a length are 0"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", mostly_nightly(FAMILIES, FEW))
 def test_frames_are_counted_without_running_the_model(
     folders: dict[str, Path], family: str
 ) -> None:

@@ -640,9 +640,7 @@ def test_the_grid_of_frames_is_found_by_counting(
     assert measured_grid(grid.n_frames, 4000, hop if known else None) == grid
 
 
-def test_a_model_that_makes_one_frame_of_anything_short_counts_from_where_frames_begin_to_come() -> (
-    None
-):
+def test_a_model_that_makes_one_frame_of_anything_short_counts_from_where_frames_begin() -> None:
     assert measured_grid(lambda n: max(1, 1 + (n - 400) // 320), 16_000) == FrameGrid(320, 400, 400)
 
 
@@ -1076,7 +1074,8 @@ def test_hooks_are_an_option_wherever_a_model_is_opened(
 import torch
 
 def load():
-    return torch.nn.Sequential(torch.nn.Unflatten(1, (1, -1)), torch.nn.Conv1d(1, 4, 400, 320), torch.nn.GELU())
+    front = torch.nn.Conv1d(1, 4, 400, 320)
+    return torch.nn.Sequential(torch.nn.Unflatten(1, (1, -1)), front, torch.nn.GELU())
 """
     name = f"plugin:{written(source)}:load"
     with pytest.raises(
