@@ -62,7 +62,7 @@ def file(tmp_path: Path, model: Any) -> Path:
 
 
 def layers_of(name: Path | str) -> dict[str, Tensor]:
-    """Every layer of one utterance by the reference implementation, whose bits are transformers'."""
+    """Every layer of one utterance by the reference, whose bits are transformers'."""
     encoder = open_model(str(name), "cpu", implementation="reference")
     frames, _ = encoder.encode(
         WAVE[None], torch.tensor([len(WAVE)]), list(encoder.info.every_layer)
