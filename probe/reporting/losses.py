@@ -280,8 +280,8 @@ class Losses:
         On the test rows of a target domain, A is the baseline trained on another domain and C the
         baseline trained on the target; B is the model trained on the other domain. ``gap`` is how
         much worse B is than the model trained on the target (C2). The model closes (A - B) / (A -
-        C) of the baseline's gap, with C in one reading and C2 in the second. ``shift`` compares test
-        rows of different domains instead, of one training.
+        C) of the baseline's gap, with C in one reading and C2 in the second. ``shift`` compares
+        test rows of different domains instead, of one training.
         """
         rows = self.scores.one_sampling.across_domains.tested
         shown = (rows["split"] == "test") & (rows["control"] == "") & (rows[BUDGET] == "")
