@@ -1,4 +1,4 @@
-"""Features: extract them, hear them, look at stores, verify, repair and export them."""
+"""Features: extract them, hear them, look at stores, verify and export them."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from probe.commands.printing import (
     print_files,
     print_table,
 )
-from probe.errors import EXIT_FAILURE, ProbeError, UsageError, listed
+from probe.errors import EXIT_FAILURE, ProbeError, UsageError
 
 
 @click.command()
@@ -175,87 +175,29 @@ def show(store: Path, as_json: bool) -> None:
 
 @click.command()
 @click.argument("store", type=click.Path(path_type=Path))
-@click.option(
-    "--repair",
-    is_flag=True,
-    help="Extract what is damaged again, and nothing else; needs --corpus.",
-)
-@click.option(
-    "--corpus", metavar="CSV", help="With --repair: the manifest that the store was extracted from."
-)
-@click.option(
-    "--model", metavar="MODEL", help="With --repair: the store's model, where its folder has moved."
-)
-@click.option(
-    "--condition",
-    metavar="CONDITION",
-    help="With --repair: the store's condition, where its noise files have moved.",
-)
-@options("no_check", "device", "json")
-def verify(
-    store: Path,
-    repair: bool,
-    corpus: str | None,
-    model: str | None,
-    condition: str | None,
-    check: bool,
-    device: str | None,
-    as_json: bool,
-) -> None:
+@options("json")
+def verify(store: Path, as_json: bool) -> None:
     """Read every byte of a feature store, or of every store beneath a folder, and name what is
-    damaged.
+    damaged, with the commands that mend it.
 
-    Exits with 1 where anything is, or cannot be read, in which case it may be sound. Notes are no
-    damage: shards planned and not written yet, files of a run that was killed.
+    Exits with 1 where anything is damaged, or cannot be read, in which case it may be sound. Notes
+    are no damage: planned shards that are not written yet, files of a run that was killed.
     """
     from tqdm import tqdm
 
-    from probe.store.integrity import ASIDE, store_folders, verify_store
+    from probe.store.integrity import store_folders, verify_store
 
-    if repair != (corpus is not None):
-        raise UsageError("--repair and --corpus: each needs the other.")
     folders = store_folders(store)
     n_bytes = sum(path.stat().st_size for folder in folders for path in folder.glob("shard-*.h5"))
-    verified, repaired, refused = [], [], []
     with tqdm(
         total=n_bytes, desc="verify", unit="B", unit_scale=True, leave=False, disable=None
     ) as bar:
-        for folder in folders:
-            found = verify_store(folder, bar.update)
-            if repair and (
-                found.damage or any(item.file.endswith(ASIDE) for item in found.findings)
-            ):
-                from probe.pipeline import repair as repair_store
-
-                try:
-                    done = repair_store(
-                        folder,
-                        str(corpus),
-                        model=model,
-                        device=device,
-                        check=check,
-                        condition=condition,
-                    )
-                except ProbeError as error:
-                    refused.append(str(error))
-                else:
-                    found = done.found
-                    repaired += [str(folder / name) for name in done.repaired]
-                    for keys in done.kept.values():
-                        refused.append(
-                            f"{folder}: features of {listed(keys)} that the audio does not give any more are only in the files set "
-                            "aside; remove those once they are not missed."
-                        )
-            verified.append(found)
+        verified = [verify_store(folder, bar.update) for folder in folders]
     if as_json:
         click.echo(json.dumps([item.as_json() for item in verified], indent=2, ensure_ascii=False))
-    for line in [] if as_json else [line for item in verified for line in item.lines()]:
-        click.echo(line)
-    for name in repaired:
-        click.echo(f"{name}: written anew", err=True)
-    for reason in refused:
-        click.echo(reason, err=True)
-    if refused or any(item.damage or item.unread for item in verified):
+    else:
+        click.echo("\n".join(line for item in verified for line in item.lines()))
+    if any(item.damage or item.unread for item in verified):
         sys.exit(EXIT_FAILURE)
 
 

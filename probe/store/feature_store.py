@@ -29,13 +29,13 @@ from probe.files import (
     files_named,
     read_json,
     sha256_of_file,
-    sha256_of_json,
     unread,
     unwritable,
     write_atomically,
     write_json,
 )
-from probe.store.index_schema import (
+from probe.store.shards import ShardContent, merge_runs, read_rows, shard_bytes
+from probe.store.side_files import (
     FORMAT,
     check_numbers,
     checked_certificate,
@@ -44,7 +44,6 @@ from probe.store.index_schema import (
     checked_jobs,
     rows_in,
 )
-from probe.store.shards import ShardContent, merge_runs, read_rows, shard_bytes
 from probe.store.views import parse_view, pool, row_width, serves
 
 log = logging.getLogger("probe")
@@ -178,10 +177,6 @@ class FeatureStore:
         self.environment: dict[str, Any] = head["environment"]
         self.requested: str = head["requested"]
         self.spec = str(self.environment.get("spec", self.requested))
-        if sha256_of_json(self.recipe) != self.recipe_sha256:
-            raise ProbeError(
-                f"{self.path / 'recipe.json'}: the recipe does not have the sha256 that stands beside it. Extract again."
-            )
         self.view: str = self.recipe["view"]
         self.layers = {name: row_width(width, self.view) for name, width in self.recipe["layers"]}
         self.aliases: dict[str, str] = self.recipe["model"]["aliases"]
@@ -377,7 +372,7 @@ class FeatureStore:
         for path in files_named(self.path, "plan-*.json"):
             jobs = checked_jobs(read_json(path), path)
             self.jobs += [Job(item["number"], tuple(item["keys"]), item["parts"]) for item in jobs]
-        check_numbers([(job.number, job.parts) for job in self.jobs], self.path)
+        check_numbers([job.number for job in self.jobs], self.path)
         self.complete: set[int] = set()
         for job in self.jobs:
             parts = [

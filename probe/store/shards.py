@@ -28,7 +28,6 @@ import numpy as np
 
 from probe.errors import ProbeError
 from probe.files import canonical_json, sha256_of_file
-from probe.store.index_schema import FORMAT
 from probe.store.safe_hdf5 import (
     ADVICE,
     DAMAGE,
@@ -39,6 +38,7 @@ from probe.store.safe_hdf5 import (
     trusted_dataset,
     usable_scales,
 )
+from probe.store.side_files import FORMAT
 
 LIBVER = ("v110", "v110")
 CHUNK_BYTES = 1 << 20

@@ -14,7 +14,7 @@ from probe.errors import ProbeError, listed
 from probe.files import file_name, sha256_of_json, write_json
 from probe.model_names import RANDOM, ModelName, own_name
 from probe.store.feature_store import FeatureStore, Stored
-from probe.store.index_schema import FORMAT
+from probe.store.side_files import FORMAT
 from probe.store.views import serves
 
 # Entries of a recipe's model in which stores of one model are equal, whatever layers they hold.

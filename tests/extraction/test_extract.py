@@ -645,13 +645,9 @@ def test_a_run_killed_at_any_write_and_repeated_is_bit_identical(
     audio: Path, tmp_path: Path
 ) -> None:
     write_manifest(audio, list(LENGTHS)[:5])
-    script = (
-        f"import conftest, test_extraction; test_extraction.killed_at_every_call({str(tmp_path)!r})"
-    )
+    script = f"import conftest, test_extract; test_extract.killed_at_every_call({str(tmp_path)!r})"
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(
-            [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
-        )
+        "PYTHONPATH": os.pathsep.join(map(str, (*Path(__file__).parents[:3],)))
     }
     line = [sys.executable, "-c", script]
     done = subprocess.run(

@@ -16,6 +16,7 @@ import soundfile
 import torch
 import transformers
 from click.testing import CliRunner
+from mending import mend
 from small_models import EXTRACTOR, EXTRACTORS, FAMILIES, REFERENCE_FAMILIES
 from torch import Tensor
 
@@ -32,7 +33,7 @@ from probe.models.catalogue import open_model
 from probe.models.check import check_model
 from probe.models.encoder import CONV, CTC, Chunking, Encoder, frames_of, greedy_text, pieces_of
 from probe.models.reference import TransformersEncoder
-from probe.pipeline import export, repair
+from probe.pipeline import export
 from probe.records import NO_LAYER, WEIGHTED, frame_of
 from probe.reporting.rows import layer_rows
 from probe.reporting.tables.files import summary_rows
@@ -766,7 +767,7 @@ def test_the_transformer_sees_long_audio_in_windows(others: dict[str, Path], fam
 
 
 @pytest.mark.parametrize("family", ["sew", "whisper"])
-def test_a_store_of_a_family_with_one_form_is_repaired_from_its_recipe(
+def test_a_store_of_a_family_with_one_form_is_mended_by_the_commands_of_verify(
     others: dict[str, Path], tones: Any, tmp_path: Path, family: str
 ) -> None:
     corpus = tones(words=1, speakers=1, repetitions=2)
@@ -774,7 +775,7 @@ def test_a_store_of_a_family_with_one_form_is_repaired_from_its_recipe(
     (shard,) = store.glob("*.h5")
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-100])
-    assert repair(store, corpus).repaired
+    mend(store, corpus)
     assert shard.read_bytes() == whole
     named = open_model(str(others[family]), "cpu", implementation="reference")
     assert named.chunking == open_model(str(others[family]), "cpu").chunking

@@ -19,10 +19,10 @@ from test_extract import Windows, files_of, write_audio, write_manifest
 import probe
 from probe.errors import ProbeError
 from probe.extraction.extract import extract as extract_checked
-from probe.extraction.settings import Storing
+from probe.extraction.settings import Running, Storing
 from probe.store.feature_store import FeatureStore
 
-extract = functools.partial(extract_checked, check=False)
+extract = functools.partial(extract_checked, running=Running(check=False))
 NAMES = ["a.wav", "ü.wav", "long.wav", "c.wav"]
 STORES: list[dict[str, Any]] = [
     {},
