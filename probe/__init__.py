@@ -12,15 +12,9 @@ Names are looked up when they are used, so ``import probe`` loads no heavy libra
 """
 
 import importlib
-import os
 from typing import TYPE_CHECKING, Any
 
 from probe.version import __version__
-
-# OpenMP threads that spin while they wait make short operations a hundred times slower as soon as
-# another process wants the same cores (docs/decisions.md). Has an effect where torch is not loaded
-# yet; the environment's own setting stays.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from probe.data.corpus import load_corpus

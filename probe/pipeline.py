@@ -20,7 +20,7 @@ from probe.data.corpus import Corpus, load_corpus
 from probe.data.trials import load_trials
 from probe.errors import ProbeError
 from probe.evaluation.condition_plan import Hearing, asked_under, hearings
-from probe.evaluation.prechecks import askable, check
+from probe.evaluation.prechecks import askable, check, stores_of
 from probe.evaluation.run import run
 from probe.evaluation.tasks import Task, log_columns, open_task
 from probe.extraction.extract import DECODING, RUNNING, STORING, Extraction, extract, open_encoder
@@ -29,7 +29,7 @@ from probe.files import require_writable
 from probe.model_names import ModelName, distinct_models
 from probe.models.catalogue import choose_device
 from probe.models.encoder import Encoder, ModelInfo
-from probe.records import read_records
+from probe.records import Record, read_records
 from probe.reporting.figures.spectrograms import draw_spectrograms
 from probe.reporting.figures.style import missing_matplotlib
 from probe.reporting.tables.files import write_tables
@@ -226,6 +226,85 @@ def bench(
     if not dry_run and any(results.glob("*.jsonl")):
         done.files = write_tables(read_records(results), Path(to))
     return done
+
+
+@dataclass
+class Runs:
+    """What several tasks on several models gave.
+
+    Attributes:
+        paths: files of records.
+        records: their content.
+        refused: what could not be asked: a model, a task and the reason.
+        left_out: utterances without features, by model.
+    """
+
+    paths: list[Path] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+
+
+def run_tasks(
+    models: Sequence[str | ModelName],
+    tasks: Sequence[Task],
+    corpus: str | Path | Corpus,
+    features: Path,
+    to: Path,
+    *,
+    conditions: Sequence[str] | None = None,
+    device: str | None = None,
+    limit: int | None = None,
+    memory_bytes: int = 4_000_000_000,
+    again: bool = False,
+    **given: Any,
+) -> Runs:
+    """Runs every task on every model's features, as far as they can be asked.
+
+    Raises:
+        ProbeError: nothing can be asked at all.
+    """
+    loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
+    log_columns(loaded, tasks)
+    device = choose_device(device)
+    given |= {"conditions": conditions, "limit": limit}
+    tasks = [asked_under(task, conditions) for task in tasks]
+    possible, refused = askable(
+        {task.name: task for task in tasks}, lambda task: check(task, loaded, **given)
+    )
+    pairs = {
+        f"{model.name}, {task.name}": (model, task)
+        for model in distinct_models(models)
+        for task in possible
+    }
+    ready, without_features = askable(
+        pairs, lambda pair: stores_of(pair[1], pair[0], loaded.limited(limit), features)
+    )
+    runs = Runs(refused=refused + without_features)
+    for number, (model, task) in enumerate(ready, start=1):
+        try:
+            finished = run(
+                task,
+                model,
+                loaded,
+                features,
+                to,
+                **given,
+                device=device,
+                number=f"task {number} of {len(ready)}",
+                memory_bytes=memory_bytes,
+                again=again,
+            )
+        except ProbeError as error:
+            if len(pairs) == len(tasks) == 1:
+                raise
+            runs.refused.append(f"{model.name}, {task.name}: {error}")
+            continue
+        runs.paths += finished.paths
+        runs.records += finished.records
+        if finished.left_out:
+            runs.left_out[model.name] = finished.left_out
+    return runs
 
 
 def _reason(model: ModelName, error: ProbeError) -> str:

@@ -103,7 +103,7 @@ def test_one_bad_file_does_not_take_the_table_of_a_folder(
         and ("word-id", "mfcc") not in rows
         and ("asr-ctc", "mfcc") in rows
     )
-    listed = command("records", folder, "--json")
+    listed = command("records", folder, "--format", "json")
     assert (
         listed.returncode == 3
         and len(json.loads(listed.stdout)) == len(list(folder.glob("*.jsonl"))) - 3
@@ -136,7 +136,9 @@ def test_table_formats(demo: tuple[Path, subprocess.CompletedProcess], command: 
     results = demo[0] / "results"
     rows = json.loads(command("table", "--from", results, "--format", "json").stdout)
     assert all({"model", "task", "layer", "metric", "value", "n"} <= row.keys() for row in rows)
-    layers = json.loads(command("table", "--from", results, "--layers", "--format", "json").stdout)
+    layers = json.loads(
+        command("table", "--from", results, "--every-layer", "--format", "json").stdout
+    )
     mine = [
         row
         for row in layers
@@ -164,11 +166,11 @@ def test_show_says_what_is_inside(
         "0, 1, 2, 3 (final is 3)",
         "432",
         "float16",
-        "failures      0",
+        "failures    0",
         "torch 2.",
     ):
         assert word in shown
-    assert len(json.loads(command("show", demo[0] / "features", "--json").stdout)) == 6
+    assert len(json.loads(command("show", demo[0] / "features", "--format", "json").stdout)) == 6
 
 
 def test_python_interface_of_the_readme(demo: tuple[Path, subprocess.CompletedProcess]) -> None:
@@ -190,10 +192,10 @@ def test_models_and_tasks_are_listed(command: Command) -> None:
         r"facebook/wav2vec2-large-robust +wav2vec2 +0\.\.24, final +1024 +315\.4 M .*apache-2\.0 +hub",
         listed,
     )
-    rows = {row["model"]: row for row in json.loads(command("models", "--json").stdout)}
+    rows = {row["model"]: row for row in json.loads(command("models", "--format", "json").stdout)}
     assert rows["facebook/data2vec-audio-large-960h"]["parameters"] == 313_276_416
     assert rows["openai/whisper-tiny"]["loads_from"] == ["hub", "random"]
-    assert {row["task"] for row in json.loads(command("tasks", "--json").stdout)} >= {
+    assert {row["task"] for row in json.loads(command("tasks", "--format", "json").stdout)} >= {
         "speaker-id",
         "asr-ctc",
         "domain-shift",
@@ -439,7 +441,8 @@ def test_dry_run_prints_the_plan_and_writes_nothing(
         "--to",
         tmp_path / "f",
         "--dry-run",
-        "--json",
+        "--format",
+        "json",
     )
     plan = json.loads(done.stdout)
     assert plan["utterances"] == 72

@@ -928,7 +928,7 @@ def test_a_clean_corpus_and_a_model_end_in_code_0_on_a_screen(tones: Callable[..
 def test_any_problem_ends_in_code_1(tones: Callable[..., Path]) -> None:
     manifest = tones()
     manifest.write_text(manifest.read_text().replace(",s1,", ",S0,", 1))
-    done = CliRunner().invoke(cli, ["doctor", "--corpus", str(manifest), "--json"])
+    done = CliRunner().invoke(cli, ["doctor", "--corpus", str(manifest), "--format", "json"])
     assert done.exit_code == 1
     found = json.loads(done.output)
     assert [item["topic"] for item in found if item["status"] == "problem"] == ["labels"]

@@ -19,8 +19,9 @@ from probe.errors import ProbeError
 from probe.measures import degradation as measures
 from probe.measures.degradation import Estimate
 from probe.records import CHOICE, chosen_layers
-from probe.reporting.comparable_files import comparable
+from probe.reporting.filters import comparable
 from probe.reporting.losses import columns_of, first_sampling
+from probe.reporting.scores import crossed
 
 PLACE = ["task", "corpus", "condition", "train_condition", "metric", "head"]
 GAPS = [
@@ -58,34 +59,6 @@ LACKING = {
     "C2": "the model trained on {target}",
     "home": "the model on the test rows of {source}",
 }
-
-
-def crossed(records: pd.DataFrame) -> pd.DataFrame:
-    """The records, with conditions as domains where a model was trained on a task under several
-    conditions.
-
-    These have the training's condition as train domain and the test's as test domain; their own
-    ``condition`` is empty. A training's dev scores, which stand beside every test condition, are
-    kept once.
-    """
-    asked = [records[name] for name in ("model", "task", "corpus", "head")]
-    several = records["train_condition"].groupby(asked).transform("nunique") > 1
-    moved = records[several & (records["train_domain"] == "")]
-    if moved.empty:
-        return records
-    dev = moved["split"] != "test"
-    moved = moved.assign(
-        train_domain=moved["train_condition"],
-        test_domain=moved["condition"].where(~dev, moved["train_condition"]),
-    )
-    moved = moved.assign(condition="", train_condition="", recipe="")  # each condition has its own
-    same = [*CHOICE, "test_domain", "metric", "control", "layer", "split", "seed"]
-    dev = moved["split"] != "test"
-    moved = pd.concat([moved[~dev], moved[dev].drop_duplicates(same)])
-    return pd.concat(
-        [records.drop(index=records.index[several & (records["train_domain"] == "")]), moved],
-        ignore_index=True,
-    )
 
 
 def gap_rows(records: pd.DataFrame, baseline: str, all_heads: bool = False) -> pd.DataFrame:

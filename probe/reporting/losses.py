@@ -27,8 +27,8 @@ from probe.errors import ProbeError
 from probe.measures import degradation as measures
 from probe.measures.degradation import Estimate, Sampled
 from probe.measures.uncertainty import interval
-from probe.records import CHOICE, NO_LAYER, WEIGHTED, chosen_layers, left_out
-from probe.reporting.comparable_files import CELL, Rules, comparable, named
+from probe.records import CHOICE, NO_LAYER, WEIGHTED, chosen_layers
+from probe.reporting.filters import EQUAL_ACROSS_CONDITIONS, comparable, first_sampling
 
 CLEAN = "clean"
 MEAN, WORST = "(mean)", "(worst)"
@@ -38,14 +38,6 @@ DOMAIN_TASKS = (
 )  # how much of the domain, or the condition, a layer still tells
 COSTS = "min_dcf"  # what the names of detection costs begin with
 QUESTION = ["task", "corpus", "train_condition", "metric", "head"]
-# Conditions stand in one row only if these are equal, for they are compared utterance by utterance.
-EQUAL_ACROSS_CONDITIONS: Rules = [
-    (
-        ["task", "corpus", "train_condition"],
-        ["task_version", "task_sha256", "manifest_sha256", "seed"],
-    ),
-    (["model", "task", "corpus", "train_condition"], ["revision"]),
-]
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?|(?<=[a-z_])\d+(?:\.\d+)?", re.IGNORECASE)
 # Setting, as a name has it -> the value that leaves the audio as it is. Of factors the distance
 # from it is that of logarithms.
@@ -180,46 +172,6 @@ class Scores:
             return max(found, key=lambda score: score.value, default=None)
         metric = str(clean["metric"])
         return 1.0 if metric.startswith("min_dcf") else CHANCE.get(metric)
-
-
-def first_sampling(records: pd.DataFrame) -> pd.DataFrame:
-    """The records of each task's first seed and condition seed that all models and conditions have;
-    equal scores stand once.
-
-    What nothing was drawn for goes with every condition seed. Where there is no such sampling, the
-    one stays that most models and conditions have; the files of the others are left out with a
-    warning.
-    """
-    if records.empty:
-        return records
-    kept = pd.concat(
-        [_first_of(names, of_task) for names, of_task in records.groupby(["task", "corpus"])]
-    ).sort_index()
-    return kept.drop_duplicates([*CELL, "control", "layer", "split", "recipe", "value"])
-
-
-def _first_of(names: Iterable[Hashable], records: pd.DataFrame) -> pd.DataFrame:
-    """The records of a task's first sampling."""
-    places = [records[name] for name in ("model", "condition", "train_condition")]
-    samplings: list[tuple[int, str, pd.DataFrame]] = []
-    for seed, of_seed in records.groupby("seed"):
-        for drawn in sorted(of_seed["condition_seed"].dropna().unique()) or [None]:
-            here = (records["seed"] == seed) & (
-                records["condition_seed"].isna() | (records["condition_seed"] == drawn)
-            )
-            has_some = here.groupby(places).any()
-            if has_some.all():
-                return records[here]
-            name = f"seed {seed}{'' if drawn is None else f', condition seed {drawn:.0f}'}"
-            samplings.append((int(has_some.sum()), name, records[here]))
-    n_places, name, kept = max(samplings, key=lambda item: item[0])
-    task, corpus = names
-    left_out.warning(
-        "task %s, corpus %s: no seed and condition seed that all models and conditions have. %s stays, which %d of %d have. "
-        "Left out: %s. Extract and run all with one --condition-seed and --seed, or keep the records in separate folders.",
-        *(task, corpus, name, n_places, len(has_some), named(records.drop(index=kept.index))),
-    )
-    return kept
 
 
 def by_severity(conditions: Iterable[str]) -> list[str]:

@@ -147,7 +147,7 @@ def _check(selection: Selection, to: Path, form: str) -> None:
     if form != "hdf5" and len(rows) > 1:
         raise ProbeError(
             f"{store.path}: {form} needs layers with equally many frames; {' and '.join(rows.values())} differ. "
-            "Choose among them with --layers, or --form hdf5."
+            "Choose among them with --layers, or --format hdf5."
         )
     shards = {shard for item in selection.stored for shard, *_ in item.pieces}
     bent = [

@@ -23,7 +23,7 @@ def test_examples_are_written_with_one_gain_and_measured_levels(
     tones: Callable[..., Path], tmp_path: Path
 ) -> None:
     texts = ("clean", "noise:white@5dB", "gain:30dB", "tempo:0.5+noise:pink@-3dB")
-    line = ["listen", str(tones()), "--to", str(tmp_path / "heard"), "--n", "2", "--json"]
+    line = ["listen", str(tones()), "--to", str(tmp_path / "heard"), "--n", "2", "--format", "json"]
     done = CliRunner(catch_exceptions=False).invoke(
         cli, [*line, *(item for text in texts for item in ("--condition", text))]
     )

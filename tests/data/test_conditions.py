@@ -869,11 +869,12 @@ def test_the_command_takes_conditions(tones: Callable[..., Path], tmp_path: Path
         "--no-check",
     ]
     both = CliRunner().invoke(
-        cli, [*line, "--condition", "clean", "--condition", "phone", "--conditions", str(declared)]
+        cli,
+        [*line, "--condition", "clean", "--condition", "phone", "--condition-file", str(declared)],
     )
     assert both.exit_code == 0, both.output
     all_of_it = CliRunner().invoke(
-        cli, [*line, "--conditions", str(declared), "--condition-seed", "5"]
+        cli, [*line, "--condition-file", str(declared), "--condition-seed", "5"]
     )
     assert all_of_it.exit_code == 0, all_of_it.output
     names = sorted(

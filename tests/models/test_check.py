@@ -599,7 +599,7 @@ def test_check_of_a_faulty_checkpoint_ends_with_1(
     name = "encoder.layers.1.attention.v_proj.weight"
     weights[name][3, 5] = 3e20
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    done = command("check", folder, "--quick", "--json")
+    done = command("check", folder, "--quick", "--format", "json")
     assert done.returncode == 1
     found = {item["check"]: item for item in json.loads(done.stdout)["findings"]}
     assert found["values of weights"]["result"] == "FAIL"

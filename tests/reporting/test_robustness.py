@@ -1190,7 +1190,7 @@ def test_the_command_prints_and_writes_the_robustness_tables(tmp_path: Path) -> 
     done = CliRunner().invoke(cli, arguments)
     assert done.exit_code == 0 and "over that of `org/b` under the same" in done.stdout
     assert (tmp_path / "tables" / "robustness.md").read_text(encoding="utf-8") == done.stdout
-    layers = CliRunner().invoke(cli, [*arguments[:4], "--layers"])
+    layers = CliRunner().invoke(cli, [*arguments[:4], "--every-layer"])
     assert layers.stdout.startswith("# Robustness of every layer")
 
 

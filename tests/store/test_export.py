@@ -303,13 +303,13 @@ def test_the_command_says_where_the_export_is_and_what_is_missing(
     write_audio(tmp_path / "new.wav", 900)
     manifest.write_text(manifest.read_text() + "new.wav,one,ann,near,test,\n")
     done = command(
-        "export", store.path, "--to", tmp_path / "out", "--form", "npy", "--corpus", manifest
+        "export", store.path, "--to", tmp_path / "out", "--format", "npy", "--corpus", manifest
     )
     assert done.returncode == 3
     assert "not extracted: 1 utterances failed: new.wav" in done.stderr
     assert (tmp_path / "out" / "index.csv").exists()
     assert command("export", tmp_path / "nowhere", "--to", tmp_path / "x").returncode == 1
-    assert command("export", store.path, "--to", tmp_path / "x", "--form", "zip").returncode == 2
+    assert command("export", store.path, "--to", tmp_path / "x", "--format", "zip").returncode == 2
 
 
 @only_frames

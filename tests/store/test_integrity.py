@@ -440,7 +440,7 @@ def test_the_command_verifies_every_store_and_says_how_to_mend_it_beneath_a_fold
     [shard, other] = sorted(features.rglob("shard-*.h5"))
     flip(shard)
     flip(other.with_name("certificate.json"))
-    done = command("verify", features, "--json")
+    done = command("verify", features, "--format", "json")
     assert done.returncode == 1
     first, second = json.loads(done.stdout)
     assert (first["sound"], list(first["damage"]), first["notes"]) == (False, [shard.name], {})

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from probe.files import write_atomically
-from probe.reporting.comparable_files import comparable
 from probe.reporting.domain_gaps import GAPS, crossed
 from probe.reporting.figures.condition_curves import conditions_figure
 from probe.reporting.figures.det import det_figure, det_rows
 from probe.reporting.figures.layer_curves import curves_figure, usual_rows
 from probe.reporting.figures.style import missing_matplotlib, write_figure
+from probe.reporting.filters import comparable
 from probe.reporting.losses import CONDITIONS, chosen_rows
 from probe.reporting.model_robustness import GROUPS
 from probe.reporting.rows import BUDGETS, LAYERS, SUMMARY, budget_rows, layer_rows, summary_rows
