@@ -1,4 +1,4 @@
-"""Audio, decoded and disturbed by threads ahead of the model, in order, within a number of bytes."""
+"""Audio that threads decode and disturb ahead of the model, in order, within a number of bytes."""
 
 import threading
 import time

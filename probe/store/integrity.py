@@ -50,8 +50,8 @@ from probe.store.views import n_rows, row_width
 SLAB_BYTES = 1 << 24  # read at once
 SHARD_FILE = re.compile(r"(shard-\d{5,}(?:\.\d+of\d+)?)\.(?:h5|json)")
 HEAD_ADVICE = (
-    "The store cannot be opened without it: put a copy of it back, or move the folder aside and run "
-    "`probe extract` again (an equal recipe begins an equal store)"
+    "The store cannot be opened without it: put a copy of it back, or move the folder aside and "
+    "run `probe extract` again (an equal recipe begins an equal store)"
 )
 # Advice at the end of a reader's message, which the commands of a verification replace.
 ADVICE = re.compile(r"\. (Remove it|This is damaged|This says nothing|`probe|Extract again).*$|\.$")
@@ -242,7 +242,8 @@ def verify_store(folder: Path, tick: Callable[[int], Any] = lambda _: None) -> V
             text = "temporary file of a run that was killed or is writing; nothing reads it"
             store.note(path.name, text)
     if missing := [name for name in planned if not (folder / f"{name}.json").exists()]:
-        text = f"planned and missing, {len(missing)} of {len(planned)} shards; `probe extract` writes them"
+        text = f"planned and missing, {len(missing)} of {len(planned)} shards"
+        text += "; `probe extract` writes them"
         store.note(f"{missing[0]}.h5", text)
     findings = sorted(_merged(store.findings), key=lambda item: (-item.rank, item.file))
     n_bytes = sum(index["bytes"] for index in indexes.values())
@@ -318,7 +319,7 @@ class _Folder:
             layers = list(self.layers) or None
             index = self._json(path.name, lambda value, where: checked_index(value, where, layers))
         elif shard.exists():
-            text = "has no index and counts for nothing; a run wrote it and was interrupted, or is writing"
+            text = "has no index and counts for nothing; a run was interrupted, or is writing"
             self.note(shard.name, text)
         if index is not None and index["bytes"]:
             try:
@@ -359,7 +360,8 @@ class _Folder:
         for part in parts:
             keys = [item["key"] for entries in ("utterances", "failures") for item in part[entries]]
             if sorted(keys) != sorted(job.keys):
-                text = f"holds {len(keys)} utterances or failures that are not the {len(job.keys)} of its plan"
+                text = f"holds {len(keys)} utterances or failures that are not the "
+                text += f"{len(job.keys)} of its plan"
                 self.damage(f"{part['shard']}.json", text)
                 return
         if len(parts) != job.parts:

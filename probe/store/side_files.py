@@ -193,7 +193,8 @@ def check_numbers(numbers: Iterable[int], folder: Path) -> None:
     for number in numbers:
         if number in seen:
             raise ProbeError(
-                f"{folder}: two plans name job {number}, so two shards would have one name. {ADVICE}"
+                f"{folder}: two plans name job {number}, so two shards would have one name. "
+                f"{ADVICE}"
             )
         seen.add(number)
 
@@ -225,7 +226,7 @@ def checked_index(
             f"{path}: layers {', '.join(dtypes)}; expected {', '.join(layers)}. {ADVICE}"
         )
     if len({frozenset(item.get("others", ())) for item in utterances}) > 1:
-        raise ProbeError(f"{path}: its utterances differ in the layers with other frames. {ADVICE}")
+        raise ProbeError(f"{path}: utterances differ in the layers with other frames. {ADVICE}")
     return index
 
 

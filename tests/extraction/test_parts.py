@@ -2,7 +2,6 @@
 behind.
 """
 
-import functools
 import os
 import signal
 import threading
@@ -17,8 +16,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from test_extract import HOP, RATE_HZ, WINDOW, Windows, files_of, write_audio, write_manifest
 from torch import Tensor
+from windows import HOP, RATE_HZ, WINDOW, Windows, extract, files_of, write_audio, write_manifest
 
 from probe.data.audio import Audio
 from probe.data.corpus import load_corpus
@@ -27,7 +26,6 @@ from probe.data.guarded_decoding import Decoder
 from probe.errors import ProbeError, UsageError
 from probe.extraction import threads, write_behind
 from probe.extraction.extract import environment_of
-from probe.extraction.extract import extract as extract_checked
 from probe.extraction.pooling import Pooling, as_stored, quantised
 from probe.extraction.read_ahead import decoded
 from probe.extraction.settings import Running, Storing
@@ -37,8 +35,6 @@ from probe.models.encoder import Chunking
 from probe.store.feature_store import Failure, FeatureStore
 from probe.store.integrity import verify_store
 from probe.store.views import pool
-
-extract = functools.partial(extract_checked, running=Running(check=False))
 
 # Pooling
 

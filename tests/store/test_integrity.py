@@ -16,18 +16,14 @@ import numpy as np
 import pytest
 import soundfile
 from mending import mend, remove_damaged
-from test_extract import Windows, files_of, write_audio, write_manifest
+from windows import Windows, extract, files_of, write_audio, write_manifest
 
 from probe.errors import ProbeError
-from probe.extraction.extract import extract as extract_checked
-from probe.extraction.settings import Running, Storing
+from probe.extraction.settings import Storing
 from probe.files import read_json, write_json
 from probe.store.feature_store import FeatureStore
 from probe.store.integrity import Verification, store_folders, verify_store
 
-extract = functools.partial(
-    extract_checked, running=Running(check=False)
-)  # the encoder takes one utterance at a time
 NAMES = ["short.wav", "a.wav", "b.wav", "long.wav", "c.wav", "d.wav", "e.wav"]
 FORMS: list[dict[str, str]] = [{}, {"view": "meanstd"}, {"dtype": "int8", "compression": "gzip"}]
 
