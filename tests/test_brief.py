@@ -90,7 +90,6 @@ def test_results_and_what_they_hold_are_shown_on_one_short_line(results: list[ob
         "Corpus",
         "Utterance",
         "Verification",
-        "Repair",
     } <= shown.keys()
     assert {
         "Listening",

@@ -827,6 +827,7 @@ def test_a_damaged_store_of_a_condition_is_mended_to_the_same_bytes(
         content = shard.read_bytes()
         shard.write_bytes(content[:1000] + bytes(8) + content[1008:])
         assert verify_store(done.store).damage
+        monkeypatch.chdir(noises.parent)  # where the command finds the condition's files
         mend(done.store, manifest)
         assert shard.read_bytes() == content
 

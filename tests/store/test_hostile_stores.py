@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from exhaustive import mostly_nightly
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_stores import ENVIRONMENT, add, random_frames, recipe, write_parts
@@ -310,27 +311,33 @@ def places(value: Any, so_far: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
         yield from places(item, (*so_far, step))
 
 
-@given(st.data())
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.parametrize("n", mostly_nightly([30, 300], [30]))
 def test_no_value_in_any_json_is_a_traceback(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory, n: int
 ) -> None:
-    root = tmp_path_factory.getbasetemp() / "hostile"
-    if not root.exists():
-        made = create_store(root, "org/small", recipe(), ENVIRONMENT)
-        add(made, random_frames("ab"))
-        write_json(
-            made.path / "certificate.json",
-            {"quick": True, "passed": True, "findings": [{"check": "x", "result": "ok"}]},
-        )
-    [path] = root.glob("*/*")
+    root = tmp_path_factory.mktemp("hostile")
+    made = create_store(root, "org/small", recipe(), ENVIRONMENT)
+    add(made, random_frames("ab"))
+    certificate = {"quick": True, "passed": True, "findings": [{"check": "x", "result": "ok"}]}
+    write_json(made.path / "certificate.json", certificate)
+
+    @given(st.data())
+    @settings(max_examples=n, deadline=None, suppress_health_check=list(HealthCheck))
+    def holds(data: st.DataObject) -> None:
+        changed_anywhere(made.path, data)
+
+    holds()
+
+
+def changed_anywhere(path: Path, data: st.DataObject) -> None:
+    """Changes one value, reads and verifies the store, and puts the value back."""
     name = data.draw(st.sampled_from([INDEX, PLAN, RECIPE, "certificate.json"]))
     before = (path / name).read_bytes()
     where = data.draw(st.sampled_from(list(places(read_json(path / name)))))
     try:
         change(path / name, where, data.draw(st.just(...) | VALUES))
         try:
-            for found in find_stores(root):
+            for found in find_stores(path):
                 describe_store(found)
                 for layer in found.layers:
                     found.layer(layer)

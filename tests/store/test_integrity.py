@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import pytest
 import soundfile
+from exhaustive import mostly_nightly
 from mending import mend, remove_damaged
 from windows import Windows, extract, files_of, write_audio, write_manifest
 
@@ -49,6 +50,9 @@ def extracted(
     return done.store, manifest
 
 
+mostly_frames = pytest.mark.parametrize(
+    "extracted", mostly_nightly(FORMS, [{}]), indirect=True, ids=["frames", "meanstd", "int8-gzip"]
+)
 only_frames = pytest.mark.parametrize("extracted", [{}], indirect=True, ids=["frames"])
 
 
@@ -93,6 +97,7 @@ def test_a_sound_store_is_sound_and_stays_as_it_is(extracted: tuple[Path, Path])
     assert files_of(store) == before
 
 
+@mostly_frames
 def test_every_file_that_is_damaged_is_named_and_no_other(extracted: tuple[Path, Path]) -> None:
     store, _ = extracted
     for path in sorted(store.iterdir()):
@@ -123,8 +128,14 @@ def some_damage(content: bytes, generator: np.random.Generator) -> bytes:
     return bytes(damaged)
 
 
-@pytest.mark.parametrize("n", [300, pytest.param(10_000, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("extracted", FORMS, indirect=True, ids=["frames", "meanstd", "int8-gzip"])
+@pytest.mark.parametrize(
+    "n",
+    [
+        60,
+        pytest.param(300, marks=pytest.mark.nightly),
+        pytest.param(10_000, marks=pytest.mark.slow),
+    ],
+)
 def test_no_wrong_value_is_read_and_every_damaged_file_is_named(
     extracted: tuple[Path, Path], n: int
 ) -> None:
@@ -358,10 +369,8 @@ def test_a_folder_without_a_store_is_an_error(tmp_path: Path) -> None:
 
 
 def harm_of(store: Path) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Every way to damage a file of a store, but for its recipe."""
-    for path in sorted(store.iterdir()):
-        if path.name in ("lock", "recipe.json"):
-            continue
+    """Every way to damage a shard or its index."""
+    for path in sorted(store.glob("shard-*")):
         yield f"flip {path.name}", functools.partial(flip, path)
         if path.suffix == ".h5":
             yield (
@@ -371,6 +380,7 @@ def harm_of(store: Path) -> Iterator[tuple[str, Callable[[], None]]]:
             yield f"remove {path.name}", path.unlink
 
 
+@mostly_frames
 def test_a_store_without_its_damaged_files_is_extracted_again_to_the_bytes_it_had(
     extracted: tuple[Path, Path],
 ) -> None:
@@ -382,9 +392,20 @@ def test_a_store_without_its_damaged_files_is_extracted_again_to_the_bytes_it_ha
         assert remove_damaged(store).startswith("probe extract --model windows --corpus CSV ")
         done = extract(Windows(), manifest, store.parent.parent, storing=of_store(store))
         assert verify_store(store).damage == [], what
-        if "plan-" not in what:
-            assert done.store == store
-            assert files_of(store) == before, what
+        assert done.store == store
+        assert files_of(store) == before, what
+
+
+@only_frames
+@pytest.mark.parametrize("number", range(3))
+def test_a_store_without_its_damaged_plan_is_extracted_again(
+    extracted: tuple[Path, Path], number: int
+) -> None:
+    store, manifest = extracted
+    flip(store / f"plan-{number:05d}.json")
+    remove_damaged(store)
+    extract(Windows(), manifest, store.parent.parent)
+    assert verify_store(store).damage == []
     assert set(FeatureStore(store).keys) == set(NAMES[1:])
 
 
