@@ -208,7 +208,9 @@ def plot(kind: str, results: tuple[Path, ...], to: Path, **options: Any) -> None
     require_writable(to.parent)
     from probe.reporting.figures import plot
 
-    plot.plot(kind, results, to, **options)
+    columns = {"model": "models", "task": "tasks", "metric": "metrics", "condition": "conditions"}
+    only = {column: options.pop(name) for column, name in columns.items()}
+    plot.plot(kind, results, to, only, **options)
     print_files([to])
 
 

@@ -167,15 +167,20 @@ class Verification:
 def extract_command(head: Mapping[str, Any], root: Path) -> str:
     """The command that extracts into a store again; CSV stands for the manifest."""
     recipe = head["recipe"]
-    requested = head["requested"]
-    model = ModelName(requested, str(head["environment"].get("spec", requested))).text
+    requested, revision = head["requested"], recipe["model"]["revision"]
+    model_name = ModelName(requested, str(head["environment"].get("spec", requested)))
+    model = model_name.text
+    # On the hub, where a name may have moved on to another commit.
+    is_on_hub = re.fullmatch("[0-9a-f]{40}", revision) and ":" not in model_name.spec
+    if is_on_hub and not model_name.is_alias:
+        model = f"{model_name.spec.partition('@')[0]}@{revision}"
     words = ["probe", "extract", "--model", model, "--corpus", "CSV", "--to", str(root)]
     words += ["--view", recipe["view"], "--layers", ",".join(name for name, _ in recipe["layers"])]
     disturbance = recipe.get("disturbance")
     if disturbance and disturbance["text"] == recipe["condition"]:
         words += ["--condition", disturbance["text"]]
     elif disturbance:
-        words += ["--conditions", "TOML", "--condition", recipe["condition"]]
+        words += ["--condition-file", "TOML", "--condition", recipe["condition"]]
     chunking = recipe.get("chunking") or {}
     options = {
         "dtype": (recipe.get("dtype"), "float16"),

@@ -1,5 +1,5 @@
-"""Verifying names every damaged file and nothing else; repairing gives back the very bytes,
-whatever happens in between.
+"""Verifying names every damaged file and nothing else; the commands that it prints give back the
+very bytes.
 """
 
 import functools
