@@ -32,6 +32,8 @@ class OpenForm(Schema):
 
 
 class ModelEntry(OpenForm):
+    """The model in a recipe."""
+
     id: str
     revision: str
     weights_sha256: str
@@ -43,6 +45,8 @@ class ModelEntry(OpenForm):
 
 
 class Disturbance(OpenForm):
+    """What a recipe says of a condition."""
+
     text: str
     seed: int | None
     stretch: Annotated[float, Field(gt=0)]
@@ -50,6 +54,8 @@ class Disturbance(OpenForm):
 
 
 class Recipe(OpenForm):
+    """Everything that decides a value."""
+
     model: ModelEntry
     layers: Annotated[list[list[str | int]], Field(min_length=1)]
     view: str
@@ -59,6 +65,8 @@ class Recipe(OpenForm):
 
 
 class Environment(OpenForm):
+    """What computed a store."""
+
     packages: dict[str, Any]
     device: str
     threads: int
@@ -75,6 +83,8 @@ class Head(OpenForm):
 
 
 class Check(OpenForm):
+    """One check in a certificate."""
+
     check: str
     result: str
 
@@ -88,6 +98,8 @@ class Certificate(OpenForm):
 
 
 class PlannedJob(OpenForm):
+    """Utterances that become a shard."""
+
     number: Count
     keys: Annotated[list[str], Field(min_length=1)]
     parts: Positive
@@ -119,6 +131,8 @@ class UtteranceEntry(Schema):
 
 
 class FailureEntry(Schema):
+    """An utterance of an index without features."""
+
     key: str
     reason: str
     audio_bytes: int
