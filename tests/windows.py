@@ -17,6 +17,7 @@ from probe.data.audio import load_audio
 from probe.extraction.extract import extract as extract_checked
 from probe.extraction.settings import Running
 from probe.models.encoder import ModelInfo
+from probe.models.frames import FrameGrid
 
 RATE_HZ = 16_000
 HOP, WINDOW = 160, 400
@@ -44,7 +45,7 @@ class Windows:
         usual: dict[str, Any] = {
             "layers": {"0": 3, "1": 5, "2": 4},
             "aliases": {"final": "2"},
-            "hop_samples": HOP,
+            "grid": FrameGrid(HOP, WINDOW, WINDOW),
         }
         self.info = ModelInfo(
             id="windows", revision="1", weights_sha256="", family="fake", **(usual | info)
@@ -52,9 +53,6 @@ class Windows:
         self.device = torch.device("cpu")
         self.dies_at, self.poison = dies_at, poison
         self.seen: list[int] = []
-
-    def n_frames(self, n_samples: int) -> int:
-        return max(0, 1 + (n_samples - WINDOW) // HOP)
 
     def encode(
         self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[str]
@@ -70,7 +68,7 @@ class Windows:
         if self.seen[-1] == self.poison:
             frames[-1] = frames[-1].clone()
             frames[-1][0, 0, 0] = float("nan")
-        return frames, torch.tensor([[self.n_frames(self.seen[-1])]] * len(layers))
+        return frames, torch.tensor([[self.info.n_frames(self.seen[-1])]] * len(layers))
 
     def direct(self, path: Path, layer: str) -> np.ndarray:
         """(frame, dim) of one file, without extraction."""

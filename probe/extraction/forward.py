@@ -14,7 +14,7 @@ from probe.data.corpus import Utterance
 from probe.errors import UtteranceError
 from probe.extraction.pooling import Pooling, as_stored
 from probe.extraction.settings import Content
-from probe.models.encoder import CTC, Encoder, frames_of, greedy_text, out_of_memory, pieces_of
+from probe.models.encoder import CTC, Encoder, greedy_text, out_of_memory, pieces_of
 from probe.store.feature_store import Failure
 
 log = logging.getLogger("probe")
@@ -55,7 +55,7 @@ def encoded(
     n_rows = 0
     for utterance, sound in audio_of:
         batch.append((utterance, _long_enough(utterance, sound, encoder)))
-        n_rows += encoder.n_frames(len(sound.samples)) if isinstance(sound, Audio) else 0
+        n_rows += encoder.info.n_frames(len(sound.samples)) if isinstance(sound, Audio) else 0
         if n_rows >= encoder.rows:
             yield from _of_batch(batch, encoder, content)
             batch, n_rows = [], 0
@@ -64,12 +64,14 @@ def encoded(
 
 def _long_enough(utterance: Utterance, sound: Audio | Failure, encoder: Encoder) -> Audio | Failure:
     info = encoder.info
-    if isinstance(sound, Failure) or len(sound.samples) >= info.min_samples:
+    if isinstance(sound, Failure) or len(sound.samples) >= info.grid.min_samples:
         return sound
     n_samples = len(sound.samples)
     seconds = n_samples / info.rate_hz
     reason = f"too short: {n_samples} samples at {info.rate_hz} Hz ({seconds:.4f} s); "
-    return failure_of(utterance, sound, reason + f"{info.id} needs at least {info.min_samples}")
+    return failure_of(
+        utterance, sound, reason + f"{info.id} needs at least {info.grid.min_samples}"
+    )
 
 
 def failure_of(utterance: Utterance, sound: Audio, reason: str, again: bool = False) -> Failure:
@@ -102,7 +104,7 @@ def _of_utterance(
     content: Content,
 ) -> Iterator[Piece | Failure]:
     """Pool an utterance's frames as they come."""
-    n_frames = [frames_of(encoder, layer, len(sound.samples)) for layer in content.layers]
+    n_frames = [encoder.info.n_frames(len(sound.samples), layer) for layer in content.layers]
     pools = [Pooling(content.view, count) for count in n_frames]
     best: list[int] = []
     failed, again = "", False
@@ -144,7 +146,7 @@ def _stretches(
     Rows are counted in the first layer. If the layers of an encoder differ in rate, each of its
     pieces is an utterance.
     """
-    counts = [frames_of(encoder, layers[0], len(wave)) for wave in waves]
+    counts = [encoder.info.n_frames(len(wave), layers[0]) for wave in waves]
     pieces = _retried(encoder, waves, counts, layers)
     rest: list[Tensor] = []
 

@@ -194,7 +194,7 @@ def test_a_dry_run_writes_nothing_and_counts_what_is_missing(audio: Path, tmp_pa
     assert files_of(tmp_path) == before
     assert encoder.seen == []
     assert len(plan.todo) == len(LENGTHS)
-    frames = sum(encoder.n_frames(n_samples) for n_samples in LENGTHS.values())
+    frames = sum(encoder.info.n_frames(n_samples) for n_samples in LENGTHS.values())
     assert plan.n_frames == frames
     assert plan.n_bytes > 2 * frames * (3 + 5 + 4)
     assert plan.audio_s == pytest.approx(sum(LENGTHS.values()) / RATE_HZ)
@@ -371,7 +371,7 @@ def test_shards_keep_their_size_and_the_manifest_s_order(
     assert [key for keys in shards for key in keys] == list(LENGTHS)
     assert len(shards) > 2
     for keys in shards:
-        assert sum(4 * 12 * Windows().n_frames(LENGTHS[key]) for key in keys) <= SMALL_SHARD
+        assert sum(4 * 12 * Windows().info.n_frames(LENGTHS[key]) for key in keys) <= SMALL_SHARD
 
 
 def test_pooled_views_are_cut_by_audio_time(
