@@ -37,9 +37,10 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from probe.data.corpus import Utterance
 from probe.data.intervals import Spans
@@ -53,11 +54,13 @@ from probe.evaluation.dataset import (
     refuse_empty,
     shuffled,
 )
-from probe.evaluation.label_budgets import within_budget
+from probe.evaluation.kind import AtLeastOne, Kind, Main, ProjectedSettings, Rate, Several
+from probe.evaluation.label_budgets import UtteranceBudget, within_budget
 from probe.evaluation.linear_search import best_of, entry, judge, judged
 from probe.evaluation.row_reader import READ_BYTES, Chosen, StoredRows, in_store_order
 from probe.evaluation.tasks import Task
 from probe.evaluation.unfinished import part_of
+from probe.heads.ctc.modules import MOST_CONTEXT
 from probe.heads.linear.linear_probe import fit_strengths
 from probe.heads.linear.weighted_sum import MOST_STEPS, fit_weighted
 from probe.measures.counts import ratio_counts
@@ -74,6 +77,28 @@ METRIC: dict[str, Any] = {
 FIELD_S = 0.025
 FIRST = 0.75  # where the first frame of the grid stands, in steps of it
 ROUNDING = 1e-6  # of steps: centres that are so near to the middle are in the middle
+
+
+class Settings(ProjectedSettings):
+    """See tasks/README.md. ``labels``: a file in the corpus' folder; ``--labels`` replaces it."""
+
+    labels: str = ""
+    tier: str = "phones"
+    ignore: Several[str] = ("",)
+    l2: AtLeastOne[Rate] = (1e-4, 1e-3, 1e-2, 1e-1)
+    standardize: bool = True
+    context: int = Field(0, ge=0, le=MOST_CONTEXT)
+    max_frames: int = Field(0, ge=0, le=10**10)
+    grid_ms: float = Field(20.0, ge=1, le=1000)
+    weighted: bool = True
+    controls: Several[Literal["majority", "shuffled", "types"]] = ("majority",)
+    types: str = ""
+    budgets: Several[UtteranceBudget] = ()
+
+    @property
+    def view(self) -> str:
+        """Always whole frames."""
+        return "frames"
 
 
 @dataclass(frozen=True)
@@ -114,7 +139,7 @@ class Question:
     budget: str = ""
 
 
-def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
+def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[Score]:
     """Scores of every layer, and of the controls, on dev and on each test set.
 
     Raises:
@@ -128,8 +153,8 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
     common = {**METRIC, "excluded": dict(excluded)}
     budgets = list(_budgets(task, problem, features, sets, questions[0], classes))
     yield from _majority(common, sets, questions[0], classes)
-    n_steps = len(task.settings["l2"]) * (len(questions) + len(budgets))
-    of_sum = len(task.settings["l2"]) * MOST_STEPS * int(task.settings["weighted"])
+    n_steps = len(task.settings.l2) * (len(questions) + len(budgets))
+    of_sum = len(task.settings.l2) * MOST_STEPS * int(task.settings.weighted)
     problem.progress.add(n_steps * len(features.layers) + of_sum)
 
     def of_layer(layer: str) -> Iterator[Score]:
@@ -139,7 +164,7 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
                 features,
                 layer,
                 item.chosen,
-                task.settings["context"],
+                task.settings.context,
                 problem.memory_bytes // 2,
                 hold=name == "train",
             )
@@ -152,7 +177,7 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
                 features,
                 layer,
                 train.chosen,
-                task.settings["context"],
+                task.settings.context,
                 problem.memory_bytes // 2,
                 hold=True,
             )
@@ -162,7 +187,7 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
 
     for layer in features.layers:
         yield from part_of(problem, f"layer {layer}", n_steps, functools.partial(of_layer, layer))
-    if task.settings["weighted"]:
+    if task.settings.weighted:
         yield from part_of(
             problem,
             f"layer {WEIGHTED}",
@@ -171,7 +196,7 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
         )
 
 
-def check(task: Task, problem: Problem) -> None:
+def check(task: Task[Settings], problem: Problem) -> None:
     """Refuses, without features, splits in which no utterance has a labelled interval, and a single
     label.
 
@@ -179,7 +204,7 @@ def check(task: Task, problem: Problem) -> None:
         ProbeError: see `run`.
     """
     assert problem.intervals is not None
-    spans, ignore = problem.intervals.spans, task.settings["ignore"]
+    spans, ignore = problem.intervals.spans, task.settings.ignore
     rows = {"train": problem.train, "dev": problem.dev} | {
         f"test {name}": part for name, part in problem.tests.items()
     }
@@ -197,7 +222,7 @@ def check(task: Task, problem: Problem) -> None:
     _refuse_one(task, labels["train"])
 
 
-def _refuse_one(task: Task, classes: Collection[str]) -> None:
+def _refuse_one(task: Task[Settings], classes: Collection[str]) -> None:
     if len(classes) < 2:
         raise ProbeError(
             f"{task.name}: all training frames have the label {min(classes)!r}; expected two labels or more."
@@ -205,7 +230,9 @@ def _refuse_one(task: Task, classes: Collection[str]) -> None:
 
 
 def _refuse_none(
-    task: Task, problem: Problem, sets: Mapping[str, tuple[Sequence[object], Sequence[object]]]
+    task: Task[Settings],
+    problem: Problem,
+    sets: Mapping[str, tuple[Sequence[object], Sequence[object]]],
 ) -> None:
     """Raises where a set has no labelled frames; a test set only where the problem is strict."""
     needed = {
@@ -217,7 +244,7 @@ def _refuse_none(
 
 
 def _weighted(
-    task: Task,
+    task: Task[Settings],
     problem: Problem,
     features: Features,
     common: Mapping[str, Any],
@@ -225,9 +252,9 @@ def _weighted(
     question: Question,
 ) -> Iterator[Score]:
     """Scores of a learned sum of layers, whose rows are held in memory; none where there is none."""
-    if not task.settings["standardize"]:
+    if not task.settings.standardize:
         return
-    context = task.settings["context"]
+    context = task.settings.context
     stored = {
         name: {
             layer: StoredRows(features, layer, item.chosen, context, READ_BYTES, hold=False)
@@ -251,7 +278,7 @@ def _weighted(
     probes = fit_weighted(
         held["train"],
         question.targets["train"],
-        task.settings["l2"],
+        task.settings.l2,
         problem.device,
         problem.progress.step,
     )
@@ -280,7 +307,7 @@ def _weighted(
 
 
 def _budgets(
-    task: Task,
+    task: Task[Settings],
     problem: Problem,
     features: Features,
     sets: Mapping[str, Labelled],
@@ -291,7 +318,7 @@ def _budgets(
     utterances = [item.utterance for item in sets["train"].chosen]
     keys = [item.key for item in utterances]
     durations_s = [features.of(item).duration_s for item in utterances]
-    for budget in task.settings["budgets"]:
+    for budget in task.settings.budgets:
         paid = within_budget(budget, keys, keys, durations_s, problem.seed)
         train = _part(sets["train"], paid or [])
         if len({train.labels[i] for i in train.segments}) < 2:
@@ -315,14 +342,14 @@ def _part(item: Labelled, positions: Sequence[int]) -> Labelled:
 
 
 def _labelled_sets(
-    task: Task, problem: Problem, features: Features, excluded: Counter[str]
+    task: Task[Settings], problem: Problem, features: Features, excluded: Counter[str]
 ) -> dict[str, Labelled]:
     """``train``, ``dev`` and ``test`` with the name of each test set -> its frames.
 
     Raises:
         ProbeError: none in a split (in a test set: where the problem is strict).
     """
-    most = task.settings["max_frames"]
+    most = task.settings.max_frames
     splits = {"train": (problem.train, excluded, most), "dev": (problem.dev, excluded, 0)}
     splits |= {
         f"test {name}": (problem.tests[name], tally, 0)
@@ -340,7 +367,7 @@ def _labelled_sets(
 
 def _labelled(
     utterances: Sequence[Utterance],
-    task: Task,
+    task: Task[Settings],
     problem: Problem,
     features: Features,
     excluded: Counter[str],
@@ -352,8 +379,8 @@ def _labelled(
     assert problem.intervals is not None
     spans, ignore, step_s = (
         problem.intervals.spans,
-        task.settings["ignore"],
-        task.settings["grid_ms"] / 1000,
+        task.settings.ignore,
+        task.settings.grid_ms / 1000,
     )
     known = [item for item in utterances if item.key in spans]
     excluded["no intervals"] += len(utterances) - len(known)
@@ -444,19 +471,19 @@ def first_centre_s(features: Features) -> float:
 
 
 def _questions(
-    task: Task, sets: Mapping[str, Labelled], classes: Sequence[str], seed: int
+    task: Task[Settings], sets: Mapping[str, Labelled], classes: Sequence[str], seed: int
 ) -> Iterator[Question]:
     """The task, and the controls that are trained."""
     truth = {name: _codes(item.labels, classes) for name, item in sets.items()}
     yield _question(
         "", sets, truth, {name: _unseen(item, truth[name]) for name, item in sets.items()}
     )
-    if "shuffled" in task.settings["controls"]:
+    if "shuffled" in task.settings.controls:
         permuted = {
             name: np.array(shuffled(truth[name].tolist(), seed)) for name in ("train", "dev")
         }
         yield _question("shuffled", sets, truth | permuted, {})
-    if "types" in task.settings["controls"]:
+    if "types" in task.settings.controls:
         shares = np.bincount(
             truth["train"][sets["train"].segments], minlength=len(classes)
         ).cumsum()
@@ -536,7 +563,7 @@ def _majority(
 
 
 def _answers(
-    task: Task,
+    task: Task[Settings],
     problem: Problem,
     common: Mapping[str, Any],
     sets: Mapping[str, Labelled],
@@ -559,13 +586,13 @@ def _answers(
     probes = fit_strengths(
         rows["train"],
         question.targets["train"],
-        task.settings["l2"],
-        task.settings["standardize"],
+        task.settings.l2,
+        task.settings.standardize,
         device=problem.device,
         memory_bytes=problem.memory_bytes // 2,  # the other half is for rows as they are stored
         tick=lambda: problem.progress.step(0),
     )
-    problem.progress.step(len(task.settings["l2"]))
+    problem.progress.step(len(task.settings.l2))
     found = judged(probes, rows["dev"].blocks(), question.targets["dev"])
     search = [entry(probe, *item) for probe, item in zip(probes, found, strict=True)]
     best = best_of(search)
@@ -597,3 +624,15 @@ def _score(common: Mapping[str, Any], name: str, item: Labelled, hits: np.ndarra
         [block_of(utterance) for utterance, _ in utterances], correct, [n for _, n in utterances]
     )
     return Score(**fields, counts=counts, outcomes=outcomes)
+
+
+KIND = Kind(
+    "frames",
+    Settings,
+    run,
+    check,
+    lambda _: Main("linear", "accuracy", "accuracy", higher_is_better=True),
+    metrics=("accuracy",),
+    needs=frozenset({"labels"}),
+    by_domain=True,
+)
