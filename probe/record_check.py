@@ -48,7 +48,6 @@ TOLERANCE = (
 )
 ROUNDED = 1e-3  # shares of layers are written with six digits
 
-KINDS = ("classify", "frames", "transcribe", "verify", "shift")
 CONTROLS = ("", "majority", "shuffled", "types")
 # Metric -> the most that it can be. Of these only the accuracy is better when higher.
 HIGHEST = {
@@ -99,7 +98,7 @@ VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "head": NAMED,
     "task": NAMED,
     "task_version": _at_least(1),
-    "kind": _one_of(KINDS),
+    "kind": NAMED,
     "corpus": NAMED,
     "condition": NAMED,
     "train_condition": NAMED,

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
+from runs import run
 
-from probe.evaluation.run import run
 from probe.extraction.extract import extract
 from probe.extraction.settings import Storing
 from probe.records import frame_of

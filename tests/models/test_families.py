@@ -16,6 +16,7 @@ import soundfile
 import torch
 import transformers
 from click.testing import CliRunner
+from runs import run
 from small_models import EXTRACTOR, EXTRACTORS, FAMILIES, REFERENCE_FAMILIES
 from torch import Tensor
 
@@ -24,7 +25,6 @@ from probe.data.corpus import load_corpus
 from probe.errors import ProbeError, UsageError
 from probe.evaluation.dataset import Features
 from probe.evaluation.kinds.frames import first_centre_s
-from probe.evaluation.run import run
 from probe.extraction.extract import extract, recipe_of
 from probe.extraction.settings import Running, Storing
 from probe.files import read_json, sha256_of_json, write_json
