@@ -18,6 +18,7 @@ from probe.version import __version__
 
 if TYPE_CHECKING:
     from probe.data.corpus import load_corpus
+    from probe.demo import demo
     from probe.errors import ProbeError
     from probe.evaluation.layer_similarity import similarity
     from probe.evaluation.run import run
@@ -30,10 +31,11 @@ if TYPE_CHECKING:
     from probe.models.catalogue import open_model
     from probe.models.check import check_model
     from probe.models.plugins.hooks import HookedModule
-    from probe.pipeline import bench, demo, export
+    from probe.pipeline import bench
     from probe.records import read_records
     from probe.reporting.tables.files import write_tables
     from probe.reporting.tables.similarity_tables import read_similarity
+    from probe.store.export import export
     from probe.store.stores import find_stores, open_store
 
 _HOMES = {
@@ -47,8 +49,8 @@ _HOMES = {
     "Storing": "probe.extraction.settings",
     "bench": "probe.pipeline",
     "check_model": "probe.models.check",
-    "demo": "probe.pipeline",
-    "export": "probe.pipeline",
+    "demo": "probe.demo",
+    "export": "probe.store.export",
     "extract": "probe.extraction.extract",
     "find_stores": "probe.store.stores",
     "fit_layers": "probe.heads.linear.linear_probe",

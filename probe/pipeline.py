@@ -1,4 +1,4 @@
-"""The three stages chained: a bench of models and tasks, and the demo on built-in data."""
+"""A bench: the three stages chained for several models and tasks."""
 
 import logging
 import re
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from probe.brief import brief, counted
-from probe.data.conditions.audition import Example, hear, write_examples
 from probe.data.conditions.condition import (
     Condition,
     Disturbance,
@@ -42,12 +41,8 @@ from probe.models.catalogue import choose_device, open_model
 from probe.models.encoder import Encoder, ModelInfo
 from probe.models.plugins.loader import is_plugin
 from probe.records import Record, read_records
-from probe.reporting.figures.spectrograms import draw_spectrograms
-from probe.reporting.figures.style import missing_matplotlib
 from probe.reporting.tables.files import write_tables
-from probe.store.export import Selection
-from probe.store.export import export as write_export
-from probe.store.feature_store import FeatureStore, Job, writing
+from probe.store.feature_store import Job, writing
 from probe.store.integrity import CERTIFICATE, HEAD_ADVICE, Verification, files_aside, verify_store
 from probe.store.layer_names import choose_layers
 from probe.store.repair import (
@@ -59,13 +54,10 @@ from probe.store.repair import (
     remove_aside,
     set_aside,
 )
-from probe.store.stores import open_store, store_path
+from probe.store.stores import store_path
 from probe.store.views import row_width, serves
 
 log = logging.getLogger("probe")
-
-DEMO_MODELS = ("fbank", "mfcc", "random:data2vec-audio-tiny")
-DEMO_TASKS = ("speaker-id", "word-id", "asr-ctc", "domain-shift")
 
 
 @dataclass
@@ -336,55 +328,6 @@ def _can_be_had(model: ModelName, open_it: Callable[[ModelName], Any], done: Ben
     return True
 
 
-@dataclass(frozen=True)
-class Listening:
-    """What there is to hear.
-
-    Attributes:
-        files: a WAV for each example, in their order; then the picture, where matplotlib is
-            installed.
-        gain_db: that all of them were lowered by, 0 or less.
-    """
-
-    examples: list[Example]
-    files: list[Path]
-    gain_db: float
-
-    def __repr__(self) -> str:
-        folder = str(self.files[0].parent) if self.files else ""
-        return brief(
-            self, counted(len(self.examples), "example"), counted(len(self.files), "file"), folder
-        )
-
-
-def listen(
-    corpus: str | Path | Corpus,
-    conditions: Sequence[str | Condition],
-    to: str | Path,
-    n: int = 3,
-    audio_root: str | Path | None = None,
-) -> Listening:
-    """Writes a few utterances, clean and under each condition, as WAV files, with a picture of
-    their spectrograms.
-
-    Args:
-        to: a folder.
-        n: utterances, always the same of a corpus.
-
-    Raises:
-        ProbeError: the corpus or a condition cannot be used.
-    """
-    require_writable(Path(to))
-    loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, audio_root)
-    parsed = [parse_condition(item) if isinstance(item, str) else item for item in conditions]
-    examples = hear(loaded, parsed, n, Path(audio_root) if audio_root else None)
-    files, gain_db = write_examples(examples, Path(to))
-    if not missing_matplotlib():
-        files.append(Path(to) / "spectrograms.png")
-        draw_spectrograms(examples, files[-1])
-    return Listening(examples, files, gain_db)
-
-
 def _needed(
     task: Task, asked: Sequence[Hearing], scope: Scope, corpus: Corpus
 ) -> dict[str, set[str]]:
@@ -415,76 +358,6 @@ def views_for(tasks: Sequence[Task], stride: int = 1) -> list[str]:
     return sorted(
         view for view in wanted if all(serves(other, view) is None for other in wanted - {view})
     )
-
-
-def demo(to: str | Path, seed: int = 0) -> Bench:
-    """The whole job on a synthetic corpus: four kinds of tasks on filter banks, cepstra and a small
-    random data2vec.
-
-    Args:
-        to: receives ``audio/`` with its manifests, ``features/``, ``results/``, the tables and the
-            pictures.
-    """
-    from probe.data.synthetic import write_synthetic_corpus
-
-    folder = Path(to)
-    require_writable(folder)
-    made = write_synthetic_corpus(folder / "audio", seed)
-    everything = bench(
-        DEMO_MODELS,
-        ["speaker-verify"],
-        made.verification,
-        folder,
-        trials=made.trials,
-        dev_trials=made.dev_trials,
-        seed=seed,
-    )
-    rest = bench(DEMO_MODELS, DEMO_TASKS, made.corpus, folder, seed=seed)
-    rest.extractions = everything.extractions + rest.extractions
-    rest.refused = everything.refused + rest.refused
-    return rest
-
-
-def export(
-    store: str | Path | FeatureStore,
-    to: str | Path,
-    form: str = "hdf5",
-    *,
-    layers: str | None = None,
-    dtype: str = "float32",
-    corpus: str | Path | Corpus | None = None,
-    tick: Callable[[int, int], Any] = lambda _done, _all: None,
-) -> list[str]:
-    """Writes features of a store for other programs (see `probe.store.export`).
-
-    Args:
-        store: open, or its folder.
-        to: a new file; a new folder for ``npy``.
-        form: ``hdf5``, ``npy`` or ``sentences``.
-        layers: such as ``0-12,final``; all where None.
-        dtype: ``float32``, or ``float16`` where all of these layers are stored so.
-        corpus: whose utterances are exported, with its columns; all of the store where None.
-        tick: called with the bytes of each block of values, and those of all.
-
-    Returns:
-        Utterances of the corpus of which the store has no features.
-
-    Raises:
-        ProbeError, OSError: see `probe.store.export.export`.
-    """
-    opened = store if isinstance(store, FeatureStore) else open_store(store)
-    stored, columns, missing = [versions[-1] for versions in opened.utterances.values()], {}, []
-    if corpus is not None:
-        loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
-        versions = {item.key: opened.match(item.key, item.path) for item in loaded.utterances}
-        there = [item for item in loaded.utterances if versions[item.key]]
-        stored = [version for version in versions.values() if version]
-        columns = {column: [item.label(column) for item in there] for column in loaded.columns}
-        missing = [key for key, version in versions.items() if version is None]
-    names = choose_layers(layers, list(opened.layers), opened.aliases, str(opened.path))
-    selection = Selection(opened, stored, names, dtype, columns)
-    write_export(selection, Path(to), form, lambda n_bytes: tick(n_bytes, selection.n_bytes))
-    return missing
 
 
 @dataclass(frozen=True)

@@ -203,6 +203,8 @@ SYSTEM = ["model", "head"]
 # One score, at whatever layer; with `BUDGET` where records of several budgets stand together.
 SCORE = [*QUESTION, *SYSTEM, "metric"]
 BUDGET = "budget"
+# What scores agree in that are compared across conditions, at one model and layer.
+ACROSS_CONDITIONS = ["task", "corpus", "train_condition", "metric", "head"]
 # A layer is chosen once for all records that agree in these.
 CHOICE = [
     "model",

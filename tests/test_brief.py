@@ -14,11 +14,12 @@ from tones import write_tones
 
 import probe
 from probe.brief import LONGEST, brief
+from probe.data.conditions.audition import listen
 from probe.data.intervals import load_intervals
 from probe.data.trials import load_trials
 from probe.evaluation.tasks import open_task
 from probe.extraction.settings import Running, Storing
-from probe.pipeline import listen, repair
+from probe.pipeline import repair
 from probe.records import frame_of
 from probe.reporting.tables.pivot import arranged
 from probe.store.integrity import verify_store

@@ -21,6 +21,7 @@ MODULES = {
 FLOORS = (
     ("cli",),
     ("commands",),
+    ("demo",),
     ("pipeline", "doctor"),
     ("extraction", "evaluation", "reporting", "record_check"),
     ("models", "heads", "measures", "engines"),

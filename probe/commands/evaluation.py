@@ -206,7 +206,7 @@ def demo(to: Path, seed: int) -> None:
     Example:
       probe demo --to demo/
     """
-    from probe.pipeline import demo as run_demo
+    from probe.demo import demo as run_demo
 
     finished = run_demo(to, seed)
     _print_results(finished.files, to, "text")

@@ -139,7 +139,9 @@ def listen(
     Example:
       probe listen dev.csv --condition noise:babble@10dB --condition srb:bass:2 --to listen/
     """
-    from probe.pipeline import listen as write_examples
+    from probe.data.conditions.audition import listen as write_examples
+    from probe.reporting.figures.spectrograms import draw_spectrograms
+    from probe.reporting.figures.style import missing_matplotlib
 
     written = write_examples(corpus, conditions, to, n, audio_root)
     rows = [
@@ -151,7 +153,7 @@ def listen(
             "snr_db": None if item.snr_db is None else round(item.snr_db, 2),
             "file": str(path),
         }
-        for item, path in zip(written.examples, written.files, strict=False)
+        for item, path in zip(written.examples, written.files, strict=True)
     ]
     if form == "json":
         print_json({"gain_db": round(written.gain_db, 2), "examples": rows})
@@ -164,10 +166,13 @@ def listen(
             optional=["seconds", "file"],
         )
     click.echo(
-        f"{to}: {len(rows)} files, lowered by {-written.gain_db:.1f} dB so that none clips",
+        f"{to}: {len(rows)} files, lowered by {abs(written.gain_db):.1f} dB so that none clips",
         err=True,
     )
-    print_files(written.files[len(rows) :])
+    picture = to / "spectrograms.png"
+    if not missing_matplotlib():
+        draw_spectrograms(written.examples, picture)
+    print_files([picture] if picture.exists() else [])
 
 
 @command()
@@ -307,7 +312,7 @@ def verify(store: Path, repair: bool, corpus: str | None, form: str, **how: Any)
     metavar="CSV",
     help="Export only utterances of this manifest, in its order and with its columns.",
 )
-def export(store: Path, to: Path, form: str, **selection: Any) -> None:
+def export(store: Path, to: Path, form: str, corpus: str | None, **selection: Any) -> None:
     """Export a feature store as plain HDF5 or NumPy files.
 
     \b
@@ -317,7 +322,10 @@ def export(store: Path, to: Path, form: str, **selection: Any) -> None:
     """
     from tqdm import tqdm
 
-    from probe.pipeline import export as export_store
+    from probe.data.corpus import load_corpus
+    from probe.store.export import export as export_store
+
+    selection["corpus"] = load_corpus(corpus) if corpus else None
 
     with tqdm(desc="export", unit="B", unit_scale=True, leave=False, disable=None) as bar:
 

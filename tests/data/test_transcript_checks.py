@@ -17,7 +17,7 @@ from probe.data.transcript_checks import (
     unseen,
     warnings,
 )
-from probe.doctor import corpus_checks as corpora
+from probe.doctor import corpus as corpora
 from probe.extraction.extract import extract
 from probe.extraction.settings import Running
 
@@ -97,8 +97,8 @@ def test_the_doctor_names_look_alikes(tmp_path: Path) -> None:
     from probe.data.corpus import Corpus
 
     corpus = Corpus("c", "", tuple(rows("cat", "c\u0430t")), ("text",))
-    [finding] = [item for item in corpora.text(corpus, None) if "look alike" in item.finding]
-    assert finding.status == "problem"
+    [finding] = [item for item in corpora.text(corpus) if "look alike" in item.finding]
+    assert finding.status == "note"
     assert "'c\u0430t' in u1 (Latin c t, Cyrillic \u0430)" in finding.finding
 
 

@@ -32,10 +32,11 @@ from probe.models.catalogue import open_model
 from probe.models.check import check_model
 from probe.models.encoder import CONV, CTC, Chunking, Encoder, frames_of, greedy_text, pieces_of
 from probe.models.reference import TransformersEncoder
-from probe.pipeline import export, repair
+from probe.pipeline import repair
 from probe.records import NO_LAYER, WEIGHTED, frame_of
 from probe.reporting.rows import layer_rows
 from probe.reporting.tables.files import summary_rows
+from probe.store.export import export
 from probe.store.feature_store import FeatureStore
 from probe.store.integrity import verify_store
 from probe.store.stores import open_store

@@ -18,8 +18,8 @@ from probe.errors import ProbeError
 from probe.measures.counts import value_of
 from probe.measures.detection import det_curve
 from probe.records import CHOICE, chosen_layers
-from probe.reporting.comparable_files import comparable
 from probe.reporting.figures import style
+from probe.reporting.filters import comparable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,6 @@ import pandas as pd
 
 from probe.errors import ProbeError, listed
 from probe.records import read_records
-from probe.reporting.comparable_files import comparable
 from probe.reporting.domain_gaps import crossed
 from probe.reporting.figures.budget_curves import budgets_figure
 from probe.reporting.figures.condition_curves import conditions_figure
@@ -19,6 +18,7 @@ from probe.reporting.figures.domain_maps import domains_figure
 from probe.reporting.figures.layer_curves import curves_figure, usual_rows
 from probe.reporting.figures.search_maps import search_figure
 from probe.reporting.figures.style import write_figure
+from probe.reporting.filters import comparable
 from probe.reporting.losses import CLEAN, condition_rows
 from probe.reporting.rows import budget_rows, layer_rows, summary_rows
 from probe.reporting.tables.similarity_tables import read_similarity, similarity_figure

@@ -24,8 +24,8 @@ import pandas as pd
 from probe.errors import listed
 from probe.files import write_atomically
 from probe.records import CHOICE, NO_LAYER, SEVERAL, chosen_layers
-from probe.reporting.comparable_files import comparable
 from probe.reporting.domain_gaps import crossed
+from probe.reporting.filters import comparable
 from probe.reporting.losses import CLEAN, WORST, by_severity, condition_rows, first_sampling
 from probe.reporting.report.repeat_commands import PLACEHOLDERS, exact_commands
 from probe.reporting.report.summary import answers, baselines, headline, near_chance
