@@ -21,6 +21,7 @@ from probe.errors import ProbeError
 from probe.evaluation.kinds.registry import kinds
 from probe.measures.counts import amount_counts
 from probe.measures.metrics import METRICS
+from probe.record_check import VALUES, check_records, contents, renew_intervals
 from probe.records import SINCE_4, WEIGHTED, Record, outcomes_path, write_records
 
 ROOT = Path(__file__).resolve().parent.parent
