@@ -24,8 +24,8 @@ Beside every layer:
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -43,15 +43,16 @@ from probe.evaluation.dataset import (
     shuffled,
 )
 from probe.evaluation.kind import AtLeastOne, Kind, Main, ProjectedSettings, Rate, Several
-from probe.evaluation.label_budgets import Budget, in_drawn_order, within_budget
+from probe.evaluation.label_budgets import Budget, in_drawn_order
 from probe.evaluation.linear_search import Chosen, best_of, on_dev, search_strengths
+from probe.evaluation.questions import Answers, budgets
 from probe.evaluation.tasks import Task
-from probe.evaluation.unfinished import part_of
 from probe.heads.linear.codelength import FRACTIONS, online_code
 from probe.heads.linear.standardize import Standardizer
 from probe.heads.linear.weighted_sum import MOST_STEPS, fit_weighted
 from probe.measures.counts import amount_counts, ratio_counts
 from probe.records import NO_LAYER, WEIGHTED
+from probe.store.views import row_width
 
 log = logging.getLogger("probe")
 
@@ -111,13 +112,19 @@ class Question:
     Attributes:
         labels: of all rows.
         chosen: positions of training rows; all where None.
+        sends_labels: whether the question is what the training labels cost as a code.
     """
 
     labels: Sequence[str]
     control: str = ""
     budget: str = ""
     chosen: list[int] | None = None
-    about: Mapping[str, Any] = field(default_factory=dict)
+    sends_labels: bool = False
+
+    @property
+    def name(self) -> str:
+        """Different for each question."""
+        return f"{self.control} {self.budget}{'code' * self.sends_labels}"
 
 
 def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[Score]:
@@ -127,39 +134,34 @@ def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[
         ProbeError: one class only, no rows in a split, or classes in dev or test that training does
             not have.
     """
+    settings = task.settings
     rows = _rows(task, problem)
-    if "majority" in task.settings.controls:
+    if "majority" in settings.controls:
         yield from _majority(rows)
     questions = _questions(task, problem, features, rows)
-    kept: list[np.ndarray] = []
-    n_strengths = len(task.settings.l2)
-    n_steps = n_strengths * (len(questions) + len(FRACTIONS[1:]) * int(task.settings.online_code))
-    of_sum = n_strengths * MOST_STEPS * int(task.settings.weighted)
-    problem.progress.add(n_steps * len(features.layers) + of_sum)
-    for layer in features.layers:
-        problem.progress.note(f"layer {layer}")
-        values = features.read(layer, rows.utterances).values
-        if task.settings.weighted:
-            kept.append(values)
+    if settings.online_code:
+        questions.append(Question(rows.labels, sends_labels=True))
+    n_strengths = len(settings.l2)
 
-        def of_layer(layer: str = layer, values: np.ndarray = values) -> Iterator[Score]:
-            wide = values.astype(np.float64)
-            for question in questions:
-                chosen = _search(task, problem, rows, question, wide, task.settings.standardize)
-                common = _common(rows, question) | {"layer": layer}
-                yield from _scores(common, rows, question, chosen.search, chosen.probe, wide)
-                problem.progress.step(n_strengths)
-            if task.settings.online_code:
-                yield _codelength(task, problem, rows, wide, layer)
+    def score(question: Question, layer: str, values: np.ndarray) -> Iterator[Score]:
+        if question.sends_labels:
+            yield _codelength(task, problem, rows, values, layer)
+            return
+        chosen = _search(task, problem, rows, question, values, settings.standardize)
+        common = _common(rows, question) | {"layer": layer}
+        yield from _scores(common, rows, question, chosen.search, chosen.probe, values)
+        problem.progress.step(n_strengths)
 
-        yield from part_of(problem, f"layer {layer}", n_steps, of_layer)
-    if task.settings.weighted:
-        yield from part_of(
-            problem,
-            f"layer {WEIGHTED}",
-            of_sum,
-            lambda: _weighted(task, problem, features, rows, kept),
-        )
+    answers = Answers(
+        questions,
+        name=lambda question: question.name,
+        n_steps=lambda one: n_strengths * (len(FRACTIONS) - 1 if one.sends_labels else 1),
+        read=lambda layer: features.read(layer, rows.utterances).values.astype(np.float64),
+        score=score,
+        sum_steps=n_strengths * MOST_STEPS if settings.weighted and settings.standardize else 0,
+        score_sum=lambda: _weighted(task, problem, features, rows),
+    )
+    yield from answers.scores(problem, features.layers)
 
 
 def check(task: Task[Settings], problem: Problem) -> None:
@@ -294,17 +296,13 @@ def _questions(
                 "%s: control types: all types drew one label; it needs more of them, or another seed",
                 task.name,
             )
-    keys, durations = [item.key for item in train], [features.of(item).duration_s for item in train]
-    for budget in task.settings.budgets:
-        chosen = within_budget(budget, keys, labels, durations, problem.seed)
-        if chosen is None:
-            log.info("%s: budget %s: training has no more than that; left out", task.name, budget)
-        elif len({labels[i] for i in chosen}) < 2:
-            log.warning(
-                "%s: budget %s: pays for fewer than two classes; left out", task.name, budget
-            )
-        else:
-            questions.append(Question(rows.labels, budget=budget, chosen=chosen))
+    paid = budgets(
+        *(task, problem, features, train, labels),
+        lacks=lambda chosen: (
+            "fewer than two classes" if len({labels[i] for i in chosen}) < 2 else ""
+        ),
+    )
+    questions += [Question(rows.labels, budget=budget, chosen=chosen) for budget, chosen in paid]
     return questions
 
 
@@ -452,19 +450,19 @@ def _codelength(
 
 
 def _weighted(
-    task: Task[Settings], problem: Problem, features: Features, rows: Rows, kept: list[np.ndarray]
+    task: Task[Settings], problem: Problem, features: Features, rows: Rows
 ) -> Iterator[Score]:
     """Scores of a learned sum of layers of one width; none where there is no such sum."""
-    if not task.settings.standardize:
-        return
-    held = dict(zip(features.layers, kept, strict=True))
-    widths = {layer: values.shape[1] for layer, values in held.items()}
-    summed = layer_sum(task.name, features, widths, len(kept[0]), problem.memory_bytes)
+    widths = {
+        layer: features.fitting.width or row_width(features.store.layers[layer], features.view)
+        for layer in features.layers
+    }
+    n_rows = len(rows.utterances)
+    summed = layer_sum(task.name, features, widths, n_rows, problem.memory_bytes)
     if summed is None:
         return
-    problem.progress.note("weighted sum of layers")
     question = Question(rows.labels)
-    of_sum = [held[layer] for layer in summed.layers]
+    of_sum = [features.read(layer, rows.utterances).values for layer in summed.layers]
     train = [values[rows.train] for values in of_sum]
     probes = fit_weighted(
         train, rows.labels[rows.train], task.settings.l2, problem.device, problem.progress.step

@@ -30,7 +30,6 @@ Controls, which say what of an accuracy is not the layer's doing:
               is the probe's selectivity.
 """
 
-import functools
 import hashlib
 import logging
 import math
@@ -55,11 +54,11 @@ from probe.evaluation.dataset import (
     shuffled,
 )
 from probe.evaluation.kind import AtLeastOne, Kind, Main, ProjectedSettings, Rate, Several
-from probe.evaluation.label_budgets import UtteranceBudget, within_budget
+from probe.evaluation.label_budgets import UtteranceBudget
 from probe.evaluation.linear_search import best_of, entry, judge, judged
+from probe.evaluation.questions import Answers, budgets
 from probe.evaluation.row_reader import READ_BYTES, Chosen, StoredRows, in_store_order
 from probe.evaluation.tasks import Task
-from probe.evaluation.unfinished import part_of
 from probe.heads.ctc.modules import MOST_CONTEXT
 from probe.heads.linear.linear_probe import fit_strengths
 from probe.heads.linear.weighted_sum import MOST_STEPS, fit_weighted
@@ -131,12 +130,14 @@ class Question:
     Attributes:
         notes: set -> what a reader must know.
         budget: of training labels; empty for all.
+        train: the training frames that a budget pays for; None for all.
     """
 
     control: str
     targets: Mapping[str, np.ndarray]
     notes: Mapping[str, str]
     budget: str = ""
+    train: Labelled | None = None
 
 
 def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[Score]:
@@ -150,50 +151,35 @@ def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[
     classes = sorted(set(sets["train"].labels))
     _refuse_one(task, classes)
     questions = list(_questions(task, sets, classes, problem.seed))
+    own = questions[0]
+    questions += _budgets(task, problem, features, sets, own, classes)
     common = {**METRIC, "excluded": dict(excluded)}
-    budgets = list(_budgets(task, problem, features, sets, questions[0], classes))
-    yield from _majority(common, sets, questions[0], classes)
-    n_steps = len(task.settings.l2) * (len(questions) + len(budgets))
-    of_sum = len(task.settings.l2) * MOST_STEPS * int(task.settings.weighted)
-    problem.progress.add(n_steps * len(features.layers) + of_sum)
+    yield from _majority(common, sets, own, classes)
+    settings = task.settings
 
-    def of_layer(layer: str) -> Iterator[Score]:
-        problem.progress.note(f"layer {layer}")
-        rows = {
-            name: StoredRows(
-                features,
-                layer,
-                item.chosen,
-                task.settings.context,
-                problem.memory_bytes // 2,
-                hold=name == "train",
-            )
-            for name, item in sets.items()
-        }
-        for question in questions:
-            yield from _answers(task, problem, {**common, "layer": layer}, sets, rows, question)
-        for question, train in budgets:
-            paid = StoredRows(
-                features,
-                layer,
-                train.chosen,
-                task.settings.context,
-                problem.memory_bytes // 2,
-                hold=True,
-            )
-            yield from _answers(
-                task, problem, {**common, "layer": layer}, sets, rows | {"train": paid}, question
-            )
+    def stored(layer: str, item: Labelled, hold: bool) -> StoredRows:
+        memory_bytes = problem.memory_bytes // 2
+        return StoredRows(features, layer, item.chosen, settings.context, memory_bytes, hold)
 
-    for layer in features.layers:
-        yield from part_of(problem, f"layer {layer}", n_steps, functools.partial(of_layer, layer))
-    if task.settings.weighted:
-        yield from part_of(
-            problem,
-            f"layer {WEIGHTED}",
-            of_sum,
-            lambda: _weighted(task, problem, features, common, sets, questions[0]),
-        )
+    def score(question: Question, layer: str, rows: Mapping[str, StoredRows]) -> Iterator[Score]:
+        if question.train:
+            rows = {**rows, "train": stored(layer, question.train, hold=True)}
+        yield from _answers(task, problem, {**common, "layer": layer}, sets, rows, question)
+
+    answers = Answers(
+        questions,
+        name=lambda question: f"{question.control} {question.budget}",
+        n_steps=lambda _: len(settings.l2),
+        read=lambda layer: {
+            name: stored(layer, item, hold=name == "train") for name, item in sets.items()
+        },
+        score=score,
+        sum_steps=len(settings.l2) * MOST_STEPS
+        if settings.weighted and settings.standardize
+        else 0,
+        score_sum=lambda: _weighted(task, problem, features, common, sets, own),
+    )
+    yield from answers.scores(problem, features.layers)
 
 
 def check(task: Task[Settings], problem: Problem) -> None:
@@ -252,8 +238,6 @@ def _weighted(
     question: Question,
 ) -> Iterator[Score]:
     """Scores of a learned sum of layers, whose rows are held in memory; none where there is none."""
-    if not task.settings.standardize:
-        return
     context = task.settings.context
     stored = {
         name: {
@@ -267,7 +251,6 @@ def _weighted(
     summed = layer_sum(task.name, features, widths, n_rows, problem.memory_bytes)
     if summed is None:
         return
-    problem.progress.note("weighted sum of layers")
     held = {
         name: [
             np.concatenate([np.zeros((0, widths[layer]), np.float32), *of_set[layer].blocks()])
@@ -313,20 +296,20 @@ def _budgets(
     sets: Mapping[str, Labelled],
     own: Question,
     classes: Sequence[str],
-) -> Iterator[tuple[Question, Labelled]]:
+) -> Iterator[Question]:
     """The task with some of the training utterances, which is no more than it has."""
-    utterances = [item.utterance for item in sets["train"].chosen]
+    whole = sets["train"]
+    utterances = [item.utterance for item in whole.chosen]
+
+    def lacks(positions: list[int]) -> str:
+        segments = _part(whole, positions).segments
+        return "fewer than two labels" if len({whole.labels[i] for i in segments}) < 2 else ""
+
     keys = [item.key for item in utterances]
-    durations_s = [features.of(item).duration_s for item in utterances]
-    for budget in task.settings.budgets:
-        paid = within_budget(budget, keys, keys, durations_s, problem.seed)
-        train = _part(sets["train"], paid or [])
-        if len({train.labels[i] for i in train.segments}) < 2:
-            why = "all" if paid is None else "fewer than two labels"
-            log.warning("%s: budget %s pays for %s; left out", task.name, budget, why)
-            continue
+    for budget, paid in budgets(task, problem, features, utterances, keys, lacks):
+        train = _part(whole, paid)
         targets = {**own.targets, "train": _codes(train.labels, classes)[train.segments]}
-        yield Question("", targets, own.notes, budget), train
+        yield Question("", targets, own.notes, budget, train)
 
 
 def _part(item: Labelled, positions: Sequence[int]) -> Labelled:

@@ -46,7 +46,8 @@ from probe.evaluation.dataset import (
     shuffled,
 )
 from probe.evaluation.kind import AtLeastOne, Count, Kind, Main, ProjectedSettings, Rate, Several
-from probe.evaluation.label_budgets import UtteranceBudget, within_budget
+from probe.evaluation.label_budgets import UtteranceBudget
+from probe.evaluation.questions import budgets
 from probe.evaluation.tasks import Task
 from probe.evaluation.transcript_decoding import Decoding, check_decoding
 from probe.evaluation.transcripts import Part, Transcripts
@@ -155,9 +156,9 @@ def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[
     if features.ctc and problem.strict and not transcripts.separator:
         yield from _own_head(features, [dev, *tests], excluded)
     own = Question(train, dev, tests, features.layers, task.settings.weighted)
-    budgets = list(_budgets(task, problem, features, own))
+    of_budgets = list(_budgets(task, problem, features, own))
     control = _control(problem, own) if "shuffled" in task.settings.controls else None
-    for question in (own, *([control] if control else []), *budgets):
+    for question in (own, *([control] if control else []), *of_budgets):
         problem.progress.add(_n_steps(task, question))
     dev_scores: dict[str, float] = {}
     for score in _answers(task, problem, features, transcripts, own, excluded):
@@ -169,7 +170,7 @@ def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[
         yield from _answers(
             task, problem, features, transcripts, replace(control, layers=[best]), excluded
         )
-    for question in budgets:
+    for question in of_budgets:
         yield from _answers(task, problem, features, transcripts, question, excluded)
 
 
@@ -256,23 +257,13 @@ def _budgets(
     task: Task[Settings], problem: Problem, features: Features, own: Question
 ) -> Iterator[Question]:
     """The budgets, at every layer."""
-    keys = [item.key for item in own.train.rows]
-    durations_s = [features.of(item).duration_s for item in own.train.rows]
-    for budget in task.settings.budgets:
-        chosen = within_budget(budget, keys, own.train.texts, durations_s, problem.seed)
-        if not chosen:
-            log.warning(
-                "%s: budget %s pays for %s; left out",
-                task.name,
-                budget,
-                "all" if chosen is None else "no utterance",
-            )
-            continue
-        train = replace(
-            own.train,
-            rows=[own.train.rows[i] for i in chosen],
-            texts=[own.train.texts[i] for i in chosen],
-        )
+    whole = own.train
+    for budget, paid in budgets(
+        *(task, problem, features, whole.rows, whole.texts),
+        lacks=lambda positions: "" if positions else "no utterance",
+    ):
+        rows, texts = ([values[i] for i in paid] for values in (whole.rows, whole.texts))
+        train = replace(whole, rows=rows, texts=texts)
         yield replace(own, train=train, weighted=False, budget=budget)
 
 

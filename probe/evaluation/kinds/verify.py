@@ -17,7 +17,6 @@ shuffled answers; what learns from speakers learns from shuffled ones.
 SUPERB's ASV differs: it reports the best test checkpoint, and reads a learned sum of layers.
 """
 
-import functools
 import itertools
 import logging
 from collections import Counter
@@ -32,8 +31,8 @@ from probe.data.trials import Trial
 from probe.errors import ProbeError
 from probe.evaluation.dataset import Features, Problem, Score, block_of, shuffled
 from probe.evaluation.kind import AtLeastOne, Count, Kind, Main, ProjectedSettings, Rate, Several
+from probe.evaluation.questions import Answers
 from probe.evaluation.tasks import Task
-from probe.evaluation.unfinished import part_of
 from probe.evaluation.verification_backends import (
     ON_FRAMES,
     ON_SPEAKERS,
@@ -166,41 +165,34 @@ def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[
     excluded = +excluded
     questions = list(_questions(task, problem, trials, [item.speaker for item in unseen]))
     utterances = list({place_of(item): item for item in [*ends, *problem.train]}.values())
-    n_steps = {
-        backend: n_steps_of(backend, task, len(unseen)) for backend in task.settings.backends
-    }
-    problem.progress.add(sum(n_steps.values()) * len(questions) * len(features.layers))
 
-    def of_backend(rows: LayerRows, backend: str, question: Question) -> Iterator[Score]:
+    def score(one: tuple[str, Question], layer: str, rows: LayerRows) -> Iterator[Score]:
+        backend, question = one
         material = Material(rows, problem.train, unseen, question.speakers)
         done = problem.progress.done
         answer = _answer(backend, task, problem, material, question)
         if problem.progress.done == done:  # fitted in one go
             problem.progress.step()
         learns = backend in ON_SPEAKERS or task.settings.normalise != "none"
+        n_learned = len(unseen if backend in ON_SPEAKERS else problem.train)
         shared = {
-            "layer": rows.layer,
+            "layer": layer,
             "head": backend,
             "headline": backend == task.settings.headline,
             "learns_other_speakers": backend in ON_SPEAKERS,
-            "n_train": 0
-            if backend == "cosine"
-            else len(unseen if backend in ON_SPEAKERS else problem.train),
+            "n_train": 0 if backend == "cosine" else n_learned,
             "excluded": dict(excluded) if learns else {},
         }
         yield from _scores(task, question, answer, shared)
 
-    for layer in features.layers:
-        problem.progress.note(f"layer {layer}")
-        rows = LayerRows(features, layer, utterances, problem.memory_bytes)
-        for backend, question in itertools.product(task.settings.backends, questions):
-            name = f"layer {layer}, {backend}, {question.control}"
-            yield from part_of(
-                problem,
-                name,
-                n_steps[backend],
-                functools.partial(of_backend, rows, backend, question),
-            )
+    answers = Answers(
+        list(itertools.product(task.settings.backends, questions)),
+        name=lambda one: f"{one[0]}, {one[1].control}",
+        n_steps=lambda one: n_steps_of(one[0], task, len(unseen)),
+        read=lambda layer: LayerRows(features, layer, utterances, problem.memory_bytes),
+        score=score,
+    )
+    yield from answers.scores(problem, features.layers)
 
 
 def check(task: Task[Settings], problem: Problem) -> None:
