@@ -297,6 +297,7 @@ def similarity(
       probe similarity --model M --corpus corpus.csv --from features/ --to out/ --against fbank
     """
     from probe.data.corpus import load_corpus
+    from probe.evaluation.layer_similarity import Comparing
     from probe.evaluation.layer_similarity import similarity as compare
     from probe.model_names import distinct_models
     from probe.models.plugins.loader import with_hooks
@@ -309,11 +310,12 @@ def similarity(
     loaded = load_corpus(corpus)
     named = with_hooks([*models, *([against] if against else [])], hooks)
     other = named.pop() if against else None
-    how |= {"conditions": tuple(dict.fromkeys(conditions)), "against": other}
+    rest: dict[str, Any] = {"conditions": conditions, "against": other}
+    rest["comparing"] = Comparing(**how)
     written = [
         path
         for model in distinct_models(named)
-        for path in compare(model, loaded, features, to, **how)
+        for path in compare(model, loaded, features, to, **rest)
     ]
     click.echo(similarity_markdown(read_similarity(*written)), nl=False)
     print_files([*written, *write_similarity(to / "similarity")])
