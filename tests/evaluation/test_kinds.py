@@ -106,7 +106,9 @@ def test_a_toy_kind_with_a_toy_metric_runs_from_its_task_file_to_a_table(folder:
     values = {(record.layer, record.split): record.value for record in done.records}
     assert values["1", "test"] == 1 > (values["0", "test"] or 0)
     assert {record.kind for record in done.records} == {"toy"}
-    shown = CliRunner().invoke(cli, ["table", "--from", str(folder / "results"), "--format", "json"])
+    shown = CliRunner().invoke(
+        cli, ["table", "--from", str(folder / "results"), "--format", "json"]
+    )
     assert shown.exit_code == 0, shown.output
     [row] = json.loads(shown.stdout)
     assert (row["metric"], row["layer"], row["head"]) == ("nearness", "1", "nearest-mean")
