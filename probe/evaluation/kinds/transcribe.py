@@ -262,7 +262,7 @@ def _budgets(
         *(task, problem, features, whole.rows, whole.texts),
         lacks=lambda positions: "" if positions else "no utterance",
     ):
-        rows, texts = ([values[i] for i in paid] for values in (whole.rows, whole.texts))
+        rows, texts = [whole.rows[i] for i in paid], [whole.texts[i] for i in paid]
         train = replace(whole, rows=rows, texts=texts)
         yield replace(own, train=train, weighted=False, budget=budget)
 
