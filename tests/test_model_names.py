@@ -122,7 +122,10 @@ def test_a_name_stands_before_the_first_equals_sign(
         ("fbank=org/name", "fbank is the name of a spectral front-end. Choose another NAME"),
         (
             "models/fbank",
-            "it would be called fbank, as the spectral front-end is. Give it a name of its own: --model NAME=",
+            (
+                "it would be called fbank, as the spectral front-end is. Give it a name of its own:"
+                " --model NAME="
+            ),
         ),
     ],
 )
@@ -212,7 +215,10 @@ def test_features_of_older_weights_serve_only_when_they_are_named(
     for spelling in ("models/w2v2", "base=models/w2v2"):
         with pytest.raises(
             ProbeError,
-            match=rf"models/w2v2 were extracted from weights {old} .*now has {new}\. Extract again .*--model w2v2@{old}",
+            match=(
+                rf"models/w2v2 were extracted from weights {old} .*now has {new}\. Extract again"
+                rf" .*--model w2v2@{old}"
+            ),
         ):
             run(task, spelling, corpus, features, results)
     with pytest.raises(ProbeError, match=f"extracted from weights {old}"):
@@ -229,7 +235,10 @@ def test_features_of_older_weights_serve_only_when_they_are_named(
     assert run(task, f"old=w2v2@{old}", corpus, features, results).records[0].model == "old"
     with pytest.raises(
         ProbeError,
-        match=rf"2 stores of different models are called w2v2; they differ in revision(?=.*w2v2@{old} ).*w2v2@{new}",
+        match=(
+            rf"2 stores of different models are called w2v2; they differ in revision(?=.*w2v2@{old}"
+            rf" ).*w2v2@{new}"
+        ),
     ):
         run(task, "w2v2", corpus, features, results)
     table = summary_rows(read_records(results))
@@ -244,7 +253,10 @@ def test_a_chosen_name_stands_in_everything_that_is_written(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     corpus = tones(words=2, speakers=2)
-    line = "bench --model base=models/w2v2 --model untrained=random:models/w2v2 --task word.toml --to out"
+    line = (
+        "bench --model base=models/w2v2 --model untrained=random:models/w2v2 --task word.toml"
+        " --to out"
+    )
     cli([*line.split(), "--corpus", str(corpus), "--device", "cpu"], standalone_mode=False)
     assert sorted(path.name for path in Path("out/features").iterdir()) == ["base", "untrained"]
     assert {path.name.partition("__")[0] for path in Path("out/results").glob("*.jsonl")} == {

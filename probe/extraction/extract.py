@@ -247,13 +247,14 @@ def recipe_of(
         "family": info.family,
         "aliases": dict(info.aliases),
         "rate_hz": info.rate_hz,
-        "hop_samples": info.hop_samples,
+        "hop_samples": info.grid.hop_samples,
         "normalize": info.normalize,
         "settings": dict(info.settings),
     }
     if info.grid.field_samples * 1000 != USUAL_FIELD_MS * info.rate_hz:
         model["field_samples"] = info.grid.field_samples
-    if grids := {name: list(info.other_grids[name]) for name in layers if name in info.other_grids}:
+    others = {name: grid for name, grid in info.other_grids.items() if name in layers}
+    if grids := {name: [at.hop_samples, at.field_samples] for name, at in others.items()}:
         model["grids"] = grids
     recipe = {
         "model": model,

@@ -14,7 +14,7 @@ from probe.data.corpus import Utterance
 from probe.errors import UtteranceError
 from probe.extraction.pooling import Pooling, as_stored
 from probe.extraction.settings import Content
-from probe.models.encoder import CTC, Encoder, frames_of, greedy_text, out_of_memory, pieces_of
+from probe.models.encoder import CTC, Encoder, greedy_text, out_of_memory, pieces_of
 from probe.store.feature_store import Failure
 
 log = logging.getLogger("probe")
@@ -55,7 +55,7 @@ def encoded(
     n_rows = 0
     for utterance, found in audio_of:
         batch.append((utterance, _long_enough(utterance, found, encoder)))
-        n_rows += encoder.n_frames(len(found.samples)) if isinstance(found, Audio) else 0
+        n_rows += encoder.info.n_frames(len(found.samples)) if isinstance(found, Audio) else 0
         if n_rows >= encoder.rows:
             yield from _of_batch(batch, encoder, content)
             batch, n_rows = [], 0
@@ -64,10 +64,10 @@ def encoded(
 
 def _long_enough(utterance: Utterance, found: Audio | Failure, encoder: Encoder) -> Audio | Failure:
     info = encoder.info
-    if isinstance(found, Failure) or len(found.samples) >= info.min_samples:
+    if isinstance(found, Failure) or len(found.samples) >= info.grid.min_samples:
         return found
     n_samples = len(found.samples)
-    reason = f"too short: {n_samples} samples at {info.rate_hz} Hz ({n_samples / info.rate_hz:.4f} s); {info.id} needs at least {info.min_samples}"
+    reason = f"too short: {n_samples} samples at {info.rate_hz} Hz ({n_samples / info.rate_hz:.4f} s); {info.id} needs at least {info.grid.min_samples}"
     return failure_of(utterance, found, reason)
 
 
@@ -103,7 +103,7 @@ def _of_utterance(
     content: Content,
 ) -> Iterator[Piece | Failure]:
     """Pools an utterance's frames as they come."""
-    n_frames = [frames_of(encoder, layer, len(sound.samples)) for layer in content.layers]
+    n_frames = [encoder.info.n_frames(len(sound.samples), layer) for layer in content.layers]
     pools = [Pooling(content.view, count) for count in n_frames]
     best: list[int] = []
     failed, again = "", False
@@ -146,7 +146,7 @@ def _stretches(
     Rows are counted in the first layer. Where the layers of an encoder differ in rate, each of its
     pieces is an utterance.
     """
-    counts = [frames_of(encoder, layers[0], len(wave)) for wave in waves]
+    counts = [encoder.info.n_frames(len(wave), layers[0]) for wave in waves]
     pieces = _retried(encoder, waves, counts, layers)
     rest: list[Tensor] = []
 

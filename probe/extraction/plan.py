@@ -15,7 +15,7 @@ from probe.data.audio import header_duration_s
 from probe.data.corpus import Corpus, Utterance
 from probe.extraction.settings import SHARD_BYTES, VALUE_BYTES, Content
 from probe.files import free_bytes
-from probe.models.encoder import Encoder, frames_of
+from probe.models.encoder import Encoder
 from probe.store.feature_store import Failure, FeatureStore, Job
 from probe.store.views import VIEWS, n_rows, row_width
 
@@ -132,7 +132,7 @@ def make_plan(
         key: _computed_s(encoder, seconds, n_samples[key]) for key, seconds in durations.items()
     }
     fresh = _pack([item.key for item in todo if item.key in wanted], computed, sizes)
-    frames = sum(frames_of(encoder, layers[0], count) for count in n_samples.values())
+    frames = sum(encoder.info.n_frames(count, layers[0]) for count in n_samples.values())
     entries = _entry_bytes(corpus, todo, len(layers)) + SHARD_HEAD_BYTES * (
         len(pending) + len(fresh)
     )
@@ -200,7 +200,7 @@ def stored_values(encoder: Encoder, layers: Sequence[str], view: str, n_samples:
 
 def stored_rows(encoder: Encoder, layers: Sequence[str], view: str, n_samples: int) -> int:
     """Rows of an utterance's view in all layers together."""
-    return sum(n_rows(frames_of(encoder, name, n_samples), view) for name in layers)
+    return sum(n_rows(encoder.info.n_frames(n_samples, name), view) for name in layers)
 
 
 def _entry_bytes(corpus: Corpus, todo: Sequence[Utterance], n_layers: int) -> int:

@@ -23,6 +23,7 @@ from scipy.special import stdtr
 
 from probe.brief import brief, counted, figure
 from probe.measures.counts import Counts, check_same_utterances
+from probe.measures.metrics import EER
 from probe.measures.uncertainty import Scores, half_widths, highest, resamples, sampled, units_of
 
 Floats = NDArray[np.float64]
@@ -65,7 +66,7 @@ def paired_difference(
     seed: int = 0,
     n_resamples: int = 1000,
     confidence: float = 0.95,
-    metric: str = "eer",
+    metric: str = EER.name,
 ) -> Paired:
     """The difference a - b, its interval, its p-value and how often a > b, both scores taken on the
     same resampled blocks.
@@ -123,7 +124,7 @@ def best_and_tied(
     higher_is_better: bool,
     seed: int = 0,
     n_resamples: int = 1000,
-    metric: str = "eer",
+    metric: str = EER.name,
     level: float = LEVEL,
 ) -> tuple[int, list[bool]]:
     """The position of the best of several scores, and for each whether it is tied with it: not

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from probe.errors import ProbeError
 from probe.measures.detection import METRICS, per_rank, ranked
+from probe.measures.metrics import EER
 from probe.records import hashed_block
 
 Counts = dict[str, Any]
@@ -173,7 +174,7 @@ def is_trials(counts: Counts) -> bool:
     )
 
 
-def value_of(counts: Counts, metric: str = "eer") -> float:
+def value_of(counts: Counts, metric: str = EER.name) -> float:
     """The value that counts derive: sum over sum of a ratio, a metric of trials, the mean over
     seeds of either.
 

@@ -27,6 +27,7 @@ from scipy.special import chdtri, expit, logit, stdtrit
 
 from probe.errors import ProbeError
 from probe.measures.counts import Counts, is_trials, value_of
+from probe.measures.metrics import EER
 from probe.measures.uncertainty import (
     effective_blocks,
     half_width,
@@ -165,7 +166,7 @@ class Sampled:
 
 
 def sampled(
-    counts: Counts, seed: int = 0, over: Sequence[str] | None = None, metric: str = "eer"
+    counts: Counts, seed: int = 0, over: Sequence[str] | None = None, metric: str = EER.name
 ) -> Sampled:
     """The value of ``counts`` and its values in resamples of blocks.
 
@@ -441,7 +442,7 @@ def compare_groups(
     groups: Sequence[str],
     higher_is_better: bool,
     seed: int = 0,
-    metric: str = "eer",
+    metric: str = EER.name,
 ) -> Groups:
     """Scores per group of blocks, the worst and the best, and whether chance alone would spread
     them as far.

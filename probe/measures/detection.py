@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from probe.errors import ProbeError
+from probe.measures.metrics import EER, EER_HULL, MIN_DCF_01, MIN_DCF_05
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -263,22 +264,22 @@ def _check_both_kinds(targets: Ints, others: Ints) -> tuple[int, int]:
 
 # Metric of a record -> its value from target and non-target trials at each rank.
 METRICS: dict[str, Callable[[Ints, Ints], float]] = {
-    "eer": eer_of_ranks,
-    "eer_hull": eer_of_hull,
-    "min_dcf_0.01": functools.partial(min_dcf_of_ranks, p_target=0.01),
-    "min_dcf_0.05": functools.partial(min_dcf_of_ranks, p_target=0.05),
+    EER.name: eer_of_ranks,
+    EER_HULL.name: eer_of_hull,
+    MIN_DCF_01.name: functools.partial(min_dcf_of_ranks, p_target=0.01),
+    MIN_DCF_05.name: functools.partial(min_dcf_of_ranks, p_target=0.05),
 }
 # The same of several counts at once, where it can be had at once.
 MANY: dict[str, Callable[[Ints, Ints], Floats]] = {
-    "eer": eers,
-    "min_dcf_0.01": functools.partial(min_dcfs, p_target=0.01),
-    "min_dcf_0.05": functools.partial(min_dcfs, p_target=0.05),
+    EER.name: eers,
+    MIN_DCF_01.name: functools.partial(min_dcfs, p_target=0.01),
+    MIN_DCF_05.name: functools.partial(min_dcfs, p_target=0.05),
 }
 _COST = "minimum over thresholds of (p * miss rate + (1 - p) * false acceptance rate) / min(p, 1 - p), p = {}, both costs 1"
 # The same, as a record states it.
 DEFINITIONS = {
-    "eer": "linear interpolation of the ROC",
-    "eer_hull": "convex hull of the ROC",
-    "min_dcf_0.01": _COST.format(0.01),
-    "min_dcf_0.05": _COST.format(0.05),
+    EER.name: "linear interpolation of the ROC",
+    EER_HULL.name: "convex hull of the ROC",
+    MIN_DCF_01.name: _COST.format(0.01),
+    MIN_DCF_05.name: _COST.format(0.05),
 }

@@ -70,6 +70,7 @@ from scipy.special import ndtri, stdtridf, stdtrit
 from probe.errors import ProbeError
 from probe.measures.counts import Counts, TrialMetric, is_trials, per_seed, trial_metric, value_of
 from probe.measures.detection import MANY
+from probe.measures.metrics import EER, EER_HULL
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -172,7 +173,7 @@ class Scores:
 
 
 def sampled(
-    counts: Sequence[Counts], seed: int = 0, n_resamples: int = 1000, metric: str = "eer"
+    counts: Sequence[Counts], seed: int = 0, n_resamples: int = 1000, metric: str = EER.name
 ) -> Scores:
     """Scores of the same utterances, and their values in the same resamples where they are of
     trials.
@@ -203,7 +204,7 @@ def _of_one_seed(counts: Sequence[Counts], seed: int, n_resamples: int, metric: 
         )
         shares = (
             np.stack([_of_pairs(item) for item in counts])
-            if metric.startswith("eer")
+            if metric in (EER.name, EER_HULL.name)
             else np.zeros((len(counts), 0))
         )
     else:
@@ -289,7 +290,7 @@ def interval(
     seed: int = 0,
     n_resamples: int = 1000,
     confidence: float = 0.95,
-    metric: str = "eer",
+    metric: str = EER.name,
 ) -> tuple[float, float] | None:
     """The confidence interval of ``value_of(counts, metric)``, or None where blocks are too few to
     tell.
@@ -395,7 +396,7 @@ def _effective(sizes: ArrayLike) -> float:
 
 
 def resamples(
-    counts: Counts, seed: int = 0, n_resamples: int = 1000, metric: str = "eer"
+    counts: Counts, seed: int = 0, n_resamples: int = 1000, metric: str = EER.name
 ) -> Floats:
     """The value in each resample: (resample,) with NaN where there is none.
 
@@ -457,7 +458,7 @@ def units_of(counts: Counts, metric: str) -> float | None:
             else None
         )
     n_targets, n = int(np.sum(first["target"])), len(first["target"])
-    return 4 * n_targets * (n - n_targets) / n if metric.startswith("eer") else None
+    return 4 * n_targets * (n - n_targets) / n if metric in (EER.name, EER_HULL.name) else None
 
 
 def least_error(difference: float, units: float | None) -> float:

@@ -31,6 +31,7 @@ from probe.extraction.settings import Running, Storing
 from probe.files import read_json
 from probe.models.catalogue import open_model
 from probe.models.encoder import ModelInfo
+from probe.models.frames import FrameGrid
 from probe.store.feature_store import FeatureStore
 from probe.store.stores import open_store, store_path
 from probe.store.views import VIEWS, pool
@@ -63,7 +64,7 @@ class Windows:
         usual: dict[str, Any] = {
             "layers": {"0": 3, "1": 5, "2": 4},
             "aliases": {"final": "2"},
-            "hop_samples": HOP,
+            "grid": FrameGrid(HOP, WINDOW, WINDOW),
         }
         self.info = ModelInfo(
             id="windows", revision="1", weights_sha256="", family="fake", **(usual | info)
@@ -71,9 +72,6 @@ class Windows:
         self.device = torch.device("cpu")
         self.dies_at, self.poison = dies_at, poison
         self.seen: list[int] = []
-
-    def n_frames(self, n_samples: int) -> int:
-        return max(0, 1 + (n_samples - WINDOW) // HOP)
 
     def encode(
         self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[str]
@@ -89,7 +87,7 @@ class Windows:
         if self.seen[-1] == self.poison:
             frames[-1] = frames[-1].clone()
             frames[-1][0, 0, 0] = float("nan")
-        return frames, torch.tensor([[self.n_frames(self.seen[-1])]] * len(layers))
+        return frames, torch.tensor([[self.info.n_frames(self.seen[-1])]] * len(layers))
 
     def direct(self, path: Path, layer: str) -> np.ndarray:
         """(frame, dim) of one file, without extraction."""
@@ -301,7 +299,7 @@ def test_a_dry_run_writes_nothing_and_counts_what_is_missing(audio: Path, tmp_pa
     assert files_of(tmp_path) == before
     assert encoder.seen == []
     assert len(plan.todo) == len(LENGTHS)
-    frames = sum(encoder.n_frames(n_samples) for n_samples in LENGTHS.values())
+    frames = sum(encoder.info.n_frames(n_samples) for n_samples in LENGTHS.values())
     assert plan.n_frames == frames
     assert plan.n_bytes > 2 * frames * (3 + 5 + 4)
     assert plan.audio_s == pytest.approx(sum(LENGTHS.values()) / RATE_HZ)
@@ -478,7 +476,7 @@ def test_shards_keep_their_size_and_the_manifest_s_order(
     assert [key for keys in shards for key in keys] == list(LENGTHS)
     assert len(shards) > 2
     for keys in shards:
-        assert sum(4 * 12 * Windows().n_frames(LENGTHS[key]) for key in keys) <= SMALL_SHARD
+        assert sum(4 * 12 * Windows().info.n_frames(LENGTHS[key]) for key in keys) <= SMALL_SHARD
 
 
 def test_pooled_views_are_cut_by_audio_time(

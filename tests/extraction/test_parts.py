@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from probe.extraction.settings import Running, Storing
 from probe.extraction.write_behind import Writer
 from probe.models.catalogue import open_model
 from probe.models.encoder import Chunking
+from probe.models.frames import FrameGrid
 from probe.store.feature_store import Failure, FeatureStore
 from probe.store.integrity import verify_store
 from probe.store.views import pool
@@ -369,7 +371,7 @@ class Small(Pieces):
 
     def pieces(self, waveforms: Sequence[Tensor], layers: Sequence[str]) -> Iterator[list[Tensor]]:
         for wave in waveforms:
-            if self.n_frames(len(wave)) > self.fits:
+            if self.info.n_frames(len(wave)) > self.fits:
                 raise torch.OutOfMemoryError("CUDA out of memory.")
             yield from super().pieces([wave], layers)
 
@@ -396,7 +398,7 @@ class Hungry(Pieces):
         self.fits = fits
 
     def pieces(self, waveforms: Sequence[Tensor], layers: Sequence[str]) -> Iterator[list[Tensor]]:
-        if any(self.n_frames(len(wave)) > self.fits for wave in waveforms):
+        if any(self.info.n_frames(len(wave)) > self.fits for wave in waveforms):
             raise RuntimeError(
                 "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory"
             )
@@ -419,22 +421,30 @@ def test_what_does_not_fit_takes_no_other_with_it_and_is_tried_again(
     )
 
 
-class Miscounting(Windows):
-    """Gives one frame more or less than its ``n_frames`` says of longer audio."""
+@dataclass(frozen=True)
+class Miscounted(FrameGrid):
+    """Counts some frames less than there are in longer audio."""
 
-    def __init__(self, surplus: int) -> None:
-        super().__init__()
-        self.surplus, self.rows = surplus, 1000
+    surplus: int = 0
 
     def n_frames(self, n_samples: int) -> int:
         return super().n_frames(n_samples) - self.surplus * (n_samples > 1500)
 
 
+class Miscounting(Windows):
+    """Gives one frame more or less than its grid says of longer audio."""
+
+    def __init__(self, surplus: int) -> None:
+        super().__init__(grid=Miscounted(HOP, WINDOW, WINDOW, surplus))
+        self.rows = 1000
+
+
 class MiscountingPieces(Pieces):
     """The same in pieces of its own."""
 
-    def n_frames(self, n_samples: int) -> int:
-        return super().n_frames(n_samples) - (n_samples > 1500)
+    def __init__(self, rows: int) -> None:
+        super().__init__(rows)
+        self.info = replace(self.info, grid=Miscounted(HOP, WINDOW, WINDOW, 1))
 
 
 @pytest.mark.parametrize(
@@ -445,7 +455,7 @@ class MiscountingPieces(Pieces):
 def test_frames_that_are_not_counted_right_are_nobodys(
     audio: Path, tmp_path: Path, encoder: Any
 ) -> None:
-    with pytest.raises(ProbeError, match=r"windows: \d+ frames of .* where its n_frames says \d+"):
+    with pytest.raises(ProbeError, match=r"windows: \d+ frames of .* where its grid gives \d+"):
         extract(encoder, audio, tmp_path / "features")
 
 
@@ -453,7 +463,7 @@ def test_an_utterance_that_fails_after_some_of_its_parts_has_none(
     audio: Path, tmp_path: Path, small_shards: None
 ) -> None:
     done = extract(encoder := Pieces(10, poison=WINDOW + 99 * HOP), audio, tmp_path / "features")
-    assert encoder.n_frames(WINDOW + 99 * HOP) == 100
+    assert encoder.info.n_frames(WINDOW + 99 * HOP) == 100
     assert {item.key for item in done.failures} == {"2.wav", "4.wav", "6.wav"}
     store = FeatureStore(done.store)
     assert "6.wav" not in store.utterances
