@@ -209,7 +209,7 @@ def test_babble_needs_speakers(talkers: Path, tmp_path: Path) -> None:
         ProbeError, match="noise:babble needs two speakers; the column speaker names s0"
     ):
         opened("noise:babble@0dB", corpus=load_corpus(alone))
-    with pytest.raises(ProbeError, match="babble is made of a corpus"):
+    with pytest.raises(ProbeError, match="babble needs a corpus"):
         opened("noise:babble@0dB")
     two = tmp_path / "two.csv"
     two.write_text(alone.read_text() + "s2-train.wav,,s2,near,test,0.7\n")
