@@ -23,7 +23,7 @@ import numpy as np
 from probe.errors import ProbeError
 from probe.files import canonical_json
 from probe.measures.counts import is_trials, value_of
-from probe.measures.detection import METRICS
+from probe.measures.detection import TRIAL_METRICS
 from probe.measures.uncertainty import interval
 from probe.records import (
     CHOICE,
@@ -57,7 +57,7 @@ HIGHEST = {
     "cer": math.inf,
     "per": math.inf,
     "codelength": math.inf,
-} | dict.fromkeys(METRICS, 1.0)
+} | dict.fromkeys(TRIAL_METRICS, 1.0)
 
 ABOUT = ("model", "task", "corpus", "condition")
 Told = Iterator[tuple[str, object, str]]  # field, what was found, what was expected
@@ -326,7 +326,7 @@ def counts_of(record: Record, intervals: "Intervals") -> Told:
                 f"a value for each of {len(counts['block'])} blocks",
             )
     trials = is_trials(counts)
-    if trials != (record.metric in METRICS):
+    if trials != (record.metric in TRIAL_METRICS):
         yield (
             "counts",
             sorted(counts),

@@ -17,7 +17,7 @@ import pandas as pd
 
 from probe.errors import ProbeError
 from probe.measures import degradation as measures
-from probe.measures.degradation import Estimate
+from probe.measures.bootstrap import Estimate, sample_score
 from probe.records import CHOICE, chosen_layers
 from probe.reporting.comparable_files import comparable
 from probe.reporting.losses import columns_of, first_sampling
@@ -155,7 +155,7 @@ def _gap_row(
                 )
                 estimate = make(
                     *(
-                        measures.sampled(item["counts"], int(row["seed"]), over, str(row["metric"]))
+                        sample_score(item["counts"], int(row["seed"]), over, str(row["metric"]))
                         for item in there
                     )
                 )

@@ -25,7 +25,7 @@ import pandas as pd
 
 from probe.errors import ProbeError
 from probe.measures import degradation as measures
-from probe.measures.degradation import Estimate, Sampled
+from probe.measures.bootstrap import CONFIDENCE, Estimate, SampledScore, sample_score
 from probe.measures.uncertainty import interval
 from probe.records import CHOICE, NO_LAYER, WEIGHTED, chosen_layers, left_out
 from probe.reporting.comparable_files import CELL, Rules, comparable, named
@@ -139,13 +139,13 @@ class Scores:
                 self.controls[place, row["control"]] = row
             else:
                 self.rows[place] = row
-        self._sampled: dict[int, Sampled | None] = {}
+        self._sampled: dict[int, SampledScore | None] = {}
 
-    def sampled(self, row: Mapping[Hashable, Any]) -> Sampled | None:
+    def sampled(self, row: Mapping[Hashable, Any]) -> SampledScore | None:
         """A row's resampled score; None where the record holds no counts."""
         if id(row) not in self._sampled:
             self._sampled[id(row)] = (
-                measures.sampled(row["counts"], int(row["seed"]), None, str(row["metric"]))
+                sample_score(row["counts"], int(row["seed"]), None, str(row["metric"]))
                 if row["counts"]
                 else None
             )
@@ -167,13 +167,13 @@ class Scores:
             if clean is not None and under:
                 yield place, clean, {name: under[name] for name in by_severity(under)}
 
-    def chance(self, clean: Mapping[Hashable, Any], place: Place) -> "Sampled | float | None":
+    def chance(self, clean: Mapping[Hashable, Any], place: Place) -> "SampledScore | float | None":
         """The best that can be had without the layer: a control of the same score, or what the
         metric gives for nothing.
         """
         none = Place(place.question, place.model, NO_LAYER, CLEAN)
         rows = [self.controls.get((none, "majority")), self.controls.get((place, "shuffled"))]
-        found: list[Sampled] = [
+        found: list[SampledScore] = [
             score for row in rows if row is not None and (score := self.sampled(row)) is not None
         ]
         if clean["higher_is_better"]:
@@ -334,7 +334,7 @@ def _rows_of_layer(
         about
         | {name: clean[name] for name in ("condition", "value", "low", "high", "n", "n_blocks")}
     ]
-    losses: dict[str, Sampled] = {}
+    losses: dict[str, SampledScore] = {}
     for name, row in others.items():
         made = about | {
             key: row[key] for key in ("condition", "value", "low", "high", "n", "n_blocks")
@@ -362,7 +362,7 @@ def _rows_of_layer(
         )
         worst = max(losses, key=lambda name: losses[name].value)
         row = others[worst]
-        simultaneous = 1 - (1 - measures.CONFIDENCE) / len(losses)
+        simultaneous = 1 - (1 - CONFIDENCE) / len(losses)
         ends = interval(
             row["counts"], int(row["seed"]), confidence=simultaneous, metric=str(row["metric"])
         ) or (np.nan, np.nan)
@@ -389,12 +389,12 @@ def _value(estimate: Estimate, most: float) -> dict[str, Any]:
 
 
 def _losses(
-    loss: Sampled,
-    clean: Sampled,
-    chance: "Sampled | float | None",
+    loss: SampledScore,
+    clean: SampledScore,
+    chance: "SampledScore | float | None",
     higher: bool,
     level: str,
-    confidence: float = measures.CONFIDENCE,
+    confidence: float = CONFIDENCE,
 ) -> dict[str, Any]:
     """What is lost, in points, of the clean score, and of what it has above chance."""
     points, relative = loss.estimate(confidence), measures.ratio(loss, clean, confidence)
@@ -410,7 +410,7 @@ def _losses(
     )
 
 
-def mean_of(scores: Sequence[Sampled]) -> Sampled:
+def mean_of(scores: Sequence[SampledScore]) -> SampledScore:
     """The mean of scores of the same utterances."""
     total = scores[0]
     for score in scores[1:]:
@@ -418,13 +418,15 @@ def mean_of(scores: Sequence[Sampled]) -> Sampled:
     return total * (1 / len(scores))
 
 
-def _chance_level(clean: "Sampled | None", chance: "Sampled | float | None", higher: bool) -> str:
+def _chance_level(
+    clean: "SampledScore | None", chance: "SampledScore | float | None", higher: bool
+) -> str:
     """Whether a layer's clean score is told from what chance gives."""
     if clean is None or chance is None:
         return "unknown"
     above = (
         measures.degradation(clean, chance, higher)
-        if isinstance(chance, Sampled)
+        if isinstance(chance, SampledScore)
         else (clean - chance) * (1 if higher else -1)
     )
     found = above.estimate()

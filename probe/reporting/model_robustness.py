@@ -12,7 +12,8 @@ import pandas as pd
 
 from probe.errors import ProbeError, listed
 from probe.measures import degradation as measures
-from probe.measures.degradation import Estimate, Groups, Sampled
+from probe.measures.bootstrap import Estimate, SampledScore
+from probe.measures.groups import Groups, compare_blocks, compare_groups
 from probe.reporting.losses import (
     CLEAN,
     MEAN,
@@ -184,7 +185,7 @@ def means_over(
     clean: dict[Hashable, Any],
     others: dict[str, dict[Hashable, Any]],
     names: Sequence[str],
-) -> tuple[Sampled, Sampled]:
+) -> tuple[SampledScore, SampledScore]:
     """The clean score, and the mean score over conditions."""
     reference, found = scores.sampled(clean), [scores.sampled(others[name]) for name in names]
     there = [score for score in found if score is not None]
@@ -287,17 +288,15 @@ def group_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
         # A trial has two speakers; where there is a block for each utterance, no speaker is known.
         if "target" not in counts and len(counts["block"]) < row["n"]:
             rows.append(
-                _group_row(
-                    place, "speaker", measures.compare_blocks(counts, counts["block"], higher, seed)
-                )
+                _group_row(place, "speaker", compare_blocks(counts, counts["block"], higher, seed))
             )
-        for column, groups in sorted((row["groups"] or {}).items()):
-            if len(set(groups) - {""}) > 1 and column != "speaker":
+        for column, labels in sorted((row["groups"] or {}).items()):
+            if len(set(labels) - {""}) > 1 and column != "speaker":
                 rows.append(
                     _group_row(
                         place,
                         column,
-                        measures.compare_groups(counts, groups, higher, seed, str(row["metric"])),
+                        compare_groups(counts, labels, higher, seed, str(row["metric"])),
                     )
                 )
     return pd.DataFrame(rows, columns=GROUPS)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from probe.measures.comparison import tied_with_best
 from probe.measures.counts import is_trials, utterances_of
-from probe.measures.uncertainty import sampled, units_of
+from probe.measures.uncertainty import measure
 from probe.records import OWN_HEAD, WEIGHTED
 
 BEST, TIED = "best", "tied"
@@ -130,8 +130,8 @@ def _of_contest(columns: dict[str, Column], group: Sequence[int]) -> list[str]:
     tied = [True] * len(group)
     if counts[0] and len(group) > 1:
         n_resamples = N_RESAMPLES_OF_TRIALS if is_trials(counts[0]) else N_RESAMPLES
-        resampled = sampled(counts, int(columns["seed"][at]), n_resamples, metric)
-        _, tied = tied_with_best(resampled, higher, units=units_of(counts[0], metric))
+        scores = measure(counts, int(columns["seed"][at]), n_resamples, metric)
+        _, tied = tied_with_best(scores, higher)
     best = printed == printed.max()
     return [
         BEST if is_best else TIED if is_tied else ""

@@ -14,9 +14,10 @@ import pytest
 from scipy import stats
 
 from probe.errors import ProbeError
+from probe.measures.bootstrap import resamples
 from probe.measures.comparison import best_and_tied, holm, paired_difference
 from probe.measures.counts import Counts, several, value_of
-from probe.measures.uncertainty import interval, resamples
+from probe.measures.uncertainty import interval
 
 
 def benchmark() -> ModuleType:
