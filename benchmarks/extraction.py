@@ -40,6 +40,7 @@ import torch.nn.functional as F
 
 import probe
 from probe.environment import package_versions, processor
+from probe.extraction.settings import Running, Storing
 from probe.models.packed.products import Product, can_pack
 from probe.models.reference import TransformersEncoder
 
@@ -219,7 +220,11 @@ class Ways:
         """`probe.extract` into a new store."""
         shutil.rmtree(self.folder / "features", ignore_errors=True)
         probe.extract(
-            self.packed(precision), self.manifest, self.folder / "features", view=view, check=False
+            self.packed(precision),
+            self.manifest,
+            self.folder / "features",
+            storing=Storing(view=view),
+            running=Running(check=False),
         )
 
     def encode(self, precision: str) -> None:

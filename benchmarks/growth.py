@@ -23,6 +23,7 @@ import soundfile
 
 import probe
 from probe.extraction.extract import environment_of, recipe_of
+from probe.extraction.settings import Running, Storing
 from probe.store.feature_store import FeatureStore
 from probe.store.shards import ShardContent
 from probe.store.stores import create_store
@@ -54,7 +55,9 @@ def one_file(model: str, minutes: float) -> None:
         encoder = probe.open_model(model, "cpu")
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
         before, start = resident_mb("VmRSS"), time.perf_counter()
-        done = probe.extract(encoder, folder / "corpus.csv", folder / "features", check=False)
+        done = probe.extract(
+            encoder, folder / "corpus.csv", folder / "features", running=Running(check=False)
+        )
         assert done.extracted == 1
         print(f"{time.perf_counter() - start} {resident_mb('VmHWM') - before}")
 
@@ -74,9 +77,11 @@ def many_utterances(n: int) -> tuple[float, float, float]:
         corpus = probe.load_corpus(folder / "corpus.csv")
         load_s = time.perf_counter() - start
         start = time.perf_counter()
-        probe.extract(encoder, corpus, folder / "features", view="mean", dry_run=True)
+        probe.extract(
+            encoder, corpus, folder / "features", dry_run=True, storing=Storing(view="mean")
+        )
         plan_s = time.perf_counter() - start
-        recipe = recipe_of(encoder, ["0"], "mean")
+        recipe = recipe_of(encoder, ["0"], Storing(view="mean"))
         store = create_store(folder / "features", "mfcc", recipe, environment_of(encoder))
         keys = [item.key for item in corpus.utterances]
         chunks = [keys[first : first + PER_SHARD] for first in range(0, n, PER_SHARD)]

@@ -27,6 +27,7 @@ from probe.data.audio import load_audio
 from probe.data.synthetic import write_synthetic_corpus
 from probe.extraction.extract import environment_of, recipe_of
 from probe.extraction.pooling import as_stored
+from probe.extraction.settings import Storing
 from probe.models.encoder import Encoder
 from probe.store.feature_store import FeatureStore
 from probe.store.shards import ShardContent
@@ -69,7 +70,7 @@ def write_store(
     """A store of these frames as `probe.extract` writes it, fsync included."""
     view = form.get("view", "frames")
     settings = {name: value for name, value in form.items() if name != "view"}
-    recipe = recipe_of(encoder, list(frames), view, **settings)
+    recipe = recipe_of(encoder, list(frames), Storing(view=view, **settings))
     store = create_store(root, encoder.info.id, recipe, environment_of(encoder))
     n = len(frames[LAYER])
     for first in range(0, n, SHARD_UTTERANCES):

@@ -42,7 +42,7 @@ COMMANDS = {
     "models": ["table", "--by", "models"],
     "layers": ["table", "--by", "layers", "--filter", "model=org/model-00"],
     "conditions": ["table", "--by", "conditions"],
-    "every-layer": ["table", "--layers", "--format", "csv"],
+    "every-layer": ["table", "--every-layer", "--format", "csv"],
     "pivot": ["table", "--pivot", "model,task+condition"],
     "report": ["report"],
 }

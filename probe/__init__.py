@@ -2,7 +2,8 @@
 error bars.
 
     import probe
-    probe.extract("facebook/wav2vec2-base", "corpus.csv", "features/", view="meanstd")
+    storing = probe.Storing(view="meanstd")
+    probe.extract("facebook/wav2vec2-base", "corpus.csv", "features/", storing=storing)
     layer = probe.open_store("features/", layer="6")           # layer.values, layer.keys
     probe.run("speaker-id", "facebook/wav2vec2-base", "corpus.csv", "features/", "results/")
     table = probe.read_records("results/")                     # a pandas DataFrame
@@ -11,22 +12,18 @@ Names are looked up when they are used, so ``import probe`` loads no heavy libra
 """
 
 import importlib
-import os
 from typing import TYPE_CHECKING, Any
 
 from probe.version import __version__
 
-# OpenMP threads that spin while they wait make short operations a hundred times slower as soon as
-# another process wants the same cores (docs/decisions.md). Has an effect where torch is not loaded
-# yet; the environment's own setting stays.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 if TYPE_CHECKING:
     from probe.data.corpus import load_corpus
+    from probe.demo import demo
     from probe.errors import ProbeError
     from probe.evaluation.layer_similarity import similarity
     from probe.evaluation.run import run
     from probe.extraction.extract import extract
+    from probe.extraction.settings import Decoding, Running, Storing
     from probe.heads.ctc.ctc_probe import CTCProbe
     from probe.heads.linear.linear_probe import LinearProbe, fit_layers, fit_strengths
     from probe.heads.linear.ridge import RidgeProbe, fit_ridge_strengths
@@ -34,22 +31,26 @@ if TYPE_CHECKING:
     from probe.models.catalogue import open_model
     from probe.models.check import check_model
     from probe.models.plugins.hooks import HookedModule
-    from probe.pipeline import bench, demo, export
+    from probe.pipeline import bench
     from probe.records import read_records
     from probe.reporting.tables.files import write_tables
     from probe.reporting.tables.similarity_tables import read_similarity
+    from probe.store.export import export
     from probe.store.stores import find_stores, open_store
 
 _HOMES = {
     "CTCProbe": "probe.heads.ctc.ctc_probe",
+    "Decoding": "probe.extraction.settings",
     "HookedModule": "probe.models.plugins.hooks",
     "LinearProbe": "probe.heads.linear.linear_probe",
     "ProbeError": "probe.errors",
     "RidgeProbe": "probe.heads.linear.ridge",
+    "Running": "probe.extraction.settings",
+    "Storing": "probe.extraction.settings",
     "bench": "probe.pipeline",
     "check_model": "probe.models.check",
-    "demo": "probe.pipeline",
-    "export": "probe.pipeline",
+    "demo": "probe.demo",
+    "export": "probe.store.export",
     "extract": "probe.extraction.extract",
     "find_stores": "probe.store.stores",
     "fit_layers": "probe.heads.linear.linear_probe",
@@ -68,10 +69,13 @@ _HOMES = {
 
 __all__ = [
     "CTCProbe",
+    "Decoding",
     "HookedModule",
     "LinearProbe",
     "ProbeError",
     "RidgeProbe",
+    "Running",
+    "Storing",
     "__version__",
     "bench",
     "check_model",

@@ -32,3 +32,15 @@ def figure(value: object) -> str:
     ('0.6667', 'None')
     """
     return f"{value:.4g}" if isinstance(value, int | float) else str(value)
+
+
+def human_bytes(n_bytes: float) -> str:
+    """A size in the unit that suits it.
+
+    >>> human_bytes(512), human_bytes(3_100_000), human_bytes(2.4e9)
+    ('512 B', '3.1 MB', '2.40 GB')
+    """
+    for unit, size, digits in (("GB", 1e9, 2), ("MB", 1e6, 1), ("kB", 1e3, 0)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:.{digits}f} {unit}"
+    return f"{n_bytes:.0f} B"

@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TextIO, cast
 import click
 
 from probe.commands import evaluation, features, models, reports
+from probe.commands.help import Workflow
 from probe.commands.printing import plain
 from probe.environment import require_posix
 from probe.errors import (
@@ -28,18 +29,40 @@ from probe.errors import (
 )
 from probe.version import __version__
 
-EXIT_CODES = "Exit codes: 0; 1 failure; 2 usage; 3 finished, but some utterances failed or some files were left out; 130 Ctrl-C; 143 SIGTERM, SIGUSR1."
+EXIT_CODES = (
+    "Exit codes: 0 success; 1 failure; 2 usage error; 3 finished, but some utterances failed or "
+    "some files were left out; 130 Ctrl-C; 143 SIGTERM or SIGUSR1."
+)
+STEPS = {
+    "Extract features": (features.extract, models.check, features.listen, features.export),
+    "Evaluate": (evaluation.bench, evaluation.run, evaluation.similarity, evaluation.demo),
+    "Report": (reports.table, reports.report, reports.plot, reports.compare),
+    "Inspect": (
+        *(models.models, evaluation.tasks, features.show),
+        *(features.verify, reports.records, models.doctor),
+    ),
+}
 
 
 @click.group(
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    cls=Workflow,
+    steps=STEPS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=EXIT_CODES,
 )
 @click.version_option(__version__, prog_name="probe")
-@click.option("-q", "--quiet", is_flag=True, help="Only warnings on stderr.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only warnings on stderr.")
 def cli(quiet: bool) -> None:
-    """Features of every layer of pretrained speech models, probes on every layer, comparison
-    tables.
+    """Compare the layers of pretrained speech models on your data.
+
+    Extract the features of every layer, train probes on every layer, and print tables with
+    confidence intervals.
+
+    \b
+    Examples:
+      probe demo
+      probe bench --model facebook/wav2vec2-base --model fbank --task word-id \\
+          --corpus corpus.csv --to out/
     """
     if quiet:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -47,34 +70,10 @@ def cli(quiet: bool) -> None:
     handler.setFormatter(Plain("%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("probe").setLevel(logging.WARNING if quiet else logging.INFO)
-    os.environ.setdefault(
-        "TRANSFORMERS_VERBOSITY", "error"
-    )  # its report on keys says what our notes say
+    # Our notes already say what transformers reports about keys.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     for noisy in ("huggingface_hub", "transformers", "httpx"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-
-
-for command in (
-    features.extract,
-    evaluation.run,
-    reports.table,
-    reports.compare,
-    reports.records,
-    reports.plot,
-    reports.report,
-    evaluation.similarity,
-    evaluation.bench,
-    evaluation.demo,
-    features.listen,
-    features.show,
-    features.verify,
-    features.export,
-    models.check,
-    models.models,
-    evaluation.tasks,
-    models.doctor,
-):
-    cli.add_command(command)
 
 
 def stop_on_signals() -> None:
@@ -199,6 +198,9 @@ class OnlyOnce(logging.Filter):
 def main() -> NoReturn:
     """The console script: exit codes, and one line instead of a traceback for a user's mistake."""
     secure_streams()
+    # OpenMP threads that spin while they wait make short operations a hundred times slower as soon
+    # as another process wants the same cores. torch reads this when it is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.pop("MPLBACKEND", None)  # a notebook's may be missing here; pictures are only saved
     left_out = OnlyOnce()
     logging.getLogger("probe.left_out").addFilter(left_out)

@@ -1,4 +1,4 @@
-"""The three stages chained: a bench of models and tasks, and the demo on built-in data."""
+"""A bench: the three stages chained for several models and tasks."""
 
 import logging
 import re
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from probe.brief import brief, counted
-from probe.data.conditions.audition import Example, hear, write_examples
 from probe.data.conditions.condition import (
     Condition,
     Disturbance,
@@ -21,23 +20,28 @@ from probe.data.corpus import Corpus, load_corpus
 from probe.data.trials import load_trials
 from probe.errors import ProbeError, listed
 from probe.evaluation.condition_plan import Hearing, asked_under, hearings
-from probe.evaluation.prechecks import askable, check
+from probe.evaluation.prechecks import askable, check, stores_of
 from probe.evaluation.provenance import extraction_of
 from probe.evaluation.run import run
 from probe.evaluation.tasks import Task, log_columns, open_task
-from probe.extraction.extract import Extraction, extract, recipe_of
+from probe.extraction.extract import (
+    DECODING,
+    RUNNING,
+    STORING,
+    Extraction,
+    extract,
+    open_encoder,
+    recipe_of,
+)
+from probe.extraction.settings import Decoding, Running, Storing
 from probe.files import require_writable
 from probe.model_names import ModelName, distinct_models
-from probe.models.catalogue import CHUNK_S, CONTEXT_S, choose_device, open_model
+from probe.models.catalogue import choose_device, open_model
 from probe.models.encoder import Encoder, ModelInfo
 from probe.models.plugins.loader import is_plugin
-from probe.records import read_records
-from probe.reporting.figures.spectrograms import draw_spectrograms
-from probe.reporting.figures.style import missing_matplotlib
+from probe.records import Record, read_records
 from probe.reporting.tables.files import write_tables
-from probe.store.export import Selection
-from probe.store.export import export as write_export
-from probe.store.feature_store import FeatureStore, Job, writing
+from probe.store.feature_store import Job, writing
 from probe.store.integrity import CERTIFICATE, HEAD_ADVICE, Verification, files_aside, verify_store
 from probe.store.layer_names import choose_layers
 from probe.store.repair import (
@@ -49,13 +53,10 @@ from probe.store.repair import (
     remove_aside,
     set_aside,
 )
-from probe.store.stores import open_store, store_path
+from probe.store.stores import store_path
 from probe.store.views import row_width, serves
 
 log = logging.getLogger("probe")
-
-DEMO_MODELS = ("fbank", "mfcc", "random:data2vec-audio-tiny")
-DEMO_TASKS = ("speaker-id", "word-id", "asr-ctc", "domain-shift")
 
 
 @dataclass
@@ -93,20 +94,12 @@ def bench(
     labels: str | Path | None = None,
     conditions: Sequence[str | Condition] | None = None,
     condition_seed: int = 0,
-    layers: str | None = None,
-    stride: int = 1,
-    device: str | None = None,
     seed: int = 0,
-    limit: int | None = None,
-    dry_run: bool = False,
     again: bool = False,
-    ctc: bool = False,
-    audio_root: str | Path | None = None,
-    implementation: str = "packed",
-    precision: str = "fp32",
-    chunk_s: float = CHUNK_S,
-    context_s: float = CONTEXT_S,
-    **how: Any,
+    dry_run: bool = False,
+    storing: Storing = STORING,
+    running: Running = RUNNING,
+    decoding: Decoding = DECODING,
 ) -> Bench:
     """Extracts what is missing, runs every task on every model, and writes tables and pictures into
     ``to``.
@@ -122,12 +115,11 @@ def bench(
         conditions: under which tasks are asked, in the place of their own; what they need is
             extracted.
         condition_seed: of what conditions draw that are no `Condition` yet.
-        stride: where a task works on frames, every ``stride``-th is kept.
-        dry_run: only the plan of every extraction.
         again: also runs tasks whose records are there already.
-        ctc: also runs the own CTC head of the models that have one.
-        **how: further keywords of `probe.extraction.extract.extract`, such as ``dtype`` or
-            ``precision``.
+        dry_run: only the plan of every extraction.
+        storing: as `probe.extract` takes it; each task decides the view and the splits. With
+            ``ctc`` the models that have a CTC head keep its transcripts.
+        running, decoding: as `probe.extract` takes them.
 
     Raises:
         ProbeError: the corpus or a task file cannot be used at all, or none of the tasks can be
@@ -137,7 +129,7 @@ def bench(
     opened = [task if isinstance(task, Task) else open_task(task) for task in tasks]
     if not dry_run:
         require_writable(Path(to))
-    loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, audio_root)
+    loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, decoding.audio_root)
     log_columns(loaded, opened)
     given = [
         item if isinstance(item, Condition) else parse_condition(item, seed=condition_seed)
@@ -150,7 +142,7 @@ def bench(
         "dev_trials": dev_trials,
         "labels": labels,
         "seed": seed,
-        "limit": limit,
+        "limit": storing.limit,
     }
     opened, refused = askable(
         {task.name: task for task in opened}, lambda task: check(task, loaded, **beside)
@@ -162,22 +154,24 @@ def bench(
         for name in dict.fromkeys([CLEAN, *known, *sorted(used)])
     ]
     heard = [condition for condition in heard if condition.name in used]
-    place = choose_device(device)
+    place = choose_device(running.device)
     features, results = Path(to) / "features", Path(to) / "results"
     if not dry_run:
         for folder in (Path(to), results):
             require_writable(folder)
     done = Bench(refused=refused)
-    root = Path(audio_root) if audio_root else None
+    root = Path(decoding.audio_root) if decoding.audio_root else None
 
     def opened_model(model: ModelName) -> tuple[Encoder, dict[str, Disturbance | None]]:
         """The model and what is done to its audio, once it is certain that it has the layers."""
-        encoder = open_model(model, device, None, implementation, precision, chunk_s, context_s)
+        encoder = open_encoder(model, running)
         info = encoder.info
         _refuse_wide_projections(
             opened,
             info,
-            choose_layers(layers, list(info.every_layer), info.aliases, info.id, list(info.layers)),
+            choose_layers(
+                storing.layers, list(info.every_layer), info.aliases, info.id, list(info.layers)
+            ),
         )
         return encoder, {
             item.name: open_condition(item, encoder.info.rate_hz, loaded, root) for item in heard
@@ -188,7 +182,7 @@ def bench(
     for position, model in enumerate(names):
         try:
             encoder, disturbances = opened_model(model)
-            if ctc and not encoder.info.ctc:
+            if storing.ctc and not encoder.info.ctc:
                 log.info("%s: has no CTC head that --ctc could run", model.name)
             for condition in heard:
                 disturbance = disturbances[condition.name]
@@ -197,21 +191,22 @@ def bench(
                     for task, of in zip(opened, needed, strict=True)
                     if condition.name in of
                 ]
-                for view in views_for([task for task, _ in here], stride):
+                for view in views_for([task for task, _ in here], storing.stride):
                     result = extract(
                         encoder,
                         loaded,
                         features,
-                        layers=layers,
-                        view=view,
                         condition=disturbance or condition,
-                        limit=limit,
-                        splits=set().union(*(splits for _, splits in here)),
+                        storing=replace(
+                            storing,
+                            view=view,
+                            stride=1,
+                            ctc=storing.ctc and bool(encoder.info.ctc),
+                            splits=set().union(*(splits for _, splits in here)),
+                        ),
+                        running=running,
+                        decoding=decoding,
                         dry_run=dry_run,
-                        requested=model,
-                        ctc=ctc and bool(encoder.info.ctc),
-                        audio_root=audio_root,
-                        **how,
                     )
                     done.extractions.append(result)
                     if result.failures:
@@ -235,7 +230,7 @@ def bench(
                     **beside,
                     device=place,
                     number=f"task {position * len(opened) + i + 1} of {len(names) * len(opened)}",
-                    memory_bytes=how.get("memory_bytes", 4_000_000_000),
+                    memory_bytes=running.memory_bytes,
                     again=again,
                 )
             except ProbeError as error:
@@ -244,6 +239,85 @@ def bench(
     if not dry_run and any(results.glob("*.jsonl")):
         done.files = write_tables(read_records(results), Path(to))
     return done
+
+
+@dataclass
+class Runs:
+    """What several tasks on several models gave.
+
+    Attributes:
+        paths: files of records.
+        records: their content.
+        refused: what could not be asked: a model, a task and the reason.
+        left_out: utterances without features, by model.
+    """
+
+    paths: list[Path] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+
+
+def run_tasks(
+    models: Sequence[str | ModelName],
+    tasks: Sequence[Task],
+    corpus: str | Path | Corpus,
+    features: Path,
+    to: Path,
+    *,
+    conditions: Sequence[str] | None = None,
+    device: str | None = None,
+    limit: int | None = None,
+    memory_bytes: int = 4_000_000_000,
+    again: bool = False,
+    **given: Any,
+) -> Runs:
+    """Runs every task on every model's features, as far as they can be asked.
+
+    Raises:
+        ProbeError: nothing can be asked at all.
+    """
+    loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
+    log_columns(loaded, tasks)
+    device = choose_device(device)
+    given |= {"conditions": conditions, "limit": limit}
+    tasks = [asked_under(task, conditions) for task in tasks]
+    possible, refused = askable(
+        {task.name: task for task in tasks}, lambda task: check(task, loaded, **given)
+    )
+    pairs = {
+        f"{model.name}, {task.name}": (model, task)
+        for model in distinct_models(models)
+        for task in possible
+    }
+    ready, without_features = askable(
+        pairs, lambda pair: stores_of(pair[1], pair[0], loaded.limited(limit), features)
+    )
+    runs = Runs(refused=refused + without_features)
+    for number, (model, task) in enumerate(ready, start=1):
+        try:
+            finished = run(
+                task,
+                model,
+                loaded,
+                features,
+                to,
+                **given,
+                device=device,
+                number=f"task {number} of {len(ready)}",
+                memory_bytes=memory_bytes,
+                again=again,
+            )
+        except ProbeError as error:
+            if len(pairs) == len(tasks) == 1:
+                raise
+            runs.refused.append(f"{model.name}, {task.name}: {error}")
+            continue
+        runs.paths += finished.paths
+        runs.records += finished.records
+        if finished.left_out:
+            runs.left_out[model.name] = finished.left_out
+    return runs
 
 
 def _reason(model: ModelName, error: ProbeError) -> str:
@@ -280,55 +354,6 @@ def _can_be_had(model: ModelName, open_it: Callable[[ModelName], Any], done: Ben
     return True
 
 
-@dataclass(frozen=True)
-class Listening:
-    """What there is to hear.
-
-    Attributes:
-        files: a WAV for each example, in their order; then the picture, where matplotlib is
-            installed.
-        gain_db: that all of them were lowered by, 0 or less.
-    """
-
-    examples: list[Example]
-    files: list[Path]
-    gain_db: float
-
-    def __repr__(self) -> str:
-        folder = str(self.files[0].parent) if self.files else ""
-        return brief(
-            self, counted(len(self.examples), "example"), counted(len(self.files), "file"), folder
-        )
-
-
-def listen(
-    corpus: str | Path | Corpus,
-    conditions: Sequence[str | Condition],
-    to: str | Path,
-    n: int = 3,
-    audio_root: str | Path | None = None,
-) -> Listening:
-    """Writes a few utterances, clean and under each condition, as WAV files, with a picture of
-    their spectrograms.
-
-    Args:
-        to: a folder.
-        n: utterances, always the same of a corpus.
-
-    Raises:
-        ProbeError: the corpus or a condition cannot be used.
-    """
-    require_writable(Path(to))
-    loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, audio_root)
-    parsed = [parse_condition(item) if isinstance(item, str) else item for item in conditions]
-    examples = hear(loaded, parsed, n, Path(audio_root) if audio_root else None)
-    files, gain_db = write_examples(examples, Path(to))
-    if not missing_matplotlib():
-        files.append(Path(to) / "spectrograms.png")
-        draw_spectrograms(examples, files[-1])
-    return Listening(examples, files, gain_db)
-
-
 def _needed(
     task: Task,
     asked: Sequence[Hearing],
@@ -361,76 +386,6 @@ def views_for(tasks: Sequence[Task], stride: int = 1) -> list[str]:
     return sorted(
         view for view in wanted if all(serves(other, view) is None for other in wanted - {view})
     )
-
-
-def demo(to: str | Path, seed: int = 0) -> Bench:
-    """The whole job on a synthetic corpus: four kinds of tasks on filter banks, cepstra and a small
-    random data2vec.
-
-    Args:
-        to: receives ``audio/`` with its manifests, ``features/``, ``results/``, the tables and the
-            pictures.
-    """
-    from probe.data.synthetic import write_synthetic_corpus
-
-    folder = Path(to)
-    require_writable(folder)
-    made = write_synthetic_corpus(folder / "audio", seed)
-    everything = bench(
-        DEMO_MODELS,
-        ["speaker-verify"],
-        made.verification,
-        folder,
-        trials=made.trials,
-        dev_trials=made.dev_trials,
-        seed=seed,
-    )
-    rest = bench(DEMO_MODELS, DEMO_TASKS, made.corpus, folder, seed=seed)
-    rest.extractions = everything.extractions + rest.extractions
-    rest.refused = everything.refused + rest.refused
-    return rest
-
-
-def export(
-    store: str | Path | FeatureStore,
-    to: str | Path,
-    form: str = "hdf5",
-    *,
-    layers: str | None = None,
-    dtype: str = "float32",
-    corpus: str | Path | Corpus | None = None,
-    tick: Callable[[int, int], Any] = lambda _done, _all: None,
-) -> list[str]:
-    """Writes features of a store for other programs (see `probe.store.export`).
-
-    Args:
-        store: open, or its folder.
-        to: a new file; a new folder for ``npy``.
-        form: ``hdf5``, ``npy`` or ``sentences``.
-        layers: such as ``0-12,final``; all where None.
-        dtype: ``float32``, or ``float16`` where all of these layers are stored so.
-        corpus: whose utterances are exported, with its columns; all of the store where None.
-        tick: called with the bytes of each block of values, and those of all.
-
-    Returns:
-        Utterances of the corpus of which the store has no features.
-
-    Raises:
-        ProbeError, OSError: see `probe.store.export.export`.
-    """
-    opened = store if isinstance(store, FeatureStore) else open_store(store)
-    stored, columns, missing = [versions[-1] for versions in opened.utterances.values()], {}, []
-    if corpus is not None:
-        loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
-        versions = {item.key: opened.match(item.key, item.path) for item in loaded.utterances}
-        there = [item for item in loaded.utterances if versions[item.key]]
-        stored = [version for version in versions.values() if version]
-        columns = {column: [item.label(column) for item in there] for column in loaded.columns}
-        missing = [key for key, version in versions.items() if version is None]
-    names = choose_layers(layers, list(opened.layers), opened.aliases, str(opened.path))
-    selection = Selection(opened, stored, names, dtype, columns)
-    write_export(selection, Path(to), form, lambda n_bytes: tick(n_bytes, selection.n_bytes))
-    return missing
 
 
 @dataclass(frozen=True)
@@ -514,9 +469,13 @@ def repair(
         ] * certificate:
             set_aside(folder, name)
     if encoder is not None:
-        asked = extraction_of(head["recipe"]) | {"condition": disturbance or CLEAN}
+        asked = extraction_of(head["recipe"])
+        heard = disturbance or CLEAN
         named = ModelName(head["requested"], head["environment"].get("spec", head["requested"]))
-        extract(encoder, again, folder.parent.parent, requested=named, check=check, **asked)
+        encoder.info = replace(encoder.info, requested=named)
+        storing, running = Storing(**asked), Running(check=check)
+        to = folder.parent.parent
+        extract(encoder, again, to, condition=heard, storing=storing, running=running)
     kept: dict[int, list[str]] = {}
     with writing(folder):
         for job in jobs:
@@ -586,9 +545,9 @@ def _refuse_other_recipe(
     """Raises where an extraction now would write into another store."""
     asked = extraction_of(recipe)
     names = choose_layers(
-        asked.pop("layers"), list(encoder.info.every_layer), encoder.info.aliases, encoder.info.id
+        asked["layers"], list(encoder.info.every_layer), encoder.info.aliases, encoder.info.id
     )
-    now = recipe_of(encoder, names, **asked, disturbance=disturbance)
+    now = recipe_of(encoder, names, Storing(**asked), disturbance)
     if now != recipe:
         differing = [
             key for key in recipe["model"] if now["model"].get(key) != recipe["model"][key]

@@ -195,6 +195,16 @@ class Record:
         )
 
 
+# What a score is of. Scores that agree in these and in the metric answer one question, and may be
+# compared.
+QUESTION = ["task", "corpus", "condition", "train_condition", "train_domain", "test_domain"]
+# What gave the answer.
+SYSTEM = ["model", "head"]
+# One score, at whatever layer; with `BUDGET` where records of several budgets stand together.
+SCORE = [*QUESTION, *SYSTEM, "metric"]
+BUDGET = "budget"
+# What scores agree in that are compared across conditions, at one model and layer.
+ACROSS_CONDITIONS = ["task", "corpus", "train_condition", "metric", "head"]
 # A layer is chosen once for all records that agree in these.
 CHOICE = [
     "model",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
-import probe  # noqa: F401 (sets how OpenMP threads wait, before torch is loaded)
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch
 
 # isort: split
 import pytest

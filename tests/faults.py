@@ -41,6 +41,7 @@ from probe import cli
 from probe.errors import ProbeError
 from probe.extraction import extract as extraction
 from probe.extraction import plan
+from probe.extraction.settings import Running
 from probe.record_check import check_records
 from probe.records import iterate_records, outcomes_path, sha256_of_outcomes, write_records
 from probe.reporting.report.utterances import error_rows, outcome_faults
@@ -68,7 +69,7 @@ def make_corpus(folder: Path) -> Path:
 
 def extract(manifest: Path, to: Path) -> None:
     """One run, in this process."""
-    extraction.extract("fbank", manifest, to, device="cpu")
+    extraction.extract("fbank", manifest, to, running=Running(device="cpu"))
 
 
 def forked(work: Callable[[], int]) -> int:

@@ -14,10 +14,12 @@ from tones import write_tones
 
 import probe
 from probe.brief import LONGEST, brief
+from probe.data.conditions.audition import listen
 from probe.data.intervals import load_intervals
 from probe.data.trials import load_trials
 from probe.evaluation.tasks import open_task
-from probe.pipeline import listen, repair
+from probe.extraction.settings import Running, Storing
+from probe.pipeline import repair
 from probe.records import frame_of
 from probe.reporting.tables.pivot import arranged
 from probe.store.integrity import verify_store
@@ -44,7 +46,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
     task.write_text(
         'kind = "classify"\nlabel = "text"\nl2 = [1e-1]\ncontrols = []\nweighted = false\n'
     )
-    bench = probe.bench(["fbank"], [task], manifest, folder / "out", device="cpu")
+    bench = probe.bench(["fbank"], [task], manifest, folder / "out", running=Running(device="cpu"))
     done = probe.run(
         task, "fbank", manifest, folder / "out" / "features", folder / "out" / "results"
     )
@@ -137,7 +139,11 @@ def test_a_line_is_short_and_plain_whatever_the_facts_hold() -> None:
 def test_paths_are_at_the_end_where_they_are_cut(tmp_path: Path) -> None:
     manifest = write_tones(tmp_path, words=2, speakers=1)
     done = probe.extract(
-        PlantedEncoder(), manifest, tmp_path / ("x" * 120), view="mean", check=False
+        PlantedEncoder(),
+        manifest,
+        tmp_path / ("x" * 120),
+        storing=Storing(view="mean"),
+        running=Running(check=False),
     )
     assert (
         repr(done).startswith("Extraction(12 of 12 extracted, 0 present before, /")

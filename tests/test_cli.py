@@ -23,6 +23,7 @@ from probe.errors import ProbeError
 from probe.evaluation import run as evaluation_run
 from probe.evaluation.layer_similarity import similarity
 from probe.extraction.extract import extract
+from probe.extraction.settings import Running, Storing
 from probe.models.catalogue import open_model
 from probe.models.check import check_model
 from probe.models.sources.known import known_models
@@ -102,7 +103,7 @@ def test_one_bad_file_does_not_take_the_table_of_a_folder(
         and ("word-id", "mfcc") not in rows
         and ("asr-ctc", "mfcc") in rows
     )
-    listed = command("records", folder, "--json")
+    listed = command("records", folder, "--format", "json")
     assert (
         listed.returncode == 3
         and len(json.loads(listed.stdout)) == len(list(folder.glob("*.jsonl"))) - 3
@@ -135,7 +136,9 @@ def test_table_formats(demo: tuple[Path, subprocess.CompletedProcess], command: 
     results = demo[0] / "results"
     rows = json.loads(command("table", "--from", results, "--format", "json").stdout)
     assert all({"model", "task", "layer", "metric", "value", "n"} <= row.keys() for row in rows)
-    layers = json.loads(command("table", "--from", results, "--layers", "--format", "json").stdout)
+    layers = json.loads(
+        command("table", "--from", results, "--every-layer", "--format", "json").stdout
+    )
     mine = [
         row
         for row in layers
@@ -163,11 +166,11 @@ def test_show_says_what_is_inside(
         "0, 1, 2, 3 (final is 3)",
         "432",
         "float16",
-        "failures      0",
+        "failures    0",
         "torch 2.",
     ):
         assert word in shown
-    assert len(json.loads(command("show", demo[0] / "features", "--json").stdout)) == 6
+    assert len(json.loads(command("show", demo[0] / "features", "--format", "json").stdout)) == 6
 
 
 def test_python_interface_of_the_readme(demo: tuple[Path, subprocess.CompletedProcess]) -> None:
@@ -189,10 +192,10 @@ def test_models_and_tasks_are_listed(command: Command) -> None:
         r"facebook/wav2vec2-large-robust +wav2vec2 +0\.\.24, final +1024 +315\.4 M .*apache-2\.0 +hub",
         listed,
     )
-    rows = {row["model"]: row for row in json.loads(command("models", "--json").stdout)}
+    rows = {row["model"]: row for row in json.loads(command("models", "--format", "json").stdout)}
     assert rows["facebook/data2vec-audio-large-960h"]["parameters"] == 313_276_416
     assert rows["openai/whisper-tiny"]["loads_from"] == ["hub", "random"]
-    assert {row["task"] for row in json.loads(command("tasks", "--json").stdout)} >= {
+    assert {row["task"] for row in json.loads(command("tasks", "--format", "json").stdout)} >= {
         "speaker-id",
         "asr-ctc",
         "domain-shift",
@@ -375,7 +378,9 @@ def test_a_folder_that_takes_no_file_is_refused_before_the_work(
         tmp_path / "features",
         tmp_path / "file" / "to",
     )
-    store = extract("mfcc", manifest, features, view="frames", check=False).store
+    store = extract(
+        "mfcc", manifest, features, storing=Storing(view="frames"), running=Running(check=False)
+    ).store
     (tmp_path / "file").write_text("no folder")
     for arguments in WRITING:
         words = arguments.format(manifest=manifest, features=features, store=store, to=to).split()
@@ -436,7 +441,8 @@ def test_dry_run_prints_the_plan_and_writes_nothing(
         "--to",
         tmp_path / "f",
         "--dry-run",
-        "--json",
+        "--format",
+        "json",
     )
     plan = json.loads(done.stdout)
     assert plan["utterances"] == 72

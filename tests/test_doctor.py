@@ -2,7 +2,6 @@
 doctor.
 """
 
-import dataclasses
 import errno
 import http.server
 import json
@@ -24,19 +23,17 @@ import pytest
 import soundfile
 import torch
 from click.testing import CliRunner
+from exhaustive import mostly_nightly
 
 from probe.cli import cli
 from probe.data import audio
 from probe.data.corpus import Corpus, Utterance, load_corpus
-from probe.doctor import corpus_checks as corpora
-from probe.doctor import label_checks, libraries, machine
+from probe.doctor import corpus as corpora
+from probe.doctor import machine
 from probe.doctor.examine import examine
-from probe.doctor.findings import WIDTH, Finding, screen
+from probe.doctor.findings import WIDEST, Finding, screen
 from probe.errors import UsageError, UtteranceError
-from probe.models.encoder import ModelInfo
 from probe.models.sources import hub
-
-INFO = ModelInfo("m", "1", "", "wav2vec2", {"0": 4})
 
 
 def said(findings: Iterable[Finding], status: str = "") -> str:
@@ -61,7 +58,7 @@ def test_the_screen_names_a_topic_once_wraps_and_counts() -> None:
         )
     )
     lines = "\n".join(blocks).splitlines()
-    assert all(len(line) <= WIDTH for line in lines)
+    assert all(len(line) <= WIDEST for line in lines)
     assert sum(line.startswith("disk") for line in lines) == 1
     assert any(line.strip() == "second line" for line in lines)
     assert sum("→" in line for line in lines) == 2
@@ -88,15 +85,11 @@ def test_the_screen_shows_each_finding_as_soon_as_it_is_known() -> None:
         ("2.9", ">=2.11", False),
         ("2.11", ">=2.11.0", True),
         ("5.0.0rc1", ">=5.0,<6", True),
-        ("1.0", "!=1.0", False),
-        ("1.0", "==1.0.0", True),
-        ("1.1", "<=1.0", False),
-        ("1.1", ">1.0", True),
         ("anything", "", True),
     ],
 )
 def test_a_version_is_in_or_outside_a_range(version: str, wanted: str, fitting: bool) -> None:
-    assert libraries.fits(version, wanted) is fitting
+    assert machine.fits(version, wanted) is fitting
 
 
 @pytest.fixture
@@ -115,65 +108,63 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], None
         monkeypatch.setattr(metadata, "requires", lambda name: lines)
         monkeypatch.setattr(metadata, "metadata", lambda name: {"Requires-Python": ">=3.11"})
         monkeypatch.setattr(metadata, "version", version)
-        monkeypatch.setattr(libraries, "IMPORTS", {})
+        monkeypatch.setattr(machine, "IMPORTS", {})
 
     return install
 
 
 def test_versions_that_fit_together_are_ok(declared: Callable[[dict[str, str]], None]) -> None:
     declared({"torch": "2.14.1", "pandas": "3.0"})
-    found = list(libraries.versions())
+    found = list(machine.versions())
     assert statuses(found) == {"ok"}
-    assert "all 2 requirements are met" in said(found)
+    assert "all 3 requirements are met" in said(found)
 
 
 def test_a_version_outside_its_range_and_a_missing_package_are_problems(
     declared: Callable[[dict[str, str]], None],
 ) -> None:
     declared({"torch": "2.15.0+cu132"})
-    problems = said(libraries.versions(), "problem")
+    problems = said(machine.versions(), "problem")
     assert (
         'torch 2.15.0+cu132 is outside >=2.11,<2.15. -> pip install "torch>=2.11,<2.15"' in problems
     )
     assert 'pandas is not installed. -> pip install "pandas>=2.2"' in problems
     assert "ruff" not in problems
-    assert "are met" not in said(libraries.versions())
-
-
-def test_an_old_python_is_a_problem(
-    declared: Callable[[dict[str, str]], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    declared({"torch": "2.14.1", "pandas": "3.0"})
-    monkeypatch.setattr("platform.python_version", lambda: "3.10.2")
-    assert "Python 3.10.2; layerprobe needs >=3.11" in said(libraries.versions(), "problem")
+    assert "are met" not in said(machine.versions())
 
 
 def test_a_folder_that_is_not_installed_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(libraries, "IMPORTS", {})
-    monkeypatch.setattr(libraries, "PACKAGE", "layerprobe-of-another-name")
-    found = list(libraries.versions())
+    monkeypatch.setattr(machine, "IMPORTS", {})
+    monkeypatch.setattr(machine, "PACKAGE", "layerprobe-of-another-name")
+    found = list(machine.versions())
     assert statuses(found) == {"ok", "note"}
     assert "pip install -e ." in said(found, "note")
 
 
 @pytest.mark.parametrize(
     ("library", "door", "name"),
-    [
-        ("torchaudio", "probe.models.spectral", "torchaudio"),
-        ("transformers", "probe.models.sources.checkpoints", "transformers"),
-        ("soundfile", "probe.data.audio", "soxr"),
-        ("h5py", "probe.store.shards", "h5py"),
-        ("scikit-learn", "probe.heads.linear.linear_probe", "sklearn.base"),
-        ("pandas", "probe.reporting.rows", "pandas"),
-        ("jiwer", "probe.measures.transcription", "jiwer"),
-    ],
+    mostly_nightly(
+        [
+            ("torchaudio", "probe.models.spectral", "torchaudio"),
+            ("transformers", "probe.models.sources.checkpoints", "transformers"),
+            ("soundfile", "probe.data.audio", "soxr"),
+            ("h5py", "probe.store.shards", "h5py"),
+            ("scikit-learn", "probe.heads.linear.linear_probe", "sklearn.base"),
+            ("pandas", "probe.reporting.filters", "pandas"),
+            ("jiwer", "probe.measures.transcription", "jiwer"),
+        ],
+        [
+            ("h5py", "probe.store.shards", "h5py"),
+            ("jiwer", "probe.measures.transcription", "jiwer"),
+        ],
+    ),
 )
 def test_a_library_that_does_not_load_is_a_problem(
     monkeypatch: pytest.MonkeyPatch, library: str, door: str, name: str
 ) -> None:
     monkeypatch.delitem(sys.modules, door, raising=False)
     monkeypatch.setitem(sys.modules, name, None)
-    problems = said(libraries.versions(), "problem")
+    problems = said(machine.versions(), "problem")
     assert f"{library}" in problems
     assert "cannot be imported" in problems
     assert "pip install --force-reinstall" in problems
@@ -185,21 +176,22 @@ def test_nothing_else_is_tried_where_torch_does_not_load(monkeypatch: pytest.Mon
         raise OSError("libcudart.so.13: cannot open shared object file\nand a second line")
 
     monkeypatch.setattr(
-        libraries, "IMPORTS", {"torch": broken, "torchaudio": lambda: pytest.fail("was tried")}
+        machine, "IMPORTS", {"torch": broken, "torchaudio": lambda: pytest.fail("was tried")}
     )
-    problems = said(libraries.versions(), "problem")
+    problems = said(machine.versions(), "problem")
     assert (
         "torch cannot be imported: libcudart.so.13: cannot open shared object file -> " in problems
     )
 
 
+@pytest.mark.nightly
 def test_a_torchaudio_built_for_another_cuda_is_one_problem_and_the_rest_is_examined(
     command: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "torchaudio.py").write_text(
         "raise RuntimeError('compiled with different CUDA versions. PyTorch has 13.2')"
     )
-    places = [str(tmp_path), str(Path(libraries.__file__).parents[2])]
+    places = [str(tmp_path), str(Path(machine.__file__).parents[2])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places), "HF_HUB_OFFLINE": "1"}
     done = command("doctor", "--to", tmp_path, "--model", "mfcc", env=environment)
     assert done.returncode == 1
@@ -224,32 +216,14 @@ def test_this_machine_has_a_device_and_a_measured_speed() -> None:
     assert time.perf_counter() - start < 5
     assert statuses(found) <= {"ok", "note"}
     assert "GFLOP/s in float32" in said(found, "ok")
-    assert machine.gemm_gflops(torch.device("cpu"), torch.float32, budget_s=0.05) > 0.1
-
-
-@pytest.mark.parametrize(("half", "slower"), [(50.0, True), (300.0, False)])
-def test_a_processor_that_is_slow_at_bfloat16_is_a_note(
-    monkeypatch: pytest.MonkeyPatch, half: float, slower: bool
-) -> None:
-    monkeypatch.setattr(
-        machine, "gemm_gflops", lambda place, dtype: half if dtype == torch.bfloat16 else 148.0
-    )
-    found = list(machine.devices("cpu"))
-    assert "10 x real time for a base model" in said(found, "ok")
-    assert ("bfloat16 is not faster" in said(found, "note")) is slower
+    assert machine.gemm_gflops(torch.device("cpu"), torch.float32) > 0.1
 
 
 @pytest.mark.parametrize(
     ("driver", "cuda", "hidden", "status", "message"),
     [
         (False, "13.0", None, "ok", "no NVIDIA driver, so everything runs on the CPU"),
-        (
-            True,
-            None,
-            None,
-            "problem",
-            "built for CPUs only. -> Install torch and torchaudio for CUDA",
-        ),
+        (True, None, None, "problem", "finds no GPU. -> Install torch and torchaudio for CUDA"),
         (True, "13.2", None, "problem", "finds no GPU"),
         (True, "13.0", "", "note", "hides the GPUs"),
     ],
@@ -268,9 +242,9 @@ def test_a_gpu_that_torch_cannot_use_is_named(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if hidden is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
-    found = list(machine._gpus())
-    assert statuses(found) == {status}
-    assert message in said(found)
+    first = next(machine.devices("cpu"))
+    assert first.status == status
+    assert message in said([first])
 
 
 def test_gpus_are_named_with_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,56 +252,24 @@ def test_gpus_are_named_with_their_memory(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: properties)
-    found = list(machine._gpus())
+    monkeypatch.setattr(machine, "gemm_gflops", lambda place, dtype: 100.0)
+    found = list(machine.devices("cpu"))[:2]
     assert [item.finding.split(";")[0] for item in found] == [
         f"cuda:{n} NVIDIA H200, 139 GiB" for n in (0, 1)
     ]
 
 
-@pytest.mark.parametrize(
-    ("threads", "quota", "environment", "message"),
-    [
-        (4, None, {}, ""),
-        (
-            4,
-            2.0,
-            {},
-            "a quota allows 2 of the 4 cores, torch starts 4 threads: they wait for each other. -> Set OMP_NUM_THREADS=2",
-        ),
-        (2, 2.0, {"OMP_NUM_THREADS": "2"}, ""),
-        (8, None, {"OMP_NUM_THREADS": "8"}, "torch starts 8 threads on 4 usable cores"),
-        (
-            1,
-            None,
-            {"OMP_NUM_THREADS": "1"},
-            "OMP_NUM_THREADS=1 leaves some of the 4 usable cores idle",
-        ),
-        (
-            4,
-            None,
-            {"OMP_NUM_THREADS": "all"},
-            "OMP_NUM_THREADS='all' is not a number of threads. -> Set OMP_NUM_THREADS=4",
-        ),
-        (4, None, {"OMP_NUM_THREADS": ""}, "OMP_NUM_THREADS='' is not a number"),
-        (4, None, {"OMP_WAIT_POLICY": "active"}, "spinning threads"),
-    ],
-)
-def test_threads_that_do_not_suit_the_cores_are_a_note(
-    monkeypatch: pytest.MonkeyPatch,
-    threads: int,
-    quota: float | None,
-    environment: dict[str, str],
-    message: str,
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3}, raising=False)
-    monkeypatch.setattr(machine, "cpu_quota", lambda: quota)
-    for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    notes = said(machine._threads(threads), "note")
-    assert message in notes
-    assert bool(message) is bool(notes)
+def test_more_threads_than_cores_are_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "gemm_gflops", lambda place, dtype: 148.0)
+    monkeypatch.setattr(machine, "cpu_quota", lambda: None)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    monkeypatch.setattr(machine, "allowed_cores", lambda: 4)
+    found = list(machine.devices("cpu"))
+    assert "torch starts 8 threads on 4 usable cores" in said(found, "note")
+    assert "Set OMP_NUM_THREADS=4" in said(found, "note")
+    assert "10 x real time for a base model" in said(found, "ok")
+    monkeypatch.setattr(machine, "allowed_cores", lambda: 8)
+    assert "note" not in statuses(machine.devices("cpu"))
 
 
 @pytest.mark.parametrize(
@@ -481,9 +423,7 @@ def test_offline_is_a_note_and_nobody_is_asked(
     assert "HF_HUB_OFFLINE is set" in said(machine.hub(), "note")
 
 
-def test_the_cache_lists_its_models_and_what_is_damaged(
-    online: Callable[[str], None], tmp_path: Path
-) -> None:
+def test_the_cache_lists_its_models(online: Callable[[str], None], tmp_path: Path) -> None:
     online("")
     assert hub.cache() == hub.Cache(tmp_path / "cache", 0, (), ())
     snapshot = tmp_path / "cache" / "models--org--name" / "snapshots" / ("0" * 40)
@@ -496,7 +436,6 @@ def test_the_cache_lists_its_models_and_what_is_damaged(
     assert len(found.damaged) == 1
     findings = list(machine.hub())
     assert "1 models (org/name)" in said(findings, "ok")
-    assert "1 entries of the cache cannot be read" in said(findings, "note")
 
 
 def test_a_cache_that_cannot_be_written_to_or_is_full_is_said(
@@ -535,11 +474,7 @@ def test_a_folder_with_room_is_ok_and_need_not_exist_yet(
 
 @pytest.mark.parametrize(
     ("free", "speed", "message"),
-    [
-        (20 * 10**9, 5e8, "--view meanstd"),
-        (360 * 10**9, 2e7, "20 MB/s is slow"),
-        (5 * 10**8, 5e8, "set TMPDIR"),
-    ],
+    [(20 * 10**9, 5e8, "--view meanstd"), (360 * 10**9, 2e7, "20 MB/s is slow")],
 )
 def test_a_small_or_slow_disk_is_a_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, speed: float, message: str
@@ -600,31 +535,9 @@ def recorded(tmp_path: Path) -> Callable[..., Corpus]:
 
 
 def test_audio_at_the_models_rate_is_ok(recorded: Callable[..., Corpus]) -> None:
-    found = list(corpora.audio(recorded(16_000, duration_s="0.5"), INFO))
+    found = list(corpora.audio(recorded(16_000, duration_s="0.5"), 16_000, 400))
     assert statuses(found) == {"ok"}
-    assert said(found).startswith("10 of 10 files have 16000 Hz; the model hears 16000 Hz")
-
-
-def test_audio_at_another_rate_is_a_note_that_says_what_is_lost(
-    recorded: Callable[..., Corpus],
-) -> None:
-    found = list(corpora.audio(recorded(8000), INFO))
-    assert statuses(found) == {"note"}
-    assert "10 of 10 files have 8000 Hz; the model hears 16000 Hz" in said(found)
-    assert "nothing above 4000 Hz is in them. -> Do not compare" in said(found)
-    assert "most models hear 16000 Hz" in said(corpora.audio(recorded(44_100), None), "note")
-    at_8k = dataclasses.replace(INFO, rate_hz=8000)
-    assert "what is above 4000 Hz is left out" in said(
-        corpora.audio(recorded(16_000), at_8k), "note"
-    )
-    assert statuses(corpora.audio(recorded(8000), at_8k)) == {"ok"}
-
-
-def test_a_mix_of_rates_is_counted_and_told_apart(recorded: Callable[..., Corpus]) -> None:
-    found = list(corpora.audio(recorded(8000, 8000, 16_000), INFO))
-    assert "7 of 10 files have 8000 Hz" in said(found, "note")
-    assert "in the column domain" in said(found, "note")
-    assert "3 of 10 files have 16000 Hz" in said(found, "ok")
+    assert said(found).startswith("10 of 10 files have 16000 Hz, the model's rate")
 
 
 @pytest.mark.parametrize(
@@ -645,17 +558,35 @@ def test_a_damaged_file_is_a_problem_with_its_reason(
     def spoil(folder: Path) -> None:
         (folder / "3.wav").write_bytes(content((folder / "3.wav").read_bytes()))
 
-    found = list(corpora.audio(recorded(16_000, spoil=spoil), INFO))
+    found = list(corpora.audio(recorded(16_000, spoil=spoil), 16_000, 400))
     assert "unusable: 1 of 10 files, such as\n3.wav: " + reason in said(found, "problem")
     assert "exit code 3" in said(found, "problem")
     assert "9 of 10 files have 16000 Hz" in said(found, "ok")
+
+
+def test_audio_at_another_rate_is_a_note(recorded: Callable[..., Corpus]) -> None:
+    found = list(corpora.audio(recorded(8000, 8000, 16_000), 16_000, 400))
+    assert "7 of 10 files have 8000 Hz, not 16000" in said(found, "note")
+    assert "nothing above 4000 Hz remains. -> Do not compare" in said(found, "note")
+    assert "3 of 10 files have 16000 Hz, the model's rate" in said(found, "ok")
+    found = list(corpora.audio(recorded(16_000), 8000, 200))
+    assert "nothing above 4000 Hz remains" in said(found, "note")
+
+
+def test_files_that_are_too_short_for_a_frame_are_named(recorded: Callable[..., Corpus]) -> None:
+    def spoil(folder: Path) -> None:
+        wave(folder / "4.wav", 8000, 0.024)
+        wave(folder / "5.wav", 8000, 0.026)
+
+    found = list(corpora.audio(recorded(8000, spoil=spoil), 16_000, 400))
+    assert "shorter than the 0.025 s of one frame: 1 of 10 files (4.wav)" in said(found, "problem")
 
 
 def test_a_file_of_another_length_than_the_manifest_says_is_a_problem(
     recorded: Callable[..., Corpus],
 ) -> None:
     assert "is this column in samples?" in said(
-        corpora.audio(recorded(16_000, duration_s="8000"), INFO), "problem"
+        corpora.audio(recorded(16_000, duration_s="8000"), 16_000, 400), "problem"
     )
 
 
@@ -665,7 +596,7 @@ def test_files_in_formats_that_are_not_read_come_with_the_command_that_converts_
     (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x20ftypM4A \0\0\0\0")
     (tmp_path / "c.csv").write_text("path,text,speaker,domain,split,duration_s\na.m4a,,,,train,\n")
     assert "ffmpeg -i in.m4a" in said(
-        corpora.audio(load_corpus(tmp_path / "c.csv"), INFO), "problem"
+        corpora.audio(load_corpus(tmp_path / "c.csv"), 16_000, 400), "problem"
     )
 
 
@@ -679,39 +610,10 @@ def test_cut_files_of_every_container_and_damage_behind_the_header_are_problems(
             soundfile.write(path, samples, rate_hz, format=container)
             os.truncate(path, path.stat().st_size - 1000)
 
-    problems = said(corpora.audio(recorded(16_000, spoil=spoil), INFO), "problem")
+    problems = said(corpora.audio(recorded(16_000, spoil=spoil), 16_000, 400), "problem")
     assert (
         "unusable: 5 of 10 files, such as\n0.wav: truncated: the AIFF header promises" in problems
     )
-
-
-def test_unusual_sound_of_the_files_that_are_decoded_is_a_note(
-    recorded: Callable[..., Corpus],
-) -> None:
-    def spoil(folder: Path) -> None:
-        samples, rate_hz = soundfile.read(folder / "3.wav")
-        soundfile.write(folder / "3.wav", 100 * samples, rate_hz, subtype="FLOAT")
-        soundfile.write(folder / "4.wav", 0 * samples, rate_hz)
-
-    note = said(corpora.audio(recorded(16_000, spoil=spoil), INFO), "note")
-    assert (
-        "unusual sound, of 10 files that were decoded: above full scale 1 (3.wav); silence 1 (4.wav)."
-        in note
-    )
-
-
-def test_files_too_short_for_a_frame_and_files_of_two_channels_are_named(
-    recorded: Callable[..., Corpus],
-) -> None:
-    def spoil(folder: Path) -> None:
-        wave(folder / "4.wav", 8000, 0.024)
-        wave(folder / "5.wav", 8000, 0.026, channels=2)
-
-    found = list(corpora.audio(recorded(8000, spoil=spoil), INFO))
-    assert "shorter than the 0.025 s that give a frame: 1 of 10 files (4.wav)" in said(
-        found, "problem"
-    )
-    assert "several channels, which are averaged: 1 of 10 files (5.wav)" in said(found, "note")
 
 
 def test_many_files_are_looked_at_evenly(
@@ -719,7 +621,7 @@ def test_many_files_are_looked_at_evenly(
 ) -> None:
     corpus = recorded(16_000)
     monkeypatch.setattr(corpora, "MOST_FILES", 4)
-    assert "4 of 4 files (evenly chosen)" in said(corpora.audio(corpus, INFO))
+    assert "4 of 4 files (evenly chosen)" in said(corpora.audio(corpus, 16_000, 400))
     assert [item.key for item in corpora.spread(corpus.utterances, 4)] == [
         "0.wav",
         "2.wav",
@@ -756,147 +658,50 @@ CLEAN = ("train: seven six", "train: nine", "dev: six", "test: seven")
 
 
 def test_clean_transcripts_are_ok() -> None:
-    found = list(corpora.text(corpus_of(*CLEAN), INFO))
+    found = list(corpora.text(corpus_of(*CLEAN)))
     assert statuses(found) == {"ok"}
-    assert "4 transcripts of 7 different characters" in said(found)
+    assert "4 transcripts of 7 characters" in said(found)
 
 
 def test_characters_that_train_does_not_have_are_a_problem() -> None:
-    found = list(corpora.text(corpus_of(*CLEAN, "test: six’s", "dev: sexy"), INFO))
+    found = list(corpora.text(corpus_of(*CLEAN, "test: six’s", "dev: sexy")))
     problems = said(found, "problem")
     assert "'’' (U+2019 right single quotation mark) 1 times, first in u4" in problems
     assert "'y' 1 times, first in u5" in problems
     assert "'x'" not in problems
-    assert statuses(corpora.text(corpus_of("dev: six", "test: nine"), INFO)) == {"ok"}
-
-
-@pytest.mark.parametrize(
-    ("alphabet", "missing"),
-    [(" EINSVX", ""), (" einsvx", ""), (" EINSV", "'x' 3 times, first in u0"), ("", "'e'")],
-)
-def test_characters_that_the_models_ctc_head_cannot_write_are_a_problem(
-    alphabet: str, missing: str
-) -> None:
-    info = dataclasses.replace(INFO, ctc={"alphabet": alphabet, "writes": ("", "a")})
-    problems = said(corpora.text(corpus_of(*CLEAN, "train: SIX"), info), "problem")
-    assert missing in problems
-    assert bool(missing) is ("own CTC head" in problems)
-
-
-@pytest.mark.parametrize(
-    ("text", "status", "message"),
-    [
-        (
-            "Seven",
-            "note",
-            "4 in lower case (such as u0: 'seven six'), 1 in mixed case (such as u4: 'Seven')",
-        ),
-        ("SEVEN", "note", "1 in upper case"),
-        ("7", "note", "digits in 1 transcripts (such as u4: '7'), words alone in 4"),
-        ("six\u200b", "problem", "U+200B zero width space"),
-        ("six\tnine", "problem", "U+0009 control character"),
-        ("six\u00a0nine", "problem", "U+00A0 no-break space"),
-        (
-            "six ",
-            "note",
-            "spaces at an end or several in a row: 1 transcripts (such as u4: 'six ')",
-        ),
-        ("six  nine", "note", "several in a row"),
-        ("", "note", "empty: 1 of 5 transcripts (u4)"),
-        ("cafe\u0301", "note", "accents are characters of their own in 1 transcripts"),
-        ("می\u200cخواهم", "ok", "5 transcripts"),
-    ],
-)
-def test_transcripts_in_several_forms_are_told(text: str, status: str, message: str) -> None:
-    found = list(corpora.text(corpus_of(*CLEAN, f"train: {text}"), INFO))
-    assert message in said(found, status)
-    assert statuses(found) == {status}
+    assert statuses(corpora.text(corpus_of("dev: six", "test: nine"))) == {"ok"}
 
 
 def test_a_corpus_without_transcripts_is_a_note() -> None:
-    assert "there are no transcripts" in said(
-        corpora.text(corpus_of("train: ", "test: "), INFO), "note"
-    )
+    assert "there are no transcripts" in said(corpora.text(corpus_of("train: ", "test: ")), "note")
 
 
-def test_splits_are_counted_and_a_missing_one_is_a_note() -> None:
-    assert said(corpora.splits(corpus_of(*CLEAN)), "ok").startswith(
-        "c: 4 utterances (2 train, 1 dev, 1 test)"
+def test_splits_are_counted_and_a_missing_one_is_a_note(tmp_path: Path) -> None:
+    manifest = tmp_path / "c.csv"
+    for name in ("a.wav", "b.wav"):
+        wave(tmp_path / name)
+    manifest.write_text(
+        "path,text,speaker,domain,split,duration_s\na.wav,,,,test,\nb.wav,,,,test,\n"
     )
-    assert "nothing in train and dev" in said(corpora.splits(corpus_of("test: six")), "note")
+    assert "c: 2 utterances (0 train, 0 dev, 2 test): nothing in train and dev" in said(
+        corpora.load(str(manifest)), "note"
+    )
 
 
 # The labels
 
 
-def test_clean_labels_are_ok() -> None:
-    texts = ["train: six", "train: nine", "dev: six", "test: nine"] * 2
-    corpus = corpus_of(
-        *texts, speaker=["a", "a", "b", "b"] * 2, domain=["near", "far", "far", "near"] * 2
-    )
-    found = list(label_checks.labels(corpus))
-    assert statuses(found) == {"ok"}
-    assert "different values: text 2, speaker 2, domain 2; none differ by case" in said(found)
-    assert "none of the 1 test speakers is in train" in said(found)
-
-
 @pytest.mark.parametrize("other", ["anna ", "ANNA", "ａnna", "an na"])
 def test_a_label_written_in_two_ways_is_a_problem(other: str) -> None:
-    found = list(label_checks.labels(corpus_of(*CLEAN, speaker=["anna", "anna", other, other])))
+    found = list(corpora.labels(corpus_of(*CLEAN, speaker=["anna", "anna", other, other])))
     assert (f"'anna' (2) and {other!r} (2) differ only" in said(found, "problem")) is (
         other != "an na"
-    )
-    assert ("none differ" in said(found, "ok")) is (other == "an na")
-
-
-def test_labels_that_are_empty_constant_rare_or_unknown_to_train_are_notes() -> None:
-    splits = ("train: six", "train: six", "train: six", "train: nine", "dev: six", "test: ten")
-    speakers = ["a", "a", "b", "b", "a", "c"]
-    found = list(
-        label_checks.labels(
-            corpus_of(*splits, speaker=speakers, room=["x", "x", "", "x", "x", "x"], sex=[""] * 6)
-        )
-    )
-    notes = said(found, "note")
-    assert "empty values: room 1 of 6." in notes
-    assert "the same throughout: domain 'd', room 'x'" in notes
-    assert "in dev or test but not in train: text 'ten'; speaker 'c'." in notes
-    assert "a single training utterance: text 'nine'." in notes
-    assert "problem" not in statuses(found)
-
-
-def test_unknown_speakers_are_a_note() -> None:
-    assert "no speaker is known" in said(
-        label_checks.labels(corpus_of(*CLEAN, speaker=[""] * 4)), "note"
     )
 
 
 def test_a_column_whose_values_never_come_back_is_no_label() -> None:
-    found = list(label_checks.labels(corpus_of(*CLEAN, session=["S1", "s1", "S2", "S3"])))
+    found = list(corpora.labels(corpus_of(*CLEAN, session=["S1", "s1", "S2", "S3"])))
     assert "session" not in said(found)
-
-
-@pytest.mark.parametrize(
-    ("speakers", "status", "message"),
-    [
-        ("aabb", "ok", "none of the 1 test speakers is in train"),
-        (
-            "abba",
-            "note",
-            "1 of the 1 test speakers are in train: speaker-id wants all of them there, all other tasks none. -> It suits speaker-id",
-        ),
-    ],
-)
-def test_speakers_of_train_and_test_are_compared(speakers: str, status: str, message: str) -> None:
-    assert message in said(label_checks.labels(corpus_of(*CLEAN, speaker=list(speakers))), status)
-
-
-def test_speakers_shared_in_part_suit_no_task() -> None:
-    found = label_checks.labels(
-        corpus_of("train: a", "train: a", "test: a", "test: a", speaker=["a", "b", "b", "c"])
-    )
-    assert "1 of the 2 test speakers are in train" in (notes := said(found, "note"))
-    assert "It suits neither" in notes
 
 
 # The command
@@ -907,7 +712,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, online: Callable[[str], None]) -> Non
     """The machine's part without its measurements."""
     online("")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(libraries, "IMPORTS", {})
+    monkeypatch.setattr(machine, "IMPORTS", {})
     monkeypatch.setattr(machine, "gemm_gflops", lambda place, dtype: 100.0)
     monkeypatch.setattr(machine, "write_speed", lambda folder: 1e9)
 
@@ -920,7 +725,7 @@ def test_a_clean_corpus_and_a_model_end_in_code_0_on_a_screen(tones: Callable[..
     assert done.exit_code == 0, done.output
     assert "layers 0..3 (final is 3)" in done.output
     assert "72 utterances (48 train, 12 dev, 12 test)" in done.output
-    assert max(map(len, done.output.splitlines())) <= WIDTH
+    assert max(map(len, done.output.splitlines())) <= WIDEST
     assert done.output.splitlines()[-1].startswith("no problems, ")
 
 
@@ -928,7 +733,7 @@ def test_a_clean_corpus_and_a_model_end_in_code_0_on_a_screen(tones: Callable[..
 def test_any_problem_ends_in_code_1(tones: Callable[..., Path]) -> None:
     manifest = tones()
     manifest.write_text(manifest.read_text().replace(",s1,", ",S0,", 1))
-    done = CliRunner().invoke(cli, ["doctor", "--corpus", str(manifest), "--json"])
+    done = CliRunner().invoke(cli, ["doctor", "--corpus", str(manifest), "--format", "json"])
     assert done.exit_code == 1
     found = json.loads(done.output)
     assert [item["topic"] for item in found if item["status"] == "problem"] == ["labels"]

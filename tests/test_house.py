@@ -21,11 +21,13 @@ MODULES = {
 FLOORS = (
     ("cli",),
     ("commands",),
+    ("demo",),
     ("pipeline", "doctor"),
     ("extraction", "evaluation", "reporting", "record_check"),
     ("models", "heads", "measures", "engines"),
     ("store", "records", "data"),
     ("files", "foreign_files", "model_names", "environment"),
+    ("schema",),
     ("errors", "version", "brief"),
 )
 FLOOR_OF = {room: len(FLOORS) - number for number, floor in enumerate(FLOORS) for room in floor}
@@ -59,6 +61,7 @@ HEAVY = (
     "matplotlib",
     "soundfile",
     "jiwer",
+    "pydantic",
 )
 
 

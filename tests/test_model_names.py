@@ -15,6 +15,7 @@ from probe.errors import ProbeError, UsageError
 from probe.evaluation.layer_similarity import similarity
 from probe.evaluation.run import run
 from probe.extraction.extract import extract
+from probe.extraction.settings import Running, Storing
 from probe.model_names import ModelName, distinct_models
 from probe.models.catalogue import open_model
 from probe.models.plugins.loader import is_plugin
@@ -165,9 +166,9 @@ def test_every_spelling_of_a_folder_is_one_model(
 ) -> None:
     corpus = tones(words=2, speakers=2)
     Path("link").symlink_to(folder)
-    first = extract("models/w2v2", corpus, tmp_path / "features", view="meanstd")
+    first = extract("models/w2v2", corpus, tmp_path / "features", storing=Storing(view="meanstd"))
     for spelling in ("./models/w2v2/", str(folder), "link", "base=models/w2v2"):
-        again = extract(spelling, corpus, tmp_path / "features", view="meanstd")
+        again = extract(spelling, corpus, tmp_path / "features", storing=Storing(view="meanstd"))
         assert (again.store, again.extracted) == (first.store, 0)
     for spelling, name in (("link", "w2v2"), ("base=./models/w2v2/", "base")):
         done = run(task, spelling, corpus, tmp_path / "features", tmp_path / "results")
@@ -180,7 +181,10 @@ def test_every_spelling_of_a_folder_is_one_model(
     )
     assert (
         extract(
-            open_model(str(moved), "cpu"), corpus, tmp_path / "features", view="meanstd"
+            open_model(str(moved), "cpu"),
+            corpus,
+            tmp_path / "features",
+            storing=Storing(view="meanstd"),
         ).store.parent.name
         == "renamed"
     )
@@ -202,7 +206,7 @@ def test_features_of_older_weights_serve_only_when_they_are_named(
         tmp_path / "results",
     )
     old = sha256_on_disk(folder)[:12]
-    extract("models/w2v2", corpus, features, view="meanstd")
+    extract("models/w2v2", corpus, features, storing=Storing(view="meanstd"))
     run(task, "models/w2v2", corpus, features, results)
     new = change_weights(folder)
     for spelling in ("models/w2v2", "base=models/w2v2"):
@@ -215,7 +219,7 @@ def test_features_of_older_weights_serve_only_when_they_are_named(
         similarity("models/w2v2", corpus, features, results)
     assert run(task, f"w2v2@{old}", corpus, features, results).records[0].revision == old
     assert run(task, f"models/w2v2@{old[:6]}", corpus, features, results).records[0].revision == old
-    extract("models/w2v2", corpus, features, view="meanstd")
+    extract("models/w2v2", corpus, features, storing=Storing(view="meanstd"))
     with caplog.at_level(logging.WARNING, "probe"):
         assert run(task, "models/w2v2", corpus, features, results).records[0].revision == new
     assert (
@@ -351,7 +355,7 @@ def test_the_file_that_is_a_plugins_argument_must_be_the_one_of_the_features(
         tones(words=2, speakers=2),
         f"plugin:argued_example:load@{tmp_path / 'weights=1.bin'}#1",
     )
-    extract(name, corpus, tmp_path / "features", view="meanstd")
+    extract(name, corpus, tmp_path / "features", storing=Storing(view="meanstd"))
     run(task, f"mine={name}", corpus, tmp_path / "features", tmp_path / "results")
     (tmp_path / "weights=1.bin").write_text("two")
     with pytest.raises(ProbeError, match=r"weights=1\.bin now has [0-9a-f]{12}\. Extract again"):
@@ -368,7 +372,11 @@ def test_seeds_of_random_weights_are_not_taken_for_each_other(
 ) -> None:
     corpus = tones(words=2, speakers=2)
     extract(
-        "random:data2vec-audio-tiny@1", corpus, tmp_path / "features", view="meanstd", check=False
+        "random:data2vec-audio-tiny@1",
+        corpus,
+        tmp_path / "features",
+        storing=Storing(view="meanstd"),
+        running=Running(check=False),
     )
     with pytest.raises(
         ProbeError,
@@ -376,7 +384,11 @@ def test_seeds_of_random_weights_are_not_taken_for_each_other(
     ):
         run(task, "random:data2vec-audio-tiny", corpus, tmp_path / "features", tmp_path / "results")
     zero = extract(
-        "random:data2vec-audio-tiny@0", corpus, tmp_path / "features", view="meanstd", check=False
+        "random:data2vec-audio-tiny@0",
+        corpus,
+        tmp_path / "features",
+        storing=Storing(view="meanstd"),
+        running=Running(check=False),
     )
     for spelling in ("random:data2vec-audio-tiny", "random:data2vec-audio-tiny@0"):
         assert select_store(tmp_path / "features", spelling, "mean").path == zero.store
@@ -387,7 +399,13 @@ def test_the_untrained_twin_of_a_folder_has_a_name_and_records_of_its_own(
 ) -> None:
     corpus = tones(words=2, speakers=2)
     for name in ("models/w2v2", "random:models/w2v2"):
-        extract(name, corpus, tmp_path / "features", view="meanstd", check=False)
+        extract(
+            name,
+            corpus,
+            tmp_path / "features",
+            storing=Storing(view="meanstd"),
+            running=Running(check=False),
+        )
         run(task, name, corpus, tmp_path / "features", tmp_path / "results")
     names = {record.model for record in iterate_records(tmp_path / "results")}
     assert names == {"w2v2", "random:w2v2"}

@@ -336,7 +336,7 @@ def test_the_command_reports_places_and_ends_with_1(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["records", str(tmp_path / "a.jsonl"), "--check"])
     assert done.exit_code == 1
     assert done.stdout == f"{tmp_path / 'a.jsonl'}:4: n: found 7; expected 120, by the counts\n"
-    done = CliRunner().invoke(cli, ["records", str(tmp_path), "--check", "--json"])
+    done = CliRunner().invoke(cli, ["records", str(tmp_path), "--check", "--format", "json"])
     assert done.exit_code == 1
     assert [item["line"] for item in json.loads(done.stdout)] == [4]
 
@@ -352,7 +352,8 @@ def test_the_command_lists_what_is_there(tmp_path: Path) -> None:
     assert done.exit_code == 0 and len(done.stdout.splitlines()) == 3
     assert "2 files, 8 records, 1 models, 2 tasks" in done.stderr
     assert (
-        json.loads(CliRunner().invoke(cli, ["records", str(tmp_path), "--json"]).stdout) == listed
+        json.loads(CliRunner().invoke(cli, ["records", str(tmp_path), "--format", "json"]).stdout)
+        == listed
     )
 
 
@@ -428,13 +429,15 @@ def test_names_from_files_command_no_terminal(tmp_path: Path, lines: bytes) -> N
         (tmp_path / f"{number:02}.jsonl").write_text(text, encoding="utf-8")
     printed = {
         line: CliRunner().invoke(cli, ["records", str(tmp_path), *line.split()])
-        for line in ("", "--json", "--check")
+        for line in ("", "--format json", "--check")
     }
-    printed["both"] = CliRunner().invoke(cli, ["records", str(tmp_path), "--check", "--json"])
+    printed["both"] = CliRunner().invoke(
+        cli, ["records", str(tmp_path), "--check", "--format", "json"]
+    )
     for done in printed.values():
         assert not [char for char in done.output if not char.isprintable() and char != "\n"]
     assert len(printed[""].stdout.splitlines()) == 1 + len(HOSTILE)
-    assert [item["task"] for item in json.loads(printed["--json"].stdout)] == HOSTILE
+    assert [item["task"] for item in json.loads(printed["--format json"].stdout)] == HOSTILE
     told = printed["--check"].stdout.splitlines()
     assert told and all(
         re.match(re.escape(str(tmp_path)) + r"/\d\d\.jsonl:6: (model|kind|split): found ", text)

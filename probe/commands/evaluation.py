@@ -1,35 +1,72 @@
-"""Tasks: train and score heads, compare representations, and do all stages at once."""
+"""Commands that train and score heads, compare representations, or run all stages at once."""
 
-import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from probe.commands.options import CHANGED, HEARD, HOW, options
-from probe.commands.printing import (
+from probe.commands.help import command, option
+from probe.commands.options import (
+    PATH,
+    again_option,
+    changes_options,
+    condition_names_options,
+    condition_options,
     conditions_of,
+    corpus_option,
+    device_option,
+    dry_run_option,
+    extraction_options,
+    features_option,
+    format_option,
+    hook_option,
+    inputs_options,
+    layers_option,
+    limit_option,
+    memory_option,
+    model_option,
+    seed_option,
+    show_search_option,
+    task_option,
+)
+from probe.commands.printing import (
     exit_with_failures,
-    finish_bench,
     print_extractions,
     print_files,
+    print_json,
+    print_table,
 )
-from probe.errors import ProbeError
+
+if TYPE_CHECKING:
+    from probe.data.conditions.condition import Condition
+    from probe.evaluation.tasks import Task
 
 
-@click.command()
+def _opened(names: Sequence[str], changes: Mapping[str, Any]) -> "list[Task]":
+    """The tasks with the changes of the command line, each once."""
+    from probe.evaluation.tasks import open_task
+
+    opened = [open_task(name, changes) for name in names]
+    return list({task.name: task for task in opened}.values())
+
+
+@command()
 @click.argument("tasks", nargs=-1, required=True, metavar="TASK...")
-@options("model", "hook", "corpus")
-@click.option(
-    "--from",
-    "features",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Folder of feature stores.",
-)
-@click.option("--to", required=True, type=click.Path(path_type=Path), help="Folder of records.")
-@options("trials", "dev_trials", "labels", *CHANGED, "condition", "conditions", "show_search")
-@options("device", "seed", "limit", "memory", "again")
+@model_option
+@hook_option
+@corpus_option
+@features_option
+@option("--to", required=True, type=PATH, metavar="DIR", help="Folder of records.")
+@inputs_options
+@changes_options
+@condition_names_options
+@seed_option
+@again_option
+@show_search_option
+@device_option
+@memory_option
+@limit_option
 def run(
     tasks: tuple[str, ...],
     models: tuple[str, ...],
@@ -37,32 +74,23 @@ def run(
     corpus: str,
     features: Path,
     to: Path,
-    trials: Path | None,
-    dev_trials: Path | None,
-    labels: Path | None,
-    label: str | None,
-    head: str | None,
+    changes: dict[str, Any],
     texts: tuple[str, ...],
-    declared: Path | None,
-    disturb: str | None,
-    project: int | None,
-    projection: str | None,
+    condition_file: Path | None,
     show_search: bool,
-    device: str | None,
-    seed: int,
-    limit: int | None,
-    memory_bytes: int,
-    again: bool,
+    **how: Any,
 ) -> None:
-    """Train and score every layer. TASK is a ready task (see `probe tasks`) or a TOML file."""
-    from probe.data.corpus import load_corpus
-    from probe.evaluation.condition_plan import asked_under
-    from probe.evaluation.prechecks import askable, check, stores_of
-    from probe.evaluation.run import run as run_task
-    from probe.evaluation.tasks import log_columns, open_task
-    from probe.model_names import distinct_models
-    from probe.models.catalogue import choose_device
+    """Train and score heads on every layer of stored features.
+
+    TASK is a built-in task (see `probe tasks`) or a TOML file.
+
+    \b
+    Example:
+      probe run speaker-id word-id --model facebook/wav2vec2-base --corpus corpus.csv \\
+          --from features/ --to results/
+    """
     from probe.models.plugins.loader import with_hooks
+    from probe.pipeline import run_tasks
     from probe.records import frame_of
     from probe.reporting.tables.files import (
         domain_matrices,
@@ -71,219 +99,176 @@ def run(
         to_markdown,
     )
 
-    overrides = {
-        "label": label,
-        "head": head,
-        "disturb": disturb,
-        "project": project,
-        "projection": projection,
-    }
-    opened = list(
-        {task.name: task for task in (open_task(task, overrides) for task in tasks)}.values()
+    names = list(texts) or [item.name for item in conditions_of((), condition_file, 0)]
+    finished = run_tasks(
+        with_hooks(models, hooks),
+        _opened(tasks, changes),
+        corpus,
+        features,
+        to,
+        conditions=names or None,
+        **how,
     )
-    loaded = load_corpus(corpus)
-    log_columns(loaded, opened)
-    conditions = [
-        *texts,
-        *(
-            []
-            if texts or declared is None
-            else [item.name for item in conditions_of((), declared, 0)]
-        ),
-    ]
-    place = choose_device(device)
-    beside: dict[str, Any] = {
-        "trials": trials,
-        "dev_trials": dev_trials,
-        "labels": labels,
-        "seed": seed,
-        "limit": limit,
-    }
-    beside |= {"conditions": conditions or None}
-    opened = [asked_under(task, conditions) for task in opened]
-    possible, refused = askable(
-        {task.name: task for task in opened}, lambda task: check(task, loaded, **beside)
-    )
-    named = distinct_models(with_hooks(models, hooks))
-    pairs = {f"{model.name}, {task.name}": (model, task) for model in named for task in possible}
-    asked, without = askable(
-        pairs, lambda pair: stores_of(pair[1], pair[0], loaded.limited(limit), features)
-    )
-    refused += without
-    left_out: dict[str, list[str]] = {}
-    records = []
-    for number, (model, task) in enumerate(asked, start=1):
-        try:
-            done = run_task(
-                task,
-                model,
-                loaded,
-                features,
-                to,
-                **beside,
-                device=place,
-                number=f"task {number} of {len(asked)}",
-                memory_bytes=memory_bytes,
-                again=again,
-            )
-        except ProbeError as error:
-            if len(pairs) == len(opened) == 1:
-                raise
-            refused.append(f"{model.name}, {task.name}: {error}")
-            continue
-        for path in done.paths:
-            click.echo(str(path), err=True)
-        records += done.records
-        if done.left_out:
-            left_out[model.name] = done.left_out
-    if records:
-        frame = frame_of(records)
+    for path in finished.paths:
+        click.echo(str(path), err=True)
+    if finished.records:
+        frame = frame_of(finished.records)
         click.echo(to_markdown(summary_rows(frame, all_heads=True), layers=False), nl=False)
         if matrices := domain_matrices(frame):
             click.echo("\n" + matrices, nl=False)
         if show_search:
             click.echo("\n" + search_table(frame), nl=False)
-    exit_with_failures(left_out, refused)
+    exit_with_failures(finished.left_out, finished.refused)
 
 
-@click.command()
-@options("model", "hook")
-@click.option(
-    "--task",
-    "tasks",
-    multiple=True,
-    required=True,
-    metavar="TASK",
-    help="Ready task or TOML file; several times.",
-)
-@options("corpus")
-@click.option(
+@command()
+@model_option
+@hook_option
+@task_option
+@corpus_option
+@option(
     "--to",
     required=True,
-    type=click.Path(path_type=Path),
-    help="Receives features/, results/, tables and pictures.",
+    type=PATH,
+    metavar="DIR",
+    help="Folder for features/, results/, tables and figures.",
 )
-@options(
-    *("trials", "dev_trials", "labels", *CHANGED, "layers", "stride", *HEARD, *HOW),
-    *("show_search", "device", "seed", "limit", "dry_run", "again", "json"),
-)
+@inputs_options
+@changes_options
+@extraction_options
+@condition_options
+@seed_option
+@again_option
+@show_search_option
+@dry_run_option
+@format_option("text", "json")
 def bench(
     models: tuple[str, ...],
     hooks: tuple[str, ...],
     tasks: tuple[str, ...],
     corpus: str,
     to: Path,
-    texts: tuple[str, ...],
-    declared: Path | None,
-    condition_seed: int,
-    label: str | None,
-    head: str | None,
-    disturb: str | None,
-    project: int | None,
-    projection: str | None,
+    changes: dict[str, Any],
+    conditions: "list[Condition]",
     show_search: bool,
     dry_run: bool,
-    as_json: bool,
+    form: str,
     **how: Any,
 ) -> None:
-    """Models x tasks: extract what is missing, run every task, write the tables and the picture."""
-    from probe.evaluation.tasks import open_task
+    """Run every task on every model, from audio to tables.
+
+    Features that are missing are extracted first; the tables and layer curves cover all records in
+    the folder. A model or task that cannot be used is reported, and the rest goes on.
+
+    \b
+    Example:
+      probe bench --model facebook/wav2vec2-base --model fbank --task word-id --task asr-ctc \\
+          --corpus corpus.csv --to out/
+    """
     from probe.models.plugins.loader import with_hooks
     from probe.pipeline import bench as run_bench
+
+    finished = run_bench(
+        with_hooks(models, hooks),
+        _opened(tasks, changes),
+        corpus,
+        to,
+        conditions=conditions or None,
+        dry_run=dry_run,
+        **how,
+    )
+    if dry_run or form == "json":
+        print_extractions(finished.extractions, dry_run, form)
+    if not dry_run:
+        _print_results(finished.files, to, form, show_search)
+    exit_with_failures(finished.unusable, finished.refused)
+
+
+@command()
+@option(
+    "--to",
+    type=PATH,
+    default=Path("demo"),
+    show_default=True,
+    metavar="DIR",
+    help="Folder for everything.",
+)
+@seed_option
+def demo(to: Path, seed: int) -> None:
+    """Run a whole bench on synthetic speech, offline, in minutes.
+
+    Five tasks, two baselines and a small model, from audio to tables and layer curves.
+
+    \b
+    Example:
+      probe demo --to demo/
+    """
+    from probe.demo import demo as run_demo
+
+    finished = run_demo(to, seed)
+    _print_results(finished.files, to, "text")
+    exit_with_failures(finished.unusable, finished.refused)
+
+
+def _print_results(files: list[Path], to: Path, form: str, show_search: bool = False) -> None:
+    """Print the table of a bench, then where everything is."""
     from probe.records import read_records
     from probe.reporting.tables.files import search_table
 
-    overrides = {
-        "label": label,
-        "head": head,
-        "disturb": disturb,
-        "project": project,
-        "projection": projection,
-    }
-    opened = list(
-        {task.name: task for task in (open_task(task, overrides) for task in tasks)}.values()
-    )
-    heard = conditions_of(texts, declared, condition_seed) if texts or declared else None
-    how |= {"conditions": heard, "condition_seed": condition_seed, "dry_run": dry_run}
-    done = run_bench(with_hooks(models, hooks), opened, corpus, to, **how)
-    if dry_run or as_json:
-        print_extractions(done.extractions, dry_run, as_json)
-    if not dry_run:
-        finish_bench(done, to, as_json)
-        if show_search and not as_json and any((to / "results").glob("*.jsonl")):
+    if form == "text" and (to / "table.md").exists():
+        click.echo((to / "table.md").read_text(encoding="utf-8"), nl=False)
+        if (to / "domains.md").exists():
+            click.echo("\n" + (to / "domains.md").read_text(encoding="utf-8"), nl=False)
+        if show_search:
             click.echo("\n" + search_table(read_records(to / "results")), nl=False)
-    exit_with_failures(done.unusable, done.refused)
+    print_files(files)
 
 
-@click.command()
-@click.option(
-    "--to",
-    type=click.Path(path_type=Path),
-    default=Path("demo"),
-    show_default=True,
-    help="Receives everything.",
+@command()
+@model_option
+@hook_option
+@corpus_option
+@features_option
+@option(
+    "--to", required=True, type=PATH, metavar="DIR", help="Folder for similarity/: tables, figures."
 )
-@options("seed")
-def demo(to: Path, seed: int) -> None:
-    """The whole job on synthetic speech, offline: four kinds of tasks, three models, table and
-    picture.
-    """
-    from probe.pipeline import demo as run_demo
-
-    done = run_demo(to, seed)
-    finish_bench(done, to, as_json=False)
-    exit_with_failures(done.unusable, done.refused)
-
-
-@click.command()
-@options("model", "hook", "corpus")
-@click.option(
-    "--from",
-    "features",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Folder of feature stores.",
-)
-@click.option(
-    "--to",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Receives similarity/: files, tables, heat maps.",
-)
-@click.option(
+@option(
     "--condition",
     "conditions",
     multiple=True,
     metavar="CONDITION",
-    help="Compare clean with it; several times.",
+    help="Compare clean features with features under this condition (repeatable).",
 )
-@click.option(
-    "--against", metavar="MODEL", help="Compare with every layer of this model, such as fbank."
+@option(
+    "--against", metavar="MODEL", help="Compare with every layer of this model, for example fbank."
 )
-@click.option(
+@option(
     "--split",
     default="test",
     show_default=True,
     metavar="SPLIT",
-    help="Of the manifest: train, dev, test or all.",
+    help="Rows of the manifest: train, dev, test or all.",
 )
-@click.option(
+@option(
     "--view",
     metavar="VIEW",
     default="frames",
     show_default=True,
-    help="frames, mean, meanstd or segments:n.",
+    help="View to compare: frames, mean, meanstd or segments:n.",
 )
-@click.option(
+@option(
     "--sample",
     "n_sample",
     type=click.IntRange(4),
     default=20_000,
     show_default=True,
     metavar="N",
-    help="Rows for CKA and PWCCA.",
+    help="Number of rows for CKA and PWCCA.",
 )
-@options("layers", "seed", "limit", "memory")
+@layers_option
+@seed_option
+@memory_option
+@limit_option
 def similarity(
     models: tuple[str, ...],
     hooks: tuple[str, ...],
@@ -294,11 +279,16 @@ def similarity(
     against: str | None,
     **how: Any,
 ) -> None:
-    """How far representations move: a model under conditions, against another model, or its layers
-    among themselves.
+    """Measure how similar layers are across conditions and models.
 
-    Cosine and relative distance of frames, CKA and PWCCA of layers. With --against, a --condition
-    is that of both models.
+    Cosine and relative distance of frames, CKA and PWCCA of layers: clean against each --condition,
+    a model --against another (both under the condition), or a model's layers among themselves.
+
+    \b
+    Examples:
+      probe similarity --model M --corpus corpus.csv --from features/ --to out/ \\
+          --condition noise:babble@10dB
+      probe similarity --model M --corpus corpus.csv --from features/ --to out/ --against fbank
     """
     from probe.data.corpus import load_corpus
     from probe.evaluation.layer_similarity import similarity as compare
@@ -311,32 +301,31 @@ def similarity(
     )
 
     loaded = load_corpus(corpus)
-    conditions = tuple(dict.fromkeys(conditions))
     named = with_hooks([*models, *([against] if against else [])], hooks)
     other = named.pop() if against else None
+    how |= {"conditions": tuple(dict.fromkeys(conditions)), "against": other}
     written = [
         path
         for model in distinct_models(named)
-        for path in compare(
-            model, loaded, features, to, conditions=conditions, against=other, **how
-        )
+        for path in compare(model, loaded, features, to, **how)
     ]
     click.echo(similarity_markdown(read_similarity(*written)), nl=False)
     print_files([*written, *write_similarity(to / "similarity")])
 
 
-@click.command()
-@options("json")
-def tasks(as_json: bool) -> None:
-    """Ready tasks."""
+@command()
+@format_option("text", "json")
+def tasks(form: str) -> None:
+    """List the built-in tasks.
+
+    \b
+    Example:
+      probe tasks --format json
+    """
     from probe.evaluation.tasks import open_task, ready_tasks
 
-    rows = [
-        {"task": task.name, "kind": task.kind, "description": task.description}
-        for task in map(open_task, ready_tasks())
-    ]
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
+    opened = list(map(open_task, ready_tasks()))
+    if form == "json":
+        print_json([{"task": t.name, "kind": t.kind, "description": t.description} for t in opened])
         return
-    for row in rows:
-        click.echo(f"{row['task']:<17}{row['kind']:<12}{row['description']}")
+    print_table(["task", "kind", "description"], [[t.name, t.kind, t.description] for t in opened])

@@ -1,124 +1,149 @@
-"""Features: extract them, hear them, look at stores, verify, repair and export them."""
+"""Commands that write, inspect and export features."""
 
-import json
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from probe.commands.options import HEARD, HOW, options
+from probe.commands.help import command, option
+from probe.commands.options import (
+    PATH,
+    STORAGE,
+    audio_root_option,
+    condition_options,
+    corpus_option,
+    device_option,
+    dry_run_option,
+    extraction_options,
+    format_option,
+    hook_option,
+    layers_option,
+    model_option,
+    sha256_option,
+)
 from probe.commands.printing import (
-    conditions_of,
     exit_with_failures,
     print_extractions,
+    print_facts,
     print_files,
+    print_json,
     print_table,
 )
 from probe.errors import EXIT_FAILURE, ProbeError, UsageError, listed
 
+if TYPE_CHECKING:
+    from probe.data.conditions.condition import Condition
 
-@click.command()
-@options("model", "hook", "corpus")
-@click.option(
-    "--to", required=True, type=click.Path(path_type=Path), help="Folder of all feature stores."
-)
-@click.option(
+store_argument = click.argument("store", type=PATH)
+
+
+@command()
+@model_option
+@hook_option
+@corpus_option
+@option("--to", required=True, type=PATH, metavar="DIR", help="Folder of all feature stores.")
+@option(
     "--view",
     metavar="VIEW",
     default="frames",
     show_default=True,
-    help="What is kept: frames, segments:n, meanstd or mean.",
+    group=STORAGE,
+    help="What to keep: frames, segments:n, meanstd or mean.",
 )
-@options("stride", "sha256", *HEARD, *HOW, "layers", "device", "limit")
-@click.option(
+@extraction_options
+@condition_options
+@sha256_option
+@option(
     "--split",
     "splits",
     multiple=True,
+    callback=lambda _context, _option, splits: splits or None,
     type=click.Choice(["train", "dev", "test"]),
-    help="Only rows of this split, such as the test rows under a condition; several times. All where left out.",
+    help="Extract only rows of this split (repeatable; default: all).",
 )
-@options("dry_run", "json")
+@dry_run_option
+@format_option("text", "json")
 def extract(
     models: tuple[str, ...],
     hooks: tuple[str, ...],
     corpus: str,
     to: Path,
-    view: str,
-    stride: int,
-    sha256: str | None,
-    texts: tuple[str, ...],
-    declared: Path | None,
-    condition_seed: int,
-    audio_root: Path | None,
-    splits: tuple[str, ...],
+    conditions: "list[Condition]",
     dry_run: bool,
-    as_json: bool,
-    **how: Any,
+    form: str,
+    **settings: Any,
 ) -> None:
-    """Dump every layer of every utterance; continue where an earlier run was interrupted."""
+    """Extract every layer of every utterance into feature stores.
+
+    Only what is missing is extracted: an interrupted run continues where it stopped.
+
+    \b
+    Examples:
+      probe extract --model facebook/wav2vec2-base --corpus corpus.csv --to features/
+      probe extract --model fbank --corpus dev.csv --to features/ --view meanstd \\
+          --condition noise:babble@10dB --split test
+    """
+    from probe.data.conditions.grammar import CLEAN
     from probe.data.corpus import load_corpus
     from probe.evaluation.tasks import log_columns
     from probe.extraction.extract import extract as extract_features
     from probe.model_names import distinct_models
     from probe.models.plugins.loader import with_hooks
 
-    if stride > 1 and view != "frames":
-        raise UsageError(f"--stride {stride}: only --view frames has a stride, not {view}.")
-    if sha256 is not None and len(models) > 1:
+    if settings["running"].sha256 is not None and len(models) > 1:
         raise UsageError("--sha256: belongs to one model; name one --model.")
-    loaded = load_corpus(corpus, audio_root)
+    loaded = load_corpus(corpus, settings["decoding"].audio_root)
     log_columns(loaded)
-    how |= {
-        "view": f"frames:{stride}" if stride > 1 else view,
-        "sha256": sha256,
-        "audio_root": audio_root,
-    }
-    how |= {"splits": splits or None, "dry_run": dry_run}
-    heard = conditions_of(texts, declared, condition_seed)
-    done = [
-        extract_features(model, loaded, to, condition=condition, **how)
+    extractions = [
+        extract_features(model, loaded, to, condition=condition, dry_run=dry_run, **settings)
         for model in distinct_models(with_hooks(models, hooks))
-        for condition in heard
+        for condition in conditions or (CLEAN,)
     ]
-    print_extractions(done, dry_run, as_json)
+    print_extractions(extractions, dry_run, form)
     exit_with_failures(
         {
             str(item.store): [f"{failure.key} ({failure.reason})" for failure in item.failures]
-            for item in done
+            for item in extractions
             if item.failures
         }
     )
 
 
-@click.command()
+@command()
 @click.argument("corpus", metavar="CORPUS")
-@options(*HEARD)
-@click.option(
-    "--to",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Folder for the WAV files and the picture.",
+@condition_options
+@option(
+    "--to", required=True, type=PATH, metavar="DIR", help="Folder for WAV files and spectrograms."
 )
-@click.option("--n", type=click.IntRange(1, 20), default=3, show_default=True, help="Utterances.")
-@options("audio_root", "json")
+@option(
+    "--n", type=click.IntRange(1, 20), default=3, show_default=True, help="Number of utterances."
+)
+@audio_root_option
+@format_option("text", "json")
 def listen(
     corpus: str,
-    texts: tuple[str, ...],
-    declared: Path | None,
-    condition_seed: int,
+    conditions: "Sequence[Condition]",
     to: Path,
     n: int,
     audio_root: Path | None,
-    as_json: bool,
+    form: str,
 ) -> None:
-    """Write a few utterances of CORPUS, clean and under each condition, to hear and see them; print
-    their levels.
-    """
-    from probe.pipeline import listen as write_examples
+    """Write a few utterances under each condition as WAV files.
 
-    done = write_examples(corpus, conditions_of(texts, declared, condition_seed), to, n, audio_root)
+    The table shows the level of each file; spectrograms.png shows all of them.
+
+    \b
+    Example:
+      probe listen dev.csv --condition noise:babble@10dB --condition srb:bass:2 --to listen/
+    """
+    from probe.data.conditions.audition import listen as write_examples
+    from probe.reporting.figures.spectrograms import draw_spectrograms
+    from probe.reporting.figures.style import missing_matplotlib
+
+    written = write_examples(corpus, conditions, to, n, audio_root)
     rows = [
         {
             "utterance": item.key,
@@ -128,86 +153,89 @@ def listen(
             "snr_db": None if item.snr_db is None else round(item.snr_db, 2),
             "file": str(path),
         }
-        for item, path in zip(done.examples, done.files, strict=False)
+        for item, path in zip(written.examples, written.files, strict=True)
     ]
-    if as_json:
-        click.echo(
-            json.dumps(
-                {"gain_db": round(done.gain_db, 2), "examples": rows}, indent=2, ensure_ascii=False
-            )
-        )
+    if form == "json":
+        print_json({"gain_db": round(written.gain_db, 2), "examples": rows})
     else:
         head = ["utterance", "condition", "seconds", "level dBFS", "SNR dB", "file"]
-        cells = [
-            [item[name] for name in ("utterance", "condition", "seconds", "level_db", "snr_db")]
-            for item in rows
-        ]
-        cells = [[*row, path.name] for row, path in zip(cells, done.files, strict=False)]
-        print_table(head, [["-" if cell is None else str(cell) for cell in row] for row in cells])
+        cells = [[*list(row.values())[:-1], Path(str(row["file"])).name] for row in rows]
+        print_table(
+            head,
+            [["-" if cell is None else str(cell) for cell in row] for row in cells],
+            optional=["seconds", "file"],
+        )
     click.echo(
-        f"{to}: {len(rows)} sounds, gain of all so that none clips: {done.gain_db:.1f} dB", err=True
+        f"{to}: {len(rows)} files, lowered by {abs(written.gain_db):.1f} dB so that none clips",
+        err=True,
     )
-    print_files(done.files[len(rows) :])
+    picture = to / "spectrograms.png"
+    if not missing_matplotlib():
+        draw_spectrograms(written.examples, picture)
+    print_files([picture] if picture.exists() else [])
 
 
-@click.command()
-@click.argument("store", type=click.Path(path_type=Path))
-@options("json")
-def show(store: Path, as_json: bool) -> None:
-    """What is inside a feature store, or in every store beneath a folder."""
+@command()
+@store_argument
+@format_option("text", "json")
+def show(store: Path, form: str) -> None:
+    """Show what a feature store holds, or every store in a folder.
+
+    \b
+    Example:
+      probe show features/
+    """
     from probe.store.stores import describe_store, find_stores
 
     stores = find_stores(store)
     if not stores:
         raise ProbeError(
-            f"{store}: no feature store here or two folders below; expected a folder that `probe extract` wrote."
+            f"{store}: no feature store here or two folders below; expected a folder that "
+            "`probe extract` wrote."
         )
     described = [describe_store(item) for item in stores]
-    if as_json:
-        click.echo(json.dumps(described, indent=2, ensure_ascii=False))
-    else:
-        click.echo(
-            "\n\n".join(
-                "\n".join(f"{name:<13} {value}" for name, value in item.items())
-                for item in described
-            )
-        )
+    if form == "json":
+        print_json(described)
+        return
+    for number, facts in enumerate(described):
+        click.echo("\n" * bool(number), nl=False)
+        print_facts(facts)
 
 
-@click.command()
-@click.argument("store", type=click.Path(path_type=Path))
-@click.option(
-    "--repair",
-    is_flag=True,
-    help="Extract what is damaged again, and nothing else; needs --corpus.",
+@command()
+@store_argument
+@option(
+    "--repair", is_flag=True, help="Extract damaged shards again, and nothing else; needs --corpus."
 )
-@click.option(
+@option(
     "--corpus", metavar="CSV", help="With --repair: the manifest that the store was extracted from."
 )
-@click.option(
-    "--model", metavar="MODEL", help="With --repair: the store's model, where its folder has moved."
+@option(
+    "--model", metavar="MODEL", help="With --repair: the store's model, if its folder has moved."
 )
-@click.option(
+@option(
     "--condition",
     metavar="CONDITION",
-    help="With --repair: the store's condition, where its noise files have moved.",
+    help="With --repair: the store's condition, if its noise files have moved.",
 )
-@options("no_check", "device", "json")
-def verify(
-    store: Path,
-    repair: bool,
-    corpus: str | None,
-    model: str | None,
-    condition: str | None,
-    check: bool,
-    device: str | None,
-    as_json: bool,
-) -> None:
-    """Read every byte of a feature store, or of every store beneath a folder, and name what is
-    damaged.
+@option(
+    "--no-check",
+    "check",
+    is_flag=True,
+    callback=lambda _context, _option, given: not given,
+    help="Skip the short form of `probe check` before extraction.",
+)
+@device_option
+@format_option("text", "json")
+def verify(store: Path, repair: bool, corpus: str | None, form: str, **how: Any) -> None:
+    """Read every byte of feature stores and name what is damaged.
 
-    Exits with 1 where anything is, or cannot be read, in which case it may be sound. Notes are no
-    damage: shards planned and not written yet, files of a run that was killed.
+    The exit code is 1 if anything is damaged or cannot be read. Shards that are planned but not
+    written yet, and files that a killed run left, are notes and no damage.
+
+    \b
+    Example:
+      probe verify features/
     """
     from tqdm import tqdm
 
@@ -229,14 +257,7 @@ def verify(
                 from probe.pipeline import repair as repair_store
 
                 try:
-                    done = repair_store(
-                        folder,
-                        str(corpus),
-                        model=model,
-                        device=device,
-                        check=check,
-                        condition=condition,
-                    )
+                    done = repair_store(folder, str(corpus), **how)
                 except ProbeError as error:
                     refused.append(str(error))
                 else:
@@ -248,9 +269,9 @@ def verify(
                             "aside; remove those once they are not missed."
                         )
             verified.append(found)
-    if as_json:
-        click.echo(json.dumps([item.as_json() for item in verified], indent=2, ensure_ascii=False))
-    for line in [] if as_json else [line for item in verified for line in item.lines()]:
+    if form == "json":
+        print_json([item.as_json() for item in verified])
+    for line in [] if form == "json" else [line for item in verified for line in item.lines()]:
         click.echo(line)
     for name in repaired:
         click.echo(f"{name}: written anew", err=True)
@@ -260,43 +281,58 @@ def verify(
         sys.exit(EXIT_FAILURE)
 
 
-@click.command()
-@click.argument("store", type=click.Path(path_type=Path))
-@click.option(
-    "--to", required=True, type=click.Path(path_type=Path), help="A new file; for npy a new folder."
+@command()
+@store_argument
+@option(
+    "--to",
+    required=True,
+    type=PATH,
+    metavar="PATH",
+    help="File to write, or a new folder for npy and sentences.",
 )
-@click.option(
-    "--form",
+@option(
+    "--format",
+    "form",
     type=click.Choice(["hdf5", "npy", "sentences"]),
     default="hdf5",
     show_default=True,
-    help="One packed file; an array per layer and index.csv; or (layer, frame, dim) per utterance with sentence_to_index.",
+    help="hdf5: one file; npy: an array per layer and index.csv; sentences: (layer, frame, dim) "
+    "per utterance with sentence_to_index.",
 )
-@click.option(
-    "--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True
+@option(
+    "--dtype",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Data type of the values.",
 )
-@options("layers")
-@click.option(
+@layers_option
+@option(
     "--corpus",
     metavar="CSV",
-    help="Only the utterances of this manifest, in its order and with its columns.",
+    help="Export only utterances of this manifest, in its order and with its columns.",
 )
-def export(
-    store: Path, to: Path, form: str, dtype: str, layers: str | None, corpus: str | None
-) -> None:
-    """Write a store's features as plain HDF5 or NumPy files for other programs."""
+def export(store: Path, to: Path, form: str, corpus: str | None, **selection: Any) -> None:
+    """Export a feature store as plain HDF5 or NumPy files.
+
+    \b
+    Examples:
+      probe export features/wav2vec2-base/frames-clean-1a2b3c4d --to features.h5
+      probe export STORE --format npy --layers 6,12 --to arrays/
+    """
     from tqdm import tqdm
 
-    from probe.pipeline import export as export_store
+    from probe.data.corpus import load_corpus
+    from probe.store.export import export as export_store
+
+    selection["corpus"] = load_corpus(corpus) if corpus else None
 
     with tqdm(desc="export", unit="B", unit_scale=True, leave=False, disable=None) as bar:
 
-        def tick(n_bytes: int, of: int) -> None:
-            bar.total = of
+        def tick(n_bytes: int, total: int) -> None:
+            bar.total = total
             bar.update(n_bytes)
 
-        missing = export_store(
-            store, to, form, layers=layers, dtype=dtype, corpus=corpus, tick=tick
-        )
+        missing = export_store(store, to, form, tick=tick, **selection)
     click.echo(str(to))
     exit_with_failures({f"{store}, not extracted": missing} if missing else {})

@@ -1,74 +1,75 @@
-"""Models and machines: what there is, and whether it is sound."""
+"""Commands about models and this machine."""
 
 import itertools
-import json
 import sys
-import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from probe.commands.options import MODEL, options
-from probe.commands.printing import print_table
+from probe.commands.help import command, option
+from probe.commands.options import (
+    MODEL,
+    PATH,
+    device_option,
+    format_option,
+    hook_option,
+    model_options,
+    sha256_option,
+)
+from probe.commands.printing import print_json, print_table
 from probe.errors import EXIT_FAILURE, ProbeError, UsageError
 
+if TYPE_CHECKING:
+    from probe.models.encoder import Encoder
+    from probe.store.feature_store import FeatureStore
 
-@click.command()
+
+@command()
 @click.argument("model")
-@click.option(
+@option(
     "--quick",
     is_flag=True,
-    help="Utterances up to a second: the part that `probe extract` runs by itself.",
+    help="Check utterances up to one second only, as `probe extract` does by itself.",
 )
-@options("hook", "sha256", "implementation", "precision", "chunk_s", "context_s", "device")
-@click.option(
+@hook_option
+@sha256_option
+@model_options
+@device_option
+@option(
     "--to",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="DIR",
-    help="Also write the certificate beside the recipe of every store of these weights beneath DIR.",
+    help="Also write the certificate into every store of these weights beneath DIR.",
 )
-@options("json")
+@format_option("text", "json")
 def check(
-    model: str,
-    quick: bool,
-    hooks: tuple[str, ...],
-    sha256: str | None,
-    implementation: str,
-    precision: str,
-    chunk_s: float,
-    context_s: float,
-    device: str | None,
-    to: Path | None,
-    as_json: bool,
+    model: str, quick: bool, hooks: tuple[str, ...], to: Path | None, form: str, **opening: Any
 ) -> None:
-    """Prove a model's features on this machine: batches, layers, input, frames, weights.
+    """Check that a model's features are correct on this machine.
 
-    Exits with 1 if anything fails. Rows with `skipped` have nothing to compare with, rows with
-    `note` are worth knowing.
+    The checks compare batched with single utterances, layers with the original implementation, and
+    input, frame counts and weights with what the model declares. A row `skipped` has nothing to
+    compare with; a row `note` is worth reading. The exit code is 1 if a check fails.
+
+    \b
+    Examples:
+      probe check facebook/wav2vec2-base
+      probe check random:wavlm-base --quick --format json
     """
     from tqdm import tqdm
 
     from probe.models.catalogue import open_model
     from probe.models.check import CHECKS, check_model
     from probe.models.plugins.loader import with_hooks
-    from probe.store.stores import find_stores
 
     [named] = with_hooks([model], hooks)
-    encoder = open_model(named, device, sha256, implementation, precision, chunk_s, context_s)
-    form = (encoder.info.weights_sha256, encoder.implementation, encoder.precision)
-    stores = [
-        store
-        for store in (find_stores(to) if to else [])
-        if (
-            store.recipe["model"]["weights_sha256"],
-            store.recipe["implementation"],
-            store.recipe["precision"],
-        )
-        == form
-    ]
+    encoder = open_model(named, **opening)
+    stores = _stores_of(to, encoder) if to else []
     if to and not stores:
         raise ProbeError(
-            f"{to}: no store of these weights of {named.name} here or two folders below; extract first, or leave --to out."
+            f"{to}: no store of these weights of {named.name} here or two folders below; extract "
+            "first, or leave --to out."
         )
     with tqdm(total=len(CHECKS), desc=named.name, unit="check", leave=False, disable=None) as bar:
 
@@ -77,34 +78,53 @@ def check(
             bar.update()
 
         certificate = check_model(encoder, quick, tick)
-    if as_json:
-        click.echo(json.dumps(certificate.as_json(), indent=2, ensure_ascii=False))
+    if form == "json":
+        print_json(certificate.as_json())
     else:
         print_table(
             ["check", "result", "found", "expected"],
             [[item.check, item.result, item.found, item.expected] for item in certificate.findings],
-            widest=42,
         )
         for note in encoder.info.notes:
             click.echo(f"note: {note}")
         click.echo(f"sha256 of the weights: {certificate.weights_sha256 or 'none'}")
         click.echo(f"{named.name}: {certificate.summary()}")
     for store in stores:
+        path = store.path / "certificate.json"
         if quick and store.certificate.get("passed") and not store.certificate["quick"]:
-            click.echo(
-                f"{store.path / 'certificate.json'}: kept, it is of the whole form", err=True
-            )
+            click.echo(f"{path}: kept, because it holds the whole check", err=True)
         else:
             store.write_certificate(certificate.as_json())
-            click.echo(str(store.path / "certificate.json"), err=True)
+            click.echo(str(path), err=True)
     if certificate.failed:
         sys.exit(EXIT_FAILURE)
 
 
-@click.command()
-@options("json")
-def models(as_json: bool) -> None:
-    """Every model that is known by name: what it is, its licence, where it is loaded from."""
+def _stores_of(folder: Path, encoder: "Encoder") -> "list[FeatureStore]":
+    """The stores that these weights gave with this implementation and precision."""
+    from probe.store.stores import find_stores
+
+    form = (encoder.info.weights_sha256, encoder.implementation, encoder.precision)
+    keys = ("implementation", "precision")
+    return [
+        store
+        for store in find_stores(folder)
+        if (store.recipe["model"]["weights_sha256"], *(store.recipe[key] for key in keys)) == form
+    ]
+
+
+@command()
+@format_option("text", "json")
+def models(form: str) -> None:
+    """List the models that are known by name.
+
+    JSON adds exact parameter counts and remarks; `certain` says whether a row was read in a primary
+    source.
+
+    \b
+    Example:
+      probe models --format json
+    """
     from dataclasses import asdict
 
     from probe.models.catalogue import SPECTRAL, sources_of
@@ -113,22 +133,13 @@ def models(as_json: bool) -> None:
     from probe.models.sources.known import FAMILIES, TORCHAUDIO, known_models
 
     rows = known_models().values()
-    if as_json:
-        click.echo(
-            json.dumps([{**asdict(row), "loads_from": sources_of(row)} for row in rows], indent=2)
-        )
+    if form == "json":
+        print_json([{**asdict(row), "loads_from": sources_of(row)} for row in rows])
         return
     print_table(
         [
-            "model",
-            "family",
-            "layers",
-            "width",
-            "parameters",
-            "trained on",
-            "licence",
-            "loads from",
-            "certain",
+            *("model", "family", "layers", "width", "parameters"),
+            *("trained on", "licence", "loads from", "certain"),
         ],
         [
             [
@@ -144,46 +155,57 @@ def models(as_json: bool) -> None:
             ]
             for row in rows
         ],
+        optional=["licence", "family", "loads from", "width", "certain", "trained on"],
     )
-    for line in (
-        f"\nAlso {' and '.join(SPECTRAL)} (no weights), and any other hub name (org/name@revision) or local folder of a",
-        f"{', '.join(FAMILIES[:-1])} or {FAMILIES[-1]} class.",
-        "random: before a name gives the same architecture with random weights, offline.",
-        textwrap.fill(
-            f"file.pt is a checkpoint as fairseq writes it, {TORCHAUDIO}NAME a bundle: {', '.join(bundles())}.",
-            130,
+    click.echo(
+        click.wrap_text(
+            f"Also {' and '.join(SPECTRAL)} (no weights), any other hub name (org/name@revision), "
+            f"and a local folder of a {', '.join(FAMILIES[:-1])} or {FAMILIES[-1]} model.\n\n"
+            "random:MODEL: the same architecture with random weights, offline. file.pt: a fairseq "
+            f"checkpoint. {TORCHAUDIO}NAME: a bundle, one of {', '.join(bundles())}.\n\n"
+            "plugin:package.module:factory: a model of your own; installed here: "
+            f"{', '.join(installed()) or 'none'}.\n\n"
+            "LS = LibriSpeech, LL = Libri-Light. More columns: --format json.",
+            width=click.get_current_context().terminal_width or 100,
+            preserve_paragraphs=True,
         ),
-        f"plugin:package.module:factory is a model of your own; installed here: {', '.join(installed()) or 'none'}.",
-        "LS LibriSpeech, LL Libri-Light; certain: yes = read in a primary source. --json has exact numbers and remarks.",
-    ):
-        click.echo(line, err=True)
+        err=True,
+    )
 
 
-@click.command()
-@click.option("--model", metavar="MODEL", help=f"Also open this model: {MODEL}.")
-@options("hook")
-@click.option(
-    "--corpus",
-    metavar="CSV",
-    help="Also look at this corpus: its audio against the model, its transcripts, its labels.",
+@command()
+@option("--model", metavar="MODEL", help=f"Also open this model: {MODEL}.")
+@hook_option
+@option(
+    "--corpus", metavar="CSV", help="Also examine this corpus: its audio, transcripts and labels."
 )
-@click.option(
+@option(
     "--to",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default=Path(),
     show_default=True,
-    help="Where features would be written.",
+    metavar="DIR",
+    help="Folder for features, whose disk is examined.",
 )
-@options("device", "json")
+@device_option
+@format_option("text", "json")
 def doctor(
     model: str | None,
     hooks: tuple[str, ...],
     corpus: str | None,
     to: Path,
     device: str | None,
-    as_json: bool,
+    form: str,
 ) -> None:
-    """What this machine can do, and whether a model and a corpus fit: each finding says what to do."""
+    """Check this machine, and a model and a corpus if given.
+
+    Every finding that is a problem says how to fix it. The exit code is 1 if there is a problem.
+
+    \b
+    Examples:
+      probe doctor
+      probe doctor --model facebook/wav2vec2-base --corpus corpus.csv --to features/
+    """
     from probe.doctor.examine import examine
     from probe.doctor.findings import screen
     from probe.model_names import ModelName
@@ -196,8 +218,8 @@ def doctor(
             raise UsageError("--hook: belongs to a model; name it with --model.")
         [named] = with_hooks([named], hooks)
     findings, again = itertools.tee(examine(named, corpus, to, device))
-    if as_json:
-        click.echo(json.dumps([vars(item) for item in findings], indent=2, ensure_ascii=False))
+    if form == "json":
+        print_json([vars(item) for item in findings])
     else:
         for block in screen(findings):  # each as soon as it is known
             click.echo(block)

@@ -1,30 +1,62 @@
-"""Options that several commands of the command line share, each said once."""
+"""Options that several commands share, as decorators; each is defined once."""
 
+import functools
+import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from probe.commands.help import option
 from probe.errors import UsageError
 
+if TYPE_CHECKING:
+    from probe.data.conditions.condition import Condition
 
-def options(*names: str) -> Callable[[Callable], Callable]:
-    """The shared options of these names, in this order."""
+Decorator = Callable[[Callable], Callable]
+PATH = click.Path(path_type=Path)
+MODEL = (
+    "org/name@revision, a folder, file.pt, torchaudio:NAME, random:org/name, fbank, mfcc or "
+    "plugin:module:factory"
+)
+AUDIO, STORAGE, COMPUTING, DECODING = "Conditions", "Storage", "Computing", "Decoding"
+TASKS, TRAINING = "Tasks", "Training"
+
+
+def together(*decorators: Decorator) -> Decorator:
+    """One decorator for several; help shows the options in this order."""
 
     def decorate(function: Callable) -> Callable:
-        for name in reversed(names):
-            function = SHARED[name](function)
+        for decorator in reversed(decorators):
+            function = decorator(function)
         return function
 
     return decorate
 
 
+def built(name: str, build: Callable[..., Any], *decorators: Decorator) -> Decorator:
+    """Options that reach the command as one argument: ``name``, which ``build`` makes of them."""
+    keys = list(inspect.signature(build).parameters)
+
+    def decorate(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def command(**values: Any) -> Any:
+            own = {key: values.pop(key) for key in keys}
+            return function(**{name: build(**own)}, **values)
+
+        return together(*decorators)(command)
+
+    return decorate
+
+
 def parsed_bytes(text: str) -> int:
-    """``4G``, ``1500M`` or bytes.
+    """Return the number of bytes of ``4G``, ``1500M`` or ``1000000``.
 
     Raises:
-        UsageError: no size.
+        UsageError: the text is not a size.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", text)
     if not match:
@@ -32,256 +64,377 @@ def parsed_bytes(text: str) -> int:
     return int(float(match[1]) * 1000 ** "_kMGT".index(match[2] or "_"))
 
 
-MODEL = "org/name@revision, a folder, file.pt, torchaudio:NAME, random:org/name, fbank, mfcc or plugin:module:factory"
-SHARED: dict[str, Callable[[Callable], Callable]] = {
-    "model": click.option(
-        "--model",
-        "models",
-        multiple=True,
-        required=True,
-        metavar="[NAME=]MODEL",
-        help=f"{MODEL}; NAME= before it is what tables call it; may be given several times.",
-    ),
-    "hook": click.option(
-        "--hook",
-        "hooks",
-        multiple=True,
-        metavar="MODULES",
-        help="Of a plug-in that is a torch module: whose outputs are layers, such as 'encoder.layers.*'; several times.",
-    ),
-    "corpus": click.option(
-        "--corpus",
-        required=True,
-        metavar="CSV",
-        help="Manifest, or librispeech:ROOT#dev-clean,test-clean.",
-    ),
-    "layers": click.option(
-        "--layers", metavar="LIST", help="Such as conv,0-12,final. All but conv where left out."
-    ),
-    "trials": click.option(
-        "--trials",
-        type=click.Path(path_type=Path),
-        help="Trial list for verification: CSV enroll,test,label or lines `label path path`.",
-    ),
-    "dev_trials": click.option(
-        "--dev-trials",
-        type=click.Path(path_type=Path),
-        help="Trials that choose the layer; drawn if left out.",
-    ),
-    "labels": click.option(
-        "--labels",
-        type=click.Path(path_type=Path),
-        metavar="PATH",
-        help="Labels over time, for frames: CSV path,start,end,label (seconds), or a folder of TextGrids.",
-    ),
-    "label": click.option(
-        "--label", metavar="COLUMN", help="Predict this column of the manifest (classify)."
-    ),
-    "head": click.option(
+def conditions_of(
+    texts: Sequence[str], condition_file: Path | None, condition_seed: int
+) -> "list[Condition]":
+    """Return the conditions that ``--condition`` names, or all that the TOML file declares, each
+    once; none where neither is given.
+    """
+    from probe.data.conditions.condition import declared_conditions, distinct, parse_condition
+
+    declared = declared_conditions(condition_file, condition_seed) if condition_file else {}
+    parsed = [
+        parse_condition(text, seed=condition_seed, declared=declared) for text in texts or declared
+    ]
+    return list(distinct(parsed).values())
+
+
+def _changes(
+    label: str | None,
+    head: str | None,
+    disturb: str | None,
+    project: int | None,
+    projection: str | None,
+) -> dict[str, Any]:
+    return {
+        "label": label,
+        "head": head,
+        "disturb": disturb,
+        "project": project,
+        "projection": projection,
+    }
+
+
+def format_option(*forms: str, default: str | None = "text") -> Decorator:
+    """``--format``, which reaches the command as ``form``."""
+    return option(
+        "--format",
+        "form",
+        type=click.Choice(forms),
+        default=default,
+        show_default=default is not None,
+        help=f"Output format{'' if default else '; text on a terminal, otherwise md'}.",
+    )
+
+
+model_option = option(
+    "--model",
+    "models",
+    multiple=True,
+    required=True,
+    metavar="[NAME=]MODEL",
+    help=f"Model: {MODEL}. Tables call it NAME (repeatable).",
+)
+hook_option = option(
+    "--hook",
+    "hooks",
+    multiple=True,
+    metavar="MODULES",
+    help="For torch modules: submodules whose outputs become layers, e.g. 'encoder.layers.*' "
+    "(repeatable).",
+)
+corpus_option = option(
+    "--corpus",
+    required=True,
+    metavar="CSV",
+    help="Manifest of the corpus, or librispeech:ROOT#dev-clean,test-clean.",
+)
+layers_option = option(
+    "--layers",
+    metavar="LIST",
+    group=STORAGE,
+    help="Layers, e.g. conv,0-12,final (default: all but conv).",
+)
+every_layer_option = option(
+    "--every-layer", is_flag=True, help="Show every layer instead of the one chosen on dev."
+)
+all_heads_option = option(
+    "--all-heads", is_flag=True, help="Show every head and backend, not only the headline ones."
+)
+records_option = option(
+    "--from",
+    "results",
+    multiple=True,
+    required=True,
+    type=PATH,
+    metavar="DIR",
+    help="Folder of records (repeatable).",
+)
+features_option = option(
+    "--from", "features", required=True, type=PATH, metavar="DIR", help="Folder of feature stores."
+)
+axis_option = option(
+    "--axis",
+    type=click.Choice(["index", "depth"]),
+    default="index",
+    show_default=True,
+    help="Axis of layer curves: the layer's number, or relative depth from 0 to 1.",
+)
+task_option = option(
+    "--task",
+    "tasks",
+    multiple=True,
+    required=True,
+    metavar="TASK",
+    help="Built-in task or TOML file (repeatable).",
+)
+device_option = option(
+    "--device",
+    metavar="DEVICE",
+    group=COMPUTING,
+    help="cpu, cuda or cuda:1 (default: a GPU where there is one).",
+)
+memory_option = option(
+    "--memory",
+    "memory_bytes",
+    default="4G",
+    show_default=True,
+    metavar="SIZE",
+    group=COMPUTING,
+    callback=lambda _context, _option, text: parsed_bytes(text),
+    help="Memory for audio, features and shards, beyond what the model takes.",
+)
+seed_option = option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    group=TRAINING,
+    help="Random seed for training, sampling and the bootstrap.",
+)
+limit_option = option(
+    "--limit",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Use at most N utterances of each split, always the same ones.",
+)
+again_option = option(
+    "--again", is_flag=True, group=TRAINING, help="Train again even if up-to-date records exist."
+)
+show_search_option = option(
+    "--show-search",
+    is_flag=True,
+    group=TRAINING,
+    help="Also print every setting that was tried, with its dev score.",
+)
+dry_run_option = option(
+    "--dry-run", is_flag=True, help="Print the plan (utterances, hours, bytes, free disk) and stop."
+)
+sha256_option = option(
+    "--sha256",
+    metavar="HEX",
+    group=COMPUTING,
+    help="Expected SHA-256 of the weights, as `probe check` prints it.",
+)
+audio_root_option = option(
+    "--audio-root",
+    type=PATH,
+    metavar="DIR",
+    group=DECODING,
+    help="Refuse audio outside DIR; symbolic links are resolved first.",
+)
+_condition_option = option(
+    "--condition",
+    "texts",
+    multiple=True,
+    metavar="CONDITION",
+    group=AUDIO,
+    help="Change the audio: clean, noise:babble@10dB, reverb:rt60=0.6+telephone, srb:bass:2 ... "
+    "(repeatable).",
+)
+_condition_file_option = option(
+    "--condition-file",
+    type=PATH,
+    metavar="TOML",
+    group=AUDIO,
+    help="File whose table [conditions] declares names for --condition; without --condition all "
+    "of them are used.",
+)
+_condition_seed_option = option(
+    "--condition-seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    group=AUDIO,
+    help="Random seed for conditions.",
+)
+condition_names_options = together(_condition_option, _condition_file_option)
+condition_options = built(
+    "conditions", conditions_of, _condition_option, _condition_file_option, _condition_seed_option
+)
+changes_options = built(
+    "changes",
+    _changes,
+    option("--label", metavar="COLUMN", group=TASKS, help="Manifest column to predict (classify)."),
+    option(
         "--head",
         type=click.Choice(["linear", "mlp", "bilstm"]),
-        help="Train this CTC head (transcribe).",
+        group=TASKS,
+        help="CTC head to train (transcribe).",
     ),
-    "project": click.option(
+    option(
+        "--disturb",
+        type=click.Choice(["test", "train", "both", "mixed"]),
+        group=TASKS,
+        help="Which splits to degrade; test: train once on clean audio, test under each condition.",
+    ),
+    option(
         "--project",
         type=click.IntRange(0),
         metavar="N",
-        help="First project every layer to N dimensions; 0 does not project.",
+        group=TASKS,
+        help="Project every layer to N dimensions first; 0 = no projection.",
     ),
-    "projection": click.option(
+    option(
         "--projection",
         type=click.Choice(["pca", "random"]),
-        help="Fit the projection on the training rows (pca), or draw it at random.",
+        group=TASKS,
+        help="Fit the projection on the training rows (pca) or draw it at random.",
     ),
-    "show_search": click.option(
-        "--show-search",
-        is_flag=True,
-        help="Also print every setting that was tried, with its dev scores.",
+)
+inputs_options = together(
+    option(
+        "--trials",
+        type=PATH,
+        metavar="FILE",
+        group=TASKS,
+        help="Verification trials: CSV enroll,test,label or lines `label path path`.",
     ),
-    "device": click.option(
-        "--device", metavar="DEVICE", help="cpu, cuda, cuda:1. The GPU where there is one."
+    option(
+        "--dev-trials",
+        type=PATH,
+        metavar="FILE",
+        group=TASKS,
+        help="Trials that choose the layer (default: drawn from dev).",
     ),
-    "implementation": click.option(
+    option(
+        "--labels",
+        type=PATH,
+        metavar="PATH",
+        group=TASKS,
+        help="Labels over time: CSV path,start,end,label (seconds) or a folder of TextGrids.",
+    ),
+)
+stride_option = option(
+    "--stride",
+    type=click.IntRange(1, 1000),
+    default=1,
+    metavar="K",
+    group=STORAGE,
+    help="Keep every K-th frame.",
+)
+model_options = together(
+    option(
         "--implementation",
         type=click.Choice(["packed", "reference"]),
         default="packed",
         show_default=True,
-        help="packed: many utterances at once, without padding. reference: transformers' own forward.",
+        group=COMPUTING,
+        help="packed: many utterances at once without padding; reference: transformers' forward.",
     ),
-    "precision": click.option(
+    option(
         "--precision",
         type=click.Choice(["fp32", "tf32", "bf16"]),
         default="fp32",
         show_default=True,
-        help="Of the packed products; bf16 is 2 times as fast and 1 % off, tf32 is for GPUs.",
+        group=COMPUTING,
+        help="Matrix-product precision. bf16 is about twice as fast with about 1 % error; tf32 "
+        "needs a GPU.",
     ),
-    "chunk_s": click.option(
+    option(
         "--chunk-s",
         type=click.FloatRange(0),
         default=20,
         show_default=True,
         metavar="SECONDS",
-        help="Attention over audio above 120 s (40 s without a packed form, 30 s in Whisper) sees so much at a time; 0: all of it.",
+        group=COMPUTING,
+        help="Attention window for long audio (above 120 s; 40 s without a packed form; 30 s in "
+        "Whisper); 0 disables chunking.",
     ),
-    "context_s": click.option(
+    option(
         "--context-s",
         type=click.FloatRange(0),
         default=5,
         show_default=True,
         metavar="SECONDS",
-        help="... and so much more on both sides.",
+        group=COMPUTING,
+        help="Extra context on each side of a window.",
     ),
-    "workers": click.option(
-        "--workers",
-        type=click.IntRange(1, 64),
-        metavar="N",
-        help="Threads that decode audio; as many as it takes if left out.",
-    ),
-    "threads": click.option(
-        "--threads",
-        type=click.IntRange(1, 1024),
-        metavar="N",
-        help="Threads that a model on the CPU takes; the fastest if left out.",
-    ),
-    "memory": click.option(
-        "--memory",
-        "memory_bytes",
-        default="4G",
-        show_default=True,
-        metavar="SIZE",
-        callback=lambda _context, _option, text: parsed_bytes(text),
-        help="For audio, frames and shards, beyond the model; for features in training.",
-    ),
-    "seed": click.option(
-        "--seed",
-        type=click.IntRange(0),
-        default=0,
-        show_default=True,
-        help="Of training, drawing and the bootstrap.",
-    ),
-    "limit": click.option(
-        "--limit",
-        type=click.IntRange(1),
-        metavar="N",
-        help="At most N utterances of each split, always the same.",
-    ),
-    "again": click.option(
-        "--again", is_flag=True, help="Train anew even where the same records are there already."
-    ),
-    "dry_run": click.option(
-        "--dry-run",
-        is_flag=True,
-        help="Print the plan (utterances, hours, bytes, free disk) and stop.",
-    ),
-    "stride": click.option(
-        "--stride",
-        type=click.IntRange(1, 1000),
-        default=1,
-        metavar="K",
-        help="Keep every K-th frame.",
-    ),
-    "dtype": click.option(
+)
+_extraction_options = together(
+    stride_option,
+    layers_option,
+    option(
         "--dtype",
         type=click.Choice(["float16", "float32", "int8"]),
         default="float16",
         show_default=True,
-        help="On disk.",
+        group=STORAGE,
+        help="Data type of stored features.",
     ),
-    "compression": click.option(
-        "--compression", type=click.Choice(["none", "gzip"]), default="none", show_default=True
+    option(
+        "--compression",
+        type=click.Choice(["none", "gzip"]),
+        default="none",
+        show_default=True,
+        group=STORAGE,
+        help="Compression of stored features.",
     ),
-    "ctc": click.option(
+    option(
         "--ctc",
         is_flag=True,
-        help="Also run the checkpoint's own CTC head; its WER stands beside the probes'.",
+        group=COMPUTING,
+        help="Also run the checkpoint's own CTC head and report its WER.",
     ),
-    "no_check": click.option(
+    option(
         "--no-check",
         "check",
         is_flag=True,
+        group=COMPUTING,
         callback=lambda _context, _option, given: not given,
-        help="Extract without the short form of `probe check` before.",
+        help="Skip the short form of `probe check` before extraction.",
     ),
-    "sha256": click.option(
-        "--sha256", metavar="HEX", help="What the weights must have, as `probe check` prints it."
-    ),
-    "audio_root": click.option(
-        "--audio-root",
-        type=click.Path(path_type=Path),
-        metavar="DIR",
-        help="Refuse audio outside DIR, whatever symbolic links say.",
-    ),
-    "isolate_decode": click.option(
+    audio_root_option,
+    option(
         "--isolate-decode",
+        "isolate",
         is_flag=True,
-        help="Decode in a child process: a crash of the decoder costs one utterance.",
+        group=DECODING,
+        help="Decode in a child process: a decoder crash loses one utterance, not the run.",
     ),
-    "decode_timeout": click.option(
+    option(
         "--decode-timeout",
-        "decode_timeout_s",
+        "timeout_s",
         type=click.FloatRange(min=0, min_open=True),
         default=60,
         show_default=True,
         metavar="SECONDS",
-        help="For one file; what takes longer has failed.",
+        group=DECODING,
+        help="Time limit for one file; a slower file counts as failed.",
     ),
-    "condition": click.option(
-        "--condition",
-        "texts",
-        multiple=True,
-        metavar="CONDITION",
-        help="What is done to the audio: clean, noise:babble@10dB, reverb:rt60=0.6+telephone, srb:bass:2 ...; several times.",
-    ),
-    "conditions": click.option(
-        "--conditions",
-        "declared",
-        type=click.Path(path_type=Path),
-        metavar="TOML",
-        help="Names for --condition, from a table [conditions]; all of them where --condition is left out.",
-    ),
-    "condition_seed": click.option(
-        "--condition-seed",
-        type=click.IntRange(0),
-        default=0,
-        show_default=True,
+    option(
+        "--workers",
+        type=click.IntRange(1, 64),
         metavar="N",
-        help="Of what conditions draw.",
+        group=DECODING,
+        help="Threads that decode audio (default: as many as needed).",
     ),
-    "disturb": click.option(
-        "--disturb",
-        type=click.Choice(["test", "train", "both", "mixed"]),
-        help="Which rows' audio the conditions are of; test: trained clean, once, and tested under each.",
+    model_options,
+    option(
+        "--threads",
+        type=click.IntRange(1, 1024),
+        metavar="N",
+        group=COMPUTING,
+        help="CPU threads of the model (default: the fastest number).",
     ),
-    "json": click.option("--json", "as_json", is_flag=True, help="Print JSON."),
-    "records": click.option(
-        "--from",
-        "results",
-        multiple=True,
-        required=True,
-        type=click.Path(path_type=Path),
-        help="Folder of records.",
-    ),
-    "every_layer": click.option(
-        "--layers", is_flag=True, help="Every layer instead of the one that dev chose."
-    ),
-    "all_heads": click.option(
-        "--all-heads", is_flag=True, help="Every head and backend instead of the headline ones."
-    ),
-    "axis": click.option(
-        "--axis",
-        type=click.Choice(["index", "depth"]),
-        default="index",
-        show_default=True,
-        help="Of curves over layers: the layer's number, or 0 to 1 in every model.",
-    ),
-}
-
-# What is done to the audio that is heard.
-HEARD = ("condition", "conditions", "condition_seed")
-# What changes a task.
-CHANGED = ("label", "head", "disturb", "project", "projection")
-# How features are extracted, by every command that does.
-HOW = (
-    *("dtype", "compression", "ctc", "no_check", "audio_root", "isolate_decode", "decode_timeout"),
-    *("implementation", "precision", "chunk_s", "context_s", "workers", "threads", "memory"),
+    memory_option,
+    device_option,
+    limit_option,
 )
+
+
+def extraction_options(function: Callable) -> Callable:
+    """Options of extraction, which reach the command as ``storing``, ``running``, ``decoding``."""
+
+    @functools.wraps(function)
+    def command(**values: Any) -> Any:
+        from probe.extraction.settings import Decoding, Running, Storing
+
+        for name, group in (("storing", Storing), ("running", Running), ("decoding", Decoding)):
+            keys = [item.name for item in fields(group) if item.name in values]
+            values[name] = group(**{key: values.pop(key) for key in keys})
+        return function(**values)
+
+    return _extraction_options(command)

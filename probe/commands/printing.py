@@ -1,7 +1,8 @@
-"""What several commands print, and how they end."""
+"""Printing that commands share, and how commands end. Data goes to stdout, the rest to stderr."""
 
 import itertools
 import json
+import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -13,48 +14,70 @@ import click
 from probe.errors import EXIT_FAILURE, EXIT_SOME_FAILED, listed
 
 if TYPE_CHECKING:
-    from probe.data.conditions.condition import Condition
     from probe.extraction.extract import Extraction
 
+GAP = "  "
+NARROWEST = 12
 
-def conditions_of(texts: Sequence[str], file: Path | None, seed: int) -> "list[Condition]":
-    """The conditions that ``--condition`` names, else all that the TOML file declares, else clean
-    audio; each once.
+
+def terminal_width() -> int | None:
+    """Return the columns of the terminal that stdout is, or None where it is a file or a pipe."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def print_json(value: Any) -> None:
+    """Print indented JSON."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], optional: Sequence[str] = ()
+) -> None:
+    """Print aligned columns.
+
+    On a terminal that is too narrow, ``optional`` columns are left out, the last one first; then
+    the widest cells continue on further lines.
     """
-    from probe.data.conditions.condition import declared_conditions, distinct, parse_condition
-
-    declared = declared_conditions(file, seed) if file else {}
-    found = [
-        parse_condition(text, seed=seed, declared=declared)
-        for text in texts or list(declared) or ["clean"]
-    ]
-    return list(distinct(found).values())
-
-
-def print_table(head: list[str], rows: list[list[str]], widest: int = 1000) -> None:
-    """Prints columns side by side, each as wide as its widest cell; cells wider than ``widest`` go
-    over several lines.
-    """
-    table = [
-        [textwrap.wrap(cell, widest, break_on_hyphens=False) or [""] for cell in row]
-        for row in [head, *rows]
-    ]
-    widths = [
-        max(len(line) for cell in cells for line in cell) for cells in zip(*table, strict=True)
-    ]
+    width = terminal_width() or sys.maxsize
+    table = [list(head), *map(list, rows)]
+    for name in reversed(optional):
+        if _total(_widths(table)) > width:
+            index = table[0].index(name)
+            table = [row[:index] + row[index + 1 :] for row in table]
+    widths = _widths(table)
+    while _total(widths) > width and max(widths) > NARROWEST:
+        widths[widths.index(max(widths))] -= 1
     for row in table:
-        for line in itertools.zip_longest(*row, fillvalue=""):
-            click.echo(
-                "  ".join(
-                    cell.ljust(width) for cell, width in zip(line, widths, strict=True)
-                ).rstrip()
-            )
+        cells = [
+            textwrap.wrap(plain(cell), n, break_on_hyphens=False) or [""]
+            for cell, n in zip(row, widths, strict=True)
+        ]
+        for line in itertools.zip_longest(*cells, fillvalue=""):
+            padded = (cell.ljust(n) for cell, n in zip(line, widths, strict=True))
+            click.echo(GAP.join(padded).rstrip())
 
 
-def print_extractions(done: "list[Extraction]", dry_run: bool, as_json: bool) -> None:
-    """A line per store: where, and what was done or is to do."""
-    for item in done:
-        if as_json:
+def _widths(table: Sequence[Sequence[str]]) -> list[int]:
+    return [max(1, *map(len, column)) for column in zip(*table, strict=True)]
+
+
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + len(GAP) * (len(widths) - 1)
+
+
+def print_facts(facts: dict[str, Any]) -> None:
+    """Print a name and a value on each line; on a terminal, long values continue below."""
+    indent = max(map(len, facts)) + len(GAP)
+    for name, value in facts.items():
+        text = f"{name:<{indent}}{plain(str(value))}"
+        width = terminal_width()
+        click.echo(textwrap.fill(text, width, subsequent_indent=" " * indent) if width else text)
+
+
+def print_extractions(extractions: "list[Extraction]", dry_run: bool, form: str) -> None:
+    """Print a line per store: its folder, or the plan for it, or both as JSON."""
+    for item in extractions:
+        if form == "json":
             click.echo(json.dumps(item.summary(), ensure_ascii=False))
         elif dry_run:
             click.echo(f"{item.store}: {item.plan.describe()}")
@@ -63,24 +86,14 @@ def print_extractions(done: "list[Extraction]", dry_run: bool, as_json: bool) ->
         else:
             click.echo(str(item.store))
             click.echo(
-                f"{item.extracted} extracted, {item.plan.present} there already, {len(item.failures)} failed",
+                f"{item.extracted} extracted, {item.plan.present} there already, "
+                f"{len(item.failures)} failed",
                 err=True,
             )
 
 
-def finish_bench(done: Any, to: Path, as_json: bool) -> None:
-    """Prints the table of a bench and where everything is."""
-    if not as_json and (to / "table.md").exists():
-        click.echo((to / "table.md").read_text(encoding="utf-8"), nl=False)
-        if (to / "domains.md").exists():
-            click.echo("\n" + (to / "domains.md").read_text(encoding="utf-8"), nl=False)
-        if (to / "robustness.md").exists():
-            click.echo(f"what is lost under which condition: {to / 'robustness.md'}", err=True)
-    print_files(done.files)
-
-
-def print_files(files: list[Path]) -> None:
-    """Names the files on stderr, and says why there is no picture where there is none."""
+def print_files(files: Sequence[Path]) -> None:
+    """Name written files on stderr, and say why there is no picture if there is none."""
     from probe.reporting.figures.style import missing_matplotlib
 
     for path in files:
@@ -89,20 +102,20 @@ def print_files(files: list[Path]) -> None:
         click.echo(reason, err=True)
 
 
-def exit_with_failures(unusable: dict[str, list[str]], refused: list[str] | None = None) -> None:
-    """Exits with 1 where something was refused, with 3 where utterances failed; names them."""
-    for where, keys in unusable.items():
-        click.echo(plain(f"{where}: {len(keys)} utterances failed: {listed(keys, 20)}"), err=True)
-    for reason in refused or []:
-        click.echo(f"not done: {reason}", err=True)
+def exit_with_failures(failed: dict[str, list[str]], refused: Sequence[str] = ()) -> None:
+    """Name what failed; exit with 1 if something was refused and with 3 if utterances failed."""
+    for name, keys in failed.items():
+        click.echo(plain(f"{name}: {len(keys)} utterances failed: {listed(keys, 20)}"), err=True)
+    for reason in refused:
+        click.echo(plain(f"not done: {reason}"), err=True)
     if refused:
         sys.exit(EXIT_FAILURE)
-    if unusable:
+    if failed:
         sys.exit(EXIT_SOME_FAILED)
 
 
 def plain(text: str) -> str:
-    """``text`` with control characters written as escapes, but for ends of lines."""
+    """Return ``text`` with control characters escaped, except for line ends."""
     return "".join(
         char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text
     )

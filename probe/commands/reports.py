@@ -1,7 +1,6 @@
-"""Reports: what is made of records."""
+"""Commands that turn records into tables, figures and pages."""
 
 import gc
-import json
 import re
 import sys
 from itertools import filterfalse
@@ -10,331 +9,348 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from probe.commands.options import options
-from probe.commands.printing import plain, print_files, print_table
+from probe.commands.help import command, option
+from probe.commands.options import (
+    PATH,
+    all_heads_option,
+    axis_option,
+    every_layer_option,
+    format_option,
+    records_option,
+)
+from probe.commands.printing import plain, print_files, print_json, print_table
 from probe.errors import EXIT_FAILURE, UsageError
 from probe.files import require_writable
 
 if TYPE_CHECKING:
     import pandas as pd
 
+ROWS, OUTPUT = "Rows and columns", "Output"
 
-@click.command()
-@options("records", "every_layer", "all_heads")
-@click.option(
+
+@command()
+@records_option
+@every_layer_option
+@all_heads_option
+@option(
     "--by",
     type=click.Choice(["models", "layers", "conditions", "domains"]),
-    help="What the rows are: models (beside tasks), layers (beside tasks), conditions (beside models), train domains.",
+    group=ROWS,
+    help="Rows: models (columns: tasks), layers (tasks), conditions (models) or train domains.",
 )
-@click.option(
+@option(
     "--show",
     multiple=True,
     type=click.Choice(["best", "final", "weighted", "baselines"]),
-    help="With --by models, several times: the layer that dev chose, the final output, the learned sum, controls and baselines.",
+    group=ROWS,
+    help="With --by models: the layer chosen on dev, the final output, the learned sum, controls "
+    "and baselines (repeatable).",
 )
-@click.option(
+@option(
     "--pivot",
     metavar="ROWS,COLUMNS",
-    help="A table of any fields of the records; several joined by +.",
+    group=ROWS,
+    help="Table of any fields of the records; join several fields with +.",
 )
-@click.option(
+@option(
     "--filter",
     "filters",
     multiple=True,
     metavar="FIELD=VALUE[,VALUE]",
-    help="Only what fits; != for what does not, * and ? in values; several times.",
+    group=ROWS,
+    help="Keep matching rows; != keeps the others, * and ? match any text (repeatable).",
 )
-@click.option("--sort", default="", metavar="FIELD", help="Orders the rows; -FIELD turns it round.")
-@click.option(
-    "--against",
-    type=click.Choice(["published"]),
-    help="Beside the figures of others, and how they were had.",
+@option("--sort", default="", metavar="FIELD", group=ROWS, help="Sort by FIELD; -FIELD descends.")
+@option(
+    "--published", is_flag=True, group=ROWS, help="Show published scores next to ours, with notes."
 )
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["md", "csv", "latex", "html", "json"]),
-    default="md",
-    show_default=True,
-)
-@click.option(
-    "--excel-safe",
-    is_flag=True,
-    help="In CSV, an apostrophe before what a spreadsheet would take for a formula.",
-)
-@click.option(
-    "--to",
-    type=click.Path(path_type=Path),
-    help="Also write table, layers, domains (md) and curves (png, svg) here.",
-)
-@options("axis")
-@click.option(
+@option(
     "--robust",
     is_flag=True,
-    help="What is lost under other conditions and across domains (docs/robustness.md).",
+    group=ROWS,
+    help="Show losses under other conditions and across domains (docs/robustness.md).",
 )
-@click.option(
+@option(
     "--baseline",
-    metavar="MODEL",
-    help="That the robustness tables measure against; fbank if it is there.",
+    metavar="NAME",
+    group=ROWS,
+    help="Reference model of the robustness tables (default: fbank).",
 )
+@format_option("text", "md", "csv", "latex", "html", "json", default=None)
+@option(
+    "--excel-safe",
+    is_flag=True,
+    group=OUTPUT,
+    help="In CSV, put an apostrophe before values that a spreadsheet would read as formulas.",
+)
+@option(
+    "--to",
+    type=PATH,
+    metavar="DIR",
+    group=OUTPUT,
+    help="Also write all tables and the layer curves into DIR.",
+)
+@axis_option
 def table(
-    results: tuple[Path, ...],
-    layers: bool,
-    all_heads: bool,
-    by: str | None,
-    show: tuple[str, ...],
-    pivot: str | None,
-    filters: tuple[str, ...],
-    sort: str,
-    against: str | None,
-    form: str,
-    excel_safe: bool,
-    to: Path | None,
-    axis: str,
-    robust: bool,
-    baseline: str | None,
+    results: tuple[Path, ...], to: Path | None, axis: str, baseline: str | None, **view: Any
 ) -> None:
-    """Print a comparison table of the records; with --to write all tables and the layer curves."""
+    """Print a comparison table of records.
+
+    By default a row is a task and a model, with the score of the layer that was chosen on dev.
+    --by, --pivot and --robust arrange the scores differently; --to writes every table and the layer
+    curves to files.
+
+    \b
+    Examples:
+      probe table --from results/ --to tables/
+      probe table --from results/ --by models --format latex
+      probe table --from results/ --filter "task=asr-*" --sort -value
+    """
     if to is not None:
         require_writable(to)
+    from probe.reporting.tables import files
+
+    records, text = _table(results, baseline, **view)
+    click.echo(text, nl=False)
+    if to is not None and view["robust"]:
+        print_files(files.write_robustness(records, to, baseline))
+    elif to is not None:
+        print_files(files.write_tables(records, to, axis, baseline))
+
+
+def _table(
+    results: tuple[Path, ...],
+    baseline: str | None,
+    *,
+    form: str | None,
+    every_layer: bool,
+    all_heads: bool,
+    excel_safe: bool,
+    filters: tuple[str, ...],
+    sort: str,
+    **view: Any,
+) -> "tuple[pd.DataFrame, str]":
+    """The records that the filters keep, and the table that the options describe."""
     from probe.reporting.filters import early, kept, parse_term
-    from probe.reporting.tables import files, formats
+    from probe.reporting.tables import formats
     from probe.reporting.tables.pivot import arranged, pivoted
 
-    ways = {
-        "--layers": layers and not robust,
-        "--robust": robust,
-        "--by": by,
-        "--pivot": pivot,
-        "--against": against,
-    }
-    asked = [name for name, given in ways.items() if given]
-    if len(asked) > 1:
-        raise UsageError(f"{' and '.join(asked)}: one of them at a time.")
+    by, pivot, robust = view["by"], view["pivot"], view["robust"]
+    ways = {"--every-layer": every_layer and not robust, "--robust": robust, "--by": by}
+    ways |= {"--pivot": pivot, "--published": view["published"]}
+    chosen = [name for name, value in ways.items() if value]
+    if len(chosen) > 1:
+        raise UsageError(f"{' and '.join(chosen)}: use one of them at a time.")
+    if view["show"] and by != "models":
+        raise UsageError("--show needs --by models.")
     terms = [parse_term(text) for text in filters]
     records, late = kept(_read(*results), filter(early, terms)), list(filterfalse(early, terms))
-    if show and by != "models":
-        raise UsageError("--show goes with --by models.")
     if robust and (late or sort):
         raise UsageError("--robust takes neither --sort nor a --filter of scores.")
+    form = "md" if form in (None, "text") else form
     if robust:
-        text = formats.robustness(records, form, layers, baseline, all_heads, excel_safe)
+        text = formats.robustness(records, form, every_layer, baseline, all_heads, excel_safe)
     elif by:
-        text = formats.in_form(
-            arranged(records, by, show or ("best",), late, sort, all_heads), form, excel_safe
-        )
+        grids = arranged(records, by, view["show"] or ("best",), late, sort, all_heads)
+        text = formats.in_form(grids, form, excel_safe)
     elif pivot:
-        down, _, across = pivot.partition(",")
-        text = formats.in_form(
-            pivoted(records, down.split("+"), across.split("+"), late, sort, all_heads),
-            form,
-            excel_safe,
-        )
+        rows, _, columns = pivot.partition(",")
+        grids = pivoted(records, rows.split("+"), columns.split("+"), late, sort, all_heads)
+        text = formats.in_form(grids, form, excel_safe)
     else:
         text = formats.scores(
-            records, form, layers, bool(against), late, sort, all_heads, excel_safe
+            records, form, every_layer, view["published"], late, sort, all_heads, excel_safe
         )
-    click.echo(text, nl=False)
-    if to is not None:
-        print_files(
-            files.write_robustness(records, to, baseline)
-            if robust
-            else files.write_tables(records, to, axis, baseline)
-        )
+    return records, text
 
 
-@click.command()
+def _names(flag: str, noun: str) -> Any:
+    return option(
+        f"--{flag}",
+        f"{flag}s",
+        multiple=True,
+        metavar="NAME",
+        help=f"Draw only this {noun} (repeatable).",
+    )
+
+
+@command()
 @click.argument(
     "kind",
     type=click.Choice(
         ["layers", "conditions", "domains", "similarity", "budgets", "search", "det"]
     ),
 )
-@options("records")
-@click.option(
-    "--to",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Picture to write: .png, .svg or .pdf.",
+@records_option
+@option(
+    "--to", required=True, type=PATH, metavar="FILE", help="Picture to write: .png, .svg or .pdf."
 )
-@click.option(
-    "--model",
-    "models",
-    multiple=True,
-    metavar="MODEL",
-    help="Only this model; may be given several times.",
-)
-@click.option(
-    "--task",
-    "tasks",
-    multiple=True,
-    metavar="TASK",
-    help="Only this task; may be given several times.",
-)
-@click.option(
-    "--metric",
-    "metrics",
-    multiple=True,
-    metavar="METRIC",
-    help="Only this metric; may be given several times.",
-)
-@click.option(
-    "--condition",
-    "conditions",
-    multiple=True,
-    metavar="CONDITION",
-    help="Only this condition; several times.",
-)
-@options("axis")
-@click.option(
+@_names("model", "model")
+@_names("task", "task")
+@_names("metric", "metric")
+@_names("condition", "condition")
+@axis_option
+@option(
     "--width",
     type=click.Choice(["single", "double"]),
     default="double",
     show_default=True,
-    help="Of a two-column paper: a column (3.3 in) or the page (6.9 in).",
+    help="Width in a two-column paper: one column (3.3 in) or the page (6.9 in).",
 )
 def plot(kind: str, results: tuple[Path, ...], to: Path, **options: Any) -> None:
-    """Draw a figure of the records (docs/figures.md)."""
+    """Draw a figure of the records (see docs/figures.md).
+
+    \b
+    Examples:
+      probe plot layers --from results/ --to layers.pdf --width single
+      probe plot conditions --from results/ --task word-id --to conditions.svg
+    """
     require_writable(to.parent)
     from probe.reporting.figures import plot
 
-    plot.plot(kind, results, to, **options)
+    columns = {"model": "models", "task": "tasks", "metric": "metrics", "condition": "conditions"}
+    only = {column: options.pop(name) for column, name in columns.items()}
+    plot.plot(kind, results, to, only, **options)
     print_files([to])
 
 
-@click.command()
-@click.argument("runs", nargs=-1, metavar="[A B]", type=click.Path(path_type=Path))
-@click.option(
+@command()
+@click.argument("runs", nargs=-1, metavar="[A B]", type=PATH)
+@option(
     "--from",
     "results",
     multiple=True,
-    type=click.Path(path_type=Path),
-    help="Folder of records of two --model.",
+    type=PATH,
+    metavar="DIR",
+    help="Folder of records of both models (repeatable).",
 )
-@click.option(
+@option(
     "--model",
-    "names",
+    "models",
     multiple=True,
     metavar="NAME",
-    help="Given twice: compare these models of --from.",
+    help="Model in the records of --from; give two.",
 )
-@options("every_layer", "all_heads")
-@click.option(
-    "--format", "form", type=click.Choice(["md", "csv", "json"]), default="md", show_default=True
-)
-@click.option(
+@every_layer_option
+@all_heads_option
+@format_option("md", "csv", "json", default="md")
+@option(
     "--fail-on",
     type=click.Choice(["worse"]),
-    help="Exit with 1 where a score of B is significantly worse.",
+    help="Exit with 1 if a score of B is significantly worse.",
 )
 def compare(
     runs: tuple[Path, ...],
     results: tuple[Path, ...],
-    names: tuple[str, ...],
-    layers: bool,
+    models: tuple[str, ...],
+    every_layer: bool,
     all_heads: bool,
     form: str,
     fail_on: str | None,
 ) -> None:
-    """Compare two folders of records, or two models of one, score by score: what changed, by how
-    much, and why it may have.
+    """Compare two folders of records, or two models, score by score.
+
+    Each score is better, worse, not significantly different or identical; the table also says what
+    differs in code, libraries, recipes and seeds.
+
+    \b
+    Examples:
+      probe compare before/ after/ --fail-on worse
+      probe compare --from results/ --model wav2vec2-base --model fbank
     """
-    if not (len(runs) == 2 and not results and not names) and not (
-        not runs and results and len(names) == 2
-    ):
+    from probe.reporting.tables import comparison as comparing
+
+    if len(runs) == 2 and not results and not models:
+        a, b = runs
+        found = comparing.compare_runs(str(a), _read(a), str(b), _read(b), every_layer, all_heads)
+    elif len(models) == 2 and results and not runs:
+        found = comparing.compare_models(_read(*results), *models, every_layer, all_heads)
+    else:
         raise UsageError(
             "compare: give two folders of records, A and B; or --from a folder and --model twice."
         )
-    from probe.reporting.tables import comparison as comparing
-
-    if runs:
-        a, b = runs
-        found = comparing.compare_runs(str(a), _read(a), str(b), _read(b), layers, all_heads)
-    else:
-        found = comparing.compare_models(_read(*results), names[0], names[1], layers, all_heads)
-    printed = {
+    to_text = {
         "md": comparing.to_markdown,
         "csv": lambda found: comparing.to_csv(found.rows),
         "json": comparing.to_json,
     }
-    click.echo(plain(printed[form](found)), nl=False)
+    click.echo(plain(to_text[form](found)), nl=False)
     if form != "md":
         click.echo(plain(found.summary()), err=True)
     if fail_on and found.counted()[fail_on]:
         sys.exit(EXIT_FAILURE)
 
 
-@click.command()
-@click.argument(
-    "paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path)
-)
-@click.option(
+@command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=PATH)
+@option(
     "--check",
     is_flag=True,
-    help="Validate and recompute every line (docs/records.md); exit with 1 on a finding.",
+    help="Recompute every value and interval (docs/records.md); exit with 1 on a finding.",
 )
-@click.option(
+@option(
     "--renew",
     is_flag=True,
-    help="Take the intervals anew from the counts, as this version makes them.",
+    help="Recompute the intervals from the counts and write them into the files.",
 )
-@click.option(
+@option(
     "--export",
-    "form",
+    "target",
     type=click.Choice(["hf"]),
-    help="Write the Hugging Face Hub's evaluation results and card snippets.",
+    help="Write evaluation results and card snippets for the Hugging Face Hub.",
 )
-@click.option(
-    "--to",
-    type=click.Path(path_type=Path),
-    help="Folder that --export writes, a folder for each model.",
-)
-@click.option(
+@option("--to", type=PATH, metavar="DIR", help="Folder for --export; it gets a folder per model.")
+@option(
     "--dataset",
     "datasets",
     multiple=True,
     metavar="CORPUS=ORG/NAME",
-    help="A corpus' dataset on the Hub, for --export.",
+    help="Dataset of a corpus on the Hub, for --export (repeatable).",
 )
-@click.option("--json", "as_json", is_flag=True, help="What is there, or the findings, as JSON.")
+@format_option("text", "json")
 def records(
     paths: tuple[Path, ...],
     check: bool,
     renew: bool,
-    form: str | None,
+    target: str | None,
     to: Path | None,
     datasets: tuple[str, ...],
-    as_json: bool,
+    form: str,
 ) -> None:
-    """List what files of records hold, check them, renew their intervals, or export their scores."""
-    if (form is None) != (to is None) or (datasets and not form):
+    """List, check, renew or export files of records.
+
+    \b
+    Examples:
+      probe records results/
+      probe records results/ --check
+      probe records results/ --export hf --to cards/
+    """
+    if (target is None) != (to is None) or (datasets and not target):
         raise UsageError("records: --export needs --to, --to and --dataset need --export.")
-    if check + renew + (form is not None) > 1:
+    if check + renew + (target is not None) > 1:
         raise UsageError("records: --check, --renew and --export are three commands.")
-    if form and to:
+    if target and to:
         require_writable(to)
         _export(paths, to, datasets)
     elif check:
-        _check(paths, as_json)
+        _check(paths, form)
     elif renew:
         from probe.record_check import renew_intervals
 
         n_records, n_changed = renew_intervals(paths)
         click.echo(f"{n_records} records, {n_changed} intervals renewed", err=True)
     else:
-        _list(paths, as_json)
+        _list(paths, form)
 
 
-def _list(paths: tuple[Path, ...], as_json: bool) -> None:
+def _list(paths: tuple[Path, ...], form: str) -> None:
     from probe.record_check import contents
 
     files = contents(paths)
-    if as_json:
-        click.echo(json.dumps(files, indent=2))
+    if form == "json":
+        print_json(files)
         return
-    lines = [[plain(str(value)) for value in file.values()] for file in files]
-    print_table(list(files[0]), lines)
+    print_table(list(files[0]), [[str(value) for value in file.values()] for file in files])
     tasks, models = ({file[name] for file in files} for name in ("task", "model"))
     total = sum(file["records"] for file in files)
     click.echo(
@@ -342,13 +358,13 @@ def _list(paths: tuple[Path, ...], as_json: bool) -> None:
     )
 
 
-def _check(paths: tuple[Path, ...], as_json: bool) -> None:
+def _check(paths: tuple[Path, ...], form: str) -> None:
     from probe.record_check import check_records
 
     n_lines, findings = check_records(paths)
-    if as_json:
-        click.echo(json.dumps([vars(finding) for finding in findings], indent=2))
-    for finding in [] if as_json else findings:
+    if form == "json":
+        print_json([vars(finding) for finding in findings])
+    for finding in [] if form == "json" else findings:
         click.echo(plain(str(finding)).replace("\n", "\\n"))
     click.echo(f"{n_lines} records, {len(findings)} findings", err=True)
     if findings:
@@ -358,10 +374,12 @@ def _check(paths: tuple[Path, ...], as_json: bool) -> None:
 def _export(paths: tuple[Path, ...], to: Path, datasets: tuple[str, ...]) -> None:
     from probe.reporting.tables.model_card import REPOSITORY, write_cards
 
-    if odd := [text for text in datasets if not re.fullmatch(f".+={REPOSITORY}", text)]:
-        raise UsageError(
-            f"--dataset {odd[0]!r}: expected CORPUS=ORG/NAME, a manifest's name and its dataset on the Hub."
-        )
+    for text in datasets:
+        if not re.fullmatch(f".+={REPOSITORY}", text):
+            raise UsageError(
+                f"--dataset {text!r}: expected CORPUS=ORG/NAME, a manifest's name and its dataset "
+                "on the Hub."
+            )
     written, left_out = write_cards(
         _read(*paths), to, dict(text.rsplit("=", 1) for text in datasets)
     )
@@ -369,26 +387,33 @@ def _export(paths: tuple[Path, ...], to: Path, datasets: tuple[str, ...]) -> Non
         click.echo(plain(str(line)), err=True)
 
 
-@click.command()
-@options("records")
-@click.option(
+@command()
+@records_option
+@option(
     "--to",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default=Path("report.html"),
     show_default=True,
-    help="The page.",
+    metavar="FILE",
+    help="Page to write.",
 )
-@click.option(
+@option(
     "--outcomes/--no-outcomes",
     default=True,
     help="Show the worst utterances, with keys, speakers and transcripts.",
 )
-@click.option(
-    "--title", default="layerprobe report", show_default=True, metavar="TEXT", help="Of the page."
+@option(
+    "--title", default="layerprobe report", show_default=True, metavar="TEXT", help="Page title."
 )
 def report(results: tuple[Path, ...], to: Path, outcomes: bool, title: str) -> None:
-    """Write one HTML page with everything: the answer in words, tables, layer curves, errors, how
-    to repeat it.
+    """Write one HTML page with all results of the records.
+
+    The page holds a summary in words, tables, layer curves, the worst utterances and the commands
+    that repeat everything. It opens without a network.
+
+    \b
+    Example:
+      probe report --from results/ --to report.html
     """
     require_writable(to.parent)
     from probe.reporting.report.page import write_report
@@ -401,5 +426,6 @@ def _read(*paths: Path) -> "pd.DataFrame":
     from probe.records import read_records
 
     records = read_records(*paths)
-    gc.freeze()  # or else the first collection walks all these objects, for a second or more, to find that they are in use
+    # Otherwise the first collection walks all these objects for a second or more, in vain.
+    gc.freeze()
     return records

@@ -1,1 +1,1 @@
-"""`probe doctor`: what this machine, this model and this corpus are like, and what to do about it."""
+"""`probe doctor`: examine this machine, a model and a corpus, and say how to fix what is wrong."""

@@ -4,7 +4,7 @@ behind, shard after shard.
 
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,43 +13,39 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from probe.brief import brief
+from probe.brief import brief, human_bytes
 from probe.data import audio
 from probe.data.conditions.condition import Condition, Disturbance, open_condition, parse_condition
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, load_corpus
-from probe.data.guarded_decoding import TIMEOUT_S, Decoder
+from probe.data.guarded_decoding import Decoder
 from probe.environment import allowed_cores, code_version, package_versions
 from probe.errors import ProbeError, UsageError, listed
 from probe.extraction.certificate_cache import keep_certificate, kept_certificate
-from probe.extraction.forward import FEWEST_ROWS, Wanted, encoded
+from probe.extraction.forward import FEWEST_ROWS, encoded
 from probe.extraction.gather import Shards, Tally, write_job
-from probe.extraction.plan import SHARD_BYTES, VALUE_BYTES, Plan, human_bytes, make_plan
+from probe.extraction.plan import Plan, make_plan
 from probe.extraction.read_ahead import decoded
+from probe.extraction.settings import SHARDS_BYTES, Content, Decoding, Running, Storing
 from probe.extraction.threads import computing_on, may_decide_bits
 from probe.extraction.write_behind import Writer
 from probe.files import read_json, require_writable
 from probe.model_names import RANDOM, ModelName, own_name
-from probe.models.catalogue import CHUNK_S, CONTEXT_S, open_model
+from probe.models.catalogue import open_model
 from probe.models.check import check_model
-from probe.models.encoder import Encoder, device_name
+from probe.models.encoder import Encoder, ModelInfo, device_name
 from probe.models.plugins.adapter import Plugin
 from probe.store.feature_store import Failure, FeatureStore
 from probe.store.layer_names import choose_layers
 from probe.store.stores import create_store, discard_store, store_path
-from probe.store.views import parse_view
 
 log = logging.getLogger("probe")
 
-# What shards take: one is gathered, one waits, and one is written, with copies of its layers.
-SHARDS_BYTES = 4 * SHARD_BYTES
-LEAST_BYTES = SHARDS_BYTES + 500_000_000
-USUAL_BYTES = 4_000_000_000
 AHEAD_BYTES = 256_000_000
 MOST_DECODERS = 16
-COMPRESSIONS = ("none", "gzip")
 # What a frame hears in most families; a recipe names it where it is another.
 USUAL_FIELD_MS = 25
+STORING, RUNNING, DECODING = Storing(), Running(), Decoding()
 PROGRESS = "{desc}: {percentage:3.0f} %|{bar}| {n:.0f} of {total:.0f} s, {speed:.1f} x real time, {remaining} left{postfix}"
 
 
@@ -113,178 +109,118 @@ def extract(
     corpus: str | Path | Corpus,
     to: str | Path,
     *,
-    layers: str | None = None,
-    view: str = "frames",
     condition: str | Condition | Disturbance = CLEAN,
-    condition_seed: int = 0,
-    dtype: str = "float16",
-    compression: str = "none",
-    device: str | None = None,
-    limit: int | None = None,
-    splits: Collection[str] | None = None,
+    storing: Storing = STORING,
+    running: Running = RUNNING,
+    decoding: Decoding = DECODING,
     dry_run: bool = False,
-    requested: str | ModelName | None = None,
-    ctc: bool = False,
-    check: bool = True,
-    sha256: str | None = None,
-    audio_root: str | Path | None = None,
-    isolate_decode: bool = False,
-    decode_timeout_s: float = TIMEOUT_S,
-    workers: int | None = None,
-    threads: int | None = None,
-    memory_bytes: int = USUAL_BYTES,
-    implementation: str = "packed",
-    precision: str = "fp32",
-    chunk_s: float = CHUNK_S,
-    context_s: float = CONTEXT_S,
 ) -> Extraction:
-    """Writes what is missing of a corpus' features into the store of this model, view and recipe
-    beneath ``to``.
+    """Write the missing features of a corpus into the store of this model, view and recipe below
+    ``to``.
 
     Args:
-        model: SPEC or NAME=SPEC (see `probe.model_names`), an encoder that is open, or an object
-            that is a plug-in.
-        corpus: a manifest, ``librispeech:ROOT#subsets``, or a corpus that is loaded.
+        model: SPEC or NAME=SPEC (see `probe.model_names`), an open encoder, or a plug-in object.
+        corpus: a manifest, ``librispeech:ROOT#subsets``, or a loaded corpus.
         to: the folder of all stores.
-        layers: such as ``conv,0-12,final``; all but ``conv`` where None.
-        view: ``frames``, ``frames:k``, ``segments:n``, ``mean`` or ``meanstd``
-            (`probe.store.views`).
-        condition: what is done to the audio: a text (``docs/conditions.md``), or one that is
-            parsed, or opened at the model's rate.
-        condition_seed: of its random draws, where it is a text.
-        dtype: ``float16`` (float32 for a layer that it would bend), ``float32``, ``int8`` (with a
-            scale per row: an error of at most a 254th of the row's largest value).
-        compression: ``none``, or ``gzip`` with shuffling: smaller and slower.
-        limit: at most so many utterances of each split.
-        splits: whose rows are extracted; all where None.
-        dry_run: only the plan.
-        requested: how an open encoder was named, as SPEC or NAME=SPEC; as it was opened where None.
-        ctc: also runs the checkpoint's own CTC head and keeps its greedy transcript of every
-            utterance.
-        check: runs the short form of `probe.models.check` before the first utterance, unless these
-            weights passed it here before.
-        sha256: what the weights must have; only together with a name.
-        audio_root: the folder that all audio must lie in, with symbolic links resolved.
-        isolate_decode: decodes in a child process, so that a crash of the decoder costs one
-            utterance.
-        decode_timeout_s: for decoding one file; an utterance that takes longer has failed.
-        workers: threads that decode (with ``isolate_decode``, processes); where None, one, and more
-            while the model waits for them.
-        threads: that a model on the CPU computes with; the fastest where None (see
-            `probe.extraction.threads`).
-        memory_bytes: for audio, frames and shards together, beyond what libraries and the model
-            take.
-        implementation, precision, chunk_s, context_s: see `probe.models.catalogue.open_model`; only
-            together with a name.
+        condition: what is done to the audio: a text (``docs/conditions.md``), a parsed condition
+            (which has a seed), or one that is open at the model's rate.
+        storing: what is stored, of which utterances, in which form.
+        running: how the model runs.
+        decoding: how audio files are read.
+        dry_run: only make the plan.
 
     Returns:
         What was done; its ``failures`` name the utterances that could not be used.
 
     Raises:
-        ProbeError: the corpus, the condition, the model or the disk will not do, the model fails
+        ProbeError: the corpus, the condition, the model or the disk cannot be used, the model fails
             its check or has no CTC head, or another run writes into the store.
     """
-    parse_view(view)
-    if dtype not in VALUE_BYTES or compression not in COMPRESSIONS:
-        raise UsageError(
-            f"dtype {dtype!r}, compression {compression!r}: expected one of {', '.join(VALUE_BYTES)}, and of {', '.join(COMPRESSIONS)}."
-        )
     if isinstance(condition, str):
-        condition = parse_condition(condition, seed=condition_seed)
-    whole = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, audio_root)
-    corpus = whole.limited(limit).of_splits(splits)
-    if splits is not None and not corpus.utterances:
+        condition = parse_condition(condition)
+    whole = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, decoding.audio_root)
+    corpus = whole.limited(storing.limit).of_splits(storing.splits)
+    if storing.splits is not None and not corpus.utterances:
         raise UsageError(
-            f"{corpus.name}: no rows of split {' or '.join(sorted(splits))}; nothing to extract."
+            f"{corpus.name}: no rows of split {' or '.join(sorted(storing.splits))}; nothing to extract."
         )
-    audio_folder = None if audio_root is None else Path(audio_root)
+    audio_folder = None if decoding.audio_root is None else Path(decoding.audio_root)
     root = Path(to)
-    if not dry_run and not any(
-        root.glob("*/*/recipe.json")
-    ):  # what is complete already may lie where nothing can be written
+    # A complete store may lie in a folder that cannot be written.
+    if not dry_run and not any(root.glob("*/*/recipe.json")):
         require_writable(root)
-    encoder = model
-    if not isinstance(encoder, Encoder):
-        encoder = open_model(encoder, device, sha256, implementation, precision, chunk_s, context_s)
+    encoder = model if isinstance(model, Encoder) else open_encoder(model, running)
     info = encoder.info
-    given = requested or (model if isinstance(model, str | ModelName) else None)
-    opened_as = info.spec or info.id
-    asked = ModelName.parse(given) if given else ModelName(own_name(opened_as), opened_as)
-    for note in encoder.info.notes:
-        log.info("%s: %s", asked.name, note)
-    if memory_bytes < LEAST_BYTES:
-        raise UsageError(
-            f"--memory {human_bytes(memory_bytes)}: expected at least {human_bytes(LEAST_BYTES)}; shards take most of it."
-        )
-    names = choose_layers(layers, list(info.every_layer), info.aliases, info.id, list(info.layers))
-    if ctc and not encoder.info.ctc:
-        if encoder.info.id.startswith(RANDOM):
-            raise ProbeError(
-                f"{asked.name}: random weights have no CTC head. Leave --ctc out, or name a fine-tuned checkpoint."
-            )
-        why = next(
-            (note for note in encoder.info.notes if "CTC head" in note), "its class has none"
-        )
-        raise ProbeError(
-            f"{asked.name}: no CTC head can be run ({why}). Leave --ctc out, or name a fine-tuned checkpoint, such as those of "
-            "`probe models` with CTC under what they were trained on."
-        )
+    spec = info.spec or info.id
+    name = info.requested or ModelName(own_name(spec), spec)
+    for note in info.notes:
+        log.info("%s: %s", name.name, note)
+    layers = choose_layers(
+        storing.layers, list(info.every_layer), info.aliases, info.id, list(info.layers)
+    )
+    if storing.ctc and not info.ctc:
+        raise _without_ctc_head(name.name, info)
     disturbance = condition if isinstance(condition, Disturbance) else None
     if isinstance(condition, Condition):
-        disturbance = open_condition(condition, encoder.info.rate_hz, whole, audio_folder)
-    if disturbance is not None and disturbance.rate_hz != encoder.info.rate_hz:
+        disturbance = open_condition(condition, info.rate_hz, whole, audio_folder)
+    if disturbance is not None and disturbance.rate_hz != info.rate_hz:
         raise UsageError(
-            f"{asked.name}: wants {encoder.info.rate_hz} Hz; the condition was opened at {disturbance.rate_hz} Hz."
+            f"{name.name}: wants {info.rate_hz} Hz; the condition was opened at {disturbance.rate_hz} Hz."
         )
-    recipe = recipe_of(encoder, names, view, ctc, dtype, compression, disturbance)
-    n_decoders = workers or min(MOST_DECODERS, allowed_cores())
-    decoders = [Decoder(audio_folder, isolate_decode, decode_timeout_s) for _ in range(n_decoders)]
-    path = store_path(root, recipe, asked.name if asked.is_alias else None)
+    recipe = recipe_of(encoder, layers, storing, disturbance)
+    n_decoders = decoding.workers or min(MOST_DECODERS, allowed_cores())
+    decoders = [
+        Decoder(audio_folder, decoding.isolate, decoding.timeout_s) for _ in range(n_decoders)
+    ]
+    path = store_path(root, recipe, name.name if name.is_alias else None)
     begun = FeatureStore(path) if (path / "recipe.json").exists() else None
+    job = _Job(corpus, encoder, storing.content(layers), root, decoders, disturbance)
     refusal = None if dry_run else _refusal(path)
     if dry_run or refusal:
-        with decoders[0] as decoder:
-            stretch = disturbance.condition.stretch if disturbance else 1.0
-            plan = make_plan(
-                corpus, encoder, names, view, dtype, begun, root, decoder.header_duration_s, stretch
-            )
+        with decoders[0]:
+            plan = job.plan(begun)
         if refusal and plan.todo:
             raise refusal
         if refusal:
             log.info("%s: %s", path, plan.describe())
         return Extraction(path, plan, plan.failed if refusal else [], 0, 0.0)
+    begun_threads = begun.environment["threads"] if begun else None
     with ExitStack() as stack:
-        stack.enter_context(
-            computing_on(encoder, threads, begun.environment["threads"] if begun else None)
-        )
-        certificate = (
-            _certified(path.parent, encoder, recipe, isinstance(model, str | ModelName))
-            if check
-            else None
-        )
-        store = create_store(root, asked, recipe, environment_of(encoder))
+        stack.enter_context(computing_on(encoder, running.threads, begun_threads))
+        certificate = None
+        if running.check:
+            named = isinstance(model, str | ModelName)
+            certificate = _certified(path.parent, encoder, recipe, named)
+        store = create_store(root, name, recipe, environment_of(encoder))
         if certificate is not None and store.certificate != certificate:
             store.write_certificate(certificate)
         for decoder in decoders:
             stack.enter_context(decoder)
-        rest_bytes = memory_bytes - SHARDS_BYTES
-        row_bytes = 4 * sum(info.every_layer[name] for name in names)
-        encoder.rows = min(
-            encoder.rows, max(FEWEST_ROWS, rest_bytes // 4 // row_bytes)
-        )  # twice a batch's frames of all layers
-        ahead_bytes = min(AHEAD_BYTES, rest_bytes // 2)
-        return _run(
-            store,
-            corpus,
-            encoder,
-            names,
-            view,
-            root,
-            decoders,
-            workers or 1,
-            ahead_bytes,
-            disturbance,
+        rest_bytes = running.memory_bytes - SHARDS_BYTES
+        row_bytes = 4 * sum(info.every_layer[layer] for layer in layers)
+        # Twice the frames of all layers of a batch.
+        encoder.rows = min(encoder.rows, max(FEWEST_ROWS, rest_bytes // 4 // row_bytes))
+        return job.write(store, decoding.workers or 1, min(AHEAD_BYTES, rest_bytes // 2))
+
+
+def open_encoder(model: str | ModelName | Plugin, running: Running) -> Encoder:
+    """The encoder that a name or a plug-in object stands for, in the form that ``running`` asks
+    for.
+    """
+    form = (running.implementation, running.precision, running.chunk_s, running.context_s)
+    return open_model(model, running.device, running.sha256, *form)
+
+
+def _without_ctc_head(name: str, info: ModelInfo) -> ProbeError:
+    if info.id.startswith(RANDOM):
+        return ProbeError(
+            f"{name}: random weights have no CTC head. Leave --ctc out, or name a fine-tuned checkpoint."
         )
+    why = next((note for note in info.notes if "CTC head" in note), "its class has none")
+    return ProbeError(
+        f"{name}: no CTC head can be run ({why}). Leave --ctc out, or name a fine-tuned checkpoint, "
+        "such as those of `probe models` with CTC under what they were trained on."
+    )
 
 
 def _refusal(folder: Path) -> ProbeError | None:
@@ -299,10 +235,7 @@ def _refusal(folder: Path) -> ProbeError | None:
 def recipe_of(
     encoder: Encoder,
     layers: Sequence[str],
-    view: str,
-    ctc: bool = False,
-    dtype: str = "float16",
-    compression: str = "none",
+    storing: Storing = STORING,
     disturbance: Disturbance | None = None,
 ) -> dict[str, Any]:
     """Everything that decides a stored value, as it is hashed."""
@@ -325,17 +258,18 @@ def recipe_of(
     recipe = {
         "model": model,
         "layers": [[name, info.every_layer[name]] for name in layers],
-        "view": view,
+        "view": storing.stored_view,
         "condition": disturbance.condition.name if disturbance else CLEAN,
         "audio": dict(audio.SETTINGS),
         "implementation": encoder.implementation,
         "precision": encoder.precision,
-        "dtype": dtype,
+        "dtype": storing.dtype,
         "chunking": asdict(encoder.chunking) if encoder.chunking else None,
     }
     recipe |= {"disturbance": disturbance.recipe} if disturbance else {}
-    recipe |= {"ctc": dict(info.ctc)} if ctc else {}
-    return recipe | ({"compression": compression} if compression != "none" else {})
+    recipe |= {"ctc": dict(info.ctc)} if storing.ctc else {}
+    recipe |= {"compression": storing.compression} if storing.compression != "none" else {}
+    return recipe
 
 
 def _certified(
@@ -396,77 +330,84 @@ def environment_of(encoder: Encoder) -> dict[str, Any]:
     }
 
 
-def _run(
-    store: FeatureStore,
-    corpus: Corpus,
-    encoder: Encoder,
-    layers: Sequence[str],
-    view: str,
-    root: Path,
-    decoders: Sequence[Decoder],
-    at_first: int,
-    ahead_bytes: int,
-    disturbance: Disturbance | None,
-) -> Extraction:
-    with store.writing():
-        store.refresh()
-        stretch = disturbance.condition.stretch if disturbance else 1.0
-        plan = make_plan(
-            corpus,
-            encoder,
-            layers,
-            view,
-            store.recipe["dtype"],
-            store,
-            root,
-            decoders[0].header_duration_s,
-            stretch,
+@dataclass(frozen=True)
+class _Job:
+    """The utterances of a corpus for one store."""
+
+    corpus: Corpus
+    encoder: Encoder
+    content: Content
+    root: Path
+    decoders: Sequence[Decoder]
+    disturbance: Disturbance | None
+
+    def plan(self, store: FeatureStore | None) -> Plan:
+        """What is missing in the store."""
+        stretch = self.disturbance.condition.stretch if self.disturbance else 1.0
+        header_duration_s = self.decoders[0].header_duration_s
+        return make_plan(
+            self.corpus, self.encoder, self.content, store, self.root, header_duration_s, stretch
         )
-        if plan.n_bytes > plan.free_bytes:
-            if not store.jobs:
-                discard_store(store.path)
-            fitting = plan.describe_choices(plan.free_bytes)
-            raise ProbeError(
-                f"{store.path}: about {human_bytes(plan.n_bytes)} to write, {human_bytes(plan.free_bytes)} free. "
-                f"{'What would fit: ' + listed(fitting, 4) if fitting else 'No view of it would fit; name another disk'}."
+
+    def write(self, store: FeatureStore, first_decoders: int, ahead_bytes: int) -> Extraction:
+        """Extract what is missing into the store."""
+        encoder, content = self.encoder, self.content
+        with store.writing():
+            store.refresh()
+            plan = self.plan(store)
+            _require_space(store, plan)
+            _warn_of_other_environment(store, encoder)
+            log.info("%s: %s", store.path, plan.describe())
+            started = time.monotonic()
+            jobs = plan.pending + (store.add_plan(plan.fresh) if plan.fresh else [])
+            utterances = {item.key: item for item in plan.todo}
+            ordered = [utterances[key] for job in jobs for key in job.keys]
+            bar = Bar(
+                total=plan.audio_s,
+                desc=encoder.info.id,
+                bar_format=PROGRESS,
+                disable=None if plan.todo else True,
             )
-        _warn_of_other_environment(store, encoder)
-        log.info("%s: %s", store.path, plan.describe())
-        started = time.monotonic()
-        jobs = plan.pending + (store.add_plan(plan.fresh) if plan.fresh else [])
-        utterances = {item.key: item for item in plan.todo}
-        ordered = [utterances[key] for job in jobs for key in job.keys]
-        bar = Bar(
-            total=plan.audio_s,
-            desc=encoder.info.id,
-            bar_format=PROGRESS,
-            disable=None if plan.todo else True,
-        )
-        tally = Tally(bar, encoder.info.rate_hz)
-        wanted = Wanted(layers, view, store.recipe["dtype"], "ctc" in store.recipe)
-        # Closed here: a generator that waits for the garbage collector may be ended by any thread,
-        # and waits for its own.
-        with (
-            bar,
-            Writer() as write,
-            closing(
-                decoded(ordered, encoder.info.rate_hz, decoders, at_first, ahead_bytes, disturbance)
-            ) as audio_of,
-            closing(encoded(audio_of, encoder, wanted)) as pieces,
-        ):
-            shards = Shards(store, write, corpus.columns, layers, environment_of(encoder))
-            for job in jobs:
-                write_job(shards, job, pieces, tally)
-            next(pieces, None)  # to its end
-            bar.update(
-                max(0.0, bar.total - bar.n)
-            )  # files that failed are not always as long as was thought
-        tally.report(store.path)
-        extracted = len(plan.todo) - len(tally.failures)
-        seconds = time.monotonic() - started
-        return Extraction(
-            store.path, plan, plan.failed + tally.failures, extracted, seconds, tally.resampled
-        )
+            tally = Tally(bar, encoder.info.rate_hz)
+            rate_hz = encoder.info.rate_hz
+            audio_of = decoded(
+                ordered, rate_hz, self.decoders, first_decoders, ahead_bytes, self.disturbance
+            )
+            # The generators are closed here: the garbage collector may end one in any thread, and
+            # it waits for its own threads.
+            with (
+                bar,
+                Writer() as write,
+                closing(audio_of),
+                closing(encoded(audio_of, encoder, content)) as pieces,
+            ):
+                environment = environment_of(encoder)
+                shards = Shards(store, write, self.corpus.columns, content.layers, environment)
+                for job in jobs:
+                    write_job(shards, job, pieces, tally)
+                next(pieces, None)  # to its end
+                # Files that failed are not always as long as planned.
+                bar.update(max(0.0, bar.total - bar.n))
+            tally.report(store.path)
+            extracted = len(plan.todo) - len(tally.failures)
+            seconds = time.monotonic() - started
+            failures = plan.failed + tally.failures
+            return Extraction(store.path, plan, failures, extracted, seconds, tally.resampled)
+
+
+def _require_space(store: FeatureStore, plan: Plan) -> None:
+    if plan.n_bytes <= plan.free_bytes:
+        return
+    if not store.jobs:
+        discard_store(store.path)
+    fitting = plan.describe_choices(plan.free_bytes)
+    advice = "No view of it would fit; name another disk"
+    if fitting:
+        advice = f"What would fit: {listed(fitting, 4)}"
+    raise ProbeError(
+        f"{store.path}: about {human_bytes(plan.n_bytes)} to write, "
+        f"{human_bytes(plan.free_bytes)} free. {advice}."
+    )
 
 
 def _warn_of_other_environment(store: FeatureStore, encoder: Encoder) -> None:

@@ -13,6 +13,7 @@ from probe.data.audio import Audio
 from probe.data.corpus import Utterance
 from probe.errors import UtteranceError
 from probe.extraction.pooling import Pooling, as_stored
+from probe.extraction.settings import Content
 from probe.models.encoder import CTC, Encoder, frames_of, greedy_text, out_of_memory, pieces_of
 from probe.store.feature_store import Failure
 
@@ -20,16 +21,6 @@ log = logging.getLogger("probe")
 
 FEWEST_ROWS = 256
 NO_ROOM = "does not fit into the device's memory; --chunk-s takes less, or another --device"
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is kept of each utterance; ``ctc``: also what the model's CTC head reads."""
-
-    layers: Sequence[str]
-    view: str
-    dtype: str
-    ctc: bool
 
 
 @dataclass(frozen=True)
@@ -53,7 +44,7 @@ class Piece:
 
 
 def encoded(
-    audio_of: Iterable[tuple[Utterance, Audio | Failure]], encoder: Encoder, wanted: Wanted
+    audio_of: Iterable[tuple[Utterance, Audio | Failure]], encoder: Encoder, content: Content
 ) -> Generator[Piece | Failure]:
     """The pieces of each utterance, or its failure, which may come after some of its pieces.
 
@@ -66,9 +57,9 @@ def encoded(
         batch.append((utterance, _long_enough(utterance, found, encoder)))
         n_rows += encoder.n_frames(len(found.samples)) if isinstance(found, Audio) else 0
         if n_rows >= encoder.rows:
-            yield from _of_batch(batch, encoder, wanted)
+            yield from _of_batch(batch, encoder, content)
             batch, n_rows = [], 0
-    yield from _of_batch(batch, encoder, wanted)
+    yield from _of_batch(batch, encoder, content)
 
 
 def _long_enough(utterance: Utterance, found: Audio | Failure, encoder: Encoder) -> Audio | Failure:
@@ -90,17 +81,17 @@ def failure_of(utterance: Utterance, sound: Audio, reason: str, again: bool = Fa
 
 
 def _of_batch(
-    batch: Sequence[tuple[Utterance, Audio | Failure]], encoder: Encoder, wanted: Wanted
+    batch: Sequence[tuple[Utterance, Audio | Failure]], encoder: Encoder, content: Content
 ) -> Iterator[Piece | Failure]:
     sounds = [sound for _, sound in batch if isinstance(sound, Audio)]
     waves = [torch.from_numpy(sound.samples).to(encoder.device) for sound in sounds]
-    layers = [*wanted.layers, CTC] if wanted.ctc else wanted.layers
+    layers = [*content.layers, CTC] if content.ctc else content.layers
     stretches = _stretches(encoder, waves, layers)
     for utterance, sound in batch:
         if isinstance(sound, Failure):
             yield sound
         else:
-            yield from _of_utterance(utterance, sound, next(stretches), encoder, wanted)
+            yield from _of_utterance(utterance, sound, next(stretches), encoder, content)
     next(stretches, None)  # to its end
 
 
@@ -109,11 +100,11 @@ def _of_utterance(
     sound: Audio,
     frames: Iterator[list[Tensor] | str],
     encoder: Encoder,
-    wanted: Wanted,
+    content: Content,
 ) -> Iterator[Piece | Failure]:
     """Pools an utterance's frames as they come."""
-    n_frames = [frames_of(encoder, layer, len(sound.samples)) for layer in wanted.layers]
-    pools = [Pooling(wanted.view, count) for count in n_frames]
+    n_frames = [frames_of(encoder, layer, len(sound.samples)) for layer in content.layers]
+    pools = [Pooling(content.view, count) for count in n_frames]
     best: list[int] = []
     failed, again = "", False
     seen = 0
@@ -123,13 +114,13 @@ def _of_utterance(
         if failed or isinstance(of_layers, str):
             continue
         seen += len(of_layers[0])
-        if wanted.ctc:
+        if content.ctc:
             best += of_layers.pop().argmax(-1).tolist()
         # A sum is not finite where a value is not, and where many are huge.
         if not torch.stack([item.sum() for item in of_layers]).isfinite().all():
             bad = [
                 layer
-                for layer, item in zip(wanted.layers, of_layers, strict=False)
+                for layer, item in zip(content.layers, of_layers, strict=False)
                 if not item.isfinite().all()
             ]
             if bad:
@@ -139,8 +130,8 @@ def _of_utterance(
         rows = [item for item in pooled if item is not None]
         last = seen == n_frames[0]
         if rows:
-            text = greedy_text(best, encoder.info.ctc["writes"]) if wanted.ctc and last else ""
-            stored = as_stored(rows, wanted.dtype, whole=len(of_layers[0]) == n_frames[0])
+            text = greedy_text(best, encoder.info.ctc["writes"]) if content.ctc and last else ""
+            stored = as_stored(rows, content.dtype, whole=len(of_layers[0]) == n_frames[0])
             yield Piece(utterance, sound, n_frames, stored, last, text)
     if failed:
         yield failure_of(utterance, sound, failed, again)

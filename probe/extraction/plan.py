@@ -10,15 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from probe.brief import brief, counted
+from probe.brief import brief, counted, human_bytes
 from probe.data.audio import header_duration_s
 from probe.data.corpus import Corpus, Utterance
+from probe.extraction.settings import SHARD_BYTES, VALUE_BYTES, Content
 from probe.files import free_bytes
 from probe.models.encoder import Encoder, frames_of
 from probe.store.feature_store import Failure, FeatureStore, Job
 from probe.store.views import VIEWS, n_rows, row_width
 
-SHARD_BYTES = 256_000_000
 # Pooled views are small; this bounds what an interruption loses, in seconds of audio that the model
 # computes.
 SHARD_AUDIO_S = 600.0
@@ -27,7 +27,6 @@ UNKNOWN_DURATION_S = 10.0
 # environment and structure.
 INDEX_BYTES = 430
 SHARD_HEAD_BYTES = 16_000
-VALUE_BYTES = {"float16": 2, "float32": 4, "int8": 1}
 
 
 @dataclass(frozen=True)
@@ -90,9 +89,7 @@ class Plan:
 def make_plan(
     corpus: Corpus,
     encoder: Encoder,
-    layers: Sequence[str],
-    view: str,
-    dtype: str,
+    content: Content,
     store: FeatureStore | None,
     root: Path,
     header_duration_s: Callable[[Path], float | None] = header_duration_s,
@@ -104,6 +101,7 @@ def make_plan(
         header_duration_s: asks a file's header how long it is.
         stretch: how many times as long a condition makes the audio.
     """
+    layers, view, dtype = content.layers, content.view, content.dtype
     todo: list[Utterance] = []
     failed: list[Failure] = []
     present = 0
@@ -262,11 +260,3 @@ def _pack(
     if current:
         jobs.append((tuple(current), 1))
     return jobs
-
-
-def human_bytes(n_bytes: float) -> str:
-    """``n_bytes`` in the unit that suits it: 512 B, 3.1 MB, 2.40 GB."""
-    for unit, size, digits in (("GB", 1e9, 2), ("MB", 1e6, 1), ("kB", 1e3, 0)):
-        if n_bytes >= size:
-            return f"{n_bytes / size:.{digits}f} {unit}"
-    return f"{n_bytes:.0f} B"

@@ -110,7 +110,7 @@ def open_model(
         encoder = _in_form(
             _with_weights(asked.spec, place, sha256), implementation, precision, chunking
         )
-    encoder.info = replace(encoder.info, spec=asked.resolved)
+    encoder.info = replace(encoder.info, spec=asked.resolved, requested=asked)
     return encoder
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from probe.brief import brief, counted
 from probe.environment import processor
 from probe.errors import ProbeError, UsageError
+from probe.model_names import ModelName
 
 # Asked for among the layers: the scores of the checkpoint's own CTC head, (frame, symbol).
 CTC = "ctc"
@@ -77,6 +78,7 @@ class ModelInfo:
         notes: what a user should know about the loading, one sentence each.
         spec: what opens it again (`probe.model_names.ModelName.resolved`); empty where that is not
             known.
+        requested: the name that the user opened it by; None where that is not known.
     """
 
     id: str
@@ -99,6 +101,7 @@ class ModelInfo:
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     spec: str = ""
+    requested: ModelName | None = None
 
     def __repr__(self) -> str:
         layers = counted(len(self.layers), "layer")

@@ -1,413 +1,339 @@
-"""The rows of the robustness tables: what each model and layer loses where the test audio is
-disturbed, or the domain is another.
+"""What scores lose under other conditions and across domains, and what other models regain.
 
 A score under a condition is compared with the same layer's score on clean audio, on the same
-utterances and of the same training (``train_condition``); the layer is the one chosen on the dev
-data of that training, as in every table. Measures and their intervals are those of
-`probe.measures.degradation`; whatever is undefined has no value, and where it matters a note says
-why.
+utterances and of the same training; the layer is the one chosen on the dev data of that training,
+as in every table. The measures and their intervals are those of `probe.measures.degradation`. A
+measure that is undefined has no value, and where it matters a note says why.
 
-Records of several samplings (seeds of training, or of the condition) may come together: the first
-that all models and conditions have is what is shown, all of them give the variance (WERV).
-
-Values are fractions; a missing value is NaN.
+Records of several samplings (seeds of training, or of the condition) may come together: values are
+those of the first sampling that all models and conditions have; all samplings give the variance
+(WERV). Values are fractions; a missing value is NaN.
 """
 
-import math
-import re
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from probe.errors import ProbeError
+from probe.data.conditions.severity import by_severity, families
+from probe.errors import ProbeError, listed
 from probe.measures import degradation as measures
 from probe.measures.bootstrap import CONFIDENCE, Estimate, SampledScore, sample_score
+from probe.measures.groups import Groups, compare_blocks, compare_groups
+from probe.measures.metrics import ACCURACY, METRICS, metric_of
 from probe.measures.uncertainty import interval
-from probe.records import CHOICE, NO_LAYER, WEIGHTED, chosen_layers, left_out
-from probe.reporting.comparable_files import CELL, Rules, comparable, named
+from probe.records import ACROSS_CONDITIONS, BUDGET, NO_LAYER, WEIGHTED
+from probe.reporting.filters import first_sampling
+from probe.reporting.scores import Scores
 
-CLEAN = "clean"
-MEAN, WORST = "(mean)", "(worst)"
-DOMAIN_TASKS = (
-    "domain-id",
-    "condition-id",
-)  # how much of the domain, or the condition, a layer still tells
-COSTS = "min_dcf"  # what the names of detection costs begin with
-QUESTION = ["task", "corpus", "train_condition", "metric", "head"]
-# Conditions stand in one row only if these are equal, for they are compared utterance by utterance.
-EQUAL_ACROSS_CONDITIONS: Rules = [
-    (
-        ["task", "corpus", "train_condition"],
-        ["task_version", "task_sha256", "manifest_sha256", "seed"],
-    ),
-    (["model", "task", "corpus", "train_condition"], ["revision"]),
-]
-NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?|(?<=[a-z_])\d+(?:\.\d+)?", re.IGNORECASE)
-# Setting, as a name has it -> the value that leaves the audio as it is. Of factors the distance
-# from it is that of logarithms.
-NEUTRAL = {
-    "pitch:": 0,
-    "gain:": 0,
-    "bass:": 0,
-    "treble:": 0,
-    "speed:": 1,
-    "tempo:": 1,
-    "gain:factor=": 1,
-}
-# The score of trials that tell nothing, or of a transcript of nothing.
-CHANCE = {"eer": 0.5, "wer": 1.0, "cer": 1.0, "per": 1.0}
+BASELINE = "fbank"
+CLEAN, MEAN, WORST = "clean", "(mean)", "(worst)"
+# Tasks that say how much of the domain, or of the condition, a layer still encodes.
+DOMAIN_TASKS = ("domain-id", "condition-id")
+PLACE = [*ACROSS_CONDITIONS, "model", "layer"]
+
+
+def _with_ends(*names: str) -> list[str]:
+    return [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
+
+
+VALUE = ["value", "low", "high", "n", "n_blocks"]
 CONDITIONS = [
-    *QUESTION,
-    *[
-        "model",
-        "layer",
-        "layer_index",
-        "condition",
-        "value",
-        "low",
-        "high",
-        "loss",
-        "loss_low",
-        "loss_high",
-    ],
-    *[
-        "relative",
-        "relative_low",
-        "relative_high",
-        "margin_lost",
-        "margin_lost_low",
-        "margin_lost_high",
-    ],
-    *["chance", "chosen", "robust", "n", "n_blocks", "higher_is_better", "note"],
-    *[f"{task}{end}" for task in DOMAIN_TASKS for end in ("", "_low", "_high")],
-    "shared_speakers",
+    *[*PLACE, "layer_index", "condition", "value", "low", "high"],
+    *[*_with_ends("loss", "relative", "margin_lost"), "chance", "chosen", "robust"],
+    *["n", "n_blocks", "higher_is_better", "note", *_with_ends(*DOMAIN_TASKS), "shared_speakers"],
 ]
+NORMALISED = [
+    *[*PLACE, "condition", "baseline", *_with_ends("werd", "nwer", "nwerd")],
+    *["samplings", *_with_ends("werv"), "note"],
+]
+EFFECTIVE = [
+    *[*ACROSS_CONDITIONS, "condition", "model", "clean", "value"],
+    *[*_with_ends("effective"), "note"],
+]
+GROUPS = [
+    *[*PLACE, "condition", "column", "n_groups", "n_few"],
+    *["worst", "worst_value", "worst_low", "worst_high", "best", "best_value"],
+    *[*_with_ends("spread"), "by_chance", "probability", "note"],
+]
+DOMAINS = ["task", "corpus", "condition", "train_condition", "metric", "head"]
+GAPS = [
+    *[*DOMAINS, "train_domain", "test_domain", "model", "layer", "baseline"],
+    *["value", "low", "high", *_with_ends("in_domain", "gap", "relative", "shift")],
+    *[*_with_ends("closed_first", "closed_second"), "higher_is_better", "note"],
+]
+# Records that differ in these are no samplings of one another.
+SAME_QUESTION = ["manifest_sha256", "task_sha256", "trials_sha256", "revision"]
+
+Row = dict[Any, Any]
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a score stands: the question, the model and layer, and what was heard."""
+class Layer:
+    """The test scores of one layer by condition, of one training; each is resampled once."""
 
-    question: tuple[Hashable, ...]
-    model: str
-    layer: str
-    condition: str
+    def __init__(self, place: Sequence[Any], rows: Mapping[str, Row]) -> None:
+        self.about: Row = dict(zip(PLACE, place, strict=True))
+        self.rows = rows
+        self.clean = rows.get(CLEAN)
+        self.conditions = by_severity(rows.keys() - {CLEAN})
+        first = next(iter(rows.values()))
+        self.higher = bool(first["higher_is_better"])
+        self.is_chosen = bool(first["chosen_layer"] == self.about["layer"])
+        self.chance: SampledScore | float | None = None
+        self._sampled: dict[str, SampledScore | None] = {}
 
+    def sampled(self, condition: str) -> SampledScore | None:
+        """A resampled score; None where the record holds no counts."""
+        if condition not in self._sampled:
+            self._sampled[condition] = sampled_score(self.rows[condition])
+        return self._sampled[condition]
 
-class Scores:
-    """The test scores of records that may stand side by side, by their place; each is resampled
-    once.
-    """
-
-    def __init__(self, records: pd.DataFrame, all_heads: bool = False) -> None:
-        """Takes the first sampling of the records.
+    def mean(self, conditions: Sequence[str]) -> tuple[SampledScore, SampledScore]:
+        """The clean score, and the mean score over conditions.
 
         Raises:
-            ProbeError: see `probe.reporting.comparable_files.comparable`.
+            ProbeError: a record holds no counts.
         """
-        records = comparable(first_sampling(records))
-        records = comparable(
-            records, EQUAL_ACROSS_CONDITIONS, "Run the task again under all conditions at once."
-        )
-        shown = (
-            (records["split"] == "test")
-            & (records["budget"] == "")
-            & (records["headline"] | all_heads)
-        )
-        shown &= (
-            (records["train_domain"] == "")
-            & (records["metric"] != "codelength")
-            & records["value"].notna()
-        )
-        chosen = chosen_layers(records)
-        found = (
-            records[shown]
-            .merge(chosen, on=CHOICE, how="left")
-            .sort_values([*QUESTION, "model", "layer_index", "layer", "condition"], kind="stable")
-        )
-        self.rows: dict[Place, dict[Hashable, Any]] = {}
-        self.controls: dict[tuple[Place, str], dict[Hashable, Any]] = {}
-        for row in found.to_dict("records"):
-            place = Place(
-                tuple(row[name] for name in QUESTION), row["model"], row["layer"], row["condition"]
-            )
-            if row["control"]:
-                self.controls[place, row["control"]] = row
-            else:
-                self.rows[place] = row
-        self._sampled: dict[int, SampledScore | None] = {}
+        clean, *scores = (self.sampled(name) for name in (CLEAN, *conditions))
+        known = [score for score in scores if score is not None]
+        if clean is None or len(known) < len(scores):
+            raise ProbeError("no counts in the record, so no interval")
+        return clean, mean_of(known)
 
-    def sampled(self, row: Mapping[Hashable, Any]) -> SampledScore | None:
-        """A row's resampled score; None where the record holds no counts."""
-        if id(row) not in self._sampled:
-            self._sampled[id(row)] = (
-                sample_score(row["counts"], int(row["seed"]), None, str(row["metric"]))
-                if row["counts"]
-                else None
-            )
-        return self._sampled[id(row)]
 
-    def at(self, place: Place, condition: str) -> dict[Hashable, Any] | None:
-        """The score of the same layer under another condition."""
-        return self.rows.get(Place(place.question, place.model, place.layer, condition))
+class Losses:
+    """Every measure of what the models of some records lose; see the module.
 
-    def disturbed(
-        self,
-    ) -> Iterator[tuple[Place, dict[Hashable, Any], dict[str, dict[Hashable, Any]]]]:
-        """Every clean score that has others under a condition, with these, the milder first."""
-        others: dict[Place, dict[str, dict[Hashable, Any]]] = defaultdict(dict)
-        for place, row in self.rows.items():
-            others[Place(place.question, place.model, place.layer, CLEAN)][place.condition] = row
-        for place, under in others.items():
-            clean = under.pop(CLEAN, None)
-            if clean is not None and under:
-                yield place, clean, {name: under[name] for name in by_severity(under)}
+    Attributes:
+        baseline: the model that others are measured against; empty without one.
+    """
 
-    def chance(self, clean: Mapping[Hashable, Any], place: Place) -> "SampledScore | float | None":
-        """The best that can be had without the layer: a control of the same score, or what the
-        metric gives for nothing.
+    def __init__(self, scores: Scores, baseline: str | None = None) -> None:
+        """Take ``baseline``: a model, empty for none; filter banks, if there are records of them,
+        where it is left out.
+
+        Raises:
+            ProbeError: no records of the baseline.
         """
-        none = Place(place.question, place.model, NO_LAYER, CLEAN)
-        rows = [self.controls.get((none, "majority")), self.controls.get((place, "shuffled"))]
-        found: list[SampledScore] = [
-            score for row in rows if row is not None and (score := self.sampled(row)) is not None
+        models = sorted(set(scores.unchecked["model"]))
+        if baseline and baseline not in models:
+            raise ProbeError(
+                f"baseline {baseline}: no records of it. There are records of: {listed(models)}."
+            )
+        self.scores = scores
+        self.baseline = (BASELINE if BASELINE in models else "") if baseline is None else baseline
+
+    @property
+    def empty(self) -> bool:
+        """Whether the records hold neither several conditions nor several domains."""
+        return self.conditions.empty and self.gaps.empty
+
+    @cached_property
+    def layers(self) -> list[Layer]:
+        """Every layer with its scores, in the order of tables."""
+        rows = self.scores.one_sampling.tested
+        rows = rows[(rows["split"] == "test") & (rows[BUDGET] == "") & (rows["train_domain"] == "")]
+        order = [*PLACE[:-1], "layer_index", "layer", "condition"]
+        rows = rows[rows["value"].notna()].sort_values(order, kind="stable")
+        by_place: dict[tuple[Hashable, ...], dict[str, Row]] = {}
+        for row in rows.to_dict("records"):
+            place = (row["control"], *(row[name] for name in PLACE))
+            by_place.setdefault(place, {})[row["condition"]] = row
+        layers = [Layer(place, of) for (control, *place), of in by_place.items() if not control]
+        for layer in layers:
+            none = tuple((layer.about | {"layer": NO_LAYER})[name] for name in PLACE)
+            layer.chance = metric_of(layer.about["metric"]).chance
+            if layer.higher:
+                places = (("majority", *none), ("shuffled", *layer.about.values()))
+                controls = [by_place.get(place, {}).get(CLEAN) for place in places]
+                known = [score for row in controls if row and (score := sampled_score(row))]
+                layer.chance = max(known, key=lambda score: score.value, default=None)
+        return layers
+
+    @cached_property
+    def disturbed(self) -> list[Layer]:
+        """The layers with a clean score and others under a condition."""
+        return [layer for layer in self.layers if layer.clean is not None and layer.conditions]
+
+    @cached_property
+    def conditions(self) -> pd.DataFrame:
+        """One row for each `PLACE` and condition; columns `CONDITIONS`.
+
+        The clean score comes first, then the conditions, the milder first, then their mean and the
+        worst of them.
+
+        ``loss`` is the degradation in the metric's unit, ``relative`` as a part of the clean score,
+        ``margin_lost`` as a part of what the clean score is above chance. ``chance`` is empty where
+        the clean score is significantly better than the controls (or than the metric's chance
+        level), else ``at chance`` or ``unknown``. ``robust`` is ``most`` at the layer with the
+        smallest mean margin lost among those above chance, and ``tied`` where the interval reaches
+        down to it; it is chosen on the test scores that it describes. The worst condition's
+        intervals hold for all conditions at once (Bonferroni).
+        """
+        rows = self._condition_rows(self.disturbed)
+        if len(rows):
+            rows["robust"] = _robust(rows)
+        return rows
+
+    @cached_property
+    def chosen(self) -> pd.DataFrame:
+        """The rows of `conditions` at the layers that dev chose, without ``robust``: these alone
+        are computed.
+        """
+        return self._condition_rows([layer for layer in self.disturbed if layer.is_chosen])
+
+    def _condition_rows(self, layers: Iterable[Layer]) -> pd.DataFrame:
+        domain_columns = _domain_columns(self.scores)
+        rows = [row | domain_columns(row) for layer in layers for row in _rows_of_layer(layer)]
+        whole_numbers = dict.fromkeys(["n", "n_blocks", "shared_speakers"], "Int64")
+        return pd.DataFrame(rows, columns=CONDITIONS).astype(whole_numbers)
+
+    @cached_property
+    def normalised(self) -> pd.DataFrame:
+        """Speech Robust Bench's WERD, NWER, NWERD and WERV at the chosen layers, one row for each
+        model and condition; columns `NORMALISED`.
+
+        They are defined for every metric: an error rate is taken as it is, an accuracy as 1 -
+        accuracy. The baseline is scored under the same condition, at the layer that dev chose for
+        it; without a baseline NWER and NWERD are undefined. In the row of the mean NWER and NWERD
+        are ratios of means over the conditions.
+        """
+        samplings = _samplings(self.scores.unchecked)
+        chosen = {
+            tuple(map(layer.about.get, PLACE[:-1])): layer
+            for layer in self.disturbed
+            if layer.is_chosen
+        }
+        rows = []
+        for (*question, _), layer in chosen.items():
+            baseline = chosen.get((*question, self.baseline))
+            several = [MEAN] if len(layer.conditions) > 1 else []
+            for condition in [*layer.conditions, *several]:
+                names = layer.conditions if condition == MEAN else [condition]
+                same = (layer.clean[name] for name in SAME_QUESTION)  # type: ignore[index]
+                drawn = samplings.get((*layer.about.values(), condition, *same), [])
+                werv = measures.variance(drawn) if condition != MEAN else Estimate(None)
+                row = layer.about | {"condition": condition, "baseline": self.baseline}
+                row |= _normalised(layer, baseline, names)
+                rows.append(row | columns_of("werv", werv) | {"samplings": len(drawn)})
+        return pd.DataFrame(rows, columns=NORMALISED).astype({"samplings": "Int64"})
+
+    @cached_property
+    def effective(self) -> pd.DataFrame:
+        """Effective robustness of every model at its chosen layer, one row for each model and
+        condition; columns `EFFECTIVE`.
+
+        Models at chance on clean audio are left out of the line and have no value.
+        """
+        shown = chosen_rows(self.conditions)
+        keys = [*ACROSS_CONDITIONS, "model"]
+        clean = shown[shown["condition"] == CLEAN].set_index(keys)
+        disturbed = shown[~shown["condition"].isin([CLEAN, MEAN, WORST])]
+        rows = []
+        for names, group in disturbed.groupby([*ACROSS_CONDITIONS, "condition"], sort=False):
+            pairs = {
+                row["model"]: (clean.loc[(*names[:-1], row["model"])].to_dict(), row)
+                for row in group.to_dict("records")
+            }
+            points = {
+                model: (_goodness(before), _goodness(row))
+                for model, (before, row) in pairs.items()
+                if before["chance"] != "at chance"
+            }
+            distances = measures.effective_robustness(points)
+            for model, (before, row) in pairs.items():
+                at_chance = Estimate(None, note="at chance on clean audio")
+                estimate = distances.get(model, at_chance)
+                about = {name: row[name] for name in (*ACROSS_CONDITIONS, "condition", "model")}
+                about |= {"clean": before["value"], "value": row["value"], "note": estimate.note}
+                rows.append(about | columns_of("effective", estimate))
+        return pd.DataFrame(rows, columns=EFFECTIVE)
+
+    @cached_property
+    def groups(self) -> pd.DataFrame:
+        """The worst and the best group at the chosen layers, one row for each condition and column
+        of groups; columns `GROUPS`.
+
+        Groups are the speakers, and the values of each manifest column that is the same within
+        every speaker. One condition is enough.
+        """
+        every = {name for layer in self.layers for name in layer.rows}
+        order = {name: rank for rank, name in enumerate([CLEAN, *by_severity(every - {CLEAN})])}
+        scored = [
+            (layer, row)
+            for layer in self.layers
+            for row in layer.rows.values()
+            if layer.is_chosen and row["counts"]
         ]
-        if clean["higher_is_better"]:
-            return max(found, key=lambda score: score.value, default=None)
-        metric = str(clean["metric"])
-        return 1.0 if metric.startswith("min_dcf") else CHANCE.get(metric)
+        scored.sort(
+            key=lambda item: (*map(item[0].about.get, PLACE[:-1]), order[item[1]["condition"]])
+        )
+        rows = [row for layer, score in scored for row in _group_rows(layer, score)]
+        return pd.DataFrame(rows, columns=GROUPS)
 
+    @cached_property
+    def gaps(self) -> pd.DataFrame:
+        """Gaps between domains: one row for each train domain, other test domain and model; columns
+        `GAPS`.
 
-def first_sampling(records: pd.DataFrame) -> pd.DataFrame:
-    """The records of each task's first seed and condition seed that all models and conditions have;
-    equal scores stand once.
+        On the test rows of a target domain, A is the baseline trained on another domain and C the
+        baseline trained on the target; B is the model trained on the other domain. ``gap`` is how
+        much worse B is than the model trained on the target (C2). The model closes (A - B) / (A -
+        C) of the baseline's gap, with C in one reading and C2 in the second. ``shift`` compares test
+        rows of different domains instead, of one training.
+        """
+        rows = self.scores.one_sampling.across_domains.tested
+        shown = (rows["split"] == "test") & (rows["control"] == "") & (rows[BUDGET] == "")
+        shown &= (rows["train_domain"] != "") & rows["value"].notna()
+        rows = rows[shown & (rows["layer"] == rows["chosen_layer"])]
+        keys = [*DOMAINS, "train_domain", "test_domain", "model"]
+        rows = rows.sort_values(keys)
+        score_at = {tuple(row[name] for name in keys): row for row in rows.to_dict("records")}
+        gaps = [
+            _gap_row(place, row, score_at, self.baseline)
+            for place, row in score_at.items()
+            if row["train_domain"] != row["test_domain"]
+        ]
+        return pd.DataFrame(gaps, columns=GAPS)
 
-    What nothing was drawn for goes with every condition seed. Where there is no such sampling, the
-    one stays that most models and conditions have; the files of the others are left out with a
-    warning.
-    """
-    if records.empty:
-        return records
-    kept = pd.concat(
-        [_first_of(names, of_task) for names, of_task in records.groupby(["task", "corpus"])]
-    ).sort_index()
-    return kept.drop_duplicates([*CELL, "control", "layer", "split", "recipe", "value"])
+    @property
+    def at_chosen_layers(self) -> pd.DataFrame:
+        """One row for each model and condition at the chosen layer, with all measures of it: what
+        ``robustness.csv`` holds.
+        """
+        rows = chosen_rows(self.conditions)
+        for more in (
+            self.normalised.drop(columns=["layer", "note"]),
+            self.effective.drop(columns=["clean", "value", "note"]),
+        ):
+            rows = rows.merge(more, on=[*ACROSS_CONDITIONS, "model", "condition"], how="left")
+        return rows
 
-
-def _first_of(names: Iterable[Hashable], records: pd.DataFrame) -> pd.DataFrame:
-    """The records of a task's first sampling."""
-    places = [records[name] for name in ("model", "condition", "train_condition")]
-    samplings: list[tuple[int, str, pd.DataFrame]] = []
-    for seed, of_seed in records.groupby("seed"):
-        for drawn in sorted(of_seed["condition_seed"].dropna().unique()) or [None]:
-            here = (records["seed"] == seed) & (
-                records["condition_seed"].isna() | (records["condition_seed"] == drawn)
-            )
-            has_some = here.groupby(places).any()
-            if has_some.all():
-                return records[here]
-            name = f"seed {seed}{'' if drawn is None else f', condition seed {drawn:.0f}'}"
-            samplings.append((int(has_some.sum()), name, records[here]))
-    n_places, name, kept = max(samplings, key=lambda item: item[0])
-    task, corpus = names
-    left_out.warning(
-        "task %s, corpus %s: no seed and condition seed that all models and conditions have. %s stays, which %d of %d have. "
-        "Left out: %s. Extract and run all with one --condition-seed and --seed, or keep the records in separate folders.",
-        *(task, corpus, name, n_places, len(has_some), named(records.drop(index=kept.index))),
-    )
-    return kept
-
-
-def by_severity(conditions: Iterable[str]) -> list[str]:
-    """Conditions in order: families that differ by one number only stand together, the milder first
-    (see `families`).
-    """
-    return [name for family in families(conditions).values() for name in family]
-
-
-def families(conditions: Iterable[str]) -> dict[str, list[str]]:
-    """Conditions by family: the name with ``#`` for the one number in which its members differ ->
-    the members, the milder first.
-
-    A level after ``@`` is a signal-to-noise ratio, so more is milder. Where a setting has a
-    `NEUTRAL` value, nearer to it is; of every other number less is. A condition that is alone is
-    its own family under its own name.
-    """
-    names = sorted(set(conditions))
-    masked = [
-        (f"{name[: at.start()]}#{name[at.end() :]}", name, at)
-        for name in names
-        for at in re.finditer(NUMBER, name)
-    ]
-    members: dict[str, list[tuple[float, str]]] = defaultdict(list)
-    for family, name, at in masked:
-        members[family].append((_severity(name[: at.start()], float(at[0])), name))
-    found: dict[str, list[str]] = {}
-    placed: set[str] = set()
-    for family, ranked in sorted(members.items(), key=lambda item: (-len(item[1]), item[0])):
-        free = [name for _, name in sorted(ranked) if name not in placed]
-        if len(free) > 1:
-            found[family] = free
-            placed |= set(free)
-    found |= {name: [name] for name in names if name not in placed}
-    return dict(sorted(found.items()))
-
-
-def _severity(before: str, number: float) -> float:
-    """How far a number disturbs, to order by; ``before`` is what stands before it in the
-    condition's name.
-    """
-    neutral = NEUTRAL.get(before.rpartition("+")[2])
-    if neutral is None:
-        return -number if before.endswith("@") else number
-    if not neutral:
-        return abs(number)
-    return abs(math.log(number)) if number > 0 else math.inf
-
-
-def condition_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
-    """One row per `QUESTION`, model, layer and condition; columns `CONDITIONS`.
-
-    The clean score comes first, then the conditions, the milder first, then their mean and the
-    worst of them.
-
-    ``loss`` is the degradation in the metric's unit, ``relative`` as a part of the clean score,
-    ``margin_lost`` as a part of what the clean score is above chance. ``chance`` is empty where the
-    clean score is shown to be better than the controls (or than what the metric gives for nothing),
-    else ``at chance`` or ``unknown``. ``robust`` is ``most`` at the layer with the smallest mean
-    margin lost among those above chance, ``tied`` where the interval reaches down to it; it is
-    picked on the test scores it describes. The worst condition's intervals hold for all conditions
-    at once (Bonferroni).
-
-    Args:
-        records: see `probe.records.read_records`; of several samplings the first is taken.
-        all_heads: shows every head instead of the headline ones.
-
-    Raises:
-        ProbeError: see `Scores`.
-    """
-    scores = Scores(records, all_heads)
-    left = _domain_left(records)
-    rows = [
-        row | left(row)
-        for place, clean, others in scores.disturbed()
-        for row in _rows_of_layer(scores, place, clean, others)
-    ]
-    found = pd.DataFrame(rows, columns=CONDITIONS).astype(
-        dict.fromkeys(["n", "n_blocks", "shared_speakers"], "Int64")
-    )
-    if len(found):
-        found["robust"] = _robust(found)
-    return found
+    @property
+    def gaps_and_groups(self) -> pd.DataFrame:
+        """The rows of both, told apart by the column ``table``; a column that only one has is empty
+        in the other.
+        """
+        tables = [
+            rows.astype(object).assign(table=name)
+            for name, rows in (("gaps", self.gaps), ("groups", self.groups))
+        ]
+        rows = pd.concat(tables, ignore_index=True)
+        return rows[["table", *rows.columns.drop("table")]]
 
 
 def chosen_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of the rows of `condition_rows` those at the layer that dev chose."""
+    """Of the rows of `Losses.conditions` those at the layer that dev chose."""
     return rows[rows["chosen"].astype(bool)].reset_index(drop=True)
 
 
-def _rows_of_layer(
-    scores: Scores, place: Place, clean: dict[Hashable, Any], others: dict[str, dict[Hashable, Any]]
-) -> list[dict[str, Any]]:
-    """The rows of one layer under every condition."""
-    higher, reference, chance = (
-        bool(clean["higher_is_better"]),
-        scores.sampled(clean),
-        scores.chance(clean, place),
-    )
-    level = _chance_level(reference, chance, higher)
-    about = dict(zip(QUESTION, place.question, strict=True)) | {
-        "model": place.model,
-        "layer": place.layer,
-    }
-    about |= {
-        "layer_index": clean["layer_index"],
-        "chosen": clean["chosen_layer"] == place.layer,
-        "higher_is_better": higher,
-    }
-    about |= {"chance": level, "note": "", "shared_speakers": clean["shared_speakers"]}
-    rows = [
-        about
-        | {name: clean[name] for name in ("condition", "value", "low", "high", "n", "n_blocks")}
-    ]
-    losses: dict[str, SampledScore] = {}
-    for name, row in others.items():
-        made = about | {
-            key: row[key] for key in ("condition", "value", "low", "high", "n", "n_blocks")
-        }
-        plain = (clean["value"] - row["value"]) * (1 if higher else -1)
-        score = scores.sampled(row)
-        try:
-            if reference is None or score is None:
-                made |= columns_of("loss", Estimate(plain)) | {
-                    "note": "no counts in the record, so no interval"
-                }
-            else:
-                losses[name] = measures.degradation(reference, score, higher)
-                made |= _losses(losses[name], reference, chance, higher, level)
-        except ProbeError as error:
-            made |= {"note": str(error).partition(":")[0]}
-        rows.append(made)
-    if reference is not None and len(losses) == len(others):
-        mean = mean_of(list(losses.values()))
-        value = _value(
-            (reference - mean if higher else reference + mean).estimate(), 1.0 if higher else np.inf
-        )
-        rows.append(
-            about | {"condition": MEAN} | value | _losses(mean, reference, chance, higher, level)
-        )
-        worst = max(losses, key=lambda name: losses[name].value)
-        row = others[worst]
-        simultaneous = 1 - (1 - CONFIDENCE) / len(losses)
-        ends = interval(
-            row["counts"], int(row["seed"]), confidence=simultaneous, metric=str(row["metric"])
-        ) or (np.nan, np.nan)
-        there = {key: row[key] for key in ("value", "n", "n_blocks")} | {
-            "low": ends[0],
-            "high": ends[1],
-            "note": worst,
-        }
-        rows.append(
-            about
-            | {"condition": WORST}
-            | there
-            | _losses(losses[worst], reference, chance, higher, level, simultaneous)
-        )
-    return rows
-
-
-def _value(estimate: Estimate, most: float) -> dict[str, Any]:
-    """A score as columns, its ends no further than a score can be."""
-    ends = [
-        np.nan if end is None else min(max(end, 0.0), most) for end in (estimate.low, estimate.high)
-    ]
-    return {"value": estimate.value, "low": ends[0], "high": ends[1]}
-
-
-def _losses(
-    loss: SampledScore,
-    clean: SampledScore,
-    chance: "SampledScore | float | None",
-    higher: bool,
-    level: str,
-    confidence: float = CONFIDENCE,
-) -> dict[str, Any]:
-    """What is lost, in points, of the clean score, and of what it has above chance."""
-    points, relative = loss.estimate(confidence), measures.ratio(loss, clean, confidence)
-    margin = (
-        Estimate(None)
-        if chance is None or level
-        else measures.margin_lost(loss, clean, chance, higher, confidence)
-    )
-    return (
-        columns_of("loss", points)
-        | columns_of("relative", relative)
-        | columns_of("margin_lost", margin)
-    )
+def sampled_score(row: Mapping[Any, Any], over: Sequence[str] | None = None) -> SampledScore | None:
+    """A score with its resamples; None where the record holds no counts."""
+    if not row["counts"]:
+        return None
+    return sample_score(row["counts"], int(row["seed"]), over, str(row["metric"]))
 
 
 def mean_of(scores: Sequence[SampledScore]) -> SampledScore:
@@ -418,80 +344,291 @@ def mean_of(scores: Sequence[SampledScore]) -> SampledScore:
     return total * (1 / len(scores))
 
 
+def columns_of(name: str, estimate: Estimate) -> Row:
+    """An estimate as three columns, NaN where there is nothing."""
+    values = (estimate.value, estimate.low, estimate.high)
+    ends = [np.nan if value is None else value for value in values]
+    return dict(zip(_with_ends(name), ends, strict=True))
+
+
+def _rows_of_layer(layer: Layer) -> list[Row]:
+    """The rows of one layer under every condition."""
+    clean, reference = layer.rows[CLEAN], layer.sampled(CLEAN)
+    level = _chance_level(reference, layer.chance, layer.higher)
+    about = layer.about | {
+        "layer_index": clean["layer_index"],
+        "chosen": layer.is_chosen,
+        "higher_is_better": layer.higher,
+        "chance": level,
+        "note": "",
+        "shared_speakers": clean["shared_speakers"],
+    }
+    scores = {
+        name: about | {"condition": name} | {key: row[key] for key in VALUE}
+        for name, row in layer.rows.items()
+    }
+    rows = [scores[CLEAN]]
+    losses: dict[str, SampledScore] = {}
+    for name in layer.conditions:
+        row, score = scores[name], layer.sampled(name)
+        try:
+            if reference is None or score is None:
+                plain = (clean["value"] - row["value"]) * (1 if layer.higher else -1)
+                row |= columns_of("loss", Estimate(plain))
+                row["note"] = "no counts in the record, so no interval"
+            else:
+                losses[name] = measures.degradation(reference, score, layer.higher)
+                row |= _loss_columns(layer, losses[name], level)
+        except ProbeError as error:
+            row["note"] = str(error).partition(":")[0]
+        rows.append(row)
+    if reference is not None and len(losses) == len(layer.conditions):
+        rows += [about | extra for extra in _mean_and_worst(layer, reference, losses, level)]
+    return rows
+
+
+def _mean_and_worst(
+    layer: Layer, reference: SampledScore, losses: Mapping[str, SampledScore], level: str
+) -> list[Row]:
+    mean = mean_of(list(losses.values()))
+    score = (reference - mean if layer.higher else reference + mean).estimate()
+    most = 1.0 if layer.higher else np.inf
+    low, high = (
+        np.nan if end is None else min(max(end, 0.0), most) for end in (score.low, score.high)
+    )
+    of_mean = {"condition": MEAN, "value": score.value, "low": low, "high": high}
+    worst = max(losses, key=lambda name: losses[name].value)
+    simultaneous = 1 - (1 - CONFIDENCE) / len(losses)
+    row = layer.rows[worst]
+    seed, metric = int(row["seed"]), str(row["metric"])
+    ends = interval(row["counts"], seed, confidence=simultaneous, metric=metric)
+    low, high = ends or (np.nan, np.nan)
+    of_worst = {key: row[key] for key in VALUE}
+    of_worst |= {"condition": WORST, "low": low, "high": high, "note": worst}
+    return [
+        of_mean | _loss_columns(layer, mean, level),
+        of_worst | _loss_columns(layer, losses[worst], level, simultaneous),
+    ]
+
+
+def _loss_columns(
+    layer: Layer, loss: SampledScore, level: str, confidence: float = CONFIDENCE
+) -> Row:
+    """A loss in points, as a part of the clean score, and of what it has above chance."""
+    clean, margin = layer.sampled(CLEAN), Estimate(None)
+    assert clean is not None
+    if layer.chance is not None and not level:
+        margin = measures.margin_lost(loss, clean, layer.chance, layer.higher, confidence)
+    return (
+        columns_of("loss", loss.estimate(confidence))
+        | columns_of("relative", measures.ratio(loss, clean, confidence))
+        | columns_of("margin_lost", margin)
+    )
+
+
 def _chance_level(
-    clean: "SampledScore | None", chance: "SampledScore | float | None", higher: bool
+    clean: SampledScore | None, chance: SampledScore | float | None, higher: bool
 ) -> str:
-    """Whether a layer's clean score is told from what chance gives."""
+    """Whether a layer's clean score is significantly better than chance."""
     if clean is None or chance is None:
         return "unknown"
-    above = (
-        measures.degradation(clean, chance, higher)
-        if isinstance(chance, SampledScore)
-        else (clean - chance) * (1 if higher else -1)
-    )
-    found = above.estimate()
-    return "unknown" if found.low is None else "" if found.low > 0 else "at chance"
+    if isinstance(chance, SampledScore):
+        above = measures.degradation(clean, chance, higher)
+    else:
+        above = (clean - chance) * (1 if higher else -1)
+    low = above.estimate().low
+    if low is None:
+        return "unknown"
+    return "" if low > 0 else "at chance"
 
 
-def _robust(rows: pd.DataFrame) -> pd.Series:
+def _robust(rows: pd.DataFrame) -> "pd.Series[str]":
     """``most`` and ``tied`` on all rows of the layers that keep most of their margin."""
     marks = pd.Series("", index=rows.index)
-    for _, of_model in rows.groupby([*QUESTION, "model"]):
-        told = of_model[(of_model["condition"] == MEAN) & (of_model["layer"] != WEIGHTED)]
-        told = told[told["margin_lost"].notna() & told["margin_lost_low"].notna()].sort_values(
-            ["margin_lost", "layer_index"]
-        )
-        if len(told) < 2:
+    for _, of_model in rows.groupby([*ACROSS_CONDITIONS, "model"]):
+        means = of_model[(of_model["condition"] == MEAN) & (of_model["layer"] != WEIGHTED)]
+        means = means[means["margin_lost"].notna() & means["margin_lost_low"].notna()]
+        means = means.sort_values(["margin_lost", "layer_index"])
+        if len(means) < 2:
             continue
-        tied = told["layer"][told["margin_lost_low"] <= told["margin_lost"].iloc[0]]
+        tied = means["layer"][means["margin_lost_low"] <= means["margin_lost"].iloc[0]]
         marks[of_model.index[of_model["layer"].isin(tied)]] = "tied"
-        marks[of_model.index[of_model["layer"] == told["layer"].iloc[0]]] = "most"
+        marks[of_model.index[of_model["layer"] == means["layer"].iloc[0]]] = "most"
     return marks
 
 
-def _domain_left(records: pd.DataFrame) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """How well each layer of a model tells domains, or conditions: of a row, the columns of
-    `DOMAIN_TASKS`.
+def _domain_columns(scores: Scores) -> Callable[[Row], Row]:
+    """A function from a row to the columns of `DOMAIN_TASKS`: how well its layer tells domains, or
+    conditions, apart.
     """
-    told = records[
-        records["task"].isin(DOMAIN_TASKS)
-        & (records["metric"] == "accuracy")
-        & (records["split"] == "test")
-    ]
-    told = told[
-        (told["control"] == "")
-        & (told["budget"] == "")
-        & (told["train_domain"] == "")
-        & told["headline"]
-    ]
-    told = told.assign(other=told["condition"] != CLEAN).sort_values(
-        ["other", "corpus", "condition", "seed"], kind="stable"
-    )
-    found: dict[tuple[Hashable, ...], dict[Hashable, Any]] = {}
-    for row in told.to_dict("records"):
+    rows = scores.unchecked
+    shown = rows["task"].isin(DOMAIN_TASKS) & (rows["metric"] == ACCURACY.name)
+    for name, value in (("split", "test"), ("control", ""), (BUDGET, ""), ("train_domain", "")):
+        shown &= rows[name] == value
+    rows = rows[shown & rows["headline"]]
+    order = ["other", "corpus", "condition", "seed"]
+    rows = rows.assign(other=rows["condition"] != CLEAN).sort_values(order, kind="stable")
+    score_at: dict[tuple[Hashable, ...], Row] = {}
+    for row in rows.to_dict("records"):
         for corpus in (row["corpus"], ""):
-            found.setdefault((row["task"], row["model"], row["layer"], corpus), row)
+            score_at.setdefault((row["task"], row["model"], row["layer"], corpus), row)
 
-    def columns(row: Mapping[str, Any]) -> dict[str, Any]:
-        shown: dict[str, Any] = {}
+    def columns(row: Row) -> Row:
+        values: Row = {}
         for task in DOMAIN_TASKS:
-            places = [(task, row["model"], row["layer"], corpus) for corpus in (row["corpus"], "")]
-            there = next(
-                (found[place] for place in places if place in found and task != row["task"]), None
-            )
-            if there is not None:
-                shown |= columns_of(task, Estimate(there["value"], there["low"], there["high"]))
-        return shown
+            of_layer = (task, row["model"], row["layer"])
+            score = score_at.get((*of_layer, row["corpus"])) or score_at.get((*of_layer, ""))
+            if score is not None and task != row["task"]:
+                estimate = Estimate(score["value"], score["low"], score["high"])
+                values |= columns_of(task, estimate)
+        return values
 
     return columns
 
 
-def is_chosen(place: Place, clean: Mapping[Hashable, Any]) -> bool:
-    """Whether a score is at the layer that dev chose."""
-    return bool(clean["chosen_layer"] == place.layer)
+def _normalised(layer: Layer, baseline: Layer | None, names: Sequence[str]) -> Row:
+    """WERD, NWER and NWERD over some conditions, means where they are several."""
+    try:
+        reference, score = layer.mean(names)
+        loss = measures.degradation(reference, score, layer.higher)
+        row = columns_of("werd", loss.estimate().at_least(0))
+        if baseline is layer:
+            return row | {"note": ""}
+        if baseline is None or not set(names) <= baseline.rows.keys():
+            return row | {"note": "no score of the baseline"}
+        its_reference, its_score = baseline.mean(names)
+        its_loss = measures.degradation(its_reference, its_score, layer.higher)
+        nwer = measures.normalised_error(score, its_score, layer.higher)
+        nwerd = measures.normalised_degradation(loss, its_loss)
+    except ProbeError as error:
+        return {"note": str(error).partition(":")[0]}
+    named = (("NWER", nwer), ("NWERD", nwerd))
+    notes = [f"{name}: {estimate.note}" for name, estimate in named if estimate.note]
+    row |= columns_of("nwer", nwer) | columns_of("nwerd", nwerd)
+    return row | {"note": "; ".join(notes)}
 
 
-def columns_of(name: str, estimate: Estimate) -> dict[str, Any]:
-    """An estimate as three columns, NaN where there is nothing."""
-    values = {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-    return {key: np.nan if value is None else value for key, value in values.items()}
+def _samplings(records: pd.DataFrame) -> dict[tuple[Hashable, ...], list[float]]:
+    """The values of every sampling (seed and condition seed) by `PLACE`, condition and
+    `SAME_QUESTION`.
+    """
+    shown = (records["split"] == "test") & records["value"].notna()
+    for name in ("control", BUDGET, "train_domain"):
+        shown &= records[name] == ""
+    keys, sampling = [*PLACE, "condition", *SAME_QUESTION], ["seed", "condition_seed"]
+    rows = records[shown].sort_values([*keys, *sampling, "recipe"])
+    rows = rows.drop_duplicates([*keys, *sampling])
+    return {
+        tuple(names): [float(value) for value in group["value"]]
+        for names, group in rows.groupby(keys)
+    }
+
+
+def _goodness(row: Mapping[Any, Any]) -> float:
+    return float(row["value"] if row["higher_is_better"] else 1 - row["value"])
+
+
+def _group_rows(layer: Layer, row: Row) -> list[Row]:
+    """The rows of one score: for its speakers, and for each column that groups them."""
+    counts, seed, metric = row["counts"], int(row["seed"]), str(row["metric"])
+    groups: dict[str, Groups] = {}
+    # A trial has two speakers; where there is a block for each utterance, no speaker is known.
+    if not metric_of(metric).of_trials and len(counts["block"]) < row["n"]:
+        groups["speaker"] = compare_blocks(counts, counts["block"], layer.higher, seed)
+    for column, names in sorted((row["groups"] or {}).items()):
+        if len(set(names) - {""}) > 1 and column != "speaker":
+            groups[column] = compare_groups(counts, names, layer.higher, seed, metric)
+    about = layer.about | {"condition": row["condition"]}
+    return [about | {"column": name} | _group_columns(name, of) for name, of in groups.items()]
+
+
+def _group_columns(column: str, groups: Groups) -> Row:
+    n_few = sum(group.few for group in groups.all) if column != "speaker" else 0
+    row: Row = {"n_groups": len(groups.all), "n_few": n_few, "note": groups.spread.note}
+    if groups.worst is not None and groups.best is not None:
+        worst = groups.worst.estimate
+        row |= {"worst": groups.worst.name, "best": groups.best.name}
+        row |= {"worst_value": worst.value, "worst_low": worst.low, "worst_high": worst.high}
+        row["best_value"] = groups.best.estimate.value
+    row |= columns_of("spread", groups.spread)
+    return row | {"by_chance": groups.by_chance, "probability": groups.probability}
+
+
+def _gap_row(
+    place: tuple[Hashable, ...],
+    row: Row,
+    score_at: Mapping[tuple[Hashable, ...], Row],
+    baseline: str,
+) -> Row:
+    *question, source, target, model = place
+    at = {
+        "A": score_at.get((*question, source, target, baseline)),
+        "B": row,
+        "C": score_at.get((*question, target, target, baseline)),
+        "C2": score_at.get((*question, target, target, model)),
+        "home": score_at.get((*question, source, source, model)),
+    }
+    names = {
+        "A": f"the baseline trained on {source}",
+        "C": f"the baseline trained on {target}",
+        "C2": f"the model trained on {target}",
+        "home": f"the model on the test rows of {source}",
+    }
+    higher = bool(row["higher_is_better"])
+    degradation = measures.degradation
+    recipes: dict[str, tuple[str, Callable[..., Estimate]]] = {
+        "gap": ("C2 B", lambda c, b: degradation(c, b, higher).estimate()),
+        "relative": ("C2 B", lambda c, b: measures.relative_degradation(c, b, higher)),
+        "shift": ("home B", lambda home, away: degradation(home, away, higher).estimate()),
+    }
+    if baseline and model != baseline:
+        recipes["closed_first"] = "A B C", lambda a, b, c: measures.gap_closed(a, b, c, higher)
+        recipes["closed_second"] = "A B C2", lambda a, b, c: measures.gap_closed(a, b, c, higher)
+    gap = {name: row[name] for name in GAPS if name in row} | {"baseline": baseline}
+    notes = []
+    for name, (letters, measure) in recipes.items():
+        rows = {names.get(letter, ""): at[letter] for letter in letters.split()}
+        estimate = _estimate(rows, measure, pooled=name == "shift")
+        gap |= columns_of(name, estimate)
+        notes.append(estimate.note)
+    if (in_domain := at["C2"]) is not None:
+        ends = (in_domain[name] for name in ("value", "low", "high"))
+        gap |= dict(zip(_with_ends("in_domain"), ends, strict=True))
+    note = "; ".join(dict.fromkeys(filter(None, notes)))
+    return {name: gap.get(name, np.nan) for name in GAPS} | {"note": note}
+
+
+def _estimate(
+    rows: Mapping[str, Row | None], measure: Callable[..., Estimate], pooled: bool
+) -> Estimate:
+    """A measure of some scores, or why there is none.
+
+    Args:
+        pooled: whether the scores are of different utterances, so that the speakers of both are
+            resampled together.
+    """
+    missing = [name for name, row in rows.items() if row is None]
+    if missing:
+        return Estimate(None, note=f"no score of {', '.join(missing)}")
+    known = [row for row in rows.values() if row is not None and row["counts"]]
+    if len(known) < len(rows):
+        return Estimate(None, note="no counts in the record")
+    blocks = sorted({block for row in known for block in row["counts"]["block"]})
+    try:
+        return measure(*(sampled_score(row, blocks if pooled else None) for row in known))
+    except ProbeError as error:
+        return Estimate(None, note=str(error).partition(":")[0])
+
+
+# Names of before, until every view reads `Losses`.
+QUESTION = ACROSS_CONDITIONS
+COSTS = "min_dcf"
+CHANCE = {metric.name: metric.chance for metric in METRICS.values() if metric.chance}
+
+
+def condition_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
+    """See `Losses.conditions`."""
+    return Losses(Scores.of(records, all_heads)).conditions
+
+
+__all__ = ["by_severity", "families", "first_sampling"]

@@ -18,21 +18,12 @@ from numpy.typing import NDArray
 
 from probe.measures.comparison import tied_with_best
 from probe.measures.counts import is_trials, utterances_of
+from probe.measures.metrics import CODELENGTH, metric_of
 from probe.measures.uncertainty import measure
-from probe.records import OWN_HEAD, WEIGHTED
+from probe.records import OWN_HEAD, QUESTION, SCORE, WEIGHTED
 
 BEST, TIED = "best", "tied"
-BITS = "codelength"  # the metric that is not in percent
-COMPARED = [
-    "task",
-    "corpus",
-    "condition",
-    "train_condition",
-    "metric",
-    "train_domain",
-    "test_domain",
-]
-CURVE = [*COMPARED, "model", "head"]
+BITS = CODELENGTH.name
 N_RESAMPLES, N_RESAMPLES_OF_TRIALS = 1000, 200  # a thousand EERs take 0.1 s
 OTHERS = "scored on other utterances than the rest, so not compared"
 NO_BEST = "not called best: a score on other utterances is better"
@@ -41,32 +32,31 @@ Column = NDArray[Any]
 
 
 def models_marked(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with ``mark``: `BEST` and `TIED` among several models within `COMPARED`, empty
-    elsewhere.
+    """The rows with ``mark``: `BEST` and `TIED` among several models on one question and metric,
+    empty elsewhere.
 
-    Values that are printed alike are all best. A checkpoint's own head is a reference outside the
-    contest: it was trained on other data than the probes. Of models that were scored on different
-    utterances those that most agree in are compared; the others get a note, and so does the best of
-    those compared where another has a better score.
+    Values that are printed alike are all best. A checkpoint's own head does not take part: it was
+    trained on other data than the probes. Of models that were scored on different utterances those
+    that most agree in are compared; the others get a note, and so does the best of those compared
+    where another has a better score.
 
     Args:
-        rows: with ``counts`` and ``seed`` beside the columns that are shown.
+        rows: with ``counts`` and ``seed`` besides the columns that are shown.
     """
-    return _marked(rows, COMPARED, "model", rows["head"] != OWN_HEAD)
+    return _marked(rows, [*QUESTION, "metric"], "model", rows["head"] != OWN_HEAD)
 
 
 def layers_marked(rows: pd.DataFrame) -> pd.DataFrame:
     """As `models_marked`, among the single layers of one model and head."""
-    return _marked(rows, CURVE, "layer", rows["layer"] != WEIGHTED)
+    return _marked(rows, SCORE, "layer", rows["layer"] != WEIGHTED)
 
 
 def _marked(
     rows: pd.DataFrame, within: list[str], rival: str, may: "pd.Series[bool]"
 ) -> pd.DataFrame:
-    columns = {
-        name: rows[name].to_numpy()
-        for name in (rival, "metric", "value", "higher_is_better", "counts", "seed", "n")
-    }
+    names = (rival, "metric", "value", "higher_is_better", "counts", "seed", "n")
+    columns = {name: rows[name].to_numpy() for name in names}
+    printed = _printed(rows)
     mark, note = np.full(len(rows), "", object), rows["note"].to_numpy(object).copy()
     allowed = (may & rows["value"].notna()).to_numpy()
     for positions in map(np.asarray, rows.groupby(within, sort=False).indices.values()):
@@ -80,26 +70,27 @@ def _marked(
         note[apart] = _with(OTHERS, note[apart])
         if not compared:
             continue
-        printed = _printed(columns, compared)
-        if max(_printed(columns, apart), default=-np.inf) > printed.max():
-            best = np.array(compared)[printed == printed.max()]
-            note[best] = _with(NO_BEST, note[best])
+        best = printed[compared].max()
+        if max(printed[apart], default=-np.inf) > best:
+            unmarked = np.array(compared)[printed[compared] == best]
+            note[unmarked] = _with(NO_BEST, note[unmarked])
         else:
-            mark[compared] = _of_contest(columns, compared)
+            mark[compared] = _of_contest(columns, compared, printed[compared] == best)
     return rows.assign(mark=mark, note=note)
 
 
 def _with(text: str, notes: Column) -> list[str]:
-    """The notes, each with ``text`` after what it says already."""
+    """The notes, each with ``text`` at its end."""
     return [f"{note}; {text}" if note else text for note in notes]
 
 
-def _printed(columns: dict[str, Column], positions: Sequence[int]) -> NDArray[np.float64]:
-    """(score,) values as printed, with a minus where lower is better: the highest is the best."""
-    values = columns["value"][list(positions)].astype(float)
-    signs = np.where(columns["higher_is_better"][list(positions)].astype(bool), 1, -1)
-    in_bits = columns["metric"][list(positions)] == BITS
-    return signs * np.where(in_bits, np.round(values, 2), np.round(100 * values, 1))
+def _printed(rows: pd.DataFrame) -> NDArray[np.float64]:
+    """(score,) values as printed, negative where lower is better: the highest is the best."""
+    values = [
+        metric_of(metric).rounded(value)
+        for metric, value in zip(rows["metric"], rows["value"], strict=True)
+    ]
+    return np.where(rows["higher_is_better"].astype(bool), 1, -1) * np.array(values, float)
 
 
 def _by_utterances(
@@ -118,22 +109,18 @@ def _by_utterances(
     )
 
 
-def _of_contest(columns: dict[str, Column], group: Sequence[int]) -> list[str]:
-    """The marks of scores of the same utterances."""
+def _of_contest(
+    columns: dict[str, Column], group: Sequence[int], best: NDArray[np.bool_]
+) -> list[str]:
+    """The marks of scores of the same utterances; ``best`` says which are printed as the best."""
     at = group[0]
-    counts, metric, higher = (
-        columns["counts"][group].tolist(),
-        columns["metric"][at],
-        bool(columns["higher_is_better"][at]),
-    )
-    printed = _printed(columns, group)
+    counts, metric = columns["counts"][group].tolist(), columns["metric"][at]
     tied = [True] * len(group)
     if counts[0] and len(group) > 1:
         n_resamples = N_RESAMPLES_OF_TRIALS if is_trials(counts[0]) else N_RESAMPLES
-        scores = measure(counts, int(columns["seed"][at]), n_resamples, metric)
-        _, tied = tied_with_best(scores, higher)
-    best = printed == printed.max()
-    return [
-        BEST if is_best else TIED if is_tied else ""
-        for is_best, is_tied in zip(best, tied, strict=True)
-    ]
+        contest = measure(counts, int(columns["seed"][at]), n_resamples, metric)
+        higher = bool(columns["higher_is_better"][at])
+        _, tied = tied_with_best(contest, higher)
+    marks = np.where(tied, TIED, "").astype(object)
+    marks[best] = BEST
+    return list(marks)

@@ -21,7 +21,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -29,7 +29,12 @@ import numpy as np
 from probe.errors import ProbeError, listed
 from probe.files import canonical_json, free_bytes, require_writable, sync, temporary_name
 from probe.store.feature_store import FeatureStore, Stored
+from probe.store.layer_names import choose_layers
 from probe.store.shards import LIBVER, write_utterances
+from probe.store.stores import open_store
+
+if TYPE_CHECKING:
+    from probe.data.corpus import Corpus
 
 DTYPES = ("float32", "float16")
 BLOCK_BYTES = 1 << 26
@@ -96,20 +101,50 @@ class Selection:
 
 
 def export(
-    selection: Selection, to: Path, form: str, tick: Callable[[int], Any] = lambda _: None
-) -> None:
-    """Writes an export.
+    store: str | Path | FeatureStore,
+    to: str | Path,
+    form: str = "hdf5",
+    *,
+    layers: str | None = None,
+    dtype: str = "float32",
+    corpus: "Corpus | None" = None,
+    tick: Callable[[int, int], Any] = lambda _done, _all: None,
+) -> list[str]:
+    """Write features of a store for other programs.
 
     Args:
-        to: the file, for ``npy`` the folder, which must not be there yet.
-        form: out of `FORMS`.
-        tick: called with the bytes of each block of values that was written.
+        store: open, or its folder.
+        to: a new file; a new folder for ``npy``.
+        form: ``hdf5``, ``npy`` or ``sentences``.
+        layers: such as ``0-12,final``; all where None.
+        dtype: ``float32``, or ``float16`` where all of these layers are stored so.
+        corpus: whose utterances are exported, with its columns; all of the store where None.
+        tick: called with the bytes of each block of values, and those of all.
+
+    Returns:
+        Utterances of the corpus of which the store has no features.
 
     Raises:
-        ProbeError: ``to`` is there, the disk is too small, the store does not have this form, a
+        ProbeError: ``to`` exists, the disk is too small, the store does not have this form, or a
             shard is damaged.
-        OSError: the disk does not take it; nothing is left of the export.
+        OSError: the disk cannot be written; nothing is left of the export.
     """
+    opened = store if isinstance(store, FeatureStore) else open_store(store)
+    stored, columns, missing = [versions[-1] for versions in opened.utterances.values()], {}, []
+    if corpus is not None:
+        versions = {item.key: opened.match(item.key, item.path) for item in corpus.utterances}
+        rows = [item for item in corpus.utterances if versions[item.key]]
+        stored = [version for version in versions.values() if version]
+        columns = {column: [item.label(column) for item in rows] for column in corpus.columns}
+        missing = [key for key, version in versions.items() if version is None]
+    names = choose_layers(layers, list(opened.layers), opened.aliases, str(opened.path))
+    selection = Selection(opened, stored, names, dtype, columns)
+    _write(selection, Path(to), form, lambda n_bytes: tick(n_bytes, selection.n_bytes))
+    return missing
+
+
+def _write(selection: Selection, to: Path, form: str, tick: Callable[[int], Any]) -> None:
+    """Write under a temporary name, then rename."""
     _check(selection, to, form)
     temporary = temporary_name(to)
     try:
@@ -147,7 +182,7 @@ def _check(selection: Selection, to: Path, form: str) -> None:
     if form != "hdf5" and len(rows) > 1:
         raise ProbeError(
             f"{store.path}: {form} needs layers with equally many frames; {' and '.join(rows.values())} differ. "
-            "Choose among them with --layers, or --form hdf5."
+            "Choose among them with --layers, or --format hdf5."
         )
     shards = {shard for item in selection.stored for shard, *_ in item.pieces}
     bent = [

@@ -13,9 +13,8 @@ import soundfile
 from click.testing import CliRunner
 
 from probe.cli import cli
-from probe.data.conditions.audition import RATE_HZ, Example
+from probe.data.conditions.audition import RATE_HZ, Example, listen
 from probe.errors import ProbeError
-from probe.pipeline import listen
 from probe.reporting.figures.spectrograms import RANGE_DB, draw_spectrograms, spectrogram_db
 
 
@@ -23,7 +22,7 @@ def test_examples_are_written_with_one_gain_and_measured_levels(
     tones: Callable[..., Path], tmp_path: Path
 ) -> None:
     texts = ("clean", "noise:white@5dB", "gain:30dB", "tempo:0.5+noise:pink@-3dB")
-    line = ["listen", str(tones()), "--to", str(tmp_path / "heard"), "--n", "2", "--json"]
+    line = ["listen", str(tones()), "--to", str(tmp_path / "heard"), "--n", "2", "--format", "json"]
     done = CliRunner(catch_exceptions=False).invoke(
         cli, [*line, *(item for text in texts for item in ("--condition", text))]
     )
@@ -48,8 +47,11 @@ def test_the_picture_has_a_panel_for_each(tones: Callable[..., Path], tmp_path: 
     pytest.importorskip("matplotlib")
     small = listen(tones(), ["telephone"], tmp_path / "a", n=1)
     large = listen(tones(), ["telephone", "clip"], tmp_path / "b", n=3)
-    assert (len(small.files), len(large.files)) == (2 + 1, 9 + 1)
-    heads = [item.files[-1].read_bytes()[:24] for item in (small, large)]
+    assert (len(small.files), len(large.files)) == (2, 9)
+    pictures = [tmp_path / "a.png", tmp_path / "b.png"]
+    for listening, picture in zip((small, large), pictures, strict=True):
+        draw_spectrograms(listening.examples, picture)
+    heads = [picture.read_bytes()[:24] for picture in pictures]
     assert all(head.startswith(b"\x89PNG") for head in heads)
     widths, heights = (
         [int.from_bytes(head[place : place + 4]) for head in heads] for place in (16, 20)
@@ -102,4 +104,4 @@ def test_the_command_prints_a_table(
     assert clean.split()[1] == "clean" and clean.split()[-2] == "-"
     assert float(noisy.split()[-2]) == pytest.approx(7, abs=0.01)
     assert all((tmp_path / "heard" / line.split()[-1]).is_file() for line in (clean, noisy))
-    assert "2 sounds, gain of all so that none clips: 0.0 dB" in done.stderr
+    assert "2 files, lowered by 0.0 dB so that none clips" in done.stderr

@@ -28,6 +28,7 @@ from probe.data.conditions.severities import PRESETS
 from probe.data.corpus import load_corpus
 from probe.errors import ProbeError, UsageError, UtteranceError
 from probe.extraction.extract import Extraction, extract, recipe_of
+from probe.extraction.settings import Decoding, Running, Storing
 from probe.files import sha256_of_json
 from probe.models.catalogue import open_model
 from probe.pipeline import bench, repair
@@ -499,7 +500,7 @@ def test_a_recipe_names_what_decides_samples_and_nothing_else(noises: Path, talk
 
 
 def test_clean_audio_has_the_recipe_it_always_had() -> None:
-    recipe = recipe_of(open_model("fbank", None), ["0"], "frames")
+    recipe = recipe_of(open_model("fbank", None), ["0"])
     assert (
         sha256_of_json(recipe) == "8a03689aadbed464bfb68ce73ab9e2fae127e94545f7f405994f7833b8cdac65"
     )
@@ -711,17 +712,43 @@ def test_features_do_not_depend_on_order_threads_or_limit(
     backwards = manifest.with_name("backwards.csv")
     backwards.write_text("\n".join([head, *reversed(rows)]) + "\n")
     corpus = load_corpus(manifest)
-    whole = extract("fbank", corpus, tmp_path / "1", condition=text, workers=1, check=False)
-    many = extract("fbank", corpus, tmp_path / "4", condition=text, workers=4, check=False)
-    other = extract(
-        "fbank", load_corpus(backwards), tmp_path / "b", condition=text, workers=4, check=False
+    whole = extract(
+        "fbank",
+        corpus,
+        tmp_path / "1",
+        condition=text,
+        running=Running(check=False),
+        decoding=Decoding(workers=1),
     )
-    few = extract("fbank", corpus, tmp_path / "l", condition=text, limit=3, check=False)
+    many = extract(
+        "fbank",
+        corpus,
+        tmp_path / "4",
+        condition=text,
+        running=Running(check=False),
+        decoding=Decoding(workers=4),
+    )
+    other = extract(
+        "fbank",
+        load_corpus(backwards),
+        tmp_path / "b",
+        condition=text,
+        running=Running(check=False),
+        decoding=Decoding(workers=4),
+    )
+    few = extract(
+        "fbank",
+        corpus,
+        tmp_path / "l",
+        condition=text,
+        storing=Storing(limit=3),
+        running=Running(check=False),
+    )
     assert len(features(whole)) == len(rows)
     assert features(whole) == features(many) == features(other)
     assert whole.store.name == many.store.name == other.store.name == few.store.name
     assert features(few).items() < features(whole).items()
-    clean = extract("fbank", corpus, tmp_path / "1", check=False)
+    clean = extract("fbank", corpus, tmp_path / "1", running=Running(check=False))
     assert not features(clean).items() & features(whole).items()
 
 
@@ -736,7 +763,11 @@ def test_a_store_says_what_was_done_and_is_chosen_by_it(
         ("noise:white@10dB", 1),
     ):
         done = extract(
-            "fbank", manifest, tmp_path / "f", condition=text, condition_seed=seed, check=False
+            "fbank",
+            manifest,
+            tmp_path / "f",
+            condition=parse_condition(text, seed=seed),
+            running=Running(check=False),
         )
         assert done.plan.n_frames == sum(
             item[-1].n_frames for item in open_store(done.store).utterances.values()
@@ -766,7 +797,13 @@ def test_an_utterance_without_a_level_is_a_named_failure(
 ) -> None:
     manifest = tones(words=1, repetitions=3)
     soundfile.write(manifest.parent / "near-0-1-1.wav", np.zeros(4800), RATE_HZ)
-    done = extract("fbank", manifest, tmp_path / "f", condition="noise:white@10dB", check=False)
+    done = extract(
+        "fbank",
+        manifest,
+        tmp_path / "f",
+        condition="noise:white@10dB",
+        running=Running(check=False),
+    )
     assert [(item.key, item.reason) for item in done.failures] == [
         ("near-0-1-1.wav", "silent: it has no level that a signal-to-noise ratio could be of")
     ]
@@ -779,7 +816,11 @@ def test_a_damaged_store_of_a_condition_is_repaired_to_the_same_bytes(
     manifest = tones(words=1, repetitions=3)
     for text in ("noise:babble,talkers=2@5dB+telephone", f"noise:files={noises}@5dB"):
         done = extract(
-            "fbank", manifest, tmp_path / "f", condition=text, condition_seed=3, check=False
+            "fbank",
+            manifest,
+            tmp_path / "f",
+            condition=parse_condition(text, seed=3),
+            running=Running(check=False),
         )
         shard = done.store / "shard-00000.h5"
         content = shard.read_bytes()
@@ -811,13 +852,13 @@ def test_bench_extracts_every_condition(
         tmp_path,
         conditions=["clean", "telephone"],
         dry_run=False,
-        check=False,
+        running=Running(check=False),
     )
     assert [open_store(item.store).recipe["condition"] for item in done.extractions] == [
         "clean",
         "telephone",
     ]
-    bench(["fbank"], ["word-id"], tones(words=2), tmp_path, check=False)
+    bench(["fbank"], ["word-id"], tones(words=2), tmp_path, running=Running(check=False))
     assert asked == [["clean", "telephone"], ["clean"]]
 
 
@@ -835,11 +876,12 @@ def test_the_command_takes_conditions(tones: Callable[..., Path], tmp_path: Path
         "--no-check",
     ]
     both = CliRunner().invoke(
-        cli, [*line, "--condition", "clean", "--condition", "phone", "--conditions", str(declared)]
+        cli,
+        [*line, "--condition", "clean", "--condition", "phone", "--condition-file", str(declared)],
     )
     assert both.exit_code == 0, both.output
     all_of_it = CliRunner().invoke(
-        cli, [*line, "--conditions", str(declared), "--condition-seed", "5"]
+        cli, [*line, "--condition-file", str(declared), "--condition-seed", "5"]
     )
     assert all_of_it.exit_code == 0, all_of_it.output
     names = sorted(

@@ -23,6 +23,7 @@ from probe.data.corpus import load_corpus
 from probe.data.guarded_decoding import Decoder
 from probe.errors import ProbeError, UsageError, UtteranceError
 from probe.extraction.extract import extract
+from probe.extraction.settings import Decoding, Running, Storing
 from probe.store.stores import open_store
 
 # A decoder process in whose library faults are planted: what it does depends on the name of the
@@ -182,15 +183,21 @@ def test_a_crash_while_extracting_is_a_recorded_failure_that_is_tried_again(
             "mfcc",
             tmp_path / "c.csv",
             tmp_path / "f",
-            view="mean",
-            check=False,
-            isolate_decode=True,
+            storing=Storing(view="mean"),
+            running=Running(check=False),
+            decoding=Decoding(isolate=True),
         )
         assert [(item.key, item.reason) for item in done.failures] == [
             ("segfault.wav", "the decoder process died with SIGSEGV")
         ]
         assert done.extracted == extracted
-    done = extract("mfcc", tmp_path / "c.csv", tmp_path / "f", view="mean", check=False)
+    done = extract(
+        "mfcc",
+        tmp_path / "c.csv",
+        tmp_path / "f",
+        storing=Storing(view="mean"),
+        running=Running(check=False),
+    )
     assert (done.extracted, done.failures) == (1, [])
     assert set(open_store(done.store).keys) == set(names)
 
@@ -395,7 +402,14 @@ def test_the_options_reach_extraction_from_the_command_line(tree: Path, command:
 
 def test_a_loaded_corpus_is_held_to_the_root_too(tree: Path) -> None:
     corpus = load_corpus(manifest_of(tree, "link.wav"))
-    done = extract("mfcc", corpus, tree / "f", view="mean", check=False, audio_root=tree)
+    done = extract(
+        "mfcc",
+        corpus,
+        tree / "f",
+        storing=Storing(view="mean"),
+        running=Running(check=False),
+        decoding=Decoding(audio_root=tree),
+    )
     assert done.extracted == 1
     [failure] = done.failures
     assert failure.key == "link.wav"

@@ -14,6 +14,7 @@ from probe.data import audio
 from probe.data.audio import load_audio
 from probe.data.sound_flags import Levels
 from probe.extraction.extract import extract
+from probe.extraction.settings import Running, Storing
 from probe.files import read_json, write_json
 from probe.store.stores import describe_store, open_store
 
@@ -131,7 +132,13 @@ def odd_corpus(tmp_path: Path) -> Path:
 def test_odd_sound_is_extracted_and_shown(
     odd_corpus: Path, tmp_path: Path, command: Callable
 ) -> None:
-    done = extract("mfcc", odd_corpus, tmp_path / "features", view="mean", check=False)
+    done = extract(
+        "mfcc",
+        odd_corpus,
+        tmp_path / "features",
+        storing=Storing(view="mean"),
+        running=Running(check=False),
+    )
     assert (done.extracted, done.failures) == (5, [])
     store = open_store(done.store)
     assert store.utterances["flat.wav"][0].flags == ("clipped",)
@@ -150,7 +157,13 @@ def test_a_file_whose_frames_the_decoder_skips_is_named(
     (tmp_path / "odd.csv").write_text(
         "path,text,speaker,domain,split,duration_s\na.mp3,,,,train,\n"
     )
-    extract("mfcc", tmp_path / "odd.csv", tmp_path / "features", view="mean", check=False)
+    extract(
+        "mfcc",
+        tmp_path / "odd.csv",
+        tmp_path / "features",
+        storing=Storing(view="mean"),
+        running=Running(check=False),
+    )
     assert (
         "a.mp3: damaged frames in the middle, which the decoder skips; fetch the file again"
         in caplog.messages
@@ -160,7 +173,13 @@ def test_a_file_whose_frames_the_decoder_skips_is_named(
 def test_a_store_of_an_earlier_version_opens_without_flags(
     odd_corpus: Path, tmp_path: Path
 ) -> None:
-    done = extract("mfcc", odd_corpus, tmp_path / "features", view="mean", check=False)
+    done = extract(
+        "mfcc",
+        odd_corpus,
+        tmp_path / "features",
+        storing=Storing(view="mean"),
+        running=Running(check=False),
+    )
     for path in done.store.glob("shard-*.json"):
         index = read_json(path)
         for item in index["utterances"]:
@@ -170,5 +189,12 @@ def test_a_store_of_an_earlier_version_opens_without_flags(
     assert store.utterances["flat.wav"][0].flags is None
     assert describe_store(store)["sound"] == "5 not looked at (an earlier version's)"
     assert (
-        extract("mfcc", odd_corpus, tmp_path / "features", view="mean", check=False).extracted == 0
+        extract(
+            "mfcc",
+            odd_corpus,
+            tmp_path / "features",
+            storing=Storing(view="mean"),
+            running=Running(check=False),
+        ).extracted
+        == 0
     )

@@ -16,9 +16,10 @@ from probe.data.transcript_checks import (
     unseen,
     warnings,
 )
-from probe.doctor import corpus_checks as corpora
+from probe.doctor import corpus as corpora
 from probe.evaluation.run import run
 from probe.extraction.extract import extract
+from probe.extraction.settings import Running
 
 
 def rows(*texts: str) -> list[Utterance]:
@@ -96,8 +97,8 @@ def test_the_doctor_names_look_alikes(tmp_path: Path) -> None:
     from probe.data.corpus import Corpus
 
     corpus = Corpus("c", "", tuple(rows("cat", "c\u0430t")), ("text",))
-    [finding] = [item for item in corpora.text(corpus, None) if "look alike" in item.finding]
-    assert finding.status == "problem"
+    [finding] = [item for item in corpora.text(corpus) if "look alike" in item.finding]
+    assert finding.status == "note"
     assert "'c\u0430t' in u1 (Latin c t, Cyrillic \u0430)" in finding.finding
 
 
@@ -112,7 +113,7 @@ def test_a_task_that_transcribes_warns_once_of_odd_text(
         .replace("1-0-5.wav,do", "1-0-5.wav,d\u00f6")
     )
     manifest.write_text(text, encoding="utf-8")
-    extract("mfcc", manifest, tmp_path / "features", check=False)
+    extract("mfcc", manifest, tmp_path / "features", running=Running(check=False))
     task = tmp_path / "quick.toml"
     task.write_text(
         'version = 1\nkind = "transcribe"\ndescription = "quick"\nepochs = 1\nlearning_rates = [1e-2]\n'

@@ -23,6 +23,7 @@ from probe.data.audio import load_audio
 from probe.errors import ProbeError
 from probe.evaluation.tasks import open_task
 from probe.extraction.extract import extract
+from probe.extraction.settings import Running, Storing
 from probe.measures.transcription import case_folded
 from probe.models.catalogue import open_model
 from probe.models.encoder import CTC, ModelInfo, greedy_text
@@ -448,10 +449,8 @@ def test_the_texts_stand_in_the_index_and_in_the_shards(
         str(folders[family]),
         manifest,
         tmp_path / "features",
-        view=view,
-        ctc=True,
-        device="cpu",
-        check=False,
+        storing=Storing(view=view, ctc=True),
+        running=Running(device="cpu", check=False),
     )
     store = open_store(tmp_path / "features")
     texts = {key: versions[-1].ctc_text for key, versions in store.utterances.items()}
@@ -492,8 +491,8 @@ def test_a_long_utterance_in_several_parts_has_its_text_in_the_last(
         str(folders["hubert"]),
         tones(words=1, speakers=1, repetitions=3),
         tmp_path / "features",
-        ctc=True,
-        device="cpu",
+        storing=Storing(ctc=True),
+        running=Running(device="cpu"),
     )
     store = open_store(tmp_path / "features")
     assert all(job.parts > 1 for job in store.jobs)
@@ -510,18 +509,23 @@ def test_the_text_is_there_where_the_last_frames_give_no_row(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     manifest = tones(words=1, speakers=1, repetitions=3)
-    whole = {"view": "frames", "ctc": True, "device": "cpu", "check": False}
+    running = Running(device="cpu", chunk_s=0.04, check=False)
     monkeypatch.setattr("probe.models.packed.packed_encoder.ROWS", {"cpu": 1})
     monkeypatch.setattr("probe.models.catalogue.LONG_S", 0.0)
-    expected = extract(str(folders["hubert"]), manifest, tmp_path / "whole", chunk_s=0.04, **whole)
+    expected = extract(
+        str(folders["hubert"]),
+        manifest,
+        tmp_path / "whole",
+        storing=Storing(ctc=True),
+        running=running,
+    )
     monkeypatch.setattr("probe.extraction.plan.SHARD_BYTES", 100)
     strided = extract(
         str(folders["hubert"]),
         manifest,
         tmp_path / "strided",
-        chunk_s=0.04,
-        **(whole | {"view": "frames:1000"}),
-        dtype="float32",
+        storing=Storing(dtype="float32", ctc=True, view="frames:1000"),
+        running=running,
     )
     assert all(job.parts > 1 for job in FeatureStore(strided.store).jobs)
     texts = [
@@ -578,11 +582,29 @@ def test_an_interrupted_run_that_is_repeated_has_the_same_bytes(
     monkeypatch.setattr("probe.extraction.plan.SHARD_BYTES", 12_000)
     manifest = tones(words=2, speakers=2, repetitions=3)
     encoder = open_model(str(folders["data2vec-audio"]), "cpu")
-    extract(encoder, manifest, tmp_path / "straight", ctc=True, check=False)
+    extract(
+        encoder,
+        manifest,
+        tmp_path / "straight",
+        storing=Storing(ctc=True),
+        running=Running(check=False),
+    )
     assert len(list((tmp_path / "straight").rglob("shard-*.h5"))) > 2
     with pytest.raises(Interrupted):
-        extract(Dying(encoder, dies_at), manifest, tmp_path / "broken", ctc=True, check=False)
-    extract(encoder, manifest, tmp_path / "broken", ctc=True, check=False)
+        extract(
+            Dying(encoder, dies_at),
+            manifest,
+            tmp_path / "broken",
+            storing=Storing(ctc=True),
+            running=Running(check=False),
+        )
+    extract(
+        encoder,
+        manifest,
+        tmp_path / "broken",
+        storing=Storing(ctc=True),
+        running=Running(check=False),
+    )
     assert files_of(tmp_path / "broken") == files_of(tmp_path / "straight")
 
 
@@ -595,9 +617,8 @@ def test_with_and_without_texts_are_two_stores_with_the_same_features(
             str(folders["wavlm"]),
             manifest,
             tmp_path / "features",
-            ctc=ctc,
-            device="cpu",
-            check=False,
+            storing=Storing(ctc=ctc),
+            running=Running(device="cpu", check=False),
         )
     plain, own = sorted(find_stores(tmp_path / "features"), key=lambda store: "ctc" in store.recipe)
     assert plain.layer("final").values.tobytes() == own.layer("final").values.tobytes()
@@ -616,7 +637,12 @@ def test_without_a_head_there_is_nothing_to_run(
     for dry_run in (False, True):
         with pytest.raises(ProbeError, match=message):
             extract(
-                name, tones(words=1), tmp_path / "features", ctc=True, device="cpu", dry_run=dry_run
+                name,
+                tones(words=1),
+                tmp_path / "features",
+                dry_run=dry_run,
+                storing=Storing(ctc=True),
+                running=Running(device="cpu"),
             )
     assert not (tmp_path / "features").exists()
 
@@ -679,7 +705,13 @@ def read_out(tones: Callable[..., Path], tmp_path: Path) -> Path:
     """
     manifest = tones()
     for encoder in (Reader("good", "BA", "DO", "KE"), Reader("bad", "BA", "D", "KE ")):
-        extract(encoder, manifest, tmp_path / "features", ctc=True, check=False)
+        extract(
+            encoder,
+            manifest,
+            tmp_path / "features",
+            storing=Storing(ctc=True),
+            running=Running(check=False),
+        )
     return manifest
 
 
@@ -758,7 +790,11 @@ def test_a_task_of_several_domains_has_no_reference(
 ) -> None:
     manifest = tones(words=2, speakers=2, domains=("near", "far"))
     extract(
-        Reader("good", "BA", "DO", "KE"), manifest, tmp_path / "features", ctc=True, check=False
+        Reader("good", "BA", "DO", "KE"),
+        manifest,
+        tmp_path / "features",
+        storing=Storing(ctc=True),
+        running=Running(check=False),
     )
     (tmp_path / "shift.toml").write_text('kind = "shift"\nof = "asr-ctc"\n')
     probe.run(
@@ -776,12 +812,18 @@ def test_features_without_texts_have_no_reference_and_those_with_texts_are_prefe
 ) -> None:
     manifest = tones(words=2, speakers=2)
     reader = Reader("good", "BA", "DO", "KE")
-    extract(reader, manifest, tmp_path / "features", check=False)
+    extract(reader, manifest, tmp_path / "features", running=Running(check=False))
     probe.run(
         open_task("asr-ctc", QUICK), "good", manifest, tmp_path / "features", tmp_path / "before"
     )
     assert not own_rows(tmp_path / "before")
-    extract(reader, manifest, tmp_path / "features", ctc=True, check=False)
+    extract(
+        reader,
+        manifest,
+        tmp_path / "features",
+        storing=Storing(ctc=True),
+        running=Running(check=False),
+    )
     probe.run(
         open_task("asr-ctc", QUICK), "good", manifest, tmp_path / "features", tmp_path / "after"
     )

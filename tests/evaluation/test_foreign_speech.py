@@ -16,6 +16,7 @@ from small_bundles import small_bundle
 from probe.data.corpus import load_corpus
 from probe.evaluation.run import run
 from probe.extraction.extract import extract
+from probe.extraction.settings import Storing
 from probe.models.sources import bundles
 from probe.records import frame_of
 from probe.reporting.tables.files import summary_rows
@@ -61,7 +62,7 @@ def test_real_speech_goes_from_a_file_and_from_a_bundle_to_the_table(
     }[kind]
     items = load_corpus(corpus).utterances
 
-    done = extract(model, corpus, tmp_path / "features", layers="conv,0-3")
+    done = extract(model, corpus, tmp_path / "features", storing=Storing(layers="conv,0-3"))
     assert (done.extracted, done.failures) == (8, [])
     store, keys = open_store(done.store), [item.key for item in items]
     samples = [2 * soundfile.info(item.path).frames for item in items]  # 8 kHz, heard at 16

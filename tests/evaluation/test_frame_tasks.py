@@ -31,6 +31,7 @@ from probe.evaluation.run import Run, run
 from probe.evaluation.tasks import open_task
 from probe.evaluation.trial_lists import intervals_of
 from probe.extraction.extract import extract
+from probe.extraction.settings import Running, Storing
 from probe.heads.linear.context import stack_context
 from probe.heads.linear.linear_probe import fit_strengths
 from probe.heads.linear.logistic import state_bytes
@@ -639,8 +640,8 @@ def test_models_of_different_frame_rates_are_compared_and_the_better_one_is_best
             model,
             manifest,
             tmp_path / "features",
-            layers="0,2" if model == small else None,
-            check=False,
+            storing=Storing(layers="0,2" if model == small else None),
+            running=Running(check=False),
         )
         run(
             tmp_path / "own.toml",

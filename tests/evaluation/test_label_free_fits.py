@@ -21,6 +21,7 @@ from probe.evaluation.layer_depth import depth_of, n_blocks
 from probe.evaluation.run import run
 from probe.evaluation.tasks import open_task
 from probe.extraction.extract import extract
+from probe.extraction.settings import Running, Storing
 from probe.measures.geometry import Geometry
 from probe.records import Record
 from probe.store.feature_store import FeatureStore
@@ -41,7 +42,13 @@ class WideEncoder(PlantedEncoder):
 
 def extracted(manifest: Path, encoder: PlantedEncoder | None = None, view: str = "meanstd") -> Path:
     folder = manifest.parent / "features"
-    extract(encoder or PlantedEncoder(), manifest, folder, view=view, check=False)
+    extract(
+        encoder or PlantedEncoder(),
+        manifest,
+        folder,
+        storing=Storing(view=view),
+        running=Running(check=False),
+    )
     return folder
 
 

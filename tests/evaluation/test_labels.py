@@ -16,6 +16,7 @@ from probe.evaluation.label_budgets import check_budget, in_drawn_order, within_
 from probe.evaluation.run import run
 from probe.evaluation.tasks import open_task
 from probe.extraction.extract import extract
+from probe.extraction.settings import Running, Storing
 from probe.measures.counts import amount_counts, value_of
 from probe.measures.uncertainty import interval
 from probe.records import Record, frame_of, iterate_records, read_records
@@ -44,7 +45,13 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
     """
     folder = tmp_path_factory.mktemp("labels")
     manifest = write_tones(folder)
-    extract(PlantedEncoder(), manifest, folder / "features", view="meanstd", check=False)
+    extract(
+        PlantedEncoder(),
+        manifest,
+        folder / "features",
+        storing=Storing(view="meanstd"),
+        running=Running(check=False),
+    )
     (folder / "own.toml").write_text(TASK)
     return run(
         folder / "own.toml", "planted", manifest, folder / "features", folder / "results"
@@ -320,7 +327,13 @@ def test_what_is_finished_is_not_trained_again(
         "probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": "c"}
     )
     manifest = tones()
-    extract(PlantedEncoder(), manifest, tmp_path / "features", view="meanstd", check=False)
+    extract(
+        PlantedEncoder(),
+        manifest,
+        tmp_path / "features",
+        storing=Storing(view="meanstd"),
+        running=Running(check=False),
+    )
     task = tmp_path / "quick.toml"
     task.write_text(
         'kind = "classify"\nlabel = "text"\nl2 = [1e-1]\ncontrols = []\nweighted = false\n'
@@ -363,7 +376,13 @@ def test_what_is_finished_is_not_trained_again(
     (manifest.parent / "near-0-0-0.wav").write_bytes(
         (manifest.parent / "near-0-0-1.wav").read_bytes()
     )
-    extract(PlantedEncoder(), manifest, tmp_path / "features", view="meanstd", check=False)
+    extract(
+        PlantedEncoder(),
+        manifest,
+        tmp_path / "features",
+        storing=Storing(view="meanstd"),
+        running=Running(check=False),
+    )
     assert trains(seed=1)  # other features
     path = next((tmp_path / "results").glob("*.jsonl"))
     path.write_bytes(path.read_bytes()[:-50])
@@ -385,7 +404,13 @@ def test_types_that_cannot_be_are_refused_or_left_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     manifest = write_tones(tmp_path)
-    extract(PlantedEncoder(), manifest, tmp_path / "features", view="meanstd", check=False)
+    extract(
+        PlantedEncoder(),
+        manifest,
+        tmp_path / "features",
+        storing=Storing(view="meanstd"),
+        running=Running(check=False),
+    )
     task = tmp_path / "own.toml"
     task.write_text(
         'kind = "classify"\nlabel = "speaker"\nl2 = [1e-1]\ntypes = "domain"\nweighted = false\n'

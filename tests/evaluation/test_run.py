@@ -24,6 +24,7 @@ from probe.evaluation.run import run
 from probe.evaluation.tasks import KINDS, log_columns, open_task, ready_tasks, same_question
 from probe.evaluation.unfinished import Unfinished
 from probe.extraction.extract import extract
+from probe.extraction.settings import Running, Storing
 from probe.measures.counts import value_of
 from probe.measures.uncertainty import interval
 from probe.models.encoder import ModelInfo
@@ -69,7 +70,11 @@ def planted(tones: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
     def make(view: str = "meanstd", layers: str | None = None, **shape: object) -> Path:
         manifest = tones(**shape)
         extract(
-            PlantedEncoder(), manifest, tmp_path / "features", view=view, layers=layers, check=False
+            PlantedEncoder(),
+            manifest,
+            tmp_path / "features",
+            storing=Storing(view=view, layers=layers),
+            running=Running(check=False),
         )
         return manifest
 
@@ -336,7 +341,13 @@ def test_a_failed_extraction_is_named_before_anything_else(
         if row[4] == "train":
             (manifest.parent / row[0]).write_bytes(b"")
     for view in ("meanstd", "frames"):
-        extract(PlantedEncoder(), manifest, tmp_path / "features", view=view, check=False)
+        extract(
+            PlantedEncoder(),
+            manifest,
+            tmp_path / "features",
+            storing=Storing(view=view),
+            running=Running(check=False),
+        )
     for task in ("word-id", "asr-ctc", "domain-shift"):
         with pytest.raises(
             ProbeError,
@@ -372,7 +383,13 @@ def test_failed_utterances_are_left_out_and_counted(
 ) -> None:
     manifest = tones()
     (manifest.parent / "near-1-2-0.wav").write_bytes(b"")
-    result = extract(PlantedEncoder(), manifest, tmp_path / "features", view="meanstd", check=False)
+    result = extract(
+        PlantedEncoder(),
+        manifest,
+        tmp_path / "features",
+        storing=Storing(view="meanstd"),
+        running=Running(check=False),
+    )
     assert [(failure.key, failure.reason) for failure in result.failures] == [
         ("near-1-2-0.wav", "the file is empty (0 bytes)")
     ]
@@ -542,7 +559,13 @@ def test_recordings_in_two_splits_under_two_names_are_named(
 ) -> None:
     manifest = tones()
     (tmp_path / "near-0-0-5.wav").write_bytes((tmp_path / "near-0-0-0.wav").read_bytes())
-    extract(PlantedEncoder(), manifest, tmp_path / "features", view="meanstd", check=False)
+    extract(
+        PlantedEncoder(),
+        manifest,
+        tmp_path / "features",
+        storing=Storing(view="meanstd"),
+        running=Running(check=False),
+    )
     run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results")
     assert (
         "1 recordings are in more than one split, byte for byte: near-0-0-0.wav = near-0-0-5.wav"
@@ -610,7 +633,11 @@ def test_limit_takes_the_same_utterances_at_every_stage(
 ) -> None:
     manifest = tones()
     result = extract(
-        PlantedEncoder(), manifest, tmp_path / "features", view="meanstd", limit=8, check=False
+        PlantedEncoder(),
+        manifest,
+        tmp_path / "features",
+        storing=Storing(view="meanstd", limit=8),
+        running=Running(check=False),
     )
     assert result.extracted == 24
     done = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results", limit=8)
@@ -948,7 +975,7 @@ def test_a_bench_names_a_task_that_cannot_be_asked_first_and_goes_on(
 @pytest.mark.parametrize(
     ("models", "how", "message"),
     [
-        (["mfcc", "fbank"], {"layers": "0,7"}, "has no layer '7'"),
+        (["mfcc", "fbank"], {"storing": Storing(layers="0,7")}, "has no layer '7'"),
         (["mfcc", "random:nobody/none"], {}, "nobody/none"),
         (["mfcc", "fbank"], {"conditions": ["noise:files=none.wav@5dB"]}, "none.wav"),
     ],

@@ -6,6 +6,7 @@ import pytest
 
 from probe.evaluation.run import run
 from probe.extraction.extract import extract
+from probe.extraction.settings import Storing
 from probe.records import frame_of
 from probe.reporting.tables.files import summary_rows
 
@@ -23,7 +24,7 @@ def features(speech: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """mfcc of every corpus of the pooled tests."""
     folder = tmp_path_factory.mktemp("features")
     for corpus in ("speakers_shared", "digits_crossdomain"):
-        result = extract("mfcc", speech / f"{corpus}.csv", folder, view="meanstd")
+        result = extract("mfcc", speech / f"{corpus}.csv", folder, storing=Storing(view="meanstd"))
         assert not result.failures
     return folder
 
@@ -97,6 +98,8 @@ def test_bilstm_ctc_reads_connected_digits_and_not_shuffled_ones(
 def test_full_size_architectures_extract_real_speech(
     speech: Path, tmp_path: Path, name: str
 ) -> None:
-    result = extract(f"random:{name}", speech / "sentences_shared.csv", tmp_path, limit=1)
+    result = extract(
+        f"random:{name}", speech / "sentences_shared.csv", tmp_path, storing=Storing(limit=1)
+    )
     assert result.extracted == 3
     assert not result.failures

@@ -27,6 +27,7 @@ from probe.errors import ProbeError, UsageError
 from probe.extraction.extract import Extraction, recipe_of
 from probe.extraction.extract import extract as extract_checked
 from probe.extraction.plan import human_bytes
+from probe.extraction.settings import Running, Storing
 from probe.files import read_json
 from probe.models.catalogue import open_model
 from probe.models.encoder import ModelInfo
@@ -38,7 +39,7 @@ RATE_HZ = 16_000
 HOP, WINDOW = 160, 400
 # The encoder below keeps count of what it is given and takes one utterance at a time: it would not
 # pass a model's check.
-extract = functools.partial(extract_checked, check=False)
+extract = functools.partial(extract_checked, running=Running(check=False))
 
 
 class Interrupted(Exception):
@@ -185,7 +186,9 @@ def assert_right(store: FeatureStore, folder: Path, names: Iterable[str]) -> Non
 def test_features_are_the_ones_that_direct_computation_gives(
     audio: Path, tmp_path: Path, view: str
 ) -> None:
-    done = extract(Windows(), write_manifest(audio, LENGTHS), tmp_path / "features", view=view)
+    done = extract(
+        Windows(), write_manifest(audio, LENGTHS), tmp_path / "features", storing=Storing(view=view)
+    )
     assert (done.extracted, done.failures) == (len(LENGTHS), [])
     store = open_store(tmp_path / "features")
     assert store.path == done.store
@@ -198,7 +201,12 @@ def test_features_are_the_ones_that_direct_computation_gives(
 def test_a_real_model_gives_in_the_store_what_it_gives_alone(
     audio: Path, tmp_path: Path, name: str
 ) -> None:
-    extract(name, write_manifest(audio, list(LENGTHS)), tmp_path / "features", device="cpu")
+    extract(
+        name,
+        write_manifest(audio, list(LENGTHS)),
+        tmp_path / "features",
+        running=Running(check=False, device="cpu"),
+    )
     store, encoder = open_store(tmp_path / "features"), open_model(name, "cpu")
     for key in ("c.wav", "a.wav"):
         samples = torch.from_numpy(load_audio(audio / key, RATE_HZ).samples)
@@ -213,7 +221,12 @@ def test_a_real_model_gives_in_the_store_what_it_gives_alone(
 
 
 def test_only_the_layers_that_are_asked_for_are_stored(audio: Path, tmp_path: Path) -> None:
-    extract(Windows(), write_manifest(audio, list(LENGTHS)), tmp_path / "some", layers="final,0")
+    extract(
+        Windows(),
+        write_manifest(audio, list(LENGTHS)),
+        tmp_path / "some",
+        storing=Storing(layers="final,0"),
+    )
     store = open_store(tmp_path / "some")
     assert store.layers == {"0": 3, "2": 4}
     assert_right(store, audio, LENGTHS)
@@ -225,11 +238,11 @@ def test_only_the_layers_that_are_asked_for_are_stored(audio: Path, tmp_path: Pa
 def test_what_cannot_be_asked_for_is_a_usage_error(audio: Path, tmp_path: Path) -> None:
     manifest = write_manifest(audio, LENGTHS)
     with pytest.raises(UsageError, match="view 'median': expected frames, frames:k"):
-        extract(Windows(), manifest, tmp_path / "features", view="median")
+        extract(Windows(), manifest, tmp_path / "features", storing=Storing(view="median"))
     with pytest.raises(
         UsageError, match=r"--layers 0-3: windows has no layer '3'; it has 0\.\.2 \(final is 2\)"
     ):
-        extract(Windows(), manifest, tmp_path / "features", layers="0-3")
+        extract(Windows(), manifest, tmp_path / "features", storing=Storing(layers="0-3"))
     assert not (tmp_path / "features").exists()
 
 
@@ -242,7 +255,12 @@ def test_large_values_are_kept_in_float32_and_never_clipped(
             frames, lengths = super().encode(*arguments)
             return [frames[0], frames[1] * 1e6, frames[2] * 1e-6], lengths
 
-    extract(Loud(), write_manifest(audio, ["a.wav", "b.wav"]), tmp_path / "features", view=view)
+    extract(
+        Loud(),
+        write_manifest(audio, ["a.wav", "b.wav"]),
+        tmp_path / "features",
+        storing=Storing(view=view),
+    )
     store = open_store(tmp_path / "features")
     assert [str(store.layer(layer).values.dtype) for layer in "012"] == [
         "float16",
@@ -263,14 +281,14 @@ def test_a_recipe_changes_with_whatever_decides_values() -> None:
         {"settings": {"x": 1}},
         {"normalize": True},
     ]
-    recipes = [recipe_of(Windows(**info), ["0", "1", "2"], "frames") for info in infos]
+    recipes = [recipe_of(Windows(**info), ["0", "1", "2"]) for info in infos]
     recipes += [
-        recipe_of(Windows(), ["0", "1"], "frames"),
-        recipe_of(Windows(), ["0", "1", "2"], "mean"),
+        recipe_of(Windows(), ["0", "1"]),
+        recipe_of(Windows(), ["0", "1", "2"], Storing(view="mean")),
     ]
     assert len({store_path(Path("x"), recipe) for recipe in recipes}) == len(recipes)
-    assert recipe_of(Windows(), ["0"], "mean") == recipe_of(
-        Windows(notes=("a remark",)), ["0"], "mean"
+    assert recipe_of(Windows(), ["0"], Storing(view="mean")) == recipe_of(
+        Windows(notes=("a remark",)), ["0"], Storing(view="mean")
     )
     assert json.loads(json.dumps(recipes[0])) == recipes[0]
 
@@ -333,7 +351,9 @@ def test_a_store_takes_no_more_than_was_estimated_and_not_much_less(
     for n, name in enumerate(names):
         write_audio(tmp_path / name, 16_000 + n)
     manifest = write_manifest(tmp_path, names)
-    done = extract(Windows(), manifest, tmp_path / "features", view=view, dtype=dtype)
+    done = extract(
+        Windows(), manifest, tmp_path / "features", storing=Storing(view=view, dtype=dtype)
+    )
     taken = sum(path.stat().st_size for path in done.store.glob("shard-*"))
     assert 0.5 * done.plan.n_bytes < taken <= done.plan.n_bytes
 
@@ -392,9 +412,9 @@ def test_a_resplit_or_reordered_manifest_extracts_nothing(audio: Path, tmp_path:
 
 def test_a_limited_run_is_completed_by_a_whole_one(audio: Path, tmp_path: Path) -> None:
     manifest, encoder = write_manifest(audio, LENGTHS), Windows()
-    first = extract(encoder, manifest, tmp_path / "features", limit=1)
+    first = extract(encoder, manifest, tmp_path / "features", storing=Storing(limit=1))
     assert first.extracted == 3
-    again = extract(encoder, manifest, tmp_path / "features", limit=1)
+    again = extract(encoder, manifest, tmp_path / "features", storing=Storing(limit=1))
     assert (again.extracted, again.plan.present) == (0, 3)
     whole = extract(encoder, manifest, tmp_path / "features")
     assert (whole.extracted, whole.plan.present) == (len(LENGTHS) - 3, 3)
@@ -437,9 +457,10 @@ def test_a_touched_file_is_not_extracted_again(audio: Path, tmp_path: Path) -> N
 
 def test_each_view_and_each_choice_of_layers_has_its_own_store(audio: Path, tmp_path: Path) -> None:
     manifest, encoder = write_manifest(audio, ["a.wav"]), Windows()
-    choices: list[dict[str, str]] = [{}, {"view": "mean"}, {"layers": "0"}, {"layers": "0-2"}]
+    choices = [Storing(), Storing(view="mean"), Storing(layers="0"), Storing(layers="0-2")]
     stores = [
-        extract(encoder, manifest, tmp_path / "features", **choice).store for choice in choices
+        extract(encoder, manifest, tmp_path / "features", storing=choice).store
+        for choice in choices
     ]
     assert stores[0] == stores[3]
     assert len(set(stores)) == 3
@@ -464,7 +485,12 @@ def test_pooled_views_are_cut_by_audio_time(
     audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("probe.extraction.plan.SHARD_AUDIO_S", 0.2)
-    done = extract(Windows(), write_manifest(audio, LENGTHS), tmp_path / "features", view="mean")
+    done = extract(
+        Windows(),
+        write_manifest(audio, LENGTHS),
+        tmp_path / "features",
+        storing=Storing(view="mean"),
+    )
     for keys in keys_in_shards(done.store):
         assert sum(LENGTHS[key] for key in keys) <= 0.2 * RATE_HZ
 
@@ -482,11 +508,18 @@ def test_what_a_model_pads_is_counted_in_new_plans_and_stored_plans_stay(
             Windows(dies_at=2),
             write_manifest(audio, [*LENGTHS][:5]),
             tmp_path / "features",
-            view="mean",
+            storing=Storing(view="mean"),
         )
-    done = extract(Padding(), write_manifest(audio, LENGTHS), tmp_path / "features", view="mean")
+    done = extract(
+        Padding(),
+        write_manifest(audio, LENGTHS),
+        tmp_path / "features",
+        storing=Storing(view="mean"),
+    )
     assert keys_in_shards(done.store) == [[*LENGTHS][:5], [*LENGTHS][5:]]
-    fresh = extract(Padding(), write_manifest(audio, LENGTHS), tmp_path / "fresh", view="mean")
+    fresh = extract(
+        Padding(), write_manifest(audio, LENGTHS), tmp_path / "fresh", storing=Storing(view="mean")
+    )
     assert [len(keys) for keys in keys_in_shards(fresh.store)] == [2, 2, 2, 1]
 
 
@@ -585,8 +618,8 @@ def killed_at_every_call(folder: str) -> None:
 
             def counted(
                 *arguments: Any,
-                original: Callable[..., Any] = getattr(os, name),
-                name: str = name,  # noqa: B008
+                original: Callable[..., Any] = getattr(os, name),  # noqa: B008
+                name: str = name,
             ) -> Any:
                 if left[0] == 0:
                     if name == "write":
@@ -709,7 +742,10 @@ def test_a_store_on_a_read_only_disk_is_complete_or_named(
         match=r"frames-clean-\w{8}: nothing can be written here \(Read-only file system\)",
     ):
         extract(
-            Windows(dies_at=0), write_manifest(audio, names), tmp_path / "features", dtype="float32"
+            Windows(dies_at=0),
+            write_manifest(audio, names),
+            tmp_path / "features",
+            storing=Storing(dtype="float32"),
         )
     assert files_of(tmp_path / "features") == before
 
@@ -807,7 +843,9 @@ def test_what_cannot_be_used_is_named_with_its_reason_and_the_rest_goes_on(
 
 def test_digital_silence_is_extracted_by_a_real_model(spoilt: Path, tmp_path: Path) -> None:
     manifest = write_manifest(spoilt.parent, ["silent.wav"], "silent.csv")
-    done = extract("mfcc", manifest, tmp_path / "features", device="cpu")
+    done = extract(
+        "mfcc", manifest, tmp_path / "features", running=Running(check=False, device="cpu")
+    )
     assert done.failures == []
     assert np.isfinite(open_store(done.store).layer("0").values).all()
 
@@ -962,10 +1000,10 @@ def test_the_manifest_s_columns_are_copied_into_the_shard(audio: Path, tmp_path:
 
 def test_an_open_corpus_and_an_open_model_do_as_well_as_names(audio: Path, tmp_path: Path) -> None:
     manifest = write_manifest(audio, LENGTHS)
-    by_name = extract("mfcc", str(manifest), str(tmp_path / "one"), device="cpu")
-    by_hand = extract(
-        open_model("mfcc", "cpu"), load_corpus(manifest), tmp_path / "two", requested="mfcc"
+    by_name = extract(
+        "mfcc", str(manifest), str(tmp_path / "one"), running=Running(check=False, device="cpu")
     )
+    by_hand = extract(open_model("mfcc", "cpu"), load_corpus(manifest), tmp_path / "two")
     assert by_name.store.relative_to(tmp_path / "one") == by_hand.store.relative_to(
         tmp_path / "two"
     )

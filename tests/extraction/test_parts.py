@@ -30,6 +30,7 @@ from probe.extraction.extract import environment_of
 from probe.extraction.extract import extract as extract_checked
 from probe.extraction.pooling import Pooling, as_stored, quantised
 from probe.extraction.read_ahead import decoded
+from probe.extraction.settings import Running, Storing
 from probe.extraction.write_behind import Writer
 from probe.models.catalogue import open_model
 from probe.models.encoder import Chunking
@@ -37,7 +38,7 @@ from probe.store.feature_store import Failure, FeatureStore
 from probe.store.integrity import verify_store
 from probe.store.views import pool
 
-extract = functools.partial(extract_checked, check=False)
+extract = functools.partial(extract_checked, running=Running(check=False))
 
 # Pooling
 
@@ -324,8 +325,10 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_how_many_are_computed_together_changes_no_byte(
     audio: Path, tmp_path: Path, small_shards: None, view: str, rows: int
 ) -> None:
-    alone = extract(Windows(), audio, tmp_path / "alone", view=view)
-    together = extract(encoder := Pieces(rows), audio, tmp_path / "together", view=view)
+    alone = extract(Windows(), audio, tmp_path / "alone", storing=Storing(view=view))
+    together = extract(
+        encoder := Pieces(rows), audio, tmp_path / "together", storing=Storing(view=view)
+    )
     if view.startswith("frames"):
         assert files_of(tmp_path / "together") == files_of(tmp_path / "alone")
     else:  # sums of other pieces
@@ -463,7 +466,12 @@ def test_a_budget_that_shards_alone_exceed_is_refused(audio: Path, tmp_path: Pat
     with pytest.raises(
         UsageError, match=r"--memory 1\.00 GB: expected at least 1\.52 GB; shards take most of it"
     ):
-        extract(Windows(), audio, tmp_path / "features", memory_bytes=10**9)
+        extract(
+            Windows(),
+            audio,
+            tmp_path / "features",
+            running=Running(check=False, memory_bytes=10**9),
+        )
 
 
 # The form in the store
@@ -584,7 +592,7 @@ def test_features_of_the_packed_form_are_those_of_each_utterance_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     encoder = open_model(str(folders[family]), "cpu")
-    done = extract(encoder, audio, tmp_path / "features", dtype="float32")
+    done = extract(encoder, audio, tmp_path / "features", storing=Storing(dtype="float32"))
     store = FeatureStore(done.store)
     assert len(store.keys) == 7
     loaded = {item.key: item for item in load_corpus(audio).utterances}
@@ -599,8 +607,14 @@ def test_chunks_are_in_the_recipe_and_in_the_features(
     folders: dict[str, Path], audio: Path, tmp_path: Path
 ) -> None:
     folder = str(folders["wav2vec2 post-LN"])
-    whole = FeatureStore(extract(folder, audio, tmp_path, device="cpu", chunk_s=0).store)
-    usual = FeatureStore(extract(folder, audio, tmp_path, device="cpu").store)
+    whole = FeatureStore(
+        extract(
+            folder, audio, tmp_path, running=Running(check=False, device="cpu", chunk_s=0)
+        ).store
+    )
+    usual = FeatureStore(
+        extract(folder, audio, tmp_path, running=Running(check=False, device="cpu")).store
+    )
     assert whole.recipe["chunking"] is None
     assert usual.recipe["chunking"] == {"above_s": 120.0, "chunk_s": 20.0, "context_s": 5.0}
     np.testing.assert_array_equal(whole.layer("3").values, usual.layer("3").values)

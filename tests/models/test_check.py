@@ -25,6 +25,7 @@ from torch import Tensor
 
 from probe.errors import ProbeError
 from probe.extraction import extract as extraction
+from probe.extraction.settings import Running, Storing
 from probe.models import check as checks
 from probe.models.catalogue import IMPLEMENTATIONS, open_model
 from probe.models.check import BATCH, NORMALISATION, check_model
@@ -598,7 +599,7 @@ def test_check_of_a_faulty_checkpoint_ends_with_1(
     name = "encoder.layers.1.attention.v_proj.weight"
     weights[name][3, 5] = 3e20
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    done = command("check", folder, "--quick", "--json")
+    done = command("check", folder, "--quick", "--format", "json")
     assert done.returncode == 1
     found = {item["check"]: item for item in json.loads(done.stdout)["findings"]}
     assert found["values of weights"]["result"] == "FAIL"
@@ -628,7 +629,7 @@ def test_extraction_checks_a_model_once_and_keeps_the_certificate(
 
     monkeypatch.setattr(extraction, "check_model", counted)
     for view in ("mean", "meanstd", "mean"):
-        extraction.extract(model, manifest, tmp_path / "f", view=view)
+        extraction.extract(model, manifest, tmp_path / "f", storing=Storing(view=view))
     assert len(runs) == 1
     stores = find_stores(tmp_path / "f")
     assert len(stores) == 2
@@ -637,7 +638,7 @@ def test_extraction_checks_a_model_once_and_keeps_the_certificate(
         assert store.certificate["quick"]
         assert store.certificate["weights_sha256"] == store.recipe["model"]["weights_sha256"]
     monkeypatch.setattr(extraction, "package_versions", lambda: {"torch": "9.9"})
-    extraction.extract(model, manifest, tmp_path / "f", view="mean")
+    extraction.extract(model, manifest, tmp_path / "f", storing=Storing(view="mean"))
     assert len(runs) == 2, "other libraries are checked anew"
 
 
@@ -657,7 +658,7 @@ def test_a_certificate_is_kept_for_stores_of_other_folders(
 
     def extracted(to: str, cache: str, model: str | Encoder = model) -> int:
         monkeypatch.setenv("PROBE_CACHE", cache)
-        extraction.extract(model, manifest, tmp_path / to, view="mean")
+        extraction.extract(model, manifest, tmp_path / to, storing=Storing(view="mean"))
         (store,) = find_stores(tmp_path / to)
         assert store.certificate["passed"]
         return len(runs)
@@ -682,11 +683,11 @@ def test_a_whole_certificate_goes_to_the_stores_of_these_weights_and_stays(
 ) -> None:
     manifest, model = tones(words=1, speakers=1, repetitions=3), str(folders[GROUP])
     for name in (model, "mfcc"):
-        extraction.extract(name, manifest, tmp_path / "f", view="mean")
+        extraction.extract(name, manifest, tmp_path / "f", storing=Storing(view="mean"))
     done = command("check", model, "--to", tmp_path / "f")
     assert done.returncode == 0
     assert done.stderr.count("certificate.json") == 1
-    extraction.extract(model, manifest, tmp_path / "f", view="meanstd")
+    extraction.extract(model, manifest, tmp_path / "f", storing=Storing(view="meanstd"))
     assert (
         "kept, it is of the whole form"
         in command("check", model, "--quick", "--to", tmp_path / "f").stderr
@@ -710,9 +711,15 @@ def test_extraction_refuses_a_model_that_fails_its_check(
         ProbeError,
         match=r"its features cannot be trusted, 1 checks failed:\n  batches: (.|\n)*--no-check",
     ):
-        extraction.extract(encoder, manifest, tmp_path / "f", view="mean")
+        extraction.extract(encoder, manifest, tmp_path / "f", storing=Storing(view="mean"))
     assert not (tmp_path / "f").exists()
-    extraction.extract(encoder, manifest, tmp_path / "f", view="mean", check=False)
+    extraction.extract(
+        encoder,
+        manifest,
+        tmp_path / "f",
+        storing=Storing(view="mean"),
+        running=Running(check=False),
+    )
     (store,) = find_stores(tmp_path / "f")
     assert store.certificate == {}
 

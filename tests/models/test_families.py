@@ -26,15 +26,17 @@ from probe.evaluation.dataset import Features
 from probe.evaluation.kinds.frames import first_centre_s
 from probe.evaluation.run import run
 from probe.extraction.extract import extract, recipe_of
+from probe.extraction.settings import Running, Storing
 from probe.files import read_json, sha256_of_json, write_json
 from probe.models.catalogue import open_model
 from probe.models.check import check_model
 from probe.models.encoder import CONV, CTC, Chunking, Encoder, frames_of, greedy_text, pieces_of
 from probe.models.reference import TransformersEncoder
-from probe.pipeline import export, repair
+from probe.pipeline import repair
 from probe.records import NO_LAYER, WEIGHTED, frame_of
 from probe.reporting.rows import layer_rows
 from probe.reporting.tables.files import summary_rows
+from probe.store.export import export
 from probe.store.feature_store import FeatureStore
 from probe.store.integrity import verify_store
 from probe.store.stores import open_store
@@ -245,7 +247,7 @@ def test_long_audio_is_heard_in_windows_with_context(short_whisper: Path) -> Non
         "never more than a window in memory"
     )
     assert torch.equal(torch.cat([piece[0] for piece in pieces[:5]]), found["2"])
-    assert recipe_of(encoder, ["0"], "frames")["chunking"] == {
+    assert recipe_of(encoder, ["0"])["chunking"] == {
         "above_s": 2.0,
         "chunk_s": 1.2,
         "context_s": 0.4,
@@ -284,7 +286,11 @@ def test_shards_of_whisper_hold_as_much_audio_as_it_computes_and_no_more(
     monkeypatch.setattr("probe.extraction.plan.SHARD_AUDIO_S", 6.0)
     encoder = open_model(str(short_whisper), "cpu", chunk_s=1.2, context_s=0.4)
     done = extract(
-        encoder, tmp_path / "corpus.csv", tmp_path / "features", view="mean", check=False
+        encoder,
+        tmp_path / "corpus.csv",
+        tmp_path / "features",
+        storing=Storing(view="mean"),
+        running=Running(check=False),
     )
     assert [job.keys for job in FeatureStore(done.store).jobs] == [
         ("0.wav", "1.wav", "2.wav"),
@@ -421,7 +427,13 @@ def test_a_store_holds_each_layer_at_its_own_rate(
     names = (
         SEW_LAYERS if shard_bytes > 6_000 else SEW_LAYERS[1:]
     )  # the first layer has more frames than others, or fewer
-    done = extract(encoder, sounds, tmp_path / "f", layers=",".join(names), check=False, **form)  # type: ignore[arg-type]
+    done = extract(
+        encoder,
+        sounds,
+        tmp_path / "f",
+        storing=Storing(layers=",".join(names), **form),
+        running=Running(check=False),
+    )
     store = open_store(tmp_path / "f")
     assert done.failures == []
     assert list(store.layers) == names
@@ -464,7 +476,11 @@ def test_a_store_of_one_rate_says_nothing_of_others(
     others: dict[str, Path], folders: dict[str, Path], sounds: Path, tmp_path: Path
 ) -> None:
     extract(
-        open_model(str(others["sew"]), "cpu"), sounds, tmp_path / "f", layers="0-3", check=False
+        open_model(str(others["sew"]), "cpu"),
+        sounds,
+        tmp_path / "f",
+        storing=Storing(layers="0-3"),
+        running=Running(check=False),
     )
     store = open_store(tmp_path / "f")
     assert "grids" not in store.recipe["model"]
@@ -481,7 +497,7 @@ def test_a_store_of_one_rate_says_nothing_of_others(
         "settings",
     }
     encoder = open_model(str(folders["wav2vec2 post-LN"]), "cpu")
-    recipe = recipe_of(encoder, list(encoder.info.layers), "frames")
+    recipe = recipe_of(encoder, list(encoder.info.layers))
     assert set(recipe["model"]) == of_before, (
         "a further entry would be another hash, and another store"
     )
@@ -491,7 +507,13 @@ def test_a_store_of_one_rate_says_nothing_of_others(
 def test_a_layer_deeper_than_the_model_is_not_advised(
     folders: dict[str, Path], sounds: Path, tmp_path: Path
 ) -> None:
-    done = extract(str(folders["wav2vec2 post-LN"]), sounds, tmp_path, view="mean", check=False)
+    done = extract(
+        str(folders["wav2vec2 post-LN"]),
+        sounds,
+        tmp_path,
+        storing=Storing(view="mean"),
+        running=Running(check=False),
+    )
     with pytest.raises(
         ProbeError,
         match=r"layer 9 asked for; the store holds 0, 1, 2, 3\. The model has 3 blocks; name one",
@@ -507,7 +529,13 @@ def test_conv_is_extracted_where_it_is_asked_for_and_comes_first(
         (None, ["0", "1", "2", "3", "final"]),
         ("final,conv,0", ["conv", "0", "final"]),
     ):
-        extract(model, sounds, tmp_path / str(layers), layers=layers, view="meanstd", check=False)
+        extract(
+            model,
+            sounds,
+            tmp_path / str(layers),
+            storing=Storing(layers=layers, view="meanstd"),
+            running=Running(check=False),
+        )
         assert list(open_store(tmp_path / str(layers)).layers) == names
     done = run("speaker-id", model, sounds, tmp_path / "final,conv,0", tmp_path / "r")
     rows = layer_rows(frame_of(done.records))
@@ -515,7 +543,7 @@ def test_conv_is_extracted_where_it_is_asked_for_and_comes_first(
     with pytest.raises(
         UsageError, match=r"has no layer 'convolution'; it has conv, 0\.\.3, final\."
     ):
-        extract(model, sounds, tmp_path / "none", layers="convolution")
+        extract(model, sounds, tmp_path / "none", storing=Storing(layers="convolution"))
 
 
 @pytest.mark.parametrize("family", ["sew", "sew-d", "w2v-bert 2.0", "wav2vec2-conformer rotary"])
@@ -536,7 +564,9 @@ def test_a_checkpoint_s_own_ctc_head_reads_the_frames_of_its_final_output(
     )
     transformers.Wav2Vec2CTCTokenizer(str(folder / "vocab.json")).save_pretrained(folder)
     assert not check_model(open_model(str(folder), "cpu"), quick=True).failed
-    extract(str(folder), sounds, tmp_path / "f", ctc=True, check=False)
+    extract(
+        str(folder), sounds, tmp_path / "f", storing=Storing(ctc=True), running=Running(check=False)
+    )
     store, texts = open_store(tmp_path / "f"), set()
     for key in store.keys:
         wave = soundfile.read(sounds.parent / key, dtype="float32")[0]
@@ -553,7 +583,9 @@ def test_a_checkpoint_s_own_ctc_head_reads_the_frames_of_its_final_output(
 def test_an_export_has_each_layer_s_rows_and_forms_of_one_rate_refuse(
     others: dict[str, Path], sounds: Path, tmp_path: Path
 ) -> None:
-    extract(open_model(str(others["sew"]), "cpu"), sounds, tmp_path / "f", check=False)
+    extract(
+        open_model(str(others["sew"]), "cpu"), sounds, tmp_path / "f", running=Running(check=False)
+    )
     store = open_store(tmp_path / "f")
     export(store, tmp_path / "all.h5")
     with h5py.File(tmp_path / "all.h5") as file:
@@ -580,7 +612,9 @@ def test_an_export_has_each_layer_s_rows_and_forms_of_one_rate_refuse(
 def test_a_manipulated_count_of_another_layer_is_refused(
     others: dict[str, Path], sounds: Path, tmp_path: Path, others_entry: Any
 ) -> None:
-    extract(open_model(str(others["sew"]), "cpu"), sounds, tmp_path / "f", check=False)
+    extract(
+        open_model(str(others["sew"]), "cpu"), sounds, tmp_path / "f", running=Running(check=False)
+    )
     folder = open_store(tmp_path / "f").path
     index = read_json(folder / "shard-00000.json")
     index["utterances"][1]["others"] = others_entry
@@ -607,7 +641,13 @@ def test_a_manipulated_count_of_another_layer_is_refused(
 def test_a_manipulated_grid_is_refused(
     others: dict[str, Path], sounds: Path, tmp_path: Path, entry: dict[str, Any]
 ) -> None:
-    extract(open_model(str(others["sew"]), "cpu"), sounds, tmp_path / "f", check=False, view="mean")
+    extract(
+        open_model(str(others["sew"]), "cpu"),
+        sounds,
+        tmp_path / "f",
+        storing=Storing(view="mean"),
+        running=Running(check=False),
+    )
     path = open_store(tmp_path / "f").path / "recipe.json"
     head = read_json(path)
     head["recipe"]["model"] |= entry
@@ -624,7 +664,13 @@ def test_tasks_on_frames_take_each_layer_with_its_own_times(
     others: dict[str, Path], sounds: Path, tmp_path: Path
 ) -> None:
     model = str(others["sew"])
-    extract(model, sounds, tmp_path / "f", layers="conv,0-3,final", check=False)
+    extract(
+        model,
+        sounds,
+        tmp_path / "f",
+        storing=Storing(layers="conv,0-3,final"),
+        running=Running(check=False),
+    )
     features = Features({"clean": open_store(tmp_path / "f")}, "frames", load_corpus(sounds))
     parts = features.on_grids()
     assert [part.layers for part in parts] == [["0", "1", "2", "3"], ["conv", "final"]]
@@ -667,7 +713,7 @@ def test_similarity_keeps_to_layers_on_one_grid(
     others: dict[str, Path], sounds: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = str(others["sew"])
-    extract(model, sounds, tmp_path / "f", check=False)
+    extract(model, sounds, tmp_path / "f", running=Running(check=False))
     done = CliRunner().invoke(
         cli,
         [
@@ -725,7 +771,7 @@ def test_a_store_of_a_family_with_one_form_is_repaired_from_its_recipe(
     others: dict[str, Path], tones: Any, tmp_path: Path, family: str
 ) -> None:
     corpus = tones(words=1, speakers=1, repetitions=2)
-    store = extract(str(others[family]), corpus, tmp_path / "f", view="mean").store
+    store = extract(str(others[family]), corpus, tmp_path / "f", storing=Storing(view="mean")).store
     (shard,) = store.glob("*.h5")
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-100])
@@ -772,7 +818,7 @@ def test_real_speech_goes_from_extraction_to_a_table(
         lines.append(f"{item.path},{item.text},{item.speaker},,{split},")
     (tmp_path / "few.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     folder = str((folders | others)[family])
-    done = extract(folder, tmp_path / "few.csv", tmp_path / "f", device="cpu")
+    done = extract(folder, tmp_path / "few.csv", tmp_path / "f", running=Running(device="cpu"))
     assert (done.extracted, done.failures) == (4, [])
     store = open_store(tmp_path / "f")
     heard = {key: versions[-1] for key, versions in store.utterances.items()}

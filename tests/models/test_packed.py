@@ -411,7 +411,7 @@ def test_the_packed_form_in_fp32_is_the_default_and_the_recipe_says_so(
     recipes = []
     for form in ({}, {"implementation": "reference"}, {"precision": "bf16"}):
         encoder = open_model(str(folders[GROUP]), "cpu", **form)  # type: ignore[arg-type]
-        recipe = recipe_of(encoder, ["0"], "frames")
+        recipe = recipe_of(encoder, ["0"])
         assert (recipe["implementation"], recipe["precision"]) == (
             encoder.implementation,
             encoder.precision,

@@ -21,6 +21,7 @@ import probe
 from probe.cli import cli
 from probe.errors import ProbeError, UsageError
 from probe.extraction.extract import Extraction, extract
+from probe.extraction.settings import Running, Storing
 from probe.models.catalogue import open_model
 from probe.models.check import check_model
 from probe.models.frames import FrameLaw, measured_law
@@ -271,7 +272,7 @@ def test_a_plugin_with_a_wrong_hop_is_not_extracted(
     with pytest.raises(ProbeError, match=r"features cannot be trusted(.|\n)*frames: "):
         extract(WrongHop(), tones(), tmp_path / "features")
     with pytest.raises(ProbeError, match="14 frames of 4800 samples where its n_frames says 27"):
-        extract(WrongHop(), tones(), tmp_path / "features", check=False)
+        extract(WrongHop(), tones(), tmp_path / "features", running=Running(check=False))
 
 
 def changed(**attributes: Any) -> Sound:
@@ -437,12 +438,12 @@ def test_an_utterance_that_a_plugin_refuses_fails_alone(
     encoder = open_model(choosy, "cpu")
     encoder.rows = 1000  # all in one pass
     choosy.seen, choosy.refused = 0, None
-    done = extract(encoder, manifest, tmp_path / "features", check=False)
+    done = extract(encoder, manifest, tmp_path / "features", running=Running(check=False))
     [failure] = done.failures
     assert re.search("raised ValueError: not this one .*test_plugins.py line", failure.reason)
     assert done.extracted == 11
     choosy.refused = None
-    again = extract(encoder, manifest, tmp_path / "features", check=False)
+    again = extract(encoder, manifest, tmp_path / "features", running=Running(check=False))
     assert (again.extracted, again.failures) == (1, [])
     stored = open_store(tmp_path / "features").layer("2")
     expected = extract(Sound(), manifest, tmp_path / "others")
@@ -465,7 +466,9 @@ def test_equal_failures_are_logged_once_and_counted(
     encoder = open_model(broken, "cpu")
     broken.opened = True
     with caplog.at_level("WARNING", "probe"):
-        done = extract(encoder, tones(words=2, speakers=1), tmp_path / "features", check=False)
+        done = extract(
+            encoder, tones(words=2, speakers=1), tmp_path / "features", running=Running(check=False)
+        )
     assert len(done.failures) == 12
     lines = [
         record.message
@@ -917,7 +920,7 @@ def test_an_object_is_extracted_and_found_by_its_name(
 ) -> None:
     plugin = Sound()
     plugin.name = "mine"  # type: ignore[assignment]
-    done = extract(plugin, tones(words=1), tmp_path / "features", view="meanstd")
+    done = extract(plugin, tones(words=1), tmp_path / "features", storing=Storing(view="meanstd"))
     assert select_store(tmp_path / "features", "mine", "mean").path == done.store
 
 
@@ -1131,7 +1134,9 @@ def test_a_module_of_hears_interface_is_a_model(
     assert encoder.model[0].path == "weights.pt"  # type: ignore[attr-defined]
     assert not check_model(encoder, quick=True).failed
     corpus = tones(words=1, speakers=1)
-    done = extract(encoder, corpus, tmp_path / "features", view="mean", dtype="float32")
+    done = extract(
+        encoder, corpus, tmp_path / "features", storing=Storing(view="mean", dtype="float32")
+    )
     assert isinstance(done, Extraction)
     scenes = open_store(done.store).layer("scene").values
     assert scenes.shape == (6, 3)

@@ -8,7 +8,7 @@ from test_tables import crossing, curve, frame, plain
 
 from probe.errors import ProbeError
 from probe.evaluation.layer_depth import depth_of
-from probe.reporting.figures.layer_curves import curves_figure, usual_rows
+from probe.reporting.figures.layers import curves_figure, usual_rows
 from probe.reporting.figures.style import missing_matplotlib
 from probe.reporting.rows import layer_rows
 
@@ -189,7 +189,7 @@ def test_models_without_depth_are_named_and_none_is_an_error(
         "depth",
     )
     assert set(drawn(figure)) == {"org/a", "org/a | chosen", "fbank"}
-    assert caplog.messages == ["not drawn, nothing says how many blocks they have: org/b"]
+    assert caplog.messages == ["not drawn because the number of blocks is unknown: org/b"]
     with pytest.raises(ProbeError, match=r"no layer has a relative depth: .*--axis index"):
         curves_figure(layer_rows(frame(*curve([0.5] * 3, [0.5] * 3), *flat)), "depth")
 

@@ -24,12 +24,11 @@ from probe.commands.reports import plot as command
 from probe.errors import ProbeError, UsageError
 from probe.records import read_records, write_records
 from probe.reporting.figures import plot, style
-from probe.reporting.figures.budget_curves import budgets_figure
-from probe.reporting.figures.condition_curves import conditions_figure
+from probe.reporting.figures.budgets import budgets_figure
+from probe.reporting.figures.conditions import conditions_figure
 from probe.reporting.figures.det import det_figure, det_rows
-from probe.reporting.figures.domain_maps import domains_figure
-from probe.reporting.figures.layer_curves import curves_figure
-from probe.reporting.figures.search_maps import search_figure
+from probe.reporting.figures.heat_map import domains_figure, search_figure
+from probe.reporting.figures.layers import curves_figure
 from probe.reporting.figures.style import (
     contents,
     digest,
@@ -214,12 +213,12 @@ def test_budgets_stand_at_their_number_of_examples_each_at_its_own_layer() -> No
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_figures_fit_a_paper_and_their_text_is_legible(kind: str, tmp_path: Path) -> None:
-    from matplotlib import style
+    from matplotlib import style as styles
     from matplotlib.text import Text
 
     make = drawings(tmp_path)[kind]
     assert make(width="double").get_figwidth() <= 6.9
-    with style.context(["default", style.STYLE]):
+    with styles.context(["default", style.STYLE]):
         figure = make(width="single")
         assert figure.get_figwidth() <= 3.3
         assert {text.get_fontsize() for text in figure.findobj(Text) if text.get_text()} <= {
@@ -325,14 +324,10 @@ def test_the_command_draws_what_is_asked_for(tmp_path: Path) -> None:
     wanted = layer_rows(records[(records["task"] == "connected") & (records["model"] == "org/a")])
     told = digest(curves_figure(wanted[wanted["metric"] == "wer"]))
     assert told in (tmp_path / "a.svg").read_text(encoding="utf-8")
-    plot.plot("similarity", [tmp_path / "r"], tmp_path / "b.svg", models=["org/a"], metrics=["cka"])
-    plot.plot(
-        "conditions",
-        [tmp_path / "r"],
-        tmp_path / "c.svg",
-        conditions=["telephone"],
-        tasks=["noisy"],
-    )
+    of_model = {"model": ["org/a"], "metric": ["cka"]}
+    plot.plot("similarity", [tmp_path / "r"], tmp_path / "b.svg", of_model)
+    under_telephone = {"condition": ["telephone"], "task": ["noisy"]}
+    plot.plot("conditions", [tmp_path / "r"], tmp_path / "c.svg", under_telephone)
     rows = condition_rows(
         records[(records["task"] == "noisy") & records["condition"].isin(["clean", "telephone"])]
     )
@@ -344,19 +339,19 @@ def test_the_command_draws_what_is_asked_for(tmp_path: Path) -> None:
     [
         (
             "layers",
-            {"models": ["org/x"]},
+            {"only": {"model": ["org/x"]}},
             ProbeError,
-            r"no model org/x to draw\. There are: fbank, org/a, org/b",
+            r"no model org/x to draw\. Available: fbank, org/a, org/b",
         ),
         (
             "layers",
-            {"metrics": ["eer"]},
+            {"only": {"metric": ["eer"]}},
             ProbeError,
-            r"no metric eer to draw\. There are: accuracy, cer, wer",
+            r"no metric eer to draw\. Available: accuracy, cer, wer",
         ),
         (
             "similarity",
-            {"metrics": ["ckA"]},
+            {"only": {"metric": ["ckA"]}},
             ProbeError,
             r"no measure ckA\. There are: cosine, distance, cka, pwcca",
         ),
@@ -365,7 +360,12 @@ def test_the_command_draws_what_is_asked_for(tmp_path: Path) -> None:
         ("search", {}, ProbeError, "no search to draw"),
         ("conditions", {}, ProbeError, "no score under a condition"),
         ("det", {}, ProbeError, "no trials to draw"),
-        ("layers", {"to": "a.gif"}, UsageError, r"a\.gif: a picture ends in \.png, \.svg, \.pdf"),
+        (
+            "layers",
+            {"to": "a.gif"},
+            UsageError,
+            r"a\.gif: the name of a figure must end in \.png, \.svg, \.pdf",
+        ),
     ],
 )
 def test_what_cannot_be_drawn_is_said(

@@ -289,7 +289,7 @@ def test_whole_commands_survive_hostile_records(form: str, tmp_path: Path) -> No
     write_records(tmp_path / "a.jsonl", records)
     for options in (
         [],
-        ["--layers"],
+        ["--every-layer"],
         ["--by", "models"],
         ["--by", "layers"],
         ["--by", "conditions"],

@@ -143,7 +143,7 @@ def test_the_answer_names_the_best_model_its_layer_the_next_and_who_is_near_chan
     )  # counts of one kind for all would tie them
     (answer,) = answers(rows)
     assert in_words(answer).strip() == (
-        "org/a (layer 1) scores best: 90.0 % [85.0, 95.0]. Its last layer, 2: 70.0 %. "
+        "org/a (layer 1) scores best: 90.0 % [85.0, 95.0]. Its last layer (2): 70.0 %. "
         "Then org/b (layer 1): 60.0 % [55.0, 65.0]. Near chance: org/c."
     )
     assert (
@@ -156,9 +156,9 @@ def test_the_answer_names_the_best_model_its_layer_the_next_and_who_is_near_chan
 def test_many_speakers_need_no_caution_and_a_lone_model_wins_nothing() -> None:
     (answer,) = answers(summary_rows(frame(*asked("org/a", "words", [0.5, 0.9, 0.7], n_blocks=40))))
     assert answer["caution"] == ""
-    assert "was asked alone" in in_words(answer) and answer["best"] == []
+    assert "is the only model" in in_words(answer) and answer["best"] == []
     assert headline([told("a"), told("a"), answer]).startswith(
-        "Best score most often: a in 2 of 2. What"
+        "Best score most often: a in 2 of 2 tasks. The answers"
     )
 
 
@@ -168,7 +168,7 @@ def test_a_tied_model_is_named_as_not_told_apart() -> None:
     )
     rows.loc[rows["model"] == "org/b", "mark"] = TIED
     (answer,) = answers(rows)
-    assert "Not told apart from it: org/b (layer 1) 88.0 %." in in_words(answer)
+    assert "Not significantly worse: org/b (layer 1) 88.0 %." in in_words(answer)
     assert "Then" not in in_words(answer)
 
 
@@ -186,7 +186,7 @@ def test_no_model_is_called_best_where_models_were_scored_on_different_utterance
     ]
     (answer,) = answers(summary_rows(frame(*records)))
     assert in_words(answer).strip() == (
-        "No model is called best, since the scores are of different utterances: fbank (layer 1) 30.0 %, org/b (layer 1) 60.0 %."
+        "No model is called best because the models were scored on different utterances: fbank (layer 1) 30.0 %, org/b (layer 1) 60.0 %."
     )
     assert answer["best"] == []
     assert answer["elsewhere"][0]["who"] == "No model"
@@ -197,7 +197,7 @@ def test_no_model_is_called_best_where_models_were_scored_on_different_utterance
     ]
     better = [replace(item, counts=item.counts | {"numerator": [9] * 10}) for item in better]
     (answer,) = answers(summary_rows(frame(*records, *better)))
-    assert "Not compared, since scored on other utterances: org/b (layer 1) 60.0 %." in in_words(
+    assert "Not compared because of other test utterances: org/b (layer 1) 60.0 %." in in_words(
         answer
     )
 
@@ -219,14 +219,14 @@ def test_where_the_best_is_at_chance_that_is_said() -> None:
             )
         )
     )
-    assert "None is told from chance." in in_words(answer)
+    assert "No model is significantly better than chance." in in_words(answer)
 
 
 def test_the_headline_counts_whose_score_is_best() -> None:
     records = [*asked("org/a", "words", [0.5, 0.9, 0.7]), *asked("org/b", "words", [0.4, 0.6, 0.5])]
     records += [*asked("org/a", "sex", [0.5, 0.9, 0.7]), *asked("org/b", "sex", [0.4, 0.6, 0.5])]
     assert headline(answers(summary_rows(frame(*records)))).startswith(
-        "Best score most often: org/a in 2 of 2. What"
+        "Best score most often: org/a in 2 of 2 tasks. The answers"
     )
 
 
@@ -237,17 +237,17 @@ def told(*best: str, chance: bool = False) -> dict[str, Any]:
 
 def test_whoever_has_as_many_bests_as_the_third_is_named_and_the_rest_less_often() -> None:
     assert headline([told(*"abcd")] * 5).startswith(
-        "Best score most often: a, b, c, d in 5 of 5. What"
+        "Best score most often: a, b, c, d in 5 of 5 tasks. The answers"
     )
     found = headline([told(*"abcd"), told(*"ab"), told(*"ae"), told("e")])
     assert found.startswith(
-        "Best score most often: a in 3 of 4; b, e in 2 of 4; others less often. What"
+        "Best score most often: a in 3 of 4 tasks; b, e in 2 of 4 tasks; others less often. The answers"
     )
 
 
 def test_tasks_in_which_none_is_told_from_chance_do_not_count() -> None:
     assert headline([told("a"), told("a"), told("b", chance=True)]).startswith(
-        "Best score most often: a in 2 of 2. Not counted: 1 of 3 in which none is told from chance."
+        "Best score most often: a in 2 of 2 tasks. 1 of 3 is not counted because no model is significantly better than chance."
     )
     assert headline([told("a"), told("b", chance=True)]) == ""
     rows = summary_rows(
@@ -273,9 +273,9 @@ def test_of_several_best_each_has_its_own_interval_and_a_tied_one_its_name() -> 
     (answer,) = answers(rows)
     both = "org/a 90.0 % [85.0, 95.0], org/b 90.0 % [70.0, 95.0]"
     assert answer["lead"][2].startswith(
-        f"score best: {both}. Last layer of org/a, 2: 70.0 %. Last layer of org/b, 2: 70.0 %. "
+        f"score best: {both}. Last layer of org/a (2): 70.0 %. Last layer of org/b (2): 70.0 %. "
     )
-    assert "Not told apart from them: org/c" in answer["lead"][2]
+    assert "Not significantly worse: org/c" in answer["lead"][2]
     assert answer["elsewhere"][0]["what"] == f"{both}, tied: org/c"
 
 
@@ -358,23 +358,13 @@ def test_commands_can_be_given_to_a_shell() -> None:
         condition="noise:white@5dB",
         condition_seed=2,
     )
-    remark, extract, run, *_ = content(frame(*records))["commands"]
-    assert remark.startswith("# Some records hold no arguments")
-    assert shlex.split(extract) == [
-        *(
-            "probe",
-            "extract",
-            "--model",
-            model,
-            "--corpus",
-            "my corpus.csv",
-            "--to",
-            "features/",
-            "--view",
-            "VIEW",
-        ),
-        *("--condition", "clean", "--condition", "noise:white@5dB", "--condition-seed", "2"),
-    ]
+    remark, extract, noisy, run, *_ = content(frame(*records))["commands"]
+    assert remark.startswith("# Some records do not hold the arguments")
+    common = ["probe", "extract", "--model", model, "--corpus", "my corpus.csv"]
+    common += ["--to", "features/", "--view", "VIEW"]
+    assert shlex.split(extract) == common
+    drawn = ["--condition", "noise:white@5dB", "--condition-seed", "2"]
+    assert shlex.split(noisy) == common + drawn
     words = shlex.split(run)
     assert words[:3] == ["probe", "run", "words"]
     assert words[words.index("--label") + 1] == "sex; rm *"
@@ -399,7 +389,9 @@ def test_records_of_every_seed_have_a_folder_of_their_own_and_tables_read_all() 
 
 
 def test_the_page_does_not_say_that_records_lack_what_the_commands_repeat() -> None:
-    page = (Path(probe.__file__).parent / "reporting" / "report.html").read_text(encoding="utf-8")
+    page = (Path(probe.__file__).parent / "reporting" / "report" / "report.html").read_text(
+        encoding="utf-8"
+    )
     note = page.split('id="repeat-title"')[1].split("</p>")[0]
     assert "every option" in note and "put yours in" not in note and "--dtype" not in note
 
@@ -547,7 +539,9 @@ def test_of_several_seeds_the_conditions_say_which_stands_there() -> None:
     other = [
         Record(**{**asdict(item), "seed": 1}) for item in disturbed() if item.condition == "clean"
     ]
-    assert "(0): values and layers may differ" in content(frame(*disturbed(), *other))["sampling"]
+    assert (
+        "(0), so values and layers may differ" in content(frame(*disturbed(), *other))["sampling"]
+    )
 
 
 def test_under_conditions_the_layer_is_that_of_the_seed_shown() -> None:

@@ -25,6 +25,7 @@ import pytest
 from scipy import stats
 from test_tables import curve, frame, record
 
+from probe.data.conditions.severity import by_severity, families
 from probe.errors import ProbeError
 from probe.evaluation.condition_plan import Hearing
 from probe.evaluation.provenance import provenance
@@ -37,22 +38,10 @@ from probe.measures.counts import Counts, ratio_counts, trial_counts, value_of
 from probe.measures.groups import compare_blocks, compare_groups
 from probe.measures.uncertainty import interval
 from probe.records import Record, write_records
-from probe.reporting.domain_gaps import crossed, gap_rows
 from probe.reporting.figures.style import missing_matplotlib
-from probe.reporting.losses import (
-    MEAN,
-    WORST,
-    by_severity,
-    condition_rows,
-    families,
-    first_sampling,
-)
-from probe.reporting.model_robustness import (
-    baseline_of,
-    effective_rows,
-    group_rows,
-    normalised_rows,
-)
+from probe.reporting.filters import first_sampling
+from probe.reporting.losses import MEAN, WORST, Losses
+from probe.reporting.scores import Scores, crossed
 from probe.reporting.tables.files import (
     domain_matrices,
     summary_rows,
@@ -60,7 +49,28 @@ from probe.reporting.tables.files import (
     write_tables,
 )
 from probe.reporting.tables.formats import robustness as robustness_text
-from probe.reporting.tables.robustness_tables import every_layer, robustness
+from probe.reporting.tables.robustness_tables import every_layer
+
+
+def losses(records: pd.DataFrame, baseline: str | None = None, all_heads: bool = False) -> Losses:
+    return Losses(Scores.of(records, all_heads), baseline)
+
+
+def condition_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
+    return losses(records, None, all_heads).conditions
+
+
+def group_rows(records: pd.DataFrame) -> pd.DataFrame:
+    return losses(records).groups
+
+
+def normalised_rows(records: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    return losses(records, baseline).normalised
+
+
+def gap_rows(records: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    return losses(records, baseline).gaps
+
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "robustness"
 N_BLOCKS, N_EACH = 12, 25
@@ -657,7 +667,7 @@ def test_domain_identification_stands_beside_the_layers() -> None:
     values = {item.layer: item.value for item in planted() if item.task == "domain-id"}
     assert told.to_dict() == values
     assert rows["condition-id"].isna().all() and of(rows, model="org/b")["domain-id"].isna().all()
-    text = every_layer(robustness(frame(*planted())))
+    text = every_layer(losses(frame(*planted())))
     assert "domain-id %" in text and "condition-id" not in text
 
 
@@ -672,7 +682,7 @@ def test_conditions_that_were_asked_another_question_are_left_out_and_named(
         ({"revision": "2" * 40}, r"model org/a, .*revision differs: 11111111 .*11111111 stays"),
     ):
         records = frame(scored(0.8), scored(0.6, condition="noise:white@10dB", **changed))
-        for table in (condition_rows, group_rows, lambda rows: robustness(rows).layers):
+        for table in (condition_rows, group_rows, lambda rows: losses(rows).at_chosen_layers):
             caplog.clear()
             assert table(records).empty
             assert re.search(message, caplog.text)
@@ -726,11 +736,12 @@ def test_normalised_rows_stand_beside_the_baseline_under_the_same_condition() ->
     )
     assert row["samplings"] == 1 and pd.isna(row["werv"])
     assert normalised_rows(records, "")["nwer"].isna().all()
-    assert baseline_of(records, None) == "fbank" and baseline_of(records, "org/b") == "org/b"
+    assert losses(records).baseline == "fbank" and losses(records, "org/b").baseline == "org/b"
     with pytest.raises(
-        ProbeError, match=r"baseline org/c: no records of it; there are fbank, org/a, org/b"
+        ProbeError,
+        match=r"baseline org/c: no records of it. There are records of: fbank, org/a, org/b",
     ):
-        baseline_of(records, "org/c")
+        losses(records, "org/c")
 
 
 def test_several_seeds_give_the_variance_and_the_first_is_shown(tmp_path: Path) -> None:
@@ -885,15 +896,13 @@ def fleet(n: int) -> list[Record]:
 
 
 def test_effective_robustness_is_told_from_five_models_on() -> None:
-    few = effective_rows(condition_rows(frame(*fleet(4))))
+    few = losses(frame(*fleet(4))).effective
     assert few["effective"].isna().all() and "4 models" in few["note"].iloc[0]
     assert (
         "* digits, spoken-digits, accuracy, linear: undefined, 4 models; a line needs 5."
         in robustness_text(frame(*fleet(4)), "md")
     )
-    rows = of(
-        effective_rows(condition_rows(frame(*fleet(6)))), condition="noise:white@10dB"
-    ).set_index("model")
+    rows = of(losses(frame(*fleet(6))).effective, condition="noise:white@10dB").set_index("model")
     assert rows["effective"].idxmax() == "org/2" and rows.loc["org/2", "effective_low"] > 0
 
 
@@ -1061,8 +1070,8 @@ def test_rows_of_domains_are_there_where_no_conditions_are() -> None:
     records = frame(*shifted("fbank", 0.4), *shifted("org/a", 0.7), *clean)
     rows = json.loads(robustness_text(records, "json"))
     gaps, groups = ([row for row in rows if row["table"] == name] for name in ("gaps", "groups"))
-    assert {row["gap"] for row in gaps} == set(robustness(records).gaps["gap"]) and len(gaps) == 4
-    assert [row["worst"] for row in groups] == list(robustness(records).groups["worst"]) and groups
+    assert {row["gap"] for row in gaps} == set(losses(records).gaps["gap"]) and len(gaps) == 4
+    assert [row["worst"] for row in groups] == list(losses(records).groups["worst"]) and groups
     assert all(type(row["n_groups"]) is int for row in groups)
     assert len(pd.read_csv(io.StringIO(robustness_text(records, "csv")))) == len(rows)
     layers = json.loads(robustness_text(records, "json", layers=True))
@@ -1147,7 +1156,7 @@ def test_a_minus_sign_or_a_bar_in_a_name_cannot_break_a_table() -> None:
 def test_curves_run_from_clean_to_severe_with_a_line_per_model() -> None:
     if missing_matplotlib():
         pytest.skip(missing_matplotlib())
-    from probe.reporting.figures.condition_curves import conditions_figure
+    from probe.reporting.figures.conditions import conditions_figure
 
     rows = condition_rows(frame(*planted()))
     figure = conditions_figure(rows)
@@ -1192,7 +1201,7 @@ def test_the_command_prints_and_writes_the_robustness_tables(tmp_path: Path) -> 
     done = CliRunner().invoke(cli, arguments)
     assert done.exit_code == 0 and "over that of `org/b` under the same" in done.stdout
     assert (tmp_path / "tables" / "robustness.md").read_text(encoding="utf-8") == done.stdout
-    layers = CliRunner().invoke(cli, [*arguments[:4], "--layers"])
+    layers = CliRunner().invoke(cli, [*arguments[:4], "--every-layer"])
     assert layers.stdout.startswith("# Robustness of every layer")
 
 

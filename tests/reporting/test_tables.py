@@ -20,7 +20,7 @@ from scored import frame, record
 
 from probe.errors import ProbeError
 from probe.records import Record, read_records, write_records
-from probe.reporting.comparable_files import comparable
+from probe.reporting.filters import comparable
 from probe.reporting.tables.files import (
     domain_matrices,
     layer_rows,
@@ -346,14 +346,14 @@ def test_a_score_that_stands_in_two_files_is_shown_from_the_newest(
     os.utime(tmp_path / "old.jsonl", (1, 1))
     assert comparable(read_records(tmp_path))["value"].tolist() == [0.7]
     assert (
-        f"1 scores stand twice. The newest file stays. Left out: {tmp_path / 'old.jsonl'}."
+        f"1 scores appear twice. The newest file stays. Left out: {tmp_path / 'old.jsonl'}."
         in caplog.text
     )
     caplog.clear()
     write_records(tmp_path / "old.jsonl", [record(value=0.6), record(value=0.5)])
     assert comparable(read_records(tmp_path / "old.jsonl"))["value"].tolist() == [0.6]
     assert (
-        f"1 scores stand twice in one file, of {tmp_path / 'old.jsonl'}; the first of each is shown"
+        f"1 scores appear twice in one file, of {tmp_path / 'old.jsonl'}; the first of each is shown"
         in caplog.text
     )
 
@@ -829,7 +829,7 @@ def test_a_layer_without_one_of_the_seeds_is_named_and_left_out(
     records = [*scored(GOOD), *scored(GOOD, seed=1), *scored(BAD, layer="1", layer_index=1)]
     assert set(layer_rows(frame(*records))["layer"]) == {"0"}
     assert (
-        "not there with every seed and are left out: org/a, digits, clean, layer 1, dev: only seed 0"
+        "do not exist for every seed and are left out: org/a, digits, clean, layer 1, dev: only seed 0"
         in caplog.text
     )
 

@@ -19,6 +19,7 @@ from test_extract import Windows, files_of, write_audio, write_manifest
 import probe
 from probe.errors import ProbeError
 from probe.extraction.extract import extract as extract_checked
+from probe.extraction.settings import Storing
 from probe.store.feature_store import FeatureStore
 
 extract = functools.partial(extract_checked, check=False)
@@ -45,7 +46,9 @@ def extracted(
     manifest = write_manifest(tmp_path, NAMES)
     keywords = dict(request.param)
     widths = dict(zip("012", keywords.pop("widths", (4, 4, 4)), strict=True))
-    done = extract(Windows(layers=widths), manifest, tmp_path / "features", **keywords)
+    done = extract(
+        Windows(layers=widths), manifest, tmp_path / "features", storing=Storing(**keywords)
+    )
     return FeatureStore(done.store), manifest
 
 
@@ -60,7 +63,9 @@ def test_one_file_holds_every_layer_packed(
     extracted: tuple[FeatureStore, Path], tmp_path: Path
 ) -> None:
     store, manifest = extracted
-    assert probe.export(store, tmp_path / "out" / "all.h5", corpus=manifest) == []
+    assert (
+        probe.export(store, tmp_path / "out" / "all.h5", corpus=probe.load_corpus(manifest)) == []
+    )
     with h5py.File(tmp_path / "out" / "all.h5") as file:
         assert [key.decode() for key in file["keys"][:]] == NAMES
         assert [text.decode() for text in file["audio_sha256"][:]] == [
@@ -83,7 +88,9 @@ def test_a_folder_holds_an_array_per_layer_and_an_index(
     extracted: tuple[FeatureStore, Path], tmp_path: Path
 ) -> None:
     store, manifest = extracted
-    probe.export(store.path, tmp_path / "out", "npy", corpus=manifest, layers="0,final")
+    probe.export(
+        store.path, tmp_path / "out", "npy", corpus=probe.load_corpus(manifest), layers="0,final"
+    )
     splits = {item.key: item.label("split") for item in probe.load_corpus(manifest).utterances}
     assert len(set(splits.values())) > 1
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
@@ -179,7 +186,9 @@ def test_a_corpus_chooses_utterances_their_order_and_their_version(
     (tmp_path / "a.wav").write_bytes(content)
     write_audio(tmp_path / "new.wav", 900)
     chosen = write_manifest(tmp_path, ["c.wav", "new.wav", "a.wav"], "some.csv")
-    assert probe.export(store.path, tmp_path / "out", "npy", corpus=chosen) == ["new.wav"]
+    assert probe.export(store.path, tmp_path / "out", "npy", corpus=probe.load_corpus(chosen)) == [
+        "new.wav"
+    ]
     with (tmp_path / "out" / "index.csv").open(newline="", encoding="utf-8") as table:
         rows = list(csv.DictReader(table))
     assert [row["key"] for row in rows] == ["c.wav", "a.wav"]
@@ -300,13 +309,13 @@ def test_the_command_says_where_the_export_is_and_what_is_missing(
     write_audio(tmp_path / "new.wav", 900)
     manifest.write_text(manifest.read_text() + "new.wav,one,ann,near,test,\n")
     done = command(
-        "export", store.path, "--to", tmp_path / "out", "--form", "npy", "--corpus", manifest
+        "export", store.path, "--to", tmp_path / "out", "--format", "npy", "--corpus", manifest
     )
     assert done.returncode == 3
     assert "not extracted: 1 utterances failed: new.wav" in done.stderr
     assert (tmp_path / "out" / "index.csv").exists()
     assert command("export", tmp_path / "nowhere", "--to", tmp_path / "x").returncode == 1
-    assert command("export", store.path, "--to", tmp_path / "x", "--form", "zip").returncode == 2
+    assert command("export", store.path, "--to", tmp_path / "x", "--format", "zip").returncode == 2
 
 
 @only_frames
@@ -322,7 +331,7 @@ def test_columns_of_the_manifest_keep_their_values_whatever_they_are_called(
         )
     ]
     manifest.write_text("\n".join(added) + "\n")
-    probe.export(store, tmp_path / "out", "npy", corpus=manifest)
+    probe.export(store, tmp_path / "out", "npy", corpus=probe.load_corpus(manifest))
     with (tmp_path / "out" / "index.csv").open(newline="", encoding="utf-8") as table:
         rows = list(csv.DictReader(table))
     assert [row["manifest_key"] for row in rows] == [f"one{n}" for n in range(len(NAMES))]

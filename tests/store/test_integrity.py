@@ -21,6 +21,7 @@ from test_extract import Interrupted, Windows, files_of, write_audio, write_mani
 
 from probe.errors import ProbeError
 from probe.extraction.extract import extract as extract_checked
+from probe.extraction.settings import Storing
 from probe.files import read_json, write_json
 from probe.pipeline import Repair
 from probe.pipeline import repair as repair_checked
@@ -55,7 +56,7 @@ def extracted(
         )
     for n in (1, 5, 7):
         manifest = write_manifest(folder, NAMES[:n])
-        done = extract(Windows(), manifest, tmp_path / "features", **request.param)
+        done = extract(Windows(), manifest, tmp_path / "features", storing=Storing(**request.param))
     return done.store, manifest
 
 
@@ -694,7 +695,7 @@ def test_the_command_verifies_and_repairs_every_store_beneath_a_folder(
     [shard, other] = sorted(features.rglob("shard-*.h5"))
     flip(shard)
     flip(other.with_name("certificate.json"))
-    done = command("verify", features, "--json")
+    done = command("verify", features, "--format", "json")
     assert done.returncode == 1
     first, second = json.loads(done.stdout)
     assert (first["sound"], list(first["damage"]), first["notes"]) == (False, [shard.name], {})

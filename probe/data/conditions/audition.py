@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from probe.brief import brief
+from probe.brief import brief, counted
 from probe.data.audio import load_audio
-from probe.data.conditions.condition import Condition, open_condition
+from probe.data.conditions.condition import Condition, open_condition, parse_condition
 from probe.data.conditions.grammar import CLEAN
 from probe.data.conditions.loudness import decibels, rms
-from probe.data.corpus import Corpus
+from probe.data.corpus import Corpus, load_corpus
 from probe.errors import ProbeError, UtteranceError, listed
-from probe.files import file_name
+from probe.files import file_name, require_writable
 
 log = logging.getLogger("probe")
 
@@ -125,3 +125,41 @@ def write_examples(examples: Sequence[Example], folder: Path) -> tuple[list[Path
     for path, item in zip(paths, examples, strict=True):
         soundfile.write(path, item.samples * gain, RATE_HZ, format="WAV", subtype="PCM_16")
     return paths, decibels(gain)
+
+
+@dataclass(frozen=True)
+class Listening:
+    """The files that `listen` wrote.
+
+    Attributes:
+        files: a WAV for each example, in their order.
+        gain_db: change of level that all of them share, 0 or less.
+    """
+
+    examples: list[Example]
+    files: list[Path]
+    gain_db: float
+
+    def __repr__(self) -> str:
+        folder = str(self.files[0].parent) if self.files else ""
+        return brief(self, counted(len(self.examples), "example"), folder)
+
+
+def listen(
+    corpus: str | Path | Corpus,
+    conditions: Sequence[str | Condition],
+    to: str | Path,
+    n: int = 3,
+    audio_root: str | Path | None = None,
+) -> Listening:
+    """Write ``n`` utterances, clean and under each condition, as WAV files into the folder ``to``.
+
+    Raises:
+        ProbeError: the corpus or a condition cannot be used.
+    """
+    require_writable(Path(to))
+    loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, audio_root)
+    parsed = [parse_condition(item) if isinstance(item, str) else item for item in conditions]
+    examples = hear(loaded, parsed, n, Path(audio_root) if audio_root else None)
+    files, gain_db = write_examples(examples, Path(to))
+    return Listening(examples, files, gain_db)

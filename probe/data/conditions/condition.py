@@ -172,7 +172,7 @@ def distinct(conditions: Iterable[Condition]) -> dict[str, Condition]:
         if found.setdefault(condition.name, condition) != condition:
             raise UsageError(
                 f"--condition {condition.name}: stands for different files or seeds; only files' names are in it. Give them names of "
-                "their own in a TOML file (--conditions)."
+                "their own in a TOML file (--condition-file)."
             )
     return found
 

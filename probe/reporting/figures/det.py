@@ -1,13 +1,12 @@
 """Detection error trade-off (DET) curves of verification, one panel per list of trials.
 
 Miss rate over false acceptance rate, both on normal-deviate axes (Martin et al. 1997): Gaussian
-scores of equal variance give a straight line. A line is of the headline head on test, at the layer
-that dev chose, and is drawn from the trials' ranks in the record. Where it crosses the diagonal
-stands a marker: the EER by linear interpolation of the rates, so not always on the line. Rates of 0
-leave the picture at its edge.
+scores of equal variance give a straight line. A line belongs to the headline head on test, at the
+layer that dev chose, and is drawn from the trials' ranks in the record. A marker stands where it
+crosses the diagonal: the EER by linear interpolation of the rates, so it is not always on the line.
+Rates of 0 lie outside the panel.
 """
 
-from collections.abc import Hashable
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +17,14 @@ from probe.errors import ProbeError
 from probe.measures.counts import value_of
 from probe.measures.detection import det_curve
 from probe.records import CHOICE, chosen_layers
-from probe.reporting.comparable_files import comparable
 from probe.reporting.figures import style
+from probe.reporting.filters import comparable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-METRICS = ("eer", "eer_hull")  # those whose records stand for the trials
+METRICS = ("eer", "eer_hull")  # their records hold the trials
 PANEL = ["task", "corpus", "condition", "train_condition", "test_domain"]
 TICKS = [0.0001, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8]
 HIGHEST = 0.8
@@ -73,40 +72,34 @@ def det_figure(rows: pd.DataFrame, width: str = "double") -> "Figure":
     rows = style.with_series(rows, PANEL)
     looks = {name: look | EER for name, look in style.looks(rows["series"]).items()}
     legend = style.legend_of(looks, {"EER": EER})
-    lists = [cells.to_dict("records") for _, cells in rows.groupby(PANEL)]
-    n_columns = min(len(lists), int(style.WIDTHS[width] / style.PANEL_WIDTH))
-    high = (
-        min(WIDEST, style.WIDTHS[width] / n_columns) - 0.05
-    )  # nearly a square, for the axes are alike
+    groups = [cells for _, cells in rows.groupby(PANEL)]
     titles = [
-        ", ".join(str(cells[0][name]) for name in PANEL if cells[0][name] not in ("", "clean"))
-        for cells in lists
+        ", ".join(value for value in cells[PANEL].iloc[0] if value not in ("", "clean"))
+        for cells in groups
     ]
-    figure, panels = style.panels(titles, width, legend, most=WIDEST, heights=[high] * len(lists))
-    for axes, cells in zip(panels, lists, strict=False):
+    n_columns = min(len(groups), int(style.WIDTHS[width] / style.PANEL_WIDTH))
+    # The two axes are alike, so panels are nearly square.
+    height = min(WIDEST, style.WIDTHS[width] / n_columns) - 0.05
+    size = style.PanelSize(widest=WIDEST, heights=[height] * len(groups))
+    figure, panels = style.panels(titles, width, legend, size=size)
+    for axes, cells in zip(panels, groups, strict=False):
         _draw(axes, cells, looks)
     return figure
 
 
-def _draw(axes: "Axes", cells: list[dict[Hashable, Any]], looks: dict[str, dict[str, Any]]) -> None:
-    """One panel: the lines, the diagonal, and the markers where they cross."""
-    curves = {
-        row["series"]: det_curve(row["counts"]["target"], row["counts"]["rank"]) for row in cells
-    }
+def _draw(axes: "Axes", cells: pd.DataFrame, looks: dict[str, dict[str, Any]]) -> None:
+    """Draw the lines, the diagonal, and the markers where they cross."""
+    counts = dict(zip(cells["series"], cells["counts"], strict=True))
+    curves = {name: det_curve(item["target"], item["rank"]) for name, item in counts.items()}
     lowest = min(rates[rates > 0].min() for curve in curves.values() for rates in curve)
-    left = max(tick for tick in [TICKS[0], *TICKS] if tick <= max(lowest, TICKS[0]))
-    for series, curve in curves.items():
-        shown = (_deviates(np.clip(rates, left / 2, 1 - left / 2)) for rates in curve)
-        axes.plot(*shown, label=series, **(looks[series] | {"marker": ""}))
-    for row in cells:
-        eer = _deviates(np.array([value_of(row["counts"])]))
-        axes.plot(
-            eer,
-            eer,
-            label=f"{row['series']} | EER",
-            **(looks[row["series"]] | {"linestyle": "none"}),
-            zorder=5,
-        )
+    left = max(tick for tick in TICKS if tick <= max(lowest, TICKS[0]))
+    for name, curve in curves.items():
+        rates = (_deviates(np.clip(rates, left / 2, 1 - left / 2)) for rates in curve)
+        axes.plot(*rates, label=name, **(looks[name] | {"marker": ""}))
+    for name, item in counts.items():
+        eer = _deviates(np.array([value_of(item)]))
+        look = looks[name] | style.NO_LINE
+        axes.plot(eer, eer, label=f"{name} | EER", zorder=5, **look)
     low, high = _deviates(np.array([left, HIGHEST]))
     axes.plot([low, high], [low, high], color="#999999", linewidth=0.6, zorder=0)
     ticks = [tick for tick in TICKS if left <= tick <= HIGHEST]
@@ -118,5 +111,4 @@ def _draw(axes: "Axes", cells: list[dict[Hashable, Any]], looks: dict[str, dict[
 
 def _deviates(rates: np.ndarray) -> np.ndarray:
     """Quantiles of the normal distribution."""
-    normal = NormalDist()
-    return np.array([normal.inv_cdf(float(rate)) for rate in rates])
+    return np.array([NormalDist().inv_cdf(float(rate)) for rate in rates])

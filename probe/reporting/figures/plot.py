@@ -1,6 +1,4 @@
-"""Figures of records and of comparisons of representations, by kind, of some of their models,
-tasks, metrics and conditions.
-"""
+"""`probe plot`: one figure of records, or of comparisons of representations, by kind."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,15 +8,14 @@ import pandas as pd
 
 from probe.errors import ProbeError, listed
 from probe.records import read_records
-from probe.reporting.comparable_files import comparable
 from probe.reporting.domain_gaps import crossed
-from probe.reporting.figures.budget_curves import budgets_figure
-from probe.reporting.figures.condition_curves import conditions_figure
+from probe.reporting.figures.budgets import budgets_figure
+from probe.reporting.figures.conditions import conditions_figure
 from probe.reporting.figures.det import det_figure, det_rows
-from probe.reporting.figures.domain_maps import domains_figure
-from probe.reporting.figures.layer_curves import curves_figure, usual_rows
-from probe.reporting.figures.search_maps import search_figure
+from probe.reporting.figures.heat_map import domains_figure, search_figure
+from probe.reporting.figures.layers import curves_figure, usual_rows
 from probe.reporting.figures.style import write_figure
+from probe.reporting.filters import comparable
 from probe.reporting.losses import CLEAN, condition_rows
 from probe.reporting.rows import budget_rows, layer_rows, summary_rows
 from probe.reporting.tables.similarity_tables import read_similarity, similarity_figure
@@ -26,7 +23,7 @@ from probe.reporting.tables.similarity_tables import read_similarity, similarity
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Kind -> the rows that it draws, of records, and the figure of these rows.
+# Kind -> the rows of records that it draws, and the figure of these rows.
 Draw = Callable[..., "Figure"]
 KINDS: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], Draw]] = {
     "layers": (layer_rows, curves_figure),
@@ -43,51 +40,43 @@ def plot(
     kind: str,
     sources: Sequence[Path | str],
     to: Path | str,
-    models: Sequence[str] = (),
-    tasks: Sequence[str] = (),
-    metrics: Sequence[str] = (),
-    conditions: Sequence[str] = (),
+    only: Mapping[str, Sequence[str]] | None = None,
     axis: str = "index",
     width: str = "double",
 ) -> None:
-    """Draws records (of kind ``similarity``: what `probe similarity` wrote) into one file;
+    """Draw records, or for ``similarity`` the files of `probe similarity`, into one file;
     docs/figures.md shows the kinds.
 
     Args:
         kind: one of `KINDS`, or `SIMILARITY`.
         sources: folders of records, or files; their sub-folder ``similarity`` is found.
         to: ends in ``.png``, ``.svg`` or ``.pdf``.
-        models, tasks, metrics, conditions: what is drawn; everything where empty, but see
-            `probe.reporting.figures.layer_curves.usual_rows`.
-        axis: of ``layers``, one of `probe.reporting.figures.layer_curves.AXES`.
+        only: column (``model``, ``task``, ``metric``, ``condition``) -> the values that are drawn;
+            all where empty, but see `probe.reporting.figures.layers.usual_rows`.
+        axis: for ``layers``, one of `probe.reporting.figures.layers.AXES`.
         width: one of `probe.reporting.figures.style.WIDTHS`.
 
     Raises:
-        ProbeError: nothing to read or to draw, a name that is not there, or see
+        ProbeError: there is nothing to read or to draw, a value that no record has, or see
             `probe.reporting.comparable_files.comparable`.
         OSError: a file cannot be read or written.
     """
-    heard = [
-        *conditions,
-        *([CLEAN] if conditions and kind == "conditions" else []),
-    ]  # what they are compared with
-    of_rows = {"model": models, "task": tasks, "condition": heard}
+    chosen = {column: list(values) for column, values in (only or {}).items() if values}
+    conditions, metrics = chosen.get("condition", []), chosen.pop("metric", [])
     if kind == SIMILARITY:
-        folders = [
-            path / SIMILARITY if (path / SIMILARITY).is_dir() else path
-            for path in map(Path, sources)
-        ]
-        cells = _filtered(
-            read_similarity(*folders), {"model": models, "other_condition": conditions}
-        )
+        folders = [Path(source) for source in sources]
+        folders = [path / SIMILARITY if (path / SIMILARITY).is_dir() else path for path in folders]
+        columns = {"model": chosen.get("model", []), "other_condition": conditions}
+        cells = _filtered(read_similarity(*folders), columns)
         write_figure(lambda: similarity_figure(cells, width, metrics), Path(to))
         return
+    if kind == "conditions" and conditions:
+        chosen["condition"] = [*conditions, CLEAN]
+    if kind == "search":
+        chosen["select_by"] = metrics
     rows_of, figure_of = KINDS[kind]
-    records = _filtered(
-        read_records(*sources), of_rows | ({"select_by": metrics} if kind == "search" else {})
-    )
-    rows = rows_of(comparable(records))
-    if metrics and kind != "search":
+    rows = rows_of(comparable(_filtered(read_records(*sources), chosen)))
+    if kind != "search":
         rows = _filtered(rows, {"metric": metrics})
     if kind == "layers" and not conditions:
         rows = usual_rows(rows)
@@ -95,17 +84,18 @@ def plot(
     write_figure(lambda: figure_of(rows, width=width, **options), Path(to))
 
 
-def _filtered(rows: pd.DataFrame, wanted: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    """The rows that have one of the wanted values in every column that is asked for.
+def _filtered(rows: pd.DataFrame, chosen: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """The rows that have one of the chosen values in every column.
 
     Raises:
-        ProbeError: a value that no row has; it says which there are.
+        ProbeError: no row has a value; the message lists those that there are.
     """
-    for column, values in wanted.items():
-        there = sorted(set(rows[column]))
-        if lacking := [value for value in values if value not in there]:
-            raise ProbeError(
-                f"no {column.replace('_', ' ')} {listed(lacking)} to draw. There are: {listed(there, 20) or 'none'}."
-            )
-        rows = rows[rows[column].isin(values)] if values else rows
+    for column, values in chosen.items():
+        if not values:
+            continue
+        known = sorted(set(rows[column]))
+        if unknown := [value for value in values if value not in known]:
+            name, available = column.replace("_", " "), listed(known, 20) or "none"
+            raise ProbeError(f"no {name} {listed(unknown)} to draw. Available: {available}.")
+        rows = rows[rows[column].isin(values)]
     return rows

@@ -3,18 +3,16 @@ conditions, domains, errors, provenance.
 
 The page needs no network and no other file. Python puts the numbers, rounded as they are shown,
 into one JSON block; ``report.js`` draws them. Whatever comes from records or outcomes is text to
-the page: in the JSON ``<``, ``>`` and ``&`` are escapes, the script sets text content only, and the
-Content-Security-Policy allows no script and no style but the two in the file, by their hashes.
+the page: the JSON escapes ``<``, ``>`` and ``&``, the script sets text content only, and the
+Content-Security-Policy allows only the script and the style in the file, by their hashes.
 """
 
 import base64
 import hashlib
 import json
 import logging
-import math
 import re
-import shlex
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +21,11 @@ import pandas as pd
 
 from probe.errors import listed
 from probe.files import write_atomically
-from probe.records import CHOICE, NO_LAYER, SEVERAL, chosen_layers
-from probe.reporting.comparable_files import comparable
+from probe.records import CHOICE, NO_LAYER, chosen_layers
 from probe.reporting.domain_gaps import crossed
-from probe.reporting.losses import CLEAN, WORST, by_severity, condition_rows, first_sampling
-from probe.reporting.report.repeat_commands import PLACEHOLDERS, exact_commands
+from probe.reporting.filters import comparable, first_sampling
+from probe.reporting.losses import WORST, condition_rows
+from probe.reporting.report.repeat_commands import commands, in_order
 from probe.reporting.report.summary import answers, baselines, headline, near_chance
 from probe.reporting.report.utterances import error_rows, outcome_faults
 from probe.reporting.rows import layer_rows, one_line, specs_of, summary_rows
@@ -39,18 +37,12 @@ log = logging.getLogger("probe")
 HERE = Path(__file__).parent
 TITLE = "layerprobe report"
 PLACE = ["task", "corpus", "condition", "train_condition", "train_domain", "test_domain", "metric"]
-SCORES = {
-    "value": "value",
-    "low": "low",
-    "high": "high",
-    "last": "last_value",
-    "final": "final_value",
-}
-SCORES |= {name: name for name in ("majority", "shuffled", "fbank", "random")} | {
-    "weighted": "weighted_value"
-}
-CURVE = {"value": "value", "low": "low", "high": "high", "dev": "dev_value"}
-LOST = ["value", "low", "high", "loss", "loss_low", "loss_high"]
+# Names of columns in the page -> in rows.
+ENDS = {"value": "value", "low": "low", "high": "high"}
+CURVE = ENDS | {"dev": "dev_value"}
+LOSSES = ENDS | {"loss": "loss", "loss_low": "loss_low", "loss_high": "loss_high"}
+SCORES = ENDS | {"last": "last_value", "final": "final_value", "weighted": "weighted_value"}
+SCORES |= {name: name for name in ("majority", "shuffled", "fbank", "random")}
 Columns = dict[str, list[Any]]
 
 
@@ -61,12 +53,12 @@ def write_report(
     outcomes: bool = True,
     title: str = TITLE,
 ) -> Path:
-    """Writes the page.
+    """Write the page.
 
     Args:
         records: see `probe.records.read_records`.
         to: the file; its folder is made.
-        folders: where the records lie, for the outcomes beside them.
+        folders: the folders of the records, for the outcomes beside them.
         outcomes: whether to show errors, which hold keys, names and transcripts of the corpus.
         title: of the page.
 
@@ -75,10 +67,10 @@ def write_report(
         OSError: the file cannot be written.
     """
     to.parent.mkdir(parents=True, exist_ok=True)
-    shown = content(records, folders, outcomes)
-    for line in shown["errors_left_out"]:
+    data = content(records, folders, outcomes)
+    for line in data["errors_left_out"]:
         log.warning("%s", line)
-    write_atomically(to, page(shown, title).encode())
+    write_atomically(to, page(data, title).encode())
     return to
 
 
@@ -87,333 +79,241 @@ def page(data: Mapping[str, Any], title: str = TITLE) -> str:
     script, style = (
         (HERE / f"report.{ending}").read_text(encoding="utf-8") for ending in ("js", "css")
     )
-    policy = f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; base-uri 'none'; form-action 'none'"
     text = json.dumps({"title": one_line(title), **data}, separators=(",", ":"), allow_nan=False)
-    escaped = re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", text)
-    parts = {"policy": policy, "style": style, "script": script, "data": escaped}
+    parts = {
+        "policy": f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
+        "base-uri 'none'; form-action 'none'",
+        "style": style,
+        "script": script,
+        "data": re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", text),
+    }
     template = (HERE / "report.html").read_text(encoding="utf-8")
-    return re.sub(
-        r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template
-    )  # one pass: data are never searched
+    # One pass, so that placeholders in data are never replaced.
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
 
 
 def content(
     records: pd.DataFrame, folders: Sequence[Path] = (), outcomes: bool = True
 ) -> dict[str, Any]:
-    """What the page shows, as JSON values; tables are objects of columns, scores in percent
+    """What the page shows, as JSON values; tables are objects of columns, scores are in percent
     (codelengths in bits).
 
-    ``scores``, ``curves``, ``domains`` name their question by its number in ``questions``.
+    ``scores`` and ``curves`` refer to ``questions`` by position; rows of other tables that belong
+    together have equal texts in ``question``.
     """
     records = comparable(records)
     rows, layers = summary_rows(records), layer_rows(records, marked=False)
     moved = crossed(records)
-    across = rows if moved is records else summary_rows(moved)
-    across = across[(across["train_domain"] != "") & (across["metric"] != BITS)]
+    domains = rows if moved is records else summary_rows(moved)
+    domains = domains[(domains["train_domain"] != "") & (domains["metric"] != BITS)]
     sampled = first_sampling(records)
-    lost = condition_rows(_at_chosen_layers(sampled))
-    lost = lost[lost["chosen"].astype(bool) & (lost["condition"] != WORST)]
+    conditions = condition_rows(_at_chosen_layers(sampled))
+    conditions = conditions[conditions["chosen"].astype(bool) & (conditions["condition"] != WORST)]
+    errors, faults = pd.DataFrame(), []
+    if outcomes:
+        errors = pd.DataFrame(error_rows(folders, set(records["file"]) - {""} or None))
+        faults = [one_line(line) for line in outcome_faults(folders)]
     questions = _questions(rows)
-    number = {tuple(question[name] for name in PLACE): at for at, question in enumerate(questions)}
     told = answers(rows)
     return {
         "version": __version__,
         "n_records": len(records),
-        "models": _ordered(records["model"]),
-        "baselines": baselines(_ordered(records["model"].map(specs_of(records)))),
-        "questions": [_texts(question) for question in questions],
+        "models": _distinct(records["model"]),
+        "tasks": _distinct(records["task"]),
+        "n_conditions": len(in_order(records["condition"])),
+        "baselines": baselines(_distinct(records["model"].map(specs_of(records)))),
+        "questions": _objects(questions),
         "headline": headline(told),
         "answers": told,
-        "scores": _scores(rows, number),
-        "curves": _curves(layers, number),
-        "conditions": _conditions(lost),
+        "scores": _scores(rows, questions),
+        "curves": _curves(layers, questions),
+        "conditions": _conditions(conditions),
         "sampling": _sampling(records, sampled),
-        "domains": _domains(across),
-        "errors": _errors(
-            error_rows(folders, set(records["file"]) - {""} or None) if outcomes else []
-        ),
-        "errors_left_out": [one_line(line) for line in outcome_faults(folders)] if outcomes else [],
+        "domains": _domains(domains),
+        "errors": _errors(errors),
+        "errors_left_out": faults,
         "corpora": _corpora(records),
         "recipes": _recipes(records),
         "code": _code(records),
-        "commands": _commands(records),
+        "commands": commands(records),
     }
 
 
-def _questions(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """The distinct places of scores; those that choose layers first, codelengths last."""
-    first = rows.assign(
-        rank=(rows["metric"] != rows["select_by"]).astype(int) + (rows["metric"] == BITS)
-    ).sort_values("rank", kind="stable")
-    found = first.drop_duplicates(PLACE)
-    return [
-        {name: row[name] for name in PLACE}
-        | {
-            "higher": bool(row["higher_is_better"]),
-            "bits": row["metric"] == BITS,
-            "main": row["metric"] == row["select_by"],
-        }
-        for row in found.to_dict("records")
-    ]
+def _questions(rows: pd.DataFrame) -> pd.DataFrame:
+    """The distinct places of scores; metrics that choose layers first, codelengths last."""
+    is_main, bits = rows["metric"] == rows["select_by"], rows["metric"] == BITS
+    rows = rows.assign(bits=bits, main=is_main, higher=rows["higher_is_better"].astype(bool))
+    order = (~is_main).astype(int) + bits
+    rows = rows.iloc[np.argsort(order.to_numpy(), kind="stable")].drop_duplicates(PLACE)
+    rows = rows.assign(heard=_heard(rows), label=_labels(rows, PLACE))
+    return rows[[*PLACE, "heard", "label", "bits", "main", "higher"]].reset_index(drop=True)
 
 
-def _scores(rows: pd.DataFrame, number: Mapping[tuple[Hashable, ...], int]) -> Columns:
-    """One row per score at the layer that dev chose."""
-    found = _columns(rows, ["model", "head", "layer", "mark", "last_layer", "note"])
-    found |= {
-        "q": _places(rows, number),
-        "n": rows["n"].tolist(),
-        "blocks": rows["n_blocks"].tolist(),
-    }
-    found |= {name: _shown(rows[column], rows["metric"]) for name, column in SCORES.items()}
-    found["shared"] = [int(n) if n > 0 else None for n in rows["shared_speakers"]]
-    found["chance"] = [
+def _heard(rows: pd.DataFrame) -> list[str]:
+    """What is special about the audio and the domains of each row; empty for clean audio."""
+    texts = []
+    empty = pd.Series("", rows.index)
+    columns = [rows.get(name, empty) for name in PLACE[2:6]]
+    for condition, trained, source, target in zip(*columns, strict=True):
+        parts = [condition] if condition not in ("", "clean") else []
+        parts += [f"trained on {trained}"] if trained not in ("", "clean") else []
+        parts += [f"{source} → {target}"] if source else []
+        texts.append(", ".join(parts))
+    return texts
+
+
+def _labels(rows: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """A text for what each row has in these columns, without what is the same everywhere."""
+    places = rows.reindex(columns=[name for name in PLACE if name in names])
+    several = {name: rows[name].nunique() > 1 for name in ("corpus", "head") if name in names}
+    labels = []
+    for row, heard in zip(rows.to_dict("records"), _heard(places), strict=True):
+        parts = [row["task"], row["corpus"] if several["corpus"] else "", row.get("metric", "")]
+        parts += [heard, row["head"] if several.get("head") else ""]
+        labels.append(" · ".join(one_line(part) for part in parts if part))
+    return labels
+
+
+def _positions(rows: pd.DataFrame, questions: pd.DataFrame) -> "pd.Series[float]":
+    """The position of each row's question; NaN where there is none."""
+    numbered = questions[PLACE].assign(q=range(len(questions)))
+    return rows[PLACE].merge(numbered, on=PLACE, how="left")["q"].set_axis(rows.index)
+
+
+def _scores(rows: pd.DataFrame, questions: pd.DataFrame) -> Columns:
+    """One row per score at the layer that dev chose; columns without a value are left out."""
+    columns = _texts(rows, ["model", "head", "layer", "mark", "last_layer", "note"])
+    columns |= {"q": _positions(rows, questions).astype(int).tolist()} | _percents(rows, SCORES)
+    columns |= {"n": rows["n"].tolist(), "blocks": rows["n_blocks"].tolist()}
+    columns["shared"] = [int(n) if n > 0 else None for n in rows["shared_speakers"]]
+    columns["chance"] = [
         bool(row["value"] == row["value"] and near_chance(row)) for row in rows.to_dict("records")
     ]
-    return {
-        name: column
-        for name, column in found.items()
-        if any(value not in (None, "", False) for value in column)
-    }
+    return {name: values for name, values in columns.items() if set(values) - {None, "", False}}
 
 
-def _curves(rows: pd.DataFrame, number: Mapping[tuple[Hashable, ...], int]) -> list[dict[str, Any]]:
+def _curves(rows: pd.DataFrame, questions: pd.DataFrame) -> list[dict[str, Any]]:
     """One entry per model, head and question: columns over its layers, and the position of the
     chosen one.
     """
-    shown = rows.assign(
-        **{
-            name: np.array(_shown(rows[column], rows["metric"]), float)
-            for name, column in CURVE.items()
-        }
-    )
+    rows = rows.assign(q=_positions(rows, questions))
     curves = []
-    for names, group in shown.groupby([*PLACE, "model", "head"], sort=False):
-        *place, model, head = map(str, names)
-        if tuple(place) in number and group["value"].notna().any():
-            values: dict[str, Any] = {name: _none(group[name].tolist()) for name in CURVE}
-            layers = [one_line(str(layer)) for layer in group["layer"].tolist()]
-            chosen = [at for at, is_chosen in enumerate(group["chosen"]) if is_chosen]
-            about = {
-                "q": number[tuple(place)],
-                "model": one_line(model),
-                "head": one_line(head),
-                "layers": layers,
-            }
-            curves.append(about | values | {"chosen": chosen[0] if chosen else None})
+    for _, group in rows.groupby(["q", "model", "head"], sort=False):
+        if group["value"].notna().any():
+            first = group.iloc[0]
+            chosen = np.flatnonzero(group["chosen"]).tolist()
+            about: dict[str, Any] = {"q": int(first["q"])}
+            about |= {name: one_line(first[name]) for name in ("model", "head")}
+            about["layers"] = [one_line(str(layer)) for layer in group["layer"]]
+            curves.append(
+                about | _percents(group, CURVE) | {"chosen": chosen[0] if chosen else None}
+            )
     return curves
 
 
 def _at_chosen_layers(records: pd.DataFrame) -> pd.DataFrame:
-    """The records of the layers that dev chose, and of no layer: robustness of every layer is
-    another table's.
-    """
-    chosen = (
-        records[CHOICE]
-        .merge(chosen_layers(records), on=CHOICE, how="left")["chosen_layer"]
-        .to_numpy()
-    )
-    main = (records["metric"] == records["select_by"]).to_numpy()
-    kept = (records["layer"].to_numpy() == chosen) | (records["layer"] == NO_LAYER).to_numpy()
-    return records[kept & main]
+    """The records of the layers that dev chose, and of no layer, in the metric that chose."""
+    chosen = records[CHOICE].merge(chosen_layers(records), on=CHOICE, how="left")["chosen_layer"]
+    is_shown = (records["layer"].to_numpy() == chosen.to_numpy()) | (records["layer"] == NO_LAYER)
+    return records[is_shown & (records["metric"] == records["select_by"])]
 
 
 def _conditions(rows: pd.DataFrame) -> Columns:
-    """What each model loses under each condition, the milder first."""
-    found = _columns(
-        rows,
-        [
-            "task",
-            "corpus",
-            "train_condition",
-            "metric",
-            "head",
-            "model",
-            "layer",
-            "condition",
-            "chance",
-        ],
-    )
-    found |= {name: _shown(rows[name], rows["metric"]) for name in LOST}
-    return found | {"higher": rows["higher_is_better"].astype(bool).tolist()} if len(rows) else {}
-
-
-def _sampling(records: pd.DataFrame, sampled: pd.DataFrame) -> str:
-    """Which seed stands under the conditions, where several were run."""
-    if records.groupby(["task", "corpus"])["seed"].nunique().max() == 1:
-        return ""
-    shown = listed([str(seed) for seed in sorted(set(sampled["seed"]))])
-    return (
-        "Several seeds were run, and scores elsewhere on this page are their means. Here stands one alone, the first that all models "
-        f"and conditions of a task have ({shown}): values and layers may differ from those above."
-    )
+    """What each model loses under each condition, the mildest first."""
+    by = ["task", "corpus", "train_condition", "metric", "head"]
+    columns = _texts(rows, [*by, "model", "layer", "condition", "chance"])
+    return _of_questions(rows, by, columns | _percents(rows, LOSSES))
 
 
 def _domains(rows: pd.DataFrame) -> Columns:
-    """Scores of trainings on one domain in another, at the layer that dev chose in the first."""
-    found = _columns(
-        rows,
-        [
-            "task",
-            "corpus",
-            "condition",
-            "metric",
-            "head",
-            "model",
-            "layer",
-            "train_domain",
-            "test_domain",
-            "note",
-        ],
+    """Scores of models that were trained on one domain in another, at the layer that dev chose."""
+    by = ["task", "corpus", "condition", "metric", "head"]
+    columns = _texts(rows, [*by, "model", "layer", "train_domain", "test_domain", "note"])
+    return _of_questions(rows, by, columns | _percents(rows, ENDS))
+
+
+def _of_questions(rows: pd.DataFrame, by: Sequence[str], columns: Columns) -> Columns:
+    higher = rows["higher_is_better"].astype(bool).tolist()
+    return columns | {"question": _labels(rows, by), "higher": higher} if len(rows) else {}
+
+
+def _sampling(records: pd.DataFrame, sampled: pd.DataFrame) -> str:
+    """Which seed the conditions have, where several were run."""
+    if records.groupby(["task", "corpus"])["seed"].nunique().max() == 1:
+        return ""
+    seeds = listed([str(seed) for seed in sorted(set(sampled["seed"]))])
+    return (
+        "Several seeds were run, and other scores on this page are their means. This section shows "
+        f"the first seed that all models and conditions of a task have ({seeds}), so values and "
+        "layers may differ from those above."
     )
-    found |= {name: _shown(rows[name], rows["metric"]) for name in ("value", "low", "high")}
-    return found | {"higher": rows["higher_is_better"].astype(bool).tolist()} if len(rows) else {}
 
 
-def _errors(rows: Sequence[Mapping[str, Any]]) -> Columns:
+def _errors(rows: pd.DataFrame) -> Columns:
     """See `probe.reporting.report.utterances.error_rows`."""
-    names = [
-        *["task", "corpus", "condition", "train_condition", "train_domain", "test_domain"],
-        *["head", "model", "layer", "seed", "key"],
-    ]
-    found: Columns = {
-        name: [one_line(str(row[name])) for row in rows]
-        for name in [*names, "reference", "hypothesis", "speaker"]
-    }
-    found["wrong"] = [_number(100 * row["badness"]) for row in rows]
-    found["duration_s"] = [_number(row["duration_s"], 2) for row in rows]
-    found |= {name: [row[name] for row in rows] for name in ("models_wrong", "models")}
-    return found if rows else {}
+    if rows.empty:
+        return {}
+    by = [*PLACE[:-1], "head"]
+    texts = ["model", "layer", "seed", "key", "reference", "hypothesis", "speaker"]
+    columns = _texts(rows, [*by, *texts])
+    columns["wrong"] = _none(100 * rows["badness"], 1)
+    columns["duration_s"] = _none(rows["duration_s"], 2)
+    counts = {name: rows[name].tolist() for name in ("models_wrong", "models")}
+    return columns | counts | {"question": _labels(rows, by)}
 
 
 def _corpora(records: pd.DataFrame) -> Columns:
     """Utterances, trials or frames of every corpus, task and split."""
     by = ["corpus", "task", "split"]
-    asked = records[(records["control"] == "") & (records["budget"] == "")]
-    found = asked.groupby(by, sort=True).agg(
+    plain = records[(records["control"] == "") & (records["budget"] == "")]
+    table = plain.groupby(by).agg(
         n=("n", "max"),
         blocks=("n_blocks", "max"),
         n_train=("n_train", "max"),
-        manifest=("manifest_sha256", "first"),
+        manifest=("manifest_sha256", lambda hashes: hashes.iloc[0][:8]),
+        conditions=("condition", lambda names: ", ".join(in_order(names))),
+        left_out=("excluded", _left_out),
     )
-    heard = asked.groupby(by)["condition"].agg(lambda names: ", ".join(_in_order(names)))
-    left_out = asked.groupby(by)["excluded"].agg(_left_out)
-    table = found.assign(conditions=heard, left_out=left_out).reset_index()
-    table["manifest"] = table["manifest"].str[:8]
+    table = table.reset_index()
     numbers = {name: table[name].astype(int).tolist() for name in ("n", "blocks", "n_train")}
-    return _columns(table, [*by, "conditions", "left_out", "manifest"]) | numbers
+    return _texts(table, [*by, "conditions", "left_out", "manifest"]) | numbers
 
 
 def _left_out(excluded: Iterable[Mapping[str, int]]) -> str:
-    most: dict[str, int] = {}
-    for item in excluded:
-        most |= {reason: max(n, most.get(reason, 0)) for reason, n in item.items()}
-    return ", ".join(f"{n} {reason}" for reason, n in sorted(most.items()))
+    """The reasons for which utterances were left out, each with the largest number."""
+    most = pd.DataFrame(list(excluded)).max()
+    return ", ".join(f"{n:.0f} {reason}" for reason, n in most.sort_index().items())
 
 
 def _recipes(records: pd.DataFrame) -> Columns:
-    """What decided the features of every model: its revision, and the hashes of their recipes; and
-    the tasks that read them.
+    """Revision of every model, hashes of the recipes of its features, and the tasks that read
+    them.
     """
     by = ["model", "revision", "corpus", "condition", "train_condition", "recipe"]
-    table = (
-        records.groupby(by, sort=True)["task"]
-        .agg(lambda names: ", ".join(_ordered(names)))
-        .reset_index()
-    )
-    table["recipe"] = table["recipe"].str[:8]
-    return _columns(table, [*by, "task"])
+    tasks = records.groupby(by)["task"].agg(lambda names: ", ".join(_distinct(names)))
+    table = tasks.reset_index()
+    return _texts(table.assign(recipe=table["recipe"].str[:8]), [*by, "task"])
 
 
 def _code(records: pd.DataFrame) -> Columns:
-    """What the records were computed with, and how many each time."""
-    packages = records["packages"].map(
-        lambda found: ", ".join(f"{name} {value}" for name, value in sorted(found.items()))
-    )
+    """Code, libraries, device and seed of the records, and how many records have them."""
     codes = records["code"].map(
-        lambda found: " ".join(found[name] for name in ("version", "commit") if found.get(name))
+        lambda code: " ".join(code[name] for name in ("version", "commit") if code.get(name))
     )
-    table = pd.DataFrame(
-        {
-            "code": codes,
-            "packages": packages,
-            "device": records["device"],
-            "seed": records["seed"].astype(str),
-        }
+    packages = records["packages"].map(
+        lambda versions: ", ".join(f"{name} {value}" for name, value in sorted(versions.items()))
     )
-    names = [str(name) for name in table]
-    counted = table.groupby(names, sort=True).size().reset_index(name="records")
-    return _columns(counted, names) | {"records": counted["records"].tolist()}
+    columns = {"code": codes, "packages": packages, "device": records["device"]}
+    columns["seed"] = records["seed"].astype(str)
+    table = pd.DataFrame(columns).groupby(list(columns)).size().reset_index(name="records")
+    return _texts(table, list(columns)) | {"records": table["records"].tolist()}
 
 
-def _commands(records: pd.DataFrame) -> list[str]:
-    """Commands that ask the same questions again; what records do not hold stands in capitals or as
-    a bare name.
-
-    Records of several seeds have the same names, so each seed has a folder.
-    """
-    seeds = sorted(set(records["seed"]))
-    folder_of = {
-        str(seed): f"results/seed{seed}/" if len(seeds) > 1 else "results/" for seed in seeds
-    }
-    whole = records["arguments"].map(lambda arguments: bool(arguments.get("corpus")))
-    lines = exact_commands(records[whole], folder_of)
-    if not whole.all():
-        lines += [PLACEHOLDERS, *_named_commands(records[~whole], folder_of)]
-    places = _options("--from", folder_of.values())
-    return [
-        *dict.fromkeys(lines),
-        f"probe table{places} --to tables/",
-        f"probe report{places} --to report.html",
-    ]
-
-
-def _named_commands(records: pd.DataFrame, folder_of: Mapping[str, str]) -> list[str]:
-    """The commands as far as the names in records tell them."""
-    lines = []
-    for names, group in records.groupby(["task", "corpus", "kind", "seed"], sort=True):
-        task, corpus, kind, seed = map(str, names)
-        name, *changes = one_line(task).split(":")
-        conditions = _in_order([*group["condition"], *group["train_condition"]])
-        drawn = sorted({int(value) for value in group["condition_seed"].dropna()})
-        asked = _options("--model", _ordered(group["model"])) + _options(
-            "--corpus", [f"{one_line(corpus)}.csv"]
-        )
-        heard = _options("--condition", conditions) if conditions != [CLEAN] else ""
-        changed = "".join(
-            _options(f"--{key}", [value])
-            for key, _, value in (change.partition("=") for change in changes)
-        )
-        lists = {"verify": " --trials TRIALS.csv", "frames": " --labels LABELS.csv"}.get(kind, "")
-        drew = _options("--condition-seed", drawn[:1]) if any(drawn) else ""
-        seeded = _options("--seed", [seed]) if seed != "0" else ""
-        lines.append(f"probe extract{asked} --to features/ --view VIEW{heard}{drew}")
-        lines.append(
-            f"probe run {shlex.quote(name)}{asked}{lists}{heard}{changed}{seeded} --from features/ --to {folder_of[seed]}"
-        )
-    return lines
-
-
-def _options(name: str, values: Iterable[object]) -> str:
-    """An option as often as there are values, as a shell reads it."""
-    return "".join(f" {name} {shlex.quote(one_line(str(value)))}" for value in values)
-
-
-def _in_order(conditions: Iterable[str]) -> list[str]:
-    """Distinct conditions, clean audio first, then the milder."""
-    names = set(conditions) - {"", SEVERAL}
-    return [*([CLEAN] if CLEAN in names else []), *by_severity(names - {CLEAN})]
-
-
-def _ordered(names: Iterable[str]) -> list[str]:
+def _distinct(names: Iterable[str]) -> list[str]:
     return [one_line(name) for name in sorted(set(names))]
 
 
-def _places(rows: pd.DataFrame, number: Mapping[tuple[Hashable, ...], int]) -> list[int]:
-    return [number[place] for place in rows[PLACE].itertuples(index=False, name=None)]
-
-
-def _columns(rows: pd.DataFrame, names: Sequence[str]) -> Columns:
+def _texts(rows: pd.DataFrame, names: Sequence[str]) -> Columns:
     """Columns of texts on one line each, empty where there is nothing."""
     return {
         name: ["" if pd.isna(value) else one_line(str(value)) for value in rows[name].tolist()]
@@ -421,30 +321,30 @@ def _columns(rows: pd.DataFrame, names: Sequence[str]) -> Columns:
     }
 
 
-def _texts(values: Mapping[str, Any]) -> dict[str, Any]:
+def _objects(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as objects, with texts on one line."""
+    return [
+        {str(key): one_line(item) if isinstance(item, str) else item for key, item in row.items()}
+        for row in rows.to_dict("records")
+    ]
+
+
+def _percents(rows: pd.DataFrame, names: Mapping[str, str]) -> Columns:
+    """Columns of values as the page shows them: percent with one decimal, bits with two."""
+    bits = rows["metric"] == BITS
+    values = {name: rows[column].to_numpy(float) for name, column in names.items()}
     return {
-        name: one_line(value) if isinstance(value, str) else value for name, value in values.items()
+        name: _none(np.where(bits, column.round(2), (100 * column).round(1)))
+        for name, column in values.items()
     }
 
 
-def _shown(values: "pd.Series[float]", metrics: "pd.Series[str]") -> list[float | None]:
-    """Values as the page shows them: percent with one decimal, bits with two, None where there is
-    nothing.
-    """
-    numbers = values.to_numpy(float)
-    return _none(np.where(metrics == BITS, numbers.round(2), (100 * numbers).round(1)))
-
-
-def _none(values: Iterable[float]) -> list[float | None]:
-    return [
-        float(value) + 0.0 if math.isfinite(value) else None for value in values
-    ]  # + 0.0: no "-0.0"
-
-
-def _number(value: float | None, digits: int = 1) -> float | None:
-    return None if value is None or not math.isfinite(value) else round(value, digits) + 0.0
+def _none(values: Any, digits: int = 9) -> list[Any]:
+    """Rounded numbers, None where there is no finite one."""
+    array = np.asarray(values, float).round(digits) + 0.0  # + 0.0: no "-0.0"
+    return [float(value) if np.isfinite(value) else None for value in array]
 
 
 def _hash(text: str) -> str:
-    """As Content-Security-Policy names what may stand in a page."""
+    """The name of a script or a style in a Content-Security-Policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,16 +1,21 @@
-"""Commands that repeat runs, from the arguments that records hold."""
+"""The commands that repeat the runs of records, from the arguments that the records hold."""
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
 from probe.files import canonical_json
+from probe.records import SEVERAL
+from probe.reporting.losses import CLEAN, by_severity
 from probe.reporting.rows import one_line
 
-PLACEHOLDERS = "# Some records hold no arguments of their run: replace what stands in capitals, and check the rest."
-# Options of `probe extract` and of `probe run` with the values that need not be said.
+PLACEHOLDERS = (
+    "# Some records do not hold the arguments of their run: replace the words in capitals, and "
+    "check the rest."
+)
+# Options of `probe extract` and of `probe run` with their defaults.
 EXTRACTION: dict[str, Any] = {
     "layers": "",
     "view": "frames",
@@ -33,74 +38,97 @@ RUN: dict[str, Any] = {
     "limit": None,
     "memory_bytes": 4_000_000_000,
 }
-NAMES = {"memory_bytes": "--memory"}
+LISTS = {"verify": {"trials": "TRIALS.csv"}, "frames": {"labels": "LABELS.csv"}}
 
 
-def exact_commands(records: pd.DataFrame, folder_of: Mapping[str, str]) -> list[str]:
-    """The commands of these records, which hold the arguments of their run, as a shell reads them;
-    each once.
+def commands(records: pd.DataFrame) -> list[str]:
+    """The commands that repeat the runs and make their tables; words that records do not hold are
+    in capitals.
 
-    Args:
-        folder_of: seed -> folder of its records.
+    Records of several seeds have the same file names, so each seed has a folder.
     """
-    distinct = {canonical_json(arguments): arguments for arguments in records["arguments"]}
-    extractions: list[str] = []
-    runs: dict[
-        str, tuple[dict[str, Any], list[str]]
-    ] = {}  # what models are asked alike, and the models
-    for _, arguments in sorted(distinct.items()):
-        alike = {
-            key: value for key, value in arguments.items() if key not in ("model", "extraction")
-        }
-        runs.setdefault(canonical_json(alike), (alike, []))[1].append(arguments["model"])
+    seeds = sorted(set(records["seed"]))
+    folders = {seed: f"results/seed{seed}/" if len(seeds) > 1 else "results/" for seed in seeds}
+    known = records["arguments"].map(lambda arguments: bool(arguments.get("corpus")))
+    exact = {canonical_json(item): item for item in records[known]["arguments"]}
+    lines = _command_lines([item for _, item in sorted(exact.items())], folders)
+    if not known.all():
+        lines += [PLACEHOLDERS, *_command_lines(_guessed(records[~known]), folders)]
+    sources = shlex.join(word for folder in folders.values() for word in ("--from", folder))
+    return [
+        *dict.fromkeys(lines),
+        f"probe table {sources} --to tables/",
+        f"probe report {sources} --to report.html",
+    ]
+
+
+def _command_lines(runs: Iterable[Mapping[str, Any]], folders: Mapping[int, str]) -> list[str]:
+    """The extractions of all runs, then the runs; runs that differ in the model only are one."""
+    extract_lines: list[str] = []
+    arguments_of: dict[str, Mapping[str, Any]] = {}
+    models_of: dict[str, list[str]] = {}
+    for arguments in runs:
+        rest = {k: value for k, value in arguments.items() if k not in ("model", "extraction")}
+        arguments_of[canonical_json(rest)] = rest
+        models_of.setdefault(canonical_json(rest), []).append(arguments["model"])
         extraction = arguments.get("extraction", {})
-        words = [
-            "probe",
-            "extract",
-            *_option("--model", extraction.get("model", arguments["model"])),
-        ]
-        words += [
-            *_option("--corpus", arguments["corpus"]),
-            "--to",
-            "features/",
-            *_options(extraction, EXTRACTION),
-        ]
-        extractions.append(_line([*words, *_options(arguments, {"limit": None})]))
-    asked = [_run(*run, folder_of) for _, run in sorted(runs.items())]
-    return list(dict.fromkeys([*extractions, *asked]))
+        words = ["probe", "extract", "--model", extraction.get("model", arguments["model"])]
+        words += ["--corpus", arguments["corpus"], "--to", "features/"]
+        words += _options(extraction, EXTRACTION) + _options(arguments, {"limit": None})
+        extract_lines.append(_line(words))
+    run_lines = []
+    for key, arguments in sorted(arguments_of.items()):
+        words = ["probe", "run", arguments["task"]]
+        words += [word for model in dict.fromkeys(models_of[key]) for word in ("--model", model)]
+        words += ["--corpus", arguments["corpus"]]
+        for name, value in sorted(arguments.get("overrides", {}).items()):
+            words += [f"--{name}", str(value)]
+        conditions = arguments.get("conditions") or [CLEAN]
+        if conditions != [CLEAN]:
+            words += [word for name in conditions for word in ("--condition", name)]
+        words += [*_options(arguments, RUN), "--from", "features/"]
+        run_lines.append(_line([*words, "--to", folders[arguments["seed"]]]))
+    return [*extract_lines, *run_lines]
 
 
-def _run(arguments: Mapping[str, Any], models: Iterable[str], folder_of: Mapping[str, str]) -> str:
-    """The command that asks these models."""
-    words = ["probe", "run", arguments["task"]]
-    for model in dict.fromkeys(models):
-        words += _option("--model", model)
-    words += _option("--corpus", arguments["corpus"])
-    for key, value in sorted(arguments.get("overrides", {}).items()):
-        words += _option(f"--{key}", value)
-    conditions = arguments.get("conditions") or ["clean"]
-    for name in conditions if conditions != ["clean"] else ():
-        words += _option("--condition", name)
-    words += _options(arguments, RUN)
-    return _line([*words, "--from", "features/", "--to", folder_of[str(arguments["seed"])]])
+def _guessed(records: pd.DataFrame) -> list[dict[str, Any]]:
+    """Arguments of runs as far as names in their records tell them."""
+    runs = []
+    by = ["task", "corpus", "kind", "seed", "model"]
+    for names, group in records.groupby(by, sort=True):
+        task, corpus, kind, seed, model = names
+        name, *overrides = str(task).split(":")
+        conditions = in_order([*group["condition"], *group["train_condition"]])
+        run: dict[str, Any] = {"model": model, "task": name, "corpus": f"{corpus}.csv"}
+        run |= {"seed": seed, "conditions": conditions, **LISTS.get(str(kind), {})}
+        run["overrides"] = dict(item.partition("=")[::2] for item in overrides)
+        drawn = {int(value) for value in group["condition_seed"].dropna()}
+        for condition in conditions:
+            extraction: dict[Hashable, Any] = {"view": "VIEW", "condition": condition}
+            if condition != CLEAN:
+                extraction["condition_seed"] = min(drawn, default=0)
+            runs.append(run | {"extraction": extraction})
+    return runs
 
 
-def _options(values: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
-    """The options whose values are not the usual ones."""
+def in_order(conditions: Iterable[str]) -> list[str]:
+    """Distinct conditions, clean audio first, then the milder."""
+    names = set(conditions) - {"", SEVERAL}
+    return [*([CLEAN] if CLEAN in names else []), *by_severity(names - {CLEAN})]
+
+
+def _options(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
+    """The options whose values are not the defaults."""
     words: list[str] = []
-    for key, default in usual.items():
+    for key, default in defaults.items():
         value = values.get(key, default)
         if value in (default, None):
             continue
-        name = NAMES.get(key, f"--{key.replace('_', '-')}")
-        words += [name] if value is True else _option(name, value)
+        name = "--memory" if key == "memory_bytes" else f"--{key.replace('_', '-')}"
+        text = f"{value:g}" if isinstance(value, float) else str(value)
+        words += [name] if value is True else [name, text]
     return words
 
 
-def _option(name: str, value: object) -> list[str]:
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    return [name, text]
-
-
 def _line(words: Iterable[str]) -> str:
-    return shlex.join(one_line(word) for word in words)
+    return shlex.join(one_line(str(word)) for word in words)

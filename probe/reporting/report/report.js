@@ -1,426 +1,367 @@
 "use strict";
-// Draws the page from the JSON block. Every text from data goes through textContent or an attribute's value; keys of data live in Maps.
+// Draws the page from the JSON block. Texts from data go through textContent or the value of an attribute only.
 (() => {
   const data = JSON.parse(document.getElementById("payload").textContent);
   const SHOWN_AT_FIRST = 100;
   const COLOURS = 8;
   const collator = new Intl.Collator("en", { numeric: true });
-  let made = 0;
-
   const byId = (id) => document.getElementById(id);
-  const rowsOf = (columns) => {
-    const names = Object.keys(columns);
-    return names.length ? columns[names[0]].map((_, at) => Object.fromEntries(names.map((name) => [name, columns[name][at]]))) : [];
-  };
   const distinct = (values) => [...new Set(values)];
-  const groups = (rows, key) => {
-    const found = new Map();
-    for (const row of rows) {
-      const name = key(row);
-      found.has(name) ? found.get(name).push(row) : found.set(name, [row]);
-    }
-    return found;
-  };
+  const lower = (texts) => texts.join(" ").toLowerCase();
 
   function fill(node, attributes, children) {
     for (const [name, value] of Object.entries(attributes)) {
       if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-      else if (value === true) node.setAttribute(name, "");
-      else if (value !== false && value != null) node.setAttribute(name, value);
+      else if (value !== false && value != null) node.setAttribute(name, value === true ? "" : value);
     }
-    node.append(...children.filter((child) => child !== null && child !== ""));
+    node.append(...children.flat().filter((child) => child != null && child !== ""));
     return node;
   }
   const el = (name, attributes = {}, ...children) => fill(document.createElement(name), attributes, children);
-  const svg = (name, attributes = {}, ...children) => fill(document.createElementNS("http://www.w3.org/2000/svg", name), attributes, children);
+  const SVG = "http://www.w3.org/2000/svg";
+  const svg = (name, attributes = {}, ...children) => fill(document.createElementNS(SVG, name), attributes, children);
+
+  // Columns {name: values} as rows, and rows in groups of equal keys, in the order of their first rows.
+  const rowsOf = (columns) => (Object.values(columns)[0] || []).map((_, at) =>
+    Object.fromEntries(Object.entries(columns).map(([name, values]) => [name, values[at]])));
+  function groups(rows, key) {
+    const found = new Map();
+    rows.forEach((row) => found.set(key(row), [...(found.get(key(row)) || []), row]));
+    return found;
+  }
 
   const number = (value, bits) => (value == null ? "–" : value.toFixed(bits ? 2 : 1));
   const signed = (value) => (value > 0 ? "+" : value < 0 ? "−" : "") + Math.abs(value).toFixed(1);
-  const interval = (row, bits) => (row.low == null || row.high == null ? "" : ` [${number(row.low, bits)}, ${number(row.high, bits)}]`);
-  const unit = (question) => (question.bits ? "bits" : "%");
-  const arrow = (question) => (question.higher ? "↑" : "↓");
-  const way = (question) => (question.higher ? "higher is better" : "lower is better");
+  const interval = (row) => (row.low == null || row.high == null ? "" : `[${number(row.low, row.bits)}, ${number(row.high, row.bits)}]`);
+  const way = (row) => `${row.higher ? "higher" : "lower"} is better`;
+  const joined = (texts, by) => texts.filter(Boolean).join(by);
 
-  const heard = (row) => [row.condition && row.condition !== "clean" ? row.condition : "", row.train_condition && row.train_condition !== "clean"
-    ? `trained on ${row.train_condition}` : "", row.train_domain ? `${row.train_domain} → ${row.test_domain}` : ""].filter(Boolean).join(", ");
-  const severalCorpora = new Set(data.questions.map((question) => question.corpus)).size > 1;
-  const asked = (row) => [row.task, severalCorpora ? row.corpus : "", row.metric || "", heard(row)].filter(Boolean).join(" · ");
+  // Kinds of columns: {title, cell(row) -> text or node, key(row) -> sorted by, number, down, head, words, optional}.
+  const text = (title, name, more = {}) => ({ title, cell: (row) => row[name] || "–", ...more });
+  const amount = (title, name, more = {}) =>
+    ({ title, number: true, cell: (row) => number(row[name], row.bits), key: (row) => row[name], ...more });
+  const count = (title, name) => amount(title, name, { cell: (row) => String(row[name]) });
+  const MODEL = text("model", "model", { head: true });
+  const LAYER = text("layer", "layer", { number: true, down: false });
+  const scoreNode = (row) => el("span", { class: joined([row.mark, row.chance ? "chance" : ""], " ") || null }, number(row.value, row.bits));
+  const below = (content) => (content ? el("small", { class: "below" }, content) : "");
 
-  // A table with a caption, sortable by the buttons in its head; long ones show their first rows and a button for the rest.
-  // column: {title, cell(row) -> text or node, key(row) -> what to sort by, number, head, words}
-  function table(caption, columns, rows, { sortable = true, tall = false } = {}) {
+  // A table that the buttons in its head sort; a long one shows its first rows and a button for the rest.
+  function table(caption, columns, rows, tall = false) {
+    // Columns that are optional and the same in all rows are left out.
+    const shown = columns.filter((column) => !column.optional || distinct(rows.map((row) => column.cell(row))).length > 1);
     const body = el("tbody");
     const more = el("button", { type: "button", class: "more", onclick: () => { limit = Infinity; draw(); } });
-    let limit = SHOWN_AT_FIRST;
-    let shown = rows;
-    let order = null;
-    const draw = () => {
-      let sorted = shown;
-      if (order) {
-        const key = order.column.key || order.column.cell;
-        const sign = order.down ? -1 : 1;
-        const missing = (value) => value == null || value === "" || value === "–";
-        sorted = [...shown].sort((one, other) => {
-          const [a, b] = [key(one), key(other)];
-          if (missing(a) || missing(b)) return missing(a) - missing(b);
-          return sign * (typeof a === "number" && typeof b === "number" ? a - b : collator.compare(a, b));
-        });
-      }
-      body.replaceChildren(...sorted.slice(0, limit).map((row) => el("tr", {}, ...columns.map((column) =>
+    let [limit, kept, sorted, down] = [SHOWN_AT_FIRST, rows, null, false];
+    const missing = (value) => value == null || value === "" || value === "–";
+    function compare(one, other) {
+      const [a, b] = [one, other].map(sorted.key || sorted.cell);
+      if (missing(a) || missing(b)) return missing(a) - missing(b);
+      return (down ? -1 : 1) * (typeof a === "number" ? a - b : collator.compare(a, b));
+    }
+    function draw() {
+      const ordered = sorted ? [...kept].sort(compare) : kept;
+      body.replaceChildren(...ordered.slice(0, limit).map((row) => el("tr", {}, shown.map((column) =>
         el(column.head ? "th" : "td", { scope: column.head ? "row" : null, class: column.number ? "number" : column.words ? "words" : null },
           column.cell(row) ?? "–")))));
-      more.hidden = sorted.length <= limit;
-      more.textContent = `Show all ${sorted.length} rows`;
-    };
-    const heads = columns.map((column) => {
-      const head = el("th", { scope: "col", class: column.number ? "number" : null });
-      head.append(sortable ? el("button", { type: "button", onclick: () => {
-        // Scores begin with the largest, texts with A; once more turns around.
-        const down = order && order.column === column ? !order.down : Boolean(column.number && column.down !== false);
-        order = { column, down };
-        heads.forEach((other) => other.removeAttribute("aria-sort"));
-        head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      more.hidden = ordered.length <= limit;
+      more.textContent = `Show all ${ordered.length} rows`;
+    }
+    const heads = shown.map((column) => el("th", { scope: "col", class: column.number ? "number" : null },
+      el("button", { type: "button", onclick: (event) => {
+        // Numbers begin with the largest, texts with A; another press reverses the order.
+        down = sorted === column ? !down : Boolean(column.number && column.down !== false);
+        sorted = column;
+        heads.forEach((head) => head.removeAttribute("aria-sort"));
+        event.currentTarget.parentNode.setAttribute("aria-sort", down ? "descending" : "ascending");
         draw();
-      } }, column.title) : column.title);
-      return head;
-    });
+      } }, column.title)));
     draw();
     const node = el("div", {}, el("div", { class: tall ? "scroll tall" : "scroll", tabindex: "0", role: "region", "aria-label": caption },
-      el("table", {}, el("caption", {}, caption), el("thead", {}, el("tr", {}, ...heads)), body)), more);
-    node.show = (kept) => { shown = kept; draw(); };
+      el("table", {}, el("caption", {}, caption), el("thead", {}, el("tr", {}, heads)), body)), more);
+    node.show = (some) => { kept = some; draw(); };
     return node;
   }
 
-  // Names that all rows share say nothing in a column.
-  const informative = (columns, rows) => columns.filter((column) => !column.optional || distinct(rows.map((row) => column.cell(row))).length > 1);
-  const text = (title, name, more = {}) => ({ title, cell: (row) => row[name] || "–", ...more });
-
+  let nControls = 0;
   function labelled(label, control) {
-    control.id = `control-${made += 1}`;
+    control.id = `control-${nControls += 1}`;
     return el("label", { for: control.id }, label, control);
   }
-  // A choice of options [{value, label, group}]; calls back with the value.
-  function choice(label, options, chosen, start = options[0].value) {
-    const select = el("select", { onchange: () => chosen(select.value) });
-    for (const [group, members] of groups(options, (option) => option.group || "")) {
-      const nodes = members.map((option) => el("option", { value: String(option.value) }, option.label));
-      select.append(...(group ? [el("optgroup", { label: group }, ...nodes)] : nodes));
+  // A choice of options [{label, value, group}]; calls `chosen` with the position of the option.
+  function choice(label, options, chosen, start = 0) {
+    const select = el("select", { onchange: () => chosen(Number(select.value)) });
+    const numbered = options.map((option, at) => ({ ...option, at }));
+    for (const [group, members] of groups(numbered, (option) => option.group || "")) {
+      const nodes = members.map((option) => el("option", { value: option.at }, option.label));
+      select.append(...(group ? [el("optgroup", { label: group }, nodes)] : nodes));
     }
     select.value = String(start);
     return labelled(label, select);
   }
+  // A choice above what `view` makes of its option; a single option is named instead.
+  function picker(options, view, start = 0) {
+    const host = el("div");
+    const show = (at) => host.replaceChildren(...view(options[at]));
+    if (!options.length) return [];
+    show(start);
+    const single = el("p", {}, options[0].label);
+    return [options.length > 1 ? el("div", { class: "controls" }, choice("Task, metric, condition", options, show, start)) : single, host];
+  }
+  const questionsOf = (rows) => [...groups(rows, (row) => row.question)].map(([label, members]) => ({ label, members, group: members[0].task }));
+  // A box that calls `changed` with a test of whether a text has all its words.
+  function searchBox(label, changed) {
+    const box = el("input", { type: "search", autocomplete: "off", oninput: () => {
+      const words = box.value.toLowerCase().split(/\s+/).filter(Boolean);
+      changed((searched) => words.every((word) => searched.includes(word)));
+    } });
+    return labelled(label, box);
+  }
 
-  // Curves over positions. series: [{name, points: [{at, value, low, high, ring, note}], level}]; ticks: texts of the positions.
+  // Where a chart's values and positions stand, and its grid. ticks: texts of the positions.
+  function axes(values, ticks, question, xTitle, width) {
+    const height = Math.min(420, Math.max(240, width * 0.5));
+    const edge = { left: 46, right: width - 14, top: 22, bottom: height - 44 };
+    const [least, most] = values.length ? [Math.min(...values), Math.max(...values)] : [0, 1];
+    const span = Math.max(most - least, question.bits ? 0.1 : 5);
+    const step = [0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200].find((size) => span / size <= 6) || 500;
+    const bottom = Math.floor(least / step) * step;
+    const top = Math.max(Math.ceil(most / step) * step, bottom + step);
+    const inner = edge.right - edge.left;
+    const last = ticks.length - 1;
+    const x = (at) => edge.left + (last ? inner * at / last : inner / 2);
+    const y = (value) => edge.bottom - (edge.bottom - edge.top) * (value - bottom) / (top - bottom);
+    const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, width: "100%", "aria-hidden": "true" });
+    for (let value = bottom; value <= top + step / 2; value += step) {
+      root.append(svg("line", { class: "axis", x1: edge.left, x2: edge.right, y1: y(value), y2: y(value) }),
+        svg("text", { x: edge.left - 6, y: y(value) + 4, "text-anchor": "end" }, String(Number(value.toFixed(2)))));
+    }
+    const cut = ticks.map((tick) => (tick.length > 16 ? `${tick.slice(0, 15)}…` : tick));
+    const every = Math.ceil(ticks.length * (7 * Math.max(...cut.map((tick) => tick.length)) + 10) / Math.max(inner, 1));
+    cut.forEach((tick, at) => {
+      if (at !== last && (at % every || at > last - every && last % every)) return;
+      const side = !last || tick.length <= 4 ? "middle" : at === 0 ? "start" : at === last ? "end" : "middle";
+      root.append(svg("text", { x: x(at), y: edge.bottom + 18, "text-anchor": side }, tick));
+    });
+    root.append(svg("text", { x: edge.left, y: 14 }, `${question.metric}, ${question.bits ? "bits" : "%"} (${way(question)})`),
+      svg("text", { x: edge.right, y: height - 6, "text-anchor": "end" }, xTitle));
+    return { root, x, y, edge };
+  }
+
+  // Curves over positions. series: [{name, level, points: [{at, value, low, high, ring, apart, note}]}].
   function chart(title, series, ticks, question, xTitle) {
-    const hidden = new Set();
     const readout = el("output", { class: "readout", "aria-live": "polite" }, "Point at a curve to read its values.");
     const box = el("div", { class: "chart", tabindex: "0", role: "group",
       "aria-label": `${title}. Left and right arrow keys change the position, up and down the model; the table below holds all values.` });
-    let width = 0;
-    let lit = null;
-    let place = null;
     const looks = new Map(series.map((one, at) => [one, `c${at % COLOURS} dash${Math.floor(at / COLOURS) % 3}`]));
-    const visible = () => series.filter((one) => !hidden.has(one));
+    const hidden = new Set();
     const points = (one) => one.points.filter((point) => point.value != null);
+    const visible = () => series.filter((one) => !hidden.has(one) && points(one).length);
+    let [width, lit, frame] = [0, null, null];
 
+    function drawOne(one) {
+      const [{ root, x, y, edge }, look, own] = [frame, looks.get(one), points(one)];
+      const line = own.filter((point) => !point.apart);
+      const ends = line.filter((point) => point.low != null && point.high != null);
+      const corners = (some, name) => some.map((point) => `${x(point.at)},${y(point[name])}`);
+      if ((visible().length <= 6 || lit?.one === one) && ends.length > 1) {
+        root.append(svg("polygon", { class: `band ${look}`, points: [...corners(ends, "high"), ...corners(ends, "low").reverse()].join(" ") }));
+      }
+      const level = [edge.left, edge.right].map((across) => `${across},${y(own[0].value)}`);
+      root.append(svg("polyline", { class: joined(["curve", look, one.level && "level", lit?.one === one && "lit"], " "),
+        points: (one.level ? level : corners(line, "value")).join(" ") }));
+      for (const point of own) {
+        const ring = point.ring && !one.level;
+        const place = { cx: one.level ? edge.left : x(point.at), cy: y(point.value) };
+        if (ring || own.length < 40) root.append(svg("circle", { class: `${ring ? "ring" : "dot"} ${look}`, ...place, r: ring ? 6 : 2.5 }));
+      }
+    }
     function draw() {
-      const height = Math.min(420, Math.max(240, width * 0.5));
-      const edge = { left: 46, right: 14, top: 22, bottom: 44 };
-      const all = visible().flatMap(points).flatMap((point) => [point.value, point.low ?? point.value, point.high ?? point.value]);
-      const [least, most] = all.length ? [Math.min(...all), Math.max(...all)] : [0, 1];
-      const span = Math.max(most - least, question.bits ? 0.1 : 5);
-      const step = [0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200].find((size) => span / size <= 6) || 500;
-      const bottom = Math.floor(least / step) * step;
-      const top = Math.max(Math.ceil(most / step) * step, bottom + step);
-      const inner = width - edge.left - edge.right;
-      const x = (at) => edge.left + (ticks.length > 1 ? inner * at / (ticks.length - 1) : inner / 2);
-      const y = (value) => height - edge.bottom - (height - edge.top - edge.bottom) * (value - bottom) / (top - bottom);
-      place = { x, y, left: edge.left, right: width - edge.right };
-      const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, width: "100%", "aria-hidden": "true" });
-      for (let value = bottom; value <= top + step / 2; value += step) {
-        root.append(svg("line", { class: "axis", x1: edge.left, x2: width - edge.right, y1: y(value), y2: y(value) }),
-          svg("text", { x: edge.left - 6, y: y(value) + 4, "text-anchor": "end" }, String(Number(value.toFixed(2)))));
+      const values = visible().flatMap(points).flatMap((point) => [point.value, point.low ?? point.value, point.high ?? point.value]);
+      frame = axes(values, ticks, question, xTitle, width);
+      visible().forEach(drawOne);
+      if (lit) {
+        const across = lit.one.level ? lit.across ?? frame.edge.left : frame.x(lit.point.at);
+        frame.root.append(svg("line", { class: "cursor", x1: across, x2: across, y1: frame.edge.top, y2: frame.edge.bottom }),
+          svg("circle", { class: `ring ${looks.get(lit.one)}`, cx: across, cy: frame.y(lit.point.value), r: 7 }));
       }
-      const widest = Math.max(...ticks.map((tick) => Math.min(tick.length, 16))) * 7 + 10;
-      const every = Math.ceil(ticks.length * widest / Math.max(inner, 1));
-      ticks.forEach((tick, at) => {
-        const last = ticks.length - 1;
-        if (at % every && at !== last || at !== last && at > last - every && last % every) return;
-        const anchor = ticks.length > 1 && tick.length > 4 ? (at === 0 ? "start" : at === last ? "end" : "middle") : "middle";
-        root.append(svg("text", { x: x(at), y: height - edge.bottom + 18, "text-anchor": anchor }, tick.length > 16 ? `${tick.slice(0, 15)}…` : tick));
-      });
-      root.append(svg("text", { x: edge.left, y: 14 }, `${question.metric}, ${unit(question)} (${way(question)})`),
-        svg("text", { x: width - edge.right, y: height - 6, "text-anchor": "end" }, xTitle));
-      const few = visible().length <= 6;
-      for (const one of visible()) {
-        const look = looks.get(one);
-        const there = points(one);
-        if (!there.length) continue;
-        const isLit = lit && lit.one === one;
-        const ends = there.filter((point) => !point.apart && point.low != null && point.high != null);
-        const joined = there.filter((point) => !point.apart);
-        const positions = one.level ? [[place.left, there[0]], [place.right, there[0]]] : joined.map((point) => [x(point.at), point]);
-        if ((few || isLit) && ends.length > 1) {
-          const outline = [...ends.map((point) => `${x(point.at)},${y(point.high)}`), ...ends.toReversed().map((point) => `${x(point.at)},${y(point.low)}`)];
-          root.append(svg("polygon", { class: `band ${look}`, points: outline.join(" ") }));
-        }
-        root.append(svg("polyline", { class: `curve ${look}${one.level ? " level" : ""}${isLit ? " lit" : ""}`,
-          points: positions.map(([across, point]) => `${across},${y(point.value)}`).join(" ") }));
-        for (const point of there) {
-          const at = one.level ? place.left : x(point.at);
-          if (point.ring && !one.level) root.append(svg("circle", { class: `ring ${look}`, cx: at, cy: y(point.value), r: 6 }));
-          else if (there.length < 40) root.append(svg("circle", { class: `dot ${look}`, cx: at, cy: y(point.value), r: 2.5 }));
-        }
-      }
-      if (lit && !hidden.has(lit.one)) {
-        const across = lit.one.level ? lit.across ?? place.left : x(lit.point.at);
-        root.append(svg("line", { class: "cursor", x1: across, x2: across, y1: edge.top, y2: height - edge.bottom }),
-          svg("circle", { class: `ring ${looks.get(lit.one)}`, cx: across, cy: y(lit.point.value), r: 7 }));
-      }
-      box.replaceChildren(root);
+      box.replaceChildren(frame.root);
     }
     function light(one, point, across) {
       lit = { one, point, across };
+      const value = `${number(point.value, question.bits)} ${question.bits ? "bits" : "%"}`;
       const where = one.level ? "" : `, ${xTitle} ${ticks[point.at]}`;
-      readout.replaceChildren(el("strong", {}, one.name), `${where}: ${number(point.value, question.bits)} ${unit(question)}${interval(point, question.bits)}`
-        + (point.note ? `; ${point.note}` : ""));
+      const said = joined([value, interval({ ...point, bits: question.bits })], " ");
+      readout.replaceChildren(el("strong", {}, one.name), `${where}: ${joined([said, point.note], "; ")}`);
       draw();
     }
     box.addEventListener("pointermove", (event) => {
       const bounds = box.getBoundingClientRect();
-      const [across, down] = [event.clientX - bounds.left, event.clientY - bounds.top];
-      let nearest = null;
-      for (const one of visible()) {
-        for (const point of points(one)) {
-          const aside = one.level ? 0 : Math.abs(place.x(point.at) - across);
-          const far = 3 * aside + Math.abs(place.y(point.value) - down);
-          if (!nearest || far < nearest.far) nearest = { far, one, point };
-        }
-      }
-      if (nearest && (!lit || nearest.one !== lit.one || nearest.point !== lit.point)) light(nearest.one, nearest.point, across);
+      const across = event.clientX - bounds.left;
+      const far = ({ one, point }) => (one.level ? 0 : 3 * Math.abs(frame.x(point.at) - across))
+        + Math.abs(frame.y(point.value) - event.clientY + bounds.top);
+      const [nearest] = visible().flatMap((one) => points(one).map((point) => ({ one, point }))).sort((a, b) => far(a) - far(b));
+      if (nearest && nearest.point !== lit?.point) light(nearest.one, nearest.point, across);
     });
     box.addEventListener("keydown", (event) => {
       const move = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
-      const there = visible().filter((one) => points(one).length);
-      if (!move || !there.length) return;
+      const all = visible();
+      if (!move || !all.length) return;
       event.preventDefault();
-      if (!lit || !there.includes(lit.one)) return light(there[0], points(there[0]).find((point) => point.ring) || points(there[0])[0]);
-      const one = there[(there.indexOf(lit.one) + move[0] + there.length) % there.length];
-      const own = points(one);
-      const near = own.reduce((best, point) => (Math.abs(point.at - lit.point.at) < Math.abs(best.at - lit.point.at) ? point : best));
-      light(one, move[0] ? near : own[Math.min(own.length - 1, Math.max(0, own.indexOf(lit.point) + move[1]))]);
+      if (!lit) return light(all[0], points(all[0]).find((point) => point.ring) || points(all[0])[0]);
+      const one = all[(all.indexOf(lit.one) + move[0] + all.length) % all.length];
+      const [own, target] = [points(one), lit.point.at + move[1]];
+      const ahead = own.filter((point) => (point.at - lit.point.at) * move[1] > 0);
+      const [near] = (move[0] ? own : ahead.length ? ahead : [lit.point]).toSorted((a, b) => Math.abs(a.at - target) - Math.abs(b.at - target));
+      light(one, near);
     });
     new ResizeObserver(([entry]) => {
       const now = Math.floor(entry.contentRect.width);
       if (now && now !== width) { width = now; draw(); }
     }).observe(box);
-
     const boxes = series.map((one) => {
       const check = el("input", { type: "checkbox", checked: true, onchange: () => {
         check.checked ? hidden.delete(one) : hidden.add(one);
-        if (lit && hidden.has(lit.one)) { lit = null; readout.textContent = ""; }
+        if (hidden.has(lit?.one)) { lit = null; readout.textContent = ""; }
         draw();
       } });
-      const swatch = svg("svg", { class: "swatch", width: 26, height: 10, "aria-hidden": "true" },
-        svg("line", { class: `curve ${looks.get(one)}${one.level ? " level" : ""}`, x1: 0, x2: 26, y1: 5, y2: 5 }));
-      return el("label", {}, check, swatch, one.name);
+      return el("label", {}, check, svg("svg", { class: "swatch", width: 26, height: 10, "aria-hidden": "true" },
+        svg("line", { class: joined(["curve", looks.get(one), one.level && "level"], " "), x2: 26, y1: 5, y2: 5 })), one.name);
     });
-    const all = (on) => boxes.forEach((label) => { const check = label.querySelector("input"); if (check.checked !== on) check.click(); });
-    const both = series.length > 3 ? [el("button", { type: "button", onclick: () => all(true) }, "all"), el("button", { type: "button", onclick: () => all(false) }, "none")] : [];
-    return el("figure", {}, el("fieldset", {}, el("legend", {}, "Models shown"), ...boxes, ...both), readout, box);
+    return el("figure", {}, el("fieldset", {}, el("legend", {}, "Models shown"), boxes), readout, box);
   }
-  const asTable = (summary, node) => el("details", {}, el("summary", {}, summary), node);
-
-  const mark = (row) => [row.mark === "best" ? "best" : row.mark === "tied" ? "tied" : "", row.chance ? "near chance" : "",
-    row.shared ? "‡" : ""].filter(Boolean).join(", ");
-  const score = (row, bits) => el("span", { class: [row.mark, row.chance ? "chance" : ""].filter(Boolean).join(" ") || null }, number(row.value, bits));
-  const scoreColumns = (bits) => [
-    { title: "score", number: true, cell: (row) => score(row, bits), key: (row) => row.value },
-    { title: "95 % interval", number: true, cell: (row) => interval(row, bits).trim(), key: (row) => row.low },
-  ];
 
   const answers = () => [
     data.headline ? el("p", { class: "headline" }, data.headline) : "",
-    el("div", { class: "answers" }, ...data.answers.map((answer) => {
-      const [where, who, what] = answer.lead;
-      return el("article", {}, el("h3", {}, answer.title), el("p", { class: "about" }, answer.about),
+    el("div", { class: "answers" }, data.answers.map(({ title, about, lead: [where, who, what], elsewhere, caution }) =>
+      el("article", {}, el("h3", {}, title), el("p", { class: "about" }, about),
         el("p", { class: "lead" }, where ? `${where}: ` : "", el("strong", {}, who), ` ${what}`),
-        answer.elsewhere.length ? el("ul", {}, ...answer.elsewhere.map((there) =>
-          el("li", {}, el("span", { class: "about" }, `${there.where}: `), el("strong", {}, there.who), ` ${there.what}`))) : "",
-        answer.caution ? el("p", { class: "caution" }, answer.caution) : "");
-    })),
-  ].filter(Boolean);
+        elsewhere.length ? el("ul", {}, elsewhere.map((place) =>
+          el("li", {}, el("span", { class: "about" }, `${place.where}: `), el("strong", {}, place.who), ` ${place.what}`))) : "",
+        caution ? el("p", { class: "caution" }, caution) : ""))),
+  ];
 
   function scores() {
     const rows = rowsOf(data.scores).map((row) => ({ ...data.questions[row.q], ...row }));
-    const plain = (name) => ({ title: name, number: true, cell: (row) => number(row[name], row.bits), key: (row) => row[name], optional: true });
-    const columns = informative([
-      text("model", "model", { head: true }), text("task", "task"), { title: "layer", number: true, down: false, cell: (row) => row.layer || "–" },
-      { title: "score", number: true, key: (row) => row.value, cell: (row) => el("span", {}, score(row, row.bits), row.bits ? " bits" : "",
-        el("small", { class: "below" }, interval(row, row.bits).trim())) },
-      { title: "marks", cell: (row) => mark(row) || "–" }, { title: "heard", cell: (row) => heard(row) || "clean", optional: true, words: true },
-      { title: "metric", cell: (row) => `${row.metric} ${arrow(row)}` }, { title: "last layer", number: true, optional: true, key: (row) => row.last,
-        cell: (row) => (row.last == null ? "–" : `${number(row.last, row.bits)} (${row.last_layer})`) },
-      ...["final", "weighted", "majority", "shuffled", "fbank", "random"].map(plain), text("head", "head", { optional: true }), text("corpus", "corpus", { optional: true }),
+    const marks = (row) => joined([row.mark, row.chance ? "near chance" : "", row.shared ? "‡" : ""], ", ");
+    const columns = [
+      MODEL, text("task", "task"), LAYER,
+      amount("score", "value", { cell: (row) => el("span", {}, scoreNode(row), row.bits ? " bits" : "", below(interval(row))) }),
+      { title: "marks", cell: (row) => marks(row) || "–" },
+      { title: "condition", cell: (row) => row.heard || "clean", optional: true, words: true },
+      { title: "metric", cell: (row) => `${row.metric} ${row.higher ? "↑" : "↓"}` },
+      amount("last layer", "last", { optional: true, cell: (row) => (row.last == null ? "–" : `${number(row.last, row.bits)} (${row.last_layer})`) }),
+      ...["final", "weighted", "majority", "shuffled", "fbank", "random"].map((name) => amount(name, name, { optional: true })),
+      text("head", "head", { optional: true }), text("corpus", "corpus", { optional: true }),
       count("n", "n"), count("blocks", "blocks"), text("note", "note", { optional: true, words: true }),
-    ], rows);
-    const main = rows.filter((row) => row.main);
-    const node = table("Scores in percent at the chosen layers", columns, main, { tall: true });
-    const wanted = { words: [], task: "", main: true };
+    ];
+    const node = table("Scores in percent at the chosen layers", columns, rows, true);
     const status = el("p", { class: "note", role: "status" });
-    const keep = () => {
-      const kept = rows.filter((row) => (row.main || !wanted.main) && (!wanted.task || row.task === wanted.task) && wanted.words.every((word) =>
-        [row.task, row.corpus, heard(row) || "clean", row.metric, row.model, row.head, mark(row)].join(" ").toLowerCase().includes(word)));
+    const tasks = ["", ...data.tasks];
+    const metrics = [{ label: "the metric that chooses layers" }, { label: "all metrics" }];
+    let [task, everyMetric, matches] = ["", 0, () => true];
+    function update() {
+      const kept = rows.filter((row) => (row.main || everyMetric) && (!task || row.task === task)
+        && matches(lower([row.task, row.corpus, row.heard || "clean", row.metric, row.model, row.head, marks(row)])));
       node.show(kept);
       status.textContent = `${kept.length} of ${rows.length} scores`;
-    };
-    const search = el("input", { type: "search", autocomplete: "off", oninput: () => { wanted.words = search.value.toLowerCase().split(/\s+/).filter(Boolean); keep(); } });
-    const tasks = distinct(rows.map((row) => row.task));
-    const controls = el("div", { class: "controls" }, labelled("Filter (model, condition, best …)", search),
-      choice("Task", [{ value: "", label: "all tasks" }, ...tasks.map((task) => ({ value: task, label: task }))], (task) => { wanted.task = task; keep(); }));
-    if (main.length < rows.length) {
-      controls.append(choice("Metrics", [{ value: "main", label: "the one that chooses layers" }, { value: "all", label: "all" }],
-        (value) => { wanted.main = value === "main"; keep(); }));
     }
-    keep();
-    return [controls, status, node];
+    update();
+    return [el("div", { class: "controls" },
+      searchBox("Filter (model, condition, best …)", (test) => { matches = test; update(); }),
+      choice("Task", tasks.map((name) => ({ label: name || "all tasks" })), (at) => { task = tasks[at]; update(); }),
+      rows.every((row) => row.main) ? "" : choice("Metrics", metrics, (at) => { everyMetric = at; update(); })), status, node];
   }
 
-  function picker(label, options, view, start = options[0].value) {
-    const host = el("div", {});
-    const show = (value) => host.replaceChildren(...view(Number(value)));
-    show(start);
-    return [options.length > 1 ? el("div", { class: "controls" }, choice(label, options, show, start)) : el("p", {}, options[0].label), host];
-  }
-
-  function layers() {
-    const of = groups(data.curves, (curve) => curve.q);
-    const deep = [...of.keys()].sort((a, b) => a - b);
-    if (!deep.length) return [];
-    const start = deep.find((q) => of.get(q).some((curve) => curve.layers.length > 2));
-    return picker("Task, metric, condition", deep.map((q) => ({ value: q, label: asked(data.questions[q]), group: data.questions[q].task })), (q) => {
-      const question = data.questions[q];
-      const curves = of.get(q);
-      const ticks = distinct(curves.flatMap((curve) => curve.layers)).sort((a, b) => rank(a) - rank(b));
-      const at = new Map(ticks.map((tick, position) => [tick, position]));
-      const heads = distinct(curves.map((curve) => curve.head)).length > 1;
-      const series = curves.map((curve) => ({
-        name: heads ? `${curve.model} (${curve.head})` : curve.model,
-        level: curve.layers.length === 1,
-        points: curve.layers.map((layer, position) => ({ at: at.get(layer), layer, value: curve.value[position], low: curve.low[position], high: curve.high[position],
-          dev: curve.dev[position], ring: curve.chosen === position, apart: !/^(conv|final|\d+)$/.test(layer),
-          note: [curve.dev[position] == null ? "" : `on development data ${number(curve.dev[position], question.bits)}`,
-            curve.chosen === position ? "the chosen layer" : ""].filter(Boolean).join("; ") })),
-      }));
-      const rows = series.flatMap((one) => one.points.map((point) => ({ model: one.name, ...point })));
-      const columns = [text("model", "model", { head: true }), { title: "layer", number: true, down: false, cell: (row) => row.layer, key: (row) => row.at }, ...scoreColumns(question.bits),
-        { title: "development", number: true, cell: (row) => number(row.dev, question.bits), key: (row) => row.dev }, { title: "chosen", cell: (row) => (row.ring ? "✓" : "") }];
-      const title = `Layer curves: ${asked(question)}`;
-      return [chart(title, series, ticks, question, "layer"), asTable("These curves as a table", table(title, columns, rows, { tall: true }))];
-    }, start);
-  }
   const rank = (layer) => (layer === "conv" ? -1 : /^\d+$/.test(layer) ? Number(layer) : layer === "final" ? 1e6 : 1e7);
-
-  function conditions() {
-    const rows = rowsOf(data.conditions);
-    const key = (row) => JSON.stringify([row.task, row.corpus, row.train_condition, row.metric, row.head]);
-    const questions = [...groups(rows, key).values()];
-    if (!questions.length) return [];
-    const sampling = data.sampling ? [el("p", { class: "note" }, data.sampling)] : [];
-    return [...sampling, ...picker("Task", questions.map((members, at) => ({ value: at, label: asked({ ...members[0], condition: "" }) })), (at) => {
-      const members = questions[at];
-      const names = distinct(members.map((row) => row.condition));
-      const ticks = names.filter((name) => name !== "(mean)");
-      const models = [...groups(members, (row) => row.model)].map(([model, cells]) => ({ model, layer: cells[0].layer, chance: cells[0].chance,
-        cells: new Map(cells.map((cell) => [cell.condition, cell])) }));
-      const question = { ...members[0], bits: false };
-      const series = models.map((one) => ({ name: `${one.model}, layer ${one.layer}`, points: ticks.map((name, position) => ({ at: position, ...(one.cells.get(name) || { value: null }),
-        note: lost(one.cells.get(name)) })) }));
-      const columns = [text("model", "model", { head: true }), { title: "layer", number: true, down: false, cell: (row) => row.layer },
-        ...names.map((name) => ({ title: name === "(mean)" ? "mean of conditions" : name, number: true, key: (row) => row.cells.get(name)?.value, cell: (row) => {
-          const cell = row.cells.get(name);
-          return cell ? el("span", {}, `${number(cell.value)} `, cell.loss == null ? "" : el("small", { class: "below" }, lost(cell))) : "–";
-        } }))];
-      const shown = models.some((one) => one.chance) ? [...columns, { title: "clean score", cell: (row) => row.chance || "above chance" }] : columns;
-      const title = `${asked({ ...members[0], condition: "" })}, % (${way(question)})`;
-      return [table(title, shown, models), chart(`Scores under conditions: ${title}`, series, ticks, question, "under")];
-    })];
+  function layers() {
+    const options = [...groups(data.curves, (curve) => curve.q)].sort(([a], [b]) => a - b)
+      .map(([q, curves]) => ({ label: data.questions[q].label, group: data.questions[q].task, question: data.questions[q], curves }));
+    const start = options.findIndex(({ curves }) => curves.some((curve) => curve.layers.length > 2));
+    return picker(options, ({ question, curves }) => {
+      const ticks = distinct(curves.flatMap((curve) => curve.layers)).sort((a, b) => rank(a) - rank(b));
+      const heads = distinct(curves.map((curve) => curve.head)).length > 1;
+      const series = curves.map(({ model, head, layers: names, chosen, ...values }) => ({
+        name: heads ? `${model} (${head})` : model,
+        level: names.length === 1,
+        points: names.map((layer, at) => ({ at: ticks.indexOf(layer), layer, ring: chosen === at, apart: rank(layer) === 1e7, bits: question.bits,
+          value: values.value[at], low: values.low[at], high: values.high[at], dev: values.dev[at],
+          note: joined([values.dev[at] == null ? "" : `on development data ${number(values.dev[at], question.bits)}`,
+            chosen === at ? "the chosen layer" : ""], "; ") })),
+      }));
+      const columns = [MODEL, { ...LAYER, key: (row) => row.at }, amount("score", "value"), { ...amount("95 % interval", "low"), cell: interval },
+        amount("development", "dev"), { title: "chosen", cell: (row) => (row.ring ? "✓" : "") }];
+      const rows = series.flatMap((one) => one.points.map((point) => ({ model: one.name, ...point })));
+      const title = `Layer curves: ${question.label}`;
+      return [chart(title, series, ticks, question, "layer"),
+        el("details", {}, el("summary", {}, "These curves as a table"), table(title, columns, rows, true))];
+    }, Math.max(start, 0));
   }
-  // Points on the metric's scale: what is lost shows with the sign that the score moved by.
-  const lost = (cell) => {
-    if (!cell || cell.loss == null) return "";
+
+  // A row per group with the cells of its members by the name in `across`.
+  const spread = (rows, key, across) => [...groups(rows, key).values()].map((cells) =>
+    ({ ...cells[0], cells: new Map(cells.map((cell) => [cell[across], cell])) }));
+  const cellColumns = (names, title, content) => names.map((name) => ({ title: title(name), number: true,
+    key: (row) => row.cells.get(name)?.value, cell: (row) => (row.cells.has(name) ? content(row.cells.get(name)) : "–") }));
+  // In points on the metric's scale: a loss has the sign with which the score moved.
+  function lost(cell) {
+    if (cell?.loss == null) return "";
     const sign = cell.higher ? -1 : 1;
-    const ends = [cell.loss_low, cell.loss_high].map((end) => (end == null ? null : sign * end)).sort((a, b) => a - b);
-    return `${signed(sign * cell.loss)}${ends[0] == null || ends[1] == null ? "" : ` [${signed(ends[0])}, ${signed(ends[1])}]`}`;
-  };
-
-  function domains() {
-    const rows = rowsOf(data.domains);
-    const key = (row) => JSON.stringify([row.task, row.corpus, row.condition, row.metric, row.head]);
-    const questions = [...groups(rows, key).values()];
-    if (!questions.length) return [];
-    return picker("Task", questions.map((members, at) => ({ value: at, label: asked({ ...members[0], train_domain: "" }) })), (at) => {
-      const members = questions[at];
-      const tests = distinct(members.map((row) => row.test_domain));
-      const lines = [...groups(members, (row) => JSON.stringify([row.model, row.train_domain])).values()].map((cells) => ({ ...cells[0],
-        layer: cells.find((cell) => cell.layer)?.layer, cells: new Map(cells.map((cell) => [cell.test_domain, cell])) }));
-      const columns = [text("model", "model", { head: true }), text("trained on", "train_domain"), { title: "layer", number: true, down: false, cell: (row) => row.layer || "–" },
-        ...tests.map((name) => ({ title: `tested on ${name}`, number: true, key: (row) => row.cells.get(name)?.value, cell: (row) => {
-          const cell = row.cells.get(name);
-          if (!cell) return "–";
-          return el("span", {}, number(cell.value), el("small", {}, interval(cell)), cell.note ? el("small", { class: "below" }, cell.note) : "");
-        } }))];
-      return [table(`${asked({ ...members[0], train_domain: "" })}, % (${way(members[0])})`, columns, lines)];
-    });
+    const ends = [cell.loss_low, cell.loss_high].filter((end) => end != null).map((end) => sign * end).sort((a, b) => a - b);
+    return joined([signed(sign * cell.loss), ends.length > 1 ? `[${ends.map(signed).join(", ")}]` : ""], " ");
   }
+  const conditions = () => picker(questionsOf(rowsOf(data.conditions)), ({ label, members }) => {
+    const names = distinct(members.map((row) => row.condition));
+    const ticks = names.filter((name) => name !== "(mean)");
+    const rows = spread(members, (row) => row.model, "condition");
+    const series = rows.map((row) => ({ name: `${row.model}, layer ${row.layer}`, points: ticks.map((name, at) =>
+      ({ at, value: null, ...row.cells.get(name), note: lost(row.cells.get(name)) })) }));
+    const columns = [MODEL, LAYER, ...cellColumns(names, (name) => (name === "(mean)" ? "mean of conditions" : name),
+      (cell) => el("span", {}, number(cell.value), below(lost(cell))))];
+    if (rows.some((row) => row.chance)) columns.push({ title: "clean score", cell: (row) => row.chance || "above chance" });
+    const title = `${label}, % (${way(members[0])})`;
+    return [table(title, columns, rows), chart(`Scores under conditions: ${title}`, series, ticks, members[0], "under")];
+  });
+  const domains = () => picker(questionsOf(rowsOf(data.domains)), ({ label, members }) => {
+    const rows = spread(members, (row) => JSON.stringify([row.model, row.train_domain]), "test_domain");
+    rows.forEach((row) => { row.layer = [...row.cells.values()].find((cell) => cell.layer)?.layer; });
+    const columns = [MODEL, text("trained on", "train_domain"), LAYER, ...cellColumns(distinct(members.map((row) => row.test_domain)),
+      (name) => `tested on ${name}`, (cell) => el("span", {}, number(cell.value), el("small", {}, ` ${interval(cell)}`), below(cell.note)))];
+    return [table(`${label}, % (${way(members[0])})`, columns, rows)];
+  });
+  const errors = () => picker(questionsOf(rowsOf(data.errors)), ({ label, members }) => {
+    const node = table(`Worst of ${label}`, [
+      text("utterance", "key", { head: true }), { ...MODEL, head: false, optional: true }, text("seed", "seed", { optional: true }),
+      text("reference", "reference", { words: true }), text("output", "hypothesis", { words: true }), amount("wrong %", "wrong"),
+      amount("models wrong", "models_wrong", { cell: (row) => `${row.models_wrong} of ${row.models}` }),
+      text("speaker", "speaker", { optional: true }), amount("seconds", "duration_s", { optional: true, cell: (row) => number(row.duration_s, true) }),
+    ], members, true);
+    return [el("div", { class: "controls" }, searchBox("Filter (speaker, model, words …)", (matches) => node.show(members.filter((row) =>
+      matches(lower([row.key, row.model, row.reference, row.hypothesis, row.speaker])))))), node];
+  });
 
-  function errors() {
-    const rows = rowsOf(data.errors);
-    const key = (row) => JSON.stringify([row.task, row.corpus, row.condition, row.train_condition, row.train_domain, row.test_domain, row.head]);
-    const questions = [...groups(rows, key).values()];
-    const leftOut = data.errors_left_out.map((line) => el("p", { class: "note" }, line));
-    if (!questions.length) return leftOut;
-    return [...leftOut, ...picker("Task", questions.map((members, at) => ({ value: at, label: asked(members[0]), group: members[0].task })), (at) => {
-      const members = questions[at];
-      const columns = informative([
-        text("utterance", "key", { head: true }), text("model", "model", { optional: true }), text("seed", "seed", { optional: true }), text("reference", "reference", { words: true }), text("said", "hypothesis", { words: true }),
-        { title: "wrong %", number: true, cell: (row) => number(row.wrong), key: (row) => row.wrong },
-        { title: "models wrong", number: true, cell: (row) => `${row.models_wrong} of ${row.models}`, key: (row) => row.models_wrong },
-        text("speaker", "speaker", { optional: true }), { title: "seconds", number: true, optional: true, cell: (row) => number(row.duration_s, true), key: (row) => row.duration_s },
-      ], members);
-      const node = table(`Worst of ${asked(members[0])}`, columns, members, { tall: true });
-      const search = el("input", { type: "search", autocomplete: "off", oninput: () => {
-        const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-        node.show(members.filter((row) => words.every((word) => [row.key, row.model, row.reference, row.hypothesis, row.speaker].join(" ").toLowerCase().includes(word))));
-      } });
-      return [el("div", { class: "controls" }, labelled("Filter (speaker, model, words …)", search)), node];
-    })];
-  }
-
-  const count = (title, name) => ({ title, number: true, cell: (row) => String(row[name]), key: (row) => row[name] });
-  const corpora = () => [table("What was scored", [text("corpus", "corpus", { head: true }), text("task", "task"), text("split", "split"), count("scored", "n"), count("blocks", "blocks"),
-    count("trained on", "n_train"), text("conditions", "conditions", { words: true }), text("left out", "left_out", { words: true }), text("manifest", "manifest")], rowsOf(data.corpora))];
+  const words = (title, name) => text(title, name, { words: true });
+  const corpora = () => [table("What was scored", [text("corpus", "corpus", { head: true }), text("task", "task"), text("split", "split"),
+    count("scored", "n"), count("blocks", "blocks"), count("trained on", "n_train"), words("conditions", "conditions"),
+    words("left out", "left_out"), text("manifest", "manifest")], rowsOf(data.corpora))];
   const recipes = () => [
-    table("Features", [text("model", "model", { head: true }), text("revision", "revision", { words: true }), text("corpus", "corpus"), text("condition", "condition", { words: true }),
-      text("trained on", "train_condition", { words: true }), text("tasks", "task", { words: true }), text("recipe", "recipe")], rowsOf(data.recipes), { tall: true }),
-    table("Code, libraries, device, seed", [text("version and commit", "code", { head: true }), text("device", "device"), text("seed", "seed"), count("records", "records"), text("packages", "packages", { words: true })],
-      rowsOf(data.code)),
-  ];
+    table("Features", [MODEL, words("revision", "revision"), text("corpus", "corpus"), words("condition", "condition"),
+      words("trained on", "train_condition"), words("tasks", "task"), text("recipe", "recipe")], rowsOf(data.recipes), true),
+    table("Code, libraries, device, seed", [text("version and commit", "code", { head: true }), text("device", "device"), text("seed", "seed"),
+      count("records", "records"), words("packages", "packages")], rowsOf(data.code))];
   const repeat = () => [el("pre", { tabindex: "0", "aria-label": "Commands" }, data.commands.join("\n\n"))];
 
-  const plural = (n, one) => `${n} ${one}${n === 1 ? "" : "s"}`;
+  const named = (names, one) => `${names.length} ${one}${names.length === 1 ? "" : "s"} (${names.join(", ")})`;
   document.title = byId("title").textContent = data.title;
-  const tasks = distinct(data.questions.map((question) => question.task));
-  const conditionNames = distinct(data.questions.map((question) => question.condition)).filter((name) => name && name !== "several");
-  byId("asked").textContent = `Here: ${plural(data.models.length, "model")} (${data.models.join(", ")}), ${plural(tasks.length, "task")} (${tasks.join(", ")})`
-    + `${conditionNames.length > 1 ? `, ${conditionNames.length} listening conditions` : ""}. ${data.baselines}`;
+  byId("asked").textContent = `This page compares ${named(data.models, "model")} on ${named(data.tasks, "task")}`
+    + `${data.n_conditions > 1 ? ` under ${data.n_conditions} conditions` : ""}. ${data.baselines}`;
   byId("made").textContent = `Made by layerprobe ${data.version} from ${data.n_records} records. This file needs no network.`;
-  byId("answers").append(...answers());
+  byId("answers").append(...answers().filter(Boolean));
+  const notes = { conditions: [data.sampling], errors: data.errors_left_out };
   for (const [id, build] of Object.entries({ scores, layers, conditions, domains, errors, data: corpora, recipes, repeat })) {
-    const nodes = build();
-    const section = byId(id);
-    if (nodes.length) section.querySelector(".host").replaceChildren(...nodes);
-    else section.remove();
+    const nodes = [...build()];
+    if (id === "errors" || nodes.length) nodes.unshift(...(notes[id] || []).filter(Boolean).map((line) => el("p", { class: "note" }, line)));
+    nodes.length ? byId(id).querySelector(".host").replaceChildren(...nodes) : byId(id).remove();
   }
   byId("contents").append(...[...document.querySelectorAll("main > section")].map((section) =>
     el("li", {}, el("a", { href: `#${section.id}` }, section.querySelector("h2").textContent))));

@@ -24,7 +24,7 @@ import pandas as pd
 from probe.errors import ProbeError, listed
 from probe.measures.comparison import LEVEL, Paired, holm, paired_difference
 from probe.records import CHOICE, chosen_layers
-from probe.reporting.comparable_files import comparable
+from probe.reporting.filters import comparable
 from probe.reporting.tables.cells import (
     DASH,
     arrow,

@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from probe.files import write_atomically
-from probe.reporting.comparable_files import comparable
-from probe.reporting.domain_gaps import GAPS, crossed
-from probe.reporting.figures.condition_curves import conditions_figure
+from probe.reporting.domain_gaps import crossed
+from probe.reporting.figures.conditions import conditions_figure
 from probe.reporting.figures.det import det_figure, det_rows
-from probe.reporting.figures.layer_curves import curves_figure, usual_rows
+from probe.reporting.figures.layers import curves_figure, usual_rows
 from probe.reporting.figures.style import missing_matplotlib, write_figure
-from probe.reporting.losses import CONDITIONS, chosen_rows
-from probe.reporting.model_robustness import GROUPS
+from probe.reporting.filters import comparable
+from probe.reporting.losses import CONDITIONS, GAPS, GROUPS, Losses, chosen_rows
 from probe.reporting.rows import BUDGETS, LAYERS, SUMMARY, budget_rows, layer_rows, summary_rows
+from probe.reporting.scores import Scores
 from probe.reporting.tables import grid
 from probe.reporting.tables.cells import DASH, INTERVAL, arrow, escaped, points
 from probe.reporting.tables.grid import Cell, Column, Grid, csv_text, json_text, of_columns, score
 from probe.reporting.tables.robustness_tables import HEAD as ROBUSTNESS_HEAD
 from probe.reporting.tables.robustness_tables import LAYERS_HEAD as ROBUSTNESS_LAYERS_HEAD
-from probe.reporting.tables.robustness_tables import Robustness, every_layer, robustness
+from probe.reporting.tables.robustness_tables import every_layer
 from probe.reporting.tables.robustness_tables import summary as summary_of
 from probe.reporting.ties import BITS
 
@@ -422,14 +422,14 @@ def write_tables(
     begins otherwise is left with a warning.
 
     Args:
-        axis: of the curves, see `probe.reporting.figures.layer_curves`.
+        axis: of the curves, see `probe.reporting.figures.layers`.
         baseline: of the robustness tables, see `probe.reporting.model_robustness.baseline_of`.
 
     Raises:
         ProbeError: there are no records.
         OSError: a file cannot be written.
     """
-    found = robustness(records, baseline)  # it takes its own choice of several samplings
+    found = Losses(Scores.of(records), baseline)  # it takes its own choice of several samplings
     records = comparable(records)
     summary, layers, domains, budgets = (
         summary_rows(records),
@@ -466,21 +466,21 @@ def write_robustness(records: pd.DataFrame, to: Path, baseline: str | None = Non
         ProbeError: see `probe.reporting.tables.robustness_tables.robustness`.
         OSError: a file cannot be written.
     """
-    return _write_robustness(robustness(records, baseline), to)
+    return _write_robustness(Losses(Scores.of(records), baseline), to)
 
 
-def _write_robustness(found: Robustness, to: Path) -> list[Path]:
+def _write_robustness(found: Losses, to: Path) -> list[Path]:
     texts = {
         "robustness.md": "" if found.empty else summary_of(found),
-        "robustness.csv": to_csv(found.chosen) if len(found.layers) else "",
+        "robustness.csv": to_csv(found.at_chosen_layers) if len(found.conditions) else "",
         "robustness_layers.md": every_layer(found),
-        "robustness_layers.csv": to_csv(found.layers) if len(found.layers) else "",
+        "robustness_layers.csv": to_csv(found.conditions) if len(found.conditions) else "",
         "robustness_gaps.csv": to_csv(found.gaps) if len(found.gaps) else "",
         "robustness_groups.csv": "" if found.empty or found.groups.empty else to_csv(found.groups),
     }
     pictures = [to / "robustness.png", to / "robustness.svg"]
-    there = len(chosen_rows(found.layers)) > 0
-    return _write(to, texts, pictures, there, lambda: conditions_figure(found.layers))
+    there = len(chosen_rows(found.conditions)) > 0
+    return _write(to, texts, pictures, there, lambda: conditions_figure(found.conditions))
 
 
 def _write(

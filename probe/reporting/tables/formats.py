@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import pandas as pd
 
 from probe.reporting.filters import Term, kept, ordered
-from probe.reporting.losses import first_sampling
+from probe.reporting.losses import Losses, first_sampling
 from probe.reporting.rows import layer_rows, specs_of, summary_rows
+from probe.reporting.scores import Scores
 from probe.reporting.tables import files, grid, robustness_tables
 from probe.reporting.tables.grid import Grid
 from probe.reporting.tables.latex import to_latex
@@ -74,9 +75,9 @@ def robustness(
     Raises:
         ProbeError: see `probe.reporting.tables.robustness_tables.robustness`.
     """
-    found = robustness_tables.robustness(records, baseline, all_heads)
+    found = Losses(Scores.of(records, all_heads), baseline)
     if form in ("csv", "json"):
-        rows = found.layers if layers else found.chosen
+        rows = found.conditions if layers else found.at_chosen_layers
         if rows.empty and not found.empty:
             rows = (
                 files.domain_rows(first_sampling(records), layers=True)

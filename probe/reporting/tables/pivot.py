@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from probe.errors import ProbeError, UsageError, listed
+from probe.measures.uncertainty import FEW_BLOCKS
 from probe.records import CHOICE, NO_LAYER, WEIGHTED, chosen_layers
-from probe.reporting.comparable_files import comparable
-from probe.reporting.filters import FIELDS, Term, check_fields, kept, ordered, text_of
+from probe.reporting.filters import FIELDS, Term, check_fields, comparable, kept, ordered, text_of
 from probe.reporting.losses import COSTS
-from probe.reporting.rows import layer_rows, of_few, of_shared, seed_notes, summary_rows
+from probe.reporting.rows import layer_rows, seed_notes, summary_rows
 from probe.reporting.tables.cells import DASH, arrow
 from probe.reporting.tables.files import domain_grids
 from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, score
@@ -344,8 +344,8 @@ def _usual(records: pd.DataFrame, named: set[str], all_heads: bool) -> pd.DataFr
             name: records[name].astype(float).replace([np.inf, -np.inf], np.nan)
             for name in ("value", "low", "high")
         },
-        few=of_few(records),
-        shared_speakers=of_shared(records),
+        few=(records["n_blocks"] > 0) & (records["n_blocks"] < FEW_BLOCKS),
+        shared_speakers=records["shared_speakers"].astype(float),
         n_seeds=1,
     )
     if named & AT_CHOSEN_LAYER:

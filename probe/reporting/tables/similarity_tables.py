@@ -17,7 +17,7 @@ from probe.errors import ProbeError, listed
 from probe.files import file_name, unread, write_atomically
 from probe.records import readable
 from probe.reporting.figures import style
-from probe.reporting.figures.heat_maps import HeatMap, maps_figure
+from probe.reporting.figures.heat_map import HeatMap, maps_figure
 from probe.reporting.figures.style import missing_matplotlib, write_figure
 from probe.reporting.losses import by_severity
 from probe.reporting.tables.files import DASH, escaped, to_csv

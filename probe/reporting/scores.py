@@ -1,0 +1,420 @@
+"""`Scores`: the one prepared table that every view of records reads.
+
+It is prepared once. Files that contradict others are left out (`probe.reporting.filters`), records
+of several seeds become one score, and a layer is chosen for each model, task, corpus, condition,
+head, train domain and budget: the one with the best dev value of the metric ``select_by``; ties go
+to the lowest layer. Every metric of that head is shown on test at this layer. When a task crosses
+domains, the layer is chosen on the dev data of the train domain. A control stands beside the score
+that it belongs to, at the same layer; a learned sum of layers beside the chosen layer.
+
+Values are fractions; a missing value is NaN.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from probe.brief import brief, counted
+from probe.errors import ProbeError, listed
+from probe.measures.comparison import paired_difference
+from probe.measures.counts import several
+from probe.measures.metrics import CODELENGTH
+from probe.measures.uncertainty import FEW_BLOCKS, interval
+from probe.model_names import RANDOM, unrevised
+from probe.records import (
+    BUDGET,
+    CHOICE,
+    NO_LAYER,
+    QUESTION,
+    SCORE,
+    WEIGHTED,
+    chosen_layers,
+    left_out,
+    source_dev,
+)
+from probe.reporting.filters import (
+    EQUAL_ACROSS_CONDITIONS,
+    LINE,
+    comparable,
+    files_named,
+    first_sampling,
+)
+from probe.reporting.ties import layers_marked, models_marked
+
+Row = dict[str, Any]
+
+WHERE = [
+    *["model", "task", "corpus", "condition", "train_condition", "head", "headline"],
+    *["train_domain", "test_domain", "metric", "select_by"],
+]
+ABOUT = ["n", "n_blocks", "few", "shared_speakers", "n_seeds", "higher_is_better"]
+STATISTICS = ["rms", "effective_rank", "anisotropy", "outlier_dims"]
+CHOSEN = [
+    *[*WHERE, "layer", "value", "low", "high"],
+    *["last_layer", "last_value", "final_value", "weighted_value"],
+    *["majority", "shuffled", "types", "selectivity", "selectivity_low", "selectivity_high"],
+    *["fbank", "random", *ABOUT, "mark", "note"],
+]
+LAYERS = [
+    *[*WHERE, "layer", "layer_index", "value", "low", "high", "dev_value", "chosen"],
+    *[*ABOUT, "mark", "note", "depth", *STATISTICS],
+]
+BUDGETS = [
+    *[*WHERE, "layer", "layer_index", "budget", "n_train", "value", "low", "high", "chosen"],
+    *[*ABOUT, "note"],
+]
+TOO_FEW = "too few blocks for an interval"
+FOR_MARKS = ["counts", "seed"]  # what ties are computed from, besides the columns that are shown
+
+
+class Scores:
+    """Records that may stand in one table, prepared once; see the module.
+
+    Attributes:
+        unchecked: the records as they were read, of the heads that are shown.
+        records: those of them that may stand together, one for each seed.
+        models: names, sorted.
+        specs: model -> the spec that it was opened with, which is not its name where the user
+            chose one; the name where no record says.
+    """
+
+    def __init__(self, unchecked: pd.DataFrame, records: pd.DataFrame) -> None:
+        """Use `of`."""
+        self.unchecked, self.records = unchecked, records
+        self.models: list[str] = sorted(set(records["model"]))
+        firsts = records.drop_duplicates("model")
+        self.specs = {
+            str(model): str(arguments.get("model", model)).removeprefix(f"{model}=")
+            for model, arguments in zip(firsts["model"], firsts["arguments"], strict=True)
+        }
+
+    @classmethod
+    def of(cls, records: pd.DataFrame, all_heads: bool = False) -> "Scores":
+        """The scores of records; a warning names each file that contradicts the others.
+
+        Args:
+            records: see `probe.records.read_records`.
+            all_heads: shows every head instead of the headline ones.
+
+        Raises:
+            ProbeError: there are no records.
+        """
+        if records.empty:
+            raise ProbeError("the files hold no records. Run `probe run` or `probe bench` again.")
+        heads = records if all_heads else records[records["headline"]]
+        return cls(heads, comparable(heads))
+
+    def __repr__(self) -> str:
+        tasks = self.records["task"].nunique()
+        facts = (len(self.models), "model"), (tasks, "task"), (len(self.records), "record")
+        return brief(self, *(counted(n, noun) for n, noun in facts))
+
+    def _repr_html_(self) -> str:
+        """The scores at the chosen layers, for a notebook."""
+        return self.chosen().to_html()
+
+    @cached_property
+    def merged(self) -> pd.DataFrame:
+        """One row for each score: the records with their seeds merged.
+
+        Values are floats, NaN where there is no finite one. Besides the fields of a record there
+        are ``chosen_layer`` (missing without a dev score), ``n_seeds``, and ``few``: whether the
+        blocks are fewer than `FEW_BLOCKS`, so that the interval is approximate.
+        """
+        merged = _over_seeds(self.records)
+        floats = {
+            name: merged[name].astype(float).replace([np.inf, -np.inf], np.nan)
+            for name in ("value", "low", "high")
+        }
+        bare = floats["value"].notna() & floats["low"].isna() & merged["counts"].astype(bool)
+        bare &= (merged["note"] == "") & (merged["split"] == "test")
+        few = (merged["n_blocks"] > 0) & (merged["n_blocks"] < FEW_BLOCKS)
+        shared = merged["shared_speakers"].astype(float)
+        note = merged["note"].mask(bare, TOO_FEW)
+        merged = merged.assign(**floats, note=note, few=few, shared_speakers=shared)
+        return merged.merge(chosen_layers(merged), on=CHOICE, how="left")
+
+    @cached_property
+    def tested(self) -> pd.DataFrame:
+        """The rows of `merged` that are reported: test scores, and online codelengths, which are of
+        the training labels; controls and budgets among them.
+        """
+        rows = self.merged
+        return rows[(rows["split"] == "test") | (rows["metric"] == CODELENGTH.name)]
+
+    @cached_property
+    def one_sampling(self) -> "Scores":
+        """The scores of one seed and one condition seed, which conditions can be compared with
+        utterance by utterance: see `probe.reporting.filters.first_sampling`.
+        """
+        unchecked = first_sampling(self.unchecked)
+        records = comparable(
+            comparable(unchecked),
+            EQUAL_ACROSS_CONDITIONS,
+            "Run the task again under all conditions at once.",
+        )
+        return Scores(unchecked, records)
+
+    @cached_property
+    def first_seed(self) -> "Scores":
+        """The scores of each question's first seed alone."""
+        by = ["task", "corpus", "condition"]
+        first = self.records["seed"] == self.records.groupby(by)["seed"].transform("min")
+        return self if first.all() else Scores(self.unchecked, self.records[first])
+
+    @cached_property
+    def across_domains(self) -> "Scores":
+        """The scores with conditions as domains, where a model was trained under several: see
+        `crossed`.
+        """
+        moved = crossed(self.records)
+        return self if moved is self.records else Scores(moved, comparable(moved))
+
+    def chosen(self) -> pd.DataFrame:
+        """One row for each `SCORE` that was trained on all labels, at the layer chosen on dev;
+        columns `CHOSEN`.
+
+        ``majority``, ``shuffled`` and ``types`` are controls at this layer (see
+        `probe.records.Record`); ``selectivity`` is the value less ``types``, with its interval;
+        ``fbank`` and ``random`` are the values of these models in the same place: filter banks, and
+        the architecture with random weights. ``last_layer`` is the highest numbered layer that was
+        run; ``final_value`` that of the model's final output, which in post-LN models is the last
+        block's. A score without a value keeps its row and its note. ``mark`` is that of
+        `probe.reporting.ties`.
+        """
+        return self._chosen.copy()
+
+    @cached_property
+    def _chosen(self) -> pd.DataFrame:
+        shown = self.tested[self.tested[BUDGET] == ""].sort_values("layer_index", kind="stable")
+        cells: dict[tuple[object, ...], list[Row]] = defaultdict(list)
+        columns = {*SCORE, "control", "chosen_layer", "final_layer", *FOR_MARKS}
+        for row in _dicts(shown, columns | (set(CHOSEN) & set(shown))):
+            cells[tuple(row[name] for name in SCORE)].append(row)
+        rows = [
+            _chosen_row(cell) for cell in cells.values() if any(not row["control"] for row in cell)
+        ]
+        self._attach_baselines(rows)
+        table = _in_order(pd.DataFrame(rows, columns=[*CHOSEN, *FOR_MARKS]))
+        return models_marked(table)[CHOSEN]
+
+    def _attach_baselines(self, rows: Sequence[Row]) -> None:
+        """Put the values of filter banks and of random weights beside the rows of other models."""
+        values: dict[tuple[object, ...], float] = {}
+        for name_of in (lambda row: self.specs[row["model"]], lambda row: row["model"]):
+            values |= {(name_of(row), *_contest(row)): row["value"] for row in rows}
+        for row in rows:
+            spec, contest = self.specs[row["model"]], _contest(row)
+            twins = [RANDOM + name for name in (row["model"], spec, unrevised(spec))]
+            row["fbank"] = np.nan if spec == "fbank" else values.get(("fbank", *contest), np.nan)
+            known = (values[twin, *contest] for twin in twins if (twin, *contest) in values)
+            row["random"] = next(known, np.nan)
+
+    def layers(self, marked: bool = True) -> pd.DataFrame:
+        """One row for each `SCORE` that was trained on all labels, and layer; columns `LAYERS`.
+
+        ``dev_value`` is the dev score of the same layer and metric, in the train domain where the
+        task crosses domains; ``chosen`` marks the layer that `chosen` shows; ``mark`` the best of
+        the model's layers on test and those tied with it: it describes, and chooses nothing.
+        `STATISTICS` are those of the record, see `probe.measures.geometry`.
+
+        Args:
+            marked: whether layers are compared; without, ``mark`` is empty, in a third of the time.
+        """
+        same = [*CHOICE, "control", "metric", "layer"]
+        dev = source_dev(self.merged)[[*same, "value"]].rename(columns={"value": "dev_value"})
+        rows = self.tested[(self.tested[BUDGET] == "") & (self.tested["control"] == "")]
+        rows = rows.merge(dev, on=same, how="left")
+        statistics = {
+            name: [of.get(name, np.nan) for of in rows["statistics"]] for name in STATISTICS
+        }
+        rows = rows.assign(
+            **statistics,
+            chosen=rows["layer"] == rows["chosen_layer"],
+            depth=rows["depth"].astype(float),
+            mark="",
+        )
+        rows = _in_order(rows[[*LAYERS, *FOR_MARKS]], "layer_index")
+        return (layers_marked(rows) if marked else rows)[LAYERS]
+
+    def budgets(self) -> pd.DataFrame:
+        """Learning curves: one row for each `SCORE`, layer and budget of what was also trained on
+        some of the labels; columns `BUDGETS`.
+
+        ``budget`` is empty where all labels were used; ``chosen`` marks the layer that is best on
+        dev with this budget. Smaller budgets come first.
+        """
+        rows = self.tested[(self.tested["control"] == "") & (self.tested["split"] == "test")]
+        by = [rows[name] for name in SCORE]
+        rows = rows[rows[BUDGET].ne("").groupby(by).transform("any")]
+        rows = rows.assign(chosen=rows["layer"] == rows["chosen_layer"])
+        return _in_order(rows[BUDGETS], "layer_index", "n_train")
+
+    def domains(self, layers: bool = False) -> pd.DataFrame:
+        """The rows of `chosen`, or of `layers`, whose task crosses domains, without codelengths."""
+        scores = self.across_domains
+        if not (scores.records["train_domain"] != "").any():
+            return pd.DataFrame(columns=LAYERS if layers else CHOSEN)
+        rows = scores.layers() if layers else scores.chosen()
+        return rows[(rows["train_domain"] != "") & (rows["metric"] != CODELENGTH.name)]
+
+
+def crossed(records: pd.DataFrame) -> pd.DataFrame:
+    """The records, with conditions as domains where a model was trained on a task under several;
+    the same object where none was.
+
+    These have the training's condition as train domain and the test's as test domain; their own
+    ``condition`` is empty. A training's dev scores, which are repeated for every test condition,
+    are kept once.
+    """
+    by = [records[name] for name in ("model", "task", "corpus", "head")]
+    several_trainings = records["train_condition"].groupby(by).transform("nunique") > 1
+    is_moved = several_trainings & (records["train_domain"] == "")
+    if not is_moved.any():
+        return records
+    moved = records[is_moved]
+    is_test = moved["split"] == "test"
+    moved = moved.assign(
+        train_domain=moved["train_condition"],
+        test_domain=moved["condition"].where(is_test, moved["train_condition"]),
+        **dict.fromkeys(["condition", "train_condition", "recipe"], ""),
+    )
+    dev = moved[~is_test].drop_duplicates([*LINE, "seed"])
+    return pd.concat([records[~is_moved], moved[is_test], dev], ignore_index=True)
+
+
+def seed_notes(rows: pd.DataFrame) -> list[str]:
+    """A note for each number of seeds that is not 1: that scores are means, and on what questions
+    where the numbers differ.
+    """
+    by = [name for name in QUESTION[:4] if name in rows and rows[name].nunique() > 1]
+    notes = []
+    for n_seeds, group in rows[rows["n_seeds"] > 1].groupby("n_seeds"):
+        note = f"mean of {n_seeds} seeds"
+        if len(group) < len(rows):
+            places = group[by].drop_duplicates().itertuples(index=False, name=None)
+            where = listed([" ".join(place) for place in places], 20)
+            note += f": {where}" if where else ""
+        notes.append(note)
+    return notes
+
+
+def _over_seeds(records: pd.DataFrame) -> pd.DataFrame:
+    """One record for each score, with ``n_seeds``; ``value`` is the mean over seeds, ``counts``
+    those of all.
+
+    A value that one seed does not have is missing, and a note names the seed. Seeds that were
+    scored on different utterances (dev trials that are drawn by the seed, say) have a mean but no
+    interval. Scores that not all seeds of their question have are left out with a warning.
+    """
+    if not records.duplicated(LINE).any():
+        return records.assign(n_seeds=1)
+    expected = records.groupby(["task", "corpus", "condition"])["seed"].transform("nunique")
+    n_seeds = records.groupby(LINE, dropna=False)["seed"].transform("nunique")
+    if (incomplete := records[n_seeds < expected]).size:
+        places = [
+            f"{row['model']}, {row['task']}, {row['condition']}, layer {row['layer']}, "
+            f"{row['split']}: only seed {row['seed']}"
+            for row in incomplete.to_dict("records")
+        ]
+        left_out.warning(
+            "%d scores do not exist for every seed and are left out: %s. They are in %s. "
+            "Run the same seeds and layers for all models.",
+            *(len(incomplete), listed(places), files_named(incomplete)),
+        )
+        records = records[n_seeds == expected]
+    groups = records.sort_values("seed", kind="stable").groupby(LINE, sort=False, dropna=False)
+    rows = [_mean([*map(dict, group.to_dict("records"))]) for _, group in groups]
+    return pd.DataFrame(rows, columns=[*records.columns, "n_seeds"])
+
+
+def _mean(rows: Sequence[Mapping[Any, Any]]) -> Row:
+    """The record of several seeds."""
+    first = rows[0]
+    mean = {**first, "n_seeds": len(rows), "low": None, "high": None, "counts": {}}
+    missing = [row for row in rows if pd.isna(row["value"])]
+    if missing:
+        note = missing[0]["note"] or f"no value with seed {missing[0]['seed']}"
+        return mean | {"value": None, "note": note}
+    mean["value"] = sum(row["value"] for row in rows) / len(rows)
+    if not all(row["counts"] for row in rows):
+        return mean
+    try:
+        mean["counts"] = several([row["counts"] for row in rows])
+    except ProbeError:
+        note = first["note"] or "the seeds were scored on different utterances, so no interval"
+        return mean | {"note": note}
+    if first["split"] != "dev":
+        ends = interval(mean["counts"], int(first["seed"]), metric=str(first["metric"]))
+        mean |= dict(zip(("low", "high"), ends, strict=True)) if ends else {}
+    return mean
+
+
+def _dicts(rows: pd.DataFrame, columns: Iterable[str]) -> list[Row]:
+    """Some columns of the rows, as one dict a row: thousands of small tables would take a hundred
+    times as long.
+    """
+    names = list(columns)
+    values = zip(*(rows[name].tolist() for name in names), strict=True)
+    return [dict(zip(names, of_row, strict=True)) for of_row in values]
+
+
+def _contest(row: Mapping[str, object]) -> tuple[object, ...]:
+    """What the scores of other models that are compared with this one agree in."""
+    return tuple(row[name] for name in SCORE if name != "model")
+
+
+def _chosen_row(cell: Sequence[Row]) -> Row:
+    """One row of `Scores.chosen` from the rows of all layers, in their order, and controls."""
+    layers = [row for row in cell if row["control"] == ""]
+    chosen = next((row for row in layers if row["layer"] == row["chosen_layer"]), None)
+    if chosen is not None:
+        shown = dict(chosen)
+    else:
+        shown = dict(next((row for row in layers if row["layer"] != WEIGHTED), layers[0]))
+        layer = shown["chosen_layer"]
+        why = f"no test score at layer {layer}"
+        if pd.isna(layer):
+            why = f"no dev score of {shown['select_by']}, so no layer is chosen"
+        shown |= dict.fromkeys(["value", "low", "high"], np.nan)
+        shown |= {"layer": None, "note": shown["note"] or why}
+    value_of = {row["layer"]: row["value"] for row in layers}
+    last = max((layer for layer in value_of if layer.isdecimal()), key=int, default=None)
+    shown |= {
+        "last_layer": last,
+        "last_value": value_of.get(last, np.nan),
+        "final_value": value_of.get(shown["final_layer"], np.nan),
+        "weighted_value": value_of.get(WEIGHTED, np.nan),
+        **_controls(shown, cell),
+    }
+    return {name: shown.get(name, np.nan) for name in (*CHOSEN, *FOR_MARKS)}
+
+
+def _controls(shown: Row, cell: Sequence[Row]) -> Row:
+    """The values of the controls of a score, and its selectivity."""
+    controls = {
+        row["control"]: row
+        for row in cell
+        if row["control"] and row["layer"] in (shown["layer"], NO_LAYER) and pd.notna(row["value"])
+    }
+    values = {control: row["value"] for control, row in controls.items()}
+    if "types" in controls and not pd.isna(shown["value"]):
+        types = controls["types"]["counts"]
+        gain = paired_difference(shown["counts"], types, seed=shown["seed"])
+        values |= {
+            "selectivity": gain.difference,
+            "selectivity_low": gain.low,
+            "selectivity_high": gain.high,
+        }
+    return values
+
+
+def _in_order(rows: pd.DataFrame, *then: str) -> pd.DataFrame:
+    """Rows sorted so that what is compared stands together, the selecting metric before others."""
+    keys = [*QUESTION, "other", "metric", "model", "head", *then]
+    rows = rows.assign(other=rows["metric"] != rows["select_by"])
+    return rows.sort_values(keys, kind="stable", ignore_index=True).drop(columns="other")

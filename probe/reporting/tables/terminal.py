@@ -1,0 +1,125 @@
+"""The table for a terminal: one line for each task and model, cut to the width of the screen."""
+
+import math
+import unicodedata
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from probe.measures.metrics import metric_of
+from probe.measures.uncertainty import FEW_BLOCKS
+from probe.reporting.scores import Scores, seed_notes
+from probe.reporting.text import DASH, arrow, one_line
+
+NARROWEST = 10  # of a column of names
+GAP = "  "
+
+
+def terminal_table(scores: Scores, width: int = 80) -> str:
+    """The scores at the chosen layers in the metric that chose them, one line for each task and
+    model, and for each condition, domain and head where there are several.
+
+    Where a line would be wider than ``width``, the task stands above its models instead, and names
+    that are still too long are shortened in the middle.
+    """
+    rows = scores.chosen()
+    rows = rows[rows["metric"] == rows["select_by"]]
+    if rows.empty:
+        return "No test scores.\n"
+    cells = rows.to_dict("records")
+    names = _names(rows)
+    model = names.pop("model")
+    names["metric"] = [f"{row['metric']} {arrow(row['higher_is_better'])}" for row in cells]
+    columns: dict[str, Sequence[str]] = {
+        "model": model,
+        "score": [metric_of(row["metric"]).text(row["value"]) for row in cells],
+        "95 % interval": [_interval(row) for row in cells],
+        "layer": [DASH if pd.isna(row["layer"]) else one_line(row["layer"]) for row in cells],
+        "": [row["mark"] for row in cells],
+    }
+    if _width({**names, **columns}) <= width:
+        lines = _lines({**names, **columns})
+    else:
+        head, *body = _lines(_fitted(columns, width))
+        above = [", ".join(filter(None, place)) for place in zip(*names.values(), strict=True)]
+        lines = [head]
+        for number, line in enumerate(body):
+            if number == 0 or above[number] != above[number - 1]:
+                lines += ["", _shortened(above[number], width)]
+            lines.append(line)
+    notes = _notes(rows)
+    return "".join(f"{line.rstrip()}\n" for line in [*lines, *([""] if notes else []), *notes])
+
+
+def _names(rows: pd.DataFrame) -> dict[str, list[str]]:
+    """The columns of names: those that tell rows of one task and model apart, besides these two."""
+    trained = rows["train_condition"].where(rows["train_condition"] != "clean", "")
+    domains = rows["train_domain"] + " → " + rows["test_domain"]
+    named = rows.assign(trained=trained, domains=domains.where(rows["train_domain"] != "", ""))
+    names = {name: name for name in ("corpus", "condition", "domains")}
+    names |= {"trained on": "trained", "head": "head"}
+    by = [rows["task"], rows["model"]]
+    differing = {
+        name: named[column]
+        for name, column in names.items()
+        if named[column].groupby(by).nunique().max() > 1
+    }
+    columns = {"task": rows["task"], **differing, "model": rows["model"]}
+    return {name: [one_line(text) for text in column] for name, column in columns.items()}
+
+
+def _interval(row: Mapping[Hashable, Any]) -> str:
+    if math.isnan(row["low"]):
+        return ""
+    metric = metric_of(row["metric"])
+    return f"[{metric.text(row['low'])}, {metric.text(row['high'])}]" + ("†" if row["few"] else "")
+
+
+def _fitted(columns: Mapping[str, Sequence[str]], width: int) -> dict[str, Sequence[str]]:
+    """The columns, with models shortened so that a line fits."""
+    widest = max(map(_cells, columns["model"]))
+    room = max(NARROWEST, widest - max(0, _width(columns) - width))
+    return {**columns, "model": [_shortened(text, room) for text in columns["model"]]}
+
+
+def _shortened(text: str, width: int) -> str:
+    if _cells(text) <= width:
+        return text
+    end = (width - 1) // 2
+    return f"{text[: width - 1 - end]}…{text[len(text) - end :]}"
+
+
+def _cells(text: str) -> int:
+    """The columns of a terminal that a text takes."""
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def _width(columns: Mapping[str, Sequence[str]]) -> int:
+    widths = [max(map(_cells, [name, *texts])) for name, texts in columns.items()]
+    return sum(widths) + len(GAP) * (len(widths) - 1)
+
+
+def _lines(columns: Mapping[str, Sequence[str]]) -> list[str]:
+    rows = [list(columns), *zip(*columns.values(), strict=True)]
+    widths = [max(map(_cells, texts)) for texts in zip(*rows, strict=True)]
+    to_the_right = [name in ("score", "layer") for name in columns]
+    return [GAP.join(map(_padded, row, widths, to_the_right)) for row in rows]
+
+
+def _padded(text: str, width: int, to_the_right: bool) -> str:
+    space = " " * (width - _cells(text))
+    return space + text if to_the_right else text + space
+
+
+def _notes(rows: pd.DataFrame) -> list[str]:
+    """Sentences below the table, each once."""
+    few = (rows["few"] & rows["value"].notna()).any()
+    notes = [f"† fewer than {FEW_BLOCKS} speakers: the interval is approximate"] if few else []
+    notes += seed_notes(rows)
+    missing = rows[rows["value"].isna()]
+    notes += [
+        one_line(f"{DASH} {row['model']}, {row['task']}: {row['note']}")
+        for row in missing.to_dict("records")
+    ]
+    return list(dict.fromkeys(notes))
