@@ -90,6 +90,7 @@ def test_the_objective_and_the_predictions_are_scikit_learns(
         assert np.mean(probe.predict(unseen) == reference.predict(unseen)) >= 0.999
 
 
+@pytest.mark.nightly
 def test_ill_conditioned_rows_take_few_iterations() -> None:
     rows, labels = planted(3000, 60, 5, distance=0.2)
     mixed = (
@@ -263,6 +264,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("memory_bytes", "bounded"), [(1 << 30, False), (16 << 20, True)])
 def test_memory_stays_bounded_where_rows_do_not_fit(memory_bytes: int, bounded: bool) -> None:
     root = Path(__file__).parents[2]

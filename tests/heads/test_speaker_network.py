@@ -113,6 +113,7 @@ def loud(n_speakers: int, n_each: int, seed: int) -> tuple[list[np.ndarray], lis
     return frames, [f"s{i // n_each}" for i in range(len(frames))]
 
 
+@pytest.mark.nightly
 def test_an_x_vector_hears_what_means_do_not() -> None:
     frames, speakers = loud(40, 5, seed=1)
     others, of_others = loud(15, 4, seed=2)

@@ -33,6 +33,7 @@ def test_weights_follow_the_signal_that_each_layer_holds(
         assert probe.shares.sum() == pytest.approx(1)
 
 
+@pytest.mark.nightly
 def test_the_weights_are_a_minimum_of_the_loss(
     planted: tuple[list[np.ndarray], np.ndarray],
 ) -> None:
