@@ -26,7 +26,7 @@ import numpy as np
 from probe.data.corpus import Utterance
 from probe.evaluation.dataset import Features, Problem
 from probe.evaluation.tasks import TRAINED_BACKENDS, Task
-from probe.heads.linear.standardize import Standardizer
+from probe.heads.linear.rows import Standardizer
 from probe.heads.speaker.lda import LEAST_SPEAKERS, MOST_COMPONENTS, DiscriminantProjection
 from probe.heads.speaker.network import Embed, Projection, Training, XVector, train
 from probe.heads.speaker.plda import TwoCovariance, Whitening

@@ -22,8 +22,7 @@ from threadpoolctl import threadpool_limits
 from probe.heads.linear import logistic
 from probe.heads.linear.linear_probe import LinearProbe, fit_layers, fit_strengths
 from probe.heads.linear.logistic_pass import cross_entropy
-from probe.heads.linear.rows import ArrayRows
-from probe.heads.linear.standardize import Standardizer
+from probe.heads.linear.rows import ArrayRows, Standardizer
 from probe.heads.speaker.lda import DiscriminantProjection
 
 

@@ -24,7 +24,7 @@ from probe.heads.ctc.modules import LEARNING_RATES, CTCHead, HeadSettings
 from probe.heads.ctc.spec_augment import Masks, draw_masks
 from probe.heads.ctc.vocabulary import BLANK, UNITS, Vocabulary, frames_needed, symbol_error_rates
 from probe.heads.linear.context import join_frames
-from probe.heads.linear.standardize import Standardizer
+from probe.heads.linear.rows import Standardizer
 
 # The learning rate of an LSTM is halved after so many epochs in which neither dev errors nor dev
 # loss improved. Heads of single frames need their large steps to the end: slowed down, a linear one
