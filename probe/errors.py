@@ -34,3 +34,11 @@ def listed(items: list[str], most: int = 5) -> str:
     """The first ``most`` items joined by commas, with the count of the rest."""
     rest = len(items) - most
     return ", ".join(items[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def refuse_problems(problems: list[str], heading: str = "", most: int = 8) -> None:
+    """Raise a `ProbeError` with the first ``most`` problems, a line each, where there are any."""
+    if problems:
+        n_rest = len(problems) - most
+        more = [f"... and {n_rest} more problems"] if n_rest > 0 else []
+        raise ProbeError("\n".join([*filter(None, [heading]), *problems[:most], *more]))

@@ -1,5 +1,6 @@
 """Names, hashes and atomic writes: what every format on disk has in common."""
 
+import contextlib
 import fnmatch
 import hashlib
 import json
@@ -21,7 +22,7 @@ LONGEST_NAME = 60  # three of them and more make a file's name, which may have 2
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Writes ``data`` to ``path`` so that a reader sees the old content or the new, never a part.
+    """Write ``data`` to ``path`` so that a reader sees the old content or the new, never a part.
 
     Plain ``os.write`` to a temporary name of this process, fsync, rename, fsync of the folder: a
     full disk is an ``OSError`` here and leaves what was there before. A link is followed; a device
@@ -35,67 +36,22 @@ def write_atomically(path: Path, data: bytes) -> None:
     if path.is_symlink():
         path = path.resolve()
     if not path.name or (path.exists() and not path.is_file()):
-        kind = (
-            "a folder" if path.is_dir() else "a device, pipe or socket, which a file would replace"
-        )
-        raise ProbeError(f"{path}: {kind}. Name a file.")
+        device = "a device, pipe or socket, which a file would replace"
+        raise ProbeError(f"{path}: {'a folder' if path.is_dir() else device}. Name a file.")
     try:
         _write_and_rename(path, data)
     except OSError as error:
-        raise OSError(
-            error.errno,
-            f"{error.strerror}, {len(data)} bytes to write{_free(path.parent)}",
-            str(path),
-        ) from error
-
-
-def free_bytes(path: Path) -> int:
-    """Room on the disk where ``path`` is, or would be."""
-    return shutil.disk_usage(
-        next(folder for folder in [path, *path.absolute().parents] if folder.exists())
-    ).free
-
-
-def _free(folder: Path) -> str:
-    try:
-        return f", {free_bytes(folder)} free"
-    except OSError:
-        return ""
-
-
-def require_writable(folder: Path) -> None:
-    """Tries whether a file can be written into a folder, or into the nearest one above where it is
-    not there yet; leaves nothing.
-
-    Call it before work whose result is written there.
-
-    Raises:
-        ProbeError: it cannot.
-    """
-    nearest = next(
-        place for place in [folder, *folder.absolute().parents] if os.path.lexists(place)
-    )
-    try:
-        with tempfile.TemporaryFile(dir=nearest) as file:
-            file.write(b"x")
-            file.flush()
-    except OSError as error:
-        raise unwritable(folder, error) from error
-
-
-def unwritable(folder: Path, error: OSError) -> ProbeError:
-    """The error of a folder that takes no file."""
-    return ProbeError(
-        f"{folder}: nothing can be written here ({error.strerror}). Make the folder writable or make room, or name another folder."
-    )
+        reason = f"{error.strerror}, {len(data)} bytes to write"
+        with contextlib.suppress(OSError):
+            reason += f", {free_bytes(path.parent)} free"
+        raise OSError(error.errno, reason, str(path)) from error
 
 
 def _write_and_rename(path: Path, data: bytes) -> None:
     temporary = temporary_name(path)
     try:
-        descriptor = os.open(
-            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644
-        )  # a signal may come while it is made
+        # A signal may come while it is made.
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         try:
             rest = memoryview(data)
             while rest:
@@ -112,14 +68,48 @@ def _write_and_rename(path: Path, data: bytes) -> None:
     sync(path.parent)
 
 
+def free_bytes(path: Path) -> int:
+    """Room on the disk where ``path`` is, or would be."""
+    return shutil.disk_usage(_nearest(path.resolve())).free
+
+
+def _nearest(path: Path) -> Path:
+    """The path itself, or the nearest one above that exists."""
+    return next(place for place in [path, *path.absolute().parents] if os.path.lexists(place))
+
+
+def require_writable(folder: Path) -> None:
+    """Try whether a file can be written into a folder, or into the nearest one above that exists.
+
+    Call it before work whose result is written there; it leaves nothing.
+
+    Raises:
+        ProbeError: no file can be written.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=_nearest(folder)) as file:
+            file.write(b"x")
+            file.flush()
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def unwritable(folder: Path, error: OSError) -> ProbeError:
+    """The error of a folder that takes no file."""
+    return ProbeError(
+        f"{folder}: nothing can be written here ({error.strerror}). "
+        "Make the folder writable or make room, or name another folder."
+    )
+
+
 def temporary_name(path: Path) -> Path:
-    """A name beside ``path`` that no other run takes and no reader takes for anything."""
+    """A name beside ``path`` that no other run uses and readers ignore."""
     name = os.fsencode(path.name)[:100].decode(errors="ignore")  # a name may have 255 bytes
     return path.with_name(f".{name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
 def sync(path: Path) -> None:
-    """Waits until a file's content, or a folder's names, are on the disk."""
+    """Wait until a file's content, or a folder's names, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -131,8 +121,9 @@ def unread(path: Path, error: BaseException) -> UnreadError:
     """The error of a file that cannot be read for a reason that is not in the file."""
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return UnreadError(
-        f"{path}: cannot be read now ({reason}). This says nothing about its content, so remove nothing. See to what keeps it from "
-        "being read (disk, network, permissions, open files, memory), and run the same command again."
+        f"{path}: cannot be read now ({reason}). This says nothing about its content, so remove "
+        "nothing. Correct what prevents reading (disk, network, permissions, open files, memory), "
+        "and run the same command again."
     )
 
 
@@ -195,7 +186,7 @@ def file_name(text: str) -> str:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes an object atomically, with a checksum of its entries beside them."""
+    """Write an object atomically, with a checksum of its entries."""
     sealed = {**value, "checksum": sha256_of_json(value)}
     write_atomically(path, (json.dumps(sealed, ensure_ascii=False, indent=1) + "\n").encode())
 
@@ -213,7 +204,7 @@ def read_json(path: Path) -> dict[str, Any]:
             raise ValueError(f"no plain file of at most {LARGEST_JSON} bytes")
         value = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(value, dict) or value.pop("checksum", None) != sha256_of_json(value):
-            raise ValueError("its entries do not have the checksum that stands beside them")
+            raise ValueError("its entries do not have its checksum")
         return value
     except FileNotFoundError as error:
         raise ProbeError(

@@ -12,18 +12,17 @@ whose types are wrong is looked at no further; a line that cannot be read is a f
 import json
 import math
 import re
-import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 import numpy as np
 
 from probe.errors import ProbeError
 from probe.files import canonical_json
 from probe.measures.counts import is_trials, value_of
-from probe.measures.detection import TRIAL_METRICS
+from probe.measures.metrics import METRICS, metric_of
 from probe.measures.uncertainty import interval
 from probe.records import (
     CHOICE,
@@ -40,27 +39,19 @@ from probe.records import (
     record_of,
     write_records,
 )
+from probe.schema import faults
 
-LONGEST = 80  # of what is shown of a value
-LARGEST = 2**53  # whole numbers above are not told apart by floats
-TOLERANCE = (
-    1e-9  # of values and intervals, which another version of numpy may add up in another order
-)
+LONGEST = 80  # characters of a value in a finding
+LARGEST = 2**53  # floats do not tell larger whole numbers apart
+# Values and intervals differ by less between versions of numpy, which add up in another order.
+TOLERANCE = 1e-9
 ROUNDED = 1e-3  # shares of layers are written with six digits
 
 KINDS = ("classify", "frames", "transcribe", "verify", "shift")
 CONTROLS = ("", "majority", "shuffled", "types")
-# Metric -> the most that it can be. Of these only the accuracy is better when higher.
-HIGHEST = {
-    "accuracy": 1.0,
-    "wer": math.inf,
-    "cer": math.inf,
-    "per": math.inf,
-    "codelength": math.inf,
-} | dict.fromkeys(TRIAL_METRICS, 1.0)
 
 ABOUT = ("model", "task", "corpus", "condition")
-Told = Iterator[tuple[str, object, str]]  # field, what was found, what was expected
+Faults = Iterator[tuple[str, object, str]]  # field, what was found, what was expected
 
 
 @dataclass(frozen=True)
@@ -107,10 +98,10 @@ VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "n_train": _at_least(0),
     "split": _one_of(("dev", "test", "train")),
     "seed": _at_least(0),
-    "metric": _one_of(HIGHEST),
+    "metric": _one_of(METRICS),
     "n": _at_least(0),
     "n_blocks": _at_least(0),
-    "select_by": _one_of(HIGHEST),
+    "select_by": _one_of(METRICS),
     "excluded": ("counts of 0 or more", lambda value: min(value.values(), default=0) >= 0),
     "limit": ("null or 1 or more", lambda value: value is None or value >= 1),
     "shared_speakers": ("null or 0 or more", lambda value: value is None or value >= 0),
@@ -189,19 +180,19 @@ def _faults_of_line(
     where: str,
     others: "Others",
     intervals: "Intervals",
-) -> Told:
+) -> Faults:
     try:
         record = record_of(line, columns)
     except ProbeError as error:
         yield "line", line[:LONGEST].decode(errors="replace"), f"a record: {error}"
         return
-    wrong = [*types_of(record)]
-    yield from wrong
-    if not wrong:
-        yield from values_of(record)
-        yield from counts_of(record, intervals)
-        yield from search_of(record)
-        yield from others.told(record, where)
+    if wrong := list(types_of(record)):
+        yield from wrong
+        return
+    yield from values_of(record)
+    yield from counts_of(record, intervals)
+    yield from search_of(record)
+    yield from others.contradictions(record, where)
 
 
 def _faults_of_outcomes(file: Path, first: Sequence[bytes]) -> Iterator[Finding]:
@@ -223,78 +214,38 @@ def _faults_of_outcomes(file: Path, first: Sequence[bytes]) -> Iterator[Finding]
         )
 
 
-def types_of(record: Record) -> Told:
+def types_of(record: Record) -> Faults:
     """Fields whose value has not the type that `Record` gives them; numbers must be finite."""
-    for item in fields(Record):
-        value = getattr(record, item.name)
-        if item.name != "counts" and not _is(value, item.type):
-            yield item.name, value, type_name(item.type)
+    values = {**vars(record), "counts": {}}
+    wrong = [(fault.key, fault.found, fault.expected) for fault in faults(Record, values)]
+    yield from wrong
+    for name, value in values.items():
+        if type(value) is int and abs(value) > LARGEST:
+            yield name, value, "a whole number of 53 bits"
 
 
-def type_name(kind: Any) -> str:
-    """A field's type as docs/records.md writes it, in the words of JSON."""
-    arguments = get_args(kind)
-    if isinstance(kind, types.UnionType):
-        return " or ".join(map(type_name, arguments))
-    if get_origin(kind) is list:
-        return f"list of {type_name(arguments[0])}"
-    if get_origin(kind) is dict:
-        return "object" if arguments[1] is Any else f"object of {type_name(arguments[1])}"
-    return {
-        str: "text",
-        int: "whole number",
-        float: "number",
-        bool: "true or false",
-        type(None): "null",
-    }[kind]
-
-
-def _is(value: object, kind: Any) -> bool:
-    arguments = get_args(kind)
-    if kind is Any:
-        return True
-    if get_origin(kind) in (Union, types.UnionType):
-        return any(_is(value, one) for one in arguments)
-    if get_origin(kind) is list:
-        return isinstance(value, list) and all(_is(item, arguments[0]) for item in value)
-    if get_origin(kind) is dict:
-        return isinstance(value, dict) and all(_is(item, arguments[1]) for item in value.values())
-    if kind is float and isinstance(value, float):
-        return math.isfinite(value)
-    if kind in (int, float):
-        return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST
-    return isinstance(value, kind)
-
-
-def values_of(record: Record) -> Told:
+def values_of(record: Record) -> Faults:
     """Fields whose value is out of range or does not go with the others'; types are right already."""
     for name, (expected, holds) in VALUES.items():
         if not holds(getattr(record, name)):
             yield name, getattr(record, name), expected
+    metric = metric_of(record.metric)
+    most = metric.highest
+    bounds = f"0 to {most:g}" if most < math.inf else "0 or more"
     value, low, high = record.value, record.low, record.high
-    most = HIGHEST.get(record.metric, math.inf)
     for name, number in (("value", value), ("low", low), ("high", high)):
         if number is not None and not 0 <= number <= most:
-            yield (
-                name,
-                number,
-                f"0 to {most:g} for {record.metric}"
-                if most < math.inf
-                else f"0 or more for {record.metric}",
-            )
+            yield name, number, f"{bounds} for {record.metric}"
     if (low is None) != (high is None) or (value is None and low is not None):
         yield "low, high", [low, high], "both or neither, and neither without a value"
     elif value is not None and low is not None and high is not None and not low <= value <= high:
         yield "value", value, f"within its interval [{low}, {high}]"
     if value is None and not record.note:
         yield "note", "", "why there is no value"
-    if record.higher_is_better != (record.metric == "accuracy"):
-        yield (
-            "higher_is_better",
-            record.higher_is_better,
-            f"{record.metric == 'accuracy'} for {record.metric}",
-        )
-    if (record.split == "train") != (record.metric == "codelength"):
+    if record.higher_is_better != metric.higher_is_better:
+        expected = f"{metric.higher_is_better} for {record.metric}"
+        yield "higher_is_better", record.higher_is_better, expected
+    if (record.split == "train") != metric.in_bits:
         yield "split", record.split, "train for codelengths, dev or test for all else"
     if bool(record.layer_weights) != (record.layer == WEIGHTED):
         yield (
@@ -304,60 +255,59 @@ def values_of(record: Record) -> Told:
         )
     elif record.layer_weights and abs(sum(record.layer_weights.values()) - 1) > ROUNDED:
         yield "layer_weights", record.layer_weights, "shares that sum to 1"
-    if bool(record.curve) and record.metric != "codelength":
+    if record.curve and not metric.in_bits:
         yield "curve", record.curve, "nothing but for a codelength"
 
 
-def counts_of(record: Record, intervals: "Intervals") -> Told:
+def counts_of(record: Record, intervals: "Intervals") -> Faults:
     """Counts that are malformed, or that do not give the record's value and interval."""
-    counts = record.counts
+    counts, metric = record.counts, metric_of(record.metric)
     if not counts and record.value is None:
         return
-    if fault := _form_of_counts(counts, whole=record.metric != "codelength"):
+    if fault := _form_of_counts(counts, whole=metric.counts != "amounts"):
         yield "counts", *fault
         return
-    if len(counts["block"]) != record.n_blocks:
-        yield "n_blocks", record.n_blocks, f"{len(counts['block'])}, the number of blocks in counts"
+    n_blocks = len(counts["block"])
+    if n_blocks != record.n_blocks:
+        yield "n_blocks", record.n_blocks, f"{n_blocks}, the number of blocks in counts"
     for column, values in record.groups.items():
-        if len(values) != len(counts["block"]):
-            yield (
-                "groups",
-                {column: len(values)},
-                f"a value for each of {len(counts['block'])} blocks",
-            )
-    trials = is_trials(counts)
-    if trials != (record.metric in TRIAL_METRICS):
-        yield (
-            "counts",
-            sorted(counts),
-            "trials for detection measures, a ratio of sums for all else",
-        )
+        if len(values) != n_blocks:
+            yield "groups", {column: len(values)}, f"a value for each of {n_blocks} blocks"
+    if is_trials(counts) != metric.of_trials:
+        expected = "trials for detection measures, a ratio of sums for all else"
+        yield "counts", sorted(counts), expected
         return
-    n = len(counts["target"]) if trials else sum(counts["denominator"])
-    if record.n != n and (trials or record.metric in ("accuracy", "codelength")):
+    n = len(counts["target"]) if metric.of_trials else sum(counts["denominator"])
+    if record.n != n and metric.counts != "errors":
         yield "n", record.n, f"{n}, by the counts"
-    if record.metric == "accuracy" and any(
-        hits > of for hits, of in zip(counts["numerator"], counts["denominator"], strict=True)
-    ):
-        yield "counts", counts["numerator"], "at most the denominators, in an accuracy"
+    if metric.counts == "hits":
+        pairs = zip(counts["numerator"], counts["denominator"], strict=True)
+        if any(hits > total for hits, total in pairs):
+            yield "counts", counts["numerator"], "at most the denominators, in an accuracy"
+    yield from _recomputed(record, intervals)
+
+
+def _recomputed(record: Record, intervals: "Intervals") -> Faults:
+    """A value or an interval that is not that of the counts."""
     try:
-        value = value_of(counts, record.metric)
+        value = value_of(record.counts, record.metric)
     except ProbeError as error:
-        yield "counts", sorted(counts), f"what has a value: {error}"
+        yield "counts", sorted(record.counts), f"what has a value: {error}"
         return
-    if record.value is None or not math.isclose(
-        value, record.value, rel_tol=TOLERANCE, abs_tol=TOLERANCE
-    ):
+    close = {"rel_tol": TOLERANCE, "abs_tol": TOLERANCE}
+    if record.value is None or not math.isclose(value, record.value, **close):
         yield "value", record.value, f"{value}, by the counts"
-        return
-    if record.seed < 0:
-        return
-    ends = intervals.of(record) or (None, None)
-    for name, found, end in (("low", record.low, ends[0]), ("high", record.high, ends[1])):
-        if (found is None) != (end is None) or (
-            found is not None and end is not None and abs(found - end) > TOLERANCE
+    elif record.seed >= 0:
+        ends = intervals.of(record) or (None, None)
+        for name, low_or_high, end in zip(
+            ("low", "high"), (record.low, record.high), ends, strict=True
         ):
-            yield name, found, f"{end}, by the counts and seed {record.seed}"
+            if end is None or low_or_high is None:
+                is_right = end is low_or_high
+            else:
+                is_right = abs(low_or_high - end) <= TOLERANCE
+            if not is_right:
+                yield name, low_or_high, f"{end}, by the counts and seed {record.seed}"
 
 
 def _form_of_counts(counts: dict[str, Any], whole: bool) -> tuple[object, str] | None:
@@ -367,68 +317,63 @@ def _form_of_counts(counts: dict[str, Any], whole: bool) -> tuple[object, str] |
     except ProbeError:
         return sorted(counts), "block, numerator, denominator; or block, enroll, test, target, rank"
     block = counts["block"]
-    if not (
-        _is(block, list[str])
-        and all(re.fullmatch("[0-9a-f]{12}", name) for name in block)
-        and block == sorted(set(block))
+    is_list = isinstance(block, list) and all(isinstance(name, str) for name in block)
+    if not is_list or block != sorted(
+        {name for name in block if re.fullmatch("[0-9a-f]{12}", name)}
     ):
         return block, "blocks of 12 hex digits, each once, in order"
-    if not trials:
-        above, below = counts["numerator"], counts["denominator"]
-        right = _is(above, list[int] if whole else list[float]) and _is(below, list[int])
-        if not right or min([0, *above, *below]) < 0:
-            return [
-                above,
-                below,
-            ], "lists of whole numbers of 0 or more (amounts above, in a codelength)"
-        return (
-            None
-            if len(above) == len(below) == len(block)
-            else ([*map(len, (above, below, block))], "one entry a block")
-        )
-    lengths = {name: len(counts[name]) for name in sorted(PER_TRIAL)}
-    if len(set(lengths.values())) > 1:
-        return lengths, "one entry a trial"
-    for name, most in (
-        ("enroll", len(block)),
-        ("test", len(block)),
-        ("target", 2),
-        ("rank", math.inf),
-    ):
-        column = counts[name]
-        if len(column) and not (column.min() >= 0 and column.max() < most):
-            return {
-                name: [int(column.min()), int(column.max())]
-            }, f"0 or more{'' if most == math.inf else f', below {most}'}"
-    ranks = np.unique(counts["rank"])
-    return (
-        None
-        if len(ranks) and ranks[-1] == len(ranks) - 1
-        else ({"rank": ranks.tolist()}, "dense ranks, 0 the lowest")
+    return _form_of_trials(counts) if trials else _form_of_sums(counts, whole)
+
+
+def _form_of_sums(counts: dict[str, Any], whole: bool) -> tuple[object, str] | None:
+    above, below = counts["numerator"], counts["denominator"]
+    if not _are_amounts(above, whole) or not _are_amounts(below, True):
+        return [
+            above,
+            below,
+        ], "lists of whole numbers of 0 or more (amounts above, in a codelength)"
+    lengths = [len(above), len(below), len(counts["block"])]
+    return (lengths, "one entry a block") if len(set(lengths)) > 1 else None
+
+
+def _are_amounts(values: object, whole: bool) -> bool:
+    """Whether it is a list of finite numbers of 0 or more."""
+    kinds = (int,) if whole else (int, float)
+    return isinstance(values, list) and all(
+        type(value) in kinds and 0 <= value <= LARGEST for value in values
     )
 
 
-def search_of(record: Record) -> Told:
+def _form_of_trials(counts: dict[str, Any]) -> tuple[object, str] | None:
+    lengths = {name: len(counts[name]) for name in sorted(PER_TRIAL)}
+    if len(set(lengths.values())) > 1:
+        return lengths, "one entry a trial"
+    n_blocks = len(counts["block"])
+    limits = {"enroll": n_blocks, "test": n_blocks, "target": 2, "rank": math.inf}
+    for name, limit in limits.items():
+        column = counts[name]
+        if len(column) and not (column.min() >= 0 and column.max() < limit):
+            expected = "0 or more" if limit == math.inf else f"0 or more, below {limit}"
+            return {name: [int(column.min()), int(column.max())]}, expected
+    ranks = np.unique(counts["rank"])
+    is_dense = len(ranks) and ranks[-1] == len(ranks) - 1
+    return None if is_dense else ({"rank": ranks.tolist()}, "dense ranks, 0 the lowest")
+
+
+def search_of(record: Record) -> Faults:
     """Settings that the search did not try, or that are not the best of it on dev."""
     if not record.search or not record.chosen:
         return
-    picked = [entry for entry in record.search if _matches(entry, record.chosen)]
-    if not picked:
+    chosen = [entry for entry in record.search if _matches(entry, record.chosen)]
+    if not chosen:
         yield "chosen", record.chosen, "an entry of the search"
         return
-    measure, sign = f"dev_{record.select_by}", -1 if record.select_by == "accuracy" else 1
-    losses = {
-        id(entry): sign * entry[measure]
-        for entry in record.search
-        if _is(entry.get(measure), float)
-    }
-    mine = [losses[id(entry)] for entry in picked if id(entry) in losses]
-    if mine and min(mine) > min(losses.values()) + TOLERANCE:
-        yield (
-            "chosen",
-            {measure: sign * min(mine)},
-            f"the best of the search, {sign * min(losses.values())}",
-        )
+    measure = f"dev_{record.select_by}"
+    best_of = max if metric_of(record.select_by).higher_is_better else min
+    known = [entry[measure] for entry in record.search if type(entry.get(measure)) in (int, float)]
+    own = [entry[measure] for entry in chosen if type(entry.get(measure)) in (int, float)]
+    if own and abs(best_of(own) - best_of(known)) > TOLERANCE:
+        yield "chosen", {measure: best_of(own)}, f"the best of the search, {best_of(known)}"
 
 
 def _matches(entry: dict[str, Any], chosen: dict[str, Any]) -> bool:
@@ -465,40 +410,32 @@ class Intervals:
 
 
 class Others:
-    """What is known of the records so far, for those that must agree with them."""
+    """The records so far, for those that must agree with them."""
 
     def __init__(self) -> None:
         self._first: dict[str, Record] = {}  # of a file
-        self._seen: dict[object, str] = {}  # score -> where
-        self._settings: dict[
-            object, tuple[str, str]
-        ] = {}  # training in a file -> its settings, where
+        self._scores: dict[object, str] = {}  # score -> where
+        # Training in a file -> its settings, where.
+        self._settings: dict[object, tuple[str, str]] = {}
         self._dev: dict[object, tuple[float | None, str]] = {}  # dev score -> value, where
-        self._tested: dict[
-            object, tuple[str, str]
-        ] = {}  # training in a file with a test score -> where, metric
+        # Training in a file with a test score -> where, metric.
+        self._tested: dict[object, tuple[str, str]] = {}
         self._chosen_on: set[object] = set()  # trainings in a file with a dev score
 
-    def told(self, record: Record, where: str) -> Told:
-        """What does not go with the records before."""
+    def contradictions(self, record: Record, where: str) -> Faults:
+        """Fields in which a record contradicts the ones before it."""
         file = where.rpartition(":")[0]
         first = self._first.setdefault(file, record)
         for name in [*IDENTITY, "task", "corpus", "condition", "outcomes_sha256"]:
-            if getattr(record, name) != getattr(first, name):
-                yield (
-                    name,
-                    getattr(record, name),
-                    f"{_shown(getattr(first, name))}, as in the file's first line",
-                )
-        score = tuple(getattr(record, name) for name in [*CHOICE, *IDENTITY, *_SCORE])
-        if score in self._seen:
-            yield (
-                "line",
-                "a score that stands twice",
-                f"each once; the first is {self._seen[score]}",
-            )
-        self._seen.setdefault(score, where)
-        yield from self._one_training(record, file, where)
+            value, expected = getattr(record, name), getattr(first, name)
+            if value != expected:
+                yield name, value, f"{_shown(expected)}, as in the file's first line"
+        score = _values(record, [*CHOICE, *IDENTITY, *_SCORE])
+        place = self._scores.setdefault(score, where)
+        if place != where:
+            yield "line", "a score that stands twice", f"each once; the first is {place}"
+        if record.value is not None and record.split != "train":
+            yield from self._of_one_training(record, file, where)
 
     def without_dev(self) -> list[Finding]:
         """Test scores of layers that have no dev score to be chosen by."""
@@ -508,34 +445,29 @@ class Others:
             if training not in self._chosen_on
         ]
 
-    def _one_training(self, record: Record, file: str, where: str) -> Told:
-        training = tuple(getattr(record, name) for name in [*CHOICE, *_TRAINING])
-        if record.value is None or record.split == "train":
-            return
-        settings = canonical_json(
-            {name: value for name, value in record.chosen.items() if name != "definition"}
-        )
-        before, place = self._settings.setdefault((file, training), (settings, where))
+    def _of_one_training(self, record: Record, file: str, where: str) -> Faults:
+        training = file, *_values(record, [*CHOICE, *_TRAINING])
+        chosen = {name: value for name, value in record.chosen.items() if name != "definition"}
+        settings = canonical_json(chosen)
+        before, place = self._settings.setdefault(training, (settings, where))
         if before != settings:
-            yield (
-                "chosen",
-                record.chosen,
-                f"{before[:LONGEST]}, as in {place}: one training has one choice",
-            )
+            expected = f"{before[:LONGEST]}, as in {place}: one training has one choice"
+            yield "chosen", record.chosen, expected
         if record.split == "test":
-            self._tested.setdefault((file, training), (where, record.select_by))
-        elif record.metric == record.select_by and record.train_domain == record.test_domain:
-            self._chosen_on.add((file, training))
-        if record.split == "dev":
-            asked = [name for name in CHOICE if name != "condition"]
-            score = tuple(getattr(record, name) for name in [*asked, *_TRAINING, *_OF_DEV])
-            value, place = self._dev.setdefault(score, (record.value, where))
-            if value != record.value:
-                yield (
-                    "value",
-                    record.value,
-                    f"{value}, as in {place}: one training has one dev score under all conditions",
-                )
+            self._tested.setdefault(training, (where, record.select_by))
+            return
+        if record.metric == record.select_by and record.train_domain == record.test_domain:
+            self._chosen_on.add(training)
+        names = [name for name in CHOICE if name != "condition"]
+        score = _values(record, [*names, *_TRAINING, *_OF_DEV])
+        value, place = self._dev.setdefault(score, (record.value, where))
+        if value != record.value:
+            expected = f"{value}, as in {place}: one training has one dev score"
+            yield "value", record.value, f"{expected} under all conditions"
+
+
+def _values(record: Record, names: Iterable[str]) -> tuple[object, ...]:
+    return tuple(getattr(record, name) for name in names)
 
 
 _SCORE = ["test_domain", "metric", "control", "layer", "split"]
@@ -560,24 +492,18 @@ def contents(paths: Sequence[Path]) -> list[dict[str, Any]]:
     Raises:
         ProbeError: no records there, or no file can be read, see `probe.records.readable`.
     """
-    found = []
     files = [file for path in paths for file in files_of(path)]
+    contents = []
     for file, records in readable(files, lambda file: list(iterate_records(file))):
-        about = (
-            {name: getattr(records[0], name) for name in ABOUT}
-            if records
-            else dict.fromkeys(ABOUT, "")
-        )
-        layers, metrics = (
-            {getattr(record, name) for record in records} for name in ("layer", "metric")
-        )
-        found.append(
+        about = {name: getattr(records[0], name) if records else "" for name in ABOUT}
+        metrics = sorted({record.metric for record in records})
+        contents.append(
             {
                 "file": str(file),
                 **about,
                 "records": len(records),
-                "layers": len(layers),
-                "metrics": ", ".join(sorted(metrics)),
+                "layers": len({record.layer for record in records}),
+                "metrics": ", ".join(metrics),
             }
         )
-    return found
+    return contents

@@ -11,6 +11,10 @@ import pandas as pd
 from probe.measures.counts import ratio_counts, trial_counts, value_of
 from probe.measures.uncertainty import interval
 from probe.records import Record, frame_of
+from probe.reporting.losses import Losses
+from probe.reporting.scores import Scores
+from probe.reporting.tables import files, pivot, score_tables
+from probe.reporting.tables.grid import Grid
 
 SEARCH = [{"l2": 0.01, "dev_accuracy": 0.5}, {"l2": 0.1, "dev_accuracy": 0.6}]
 USUAL: dict[str, Any] = {
@@ -53,6 +57,50 @@ def record(**changed: Any) -> Record:
 def frame(*records: Record) -> pd.DataFrame:
     """The records as `probe.records.read_records` gives them."""
     return frame_of(records)
+
+
+def summary_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
+    """The scores at the chosen layers."""
+    return Scores.of(records, all_heads).chosen()
+
+
+def layer_rows(records: pd.DataFrame, all_heads: bool = False, marked: bool = True) -> pd.DataFrame:
+    """The scores of every layer."""
+    return Scores.of(records, all_heads).layers(marked)
+
+
+def budget_rows(records: pd.DataFrame) -> pd.DataFrame:
+    """The scores of every budget."""
+    return Scores.of(records).budgets()
+
+
+def domain_matrices(records: pd.DataFrame, layers: bool = False) -> str:
+    """The domain matrices, in Markdown."""
+    return score_tables.domain_matrices(Scores.of(records), layers)
+
+
+def printed(records: pd.DataFrame, form: str, layers: bool = False, published: bool = False) -> str:
+    """The table of scores in one format."""
+    return files.scores(Scores.of(records), form, layers, published)
+
+
+def robustness_text(
+    records: pd.DataFrame, form: str, layers: bool = False, baseline: str | None = None
+) -> str:
+    """The robustness tables in one format."""
+    return files.robustness(Losses(Scores.of(records), baseline), form, layers)
+
+
+def arranged(records: pd.DataFrame, by: str, *options: Any, **named: Any) -> list[Grid]:
+    """An arrangement of the scores; further arguments as of `pivot.arranged`."""
+    return pivot.arranged(Scores.of(records), by, *options, **named)
+
+
+def pivoted(
+    records: pd.DataFrame, *options: Any, all_heads: bool = False, **named: Any
+) -> list[Grid]:
+    """A pivot of the scores; further arguments as of `pivot.pivoted`."""
+    return pivot.pivoted(Scores.of(records, all_heads), *options, **named)
 
 
 def with_counts(counts: dict[str, Any], **changed: Any) -> Record:

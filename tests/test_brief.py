@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scored import layers, record, scored
+from scored import arranged, layers, record, scored
 from test_run import PlantedEncoder
 from tones import write_tones
 
@@ -21,7 +21,6 @@ from probe.evaluation.tasks import open_task
 from probe.extraction.settings import Running, Storing
 from probe.pipeline import repair
 from probe.records import frame_of
-from probe.reporting.tables.pivot import arranged
 from probe.store.integrity import verify_store
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
-from scored import frame, layers
+from scored import frame, layers, summary_rows
 from small_models import write_checkpoint
 
 from probe.cli import cli
@@ -22,7 +22,7 @@ from probe.models.plugins.loader import is_plugin
 from probe.models.sources.weights import sha256_on_disk
 from probe.pipeline import bench, repair
 from probe.records import Record, iterate_records, read_records
-from probe.reporting.rows import specs_of, summary_rows
+from probe.reporting.scores import Scores
 from probe.reporting.tables.model_card import write_cards
 from probe.reporting.tables.published import published_rows
 from probe.store.stores import describe_store, find_stores, select_store
@@ -290,7 +290,7 @@ def test_what_is_known_of_a_model_is_known_under_a_chosen_name(tmp_path: Path) -
     assert rows.loc[["twin", "w2v2"], "random"].isna().all() and math.isnan(
         rows.loc["banks", "fbank"]
     )
-    published = published_rows(rows.reset_index(), specs_of(records)).set_index("model")
+    published = published_rows(rows.reset_index(), Scores.of(records).specs).set_index("model")
     assert (published.loc["base", "printed"], published.loc["banks", "printed"]) == (
         "75.18",
         "20.0582",

@@ -92,12 +92,8 @@ def run(
     from probe.models.plugins.loader import with_hooks
     from probe.pipeline import run_tasks
     from probe.records import frame_of
-    from probe.reporting.tables.files import (
-        domain_matrices,
-        search_table,
-        summary_rows,
-        to_markdown,
-    )
+    from probe.reporting.scores import Scores
+    from probe.reporting.tables.score_tables import domain_matrices, search_table, to_markdown
 
     names = list(texts) or [item.name for item in conditions_of((), condition_file, 0)]
     finished = run_tasks(
@@ -113,8 +109,8 @@ def run(
         click.echo(str(path), err=True)
     if finished.records:
         frame = frame_of(finished.records)
-        click.echo(to_markdown(summary_rows(frame, all_heads=True), layers=False), nl=False)
-        if matrices := domain_matrices(frame):
+        click.echo(to_markdown(Scores.of(frame, all_heads=True).chosen(), layers=False), nl=False)
+        if matrices := domain_matrices(Scores.of(frame)):
             click.echo("\n" + matrices, nl=False)
         if show_search:
             click.echo("\n" + search_table(frame), nl=False)
@@ -213,7 +209,7 @@ def demo(to: Path, seed: int) -> None:
 def _print_results(files: list[Path], to: Path, form: str, show_search: bool = False) -> None:
     """Print the table of a bench, then where everything is."""
     from probe.records import read_records
-    from probe.reporting.tables.files import search_table
+    from probe.reporting.tables.score_tables import search_table
 
     if form == "text" and (to / "table.md").exists():
         click.echo((to / "table.md").read_text(encoding="utf-8"), nl=False)

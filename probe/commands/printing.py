@@ -27,7 +27,9 @@ def terminal_width() -> int | None:
 
 def print_json(value: Any) -> None:
     """Print indented JSON."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    from probe.reporting.text import json_text
+
+    click.echo(json_text(value), nl=False)
 
 
 def print_table(

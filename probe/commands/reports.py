@@ -25,6 +25,8 @@ from probe.files import require_writable
 if TYPE_CHECKING:
     import pandas as pd
 
+    from probe.reporting.scores import Scores
+
 ROWS, OUTPUT = "Rows and columns", "Output"
 
 
@@ -108,14 +110,15 @@ def table(
     """
     if to is not None:
         require_writable(to)
+    from probe.reporting.losses import Losses
     from probe.reporting.tables import files
 
-    records, text = _table(results, baseline, **view)
+    scores, text = _table(results, baseline, **view)
     click.echo(text, nl=False)
     if to is not None and view["robust"]:
-        print_files(files.write_robustness(records, to, baseline))
+        print_files(files.write_robustness(Losses(scores, baseline), to))
     elif to is not None:
-        print_files(files.write_tables(records, to, axis, baseline))
+        print_files(files.write_tables(scores, to, axis, baseline))
 
 
 def _table(
@@ -129,10 +132,12 @@ def _table(
     filters: tuple[str, ...],
     sort: str,
     **view: Any,
-) -> "tuple[pd.DataFrame, str]":
-    """The records that the filters keep, and the table that the options describe."""
+) -> "tuple[Scores, str]":
+    """The scores of the records that the filters keep, and the table that the options describe."""
     from probe.reporting.filters import early, kept, parse_term
-    from probe.reporting.tables import formats
+    from probe.reporting.losses import Losses
+    from probe.reporting.scores import Scores
+    from probe.reporting.tables import files
     from probe.reporting.tables.pivot import arranged, pivoted
 
     by, pivot, robust = view["by"], view["pivot"], view["robust"]
@@ -148,20 +153,20 @@ def _table(
     if robust and (late or sort):
         raise UsageError("--robust takes neither --sort nor a --filter of scores.")
     form = "md" if form in (None, "text") else form
+    named = [pivot or "", *(term.field for term in terms)]
+    scores = Scores.of(records, all_heads or any("headline" in name for name in named))
     if robust:
-        text = formats.robustness(records, form, every_layer, baseline, all_heads, excel_safe)
+        text = files.robustness(Losses(scores, baseline), form, every_layer, excel_safe)
     elif by:
-        grids = arranged(records, by, view["show"] or ("best",), late, sort, all_heads)
-        text = formats.in_form(grids, form, excel_safe)
+        grids = arranged(scores, by, view["show"] or ("best",), late, sort)
+        text = files.in_form(grids, form, excel_safe)
     elif pivot:
         rows, _, columns = pivot.partition(",")
-        grids = pivoted(records, rows.split("+"), columns.split("+"), late, sort, all_heads)
-        text = formats.in_form(grids, form, excel_safe)
+        grids = pivoted(scores, rows.split("+"), columns.split("+"), late, sort)
+        text = files.in_form(grids, form, excel_safe)
     else:
-        text = formats.scores(
-            records, form, every_layer, view["published"], late, sort, all_heads, excel_safe
-        )
-    return records, text
+        text = files.scores(scores, form, every_layer, view["published"], late, sort, excel_safe)
+    return scores, text
 
 
 def _names(flag: str, noun: str) -> Any:
@@ -258,13 +263,16 @@ def compare(
       probe compare before/ after/ --fail-on worse
       probe compare --from results/ --model wav2vec2-base --model fbank
     """
+    from probe.reporting.scores import Scores
     from probe.reporting.tables import comparison as comparing
 
     if len(runs) == 2 and not results and not models:
         a, b = runs
-        found = comparing.compare_runs(str(a), _read(a), str(b), _read(b), every_layer, all_heads)
+        before, after = (Scores.of(_read(run), all_heads) for run in (a, b))
+        found = comparing.compare_runs(str(a), before, str(b), after, every_layer)
     elif len(models) == 2 and results and not runs:
-        found = comparing.compare_models(_read(*results), *models, every_layer, all_heads)
+        scores = Scores.of(_read(*results), all_heads)
+        found = comparing.compare_models(scores, *models, every_layer)
     else:
         raise UsageError(
             "compare: give two folders of records, A and B; or --from a folder and --model twice."

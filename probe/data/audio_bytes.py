@@ -1,5 +1,5 @@
 """A file's bytes, whatever stands at its path: regular files only, within a folder, a size and a
-time.
+time limit.
 
 A path in a manifest is not to be trusted: it may name a FIFO that nobody writes to, a device, a
 file of 10 GB, or something outside the corpus. Everything that reads audio opens it here.
@@ -9,63 +9,43 @@ import io
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from probe.errors import ProbeError, UtteranceError
+from probe.errors import UtteranceError
 
+# Returns the bytes of a file from a position on, at most so many.
+Read = Callable[[int, int], bytes]
 # WAV's own limit, and 12 hours of 16-bit stereo at 24 kHz. A file is held in memory while it is
 # decoded.
 MOST_BYTES = 1 << 32
 READ_BYTES = 1 << 20
 
 
-def refuse_rows_in_quotes(
-    where: str, values: Iterable[str], is_utterance: Callable[[str], bool]
-) -> None:
-    """Refuse a CSV row with a field that holds other rows: a double quote was never closed.
-
-    Args:
-        where: the file and the line, for the message.
-        values: the fields of the row.
-        is_utterance: whether a text names an utterance, as a field of each row does.
-
-    Raises:
-        ProbeError: a field goes over several lines, and a later one names an utterance.
-    """
-    for line in (line for value in values for line in value.splitlines()[1:]):
-        if any(is_utterance(field.strip(' "')) for field in line.split(",") if field):
-            raise ProbeError(
-                f"{where}: a quoted field goes on to the row {line[:60]!r}; expected its closing "
-                'double quote before. Close it, or write a quote that is part of a text as "" '
-                "within a quoted field."
-            )
+def reader_of(content: bytes) -> Read:
+    """Reads from bytes in memory."""
+    return lambda start, n: content[start : start + n]
 
 
 class Deadline:
-    """A time by which a file has to be decoded.
-
-    Attributes:
-        seconds: how long it was given.
-        at: the time on `time.monotonic`.
-    """
+    """A time by which a file has to be decoded, so many seconds from now."""
 
     def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self.at = time.monotonic() + seconds
+        self._seconds, self._end = seconds, time.monotonic() + seconds
 
     def check(self) -> None:
         """Raises where the time is over."""
-        if time.monotonic() > self.at:
+        if time.monotonic() > self._end:
             raise self.missed()
 
     def missed(self) -> UtteranceError:
-        """What to raise; its cause says that this tells nothing about the audio."""
+        """The error to raise; its cause says that it reveals nothing about the audio."""
         error = UtteranceError(
-            f"decoding took longer than {self.seconds:g} s; a sound file needs a longer --decode-timeout"
+            f"decoding took longer than {self._seconds:g} s; "
+            "a sound file needs a longer --decode-timeout"
         )
-        error.__cause__ = TimeoutError(self.seconds)
+        error.__cause__ = TimeoutError(self._seconds)
         return error
 
 
@@ -73,39 +53,40 @@ class Deadline:
 def open_regular(path: Path, root: Path | None = None) -> Iterator[tuple[int, os.stat_result]]:
     """(descriptor, status) of a regular file, open for reading; closed afterwards.
 
-    Nothing here waits: a FIFO opens at once with ``O_NONBLOCK``; what is judged is the descriptor
-    that will be read, not the path, which may be exchanged meanwhile.
+    Nothing here waits: a FIFO opens at once with ``O_NONBLOCK``. The descriptor that will be read
+    is checked, not only the path, which may be exchanged meanwhile.
 
     Args:
         root: the folder that the file must lie in, with all symbolic links resolved.
 
     Raises:
-        UtteranceError: not there, not to be read, not a regular file, or outside ``root``.
+        UtteranceError: missing, unreadable, not a regular file, or outside ``root``.
     """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
     try:
-        place = path if root is None else Path(os.path.realpath(path))
+        place = path
         if root is not None:
+            place, flags = Path(os.path.realpath(path)), flags | os.O_NOFOLLOW
             refuse_outside(place, root)
-        if not stat.S_ISREG(
-            place.stat().st_mode
-        ):  # without opening it: opening a device may do something
-            raise UtteranceError("not a regular file")
-        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-        descriptor = os.open(place, flags if root is None else flags | os.O_NOFOLLOW)
+        _refuse_irregular(place.stat())  # before opening it: opening a device may do something
+        descriptor = os.open(place, flags)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise cannot_be_read(error) from error
     try:
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise UtteranceError("not a regular file")
-        opened = Path(
-            f"/proc/self/fd/{descriptor}"
-        )  # where the kernel tells it, a folder on the way was not exchanged either
-        if root is not None and opened.is_symlink():
-            refuse_outside(opened.readlink(), root)
+        _refuse_irregular(status)
+        # Where the kernel names the file, no folder on the way was exchanged either.
+        name = Path(f"/proc/self/fd/{descriptor}")
+        if root is not None and name.is_symlink():
+            refuse_outside(name.readlink(), root)
         yield descriptor, status
     finally:
         os.close(descriptor)
+
+
+def _refuse_irregular(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise UtteranceError("not a regular file")
 
 
 def refuse_outside(place: Path, root: Path) -> None:
@@ -115,7 +96,7 @@ def refuse_outside(place: Path, root: Path) -> None:
 
 
 def cannot_be_read(error: Exception) -> UtteranceError:
-    """What to raise for an error of the operating system."""
+    """The error to raise for one of the operating system."""
     return UtteranceError(f"cannot be read: {getattr(error, 'strerror', None) or error}")
 
 
@@ -125,27 +106,28 @@ def read_regular(
     """(content, status) of a regular file, read by blocks; never more than `MOST_BYTES`.
 
     Raises:
-        UtteranceError: as `open_regular`; or empty, too big, changed while it was read, or not
-            there in time.
+        UtteranceError: as `open_regular`; or empty, too big, changed while it was read, or read
+            too slowly.
     """
     with open_regular(path, root) as (descriptor, status):
         if status.st_size == 0:
             raise UtteranceError("the file is empty (0 bytes)")
         if status.st_size > MOST_BYTES:
             raise UtteranceError(
-                f"{status.st_size / 1e9:.1f} GB; expected at most {MOST_BYTES / 1e9:.1f} GB. Cut it into utterances"
+                f"{status.st_size / 1e9:.1f} GB; expected at most {MOST_BYTES / 1e9:.1f} GB. "
+                "Cut it into utterances"
             )
         content = io.BytesIO()  # gives its bytes without a second copy, unlike joining blocks
-        left = status.st_size + 1  # one more shows that the file has grown
+        n_left = status.st_size + 1  # one more shows that the file has grown
         try:
-            while left and (block := os.read(descriptor, min(left, READ_BYTES))):
+            while n_left and (block := os.read(descriptor, min(n_left, READ_BYTES))):
                 content.write(block)
-                left -= len(block)
+                n_left -= len(block)
                 if deadline is not None:
                     deadline.check()
             after = os.fstat(descriptor)
         except OSError as error:
             raise cannot_be_read(error) from error
-    if left != 1 or (after.st_size, after.st_mtime_ns) != (status.st_size, status.st_mtime_ns):
+    if n_left != 1 or (after.st_size, after.st_mtime_ns) != (status.st_size, status.st_mtime_ns):
         raise UtteranceError("changed while it was read")
     return content.getvalue(), status

@@ -1,30 +1,26 @@
-"""Corpora: utterances from a CSV manifest or a LibriSpeech folder.
+"""Corpora: utterances, from whatever form they have on disk, checked in one place.
 
-A manifest is UTF-8 CSV with the columns ``path,text,speaker,domain,split,duration_s`` and any
-others; ``path`` is relative to the manifest, an empty value means unknown, an optional ``id``
-column names utterances (otherwise the path does).
+A row's empty value means unknown. An ``id`` names an utterance; otherwise its path does.
 """
 
-import csv
 import hashlib
-import io
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from probe.brief import brief, counted
-from probe.data.audio_bytes import refuse_outside, refuse_rows_in_quotes
-from probe.data.columns import refused_columns
+from probe.data.audio_bytes import refuse_outside
+from probe.data.corpus_rows import COLUMNS, Reading, Row
+from probe.data.librispeech import PREFIX, read_librispeech
+from probe.data.manifest import read_manifest
 from probe.data.path_hints import Folders, why_missing
-from probe.data.table_text import decoded_table, long_fields, refuse_other_separator
-from probe.errors import ProbeError, UtteranceError
+from probe.errors import ProbeError, UtteranceError, refuse_problems
 
-COLUMNS = ("path", "text", "speaker", "domain", "split", "duration_s")
 SPLITS = ("train", "dev", "test", "noise")
-LIBRISPEECH = "librispeech:"
-MOST_PROBLEMS_SHOWN = 8
+# What a source begins with -> what reads it; anything else is a CSV manifest.
+READERS: Mapping[str, Callable[[str], Reading]] = {PREFIX: read_librispeech}
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,7 @@ class Utterance:
         path: the audio file.
         duration_s: seconds, None where the manifest does not say.
         extra: the manifest's further columns.
-        condition: under which it is heard: what is done to its audio.
+        condition: what is done to its audio.
     """
 
     key: str
@@ -65,9 +61,14 @@ class Utterance:
         return self.extra.get(column, self.condition if column == "condition" else "")
 
 
+def by_hash(utterances: Sequence[Utterance]) -> list[Utterance]:
+    """The utterances in an order that depends on nothing but their keys."""
+    return sorted(utterances, key=lambda item: hashlib.sha256(item.key.encode()).digest())
+
+
 @dataclass(frozen=True)
 class Corpus:
-    """A manifest that has been read and found sound.
+    """A corpus whose rows have been checked.
 
     Attributes:
         name: the manifest's stem, or the LibriSpeech subsets; with the limit where there is one,
@@ -77,7 +78,7 @@ class Corpus:
         utterances: in manifest order, rows of split ``noise`` left out.
         columns: names that `Utterance.label` knows here.
         folder: where the manifest lies, or the LibriSpeech tree.
-        source: what it was loaded from, as it was given; empty where it was made otherwise.
+        source: what it was loaded from, as it was written; empty where it was made otherwise.
     """
 
     name: str
@@ -117,19 +118,42 @@ class Corpus:
         """
         if limit is None:
             return self
-        taken: set[str] = set()
-        left = Counter(dict.fromkeys(SPLITS, limit))
-        for utterance in sorted(
-            self.utterances, key=lambda item: hashlib.sha256(item.key.encode()).digest()
-        ):
-            if left[utterance.split] > 0:
-                left[utterance.split] -= 1
-                taken.add(utterance.key)
-        chosen = tuple(item for item in self.utterances if item.key in taken)
+        counts: Counter[str] = Counter()
+        keys: set[str] = set()
+        for utterance in by_hash(self.utterances):
+            counts[utterance.split] += 1
+            if counts[utterance.split] <= limit:
+                keys.add(utterance.key)
+        chosen = tuple(item for item in self.utterances if item.key in keys)
         if len(chosen) == len(self.utterances):
             return self
         sha256 = hashlib.sha256(f"{self.sha256} limit {limit}".encode()).hexdigest()
         return replace(self, name=f"{self.name}:limit={limit}", sha256=sha256, utterances=chosen)
+
+
+class Names:
+    """The utterances of a corpus by the names that lists beside it use.
+
+    A list names an utterance as the manifest does, or by a path relative to the list's folder.
+    """
+
+    def __init__(self, corpus: Corpus, folder: Path) -> None:
+        self._folder = folder
+        self._known = {os.fspath(item.path.resolve()): item for item in corpus.utterances}
+        self._known |= {item.key: item for item in corpus.utterances}
+        self._cache: dict[str, Utterance | None] = {}
+
+    def knows(self, name: str) -> bool:
+        """Whether a text is a key or the whole path of an utterance."""
+        return name in self._known
+
+    def get(self, name: str) -> Utterance | None:
+        """The utterance of a name; None where there is none."""
+        if name not in self._cache:
+            spellings = (name, os.path.normpath(name), os.fspath((self._folder / name).resolve()))
+            matches = (self._known[item] for item in spellings if item in self._known)
+            self._cache[name] = next(matches, None)
+        return self._cache[name]
 
 
 def load_corpus(source: Path | str, audio_root: Path | str | None = None) -> Corpus:
@@ -146,38 +170,12 @@ def load_corpus(source: Path | str, audio_root: Path | str | None = None) -> Cor
             ``audio_root``; up to eight problems are named with their lines.
     """
     text = os.fspath(source)
-    root = None if audio_root is None else Path(audio_root)
-    if root is not None and not root.is_dir():
-        raise ProbeError(
-            f"--audio-root {root}: not a folder; expected the one that holds all audio."
-        )
-    if text.startswith(LIBRISPEECH):
-        corpus = _librispeech(text)
-        _refuse(
-            [
-                f"{item.key}: {reason}"
-                for item in corpus.utterances
-                if (reason := _outside(item.path, root))
-            ]
-        )
-        return replace(corpus, source=text)
-    manifest = Path(text)
-    content = _read_manifest(manifest)
-    rows = _rows(manifest, content)
-    problems: list[str] = []
-    utterances = list(_utterances(manifest, rows, problems, root))
-    _refuse(problems)
+    reading, utterances = _load(text, None if audio_root is None else Path(audio_root))
     speech = tuple(item for item in utterances if item.split != "noise")
-    columns = (
-        tuple(name for name in rows[0][1] if name not in ("path", "id", "duration_s"))
-        if rows
-        else ()
-    )
     if not speech:
-        raise ProbeError(f"{manifest}: no utterances; expected rows with split train, dev or test.")
-    return Corpus(
-        manifest.stem, hashlib.sha256(content).hexdigest(), speech, columns, manifest.parent, text
-    )
+        raise ProbeError(f"{text}: no utterances; expected rows with split train, dev or test.")
+    columns = tuple(name for name in reading.columns if name not in ("path", "id", "duration_s"))
+    return Corpus(reading.name, reading.sha256, speech, columns, reading.folder, text)
 
 
 def noise_files(manifest: Path, audio_root: Path | None = None) -> list[Path]:
@@ -186,158 +184,93 @@ def noise_files(manifest: Path, audio_root: Path | None = None) -> list[Path]:
     Raises:
         ProbeError: as `load_corpus`, or there are no such rows.
     """
-    problems: list[str] = []
-    utterances = list(
-        _utterances(manifest, _rows(manifest, _read_manifest(manifest)), problems, audio_root)
-    )
-    _refuse(problems)
+    _, utterances = _load(os.fspath(manifest), audio_root)
     if paths := [item.path for item in utterances if item.split == "noise"]:
         return paths
     raise ProbeError(
-        f"{manifest}: {len(utterances)} rows, none of split noise. Put {SPLITS[-1]} into the column split."
+        f"{manifest}: {len(utterances)} rows, none of split noise. Put noise into the column split."
     )
 
 
-def _refuse(problems: list[str]) -> None:
-    """Raises where there are any, with the first of them."""
-    rest = len(problems) - MOST_PROBLEMS_SHOWN
-    more = [f"... and {rest} more problems"] if rest > 0 else []
-    if problems:
-        raise ProbeError("\n".join(problems[:MOST_PROBLEMS_SHOWN] + more))
+def _load(source: str, root: Path | None) -> tuple[Reading, list[Utterance]]:
+    if root is not None and not root.is_dir():
+        raise ProbeError(
+            f"--audio-root {root}: not a folder; expected the one that holds all audio."
+        )
+    readers = [reader for prefix, reader in READERS.items() if source.startswith(prefix)]
+    reading = readers[0](source) if readers else read_manifest(source)
+    problems: list[str] = []
+    utterances = list(_checked(reading.rows, reading.folder, root, problems))
+    refuse_problems(problems)
+    return reading, utterances
+
+
+def _checked(
+    rows: Sequence[Row], folder: Path, root: Path | None, problems: list[str]
+) -> Iterator[Utterance]:
+    """Utterances of the rows; what is wrong with a row is appended to ``problems``."""
+    first_where: dict[str, str] = {}  # of each key
+    first_use: dict[str, tuple[str, str]] = {}  # of each file: where, and in which split
+    folders = Folders()
+    for row in rows:
+        where, values = row.where, row.values
+        if not values["path"].strip():
+            problems.append(f"{where}: path is empty. Name an audio file or remove the row.")
+            continue
+        path = _audio_path(folder, values["path"], folders)
+        key = values.get("id") or os.path.normpath(values["path"])
+        split = values["split"]
+        if split not in SPLITS:
+            problems.append(f"{where}: split {split!r}; expected one of {', '.join(SPLITS)}.")
+        if key in first_where:
+            problems.append(
+                f"{where}: id {key!r} occurs on {_line(first_where[key])} already. Remove one row, "
+                "or distinguish them in a column id."
+            )
+        other_where, other_split = first_use.setdefault(os.path.realpath(path), (where, split))
+        if other_split != split:
+            problems.append(
+                f"{where}: {values['path']} is in split {split!r} here and in {other_split!r} on "
+                f"{_line(other_where)}. A recording may be in one split only, otherwise the test "
+                "is not a test; remove one of the rows."
+            )
+        if reason := _outside(path, root):
+            problems.append(f"{where}: {values['path']} {reason}")
+        elif reason := why_missing(path, values["path"], folder, folders):
+            problems.append(f"{where}: {reason}")
+        first_where.setdefault(key, where)
+        duration_s = _duration(where, values["duration_s"], problems)
+        labels = (values["text"], values["speaker"], values["domain"], split)
+        extra = {name: value for name, value in values.items() if name not in (*COLUMNS, "id")}
+        yield Utterance(key, path, *labels, duration_s, extra)
+
+
+def _line(where: str) -> str:
+    return f"line {where.rpartition(' ')[2]}"
 
 
 def _outside(path: Path, root: Path | None) -> str:
-    """Why an audio file is not to be read; empty where it may be."""
+    """Why an audio file must not be read; empty where it may be."""
     try:
         if root is not None:
             refuse_outside(Path(os.path.realpath(path)), root)
     except UtteranceError as error:
         return f"{error}. Correct it or remove the row."
-    except ValueError:  # a NUL, or a name too long for a file: the check that it is there says so
+    except ValueError:  # a NUL, or a name too long for a file: `why_missing` says so
         pass
     return ""
 
 
-def _read_manifest(manifest: Path) -> bytes:
-    if not manifest.is_file():
-        found = "is a folder" if manifest.is_dir() else "does not exist"
-        hint = (
-            f" For a LibriSpeech folder write {LIBRISPEECH}{manifest}#dev-clean,test-clean."
-            if manifest.is_dir()
-            else ""
-        )
-        raise ProbeError(
-            f"{manifest}: {found}; expected a CSV manifest with the columns {','.join(COLUMNS)}.{hint}"
-        )
-    return manifest.read_bytes()
-
-
-def _rows(manifest: Path, content: bytes) -> list[tuple[int, dict[str, str]]]:
-    """(line, column -> value) of each data row."""
-    text = decoded_table(manifest, content)
-    refuse_other_separator(manifest, text, COLUMNS)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows: list[tuple[int, dict[str, str]]] = []
-    line = 1  # where the row begins; quoted text may go over several
-    try:
-        with long_fields():
-            header = [name.strip() for name in next(reader, [])]
-            _check_header(manifest, header)
-            line = reader.line_num + 1
-            for values in reader:
-                if any(values) and len(values) != len(header):
-                    raise ProbeError(
-                        f"{manifest} line {line}: {len(values)} fields; the header has {len(header)}. "
-                        "Put text that contains commas in double quotes."
-                    )
-                if any(values):
-                    refuse_rows_in_quotes(
-                        f"{manifest} line {line}",
-                        values,
-                        lambda name: _is_file(manifest.parent / name),
-                    )
-                    rows.append((line, dict(zip(header, values, strict=True))))
-                line = reader.line_num + 1
-    except csv.Error as error:
-        raise ProbeError(
-            f"{manifest} line {line}: not readable as CSV ({error}). Mind the double quotes."
-        ) from error
-    _refuse([f"{manifest} line {line}: {reason}" for line, reason in refused_columns(rows)])
-    return rows
-
-
-def _is_file(path: Path) -> bool:
-    """Whether a path, which may be any text, names a file."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
-
-
-def _check_header(manifest: Path, header: list[str]) -> None:
-    missing = [name for name in COLUMNS if name not in header]
-    if missing:
-        raise ProbeError(
-            f"{manifest} line 1: column {', '.join(missing)} missing; found {', '.join(header) or 'an empty file'}. "
-            f"Expected {','.join(COLUMNS)} and any others; add the column and leave it empty where a value is unknown."
-        )
-    twice = sorted(name for name, count in Counter(header).items() if count > 1)
-    if twice:
-        raise ProbeError(
-            f"{manifest} line 1: column {', '.join(twice)} stands there twice. Rename one of them."
-        )
-
-
-def _utterances(
-    manifest: Path, rows: list[tuple[int, dict[str, str]]], problems: list[str], root: Path | None
-) -> Iterable[Utterance]:
-    """Utterances of the rows; what is wrong with a row is appended to ``problems``."""
-    line_of_key: dict[str, int] = {}
-    first_use: dict[str, tuple[int, str]] = {}
-    folders = Folders()
-    for line, row in rows:
-        where = f"{manifest} line {line}"
-        if not row["path"].strip():
-            problems.append(f"{where}: path is empty. Name an audio file or remove the row.")
-            continue
-        path = _audio_path(manifest.parent, row["path"], folders)
-        key = row.get("id") or os.path.normpath(row["path"])
-        split = row["split"]
-        if split not in SPLITS:
-            problems.append(f"{where}: split {split!r}; expected one of {', '.join(SPLITS)}.")
-        if key in line_of_key:
-            problems.append(
-                f"{where}: id {key!r} stands on line {line_of_key[key]} already. Remove one row, or tell them apart in a column id."
-            )
-        other_line, other_split = first_use.setdefault(os.path.realpath(path), (line, split))
-        if other_split != split:
-            problems.append(
-                f"{where}: {row['path']} is in split {split!r} here and in {other_split!r} on line {other_line}. "
-                "A recording may be in one split only, otherwise the test is not a test; remove one of the rows."
-            )
-        if reason := _outside(path, root):
-            problems.append(f"{where}: {row['path']} {reason}")
-        elif reason := why_missing(path, row["path"], manifest.parent, folders):
-            problems.append(f"{where}: {reason}")
-        line_of_key.setdefault(key, line)
-        extra = {name: value for name, value in row.items() if name not in COLUMNS and name != "id"}
-        duration_s = _duration(where, row["duration_s"], problems)
-        yield Utterance(
-            key, path, row["text"], row["speaker"], row["domain"], split, duration_s, extra
-        )
-
-
 def _audio_path(folder: Path, written: str, folders: Folders) -> Path:
-    """The file that a row names; where it is not there under this name, the one with the same text
-    in other bytes.
+    """The file that a row names; where there is none of this name, the one with the same text in
+    other bytes.
     """
     path = Path(os.path.normpath(folder / written))
     if os.path.lexists(path):
         return path
-    as_written = (
-        folder / written
-    )  # `link/../a.wav` is beside what the link leads to, which normpath does not know
-    return as_written if os.path.exists(as_written) else folders.same_text(path) or path  # noqa: PTH110
+    # `link/../a.wav` is beside what the link leads to, which normpath does not know.
+    as_written = folder / written
+    return as_written if os.path.exists(as_written) else folders.same_text(path) or path  # noqa: PTH110 - Path.exists raises
 
 
 def _duration(where: str, text: str, problems: list[str]) -> float | None:
@@ -347,98 +280,9 @@ def _duration(where: str, text: str, problems: list[str]) -> float | None:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 < value < float("inf"):
-        problems.append(
-            f"{where}: duration_s {text!r}; expected seconds such as 3.25, or nothing where unknown."
-        )
-        return None
-    return value
-
-
-def _librispeech(source: str) -> Corpus:
-    """The subsets named after ``#``: text, speaker, domain and split from the tree's own files."""
-    root_text, _, subsets_text = source.removeprefix(LIBRISPEECH).partition("#")
-    root = Path(root_text)
-    known = sorted(item.name for item in root.glob("*-*") if item.is_dir()) if root.is_dir() else []
-    subsets = list(dict.fromkeys(name.strip() for name in subsets_text.split(",") if name.strip()))
-    unknown = [name for name in subsets if name not in known]
-    if not subsets or unknown:
-        raise ProbeError(
-            f"{source}: {'subset ' + ', '.join(unknown) + ' not found' if unknown else 'no subsets named'} in {root}; "
-            f"found {', '.join(known) or 'no subsets'}. Write {LIBRISPEECH}ROOT#dev-clean,test-clean with ROOT the folder "
-            "that holds dev-clean and its like."
-        )
-    sexes = _librispeech_sexes(root / "SPEAKERS.TXT")
-    utterances: list[Utterance] = []
-    for subset in subsets:
-        split = subset.split("-")[0]
-        if split not in SPLITS:
-            raise ProbeError(
-                f"{source}: subset {subset} starts with {split!r}; expected train-, dev- or test-."
-            )
-        domain = "other" if "other" in subset else "clean"
-        found = [
-            item
-            for transcript in sorted((root / subset).glob("*/*/*.trans.txt"))
-            for item in _transcript(transcript)
-        ]
-        if not found:
-            raise ProbeError(
-                f"{root / subset}: no */*/*.trans.txt; expected LibriSpeech's speaker/chapter folders."
-            )
-        for identifier, text, path in found:
-            speaker = identifier.split("-")[0]
-            extra = {
-                "subset": subset,
-                "chapter": identifier.split("-")[1],
-                "sex": sexes.get(speaker, ""),
-            }
-            utterances.append(
-                Utterance(
-                    identifier,
-                    path,
-                    text,
-                    f"ls-{speaker}",
-                    f"librispeech-{domain}",
-                    split,
-                    None,
-                    extra,
-                )
-            )
-    rows = "\n".join(
-        f"{item.key}\t{item.text}\t{item.speaker}\t{item.split}" for item in utterances
+    if 0 < value < float("inf"):
+        return value
+    problems.append(
+        f"{where}: duration_s {text!r}; expected seconds such as 3.25, or nothing where unknown."
     )
-    columns = ("text", "speaker", "domain", "split", "subset", "chapter", "sex")
-    sha256 = hashlib.sha256(rows.encode()).hexdigest()
-    return Corpus("librispeech-" + "+".join(subsets), sha256, tuple(utterances), columns, root)
-
-
-def _transcript(transcript: Path) -> Iterable[tuple[str, str, Path]]:
-    """(id, text, audio file) of each line of one chapter's transcript."""
-    try:
-        lines = transcript.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ProbeError(
-            f"{transcript}: byte {error.start} is not UTF-8. Fetch the file again."
-        ) from error
-    for number, line in enumerate(lines, start=1):
-        identifier, _, text = line.strip().partition(" ")
-        path = transcript.parent / f"{identifier}.flac"
-        if identifier.count("-") != 2 or not path.exists():
-            raise ProbeError(
-                f"{transcript} line {number}: {path.name} not found beside it; expected `speaker-chapter-number TEXT` and its flac."
-            )
-        yield identifier, text, path
-
-
-def _librispeech_sexes(path: Path) -> dict[str, str]:
-    """Speaker -> F or M, from LibriSpeech's ``SPEAKERS.TXT`` where it is there."""
-    if not path.is_file():
-        return {}
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    fields = [
-        [part.strip() for part in line.split("|")]
-        for line in lines
-        if line and not line.startswith(";")
-    ]
-    return {parts[0]: parts[1] for parts in fields if len(parts) > 1}
+    return None

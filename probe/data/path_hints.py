@@ -1,4 +1,4 @@
-"""Names of files that are not where a manifest says: what is there instead, and which name was
+"""Hints for files that are not where a manifest says: what is there instead, and which name was
 probably meant.
 """
 
@@ -11,8 +11,7 @@ import unicodedata
 from pathlib import Path
 from urllib.parse import unquote
 
-# Beyond so many names in a folder the closest one is not looked for: comparing takes a microsecond
-# for each.
+# In a folder with more names the closest one is not looked for: comparing takes a microsecond each.
 MOST_NAMES = 100_000
 
 
@@ -31,7 +30,7 @@ class Folders:
                 listing = []
             names: dict[str, list[str]] = {}
             for name in sorted(listing):
-                names.setdefault(_plain(name), []).append(name)
+                names.setdefault(_composed(name).casefold(), []).append(name)
             self._names[folder] = names
         return self._names[folder]
 
@@ -45,38 +44,33 @@ class Folders:
             return None
         place = Path(path.anchor)
         for part in path.relative_to(path.anchor).parts:
+            name = part
             if not os.path.lexists(place / part):
-                alike = [
-                    name
-                    for name in self.names(place).get(_plain(part), [])
-                    if _composed(name) == _composed(part)
-                ]
-                if len(alike) != 1:
+                text = _composed(part)
+                similar = self.names(place).get(text.casefold(), [])
+                names = [item for item in similar if _composed(item) == text]
+                if len(names) != 1:
                     return None
-                part = alike[0]
-            place /= part
+                name = names[0]
+            place /= name
         return place if os.path.exists(place) else None  # noqa: PTH110 - Path.exists raises
 
     def closest(self, path: Path) -> Path | None:
-        """An existing file whose path differs from ``path`` by case, by its ending, or by a few
-        letters.
-        """
+        """An existing file whose path differs by case, by its extension, or by a few letters."""
         place = Path(path.anchor)
         for part in path.relative_to(path.anchor).parts:
             if os.path.lexists(place / part):
                 place /= part
                 continue
-            names, wanted = self.names(place), _plain(part)
-            near = (
-                [wanted]
-                if wanted in names
-                else [name for name in names if Path(name).stem == Path(wanted).stem]
-            )
-            if not near and len(names) <= MOST_NAMES:
-                near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.8)
-            if not near:
+            names, text = self.names(place), _composed(part).casefold()
+            candidates = [name for name in names if Path(name).stem == Path(text).stem]
+            if text in names:
+                candidates = [text]
+            elif not candidates and len(names) <= MOST_NAMES:
+                candidates = difflib.get_close_matches(text, names, n=1, cutoff=0.8)
+            if not candidates:
                 return None
-            place /= names[near[0]][0]
+            place /= names[candidates[0]][0]
         return place if os.path.isfile(place) else None  # noqa: PTH113 - Path.is_file raises
 
 
@@ -84,64 +78,72 @@ def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _plain(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
-
-
 def why_missing(path: Path, written: str, folder: Path, folders: Folders) -> str:
     """Why a file cannot be reached, and what to do; empty where it can.
 
     Args:
-        path: the file, as it was looked for.
+        path: the file.
         written: its name in the manifest.
         folder: what the name is relative to.
     """
     try:
-        if stat.S_ISDIR(path.stat().st_mode):
-            return f"{path} is a folder; expected an audio file. Correct it or remove the row."
+        if not stat.S_ISDIR(path.stat().st_mode):
+            return ""
+        return f"{path} is a folder; expected an audio file. Correct it or remove the row."
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        if scheme := re.match(r"([a-zA-Z][a-zA-Z0-9+.-]+)://", written.strip()):
-            return f"{written.strip()} is a URL ({scheme[1]}); layerprobe reads files. {_without_scheme(written, folder)}"
-        if re.match(r"[a-zA-Z]:[\\/]", written.strip()):
-            return f"{written.strip()} is a path of Windows; paths are relative to the manifest. Write it relative, with slashes."
         code = getattr(error, "errno", None)
-        if code == errno.ELOOP:
-            return f"{path} is a loop of symbolic links. Put the file itself there."
-        if code == errno.EACCES:
-            return f"{path} cannot be reached: permission denied for one of its folders. Have the folder opened for you."
-        if code == errno.ENAMETOOLONG:
-            return f"{path} does not exist; its name is too long for a file. Is this another column's text?"
-        if os.path.islink(path):  # noqa: PTH114 - Path.is_symlink raises where a name is impossible
-            target = path.readlink()
-            return f"{path} is a symbolic link to {target}, which does not exist. Fetch that file or remove the row."
-        return f"{path} does not exist; paths are relative to the manifest. {_meant(written, folder, folders)}"
-    return ""
+    name = written.strip()
+    if scheme := re.match(r"([a-zA-Z][a-zA-Z0-9+.-]+)://", name):
+        remedy = "Download it, and name the file relative to the manifest."
+        local = unquote(re.sub(r"^file://(localhost)?", "", name)).strip()
+        if name.startswith("file:") and _is_file(folder / local):
+            remedy = f"Write {local!r}."
+        return f"{name} is a URL ({scheme[1]}); layerprobe reads files. {remedy}"
+    if re.match(r"[a-zA-Z]:[\\/]", name):
+        return (
+            f"{name} is a path of Windows; paths are relative to the manifest. "
+            "Write it relative, with slashes."
+        )
+    reasons = {
+        errno.ELOOP: "is a loop of symbolic links. Put the file itself there.",
+        errno.EACCES: "cannot be reached: permission denied for one of its folders. "
+        "Have the folder opened for you.",
+        errno.ENAMETOOLONG: "does not exist; its name is too long for a file. "
+        "Is this another column's text?",
+    }
+    if code in reasons:
+        return f"{path} {reasons[code]}"
+    if os.path.islink(path):  # noqa: PTH114 - Path.is_symlink raises where a name is impossible
+        return (
+            f"{path} is a symbolic link to {path.readlink()}, which does not exist. "
+            "Fetch that file or remove the row."
+        )
+    hint = _meant(written, folder, folders)
+    return f"{path} does not exist; paths are relative to the manifest. {hint}"
 
 
-def _without_scheme(written: str, folder: Path) -> str:
-    local = unquote(re.sub(r"^\s*file://(localhost)?", "", written)).strip()
-    if written.strip().startswith("file:") and os.path.isfile(folder / local):  # noqa: PTH113 - Path.is_file raises
-        return f"Write {local!r}."
-    return "Download it, and name the file relative to the manifest."
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises
 
 
 def _meant(written: str, folder: Path, folders: Folders) -> str:
-    """Which name was probably meant, as a sentence, or what to do where nothing like it is there."""
+    """Which name was probably meant, as a sentence, or what to do where nothing is like it."""
+    name = written.strip()
     changes = {
-        "without the spaces around it": written.strip(),
-        "without the quotation marks": written.strip().strip("'\"`“”‘’"),
-        "with slashes in place of the backslashes": written.strip().replace("\\", "/"),
-        "with the home folder spelled out": os.path.expanduser(written.strip()),  # noqa: PTH111 - Path raises without a home
-        "with environment variables spelled out": os.path.expandvars(written.strip()),
-        "with %-codes spelled out": unquote(written.strip()),
-        "without the slash at its beginning": written.strip().lstrip("/"),
+        "without the spaces around it": name,
+        "without the quotation marks": name.strip("'\"`“”‘’"),
+        "with slashes in place of the backslashes": name.replace("\\", "/"),
+        "with the home folder spelled out": os.path.expanduser(name),  # noqa: PTH111 - Path raises without a home
+        "with environment variables spelled out": os.path.expandvars(name),
+        "with %-codes spelled out": unquote(name),
+        "without the slash at its beginning": name.lstrip("/"),
     }
-    for how, name in changes.items():
-        if name and name != written and os.path.isfile(folder / name):  # noqa: PTH113 - Path.is_file raises
-            return f"It exists {how}: write {name!r}."
-    for name in dict.fromkeys((written.strip().replace("\\", "/"), unquote(written.strip()))):
-        if closest := folders.closest(Path(os.path.abspath(folder / name))):  # noqa: PTH100 - resolves no link
+    for how, changed in changes.items():
+        if changed and changed != written and _is_file(folder / changed):
+            return f"It exists {how}: write {changed!r}."
+    for changed in dict.fromkeys((name.replace("\\", "/"), unquote(name))):
+        if closest := folders.closest(Path(os.path.abspath(folder / changed))):  # noqa: PTH100 - resolves no link
             return f"Did you mean {os.path.relpath(closest, folder)!r}?"
-    if written.strip().startswith("~"):
+    if name.startswith("~"):
         return "A manifest does not expand ~; write the whole path of the file."
     return "Correct it or remove the row."

@@ -349,8 +349,9 @@ def glottis(voicing: Samples, speaker: Speaker, rng: np.random.Generator) -> Sam
 def resonate(source: Samples, formants_hz: Samples) -> Samples:
     """``source``, (time,), through four resonators in a row whose centres, (frame, 4), glide.
 
-    A resonator of centre f and bandwidth w has poles r e^(+-i theta), r = exp(-pi w / rate), theta = 2 pi f / rate:
-        y[t] = gain x[t] - a y[t-1] - b y[t-2],    a = -2 r cos(theta),    b = r^2,    gain = 1 + a + b
+    A resonator of centre f and bandwidth w has poles r e^(+-i theta),
+    r = exp(-pi w / rate), theta = 2 pi f / rate:
+        y[t] = gain x[t] - a y[t-1] - b y[t-2],  a = -2 r cos(theta),  b = r^2,  gain = 1 + a + b
     With a and b different at every t this is a banded triangular system in y, and forward
     substitution is the filter.
     """

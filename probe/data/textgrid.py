@@ -55,13 +55,13 @@ def read_textgrid(path: Path) -> dict[str, list[Interval]]:
         kind, name = values.text("the class of a tier"), values.text("the name of a tier")
         if kind not in ("IntervalTier", "TextTier"):
             raise ProbeError(
-                f"{path} line {values.line}: tier of class {kind!r}; expected IntervalTier or TextTier. {HINT}"
+                f"{path} line {values.line}: tier of class {kind!r}; "
+                f"expected IntervalTier or TextTier. {HINT}"
             )
         values.number(), values.number()
         n_items = values.count()
         if kind == "IntervalTier":
-            found = [values.interval() for _ in range(n_items)]
-            tiers.setdefault(name, found)
+            tiers.setdefault(name, [values.interval() for _ in range(n_items)])
         else:
             for _ in range(n_items):
                 values.number(), values.text("a mark")
@@ -70,19 +70,17 @@ def read_textgrid(path: Path) -> dict[str, list[Interval]]:
 
 def _decoded(path: Path) -> str:
     content = path.read_bytes()
+    encoding = "utf-8-sig"
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = "utf-16"
-    elif (
-        content[:1] == b"\0" or content[1:2] == b"\0"
-    ):  # no mark, but every other byte of plain letters is 0
+    elif b"\0" in content[:2]:  # no mark, but every other byte of plain letters is 0
         encoding = "utf-16-be" if content[:1] == b"\0" else "utf-16-le"
-    else:
-        encoding = "utf-8-sig"
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
         raise ProbeError(
-            f"{path}: byte {error.start} is not {encoding.upper()}. Save it from Praat as UTF-8 or UTF-16."
+            f"{path}: byte {error.start} is not {encoding.upper()}. "
+            "Save it from Praat as UTF-8 or UTF-16."
         ) from error
 
 
@@ -104,9 +102,10 @@ class _Values:
     def _next(self, group: str, what: str) -> str:
         match = next(self._rest, None)
         if match is None or match.lastgroup != group:
-            found = "the end of the file" if match is None else repr(match[0])
+            value = "the end of the file" if match is None else repr(match[0])
             raise ProbeError(
-                f"{self.path} line {self.line}: found {found}; expected {what}. Is the file whole? {HINT}"
+                f"{self.path} line {self.line}: found {value}; expected {what}. "
+                f"Is the file whole? {HINT}"
             )
         return match[group]
 

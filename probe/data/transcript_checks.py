@@ -1,7 +1,7 @@
-"""What is odd about transcripts: empty ones, characters nobody sees, look-alike letters, characters
+"""What is odd about transcripts: empty ones, invisible characters, look-alike letters, characters
 that training does not have.
 
-`probe doctor` says it with advice, a ``transcribe`` task warns of it when it starts.
+`probe doctor` reports them with advice, a ``transcribe`` task logs a warning when it starts.
 """
 
 import re
@@ -22,7 +22,7 @@ MOST_EXAMPLES = 3
 
 @dataclass
 class Found:
-    """A character or a word, and where it stands.
+    """A character or a word, and where it occurs.
 
     Attributes:
         count: how many times.
@@ -34,7 +34,7 @@ class Found:
     keys: list[str] = field(default_factory=list)
 
     def add(self, key: str) -> None:
-        """Counts it once more."""
+        """Count one more occurrence."""
         self.count += 1
         if not self.keys or self.keys[-1] != key:
             self.keys.append(key)
@@ -54,7 +54,7 @@ def hidden(utterances: Iterable[Utterance]) -> list[Found]:
 
 
 def is_hidden(character: str) -> bool:
-    """Whether a character is not seen, and is no plain space."""
+    """Whether a character is invisible and not the plain space."""
     return (
         unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp", "Zs")
         and character not in " " + JOINERS
@@ -63,29 +63,29 @@ def is_hidden(character: str) -> bool:
 
 def unseen(texts: Iterable[tuple[str, str]], known: set[str] | frozenset[str]) -> list[Found]:
     """Characters of (key, text) that are not ``known``, the most frequent first."""
-    found = _characters(texts, lambda character: character not in known)
-    return sorted(found, key=lambda item: -item.count)
+    characters = _characters(texts, lambda character: character not in known)
+    return sorted(characters, key=lambda item: -item.count)
 
 
-def _characters(texts: Iterable[tuple[str, str]], wanted: Callable[[str], bool]) -> list[Found]:
-    found: dict[str, Found] = {}
+def _characters(texts: Iterable[tuple[str, str]], is_odd: Callable[[str], bool]) -> list[Found]:
+    characters: dict[str, Found] = {}
     for key, text in texts:
         for character in text:
-            if character in found or wanted(character):
-                found.setdefault(character, Found(character)).add(key)
-    return list(found.values())
+            if character in characters or is_odd(character):
+                characters.setdefault(character, Found(character)).add(key)
+    return list(characters.values())
 
 
 def mixed_scripts(utterances: Iterable[Utterance]) -> list[Found]:
     """Words with letters of two scripts that look alike, in order."""
-    found: dict[str, Found] = {}
+    words: dict[str, Found] = {}
     for item in utterances:
         if item.text.isascii():
             continue
         for word in re.findall(r"[^\W\d_]+", unicodedata.normalize("NFC", item.text)):
             if len({script(letter) for letter in word} - {""}) > 1:
-                found.setdefault(word, Found(word)).add(item.key)
-    return list(found.values())
+                words.setdefault(word, Found(word)).add(item.key)
+    return list(words.values())
 
 
 @lru_cache(maxsize=4096)
@@ -109,27 +109,30 @@ def scripts(word: str) -> str:
 
 
 def named(character: str) -> str:
-    """A character as a person can find it: with its number and name where it is not plain."""
+    """A character with its number and name where it is not plain."""
     if character.isascii() and character.isprintable():
         return repr(character)
-    return f"{character!r} (U+{ord(character):04X} {unicodedata.name(character, 'control character').lower()})"
+    name = unicodedata.name(character, "control character").lower()
+    return f"{character!r} (U+{ord(character):04X} {name})"
 
 
-def described(found: Sequence[Found]) -> str:
+def described(characters: Sequence[Found]) -> str:
     """Characters with counts and the first utterance that has each; empty where there are none."""
     return listed(
-        [f"{named(item.what)} {item.count} times, first in {item.keys[0]}" for item in found]
+        [f"{named(item.what)} {item.count} times, first in {item.keys[0]}" for item in characters]
     )
 
 
 def warnings(utterances: Sequence[Utterance]) -> Iterator[str]:
-    """What a task that transcribes should say when it starts, a line each; unseen characters are
-    its own business.
+    """What a task that transcribes should warn of when it starts, a line each, except for
+    characters that training lacks.
     """
     if keys := empty(utterances):
-        yield f"{len(keys)} of {len(utterances)} transcripts are empty and left out: {listed(keys, MOST_EXAMPLES)}"
+        n, examples = f"{len(keys)} of {len(utterances)}", listed(keys, MOST_EXAMPLES)
+        yield f"{n} transcripts are empty and left out: {examples}"
     if characters := hidden(utterances):
-        yield f"transcripts have control characters or other spaces than the plain one: {described(characters)}"
+        text = described(characters)
+        yield f"transcripts have control characters or other spaces than the plain one: {text}"
     if words := mixed_scripts(utterances):
         text = listed(
             [f"{item.what!r} in {item.keys[0]} ({scripts(item.what)})" for item in words],

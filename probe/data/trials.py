@@ -12,7 +12,6 @@ list.
 import hashlib
 import itertools
 import logging
-import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,13 +20,14 @@ from pathlib import Path
 import numpy as np
 
 from probe.brief import brief, counted
-from probe.data.corpus import Corpus, Utterance
-from probe.data.table_text import decoded_table, refuse_other_separator, table_rows
+from probe.data.corpus import Corpus, Names, Utterance
+from probe.data.csv_tables import decoded_table, table_rows
 from probe.errors import ProbeError, listed
 
 log = logging.getLogger("probe")
 
 COLUMNS = ("enroll", "test", "label")
+MOST_LISTED = 2000  # utterances whose pairs are all listed before some are drawn
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Trial:
     target: bool
 
     def __repr__(self) -> str:
-        said = "one speaker" if self.target else "two speakers"
-        return brief(self, self.enroll.key, self.test.key, said)
+        speakers = "one speaker" if self.target else "two speakers"
+        return brief(self, self.enroll.key, self.test.key, speakers)
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,7 @@ class TrialList:
 
 
 def load_trials(path: Path | str, corpus: Corpus) -> TrialList:
-    """The trials in a file; one that stands there several times counts several times, with a
-    warning.
+    """The trials in a file; one that occurs several times counts several times, with a warning.
 
     Raises:
         ProbeError: no such file, neither of the two forms, a label that is not 0 or 1, utterances
@@ -69,92 +68,69 @@ def load_trials(path: Path | str, corpus: Corpus) -> TrialList:
     path = Path(path)
     if not path.is_file():
         raise ProbeError(
-            f"{path}: does not exist; expected a CSV trial list with the columns {','.join(COLUMNS)}, or lines `label path1 path2`."
+            f"{path}: does not exist; expected a CSV trial list with the columns "
+            f"{','.join(COLUMNS)}, or lines `label path1 path2`."
         )
-    content = path.read_bytes()
-    by_name = {os.fspath(item.path.resolve()): item for item in corpus.utterances}
-    by_name |= {item.key: item for item in corpus.utterances}
+    content, names = path.read_bytes(), Names(corpus, path.parent)
     trials: list[Trial] = []
-    first_lines: dict[frozenset[str], int] = {}
-    n_again = 0
-    for line, label, *names in _rows(path, content):
+    first_uses: dict[frozenset[str], tuple[int, bool]] = {}  # pair -> line, label
+    for line, label, *pair in _rows(path, content, names):
+        where = f"{path} line {line}"
         if label not in ("0", "1"):
+            raise ProbeError(f"{where}: label {label!r}; expected 1 (same speaker) or 0.")
+        enroll, test = (_utterance(names, name, where, corpus) for name in pair)
+        trial = Trial(enroll, test, label == "1")
+        keys = frozenset((enroll.key, test.key))
+        first_line, is_target = first_uses.setdefault(keys, (line, trial.target))
+        if trial.target != is_target:
             raise ProbeError(
-                f"{path} line {line}: label {label!r}; expected 1 (same speaker) or 0."
+                f"{where}: {enroll.key!r} and {test.key!r} have label {label}, "
+                f"but {int(is_target)} in line {first_line}. Remove the wrong one."
             )
-        ends: list[Utterance] = []
-        for name in names:
-            resolved = os.fspath((path.parent / name).resolve())
-            found = (
-                by_name.get(name) or by_name.get(os.path.normpath(name)) or by_name.get(resolved)
-            )
-            if found is None:
-                raise ProbeError(
-                    f"{path} line {line}: {name!r} is not in the corpus {corpus.name}. Name utterances as the manifest does, "
-                    "or by paths relative to the list, and do not use --limit with trials."
-                )
-            ends.append(found)
-        trial = Trial(ends[0], ends[1], label == "1")
-        pair = frozenset(end.key for end in ends)
-        if pair in first_lines:
-            n_again += 1
-            _refuse_contradiction(path, line, trial, first_lines[pair])
-        first_lines.setdefault(pair, line if trial.target else -line)
         trials.append(trial)
+    n, n_again = len(trials), len(trials) - len(first_uses)
     if n_again:
-        log.warning(
-            "%s: %d of %d trials stand there more than once, in this order or the other",
-            path,
-            n_again,
-            len(trials),
-        )
+        log.warning("%s: %d of %d trials occur more than once, in either order", path, n_again, n)
     n_targets = sum(trial.target for trial in trials)
-    if not 0 < n_targets < len(trials):
+    if not 0 < n_targets < n:
         raise ProbeError(
-            f"{path}: {n_targets} of {len(trials)} trials are targets; expected some of both kinds."
+            f"{path}: {n_targets} of {n} trials are targets; expected some of both kinds."
         )
     return TrialList(path.stem, hashlib.sha256(content).hexdigest(), tuple(trials))
 
 
-def _rows(path: Path, content: bytes) -> Iterator[tuple[int, str, str, str]]:
+def _utterance(names: Names, name: str, where: str, corpus: Corpus) -> Utterance:
+    utterance = names.get(name)
+    if utterance is None:
+        raise ProbeError(
+            f"{where}: {name!r} is not in the corpus {corpus.name}. Name utterances as the "
+            "manifest does, or by paths relative to the list, and do not use --limit with trials."
+        )
+    return utterance
+
+
+def _rows(path: Path, content: bytes, names: Names) -> Iterator[tuple[int, str, str, str]]:
     """(line, label, enroll, test) of either form."""
     text = decoded_table(path, content)
-    refuse_other_separator(path, text, COLUMNS)
-    # Only line feeds end lines, and only spaces and tabs part fields: names may hold the other
+    # Only line feeds end lines, and only spaces and tabs separate fields: names may hold the other
     # characters that Python takes for both.
     lines = [line.strip(" \t\r") for line in text.split("\n")]
     first = next(filter(None, lines), "")
-    if re.search("[ \t]", first) and not set(COLUMNS) & set(re.split("[ \t]*,[ \t]*", first)):
+    if re.search("[ \t]", first) and not set(COLUMNS) & set(re.split("[ \t]*[,\t;|][ \t]*", first)):
         for number, line in enumerate(lines, start=1):
-            if not line:
-                continue
             fields = re.split("[ \t]+", line)
-            if len(fields) != 3:
+            if line and len(fields) != 3:
                 raise ProbeError(
-                    f"{path} line {number}: {len(fields)} fields ({line!r}); expected `label path1 path2`. Paths with spaces "
-                    f"need CSV with the header {','.join(COLUMNS)}."
+                    f"{path} line {number}: {len(fields)} fields ({line!r}); expected "
+                    "`label path1 path2`. Paths with spaces need CSV with the header "
+                    f"{','.join(COLUMNS)}."
                 )
-            yield number, fields[0], fields[1], fields[2]
+            if line:
+                yield number, fields[0], fields[1], fields[2]
         return
-    header, rows = table_rows(path, text)
-    if missing := [name for name in COLUMNS if name not in header]:
-        raise ProbeError(
-            f"{path} line 1: column {', '.join(missing)} missing; found {', '.join(header) or 'an empty file'}; expected "
-            f"{','.join(COLUMNS)}, or lines `label path1 path2` without a header."
-        )
-    for number, row in rows:
+    remedy = "Or write lines `label path1 path2` without a header."
+    for number, row in table_rows(path, text, COLUMNS, names.knows, remedy)[1]:
         yield number, row["label"], row["enroll"], row["test"]
-
-
-def _refuse_contradiction(path: Path, line: int, trial: Trial, first: int) -> None:
-    """Raises where the same pair has the other label; ``first`` is its first line, negative where
-    the label is 0 there.
-    """
-    if trial.target != (first > 0):
-        raise ProbeError(
-            f"{path} line {line}: {trial.enroll.key!r} and {trial.test.key!r} have label {int(trial.target)}, "
-            f"but {int(first > 0)} in line {abs(first)}. Remove the wrong one."
-        )
 
 
 def draw_trials(
@@ -173,23 +149,20 @@ def draw_trials(
         ProbeError: fewer than two speakers, or no speaker with two utterances.
     """
     known = [item for item in utterances if item.speaker]
-    pairs = (
-        list(itertools.combinations(range(len(known)), 2))
-        if len(known) <= 2000
-        else _sampled_pairs(known, n_trials, seed)
-    )
-    pairs = (
-        [(a, b) for a, b in pairs if frozenset((known[a].key, known[b].key)) not in taken]
-        if taken
-        else pairs
-    )
+    if len(known) <= MOST_LISTED:
+        pairs = list(itertools.combinations(range(len(known)), 2))
+    else:
+        pairs = _sampled_pairs(known, n_trials, seed)
+    if taken:
+        pairs = [(a, b) for a, b in pairs if frozenset((known[a].key, known[b].key)) not in taken]
     same = [pair for pair in pairs if known[pair[0]].speaker == known[pair[1]].speaker]
     other = [pair for pair in pairs if known[pair[0]].speaker != known[pair[1]].speaker]
     if not same or not other:
         speakers = sorted({item.speaker for item in known})
         raise ProbeError(
-            f"no dev trials can be drawn: {len(known)} dev utterances of {len(speakers)} speakers ({listed(speakers)}); expected two "
-            "speakers at least, one of them with two utterances. Give a list with --dev-trials."
+            f"no dev trials can be drawn: {len(known)} dev utterances of {len(speakers)} speakers "
+            f"({listed(speakers)}); expected two speakers at least, one of them with two "
+            "utterances. Give a list with --dev-trials."
         )
     generator = np.random.default_rng(seed)
     chosen = [

@@ -109,7 +109,7 @@ CODELENGTH = Metric(
 )
 METRICS = {
     metric.name: metric
-    for metric in (ACCURACY, WER, CER, PER, EER, EER_HULL, MIN_DCF_01, MIN_DCF_05, CODELENGTH)
+    for metric in (ACCURACY, WER, CER, PER, CODELENGTH, EER, EER_HULL, MIN_DCF_01, MIN_DCF_05)
 }
 
 

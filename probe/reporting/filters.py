@@ -93,6 +93,12 @@ def comparable(
     return _once(records if kept is lines else records[_held_by(records, kept)])
 
 
+def comparable_across_conditions(records: pd.DataFrame) -> pd.DataFrame:
+    """As `comparable`, and equal in what scores under different conditions must agree in."""
+    remedy = "Run the task again under all conditions at once."
+    return comparable(comparable(records), EQUAL_ACROSS_CONDITIONS, remedy)
+
+
 def _contradictions(records: pd.DataFrame, rules: Rules) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """The breaches of rules: a place in words, the column that differs there, the records."""
     for within, equal in rules:
@@ -278,8 +284,8 @@ def kept(frame: pd.DataFrame, terms: Iterable[Term]) -> pd.DataFrame:
         if rows.empty:
             values = sorted(texts.unique())
             raise UsageError(
-                f"--filter {term}: nothing is left.{_did_you_mean(term.patterns[0], values)} "
-                f"{term.field} is one of: {listed(values, 20)}."
+                f"--filter {term}: nothing is left. {term.field} is one of: "
+                f"{listed(values, 20)}.{_did_you_mean(term.patterns[0], values)}"
             )
         frame = rows
     return frame

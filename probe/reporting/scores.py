@@ -11,7 +11,7 @@ Values are fractions; a missing value is NaN.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -37,9 +37,9 @@ from probe.records import (
     source_dev,
 )
 from probe.reporting.filters import (
-    EQUAL_ACROSS_CONDITIONS,
     LINE,
     comparable,
+    comparable_across_conditions,
     files_named,
     first_sampling,
 )
@@ -72,25 +72,18 @@ FOR_MARKS = ["counts", "seed"]  # what ties are computed from, besides the colum
 
 
 class Scores:
-    """Records that may stand in one table, prepared once; see the module.
+    """Records that may stand in one table, prepared once, when they are first needed; see the
+    module.
 
     Attributes:
         unchecked: the records as they were read, of the heads that are shown.
-        records: those of them that may stand together, one for each seed.
-        models: names, sorted.
-        specs: model -> the spec that it was opened with, which is not its name where the user
-            chose one; the name where no record says.
     """
 
-    def __init__(self, unchecked: pd.DataFrame, records: pd.DataFrame) -> None:
+    def __init__(
+        self, unchecked: pd.DataFrame, check: Callable[[pd.DataFrame], pd.DataFrame] = comparable
+    ) -> None:
         """Use `of`."""
-        self.unchecked, self.records = unchecked, records
-        self.models: list[str] = sorted(set(records["model"]))
-        firsts = records.drop_duplicates("model")
-        self.specs = {
-            str(model): str(arguments.get("model", model)).removeprefix(f"{model}=")
-            for model, arguments in zip(firsts["model"], firsts["arguments"], strict=True)
-        }
+        self.unchecked, self._check = unchecked, check
 
     @classmethod
     def of(cls, records: pd.DataFrame, all_heads: bool = False) -> "Scores":
@@ -105,17 +98,32 @@ class Scores:
         """
         if records.empty:
             raise ProbeError("the files hold no records. Run `probe run` or `probe bench` again.")
-        heads = records if all_heads else records[records["headline"]]
-        return cls(heads, comparable(heads))
+        return cls(records if all_heads else records[records["headline"]])
 
     def __repr__(self) -> str:
-        tasks = self.records["task"].nunique()
-        facts = (len(self.models), "model"), (tasks, "task"), (len(self.records), "record")
-        return brief(self, *(counted(n, noun) for n, noun in facts))
+        numbers = {name: self.unchecked[name].nunique() for name in ("model", "task")}
+        numbers["record"] = len(self.unchecked)
+        return brief(self, *(counted(n, noun) for noun, n in numbers.items()))
 
     def _repr_html_(self) -> str:
         """The scores at the chosen layers, for a notebook."""
         return self.chosen().to_html()
+
+    @cached_property
+    def records(self) -> pd.DataFrame:
+        """The records that may stand together, one for each seed."""
+        return self._check(self.unchecked)
+
+    @cached_property
+    def specs(self) -> dict[str, str]:
+        """Model -> the spec that it was opened with, which is not its name where the user chose
+        one; the name where no record says.
+        """
+        firsts = self.records.drop_duplicates("model")
+        return {
+            str(model): str(arguments.get("model", model)).removeprefix(f"{model}=")
+            for model, arguments in zip(firsts["model"], firsts["arguments"], strict=True)
+        }
 
     @cached_property
     def merged(self) -> pd.DataFrame:
@@ -151,20 +159,14 @@ class Scores:
         """The scores of one seed and one condition seed, which conditions can be compared with
         utterance by utterance: see `probe.reporting.filters.first_sampling`.
         """
-        unchecked = first_sampling(self.unchecked)
-        records = comparable(
-            comparable(unchecked),
-            EQUAL_ACROSS_CONDITIONS,
-            "Run the task again under all conditions at once.",
-        )
-        return Scores(unchecked, records)
+        return Scores(first_sampling(self.unchecked), comparable_across_conditions)
 
     @cached_property
     def first_seed(self) -> "Scores":
         """The scores of each question's first seed alone."""
         by = ["task", "corpus", "condition"]
         first = self.records["seed"] == self.records.groupby(by)["seed"].transform("min")
-        return self if first.all() else Scores(self.unchecked, self.records[first])
+        return self if first.all() else Scores(self.records[first])
 
     @cached_property
     def across_domains(self) -> "Scores":
@@ -172,7 +174,7 @@ class Scores:
         `crossed`.
         """
         moved = crossed(self.records)
-        return self if moved is self.records else Scores(moved, comparable(moved))
+        return self if moved is self.records else Scores(moved)
 
     def chosen(self) -> pd.DataFrame:
         """One row for each `SCORE` that was trained on all labels, at the layer chosen on dev;

@@ -166,14 +166,14 @@ def test_the_sha256_is_the_one_of_the_manifest(folder: Path) -> None:
 
 def test_a_repeated_path_is_refused_as_a_duplicate_id(folder: Path) -> None:
     message = (
-        r"id 'a.wav' stands on line 2 already\. Remove one row, or tell them apart in a column id"
+        r"id 'a.wav' occurs on line 2 already\. Remove one row, or distinguish them in a column id"
     )
     with pytest.raises(ProbeError, match=at(folder, 4, message)):
         load(folder, "a.wav,,s1,,train,", "b.wav,,s1,,train,", "sub/../a.wav,,s1,,train,")
 
 
 def test_a_repeated_id_is_refused(folder: Path) -> None:
-    with pytest.raises(ProbeError, match=at(folder, 3, "id 'u1' stands on line 2 already")):
+    with pytest.raises(ProbeError, match=at(folder, 3, "id 'u1' occurs on line 2 already")):
         load(folder, "u1,a.wav,,s1,,train,", "u1,b.wav,,s1,,train,", header=f"id,{HEADER}")
 
 
@@ -241,7 +241,7 @@ def test_a_missing_column_is_refused_with_the_ones_that_are_there(
     folder: Path, column: str
 ) -> None:
     rest = [name for name in COLUMNS if name != column]
-    message = f"column {column} missing; found {', '.join(rest)}. Expected {HEADER} and any others; add the column"
+    message = f"column {column} missing; found {', '.join(rest)}; expected {HEADER} and any others. Add the column"
     with pytest.raises(ProbeError, match=at(folder, 1, re.escape(message))):
         load(folder, "x,x,x,x,x", header=",".join(rest))
 
@@ -288,9 +288,7 @@ def test_a_manifest_that_is_something_else_is_called_what_it_is(
 
 
 def test_a_column_that_stands_there_twice_is_refused(folder: Path) -> None:
-    with pytest.raises(
-        ProbeError, match=at(folder, 1, r"column text stands there twice\. Rename one")
-    ):
+    with pytest.raises(ProbeError, match=at(folder, 1, r"column text occurs twice\. Rename one")):
         load(folder, "a.wav,,s1,,train,,", header=f"{HEADER},text")
 
 
@@ -310,12 +308,12 @@ def test_quotes_that_swallow_rows_are_refused_and_texts_of_several_lines_are_not
     for between in ((), ("b.wav,so,s1,,train,",)):
         with pytest.raises(
             ProbeError,
-            match=at(folder, 2, "a quoted field goes on to the row '[bc].wav,.*Close it"),
+            match=at(folder, 2, "a quoted field continues to the row '[bc].wav,.*Close it"),
         ):
             load(folder, opened, *between, closed)
     header = "path,speaker,domain,split,duration_s,text"
     with pytest.raises(
-        ProbeError, match=at(folder, 3, "a quoted field goes on to the row 'b.wav,s1,,train,,so'")
+        ProbeError, match=at(folder, 3, "a quoted field continues to the row 'b.wav,s1,,train,,so'")
     ):
         load(
             folder,
@@ -333,7 +331,7 @@ def test_quotes_that_swallow_rows_are_refused_and_texts_of_several_lines_are_not
 
 def test_a_quote_that_is_never_closed_is_refused_where_it_opens(folder: Path) -> None:
     with pytest.raises(
-        ProbeError, match=at(folder, 3, r"not readable as CSV .*\. Mind the double quotes")
+        ProbeError, match=at(folder, 3, r"not readable as CSV .*\. Check the double quotes")
     ):
         load(folder, "b.wav,,s1,,train,", 'a.wav,"one,s1,,train,', "c.wav,,s1,,train,")
 

@@ -141,7 +141,7 @@ def test_a_label_that_is_a_quote_swallows_no_rows(tmp_path: Path, corpus: Corpus
     )
     with pytest.raises(
         ProbeError,
-        match=r"phones.csv line 5: a quoted field goes on to the row 'a/0.wav,0.2,0.3,e'",
+        match=r"phones.csv line 3: a quoted field continues to the row 'a/0.wav,0.2,0.3,e'",
     ):
         load(csv_of(tmp_path, *rows), corpus)
 
@@ -275,13 +275,13 @@ def test_utterances_that_are_not_asked_for_are_no_surprise(
         (["a/0.wav,0,0,x"] * 10, "... and 2 more problems"),
         (["a/0.wav,0,soon,x"], "line 2: end 'soon'; expected seconds such as 0.25."),
         (["a/0.wav,nan,1,x"], "line 2: start 'nan'; expected seconds"),
-        (["a/0.wav,0"], "line 2: end ''; expected seconds"),
+        (["a/0.wav,0"], "line 2: 2 fields; the header has 4"),
         (
             ["b/0.wav,0,1,x"],
             "no intervals for any of the 3 utterances of corpus (a/0.wav, a/1.wav, a/2.wav); found b/0.wav.",
         ),
         ([], "found none. Name utterances as the manifest does."),
-        (['a/0.wav,0,1,"x'], "not readable as UTF-8 CSV"),
+        (['a/0.wav,0,1,"x'], "line 2: not readable as CSV"),
     ],
 )
 def test_unusable_intervals_are_refused_with_their_line(
@@ -320,7 +320,7 @@ def test_intervals_between_semicolons_and_a_pointer_are_called_what_they_are(
         load(tmp_path / "labels.csv", corpus)
     with pytest.raises(
         ProbeError,
-        match=r"column word missing; found path, start, end, label; types = 'word' asks for it",
+        match=r"column word missing; found path, start, end, label; expected path,start,end,label,word and any others. The task asks for types = 'word'",
     ):
         load(csv_of(tmp_path, "a/0.wav,0,1,x"), corpus, types="word")
     (tmp_path / "grids").mkdir()

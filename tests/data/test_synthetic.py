@@ -18,8 +18,10 @@ from probe.data.synthetic import (
     TELEPHONE_RATE_HZ,
     WORDS,
     SyntheticCorpus,
+    make_speakers,
     record,
     resonate,
+    speaker_utterances,
     telephone,
     write_synthetic_corpus,
 )
@@ -82,6 +84,7 @@ def accuracy(
     return float(np.mean(guesses == [row[column] for row in test]))
 
 
+@pytest.mark.nightly
 def test_equal_seeds_give_equal_bytes_whatever_the_global_random_state(
     made: SyntheticCorpus, tmp_path: Path
 ) -> None:
@@ -92,6 +95,7 @@ def test_equal_seeds_give_equal_bytes_whatever_the_global_random_state(
     assert np.random.get_state(legacy=False)["state"]["key"].tolist() == before
 
 
+@pytest.mark.nightly
 def test_another_seed_gives_other_audio_under_the_same_names(
     made: SyntheticCorpus, tmp_path: Path
 ) -> None:
@@ -102,6 +106,14 @@ def test_another_seed_gives_other_audio_under_the_same_names(
     audio = [name for name in all_bytes(one) if name.startswith("audio")]
     assert len(audio) == 576
     assert all((tmp_path / name).read_bytes() != (one / name).read_bytes() for name in audio)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_seed_decides_the_audio_of_each_speaker(made: SyntheticCorpus, seed: int) -> None:
+    speaker = make_speakers(np.random.default_rng([seed, 0]))[3]
+    for utterance in speaker_utterances(speaker, 3, np.random.default_rng([seed, 1, 3]))[:6]:
+        samples, _ = soundfile.read(made.corpus.parent / utterance.path, dtype="int16")
+        assert np.array_equal(samples, utterance.samples) == (seed == 0)
 
 
 def test_a_negative_seed_is_refused(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from scored import summary_rows
 from torch import Tensor
 
 import probe
@@ -28,7 +29,8 @@ from probe.measures.transcription import case_folded
 from probe.models.catalogue import open_model
 from probe.models.encoder import CTC, ModelInfo, greedy_text
 from probe.records import OWN_HEAD, read_records
-from probe.reporting.tables.files import summary_rows, to_markdown, write_tables
+from probe.reporting.tables.files import write_tables
+from probe.reporting.tables.score_tables import to_markdown
 from probe.store.feature_store import FeatureStore
 from probe.store.stores import find_stores, open_store
 

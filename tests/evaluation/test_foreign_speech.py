@@ -11,6 +11,7 @@ import pytest
 import soundfile
 import transformers
 from fairseq_files import fairseq_file
+from scored import summary_rows
 from small_bundles import small_bundle
 
 from probe.data.corpus import load_corpus
@@ -19,7 +20,6 @@ from probe.extraction.extract import extract
 from probe.extraction.settings import Storing
 from probe.models.sources import bundles
 from probe.records import frame_of
-from probe.reporting.tables.files import summary_rows
 from probe.store.stores import open_store
 
 PER_WORD = {"train": 2, "dev": 1, "test": 1}

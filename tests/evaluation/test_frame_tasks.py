@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from planted import HOP, RATE_HZ, extracted
+from scored import summary_rows
 from small_models import write_checkpoint
 
 from probe.cli import cli
@@ -38,7 +39,7 @@ from probe.heads.linear.logistic import state_bytes
 from probe.pipeline import bench
 from probe.records import NO_LAYER, Record, iterate_records, read_records
 from probe.reporting.report.summary import answers
-from probe.reporting.rows import summary_rows
+from probe.reporting.scores import Scores
 from probe.reporting.tables.comparison import compare_models
 from probe.store.feature_store import FeatureStore, Stored
 from probe.store.stores import select_store
@@ -669,7 +670,7 @@ def test_models_of_different_frame_rates_are_compared_and_the_better_one_is_best
     (answer,) = answers(rows)
     assert answer["best"] == [best] and answer["lead"][1].startswith(best)
     (row,) = compare_models(
-        records, "fbank", str(rows["model"][rows["model"] != "fbank"].iloc[0]), False, False
+        Scores.of(records), "fbank", str(rows["model"][rows["model"] != "fbank"].iloc[0]), False
     ).rows.to_dict("records")
     assert row["verdict"] in ("better", "worse", "not told apart") and row["p"] >= 0
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from planted import extracted
+from scored import budget_rows, summary_rows
 from test_run import PlantedEncoder
 from tones import write_tones
 
@@ -21,13 +22,8 @@ from probe.measures.counts import amount_counts, value_of
 from probe.measures.uncertainty import interval
 from probe.records import Record, frame_of, iterate_records, read_records
 from probe.reporting.tables import grid
-from probe.reporting.tables.files import (
-    budget_grids,
-    budget_rows,
-    summary_rows,
-    to_markdown,
-    write_tables,
-)
+from probe.reporting.tables.files import write_tables
+from probe.reporting.tables.score_tables import budget_grids, to_markdown
 
 TASK = """kind = "classify"
 label = "speaker"

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from scored import layer_rows, summary_rows
 
 from probe.cli import cli
 from probe.data.corpus import load_corpus
@@ -30,8 +31,7 @@ from probe.measures.uncertainty import interval
 from probe.models.encoder import ModelInfo
 from probe.pipeline import bench
 from probe.records import frame_of, read_records
-from probe.reporting.rows import layer_rows, summary_rows
-from probe.reporting.tables.files import search_table, to_csv, to_markdown
+from probe.reporting.tables.score_tables import search_table, to_csv, to_markdown
 
 
 class PlantedEncoder:

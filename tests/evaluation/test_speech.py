@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
+from scored import summary_rows
 
 from probe.evaluation.run import run
 from probe.extraction.extract import extract
 from probe.extraction.settings import Storing
 from probe.records import frame_of
-from probe.reporting.tables.files import summary_rows
 
 
 def headline(done, column: str = "value") -> dict[tuple[str, str], float]:  # type: ignore[no-untyped-def]

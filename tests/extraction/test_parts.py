@@ -22,8 +22,7 @@ from torch import Tensor
 
 from probe.data.audio import Audio
 from probe.data.corpus import load_corpus
-from probe.data.decoder_process import answer
-from probe.data.guarded_decoding import Decoder
+from probe.data.guarded_decoding import Decoder, answer
 from probe.errors import ProbeError, UsageError
 from probe.extraction import threads, write_behind
 from probe.extraction.extract import environment_of

@@ -16,6 +16,7 @@ import soundfile
 import torch
 import transformers
 from click.testing import CliRunner
+from scored import layer_rows, summary_rows
 from small_models import EXTRACTOR, EXTRACTORS, FAMILIES, REFERENCE_FAMILIES
 from torch import Tensor
 
@@ -34,8 +35,6 @@ from probe.models.encoder import CONV, CTC, Chunking, Encoder, frames_of, greedy
 from probe.models.reference import TransformersEncoder
 from probe.pipeline import repair
 from probe.records import NO_LAYER, WEIGHTED, frame_of
-from probe.reporting.rows import layer_rows
-from probe.reporting.tables.files import summary_rows
 from probe.store.export import export
 from probe.store.feature_store import FeatureStore
 from probe.store.integrity import verify_store

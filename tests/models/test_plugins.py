@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scored import summary_rows
 from torch import Tensor
 
 import probe
@@ -28,7 +29,6 @@ from probe.models.frames import FrameLaw, measured_law
 from probe.models.plugins import loader
 from probe.models.plugins.hooks import HookedModule
 from probe.pipeline import repair
-from probe.reporting.tables.files import summary_rows
 from probe.store.stores import open_store, select_store
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")

@@ -19,8 +19,7 @@ from probe.errors import ProbeError
 from probe.measures.comparison import paired_difference
 from probe.measures.counts import amount_counts
 from probe.records import Record, write_records
-from probe.reporting.rows import one_line
-from probe.reporting.tables.cells import escaped
+from probe.reporting.scores import Scores
 from probe.reporting.tables.comparison import (
     COLUMNS,
     Comparison,
@@ -29,12 +28,19 @@ from probe.reporting.tables.comparison import (
     to_json,
     to_markdown,
 )
+from probe.reporting.text import escaped, one_line
 
 
 def compared(
     before: Sequence[Record], after: Sequence[Record], layers: bool = False, all_heads: bool = False
 ) -> Comparison:
-    return compare_runs("before", frame(*before), "after", frame(*after), layers, all_heads)
+    return compare_runs(
+        "before",
+        Scores.of(frame(*before), all_heads),
+        "after",
+        Scores.of(frame(*after), all_heads),
+        layers,
+    )
 
 
 def verdicts(found: Comparison) -> list[str]:
@@ -256,13 +262,13 @@ def test_two_models_of_one_folder_are_compared() -> None:
         *layers([7], [7], model="org/b", recipe="d" * 64),
         *layers([5], [5], model="org/c"),
     )
-    found = compare_models(records, "org/a", "org/b", layers=False, all_heads=False)
+    found = compare_models(Scores.of(records), "org/a", "org/b", layers=False)
     assert verdicts(found) == ["better"] and found.changes == []
     assert list(found.rows["model"]) == ["org/a → org/b"]
     with pytest.raises(
-        ProbeError, match="no records of org/x; there are some of org/a, org/b, org/c"
+        ProbeError, match="no records of org/x; there are records of: org/a, org/b, org/c"
     ):
-        compare_models(records, "org/a", "org/x", layers=False, all_heads=False)
+        compare_models(Scores.of(records), "org/a", "org/x", layers=False)
 
 
 def test_speakers_of_training_are_noted() -> None:
@@ -280,11 +286,13 @@ def test_of_a_side_that_mixes_questions_what_contradicts_is_left_out(
     assert "task_sha256 differs" in caplog.text
 
 
-def test_a_score_that_stands_twice_on_a_side_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("probe.reporting.tables.comparison.comparable", lambda records: records)
-    twice = [*layers([5], [5]), *layers([6], [6], seed=1)]
-    with pytest.raises(ProbeError, match=r"org/a, linear: stands twice, of seeds \[0, 1\]"):
-        compared(twice, twice)
+def test_seeds_are_compared_by_their_mean() -> None:
+    """Two seeds on each side make one score; equal counts of both are identical."""
+    before = [*layers([5], [5]), *layers([6], [6], seed=1)]
+    after = [*layers([7], [7]), *layers([8], [8], seed=1)]
+    row = compared(before, after).rows.iloc[0]
+    assert row["verdict"] == "better" and row["difference"] == pytest.approx(0.2, abs=0.02)
+    assert verdicts(compared(before, before)) == ["identical"]
 
 
 @pytest.fixture

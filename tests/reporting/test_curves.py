@@ -4,13 +4,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from scored import layer_rows
 from test_tables import crossing, curve, frame, plain
 
 from probe.errors import ProbeError
 from probe.evaluation.layer_depth import depth_of
 from probe.reporting.figures.layers import curves_figure, usual_rows
 from probe.reporting.figures.style import missing_matplotlib
-from probe.reporting.rows import layer_rows
 
 if missing_matplotlib():
     pytest.skip(missing_matplotlib(), allow_module_level=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from scored import budget_rows, layer_rows, summary_rows
 from test_curves import curve, frame, legend
 from test_det import verified
 from test_tables import crossing, plain
@@ -38,7 +39,6 @@ from probe.reporting.figures.style import (
     write_figure,
 )
 from probe.reporting.losses import condition_rows
-from probe.reporting.rows import budget_rows, layer_rows, summary_rows
 from probe.reporting.tables.files import write_tables
 from probe.reporting.tables.similarity_tables import read_similarity, similarity_figure
 

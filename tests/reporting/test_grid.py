@@ -20,6 +20,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from scored import arranged, pivoted, printed, robustness_text, summary_rows
 from test_robustness import model, shifted
 from test_tables import crossing, curve, frame, plain
 
@@ -28,11 +29,10 @@ from probe.errors import ProbeError, UsageError
 from probe.records import Record, write_records
 from probe.reporting.filters import kept, ordered, parse_term
 from probe.reporting.report.page import content
-from probe.reporting.rows import summary_rows
-from probe.reporting.tables import formats, grid, published
-from probe.reporting.tables.cells import escaped
+from probe.reporting.tables import grid, published
+from probe.reporting.tables.files import in_form
 from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, score
-from probe.reporting.tables.pivot import arranged, pivoted
+from probe.reporting.text import escaped, one_line
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "tables"
 FORMS = ["md", "csv", "latex", "html", "json"]
@@ -99,7 +99,7 @@ def two_tables() -> list[Grid]:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_format_is_as_expected(form: str) -> None:
-    found = formats.in_form(two_tables(), form)
+    found = in_form(two_tables(), form)
     path = GOLDEN / f"tables.{ {'latex': 'tex'}.get(form, form) }"
     if os.environ.get("GOLDEN") == "write":
         GOLDEN.mkdir(parents=True, exist_ok=True)
@@ -230,7 +230,7 @@ def test_no_name_breaks_html(name: str) -> None:
     usual = Tags()
     usual.feed(grid.to_html([hostile_grid("name")], title="name"))
     assert page.seen == usual.seen and not page.open
-    assert grid.one_line(name) in page.text
+    assert one_line(name) in page.text
 
 
 def test_pages_fit_small_screens_and_leave_room_for_notes() -> None:
@@ -244,15 +244,10 @@ def test_every_kind_of_page_is_whole() -> None:
         frame(*plain()),
         frame(*model("org/a", [0.1, 0.85], invariant="1"), *shifted("org/<b>", 0.7)),
     )
-    pages = [formats.scores(records, "html", layers) for layers in (False, True)]
-    pages += [
-        formats.in_form(arranged(records, by), "html") for by in ("models", "layers", "conditions")
-    ]
-    pages += [
-        formats.scores(frame(*crossing()), "html"),
-        formats.scores(records, "html", published=True),
-    ]
-    pages += [formats.robustness(robust, "html", layers) for layers in (False, True)]
+    pages = [printed(records, "html", layers) for layers in (False, True)]
+    pages += [in_form(arranged(records, by), "html") for by in ("models", "layers", "conditions")]
+    pages += [printed(frame(*crossing()), "html"), printed(records, "html", published=True)]
+    pages += [robustness_text(robust, "html", layers) for layers in (False, True)]
     for text in pages:
         page = Tags()
         page.feed(text)
@@ -293,7 +288,7 @@ def test_whole_commands_survive_hostile_records(form: str, tmp_path: Path) -> No
         ["--by", "models"],
         ["--by", "layers"],
         ["--by", "conditions"],
-        ["--against", "published"],
+        ["--published"],
     ):
         done = CliRunner().invoke(
             cli, ["table", "--from", str(tmp_path), "--format", form, "--excel-safe", *options]
@@ -362,7 +357,7 @@ def of_four(**changed: Any) -> pd.DataFrame:
 @pytest.mark.parametrize("by", ["models", "layers", "conditions"])
 def test_scores_of_few_blocks_and_means_of_seeds_are_told_in_every_format(by: str) -> None:
     grids = arranged(of_four(), by)
-    shown = {form: formats.in_form(grids, form) for form in FORMS}
+    shown = {form: in_form(grids, form) for form in FORMS}
     for form in ("md", "html", "latex"):
         dagger = {"latex": r"$\dagger$"}.get(form, "†")
         assert (
@@ -392,8 +387,8 @@ def test_few_blocks_are_told_by_pivots_matrices_and_beside_published_figures() -
         cell.few
         for cell in pivoted(of_four(n_blocks=20).query("seed == 0"), ["model"], ["task"])[0].rows[0]
     )
-    assert "80.0 † (1)" in formats.scores(records, "md", published=True)
-    assert set(json.loads(formats.scores(records, "json", published=True))[0]) >= {
+    assert "80.0 † (1)" in printed(records, "md", published=True)
+    assert set(json.loads(printed(records, "json", published=True))[0]) >= {
         "few",
         "n_blocks",
         "n",
@@ -404,7 +399,7 @@ def test_few_blocks_are_told_by_pivots_matrices_and_beside_published_figures() -
 
 
 def test_latex_says_what_its_marks_mean() -> None:
-    text = formats.in_form(arranged(frame(*plain()), "models"), "latex")
+    text = in_form(arranged(frame(*plain()), "models"), "latex")
     assert r"\caption{Scores in percent {[}95 \% interval{]}}" in text
     assert "Bold: the best; underlined: not shown to be worse; in parentheses: the layer." in text
 
@@ -430,18 +425,14 @@ def test_a_pivot_shows_any_fields() -> None:
     records = frame(
         *plain(), *(replace(item, seed=1, value=(item.value or 0) / 2) for item in plain())
     )
-    (found,) = pivoted(
-        records,
-        ["layer"],
-        ["seed", "model"],
-        [parse_term("task=digits"), parse_term("model!=fbank")],
-    )
+    terms = [parse_term("task=digits"), parse_term("model!=fbank")]
+    (found,) = pivoted(records, ["layer"], ["seed", "model"], terms)
     assert (
         cells(found)["1", "seed 0 org/a"] == "74.0" and cells(found)["1", "seed 1 org/a"] == "37.0"
     )
     assert [row[0].text for row in found.rows] == ["0", "1", "2", "final"]
-    with pytest.raises(ProbeError, match=r"which differ in .*seed \(0, 1\)"):
-        pivoted(records, ["layer"], ["model"])
+    (mean,) = pivoted(records, ["layer"], ["model"], terms)
+    assert cells(mean)["1", "org/a"] == "55.5" and mean.notes == ["mean of 2 seeds"]
 
 
 def test_a_cell_that_would_hold_two_scores_is_refused_and_what_differs_is_named() -> None:
@@ -628,8 +619,11 @@ def test_ways_to_arrange_exclude_each_other(tmp_path: Path) -> None:
     write_records(tmp_path / "a.jsonl", plain())
     asked = ["table", "--from", str(tmp_path)]
     for options, message in [
-        (["--by", "models", "--pivot", "model,task"], "--by and --pivot: one of them at a time"),
-        (["--show", "final"], "--show goes with --by models"),
+        (
+            ["--by", "models", "--pivot", "model,task"],
+            "--by and --pivot: use one of them at a time",
+        ),
+        (["--show", "final"], "--show needs --by models"),
     ]:
         done = CliRunner().invoke(cli, [*asked, *options])
         assert isinstance(done.exception, UsageError) and message in str(done.exception)
@@ -664,35 +658,28 @@ def test_speakers_of_training_are_marked_in_every_table() -> None:
     rows = frame(*records, *others)
     for form in ("md", "html", "latex"):
         mark = "$\\ddagger$" if form == "latex" else "‡"
-        texts = [formats.scores(rows, form, layers) for layers in (False, True)]
-        texts += [
-            formats.in_form(arranged(rows, by), form) for by in ("models", "layers", "conditions")
-        ]
-        texts.append(formats.in_form(pivoted(rows, ["model"], ["task", "metric"]), form))
+        texts = [printed(rows, form, layers) for layers in (False, True)]
+        texts += [in_form(arranged(rows, by), form) for by in ("models", "layers", "conditions")]
+        texts.append(in_form(pivoted(rows, ["model"], ["task", "metric"]), form))
         for text in texts:
             assert (
                 text.count(mark) > 1 and "some or all of the speakers are in training too" in text
             )
-    table = pd.read_csv(io.StringIO(formats.scores(rows, "csv")))
+    table = pd.read_csv(io.StringIO(printed(rows, "csv")))
     assert table.groupby("model")["shared_speakers"].max().to_dict() == {
         "fbank": 0,
         "org/a": 7,
         "org/b": 0,
     }
-    assert {row.get("shared_speakers") for row in json.loads(formats.scores(rows, "json"))} == {
-        0,
-        7,
-    }
+    assert {row.get("shared_speakers") for row in json.loads(printed(rows, "json"))} == {0, 7}
     for text in (
-        formats.scores(frame(*plain()), form) for form in ("md", "csv", "json")
+        printed(frame(*plain()), form) for form in ("md", "csv", "json")
     ):  # of records that do not know
         assert "‡" not in text and "shared" not in text
     moved = frame(*(replace(item, shared_speakers=3) for item in crossing()))
-    assert "‡" in formats.in_form(arranged(moved, "domains"), "md")
+    assert "‡" in in_form(arranged(moved, "domains"), "md")
     heard = frame(*(replace(item, shared_speakers=3) for item in model("org/a", [0.8])))
-    assert "‡" in formats.robustness(heard, "md") and "‡" in formats.robustness(
-        heard, "md", layers=True
-    )
+    assert "‡" in robustness_text(heard, "md") and "‡" in robustness_text(heard, "md", layers=True)
     assert {row["shared"] for row in content_rows(rows)} == {7, None}
 
 

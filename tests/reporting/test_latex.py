@@ -9,17 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from scored import arranged, layer_rows, printed, robustness_text, summary_rows
 from test_grid import HOSTILE, two_tables
 from test_robustness import model, shifted
 from test_tables import crossing, frame, plain
 
-from probe.reporting.rows import one_line
-from probe.reporting.tables import formats
-from probe.reporting.tables.cells import points
-from probe.reporting.tables.files import grid_of, layer_rows, summary_rows
 from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, score
 from probe.reporting.tables.latex import LATEX, LONG, PREAMBLE, latex, to_latex
-from probe.reporting.tables.pivot import arranged
+from probe.reporting.tables.score_tables import grid_of
+from probe.reporting.text import one_line, points
 
 PDFLATEX = shutil.which("pdflatex")
 DOCUMENT = "\\documentclass{article}\n%s\n\\begin{document}\n%s\n\\end{document}\n"
@@ -127,11 +125,11 @@ def all_kinds() -> Iterator[str]:
         to_latex(arranged(frame(*plain()), by)) for by in ("models", "layers", "conditions")
     )
     yield to_latex(arranged(frame(*crossing()), "domains"))
-    yield formats.scores(frame(*plain()), "latex", published=True)
+    yield printed(frame(*plain()), "latex", published=True)
     records = frame(
         *model("org/a", [0.1, 0.85], invariant="1"), *model("fbank", [0.6]), *shifted("org/a", 0.7)
     )
-    yield from (formats.robustness(records, "latex", layers) for layers in (False, True))
+    yield from (robustness_text(records, "latex", layers) for layers in (False, True))
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from browser import CHROMIUM, Browser, browser
 from click.testing import CliRunner
+from scored import summary_rows
 from test_tables import crossing, curve, frame, plain, record
 
 import probe
@@ -24,7 +25,7 @@ from probe.records import Record, outcomes_path, write_records
 from probe.reporting.report.page import content, page, write_report
 from probe.reporting.report.summary import answers, headline, near_chance
 from probe.reporting.report.utterances import WORST, error_rows, outcome_faults
-from probe.reporting.rows import one_line, summary_rows
+from probe.reporting.text import one_line
 from probe.reporting.ties import BEST, TIED
 
 HOSTILE = [

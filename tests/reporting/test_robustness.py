@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from scored import domain_matrices, robustness_text, summary_rows
 from test_tables import curve, frame, record
 
 from probe.data.conditions.severity import by_severity, families
@@ -42,13 +43,7 @@ from probe.reporting.figures.style import missing_matplotlib
 from probe.reporting.filters import first_sampling
 from probe.reporting.losses import MEAN, WORST, Losses
 from probe.reporting.scores import Scores, crossed
-from probe.reporting.tables.files import (
-    domain_matrices,
-    summary_rows,
-    write_robustness,
-    write_tables,
-)
-from probe.reporting.tables.formats import robustness as robustness_text
+from probe.reporting.tables.files import write_robustness, write_tables
 from probe.reporting.tables.robustness_tables import every_layer
 
 
@@ -1128,7 +1123,7 @@ def test_files_that_others_wrote_are_left_and_told(
 
 
 def test_files_are_written_where_there_are_conditions_and_removed_where_not(tmp_path: Path) -> None:
-    paths = write_robustness(frame(*planted()), tmp_path)
+    paths = write_robustness(losses(frame(*planted())), tmp_path)
     names = {
         "robustness.md",
         "robustness.csv",

@@ -16,21 +16,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from scored import frame, record
+from scored import domain_matrices, frame, layer_rows, record, summary_rows
 
 from probe.errors import ProbeError
 from probe.records import Record, read_records, write_records
 from probe.reporting.filters import comparable
-from probe.reporting.tables.files import (
-    domain_matrices,
-    layer_rows,
-    layers_by_question,
-    summary_rows,
-    to_csv,
-    to_json,
-    to_markdown,
-    write_tables,
-)
+from probe.reporting.tables.files import write_tables
+from probe.reporting.tables.score_tables import layers_by_question, to_csv, to_json, to_markdown
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "reporting"
 

@@ -1,8 +1,5 @@
-"""A few utterances as they are heard under each condition, with levels that are measured: for ears
-and for a picture.
-"""
+"""A few utterances under each condition, with measured levels: to listen to and for a picture."""
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +10,10 @@ import soundfile
 
 from probe.brief import brief, counted
 from probe.data.audio import load_audio
-from probe.data.conditions.condition import Condition, open_condition, parse_condition
+from probe.data.conditions.condition import Condition, Disturbance, open_condition, parse_condition
 from probe.data.conditions.grammar import CLEAN
 from probe.data.conditions.loudness import decibels, rms
-from probe.data.corpus import Corpus, load_corpus
+from probe.data.corpus import Corpus, Utterance, by_hash, load_corpus
 from probe.errors import ProbeError, UtteranceError, listed
 from probe.files import file_name, require_writable
 
@@ -52,7 +49,7 @@ class Example:
 
     @property
     def file_name(self) -> str:
-        """Of its WAV file."""
+        """The name of its WAV file."""
         return f"{file_name(self.key)}--{file_name(self.condition)}.wav"
 
 
@@ -61,62 +58,52 @@ def hear(
 ) -> list[Example]:
     """``n`` utterances under clean and each condition, one utterance after the other.
 
-    They are the ones whose keys have the smallest hashes, those that cannot be used left out.
+    They are the usable ones whose keys have the smallest hashes.
 
     Raises:
         ProbeError: a condition's sounds cannot be read, or no utterance can be used.
     """
-    disturbances = [
-        found for item in conditions if (found := open_condition(item, RATE_HZ, corpus, audio_root))
-    ]
+    opened = [open_condition(item, RATE_HZ, corpus, audio_root) for item in conditions]
+    disturbances = [item for item in opened if item is not None]
     examples: list[Example] = []
     refused: list[str] = []
-    for utterance in sorted(
-        corpus.utterances, key=lambda item: hashlib.sha256(item.key.encode()).digest()
-    ):
+    for utterance in by_hash(corpus.utterances):
         if len(examples) == n * (1 + len(disturbances)):
             break
         try:
-            clean = load_audio(
-                utterance.path, RATE_HZ, utterance.duration_s, root=audio_root
-            ).samples
-            heard = [Example(utterance.key, CLEAN, clean)]
-            for disturbance in disturbances:
-                snr_db = None
-                before = np.asarray(clean, np.float64)
-                for step, after in disturbance.stages(clean, utterance.key):
-                    if step.effect.level == "snr":
-                        snr_db = decibels(rms(before) / rms(after - before))
-                    before = after
-                heard.append(
-                    Example(
-                        utterance.key,
-                        disturbance.condition.name,
-                        disturbance.apply(clean, utterance.key),
-                        snr_db,
-                    )
-                )
+            examples += _examples(utterance, disturbances, audio_root)
         except UtteranceError as error:
             refused.append(f"{utterance.key} ({error})")
-            continue
-        examples += heard
     if not examples:
-        raise ProbeError(f"{corpus.name}: no utterance can be heard: {listed(refused)}.")
+        raise ProbeError(f"{corpus.name}: no utterance can be used: {listed(refused)}.")
     if refused:
-        log.warning(
-            "%s: %d utterances passed over, they cannot be heard: %s",
-            corpus.name,
-            len(refused),
-            listed(refused, 3),
-        )
+        n_refused, text = len(refused), listed(refused, 3)
+        log.warning("%s: skipped %d utterances: %s", corpus.name, n_refused, text)
+    return examples
+
+
+def _examples(
+    utterance: Utterance, disturbances: Sequence[Disturbance], audio_root: Path | None
+) -> list[Example]:
+    """One utterance under clean and each condition."""
+    key, path, duration_s = utterance.key, utterance.path, utterance.duration_s
+    clean = load_audio(path, RATE_HZ, duration_s, root=audio_root).samples
+    examples = [Example(key, CLEAN, clean)]
+    for disturbance in disturbances:
+        snr_db, before = None, np.asarray(clean, np.float64)
+        for step, after in disturbance.stages(clean, key):
+            if step.effect.level == "snr":
+                snr_db = decibels(rms(before) / rms(after - before))
+            before = after
+        changed = disturbance.apply(clean, key)
+        examples.append(Example(key, disturbance.condition.name, changed, snr_db))
     return examples
 
 
 def write_examples(examples: Sequence[Example], folder: Path) -> tuple[list[Path], float]:
-    """Writes a 16-bit WAV of each; returns their paths and the gain in dB.
+    """Write a 16-bit WAV of each; return their paths and the gain in dB.
 
-    The gain is one for all, and lowers them just so far that none clips: what is louder than
-    another stays so.
+    One gain for all lowers them just so far that none clips, so differences in level remain.
     """
     peak = max(float(np.abs(item.samples).max()) for item in examples)
     gain = min(1.0, LARGEST / peak) if peak > 0 else 1.0

@@ -7,7 +7,6 @@ full scale: samples beyond it are clipped before a codec.
 """
 
 import io
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import soundfile
 import soxr
 from scipy.signal import firwin, oaconvolve
 
-from probe.data.conditions.noise_sources import Scene
+from probe.data.conditions.noise_sources import Apply, Scene, Settings
 from probe.errors import UtteranceError
 
 TELEPHONE_HZ, TELEPHONE_BAND_HZ = 8000, (300.0, 3400.0)
@@ -30,12 +29,9 @@ MP3_DELAY = 1105
 
 def resampled(samples: np.ndarray, from_hz: float, to_hz: float, n_samples: int) -> np.ndarray:
     """(n_samples,) at another rate, by soxr HQ; a sample too many is cut, one too few is zero."""
-    found = (
-        soxr.resample(np.asarray(samples, np.float64), from_hz, to_hz, quality="HQ")
-        if from_hz != to_hz
-        else samples
-    )
-    return np.pad(found[:n_samples], (0, max(0, n_samples - len(found))))
+    if from_hz != to_hz:
+        samples = soxr.resample(np.asarray(samples, np.float64), from_hz, to_hz, quality="HQ")
+    return np.pad(samples[:n_samples], (0, max(0, n_samples - len(samples))))
 
 
 def band_limited(samples: np.ndarray, low_hz: float, high_hz: float, rate_hz: int) -> np.ndarray:
@@ -61,61 +57,39 @@ def band_limited(samples: np.ndarray, low_hz: float, high_hz: float, rate_hz: in
     return oaconvolve(samples, taps)[n_taps // 2 : n_taps // 2 + len(samples)]
 
 
-def telephone(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
+def telephone(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
     """300 to 3400 Hz at 8 kHz in 8 bits of ITU-T G.711."""
     narrow = band_limited(samples, *TELEPHONE_BAND_HZ, scene.rate_hz)
     return _through(narrow, scene.rate_hz, TELEPHONE_HZ, "WAV", LAWS[settings["law"]])
 
 
-def gsm(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
+def gsm(samples: np.ndarray, _: Settings, scene: Scene) -> np.ndarray:
     """300 to 3400 Hz at 8 kHz through GSM 06.10 full rate, 13 kbit/s."""
-    return _through(
-        band_limited(samples, *TELEPHONE_BAND_HZ, scene.rate_hz),
-        scene.rate_hz,
-        TELEPHONE_HZ,
-        "WAV",
-        "GSM610",
-    )
+    narrow = band_limited(samples, *TELEPHONE_BAND_HZ, scene.rate_hz)
+    return _through(narrow, scene.rate_hz, TELEPHONE_HZ, "WAV", "GSM610")
 
 
-def mp3(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
-    """MPEG layer III at a constant bit rate."""
-    return _coded(samples, settings, scene, "MP3", "MPEG_LAYER_III", bitrate_mode="CONSTANT")
+def codec(container: str, coding: str, **options: str) -> Apply:
+    """A codec of libsndfile, with the settings ``compression`` and ``rate``."""
 
+    def apply(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
+        arguments = {**options, "compression_level": settings["compression"]}
+        return _through(samples, scene.rate_hz, settings["rate"], container, coding, **arguments)
 
-def opus(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
-    """Opus in Ogg."""
-    return _coded(samples, settings, scene, "OGG", "OPUS")
-
-
-def vorbis(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
-    """Vorbis in Ogg."""
-    return _coded(samples, settings, scene, "OGG", "VORBIS")
+    return apply
 
 
 def missing_codec(container: str, coding: str) -> str:
-    """Why a codec cannot be had; empty where the libsndfile that is installed has it."""
-    if container in soundfile.available_formats() and coding in soundfile.available_subtypes(
-        container
-    ):
+    """Why a codec is not available; empty where the installed libsndfile has it."""
+    formats = soundfile.available_formats()
+    if container in formats and coding in soundfile.available_subtypes(container):
         return ""
-    return f"libsndfile {soundfile.__libsndfile_version__} here has no {coding}; install another soundfile"
-
-
-def _coded(
-    samples: np.ndarray,
-    settings: Mapping[str, Any],
-    scene: Scene,
-    container: str,
-    coding: str,
-    **how: Any,
-) -> np.ndarray:
-    how["compression_level"] = settings["compression"]
-    return _through(samples, scene.rate_hz, settings["rate"], container, coding, **how)
+    version = soundfile.__libsndfile_version__
+    return f"libsndfile {version} here has no {coding}; install another soundfile"
 
 
 def _through(
-    samples: np.ndarray, rate_hz: int, codec_hz: int, container: str, coding: str, **how: Any
+    samples: np.ndarray, rate_hz: int, codec_hz: int, container: str, coding: str, **options: Any
 ) -> np.ndarray:
     """Written and read again at a codec's rate.
 
@@ -126,7 +100,7 @@ def _through(
     narrow = np.clip(resampled(samples, rate_hz, codec_hz, n_coded), -1, 1)
     content = io.BytesIO()
     try:
-        soundfile.write(content, narrow, codec_hz, format=container, subtype=coding, **how)
+        soundfile.write(content, narrow, codec_hz, format=container, subtype=coding, **options)
         content.seek(0)
         decoded = soundfile.read(content, dtype="float64")[0]
     except soundfile.SoundFileError as error:
@@ -137,65 +111,31 @@ def _through(
     return resampled(decoded[first : first + n_coded], codec_hz, rate_hz, len(samples))
 
 
-def lowpass(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
-    """What lies below a frequency."""
-    return band_limited(samples, 0, settings["hz"], scene.rate_hz)
-
-
-def highpass(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
-    """What lies above a frequency."""
-    return band_limited(samples, settings["hz"], scene.rate_hz, scene.rate_hz)
-
-
-def bandpass(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
-    """What lies between two frequencies."""
-    return band_limited(samples, settings["low"], settings["high"], scene.rate_hz)
-
-
-def resample(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
+def resample(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
     """To a lower rate and back."""
-    n_low = max(1, round(len(samples) * settings["hz"] / scene.rate_hz))
-    return resampled(
-        resampled(samples, scene.rate_hz, settings["hz"], n_low),
-        settings["hz"],
-        scene.rate_hz,
-        len(samples),
-    )
+    low_hz, rate_hz, n_samples = settings["hz"], scene.rate_hz, len(samples)
+    n_low = max(1, round(n_samples * low_hz / rate_hz))
+    return resampled(resampled(samples, rate_hz, low_hz, n_low), low_hz, rate_hz, n_samples)
 
 
-def gain(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
-    """Louder or quieter by so many dB, unclipped."""
-    return samples * 10 ** (settings["db"] / 20)
-
-
-def gain_factor(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
-    """So many times as loud, unclipped."""
-    return samples * settings["factor"]
-
-
-def clip(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
-    """Cut off at full scale."""
-    return np.clip(samples, -1, 1)
-
-
-def clip_below(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
+def clip_below(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
     """Cut off so many dB below the utterance's own peak."""
     peak = np.abs(samples).max() * 10 ** (-settings["below"] / 20)
     return np.clip(samples, -peak, peak)
 
 
-def lose_packets(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
+def lose_packets(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
     """Some packets are zeros; no concealment. With a mean length of bursts, losses follow E. N.
     Gilbert's chain (1960).
     """
     share = settings["share"] / 100
     n_packet = max(1, round(settings["packet"] / 1000 * scene.rate_hz))
-    ends = (
-        1 / settings["burst"] if settings["burst"] else 1 - share
-    )  # chance that a burst ends with a packet
+    # Chances that a burst ends with a packet, and that another one begins.
+    ends = 1 / settings["burst"] if settings["burst"] else 1 - share
     begins = share * ends / (1 - share) if share < 1 else 1.0
     lost: list[bool] = []
+    chance = share
     for draw in scene.generator.random(-(-len(samples) // n_packet)):
-        chance = share if not lost else 1 - ends if lost[-1] else begins
         lost.append(bool(draw < chance))
+        chance = 1 - ends if lost[-1] else begins
     return np.where(np.repeat(lost, n_packet)[: len(samples)], 0.0, samples)

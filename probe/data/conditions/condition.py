@@ -1,12 +1,12 @@
 """A condition: what is done to every utterance before a model hears it, by a name, a text and a
 seed.
 
-Two stages. `parse_condition` reads a text and touches no sound. `open_condition` reads the sounds
-it brings along, at a model's rate, and gives a `Disturbance`, which does it.
+`parse_condition` reads a text and touches no sound. `open_condition` reads the sounds that the
+condition needs, at a model's rate, and returns a `Disturbance`, which changes samples.
 
-Random draws depend on the seed, the step (its level aside), its position and the utterance's key,
-and on nothing else: not on order, batch, threads or machine. Inside is float64; float32 comes out,
-beyond full scale where steps make it so.
+Random draws depend on the seed, the step (except its level), its position and the utterance's key,
+and on nothing else: not on order, batch, threads or machine. Effects compute in float64; the result
+is float32 and may exceed full scale.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +48,9 @@ class Condition:
 
     @property
     def stretch(self) -> float:
-        """Length after, length before being 1."""
-        return float(
-            np.prod([step.effect.stretch(step.settings) for step in self.steps], initial=1.0)
-        )
+        """Length afterwards relative to the length before."""
+        factors = [step.effect.stretch(step.settings) for step in self.steps]
+        return float(np.prod(factors, initial=1.0))
 
     @property
     def draws(self) -> bool:
@@ -73,9 +72,7 @@ class Disturbance:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """Everything that decides samples, besides the speech. ``seed`` is None where nothing is
-        random.
-        """
+        """Everything that decides samples besides the speech; ``seed`` is None without draws."""
         return {
             "text": self.condition.text,
             "seed": self.condition.seed if self.condition.draws else None,
@@ -87,11 +84,11 @@ class Disturbance:
         }
 
     def apply(self, samples: np.ndarray, key: str) -> np.ndarray:
-        """An utterance as it is heard.
+        """An utterance under the condition.
 
         Args:
-            samples: (time,) float32 at ``rate_hz``; they stay as they are.
-            key: the utterance's.
+            samples: (time,) float32 at ``rate_hz``; they are not changed.
+            key: of the utterance.
 
         Returns:
             (time,) float32; ``stretch`` times as long, rounded in each step.
@@ -100,34 +97,30 @@ class Disturbance:
             UtteranceError: it is silent where a level is needed, nothing is left of it, or a sample
                 is no finite number.
         """
-        heard = np.asarray(samples, np.float64)
+        changed = np.asarray(samples, np.float64)
         for _, after in self.stages(samples, key):
-            heard = after
+            changed = after
         with np.errstate(over="ignore"):
-            heard = heard.astype(np.float32)
-        if not len(heard):
-            raise UtteranceError(
-                f"nothing is left of its {len(samples)} samples under {self.condition.name}"
-            )
-        if not heard.any() and np.any(samples):
-            raise UtteranceError(f"nothing but silence is left of it under {self.condition.name}")
-        if not np.isfinite(heard).all():
-            raise UtteranceError(f"samples that are no finite numbers under {self.condition.name}")
-        return heard
+            changed = changed.astype(np.float32)
+        name = self.condition.name
+        if not len(changed):
+            raise UtteranceError(f"nothing is left of its {len(samples)} samples under {name}")
+        if not changed.any() and np.any(samples):
+            raise UtteranceError(f"nothing but silence is left of it under {name}")
+        if not np.isfinite(changed).all():
+            raise UtteranceError(f"samples that are no finite numbers under {name}")
+        return changed
 
     def stages(self, samples: np.ndarray, key: str) -> Iterator[tuple[Step, np.ndarray]]:
         """Each step with the (time,) float64 samples after it."""
-        heard = np.asarray(samples, np.float64)
-        for position, (step, sounds) in enumerate(
-            zip(self.condition.steps, self.sounds, strict=True)
-        ):
-            if not len(heard):
+        changed = np.asarray(samples, np.float64)
+        seed, steps = self.condition.seed, zip(self.condition.steps, self.sounds, strict=True)
+        for position, (step, sounds) in enumerate(steps):
+            if not len(changed):
                 raise UtteranceError(f"no samples are left before {step.text}")
-            scene = Scene(
-                self.rate_hz, _generator(self.condition.seed, step, position, key), key, sounds
-            )
-            heard = step.effect.apply(heard, step.settings, scene)
-            yield step, heard
+            scene = Scene(self.rate_hz, _generator(seed, step, position, key), key, sounds)
+            changed = step.effect.apply(changed, step.settings, scene)
+            yield step, changed
 
 
 def parse_condition(
@@ -157,8 +150,8 @@ def parse_condition(
         if not declared:
             raise
         raise UsageError(f"{error} Declared names: {', '.join(declared)}.") from error
-    shown = canonical(text, Path(folder))
-    return Condition(shown, shown, steps, seed)
+    name = canonical(text, Path(folder))
+    return Condition(name, name, steps, seed)
 
 
 def distinct(conditions: Iterable[Condition]) -> dict[str, Condition]:
@@ -167,14 +160,14 @@ def distinct(conditions: Iterable[Condition]) -> dict[str, Condition]:
     Raises:
         UsageError: two of one name that are not the same: files of one name in different folders.
     """
-    found: dict[str, Condition] = {}
+    by_name: dict[str, Condition] = {}
     for condition in conditions:
-        if found.setdefault(condition.name, condition) != condition:
+        if by_name.setdefault(condition.name, condition) != condition:
             raise UsageError(
-                f"--condition {condition.name}: stands for different files or seeds; only files' names are in it. Give them names of "
-                "their own in a TOML file (--condition-file)."
+                f"--condition {condition.name}: means different files or seeds; it contains only "
+                "the names of files. Give them names of their own in a TOML file (--condition-file)."
             )
-    return found
+    return by_name
 
 
 def declared_conditions(path: Path | str, seed: int = 0) -> dict[str, Condition]:
@@ -190,41 +183,34 @@ def declared_conditions(path: Path | str, seed: int = 0) -> dict[str, Condition]
         content = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ProbeError(
-            f"{file}: cannot be read as TOML ({error}). Expected a table [conditions] of names and texts."
+            f"{file}: cannot be read as TOML ({error}). "
+            "Expected a table [conditions] of names and texts."
         ) from error
-    table = content.pop("conditions", None)
-    if content or not isinstance(table, dict) or not table:
-        odd = (
-            "no [conditions]"
-            if table is None
-            else ""
-            if isinstance(table, dict) and table
-            else "conditions, empty or no table"
-        )
-        found = ", ".join([*content, *filter(None, [odd])])
+    table = content.get("conditions")
+    if list(content) != ["conditions"] or not isinstance(table, dict) or not table:
         raise UsageError(
-            f'{file}: found {found}; expected only [conditions] with lines such as kitchen = "noise:white@10dB".'
+            f"{file}: found {', '.join(content) or 'nothing'}; expected only a table [conditions] "
+            'that has lines such as kitchen = "noise:white@10dB".'
         )
-    declared = {}
-    for name, text in table.items():
-        if (
-            not NAME.fullmatch(name)
-            or name == CLEAN
-            or name in {item.partition(":")[0] for item in EFFECTS}
-        ):
-            raise UsageError(
-                f"{file}: {name!r} is no name; expected up to 40 of a-z, 0-9, _ and -, and no effect's name."
-            )
-        if not isinstance(text, str):
-            raise UsageError(
-                f'{file}: {name} is {text!r}; expected a text such as "reverb:rt60=0.6+noise:white@10dB".'
-            )
-        try:
-            plain = parse_condition(text, file.parent, seed)
-        except UsageError as error:
-            raise UsageError(f"{file}, {name}: {error}") from error
-        declared[name] = Condition(name, plain.text, plain.steps, seed)
-    return declared
+    return {name: _declared(file, name, text, seed) for name, text in table.items()}
+
+
+def _declared(file: Path, name: str, text: Any, seed: int) -> Condition:
+    effect_names = {item.partition(":")[0] for item in EFFECTS}
+    if not NAME.fullmatch(name) or name in {CLEAN, *effect_names}:
+        raise UsageError(
+            f"{file}: {name!r} is no name; expected up to 40 of a-z, 0-9, _ and -, and no effect's "
+            "name."
+        )
+    if not isinstance(text, str):
+        raise UsageError(
+            f"{file}: {name} is {text!r}; "
+            'expected a text such as "reverb:rt60=0.6+noise:white@10dB".'
+        )
+    try:
+        return replace(parse_condition(text, file.parent, seed), name=name)
+    except UsageError as error:
+        raise UsageError(f"{file}, {name}: {error}") from error
 
 
 def open_condition(
@@ -265,10 +251,11 @@ def _recipe_of(step: Step, sounds: Sounds | None) -> dict[str, Any]:
         for key, value in step.settings.items()
     }
     recipe = {"effect": step.name, "version": step.effect.version, "settings": settings}
-    recipe |= {"sounds": list(sounds.sha256s)} if sounds else {}
-    return recipe | (
-        {"libsndfile": soundfile.__libsndfile_version__} if step.effect.library else {}
-    )
+    if sounds:
+        recipe["sounds"] = list(sounds.sha256s)
+    if step.effect.library:
+        recipe["libsndfile"] = soundfile.__libsndfile_version__
+    return recipe
 
 
 def _generator(seed: int, step: Step, position: int, key: str) -> np.random.Generator:

@@ -1,19 +1,18 @@
-"""Every effect by name: its settings, what does it, whether it draws, and what it does to the
-length.
+"""Every effect by name: its settings, the function that applies it, whether it is random, and how
+it changes the length.
 
-An effect whose samples change by a change of code gets a new version, which is part of every recipe
-with it.
+When a change of code changes an effect's samples, the effect gets a new version, which is part of
+every recipe with it.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from probe.data.conditions import channels, filters, noise, rooms, time_effects
-from probe.data.conditions.noise_sources import Scene
+from probe.data.conditions import channels, filters, noise, time_effects
+from probe.data.conditions.noise_sources import Apply, Scene, Settings
 
 MP3_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 DIGITS = 10  # of a number; others are rounded away
@@ -31,7 +30,7 @@ class Number:
     whole: bool = False
 
     def show(self, value: float) -> str:
-        """As the canonical text has it."""
+        """The value in the canonical text."""
         return f"{value:.{DIGITS}g}{self.unit if self.unit == 'dB' else ''}"
 
 
@@ -43,20 +42,18 @@ class Word:
     default: str
 
     def show(self, value: str) -> str:
-        """As the canonical text has it."""
+        """The value in the canonical text."""
         return value
 
 
 @dataclass(frozen=True)
 class File:
-    """A setting that is a sound file or a manifest; only its name is shown, its content is in the
-    recipe.
-    """
+    """A sound file or a manifest: the text has its name, the recipe its sha256."""
 
     default: None = None
 
     def show(self, value: Path) -> str:
-        """As the canonical text has it."""
+        """The value in the canonical text."""
         return value.name
 
 
@@ -65,18 +62,17 @@ class Effect:
     """What can be done to samples.
 
     Attributes:
-        apply: ((time,) float64, settings, scene) -> (time,).
         draws: whether anything is random.
-        level: the setting that stands after ``@``.
+        level: the setting that follows ``@``.
         needs: ``files``, ``corpus`` (for babble) or nothing.
-        shortest_s: what each of the files must last.
+        shortest_s: the least duration of each file.
         library: whose version decides samples.
-        stretch: settings -> length after, length before being 1.
-        check: settings -> why they will not do, empty where they will.
+        stretch: settings -> length afterwards relative to the length before.
+        check: settings -> why they are refused, empty where they are not.
     """
 
     parameters: Mapping[str, Number | Word | File]
-    apply: Callable[[np.ndarray, Mapping[str, Any], Scene], np.ndarray]
+    apply: Apply
     example: str
     draws: bool = False
     level: str = ""
@@ -84,100 +80,114 @@ class Effect:
     shortest_s: float = 0.0
     library: str = ""
     version: int = 1
-    stretch: Callable[[Mapping[str, Any]], float] = field(default=lambda _: 1.0)
-    check: Callable[[Mapping[str, Any]], str] | None = None
+    stretch: Callable[[Settings], float] = field(default=lambda _: 1.0)
+    check: Callable[[Settings], str] | None = None
 
 
 def _codec(
-    apply: Callable[[np.ndarray, Mapping[str, Any], Scene], np.ndarray],
     example: str,
     container: str,
     coding: str,
     rates_hz: tuple[int, ...] = (),
     highest: float = 1.0,
     version: int = 1,
+    **options: str,
 ) -> Effect:
     """A codec of libsndfile with a compression from 0 (best) on."""
 
-    def check(settings: Mapping[str, Any]) -> str:
+    def check(settings: Settings) -> str:
         rate_hz = settings["rate"]
-        wrong = (
-            f"{container} {coding} has no {rate_hz} Hz; expected one of {rates_hz}"
-            if rates_hz and rate_hz not in rates_hz
-            else ""
+        if rates_hz and rate_hz not in rates_hz:
+            return f"{container} {coding} has no {rate_hz} Hz; expected one of {rates_hz}"
+        return channels.missing_codec(container, coding)
+
+    compression = Number("", 0, highest, 0.5)
+    rate = Number("Hz", 8000, 48_000, 16_000, whole=True)
+    return Effect(
+        {"compression": compression, "rate": rate},
+        channels.codec(container, coding, **options),
+        example,
+        library="libsndfile",
+        version=version,
+        check=check,
+    )
+
+
+def _band(low: str | float, high: str | float) -> Apply:
+    """What lies between two frequencies: each a setting's name, 0, or infinity."""
+
+    def apply(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
+        low_hz, high_hz = (
+            settings[edge] if isinstance(edge, str) else edge for edge in (low, high)
         )
-        return wrong or channels.missing_codec(container, coding)
+        return channels.band_limited(samples, low_hz, min(high_hz, scene.rate_hz), scene.rate_hz)
 
-    parameters = {
-        "compression": Number("", 0, highest, 0.5),
-        "rate": Number("Hz", 8000, 48_000, 16_000, whole=True),
-    }
-    return Effect(parameters, apply, example, library="libsndfile", version=version, check=check)
+    return apply
 
 
-LEVEL = Word(("rms", "active"), "rms")
-SNR = Number("dB", -50, 100)
-FACTOR = Number("", 0.25, 4)
+def _noise(
+    apply: Apply,
+    example: str,
+    parameters: Mapping[str, Number | Word | File] | None = None,
+    needs: str = "",
+) -> Effect:
+    """Noise at a signal-to-noise ratio against the speech's level."""
+    level, snr = Word(("rms", "active"), "rms"), Number("dB", -50, 100)
+    parameters = {**(parameters or {}), "level": level, "snr": snr}
+    shortest_s = 0.1 if needs == "files" else 0.0
+    return Effect(parameters, apply, example, True, "snr", needs, shortest_s)
 
 
-def _slower(settings: Mapping[str, Any]) -> float:
+FACTOR, FREQUENCY = Number("", 0.25, 4), Number("Hz", 50, 24_000)
+
+
+def _slower(settings: Settings) -> float:
     return 1 / settings["factor"]
 
 
-def _burst_too_short(settings: Mapping[str, Any]) -> str:
+def _burst_too_short(settings: Settings) -> str:
     share, burst = settings["share"] / 100, settings["burst"]
-    possible = burst == 0 or (burst >= 1 and share <= burst / (1 + burst))
+    if burst == 0 or (burst >= 1 and share <= burst / (1 + burst)):
+        return ""
     return (
-        ""
-        if possible
-        else "burst is the mean number of packets lost in a row; expected at least 1 and share / (100 - share)"
+        "burst is the mean number of packets lost in a row; "
+        "expected at least 1 and share / (100 - share)"
     )
 
 
-def _band_too_narrow(settings: Mapping[str, Any]) -> str:
-    width_hz = settings["high"] - settings["low"]
-    return (
-        ""
-        if width_hz >= channels.NARROWEST_HZ
-        else f"low is not below high by {channels.NARROWEST_HZ:g} Hz"
-    )
+def _band_too_narrow(settings: Settings) -> str:
+    if settings["high"] - settings["low"] >= channels.NARROWEST_HZ:
+        return ""
+    return f"low is not below high by {channels.NARROWEST_HZ:g} Hz"
 
 
 # Where a name has a colon, what follows it is a kind, or the setting that tells this effect from
 # its namesakes.
 EFFECTS: dict[str, Effect] = {
-    "noise:white": Effect(
-        {"level": LEVEL, "snr": SNR}, noise.add_white, "noise:white@10dB", True, "snr"
-    ),
-    "noise:pink": Effect(
-        {"level": LEVEL, "snr": SNR}, noise.add_pink, "noise:pink@10dB", True, "snr"
-    ),
-    "noise:babble": Effect(
-        {"talkers": Number("", 1, 20, 6, whole=True), "level": LEVEL, "snr": SNR},
+    "noise:white": _noise(noise.add_white, "noise:white@10dB"),
+    "noise:pink": _noise(noise.add_pink, "noise:pink@10dB"),
+    "noise:babble": _noise(
         noise.add_babble,
         "noise:babble,talkers=6@10dB",
-        True,
-        "snr",
-        "corpus",
+        {"talkers": Number("", 1, 20, 6, whole=True)},
+        needs="corpus",
     ),
-    "noise:files": Effect(
-        {"files": File(), "level": LEVEL, "snr": SNR},
-        noise.add_files,
-        "noise:files=noise.csv@10dB",
-        True,
-        "snr",
-        "files",
-        shortest_s=0.1,
+    "noise:files": _noise(
+        noise.add_files, "noise:files=noise.csv@10dB", {"files": File()}, needs="files"
     ),
     "reverb:rt60": Effect(
         {"rt60": Number("s", 0.05, 10), "drr": Number("dB", -40, 40, 0)},
-        rooms.reverberate_simulated,
+        filters.reverberate_simulated,
         "reverb:rt60=0.6",
         True,
         version=2,
     ),
     "reverb:files": Effect(
-        {"files": File()}, rooms.reverberate_measured, "reverb:files=rooms.csv", True, needs="files"
+        {"files": File()},
+        filters.reverberate_measured,
+        "reverb:files=rooms.csv",
+        True,
+        needs="files",
     ),
     "telephone": Effect({"law": Word(("mu", "a"), "mu")}, channels.telephone, "telephone"),
     "gsm": Effect(
@@ -188,29 +198,31 @@ EFFECTS: dict[str, Effect] = {
         check=lambda _: channels.missing_codec("WAV", "GSM610"),
     ),
     "mp3": _codec(
-        channels.mp3, "mp3:0.75", "MP3", "MPEG_LAYER_III", MP3_RATES_HZ, highest=0.99, version=2
+        "mp3:0.75", "MP3", "MPEG_LAYER_III", MP3_RATES_HZ, 0.99, 2, bitrate_mode="CONSTANT"
     ),
-    "opus": _codec(channels.opus, "opus:0.9", "OGG", "OPUS", OPUS_RATES_HZ),
-    "vorbis": _codec(channels.vorbis, "vorbis:0.9", "OGG", "VORBIS"),
-    "lowpass": Effect(
-        {"hz": Number("Hz", 50, 24_000)}, channels.lowpass, "lowpass:4000", version=2
-    ),
-    "highpass": Effect(
-        {"hz": Number("Hz", 50, 24_000)}, channels.highpass, "highpass:500", version=2
-    ),
+    "opus": _codec("opus:0.9", "OGG", "OPUS", OPUS_RATES_HZ),
+    "vorbis": _codec("vorbis:0.9", "OGG", "VORBIS"),
+    "lowpass": Effect({"hz": FREQUENCY}, _band(0, "hz"), "lowpass:4000", version=2),
+    "highpass": Effect({"hz": FREQUENCY}, _band("hz", np.inf), "highpass:500", version=2),
     "bandpass": Effect(
-        {"low": Number("Hz", 50, 24_000), "high": Number("Hz", 50, 24_000)},
-        channels.bandpass,
+        {"low": FREQUENCY, "high": FREQUENCY},
+        _band("low", "high"),
         "bandpass:low=300,high=3400",
         version=2,
         check=_band_too_narrow,
     ),
     "resample": Effect({"hz": Number("Hz", 1000, 48_000)}, channels.resample, "resample:8000"),
-    "gain": Effect({"db": Number("dB", -100, 100)}, channels.gain, "gain:-20dB"),
-    "gain:factor": Effect(
-        {"factor": Number("", 1e-5, 1e5)}, channels.gain_factor, "gain:factor=10"
+    "gain": Effect(
+        {"db": Number("dB", -100, 100)},
+        lambda samples, settings, _: samples * 10 ** (settings["db"] / 20),
+        "gain:-20dB",
     ),
-    "clip": Effect({}, channels.clip, "clip"),
+    "gain:factor": Effect(
+        {"factor": Number("", 1e-5, 1e5)},
+        lambda samples, settings, _: samples * settings["factor"],
+        "gain:factor=10",
+    ),
+    "clip": Effect({}, lambda samples, *_: np.clip(samples, -1, 1), "clip"),
     "clip:below": Effect({"below": Number("dB", 0, 100)}, channels.clip_below, "clip:below=6dB"),
     "loss": Effect(
         {

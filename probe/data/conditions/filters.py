@@ -1,40 +1,40 @@
-"""Echo, tremolo, shelves, chorus, phaser, as SoX's manual describes them (not its sample values).
-All keep the length.
+"""Filters that keep the length: reverberation, echo, tremolo, shelves, chorus, phaser.
 
-Echo and chorus cut off what rings on after the end. Nothing is clipped: SoX clips at full scale,
-which is a step ``clip`` of its own.
+Reverberation convolves the speech with an impulse response, simulated or measured. The direct sound
+stays where it was, so nothing is delayed, and the level stays that of the speech without the room.
+The others are done as SoX's manual describes them (sample values differ). What rings on after the
+end is cut off. Nothing is clipped: SoX clips at full scale, which is a step ``clip`` of its own.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
-from scipy.signal import lfilter
+from scipy.signal import lfilter, oaconvolve
 
-from probe.data.conditions.noise_sources import Scene
+from probe.data.conditions.loudness import rms
+from probe.data.conditions.noise_sources import Scene, Settings
 
+DECAY = np.log(1000)  # of the amplitude over the reverberation time: 60 dB
 BASS_HZ, TREBLE_HZ, SHELF_SLOPE = 100.0, 3000.0, 0.5
 CHORUS_SWEEP_S = 0.002
 
 
-def echo(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
+def echo(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
     """The speech and one echo of it."""
     n_delay = round(settings["delay"] / 1000 * scene.rate_hz)
     return samples + settings["decay"] * np.pad(samples, (n_delay, 0))[: len(samples)]
 
 
-def tremolo(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
+def tremolo(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
     """Its loudness swings between full and 1 - depth, so many times a second; it begins at full."""
     phase = 2 * np.pi * settings["rate"] * np.arange(len(samples)) / scene.rate_hz
     return samples * (1 - settings["depth"] / 100 * (0.5 - 0.5 * np.cos(phase)))
 
 
-def bass(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
+def bass(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
     """A shelf below 100 Hz."""
     return _shelf(samples, settings["db"], BASS_HZ, 1.0, scene.rate_hz)
 
 
-def treble(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
+def treble(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
     """A shelf above 3 kHz."""
     return _shelf(samples, settings["db"], TREBLE_HZ, -1.0, scene.rate_hz)
 
@@ -45,7 +45,8 @@ def _shelf(
     """A shelving filter of second order, of R. Bristow-Johnson's Audio EQ Cookbook; ``side`` 1: low
     shelf, -1: high shelf.
 
-    With A = 10^(gain/40), c = cos w0 and r = 2 sqrt(A) alpha (for the high shelf c is -c, and odd coefficients change their sign):
+    With A = 10^(gain/40), c = cos w0 and r = 2 sqrt(A) alpha (for the high shelf c is -c, and odd
+    coefficients change their sign):
         b = A ((A+1) - (A-1)c + r), 2A ((A-1) - (A+1)c), A ((A+1) - (A-1)c - r)
         a =    (A+1) + (A-1)c + r,  -2 ((A-1) + (A+1)c),    (A+1) + (A-1)c - r
     """
@@ -63,7 +64,7 @@ def _shelf(
     return lfilter(b, a, samples)
 
 
-def chorus(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
+def chorus(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
     """The speech and two later voices, whose delays sweep over 2 ms: the first as a triangle, the
     second, 10 ms later, as a sine.
 
@@ -74,12 +75,12 @@ def chorus(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np
     second = 0.5 - 0.5 * np.cos(2 * np.pi * 0.4 * time)
     whole = 0.7 * samples
     for decay, later_s, sweep in ((0.4, 0.0, first), (0.3, 0.01, second)):
-        heard_s = time - settings["delay"] / 1000 - later_s - CHORUS_SWEEP_S * sweep
-        whole += decay * np.interp(heard_s, time, samples, left=0.0)
+        source_s = time - settings["delay"] / 1000 - later_s - CHORUS_SWEEP_S * sweep
+        whole += decay * np.interp(source_s, time, samples, left=0.0)
     return 0.9 * whole
 
 
-def phaser(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
+def phaser(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
     """The speech and what came out up to 3 ms before: the delay sweeps twice a second as a
     triangle. Gains 0.6 before, 0.8 after.
     """
@@ -92,3 +93,43 @@ def phaser(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np
     for value, delay in zip((0.6 * samples).tolist(), delays, strict=True):
         out.append(value + decay * out[-delay])
     return 0.8 * np.array(out[longest:])
+
+
+def simulated_response(
+    rt60_s: float, drr_db: float, rate_hz: int, generator: np.random.Generator
+) -> np.ndarray:
+    """(time,) impulse response of a room that is drawn: the direct sound, then Gaussian noise that
+    decays by 60 dB in ``rt60_s``.
+
+    The statistical model of J.-D. Polack (thesis, Le Mans 1988): all frequencies decay alike, there
+    are no single reflections.
+
+    Args:
+        drr_db: energy of the direct sound against that of all that follows.
+    """
+    n_samples = max(2, round(1.1 * rt60_s * rate_hz))
+    time = np.arange(1, n_samples) / rate_hz
+    tail = generator.standard_normal(n_samples - 1) * np.exp(-DECAY * time / rt60_s)
+    tail *= 10 ** (-drr_db / 20) / np.sqrt(np.sum(tail**2))
+    return np.concatenate([[1.0], tail])
+
+
+def reverberate_simulated(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
+    """The speech in a room drawn for this utterance."""
+    response = simulated_response(settings["rt60"], settings["drr"], scene.rate_hz, scene.generator)
+    return _convolved(samples, response, 0)
+
+
+def reverberate_measured(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
+    """The speech in a room whose impulse response is drawn from files."""
+    assert scene.sounds is not None
+    response = scene.sounds.load(int(scene.generator.integers(len(scene.sounds.paths))))
+    return _convolved(samples, response, int(np.argmax(np.abs(response))))
+
+
+def _convolved(samples: np.ndarray, response: np.ndarray, direct: int) -> np.ndarray:
+    """The speech in a room; ``direct`` is the sample of its response with the direct sound."""
+    whole = oaconvolve(samples, np.asarray(response, np.float64))
+    reverberant = whole[direct : direct + len(samples)]
+    level = rms(reverberant)
+    return reverberant * (rms(samples) / level) if level > 0 else reverberant

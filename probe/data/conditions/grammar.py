@@ -15,13 +15,45 @@ from pathlib import Path
 from typing import Any
 
 from probe.data.conditions.effects import DIGITS, EFFECTS, Effect, File, Number, Word
-from probe.data.conditions.severities import PRESETS, SRB
 from probe.errors import UsageError
 
 CLEAN = "clean"
 MOST_STEPS = 20
 LONGEST = 1000  # characters
+SRB = "srb:"
 NUMBER = re.compile(r"(-?\d+(?:\.\d*)?(?:e-?\d+)?)\s*([a-z%]*)", re.IGNORECASE)
+
+
+def _each(step: str, *values: object) -> tuple[str, ...]:
+    """The step with each value at its ``*``."""
+    return tuple(step.replace("*", str(value)) for value in values)
+
+
+# The severities 1 to 4 of Speech Robust Bench (arXiv 2403.07937) that need no other data set or
+# model, as ``srb:<name>:<1-4>``: values of ``corruptions.py`` in
+# github.com/ahmedshah1494/speech_robust_bench (0751091), severity 0 left out. There, torchaudio and
+# SoX do the work; here it is done anew from their descriptions, so samples differ.
+# docs/conditions.md says what is left out, and why.
+PRESETS: dict[str, tuple[str, ...]] = {
+    "gnoise": _each("noise:white@*dB", 30, 20, 10, 0),
+    "speedup": _each("speed:*", 1.25, 1.5, 1.75, 2),
+    "slowdown": _each("speed:*", 0.875, 0.75, 0.625, 0.5),
+    "tempo_up": _each("tempo:*", 1.25, 1.5, 1.75, 2),
+    "tempo_down": _each("tempo:*", 0.875, 0.75, 0.625, 0.5),
+    "pitch_up": _each("pitch:*", 3, 6, 9, 12),
+    "pitch_down": _each("pitch:*", -3, -6, -9, -12),
+    "resample": _each("resample:*", 12000, 8000, 4000, 2000),
+    "gain": _each("gain:factor=*+clip", 10, 20, 30, 40),
+    # SoX's 0.9 (0.8 x + 0.3 x'), with x' the speech of a delay ago, is 0.72 (x + 0.375 x').
+    "echo": _each("echo:*,decay=0.375+gain:factor=0.72+clip", 125, 250, 500, 1000),
+    "phaser": _each("phaser:*+clip", 0.3, 0.5, 0.7, 0.9),
+    "lowpass": _each("lowpass:*", 4000, 2833, 1666, 500),
+    "highpass": _each("highpass:*", 500, 1333, 2166, 3000),
+    "tremolo": _each("tremolo:*,rate=20", 50, 66, 83, 100),
+    "treble": _each("treble:*+clip", 10, 23, 36, 50),
+    "bass": _each("bass:*+clip", 20, 30, 40, 50),
+    "chorus": _each("chorus:*+clip", 30, 50, 70, 90),
+}
 
 
 @dataclass(frozen=True)
@@ -38,16 +70,16 @@ class Step:
 
     @property
     def effect(self) -> Effect:
-        """What it does."""
+        """The effect of this name."""
         return EFFECTS[self.name]
 
     @property
     def text(self) -> str:
         """The canonical text."""
         level = self.effect.level
-        return self.without_level + (
-            f"@{self.effect.parameters[level].show(self.settings[level])}" if level else ""
-        )
+        if not level:
+            return self.without_level
+        return f"{self.without_level}@{self.effect.parameters[level].show(self.settings[level])}"
 
     @property
     def without_level(self) -> str:
@@ -68,14 +100,9 @@ class Step:
     @property
     def files(self) -> Path | None:
         """The manifest or sound file it needs."""
-        return next(
-            (
-                self.settings[key]
-                for key, item in self.effect.parameters.items()
-                if isinstance(item, File)
-            ),
-            None,
-        )
+        parameters = self.effect.parameters.items()
+        files = (self.settings[key] for key, item in parameters if isinstance(item, File))
+        return next(files, None)
 
 
 def parse_steps(text: str, folder: Path) -> tuple[Step, ...]:
@@ -89,7 +116,8 @@ def parse_steps(text: str, folder: Path) -> tuple[Step, ...]:
     """
     if len(text) > LONGEST or not text.strip():
         raise UsageError(
-            f"--condition {text[:50]!r}: {len(text)} characters; expected such as clean or noise:white@10dB."
+            f"--condition {text[:50]!r}: {len(text)} characters; "
+            "expected such as clean or noise:white@10dB."
         )
     parts = [part.strip() for part in text.split("+")]
     if CLEAN in parts:
@@ -133,7 +161,8 @@ def _expanded(part: str, whole: str) -> list[str]:
         )
     if part.count(":") != 2 or severity not in ("1", "2", "3", "4"):
         raise UsageError(
-            f"--condition {whole}: severity {severity!r} in {part}; expected {SRB}{name}:1 to {SRB}{name}:4."
+            f"--condition {whole}: severity {severity!r} in {part}; "
+            f"expected {SRB}{name}:1 to {SRB}{name}:4."
         )
     return PRESETS[name][int(severity) - 1].split("+")
 
@@ -141,69 +170,69 @@ def _expanded(part: str, whole: str) -> list[str]:
 def _step(text: str, folder: Path, whole: str) -> Step:
     where = f"--condition {whole}"
     body, at, level = text.partition("@")
+    name, words = _effect_name(body, text, where)
+    effect = EFFECTS[name]
+    settings: dict[str, Any] = {}
+    for position, word in enumerate(words):
+        key, value = _setting(effect, position, word)
+        if key == effect.level or key not in effect.parameters:
+            known = [item for item in effect.parameters if item != effect.level]
+            raise _unknown(f"{where}: {name} has no setting {key!r}", key, known)
+        if key in settings:
+            raise UsageError(f"{where}: {key} occurs twice in {text!r}. Leave one out.")
+        settings[key] = _value(effect.parameters[key], value, f"{where}: {key} of {name}", folder)
+    if at and not effect.level:
+        raise UsageError(
+            f"{where}: {name} has no level after @. Write {name} and its settings alone."
+        )
+    if at:
+        key = effect.level
+        settings[key] = _value(
+            effect.parameters[key], level.strip(), f"{where}: {key} of {name}", folder
+        )
+    for key, parameter in effect.parameters.items():
+        if settings.setdefault(key, parameter.default) is None:
+            raise UsageError(f"{where}: {text!r} lacks {key}; expected such as {effect.example}.")
+    settings = {key: settings[key] for key in effect.parameters}
+    if effect.check and (reason := effect.check(settings)):
+        raise UsageError(f"{where}: {text!r}: {reason}.")
+    return Step(name, settings)
+
+
+def _effect_name(body: str, text: str, where: str) -> tuple[str, list[str]]:
+    """(key of `EFFECTS`, words of its settings) of a step without its level."""
     name, _, rest = body.partition(":")
     name = name.strip().lower()
     words = [word.strip() for word in rest.split(",")] if rest else []
     if "" in words or not text:
         raise UsageError(
-            f"{where}: nothing between two signs in {text!r}; expected effect:setting,setting. See docs/conditions.md."
+            f"{where}: nothing between two signs in {text!r}; expected effect:setting,setting. "
+            "See docs/conditions.md."
         )
     first = words[0].partition("=")[0].strip().lower() if words else ""
-    chosen = f"{name}:{first}" if f"{name}:{first}" in EFFECTS else name
-    if chosen not in EFFECTS:
-        if forms := [item for item in EFFECTS if item.startswith(f"{name}:")]:
-            raise _unknown(f"{where}: {text!r} is no kind of {name}", f"{name}:{first}", forms)
-        raise _unknown(
-            f"{where}: no effect {name!r}",
-            name,
-            sorted({item.partition(":")[0] for item in EFFECTS} | {CLEAN, "srb"}),
-        )
-    effect = EFFECTS[chosen]
-    if ":" in chosen and "=" not in words[0]:
-        words = words[1:]
-        if first in effect.parameters:
+    kind = f"{name}:{first}"
+    if kind in EFFECTS:
+        if "=" in words[0]:
+            return kind, words
+        if first in EFFECTS[kind].parameters:
             raise UsageError(
-                f"{where}: {first} without a value in {text!r}; expected {chosen}=VALUE."
+                f"{where}: {first} without a value in {text!r}; expected {kind}=VALUE."
             )
-    settings: dict[str, Any] = {}
-    for position, word in enumerate(words):
-        key, equals, value = (part.strip() for part in word.partition("="))
-        key = key.lower()
-        if not equals:
-            key, value = _bare(effect, position, key, word)
-        if key == effect.level or key not in effect.parameters:
-            raise _unknown(
-                f"{where}: {chosen} has no setting {key!r}",
-                key,
-                [item for item in effect.parameters if item != effect.level],
-            )
-        if key in settings:
-            raise UsageError(f"{where}: {key} stands twice in {text!r}. Leave one out.")
-        settings[key] = _value(effect.parameters[key], value, f"{where}: {key} of {chosen}", folder)
-    if at and not effect.level:
-        raise UsageError(
-            f"{where}: {chosen} has no level after @. Write {chosen} and its settings alone."
-        )
-    if at:
-        settings[effect.level] = _value(
-            effect.parameters[effect.level],
-            level.strip(),
-            f"{where}: {effect.level} of {chosen}",
-            folder,
-        )
-    for key, parameter in effect.parameters.items():
-        if key not in settings and parameter.default is None:
-            raise UsageError(f"{where}: {text!r} lacks {key}; expected such as {effect.example}.")
-    whole_settings = {
-        key: settings.get(key, parameter.default) for key, parameter in effect.parameters.items()
-    }
-    if effect.check and (reason := effect.check(whole_settings)):
-        raise UsageError(f"{where}: {text!r}: {reason}.")
-    return Step(chosen, whole_settings)
+        return kind, words[1:]
+    if name in EFFECTS:
+        return name, words
+    if kinds := [item for item in EFFECTS if item.startswith(f"{name}:")]:
+        raise _unknown(f"{where}: {text!r} is no kind of {name}", kind, kinds)
+    known = sorted({item.partition(":")[0] for item in EFFECTS} | {CLEAN, "srb"})
+    raise _unknown(f"{where}: no effect {name!r}", name, known)
 
 
-def _bare(effect: Effect, position: int, key: str, word: str) -> tuple[str, str]:
-    """Setting and value of a word without ``=``."""
+def _setting(effect: Effect, position: int, word: str) -> tuple[str, str]:
+    """(setting, value) of a word; the first one may be a value alone."""
+    key, equals, value = (part.strip() for part in word.partition("="))
+    key = key.lower()
+    if equals:
+        return key, value
     for name, parameter in effect.parameters.items():
         if isinstance(parameter, Word) and key in parameter.choices:
             return name, key
@@ -223,21 +252,19 @@ def _value(parameter: Number | Word | File, text: str, where: str, folder: Path)
         return text.lower()
     match = NUMBER.fullmatch(text)
     value = float(match[1]) if match else math.nan
-    wrong_unit = match and match[2].lower() not in ("", parameter.unit.lower())
-    whole = not parameter.whole or value == round(value) if math.isfinite(value) else False
-    if wrong_unit or not whole or not parameter.lowest <= value <= parameter.highest:
-        raise UsageError(
-            f"{where} is {text!r}; expected {'a whole number' if parameter.whole else 'a number'} from "
-            f"{parameter.show(parameter.lowest)} to {parameter.show(parameter.highest)}"
-            f"{f' ({parameter.unit})' if parameter.unit else ''}."
-        )
-    return (
-        int(value) if parameter.whole else float(f"{value:.{DIGITS}g}") + 0.0
-    )  # what the name shows, and no -0
+    has_unit = match is None or match[2].lower() in ("", parameter.unit.lower())
+    is_whole = not parameter.whole or (math.isfinite(value) and value == round(value))
+    if not (has_unit and is_whole and parameter.lowest <= value <= parameter.highest):
+        form = "a whole number" if parameter.whole else "a number"
+        lowest, highest = parameter.show(parameter.lowest), parameter.show(parameter.highest)
+        unit = f" ({parameter.unit})" if parameter.unit else ""
+        raise UsageError(f"{where} is {text!r}; expected {form} from {lowest} to {highest}{unit}.")
+    # The value that the name shows, and no -0.
+    return int(value) if parameter.whole else float(f"{value:.{DIGITS}g}") + 0.0
 
 
-def _unknown(what: str, found: str, known: list[str]) -> UsageError:
+def _unknown(what: str, name: str, known: list[str]) -> UsageError:
     """An error with the closest of what is known."""
-    close = difflib.get_close_matches(found.lower(), known, 1)
+    close = difflib.get_close_matches(name.lower(), known, 1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return UsageError(f"{what}.{hint} Known: {', '.join(known) or 'none'}.")

@@ -7,14 +7,13 @@ no level that a ratio could be of: it is refused.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import fft
 
 from probe.data.conditions.loudness import active_rms, is_silent, rms
-from probe.data.conditions.noise_sources import Scene
+from probe.data.conditions.noise_sources import Scene, Settings
 from probe.errors import UtteranceError
 
 SEAM_S = 0.01
@@ -22,13 +21,13 @@ LOWEST_PINK_HZ = 20.0
 MOST_DRAWS = 20
 
 
-def add_white(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
-    """Adds Gaussian noise, equally strong at all frequencies."""
+def add_white(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
+    """Add Gaussian noise, equally strong at all frequencies."""
     return _mixed(samples, scene.generator.standard_normal(len(samples)), settings, scene)
 
 
-def add_pink(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
-    """Adds Gaussian noise that falls by 3 dB per octave above 20 Hz, flat below, without an offset."""
+def add_pink(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
+    """Add Gaussian noise without an offset that falls by 3 dB per octave above 20 Hz."""
     n_samples = len(samples)
     frequencies = fft.rfftfreq(n_samples, 1 / scene.rate_hz)
     spectrum = fft.rfft(scene.generator.standard_normal(n_samples)) / np.sqrt(
@@ -39,11 +38,10 @@ def add_pink(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> 
     return _mixed(samples, fft.irfft(spectrum, n_samples), settings, scene)
 
 
-def add_babble(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
-    """Adds the sum of several utterances of other speakers, each as loud as the others and from a
-    random place on.
+def add_babble(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
+    """Add the sum of utterances of other speakers, equally loud, each from a random place on.
 
-    They are of as many speakers as there are.
+    They are of as many different speakers as possible.
 
     Raises:
         UtteranceError: the utterance's speaker is unknown, or nobody else is in the pool.
@@ -53,14 +51,11 @@ def add_babble(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -
     speaker = sounds.speaker_of.get(scene.key, "")
     others = [number for number, name in enumerate(sounds.speakers) if name != speaker]
     if not speaker or not others:
-        raise UtteranceError(
-            f"noise:babble: {f'only {speaker} is in the pool' if speaker else 'its speaker is unknown'}"
-        )
+        reason = f"only {speaker} is in the pool" if speaker else "its speaker is unknown"
+        raise UtteranceError(f"noise:babble: {reason}")
     order = _in_turn(scene.generator.permutation(others).tolist(), sounds.speakers)
     babble = np.zeros(len(samples))
-    for talker in range(
-        settings["talkers"]
-    ):  # with too few of them some speak twice, from another place on
+    for talker in range(settings["talkers"]):  # with too few of them some speak twice
         stretch = _stretch(sounds.load(order[talker % len(order)]), len(samples), scene)
         babble += stretch / rms(stretch)
     return _mixed(samples, babble, settings, scene)
@@ -76,8 +71,8 @@ def _in_turn(numbers: Sequence[int], speakers: Sequence[str]) -> list[int]:
     return [number for _, number in sorted(turns, key=lambda item: item[0])]
 
 
-def add_files(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
-    """Adds a random stretch of a file that is drawn."""
+def add_files(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
+    """Add a random stretch of a random file."""
     assert scene.sounds is not None
     number = int(scene.generator.integers(len(scene.sounds.paths)))
     return _mixed(
@@ -107,14 +102,12 @@ def _stretch(sound: np.ndarray, n_samples: int, scene: Scene) -> np.ndarray:
         if not is_silent(stretch):
             return stretch
     raise UtteranceError(
-        f"{MOST_DRAWS} stretches of noise that were drawn are all silent; the files need less silence"
+        f"{MOST_DRAWS} random stretches of noise are all silent; the files need less silence"
     )
 
 
-def _mixed(
-    samples: np.ndarray, noise: np.ndarray, settings: Mapping[str, Any], scene: Scene
-) -> np.ndarray:
-    """Speech and noise at the ratio that was asked for."""
+def _mixed(samples: np.ndarray, noise: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
+    """Speech and noise at the requested ratio."""
     if is_silent(samples):
         raise UtteranceError("silent: it has no level that a signal-to-noise ratio could be of")
     level = active_rms(samples, scene.rate_hz) if settings["level"] == "active" else rms(samples)

@@ -1,15 +1,15 @@
-"""The sounds that conditions bring along: files of noise and impulse responses, and utterances for
-babble.
+"""The sounds that conditions need: files of noise and impulse responses, and utterances for babble.
 
 All of them are read when a condition is opened: their sha256 are part of its recipe, and a silent
-one is an error then. What does not fit into `KEPT_BYTES` is read again when it is drawn.
+one is an error. What does not fit into `KEPT_BYTES` is read again when it is drawn.
 """
 
 import hashlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -58,6 +58,9 @@ class Sounds:
         return samples
 
 
+Settings = Mapping[str, Any]
+
+
 @dataclass(frozen=True)
 class Scene:
     """What an effect may use besides samples and settings.
@@ -74,6 +77,10 @@ class Scene:
     sounds: Sounds | None = None
 
 
+# (time,) float64 samples, settings, scene -> (time,) samples.
+Apply = Callable[[np.ndarray, Settings, Scene], np.ndarray]
+
+
 def open_sounds(
     path: Path, rate_hz: int, root: Path | None = None, shortest_s: float = 0.0
 ) -> Sounds:
@@ -87,15 +94,15 @@ def open_sounds(
     for number, item in enumerate(paths):
         samples, sha256 = _read(item, rate_hz, root)
         if is_silent(samples):
-            raise ProbeError(f"{item}: silent, so it can be no noise and no room. Take it out.")
+            raise ProbeError(f"{item}: silent, so it can be no noise and no room. Remove it.")
         if len(samples) < shortest_s * rate_hz:
             length = f"{1000 * len(samples) / rate_hz:.3g} ms"
             raise ProbeError(
-                f"{item}: {length} of sound; expected {shortest_s:g} s of noise at least. Take it out."
+                f"{item}: {length} of sound; expected at least {shortest_s:g} s of noise. Remove it."
             )
         if shortest_s and is_silent(samples - samples.mean()):
             raise ProbeError(
-                f"{item}: one value throughout, which no ear hears; expected noise. Take it out."
+                f"{item}: one value throughout, which is inaudible; expected noise. Remove it."
             )
         sha256s.append(sha256)
         if n_bytes + samples.nbytes <= KEPT_BYTES:
@@ -108,8 +115,8 @@ def open_pool(corpus: Corpus, rate_hz: int, seed: int, root: Path | None = None)
     """Utterances for babble: of the rows of split train (where there are none, of all), up to
     `POOL`.
 
-    In turn one of each speaker, in an order that follows from ``seed`` and the names; silent and
-    unreadable ones are passed over.
+    One of each speaker in turn, in an order that depends on ``seed`` and the names; silent and
+    unreadable ones are skipped.
 
     Raises:
         ProbeError: fewer than two speakers are known, or no utterance can be used.
@@ -118,41 +125,46 @@ def open_pool(corpus: Corpus, rate_hz: int, seed: int, root: Path | None = None)
     def rank(name: str) -> bytes:
         return hashlib.sha256(f"{seed} {name}".encode()).digest()
 
+    names = sorted({item.speaker for item in corpus.utterances} - {""})
+    if len(names) < 2:
+        raise ProbeError(
+            f"{corpus.name}: noise:babble needs two speakers; "
+            f"the column speaker names {', '.join(names) or 'none'}."
+        )
     train = [item for item in corpus.utterances if item.split == "train"]
     of_speaker: dict[str, list[Utterance]] = {}
     for utterance in sorted(train or corpus.utterances, key=lambda item: rank(item.key)):
         of_speaker.setdefault(utterance.speaker, []).append(utterance)
-    known = sorted({item.speaker for item in corpus.utterances} - {""})
-    if len(known) < 2:
-        raise ProbeError(
-            f"{corpus.name}: noise:babble needs two speakers; the column speaker names {', '.join(known) or 'none'}."
-        )
-    in_turn = itertools.zip_longest(
-        *(of_speaker[name] for name in sorted(of_speaker.keys() - {""}, key=rank))
-    )
-    pool: list[tuple[Utterance, np.ndarray, str]] = []
-    for utterance in itertools.chain.from_iterable(in_turn):
-        if utterance is None or len(pool) == POOL:
-            continue
+    speakers = sorted(of_speaker.keys() - {""}, key=rank)
+    in_turn = itertools.zip_longest(*(of_speaker[name] for name in speakers))
+    pool: list[Utterance] = []
+    kept: dict[int, np.ndarray] = {}
+    sha256s: list[str] = []
+    for utterance in filter(None, itertools.chain.from_iterable(in_turn)):
+        if len(pool) == POOL:
+            break
         try:
             samples, sha256 = _read(utterance.path, rate_hz, root)
         except ProbeError:
             continue
         samples = samples[: LONGEST_TALK_S * rate_hz].copy()
         if not is_silent(samples):
-            pool.append((utterance, samples, sha256))
+            kept[len(pool)] = samples
+            pool.append(utterance)
+            sha256s.append(sha256)
     if not pool:
         raise ProbeError(
-            f"{corpus.name}: noise:babble found no utterance of a known speaker that can be read and is not silent."
+            f"{corpus.name}: noise:babble found no utterance of a known speaker that can be read "
+            "and is not silent."
         )
     return Sounds(
-        [utterance.path for utterance, _, _ in pool],
-        [sha256 for *_, sha256 in pool],
+        [utterance.path for utterance in pool],
+        sha256s,
         rate_hz,
         root,
-        [utterance.speaker for utterance, _, _ in pool],
+        [utterance.speaker for utterance in pool],
         {item.key: item.speaker for item in corpus.utterances},
-        {number: samples for number, (_, samples, _) in enumerate(pool)},
+        kept,
     )
 
 
@@ -160,5 +172,5 @@ def _read(path: Path, rate_hz: int, root: Path | None) -> tuple[np.ndarray, str]
     try:
         audio = load_audio(path, rate_hz, root=root)
     except UtteranceError as error:
-        raise ProbeError(f"{path}: {error}. Correct it or take it out.") from error
+        raise ProbeError(f"{path}: {error}. Correct it or remove it.") from error
     return audio.samples, audio.sha256

@@ -2,13 +2,10 @@
 keeps it.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from probe.data.conditions.channels import resampled
-from probe.data.conditions.noise_sources import Scene
+from probe.data.conditions.noise_sources import Scene, Settings
 
 # Of the overlapping frames that tempo moves, and how far each may move from its place to fit the
 # one before.
@@ -16,7 +13,7 @@ FRAME_S, SEARCH_S = 0.03, 0.01
 FASTEST = 2.0  # beyond it frames would leave out some of the speech
 
 
-def speed(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
+def speed(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
     """Played faster or slower: the pitch follows. Time t of the result is time t * factor of the
     speech.
     """
@@ -24,7 +21,7 @@ def speed(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.
     return resampled(samples, scene.rate_hz * factor, scene.rate_hz, round(len(samples) / factor))
 
 
-def tempo(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
+def tempo(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
     """Spoken faster or slower at the same pitch. Time t of the result is time t * factor of the
     speech, within 20 ms.
     """
@@ -33,7 +30,7 @@ def tempo(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.
     )
 
 
-def pitch(samples: np.ndarray, settings: Mapping[str, Any], scene: Scene) -> np.ndarray:
+def pitch(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
     """Higher or lower by semitones at the same length: the tempo is changed, and the speed back.
     Formants move with the pitch.
     """

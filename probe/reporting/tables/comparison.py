@@ -12,7 +12,6 @@ at 95 %; verdicts hold together: p-values are adjusted by Holm's procedure over 
 comparison.
 """
 
-import json
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,50 +22,37 @@ import pandas as pd
 
 from probe.errors import ProbeError, listed
 from probe.measures.comparison import LEVEL, Paired, holm, paired_difference
-from probe.records import CHOICE, chosen_layers
-from probe.reporting.filters import comparable
-from probe.reporting.tables.cells import (
-    DASH,
-    arrow,
-    escaped,
-    escaped_all,
-    markdown,
-    percent,
-    points,
-)
-from probe.reporting.tables.files import LEFT_OUT_IF_ALL, to_csv
-from probe.reporting.ties import BITS
+from probe.measures.counts import per_seed
+from probe.measures.metrics import metric_of
+from probe.records import BUDGET, QUESTION
+from probe.reporting.scores import Scores
+from probe.reporting.tables.grid import markdown
+from probe.reporting.tables.score_tables import LEFT_OUT_IF_ALL, to_csv
+from probe.reporting.text import DASH, arrow, escaped, escaped_all, json_text, percent
 
-PLACE = [
-    *["task", "corpus", "condition", "train_condition", "train_domain", "test_domain"],
-    *["budget", "metric", "model", "head"],
-]
+PLACE = [*QUESTION, BUDGET, "metric", "model", "head"]
 WORSE, BETTER, UNCLEAR, IDENTICAL = "worse", "better", "not told apart", "identical"
 UNPAIRED, ONLY_A, ONLY_B = "not paired", "only in A", "only in B"
-# What is said of B, what changed before what did not.
+# What is said of B; changes stand first.
 VERDICTS = (WORSE, BETTER, UNPAIRED, UNCLEAR, IDENTICAL, ONLY_A, ONLY_B)
 COUNTED = (IDENTICAL, ONLY_A, ONLY_B)  # on a page they are counted, not listed
 COLUMNS = [
-    *[
-        "verdict",
-        *PLACE,
-        "layer_a",
-        "layer_b",
-        "value_a",
-        "value_b",
-        "difference",
-        "low",
-        "high",
-        "p",
-        "p_adjusted",
-    ],
-    *["probability", "n", "n_blocks", "higher_is_better", "note"],
+    *["verdict", *PLACE, "layer_a", "layer_b", "value_a", "value_b"],
+    *["difference", "low", "high", "p", "p_adjusted", "probability"],
+    *["n", "n_blocks", "higher_is_better", "note"],
 ]
-# What a score rests on; of two models the first two differ by themselves.
+# What a score rests on; two models always differ in the first two.
 ORIGIN = ["revision", "recipe", "task_version", "task_sha256", "manifest_sha256", "trials_sha256"]
 ORIGIN += ["seed", "condition_seed", "n_train", "device"]
 Row = Mapping[Hashable, Any]
 SHORT = 12  # digits of a hash that are shown
+HEAD = """B - A with its 95 % interval, in points (codelengths in bits). `p` decides, adjusted \
+for all that are listed (Holm): where
+nothing differs in truth, any is called better or worse in at most 5 % of comparisons. Intervals \
+are not adjusted. `improved` is the
+share of resamples in which B is better.
+"""
+RIGHT = {"A", "B", "B - A", "p", "improved", "n", "blocks", "scores"}
 
 
 @dataclass(frozen=True)
@@ -75,8 +61,7 @@ class Comparison:
 
     Attributes:
         a, b: what they are called.
-        rows: one a score, columns `COLUMNS`; what changed stands first, largest differences before
-            others.
+        rows: one a score, columns `COLUMNS`; changes stand first, the largest at the top.
         changes: what the paired scores rest on and is not the same: ``what``, ``a``, ``b`` and how
             many ``scores`` it is of.
     """
@@ -94,70 +79,54 @@ class Comparison:
     def summary(self) -> str:
         """How many scores changed, in one line."""
         tally = self.counted()
-        n_paired = sum(tally[verdict] for verdict in (WORSE, BETTER, UNCLEAR, IDENTICAL))
-        moved = int(
-            (self.rows["layer_a"].notna() & self.rows["layer_b"].notna() & _moved(self.rows)).sum()
-        )
-        said = [f"{tally[verdict]} {verdict}" for verdict in (BETTER, WORSE, UNCLEAR, IDENTICAL)]
-        rest = [
-            f"{tally[verdict]} {verdict}"
-            for verdict in (UNPAIRED, ONLY_A, ONLY_B)
-            if tally[verdict]
-        ]
-        rest += [f"dev chose another layer for {moved}"] if moved else []
-        return (
-            f"{n_paired} scores compared: {', '.join(said)}{''.join(f'; {text}' for text in rest)}."
-        )
+        paired = (BETTER, WORSE, UNCLEAR, IDENTICAL)
+        n_paired = sum(tally[verdict] for verdict in paired)
+        both = self.rows["layer_a"].notna() & self.rows["layer_b"].notna()
+        n_moved = int((both & (self.rows["layer_a"] != self.rows["layer_b"])).sum())
+        text = ", ".join(f"{tally[verdict]} {verdict}" for verdict in paired)
+        others = (UNPAIRED, ONLY_A, ONLY_B)
+        clauses = [f"{tally[verdict]} {verdict}" for verdict in others if tally[verdict]]
+        clauses += [f"dev chose another layer for {n_moved}"] if n_moved else []
+        return f"{n_paired} scores compared: {'; '.join([text, *clauses])}."
 
 
-def compare_runs(
-    a: str, before: pd.DataFrame, b: str, after: pd.DataFrame, layers: bool, all_heads: bool
-) -> Comparison:
-    """Two sets of records (see `probe.records.read_records`), model by model.
+def compare_runs(a: str, before: Scores, b: str, after: Scores, layers: bool) -> Comparison:
+    """Two sets of scores, model by model.
 
     Args:
         a, b: what they are called.
         layers: every layer with the layer of its name, instead of those that dev chose.
-        all_heads: every head and backend instead of the headline ones.
+    """
+    return _compared(a, before, b, after, layers, ORIGIN)
+
+
+def compare_models(scores: Scores, a: str, b: str, layers: bool) -> Comparison:
+    """Two models of one set of scores; arguments as of `compare_runs`.
 
     Raises:
-        ProbeError: see `probe.reporting.comparable_files.comparable`.
+        ProbeError: a model without records.
     """
-    return _compared(a, before, b, after, layers, all_heads, ORIGIN)
-
-
-def compare_models(
-    records: pd.DataFrame, a: str, b: str, layers: bool, all_heads: bool
-) -> Comparison:
-    """Two models of one set of records; arguments and errors as of `compare_runs`.
-
-    Raises:
-        ProbeError: a model that is not there.
-    """
-    there = sorted(set(records["model"]))
-    if missing := [name for name in (a, b) if name not in there]:
-        raise ProbeError(f"no records of {listed(missing)}; there are some of {listed(there, 20)}.")
+    records = scores.unchecked
+    models = sorted(set(records["model"]))
+    if missing := [name for name in (a, b) if name not in models]:
+        raise ProbeError(
+            f"no records of {listed(missing)}; there are records of: {listed(models, 20)}."
+        )
     before, after = (
-        records[records["model"] == name].assign(model=between(a, b)) for name in (a, b)
+        Scores(records[records["model"] == name].assign(model=_between(a, b))) for name in (a, b)
     )
-    return _compared(a, before, b, after, layers, all_heads, ORIGIN[2:])
+    return _compared(a, before, b, after, layers, ORIGIN[2:])
 
 
-def between(a: str, b: str) -> str:
-    """What stands in the place of a model's name where two are compared."""
+def _between(a: str, b: str) -> str:
+    """The name in the column of models where two are compared."""
     return f"{a} → {b}"
 
 
 def _compared(
-    a: str,
-    before: pd.DataFrame,
-    b: str,
-    after: pd.DataFrame,
-    layers: bool,
-    all_heads: bool,
-    origin: list[str],
+    a: str, before: Scores, b: str, after: Scores, layers: bool, origin: list[str]
 ) -> Comparison:
-    sides = [_scores(records, layers, all_heads) for records in (before, after)]
+    sides = [_score_at(scores, layers) for scores in (before, after)]
     rows: list[dict[str, Any]] = []
     changes: Counter[tuple[str, str, str]] = Counter()
     for place in sorted({**sides[0], **sides[1]}):
@@ -169,71 +138,54 @@ def _compared(
     order = table.assign(
         verdict=table["verdict"].map(VERDICTS.index), difference=-table["difference"].abs()
     )
-    table = table.loc[
-        order.sort_values(["verdict", "difference"], kind="stable").index
-    ].reset_index(drop=True)
-    told = [
+    order = order.sort_values(["verdict", "difference"], kind="stable")
+    listed_changes = [
         {"what": what, "a": old, "b": new, "scores": n}
         for (what, old, new), n in sorted(changes.items())
     ]
-    return Comparison(a, b, table, told)
+    return Comparison(a, b, table.loc[order.index].reset_index(drop=True), listed_changes)
 
 
-def _scores(records: pd.DataFrame, layers: bool, all_heads: bool) -> dict[tuple[str, ...], Row]:
-    """Place -> record of what is compared; ``value`` is None where no layer was chosen."""
-    records = comparable(records)
-    shown = records[
-        ((records["split"] == "test") | (records["metric"] == BITS)) & (records["control"] == "")
-    ]
-    shown = shown[shown["headline"] | all_heads].merge(
-        chosen_layers(records), on=CHOICE, how="left"
-    )
+def _score_at(scores: Scores, layers: bool) -> dict[tuple[str, ...], Row]:
+    """Place -> score that is compared; ``value`` is None where no layer was chosen."""
+    rows = scores.tested[scores.tested["control"] == ""]
     names = [*PLACE, "layer"] if layers else PLACE
     if not layers:
-        without = shown["chosen_layer"].isna()
-        shown = shown.assign(value=shown["value"].astype(object).where(~without, None))
-        shown = shown[
-            (shown["layer"] == shown["chosen_layer"]) | (without & ~shown.duplicated(PLACE))
-        ]
-    if len(twice := shown[shown.duplicated(names)]):
-        place = ", ".join(filter(None, _place(twice.iloc[0].to_dict(), names)))
-        raise ProbeError(
-            f"{place}: stands twice, of seeds {sorted(set(shown['seed']))}. Compare one seed with one seed."
-        )
-    return {_place(row, names): row for row in shown.to_dict("records")}
-
-
-def _place(row: Row, names: list[str]) -> tuple[str, ...]:
-    return tuple(str(row[name]) for name in names)
+        unchosen = rows["chosen_layer"].isna()
+        rows = rows.assign(value=rows["value"].mask(unchosen))
+        first = unchosen & ~rows.duplicated(PLACE)
+        rows = rows[(rows["layer"] == rows["chosen_layer"]) | first]
+    return {tuple(str(row[name]) for name in names): row for row in rows.to_dict("records")}
 
 
 def _row(a: Row | None, b: Row | None) -> dict[str, Any]:
     """One score on both sides."""
     about = b or a or {}
     row = {name: about[name] for name in ("n", "n_blocks", "higher_is_better")}
-    row |= {f"layer_{side}": of["layer"] for side, of in (("a", a), ("b", b)) if of}
-    row |= {f"value_{side}": _number(of["value"]) for side, of in (("a", a), ("b", b)) if of}
+    for side, score in (("a", a), ("b", b)):
+        if score:
+            row |= {f"layer_{side}": score["layer"], f"value_{side}": score["value"]}
     if not a or not b:
         return row | {"verdict": ONLY_A if a else ONLY_B, "note": about["note"]}
-    if any(np.isnan(row[name]) for name in ("value_a", "value_b")):
+    if any(pd.isna(row[name]) for name in ("value_a", "value_b")):
         return row | {"verdict": UNPAIRED, "note": a["note"] or b["note"] or "no value"}
     try:
-        found = difference(a, b)
+        gain = difference(a, b)
     except ProbeError as error:
         return row | {"verdict": UNPAIRED, "note": str(error).partition(":")[0]}
-    row |= {"difference": found.difference, "low": _number(found.low), "high": _number(found.high)}
-    if found.probability is not None:
-        row["probability"] = found.probability if b["higher_is_better"] else 1 - found.probability
-    shared = [int(of["shared_speakers"]) for of in (a, b) if not pd.isna(of["shared_speakers"])]
-    note = f"{max(shared)} of its speakers are in training too" if any(shared) else ""
+    row |= {"difference": gain.difference, "low": gain.low, "high": gain.high}
+    if gain.probability is not None:
+        row["probability"] = gain.probability if b["higher_is_better"] else 1 - gain.probability
+    shared = max((int(n) for n in (a["shared_speakers"], b["shared_speakers"]) if n > 0), default=0)
+    notes = [f"{shared} of its speakers are in training too"] if shared else []
     if _same(a["counts"], b["counts"]):
-        return row | {"verdict": IDENTICAL, "note": note}
-    if found.p is None:
-        return row | {
-            "verdict": UNCLEAR,
-            "note": "; ".join(filter(None, (f"too few blocks ({found.n_blocks})", note))),
-        }
-    return row | {"p": found.p, "note": note}
+        row["verdict"] = IDENTICAL
+    elif gain.p is None:
+        row["verdict"] = UNCLEAR
+        notes = [f"too few blocks ({gain.n_blocks})", *notes]
+    else:
+        row["p"] = gain.p
+    return row | {"note": "; ".join(notes)}
 
 
 def difference(a: Row, b: Row) -> Paired:
@@ -263,148 +215,124 @@ def _verdict(row: Mapping[str, Any], p: float) -> dict[str, Any]:
     return {"p_adjusted": p, "verdict": side if p <= LEVEL else UNCLEAR}
 
 
-def _same(a: Row, b: Row) -> bool:
-    return all(np.array_equal(a[name], b[name]) for name in a)
-
-
-def _number(value: float | None) -> float:
-    return np.nan if value is None else float(value)
+def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Whether two scores of the same utterances are of the same outcomes."""
+    pairs = zip(per_seed(a), per_seed(b), strict=False)
+    return all(np.array_equal(one[name], other[name]) for one, other in pairs for name in one)
 
 
 def _changes(a: Row, b: Row, origin: list[str]) -> Iterator[tuple[str, str, str]]:
-    """What two scores rest on and is not the same: what, in A, in B."""
-    both = [
-        {name: of[name] for name in origin}
-        | {f"code {name}": value for name, value in of["code"].items()}
-        | {f"package {name}": value for name, value in of["packages"].items()}
-        for of in (a, b)
-    ]
-    for name in sorted({**both[0], **both[1]}):
-        old, new = (_said(side.get(name)) for side in both)
+    """The differences in what two scores rest on: what, in A, in B."""
+    one, other = (
+        {name: row[name] for name in origin}
+        | {f"code {name}": value for name, value in row["code"].items()}
+        | {f"package {name}": value for name, value in row["packages"].items()}
+        for row in (a, b)
+    )
+    for name in sorted({**one, **other}):
+        old, new = _text(one.get(name)), _text(other.get(name))
         if old != new:
             yield name, old, new
 
 
-def _said(value: object) -> str:
-    """A value as text; what pandas has made of a missing whole number is none, and of the others a
-    float.
-    """
-    if value is None or (isinstance(value, float) and np.isnan(value)) or value == "":
+def _text(value: object) -> str:
+    """A value as text; pandas makes NaN of a missing whole number, and floats of the others."""
+    if value is None or value == "" or (isinstance(value, float) and np.isnan(value)):
         return "none"
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _moved(rows: pd.DataFrame) -> "pd.Series[bool]":
-    return rows["layer_a"] != rows["layer_b"]
-
-
-def to_markdown(found: Comparison) -> str:
+def to_markdown(comparison: Comparison) -> str:
     """A page: the summary, what changed in what scores rest on, the scores; those that are
-    identical or alone are counted.
+    identical or on one side only are counted.
     """
-    rows = found.rows[~found.rows["verdict"].isin(COUNTED)]
+    rows = comparison.rows[~comparison.rows["verdict"].isin(COUNTED)]
     parts = [
-        f"# Comparison\n\nA: {escaped(found.a)}  \nB: {escaped(found.b)}\n",
-        f"{found.summary()}\n",
-        _changed(found.changes),
-        f"## Scores\n\n{HEAD}\n{_table(found, rows)}" if len(rows) else "",
-        *(_places(found.rows, verdict) for verdict in COUNTED),
+        f"# Comparison\n\nA: {escaped(comparison.a)}  \nB: {escaped(comparison.b)}\n",
+        f"{comparison.summary()}\n",
+        _changes_page(comparison.changes),
+        f"## Scores\n\n{HEAD}\n{_table(comparison, rows)}" if len(rows) else "",
+        *(_count_page(comparison.rows, verdict) for verdict in COUNTED),
     ]
     return "\n".join(filter(None, parts))
 
 
-HEAD = """B - A with its 95 % interval, in points (codelengths in bits). `p` decides, adjusted for all that are listed (Holm): where
-nothing differs in truth, any is called better or worse in at most 5 % of comparisons. Intervals are not adjusted. `improved` is the
-share of resamples in which B is better.
-"""
-RIGHT = {"A", "B", "B - A", "p", "improved", "n", "blocks", "scores"}
-
-
-def _changed(changes: list[dict[str, Any]]) -> str:
+def _changes_page(changes: list[dict[str, Any]]) -> str:
     if not changes:
         return "Recipes, tasks, code, packages and seeds are the same.\n"
+    heads = {"what": "what", "in A": "a", "in B": "b", "scores": "scores"}
     columns = {
-        name: escaped_all(_short(str(item[key])) for item in changes)
-        for name, key in _CHANGED.items()
+        head: escaped_all(_short(str(change[name])) for change in changes)
+        for head, name in heads.items()
     }
     return f"## What the scores rest on\n\n{markdown(columns, RIGHT)}"
 
 
-_CHANGED = {"what": "what", "in A": "a", "in B": "b", "scores": "scores"}
-
-
 def _short(text: str) -> str:
-    return text[:SHORT] if len(text) in (40, 64) and set(text) <= set("0123456789abcdef") else text
+    is_hash = len(text) in (40, 64) and set(text) <= set("0123456789abcdef")
+    return text[:SHORT] if is_hash else text
 
 
-def _table(found: Comparison, rows: pd.DataFrame) -> str:
-    cells: list[dict[Hashable, Any]] = rows.to_dict("records")
-    columns = {name.replace("_", " "): escaped_all(rows[name]) for name in PLACE}
+def _table(comparison: Comparison, rows: pd.DataFrame) -> str:
+    cells = rows.to_dict("records")
+    metrics = [metric_of(row["metric"]) for row in cells]
+    columns = {"verdict": list(rows["verdict"])}
+    columns |= {name.replace("_", " "): escaped_all(rows[name]) for name in PLACE}
     columns |= {
-        "metric": [
-            f"{escaped(cell['metric'])} {arrow(cell['higher_is_better'])}" for cell in cells
-        ],
-        "layer": [_layers(cell["layer_a"], cell["layer_b"]) for cell in cells],
-        "A": [_value(cell["metric"], cell["value_a"]) for cell in cells],
-        "B": [_value(cell["metric"], cell["value_b"]) for cell in cells],
-        "B - A": [_difference(cell) for cell in cells],
-        "p": [_p(cell["p_adjusted"]) for cell in cells],
-        "improved": [percent(cell["probability"]) for cell in cells],
-        "n": [str(cell["n"]) for cell in cells],
-        "blocks": [str(cell["n_blocks"]) for cell in cells],
+        "metric": [f"{escaped(row['metric'])} {arrow(row['higher_is_better'])}" for row in cells],
+        "layer": [_layers(str(row["layer_a"]), str(row["layer_b"])) for row in cells],
+        "A": [metric.text(row["value_a"]) for metric, row in zip(metrics, cells, strict=True)],
+        "B": [metric.text(row["value_b"]) for metric, row in zip(metrics, cells, strict=True)],
+        "B - A": [_difference(row) for row in cells],
+        "p": [_p(row["p_adjusted"]) for row in cells],
+        "improved": [percent(row["probability"]) for row in cells],
+        "n": [str(row["n"]) for row in cells],
+        "blocks": [str(row["n_blocks"]) for row in cells],
         "note": escaped_all(rows["note"]),
     }
-    columns = {"verdict": list(rows["verdict"])} | columns
-    left_out = LEFT_OUT_IF_ALL | {"budget": "", "model": escaped(between(found.a, found.b))}
-    shown = {
-        name: column for name, column in columns.items() if set(column) != {left_out.get(name)}
-    }
+    model = escaped(_between(comparison.a, comparison.b))
+    left_out = LEFT_OUT_IF_ALL | {"budget": "", "model": model}
+    shown = {name: texts for name, texts in columns.items() if set(texts) != {left_out.get(name)}}
     return markdown(shown, RIGHT)
 
 
-def _layers(a: object, b: object) -> str:
-    return escaped(str(b)) if a == b else f"{escaped(str(a))} → {escaped(str(b))}"
+def _layers(a: str, b: str) -> str:
+    return escaped(b) if a == b else f"{escaped(a)} → {escaped(b)}"
 
 
-def _value(metric: str, value: float) -> str:
-    return f"{value:.2f}" if metric == BITS and not np.isnan(value) else percent(value)
-
-
-def _difference(cell: Row) -> str:
-    if np.isnan(cell["difference"]):
-        return DASH
-    told = [
-        f"{cell[name]:+.2f}" if cell["metric"] == BITS else points(cell[name])
-        for name in ("difference", "low", "high")
-    ]
-    return told[0] if np.isnan(cell["low"]) else f"{told[0]} [{told[1]}, {told[2]}]"
+def _difference(row: Row) -> str:
+    text = metric_of(row["metric"]).difference_text
+    if np.isnan(row["low"]):
+        return text(row["difference"])
+    return f"{text(row['difference'])} [{text(row['low'])}, {text(row['high'])}]"
 
 
 def _p(value: float) -> str:
-    return DASH if np.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
+    if np.isnan(value):
+        return DASH
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _places(rows: pd.DataFrame, verdict: str) -> str:
+def _count_page(rows: pd.DataFrame, verdict: str) -> str:
     """How many scores have this verdict, a line for each model, task, corpus and condition."""
     names = rows[rows["verdict"] == verdict][["model", "task", "corpus", "condition"]]
-    lines = [
-        f"* {', '.join(escaped_all(place))}: {n}\n"
-        for place, n in Counter(names.itertuples(index=False, name=None)).items()
-    ]
+    counts = Counter(names.itertuples(index=False, name=None))
+    lines = [f"* {', '.join(escaped_all(place))}: {n}\n" for place, n in counts.items()]
     return f"## {verdict[0].upper()}{verdict[1:]}\n\n{''.join(lines)}" if lines else ""
 
 
-def to_json(found: Comparison) -> str:
+def to_json(comparison: Comparison) -> str:
     """Everything, for programs: fractions, null where there is no value."""
-    rows = found.rows.astype(object).where(found.rows.notna(), None).to_dict("records")
-    sides = {
-        "a": found.a,
-        "b": found.b,
-        "summary": found.counted(),
-        "changes": found.changes,
-        "rows": rows,
-    }
-    return json.dumps(sides, indent=2, allow_nan=False) + "\n"
+    rows = comparison.rows.astype(object).where(comparison.rows.notna(), None)
+    return json_text(
+        {
+            "a": comparison.a,
+            "b": comparison.b,
+            "summary": comparison.counted(),
+            "changes": comparison.changes,
+            "rows": rows.to_dict("records"),
+        }
+    )
 
 
 __all__ = [

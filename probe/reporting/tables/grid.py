@@ -1,30 +1,25 @@
 """A table as it is printed: columns, rows of cells, and what it is of; as Markdown, CSV, HTML and
 JSON.
 
-LaTeX is made by `probe.reporting.tables.latex`. Markdown, LaTeX and HTML show what a cell prints:
-the best value bold, what is tied with it underlined, its interval small. CSV and JSON hold the
-values of the records. Names come from files: whatever they hold, they are text in every format.
+`probe.reporting.tables.latex` writes the same tables as LaTeX. Markdown, LaTeX and HTML show what a
+cell prints: the best value bold, what is tied with it underlined, its interval small. CSV and JSON
+hold the values of the records. Names come from files: whatever they hold, they are text in every
+format.
 """
 
 import csv
-import html
 import io
-import json
 import math
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 from probe.brief import brief, counted
+from probe.measures.metrics import metric_of
 from probe.measures.uncertainty import FEW_BLOCKS
-from probe.reporting.rows import one_line
-from probe.reporting.tables.cells import DASH, aligned, arrow, escaped, percent
-from probe.reporting.ties import BEST, BITS, TIED
+from probe.reporting.text import DASH, arrow, csv_text, escaped, html_text, json_text
+from probe.reporting.ties import BEST, TIED
 
-# What a spreadsheet takes for a formula, with the wide forms that it takes in Asian settings.
-FORMULA = re.compile("[=+\\-@＝＋－＠]")
 FEW = "†"
 FEW_NOTE = f"{FEW} fewer than {FEW_BLOCKS} blocks (speakers): a rough interval, or none"
 SHARED = "‡"
@@ -33,7 +28,8 @@ SHARED_NOTE = (
 )
 STYLE = """:root { color-scheme: light dark; }
 body { font: 15px/1.4 system-ui, sans-serif; margin: 2rem; }
-table { border-collapse: collapse; margin: 1rem 0 2rem; border-block: 2px solid; font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; margin: 1rem 0 2rem; border-block: 2px solid; \
+font-variant-numeric: tabular-nums; }
 caption { text-align: start; font-weight: 600; padding-bottom: .4rem; }
 th, td { padding: .2rem .7rem; text-align: start; vertical-align: baseline; }
 thead th { border-bottom: 1px solid; vertical-align: bottom; }
@@ -48,7 +44,7 @@ class Column:
     """A column.
 
     Attributes:
-        name: what stands above it.
+        name: its head.
         better: whether higher is better; None for what is neither.
         number: whether it holds numbers, which are aligned to the right.
     """
@@ -65,18 +61,16 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell.
+    """What one cell prints, and the value behind it.
 
     Attributes:
         text: what is printed.
         interval: printed after it.
-        mark: see `probe.reporting.ties.marks`.
+        mark: `BEST`, `TIED` or empty, see `probe.reporting.ties`.
         aside: printed last: a layer or a gap in parentheses, a tick.
         value, low, high: as in the record; NaN where there is none, and of a name.
-        few: whether the score is of fewer than `FEW_BLOCKS` blocks; `FEW` stands after its
-            interval.
-        shared: whether speakers of the score are in training too; `SHARED` stands after its
-            interval.
+        few: whether the score is of fewer than `FEW_BLOCKS` blocks; `FEW` follows its interval.
+        shared: whether speakers of the score are in training too; `SHARED` follows its interval.
     """
 
     text: str
@@ -122,9 +116,8 @@ class Grid:
     notes: Sequence[str] = ()
 
     def __repr__(self) -> str:
-        return brief(
-            self, self.title, counted(len(self.columns), "column"), counted(len(self.rows), "row")
-        )
+        sizes = counted(len(self.columns), "column"), counted(len(self.rows), "row")
+        return brief(self, self.title, *sizes)
 
     def _repr_html_(self) -> str:
         """The table, for a notebook."""
@@ -138,22 +131,16 @@ class Grid:
         of = dict(self.of)
         if test := of.pop("test_domain", ""):
             of["train_domain"] = f"{of.get('train_domain', '')} → {test}".strip()
-        return " ".join(
-            [
-                ", ".join(filter(None, of.values())),
-                *([] if self.better is None else [arrow(self.better)]),
-            ]
-        ).strip()
+        direction = "" if self.better is None else arrow(self.better)
+        return f"{', '.join(filter(None, of.values()))} {direction}".strip()
 
     @property
     def notes_below(self) -> list[str]:
         """The notes, and what `FEW` and `SHARED` mean where a cell has them."""
         cells = [cell for row in self.rows for cell in row]
-        marks = (
-            (FEW_NOTE, any(cell.few for cell in cells)),
-            (SHARED_NOTE, any(cell.shared for cell in cells)),
-        )
-        return [*self.notes, *(note for note, is_used in marks if is_used)]
+        few = [FEW_NOTE] if any(cell.few for cell in cells) else []
+        shared = [SHARED_NOTE] if any(cell.shared for cell in cells) else []
+        return [*self.notes, *few, *shared]
 
     @property
     def by_column(self) -> list[list[Cell]]:
@@ -181,17 +168,12 @@ def of_columns(
         left_out: name -> text; a column of this name is left out where all its cells have this
             text.
     """
-    told = {
-        column: [Cell(cell) if isinstance(cell, str) else cell for cell in cells]
-        for column, cells in columns.items()
-    }
-    empty = left_out or {}
-    told = {
-        column: cells
-        for column, cells in told.items()
-        if {cell.text for cell in cells} != {empty.get(column.name)}
-    }
-    return Grid(tuple(told), tuple(zip(*told.values(), strict=True)), **more)
+    kept: dict[Column, list[Cell]] = {}
+    for column, texts in columns.items():
+        cells = [Cell(text) if isinstance(text, str) else text for text in texts]
+        if {cell.text for cell in cells} != {(left_out or {}).get(column.name)}:
+            kept[column] = cells
+    return Grid(tuple(kept), tuple(zip(*kept.values(), strict=True)), **more)
 
 
 def score(
@@ -204,75 +186,72 @@ def score(
     few: bool = False,
     shared: bool = False,
 ) -> Cell:
-    """The cell of a score: bits of a codelength with two decimals, percent of everything else with
-    one.
-    """
+    """The cell of a score, printed as its metric is, see `probe.measures.metrics.Metric.text`."""
+    text = metric_of(metric).text
     is_score = not math.isnan(value)
-    interval = (
-        ""
-        if any(map(math.isnan, (value, low, high)))
-        else f"[{printed(metric, low)}, {printed(metric, high)}]"
-    )
+    known = is_score and not math.isnan(low) and not math.isnan(high)
     return Cell(
-        printed(metric, value),
-        interval,
+        text(value),
+        f"[{text(low)}, {text(high)}]" if known else "",
         mark,
         aside,
-        value,
-        low,
-        high,
-        bool(few) and is_score,
-        bool(shared) and is_score,
+        *(value, low, high),
+        few=bool(few) and is_score,
+        shared=bool(shared) and is_score,
     )
 
 
-def printed(metric: str, value: float) -> str:
-    """A value as it is printed."""
-    return f"{value:.2f}" if metric == BITS and not math.isnan(value) else percent(value)
+def markdown(columns: Mapping[str, Sequence[str]], numbers: Container[str] = ()) -> str:
+    """Aligned Markdown; the cells are escaped already.
+
+    Args:
+        columns: header -> cells.
+        numbers: headers of columns that are aligned to the right.
+    """
+    lines = [list(columns), *zip(*columns.values(), strict=True)]
+    return _aligned(lines, [name in numbers for name in columns])
+
+
+def _aligned(lines: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
+    """Markdown with aligned columns, from the head and the rows."""
+    widths = [max(3, *map(len, cells)) for cells in zip(*lines, strict=True)]
+    head, *rows = [
+        [
+            cell.rjust(width) if to_the_right else cell.ljust(width)
+            for cell, width, to_the_right in zip(line, widths, right, strict=True)
+        ]
+        for line in lines
+    ]
+    rule = [
+        "-" * (width - 1) + (":" if to_the_right else "-")
+        for width, to_the_right in zip(widths, right, strict=True)
+    ]
+    return "".join(f"| {' | '.join(line)} |\n" for line in [head, rule, *rows])
 
 
 def to_markdown(grids: Sequence[Grid], heading: str = "##") -> str:
     """Aligned Markdown, each title a ``heading``; `<ins>` underlines."""
-    return "\n".join(_titled(grid, heading) for grid in grids)
+    return "\n".join(_markdown_of(grid, heading) for grid in grids)
 
 
-def _titled(grid: Grid, heading: str) -> str:
+def _markdown_of(grid: Grid, heading: str) -> str:
     rows = [
-        [_marked(cell, escaped(cell.text), "**{}**", "<ins>{}</ins>") for cell in row]
+        [_marked(cell, "**{}**", "<ins>{}</ins>", "{}", escaped) for cell in row]
         for row in grid.rows
     ]
-    table = aligned(
-        [escaped(column.head) for column in grid.columns],
-        rows,
-        [column.number for column in grid.columns],
-    )
-    title = f"{heading} {escaped(grid.title)}\n\n" if grid.title else ""
-    return title + "\n".join(
-        filter(
-            None,
-            (
-                table * bool(grid.columns),
-                "".join(f"* {escaped(note)}\n" for note in grid.notes_below),
-            ),
-        )
-    )
+    head = [escaped(column.head) for column in grid.columns]
+    right = [column.number for column in grid.columns]
+    title = f"{heading} {escaped(grid.title)}\n" if grid.title else ""
+    table = _aligned([head, *rows], right) if grid.columns else ""
+    notes = "".join(f"* {escaped(note)}\n" for note in grid.notes_below)
+    return "\n".join(filter(None, (title, table, notes)))
 
 
-def _marked(
-    cell: Cell,
-    text: str,
-    best: str,
-    tied: str,
-    small: str = "{}",
-    safe: Callable[[str], str] = escaped,
-) -> str:
-    """A cell: its text as a format has it, in the format's bold or underline, then its interval in
-    small type, then the aside.
-    """
-    shown = {BEST: best, TIED: tied}.get(cell.mark, "{}").format(text)
-    return " ".join(
-        filter(None, (shown, cell.spread and small.format(safe(cell.spread)), safe(cell.aside)))
-    )
+def _marked(cell: Cell, best: str, tied: str, small: str, safe: Callable[[str], str]) -> str:
+    """A cell in a format's bold or underline, then its interval in small type, then the aside."""
+    text = {BEST: best, TIED: tied}.get(cell.mark, "{}").format(safe(cell.text))
+    interval = small.format(safe(cell.spread)) if cell.spread else ""
+    return " ".join(filter(None, (text, interval, safe(cell.aside))))
 
 
 def to_csv(grids: Sequence[Grid], excel_safe: bool = False) -> str:
@@ -284,71 +263,53 @@ def to_csv(grids: Sequence[Grid], excel_safe: bool = False) -> str:
     """
     lines = [line for grid in grids for line in _csv_lines(grid)]
     names = list(dict.fromkeys(name for line in lines for name in line))
-    heads = [" ".join(filter(None, name)) for name in names]
+    rows: list[list[object]] = [[" ".join(filter(None, name)) for name in names]]
+    rows += [[line.get(name) for name in names] for line in lines]
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    values: list[Sequence[object]] = [
-        heads,
-        *([line.get(name) for name in names] for line in lines),
-    ]
-    writer.writerows(
-        [csv_text(value, excel_safe) if isinstance(value, str) else value for value in line]
-        for line in values
+    csv.writer(out, lineterminator="\n").writerows(
+        [csv_text(value, excel_safe) if isinstance(value, str) else value for value in row]
+        for row in rows
     )
     return out.getvalue()
 
 
 def _csv_lines(grid: Grid) -> Iterator[dict[tuple[str, str], object]]:
     """The rows: (column, part of it) -> value, None where there is none."""
-    parts: list[dict[str, Callable[[Cell], object]]] = []
-    for cells in grid.by_column:
-        part: dict[str, Callable[[Cell], object]] = {
-            "": lambda cell: None if math.isnan(cell.value) else cell.value
-        }
-        if all(math.isnan(cell.value) for cell in cells):
-            parts.append(
-                {
-                    "": lambda cell: (
-                        None
-                        if cell.text == DASH
-                        else " ".join(filter(None, (cell.text, cell.aside)))
-                    )
-                }
-            )
-            continue
-        if any(cell.interval for cell in cells):
-            part |= {
-                "low": lambda cell: cell.low if cell.interval else None,
-                "high": lambda cell: cell.high if cell.interval else None,
-            }
-        if any(cell.mark for cell in cells):
-            part["mark"] = lambda cell: cell.mark
-        if any(cell.few for cell in cells):
-            part["few"] = lambda cell: cell.few
-        if any(cell.shared for cell in cells):
-            part["shared speakers"] = lambda cell: cell.shared
-        if any(cell.aside for cell in cells):
-            part[grid.aside] = lambda cell: cell.aside.strip("()")
-        parts.append(part)
+    columns = [
+        (column.name, _csv_parts(cells, grid.aside))
+        for column, cells in zip(grid.columns, grid.by_column, strict=True)
+    ]
     of: dict[tuple[str, str], object] = {(name, ""): value for name, value in grid.of.items()}
-    for row in grid.rows:
-        cells_of = zip(grid.columns, parts, row, strict=True)
+    for number in range(len(grid.rows)):
         yield of | {
-            (column.name, name): take(cell)
-            for column, part, cell in cells_of
-            for name, take in part.items()
+            (name, part): values[number]
+            for name, parts in columns
+            for part, values in parts.items()
         }
 
 
-@lru_cache(maxsize=1 << 16)
-def csv_text(text: str, excel_safe: bool = False) -> str:
-    """``text`` on one line without control characters, as a field of a CSV.
-
-    Args:
-        excel_safe: puts an apostrophe before what a spreadsheet would take for a formula.
-    """
-    shown = one_line(text)
-    return f"'{shown}" if excel_safe and FORMULA.match(shown) else shown
+def _csv_parts(cells: Sequence[Cell], aside: str) -> dict[str, list[object]]:
+    """Part of a column -> its value in every row; parts that no cell has are left out."""
+    if all(math.isnan(cell.value) for cell in cells):
+        texts = [" ".join(filter(None, (cell.text, cell.aside))) for cell in cells]
+        return {
+            "": [
+                None if cell.text == DASH else text for cell, text in zip(cells, texts, strict=True)
+            ]
+        }
+    parts: dict[str, list[object]] = {
+        "": [None if math.isnan(cell.value) else cell.value for cell in cells]
+    }
+    if any(cell.interval for cell in cells):
+        parts["low"] = [cell.low if cell.interval else None for cell in cells]
+        parts["high"] = [cell.high if cell.interval else None for cell in cells]
+    optional: dict[str, list[Any]] = {
+        "mark": [cell.mark for cell in cells],
+        "few": [cell.few for cell in cells],
+        "shared speakers": [cell.shared for cell in cells],
+        aside: [cell.aside.strip("()") for cell in cells],
+    }
+    return parts | {name: values for name, values in optional.items() if any(values)}
 
 
 def to_json(grids: Sequence[Grid]) -> str:
@@ -363,7 +324,7 @@ def to_json(grids: Sequence[Grid]) -> str:
                     {"name": column.name, "higher_is_better": column.better}
                     for column in grid.columns
                 ],
-                "rows": [[_object(cell, grid.aside) for cell in row] for row in grid.rows],
+                "rows": [[_json_cell(cell, grid.aside) for cell in row] for row in grid.rows],
                 "notes": grid.notes_below,
             }
             for grid in grids
@@ -371,92 +332,44 @@ def to_json(grids: Sequence[Grid]) -> str:
     )
 
 
-def _object(cell: Cell, aside: str) -> dict[str, object]:
-    values = {
-        name: value
-        for name in ("value", "low", "high")
-        if not math.isnan(value := getattr(cell, name))
-    }
+def _json_cell(cell: Cell, aside: str) -> dict[str, object]:
+    values = {"value": cell.value, "low": cell.low, "high": cell.high}
+    marks = {"mark": cell.mark, "few": cell.few, "shared": cell.shared}
     return (
         {"text": cell.text}
-        | values
-        | {
-            name: told
-            for name, told in (
-                ("mark", cell.mark),
-                ("few", cell.few),
-                ("shared", cell.shared),
-                (aside, cell.aside.strip("()")),
-            )
-            if told
-        }
+        | {name: value for name, value in values.items() if not math.isnan(value)}
+        | {name: mark for name, mark in (marks | {aside: cell.aside.strip("()")}).items() if mark}
     )
 
 
-def json_text(value: object) -> str:
-    """``value`` as JSON, with what would command a terminal or turn the direction of text as
-    escapes.
-    """
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    return "".join(char if char.isprintable() or char == "\n" else _escape(char) for char in text)
-
-
-def _escape(char: str) -> str:
-    return re.sub("....", r"\\u\g<0>", char.encode("utf-16-be", "surrogatepass").hex())
-
-
 def to_html(grids: Sequence[Grid], title: str = "Scores", page: bool = True) -> str:
-    """A page that stands alone, or the tables alone if not ``page``."""
+    """A page of its own, or the tables alone if not ``page``."""
     tables = "".join(map(_html_table, grids))
     if not page:
         return tables
     return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{_html(title)}</title>\n'
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html_text(title)}</title>\n"
         f"<style>\n{STYLE}\n</style>\n</head>\n<body>\n{tables}</body>\n</html>\n"
     )
 
 
 def _html_table(grid: Grid) -> str:
-    def line(tag: str, texts: Iterable[str]) -> str:
-        return (
-            "<tr>"
-            + "".join(
-                f"<{tag}{kind}>{text}</{tag}>" for text, kind in zip(texts, kinds, strict=True)
-            )
-            + "</tr>\n"
-        )
-
     kinds = [' class="number"' if is_number else "" for is_number in grid.numeric]
-    rows = [
-        line(
-            "td",
-            (
-                _marked(
-                    cell,
-                    _html(cell.text),
-                    "<strong>{}</strong>",
-                    "<u>{}</u>",
-                    "<small>{}</small>",
-                    _html,
-                )
-                for cell in row
-            ),
-        )
-        for row in grid.rows
-    ]
-    notes = (
-        "<ul>\n" + "".join(f"<li>{_html(note)}</li>\n" for note in grid.notes_below) + "</ul>\n"
-        if grid.notes_below
-        else ""
-    )
+
+    def line(tag: str, texts: Iterable[str]) -> str:
+        cells = zip(texts, kinds, strict=True)
+        return f"<tr>{''.join(f'<{tag}{kind}>{text}</{tag}>' for text, kind in cells)}</tr>\n"
+
+    forms = ("<strong>{}</strong>", "<u>{}</u>", "<small>{}</small>", html_text)
+    rows = [line("td", (_marked(cell, *forms) for cell in row)) for row in grid.rows]
+    notes = "".join(f"<li>{html_text(note)}</li>\n" for note in grid.notes_below)
+    notes = f"<ul>\n{notes}</ul>\n" if notes else ""
+    title = html_text(grid.title)
     if not grid.columns:
-        return f"<h2>{_html(grid.title)}</h2>\n" * bool(grid.title) + notes
-    caption = f"<caption>{_html(grid.title)}</caption>\n" * bool(grid.title)
-    head = line("th", (_html(column.head) for column in grid.columns))
-    return f"<table>\n{caption}<thead>\n{head}</thead>\n<tbody>\n{''.join(rows)}</tbody>\n</table>\n{notes}"
-
-
-@lru_cache(maxsize=1 << 16)
-def _html(text: str) -> str:
-    return html.escape(one_line(text))
+        return (f"<h2>{title}</h2>\n" if grid.title else "") + notes
+    caption = f"<caption>{title}</caption>\n" if grid.title else ""
+    head = line("th", (html_text(column.head) for column in grid.columns))
+    body = f"<thead>\n{head}</thead>\n<tbody>\n{''.join(rows)}</tbody>\n"
+    return f"<table>\n{caption}{body}</table>\n{notes}"

@@ -10,9 +10,8 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
 
-from probe.reporting.rows import one_line
-from probe.reporting.tables.cells import DASH
 from probe.reporting.tables.grid import Cell, Grid, of_columns
+from probe.reporting.text import DASH, one_line
 from probe.reporting.ties import BEST, TIED
 
 PREAMBLE = r"\usepackage{adjustbox,amssymb,booktabs,longtable,siunitx}"
@@ -141,7 +140,7 @@ def _legend(grid: Grid) -> list[str]:
 
 
 def _heads(grid: Grid, wide: Sequence[bool]) -> Iterator[str]:
-    """The heads, in lines that are no longer than the cells below them where their words allow it."""
+    """The heads, broken into lines no longer than the cells below them where words allow it."""
     for column, cells, right, two in zip(
         grid.columns, grid.by_column, grid.numeric, wide, strict=True
     ):

@@ -28,7 +28,7 @@ from probe.files import file_name, write_atomically
 from probe.model_names import RANDOM, SPECTRAL, unrevised
 from probe.records import OWN_HEAD, WEIGHTED
 from probe.reporting.rows import specs_of, summary_rows
-from probe.reporting.tables.files import to_markdown
+from probe.reporting.tables.score_tables import to_markdown
 from probe.reporting.ties import BITS
 
 Row = Mapping[Hashable, Any]

@@ -17,28 +17,35 @@ from probe.reporting.text import DASH, INTERVAL, escaped, percent, points
 
 HEAD = """# Robustness
 
-Intervals are of 95 %, by resampling speakers; what two scores share cancels in their difference. – is undefined: a note, or
+Intervals are of 95 %, by resampling speakers; what two scores share cancels in their difference. \
+– is undefined: a note, or
 docs/robustness.md, says why.
 
 """
 LOSSES = """## Under other conditions
 
-At the layer that is best on the dev data of the training. `loss` is what the score is worse than on clean audio, on the same
-utterances: in points, as a part of the clean score, and as a part of what the clean score is above chance (100 % leaves nothing).
+At the layer that is best on the dev data of the training. `loss` is what the score is worse than \
+on clean audio, on the same
+utterances: in points, as a part of the clean score, and as a part of what the clean score is \
+above chance (100 % leaves nothing).
 The worst condition is picked from several; its intervals allow for that.
 
 """
 LAYERS = """## Which layer keeps most
 
-The layer with the smallest mean part of its margin over chance lost. It is picked on the test scores it describes: it says where a
+The layer with the smallest mean part of its margin over chance lost. It is picked on the test \
+scores it describes: it says where a
 model is robust, not what to use. A layer at chance has nothing to lose and is never called robust.
 
 """
 NORMALISED = """## Beside a baseline
 
-`WERD` is the rise of the error in points, 0 at least; `NWER` the error, `NWERD` the rise, over that of {baseline} under the same
-condition (the paper's reading of Speech Robust Bench; its code divides by a difficulty estimated from the audio). `WERV` is the
-variance over samplings, in points squared. The error is 100 % - accuracy where the score is an accuracy.
+`WERD` is the rise of the error in points, 0 at least; `NWER` the error, `NWERD` the rise, over \
+that of {baseline} under the same
+condition (the paper's reading of Speech Robust Bench; its code divides by a difficulty estimated \
+from the audio). `WERV` is the
+variance over samplings, in points squared. The error is 100 % - accuracy where the score is an \
+accuracy.
 
 """
 NO_BASELINE = (
@@ -46,30 +53,40 @@ NO_BASELINE = (
 )
 GAPS = """## Gaps between domains
 
-On the test rows of the target, at the layer that is best on dev of each training. `gap` is what training on another domain costs
-against training on the target; `closed` is the part of the gap of {baseline} that the model closes, with the in-domain score of the
-baseline (1) and of the model (2). Below 0 is worse than the baseline, above 100 better than in-domain training. Undefined where
-in-domain training is not better beyond noise: there is no gap to close. `shift` is what one training loses from its own test rows to
+On the test rows of the target, at the layer that is best on dev of each training. `gap` is what \
+training on another domain costs
+against training on the target; `closed` is the part of the gap of {baseline} that the model \
+closes, with the in-domain score of the
+baseline (1) and of the model (2). Below 0 is worse than the baseline, above 100 better than \
+in-domain training. Undefined where
+in-domain training is not better beyond noise: there is no gap to close. `shift` is what one \
+training loses from its own test rows to
 the target's, which are other utterances.
 
 """
 EFFECTIVE = """## Effective robustness
 
-How far the score under a condition lies above what the clean score predicts by a line over the other models (logit axes, each model
-left out of its own line), in points of accuracy or of 100 % - error. An interval without 0: off the line of the others.
+How far the score under a condition lies above what the clean score predicts by a line over the \
+other models (logit axes, each model
+left out of its own line), in points of accuracy or of 100 % - error. An interval without 0: off \
+the line of the others.
 
 """
 GROUPS = """## Worst groups
 
-Intervals of groups hold for all groups at once. `spread` is the best less the worst; `by chance` is its mean if the speakers were in
-groups at random, or, of speakers, all equally good; `p` is how often chance spreads as far. The worst of many is low by luck too.
+Intervals of groups hold for all groups at once. `spread` is the best less the worst; `by chance` \
+is its mean if the speakers were in
+groups at random, or, of speakers, all equally good; `p` is how often chance spreads as far. The \
+worst of many is low by luck too.
 Groups of fewer than 4 speakers (`few`) are never the worst.
 
 """
 LAYERS_HEAD = """# Robustness of every layer
 
-Test scores; in parentheses the change in points against clean. `margin lost` is the mean loss as a part of what the clean score is
-above chance. ✓ is the layer that dev chose, ◆ the one that keeps most of its margin, ◇ those whose interval reaches down to it.
+Test scores; in parentheses the change in points against clean. `margin lost` is the mean loss as \
+a part of what the clean score is
+above chance. ✓ is the layer that dev chose, ◆ the one that keeps most of its margin, ◇ those \
+whose interval reaches down to it.
 
 """
 NOTED = ("model", "condition", "train_domain", "test_domain", "column")

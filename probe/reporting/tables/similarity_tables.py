@@ -20,7 +20,8 @@ from probe.reporting.figures import style
 from probe.reporting.figures.heat_map import HeatMap, maps_figure
 from probe.reporting.figures.style import missing_matplotlib, write_figure
 from probe.reporting.losses import by_severity
-from probe.reporting.tables.files import DASH, escaped, to_csv
+from probe.reporting.tables.score_tables import to_csv
+from probe.reporting.text import DASH, escaped
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
