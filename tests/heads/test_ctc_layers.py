@@ -12,7 +12,7 @@ from test_ctc_modules import planted
 from probe.errors import ProbeError
 from probe.heads.ctc import all_layers, ctc_probe
 from probe.heads.ctc.all_layers import fit_layers
-from probe.heads.ctc.ctc_probe import CTCProbe, Run
+from probe.heads.ctc.ctc_probe import CTCProbe, TrainingRun
 from probe.heads.ctc.stacked import kept_bytes
 
 Layer = tuple[str, list[np.ndarray], list[np.ndarray]]
@@ -179,7 +179,7 @@ def test_each_lstm_has_its_own_learning_rate_halved(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_run_halves_its_rate_after_every_so_many_epochs_without_improvement() -> None:
-    run, steady = Run(0.8, halves=True), Run(0.8)
+    run, steady = TrainingRun(0.8, halves=True), TrainingRun(0.8)
     rates = []
     for error in (0.5, *[0.5] * 8, 0.4, *[0.4] * 4):
         run.add(error, 1.0, dict)

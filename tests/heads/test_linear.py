@@ -248,14 +248,18 @@ class Drawn:
             yield generator.standard_normal((1000, 256), np.float32).astype(np.float16)
 
 labels = np.random.default_rng(0).integers(4, size=150_000)
-small = type("Small", (), {"shape": (3000, 256), "blocks": lambda self: (block for block, _ in zip(Drawn().blocks(), range(3)))})
-fit_strengths(small(), labels[:3000], [1.0])  # libraries and their buffers
+class Small(Drawn):
+    shape = (3000, 256)
+    def blocks(self):
+        yield from (block for block, _ in zip(super().blocks(), range(3)))
+fit_strengths(Small(), labels[:3000], [1.0])  # libraries and their buffers
 
 def peak():
     # On Linux ru_maxrss remembers the process that started this one.
     if Path("/proc/self/status").exists():
         return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 before = peak()
 fit_strengths(Drawn(), labels, [1.0], max_iter=2, memory_bytes=int(sys.argv[1]))

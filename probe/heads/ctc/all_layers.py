@@ -152,7 +152,7 @@ class _Layer:
         return sum(rows.nbytes for rows in (*self.train.frames, *self.dev)) + self.n_lstm_bytes
 
     def read(self, rows: list[Tensor], epoch: int | None, chosen: Sequence[int]) -> Tensor:
-        """(batch, frame, dim) as heads read utterances of (frame, dim).
+        """(batch, frame, dim) input of the heads for utterances of (frame, dim).
 
         Args:
             epoch: of training, for what SpecAugment hides of the ``chosen`` utterances; None where
@@ -192,11 +192,11 @@ class _Layer:
         return {key: value.detach()[rate].clone() for key, value in self.weights.items()}
 
     def drop_finished(self, patience: int) -> None:
-        """Ends the heads whose dev score has not improved for so long, or is not a number."""
+        """Ends the heads that have not improved on dev for ``patience`` epochs or have diverged."""
         rates = [
             k
             for k, i in enumerate(self.active)
-            if self.runs[i].waited < patience and not self.runs[i].over
+            if self.runs[i].waited < patience and not self.runs[i].diverged
         ]
         if len(rates) < len(self.active):
             self.active = [self.active[k] for k in rates]
@@ -262,7 +262,7 @@ def _logits(
     chosen: Sequence[int],
     scratch: Scratch,
 ) -> list[Tensor]:
-    """Layer -> (batch, frame, rate, symbol) for utterances of (frame, dim) each; see `_Layer.read`."""
+    """Layer -> (batch, frame, rate, symbol) of utterances of (frame, dim); see `_Layer.read`."""
     return stacked_logits(
         layers[0].probe.settings,
         [layer.weights for layer in layers],

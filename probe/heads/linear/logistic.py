@@ -100,8 +100,8 @@ def state_bytes(n_rows: int, n_classes: int, itemsize: int) -> int:
 
 @dataclass
 class _Descent:
-    """The state of problems. A point is weights, in the axes of the Gram matrix, and in its last row
-    the bias.
+    """The state of problems. A point has weights, in the axes of the Gram matrix, and the bias as
+    its last row.
 
     Attributes:
         l2: (s,) float64.

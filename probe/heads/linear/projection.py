@@ -62,8 +62,8 @@ def fit_projection(
         )
     if how == "pca" and width > n_rows - 1:
         raise ProbeError(
-            f"{n_rows} training rows have {n_rows - 1} principal components, {width} are asked for. "
-            'Set project to less, or projection = "random"'
+            f"{n_rows} training rows have {n_rows - 1} principal components, {width} are asked for."
+            ' Set project to less, or projection = "random"'
         )
     basis = principal(covariance, width) if how == "pca" else orthonormal(dim, width, seed)
     total = float(np.trace(covariance))
