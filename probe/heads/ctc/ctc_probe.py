@@ -327,15 +327,12 @@ class CTCProbe:
     ) -> None:
         """One batch of training."""
         frames, lengths = pad([train.frames[i] for i in chosen])
-        logits = model(
-            frames, lengths, self.masks(epoch, chosen, lengths.tolist(), frames.shape[2])
-        )
+        masks = self.masks(epoch, chosen, lengths.tolist(), frames.shape[2])
         labels = [train.labels[i] for i in chosen]
-        losses = _losses(logits, lengths, labels)
+        losses = _losses(model(frames, lengths, masks), lengths, labels)
+        n_labels = torch.tensor([len(item) for item in labels], device=losses.device)
         optimizer.zero_grad()
-        (
-            losses / torch.tensor([len(item) for item in labels], device=losses.device)
-        ).mean().backward()
+        (losses / n_labels).mean().backward()
         nn.utils.clip_grad_norm_(model.parameters(), self.clip)
         optimizer.step()
 
@@ -365,13 +362,8 @@ class CTCProbe:
         for start in range(0, len(frames), self.batch_size):
             chosen = by_length[start : start + self.batch_size]
             padded, lengths = pad([frames[i] for i in chosen])
-            yield (
-                chosen,
-                [
-                    values[:length]
-                    for values, length in zip(model(padded, lengths), lengths.tolist(), strict=True)
-                ],
-            )
+            pairs = zip(model(padded, lengths), lengths.tolist(), strict=True)
+            yield chosen, [values[:length] for values, length in pairs]
 
 
 @dataclass(frozen=True)
@@ -399,9 +391,8 @@ def batch_order(
 
 def pad(frames: list[Tensor]) -> tuple[Tensor, Tensor]:
     """((batch, frame, dim), (batch,) lengths)."""
-    return nn.utils.rnn.pad_sequence(frames, batch_first=True), torch.tensor(
-        [len(rows) for rows in frames]
-    )
+    lengths = torch.tensor([len(rows) for rows in frames])
+    return nn.utils.rnn.pad_sequence(frames, batch_first=True), lengths
 
 
 def _losses(logits: Tensor, lengths: Tensor, labels: list[Tensor]) -> Tensor:
