@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from probe.data.corpus import load_corpus
     from probe.demo import demo
     from probe.errors import ProbeError
-    from probe.evaluation.layer_similarity import similarity
+    from probe.evaluation.layer_similarity import Comparing, similarity
     from probe.evaluation.run import run
     from probe.extraction.extract import extract
     from probe.extraction.settings import Decoding, Running, Storing
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CTCProbe": "probe.heads.ctc.ctc_probe",
+    "Comparing": "probe.evaluation.layer_similarity",
     "Decoding": "probe.extraction.settings",
     "HookedModule": "probe.models.plugins.hooks",
     "LinearProbe": "probe.heads.linear.linear_probe",
@@ -69,6 +70,7 @@ _HOMES = {
 
 __all__ = [
     "CTCProbe",
+    "Comparing",
     "Decoding",
     "HookedModule",
     "LinearProbe",

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, NoReturn, TextIO, cast
 
@@ -15,6 +16,7 @@ import click
 
 from probe.commands import evaluation, features, models, reports
 from probe.commands.help import Workflow
+from probe.commands.messages import Messages, say_held_warnings
 from probe.commands.printing import plain
 from probe.environment import require_posix
 from probe.errors import (
@@ -66,9 +68,11 @@ def cli(quiet: bool) -> None:
     """
     if quiet:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    handler = AboveBars()
-    handler.setFormatter(Plain("%(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    root = logging.getLogger()
+    for handler in root.handlers:
+        if isinstance(handler, Messages):  # of an earlier command line in this process
+            root.removeHandler(handler)
+    root.addHandler(Messages())
     logging.getLogger("probe").setLevel(logging.WARNING if quiet else logging.INFO)
     # Our notes already say what transformers reports about keys.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -158,27 +162,6 @@ def secure_streams() -> None:
     )
 
 
-class AboveBars(logging.StreamHandler):
-    """Messages on lines of their own, above a progress bar that stands on the last one."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Writes one message."""
-        from tqdm import tqdm
-
-        try:
-            tqdm.write(self.format(record), file=self.stream)
-        except Exception:
-            self.handleError(record)
-
-
-class Plain(logging.Formatter):
-    """Messages without characters that would command a terminal; file names may hold any."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """One message."""
-        return plain(super().format(record))
-
-
 class OnlyOnce(logging.Filter):
     """Lets each message through once and keeps it: the tables of one command leave out the same
     files.
@@ -195,41 +178,52 @@ class OnlyOnce(logging.Filter):
         return is_new
 
 
+def run(arguments: Sequence[str] | None = None, prepare: Callable[[], object] = bool) -> int:
+    """Run one command line and return its exit code; a user's mistake prints one line.
+
+    Args:
+        arguments: those of the process where None.
+        prepare: called once the system is known to be supported.
+    """
+    left_out, logger = OnlyOnce(), logging.getLogger("probe.left_out")
+    logger.addFilter(left_out)
+    try:
+        require_posix()
+        prepare()
+        result = cli.main(args=arguments, prog_name="probe", standalone_mode=False)
+        code = result if isinstance(result, int) else EXIT_OK
+        return code or (EXIT_SOME_FAILED if left_out.messages else EXIT_OK)
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else EXIT_FAILURE
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted; the same command continues", err=True)
+        return EXIT_INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except ProbeError as error:
+        click.echo(plain(f"probe: {error}"), err=True)
+        return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILURE
+    except OSError as error:
+        place = error.filename or "input/output"
+        click.echo(plain(f"probe: {place}: {error.strerror or error}"), err=True)
+        return EXIT_FAILURE
+    finally:
+        logger.removeFilter(left_out)
+        say_held_warnings()
+
+
 def main() -> NoReturn:
-    """The console script: exit codes, and one line instead of a traceback for a user's mistake."""
+    """Run the command line of this process and exit with its code."""
     secure_streams()
     # OpenMP threads that spin while they wait make short operations a hundred times slower as soon
     # as another process wants the same cores. torch reads this when it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.pop("MPLBACKEND", None)  # a notebook's may be missing here; pictures are only saved
-    left_out = OnlyOnce()
-    logging.getLogger("probe.left_out").addFilter(left_out)
-    try:
-        require_posix()
-        stop_on_signals()
-        result = cli.main(standalone_mode=False)
-        for number in (
-            signal.SIGTERM,
-            signal.SIGUSR1,
-            signal.SIGINT,
-        ):  # all is done: what comes now changes no exit code
-            signal.signal(number, signal.SIG_IGN)
-        code = result if isinstance(result, int) else EXIT_OK
-        sys.exit(code or (EXIT_SOME_FAILED if left_out.messages else EXIT_OK))
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; the same command continues", err=True)
-        sys.exit(EXIT_INTERRUPTED)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except ProbeError as error:
-        click.echo(plain(f"probe: {error}"), err=True)
-        sys.exit(EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILURE)
-    except OSError as error:
-        click.echo(
-            plain(f"probe: {error.filename or 'input/output'}: {error.strerror or error}"), err=True
-        )
-        sys.exit(EXIT_FAILURE)
+    code = run(prepare=stop_on_signals)
+    for number in (signal.SIGTERM, signal.SIGINT) if code == EXIT_OK else ():
+        signal.signal(number, signal.SIG_IGN)  # all is done: a late signal changes no exit code
+    sys.exit(code)
 
 
 if __name__ == "__main__":

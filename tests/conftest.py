@@ -1,11 +1,14 @@
 """What several tests share: small corpora, real recordings, quiet threads."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch
 
@@ -14,6 +17,10 @@ import pytest
 import torch
 from small_models import FAMILIES, REFERENCE_FAMILIES, write_checkpoint
 from tones import write_tones
+
+from probe import cli
+
+OF_PROCESS = {"capture_output": True, "text": True, "timeout": 900, "check": False}
 
 torch.set_num_threads(1)
 os.environ["PROBE_CACHE"] = (
@@ -61,12 +68,19 @@ def tones(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def command() -> Callable[..., subprocess.CompletedProcess]:
-    """Runs ``probe`` in a process of its own."""
+    """Runs ``probe`` in this process, or in one of its own where ``env`` is given."""
 
-    def run(*arguments: object, **keywords: object) -> subprocess.CompletedProcess:
-        line = [sys.executable, "-m", "probe", *map(str, arguments)]
-        return subprocess.run(
-            line, capture_output=True, text=True, timeout=900, check=False, **keywords
-        )  # type: ignore[call-overload]
+    def run(*arguments: object, **keywords: Any) -> subprocess.CompletedProcess:
+        line = list(map(str, arguments))
+        if "env" in keywords:
+            return subprocess.run([sys.executable, "-m", "probe", *line], **(OF_PROCESS | keywords))
+        stdout, stderr = io.StringIO(), io.StringIO()
+        with (
+            contextlib.chdir(keywords.get("cwd", ".")),
+            contextlib.redirect_stdout(stdout),
+            contextlib.redirect_stderr(stderr),
+        ):
+            code = cli.run(line)
+        return subprocess.CompletedProcess(line, code, stdout.getvalue(), stderr.getvalue())
 
     return run

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from probe.commands.help import command, option
+from probe.commands.messages import say_held_warnings
 from probe.commands.options import (
     PATH,
     again_option,
@@ -35,6 +36,7 @@ from probe.commands.printing import (
     print_extractions,
     print_files,
     print_json,
+    print_scores,
     print_table,
 )
 
@@ -92,8 +94,7 @@ def run(
     from probe.models.plugins.loader import with_hooks
     from probe.pipeline import run_tasks
     from probe.records import frame_of
-    from probe.reporting.scores import Scores
-    from probe.reporting.tables.score_tables import domain_matrices, search_table, to_markdown
+    from probe.reporting.tables.score_tables import search_table
 
     names = list(texts) or [item.name for item in conditions_of((), condition_file, 0)]
     finished = run_tasks(
@@ -105,13 +106,12 @@ def run(
         conditions=names or None,
         **how,
     )
+    say_held_warnings()
     for path in finished.paths:
         click.echo(str(path), err=True)
     if finished.records:
         frame = frame_of(finished.records)
-        click.echo(to_markdown(Scores.of(frame, all_heads=True).chosen(), layers=False), nl=False)
-        if matrices := domain_matrices(Scores.of(frame)):
-            click.echo("\n" + matrices, nl=False)
+        print_scores(frame, all_heads=True)
         if show_search:
             click.echo("\n" + search_table(frame), nl=False)
     exit_with_failures(finished.left_out, finished.refused)
@@ -206,18 +206,25 @@ def demo(to: Path, seed: int) -> None:
     exit_with_failures(finished.unusable, finished.refused)
 
 
-def _print_results(files: list[Path], to: Path, form: str, show_search: bool = False) -> None:
-    """Print the table of a bench, then where everything is."""
+def _print_results(files: Sequence[Path], to: Path, form: str, show_search: bool = False) -> None:
+    """Print the scores of a bench, then where everything is."""
     from probe.records import read_records
     from probe.reporting.tables.score_tables import search_table
 
-    if form == "text" and (to / "table.md").exists():
-        click.echo((to / "table.md").read_text(encoding="utf-8"), nl=False)
-        if (to / "domains.md").exists():
-            click.echo("\n" + (to / "domains.md").read_text(encoding="utf-8"), nl=False)
-        if show_search:
-            click.echo("\n" + search_table(read_records(to / "results")), nl=False)
-    print_files(files)
+    say_held_warnings()
+    if form == "json" or not any((to / "results").glob("*.jsonl")):
+        return
+    records = read_records(to / "results")
+    print_scores(records)
+    if show_search:
+        click.echo("\n" + search_table(records), nl=False)
+    pictures = [path.name for path in files if path.suffix == ".png"]
+    click.echo(
+        f"\n{len(files)} tables and figures are in {to}"
+        + (f", for example {pictures[0]}." if pictures else ".")
+        + f"\nOne page with everything: probe report --from {to / 'results'}",
+        err=True,
+    )
 
 
 @command()
@@ -287,6 +294,7 @@ def similarity(
       probe similarity --model M --corpus corpus.csv --from features/ --to out/ --against fbank
     """
     from probe.data.corpus import load_corpus
+    from probe.evaluation.layer_similarity import Comparing
     from probe.evaluation.layer_similarity import similarity as compare
     from probe.model_names import distinct_models
     from probe.models.plugins.loader import with_hooks
@@ -299,11 +307,12 @@ def similarity(
     loaded = load_corpus(corpus)
     named = with_hooks([*models, *([against] if against else [])], hooks)
     other = named.pop() if against else None
-    how |= {"conditions": tuple(dict.fromkeys(conditions)), "against": other}
+    rest: dict[str, Any] = {"conditions": conditions, "against": other}
+    rest["comparing"] = Comparing(**how)
     written = [
         path
         for model in distinct_models(named)
-        for path in compare(model, loaded, features, to, **how)
+        for path in compare(model, loaded, features, to, **rest)
     ]
     click.echo(similarity_markdown(read_similarity(*written)), nl=False)
     print_files([*written, *write_similarity(to / "similarity")])

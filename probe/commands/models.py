@@ -17,7 +17,7 @@ from probe.commands.options import (
     model_options,
     sha256_option,
 )
-from probe.commands.printing import print_json, print_table
+from probe.commands.printing import print_json, print_table, terminal_width
 from probe.errors import EXIT_FAILURE, ProbeError, UsageError
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def models(form: str) -> None:
             "plugin:package.module:factory: a model of your own; installed here: "
             f"{', '.join(installed()) or 'none'}.\n\n"
             "LS = LibriSpeech, LL = Libri-Light. More columns: --format json.",
-            width=click.get_current_context().terminal_width or 100,
+            width=terminal_width() or 100,
             preserve_paragraphs=True,
         ),
         err=True,

@@ -14,6 +14,8 @@ import click
 from probe.errors import EXIT_FAILURE, EXIT_SOME_FAILED, listed
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from probe.extraction.extract import Extraction
 
 GAP = "  "
@@ -74,6 +76,17 @@ def print_facts(facts: dict[str, Any]) -> None:
         text = f"{name:<{indent}}{plain(str(value))}"
         width = terminal_width()
         click.echo(textwrap.fill(text, width, subsequent_indent=" " * indent) if width else text)
+
+
+def print_scores(records: "pd.DataFrame", all_heads: bool = False) -> None:
+    """Print the scores at the chosen layers: a table for the terminal, Markdown into a file."""
+    from probe.reporting.scores import Scores
+    from probe.reporting.tables import files
+    from probe.reporting.tables.terminal import terminal_table
+
+    scores, width = Scores.of(records, all_heads), terminal_width()
+    text = terminal_table(scores, width) if width else files.scores(scores, "md")
+    click.echo(text, nl=False)
 
 
 def print_extractions(extractions: "list[Extraction]", dry_run: bool, form: str) -> None:

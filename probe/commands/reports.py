@@ -18,7 +18,7 @@ from probe.commands.options import (
     format_option,
     records_option,
 )
-from probe.commands.printing import plain, print_files, print_json, print_table
+from probe.commands.printing import plain, print_files, print_json, print_table, terminal_width
 from probe.errors import EXIT_FAILURE, UsageError
 from probe.files import require_writable
 
@@ -139,6 +139,7 @@ def _table(
     from probe.reporting.scores import Scores
     from probe.reporting.tables import files
     from probe.reporting.tables.pivot import arranged, pivoted
+    from probe.reporting.tables.terminal import terminal_table
 
     by, pivot, robust = view["by"], view["pivot"], view["robust"]
     ways = {"--every-layer": every_layer and not robust, "--robust": robust, "--by": by}
@@ -152,9 +153,13 @@ def _table(
     records, late = kept(_read(*results), filter(early, terms)), list(filterfalse(early, terms))
     if robust and (late or sort):
         raise UsageError("--robust takes neither --sort nor a --filter of scores.")
-    form = "md" if form in (None, "text") else form
+    width = terminal_width()
+    form = form or ("text" if width else "md")
     named = [pivot or "", *(term.field for term in terms)]
     scores = Scores.of(records, all_heads or any("headline" in name for name in named))
+    if form == "text" and not (chosen or late or sort):
+        return scores, terminal_table(scores, width or 100)
+    form = "md" if form == "text" else form
     if robust:
         text = files.robustness(Losses(scores, baseline), form, every_layer, excel_safe)
     elif by:

@@ -1,35 +1,30 @@
-"""The shape of one layer's features, whatever they are good for.
+"""The shape of one layer's features: numbers that may explain a curve of scores.
 
-Aim: numbers that stand beside a curve of scores and may explain it: scale, dimensions in use, a
-common direction, few dimensions that outweigh all others. They describe the rows that a head reads:
-those of ``meanstd`` and of ``frames`` are not comparable.
-
-Conventions: rows come in blocks of (row, dim); sums are taken in float64, relative to the first row
+They describe the rows that a head reads, so those of ``meanstd`` and of ``frames`` are not
+comparable. Rows come in blocks of (row, dim); sums are taken in float64, relative to the first row,
 and merged by Chan et al. (1983), so that a large common offset costs no digits and the size of
-blocks decides nothing. A statistic that is not defined is left out, never NaN; of rows that are not
-finite none is. Values are rounded to six digits: sums over threads differ in the last ones.
+blocks changes nothing. An undefined statistic is left out, never NaN; rows that are not finite have
+none. Values are rounded to six digits because sums over threads differ in the last ones.
 
 * ``rms``: root of the mean square of all values.
 * ``effective_rank``: exp of the entropy of the covariance's eigenvalues, scaled to sum to 1 (Roy &
-  Vetterli 2007, of the covariance; RankMe takes singular values of the features themselves, the
-  square roots, and comes out higher). From 1 to the number of dimensions, and below the number of
-  rows: of few rows it says how many there were. Not defined where nothing varies.
-* ``anisotropy``: mean cosine similarity of two different rows (Ethayarajh 2019), of all pairs
-  instead of drawn ones: with the sum s of n rows of length 1 it is (|s|^2 - n) / (n (n - 1)). 0
-  where directions are spread evenly, 1 where all are one. Rows of zeros have no direction and do
-  not count; not defined below two others.
-* ``outlier_dims``: share of dimensions whose own rms is above the mean of all dimensions' by more
-  than three of their standard deviations. Kovaleva et al. (2021) look for them among the weights
-  and biases of LayerNorms (beyond three standard deviations in BERT, in all layers); these are a
-  feature's deviation and mean, and its rms holds both (root of mean^2 + deviation^2). Ten
-  dimensions or fewer cannot have one.
+  Vetterli 2007; RankMe takes singular values of the features themselves, the square roots, and is
+  higher). From 1 to the number of dimensions, and below the number of rows. Undefined where nothing
+  varies.
+* ``anisotropy``: mean cosine of all pairs of different rows (Ethayarajh 2019, who samples pairs):
+  (|s|^2 - n) / (n (n - 1)) with the sum s of n rows of length 1. 0 where directions are spread
+  evenly, 1 where all are one. Rows of zeros do not count; undefined below two others.
+* ``outlier_dims``: share of dimensions whose rms is above the mean of all dimensions' by more than
+  three of their standard deviations. Kovaleva et al. (2021) look for them among the weights and
+  biases of LayerNorms, which are a feature's deviation and mean; its rms holds both. Ten dimensions
+  or fewer cannot have one.
 """
 
 import numpy as np
 import torch
 
 OUTLIER_DEVIATIONS = 3.0
-ROUNDING = 1e-9  # relative: dimensions that differ by less differ by rounding
+ROUNDING = 1e-9
 
 
 class Geometry:
@@ -50,7 +45,7 @@ class Geometry:
         self._directions = np.zeros(0)
 
     def add(self, rows: np.ndarray) -> None:
-        """Takes in (row, dim) float."""
+        """Add (row, dim) float."""
         if not len(rows):
             return
         wide = rows.astype(np.float64)
@@ -65,7 +60,7 @@ class Geometry:
             self._fold()
 
     def _fold(self) -> None:
-        """Merges the waiting rows into mean and scatter."""
+        """Merge the waiting rows into mean and scatter."""
         rows = np.concatenate(self._waiting)
         self._waiting = []
         mean = rows.mean(axis=0)
@@ -86,9 +81,7 @@ class Geometry:
         return self._origin + self._mean, self._scatter / self.n
 
     def statistics(self) -> dict[str, float]:
-        """What is defined of ``rms``, ``effective_rank``, ``anisotropy`` and ``outlier_dims``, see
-        the module.
-        """
+        """Those statistics that are defined, by name; see the module."""
         if not self.n:
             return {}
         mean, variances, products = self._spread()
@@ -96,15 +89,19 @@ class Geometry:
         if not np.isfinite(squares).all():
             return {}
         spectrum = torch.linalg.eigvalsh(torch.from_numpy(products)).numpy()
-        found = {"rms": float(np.sqrt(squares.mean())), "outlier_dims": _outliers(np.sqrt(squares))}
+        rms = np.sqrt(squares)
+        # Dimensions that differ by less than ROUNDING differ by rounding.
+        bound = rms.mean() * (1 + ROUNDING) + OUTLIER_DEVIATIONS * rms.std()
+        statistics = {"rms": np.sqrt(squares.mean()), "outlier_dims": np.mean(rms > bound)}
         spectrum = spectrum[spectrum > 0]
         if spectrum.sum() > 0:
             shares = spectrum / spectrum.sum()
-            found["effective_rank"] = float(np.exp(-np.sum(shares * np.log(shares))))
+            statistics["effective_rank"] = np.exp(-np.sum(shares * np.log(shares)))
         n = self._n_directed
         if n > 1:
-            found["anisotropy"] = float((self._directions @ self._directions - n) / (n * (n - 1)))
-        return {name: float(f"{value:.6g}") for name, value in found.items() if np.isfinite(value)}
+            statistics["anisotropy"] = (self._directions @ self._directions - n) / (n * (n - 1))
+        finite = {name: value for name, value in statistics.items() if np.isfinite(value)}
+        return {name: float(f"{value:.6g}") for name, value in finite.items()}
 
     def _spread(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(dim,) mean and variances, and a matrix with the covariance's eigenvalues: the smaller
@@ -120,14 +117,8 @@ class Geometry:
 
 
 def _products(rows: np.ndarray) -> np.ndarray:
-    """``rows.T @ rows``; by torch, whose threads wait passively: NumPy's spin, and are many times
-    as slow on shared cores.
+    """``rows.T @ rows`` by torch: NumPy's threads spin and are many times as slow on shared
+    cores.
     """
     values = torch.from_numpy(rows)
     return (values.T @ values).numpy()
-
-
-def _outliers(rms: np.ndarray) -> float:
-    """The share of dimensions that outweigh the others."""
-    bound = rms.mean() * (1 + ROUNDING) + OUTLIER_DEVIATIONS * rms.std()
-    return float(np.mean(rms > bound))

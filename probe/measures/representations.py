@@ -1,39 +1,25 @@
-"""How alike two sets of representations are: cosine and relative distance, linear CKA, PWCCA.
+"""How similar two sets of representations are: cosine and relative distance, linear CKA, PWCCA.
 
-Aim: how far a layer moves under a condition, and which layers, of one model or of two, hold the
-same information.
+docs/similarity.md defines the measures, says when their values are too high, and how they differ
+from those of other code. X is (row, dim of X), Y is (row, dim of Y); row i of both belongs to the
+same sound; n is the number of rows. All measures but the distance are higher where the two are more
+similar.
 
-Conventions: X is (row, dim of X), Y is (row, dim of Y); row i of both is the same piece of sound. n
-is the number of rows. All measures are higher where the two are more alike, but for the distance.
+CKA (Kornblith et al. 2019, arXiv 1905.00414) takes the unbiased estimator of HSIC (Song et al.
+2012, JMLR 13), exactly and without a Gram matrix: with X and Y centred and q the squared lengths of
+rows, |X'Y|^2 - n / (n - 2) sum_i qx_i qy_i + (sum qx) (sum qy) / ((n - 1) (n - 2)), times
+1 / (n (n - 3)), which cancels.
 
-    cosine             of row i of X and row i of Y
-    relative distance  |y_i - x_i| / |x_i|; 0 where nothing moved, 1 where a row moved by its own length
-    CKA                HSIC(X, Y) / sqrt(HSIC(X, X) HSIC(Y, Y)) with a linear kernel (Kornblith et al. 2019, arXiv 1905.00414).
-                       HSIC is the unbiased estimator of Song et al. 2012 (JMLR 13), as Nguyen et al. 2020 (arXiv 2010.15327) use
-                       it. It is computed exactly, without a Gram matrix: with X and Y centred, q the squared lengths of rows,
-                       |X'Y|^2 - n / (n - 2) sum_i qx_i qy_i + (sum qx) (sum qy) / ((n - 1) (n - 2)), times 1 / (n (n - 3)),
-                       which cancels. Unchanged by rotation and by scaling; 1 with itself; may be below 0, where nothing is shared.
-    PWCCA              sum_i a_i r_i / sum_i a_i (Morcos et al. 2018, arXiv 1806.05759): r_i the canonical correlations, h_i the
-                       canonical variates of one side Z, a_i = sum_j |h_i . z_j| over its columns. It is not symmetric: Z is the
-                       narrower side, and X where both are equally wide. Not changed by any invertible map of the other side.
+PWCCA (Morcos et al. 2018, arXiv 1806.05759) is sum_i a_i r_i / sum_i a_i with the canonical
+correlations r_i and a_i = sum_j |h_i . z_j| over the columns of one side Z with the variates h_i: Z
+is the narrower side, and X where both are equally wide. Directions whose variance is below
+`EPSILON` times the largest are the rounding of stored features and left out; no ridge is added. Of
+two independent Gaussian sets the mean squared correlation is d / (n - 1), d the larger width;
+`Estimate.chance` is the root of that.
 
-Canonical variates are of the directions whose variance is at least `EPSILON` times the largest; the
-others are left out, they are the rounding of stored features. No ridge is added.
-
-Correlations are fitted to the rows they are measured on, so PWCCA is too high where rows are few:
-of two independent Gaussian sets the mean squared correlation is d / (n - 1), d the larger width.
-`Estimate.chance` is the root of that, an upper bound of the mean correlation of such sets. PWCCA is
-refused below `LEAST_RATIO` rows per dimension (chance 0.5) and to be flagged below `SAFE_RATIO`
-(0.32). Neighbouring frames repeat each other, so a corpus has fewer independent rows than rows.
-
-Uncertainty: a jackknife over groups of blocks. Every group is left out once (rows are centred and
-directions fitted anew), the standard error is sqrt((G - 1) / G sum_g (v_g - mean)^2), the interval
-is value +- t * se with t of Student's distribution with G - 1 degrees of freedom, 95 %. It says how
-far the value moves with other speakers, not how much too high it is.
-
-What differs elsewhere: google/svcca weights by the rotated data before whitening, and does not
-centre them; on whitened, centred data it gives the PWCCA above, as ankitapasad/layerwise-analysis
-does for centred data of different widths. The latter measures correlations on held-out rows.
+Intervals come from a jackknife over groups of blocks: each group is left out once (rows are centred
+and directions fitted anew), the standard error is sqrt((G - 1) / G sum_g (v_g - mean)^2), and the
+interval is value +- t * se with t of Student's distribution with G - 1 degrees of freedom, 95 %.
 """
 
 from collections.abc import Sequence
@@ -79,59 +65,54 @@ class Comparison:
 
 
 class Sample:
-    """Rows of one side, centred, with what leaving out each group needs.
+    """Rows of one side, centred, and what the jackknife needs.
 
     Attributes:
         values: (row, dim) float32.
         bounds: group g holds the rows ``bounds[g]`` to ``bounds[g + 1]``.
-        shifts: (1 + group, dim) float64, the mean of what is left, first with nothing left out.
-        counts: (1 + group,) rows that are left.
+        shifts: (1 + group, dim) float64, the mean without each group; of all rows first.
+        counts: (1 + group,) rows without each group; of all rows first.
     """
 
     def __init__(self, rows: np.ndarray, bounds: Sequence[int] = ()) -> None:
-        """Takes (row, dim) float.
+        """Take (row, dim) float.
 
         Args:
-            bounds: (group + 1,) ascending, from 0 to the number of rows; one group where left out.
+            bounds: (group + 1,) ascending, from 0 to the number of rows; one group where empty.
 
         Raises:
-            ProbeError: values that are not finite, or bounds that do not divide the rows.
+            ProbeError: values are not finite, or bounds do not divide the rows.
         """
         self.bounds = [int(bound) for bound in bounds] or [0, len(rows)]
-        if (
-            rows.ndim != 2
-            or self.bounds != sorted(self.bounds)
-            or (self.bounds[0], self.bounds[-1]) != (0, len(rows))
-        ):
+        ends = self.bounds[0], self.bounds[-1]
+        if rows.ndim != 2 or self.bounds != sorted(self.bounds) or ends != (0, len(rows)):
             raise ProbeError(
-                f"rows of shape {rows.shape} and bounds {self.bounds}: expected (row, dim), bounds from 0 to the last row."
+                f"rows of shape {rows.shape} and bounds {self.bounds}: expected (row, dim), bounds "
+                "from 0 to the last row."
             )
         if not np.isfinite(rows).all():
             raise ProbeError("some values are not finite; expected finite features.")
         mean = rows.mean(axis=0, dtype=np.float64) if len(rows) else np.zeros(rows.shape[1])
         self.values = torch.from_numpy((rows - mean).astype(np.float32))
         sums = torch.stack([part.sum(dim=0) for part in self.parts()])
-        self.counts = [len(rows)] + [len(rows) - (stop - start) for start, stop in self.spans()]
+        self.counts = [len(rows), *(len(rows) - size for size in np.diff(self.bounds).tolist())]
         left = torch.cat([sums.sum(dim=0)[None], sums.sum(dim=0) - sums])
-        self.shifts = left / torch.tensor([max(1, count) for count in self.counts])[:, None]
+        self.shifts = left / torch.tensor(self.counts).clamp(min=1)[:, None]
 
     @property
     def width(self) -> int:
         """Dimensions."""
         return self.values.shape[1]
 
-    def spans(self) -> list[tuple[int, int]]:
-        """First row and stop of each group."""
-        return list(zip(self.bounds[:-1], self.bounds[1:], strict=True))
-
     def parts(self) -> list[Tensor]:
-        """(row, dim) float64 of each group, made when they are asked for."""
-        return [self.values[start:stop].double() for start, stop in self.spans()]
+        """(row, dim) float64 of each group."""
+        spans = zip(self.bounds[:-1], self.bounds[1:], strict=True)
+        return [self.values[start:stop].double() for start, stop in spans]
 
     @cached_property
     def squares(self) -> Tensor:
-        """(1 + group, row) float64: squared lengths of the rows around the mean of what is left; 0
-        where they are left out.
+        """(1 + group, row) float64: squared lengths of the rows around the mean without each group;
+        0 for the rows of that group.
         """
         shifts = self.shifts
         parts = [
@@ -144,17 +125,14 @@ class Sample:
 
     @cached_property
     def own_hsic(self) -> list[float]:
-        """HSIC of the side with itself, with each group left out."""
-        scatters = products_left(self, self)
-        return [
-            _hsic(*item)
-            for item in zip(scatters, self.squares, self.squares, self.counts, strict=True)
-        ]
+        """HSIC of the side with itself, without each group."""
+        items = zip(products_left(self, self), self.squares, self.squares, self.counts, strict=True)
+        return [_hsic(*item) for item in items]
 
     @cached_property
     def axes(self) -> list[tuple[Tensor, Tensor]]:
-        """Principal axes with each group left out: (axis, dim) unit rows, and the roots of their
-        scatter (axis,), both float64.
+        """Principal axes without each group: (axis, dim) unit rows, and the roots of their scatter
+        (axis,), both float64.
         """
         axes = []
         for scatter in products_left(self, self):
@@ -207,18 +185,12 @@ def enough_rows(n_rows: int, width: int) -> bool:
 
 
 def products_left(x: Sample, y: Sample) -> list[Tensor]:
-    """(dim of X, dim of Y) float64 ``X'Y`` around the means of what is left: of all rows, and with
-    each group left out.
-    """
+    """(dim of X, dim of Y) float64 ``X'Y``, centred: of all rows, and without each group."""
     of_groups = [one.T @ other for one, other in zip(x.parts(), y.parts(), strict=True)]
     whole = torch.stack(of_groups).sum(dim=0)
     left = [whole, *(whole - part for part in of_groups)]
-    return [
-        product - count * torch.outer(shift, shift_other)
-        for product, count, shift, shift_other in zip(
-            left, x.counts, x.shifts, y.shifts, strict=True
-        )
-    ]
+    items = zip(left, x.counts, x.shifts, y.shifts, strict=True)
+    return [product - count * torch.outer(one, other) for product, count, one, other in items]
 
 
 def compare(x: Sample, y: Sample, with_pwcca: bool = True) -> Comparison:
@@ -229,7 +201,8 @@ def compare(x: Sample, y: Sample, with_pwcca: bool = True) -> Comparison:
     """
     if x.bounds != y.bounds:
         raise ProbeError(
-            f"{len(x.values)} and {len(y.values)} rows in {len(x.bounds) - 1} and {len(y.bounds) - 1} groups: expected the same."
+            f"{len(x.values)} and {len(y.values)} rows in {len(x.bounds) - 1} and "
+            f"{len(y.bounds) - 1} groups: expected the same."
         )
     if len(x.values) < LEAST_ROWS:
         raise ProbeError(f"{len(x.values)} rows: expected {LEAST_ROWS} or more.")
@@ -238,15 +211,9 @@ def compare(x: Sample, y: Sample, with_pwcca: bool = True) -> Comparison:
     width = max(x.width, y.width)
     if not with_pwcca or not enough_rows(len(x.values), width):
         return Comparison(cka, Estimate(None), Estimate(None))
-    usable = [
-        product
-        for product, count in zip(products, x.counts, strict=True)
-        if count >= LEAST_RATIO * width / 2
-    ]
-    pairs = [
-        _pwcca(x, y, index, product)
-        for index, product in enumerate(usable if len(usable) == len(products) else products[:1])
-    ]
+    if min(x.counts) < LEAST_RATIO * width / 2:
+        products = products[:1]  # without a group there are too few rows for an interval
+    pairs = [_pwcca(x, y, index, product) for index, product in enumerate(products)]
     ranks = [len(side.axes[0][1]) for side in (x, y)]
     chance = min(1.0, (max(ranks) / (len(x.values) - 1)) ** 0.5)
     one, other = (
@@ -267,13 +234,11 @@ def _hsic(products: Tensor, squares: Tensor, squares_other: Tensor, n: int) -> f
 
 
 def _cka(x: Sample, y: Sample, index: int, products: Tensor) -> float | None:
-    scale = x.own_hsic[index] * y.own_hsic[index]
-    if x.own_hsic[index] <= 0 or y.own_hsic[index] <= 0:
+    one, other = x.own_hsic[index], y.own_hsic[index]
+    if one <= 0 or other <= 0:
         return None
-    return max(
-        -1.0,
-        min(1.0, _hsic(products, x.squares[index], y.squares[index], x.counts[index]) / scale**0.5),
-    )
+    shared = _hsic(products, x.squares[index], y.squares[index], x.counts[index])
+    return max(-1.0, min(1.0, shared / (one * other) ** 0.5))
 
 
 def _pwcca(x: Sample, y: Sample, index: int, products: Tensor) -> tuple[float | None, float | None]:
@@ -283,17 +248,17 @@ def _pwcca(x: Sample, y: Sample, index: int, products: Tensor) -> tuple[float | 
         return None, None
     correlations = (axes / roots[:, None]) @ products @ (axes_other / roots_other[:, None]).T
     # Once white, float32 is enough (1e-6) and twice as fast.
-    left, found, right = torch.linalg.svd(correlations.float(), full_matrices=False)
+    left, singular, right = torch.linalg.svd(correlations.float(), full_matrices=False)
     weights = [
         ((variates * scale.float()) @ own.float()).abs().sum(dim=1)
         for variates, scale, own in ((left.T, roots, axes), (right, roots_other, axes_other))
     ]
-    one, other = (float((share @ found.clamp(max=1)) / share.sum()) for share in weights)
+    one, other = (float((share @ singular.clamp(max=1)) / share.sum()) for share in weights)
     return one, other
 
 
 def _estimate(values: Sequence[float | None], chance: float | None = None) -> Estimate:
-    """The first value, with an interval from the others, each with one group left out."""
+    """The first value, with an interval from the others, each without one group."""
     value, *left_out = values
     known = [item for item in left_out if item is not None]
     if value is None or len(known) < max(2, len(left_out)):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from probe.data.corpus import load_corpus
 from probe.errors import ProbeError, UsageError
 from probe.evaluation.aligned_rows import MOST_GROUPS, pair_up
 from probe.evaluation.dataset import Features, block_of
-from probe.evaluation.layer_similarity import similarity
+from probe.evaluation.layer_similarity import Comparing, similarity
 from probe.measures.representations import linear_cka
 from probe.reporting.tables.similarity_tables import (
     read_similarity,
@@ -69,11 +70,12 @@ def planted(manifest: Path, tmp_path: Path) -> tuple[Path, Path, Layers]:
     return manifest, tmp_path / "features", clean
 
 
-def compared(planted: tuple[Path, Path, Layers], **how: object) -> dict:
+def compared(planted: tuple[Path, Path, Layers], **how: Any) -> dict:
     manifest, features, _ = planted
-    [path] = similarity(
-        "planted", manifest, features, features.parent / "results", split="all", **how
-    )  # type: ignore[arg-type]
+    others = {name: how.pop(name) for name in ("conditions", "against") if name in how}
+    comparing = Comparing(split="all", **how)
+    to = features.parent / "results"
+    [path] = similarity("planted", manifest, features, to, comparing=comparing, **others)
     return json.loads(path.read_text())
 
 
@@ -166,13 +168,13 @@ def test_equal_input_gives_equal_bytes_whatever_the_memory(
 ) -> None:
     manifest, features, _ = planted
 
-    def bytes_of(to: str, **how: object) -> list[bytes]:
-        common = {"split": "all"} | how
+    def bytes_of(to: str, **how: Any) -> list[bytes]:
+        rows = Comparing(split="all", layers="0-2", **how)
         paths = [
             *similarity(
-                "planted", manifest, features, tmp_path / to, conditions=["noise"], **common
-            ),  # type: ignore[arg-type]
-            *similarity("planted", manifest, features, tmp_path / to, **common),  # type: ignore[arg-type]
+                "planted", manifest, features, tmp_path / to, conditions=["noise"], comparing=rows
+            ),
+            *similarity("planted", manifest, features, tmp_path / to, comparing=rows),
         ]
         return [path.read_bytes() for path in paths]
 
@@ -214,7 +216,12 @@ def test_a_longer_hop_belongs_to_the_mean_of_the_frames_around_it(
     extracted(features, {"0": coarse}, manifest, model=FINE | {"id": "coarse", "hop_samples": 320})
     for model, against in (("coarse", "fine"), ("fine", "coarse")):
         [path] = similarity(
-            model, manifest, features, features.parent, against=against, split="all"
+            model,
+            manifest,
+            features,
+            features.parent,
+            against=against,
+            comparing=Comparing(split="all"),
         )
         found = json.loads(path.read_text())
         assert (found["form"], found["n_rows"]) == ("models", N_UTTERANCES * N_FRAMES)
@@ -238,7 +245,7 @@ def test_models_are_compared_under_the_same_condition(planted: tuple[Path, Path,
         features.parent,
         against="other",
         conditions=["noise"],
-        split="all",
+        comparing=Comparing(split="all"),
     )
     found = json.loads(path.read_text())
     assert (found["form"], found["model"]["condition"], found["other"]["condition"]) == (
@@ -375,7 +382,9 @@ def test_one_speaker_has_values_without_intervals(manifest: Path, tmp_path: Path
     manifest.write_text(text)
     clean = {"0": drawn(0)}
     extracted(tmp_path / "features", clean, manifest)
-    [path] = similarity("planted", manifest, tmp_path / "features", tmp_path, split="all")
+    [path] = similarity(
+        "planted", manifest, tmp_path / "features", tmp_path, comparing=Comparing(split="all")
+    )
     found = json.loads(path.read_text())
     assert found["notes"] == ["no intervals: all utterances are of one speaker"]
     assert found["cells"][0]["cka"] == {"value": 1.0, "low": None, "high": None}
@@ -414,7 +423,9 @@ def test_an_unknown_split_is_refused(planted: tuple[Path, Path, Layers]) -> None
     with pytest.raises(
         UsageError, match="--split tset: tones has dev, test, train; expected one of them, or all"
     ):
-        similarity("planted", planted[0], planted[1], planted[1].parent, split="tset")
+        similarity(
+            "planted", planted[0], planted[1], planted[1].parent, comparing=Comparing(split="tset")
+        )
 
 
 def test_tables_and_maps_are_rebuilt_from_the_files_alone(
@@ -462,7 +473,12 @@ def test_real_speech_is_nearer_to_its_own_layers_than_to_fbank(
     for model in ("fbank", "mfcc"):
         probe.extract(model, corpus, tmp_path / "features")
     [path] = similarity(
-        "mfcc", corpus, tmp_path / "features", tmp_path, against="fbank", split="all"
+        "mfcc",
+        corpus,
+        tmp_path / "features",
+        tmp_path,
+        against="fbank",
+        comparing=Comparing(split="all"),
     )
     found = json.loads(path.read_text())
     assert found["alignment"] == "mean of the frames within half the longer hop"

@@ -3,17 +3,22 @@
 from dataclasses import replace
 from typing import Any
 
+import pandas as pd
 import pytest
-from scored import layer_rows
 from test_tables import crossing, curve, frame, plain
 
 from probe.errors import ProbeError
 from probe.evaluation.layer_depth import depth_of
 from probe.reporting.figures.layers import curves_figure, usual_rows
 from probe.reporting.figures.style import missing_matplotlib
+from probe.reporting.scores import Scores
 
 if missing_matplotlib():
     pytest.skip(missing_matplotlib(), allow_module_level=True)
+
+
+def layers_of(records: pd.DataFrame) -> pd.DataFrame:
+    return Scores.of(records).layers()
 
 
 def drawn(figure: Any, panel: int = 0) -> dict[str, tuple[list[float], list[float]]]:
@@ -31,7 +36,7 @@ def legend(figure: Any) -> list[str]:
 
 
 def test_plotted_points_are_the_test_values_in_percent() -> None:
-    figure = curves_figure(layer_rows(frame(*curve([0.5, 0.9, 0.6], [0.25, 0.75, 0.5]))))
+    figure = curves_figure(layers_of(frame(*curve([0.5, 0.9, 0.6], [0.25, 0.75, 0.5]))))
     assert drawn(figure) == {"org/a": ([0, 1, 2], [25, 75, 50]), "org/a | chosen": ([1], [75])}
     band: Any = figure.axes[0].collections[0].get_paths()[0].vertices
     assert {(round(x), round(y)) for x, y in band} == {
@@ -46,7 +51,7 @@ def test_plotted_points_are_the_test_values_in_percent() -> None:
 
 def test_conv_stands_before_the_layers_and_final_apart_from_the_line() -> None:
     figure = curves_figure(
-        layer_rows(frame(*curve([0.1, 0.2, 0.3, 0.9], [0.1, 0.2, 0.3, 0.4], "conv 0 1 final")))
+        layers_of(frame(*curve([0.1, 0.2, 0.3, 0.9], [0.1, 0.2, 0.3, 0.4], "conv 0 1 final")))
     )
     assert drawn(figure) == {
         "org/a": ([-1, 0, 1], [10, 20, 30]),
@@ -63,7 +68,7 @@ def test_conv_stands_before_the_layers_and_final_apart_from_the_line() -> None:
 
 def test_a_model_of_one_layer_is_a_horizontal_line_across_the_panel() -> None:
     figure = curves_figure(
-        layer_rows(frame(*curve([0.5] * 3, [0.5] * 3), *curve([0.2], [0.25], "0", model="fbank")))
+        layers_of(frame(*curve([0.5] * 3, [0.5] * 3), *curve([0.2], [0.25], "0", model="fbank")))
     )
     line = next(line for line in figure.axes[0].get_lines() if line.get_label() == "fbank")
     assert (list(line.get_xdata()), list(line.get_ydata())) == ([0, pytest.approx(2.06)], [25, 25])
@@ -77,9 +82,7 @@ def test_a_model_of_one_layer_is_a_horizontal_line_across_the_panel() -> None:
 
 def test_models_of_one_layer_alone_are_points_beside_each_other() -> None:
     figure = curves_figure(
-        layer_rows(
-            frame(*(item for name in "ab" for item in curve([0.2], [0.25], "0", model=name)))
-        )
+        layers_of(frame(*(item for name in "ab" for item in curve([0.2], [0.25], "0", model=name))))
     )
     assert drawn(figure) == {"a": ([0], [25]), "b": ([1], [25])}
 
@@ -92,7 +95,7 @@ def test_codelengths_are_drawn_in_bits() -> None:
         "high": 3.0,
     }
     codes = [item for item in curve([2.5] * 3, [2.5, 2.25, 2.0], **bits) if item.split == "test"]
-    figure = curves_figure(layer_rows(frame(*curve([0.5] * 3, [0.5] * 3), *codes)))
+    figure = curves_figure(layers_of(frame(*curve([0.5] * 3, [0.5] * 3), *codes)))
     assert [axes.get_ylabel() for axes in figure.axes] == [
         "accuracy (%) ↑",
         "codelength (bits per label) ↓",
@@ -117,7 +120,7 @@ def test_usually_conditions_and_detection_costs_are_left_to_other_pictures() -> 
         *curve([0.5] * 3, [0.5] * 3, task="verify", **costs),
     ]
     records += curve([0.5] * 3, [0.5] * 3, task="noisy", condition="telephone")
-    rows = layer_rows(frame(*records))
+    rows = layers_of(frame(*records))
     shown = usual_rows(rows)[["task", "condition", "metric"]].drop_duplicates().to_numpy().tolist()
     assert shown == [
         ["digits", "clean", "accuracy"],
@@ -132,7 +135,7 @@ def test_usually_conditions_and_detection_costs_are_left_to_other_pictures() -> 
 
 def test_one_value_left_of_many_layers_stays_a_point() -> None:
     figure = curves_figure(
-        layer_rows(
+        layers_of(
             frame(
                 *curve([0.5, None, None], [0.5, None, None]),
                 *curve([0.2] * 3, [0.2] * 3, model="b"),
@@ -143,7 +146,7 @@ def test_one_value_left_of_many_layers_stays_a_point() -> None:
 
 
 def test_layers_stand_at_their_number_where_only_some_were_run() -> None:
-    figure = curves_figure(layer_rows(frame(*curve([0.1, 0.2, 0.3], [0.1, 0.2, 0.3], "4 8 12"))))
+    figure = curves_figure(layers_of(frame(*curve([0.1, 0.2, 0.3], [0.1, 0.2, 0.3], "4 8 12"))))
     assert drawn(figure)["org/a"][0] == [4, 8, 12]
 
 
@@ -162,7 +165,7 @@ def test_on_the_axis_of_depth_models_end_at_one_place_and_final_stands_apart() -
         *deep(8, "0 4 8 final", model="org/b"),
         *curve([0.2], [0.25], "0", model="fbank"),
     ]
-    figure = curves_figure(layer_rows(frame(*records)), "depth")
+    figure = curves_figure(layers_of(frame(*records)), "depth")
     lines = drawn(figure)
     assert lines["org/a"][0] == [-0.08, 0, 0.25, 0.5, 1]
     assert lines["org/b"] == ([0, 0.5, 1], pytest.approx([10, 20, 30]))
@@ -185,17 +188,17 @@ def test_models_without_depth_are_named_and_none_is_an_error(
 ) -> None:
     flat = [*curve([0.2], [0.25], "0", model="fbank")]
     figure = curves_figure(
-        layer_rows(frame(*deep(2, "0 1 2"), *curve([0.5] * 3, [0.5] * 3, model="org/b"), *flat)),
+        layers_of(frame(*deep(2, "0 1 2"), *curve([0.5] * 3, [0.5] * 3, model="org/b"), *flat)),
         "depth",
     )
     assert set(drawn(figure)) == {"org/a", "org/a | chosen", "fbank"}
     assert caplog.messages == ["not drawn because the number of blocks is unknown: org/b"]
     with pytest.raises(ProbeError, match=r"no layer has a relative depth: .*--axis index"):
-        curves_figure(layer_rows(frame(*curve([0.5] * 3, [0.5] * 3), *flat)), "depth")
+        curves_figure(layers_of(frame(*curve([0.5] * 3, [0.5] * 3), *flat)), "depth")
 
 
 def test_there_is_a_panel_per_task_and_metric() -> None:
-    figure = curves_figure(layer_rows(frame(*plain())))
+    figure = curves_figure(layers_of(frame(*plain())))
     titles = [(axes.get_title(), axes.get_ylabel()) for axes in figure.axes]
     assert titles == [
         ("connected, strings", "cer (%) ↓"),
@@ -207,7 +210,7 @@ def test_there_is_a_panel_per_task_and_metric() -> None:
 
 
 def test_across_domains_there_is_a_panel_per_train_and_test_domain() -> None:
-    figure = curves_figure(layer_rows(frame(*crossing())))
+    figure = curves_figure(layers_of(frame(*crossing())))
     titles = ["emotion, far → far", "emotion, read → far", "emotion, read → read"]
     assert [axes.get_title() for axes in figure.axes] == titles
     assert drawn(figure, 1) == {"org/a": ([0, 1, 2], [40, 60, 75]), "org/a | chosen": ([1], [60])}
@@ -217,18 +220,18 @@ def test_more_panels_than_a_page_holds_are_left_out_and_it_is_said(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     records = [item for n in range(30) for item in curve([0.5] * 3, [0.5] * 3, task=f"t{n:02}")]
-    figure = curves_figure(layer_rows(frame(*records)))
+    figure = curves_figure(layers_of(frame(*records)))
     assert len(figure.axes) == 24 and figure.get_suptitle() == "24 of 30 panels"
     assert "24 of 30 panels are drawn" in caplog.text
 
 
 def test_heads_are_told_apart_where_several_are_headlines() -> None:
     figure = curves_figure(
-        layer_rows(frame(*curve([0.5] * 3, [0.5] * 3), *curve([0.6] * 3, [0.6] * 3, head="mlp")))
+        layers_of(frame(*curve([0.5] * 3, [0.5] * 3), *curve([0.6] * 3, [0.6] * 3, head="mlp")))
     )
     assert legend(figure)[:2] == ["org/a, linear", "org/a, mlp"]
 
 
 def test_nothing_to_draw_is_an_error() -> None:
     with pytest.raises(ProbeError, match="no test score to draw"):
-        curves_figure(layer_rows(frame(*curve([None] * 3, [None] * 3))))
+        curves_figure(layers_of(frame(*curve([None] * 3, [None] * 3))))

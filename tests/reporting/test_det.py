@@ -5,6 +5,7 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from test_tables import curve, frame
 
@@ -12,6 +13,7 @@ from probe.measures.counts import trial_counts, value_of
 from probe.records import Record, read_records, write_records
 from probe.reporting.figures.det import det_figure, det_rows
 from probe.reporting.figures.style import missing_matplotlib, write_figure
+from probe.reporting.scores import Scores
 from probe.reporting.tables.files import write_tables
 
 if missing_matplotlib():
@@ -45,12 +47,16 @@ def verified(shift: float, **changed: Any) -> list[Record]:
     return [Record(**{**item.__dict__, "counts": dict(item.counts)}) for item in made]
 
 
+def trials_of(records: pd.DataFrame) -> pd.DataFrame:
+    return det_rows(Scores.of(records))
+
+
 def lines(figure: Any, panel: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
     return [tuple(map(np.asarray, line.get_data())) for line in figure.axes[panel].get_lines()]  # type: ignore[misc]
 
 
 def test_the_line_holds_every_threshold_on_normal_deviate_axes_and_the_marker_the_eer() -> None:
-    rows = det_rows(frame(*verified(2.0)))
+    rows = trials_of(frame(*verified(2.0)))
     assert list(rows["layer"]) == ["1"]
     (x, y), (marker_x, marker_y), _ = lines(det_figure(rows))
     normal = NormalDist()
@@ -69,7 +75,7 @@ def test_gaussian_scores_of_equal_variance_give_a_straight_line_of_slope_minus_o
     many = trial_counts(
         ["a"] * 40_000, ["b"] * 40_000, target, generator.normal(size=40_000) + 1.5 * target
     )
-    rows = det_rows(frame(*verified(2.0)))
+    rows = trials_of(frame(*verified(2.0)))
     rows["counts"] = [many]
     (x, y), *_ = lines(det_figure(rows))
     inner = (np.abs(x) < 1.3) & (np.abs(y) < 1.3)
@@ -83,7 +89,7 @@ def test_models_share_a_panel_and_lists_have_their_own() -> None:
         *verified(1.0, model="b"),
         *(r for r in verified(0.5, **other) if r.split == "test"),
     ]
-    figure = det_figure(det_rows(frame(*records)))
+    figure = det_figure(trials_of(frame(*records)))
     assert [axes.get_title() for axes in figure.axes] == [
         "digits, spoken-digits",
         "digits, spoken-digits, noisy",
@@ -100,7 +106,7 @@ def test_controls_other_metrics_other_heads_and_dev_are_not_drawn() -> None:
         *(Record(**{**r.__dict__, "metric": "min_dcf_0.01"}) for r in verified(2.0)),
         *(Record(**{**r.__dict__, "head": "lda", "headline": False}) for r in verified(2.0)),
     ]
-    rows = det_rows(frame(*hidden, *verified(2.0)))
+    rows = trials_of(frame(*hidden, *verified(2.0)))
     assert len(rows) == 1
     assert rows.iloc[0][["split", "control", "metric", "head"]].tolist() == [
         "test",
@@ -116,7 +122,9 @@ def test_pictures_are_written_beside_the_tables_and_removed_where_there_are_no_t
     write_records(tmp_path / "r" / "a.jsonl", verified(2.0))
     written = write_tables(read_records(tmp_path / "r"), tmp_path / "t")
     assert {tmp_path / "t" / "det.png", tmp_path / "t" / "det.svg"} <= set(written)
-    write_figure(lambda: det_figure(det_rows(read_records(tmp_path / "r"))), tmp_path / "again.svg")
+    write_figure(
+        lambda: det_figure(trials_of(read_records(tmp_path / "r"))), tmp_path / "again.svg"
+    )
     assert (tmp_path / "again.svg").read_bytes() == (tmp_path / "t" / "det.svg").read_bytes()
     write_tables(frame(*curve([0.5] * 3, [0.5] * 3)), tmp_path / "t")
     assert not list((tmp_path / "t").glob("det.*"))

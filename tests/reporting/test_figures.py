@@ -13,10 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
-from scored import budget_rows, layer_rows, summary_rows
-from test_curves import curve, frame, legend
+from exhaustive import mostly_nightly
+from test_curves import curve, frame, layers_of, legend
 from test_det import verified
 from test_tables import crossing, plain
 
@@ -38,7 +39,8 @@ from probe.reporting.figures.style import (
     shortened,
     write_figure,
 )
-from probe.reporting.losses import condition_rows
+from probe.reporting.losses import Losses
+from probe.reporting.scores import Scores
 from probe.reporting.tables.files import write_tables
 from probe.reporting.tables.similarity_tables import read_similarity, similarity_figure
 
@@ -47,6 +49,22 @@ if missing_matplotlib():
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "figures"
 HOSTILE = "_a $\\frac{1$ <script>alert(1)</script>&\n\x1b[31m\u202e\ud800 " + "x" * 200
+
+
+def scores_of(*records: Any) -> Scores:
+    return Scores.of(frame(*records))
+
+
+def conditions_of(records: pd.DataFrame) -> pd.DataFrame:
+    return Losses(Scores.of(records), "").chosen
+
+
+def budgets_of(records: pd.DataFrame) -> pd.DataFrame:
+    return Scores.of(records).budgets()
+
+
+def domains_of(records: pd.DataFrame) -> pd.DataFrame:
+    return Scores.of(records).domains()
 
 
 def heard(**changed: Any) -> list[Any]:
@@ -131,17 +149,19 @@ def drawings(folder: Path, name: str = "org/a") -> dict[str, Callable[..., Any]]
     called = {"model": name}
     return {
         "layers": lambda **how: curves_figure(
-            layer_rows(frame(*plain(), *curve([0.5] * 3, [0.5] * 3, task=name, **called))), **how
+            layers_of(frame(*plain(), *curve([0.5] * 3, [0.5] * 3, task=name, **called))), **how
         ),
         "conditions": lambda **how: conditions_figure(
-            condition_rows(frame(*heard(**called), *heard(model="b"))), **how
+            conditions_of(frame(*heard(**called), *heard(model="b"))), **how
         ),
         "domains": lambda **how: domains_figure(
-            summary_rows(frame(*crossing())).replace("org/a", name), **how
+            domains_of(frame(*crossing())).replace("org/a", name), **how
         ),
-        "budgets": lambda **how: budgets_figure(budget_rows(frame(*budgeted(**called))), **how),
-        "search": lambda **how: search_figure(frame(*searched(name)), **how),
-        "det": lambda **how: det_figure(det_rows(frame(*verified(2.0, **called))), **how),
+        "budgets": lambda **how: budgets_figure(budgets_of(frame(*budgeted(**called))), **how),
+        "search": lambda **how: search_figure(scores_of(*searched(name)), **how),
+        "det": lambda **how: det_figure(
+            det_rows(Scores.of(frame(*verified(2.0, **called)))), **how
+        ),
         "similarity": lambda **how: similarity_figure(
             read_similarity(compared(folder, name)), **how
         ),
@@ -166,7 +186,7 @@ def test_each_kind_holds_the_numbers_of_the_records(kind: str, tmp_path: Path) -
 
 
 def test_domain_maps_have_the_score_and_its_interval_in_each_cell() -> None:
-    axes = domains_figure(summary_rows(frame(*crossing()))).axes[0]
+    axes = domains_figure(domains_of(frame(*crossing()))).axes[0]
     shown = {text.get_position(): text.get_text() for text in axes.texts}
     assert shown == {
         (0, 1): "65.0\n60–70",
@@ -178,7 +198,7 @@ def test_domain_maps_have_the_score_and_its_interval_in_each_cell() -> None:
 
 
 def test_the_search_shows_every_dev_score_and_marks_the_pick() -> None:
-    figure = search_figure(frame(*searched()))
+    figure = search_figure(scores_of(*searched()))
     of_layers = figure.axes[0]
     assert of_layers.get_images()[0].get_array().tolist() == [
         [0, 10, 20],
@@ -196,22 +216,23 @@ def test_the_search_shows_every_dev_score_and_marks_the_pick() -> None:
 
 def test_a_search_takes_no_more_than_a_page_and_says_what_is_left_out() -> None:
     figure = search_figure(
-        frame(*(item for number in range(20) for item in searched(f"org/{number}"))), width="single"
+        scores_of(*(item for number in range(20) for item in searched(f"org/{number}"))),
+        width="single",
     )
     n = len(figure.axes)
     assert 4 < n < 21 and figure.get_suptitle() == f"{n} of 21 panels"
     assert 8 < figure.get_figheight() <= style.PAGE_HEIGHT + 0.7  # heading and legend
-    assert len(search_figure(frame(*searched()), width="single").axes) == 2
+    assert len(search_figure(scores_of(*searched()), width="single").axes) == 2
 
 
 def test_budgets_stand_at_their_number_of_examples_each_at_its_own_layer() -> None:
-    axes = budgets_figure(budget_rows(frame(*budgeted()))).axes[0]
+    axes = budgets_figure(budgets_of(frame(*budgeted()))).axes[0]
     (line,) = axes.get_lines()
     assert (list(line.get_xdata()), list(line.get_ydata())) == ([50, 800], [35, 80])
     assert [text.get_text() for text in axes.get_xticklabels()] == ["50\n5/class", "800\nall"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", mostly_nightly(KINDS, ["conditions", "search"]))
 def test_figures_fit_a_paper_and_their_text_is_legible(kind: str, tmp_path: Path) -> None:
     from matplotlib import style as styles
     from matplotlib.text import Text
@@ -234,7 +255,7 @@ def test_figures_fit_a_paper_and_their_text_is_legible(kind: str, tmp_path: Path
         )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", mostly_nightly(KINDS, ["det", "similarity"]))
 def test_names_are_text_and_neither_formulas_nor_markup(kind: str, tmp_path: Path) -> None:
     svg, pdf = (tmp_path / f"a.{ending}" for ending in ("svg", "pdf"))
     write_figure(drawings(tmp_path / "similarity", HOSTILE)[kind], svg, pdf)
@@ -245,9 +266,7 @@ def test_names_are_text_and_neither_formulas_nor_markup(kind: str, tmp_path: Pat
 
 def test_a_name_with_an_underscore_in_front_stays_in_the_legend() -> None:
     assert (
-        legend(curves_figure(layer_rows(frame(*curve([0.5] * 3, [0.5] * 3, model="_a")))))[
-            0
-        ].strip()
+        legend(curves_figure(layers_of(frame(*curve([0.5] * 3, [0.5] * 3, model="_a")))))[0].strip()
         == "_a"
     )
 
@@ -257,7 +276,7 @@ def test_series_are_told_apart_without_colour() -> None:
     assert len({(str(look["linestyle"]), look["marker"]) for look in looks.values()}) == 40
 
 
-@pytest.mark.parametrize("kind", ["budgets", "search"])
+@pytest.mark.parametrize("kind", mostly_nightly(["budgets", "search"], ["budgets"]))
 def test_equal_records_give_equal_bytes_and_the_picture_says_what_it_holds(
     kind: str, tmp_path: Path
 ) -> None:
@@ -273,17 +292,17 @@ def test_equal_records_give_equal_bytes_and_the_picture_says_what_it_holds(
 
 
 def test_the_order_of_records_changes_nothing() -> None:
-    assert digest(curves_figure(layer_rows(frame(*plain())))) == digest(
-        curves_figure(layer_rows(frame(*plain()[::-1])))
+    assert digest(curves_figure(layers_of(frame(*plain())))) == digest(
+        curves_figure(layers_of(frame(*plain()[::-1])))
     )
-    assert digest(search_figure(frame(*searched()))) == digest(
-        search_figure(frame(*searched()[::-1]))
+    assert digest(search_figure(scores_of(*searched()))) == digest(
+        search_figure(scores_of(*searched()[::-1]))
     )
 
 
 def test_another_value_gives_another_digest() -> None:
     one, two = (
-        curves_figure(layer_rows(frame(*curve([0.5] * 3, [0.5, value, 0.5]))))
+        curves_figure(layers_of(frame(*curve([0.5] * 3, [0.5, value, 0.5]))))
         for value in (0.6, 0.60001)
     )
     assert digest(one) != digest(two)
@@ -293,7 +312,7 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone(tmp_path: Path) -> None
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    write_figure(lambda: curves_figure(layer_rows(frame(*plain()))), tmp_path / "a.svg")
+    write_figure(lambda: curves_figure(layers_of(frame(*plain()))), tmp_path / "a.svg")
     assert dict(matplotlib.rcParams) == before
 
 
@@ -302,7 +321,7 @@ def test_without_matplotlib_the_error_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ProbeError, match=r"install layerprobe\[plots\]"):
-        write_figure(lambda: curves_figure(layer_rows(frame(*plain()))), tmp_path / "a.png")
+        write_figure(lambda: curves_figure(layers_of(frame(*plain()))), tmp_path / "a.png")
     write_records(tmp_path / "results" / "a.jsonl", plain())
     names = [
         path.name for path in write_tables(read_records(tmp_path / "results"), tmp_path / "tables")
@@ -321,14 +340,14 @@ def test_the_command_draws_what_is_asked_for(tmp_path: Path) -> None:
     )
     assert done.exit_code == 0, done.output
     records = read_records(tmp_path / "r")
-    wanted = layer_rows(records[(records["task"] == "connected") & (records["model"] == "org/a")])
+    wanted = layers_of(records[(records["task"] == "connected") & (records["model"] == "org/a")])
     told = digest(curves_figure(wanted[wanted["metric"] == "wer"]))
     assert told in (tmp_path / "a.svg").read_text(encoding="utf-8")
     of_model = {"model": ["org/a"], "metric": ["cka"]}
     plot.plot("similarity", [tmp_path / "r"], tmp_path / "b.svg", of_model)
     under_telephone = {"condition": ["telephone"], "task": ["noisy"]}
     plot.plot("conditions", [tmp_path / "r"], tmp_path / "c.svg", under_telephone)
-    rows = condition_rows(
+    rows = conditions_of(
         records[(records["task"] == "noisy") & records["condition"].isin(["clean", "telephone"])]
     )
     assert digest(conditions_figure(rows)) in (tmp_path / "c.svg").read_text(encoding="utf-8")
@@ -353,7 +372,7 @@ def test_the_command_draws_what_is_asked_for(tmp_path: Path) -> None:
             "similarity",
             {"only": {"metric": ["ckA"]}},
             ProbeError,
-            r"no measure ckA\. There are: cosine, distance, cka, pwcca",
+            r"no measure ckA\. Available: cosine, distance, cka, pwcca",
         ),
         ("domains", {}, ProbeError, "no score across domains to draw"),
         ("budgets", {}, ProbeError, "no learning curve to draw"),

@@ -133,7 +133,7 @@ def test_what_is_not_on_the_hub_is_left_out_and_said(
     tmp_path: Path, model: str, revision: str, reason: str
 ) -> None:
     odd = layers([5], [5], model=model, revision=revision)
-    with pytest.raises(ProbeError, match="no model of the Hub") as caught:
+    with pytest.raises(ProbeError, match="none of these models is on the Hub") as caught:
         write_cards(frame(*odd), tmp_path, DATASETS)
     assert reason in str(caught.value) and not list(tmp_path.iterdir())
     assert any(
@@ -149,7 +149,7 @@ def test_a_corpus_without_a_dataset_is_in_the_card_alone(tmp_path: Path) -> None
     assert left_out == [
         "spoken: no .eval_results, which need its dataset on the Hub (--dataset spoken=org/name)"
     ]
-    with pytest.raises(ProbeError, match="corpus 'words': no record is of it; there are spoken"):
+    with pytest.raises(ProbeError, match="corpus 'words': no record has it; there are spoken"):
         write_cards(frame(*pretrained()), tmp_path, {"words": "org/words"})
 
 

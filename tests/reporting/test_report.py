@@ -6,7 +6,7 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ import pandas as pd
 import pytest
 from browser import CHROMIUM, Browser, browser
 from click.testing import CliRunner
-from scored import summary_rows
 from test_tables import crossing, curve, frame, plain, record
 
 import probe
@@ -25,6 +24,7 @@ from probe.records import Record, outcomes_path, write_records
 from probe.reporting.report.page import content, page, write_report
 from probe.reporting.report.summary import answers, headline, near_chance
 from probe.reporting.report.utterances import WORST, error_rows, outcome_faults
+from probe.reporting.scores import Scores
 from probe.reporting.text import one_line
 from probe.reporting.ties import BEST, TIED
 
@@ -62,6 +62,10 @@ HOSTILE = [
     "x" * 300,
     "שלום עולם مرحبا",
 ]
+
+
+def chosen_of(records: pd.DataFrame) -> pd.DataFrame:
+    return Scores.of(records).chosen()
 
 
 def asked(model: str, task: str, values: list[float], **changed: Any) -> list[Record]:
@@ -138,7 +142,7 @@ def test_the_answer_names_the_best_model_its_layer_the_next_and_who_is_near_chan
         *asked("org/b", "words", [0.4, 0.6, 0.5], n_blocks=10),
         *asked("org/c", "words", [0.1, 0.12, 0.1], n_blocks=10),
     ]
-    rows = summary_rows(frame(*records))
+    rows = chosen_of(frame(*records))
     rows["mark"] = np.where(
         rows["model"] == "org/a", BEST, ""
     )  # counts of one kind for all would tie them
@@ -155,7 +159,7 @@ def test_the_answer_names_the_best_model_its_layer_the_next_and_who_is_near_chan
 
 
 def test_many_speakers_need_no_caution_and_a_lone_model_wins_nothing() -> None:
-    (answer,) = answers(summary_rows(frame(*asked("org/a", "words", [0.5, 0.9, 0.7], n_blocks=40))))
+    (answer,) = answers(chosen_of(frame(*asked("org/a", "words", [0.5, 0.9, 0.7], n_blocks=40))))
     assert answer["caution"] == ""
     assert "is the only model" in in_words(answer) and answer["best"] == []
     assert headline([told("a"), told("a"), answer]).startswith(
@@ -164,7 +168,7 @@ def test_many_speakers_need_no_caution_and_a_lone_model_wins_nothing() -> None:
 
 
 def test_a_tied_model_is_named_as_not_told_apart() -> None:
-    rows = summary_rows(
+    rows = chosen_of(
         frame(*asked("org/a", "words", [0.5, 0.9, 0.7]), *asked("org/b", "words", [0.4, 0.88, 0.5]))
     )
     rows.loc[rows["model"] == "org/b", "mark"] = TIED
@@ -185,7 +189,7 @@ def test_no_model_is_called_best_where_models_were_scored_on_different_utterance
     records += [
         replace(item, counts=item.counts | twice) if item.value == 0.6 else item for item in other
     ]
-    (answer,) = answers(summary_rows(frame(*records)))
+    (answer,) = answers(chosen_of(frame(*records)))
     assert in_words(answer).strip() == (
         "No model is called best because the models were scored on different utterances: fbank (layer 1) 30.0 %, org/b (layer 1) 60.0 %."
     )
@@ -197,14 +201,14 @@ def test_no_model_is_called_best_where_models_were_scored_on_different_utterance
         if item.model == "fbank" and item.value == 0.3
     ]
     better = [replace(item, counts=item.counts | {"numerator": [9] * 10}) for item in better]
-    (answer,) = answers(summary_rows(frame(*records, *better)))
+    (answer,) = answers(chosen_of(frame(*records, *better)))
     assert "Not compared because of other test utterances: org/b (layer 1) 60.0 %." in in_words(
         answer
     )
 
 
 def test_other_conditions_stand_below_the_clean_score_the_milder_first() -> None:
-    (answer,) = answers(summary_rows(frame(*disturbed())))
+    (answer,) = answers(chosen_of(frame(*disturbed())))
     assert answer["lead"][0] == ""
     assert [there["where"] for there in answer["elsewhere"]] == ["noise:babble@10dB", "telephone"]
     assert answer["elsewhere"][1]["who"] == "org/a (layer 1)"
@@ -213,7 +217,7 @@ def test_other_conditions_stand_below_the_clean_score_the_milder_first() -> None
 
 def test_where_the_best_is_at_chance_that_is_said() -> None:
     (answer,) = answers(
-        summary_rows(
+        chosen_of(
             frame(
                 *asked("org/a", "words", [0.1, 0.12, 0.1]),
                 *asked("org/b", "words", [0.1, 0.11, 0.1]),
@@ -226,7 +230,7 @@ def test_where_the_best_is_at_chance_that_is_said() -> None:
 def test_the_headline_counts_whose_score_is_best() -> None:
     records = [*asked("org/a", "words", [0.5, 0.9, 0.7]), *asked("org/b", "words", [0.4, 0.6, 0.5])]
     records += [*asked("org/a", "sex", [0.5, 0.9, 0.7]), *asked("org/b", "sex", [0.4, 0.6, 0.5])]
-    assert headline(answers(summary_rows(frame(*records)))).startswith(
+    assert headline(answers(chosen_of(frame(*records)))).startswith(
         "Best score most often: org/a in 2 of 2 tasks. The answers"
     )
 
@@ -251,7 +255,7 @@ def test_tasks_in_which_none_is_told_from_chance_do_not_count() -> None:
         "Best score most often: a in 2 of 2 tasks. 1 of 3 is not counted because no model is significantly better than chance."
     )
     assert headline([told("a"), told("b", chance=True)]) == ""
-    rows = summary_rows(
+    rows = chosen_of(
         frame(*asked("org/a", "words", [0.1, 0.12, 0.1]), *asked("org/a", "sex", [0.5, 0.9, 0.7]))
     )
     assert [answer["chance"] for answer in answers(rows)] == [False, True]
@@ -259,7 +263,7 @@ def test_tasks_in_which_none_is_told_from_chance_do_not_count() -> None:
 
 def test_of_several_best_each_has_its_own_interval_and_a_tied_one_its_name() -> None:
     heard = [{}, {"condition": "telephone"}]
-    rows = summary_rows(
+    rows = chosen_of(
         frame(
             *(
                 item
@@ -681,9 +685,10 @@ def test_equal_records_give_an_equal_page(tmp_path: Path) -> None:
     assert pages[0] == pages[1]
 
 
-needs_browser = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium here: the page was not opened"
-)
+def in_browser(test: Callable[..., None]) -> Callable[..., None]:
+    """Run a test nightly, where there is a browser."""
+    no_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: the page is not opened")
+    return pytest.mark.nightly(no_browser(test))
 
 
 @pytest.fixture(scope="module")
@@ -718,7 +723,7 @@ def texts(tab: Browser, selector: str) -> list[str]:
     )
 
 
-@needs_browser
+@in_browser
 def test_the_page_opens_without_an_error_or_a_request(tab: Browser, shown: Path) -> None:
     tab.open(shown)
     assert tab.problems == []
@@ -738,7 +743,7 @@ def test_the_page_opens_without_an_error_or_a_request(tab: Browser, shown: Path)
     assert "org/a (layer 1) scores best" in " ".join(texts(tab, ".lead"))
 
 
-@needs_browser
+@in_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_picture_of_the_page_is_not_blank(tab: Browser, shown: Path, scheme: str) -> None:
     tab.send(
@@ -759,7 +764,7 @@ def test_the_picture_of_the_page_is_not_blank(tab: Browser, shown: Path, scheme:
     tab.send("Emulation.setEmulatedMedia", features=[])
 
 
-@needs_browser
+@in_browser
 def test_a_press_on_a_heading_sorts_and_another_turns_around(tab: Browser, shown: Path) -> None:
     tab.open(shown)
     score = texts(tab, "#scores thead th").index("score")
@@ -779,7 +784,7 @@ def test_a_press_on_a_heading_sorts_and_another_turns_around(tab: Browser, shown
     )
 
 
-@needs_browser
+@in_browser
 def test_typing_filters_the_scores(tab: Browser, shown: Path) -> None:
     tab.open(shown)
     before = len(texts(tab, "#scores tbody tr"))
@@ -790,7 +795,7 @@ def test_typing_filters_the_scores(tab: Browser, shown: Path) -> None:
     assert texts(tab, "#scores [role=status]")[0].startswith("1 of ")
 
 
-@needs_browser
+@in_browser
 def test_pointing_and_arrow_keys_read_values_and_boxes_hide_models(
     tab: Browser, shown: Path
 ) -> None:
@@ -820,7 +825,7 @@ def test_pointing_and_arrow_keys_read_values_and_boxes_hide_models(
     )
 
 
-@needs_browser
+@in_browser
 def test_the_page_can_be_read_without_sight_or_mouse(tab: Browser, shown: Path) -> None:
     tab.open(shown)
     bare = {
@@ -845,7 +850,7 @@ def test_the_page_can_be_read_without_sight_or_mouse(tab: Browser, shown: Path) 
     )
 
 
-@needs_browser
+@in_browser
 def test_the_page_fits_a_phone(tab: Browser, shown: Path) -> None:
     tab.open(shown, width=360, height=740)
     assert tab.run("document.documentElement.scrollWidth") <= 360
@@ -854,7 +859,7 @@ def test_the_page_fits_a_phone(tab: Browser, shown: Path) -> None:
     )
 
 
-@needs_browser
+@in_browser
 def test_paper_holds_every_column_and_row(tab: Browser, tmp_path: Path) -> None:
     records = []
     for n in range(60):
@@ -879,7 +884,7 @@ def test_paper_holds_every_column_and_row(tab: Browser, tmp_path: Path) -> None:
     assert edge <= landscape
 
 
-@needs_browser
+@in_browser
 def test_hostile_names_are_text(tab: Browser, tmp_path: Path) -> None:
     records = list(map(counted, asked("org/a", "heard", [0.5, 0.9, 0.7], corpus="one")))
     for number, text in enumerate(HOSTILE):
@@ -924,7 +929,7 @@ def test_hostile_names_are_text(tab: Browser, tmp_path: Path) -> None:
     assert tab.problems == []
 
 
-@needs_browser
+@in_browser
 def test_the_policy_stops_a_script_that_got_in(tab: Browser, shown: Path) -> None:
     tab.open(shown)
     tab.run(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from probe.errors import ProbeError
+from probe.records import QUESTION
 from probe.reporting.figures import style
-from probe.reporting.figures.layers import PANEL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +22,7 @@ def budgets_figure(rows: pd.DataFrame, width: str = "double") -> "Figure":
     """A panel per question, a line per model (and head), on a logarithmic axis.
 
     Args:
-        rows: of `probe.reporting.rows.budget_rows`.
+        rows: of `probe.reporting.scores.Scores.budgets`.
 
     Raises:
         ProbeError: nothing was trained on a part of the labels.
@@ -33,10 +33,10 @@ def budgets_figure(rows: pd.DataFrame, width: str = "double") -> "Figure":
             "no learning curve to draw: no task trained on a part of the labels "
             "(`budgets` in a task file)."
         )
-    rows = style.in_units(style.with_series(rows, [*PANEL, "budget"]))
+    rows = style.in_units(style.with_series(rows, [*QUESTION, "metric", "budget"]))
     looks = style.looks(rows["series"])
     legend = style.legend_of(looks, {}, bool(rows["low"].notna().any()))
-    questions = [cells for _, cells in rows.groupby(PANEL, sort=False)]
+    questions = [cells for _, cells in rows.groupby([*QUESTION, "metric"], sort=False)]
     titles = [style.title_of(cells, rows) for cells in questions]
     figure, panels = style.curve_panels(questions, titles, width, legend)
     for axes, cells in panels:

@@ -1,7 +1,8 @@
 """Condition curves: test scores at the chosen layers over conditions from mild to severe.
 
 There is a panel per question and family of conditions: the clean score stands at the left, then the
-conditions that differ in one number only (`probe.reporting.losses.families`), evenly spaced.
+conditions that differ in one number only (`probe.data.conditions.severity.families`), evenly
+spaced.
 Conditions without a family share a panel, as points.
 """
 
@@ -9,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from probe.data.conditions.severity import families
 from probe.errors import ProbeError
+from probe.measures.metrics import metric_of
+from probe.records import ACROSS_CONDITIONS
 from probe.reporting.figures import style
-from probe.reporting.losses import CLEAN, COSTS, MEAN, QUESTION, WORST, chosen_rows, families
-from probe.reporting.rows import one_line
+from probe.reporting.losses import CLEAN, MEAN, WORST, chosen_rows
+from probe.reporting.text import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +34,7 @@ def conditions_figure(rows: pd.DataFrame, width: str = "double") -> "Figure":
     Detection costs are drawn only for questions that have no other metric.
 
     Args:
-        rows: of `probe.reporting.losses.condition_rows`.
+        rows: of `probe.reporting.losses.Losses.conditions`.
         width: one of `probe.reporting.figures.style.WIDTHS`.
 
     Raises:
@@ -38,13 +42,14 @@ def conditions_figure(rows: pd.DataFrame, width: str = "double") -> "Figure":
     """
     rows = style.in_units(chosen_rows(rows))
     rows = rows[~rows["condition"].isin([MEAN, WORST]) & rows["value"].notna()]
-    costs = rows["metric"].str.startswith(COSTS).astype(bool)
-    alone = costs.groupby([rows[name] for name in QUESTION if name != "metric"]).transform("all")
+    costs = rows["metric"].map(lambda name: metric_of(name).is_cost).astype(bool)
+    others = [rows[name] for name in ACROSS_CONDITIONS if name != "metric"]
+    alone = costs.groupby(others).transform("all")
     rows = rows[~costs | alone]
     looks = style.looks(rows["model"])
     several_heads = rows.groupby(["task", "metric"])["head"].nunique().max() > 1
     groups, titles, families_drawn = [], [], []
-    for _, cells in rows.groupby(QUESTION, sort=False):
+    for _, cells in rows.groupby(ACROSS_CONDITIONS, sort=False):
         heads = list(cells["head"].unique()) if several_heads else []
         title = style.title_of(cells.drop(columns="condition"), rows, heads)
         for family, members in _panels(cells["condition"]):

@@ -16,15 +16,15 @@ import pandas as pd
 from probe.errors import ProbeError
 from probe.measures.counts import value_of
 from probe.measures.detection import det_curve
-from probe.records import CHOICE, chosen_layers
+from probe.measures.metrics import EER as METRIC
+from probe.measures.metrics import EER_HULL
 from probe.reporting.figures import style
-from probe.reporting.filters import comparable
+from probe.reporting.scores import Scores
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-METRICS = ("eer", "eer_hull")  # their records hold the trials
 PANEL = ["task", "corpus", "condition", "train_condition", "test_domain"]
 TICKS = [0.0001, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8]
 HIGHEST = 0.8
@@ -32,29 +32,15 @@ WIDEST = 3.3  # inches, of a panel
 EER = {"markerfacecolor": "white", "markersize": 4.5}
 
 
-def det_rows(records: pd.DataFrame) -> pd.DataFrame:
-    """The records that are drawn: one per model, headline head and list of test trials, of the
+def det_rows(scores: Scores) -> pd.DataFrame:
+    """The scores that are drawn: one per model, headline head and list of test trials, of the
     first seed.
-
-    Raises:
-        ProbeError: see `probe.reporting.comparable_files.comparable`.
     """
-    records = comparable(records)
-    records = records[
-        records["seed"] == records.groupby(["task", "corpus", "condition"])["seed"].transform("min")
-    ]
-    shown = (
-        records["metric"].isin(METRICS)
-        & (records["split"] == "test")
-        & (records["control"] == "")
-        & (records["budget"] == "")
-    )
-    rows = records[shown & records["headline"] & records["value"].notna()].merge(
-        chosen_layers(records), on=CHOICE
-    )
-    return rows[rows["layer"] == rows["chosen_layer"]].sort_values(
-        [*PANEL, "model", "head"], ignore_index=True
-    )
+    rows = scores.first_seed.tested
+    is_drawn = rows["metric"].isin([METRIC.name, EER_HULL.name]) & rows["headline"]
+    is_drawn &= rows["value"].notna() & (rows["control"] == "") & (rows["budget"] == "")
+    rows = rows[is_drawn & (rows["layer"] == rows["chosen_layer"])]
+    return rows.sort_values([*PANEL, "model", "head"], ignore_index=True)
 
 
 def det_figure(rows: pd.DataFrame, width: str = "double") -> "Figure":

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from probe.errors import ProbeError
+from probe.measures.metrics import CODELENGTH
 from probe.records import source_dev
 from probe.reporting.figures import style
-from probe.reporting.tables.cells import DASH
-from probe.reporting.ties import BITS
+from probe.reporting.scores import Scores
+from probe.reporting.text import DASH
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -160,19 +161,18 @@ def domains_figure(rows: pd.DataFrame, width: str = "double") -> "Figure":
     from the lowest to the highest score of the question, so that models can be compared.
 
     Args:
-        rows: of `probe.reporting.rows.summary_rows`, of records that
-            `probe.reporting.domain_gaps.crossed` gives.
+        rows: of `probe.reporting.scores.Scores.domains`.
 
     Raises:
         ProbeError: no task crosses domains.
     """
-    crossing = (rows["train_domain"] != "") & (rows["metric"] != BITS) & rows["value"].notna()
-    if not crossing.any():
+    rows = rows[rows["value"].notna()]
+    if rows.empty:
         raise ProbeError(
             "no score across domains to draw: no task of these records trains on one domain and "
             "tests on another."
         )
-    rows = style.in_units(rows[crossing])
+    rows = style.in_units(rows)
     rows = style.with_series(rows, [*DOMAINS, "train_domain", "test_domain"])
     maps, heading = [], ""
     questions = [cells for _, cells in rows.groupby(DOMAINS, sort=False)]
@@ -197,26 +197,24 @@ def _domain_map(title: str, cells: pd.DataFrame, ends: tuple[float, float]) -> H
     # The first row is drawn at the top, as in a table.
     values = cells.pivot(**place, values="value").iloc[::-1]
     names = [f"{train} ({layer[train]})" if train in layer else train for train in values.index]
-    shown = cells.assign(text=texts).pivot(**place, values="text").iloc[::-1].fillna(DASH)
+    cell_texts = cells.assign(text=texts).pivot(**place, values="text").iloc[::-1].fillna(DASH)
     axes = ("tested on", "trained on (layer)")
-    return HeatMap(title, values.set_axis(names), shown, *ends, axes)
+    return HeatMap(title, values.set_axis(names), cell_texts, *ends, axes)
 
 
-def search_figure(records: pd.DataFrame, width: str = "double") -> "Figure":
+def search_figure(scores: Scores, width: str = "double") -> "Figure":
     """Dev scores in percent of every layer (up) and learning rate or penalty (across), with the
     choice of dev: a map per question and model, as many as a page holds.
 
     Models of one layer share a map, a row each. Of settings that differ in something else too
     (epochs, a decoder's weights) the best is shown. Heads with one setting are left out.
 
-    Args:
-        records: see `probe.records.read_records`.
-
     Raises:
         ProbeError: no record holds a search over several settings.
     """
-    rows = source_dev(records)
-    rows = rows[(rows["control"] == "") & (rows["budget"] == "") & (rows["metric"] != BITS)]
+    rows = source_dev(scores.records)
+    rows = rows[(rows["control"] == "") & (rows["budget"] == "")]
+    rows = rows[rows["metric"] != CODELENGTH.name]
     rows = rows[rows["search"].map(_setting) != ""].drop_duplicates([*SEARCH, "model", "layer"])
     rows = rows.sort_values([*SEARCH, "model", "layer_index"], ignore_index=True)
     if rows.empty:

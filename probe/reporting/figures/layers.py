@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from probe.errors import ProbeError, listed
-from probe.records import WEIGHTED
+from probe.measures.metrics import metric_of
+from probe.records import QUESTION, WEIGHTED
 from probe.reporting.figures import style
-from probe.reporting.losses import COSTS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +25,7 @@ log = logging.getLogger("probe")
 AXES = ("index", "depth")
 APART = 0.08  # distance of `conv` and `final` from the other layers on the axis of depth
 STEP = 0.03  # between the intervals of models of one layer, as a part of the axis
-PANEL = ["task", "corpus", "condition", "train_condition", "train_domain", "test_domain", "metric"]
+PANEL = [*QUESTION, "metric"]
 
 
 def usual_rows(rows: pd.DataFrame) -> pd.DataFrame:
@@ -36,7 +36,7 @@ def usual_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """
     for name, usual in (
         ("condition", rows["condition"] == "clean"),
-        ("metric", ~rows["metric"].str.startswith(COSTS).astype(bool)),
+        ("metric", ~rows["metric"].map(lambda name: metric_of(name).is_cost).astype(bool)),
     ):
         usual = usual.loc[rows.index]
         others = [rows[column] for column in PANEL if column != name]
@@ -50,7 +50,7 @@ def curves_figure(rows: pd.DataFrame, axis: str = "index", width: str = "double"
     Panels whose models all have one layer are drawn only where no panel has more.
 
     Args:
-        rows: of `probe.reporting.rows.layer_rows`.
+        rows: of `probe.reporting.scores.Scores.layers`.
         axis: one of `AXES`, see the module.
         width: one of `probe.reporting.figures.style.WIDTHS`.
 

@@ -2,35 +2,32 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from probe.errors import ProbeError, listed
 from probe.records import read_records
-from probe.reporting.domain_gaps import crossed
 from probe.reporting.figures.budgets import budgets_figure
 from probe.reporting.figures.conditions import conditions_figure
 from probe.reporting.figures.det import det_figure, det_rows
 from probe.reporting.figures.heat_map import domains_figure, search_figure
 from probe.reporting.figures.layers import curves_figure, usual_rows
 from probe.reporting.figures.style import write_figure
-from probe.reporting.filters import comparable
-from probe.reporting.losses import CLEAN, condition_rows
-from probe.reporting.rows import budget_rows, layer_rows, summary_rows
+from probe.reporting.losses import CLEAN, Losses
+from probe.reporting.scores import Scores
 from probe.reporting.tables.similarity_tables import read_similarity, similarity_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Kind -> the rows of records that it draws, and the figure of these rows.
-Draw = Callable[..., "Figure"]
-KINDS: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], Draw]] = {
-    "layers": (layer_rows, curves_figure),
-    "conditions": (condition_rows, conditions_figure),
-    "domains": (lambda records: summary_rows(crossed(records)), domains_figure),
-    "budgets": (budget_rows, budgets_figure),
-    "search": (lambda records: records, search_figure),
+# Kind -> the rows of scores that it draws, and the figure of these rows.
+KINDS: dict[str, tuple[Callable[[Scores], Any], Callable[..., "Figure"]]] = {
+    "layers": (lambda scores: scores.layers(marked=False), curves_figure),
+    "conditions": (lambda scores: Losses(scores, "").chosen, conditions_figure),
+    "domains": (Scores.domains, domains_figure),
+    "budgets": (Scores.budgets, budgets_figure),
+    "search": (lambda scores: scores, search_figure),
     "det": (det_rows, det_figure),
 }
 SIMILARITY = "similarity"
@@ -57,8 +54,7 @@ def plot(
         width: one of `probe.reporting.figures.style.WIDTHS`.
 
     Raises:
-        ProbeError: there is nothing to read or to draw, a value that no record has, or see
-            `probe.reporting.comparable_files.comparable`.
+        ProbeError: there is nothing to read or to draw, or no record has a value.
         OSError: a file cannot be read or written.
     """
     chosen = {column: list(values) for column, values in (only or {}).items() if values}
@@ -75,7 +71,7 @@ def plot(
     if kind == "search":
         chosen["select_by"] = metrics
     rows_of, figure_of = KINDS[kind]
-    rows = rows_of(comparable(_filtered(read_records(*sources), chosen)))
+    rows = rows_of(Scores.of(_filtered(read_records(*sources), chosen)))
     if kind != "search":
         rows = _filtered(rows, {"metric": metrics})
     if kind == "layers" and not conditions:

@@ -22,9 +22,8 @@ import pandas as pd
 
 from probe.errors import ProbeError, UsageError
 from probe.files import sha256_of_json, write_atomically
-from probe.reporting.rows import one_line
-from probe.reporting.tables.cells import arrow
-from probe.reporting.ties import BITS
+from probe.measures.metrics import metric_of
+from probe.reporting.text import arrow, one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -245,14 +244,14 @@ def with_series(rows: pd.DataFrame, places: Sequence[str]) -> pd.DataFrame:
 
 def in_units(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with values and intervals as they are drawn: percent, and bits for codelengths."""
-    scale = rows["metric"].eq(BITS).map({True: 1.0, False: 100.0})
+    scale = rows["metric"].map(lambda name: metric_of(name).scale)
     numbers = {name: rows[name].astype(float) * scale for name in ("value", "low", "high")}
     return rows.assign(**numbers)
 
 
 def metric_label(metric: str, higher_is_better: bool) -> str:
     """A metric with its unit and the direction that is better."""
-    unit = "bits per label" if metric == BITS else "%"
+    unit = metric_of(metric).printed_unit
     return f"{shortened(metric, 24)} ({unit}) {arrow(higher_is_better)}"
 
 

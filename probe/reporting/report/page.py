@@ -21,22 +21,21 @@ import pandas as pd
 
 from probe.errors import listed
 from probe.files import write_atomically
-from probe.records import CHOICE, NO_LAYER, chosen_layers
-from probe.reporting.domain_gaps import crossed
-from probe.reporting.filters import comparable, first_sampling
-from probe.reporting.losses import WORST, condition_rows
+from probe.measures.metrics import CODELENGTH, metric_of
+from probe.records import ACROSS_CONDITIONS, QUESTION
+from probe.reporting.losses import WORST, Losses
 from probe.reporting.report.repeat_commands import commands, in_order
 from probe.reporting.report.summary import answers, baselines, headline, near_chance
 from probe.reporting.report.utterances import error_rows, outcome_faults
-from probe.reporting.rows import layer_rows, one_line, specs_of, summary_rows
-from probe.reporting.ties import BITS
+from probe.reporting.scores import Scores
+from probe.reporting.text import one_line
 from probe.version import __version__
 
 log = logging.getLogger("probe")
 
 HERE = Path(__file__).parent
 TITLE = "layerprobe report"
-PLACE = ["task", "corpus", "condition", "train_condition", "train_domain", "test_domain", "metric"]
+PLACE = [*QUESTION, "metric"]
 # Names of columns in the page -> in rows.
 ENDS = {"value": "value", "low": "low", "high": "high"}
 CURVE = ENDS | {"dev": "dev_value"}
@@ -63,7 +62,7 @@ def write_report(
         title: of the page.
 
     Raises:
-        ProbeError: see `probe.reporting.comparable_files.comparable`.
+        ProbeError: see `probe.reporting.scores.Scores.of`.
         OSError: the file cannot be written.
     """
     to.parent.mkdir(parents=True, exist_ok=True)
@@ -85,11 +84,11 @@ def page(data: Mapping[str, Any], title: str = TITLE) -> str:
         "base-uri 'none'; form-action 'none'",
         "style": style,
         "script": script,
-        "data": re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", text),
+        "data": re.sub("[<>&]", lambda match: f"\\u{ord(match[0]):04x}", text),
     }
     template = (HERE / "report.html").read_text(encoding="utf-8")
     # One pass, so that placeholders in data are never replaced.
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
 
 
 def content(
@@ -101,35 +100,32 @@ def content(
     ``scores`` and ``curves`` refer to ``questions`` by position; rows of other tables that belong
     together have equal texts in ``question``.
     """
-    records = comparable(records)
-    rows, layers = summary_rows(records), layer_rows(records, marked=False)
-    moved = crossed(records)
-    domains = rows if moved is records else summary_rows(moved)
-    domains = domains[(domains["train_domain"] != "") & (domains["metric"] != BITS)]
-    sampled = first_sampling(records)
-    conditions = condition_rows(_at_chosen_layers(sampled))
-    conditions = conditions[conditions["chosen"].astype(bool) & (conditions["condition"] != WORST)]
+    scores = Scores.of(records)
+    records, rows = scores.records, scores.chosen()
+    conditions = Losses(scores, "").chosen
+    is_main = conditions[["task", "metric"]].apply(tuple, axis=1).isin(_main_metrics(records))
+    conditions = conditions[is_main & (conditions["condition"] != WORST)]
     errors, faults = pd.DataFrame(), []
     if outcomes:
         errors = pd.DataFrame(error_rows(folders, set(records["file"]) - {""} or None))
         faults = [one_line(line) for line in outcome_faults(folders)]
     questions = _questions(rows)
-    told = answers(rows)
+    entries = answers(rows)
     return {
         "version": __version__,
         "n_records": len(records),
         "models": _distinct(records["model"]),
         "tasks": _distinct(records["task"]),
         "n_conditions": len(in_order(records["condition"])),
-        "baselines": baselines(_distinct(records["model"].map(specs_of(records)))),
+        "baselines": baselines(_distinct(scores.specs.values())),
         "questions": _objects(questions),
-        "headline": headline(told),
-        "answers": told,
+        "headline": headline(entries),
+        "answers": entries,
         "scores": _scores(rows, questions),
-        "curves": _curves(layers, questions),
+        "curves": _curves(scores.layers(marked=False), questions),
         "conditions": _conditions(conditions),
-        "sampling": _sampling(records, sampled),
-        "domains": _domains(domains),
+        "sampling": _sampling(scores),
+        "domains": _domains(scores.domains()),
         "errors": _errors(errors),
         "errors_left_out": faults,
         "corpora": _corpora(records),
@@ -141,15 +137,15 @@ def content(
 
 def _questions(rows: pd.DataFrame) -> pd.DataFrame:
     """The distinct places of scores; metrics that choose layers first, codelengths last."""
-    is_main, bits = rows["metric"] == rows["select_by"], rows["metric"] == BITS
+    is_main, bits = rows["metric"] == rows["select_by"], rows["metric"] == CODELENGTH.name
     rows = rows.assign(bits=bits, main=is_main, higher=rows["higher_is_better"].astype(bool))
     order = (~is_main).astype(int) + bits
     rows = rows.iloc[np.argsort(order.to_numpy(), kind="stable")].drop_duplicates(PLACE)
-    rows = rows.assign(heard=_heard(rows), label=_labels(rows, PLACE))
-    return rows[[*PLACE, "heard", "label", "bits", "main", "higher"]].reset_index(drop=True)
+    rows = rows.assign(setting=_settings(rows), label=_labels(rows, PLACE))
+    return rows[[*PLACE, "setting", "label", "bits", "main", "higher"]].reset_index(drop=True)
 
 
-def _heard(rows: pd.DataFrame) -> list[str]:
+def _settings(rows: pd.DataFrame) -> list[str]:
     """What is special about the audio and the domains of each row; empty for clean audio."""
     texts = []
     empty = pd.Series("", rows.index)
@@ -167,9 +163,9 @@ def _labels(rows: pd.DataFrame, names: Sequence[str]) -> list[str]:
     places = rows.reindex(columns=[name for name in PLACE if name in names])
     several = {name: rows[name].nunique() > 1 for name in ("corpus", "head") if name in names}
     labels = []
-    for row, heard in zip(rows.to_dict("records"), _heard(places), strict=True):
+    for row, setting in zip(rows.to_dict("records"), _settings(places), strict=True):
         parts = [row["task"], row["corpus"] if several["corpus"] else "", row.get("metric", "")]
-        parts += [heard, row["head"] if several.get("head") else ""]
+        parts += [setting, row["head"] if several.get("head") else ""]
         labels.append(" · ".join(one_line(part) for part in parts if part))
     return labels
 
@@ -211,18 +207,16 @@ def _curves(rows: pd.DataFrame, questions: pd.DataFrame) -> list[dict[str, Any]]
     return curves
 
 
-def _at_chosen_layers(records: pd.DataFrame) -> pd.DataFrame:
-    """The records of the layers that dev chose, and of no layer, in the metric that chose."""
-    chosen = records[CHOICE].merge(chosen_layers(records), on=CHOICE, how="left")["chosen_layer"]
-    is_shown = (records["layer"].to_numpy() == chosen.to_numpy()) | (records["layer"] == NO_LAYER)
-    return records[is_shown & (records["metric"] == records["select_by"])]
+def _main_metrics(records: pd.DataFrame) -> list[tuple[str, str]]:
+    """Each task with the metric that chooses its layers."""
+    pairs = records[["task", "select_by"]].drop_duplicates()
+    return list(pairs.itertuples(index=False, name=None))
 
 
 def _conditions(rows: pd.DataFrame) -> Columns:
     """What each model loses under each condition, the mildest first."""
-    by = ["task", "corpus", "train_condition", "metric", "head"]
-    columns = _texts(rows, [*by, "model", "layer", "condition", "chance"])
-    return _of_questions(rows, by, columns | _percents(rows, LOSSES))
+    columns = _texts(rows, [*ACROSS_CONDITIONS, "model", "layer", "condition", "chance"])
+    return _of_questions(rows, ACROSS_CONDITIONS, columns | _percents(rows, LOSSES))
 
 
 def _domains(rows: pd.DataFrame) -> Columns:
@@ -237,11 +231,11 @@ def _of_questions(rows: pd.DataFrame, by: Sequence[str], columns: Columns) -> Co
     return columns | {"question": _labels(rows, by), "higher": higher} if len(rows) else {}
 
 
-def _sampling(records: pd.DataFrame, sampled: pd.DataFrame) -> str:
+def _sampling(scores: Scores) -> str:
     """Which seed the conditions have, where several were run."""
-    if records.groupby(["task", "corpus"])["seed"].nunique().max() == 1:
+    if scores.records.groupby(["task", "corpus"])["seed"].nunique().max() == 1:
         return ""
-    seeds = listed([str(seed) for seed in sorted(set(sampled["seed"]))])
+    seeds = listed(list(map(str, sorted(set(scores.one_sampling.records["seed"])))))
     return (
         "Several seeds were run, and other scores on this page are their means. This section shows "
         f"the first seed that all models and conditions of a task have ({seeds}), so values and "
@@ -331,11 +325,13 @@ def _objects(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _percents(rows: pd.DataFrame, names: Mapping[str, str]) -> Columns:
     """Columns of values as the page shows them: percent with one decimal, bits with two."""
-    bits = rows["metric"] == BITS
-    values = {name: rows[column].to_numpy(float) for name, column in names.items()}
+    metrics = [metric_of(name) for name in rows["metric"]]
     return {
-        name: _none(np.where(bits, column.round(2), (100 * column).round(1)))
-        for name, column in values.items()
+        name: [
+            metric.rounded(value) if np.isfinite(value) else None
+            for metric, value in zip(metrics, rows[column].astype(float), strict=True)
+        ]
+        for name, column in names.items()
     }
 
 

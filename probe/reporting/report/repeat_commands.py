@@ -6,10 +6,11 @@ from typing import Any
 
 import pandas as pd
 
+from probe.data.conditions.severity import by_severity
 from probe.files import canonical_json
 from probe.records import SEVERAL
-from probe.reporting.losses import CLEAN, by_severity
-from probe.reporting.rows import one_line
+from probe.reporting.losses import CLEAN
+from probe.reporting.text import one_line
 
 PLACEHOLDERS = (
     "# Some records do not hold the arguments of their run: replace the words in capitals, and "

@@ -25,9 +25,13 @@
   const rowsOf = (columns) => (Object.values(columns)[0] || []).map((_, at) =>
     Object.fromEntries(Object.entries(columns).map(([name, values]) => [name, values[at]])));
   function groups(rows, key) {
-    const found = new Map();
-    rows.forEach((row) => found.set(key(row), [...(found.get(key(row)) || []), row]));
-    return found;
+    const members = new Map();
+    for (const row of rows) {
+      const name = key(row);
+      if (!members.has(name)) members.set(name, []);
+      members.get(name).push(row);
+    }
+    return members;
   }
 
   const number = (value, bits) => (value == null ? "–" : value.toFixed(bits ? 2 : 1));
@@ -49,7 +53,7 @@
   // A table that the buttons in its head sort; a long one shows its first rows and a button for the rest.
   function table(caption, columns, rows, tall = false) {
     // Columns that are optional and the same in all rows are left out.
-    const shown = columns.filter((column) => !column.optional || distinct(rows.map((row) => column.cell(row))).length > 1);
+    const informative = columns.filter((column) => !column.optional || distinct(rows.map((row) => column.cell(row))).length > 1);
     const body = el("tbody");
     const more = el("button", { type: "button", class: "more", onclick: () => { limit = Infinity; draw(); } });
     let [limit, kept, sorted, down] = [SHOWN_AT_FIRST, rows, null, false];
@@ -61,13 +65,13 @@
     }
     function draw() {
       const ordered = sorted ? [...kept].sort(compare) : kept;
-      body.replaceChildren(...ordered.slice(0, limit).map((row) => el("tr", {}, shown.map((column) =>
+      body.replaceChildren(...ordered.slice(0, limit).map((row) => el("tr", {}, informative.map((column) =>
         el(column.head ? "th" : "td", { scope: column.head ? "row" : null, class: column.number ? "number" : column.words ? "words" : null },
           column.cell(row) ?? "–")))));
       more.hidden = ordered.length <= limit;
       more.textContent = `Show all ${ordered.length} rows`;
     }
-    const heads = shown.map((column) => el("th", { scope: "col", class: column.number ? "number" : null },
+    const heads = informative.map((column) => el("th", { scope: "col", class: column.number ? "number" : null },
       el("button", { type: "button", onclick: (event) => {
         // Numbers begin with the largest, texts with A; another press reverses the order.
         down = sorted === column ? !down : Boolean(column.number && column.down !== false);
@@ -248,7 +252,7 @@
       MODEL, text("task", "task"), LAYER,
       amount("score", "value", { cell: (row) => el("span", {}, scoreNode(row), row.bits ? " bits" : "", below(interval(row))) }),
       { title: "marks", cell: (row) => marks(row) || "–" },
-      { title: "condition", cell: (row) => row.heard || "clean", optional: true, words: true },
+      { title: "condition", cell: (row) => row.setting || "clean", optional: true, words: true },
       { title: "metric", cell: (row) => `${row.metric} ${row.higher ? "↑" : "↓"}` },
       amount("last layer", "last", { optional: true, cell: (row) => (row.last == null ? "–" : `${number(row.last, row.bits)} (${row.last_layer})`) }),
       ...["final", "weighted", "majority", "shuffled", "fbank", "random"].map((name) => amount(name, name, { optional: true })),
@@ -262,7 +266,7 @@
     let [task, everyMetric, matches] = ["", 0, () => true];
     function update() {
       const kept = rows.filter((row) => (row.main || everyMetric) && (!task || row.task === task)
-        && matches(lower([row.task, row.corpus, row.heard || "clean", row.metric, row.model, row.head, marks(row)])));
+        && matches(lower([row.task, row.corpus, row.setting || "clean", row.metric, row.model, row.head, marks(row)])));
       node.show(kept);
       status.textContent = `${kept.length} of ${rows.length} scores`;
     }
@@ -353,7 +357,7 @@
 
   const named = (names, one) => `${names.length} ${one}${names.length === 1 ? "" : "s"} (${names.join(", ")})`;
   document.title = byId("title").textContent = data.title;
-  byId("asked").textContent = `This page compares ${named(data.models, "model")} on ${named(data.tasks, "task")}`
+  byId("subject").textContent = `This page compares ${named(data.models, "model")} on ${named(data.tasks, "task")}`
     + `${data.n_conditions > 1 ? ` under ${data.n_conditions} conditions` : ""}. ${data.baselines}`;
   byId("made").textContent = `Made by layerprobe ${data.version} from ${data.n_records} records. This file needs no network.`;
   byId("answers").append(...answers().filter(Boolean));

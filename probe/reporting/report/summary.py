@@ -12,25 +12,18 @@ from typing import Any
 import pandas as pd
 
 from probe.errors import listed
+from probe.measures.metrics import CODELENGTH, metric_of
 from probe.records import OWN_HEAD
-from probe.reporting.losses import CHANCE, CLEAN, COSTS
+from probe.reporting.losses import CLEAN
 from probe.reporting.report.repeat_commands import in_order
-from probe.reporting.rows import one_line
-from probe.reporting.tables.cells import percent
-from probe.reporting.ties import BEST, BITS, OTHERS, TIED
+from probe.reporting.text import one_line, percent
+from probe.reporting.ties import BEST, OTHERS, TIED
 
 NO_BEST = "is called best because the models were scored on different utterances"
 FEW_BLOCKS = 20  # fewer blocks get a caution
 MOST_NAMED = 30
-METRICS = {
-    "cer": "character error rate (cer)",
-    "wer": "word error rate (wer)",
-    "per": "phone error rate (per)",
-    "eer": "equal error rate (eer)",
-    "eer_hull": "equal error rate (eer_hull)",
-}
 SPECTRAL = {"fbank": "fbank (filter banks)", "mfcc": "mfcc (cepstra)"}
-QUESTION = ["task", "corpus", "train_condition", "metric"]
+ANSWER = ["task", "corpus", "train_condition", "metric"]
 PLACE = ["condition", "train_domain", "test_domain"]
 Row = Mapping[Hashable, Any]
 
@@ -39,7 +32,7 @@ def answers(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """One entry per task, corpus and training condition, in the order of the rows.
 
     Args:
-        rows: of `probe.reporting.rows.summary_rows`.
+        rows: of `probe.reporting.scores.Scores.chosen`.
 
     Returns:
         ``title`` and ``about``; ``best`` (models; empty where there is only one model), ``chance``
@@ -49,8 +42,8 @@ def answers(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """
     main = rows[rows["metric"].eq(rows["select_by"]) & rows["value"].notna()]
     # A model's own head was trained on other data than the probes, so it is no rival.
-    main = main[(main["metric"] != BITS) & (main["head"] != OWN_HEAD)]
-    return [_answer(group) for _, group in main.groupby(QUESTION, sort=False)]
+    main = main[(main["metric"] != CODELENGTH.name) & (main["head"] != OWN_HEAD)]
+    return [_answer(group) for _, group in main.groupby(ANSWER, sort=False)]
 
 
 def _answer(rows: pd.DataFrame) -> dict[str, Any]:
@@ -58,7 +51,8 @@ def _answer(rows: pd.DataFrame) -> dict[str, Any]:
     first = rows.iloc[0]
     n, blocks = int(rows["n"].max()), int(rows["n_blocks"].max())
     better = "higher" if first["higher_is_better"] else "lower"
-    about = [f"{METRICS.get(first['metric'], first['metric'])}, {better} is better"]
+    name, title = first["metric"], metric_of(first["metric"]).title
+    about = [f"{name if title == name else f'{title} ({name})'}, {better} is better"]
     if first["train_condition"] != CLEAN:
         about.append(f"trained on {first['train_condition']}")
     about.append(f"{first['corpus']}: {n} scored, {blocks} speakers or other blocks")
@@ -84,13 +78,13 @@ def _answer(rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def headline(found: Sequence[Mapping[str, Any]]) -> str:
+def headline(entries: Sequence[Mapping[str, Any]]) -> str:
     """How often each model is best in `answers`, without tasks in which all are near chance; empty
     where fewer than two tasks remain.
 
     The first three models are named, and those that are best as often as the third.
     """
-    counted = [answer for answer in found if answer["best"] and not answer["chance"]]
+    counted = [answer for answer in entries if answer["best"] and not answer["chance"]]
     if len(counted) < 2:
         return ""
     times = Counter(name for answer in counted for name in answer["best"])
@@ -102,10 +96,10 @@ def headline(found: Sequence[Mapping[str, Any]]) -> str:
     if min(times.values()) < least:
         parts.append("others less often")
     sentences = [f"Best score most often: {'; '.join(parts)}."]
-    if near := sum(answer["chance"] for answer in found):
+    if near := sum(answer["chance"] for answer in entries):
         verb = "is" if near == 1 else "are"
         sentences.append(
-            f"{near} of {len(found)} {verb} not counted because no model is significantly better "
+            f"{near} of {len(entries)} {verb} not counted because no model is significantly better "
             "than chance."
         )
     return " ".join([*sentences, "The answers below name ties and uncertain scores."])
@@ -126,9 +120,8 @@ def near_chance(row: Row) -> bool:
     where neither is known.
     """
     sign = 1 if row["higher_is_better"] else -1
-    guessing = 1.0 if row["metric"].startswith(COSTS) else CHANCE.get(row["metric"], math.nan)
-    levels = [row["majority"], row["shuffled"], guessing]
-    levels = [sign * level for level in levels if not math.isnan(level)]
+    levels = [row["majority"], row["shuffled"], metric_of(row["metric"]).chance]
+    levels = [sign * level for level in levels if pd.notna(level)]
     end = row["low" if row["higher_is_better"] else "high"]
     worst = row["value"] if math.isnan(end) else end
     return bool(levels) and sign * worst <= max(levels)

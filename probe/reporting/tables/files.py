@@ -207,7 +207,7 @@ def write_tables(
     curves = (
         (lambda: curves_figure(usual_rows(layers), axis)) if layers["value"].notna().any() else None
     )
-    trials = det_rows(shown.records)
+    trials = det_rows(shown)
     trade_offs = (lambda: det_figure(trials)) if len(trials) else None
     return [
         *_write_texts(to, texts),

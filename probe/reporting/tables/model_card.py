@@ -1,23 +1,22 @@
-"""Scores in the forms that the Hugging Face Hub reads: evaluation results beside a model, and a
-snippet for its card.
+"""Scores in the forms of the Hugging Face Hub: evaluation results, and a snippet for a model card.
 
-Of each model of the Hub, into a folder of its own:
+Each model of the Hub gets a folder:
 
 * ``.eval_results/<task>.yaml``, for the model's repository
   (https://huggingface.co/docs/hub/eval-results): a list of entries with a dataset that is a
   benchmark on the Hub, a ``task_id`` that the dataset's ``eval.yaml`` names, and a value;
 * ``model-card.md``: ``model-index`` metadata
   (https://github.com/huggingface/hub-docs/blob/main/modelcard.md) and a table with intervals, to be
-  taken over into the model's README.md.
+  copied into the model's README.md.
 
-Conventions: the rows are those of `probe.reporting.rows.summary_rows`, test scores at the layer
-that dev chose. Values are fractions (bits for codelengths). Filter banks, random weights and local
-folders are not on the Hub: they have no files. YAML is written by a few lines of our own: every
-text between double quotes on one line, so that no name can be anything but a text.
+The rows are test scores at the layer that dev chose; values are fractions (bits for codelengths).
+Filter banks, random weights and local folders are not on the Hub and have no files. A few lines of
+our own write YAML: every text stands between double quotes on one line, so that no name can be
+anything but a text.
 """
 
 import re
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,11 @@ import pandas as pd
 
 from probe.errors import ProbeError
 from probe.files import file_name, write_atomically
+from probe.measures.metrics import metric_of
 from probe.model_names import RANDOM, SPECTRAL, unrevised
 from probe.records import OWN_HEAD, WEIGHTED
-from probe.reporting.rows import specs_of, summary_rows
+from probe.reporting.scores import Scores
 from probe.reporting.tables.score_tables import to_markdown
-from probe.reporting.ties import BITS
 
 Row = Mapping[Hashable, Any]
 REPOSITORY = r"[A-Za-z0-9][\w.-]*/[\w.-]+"  # org/name, the only form of a name on the Hub
@@ -39,8 +38,9 @@ TASK_TYPES = {
 ELSE = "audio-classification"
 ABOUT_PROBES = """# Layers
 
-Scores of probes on the frozen model, measured with layerprobe: test scores at the layer that is best on dev, with 95 % intervals
-resampled by speaker. They say what a layer makes easy to read, not what the model does when it is fine-tuned.
+Scores of probes on the frozen model, measured with layerprobe: test scores at the layer that is
+best on dev, with 95 % intervals resampled by speaker. They say what a layer makes easy to read, not
+what the model does when it is fine-tuned.
 
 """
 
@@ -48,55 +48,59 @@ resampled by speaker. They say what a layer makes easy to read, not what the mod
 def write_cards(
     records: pd.DataFrame, to: Path, datasets: Mapping[str, str]
 ) -> tuple[list[Path], list[str]]:
-    """The files written for each model of the Hub, and what was left out and why.
+    """Write the files of each model of the Hub.
 
     Args:
         records: see `probe.records.read_records`.
-        datasets: corpus -> its dataset on the Hub, without which a corpus' scores stand in the card
-            alone.
+        datasets: corpus -> its dataset on the Hub; the scores of other corpora stand in the card
+            only.
+
+    Returns:
+        The files, and what was left out and why.
 
     Raises:
-        ProbeError: no model of the Hub, a corpus that no record has, or see
-            `probe.reporting.comparable_files.comparable`.
+        ProbeError: no model is on the Hub, a corpus has no record, or see
+            `probe.reporting.scores.Scores.of`.
         OSError: a file cannot be written.
     """
-    if unknown := sorted(datasets.keys() - set(records["corpus"])):
+    corpora = sorted(set(records["corpus"]))
+    if unknown := sorted(datasets.keys() - set(corpora)):
         raise ProbeError(
-            f"corpus {unknown[0]!r}: no record is of it; there are {', '.join(sorted(set(records['corpus'])))}."
+            f"corpus {unknown[0]!r}: no record has it; there are {', '.join(corpora)}."
         )
-    rows = summary_rows(records).assign(
-        mark=""
-    )  # best of several models says nothing in the card of one
-    of_model = {str(name): group.iloc[0].to_dict() for name, group in records.groupby("model")}
-    specs = specs_of(records)
+    scores = Scores.of(records)
+    # The best of several models says nothing in the card of one.
+    rows = scores.chosen().assign(mark="")
+    rows = rows[rows["value"].notna()]
     kinds = dict(zip(records["task"], records["kind"], strict=True))
     written, left_out = [], []
-    for model, about in of_model.items():
-        if reason := _not_on_hub(specs[model], str(about["revision"])):
+    for name, of_model in records.groupby("model"):
+        model, about, spec = str(name), of_model.iloc[0].to_dict(), scores.specs[str(name)]
+        if reason := _not_on_hub(spec, str(about["revision"])):
             left_out.append(f"{model}: {reason}")
             continue
-        folder = to / file_name(model)
-        scores = rows[(rows["model"] == model) & rows["value"].notna()]
-        texts = {"model-card.md": _card(specs[model], scores, kinds, datasets)}
-        for task, group in scores[scores["corpus"].isin(list(datasets))].groupby("task"):
-            texts[f".eval_results/{file_name(str(task))}.yaml"] = yaml(
-                list(_entries(group, about, datasets))
-            )
-        for name, text in texts.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / name, text.encode())
-            written.append(folder / name)
+        of_card = rows[rows["model"] == model]
+        texts = {"model-card.md": _card(spec, of_card, kinds, datasets)}
+        for task, group in of_card[of_card["corpus"].isin(list(datasets))].groupby("task"):
+            entries = [_entry(row, about, datasets) for row in group.to_dict("records")]
+            texts[f".eval_results/{file_name(str(task))}.yaml"] = yaml(entries)
+        for file, text in texts.items():
+            path = to / file_name(model) / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, text.encode())
+            written.append(path)
     if not written:
-        raise ProbeError(f"no model of the Hub among these records. {'; '.join(left_out)}.")
+        raise ProbeError(f"none of these models is on the Hub. {'; '.join(left_out)}.")
     left_out += [
-        f"{corpus}: no .eval_results, which need its dataset on the Hub (--dataset {corpus}=org/name)"
+        f"{corpus}: no .eval_results, which need its dataset on the Hub "
+        f"(--dataset {corpus}=org/name)"
         for corpus in sorted(set(rows["corpus"]) - datasets.keys())
     ]
     return written, left_out
 
 
 def _not_on_hub(spec: str, revision: str) -> str:
-    """Why the model of a spec has no repository on the Hub; empty where it has one."""
+    """Why a model has no repository on the Hub; empty where it has one."""
     if re.fullmatch(f"{REPOSITORY}(@.+)?", spec) and re.fullmatch("[0-9a-f]{40}", revision):
         return ""
     if spec.startswith(RANDOM):
@@ -106,55 +110,41 @@ def _not_on_hub(spec: str, revision: str) -> str:
     return f"of revision {revision!r}, no commit of the Hub"
 
 
-def _entries(
-    rows: pd.DataFrame, about: Row, datasets: Mapping[str, str]
-) -> Iterator[dict[str, Any]]:
-    """Evaluation results of one task: an entry a score, none with the ``task_id`` of another."""
-    for row in rows.to_dict("records"):
-        yield {
-            "dataset": {
-                "id": datasets[row["corpus"]],
-                "task_id": "/".join([row["task"], row["metric"], *_variant(row)]),
-            },
-            "value": row["value"],
-            "notes": "; ".join(
-                [
-                    *_told(row),
-                    f"model {about['revision']}",
-                    f"layerprobe {about['code'].get('version', '')}",
-                ]
-            ),
-        }
+def _entry(row: Row, about: Row, datasets: Mapping[str, str]) -> dict[str, Any]:
+    """An evaluation result; no other has its ``task_id``."""
+    versions = [f"model {about['revision']}", f"layerprobe {about['code'].get('version', '')}"]
+    task_id = "/".join([row["task"], row["metric"], *_variant(row)])
+    return {
+        "dataset": {"id": datasets[row["corpus"]], "task_id": task_id},
+        "value": row["value"],
+        "notes": "; ".join([*_notes(row), *versions]),
+    }
 
 
 def _variant(row: Row) -> list[str]:
-    """What tells a score of a task from the task's others, shortest where it is the plain one."""
-    clean = row["condition"] == row["train_condition"] == "clean"
-    heard = [] if clean else [f"{row['train_condition']} to {row['condition']}"]
-    own = [OWN_HEAD] if row["head"] == OWN_HEAD else []
-    return (
-        own
-        + heard
-        + ([f"{row['train_domain']} to {row['test_domain']}"] if row["train_domain"] else [])
-    )
+    """How a score of a task differs from the plain one: own head, conditions, domains."""
+    parts = [OWN_HEAD] if row["head"] == OWN_HEAD else []
+    if not row["condition"] == row["train_condition"] == "clean":
+        parts.append(f"{row['train_condition']} to {row['condition']}")
+    if row["train_domain"]:
+        parts.append(f"{row['train_domain']} to {row['test_domain']}")
+    return parts
 
 
-def _told(row: Row) -> list[str]:
-    """What a value is, in words."""
-    unit = "bits per label" if row["metric"] == BITS else "a fraction"
-    layer = (
-        "a learned sum of all layers"
-        if row["layer"] == WEIGHTED
-        else f"layer {row['layer']}, chosen on dev"
-    )
-    ends: str = (
-        "" if pd.isna(row["low"]) else f"95 % interval {row['low']:.4f} to {row['high']:.4f}, "
-    )
+def _notes(row: Row) -> list[str]:
+    """A value in words."""
+    unit = "bits per label" if metric_of(row["metric"]).in_bits else "a fraction"
+    layer = f"layer {row['layer']}, chosen on dev"
+    if row["layer"] == WEIGHTED:
+        layer = "a learned sum of all layers"
+    interval: str = ""
+    if not pd.isna(row["low"]):
+        interval = f"95 % interval {row['low']:.4f} to {row['high']:.4f}, "
     better = "higher" if row["higher_is_better"] else "lower"
     return [
         f"{row['metric']}, {unit}, {better} is better",
         f"head {row['head']} on {layer}",
-        f"{ends}n {row['n']}, {row['n_blocks']} speakers or utterances resampled",
+        f"{interval}n {row['n']}, {row['n_blocks']} speakers or utterances resampled",
         *_variant(row),
     ]
 
@@ -163,44 +153,34 @@ def _card(
     spec: str, rows: pd.DataFrame, kinds: Mapping[str, str], datasets: Mapping[str, str]
 ) -> str:
     """The card's snippet: metadata and a table."""
-    index = [
-        {
-            "name": unrevised(spec),
-            "results": [_result(row, kinds, datasets) for row in rows.to_dict("records")],
-        }
-    ]
-    return f"---\nmodel-index:\n{yaml(index)}---\n{ABOUT_PROBES}{to_markdown(rows, layers=False)}"
+    results = [_result(row, kinds, datasets) for row in rows.to_dict("records")]
+    index = yaml([{"name": unrevised(spec), "results": results}])
+    return f"---\nmodel-index:\n{index}---\n{ABOUT_PROBES}{to_markdown(rows, layers=False)}"
 
 
 def _result(row: Row, kinds: Mapping[str, str], datasets: Mapping[str, str]) -> dict[str, Any]:
+    corpus, metric, variant = row["corpus"], row["metric"], ", ".join(_variant(row))
+    dataset = {"type": datasets.get(corpus, corpus), "name": corpus}
+    dataset |= {"config": variant} if variant else {}
+    dataset["split"] = "train" if metric_of(metric).in_bits else "test"
     interval: dict[str, float] = (
         {} if pd.isna(row["low"]) else {"low": row["low"], "high": row["high"]}
     )
-    split = "train" if row["metric"] == BITS else "test"
-    variant = {"config": ", ".join(_variant(row))} if _variant(row) else {}
+    value = {
+        "type": metric,
+        "value": row["value"],
+        "name": f"{metric} ({row['head']}, layer {row['layer']})",
+        "args": {**interval, "n": row["n"], "n_blocks": row["n_blocks"]},
+    }
     return {
         "task": {"type": TASK_TYPES.get(kinds[row["task"]], ELSE), "name": row["task"]},
-        "dataset": {
-            "type": datasets.get(row["corpus"], row["corpus"]),
-            "name": row["corpus"],
-            **variant,
-            "split": split,
-        },
-        "metrics": [
-            {
-                "type": row["metric"],
-                "value": row["value"],
-                "name": f"{row['metric']} ({row['head']}, layer {row['layer']})",
-                "args": {**interval, "n": row["n"], "n_blocks": row["n_blocks"]},
-            }
-        ],
+        "dataset": dataset,
+        "metrics": [value],
     }
 
 
 def yaml(value: list[Any] | Mapping[str, Any], indent: str = "") -> str:
-    """Lists and objects as YAML in block style, a line for each text or number; keys are plain
-    words of ours.
-    """
+    """Lists and objects as YAML in block style; keys must be plain words."""
     items = value.items() if isinstance(value, Mapping) else (("-", item) for item in value)
     return "".join(_item(key, item, indent) for key, item in items)
 

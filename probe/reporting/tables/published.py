@@ -1,9 +1,9 @@
-"""Published figures beside ours: `results/published/*.csv`, and the map that says which belongs to
-which, `map.toml` there.
+"""Published figures beside ours: `results/published/*.csv`, and the map of which figure belongs to
+which score, `map.toml` there.
 
-A figure stands beside a score only through an entry of the map, for the very checkpoint (`hub_id`),
-on undisturbed audio of one domain. Random weights are not the published model. What is not certain
-is shown as such.
+A figure stands beside a score only through an entry of the map, for the same checkpoint (`hub_id`),
+on undisturbed audio of one domain. Random weights are not the published model. Uncertain figures
+are marked.
 """
 
 import csv
@@ -19,61 +19,28 @@ import pandas as pd
 
 from probe.model_names import RANDOM, unrevised
 from probe.records import OWN_HEAD
-from probe.reporting.rows import seed_notes
-from probe.reporting.tables.cells import DASH, INTERVAL, arrow
+from probe.reporting.scores import seed_notes
 from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, score
+from probe.reporting.text import DASH, INTERVAL, arrow
 
-COLUMNS = [
-    "model",
-    "hub_id",
-    "task",
-    "metric",
-    "value",
-    "split",
-    "lm",
-    "source",
-    "certain",
-]  # of every file
+# Columns of every file.
+COLUMNS = ["model", "hub_id", "task", "metric", "value", "split", "lm", "source", "certain"]
 OURS = [
-    "task",
-    "corpus",
-    "metric",
-    "model",
-    "head",
-    "layer",
-    "value",
-    "low",
-    "high",
-    "mark",
-    "n",
-    "n_blocks",
-    "few",
-    "shared_speakers",
-    "n_seeds",
-    "higher_is_better",
+    *["task", "corpus", "metric", "model", "head", "layer", "value", "low", "high", "mark"],
+    *["n", "n_blocks", "few", "shared_speakers", "n_seeds", "higher_is_better"],
 ]
 ROWS = [
-    *OURS,
-    *[
-        "score",
-        "like_theirs",
-        "figure",
-        "split",
-        "lm",
-        "published",
-        "printed",
-        "certain",
-        "differs",
-        "source",
-    ],
+    *[*OURS, "score", "like_theirs", "figure", "split", "lm"],
+    *["published", "printed", "certain", "differs", "source"],
 ]
 NOT_COMPARABLE = "not comparable"
-# Which of our scores -> the column of `probe.reporting.rows.summary_rows`.
+# Name of our score -> its column in `probe.reporting.scores.Scores.chosen`.
 SCORES = {"best": "value", "weighted": "weighted_value", "final": "final_value"}
+Row = dict[Hashable, Any]
 
 
 def published_folder() -> Path:
-    """Where the figures lie: inside the installed package, or with the results in a checkout."""
+    """The folder of the figures: in the installed package, or with the results in a checkout."""
     package = Path(__file__).resolve().parents[2]
     installed = package / "published"
     return installed if installed.is_dir() else package.parent / "results" / "published"
@@ -84,11 +51,11 @@ def figures() -> dict[str, list[dict[str, str]]]:
     """File name -> its rows, with the columns `COLUMNS`; values are as they were published, percent
     or fractions.
     """
-    found = {}
+    of_files = {}
     for path in sorted(published_folder().glob("*.csv")):
         with path.open(encoding="utf-8", newline="") as file:
-            found[path.name] = list(csv.DictReader(file))
-    return found
+            of_files[path.name] = list(csv.DictReader(file))
+    return of_files
 
 
 @cache
@@ -100,95 +67,84 @@ def published_map() -> dict[str, Any]:
 def published_rows(summary: pd.DataFrame, specs: Mapping[str, str] | None = None) -> pd.DataFrame:
     """One row per score and figure that may stand beside it; columns `ROWS`.
 
-    A score without a figure has one row, and `figure` says why. ``like_theirs`` is our score that
-    is made most like theirs, named in ``score``; ``published`` a fraction, ``printed`` the same in
-    percent, digit for digit as it was published.
+    A score without a figure has one row, and ``figure`` says why. ``like_theirs`` is our score
+    whose protocol is closest to theirs, named in ``score``; ``published`` a fraction, ``printed``
+    the same in percent with the digits of the publication.
 
     Args:
-        summary: see `probe.reporting.rows.summary_rows`.
-        specs: model -> what it was opened with (`probe.reporting.rows.specs_of`); where a model is
-            not in it, its name is.
+        summary: see `probe.reporting.scores.Scores.chosen`.
+        specs: model -> the spec that it was opened with (`probe.reporting.scores.Scores`), or else
+            its name.
     """
+    specs = specs or {}
     rows = [
         row
         for ours in summary.to_dict("records")
-        for row in _beside(ours, (specs or {}).get(ours["model"], str(ours["model"])))
+        for row in _beside(ours, specs.get(ours["model"], str(ours["model"])))
     ]
     return pd.DataFrame(rows, columns=ROWS)
 
 
 def published_grid(rows: pd.DataFrame) -> Grid:
-    """Rows of `published_rows` as a table, with how the protocols differ and the sources below it."""
-    cells: list[dict[Hashable, Any]] = rows.to_dict("records")
-    numbers = {
-        name: number
-        for number, name in enumerate(
-            dict.fromkeys(row["figure"] for row in cells if row["differs"]), start=1
-        )
-    }
-    columns: dict[Column, Iterable[Cell | str]] = {
-        Column("task"): rows["task"],
-        **({Column("corpus"): rows["corpus"]} if rows["corpus"].nunique() > 1 else {}),
+    """Rows of `published_rows` as a table, with the differences of protocols and the sources
+    below it.
+    """
+    cells: list[Row] = rows.to_dict("records")
+    named = dict.fromkeys(row["figure"] for row in cells if row["differs"])
+    numbers = {name: number for number, name in enumerate(named, start=1)}
+    columns: dict[Column, Iterable[Cell | str]] = {Column("task"): rows["task"]}
+    if rows["corpus"].nunique() > 1:
+        columns[Column("corpus")] = rows["corpus"]
+    columns |= {
         Column("metric"): [f"{row['metric']} {arrow(row['higher_is_better'])}" for row in cells],
         Column("model"): rows["model"],
         Column("head"): rows["head"],
-        Column(INTERVAL, number=True): [_ours(row) for row in cells],
-        Column("made like theirs %", number=True): [
-            score(
-                row["metric"],
-                row["like_theirs"],
-                aside="" if pd.isna(row["like_theirs"]) else f"({row['score']})",
-            )
-            for row in cells
-        ],
-        Column("published %", number=True): [
-            Cell(row["printed"] or DASH, aside=_doubt(row["certain"]), value=row["published"])
-            for row in cells
-        ],
-        Column("figure"): [
-            f"{row['figure']} ({', '.join(filter(None, (row['split'], row['lm'])))}) [{numbers[row['figure']]}]"
-            if row["differs"]
-            else row["figure"]
-            for row in cells
-        ],
+        Column(INTERVAL, number=True): map(_our_score, cells),
+        Column("made like theirs %", number=True): map(_like_theirs, cells),
+        Column("published %", number=True): map(_published, cells),
+        Column("figure"): [_figure_name(row, numbers) for row in cells],
     }
     notes = []
     for name, number in numbers.items():
-        there = rows[rows["figure"] == name]
-        differs, sources = (list(dict.fromkeys(there[column])) for column in ("differs", "source"))
+        group = rows[rows["figure"] == name]
+        differs, sources = (list(dict.fromkeys(group[column])) for column in ("differs", "source"))
         notes.append(f"[{number}] {name}. {' '.join(differs)} Source: {'; '.join(sources)}.")
     return of_columns(columns, aside="layer", notes=[*notes, *seed_notes(rows)])
 
 
-def _ours(row: dict[Hashable, Any]) -> Cell:
-    layer = "" if pd.isna(row["layer"]) else f"({row['layer']})"
-    return score(
-        row["metric"],
-        row["value"],
-        row["low"],
-        row["high"],
-        row["mark"],
-        layer,
-        row["few"],
-        row["shared_speakers"] > 0,
-    )
+def _our_score(row: Row) -> Cell:
+    layer: str = "" if pd.isna(row["layer"]) else f"({row['layer']})"
+    ends = row["low"], row["high"]
+    shared = row["shared_speakers"] > 0
+    return score(row["metric"], row["value"], *ends, row["mark"], layer, row["few"], shared)
 
 
-def _doubt(certain: str) -> str:
-    return "" if not certain or certain.startswith("yes") else f"(uncertain: {certain})"
+def _like_theirs(row: Row) -> Cell:
+    name: str = "" if pd.isna(row["like_theirs"]) else f"({row['score']})"
+    return score(row["metric"], row["like_theirs"], aside=name)
 
 
-def _beside(ours: dict[Hashable, Any], spec: str) -> Iterator[dict[Hashable, Any]]:
-    """The rows of one of our scores, of a model that was opened with a spec."""
-    entries = (
-        []
-        if (reason := _hindrance(ours, spec))
-        else [entry for entry in published_map()["entry"] if _fits(entry, ours)]
-    )
-    model = unrevised(spec)
-    found = [(entry, figure) for entry in entries for figure in _figures(entry, model)]
-    for entry, figure in found:
+def _published(row: Row) -> Cell:
+    certain = row["certain"]
+    doubt = f"(uncertain: {certain})" if certain and not certain.startswith("yes") else ""
+    return Cell(row["printed"] or DASH, aside=doubt, value=row["published"])
+
+
+def _figure_name(row: Row, numbers: Mapping[str, int]) -> str:
+    if not row["differs"]:
+        return row["figure"]
+    about = ", ".join(filter(None, (row["split"], row["lm"])))
+    return f"{row['figure']} ({about}) [{numbers[row['figure']]}]"
+
+
+def _beside(ours: Row, spec: str) -> Iterator[Row]:
+    """The rows of one of our scores, for a model that was opened with ``spec``."""
+    reason, model = _hindrance(ours, spec), unrevised(spec)
+    entries = [] if reason else [item for item in published_map()["entry"] if _fits(item, ours)]
+    figures_of = [(entry, figure) for entry in entries for figure in _figures(entry, model)]
+    for entry, figure in figures_of:
         percent = Decimal(figure["value"]).scaleb(0 if "%" in entry["figure"] else 2)
+        differs = entry["differs"], published_map()["differs"].get(model, "")
         yield ours | {
             "score": entry["score"],
             "like_theirs": ours[SCORES[entry["score"]]],
@@ -196,20 +152,18 @@ def _beside(ours: dict[Hashable, Any], spec: str) -> Iterator[dict[Hashable, Any
             **{name: figure[name] for name in ("split", "lm", "source", "certain")},
             "published": float(percent.scaleb(-2)),
             "printed": format(percent, "f"),
-            "differs": " ".join(
-                filter(None, (entry["differs"], published_map()["differs"].get(model, "")))
-            ),
+            "differs": " ".join(filter(None, differs)),
         }
-    if not found:
+    if not figures_of:
         empty = dict.fromkeys(
             ["score", "split", "lm", "source", "certain", "printed", "differs"], ""
         )
-        why = reason or ("no figure of this model" if entries else NOT_COMPARABLE)
-        yield ours | empty | {"like_theirs": np.nan, "published": np.nan, "figure": why}
+        reason = reason or ("no figure of this model" if entries else NOT_COMPARABLE)
+        yield ours | empty | {"like_theirs": np.nan, "published": np.nan, "figure": reason}
 
 
-def _hindrance(ours: dict[Hashable, Any], spec: str) -> str:
-    """Why no figure may stand beside a score, whatever the map says."""
+def _hindrance(ours: Row, spec: str) -> str:
+    """Why no figure may stand beside a score, whatever the map says; empty where one may."""
     if spec.startswith(RANDOM):
         return f"{NOT_COMPARABLE}: random weights"
     if (ours["condition"], ours["train_condition"]) != ("clean", "clean") or ours["train_domain"]:
@@ -217,25 +171,21 @@ def _hindrance(ours: dict[Hashable, Any], spec: str) -> str:
     return ""
 
 
-def _fits(entry: dict[str, Any], ours: dict[Hashable, Any]) -> bool:
-    if (ours["task"] not in entry["tasks"]) or ours["metric"] != entry["metric"]:
+def _fits(entry: Mapping[str, Any], ours: Row) -> bool:
+    """Whether an entry of the map is about a score."""
+    if ours["task"] not in entry["tasks"] or ours["metric"] != entry["metric"]:
         return False
-    return (
-        ours["head"] == entry["head"]
-        if "head" in entry
-        else bool(ours["headline"]) and ours["head"] != OWN_HEAD
-    )
+    if "head" in entry:
+        return ours["head"] == entry["head"]
+    return bool(ours["headline"]) and ours["head"] != OWN_HEAD
 
 
-def _figures(entry: dict[str, Any], model: str) -> Iterator[dict[str, str]]:
-    """The rows that an entry means, of a model."""
-    theirs = published_map()["models"].get(model)
+def _figures(entry: Mapping[str, Any], model: str) -> Iterator[dict[str, str]]:
+    """The figures of a model that an entry of the map names."""
+    name = published_map()["models"].get(model)
+    key = (entry["task"], entry["figure"], entry.get("lm", ""))
     for row in figures()[entry["file"]]:
-        same = row["model"] == theirs if theirs else row["hub_id"] == model
-        wanted = (row["task"], row["metric"], row["lm"]) == (
-            entry["task"],
-            entry["figure"],
-            entry.get("lm", ""),
-        )
-        if same and wanted and row["split"] in entry.get("splits", [row["split"]]):
+        same_model = row["model"] == name if name else row["hub_id"] == model
+        same_figure = (row["task"], row["metric"], row["lm"]) == key
+        if same_model and same_figure and row["split"] in entry.get("splits", [row["split"]]):
             yield row

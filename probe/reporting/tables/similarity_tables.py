@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from probe.data.conditions.severity import by_severity
 from probe.errors import ProbeError, listed
 from probe.files import file_name, unread, write_atomically
 from probe.records import readable
 from probe.reporting.figures import style
 from probe.reporting.figures.heat_map import HeatMap, maps_figure
 from probe.reporting.figures.style import missing_matplotlib, write_figure
-from probe.reporting.losses import by_severity
+from probe.reporting.tables.grid import markdown
 from probe.reporting.tables.score_tables import to_csv
 from probe.reporting.text import DASH, escaped
 
@@ -40,9 +41,10 @@ COLUMNS = [
 SHEET = [*(name for name in ABOUT if name not in ("form", "other_condition")), "other_condition"]
 HEAD = """# Similarity of representations
 
-Intervals are 95 %: of cosine and relative distance by bootstrap over speakers, of CKA and PWCCA by a jackknife over groups of
-speakers. `unrelated` is the mean cosine of two clean frames of the layer, `chance` what PWCCA of independent data of this size would
-be at most; docs/similarity.md defines them.
+Intervals are 95 %: for cosine and relative distance by bootstrap over speakers, for CKA and PWCCA
+by a jackknife over groups of speakers. `unrelated` is the mean cosine of two clean frames of the
+layer, `chance` an upper bound of PWCCA for independent data of this size; docs/similarity.md
+defines them.
 
 """
 
@@ -54,47 +56,43 @@ def read_similarity(*paths: Path | str) -> pd.DataFrame:
     A file that `probe similarity` did not write is left out, with a warning that names it.
 
     Raises:
-        ProbeError: no files there, or none that can be read.
+        ProbeError: there are no files, or none can be read.
     """
     files: list[Path] = []
     for path in map(Path, paths):
         files += [path] if path.is_file() else sorted(path.glob("*.json"))
     if not files:
         raise ProbeError(
-            f"{', '.join(map(str, paths))}: no *.json there; expected a folder that `probe similarity` wrote."
+            f"{', '.join(map(str, paths))}: no *.json there; expected a folder that "
+            "`probe similarity` wrote."
         )
     rows = [row for _, of_file in readable(files, _rows) for row in of_file]
-    frame = pd.DataFrame(rows, columns=COLUMNS)
     numbers = [name for name in COLUMNS if name.startswith(tuple(MEASURES))]
-    return frame.astype(dict.fromkeys(numbers, float))
+    return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(numbers, float))
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     """The rows of one file."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["format"] != FORMAT:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
             raise ProbeError(
-                f"{path}: format {found['format']}; this version reads {FORMAT}. Run `probe similarity` again."
+                f"{path}: format {content['format']}; this version reads {FORMAT}. Run "
+                "`probe similarity` again."
             )
-        about = {
-            "form": found["form"],
-            "model": found["model"]["name"],
-            "condition": found["model"]["condition"],
-            "other_model": found["other"]["name"],
-            "other_condition": found["other"]["condition"],
-            "seed": found["settings"]["seed"],
-            "notes": "; ".join(found["notes"]),
-        }
-        about |= {name: found[name] for name in COLUMNS if name in found and name not in about}
-        rows = [about | _flat(cell) for cell in found["cells"]]
+        about = {name: content[name] for name in COLUMNS if name in content}
+        about |= {"seed": content["settings"]["seed"], "notes": "; ".join(content["notes"])}
+        for side, prefix in (("model", ""), ("other", "other_")):
+            about[f"{prefix}model"] = content[side]["name"]
+            about[f"{prefix}condition"] = content[side]["condition"]
+        return [about | _flat(cell) for cell in content["cells"]]
     except OSError as error:
         raise unread(path, error) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ProbeError(
-            f"{path}: not a file that `probe similarity` wrote ({error!r}). Remove it or run that again."
+            f"{path}: not a file that `probe similarity` wrote ({error!r}). Remove it or run that "
+            "again."
         ) from error
-    return rows
 
 
 def _flat(cell: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,43 +114,39 @@ def similarity_markdown(frame: pd.DataFrame) -> str:
 
 
 def _sheet(cells: pd.DataFrame) -> str:
-    """The tables of one comparison, under a title and what they rest on."""
+    """The tables of one comparison, under a title and the numbers of rows and speakers."""
     first = cells.iloc[0].to_dict()
-    counted = (
-        f"{first['n_rows']} pairs of rows, {first['n_sampled']} of them for CKA and PWCCA; {first['n_utterances']} utterances, "
-        f"{first['n_blocks']} speakers in {first['n_groups']} groups; {first['alignment']}."
-    )
-    note = f" Note: {escaped(first['notes'])}." if first["notes"] else ""
+    lines = [
+        f"{first['n_rows']} pairs of rows, {first['n_sampled']} of them for CKA and PWCCA; "
+        f"{first['n_utterances']} utterances, {first['n_blocks']} speakers in {first['n_groups']} "
+        f"groups; {first['alignment']}."
+    ]
+    if first["notes"]:
+        lines.append(f"Note: {escaped(first['notes'])}.")
+    head = f"## {escaped(_title(first))}\n\n{' '.join(lines)}\n\n"
     if first["form"] == "conditions" or cells["other_layer"].nunique() == 1:
-        return f"## {escaped(_title(first))}\n\n{counted}{note}\n\n{_by_layer(cells)}"
-    matrices = [
+        return head + _by_layer(cells)
+    return head + "\n".join(
         f"{name}, ± half the interval\n\n{_matrix(cells, measure)}"
         for measure, name in MEASURES.items()
         if cells[measure].notna().any()
-    ]
-    return f"## {escaped(_title(first))}\n\n{counted}{note}\n\n" + "\n".join(matrices)
+    )
 
 
 def _title(first: Mapping[Any, Any]) -> str:
     """What is compared with what."""
-    model, other, condition, other_condition = (
-        first[name] for name in ("model", "other_model", "condition", "other_condition")
-    )
-    where = f"{first['corpus']}, {first['split']}, {first['view']}"
+    model, condition = first["model"], first["condition"]
+    where = f"({first['corpus']}, {first['split']}, {first['view']})"
     if first["form"] == "conditions":
-        return f"{model}: {condition} and {other_condition} ({where})"
-    heard = "" if condition == "clean" else f", both {condition}"
-    return (
-        f"{model}: layers ({where})"
-        if first["form"] == "layers"
-        else f"{model} and {other}{heard} ({where})"
-    )
+        return f"{model}: {condition} and {first['other_condition']} {where}"
+    if first["form"] == "layers":
+        return f"{model}: layers {where}"
+    both = "" if condition == "clean" else f", both {condition}"
+    return f"{model} and {first['other_model']}{both} {where}"
 
 
 def _by_layer(cells: pd.DataFrame) -> str:
-    """A line per layer, measures side by side with their intervals; what has no value at all is
-    left out.
-    """
+    """A line per layer, measures side by side with their intervals, without empty columns."""
     columns = {"layer": [escaped(name) for name in cells["layer"]]}
     for measure, name in MEASURES.items():
         ends = zip(*(cells[f"{measure}{part}"] for part in ("", "_low", "_high")), strict=True)
@@ -160,10 +154,10 @@ def _by_layer(cells: pd.DataFrame) -> str:
             _number(value) + ("" if math.isnan(low) else f" [{low:.3f}, {high:.3f}]")
             for value, low, high in ends
         ]
-        beside = {"cosine": "unrelated", "pwcca": "chance"}.get(measure)
-        if beside:
-            columns[beside] = [_number(value) for value in cells[f"{measure}_{beside}"]]
-    return _table({name: column for name, column in columns.items() if set(column) != {DASH}})
+        if floor := {"cosine": "unrelated", "pwcca": "chance"}.get(measure):
+            columns[floor] = list(map(_number, cells[f"{measure}_{floor}"]))
+    columns = {name: column for name, column in columns.items() if set(column) != {DASH}}
+    return markdown(columns, columns)
 
 
 def _matrix(cells: pd.DataFrame, measure: str) -> str:
@@ -173,36 +167,21 @@ def _matrix(cells: pd.DataFrame, measure: str) -> str:
         _number(value, 2) + ("" if math.isnan(around) else f" ±{around:.2f}")
         for value, around in zip(cells[measure], half, strict=True)
     ]
-    shown = cells.assign(text=texts)
-    layers = list(dict.fromkeys(cells["layer"]))
-    columns = {"": [escaped(name) for name in layers]}
-    for other, column in shown.groupby("other_layer", sort=False):
+    columns = {"": [escaped(name) for name in dict.fromkeys(cells["layer"])]}
+    for other, column in cells.assign(text=texts).groupby("other_layer", sort=False):
         columns[escaped(str(other))] = list(column["text"])
-    return _table(columns)
-
-
-def _table(columns: Mapping[str, Sequence[str]]) -> str:
-    """Aligned Markdown, all to the right."""
-    lines = [list(columns), *map(list, zip(*columns.values(), strict=True))]
-    widths = [max(3, *map(len, cells)) for cells in zip(*lines, strict=True)]
-    rule = ["-" * (width - 1) + ":" for width in widths]
-    padded = [
-        [cell.rjust(width) for cell, width in zip(line, widths, strict=True)] for line in lines
-    ]
-    return "".join(f"| {' | '.join(line)} |\n" for line in [padded[0], rule, *padded[1:]])
+    return markdown(columns, columns)
 
 
 def _number(value: float, digits: int = 3) -> str:
-    return (
-        DASH if math.isnan(value) else f"{round(value, digits) + 0.0:.{digits}f}"
-    )  # + 0.0: no "-0.0"
+    """A rounded number, never -0; a dash for NaN."""
+    return DASH if math.isnan(value) else f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def write_similarity(folder: Path) -> list[Path]:
-    """Writes ``similarity.md``, ``similarity.csv`` and heat maps beside the files in ``folder``,
-    from all of them.
+    """Write ``similarity.md``, ``similarity.csv`` and heat maps of all files in ``folder``.
 
-    Pictures, ``map-*.png`` and ``.svg``, are drawn where matplotlib is installed; those of earlier
+    The maps, ``map-*.png`` and ``.svg``, are drawn where matplotlib is installed; those of earlier
     runs are removed.
 
     Returns:
@@ -227,22 +206,15 @@ def write_similarity(folder: Path) -> list[Path]:
 
 
 def _pictures(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """File name without its ending -> what is drawn: a matrix, or all conditions of a model."""
+    """File name without its ending -> the cells of a matrix, or of all conditions of a model."""
     pictures = {}
     for _, cells in _comparisons(frame[frame[list(MEASURES)].notna().any(axis=1)]):
         first = cells.iloc[0]
-        other = first["other_model"] if first["form"] == "models" else ""
-        heard = first["other_condition"] if first["form"] != "conditions" else ""
-        parts = [
-            first["form"],
-            first["model"],
-            other,
-            heard,
-            first["corpus"],
-            first["view"],
-            first["split"],
-        ]
-        pictures["map-" + "__".join(file_name(part) for part in parts if part)] = cells
+        names = [first["form"], first["model"]]
+        names += [first["other_model"]] if first["form"] == "models" else []
+        names += [first["other_condition"]] if first["form"] != "conditions" else []
+        names += [first["corpus"], first["view"], first["split"]]
+        pictures["map-" + "__".join(map(file_name, names))] = cells
     return pictures
 
 
@@ -271,26 +243,21 @@ def similarity_figure(
         ProbeError: a measure is unknown, or nothing has a value.
     """
     if unknown := sorted(set(measures) - set(MEASURES)):
-        raise ProbeError(f"no measure {listed(unknown)}. There are: {', '.join(MEASURES)}.")
+        raise ProbeError(f"no measure {listed(unknown)}. Available: {', '.join(MEASURES)}.")
     flat = (frame["form"] == "conditions") & (
         frame.groupby(ABOUT)["layer"].transform("nunique") == 1
     )
     frame = frame.assign(
         row=frame["layer"].where(~flat, frame["model"]), group=frame["model"].where(~flat, "")
     )
-    found = [cells for _, cells in _comparisons(frame, "group")]
-    alone = len(found) == 1 and not flat.all()
-    maps = [
-        _map(
-            cells,
-            measure,
-            MEASURES[measure] if alone else _panel_title(cells, frame, measure),
-            float(frame[measure].max()),
-        )
-        for cells in found
-        for measure in measures or MEASURES
-        if cells[measure].notna().any()
-    ]
+    groups = [cells for _, cells in _comparisons(frame, "group")]
+    alone = len(groups) == 1 and not flat.all()
+    maps = []
+    for cells in groups:
+        for measure in measures or MEASURES:
+            if cells[measure].notna().any():
+                title = MEASURES[measure] if alone else _panel_title(cells, frame, measure)
+                maps.append(_map(cells, measure, title, float(frame[measure].max())))
     if not maps:
         raise ProbeError(
             "no similarity to draw: every value is missing. The notes in similarity.md say why."
@@ -300,41 +267,28 @@ def similarity_figure(
 
 
 def _panel_title(cells: pd.DataFrame, frame: pd.DataFrame, measure: str) -> str:
-    """What is compared, as far as it does not stand beside the map and maps differ in it."""
+    """What is compared, without what stands beside the map or is the same in all maps."""
     first = cells.iloc[0].to_dict()
-    parts = [first["group"]]
-    parts += [f"and {first['other_model']}"] if first["form"] == "models" else []
-    parts += (
-        [first["other_condition"]]
-        if first["form"] != "conditions" and first["other_condition"] != "clean"
-        else []
-    )
-    parts += [
-        MEASURES[measure],
-        *(first[name] for name in ("corpus", "split", "view") if frame[name].nunique() > 1),
-    ]
-    return ", ".join(filter(None, parts))
+    parts = [first["group"]] if first["group"] else []
+    if first["form"] == "models":
+        parts.append(f"and {first['other_model']}")
+    if first["form"] != "conditions" and first["other_condition"] != "clean":
+        parts.append(first["other_condition"])
+    parts.append(MEASURES[measure])
+    parts += [first[name] for name in ("corpus", "split", "view") if frame[name].nunique() > 1]
+    return ", ".join(parts)
 
 
 def _map(cells: pd.DataFrame, measure: str, title: str, highest: float) -> HeatMap:
-    """The map of one measure: its colours begin at 0 and end at 1, or at the largest distance that
-    is drawn.
-    """
-    of_conditions = cells["form"].iloc[0] == "conditions"
-    across = "other_condition" if of_conditions else "other_layer"
-    columns = by_severity(cells[across]) if of_conditions else list(dict.fromkeys(cells[across]))
+    """The map of one measure: its colours run from 0 to 1, or to the largest distance."""
+    first = cells.iloc[0]
+    if first["form"] == "conditions":
+        across, label, columns = "other_condition", "", by_severity(cells["other_condition"])
+    else:
+        across, label = "other_layer", style.shortened(f"layer of {first['other_model']}", 40)
+        columns = list(dict.fromkeys(cells[across]))
     values = cells.pivot(index="row", columns=across, values=measure)
     values = values.reindex(index=list(dict.fromkeys(cells["row"])), columns=columns)
     texts = values.map(_number, digits=2)
-    across_name = (
-        "" if of_conditions else style.shortened(f"layer of {cells['other_model'].iloc[0]}", 40)
-    )
-    axes = (across_name, "layer" if cells["group"].iloc[0] else "")
-    return HeatMap(
-        title,
-        values,
-        texts,
-        min(0.0, float(cells[measure].min())),
-        highest if measure == "distance" else 1.0,
-        axes,
-    )
+    ends = min(0.0, float(cells[measure].min())), highest if measure == "distance" else 1.0
+    return HeatMap(title, values, texts, *ends, (label, "layer" if first["group"] else ""))

@@ -1,5 +1,0 @@
-"""Names of before, until every view reads `probe.reporting.scores.Scores`."""
-
-from probe.reporting.scores import crossed
-
-__all__ = ["crossed"]
