@@ -31,6 +31,7 @@ from probe.errors import ProbeError
 from probe.evaluation.condition_plan import Hearing
 from probe.evaluation.provenance import provenance
 from probe.evaluation.tasks import open_task
+from probe.measures import bootstrap
 from probe.measures import degradation as measures
 from probe.measures.bootstrap import Estimate, SampledScore
 from probe.measures.bootstrap import sample_score as sampled
@@ -288,7 +289,7 @@ def simulated(n_blocks: int, seed: int, rates: Sequence[float]) -> list[Counts]:
 def test_intervals_of_differences_and_ratios_hold_the_truth(
     n_blocks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measures, "N_RESAMPLES", 300)
+    monkeypatch.setattr(bootstrap, "N_RESAMPLES", 300)
     held: dict[str, list[bool]] = {}
     for seed in range(250):
         clean, disturbed, other, chance = (
