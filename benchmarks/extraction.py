@@ -210,7 +210,7 @@ class Ways:
                     output_hidden_states=True,
                 ).hidden_states
                 for row, i in enumerate(chosen):
-                    n_frames = self.reference.n_frames(len(waves[i]))
+                    n_frames = self.reference.info.n_frames(len(waves[i]))
                     for layer, frames in enumerate(states):
                         values = frames[row, :n_frames].float().cpu().numpy()
                         if writing:

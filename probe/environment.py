@@ -26,7 +26,7 @@ PACKAGES = (
 
 
 def require_posix() -> None:
-    """Refuses a system without what locks of files and signals of schedulers need.
+    """Refuse a system without file locks and the signals of schedulers.
 
     Raises:
         ProbeError: the system is not supported.
@@ -36,14 +36,14 @@ def require_posix() -> None:
         _ = signal.SIGUSR1
     except (ImportError, AttributeError) as error:
         raise ProbeError(
-            f"this system ({platform.system() or 'unknown'}) is not supported: layerprobe runs on Linux and macOS, and on Windows "
-            "through WSL (the Windows Subsystem for Linux)."
+            f"this system ({platform.system() or 'unknown'}) is not supported: layerprobe runs on "
+            "Linux and macOS, and on Windows through WSL (the Windows Subsystem for Linux)."
         ) from error
 
 
 @functools.cache
 def package_versions() -> dict[str, str]:
-    """Installed version of every library that takes part in a number, and of Python."""
+    """Installed versions of Python and of every library that affects results."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -55,19 +55,15 @@ def package_versions() -> dict[str, str]:
 
 @functools.cache
 def code_version() -> dict[str, str]:
-    """The version of this package and, in a git checkout, its commit (``+`` where files of the
-    package were changed).
-    """
+    """The version of this package and its commit (``+`` with uncommitted changes), if known."""
     return {"version": __version__, "commit": commit_of(Path(__file__).resolve().parent)}
 
 
 def commit_of(package: Path) -> str:
-    """The commit of the checkout that ``package`` is the folder of, with ``+`` where its files
-    differ; empty without git.
-    """
+    """The commit of the checkout around ``package``, ``+`` with changes; empty without git."""
 
-    def git(*arguments: str) -> str:
-        command = ["git", *arguments]
+    def git(arguments: str) -> str:
+        command = ["git", *arguments.split()]
         return subprocess.run(  # noqa: S603
             command, cwd=package, capture_output=True, text=True, timeout=10, check=True
         ).stdout.strip()
@@ -75,9 +71,8 @@ def commit_of(package: Path) -> str:
     if not (package.parent / ".git").exists():
         return ""
     try:
-        return git("rev-parse", "--short=12", "HEAD") + (
-            "+" if git("status", "--porcelain", "--", ".") else ""
-        )
+        commit, changes = git("rev-parse --short=12 HEAD"), git("status --porcelain -- .")
+        return f"{commit}+" if changes else commit
     except (OSError, subprocess.SubprocessError):
         return ""
 
@@ -102,18 +97,14 @@ def allowed_cores() -> int:
 
 
 def usable_cores(cores: int, quota: float | None) -> int:
-    """Threads that can compute at once on ``cores`` of which a quota (see `cpu_quota`) allows a
-    part.
-    """
+    """Threads that can compute at once on ``cores`` under a quota (see `cpu_quota`)."""
     return cores if quota is None else min(cores, max(1, round(quota)))
 
 
 def cpu_quota(
     groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
 ) -> float | None:
-    """Cores' worth of time that the process's control groups (version 1 or 2) allow; None where
-    they set no limit.
-    """
+    """The number of cores that the control groups (version 1 or 2) allow; None without a limit."""
     quotas = []
     for line in _read(groups).splitlines():
         _, controllers, path = line.split(":", 2)

@@ -18,10 +18,7 @@ SPECTRAL = ("fbank", "mfcc")
 RANDOM = "random:"
 ENDING = ".pt"  # of a checkpoint in one file
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-CODE = (
-    "plugin:",
-    "hear:",
-)  # how specs begin that are somebody else's code; what follows @ is its argument
+CODE = ("plugin:", "hear:")  # somebody else's code; what follows @ is its argument
 
 
 @dataclass(frozen=True)
@@ -56,13 +53,14 @@ class ModelName:
             name = own_name(spec)
             if name in SPECTRAL and spec != name:
                 raise UsageError(
-                    f"model {text}: it would be called {name}, as the spectral front-end is. Give it a name of its own: --model NAME={text}."
+                    f"model {text}: it would be called {name}, as the spectral front-end is. Give "
+                    f"it a name of its own: --model NAME={text}."
                 )
             return cls(name, spec)
         if not re.fullmatch(NAME, alias) or not spec:
             raise UsageError(
-                f"model {text!r}: expected NAME=SPEC, with a NAME of letters, digits, '.', '_' and '-', "
-                "and a SPEC such as org/name or a folder."
+                f"model {text!r}: expected NAME=SPEC, with a NAME of letters, digits, '.', '_' and "
+                "'-', and a SPEC such as org/name or a folder."
             )
         if alias in SPECTRAL and spec != alias:
             raise UsageError(
@@ -71,7 +69,7 @@ class ModelName:
         return cls(alias, _expanded(spec))
 
     def hooked(self, hooks: Sequence[str]) -> "ModelName":
-        """The same model with modules of it for its layers."""
+        """Return the same model with modules of it for its layers."""
         spec = f"{self.spec}#{','.join(hooks)}"
         return ModelName(self.name if self.is_alias else spec, spec)
 
@@ -95,11 +93,8 @@ class ModelName:
         """The checkpoint's folder or file with symbolic links resolved; empty where the spec is
         none, or of random weights.
         """
-        return (
-            ""
-            if self.spec.startswith(RANDOM) or not (place := _local(self.spec))
-            else os.path.realpath(place[1])
-        )
+        place = None if self.spec.startswith(RANDOM) else _local(self.spec)
+        return os.path.realpath(place[1]) if place else ""
 
     @property
     def argument(self) -> str:
@@ -135,7 +130,7 @@ class ModelName:
 
 
 def own_name(spec: str) -> str:
-    """What a model is called that the user gave no name."""
+    """Return what a model is called that the user gave no name."""
     spec = _without_seed_0(spec)
     place = _local(spec)
     if place is None:
@@ -143,21 +138,17 @@ def own_name(spec: str) -> str:
     prefix, path, rest = place
     named, target = Path(path), Path(os.path.realpath(path))
     # A file in the hub's cache is a link to one that is called by its hash.
-    last = (
-        named.name
-        if named.suffix == ENDING != target.suffix and not target.is_dir()
-        else target.name
-    )
-    return f"{prefix}{last}{rest}"
+    is_link = named.suffix == ENDING != target.suffix and not target.is_dir()
+    return f"{prefix}{named.name if is_link else target.name}{rest}"
 
 
 def unrevised(spec: str) -> str:
-    """A spec of the hub without its revision; any other as it is."""
+    """Return a spec of the hub without its revision; any other as it is."""
     return spec if ":" in spec else spec.partition("@")[0]
 
 
 def distinct_models(texts: Iterable[str | ModelName]) -> list[ModelName]:
-    """The models of one command in their order; one that is named twice stands there once.
+    """Return the models of one command in their order; one that is named twice stands there once.
 
     Raises:
         UsageError: two different models would have one name, or see `ModelName.parse`.
@@ -166,9 +157,10 @@ def distinct_models(texts: Iterable[str | ModelName]) -> list[ModelName]:
     for model in map(ModelName.parse, texts):
         other = chosen.setdefault(model.name, model)
         if other.resolved != model.resolved:
+            short = re.split("[/:]", model.name)[-1]
             raise UsageError(
-                f"models {other.spec} and {model.spec}: both would be called {model.name}. "
-                f"Give one of them a name of its own, such as {model.name.rpartition('/')[2].rpartition(':')[2]}-2={model.spec}."
+                f"models {other.spec} and {model.spec}: both would be called {model.name}. Give "
+                f"one of them a name of its own, such as {short}-2={model.spec}."
             )
     return list(chosen.values())
 
@@ -201,6 +193,5 @@ def _local(spec: str) -> tuple[str, str, str] | None:
 
 def _is_checkpoint(path: str) -> bool:
     """Whether a folder or a file of this name is one that a model can be opened from."""
-    return os.path.lexists(f"{path}/config.json") or (
-        path.endswith(ENDING) and os.path.lexists(path)
-    )
+    is_file = path.endswith(ENDING) and os.path.lexists(path)
+    return is_file or os.path.lexists(f"{path}/config.json")

@@ -1,8 +1,7 @@
 """A bench: the three stages chained for several models and tasks."""
 
 import logging
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,42 +17,20 @@ from probe.data.conditions.condition import (
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, load_corpus
 from probe.data.trials import load_trials
-from probe.errors import ProbeError, listed
+from probe.errors import ProbeError
 from probe.evaluation.condition_plan import Hearing, asked_under, hearings
 from probe.evaluation.prechecks import askable, check, stores_of
-from probe.evaluation.provenance import extraction_of
 from probe.evaluation.run import run
 from probe.evaluation.tasks import Task, log_columns, open_task
-from probe.extraction.extract import (
-    DECODING,
-    RUNNING,
-    STORING,
-    Extraction,
-    extract,
-    open_encoder,
-    recipe_of,
-)
+from probe.extraction.extract import DECODING, RUNNING, STORING, Extraction, extract, open_encoder
 from probe.extraction.settings import Decoding, Running, Storing
 from probe.files import require_writable
 from probe.model_names import ModelName, distinct_models
-from probe.models.catalogue import choose_device, open_model
+from probe.models.catalogue import choose_device
 from probe.models.encoder import Encoder, ModelInfo
-from probe.models.plugins.loader import is_plugin
 from probe.records import Record, read_records
 from probe.reporting.tables.files import write_tables
-from probe.store.feature_store import Job, writing
-from probe.store.integrity import CERTIFICATE, HEAD_ADVICE, Verification, files_aside, verify_store
 from probe.store.layer_names import choose_layers
-from probe.store.repair import (
-    held,
-    is_back,
-    jobs_to_repair,
-    lost,
-    rebuild_plans,
-    remove_aside,
-    set_aside,
-)
-from probe.store.stores import store_path
 from probe.store.views import row_width, serves
 
 log = logging.getLogger("probe")
@@ -385,205 +362,4 @@ def views_for(tasks: Sequence[Task], stride: int = 1) -> list[str]:
     }
     return sorted(
         view for view in wanted if all(serves(other, view) is None for other in wanted - {view})
-    )
-
-
-@dataclass(frozen=True)
-class Repair:
-    """What a repair did.
-
-    Attributes:
-        found: the store as it is now.
-        repaired: names of the shards that were extracted again, and of other files that were
-            written anew.
-        kept: job -> keys whose features only the files that were set aside hold: the audio gives
-            others now, or none.
-    """
-
-    found: Verification
-    repaired: list[str]
-    kept: dict[int, list[str]]
-
-    def __repr__(self) -> str:
-        kept = f"{counted(len(self.kept), 'job')} kept aside" if self.kept else ""
-        return brief(
-            self,
-            f"{counted(len(self.repaired), 'file')} repaired",
-            kept,
-            self.found.state,
-            str(self.found.store),
-        )
-
-
-def repair(
-    store: str | Path,
-    corpus: str | Path | Corpus,
-    *,
-    model: str | Encoder | None = None,
-    device: str | None = None,
-    check: bool = True,
-    condition: str | None = None,
-) -> Repair:
-    """Extracts the damaged shards of a store again, and nothing else.
-
-    Damaged files are set aside, extracted into their old places, and removed once all that they
-    held is there again. Nothing is touched before corpus and model are known to fit.
-
-    Args:
-        store: its folder.
-        corpus: the one that the store was extracted from; more or fewer rows do not matter.
-        model: the store's own where None; a folder that has moved needs naming.
-        check: see `probe.extraction.extract.extract`.
-        condition: the store's, where its recipe does not suffice: files of noise that lie elsewhere
-            than in the working folder.
-
-    Raises:
-        ProbeError: the recipe is damaged, the corpus lacks utterances, or the model gives another
-            recipe.
-    """
-    folder = Path(store)
-    loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
-    with writing(folder):
-        found = verify_store(folder)
-        if found.unread:
-            names = listed([f"{item.file} {item.problem}" for item in found.unread])
-            raise ProbeError(
-                f"{folder}: {names}. It may be sound, so nothing was changed. Repair the store when it can be read."
-            )
-        head = found.head
-        if head is None:
-            raise ProbeError(f"{folder}: cannot be repaired without its recipe. {HEAD_ADVICE}.")
-        repaired = rebuild_plans(found, [item.key for item in loaded.utterances])
-        found = verify_store(folder) if repaired else found
-        jobs = jobs_to_repair(found)
-        todo = [job for job in jobs if not is_back(found, job)]
-        certificate = any(item.file == f"{CERTIFICATE}.json" for item in found.damage)
-        again = _utterances_of(folder, todo, loaded)
-        encoder = disturbance = None
-        if todo or certificate:
-            encoder = _encoder_of(folder, head, model, device)
-            disturbance = _disturbance_of(folder, head["recipe"], encoder, loaded, condition)
-            _refuse_other_recipe(folder, head["recipe"], encoder, disturbance)
-        for name in [name for job in todo for name in job.shard_names()] + [
-            CERTIFICATE
-        ] * certificate:
-            set_aside(folder, name)
-    if encoder is not None:
-        asked = extraction_of(head["recipe"])
-        heard = disturbance or CLEAN
-        named = ModelName(head["requested"], head["environment"].get("spec", head["requested"]))
-        encoder.info = replace(encoder.info, requested=named)
-        storing, running = Storing(**asked), Running(check=check)
-        to = folder.parent.parent
-        extract(encoder, again, to, condition=heard, storing=storing, running=running)
-    kept: dict[int, list[str]] = {}
-    with writing(folder):
-        for job in jobs:
-            if missing := lost(folder, job):
-                kept[job.number] = missing
-                continue
-            for name in job.shard_names():
-                remove_aside(folder, name)
-            repaired += job.shard_names()
-        for name in files_aside(folder):
-            if not name.startswith("shard-") and (folder / f"{name}.json").exists():
-                remove_aside(folder, name)
-                repaired = list(dict.fromkeys([*repaired, name]))
-    return Repair(verify_store(folder) if jobs or repaired else found, repaired, kept)
-
-
-def _encoder_of(
-    folder: Path, head: Mapping[str, Any], model: str | Encoder | None, device: str | None
-) -> Encoder:
-    """The model of a store.
-
-    Raises:
-        ProbeError: it cannot be opened.
-    """
-    recipe, name = head["recipe"], str(head["environment"].get("spec", head["requested"]))
-    if (
-        re.fullmatch("[0-9a-f]{40}", recipe["model"]["revision"]) and ":" not in name
-    ):  # on the hub, where a name may have moved on
-        name = f"{name.partition('@')[0]}@{recipe['model']['revision']}"
-    if model is None and is_plugin(name):
-        raise ProbeError(
-            f"{folder}: of {name}, which is code; a store's word is not enough to run it. If you trust it, name it with --model."
-        )
-    if model is None or isinstance(model, str):
-        cut = recipe["chunking"] or {"chunk_s": 0.0, "context_s": 0.0}
-        form = (recipe["implementation"], recipe["precision"], cut["chunk_s"], cut["context_s"])
-        return open_model(model or name, device, None, *form)
-    return model
-
-
-def _disturbance_of(
-    folder: Path, recipe: Mapping[str, Any], encoder: Encoder, corpus: Corpus, condition: str | None
-) -> Disturbance | None:
-    """What was done to the audio of a store.
-
-    Raises:
-        ProbeError: its text means nothing any more, or its files are not to be found by their
-            names.
-    """
-    if "disturbance" not in recipe:
-        return None
-    text, seed = recipe["disturbance"]["text"], recipe["disturbance"]["seed"]
-    try:
-        found = parse_condition(condition or text, seed=seed or 0)
-        return open_condition(
-            replace(found, name=recipe["condition"]), encoder.info.rate_hz, corpus
-        )
-    except ProbeError as error:
-        raise ProbeError(
-            f"{folder}: its condition {text} cannot be had again: {error} --condition names files with their folder."
-        ) from error
-
-
-def _refuse_other_recipe(
-    folder: Path, recipe: dict[str, Any], encoder: Encoder, disturbance: Disturbance | None
-) -> None:
-    """Raises where an extraction now would write into another store."""
-    asked = extraction_of(recipe)
-    names = choose_layers(
-        asked["layers"], list(encoder.info.every_layer), encoder.info.aliases, encoder.info.id
-    )
-    now = recipe_of(encoder, names, Storing(**asked), disturbance)
-    if now != recipe:
-        differing = [
-            key for key in recipe["model"] if now["model"].get(key) != recipe["model"][key]
-        ]
-        differing += [
-            key
-            for key in sorted(now.keys() | recipe.keys())
-            if key != "model" and now.get(key) != recipe.get(key)
-        ]
-        raise ProbeError(
-            f"{folder}: {encoder.info.id} would give other features now: {', '.join(differing)} differ from the store's recipe. "
-            "Name the model with --model, or use the version of layerprobe that wrote the store."
-        )
-    expected = store_path(folder.parent.parent, recipe)
-    if not expected.exists() or not expected.samefile(folder):
-        raise ProbeError(
-            f"{folder}: extraction would write into {expected}. Give the store's folders their names back."
-        )
-
-
-def _utterances_of(folder: Path, jobs: Sequence[Job], corpus: Corpus) -> Corpus:
-    """The part of a corpus that these jobs need.
-
-    Raises:
-        ProbeError: the corpus lacks some, or the audio of something that was stored is gone.
-    """
-    rows = {item.key: item for item in corpus.utterances}
-    wanted = {key for job in jobs for key in job.keys}
-    stored = {key for job in jobs for key, _ in held(folder, job) or ()}
-    if lacking := sorted(
-        key for key in wanted if key not in rows or (key in stored and not rows[key].path.exists())
-    ):
-        raise ProbeError(
-            f"{folder}: {corpus.name} lacks {listed(lacking)}, or their audio; nothing was changed. "
-            "Give --corpus the manifest that the store was extracted from."
-        )
-    return replace(
-        corpus, utterances=tuple(item for item in corpus.utterances if item.key in wanted)
     )

@@ -225,7 +225,7 @@ def types_of(record: Record) -> Faults:
 
 
 def values_of(record: Record) -> Faults:
-    """Fields whose value is out of range or does not go with the others'; types are right already."""
+    """Fields whose value, of the right type, is out of range or contradicts another field."""
     for name, (expected, holds) in VALUES.items():
         if not holds(getattr(record, name)):
             yield name, getattr(record, name), expected

@@ -218,9 +218,8 @@ CHOICE = [
 ]
 PER_TRIAL = {"enroll", "test", "target", "rank"}
 SAME = "sha256:"
-HALF_CHARACTER = re.compile(
-    rb"\\u[dD][89a-fA-F]"
-)  # half a surrogate pair is no character, and is found when it is written
+# Half a surrogate pair is no character; encoding it again finds it.
+HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 # Records that agree in these are answers to one question.
 IDENTITY = ["format", "model", "revision", "task_sha256", "manifest_sha256", "seed", "recipe"]
 NAMES = [item.name for item in fields(Record)]
@@ -420,7 +419,8 @@ def files_of(path: Path | str) -> list[Path]:
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
     if not files or not files[0].exists():
         raise ProbeError(
-            f"{path}: no records (*.jsonl) here. Run `probe run` or `probe bench` first, or name its --to folder."
+            f"{path}: no records (*.jsonl) here. "
+            "Run `probe run` or `probe bench` first, or name its --to folder."
         )
     return files
 
@@ -453,18 +453,19 @@ def _values_of(line: bytes, columns: dict[str, np.ndarray]) -> dict[str, Any]:
             canonical_json(values).encode()
     except (ValueError, RecursionError) as error:
         raise ProbeError(f"not JSON ({error}). Remove the file and run its task again.") from error
-    found = values.get("format") if isinstance(values, dict) else None
-    if found is None:
+    version = values.get("format") if isinstance(values, dict) else None
+    if version is None:
         raise ProbeError(
-            "this line is JSON, but no record: it has no field `format`. Move the file out of the folder."
+            "this line is JSON, but no record: it has no field `format`. "
+            "Move the file out of the folder."
         )
-    if found == 3 and values.keys() == FIELDS - SINCE_4.keys():
+    if version == 3 and values.keys() == FIELDS - SINCE_4.keys():
         values |= SINCE_4 | {"format": FORMAT}
-    elif found != FORMAT:
-        lacks = OLDER.get(found) if isinstance(found, int) else None
-        why = f": format {found} has no {lacks}" if lacks else ""
+    elif version != FORMAT:
+        lacks = OLDER.get(version) if isinstance(version, int) else None
+        why = f": format {version} has no {lacks}" if lacks else ""
         raise ProbeError(
-            f"record format {found}; this version reads {FORMAT}. Run its task again{why}."
+            f"record format {version}; this version reads {FORMAT}. Run its task again{why}."
         )
     if values.keys() != FIELDS:
         odd = sorted(values.keys() ^ FIELDS)
@@ -492,7 +493,7 @@ def read_records(*paths: Path | str) -> "pd.DataFrame":
     """
     files = {file.resolve(): file for path in paths for file in files_of(path)}
     collects = gc.isenabled()
-    gc.disable()  # it would walk, again and again, millions of new objects that are all kept: a third of the time
+    gc.disable()  # it would walk millions of new objects that are all kept: a third of the time
     try:
         columns: dict[str, list[Any]] = {name: [] for name in (*NAMES, "file")}
         for file, part in readable(files.values(), lambda file: _columns(_values(file))):
@@ -508,7 +509,7 @@ def read_records(*paths: Path | str) -> "pd.DataFrame":
 def readable(
     files: Iterable[Path], read: Callable[[Path], Content]
 ) -> Iterator[tuple[Path, Content]]:
-    """What ``read`` gives of every file that it can read; the others are named in a warning each.
+    """The content of every file that ``read`` can read; a warning names each of the others.
 
     Raises:
         ProbeError: there are files, and none can be read.
@@ -559,20 +560,20 @@ def _frame(columns: Mapping[str, Sequence[Any]]) -> "pd.DataFrame":
 
 
 def _check_types(name: str, column: Sequence[Any]) -> None:
-    """Refuses values that no table could be made of: of another type than the field's, whole
-    numbers of more than 64 bits.
+    """Refuse values that no table could be made of: of another type than the field's, whole numbers
+    of more than 64 bits.
     """
     kinds = {*KINDS.get(name, ())}
-    odd = set(map(type, column)) - kinds if kinds else set()
-    wrong = [value for value in column if type(value) in odd] if odd else []
+    if not kinds:
+        return
+    wrong = [value for value in column if type(value) not in kinds]
     if int in kinds:
-        wrong += [
-            value for value in column if type(value) is int and not -LARGEST <= value <= LARGEST
-        ]
+        wrong += [value for value in column if type(value) is int and abs(value) > LARGEST]
     if wrong:
         expected = " or ".join(sorted(kind.__name__ for kind in kinds))
         raise ProbeError(
-            f"records: found {str(wrong[0])[:40]!r} in the field {name}; expected {expected}. `probe records PATH --check` names the line."
+            f"records: found {str(wrong[0])[:40]!r} in the field {name}; expected {expected}. "
+            "`probe records PATH --check` names the line."
         )
 
 

@@ -1,5 +1,6 @@
 """What a notebook shows of a result is one short line, whatever the result holds."""
 
+import inspect
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -19,7 +20,6 @@ from probe.data.intervals import load_intervals
 from probe.data.trials import load_trials
 from probe.evaluation.tasks import open_task
 from probe.extraction.settings import Running, Storing
-from probe.pipeline import repair
 from probe.records import frame_of
 from probe.store.integrity import verify_store
 
@@ -58,7 +58,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
     store = bench.extractions[0].store
     counts = scored([5, 7, 6, 8, 4, 9], n=10).counts
     return [
-        *(bench, done, corpus, open_task(task), verify_store(store), repair(store, manifest)),
+        *(bench, done, corpus, open_task(task), verify_store(store)),
         *(
             load_trials(trials, corpus),
             load_intervals(intervals, corpus, dict.fromkeys(keys[:1], 0.3), 0.01),
@@ -90,7 +90,6 @@ def test_results_and_what_they_hold_are_shown_on_one_short_line(results: list[ob
         "Corpus",
         "Utterance",
         "Verification",
-        "Repair",
     } <= shown.keys()
     assert {
         "Listening",
@@ -115,6 +114,22 @@ def test_the_line_says_what_matters_of_a_result(results: list[object]) -> None:
     assert repr(record(low=0.4, high=0.61234)) == (
         "Record(test accuracy 0.5 [0.4, 0.6123], layer 0, linear, digits, org/a)"
     )
+
+
+MOST_PARAMETERS = 8
+# Each of these still takes its settings one by one; `fit_layers` passes them on by name.
+LONG = {"bench", "fit_layers", "fit_strengths", "run", "similarity"}
+
+
+def test_public_functions_take_few_parameters_and_each_has_a_name() -> None:
+    long = set()
+    for name in probe.__all__:
+        if inspect.isfunction(function := getattr(probe, name)):
+            items = inspect.signature(function).parameters.values()
+            open_ended = any(item.kind is inspect.Parameter.VAR_KEYWORD for item in items)
+            if open_ended or len(items) > MOST_PARAMETERS:
+                long.add(name)
+    assert long <= LONG
 
 
 def test_a_table_is_a_table_in_a_notebook(results: list[object]) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import functools
 import re
 import subprocess
 import sys
@@ -65,7 +66,13 @@ HEAVY = (
 )
 
 
-def imported(source: str, module: str) -> Iterator[str]:
+@functools.cache
+def imported(source: str, module: str) -> tuple[str, ...]:
+    """The names of `_imported`; each source is parsed once for all tests."""
+    return tuple(_imported(source, module))
+
+
+def _imported(source: str, module: str) -> Iterator[str]:
     """Dotted names that a module's source imports, in functions too; not those under ``if
     TYPE_CHECKING``.
 

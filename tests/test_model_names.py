@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from mending import mend
 from safetensors.torch import load_file, save_file
 from scored import frame, layers, summary_rows
 from small_models import write_checkpoint
@@ -20,11 +21,12 @@ from probe.model_names import ModelName, distinct_models
 from probe.models.catalogue import open_model
 from probe.models.plugins.loader import is_plugin
 from probe.models.sources.weights import sha256_on_disk
-from probe.pipeline import bench, repair
+from probe.pipeline import bench
 from probe.records import Record, iterate_records, read_records
 from probe.reporting.scores import Scores
 from probe.reporting.tables.model_card import write_cards
 from probe.reporting.tables.published import published_rows
+from probe.store.integrity import verify_store
 from probe.store.stores import describe_store, find_stores, select_store
 
 # One strength and no controls: what is scored does not matter here.
@@ -122,7 +124,10 @@ def test_a_name_stands_before_the_first_equals_sign(
         ("fbank=org/name", "fbank is the name of a spectral front-end. Choose another NAME"),
         (
             "models/fbank",
-            "it would be called fbank, as the spectral front-end is. Give it a name of its own: --model NAME=",
+            (
+                "it would be called fbank, as the spectral front-end is. Give it a name of its own:"
+                " --model NAME="
+            ),
         ),
     ],
 )
@@ -212,7 +217,10 @@ def test_features_of_older_weights_serve_only_when_they_are_named(
     for spelling in ("models/w2v2", "base=models/w2v2"):
         with pytest.raises(
             ProbeError,
-            match=rf"models/w2v2 were extracted from weights {old} .*now has {new}\. Extract again .*--model w2v2@{old}",
+            match=(
+                rf"models/w2v2 were extracted from weights {old} .*now has {new}\. Extract again"
+                rf" .*--model w2v2@{old}"
+            ),
         ):
             run(task, spelling, corpus, features, results)
     with pytest.raises(ProbeError, match=f"extracted from weights {old}"):
@@ -229,7 +237,10 @@ def test_features_of_older_weights_serve_only_when_they_are_named(
     assert run(task, f"old=w2v2@{old}", corpus, features, results).records[0].model == "old"
     with pytest.raises(
         ProbeError,
-        match=rf"2 stores of different models are called w2v2; they differ in revision(?=.*w2v2@{old} ).*w2v2@{new}",
+        match=(
+            rf"2 stores of different models are called w2v2; they differ in revision(?=.*w2v2@{old}"
+            rf" ).*w2v2@{new}"
+        ),
     ):
         run(task, "w2v2", corpus, features, results)
     table = summary_rows(read_records(results))
@@ -244,7 +255,10 @@ def test_a_chosen_name_stands_in_everything_that_is_written(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     corpus = tones(words=2, speakers=2)
-    line = "bench --model base=models/w2v2 --model untrained=random:models/w2v2 --task word.toml --to out"
+    line = (
+        "bench --model base=models/w2v2 --model untrained=random:models/w2v2 --task word.toml"
+        " --to out"
+    )
     cli([*line.split(), "--corpus", str(corpus), "--device", "cpu"], standalone_mode=False)
     assert sorted(path.name for path in Path("out/features").iterdir()) == ["base", "untrained"]
     assert {path.name.partition("__")[0] for path in Path("out/results").glob("*.jsonl")} == {
@@ -262,7 +276,8 @@ def test_a_chosen_name_stands_in_everything_that_is_written(
     assert (described["model"], described["opened as"]) == ("base, wav2vec2", str(folder))
     assert select_store(Path("out/features"), "base", "mean").path == store.path
     (store.path / "shard-00000.h5").write_bytes(b"damaged")
-    assert repair(store.path, corpus).repaired == ["shard-00000"]
+    mend(store.path, corpus)
+    assert verify_store(store.path).state == "sound"
 
 
 def test_what_is_known_of_a_model_is_known_under_a_chosen_name(tmp_path: Path) -> None:

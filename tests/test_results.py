@@ -15,6 +15,7 @@ from probe.data.synthetic import write_synthetic_corpus
 from probe.files import sha256_of_file
 from probe.records import NO_LAYER, WEIGHTED, iterate_records, read_records
 from probe.reporting.figures.style import missing_matplotlib
+from probe.reporting.tables.files import write_tables
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 README = (RESULTS.parent / "README.md").read_text(encoding="utf-8")
@@ -63,6 +64,18 @@ def tables(page: str) -> list[list[dict[str, str]]]:
     return found
 
 
+def test_committed_texts_of_the_demo_are_those_of_its_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The small form of the next test: without pictures, of the demo alone."""
+    monkeypatch.setattr("probe.reporting.tables.files.missing_matplotlib", lambda: "not drawn")
+    paths = write_tables(read_records(RESULTS / "demo"), tmp_path)
+    assert len(paths) > 8
+    differing = [p.name for p in paths if shown(p) != shown(RESULTS / "demo" / p.name)]
+    assert not differing, "run `make tables`"
+
+
+@pytest.mark.nightly
 @pytest.mark.skipif(bool(missing_matplotlib()), reason=missing_matplotlib())
 def test_committed_tables_figures_and_report_are_those_of_the_committed_records(
     tmp_path: Path,

@@ -302,9 +302,7 @@ def read_header(path: Path, duration_s: float | None = None, *, root: Path | Non
 
 
 def header_duration_s(path: Path, *, root: Path | None = None) -> float | None:
-    """Seconds that a file's header claims, for plans and estimates only. None where it claims
-    nothing usable.
-    """
+    """Seconds that a file's header claims, for estimates; None where it claims nothing usable."""
     try:
         header = read_header(path, root=root)
     except UtteranceError:

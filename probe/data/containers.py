@@ -212,9 +212,7 @@ def _caf(read: Read, n_bytes: int) -> Ending:
 
 
 def _ogg(read: Read, n_bytes: int) -> Ending:
-    """The last page is whole, says that it is the last, and belongs to a stream that begins at the
-    beginning of the file.
-    """
+    """Ogg: the last page is whole, marked as last, and of a stream that begins with the file."""
     serials, _ = _ogg_beginnings(read)
     start = max(0, n_bytes - OGG_TAIL_BYTES)
     tail = read(start, OGG_TAIL_BYTES)
@@ -234,9 +232,7 @@ def _ogg(read: Read, n_bytes: int) -> Ending:
 
 
 def _ogg_beginnings(read: Read) -> tuple[set[int], int]:
-    """(serial numbers of the streams that begin at the beginning of an Ogg file, where their first
-    pages end).
-    """
+    """(serial numbers of the streams that begin with the file, end of their first pages)."""
     serials: set[int] = set()
     position = 0
     while (page := _ogg_page(read, position)) is not None and page[0] & OGG_BEGINS:
@@ -246,9 +242,7 @@ def _ogg_beginnings(read: Read) -> tuple[set[int], int]:
 
 
 def _ogg_page(read: Read, position: int) -> tuple[int, int, int] | None:
-    """(flags, serial number of the stream, end of the page) of the Ogg page at a position; None
-    where there is none.
-    """
+    """(flags, serial number of the stream, end) of the Ogg page at a position; None without one."""
     head = read(position, OGG_PAGE.size)
     if len(head) < OGG_PAGE.size:
         return None
@@ -312,9 +306,7 @@ def refuse_short(file: soundfile.SoundFile, head: bytes) -> None:
 
 
 def refuse_fewer(file: soundfile.SoundFile, content: bytes, n_samples: int) -> None:
-    """Raises where fewer samples were decoded than the header promised, or another stream follows
-    the one that was read.
-    """
+    """Raises where fewer samples were decoded than promised, or another stream follows."""
     promised, form, read = file.frames, file.format, reader_of(content)
     if form == "FLAC":
         if n_samples < promised < FLAC_UNKNOWN:

@@ -53,9 +53,7 @@ class Utterance:
         )
 
     def label(self, column: str) -> str:
-        """The value of one of the manifest's columns, empty where unknown; ``condition`` too,
-        unless the manifest has its own.
-        """
+        """The value of a column, empty where unknown; ``condition`` unless the manifest has one."""
         if column in ("text", "speaker", "domain", "split"):
             return getattr(self, column)
         return self.extra.get(column, self.condition if column == "condition" else "")
@@ -90,9 +88,7 @@ class Corpus:
 
     @property
     def further_columns(self) -> tuple[str, ...]:
-        """The columns beside those that every manifest has; nothing reads one unless a task asks
-        for it as a label.
-        """
+        """Columns beyond the required ones; nothing reads one unless a task uses it as a label."""
         return tuple(name for name in self.columns if name not in COLUMNS)
 
     def __repr__(self) -> str:
@@ -262,9 +258,7 @@ def _outside(path: Path, root: Path | None) -> str:
 
 
 def _audio_path(folder: Path, written: str, folders: Folders) -> Path:
-    """The file that a row names; where there is none of this name, the one with the same text in
-    other bytes.
-    """
+    """The file that a row names, or else the one with the same text in other bytes."""
     path = Path(os.path.normpath(folder / written))
     if os.path.lexists(path):
         return path

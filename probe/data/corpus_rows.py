@@ -18,7 +18,7 @@ class Row:
     Attributes:
         where: file and line, for messages.
         values: column -> text, of `COLUMNS` and any others; ``path`` is relative to the folder of
-            the corpus, empty means unknown, and ``id``, where it is there, names the utterance.
+            the corpus, empty means unknown, and ``id`` (optional) names the utterance.
     """
 
     where: str

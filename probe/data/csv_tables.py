@@ -55,7 +55,7 @@ def table_rows(
     """The columns and rows of a table; rows without any value are left out.
 
     Args:
-        expected: columns that have to be there.
+        expected: required columns.
         is_utterance: whether a text names an utterance, as a field of each row does.
         remedy: what to do where a column is missing.
 

@@ -1,6 +1,6 @@
 """Decoding with a time limit for each file and, on request, in a process of its own.
 
-Every file is decoded by a thread that is abandoned when the file takes too long, since a read from
+Files are decoded by a thread that is abandoned when the file takes too long, since a read from
 a dead server cannot be ended from outside. Without isolation, a crash of the decoder ends the
 program. With isolation, the thread asks a child process, which keeps decoding file after file. The
 child is killed when a file takes too long, and replaced when it dies. The samples are the same bits
@@ -90,6 +90,7 @@ class Decoder:
             )
         self.root, self.isolate, self.timeout_s = root, isolate, timeout_s
         self._child: _Child | None = None
+        self._tasks: queue.SimpleQueue[Any] | None = None
         self._outcome: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def load(self, path: Path, rate_hz: int, duration_s: float | None = None) -> Audio:
@@ -136,15 +137,12 @@ class Decoder:
         """What ``function`` returns or raises in a thread that is abandoned when time is over."""
         outcome: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._outcome = outcome
-
-        def put() -> None:
-            try:
-                outcome.put((function(), None))
-            except Exception as error:  # raised again by the caller
-                outcome.put((None, error))
-
-        # A daemon does not keep the program from ending.
-        threading.Thread(target=put, name="decoder", daemon=True).start()
+        tasks = self._tasks  # another thread may close this decoder meanwhile
+        if tasks is None:
+            tasks = self._tasks = queue.SimpleQueue()
+            # A daemon does not keep the program from ending.
+            threading.Thread(target=_work, args=(tasks,), name="decoder", daemon=True).start()
+        tasks.put((function, outcome))
         try:
             value, error = outcome.get(timeout=seconds + GRACE_S)
         except queue.Empty:
@@ -155,8 +153,11 @@ class Decoder:
         return value
 
     def close(self) -> None:
-        """Ends the child process and releases a caller that still waits."""
+        """Ends the thread and the process, and releases a caller that still waits."""
         self._outcome.put((None, UtteranceError("the decoder was closed")))
+        if self._tasks is not None:
+            self._tasks.put(None)
+            self._tasks = None
         if self._child is not None:
             self._child.close()
             self._child = None
@@ -166,6 +167,17 @@ class Decoder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _work(tasks: queue.SimpleQueue) -> None:
+    """Put what each function returns or raises into its outcome."""
+    while (task := tasks.get()) is not None:
+        function, outcome = task
+        try:
+            outcome.put((function(), None))
+        except Exception as error:  # raised again by the caller
+            outcome.put((None, error))
+        del task, function, outcome  # otherwise the pipe of a dead child would stay open
 
 
 class _Child:

@@ -57,9 +57,7 @@ class Spans:
         return brief(self, counted(len(self.labels), "interval"))
 
     def at(self, times_s: np.ndarray) -> np.ndarray:
-        """(time,) seconds -> (time,) int64, the interval that each lies in, -1 for none; a start
-        belongs to its interval.
-        """
+        """(time,) seconds -> (time,) int64, the interval [start, end) of each; -1 for none."""
         number = np.searchsorted(self.starts_s, times_s, side="right") - 1
         is_inside = (number >= 0) & (times_s < self.ends_s[number.clip(0)])
         return np.where(is_inside, number, -1)
@@ -107,9 +105,9 @@ def load_intervals(
         beyond_s: how far an interval may end after its audio.
 
     Raises:
-        ProbeError: nothing there, not readable, no such column or tier, no utterance known; or
-            intervals that overlap, end before they start, or lie outside of their audio: counted,
-            the first eight with their lines.
+        ProbeError: the file is missing or unreadable, has no such column or tier, or names no
+            utterance; or intervals overlap, end before they start, or lie outside of their audio:
+            the first eight are named with their lines.
     """
     path = Path(path)
     if path.is_dir():
@@ -174,7 +172,7 @@ def _seconds(where: str, column: str, row: Mapping[str, str]) -> float:
 
 
 def _from_folder(
-    folder: Path, corpus: Corpus, wanted: Mapping[str, float], tier: str, types: str
+    folder: Path, corpus: Corpus, durations_s: Mapping[str, float], tier: str, types: str
 ) -> tuple[Intervals, str, list[str]]:
     """Intervals, a sha256 of the files that were read, and files that belong to no utterance."""
     files = {path.relative_to(folder): path for path in sorted(folder.rglob("*.TextGrid"))}
@@ -196,7 +194,7 @@ def _from_folder(
                 "Put each where its audio lies."
             )
         known.add(place)
-        if utterance.key in wanted:
+        if utterance.key in durations_s:
             intervals[utterance.key] = _of_tier(files[place], tier, types)
             shas[utterance.key] = sha256_of_file(files[place])
     unknown = [os.fspath(place) for place in files if place not in known]
@@ -264,8 +262,8 @@ def _spans(intervals: Sequence[tuple[Interval, str]], typed: bool) -> Spans:
     labels = tuple(item.label for item, _ in in_order)
     types = tuple(kind for _, kind in in_order)
     if not typed:
-        near = ["", *labels, ""]
-        types = tuple("\t".join(near[i : i + 3]) for i in range(len(labels)))
+        padded = ["", *labels, ""]
+        types = tuple("\t".join(padded[i : i + 3]) for i in range(len(labels)))
     starts_s, ends_s = (
         np.array([getattr(item, name) for item, _ in in_order]) for name in ("start_s", "end_s")
     )

@@ -113,14 +113,13 @@ def read_manifest(source: str) -> Reading:
     remedy = "Add the column and leave it empty where a value is unknown."
     columns, rows = table_rows(path, decoded_table(path, content), COLUMNS, is_file, remedy)
     refuse_problems([f"{path} line {line}: {reason}" for line, reason in refused_columns(rows)])
-    found = [Row(f"{path} line {line}", values) for line, values in rows]
-    return Reading(path.stem, hashlib.sha256(content).hexdigest(), path.parent, columns, found)
+    sha256 = hashlib.sha256(content).hexdigest()
+    corpus_rows = [Row(f"{path} line {line}", values) for line, values in rows]
+    return Reading(path.stem, sha256, path.parent, columns, corpus_rows)
 
 
 def promise_of(column: str) -> Promise | None:
-    """The group that a column's name belongs to, however its words are joined (``startTime``,
-    ``segment_start_ms``).
-    """
+    """The group of a column's name, however its words are joined (``segment_startMs``)."""
     parts = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", column)
     words = set(re.split(r"[\W_]+", parts.lower())) - {""}
     for promise in PROMISES:
@@ -130,9 +129,7 @@ def promise_of(column: str) -> Promise | None:
 
 
 def refused_columns(rows: Rows) -> Iterator[tuple[int, str]]:
-    """(line, why the column is refused) of each column that would change what is heard, at the
-    first row in which it would.
-    """
+    """(first line, reason) of each column that would change what is heard."""
     for column in rows[0][1] if rows else ():
         promise = promise_of(column)
         if promise is None or column == "duration_s":  # it is compared with the audio

@@ -59,9 +59,7 @@ def are_alike(one: bytes, other: bytes) -> bool:
 
 
 def walk(read: Read, start: int, n_bytes: int) -> tuple[int, bool, bool, bool]:
-    """(frames from ``start`` on, whether all have one bit rate, whether the last is complete,
-    whether other bytes stand between them).
-    """
+    """(frames, whether of one bit rate, whether the last is whole, whether bytes intervene)."""
     first, position, n_frames, is_damaged = read(start, 4), start, 0, False
     rates: set[int] = set()
     while position < n_bytes:

@@ -1,5 +1,4 @@
-"""The speech-like corpus that ``probe demo`` and the tests make at run time, so that no audio is
-shipped.
+"""The speech-like corpus that ``probe demo`` and the tests generate, so that no audio is shipped.
 
 Twenty invented speakers say six invented words. A voice is a source and a filter: glottal pulses
 with jitter, shimmer and breath drive a cascade of four resonators, the formants, that glide from
@@ -77,9 +76,7 @@ class SyntheticCorpus:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of sound: what the vocal tract and its two sources aim at. Levels are relative to a
-    vowel's.
-    """
+    """A stretch of sound that vocal tract and sources aim at; levels relative to a vowel's."""
 
     duration_s: float
     formants_hz: tuple[float, float, float, float]
@@ -152,23 +149,15 @@ class Utterance:
 
     def row(self) -> tuple[str, ...]:
         """The manifest's columns."""
-        duration = f"{len(self.samples) / self.rate_hz:.4f}"
-        return (
-            self.path,
-            self.text,
-            self.speaker.name,
-            self.domain,
-            self.split,
-            duration,
-            self.speaker.sex,
-        )
+        duration, speaker = f"{len(self.samples) / self.rate_hz:.4f}", self.speaker
+        place = (self.domain, self.split)
+        return (self.path, self.text, speaker.name, *place, duration, speaker.sex)
 
 
 def write_synthetic_corpus(folder: Path, seed: int = 0) -> SyntheticCorpus:
-    """The manifests and trials of a corpus generated into ``folder``, which is made where it is
-    missing.
+    """The manifests and trials of a corpus generated into ``folder``, which is created if needed.
 
-    Equal seeds give equal bytes. The manifests are written last: in a new folder, where they stand
+    Equal seeds give equal bytes. The manifests are written last: in a new folder, where they exist
     the audio is complete.
 
     Raises:
@@ -192,43 +181,35 @@ def write_synthetic_corpus(folder: Path, seed: int = 0) -> SyntheticCorpus:
     corpus = [one for one in utterances if one.speaker.name in inside]
     outside = [one for one in utterances if one.speaker.name not in inside]
     training = [one for one in corpus if one.split == "train"]
-    written = SyntheticCorpus(
+    paths = SyntheticCorpus(
         corpus=folder / "corpus.csv",
         verification=folder / "verification.csv",
         trials=folder / "trials_test.csv",
         dev_trials=folder / "trials_dev.csv",
     )
-    for path, split, key in ((written.dev_trials, "dev", 0), (written.trials, "test", 1)):
-        heard = [one for one in outside if one.split == split]
-        write_csv(path, TRIAL_COLUMNS, make_trials(heard, np.random.default_rng([seed, 2, key])))
-    write_csv(written.verification, COLUMNS, [one.row() for one in training + outside])
-    write_csv(written.corpus, COLUMNS, [one.row() for one in corpus])
-    return written
+    for path, split, key in ((paths.dev_trials, "dev", 0), (paths.trials, "test", 1)):
+        of_split = [one for one in outside if one.split == split]
+        trials = make_trials(of_split, np.random.default_rng([seed, 2, key]))
+        write_csv(path, TRIAL_COLUMNS, trials)
+    write_csv(paths.verification, COLUMNS, [one.row() for one in training + outside])
+    write_csv(paths.corpus, COLUMNS, [one.row() for one in corpus])
+    return paths
 
 
 def make_speakers(rng: np.random.Generator) -> list[Speaker]:
-    """The speakers, ``f f m m f f m m ...``; within a sex every trait is spread evenly over its
-    range.
-    """
+    """The speakers, ``f f m m ...``; within a sex every trait is spread evenly over its range."""
     ranges = {"f": SHARED_RANGES | FEMALE_RANGES, "m": SHARED_RANGES | MALE_RANGES}
     n = N_SPEAKERS // 2
     traits = {
-        sex: [
-            dict(zip(table, row, strict=True))
-            for row in zip(
-                *(
-                    rng.permutation(np.geomspace(low, high, n)).tolist()
-                    for low, high in table.values()
-                ),
-                strict=True,
-            )
-        ]
+        (sex, trait): rng.permutation(np.geomspace(low, high, n)).tolist()
         for sex, table in ranges.items()
+        for trait, (low, high) in table.items()
     }
-    return [
-        Speaker(f"s{number:02d}", sex, **traits[sex].pop())
-        for number, sex in enumerate("ffmm" * (N_SPEAKERS // 4))
-    ]
+    speakers = []
+    for number, sex in enumerate("ffmm" * (N_SPEAKERS // 4)):
+        values = {trait: traits[sex, trait].pop() for trait in ranges[sex]}
+        speakers.append(Speaker(f"s{number:02d}", sex, **values))
+    return speakers
 
 
 def speaker_utterances(speaker: Speaker, number: int, rng: np.random.Generator) -> list[Utterance]:
@@ -275,14 +256,11 @@ def make_trials(
     for one, other in combinations(utterances, 2):
         if one.domain == other.domain and one.text == other.text:
             pair = (one.path, other.path) if rng.random() < 0.5 else (other.path, one.path)
-            alike = "same sex" if one.speaker.sex == other.speaker.sex else "other sex"
-            kinds["target" if one.speaker == other.speaker else alike].append(pair)
+            kind = "same sex" if one.speaker.sex == other.speaker.sex else "other sex"
+            kinds["target" if one.speaker == other.speaker else kind].append(pair)
     trials = []
-    for kind, count in (
-        ("target", N_TARGETS),
-        ("same sex", N_SAME_SEX),
-        ("other sex", N_OTHER_SEX),
-    ):
+    counts = {"target": N_TARGETS, "same sex": N_SAME_SEX, "other sex": N_OTHER_SEX}
+    for kind, count in counts.items():
         chosen = rng.choice(len(kinds[kind]), size=count, replace=False)
         trials += [(*kinds[kind][place], "1" if kind == "target" else "0") for place in chosen]
     return [trials[place] for place in rng.permutation(len(trials))]
@@ -331,9 +309,8 @@ def glottis(voicing: Samples, speaker: Speaker, rng: np.random.Generator) -> Sam
     pitch_hz = speaker.pitch_hz * rng.lognormal(0, 0.04) * 2 ** (speaker.pitch_range * contour / 12)
 
     period = np.cumsum(pitch_hz / RATE_HZ).astype(int)
-    pitch_hz *= (1 + 0.015 * rng.standard_normal(period[-1] + 1))[
-        period
-    ]  # jitter: one draw per period
+    jitter = 1 + 0.015 * rng.standard_normal(period[-1] + 1)  # one draw per period
+    pitch_hz *= jitter[period]
     cycles = np.cumsum(pitch_hz / RATE_HZ)
     period, phase = cycles.astype(int), cycles % 1
     shimmer = (1 + 0.08 * rng.standard_normal(period[-1] + 1))[period]
@@ -366,9 +343,7 @@ def resonate(source: Samples, formants_hz: Samples) -> Samples:
 
 
 def friction(segment: Segment, speaker: Speaker, n: int, rng: np.random.Generator) -> Samples:
-    """The noise of a fricative or a burst: a band of rms 1 whose centre follows the vocal tract,
-    (n,).
-    """
+    """The (n,) noise of a fricative or burst: a band of rms 1, centred by the vocal tract."""
     low_hz = segment.friction_hz * speaker.tract - segment.friction_width_hz / 2
     high_hz = segment.friction_hz * speaker.tract + segment.friction_width_hz / 2
     band = butter(1, (max(low_hz, 200), min(high_hz, 7800)), "bandpass", fs=RATE_HZ)
@@ -380,14 +355,12 @@ def record(speech: Samples, rng: np.random.Generator) -> Samples:
     """``speech`` at a random level, -26 +- 3 dB, in a room with low-pass noise some 35 dB below."""
     noise = lfilter([0.3], [1, -0.7], rng.standard_normal(len(speech)))
     noise *= decibel(rng.normal(-35, 1)) * rms(speech) / rms(noise)
-    heard = speech + noise
-    return unclipped(heard * decibel(rng.normal(-26, 3)) / rms(heard))
+    mixture = speech + noise
+    return unclipped(mixture * decibel(rng.normal(-26, 3)) / rms(mixture))
 
 
 def telephone(samples: Samples, rng: np.random.Generator) -> Samples:
-    """``samples`` as an 8 kHz telephone delivers them: band-passed, with line noise 25 dB below,
-    companded to 8 bits.
-    """
+    """The samples at 8 kHz: band-passed, with line noise 25 dB below, companded to 8 bits."""
     narrow = soxr.resample(samples, RATE_HZ, TELEPHONE_RATE_HZ)
     narrow = sosfilt(TELEPHONE_BAND, narrow)
     narrow += decibel(rng.normal(-25, 3)) * rms(narrow) * rng.standard_normal(len(narrow))
@@ -425,9 +398,7 @@ def as_int16(samples: Samples) -> NDArray[np.int16]:
 
 
 def write_csv(path: Path, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """Writes a UTF-8 CSV with a header, whole or not at all."""
+    """Write a UTF-8 CSV with a header, whole or not at all."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
     write_atomically(path, text.getvalue().encode())

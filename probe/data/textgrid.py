@@ -34,7 +34,7 @@ class Interval:
 
 
 def read_textgrid(path: Path) -> dict[str, list[Interval]]:
-    """Name -> intervals of every interval tier, in order; tiers of points are passed over, of equal
+    """Name -> intervals of every interval tier, in order; tiers of points are skipped, of equal
     names the first is taken.
 
     Raises:
@@ -42,16 +42,14 @@ def read_textgrid(path: Path) -> dict[str, list[Interval]]:
             line.
     """
     values = _Values(path, _decoded(path))
-    if (
-        not values.text("ooTextFile").startswith("ooTextFile")
-        or values.text("TextGrid") != "TextGrid"
-    ):
+    is_text_file = values.text("ooTextFile").startswith("ooTextFile")
+    if not is_text_file or values.text("TextGrid") != "TextGrid":
         raise ProbeError(f"{path}: no TextGrid in text form. {HINT}")
     values.number(), values.number()
     tiers: dict[str, list[Interval]] = {}
-    if values.flag() != "exists":
+    if values.take("flag", "<exists>") != "exists":
         return tiers
-    for _ in range(values.count()):
+    for _ in range(int(values.number("how many tiers follow"))):
         kind, name = values.text("the class of a tier"), values.text("the name of a tier")
         if kind not in ("IntervalTier", "TextTier"):
             raise ProbeError(
@@ -59,12 +57,13 @@ def read_textgrid(path: Path) -> dict[str, list[Interval]]:
                 f"expected IntervalTier or TextTier. {HINT}"
             )
         values.number(), values.number()
-        n_items = values.count()
+        intervals: list[Interval] = []
+        for _ in range(int(values.number("how many intervals follow"))):
+            start_s, where = values.number(), f"{path} line {values.line}"
+            end_s = values.number() if kind == "IntervalTier" else start_s
+            intervals.append(Interval(start_s, end_s, values.text("a label"), where))
         if kind == "IntervalTier":
-            tiers.setdefault(name, [values.interval() for _ in range(n_items)])
-        else:
-            for _ in range(n_items):
-                values.number(), values.text("a mark")
+            tiers.setdefault(name, intervals)
     return tiers
 
 
@@ -99,7 +98,8 @@ class _Values:
                 position = match.start()
                 yield match
 
-    def _next(self, group: str, what: str) -> str:
+    def take(self, group: str, what: str) -> str:
+        """The next value, which has to be of a group of `VALUE`."""
         match = next(self._rest, None)
         if match is None or match.lastgroup != group:
             value = "the end of the file" if match is None else repr(match[0])
@@ -111,22 +111,8 @@ class _Values:
 
     def text(self, what: str) -> str:
         """A text without its quotes and outer spaces."""
-        return self._next("text", what).replace('""', '"').strip()
+        return self.take("text", what).replace('""', '"').strip()
 
     def number(self, what: str = "seconds") -> float:
         """A number."""
-        return float(self._next("number", what))
-
-    def count(self) -> int:
-        """How many tiers or intervals follow."""
-        return int(self.number("how many tiers or intervals follow"))
-
-    def flag(self) -> str:
-        """A word in angle brackets."""
-        return self._next("flag", "<exists>")
-
-    def interval(self) -> Interval:
-        """Start, end and label."""
-        start_s = self.number()
-        where = f"{self.path} line {self.line}"
-        return Interval(start_s, self.number(), self.text("a label"), where)
+        return float(self.take("number", what))

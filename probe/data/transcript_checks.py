@@ -90,9 +90,7 @@ def mixed_scripts(utterances: Iterable[Utterance]) -> list[Found]:
 
 @lru_cache(maxsize=4096)
 def script(letter: str) -> str:
-    """The script of a letter by its Unicode name, of those in `ALIKE`; empty for any other
-    character.
-    """
+    """The script of a letter by its Unicode name, if one of `ALIKE`; otherwise empty."""
     first, _, rest = unicodedata.name(letter, "").removeprefix("FULLWIDTH ").partition(" ")
     return first if first in ALIKE and "LETTER" in rest else ""
 
@@ -124,9 +122,7 @@ def described(characters: Sequence[Found]) -> str:
 
 
 def warnings(utterances: Sequence[Utterance]) -> Iterator[str]:
-    """What a task that transcribes should warn of when it starts, a line each, except for
-    characters that training lacks.
-    """
+    """Warnings for a task that transcribes, a line each, except characters that training lacks."""
     if keys := empty(utterances):
         n, examples = f"{len(keys)} of {len(utterances)}", listed(keys, MOST_EXAMPLES)
         yield f"{n} transcripts are empty and left out: {examples}"

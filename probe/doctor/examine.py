@@ -92,4 +92,4 @@ def _open_model(
     yield Finding("model", "ok", text)
     for note in info.notes:
         yield Finding("model", "note", note)
-    return info.rate_hz, info.min_samples
+    return info.rate_hz, info.grid.min_samples

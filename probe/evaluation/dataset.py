@@ -308,7 +308,7 @@ class Features:
             ]
             raise ProbeError(
                 f"{store.path}: layer {layer}: {len(keys)} utterances have values that are not finite ({listed(keys, 3)}); "
-                "extraction never stores such. Run `probe verify` on the store, with --repair if it finds damage."
+                "extraction never stores such. Run `probe verify` on the store."
             )
         return array
 

@@ -114,11 +114,6 @@ class Side:
         """What was done to the audio."""
         return self.features.store.recipe["condition"]
 
-    @property
-    def widest(self) -> int:
-        """The largest `width` of a layer."""
-        return max(map(self.width, self.layers))
-
     def width(self, layer: str) -> int:
         """Numbers in a row of a layer, in the view of the comparison."""
         store = self.features.store
@@ -154,13 +149,13 @@ class LayerComparison:
         """``layers``, ``models`` or ``conditions``."""
         if self.a is self.b:
             return "layers"
-        same_condition = self.a.condition == self.b.condition
-        return "models" if self.a.model != self.b.model or same_condition else "conditions"
+        is_one_model = self.a.model == self.b.model and self.a.condition != self.b.condition
+        return "conditions" if is_one_model else "models"
 
     @property
     def widest(self) -> int:
         """The largest width of a layer of either side."""
-        return max(self.a.widest, self.b.widest)
+        return max(side.width(layer) for side in (self.a, self.b) for layer in side.layers)
 
     def write(self, results: Path) -> Path:
         """Compare, and write the file."""
@@ -241,23 +236,15 @@ class LayerComparison:
             for layer in layers:
                 progress.note(f"layer {layer}")
                 moved = Moved()
-                samples: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-                of_utterances = zip(
-                    self.side_rows(layer, pairs, 0),
-                    self.side_rows(layer, pairs, 1),
-                    pairs.sampled,
-                    strict=True,
-                )
-                for clean, disturbed, sampled in of_utterances:
+                clean_rows, disturbed_rows = [], []
+                sides = (self.side_rows(layer, pairs, side) for side in (0, 1))
+                for clean, disturbed, sampled in zip(*sides, pairs.sampled, strict=True):
                     moved.add(clean, disturbed)
-                    samples[0].append(clean[sampled])
-                    samples[1].append(disturbed[sampled])
+                    clean_rows.append(clean[sampled])
+                    disturbed_rows.append(disturbed[sampled])
                 undefined = max(undefined, moved.undefined)
-                one, other = (
-                    Sample(np.concatenate(sample).astype(np.float32), pairs.bounds)
-                    for sample in samples
-                )
-                cell = {"layer": layer, "other_layer": layer} | _cell(_compare(one, other))
+                result = _compare(_sample(clean_rows, pairs), _sample(disturbed_rows, pairs))
+                cell = {"layer": layer, "other_layer": layer} | _cell(result)
                 yield cell | moved.cell(blocks, self.comparing.seed)
                 progress.step()
         if undefined:
@@ -269,7 +256,7 @@ class LayerComparison:
         As many layers of ``a`` as fit in memory are held at a time, and those of ``b`` one by one.
         """
         a, b, same = self.a, self.b, self.a is self.b
-        # Comparing in float32, and the axes of each jackknife sample.
+        # Rows in float32, and the axes of each jackknife sample.
         n_sampled = pairs.n_sampled
         n_axes = self.widest**2 * enough_rows(n_sampled, self.widest) + n_sampled
         n_bytes = 4 * n_sampled * self.widest + 8 * (pairs.n_groups + 1) * n_axes
@@ -277,7 +264,7 @@ class LayerComparison:
 
         def sample(layer: str, side: int) -> Sample:
             parts = zip(self.side_rows(layer, pairs, side), pairs.sampled, strict=True)
-            return Sample(np.concatenate([of[chosen] for of, chosen in parts]), pairs.bounds)
+            return _sample([rows[chosen] for rows, chosen in parts], pairs)
 
         cells: dict[tuple[str, str], Cell] = {}
         with progress_of(f"{a.model}, {b.model}") as progress:
@@ -435,6 +422,10 @@ def _mean_counts(blocks: Sequence[str], amounts: np.ndarray, n: np.ndarray) -> C
     sums = amount_counts(blocks, np.maximum(amounts, 0))  # rounding may leave less than 0
     n_rows = amount_counts(blocks, n)["numerator"]
     return sums | {"denominator": list(map(int, n_rows))}
+
+
+def _sample(rows: Sequence[np.ndarray], pairs: Pairs) -> Sample:
+    return Sample(np.concatenate(rows).astype(np.float32), pairs.bounds)
 
 
 def _compare(one: Sample, other: Sample) -> Comparison:

@@ -15,7 +15,7 @@ from probe.data.audio import header_duration_s
 from probe.data.corpus import Corpus, Utterance
 from probe.extraction.settings import SHARD_BYTES, VALUE_BYTES, Content
 from probe.files import free_bytes
-from probe.models.encoder import Encoder, frames_of
+from probe.models.encoder import Encoder
 from probe.store.feature_store import Failure, FeatureStore, Job
 from probe.store.views import VIEWS, n_rows, row_width
 
@@ -67,23 +67,24 @@ class Plan:
     def describe(self) -> str:
         """One line for people."""
         state = (
-            f"{len(self.todo)} utterances to extract ({self.audio_s / 3600:.2f} h of audio, {self.n_frames} frames, "
-            f"about {human_bytes(self.n_bytes)})"
+            f"{len(self.todo)} utterances to extract ({self.audio_s / 3600:.2f} h of audio, "
+            f"{self.n_frames} frames, about {human_bytes(self.n_bytes)})"
         )
-        there = f", {self.present} there already" if self.present else ""
+        present = f", {self.present} there already" if self.present else ""
         failed = f", {len(self.failed)} failed before" if self.failed else ""
-        return f"{state}{there}{failed}; {human_bytes(self.free_bytes)} free"
+        return f"{state}{present}{failed}; {human_bytes(self.free_bytes)} free"
 
     def describe_choices(self, most_bytes: float | None = None) -> list[str]:
-        """The options of other choices with their sizes, largest first; with ``most_bytes`` those
-        within it, fewer layers too.
+        """Other choices with their sizes, largest first: those with all layers, or those of at most
+        ``most_bytes``.
         """
         n_layers = max(n for *_, n in self.choices)
-        return [
-            f"--view {view} --dtype {dtype}{'' if n == n_layers else f', {n} of the {n_layers} layers'}: {human_bytes(size)}"
-            for (view, dtype, n), size in self.choices.items()
-            if (n == n_layers if most_bytes is None else size <= most_bytes)
-        ]
+        lines = []
+        for (view, dtype, n), size in self.choices.items():
+            if n == n_layers if most_bytes is None else size <= most_bytes:
+                fewer = "" if n == n_layers else f", {n} of the {n_layers} layers"
+                lines.append(f"--view {view} --dtype {dtype}{fewer}: {human_bytes(size)}")
+        return lines
 
 
 def make_plan(
@@ -132,7 +133,7 @@ def make_plan(
         key: _computed_s(encoder, seconds, n_samples[key]) for key, seconds in durations.items()
     }
     fresh = _pack([item.key for item in todo if item.key in wanted], computed, sizes)
-    frames = sum(frames_of(encoder, layers[0], count) for count in n_samples.values())
+    frames = sum(encoder.info.n_frames(count, layers[0]) for count in n_samples.values())
     entries = _entry_bytes(corpus, todo, len(layers)) + SHARD_HEAD_BYTES * (
         len(pending) + len(fresh)
     )
@@ -200,7 +201,7 @@ def stored_values(encoder: Encoder, layers: Sequence[str], view: str, n_samples:
 
 def stored_rows(encoder: Encoder, layers: Sequence[str], view: str, n_samples: int) -> int:
     """Rows of an utterance's view in all layers together."""
-    return sum(n_rows(frames_of(encoder, name, n_samples), view) for name in layers)
+    return sum(n_rows(encoder.info.n_frames(n_samples, name), view) for name in layers)
 
 
 def _entry_bytes(corpus: Corpus, todo: Sequence[Utterance], n_layers: int) -> int:

@@ -34,6 +34,7 @@ from probe.measures.counts import (
     trial_metric,
     value_of,
 )
+from probe.measures.metrics import EER
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -70,7 +71,7 @@ def _effective(sizes: ArrayLike) -> float:
 
 
 def resamples(
-    counts: Counts, seed: int = 0, n_resamples: int = N_RESAMPLES, metric: str = "eer"
+    counts: Counts, seed: int = 0, n_resamples: int = N_RESAMPLES, metric: str = EER.name
 ) -> Floats:
     """(resample,) the value in each resample, NaN where there is none; the mean over seeds."""
     if "seeds" in counts:
@@ -320,7 +321,7 @@ class SampledScore:
 
 
 def sample_score(
-    counts: Counts, seed: int = 0, over: Sequence[str] | None = None, metric: str = "eer"
+    counts: Counts, seed: int = 0, over: Sequence[str] | None = None, metric: str = EER.name
 ) -> SampledScore:
     """The value of ``counts`` and its values in resamples of blocks.
 

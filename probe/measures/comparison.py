@@ -24,6 +24,7 @@ from scipy.special import stdtr
 from probe.brief import brief, counted, figure
 from probe.measures.bootstrap import CONFIDENCE, N_RESAMPLES, resamples, student_quantiles
 from probe.measures.counts import Counts, check_same_utterances, highest_value
+from probe.measures.metrics import EER
 from probe.measures.uncertainty import MeasuredScores, measure
 
 Floats = NDArray[np.float64]
@@ -67,7 +68,7 @@ def paired_difference(
     seed: int = 0,
     n_resamples: int = N_RESAMPLES,
     confidence: float = CONFIDENCE,
-    metric: str = "eer",
+    metric: str = EER.name,
 ) -> Paired:
     """The difference a - b, its interval, its p-value and how often a > b, both scores taken on the
     same resampled blocks.
@@ -125,7 +126,7 @@ def best_and_tied(
     higher_is_better: bool,
     seed: int = 0,
     n_resamples: int = N_RESAMPLES,
-    metric: str = "eer",
+    metric: str = EER.name,
 ) -> tuple[int, list[bool]]:
     """`tied_with_best` of counts of the same utterances, one a score.
 

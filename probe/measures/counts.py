@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 
 from probe.errors import ProbeError
 from probe.measures.detection import TRIAL_METRICS, TrialMetric, cumulative_trials, ranked
+from probe.measures.metrics import EER
 from probe.records import hashed_block
 
 Counts = dict[str, Any]
@@ -179,7 +180,7 @@ def is_trials(counts: Counts) -> bool:
     )
 
 
-def value_of(counts: Counts, metric: str = "eer") -> float:
+def value_of(counts: Counts, metric: str = EER.name) -> float:
     """The value that counts derive: sum over sum of a ratio, a metric of trials, the mean over
     seeds of either.
 

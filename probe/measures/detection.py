@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from probe.errors import ProbeError
+from probe.measures.metrics import EER, EER_HULL, MIN_DCF_01, MIN_DCF_05
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -215,10 +216,10 @@ def min_dcfs(
 
 
 TRIAL_METRICS: dict[str, TrialMetric] = {
-    "eer": eers,
-    "eer_hull": hull_eers,
-    "min_dcf_0.01": functools.partial(min_dcfs, p_target=0.01),
-    "min_dcf_0.05": functools.partial(min_dcfs, p_target=0.05),
+    EER.name: eers,
+    EER_HULL.name: hull_eers,
+    MIN_DCF_01.name: functools.partial(min_dcfs, p_target=0.01),
+    MIN_DCF_05.name: functools.partial(min_dcfs, p_target=0.05),
 }
 _COST = (
     "minimum over thresholds of (p * miss rate + (1 - p) * false acceptance rate) / min(p, 1 - p), "
@@ -226,8 +227,8 @@ _COST = (
 )
 # The definition of each metric as a record states it.
 DEFINITIONS = {
-    "eer": "linear interpolation of the ROC",
-    "eer_hull": "convex hull of the ROC",
-    "min_dcf_0.01": _COST.format(0.01),
-    "min_dcf_0.05": _COST.format(0.05),
+    EER.name: "linear interpolation of the ROC",
+    EER_HULL.name: "convex hull of the ROC",
+    MIN_DCF_01.name: _COST.format(0.01),
+    MIN_DCF_05.name: _COST.format(0.05),
 }

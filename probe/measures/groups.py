@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from probe.measures.bootstrap import CONFIDENCE, N_RESAMPLES, Estimate, sample_score
 from probe.measures.counts import Counts, is_trials, value_of
 from probe.measures.degradation import degradation
+from probe.measures.metrics import EER
 from probe.measures.uncertainty import interval, wilson_interval
 
 Floats = NDArray[np.float64]
@@ -62,7 +63,7 @@ def compare_groups(
     groups: Sequence[str],
     higher_is_better: bool,
     seed: int = 0,
-    metric: str = "eer",
+    metric: str = EER.name,
 ) -> Groups:
     """Scores per group of blocks, the worst and the best, and whether chance alone would spread
     them as far.

@@ -38,6 +38,7 @@ from probe.measures.counts import (
     per_seed,
     value_of,
 )
+from probe.measures.metrics import EER
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -145,7 +146,7 @@ class MeasuredScores:
 
 
 def measure(
-    counts: Sequence[Counts], seed: int = 0, n_resamples: int = N_RESAMPLES, metric: str = "eer"
+    counts: Sequence[Counts], seed: int = 0, n_resamples: int = N_RESAMPLES, metric: str = EER.name
 ) -> MeasuredScores:
     """The scores of the same utterances, and their values in the same resamples where they are of
     trials.
@@ -274,7 +275,7 @@ def interval(
     seed: int = 0,
     n_resamples: int = N_RESAMPLES,
     confidence: float = CONFIDENCE,
-    metric: str = "eer",
+    metric: str = EER.name,
 ) -> tuple[float, float] | None:
     """The confidence interval of ``value_of(counts, metric)``, or None where blocks are too few.
 

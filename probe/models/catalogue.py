@@ -27,25 +27,24 @@ if TYPE_CHECKING:
 IMPLEMENTATIONS = ("packed", "reference")
 # Longer than any utterance that these models were trained on, and than those of the usual corpora.
 LONG_S = 120.0  # of the packed form
-REFERENCE_LONG_S = (
-    40.0  # transformers' own attention takes tables of frames x frames x dim of a head
-)
+# transformers' own attention takes tables of frames x frames x dim of a head.
+REFERENCE_LONG_S = 40.0
 CHUNK_S, CONTEXT_S = 20.0, 5.0
 
 
 def offline_names() -> list[str]:
-    """Names that work without a network."""
+    """Return the names that work without a network."""
     return [*SPECTRAL, *(RANDOM + row.model for row in known_models().values())]
 
 
 def sources_of(row: Known) -> list[str]:
-    """Where a known checkpoint can be loaded from: ``hub`` (``cached`` where that has begun),
-    ``torchaudio`` (as ``torchaudio:`` and the bundle's name), ``random``.
+    """Return where a known checkpoint can be loaded from: ``hub`` (``hub (cached)`` where that has
+    begun), ``torchaudio`` (as ``torchaudio:`` and the bundle's name), ``random``.
     """
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    cached = (Path(HF_HUB_CACHE) / f"models--{row.model.replace('/', '--')}").is_dir()
-    hub = [] if "/" not in row.model else ["hub (cached)" if cached else "hub"]
+    is_cached = (Path(HF_HUB_CACHE) / f"models--{row.model.replace('/', '--')}").is_dir()
+    hub = ["hub (cached)" if is_cached else "hub"] if "/" in row.model else []
     return [*hub, *(["torchaudio"] if row.torchaudio else []), "random"]
 
 
@@ -58,7 +57,7 @@ def open_model(
     chunk_s: float = CHUNK_S,
     context_s: float = CONTEXT_S,
 ) -> Encoder:
-    """The encoder that ``name`` stands for.
+    """Return the encoder that ``name`` stands for.
 
     Args:
         name: a model's SPEC, or NAME=SPEC; or an object that is a plug-in
@@ -94,49 +93,35 @@ def open_model(
     chunking = Chunking(LONG_S, chunk_s, context_s) if chunk_s else None
     if implementation == "reference" and precision != "fp32":
         raise UsageError(
-            f"--precision {precision}: the reference implementation computes in fp32. Use --implementation packed."
+            f"--precision {precision}: the reference implementation computes in fp32. Use "
+            "--implementation packed."
         )
     if not isinstance(name, str | ModelName):
         return _plugin(name, torch.device(place), sha256)
-    asked = ModelName.parse(name)
+    model = ModelName.parse(name)
     encoder: Encoder
-    if asked.spec in SPECTRAL:
+    if model.spec in SPECTRAL:
         if sha256 is not None:
-            raise UsageError(f"--sha256: {asked.spec} has no weights.")
-        encoder = SpectralEncoder(asked.spec, torch.device(place))
-    elif loader.is_plugin(asked):
-        encoder = _plugin(asked.spec, torch.device(place), sha256)
+            raise UsageError(f"--sha256: {model.spec} has no weights.")
+        encoder = SpectralEncoder(model.spec, torch.device(place))
+    elif loader.is_plugin(model):
+        encoder = _plugin(model.spec, torch.device(place), sha256)
     else:
-        encoder = _in_form(
-            _with_weights(asked.spec, place, sha256), implementation, precision, chunking
-        )
-    encoder.info = replace(encoder.info, spec=asked.resolved, requested=asked)
-    return encoder
-
-
-def _with_weights(spec: str, place: str, sha256: str | None) -> "TransformersEncoder":
-    """The reference form of a checkpoint, or of an architecture with random weights."""
-    if not spec.startswith(RANDOM):
-        return _pretrained(spec, place, sha256)
-    encoder = _random(spec, place)
-    if sha256 not in (None, encoder.info.weights_sha256):
-        raise ProbeError(
-            f"{spec}: the weights drawn here have sha256 {encoder.info.weights_sha256}, --sha256 says {sha256}."
-        )
+        source = _random if model.spec.startswith(RANDOM) else _pretrained
+        encoder = _in_form(source(model.spec, place, sha256), implementation, precision, chunking)
+    encoder.info = replace(encoder.info, spec=model.resolved, requested=model)
     return encoder
 
 
 def _plugin(name: "str | Plugin", place: "torch.device", sha256: str | None) -> "PluginEncoder":
     """The encoder of a plug-in's name, or of an object that is one."""
-    from probe.models.plugins import loader
+    from probe.models.plugins.loader import encoder_of, open_plugin
 
-    encoder = (
-        loader.open_plugin(name, place) if isinstance(name, str) else loader.encoder_of(name, place)
-    )
-    found = encoder.info.weights_sha256 or "none"
-    if sha256 not in (None, found):
+    encoder = open_plugin(name, place) if isinstance(name, str) else encoder_of(name, place)
+    digest = encoder.info.weights_sha256 or "none"
+    if sha256 not in (None, digest):
         raise ProbeError(
-            f"{encoder.info.id}: its weights have sha256 {found}, --sha256 says {sha256}."
+            f"{encoder.info.id}: its weights have sha256 {digest}, --sha256 says {sha256}."
         )
     return encoder
 
@@ -157,15 +142,12 @@ def _in_form(
         reference.cut(chunking)
     elif reason:
         reference = reference.chunked(chunking and replace(chunking, above_s=REFERENCE_LONG_S))
-    if implementation == "reference":
-        return reference
-    if reason:
-        note = (
-            f"computed by the reference implementation in fp32, as it has no packed form: {reason}"
-        )
-        reference.info = replace(reference.info, notes=(*reference.info.notes, note))
-        return reference
-    return PackedEncoder(reference, precision, chunking)
+    if implementation == "packed" and not reason:
+        return PackedEncoder(reference, precision, chunking)
+    if implementation == "packed":
+        note = "computed by the reference implementation in fp32, as it has no packed form: "
+        reference.info = replace(reference.info, notes=(*reference.info.notes, note + reason))
+    return reference
 
 
 def _pretrained(name: str, place: str, sha256: str | None) -> "TransformersEncoder":
@@ -181,7 +163,7 @@ def _pretrained(name: str, place: str, sha256: str | None) -> "TransformersEncod
     return checkpoints.pretrained_encoder(_locate(name, weights=True), place, sha256)
 
 
-def _random(name: str, place: str) -> "TransformersEncoder":
+def _random(name: str, place: str, sha256: str | None) -> "TransformersEncoder":
     """The encoder of a name that begins with ``random:``."""
     from probe.models.sources import checkpoints
 
@@ -190,11 +172,18 @@ def _random(name: str, place: str) -> "TransformersEncoder":
         architecture, seed = architecture + at + seed, ""
     if not re.fullmatch(r"\d*", seed):
         raise ProbeError(
-            f"{name}: {seed!r} after @ is no seed; expected a whole number such as {RANDOM}{architecture}@1."
+            f"{name}: {seed!r} after @ is no seed; expected a whole number such as "
+            f"{RANDOM}{architecture}@1."
         )
     folder, config, normalize = _architecture(architecture)
     location = checkpoints.Location(RANDOM + architecture, folder, f"seed {int(seed or 0)}")
-    return checkpoints.random_encoder(location, config, place, normalize)
+    encoder = checkpoints.random_encoder(location, config, place, normalize)
+    digest = encoder.info.weights_sha256
+    if sha256 not in (None, digest):
+        raise ProbeError(
+            f"{name}: the weights drawn here have sha256 {digest}, --sha256 says {sha256}."
+        )
+    return encoder
 
 
 def _architecture(name: str) -> tuple[Path, Any, bool | None]:
@@ -203,8 +192,7 @@ def _architecture(name: str) -> tuple[Path, Any, bool | None]:
     """
     from probe.models.sources import checkpoints, fairseq
 
-    row = known_models().get(name)
-    if row:
+    if row := known_models().get(name):
         return Path(), checkpoints.config_of_known(row), row.normalize
     if name.startswith(TORCHAUDIO):
         from probe.models.sources import bundles
@@ -217,10 +205,10 @@ def _architecture(name: str) -> tuple[Path, Any, bool | None]:
 
 
 def choose_device(device: str | None) -> str:
-    """``device``, or the GPU where there is one and none is named.
+    """Return ``device``, or the GPU where there is one and none is named.
 
     Raises:
-        ProbeError: a device that this machine does not have.
+        UsageError: a device that this machine does not have.
     """
     import torch
 
@@ -248,28 +236,30 @@ def _locate(name: str, weights: bool) -> "checkpoints.Location":
     identifier, _, revision = name.partition("@")
     if revision and _is_folder(identifier):
         raise ProbeError(
-            f"{name}: {identifier} is a folder, and only the weights that it holds now can be opened; "
-            f"@{revision} names features that are stored. Leave it out."
+            f"{name}: {identifier} is a folder, and only the weights that it holds now can be "
+            f"opened; @{revision} names features that are stored. Leave it out."
         )
     if os.path.exists(name):  # noqa: PTH110 - as in _is_folder
         raise ProbeError(
-            f"{name}: a file. Expected a folder as save_pretrained writes it (of model.safetensors the folder it lies in), or a file "
-            "of fairseq's under a name that ends in .pt."
+            f"{name}: a file. Expected a folder as save_pretrained writes it (of model.safetensors "
+            "the folder it lies in), or a file of fairseq's under a name that ends in .pt."
         )
     for part, reads in NOT_SPEECH.items():
         if part in identifier.lower():
             raise ProbeError(
-                f"{name}: reads {reads}, not speech. The speech models of this kind are called data2vec-audio."
+                f"{name}: reads {reads}, not speech. The speech models of this kind are called "
+                "data2vec-audio."
             )
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", identifier):
         close = close_names(name, (*SPECTRAL, *offline_names(), *loader.installed()))
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ProbeError(
-            f"model {name!r}: neither a folder nor org/name on the hub.{hint} `probe models` "
-            f"lists the names that are known; {', '.join(SPECTRAL)} and {RANDOM}org/name of those work without a network."
+            f"model {name!r}: neither a folder nor org/name on the hub.{hint} `probe models` lists "
+            f"the names that are known; {', '.join(SPECTRAL)} and {RANDOM}org/name of those work "
+            "without a network."
         )
     return checkpoints.from_hub(identifier, revision or None, weights)
 
 
 def _is_folder(name: str) -> bool:
-    return os.path.isdir(name)  # noqa: PTH112 - Path.is_dir raises where the name is too long for a file
+    return os.path.isdir(name)  # noqa: PTH112 - Path.is_dir raises where the name is too long

@@ -1,9 +1,10 @@
-"""What every family of models looks like to the rest of the house, and how layers are named."""
+"""The contract that every model keeps, what it says of itself, and how layers are named."""
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -12,33 +13,13 @@ from probe.brief import brief, counted
 from probe.environment import processor
 from probe.errors import ProbeError, UsageError
 from probe.model_names import ModelName
+from probe.models.frames import FrameGrid
 
-# Asked for among the layers: the scores of the checkpoint's own CTC head, (frame, symbol).
-CTC = "ctc"
-# The output of a convolutional front-end, before it is projected.
-CONV = "conv"
-# The family of models that are somebody else's code, and how their names begin.
-PLUGIN = "plugin"
-# In a note of a model whose folder has no preprocessor.
-ASSUMED = "are assumed"
-
-
-class Grid(NamedTuple):
-    """Where the frames of a layer stand: frame i is centred at ``i * hop_samples + field_samples /
-    2`` samples.
-
-    Attributes:
-        hop_samples: from one frame to the next.
-        field_samples: what one frame of the front-end hears; 0 where its windows are centred on
-            samples 0, hop, 2 hop ...
-    """
-
-    hop_samples: int
-    field_samples: int
-
-    def n_frames(self, n_samples: int) -> int:
-        """Frames that ``n_samples`` samples give."""
-        return max(0, 1 + (n_samples - self.field_samples) // self.hop_samples)
+CTC = "ctc"  # the layer that holds the scores of the checkpoint's own CTC head, (frame, symbol)
+CONV = "conv"  # the layer that holds the front-end's output before its projection
+PLUGIN = "plugin"  # the family of models that are somebody else's code; their names begin so
+ASSUMED = "are assumed"  # in a note of a model whose folder has no preprocessor
+USUAL_GRID = FrameGrid(320, 400, 400)  # of wav2vec 2.0
 
 
 @dataclass(frozen=True)
@@ -62,10 +43,9 @@ class ModelInfo:
         aliases: names of layers that are another layer: ``final`` -> ``12`` in post-LN models.
         rate_hz: sampling rate of the waveforms it wants.
         normalize: whether each waveform is brought to zero mean and unit variance.
-        hop_samples: from one frame to the next.
-        min_samples: the shortest waveform; what is shorter gives no frame in some layer.
-        field_samples: what one frame of the layers hears, see `Grid`; ``min_samples`` where None.
-        other_grids: layer -> `Grid`, for layers whose frames stand elsewhere.
+        grid: where the frames of the layers stand; what is shorter than its ``min_samples`` gives
+            no frame in some layer.
+        other_grids: layer -> grid, for layers whose frames stand elsewhere.
         parameters: number of parameters of the encoder.
         settings: whatever else decides values.
         ctc: the checkpoint's own CTC head: ``writes``, the text of each symbol (a character, a
@@ -90,10 +70,8 @@ class ModelInfo:
     aliases: Mapping[str, str] = field(default_factory=dict)
     rate_hz: int = 16_000
     normalize: bool = False
-    hop_samples: int = 320
-    min_samples: int = 400
-    field_samples: int | None = None
-    other_grids: Mapping[str, Grid] = field(default_factory=dict)
+    grid: FrameGrid = USUAL_GRID
+    other_grids: Mapping[str, FrameGrid] = field(default_factory=dict)
     parameters: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     ctc: Mapping[str, Any] = field(default_factory=dict)
@@ -112,12 +90,11 @@ class ModelInfo:
         """Name -> width, in order from the audio on: those on request, then ``layers``."""
         return {**self.on_request, **self.layers}
 
-    @property
-    def grid(self) -> Grid:
-        """Of the layers without another one."""
-        return Grid(
-            self.hop_samples, self.min_samples if self.field_samples is None else self.field_samples
-        )
+    def n_frames(self, n_samples: int, layer: str = "") -> int:
+        """Return how many frames ``n_samples`` samples give in a layer; without its name, in the
+        layers without a grid of their own.
+        """
+        return self.other_grids.get(layer, self.grid).n_frames(n_samples)
 
 
 @dataclass(frozen=True)
@@ -134,14 +111,11 @@ class Chunking:
     context_s: float
 
     def __post_init__(self) -> None:
-        if not (
-            self.above_s >= 0
-            and 0 < self.chunk_s < float("inf")
-            and 0 <= self.context_s < float("inf")
-        ):
+        chunk_s, context_s = self.chunk_s, self.context_s
+        if not (self.above_s >= 0 and 0 < chunk_s < math.inf and 0 <= context_s < math.inf):
             raise UsageError(
-                f"chunks of {self.chunk_s} s with {self.context_s} s of context above {self.above_s} s; expected more than 0 s "
-                "(--chunk-s 0 leaves audio whole), and 0 s or more."
+                f"chunks of {chunk_s} s with {context_s} s of context above {self.above_s} s; "
+                "expected more than 0 s (--chunk-s 0 leaves audio whole), and 0 s or more."
             )
 
 
@@ -156,8 +130,8 @@ class Encoder(Protocol):
             (`probe.models.packed`).
         precision: ``fp32``, ``tf32`` or ``bf16``.
         chunking: how attention over long audio is cut; None where it never is.
-        rows: of how many frames together it likes to compute, 1 for utterance by utterance; set to
-            fewer where memory is short.
+        rows: how many frames it computes together, 1 for utterance by utterance; callers lower it
+            where memory is short.
     """
 
     info: ModelInfo
@@ -170,12 +144,12 @@ class Encoder(Protocol):
     def encode(
         self, waveforms: Tensor, lengths: Tensor, layers: Sequence[str]
     ) -> tuple[list[Tensor], Tensor]:
-        """Frames of the layers that are asked for.
+        """Return the frames of ``layers``.
 
         Args:
             waveforms: (batch, time) float32 on the encoder's device, at ``info.rate_hz``; samples
                 past a length are ignored.
-            lengths: (batch,) int64, samples of each utterance, each at least ``info.min_samples``.
+            lengths: (batch,) int64, samples of each utterance, ``info.grid.min_samples`` or more.
             layers: names out of ``info.every_layer``; also `CTC` where ``info.ctc`` is not empty.
 
         Returns:
@@ -184,23 +158,12 @@ class Encoder(Protocol):
         """
         ...
 
-    def n_frames(self, n_samples: int) -> int:
-        """Frames that ``n_samples`` samples give in layers without a grid of their own: a pure
-        function, 0 below ``info.min_samples``."""
-        ...
-
-
-def frames_of(encoder: Encoder, layer: str, n_samples: int) -> int:
-    """Frames of a layer that ``n_samples`` samples give."""
-    grid = encoder.info.other_grids.get(layer)
-    return encoder.n_frames(n_samples) if grid is None else grid.n_frames(n_samples)
-
 
 def pieces_of(
     encoder: Encoder, waveforms: Sequence[Tensor], layers: Sequence[str]
 ) -> Iterator[list[Tensor]]:
-    """Frames of utterances without padding: (row, dim) per layer, the rows of all utterances in
-    order, as many at a time as suits.
+    """Yield frames of utterances without padding: (row, dim) per layer, the rows of all utterances
+    in order, as many at a time as suits.
 
     An encoder whose layers are all on one grid may have a method ``pieces(waveforms, layers)`` of
     its own that does so; others are given one utterance at a time, and each is a piece.
@@ -209,57 +172,52 @@ def pieces_of(
         waveforms: (time,) float32 each, on the encoder's device.
 
     Raises:
-        ProbeError: it gives other numbers of frames than its ``n_frames`` says.
+        ProbeError: it gives other numbers of frames than its ``info`` says.
     """
-    own = getattr(encoder, "pieces", None)
+    info, own = encoder.info, getattr(encoder, "pieces", None)
     if own is not None:
         n_rows = 0
         for piece in own(waveforms, layers):
             n_rows += len(piece[0])
             yield piece
-        _refuse_other_lengths(
-            encoder,
-            [n_rows],
-            [sum(encoder.n_frames(len(wave)) for wave in waveforms)],
-            "these utterances",
-        )
+        expected = sum(info.n_frames(len(wave)) for wave in waveforms)
+        _refuse_another_number(info, n_rows, expected, "these utterances")
         return
     for wave in waveforms:
         with torch.inference_mode():
             frames, _ = encoder.encode(wave[None], torch.tensor([len(wave)]), layers)
-        lengths = [of_layer.shape[1] for of_layer in frames]
-        _refuse_other_lengths(
-            encoder,
-            lengths,
-            [frames_of(encoder, layer, len(wave)) for layer in layers],
-            f"{len(wave)} samples",
-        )
+        for layer, of_layer in zip(layers, frames, strict=True):
+            expected = info.n_frames(len(wave), layer)
+            _refuse_another_number(info, of_layer.shape[1], expected, f"{len(wave)} samples")
         yield [of_layer[0] for of_layer in frames]
 
 
-def _refuse_other_lengths(
-    encoder: Encoder, found: Sequence[int], expected: Sequence[int], of: str
-) -> None:
-    for n_rows, n_expected in zip(found, expected, strict=True):
-        if n_rows != n_expected:
-            raise ProbeError(
-                f"{encoder.info.id}: {n_rows} frames of {of} where its n_frames says {n_expected}. "
-                "Make them agree; nobody could tell whose a frame is."
-            )
+def _refuse_another_number(info: ModelInfo, n_rows: int, expected: int, of: str) -> None:
+    if n_rows != expected:
+        raise ProbeError(
+            f"{info.id}: {n_rows} frames of {of} where its grid gives {expected}. "
+            "Make them agree; nobody could tell whose a frame is."
+        )
+
+
+def padded(of_layers: Sequence[Sequence[Tensor]]) -> tuple[list[Tensor], Tensor]:
+    """Return what `Encoder.encode` returns, given each layer's (frame, dim) of every utterance."""
+    n_frames = torch.tensor([[len(frames) for frames in of_layer] for of_layer in of_layers])
+    pad = torch.nn.utils.rnn.pad_sequence
+    return [pad(list(of_layer), batch_first=True) for of_layer in of_layers], n_frames
 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether memory did not suffice; torch's allocator for CPUs has no exception of its own."""
-    return isinstance(
-        error, torch.OutOfMemoryError | MemoryError
-    ) or "DefaultCPUAllocator: " in str(error)
+    has_kind = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return has_kind or "DefaultCPUAllocator: " in str(error)
 
 
 def greedy_text(best: Iterable[int], writes: Sequence[str]) -> str:
-    """The greedy transcript of a CTC head: repeats merged.
+    """Return the greedy transcript of a CTC head: repeats merged.
 
-    Not by transformers' tokenizer, which merges double letters too when it is asked to skip special
-    symbols (``HELO``).
+    transformers' tokenizer is not used: it merges double letters too when it skips special symbols
+    (``HELO``).
 
     Args:
         best: the best symbol of each frame of the layer `CTC`.
@@ -275,8 +233,6 @@ def device_name(device: torch.device) -> str:
 
 def brief_of(encoder: Encoder) -> str:
     """What a notebook shows of an encoder: the model, its layers, and how it is computed."""
-    info = encoder.info
+    layers = counted(len(encoder.info.layers), "layer")
     computed = f"{encoder.implementation}, {encoder.precision}"
-    return brief(
-        encoder, info.id, counted(len(info.layers), "layer"), computed, str(encoder.device)
-    )
+    return brief(encoder, encoder.info.id, layers, computed, str(encoder.device))

@@ -1,13 +1,12 @@
-"""How many frames a model gives of so many samples: ``1 + (samples - field) // hop`` from a
-shortest length on.
+"""Where frames stand and how many there are: the one home of frame counting.
 
-Unpadded convolutions have a field as wide as what one frame sees, centred windows one of 0 samples.
-Of a model that says nothing of this it is found by running the model at some forty lengths, no
-longer than it takes.
+From a shortest length on, a model gives ``1 + (samples - field) // hop`` frames. Unpadded
+convolutions have a field as wide as what one frame sees; centred windows have one of 0 samples. The
+grid of a model that declares nothing is measured by running the model at some forty lengths.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from probe.errors import ProbeError
@@ -17,78 +16,102 @@ ENOUGH_FRAMES = 4
 
 
 @dataclass(frozen=True)
-class FrameLaw:
-    """Frames of a length; no frames below ``min_samples``."""
+class FrameGrid:
+    """Frame i is centred at ``i * hop_samples + field_samples / 2`` samples.
+
+    Attributes:
+        hop_samples: distance from one frame to the next.
+        field_samples: what one frame of the front-end sees; 0 where its windows are centred on
+            samples 0, hop, 2 hop ...
+        min_samples: the shortest waveform that gives a frame.
+    """
 
     hop_samples: int
     field_samples: int
     min_samples: int
 
+    @classmethod
+    def of_convolutions(cls, kernels: Sequence[tuple[int, int]]) -> "FrameGrid":
+        """The grid of a stack of unpadded convolutions given as (kernel, stride)."""
+        hop, field = 1, 1
+        for kernel, stride in kernels:
+            field += (kernel - 1) * hop
+            hop *= stride
+        return cls(hop, field, field)
+
     def n_frames(self, n_samples: int) -> int:
-        """Frames that ``n_samples`` samples give."""
-        return (
-            0
-            if n_samples < self.min_samples
-            else 1 + (n_samples - self.field_samples) // self.hop_samples
-        )
+        """Return the number of frames of ``n_samples`` samples."""
+        if n_samples < self.min_samples:
+            return 0
+        return 1 + (n_samples - self.field_samples) // self.hop_samples
 
 
-def measured_law(
+def measured_grid(
     count: Callable[[int], int],
     rate_hz: int,
     hop_samples: int | None = None,
     min_samples: int | None = None,
-) -> FrameLaw:
-    """The law that the lengths follow at which ``count`` changes.
+) -> FrameGrid:
+    """Return the grid that follows from the lengths at which ``count`` changes.
 
     Args:
         count: runs the model on so many samples and counts its frames; 0 where it refuses so few.
-        hop_samples: what the model declares, which is believed here (`probe.models.check` compares
-            it); measured where None.
-        min_samples: the same, of the shortest length.
+        hop_samples: what the model declares (`probe.models.check` compares it); None measures it.
+        min_samples: the same for the shortest length.
 
     Raises:
-        ProbeError: too few frames of half a minute, or, where the hop is measured, frames that come
+        ProbeError: half a minute gives too few frames, or, where the hop is measured, frames come
             at no regular distance.
     """
     count = functools.cache(count)
-    longest = rate_hz
-    while count(longest) < ENOUGH_FRAMES:
-        if longest >= MOST_S * rate_hz:
-            raise ProbeError(
-                f"{count(longest)} frames of {MOST_S} s of audio; expected frames over time, {ENOUGH_FRAMES} or more."
-            )
-        longest *= 2
+    longest = _doubled(rate_hz, MOST_S * rate_hz, lambda n: count(n) >= ENOUGH_FRAMES)
+    if not longest:
+        raise ProbeError(
+            f"{count(MOST_S * rate_hz)} frames of {MOST_S} s of audio; expected frames over time, "
+            f"{ENOUGH_FRAMES} or more."
+        )
     shortest = min_samples or _first(lambda n: count(n) > 0, 0, longest)
-    while (
-        count(longest) < count(shortest) + ENOUGH_FRAMES
-    ):  # which changes even where the shortest length gives many frames
-        if longest >= 2 * MOST_S * rate_hz:
+    # The count must change even where the shortest length gives many frames.
+    most = 2 * MOST_S * rate_hz
+    longer = _doubled(longest, most, lambda n: count(n) >= count(shortest) + ENOUGH_FRAMES)
+    if not longer:
+        raise ProbeError(
+            f"{count(shortest)} frames of {shortest} samples and {count(most)} of {most}; expected "
+            "more. A model that pads its input to one length has to give the frames of the audio "
+            "alone."
+        )
+    first = _first(lambda n: count(n) > count(shortest), shortest, longer)
+    hop = hop_samples or _measured_hop(count, first, longer)
+    field = first - (count(first) - 1) * hop
+    return FrameGrid(hop, field, max(shortest, field, 1))
+
+
+def _measured_hop(count: Callable[[int], int], first: int, longest: int) -> int:
+    hop = _first(lambda n: count(n) > count(first), first, longest) - first
+    steps = (longest - first) // hop
+    for more, n in ((0, first), (1, first + hop), (steps, first + steps * hop)):
+        before, after = count(n - 1) - count(first), count(n) - count(first)
+        if (before, after) != (more - 1, more):
             raise ProbeError(
-                f"{count(shortest)} frames of {shortest} samples and {count(longest)} of {longest}; expected more. "
-                "A model that pads its input to one length has to give the frames of the audio alone."
+                f"frames come at no regular distance: {first} samples give {count(first)}, {n - 1} "
+                f"and {n} samples {before:+d} and {after:+d}, where one more every {hop} samples "
+                f"would be {more - 1:+d} and {more:+d}."
             )
-        longest *= 2
-    first = _first(lambda n: count(n) > count(shortest), shortest, longest)
-    if hop_samples is None:
-        hop_samples = _first(lambda n: count(n) > count(first), first, longest) - first
-        steps = (longest - first) // hop_samples
-        for more, n in ((0, first), (1, first + hop_samples), (steps, first + steps * hop_samples)):
-            if (found := (count(n - 1) - count(first), count(n) - count(first))) != (
-                more - 1,
-                more,
-            ):
-                raise ProbeError(
-                    f"frames come at no regular distance: {first} samples give {count(first)}, {n - 1} and {n} samples {found[0]:+d} "
-                    f"and {found[1]:+d}, where one more every {hop_samples} samples would be {more - 1:+d} and {more:+d}."
-                )
-    field = first - (count(first) - 1) * hop_samples
-    return FrameLaw(hop_samples, field, max(shortest, field, 1))
+    return hop
+
+
+def _doubled(start: int, most: int, holds: Callable[[int], bool]) -> int:
+    """Return ``start`` doubled until it holds; 0 where it does not hold at ``most`` or above."""
+    while not holds(start):
+        if start >= most:
+            return 0
+        start *= 2
+    return start
 
 
 def _first(holds: Callable[[int], bool], after: int, until: int) -> int:
-    """The first number above ``after`` that holds, where ``until`` does and all above the first do;
-    ``until`` where none does.
+    """Return the first number above ``after`` that holds, by bisection; ``until`` where none
+    does.
     """
     while until - after > 1:
         middle = (after + until) // 2

@@ -17,6 +17,7 @@ its statistics over it) and of data2vec (five stacked positional convolutions le
 mask says, and on a CPU batching gains nothing.
 """
 
+import contextlib
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
@@ -24,7 +25,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from probe.models.encoder import CONV, CTC, Chunking, ModelInfo, brief_of
+from probe.models.encoder import CONV, CTC, Chunking, ModelInfo, brief_of, padded
 from probe.models.windows import windows
 
 NORMALIZE_EPSILON = 1e-7
@@ -50,9 +51,8 @@ class TransformersEncoder:
         self.info = info
         self.device = next(model.parameters()).device
         self.model = model
-        self.again: Callable[[], TransformersEncoder] | None = (
-            None  # opens the same checkpoint afresh
-        )
+        # Opens the same checkpoint afresh.
+        self.again: Callable[[], TransformersEncoder] | None = None
         self.extractor = extractor
         self._head = head
 
@@ -67,9 +67,10 @@ class TransformersEncoder:
     def _final_norm(self) -> Any:
         return self.model.encoder.layer_norm
 
-    def n_frames(self, n_samples: int) -> int:
-        """Frames that ``n_samples`` samples give."""
-        return self.info.grid.n_frames(n_samples)
+    @property
+    def frame_rate_hz(self) -> float:
+        """Frames per second."""
+        return self.info.rate_hz / self.info.grid.hop_samples
 
     def chunked(self, chunking: Chunking | None) -> Self:
         """The same encoder, weights shared, with other windows."""
@@ -86,12 +87,7 @@ class TransformersEncoder:
             self._encode_one(wave[:length], layers)
             for wave, length in zip(waveforms, lengths.tolist(), strict=True)
         ]
-        of_layers = list(zip(*alone, strict=True))
-        n_frames = torch.tensor([[len(frames) for frames in of_layer] for of_layer in of_layers])
-        return [
-            torch.nn.utils.rnn.pad_sequence(list(of_layer), batch_first=True)
-            for of_layer in of_layers
-        ], n_frames
+        return padded([list(of_layer) for of_layer in zip(*alone, strict=True)])
 
     @torch.inference_mode()
     def by_transformers(self, wave: Tensor, exact: bool = True) -> dict[str, Tensor]:
@@ -107,26 +103,29 @@ class TransformersEncoder:
         Returns:
             Layer -> (frame, dim); ``final`` in post-LN models too, and `CTC` where there is a head.
         """
-        samples = wave.cpu().numpy()
         if not exact:
-            called = self.extractor(
-                samples, sampling_rate=self.extractor.sampling_rate, return_tensors="pt"
-            )
-            values = called.input_values
+            values = self._preprocessed(wave).input_values
         elif self.extractor.do_normalize:
-            values = torch.tensor(
-                self.extractor.zero_mean_unit_var_norm([samples.astype("float64")], None)[0]
-            )[None]
+            samples = wave.cpu().numpy().astype("float64")
+            (values,) = self.extractor.zero_mean_unit_var_norm([samples], None)
+            values = torch.tensor(values)[None]
         else:
             values = wave[None]
         values = values.float().to(self.device)
         encoded = self.model(values, output_hidden_states=True, return_dict=True)
         layers = {str(index): frames[0] for index, frames in enumerate(encoded.hidden_states)}
-        layers |= {
-            CONV: self.model.feature_extractor(values)[0].T,
-            "final": encoded.last_hidden_state[0],
-        }
-        return layers | ({CTC: self._head(layers["final"])} if self._head is not None else {})
+        layers[CONV] = self.model.feature_extractor(values)[0].T
+        return layers | self._last_layers(encoded.last_hidden_state[0])
+
+    def _last_layers(self, final: Tensor) -> dict[str, Tensor]:
+        """The layer ``final`` and, where there is a head, `CTC`."""
+        return {"final": final} | ({CTC: self._head(final)} if self._head is not None else {})
+
+    def _preprocessed(self, wave: Tensor, **settings: bool) -> Any:
+        """What transformers' own preprocessor makes of a waveform, (1, ...) tensors."""
+        rate_hz = self.extractor.sampling_rate
+        samples = wave.cpu().numpy()
+        return self.extractor(samples, sampling_rate=rate_hz, return_tensors="pt", **settings)
 
     @torch.inference_mode()
     def final_of(self, last: Tensor, n_frames: int) -> Tensor:
@@ -134,23 +133,20 @@ class TransformersEncoder:
         by the weights after it alone.
         """
         norm = self._final_norm
-        return torch.nn.functional.layer_norm(
-            last, norm.normalized_shape, norm.weight, norm.bias, norm.eps
-        )
+        shape = norm.normalized_shape
+        return torch.nn.functional.layer_norm(last, shape, norm.weight, norm.bias, norm.eps)
 
     def _encode_one(self, wave: Tensor, layers: Sequence[str]) -> list[Tensor]:
         """(time,) -> one (frame, dim) per layer."""
         values = (normalized(wave, epsilon_of(self.info)) if self.info.normalize else wave)[None]
         tapped: dict[str, Tensor] = {}
-        conv = self.model.feature_extractor.register_forward_hook(_tap_conv(tapped))
-        try:
+        tap = tap_output(tapped, CONV, lambda output: output.mT)
+        with self.model.feature_extractor.register_forward_hook(tap):
             self._run_cut(values, tapped)
-        finally:
-            conv.remove()
         return [tapped[name] for name in layers]
 
     def _run_cut(self, values: Tensor, tapped: dict[str, Tensor]) -> None:
-        """As `_run`; of long audio the transformer sees one window after the other, and what is
+        """As `_run`, but the transformer sees long audio one window after the other, and what is
         kept of each is joined.
         """
         transformer = self.model.encoder
@@ -159,24 +155,16 @@ class TransformersEncoder:
 
         def forward(hidden: Tensor, *positional: Any, **named: Any) -> Any:
             n_frames, parts = hidden.shape[1] // factor, []
-            for window in windows(
-                n_frames, self.chunking, self.info.rate_hz / self.info.hop_samples
-            ):
-                stop = (
-                    window.stop * factor if window.stop < n_frames else None
-                )  # frames that do not fill the factor are the last's
+            for window in windows(n_frames, self.chunking, self.frame_rate_hz):
+                # The last window also takes the frames that do not fill the factor.
+                stop = window.stop * factor if window.stop < n_frames else None
                 output = whole(hidden[:, window.start * factor : stop], *positional, **named)
                 first, last = window.kept_from - window.start, window.kept_to - window.start
-                kept = {name: tapped[name][first:last] for name in names}
                 stop = last * factor if window.kept_to < n_frames else None
-                parts.append(kept | {"final": output.last_hidden_state[0, first * factor : stop]})
-            joined = (
-                parts[0]
-                if len(parts) == 1
-                else {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-            )
-            tapped.update(joined)
-            return type(output)(last_hidden_state=joined["final"][None])
+                final = output.last_hidden_state[0, first * factor : stop]
+                parts.append({name: tapped[name][first:last] for name in names} | {"final": final})
+            tapped.update(joined(parts))
+            return type(output)(last_hidden_state=tapped["final"][None])
 
         transformer.forward = forward
         try:
@@ -185,55 +173,50 @@ class TransformersEncoder:
             del transformer.forward
 
     def _run(self, values: Tensor, tapped: dict[str, Tensor]) -> None:
-        """Runs the module on its input, one utterance, and taps (frame, dim) of the numbered
-        layers, ``final`` and the head.
+        """Run the module on its input, one utterance, and tap (frame, dim) of the numbered layers,
+        ``final`` and the head.
         """
-        blocks = self._blocks
-        hooks = [blocks[0].register_forward_pre_hook(_tap_input(tapped, "0"), with_kwargs=True)]
-        hooks += [
-            block.register_forward_hook(_tap_output(tapped, str(i)))
-            for i, block in enumerate(blocks, start=1)
-        ]
-        try:
-            tapped["final"] = self.model(values, return_dict=True).last_hidden_state[0]
-        finally:
-            for hook in hooks:
-                hook.remove()
-        if self._head is not None:
-            tapped[CTC] = self._head(tapped["final"])
+
+        def tap_input(_module: Any, positional: tuple, named: Mapping[str, Any]) -> None:
+            tapped["0"] = (positional[0] if positional else named["hidden_states"])[0]
+
+        with contextlib.ExitStack() as hooks:
+            first = self._blocks[0]
+            hooks.enter_context(first.register_forward_pre_hook(tap_input, with_kwargs=True))
+            for i, block in enumerate(self._blocks, start=1):
+                hooks.enter_context(block.register_forward_hook(tap_output(tapped, str(i))))
+            final = self.model(values, return_dict=True).last_hidden_state[0]
+        tapped.update(self._last_layers(final))
 
 
-def _tap_input(tapped: dict[str, Tensor], name: str) -> Any:
-    def hook(_module: Any, positional: tuple, named: Mapping[str, Any]) -> None:
-        tapped[name] = (positional[0] if positional else named["hidden_states"])[0]
+def tap_output(
+    tapped: dict[str, Tensor], name: str, change: Callable[[Tensor], Tensor] = lambda output: output
+) -> Any:
+    """Return a hook that keeps a module's output, changed, as (frame, dim)."""
 
-    return hook
-
-
-def _tap_output(tapped: dict[str, Tensor], name: str) -> Any:
     def hook(_module: Any, _inputs: Any, output: Any) -> None:
-        tapped[name] = (output[0] if isinstance(output, tuple) else output)[0]
+        tapped[name] = change(output[0] if isinstance(output, tuple) else output)[0]
 
     return hook
 
 
-def _tap_conv(tapped: dict[str, Tensor]) -> Any:
-    def hook(_module: Any, _inputs: Any, output: Tensor) -> None:
-        tapped[CONV] = output[0].T
-
-    return hook
+def joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Concatenate each layer of the windows of an utterance."""
+    if len(parts) == 1:
+        return parts[0]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def epsilon_of(info: ModelInfo) -> float:
-    """What is added to the variance of a waveform that is normalised: transformers' constant,
+    """Return what is added to a waveform's variance when it is normalised: transformers' constant
     unless the model has its own.
     """
     return float(info.settings.get(EPSILON, NORMALIZE_EPSILON))
 
 
 def normalized(wave: Tensor, epsilon: float = NORMALIZE_EPSILON) -> Tensor:
-    """A waveform (time,) of zero mean and unit variance, float32, by way of float64; memory in
-    float64 does not grow with length.
+    """Return a waveform (time,) with zero mean and unit variance, float32, computed in float64
+    block by block.
     """
     blocks = wave.split(NORMALIZED_SAMPLES)
     mean = sum(block.double().sum() for block in blocks) / len(wave)
@@ -243,18 +226,3 @@ def normalized(wave: Tensor, epsilon: float = NORMALIZE_EPSILON) -> Tensor:
     for block, into in zip(blocks, result.split(NORMALIZED_SAMPLES), strict=True):
         into[:] = (block.double() - mean) / scale
     return result
-
-
-def count_frames(n_samples: int, kernels: Sequence[tuple[int, int]]) -> int:
-    """Frames after a stack of unpadded convolutions given as (kernel, stride)."""
-    for kernel, stride in kernels:
-        n_samples = (n_samples - kernel) // stride + 1
-    return max(0, n_samples)
-
-
-def receptive_field(kernels: Sequence[tuple[int, int]]) -> int:
-    """Samples that one frame needs."""
-    samples = 1
-    for kernel, stride in reversed(kernels):
-        samples = (samples - 1) * stride + kernel
-    return samples

@@ -14,10 +14,10 @@ import torch
 import torchaudio
 from torch import Tensor
 
-from probe.models.encoder import Chunking, ModelInfo, brief_of
+from probe.models.encoder import Chunking, ModelInfo, brief_of, padded
+from probe.models.frames import FrameGrid
 
-WINDOW_SAMPLES = 400
-HOP_SAMPLES = 160
+GRID = FrameGrid(hop_samples=160, field_samples=400, min_samples=400)
 RATE_HZ = 16_000
 RMS = 0.05
 TILE_FRAMES = 6000
@@ -33,26 +33,23 @@ class SpectralEncoder:
 
     def __init__(self, name: str, device: torch.device) -> None:
         self.device = device
-        widths = {"fbank": 80, "mfcc": 20}
-        settings = {"window_samples": WINDOW_SAMPLES, "rms": RMS}
+        widths, window = {"fbank": 80, "mfcc": 20}, GRID.field_samples
         self.info = ModelInfo(
             id=name,
             revision=REVISION,
             weights_sha256="",
             family="spectral",
             layers={"0": widths[name]},
-            hop_samples=HOP_SAMPLES,
-            min_samples=WINDOW_SAMPLES,
-            settings=settings,
+            grid=GRID,
+            settings={"window_samples": window, "rms": RMS},
         )
-        # Its cut at 80 dB below the utterance's loudest value is why the cepstra are not taken by
-        # tiles.
+        # Cepstra are not taken by tiles: values are cut at 80 dB below the utterance's loudest one.
         self._mfcc = torchaudio.transforms.MFCC(
             sample_rate=RATE_HZ,
             n_mfcc=20,
             melkwargs={
-                "n_fft": WINDOW_SAMPLES,
-                "hop_length": HOP_SAMPLES,
+                "n_fft": window,
+                "hop_length": GRID.hop_samples,
                 "n_mels": 40,
                 "f_min": 60.0,
                 "f_max": 7600.0,
@@ -63,54 +60,39 @@ class SpectralEncoder:
     def __repr__(self) -> str:
         return brief_of(self)
 
-    def n_frames(self, n_samples: int) -> int:
-        """Frames that ``n_samples`` samples give."""
-        return max(0, 1 + (n_samples - WINDOW_SAMPLES) // HOP_SAMPLES)
-
     def encode(
         self, waveforms: Tensor, lengths: Tensor, layers: Sequence[str]
     ) -> tuple[list[Tensor], Tensor]:
         """See `probe.models.encoder.Encoder.encode`."""
-        frame_of = self._fbank_frames if self.info.id == "fbank" else self._mfcc_frames
+        frames_of = self._fbank if self.info.id == "fbank" else self._mfcc_of
         frames = [
-            frame_of(_at_rms(wave[:length]))
+            frames_of(_at_rms(wave[:length]))
             for wave, length in zip(waveforms, lengths.tolist(), strict=True)
         ]
-        n_frames = torch.tensor([len(item) for item in frames])
-        padded = torch.nn.utils.rnn.pad_sequence(frames, batch_first=True)
-        return [padded for _ in layers], n_frames.repeat(len(layers), 1)
+        return padded([frames for _ in layers])
 
-    def _fbank_frames(self, wave: Tensor) -> Tensor:
+    def _fbank(self, wave: Tensor) -> Tensor:
         """(time,) -> (frame, 80)."""
+        settings = {"num_mel_bins": 80, "sample_frequency": RATE_HZ, "dither": 0.0}
+        energies = torchaudio.compliance.kaldi.fbank  # 25 ms windows every 10 ms
+        return torch.cat([energies(tile[None] * 2**15, **settings) for tile in _tiles(wave)])
 
-        def of_tile(tile: Tensor) -> Tensor:
-            return torchaudio.compliance.kaldi.fbank(
-                tile[None] * 2**15,
-                num_mel_bins=80,
-                sample_frequency=RATE_HZ,
-                frame_length=25.0,
-                frame_shift=10.0,
-                dither=0.0,
-            )
-
-        return torch.cat([of_tile(tile) for tile in _tiles(wave)])
-
-    def _mfcc_frames(self, wave: Tensor) -> Tensor:
+    def _mfcc_of(self, wave: Tensor) -> Tensor:
         """(time,) -> (frame, 20)."""
         energies = torch.cat([self._mfcc.MelSpectrogram(tile) for tile in _tiles(wave)], dim=1)
         return self._mfcc.amplitude_to_DB(energies).T @ self._mfcc.dct_mat
 
 
 def _tiles(wave: Tensor) -> Iterator[Tensor]:
-    """(time,) in stretches that give `TILE_FRAMES` frames each, so that memory does not grow much
+    """Cut (time,) into stretches of `TILE_FRAMES` frames each, so that memory does not grow much
     with a file's length.
     """
-    n_frames = 1 + (len(wave) - WINDOW_SAMPLES) // HOP_SAMPLES
+    hop, n_frames = GRID.hop_samples, GRID.n_frames(len(wave))
     for first in range(0, n_frames, TILE_FRAMES):
-        stop = min(first + TILE_FRAMES, n_frames)
-        yield wave[first * HOP_SAMPLES : (stop - 1) * HOP_SAMPLES + WINDOW_SAMPLES]
+        last = min(first + TILE_FRAMES, n_frames) - 1
+        yield wave[first * hop : last * hop + GRID.field_samples]
 
 
 def _at_rms(wave: Tensor) -> Tensor:
-    """(time,) scaled to `RMS`; digital silence stays silence."""
+    """Scale (time,) to `RMS`; digital silence stays silence."""
     return wave * (RMS / wave.square().mean().sqrt().clamp_min(1e-12))

@@ -1,4 +1,4 @@
-"""How long audio is cut: stretches of frames that are computed together, and what is kept of each."""
+"""Windows of long audio: frames that are computed together, and which of them are kept."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -18,7 +18,7 @@ class Window(NamedTuple):
 def windows(
     n_frames: int, cut: Chunking | None, rate_hz: float, start: int = 0
 ) -> Iterator[Window]:
-    """The windows of an utterance of so many frames.
+    """Yield the windows of an utterance of ``n_frames`` frames.
 
     Args:
         cut: None leaves it whole.
@@ -32,6 +32,5 @@ def windows(
     chunk, context = max(1, round(cut.chunk_s * rate_hz)), round(cut.context_s * rate_hz)
     for kept_from in range(start, stop, chunk):
         kept_to = min(kept_from + chunk, stop)
-        yield Window(
-            max(start, kept_from - context), min(stop, kept_to + context), kept_from, kept_to
-        )
+        first, last = max(start, kept_from - context), min(stop, kept_to + context)
+        yield Window(first, last, kept_from, kept_to)

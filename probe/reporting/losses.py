@@ -17,15 +17,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from probe.data.conditions.severity import by_severity, families
+from probe.data.conditions.severity import by_severity
 from probe.errors import ProbeError, listed
 from probe.measures import degradation as measures
 from probe.measures.bootstrap import CONFIDENCE, Estimate, SampledScore, sample_score
 from probe.measures.groups import Groups, compare_blocks, compare_groups
-from probe.measures.metrics import ACCURACY, METRICS, metric_of
+from probe.measures.metrics import ACCURACY, metric_of
 from probe.measures.uncertainty import interval
 from probe.records import ACROSS_CONDITIONS, BUDGET, NO_LAYER, WEIGHTED
-from probe.reporting.filters import first_sampling
 from probe.reporting.scores import Scores
 
 BASELINE = "fbank"
@@ -281,8 +280,8 @@ class Losses:
         On the test rows of a target domain, A is the baseline trained on another domain and C the
         baseline trained on the target; B is the model trained on the other domain. ``gap`` is how
         much worse B is than the model trained on the target (C2). The model closes (A - B) / (A -
-        C) of the baseline's gap, with C in one reading and C2 in the second. ``shift`` compares test
-        rows of different domains instead, of one training.
+        C) of the baseline's gap, with C in one reading and C2 in the second. ``shift`` compares
+        test rows of different domains instead, of one training.
         """
         rows = self.scores.one_sampling.across_domains.tested
         shown = (rows["split"] == "test") & (rows["control"] == "") & (rows[BUDGET] == "")
@@ -618,17 +617,3 @@ def _estimate(
         return measure(*(sampled_score(row, blocks if pooled else None) for row in known))
     except ProbeError as error:
         return Estimate(None, note=str(error).partition(":")[0])
-
-
-# Names of before, until every view reads `Losses`.
-QUESTION = ACROSS_CONDITIONS
-COSTS = "min_dcf"
-CHANCE = {metric.name: metric.chance for metric in METRICS.values() if metric.chance}
-
-
-def condition_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
-    """See `Losses.conditions`."""
-    return Losses(Scores.of(records, all_heads)).conditions
-
-
-__all__ = ["by_severity", "families", "first_sampling"]

@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 
 from probe.measures.comparison import tied_with_best
 from probe.measures.counts import is_trials, utterances_of
-from probe.measures.metrics import CODELENGTH, metric_of
+from probe.measures.metrics import metric_of
 from probe.measures.uncertainty import measure
 from probe.records import OWN_HEAD, QUESTION, SCORE, WEIGHTED
 
 BEST, TIED = "best", "tied"
-BITS = CODELENGTH.name
 N_RESAMPLES, N_RESAMPLES_OF_TRIALS = 1000, 200  # a thousand EERs take 0.1 s
 OTHERS = "scored on other utterances than the rest, so not compared"
 NO_BEST = "not called best: a score on other utterances is better"

@@ -28,6 +28,7 @@ from probe.extraction.settings import Running, Storing
 from probe.measures.transcription import case_folded
 from probe.models.catalogue import open_model
 from probe.models.encoder import CTC, ModelInfo, greedy_text
+from probe.models.frames import FrameGrid
 from probe.records import OWN_HEAD, read_records
 from probe.reporting.tables.files import write_tables
 from probe.reporting.tables.score_tables import to_markdown
@@ -164,8 +165,8 @@ def test_the_layer_of_the_head_is_transformers_logits(
     assert encoder.info.ctc["alphabet"] == " ABCDE"
     assert CTC not in encoder.info.layers, "it is run only where it is asked for"
     (last, scores), n_frames = encoder.encode(wave[None], torch.tensor([n_samples]), ["1", CTC])
-    assert scores.shape == (1, encoder.n_frames(n_samples), 10)
-    assert n_frames.tolist() == [[encoder.n_frames(n_samples)]] * 2
+    assert scores.shape == (1, encoder.info.n_frames(n_samples), 10)
+    assert n_frames.tolist() == [[encoder.info.n_frames(n_samples)]] * 2
     model = transformers.AutoModelForCTC.from_pretrained(folders[family]).eval()
     inputs = transformers.AutoFeatureExtractor.from_pretrained(folders[family])(
         wave.numpy(), sampling_rate=16_000, return_tensors="pt"
@@ -549,7 +550,7 @@ class Dying:
     """An encoder that is interrupted at one of its utterances."""
 
     def __init__(self, encoder: Any, dies_at: int) -> None:
-        self.info, self.device, self.n_frames = encoder.info, encoder.device, encoder.n_frames
+        self.info, self.device = encoder.info, encoder.device
         self.implementation, self.precision, self.chunking = (
             encoder.implementation,
             encoder.precision,
@@ -667,18 +668,16 @@ class Reader:
 
     def __init__(self, name: str, *spells: str) -> None:
         ctc = {"writes": self.LETTERS, "alphabet": "".join(sorted(self.LETTERS))}
+        grid = FrameGrid(160, 400, 400)
         self.info = ModelInfo(
-            name, "1", "", "fake", {"0": 6, "1": 6}, {"final": "1"}, hop_samples=160, ctc=ctc
+            name, "1", "", "fake", {"0": 6, "1": 6}, {"final": "1"}, grid=grid, ctc=ctc
         )
         self.spells = spells
-
-    def n_frames(self, n_samples: int) -> int:
-        return max(0, 1 + (n_samples - 400) // 160)
 
     def encode(
         self, waveforms: Tensor, lengths: Tensor, layers: Sequence[str]
     ) -> tuple[list[Tensor], Tensor]:
-        n_frames = self.n_frames(int(lengths[0]))
+        n_frames = self.info.n_frames(int(lengths[0]))
         spectrum = torch.fft.rfft(waveforms[0]).abs()
         hertz = 16_000 / waveforms.shape[1]
         word = round((float(spectrum[: int(2000 / hertz)].argmax()) * hertz - 300) / 400)

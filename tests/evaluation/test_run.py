@@ -29,6 +29,7 @@ from probe.extraction.settings import Running, Storing
 from probe.measures.counts import value_of
 from probe.measures.uncertainty import interval
 from probe.models.encoder import ModelInfo
+from probe.models.frames import FrameGrid
 from probe.pipeline import bench
 from probe.records import frame_of, read_records
 from probe.reporting.tables.score_tables import search_table, to_csv, to_markdown
@@ -45,11 +46,8 @@ class PlantedEncoder:
     rows = 1
     device = torch.device("cpu")
     info = ModelInfo(
-        "planted", "1", "", "test", {"0": 24, "1": 24, "2": 24}, hop_samples=160, min_samples=400
+        "planted", "1", "", "test", {"0": 24, "1": 24, "2": 24}, grid=FrameGrid(160, 400, 400)
     )
-
-    def n_frames(self, n_samples: int) -> int:
-        return max(0, 1 + (n_samples - 400) // 160)
 
     def encode(self, waveforms, lengths, layers):  # type: ignore[no-untyped-def]
         import torch

@@ -2,23 +2,25 @@
 behind.
 """
 
-import functools
+import itertools
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from exhaustive import mostly_nightly
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from test_extract import HOP, RATE_HZ, WINDOW, Windows, files_of, write_audio, write_manifest
 from torch import Tensor
+from windows import HOP, RATE_HZ, WINDOW, Windows, extract, files_of, write_audio, write_manifest
 
 from probe.data.audio import Audio
 from probe.data.corpus import load_corpus
@@ -26,18 +28,16 @@ from probe.data.guarded_decoding import Decoder, answer
 from probe.errors import ProbeError, UsageError
 from probe.extraction import threads, write_behind
 from probe.extraction.extract import environment_of
-from probe.extraction.extract import extract as extract_checked
 from probe.extraction.pooling import Pooling, as_stored, quantised
 from probe.extraction.read_ahead import decoded
 from probe.extraction.settings import Running, Storing
 from probe.extraction.write_behind import Writer
 from probe.models.catalogue import open_model
 from probe.models.encoder import Chunking
+from probe.models.frames import FrameGrid
 from probe.store.feature_store import Failure, FeatureStore
 from probe.store.integrity import verify_store
 from probe.store.views import pool
-
-extract = functools.partial(extract_checked, running=Running(check=False))
 
 # Pooling
 
@@ -87,8 +87,10 @@ def corpus(tmp_path: Path) -> list[Any]:
     return list(load_corpus(write_manifest(tmp_path, names)).utterances)
 
 
-@pytest.mark.parametrize(("workers", "at_first"), [(1, 1), (3, 3), (3, 1)])
-@pytest.mark.parametrize("ahead_bytes", [0, 50_000, 10**9])
+@pytest.mark.parametrize(
+    ("workers", "at_first", "ahead_bytes"),
+    [(1, 1, 50_000), (3, 3, 0), (3, 1, 50_000), (3, 3, 10**9)],
+)
 def test_audio_comes_in_order_whatever_decodes_it(
     corpus: list[Any], workers: int, at_first: int, ahead_bytes: int
 ) -> None:
@@ -319,8 +321,13 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("probe.extraction.plan.SHARD_BYTES", 48 * 30)
 
 
-@pytest.mark.parametrize("view", ["frames", "frames:2", "meanstd", "segments:3"])
-@pytest.mark.parametrize("rows", [1, 7, 40, 10_000])
+@pytest.mark.parametrize(
+    ("rows", "view"),
+    mostly_nightly(
+        itertools.product([1, 7, 40, 10_000], ["frames", "frames:2", "meanstd", "segments:3"]),
+        [(1, "frames"), (7, "frames:2"), (40, "meanstd"), (7, "segments:3")],
+    ),
+)
 def test_how_many_are_computed_together_changes_no_byte(
     audio: Path, tmp_path: Path, small_shards: None, view: str, rows: int
 ) -> None:
@@ -369,7 +376,7 @@ class Small(Pieces):
 
     def pieces(self, waveforms: Sequence[Tensor], layers: Sequence[str]) -> Iterator[list[Tensor]]:
         for wave in waveforms:
-            if self.n_frames(len(wave)) > self.fits:
+            if self.info.n_frames(len(wave)) > self.fits:
                 raise torch.OutOfMemoryError("CUDA out of memory.")
             yield from super().pieces([wave], layers)
 
@@ -396,7 +403,7 @@ class Hungry(Pieces):
         self.fits = fits
 
     def pieces(self, waveforms: Sequence[Tensor], layers: Sequence[str]) -> Iterator[list[Tensor]]:
-        if any(self.n_frames(len(wave)) > self.fits for wave in waveforms):
+        if any(self.info.n_frames(len(wave)) > self.fits for wave in waveforms):
             raise RuntimeError(
                 "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory"
             )
@@ -419,22 +426,30 @@ def test_what_does_not_fit_takes_no_other_with_it_and_is_tried_again(
     )
 
 
-class Miscounting(Windows):
-    """Gives one frame more or less than its ``n_frames`` says of longer audio."""
+@dataclass(frozen=True)
+class Miscounted(FrameGrid):
+    """Counts some frames less than there are in longer audio."""
 
-    def __init__(self, surplus: int) -> None:
-        super().__init__()
-        self.surplus, self.rows = surplus, 1000
+    surplus: int = 0
 
     def n_frames(self, n_samples: int) -> int:
         return super().n_frames(n_samples) - self.surplus * (n_samples > 1500)
 
 
+class Miscounting(Windows):
+    """Gives one frame more or less than its grid says of longer audio."""
+
+    def __init__(self, surplus: int) -> None:
+        super().__init__(grid=Miscounted(HOP, WINDOW, WINDOW, surplus))
+        self.rows = 1000
+
+
 class MiscountingPieces(Pieces):
     """The same in pieces of its own."""
 
-    def n_frames(self, n_samples: int) -> int:
-        return super().n_frames(n_samples) - (n_samples > 1500)
+    def __init__(self, rows: int) -> None:
+        super().__init__(rows)
+        self.info = replace(self.info, grid=Miscounted(HOP, WINDOW, WINDOW, 1))
 
 
 @pytest.mark.parametrize(
@@ -445,7 +460,7 @@ class MiscountingPieces(Pieces):
 def test_frames_that_are_not_counted_right_are_nobodys(
     audio: Path, tmp_path: Path, encoder: Any
 ) -> None:
-    with pytest.raises(ProbeError, match=r"windows: \d+ frames of .* where its n_frames says \d+"):
+    with pytest.raises(ProbeError, match=r"windows: \d+ frames of .* where its grid gives \d+"):
         extract(encoder, audio, tmp_path / "features")
 
 
@@ -453,7 +468,7 @@ def test_an_utterance_that_fails_after_some_of_its_parts_has_none(
     audio: Path, tmp_path: Path, small_shards: None
 ) -> None:
     done = extract(encoder := Pieces(10, poison=WINDOW + 99 * HOP), audio, tmp_path / "features")
-    assert encoder.n_frames(WINDOW + 99 * HOP) == 100
+    assert encoder.info.n_frames(WINDOW + 99 * HOP) == 100
     assert {item.key for item in done.failures} == {"2.wav", "4.wav", "6.wav"}
     store = FeatureStore(done.store)
     assert "6.wav" not in store.utterances
@@ -570,10 +585,10 @@ def test_the_fastest_number_of_threads_is_taken(
     assert threads.fastest.__wrapped__("fp32") == chosen
 
 
-def test_measuring_threads_takes_less_than_a_second(usual_threads: int) -> None:
-    start = time.monotonic()
+def test_measuring_threads_takes_less_than_a_second_of_each_core(usual_threads: int) -> None:
+    start = time.process_time()  # of this process, so that a busy machine fails no test
     assert 1 <= threads.fastest.__wrapped__("fp32") <= threads.allowed_cores()
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < threads.allowed_cores()
     assert torch.get_num_threads() == usual_threads
 
 

@@ -62,7 +62,7 @@ def file(tmp_path: Path, model: Any) -> Path:
 
 
 def layers_of(name: Path | str) -> dict[str, Tensor]:
-    """Every layer of one utterance, by the reference implementation, whose bits are transformers'."""
+    """Every layer of one utterance by the reference, whose bits are transformers'."""
     encoder = open_model(str(name), "cpu", implementation="reference")
     frames, _ = encoder.encode(
         WAVE[None], torch.tensor([len(WAVE)]), list(encoder.info.every_layer)
@@ -307,8 +307,8 @@ def test_a_head_whose_blank_is_changed_afterwards_is_not_run(
     assert not info.ctc
     assert info.left_out == ("w2v_encoder.proj.bias", "w2v_encoder.proj.weight")
     assert (
-        f"its CTC head is not run: fairseq changes its blank afterwards (blank_weight {weight}, blank_mode {mode!r})"
-        in info.notes
+        f"its CTC head is not run: fairseq changes its blank afterwards (blank_weight {weight},"
+        f" blank_mode {mode!r})" in info.notes
     )
 
 
@@ -350,7 +350,10 @@ def test_the_scripts_of_the_documentation_bring_files_into_the_form_that_is_read
         exec(to_plain, {})
     with pytest.raises(
         ProbeError,
-        match=r"without the settings of the pretrained one \(w2v_args None\)\. .*docs/models\.md says how",
+        match=(
+            r"without the settings of the pretrained one \(w2v_args None\)\. .*docs/models\.md"
+            r" says how"
+        ),
     ):
         open_model("plain.pt", "cpu")
     with fairseq_dictionary():
@@ -492,7 +495,10 @@ def test_a_hostile_pickle_is_never_run_and_what_it_wanted_is_listed(
     )
     with pytest.raises(
         ProbeError,
-        match=r"wants to import fractions\.Fraction, \w+\.mkdir, which could run any code\. It was not",
+        match=(
+            r"wants to import fractions\.Fraction, \w+\.mkdir, which could run any code\. It"
+            r" was not"
+        ),
     ):
         open_model(str(file), "cpu")
     assert not made.exists()
@@ -713,7 +719,10 @@ def test_a_model_with_a_decoder_is_refused_with_its_kind(tuned: Path) -> None:
     }
     with pytest.raises(
         ProbeError,
-        match=r"a model of kind 'wav2vec_seq2seq'; .*Expected wav2vec2, hubert, data2vec_audio or WavLM",
+        match=(
+            r"a model of kind 'wav2vec_seq2seq'; .*Expected wav2vec2, hubert, data2vec_audio or"
+            r" WavLM"
+        ),
     ):
         open_model(str(saved(tuned, state | {"model": named})), "cpu")
 

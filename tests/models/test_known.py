@@ -215,7 +215,10 @@ def test_names_that_are_added_are_found_too() -> None:
 def test_data2vec_of_another_modality_is_refused_by_its_name(
     name: str, reads: str, prefix: str
 ) -> None:
-    message = rf"^{name}: reads {reads}, not speech\. The speech models of this kind are called data2vec-audio\.$"
+    message = (
+        rf"^{name}: reads {reads}, not speech\. The speech models of this kind are called"
+        r" data2vec-audio\.$"
+    )
     with pytest.raises(ProbeError, match=message):
         open_model(prefix + name, "cpu")
 
@@ -324,7 +327,7 @@ def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
-        monkeypatch.setattr(checkpoints, "HUB_TIMEOUT_S", 0.5)
+        monkeypatch.setattr(hub, "TIMEOUT_S", 0.5)
         return tmp_path / "hub"
 
     return set_up
@@ -358,7 +361,7 @@ def test_a_hub_that_does_not_answer_is_given_up_in_time(
 
 
 def test_no_one_waits_longer_than_ten_seconds_for_the_hub() -> None:
-    assert checkpoints.HUB_TIMEOUT_S <= 9
+    assert hub.TIMEOUT_S <= 9
 
 
 @pytest.mark.parametrize("kind", ["silent", "closed"])
@@ -427,7 +430,9 @@ def test_a_near_name_is_offered_where_the_hub_cannot_be_reached(
     ):
         with pytest.raises(
             ProbeError,
-            match=r"the hub cannot be reached\. Did you mean 'facebook/wav2vec2-base'\? Connect once",
+            match=(
+                r"the hub cannot be reached\. Did you mean 'facebook/wav2vec2-base'\? Connect once"
+            ),
         ):
             open_model(name, "cpu")
     with pytest.raises(ProbeError, match="cannot be reached") as caught:

@@ -19,6 +19,7 @@ import pytest
 import torch
 import torchaudio
 import transformers
+from exhaustive import mostly_nightly
 from safetensors.torch import load_file, save_file
 from small_models import EXTRACTOR, FAMILIES, SIZES
 from torch import Tensor
@@ -26,10 +27,12 @@ from torch import Tensor
 from probe.errors import ProbeError
 from probe.models.catalogue import choose_device, offline_names, open_model
 from probe.models.encoder import Encoder
-from probe.models.reference import count_frames, receptive_field
+from probe.models.frames import FrameGrid
 from probe.models.sources import checkpoints
 from probe.models.sources.known import known_models
 
+# Families that tests of every family run by default.
+FEW = ["wav2vec2 post-LN", "wav2vec2 pre-LN", "data2vec-audio"]
 LENGTHS = (6000, 400, 9111, 2000, 719)
 KERNELS = [(10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2)]
 
@@ -87,7 +90,7 @@ def edit_weights(folder: Path, edit: Callable[[dict[str, Tensor]], object]) -> N
 # Layers
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", mostly_nightly(FAMILIES, FEW))
 @pytest.mark.parametrize("length", [400, 7777])
 def test_every_layer_equals_transformers_own(
     folders: dict[str, Path], family: str, length: int
@@ -125,7 +128,7 @@ def test_every_layer_equals_transformers_own(
         assert encoder.info.aliases == {"final": "3"}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", mostly_nightly(FAMILIES, FEW))
 def test_layers_come_in_the_order_asked_for(folders: dict[str, Path], family: str) -> None:
     encoder = open_model(str(folders[family]), "cpu")
     (wave,) = waves(3000)
@@ -167,7 +170,9 @@ def test_silence_gives_finite_frames(folders: dict[str, Path], value: float) -> 
 # Batch mates
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, "fbank", "mfcc"])
+@pytest.mark.parametrize(
+    "family", mostly_nightly([*FAMILIES, "fbank", "mfcc"], [*FEW, "fbank", "mfcc"])
+)
 def test_an_utterance_alone_and_in_any_batch_gives_the_same_frames(
     folders: dict[str, Path], family: str
 ) -> None:
@@ -176,17 +181,17 @@ def test_an_utterance_alone_and_in_any_batch_gives_the_same_frames(
     alone = [[layer[0] for layer in encode(encoder, wave)[0]] for wave in several]
     for order in ([0, 1, 2, 3, 4], [4, 2], [3, 1, 0]):
         frames, n_frames = encode(encoder, *(several[i] for i in order))
-        assert n_frames.tolist() == [[encoder.n_frames(LENGTHS[i]) for i in order]] * len(
+        assert n_frames.tolist() == [[encoder.info.n_frames(LENGTHS[i]) for i in order]] * len(
             encoder.info.layers
         )
         for layer, of_layer in enumerate(frames):
             for row, i in zip(of_layer, order, strict=True):
-                valid = encoder.n_frames(LENGTHS[i])
+                valid = encoder.info.n_frames(LENGTHS[i])
                 assert torch.equal(row[:valid], alone[i][layer])
                 assert not row[valid:].any(), "frames past a length are 0"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", mostly_nightly(FAMILIES, FEW))
 def test_frames_are_counted_without_running_the_model(
     folders: dict[str, Path], family: str
 ) -> None:
@@ -194,8 +199,8 @@ def test_frames_are_counted_without_running_the_model(
     reference = transformers.AutoModel.from_pretrained(folders[family])
     lengths = [*range(400, 1100, 7), 16_000, 480_000]
     expected = reference._get_feat_extract_output_lengths(torch.tensor(lengths)).tolist()
-    assert [encoder.n_frames(length) for length in lengths] == expected
-    assert (encoder.info.min_samples, encoder.info.hop_samples) == (400, 320)
+    assert [encoder.info.n_frames(length) for length in lengths] == expected
+    assert (encoder.info.grid.min_samples, encoder.info.grid.hop_samples) == (400, 320)
 
 
 @pytest.mark.parametrize(
@@ -204,8 +209,9 @@ def test_frames_are_counted_without_running_the_model(
 def test_the_family_needs_400_samples_a_frame_and_320_for_each_further_one(
     n_samples: int, n_frames: int
 ) -> None:
-    assert count_frames(n_samples, KERNELS) == n_frames
-    assert receptive_field(KERNELS) == 400
+    grid = FrameGrid.of_convolutions(KERNELS)
+    assert grid == FrameGrid(320, 400, 400)
+    assert grid.n_frames(n_samples) == n_frames
 
 
 # What a checkpoint says about itself
@@ -351,8 +357,8 @@ def test_languages_that_are_not_loaded_are_named(mms: Path, tmp_path: Path) -> N
     notes = "; ".join(open_model(str(mms), "cpu").info.notes)
     assert "adapters of 1 languages lie beside it (tur) and no target_lang says which" in notes
     assert (
-        "vocab.json has vocabularies of 2 languages (eng, tur), and no target_lang says which; set target_lang"
-        in notes
+        "vocab.json has vocabularies of 2 languages (eng, tur), and no target_lang says which; set"
+        " target_lang" in notes
     )
     english = open_model(
         str(with_language(mms, tmp_path / "eng", "tokenizer_config.json", "eng")), "cpu"
@@ -373,7 +379,10 @@ def test_languages_that_are_not_loaded_are_named(mms: Path, tmp_path: Path) -> N
 def test_adapters_of_a_model_without_a_place_for_them_are_named(mms: Path, copy: Path) -> None:
     shutil.copy(mms / "adapter.tur.safetensors", copy)
     assert open_model(str(copy), "cpu").info.notes == (
-        "adapters of languages tur are not loaded: config.json has no adapter_attn_dim, so no block has a place for them",
+        (
+            "adapters of languages tur are not loaded: config.json has no adapter_attn_dim, so no"
+            " block has a place for them"
+        ),
     )
 
 
@@ -386,7 +395,9 @@ def test_an_adapter_of_another_model_is_refused(mms: Path, tmp_path: Path) -> No
     )
     with pytest.raises(
         ProbeError,
-        match=r"adapter\.tur\.safetensors: 6 weights of the adapter are missing, and 6 have no place",
+        match=(
+            r"adapter\.tur\.safetensors: 6 weights of the adapter are missing, and 6 have no place"
+        ),
     ):
         open_model(str(folder), "cpu")
 
@@ -512,7 +523,10 @@ def test_missing_encoder_weights_are_refused_with_their_names(copy: Path) -> Non
             weights.pop(name) for name in list(weights) if "layers.1.attention" in name
         ],
     )
-    message = r"model\.safetensors: 8 of the encoder's weights missing, .*: encoder\.layers\.1\.attention\.k_proj\.bias, .* 3 more"
+    message = (
+        r"model\.safetensors: 8 of the encoder's weights missing, .*:"
+        r" encoder\.layers\.1\.attention\.k_proj\.bias, .* 3 more"
+    )
     with pytest.raises(
         ProbeError, match=message + r"\. They would be random; is this a wav2vec2 checkpoint\?"
     ):
@@ -624,7 +638,9 @@ def test_a_weight_of_another_shape_is_named(copy: Path) -> None:
 def test_no_revision_of_a_folder_can_be_opened(copy: Path) -> None:
     with pytest.raises(
         ProbeError,
-        match=r"@main: .*checkpoint is a folder, and only the weights that it holds now can be opened",
+        match=(
+            r"@main: .*checkpoint is a folder, and only the weights that it holds now can be opened"
+        ),
     ):
         open_model(f"{copy}@main", "cpu")
 
@@ -638,7 +654,10 @@ def test_truncated_weights_are_refused(copy: Path, file: str, kept: float) -> No
     (copy / file).write_bytes(content[: int(kept * len(content))])
     with pytest.raises(
         ProbeError,
-        match=rf"{file}: (not a whole safetensors file|no file of PyTorch's, or a damaged one).*Fetch it again",
+        match=(
+            rf"{file}: (not a whole safetensors file|no file of PyTorch's, or a damaged one).*Fetch"
+            r" it again"
+        ),
     ):
         open_model(str(copy), "cpu")
 
@@ -652,7 +671,10 @@ def test_a_pickle_that_runs_code_is_refused_and_not_run(copy: Path, tmp_path: Pa
     torch.save({"masked_spec_embed": Touch()}, copy / "pytorch_model.bin")
     with pytest.raises(
         ProbeError,
-        match=r"pytorch_model\.bin: wants to import .*pathlib\S+, which could run any code\. It was not run",
+        match=(
+            r"pytorch_model\.bin: wants to import .*pathlib\S+, which could run any code\. It was"
+            r" not run"
+        ),
     ):
         open_model(str(copy), "cpu")
     assert not (tmp_path / "was-run").exists()
@@ -664,7 +686,10 @@ def test_a_pickle_that_runs_code_is_refused_and_not_run(copy: Path, tmp_path: Pa
     [
         (
             os.system,
-            r"wants to import \w+\.system, which could run any code\. It was not run\. Expected plain weights\. Fetch them as",
+            (
+                r"wants to import \w+\.system, which could run any code\. It was not run\. Expected"
+                r" plain weights\. Fetch them as"
+            ),
         ),
         (argparse.Namespace(), r"wants to import argparse\.Namespace"),
         (None, r"no file of PyTorch's, or a damaged one\. Fetch it again\.$"),
@@ -740,7 +765,10 @@ def test_a_text_model_is_refused(tmp_path: Path) -> None:
         "intermediate_size": 8,
     }
     transformers.BertModel(transformers.BertConfig(**sizes)).save_pretrained(tmp_path)
-    message = r"reads text, not speech \(model type 'bert'\)\. Supported: wav2vec2, data2vec-audio, hubert, wavlm"
+    message = (
+        r"reads text, not speech \(model type 'bert'\)\. Supported: wav2vec2, data2vec-audio,"
+        r" hubert, wavlm"
+    )
     for name in (str(tmp_path), f"random:{tmp_path}"):
         with pytest.raises(ProbeError, match=message):
             open_model(name, "cpu")
@@ -751,7 +779,10 @@ def test_remote_code_is_never_run(
     copy: Path, tmp_path: Path, model_type: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked on stdin"))
-    code = f"import pathlib; pathlib.Path({str(tmp_path / 'was-run')!r}).touch()\nclass Config: ...\nclass Model: ...\n"
+    code = (
+        f"import pathlib; pathlib.Path({str(tmp_path / 'was-run')!r}).touch()\nclass Config:"
+        " ...\nclass Model: ...\n"
+    )
     (copy / "custom.py").write_text(code)
     edit_config(
         copy,
@@ -794,7 +825,10 @@ def test_an_unknown_name_is_refused_with_a_guess(name: str, guess: str) -> None:
 def test_a_name_that_can_be_no_model_is_refused_with_the_ones_that_work(name: str) -> None:
     with pytest.raises(
         ProbeError,
-        match=r"neither a folder nor org/name on the hub\. `probe models` lists .*fbank, mfcc and random:org/name",
+        match=(
+            r"neither a folder nor org/name on the hub\. `probe models` lists .*fbank, mfcc and"
+            r" random:org/name"
+        ),
     ):
         open_model(name, "cpu")
 
@@ -802,7 +836,10 @@ def test_a_name_that_can_be_no_model_is_refused_with_the_ones_that_work(name: st
 def test_a_weights_file_instead_of_its_folder_is_refused(copy: Path) -> None:
     with pytest.raises(
         ProbeError,
-        match=r"a file\. Expected a folder as save_pretrained writes it \(of model\.safetensors the folder it lies in",
+        match=(
+            r"a file\. Expected a folder as save_pretrained writes it \(of model\.safetensors the"
+            r" folder it lies in"
+        ),
     ):
         open_model(str(copy / "model.safetensors"), "cpu")
 
@@ -813,7 +850,9 @@ def test_a_weights_file_instead_of_its_folder_is_refused(copy: Path) -> None:
 def test_a_hub_model_offline_is_refused_in_one_line(offline: Path, name: str) -> None:
     with pytest.raises(
         ProbeError,
-        match=r"no such folder here, not in the cache, and the hub cannot be reached.*`probe models`",
+        match=(
+            r"no such folder here, not in the cache, and the hub cannot be reached.*`probe models`"
+        ),
     ) as caught:
         open_model(name, "cpu")
     assert str(caught.value).startswith(name.removeprefix("random:"))
@@ -888,7 +927,10 @@ def test_a_random_twin_of_a_folder_has_its_architecture_and_input_and_other_weig
 def test_a_seed_that_is_none_is_refused(seed: str) -> None:
     with pytest.raises(
         ProbeError,
-        match=f"'{seed}' after @ is no seed; expected a whole number such as random:data2vec-audio-tiny@1",
+        match=(
+            f"'{seed}' after @ is no seed; expected a whole number such as"
+            " random:data2vec-audio-tiny@1"
+        ),
     ):
         open_model(f"random:data2vec-audio-tiny@{seed}", "cpu")
 
@@ -936,7 +978,7 @@ def test_built_in_architectures_extract_every_layer_at_full_size(name: str) -> N
     assert encoder.info.parameters == FULL_SIZE[name]
     assert list(encoder.info.layers)[: n_blocks + 1] == [str(i) for i in range(n_blocks + 1)]
     assert ("final" in encoder.info.layers) == ("robust" in name)
-    assert (encoder.n_frames(399), encoder.info.min_samples) == (0, 400)
+    assert (encoder.info.n_frames(399), encoder.info.grid.min_samples) == (0, 400)
     frames, n_frames = encode(encoder, *waves(400, 16_000))
     assert n_frames.tolist() == [[1, 49]] * len(encoder.info.layers)
     assert len(frames) == len(encoder.info.layers)
@@ -960,8 +1002,8 @@ def test_spectral_frames_are_25_ms_every_10_ms_of_whole_windows(
     encoder = open_model(name, "cpu")
     (frames,), n_frames = encode(encoder, *waves(n_samples))
     assert frames.shape == (1, 1 + (n_samples - 400) // 160, width)
-    assert n_frames.tolist() == [[encoder.n_frames(n_samples)]] == [[frames.shape[1]]]
-    assert (frames.dtype, encoder.info.layers, encoder.info.hop_samples) == (
+    assert n_frames.tolist() == [[encoder.info.n_frames(n_samples)]] == [[frames.shape[1]]]
+    assert (frames.dtype, encoder.info.layers, encoder.info.grid.hop_samples) == (
         torch.float32,
         {"0": width},
         160,
@@ -985,8 +1027,8 @@ def test_spectral_frames_do_not_depend_on_the_tiles_they_are_taken_by(
 @pytest.mark.parametrize("name", ["fbank", "mfcc"])
 def test_spectral_baselines_refuse_to_count_frames_below_a_window(name: str) -> None:
     encoder = open_model(name, "cpu")
-    assert [encoder.n_frames(n) for n in (0, 1, 239, 240, 399, 400)] == [0, 0, 0, 0, 0, 1]
-    assert encoder.info.min_samples == 400
+    assert [encoder.info.n_frames(n) for n in (0, 1, 239, 240, 399, 400)] == [0, 0, 0, 0, 0, 1]
+    assert encoder.info.grid.min_samples == 400
 
 
 def test_mfcc_is_torchaudios_after_scaling_to_rms_005() -> None:

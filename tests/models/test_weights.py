@@ -189,7 +189,10 @@ def test_a_sha256_that_is_none_is_refused(single: Path, wrong: str) -> None:
 
 @pytest.mark.parametrize("wrong", ["0" * 64, SHA256[:-1] + ("0" if SHA256[-1] != "0" else "1")])
 def test_the_wrong_sha256_is_refused_with_both(single: Path, wrong: str) -> None:
-    message = rf"model\.safetensors: its sha256 is {SHA256}, but --sha256 says {wrong}\. The file is damaged or another one"
+    message = (
+        rf"model\.safetensors: its sha256 is {SHA256}, but --sha256 says {wrong}\. The file is"
+        r" damaged or another one"
+    )
     with pytest.raises(ProbeError, match=message):
         find_weights(single, wrong)
 
@@ -281,7 +284,10 @@ def test_a_file_in_the_hubs_cache_is_compared_with_its_name(cached: Callable[...
 def test_a_flipped_bit_in_the_hubs_cache_is_refused(cached: Callable[..., Path], bit: int) -> None:
     snapshot = cached({SINGLE: WHOLE})
     (snapshot / SINGLE).resolve().write_bytes(damaged(WHOLE, bit, None))
-    message = rf"(its sha256 is [0-9a-f]{{64}}, but the hub's cache says {SHA256}|not a whole safetensors file)"
+    message = (
+        rf"(its sha256 is [0-9a-f]{{64}}, but the hub's cache says {SHA256}|not a whole safetensors"
+        r" file)"
+    )
     with pytest.raises(ProbeError, match=message):
         find_weights(snapshot)
 
@@ -552,7 +558,10 @@ def test_an_index_of_nothing_is_refused(several: Path) -> None:
 
 def test_fewer_blocks_than_the_weights_have_are_refused(copy: Path) -> None:
     edit_config(copy, num_hidden_layers=1)
-    message = r"16 weights of the encoder have no place in the model that its configuration describes \(1 blocks\): encoder\.layers\.1"
+    message = (
+        r"16 weights of the encoder have no place in the model that its configuration describes \(1"
+        r" blocks\): encoder\.layers\.1"
+    )
     with pytest.raises(ProbeError, match=message):
         open_model(str(copy), "cpu")
 
@@ -571,7 +580,10 @@ def test_convolution_biases_that_the_config_does_not_have_are_refused(copy: Path
     save_file(tensors | biases, copy / SINGLE, metadata={"format": "pt"})
     with pytest.raises(
         ProbeError,
-        match=r"7 weights of the encoder have no place .*feature_extractor\.conv_layers\.0\.conv\.bias",
+        match=(
+            r"7 weights of the encoder have no place"
+            r" .*feature_extractor\.conv_layers\.0\.conv\.bias"
+        ),
     ):
         open_model(str(copy), "cpu")
     edit_config(copy, conv_bias=True)
@@ -610,8 +622,8 @@ def test_an_adapter_of_peft_is_refused(copy: Path) -> None:
         ) as caught:
             open_model(str(copy), "cpu")
         assert (
-            f"PeftModel.from_pretrained(HubertModel.from_pretrained('org/name'), '{copy}').merge_and_unload()"
-            in str(caught.value)
+            "PeftModel.from_pretrained(HubertModel.from_pretrained('org/name'),"
+            f" '{copy}').merge_and_unload()" in str(caught.value)
         )
         if with_config:
             (copy / "config.json").unlink()
@@ -821,7 +833,10 @@ def test_sizes_that_make_no_model_end_in_one_line(copy: Path, changes: dict[str,
         open_model(f"random:{copy}", "cpu")
     with pytest.raises(
         ProbeError,
-        match=r"model\.safetensors: the weights cannot be loaded into the model that config\.json describes \(.+\)",
+        match=(
+            r"model\.safetensors: the weights cannot be loaded into the model that config\.json"
+            r" describes \(.+\)"
+        ),
     ):
         open_model(str(copy), "cpu")
 

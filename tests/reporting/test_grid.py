@@ -20,6 +20,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from exhaustive import mostly_nightly
 from scored import arranged, pivoted, printed, robustness_text, summary_rows
 from test_robustness import model, shifted
 from test_tables import crossing, curve, frame, plain
@@ -134,7 +135,7 @@ def hostile_grid(name: str) -> Grid:
     )
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", mostly_nightly(HOSTILE, HOSTILE[::5]))
 def test_no_name_breaks_markdown_or_a_terminal(name: str) -> None:
     text = grid.to_markdown([hostile_grid(name)])
     lines = [line for line in text.split("\n") if line.startswith("|")]
@@ -164,7 +165,7 @@ def test_names_are_text_in_markdown_and_stay_readable(name: str, shown: str) -> 
     assert escaped(name) == shown
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", mostly_nightly(HOSTILE, HOSTILE[::5]))
 def test_no_name_breaks_csv(name: str) -> None:
     for excel_safe in (False, True):
         text = grid.to_csv([hostile_grid(name)], excel_safe)
@@ -223,7 +224,7 @@ class Tags(HTMLParser):
         self.text += data
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", mostly_nightly(HOSTILE, HOSTILE[::5]))
 def test_no_name_breaks_html(name: str) -> None:
     page = Tags()
     page.feed(grid.to_html([hostile_grid(name)], title=name))
@@ -259,14 +260,14 @@ def test_every_kind_of_page_is_whole() -> None:
         assert heads and all(n > 1 for n in heads)
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", mostly_nightly(HOSTILE, HOSTILE[::5]))
 def test_no_name_breaks_json(name: str) -> None:
     text = grid.to_json([hostile_grid(name)])
     assert all(char.isprintable() or char == "\n" for char in text)
     assert json.loads(text)[0]["of"]["model"] == name
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", mostly_nightly(FORMS, ["md"]))
 def test_whole_commands_survive_hostile_records(form: str, tmp_path: Path) -> None:
     records: list[Record] = []
     for number, name in enumerate(HOSTILE[:-1]):

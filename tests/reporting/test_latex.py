@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from exhaustive import mostly_nightly
 from scored import arranged, layer_rows, printed, robustness_text, summary_rows
 from test_grid import HOSTILE, two_tables
 from test_robustness import model, shifted
@@ -143,7 +144,7 @@ def test_every_kind_of_table_is_whole(kinds: list[str]) -> None:
         assert text.count(r"\midrule") > 0
 
 
-@pytest.mark.parametrize("name", ["name", *HOSTILE])
+@pytest.mark.parametrize("name", mostly_nightly(["name", *HOSTILE], HOSTILE[::5]))
 @pytest.mark.parametrize("n_rows", [2, LONG + 1])
 def test_no_name_breaks_a_table(name: str, n_rows: int) -> None:
     text = to_latex([hostile(name, n_rows), Grid((), (), {"model": name}, notes=[name])])
@@ -202,6 +203,7 @@ def is_set_by_pdflatex(name: str) -> bool:
     return all(ord(char) < 0x180 or char in LATEX for char in one_line(name))
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(PDFLATEX is None, reason="no pdflatex here: no table was set by TeX")
 def test_tex_sets_every_kind_of_table_within_the_page(kinds: list[str], tmp_path: Path) -> None:
     names = [name for name in [*HOSTILE, "✓◆◇ ↑↓→"] if is_set_by_pdflatex(name)]

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from exhaustive import mostly_nightly
 from scipy import stats
 from scored import domain_matrices, robustness_text, summary_rows
 from test_tables import curve, frame, record
@@ -285,6 +286,7 @@ def simulated(n_blocks: int, seed: int, rates: Sequence[float]) -> list[Counts]:
     ]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("n_blocks", [7, 20])
 def test_intervals_of_differences_and_ratios_hold_the_truth(
     n_blocks: int, monkeypatch: pytest.MonkeyPatch
@@ -1043,7 +1045,9 @@ def test_domain_matrices_can_be_had_of_every_layer() -> None:
 
 
 @pytest.mark.parametrize("layers", [False, True])
-@pytest.mark.parametrize("form", ["md", "latex", "html", "csv", "json"])
+@pytest.mark.parametrize(
+    "form", mostly_nightly(["md", "latex", "html", "csv", "json"], ["md", "csv"])
+)
 def test_every_format_is_as_expected(form: str, layers: bool) -> None:
     records = [
         *model("org/a", [0.1, 0.85], invariant="1"),

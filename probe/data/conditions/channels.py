@@ -125,9 +125,7 @@ def clip_below(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndar
 
 
 def lose_packets(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
-    """Some packets are zeros; no concealment. With a mean length of bursts, losses follow E. N.
-    Gilbert's chain (1960).
-    """
+    """Replace some packets by zeros; bursts follow E. N. Gilbert's chain (1960)."""
     share = settings["share"] / 100
     n_packet = max(1, round(settings["packet"] / 1000 * scene.rate_hz))
     # Chances that a burst ends with a packet, and that another one begins.

@@ -165,7 +165,7 @@ def distinct(conditions: Iterable[Condition]) -> dict[str, Condition]:
         if by_name.setdefault(condition.name, condition) != condition:
             raise UsageError(
                 f"--condition {condition.name}: means different files or seeds; it contains only "
-                "the names of files. Give them names of their own in a TOML file (--condition-file)."
+                "the names of files. Give each a name of its own in a TOML file (--condition-file)."
             )
     return by_name
 
@@ -224,8 +224,7 @@ def open_condition(
         audio_root: the folder that all sounds must lie in.
 
     Raises:
-        ProbeError: a sound is not there, unreadable or silent, or there is no corpus to make babble
-            of.
+        ProbeError: a sound is missing, unreadable or silent, or babble has no corpus.
     """
     if not condition.steps:
         return None
@@ -235,9 +234,7 @@ def open_condition(
             sounds.append(open_sounds(step.files, rate_hz, audio_root, step.effect.shortest_s))
         elif step.effect.needs == "corpus":
             if corpus is None:
-                raise ProbeError(
-                    f"{condition.name}: babble is made of a corpus, and none was given. Name one."
-                )
+                raise ProbeError(f"{condition.name}: babble needs a corpus. Name one.")
             sounds.append(open_pool(corpus, rate_hz, condition.seed, audio_root))
         else:
             sounds.append(None)

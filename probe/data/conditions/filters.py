@@ -81,9 +81,7 @@ def chorus(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
 
 
 def phaser(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
-    """The speech and what came out up to 3 ms before: the delay sweeps twice a second as a
-    triangle. Gains 0.6 before, 0.8 after.
-    """
+    """Feedback of up to 3 ms, swept twice a second as a triangle. Gains 0.6 before, 0.8 after."""
     time = np.arange(len(samples)) / scene.rate_hz
     longest = max(1, round(0.003 * scene.rate_hz))
     sweep = 1 - np.abs(1 - 2 * (2 * time % 1))

@@ -1,9 +1,9 @@
 """The text of a condition -> its steps: ``reverb:rt60=0.6+noise:babble,talkers=4@10dB+telephone``.
 
-Steps are joined by ``+`` and done in this order. A step is the name of an effect, then ``:`` and
+Steps are joined by ``+`` and applied in this order. A step is the name of an effect, then ``:`` and
 settings, then for noise ``@`` and the signal-to-noise ratio. Settings are joined by ``,``:
 ``key=value``, a word, or for the first one the bare value. Numbers may carry their unit. The
-canonical text names each setting that is not at its default, in the effect's own order.
+canonical text names each setting that differs from its default, in the effect's own order.
 """
 
 import difflib
@@ -83,18 +83,15 @@ class Step:
 
     @property
     def without_level(self) -> str:
-        """The canonical text up to ``@``. Random draws depend on it: one noise serves every
-        signal-to-noise ratio.
-        """
+        """The canonical text up to ``@``, which draws depend on: one noise serves every ratio."""
         name, _, word = self.name.partition(":")
         parts = [word] if word and word not in self.effect.parameters else []
         for position, (key, parameter) in enumerate(self.effect.parameters.items()):
             value = self.settings[key]
             if key == self.effect.level or (value == parameter.default and key != word):
                 continue
-            shown = parameter.show(value)
-            bare = (position == 0 and not word) or isinstance(parameter, Word)
-            parts.append(shown if bare else f"{key}={shown}")
+            is_bare = (position == 0 and not word) or isinstance(parameter, Word)
+            parts.append(parameter.show(value) if is_bare else f"{key}={parameter.show(value)}")
         return ":".join(filter(None, [name, ",".join(parts)]))
 
     @property
@@ -138,14 +135,13 @@ def parse_steps(text: str, folder: Path) -> tuple[Step, ...]:
 
 def canonical(text: str, folder: Path) -> str:
     """The one text of all that mean the same; presets stay presets."""
-    parts = [part.strip() for part in text.split("+")]
-    shown = [
-        part.lower()
-        if part.lower().startswith(SRB)
-        else "+".join(step.text for step in parse_steps(part, folder))
-        for part in parts
-    ]
-    return "+".join(filter(None, shown)) or CLEAN
+    texts: list[str] = []
+    for part in (part.strip() for part in text.split("+")):
+        if part.lower().startswith(SRB):
+            texts.append(part.lower())
+        else:
+            texts += [step.text for step in parse_steps(part, folder)]
+    return "+".join(texts) or CLEAN
 
 
 def _expanded(part: str, whole: str) -> list[str]:

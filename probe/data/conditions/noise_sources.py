@@ -87,7 +87,7 @@ def open_sounds(
     """A sound file, or the rows of split ``noise`` of a manifest.
 
     Raises:
-        ProbeError: not there, no such rows, unreadable, silent, or shorter than ``shortest_s``.
+        ProbeError: missing, unreadable, silent, shorter than ``shortest_s``, or no such rows.
     """
     paths = noise_files(path, root) if path.suffix.lower() == ".csv" else [path]
     sha256s, kept, n_bytes = [], {}, 0
@@ -98,7 +98,8 @@ def open_sounds(
         if len(samples) < shortest_s * rate_hz:
             length = f"{1000 * len(samples) / rate_hz:.3g} ms"
             raise ProbeError(
-                f"{item}: {length} of sound; expected at least {shortest_s:g} s of noise. Remove it."
+                f"{item}: {length} of sound; expected at least {shortest_s:g} s of noise. "
+                "Remove it."
             )
         if shortest_s and is_silent(samples - samples.mean()):
             raise ProbeError(

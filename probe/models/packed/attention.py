@@ -30,18 +30,15 @@ class Attention:
         self.heads = module.num_heads
         query, key, value = module.q_proj, module.k_proj, module.v_proj
         scale = 1 / math.sqrt(query.out_features // self.heads)
-        weights, biases = (
-            [scale * query.weight, key.weight, value.weight],
-            [scale * query.bias, key.bias, value.bias],
-        )
+        weights = [scale * query.weight, key.weight, value.weight]
+        biases = [scale * query.bias, key.bias, value.bias]
         if hasattr(module, "gru_rel_pos_linear"):  # WavLM's
             # Eight numbers per head, of which four and four are summed: two columns per head in the
             # product of all.
             self.gate_constant = module.gru_rel_pos_const.detach().flatten()
             linear = module.gru_rel_pos_linear
-            for weight, bias in zip(
-                linear.weight.view(2, 4, -1).sum(1), linear.bias.view(2, 4).sum(1), strict=True
-            ):
+            sums = linear.weight.view(2, 4, -1).sum(1), linear.bias.view(2, 4).sum(1)
+            for weight, bias in zip(*sums, strict=True):
                 weights.append(torch.block_diag(*[weight[None]] * self.heads))
                 biases.append(bias.expand(self.heads))
         self.project = Product(torch.cat(weights), torch.cat(biases), dtype)
@@ -61,9 +58,8 @@ class Attention:
         dim = rows.shape[1]
         projected = self.project(rows)
         mixed = projected.new_empty(rows.shape)
-        for part, into in zip(
-            projected.split(list(lengths)), mixed.split(list(lengths)), strict=True
-        ):
+        sizes = list(lengths)
+        for part, into in zip(projected.split(sizes), mixed.split(sizes), strict=True):
             # (row, which x head x width) -> (which, head, row, width)
             three = part[:, : 3 * dim].view(len(part), 3, self.heads, -1).permute(1, 2, 0, 3)
             result = into.view(len(part), self.heads, -1).transpose(0, 1)
@@ -72,9 +68,7 @@ class Attention:
                 result[:] = F.scaled_dot_product_attention(query, key, value, scale=1.0)[0]
             else:
                 gates = None if bias is None else self._gates(part[:, 3 * dim :])
-                query, key, value = (
-                    three.contiguous()
-                )  # products in bfloat16 would copy what is not
+                query, key, value = three.contiguous()  # bfloat16 products would copy it
                 _attend(query, key, value, result, gates, bias)
         return self.out(mixed)
 
@@ -99,19 +93,16 @@ def _attend(
     for start in range(0, n_rows, QUERIES):
         stop = min(start + QUERIES, n_rows)
         if gates is None or bias is None:
-            result[:, start:stop] = torch.bmm(
-                torch.bmm(query[:, start:stop], keys).softmax(-1), value
-            )
+            scores = torch.bmm(query[:, start:stop], keys)
+            result[:, start:stop] = torch.bmm(scores.softmax(-1), value)
             continue
         scores = torch.bmm(query[:, start:stop].flip(1), keys)
         # Row r of the reversed block is query stop - 1 - r, whose distance to key 0 stands in
         # column middle - (stop - 1 - r).
         middle = bias.shape[1] // 2
         by_distance = bias[:, middle - stop + 1 :].unfold(1, n_rows, 1)[:, : stop - start]
-        scores = torch.addcmul(scores.float(), gates[:, start:stop].flip(1), by_distance).softmax(
-            -1
-        )
-        result[:, start:stop] = torch.bmm(scores.to(value.dtype), value).flip(1)
+        scores = torch.addcmul(scores.float(), gates[:, start:stop].flip(1), by_distance)
+        result[:, start:stop] = torch.bmm(scores.softmax(-1).to(value.dtype), value).flip(1)
 
 
 class PositionBias:

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from probe.models.frames import FrameGrid
 from probe.models.packed.products import Norm, Product
-from probe.models.reference import count_frames, receptive_field
 
 TILE = 200
 BLOCK = 2**16  # patches at a time, in float64
@@ -32,13 +32,11 @@ class FrontEnd:
         ``dtype``, the first in float32.
         """
         self.kernels = [(layer.conv.kernel_size[0], layer.conv.stride[0]) for layer in layers]
-        self.reach = receptive_field(self.kernels)
-        self.hop = torch.tensor([stride for _, stride in self.kernels]).prod().item()
+        self.grid = FrameGrid.of_convolutions(self.kernels)
         norms = [getattr(layer, "layer_norm", None) for layer in layers]
         self.group_norm = norms[0] if isinstance(norms[0], torch.nn.GroupNorm) else None
-        self.norms = [
-            Norm(norm) if isinstance(norm, torch.nn.LayerNorm) else None for norm in norms
-        ]
+        is_norm = torch.nn.LayerNorm
+        self.norms = [Norm(norm) if isinstance(norm, is_norm) else None for norm in norms]
         self.first = layers[0].conv
         self.products = [
             Product(
@@ -56,24 +54,21 @@ class FrontEnd:
         products' dtype.
         """
         first = self._fold(wave) if self.group_norm is not None else self.products[0]
-        n_frames = count_frames(len(wave), self.kernels)
+        n_frames = self.grid.n_frames(len(wave))
         last = self.products[-1]
-        frames = wave.new_empty(
-            n_frames, last.n_out, dtype=torch.float32 if self.norms[-1] else last.dtype
-        )
+        dtype = torch.float32 if self.norms[-1] else last.dtype
+        frames = wave.new_empty(n_frames, last.n_out, dtype=dtype)
+        hop, field = self.grid.hop_samples, self.grid.field_samples
         for start in range(0, n_frames, TILE):
             stop = min(start + TILE, n_frames)
-            frames[start:stop] = self._tile(
-                wave[start * self.hop : (stop - 1) * self.hop + self.reach], first
-            )
+            frames[start:stop] = self._tile(wave[start * hop : (stop - 1) * hop + field], first)
         return frames
 
     def _tile(self, samples: Tensor, first: Product) -> Tensor:
         """(time,) -> (frame, dim): the whole stack on a stretch of audio."""
         frames = samples[:, None]
-        for (kernel, stride), product, norm in zip(
-            self.kernels, [first, *self.products[1:]], self.norms, strict=True
-        ):
+        products = [first, *self.products[1:]]
+        for (kernel, stride), product, norm in zip(self.kernels, products, self.norms, strict=True):
             frames = product(_patches(frames.to(product.dtype), kernel, stride))
             if norm is not None:
                 frames = F.gelu(norm(frames))
@@ -87,9 +82,8 @@ class FrontEnd:
         weight = _rows_of(self.first.weight).double()
         variance = ((weight @ covariance) * weight).sum(1).clamp(min=0)
         scale = norm.weight.double() / (variance + norm.eps).sqrt()
-        shift = norm.bias.double() - scale * (
-            weight @ mean
-        )  # the convolution's own bias goes with the mean
+        # The convolution's own bias goes with the mean.
+        shift = norm.bias.double() - scale * (weight @ mean)
         return Product((scale[:, None] * weight).float(), shift.float(), torch.float32, gelu=True)
 
 

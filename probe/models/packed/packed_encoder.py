@@ -4,8 +4,8 @@ transformers module.
 Utterances are not padded. Their frames lie one after the other, (row, dim), with offsets; what
 treats every frame alike (linear layers, norms) runs over all rows at once, what mixes frames
 (front-end, positional convolution, attention) runs per utterance. So an utterance's frames do not
-depend on its company: on a CPU they are the same bits. Not measured on a GPU yet, where products of
-different sizes may round differently.
+depend on its batch mates: on a CPU they are the same bits. On a GPU products of different sizes may
+round differently.
 
 With bf16, products are in bfloat16 and everything between blocks (the residual stream, LayerNorms)
 in float32.
@@ -15,6 +15,7 @@ layer 0 stays exact. Unchunked, time grows with the square of an utterance's len
 beyond layer 0 does not grow at all.
 """
 
+import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -22,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probe.models.encoder import CONV, CTC, Chunking
+from probe.models.encoder import CONV, CTC, Chunking, padded
 from probe.models.packed.attention import Attention, PositionBias
 from probe.models.packed.frontend import FrontEnd
 from probe.models.packed.positional import Positional
@@ -75,11 +76,8 @@ class PackedEncoder(TransformersEncoder):
         """See `probe.models.encoder.Encoder.encode`."""
         alone = [wave[:length] for wave, length in zip(waveforms, lengths.tolist(), strict=True)]
         packed, offsets = self.encode_packed(alone, layers)
-        n_frames = offsets.diff()
-        split = [frames.split(n_frames.tolist()) for frames in packed]
-        return [
-            torch.nn.utils.rnn.pad_sequence(parts, batch_first=True) for parts in split
-        ], n_frames.repeat(len(layers), 1)
+        n_frames = offsets.diff().tolist()
+        return padded([frames.split(n_frames) for frames in packed])
 
     @torch.inference_mode()
     def encode_packed(
@@ -89,7 +87,7 @@ class PackedEncoder(TransformersEncoder):
 
         Args:
             waveforms: (time,) float32 each, on the encoder's device, at ``info.rate_hz``, at least
-                ``info.min_samples`` long.
+                ``info.grid.min_samples`` long.
             layers: names out of ``info.layers``; also `CTC` where ``info.ctc`` is not empty.
 
         Returns:
@@ -98,7 +96,9 @@ class PackedEncoder(TransformersEncoder):
             as (utterance + 1,) int64 on the CPU.
         """
         pieces = list(zip(*self.pieces(waveforms, layers), strict=True))
-        offsets = torch.tensor([0, *(self.n_frames(len(wave)) for wave in waveforms)]).cumsum(0)
+        offsets = torch.tensor([0, *(self.info.n_frames(len(wave)) for wave in waveforms)]).cumsum(
+            0
+        )
         return [torch.cat(parts) if len(parts) > 1 else parts[0] for parts in pieces], offsets
 
     @torch.inference_mode()
@@ -112,10 +112,8 @@ class PackedEncoder(TransformersEncoder):
             self._network = Network(self.model, self._head, self._dtype)
         with exactly(self.precision):
             epsilon = epsilon_of(self.info)
-            waves = [
-                normalized(wave, epsilon) if self.info.normalize else wave.clone()
-                for wave in waveforms
-            ]
+            to_input = functools.partial(normalized, epsilon=epsilon)
+            waves = list(map(to_input if self.info.normalize else torch.clone, waveforms))
             tapped, n_frames = self._network.begin(waves, CONV in layers)
         for group in _grouped(self._windows(n_frames), self.rows):
             with exactly(self.precision):
@@ -123,9 +121,8 @@ class PackedEncoder(TransformersEncoder):
 
     def _windows(self, n_frames: Sequence[int]) -> Iterator[Window]:
         """The windows of utterances of so many frames, one after the other."""
-        rate_hz = self.info.rate_hz / self.info.hop_samples
         for start, stop in itertools.pairwise(itertools.accumulate(n_frames, initial=0)):
-            yield from windows(stop - start, self.chunking, rate_hz, start)
+            yield from windows(stop - start, self.chunking, self.frame_rate_hz, start)
 
 
 class Network:
@@ -136,17 +133,15 @@ class Network:
         projection, encoder = model.feature_projection, model.encoder
         self.pre_ln = bool(getattr(model.config, "do_stable_layer_norm", False))
         self.front_end = FrontEnd(model.feature_extractor.conv_layers, dtype)
-        self.projection_norm = (
-            Norm(projection.layer_norm) if hasattr(projection, "layer_norm") else None
-        )
+        has_norm = hasattr(projection, "layer_norm")
+        self.projection_norm = Norm(projection.layer_norm) if has_norm else None
         self.projection = Product(projection.projection.weight, projection.projection.bias, dtype)
         self.positional = Positional(encoder.pos_conv_embed)
         self.norm = Norm(encoder.layer_norm)
         self.blocks = [Block(block, self.pre_ln, dtype) for block in encoder.layers]
         attention = encoder.layers[0].attention
-        self.position_bias = (
-            PositionBias(attention) if hasattr(attention, "rel_attn_embed") else None
-        )
+        has_bias = hasattr(attention, "rel_attn_embed")
+        self.position_bias = PositionBias(attention) if has_bias else None
         self.head = None if head is None else Product(head.weight, head.bias, torch.float32)
 
     def begin(
@@ -159,7 +154,9 @@ class Network:
         n_frames = [len(frames) for frames in extracted]
         rows = torch.cat(extracted) if len(extracted) > 1 else extracted[0]
         tapped = {CONV: rows.float()} if with_conv else {}
-        del extracted  # an hour's layer 0 is half a gigabyte: what is needed no more goes, and sums and norms are taken in place
+        # An hour's layer 0 is half a gigabyte: what is needed no more goes, and sums and norms are
+        # taken in place.
+        del extracted
         hidden = rows.new_empty(len(rows), self.projection.n_out, dtype=torch.float32)
         at_once = ROWS[rows.device.type]
         for some, into in zip(rows.split(at_once), hidden.split(at_once), strict=True):
@@ -184,9 +181,8 @@ class Network:
             for name, rows in begun.items()
         }
         hidden = tapped["0"]
-        numbers = [
-            int(name) if name.isdecimal() else len(self.blocks) for name in layers if name != CONV
-        ]
+        last = len(self.blocks)
+        numbers = [int(name) if name.isdecimal() else last for name in layers if name != CONV]
         for number, block in enumerate(self.blocks[: max(numbers, default=0)], start=1):
             hidden = block(hidden, lengths, bias)
             if str(number) in layers:
@@ -223,21 +219,14 @@ class Block:
         """(row, dim) float32 -> the same shape, a new tensor; ``lengths`` and ``bias`` as in
         `Attention`.
         """
+        at_once = ROWS[hidden.device.type]
         if self.pre_ln:
             hidden = hidden + self.attention(self.attention_norm(hidden), lengths, bias)
-            return torch.cat(
-                [
-                    rows + self.outer(self.inner(self.norm(rows)))
-                    for rows in hidden.split(ROWS[hidden.device.type])
-                ]
-            )
+            parts = hidden.split(at_once)
+            return torch.cat([rows + self.outer(self.inner(self.norm(rows))) for rows in parts])
         hidden = self.attention_norm(hidden + self.attention(hidden, lengths, bias))
-        return torch.cat(
-            [
-                self.norm(rows + self.outer(self.inner(rows)))
-                for rows in hidden.split(ROWS[hidden.device.type])
-            ]
-        )
+        parts = hidden.split(at_once)
+        return torch.cat([self.norm(rows + self.outer(self.inner(rows))) for rows in parts])
 
 
 def _grouped(windows: Iterator[Window], most_rows: int) -> Iterator[list[Window]]:

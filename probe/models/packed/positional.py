@@ -27,13 +27,10 @@ class Convolution:
         self.bias = module.bias
         self.kernel, self.groups = module.kernel_size[0], module.groups
         self.size = max(SHORTEST, 2 ** (2 * self.kernel - 1).bit_length())
-        spectrum = torch.fft.rfft(
-            weight.double(), self.size
-        ).conj()  # (out, in of the group, frequency)
+        # (out, in of the group, frequency) -> (frequency x group, in, out)
+        spectrum = torch.fft.rfft(weight.double(), self.size).conj()
         spectrum = spectrum.view(self.groups, -1, *spectrum.shape[1:]).permute(3, 0, 2, 1)
-        self.weight = (
-            spectrum.to(torch.complex64).resolve_conj().flatten(0, 1).contiguous()
-        )  # (frequency x group, in, out)
+        self.weight = spectrum.to(torch.complex64).resolve_conj().flatten(0, 1).contiguous()
 
     def __call__(
         self, frames: Tensor, after: Callable[[Tensor], Tensor] = lambda rows: rows
@@ -49,20 +46,14 @@ class Convolution:
             n = min(BLOCKS, n_blocks - first)
             start = first * step - self.kernel // 2  # of the frames that these blocks see
             stop = start + n * step + self.kernel - 1
-            seen = F.pad(
-                frames[max(0, start) : stop], (0, 0, max(0, -start), max(0, stop - n_frames))
-            )
-            spectra = (
-                torch.fft.rfft(seen.unfold(0, self.size, step))
-                .transpose(1, 2)
-                .reshape(n, len(self.weight), -1)
-            )
-            products = torch.bmm(spectra.transpose(0, 1), self.weight).transpose(
-                0, 1
-            )  # (block, frequency x group, out)
-            correct = torch.fft.irfft(products.reshape(n, -1, dim).transpose(1, 2), self.size)[
-                :, :, :step
-            ]
+            beyond = (max(0, -start), max(0, stop - n_frames))
+            padded = F.pad(frames[max(0, start) : stop], (0, 0, *beyond))
+            spectra = torch.fft.rfft(padded.unfold(0, self.size, step)).transpose(1, 2)
+            spectra = spectra.reshape(n, len(self.weight), -1)
+            # (block, frequency x group, out)
+            products = torch.bmm(spectra.transpose(0, 1), self.weight).transpose(0, 1)
+            products = products.reshape(n, -1, dim).transpose(1, 2)
+            correct = torch.fft.irfft(products, self.size)[:, :, :step]
             into = convolved[first * step : (first + n) * step]
             rows = correct.transpose(1, 2).reshape(-1, dim)[: len(into)].contiguous()
             into[:] = after(rows if self.bias is None else rows + self.bias)

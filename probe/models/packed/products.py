@@ -23,7 +23,8 @@ PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat
 
 
 def dtype_of(precision: str, device: torch.device) -> torch.dtype:
-    """What products compute in; ``tf32`` is float32 with products that a GPU rounds to 10 bits.
+    """Return what products compute in; ``tf32`` is float32 with products that a GPU rounds to 10
+    bits.
 
     Raises:
         UsageError: an unknown precision, or ``tf32`` without a GPU.
@@ -42,14 +43,8 @@ def exactly(precision: str) -> Iterator[None]:
     """Whatever the program has set, float32 products are float32 ones, or tf32 where that is the
     precision.
     """
-    before, wanted = (
-        torch.get_float32_matmul_precision(),
-        "high" if precision == "tf32" else "highest",
-    )
-    if before == wanted:
-        yield
-        return
-    torch.set_float32_matmul_precision(wanted)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     try:
         yield
     finally:
@@ -83,9 +78,8 @@ class Product:
         self.packed = packed and weight.device.type == "cpu" and can_pack(dtype)
         if self.packed:
             columns = weight.chunk(parts if dtype == torch.float32 else 1, dim=1)
-            self.parts = [
-                torch.ops.mkldnn._reorder_linear_weight(part.contiguous(), None) for part in columns
-            ]
+            reorder = torch.ops.mkldnn._reorder_linear_weight
+            self.parts = [reorder(part.contiguous(), None) for part in columns]
             self.columns = [part.shape[1] for part in columns]
         else:
             self.weight = weight.clone()
@@ -98,20 +92,18 @@ class Product:
         rows = rows.to(self.dtype)
         if n_rows < FEWEST_ROWS:
             rows = F.pad(rows, (0, 0, 0, FEWEST_ROWS - n_rows))
-        if self.packed:
-            multiply = torch.ops.mkldnn._linear_pointwise
-            if len(self.parts) == 1:
-                after, how = (
-                    ("gelu", "none") if self.gelu else ("none", "")
-                )  # GELU without approximation
-                return multiply(rows, self.parts[0], self.bias, after, [], how)[:n_rows]
-            biases = [self.bias, *[None] * (len(self.parts) - 1)]
-            pieces = zip(rows.split(self.columns, dim=1), self.parts, biases, strict=True)
-            product = sum(
-                multiply(piece, part, bias, "none", [], "") for piece, part, bias in pieces
-            )[:n_rows]
+        if not self.packed:
+            product = F.linear(rows, self.weight, self.bias)[:n_rows]
             return _gelu(product) if self.gelu else product
-        product = F.linear(rows, self.weight, self.bias)[:n_rows]
+        multiply = torch.ops.mkldnn._linear_pointwise
+        if len(self.parts) == 1:
+            # GELU without approximation.
+            after, algorithm = ("gelu", "none") if self.gelu else ("none", "")
+            return multiply(rows, self.parts[0], self.bias, after, [], algorithm)[:n_rows]
+        biases = [self.bias, *[None] * (len(self.parts) - 1)]
+        pieces = zip(rows.split(self.columns, dim=1), self.parts, biases, strict=True)
+        products = (multiply(piece, part, bias, "none", [], "") for piece, part, bias in pieces)
+        product = sum(products)[:n_rows]
         return _gelu(product) if self.gelu else product
 
 

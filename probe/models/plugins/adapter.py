@@ -14,23 +14,25 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import torch
+from pydantic import AfterValidator, BeforeValidator, Field
 from torch import Tensor
 
 from probe.errors import EXIT_TERMINATED, ProbeError, UtteranceError, listed
-from probe.models.encoder import CTC, PLUGIN, Chunking, ModelInfo, brief_of, out_of_memory
-from probe.models.frames import MOST_S, FrameLaw, measured_law
+from probe.models.encoder import CTC, PLUGIN, Chunking, ModelInfo, brief_of, out_of_memory, padded
+from probe.models.frames import MOST_S, FrameGrid, measured_grid
 from probe.models.sources.weights import sha256_of_tensors
+from probe.schema import Schema, checked
 
 PAGE = "docs/plugins.md"
 # Files whose lines say nothing of where a plug-in failed.
 AROUND = (
-    "<frozen",
-    contextlib.__file__,
-    *(str(Path(module.__file__).parent) for module in (torch, importlib) if module.__file__),
+    *("<frozen", contextlib.__file__),
+    *(str(Path(str(module.__file__)).parent) for module in (torch, importlib)),
 )
+WHOLE = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 CONTRACT = ("sample_rate", "hop_samples", "layer_widths", "encode")
 # Numbers must be no ranges, and nothing may end a list of layers or leave a group of a shard.
 LAYER_NAME = r"(?!\d+-\d+$)[\w.+-]*\w"
@@ -68,6 +70,24 @@ class Plugin(Protocol):
         ...
 
 
+def _layer_name(name: str) -> str:
+    if not re.fullmatch(LAYER_NAME, name) or name == CTC:
+        raise ValueError(f"letters, digits, dots, + and -, not {CTC!r}")
+    return name
+
+
+class Declaration(Schema):
+    """What a plug-in declares, by the names of `Plugin`."""
+
+    sample_rate: int = Field(ge=1000, le=768_000)
+    hop_samples: int = Field(ge=1, le=1 << 24)
+    min_samples: int = Field(1, ge=1, le=1 << 24)
+    layer_widths: Annotated[
+        dict[Annotated[str, AfterValidator(_layer_name)], Annotated[int, Field(ge=1)]],
+        BeforeValidator(lambda value: dict(value) if isinstance(value, Mapping) else value),
+    ] = Field(min_length=1)
+
+
 class PluginEncoder:
     """A plug-in as the house's own models are; satisfies `probe.models.encoder.Encoder`."""
 
@@ -83,7 +103,7 @@ class PluginEncoder:
         device: torch.device,
         settings: Mapping[str, Any],
     ) -> None:
-        """Moves the plug-in to its device, looks at what it declares, and runs it to see how many
+        """Move the plug-in to its device, check what it declares, and run it to see how many
         frames a length gives.
 
         Args:
@@ -106,7 +126,6 @@ class PluginEncoder:
             self.model = torch.nn.ModuleList(modules_of(plugin).values()).eval()
             weights = self.model.state_dict()
             self._layers = _declared(plugin, name)
-            self._law = self._found_law()
             self.info = ModelInfo(
                 id=name,
                 revision=revision,
@@ -115,9 +134,7 @@ class PluginEncoder:
                 layers=self._layers,
                 aliases=dict(getattr(plugin, "aliases", {})),
                 rate_hz=plugin.sample_rate,
-                hop_samples=self._law.hop_samples,
-                min_samples=self._law.min_samples,
-                field_samples=self._law.field_samples,
+                grid=self._grid(),
                 parameters=sum(weight.numel() for weight in self.model.parameters()),
                 settings=settings,
                 weights="as the plug-in loaded them" if weights else "",
@@ -127,78 +144,67 @@ class PluginEncoder:
     def __repr__(self) -> str:
         return brief_of(self)
 
-    def n_frames(self, n_samples: int) -> int:
-        """Frames that ``n_samples`` samples give."""
-        return self._law.n_frames(n_samples)
-
     def encode(
         self, waveforms: Tensor, lengths: Tensor, layers: Sequence[str]
     ) -> tuple[list[Tensor], Tensor]:
         """See `probe.models.encoder.Encoder.encode`."""
         frames, n_frames = self._encode_all(waveforms, lengths)
-        names = list(self._layers)
-        return [frames[names.index(name)] for name in layers], n_frames.repeat(len(layers), 1)
+        of_layer = dict(zip(self._layers, frames, strict=True))
+        return [of_layer[name] for name in layers], n_frames.repeat(len(layers), 1)
 
     @torch.inference_mode()
     def _encode_all(self, waveforms: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor]:
         """Every layer, in the form of the house, and (batch,) valid frames."""
-        heard = (torch.arange(waveforms.shape[1]) < lengths.cpu()[:, None]).to(waveforms.device)
+        within = torch.arange(waveforms.shape[1]) < lengths.cpu()[:, None]
+        given = torch.where(within.to(waveforms.device), waveforms, 0.0).to(self.device)
         samples = ", ".join(map(str, lengths.tolist()))
         with running(self._name, f"encode of {samples} samples", UtteranceError):
-            returned = self._plugin.encode(
-                torch.where(heard, waveforms, 0.0).to(self.device), lengths.clone().to(self.device)
-            )
-            frames, n_frames = _of_contract(
-                returned, list(self._layers.values()), len(lengths), self._name
-            )
-            n_frames = n_frames.cpu().long()
+            returned = self._plugin.encode(given, lengths.clone().to(self.device))
+            widths = list(self._layers.values())
+            frames, n_frames = _of_contract(returned, widths, len(lengths), self._name)
             longest = int(n_frames.max())
             valid = (torch.arange(longest) < n_frames[:, None])[:, :, None].to(self.device)
             kept = [item[:, :longest].to(self.device, torch.float32) for item in frames]
             return [torch.where(valid, item, 0.0) for item in kept], n_frames
 
-    def _found_law(self) -> FrameLaw:
-        """How many frames a length gives, as they come out; an adapter of ours knows."""
-        known, plugin = getattr(self._plugin, "frame_law", None), self._plugin
-        if isinstance(known, FrameLaw):
+    def _grid(self) -> FrameGrid:
+        """The grid that an adapter of ours knows; measured for other plug-ins."""
+        plugin = self._plugin
+        if isinstance(known := getattr(plugin, "frame_grid", None), FrameGrid):
             return known
-        count = counter(
-            lambda wave: int(self._encode_all(wave[None], torch.tensor([len(wave)]))[1]),
-            plugin.sample_rate,
-        )
+
+        def n_frames(wave: Tensor) -> int:
+            return int(self._encode_all(wave[None], torch.tensor([len(wave)]))[1])
+
+        rate_hz, shortest = plugin.sample_rate, getattr(plugin, "min_samples", None)
         try:
-            return measured_law(
-                count, plugin.sample_rate, plugin.hop_samples, getattr(plugin, "min_samples", None)
-            )
+            return measured_grid(counter(n_frames, rate_hz), rate_hz, plugin.hop_samples, shortest)
         except ProbeError as error:
-            raise ProbeError(
-                str(error) if self._name in str(error) else f"{self._name}: {error}"
-            ) from error
+            text = str(error)
+            raise ProbeError(text if self._name in text else f"{self._name}: {text}") from error
 
 
 def modules_of(plugin: Any) -> dict[str, torch.nn.Module]:
     """Name -> the torch modules that a plug-in is or has as attributes."""
-    items = (
-        {"": plugin}
-        if isinstance(plugin, torch.nn.Module)
-        else dict(getattr(plugin, "__dict__", {}))
-    )
-    return {name: item for name, item in items.items() if isinstance(item, torch.nn.Module)}
+    if isinstance(plugin, torch.nn.Module):
+        return {"": plugin}
+    attributes = getattr(plugin, "__dict__", {}).items()
+    return {name: item for name, item in attributes if isinstance(item, torch.nn.Module)}
 
 
 @contextlib.contextmanager
 def running(
     name: str, doing: str, kind: type[ProbeError] = ProbeError, argument: str = ""
 ) -> Iterator[None]:
-    """A block that runs somebody else's code: what it prints goes to stderr, what it raises becomes
-    an error that names it.
+    """Run a block of somebody else's code: what it prints goes to stderr, what it raises becomes an
+    error that names it.
 
     Args:
         argument: the text after ``@`` that the code is given, which may be the mistake.
 
     Raises:
-        ProbeError: (a ``kind`` of it) whatever was raised, `sys.exit` too. Memory that does not
-            suffice is left to those who can ask for less.
+        ProbeError: (a ``kind`` of it) whatever was raised, `sys.exit` too; but an exhausted memory
+            is left to those who can ask for less.
     """
     try:
         with contextlib.redirect_stdout(sys.stderr):
@@ -206,30 +212,27 @@ def running(
     except ProbeError:
         raise
     except (Exception, SystemExit) as error:
-        if (isinstance(error, SystemExit) and error.code == EXIT_TERMINATED) or out_of_memory(
-            error
-        ):
+        if getattr(error, "code", None) == EXIT_TERMINATED or out_of_memory(error):
             raise
-        frames = [
-            frame
-            for frame in traceback.extract_tb(error.__traceback__)
-            if not frame.filename.startswith((*AROUND, str(Path(__file__).parents[1])))
-        ]
-        where = f" ({frames[-1].filename} line {frames[-1].lineno})" if frames else ""
+        around = (*AROUND, str(Path(__file__).parents[1]))
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in frames if not frame.filename.startswith(around)]
+        where = f" ({own[-1].filename} line {own[-1].lineno})" if own else ""
         reason = (str(error).splitlines() or ["no reason given"])[0]
         mend = "Mend"
         if isinstance(error, ModuleNotFoundError) and error.name:
             mend = f"Install {error.name}, or mend"
         elif argument:
-            exists = Path(argument).exists()
-            mend = f"Check the text after @, {argument!r}{'' if exists else f' (no such file in {Path.cwd()})'}, or mend"
+            missing = "" if Path(argument).exists() else f" (no such file in {Path.cwd()})"
+            mend = f"Check the text after @, {argument!r}{missing}, or mend"
         raise kind(
-            f"{name}: {doing} raised {type(error).__name__}: {reason}{where}. {mend} the plug-in; see {PAGE}."
+            f"{name}: {doing} raised {type(error).__name__}: {reason}{where}. {mend} the plug-in; "
+            f"see {PAGE}."
         ) from error
 
 
 def counter(frames_of: Callable[[Tensor], int], rate_hz: int) -> Callable[[int], int]:
-    """Counts the frames of seeded noise of so many samples.
+    """Return a function that counts the frames of seeded noise of so many samples.
 
     A model may refuse what is too short for it, up to `MOST_S`; what it returns must be of the
     contract's form from 1 s on.
@@ -239,8 +242,8 @@ def counter(frames_of: Callable[[Tensor], int], rate_hz: int) -> Callable[[int],
         try:
             return frames_of(noise(n_samples))
         except Exception as error:
-            of_form = isinstance(error, UtteranceError) or not isinstance(error, ProbeError)
-            if out_of_memory(error) or n_samples >= (MOST_S if of_form else 1) * rate_hz:
+            is_of_form = isinstance(error, UtteranceError) or not isinstance(error, ProbeError)
+            if out_of_memory(error) or n_samples >= (MOST_S if is_of_form else 1) * rate_hz:
                 raise
             return 0
 
@@ -252,125 +255,98 @@ def noise(n_samples: int) -> Tensor:
     return 0.1 * torch.randn(n_samples, generator=torch.Generator().manual_seed(n_samples))
 
 
-def padded(alone: Sequence[Sequence[Tensor]]) -> tuple[list[Tensor], Tensor]:
-    """What `Plugin.encode` returns, of the (frame, dim) layers of each utterance."""
-    frames = [
-        torch.nn.utils.rnn.pad_sequence(list(of_layer), batch_first=True)
-        for of_layer in zip(*alone, strict=True)
-    ]
-    return frames, torch.tensor([len(layers[0]) for layers in alone])
+def batched(
+    waveforms: Tensor, lengths: Tensor, layers_of: Callable[[Tensor], Sequence[Tensor]]
+) -> tuple[list[Tensor], Tensor]:
+    """Return what `Plugin.encode` returns, by a function from one (time,) waveform to its layers,
+    (frame, dim) each.
+    """
+    waves = zip(waveforms, lengths.tolist(), strict=True)
+    alone = [layers_of(wave[:length]) for wave, length in waves]
+    frames, n_frames = padded(list(zip(*alone, strict=True)))
+    return frames, n_frames[0]
 
 
 def refuse_incomplete(plugin: Any, name: str) -> None:
-    """Raises where a plug-in lacks something of the contract."""
+    """Raise where a plug-in lacks something of the contract."""
+    statically = inspect.getattr_static  # a property of the contract may need what is not there yet
     missing = [
         item
         for item in CONTRACT
-        if not hasattr(plugin, item) and inspect.getattr_static(plugin, item, None) is None
+        if not hasattr(plugin, item) and statically(plugin, item, None) is None
     ]
     if not missing:
         return
     hint = ""
     if isinstance(plugin, torch.nn.Module):
-        inside = [child for child, _ in plugin.named_modules() if child]
-        hint = (
-            f", or --hook with names of its modules, such as {listed(inside, 3)}" if inside else ""
-        )
+        modules = [child for child, _ in plugin.named_modules() if child]
+        hint = f", or --hook with names of its modules, such as {listed(modules, 3)}"
     raise ProbeError(
-        f"{name}: {type(plugin).__name__} has no {', '.join(missing)}; expected the contract of {PAGE}{hint}."
+        f"{name}: {type(plugin).__name__} has no {', '.join(missing)}; expected the contract of "
+        f"{PAGE}{hint}."
     )
 
 
 def _declared(plugin: Any, name: str) -> dict[str, int]:
-    """The layers of a plug-in, all of whose declarations are of the contract's form.
+    """Return the layers of a plug-in, all of whose declarations are of the contract's form.
 
     Raises:
         ProbeError: one is of another form.
     """
-    rate, hop, widths = plugin.sample_rate, plugin.hop_samples, plugin.layer_widths
-    shortest = getattr(plugin, "min_samples", 1)
-    for what, value, low, high in (
-        ("sample_rate", rate, 1000, 768_000),
-        ("hop_samples", hop, 1, 1 << 24),
-        ("min_samples", shortest, 1, 1 << 24),
-    ):
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise ProbeError(
-                f"{name}: {what} is {value!r}; expected a whole number from {low} to {high}."
-            )
-    sound = isinstance(widths, Mapping) and widths
-    if not sound or any(
-        not isinstance(width, int) or isinstance(width, bool) or width < 1
-        for width in widths.values()
-    ):
-        raise ProbeError(
-            f"{name}: layer_widths is {widths!r}; expected the name of each layer and its width, such as {{'0': 768}}."
-        )
-    if odd := [
-        str(layer)
-        for layer in widths
-        if not isinstance(layer, str) or not re.fullmatch(LAYER_NAME, layer) or layer == CTC
-    ]:
-        raise ProbeError(
-            f"{name}: no name for a layer: {listed(odd)}; expected letters, digits, dots, + and -, not {CTC!r}."
-        )
-    return dict(widths)
+    # Read here, as a property may raise an error of ours.
+    entries = {
+        key: getattr(plugin, key) for key in Declaration.model_fields if hasattr(plugin, key)
+    }
+    return checked(Declaration, entries, name).layer_widths
 
 
 def _of_contract(
     returned: Any, widths: Sequence[int], n_batch: int, name: str
 ) -> tuple[list[Tensor], Tensor]:
-    """What `Plugin.encode` returned, if it is of the contract's form.
+    """Return the layers and the (batch,) valid frames that `Plugin.encode` returned.
 
     Raises:
-        ProbeError: it is not, and how.
+        ProbeError: what it returned is not of the contract's form.
     """
 
-    def refused(found: str, expected: str) -> ProbeError:
-        return ProbeError(f"{name}: encode returned {found}; expected {expected}. See {PAGE}.")
+    def refuse_unless(holds: bool, found: str, expected: str) -> None:
+        if not holds:
+            raise ProbeError(f"{name}: encode returned {found}; expected {expected}. See {PAGE}.")
 
-    if not isinstance(returned, tuple | list) or len(returned) != 2:
-        found = (
-            f"{len(returned)} things"
-            if isinstance(returned, tuple | list)
-            else f"a {type(returned).__name__}"
-        )
-        raise refused(found, "a list of frames per layer, and the valid frames of each utterance")
-    frames, counts = returned
-    if not isinstance(frames, tuple | list) or len(frames) != len(widths):
-        found = (
-            f"frames of {len(frames)} layers"
-            if isinstance(frames, tuple | list)
-            else f"frames as a {type(frames).__name__}"
-        )
-        raise refused(found, f"a list of {len(widths)}, one for each of layer_widths")
-    counts = torch.as_tensor(counts)
-    if (
-        counts.shape != (n_batch,)
-        or counts.dtype.is_floating_point
-        or counts.dtype in (torch.bool, torch.complex64)
-    ):
-        raise refused(
-            f"valid frames of shape {tuple(counts.shape)}, {counts.dtype}",
-            f"whole numbers of shape ({n_batch},)",
-        )
+    is_list = isinstance(returned, tuple | list)
+    refuse_unless(
+        is_list and len(returned) == 2,
+        f"{len(returned)} things" if is_list else f"a {type(returned).__name__}",
+        "a list of frames per layer, and the valid frames of each utterance",
+    )
+    frames, counts = returned[0], torch.as_tensor(returned[1])
+    is_list = isinstance(frames, tuple | list)
+    refuse_unless(
+        is_list and len(frames) == len(widths),
+        f"frames of {len(frames)} layers" if is_list else f"frames as a {type(frames).__name__}",
+        f"a list of {len(widths)}, one for each of layer_widths",
+    )
+    refuse_unless(
+        counts.shape == (n_batch,) and counts.dtype in WHOLE,
+        f"valid frames of shape {tuple(counts.shape)}, {counts.dtype}",
+        f"whole numbers of shape ({n_batch},)",
+    )
     for number, (item, width) in enumerate(zip(frames, widths, strict=True)):
-        if not isinstance(item, Tensor) or not item.is_floating_point():
-            what = f"{item.dtype}" if isinstance(item, Tensor) else f"a {type(item).__name__}"
-            raise refused(
-                f"frames of layer number {number} as {what}", "a tensor of floating point numbers"
-            )
-        if item.ndim != 3 or item.shape[0] != n_batch or item.shape[2] != width:
-            turned = (
-                " Are frame and dim exchanged?" if item.ndim == 3 and item.shape[1] == width else ""
-            )
-            raise refused(
-                f"frames of layer number {number} of shape {tuple(item.shape)}",
-                f"({n_batch}, frame, {width}).{turned}".rstrip("."),
-            )
-        if int(counts.max()) > item.shape[1] or int(counts.min()) < 0:
-            raise refused(
-                f"{counts.tolist()} valid frames, where layer number {number} has {item.shape[1]}",
-                "numbers of frames (not samples), as many as there are at most",
-            )
-    return list(frames), counts
+        layer, is_tensor = f"layer number {number}", isinstance(item, Tensor)
+        refuse_unless(
+            is_tensor and item.is_floating_point(),
+            f"frames of {layer} as {item.dtype if is_tensor else f'a {type(item).__name__}'}",
+            "a tensor of floating point numbers",
+        )
+        is_turned = item.ndim == 3 and item.shape[1] == width
+        refuse_unless(
+            item.ndim == 3 and item.shape[0] == n_batch and item.shape[2] == width,
+            f"frames of {layer} of shape {tuple(item.shape)}",
+            f"({n_batch}, frame, {width}){'. Are frame and dim exchanged?' if is_turned else ''}",
+        )
+        refuse_unless(
+            int(counts.min()) >= 0 and int(counts.max()) <= item.shape[1],
+            f"{counts.tolist()} valid frames, where {layer} has {item.shape[1]}",
+            "numbers of frames (not samples), as many as there are at most",
+        )
+    return list(frames), counts.cpu().long()

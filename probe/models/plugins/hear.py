@@ -16,8 +16,8 @@ from torch import Tensor
 
 from probe.brief import brief
 from probe.errors import ProbeError
-from probe.models.frames import FrameLaw, measured_law
-from probe.models.plugins.adapter import counter, noise, padded
+from probe.models.frames import FrameGrid, measured_grid
+from probe.models.plugins.adapter import batched, counter, noise
 
 INTERFACE = ("load_model", "get_timestamp_embeddings", "get_scene_embeddings")
 SIZES = ("sample_rate", "timestamp_embedding_size", "scene_embedding_size")
@@ -26,10 +26,10 @@ MOST_APART = 0.01
 
 
 class HearModel:
-    """A module of HEAR's interface as a plug-in; satisfies `probe.models.plugins.adapter.Plugin`."""
+    """A module of HEAR's interface as a `probe.models.plugins.adapter.Plugin`."""
 
     def __init__(self, module: Any, *weights: str) -> None:
-        """Loads the model.
+        """Load the model.
 
         Args:
             module: has the functions of `INTERFACE`.
@@ -38,70 +38,64 @@ class HearModel:
         Raises:
             ProbeError: a function or an attribute of the interface is missing.
         """
-        name = getattr(module, "__name__", type(module).__name__)
+        self._name = f"hear:{getattr(module, '__name__', type(module).__name__)}"
         if missing := [item for item in INTERFACE if not callable(getattr(module, item, None))]:
             raise ProbeError(
-                f"hear:{name}: has no {', '.join(missing)}; expected the functions {', '.join(INTERFACE)}."
+                f"{self._name}: has no {', '.join(missing)}; expected the functions "
+                f"{', '.join(INTERFACE)}."
             )
         self.model = module.load_model(*weights)
         if missing := [item for item in SIZES if not hasattr(self.model, item)]:
             raise ProbeError(
-                f"hear:{name}: load_model gives a model without {', '.join(missing)}; HEAR's interface asks for them."
+                f"{self._name}: load_model gives a model without {', '.join(missing)}; HEAR's "
+                "interface asks for them."
             )
-        self._name, self._api, self._device = name, module, torch.device("cpu")
-        self.sample_rate = self.model.sample_rate
-        self.layer_widths: Mapping[str, int] = {
-            "0": self.model.timestamp_embedding_size,
-            "scene": self.model.scene_embedding_size,
-        }
+        self._api, self._device = module, torch.device("cpu")
+        self.sample_rate, frames_dim, scene_dim = (getattr(self.model, item) for item in SIZES)
+        self.layer_widths: Mapping[str, int] = {"0": frames_dim, "scene": scene_dim}
         self.notes = ["layer scene is one vector for an utterance, repeated for its frames"]
 
     def __repr__(self) -> str:
-        return brief(self, self._name, f"{self.sample_rate} Hz")
+        return brief(self, self._name.removeprefix("hear:"), f"{self.sample_rate} Hz")
 
     def to(self, device: torch.device) -> None:
-        """Moves the model."""
+        """Move the model."""
         if isinstance(self.model, torch.nn.Module):
             self.model.to(device)
             self._device = device
 
     @functools.cached_property
-    def frame_law(self) -> FrameLaw:
-        """Frames of a length, as they come out.
+    def frame_grid(self) -> FrameGrid:
+        """The grid of the frames as they come out.
 
         Raises:
             ProbeError: timestamps that say something else.
         """
-        law = measured_law(
-            counter(lambda wave: self._timestamps(wave)[0].shape[1], self.sample_rate),
-            self.sample_rate,
-        )
-        _, stamps_ms = self._timestamps(
-            noise(max(self.sample_rate, law.min_samples + 3 * law.hop_samples))
-        )
+        count = counter(lambda wave: self._timestamps(wave)[0].shape[1], self.sample_rate)
+        grid = measured_grid(count, self.sample_rate)
+        hop = grid.hop_samples
+        _, stamps_ms = self._timestamps(noise(max(self.sample_rate, grid.min_samples + 3 * hop)))
         apart = float(stamps_ms[0].double().diff().median()) * self.sample_rate / 1000
-        if not abs(apart - law.hop_samples) <= max(1.0, MOST_APART * law.hop_samples):
+        if not abs(apart - hop) <= max(1.0, MOST_APART * hop):
             raise ProbeError(
-                f"hear:{self._name}: timestamps {apart:.6g} samples apart, where a frame comes every {law.hop_samples}; "
-                "expected the same, timestamps in ms."
+                f"{self._name}: timestamps {apart:.6g} samples apart, where a frame comes every "
+                f"{hop}; expected the same, timestamps in ms."
             )
-        return law
+        return grid
 
     @property
     def hop_samples(self) -> int:
         """Samples from one frame to the next."""
-        return self.frame_law.hop_samples
+        return self.frame_grid.hop_samples
 
     def encode(self, waveforms: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor]:
         """See `probe.models.plugins.adapter.Plugin.encode`."""
-        alone = []
-        for wave in (
-            wave[:length] for wave, length in zip(waveforms, lengths.tolist(), strict=True)
-        ):
-            frames = self._timestamps(wave)[0][0]
-            scene = self._api.get_scene_embeddings(wave[None].to(self._device), self.model)
-            alone.append([frames, scene.expand(len(frames), -1)])
-        return padded(alone)
+        return batched(waveforms, lengths, self._layers)
+
+    def _layers(self, wave: Tensor) -> list[Tensor]:
+        frames = self._timestamps(wave)[0][0]
+        scene = self._api.get_scene_embeddings(wave[None].to(self._device), self.model)
+        return [frames, scene.expand(len(frames), -1)]
 
     @torch.inference_mode()
     def _timestamps(self, wave: Tensor) -> tuple[Tensor, Tensor]:

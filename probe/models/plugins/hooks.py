@@ -7,6 +7,7 @@ do. Which axis of a tensor is time is seen from one utterance and another twice 
 become dim.
 """
 
+import contextlib
 import difflib
 import functools
 import re
@@ -19,14 +20,15 @@ from torch import Tensor
 
 from probe.brief import brief
 from probe.errors import ProbeError, listed
-from probe.models.frames import FrameLaw, measured_law
-from probe.models.plugins.adapter import PAGE, counter, noise, padded
+from probe.models.frames import FrameGrid, measured_grid
+from probe.models.plugins.adapter import PAGE, batched, counter, noise
 
 ASSUMED_RATE_HZ = 16_000
 FIXED = (
-    "Either this module gives one result for an utterance: then hook one whose output is frames. Or the "
-    "model pads or cuts its input to one length, as Whisper does: then hooks cannot tell which frames are "
-    f"the audio's, and a class whose encode keeps those alone is needed; see {PAGE}."
+    "Either this module gives one result for an utterance: then hook one whose output is frames. "
+    "Or the model pads or cuts its input to one length, as Whisper does: then hooks cannot tell "
+    "which frames are the audio's, and a class whose encode keeps those alone is needed; see "
+    f"{PAGE}."
 )
 
 
@@ -36,7 +38,7 @@ class HookedModule:
     def __init__(
         self, module: torch.nn.Module, hooks: Sequence[str], sample_rate: int | None = None
     ) -> None:
-        """Names the modules that are tapped; the module is run when something is asked of it first.
+        """Name the modules that are tapped; the module is run when something is asked of it first.
 
         Args:
             hooks: names of modules as ``named_modules`` has them; ``*`` stands for any one name
@@ -49,70 +51,70 @@ class HookedModule:
         """
         names = [name for name, _ in module.named_modules() if name]
         for hook in hooks:
-            if not any(_named_by(name, hook) for name in names):
+            if not any(_matches(name, hook) for name in names):
                 raise ProbeError(
-                    f"--hook {hook}: no module of this name in {type(module).__name__}; {_hint(hook, names)}."
+                    f"--hook {hook}: no module of this name in {type(module).__name__}; there are "
+                    f"{_close_names(hook, names)}."
                 )
         self.module = module.eval()
         self.hooks = tuple(hooks)
-        self._tapped = [name for name in names if any(_named_by(name, hook) for hook in hooks)]
+        self._tapped = [name for name in names if any(_matches(name, hook) for hook in hooks)]
         rate = sample_rate or getattr(module, "sample_rate", None)
         self.sample_rate = ASSUMED_RATE_HZ if rate is None else rate
-        self.notes = (
-            []
-            if rate is not None
-            else [f"the module has no sample_rate; {ASSUMED_RATE_HZ} Hz are assumed"]
-        )
-        self.notes.append("layers from 1 on are " + listed(self._tapped, 3))
+        self.notes = [f"layers from 1 on are {listed(self._tapped, 3)}"]
+        if rate is None:
+            self.notes.insert(0, f"the module has no sample_rate; {ASSUMED_RATE_HZ} Hz are assumed")
         self.version = getattr(module, "version", None)
 
     def __repr__(self) -> str:
         return brief(self, type(self.module).__name__, *self.hooks)
 
     def to(self, device: torch.device) -> None:
-        """Moves the module."""
+        """Move the module."""
         self.module.to(device)
 
     @functools.cached_property
     def _axes(self) -> dict[str, int]:
         """Layer -> the axis that is time, of the layers that are there."""
-        short, long = (self._run(self._noise(seconds)) for seconds in (1, 2))
-        axes = {name: _growing(short[name], long[name]) for name in short}
-        for number, name in enumerate(self._tapped, start=1):
-            if axes[str(number)] is None:
-                shapes = [tuple(item[str(number)].shape) for item in (short, long)]
+        short, long = (self._run(noise(seconds * self.sample_rate)) for seconds in (1, 2))
+        axes = {
+            layer: axis
+            for layer in short
+            if (axis := _growing(short[layer], long[layer])) is not None
+        }
+        for name, layer in self.aliases.items():
+            if layer not in axes:
+                one, two = tuple(short[layer].shape), tuple(long[layer].shape)
+                advice = FIXED if one == two else "Hook a module whose output is frames."
                 raise ProbeError(
-                    f"--hook {name}: gives shapes {shapes[0]} and {shapes[1]} of 1 s and 2 s; expected one axis that grows with "
-                    f"time. {FIXED if shapes[0] == shapes[1] else 'Hook a module whose output is frames.'}"
+                    f"--hook {name}: gives shapes {one} and {two} of 1 s and 2 s; expected one "
+                    f"axis that grows with time. {advice}"
                 )
-        frames = {name: short[name].shape[axis] for name, axis in axes.items() if axis is not None}
-        if len({count for name, count in frames.items() if name != "0"}) > 1:
-            counts = [
-                f"{name} {frames[str(number)]}" for number, name in enumerate(self._tapped, start=1)
-            ]
+        frames = {layer: short[layer].shape[axis] for layer, axis in axes.items()}
+        if len({frames[layer] for layer in self.aliases.values()}) > 1:
+            counts = [f"{name} {frames[layer]}" for name, layer in self.aliases.items()]
             raise ProbeError(
-                f"--hook: different numbers of frames of 1 s: {listed(counts)}. Hook those of one rate at a time."
+                f"--hook: different numbers of frames of 1 s: {listed(counts)}. Hook those of one "
+                "rate at a time."
             )
-        if frames.get("0") != frames["1"]:
-            del axes["0"]
-        return {name: axis for name, axis in axes.items() if axis is not None}
+        return {layer: axis for layer, axis in axes.items() if frames[layer] == frames["1"]}
 
     @functools.cached_property
     def layer_widths(self) -> Mapping[str, int]:
         """Layer -> dim, as it comes out."""
-        return {name: item.shape[1] for name, item in self._frames(self._noise(1)).items()}
+        frames = self._frames(noise(self.sample_rate))
+        return {layer: item.shape[1] for layer, item in frames.items()}
 
     @functools.cached_property
-    def frame_law(self) -> FrameLaw:
-        """Frames of a length, as they come out."""
-        return measured_law(
-            counter(lambda wave: len(self._frames(wave)["1"]), self.sample_rate), self.sample_rate
-        )
+    def frame_grid(self) -> FrameGrid:
+        """The grid of the frames as they come out."""
+        count = counter(lambda wave: len(self._frames(wave)["1"]), self.sample_rate)
+        return measured_grid(count, self.sample_rate)
 
     @property
     def hop_samples(self) -> int:
         """Samples from one frame to the next."""
-        return self.frame_law.hop_samples
+        return self.frame_grid.hop_samples
 
     @property
     def aliases(self) -> dict[str, str]:
@@ -121,19 +123,13 @@ class HookedModule:
 
     def encode(self, waveforms: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor]:
         """See `probe.models.plugins.adapter.Plugin.encode`."""
-        waves = [wave[:length] for wave, length in zip(waveforms, lengths.tolist(), strict=True)]
-        return padded([list(self._frames(wave).values()) for wave in waves])
-
-    def _noise(self, seconds: int) -> Tensor:
-        return noise(seconds * self.sample_rate)
+        return batched(waveforms, lengths, lambda wave: list(self._frames(wave).values()))
 
     def _frames(self, wave: Tensor) -> dict[str, Tensor]:
         """(time,) -> layer -> (frame, dim)."""
-        found = self._run(wave)
-        return {
-            name: found[name].movedim(axis, 0).reshape(found[name].shape[axis], -1)
-            for name, axis in self._axes.items()
-        }
+        tensors = self._run(wave)
+        moved = {layer: tensors[layer].movedim(axis, 0) for layer, axis in self._axes.items()}
+        return {layer: item.reshape(len(item), -1) for layer, item in moved.items()}
 
     @torch.inference_mode()
     def _run(self, wave: Tensor) -> dict[str, Tensor]:
@@ -142,72 +138,63 @@ class HookedModule:
         Raises:
             ProbeError: a module that is not run, or several times, or returns no tensor.
         """
-        found: dict[str, list[Any]] = {str(number): [] for number in range(len(self._tapped) + 1)}
-        modules = [self.module.get_submodule(name) for name in self._tapped]
-        handles = [
-            modules[0].register_forward_pre_hook(
-                lambda _module, positional, named: found["0"].append(
-                    (*positional, *named.values())
-                ),
-                with_kwargs=True,
+        inputs: list[Any] = []
+        outputs: dict[str, list[Any]] = {name: [] for name in self._tapped}
+        first = self.module.get_submodule(self._tapped[0])
+        with contextlib.ExitStack() as hooks:
+            hooks.enter_context(
+                first.register_forward_pre_hook(
+                    lambda _, positional, named: inputs.append((*positional, *named.values())),
+                    with_kwargs=True,
+                )
             )
-        ]
-        for number, module in enumerate(modules, start=1):
-            handles.append(module.register_forward_hook(_keep_in(found[str(number)])))
-        try:
+            for name, values in outputs.items():
+                keep = functools.partial(_keep, values)
+                hooks.enter_context(self.module.get_submodule(name).register_forward_hook(keep))
             self.module(wave[None].to(next(self.module.parameters(), wave).device))
-        finally:
-            for handle in handles:
-                handle.remove()
-        for number, name in enumerate(self._tapped, start=1):
-            if len(found[str(number)]) != 1:
+        tensors = {"0": _first_tensor(inputs[0]) if inputs else None}
+        for name, layer in self.aliases.items():
+            if len(outputs[name]) != 1:
                 raise ProbeError(
-                    f"--hook {name}: runs {len(found[str(number)])} times in one pass; expected once. Hook another."
+                    f"--hook {name}: runs {len(outputs[name])} times in one pass; expected once. "
+                    "Hook another."
                 )
-            if _first_tensor(found[str(number)][0]) is None:
-                kind = type(found[str(number)][0]).__name__
+            tensors[layer] = _first_tensor(outputs[name][0])
+            if tensors[layer] is None:
                 raise ProbeError(
-                    f"--hook {name}: returns no tensor but a {kind}. Hook a module whose output is frames."
+                    f"--hook {name}: returns no tensor but a {type(outputs[name][0]).__name__}. "
+                    "Hook a module whose output is frames."
                 )
-        tensors = {name: _first_tensor(values[0]) for name, values in found.items()}
-        return {name: item for name, item in tensors.items() if item is not None}
+        return {layer: item for layer, item in tensors.items() if item is not None}
 
 
-def _keep_in(values: list[Any]) -> Any:
-    def hook(_module: Any, _inputs: Any, output: Any) -> None:
-        values.append(output)
-
-    return hook
+def _keep(values: list[Any], _module: Any, _inputs: Any, output: Any) -> None:
+    values.append(output)
 
 
-def _named_by(name: str, hook: str) -> bool:
+def _matches(name: str, hook: str) -> bool:
     """Whether each part of a module's name is that of the hook; ``*`` does not go beyond a dot."""
-    parts, wanted = name.split("."), hook.split(".")
-    return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
+    parts, patterns = name.split("."), hook.split(".")
+    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
 
 
-def _hint(hook: str, names: Sequence[str]) -> str:
-    """What may have been meant."""
+def _close_names(hook: str, names: Sequence[str]) -> str:
     general = list(dict.fromkeys(re.sub(r"(?<![^.])\d+(?![^.])", "*", name) for name in names))
-    return f"there are {listed(difflib.get_close_matches(hook, general, n=5) or general, 8)}"
+    return listed(difflib.get_close_matches(hook, general, n=5) or general, 8)
 
 
 def _first_tensor(value: Any) -> Tensor | None:
-    """The tensor, or the first one in a tuple, a list or a mapping."""
+    """Return the tensor, or the first one in a tuple, a list or a mapping."""
     if isinstance(value, Tensor):
         return value
-    inner = (
-        value.values()
-        if isinstance(value, Mapping)
-        else value
-        if isinstance(value, tuple | list)
-        else ()
-    )
-    return next((tensor for tensor in map(_first_tensor, inner) if tensor is not None), None)
+    items = value.values() if isinstance(value, Mapping) else value
+    if not isinstance(value, Mapping | tuple | list):
+        return None
+    return next((tensor for tensor in map(_first_tensor, items) if tensor is not None), None)
 
 
 def _growing(short: Tensor, long: Tensor) -> int | None:
-    """The one axis that is longer of twice the audio; None where there is none, or several."""
+    """Return the one axis that grows with the audio; None where there is none, or several."""
     if short.ndim != long.ndim or not short.is_floating_point():
         return None
     axes = [axis for axis in range(short.ndim) if short.shape[axis] != long.shape[axis]]

@@ -22,39 +22,39 @@ import torch
 
 from probe.errors import ProbeError, UsageError, listed
 from probe.files import sha256_of_file
-from probe.model_names import RANDOM, ModelName
-from probe.models.encoder import PLUGIN
+from probe.model_names import CODE, RANDOM, ModelName
 from probe.models.plugins.adapter import PAGE, PluginEncoder, modules_of, refuse_incomplete, running
 from probe.models.plugins.hear import HearModel
 from probe.models.plugins.hooks import HookedModule
 from probe.models.plugins.redraw import redraw
 
 GROUP = "probe.models"
-PREFIX, HEAR = f"{PLUGIN}:", "hear:"
+PREFIX, HEAR = CODE
 SEED = re.compile(r"@@(\d+)$")
-FORM = f"{PREFIX}package.module:factory, {PREFIX}package.module:factory@argument or {HEAR}package.module"
+FACTORY = f"{PREFIX}package.module:factory"
+FORM = f"{FACTORY}, {FACTORY}@argument or {HEAR}package.module"
 DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
 
 
 def installed() -> dict[str, list[str]]:
     """Name -> the factories that installed packages give it, of which there should be one."""
-    found: dict[str, list[str]] = {}
+    factories: dict[str, list[str]] = {}
     for entry in importlib.metadata.entry_points(group=GROUP):
-        found[entry.name] = list(dict.fromkeys([*found.get(entry.name, []), entry.value]))
-    return found
+        factories[entry.name] = list(dict.fromkeys([*factories.get(entry.name, []), entry.value]))
+    return factories
 
 
 def is_plugin(model: str | ModelName) -> bool:
     """Whether opening a model runs code that is not ours."""
     name = ModelName.parse(model).spec.removeprefix(RANDOM)
-    if name.startswith((PREFIX, HEAR)):
+    if name.startswith(CODE):
         return True
     plain = re.split("[@#]", name)[0]
     return "/" not in plain and ":" not in plain and plain in installed()
 
 
 def with_hooks(models: Sequence[str | ModelName], hooks: Sequence[str]) -> list[ModelName]:
-    """The models of a command, those of plug-ins with ``hooks`` at the end of their specs.
+    """Return the models of a command, those of plug-ins with ``hooks`` at the end of their specs.
 
     Raises:
         UsageError: there are hooks and no plug-in, or see `probe.model_names.ModelName.parse`.
@@ -63,13 +63,14 @@ def with_hooks(models: Sequence[str | ModelName], hooks: Sequence[str]) -> list[
     if hooks and not any(map(is_plugin, named)):
         specs = ", ".join(model.spec for model in named)
         raise UsageError(
-            f"--hook {hooks[0]}: {specs} has layers of its own; hooks are for {PREFIX}... (see {PAGE})."
+            f"--hook {hooks[0]}: {specs} has layers of its own; hooks are for {PREFIX}... (see "
+            f"{PAGE})."
         )
     return [model.hooked(hooks) if hooks and is_plugin(model) else model for model in named]
 
 
 def open_plugin(name: str, device: torch.device) -> PluginEncoder:
-    """The encoder of a plug-in.
+    """Return the encoder of a plug-in.
 
     Raises:
         UsageError: the name has another form, or the factory takes no argument, or needs one.
@@ -80,54 +81,27 @@ def open_plugin(name: str, device: torch.device) -> PluginEncoder:
     seed = SEED.search(whole) if is_random else None
     whole = SEED.sub("", whole) if is_random else whole
     target, at, argument = whole.removeprefix(RANDOM).partition("@")
+    value = _value_of(target, name)
+    factory = _factory(value, target.startswith(HEAR), name)
     arguments = (argument,) if at else ()
-    is_hear = target.startswith(HEAR)
-    if target.startswith((PREFIX, HEAR)):
-        value = target.partition(":")[2]
-        if not re.fullmatch(DOTTED if is_hear else f"{DOTTED}:{DOTTED}", value):
-            raise UsageError(f"model {name}: expected {FORM}; see {PAGE}.")
-        if "" not in sys.path and str(Path.cwd()) not in sys.path:
-            sys.path.insert(0, str(Path.cwd()))
-    else:
-        value, *others = installed()[target]
-        if others:
-            raise ProbeError(
-                f"{name}: installed packages give this name to {value} and to {listed(others)}. Uninstall one, or name the other "
-                f"{PREFIX}{others[0]}."
-            )
-    factory = _imported(value, name)
-    if is_hear:
-        factory = functools.partial(HearModel, factory)
-    elif not callable(factory) or isinstance(factory, torch.nn.Module):
-        kind = type(factory).__name__
-        raise ProbeError(
-            f"{name}: {value} is a {kind}; expected a function or a class that gives the plug-in. See {PAGE}."
-        )
     _refuse_other_arguments(factory, arguments, name)
     with running(name, value, argument=argument), torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(
-            0
-        )  # weights that it draws are always the same, and change nobody else's draws
+        # Weights that it draws are always the same, and change nobody else's draws.
+        torch.default_generator.manual_seed(0)
         plugin = factory(*arguments)
-    drawn = ""
+    number = int(seed[1]) if seed else 0
     if is_random:
-        number = int(seed[1]) if seed else 0
         with running(name, "drawing its weights anew"):
             redraw(modules_of(plugin), number, name)
-        drawn = f"seed {number}"
-    hashes = (
-        {"argument_sha256": sha256_of_file(Path(argument))}
-        if argument and Path(argument).is_file()
-        else {}
-    )
+    is_file = argument and Path(argument).is_file()
     encoder = encoder_of(
         plugin,
         device,
         whole,
-        value.partition(":")[0],
-        tuple(filter(None, patterns.split(","))),
-        hashes,
-        drawn,
+        module=value.partition(":")[0],
+        hooks=tuple(filter(None, patterns.split(","))),
+        settings={"argument_sha256": sha256_of_file(Path(argument))} if is_file else {},
+        drawn=f"seed {number}" if is_random else "",
     )
     encoder.again = functools.partial(open_plugin, name, device)
     return encoder
@@ -142,7 +116,7 @@ def encoder_of(
     settings: Mapping[str, Any] | None = None,
     drawn: str = "",
 ) -> PluginEncoder:
-    """The encoder of an object that is a plug-in, or with ``hooks`` a torch module.
+    """Return the encoder of an object that is a plug-in, or with ``hooks`` a torch module.
 
     Args:
         name: its own, or that of its class where None.
@@ -157,17 +131,16 @@ def encoder_of(
     if hooks:
         if not isinstance(plugin, torch.nn.Module):
             raise ProbeError(
-                f"{name}: a {type(plugin).__name__}; only a torch module has modules for --hook {','.join(hooks)}."
+                f"{name}: a {type(plugin).__name__}; only a torch module has modules for --hook "
+                f"{','.join(hooks)}."
             )
         plugin = HookedModule(plugin, hooks)
     kind = type(plugin.module if isinstance(plugin, HookedModule) else plugin)
     name = name or getattr(plugin, "name", None) or f"{PREFIX}{kind.__module__}:{kind.__qualname__}"
     if not isinstance(plugin, HookedModule | HearModel):
         refuse_incomplete(plugin, name)
-    version = getattr(plugin, "version", None)
-    revision = (
-        str(version) if version else f"code {code_sha256(module or kind.__module__, name)[:12]}"
-    )
+    revision = str(getattr(plugin, "version", None) or "")
+    revision = revision or f"code {code_sha256(module or kind.__module__, name)[:12]}"
     if isinstance(plugin, HookedModule):
         revision += f", hooks {','.join(plugin.hooks)}"
     revision += f", {drawn}" if drawn else ""
@@ -175,25 +148,24 @@ def encoder_of(
 
 
 def code_sha256(module: str, name: str) -> str:
-    """The hash of every Python file of the top-level package that ``module`` belongs to, or of the
-    one file that it is.
+    """Return the hash of every Python file of the top-level package that ``module`` belongs to, or
+    of the one file that it is.
 
     Raises:
         ProbeError: it has no file, as in a notebook.
     """
     top = sys.modules[module.partition(".")[0]]
-    folders = [Path(folder) for folder in getattr(top, "__path__", ())]
     files = [
         (str(path.relative_to(folder)), path)
-        for folder in folders
+        for folder in map(Path, getattr(top, "__path__", ()))
         for path in sorted(folder.rglob("*.py"))
     ]
-    if not folders and getattr(top, "__file__", None):
+    if not hasattr(top, "__path__") and getattr(top, "__file__", None):
         files = [(Path(str(top.__file__)).name, Path(str(top.__file__)))]
     if not files:
         raise ProbeError(
-            f"{name}: its code is in no file, so nothing would tell a changed one apart. Write it into a module, or give it a "
-            "version of its own."
+            f"{name}: its code is in no file, so nothing would tell a changed one apart. Write it "
+            "into a module, or give it a version of its own."
         )
     digest = hashlib.sha256()
     for relative, path in files:
@@ -201,36 +173,56 @@ def code_sha256(module: str, name: str) -> str:
     return digest.hexdigest()
 
 
+def _value_of(target: str, name: str) -> str:
+    """Return ``module:factory``, or HEAR's ``module``, of a name without argument and hooks."""
+    if target.startswith(CODE):
+        value = target.partition(":")[2]
+        if not re.fullmatch(DOTTED if target.startswith(HEAR) else f"{DOTTED}:{DOTTED}", value):
+            raise UsageError(f"model {name}: expected {FORM}; see {PAGE}.")
+        if "" not in sys.path and str(Path.cwd()) not in sys.path:
+            sys.path.insert(0, str(Path.cwd()))
+        return value
+    value, *others = installed()[target]
+    if others:
+        raise ProbeError(
+            f"{name}: installed packages give this name to {value} and to {listed(others)}. "
+            f"Uninstall one, or name the other {PREFIX}{others[0]}."
+        )
+    return value
+
+
+def _factory(value: str, is_hear: bool, name: str) -> Any:
+    factory = _imported(value, name)
+    if is_hear:
+        return functools.partial(HearModel, factory)
+    if not callable(factory) or isinstance(factory, torch.nn.Module):
+        raise ProbeError(
+            f"{name}: {value} is a {type(factory).__name__}; expected a function or a class that "
+            f"gives the plug-in. See {PAGE}."
+        )
+    return factory
+
+
 def _imported(value: str, name: str) -> Any:
-    """The module, or the thing in a module, that ``package.module:thing`` names."""
+    """Return the module, or the thing in a module, that ``package.module:thing`` names."""
     module, _, thing = value.partition(":")
     try:
         with running(name, f"importing {module}"):
             return importlib.metadata.EntryPoint(name, value, GROUP).load()
     except ProbeError as error:
-        cause = error.__cause__
-        if (
-            isinstance(cause, ModuleNotFoundError)
-            and cause.name
-            and f"{module}.".startswith(f"{cause.name}.")
-        ):
+        cause, imported = error.__cause__, sys.modules.get(module)
+        if isinstance(cause, ModuleNotFoundError) and f"{module}.".startswith(f"{cause.name}."):
             raise ProbeError(
-                f"{name}: no module {cause.name!r}, neither in {Path.cwd()} nor installed. Change to the folder that has it, or "
-                "install its package."
+                f"{name}: no module {cause.name!r}, neither in {Path.cwd()} nor installed. Change "
+                "to the folder that has it, or install its package."
             ) from cause
-        if (
-            isinstance(cause, AttributeError)
-            and module in sys.modules
-            and not hasattr(sys.modules[module], thing.split(".")[0])
-        ):
-            there = [
-                item
-                for item, at in vars(sys.modules[module]).items()
-                if callable(at) and not item.startswith("_")
-            ]
-            where = getattr(sys.modules[module], "__file__", module)
+        is_missing = imported is not None and not hasattr(imported, thing.split(".")[0])
+        if isinstance(cause, AttributeError) and is_missing:
+            names = [key for key, item in vars(imported).items() if callable(item)]
+            public = [key for key in names if not key.startswith("_")]
             raise ProbeError(
-                f"{name}: no {thing!r} in {where}; there are {listed(there) or 'no functions'}."
+                f"{name}: no {thing!r} in {getattr(imported, '__file__', module)}; there are "
+                f"{listed(public) or 'no functions'}."
             ) from cause
         raise
 
@@ -243,9 +235,6 @@ def _refuse_other_arguments(factory: Any, arguments: tuple[str, ...], name: str)
     try:
         takes.bind(*arguments)
     except TypeError as error:
-        given = (
-            "one argument, the text after @"
-            if arguments
-            else "no argument; text after @ would be one"
-        )
+        given = "no argument; text after @ would be one"
+        given = "one argument, the text after @" if arguments else given
         raise UsageError(f"{name}: its factory takes {takes}, and is given {given}.") from error

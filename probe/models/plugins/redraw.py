@@ -19,7 +19,7 @@ RESETS = ("reset_parameters", "_reset_parameters")
 
 @torch.no_grad()
 def redraw(modules: Mapping[str, torch.nn.Module], seed: int, name: str) -> None:
-    """Draws the weights of modules anew; the state of torch's generator stays as it was.
+    """Draw the weights of modules anew; the state of torch's generator stays as it was.
 
     Args:
         modules: see `probe.models.plugins.adapter.modules_of`.
@@ -36,7 +36,8 @@ def redraw(modules: Mapping[str, torch.nn.Module], seed: int, name: str) -> None
     }
     if not parameters:
         raise ProbeError(
-            f"{name}: the plug-in has no torch parameters among its attributes, so nothing can be drawn anew. Name it without random:."
+            f"{name}: the plug-in has no torch parameters among its attributes, so nothing can be "
+            "drawn anew. Name it without random:."
         )
     before = {key: _state(parameter) for key, parameter in parameters.items()}
     with torch.random.fork_rng(devices=[]):
@@ -46,30 +47,26 @@ def redraw(modules: Mapping[str, torch.nn.Module], seed: int, name: str) -> None
     kept = sorted(key for key, parameter in parameters.items() if _state(parameter) == before[key])
     if kept:
         raise ProbeError(
-            f"{name}: {len(kept)} of its {len(parameters)} arrays of weights cannot be drawn anew, and would stay trained: "
-            f"{listed(kept)}. Give the modules that have them a method reset_parameters."
+            f"{name}: {len(kept)} of its {len(parameters)} arrays of weights cannot be drawn anew, "
+            f"and would stay trained: {listed(kept)}. Give the modules that have them a method "
+            "reset_parameters."
         )
 
 
 def _state(parameter: torch.Tensor) -> tuple[int, int]:
-    """What is another one after something has written to a parameter, or has given it other memory."""
+    """Return what changes when something writes to a parameter, or gives it other memory."""
     return parameter._version, parameter.data_ptr()
 
 
 def _reset(module: Any) -> None:
-    """Draws a module's weights, those of the modules in it first, as what holds them may have rules
-    for them.
-    """
-    if callable(getattr(module, "_init_weights", None)) and callable(
-        getattr(module, "initialize_weights", None)
-    ):
+    """Draw a module's weights after those of the modules in it, for which it may have rules."""
+    methods = ("_init_weights", "initialize_weights")
+    if all(callable(getattr(module, method, None)) for method in methods):  # of transformers
         for item in filter(parametrize.is_parametrized, module.modules()):
             _reset_parametrized(item)
         held: list[Any] = [*module.modules(), *module.parameters(), *module.buffers()]
         for item in held:
-            item._is_hf_initialized = (
-                False  # transformers leaves alone what it has initialised once
-            )
+            item._is_hf_initialized = False  # transformers draws nothing twice
         module.initialize_weights()
         return
     for child in module.children():
@@ -77,30 +74,23 @@ def _reset(module: Any) -> None:
             _reset(child)
     if parametrize.is_parametrized(module):
         _reset_parametrized(module)
-    else:
-        for name in RESETS:
-            if callable(getattr(module, name, None)):
-                getattr(module, name)()
-                break
+        return
+    resets = [reset for name in RESETS if callable(reset := getattr(module, name, None))]
+    for reset in resets[:1]:
+        reset()
 
 
 def _reset_parametrized(module: Any) -> None:
-    """Draws weights that are computed from others (weight norm) by way of a module that has them
+    """Draw weights that are computed from others (weight norm) by way of a module that has them
     plainly.
     """
-    plain_class: Any = type(module).__bases__[
-        0
-    ]  # torch gives the module a class of its own, derived from this
+    # torch gives the module a class of its own, derived from the plain one.
+    plain_class: Any = type(module).__bases__[0]
     plain = plain_class.__new__(plain_class)
-    weights = {
-        name: torch.nn.Parameter(torch.empty_like(getattr(module, name)))
-        for name in module.parametrizations
-    }
-    plain.__dict__ = {
-        **vars(module),
-        "_parameters": {**module._parameters, **weights},
-        "_modules": {},
-    }
+    names = module.parametrizations
+    weights = {name: torch.nn.Parameter(torch.empty_like(getattr(module, name))) for name in names}
+    own = {"_parameters": {**module._parameters, **weights}, "_modules": {}}
+    plain.__dict__ = {**vars(module), **own}
     plain.reset_parameters()
     for name, weight in weights.items():
         setattr(module, name, weight.data)

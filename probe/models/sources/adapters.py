@@ -27,7 +27,7 @@ INSIDE_BLOCKS, HEAD = ".adapter_layer.", "lm_head."
 
 
 def language_of(folder: Path, config: Any) -> str:
-    """The language that a checkpoint's files name; empty where they name none.
+    """Return the language that a checkpoint's files name; empty where they name none.
 
     Raises:
         ProbeError: they name two, or something that is no name.
@@ -37,64 +37,62 @@ def language_of(folder: Path, config: Any) -> str:
         TOKENIZER_FILE: _json_of(folder / TOKENIZER_FILE).get("target_lang"),
     }
     given = {file: name for file, name in names.items() if name is not None}
-    if odd := [
-        file
-        for file, name in given.items()
-        if not isinstance(name, str) or not re.fullmatch(r"[\w-]+", name)
-    ]:
-        raise ProbeError(
-            f"{folder / odd[0]}: target_lang is {given[odd[0]]!r}; expected the code of a language such as 'eng'."
-        )
+    for file, name in given.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[\w-]+", name):
+            raise ProbeError(
+                f"{folder / file}: target_lang is {name!r}; expected the code of a language such "
+                "as 'eng'."
+            )
     if len(set(given.values())) > 1:
         said = " and ".join(f"{name!r} ({file})" for file, name in given.items())
         raise ProbeError(
-            f"{folder}: its files name two languages as target_lang, {said}. Expected one; correct either file."
+            f"{folder}: its files name two languages as target_lang, {said}. Expected one; correct "
+            "either file."
         )
     return str(next(iter(given.values()), ""))
 
 
 def languages_beside(folder: Path) -> list[str]:
-    """Languages that have an adapter in a folder, sorted."""
-    matches = (
-        (OF_LANGUAGE.fullmatch(path.name) for path in folder.iterdir()) if folder.is_dir() else ()
-    )
+    """Return the languages that have an adapter in a folder, sorted."""
+    files = folder.iterdir() if folder.is_dir() else ()
+    matches = (OF_LANGUAGE.fullmatch(path.name) for path in files)
     return sorted({match[1] for match in matches if match})
 
 
 def adapter_files(language: str) -> list[str]:
-    """Names that the adapter of a language may have, in order of preference."""
+    """Return names that the adapter of a language may have, in order of preference."""
     return [f"adapter.{language}.{ending}" for ending in ("safetensors", "bin")]
 
 
 def adapter_of(folder: Path, config: Any, language: str, notes: list[str]) -> Path | None:
-    """The adapter's file of the language; None, with a note where adapters lie there, where none is
-    to be loaded.
+    """Return the adapter's file of the language; None where none is to be loaded, with a note where
+    adapters lie there.
     """
     languages = languages_beside(folder)
     has_layers = getattr(config, "adapter_attn_dim", None) is not None
-    if has_layers and language:
-        file = next(
-            (folder / name for name in adapter_files(language) if (folder / name).is_file()), None
+    files = [folder / name for name in adapter_files(language) if (folder / name).is_file()]
+    if has_layers and language and files:
+        notes.append(
+            f"the adapter of language {language!r} is loaded ({files[0].name}), as target_lang says"
         )
-        if file is not None:
-            notes.append(
-                f"the adapter of language {language!r} is loaded ({file.name}), as target_lang says"
-            )
-        elif languages:
-            notes.append(
-                f"target_lang is {language!r}, which has no adapter here (there are those of "
-                f"{listed(languages)}); the adapter in the main file is taken"
-            )
-        return file
-    if languages and has_layers:
+        return files[0]
+    if not languages:
+        return None
+    if not has_layers:
+        notes.append(
+            f"adapters of languages {listed(languages)} are not loaded: config.json has no "
+            "adapter_attn_dim, so no block has a place for them"
+        )
+    elif language:
+        notes.append(
+            f"target_lang is {language!r}, which has no adapter here (there are those of "
+            f"{listed(languages)}); the adapter in the main file is taken"
+        )
+    else:
         notes.append(
             f"adapters of {len(languages)} languages lie beside it ({listed(languages)}) and no "
             "target_lang says which; the adapter in the main file is taken. Set target_lang in "
             f"{TOKENIZER_FILE} to load one"
-        )
-    elif languages:
-        notes.append(
-            f"adapters of languages {listed(languages)} are not loaded: config.json has no adapter_attn_dim, so no block has a place for them"
         )
     return None
 
@@ -106,7 +104,7 @@ def with_adapter(
     prefix: str,
     has_head: bool,
 ) -> dict[str, Tensor]:
-    """The weights of a checkpoint with those of a language's adapter instead of its own.
+    """Return the weights of a checkpoint with those of a language's adapter instead of its own.
 
     Args:
         tensors: those of the main file.
@@ -130,40 +128,37 @@ def with_adapter(
     if odd := sorted(needed ^ adapter.keys()):
         raise ProbeError(
             f"{file}: {len(needed - adapter.keys())} weights of the adapter are missing, and "
-            f"{len(adapter.keys() - needed)} have no place in this model: {listed(odd, 3)}. Fetch the "
-            "file again, or check that it belongs to this checkpoint."
+            f"{len(adapter.keys() - needed)} have no place in this model: {listed(odd, 3)}. Fetch "
+            "the file again, or check that it belongs to this checkpoint."
         )
-    return {
-        name: weight for name, weight in tensors.items() if name.removeprefix(prefix) not in adapter
-    } | adapter
+    kept = {
+        name: item for name, item in tensors.items() if name.removeprefix(prefix) not in adapter
+    }
+    return kept | adapter
 
 
 def refuse_peft(folder: Path) -> None:
-    """Raises where a folder holds an adapter of PEFT, with the commands that merge it."""
+    """Raise where a folder holds an adapter of PEFT, with the commands that merge it."""
     file = folder / PEFT_FILE
     if not file.exists():
         return
     settings = _json_of(file)
     kind = str(settings.get("peft_type") or "of an unnamed kind")
     mapping = settings.get("auto_mapping")
-    made = (
-        str(mapping.get("base_model_class") or "AutoModel")
-        if isinstance(mapping, dict)
-        else "AutoModel"
-    )
+    made = mapping.get("base_model_class") if isinstance(mapping, dict) else None
+    made = str(made or "AutoModel")
     base = str(settings.get("base_model_name_or_path") or "BASE")
-    blank = (
-        ", with the checkpoint that it was trained on in the place of BASE"
-        if base == "BASE"
-        else ""
-    )
+    blank = ", with the checkpoint that it was trained on in the place of BASE"
     merged = f"{folder.resolve().name}-merged"
+    extractor = "AutoFeatureExtractor"
     raise ProbeError(
-        f"{file}: a PEFT adapter ({kind}) of {base}, which would change the weights of the checkpoint and is not applied here. Merge "
-        f"it once where peft is installed (`pip install peft`), and name the new folder {merged}{blank}:\n"
-        f'  python -c "from peft import PeftModel; from transformers import AutoFeatureExtractor, {made}; '
-        f"PeftModel.from_pretrained({made}.from_pretrained({base!r}), {str(folder)!r}).merge_and_unload()"
-        f'.save_pretrained({merged!r}); AutoFeatureExtractor.from_pretrained({base!r}).save_pretrained({merged!r})"\n'
+        f"{file}: a PEFT adapter ({kind}) of {base}, which would change the weights of the "
+        "checkpoint and is not applied here. Merge it once where peft is installed (`pip install "
+        f"peft`), and name the new folder {merged}{blank if base == 'BASE' else ''}:\n"
+        f'  python -c "from peft import PeftModel; from transformers import {extractor}, {made}; '
+        f"PeftModel.from_pretrained({made}.from_pretrained({base!r}), {str(folder)!r})"
+        f".merge_and_unload().save_pretrained({merged!r}); "
+        f'{extractor}.from_pretrained({base!r}).save_pretrained({merged!r})"\n'
         f"If the adapter is not meant, remove {PEFT_FILE} from the folder."
     )
 

@@ -25,9 +25,11 @@ from torch import Tensor
 from probe.errors import ProbeError
 from probe.models.reference import EPSILON, TransformersEncoder
 from probe.models.sources import hub
-from probe.models.sources.checkpoints import HUB_TIMEOUT_S, Location, converted_encoder
+from probe.models.sources.checkpoints import Converted, Location, converted_encoder
+from probe.models.sources.keys import WEIGHT_NORM, convolutions, renamed
 from probe.models.sources.known import TORCHAUDIO, close_names
-from probe.models.sources.weights import hashed
+from probe.models.sources.preprocessor import first_line
+from probe.models.sources.weights import are_weights, hashed
 
 ADDRESS = "https://download.pytorch.org/torchaudio/models/"
 NORMALIZE_EPSILON = 1e-5  # of torch's layer_norm, which a bundle applies to the waveform
@@ -36,85 +38,69 @@ NAMES = (
     (r"^encoder\.feature_projection\.", "feature_projection."),
     (r"^encoder\.transformer\.", "encoder."),
     (r"\.attention\.attention\.", ".attention."),
-    (r"\.weight_g$", ".parametrizations.weight.original0"),
-    (r"\.weight_v$", ".parametrizations.weight.original1"),
+    *WEIGHT_NORM,
     (r"^aux\.", "lm_head."),
 )
-JOINT = re.compile(
-    r"(.*)\.in_proj_(weight|bias)"
-)  # WavLM's query, key and value, one below the other
+# WavLM's query, key and value, one below the other.
+JOINT = re.compile(r"(.*)\.in_proj_(weight|bias)")
+# torchaudio's sizes -> transformers'.
+SIZES = {
+    "encoder_embed_dim": "hidden_size",
+    "encoder_num_layers": "num_hidden_layers",
+    "encoder_num_heads": "num_attention_heads",
+    "encoder_ff_interm_features": "intermediate_size",
+    "extractor_conv_bias": "conv_bias",
+    "encoder_layer_norm_first": "do_stable_layer_norm",
+    "encoder_pos_conv_kernel": "num_conv_pos_embeddings",
+    "encoder_pos_conv_groups": "num_conv_pos_embedding_groups",
+}
+WAVLM_SIZES = {"encoder_num_buckets": "num_buckets", "encoder_max_distance": "max_bucket_distance"}
 
 
 @functools.cache
 def bundles() -> dict[str, Any]:
     """Name -> bundle of every encoder that ``torchaudio.pipelines`` has."""
-    found = {name: getattr(torchaudio.pipelines, name) for name in dir(torchaudio.pipelines)}
-    return {
-        name: item
-        for name, item in found.items()
-        if getattr(item, "_model_type", None) in ("Wav2Vec2", "WavLM")
-    }
+    items = {name: getattr(torchaudio.pipelines, name) for name in dir(torchaudio.pipelines)}
+    kinds = ("Wav2Vec2", "WavLM")
+    return {key: item for key, item in items.items() if getattr(item, "_model_type", "") in kinds}
 
 
 def bundle_of(name: str) -> Any:
-    """The bundle that ``torchaudio:NAME`` stands for.
+    """Return the bundle that ``torchaudio:NAME`` stands for.
 
     Raises:
         ProbeError: none.
     """
     known = bundles()
-    bundle = known.get(name.removeprefix(TORCHAUDIO))
-    if bundle is None:
-        close = [
-            found
-            for found in close_names(name, tuple(TORCHAUDIO + item for item in known))
-            if found.startswith(TORCHAUDIO)
-        ]
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ProbeError(
-            f"{name}: torchaudio {torchaudio.__version__} has no such encoder.{hint} `probe models` lists them."
-        )
-    return bundle
+    if bundle := known.get(name.removeprefix(TORCHAUDIO)):
+        return bundle
+    close = close_names(name, tuple(TORCHAUDIO + item for item in known))
+    hints = [f" Did you mean {item!r}?" for item in close if item.startswith(TORCHAUDIO)]
+    raise ProbeError(
+        f"{name}: torchaudio {torchaudio.__version__} has no such encoder.{''.join(hints[:1])} "
+        "`probe models` lists them."
+    )
 
 
 def architecture_of(name: str) -> tuple[Any, bool]:
-    """transformers' configuration of a bundle's encoder, and whether its waveforms are normalised;
-    errors as of `bundle_of`.
+    """Return transformers' configuration of a bundle's encoder, and whether its waveforms are
+    normalised; errors as of `bundle_of`.
     """
     bundle = bundle_of(name)
     sizes = bundle._params
-    widths, kernels, strides = (
-        list(column) for column in zip(*sizes["extractor_conv_layer_config"], strict=True)
-    )
-    family = (
-        "wavlm" if bundle._model_type == "WavLM" else "hubert" if "HUBERT" in name else "wav2vec2"
-    )
-    config = {
-        "hidden_size": sizes["encoder_embed_dim"],
-        "num_hidden_layers": sizes["encoder_num_layers"],
-        "num_attention_heads": sizes["encoder_num_heads"],
-        "intermediate_size": sizes["encoder_ff_interm_features"],
-        "conv_dim": widths,
-        "conv_kernel": kernels,
-        "conv_stride": strides,
-        "num_feat_extract_layers": len(widths),
-        "conv_bias": sizes["extractor_conv_bias"],
-        "feat_extract_norm": sizes["extractor_mode"].removesuffix("_norm"),
-        "do_stable_layer_norm": sizes["encoder_layer_norm_first"],
-        "num_conv_pos_embeddings": sizes["encoder_pos_conv_kernel"],
-        "num_conv_pos_embedding_groups": sizes["encoder_pos_conv_groups"],
-        EPSILON: NORMALIZE_EPSILON,
-    }
-    if family == "wavlm":
-        config |= {
-            "num_buckets": sizes["encoder_num_buckets"],
-            "max_bucket_distance": sizes["encoder_max_distance"],
-        }
-    return transformers.AutoConfig.for_model(family, **config), bool(bundle._normalize_waveform)
+    family = "hubert" if "HUBERT" in name else "wav2vec2"
+    settings = {by: sizes[ours] for ours, by in SIZES.items()}
+    if bundle._model_type == "WavLM":
+        family = "wavlm"
+        settings |= {by: sizes[ours] for ours, by in WAVLM_SIZES.items()}
+    settings["feat_extract_norm"] = sizes["extractor_mode"].removesuffix("_norm")
+    settings |= convolutions(sizes["extractor_conv_layer_config"])
+    settings[EPSILON] = NORMALIZE_EPSILON
+    return transformers.AutoConfig.for_model(family, **settings), bool(bundle._normalize_waveform)
 
 
 def bundle_encoder(name: str, device: str, sha256: str | None = None) -> TransformersEncoder:
-    """The encoder of ``torchaudio:NAME``, with its CTC head where it has one.
+    """Return the encoder of ``torchaudio:NAME``, with its CTC head where it has one.
 
     Args:
         sha256: what the weights' file must have.
@@ -125,16 +111,16 @@ def bundle_encoder(name: str, device: str, sha256: str | None = None) -> Transfo
     """
     config, normalize = architecture_of(name)
     file, state = _weights_of(name)
-    weights = hashed(file, sha256)
     labels = getattr(bundle_of(name), "_labels", ())
-    writes = (
-        ("", *(label.replace("|", " ") for label in labels)) if labels else ()
-    )  # the first is the blank
-    tensors = _renamed(state)
-    location = Location(name, file.parent, file.name)
-    encoder = converted_encoder(
-        location, config, tensors, weights, device, normalize, writes=writes
+    texts = [label.replace("|", " ") for label in labels]
+    converted = Converted(
+        config=config,
+        tensors=_renamed(state),
+        normalize=normalize,
+        writes=("", *texts) if labels else (),  # the first is the blank
     )
+    location = Location(name, file.parent, file.name)
+    encoder = converted_encoder(location, hashed(file, sha256), converted, device)
     encoder.again = functools.partial(bundle_encoder, name, device, sha256)
     return encoder
 
@@ -146,25 +132,23 @@ def _weights_of(name: str) -> tuple[Path, Mapping[str, Tensor]]:
     bundle = bundle_of(name)
     address = bundle._path if bundle._path.startswith("https") else ADDRESS + bundle._path
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(address).path).name
-    if not file.is_file() and (hub.is_offline() or not hub.answers(HUB_TIMEOUT_S, address)):
+    if not file.is_file() and (hub.is_offline() or not hub.answers(hub.TIMEOUT_S, address)):
         why = "HF_HUB_OFFLINE is set" if hub.is_offline() else "there is no answer from there"
         raise ProbeError(
-            f"{name}: its weights are not at {file}, and {why}: {address}. Fetch that file where there is a network and put it there "
-            f"(TORCH_HOME says where torch hub's cache is); random:{name} works without."
+            f"{name}: its weights are not at {file}, and {why}: {address}. Fetch that file where "
+            "there is a network and put it there (TORCH_HOME says where torch hub's cache is); "
+            f"random:{name} works without."
         )
     try:
         with contextlib.redirect_stdout(sys.stderr):  # where torch hub says what it fetches
             loading = {"map_location": "cpu", "weights_only": True, "progress": sys.stderr.isatty()}
             state = bundle._get_state_dict(loading)
-            if not isinstance(state, Mapping) or not all(
-                isinstance(weight, Tensor) for weight in state.values()
-            ):
-                raise ValueError("other things than weights")
+        if not isinstance(state, Mapping) or not are_weights(state):
+            raise ValueError("other things than weights")
     except Exception as error:  # transport, zip file, pickle and tensors each raise their own kind
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        reason = (
-            "it is none, or holds more" if "weights_only" in reason else reason
-        )  # torch's advice is to open it nevertheless
+        reason = first_line(error)
+        if "weights_only" in reason:  # torch's advice is to open it nevertheless
+            reason = "it is none, or holds more"
         advice = "Try again" if isinstance(error, OSError) else "Remove it and try again"
         raise ProbeError(
             f"{name}: {file} cannot be fetched or read as plain weights ({reason}). {advice}."
@@ -176,8 +160,7 @@ def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights by transformers' names."""
     tensors: dict[str, Tensor] = {}
     for name, weight in state.items():
-        for pattern, by in NAMES:
-            name = re.sub(pattern, by, name)
+        name = renamed(name, NAMES)
         if joint := JOINT.fullmatch(name):
             for part, of_part in zip("qkv", weight.chunk(3), strict=True):
                 tensors[f"{joint[1]}.{part}_proj.{joint[2]}"] = of_part

@@ -21,7 +21,6 @@ import functools
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +32,10 @@ from probe.errors import ProbeError, listed
 from probe.model_names import ENDING
 from probe.models.encoder import ASSUMED
 from probe.models.reference import TransformersEncoder
-from probe.models.sources.checkpoints import ASSUMED_INPUT, Location, converted_encoder
+from probe.models.sources.checkpoints import Converted, Location, converted_encoder
+from probe.models.sources.keys import WEIGHT_NORM, convolutions, renamed
 from probe.models.sources.pickles import Dictionary, open_pickle
+from probe.models.sources.preprocessor import RATE_HZ
 from probe.models.sources.weights import hashed
 
 # Where the encoder lies in a fine-tuned model, and its CTC head.
@@ -47,13 +48,24 @@ KNOWN: dict[str, tuple[Any, ...]] = {
     "layer_type": ("transformer",),
     "quantize_input": (False,),
     "crop_seq_to_multiple": (1,),
-    "sample_rate": (ASSUMED_INPUT[0],),
+    "sample_rate": (RATE_HZ,),
+}
+# transformers' sizes -> fairseq's, their type, and the default where there is one.
+SIZES: dict[str, tuple[Any, ...]] = {
+    "hidden_size": ("encoder_embed_dim", int),
+    "num_hidden_layers": ("encoder_layers", int),
+    "num_attention_heads": ("encoder_attention_heads", int),
+    "intermediate_size": ("encoder_ffn_embed_dim", int),
+    "conv_bias": ("conv_bias", bool, False),
+    "num_conv_pos_embedding_groups": ("conv_pos_groups", int, 16),
 }
 # Used in pretraining only; data2vec's teacher among them.
 PRETRAINING = re.compile(
-    r"(quantizer|input_quantizer|project_q|project_inp|final_proj|target_glu|label_embs_concat|_ema)(\.|$)"
+    r"(quantizer|input_quantizer|project_q|project_inp|final_proj|target_glu|label_embs_concat"
+    r"|_ema)(\.|$)"
 )
 BLOCKS, PROJECTION = "encoder.layers.", "feature_projection.projection."
+STACKED = re.compile(r"encoder\.pos_conv_embed\.layers\..*conv\.weight")
 # fairseq's names -> transformers', one after the other.
 NAMES = (
     (r"^mask_emb$", "masked_spec_embed"),
@@ -62,8 +74,7 @@ NAMES = (
     (r"^(feature_extractor\.conv_layers\.\d+)\.0\.", r"\1.conv."),
     (r"^(feature_extractor\.conv_layers\.\d+)\.2\.(1\.)?(?=weight|bias)", r"\1.layer_norm."),
     (r"^encoder\.pos_conv\.(\d+)\.0\.", r"encoder.pos_conv_embed.layers.\1.conv."),
-    (r"\.weight_g$", ".parametrizations.weight.original0"),
-    (r"\.weight_v$", ".parametrizations.weight.original1"),
+    *WEIGHT_NORM,
     (r"\.self_attn_layer_norm\.", ".layer_norm."),
     (r"\.self_attn\.", ".attention."),
     (r"\.fc1\.", ".feed_forward.intermediate_dense."),
@@ -81,22 +92,24 @@ AFTER_NORM = (
 
 
 def file_of(name: str) -> Path | None:
-    """The file that a model's name stands for; None where it is no name of a file.
+    """Return the file that a model's name stands for; None where it is no name of a file.
 
     Raises:
         ProbeError: no such file.
     """
-    if not name.endswith(ENDING) or os.path.isdir(name):  # noqa: PTH112 - Path.is_dir raises where the name is too long for a file
+    # Path.is_dir raises where the name is too long for a file.
+    if not name.endswith(ENDING) or os.path.isdir(name):  # noqa: PTH112
         return None
-    if not os.path.isfile(name):  # noqa: PTH113 - as above
+    if not os.path.isfile(name):  # noqa: PTH113
         raise ProbeError(
-            f"{name}: no such file. Expected a checkpoint of fairseq's, a folder, or org/name on the hub."
+            f"{name}: no such file. Expected a checkpoint of fairseq's, a folder, or org/name on "
+            "the hub."
         )
     return Path(name)
 
 
 def file_encoder(file: Path, device: str, sha256: str | None = None) -> TransformersEncoder:
-    """The encoder in a file.
+    """Return the encoder in a file.
 
     Args:
         sha256: what the file must have.
@@ -106,94 +119,60 @@ def file_encoder(file: Path, device: str, sha256: str | None = None) -> Transfor
             do not fit it.
     """
     weights = hashed(file, sha256)
-    found = _read(file)
-    location = Location(str(file), file.parent)
-    encoder = converted_encoder(
-        location,
-        found.config,
-        found.tensors,
-        weights,
-        device,
-        found.normalize,
-        found.left_out,
-        found.notes,
-        found.writes,
-    )
+    encoder = converted_encoder(Location(str(file), file.parent), weights, _read(file), device)
     encoder.again = functools.partial(file_encoder, file, device, sha256)
     return encoder
 
 
 def architecture_of(file: Path) -> tuple[Any, bool]:
-    """transformers' configuration of the model in a file, and whether its waveforms are normalised;
-    errors as of `file_encoder`.
+    """Return transformers' configuration of the model in a file, and whether its waveforms are
+    normalised; errors as of `file_encoder`.
     """
-    found = _read(file)
-    return found.config, found.normalize
+    converted = _read(file)
+    return converted.config, bool(converted.normalize)
 
 
-@dataclass(frozen=True)
-class Found:
-    """What a file holds, in transformers' terms; see
-    `probe.models.sources.checkpoints.converted_encoder`.
-    """
-
-    config: Any
-    tensors: dict[str, Tensor]
-    normalize: bool
-    left_out: list[str]
-    notes: list[str]
-    writes: tuple[str, ...]
-
-
-def _read(file: Path) -> Found:
+def _read(file: Path) -> Converted:
+    """What a file holds, in transformers' terms."""
     state = open_pickle(file)
     if not isinstance(state, Mapping) or not isinstance(state.get("model"), Mapping):
-        holds = (
-            f"holds {listed(list(map(str, state)))}"
-            if isinstance(state, Mapping)
-            else f"is a {type(state).__name__}"
-        )
+        holds = f"is a {type(state).__name__}"
+        holds = f"holds {listed(list(map(str, state)))}" if isinstance(state, Mapping) else holds
         raise ProbeError(
             f"{file}: {holds}; expected a checkpoint of fairseq's, with cfg (or args) and model."
         )
     settings, model, task = _settings(file, state)
     named, notes = dict(state["model"]), list[str]()
     prefix = TUNED if any(name.startswith(TUNED) for name in named) else ""
-    encoder = {
-        name.removeprefix(prefix): weight
-        for name, weight in named.items()
-        if name.startswith(prefix)
-    }
-    encoder = {name: weight for name, weight in encoder.items() if not PRETRAINING.match(name)}
-    left_out = [
-        name
-        for name in named
-        if not name.startswith(prefix) or name.removeprefix(prefix) not in encoder
-    ]
+    inner = {name: name.removeprefix(prefix) for name in named if name.startswith(prefix)}
+    encoder = {by: named[name] for name, by in inner.items() if not PRETRAINING.match(by)}
+    left_out = [name for name in named if inner.get(name) not in encoder]
     if odd := [name for name, weight in encoder.items() if not isinstance(weight, Tensor)]:
         raise ProbeError(
             f"{file}: {listed(odd)} are no arrays of weights. Is this a checkpoint of fairseq's?"
         )
     if not any(name.startswith(BLOCKS) for name in encoder):
         raise ProbeError(
-            f"{file}: a model of kind {model.get('_name') or model.get('arch')!r}; none of its weights are blocks of an encoder that "
-            "this version can read. Expected wav2vec2, hubert, data2vec_audio or WavLM, or wav2vec_ctc or hubert_ctc made of them."
+            f"{file}: a model of kind {model.get('_name') or model.get('arch')!r}; none of its "
+            "weights are blocks of an encoder that this version can read. Expected wav2vec2, "
+            "hubert, data2vec_audio or WavLM, or wav2vec_ctc or hubert_ctc made of them."
         )
-    after_norm = "encoder.pos_conv.0.running_mean" in encoder
-    tensors = {_renamed(name, after_norm): weight for name, weight in encoder.items()}
+    positions = AFTER_NORM if "encoder.pos_conv.0.running_mean" in encoder else ALONE
+    tensors = {renamed(name, (*NAMES, *positions)): weight for name, weight in encoder.items()}
     config = _config(file, settings, task, tensors)
     tensors |= _identity(config, tensors)
     writes = _written(state, named, model, notes)
     if writes:
         tensors |= {f"lm_head.{part}": named[HEAD + part] for part in HEAD_PARTS}
         left_out = [name for name in left_out if name.removeprefix(HEAD) not in HEAD_PARTS]
-    return Found(config, tensors, _normalize(task, settings, notes), left_out, notes, writes)
-
-
-def _renamed(name: str, after_norm: bool) -> str:
-    for pattern, by in (*NAMES, *(AFTER_NORM if after_norm else ALONE)):
-        name = re.sub(pattern, by, name)
-    return name
+    return Converted(
+        config=config,
+        tensors=tensors,
+        normalize=_normalize(task, settings, notes),
+        left_out=left_out,
+        notes=notes,
+        writes=writes,
+    )
 
 
 def _identity(config: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -201,15 +180,13 @@ def _identity(config: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     another, in data2vec always.
     """
     width = config.hidden_size
-    query = tensors.get(
-        f"{BLOCKS}0.attention.q_proj.weight"
-    )  # a width that the weights do not have costs no memory
-    is_wide = config.conv_dim[-1] == width and query is not None and query.shape == (width, width)
-    if (
-        not is_wide
-        or config.model_type == "data2vec-audio"
-        or any(name.startswith(PROJECTION) for name in tensors)
+    if config.model_type == "data2vec-audio" or any(
+        name.startswith(PROJECTION) for name in tensors
     ):
+        return {}
+    # A width that the weights do not have costs no memory.
+    query = tensors.get(f"{BLOCKS}0.attention.q_proj.weight")
+    if config.conv_dim[-1] != width or query is None or query.shape != (width, width):
         return {}
     return {f"{PROJECTION}weight": torch.eye(width), f"{PROJECTION}bias": torch.zeros(width)}
 
@@ -228,15 +205,17 @@ def _settings(
     said = _plain(state.get("cfg")) or _plain(state.get("args"))
     if not said:
         raise ProbeError(
-            f"{file}: no configuration; expected cfg or args beside the weights, as fairseq saves them."
+            f"{file}: no configuration; expected cfg or args beside the weights, as fairseq saves "
+            "them."
         )
     model, task = _plain(said.get("model")) or said, _plain(said.get("task")) or said
     if "w2v_args" not in model:
         return model, model, task
     if not (pretrained := _plain(model["w2v_args"])):
         raise ProbeError(
-            f"{file}: a fine-tuned model without the settings of the pretrained one (w2v_args {model['w2v_args']!r}). Put them in, "
-            f"from the file that it was made from (w2v_path {model.get('w2v_path')!r}): docs/models.md says how."
+            f"{file}: a fine-tuned model without the settings of the pretrained one (w2v_args "
+            f"{model['w2v_args']!r}). Put them in, from the file that it was made from (w2v_path "
+            f"{model.get('w2v_path')!r}): docs/models.md says how."
         )
     return _plain(pretrained.get("model")) or pretrained, model, task
 
@@ -264,69 +243,48 @@ def _config(
         value = settings.get(name, default)
         if type(value) is not kind:
             raise ProbeError(
-                f"{file}: its configuration has {name} {value!r}; expected a value of type {kind.__name__}."
+                f"{file}: its configuration has {name} {value!r}; expected a value of type "
+                f"{kind.__name__}."
             )
         return value
 
-    blocks = {name.split(".")[2] for name in tensors if name.startswith(BLOCKS)}
-    if said("encoder_layers", int) != len(blocks):
+    n_blocks = len({name.split(".")[2] for name in tensors if name.startswith(BLOCKS)})
+    if said("encoder_layers", int) != n_blocks:
         raise ProbeError(
-            f"{file}: its configuration has encoder_layers {settings['encoder_layers']}, its weights {len(blocks)} blocks. One of "
-            "the two is not this checkpoint's."
+            f"{file}: its configuration has encoder_layers {settings['encoder_layers']}, its "
+            f"weights {n_blocks} blocks. One of the two is not this checkpoint's."
         )
     for name, known in KNOWN.items():
         if (value := settings.get(name, task.get(name, known[0]))) not in known:
             raise ProbeError(
-                f"{file}: its configuration has {name} {value!r}; this version can read {', '.join(map(repr, known))}."
+                f"{file}: its configuration has {name} {value!r}; this version can read "
+                f"{', '.join(map(repr, known))}."
             )
-    convolutions = _convolutions(file, said("conv_feature_layers", str))
-    stacked = sum(
-        name.endswith("conv.weight")
-        for name in tensors
-        if name.startswith("encoder.pos_conv_embed.layers.")
-    )
-    common = {
-        "hidden_size": said("encoder_embed_dim", int),
-        "num_hidden_layers": len(blocks),
-        "num_attention_heads": said("encoder_attention_heads", int),
-        "intermediate_size": said("encoder_ffn_embed_dim", int),
-        "conv_dim": [width for width, _, _ in convolutions],
-        "conv_kernel": [kernel for _, kernel, _ in convolutions],
-        "conv_stride": [stride for _, _, stride in convolutions],
-        "num_feat_extract_layers": len(convolutions),
-        "conv_bias": said("conv_bias", bool, False),
-        "num_conv_pos_embedding_groups": said("conv_pos_groups", int, 16),
-    }
+    front_end = convolutions(_convolutions(file, said("conv_feature_layers", str)))
+    sizes = {by: said(*ours) for by, ours in SIZES.items()}
     kernel, pre_ln = said("conv_pos", int, 128), said("layer_norm_first", bool)
     by_layer = settings.get("extractor_mode", KNOWN["extractor_mode"][0]) == "layer_norm"
-    family, own = (
-        "wav2vec2",
-        {
-            "num_conv_pos_embeddings": kernel,
-            "feat_extract_norm": "layer" if by_layer else "group",
-            "do_stable_layer_norm": pre_ln,
-        },
-    )
-    if stacked:
+    family, own = "wav2vec2", dict[str, Any]()
+    if stacked := sum(STACKED.fullmatch(name) is not None for name in tensors):
         if pre_ln or not by_layer:
             raise ProbeError(
-                f"{file}: stacked positional convolutions with layer_norm_first {pre_ln}, extractor_mode "
-                f"{settings.get('extractor_mode')!r}; expected False and 'layer_norm', as in data2vec-audio."
+                f"{file}: stacked positional convolutions with layer_norm_first {pre_ln}, "
+                f"extractor_mode {settings.get('extractor_mode')!r}; expected False and "
+                "'layer_norm', as in data2vec-audio."
             )
-        family, own = (
-            "data2vec-audio",
-            {"num_conv_pos_embeddings": stacked, "conv_pos_kernel_size": max(3, kernel // stacked)},
-        )
-    elif "encoder.layers.0.attention.gru_rel_pos_const" in tensors:
-        family = "wavlm"
-        own |= {
-            "num_buckets": said("num_buckets", int),
-            "max_bucket_distance": said("max_distance", int),
-        }
-    elif "hubert" in str(settings.get("_name") or settings.get("arch")):
-        family = "hubert"
-        own["conv_pos_batch_norm"] = "encoder.pos_conv_embed.batch_norm.running_mean" in tensors
-    return transformers.AutoConfig.for_model(family, **common, **own)
+        family, own = "data2vec-audio", {"conv_pos_kernel_size": max(3, kernel // stacked)}
+    else:
+        norm = "layer" if by_layer else "group"
+        own = {"feat_extract_norm": norm, "do_stable_layer_norm": pre_ln}
+        if "encoder.layers.0.attention.gru_rel_pos_const" in tensors:
+            family = "wavlm"
+            own["num_buckets"] = said("num_buckets", int)
+            own["max_bucket_distance"] = said("max_distance", int)
+        elif "hubert" in str(settings.get("_name") or settings.get("arch")):
+            family = "hubert"
+            own["conv_pos_batch_norm"] = "encoder.pos_conv_embed.batch_norm.running_mean" in tensors
+    own["num_conv_pos_embeddings"] = stacked or kernel
+    return transformers.AutoConfig.for_model(family, **front_end, **sizes, **own)
 
 
 def _convolutions(file: Path, text: str) -> list[tuple[int, int, int]]:
@@ -349,18 +307,16 @@ def _convolutions(file: Path, text: str) -> list[tuple[int, int, int]]:
         return layers
 
     try:
-        found = [
-            (int(width), int(kernel), int(stride))
-            for width, kernel, stride in value(ast.parse(text, mode="eval").body)
-        ]
-        if min(map(min, found)) < 1:
+        items = value(ast.parse(text, mode="eval").body)
+        layers = [(int(width), int(kernel), int(stride)) for width, kernel, stride in items]
+        if min(map(min, layers)) < 1:
             raise ValueError
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
         raise ProbeError(
-            f"{file}: its configuration has conv_feature_layers {text[:80]!r}; expected a list such as "
-            "[(512, 10, 5)] + [(512, 3, 2)] * 4 of widths, kernels and strides."
+            f"{file}: its configuration has conv_feature_layers {text[:80]!r}; expected a list "
+            "such as [(512, 10, 5)] + [(512, 3, 2)] * 4 of widths, kernels and strides."
         ) from error
-    return found
+    return layers
 
 
 def _normalize(task: Mapping[str, Any], settings: Mapping[str, Any], notes: list[str]) -> bool:
@@ -373,7 +329,8 @@ def _normalize(task: Mapping[str, Any], settings: Mapping[str, Any], notes: list
     normalize = settings.get("extractor_mode") == "layer_norm"
     words = "normalised waveforms" if normalize else "waveforms as they are"
     notes.append(
-        f"its configuration does not say whether waveforms are normalised: {words} {ASSUMED}, as in others of its kind"
+        f"its configuration does not say whether waveforms are normalised: {words} {ASSUMED}, as "
+        "in others of its kind"
     )
     return normalize
 
@@ -387,24 +344,21 @@ def _written(
     if any(not isinstance(named.get(HEAD + part), Tensor) for part in HEAD_PARTS):
         return ()
     if weight := model.get("blank_weight"):
-        mode = model.get("blank_mode")
         notes.append(
-            f"its CTC head is not run: fairseq changes its blank afterwards (blank_weight {weight!r}, blank_mode {mode!r})"
+            f"its CTC head is not run: fairseq changes its blank afterwards (blank_weight "
+            f"{weight!r}, blank_mode {model.get('blank_mode')!r})"
         )
         return ()
     n_symbols = len(named[f"{HEAD}weight"])
     dictionary = _plain(state.get("task_state")).get("target_dictionary")
     symbols = getattr(dictionary, "symbols", None) if isinstance(dictionary, Dictionary) else None
-    if (
-        not isinstance(symbols, list)
-        or len(symbols) != n_symbols
-        or not all(isinstance(symbol, str) for symbol in symbols)
-    ):
+    symbols = symbols if isinstance(symbols, list) else []
+    texts = [symbol for symbol in symbols if isinstance(symbol, str)]
+    if not len(texts) == len(symbols) == n_symbols:
         notes.append(
             f"its CTC head is not run: the file holds no dictionary of its {n_symbols} symbols"
         )
         return ()
     return tuple(
-        "" if re.fullmatch("<.*>", symbol) else re.sub("[|\u2581]", " ", symbol)
-        for symbol in symbols
+        "" if re.fullmatch("<.*>", text) else re.sub("[|\u2581]", " ", text) for text in texts
     )

@@ -16,25 +16,14 @@ from typing import Any
 
 # Families (transformers' ``model_type``) that can be opened.
 FAMILIES = (
-    *(
-        "wav2vec2",
-        "data2vec-audio",
-        "hubert",
-        "wavlm",
-        "unispeech",
-        "unispeech-sat",
-        "wav2vec2-conformer",
-        "sew",
-        "sew-d",
-    ),
-    *("wav2vec2-bert", "whisper"),
+    *("wav2vec2", "data2vec-audio", "hubert", "wavlm", "unispeech", "unispeech-sat"),
+    *("wav2vec2-conformer", "sew", "sew-d", "wav2vec2-bert", "whisper"),
 )
 # Those whose configuration says whether a final LayerNorm follows the last block.
 PRE_OR_POST_LN = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")
 # Those whose blocks see frames joined in pairs; ``final`` is brought back to the rate of the
 # front-end after the last of them.
 SQUEEZED = ("sew", "sew-d")
-# How the names of models with random weights begin.
 # How the names of torchaudio's bundles begin.
 TORCHAUDIO = "torchaudio:"
 # Weights that are used in training alone (the vector that masked frames are replaced with); they
@@ -91,29 +80,24 @@ class Known:
 
     @property
     def layer_names(self) -> str:
-        """As a user is told them; ``final`` where it is a layer of its own."""
+        """Names of its layers for people; ``final`` where it is a layer of its own."""
         return f"0..{self.layers}" + (", final" if self.pre_ln or self.family in SQUEEZED else "")
 
     def config(self) -> dict[str, Any]:
-        """The configuration's keys that differ between checkpoints of the family, by transformers'
-        names.
+        """Return the configuration's keys that differ between checkpoints of the family, by
+        transformers' names.
         """
+        names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
         if self.family == "whisper":
-            sizes = {
-                "d_model": self.width,
-                "encoder_layers": self.layers,
-                "encoder_attention_heads": self.heads,
-            }
-            return sizes | {"encoder_ffn_dim": self.ffn} | self.settings
-        config: dict[str, Any] = {
-            "hidden_size": self.width,
-            "num_hidden_layers": self.layers,
-            "num_attention_heads": self.heads,
-            "intermediate_size": self.ffn,
-        }
-        config |= {} if self.family == "wav2vec2-bert" else {"conv_bias": self.conv_bias}
-        config |= {"feat_extract_norm": self.norm} if self.norm else {}
-        config |= {"do_stable_layer_norm": self.pre_ln} if self.family in PRE_OR_POST_LN else {}
+            names = ("d_model", "encoder_layers", "encoder_attention_heads", "encoder_ffn_dim")
+        sizes = (self.width, self.layers, self.heads, self.ffn)
+        config: dict[str, Any] = dict(zip(names, sizes, strict=True))
+        if self.family not in ("whisper", "wav2vec2-bert"):
+            config["conv_bias"] = self.conv_bias
+        if self.norm:
+            config["feat_extract_norm"] = self.norm
+        if self.family in PRE_OR_POST_LN:
+            config["do_stable_layer_norm"] = self.pre_ln
         return config | self.settings
 
 
@@ -126,20 +110,19 @@ def known_models() -> dict[str, Known]:
         str: str,
         dict[str, Any]: lambda text: json.loads(text or "{}"),
     }
+    kinds = Known.__annotations__.items()
     with (Path(__file__).parent / "known.csv").open(encoding="utf-8", newline="") as file:
-        rows = [
-            Known(**{name: read[kind](row[name]) for name, kind in Known.__annotations__.items()})
-            for row in csv.DictReader(file)
-        ]
+        entries = csv.DictReader(file)
+        rows = [Known(**{key: read[kind](row[key]) for key, kind in kinds}) for row in entries]
     return {row.model: row for row in rows}
 
 
 def close_names(name: str, others: tuple[str, ...] = ()) -> list[str]:
-    """Known names that ``name`` may have been meant to be, best first: with or without the
+    """Return known names that ``name`` may have been meant to be, best first: with or without the
     organisation, any case.
     """
     known = {candidate.lower(): candidate for candidate in (*others, *known_models())}
-    known.update((candidate.rpartition("/")[2].lower(), candidate) for candidate in known_models())
+    known |= {candidate.rpartition("/")[2].lower(): candidate for candidate in known_models()}
     found = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
     found += difflib.get_close_matches(name.rpartition("/")[2].lower(), known, n=3, cutoff=0.75)
     return [item for item in dict.fromkeys(known[match] for match in found) if item != name]

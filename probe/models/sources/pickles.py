@@ -9,6 +9,7 @@ is not repeated.
 """
 
 import argparse
+import contextlib
 import errno
 import pickletools
 import re
@@ -43,7 +44,7 @@ FAIRSEQ = {
 
 
 def open_pickle(file: Path, allowed: Mapping[str, type] = FAIRSEQ) -> Any:
-    """What ``torch.save`` wrote, its tensors on the CPU.
+    """Return what ``torch.save`` wrote, its tensors on the CPU.
 
     Args:
         allowed: what it may import beside what tensors need, and the class that is made of it.
@@ -55,33 +56,32 @@ def open_pickle(file: Path, allowed: Mapping[str, type] = FAIRSEQ) -> Any:
         with torch.serialization.safe_globals([(made, name) for name, made in allowed.items()]):
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # zip files, pickles and tensors each raise their own kind
-        is_invalid = (
-            isinstance(error, OSError) and error.errno == errno.EINVAL
-        )  # which a cut archive is for the system
-        if isinstance(error, OSError | MemoryError) and not is_invalid:
+        is_cut = isinstance(error, OSError) and error.errno == errno.EINVAL
+        if isinstance(error, OSError | MemoryError) and not is_cut:
             raise unread(file, error) from error
-        if wanted := _wanted(file).difference(allowed):
+        if names := _imports_of(file).difference(allowed):
             cure = "docs/models.md says how to bring a file that you trust into that form"
             raise ProbeError(
-                f"{file}: wants to import {listed(sorted(wanted), 20)}, which could run any code. It was not run. Expected "
-                f"{' and '.join(['plain weights', *allowed])}. {cure if allowed else 'Fetch them as safetensors'}."
+                f"{file}: wants to import {listed(sorted(names), 20)}, which could run any code. "
+                f"It was not run. Expected {' and '.join(['plain weights', *allowed])}. "
+                f"{cure if allowed else 'Fetch them as safetensors'}."
             ) from error
         refuse_foreign(file, error)
-        said = str(error).partition("\n")[0]
-        reason = (
-            f" ({said})" if isinstance(error, RuntimeError) and "weights_only" not in said else ""
-        )
+        line = str(error).partition("\n")[0]
+        is_told = isinstance(error, RuntimeError) and "weights_only" not in line
         raise ProbeError(
-            f"{file}: no file of PyTorch's, or a damaged one{reason}. Fetch it again."
+            f"{file}: no file of PyTorch's, or a damaged one{f' ({line})' if is_told else ''}. "
+            "Fetch it again."
         ) from error
 
 
-def _wanted(file: Path) -> set[str]:
+def _imports_of(file: Path) -> set[str]:
     """Names that a file's pickles import beyond those of plain tensors; as many as can be read
     where it is damaged.
     """
     names: set[str] = set()
-    try:
+    # A damaged or hostile file may fail in any way; what was read until then counts.
+    with contextlib.suppress(Exception):
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
                 for entry in archive.namelist():
@@ -92,13 +92,11 @@ def _wanted(file: Path) -> set[str]:
             with file.open("rb") as pickles:
                 for _ in range(LEGACY_PICKLES):
                     _add_imports(pickles, names)
-    except Exception:  # noqa: S110 - a damaged or hostile file may fail in any way; what was read until then counts
-        pass
     return {name for name in names if not PLAIN.fullmatch(name)}
 
 
 def _add_imports(pickle: IO[bytes], names: set[str]) -> None:
-    """Adds the dotted names that one pickle imports; nothing is carried out."""
+    """Add the dotted names that one pickle imports; nothing is carried out."""
     memo: dict[int, Any] = {}
     pushed: list[Any] = []  # texts, and None for whatever else was pushed
     for operation, argument, _ in pickletools.genops(pickle):

@@ -44,28 +44,15 @@ INDEX = re.compile(r"\.index(\.[\w-]+)?\.json$")
 # Endings of files that may hold a model's weights, and files with such endings that a training
 # leaves beside them.
 WEIGHT_ENDINGS = (
-    ".safetensors",
-    ".bin",
-    ".pt",
-    ".pth",
-    ".ckpt",
-    ".h5",
-    ".msgpack",
-    ".gguf",
-    ".onnx",
+    *(".safetensors", ".bin", ".pt", ".pth", ".ckpt"),
+    *(".h5", ".msgpack", ".gguf", ".onnx"),
 )
 OF_TRAINING = re.compile(
     r"(training_args|optimizer|scheduler|scaler|rng_state|random_states|adapter\.).*"
 )
 DTYPES = {"F64", "F32", "F16", "BF16", "I64", "I32", "BOOL"}  # whole numbers are counters
 REVISION_DIGITS = 12  # of a hash, where it stands in the place of a commit
-PICKLES = (
-    b"PK\x03\x04",
-    b"\x80\x02",
-    b"\x80\x03",
-    b"\x80\x04",
-    b"\x80\x05",
-)  # torch.save's zip, and plain pickles
+PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # zip, and plain
 
 
 @dataclass(frozen=True)
@@ -88,11 +75,11 @@ class Weights:
 
     @property
     def safetensors(self) -> bool:
-        """Whether they are safetensors files (otherwise PyTorch's, opened with ``weights_only``)."""
+        """Whether they are safetensors files (otherwise PyTorch's, read with ``weights_only``)."""
         return "safetensors" in self.file.name
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The weights of ``file`` by the names that they have there.
+        """Return the weights of ``file`` by the names that they have there.
 
         Raises:
             ProbeError: no file of PyTorch's, one that would run code, or one that holds something
@@ -105,27 +92,21 @@ class Weights:
         return read
 
     def notes(self) -> list[str]:
-        """What a user should know of the choice of the file, one sentence each."""
-        notes = []
-        if VARIANT.fullmatch(self.file.name):
+        """Return what a user should know of the choice of the file, one sentence each."""
+        notes, name = [], self.file.name
+        if VARIANT.fullmatch(name):
             notes.append(
-                f"its weights come from a variant, {self.file.name}, as there is no file without one"
+                f"its weights come from a variant, {name}, as there is no file without one"
             )
-        read = {
-            self.file.name,
-            *(part.name for part in parts_of(self.file)),
-            *(path.name for path in self.beside),
-        }
-        others = [name for name in _weight_files_in(self.file.parent) if name not in read]
+        read = {path.name for path in (self.file, *parts_of(self.file), *self.beside)}
+        others = [other for other in _weight_files_in(self.file.parent) if other not in read]
         if others:
-            notes.append(
-                f"{self.file.name} is read; other weights beside it are not: {listed(others)}"
-            )
+            notes.append(f"{name} is read; other weights beside it are not: {listed(others)}")
         return notes
 
 
 def find_weights(folder: Path, sha256: str | None = None, beside: Sequence[Path] = ()) -> Weights:
-    """The weights in a checkpoint's folder.
+    """Return the weights in a checkpoint's folder.
 
     Args:
         sha256: what `Weights.sha256` must be.
@@ -143,44 +124,30 @@ def _main_file(folder: Path) -> Path:
     """The file of weights that a folder is opened from, or the index that lists its parts.
 
     Raises:
-        ProbeError: there is none.
+        ProbeError: there is none, or only weights of several variants.
     """
-    file = next((folder / name for name in WEIGHT_FILES if os.path.lexists(folder / name)), None)
-    return file or _variant_in(folder)
-
-
-def _variant_in(folder: Path) -> Path:
-    """The one file of weights with a variant in its name.
-
-    Raises:
-        ProbeError: there is none, or weights of several variants.
-    """
-    names = _weight_files_in(folder)
-    matches = [
-        match
-        for name in (path.name for path in folder.iterdir())
-        if (match := VARIANT.fullmatch(name))
-    ]
-    of_variant: dict[str, list[str]] = {}
+    if files := [folder / name for name in WEIGHT_FILES if os.path.lexists(folder / name)]:
+        return files[0]
+    matches = [match for path in folder.iterdir() if (match := VARIANT.fullmatch(path.name))]
+    of_variant: dict[str, str] = {}
     for match in sorted(matches, key=lambda match: "safetensors" not in match[0]):
-        variant = next(name for name in match.groups()[1:] if name)
         if not PART.fullmatch(match[0]):
-            of_variant.setdefault(variant, []).append(match[0])
+            of_variant.setdefault(next(filter(None, match.groups()[1:])), match[0])
     if len(of_variant) == 1:
-        return folder / next(iter(of_variant.values()))[0]
-    expected = f"expected one of {', '.join(WEIGHT_FILES)}"
+        return folder / next(iter(of_variant.values()))
     if of_variant:
-        kinds = listed([found[0] for found in of_variant.values()])
         raise ProbeError(
-            f"{folder}: weights of {len(of_variant)} variants, {kinds}. Give the one that is meant the name without it."
+            f"{folder}: weights of {len(of_variant)} variants, {listed([*of_variant.values()])}. "
+            "Give the one that is meant the name without it."
         )
+    names = _weight_files_in(folder)
     if parts := [name for name in names if PART.fullmatch(name)]:
         raise ProbeError(
-            f"{folder}: {len(parts)} parts of weights ({listed(parts, 2)}) without the index that lists them. Fetch the file "
-            f"{WEIGHT_FILES[1]} (or {WEIGHT_FILES[3]}) too."
+            f"{folder}: {len(parts)} parts of weights ({listed(parts, 2)}) without the index that "
+            f"lists them. Fetch the file {WEIGHT_FILES[1]} (or {WEIGHT_FILES[3]}) too."
         )
     others = f" It has {listed(names)}, which cannot be read here." if names else ""
-    raise ProbeError(f"{folder}: no weights; {expected}.{others}")
+    raise ProbeError(f"{folder}: no weights; expected one of {', '.join(WEIGHT_FILES)}.{others}")
 
 
 def _weight_files_in(folder: Path) -> list[str]:
@@ -189,39 +156,35 @@ def _weight_files_in(folder: Path) -> list[str]:
     return sorted(name for name in names if not OF_TRAINING.fullmatch(name))
 
 
+def are_weights(entries: Mapping) -> bool:
+    """Whether every entry of a mapping is a tensor."""
+    return all(isinstance(item, torch.Tensor) for item in entries.values())
+
+
 def _named_weights(file: Path, content: object) -> dict[str, torch.Tensor]:
     """What a file holds, if that is weights by their names.
 
     Raises:
         ProbeError: it is something else, and how its weights would be saved alone.
     """
-    if isinstance(content, Mapping) and all(
-        isinstance(item, torch.Tensor) for item in content.values()
-    ):
+    entries: Mapping = content if isinstance(content, Mapping) else {}
+    if isinstance(content, Mapping) and are_weights(content):
         return dict(content)
-    entries = content if isinstance(content, Mapping) else {}
-    inner = [
-        str(name)
-        for name, item in entries.items()
-        if isinstance(item, Mapping) and _of_weights(item)
-    ]
     holds = listed(sorted(map(str, entries))) if entries else f"a {type(content).__name__}"
-    if not inner:
-        raise ProbeError(
-            f"{file}: holds {holds}; expected weights by their names, as save_pretrained writes them."
-        )
+    for name, item in entries.items():
+        if isinstance(item, Mapping) and item and are_weights(item):
+            raise ProbeError(
+                f"{file}: holds {holds}; expected the weights alone. Save them so: "
+                f"`state = torch.load({file.name!r}, weights_only=True); "
+                f"torch.save(state[{str(name)!r}], {file.name!r})`."
+            )
     raise ProbeError(
-        f"{file}: holds {holds}; expected the weights alone. Save them so: "
-        f"`state = torch.load({file.name!r}, weights_only=True); torch.save(state[{inner[0]!r}], {file.name!r})`."
+        f"{file}: holds {holds}; expected weights by their names, as save_pretrained writes them."
     )
 
 
-def _of_weights(entries: Mapping) -> bool:
-    return bool(entries) and all(isinstance(item, torch.Tensor) for item in entries.values())
-
-
 def hashed(file: Path, sha256: str | None = None, beside: Sequence[Path] = ()) -> Weights:
-    """Weights in one file, or those that an index lists; errors as of `find_weights`."""
+    """Return weights in one file, or those that an index lists; errors as of `find_weights`."""
     if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
         raise UsageError(
             f"--sha256 {sha256}: expected 64 hexadecimal digits, as `probe check` prints them."
@@ -237,15 +200,12 @@ def hashed(file: Path, sha256: str | None = None, beside: Sequence[Path] = ()) -
     except OSError as error:
         raise unread(file, error) from error
     against = []
-    for part, found in hashes.items():
+    for part, digest in hashes.items():
         if promised := _name_in_cache(part):
-            _compare(part, found, promised, "the hub's cache")
+            _compare(part, digest, promised, "the hub's cache")
             against.append("the hub's")
-    whole = (
-        hashes[file]
-        if len(hashes) == 1 and file in hashes
-        else sha256_of_json({part.name: found for part, found in hashes.items()})
-    )
+    whole = hashes[file] if list(hashes) == [file] else ""
+    whole = whole or sha256_of_json({part.name: digest for part, digest in hashes.items()})
     if sha256 is not None:
         _compare(file, whole, sha256.lower(), "--sha256")
         against.append("--sha256")
@@ -253,8 +213,8 @@ def hashed(file: Path, sha256: str | None = None, beside: Sequence[Path] = ()) -
 
 
 def sha256_on_disk(path: Path) -> str:
-    """`Weights.sha256` of a checkpoint's folder or file as it is now, without opening the model;
-    empty where there are no weights.
+    """Return `Weights.sha256` of a checkpoint's folder or file as it is now, without opening the
+    model; empty where there are no weights.
 
     Files that did not change since they were read are not read again.
 
@@ -263,9 +223,8 @@ def sha256_on_disk(path: Path) -> str:
     """
     file, beside = path, []
     if path.is_dir():
-        if not _weight_files_in(path) and not any(
-            os.path.lexists(path / name) for name in WEIGHT_FILES
-        ):
+        has_main = any(os.path.lexists(path / name) for name in WEIGHT_FILES)
+        if not has_main and not _weight_files_in(path):
             return ""
         file, beside = _main_file(path), _adapters_in(path)
     states = [part.stat() for part in (file, *parts_of(file), *beside) if part.is_file()]
@@ -278,12 +237,7 @@ def _adapters_in(folder: Path) -> list[Path]:
     try:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         config = SimpleNamespace(**settings)
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        RecursionError,
-    ):  # opening the model names what is wrong
+    except (OSError, ValueError, TypeError, RecursionError):  # opening the model names the fault
         return []
     adapter = adapters.adapter_of(folder, config, adapters.language_of(folder, config), [])
     return [adapter] if adapter else []
@@ -297,7 +251,7 @@ def _sha256_of_unchanged(
 
 
 def sha256_of_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
-    """Hex sha256 of weights in memory: their names and values, in the order of the names."""
+    """Return the hex sha256 of weights in memory: names and values, in the order of the names."""
     digest = hashlib.sha256()
     for key, weight in sorted(tensors.items()):
         digest.update(key.encode())
@@ -306,8 +260,8 @@ def sha256_of_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 def parts_of(file: Path) -> Mapping[Path, set[str] | None]:
-    """The files of weights: those of an index with the names of their tensors, or the file itself;
-    errors as of `find_weights`.
+    """Return the files of weights: those of an index with the names of their tensors, or the file
+    itself; errors as of `find_weights`.
     """
     return _parts(file) if INDEX.search(file.name) else {file: None}
 
@@ -328,39 +282,33 @@ def _parts(index: Path) -> dict[Path, set[str]]:
     ending = ".safetensors" if "safetensors" in index.name else ".bin"
     parts: dict[Path, set[str]] = {}
     for tensor, name in sorted(weight_map.items(), key=lambda item: (str(item[1]), item[0])):
-        if (
-            not isinstance(name, str)
-            or not re.fullmatch(r"[\w.-]+", name)
-            or not name.endswith(ending)
-        ):
+        if not isinstance(name, str) or not re.fullmatch(rf"[\w.-]+\{ending}", name):
             raise ProbeError(
-                f"{index}: {tensor} is said to be in {name!r}; expected a {ending} file beside the index."
+                f"{index}: {tensor} is said to be in {name!r}; expected a {ending} file beside the "
+                "index."
             )
         parts.setdefault(index.parent / name, set()).add(tensor)
     if not parts:
         raise ProbeError(f"{index}: names no weights. Fetch the checkpoint again.")
     if missing := [part.name for part in parts if not part.is_file()]:
         raise ProbeError(
-            f"{index}: of its {len(parts)} files {listed(missing)} missing. Fetch the checkpoint again."
+            f"{index}: of its {len(parts)} files {listed(missing)} missing. Fetch the checkpoint "
+            "again."
         )
     n_bytes = sum(part.stat().st_size for part in parts)
     if isinstance(promised, int | float) and n_bytes < promised:
         raise ProbeError(
-            f"{index}: promises {promised:.0f} bytes of weights, its files have {n_bytes}. Fetch the checkpoint again."
+            f"{index}: promises {promised:.0f} bytes of weights, its files have {n_bytes}. Fetch "
+            "the checkpoint again."
         )
     return parts
 
 
 def _refuse_unless_safetensors(file: Path, names: set[str] | None) -> None:
-    """Raises where a file is no whole safetensors file, or does not hold ``names``."""
+    """Raise where a file is no whole safetensors file, or does not hold ``names``."""
     try:
         with safe_open(file, framework="pt") as tensors:
-            there = set(tensors.keys())
-            odd = [
-                f"{name} ({dtype})"
-                for name in sorted(there)
-                if (dtype := tensors.get_slice(name).get_dtype()) not in DTYPES
-            ]
+            dtypes = {name: tensors.get_slice(name).get_dtype() for name in sorted(tensors.keys())}
     except (SafetensorError, OSError) as error:
         with file.open("rb") as opened:
             start = opened.read(8)
@@ -368,25 +316,26 @@ def _refuse_unless_safetensors(file: Path, names: set[str] | None) -> None:
         # pickle.
         if start.startswith(PICKLES):
             raise ProbeError(
-                f"{file}: a pickle under the name of a safetensors file; a pickle can run code. It is not opened; fetch the "
-                "checkpoint from where you trust it."
+                f"{file}: a pickle under the name of a safetensors file; a pickle can run code. It "
+                "is not opened; fetch the checkpoint from where you trust it."
             ) from error
-        if (
-            isinstance(error, OSError) and error.errno != errno.EINVAL
-        ):  # which an empty file is for mmap
+        # An empty file is invalid for mmap.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
         refuse_foreign(file, error)
         raise ProbeError(
-            f"{file}: not a whole safetensors file ({file.stat().st_size} bytes; {error}). Truncated? Fetch it again."
+            f"{file}: not a whole safetensors file ({file.stat().st_size} bytes; {error}). "
+            "Truncated? Fetch it again."
         ) from error
-    if odd:
+    if odd := [f"{name} ({dtype})" for name, dtype in dtypes.items() if dtype not in DTYPES]:
         raise ProbeError(
-            f"{file}: quantised weights, which this version cannot read: {listed(odd)}. Fetch them unquantised."
+            f"{file}: quantised weights, which this version cannot read: {listed(odd)}. Fetch them "
+            "unquantised."
         )
-    if names is not None and there != names:
-        odd = sorted(there ^ names)
+    if names is not None and (odd := sorted(dtypes.keys() ^ names)):
         raise ProbeError(
-            f"{file}: its tensors are not those of the index: {listed(odd)}. Fetch the checkpoint again."
+            f"{file}: its tensors are not those of the index: {listed(odd)}. Fetch the checkpoint "
+            "again."
         )
 
 
@@ -395,15 +344,13 @@ def _name_in_cache(file: Path) -> str:
     no such cache.
     """
     target = file.resolve()
-    return (
-        target.name
-        if target.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", target.name)
-        else ""
-    )
+    is_hash = target.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", target.name)
+    return target.name if is_hash else ""
 
 
-def _compare(file: Path, found: str, expected: str, of: str) -> None:
-    if found != expected:
+def _compare(file: Path, digest: str, expected: str, of: str) -> None:
+    if digest != expected:
         raise ProbeError(
-            f"{file}: its sha256 is {found}, but {of} says {expected}. The file is damaged or another one; fetch it again."
+            f"{file}: its sha256 is {digest}, but {of} says {expected}. The file is damaged or "
+            "another one; fetch it again."
         )

@@ -1,0 +1,56 @@
+"""The table of the terminal: one line for each task and model, within the width of the screen."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from scored import HOSTILE, frame, layers
+from test_tables import crossing, plain
+
+from probe.reporting.scores import Scores
+from probe.reporting.tables.terminal import terminal_table
+
+
+def lines_of(records: list[Any], width: int) -> list[str]:
+    return terminal_table(Scores.of(frame(*records)), width).splitlines()
+
+
+def test_a_wide_screen_shows_one_line_for_each_task_and_model() -> None:
+    lines = lines_of(plain(), 120)
+    head, *rows = lines[: lines.index("")]
+    assert head.split() == ["task", "metric", "model", "score", "95", "%", "interval", "layer"]
+    assert [row.split()[0] for row in rows] == ["connected", "connected", *["digits"] * 3]
+    assert [row.split()[1:4:2] for row in rows[2:]] == [
+        ["accuracy", "fbank"],
+        ["accuracy", "org/a"],
+        ["accuracy", "org/b"],
+    ]
+    assert rows[3].split()[4:] == ["74.0", "[69.0,", "79.0]", "1", "best"]
+
+
+def test_a_narrow_screen_shows_the_task_above_its_models() -> None:
+    model = "org/" + "long" * 12
+    lines = lines_of([*plain(), *layers([5], [5], model=model, corpus="spoken-digits")], 60)
+    assert "digits, accuracy ↑" in lines and max(map(len, lines)) <= 60
+    shortened = [line for line in lines if "…" in line]
+    assert len(shortened) == 1 and shortened[0].startswith("org/long")
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_conditions_and_domains_have_lines_of_their_own(width: int) -> None:
+    noisy = [replace(item, condition="noise:white@10dB") for item in plain()]
+    text = "\n".join(lines_of([*plain(), *noisy, *crossing()], width))
+    assert text.count("noise:white@10dB") == (5 if width == 120 else 2)
+    assert "read → far" in text and "– org/a, emotion: no class in both domains" in text
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_names_command_no_terminal(width: int) -> None:
+    records = [item for name in HOSTILE for item in layers([5], [5], model=name, task=name)]
+    text = terminal_table(Scores.of(frame(*records)), width)
+    assert all(char.isprintable() or char == "\n" for char in text)
+
+
+def test_without_test_scores_there_is_a_sentence() -> None:
+    (dev, _) = layers([5], [5])
+    assert lines_of([dev], 80) == ["No test scores."]
