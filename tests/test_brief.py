@@ -68,9 +68,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
         probe.paired_difference(counts, counts, metric="accuracy"),
         *(probe.CTCProbe(), probe.LinearProbe(), probe.RidgeProbe()),
         probe.HookedModule(torch.nn.Sequential(torch.nn.Identity()), ["0"]),
-        *arranged(
-            frame_of(layers(test=[5, 7, 6], dev=[5, 7, 6])), "models", ("best",), [], "", False
-        ),
+        *arranged(frame_of(layers(test=[5, 7, 6], dev=[5, 7, 6])), "models"),
     ]
 
 
