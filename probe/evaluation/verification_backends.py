@@ -26,9 +26,9 @@ import numpy as np
 from probe.data.corpus import Utterance
 from probe.evaluation.dataset import Features, Problem
 from probe.evaluation.tasks import Task
-from probe.heads.linear.standardize import Standardizer
+from probe.heads.linear.rows import Standardizer
 from probe.heads.speaker.lda import LEAST_SPEAKERS, MOST_COMPONENTS, DiscriminantProjection
-from probe.heads.speaker.network import Embed, Projection, Training, XVector, train
+from probe.heads.speaker.network import Embed, LinearEmbedding, Training, XVector, train
 from probe.heads.speaker.plda import TwoCovariance, Whitening
 
 TRAINED_BACKENDS = ("am-softmax", "xvector")  # by gradient, with learning rates
@@ -237,7 +237,7 @@ def _trained(
         crop_frames=round(chosen.crop_s / material.rows.features.hop_s) if frames else 0,
     )
     for setting, embed in train(
-        lambda: (XVector if frames else Projection)(dim, chosen.embedding),
+        lambda: (XVector if frames else LinearEmbedding)(dim, chosen.embedding),
         lambda positions: scaled([material.unseen[i] for i in positions]),
         material.speakers,
         training,

@@ -48,7 +48,7 @@ from probe.evaluation.linear_search import Chosen, best_of, on_dev, search_stren
 from probe.evaluation.questions import Answers, budgets
 from probe.evaluation.tasks import Task
 from probe.heads.linear.codelength import FRACTIONS, online_code
-from probe.heads.linear.standardize import Standardizer
+from probe.heads.linear.rows import Standardizer
 from probe.heads.linear.weighted_sum import MOST_STEPS, fit_weighted
 from probe.measures.counts import amount_counts, ratio_counts
 from probe.records import NO_LAYER, WEIGHTED
