@@ -20,8 +20,9 @@ from probe.data.trials import load_trials
 from probe.errors import ProbeError
 from probe.evaluation.condition_plan import Hearing, asked_under, hearings
 from probe.evaluation.prechecks import askable, check, stores_of
-from probe.evaluation.run import run
+from probe.evaluation.run import TRAINING, Training, run
 from probe.evaluation.tasks import Task, log_columns, open_task
+from probe.evaluation.trial_lists import SCOPE, Scope
 from probe.extraction.extract import DECODING, RUNNING, STORING, Extraction, extract, open_encoder
 from probe.extraction.settings import Decoding, Running, Storing
 from probe.files import require_writable
@@ -114,24 +115,23 @@ def bench(
     ]
     known = distinct(given)
     opened = [asked_under(task, list(known)) for task in opened]
-    beside: dict[str, Any] = {
-        "trials": trials,
-        "dev_trials": dev_trials,
-        "labels": labels,
-        "seed": seed,
-        "limit": storing.limit,
-    }
+    scope = Scope(trials=trials, dev_trials=dev_trials, labels=labels, limit=storing.limit)
     opened, refused = askable(
-        {task.name: task for task in opened}, lambda task: check(task, loaded, **beside)
+        {task.name: task for task in opened}, lambda task: check(task, loaded, scope, seed)
     )
-    needed = [_needed(task, hearings(task), trials, dev_trials, loaded) for task in opened]
+    needed = [_needed(task, hearings(task), scope, loaded) for task in opened]
     used = {condition for of_task in needed for condition in of_task}
     heard = [
         known.get(name) or parse_condition(name, seed=condition_seed)
         for name in dict.fromkeys([CLEAN, *known, *sorted(used)])
     ]
     heard = [condition for condition in heard if condition.name in used]
-    place = choose_device(running.device)
+    training = Training(
+        device=choose_device(running.device),
+        seed=seed,
+        memory_bytes=running.memory_bytes,
+        again=again,
+    )
     features, results = Path(to) / "features", Path(to) / "results"
     if not dry_run:
         for folder in (Path(to), results):
@@ -198,18 +198,8 @@ def bench(
             continue
         for i, task in enumerate([] if dry_run else opened):
             try:
-                run(
-                    task,
-                    model,
-                    loaded,
-                    features,
-                    results,
-                    **beside,
-                    device=place,
-                    number=f"task {position * len(opened) + i + 1} of {len(names) * len(opened)}",
-                    memory_bytes=running.memory_bytes,
-                    again=again,
-                )
+                number = f"task {position * len(opened) + i + 1} of {len(names) * len(opened)}"
+                run(task, model, loaded, features, results, scope, training, number)
             except ProbeError as error:
                 done.refused.append(f"{model.name}, {task.name}: {error}")
                 log.error("%s", done.refused[-1])
@@ -241,13 +231,8 @@ def run_tasks(
     corpus: str | Path | Corpus,
     features: Path,
     to: Path,
-    *,
-    conditions: Sequence[str] | None = None,
-    device: str | None = None,
-    limit: int | None = None,
-    memory_bytes: int = 4_000_000_000,
-    again: bool = False,
-    **given: Any,
+    scope: Scope = SCOPE,
+    training: Training = TRAINING,
 ) -> Runs:
     """Runs every task on every model's features, as far as they can be asked.
 
@@ -256,11 +241,10 @@ def run_tasks(
     """
     loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
     log_columns(loaded, tasks)
-    device = choose_device(device)
-    given |= {"conditions": conditions, "limit": limit}
-    tasks = [asked_under(task, conditions) for task in tasks]
+    training = replace(training, device=choose_device(training.device))
+    tasks = [asked_under(task, scope.conditions) for task in tasks]
     possible, refused = askable(
-        {task.name: task for task in tasks}, lambda task: check(task, loaded, **given)
+        {task.name: task for task in tasks}, lambda task: check(task, loaded, scope, training.seed)
     )
     pairs = {
         f"{model.name}, {task.name}": (model, task)
@@ -268,23 +252,13 @@ def run_tasks(
         for task in possible
     }
     ready, without_features = askable(
-        pairs, lambda pair: stores_of(pair[1], pair[0], loaded.limited(limit), features)
+        pairs, lambda pair: stores_of(pair[1], pair[0], loaded.limited(scope.limit), features)
     )
     runs = Runs(refused=refused + without_features)
     for number, (model, task) in enumerate(ready, start=1):
         try:
-            finished = run(
-                task,
-                model,
-                loaded,
-                features,
-                to,
-                **given,
-                device=device,
-                number=f"task {number} of {len(ready)}",
-                memory_bytes=memory_bytes,
-                again=again,
-            )
+            place = f"task {number} of {len(ready)}"
+            finished = run(task, model, loaded, features, to, scope, training, place)
         except ProbeError as error:
             if len(pairs) == len(tasks) == 1:
                 raise
@@ -311,7 +285,7 @@ def _refuse_wide_projections(tasks: Sequence[Task], info: ModelInfo, layers: Seq
     """
     narrowest = min(layers, key=lambda layer: info.every_layer[layer])
     for task in tasks:
-        width = (task.of or task).settings.get("project", 0)
+        width = getattr(task.inner.settings, "project", 0)
         dim = row_width(info.every_layer[narrowest], task.view)
         if width > dim:
             raise ProbeError(
@@ -332,19 +306,17 @@ def _can_be_had(model: ModelName, open_it: Callable[[ModelName], Any], done: Ben
 
 
 def _needed(
-    task: Task,
-    asked: Sequence[Hearing],
-    trials: str | Path | None,
-    dev_trials: str | Path | None,
-    corpus: Corpus,
+    task: Task, asked: Sequence[Hearing], scope: Scope, corpus: Corpus
 ) -> dict[str, set[str]]:
     """Condition -> splits of the rows that a task hears under it."""
     needed: dict[str, set[str]] = {}
     for hearing in asked:
         for name in hearing.conditions:
             needed.setdefault(name, set()).update(hearing.splits(name))
-    if task.kind == "verify":  # utterances of trials may be of any split
-        lists = [load_trials(path, corpus).trials for path in (trials, dev_trials) if path]
+    if "trials" in task.needs:  # utterances of trials may be of any split
+        lists = [
+            load_trials(path, corpus).trials for path in (scope.trials, scope.dev_trials) if path
+        ]
         ends = {
             end.split for pairs in lists for trial in pairs for end in (trial.enroll, trial.test)
         }

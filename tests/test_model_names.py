@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from mending import mend
+from runs import run
 from safetensors.torch import load_file, save_file
 from scored import frame, layers, summary_rows
 from small_models import write_checkpoint
@@ -14,7 +15,6 @@ from small_models import write_checkpoint
 from probe.cli import cli
 from probe.errors import ProbeError, UsageError
 from probe.evaluation.layer_similarity import similarity
-from probe.evaluation.run import run
 from probe.extraction.extract import extract
 from probe.extraction.settings import Running, Storing
 from probe.model_names import ModelName, distinct_models

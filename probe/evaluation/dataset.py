@@ -88,6 +88,9 @@ class Problem:
 class Score:
     """One number on its way to a record; see `probe.records.Record` for the fields of the same
     name.
+
+    Attributes:
+        learns_other_speakers: whether the head has learned from no speaker that is scored.
     """
 
     layer: str
@@ -99,6 +102,7 @@ class Score:
     higher_is_better: bool
     select_by: str
     headline: bool = True
+    learns_other_speakers: bool = False
     chosen: Mapping[str, Any] = field(default_factory=dict)
     search: Sequence[Mapping[str, Any]] = ()
     layer_weights: Mapping[str, float] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """The metrics that records hold: one table of everything but how to compute them.
 
 To add a metric, add a `Metric` to `METRICS` and let a task kind write records of it. A metric of
-trials also needs its function in `probe.measures.detection.METRICS`.
+trials also needs its function in `probe.measures.detection.TRIAL_METRICS`.
 """
 
 import math

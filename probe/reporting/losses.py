@@ -20,7 +20,8 @@ import pandas as pd
 from probe.data.conditions.severity import by_severity
 from probe.errors import ProbeError, listed
 from probe.measures import degradation as measures
-from probe.measures.degradation import Estimate, Groups, Sampled
+from probe.measures.bootstrap import CONFIDENCE, Estimate, SampledScore, sample_score
+from probe.measures.groups import Groups, compare_blocks, compare_groups
 from probe.measures.metrics import ACCURACY, metric_of
 from probe.measures.uncertainty import interval
 from probe.records import ACROSS_CONDITIONS, BUDGET, NO_LAYER, WEIGHTED
@@ -79,16 +80,16 @@ class Layer:
         first = next(iter(rows.values()))
         self.higher = bool(first["higher_is_better"])
         self.is_chosen = bool(first["chosen_layer"] == self.about["layer"])
-        self.chance: Sampled | float | None = None
-        self._sampled: dict[str, Sampled | None] = {}
+        self.chance: SampledScore | float | None = None
+        self._sampled: dict[str, SampledScore | None] = {}
 
-    def sampled(self, condition: str) -> Sampled | None:
+    def sampled(self, condition: str) -> SampledScore | None:
         """A resampled score; None where the record holds no counts."""
         if condition not in self._sampled:
             self._sampled[condition] = sampled_score(self.rows[condition])
         return self._sampled[condition]
 
-    def mean(self, conditions: Sequence[str]) -> tuple[Sampled, Sampled]:
+    def mean(self, conditions: Sequence[str]) -> tuple[SampledScore, SampledScore]:
         """The clean score, and the mean score over conditions.
 
         Raises:
@@ -327,14 +328,14 @@ def chosen_rows(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["chosen"].astype(bool)].reset_index(drop=True)
 
 
-def sampled_score(row: Mapping[Any, Any], over: Sequence[str] | None = None) -> Sampled | None:
+def sampled_score(row: Mapping[Any, Any], over: Sequence[str] | None = None) -> SampledScore | None:
     """A score with its resamples; None where the record holds no counts."""
     if not row["counts"]:
         return None
-    return measures.sampled(row["counts"], int(row["seed"]), over, str(row["metric"]))
+    return sample_score(row["counts"], int(row["seed"]), over, str(row["metric"]))
 
 
-def mean_of(scores: Sequence[Sampled]) -> Sampled:
+def mean_of(scores: Sequence[SampledScore]) -> SampledScore:
     """The mean of scores of the same utterances."""
     total = scores[0]
     for score in scores[1:]:
@@ -366,7 +367,7 @@ def _rows_of_layer(layer: Layer) -> list[Row]:
         for name, row in layer.rows.items()
     }
     rows = [scores[CLEAN]]
-    losses: dict[str, Sampled] = {}
+    losses: dict[str, SampledScore] = {}
     for name in layer.conditions:
         row, score = scores[name], layer.sampled(name)
         try:
@@ -386,7 +387,7 @@ def _rows_of_layer(layer: Layer) -> list[Row]:
 
 
 def _mean_and_worst(
-    layer: Layer, reference: Sampled, losses: Mapping[str, Sampled], level: str
+    layer: Layer, reference: SampledScore, losses: Mapping[str, SampledScore], level: str
 ) -> list[Row]:
     mean = mean_of(list(losses.values()))
     score = (reference - mean if layer.higher else reference + mean).estimate()
@@ -396,7 +397,7 @@ def _mean_and_worst(
     )
     of_mean = {"condition": MEAN, "value": score.value, "low": low, "high": high}
     worst = max(losses, key=lambda name: losses[name].value)
-    simultaneous = 1 - (1 - measures.CONFIDENCE) / len(losses)
+    simultaneous = 1 - (1 - CONFIDENCE) / len(losses)
     row = layer.rows[worst]
     seed, metric = int(row["seed"]), str(row["metric"])
     ends = interval(row["counts"], seed, confidence=simultaneous, metric=metric)
@@ -410,7 +411,7 @@ def _mean_and_worst(
 
 
 def _loss_columns(
-    layer: Layer, loss: Sampled, level: str, confidence: float = measures.CONFIDENCE
+    layer: Layer, loss: SampledScore, level: str, confidence: float = CONFIDENCE
 ) -> Row:
     """A loss in points, as a part of the clean score, and of what it has above chance."""
     clean, margin = layer.sampled(CLEAN), Estimate(None)
@@ -424,11 +425,13 @@ def _loss_columns(
     )
 
 
-def _chance_level(clean: Sampled | None, chance: Sampled | float | None, higher: bool) -> str:
+def _chance_level(
+    clean: SampledScore | None, chance: SampledScore | float | None, higher: bool
+) -> str:
     """Whether a layer's clean score is significantly better than chance."""
     if clean is None or chance is None:
         return "unknown"
-    if isinstance(chance, Sampled):
+    if isinstance(chance, SampledScore):
         above = measures.degradation(clean, chance, higher)
     else:
         above = (clean - chance) * (1 if higher else -1)
@@ -530,10 +533,10 @@ def _group_rows(layer: Layer, row: Row) -> list[Row]:
     groups: dict[str, Groups] = {}
     # A trial has two speakers; where there is a block for each utterance, no speaker is known.
     if not metric_of(metric).of_trials and len(counts["block"]) < row["n"]:
-        groups["speaker"] = measures.compare_blocks(counts, counts["block"], layer.higher, seed)
+        groups["speaker"] = compare_blocks(counts, counts["block"], layer.higher, seed)
     for column, names in sorted((row["groups"] or {}).items()):
         if len(set(names) - {""}) > 1 and column != "speaker":
-            groups[column] = measures.compare_groups(counts, names, layer.higher, seed, metric)
+            groups[column] = compare_groups(counts, names, layer.higher, seed, metric)
     about = layer.about | {"condition": row["condition"]}
     return [about | {"column": name} | _group_columns(name, of) for name, of in groups.items()]
 

@@ -837,7 +837,7 @@ def test_bench_extracts_every_condition(
 ) -> None:
     asked: list[object] = []
     monkeypatch.setattr(
-        "probe.pipeline.run", lambda task, *_, **how: asked.append(task.settings["conditions"])
+        "probe.pipeline.run", lambda task, *_, **how: asked.append(task.settings.conditions)
     )
     done = bench(
         ["fbank"],

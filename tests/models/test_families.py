@@ -18,6 +18,7 @@ import transformers
 from click.testing import CliRunner
 from exhaustive import mostly_nightly
 from mending import mend
+from runs import run
 from scored import layer_rows, summary_rows
 from small_models import EXTRACTOR, EXTRACTORS, FAMILIES, REFERENCE_FAMILIES
 from torch import Tensor
@@ -27,7 +28,6 @@ from probe.data.corpus import load_corpus
 from probe.errors import ProbeError, UsageError
 from probe.evaluation.dataset import Features
 from probe.evaluation.kinds.frames import first_centre_s
-from probe.evaluation.run import run
 from probe.extraction.extract import extract, recipe_of
 from probe.extraction.settings import Running, Storing
 from probe.files import read_json, sha256_of_json, write_json
