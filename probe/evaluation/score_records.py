@@ -14,6 +14,7 @@ from probe.evaluation.condition_plan import Hearing, of_blocks
 from probe.evaluation.dataset import Score
 from probe.evaluation.layer_depth import depth_of
 from probe.evaluation.tasks import Task
+from probe.measures.metrics import CODELENGTH
 from probe.measures.uncertainty import interval
 from probe.records import NO_LAYER, WEIGHTED, Record, chosen_layers, frame_of, hashed_block
 
@@ -65,7 +66,7 @@ def belongs(score: Score, name: str, hearing: Hearing) -> bool:
     if hearing.train_condition != CLEAN or hearing.names[name] == CLEAN:
         return True
     return not (
-        score.budget or score.metric == "codelength" or score.control not in ("", "majority")
+        score.budget or score.metric == CODELENGTH.name or score.control not in ("", "majority")
     )
 
 

@@ -27,8 +27,8 @@ from probe.evaluation import row_reader
 from probe.evaluation.condition_plan import under
 from probe.evaluation.dataset import Features, Problem
 from probe.evaluation.kinds import frames as kind
+from probe.evaluation.kinds.row_reader import Chosen, StoredRows, in_store_order
 from probe.evaluation.linear_search import cut, judged
-from probe.evaluation.row_reader import Chosen, StoredRows, in_store_order
 from probe.evaluation.run import Run
 from probe.evaluation.tasks import open_task
 from probe.evaluation.trial_lists import intervals_of

@@ -17,9 +17,9 @@ from probe.data.trials import load_trials
 from probe.errors import ProbeError
 from probe.evaluation.dataset import Features, Problem
 from probe.evaluation.kinds import verify
+from probe.evaluation.kinds.verification_backends import Voices
 from probe.evaluation.run import Run
 from probe.evaluation.tasks import open_task
-from probe.evaluation.verification_backends import Voices
 from probe.measures.counts import value_of
 from probe.measures.detection import DEFINITIONS
 from probe.measures.uncertainty import interval

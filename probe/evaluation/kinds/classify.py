@@ -51,6 +51,7 @@ from probe.heads.linear.codelength import FRACTIONS, online_code
 from probe.heads.linear.rows import Standardizer
 from probe.heads.linear.weighted_sum import MOST_STEPS, fit_weighted
 from probe.measures.counts import amount_counts, ratio_counts
+from probe.measures.metrics import ACCURACY, CODELENGTH
 from probe.records import NO_LAYER, WEIGHTED
 from probe.store.views import row_width
 
@@ -60,12 +61,12 @@ LONGEST_SHOWN = 40
 MOST_NUMBERS = 20  # whole numbers that are names of classes, such as digits or grades
 BINS = "No kind predicts numbers yet: put them into a few bins, such as low, middle and high, in another column, and name that one."
 METRIC: dict[str, Any] = {
-    "metric": "accuracy",
+    "metric": ACCURACY.name,
     "higher_is_better": True,
-    "select_by": "accuracy",
+    "select_by": ACCURACY.name,
     "head": "linear",
 }
-CODELENGTH: dict[str, Any] = {**METRIC, "metric": "codelength", "higher_is_better": False}
+CODE: dict[str, Any] = {**METRIC, "metric": CODELENGTH.name, "higher_is_better": False}
 
 
 class Settings(ProjectedSettings):
@@ -437,7 +438,7 @@ def _codelength(
     ]
     n_classes = len(set(labels))
     return Score(
-        **CODELENGTH,
+        **CODE,
         layer=layer,
         split="train",
         counts=amount_counts([block_of(train[i]) for i in order], bits),
@@ -487,7 +488,7 @@ KIND = Kind(
     Settings,
     run,
     check,
-    lambda _: Main("linear", "accuracy", "accuracy", higher_is_better=True),
-    metrics=("accuracy", "codelength"),
+    lambda _: Main("linear", ACCURACY.name, ACCURACY.name, higher_is_better=True),
+    metrics=(ACCURACY.name, CODELENGTH.name),
     by_domain=True,
 )

@@ -54,23 +54,24 @@ from probe.evaluation.dataset import (
     shuffled,
 )
 from probe.evaluation.kind import AtLeastOne, Kind, Main, ProjectedSettings, Rate, Several
+from probe.evaluation.kinds.row_reader import READ_BYTES, Chosen, StoredRows, in_store_order
 from probe.evaluation.label_budgets import UtteranceBudget
 from probe.evaluation.linear_search import best_of, entry, judge, judged
 from probe.evaluation.questions import Answers, budgets
-from probe.evaluation.row_reader import READ_BYTES, Chosen, StoredRows, in_store_order
 from probe.evaluation.tasks import Task
 from probe.heads.ctc.modules import MOST_CONTEXT
 from probe.heads.linear.linear_probe import fit_strengths
 from probe.heads.linear.weighted_sum import MOST_STEPS, fit_weighted
 from probe.measures.counts import ratio_counts
+from probe.measures.metrics import ACCURACY
 from probe.records import NO_LAYER, WEIGHTED
 
 log = logging.getLogger("probe")
 
 METRIC: dict[str, Any] = {
-    "metric": "accuracy",
+    "metric": ACCURACY.name,
     "higher_is_better": True,
-    "select_by": "accuracy",
+    "select_by": ACCURACY.name,
     "head": "linear",
 }
 FIELD_S = 0.025
@@ -614,8 +615,8 @@ KIND = Kind(
     Settings,
     run,
     check,
-    lambda _: Main("linear", "accuracy", "accuracy", higher_is_better=True),
-    metrics=("accuracy",),
+    lambda _: Main("linear", ACCURACY.name, ACCURACY.name, higher_is_better=True),
+    metrics=(ACCURACY.name,),
     needs=frozenset({"labels"}),
     by_domain=True,
 )

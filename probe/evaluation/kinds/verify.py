@@ -2,7 +2,7 @@
 
 Metrics: EER (``eer`` by linear interpolation of the ROC, or ``eer_hull``), and minDCF at priors of
 0.01 and 0.05; lower is better. The layer, and the setting of a trained head, are those of the best
-dev EER. Backends: `probe.evaluation.verification_backends`.
+dev EER. Backends: `probe.evaluation.kinds.verification_backends`.
 
 Scores may be normalised with a cohort, the training utterances of speakers that occur in no trial:
 
@@ -31,9 +31,7 @@ from probe.data.trials import Trial
 from probe.errors import ProbeError
 from probe.evaluation.dataset import Features, Problem, Score, block_of, shuffled
 from probe.evaluation.kind import AtLeastOne, Count, Kind, Main, ProjectedSettings, Rate, Several
-from probe.evaluation.questions import Answers
-from probe.evaluation.tasks import Task
-from probe.evaluation.verification_backends import (
+from probe.evaluation.kinds.verification_backends import (
     ON_FRAMES,
     ON_SPEAKERS,
     Backend,
@@ -45,15 +43,18 @@ from probe.evaluation.verification_backends import (
     place_of,
     why_none,
 )
+from probe.evaluation.questions import Answers
+from probe.evaluation.tasks import Task
 from probe.measures.counts import trial_counts, value_of
 from probe.measures.detection import DEFINITIONS
+from probe.measures.metrics import EER, EER_HULL, MIN_DCF_01, MIN_DCF_05
 
 log = logging.getLogger("probe")
 
-COSTS = ("min_dcf_0.01", "min_dcf_0.05")
+COSTS = (MIN_DCF_01.name, MIN_DCF_05.name)
 LEAST_COHORT = 10
 
-EER = {"interpolated": "eer", "convex-hull": "eer_hull"}  # definition -> metric
+METRIC_OF = {"interpolated": EER.name, "convex-hull": EER_HULL.name}
 HEADLINE = "cosine-standardised"
 
 List = tuple[str, str]  # split and name
@@ -108,7 +109,7 @@ class Settings(ProjectedSettings):
     @property
     def selects(self) -> str:
         """The metric that dev chooses by."""
-        return EER[self.eer]
+        return METRIC_OF[self.eer]
 
 
 @dataclass(frozen=True)
@@ -336,6 +337,6 @@ KIND = Kind(
     lambda settings: Main(
         settings.headline, settings.selects, settings.selects, higher_is_better=False
     ),
-    metrics=(*EER.values(), *COSTS),
+    metrics=(*METRIC_OF.values(), *COSTS),
     needs=frozenset({"trials"}),
 )
