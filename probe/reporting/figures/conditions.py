@@ -15,7 +15,8 @@ from probe.errors import ProbeError
 from probe.measures.metrics import metric_of
 from probe.records import ACROSS_CONDITIONS
 from probe.reporting.figures import style
-from probe.reporting.losses import CLEAN, MEAN, WORST, chosen_rows
+from probe.reporting.layer_scores import CLEAN
+from probe.reporting.losses import MEAN, WORST, chosen_rows
 from probe.reporting.text import one_line
 
 if TYPE_CHECKING:

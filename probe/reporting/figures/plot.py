@@ -14,7 +14,8 @@ from probe.reporting.figures.det import det_figure, det_rows
 from probe.reporting.figures.heat_map import domains_figure, search_figure
 from probe.reporting.figures.layers import curves_figure, usual_rows
 from probe.reporting.figures.style import write_figure
-from probe.reporting.losses import CLEAN, Losses
+from probe.reporting.layer_scores import CLEAN
+from probe.reporting.losses import Losses
 from probe.reporting.scores import Scores
 from probe.reporting.tables.similarity_tables import read_similarity, similarity_figure
 

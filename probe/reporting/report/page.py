@@ -98,10 +98,12 @@ def content(
     (codelengths in bits).
 
     ``scores`` and ``curves`` refer to ``questions`` by position; rows of other tables that belong
-    together have equal texts in ``question``.
+    together have equal texts in ``question``. Scores are of the headline heads; data and provenance
+    are of all records.
     """
-    scores = Scores.of(records)
-    records, rows = scores.records, scores.chosen()
+    records = Scores.of(records, all_heads=True).records
+    scores = Scores(records[records["headline"]])
+    rows = scores.chosen()
     conditions = Losses(scores, "").chosen
     is_main = conditions[["task", "metric"]].apply(tuple, axis=1).isin(_main_metrics(records))
     conditions = conditions[is_main & (conditions["condition"] != WORST)]

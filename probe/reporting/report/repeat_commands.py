@@ -9,7 +9,7 @@ import pandas as pd
 from probe.data.conditions.severity import by_severity
 from probe.files import canonical_json
 from probe.records import SEVERAL
-from probe.reporting.losses import CLEAN
+from probe.reporting.layer_scores import CLEAN
 from probe.reporting.text import one_line
 
 PLACEHOLDERS = (

@@ -14,7 +14,7 @@ import pandas as pd
 from probe.errors import listed
 from probe.measures.metrics import CODELENGTH, metric_of
 from probe.records import OWN_HEAD
-from probe.reporting.losses import CLEAN
+from probe.reporting.layer_scores import CLEAN
 from probe.reporting.report.repeat_commands import in_order
 from probe.reporting.text import one_line, percent
 from probe.reporting.ties import BEST, OTHERS, TIED

@@ -11,7 +11,8 @@ from probe.errors import listed
 from probe.measures.degradation import FEWEST_MODELS
 from probe.measures.metrics import metric_of
 from probe.records import ACROSS_CONDITIONS
-from probe.reporting.losses import CLEAN, DOMAIN_TASKS, MEAN, WORST, Losses, Row, chosen_rows
+from probe.reporting.layer_scores import CLEAN, Row
+from probe.reporting.losses import DOMAIN_TASKS, MEAN, WORST, Losses, chosen_rows
 from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, to_markdown
 from probe.reporting.text import DASH, INTERVAL, escaped, percent, points
 
