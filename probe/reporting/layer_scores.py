@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from probe.data.conditions.grammar import CLEAN
 from probe.data.conditions.severity import by_severity
 from probe.errors import ProbeError
 from probe.measures.bootstrap import Estimate, SampledScore, sample_score
@@ -12,7 +13,6 @@ from probe.measures.metrics import metric_of
 from probe.records import ACROSS_CONDITIONS, BUDGET, NO_LAYER
 from probe.reporting.scores import Scores
 
-CLEAN = "clean"
 PLACE = [*ACROSS_CONDITIONS, "model", "layer"]
 
 Row = dict[Any, Any]

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from probe.data.conditions.grammar import CLEAN
 from probe.errors import ProbeError, listed
 from probe.measures import degradation as measures
 from probe.measures.bootstrap import CONFIDENCE, Estimate, SampledScore
@@ -25,7 +26,6 @@ from probe.measures.uncertainty import interval
 from probe.records import ACROSS_CONDITIONS, BUDGET, WEIGHTED
 from probe.reporting.domain_gaps import domain_gaps
 from probe.reporting.layer_scores import (
-    CLEAN,
     PLACE,
     Layer,
     Row,

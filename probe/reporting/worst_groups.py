@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from probe.data.conditions.grammar import CLEAN
 from probe.data.conditions.severity import by_severity
 from probe.measures.groups import Groups, compare_blocks, compare_groups
 from probe.measures.metrics import metric_of
-from probe.reporting.layer_scores import CLEAN, PLACE, Layer, Row, columns_of, with_ends
+from probe.reporting.layer_scores import PLACE, Layer, Row, columns_of, with_ends
 
 GROUPS = [
     *[*PLACE, "condition", "column", "n_groups", "n_few"],
