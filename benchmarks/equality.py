@@ -23,7 +23,7 @@ from sklearn.linear_model import LogisticRegression
 from probe.data.corpus import load_corpus
 from probe.evaluation.linear_search import search_strengths
 from probe.files import write_atomically
-from probe.heads.linear.standardize import Standardizer
+from probe.heads.linear.rows import Standardizer
 from probe.store.stores import select_store
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)

@@ -37,7 +37,7 @@ from sklearn.linear_model import LogisticRegression
 
 from probe.environment import package_versions, processor
 from probe.heads.linear.linear_probe import fit_strengths
-from probe.heads.linear.standardize import Standardizer
+from probe.heads.linear.rows import Standardizer
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 SIZES = {"pooled": (10_000, 768, 100, STRENGTHS), "frames": (200_000, 768, 40, STRENGTHS[1:4])}

@@ -20,7 +20,6 @@ from probe.data.intervals import load_intervals
 from probe.data.trials import load_trials
 from probe.evaluation.tasks import open_task
 from probe.extraction.settings import Running, Storing
-from probe.pipeline import repair
 from probe.records import frame_of
 from probe.store.integrity import verify_store
 
@@ -59,7 +58,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
     store = bench.extractions[0].store
     counts = scored([5, 7, 6, 8, 4, 9], n=10).counts
     return [
-        *(bench, done, corpus, open_task(task), verify_store(store), repair(store, manifest)),
+        *(bench, done, corpus, open_task(task), verify_store(store)),
         *(
             load_trials(trials, corpus),
             load_intervals(intervals, corpus, dict.fromkeys(keys[:1], 0.3), 0.01),
@@ -69,9 +68,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
         probe.paired_difference(counts, counts, metric="accuracy"),
         *(probe.CTCProbe(), probe.LinearProbe(), probe.RidgeProbe()),
         probe.HookedModule(torch.nn.Sequential(torch.nn.Identity()), ["0"]),
-        *arranged(
-            frame_of(layers(test=[5, 7, 6], dev=[5, 7, 6])), "models", ("best",), [], "", False
-        ),
+        *arranged(frame_of(layers(test=[5, 7, 6], dev=[5, 7, 6])), "models"),
     ]
 
 
@@ -91,7 +88,6 @@ def test_results_and_what_they_hold_are_shown_on_one_short_line(results: list[ob
         "Corpus",
         "Utterance",
         "Verification",
-        "Repair",
     } <= shown.keys()
     assert {
         "Listening",

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from probe.cli import cli
-from probe.evaluation.tasks import KINDS, ready_tasks
+from probe.evaluation.kinds.registry import kinds
+from probe.evaluation.tasks import ready_tasks
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -27,7 +28,11 @@ def test_every_command_is_in_the_readme() -> None:
 def test_every_ready_task_and_every_key_is_documented() -> None:
     page = (ROOT / "tasks" / "README.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in page for name in ready_tasks())
-    assert all(re.search(rf"`{key}\b", page) for keys in KINDS.values() for key in keys)
+    assert all(
+        re.search(rf"`{key}\b", page)
+        for kind in kinds().values()
+        for key in kind.settings.model_fields
+    )
 
 
 def test_the_python_example_of_the_readme_runs(

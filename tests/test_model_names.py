@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from mending import mend
+from runs import run
 from safetensors.torch import load_file, save_file
 from scored import frame, layers, summary_rows
 from small_models import write_checkpoint
@@ -13,18 +15,18 @@ from small_models import write_checkpoint
 from probe.cli import cli
 from probe.errors import ProbeError, UsageError
 from probe.evaluation.layer_similarity import similarity
-from probe.evaluation.run import run
 from probe.extraction.extract import extract
 from probe.extraction.settings import Running, Storing
 from probe.model_names import ModelName, distinct_models
 from probe.models.catalogue import open_model
 from probe.models.plugins.loader import is_plugin
 from probe.models.sources.weights import sha256_on_disk
-from probe.pipeline import bench, repair
+from probe.pipeline import bench
 from probe.records import Record, iterate_records, read_records
 from probe.reporting.scores import Scores
 from probe.reporting.tables.model_card import write_cards
 from probe.reporting.tables.published import published_rows
+from probe.store.integrity import verify_store
 from probe.store.stores import describe_store, find_stores, select_store
 
 # One strength and no controls: what is scored does not matter here.
@@ -274,7 +276,8 @@ def test_a_chosen_name_stands_in_everything_that_is_written(
     assert (described["model"], described["opened as"]) == ("base, wav2vec2", str(folder))
     assert select_store(Path("out/features"), "base", "mean").path == store.path
     (store.path / "shard-00000.h5").write_bytes(b"damaged")
-    assert repair(store.path, corpus).repaired == ["shard-00000"]
+    mend(store.path, corpus)
+    assert verify_store(store.path).state == "sound"
 
 
 def test_what_is_known_of_a_model_is_known_under_a_chosen_name(tmp_path: Path) -> None:

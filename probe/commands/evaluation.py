@@ -91,20 +91,23 @@ def run(
       probe run speaker-id word-id --model facebook/wav2vec2-base --corpus corpus.csv \\
           --from features/ --to results/
     """
+    from probe.evaluation.run import Training
+    from probe.evaluation.trial_lists import Scope
     from probe.models.plugins.loader import with_hooks
     from probe.pipeline import run_tasks
     from probe.records import frame_of
     from probe.reporting.tables.score_tables import search_table
 
     names = list(texts) or [item.name for item in conditions_of((), condition_file, 0)]
+    of_scope = {key: how.pop(key) for key in ("trials", "dev_trials", "labels", "limit")}
     finished = run_tasks(
         with_hooks(models, hooks),
         _opened(tasks, changes),
         corpus,
         features,
         to,
-        conditions=names or None,
-        **how,
+        Scope(**of_scope, conditions=names or None),
+        Training(**how),
     )
     say_held_warnings()
     for path in finished.paths:
@@ -331,6 +334,10 @@ def tasks(form: str) -> None:
 
     opened = list(map(open_task, ready_tasks()))
     if form == "json":
-        print_json([{"task": t.name, "kind": t.kind, "description": t.description} for t in opened])
+        print_json(
+            [{"task": t.name, "kind": t.kind.name, "description": t.description} for t in opened]
+        )
         return
-    print_table(["task", "kind", "description"], [[t.name, t.kind, t.description] for t in opened])
+    print_table(
+        ["task", "kind", "description"], [[t.name, t.kind.name, t.description] for t in opened]
+    )

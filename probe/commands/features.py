@@ -15,7 +15,6 @@ from probe.commands.options import (
     audio_root_option,
     condition_options,
     corpus_option,
-    device_option,
     dry_run_option,
     extraction_options,
     format_option,
@@ -32,7 +31,7 @@ from probe.commands.printing import (
     print_json,
     print_table,
 )
-from probe.errors import EXIT_FAILURE, ProbeError, UsageError, listed
+from probe.errors import EXIT_FAILURE, ProbeError, UsageError
 
 if TYPE_CHECKING:
     from probe.data.conditions.condition import Condition
@@ -204,31 +203,9 @@ def show(store: Path, form: str) -> None:
 
 @command()
 @store_argument
-@option(
-    "--repair", is_flag=True, help="Extract damaged shards again, and nothing else; needs --corpus."
-)
-@option(
-    "--corpus", metavar="CSV", help="With --repair: the manifest that the store was extracted from."
-)
-@option(
-    "--model", metavar="MODEL", help="With --repair: the store's model, if its folder has moved."
-)
-@option(
-    "--condition",
-    metavar="CONDITION",
-    help="With --repair: the store's condition, if its noise files have moved.",
-)
-@option(
-    "--no-check",
-    "check",
-    is_flag=True,
-    callback=lambda _context, _option, given: not given,
-    help="Skip the short form of `probe check` before extraction.",
-)
-@device_option
 @format_option("text", "json")
-def verify(store: Path, repair: bool, corpus: str | None, form: str, **how: Any) -> None:
-    """Read every byte of feature stores and name what is damaged.
+def verify(store: Path, form: str) -> None:
+    """Read every byte of feature stores and name what is damaged, with the commands that mend it.
 
     The exit code is 1 if anything is damaged or cannot be read. Shards that are planned but not
     written yet, and files that a killed run left, are notes and no damage.
@@ -239,45 +216,19 @@ def verify(store: Path, repair: bool, corpus: str | None, form: str, **how: Any)
     """
     from tqdm import tqdm
 
-    from probe.store.integrity import ASIDE, store_folders, verify_store
+    from probe.store.integrity import store_folders, verify_store
 
-    if repair != (corpus is not None):
-        raise UsageError("--repair and --corpus: each needs the other.")
     folders = store_folders(store)
     n_bytes = sum(path.stat().st_size for folder in folders for path in folder.glob("shard-*.h5"))
-    verified, repaired, refused = [], [], []
     with tqdm(
         total=n_bytes, desc="verify", unit="B", unit_scale=True, leave=False, disable=None
     ) as bar:
-        for folder in folders:
-            found = verify_store(folder, bar.update)
-            if repair and (
-                found.damage or any(item.file.endswith(ASIDE) for item in found.findings)
-            ):
-                from probe.pipeline import repair as repair_store
-
-                try:
-                    done = repair_store(folder, str(corpus), **how)
-                except ProbeError as error:
-                    refused.append(str(error))
-                else:
-                    found = done.found
-                    repaired += [str(folder / name) for name in done.repaired]
-                    for keys in done.kept.values():
-                        refused.append(
-                            f"{folder}: features of {listed(keys)} that the audio does not give any more are only in the files set "
-                            "aside; remove those once they are not missed."
-                        )
-            verified.append(found)
+        verified = [verify_store(folder, bar.update) for folder in folders]
     if form == "json":
         print_json([item.as_json() for item in verified])
-    for line in [] if form == "json" else [line for item in verified for line in item.lines()]:
-        click.echo(line)
-    for name in repaired:
-        click.echo(f"{name}: written anew", err=True)
-    for reason in refused:
-        click.echo(reason, err=True)
-    if refused or any(item.damage or item.unread for item in verified):
+    else:
+        click.echo("\n".join(line for item in verified for line in item.lines()))
+    if any(item.damage or item.unread for item in verified):
         sys.exit(EXIT_FAILURE)
 
 

@@ -12,6 +12,7 @@ Domain shift across ``condition`` is trained on each condition and tested on eac
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from probe.data.conditions.condition import parse_condition
 from probe.data.conditions.grammar import CLEAN
@@ -126,31 +127,33 @@ def heard(utterances: Iterable[Utterance], condition: str) -> list[Utterance]:
     return [under(item, condition) for item in utterances]
 
 
-def asked_under(task: Task, conditions: Sequence[str] | None = None) -> Task:
+def asked_under(task: Task[Any], conditions: Sequence[str] | None = None) -> Task[Any]:
     """The task under these conditions in the place of its own, if any; where they decide a
     training, its name tells them.
     """
     own, names = (
         list(dict.fromkeys(map(named, some)))
-        for some in (task.settings["conditions"], conditions or ())
+        for some in (task.settings.conditions, conditions or ())
     )
-    changed = task.trains_across and names and set(names) != set(own)
+    changed = task.settings.trains_across and names and set(names) != set(own)
     name = f"{task.name}:conditions={','.join(sorted(names))}" if changed else task.name
-    return replace(task, name=name, settings={**task.settings, "conditions": names or own})
+    settings = task.settings.model_copy(update={"conditions": tuple(names or own)})
+    return replace(task, name=name, settings=settings)
 
 
-def hearings(task: Task) -> list[Hearing]:
+def hearings(task: Task[Any]) -> list[Hearing]:
     """The trainings that a task needs under its conditions."""
-    names = tuple(dict.fromkeys(map(named, task.settings["conditions"])))
-    if task.kind == "shift" and task.settings["across"] == "condition":
+    names = tuple(dict.fromkeys(map(named, task.settings.conditions)))
+    domains = task.settings.domain_column
+    if domains == "condition":
         return [Hearing(names, names, apart=False)]
     whole = {
         "test": [Hearing((CLEAN,), names)],
         "train": [Hearing((name,), (CLEAN,)) for name in names],
         "both": [Hearing((name,), (name,)) for name in names],
-        "mixed": [Hearing(names, names, apart=task.settings.get("label") != "condition")],
-    }[task.settings["disturb"]]
-    if task.kind == "shift":  # its test sets are domains
+        "mixed": [Hearing(names, names, apart=task.settings.predicted_column != "condition")],
+    }[task.settings.disturb]
+    if domains:  # the test sets are domains
         return [Hearing(hearing.train, (name,)) for hearing in whole for name in hearing.tests]
     return whole
 

@@ -88,6 +88,9 @@ class Problem:
 class Score:
     """One number on its way to a record; see `probe.records.Record` for the fields of the same
     name.
+
+    Attributes:
+        learns_other_speakers: whether the head has learned from no speaker that is scored.
     """
 
     layer: str
@@ -99,6 +102,7 @@ class Score:
     higher_is_better: bool
     select_by: str
     headline: bool = True
+    learns_other_speakers: bool = False
     chosen: Mapping[str, Any] = field(default_factory=dict)
     search: Sequence[Mapping[str, Any]] = ()
     layer_weights: Mapping[str, float] = field(default_factory=dict)
@@ -308,7 +312,7 @@ class Features:
             ]
             raise ProbeError(
                 f"{store.path}: layer {layer}: {len(keys)} utterances have values that are not finite ({listed(keys, 3)}); "
-                "extraction never stores such. Run `probe verify` on the store, with --repair if it finds damage."
+                "extraction never stores such. Run `probe verify` on the store."
             )
         return array
 

@@ -4,8 +4,9 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Annotated
 
-from probe.errors import ProbeError
+from pydantic import AfterValidator
 
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -19,21 +20,26 @@ def in_drawn_order(keys: Sequence[str], seed: int) -> list[int]:
     )
 
 
-def check_budget(budget: str, per_class: bool = True) -> None:
-    """Refuses what is no budget.
+def _checked(budget: str, form: str, known: str) -> str:
+    if not re.fullmatch(form, budget):
+        raise ValueError(known)
+    return budget
 
-    Args:
-        per_class: whether utterances have one label each, so that they can be counted by it.
 
-    Raises:
-        ProbeError: neither ``10m``, ``1h``, ``30s`` nor ``5/class`` nor ``200``.
-    """
-    if not re.fullmatch(r"[1-9]\d*(\.\d+)?[smh]|[1-9]\d*" + "(/class)?" * per_class, budget):
-        known = (
-            "seconds, minutes or hours (30s, 10m, 1h), utterances (200)"
-            + ", utterances of each label (5/class)" * per_class
+TIMES = r"[1-9]\d*(\.\d+)?[smh]"
+KNOWN = "seconds, minutes or hours (30s, 10m, 1h), or utterances (200)"
+# A part of the training data: of utterances, or also of utterances of each label (``5/class``).
+UtteranceBudget = Annotated[
+    str, AfterValidator(lambda text: _checked(text, rf"{TIMES}|[1-9]\d*", KNOWN))
+]
+Budget = Annotated[
+    str,
+    AfterValidator(
+        lambda text: _checked(
+            text, rf"{TIMES}|[1-9]\d*(/class)?", f"{KNOWN}, or utterances of each label (5/class)"
         )
-        raise ProbeError(f"budget {budget!r}: expected {known}.")
+    ),
+]
 
 
 def within_budget(

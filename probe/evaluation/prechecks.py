@@ -2,10 +2,10 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from probe.data.corpus import Corpus, Utterance
 from probe.data.intervals import IntervalSet
@@ -13,10 +13,9 @@ from probe.data.trials import TrialList
 from probe.errors import ProbeError, UsageError
 from probe.evaluation.condition_plan import Hearing, asked_under, hearings
 from probe.evaluation.dataset import Problem
-from probe.evaluation.kinds.registry import KINDS
 from probe.evaluation.model_stores import stores_under
 from probe.evaluation.tasks import Task
-from probe.evaluation.trial_lists import chosen_trials, load_labels
+from probe.evaluation.trial_lists import SCOPE, Scope, chosen_trials, load_labels
 from probe.model_names import ModelName
 from probe.store.feature_store import FeatureStore
 
@@ -30,7 +29,7 @@ ROUNDED_S = (
 
 
 def problem_of(
-    task: Task,
+    task: Task[Any],
     corpus: Corpus,
     hearing: Hearing,
     lists: Mapping[str, TrialList],
@@ -51,42 +50,31 @@ def problem_of(
         dev=usable(hearing.rows(by_split["dev"])),
         tests={name: usable(rows) for name, rows in hearing.test_sets(by_split["test"]).items()},
         dev_trials=hearing.dev_trials(lists["dev"].trials) if lists else (),
-        trials=hearing.trials(lists["test"].trials, task.settings["enroll"]) if lists else {},
+        trials=hearing.trials(lists["test"].trials, task.settings.enroll) if lists else {},
         intervals=intervals,
         columns=(*corpus.columns, "condition"),
     )
 
 
-def check(
-    task: Task,
-    corpus: Corpus,
-    *,
-    trials: str | Path | None = None,
-    dev_trials: str | Path | None = None,
-    labels: str | Path | None = None,
-    conditions: Sequence[str] | None = None,
-    seed: int = 0,
-    limit: int | None = None,
-) -> None:
-    """Refuses a task that `probe.evaluation.run.run` would refuse whatever the features are;
-    arguments as there.
+def check(task: Task[Any], corpus: Corpus, scope: Scope = SCOPE, seed: int = 0) -> None:
+    """Refuses a task that `probe.evaluation.run.run` would refuse whatever the features are.
 
     Raises:
         ProbeError: a list, a label, a column, a split or a domain is missing, or an extra that the
             task needs is not installed.
     """
-    task = asked_under(task, conditions)
-    limited = corpus.limited(limit)
+    task = asked_under(task, scope.conditions)
+    limited = corpus.limited(scope.limit)
     with _warnings_held_back():
-        lists = chosen_trials(task, limited, set(), trials, dev_trials, seed)
+        lists = chosen_trials(task, limited, set(), scope, seed)
         lengths_s = {item.key: item.duration_s or math.inf for item in limited.utterances}
-        intervals = load_labels(task, corpus, lengths_s, labels, ROUNDED_S)
+        intervals = load_labels(task, corpus, lengths_s, scope.labels, ROUNDED_S)
         for hearing in hearings(task):
-            KINDS[task.kind].check(task, problem_of(task, limited, hearing, lists, intervals))
+            task.kind.check(task, problem_of(task, limited, hearing, lists, intervals))
 
 
 def stores_of(
-    task: Task, model: str | ModelName, corpus: Corpus, features: Path
+    task: Task[Any], model: str | ModelName, corpus: Corpus, features: Path
 ) -> dict[str, FeatureStore]:
     """Condition -> the store that a task, which is open under its conditions, reads of a model.
 

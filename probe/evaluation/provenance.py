@@ -16,7 +16,7 @@ from probe.store.feature_store import FeatureStore
 
 
 def provenance(
-    task: Task,
+    task: Task[Any],
     model: str,
     corpus: Corpus,
     stores: Mapping[str, FeatureStore],
@@ -42,7 +42,7 @@ def provenance(
         "final_layer": final if final in store.layers else "",
         "task": task.name,
         "task_version": task.version,
-        "kind": task.kind,
+        "kind": task.kind.name,
         "corpus": corpus.name,
         "condition": condition,
         "train_condition": hearing.train_condition,
@@ -58,7 +58,7 @@ def provenance(
 
 
 def arguments_of(
-    task: Task, model: ModelName, corpus: Corpus, store: FeatureStore, **how: Any
+    task: Task[Any], model: ModelName, corpus: Corpus, store: FeatureStore, how: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What repeats a run: the arguments of `probe.evaluation.run.run`, and those of the extraction
     that it reads.

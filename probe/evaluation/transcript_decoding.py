@@ -39,19 +39,19 @@ class Reading:
     chosen: dict[str, Any]
 
 
-def check_decoding(task: Task, vocabulary: Vocabulary) -> None:
+def check_decoding(task: Task[Any], vocabulary: Vocabulary) -> None:
     """Refuses a beam search that cannot be had.
 
     Raises:
         ProbeError: flashlight-text is not installed, a file is not there, or no listed word can be
             written.
     """
-    if task.settings["decoding"] != "greedy":
+    if task.settings.decoding != "greedy":
         require_flashlight()
         written_words(vocabulary, _listed_words(task), _spelling(task))
 
 
-def _listed_words(task: Task) -> list[str]:
+def _listed_words(task: Task[Any]) -> list[str]:
     """The words that a beam search may write."""
     lm, words = task.file("lm"), task.file("words")
     if words:
@@ -59,29 +59,29 @@ def _listed_words(task: Task) -> list[str]:
     return read_arpa_words(lm) if lm else []
 
 
-def _spelling(task: Task) -> Callable[[str], str]:
-    return letters if task.settings["units"] == "letters" else str
+def _spelling(task: Task[Any]) -> Callable[[str], str]:
+    return letters if task.settings.units == "letters" else str
 
 
 class Decoding:
     """The decoder of a task for one vocabulary, opened once for all layers."""
 
-    def __init__(self, task: Task, vocabulary: Vocabulary) -> None:
+    def __init__(self, task: Task[Any], vocabulary: Vocabulary) -> None:
         self._decoders: dict[tuple[float, float], BeamDecoder] = {}
         settings, lm = task.settings, task.file("lm")
-        if settings["decoding"] == "greedy":
+        if settings.decoding == "greedy":
             return
         listed_words = _listed_words(task)
         first: BeamDecoder | None = None
         for weight, score in itertools.product(
-            settings["lm_weight"] if lm else [0.0], settings["word_score"]
+            settings.lm_weight if lm else [0.0], settings.word_score
         ):
             first = self._decoders[weight, score] = BeamDecoder(
                 vocabulary,
                 listed_words,
                 lm,
                 spell=_spelling(task),
-                beam=settings["beam"],
+                beam=settings.beam,
                 lm_weight=weight,
                 word_score=score,
                 like=first,

@@ -47,11 +47,11 @@ class Transcripts:
         separator: between two symbols, see `probe.heads.ctc.vocabulary.UNITS`.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task[Any]) -> None:
         self._task, self._units, self._unknown = (
             task.name,
-            task.settings["units"],
-            task.settings["unknown"],
+            task.settings.units,
+            task.settings.unknown,
         )
         self.separator = UNITS[self._units]
         self._lexicon_path = task.file("lexicon")

@@ -6,8 +6,9 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from probe.data.corpus import Corpus
 from probe.data.intervals import BEYOND_S, EXPECTED, IntervalSet, load_intervals
@@ -20,26 +21,46 @@ from probe.evaluation.tasks import Task
 log = logging.getLogger("probe")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """What of a corpus a task is asked of, and with which lists.
+
+    Attributes:
+        trials, dev_trials: lists for verification; without ``dev_trials`` seeded pairs of dev rows
+            are drawn.
+        labels: for frames, a CSV file of intervals or a folder of TextGrids, in the place of the
+            one that the task names; its sha256 stands where that of a list of trials does.
+        conditions: to be asked under, in the place of the task's own; each has its own store. What
+            is disturbed is the task's (`probe.evaluation.condition_plan`). Where all of them train
+            together they are part of the task's name.
+        limit: at most so many utterances of each split, the ones that `probe.extract` takes; part
+            of the corpus' name in records.
+    """
+
+    trials: str | Path | None = None
+    dev_trials: str | Path | None = None
+    labels: str | Path | None = None
+    conditions: Sequence[str] | None = None
+    limit: int | None = None
+
+
+SCOPE = Scope()
+
+
 def trial_lists(
-    task: Task,
-    corpus: Corpus,
-    features: Features,
-    hearing: Hearing,
-    trials: str | Path | None,
-    dev_trials: str | Path | None,
-    seed: int,
+    task: Task[Any], corpus: Corpus, features: Features, hearing: Hearing, scope: Scope, seed: int
 ) -> dict[str, TrialList]:
     """The dev and test trials of a verification task; trials whose utterances have no features are
     left out.
     """
     failed = {item.key for item in features.failed}
-    lists = chosen_trials(task, corpus, failed, trials, dev_trials, seed)
+    lists = chosen_trials(task, corpus, failed, scope, seed)
     if not lists:
         return {}
     _warn_of_trials(lists)
     heard = [
         *hearing.dev_trials(lists["dev"].trials),
-        *itertools.chain(*hearing.trials(lists["test"].trials, task.settings["enroll"]).values()),
+        *itertools.chain(*hearing.trials(lists["test"].trials, task.settings.enroll).values()),
     ]
     features.require(corpus.name, [end for trial in heard for end in (trial.enroll, trial.test)])
     for split, item in lists.items():
@@ -58,12 +79,7 @@ def trial_lists(
 
 
 def chosen_trials(
-    task: Task,
-    corpus: Corpus,
-    failed: Collection[str],
-    trials: str | Path | None,
-    dev_trials: str | Path | None,
-    seed: int,
+    task: Task[Any], corpus: Corpus, failed: Collection[str], scope: Scope, seed: int
 ) -> dict[str, TrialList]:
     """The dev and test trials of a verification task; of another task none.
 
@@ -74,28 +90,28 @@ def chosen_trials(
         ProbeError: no list, one that cannot be used, or trials that choose the layer and report it
             too.
     """
-    if task.kind != "verify":
+    if "trials" not in task.needs:
         return {}
-    if trials is None:
+    if scope.trials is None:
         raise UsageError(
             f"{task.name}: needs --trials, a CSV list with the columns enroll,test,label, or lines `label path1 path2`."
         )
     dev_rows = [
         item for item in corpus.utterances if item.split == "dev" and item.key not in failed
     ]
-    tested = load_trials(trials, corpus)
-    if dev_trials:
-        chosen = load_trials(dev_trials, corpus)
+    tested = load_trials(scope.trials, corpus)
+    if scope.dev_trials:
+        chosen = load_trials(scope.dev_trials, corpus)
     else:
         taken = {frozenset((trial.enroll.key, trial.test.key)) for trial in tested.trials}
-        chosen = draw_trials(dev_rows, task.settings["dev_trials"], seed, taken)
+        chosen = draw_trials(dev_rows, task.settings.dev_trials, seed, taken)
     lists = {"dev": chosen, "test": tested}
     _refuse_common(lists)
     return lists
 
 
 def intervals_of(
-    task: Task, corpus: Corpus, features: Features, given: str | Path | None
+    task: Task[Any], corpus: Corpus, features: Features, given: str | Path | None
 ) -> IntervalSet | None:
     """The labels over time that a task of kind frames wants.
 
@@ -107,7 +123,7 @@ def intervals_of(
 
 
 def load_labels(
-    task: Task,
+    task: Task[Any],
     corpus: Corpus,
     durations_s: Mapping[str, float],
     given: str | Path | None,
@@ -122,13 +138,13 @@ def load_labels(
     Raises:
         ProbeError: none are named, or they cannot be used.
     """
-    settings = (task.of or task).settings
-    if (task.of or task).kind != "frames":
+    settings = task.inner.settings
+    if "labels" not in task.needs:
         return None
-    path = Path(given) if given else corpus.folder / settings["labels"]
-    if not given and not settings["labels"]:
+    path = Path(given) if given else corpus.folder / settings.labels
+    if not given and not settings.labels:
         raise UsageError(f"{task.name}: needs --labels, {EXPECTED}, or the key labels in the task.")
-    return load_intervals(path, corpus, durations_s, settings["tier"], settings["types"], beyond_s)
+    return load_intervals(path, corpus, durations_s, settings.tier, settings.types, beyond_s)
 
 
 def _refuse_common(lists: dict[str, TrialList]) -> None:

@@ -25,12 +25,14 @@ import numpy as np
 
 from probe.data.corpus import Utterance
 from probe.evaluation.dataset import Features, Problem
-from probe.evaluation.tasks import TRAINED_BACKENDS, Task
-from probe.heads.linear.standardize import Standardizer
+from probe.evaluation.tasks import Task
+from probe.heads.linear.rows import Standardizer
 from probe.heads.speaker.lda import LEAST_SPEAKERS, MOST_COMPONENTS, DiscriminantProjection
-from probe.heads.speaker.network import Embed, Projection, Training, XVector, train
+from probe.heads.speaker.network import Embed, LinearEmbedding, Training, XVector, train
 from probe.heads.speaker.plda import TwoCovariance, Whitening
 
+TRAINED_BACKENDS = ("am-softmax", "xvector")  # by gradient, with learning rates
+ON_FRAMES = ("xvector",)
 ON_SPEAKERS = {"lda": "LDA", "plda": "PLDA"} | {
     name: name for name in TRAINED_BACKENDS
 }  # with their names in notes
@@ -163,7 +165,7 @@ def why_none(backend: str, material: Material) -> str:
 
 
 def fitted(
-    backend: str, task: Task, problem: Problem, material: Material
+    backend: str, task: Task[Any], problem: Problem, material: Material
 ) -> Iterator[tuple[Setting, Backend]]:
     """The backend with every setting that dev picks from; good until the next one is asked for."""
     if backend in TRAINED_BACKENDS:
@@ -172,21 +174,17 @@ def fitted(
         yield {}, _closed_form(backend, task, material)
 
 
-def n_steps_of(backend: str, task: Task, n_utterances: int) -> int:
+def n_steps_of(backend: str, task: Task[Any], n_utterances: int) -> int:
     """How many steps a backend takes on ``n_utterances`` whose speakers it learns; 1 where it is
     fitted in one go.
     """
     if backend not in TRAINED_BACKENDS:
         return 1
     settings = task.settings
-    return (
-        len(settings["learning_rates"])
-        * settings["epochs"]
-        * -(-n_utterances // settings["batch_size"])
-    )
+    return len(settings.learning_rates) * settings.epochs * -(-n_utterances // settings.batch_size)
 
 
-def _closed_form(backend: str, task: Task, material: Material) -> Backend:
+def _closed_form(backend: str, task: Task[Any], material: Material) -> Backend:
     """A backend without settings to pick from."""
     matrix = material.rows.matrix
     if backend == "cosine":
@@ -195,7 +193,7 @@ def _closed_form(backend: str, task: Task, material: Material) -> Backend:
     if backend == "cosine-standardised":
         return lambda utterances: Voices.cosine(scaler.apply(matrix(utterances)))
     rows = scaler.apply(matrix(material.unseen))
-    if backend == "lda" or task.settings["plda_input"] == "lda":
+    if backend == "lda" or task.settings.plda_input == "lda":
         project: Callable[[np.ndarray], np.ndarray] = DiscriminantProjection.fit(
             rows, material.speakers
         ).apply
@@ -212,7 +210,7 @@ def _closed_form(backend: str, task: Task, material: Material) -> Backend:
 
 
 def _trained(
-    backend: str, task: Task, problem: Problem, material: Material
+    backend: str, task: Task[Any], problem: Problem, material: Material
 ) -> Iterator[tuple[Setting, Backend]]:
     """A trained head with every learning rate and number of epochs."""
     chosen = task.settings
@@ -231,15 +229,15 @@ def _trained(
         return Voices.cosine(embed(scaled([item])[0] for item in utterances))
 
     training = Training(
-        learning_rates=chosen["learning_rates"],
-        epochs=chosen["epochs"],
-        batch_size=chosen["batch_size"],
-        scale=chosen["scale"],
-        margin=chosen["margin"],
-        crop_frames=round(chosen["crop_s"] / material.rows.features.hop_s) if frames else 0,
+        learning_rates=chosen.learning_rates,
+        epochs=chosen.epochs,
+        batch_size=chosen.batch_size,
+        scale=chosen.scale,
+        margin=chosen.margin,
+        crop_frames=round(chosen.crop_s / material.rows.features.hop_s) if frames else 0,
     )
     for setting, embed in train(
-        lambda: (XVector if frames else Projection)(dim, chosen["embedding"]),
+        lambda: (XVector if frames else LinearEmbedding)(dim, chosen.embedding),
         lambda positions: scaled([material.unseen[i] for i in positions]),
         material.speakers,
         training,

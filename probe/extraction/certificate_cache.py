@@ -1,11 +1,10 @@
-"""Certificates of models that passed their check on this machine, kept for the stores of later
-runs.
+"""Certificates of models that passed their check on this machine, kept for later runs.
 
-They lie in the user's cache (``$PROBE_CACHE``, else ``$XDG_CACHE_HOME/layerprobe``, else
+They are in the user's cache (``$PROBE_CACHE``, else ``$XDG_CACHE_HOME/layerprobe``, else
 ``~/.cache/layerprobe``), one file each, named by the hash of everything that decides the outcome:
-the model, its form, the libraries, the device and the code of this package. Files are replaced as a
-whole, so runs at one time do not disturb each other. A cache that cannot be read or written costs a
-check.
+the model, its form, the libraries, the device and the code of this package. Files are replaced
+atomically, so concurrent runs do not disturb each other. Without a usable cache a model is checked
+again.
 """
 
 import logging
@@ -22,7 +21,7 @@ log = logging.getLogger("probe")
 
 
 def cache_folder() -> Path | None:
-    """Where certificates are kept; None where ``PROBE_CACHE`` is empty or there is no home."""
+    """The folder of certificates; None if ``PROBE_CACHE`` is empty or there is no home folder."""
     named = os.environ.get("PROBE_CACHE")
     if named is not None:
         return Path(named) / "certificates" if named else None
@@ -35,25 +34,24 @@ def cache_folder() -> Path | None:
 
 
 def kept_certificate(decides: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The certificate of a model that passed its check before; None where there is none that can be
-    read.
+    """The certificate of a model that passed its check before, or None.
 
     Args:
-        decides: everything but this package's code that the outcome depends on.
+        decides: everything that decides the outcome, except this package's code.
     """
     file = _file_of(decides)
     if file is None or not file.is_file():
         return None
     try:
         certificate = read_json(file)
-    except ProbeError:  # damaged, or of a disk that fails: it is made again, and written over
+    except ProbeError:  # damaged, or the disk fails: it is made again
         return None
     log.info("it passed this check here before; the certificate is in %s", file)
     return certificate
 
 
 def keep_certificate(decides: Mapping[str, Any], certificate: Mapping[str, Any]) -> None:
-    """Keeps the certificate of a model that passed; says so where that cannot be done."""
+    """Keep the certificate of a model that passed; logs a failure to do so."""
     file = _file_of(decides)
     if file is None:
         return
@@ -71,6 +69,5 @@ def _file_of(decides: Mapping[str, Any]) -> Path | None:
     folder = cache_folder()
     if folder is None:
         return None
-    return (
-        folder / f"{sha256_of_json({**decides, 'code': code_sha256('probe.models', 'probe')})}.json"
-    )
+    everything = {**decides, "code": code_sha256("probe.models", "probe")}
+    return folder / f"{sha256_of_json(everything)}.json"

@@ -1,5 +1,5 @@
-"""Audio -> features of every layer, in one forward pass: decoded ahead, computed together, written
-behind, shard after shard.
+"""Audio -> features of every layer, in one forward pass. Threads decode ahead of the model and
+write behind it, shard after shard.
 """
 
 import logging
@@ -43,10 +43,13 @@ log = logging.getLogger("probe")
 
 AHEAD_BYTES = 256_000_000
 MOST_DECODERS = 16
-# What a frame hears in most families; a recipe names it where it is another.
+# Field of a frame in most families; a recipe names any other field.
 USUAL_FIELD_MS = 25
 STORING, RUNNING, DECODING = Storing(), Running(), Decoding()
-PROGRESS = "{desc}: {percentage:3.0f} %|{bar}| {n:.0f} of {total:.0f} s, {speed:.1f} x real time, {remaining} left{postfix}"
+PROGRESS = (
+    "{desc}: {percentage:3.0f} %|{bar}| {n:.0f} of {total:.0f} s, {speed:.1f} x real time, "
+    "{remaining} left{postfix}"
+)
 
 
 class Bar(tqdm):
@@ -54,9 +57,9 @@ class Bar(tqdm):
 
     @property
     def format_dict(self) -> dict[str, Any]:
-        """What `PROGRESS` may name."""
-        found = super().format_dict
-        return found | {"speed": found["n"] / found["elapsed"] if found["elapsed"] else 0.0}
+        """The values that `PROGRESS` may name."""
+        values = super().format_dict
+        return values | {"speed": values["n"] / values["elapsed"] if values["elapsed"] else 0.0}
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,9 @@ class Extraction:
     Attributes:
         store: folder of the store, which may not exist after a dry run.
         plan: what there was to do.
-        failures: every utterance of the corpus without features, of this run and of earlier ones.
-        extracted: utterances extracted by this run.
-        resampled: rate in Hz -> utterances of this run whose audio had that rate and not the
-            model's.
+        failures: all utterances of the corpus without features, from this run and earlier ones.
+        extracted: number of utterances that this run extracted.
+        resampled: rate in Hz -> number of utterances of this run that were resampled from it.
         seconds: wall time of the extraction itself.
     """
 
@@ -81,11 +83,10 @@ class Extraction:
     resampled: Mapping[int, int] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        failed = f"{len(self.failures)} failed" if self.failures else ""
         extracted = f"{self.extracted} of {len(self.plan.todo)} extracted"
-        return brief(
-            self, extracted, f"{self.plan.present} present before", failed, str(self.store)
-        )
+        present = f"{self.plan.present} present before"
+        failed = f"{len(self.failures)} failed" if self.failures else ""
+        return brief(self, extracted, present, failed, str(self.store))
 
     def summary(self) -> dict[str, Any]:
         """The store and the plan in plain values, for JSON."""
@@ -142,7 +143,8 @@ def extract(
     corpus = whole.limited(storing.limit).of_splits(storing.splits)
     if storing.splits is not None and not corpus.utterances:
         raise UsageError(
-            f"{corpus.name}: no rows of split {' or '.join(sorted(storing.splits))}; nothing to extract."
+            f"{corpus.name}: no rows of split {' or '.join(sorted(storing.splits))}; "
+            "nothing to extract."
         )
     audio_folder = None if decoding.audio_root is None else Path(decoding.audio_root)
     root = Path(to)
@@ -165,7 +167,8 @@ def extract(
         disturbance = open_condition(condition, info.rate_hz, whole, audio_folder)
     if disturbance is not None and disturbance.rate_hz != info.rate_hz:
         raise UsageError(
-            f"{name.name}: wants {info.rate_hz} Hz; the condition was opened at {disturbance.rate_hz} Hz."
+            f"{name.name}: wants {info.rate_hz} Hz; "
+            f"the condition was opened at {disturbance.rate_hz} Hz."
         )
     recipe = recipe_of(encoder, layers, storing, disturbance)
     n_decoders = decoding.workers or min(MOST_DECODERS, allowed_cores())
@@ -214,17 +217,18 @@ def open_encoder(model: str | ModelName | Plugin, running: Running) -> Encoder:
 def _without_ctc_head(name: str, info: ModelInfo) -> ProbeError:
     if info.id.startswith(RANDOM):
         return ProbeError(
-            f"{name}: random weights have no CTC head. Leave --ctc out, or name a fine-tuned checkpoint."
+            f"{name}: random weights have no CTC head. "
+            "Leave --ctc out, or name a fine-tuned checkpoint."
         )
     why = next((note for note in info.notes if "CTC head" in note), "its class has none")
     return ProbeError(
-        f"{name}: no CTC head can be run ({why}). Leave --ctc out, or name a fine-tuned checkpoint, "
-        "such as those of `probe models` with CTC under what they were trained on."
+        f"{name}: no CTC head can be run ({why}). Leave --ctc out, or name a fine-tuned "
+        "checkpoint, such as those of `probe models` with CTC under what they were trained on."
     )
 
 
 def _refusal(folder: Path) -> ProbeError | None:
-    """Why nothing can be written into the folder of a store; None where something can."""
+    """Why the folder of a store cannot be written; None if it can."""
     try:
         require_writable(folder)
     except ProbeError as error:
@@ -276,12 +280,12 @@ def recipe_of(
 def _certified(
     stores: Path, encoder: Encoder, recipe: Mapping[str, Any], named: bool
 ) -> dict[str, Any]:
-    """The certificate of an encoder: one that a store in this folder has from the same libraries
-    and device, one that the user's cache has, or a new one.
+    """The certificate of an encoder: from a store in this folder with the same libraries and
+    device, from the user's cache, or a new one.
 
     Args:
-        named: whether it was opened by its name; of an object nobody can tell whether it is the
-            same code.
+        named: whether it was opened by its name; objects have no entry in the cache, since their
+            code is not known.
 
     Raises:
         ProbeError: the model fails its check.
@@ -295,33 +299,31 @@ def _certified(
         "device": device_name(encoder.device),
     }
     before = [read_json(path) for path in sorted(stores.glob("*/certificate.json"))]
-    for there in sorted(before, key=lambda item: item["quick"]):
-        if there["passed"] and all(there.get(name) == value for name, value in now.items()):
-            return there
+    for certificate in sorted(before, key=lambda item: item["quick"]):
+        if certificate["passed"] and now.items() <= certificate.items():
+            return certificate
     decides = {**now, "model": recipe["model"], "chunking": recipe["chunking"]}
     if named and (kept := kept_certificate(decides)):
         return kept
-    certificate = check_model(encoder, quick=True)
-    log.info("%s: %s", encoder.info.id, certificate.summary())
-    if certificate.failed:
+    outcome = check_model(encoder, quick=True)
+    log.info("%s: %s", encoder.info.id, outcome.summary())
+    if outcome.failed:
         failures = "".join(
-            f"\n  {item.check}: {item.found}; expected {item.expected}"
-            for item in certificate.failed
+            f"\n  {item.check}: {item.found}; expected {item.expected}" for item in outcome.failed
         )
         raise ProbeError(
-            f"{encoder.info.id}: its features cannot be trusted, {len(certificate.failed)} checks failed:{failures}\n"
-            "`probe check` shows all of them; --no-check extracts nevertheless."
+            f"{encoder.info.id}: its features cannot be trusted, {len(outcome.failed)} checks "
+            f"failed:{failures}\n`probe check` shows all of them; --no-check extracts nevertheless."
         )
     if named:
-        keep_certificate(decides, certificate.as_json())
-    return certificate.as_json()
+        keep_certificate(decides, outcome.as_json())
+    return outcome.as_json()
 
 
 def environment_of(encoder: Encoder) -> dict[str, Any]:
-    """What a store is computed with besides its recipe; a difference warns and extracts nothing
-    again.
+    """What computes a store besides its recipe; a difference only causes a warning.
 
-    ``threads`` is 0 where no bit depends on their number.
+    ``threads`` is 0 if no bit depends on their number.
     """
     return {
         "packages": package_versions(),
@@ -412,14 +414,8 @@ def _require_space(store: FeatureStore, plan: Plan) -> None:
 
 
 def _warn_of_other_environment(store: FeatureStore, encoder: Encoder) -> None:
-    """Says what differs from the environment the store was begun in, as far as it may decide a bit."""
-    before, now = store.environment, environment_of(encoder)
-    for name in sorted(now):
-        if before.get(name) != now.get(name):
-            log.warning(
-                "%s was begun with %s %s; now it is %s",
-                store.path,
-                name,
-                before.get(name),
-                now.get(name),
-            )
+    """Log what differs from the environment in which the store was begun and may decide a bit."""
+    text = "%s was begun with %s %s; now it is %s"
+    for name, value in sorted(environment_of(encoder).items()):
+        if store.environment.get(name) != value:
+            log.warning(text, store.path, name, store.environment.get(name), value)

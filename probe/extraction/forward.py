@@ -29,10 +29,10 @@ class Piece:
 
     Attributes:
         n_frames: of the whole utterance in each layer.
-        rows: those of each layer that follow the piece before, as
-            `probe.extraction.pooling.as_stored` gives them.
+        rows: of each layer, the rows that follow the piece before, in the form of
+            `probe.extraction.pooling.as_stored`.
         last: whether the utterance ends here.
-        text: with the last piece, what the model's CTC head reads; empty where it is not run.
+        text: with the last piece, the transcript of the model's CTC head; empty if it is not run.
     """
 
     utterance: Utterance
@@ -48,33 +48,34 @@ def encoded(
 ) -> Generator[Piece | Failure]:
     """The pieces of each utterance, or its failure, which may come after some of its pieces.
 
-    How many utterances are computed together decides no value. Where the device's memory does not
-    suffice there will be fewer.
+    The number of utterances that are computed together decides no value; it shrinks if the device's
+    memory does not suffice.
     """
     batch: list[tuple[Utterance, Audio | Failure]] = []
     n_rows = 0
-    for utterance, found in audio_of:
-        batch.append((utterance, _long_enough(utterance, found, encoder)))
-        n_rows += encoder.info.n_frames(len(found.samples)) if isinstance(found, Audio) else 0
+    for utterance, sound in audio_of:
+        batch.append((utterance, _long_enough(utterance, sound, encoder)))
+        n_rows += encoder.info.n_frames(len(sound.samples)) if isinstance(sound, Audio) else 0
         if n_rows >= encoder.rows:
             yield from _of_batch(batch, encoder, content)
             batch, n_rows = [], 0
     yield from _of_batch(batch, encoder, content)
 
 
-def _long_enough(utterance: Utterance, found: Audio | Failure, encoder: Encoder) -> Audio | Failure:
+def _long_enough(utterance: Utterance, sound: Audio | Failure, encoder: Encoder) -> Audio | Failure:
     info = encoder.info
-    if isinstance(found, Failure) or len(found.samples) >= info.grid.min_samples:
-        return found
-    n_samples = len(found.samples)
-    reason = f"too short: {n_samples} samples at {info.rate_hz} Hz ({n_samples / info.rate_hz:.4f} s); {info.id} needs at least {info.grid.min_samples}"
-    return failure_of(utterance, found, reason)
+    if isinstance(sound, Failure) or len(sound.samples) >= info.grid.min_samples:
+        return sound
+    n_samples = len(sound.samples)
+    seconds = n_samples / info.rate_hz
+    reason = f"too short: {n_samples} samples at {info.rate_hz} Hz ({seconds:.4f} s); "
+    return failure_of(
+        utterance, sound, reason + f"{info.id} needs at least {info.grid.min_samples}"
+    )
 
 
 def failure_of(utterance: Utterance, sound: Audio, reason: str, again: bool = False) -> Failure:
-    """A failure that is not the decoder's; ``again``: it says nothing about the audio and is worth
-    another try.
-    """
+    """A failure that is not the decoder's; ``again``: it is not the audio's and worth a retry."""
     return Failure(
         utterance.key, reason, sound.file_bytes, sound.mtime_ns, utterance.duration_s, again
     )
@@ -102,7 +103,7 @@ def _of_utterance(
     encoder: Encoder,
     content: Content,
 ) -> Iterator[Piece | Failure]:
-    """Pools an utterance's frames as they come."""
+    """Pool an utterance's frames as they come."""
     n_frames = [encoder.info.n_frames(len(sound.samples), layer) for layer in content.layers]
     pools = [Pooling(content.view, count) for count in n_frames]
     best: list[int] = []
@@ -140,10 +141,9 @@ def _of_utterance(
 def _stretches(
     encoder: Encoder, waves: Sequence[Tensor], layers: Sequence[str]
 ) -> Iterator[Iterator[list[Tensor] | str]]:
-    """Each utterance's frames, (row, dim) per layer piece by piece; a reason where they cannot be
-    had.
+    """Each utterance's frames, (row, dim) per layer piece by piece, or the reason of a failure.
 
-    Rows are counted in the first layer. Where the layers of an encoder differ in rate, each of its
+    Rows are counted in the first layer. If the layers of an encoder differ in rate, each of its
     pieces is an utterance.
     """
     counts = [encoder.info.n_frames(len(wave), layers[0]) for wave in waves]
@@ -153,31 +153,27 @@ def _stretches(
     def of_one(left: int) -> Iterator[list[Tensor] | str]:
         nonlocal rest
         while left:
-            if not rest:
-                found = next(pieces)
-                if isinstance(found, str):
-                    yield found
-                    return
-                rest = found
-            now, rest = (
-                (rest, [])
-                if len(rest[0]) <= left
-                else ([item[:left] for item in rest], [item[left:] for item in rest])
-            )
+            piece: list[Tensor] | str = rest if rest else next(pieces)
+            if isinstance(piece, str):
+                yield piece
+                return
+            now, rest = piece, []
+            if len(piece[0]) > left:
+                now, rest = [item[:left] for item in piece], [item[left:] for item in piece]
             yield list(now)
             left -= len(now[0])
 
     for count in counts:
         yield of_one(count)
-    next(pieces, None)  # has its number of rows looked at
+    next(pieces, None)  # which checks the number of rows
 
 
 def _retried(
     encoder: Encoder, waves: Sequence[Tensor], counts: Sequence[int], layers: Sequence[str]
 ) -> Iterator[list[Tensor] | str]:
-    """`pieces_of`; where the device's memory does not suffice, with half as many rows at a time,
-    and one utterance after the other. The reason for one that does not fit even so, or that the
-    model refuses.
+    """`pieces_of`, which is repeated with half as many rows and one utterance at a time if the
+    device's memory does not suffice. Gives a reason for an utterance that does not fit even so, or
+    that the model refuses.
     """
     ends = list(itertools.accumulate(counts))
     done = 0  # rows that were handed on
@@ -194,9 +190,8 @@ def _retried(
                     yield [item[skipped:] for item in piece] if skipped else piece
             first += together
             continue
-        except (
-            UtteranceError
-        ) as error:  # of an encoder without pieces of its own: the utterances before it are done
+        except UtteranceError as error:
+            # The encoder has no pieces of its own, so the utterances before this one are done.
             yield str(error)
             first = next(i for i, end in enumerate(ends) if end > done)
             done = ends[first]

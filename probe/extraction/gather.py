@@ -4,7 +4,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import numpy as np
 from tqdm import tqdm
 
 from probe.data.audio import Audio
-from probe.data.corpus import Utterance
 from probe.data.sound_flags import DAMAGED
 from probe.errors import listed
 from probe.extraction.forward import Piece
@@ -28,8 +27,8 @@ class Tally:
     """What happened to the utterances of a run.
 
     Attributes:
-        resampled: rate in Hz -> utterances that had it and not the model's.
-        flagged: what is unusual about the sound -> utterances.
+        resampled: rate in Hz -> number of utterances with this rate, which is not the model's.
+        flagged: what is unusual about the sound -> number of utterances.
     """
 
     bar: tqdm
@@ -37,11 +36,11 @@ class Tally:
     failures: list[Failure] = field(default_factory=list)
     resampled: Counter[int] = field(default_factory=Counter)
     flagged: Counter[str] = field(default_factory=Counter)
-    _shown_s: float = 0.0  # of the present utterance
-    _alike: dict[str, list[str]] = field(default_factory=dict)  # reason but for its numbers -> keys
+    _reached_s: float = 0.0  # of the present utterance
+    _alike: dict[str, list[str]] = field(default_factory=dict)  # reason without numbers -> keys
 
     def add(self, key: str, sound: Audio) -> None:
-        """An utterance that was extracted."""
+        """Count an utterance that was extracted."""
         self.flagged.update(sound.flags)
         if DAMAGED in sound.flags:  # libmpg123 says so too, but not of which file
             log.warning(
@@ -53,12 +52,11 @@ class Tally:
         self._advance(sound.duration_s)
 
     def fail(self, failure: Failure) -> None:
-        """An utterance that could not be; of reasons that differ in numbers alone the first is
-        logged, the rest counted.
+        """Count an utterance that failed; logs the first of the reasons that differ only in
+        numbers.
         """
-        alike = self._alike.setdefault(
-            re.sub(r"\d+", "0", failure.reason.replace(failure.key, "")), []
-        )
+        reason = re.sub(r"\d+", "0", failure.reason.replace(failure.key, ""))
+        alike = self._alike.setdefault(reason, [])
         if not alike:
             log.warning("%s: %s", failure.key, failure.reason)
         alike.append(failure.key)
@@ -67,16 +65,16 @@ class Tally:
         self._advance(failure.promised_s or 0.0)
 
     def reached(self, seconds: float) -> None:
-        """So much of the present utterance is there."""
-        self.bar.update(min(seconds - self._shown_s, max(0.0, self.bar.total - self.bar.n)))
-        self._shown_s = seconds
+        """Show progress within the present utterance."""
+        self.bar.update(min(seconds - self._reached_s, max(0.0, self.bar.total - self.bar.n)))
+        self._reached_s = seconds
 
     def _advance(self, seconds: float) -> None:
         self.reached(seconds)
-        self._shown_s = 0.0
+        self._reached_s = 0.0
 
     def report(self, where: Path) -> None:
-        """Says what was unusual."""
+        """Log what was unusual."""
         for first, *others in self._alike.values():
             if others:
                 log.warning(
@@ -98,22 +96,11 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Extracted:
-    """An utterance, or a part of a long one; rows as in `Piece`."""
-
-    utterance: Utterance
-    sound: Audio
-    n_frames: Sequence[int]
-    rows: Sequence[np.ndarray]
-    text: str = ""
-
-
-@dataclass(frozen=True)
 class Shards:
     """Where shards go.
 
     Attributes:
-        write: has something done, see `probe.extraction.write_behind.Writer`.
+        write: hands work to the writer (`probe.extraction.write_behind.Writer`).
         columns: of the manifest.
     """
 
@@ -126,156 +113,127 @@ class Shards:
     def put(
         self,
         name: str,
-        done: Sequence[Extracted],
+        pieces: Sequence[Piece],
         failures: Sequence[Failure],
         part: tuple[int, int] = (0, 1),
     ) -> None:
-        """Has a shard written."""
-        ctc = "ctc" in self.store.recipe
-        grids = self.store.recipe["model"].get("grids", {})
-        others = [
-            number
-            for number, layer in enumerate(self.layers)
-            if grids.get(layer) != grids.get(self.layers[0])
-        ]
+        """Have a shard written, of whole utterances or of a part of a long one."""
+        has_ctc = "ctc" in self.store.recipe
+        rows = [dict(zip(self.layers, item.rows, strict=False)) for item in pieces]
+        scales: dict[str, list[np.ndarray]] = {}
+        if self.store.recipe["dtype"] == "int8":
+            for position, layer in enumerate(self.layers, start=len(self.layers)):
+                scales[layer] = [item.rows[position] for item in pieces]
         content = ShardContent(
-            keys=[item.utterance.key for item in done],
-            audio_sha256=[item.sound.sha256 for item in done],
-            frames={
-                layer: [item.rows[number] for item in done]
-                for number, layer in enumerate(self.layers)
-            },
-            scales={
-                layer: [item.rows[number] for item in done]
-                for number, layer in enumerate(self.layers, start=len(self.layers))
-                if self.store.recipe["dtype"] == "int8"
-            },
+            keys=[item.utterance.key for item in pieces],
+            audio_sha256=[item.sound.sha256 for item in pieces],
+            frames={layer: [of_layer[layer] for of_layer in rows] for layer in self.layers},
+            scales=scales,
             columns={
-                column: [item.utterance.label(column) for item in done] for column in self.columns
+                column: [item.utterance.label(column) for item in pieces] for column in self.columns
             },
             recipe=self.store.recipe,
             environment=self.environment,
             part=part,
-            ctc_texts=[item.text for item in done] if ctc else None,
+            ctc_texts=[item.text for item in pieces] if has_ctc else None,
         )
-        index = [
-            {
-                "key": item.utterance.key,
-                "audio_sha256": item.sound.sha256,
-                "audio_bytes": item.sound.file_bytes,
-                "audio_mtime_ns": item.sound.mtime_ns,
-                "duration_s": item.sound.duration_s,
-                "native_rate_hz": item.sound.native_rate_hz,
-                "flags": list(item.sound.flags),
-                "n_frames": item.n_frames[0],
-                "rows": len(item.rows[0]),
-            }
-            | (
-                {"others": {self.layers[i]: [item.n_frames[i], len(item.rows[i])] for i in others}}
-                if others
-                else {}
-            )
-            | ({"ctc_text": item.text} if ctc else {})
-            for item in done
-        ]
-        self.write(lambda: self.store.write_shard(name, content, index, failures))
+        entries = [self._entry(item, has_ctc) for item in pieces]
+        self.write(lambda: self.store.write_shard(name, content, entries, failures))
+
+    def _entry(self, piece: Piece, has_ctc: bool) -> dict[str, Any]:
+        """What the index says of an utterance."""
+        sound = piece.sound
+        entry: dict[str, Any] = {
+            "key": piece.utterance.key,
+            "audio_sha256": sound.sha256,
+            "audio_bytes": sound.file_bytes,
+            "audio_mtime_ns": sound.mtime_ns,
+            "duration_s": sound.duration_s,
+            "native_rate_hz": sound.native_rate_hz,
+            "flags": list(sound.flags),
+            "n_frames": piece.n_frames[0],
+            "rows": len(piece.rows[0]),
+        }
+        grids = self.store.recipe["model"].get("grids", {})
+        others = {
+            layer: [piece.n_frames[position], len(piece.rows[position])]
+            for position, layer in enumerate(self.layers)
+            if grids.get(layer) != grids.get(self.layers[0])
+        }
+        entry |= {"others": others} if others else {}
+        return entry | ({"ctc_text": piece.text} if has_ctc else {})
 
 
 def write_job(shards: Shards, job: Job, pieces: Iterator[Piece | Failure], tally: Tally) -> None:
-    """Takes the pieces of a job's utterances and has its shards written; a long utterance's parts
-    as soon as each is there.
+    """Take the pieces of a job's utterances and have its shards written; each part of a long
+    utterance as soon as its rows are complete.
     """
     if job.parts > 1:
         _write_long(shards, job, pieces, tally)
         return
-    done: list[Extracted] = []
+    whole: list[Piece] = []
     failures: list[Failure] = []
     for _ in job.keys:
-        found = _gathered(pieces, shards.store.view, tally)
-        if isinstance(found, Failure):
-            tally.fail(found)
-            failures.append(found)
+        utterance = _next_utterance(pieces, shards.store.view, tally)
+        if isinstance(utterance, Failure):
+            tally.fail(utterance)
+            failures.append(utterance)
         else:
-            tally.add(found.utterance.key, found.sound)
-            done.append(found)
-    shards.put(job.shard_names()[0], done, failures)
+            tally.add(utterance.utterance.key, utterance.sound)
+            whole.append(utterance)
+    shards.put(job.shard_names()[0], whole, failures)
 
 
-def _gathered(pieces: Iterator[Piece | Failure], view: str, tally: Tally) -> Extracted | Failure:
-    """The next utterance, whole."""
+def _next_utterance(pieces: Iterator[Piece | Failure], view: str, tally: Tally) -> Piece | Failure:
+    """The next utterance in one piece."""
     rows: list[list[np.ndarray]] = []
     while isinstance(piece := next(pieces), Piece):
         rows.append(piece.rows)
         if piece.last:
-            return Extracted(
-                piece.utterance, piece.sound, piece.n_frames, _joined(rows), piece.text
-            )
-        tally.reached(
-            piece.sound.duration_s
-            * sum(len(item[0]) for item in rows)
-            / n_rows(piece.n_frames[0], view)
-        )
+            joined = [
+                np.concatenate(of_layer) if len(rows) > 1 else of_layer[0]
+                for of_layer in zip(*rows, strict=True)
+            ]
+            return replace(piece, rows=joined)
+        n_done = sum(len(item[0]) for item in rows)
+        tally.reached(piece.sound.duration_s * n_done / n_rows(piece.n_frames[0], view))
     return piece
 
 
-def _joined(rows: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
-    """Pieces of (row, dim) per layer, one after the other."""
-    return [
-        np.concatenate(of_layer) if len(of_layer) > 1 else of_layer[0]
-        for of_layer in zip(*rows, strict=True)
-    ]
-
-
 def _write_long(shards: Shards, job: Job, pieces: Iterator[Piece | Failure], tally: Tally) -> None:
-    """One utterance over several shards, each as soon as its rows are there; the model's transcript
-    goes with the last.
-    """
-    names, view = job.shard_names(), shards.store.view
-    held: list[
-        list[np.ndarray]
-    ] = []  # of each layer, pieces of rows that are not in a part yet; `stop` of its first are there
+    """Write one utterance over several shards; the model's transcript goes with the last."""
+    names, view, dtype = job.shard_names(), shards.store.view, shards.store.recipe["dtype"]
+    # Of each layer, pieces of rows that are not in a part yet; `stop` rows of the first have come.
+    rest: list[list[np.ndarray]] = []
     part = stop = 0
     while isinstance(piece := next(pieces), Piece):
-        held = held or [[] for _ in piece.rows]
-        for of_layer, rows in zip(held, piece.rows, strict=True):
+        rest = rest or [[] for _ in piece.rows]
+        for of_layer, rows in zip(rest, piece.rows, strict=True):
             of_layer.append(rows)
         stop += len(piece.rows[0])
-        totals = [n_rows(count, view) for count in piece.n_frames] * (
-            len(held) // len(piece.n_frames)
-        )  # of scales too
-        total = totals[0]
-        while part < job.parts - (not piece.last) and (part + 1) * total // job.parts <= stop:
-            sizes = [(part + 1) * own // job.parts - part * own // job.parts for own in totals]
-            cut = [
-                _cut(of_layer, size, shards.store.recipe["dtype"])
-                for of_layer, size in zip(held, sizes, strict=True)
-            ]
+        totals = [n_rows(count, view) for count in piece.n_frames]
+        totals *= len(rest) // len(totals)  # scales have as many rows
+        while part < job.parts - (not piece.last) and (part + 1) * totals[0] // job.parts <= stop:
+            sizes = [(part + 1) * n // job.parts - part * n // job.parts for n in totals]
+            cut = [_cut(of_layer, n, dtype) for of_layer, n in zip(rest, sizes, strict=True)]
             text = piece.text if part == job.parts - 1 else ""
-            shards.put(
-                names[part],
-                [Extracted(piece.utterance, piece.sound, piece.n_frames, cut, text)],
-                [],
-                (part, job.parts),
-            )
+            shards.put(names[part], [replace(piece, rows=cut, text=text)], [], (part, job.parts))
             del cut
             part += 1
         if piece.last:
             tally.add(piece.utterance.key, piece.sound)
             return
-        tally.reached(piece.sound.duration_s * stop / total)
+        tally.reached(piece.sound.duration_s * stop / totals[0])
     tally.fail(piece)
-    for number, name in enumerate(names):  # those that were written before it failed too
+    for number, name in enumerate(names):  # also those that were written before it failed
         shards.put(name, [], [piece], (number, job.parts))
 
 
-def _cut(pieces: list[np.ndarray], n_rows: int, dtype: str) -> np.ndarray:
+def _cut(pieces: list[np.ndarray], n_first: int, dtype: str) -> np.ndarray:
     """The first rows of a layer's pieces, which keep the others; in the form that the shard
     decides, as that may be half the size.
     """
     whole = np.concatenate(pieces)
-    pieces[:] = [whole[n_rows:].copy()]
-    return (
-        half_if_faithful(whole[:n_rows])
-        if dtype == "float16" and whole.dtype != np.float16
-        else whole[:n_rows]
-    )
+    pieces[:] = [whole[n_first:].copy()]
+    first = whole[:n_first]
+    return half_if_faithful(first) if dtype == "float16" and first.dtype != np.float16 else first

@@ -67,23 +67,24 @@ class Plan:
     def describe(self) -> str:
         """One line for people."""
         state = (
-            f"{len(self.todo)} utterances to extract ({self.audio_s / 3600:.2f} h of audio, {self.n_frames} frames, "
-            f"about {human_bytes(self.n_bytes)})"
+            f"{len(self.todo)} utterances to extract ({self.audio_s / 3600:.2f} h of audio, "
+            f"{self.n_frames} frames, about {human_bytes(self.n_bytes)})"
         )
-        there = f", {self.present} there already" if self.present else ""
+        present = f", {self.present} there already" if self.present else ""
         failed = f", {len(self.failed)} failed before" if self.failed else ""
-        return f"{state}{there}{failed}; {human_bytes(self.free_bytes)} free"
+        return f"{state}{present}{failed}; {human_bytes(self.free_bytes)} free"
 
     def describe_choices(self, most_bytes: float | None = None) -> list[str]:
-        """The options of other choices with their sizes, largest first; with ``most_bytes`` those
-        within it, fewer layers too.
+        """Other choices with their sizes, largest first: those with all layers, or those of at most
+        ``most_bytes``.
         """
         n_layers = max(n for *_, n in self.choices)
-        return [
-            f"--view {view} --dtype {dtype}{'' if n == n_layers else f', {n} of the {n_layers} layers'}: {human_bytes(size)}"
-            for (view, dtype, n), size in self.choices.items()
-            if (n == n_layers if most_bytes is None else size <= most_bytes)
-        ]
+        lines = []
+        for (view, dtype, n), size in self.choices.items():
+            if n == n_layers if most_bytes is None else size <= most_bytes:
+                fewer = "" if n == n_layers else f", {n} of the {n_layers} layers"
+                lines.append(f"--view {view} --dtype {dtype}{fewer}: {human_bytes(size)}")
+        return lines
 
 
 def make_plan(

@@ -1,7 +1,7 @@
-"""Views of an utterance whose frames come piece by piece, and their form in the store, computed
-where the frames are.
+"""Views of an utterance whose frames come piece by piece, and their form in the store, computed on
+the model's device.
 
-`probe.store.views` says what each view is.
+`probe.store.views` defines the views.
 """
 
 from collections.abc import Sequence
@@ -25,11 +25,9 @@ class Pooling:
         self._sums: list[Tensor] = []
 
     def add(self, frames: Tensor) -> Tensor | None:
-        """The next frames, (frame, dim) float32 -> the rows that they complete, (row, dim) float32,
-        if any.
+        """The rows that the next frames complete, if any: (frame, dim) -> (row, dim) float32.
 
-        Statistics are sums in float64, of distances from the first frame where a variance comes of
-        them.
+        Statistics are float64 sums of the distances from the first frame.
         """
         start, self.seen = self.seen, self.seen + len(frames)
         if self.kind == "frames":
@@ -53,8 +51,8 @@ class Pooling:
         return torch.cat([mean + origin, deviation])[None].float()
 
     def _segments(self, frames: Tensor, start: int) -> Tensor | None:
-        """Segment i of n holds the frames from i * frame // n on, at least one: differences of
-        running sums at its two ends.
+        """Means from differences of running sums; segment i of n begins at frame i * frame // n and
+        has at least one frame.
         """
         if not self._sums:
             bounds = torch.arange(self.n + 1) * self.n_frames // self.n

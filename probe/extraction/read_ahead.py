@@ -1,6 +1,4 @@
-"""Audio, decoded and disturbed by threads ahead of the model, in order, as much as a number of
-bytes allows.
-"""
+"""Audio that threads decode and disturb ahead of the model, in order, within a number of bytes."""
 
 import threading
 import time
@@ -27,7 +25,7 @@ def decoded(
     utterances: Sequence[Utterance],
     rate_hz: int,
     decoders: Sequence[Decoder],
-    at_first: int,
+    first_decoders: int,
     ahead_bytes: int,
     disturbance: Disturbance | None = None,
 ) -> Generator[tuple[Utterance, Audio | Failure]]:
@@ -35,105 +33,135 @@ def decoded(
 
     Args:
         decoders: one per thread.
-        at_first: of them; after each second in more than a tenth of which the caller waited there
-            is one more.
-        ahead_bytes: no further file is begun while so many bytes of samples wait to be taken.
-        disturbance: what is done to the samples, at ``rate_hz``. All else about the audio stays
-            that of the file.
+        first_decoders: number of decoders that work at first; one is added after each second in
+            more than a tenth of which the caller waited.
+        ahead_bytes: no further file is begun while this many bytes of samples wait to be taken.
+        disturbance: what is done to the samples, at ``rate_hz``. Everything else about the audio
+            stays that of the file.
     """
-    idle = list(decoders)
-    room = threading.Condition()
-    allowed, active = at_first, 0
-    begun = taken = waiting_bytes = 0
-    given_up = False
-
-    def may_begin(position: int) -> bool:
-        # The one that is wanted next is always decoded, whatever waits behind it.
-        return (
-            position == begun
-            and active < allowed
-            and (waiting_bytes < ahead_bytes or position == taken)
-        )
+    queue = _Queue(decoders, first_decoders, ahead_bytes)
 
     def decode(position: int) -> Audio | Failure:
-        nonlocal active, begun, waiting_bytes
-        expected_bytes = _expected_bytes(utterances[position], rate_hz, disturbance)
-        with room:
-            room.wait_for(lambda: given_up or may_begin(position))
-            if given_up:
-                raise CancelledError
-            begun, active = begun + 1, active + 1
-            waiting_bytes += expected_bytes
-            decoder = idle.pop()
-            room.notify_all()
         utterance = utterances[position]
-        found: Audio | Failure | None = None
+        expected_bytes = _expected_bytes(utterance, rate_hz, disturbance)
+        decoder = queue.begin(position, expected_bytes)
+        n_bytes = 0
         try:
-            found = decoder.load(utterance.path, rate_hz, utterance.duration_s)
+            sound = decoder.load(utterance.path, rate_hz, utterance.duration_s)
             if disturbance is not None:
-                found = replace(found, samples=disturbance.apply(found.samples, utterance.key))
+                sound = replace(sound, samples=disturbance.apply(sound.samples, utterance.key))
+            n_bytes = sound.samples.nbytes
+            return sound
         except UtteranceError as error:
-            n_bytes, mtime_ns = seen(utterance.path)
-            unreadable = isinstance(error.__cause__, OSError | MemoryError) and mtime_ns != -1
-            found = Failure(
-                utterance.key, str(error), n_bytes, mtime_ns, utterance.duration_s, unreadable
-            )
+            return _failure(utterance, error)
         finally:
-            with room:
-                active -= 1
-                waiting_bytes += _n_bytes(found) - expected_bytes
-                idle.append(decoder)
-                room.notify_all()
-        return found
+            queue.end(decoder, n_bytes - expected_bytes)
 
     with ThreadPoolExecutor(max_workers=len(decoders)) as threads:
-        ahead = deque(
-            threads.submit(decode, position) for position in range(min(MOST_AHEAD, len(utterances)))
-        )
-        waited_s, since = 0.0, time.monotonic()
+        first = range(min(MOST_AHEAD, len(utterances)))
+        ahead = deque(threads.submit(decode, position) for position in first)
         try:
             for position, utterance in enumerate(utterances):
-                asked = time.monotonic()
-                found = ahead.popleft().result()
-                now = time.monotonic()
-                waited_s += now - asked if position else 0.0  # nobody was ahead of the first
-                if now - since > 1:
-                    if waited_s > (now - since) / 10:
-                        allowed = min(allowed + 1, len(decoders))
-                    waited_s, since = 0.0, now
+                started = time.monotonic()
+                sound = ahead.popleft().result()
+                if position:  # no thread was ahead of the first
+                    queue.waited(time.monotonic() - started)
                 if position + MOST_AHEAD < len(utterances):
                     ahead.append(threads.submit(decode, position + MOST_AHEAD))
-                with room:
-                    waiting_bytes -= _n_bytes(found)
-                    taken = position + 1
-                    room.notify_all()
-                yield utterance, found
+                queue.take(sound.samples.nbytes if isinstance(sound, Audio) else 0)
+                yield utterance, sound
         finally:
-            with room:
-                given_up = True
-                room.notify_all()
+            queue.give_up()
             for decoder in decoders:  # also those that are stuck
                 decoder.close()
             threads.shutdown(cancel_futures=True)
 
 
+class _Queue:
+    """Which file may be begun next, by which decoder."""
+
+    def __init__(self, decoders: Sequence[Decoder], first_decoders: int, ahead_bytes: int) -> None:
+        self._idle = list(decoders)
+        self._n_decoders, self._ahead_bytes = len(decoders), ahead_bytes
+        self._allowed = first_decoders
+        self._changed = threading.Condition()
+        self._begun = self._taken = self._waiting_bytes = self._active = 0
+        self._given_up = False
+        self._waited_s, self._since = 0.0, time.monotonic()
+
+    def begin(self, position: int, expected_bytes: int) -> Decoder:
+        """Wait for the turn of a position; returns a decoder.
+
+        Raises:
+            CancelledError: nobody wants the audio any more.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._given_up or self._may_begin(position))
+            if self._given_up:
+                raise CancelledError
+            self._begun += 1
+            self._active += 1
+            self._waiting_bytes += expected_bytes
+            self._changed.notify_all()
+            return self._idle.pop()
+
+    def _may_begin(self, position: int) -> bool:
+        # The next one to be taken is always decoded, however much waits behind it.
+        has_room = self._waiting_bytes < self._ahead_bytes or position == self._taken
+        return position == self._begun and self._active < self._allowed and has_room
+
+    def end(self, decoder: Decoder, more_bytes: int) -> None:
+        """A file is decoded and takes more bytes than expected, or fewer."""
+        with self._changed:
+            self._active -= 1
+            self._waiting_bytes += more_bytes
+            self._idle.append(decoder)
+            self._changed.notify_all()
+
+    def take(self, n_bytes: int) -> None:
+        """The caller takes the next sound."""
+        with self._changed:
+            self._waiting_bytes -= n_bytes
+            self._taken += 1
+            self._changed.notify_all()
+
+    def waited(self, seconds: float) -> None:
+        """Let one more decoder work if the caller waited too long in the last second."""
+        self._waited_s += seconds
+        elapsed_s = time.monotonic() - self._since
+        if elapsed_s > 1:
+            if self._waited_s > elapsed_s / 10:
+                self._allowed = min(self._allowed + 1, self._n_decoders)
+            self._waited_s, self._since = 0.0, time.monotonic()
+
+    def give_up(self) -> None:
+        """End all that wait for their turn."""
+        with self._changed:
+            self._given_up = True
+            self._changed.notify_all()
+
+
+def _failure(utterance: Utterance, error: UtteranceError) -> Failure:
+    n_bytes, mtime_ns = _size_and_time(utterance.path)
+    unreadable = isinstance(error.__cause__, OSError | MemoryError) and mtime_ns != -1
+    return Failure(utterance.key, str(error), n_bytes, mtime_ns, utterance.duration_s, unreadable)
+
+
 def _expected_bytes(utterance: Utterance, rate_hz: int, disturbance: Disturbance | None) -> int:
-    """What decoding takes for a while: its samples, once in blocks and once joined; a condition,
-    several times as float64.
+    """Bytes that decoding takes for a while: the samples twice, in blocks and joined; a condition
+    takes several times as much, in float64.
     """
-    samples = (
-        utterance.duration_s * rate_hz if utterance.duration_s else max(0, seen(utterance.path)[0])
-    )
-    factor = 1.0 if disturbance is None else DISTURBING * max(1.0, disturbance.condition.stretch)
+    samples = float(max(0, _size_and_time(utterance.path)[0]))
+    if utterance.duration_s:
+        samples = utterance.duration_s * rate_hz
+    factor = 1.0
+    if disturbance is not None:
+        factor = DISTURBING * max(1.0, disturbance.condition.stretch)
     return int(2 * 4 * samples * factor)
 
 
-def _n_bytes(found: Audio | Failure | None) -> int:
-    return found.samples.nbytes if isinstance(found, Audio) else 0
-
-
-def seen(path: Path) -> tuple[int, int]:
-    """A file's size and time of change; -1 each where it is not there."""
+def _size_and_time(path: Path) -> tuple[int, int]:
+    """A file's size and time of change; -1 each if it is not there."""
     try:
         status = path.stat()
     except OSError:

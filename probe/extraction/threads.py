@@ -1,5 +1,5 @@
-"""How many threads a model on the CPU computes with: what is fastest, as measured in a fraction of
-a second.
+"""The number of threads with which a model on the CPU is fastest, measured in a fraction of a
+second.
 """
 
 import functools
@@ -16,18 +16,19 @@ from probe.models.packed.products import Product, can_pack, dtype_of
 
 ROWS, IN, OUT = 512, 768, 3072  # a product as in a feed-forward layer
 ROUNDS = 5
-WORTH = 1.1  # fewer threads must be so many times as fast: where another program is busy now, it may end
+# Fewer threads must be this many times as fast: a program that is busy now may end.
+WORTH = 1.1
 
 
 @contextmanager
 def computing_on(encoder: Encoder, threads: int | None, begun_with: int | None) -> Iterator[None]:
-    """A block in which torch computes with as many threads as suits, and with as many as before
+    """A block in which torch computes with a suitable number of threads; the old number returns
     after it.
 
     Args:
-        threads: so many; None for those that a store was begun with where bits may depend on them,
-            else as many as ``OMP_NUM_THREADS`` says, else the fastest.
-        begun_with: those of the store; None where it is new.
+        threads: their number; None takes the store's if bits may depend on it, else that of
+            ``OMP_NUM_THREADS``, else the fastest.
+        begun_with: the number with which the store was begun; None if it is new.
     """
     before = torch.get_num_threads()
     if threads is None and encoder.device.type == "cpu":
@@ -43,7 +44,7 @@ def computing_on(encoder: Encoder, threads: int | None, begun_with: int | None) 
 
 
 def may_decide_bits(encoder: Encoder) -> bool:
-    """Whether bits may depend on the number of threads: on a CPU, but for the packed form with
+    """Whether bits may depend on the number of threads: on a CPU, except in the packed form with
     oneDNN's products.
     """
     if encoder.device.type != "cpu":

@@ -7,17 +7,16 @@ import time
 from collections.abc import Callable
 from typing import Any, Self
 
-# What an interrupted run waits for shards that are computed already; later they are lost as if it
-# had been killed.
+# Time that an interrupted run gives to shards that are already computed; then they are lost as if
+# it had been killed.
 GRACE_S = 5.0
 
 
 class Writer:
-    """Does what it is given, in order, in a thread. A context manager: leaving it waits until
-    everything is done.
+    """Does work in order, in a thread. A context manager: leaving it waits until all is done.
 
-    What a piece of work raises is raised by the next call, and nothing after it is done. When the
-    block is left by an exception, what takes longer than `GRACE_S` is given up.
+    The next call raises what a piece of work has raised, and nothing after it is done. When an
+    exception leaves the block, work that takes longer than `GRACE_S` is given up.
     """
 
     def __init__(self) -> None:
@@ -28,7 +27,7 @@ class Writer:
         self._thread.start()
 
     def __call__(self, work: Callable[[], Any]) -> None:
-        """Has ``work`` done; waits while another one waits already."""
+        """Have ``work`` done; waits while other work is already waiting."""
         self._check()
         self._work.put(work)
 
@@ -64,7 +63,7 @@ class Writer:
         self._check()
 
     def _give_up(self) -> None:
-        """Waits for what is computed already, but no longer than `GRACE_S`."""
+        """Wait for the work that is there, but no longer than `GRACE_S`."""
         end = time.monotonic() + GRACE_S
         with contextlib.suppress(queue.Full):
             self._work.put(None, timeout=GRACE_S)

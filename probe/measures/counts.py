@@ -1,30 +1,29 @@
-"""What a value derives from, in the two forms that records hold.
+"""Counts: what a value derives from, in the two forms that records hold.
 
 Aim: enough to recompute a value, its interval and its difference from another score, without names
 and without outcomes. `probe.records` describes the forms: a ratio of sums (accuracy, WER, CER) and
-trials (EER, minDCF). A third, `several`, holds the counts of several trainings on the same
-utterances; its value is the mean of theirs. It is made when tables are, and in no record.
+trials (EER, minDCF). A third form, `several`, holds the counts of several trainings on the same
+utterances; its value is the mean of theirs. Tables make it; no record holds it.
 
 Conventions: a block is a set of utterances that stand or fall together, all of one speaker; where
-no speaker is known, each utterance is its own. Names come in plain and leave hashed; blocks stand
-in the order of their hashes, whatever the order of the utterances. Everything is plain ``int``,
+no speaker is known, each utterance is its own block. Names come in plain and leave hashed; blocks
+are sorted by their hashes, whatever the order of the utterances. Everything is plain ``int``,
 ``str`` and ``list``, ready for JSON; amounts are ``float``.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from probe.errors import ProbeError
-from probe.measures.detection import METRICS, per_rank, ranked
-from probe.measures.metrics import EER
+from probe.measures.detection import TRIAL_METRICS, TrialMetric, cumulative_trials, ranked
+from probe.measures.metrics import EER, metric_of
 from probe.records import hashed_block
 
 Counts = dict[str, Any]
-TrialMetric = Callable[[NDArray[np.int64], NDArray[np.int64]], float]
 
 
 def ratio_counts(blocks: Sequence[str], numerator: ArrayLike, denominator: ArrayLike) -> Counts:
@@ -38,7 +37,7 @@ def ratio_counts(blocks: Sequence[str], numerator: ArrayLike, denominator: Array
     Raises:
         ProbeError: lengths that differ, or numbers that are negative or not whole.
     """
-    return _sums(blocks, _whole(numerator, len(blocks)), _whole(denominator, len(blocks)))
+    return _sums(blocks, *(_whole(values, len(blocks)) for values in (numerator, denominator)))
 
 
 def amount_counts(blocks: Sequence[str], amounts: ArrayLike) -> Counts:
@@ -51,22 +50,25 @@ def amount_counts(blocks: Sequence[str], amounts: ArrayLike) -> Counts:
     values = np.asarray(amounts, np.float64)
     if values.shape != (len(blocks),) or not np.isfinite(values).all() or (values < 0).any():
         raise ProbeError(
-            f"amounts of shape {values.shape}, not all finite and >= 0; expected one for each of {len(blocks)} utterances."
+            f"amounts of shape {values.shape}, not all finite and >= 0; expected one for each of "
+            f"{len(blocks)} utterances."
         )
     return _sums(blocks, values.tolist(), [1] * len(blocks))
 
 
-def _sums(blocks: Sequence[str], above: Sequence[float], below: Sequence[int]) -> Counts:
+def _sums(
+    blocks: Sequence[str], numerators: Sequence[float], denominators: Sequence[int]
+) -> Counts:
     sums: dict[str, list[Any]] = defaultdict(lambda: [0, 0])
-    for name, upper, lower in zip(blocks, above, below, strict=True):
+    for name, numerator, denominator in zip(blocks, numerators, denominators, strict=True):
         pair = sums[hashed_block(name)]
-        pair[0] += upper
-        pair[1] += lower
+        pair[0] += numerator
+        pair[1] += denominator
     block = sorted(sums)
     return {
         "block": block,
-        "numerator": [sums[b][0] for b in block],
-        "denominator": [sums[b][1] for b in block],
+        "numerator": [sums[digest][0] for digest in block],
+        "denominator": [sums[digest][1] for digest in block],
     }
 
 
@@ -76,7 +78,7 @@ def trial_counts(
     """Trials with the blocks of their two ends: ``block``, and ``enroll``, ``test``, ``target`` and
     ``rank``, one entry a trial.
 
-    Trials keep their order: it is the trial list's, and what pairs the trials of two models.
+    Trials keep the order of the trial list, which pairs the trials of two models.
 
     Args:
         enroll_blocks, test_blocks: (trial,) names of the speakers of the two utterances.
@@ -89,7 +91,8 @@ def trial_counts(
     is_target, ranks = ranked(target, scores)
     if not len(enroll_blocks) == len(test_blocks) == len(ranks):
         raise ProbeError(
-            f"{len(enroll_blocks)} and {len(test_blocks)} blocks for {len(ranks)} trials; expected two a trial."
+            f"{len(enroll_blocks)} and {len(test_blocks)} blocks for {len(ranks)} trials; expected "
+            "two a trial."
         )
     enroll, test = (
         [hashed_block(name) for name in names] for names in (enroll_blocks, test_blocks)
@@ -118,14 +121,14 @@ def several(seeds: Sequence[Counts]) -> Counts:
 
 
 def per_seed(counts: Counts) -> list[Counts]:
-    """The counts of each seed: what `several` was made of, or these themselves."""
-    found: list[Counts] = counts.get("seeds", [counts])
-    return found
+    """The counts of each seed: what `several` was made of, or ``counts`` alone."""
+    seeds: list[Counts] = counts.get("seeds", [counts])
+    return seeds
 
 
 def utterances_of(counts: Counts) -> tuple[Hashable, ...]:
-    """What scores of the same utterances agree in, and no others: blocks with their denominators,
-    or trials with their ends.
+    """A key that scores of the same utterances share, and no others: blocks with their
+    denominators, or trials with their ends.
     """
     first = per_seed(counts)[0]
     if not is_trials(first):
@@ -143,18 +146,20 @@ def check_same_utterances(a: Counts, b: Counts) -> None:
     """
     if is_trials(a) != is_trials(b):
         raise ProbeError(
-            "one score is a ratio of sums, the other is of trials: only scores of one metric can be compared."
+            "one score is a ratio of sums, the other is of trials: only scores of one metric can be"
+            " compared."
         )
     if (n := len(per_seed(a))) != (m := len(per_seed(b))):
         raise ProbeError(
             f"one score is of {n} seeds, the other of {m}. Run both with the same seeds."
         )
     a, b = per_seed(a)[0], per_seed(b)[0]
-    same = [key for key in a if key not in ("numerator", "rank")]
-    if differing := [key for key in same if not np.array_equal(a[key], b[key])]:
+    shared = [key for key in a if key not in ("numerator", "rank")]
+    if differing := [key for key in shared if not np.array_equal(a[key], b[key])]:
         raise ProbeError(
-            f"the two scores differ in {', '.join(differing)} ({len(a['block'])} and {len(b['block'])} blocks): both must be "
-            "scored on the same utterances. Run both on one manifest and trial list, and see what each of them left out."
+            f"the two scores differ in {', '.join(differing)} ({len(a['block'])} and "
+            f"{len(b['block'])} blocks): both must be scored on the same utterances. Run both on "
+            "one manifest and trial list, and see what each of them left out."
         )
 
 
@@ -170,7 +175,8 @@ def is_trials(counts: Counts) -> bool:
     if counts.keys() == {"block", "enroll", "test", "target", "rank"}:
         return True
     raise ProbeError(
-        f"counts with the keys {sorted(counts)} are neither a ratio of sums nor trials. Run the task again."
+        f"counts with the keys {sorted(counts)} are neither a ratio of sums nor trials. Run the "
+        "task again."
     )
 
 
@@ -178,14 +184,12 @@ def value_of(counts: Counts, metric: str = EER.name) -> float:
     """The value that counts derive: sum over sum of a ratio, a metric of trials, the mean over
     seeds of either.
 
-    Whether higher is better, the metric says.
-
     Equal to ``jiwer.wer`` / ``jiwer.cer`` of the corpus and to sklearn's ``accuracy_score`` of the
     same outcomes.
 
     Args:
-        metric: of `probe.measures.detection.METRICS`, where the counts are trials; a ratio has one
-            value.
+        metric: one of `probe.measures.detection.TRIAL_METRICS`, where the counts are trials; a
+            ratio has one value.
 
     Raises:
         ProbeError: denominators that sum to 0, no targets or no non-targets (there is no empty
@@ -194,36 +198,65 @@ def value_of(counts: Counts, metric: str = EER.name) -> float:
     if "seeds" in counts:
         return float(np.mean([value_of(item, metric) for item in per_seed(counts)]))
     if is_trials(counts):
-        target, ranks = ranked(counts["target"], counts["rank"])
-        n_ranks = int(ranks.max(initial=-1)) + 1
-        return trial_metric(metric)(
-            per_rank(ranks, target, n_ranks), per_rank(ranks, ~target, n_ranks)
-        )
-    above, below = sum(counts["numerator"]), sum(counts["denominator"])
-    if not below:
+        measure = trial_metric(metric)
+        return float(measure(*cumulative_trials(counts["target"], counts["rank"]))[0])
+    numerator, denominator = sum(counts["numerator"]), sum(counts["denominator"])
+    if not denominator:
         raise ProbeError(
             f"denominators of {len(counts['block'])} blocks sum to 0: nothing to divide by. "
             "Were all utterances left out, or are all reference transcripts empty?"
         )
-    return float(above / below)
+    return float(numerator / denominator)
 
 
 def trial_metric(metric: str) -> TrialMetric:
-    """What takes a metric from the target and non-target trials at each rank.
+    """The function that computes a metric of trials.
 
     Raises:
         ProbeError: trials have no such metric.
     """
-    if metric not in METRICS:
-        raise ProbeError(f"metric {metric!r} of trials; expected one of {', '.join(METRICS)}.")
-    return METRICS[metric]
+    if metric not in TRIAL_METRICS:
+        raise ProbeError(
+            f"metric {metric!r} of trials; expected one of {', '.join(TRIAL_METRICS)}."
+        )
+    return TRIAL_METRICS[metric]
+
+
+def highest_value(counts: Counts) -> float:
+    """The most that a value can be: 1, or no bound where it is an amount or a block has a numerator
+    above its denominator.
+    """
+    if is_trials(counts):
+        return 1.0
+    pairs = [
+        pair
+        for part in per_seed(counts)
+        for pair in zip(part["numerator"], part["denominator"], strict=True)
+    ]
+    bounded = all(isinstance(amount, int) and amount <= units for amount, units in pairs)
+    return 1.0 if bounded else float("inf")
+
+
+def independent_units(counts: Counts, metric: str) -> float | None:
+    """The independent units that a value rests on at best: words or utterances of a ratio, and of
+    an EER 4 / (1 / targets + 1 / non-targets) trials.
+
+    The latter has the variance of an EER whose two densities are equal at the threshold. None for
+    amounts and costs, which are no share of units.
+    """
+    first = per_seed(counts)[0]
+    if not is_trials(counts):
+        is_share = all(isinstance(amount, int) for amount in first["numerator"])
+        return sum(first["denominator"]) if is_share else None
+    n_targets, n = int(np.sum(first["target"])), len(first["target"])
+    return 4 * n_targets * (n - n_targets) / n if metric_of(metric).is_eer else None
 
 
 def _whole(values: ArrayLike, n: int) -> list[int]:
     array = np.asarray(values)
     if array.shape != (n,) or (n and array.dtype.kind not in "biu") or (array < 0).any():
         raise ProbeError(
-            f"counts: found {array.dtype} of shape {array.shape}; expected a whole number >= 0 for each of {n} utterances. "
-            "Give sums (hits, errors), not rates."
+            f"counts: found {array.dtype} of shape {array.shape}; expected a whole number >= 0 for "
+            f"each of {n} utterances. Give sums (hits, errors), not rates."
         )
     return [int(value) for value in array.tolist()]

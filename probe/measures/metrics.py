@@ -1,7 +1,7 @@
 """The metrics that records hold: one table of everything but how to compute them.
 
 To add a metric, add a `Metric` to `METRICS` and let a task kind write records of it. A metric of
-trials also needs its function in `probe.measures.detection.METRICS`.
+trials also needs its function in `probe.measures.detection.TRIAL_METRICS`.
 """
 
 import math
@@ -51,6 +51,11 @@ class Metric:
     def of_trials(self) -> bool:
         """Whether its counts are verification trials."""
         return self.counts == "trials"
+
+    @property
+    def is_eer(self) -> bool:
+        """Whether it is an equal error rate, by whatever convention."""
+        return self.of_trials and not self.is_cost
 
     @property
     def scale(self) -> float:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from probe.measures.comparison import tied_with_best
 from probe.measures.counts import is_trials, utterances_of
 from probe.measures.metrics import metric_of
-from probe.measures.uncertainty import sampled, units_of
+from probe.measures.uncertainty import measure
 from probe.records import OWN_HEAD, QUESTION, SCORE, WEIGHTED
 
 BEST, TIED = "best", "tied"
@@ -117,9 +117,9 @@ def _of_contest(
     tied = [True] * len(group)
     if counts[0] and len(group) > 1:
         n_resamples = N_RESAMPLES_OF_TRIALS if is_trials(counts[0]) else N_RESAMPLES
-        resampled = sampled(counts, int(columns["seed"][at]), n_resamples, metric)
+        contest = measure(counts, int(columns["seed"][at]), n_resamples, metric)
         higher = bool(columns["higher_is_better"][at])
-        _, tied = tied_with_best(resampled, higher, units=units_of(counts[0], metric))
+        _, tied = tied_with_best(contest, higher)
     marks = np.where(tied, TIED, "").astype(object)
     marks[best] = BEST
     return list(marks)

@@ -1,14 +1,16 @@
 """A store's features in forms that other programs read without this library.
 
-    hdf5        a file: layers/<name> (row, dim), offsets/<name>, keys, audio_sha256 and manifest/<column>, named as in a shard
-    npy         a folder: <name>.npy (row, dim) for each layer, which can be memory-mapped, and index.csv with each utterance's rows
-    sentences   a file: a dataset "0", "1", ... (layer, row, dim) for each utterance, and sentence_to_index, JSON from keys to those
-                names: the layout of contextual-repr-analysis (Liu et al. 2019), which probing code
-                for text encoders reads
+    hdf5        a file: layers/<name> (row, dim), offsets/<name>, keys, audio_sha256 and
+                manifest/<column>, named as in a shard
+    npy         a folder: <name>.npy (row, dim) for each layer, which can be memory-mapped, and
+                index.csv with each utterance's rows
+    sentences   a file: a dataset "0", "1", ... (layer, row, dim) for each utterance, and
+                sentence_to_index, JSON from keys to those names: the layout of
+                contextual-repr-analysis (Liu et al. 2019), which probing code for text encoders
+                reads
 
-Values are float32, or float16 where the store has nothing else. An export is there whole or not at
-all and never replaces anything. It is written by blocks of one layer, so it may be larger than
-memory.
+Values are float32, or float16 if the store has nothing else. An export is complete or absent, and
+never replaces anything. It is written in blocks of one layer, so it may be larger than memory.
 """
 
 import contextlib
@@ -42,7 +44,7 @@ BLOCK_BYTES = 1 << 26
 
 @dataclass(frozen=True)
 class Selection:
-    """What of a store is exported.
+    """The part of a store that is exported.
 
     Attributes:
         stored: utterances, in the order of the export.
@@ -63,7 +65,7 @@ class Selection:
 
     @property
     def widths(self) -> list[int]:
-        """Of each layer."""
+        """The width of each layer."""
         return [self.store.layers[layer] for layer in self.layers]
 
     @property
@@ -77,13 +79,11 @@ class Selection:
 
     @property
     def ctc_texts(self) -> list[str] | None:
-        """What the model's CTC head reads of each utterance; None where it was not run."""
+        """The transcripts of the model's CTC head; None if it was not run."""
         return [item.ctc_text or "" for item in self.stored] if "ctc" in self.store.recipe else None
 
     def blocks(self, layer: str) -> Iterator[tuple[slice, np.ndarray]]:
-        """Utterances one stretch after the other: which they are, and their (row, dim) of a layer
-        in ``dtype``.
-        """
+        """Consecutive utterances: which they are, and their (row, dim) of a layer in ``dtype``."""
         row_bytes = 4 * self.store.layers[layer]
         first = n_bytes = 0
         for position, item in enumerate(self.stored):
@@ -165,23 +165,26 @@ def _write(selection: Selection, to: Path, form: str, tick: Callable[[int], Any]
 
 
 def _check(selection: Selection, to: Path, form: str) -> None:
-    """Refuses what cannot be exported, before anything is written."""
+    """Refuse what cannot be exported, before anything is written."""
     store, widths = selection.store, dict(zip(selection.layers, selection.widths, strict=True))
     if os.path.lexists(to):
         raise ProbeError(
-            f"{to}: is there already, and an export replaces nothing. Remove it, or name another --to."
+            f"{to}: is there already, and an export replaces nothing. "
+            "Remove it, or name another --to."
         )
     if not selection.stored:
         raise ProbeError(f"{store.path}: no utterances to export. Run `probe extract` first.")
     if form == "sentences" and len(set(widths.values())) > 1:
-        found = ", ".join(f"{layer} has {width}" for layer, width in widths.items())
+        of_layers = ", ".join(f"{layer} has {width}" for layer, width in widths.items())
         raise ProbeError(
-            f"{store.path}: sentences need layers of one width; {found}. Choose among them with --layers."
+            f"{store.path}: sentences need layers of one width; {of_layers}. "
+            "Choose among them with --layers."
         )
     rows = {tuple(selection.offsets(layer).tolist()): layer for layer in selection.layers}
     if form != "hdf5" and len(rows) > 1:
         raise ProbeError(
-            f"{store.path}: {form} needs layers with equally many frames; {' and '.join(rows.values())} differ. "
+            f"{store.path}: {form} needs layers with equally many frames; "
+            f"{' and '.join(rows.values())} differ. "
             "Choose among them with --layers, or --format hdf5."
         )
     shards = {shard for item in selection.stored for shard, *_ in item.pieces}
@@ -192,12 +195,14 @@ def _check(selection: Selection, to: Path, form: str) -> None:
     ]
     if selection.dtype == "float16" and bent:
         raise ProbeError(
-            f"{store.path}: layer {listed(bent)} is not stored as float16, which would change values. Use float32."
+            f"{store.path}: layer {listed(bent)} is not stored as float16, which would change "
+            "values. Use float32."
         )
     require_writable(to.parent)
     if selection.n_bytes > (free := free_bytes(to)):
         raise ProbeError(
-            f"{to}: {selection.n_bytes} bytes to write, {free} free. Use another disk or fewer --layers."
+            f"{to}: {selection.n_bytes} bytes to write, {free} free. "
+            "Use another disk or fewer --layers."
         )
 
 
@@ -289,8 +294,8 @@ FORMS: dict[str, Callable[[Selection, Path, Callable[[int], Any]], None]] = {
 
 
 class _Disk(io.FileIO):
-    """A new file for HDF5, which does not survive an error of the disk: the first is kept, and
-    nothing is written after it.
+    """A new file for HDF5, which does not survive an error of the disk: the first error is kept,
+    and nothing is written after it.
     """
 
     error: BaseException | None = None
@@ -321,7 +326,7 @@ class _Disk(io.FileIO):
 
 @contextlib.contextmanager
 def _new_hdf5(path: Path, selection: Selection) -> Iterator[tuple[h5py.File, _Disk]]:
-    """A new file that says where its values come from; on the disk at the end."""
+    """A new file with the recipe; on the disk at the end."""
     with _Disk(path, "x+") as disk:
         try:
             with h5py.File(disk, "w", libver=LIBVER) as file:

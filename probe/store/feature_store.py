@@ -1,13 +1,15 @@
-"""A store: the shards of one model, view and condition, under
+"""A store: the shards of one model, view and condition, in
 ``features/<model>/<view>-<condition>-<recipe8>/``.
 
-    recipe.json            the recipe (everything that decides a value), its hash, the environment it was begun in
+    recipe.json            the recipe (everything that decides a value), its hash, and the
+                           environment in which the store was begun
     certificate.json       what was checked of the model (`probe.models.check`), if anything was
-    plan-00000.json        which utterances go into which shards; a later plan covers rows appended or audio changed since
+    plan-00000.json        which utterances go into which shards; a later plan covers rows that were
+                           appended and audio that has changed since
     shard-00000.h5/.json   a shard and its index; it counts when its index is there
 
-An utterance is its key together with its audio's sha256. When the audio of a key changes, a later
-shard holds the new version and the old one stays; `FeatureStore.match` finds the version that
+An utterance is its key together with the sha256 of its audio. When the audio of a key changes, a
+later shard holds the new version and the old one stays; `FeatureStore.match` finds the version that
 belongs to a file.
 """
 
@@ -29,13 +31,13 @@ from probe.files import (
     files_named,
     read_json,
     sha256_of_file,
-    sha256_of_json,
     unread,
     unwritable,
     write_atomically,
     write_json,
 )
-from probe.store.index_schema import (
+from probe.store.shards import ShardContent, merge_runs, read_rows, shard_bytes
+from probe.store.side_files import (
     FORMAT,
     check_numbers,
     checked_certificate,
@@ -44,7 +46,6 @@ from probe.store.index_schema import (
     checked_jobs,
     rows_in,
 )
-from probe.store.shards import ShardContent, merge_runs, read_rows, shard_bytes
 from probe.store.views import parse_view, pool, row_width, serves
 
 log = logging.getLogger("probe")
@@ -52,9 +53,7 @@ log = logging.getLogger("probe")
 
 @dataclass(frozen=True)
 class Job:
-    """Utterances that become one shard, or a long utterance that becomes several (ranges of its
-    frames).
-    """
+    """Utterances that become one shard, or a long utterance that becomes several shards."""
 
     number: int
     keys: tuple[str, ...]
@@ -69,17 +68,17 @@ class Job:
 
 @dataclass(frozen=True)
 class Stored:
-    """One version of an utterance in a store: where its rows lie, and which audio they came from.
+    """One version of an utterance in a store: where its rows are, and which audio they came from.
 
-    Frames and rows are those of the store's first layer, and of all layers without an entry in
-    ``others``.
+    Frames and rows are those of the first layer, and of all layers without an entry in ``others``.
 
     Attributes:
         native_rate_hz: the audio file's own rate; 0 in stores of earlier versions.
         flags: what is unusual about the sound (silence, clipped ...); None in stores of earlier
             versions.
-        ctc_text: the greedy transcript of the model's own CTC head, where it was run.
-        others: layer -> the same with its frames and rows.
+        ctc_text: the greedy transcript of the model's own CTC head, if it was run.
+        pieces: (shard, first row, stop row), one per part.
+        others: layer -> the same utterance with the frames and rows of this layer.
     """
 
     key: str
@@ -91,18 +90,16 @@ class Stored:
     native_rate_hz: int = 0
     flags: tuple[str, ...] | None = None
     ctc_text: str | None = None
-    pieces: tuple[tuple[str, int, int], ...] = ()  # (shard, first row, stop row), one per part
+    pieces: tuple[tuple[str, int, int], ...] = ()
     others: Mapping[str, "Stored"] = field(default_factory=dict)
 
     def on(self, layer: str) -> "Stored":
-        """The same as it is stored of a layer."""
+        """The utterance in a layer."""
         return self.others.get(layer, self)
 
     @property
     def n_rows(self) -> int:
         """Rows in the store: the frames, or 1 in a pooled view."""
-        if len(self.pieces) == 1:
-            return self.pieces[0][2] - self.pieces[0][1]
         return sum(stop - first for _, first, stop in self.pieces)
 
 
@@ -122,7 +119,6 @@ class LayerArray:
     keys: list[str]
 
     def __repr__(self) -> str:
-        """One short line."""
         rows, width = self.values.shape
         return (
             f"LayerArray({len(self.keys)} utterances, {rows} rows of {width}, {self.values.dtype})"
@@ -138,13 +134,12 @@ class LayerArray:
 
 @dataclass(frozen=True)
 class Failure:
-    """An utterance that could not be used, and why; counts for as long as its audio is the same.
+    """An utterance that could not be used, and why; it counts as long as its audio is the same.
 
     Attributes:
-        audio_bytes, audio_mtime_ns: size and time of change of the file, -1 where it was not there.
+        audio_bytes, audio_mtime_ns: size and time of change of the file; -1 if it was missing.
         promised_s: duration in the manifest, which may have been the mistake.
-        unreadable: memory or the operating system failed and not the file that was there: worth
-            another try.
+        unreadable: the memory or the operating system failed, so it is worth another try.
     """
 
     key: str
@@ -161,13 +156,14 @@ class FeatureStore:
     Attributes:
         path: its folder.
         recipe: everything that decides a value.
-        environment: versions, CPU and threads that it was begun with.
-        requested: what its model is called (`probe.model_names`).
-        spec: what its model was opened as.
+        environment: versions, CPU and threads with which it was begun.
+        requested: the name of its model (`probe.model_names`).
+        spec: what opened its model.
         layers: layer -> width of the stored rows, in order.
-        aliases: ``final`` -> ``12`` and its like.
+        aliases: such as ``final`` -> ``12``.
         utterances: key -> versions, oldest first.
-        failures: key -> recorded failure, newest.
+        failures: key -> the newest recorded failure.
+        dtypes, offsets: shard -> layer -> dtype, and (utterance + 1,) int64 rows by its index.
     """
 
     def __init__(self, path: Path) -> None:
@@ -178,32 +174,25 @@ class FeatureStore:
         self.environment: dict[str, Any] = head["environment"]
         self.requested: str = head["requested"]
         self.spec = str(self.environment.get("spec", self.requested))
-        if sha256_of_json(self.recipe) != self.recipe_sha256:
-            raise ProbeError(
-                f"{self.path / 'recipe.json'}: the recipe does not have the sha256 that stands beside it. Extract again."
-            )
         self.view: str = self.recipe["view"]
         self.layers = {name: row_width(width, self.view) for name, width in self.recipe["layers"]}
         self.aliases: dict[str, str] = self.recipe["model"]["aliases"]
         self.utterances: dict[str, list[Stored]] = {}
         self.failures: dict[str, Failure] = {}
         self.dtypes: dict[str, dict[str, str]] = {}
-        self.offsets: dict[
-            str, dict[str, np.ndarray]
-        ] = {}  # shard -> layer -> (utterance + 1,) rows by its index
+        self.offsets: dict[str, dict[str, np.ndarray]] = {}
         self.sha256s: dict[str, str] = {}
         self.refresh()
 
     def __repr__(self) -> str:
-        """One short line."""
         widths = [str(width) for width in sorted(set(self.layers.values()))]
         width = " or ".join(filter(None, [", ".join(widths[:-1]), widths[-1]]))
         stored = {dtype for of_shard in self.dtypes.values() for dtype in of_shard.values()}
         dtypes = " and ".join(sorted(stored or {self.recipe.get("dtype", "float16")}))
-        return f"FeatureStore({self.path}, {len(self.keys)} utterances, {len(self.layers)} layers of {width}, {dtypes})"
-
-    # --- reading
-    # -----------------------------------------------------------------------------------------------------------------
+        return (
+            f"FeatureStore({self.path}, {len(self.keys)} utterances, "
+            f"{len(self.layers)} layers of {width}, {dtypes})"
+        )
 
     @property
     def keys(self) -> list[str]:
@@ -212,8 +201,8 @@ class FeatureStore:
 
     @property
     def stretch(self) -> float:
-        """How many times as long as the file the audio is that was heard: 1 unless the condition
-        changes its speed.
+        """Duration of the disturbed audio, in durations of the file: 1 unless the condition changes
+        the speed.
         """
         return float(self.recipe.get("disturbance", {}).get("stretch", 1.0))
 
@@ -225,15 +214,11 @@ class FeatureStore:
         return float((n if kind == "frames" else 1) * hop / model["rate_hz"])
 
     def field_s(self, layer: str) -> float | None:
-        """Seconds of audio that one frame of a layer's front-end hears, if the recipe says so:
+        """Seconds of audio that one frame of a layer's front-end covers, if the recipe says so;
         frame 0 is centred at half of it.
         """
         model = self.recipe["model"]
-        field_samples = (
-            model["grids"][layer][1]
-            if layer in model.get("grids", {})
-            else model.get("field_samples")
-        )
+        _, field_samples = model.get("grids", {}).get(layer, (0, model.get("field_samples")))
         return None if field_samples is None else float(field_samples / model["rate_hz"])
 
     def layer(
@@ -242,7 +227,7 @@ class FeatureStore:
         """One layer of all utterances, or of ``keys`` in their order.
 
         Args:
-            view: a view that this store can serve; the store's own where None.
+            view: a view that this store can serve; None takes the store's own.
 
         Raises:
             ProbeError: no such layer, unknown keys, a view this store cannot serve, a damaged
@@ -252,7 +237,8 @@ class FeatureStore:
         unknown = [key for key in chosen if key not in self.utterances]
         if unknown:
             raise ProbeError(
-                f"{self.path}: no features of {listed(unknown)}. Run `probe extract` with the manifest that has them."
+                f"{self.path}: no features of {listed(unknown)}. Run `probe extract` with the "
+                "manifest that has them."
             )
         return self.read(name, [self.utterances[key][-1] for key in chosen], view)
 
@@ -260,21 +246,11 @@ class FeatureStore:
         """One layer of exactly these versions of utterances (see `match`), in their order."""
         layer = self.aliases.get(str(name), str(name))
         if layer not in self.layers:
-            known = ", ".join(self.layers)
-            blocks = self.aliases.get("final", "")
-            deeper = str(name).isdecimal() and blocks.isdecimal() and int(name) > int(blocks)
-            advice = f"Extract with --layers {name}, if the model has such a layer, or name one of these."
-            advice = f"The model has {blocks} blocks; name one of these." if deeper else advice
-            raise ProbeError(
-                f"{self.path}: layer {name} asked for; the store holds {known}. {advice}"
-            )
+            raise self._without_layer(str(name))
         stored = [item.on(layer) for item in stored]
-        offsets = np.concatenate([[0], np.cumsum([item.n_rows for item in stored])]).astype(
-            np.int64
-        )
-        shards: dict[
-            str, list[tuple[int, int, int]]
-        ] = {}  # shard -> (row in the shard, stop row, row in the result)
+        offsets = np.cumsum([0, *(item.n_rows for item in stored)], dtype=np.int64)
+        # Shard -> (row in the shard, stop row, row in the result).
+        shards: dict[str, list[tuple[int, int, int]]] = {}
         for item, start in zip(stored, offsets, strict=False):
             position = int(start)
             for shard, first, stop in item.pieces:
@@ -290,30 +266,37 @@ class FeatureStore:
         array = LayerArray(values, offsets, [item.key for item in stored])
         return array if view in (None, self.view) else self._derived(array, str(view))
 
+    def _without_layer(self, name: str) -> ProbeError:
+        blocks = self.aliases.get("final", "")
+        advice = (
+            f"Extract with --layers {name}, if the model has such a layer, or name one of these."
+        )
+        if name.isdecimal() and blocks.isdecimal() and int(name) > int(blocks):
+            advice = f"The model has {blocks} blocks; name one of these."
+        known = ", ".join(self.layers)
+        return ProbeError(f"{self.path}: layer {name} asked for; the store holds {known}. {advice}")
+
     def _derived(self, array: LayerArray, view: str) -> LayerArray:
         if serves(self.view, view) is None:
             raise ProbeError(
-                f"{self.path}: holds {self.view}, which cannot give {view}. Extract with --view {view}."
+                f"{self.path}: holds {self.view}, which cannot give {view}. "
+                f"Extract with --view {view}."
             )
         if self.view == "meanstd":
-            return LayerArray(
-                array.values[:, : array.values.shape[1] // 2], array.offsets, array.keys
-            )
+            means = array.values[:, : array.values.shape[1] // 2]
+            return LayerArray(means, array.offsets, array.keys)
         if view == "frames":
             return array  # every k-th of them
         rows = [pool(frames, view) for frames in array]
-        offsets = np.concatenate([[0], np.cumsum([len(item) for item in rows])]).astype(np.int64)
-        width = row_width(array.values.shape[1], view)
-        return LayerArray(
-            np.concatenate(rows) if rows else np.empty((0, width), np.float32), offsets, array.keys
-        )
+        offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+        empty = np.empty((0, row_width(array.values.shape[1], view)), np.float32)
+        return LayerArray(np.concatenate(rows) if rows else empty, offsets, array.keys)
 
     def match(self, key: str, path: Path) -> Stored | None:
-        """The stored version of an utterance whose audio is the file ``path``; None where there is
-        none.
+        """The stored version of an utterance whose audio is the file ``path``, or None.
 
-        A file with the size and time of change that were seen at extraction is taken for unchanged;
-        otherwise its sha256 decides (none matches a file that cannot be read). Where the file is
+        A file with the size and time of change that it had at extraction counts as unchanged;
+        otherwise its sha256 decides (no version matches a file that cannot be read). If the file is
         gone, the one stored version is taken.
 
         Raises:
@@ -328,8 +311,8 @@ class FeatureStore:
             if len(versions) == 1:
                 return versions[0]
             raise ProbeError(
-                f"{self.path}: {key} is stored in {len(versions)} versions, and {path} cannot tell which is meant "
-                f"({error.strerror}). Put the audio in its place."
+                f"{self.path}: {key} is stored in {len(versions)} versions, and {path} cannot tell "
+                f"which is meant ({error.strerror}). Put the audio in its place."
             ) from None
         for item in reversed(versions):
             if (item.audio_bytes, item.audio_mtime_ns) == (status.st_size, status.st_mtime_ns):
@@ -343,41 +326,35 @@ class FeatureStore:
 
     def failure(self, key: str, path: Path) -> Failure | None:
         """The recorded failure of an utterance whose audio is still the file that failed."""
-        found = self.failures.get(key)
-        if found is None:
+        failure = self.failures.get(key)
+        if failure is None:
             return None
         try:
             status = path.stat()
         except OSError:
-            return found
-        return (
-            found
-            if (found.audio_bytes, found.audio_mtime_ns) == (status.st_size, status.st_mtime_ns)
-            else None
-        )
-
-    # --- extending
-    # ---------------------------------------------------------------------------------------------------------------
+            return failure
+        seen = (failure.audio_bytes, failure.audio_mtime_ns)
+        return failure if seen == (status.st_size, status.st_mtime_ns) else None
 
     @property
     def certificate(self) -> dict[str, Any]:
-        """What stands in ``certificate.json``; empty where nothing was checked."""
+        """The content of ``certificate.json``; empty if nothing was checked."""
         path = self.path / "certificate.json"
         return checked_certificate(read_json(path), path) if path.exists() else {}
 
     def write_certificate(self, certificate: Mapping[str, Any]) -> None:
-        """Puts a certificate beside the recipe, in the place of an earlier one."""
+        """Write a certificate beside the recipe, in place of an earlier one."""
         write_json(self.path / "certificate.json", certificate)
 
     def refresh(self) -> None:
-        """Reads the plans and the indexes of complete shards again."""
+        """Read the plans and the indexes of complete shards again."""
         self.utterances.clear()
         self.failures.clear()
         self.jobs: list[Job] = []
         for path in files_named(self.path, "plan-*.json"):
             jobs = checked_jobs(read_json(path), path)
             self.jobs += [Job(item["number"], tuple(item["keys"]), item["parts"]) for item in jobs]
-        check_numbers([(job.number, job.parts) for job in self.jobs], self.path)
+        check_numbers([job.number for job in self.jobs], self.path)
         self.complete: set[int] = set()
         for job in self.jobs:
             parts = [
@@ -391,7 +368,7 @@ class FeatureStore:
                 self._take_in(parts)
 
     def _index(self, name: str) -> dict[str, Any] | None:
-        """A shard's index; None where the shard is not complete."""
+        """A shard's index; None if the shard is not complete."""
         path = self.path / f"{name}.json"
         if not path.exists():
             return None
@@ -406,33 +383,26 @@ class FeatureStore:
                 raise unread(shard, error) from error
             if n_bytes != index["bytes"]:
                 raise ProbeError(
-                    f"{shard}: missing or not the {index['bytes']} bytes its index names. Remove {path.name} and extract again."
+                    f"{shard}: missing or not the {index['bytes']} bytes its index names. "
+                    f"Remove {path.name} and extract again."
                 )
         return index
 
     def _take_in(self, parts: list[dict[str, Any]]) -> None:
-        """Adds the utterances of one shard, or of the parts of a long utterance."""
-        first = parts[0]
-        # Layer ("" for all that are not in `others`) -> each shard with the rows at which its
-        # utterances begin.
-        bounds: dict[str, list[tuple[str, list[int]]]] = {}
-        others = list(first["utterances"][0].get("others", {})) if first["utterances"] else []
+        """Add the utterances of one shard, or of the parts of a long utterance."""
+        first = parts[0]["utterances"]
+        others = list(first[0].get("others", {})) if first else []
+        bounds: list[dict[str, list[int]]] = []  # of each part, layer ("" for most) -> offsets
         for part in parts:
+            bounds.append({})
             for layer in ("", *others):
-                rows = [
-                    0,
-                    *itertools.accumulate(rows_in(item, layer) for item in part["utterances"]),
-                ]
-                bounds.setdefault(layer, []).append((part["shard"], rows))
-            of_layers = {
-                layer: np.array(of_layer[-1][1], np.int64) for layer, of_layer in bounds.items()
-            }
-            self.dtypes[part["shard"]] = part["dtypes"]
-            self.offsets[part["shard"]] = {
-                layer: of_layers.get(layer, of_layers[""]) for layer in self.layers
-            }
-            self.sha256s[part["shard"]] = part["sha256"]
-        for position, item in enumerate(first["utterances"]):
+                rows = (rows_in(item, layer) for item in part["utterances"])
+                bounds[-1][layer] = [0, *itertools.accumulate(rows)]
+            offsets = {layer: np.array(rows, np.int64) for layer, rows in bounds[-1].items()}
+            name = part["shard"]
+            self.offsets[name] = {item: offsets.get(item, offsets[""]) for item in self.layers}
+            self.dtypes[name], self.sha256s[name] = part["dtypes"], part["sha256"]
+        for position, item in enumerate(first):
             fields = {name: item[name] for name in item if name not in ("rows", "others")}
             if "flags" in fields:
                 fields["flags"] = tuple(fields["flags"])
@@ -440,41 +410,32 @@ class FeatureStore:
                 fields["ctc_text"] = parts[-1]["utterances"][position].get("ctc_text")
             pieces = {
                 layer: tuple(
-                    [(shard, rows[position], rows[position + 1]) for shard, rows in of_layer]
+                    (part["shard"], rows[layer][position], rows[layer][position + 1])
+                    for part, rows in zip(parts, bounds, strict=True)
                 )
-                for layer, of_layer in bounds.items()
+                for layer in ("", *others)
             }
             stored = Stored(**fields, pieces=pieces[""])
             if others:
-                frames = {layer: item["others"][layer][0] for layer in others}
                 on = {
-                    layer: replace(stored, n_frames=frames[layer], pieces=pieces[layer])
+                    layer: replace(stored, n_frames=item["others"][layer][0], pieces=pieces[layer])
                     for layer in others
                 }
                 stored = replace(stored, others=on)
             self.utterances.setdefault(stored.key, []).append(stored)
             self.failures.pop(stored.key, None)
-        for item in first["failures"]:
-            failure = Failure(**item)
-            self.failures[failure.key] = failure
+        for item in parts[0]["failures"]:
+            self.failures[item["key"]] = Failure(**item)
 
     def add_plan(self, jobs: Sequence[tuple[tuple[str, ...], int]]) -> list[Job]:
-        """Writes a plan for (keys, number of parts) each and returns its jobs, numbered on from
-        those before.
+        """Write a plan for (keys, number of parts) each and return its jobs, which continue the
+        numbers of those before.
         """
         first = max((job.number for job in self.jobs), default=-1) + 1
         planned = [Job(first + index, keys, parts) for index, (keys, parts) in enumerate(jobs)]
-        number = 1 + max(
-            (
-                int(path.stem.removeprefix("plan-"))
-                for path in files_named(self.path, "plan-*.json")
-            ),
-            default=-1,
-        )
-        write_json(
-            self.path / f"plan-{number:05d}.json",
-            {"format": FORMAT, "jobs": [asdict(job) for job in planned]},
-        )
+        plans = [path.stem.removeprefix("plan-") for path in files_named(self.path, "plan-*.json")]
+        path = self.path / f"plan-{max(map(int, plans), default=-1) + 1:05d}.json"
+        write_json(path, {"format": FORMAT, "jobs": [asdict(job) for job in planned]})
         self.jobs += planned
         return planned
 
@@ -485,8 +446,8 @@ class FeatureStore:
         utterances: Sequence[Mapping[str, Any]],
         failures: Sequence[Failure],
     ) -> int:
-        """Writes a shard and then its index, each atomically; returns the shard's bytes (0 where
-        every utterance failed).
+        """Write a shard and then its index, each atomically; returns the shard's bytes (0 if every
+        utterance failed).
 
         Raises:
             OSError: see `write_atomically`.
@@ -508,28 +469,26 @@ class FeatureStore:
             "failures": [asdict(failure) for failure in failures],
         }
         write_json(self.path / f"{name}.json", index)
-        if not data:
-            (self.path / f"{name}.h5").unlink(
-                missing_ok=True
-            )  # of a part that was there before the utterance failed
+        if not data:  # a part may have been written before the utterance failed
+            (self.path / f"{name}.h5").unlink(missing_ok=True)
         return len(data)
 
     def writing(self) -> AbstractContextManager[None]:
-        """Keeps other runs from writing into this store meanwhile (see `writing`)."""
+        """Keep other runs from writing into this store (see `writing`)."""
         return writing(self.path)
 
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Keeps other runs from writing into the store in ``folder`` meanwhile; only warns where the
-    file system has no locks.
+    """Keep other runs from writing into the store in ``folder``; only warns if the file system has
+    no locks.
 
     Raises:
         ProbeError: another run is writing, the folder cannot be written to, or the system is not
             supported.
     """
     require_posix()
-    import fcntl  # only here, so that stores can be read where it is missing
+    import fcntl  # only here, so that stores can be read on systems without it
 
     try:
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -544,8 +503,8 @@ def writing(folder: Path) -> Iterator[None]:
             ) from error
         except OSError as error:
             log.warning(
-                "%s: this file system gives no lock (%s), so nothing keeps a second run from writing here meanwhile. "
-                "Start one run at a time into this folder.",
+                "%s: this file system gives no lock (%s), so nothing keeps a second run from "
+                "writing here meanwhile. Start one run at a time into this folder.",
                 folder,
                 error.strerror,
             )
@@ -555,15 +514,14 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def _room(folder: Path, shape: tuple[int, int], dtype: type) -> np.ndarray:
-    """An array that is not filled yet."""
     try:
         return np.empty(shape, dtype)
     except (MemoryError, ValueError) as error:
         raise ProbeError(
-            f"{folder}: {shape[0]} rows of {shape[1]} do not fit into memory. Read fewer keys at a time."
+            f"{folder}: {shape[0]} rows of {shape[1]} do not fit into memory. "
+            "Read fewer keys at a time."
         ) from error
 
 
 def _audio_of(index: Mapping[str, Any]) -> list[str]:
-    """Which audio the rows of a shard come from."""
     return [item["audio_sha256"] for item in index["utterances"]]

@@ -1,32 +1,25 @@
-"""What must hold of an HDF5 dataset before its values are read: a shard may come from anywhere.
+"""Reading HDF5 files that may be damaged: errors of the disk are told from damage, and a dataset
+is read only if it lies in the file itself, with the type and the shape that the index names.
 
-HDF5 follows links into other files, computes datasets from other files, returns fill values for
-what was never written, and allocates what a header declares. So a dataset is read only where its
-path is made of plain groups of this file, its type and shape are those that the index promises, its
-filters are those of every HDF5 library, and every chunk is stored. The library itself is not
-hardened against crafted files: this keeps its readers from believing them, it is no sandbox.
+Links, virtual and external datasets are refused, so a store never makes a reader open another file.
 """
 
 import errno
 import functools
-import math
 import os
 import re
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5f, h5g, h5l, h5o, h5p, h5s, h5t, h5z
+from h5py import h5a, h5d, h5f, h5g, h5l, h5o, h5p, h5s, h5t
 
 from probe.errors import ProbeError
 from probe.files import unread
-from probe.store.index_schema import INFLATED, USUAL_BYTES
 
 TEXT = "S"  # among dtypes: bytes of a fixed length
-FILTERS = (h5z.FILTER_FLETCHER32, h5z.FILTER_SHUFFLE, h5z.FILTER_DEFLATE)
 # What h5py raises for a file that is damaged or not HDF5, and for one that cannot be read
 # (`system_error` tells which).
 DAMAGE = (OSError, RuntimeError, KeyError, TypeError, ValueError, OverflowError, MemoryError)
@@ -107,43 +100,45 @@ def trusted_dataset(
     dtypes: Sequence[str],
     shape: Sequence[int] | None = None,
 ) -> h5d.DatasetID:
-    """A dataset whose values lie in this file, all of them, in the type and shape that are
-    expected.
+    """A dataset whose values lie in this file, in an expected type and shape.
 
     Args:
         name: with the groups it is in.
         path: of the file, for messages.
         dtypes: that are allowed: numpy's names, or `TEXT`.
-        shape: that it must have; any where None.
+        shape: that it must have; None allows any.
 
     Raises:
         ProbeError: the reason, before any value is read.
     """
-    identifier = _plain_object(file, name, path)
-    if not isinstance(identifier, h5d.DatasetID):
-        raise ProbeError(f"{path}: {name} is not stored in this file but a group. {ADVICE}")
-    settings = identifier.get_create_plist()
-    if (
-        settings.get_layout() not in (h5d.CHUNKED, h5d.CONTIGUOUS, h5d.COMPACT)
-        or settings.get_external_count()
-    ):
-        raise ProbeError(
-            f"{path}: {name} is not stored in this file but virtual or external. {ADVICE}"
-        )
-    kind = identifier.get_type()
-    found = identifier.shape
-    if not found:
-        raise ProbeError(f"{path}: {name} has no rows but is a single value. {ADVICE}")
+    found = file
+    for part in name.split("/"):
+        if not _has_hard_link(found, part.encode()):
+            raise ProbeError(f"{path}: {name} is missing or a link. {ADVICE}")
+        found = h5o.open(found, part.encode())
+    if not isinstance(found, h5d.DatasetID) or not found.shape:
+        raise ProbeError(f"{path}: {name} is no array. {ADVICE}")
+    settings = found.get_create_plist()
+    if settings.get_layout() == h5d.VIRTUAL or settings.get_external_count():
+        raise ProbeError(f"{path}: {name} is not stored in this file. {ADVICE}")
+    kind = found.get_type()
     if not any(_is_type(kind, dtype) for dtype in dtypes) or (
-        shape is not None and tuple(shape) != found
+        shape is not None and tuple(shape) != found.shape
     ):
         expected = f"{' or '.join(dtypes)} of shape {tuple(shape) if shape is not None else 'any'}"
         raise ProbeError(
-            f"{path}: {name} is {_type_name(kind)} of shape {found}; the index expects {expected}. Extract again."
+            f"{path}: {name} is {_type_name(kind)} of shape {found.shape}; the index expects "
+            f"{expected}. Extract again."
         )
-    if reason := _not_stored(identifier, settings, found, kind.get_size(), file.get_filesize()):
-        raise ProbeError(f"{path}: {name} {reason}. {ADVICE}")
-    return identifier
+    return found
+
+
+def _has_hard_link(parent: h5f.FileID | h5g.GroupID, name: bytes) -> bool:
+    return (
+        isinstance(parent, h5f.FileID | h5g.GroupID)
+        and parent.links.exists(name)
+        and parent.links.get_info(name).type == h5l.TYPE_HARD
+    )
 
 
 def trusted_attribute(file: h5f.FileID, name: str, path: Path) -> np.ndarray:
@@ -194,45 +189,16 @@ def chunk_rows(values: h5d.DatasetID) -> int:
     )
 
 
-def dataset_names(file: h5f.FileID, path: Path) -> Iterator[str]:
-    """Names of everything in the file that is no group.
+def dataset_names(file: h5f.FileID) -> list[str]:
+    """Names of all datasets in the file, without those behind links."""
+    names: list[str] = []
 
-    Raises:
-        ProbeError: a link to elsewhere, an object with two names (a cycle is one), groups in groups
-            in groups.
-    """
-    waiting = [""]
-    while waiting:
-        above = waiting.pop()
-        for part in sorted(h5o.open(file, (above or "/").encode())):
-            name = f"{above}/{part.decode()}".lstrip("/")
-            if name.count("/") > 1:
-                raise ProbeError(f"{path}: {name} lies deeper than anything in a shard. {ADVICE}")
-            if isinstance(_plain_object(file, name, path), h5g.GroupID):
-                waiting.append(name)
-            else:
-                yield name
+    def add(name: str, item: h5py.Dataset | h5py.Group) -> None:
+        if isinstance(item, h5py.Dataset):
+            names.append(name)
 
-
-def _plain_object(file: h5f.FileID, name: str, path: Path) -> h5g.GroupID | h5d.DatasetID:
-    """What ``name`` stands for, reached over hard links to objects that have no second name."""
-    here = file
-    done = ""
-    for part in name.split("/"):
-        done = f"{done}/{part}".lstrip("/")
-        step = part.encode()
-        if (
-            not isinstance(here, h5f.FileID | h5g.GroupID)
-            or not here.links.exists(step)
-            or here.links.get_info(step).type != h5l.TYPE_HARD
-        ):
-            raise ProbeError(
-                f"{path}: {done} is missing or a link; shards hold plain datasets only. {ADVICE}"
-            )
-        here = h5o.open(here, step)
-        if h5o.get_info(here).rc != 1:
-            raise ProbeError(f"{path}: {done} has a second name in this file. {ADVICE}")
-    return here
+    h5py.File(file).visititems(add)
+    return names
 
 
 def _is_type(kind: h5t.TypeID, dtype: str) -> bool:
@@ -257,83 +223,3 @@ def _type_name(kind: h5t.TypeID) -> str:
         return str(kind.dtype)
     except DAMAGE:
         return "a type that numpy does not have"
-
-
-def _not_stored(
-    identifier: h5d.DatasetID,
-    settings: h5p.PropDCID,
-    shape: tuple[int, ...],
-    item_bytes: int,
-    file_bytes: int,
-) -> str:
-    """Why a dataset is not what it declares to be; empty where all of it is stored."""
-    declared = math.prod(shape) * item_bytes
-    if declared > max(USUAL_BYTES, INFLATED * file_bytes):
-        return f"declares {declared} bytes in a file of {file_bytes}"
-    if settings.get_layout() != h5d.CHUNKED:
-        stored = identifier.get_storage_size()
-        return (
-            f"declares {declared} bytes and {stored} are stored"
-            if declared and not declared <= stored <= file_bytes
-            else ""
-        )
-    filters = [settings.get_filter(number)[0] for number in range(settings.get_nfilters())]
-    if any(item not in FILTERS or filters.count(item) > 1 for item in filters):
-        return f"is stored with HDF5 filters {filters}; shards have {', '.join(map(str, FILTERS))} only, each once"
-    chunk = settings.get_chunk()
-    if any(length > whole for length, whole in zip(chunk, shape, strict=True)):
-        return f"of shape {shape} declares chunks of {chunk}"
-    packed = h5z.FILTER_DEFLATE in filters
-    chunk_bytes = math.prod(chunk) * item_bytes + 4 * (h5z.FILTER_FLETCHER32 in filters)
-    # Only deflate may be left out of a chunk (where it would make it larger).
-    skippable = 1 << filters.index(h5z.FILTER_DEFLATE) if packed else 0
-    stored = n_chunks = 0
-    for item in _chunks(identifier):
-        n_chunks += 1
-        stored += item.size
-        deflated = packed and not item.filter_mask
-        if item.filter_mask & ~skippable or not (
-            item.size == chunk_bytes or (deflated and 0 < item.size < 2 * chunk_bytes + 64)
-        ):
-            return f"has a chunk of {item.size} bytes (filters left out: {item.filter_mask}); expected {chunk_bytes}"
-        if deflated and not _inflates_to(
-            identifier, item.chunk_offset, filters, math.prod(chunk) * item_bytes
-        ):
-            return f"has a chunk that does not inflate to its {chunk_bytes} bytes"
-    expected = math.prod(-(-whole // length) for whole, length in zip(shape, chunk, strict=True))
-    if n_chunks != expected or stored > file_bytes:
-        return f"declares {expected} chunks and {n_chunks} are stored, {stored} bytes in a file of {file_bytes}"
-    return ""
-
-
-def _inflates_to(
-    identifier: h5d.DatasetID, offset: tuple[int, ...], filters: Sequence[int], n_bytes: int
-) -> bool:
-    """Whether a deflated chunk gives just so many bytes; HDF5 itself makes room for as much as
-    comes out.
-
-    Args:
-        filters: in the order they were applied in; a checksum before deflation is deflated with the
-            values, one after it is not.
-    """
-    _, raw = identifier.read_direct_chunk(offset)
-    if h5z.FILTER_FLETCHER32 in filters:
-        if filters.index(h5z.FILTER_FLETCHER32) < filters.index(h5z.FILTER_DEFLATE):
-            n_bytes += 4
-        else:
-            raw = raw[:-4]
-    inflating = zlib.decompressobj()
-    try:
-        whole = len(inflating.decompress(raw, n_bytes + 1)) == n_bytes
-    except zlib.error:
-        return False
-    return whole and inflating.eof and not inflating.unused_data
-
-
-def _chunks(identifier: h5d.DatasetID) -> list[h5d.StoreInfo]:
-    """Where each stored chunk lies."""
-    found: list[h5d.StoreInfo] = []
-    if hasattr(identifier, "chunk_iter"):  # HDF5 1.14
-        identifier.chunk_iter(found.append)
-        return found
-    return [identifier.get_chunk_info(number) for number in range(identifier.get_num_chunks())]

@@ -1,20 +1,22 @@
 """One shard: packed arrays of every layer, built in memory and written in one piece.
 
-    layers/<name>      (frame, dim) for frames, (utterance, dim) for pooled views; float16 (float32 for a layer that float16 would
-                       bend), float32 or int8, as the recipe says
+    layers/<name>      (frame, dim) for frames, (utterance, dim) for pooled views; float16 (float32
+                       for a layer that float16 would change by more than its rounding), float32 or
+                       int8, as the recipe says
     scales/<name>      (frame,) float32 beside int8: a value is ``layers * scales``
     offsets/<name>     (utterance + 1,) int64, rows of each utterance in layers/<name>
     keys               (utterance,) fixed-length bytes, UTF-8
     audio_sha256       (utterance,) 64 bytes of hex
-    ctc_text           (utterance,) fixed-length bytes: what the model's own CTC head reads, where it was run;
-                       of a long utterance's parts the last has it
-    manifest/<column>  (utterance,) fixed-length bytes: a copy for people who look inside; programs take the manifest
-    attributes         format, recipe, environment (JSON as fixed-length bytes), part (which part of a long utterance)
+    ctc_text           (utterance,) fixed-length bytes: the transcript of the model's own CTC head,
+                       if it was run; of a long utterance's parts the last has it
+    manifest/<column>  (utterance,) fixed-length bytes: a copy for people; programs do not read it
+    attributes         format, recipe, environment (JSON as fixed-length bytes), part (which part of
+                       a long utterance)
 
 Plain h5py opens it. Every array is chunked with Fletcher-32 checksums and the file is in the 1.10
 format, whose metadata carries checksums too, so a damaged value is an error and never a number.
-Nothing has a variable length: HDF5 keeps that in a heap without checksums, and reading a damaged
-one may never end. Equal input gives equal bytes.
+Nothing has a variable length: HDF5 keeps such data in a heap without checksums, and reading a
+damaged heap may never end. Equal input gives equal bytes.
 """
 
 import io
@@ -28,7 +30,6 @@ import numpy as np
 
 from probe.errors import ProbeError
 from probe.files import canonical_json, sha256_of_file
-from probe.store.index_schema import FORMAT
 from probe.store.safe_hdf5 import (
     ADVICE,
     DAMAGE,
@@ -39,6 +40,7 @@ from probe.store.safe_hdf5 import (
     trusted_dataset,
     usable_scales,
 )
+from probe.store.side_files import FORMAT
 
 LIBVER = ("v110", "v110")
 CHUNK_BYTES = 1 << 20
@@ -55,11 +57,11 @@ class ShardContent:
         keys: one per utterance.
         audio_sha256: one per utterance.
         frames: layer -> one (row, dim) array per utterance: float32, int8 with ``scales``, or
-            float16 where that is faithful.
+            float16 if that is faithful.
         columns: the manifest's columns, one value per utterance.
         recipe, environment: as JSON goes into the attributes.
         part: (index, count) of a long utterance's ranges of frames; (0, 1) otherwise.
-        ctc_texts: one per utterance, or None where no CTC head was run.
+        ctc_texts: one per utterance, or None if no CTC head was run.
         scales: beside int8, layer -> one (row,) float32 array per utterance.
     """
 
@@ -91,9 +93,7 @@ def shard_bytes(content: ShardContent) -> tuple[bytes, dict[str, str]]:
             if content.recipe.get("dtype", "float16") == "float16" and packed.dtype != np.float16:
                 packed = half_if_faithful(packed)
             dtypes[name] = str(packed.dtype)
-            offsets = np.concatenate([[0], np.cumsum([len(array) for array in arrays])]).astype(
-                np.int64
-            )
+            offsets = np.cumsum([0, *map(len, arrays)], dtype=np.int64)
             _write(file, f"layers/{name}", packed, gzip)
             _write(file, f"offsets/{name}", offsets)
         write_utterances(
@@ -109,7 +109,7 @@ def write_utterances(
     columns: Mapping[str, Sequence[str]],
     ctc_texts: Sequence[str] | None,
 ) -> None:
-    """Writes what is said of each utterance; see `ShardContent`."""
+    """Write the keys, hashes, transcripts and columns; see `ShardContent`."""
     _write(file, "keys", _fixed_bytes(keys))
     _write(file, "audio_sha256", _fixed_bytes(audio_sha256))
     if ctc_texts is not None:
@@ -122,8 +122,7 @@ def write_utterances(
 
 
 def half_if_faithful(values: np.ndarray) -> np.ndarray:
-    """``values`` as float16 where that changes them by no more than its rounding, else unchanged
-    float32.
+    """``values`` as float16 if that changes them by no more than its rounding, else as they are.
 
     Decided for a whole layer of a shard by each dimension's relative L2 error: overflow makes it
     infinite, a tiny scale (float16 is subnormal below 6e-5) makes it large. Nothing is ever
@@ -141,15 +140,13 @@ def _norms(values: np.ndarray) -> np.ndarray:
 
 
 def _write(file: h5py.File, name: str, values: np.ndarray, gzip: bool = False) -> None:
-    if not len(
-        values
-    ):  # a part of a long utterance that turned out short; HDF5 has no chunks without rows
+    # A part of a long utterance that turned out short; HDF5 has no chunks without rows.
+    if not len(values):
         file.create_dataset(name, data=values, track_times=False)
         return
     n_chunks = max(1, math.ceil(values.nbytes / CHUNK_BYTES))
-    rows = math.ceil(
-        len(values) / n_chunks
-    )  # all alike, as the last chunk takes the room of a whole one
+    # Chunks have equal sizes, as the last one takes the room of a whole one.
+    rows = math.ceil(len(values) / n_chunks)
     packed = {"compression": "gzip", "compression_opts": 4, "shuffle": True} if gzip else {}
     file.create_dataset(
         name,
@@ -162,9 +159,7 @@ def _write(file: h5py.File, name: str, values: np.ndarray, gzip: bool = False) -
 
 
 def _fixed_bytes(values: Sequence[str]) -> np.ndarray:
-    """(n,) fixed-length UTF-8, and marked so; PyTables and old readers know no variable-length
-    strings.
-    """
+    """(n,) fixed-length UTF-8; PyTables and old readers know no variable-length strings."""
     encoded = [value.encode() for value in values]
     return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(1, *map(len, encoded))))
 
@@ -191,13 +186,12 @@ def read_rows(
     dtype: str,
     sha256: str,
 ) -> None:
-    """Copies rows of a layer into ``into``: each run is (first row, stop row, first row of
-    ``into``).
+    """Copy rows of a layer into ``into``: each run is (first row, stop row, first row of ``into``).
 
     Args:
-        offsets: (utterance + 1,) int64, what the index says of the shard's rows.
-        dtype: of the layer, as the index says.
-        sha256: of the shard, as the index says; compared where Fletcher-32 is not enough.
+        offsets: (utterance + 1,) int64, the shard's rows by its index.
+        dtype: of the layer, by the index.
+        sha256: of the shard, by the index; compared if Fletcher-32 is not enough.
 
     Raises:
         ProbeError: not a shard, damaged, or of another form than the index says (see
@@ -215,7 +209,8 @@ def read_rows(
             copy_rows(bounds, 0, len(stored), stored)
             if (stored != offsets).any():
                 raise ProbeError(
-                    f"{path}: offsets/{layer} divides the rows in another way than the index. Extract again."
+                    f"{path}: offsets/{layer} divides the rows in another way than the index. "
+                    "Extract again."
                 )
             scales = None
             if dtype == "int8":
@@ -242,16 +237,17 @@ def read_rows(
                 raise OSError("its bytes do not have the sha256 in its index")
     except DAMAGE as error:
         raise ProbeError(
-            f"{path}: damaged or not readable ({error}). Remove it with its .json and run `probe extract` again."
+            f"{path}: damaged or not readable ({error}). "
+            "Remove it with its .json and run `probe extract` again."
         ) from error
 
 
 def _some_blank(rows: np.ndarray, first: int, step: int) -> bool:
-    """Whether some chunk may be blank: all its bytes 0 or all 255, which Fletcher-32 takes for
-    whole, checksum included.
+    """Whether some chunk may be blank: all its bytes 0 or all 255, checksum included, which
+    Fletcher-32 takes for sound.
 
-    A file that lost a block looks so. One row of each chunk tells: it is 0 or NaN then (int8: 0 or
-    -1).
+    A file that lost a block looks like this. One row of each chunk tells: it is 0 or NaN (int8: 0
+    or -1).
 
     Args:
         rows: (row, dim) from row ``first`` of the dataset on.

@@ -1,6 +1,4 @@
-"""Folders of stores: making a store for a recipe, and finding the one that serves a model and a
-view.
-"""
+"""Folders of stores: make a store for a recipe, find the one that serves a model and a view."""
 
 import contextlib
 import os
@@ -14,9 +12,10 @@ from probe.errors import ProbeError, listed
 from probe.files import file_name, sha256_of_json, write_json
 from probe.model_names import RANDOM, ModelName, own_name
 from probe.store.feature_store import FeatureStore, Stored
-from probe.store.index_schema import FORMAT
+from probe.store.side_files import FORMAT
 from probe.store.views import serves
 
+KEEP_ONE = "Keep one of them here; another --to holds the others"
 # Entries of a recipe's model in which stores of one model are equal, whatever layers they hold.
 IDENTITY = ("revision", "weights_sha256", "normalize", "settings")
 
@@ -24,11 +23,10 @@ IDENTITY = ("revision", "weights_sha256", "normalize", "settings")
 def create_store(
     root: Path, requested: str | ModelName, recipe: dict[str, Any], environment: dict[str, Any]
 ) -> FeatureStore:
-    """The store of a recipe beneath ``root``, begun if it is not there yet.
+    """The store of a recipe below ``root``, which is begun if there is none.
 
     Args:
-        requested: the model as it is named; a new store lies in a folder of the name that the user
-            gave it, if any.
+        requested: the name of the model, which names the folder of a new store if it is an alias.
     """
     sha256 = sha256_of_json(recipe)
     asked = ModelName.parse(requested)
@@ -43,7 +41,7 @@ def create_store(
 
 
 def discard_store(path: Path) -> None:
-    """Removes a store in which nothing was ever planned, while no other run writes into it."""
+    """Remove a store without a plan, while no other run writes into it."""
     for name in ("recipe.json", "certificate.json", "lock"):
         (path / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # something else is in there
@@ -56,7 +54,7 @@ def store_path(root: Path, recipe: dict[str, Any], alias: str | None = None) -> 
     whatever its model is called.
 
     Args:
-        alias: what the user calls the model; its id where None.
+        alias: the user's name of the model; None takes its id.
     """
     name = (
         f"{file_name(recipe['view'])}-{file_name(recipe['condition'])}-{sha256_of_json(recipe)[:8]}"
@@ -92,9 +90,10 @@ def open_store(path: Path | str, layer: str | None = None) -> Any:
     """
     stores = find_stores(path)
     if len(stores) != 1:
-        found = listed([str(store.path) for store in stores]) or "none"
+        paths = listed([str(store.path) for store in stores]) or "none"
         raise ProbeError(
-            f"{path}: expected one feature store, found {found}. Name the folder that holds recipe.json."
+            f"{path}: expected one feature store, found {paths}. "
+            "Name the folder that holds recipe.json."
         )
     return stores[0] if layer is None else stores[0].layer(layer)
 
@@ -107,17 +106,17 @@ def select_store(
     keys: Collection[str] = (),
     sha256: str = "",
 ) -> FeatureStore:
-    """The store beneath ``root`` that serves ``view`` of ``model``.
+    """The store below ``root`` that serves ``view`` of ``model``.
 
-    Of several: the one with the most of ``keys``; then one that was asked for by just this name;
-    then the view itself rather than a richer one; then the most layers; then one with transcripts
-    of the model's CTC head. Stores of different weights, revisions, seeds or hooks are not chosen
-    between, nor stores with equally many keys whose audio was disturbed differently (another seed,
-    other noise).
+    Several stores are ranked: first the number of ``keys`` that they have; then whether the model
+    has this very name; then the view itself before a richer one; then the number of layers; then
+    transcripts of the model's CTC head. Stores of different weights, revisions, seeds or hooks are
+    refused, and so are stores with equally many keys whose audio was disturbed differently (another
+    seed, other noise).
 
     Args:
         sha256: of the weights in the folder or file that the model's spec names, or of the file
-            that is a plug-in's argument, as it is now; only stores of the same serve.
+            that is a plug-in's argument; only stores with the same hash serve.
 
     Raises:
         ProbeError: none, none of these weights, or several that differ in more than their layers.
@@ -139,8 +138,9 @@ def select_store(
             }
         )
         raise ProbeError(
-            f"{root}: no features of {asked.spec} that give {view} ({condition}); found {listed(present) or 'no store'}. "
-            f"Run `probe extract --model {asked.text} --view {view}{wanted} --corpus ... --to {root}`."
+            f"{root}: no features of {asked.spec} that give {view} ({condition}); "
+            f"found {listed(present) or 'no store'}. Run `probe extract --model {asked.text} "
+            f"--view {view}{wanted} --corpus ... --to {root}`."
         )
 
     def rank(store: FeatureStore) -> tuple[int, bool, int, int, bool]:
@@ -152,8 +152,9 @@ def select_store(
     usable = [store for store in usable if rank(store)[0] == fewest]
     if differing := _differing([store.recipe.get("disturbance", {}) for store in usable]):
         raise ProbeError(
-            f"{root}: {len(usable)} stores of {asked.spec} under {condition}: {listed([store.path.name for store in usable])}; "
-            f"their {', '.join(differing)} differ. Keep one of them here; another --to holds the others."
+            f"{root}: {len(usable)} stores of {asked.spec} under {condition}: "
+            f"{listed([store.path.name for store in usable])}; "
+            f"their {', '.join(differing)} differ. {KEEP_ONE}."
         )
     best = min(map(rank, usable))
     usable = [store for store in usable if rank(store) == best]
@@ -162,8 +163,9 @@ def select_store(
             [store.recipe for store in usable]
         )
         raise ProbeError(
-            f"{root}: {len(usable)} stores of {asked.spec} serve {view}: {listed([str(store.path) for store in usable])}; they "
-            f"differ in {', '.join(differing) or 'nothing'}. Keep one of them here; another --to holds the others."
+            f"{root}: {len(usable)} stores of {asked.spec} serve {view}: "
+            f"{listed([str(store.path) for store in usable])}; they differ in "
+            f"{', '.join(differing) or 'nothing'}. {KEEP_ONE}."
         )
     return usable[0]
 
@@ -171,19 +173,18 @@ def select_store(
 def stores_of(
     stores: Sequence[FeatureStore], asked: ModelName, root: Path, sha256: str = ""
 ) -> list[FeatureStore]:
-    """Those of one model: of one revision, the same weights, settings and hooks.
+    """The stores of one model: of one revision, the same weights, settings and hooks.
 
     Args:
         sha256: see `select_store`.
 
     Raises:
-        ProbeError: there are several that the name may mean, or none of these weights.
+        ProbeError: the name may mean several models, or no store has these weights.
     """
     called = [store for store in stores if _is_called(store, asked)]
     if sha256:
-        candidates = (
-            called if asked.argument else stores
-        )  # the same weights serve, whatever their folder is called
+        # The same weights serve, whatever the name of their folder.
+        candidates = called if asked.argument else stores
         same = [store for store in candidates if _sha256_of(store, asked) == sha256]
         if called and not same:
             raise ProbeError(_changed(called, asked, root, sha256))
@@ -198,16 +199,16 @@ def stores_of(
         places = [f"{way} ({of_kind[0].path})" for way, of_kind in zip(ways, kinds, strict=True)]
         advice = "Name one of them with --model"
         if len(set(ways)) < len(ways):
-            advice = "Keep one of them here; another --to holds the others"
+            advice = KEEP_ONE
         raise ProbeError(
-            f"{root}: {len(kinds)} stores of different models are called {asked.spec}; they differ in {', '.join(differing)}. "
-            f"{advice}: {listed(places, 10)}."
+            f"{root}: {len(kinds)} stores of different models are called {asked.spec}; they differ "
+            f"in {', '.join(differing)}. {advice}: {listed(places, 10)}."
         )
     return called
 
 
 def _is_called(store: FeatureStore, asked: ModelName) -> bool:
-    """Whether a store is of the model that was asked for, as far as names say."""
+    """Whether a store is of this model, as far as names tell."""
     model = store.recipe["model"]
     spec, _, hooks = asked.resolved.partition("#")
     if _is_exactly(store, asked):
@@ -230,16 +231,14 @@ def _is_called(store: FeatureStore, asked: ModelName) -> bool:
 
 
 def _is_exactly(store: FeatureStore, asked: ModelName) -> bool:
-    """Whether a store was extracted for just this spec, or is asked for by the name that it was
-    given.
-    """
+    """Whether a store was extracted for this very spec, or has this very name."""
     if store.spec in (asked.resolved, asked.as_path):
         return True
     return not asked.is_alias and os.path.normpath(asked.spec) == os.path.normpath(store.requested)
 
 
 def _alike(stores: Sequence[FeatureStore], deciding: Sequence[str]) -> list[list[FeatureStore]]:
-    """The stores, those together whose models agree in these entries."""
+    """The stores, grouped by these entries of their models."""
     kinds: dict[str, list[FeatureStore]] = {}
     for store in stores:
         model = store.recipe["model"]
@@ -248,17 +247,16 @@ def _alike(stores: Sequence[FeatureStore], deciding: Sequence[str]) -> list[list
 
 
 def _way_to_name(store: FeatureStore) -> str:
-    """What ``--model`` takes for just this store, where anything does."""
+    """The value of ``--model`` that means only this store, if there is one."""
     model = store.recipe["model"]
-    if re.fullmatch(
-        "[0-9a-f]{12,40}|local", model["revision"]
-    ):  # the latter stood for every folder in earlier versions
+    # "local" was the revision of every folder in earlier versions.
+    if re.fullmatch("[0-9a-f]{12,40}|local", model["revision"]):
         return f"{model['id']}@{model['revision'][:12]}"
     return store.requested
 
 
 def _sha256_of(store: FeatureStore, asked: ModelName) -> str:
-    """What `select_store` is given, as it was when the store was extracted."""
+    """The hash that `select_store` takes, at the time of extraction."""
     model = store.recipe["model"]
     return str(
         model.get("settings", {}).get("argument_sha256", "")
@@ -268,18 +266,18 @@ def _sha256_of(store: FeatureStore, asked: ModelName) -> str:
 
 
 def _changed(stores: Sequence[FeatureStore], asked: ModelName, root: Path, sha256: str) -> str:
-    """What to say where a checkpoint has other weights than its features were extracted from."""
+    """The message if a checkpoint has changed since its features were extracted."""
     before = list(dict.fromkeys(_sha256_of(store, asked)[:12] for store in stores))
     older = f", or name the features of the older weights: --model {_way_to_name(stores[0])}"
     return (
-        f"{root}: the features of {asked.spec} were extracted from weights {listed(before)} (sha256); "
-        f"{asked.argument or asked.spec} now has {sha256[:12]}. Extract again with `probe extract --model {asked.text}`"
-        f"{'' if asked.argument else older}."
+        f"{root}: the features of {asked.spec} were extracted from weights {listed(before)} "
+        f"(sha256); {asked.argument or asked.spec} now has {sha256[:12]}. Extract again with "
+        f"`probe extract --model {asked.text}`{'' if asked.argument else older}."
     )
 
 
 def _differing(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names of entries that are not alike."""
+    """Names of entries that differ."""
     names = sorted({name for entry in entries for name in entry})
     return [
         name for name in names if any(entry.get(name) != entries[0].get(name) for entry in entries)
@@ -287,18 +285,24 @@ def _differing(entries: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def describe_store(store: FeatureStore) -> dict[str, str]:
-    """What is inside a store, for people: one line per entry."""
+    """The content of a store for people: one line per entry."""
     recipe = store.recipe
     model = recipe["model"]
     newest = [versions[-1] for versions in store.utterances.values()]
-    seconds = sum(item.duration_s for item in newest)
+    hours = sum(item.duration_s for item in newest) / 3600
+    n_frames = sum(item.n_frames for item in newest)
     n_bytes = sum(path.stat().st_size for path in store.path.glob("shard-*.h5"))
-    widths = sorted(set(store.layers.values()))
     dtypes = sorted({dtype for of_shard in store.dtypes.values() for dtype in of_shard.values()})
     aliases = "".join(f" ({alias} is {layer})" for alias, layer in store.aliases.items())
-    pending = [job for job in store.jobs if job.number not in store.complete]
+    n_missing = sum(job.parts for job in store.jobs if job.number not in store.complete)
+    shards = f"{len(store.dtypes)} complete, {n_missing} planned and missing"
     threads = store.environment["threads"]
     rates = Counter(item.native_rate_hz for item in newest)
+    audio = ", ".join(f"{key} {value}" for key, value in recipe["audio"].items())
+    packages = store.environment["packages"].items()
+    ctc = "not run"
+    if "ctc" in recipe:
+        ctc = f"{len(recipe['ctc']['writes'])} symbols, greedy transcripts"
     described = {
         "store": str(store.path),
         "model": f"{store.requested}, {model['family']}",
@@ -308,22 +312,18 @@ def describe_store(store: FeatureStore) -> dict[str, str]:
         "view": f"{store.view}, condition {recipe['condition']}",
         **_disturbed(recipe),
         "layers": f"{', '.join(store.layers)}{aliases}",
-        "width": ", ".join(map(str, widths)),
+        "width": ", ".join(map(str, sorted(set(store.layers.values())))),
         "dtype": ", ".join(dtypes) or "-",
-        "utterances": f"{len(newest)} ({seconds / 3600:.2f} h, {sum(item.n_frames for item in newest)} frames)",
-        "shards": f"{len(store.dtypes)} complete, {sum(job.parts for job in pending)} planned and missing; {n_bytes / 1e6:.1f} MB",
+        "utterances": f"{len(newest)} ({hours:.2f} h, {n_frames} frames)",
+        "shards": f"{shards}; {n_bytes / 1e6:.1f} MB",
         "recipe": store.recipe_sha256,
-        "audio": f"{model['rate_hz']} Hz, {', '.join(f'{key} {value}' for key, value in recipe['audio'].items())}",
+        "audio": f"{model['rate_hz']} Hz, {audio}",
         "rates": ", ".join(f"{n} at {rate or 'unknown'} Hz" for rate, n in sorted(rates.items()))
         or "-",
         "sound": _sound(newest),
-        "ctc head": f"{len(recipe['ctc']['writes'])} symbols, greedy transcripts"
-        if "ctc" in recipe
-        else "not run",
+        "ctc head": ctc,
         "checked": _checked(store.certificate),
-        "begun with": ", ".join(
-            f"{name} {version}" for name, version in store.environment["packages"].items()
-        ),
+        "begun with": ", ".join(f"{name} {version}" for name, version in packages),
         "begun on": store.environment["device"] + (f", {threads} threads" if threads else ""),
         "failures": str(len(store.failures)),
     }
@@ -331,7 +331,7 @@ def describe_store(store: FeatureStore) -> dict[str, str]:
 
 
 def _disturbed(recipe: Mapping[str, Any]) -> dict[str, str]:
-    """What was done to the audio; nothing for clean audio."""
+    """What was done to the audio; empty for clean audio."""
     if "disturbance" not in recipe:
         return {}
     done = recipe["disturbance"]
@@ -341,9 +341,7 @@ def _disturbed(recipe: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _sound(stored: Sequence[Stored]) -> str:
-    """What is unusual about the sound of these utterances, in one line: counts, and the first three
-    of each kind.
-    """
+    """What is unusual about the sound, in one line: counts, and the first three keys of each."""
     keys: dict[str, list[str]] = {}
     for item in stored:
         for flag in item.flags or ():

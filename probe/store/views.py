@@ -1,4 +1,4 @@
-"""Views: what of an utterance's frames is kept, and which view can be computed from which.
+"""Views: what is kept of an utterance's frames, and which view can be computed from which.
 
 ``frames``, ``frames:k`` (every k-th frame, the first included), ``mean``, ``meanstd`` (mean and
 population standard deviation over time, side by side), ``segments:n`` (the means of n stretches of
@@ -12,13 +12,8 @@ import numpy as np
 
 from probe.errors import UsageError
 
-VIEWS = (
-    "frames",
-    "frames:2",
-    "segments:10",
-    "meanstd",
-    "mean",
-)  # with examples of those that take a number
+# With examples of those that take a number.
+VIEWS = ("frames", "frames:2", "segments:10", "meanstd", "mean")
 MOST = 1000
 
 
@@ -35,7 +30,8 @@ def parse_view(view: str) -> tuple[str, int]:
     if (kind == "frames" and n > 1) or (kind == "segments" and n):
         return kind, n
     raise UsageError(
-        f"view {view!r}: expected frames, frames:k (every k-th frame, k from 2), segments:n, meanstd or mean; numbers to {MOST}."
+        f"view {view!r}: expected frames, frames:k (every k-th frame, k from 2), segments:n, "
+        f"meanstd or mean; numbers to {MOST}."
     )
 
 
@@ -75,10 +71,10 @@ def row_width(dim: int, view: str) -> int:
 
 
 def serves(stored: str, wanted: str) -> int | None:
-    """How directly a stored view gives the wanted one, 0 best; None where it cannot.
+    """How directly a stored view gives the wanted one, 0 best; None if it cannot.
 
-    Every k-th frame stands for ``frames`` where nothing better is there: a head then sees a longer
-    hop. No statistics are taken of it.
+    Every k-th frame replaces ``frames`` if there is nothing better: a head then sees a longer hop.
+    It gives no statistics.
     """
     if stored == wanted:
         return 0

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 from click.testing import CliRunner
+from mending import mend
 from scipy.signal import correlate, lfilter
 
 from probe.cli import cli
@@ -31,7 +32,7 @@ from probe.extraction.extract import Extraction, extract, recipe_of
 from probe.extraction.settings import Decoding, Running, Storing
 from probe.files import sha256_of_json
 from probe.models.catalogue import open_model
-from probe.pipeline import bench, repair
+from probe.pipeline import bench
 from probe.store.integrity import verify_store
 from probe.store.stores import describe_store, open_store, select_store
 
@@ -810,7 +811,7 @@ def test_an_utterance_without_a_level_is_a_named_failure(
     assert done.extracted == 11
 
 
-def test_a_damaged_store_of_a_condition_is_repaired_to_the_same_bytes(
+def test_a_damaged_store_of_a_condition_is_mended_to_the_same_bytes(
     tones: Callable[..., Path], noises: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = tones(words=1, repetitions=3)
@@ -826,15 +827,8 @@ def test_a_damaged_store_of_a_condition_is_repaired_to_the_same_bytes(
         content = shard.read_bytes()
         shard.write_bytes(content[:1000] + bytes(8) + content[1008:])
         assert verify_store(done.store).damage
-        if "files" in text:
-            with pytest.raises(
-                ProbeError, match=r"its condition noise:files=noise\.csv@5dB cannot be had again"
-            ):
-                repair(done.store, manifest, check=False)
-            again = repair(done.store, manifest, check=False, condition=text)
-        else:
-            again = repair(done.store, manifest, check=False)
-        assert again.repaired and not again.found.damage
+        monkeypatch.chdir(noises.parent)  # where the command finds the condition's files
+        mend(done.store, manifest)
         assert shard.read_bytes() == content
 
 
@@ -843,7 +837,7 @@ def test_bench_extracts_every_condition(
 ) -> None:
     asked: list[object] = []
     monkeypatch.setattr(
-        "probe.pipeline.run", lambda task, *_, **how: asked.append(task.settings["conditions"])
+        "probe.pipeline.run", lambda task, *_, **how: asked.append(task.settings.conditions)
     )
     done = bench(
         ["fbank"],

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from runs import run
 
 from probe.data.corpus import Utterance
 from probe.data.transcript_checks import (
@@ -17,7 +18,6 @@ from probe.data.transcript_checks import (
     warnings,
 )
 from probe.doctor import corpus as corpora
-from probe.evaluation.run import run
 from probe.extraction.extract import extract
 from probe.extraction.settings import Running
 

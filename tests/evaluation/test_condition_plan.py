@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from runs import run
 
 from probe.cli import cli
 from probe.data.corpus import load_corpus
 from probe.data.synthetic import write_synthetic_corpus
 from probe.errors import ProbeError
-from probe.evaluation.run import run
 from probe.evaluation.tasks import open_task
 from probe.pipeline import bench
 from probe.records import read_records

@@ -15,6 +15,7 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from runs import run
 from safetensors.torch import load_file, save_file
 from scored import summary_rows
 from torch import Tensor
@@ -719,9 +720,7 @@ def read_out(tones: Callable[..., Path], tmp_path: Path) -> Path:
 def test_the_reference_is_jiwers_wer_of_case_folded_texts_on_dev_and_test(
     read_out: Path, tmp_path: Path
 ) -> None:
-    probe.run(
-        open_task("asr-ctc", QUICK), "bad", read_out, tmp_path / "features", tmp_path / "results"
-    )
+    run(open_task("asr-ctc", QUICK), "bad", read_out, tmp_path / "features", tmp_path / "results")
     (store,) = [store for store in find_stores(tmp_path / "features") if store.requested == "bad"]
     rows = own_rows(tmp_path / "results")
     assert set(rows) == {(split, metric) for split in ("dev", "test") for metric in ("wer", "cer")}
@@ -749,18 +748,14 @@ def test_the_reference_is_jiwers_wer_of_case_folded_texts_on_dev_and_test(
 
 def test_the_case_of_neither_side_counts(read_out: Path, tmp_path: Path) -> None:
     read_out.write_text(read_out.read_text().replace(",ba,", ",Ba,"))
-    probe.run(
-        open_task("asr-ctc", QUICK), "good", read_out, tmp_path / "features", tmp_path / "results"
-    )
+    run(open_task("asr-ctc", QUICK), "good", read_out, tmp_path / "features", tmp_path / "results")
     rows = own_rows(tmp_path / "results")
     doubled = [row.value for row in rows.values() if row.metric == "wer"]
     assert all(0 < value < 0.4 for value in doubled), "only the word that is said twice is wrong"
 
 
 def test_the_texts_that_were_scored_can_be_read(read_out: Path, tmp_path: Path) -> None:
-    probe.run(
-        open_task("asr-ctc", QUICK), "good", read_out, tmp_path / "features", tmp_path / "results"
-    )
+    run(open_task("asr-ctc", QUICK), "good", read_out, tmp_path / "features", tmp_path / "results")
     (path,) = (tmp_path / "results" / "outcomes").glob("*.jsonl")
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     own = [line for line in lines if line["head"] == OWN_HEAD]
@@ -776,9 +771,7 @@ def test_characters_that_the_head_cannot_write_are_counted_in_the_note(
     read_out: Path, tmp_path: Path
 ) -> None:
     read_out.write_text(read_out.read_text().replace(",do,", ",do x,"))
-    probe.run(
-        open_task("asr-ctc", QUICK), "good", read_out, tmp_path / "features", tmp_path / "results"
-    )
+    run(open_task("asr-ctc", QUICK), "good", read_out, tmp_path / "features", tmp_path / "results")
     note = own_rows(tmp_path / "results")["test", "wer"].note
     assert (
         note
@@ -798,7 +791,7 @@ def test_a_task_of_several_domains_has_no_reference(
         running=Running(check=False),
     )
     (tmp_path / "shift.toml").write_text('kind = "shift"\nof = "asr-ctc"\n')
-    probe.run(
+    run(
         open_task(tmp_path / "shift.toml", QUICK),
         "good",
         manifest,
@@ -814,9 +807,7 @@ def test_features_without_texts_have_no_reference_and_those_with_texts_are_prefe
     manifest = tones(words=2, speakers=2)
     reader = Reader("good", "BA", "DO", "KE")
     extract(reader, manifest, tmp_path / "features", running=Running(check=False))
-    probe.run(
-        open_task("asr-ctc", QUICK), "good", manifest, tmp_path / "features", tmp_path / "before"
-    )
+    run(open_task("asr-ctc", QUICK), "good", manifest, tmp_path / "features", tmp_path / "before")
     assert not own_rows(tmp_path / "before")
     extract(
         reader,
@@ -825,9 +816,7 @@ def test_features_without_texts_have_no_reference_and_those_with_texts_are_prefe
         storing=Storing(ctc=True),
         running=Running(check=False),
     )
-    probe.run(
-        open_task("asr-ctc", QUICK), "good", manifest, tmp_path / "features", tmp_path / "after"
-    )
+    run(open_task("asr-ctc", QUICK), "good", manifest, tmp_path / "features", tmp_path / "after")
     assert len(own_rows(tmp_path / "after")) == 4
 
 
@@ -835,7 +824,7 @@ def test_the_table_shows_the_reference_with_its_note_and_never_in_bold(
     read_out: Path, tmp_path: Path
 ) -> None:
     for name in ("good", "bad"):
-        probe.run(
+        run(
             open_task("asr-ctc", QUICK), name, read_out, tmp_path / "features", tmp_path / "results"
         )
     records = read_records(tmp_path / "results")

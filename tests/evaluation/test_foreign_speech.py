@@ -11,11 +11,11 @@ import pytest
 import soundfile
 import transformers
 from fairseq_files import fairseq_file
+from runs import run
 from scored import summary_rows
 from small_bundles import small_bundle
 
 from probe.data.corpus import load_corpus
-from probe.evaluation.run import run
 from probe.extraction.extract import extract
 from probe.extraction.settings import Storing
 from probe.models.sources import bundles

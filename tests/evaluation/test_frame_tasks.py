@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from planted import HOP, RATE_HZ, extracted
+from runs import run
 from scored import summary_rows
 from small_models import write_checkpoint
 
@@ -28,7 +29,7 @@ from probe.evaluation.dataset import Features, Problem
 from probe.evaluation.kinds import frames as kind
 from probe.evaluation.linear_search import cut, judged
 from probe.evaluation.row_reader import Chosen, StoredRows, in_store_order
-from probe.evaluation.run import Run, run
+from probe.evaluation.run import Run
 from probe.evaluation.tasks import open_task
 from probe.evaluation.trial_lists import intervals_of
 from probe.extraction.extract import extract

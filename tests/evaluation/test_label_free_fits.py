@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from runs import run
 from test_run import PlantedEncoder, trial_list
 
 from probe.data.corpus import load_corpus
@@ -18,7 +19,6 @@ from probe.evaluation import label_free_fits
 from probe.evaluation.dataset import Features
 from probe.evaluation.label_free_fits import Fitting
 from probe.evaluation.layer_depth import depth_of, n_blocks
-from probe.evaluation.run import run
 from probe.evaluation.tasks import open_task
 from probe.extraction.extract import extract
 from probe.extraction.settings import Running, Storing
@@ -254,7 +254,7 @@ def test_a_projection_is_part_of_the_question_and_one_that_is_off_is_not(tmp_pat
     assert len({plain.sha256, projected.sha256, other.sha256}) == 3
     assert other.name == "word-id:project=8:projection=random"
     shifted = open_task("domain-shift", {"project": 8})
-    assert shifted.of is not None and shifted.of.settings["project"] == 8
+    assert shifted.of is not None and shifted.of.settings.project == 8
     with pytest.raises(ProbeError, match="projection = 'lda'; expected 'pca' or 'random'"):
         open_task("word-id", {"projection": "lda"})
     with pytest.raises(ProbeError, match="project = -1; expected 0 to"):

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from planted import extracted
+from runs import run
 from scored import budget_rows, summary_rows
 from test_run import PlantedEncoder
 from tones import write_tones
 
 from probe.errors import ProbeError
 from probe.evaluation.kinds.classify import drawn_labels
-from probe.evaluation.label_budgets import check_budget, in_drawn_order, within_budget
-from probe.evaluation.run import run
+from probe.evaluation.label_budgets import Budget, in_drawn_order, within_budget
 from probe.evaluation.tasks import open_task
 from probe.extraction.extract import extract
 from probe.extraction.settings import Running, Storing
@@ -24,6 +24,7 @@ from probe.records import Record, frame_of, iterate_records, read_records
 from probe.reporting.tables import grid
 from probe.reporting.tables.files import write_tables
 from probe.reporting.tables.score_tables import budget_grids, to_markdown
+from probe.schema import checked
 
 TASK = """kind = "classify"
 label = "speaker"
@@ -119,7 +120,7 @@ def test_budgets_are_nested_and_larger_ones_are_left_out(
 @pytest.mark.parametrize("budget", ["", "0", "ten", "10 m", "5/clas", "-3", "1d", "1.5/class"])
 def test_what_is_no_budget_is_refused(budget: str) -> None:
     with pytest.raises(ProbeError, match="10m"):
-        check_budget(budget)
+        checked(Budget, budget, "budgets")
 
 
 def test_an_online_code_is_shorter_where_a_layer_holds_the_labels(records: list[Record]) -> None:

@@ -15,14 +15,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from runs import run
 from scored import layer_rows, summary_rows
 
 from probe.cli import cli
 from probe.data.corpus import load_corpus
 from probe.errors import ProbeError, UsageError
+from probe.evaluation.kinds.classify import Settings
 from probe.evaluation.progress import Progress, progress_of
-from probe.evaluation.run import run
-from probe.evaluation.tasks import KINDS, log_columns, open_task, ready_tasks, same_question
+from probe.evaluation.tasks import log_columns, open_task, ready_tasks, same_question
 from probe.evaluation.unfinished import Unfinished
 from probe.extraction.extract import extract
 from probe.extraction.settings import Running, Storing
@@ -113,7 +114,7 @@ def test_records_hold_counts_search_and_hashes_that_reproduce_the_value(
         if record.control == "majority" or record.metric == "codelength":
             assert not record.search
             continue
-        assert [entry["l2"] for entry in record.search] == KINDS["classify"]["l2"]
+        assert [entry["l2"] for entry in record.search] == list(Settings().l2)
         best = max(
             record.search, key=lambda entry: (entry["dev_accuracy"], -entry["dev_cross_entropy"])
         )
@@ -156,7 +157,7 @@ def test_every_setting_that_was_tried_can_be_printed(
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[4:]]
     layers = ["0", "1", "2", "weighted"]
     assert [row[:2] for row in rows] == [
-        [layer, f"{l2:.4g}"] for layer in layers for l2 in KINDS["classify"]["l2"]
+        [layer, f"{l2:.4g}"] for layer in layers for l2 in list(Settings().l2)
     ]
     picked = {row[0]: row[1] for row in rows if row[-1] == "✓"}
     own = [
@@ -735,10 +736,10 @@ def test_layout_and_description_do_not_change_a_tasks_hash(tmp_path: Path) -> No
 
 def test_overrides_become_part_of_the_name_and_reach_a_wrapped_task() -> None:
     assert open_task("asr-ctc", {"head": "bilstm"}).name == "asr-ctc:head=bilstm"
-    assert open_task("asr-ctc", {"head": "bilstm"}).settings["learning_rates"] == [3e-3]
+    assert open_task("asr-ctc", {"head": "bilstm"}).settings.learning_rates == (3e-3,)
     shifted = open_task("domain-shift", {"label": "room"})
     assert shifted.of is not None
-    assert shifted.of.settings["label"] == "room"
+    assert shifted.of.settings.label == "room"
     with pytest.raises(
         UsageError, match="--head: task speaker-id is of kind classify, which has no head"
     ):

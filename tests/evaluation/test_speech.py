@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+from runs import run
 from scored import summary_rows
 
-from probe.evaluation.run import run
 from probe.extraction.extract import extract
 from probe.extraction.settings import Storing
 from probe.records import frame_of

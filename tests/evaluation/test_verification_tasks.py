@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from planted import extracted
+from runs import run
 
 from probe.data.corpus import load_corpus
 from probe.data.trials import load_trials
 from probe.errors import ProbeError
 from probe.evaluation.dataset import Features, Problem
 from probe.evaluation.kinds import verify
-from probe.evaluation.run import Run, run
+from probe.evaluation.run import Run
 from probe.evaluation.tasks import open_task
 from probe.evaluation.verification_backends import Voices
 from probe.measures.counts import value_of

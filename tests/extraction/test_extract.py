@@ -3,14 +3,13 @@ named.
 """
 
 import errno
-import functools
 import json
 import logging
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,117 +19,23 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from exhaustive import mostly_nightly
+from windows import RATE_HZ, Interrupted, Windows, extract, files_of, write_audio, write_manifest
 
 from probe.data.audio import load_audio
 from probe.data.corpus import Corpus, Utterance, load_corpus
 from probe.errors import ProbeError, UsageError
 from probe.extraction.extract import Extraction, recipe_of
-from probe.extraction.extract import extract as extract_checked
 from probe.extraction.plan import human_bytes
 from probe.extraction.settings import Running, Storing
 from probe.files import read_json
 from probe.models.catalogue import open_model
-from probe.models.encoder import ModelInfo
-from probe.models.frames import FrameGrid
 from probe.store.feature_store import FeatureStore
 from probe.store.stores import open_store, store_path
 from probe.store.views import VIEWS, pool
 
-RATE_HZ = 16_000
-HOP, WINDOW = 160, 400
-# The encoder below keeps count of what it is given and takes one utterance at a time: it would not
-# pass a model's check.
-extract = functools.partial(extract_checked, running=Running(check=False))
-
-
-class Interrupted(Exception):
-    """What the encoder below raises in the middle."""
-
-
-class Windows:
-    """An encoder whose layer ``i`` is the first samples of each window, times ``i + 1``; notes what
-    it was given.
-
-    Attributes:
-        seen: number of samples of each utterance it encoded, in order.
-        dies_at: raises instead of encoding its ``dies_at``-th utterance.
-        poison: an utterance of so many samples gets NaN in its last layer.
-    """
-
-    implementation, precision, chunking = "reference", "fp32", None
-    rows = 1
-
-    def __init__(self, dies_at: int | None = None, poison: int | None = None, **info: Any) -> None:
-        usual: dict[str, Any] = {
-            "layers": {"0": 3, "1": 5, "2": 4},
-            "aliases": {"final": "2"},
-            "grid": FrameGrid(HOP, WINDOW, WINDOW),
-        }
-        self.info = ModelInfo(
-            id="windows", revision="1", weights_sha256="", family="fake", **(usual | info)
-        )
-        self.device = torch.device("cpu")
-        self.dies_at, self.poison = dies_at, poison
-        self.seen: list[int] = []
-
-    def encode(
-        self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[str]
-    ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        if len(self.seen) == self.dies_at:
-            raise Interrupted
-        self.seen.append(int(lengths[0]))
-        windows = waveforms.unfold(1, WINDOW, HOP)
-        frames = [
-            windows[:, :, : self.info.layers[name]] * (list(self.info.layers).index(name) + 1)
-            for name in layers
-        ]
-        if self.seen[-1] == self.poison:
-            frames[-1] = frames[-1].clone()
-            frames[-1][0, 0, 0] = float("nan")
-        return frames, torch.tensor([[self.info.n_frames(self.seen[-1])]] * len(layers))
-
-    def direct(self, path: Path, layer: str) -> np.ndarray:
-        """(frame, dim) of one file, without extraction."""
-        samples = load_audio(path, RATE_HZ).samples
-        starts = range(0, len(samples) - WINDOW + 1, HOP)
-        factor = np.float32(list(self.info.layers).index(layer) + 1)
-        return (
-            np.stack([samples[start : start + self.info.layers[layer]] for start in starts])
-            * factor
-        )
-
-
 LENGTHS = {f"{name}.wav": 800 + 240 * number for number, name in enumerate("abcdefg")}
 SMALL_SHARD = 48 * 20  # 20 frames of 12 float32
-
-
-def write_audio(path: Path, n_samples: int, seed: int | None = None) -> None:
-    """Noise that fits 16 bits exactly; its seed is its length where none is given."""
-    values = np.random.default_rng(n_samples if seed is None else seed).integers(
-        -9000, 9000, n_samples
-    )
-    soundfile.write(path, values.astype(np.int16), RATE_HZ)
-
-
-def write_manifest(
-    folder: Path,
-    paths: Iterable[str],
-    name: str = "all.csv",
-    seconds: Sequence[float] | None = None,
-) -> Path:
-    """A manifest of these paths, in turn of the train, dev and test split."""
-    paths = list(paths)
-    durations = seconds or [""] * len(paths)
-    rows = zip(paths, durations, strict=True)
-    lines = [
-        f"{path},one,ann,near,{('train', 'dev', 'test')[i % 3]},{value}"
-        for i, (path, value) in enumerate(rows)
-    ]
-    manifest = folder / name
-    manifest.write_text(
-        "\n".join(["path,text,speaker,domain,split,duration_s", *lines]) + "\n", encoding="utf-8"
-    )
-    return manifest
 
 
 @pytest.fixture
@@ -147,16 +52,6 @@ def audio(tmp_path: Path) -> Path:
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """One to three utterances to a shard."""
     monkeypatch.setattr("probe.extraction.plan.SHARD_BYTES", SMALL_SHARD)
-
-
-def files_of(root: Path) -> dict[str, bytes]:
-    """Everything beneath a folder except locks and leftovers of killed processes."""
-    paths = [
-        path
-        for path in root.rglob("*")
-        if path.is_file() and path.name != "lock" and path.suffix != ".tmp"
-    ]
-    return {str(path.relative_to(root)): path.read_bytes() for path in paths}
 
 
 def keys_in_shards(store: Path) -> list[list[str]]:
@@ -575,7 +470,7 @@ def test_a_header_that_promises_far_too_much_does_not_stop_the_run(
 # ------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dies_at", range(7))
+@pytest.mark.parametrize("dies_at", mostly_nightly(range(7), [0, 4, 6]))
 def test_an_interrupted_run_that_is_repeated_is_bit_identical(
     audio: Path, tmp_path: Path, small_shards: None, dies_at: int
 ) -> None:
@@ -639,21 +534,18 @@ def killed_at_every_call(folder: str) -> None:
     print(killed)
 
 
+@pytest.mark.nightly
 def test_a_run_killed_at_any_write_and_repeated_is_bit_identical(
     audio: Path, tmp_path: Path
 ) -> None:
     write_manifest(audio, list(LENGTHS)[:5])
-    script = (
-        f"import conftest, test_extraction; test_extraction.killed_at_every_call({str(tmp_path)!r})"
-    )
+    script = f"import conftest, test_extract; test_extract.killed_at_every_call({str(tmp_path)!r})"
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(
-            [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
-        )
+        "PYTHONPATH": os.pathsep.join(map(str, (*Path(__file__).parents[:3],)))
     }
     line = [sys.executable, "-c", script]
     done = subprocess.run(
-        line, env=environment, capture_output=True, text=True, timeout=120, check=False
+        line, env=environment, capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 0, done.stderr
     killed = int(done.stdout.split()[-1])
@@ -765,7 +657,7 @@ def test_a_second_run_at_once_is_refused(audio: Path, tmp_path: Path) -> None:
     assert_right(open_store(tmp_path / "features"), audio, LENGTHS)
 
 
-@pytest.mark.parametrize("after", [0, 1, 2, 4])
+@pytest.mark.parametrize("after", mostly_nightly([0, 1, 2, 4], [0, 2]))
 def test_a_full_disk_ends_the_run_and_a_larger_one_finishes_it(
     audio: Path, tmp_path: Path, small_shards: None, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:

@@ -42,15 +42,15 @@ NEVER = (
     ),
     *("broken pairs taken for finished", "pairs that differ", "records or outcomes lost"),
 )
-# kind -> number of trials by default, and in the long form (0: every place)
+# Kind -> number of trials by default, every night, and in the long form (0: every place).
 NUMBERS = {
-    "kills": (8, 200),
-    "calls": (40, 0),
-    "records": (16, 0),
-    "sizes": (6, 50),
-    "writers": (2, 25),
-    "signals": (3, 50),
-    "refusals": (3, 0),
+    "kills": (3, 8, 200),
+    "calls": (8, 40, 0),
+    "records": (4, 16, 0),
+    "sizes": (2, 6, 50),
+    "writers": (1, 2, 25),
+    "signals": (1, 3, 50),
+    "refusals": (1, 3, 0),
 }
 
 
@@ -96,7 +96,13 @@ def test_a_fault_loses_nothing_and_the_same_command_continues(kind: str) -> None
     judged(kind, NUMBERS[kind][0])
 
 
+@pytest.mark.nightly
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_more_faults_lose_nothing_and_the_same_command_continues(kind: str) -> None:
+    judged(kind, NUMBERS[kind][1])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", NUMBERS)
 def test_many_faults_lose_nothing_and_the_same_command_continues(kind: str) -> None:
-    judged(kind, NUMBERS[kind][1])
+    judged(kind, NUMBERS[kind][2])

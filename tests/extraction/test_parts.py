@@ -2,7 +2,7 @@
 behind.
 """
 
-import functools
+import itertools
 import os
 import signal
 import threading
@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from exhaustive import mostly_nightly
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from test_extract import HOP, RATE_HZ, WINDOW, Windows, files_of, write_audio, write_manifest
 from torch import Tensor
+from windows import HOP, RATE_HZ, WINDOW, Windows, extract, files_of, write_audio, write_manifest
 
 from probe.data.audio import Audio
 from probe.data.corpus import load_corpus
@@ -27,7 +28,6 @@ from probe.data.guarded_decoding import Decoder, answer
 from probe.errors import ProbeError, UsageError
 from probe.extraction import threads, write_behind
 from probe.extraction.extract import environment_of
-from probe.extraction.extract import extract as extract_checked
 from probe.extraction.pooling import Pooling, as_stored, quantised
 from probe.extraction.read_ahead import decoded
 from probe.extraction.settings import Running, Storing
@@ -38,8 +38,6 @@ from probe.models.frames import FrameGrid
 from probe.store.feature_store import Failure, FeatureStore
 from probe.store.integrity import verify_store
 from probe.store.views import pool
-
-extract = functools.partial(extract_checked, running=Running(check=False))
 
 # Pooling
 
@@ -89,8 +87,10 @@ def corpus(tmp_path: Path) -> list[Any]:
     return list(load_corpus(write_manifest(tmp_path, names)).utterances)
 
 
-@pytest.mark.parametrize(("workers", "at_first"), [(1, 1), (3, 3), (3, 1)])
-@pytest.mark.parametrize("ahead_bytes", [0, 50_000, 10**9])
+@pytest.mark.parametrize(
+    ("workers", "at_first", "ahead_bytes"),
+    [(1, 1, 50_000), (3, 3, 0), (3, 1, 50_000), (3, 3, 10**9)],
+)
 def test_audio_comes_in_order_whatever_decodes_it(
     corpus: list[Any], workers: int, at_first: int, ahead_bytes: int
 ) -> None:
@@ -321,8 +321,13 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("probe.extraction.plan.SHARD_BYTES", 48 * 30)
 
 
-@pytest.mark.parametrize("view", ["frames", "frames:2", "meanstd", "segments:3"])
-@pytest.mark.parametrize("rows", [1, 7, 40, 10_000])
+@pytest.mark.parametrize(
+    ("rows", "view"),
+    mostly_nightly(
+        itertools.product([1, 7, 40, 10_000], ["frames", "frames:2", "meanstd", "segments:3"]),
+        [(1, "frames"), (7, "frames:2"), (40, "meanstd"), (7, "segments:3")],
+    ),
+)
 def test_how_many_are_computed_together_changes_no_byte(
     audio: Path, tmp_path: Path, small_shards: None, view: str, rows: int
 ) -> None:
@@ -580,10 +585,10 @@ def test_the_fastest_number_of_threads_is_taken(
     assert threads.fastest.__wrapped__("fp32") == chosen
 
 
-def test_measuring_threads_takes_less_than_a_second(usual_threads: int) -> None:
-    start = time.monotonic()
+def test_measuring_threads_takes_less_than_a_second_of_each_core(usual_threads: int) -> None:
+    start = time.process_time()  # of this process, so that a busy machine fails no test
     assert 1 <= threads.fastest.__wrapped__("fp32") <= threads.allowed_cores()
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < threads.allowed_cores()
     assert torch.get_num_threads() == usual_threads
 
 

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from exhaustive import mostly_nightly
 from test_ctc_modules import planted
 
 from probe.errors import ProbeError
 from probe.heads.ctc import all_layers, ctc_probe
 from probe.heads.ctc.all_layers import fit_layers
-from probe.heads.ctc.ctc_probe import CTCProbe, Run
+from probe.heads.ctc.ctc_probe import CTCProbe, TrainingRun
 from probe.heads.ctc.stacked import kept_bytes
 
 Layer = tuple[str, list[np.ndarray], list[np.ndarray]]
@@ -65,24 +66,27 @@ def assert_equal(found: CTCProbe, expected: CTCProbe) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [
-        {"join": 1},
-        {"join": 2},
-        {"context": 1, "spec_augment": True},
-        # At rates that make a head end early, rectified units multiply rounding.
-        {"head": "mlp", "hidden_sizes": [9], "learning_rates": (2e-2, 1e-2, 1e-4)},
-        {
-            "head": "mlp",
-            "hidden_sizes": [9, 7],
-            "activation": "none",
-            "join": 2,
-            "context": 1,
-            "spec_augment": True,
-        },
-        LSTM,
-        {**LSTM, "dropout": 0.0, "join": 2, "context": 1, "spec_augment": True},
-        {**LSTM, "n_layers": 2, "epochs": 6},
-    ],
+    mostly_nightly(
+        [
+            {"join": 1},
+            {"join": 2},
+            {"context": 1, "spec_augment": True},
+            # At rates that make a head end early, rectified units multiply rounding.
+            {"head": "mlp", "hidden_sizes": [9], "learning_rates": (2e-2, 1e-2, 1e-4)},
+            {
+                "head": "mlp",
+                "hidden_sizes": [9, 7],
+                "activation": "none",
+                "join": 2,
+                "context": 1,
+                "spec_augment": True,
+            },
+            LSTM,
+            {**LSTM, "dropout": 0.0, "join": 2, "context": 1, "spec_augment": True},
+            {**LSTM, "n_layers": 2, "epochs": 6},
+        ],
+        [{"join": 2}, {"context": 1, "spec_augment": True}],
+    ),
 )
 def test_each_layer_and_rate_is_what_it_is_alone(settings: dict[str, Any]) -> None:
     layers, texts, dev_texts = layers_of([8, 8, 11])
@@ -100,6 +104,7 @@ def test_each_layer_and_rate_is_what_it_is_alone(settings: dict[str, Any]) -> No
     )
 
 
+@pytest.mark.nightly
 def test_groups_do_not_change_results(monkeypatch: pytest.MonkeyPatch) -> None:
     layers, texts, dev_texts = layers_of([8, 8, 8])
     sizes: list[int] = []
@@ -121,7 +126,9 @@ def test_groups_do_not_change_results(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("most_hidden", "n_at_once", "sizes"),
-    [(256, 100, [3]), (256, 2, [2, 1]), (256, 0.5, []), (5, 100, [])],
+    mostly_nightly(
+        [(256, 100, [3]), (256, 2, [2, 1]), (256, 0.5, []), (5, 100, [])], [(256, 2, [2, 1])]
+    ),
 )
 def test_groups_of_lstms_do_not_change_results(
     most_hidden: int, n_at_once: float, sizes: list[int], monkeypatch: pytest.MonkeyPatch
@@ -147,6 +154,7 @@ def test_groups_of_lstms_do_not_change_results(
     assert found == sizes
 
 
+@pytest.mark.nightly
 def test_each_lstm_has_its_own_learning_rate_halved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctc_probe, "HALVE_AFTER", 1)
     layers, texts, dev_texts = layers_of([8, 11], n=30)
@@ -171,7 +179,7 @@ def test_each_lstm_has_its_own_learning_rate_halved(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_run_halves_its_rate_after_every_so_many_epochs_without_improvement() -> None:
-    run, steady = Run(0.8, halves=True), Run(0.8)
+    run, steady = TrainingRun(0.8, halves=True), TrainingRun(0.8)
     rates = []
     for error in (0.5, *[0.5] * 8, 0.4, *[0.4] * 4):
         run.add(error, 1.0, dict)
@@ -212,7 +220,7 @@ def test_layers_with_other_numbers_of_frames_are_trained_apart() -> None:
     assert_equal(found["1"], probe_of().fit(layers[1][1], texts, layers[1][2], dev_texts))
 
 
-@pytest.mark.parametrize("head", ["linear", "bilstm"])
+@pytest.mark.parametrize("head", mostly_nightly(["linear", "bilstm"], ["linear"]))
 def test_short_utterances_are_left_out_and_a_head_that_diverges_ends_alone(head: str) -> None:
     layers, texts, dev_texts = layers_of([8, 8])
     layers = [

@@ -22,8 +22,7 @@ from threadpoolctl import threadpool_limits
 from probe.heads.linear import logistic
 from probe.heads.linear.linear_probe import LinearProbe, fit_layers, fit_strengths
 from probe.heads.linear.logistic_pass import cross_entropy
-from probe.heads.linear.rows import ArrayRows
-from probe.heads.linear.standardize import Standardizer
+from probe.heads.linear.rows import ArrayRows, Standardizer
 from probe.heads.speaker.lda import DiscriminantProjection
 
 
@@ -90,6 +89,7 @@ def test_the_objective_and_the_predictions_are_scikit_learns(
         assert np.mean(probe.predict(unseen) == reference.predict(unseen)) >= 0.999
 
 
+@pytest.mark.nightly
 def test_ill_conditioned_rows_take_few_iterations() -> None:
     rows, labels = planted(3000, 60, 5, distance=0.2)
     mixed = (
@@ -248,14 +248,18 @@ class Drawn:
             yield generator.standard_normal((1000, 256), np.float32).astype(np.float16)
 
 labels = np.random.default_rng(0).integers(4, size=150_000)
-small = type("Small", (), {"shape": (3000, 256), "blocks": lambda self: (block for block, _ in zip(Drawn().blocks(), range(3)))})
-fit_strengths(small(), labels[:3000], [1.0])  # libraries and their buffers
+class Small(Drawn):
+    shape = (3000, 256)
+    def blocks(self):
+        yield from (block for block, _ in zip(super().blocks(), range(3)))
+fit_strengths(Small(), labels[:3000], [1.0])  # libraries and their buffers
 
 def peak():
     # On Linux ru_maxrss remembers the process that started this one.
     if Path("/proc/self/status").exists():
         return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 before = peak()
 fit_strengths(Drawn(), labels, [1.0], max_iter=2, memory_bytes=int(sys.argv[1]))
@@ -263,6 +267,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("memory_bytes", "bounded"), [(1 << 30, False), (16 << 20, True)])
 def test_memory_stays_bounded_where_rows_do_not_fit(memory_bytes: int, bounded: bool) -> None:
     root = Path(__file__).parents[2]

@@ -1,4 +1,4 @@
-"""Projections to a common width: what is kept, what is equal for every model, and what is refused."""
+"""Projections to a common width: what they keep, what is equal for every model, what is refused."""
 
 import numpy as np
 import pytest

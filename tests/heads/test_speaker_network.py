@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from probe.heads.speaker.network import FIELD, AMSoftmax, Projection, Training, XVector, train
+from probe.heads.speaker.network import FIELD, AMSoftmax, LinearEmbedding, Training, XVector, train
 from probe.measures.detection import eer
 
 SHORT = Training(
@@ -78,7 +78,7 @@ def test_a_projection_learns_planted_speakers_and_transfers_to_others() -> None:
     others, of_others = planted(20, 4, seed=2)
     found = [
         (setting, embed(others))
-        for setting, embed in train(lambda: Projection(12, 8), _read(rows), speakers, SHORT, 0)
+        for setting, embed in train(lambda: LinearEmbedding(12, 8), _read(rows), speakers, SHORT, 0)
     ]
     assert [setting for setting, _ in found] == [
         {"learning_rate": 1e-2, "epochs": 10},
@@ -113,6 +113,7 @@ def loud(n_speakers: int, n_each: int, seed: int) -> tuple[list[np.ndarray], lis
     return frames, [f"s{i // n_each}" for i in range(len(frames))]
 
 
+@pytest.mark.nightly
 def test_an_x_vector_hears_what_means_do_not() -> None:
     frames, speakers = loud(40, 5, seed=1)
     others, of_others = loud(15, 4, seed=2)
@@ -143,7 +144,9 @@ def test_equal_seeds_give_equal_embeddings_and_leave_torch_s_generator_alone() -
         runs.append(
             [
                 embed(rows)
-                for _, embed in train(lambda: Projection(12, 4), _read(rows), speakers, SHORT, seed)
+                for _, embed in train(
+                    lambda: LinearEmbedding(12, 4), _read(rows), speakers, SHORT, seed
+                )
             ]
         )
         assert torch.equal(before, torch.random.get_rng_state())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from probe.heads.linear.linear_probe import fit_strengths
-from probe.heads.linear.standardize import Standardizer
+from probe.heads.linear.rows import Standardizer
 from probe.heads.linear.weighted_sum import fit_weighted
 
 STRENGTHS = (0.0, 0.03, 0.1, 0.3, 0.1, 0.0)
@@ -33,6 +33,7 @@ def test_weights_follow_the_signal_that_each_layer_holds(
         assert probe.shares.sum() == pytest.approx(1)
 
 
+@pytest.mark.nightly
 def test_the_weights_are_a_minimum_of_the_loss(
     planted: tuple[list[np.ndarray], np.ndarray],
 ) -> None:

@@ -1,4 +1,4 @@
-"""Measures of verification: definitions, ties, weights, parity with sklearn's ROC and with plain
+"""Measures of verification: definitions, ties, parity with sklearn's ROC and with plain
 loops.
 """
 
@@ -17,11 +17,12 @@ from probe.errors import ProbeError
 from probe.measures.comparison import paired_difference
 from probe.measures.counts import trial_counts, value_of
 from probe.measures.detection import (
-    METRICS,
+    TRIAL_METRICS,
+    cumulative_trials,
     det_curve,
     eer,
-    eer_of_hull,
-    eer_of_ranks,
+    eers,
+    hull_eers,
     min_dcf,
     ranked,
 )
@@ -104,26 +105,16 @@ def test_exchanging_the_kinds_and_the_sign_changes_no_bit(rows: list[tuple[bool,
     assert eer(target, -scores) == pytest.approx(1 - eer(target, scores), abs=1e-15)
 
 
-@given(trials, st.data())
-def test_a_weight_is_a_number_of_copies(rows: list[tuple[bool, int]], data: st.DataObject) -> None:
-    target, scores = columns(rows)
-    weights = np.array(
-        data.draw(st.lists(st.integers(0, 3), min_size=len(rows), max_size=len(rows)))
-    )
-    copies = np.repeat(np.arange(len(rows)), weights)
-    if len(set(target[copies])) < 2:
-        with pytest.raises(ProbeError, match="needs both"):
-            eer(target, scores, weights)
-    else:
-        assert eer(target, scores, weights) == eer(target[copies], scores[copies])
-
-
 @settings(max_examples=20)
 @given(trials)
 def test_ranks_without_trials_do_no_harm(rows: list[tuple[bool, int]]) -> None:
     target, scores = columns(rows)
-    spread = [np.bincount(3 * scores[kind] + 20, minlength=60) for kind in (target, ~target)]
-    assert eer_of_ranks(*spread) == eer(target, scores)
+    sparse = [
+        np.cumsum(np.bincount(3 * scores[kind] + 20, minlength=60))[None]
+        for kind in (target, ~target)
+    ]
+    assert eers(*sparse) == eer(target, scores)
+    assert hull_eers(*sparse) == hull_eers(*cumulative_trials(target, scores))
 
 
 def test_ranks_are_dense_and_shared_by_ties() -> None:
@@ -133,30 +124,20 @@ def test_ranks_are_dense_and_shared_by_ties() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "scores", "weights", "message"),
+    ("target", "scores", "message"),
     [
-        ([1, 1], [0.1, 0.2], None, "2 target and 0 non-target trials"),
-        ([0, 0], [0.1, 0.2], None, "0 target and 2 non-target trials"),
-        ([], [], None, "0 target and 0 non-target trials"),
-        (
-            [1, 0, 0],
-            [0.1, 0.2, np.nan],
-            None,
-            r"trial 2 \(counted from 0\): its score is nan; 1 of 3",
-        ),
-        ([1, 0], [np.inf, 0.2], None, r"trial 0 \(counted from 0\): its score is inf"),
-        ([1, 0, 1], [0.1, 0.2], None, re.escape("targets of shape (3,), scores of shape (2,)")),
-        ([0.3, 0.2], [1, 0], None, "are targets and scores exchanged"),
-        ([1, 0], [0.1, 0.2], [1.5, 1.0], "weights: found float64"),
-        ([1, 0], [0.1, 0.2], [1, -1], "whole number >= 0 for each of 2 trials"),
-        ([1, 0], [0.1, 0.2], [1], re.escape("shape (1,)")),
+        ([1, 1], [0.1, 0.2], "2 target and 0 non-target trials"),
+        ([0, 0], [0.1, 0.2], "0 target and 2 non-target trials"),
+        ([], [], "0 target and 0 non-target trials"),
+        ([1, 0, 0], [0.1, 0.2, np.nan], r"trial 2 \(counted from 0\): its score is nan; 1 of 3"),
+        ([1, 0], [np.inf, 0.2], r"trial 0 \(counted from 0\): its score is inf"),
+        ([1, 0, 1], [0.1, 0.2], re.escape("targets of shape (3,), scores of shape (2,)")),
+        ([0.3, 0.2], [1, 0], "are targets and scores exchanged"),
     ],
 )
-def test_what_has_no_eer_is_named(
-    target: list, scores: list, weights: list | None, message: str
-) -> None:
+def test_what_has_no_eer_is_named(target: list, scores: list, message: str) -> None:
     with pytest.raises(ProbeError, match=message):
-        eer(target, scores, weights)
+        eer(target, scores)
 
 
 # minDCF, the convex hull and the DET curve, beside plain loops over all thresholds
@@ -254,9 +235,9 @@ def test_the_hull_s_eer_is_that_of_a_plain_loop_and_never_above_the_polygon_s(
     rows: list[tuple[bool, int]],
 ) -> None:
     target, scores = columns(rows)
-    spread = [np.bincount(scores[kind] + 6, minlength=13) for kind in (target, ~target)]
-    assert eer_of_hull(*spread) == pytest.approx(hull_eer_by_segments(target, scores), abs=1e-12)
-    assert eer_of_hull(*spread) <= eer(target, scores) + 1e-15
+    (hull_eer,) = hull_eers(*cumulative_trials(target, scores))
+    assert hull_eer == pytest.approx(hull_eer_by_segments(target, scores), abs=1e-12)
+    assert hull_eer <= eer(target, scores) + 1e-15
 
 
 @given(trials, st.randoms())
@@ -271,7 +252,7 @@ def test_order_and_transform_change_no_bit_of_min_dcf_and_hull(
         trial_counts(["a"] * len(rows), ["b"] * len(rows), kind, values)
         for kind, values in ((target, scores), (mixed_target, np.exp(mixed / 3)))
     )
-    for metric in METRICS:
+    for metric in TRIAL_METRICS:
         assert value_of(one, metric) == value_of(other, metric)
 
 
@@ -299,7 +280,7 @@ def test_what_has_no_cost_is_named() -> None:
         det_curve([0, 0], [1, 2])
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", TRIAL_METRICS)
 def test_intervals_hold_the_value_and_a_score_does_not_differ_from_itself(metric: str) -> None:
     generator = np.random.default_rng(1)
     enroll, test = generator.integers(20, size=(2, 400))
@@ -324,9 +305,9 @@ def test_metrics_of_one_list_have_intervals_of_their_own() -> None:
     enroll, test = generator.integers(20, size=(2, 400))
     names = [[f"s{i}" for i in side] for side in (enroll, test)]
     counts = trial_counts(*names, enroll == test, generator.normal(size=400) + (enroll == test))
-    assert len({interval(counts, n_resamples=100, metric=metric) for metric in METRICS}) == len(
-        METRICS
-    )
+    assert len(
+        {interval(counts, n_resamples=100, metric=metric) for metric in TRIAL_METRICS}
+    ) == len(TRIAL_METRICS)
 
 
 @pytest.mark.parametrize("apart", [10.0, 0.0])

@@ -11,12 +11,14 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from exhaustive import mostly_nightly
 from scipy import stats
 
 from probe.errors import ProbeError
+from probe.measures.bootstrap import resamples
 from probe.measures.comparison import best_and_tied, holm, paired_difference
 from probe.measures.counts import Counts, several, value_of
-from probe.measures.uncertainty import interval, resamples
+from probe.measures.uncertainty import interval
 
 
 def benchmark() -> ModuleType:
@@ -116,13 +118,14 @@ def test_holm_is_statsmodels_holm() -> None:
     assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
 
 
+@pytest.mark.nightly
 def test_equally_good_models_are_seldom_told_apart_in_any_of_ten_scores() -> None:
     n = 300
     together, alone = coverage.called_different(12, 10, n)
     assert together <= 0.05 + 2.6 * math.sqrt(0.05 * 0.95 / n) and alone > 0.25
 
 
-@pytest.mark.parametrize("n_models", [3, 12])
+@pytest.mark.parametrize("n_models", mostly_nightly([3, 12], [3]))
 def test_an_equally_good_model_is_seldom_called_worse(n_models: int) -> None:
     n = 400
     worse, _ = coverage.called_worse(12, n_models, n)
@@ -216,6 +219,7 @@ def test_models_are_compared_seed_by_seed() -> None:
         paired_difference(several(a), b[0])
 
 
+@pytest.mark.nightly
 def test_intervals_over_seeds_hold_the_truth() -> None:
     held, n = 0, 400
     for number in range(n):

@@ -17,6 +17,8 @@ import torch
 import transformers
 from click.testing import CliRunner
 from exhaustive import mostly_nightly
+from mending import mend
+from runs import run
 from scored import layer_rows, summary_rows
 from small_models import EXTRACTOR, EXTRACTORS, FAMILIES, REFERENCE_FAMILIES
 from torch import Tensor
@@ -26,7 +28,6 @@ from probe.data.corpus import load_corpus
 from probe.errors import ProbeError, UsageError
 from probe.evaluation.dataset import Features
 from probe.evaluation.kinds.frames import first_centre_s
-from probe.evaluation.run import run
 from probe.extraction.extract import extract, recipe_of
 from probe.extraction.settings import Running, Storing
 from probe.files import read_json, sha256_of_json, write_json
@@ -34,7 +35,6 @@ from probe.models.catalogue import open_model
 from probe.models.check import check_model
 from probe.models.encoder import CONV, CTC, Chunking, Encoder, greedy_text, pieces_of
 from probe.models.reference import TransformersEncoder
-from probe.pipeline import repair
 from probe.records import NO_LAYER, WEIGHTED, frame_of
 from probe.store.export import export
 from probe.store.feature_store import FeatureStore
@@ -770,7 +770,7 @@ def test_the_transformer_sees_long_audio_in_windows(others: dict[str, Path], fam
 
 
 @pytest.mark.parametrize("family", ["sew", "whisper"])
-def test_a_store_of_a_family_with_one_form_is_repaired_from_its_recipe(
+def test_a_store_of_a_family_with_one_form_is_mended_by_the_commands_of_verify(
     others: dict[str, Path], tones: Any, tmp_path: Path, family: str
 ) -> None:
     corpus = tones(words=1, speakers=1, repetitions=2)
@@ -778,7 +778,7 @@ def test_a_store_of_a_family_with_one_form_is_repaired_from_its_recipe(
     (shard,) = store.glob("*.h5")
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-100])
-    assert repair(store, corpus).repaired
+    mend(store, corpus)
     assert shard.read_bytes() == whole
     named = open_model(str(others[family]), "cpu", implementation="reference")
     assert named.chunking == open_model(str(others[family]), "cpu").chunking

@@ -28,7 +28,6 @@ from probe.models.check import check_model
 from probe.models.frames import FrameGrid, measured_grid
 from probe.models.plugins import loader
 from probe.models.plugins.hooks import HookedModule
-from probe.pipeline import repair
 from probe.store.stores import open_store, select_store
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
@@ -910,28 +909,6 @@ def test_a_certificate_is_not_taken_over_by_changed_code(
     worse = SOURCE.replace("[frames]", "[frames - waveforms.mean()]")
     with pytest.raises(ProbeError, match=r"features cannot be trusted(.|\n)*batches: "):
         extract(f"plugin:{written(worse, 'plug_certified')}:Net", corpus, tmp_path / "features")
-
-
-def test_a_store_cannot_have_its_plugin_run(
-    tones: Callable[..., Path], written: Any, tmp_path: Path
-) -> None:
-    corpus = tones(words=1)
-    module = written(SOURCE + "\nfrom pathlib import Path\nPath('was-run').touch()\n")
-    name = f"plugin:{module}:Net"
-    store = extract(name, corpus, tmp_path / "features").store
-    (store / "shard-00000.h5").write_bytes(b"damaged")
-    (tmp_path / "was-run").unlink()
-    del sys.modules[module]
-    with pytest.raises(
-        ProbeError,
-        match=(
-            r"which is code; a store's word is not enough to run it\. If you trust it, name it with"
-            r" --model"
-        ),
-    ):
-        repair(store, corpus)
-    assert not (tmp_path / "was-run").exists()
-    assert repair(store, corpus, model=name).repaired == ["shard-00000"]
 
 
 def test_an_object_is_extracted_and_found_by_its_name(

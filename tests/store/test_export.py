@@ -2,7 +2,6 @@
 
 import csv
 import errno
-import functools
 import json
 import re
 import resource
@@ -14,15 +13,13 @@ import h5py
 import numpy as np
 import pytest
 from faults import ended, forked
-from test_extract import Windows, files_of, write_audio, write_manifest
+from windows import Windows, extract, files_of, write_audio, write_manifest
 
 import probe
 from probe.errors import ProbeError
-from probe.extraction.extract import extract as extract_checked
 from probe.extraction.settings import Storing
 from probe.store.feature_store import FeatureStore
 
-extract = functools.partial(extract_checked, check=False)
 NAMES = ["a.wav", "ü.wav", "long.wav", "c.wav"]
 STORES: list[dict[str, Any]] = [
     {},

@@ -24,9 +24,9 @@ Beside every layer:
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
@@ -42,15 +42,17 @@ from probe.evaluation.dataset import (
     refuse_empty,
     shuffled,
 )
-from probe.evaluation.label_budgets import in_drawn_order, within_budget
+from probe.evaluation.kind import AtLeastOne, Kind, Main, ProjectedSettings, Rate, Several
+from probe.evaluation.label_budgets import Budget, in_drawn_order
 from probe.evaluation.linear_search import Chosen, best_of, on_dev, search_strengths
+from probe.evaluation.questions import Answers, budgets
 from probe.evaluation.tasks import Task
-from probe.evaluation.unfinished import part_of
 from probe.heads.linear.codelength import FRACTIONS, online_code
-from probe.heads.linear.standardize import Standardizer
+from probe.heads.linear.rows import Standardizer
 from probe.heads.linear.weighted_sum import MOST_STEPS, fit_weighted
 from probe.measures.counts import amount_counts, ratio_counts
 from probe.records import NO_LAYER, WEIGHTED
+from probe.store.views import row_width
 
 log = logging.getLogger("probe")
 
@@ -64,6 +66,25 @@ METRIC: dict[str, Any] = {
     "head": "linear",
 }
 CODELENGTH: dict[str, Any] = {**METRIC, "metric": "codelength", "higher_is_better": False}
+
+
+class Settings(ProjectedSettings):
+    """See tasks/README.md."""
+
+    label: str = "speaker"
+    view: Literal["mean", "meanstd"] = "meanstd"
+    l2: AtLeastOne[Rate] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    standardize: bool = True
+    weighted: bool = True
+    controls: Several[Literal["majority", "shuffled"]] = ("majority", "shuffled")
+    types: str = ""
+    online_code: bool = False
+    budgets: Several[Budget] = ()
+
+    @property
+    def predicted_column(self) -> str:
+        """See `probe.evaluation.kind.Settings`."""
+        return self.label
 
 
 @dataclass(frozen=True)
@@ -91,60 +112,59 @@ class Question:
     Attributes:
         labels: of all rows.
         chosen: positions of training rows; all where None.
+        sends_labels: whether the question is what the training labels cost as a code.
     """
 
     labels: Sequence[str]
     control: str = ""
     budget: str = ""
     chosen: list[int] | None = None
-    about: Mapping[str, Any] = field(default_factory=dict)
+    sends_labels: bool = False
+
+    @property
+    def name(self) -> str:
+        """Different for each question."""
+        return f"{self.control} {self.budget}{'code' * self.sends_labels}"
 
 
-def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
+def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[Score]:
     """Scores of every layer on dev and on each test set.
 
     Raises:
         ProbeError: one class only, no rows in a split, or classes in dev or test that training does
             not have.
     """
+    settings = task.settings
     rows = _rows(task, problem)
-    if "majority" in task.settings["controls"]:
+    if "majority" in settings.controls:
         yield from _majority(rows)
     questions = _questions(task, problem, features, rows)
-    kept: list[np.ndarray] = []
-    n_strengths = len(task.settings["l2"])
-    n_steps = n_strengths * (
-        len(questions) + len(FRACTIONS[1:]) * int(task.settings["online_code"])
+    if settings.online_code:
+        questions.append(Question(rows.labels, sends_labels=True))
+    n_strengths = len(settings.l2)
+
+    def score(question: Question, layer: str, values: np.ndarray) -> Iterator[Score]:
+        if question.sends_labels:
+            yield _codelength(task, problem, rows, values, layer)
+            return
+        chosen = _search(task, problem, rows, question, values, settings.standardize)
+        common = _common(rows, question) | {"layer": layer}
+        yield from _scores(common, rows, question, chosen.search, chosen.probe, values)
+        problem.progress.step(n_strengths)
+
+    answers = Answers(
+        questions,
+        name=lambda question: question.name,
+        n_steps=lambda one: n_strengths * (len(FRACTIONS) - 1 if one.sends_labels else 1),
+        read=lambda layer: features.read(layer, rows.utterances).values.astype(np.float64),
+        score=score,
+        sum_steps=n_strengths * MOST_STEPS if settings.weighted and settings.standardize else 0,
+        score_sum=lambda: _weighted(task, problem, features, rows),
     )
-    of_sum = n_strengths * MOST_STEPS * int(task.settings["weighted"])
-    problem.progress.add(n_steps * len(features.layers) + of_sum)
-    for layer in features.layers:
-        problem.progress.note(f"layer {layer}")
-        values = features.read(layer, rows.utterances).values
-        if task.settings["weighted"]:
-            kept.append(values)
-
-        def of_layer(layer: str = layer, values: np.ndarray = values) -> Iterator[Score]:
-            wide = values.astype(np.float64)
-            for question in questions:
-                chosen = _search(task, problem, rows, question, wide, task.settings["standardize"])
-                common = _common(rows, question) | {"layer": layer}
-                yield from _scores(common, rows, question, chosen.search, chosen.probe, wide)
-                problem.progress.step(n_strengths)
-            if task.settings["online_code"]:
-                yield _codelength(task, problem, rows, wide, layer)
-
-        yield from part_of(problem, f"layer {layer}", n_steps, of_layer)
-    if task.settings["weighted"]:
-        yield from part_of(
-            problem,
-            f"layer {WEIGHTED}",
-            of_sum,
-            lambda: _weighted(task, problem, features, rows, kept),
-        )
+    yield from answers.scores(problem, features.layers)
 
 
-def check(task: Task, problem: Problem) -> None:
+def check(task: Task[Settings], problem: Problem) -> None:
     """Refuses what `run` would refuse, without features.
 
     Raises:
@@ -153,14 +173,14 @@ def check(task: Task, problem: Problem) -> None:
     _rows(task, problem)
 
 
-def _rows(task: Task, problem: Problem) -> Rows:
+def _rows(task: Task[Settings], problem: Problem) -> Rows:
     """What is trained on and scored.
 
     Raises:
         ProbeError: see `run`.
     """
-    column = task.settings["label"]
-    for name in filter(None, (column, task.settings["types"])):
+    column = task.settings.label
+    for name in filter(None, (column, task.settings.types)):
         if name not in problem.columns:
             raise ProbeError(
                 f"{task.name}: the manifest has no column {name!r} that can be a label; it has {', '.join(problem.columns)}."
@@ -177,7 +197,7 @@ def _rows(task: Task, problem: Problem) -> Rows:
         raise ProbeError(
             f"{task.name}: all training rows have {column} {classes[0]!r}; expected two classes or more."
         )
-    if types := task.settings["types"]:
+    if types := task.settings.types:
         nameless = [
             item.key
             for part in (train, dev, *tests.values())
@@ -253,18 +273,20 @@ def _are_numbers(labels: Sequence[str]) -> bool:
     return len(values) > MOST_NUMBERS or not all(value.is_integer() for value in values)
 
 
-def _questions(task: Task, problem: Problem, features: Features, rows: Rows) -> list[Question]:
+def _questions(
+    task: Task[Settings], problem: Problem, features: Features, rows: Rows
+) -> list[Question]:
     """The task itself, its controls, its budgets."""
     questions = [Question(rows.labels)]
     train = rows.utterances[rows.train]
     labels = rows.labels[rows.train]
-    if "shuffled" in task.settings["controls"]:
+    if "shuffled" in task.settings.controls:
         dev = shuffled(rows.labels[rows.dev], problem.seed)
         rest = rows.labels[rows.dev.stop :]
         questions.append(
             Question([*shuffled(labels, problem.seed), *dev, *rest], control="shuffled")
         )
-    if column := task.settings["types"]:
+    if column := task.settings.types:
         types = [item.label(column) for item in rows.utterances]
         drawn = drawn_labels(types, labels, problem.seed)
         if len(set(drawn[rows.train])) > 1:
@@ -274,17 +296,13 @@ def _questions(task: Task, problem: Problem, features: Features, rows: Rows) -> 
                 "%s: control types: all types drew one label; it needs more of them, or another seed",
                 task.name,
             )
-    keys, durations = [item.key for item in train], [features.of(item).duration_s for item in train]
-    for budget in task.settings["budgets"]:
-        chosen = within_budget(budget, keys, labels, durations, problem.seed)
-        if chosen is None:
-            log.info("%s: budget %s: training has no more than that; left out", task.name, budget)
-        elif len({labels[i] for i in chosen}) < 2:
-            log.warning(
-                "%s: budget %s: pays for fewer than two classes; left out", task.name, budget
-            )
-        else:
-            questions.append(Question(rows.labels, budget=budget, chosen=chosen))
+    paid = budgets(
+        *(task, problem, features, train, labels),
+        lacks=lambda chosen: (
+            "fewer than two classes" if len({labels[i] for i in chosen}) < 2 else ""
+        ),
+    )
+    questions += [Question(rows.labels, budget=budget, chosen=chosen) for budget, chosen in paid]
     return questions
 
 
@@ -302,7 +320,7 @@ def drawn_labels(types: Sequence[str], labels: Sequence[str], seed: int) -> list
 
 
 def _search(
-    task: Task,
+    task: Task[Settings],
     problem: Problem,
     rows: Rows,
     question: Question,
@@ -318,7 +336,7 @@ def _search(
         labels,
         values[rows.dev],
         question.labels[rows.dev],
-        task.settings["l2"],
+        task.settings.l2,
         standardize,
         problem.device,
         lambda: problem.progress.step(0),
@@ -394,19 +412,21 @@ def _majority(rows: Rows) -> Iterator[Score]:
     yield from _on_tests(common, rows, question, predicted)
 
 
-def _codelength(task: Task, problem: Problem, rows: Rows, values: np.ndarray, layer: str) -> Score:
+def _codelength(
+    task: Task[Settings], problem: Problem, rows: Rows, values: np.ndarray, layer: str
+) -> Score:
     """What the training labels cost, sent in drawn order."""
     train = rows.utterances[rows.train]
     order = np.array(in_drawn_order([item.key for item in train], problem.seed))
     labels = [rows.labels[rows.train][i] for i in order]
-    if task.settings["standardize"]:
+    if task.settings.standardize:
         scaler = Standardizer.of(values[rows.train])
         values = (values - scaler.mean) / scaler.scale  # in float64, as they are
 
     def learn(known: np.ndarray, sent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         question = Question(rows.labels, chosen=order[known].tolist())
         probe = _search(task, problem, rows, question, values, standardize=False).for_codes()
-        problem.progress.step(len(task.settings["l2"]))
+        problem.progress.step(len(task.settings.l2))
         return probe.classes_, probe.predict_log_proba(values[rows.train][order[sent]])
 
     portions = online_code(labels, learn)
@@ -430,22 +450,22 @@ def _codelength(task: Task, problem: Problem, rows: Rows, values: np.ndarray, la
 
 
 def _weighted(
-    task: Task, problem: Problem, features: Features, rows: Rows, kept: list[np.ndarray]
+    task: Task[Settings], problem: Problem, features: Features, rows: Rows
 ) -> Iterator[Score]:
     """Scores of a learned sum of layers of one width; none where there is no such sum."""
-    if not task.settings["standardize"]:
-        return
-    held = dict(zip(features.layers, kept, strict=True))
-    widths = {layer: values.shape[1] for layer, values in held.items()}
-    summed = layer_sum(task.name, features, widths, len(kept[0]), problem.memory_bytes)
+    widths = {
+        layer: features.fitting.width or row_width(features.store.layers[layer], features.view)
+        for layer in features.layers
+    }
+    n_rows = len(rows.utterances)
+    summed = layer_sum(task.name, features, widths, n_rows, problem.memory_bytes)
     if summed is None:
         return
-    problem.progress.note("weighted sum of layers")
     question = Question(rows.labels)
-    of_sum = [held[layer] for layer in summed.layers]
+    of_sum = [features.read(layer, rows.utterances).values for layer in summed.layers]
     train = [values[rows.train] for values in of_sum]
     probes = fit_weighted(
-        train, rows.labels[rows.train], task.settings["l2"], problem.device, problem.progress.step
+        train, rows.labels[rows.train], task.settings.l2, problem.device, problem.progress.step
     )
     dev = [values[rows.dev] for values in of_sum]
     search = [on_dev(probe, dev, rows.labels[rows.dev]) for probe in probes]
@@ -460,3 +480,14 @@ def _weighted(
         "note": summed.note,
     }
     yield from _scores(common, rows, question, search, best, of_sum)
+
+
+KIND = Kind(
+    "classify",
+    Settings,
+    run,
+    check,
+    lambda _: Main("linear", "accuracy", "accuracy", higher_is_better=True),
+    metrics=("accuracy", "codelength"),
+    by_domain=True,
+)

@@ -30,16 +30,16 @@ Controls, which say what of an accuracy is not the layer's doing:
               is the probe's selectivity.
 """
 
-import functools
 import hashlib
 import logging
 import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from probe.data.corpus import Utterance
 from probe.data.intervals import Spans
@@ -53,11 +53,13 @@ from probe.evaluation.dataset import (
     refuse_empty,
     shuffled,
 )
-from probe.evaluation.label_budgets import within_budget
+from probe.evaluation.kind import AtLeastOne, Kind, Main, ProjectedSettings, Rate, Several
+from probe.evaluation.label_budgets import UtteranceBudget
 from probe.evaluation.linear_search import best_of, entry, judge, judged
+from probe.evaluation.questions import Answers, budgets
 from probe.evaluation.row_reader import READ_BYTES, Chosen, StoredRows, in_store_order
 from probe.evaluation.tasks import Task
-from probe.evaluation.unfinished import part_of
+from probe.heads.ctc.modules import MOST_CONTEXT
 from probe.heads.linear.linear_probe import fit_strengths
 from probe.heads.linear.weighted_sum import MOST_STEPS, fit_weighted
 from probe.measures.counts import ratio_counts
@@ -74,6 +76,28 @@ METRIC: dict[str, Any] = {
 FIELD_S = 0.025
 FIRST = 0.75  # where the first frame of the grid stands, in steps of it
 ROUNDING = 1e-6  # of steps: centres that are so near to the middle are in the middle
+
+
+class Settings(ProjectedSettings):
+    """See tasks/README.md. ``labels``: a file in the corpus' folder; ``--labels`` replaces it."""
+
+    labels: str = ""
+    tier: str = "phones"
+    ignore: Several[str] = ("",)
+    l2: AtLeastOne[Rate] = (1e-4, 1e-3, 1e-2, 1e-1)
+    standardize: bool = True
+    context: int = Field(0, ge=0, le=MOST_CONTEXT)
+    max_frames: int = Field(0, ge=0, le=10**10)
+    grid_ms: float = Field(20.0, ge=1, le=1000)
+    weighted: bool = True
+    controls: Several[Literal["majority", "shuffled", "types"]] = ("majority",)
+    types: str = ""
+    budgets: Several[UtteranceBudget] = ()
+
+    @property
+    def view(self) -> str:
+        """Always whole frames."""
+        return "frames"
 
 
 @dataclass(frozen=True)
@@ -106,15 +130,17 @@ class Question:
     Attributes:
         notes: set -> what a reader must know.
         budget: of training labels; empty for all.
+        train: the training frames that a budget pays for; None for all.
     """
 
     control: str
     targets: Mapping[str, np.ndarray]
     notes: Mapping[str, str]
     budget: str = ""
+    train: Labelled | None = None
 
 
-def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
+def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[Score]:
     """Scores of every layer, and of the controls, on dev and on each test set.
 
     Raises:
@@ -125,53 +151,38 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
     classes = sorted(set(sets["train"].labels))
     _refuse_one(task, classes)
     questions = list(_questions(task, sets, classes, problem.seed))
+    own = questions[0]
+    questions += _budgets(task, problem, features, sets, own, classes)
     common = {**METRIC, "excluded": dict(excluded)}
-    budgets = list(_budgets(task, problem, features, sets, questions[0], classes))
-    yield from _majority(common, sets, questions[0], classes)
-    n_steps = len(task.settings["l2"]) * (len(questions) + len(budgets))
-    of_sum = len(task.settings["l2"]) * MOST_STEPS * int(task.settings["weighted"])
-    problem.progress.add(n_steps * len(features.layers) + of_sum)
+    yield from _majority(common, sets, own, classes)
+    settings = task.settings
 
-    def of_layer(layer: str) -> Iterator[Score]:
-        problem.progress.note(f"layer {layer}")
-        rows = {
-            name: StoredRows(
-                features,
-                layer,
-                item.chosen,
-                task.settings["context"],
-                problem.memory_bytes // 2,
-                hold=name == "train",
-            )
-            for name, item in sets.items()
-        }
-        for question in questions:
-            yield from _answers(task, problem, {**common, "layer": layer}, sets, rows, question)
-        for question, train in budgets:
-            paid = StoredRows(
-                features,
-                layer,
-                train.chosen,
-                task.settings["context"],
-                problem.memory_bytes // 2,
-                hold=True,
-            )
-            yield from _answers(
-                task, problem, {**common, "layer": layer}, sets, rows | {"train": paid}, question
-            )
+    def stored(layer: str, item: Labelled, hold: bool) -> StoredRows:
+        memory_bytes = problem.memory_bytes // 2
+        return StoredRows(features, layer, item.chosen, settings.context, memory_bytes, hold)
 
-    for layer in features.layers:
-        yield from part_of(problem, f"layer {layer}", n_steps, functools.partial(of_layer, layer))
-    if task.settings["weighted"]:
-        yield from part_of(
-            problem,
-            f"layer {WEIGHTED}",
-            of_sum,
-            lambda: _weighted(task, problem, features, common, sets, questions[0]),
-        )
+    def score(question: Question, layer: str, rows: Mapping[str, StoredRows]) -> Iterator[Score]:
+        if question.train:
+            rows = {**rows, "train": stored(layer, question.train, hold=True)}
+        yield from _answers(task, problem, {**common, "layer": layer}, sets, rows, question)
+
+    answers = Answers(
+        questions,
+        name=lambda question: f"{question.control} {question.budget}",
+        n_steps=lambda _: len(settings.l2),
+        read=lambda layer: {
+            name: stored(layer, item, hold=name == "train") for name, item in sets.items()
+        },
+        score=score,
+        sum_steps=len(settings.l2) * MOST_STEPS
+        if settings.weighted and settings.standardize
+        else 0,
+        score_sum=lambda: _weighted(task, problem, features, common, sets, own),
+    )
+    yield from answers.scores(problem, features.layers)
 
 
-def check(task: Task, problem: Problem) -> None:
+def check(task: Task[Settings], problem: Problem) -> None:
     """Refuses, without features, splits in which no utterance has a labelled interval, and a single
     label.
 
@@ -179,7 +190,7 @@ def check(task: Task, problem: Problem) -> None:
         ProbeError: see `run`.
     """
     assert problem.intervals is not None
-    spans, ignore = problem.intervals.spans, task.settings["ignore"]
+    spans, ignore = problem.intervals.spans, task.settings.ignore
     rows = {"train": problem.train, "dev": problem.dev} | {
         f"test {name}": part for name, part in problem.tests.items()
     }
@@ -197,7 +208,7 @@ def check(task: Task, problem: Problem) -> None:
     _refuse_one(task, labels["train"])
 
 
-def _refuse_one(task: Task, classes: Collection[str]) -> None:
+def _refuse_one(task: Task[Settings], classes: Collection[str]) -> None:
     if len(classes) < 2:
         raise ProbeError(
             f"{task.name}: all training frames have the label {min(classes)!r}; expected two labels or more."
@@ -205,7 +216,9 @@ def _refuse_one(task: Task, classes: Collection[str]) -> None:
 
 
 def _refuse_none(
-    task: Task, problem: Problem, sets: Mapping[str, tuple[Sequence[object], Sequence[object]]]
+    task: Task[Settings],
+    problem: Problem,
+    sets: Mapping[str, tuple[Sequence[object], Sequence[object]]],
 ) -> None:
     """Raises where a set has no labelled frames; a test set only where the problem is strict."""
     needed = {
@@ -217,7 +230,7 @@ def _refuse_none(
 
 
 def _weighted(
-    task: Task,
+    task: Task[Settings],
     problem: Problem,
     features: Features,
     common: Mapping[str, Any],
@@ -225,9 +238,7 @@ def _weighted(
     question: Question,
 ) -> Iterator[Score]:
     """Scores of a learned sum of layers, whose rows are held in memory; none where there is none."""
-    if not task.settings["standardize"]:
-        return
-    context = task.settings["context"]
+    context = task.settings.context
     stored = {
         name: {
             layer: StoredRows(features, layer, item.chosen, context, READ_BYTES, hold=False)
@@ -240,7 +251,6 @@ def _weighted(
     summed = layer_sum(task.name, features, widths, n_rows, problem.memory_bytes)
     if summed is None:
         return
-    problem.progress.note("weighted sum of layers")
     held = {
         name: [
             np.concatenate([np.zeros((0, widths[layer]), np.float32), *of_set[layer].blocks()])
@@ -251,7 +261,7 @@ def _weighted(
     probes = fit_weighted(
         held["train"],
         question.targets["train"],
-        task.settings["l2"],
+        task.settings.l2,
         problem.device,
         problem.progress.step,
     )
@@ -280,26 +290,26 @@ def _weighted(
 
 
 def _budgets(
-    task: Task,
+    task: Task[Settings],
     problem: Problem,
     features: Features,
     sets: Mapping[str, Labelled],
     own: Question,
     classes: Sequence[str],
-) -> Iterator[tuple[Question, Labelled]]:
+) -> Iterator[Question]:
     """The task with some of the training utterances, which is no more than it has."""
-    utterances = [item.utterance for item in sets["train"].chosen]
+    whole = sets["train"]
+    utterances = [item.utterance for item in whole.chosen]
+
+    def lacks(positions: list[int]) -> str:
+        segments = _part(whole, positions).segments
+        return "fewer than two labels" if len({whole.labels[i] for i in segments}) < 2 else ""
+
     keys = [item.key for item in utterances]
-    durations_s = [features.of(item).duration_s for item in utterances]
-    for budget in task.settings["budgets"]:
-        paid = within_budget(budget, keys, keys, durations_s, problem.seed)
-        train = _part(sets["train"], paid or [])
-        if len({train.labels[i] for i in train.segments}) < 2:
-            why = "all" if paid is None else "fewer than two labels"
-            log.warning("%s: budget %s pays for %s; left out", task.name, budget, why)
-            continue
+    for budget, paid in budgets(task, problem, features, utterances, keys, lacks):
+        train = _part(whole, paid)
         targets = {**own.targets, "train": _codes(train.labels, classes)[train.segments]}
-        yield Question("", targets, own.notes, budget), train
+        yield Question("", targets, own.notes, budget, train)
 
 
 def _part(item: Labelled, positions: Sequence[int]) -> Labelled:
@@ -315,14 +325,14 @@ def _part(item: Labelled, positions: Sequence[int]) -> Labelled:
 
 
 def _labelled_sets(
-    task: Task, problem: Problem, features: Features, excluded: Counter[str]
+    task: Task[Settings], problem: Problem, features: Features, excluded: Counter[str]
 ) -> dict[str, Labelled]:
     """``train``, ``dev`` and ``test`` with the name of each test set -> its frames.
 
     Raises:
         ProbeError: none in a split (in a test set: where the problem is strict).
     """
-    most = task.settings["max_frames"]
+    most = task.settings.max_frames
     splits = {"train": (problem.train, excluded, most), "dev": (problem.dev, excluded, 0)}
     splits |= {
         f"test {name}": (problem.tests[name], tally, 0)
@@ -340,7 +350,7 @@ def _labelled_sets(
 
 def _labelled(
     utterances: Sequence[Utterance],
-    task: Task,
+    task: Task[Settings],
     problem: Problem,
     features: Features,
     excluded: Counter[str],
@@ -352,8 +362,8 @@ def _labelled(
     assert problem.intervals is not None
     spans, ignore, step_s = (
         problem.intervals.spans,
-        task.settings["ignore"],
-        task.settings["grid_ms"] / 1000,
+        task.settings.ignore,
+        task.settings.grid_ms / 1000,
     )
     known = [item for item in utterances if item.key in spans]
     excluded["no intervals"] += len(utterances) - len(known)
@@ -444,19 +454,19 @@ def first_centre_s(features: Features) -> float:
 
 
 def _questions(
-    task: Task, sets: Mapping[str, Labelled], classes: Sequence[str], seed: int
+    task: Task[Settings], sets: Mapping[str, Labelled], classes: Sequence[str], seed: int
 ) -> Iterator[Question]:
     """The task, and the controls that are trained."""
     truth = {name: _codes(item.labels, classes) for name, item in sets.items()}
     yield _question(
         "", sets, truth, {name: _unseen(item, truth[name]) for name, item in sets.items()}
     )
-    if "shuffled" in task.settings["controls"]:
+    if "shuffled" in task.settings.controls:
         permuted = {
             name: np.array(shuffled(truth[name].tolist(), seed)) for name in ("train", "dev")
         }
         yield _question("shuffled", sets, truth | permuted, {})
-    if "types" in task.settings["controls"]:
+    if "types" in task.settings.controls:
         shares = np.bincount(
             truth["train"][sets["train"].segments], minlength=len(classes)
         ).cumsum()
@@ -536,7 +546,7 @@ def _majority(
 
 
 def _answers(
-    task: Task,
+    task: Task[Settings],
     problem: Problem,
     common: Mapping[str, Any],
     sets: Mapping[str, Labelled],
@@ -559,13 +569,13 @@ def _answers(
     probes = fit_strengths(
         rows["train"],
         question.targets["train"],
-        task.settings["l2"],
-        task.settings["standardize"],
+        task.settings.l2,
+        task.settings.standardize,
         device=problem.device,
         memory_bytes=problem.memory_bytes // 2,  # the other half is for rows as they are stored
         tick=lambda: problem.progress.step(0),
     )
-    problem.progress.step(len(task.settings["l2"]))
+    problem.progress.step(len(task.settings.l2))
     found = judged(probes, rows["dev"].blocks(), question.targets["dev"])
     search = [entry(probe, *item) for probe, item in zip(probes, found, strict=True)]
     best = best_of(search)
@@ -597,3 +607,15 @@ def _score(common: Mapping[str, Any], name: str, item: Labelled, hits: np.ndarra
         [block_of(utterance) for utterance, _ in utterances], correct, [n for _, n in utterances]
     )
     return Score(**fields, counts=counts, outcomes=outcomes)
+
+
+KIND = Kind(
+    "frames",
+    Settings,
+    run,
+    check,
+    lambda _: Main("linear", "accuracy", "accuracy", higher_is_better=True),
+    metrics=("accuracy",),
+    needs=frozenset({"labels"}),
+    by_domain=True,
+)

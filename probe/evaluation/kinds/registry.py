@@ -1,40 +1,19 @@
-"""The kinds of tasks by their names."""
+"""Finds the kinds of tasks: every module of this folder that has a ``KIND``."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import functools
+import importlib
+import pkgutil
+from typing import Any
 
-from probe.evaluation.dataset import Features, Problem, Score
-from probe.evaluation.kinds import classify, frames, shift, transcribe, verify
-from probe.evaluation.tasks import Task
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What answers a question.
-
-    Attributes:
-        check: refuses what ``run`` would refuse, without features, so that nothing is extracted for
-            it.
-        run: yields the scores.
-    """
-
-    check: Callable[[Task, Problem], None]
-    run: Callable[[Task, Problem, Features], Iterator[Score]]
+from probe.evaluation.kind import Kind
 
 
-def _wrapped(task: Task) -> Kind:
-    """The kind of the task that a ``shift`` wraps."""
-    assert task.of is not None
-    return KINDS[task.of.kind]
-
-
-KINDS = {
-    "classify": Kind(classify.check, classify.run),
-    "transcribe": Kind(transcribe.check, transcribe.run),
-    "verify": Kind(verify.check, verify.run),
-    "frames": Kind(frames.check, frames.run),
-    "shift": Kind(
-        lambda task, problem: shift.check(task, problem, _wrapped(task).check),
-        lambda task, problem, features: shift.run(task, problem, features, _wrapped(task).run),
-    ),
-}
+@functools.cache
+def kinds() -> dict[str, Kind[Any]]:
+    """Name -> kind."""
+    names = [item.name for item in pkgutil.iter_modules([__file__.rpartition("/")[0]])]
+    modules = [
+        importlib.import_module(f"{__package__}.{name}") for name in names if name != "registry"
+    ]
+    found = [module.KIND for module in modules if hasattr(module, "KIND")]
+    return {kind.name: kind for kind in found}

@@ -8,22 +8,41 @@ gets a score without value and the reason.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any, ClassVar
 
 from probe.data.corpus import Utterance
 from probe.errors import ProbeError
 from probe.evaluation.dataset import Features, Problem, Score, described, lacking
+from probe.evaluation.kind import Kind, Main
+from probe.evaluation.kind import Settings as SettingsOfAll
 from probe.evaluation.tasks import Task
 
 log = logging.getLogger("probe")
 
-Kind = Callable[[Task, Problem, Features], Iterator[Score]]
-Check = Callable[[Task, Problem], None]
+
+class Settings(SettingsOfAll):
+    """See tasks/README.md."""
+
+    of: str = "word-id"
+    across: str = "domain"
+
+    UNHASHED: ClassVar = {**SettingsOfAll.UNHASHED, "across": "domain"}
+
+    @property
+    def domain_column(self) -> str:
+        """See `probe.evaluation.kind.Settings`."""
+        return self.across
+
+    @property
+    def trains_across(self) -> bool:
+        """See `probe.evaluation.kind.Settings`."""
+        return super().trains_across or self.across == "condition"
 
 
-def run(task: Task, problem: Problem, features: Features, kind: Kind) -> Iterator[Score]:
-    """Scores of the wrapped task's ``kind`` for every train and test domain.
+def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[Score]:
+    """Scores of the wrapped task for every train and test domain.
 
     Raises:
         ProbeError: fewer than two domains, or none that can be trained on.
@@ -37,7 +56,7 @@ def run(task: Task, problem: Problem, features: Features, kind: Kind) -> Iterato
             problem.progress.begin()
         at_home = features.fitted_on(replace(features.fitting, train=narrowed.train))
         try:
-            for score in described(kind(inner, narrowed, at_home), at_home):
+            for score in described(inner.kind.run(inner, narrowed, at_home), at_home):
                 scored = scored or score.split == "test"
                 yield replace(score, train_domain=source, test_domain=score.test_domain or source)
         except ProbeError as error:
@@ -48,8 +67,8 @@ def run(task: Task, problem: Problem, features: Features, kind: Kind) -> Iterato
         raise _none(task)
 
 
-def check(task: Task, problem: Problem, kind: Check) -> None:
-    """Refuses what `run` would refuse, without features; ``kind`` does so for the wrapped task.
+def check(task: Task[Settings], problem: Problem) -> None:
+    """Refuses what `run` would refuse, without features.
 
     Raises:
         ProbeError: see `run`.
@@ -57,7 +76,7 @@ def check(task: Task, problem: Problem, kind: Check) -> None:
     inner, reasons = _inner(task), []
     for source, narrowed in _sources(task, problem, _domains(task, problem)):
         try:
-            kind(inner, narrowed)
+            inner.kind.check(inner, narrowed)
         except ProbeError as error:
             reasons.append(f"{source}: {error}")
         else:
@@ -65,33 +84,29 @@ def check(task: Task, problem: Problem, kind: Check) -> None:
     raise ProbeError("\n".join([str(_none(task)), *reasons]))
 
 
-def _none(task: Task) -> ProbeError:
+def _none(task: Task[Settings]) -> ProbeError:
     return ProbeError(
         f"{task.name}: no domain can be trained on: each needs train and dev rows of its own."
     )
 
 
-def _inner(task: Task) -> Task:
+def _inner(task: Task[Settings]) -> Task[Any]:
     """The wrapped task without its learning curves and codes, which are its own."""
-    assert task.of is not None
-    off = {"budgets": [], "online_code": False}
-    return replace(
-        task.of,
-        settings={
-            **task.of.settings,
-            **{key: off[key] for key in off.keys() & task.of.settings.keys()},
-        },
-    )
+    inner = task.inner
+    off = {"budgets": (), "online_code": False}
+    keys = off.keys() & type(inner.settings).model_fields.keys()
+    changed = inner.settings.model_copy(update={key: off[key] for key in keys})
+    return replace(inner, settings=changed)
 
 
-def _domains(task: Task, problem: Problem) -> list[str]:
+def _domains(task: Task[Settings], problem: Problem) -> list[str]:
     """The names of the domains.
 
     Raises:
         ProbeError: no such column, or fewer than two domains.
     """
     tests = [item for rows in problem.tests.values() for item in rows]
-    column = task.settings["across"]
+    column = task.settings.across
     if column not in (*problem.columns, "domain"):
         raise ProbeError(
             f"{task.name}: across = {column!r}: the manifest has no such column; it has {', '.join(problem.columns)}."
@@ -112,9 +127,11 @@ def _domains(task: Task, problem: Problem) -> list[str]:
     return domains
 
 
-def _sources(task: Task, problem: Problem, domains: Sequence[str]) -> Iterator[tuple[str, Problem]]:
+def _sources(
+    task: Task[Settings], problem: Problem, domains: Sequence[str]
+) -> Iterator[tuple[str, Problem]]:
     """Each domain with training rows, and the problem of training on it."""
-    column = task.settings["across"]
+    column = task.settings.across
     tests = [item for rows in problem.tests.values() for item in rows]
 
     def within(rows: Sequence[Utterance], domain: str) -> list[Utterance]:
@@ -134,19 +151,25 @@ def _sources(task: Task, problem: Problem, domains: Sequence[str]) -> Iterator[t
         )
 
 
-def _without_value(layer: str, source: str, target: str, reason: str, inner: Task) -> Score:
-    classify = inner.kind != "transcribe"
-    phones = inner.settings.get("units") == "phones"
+def _without_value(layer: str, source: str, target: str, reason: str, inner: Task[Any]) -> Score:
     return Score(
+        **vars(inner.kind.main(inner.settings)),
         layer=layer,
-        head="linear" if classify else f"ctc-{inner.settings['head']}",
         split="test",
-        metric="accuracy" if classify else "per" if phones else "wer",
         counts=None,
         n=0,
-        higher_is_better=classify,
-        select_by="accuracy" if classify else "per" if phones else "cer",
         note=reason,
         train_domain=source,
         test_domain=target,
     )
+
+
+KIND = Kind(
+    "shift",
+    Settings,
+    run,
+    check,
+    lambda _: Main("", "", "", higher_is_better=True),
+    metrics=(),
+    wraps="of",
+)

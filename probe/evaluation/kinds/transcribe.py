@@ -27,10 +27,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from probe.data import transcript_checks
 from probe.errors import ProbeError, listed
 from probe.evaluation.dataset import (
     Features,
@@ -43,21 +45,24 @@ from probe.evaluation.dataset import (
     refuse_empty,
     shuffled,
 )
-from probe.evaluation.label_budgets import within_budget
+from probe.evaluation.kind import AtLeastOne, Count, Kind, Main, ProjectedSettings, Rate, Several
+from probe.evaluation.label_budgets import UtteranceBudget
+from probe.evaluation.questions import budgets
 from probe.evaluation.tasks import Task
 from probe.evaluation.transcript_decoding import Decoding, check_decoding
 from probe.evaluation.transcripts import Part, Transcripts
 from probe.evaluation.unfinished import finished, keep, part_of
 from probe.heads.ctc.all_layers import fit_groups
 from probe.heads.ctc.ctc_probe import CTCProbe
+from probe.heads.ctc.modules import LEARNING_RATES, MOST_CONTEXT, MOST_HIDDEN
 from probe.heads.ctc.vocabulary import Vocabulary, frames_needed
 from probe.measures.counts import ratio_counts
 from probe.measures.transcription import case_folded, character_errors, word_errors
+from probe.models.encoder import CTC
 from probe.records import OWN_HEAD, WEIGHTED
 
 log = logging.getLogger("probe")
 
-CTC_LAYER = "ctc"
 LEAST_UTTERANCES = 5
 TOO_SHORT = "fewer frames than labels need"
 Metrics = dict[str, Callable[[str, str], tuple[int, int]]]
@@ -65,7 +70,77 @@ TEXT_METRICS: Metrics = {"wer": word_errors, "cer": character_errors}
 PHONE_METRICS: Metrics = {"per": word_errors}  # phones stand in a text as words do
 
 
-def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
+class Settings(ProjectedSettings):
+    """See tasks/README.md. No learning rates: the head's own."""
+
+    head: Literal["linear", "mlp", "bilstm"] = "linear"
+    learning_rates: Several[Rate] = Field((), validate_default=True)
+    frame_ms: float = Field(20.0, ge=1, le=1000)
+    context: int = Field(0, ge=0, le=MOST_CONTEXT)
+    epochs: Count = 80
+    patience: Count = 40
+    batch_size: Count = 16
+    hidden: int = Field(128, ge=1, le=MOST_HIDDEN)
+    layers: int = Field(1, ge=1, le=2)
+    dropout: float = Field(0.1, ge=0, le=0.9)
+    hidden_sizes: AtLeastOne[Annotated[int, Field(ge=1, le=1 << 14)]] = (256,)
+    activation: Literal["relu", "none"] = "relu"
+    spec_augment: bool = False
+    weighted: bool = True
+    units: Literal["characters", "letters", "phones"] = "characters"
+    lexicon: str = ""
+    unknown: Literal["refuse", "symbol", "leave-out"] = "refuse"
+    decoding: Literal["greedy", "beam"] = "greedy"
+    words: str = ""
+    lm: str = ""
+    beam: int = Field(50, ge=1, le=10**5)
+    lm_weight: AtLeastOne[Annotated[float, Field(ge=0, le=100)]] = (1.0, 2.0, 4.0)
+    word_score: AtLeastOne[Annotated[float, Field(ge=-100, le=100)]] = (-1.0, 0.0, 1.0)
+    controls: Several[Literal["shuffled"]] = ("shuffled",)
+    budgets: Several[UtteranceBudget] = ()
+
+    FILES = ("lexicon", "words", "lm")
+
+    @field_validator("learning_rates")
+    @classmethod
+    def _own_of_head(cls, rates: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        return rates or LEARNING_RATES.get(info.data.get("head", ""), ())
+
+    @model_validator(mode="after")
+    def _agree(self) -> "Settings":
+        """Refuses settings that need or exclude each other."""
+        phones, beam = self.units == "phones", self.decoding == "beam"
+        if phones != bool(self.lexicon):
+            raise ValueError(
+                f"a lexicon file with units = 'phones' and with nothing else; units = "
+                f"{self.units!r}, lexicon = {self.lexicon!r}"
+            )
+        if phones and beam:
+            raise ValueError(
+                "units = 'characters' or 'letters' with decoding = 'beam', which writes words "
+                "letter by letter"
+            )
+        if beam != bool(self.words or self.lm):
+            raise ValueError(
+                f"decoding = 'beam' with words or lm, or 'greedy' with neither; decoding = "
+                f"{self.decoding!r}, words = {self.words!r}, lm = {self.lm!r}"
+            )
+        return self
+
+    @property
+    def view(self) -> str:
+        """Always whole frames."""
+        return "frames"
+
+    @property
+    def main(self) -> Main:
+        """How the main scores are named."""
+        if self.units == "phones":
+            return Main(f"ctc-{self.head}", "per", "per", higher_is_better=False)
+        return Main(f"ctc-{self.head}", "wer", "cer", higher_is_better=False)
+
+
+def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[Score]:
     """Error rates of every layer on dev and on each test set.
 
     Raises:
@@ -80,10 +155,10 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
         transcripts.check_coverage(vocabulary, part)
     if features.ctc and problem.strict and not transcripts.separator:
         yield from _own_head(features, [dev, *tests], excluded)
-    own = Question(train, dev, tests, features.layers, task.settings["weighted"])
-    budgets = list(_budgets(task, problem, features, own))
-    control = _control(problem, own) if "shuffled" in task.settings["controls"] else None
-    for question in (own, *([control] if control else []), *budgets):
+    own = Question(train, dev, tests, features.layers, task.settings.weighted)
+    of_budgets = list(_budgets(task, problem, features, own))
+    control = _control(problem, own) if "shuffled" in task.settings.controls else None
+    for question in (own, *([control] if control else []), *of_budgets):
         problem.progress.add(_n_steps(task, question))
     dev_scores: dict[str, float] = {}
     for score in _answers(task, problem, features, transcripts, own, excluded):
@@ -95,11 +170,11 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
         yield from _answers(
             task, problem, features, transcripts, replace(control, layers=[best]), excluded
         )
-    for question in budgets:
+    for question in of_budgets:
         yield from _answers(task, problem, features, transcripts, question, excluded)
 
 
-def check(task: Task, problem: Problem) -> None:
+def check(task: Task[Settings], problem: Problem) -> None:
     """Refuses what `run` would refuse, without features; a beam search also without what it needs.
 
     Raises:
@@ -120,7 +195,7 @@ class Material:
     excluded: Counter[str]
 
 
-def _material(task: Task, problem: Problem) -> Material:
+def _material(task: Task[Settings], problem: Problem) -> Material:
     """What is trained on and scored.
 
     Raises:
@@ -178,42 +253,34 @@ def _control(problem: Problem, own: Question) -> Question:
     )
 
 
-def _budgets(task: Task, problem: Problem, features: Features, own: Question) -> Iterator[Question]:
+def _budgets(
+    task: Task[Settings], problem: Problem, features: Features, own: Question
+) -> Iterator[Question]:
     """The budgets, at every layer."""
-    keys = [item.key for item in own.train.rows]
-    durations_s = [features.of(item).duration_s for item in own.train.rows]
-    for budget in task.settings["budgets"]:
-        chosen = within_budget(budget, keys, own.train.texts, durations_s, problem.seed)
-        if not chosen:
-            log.warning(
-                "%s: budget %s pays for %s; left out",
-                task.name,
-                budget,
-                "all" if chosen is None else "no utterance",
-            )
-            continue
-        train = replace(
-            own.train,
-            rows=[own.train.rows[i] for i in chosen],
-            texts=[own.train.texts[i] for i in chosen],
-        )
+    whole = own.train
+    for budget, paid in budgets(
+        *(task, problem, features, whole.rows, whole.texts),
+        lacks=lambda positions: "" if positions else "no utterance",
+    ):
+        rows, texts = [whole.rows[i] for i in paid], [whole.texts[i] for i in paid]
+        train = replace(whole, rows=rows, texts=texts)
         yield replace(own, train=train, weighted=False, budget=budget)
 
 
-def _of_layer(task: Task, question: Question) -> int:
+def _of_layer(task: Task[Settings], question: Question) -> int:
     """Steps of one layer: every epoch of every learning rate counts as many as there are training
     utterances.
     """
-    return len(task.settings["learning_rates"]) * task.settings["epochs"] * len(question.train.rows)
+    return len(task.settings.learning_rates) * task.settings.epochs * len(question.train.rows)
 
 
-def _n_steps(task: Task, question: Question) -> int:
+def _n_steps(task: Task[Settings], question: Question) -> int:
     """Steps of all layers, and of their sum."""
     return _of_layer(task, question) * (len(question.layers) + int(question.weighted))
 
 
 def _answers(
-    task: Task,
+    task: Task[Settings],
     problem: Problem,
     features: Features,
     transcripts: Transcripts,
@@ -254,7 +321,7 @@ def _answers(
 
 
 def _scores(
-    task: Task,
+    task: Task[Settings],
     features: Features,
     transcripts: Transcripts,
     question: Question,
@@ -272,8 +339,8 @@ def _scores(
         reading = decoding.of(probe, dev_frames, dev.texts)
         common: dict[str, Any] = {
             "layer": layer,
-            "head": f"ctc-{task.settings['head']}",
-            "select_by": "per" if transcripts.separator else "cer",
+            "head": task.settings.main.head,
+            "select_by": task.settings.main.select_by,
             "higher_is_better": False,
             "control": question.control,
             "budget": question.budget,
@@ -305,7 +372,7 @@ def _with_frames(
 
 
 def _fitted(
-    task: Task, problem: Problem, features: Features, question: Question
+    task: Task[Settings], problem: Problem, features: Features, question: Question
 ) -> Iterator[list[tuple[str, CTCProbe]]]:
     """(layer, its probe) of the layers that are trained together, in the layers' order."""
     train, dev = question.train, question.dev
@@ -330,7 +397,11 @@ def _fitted(
 
 
 def _mixed(
-    task: Task, problem: Problem, features: Features, question: Question, summed: LayerSum | None
+    task: Task[Settings],
+    problem: Problem,
+    features: Features,
+    question: Question,
+    summed: LayerSum | None,
 ) -> Iterator[tuple[str, CTCProbe]]:
     """The probe of the learned sum of layers, where there is one."""
     if summed is None:
@@ -352,7 +423,7 @@ def _mixed(
 
 
 def _summed(
-    task: Task, problem: Problem, features: Features, question: Question
+    task: Task[Settings], problem: Problem, features: Features, question: Question
 ) -> LayerSum | None:
     """The layers whose sum is trained, if any."""
     if not question.weighted:
@@ -375,7 +446,7 @@ def _read(features: Features, layers: Sequence[str], part: Part) -> list[np.ndar
     return [np.concatenate(frames, axis=1) for frames in zip(*of_layers, strict=True)]
 
 
-def _probe(task: Task, problem: Problem, hop_s: float, n_mixed: int = 1) -> CTCProbe:
+def _probe(task: Task[Settings], problem: Problem, hop_s: float, n_mixed: int = 1) -> CTCProbe:
     settings = task.settings
     same = (
         "head",
@@ -389,9 +460,9 @@ def _probe(task: Task, problem: Problem, hop_s: float, n_mixed: int = 1) -> CTCP
         "activation",
     )
     return CTCProbe(
-        **{key: settings[key] for key in (*same, "context", "spec_augment", "units")},
-        join=max(1, round(settings["frame_ms"] / 1000 / hop_s)),
-        n_layers=settings["layers"],
+        **{key: getattr(settings, key) for key in (*same, "context", "spec_augment", "units")},
+        join=max(1, round(settings.frame_ms / 1000 / hop_s)),
+        n_layers=settings.layers,
         n_mixed=n_mixed,
         seed=problem.seed,
         device=problem.device,
@@ -404,7 +475,7 @@ def _own_head(features: Features, parts: Sequence[Part], excluded: Counter[str])
     """
     alphabet = set(features.ctc["alphabet"].casefold())
     common = {
-        "layer": CTC_LAYER,
+        "layer": CTC,
         "head": OWN_HEAD,
         "select_by": "cer",
         "higher_is_better": False,
@@ -477,3 +548,15 @@ def _counted(
             note=notes,
             outcomes=outcomes,
         )
+
+
+KIND = Kind(
+    "transcribe",
+    Settings,
+    run,
+    check,
+    lambda settings: settings.main,
+    metrics=(*TEXT_METRICS, *PHONE_METRICS),
+    by_domain=True,
+    warnings=transcript_checks.warnings,
+)

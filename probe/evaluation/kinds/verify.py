@@ -17,22 +17,24 @@ shuffled answers; what learns from speakers learns from shuffled ones.
 SUPERB's ASV differs: it reports the best test checkpoint, and reads a learned sum of layers.
 """
 
-import functools
 import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field, ValidationInfo, field_validator
 
 from probe.data.trials import Trial
 from probe.errors import ProbeError
 from probe.evaluation.dataset import Features, Problem, Score, block_of, shuffled
-from probe.evaluation.tasks import EER, Task
-from probe.evaluation.unfinished import part_of
+from probe.evaluation.kind import AtLeastOne, Count, Kind, Main, ProjectedSettings, Rate, Several
+from probe.evaluation.questions import Answers
+from probe.evaluation.tasks import Task
 from probe.evaluation.verification_backends import (
+    ON_FRAMES,
     ON_SPEAKERS,
     Backend,
     LayerRows,
@@ -51,8 +53,62 @@ log = logging.getLogger("probe")
 COSTS = ("min_dcf_0.01", "min_dcf_0.05")
 LEAST_COHORT = 10
 
+EER = {"interpolated": "eer", "convex-hull": "eer_hull"}  # definition -> metric
+HEADLINE = "cosine-standardised"
+
 List = tuple[str, str]  # split and name
 DEV: List = ("dev", "")
+
+
+class Settings(ProjectedSettings):
+    """See tasks/README.md. No headline: `HEADLINE`, or the first backend."""
+
+    view: Literal["mean", "meanstd", "frames"] = "meanstd"
+    backends: AtLeastOne[
+        Literal["cosine", "cosine-standardised", "lda", "plda", "am-softmax", "xvector"]
+    ] = ("cosine", "cosine-standardised", "lda", "plda")
+    headline: str = Field("", validate_default=True)
+    dev_trials: Count = 300
+    enroll: Literal["clean", "same"] = "clean"
+    eer: Literal["interpolated", "convex-hull"] = "interpolated"
+    normalise: Literal["none", "s-norm", "as-norm"] = "none"
+    cohort_top: int = Field(200, ge=2, le=10**6)
+    plda_input: Literal["lda", "whitening"] = "lda"
+    learning_rates: AtLeastOne[Rate] = (1e-2, 1e-3)
+    epochs: Count = 50
+    batch_size: Count = 50
+    embedding: int = Field(256, ge=1, le=1 << 14)
+    scale: float = Field(30.0, ge=1e-3, le=1e6)
+    margin: float = Field(0.4, ge=0, le=2)
+    crop_s: float = Field(8.0, ge=0.1, le=3600)
+    controls: Several[Literal["shuffled"]] = ("shuffled",)
+
+    UNHASHED: ClassVar = {**ProjectedSettings.UNHASHED, "enroll": "clean"}
+
+    @field_validator("backends")
+    @classmethod
+    def _read_the_view(cls, backends: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        view = info.data.get("view", "")
+        if any((name in ON_FRAMES) != (view == "frames") for name in backends):
+            raise ValueError(
+                f"backends that read view = {view!r}: {', '.join(ON_FRAMES)} needs 'frames', the "
+                "others need 'mean' or 'meanstd'; make it two tasks"
+            )
+        return backends
+
+    @field_validator("headline")
+    @classmethod
+    def _one_of_them(cls, headline: str, info: ValidationInfo) -> str:
+        backends = info.data.get("backends", (HEADLINE,))
+        usual = HEADLINE if HEADLINE in backends else backends[0]
+        if (headline or usual) not in backends:
+            raise ValueError(f"one of the task's backends: {', '.join(backends)}")
+        return headline or usual
+
+    @property
+    def selects(self) -> str:
+        """The metric that dev chooses by."""
+        return EER[self.eer]
 
 
 @dataclass(frozen=True)
@@ -84,7 +140,7 @@ class Answer:
     note: str = ""
 
 
-def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
+def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[Score]:
     """EER and minDCF of every layer and backend on the dev trials and on each list of test trials."""
     trials: dict[List, Sequence[Trial]] = {DEV: problem.dev_trials}
     trials |= {("test", name): of_name for name, of_name in problem.trials.items()}
@@ -109,43 +165,37 @@ def run(task: Task, problem: Problem, features: Features) -> Iterator[Score]:
     excluded = +excluded
     questions = list(_questions(task, problem, trials, [item.speaker for item in unseen]))
     utterances = list({place_of(item): item for item in [*ends, *problem.train]}.values())
-    n_steps = {
-        backend: n_steps_of(backend, task, len(unseen)) for backend in task.settings["backends"]
-    }
-    problem.progress.add(sum(n_steps.values()) * len(questions) * len(features.layers))
 
-    def of_backend(rows: LayerRows, backend: str, question: Question) -> Iterator[Score]:
+    def score(one: tuple[str, Question], layer: str, rows: LayerRows) -> Iterator[Score]:
+        backend, question = one
         material = Material(rows, problem.train, unseen, question.speakers)
         done = problem.progress.done
         answer = _answer(backend, task, problem, material, question)
         if problem.progress.done == done:  # fitted in one go
             problem.progress.step()
-        learns = backend in ON_SPEAKERS or task.settings["normalise"] != "none"
+        learns = backend in ON_SPEAKERS or task.settings.normalise != "none"
+        n_learned = len(unseen if backend in ON_SPEAKERS else problem.train)
         shared = {
-            "layer": rows.layer,
+            "layer": layer,
             "head": backend,
-            "headline": backend == task.settings["headline"],
-            "n_train": 0
-            if backend == "cosine"
-            else len(unseen if backend in ON_SPEAKERS else problem.train),
+            "headline": backend == task.settings.headline,
+            "learns_other_speakers": backend in ON_SPEAKERS,
+            "n_train": 0 if backend == "cosine" else n_learned,
             "excluded": dict(excluded) if learns else {},
         }
         yield from _scores(task, question, answer, shared)
 
-    for layer in features.layers:
-        problem.progress.note(f"layer {layer}")
-        rows = LayerRows(features, layer, utterances, problem.memory_bytes)
-        for backend, question in itertools.product(task.settings["backends"], questions):
-            name = f"layer {layer}, {backend}, {question.control}"
-            yield from part_of(
-                problem,
-                name,
-                n_steps[backend],
-                functools.partial(of_backend, rows, backend, question),
-            )
+    answers = Answers(
+        list(itertools.product(task.settings.backends, questions)),
+        name=lambda one: f"{one[0]}, {one[1].control}",
+        n_steps=lambda one: n_steps_of(one[0], task, len(unseen)),
+        read=lambda layer: LayerRows(features, layer, utterances, problem.memory_bytes),
+        score=score,
+    )
+    yield from answers.scores(problem, features.layers)
 
 
-def check(task: Task, problem: Problem) -> None:
+def check(task: Task[Settings], problem: Problem) -> None:
     """Refuses lists without trials.
 
     Raises:
@@ -162,20 +212,23 @@ def check(task: Task, problem: Problem) -> None:
 
 
 def _questions(
-    task: Task, problem: Problem, trials: Mapping[List, Sequence[Trial]], speakers: Sequence[str]
+    task: Task[Settings],
+    problem: Problem,
+    trials: Mapping[List, Sequence[Trial]],
+    speakers: Sequence[str],
 ) -> Iterator[Question]:
     targets = {name: [trial.target for trial in of_list] for name, of_list in trials.items()}
     yield Question("", trials, targets, speakers)
-    if "shuffled" in task.settings["controls"]:
+    if "shuffled" in task.settings.controls:
         mixed = {name: shuffled(flags, problem.seed) for name, flags in targets.items()}
         yield Question("shuffled", trials, mixed, shuffled(speakers, problem.seed))
 
 
 def _answer(
-    backend: str, task: Task, problem: Problem, material: Material, question: Question
+    backend: str, task: Task[Settings], problem: Problem, material: Material, question: Question
 ) -> Answer:
     """The scores of all lists with the setting that has the best dev EER, the first among equals."""
-    how = task.settings["normalise"]
+    how = task.settings.normalise
     cohort = cohort_of(material.unseen, problem.seed) if how != "none" else []
     note = why_none(backend, material)
     if how != "none" and len(cohort) < LEAST_COHORT:
@@ -185,16 +238,16 @@ def _answer(
         )
     if note:
         return Answer({}, [], {}, note)
-    top = task.settings["cohort_top"] if how == "as-norm" else len(cohort)
+    top = task.settings.cohort_top if how == "as-norm" else len(cohort)
     said: dict[str, Any] = {"normalise": how} | (
         {"cohort": len(cohort), "cohort_top": min(top, len(cohort))} if cohort else {}
     )
     if backend == "plda":
-        said["plda_input"] = task.settings["plda_input"]
+        said["plda_input"] = task.settings.plda_input
     best: dict[str, Any] = {}
     scores: dict[List, np.ndarray] = {}
     search = []
-    metric = EER[task.settings["eer"]]
+    metric = task.settings.selects
     for setting, embed in fitted(backend, task, problem, material):
         on_dev = _scored(embed, question.trials[DEV], cohort, top)
         value = value_of(_counts(question, DEV, on_dev), metric)
@@ -237,10 +290,10 @@ def _counts(question: Question, name: List, scores: np.ndarray) -> dict[str, Any
 
 
 def _scores(
-    task: Task, question: Question, answer: Answer, shared: Mapping[str, Any]
+    task: Task[Settings], question: Question, answer: Answer, shared: Mapping[str, Any]
 ) -> Iterator[Score]:
     """One score for each list and metric; all metrics of a list hold the same counts."""
-    selects = EER[task.settings["eer"]]
+    selects = task.settings.selects
     for name, trials in question.trials.items():
         counts = _counts(question, name, answer.scores[name]) if answer.scores else None
         for metric in (selects, *COSTS):
@@ -273,3 +326,16 @@ def _outcomes(question: Question, name: List, answer: Answer) -> list[dict[str, 
             question.trials[name], question.targets[name], answer.scores[name], strict=True
         )
     ]
+
+
+KIND = Kind(
+    "verify",
+    Settings,
+    run,
+    check,
+    lambda settings: Main(
+        settings.headline, settings.selects, settings.selects, higher_is_better=False
+    ),
+    metrics=(*EER.values(), *COSTS),
+    needs=frozenset({"trials"}),
+)

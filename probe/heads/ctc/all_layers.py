@@ -84,9 +84,8 @@ def fit_groups(
         alone = layer.n_lstm_bytes and (
             layer.n_bytes > memory_bytes or probe.settings.hidden > MOST_HIDDEN_TOGETHER
         )
-        if group and (
-            alone or layer.lengths != group[0].lengths
-        ):  # with other lengths, batches would not be the same
+        # With other lengths, batches would not be the same.
+        if group and (alone or layer.lengths != group[0].lengths):
             yield _fit(group, dev_texts, on_epoch)
             group = []
         if alone:
@@ -152,18 +151,16 @@ class _Layer:
         return sum(rows.nbytes for rows in (*self.train.frames, *self.dev)) + self.n_lstm_bytes
 
     def read(self, rows: list[Tensor], epoch: int | None, chosen: Sequence[int]) -> Tensor:
-        """(batch, frame, dim) as heads read utterances of (frame, dim).
+        """(batch, frame, dim) input of the heads for utterances of (frame, dim).
 
         Args:
             epoch: of training, for what SpecAugment hides of the ``chosen`` utterances; None where
                 nothing is hidden.
         """
         frames, lengths = pad(rows)
-        masks = (
-            None
-            if epoch is None
-            else self.probe.masks(epoch, chosen, lengths.tolist(), frames.shape[2])
-        )
+        masks = None
+        if epoch is not None:
+            masks = self.probe.masks(epoch, chosen, lengths.tolist(), frames.shape[2])
         return as_read(frames, lengths, masks, self.probe.settings)
 
     @torch.no_grad()
@@ -192,11 +189,11 @@ class _Layer:
         return {key: value.detach()[rate].clone() for key, value in self.weights.items()}
 
     def drop_finished(self, patience: int) -> None:
-        """Ends the heads whose dev score has not improved for so long, or is not a number."""
+        """Ends the heads that have not improved on dev for ``patience`` epochs or have diverged."""
         rates = [
             k
             for k, i in enumerate(self.active)
-            if self.runs[i].waited < patience and not self.runs[i].over
+            if self.runs[i].waited < patience and not self.runs[i].diverged
         ]
         if len(rates) < len(self.active):
             self.active = [self.active[k] for k in rates]
@@ -237,19 +234,13 @@ def _fit(
 
 def _step(layers: list[_Layer], epoch: int, chosen: Sequence[int], scratch: Scratch) -> None:
     """One batch of training."""
-    parts = _logits(
-        layers,
-        [[layer.train.frames[i] for i in chosen] for layer in layers],
-        epoch,
-        chosen,
-        scratch,
-    )
+    rows = [[layer.train.frames[i] for i in chosen] for layer in layers]
+    parts = _logits(layers, rows, epoch, chosen, scratch)
     train = layers[0].train
     labels = [train.labels[i] for i in chosen]
     gradient = _losses(parts, [len(train.frames[i]) for i in chosen], labels, scratch)[2]
-    gradient *= gradient.new_tensor([1 / len(item) / len(chosen) for item in labels])[
-        :, None, None, None
-    ]
+    scale = gradient.new_tensor([1 / len(item) / len(chosen) for item in labels])
+    gradient *= scale[:, None, None, None]
     torch.autograd.backward(parts, list(gradient.split([part.shape[2] for part in parts], dim=2)))
     for layer in layers:
         layer.step()
@@ -262,7 +253,7 @@ def _logits(
     chosen: Sequence[int],
     scratch: Scratch,
 ) -> list[Tensor]:
-    """Layer -> (batch, frame, rate, symbol) for utterances of (frame, dim) each; see `_Layer.read`."""
+    """Layer -> (batch, frame, rate, symbol) of utterances of (frame, dim); see `_Layer.read`."""
     return stacked_logits(
         layers[0].probe.settings,
         [layer.weights for layer in layers],
@@ -286,13 +277,11 @@ def _losses(
         labels: utterance -> (label,).
     """
     batch, frame, _, symbol = parts[0].shape
-    logits = scratch.take(
-        "logits", (batch, frame, sum(part.shape[2] for part in parts), symbol), parts[0]
-    )
+    n_problems = sum(part.shape[2] for part in parts)
+    logits = scratch.take("logits", (batch, frame, n_problems, symbol), parts[0])
     torch.cat(parts, dim=2, out=logits)
-    return logits, *loss_and_gradient(
-        logits, Targets.of(labels, torch.tensor(lengths), symbol, logits), scratch
-    )
+    targets = Targets.of(labels, torch.tensor(lengths), symbol, logits)
+    return logits, *loss_and_gradient(logits, targets, scratch)
 
 
 @torch.no_grad()
@@ -307,12 +296,10 @@ def _score(
     by_length = sorted(range(len(lengths)), key=lambda i: lengths[i])
     for start in range(0, len(by_length), probe.batch_size):
         chosen = by_length[start : start + probe.batch_size]
-        parts = _logits(
-            layers, [[layer.dev[i] for i in chosen] for layer in layers], None, chosen, scratch
-        )
-        logits, loss, _ = _losses(
-            parts, [lengths[i] for i in chosen], [labels[i] for i in chosen], scratch
-        )
+        rows = [[layer.dev[i] for i in chosen] for layer in layers]
+        parts = _logits(layers, rows, None, chosen, scratch)
+        of_chosen = [labels[i] for i in chosen]
+        logits, loss, _ = _losses(parts, [lengths[i] for i in chosen], of_chosen, scratch)
         losses.append(loss)
         for i, best in zip(chosen, logits.argmax(3).transpose(1, 2).tolist(), strict=True):
             for problem, symbols in enumerate(best):

@@ -1,7 +1,7 @@
-"""Beam search over what a CTC head writes, with a word list and an n-gram language model (Hannun et
-al. 2014).
+"""Beam search over the output of a CTC head, with a word list and an n-gram language model (Hannun
+et al. 2014).
 
-torchaudio's decoder does the work, on flashlight-text, which the extra ``[lm]`` installs. Only
+torchaudio's decoder does the search, on flashlight-text, which the extra ``[lm]`` installs. Only
 listed words can be written. A hypothesis scores: the natural logarithm of the probability of its
 likeliest path, ``lm_weight`` times the decimal logarithm of the language model's probability (as
 ARPA files have it; sentence start and end included), ``word_score`` for each word. Paths of a text
@@ -78,7 +78,8 @@ def written_words(
     written = {word: text for word in words if (text := spell(word)) and set(text) <= known}
     if not written:
         raise ProbeError(
-            "beam search: no word of the list has only characters of the training transcripts; check its case."
+            "beam search: no word of the list has only characters of the training transcripts; "
+            "check its case."
         )
     return written
 

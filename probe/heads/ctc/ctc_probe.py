@@ -24,7 +24,7 @@ from probe.heads.ctc.modules import LEARNING_RATES, CTCHead, HeadSettings
 from probe.heads.ctc.spec_augment import Masks, draw_masks
 from probe.heads.ctc.vocabulary import BLANK, UNITS, Vocabulary, frames_needed, symbol_error_rates
 from probe.heads.linear.context import join_frames
-from probe.heads.linear.standardize import Standardizer
+from probe.heads.linear.rows import Standardizer
 
 # The learning rate of an LSTM is halved after so many epochs in which neither dev errors nor dev
 # loss improved. Heads of single frames need their large steps to the end: slowed down, a linear one
@@ -33,16 +33,16 @@ HALVE_AFTER = 4
 
 
 @dataclass
-class Run:
-    """One learning rate's best epoch so far.
+class TrainingRun:
+    """The training with one learning rate, and its best epoch so far.
 
     Attributes:
-        learning_rate: to start with.
+        learning_rate: at the start.
         metric: name of the dev error rate in a record's search.
         error: the lowest dev error rate.
         waited: epochs since dev errors or dev loss improved.
-        over: dev loss is not a number any more.
-        state: of the head at the best epoch.
+        diverged: whether the dev loss is not a number any more.
+        state: weights of the head at the best epoch.
         halves: whether the learning rate is halved when dev stops improving.
         rate: learning rate of the next epoch.
     """
@@ -55,18 +55,18 @@ class Run:
     epochs: int = 0
     dev_loss: float = math.inf
     waited: int = 0
-    over: bool = False
+    diverged: bool = False
     state: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.rate = self.learning_rate
 
     def add(self, error: float, dev_loss: float, state: Callable[[], dict[str, Tensor]]) -> None:
-        """Another epoch, whose ``state`` is kept if it is the best."""
+        """Adds an epoch and keeps its ``state`` if it is the best."""
         self.epochs += 1
         self.waited = 0 if error < self.error or dev_loss < self.dev_loss else self.waited + 1
         self.dev_loss = min(self.dev_loss, dev_loss)
-        self.over = not math.isfinite(dev_loss)
+        self.diverged = not math.isfinite(dev_loss)
         if error < self.error:
             self.error, self.epoch, self.state = error, self.epochs, state()
         if self.halves and self.waited and self.waited % HALVE_AFTER == 0:
@@ -74,7 +74,7 @@ class Run:
 
     @property
     def entry(self) -> dict[str, Any]:
-        """What a record's search says of it."""
+        """The run's entry in a record's search."""
         return {
             "learning_rate": self.learning_rate,
             self.metric: self.error,
@@ -88,10 +88,12 @@ class CTCProbe:
 
     Args:
         head: ``linear``, ``mlp`` or ``bilstm``.
-        learning_rates: to start with, each is tried; dev picks. `LEARNING_RATES` where None.
-        join: neighbouring frames that become one.
-        epochs: at most so many.
-        patience: a run ends after so many epochs in which neither dev errors nor dev loss improved.
+        learning_rates: at the start; each is tried and the best on dev is kept. `LEARNING_RATES`
+            where None.
+        join: number of neighbouring frames that become one.
+        epochs: most epochs of a run.
+        patience: a run ends after this many epochs in which neither dev errors nor dev loss
+            improved.
         batch_size: utterances per step.
         hidden, n_layers, dropout: of the LSTM; dropout comes after each of its layers.
         clip: largest gradient norm.
@@ -99,7 +101,7 @@ class CTCProbe:
         device: where to train.
         hidden_sizes, activation: of the ``mlp``'s layers before its projection; ``relu`` or
             ``none``.
-        context: neighbours on both sides that stand beside each frame, after joining.
+        context: neighbours on each side that a head reads with each frame, after joining.
         spec_augment: whether spans of time and dimensions are hidden in training
             (`probe.heads.ctc.spec_augment`).
         units: what transcripts are made of: ``characters`` (``letters`` are the same, normalised
@@ -111,7 +113,7 @@ class CTCProbe:
         vocabulary_: symbols of the training transcripts.
         search_: one entry per learning rate: ``learning_rate``, ``dev_cer`` (of phones
             ``dev_per``), ``epoch`` (the best), ``epochs`` (run).
-        chosen_: the entry that dev picked.
+        chosen_: the entry that is best on dev.
         too_short_: positions of training utterances with fewer frames than their labels need; they
             are left out.
     """
@@ -171,7 +173,7 @@ class CTCProbe:
         dev_texts: Sequence[str],
         on_epoch: Callable[[], Any] = lambda: None,
     ) -> "CTCProbe":
-        """Trains on utterances of (frame, dim) and their transcripts, choosing on the dev ones.
+        """Train on utterances of (frame, dim) and their transcripts; choose on the dev ones.
 
         Raises:
             ProbeError: no transcript has a symbol, or no utterance is long enough for its labels.
@@ -194,7 +196,7 @@ class CTCProbe:
         self, frames: Sequence[np.ndarray], texts: Sequence[str], dev_frames: Sequence[np.ndarray]
     ) -> "tuple[Examples, list[Tensor]]":
         """Training examples and dev frames as heads read them: joined, standardised, on the device.
-        Sets what follows from them.
+        Sets the vocabulary and the standardiser.
 
         Raises:
             ProbeError: no transcript has a symbol, or no utterance is long enough for its labels.
@@ -205,34 +207,35 @@ class CTCProbe:
         self.vocabulary_ = Vocabulary.of(texts, self.separator)
         if not "".join(self.vocabulary_.symbols).strip():
             raise ProbeError(
-                "transcribe: all training transcripts are empty; expected text in the manifest's column text."
+                "transcribe: all training transcripts are empty; expected text in the manifest's "
+                "column text."
             )
         labels = [self.vocabulary_.encode(text) for text in texts]
-        fits = [
-            0 < frames_needed(item) <= len(rows) for item, rows in zip(labels, frames, strict=True)
-        ]
+        pairs = list(zip(labels, frames, strict=True))
+        kept = [i for i, (item, rows) in enumerate(pairs) if 0 < frames_needed(item) <= len(rows)]
         self.too_short_ = [
-            i for i, (item, fit) in enumerate(zip(labels, fits, strict=True)) if item and not fit
+            i for i, item in enumerate(labels) if frames_needed(item) > len(frames[i])
         ]
-        if not any(fits):
+        if not kept:
             raise ProbeError(
-                "transcribe: every training utterance has fewer frames than its labels need; is the text the audio's?"
+                "transcribe: every training utterance has fewer frames than its labels need; is "
+                "the text the audio's?"
             )
         self.standardizer_ = Standardizer.of(np.concatenate(list(frames)))
-        kept = [i for i, fit in enumerate(fits) if fit]
         train = Examples(
             [self._tensor(frames[i]) for i in kept], [torch.tensor(labels[i]) for i in kept]
         )
         return train, [self._tensor(rows) for rows in dev_frames]
 
-    def new_runs(self) -> list[Run]:
+    def new_runs(self) -> list[TrainingRun]:
         """One per learning rate."""
         return [
-            Run(rate, self.metric, self.settings.head == "bilstm") for rate in self.learning_rates
+            TrainingRun(rate, self.metric, self.settings.head == "bilstm")
+            for rate in self.learning_rates
         ]
 
-    def conclude(self, runs: Sequence[Run]) -> "CTCProbe":
-        """Takes the run that is best on dev, the first of equals."""
+    def conclude(self, runs: Sequence[TrainingRun]) -> "CTCProbe":
+        """Keep the run that is best on dev, the first of equals."""
         best = min(runs, key=lambda run: run.error)
         self.search_ = [run.entry for run in runs]
         self.chosen_ = best.entry
@@ -246,20 +249,21 @@ class CTCProbe:
 
     def log_probabilities(self, frames: Sequence[np.ndarray]) -> list[Tensor]:
         """(frame, symbol) float32 on the CPU of each utterance of (frame, dim), for a search."""
-        found: dict[int, Tensor] = {}
-        for i, logits in self._logits(self.model_, self._joined(frames)):
-            found |= {k: values.log_softmax(1).cpu() for k, values in zip(i, logits, strict=True)}
-        return [found[i] for i in range(len(frames))]
+        of_utterance: dict[int, Tensor] = {}
+        for positions, logits in self._logits(self.model_, self._joined(frames)):
+            for i, values in zip(positions, logits, strict=True):
+                of_utterance[i] = values.log_softmax(1).cpu()
+        return [of_utterance[i] for i in range(len(frames))]
 
     @property
     def shares_(self) -> list[float]:
-        """Of each layer in the weighted sum; they sum to 1. Empty where there is none."""
+        """The weight of each layer in the weighted sum; they sum to 1. Empty without a sum."""
         return (
             [] if self.model_.mix is None else self.model_.mix.scores.detach().softmax(0).tolist()
         )
 
     def new_head(self) -> CTCHead:
-        """A head as it is before training, always the same for a seed."""
+        """A head before training, always the same for a seed."""
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             return CTCHead(self.settings, len(self.standardizer_.mean), self.vocabulary_.size).to(
@@ -269,9 +273,7 @@ class CTCProbe:
     def masks(
         self, epoch: int, utterances: Sequence[int], lengths: Sequence[int], dim: int
     ) -> Masks | None:
-        """What SpecAugment hides of training utterances of (frame, dim) in an epoch; None without
-        it.
-        """
+        """SpecAugment's masks of training utterances in an epoch; None without it."""
         if not self.spec_augment:
             return None
         return draw_masks(
@@ -286,12 +288,12 @@ class CTCProbe:
 
     def _train(
         self,
-        run: Run,
+        run: TrainingRun,
         train: "Examples",
         dev: list[Tensor],
         dev_texts: Sequence[str],
         on_epoch: Callable[[], Any],
-    ) -> Run:
+    ) -> TrainingRun:
         """One learning rate: Adam, mean CTC loss per utterance, gradient clipping, halving and
         early stopping on dev.
         """
@@ -311,7 +313,7 @@ class CTCProbe:
                 on_epoch()
                 for group in optimizer.param_groups:
                     group["lr"] = run.rate
-                if run.waited >= self.patience or run.over:
+                if run.waited >= self.patience or run.diverged:
                     break
         return run
 
@@ -325,15 +327,12 @@ class CTCProbe:
     ) -> None:
         """One batch of training."""
         frames, lengths = pad([train.frames[i] for i in chosen])
-        logits = model(
-            frames, lengths, self.masks(epoch, chosen, lengths.tolist(), frames.shape[2])
-        )
+        masks = self.masks(epoch, chosen, lengths.tolist(), frames.shape[2])
         labels = [train.labels[i] for i in chosen]
-        losses = _losses(logits, lengths, labels)
+        losses = _losses(model(frames, lengths, masks), lengths, labels)
+        n_labels = torch.tensor([len(item) for item in labels], device=losses.device)
         optimizer.zero_grad()
-        (
-            losses / torch.tensor([len(item) for item in labels], device=losses.device)
-        ).mean().backward()
+        (losses / n_labels).mean().backward()
         nn.utils.clip_grad_norm_(model.parameters(), self.clip)
         optimizer.step()
 
@@ -363,13 +362,8 @@ class CTCProbe:
         for start in range(0, len(frames), self.batch_size):
             chosen = by_length[start : start + self.batch_size]
             padded, lengths = pad([frames[i] for i in chosen])
-            yield (
-                chosen,
-                [
-                    values[:length]
-                    for values, length in zip(model(padded, lengths), lengths.tolist(), strict=True)
-                ],
-            )
+            pairs = zip(model(padded, lengths), lengths.tolist(), strict=True)
+            yield chosen, [values[:length] for values, length in pairs]
 
 
 @dataclass(frozen=True)
@@ -397,13 +391,12 @@ def batch_order(
 
 def pad(frames: list[Tensor]) -> tuple[Tensor, Tensor]:
     """((batch, frame, dim), (batch,) lengths)."""
-    return nn.utils.rnn.pad_sequence(frames, batch_first=True), torch.tensor(
-        [len(rows) for rows in frames]
-    )
+    lengths = torch.tensor([len(rows) for rows in frames])
+    return nn.utils.rnn.pad_sequence(frames, batch_first=True), lengths
 
 
 def _losses(logits: Tensor, lengths: Tensor, labels: list[Tensor]) -> Tensor:
-    """(batch,) negative log-likelihoods; infinite where an utterance is too short for its labels."""
+    """(batch,) negative log-likelihoods; infinite where an utterance is too short."""
     return nn.functional.ctc_loss(
         logits.log_softmax(dim=2).transpose(0, 1),
         torch.cat(labels).to(logits.device),

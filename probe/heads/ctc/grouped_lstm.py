@@ -54,21 +54,13 @@ def bidirectional(
         lengths: (batch,) int64.
         scratch: its memory is used until the next call; gradients must be taken before.
     """
-    past = torch.arange(frames[0].shape[1], device=frames[0].device)[:, None] >= lengths.to(
-        frames[0].device
-    )
-    forward, backward = zip(*pairs, strict=True)
-    sets = [
-        (torch.zeros_like(past), rows, lstms) for rows, lstms in zip(frames, forward, strict=True)
-    ]
-    sets += [
-        (past.flip(0), rows.flip(1), lstms) for rows, lstms in zip(frames, backward, strict=True)
-    ]
-    shut, rows, lstms = zip(*sets, strict=True)
-    weight_hh, bias = (
-        torch.cat([item.weight_hh for item in lstms]),
-        torch.cat([item.bias for item in lstms]),
-    )
+    device, n_pairs = frames[0].device, len(pairs)
+    past = torch.arange(frames[0].shape[1], device=device)[:, None] >= lengths.to(device)
+    lstms = [pair[direction] for direction in (0, 1) for pair in pairs]
+    rows = [*frames, *(item.flip(1) for item in frames)]
+    shut = [torch.zeros_like(past)] * n_pairs + [past.flip(0)] * n_pairs
+    weight_hh = torch.cat([item.weight_hh for item in lstms])
+    bias = torch.cat([item.bias for item in lstms])
     hidden = _LSTMs.apply(
         scratch or Scratch(), shut, weight_hh, bias, *rows, *(item.weight_ih for item in lstms)
     )
@@ -114,10 +106,9 @@ class _LSTMs(torch.autograd.Function):
             for name in ("cells", "squashed")
         )
         hidden = torch.empty_like(cells)
-        for some in _at_once(weight_hh):
-            _forward(
-                gates[some], weight_hh[some], cells[some], squashed[some], hidden[some], scratch
-            )
+        for part in _cached_parts(weight_hh):
+            states = (cells[part], squashed[part], hidden[part])
+            _forward(gates[part], weight_hh[part], *states, scratch)
         ctx.scratch, ctx.n_sets = scratch, len(shut)
         ctx.save_for_backward(gates, cells, squashed, hidden, weight_hh, *sets)
         return hidden
@@ -127,26 +118,22 @@ class _LSTMs(torch.autograd.Function):
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
         gates, cells, squashed, hidden, weight_hh, *sets = ctx.saved_tensors
         frames, weights = sets[: ctx.n_sets], sets[ctx.n_sets :]
-        for some in _at_once(weight_hh):
-            _backward(
-                outer[some], gates[some], cells[some], squashed[some], weight_hh[some], ctx.scratch
-            )
+        for part in _cached_parts(weight_hh):
+            states = (gates[part], cells[part], squashed[part])
+            _backward(outer[part], *states, weight_hh[part], ctx.scratch)
         of_hh = torch.bmm(gates[:, 1:].flatten(1, 2).transpose(1, 2), hidden[:, :-1].flatten(1, 2))
         of_frames: list[Tensor | None] = []
         of_ih = []
         parts = gates.flatten(1, 2).split([len(weight) for weight in weights])
-        for rows, weight, part, needed in zip(
+        for rows, weight, of_gates, is_needed in zip(
             frames, weights, parts, ctx.needs_input_grad[4:], strict=False
         ):
-            of_ih.append(
-                _products(part.transpose(1, 2), rows.flatten(1, 2).expand(len(weight), -1, -1))
-            )
-            of_rows = (
-                _products(part, weight).unflatten(1, rows.shape[1:3]).sum_to_size(rows.shape)
-                if needed
-                else None
-            )
-            of_frames.append(of_rows)
+            inputs = rows.flatten(1, 2).expand(len(weight), -1, -1)
+            of_ih.append(_products(of_gates.transpose(1, 2), inputs))
+            of_frames.append(None)
+            if is_needed:
+                of_rows = _products(of_gates, weight).unflatten(1, rows.shape[1:3])
+                of_frames[-1] = of_rows.sum_to_size(rows.shape)
         return None, None, of_hh, gates.sum((1, 2)), *of_frames, *of_ih
 
 
@@ -160,10 +147,9 @@ def _products(left: Tensor, right: Tensor) -> Tensor:
     return results
 
 
-def _at_once(weight_hh: Tensor) -> Iterator[slice]:
+def _cached_parts(weight_hh: Tensor) -> Iterator[slice]:
     """Heads that go through time together."""
-    n_heads = len(weight_hh)
-    n_at_once = n_heads
+    n_heads = n_at_once = len(weight_hh)
     if weight_hh.device.type == "cpu":
         n_at_once = max(1, CACHE_BYTES // weight_hh[0].nbytes)
     for first in range(0, n_heads, n_at_once):

@@ -33,11 +33,13 @@ def read_lexicon(path: Path) -> dict[str, tuple[str, ...]]:
         word, *phones = line.split()
         if not phones:
             raise ProbeError(
-                f"{path} line {number}: {word!r} has no phones; expected a word and its phones, separated by spaces."
+                f"{path} line {number}: {word!r} has no phones; expected a word and its phones, "
+                "separated by spaces."
             )
         if UNKNOWN_PHONE in phones:
             raise ProbeError(
-                f"{path} line {number}: {UNKNOWN_PHONE} is what unknown words are called; expected another phone name."
+                f"{path} line {number}: {UNKNOWN_PHONE} is what unknown words are called; expected "
+                "another phone name."
             )
         lexicon.setdefault(re.sub(r"(?<=.)\(\d+\)$", "", word).casefold(), tuple(phones))
     if not lexicon:
@@ -69,10 +71,10 @@ def pronounced(text: str, lexicon: Lexicon) -> tuple[str, list[str]]:
     ``well-known`` as ``well`` and ``known``.
     """
     phones: list[str] = []
-    lacking: list[str] = []
+    unknown: list[str] = []
     for word in text.casefold().split():
         for piece in [word] if word in lexicon else letters(word).split():
             if piece not in lexicon:
-                lacking.append(piece)
+                unknown.append(piece)
             phones += lexicon.get(piece, (UNKNOWN_PHONE,))
-    return " ".join(phones), lacking
+    return " ".join(phones), unknown

@@ -172,25 +172,22 @@ def loss_and_gradient(
     for i, length in enumerate(lengths):
         gradient[i, length:] = 0
     trusted = torch.empty(loss.shape, dtype=torch.bool, device=loss.device)
-    n_at_once = max(
-        1, AT_ONCE["cpu" if logits.device.type == "cpu" else "cuda"] // targets.states.numel()
-    )
+    kind = "cpu" if logits.device.type == "cpu" else "cuda"
+    n_at_once = max(1, AT_ONCE[kind] // targets.states.numel())
     for first in range(0, n_problems, n_at_once):
-        some = slice(first, first + n_at_once)
-        loss[:, some], posteriors = _forward_backward(gradient[:, :, some], targets, scratch)
-        trusted[:, some] = ((posteriors.sum(3) - 1).abs() < TOLERANCE).all(1)
-        gradient[:, :, some] -= posteriors
+        part = slice(first, first + n_at_once)
+        loss[:, part], posteriors = _forward_backward(gradient[:, :, part], targets, scratch)
+        trusted[:, part] = ((posteriors.sum(3) - 1).abs() < TOLERANCE).all(1)
+        gradient[:, :, part] -= posteriors
     for i, length in enumerate(lengths):
         gradient[i, length:] = 0
     if not targets.fits.all():
         loss[~targets.fits] = torch.inf
         gradient[~targets.fits] = 0
-    tiny = torch.finfo(
-        logits.dtype
-    ).tiny  # paths through less have at most this probability for each frame and state
-    trusted &= (least >= tiny) | (
-        loss < -math.log(NEGLIGIBLE * tiny * logits.shape[1] * targets.states.shape[1])
-    )
+    # Paths through less have at most this probability for each frame and state.
+    tiny = torch.finfo(logits.dtype).tiny
+    n_cells = logits.shape[1] * targets.states.shape[1]
+    trusted &= (least >= tiny) | (loss < -math.log(NEGLIGIBLE * tiny * n_cells))
     doubtful = (~(trusted & loss.isfinite()) & targets.fits[:, None]).nonzero()
     if len(doubtful):
         batch, problem = doubtful.unbind(1)
@@ -226,9 +223,8 @@ def _forward_backward(
     y = torch.gather(probabilities, 3, index, out=scratch.take("y", shape, probabilities))
     y[..., 0] = 0
     last = targets.last[:, None, None].expand(n_batch, n_problems, 1)
-    for i, (length, state) in enumerate(
-        zip(targets.lengths.tolist(), targets.last.tolist(), strict=True)
-    ):
+    ends = zip(targets.lengths.tolist(), targets.last.tolist(), strict=True)
+    for i, (length, state) in enumerate(ends):
         y[i, length:, :, state] = 1  # past its end an utterance waits in its last blank
 
     weight = _entry_weights(probabilities, targets)
@@ -253,24 +249,15 @@ def _forward_backward(
             a_of[t].mul_(y_of[t])
         torch.sum(a_of[t], 2, keepdim=True, out=norm_of[t])
         a_of[t].div_(norm_of[t].clamp_(min=LEAST_NORM))
-    ends = (a_of[-1].gather(2, last) + a_of[-1].gather(2, last - 1)).clamp_(min=1 / MOST_BACKWARD)
-    loss -= (norm.double().log().sum(0) + ends.double().log())[..., 0]
+    end = (a_of[-1].gather(2, last) + a_of[-1].gather(2, last - 1)).clamp_(min=1 / MOST_BACKWARD)
+    loss -= (norm.double().log().sum(0) + end.double().log())[..., 0]
 
-    b = (
-        torch.zeros(frame, dtype=y.dtype, device=y.device)
-        .scatter_(2, last, 1)
-        .scatter_(2, last - 1, 1)
-        .div_(ends)
-    )
+    b = torch.zeros(frame, dtype=y.dtype, device=y.device)
+    b.scatter_(2, last, 1).scatter_(2, last - 1, 1).div_(end)
     yb = torch.empty_like(b)
     flat_b, flat_yb = b.view(n_batch, -1), yb.view(n_batch, -1)
-    b_1, b_2, yb_0, yb_1, yb_2 = (
-        flat_b[:, :-1],
-        flat_b[:, :-2],
-        flat_yb[:, :-1],
-        flat_yb[:, 1:],
-        flat_yb[:, 2:],
-    )
+    b_1, b_2 = flat_b[:, :-1], flat_b[:, :-2]
+    yb_0, yb_1, yb_2 = flat_yb[:, :-1], flat_yb[:, 1:], flat_yb[:, 2:]
     a_of[-1].mul_(b)
     for t in range(n_frames - 2, -1, -1):
         torch.mul(b, y_of[t + 1], out=yb)
@@ -281,11 +268,8 @@ def _forward_backward(
         b.clamp_(max=MOST_BACKWARD)
         a_of[t].mul_(b)
     posteriors = scratch.take("posteriors", probabilities.shape, y)
-    torch.bmm(
-        a.view(n_batch, -1, n_states),
-        targets.one_hot,
-        out=posteriors.view(n_batch, -1, probabilities.shape[3]),
-    )
+    of_symbols = posteriors.view(n_batch, -1, probabilities.shape[3])
+    torch.bmm(a.view(n_batch, -1, n_states), targets.one_hot, out=of_symbols)
     return loss.to(y.dtype), posteriors
 
 
@@ -300,20 +284,14 @@ def _entry_weights(probabilities: Tensor, targets: Targets) -> Tensor:
     frame.
     """
     mean = probabilities.mean(1)
-    mean = (
-        mean.gather(2, targets.states[:, None].expand(-1, mean.shape[1], -1))
-        .clamp(min=1e-20)
-        .double()
-    )
+    states = targets.states[:, None].expand(-1, mean.shape[1], -1)
+    mean = mean.gather(2, states).clamp(min=1e-20).double()
     is_label = targets.is_label[:, None].double()
     o = mean / mean[:, :, 1:2] * is_label
     n_labels = is_label.sum(2, keepdim=True).clamp(min=1)
     n_frames = torch.maximum(targets.lengths[:, None, None], n_labels + 1)
-    pace, mean_o, most = (
-        n_labels / n_frames,
-        o.sum(2, keepdim=True) / n_labels,
-        o.amax(2, keepdim=True),
-    )
+    pace, mean_o = n_labels / n_frames, o.sum(2, keepdim=True) / n_labels
+    most = o.amax(2, keepdim=True)
     n_most = ((o == most) * is_label).sum(2, keepdim=True)
     # Newton's steps start from the left, where the durations, which are convex in r, are too long:
     # with the blanks alone, with the likeliest label alone, or with all labels equal.

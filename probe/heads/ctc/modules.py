@@ -1,4 +1,4 @@
-"""The modules of CTC heads: what they are made of, and how frames come to them.
+"""The modules of CTC heads, and how they read frames.
 
 Frames are standardised and joined before. Here, batch by batch: the weighted sum of layers (where a
 head has one), SpecAugment's masks (in training), neighbours on both sides. Then the head itself:
@@ -25,7 +25,7 @@ MOST_CONTEXT = 20
 
 @dataclass(frozen=True)
 class HeadSettings:
-    """What a CTC head is made of.
+    """The architecture of a CTC head.
 
     Attributes:
         head: ``linear``, ``mlp`` or ``bilstm``.
@@ -52,11 +52,13 @@ class HeadSettings:
             raise ProbeError(f"CTC head {self.head!r}: expected one of {', '.join(HEADS)}.")
         if not (1 <= self.hidden <= MOST_HIDDEN and 1 <= self.n_layers <= 2):
             raise ProbeError(
-                f"CTC head: hidden {self.hidden}, layers {self.n_layers}; expected 1..{MOST_HIDDEN} units in 1 or 2 layers."
+                f"CTC head: hidden {self.hidden}, layers {self.n_layers}; expected "
+                f"1..{MOST_HIDDEN} units in 1 or 2 layers."
             )
         if self.activation not in ACTIVATIONS:
             raise ProbeError(
-                f"CTC head: activation {self.activation!r}; expected one of {', '.join(ACTIVATIONS)}."
+                f"CTC head: activation {self.activation!r}; expected one of "
+                f"{', '.join(ACTIVATIONS)}."
             )
         if not 0 <= self.context <= MOST_CONTEXT:
             raise ProbeError(
@@ -97,8 +99,8 @@ class WeightedSum(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """(batch, frame, join * layer * dim) -> (batch, frame, join * dim)."""
-        apart = frames.unflatten(2, (self.join, len(self.scores), -1))
-        return torch.einsum("btjld,l->btjd", apart, self.scores.softmax(0)).flatten(2)
+        by_layer = frames.unflatten(2, (self.join, len(self.scores), -1))
+        return torch.einsum("btjld,l->btjd", by_layer, self.scores.softmax(0)).flatten(2)
 
 
 class CTCHead(nn.Module):
@@ -120,7 +122,9 @@ class CTCHead(nn.Module):
             nn.Linear(size, following) for size, following in itertools.pairwise(sizes)
         )
         self.projection = nn.Linear(sizes[-1], n_symbols)
-        if not recurrent:  # from random weights, two of three seeds settle where every symbol is an e (70 instead of 50 % CER)
+        # From random weights, two of three seeds settle where every symbol is an e (70 instead of
+        # 50 % CER).
+        if not recurrent:
             nn.init.zeros_(self.projection.weight)
             nn.init.zeros_(self.projection.bias)
 

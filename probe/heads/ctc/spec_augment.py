@@ -32,17 +32,12 @@ def draw_masks(
         utterances: number of each in the training set.
         lengths: frames of each.
     """
-    time, dims = (
-        np.ones((len(lengths), max(lengths)), np.float32),
-        np.ones((len(lengths), dim), np.float32),
-    )
+    time = np.ones((len(lengths), max(lengths)), np.float32)
+    dims = np.ones((len(lengths), dim), np.float32)
     for row, (utterance, length) in enumerate(zip(utterances, lengths, strict=True)):
         generator = np.random.default_rng([seed, epoch, utterance])
-        _hide(
-            time[row, :length],
-            generator.random((N_TIME_SPANS, 2)),
-            min(MOST_FRAMES, int(MOST_TIME * length)),
-        )
+        widest = min(MOST_FRAMES, int(MOST_TIME * length))
+        _hide(time[row, :length], generator.random((N_TIME_SPANS, 2)), widest)
         _hide(dims[row], generator.random((N_DIM_SPANS, 2)), int(MOST_DIMS * dim))
     return torch.from_numpy(time), torch.from_numpy(dims)
 

@@ -51,24 +51,19 @@ def kept_bytes(settings: HeadSettings, n_frames: int) -> int:
     For each unit four gates, cell, its tanh, hidden state; the outputs of both directions side by
     side and after dropout; their gradients.
     """
-    return (
-        4 * n_frames * settings.n_layers * 2 * settings.hidden * 12
-        if settings.head == "bilstm"
-        else 0
-    )
+    is_lstm = settings.head == "bilstm"
+    return 4 * n_frames * settings.n_layers * 2 * settings.hidden * 12 if is_lstm else 0
 
 
 def _of_single_frames(settings: HeadSettings, weights: Weights, frames: Tensor) -> Tensor:
     """(batch, frame, dim) -> (batch, frame, rate, symbol)."""
     values = list(weights.values())
     first, *others = zip(values[::2], values[1::2], strict=True)
-    outputs = F.linear(frames, first[0].flatten(0, 1), first[1].flatten()).unflatten(
-        2, (len(first[0]), -1)
-    )
+    outputs = F.linear(frames, first[0].flatten(0, 1), first[1].flatten())
+    outputs = outputs.unflatten(2, (len(first[0]), -1))
     for weight, bias in others:
-        outputs = (
-            torch.einsum("btri,roi->btro", ACTIVATIONS[settings.activation](outputs), weight) + bias
-        )
+        inputs = ACTIVATIONS[settings.activation](outputs)
+        outputs = torch.einsum("btri,roi->btro", inputs, weight) + bias
     return outputs
 
 
@@ -90,9 +85,8 @@ def _of_lstms(
         outputs = bidirectional(rows, pairs, lengths, scratch.within(f"LSTM {number}"))
         _, n_frames, n_batch, width = outputs.shape
         if training and settings.dropout:
-            outputs = outputs * F.dropout(
-                outputs.new_ones(n_batch, n_frames, width), settings.dropout
-            ).transpose(0, 1)
+            mask = F.dropout(outputs.new_ones(n_batch, n_frames, width), settings.dropout)
+            outputs = outputs * mask.transpose(0, 1)
         rows = outputs.split(n_rates)
     weight, bias = (
         torch.cat([own[f"projection.{name}"] for own in weights]) for name in ("weight", "bias")

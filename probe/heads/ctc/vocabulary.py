@@ -1,4 +1,4 @@
-"""What a CTC head can write: characters, letters or phones.
+"""The symbols that a CTC head writes: characters, letters or phones.
 
 * ``characters``: the characters of the transcripts as they are, the space among them.
 * ``letters``: the same of transcripts that went through `letters`: case-folded letters, digits and
@@ -93,7 +93,7 @@ def _letter(character: str) -> str:
 
 
 def frames_needed(labels: Sequence[int]) -> int:
-    """Frames that CTC needs for a label sequence: one each, and a blank between equal neighbours."""
+    """Frames that CTC needs for labels: one each, and a blank between equal neighbours."""
     return len(labels) + sum(first == second for first, second in itertools.pairwise(labels))
 
 

@@ -1,19 +1,19 @@
-"""How many bits the labels cost, given the features: the online code of Voita & Titov (2020, arXiv
-2003.12298).
+"""Codelength of the labels, given the features: the online code of Voita & Titov (2020, arXiv
+2003.12298), in bits.
 
-What both sides know, and what costs nothing: the features of all rows, the list of classes, the
-number of labels, and the dev rows with their labels. What is sent: the labels, in portions, and one
-bit before each portion but those that no probe can predict. The bit says which of two codes the
-portion is in: the probabilities of a probe that was trained on all portions before it, or the
+Both sides know, at no cost: the features of all rows, the list of classes, the
+number of labels, and the dev rows with their labels. The labels are sent, in portions, and one
+bit before each portion that a probe can predict. The bit says which of two codes the portion
+uses: the probabilities of a probe that was trained on all portions before it, or the
 uniform code, log2 of the number of classes for each label. The sender takes the shorter one (a
 two-part code, Rissanen 1978; Gruenwald 2007, "The Minimum Description Length Principle", chapter
 5), so no portion costs more than the uniform code and one bit: without it one label that a probe of
 a few rows was sure against would outweigh all others. Voita & Titov send the first portion with the
 uniform code, all others with the probe's, and no such bit.
 
-A layer that holds the labels plainly costs few bits because a probe learns from few of them; one
-from which a probe has to work for them costs many, even if its last accuracy is as good. Everything
-is in bits (the authors' notebook adds nats to bits).
+A layer from which a probe learns the labels with few examples costs few bits; one that needs many
+examples costs many, even if its last accuracy is as good. (The authors' notebook adds nats to
+bits.)
 
 A probe cannot give probability to a class it has not seen. The classes not seen so far share the
 mass u / (n + u), where u is their number and n that of the labels before, so that every label can
@@ -84,12 +84,10 @@ def _bits(
 ) -> np.ndarray:
     """(label,) bits under a probe that knows some of the classes."""
     n_unseen = len(classes) - len(known)
-    seen = np.isin(truth, known)
-    bits = np.full(
-        len(truth), np.log2(max(1, n_before + n_unseen))
-    )  # a class not seen: u / (n + u), shared by u classes
-    columns = np.searchsorted(known, truth[seen])
-    bits[seen] = -log_probabilities[seen.nonzero()[0], columns] / np.log(2) + np.log2(
-        (n_before + n_unseen) / n_before
-    )
+    is_known = np.isin(truth, known)
+    # The classes not seen share u / (n + u).
+    bits = np.full(len(truth), np.log2(max(1, n_before + n_unseen)))
+    columns = np.searchsorted(known, truth[is_known])
+    of_known = -log_probabilities[is_known.nonzero()[0], columns] / np.log(2)
+    bits[is_known] = of_known + np.log2((n_before + n_unseen) / n_before)
     return bits

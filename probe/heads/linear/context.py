@@ -1,17 +1,17 @@
-"""Neighbouring frames put together, so that a head that looks at single frames sees more than one."""
+"""Neighbouring frames put side by side, for heads that read single frames."""
 
 import numpy as np
 
 
 def join_frames(frames: np.ndarray, join: int) -> np.ndarray:
     """(frame, dim) -> (ceil(frame / join), join * dim): neighbours side by side; the last frame is
-    repeated where one lacks.
+    repeated to fill the last row.
     """
     if join == 1:
         return frames
-    lacking = -len(frames) % join
-    whole = np.concatenate([frames, np.repeat(frames[-1:], lacking, axis=0)])
-    return whole.reshape(len(whole) // join, join * frames.shape[1])
+    padding = np.repeat(frames[-1:], -len(frames) % join, axis=0)
+    padded = np.concatenate([frames, padding])
+    return padded.reshape(len(padded) // join, join * frames.shape[1])
 
 
 def stack_context(frames: np.ndarray, context: int) -> np.ndarray:

@@ -18,16 +18,15 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from probe.heads.linear.logistic import Solution, solve, state_bytes
-from probe.heads.linear.logistic_inputs import Inputs
-from probe.heads.linear.rows import Rows, as_rows, precision
-from probe.heads.linear.standardize import Standardizer
+from probe.heads.linear.logistic_pass import StandardizedRows
+from probe.heads.linear.rows import RowTable, Standardizer, as_rows, precision
 
-# By which share of the loss a further step may still improve it. Stopping early is not harmless: on
-# cepstra it changed which strength dev picked, and the test score by three points. At 1e-6 in
+# The share of the loss by which a further step may still improve it. Stopping early is harmful: on
+# cepstra it changed which strength was best on dev, and the test score by three points. At 1e-6 in
 # float32 more than one prediction in a thousand still differed.
 TOLERANCE = {"float64": 1e-9, "float32": 2e-7}
 MEMORY_BYTES = 4 << 30
-# Of rows that are not standardised: beyond, float32 ends far from the optimum.
+# Of rows that are not standardised; above it, float32 ends far from the optimum.
 LARGEST_SCALE = 16.0
 
 
@@ -36,16 +35,15 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
 
     Args:
         l2: strength of the penalty, see the module.
-        standardize: whether to standardise with training statistics; False takes features as they
-            are.
-        max_iter: of L-BFGS.
+        standardize: whether to standardise with training statistics.
+        max_iter: iterations of L-BFGS at most.
         tol: see `probe.heads.linear.logistic.solve`.
 
     Attributes:
         classes_: (class,) labels, sorted.
         coef_: (class, dim) weights for the features as they were given.
         intercept_: (class,).
-        objective_: what was minimised, at its end.
+        objective_: the loss with its penalty at the end.
         converged_: False where ``max_iter`` ended it before ``tol`` was met.
     """
 
@@ -58,18 +56,13 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         self.tol = tol
 
     def fit(self, X: np.ndarray, y: Sequence[Any]) -> "LinearProbe":
-        """Trains on (row, dim) features and (row,) labels."""
+        """Train on (row, dim) features and (row,) labels."""
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
         (fitted,) = fit_strengths(
             X, np.asarray(y), [self.l2], self.standardize, max_iter=self.max_iter, tol=self.tol
         )
-        self.classes_: np.ndarray = fitted.classes_
-        self.coef_: np.ndarray = fitted.coef_
-        self.intercept_: np.ndarray = fitted.intercept_
-        self.n_iter_: int = fitted.n_iter_
-        self.objective_: float = fitted.objective_
-        self.converged_: bool = fitted.converged_
+        self._take(fitted)
         if not self.converged_:
             warnings.warn(
                 f"not converged after {self.max_iter} iterations; raise max_iter or l2",
@@ -82,20 +75,14 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         """(row, class) logits; (row,) logits of the second class where there are two, as
         scikit-learn has it.
         """
-        check_is_fitted(self)
-        logits = (
-            validate_data(self, X, dtype=np.float64, reset=False) @ self.coef_.T + self.intercept_
-        )
+        logits = self._logits(X)
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
 
     def predict_log_proba(self, X: np.ndarray) -> np.ndarray:
         """(row, class) natural logarithms of probabilities; -inf for a class that training did not
         have.
         """
-        check_is_fitted(self)
-        logits = (
-            validate_data(self, X, dtype=np.float64, reset=False) @ self.coef_.T + self.intercept_
-        )
+        logits = self._logits(X)
         logits -= logits.max(axis=1, keepdims=True)
         return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
@@ -105,12 +92,26 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """(row,) the most probable label."""
-        log_probabilities = self.predict_log_proba(X)
-        return self.classes_[log_probabilities.argmax(axis=1)]
+        best = self.predict_log_proba(X).argmax(axis=1)
+        return self.classes_[best]
+
+    def _logits(self, X: np.ndarray) -> np.ndarray:
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        return X @ self.coef_.T + self.intercept_
+
+    def _take(self, other: "LinearProbe") -> None:
+        """Take over what another probe has learned."""
+        self.classes_: np.ndarray = other.classes_
+        self.coef_: np.ndarray = other.coef_
+        self.intercept_: np.ndarray = other.intercept_
+        self.n_iter_: int = other.n_iter_
+        self.objective_: float = other.objective_
+        self.converged_: bool = other.converged_
 
 
 def fit_strengths(
-    rows: np.ndarray | Rows,
+    rows: np.ndarray | RowTable,
     labels: np.ndarray,
     strengths: Sequence[float],
     standardize: bool = True,
@@ -150,7 +151,8 @@ def fit_strengths(
     present, of_present = np.unique(targets, return_inverse=True)
     if len(present) < 2:
         raise ValueError(
-            f"LinearProbe needs samples of at least 2 classes; the data holds one class: {known[present[0]]!r}"
+            "LinearProbe needs samples of at least 2 classes; the data holds one class: "
+            f"{known[present[0]]!r}"
         )
     if not len(strengths) or not all(l2 > 0 for l2 in strengths):
         raise ValueError(f"expected one strength or more, all above 0. Found {list(strengths)}")
@@ -159,56 +161,34 @@ def fit_strengths(
     scaler = Standardizer.of(rows)
     if not (np.isfinite(scaler.mean).all() and np.isfinite(scaler.scale).all()):
         raise ValueError("expected finite rows. Found NaN, infinity, or values beyond float32")
-    far = not standardize and not 1 / LARGEST_SCALE < scaler.scale.max() < LARGEST_SCALE
-    if far or rows.shape[0] < rows.shape[1]:
+    is_far = not 1 / LARGEST_SCALE < scaler.scale.max() < LARGEST_SCALE
+    if (is_far and not standardize) or rows.shape[0] < rows.shape[1]:
         dtype = np.dtype(np.float64)
     scale = scaler.scale if standardize else np.ones_like(scaler.scale)
     state = state_bytes(rows.shape[0], len(present), dtype.itemsize)
     together = min(len(strengths), max(1, memory_bytes // state))
     fits = rows.shape[0] * rows.shape[1] * dtype.itemsize + together * state <= memory_bytes
-    # Fewer rows than dimensions are rotated into their span, so they must be there together.
+    # Fewer rows than dimensions are rotated into their span, so they must be in memory together.
     keep = fits or rows.shape[0] < rows.shape[1]
-    inputs = Inputs(
-        rows,
-        scaler.mean,
-        scale,
-        torch.float64 if dtype == np.float64 else torch.float32,
-        keep,
-        device,
-    )
+    torch_dtype = torch.float64 if dtype == np.float64 else torch.float32
+    inputs = StandardizedRows(rows, scaler.mean, scale, torch_dtype, keep, device)
     # Two classes: softmax halves the one vector of weights, and so the penalty.
     penalties = [2 * l2 if len(known) == 2 else l2 for l2 in strengths]
     on_device = torch.from_numpy(of_present).to(device)
-    solutions = [
-        solution
-        for start in range(0, len(penalties), together)
-        for solution in solve(
-            inputs,
-            on_device,
-            len(present),
-            penalties[start : start + together],
-            tol,
-            max_iter,
-            tick,
-        )
-    ]
-    return [
-        _probe(
-            LinearProbe(l2, standardize, max_iter, tol),
-            solution,
-            known,
-            present,
-            scaler.mean,
-            scale,
-        )
-        for l2, solution in zip(strengths, solutions, strict=True)
-    ]
+    solutions: list[Solution] = []
+    for start in range(0, len(penalties), together):
+        group = penalties[start : start + together]
+        solutions += solve(inputs, on_device, len(present), group, tol, max_iter, tick)
+    probes = [LinearProbe(l2, standardize, max_iter, tol) for l2 in strengths]
+    for probe, solution in zip(probes, solutions, strict=True):
+        _set_solution(probe, solution, known, present, scaler.mean, scale)
+    return probes
 
 
 def _targets(
     labels: np.ndarray, classes: Sequence[Any] | np.ndarray | None, n_rows: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The classes, and each label's place among them."""
+    """The classes, and each label's index among them."""
     if len(labels) != n_rows:
         raise ValueError(f"expected a label for each of {n_rows} rows. Found {len(labels)} labels")
     occurring, targets = np.unique(labels, return_inverse=True)
@@ -223,15 +203,15 @@ def _targets(
     return known, np.searchsorted(known, occurring)[targets]
 
 
-def _probe(
+def _set_solution(
     probe: LinearProbe,
     solution: Solution,
     classes: np.ndarray,
     present: np.ndarray,
     mean: np.ndarray,
     scale: np.ndarray,
-) -> LinearProbe:
-    """The probe with a solution for the ``present`` of its classes; the others have a bias of -inf."""
+) -> None:
+    """Sets the solution for the ``present`` classes; the others have a bias of -inf."""
     probe.classes_ = classes
     probe.coef_ = np.zeros((len(classes), len(mean)))
     probe.coef_[present] = solution.weights.double().cpu().numpy().T / scale
@@ -240,11 +220,10 @@ def _probe(
     probe.n_iter_ = solution.n_iterations
     probe.objective_, probe.converged_ = solution.objective, solution.converged
     probe.n_features_in_ = len(mean)
-    return probe
 
 
 def fit_layers(
-    layers: np.ndarray | Iterable[np.ndarray | Rows] | Mapping[Any, np.ndarray | Rows],
+    layers: np.ndarray | Iterable[np.ndarray | RowTable] | Mapping[Any, np.ndarray | RowTable],
     labels: np.ndarray,
     strengths: Sequence[float],
     on_layer: Callable[[Any], Any] = lambda layer: None,

@@ -30,8 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probe.heads.linear.logistic_inputs import Inputs
-from probe.heads.linear.logistic_pass import Logits, shift, slopes, visit
+from probe.heads.linear.logistic_pass import Logits, StandardizedRows, visit
 
 GRAM_ROWS = 20  # for each dimension
 SMALLEST_VARIANCE = 1e-3  # of a class indicator, times the number of classes
@@ -66,7 +65,7 @@ class Solution:
 
 
 def solve(
-    inputs: Inputs,
+    inputs: StandardizedRows,
     targets: Tensor,
     n_classes: int,
     strengths: Sequence[float],
@@ -95,14 +94,14 @@ def solve(
 
 
 def state_bytes(n_rows: int, n_classes: int, itemsize: int) -> int:
-    """Memory that one strength takes while it is solved: `probe.heads.linear.logistic_pass.Logits`."""
+    """Bytes that one strength takes while it is solved (`logistic_pass.Logits`)."""
     return 2 * n_rows * n_classes * itemsize
 
 
 @dataclass
 class _Descent:
-    """Where problems stand. A point is weights, in the axes of the Gram matrix, and in its last row
-    the bias.
+    """The state of problems. A point has weights, in the axes of the Gram matrix, and the bias as
+    its last row.
 
     Attributes:
         l2: (s,) float64.
@@ -123,14 +122,17 @@ class _Descent:
     confusion: tuple[Tensor, Tensor]
     pairs: list[tuple[Tensor, Tensor, Tensor]]
 
-    def some(self, kept: list[int]) -> "_Descent":
-        """These of them."""
-        l2, point, gradient, loss, small, iterations = (item[kept] for item in self._parts())
-        pairs = [(move[kept], change[kept], inverse[kept]) for move, change, inverse in self.pairs]
-        confusion = self.confusion[0][kept], self.confusion[1][kept]
-        return _Descent(l2, point, gradient, loss, small, iterations, confusion, pairs)
+    def subset(self, problems: list[int]) -> "_Descent":
+        """The state of some of the problems."""
+        spread, axes = self.confusion
+        pairs = [
+            (move[problems], change[problems], inv[problems]) for move, change, inv in self.pairs
+        ]
+        states = (item[problems] for item in self.states())
+        return _Descent(*states, (spread[problems], axes[problems]), pairs)
 
-    def _parts(self) -> tuple[Tensor, ...]:
+    def states(self) -> tuple[Tensor, ...]:
+        """What every problem has one of."""
         return self.l2, self.point, self.gradient, self.loss, self.small, self.iterations
 
 
@@ -138,13 +140,9 @@ def _together(several: Sequence[_Descent]) -> _Descent:
     """Problems side by side again, without their pairs: those of rounded gradients, at other
     points, mislead.
     """
-    l2, point, gradient, loss, small, iterations = (
-        torch.cat(parts) for parts in zip(*(one._parts() for one in several), strict=True)
-    )
-    between, turned = (
-        torch.cat(parts) for parts in zip(*(one.confusion for one in several), strict=True)
-    )
-    return _Descent(l2, point, gradient, loss, small, iterations, (between, turned), [])
+    states = map(torch.cat, zip(*(one.states() for one in several), strict=True))
+    spread, axes = map(torch.cat, zip(*(one.confusion for one in several), strict=True))
+    return _Descent(*states, (spread, axes), [])
 
 
 class _Problems:
@@ -152,26 +150,20 @@ class _Problems:
 
     def __init__(
         self,
-        inputs: Inputs,
+        inputs: StandardizedRows,
         targets: Tensor,
         n_classes: int,
         strengths: Sequence[float],
         tick: Callable[[], Any],
     ) -> None:
-        self.inputs, self.targets, self.n_classes, self.strengths, self.tick = (
-            inputs,
-            targets,
-            n_classes,
-            strengths,
-            tick,
-        )
+        self.inputs, self.targets, self.tick = inputs, targets, tick
+        self.n_classes, self.strengths = n_classes, strengths
         n_rows, dim = inputs.shape
         gram = torch.zeros(dim, dim, dtype=torch.float64, device=inputs.device)
         self.sums = torch.zeros(n_classes, dim, dtype=inputs.dtype, device=inputs.device)
         every = max(1, n_rows // max(1, GRAM_ROWS * dim))
         for start, block in inputs.blocks():
-            some = block[-start % every :: every]
-            wide = some.double()
+            wide = block[-start % every :: every].double()
             gram += wide.T @ wide
             self.sums.index_add_(0, targets[start : start + len(block)], block)
             tick()
@@ -184,16 +176,13 @@ class _Problems:
         if factor != self.inputs.dtype:
             problems = self._descend(problems, factor, max(tol, ROUGH), min(max_iter, MOST_ROUGH))
         problems = self._descend(problems, self.inputs.dtype, tol, max_iter)
-        losses, iterations, converged = (
-            problems.loss.tolist(),
-            problems.iterations.tolist(),
-            (problems.small >= 2).tolist(),
-        )
         points = torch.cat([self.axes @ problems.point[:, :-1], problems.point[:, -1:]], dim=1)
-        return list(zip(points, losses, iterations, converged, strict=True))
+        converged = (problems.small >= 2).tolist()
+        columns = (points, problems.loss.tolist(), problems.iterations.tolist(), converged)
+        return list(zip(*columns, strict=True))
 
     def _start(self) -> "_Descent":
-        """Where no dimension says anything: at the classes' shares."""
+        """The state at zero weights, with the classes' shares as bias."""
         (n_rows, dim), like, n_strengths = self.inputs.shape, self.sums, len(self.strengths)
         shares = torch.bincount(self.targets, minlength=self.n_classes).double() / n_rows
         point = like.new_zeros(n_strengths, dim + 1, self.n_classes)
@@ -206,11 +195,8 @@ class _Problems:
         loss = -(shares * shares.log()).sum().repeat(n_strengths)
         l2 = torch.tensor(self.strengths, dtype=torch.float64, device=like.device)
         none = torch.zeros(n_strengths, dtype=torch.int64, device=like.device)
-        confusion = (
-            like.new_zeros(n_strengths, self.n_classes),
-            like.new_zeros(n_strengths, self.n_classes, self.n_classes),
-        )
-        return _Descent(l2, point, gradient, loss, none, none, confusion, [])
+        axes = like.new_zeros(n_strengths, self.n_classes, self.n_classes)
+        return _Descent(l2, point, gradient, loss, none, none, (axes[:, 0], axes), [])
 
     def _descend(
         self, problems: "_Descent", factor: torch.dtype, tol: float, max_iter: int
@@ -238,18 +224,14 @@ class _Problems:
             problems.small = torch.where(-0.5 * slope <= worth, problems.small + 1, 0)
             done = (problems.small >= times) | (problems.iterations >= max_iter)
             for index in done.nonzero()[:, 0].tolist():
-                ended[int(number[index])] = problems.some([index])
+                ended[int(number[index])] = problems.subset([index])
             if done.all():
                 break
             if done.any():
-                kept = (~done).nonzero()[:, 0].tolist()
-                problems, direction, slope, number = (
-                    problems.some(kept),
-                    direction[kept],
-                    slope[kept],
-                    number[kept],
-                )
-                logits.keep(kept)
+                active = (~done).nonzero()[:, 0].tolist()
+                problems, number = problems.subset(active), number[active]
+                direction, slope = direction[active], slope[active]
+                logits.keep(active)
             self._advance(problems, logits, direction, slope, factor)
         return _together(ended)
 
@@ -262,13 +244,10 @@ class _Problems:
     def _visit(
         self, logits: Logits, direction: Tensor | None, factor: torch.dtype
     ) -> tuple[Tensor, Tensor]:
-        """As `visit` does it, with direction and gradient in the axes."""
-        turned = (
-            None
-            if direction is None
-            else torch.cat([self.axes @ direction[:, :-1], direction[:, -1:]], dim=1)
-        )
-        fitted, gradient = visit(self.inputs, self.targets, logits, turned, factor, self.tick)
+        """`visit` with direction and gradient in the axes of the Gram matrix."""
+        if direction is not None:
+            direction = torch.cat([self.axes @ direction[:, :-1], direction[:, -1:]], dim=1)
+        fitted, gradient = visit(self.inputs, self.targets, logits, direction, factor, self.tick)
         return fitted, torch.cat([self.axes.T @ gradient[:, :-1], gradient[:, -1:]], dim=1)
 
     def _penalise(
@@ -292,11 +271,12 @@ class _Problems:
         before, loss, start = problems.gradient, problems.loss, problems.point
         fitted, gradient = self._visit(logits, direction, factor)
         self._penalise(problems, start + direction, fitted, gradient)
-        _, enough = _judged(loss, slope, 1.0, problems.loss, _dots(problems.gradient, direction))
+        end_slope = _dots(problems.gradient, direction)
+        _, enough = _judge_step(loss, slope, 1.0, problems.loss, end_slope)
         move = direction
         if not enough.all():
             step = self._search(start, direction, logits, loss, slope, problems.l2)
-            shift(logits, step - 1)
+            logits.shift(step - 1)
             fitted, gradient = self._visit(logits, None, factor)
             move = step.to(direction.dtype)[:, None, None] * direction
             self._penalise(problems, start + move, fitted, gradient)
@@ -305,11 +285,8 @@ class _Problems:
         # A pair that says nothing (no curvature left above rounding) has no weight.
         inverse = torch.where(products > 1e-14 * _dots(move, move), 1 / products, 0.0)
         problems.iterations = problems.iterations + 1
-        problems.pairs = (
-            [*problems.pairs[-MEMORY + 1 :], (move, change, inverse)]
-            if _dots(move, move).all()
-            else []
-        )
+        pairs = [*problems.pairs[-MEMORY + 1 :], (move, change, inverse)]
+        problems.pairs = pairs if _dots(move, move).all() else []
 
     def _search(
         self,
@@ -324,27 +301,24 @@ class _Problems:
         The logits stand at 1.
         """
         weights, towards = start[:, :-1], direction[:, :-1]
-        square, cross, rate = (
-            _dots(weights, weights),
-            _dots(weights, towards),
-            _dots(towards, towards),
-        )
+        square, cross = _dots(weights, weights), _dots(weights, towards)
+        rate = _dots(towards, towards)
         low, low_slope = torch.zeros_like(slope), slope
         high = torch.full_like(slope, float("inf"))
         step, good = torch.ones_like(slope), torch.zeros_like(slope)
         for _ in range(STEPS):
-            fitted, steep = slopes(self.targets, logits, step - 1)
-            there = fitted + 0.5 * l2 * (square + 2 * step * cross + step**2 * rate)
-            steep = steep + l2 * (cross + step * rate)
-            worse, enough = _judged(loss, slope, step, there, steep)
+            fitted, end_slope = logits.slopes(self.targets, step - 1)
+            end_loss = fitted + 0.5 * l2 * (square + 2 * step * cross + step**2 * rate)
+            end_slope = end_slope + l2 * (cross + step * rate)
+            worse, enough = _judge_step(loss, slope, step, end_loss, end_slope)
             good = torch.where(worse, good, step)
             if enough.all():
                 break
-            too_far = worse | (steep > 0)
+            too_far = worse | (end_slope > 0)
             high = torch.where(~enough & too_far, step, high)
-            low_slope = torch.where(~enough & ~too_far, steep, low_slope)
+            low_slope = torch.where(~enough & ~too_far, end_slope, low_slope)
             low = torch.where(~enough & ~too_far, step, low)
-            secant = low + (step - low) * low_slope / (low_slope - steep)
+            secant = low + (step - low) * low_slope / (low_slope - end_slope)
             inside = torch.where(worse | ~secant.isfinite(), (low + high) / 2, secant)
             inside = inside.clamp(low + 0.1 * (high - low), low + 0.9 * (high - low))
             step = torch.where(enough, step, torch.where(high.isinf(), 2.5 * step, inside))
@@ -354,15 +328,14 @@ class _Problems:
         """Spread (s, c) and axes (s, c, c) of the classes' mean covariance ``diag(p) - p p'`` under
         the present probabilities.
         """
-        some = logits[:: max(1, len(logits) // CONFUSION_ROWS)].softmax(2)
-        products = torch.einsum("nsi,nsj->sij", some, some).double() / len(some)
-        between, turned = torch.linalg.eigh(
-            torch.diag_embed(some.mean(0, dtype=torch.float64)) - products
-        )
-        return between.clamp_min(0).to(logits.dtype), turned.to(logits.dtype)
+        shares = logits[:: max(1, len(logits) // CONFUSION_ROWS)].softmax(2)
+        products = torch.einsum("nsi,nsj->sij", shares, shares).double() / len(shares)
+        means = torch.diag_embed(shares.mean(0, dtype=torch.float64))
+        spread, axes = torch.linalg.eigh(means - products)
+        return spread.clamp_min(0).to(logits.dtype), axes.to(logits.dtype)
 
     def _metric(self, problems: _Descent) -> Tensor:
-        """The inverse curvature that L-BFGS believes in, times the gradient (s, d + 1, c)."""
+        """L-BFGS's estimate of the inverse curvature, times the gradient (s, d + 1, c)."""
         rest = problems.gradient.clone()
         shares = []
         for move, change, inverse in reversed(problems.pairs):
@@ -374,32 +347,27 @@ class _Problems:
             # Scaled to the curvature met last: the mean covariance misses that sure rows weigh
             # less, and whole steps were too long.
             _, change, inverse = problems.pairs[-1]
-            seen = inverse * _dots(change, self._start_metric(problems, change))
-            result *= torch.where(seen > 0, 1 / seen, 1.0).to(rest.dtype)[:, None, None]
+            scale = inverse * _dots(change, self._start_metric(problems, change))
+            result *= torch.where(scale > 0, 1 / scale, 1.0).to(rest.dtype)[:, None, None]
         for (move, change, inverse), share in zip(problems.pairs, reversed(shares), strict=True):
-            result += (
-                share - (inverse * _dots(change, result)).to(rest.dtype)[:, None, None]
-            ) * move
+            correction = (inverse * _dots(change, result)).to(rest.dtype)[:, None, None]
+            result += (share - correction) * move
         return result
 
     def _start_metric(self, problems: _Descent, gradient: Tensor) -> Tensor:
         """The inverse of ``G x M + l2``, times a gradient (s, d + 1, c)."""
-        between, turned = problems.confusion
-        curvature = (
-            self.spread[:, None] * between[:, None] + problems.l2.to(gradient.dtype)[:, None, None]
-        )
-        first = (gradient[:, :-1] @ turned / curvature) @ turned.mT
-        of_bias = (
-            gradient[:, -1:]
-            @ turned
-            / between[:, None].clamp_min(SMALLEST_VARIANCE / self.n_classes)
-        ) @ turned.mT
-        return torch.cat([first, of_bias], dim=1)
+        spread, axes = problems.confusion
+        spread = spread[:, None]
+        curvature = self.spread[:, None] * spread + problems.l2.to(gradient.dtype)[:, None, None]
+        of_weights = (gradient[:, :-1] @ axes / curvature) @ axes.mT
+        spread = spread.clamp_min(SMALLEST_VARIANCE / self.n_classes)
+        of_bias = (gradient[:, -1:] @ axes / spread) @ axes.mT
+        return torch.cat([of_weights, of_bias], dim=1)
 
 
-def _rounded(inputs: Inputs) -> torch.dtype:
-    """What factors of products are rounded to far from the optimum: half the bits, where the
-    processor multiplies those faster.
+def _rounded(inputs: StandardizedRows) -> torch.dtype:
+    """The dtype that factors of products are rounded to far from the optimum: half the bits, where
+    the processor multiplies those faster.
     """
     if inputs.device.type != "cpu":
         return inputs.dtype
@@ -408,12 +376,12 @@ def _rounded(inputs: Inputs) -> torch.dtype:
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else inputs.dtype
 
 
-def _judged(
-    loss: Tensor, slope: Tensor, step: Tensor | float, there: Tensor, steep: Tensor
+def _judge_step(
+    loss: Tensor, slope: Tensor, step: Tensor | float, end_loss: Tensor, end_slope: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Whether a step leads to a worse place, and whether it is good enough, (s,) each."""
-    worse = there > loss + 1e-4 * step * slope + 1e-7 * loss.abs()
-    return worse, (steep.abs() <= FLAT * slope.abs()) & ~worse
+    """Whether a step ends worse than it began, and whether it is good enough, (s,) each."""
+    worse = end_loss > loss + 1e-4 * step * slope + 1e-7 * loss.abs()
+    return worse, (end_slope.abs() <= FLAT * slope.abs()) & ~worse
 
 
 def _dots(first: Tensor, second: Tensor) -> Tensor:

@@ -1,26 +1,102 @@
-"""One visit to every row: products, losses and errors of all problems while a block of rows is hot.
+"""One pass over standardised rows: products, losses and errors of all problems while a block of
+rows is in the cache.
 
-Shapes: n rows, d dimensions, s strengths, c classes. Weights stand with their bias in the last row:
+Shapes: n rows, d dimensions, s strengths, c classes. The bias is the last row of the weights:
 (s, d + 1, c).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from probe.heads.linear.logistic_inputs import Inputs
-from probe.heads.linear.rows import BLOCK_ROWS
+from probe.heads.linear.rows import BLOCK_ROWS, RowTable, refill
 
-SMALLEST_PROBABILITY = (
-    1e-30  # below it a float32 probability loses digits, and its logarithm with them
-)
+# Below it a float32 probability loses digits, and its logarithm with them.
+SMALLEST_PROBABILITY = 1e-30
+
+
+class StandardizedRows:
+    """(row, dim) standardised rows in blocks of `BLOCK_ROWS`, kept in memory or read in each pass.
+
+    Args:
+        rows: as they were given.
+        mean, scale: (dim,) what is subtracted, and what the difference is divided by.
+        dtype: of the blocks; float16 and float32 rows are standardised in float32.
+        keep: whether to hold all rows in memory (on the device); otherwise each pass reads the
+            source.
+        device: of the blocks.
+    """
+
+    def __init__(
+        self,
+        rows: RowTable,
+        mean: np.ndarray,
+        scale: np.ndarray,
+        dtype: torch.dtype,
+        keep: bool,
+        device: str = "cpu",
+    ) -> None:
+        self.shape, self.dtype, self.device = rows.shape, dtype, torch.device(device)
+        self._rows = rows
+        self._mean, self._scale = (
+            torch.from_numpy(mean).to(dtype),
+            torch.from_numpy(scale).to(dtype),
+        )
+        self._kept: Tensor | None = None
+        self.basis: Tensor | None = None
+        if keep:
+            kept = torch.empty(self.shape, dtype=dtype, device=self.device)
+            on_cpu = self.device.type == "cpu"
+            for start, block in self._read(kept if on_cpu else None):
+                if not on_cpu:  # on a CPU the block is part of it already
+                    kept[start : start + len(block)] = block
+            self._kept = kept
+
+    def blocks(self) -> Iterator[tuple[int, Tensor]]:
+        """(number of its first row, (row, dim) block); a block is valid until the next one."""
+        if self._kept is None:
+            yield from self._read(None)
+        else:
+            for start in range(0, self.shape[0], BLOCK_ROWS):
+                yield start, self._kept[start : start + BLOCK_ROWS]
+
+    def _read(self, target: Tensor | None) -> Iterator[tuple[int, Tensor]]:
+        """Blocks from the source, standardised in place: in ``target``, or in one block's memory
+        again and again.
+        """
+        if target is None:
+            buffer = torch.empty(BLOCK_ROWS, self.shape[1], dtype=self.dtype).numpy()
+            blocks = refill(self._rows, lambda start, stop: buffer[: stop - start])
+        else:
+            array = target.numpy()
+            blocks = refill(self._rows, lambda start, stop: array[start:stop])
+        start = 0
+        for filled in blocks:
+            block = torch.from_numpy(filled).sub_(self._mean).div_(self._scale)
+            yield start, block.to(self.device)
+            start += len(block)
+
+    def rotate_into_span(self) -> None:
+        """Rotates kept rows, fewer than dimensions, into their span, whose ``basis`` is (dim,
+        direction), orthonormal columns.
+
+        A penalty on the weights is invariant to that, and directions that no row has carry no
+        weight at an optimum. By Householder's QR, of the rows and not of their squares, which would
+        lose directions that a weak penalty needs.
+        """
+        assert self._kept is not None, "only kept rows can be rotated"
+        basis, triangle = torch.linalg.qr(self._kept.T.double())
+        self._kept = triangle.T.to(self.dtype).contiguous()
+        self.shape = len(self._kept), basis.shape[1]
+        self.basis = basis.to(self.dtype)
 
 
 @dataclass
 class Logits:
-    """What is kept of every row: (n, s, c) logits, and by how much the last direction moved them."""
+    """(n, s, c) logits of every row, and by how much the last direction moved them."""
 
     now: Tensor
     moved: Tensor
@@ -30,11 +106,33 @@ class Logits:
         """Every row at the bias (s, c)."""
         return cls(bias.repeat(n_rows, 1, 1), bias.new_empty(n_rows, *bias.shape))
 
-    def keep(self, kept: list[int]) -> None:
-        """Goes on with some of the problems only."""
+    def keep(self, problems: list[int]) -> None:
+        """Drops all but some of the problems."""
         self.moved = self.moved.new_empty(0)  # its memory serves the copy
-        self.now = self.now[:, kept]
+        self.now = self.now[:, problems]
         self.moved = torch.empty_like(self.now)
+
+    def shift(self, distance: Tensor) -> None:
+        """Moves ``distance`` (s,) along the last direction."""
+        for start in range(0, len(self.now), BLOCK_ROWS):
+            block = slice(start, start + BLOCK_ROWS)
+            self.now[block] += self.moved[block] * distance.to(self.now.dtype)[:, None]
+
+    def slopes(self, targets: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean cross-entropy and its slope, (s,) float64 each, ``distance`` (s,) along the last
+        direction.
+        """
+        n_rows = len(targets)
+        loss = torch.zeros_like(distance, dtype=torch.float64)
+        slope = torch.zeros_like(distance, dtype=torch.float64)
+        for start in range(0, n_rows, BLOCK_ROWS):
+            block = slice(start, start + BLOCK_ROWS)
+            moved = self.moved[block]
+            logits = self.now[block] + moved * distance.to(moved.dtype)[:, None]
+            losses, errors = cross_entropy(logits, targets[block])
+            loss += losses
+            slope += (errors * moved).sum((0, 2)).double()
+        return loss / n_rows, slope / n_rows
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,80 +144,50 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     right = errors.gather(2, truth)
     losses = -right.log()
     if (rare := right < SMALLEST_PROBABILITY).any():
-        losses = torch.where(
-            rare, logits.logsumexp(2, keepdim=True) - logits.gather(2, truth), losses
-        )
+        exact = logits.logsumexp(2, keepdim=True) - logits.gather(2, truth)
+        losses = torch.where(rare, exact, losses)
     errors.scatter_(2, truth, right - 1)
     return losses.sum((0, 2), dtype=torch.float64), errors
 
 
 def visit(
-    inputs: Inputs,
+    inputs: StandardizedRows,
     targets: Tensor,
     logits: Logits,
     direction: Tensor | None,
     factor: torch.dtype,
-    rested: Callable[[], None],
+    tick: Callable[[], None],
 ) -> tuple[Tensor, Tensor]:
-    """Moves all logits by a whole step along ``direction``; gives mean cross-entropy (s,) float64
-    and its gradient (s, d + 1, c).
+    """Moves all logits by a whole step along ``direction`` (None: not at all); returns mean
+    cross-entropy (s,) float64 and its gradient (s, d + 1, c).
 
     Args:
-        direction: None leaves the logits where they are.
-        factor: what the factors of products are rounded to; products of less than the rows'
+        factor: dtype that the factors of products are rounded to; products of less than the rows'
             precision are added up in the rows'.
-        rested: called after each block.
+        tick: called after each block.
     """
     _, n_strengths, n_classes = logits.now.shape
     n_rows, dim = inputs.shape
-    wide = (
-        None if direction is None else direction[:, :-1].transpose(0, 1).reshape(dim, -1).to(factor)
-    )
-    bias = None if direction is None else direction[:, -1].flatten()
-    total = torch.zeros(n_strengths, dtype=torch.float64, device=inputs.device)
-    back = torch.zeros(dim, n_strengths * n_classes, dtype=inputs.dtype, device=inputs.device)
+    if direction is not None:
+        weights = direction[:, :-1].transpose(0, 1).reshape(dim, -1).to(factor)
+        bias = direction[:, -1].flatten()
+    loss = torch.zeros(n_strengths, dtype=torch.float64, device=inputs.device)
+    of_weights = torch.zeros(dim, n_strengths * n_classes, dtype=inputs.dtype, device=inputs.device)
     of_bias = torch.zeros(n_strengths * n_classes, dtype=inputs.dtype, device=inputs.device)
-    for start, block in inputs.blocks():
-        here = slice(start, start + len(block))
-        factors, now = block.to(factor), logits.now[here]
-        if wide is not None and bias is not None:
-            moved = logits.moved[here]
-            torch.add(factors @ wide, bias, out=moved.flatten(1))
+    for start, rows in inputs.blocks():
+        block = slice(start, start + len(rows))
+        factors, now = rows.to(factor), logits.now[block]
+        if direction is not None:
+            moved = logits.moved[block]
+            torch.add(factors @ weights, bias, out=moved.flatten(1))
             now += moved
-        losses, errors = cross_entropy(now, targets[here])
-        total += losses
+        losses, errors = cross_entropy(now, targets[block])
+        loss += losses
         of_bias += errors.flatten(1).sum(0)
         if factor == inputs.dtype:
-            back.addmm_(factors.T, errors.flatten(1))
+            of_weights.addmm_(factors.T, errors.flatten(1))
         else:
-            back += factors.T @ errors.flatten(1).to(factor)
-        rested()
-    gradient = torch.cat([back, of_bias[None]]).div_(n_rows)
-    return total / n_rows, gradient.view(dim + 1, n_strengths, n_classes).transpose(0, 1)
-
-
-def slopes(targets: Tensor, logits: Logits, further: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy and its slope, (s,) float64 each, where the last direction is gone
-    ``further`` (s,) than now.
-    """
-    n_rows = len(targets)
-    total, steep = (
-        torch.zeros_like(further, dtype=torch.float64),
-        torch.zeros_like(further, dtype=torch.float64),
-    )
-    for start in range(0, n_rows, BLOCK_ROWS):
-        here = slice(start, start + BLOCK_ROWS)
-        moved = logits.moved[here]
-        losses, errors = cross_entropy(
-            logits.now[here] + moved * further.to(moved.dtype)[:, None], targets[here]
-        )
-        total += losses
-        steep += (errors * moved).sum((0, 2)).double()
-    return total / n_rows, steep / n_rows
-
-
-def shift(logits: Logits, further: Tensor) -> None:
-    """Goes ``further`` (s,) along the last direction."""
-    for start in range(0, len(logits.now), BLOCK_ROWS):
-        here = slice(start, start + BLOCK_ROWS)
-        logits.now[here] += logits.moved[here] * further.to(logits.now.dtype)[:, None]
+            of_weights += factors.T @ errors.flatten(1).to(factor)
+        tick()
+    gradient = torch.cat([of_weights, of_bias[None]]).div_(n_rows)
+    return loss / n_rows, gradient.view(dim + 1, n_strengths, n_classes).transpose(0, 1)

@@ -43,12 +43,12 @@ class Projection:
 def fit_projection(
     how: str, width: int, seed: int, n_rows: int, mean: np.ndarray, covariance: np.ndarray
 ) -> Projection:
-    """The projection to ``width`` dimensions.
+    """Fits a projection to ``width`` dimensions.
 
     Args:
         how: one of `PROJECTIONS`.
-        seed: of ``random``: equal seeds, dims and widths give equal maps, whatever the rows.
-        n_rows: that mean and covariance are of.
+        seed: of ``random``; equal seeds, dims and widths give equal maps, whatever the rows.
+        n_rows: the number of rows that mean and covariance are of.
         mean, covariance: (dim,) and (dim, dim) float64 of the training rows.
 
     Raises:
@@ -62,8 +62,8 @@ def fit_projection(
         )
     if how == "pca" and width > n_rows - 1:
         raise ProbeError(
-            f"{n_rows} training rows have {n_rows - 1} principal components, {width} are asked for. Set project to less, or "
-            'projection = "random"'
+            f"{n_rows} training rows have {n_rows - 1} principal components, {width} are asked for."
+            ' Set project to less, or projection = "random"'
         )
     basis = principal(covariance, width) if how == "pca" else orthonormal(dim, width, seed)
     total = float(np.trace(covariance))

@@ -15,8 +15,7 @@ from scipy.linalg import eigh
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from probe.heads.linear.rows import BLOCK_ROWS, Rows, as_rows, refill
-from probe.heads.linear.standardize import Standardizer
+from probe.heads.linear.rows import BLOCK_ROWS, RowTable, Standardizer, as_rows, refill
 
 # Without a penalty, directions weaker than this share of the strongest (in squares) are rounding
 # errors.
@@ -28,8 +27,7 @@ class RidgeProbe(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     Args:
         l2: strength of the penalty, see the module.
-        standardize: whether to standardise with training statistics; False takes features as they
-            are.
+        standardize: whether to standardise with training statistics.
 
     Attributes:
         coef_: (dim,) weights for the features as they were given; (target, dim) where ``y`` has two
@@ -42,7 +40,7 @@ class RidgeProbe(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.standardize = standardize
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> "RidgeProbe":
-        """Trains on (row, dim) features and (row,) or (row, target) numbers."""
+        """Train on (row, dim) features and (row,) or (row, target) numbers."""
         X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
         (fitted,) = fit_ridge_strengths(X, y, [self.l2], self.standardize)
         self.coef_: np.ndarray = fitted.coef_
@@ -52,15 +50,13 @@ class RidgeProbe(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def predict(self, X: np.ndarray) -> np.ndarray:
         """(row,) numbers; (row, target) where training's had two axes."""
         check_is_fitted(self)
-        return (
-            validate_data(self, X, dtype=np.float64, reset=False) @ self.coef_.T + self.intercept_
-        )
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        return X @ self.coef_.T + self.intercept_
 
 
 @dataclass(frozen=True)
 class _Moments:
-    """What a ridge regression needs of its rows. ``X`` are standardised rows, ``Y`` targets less
-    their means.
+    """The moments of standardised rows ``X`` and of targets ``Y`` less their means.
 
     Attributes:
         values: (direction,) eigenvalues of ``X'X``, those above rounding.
@@ -74,7 +70,7 @@ class _Moments:
 
 
 def fit_ridge_strengths(
-    rows: np.ndarray | Rows,
+    rows: np.ndarray | RowTable,
     targets: np.ndarray,
     strengths: Sequence[float],
     standardize: bool = True,
@@ -119,7 +115,7 @@ def fit_ridge_strengths(
 
 
 def _blocks(
-    rows: Rows, mean: np.ndarray, scale: np.ndarray, tick: Callable[[], Any]
+    rows: RowTable, mean: np.ndarray, scale: np.ndarray, tick: Callable[[], Any]
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(number of its first row, standardised (row, dim) block in float64, valid until the next)."""
     buffer, start = np.empty((BLOCK_ROWS, len(mean))), 0
@@ -134,7 +130,7 @@ def _blocks(
 def _by_dimensions(
     blocks: Iterator[tuple[int, np.ndarray]], targets: np.ndarray, dim: int
 ) -> tuple[np.ndarray, _Moments]:
-    """The rows' remaining mean (dim,), which rounding left, and their moments, from ``X'X``."""
+    """The rows' mean (dim,), which rounding left, and their moments, from ``X'X``."""
     gram, products, total = np.zeros((dim, dim)), np.zeros((dim, targets.shape[1])), np.zeros(dim)
     for start, block in blocks:
         gram += block.T @ block
@@ -142,7 +138,7 @@ def _by_dimensions(
         total += block.sum(axis=0)
     mean = total / len(targets)
     values, vectors = eigh(gram - len(targets) * np.outer(mean, mean))
-    kept = _kept(values)
+    kept = _above_rounding(values)
     return mean, _Moments(values[kept], vectors[:, kept], vectors[:, kept].T @ products)
 
 
@@ -156,7 +152,7 @@ def _by_rows(
     mean = rows.mean(axis=0)
     rows -= mean
     values, sides = eigh(rows @ rows.T)
-    kept = _kept(values)
+    kept = _above_rounding(values)
     lengths = np.sqrt(values[kept])
     return mean, _Moments(
         values[kept],
@@ -165,6 +161,6 @@ def _by_rows(
     )
 
 
-def _kept(values: np.ndarray) -> np.ndarray:
-    """Which eigenvalues are no rounding errors, (direction,) bool."""
+def _above_rounding(values: np.ndarray) -> np.ndarray:
+    """(direction,) bool, whether an eigenvalue is no rounding error."""
     return values > max(SMALLEST_DIRECTION * values[-1], np.finfo(np.float64).tiny)

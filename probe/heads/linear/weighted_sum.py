@@ -1,7 +1,7 @@
 """A linear probe on a learned sum of all layers, as SUPERB reads a model (Yang et al. 2021).
 
 The sum's weights are a softmax over layers, trained with the head, from equal weights on. Each
-layer is standardised first, or the one with the largest values would be heard alone, and the sum is
+layer is standardised first, or the one with the largest values would dominate, and the sum is
 brought to the rms of 1 that a single layer has: layers that differ cancel in a sum, which a penalty
 on the head's weights would punish. Minimised is the loss of `probe.heads.linear.linear_probe` at
 the sum, over weights and head; for given weights the head's problem is convex and is solved to its
@@ -18,10 +18,10 @@ import numpy as np
 from scipy.optimize import minimize
 
 from probe.heads.linear.linear_probe import LinearProbe, fit_strengths
-from probe.heads.linear.standardize import Standardizer
+from probe.heads.linear.rows import Standardizer
 
-MOST_STEPS = 20  # of the sum's weights
-FLAT = 1e-4  # a gradient below ends them
+MOST_STEPS = 20  # of the search for the sum's weights
+FLAT = 1e-4  # a gradient below it ends the search
 
 
 @dataclass(frozen=True)
@@ -42,17 +42,17 @@ class WeightedProbe:
 
     @property
     def l2(self) -> float:
-        """Of the head."""
+        """Strength of the head's penalty."""
         return self.probe.l2
 
     @property
     def n_iter_(self) -> int:
-        """Of the head's last solution."""
+        """Iterations of the head's last solution."""
         return self.probe.n_iter_
 
     @property
     def converged_(self) -> bool:
-        """Whether the head's last solution is one."""
+        """Whether the head's last solution converged."""
         return self.probe.converged_
 
     @property
@@ -87,40 +87,29 @@ def fit_weighted(
     start = np.zeros(len(layers))
     fitted: dict[float, WeightedProbe] = {}
     for l2 in sorted(strengths, reverse=True):
-        found: dict[bytes, WeightedProbe] = {}
+        probes: dict[bytes, WeightedProbe] = {}
 
         def loss(
-            logits: np.ndarray, l2: float = l2, found: dict[bytes, WeightedProbe] = found
+            logits: np.ndarray, l2: float = l2, probes: dict[bytes, WeightedProbe] = probes
         ) -> tuple[float, np.ndarray]:
+            """The objective at the head's solution, and its gradient by the softmax's logits."""
             shares = _softmax(logits)
             mixed = _sum(shares, rows)
             rms = float(np.sqrt(np.mean(np.square(mixed), dtype=np.float64))) or 1.0
             mixed /= np.float32(rms)
             (probe,) = fit_strengths(mixed, truth, [l2], standardize=False, device=device)
-            found[logits.tobytes()] = WeightedProbe(scalers, shares, rms, probe)
+            probes[logits.tobytes()] = WeightedProbe(scalers, shares, rms, probe)
             tick()
-            back = (
-                _errors(probe, mixed, truth) @ probe.coef_
-            )  # of the objective by the sum, (row, dim)
-            along = (
-                np.vdot(mixed, back) / mixed.size
-            )  # what the division by the rms takes away again
-            by_share = (
-                np.array(
-                    [np.vdot(values, back) - along * np.vdot(values, mixed) for values in rows]
-                )
-                / rms
-            )
-            return (
-                probe.objective_,
-                shares * by_share,
-            )  # of the softmax; shares @ by_share is 0, for the sum has no scale
+            by_sum = _errors(probe, mixed, truth) @ probe.coef_  # gradient, (row, dim)
+            # The division by the rms takes away the part along the sum itself.
+            along = np.vdot(mixed, by_sum) / mixed.size
+            by_share = [np.vdot(values, by_sum) - along * np.vdot(values, mixed) for values in rows]
+            # shares @ by_share is 0, for the sum has no scale.
+            return probe.objective_, shares * (np.array(by_share) / rms)
 
-        result = minimize(
-            loss, start, jac=True, method="L-BFGS-B", options={"maxiter": MOST_STEPS, "gtol": FLAT}
-        )
-        start = result.x
-        fitted[l2] = found[start.tobytes()]
+        options = {"maxiter": MOST_STEPS, "gtol": FLAT}
+        start = minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x
+        fitted[l2] = probes[start.tobytes()]
     return [fitted[l2] for l2 in strengths]
 
 

@@ -70,7 +70,7 @@ class XVector(nn.Module):
         return F.relu(self.last(self.embed(frames)))
 
 
-class Projection(nn.Module):
+class LinearEmbedding(nn.Module):
     """A linear map of pooled vectors; the embedding is what the loss reads."""
 
     def __init__(self, dim: int, width: int) -> None:
@@ -137,25 +137,21 @@ def train(
     device: str = "cpu",
     tick: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[dict[str, float], Embed]]:
-    """(learning rate and epochs, what embeds with it) of every checkpoint of every learning rate.
+    """(learning rate and epochs, embedding function) of every checkpoint of every learning rate.
 
     An embedding is good until the next one is asked for. Equal seeds give equal networks on one
     machine; steps are AdamW's.
 
     Args:
-        new_network: an `XVector` or `Projection`; its weights come from torch's global generator,
-            which is set to ``seed`` and back.
+        new_network: an `XVector` or `LinearEmbedding`; its weights come from torch's global
+            generator, which is set to ``seed`` and back.
         read: positions in ``speakers`` -> their (frame, dim) frames or (dim,) rows.
         speakers: of each training utterance.
         tick: called after each step.
     """
     names, speaker = np.unique(np.array(speakers), return_inverse=True)
-    ends = sorted(
-        {
-            -(-training.epochs * part // training.checkpoints)
-            for part in range(1, training.checkpoints + 1)
-        }
-    )
+    n_parts = training.checkpoints
+    ends = {-(-training.epochs * part // n_parts) for part in range(1, n_parts + 1)}
     for rate in training.learning_rates:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -184,7 +180,7 @@ def train(
 
 
 def _batch(rows: Sequence[np.ndarray], crop_frames: int, generator: np.random.Generator) -> Tensor:
-    """Rows side by side; of frames a random stretch each, as long as the longest utterance allows."""
+    """Rows stacked; of frames a random stretch each, as long as the longest utterance allows."""
     if crop_frames:
         n_frames = max(FIELD, min(crop_frames, max(map(len, rows))))
         rows = [
@@ -201,7 +197,7 @@ def _stretch(frames: np.ndarray, n_frames: int, first: int = 0) -> np.ndarray:
 
 @torch.no_grad()
 def _embedded(network: nn.Module, device: str, rows: Iterable[np.ndarray]) -> np.ndarray:
-    """(utterance, width) float32; one utterance at a time, so that no other changes an embedding."""
+    """(utterance, width) float32; one utterance at a time, so that embeddings are independent."""
     network.eval()
     embed: Callable[[Tensor], Tensor] = network.embed  # type: ignore[assignment]  # torch types attributes as tensors or modules
     whole = (_stretch(item, max(FIELD, len(item))) if item.ndim == 2 else item for item in rows)

@@ -45,25 +45,23 @@ class TwoCovariance:
     @classmethod
     def fit(cls, rows: np.ndarray, speakers: Sequence[str]) -> "TwoCovariance":
         """Fits on (row, dim) and their speakers: two at least, and more rows than speakers."""
-        wide = np.asarray(rows, np.float64)
+        vectors = np.asarray(rows, np.float64)
         _, speaker, n_rows = np.unique(np.array(speakers), return_inverse=True, return_counts=True)
-        mean = wide.mean(axis=0)
-        centres = np.zeros((len(n_rows), wide.shape[1]))
-        np.add.at(centres, speaker, wide)
+        n, n_speakers, mean = len(vectors), len(n_rows), vectors.mean(axis=0)
+        centres = np.zeros((n_speakers, vectors.shape[1]))
+        np.add.at(centres, speaker, vectors)
         centres /= n_rows[:, None]
-        residuals, apart = wide - centres[speaker], (centres - mean) * np.sqrt(n_rows)[:, None]
-        n_free = len(wide) - len(n_rows)
-        within = residuals.T @ residuals / n_free
-        n_0 = (len(wide) - np.square(n_rows).sum() / len(wide)) / (len(n_rows) - 1)
-        between = (apart.T @ apart / (len(n_rows) - 1) - within) / n_0
+        residuals = vectors - centres[speaker]
+        deviations = (centres - mean) * np.sqrt(n_rows)[:, None]
+        within = residuals.T @ residuals / (n - n_speakers)
+        n_0 = (n - np.square(n_rows).sum() / n) / (n_speakers - 1)
+        between = (deviations.T @ deviations / (n_speakers - 1) - within) / n_0
         # Residuals of K means are worth N - K independent rows; the shrinkage falls with their
         # number.
-        shrinkage = min(
-            1.0, ledoit_wolf_shrinkage(residuals, assume_centered=True) * len(wide) / n_free
-        )
-        within = (1 - shrinkage) * within + shrinkage * np.trace(within) / len(mean) * np.eye(
-            len(mean)
-        )
+        shrinkage = ledoit_wolf_shrinkage(residuals, assume_centered=True) * n / (n - n_speakers)
+        shrinkage = min(1.0, shrinkage)
+        target = shrinkage * np.trace(within) / len(mean) * np.eye(len(mean))
+        within = (1 - shrinkage) * within + target
         return cls.of(mean, between, within)
 
     @classmethod

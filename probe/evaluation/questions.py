@@ -1,0 +1,93 @@
+"""The loop that asks a task's questions of every layer.
+
+A question is what heads learn: the task itself, a control, or the task with a part of its training
+data. A kind says what its questions are and scores one of them on one layer; here they are counted
+for the progress, kept for a run that is interrupted, and followed by the learned sum of layers.
+"""
+
+import functools
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from probe.data.corpus import Utterance
+from probe.evaluation.dataset import Features, Problem, Score
+from probe.evaluation.label_budgets import within_budget
+from probe.evaluation.tasks import Task
+from probe.evaluation.unfinished import part_of
+from probe.records import WEIGHTED
+
+log = logging.getLogger("probe")
+
+Q = TypeVar("Q")  # a kind's questions
+R = TypeVar("R")  # what it reads of a layer
+
+
+@dataclass(frozen=True)
+class Answers(Generic[Q, R]):
+    """How a kind answers its questions.
+
+    Attributes:
+        name: of a question, different for each.
+        n_steps: that a question takes on one layer, see `probe.evaluation.progress`.
+        read: what all questions need of a layer; it is read once, and only if one is not answered.
+        score: the scores of a question on a layer.
+        sum_steps: that the learned sum of layers takes; 0 where none is asked for.
+        score_sum: its scores, none where there is no such sum.
+    """
+
+    questions: Sequence[Q]
+    name: Callable[[Q], str]
+    n_steps: Callable[[Q], int]
+    read: Callable[[str], R]
+    score: Callable[[Q, str, R], Iterable[Score]]
+    sum_steps: int = 0
+    score_sum: Callable[[], Iterable[Score]] = tuple
+
+    def scores(self, problem: Problem, layers: Sequence[str]) -> Iterator[Score]:
+        """The scores of every layer on every question, then those of the sum."""
+        problem.progress.add(sum(map(self.n_steps, self.questions)) * len(layers) + self.sum_steps)
+        for layer in layers:
+            problem.progress.note(f"layer {layer}")
+            rows = functools.cache(functools.partial(self.read, layer))
+            for question in self.questions:
+                yield from part_of(
+                    problem,
+                    f"layer {layer}: {self.name(question)}",
+                    self.n_steps(question),
+                    functools.partial(self._score, question, layer, rows),
+                )
+        if self.sum_steps:
+            problem.progress.note("weighted sum of layers")
+            yield from part_of(problem, f"layer {WEIGHTED}", self.sum_steps, self.score_sum)
+
+    def _score(self, question: Q, layer: str, rows: Callable[[], R]) -> Iterable[Score]:
+        return self.score(question, layer, rows())
+
+
+def budgets(
+    task: Task[Any],
+    problem: Problem,
+    features: Features,
+    utterances: Sequence[Utterance],
+    labels: Sequence[str],
+    lacks: Callable[[list[int]], str],
+) -> Iterator[tuple[str, list[int]]]:
+    """Each budget of the task with the positions of the training utterances that it pays for; one
+    that is no question is logged and left out.
+
+    Args:
+        labels: one for each utterance, for budgets per label.
+        lacks: says why some utterances are too few, or nothing.
+    """
+    keys = [item.key for item in utterances]
+    durations_s = [features.of(item).duration_s for item in utterances]
+    for budget in task.settings.budgets:
+        chosen = within_budget(budget, keys, labels, durations_s, problem.seed)
+        if chosen is None:
+            log.info("%s: budget %s: training has no more than that; left out", task.name, budget)
+        elif reason := lacks(chosen):
+            log.warning("%s: budget %s pays for %s; left out", task.name, budget, reason)
+        else:
+            yield budget, chosen

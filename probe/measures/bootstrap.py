@@ -1,0 +1,364 @@
+"""Cluster bootstrap by speaker: the values of scores when blocks are drawn with replacement.
+
+Sources: resampling of the same utterances for two systems, Bisani & Ney 2004, "Bootstrap estimates
+for confidence intervals in ASR performance evaluation"; blocks instead of utterances, since
+utterances of one speaker correlate, Liu et al. 2019, arXiv 1912.09508.
+
+Conventions: B blocks are drawn with replacement B times, so each has a weight 0, 1, 2 ... in a
+resample. A ratio's sums are weighted by it. A trial counts weight[enroll] * weight[test] times, as
+if each draw of a speaker were a new speaker; where both ends are the same block it counts
+weight[block] times, for a draw brings each trial within the block once. Random numbers come from
+the seed and the number of blocks alone: scores of the same blocks share their resamples, so a
+difference taken resample by resample is paired. Resamples without a value (no target drawn,
+denominators 0) are NaN and left out.
+"""
+
+import functools
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtrit
+
+from probe.errors import ProbeError
+from probe.measures.counts import (
+    Counts,
+    highest_value,
+    independent_units,
+    is_trials,
+    per_seed,
+    trial_metric,
+    value_of,
+)
+from probe.measures.metrics import EER
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+CONFIDENCE = 0.95
+N_RESAMPLES = 1000
+# So many blocks of equal size, or fewer, have no interval (docs/statistics.md).
+TOO_FEW_BLOCKS = 3
+# A score that rests on one block (the only one with targets, say) has no value in 25 to 50 % of its
+# resamples, one that rests on two blocks in 14 % at most; the rest of the resamples would all hold
+# that block and understate the variation.
+MOST_LEFT_OUT = 0.2
+# (resample, block) cells at once; some 100 MB where every utterance is a block.
+CELLS_AT_ONCE = 1 << 22
+# (resample, trial) cells at once: small arrays stay in a cache and use their memory again.
+TRIALS_AT_ONCE = 1 << 15
+
+
+def effective_blocks(counts: Counts) -> float:
+    """(sum of sizes)^2 / (sum of sizes^2): the number of blocks of equal size that would weigh as
+    much; of trials by their ends, the lesser of targets and non-targets.
+    """
+    counts = per_seed(counts)[0]
+    if not is_trials(counts):
+        return _effective(counts["denominator"])
+    ends = np.array([counts["enroll"], counts["test"]], np.int64)
+    target = np.array(counts["target"], bool)
+    return min(_effective(np.bincount(ends[:, kind].ravel())) for kind in (target, ~target))
+
+
+def _effective(sizes: ArrayLike) -> float:
+    weights = np.asarray(sizes, np.float64)
+    return float(weights.sum() ** 2 / np.square(weights).sum())
+
+
+def resamples(
+    counts: Counts, seed: int = 0, n_resamples: int = N_RESAMPLES, metric: str = EER.name
+) -> Floats:
+    """(resample,) the value in each resample, NaN where there is none; the mean over seeds."""
+    if "seeds" in counts:
+        return np.asarray(
+            np.mean(
+                [resamples(part, seed, n_resamples, metric) for part in per_seed(counts)], axis=0
+            )
+        )
+    weights = block_weights(len(counts["block"]), seed, n_resamples)
+    values = _trial_values(counts, metric) if is_trials(counts) else _ratio_values(counts)
+    return np.concatenate([np.empty(0), *map(values, weights)])
+
+
+def block_weights(n_blocks: int, seed: int, n_resamples: int) -> Iterable[Ints]:
+    """How many times each block is drawn: (resample, block), rows sum to ``n_blocks``, some of the
+    resamples at a time.
+    """
+    if n_blocks * n_resamples <= CELLS_AT_ONCE:
+        return [_all_draws(n_blocks, seed, n_resamples)]
+    return _draws(n_blocks, seed, n_resamples)
+
+
+@functools.lru_cache(maxsize=4)  # tables take thousands of scores of the same blocks
+def _all_draws(n_blocks: int, seed: int, n_resamples: int) -> Ints:
+    return np.concatenate(list(_draws(n_blocks, seed, n_resamples)))
+
+
+def _draws(n_blocks: int, seed: int, n_resamples: int) -> Iterator[Ints]:
+    generator = np.random.default_rng(seed)
+    n_rows = max(1, CELLS_AT_ONCE // n_blocks)
+    for first in range(0, n_resamples, n_rows):
+        rows = np.arange(min(n_rows, n_resamples - first))
+        drawn = generator.integers(n_blocks, size=(len(rows), n_blocks)) + n_blocks * rows[:, None]
+        yield np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
+
+
+def _ratio_values(counts: Counts) -> Callable[[Ints], Floats]:
+    """(resample, block) weights -> (resample,) ratios; sums of integers are exact in float64."""
+    amounts = [np.array(counts[name], np.float64) for name in ("numerator", "denominator")]
+
+    def values(weights: Ints) -> Floats:
+        numerator, denominator = (weights.astype(np.float64) @ of_block for of_block in amounts)
+        none = np.full(len(weights), np.nan)
+        return np.divide(numerator, denominator, out=none, where=denominator > 0)
+
+    return values
+
+
+def _trial_values(counts: Counts, metric: str) -> Callable[[Ints], Floats]:
+    """(resample, block) weights -> (resample,) values of a metric of trials."""
+    measure = trial_metric(metric)
+    enroll, test, rank = (np.array(counts[key], np.int64) for key in ("enroll", "test", "rank"))
+    target, n_ranks = np.array(counts["target"], bool), int(rank.max()) + 1
+    pairs, pair_of_trial = np.unique(enroll * len(counts["block"]) + test, return_inverse=True)
+    one, other = np.divmod(pairs, len(counts["block"]))
+
+    def accumulator(kind: NDArray[np.bool_]) -> Callable[[Ints], Ints]:
+        """(resample, pair) weights -> (resample, rank) trials of a kind at this rank or below."""
+        by_rank = np.flatnonzero(kind)[np.argsort(rank[kind])]
+        pair = pair_of_trial[by_rank]
+        ends = np.searchsorted(rank[by_rank], np.arange(n_ranks), side="right")
+
+        def cumulative(weights: Ints) -> Ints:
+            sums = np.zeros((len(weights), len(pair) + 1), np.int64)
+            np.cumsum(weights.take(pair, axis=1), axis=1, out=sums[:, 1:])
+            return sums.take(ends, axis=1)
+
+        return cumulative
+
+    missed_targets, rejected_others = accumulator(target), accumulator(~target)
+
+    def some_values(weights: Ints) -> Floats:
+        pair_weights = weights[:, one] * np.where(one == other, 1, weights[:, other])
+        missed, rejected = missed_targets(pair_weights), rejected_others(pair_weights)
+        both = (missed[:, -1] > 0) & (rejected[:, -1] > 0)
+        values = np.full(len(weights), np.nan)
+        if both.any():
+            values[both] = measure(missed[both], rejected[both])
+        return values
+
+    n_at_once = max(1, TRIALS_AT_ONCE // len(rank))
+    return lambda weights: np.concatenate(
+        [some_values(weights[i : i + n_at_once]) for i in range(0, len(weights), n_at_once)]
+    )
+
+
+def variances(resampled: Floats, n_blocks: float) -> Floats:
+    """(score,) variances of (resample, score) values; NaN where blocks are too few."""
+    valid = np.isfinite(resampled)
+    enough = valid.sum(axis=0) >= max(2, (1 - MOST_LEFT_OUT) * len(resampled))
+    if n_blocks <= TOO_FEW_BLOCKS or not enough.any():
+        return np.full(resampled.shape[1], np.nan)
+    spread = np.var(resampled, axis=0, ddof=1)
+    for column in np.flatnonzero(enough & ~valid.all(axis=0)):
+        spread[column] = np.var(resampled[valid[:, column], column], ddof=1)
+    return np.where(enough, spread, np.nan)
+
+
+def student_quantiles(freedom: ArrayLike, confidence: float) -> Floats:
+    """Quantiles of Student's distribution for two-sided intervals.
+
+    Raises:
+        ProbeError: ``confidence`` is no fraction between 0 and 1.
+    """
+    if not 0 < confidence < 1:
+        raise ProbeError(
+            f"confidence {confidence}: expected a fraction between 0 and 1, such as 0.95."
+        )
+    quantiles: Floats = stdtrit(freedom, (1 + confidence) / 2)
+    return quantiles
+
+
+def least_error(difference: float, units: float | None) -> float:
+    """The standard error that a difference d of shares of n units has at least.
+
+    sqrt(p (1 - p) / (n + 4)) with p = (|d| n + 2) / (n + 4): as if all units that differ did so in
+    one direction, with two more of each kind (Agresti & Coull 1998), so that it is not 0 where
+    nothing, or everything, differs.
+    """
+    if not units:
+        return 0.0
+    share = (min(abs(difference), 1.0) * units + 2) / (units + 4)
+    return float(np.sqrt(share * (1 - share) / (units + 4)))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A measure with its interval.
+
+    Attributes:
+        value: None where it is undefined; ``note`` says why.
+        low, high: the interval, None where there are too few blocks.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+    @property
+    def beyond_noise(self) -> bool:
+        """Whether the interval is known and excludes 0."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+    def at_least(self, least: float) -> "Estimate":
+        """The same with value and ends no lower than ``least``."""
+        value, low, high = (
+            None if end is None else max(end, least) for end in (self.value, self.low, self.high)
+        )
+        return replace(self, value=value, low=low, high=high)
+
+
+@dataclass(frozen=True)
+class SampledScore:
+    """A score, or a sum of scores, with its values in resamples.
+
+    Attributes:
+        value: the score.
+        resampled: (resample,) NaN where there is none.
+        n_blocks: see `effective_blocks`.
+        blocks: hash of what was resampled; only scores that agree in it can be added.
+        least, most: what the value can be.
+        units: see `probe.measures.counts.independent_units`.
+        unpaired: whether scores of the same blocks may be of other utterances.
+    """
+
+    value: float
+    resampled: Floats
+    n_blocks: float
+    blocks: str
+    least: float = -math.inf
+    most: float = math.inf
+    units: float | None = None
+    unpaired: bool = False
+
+    def __add__(self, other: "SampledScore | float") -> "SampledScore":
+        if not isinstance(other, SampledScore):
+            return replace(
+                self,
+                value=self.value + other,
+                resampled=self.resampled + other,
+                least=self.least + other,
+                most=self.most + other,
+            )
+        if self.blocks != other.blocks:
+            raise ProbeError(
+                "the two scores are not of the same utterances: a paired difference needs the same "
+                "blocks and denominators, or the same trials. Run both on one manifest and trial "
+                "list, and see what each of them left out."
+            )
+        return SampledScore(
+            self.value + other.value,
+            self.resampled + other.resampled,
+            min(self.n_blocks, other.n_blocks),
+            self.blocks,
+            self.least + other.least,
+            self.most + other.most,
+            self._units_with(other),
+            self.unpaired,
+        )
+
+    def _units_with(self, other: "SampledScore") -> float | None:
+        if not (self.units and other.units):
+            return None
+        if self.unpaired:  # variances of other utterances add up
+            return 1 / (1 / self.units + 1 / other.units)
+        return min(self.units, other.units)
+
+    def __mul__(self, factor: float) -> "SampledScore":
+        least, most = sorted((self.least * factor, self.most * factor))
+        return replace(
+            self,
+            value=self.value * factor,
+            resampled=self.resampled * factor,
+            least=least,
+            most=most,
+        )
+
+    def __neg__(self) -> "SampledScore":
+        return self * -1
+
+    def __sub__(self, other: "SampledScore | float") -> "SampledScore":
+        return self + (-other)
+
+    @property
+    def least_error(self) -> float:
+        """The standard error that the value has at least."""
+        return least_error(self.value, self.units)
+
+    def half_width(self, confidence: float = CONFIDENCE) -> float | None:
+        """t * se * sqrt(E / (E - 1)) of the resamples; None where the E blocks are too few."""
+        n = self.n_blocks
+        error = np.sqrt(variances(self.resampled[:, None], n) * n / max(n - 1, 1))
+        half = float((student_quantiles(np.array([n - 1]), confidence) * error)[0])
+        return None if np.isnan(half) else half
+
+    def estimate(self, confidence: float = CONFIDENCE) -> Estimate:
+        """The value with its interval, without ends where blocks are too few."""
+        half = self.half_width(confidence)
+        if half is None:
+            return Estimate(self.value)
+        quantile = float(student_quantiles(self.n_blocks - 1, confidence))
+        half = max(half, quantile * self.least_error)
+        return Estimate(
+            self.value, max(self.least, self.value - half), min(self.most, self.value + half)
+        )
+
+
+def sample_score(
+    counts: Counts, seed: int = 0, over: Sequence[str] | None = None, metric: str = EER.name
+) -> SampledScore:
+    """The value of ``counts`` and its values in resamples of blocks.
+
+    Args:
+        counts: see `probe.records`.
+        seed: of the resamples.
+        over: names of blocks to draw from, those of ``counts`` among them, for scores of different
+            utterances (two domains) that are to be compared; without it, the counts' own.
+        metric: of trials, see `probe.measures.counts.value_of`.
+
+    Raises:
+        ProbeError: the counts have no value.
+    """
+    spread = counts if over is None else _over_blocks(counts, over)
+    shared = ("block", "denominator", "enroll", "test", "target") if over is None else ("block",)
+    identity = [np.asarray(spread[name]).tolist() for name in shared if name in spread]
+    return SampledScore(
+        value_of(counts, metric),
+        resamples(spread, seed, N_RESAMPLES, metric),
+        effective_blocks(counts),
+        hashlib.sha256(repr(identity).encode()).hexdigest(),
+        0.0,
+        highest_value(counts),
+        independent_units(counts, metric),
+        over is not None,
+    )
+
+
+def _over_blocks(counts: Counts, over: Sequence[str]) -> Counts:
+    """The same counts over more blocks."""
+    place = {name: index for index, name in enumerate(over)}
+    places = np.array([place[name] for name in counts["block"]], np.int64)
+    if is_trials(counts):
+        moved = {end: places[np.asarray(counts[end], np.int64)] for end in ("enroll", "test")}
+        return {**counts, **moved, "block": list(over)}
+    wider: dict[str, list[Any]] = {name: [0] * len(over) for name in ("numerator", "denominator")}
+    for name, values in wider.items():
+        for index, amount in zip(places, counts[name], strict=True):
+            values[index] = amount
+    return {**counts, **wider, "block": list(over)}

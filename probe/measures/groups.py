@@ -1,0 +1,230 @@
+"""Groups of speakers: which group is worst, and whether chance alone would spread them as far."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probe.measures.bootstrap import CONFIDENCE, N_RESAMPLES, Estimate, sample_score
+from probe.measures.counts import Counts, is_trials, value_of
+from probe.measures.degradation import degradation
+from probe.measures.metrics import EER
+from probe.measures.uncertainty import interval, wilson_interval
+
+Floats = NDArray[np.float64]
+
+UNDEFINED = Estimate(None)
+LEAST_BLOCKS = 4  # a group of fewer is flagged, and cannot be the worst
+N_DRAWS, N_DRAWS_OF_TRIALS = 1000, 200  # of the spread that chance gives
+
+
+@dataclass(frozen=True)
+class Group:
+    """One group of blocks and its score; ``estimate`` has no value where the group cannot be
+    scored, and says why.
+    """
+
+    name: str
+    estimate: Estimate
+    n_blocks: int
+
+    @property
+    def few(self) -> bool:
+        """Whether the blocks are too few for the group to be called the worst."""
+        return self.n_blocks < LEAST_BLOCKS
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The scores of groups and how far they lie apart.
+
+    Attributes:
+        all: in the order of names; intervals hold for all groups at once (Bonferroni).
+        worst, best: of those that are not too few; None where there are fewer than two.
+        spread: best against worst, >= 0; the interval is of this difference and may hold values
+            below 0: a pair that was looked for is widest by luck, so it is corrected for all pairs
+            (Bonferroni).
+        by_chance: the mean spread if blocks were in groups at random (of speakers: if all were
+            equally good).
+        probability: how often chance gives a spread as large.
+    """
+
+    all: list[Group]
+    worst: Group | None = None
+    best: Group | None = None
+    spread: Estimate = UNDEFINED
+    by_chance: float | None = None
+    probability: float | None = None
+
+
+def compare_groups(
+    counts: Counts,
+    groups: Sequence[str],
+    higher_is_better: bool,
+    seed: int = 0,
+    metric: str = EER.name,
+) -> Groups:
+    """Scores per group of blocks, the worst and the best, and whether chance alone would spread
+    them as far.
+
+    A group's trials are those with both ends in it. Blocks without a group (an empty name) are left
+    out.
+
+    Args:
+        counts: see `probe.records`.
+        groups: (block,) the group of each block.
+        seed: of resamples and random groups.
+        metric: of trials, see `probe.measures.counts.value_of`.
+    """
+    labels = np.array(groups)
+    names = sorted(set(labels.tolist()) - {""})
+    confidence = 1 - (1 - CONFIDENCE) / max(1, len(names))
+    parts, scored = {}, []
+    for name in names:
+        parts[name] = part = _restricted(counts, labels == name)
+        estimate = Estimate(None, note="nothing to score")
+        if part is not None:
+            ends = interval(part, seed, N_RESAMPLES, confidence, metric)
+            estimate = Estimate(value_of(part, metric), *(ends or ()))
+        scored.append(Group(name, estimate, int(np.sum(labels == name))))
+    ranked = [group for group in scored if group.estimate.value is not None and not group.few]
+    if len(ranked) < 2:
+        note = (
+            f"{len(ranked)} groups of {LEAST_BLOCKS} blocks or more that can be scored; two are "
+            "needed"
+        )
+        return Groups(scored, spread=Estimate(None, note=note))
+    worst, best = _ends(ranked, higher_is_better)
+    n_pairs = len(ranked) * (len(ranked) - 1) / 2
+    low, high = (
+        sample_score(parts[group.name] or {}, seed, counts["block"], metric)
+        for group in (worst, best)
+    )
+    spread = degradation(high, low, higher_is_better).estimate(1 - (1 - CONFIDENCE) / n_pairs)
+    labels = np.where(np.isin(labels, [group.name for group in ranked]), labels, "")
+    chance = _spreads_of_random_groups(counts, labels, seed, metric)
+    return Groups(scored, worst, best, spread, *_against(chance, spread))
+
+
+def compare_blocks(
+    counts: Counts, names: Sequence[str], higher_is_better: bool, seed: int = 0
+) -> Groups:
+    """As `compare_groups` where each block (speaker) is a group of its own.
+
+    Intervals are Wilson's for all blocks at once; within a block every unit (utterance, word)
+    counts as independent, so they are rather too narrow. Chance is the spread if all blocks were
+    equally good (binomial, or Poisson where a rate can exceed 1). Undefined for trials, whose ends
+    are different speakers, and for amounts that are not whole numbers.
+    """
+    if is_trials(counts):
+        note = "a trial has two speakers: speakers are no groups of trials"
+        return Groups([], spread=Estimate(None, note=note))
+    columns = zip(names, counts["numerator"], counts["denominator"], strict=True)
+    ratios = [(name, n, d) for name, n, d in columns if d]
+    if len(ratios) < 2 or any(isinstance(n, float) for _, n, _ in ratios):
+        return Groups([], spread=Estimate(None, note="fewer than two blocks, or no whole numbers"))
+    confidence = 1 - (1 - CONFIDENCE) / len(ratios)
+    scored = [
+        Group(name, Estimate(n / d, *(wilson_interval(n, d, confidence) if n <= d else ())), 1)
+        for name, n, d in ratios
+    ]
+    worst, best = _ends(scored, higher_is_better)
+    top, bottom = (best, worst) if higher_is_better else (worst, best)
+    spread = _difference(top.estimate, bottom.estimate)
+    _, numerators, denominators = (np.array(column) for column in zip(*ratios, strict=True))
+    chance = _spreads_of_equal_blocks(numerators, denominators, seed)
+    return Groups(scored, worst, best, spread, *_against(chance, spread))
+
+
+def _ends(groups: Sequence[Group], higher_is_better: bool) -> tuple[Group, Group]:
+    """The worst and the best; of equals the first by name is worst, the last best."""
+    sign = 1 if higher_is_better else -1
+    order = sorted(groups, key=lambda group: (sign * (group.estimate.value or 0.0), group.name))
+    return order[0], order[-1]
+
+
+def _difference(top: Estimate, bottom: Estimate) -> Estimate:
+    """How far two estimates lie apart, between the nearest and the farthest that their intervals
+    allow.
+    """
+    value = (top.value or 0.0) - (bottom.value or 0.0)
+    if top.low is None or top.high is None or bottom.low is None or bottom.high is None:
+        return Estimate(value)
+    return Estimate(value, top.low - bottom.high, top.high - bottom.low)
+
+
+def _restricted(counts: Counts, inside: NDArray[np.bool_]) -> Counts | None:
+    """The counts of some blocks, (block,) bool; None where they have no value."""
+    if not is_trials(counts):
+        part = {
+            key: [value for value, kept in zip(counts[key], inside, strict=True) if kept]
+            for key in counts
+        }
+        return part if sum(part["denominator"]) else None
+    ends = [np.asarray(counts[end], np.int64) for end in ("enroll", "test")]
+    within = inside[ends[0]] & inside[ends[1]]
+    place = np.cumsum(inside) - 1
+    enroll, test = (place[end[within]] for end in ends)
+    target, rank = (np.asarray(counts[key])[within] for key in ("target", "rank"))
+    if not 0 < target.sum() < len(target):
+        return None
+    block = [name for name, kept in zip(counts["block"], inside, strict=True) if kept]
+    return {"block": block, "enroll": enroll, "test": test, "target": target, "rank": rank}
+
+
+def _spreads_of_random_groups(
+    counts: Counts, labels: NDArray[np.str_], seed: int, metric: str
+) -> Floats:
+    """(draw,) the spread with the blocks' groups shuffled; blocks without a group stay so."""
+    generator = np.random.default_rng(seed)
+    names, label = np.unique(labels, return_inverse=True)
+    grouped, numbers = np.flatnonzero(labels != ""), np.flatnonzero(names != "")
+    spreads = []
+    for _ in range(N_DRAWS_OF_TRIALS if is_trials(counts) else N_DRAWS):
+        label[grouped] = generator.permutation(label[grouped])
+        values = _values_of_groups(counts, label, numbers, metric)
+        if np.isfinite(values).all():
+            spreads.append(np.ptp(values))
+    return np.array(spreads)
+
+
+def _values_of_groups(
+    counts: Counts, label: NDArray[np.int64], numbers: NDArray[np.int64], metric: str
+) -> Floats:
+    """(group,) the values of the groups with these numbers, NaN where there is none; ``label``
+    (block,) numbers the groups.
+    """
+    if is_trials(counts):
+        parts = [_restricted(counts, label == number) for number in numbers]
+        return np.array([np.nan if part is None else value_of(part, metric) for part in parts])
+    numerator, denominator = (
+        np.bincount(label, counts[key], numbers.max() + 1)[numbers]
+        for key in ("numerator", "denominator")
+    )
+    none = np.full(len(numbers), np.nan)
+    return np.divide(numerator, denominator, out=none, where=denominator > 0)
+
+
+def _spreads_of_equal_blocks(
+    numerators: NDArray[np.int64], denominators: NDArray[np.int64], seed: int
+) -> Floats:
+    """(draw,) the spread if all blocks were equally good."""
+    generator, rate = np.random.default_rng(seed), numerators.sum() / denominators.sum()
+    size = (N_DRAWS, len(denominators))
+    if (numerators <= denominators).all():
+        drawn = generator.binomial(denominators, rate, size)
+    else:
+        drawn = generator.poisson(denominators * rate, size)
+    spreads: Floats = np.ptp(drawn / denominators, axis=1)
+    return spreads
+
+
+def _against(chance: Floats, spread: Estimate) -> tuple[float | None, float | None]:
+    """The mean of what chance gives, and how often it gives as much (the observed spread counts as
+    one draw).
+    """
+    if not len(chance):
+        return None, None
+    n_as_large = np.sum(chance >= (spread.value or 0.0) - 1e-12)
+    return float(chance.mean()), float((1 + n_as_large) / (1 + len(chance)))
