@@ -135,7 +135,10 @@ def test_equal_counts_are_identical_whatever_else_changed() -> None:
         ("code commit", "0123456789ab", "f" * 12, 2),
         ("code version", "0.1.0", "0.2.0", 2),
     ]
-    assert "2 scores compared: 0 better, 0 worse, 0 not significantly different, 2 identical." in found.summary()
+    assert (
+        "2 scores compared: 0 better, 0 worse, 0 not significantly different, 2 identical."
+        in found.summary()
+    )
 
 
 def test_equal_values_of_other_outcomes_are_not_identical() -> None:
