@@ -26,7 +26,7 @@ class Chosen:
     tried: list[LinearProbe]
 
     def for_codes(self) -> LinearProbe:
-        """The one with the lowest dev cross-entropy: a code pays for probabilities, not for errors."""
+        """The lowest dev cross-entropy: a code pays for probabilities, not for errors."""
         return self.tried[
             min(range(len(self.tried)), key=lambda i: self.search[i]["dev_cross_entropy"])
         ]

@@ -377,8 +377,10 @@ def _refuse_failed(task: Task[Any], corpus: Corpus, features: Features, hearing:
             store = features.stores[item.condition]
             failure = store.failure(item.key, item.path)
             raise ProbeError(
-                f"{store.path}: the extraction of all {len(of_split)} {'' if whole else f'{split} '}utterances of {corpus.name} "
-                f"failed ({item.key}: {failure.reason if failure else 'no reason is known'}), so there is nothing to run "
+                f"{store.path}: the extraction of all {len(of_split)} "
+                f"{'' if whole else f'{split} '}utterances of {corpus.name} "
+                f"failed ({item.key}: {failure.reason if failure else 'no reason is known'}), so "
+                "there is nothing to run "
                 f"{task.name} on. Mend the audio and run `probe extract` again."
             )
 

@@ -181,7 +181,8 @@ def say_what_scores_rest_on(task: Task[Any], model: str, records: Sequence[Recor
     if tested:
         record = max(tested, key=lambda record: record.shared_speakers or 0)
         log.warning(
-            "%s, %s: %d of %d test speakers are in training too (marked in tables): a score may rest on their voices. Give all "
+            "%s, %s: %d of %d test speakers are in training too (marked in tables): a score may "
+            "rest on their voices. Give all "
             "rows of a speaker the same split.",
             *(task.name, model, record.shared_speakers, record.n_blocks),
         )

@@ -94,7 +94,8 @@ def chosen_trials(
         return {}
     if scope.trials is None:
         raise UsageError(
-            f"{task.name}: needs --trials, a CSV list with the columns enroll,test,label, or lines `label path1 path2`."
+            f"{task.name}: needs --trials, a CSV list with the columns enroll,test,label, or "
+            "lines `label path1 path2`."
         )
     dev_rows = [
         item for item in corpus.utterances if item.split == "dev" and item.key not in failed
@@ -155,7 +156,8 @@ def _refuse_common(lists: dict[str, TrialList]) -> None:
     }
     if common := pairs["dev"] & pairs["test"]:
         raise ProbeError(
-            f"{lists['dev'].name}: {len(common)} of its trials are in {lists['test'].name} too; the layer would be chosen on the "
+            f"{lists['dev'].name}: {len(common)} of its trials are in {lists['test'].name} too; "
+            "the layer would be chosen on the "
             "trials that are reported. Give lists without common trials, or leave --dev-trials out."
         )
 
@@ -194,5 +196,6 @@ def _refuse_one_sided(name: str, trials: Sequence[Trial], n_failed: int) -> None
     if not (kinds[True] and kinds[False]):
         why = f"the extraction of {n_failed} trials failed; " if n_failed else ""
         raise ProbeError(
-            f"{name}: {why}{kinds[True]} target and {kinds[False]} other trials are left; expected some of both."
+            f"{name}: {why}{kinds[True]} target and {kinds[False]} other trials are left; "
+            "expected some of both."
         )

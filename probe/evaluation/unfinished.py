@@ -67,7 +67,8 @@ class Unfinished:
             return None
         if not self.n_kept:
             log.info(
-                "%s: an interrupted run has finished a part of this task; this one goes on from there",
+                "%s: an interrupted run has finished a part of this task; this one goes on from "
+                "there",
                 self.folder,
             )
         self.n_kept += 1

@@ -37,9 +37,8 @@ def corpus(tmp_path: Path) -> Path:
         path = f"u{i}.wav"
         (tmp_path / path).write_bytes(b"x")
         speaker = i % 6
-        rows.append(
-            f"{path},{WORDS[i % 4]},s{speaker},{'near' if speaker < 3 else 'far'},{split},,{'FM'[speaker % 2]},{i // 4 % 3}"
-        )
+        domain, sex = "near" if speaker < 3 else "far", "FM"[speaker % 2]
+        rows.append(f"{path},{WORDS[i % 4]},s{speaker},{domain},{split},,{sex},{i // 4 % 3}")
     manifest = tmp_path / "words.csv"
     manifest.write_text("\n".join(rows) + "\n")
     return manifest
@@ -227,7 +226,8 @@ def test_how_much_of_the_condition_a_layer_holds(corpus: Path, features: Path) -
     """The condition as the label: only layer 1 can tell, which the noise empties."""
     task = corpus.parent / "which.toml"
     task.write_text(
-        'kind = "classify"\nlabel = "condition"\ndisturb = "mixed"\nconditions = ["clean", "noise:white@0dB"]\n'
+        'kind = "classify"\nlabel = "condition"\ndisturb = "mixed"\nconditions = ["clean", '
+        '"noise:white@0dB"]\n'
     )
     done = asked(corpus, features, str(task))
     found = values(done, split="test")
@@ -345,7 +345,8 @@ def test_a_bench_extracts_what_its_tasks_hear_and_no_more(tmp_path: Path) -> Non
     made = write_synthetic_corpus(tmp_path / "audio")
     task = tmp_path / "words.toml"
     task.write_text(
-        'kind = "classify"\nlabel = "text"\ncontrols = []\nconditions = ["clean", "noise:white@10.0dB"]\n'
+        'kind = "classify"\nlabel = "text"\ncontrols = []\nconditions = ["clean", '
+        '"noise:white@10.0dB"]\n'
     )
     done = bench(["mfcc"], [task], made.corpus, tmp_path / "out")
     rows = read_records(tmp_path / "out" / "results")

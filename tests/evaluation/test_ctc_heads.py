@@ -635,9 +635,15 @@ def test_without_a_head_there_is_nothing_to_run(
     copy: Path, tones: Callable[..., Path], tmp_path: Path, name: str
 ) -> None:
     name = str(copy) if name == "no vocabulary" else name
-    message = rf"^{Path(name).name}: no CTC head can be run \(.*\)\. Leave --ctc out, or name a fine-tuned"
+    message = (
+        rf"^{Path(name).name}: no CTC head can be run \(.*\)\. Leave --ctc out, or name a "
+        rf"fine-tuned"
+    )
     if name.startswith("random:"):
-        message = rf"^{name}: random weights have no CTC head\. Leave --ctc out, or name a fine-tuned checkpoint"
+        message = (
+            rf"^{name}: random weights have no CTC head\. Leave --ctc out, or name a fine-tuned "
+            rf"checkpoint"
+        )
     for dry_run in (False, True):
         with pytest.raises(ProbeError, match=message):
             extract(

@@ -420,7 +420,8 @@ def test_types_that_cannot_be_are_refused_or_left_out(
     manifest.write_text(manifest.read_text().replace(",near,", ",,", 3))
     with pytest.raises(
         ProbeError,
-        match=r"types: 3 utterances have no domain \(near-0-0-0.wav, near-0-0-1.wav, near-0-0-2.wav\)",
+        match=r"types: 3 utterances have no domain \(near-0-0-0.wav, near-0-0-1.wav, "
+        r"near-0-0-2.wav\)",
     ):
         run(task, "planted", manifest, tmp_path / "features", tmp_path / "results")
 

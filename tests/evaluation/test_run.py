@@ -144,7 +144,10 @@ def test_a_pick_at_the_edge_of_its_grid_is_named(
         assert len(said) in n_edges
         for end, layers in expected.items():
             if layers:
-                text = f"grid, planted: dev picked l2 = {ends[end]:g}, the {end} of its grid, at layers {', '.join(layers)}"
+                text = (
+                    f"grid, planted: dev picked l2 = {ends[end]:g}, the {end} of its grid, at "
+                    f"layers {', '.join(layers)}"
+                )
                 assert text in said
 
 
@@ -403,7 +406,8 @@ def test_transcribe_reads_planted_frames_and_writes_both_rates(
     manifest = planted("frames", layers="1", words=3, repetitions=8)
     task = tmp_path / "own.toml"
     task.write_text(
-        'kind = "transcribe"\nhead = "bilstm"\nhidden = 32\nepochs = 60\nlearning_rates = [1e-2]\nbatch_size = 8\n'
+        'kind = "transcribe"\nhead = "bilstm"\nhidden = 32\nepochs = 60\nlearning_rates = '
+        "[1e-2]\nbatch_size = 8\n"
     )
     done = run(task, "planted", manifest, tmp_path / "features", tmp_path / "results")
     table = read_records(done.path)
@@ -676,7 +680,7 @@ def test_a_limited_run_lives_apart_from_the_full_one(
 
 
 # --- task files
-# -------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------
 
 
 def test_every_ready_task_opens_and_says_what_it_asks() -> None:
@@ -728,7 +732,8 @@ def test_layout_and_description_do_not_change_a_tasks_hash(tmp_path: Path) -> No
     first, second, third = (tmp_path / f"{name}.toml" for name in "abc")
     first.write_text('kind = "classify"\nlabel = "text"\n')
     second.write_text(
-        '# a comment\nlabel="text"\nkind="classify"\nl2 = [1e-4, 1e-3, 1e-2, 0.1, 1]\ndescription="x"'
+        '# a comment\nlabel="text"\nkind="classify"\nl2 = [1e-4, 1e-3, 1e-2, 0.1, '
+        '1]\ndescription="x"'
     )
     third.write_text('kind = "classify"\nlabel = "text"\nversion = 2\n')
     assert open_task(first).sha256 == open_task(second).sha256 != open_task(third).sha256
@@ -747,13 +752,27 @@ def test_overrides_become_part_of_the_name_and_reach_a_wrapped_task() -> None:
 
 
 QUICK = {
-    "classify": 'kind = "classify"\nlabel = "text"\nview = "mean"\nl2 = [1e-1]\nbudgets = ["2/class"]\n',
-    "transcribe": 'kind = "transcribe"\nepochs = 2\nlearning_rates = [1e-2, 1e-3]\nbudgets = ["10"]\n',
-    "verify": 'kind = "verify"\nview = "mean"\nbackends = ["cosine", "am-softmax"]\nlearning_rates = [1e-2]\nepochs = 2\n',
+    "classify": (
+        'kind = "classify"\nlabel = "text"\nview = "mean"\nl2 = [1e-1]\nbudgets = ["2/class"]\n'
+    ),
+    "transcribe": (
+        'kind = "transcribe"\nepochs = 2\nlearning_rates = [1e-2, 1e-3]\nbudgets = ["10"]\n'
+    ),
+    "verify": (
+        'kind = "verify"\nview = "mean"\nbackends = ["cosine", "am-softmax"]\nlearning_rates = '
+        "[1e-2]\nepochs = 2\n"
+    ),
     "frames": 'kind = "frames"\nlabels = "labels.csv"\nl2 = [1e-1]\ncontrols = []\n',
     "shift": 'kind = "shift"\nof = "inner.toml"\nacross = "room"\n',
 }
-INNER = 'kind = "classify"\nlabel = "speaker"\nview = "mean"\nl2 = [1e-1]\ncontrols = []\nweighted = false\nonline_code = true\n'
+INNER = """kind = "classify"
+label = "speaker"
+view = "mean"
+l2 = [1e-1]
+controls = []
+weighted = false
+online_code = true
+"""
 
 
 def beside(manifest: Path) -> dict[str, Path]:
@@ -895,7 +914,8 @@ def test_progress_in_a_batch_log_is_a_line_now_and_then_with_the_time_left() -> 
         progress.add(-10)
     lines = log.getvalue().splitlines()
     assert lines == [
-        f"speaker-id org/a (task 3 of 12): {n} %, {n} of 100 steps, layer 2, {n} s gone, about {100 - n} s left"
+        f"speaker-id org/a (task 3 of 12): {n} %, {n} of 100 steps, layer 2, {n} s gone, about "
+        f"{100 - n} s left"
         for n in (30, 60)
     ]
     assert progress.left_s == 20
@@ -997,8 +1017,8 @@ def test_a_bench_refuses_a_projection_to_more_dimensions_than_a_layer_has(
     task = open_task("word-id", {"project": 100_000})
     done = bench(["mfcc"], [task], tones(words=2), tmp_path / "out")
     assert (
-        "layer 0 has 40 dimensions (meanstd); they cannot be projected to 100000. Set project to 40 or less."
-        in done.refused[0]
+        "layer 0 has 40 dimensions (meanstd); they cannot be projected to 100000. Set project to "
+        "40 or less." in done.refused[0]
     )
     assert not list(tmp_path.glob("out/features/*"))
 

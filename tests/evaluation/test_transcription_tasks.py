@@ -92,7 +92,7 @@ def scored(
     budget: str = "",
     **settings: Any,
 ) -> dict[tuple[str, str, str], Score]:
-    """(layer, split, metric) -> score, a control's or with a budget, of a task with these settings."""
+    """(layer, split, metric) -> score of a task, of one of its controls or of a budget."""
     path = folder / "own.toml"
     more = {"controls": [control] if control else [], "budgets": [budget] if budget else []}
     settings = {
@@ -252,7 +252,7 @@ def test_letters_are_scored_on_normalised_transcripts(tmp_path: Path) -> None:
 
 
 # --- phones
-# -------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------
 
 
 def lexicon_of(folder: Path, words: Sequence[str], lacking: int = 0) -> Path:
@@ -302,7 +302,8 @@ def test_words_that_the_lexicon_lacks_are_named_or_read_as_one_symbol_or_left_ou
     word = next(word for word in first.text.split() if word in lacking)
     with pytest.raises(
         ProbeError,
-        match=rf"train: \d+ words not in the lexicon .*lexicon.txt: '{word}' in {first.key}.*unknown =",
+        match=rf"train: \d+ words not in the lexicon .*lexicon.txt: '{word}' in "
+        rf"{first.key}.*unknown =",
     ):
         scored(tmp_path, features, problem, **settings)
     n = sum(not set(item.text.split()) & lacking for item in problem.tests[""])
@@ -316,7 +317,7 @@ def test_words_that_the_lexicon_lacks_are_named_or_read_as_one_symbol_or_left_ou
 
 
 # --- beam search
-# --------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------
 
 
 def test_a_word_list_mends_what_a_noisy_layer_spells_wrong(tmp_path: Path) -> None:
@@ -345,7 +346,7 @@ def test_a_word_list_mends_what_a_noisy_layer_spells_wrong(tmp_path: Path) -> No
 
 
 # --- settings
-# -----------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

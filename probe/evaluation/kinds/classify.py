@@ -59,7 +59,10 @@ log = logging.getLogger("probe")
 
 LONGEST_SHOWN = 40
 MOST_NUMBERS = 20  # whole numbers that are names of classes, such as digits or grades
-BINS = "No kind predicts numbers yet: put them into a few bins, such as low, middle and high, in another column, and name that one."
+BINS = (
+    "No kind predicts numbers yet: put them into a few bins, such as low, middle and high, in "
+    "another column, and name that one."
+)
 METRIC: dict[str, Any] = {
     "metric": ACCURACY.name,
     "higher_is_better": True,
@@ -184,7 +187,8 @@ def _rows(task: Task[Settings], problem: Problem) -> Rows:
     for name in filter(None, (column, task.settings.types)):
         if name not in problem.columns:
             raise ProbeError(
-                f"{task.name}: the manifest has no column {name!r} that can be a label; it has {', '.join(problem.columns)}."
+                f"{task.name}: the manifest has no column {name!r} that can be a label; it has "
+                f"{', '.join(problem.columns)}."
             )
     excluded: Counter[str] = Counter()
     train, dev = (labelled(part, column, excluded) for part in (problem.train, problem.dev))
@@ -196,7 +200,8 @@ def _rows(task: Task[Settings], problem: Problem) -> Rows:
     classes = sorted({item.label(column) for item in train})
     if len(classes) < 2:
         raise ProbeError(
-            f"{task.name}: all training rows have {column} {classes[0]!r}; expected two classes or more."
+            f"{task.name}: all training rows have {column} {classes[0]!r}; expected two classes "
+            "or more."
         )
     if types := task.settings.types:
         nameless = [
@@ -207,7 +212,8 @@ def _rows(task: Task[Settings], problem: Problem) -> Rows:
         ]
         if nameless:
             raise ProbeError(
-                f"{task.name}: types: {len(nameless)} utterances have no {types} ({listed(nameless, 3)}). Fill the column, or leave types out."
+                f"{task.name}: types: {len(nameless)} utterances have no {types} "
+                f"({listed(nameless, 3)}). Fill the column, or leave types out."
             )
     impossible = {
         name: reason
@@ -294,7 +300,8 @@ def _questions(
             questions.append(Question(drawn, control="types"))
         else:
             log.warning(
-                "%s: control types: all types drew one label; it needs more of them, or another seed",
+                "%s: control types: all types drew one label; it needs more of them, or another "
+                "seed",
                 task.name,
             )
     paid = budgets(

@@ -24,10 +24,11 @@ not have count as errors. The strength of the l2 penalty is picked on dev, see
 
 Controls, which say what of an accuracy is not the layer's doing:
     majority  the most frequent training label, always; it stands beside the linear head.
-    shuffled  trained and chosen with the labels of the intervals permuted (frames of one interval keep one label).
-    types     a control task (Hewitt & Liang 2019): every type, such as a word, has a label drawn at random from the distribution of
-              the training frames, the same in every split. The accuracy on the task less this one
-              is the probe's selectivity.
+    shuffled  trained and chosen with the labels of the intervals permuted (frames of one interval
+              keep one label).
+    types     a control task (Hewitt & Liang 2019): every type, such as a word, has a label drawn at
+              random from the distribution of the training frames, the same in every split. The
+              accuracy on the task less this one is the probe's selectivity.
 """
 
 import hashlib
@@ -212,7 +213,8 @@ def check(task: Task[Settings], problem: Problem) -> None:
 def _refuse_one(task: Task[Settings], classes: Collection[str]) -> None:
     if len(classes) < 2:
         raise ProbeError(
-            f"{task.name}: all training frames have the label {min(classes)!r}; expected two labels or more."
+            f"{task.name}: all training frames have the label {min(classes)!r}; expected two "
+            "labels or more."
         )
 
 
@@ -238,7 +240,7 @@ def _weighted(
     sets: Mapping[str, Labelled],
     question: Question,
 ) -> Iterator[Score]:
-    """Scores of a learned sum of layers, whose rows are held in memory; none where there is none."""
+    """Scores of the learned sum of layers, if there is one; its rows are held in memory."""
     context = task.settings.context
     stored = {
         name: {
@@ -408,7 +410,7 @@ def _labelled(
 
 
 def _grid_s(spans: Spans, duration_s: float, step_s: float) -> np.ndarray:
-    """(frame,) seconds at which the grid has frames, to the end of the audio and of its intervals."""
+    """(frame,) seconds of the grid, to the end of the audio and of its intervals."""
     end_s = max(duration_s, float(spans.ends_s[-1]))
     return (np.arange(max(0, math.ceil(end_s / step_s - FIRST))) + FIRST) * step_s
 
@@ -479,11 +481,13 @@ def _questions(
             name: np.array([drawn[kind] for kind in item.types], np.int64)
             for name, item in sets.items()
         }
-        seen = set(sets["train"].types)
-        notes = {
-            name: f"{sum(np.array([kind in seen for kind in item.types], bool)[item.segments])} of {len(item.segments)} frames are "
-            "of types that training has"
+        is_known = {
+            name: np.isin(item.types, sets["train"].types)[item.segments]
             for name, item in sets.items()
+        }
+        notes = {
+            name: f"{rows.sum()} of {len(rows)} frames are of types that training has"
+            for name, rows in is_known.items()
         }
         yield _question("types", sets, targets, notes)
 
@@ -510,7 +514,8 @@ def _unseen(item: Labelled, codes: np.ndarray) -> str:
     names = sorted({label for label, code in zip(item.labels, codes, strict=True) if code < 0})
     n = int((codes[item.segments] < 0).sum())
     return (
-        f"{n} frames with labels that training does not have: {listed([repr(name) for name in names])}"
+        f"{n} frames with labels that training does not have: "
+        f"{listed([repr(name) for name in names])}"
         if n
         else ""
     )
@@ -562,7 +567,10 @@ def _answers(
         "n_train": len(question.targets["train"]),
     }
     if len(np.unique(question.targets["train"])) < 2:
-        note = f"control {question.control}: all training frames drew one label; it needs more types, or another seed"
+        note = (
+            f"control {question.control}: all training frames drew one label; it needs more "
+            "types, or another seed"
+        )
         for name in sets:
             if name != "train":
                 yield _score({**common, "note": note}, name, sets[name], None)
@@ -592,7 +600,7 @@ def _answers(
 
 
 def _score(common: Mapping[str, Any], name: str, item: Labelled, hits: np.ndarray | None) -> Score:
-    """The score of a set of frames from (row,) bool; without value where there is nothing to score."""
+    """The score of a set of frames from (row,) bool; without value for an empty set."""
     split, _, domain = name.partition(" ")
     fields = {**common, "split": split, "test_domain": domain, "n": len(item.owners)}
     if hits is None or not len(hits):

@@ -232,8 +232,10 @@ def _material(task: Task[Settings], problem: Problem) -> Material:
     refuse_empty(task.name, "text", splits)
     if len(train.rows) < LEAST_UTTERANCES:
         raise ProbeError(
-            f"{task.name}: {len(train.rows)} of {len(problem.train)} train rows have text; a CTC head needs {LEAST_UTTERANCES} or "
-            "more, for from fewer it learns these sentences by heart. Give more rows split train and text."
+            f"{task.name}: {len(train.rows)} of {len(problem.train)} train rows have text; a CTC "
+            f"head needs {LEAST_UTTERANCES} or "
+            "more, for from fewer it learns these sentences by heart. Give more rows split train "
+            "and text."
         )
     return Material(transcripts, train, dev, tests, dict(excluded))
 
@@ -424,7 +426,10 @@ def _own_head(
         )
         note = "its own head, greedy, both sides case-folded"
         if unknown:
-            note += f"; {sum(unknown.values())} characters that it cannot write: {listed([repr(item) for item in sorted(unknown)])}"
+            note += (
+                f"; {sum(unknown.values())} characters that it cannot write: "
+                f"{listed([repr(item) for item in sorted(unknown)])}"
+            )
         texts = [case_folded(features.of(item).ctc_text or "") for item in part.rows]
         yield from _error_rates(
             common, Part(part.split, part.domain, part.rows, references, [note]), texts

@@ -93,7 +93,8 @@ class Transcripts:
         text = f"{self._task}: {part.name}: {n} {LACKING} {self._lexicon_path}: {named}"
         if self._unknown == "refuse":
             raise ProbeError(
-                f"{text}. Add them, or set unknown = 'symbol' (each reads {UNKNOWN_PHONE}) or 'leave-out'."
+                f"{text}. Add them, or set unknown = 'symbol' (each reads {UNKNOWN_PHONE}) or "
+                "'leave-out'."
             )
         log.warning("%s", text)
         if self._unknown == "symbol":

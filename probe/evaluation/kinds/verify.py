@@ -142,7 +142,7 @@ class Answer:
 
 
 def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[Score]:
-    """EER and minDCF of every layer and backend on the dev trials and on each list of test trials."""
+    """EER and minDCF of every layer and backend on dev trials and on each list of test trials."""
     trials: dict[List, Sequence[Trial]] = {DEV: problem.dev_trials}
     trials |= {("test", name): of_name for name, of_name in problem.trials.items()}
     ends = [
@@ -228,15 +228,13 @@ def _questions(
 def _answer(
     backend: str, task: Task[Settings], problem: Problem, material: Material, question: Question
 ) -> Answer:
-    """The scores of all lists with the setting that has the best dev EER, the first among equals."""
+    """The scores of all lists with the setting of the lowest dev EER, the first of equals."""
     how = task.settings.normalise
     cohort = cohort_of(material.unseen, problem.seed) if how != "none" else []
     note = why_none(backend, material)
-    if how != "none" and len(cohort) < LEAST_COHORT:
-        note = (
-            note
-            or f"{len(cohort)} training utterances of speakers in no trial; {how} needs {LEAST_COHORT}"
-        )
+    if not note and how != "none" and len(cohort) < LEAST_COHORT:
+        note = f"{len(cohort)} training utterances of speakers in no trial; "
+        note += f"{how} needs {LEAST_COHORT}"
     if note:
         return Answer({}, [], {}, note)
     top = task.settings.cohort_top if how == "as-norm" else len(cohort)
