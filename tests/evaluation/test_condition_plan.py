@@ -10,13 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from runs import run
+from runs import quick, run
 
 from probe.cli import cli
 from probe.data.corpus import load_corpus
 from probe.data.synthetic import write_synthetic_corpus
 from probe.errors import ProbeError
-from probe.evaluation.tasks import open_task
 from probe.pipeline import bench
 from probe.records import read_records
 from probe.reporting.tables.files import write_tables
@@ -67,7 +66,7 @@ def asked(
 ) -> Any:
     to = corpus.parent / "results"
     return run(
-        open_task(task, overrides), "planted", corpus, features, to, conditions=conditions or None
+        quick(task, **overrides), "planted", corpus, features, to, conditions=conditions or None
     )
 
 
@@ -281,7 +280,9 @@ def test_a_finished_file_is_not_written_again_and_a_missing_condition_is_added(
 
     def again(*conditions: str) -> tuple[list[Path], list[int]]:
         to = corpus.parent / "results"
-        done = run("word-id", "planted", corpus, features, to, conditions=conditions, again=False)
+        done = run(
+            *(quick("word-id"), "planted", corpus, features, to), conditions=conditions, again=False
+        )
         return done.paths, [path.stat().st_mtime_ns for path in done.paths]
 
     _, first = again("clean")

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from runs import run
+from runs import quick, run
 from scored import layer_rows, summary_rows
 
 from probe.cli import cli
@@ -172,7 +172,8 @@ def test_every_setting_that_was_tried_can_be_printed(
 def test_a_run_repeats_exactly(planted: Callable[..., Path], tmp_path: Path) -> None:
     manifest = planted()
     first, again = (
-        run("word-id", "planted", manifest, tmp_path / "features", tmp_path / name) for name in "ab"
+        run(quick("word-id"), "planted", manifest, tmp_path / "features", tmp_path / name)
+        for name in "ab"
     )
     assert [(r.value, r.low, r.high, r.search) for r in first.records] == [
         (r.value, r.low, r.high, r.search) for r in again.records
@@ -296,7 +297,7 @@ def test_what_is_left_out_is_said_once(
     manifest = edited(
         planted(), lambda row: [row[0], "" if row[0].endswith("-0.wav") else row[1], *row[2:]]
     )
-    done = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results")
+    done = run(quick("word-id"), "planted", manifest, tmp_path / "features", tmp_path / "results")
     n = max(record.excluded["no text"] for record in done.records)
     said = [
         message for message in caplog.messages if "left out" in message and "no text" in message
@@ -308,7 +309,7 @@ def test_speakers_of_training_are_counted_said_and_marked(
     planted: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     manifest = planted()
-    done = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results")
+    done = run(quick("word-id"), "planted", manifest, tmp_path / "features", tmp_path / "results")
     assert {record.shared_speakers for record in done.records if record.split != "train"} == {4}
     assert (
         sum("4 of 4 test speakers are in training too" in message for message in caplog.messages)
@@ -320,10 +321,10 @@ def test_speakers_of_training_are_counted_said_and_marked(
     assert set(rows.loc[rows["metric"] == "accuracy", "shared_speakers"]) == {4}
     caplog.clear()
     known = run(
-        "speaker-id", "planted", manifest, tmp_path / "features", tmp_path / "results"
+        quick("speaker-id"), "planted", manifest, tmp_path / "features", tmp_path / "results"
     )  # the point of the task
     apart = edited(manifest, lambda row: [*row[:2], f"{row[2]}-{row[4]}", *row[3:]])
-    other = run("word-id", "planted", apart, tmp_path / "features", tmp_path / "apart")
+    other = run(quick("word-id"), "planted", apart, tmp_path / "features", tmp_path / "apart")
     assert {record.shared_speakers for record in known.records} == {None}
     assert {record.shared_speakers for record in other.records if record.split != "train"} == {0}
     for path in (known.path, other.path):
@@ -395,7 +396,7 @@ def test_failed_utterances_are_left_out_and_counted(
     assert [(failure.key, failure.reason) for failure in result.failures] == [
         ("near-1-2-0.wav", "the file is empty (0 bytes)")
     ]
-    done = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results")
+    done = run(quick("word-id"), "planted", manifest, tmp_path / "features", tmp_path / "results")
     assert done.left_out == ["near-1-2-0.wav"]
     assert all(record.excluded == {"failed at extraction": 1} for record in done.records)
 
@@ -569,7 +570,7 @@ def test_recordings_in_two_splits_under_two_names_are_named(
         storing=Storing(view="meanstd"),
         running=Running(check=False),
     )
-    run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results")
+    run(quick("word-id"), "planted", manifest, tmp_path / "features", tmp_path / "results")
     assert (
         "1 recordings are in more than one split, byte for byte: near-0-0-0.wav = near-0-0-5.wav"
         in caplog.text
@@ -580,15 +581,15 @@ def test_records_of_another_question_are_kept(
     planted: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folders = ("planted", planted(), tmp_path / "features", tmp_path / "results")
-    whole = run("word-id", *folders).path.read_bytes()
-    assert run("word-id", *folders).path.name in {
+    whole = run(quick("word-id"), *folders).path.read_bytes()
+    assert run(quick("word-id"), *folders).path.name in {
         path.name for path in (tmp_path / "results").iterdir()
     }
     assert not list((tmp_path / "results").glob("*.old"))
     (outcomes,) = (tmp_path / "results" / "outcomes").iterdir()
     before = outcomes.read_bytes()
     edited(folders[1], lambda row: row if not row[0].endswith("near-0-0-5.wav") else None)
-    other = run("word-id", *folders)
+    other = run(quick("word-id"), *folders)
     assert "they are kept as" in caplog.text
     (kept_outcomes,) = (tmp_path / "results" / "outcomes").glob("*.old")
     assert kept_outcomes.read_bytes() == before != outcomes.read_bytes()
@@ -608,7 +609,9 @@ def test_domain_shift_trains_on_each_domain_and_dashes_what_cannot_be(
     edited(manifest, lambda row: row if row[3] != "odd" or row[4] == "test" else None)
     edited(manifest, lambda row: row if row[3:5] != ["far", "train"] or row[1] != "ke" else None)
     edited(manifest, lambda row: row if row[3:5] != ["far", "dev"] or row[1] != "ke" else None)
-    done = run("domain-shift", "planted", manifest, tmp_path / "features", tmp_path / "results")
+    done = run(
+        quick("domain-shift"), "planted", manifest, tmp_path / "features", tmp_path / "results"
+    )
     cells = {
         (r.train_domain, r.test_domain): r
         for r in done.records
@@ -643,7 +646,9 @@ def test_limit_takes_the_same_utterances_at_every_stage(
         running=Running(check=False),
     )
     assert result.extracted == 24
-    done = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results", limit=8)
+    done = run(
+        quick("word-id"), "planted", manifest, tmp_path / "features", tmp_path / "results", limit=8
+    )
     assert {record.n for record in done.records} == {8}
     assert done.records[0].manifest_sha256 != load_corpus(manifest).sha256
 
@@ -652,10 +657,10 @@ def test_a_limited_run_lives_apart_from_the_full_one(
     planted: Callable[..., Path], tmp_path: Path
 ) -> None:
     manifest = planted()
-    whole = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results")
+    whole = run(quick("word-id"), "planted", manifest, tmp_path / "features", tmp_path / "results")
     before = whole.path.read_bytes()
     limited = run(
-        "word-id", "planted", manifest, tmp_path / "features", tmp_path / "results", limit=8
+        quick("word-id"), "planted", manifest, tmp_path / "features", tmp_path / "results", limit=8
     )
     assert whole.path.read_bytes() == before and limited.path != whole.path
     assert sorted(path.name for path in (tmp_path / "results").glob("*.jsonl*")) == [
@@ -666,7 +671,7 @@ def test_a_limited_run_lives_apart_from_the_full_one(
     rows = summary_rows(read_records(tmp_path / "results"))
     assert set(rows["corpus"]) == {"tones", "tones:limit=8"}
     more = run(
-        "word-id",
+        quick("word-id"),
         "planted",
         manifest,
         tmp_path / "features",
