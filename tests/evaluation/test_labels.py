@@ -301,7 +301,8 @@ def test_shuffled_labels_are_at_chance_over_seeds(tmp_path: Path) -> None:
     manifest, _ = gaussians(tmp_path, 0.6, {"train": 120, "dev": 60, "test": 400}, (1.0,))
     task = tmp_path / "own.toml"
     task.write_text(
-        'kind = "classify"\nlabel = "text"\nview = "mean"\nl2 = [1e-2]\ncontrols = ["shuffled"]\n'
+        'kind = "classify"\nlabel = "text"\nview = "mean"\nl2 = [1e-2]\nweighted = false\n'
+        'controls = ["shuffled"]\n'
     )
     values = []
     for seed in range(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from exhaustive import mostly_nightly
 
 from probe.data.corpus import Utterance
 from probe.errors import ProbeError
@@ -127,7 +128,7 @@ def test_every_head_reads_planted_letters_and_the_sum_finds_their_layer(
     assert scores["1", "test", "cer"].n_train == 100
 
 
-@pytest.mark.parametrize("head", FAST)
+@pytest.mark.parametrize("head", mostly_nightly(FAST, ["linear"]))
 def test_no_head_reads_letters_after_training_on_shuffled_transcripts(
     tmp_path: Path, head: str
 ) -> None:
@@ -159,7 +160,7 @@ def test_utterances_are_not_counted_by_transcript(tmp_path: Path) -> None:
         scored(tmp_path, *planted(10), budget="5/class")
 
 
-@pytest.mark.parametrize("head", ["mlp", "bilstm"])
+@pytest.mark.parametrize("head", mostly_nightly(["mlp", "bilstm"], ["mlp"]))
 def test_the_sum_of_layers_leaves_single_layers_as_they_are(tmp_path: Path, head: str) -> None:
     quick = {"head": head, "epochs": 2}
     beside, alone = (
