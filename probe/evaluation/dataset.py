@@ -161,9 +161,8 @@ class Features:
                 "conditions with the same --layers."
             )
         for utterance in corpus.utterances:
-            found = store.match(utterance.key, utterance.path)
-            if found:
-                self.stored[condition, utterance.key] = found
+            if stored := store.match(utterance.key, utterance.path):
+                self.stored[condition, utterance.key] = stored
             elif store.failure(utterance.key, utterance.path):
                 self.failed.append(replace(utterance, condition=condition))
 
@@ -414,10 +413,10 @@ def labelled(
     utterances: Sequence[Utterance], column: str, excluded: Counter[str]
 ) -> list[Utterance]:
     """Utterances whose ``column`` is not empty; the rest is counted in ``excluded``."""
-    kept = [item for item in utterances if item.label(column)]
-    if len(kept) < len(utterances):
-        excluded[f"no {column}"] += len(utterances) - len(kept)
-    return kept
+    rows = [item for item in utterances if item.label(column)]
+    if len(rows) < len(utterances):
+        excluded[f"no {column}"] += len(utterances) - len(rows)
+    return rows
 
 
 def refuse_empty(

@@ -135,24 +135,24 @@ def outcome_lines(scores: Sequence[Score], records: Sequence[Record], corpus: Co
         item.key: {"speaker": item.speaker, "duration_s": item.duration_s}
         for item in corpus.utterances
     }
-    picked = chosen_layers(frame_of(records))
+    layers = chosen_layers(frame_of(records))
     chosen = {
         (row.head, row.train_domain): row.chosen_layer
-        for row in picked[picked["budget"] == ""].itertuples()
+        for row in layers[layers["budget"] == ""].itertuples()
     }
     lines: list[str] = []
-    seen: set[tuple[str, str, str]] = set()
+    finished_places: set[tuple[str, str, str]] = set()
     for score in scores:
         place = (score.head, score.train_domain, score.test_domain)
         if (
             score.split != "test"
             or score.control
             or score.budget
-            or place in seen
+            or place in finished_places
             or chosen.get(place[:2]) != score.layer
         ):
             continue
-        seen.add(place)
+        finished_places.add(place)
         head = {
             "layer": score.layer,
             "head": score.head,

@@ -373,13 +373,12 @@ def _labelled(
     grids_s = [_grid_s(spans[item.key], features.of(item).duration_s, step_s) for item in known]
     places: list[np.ndarray] = []  # of each utterance (frame,): the interval it lies in, or -1
     for item, times_s in zip(known, grids_s, strict=True):
-        found = spans[item.key].at(times_s)
-        ignored = np.array([label in ignore for label in spans[item.key].labels])[found] & (
-            found >= 0
-        )
-        excluded["frames in no interval"] += int((found < 0).sum())
-        excluded["frames with an ignored label"] += int(ignored.sum())
-        places.append(np.where(ignored, -1, found))
+        intervals = spans[item.key].at(times_s)
+        is_ignored = np.array([label in ignore for label in spans[item.key].labels])[intervals]
+        is_ignored &= intervals >= 0
+        excluded["frames in no interval"] += int((intervals < 0).sum())
+        excluded["frames with an ignored label"] += int(is_ignored.sum())
+        places.append(np.where(is_ignored, -1, intervals))
     places = _drawn(places, most, problem.seed, excluded)
     for reason in [reason for reason, count in excluded.items() if not count]:
         del excluded[reason]
@@ -387,12 +386,12 @@ def _labelled(
     labels: list[str] = []
     types: list[str] = []
     first_s = first_centre_s(features)
-    for item, times_s, found in zip(known, grids_s, places, strict=True):
-        wanted = np.flatnonzero(found >= 0)
-        present, local = np.unique(found[wanted], return_inverse=True)
-        heard_s = times_s[wanted] * features.stores[item.condition].stretch
+    for item, times_s, intervals in zip(known, grids_s, places, strict=True):
+        rows = np.flatnonzero(intervals >= 0)
+        present, local = np.unique(intervals[rows], return_inverse=True)
+        sound_s = times_s[rows] * features.stores[item.condition].stretch
         chosen.append(
-            Chosen(item, _nearest(heard_s, first_s, features.hop_s, features.of(item).n_rows))
+            Chosen(item, _nearest(sound_s, first_s, features.hop_s, features.of(item).n_rows))
         )
         segments.append(local + len(labels))
         labels += [spans[item.key].labels[i] for i in present]
@@ -585,13 +584,12 @@ def _answers(
         tick=lambda: problem.progress.step(0),
     )
     problem.progress.step(len(task.settings.l2))
-    found = judged(probes, rows["dev"].blocks(), question.targets["dev"])
-    search = [entry(probe, *item) for probe, item in zip(probes, found, strict=True)]
+    of_dev = judged(probes, rows["dev"].blocks(), question.targets["dev"])
+    search = [entry(probe, *item) for probe, item in zip(probes, of_dev, strict=True)]
     best = best_of(search)
     common = {**common, "search": search, "chosen": {"l2": probes[best].l2}}
-    yield _score(
-        {**common, "note": question.notes.get("dev", "")}, "dev", sets["dev"], found[best][0]
-    )
+    note = question.notes.get("dev", "")
+    yield _score({**common, "note": note}, "dev", sets["dev"], of_dev[best][0])
     for name in sets:
         if name.startswith("test"):
             problem.progress.step(0)

@@ -238,11 +238,11 @@ def _answer(
     if note:
         return Answer({}, [], {}, note)
     top = task.settings.cohort_top if how == "as-norm" else len(cohort)
-    said: dict[str, Any] = {"normalise": how} | (
-        {"cohort": len(cohort), "cohort_top": min(top, len(cohort))} if cohort else {}
-    )
+    chosen: dict[str, Any] = {"normalise": how}
+    if cohort:
+        chosen |= {"cohort": len(cohort), "cohort_top": min(top, len(cohort))}
     if backend == "plda":
-        said["plda_input"] = task.settings.plda_input
+        chosen["plda_input"] = task.settings.plda_input
     best: dict[str, Any] = {}
     scores: dict[List, np.ndarray] = {}
     search = []
@@ -259,8 +259,8 @@ def _answer(
                 if name != DEV
             }
             scores = {DEV: on_dev} | others
-    picked = {name: value for name, value in best.items() if name != f"dev_{metric}"}
-    return Answer(said | picked, search if picked else [], scores)
+    setting = {name: value for name, value in best.items() if name != f"dev_{metric}"}
+    return Answer(chosen | setting, search if setting else [], scores)
 
 
 def _scored(embed: Backend, trials: Sequence[Trial], cohort: Sequence[Any], top: int) -> np.ndarray:
