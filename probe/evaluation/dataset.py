@@ -21,6 +21,7 @@ from probe.errors import ProbeError, listed
 from probe.evaluation.label_free_fits import Fit, Fitting, Rows
 from probe.evaluation.progress import Progress
 from probe.measures.counts import value_of
+from probe.records import WEIGHTED
 from probe.store.feature_store import FeatureStore, LayerArray, Stored
 from probe.store.layer_names import describe_layers
 from probe.store.views import n_rows, parse_view
@@ -351,6 +352,13 @@ class LayerSum:
 
     layers: list[str]
     note: str
+
+    def fields(self, shares: Sequence[float]) -> dict[str, Any]:
+        """What its scores have, from the share of each layer."""
+        weights = {
+            layer: round(float(share), 6) for layer, share in zip(self.layers, shares, strict=True)
+        }
+        return {"layer": WEIGHTED, "layer_weights": weights, "note": self.note}
 
 
 def layer_sum(

@@ -52,7 +52,7 @@ from probe.heads.linear.rows import Standardizer
 from probe.heads.linear.weighted_sum import MOST_STEPS, fit_weighted
 from probe.measures.counts import amount_counts, ratio_counts
 from probe.measures.metrics import ACCURACY, CODELENGTH
-from probe.records import NO_LAYER, WEIGHTED
+from probe.records import NO_LAYER
 from probe.store.views import row_width
 
 log = logging.getLogger("probe")
@@ -152,8 +152,9 @@ def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[
             yield _codelength(task, problem, rows, values, layer)
             return
         chosen = _search(task, problem, rows, question, values, settings.standardize)
-        common = _common(rows, question) | {"layer": layer}
-        yield from _scores(common, rows, question, chosen.search, chosen.probe, values)
+        common = _common(rows, question) | _of_probe(chosen.search, chosen.probe)
+        predicted = chosen.probe.predict(values)
+        yield from _scores(common | {"layer": layer}, rows, question, predicted)
         problem.progress.step(n_strengths)
 
     answers = Answers(
@@ -363,24 +364,15 @@ def _common(rows: Rows, question: Question) -> dict[str, Any]:
     }
 
 
+def _of_probe(search: list[dict[str, Any]], probe: Any) -> dict[str, Any]:
+    return {"search": search, "chosen": {"l2": probe.l2}}
+
+
 def _scores(
-    common: dict[str, Any],
-    rows: Rows,
-    question: Question,
-    search: list[dict[str, Any]],
-    probe: Any,
-    values: Any,
-) -> Iterator[Score]:
-    """On dev and on each test set, of a probe that reads ``values`` of all rows."""
-    common = common | {"search": search, "chosen": {"l2": probe.l2}}
-    predicted = probe.predict(values)
-    yield _score(common | {"split": "dev"}, rows, question, rows.dev, predicted)
-    yield from _on_tests(common, rows, question, predicted)
-
-
-def _on_tests(
     common: dict[str, Any], rows: Rows, question: Question, predicted: Sequence[str]
 ) -> Iterator[Score]:
+    """On dev and on each test set, from the predictions for all rows."""
+    yield _score(common | {"split": "dev"}, rows, question, rows.dev, predicted)
     for name, place in rows.tests.items():
         about = common | {"split": "test", "test_domain": name}
         if name in rows.impossible:
@@ -415,9 +407,7 @@ def _majority(rows: Rows) -> Iterator[Score]:
     frequency = Counter(sorted(rows.labels[rows.train]))
     question = Question(rows.labels, control="majority")
     predicted = [frequency.most_common(1)[0][0]] * len(rows.labels)
-    common = _common(rows, question) | {"layer": NO_LAYER}
-    yield _score(common | {"split": "dev"}, rows, question, rows.dev, predicted)
-    yield from _on_tests(common, rows, question, predicted)
+    yield from _scores(_common(rows, question) | {"layer": NO_LAYER}, rows, question, predicted)
 
 
 def _codelength(
@@ -478,16 +468,8 @@ def _weighted(
     dev = [values[rows.dev] for values in of_sum]
     search = [on_dev(probe, dev, rows.labels[rows.dev]) for probe in probes]
     best = probes[best_of(search)]
-    shares = {
-        layer: round(float(share), 6)
-        for layer, share in zip(summed.layers, best.shares, strict=True)
-    }
-    common = _common(rows, question) | {
-        "layer": WEIGHTED,
-        "layer_weights": shares,
-        "note": summed.note,
-    }
-    yield from _scores(common, rows, question, search, best, of_sum)
+    common = _common(rows, question) | summed.fields(best.shares) | _of_probe(search, best)
+    yield from _scores(common, rows, question, best.predict(of_sum))
 
 
 KIND = Kind(

@@ -65,7 +65,7 @@ from probe.heads.linear.linear_probe import fit_strengths
 from probe.heads.linear.weighted_sum import MOST_STEPS, fit_weighted
 from probe.measures.counts import ratio_counts
 from probe.measures.metrics import ACCURACY
-from probe.records import NO_LAYER, WEIGHTED
+from probe.records import NO_LAYER
 
 log = logging.getLogger("probe")
 
@@ -270,16 +270,7 @@ def _weighted(
     )
     search = [entry(probe, *judge(probe, held["dev"], question.targets["dev"])) for probe in probes]
     probe = probes[best_of(search)]
-    shares = {
-        layer: round(float(share), 6)
-        for layer, share in zip(summed.layers, probe.shares, strict=True)
-    }
-    about = {
-        "layer": WEIGHTED,
-        "layer_weights": shares,
-        "search": search,
-        "chosen": {"l2": probe.l2},
-    }
+    about = summed.fields(probe.shares) | {"search": search, "chosen": {"l2": probe.l2}}
     common = {**common, **about, "n_train": len(question.targets["train"])}
     for name, item in sets.items():
         if name != "train":
