@@ -353,7 +353,7 @@ class LayerSum:
     layers: list[str]
     note: str
 
-    def fields(self, shares: Sequence[float]) -> dict[str, Any]:
+    def fields(self, shares: np.ndarray) -> dict[str, Any]:
         """What its scores have, from the share of each layer."""
         weights = {
             layer: round(float(share), 6) for layer, share in zip(self.layers, shares, strict=True)

@@ -369,7 +369,7 @@ def _of_probe(search: list[dict[str, Any]], probe: Any) -> dict[str, Any]:
 
 
 def _scores(
-    common: dict[str, Any], rows: Rows, question: Question, predicted: Sequence[str]
+    common: dict[str, Any], rows: Rows, question: Question, predicted: Any
 ) -> Iterator[Score]:
     """On dev and on each test set, from the predictions for all rows."""
     yield _score(common | {"split": "dev"}, rows, question, rows.dev, predicted)
