@@ -144,6 +144,18 @@ class Decoding:
             raise UsageError(f"decoding timeout {self.timeout_s} s: expected more than 0 s.")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Extracting:
+    """All settings of an extraction, as `probe.pipeline.bench` takes them."""
+
+    storing: Storing = Storing()
+    running: Running = Running()
+    decoding: Decoding = Decoding()
+
+
+EXTRACTING = Extracting()
+
+
 def _require(name: str, value: str, choices: Collection[str]) -> None:
     if value not in choices:
         raise UsageError(f"{name} {value!r}: expected one of {', '.join(choices)}.")
