@@ -144,6 +144,16 @@ class Decoding:
             raise UsageError(f"decoding timeout {self.timeout_s} s: expected more than 0 s.")
 
 
+def _require(name: str, value: str, choices: Collection[str]) -> None:
+    if value not in choices:
+        raise UsageError(f"{name} {value!r}: expected one of {', '.join(choices)}.")
+
+
+def _require_positive(name: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise UsageError(f"{name} {value}: expected a whole number from 1.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Extracting:
     """All settings of an extraction, as `probe.pipeline.bench` takes them."""
@@ -154,13 +164,3 @@ class Extracting:
 
 
 EXTRACTING = Extracting()
-
-
-def _require(name: str, value: str, choices: Collection[str]) -> None:
-    if value not in choices:
-        raise UsageError(f"{name} {value!r}: expected one of {', '.join(choices)}.")
-
-
-def _require_positive(name: str, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise UsageError(f"{name} {value}: expected a whole number from 1.")
