@@ -182,12 +182,12 @@ class _Plan:
             log.info("%s: has no CTC head that --ctc could run", model.name)
         for condition in self.conditions:
             disturbance = disturbances[condition.name]
-            splits = {
-                task: of[condition.name]
+            asking = [
+                (task, of[condition.name])
                 for task, of in zip(self.tasks, self.needed, strict=True)
                 if condition.name in of
-            }
-            for view in views_for(list(splits), storing.stride):
+            ]
+            for view in views_for([task for task, _ in asking], storing.stride):
                 result = extract(
                     encoder,
                     self.corpus,
@@ -198,7 +198,7 @@ class _Plan:
                         view=view,
                         stride=1,
                         ctc=storing.ctc and bool(encoder.info.ctc),
-                        splits=set().union(*splits.values()),
+                        splits=set().union(*(splits for _, splits in asking)),
                     ),
                     running=self.extracting.running,
                     decoding=self.extracting.decoding,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -211,6 +211,12 @@ def _compared(
     return distinct_models(named), other
 
 
+def _comparing(**values: Any) -> "Comparing":
+    from probe.evaluation.layer_similarity import Comparing
+
+    return Comparing(**values)
+
+
 @command()
 @built(
     "compared",
@@ -237,7 +243,7 @@ def _compared(
 )
 @built(
     "comparing",
-    "probe.evaluation.layer_similarity:Comparing",
+    _comparing,
     option(
         "--split",
         default="test",

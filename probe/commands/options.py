@@ -1,7 +1,6 @@
 """Options that several commands share, as decorators; each is defined once."""
 
 import functools
-import importlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -15,9 +14,10 @@ from probe.errors import UsageError
 
 if TYPE_CHECKING:
     from probe.data.conditions.condition import Condition
+    from probe.evaluation.run import Training
     from probe.evaluation.tasks import Task
     from probe.evaluation.trial_lists import Scope
-    from probe.extraction.settings import Extracting
+    from probe.extraction.settings import Extracting, Running
     from probe.model_names import ModelName
 
 Decorator = Callable[[Callable], Callable]
@@ -42,21 +42,15 @@ def together(*decorators: Decorator) -> Decorator:
     return decorate
 
 
-def built(name: str, build: "Callable[..., Any] | str", *decorators: Decorator) -> Decorator:
-    """Options that reach the command as one argument ``name``.
-
-    Args:
-        build: makes the argument of the options' values: a function, or ``module:Class``, which is
-            imported when a command runs.
-        decorators: the options.
-    """
+def built(name: str, build: Callable[..., Any], *decorators: Decorator) -> Decorator:
+    """Options that reach the command as one argument ``name``, which ``build`` makes of them."""
     options = together(*decorators)
 
     def decorate(function: Callable) -> Callable:
         @functools.wraps(function)
         def command(**values: Any) -> Any:
             own = {key: values.pop(key) for key in keys}
-            return function(**{name: _constructor(build)(**own)}, **values)
+            return function(**{name: build(**own)}, **values)
 
         return options(command)
 
@@ -64,13 +58,6 @@ def built(name: str, build: "Callable[..., Any] | str", *decorators: Decorator) 
 
     keys = [item.name for item in options(declared).__click_params__]  # type: ignore[attr-defined]
     return decorate
-
-
-def _constructor(build: "Callable[..., Any] | str") -> Callable[..., Any]:
-    if not isinstance(build, str):
-        return build
-    module, _, name = build.partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def parsed_bytes(text: str) -> int:
@@ -363,10 +350,23 @@ scope_options = built("scope", _scope, _lists_options, _condition_options)
 stored_scope_options = built(
     "scope", _stored_scope, _lists_options, _condition_option, _condition_file_option, limit_option
 )
-TRAINING_CLASS = "probe.evaluation.run:Training"
-seed_and_again_options = built("training", TRAINING_CLASS, seed_option, again_option)
+
+
+def _training(**values: Any) -> "Training":
+    from probe.evaluation.run import Training
+
+    return Training(**values)
+
+
+def _running(**values: Any) -> "Running":
+    from probe.extraction.settings import Running
+
+    return Running(**values)
+
+
+seed_and_again_options = built("training", _training, seed_option, again_option)
 training_options = built(
-    "training", TRAINING_CLASS, seed_option, again_option, device_option, memory_option
+    "training", _training, seed_option, again_option, device_option, memory_option
 )
 _model_form_options = together(
     option(
@@ -483,13 +483,7 @@ _extraction_options = together(
     device_option,
     limit_option,
 )
-running_options = built(
-    "running",
-    "probe.extraction.settings:Running",
-    sha256_option,
-    _model_form_options,
-    device_option,
-)
+running_options = built("running", _running, sha256_option, _model_form_options, device_option)
 
 
 def extraction_options(*more: Decorator) -> Decorator:

@@ -859,7 +859,7 @@ def test_bench_extracts_every_condition(
         tmp_path,
         extracting=Extracting(running=Running(check=False)),
     )
-    assert asked == [["clean", "telephone"], ["clean"]]
+    assert asked == [("clean", "telephone"), ("clean",)]
 
 
 def test_the_command_takes_conditions(tones: Callable[..., Path], tmp_path: Path) -> None:
