@@ -673,7 +673,7 @@ def test_models_of_different_frame_rates_are_compared_and_the_better_one_is_best
     (row,) = compare_models(
         Scores.of(records), "fbank", str(rows["model"][rows["model"] != "fbank"].iloc[0]), False
     ).rows.to_dict("records")
-    assert row["verdict"] in ("better", "worse", "not told apart") and row["p"] >= 0
+    assert row["verdict"] in ("better", "worse", "not significantly different") and row["p"] >= 0
 
 
 def test_what_is_left_out_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
