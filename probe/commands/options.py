@@ -27,7 +27,7 @@ TASKS, TRAINING = "Tasks", "Training"
 
 
 def together(*decorators: Decorator) -> Decorator:
-    """One decorator for several; help shows the options in this order."""
+    """Return one decorator that applies several; help shows the options in this order."""
 
     def decorate(function: Callable) -> Callable:
         for decorator in reversed(decorators):
@@ -38,7 +38,9 @@ def together(*decorators: Decorator) -> Decorator:
 
 
 def built(name: str, build: Callable[..., Any], *decorators: Decorator) -> Decorator:
-    """Options that reach the command as one argument: ``name``, which ``build`` makes of them."""
+    """Return a decorator whose options reach the command as one argument, ``name``, built by
+    ``build``.
+    """
     keys = list(inspect.signature(build).parameters)
 
     def decorate(function: Callable) -> Callable:
@@ -96,7 +98,7 @@ def _changes(
 
 
 def format_option(*forms: str, default: str | None = "text") -> Decorator:
-    """``--format``, which reaches the command as ``form``."""
+    """Return the option ``--format``, which reaches the command as ``form``."""
     return option(
         "--format",
         "form",
@@ -172,7 +174,7 @@ device_option = option(
     "--device",
     metavar="DEVICE",
     group=COMPUTING,
-    help="cpu, cuda or cuda:1 (default: a GPU where there is one).",
+    help="cpu, cuda or cuda:1 (default: a GPU if available).",
 )
 memory_option = option(
     "--memory",
@@ -426,7 +428,7 @@ _extraction_options = together(
 
 
 def extraction_options(function: Callable) -> Callable:
-    """Options of extraction, which reach the command as ``storing``, ``running``, ``decoding``."""
+    """Add the options of extraction: ``storing``, ``running`` and ``decoding``."""
 
     @functools.wraps(function)
     def command(**values: Any) -> Any:

@@ -133,7 +133,9 @@ def _table(
     sort: str,
     **view: Any,
 ) -> "tuple[Scores, str]":
-    """The scores of the records that the filters keep, and the table that the options describe."""
+    """Return the scores of the records that pass the filters, and the table that the options
+    describe.
+    """
     from probe.reporting.filters import early, kept, parse_term
     from probe.reporting.losses import Losses
     from probe.reporting.scores import Scores
@@ -422,7 +424,7 @@ def report(results: tuple[Path, ...], to: Path, outcomes: bool, title: str) -> N
     """Write one HTML page with all results of the records.
 
     The page holds a summary in words, tables, layer curves, the worst utterances and the commands
-    that repeat everything. It opens without a network.
+    that repeat everything. It needs no network.
 
     \b
     Example:
@@ -435,7 +437,7 @@ def report(results: tuple[Path, ...], to: Path, outcomes: bool, title: str) -> N
 
 
 def _read(*paths: Path) -> "pd.DataFrame":
-    """The records of a command, kept to its end."""
+    """Return the records of a command, which stay in memory until it ends."""
     from probe.records import read_records
 
     records = read_records(*paths)
