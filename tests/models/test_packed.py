@@ -463,7 +463,7 @@ def test_an_option_that_is_not_known_counts_where_it_is_not_at_its_default(
 
 
 def test_catalogued_checkpoints_have_a_packed_form_where_their_family_has_one() -> None:
-    from probe.models.sources.checkpoints import config_of_known
+    from probe.models.sources.configurations import config_of_known
 
     without = {
         row.family for row in known_models().values() if without_packed_form(config_of_known(row))

@@ -25,7 +25,8 @@ from torch import Tensor
 from probe.errors import ProbeError
 from probe.models.reference import EPSILON, TransformersEncoder
 from probe.models.sources import hub
-from probe.models.sources.checkpoints import Converted, Location, converted_encoder
+from probe.models.sources.checkpoints import Converted, converted_encoder
+from probe.models.sources.configurations import Location
 from probe.models.sources.keys import WEIGHT_NORM, convolutions, renamed
 from probe.models.sources.known import TORCHAUDIO, close_names
 from probe.models.sources.preprocessor import first_line

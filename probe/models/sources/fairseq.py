@@ -32,7 +32,8 @@ from probe.errors import ProbeError, listed
 from probe.model_names import ENDING
 from probe.models.encoder import ASSUMED
 from probe.models.reference import TransformersEncoder
-from probe.models.sources.checkpoints import Converted, Location, converted_encoder
+from probe.models.sources.checkpoints import Converted, converted_encoder
+from probe.models.sources.configurations import Location
 from probe.models.sources.keys import WEIGHT_NORM, convolutions, renamed
 from probe.models.sources.pickles import Dictionary, open_pickle
 from probe.models.sources.preprocessor import RATE_HZ
