@@ -59,10 +59,10 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         """Train on (row, dim) features and (row,) labels."""
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
-        (fitted,) = fit_strengths(
+        (solution,) = fit_strengths(
             X, np.asarray(y), [self.l2], self.standardize, max_iter=self.max_iter, tol=self.tol
         )
-        self._take(fitted)
+        self._take(solution)
         if not self.converged_:
             warnings.warn(
                 f"not converged after {self.max_iter} iterations; raise max_iter or l2",
@@ -246,8 +246,8 @@ def fit_layers(
     # Layers share no rows, so together they would save no product: on a CPU a batched product of 13
     # layers (4,000 x 768 by 768 x 500) took as long as 13 products (median of 9: 0.99). And they
     # would have to be in memory at once.
-    fitted = {}
+    probes = {}
     for name, rows in layers.items() if isinstance(layers, Mapping) else enumerate(layers):
         on_layer(name)
-        fitted[name] = fit_strengths(rows, labels, strengths, **settings)
-    return fitted
+        probes[name] = fit_strengths(rows, labels, strengths, **settings)
+    return probes

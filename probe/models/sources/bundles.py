@@ -72,10 +72,10 @@ def bundle_of(name: str) -> Any:
     Raises:
         ProbeError: none.
     """
-    known = bundles()
-    if bundle := known.get(name.removeprefix(TORCHAUDIO)):
+    catalogue = bundles()
+    if bundle := catalogue.get(name.removeprefix(TORCHAUDIO)):
         return bundle
-    close = close_names(name, tuple(TORCHAUDIO + item for item in known))
+    close = close_names(name, tuple(TORCHAUDIO + item for item in catalogue))
     hints = [f" Did you mean {item!r}?" for item in close if item.startswith(TORCHAUDIO)]
     raise ProbeError(
         f"{name}: torchaudio {torchaudio.__version__} has no such encoder.{''.join(hints[:1])} "

@@ -123,6 +123,6 @@ def close_names(name: str, others: tuple[str, ...] = ()) -> list[str]:
     """
     known = {candidate.lower(): candidate for candidate in (*others, *known_models())}
     known |= {candidate.rpartition("/")[2].lower(): candidate for candidate in known_models()}
-    found = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
-    found += difflib.get_close_matches(name.rpartition("/")[2].lower(), known, n=3, cutoff=0.75)
-    return [item for item in dict.fromkeys(known[match] for match in found) if item != name]
+    matches = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
+    matches += difflib.get_close_matches(name.rpartition("/")[2].lower(), known, n=3, cutoff=0.75)
+    return [item for item in dict.fromkeys(known[match] for match in matches) if item != name]
