@@ -38,8 +38,8 @@ def offline_names() -> list[str]:
 
 
 def sources_of(row: Known) -> list[str]:
-    """Return where a known checkpoint can be loaded from: ``hub`` (``hub (cached)`` where that has
-    begun), ``torchaudio`` (as ``torchaudio:`` and the bundle's name), ``random``.
+    """Return the sources of a known checkpoint: ``hub`` (``hub (cached)`` if files of it are in the
+    cache), ``torchaudio`` (as ``torchaudio:`` and the bundle's name), ``random``.
     """
     from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -63,15 +63,15 @@ def open_model(
         name: a model's SPEC, or NAME=SPEC; or an object that is a plug-in
             (`probe.models.plugins.adapter.Plugin`).
         device: ``cpu``, ``cuda``, ``cuda:1``; None takes a GPU where there is one.
-        sha256: what the weights must have, as ``probe check`` prints it.
+        sha256: the expected SHA-256 of the weights, as ``probe check`` prints it.
         implementation: ``packed``, or ``reference`` for transformers' own forward. A checkpoint
             without a packed form is computed by the reference in fp32, with a note; fbank, mfcc and
-            plug-ins have but one form. The encoder's ``implementation`` and ``precision`` say what
-            was taken.
+            plug-ins have only one form. The encoder's ``implementation`` and ``precision`` tell
+            which form it has.
         precision: ``fp32``, ``tf32`` (GPUs only) or ``bf16``, of the packed form's products.
         chunk_s, context_s: how attention over audio longer than `LONG_S` is cut, or
             `REFERENCE_LONG_S` in families without a packed form; a chunk of 0 s leaves it whole.
-            What Whisper is given is cut so above 30 s, whatever the form.
+            Whisper cuts audio above 30 s in the same way in every form.
 
     Raises:
         UsageError: an unknown implementation or precision, or one that this device does not have.
@@ -129,10 +129,10 @@ def _plugin(name: "str | Plugin", place: "torch.device", sha256: str | None) -> 
 def _in_form(
     reference: "TransformersEncoder", implementation: str, precision: str, chunking: Chunking | None
 ) -> Encoder:
-    """The packed form of a reference encoder where that is asked for and exists; itself, with a
-    note, where it does not.
+    """The packed form of a reference encoder if it is requested and exists; otherwise the encoder
+    itself, with a note if it was requested.
 
-    Where there is but one form, long audio is cut in it whatever is asked for.
+    A model with only one form cuts long audio in it, whichever form is requested.
     """
     from probe.models.packed.packed_encoder import PackedEncoder
     from probe.models.packed.support import without_packed_form

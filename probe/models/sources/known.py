@@ -1,8 +1,8 @@
-"""Checkpoints that are known by name: ``known.csv``, one row each. It loads no heavy library.
+"""The catalogue of known checkpoints: ``known.csv``, one row each. It loads no heavy library.
 
 ``certain`` is ``yes`` where the row was read in a primary source (``remark`` names what was not)
-and ``likely`` where it was not. What a row says decides random weights and what
-`probe.models.check` expects; a checkpoint's own files decide everything else.
+and ``likely`` where it was not. A row decides random weights and the expectations of
+`probe.models.check`; a checkpoint's own files decide everything else.
 """
 
 import csv
@@ -118,8 +118,8 @@ def known_models() -> dict[str, Known]:
 
 
 def close_names(name: str, others: tuple[str, ...] = ()) -> list[str]:
-    """Return known names that ``name`` may have been meant to be, best first: with or without the
-    organisation, any case.
+    """Return known names that are similar to ``name``, best first, in any case and with or without
+    the organisation.
     """
     known = {candidate.lower(): candidate for candidate in (*others, *known_models())}
     known |= {candidate.rpartition("/")[2].lower(): candidate for candidate in known_models()}
