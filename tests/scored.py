@@ -13,7 +13,7 @@ from probe.measures.uncertainty import interval
 from probe.records import Record, frame_of
 from probe.reporting.losses import Losses
 from probe.reporting.scores import Scores
-from probe.reporting.tables import files, pivot, score_tables
+from probe.reporting.tables import files, grid, pivot, score_tables
 from probe.reporting.tables.grid import Grid
 
 SEARCH = [{"l2": 0.01, "dev_accuracy": 0.5}, {"l2": 0.1, "dev_accuracy": 0.6}]
@@ -76,7 +76,7 @@ def budget_rows(records: pd.DataFrame) -> pd.DataFrame:
 
 def domain_matrices(records: pd.DataFrame, layers: bool = False) -> str:
     """The domain matrices, in Markdown."""
-    return score_tables.domain_matrices(Scores.of(records), layers)
+    return grid.to_markdown(score_tables.domain_grids(Scores.of(records), layers))
 
 
 def printed(records: pd.DataFrame, form: str, layers: bool = False, published: bool = False) -> str:

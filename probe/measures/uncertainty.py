@@ -38,7 +38,7 @@ from probe.measures.counts import (
     per_seed,
     value_of,
 )
-from probe.measures.metrics import EER
+from probe.measures.metrics import EER, metric_of
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -182,7 +182,7 @@ def _measure_one_seed(
     else:
         of_scores = [resamples(item, seed, n_resamples, metric) for item in counts]
         resampled, contributions = np.stack(of_scores, axis=1), np.zeros((len(counts), 0))
-        if metric.startswith("eer"):
+        if metric_of(metric).is_eer:
             contributions = np.stack([_pair_contributions(item) for item in counts])
     return MeasuredScores(values, contributions, resampled, freedom, values[None], n_blocks, None)
 

@@ -67,6 +67,7 @@ BUDGETS = [
     *[*WHERE, "layer", "layer_index", "budget", "n_train", "value", "low", "high", "chosen"],
     *[*ABOUT, "note"],
 ]
+BASELINES = ("majority", "shuffled", "fbank", "random")
 TOO_FEW = "too few blocks for an interval"
 FOR_MARKS = ["counts", "seed"]  # what ties are computed from, besides the columns that are shown
 

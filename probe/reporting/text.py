@@ -8,9 +8,11 @@ import html
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from functools import lru_cache
+from typing import Any
 
+from probe.data.conditions.grammar import CLEAN
 from probe.measures.metrics import MISSING
 
 DASH = MISSING
@@ -35,6 +37,21 @@ def points(difference: float) -> str:
 def arrow(higher_is_better: bool) -> str:
     """An arrow in the direction that is better."""
     return "↑" if higher_is_better else "↓"
+
+
+def metric_text(row: Mapping[Hashable, Any]) -> str:
+    """The metric of a row with its arrow."""
+    return f"{row['metric']} {arrow(row['higher_is_better'])}"
+
+
+def layer_text(layer: Any) -> str:
+    """A layer in parentheses; empty where there is none."""
+    return "" if layer is None or layer != layer else f"({layer})"
+
+
+def trained_on(condition: str) -> str:
+    """The condition of training in words; clean audio goes without saying."""
+    return "" if condition in ("", CLEAN) else f"trained on {condition}"
 
 
 def one_line(text: str) -> str:

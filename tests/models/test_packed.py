@@ -212,6 +212,20 @@ def test_neither_company_nor_threads_change_a_bit(
             assert not padded[layer][i, len(frames) :].any()
 
 
+@pytest.mark.parametrize("family", [PRE, GROUP, D2V, "wavlm post-LN"])
+def test_the_number_of_threads_that_prepare_the_weights_changes_no_bit(
+    folders: dict[str, Path], threads: Any, family: str
+) -> None:
+    wave = noise(16_000)
+    of_each = []
+    for n_threads in (1, 2, 3):
+        threads(n_threads)
+        of_each.append(alone(opened(folders[family]), wave))
+        assert torch.get_num_threads() == n_threads
+    for layers in of_each[1:]:
+        assert all(map(torch.equal, layers, of_each[0]))
+
+
 def test_neither_groups_nor_the_place_in_one_change_a_bit(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -439,7 +439,8 @@ def test_a_pivot_shows_any_fields() -> None:
 def test_a_cell_that_would_hold_two_scores_is_refused_and_what_differs_is_named() -> None:
     with pytest.raises(
         ProbeError,
-        match=r"one cell \(model org/a, task connected\) would hold 2 scores, .* metric \(cer, wer\)",
+        match=r"one cell \(model org/a, task connected\) would hold 2 scores, .* metric "
+        r"\(cer, wer\)",
     ):
         pivoted(frame(*plain()), ["model"], ["task"])
     with pytest.raises(

@@ -675,7 +675,8 @@ def test_conditions_that_were_asked_another_question_are_left_out_and_named(
     for changed, message in (
         (
             {"manifest_sha256": "e" * 64},
-            r"task digits, corpus spoken-digits, train_condition clean: manifest_sha256 differs: bbbbbbbb \(org/a\); eeeeeeee",
+            r"task digits, corpus spoken-digits, train_condition clean: manifest_sha256 "
+            r"differs: bbbbbbbb \(org/a\); eeeeeeee",
         ),
         ({"revision": "2" * 40}, r"model org/a, .*revision differs: 11111111 .*11111111 stays"),
     ):
@@ -830,8 +831,10 @@ def test_of_models_without_a_common_draw_one_draw_is_shown(
         caplog.clear()
         table(records)
         assert re.search(
-            r"task digits, corpus spoken-digits: no seed and condition seed that all models and conditions have\. "
-            r"seed 0, condition seed 0 stays, .*Left out: the records of org/b\. .*--condition-seed",
+            r"task digits, corpus spoken-digits: no seed and condition seed that all models "
+            r"and conditions have\. "
+            r"seed 0, condition seed 0 stays, .*Left out: the records of org/b\. "
+            r".*--condition-seed",
             caplog.text,
         )
     rows = condition_rows(records)  # scores that no draw decides stay

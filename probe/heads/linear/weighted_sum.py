@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from probe.heads.linear.linear_probe import LinearProbe, fit_strengths
+from probe.heads.linear.linear_probe import LinearProbe, Solving, fit_strengths
 from probe.heads.linear.rows import Standardizer
 
 MOST_STEPS = 20  # of the search for the sum's weights
@@ -97,7 +97,7 @@ def fit_weighted(
             mixture = _sum(shares, rows)
             rms = float(np.sqrt(np.mean(np.square(mixture), dtype=np.float64))) or 1.0
             mixture /= np.float32(rms)
-            (probe,) = fit_strengths(mixture, truth, [l2], standardize=False, device=device)
+            (probe,) = fit_strengths(mixture, truth, [l2], False, Solving(device=device))
             probes[logits.tobytes()] = WeightedProbe(scalers, shares, rms, probe)
             tick()
             by_sum = _errors(probe, mixture, truth) @ probe.coef_  # gradient, (row, dim)

@@ -27,7 +27,7 @@ from probe.models.encoder import CONV, CTC, Chunking, padded
 from probe.models.packed.attention import Attention, PositionBias
 from probe.models.packed.frontend import FrontEnd
 from probe.models.packed.positional import Positional
-from probe.models.packed.products import Norm, Product, dtype_of, exactly
+from probe.models.packed.products import Norm, Product, dtype_of, exactly, on_one_thread
 from probe.models.reference import TransformersEncoder, epsilon_of, normalized
 from probe.models.windows import Window, windows
 
@@ -109,7 +109,8 @@ class PackedEncoder(TransformersEncoder):
         0, `CONV` where that is asked for, and a constant.
         """
         if self._network is None:
-            self._network = Network(self.model, self._head, self._dtype)
+            with on_one_thread():
+                self._network = Network(self.model, self._head, self._dtype)
         with exactly(self.precision):
             epsilon = epsilon_of(self.info)
             to_input = functools.partial(normalized, epsilon=epsilon)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from probe.data.conditions.grammar import CLEAN
 from probe.errors import ProbeError
 from probe.measures.counts import value_of
 from probe.measures.detection import det_curve
@@ -60,7 +61,7 @@ def det_figure(rows: pd.DataFrame, width: str = "double") -> "Figure":
     legend = style.legend_of(looks, {"EER": EER})
     groups = [cells for _, cells in rows.groupby(PANEL)]
     titles = [
-        ", ".join(value for value in cells[PANEL].iloc[0] if value not in ("", "clean"))
+        ", ".join(value for value in cells[PANEL].iloc[0] if value not in ("", CLEAN))
         for cells in groups
     ]
     n_columns = min(len(groups), int(style.WIDTHS[width] / style.PANEL_WIDTH))

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from probe.files import write_atomically
+from probe.reporting.domain_gaps import GAPS
 from probe.reporting.figures.conditions import conditions_figure
 from probe.reporting.figures.det import det_figure, det_rows
 from probe.reporting.figures.layers import curves_figure, usual_rows
 from probe.reporting.figures.style import missing_matplotlib, write_figure
 from probe.reporting.filters import Term, kept, ordered
-from probe.reporting.losses import CONDITIONS, GAPS, GROUPS, Losses
+from probe.reporting.losses import CONDITIONS, Losses
 from probe.reporting.scores import BUDGETS, Scores
 from probe.reporting.tables import grid, robustness_tables
 from probe.reporting.tables.grid import Grid
@@ -30,6 +31,7 @@ from probe.reporting.tables.score_tables import (
     to_json,
     to_markdown,
 )
+from probe.reporting.worst_groups import GROUPS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,7 +10,7 @@ format.
 import csv
 import io
 import math
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -199,6 +199,12 @@ def score(
         few=bool(few) and is_score,
         shared=bool(shared) and is_score,
     )
+
+
+def score_of(row: Mapping[Hashable, Any], mark: str = "", aside: str = "") -> Cell:
+    """The cell of a row's score with its interval."""
+    values = (row["metric"], row["value"], row["low"], row["high"])
+    return score(*values, mark, aside, row["few"], row["shared_speakers"] > 0)
 
 
 def markdown(columns: Mapping[str, Sequence[str]], numbers: Container[str] = ()) -> str:

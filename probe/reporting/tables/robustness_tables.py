@@ -7,13 +7,15 @@ from typing import Any
 
 import pandas as pd
 
+from probe.data.conditions.grammar import CLEAN
 from probe.errors import listed
 from probe.measures.degradation import FEWEST_MODELS
 from probe.measures.metrics import metric_of
 from probe.records import ACROSS_CONDITIONS
-from probe.reporting.losses import CLEAN, DOMAIN_TASKS, MEAN, WORST, Losses, Row, chosen_rows
+from probe.reporting.layer_scores import Row
+from probe.reporting.losses import DOMAIN_TASKS, MEAN, WORST, Losses, chosen_rows
 from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, to_markdown
-from probe.reporting.text import DASH, INTERVAL, escaped, percent, points
+from probe.reporting.text import DASH, INTERVAL, escaped, percent, points, trained_on
 
 HEAD = """# Robustness
 
@@ -312,7 +314,7 @@ def _robust_layers(rows: pd.DataFrame) -> list[str]:
             if row["robust"] == "most":
                 lost = _cell(row, "margin_lost", percent)
                 clauses = [f"layer {row['layer']} loses {lost} % of its margin"]
-        clauses += [f"not told from it: {listed(tied, 30)}"] if tied else []
+        clauses += [f"not significantly different: {listed(tied, 30)}"] if tied else []
         chosen = sorted(set(group["layer"][group["chosen"].astype(bool)]))
         clauses.append(f"dev chose {listed(chosen)}")
         for level, words in (
@@ -333,7 +335,7 @@ def _about(rows: pd.DataFrame, *fields: str) -> dict[str, Any]:
     names = (*fields, *ACROSS_CONDITIONS)
     of = {name: str(first[name]) for name in names if first[name] not in ("", CLEAN)}
     if "train_condition" in of:
-        of["train_condition"] = f"trained on {of['train_condition']}"
+        of["train_condition"] = trained_on(of["train_condition"])
     better = bool(first["higher_is_better"]) if "higher_is_better" in rows else None
     return {"of": of, "better": better}
 
