@@ -79,6 +79,7 @@ def _at_least(least: float) -> tuple[str, Callable[[Any], bool]]:
 
 
 HASH = ("64 hex digits", lambda value: re.fullmatch("[0-9a-f]{64}", value) is not None)
+HASH_OR_EMPTY = ("empty or 64 hex digits", lambda value: not value or HASH[1](value))
 NAMED = ("not empty", bool)
 # Field -> what its value must be, as docs/records.md has it, and whether a value is so.
 VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
@@ -107,14 +108,8 @@ VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "recipe": HASH,
     "task_sha256": HASH,
     "manifest_sha256": HASH,
-    "trials_sha256": (
-        "empty or 64 hex digits",
-        lambda value: re.fullmatch("([0-9a-f]{64})?", value) is not None,
-    ),
-    "outcomes_sha256": (
-        "empty or 64 hex digits",
-        lambda value: re.fullmatch("([0-9a-f]{64})?", value) is not None,
-    ),
+    "trials_sha256": HASH_OR_EMPTY,
+    "outcomes_sha256": HASH_OR_EMPTY,
     "code": ("version and commit", lambda value: value.keys() == {"version", "commit"}),
     "seconds": _at_least(0),
 }
@@ -139,8 +134,8 @@ def check_records(paths: Sequence[Path]) -> tuple[int, list[Finding]]:
         for number, line in enumerate(lines, start=1):
             n_lines += 1
             findings += [
-                Finding(str(file), number, field, _shown(found), expected)
-                for field, found, expected in _faults_of_line(
+                Finding(str(file), number, field, _shown(value), expected)
+                for field, value, expected in _faults_of_line(
                     line, columns, f"{file}:{number}", others, intervals
                 )
             ]
@@ -298,15 +293,11 @@ def _recomputed(record: Record, intervals: "Intervals") -> Faults:
         yield "value", record.value, f"{value}, by the counts"
     elif record.seed >= 0:
         ends = intervals.of(record) or (None, None)
-        for name, low_or_high, end in zip(
-            ("low", "high"), (record.low, record.high), ends, strict=True
-        ):
-            if end is None or low_or_high is None:
-                is_right = end is low_or_high
-            else:
-                is_right = abs(low_or_high - end) <= TOLERANCE
-            if not is_right:
-                yield name, low_or_high, f"{end}, by the counts and seed {record.seed}"
+        for name, end in zip(("low", "high"), ends, strict=True):
+            value = getattr(record, name)
+            is_missing = end is None or value is None
+            if (end is not value) if is_missing else abs(value - end) > TOLERANCE:
+                yield name, value, f"{end}, by the counts and seed {record.seed}"
 
 
 def _form_of_counts(counts: dict[str, Any], whole: bool) -> tuple[object, str] | None:

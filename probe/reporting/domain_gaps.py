@@ -31,9 +31,9 @@ def domain_gaps(scores: Scores, baseline: str) -> pd.DataFrame:
     test rows of different domains instead, of one training.
     """
     rows = scores.one_sampling.across_domains.tested
-    shown = (rows["split"] == "test") & (rows["control"] == "") & (rows[BUDGET] == "")
-    shown &= (rows["train_domain"] != "") & rows["value"].notna()
-    rows = rows[shown & (rows["layer"] == rows["chosen_layer"])]
+    is_tested = (rows["split"] == "test") & (rows["control"] == "") & (rows[BUDGET] == "")
+    is_tested &= (rows["train_domain"] != "") & rows["value"].notna()
+    rows = rows[is_tested & (rows["layer"] == rows["chosen_layer"])]
     keys = [*DOMAINS, "train_domain", "test_domain", "model"]
     rows = rows.sort_values(keys)
     score_at = {tuple(row[name] for name in keys): row for row in rows.to_dict("records")}

@@ -166,10 +166,10 @@ class Losses:
 
         Models at chance on clean audio are left out of the line and have no value.
         """
-        shown = chosen_rows(self.conditions)
+        chosen = chosen_rows(self.conditions)
         keys = [*ACROSS_CONDITIONS, "model"]
-        clean = shown[shown["condition"] == CLEAN].set_index(keys)
-        disturbed = shown[~shown["condition"].isin([CLEAN, MEAN, WORST])]
+        clean = chosen[chosen["condition"] == CLEAN].set_index(keys)
+        disturbed = chosen[~chosen["condition"].isin([CLEAN, MEAN, WORST])]
         rows = []
         for names, group in disturbed.groupby([*ACROSS_CONDITIONS, "condition"], sort=False):
             pairs = {
@@ -342,10 +342,10 @@ def _domain_columns(scores: Scores) -> Callable[[Row], Row]:
     conditions, apart.
     """
     rows = scores.unchecked
-    shown = rows["task"].isin(DOMAIN_TASKS) & (rows["metric"] == ACCURACY.name)
+    is_tested = rows["task"].isin(DOMAIN_TASKS) & (rows["metric"] == ACCURACY.name)
     for name, value in (("split", "test"), ("control", ""), (BUDGET, ""), ("train_domain", "")):
-        shown &= rows[name] == value
-    rows = rows[shown & rows["headline"]]
+        is_tested &= rows[name] == value
+    rows = rows[is_tested & rows["headline"]]
     order = ["other", "corpus", "condition", "seed"]
     rows = rows.assign(other=rows["condition"] != CLEAN).sort_values(order, kind="stable")
     score_at: dict[tuple[Hashable, ...], Row] = {}
@@ -392,11 +392,11 @@ def _samplings(records: pd.DataFrame) -> dict[tuple[Hashable, ...], list[float]]
     """The values of every sampling (seed and condition seed) by `PLACE`, condition and
     `SAME_QUESTION`.
     """
-    shown = (records["split"] == "test") & records["value"].notna()
+    is_tested = (records["split"] == "test") & records["value"].notna()
     for name in ("control", BUDGET, "train_domain"):
-        shown &= records[name] == ""
+        is_tested &= records[name] == ""
     keys, sampling = [*PLACE, "condition", *SAME_QUESTION], ["seed", "condition_seed"]
-    rows = records[shown].sort_values([*keys, *sampling, "recipe"])
+    rows = records[is_tested].sort_values([*keys, *sampling, "recipe"])
     rows = rows.drop_duplicates([*keys, *sampling])
     return {
         tuple(names): [float(value) for value in group["value"]]

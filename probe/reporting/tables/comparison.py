@@ -27,7 +27,7 @@ from probe.measures.metrics import metric_of
 from probe.records import BUDGET, QUESTION
 from probe.reporting.scores import Scores
 from probe.reporting.tables.grid import markdown
-from probe.reporting.tables.score_tables import LEFT_OUT_IF_ALL, to_csv
+from probe.reporting.tables.score_tables import LEFT_OUT_IF_ALL
 from probe.reporting.text import DASH, arrow, escaped, escaped_all, json_text, percent
 
 PLACE = [*QUESTION, BUDGET, "metric", "model", "head"]
@@ -292,8 +292,8 @@ def _table(comparison: Comparison, rows: pd.DataFrame) -> str:
     }
     model = escaped(_between(comparison.a, comparison.b))
     left_out = LEFT_OUT_IF_ALL | {"budget": "", "model": model}
-    shown = {name: texts for name, texts in columns.items() if set(texts) != {left_out.get(name)}}
-    return markdown(shown, RIGHT)
+    columns = {name: texts for name, texts in columns.items() if set(texts) != {left_out.get(name)}}
+    return markdown(columns, RIGHT)
 
 
 def _layers(a: str, b: str) -> str:
@@ -333,14 +333,3 @@ def to_json(comparison: Comparison) -> str:
             "rows": rows.to_dict("records"),
         }
     )
-
-
-__all__ = [
-    "Comparison",
-    "compare_models",
-    "compare_runs",
-    "difference",
-    "to_csv",
-    "to_json",
-    "to_markdown",
-]

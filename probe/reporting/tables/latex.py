@@ -137,10 +137,10 @@ def _lines(text: str, width: int) -> list[str]:
 def _cell(cell: Cell, two: bool) -> list[str]:
     """What a cell has in its one or two columns of the table."""
     text = rf"\num{{{cell.text}}}" if NUMBER.fullmatch(cell.text) else latex(cell.text)
-    shown = {BEST: rf"\textbf{{{text}}}", TIED: rf"\underline{{{text}}}"}.get(cell.mark, text)
+    text = {BEST: rf"\textbf{{{text}}}", TIED: rf"\underline{{{text}}}"}.get(cell.mark, text)
     interval, aside = (MINUS.sub("$-$", latex(beside)) for beside in (cell.spread, cell.aside))
     small = rf"{{\scriptsize {interval}}}" if interval else ""
-    return [shown, " ".join(filter(None, (small, aside)))] if two else [shown]
+    return [text, " ".join(filter(None, (small, aside)))] if two else [text]
 
 
 @lru_cache(maxsize=1 << 16)

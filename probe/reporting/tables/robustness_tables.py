@@ -257,14 +257,14 @@ def _tables(rows: pd.DataFrame, columns: Columns) -> list[Grid]:
             for row in cells
             if row["note"] and row.get("condition") != WORST
         ]
-        named = {
+        cells_of = {
             Column(head, number=form is not TEXT or head in ALIGNED_RIGHT): [
                 _cell(row, name, form) for row in cells
             ]
             for head, (name, form) in columns.items()
         }
         empty = dict.fromkeys(columns, DASH)
-        grids.append(of_columns(named, empty, notes=notes, **_about(group)))
+        grids.append(of_columns(cells_of, empty, notes=notes, **_about(group)))
     return grids
 
 
@@ -312,8 +312,8 @@ def _robust_layers(rows: pd.DataFrame) -> list[str]:
         clauses = ["no layer can be called robust"]
         for row in means:
             if row["robust"] == "most":
-                lost = _cell(row, "margin_lost", percent)
-                clauses = [f"layer {row['layer']} loses {lost} % of its margin"]
+                margin = _cell(row, "margin_lost", percent)
+                clauses = [f"layer {row['layer']} loses {margin} % of its margin"]
         clauses += [f"not told from it: {listed(tied, 30)}"] if tied else []
         chosen = sorted(set(group["layer"][group["chosen"].astype(bool)]))
         clauses.append(f"dev chose {listed(chosen)}")
