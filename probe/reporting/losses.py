@@ -23,7 +23,7 @@ from probe.measures import degradation as measures
 from probe.measures.bootstrap import CONFIDENCE, Estimate, SampledScore
 from probe.measures.metrics import ACCURACY
 from probe.measures.uncertainty import interval
-from probe.records import ACROSS_CONDITIONS, BUDGET, WEIGHTED
+from probe.records import ACROSS_CONDITIONS, WEIGHTED
 from probe.reporting.domain_gaps import domain_gaps
 from probe.reporting.layer_scores import (
     PLACE,
@@ -34,7 +34,7 @@ from probe.reporting.layer_scores import (
     mean_of,
     with_ends,
 )
-from probe.reporting.scores import Scores
+from probe.reporting.scores import Scores, with_all_labels
 from probe.reporting.worst_groups import worst_groups
 
 BASELINE = "fbank"
@@ -341,10 +341,9 @@ def _domain_columns(scores: Scores) -> Callable[[Row], Row]:
     """A function from a row to the columns of `DOMAIN_TASKS`: how well its layer tells domains, or
     conditions, apart.
     """
-    rows = scores.unchecked
+    rows = with_all_labels(scores.unchecked)
     is_tested = rows["task"].isin(DOMAIN_TASKS) & (rows["metric"] == ACCURACY.name)
-    for name, value in (("split", "test"), ("control", ""), (BUDGET, ""), ("train_domain", "")):
-        is_tested &= rows[name] == value
+    is_tested &= (rows["split"] == "test") & (rows["train_domain"] == "")
     rows = rows[is_tested & rows["headline"]]
     order = ["other", "corpus", "condition", "seed"]
     rows = rows.assign(other=rows["condition"] != CLEAN).sort_values(order, kind="stable")
@@ -392,11 +391,10 @@ def _samplings(records: pd.DataFrame) -> dict[tuple[Hashable, ...], list[float]]
     """The values of every sampling (seed and condition seed) by `PLACE`, condition and
     `SAME_QUESTION`.
     """
-    is_tested = (records["split"] == "test") & records["value"].notna()
-    for name in ("control", BUDGET, "train_domain"):
-        is_tested &= records[name] == ""
+    rows = with_all_labels(records)
+    is_tested = (rows["split"] == "test") & (rows["train_domain"] == "") & rows["value"].notna()
     keys, sampling = [*PLACE, "condition", *SAME_QUESTION], ["seed", "condition_seed"]
-    rows = records[is_tested].sort_values([*keys, *sampling, "recipe"])
+    rows = rows[is_tested].sort_values([*keys, *sampling, "recipe"])
     rows = rows.drop_duplicates([*keys, *sampling])
     return {
         tuple(names): [float(value) for value in group["value"]]

@@ -72,6 +72,11 @@ TOO_FEW = "too few blocks for an interval"
 FOR_MARKS = ["counts", "seed"]  # what ties are computed from, besides the columns that are shown
 
 
+def with_all_labels(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the task itself, without controls and budgets."""
+    return rows[(rows["control"] == "") & (rows[BUDGET] == "")]
+
+
 class Scores:
     """Records that may stand in one table, prepared once, when they are first needed; see the
     module.
@@ -230,8 +235,7 @@ class Scores:
         """
         same = [*CHOICE, "control", "metric", "layer"]
         dev = source_dev(self.merged)[[*same, "value"]].rename(columns={"value": "dev_value"})
-        rows = self.tested[(self.tested[BUDGET] == "") & (self.tested["control"] == "")]
-        rows = rows.merge(dev, on=same, how="left")
+        rows = with_all_labels(self.tested).merge(dev, on=same, how="left")
         statistics = {
             name: [of.get(name, np.nan) for of in rows["statistics"]] for name in STATISTICS
         }

@@ -28,7 +28,7 @@ from probe.records import BUDGET, QUESTION
 from probe.reporting.scores import Scores
 from probe.reporting.tables.grid import markdown
 from probe.reporting.tables.score_tables import LEFT_OUT_IF_ALL
-from probe.reporting.text import DASH, arrow, escaped, escaped_all, json_text, percent
+from probe.reporting.text import DASH, arrow, escaped, json_text, percent
 
 PLACE = [*QUESTION, BUDGET, "metric", "model", "head"]
 WORSE, BETTER, UNCLEAR, IDENTICAL = "worse", "better", "not told apart", "identical"
@@ -262,7 +262,7 @@ def _changes_page(changes: list[dict[str, Any]]) -> str:
         return "Recipes, tasks, code, packages and seeds are the same.\n"
     heads = {"what": "what", "in A": "a", "in B": "b", "scores": "scores"}
     columns = {
-        head: escaped_all(_short(str(change[name])) for change in changes)
+        head: [escaped(_short(str(change[name]))) for change in changes]
         for head, name in heads.items()
     }
     return f"## What the scores rest on\n\n{markdown(columns, RIGHT)}"
@@ -277,7 +277,7 @@ def _table(comparison: Comparison, rows: pd.DataFrame) -> str:
     cells = rows.to_dict("records")
     metrics = [metric_of(row["metric"]) for row in cells]
     columns = {"verdict": list(rows["verdict"])}
-    columns |= {name.replace("_", " "): escaped_all(rows[name]) for name in PLACE}
+    columns |= {name.replace("_", " "): list(map(escaped, rows[name])) for name in PLACE}
     columns |= {
         "metric": [f"{escaped(row['metric'])} {arrow(row['higher_is_better'])}" for row in cells],
         "layer": [_layers(str(row["layer_a"]), str(row["layer_b"])) for row in cells],
@@ -288,7 +288,7 @@ def _table(comparison: Comparison, rows: pd.DataFrame) -> str:
         "improved": [percent(row["probability"]) for row in cells],
         "n": [str(row["n"]) for row in cells],
         "blocks": [str(row["n_blocks"]) for row in cells],
-        "note": escaped_all(rows["note"]),
+        "note": list(map(escaped, rows["note"])),
     }
     model = escaped(_between(comparison.a, comparison.b))
     left_out = LEFT_OUT_IF_ALL | {"budget": "", "model": model}
@@ -317,7 +317,7 @@ def _count_page(rows: pd.DataFrame, verdict: str) -> str:
     """How many scores have this verdict, a line for each model, task, corpus and condition."""
     names = rows[rows["verdict"] == verdict][["model", "task", "corpus", "condition"]]
     counts = Counter(names.itertuples(index=False, name=None))
-    lines = [f"* {', '.join(escaped_all(place))}: {n}\n" for place, n in counts.items()]
+    lines = [f"* {', '.join(map(escaped, place))}: {n}\n" for place, n in counts.items()]
     return f"## {verdict[0].upper()}{verdict[1:]}\n\n{''.join(lines)}" if lines else ""
 
 

@@ -31,13 +31,8 @@ LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
 # An optional argument or a star after \\, what babel makes active, a ligature.
 LATEX |= {"[": "{[}", "]": "{]}", "*": "{*}", '"': r"\symbol{34}", "`": r"\symbol{96}"}
 LATEX |= {"–": "--", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "→": r"$\rightarrow$"}
-LATEX |= {
-    "†": r"$\dagger$",
-    "‡": r"$\ddagger$",
-    "✓": r"$\checkmark$",
-    "◆": r"$\blacklozenge$",
-    "◇": r"$\lozenge$",
-}
+LATEX |= {"†": r"$\dagger$", "‡": r"$\ddagger$", "✓": r"$\checkmark$"}
+LATEX |= {"◆": r"$\blacklozenge$", "◇": r"$\lozenge$"}
 
 
 def to_latex(grids: Sequence[Grid]) -> str:

@@ -109,10 +109,14 @@ ALIGNED_RIGHT = {"layer", "groups", "few", "p"}  # text that is aligned like num
 Form = Callable[[float], str] | None
 Columns = Mapping[str, tuple[str, Form]]
 TEXT: Form = None
+
+
+def _texts(*names: str) -> Columns:
+    return {name: (name, TEXT) for name in names}
+
+
 LOSS_COLUMNS: Columns = {
-    "model": ("model", TEXT),
-    "layer": ("layer", TEXT),
-    "condition": ("condition", TEXT),
+    **_texts("model", "layer", "condition"),
     INTERVAL: ("value", percent),
     "loss, points": ("loss", points),
     "loss, % of clean": ("relative", percent),
@@ -120,8 +124,7 @@ LOSS_COLUMNS: Columns = {
     "chance": ("chance", TEXT),
 }
 NORMALISED_COLUMNS: Columns = {
-    "model": ("model", TEXT),
-    "condition": ("condition", TEXT),
+    **_texts("model", "condition"),
     "WERD": ("werd", points),
     "NWER": ("nwer", _ratio),
     "NWERD": ("nwerd", _ratio),
@@ -131,8 +134,7 @@ GAP_COLUMNS: Columns = {
     "condition": ("condition", TEXT),
     "trained on": ("train_domain", TEXT),
     "target": ("test_domain", TEXT),
-    "model": ("model", TEXT),
-    "layer": ("layer", TEXT),
+    **_texts("model", "layer"),
     INTERVAL: ("value", percent),
     "in-domain": ("in_domain", percent),
     "gap": ("gap", points),
@@ -142,16 +144,13 @@ GAP_COLUMNS: Columns = {
     "closed (2) %": ("closed_second", percent),
 }
 EFFECTIVE_COLUMNS: Columns = {
-    "model": ("model", TEXT),
-    "condition": ("condition", TEXT),
+    **_texts("model", "condition"),
     "clean %": ("clean", percent),
     "under it %": ("value", percent),
     "effective": ("effective", points),
 }
 GROUP_COLUMNS: Columns = {
-    "model": ("model", TEXT),
-    "condition": ("condition", TEXT),
-    "column": ("column", TEXT),
+    **_texts("model", "condition", "column"),
     "groups": ("n_groups", TEXT),
     "few": ("n_few", TEXT),
     "worst": ("worst", TEXT),

@@ -12,7 +12,7 @@ import pandas as pd
 
 from probe.data.conditions.grammar import CLEAN
 from probe.records import QUESTION
-from probe.reporting.scores import BASELINES, Scores
+from probe.reporting.scores import BASELINES, Scores, with_all_labels
 from probe.reporting.tables import grid
 from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, score, score_of
 from probe.reporting.text import (
@@ -141,9 +141,8 @@ def search_table(records: pd.DataFrame) -> str:
     """Every setting that was tried with its dev scores, the chosen one marked ✓, as Markdown; empty
     without a search.
     """
-    is_tried = (records["split"] == "dev") & (records["control"] == "") & (records["budget"] == "")
-    rows = records[is_tried & (records["search"].map(len) > 0)]
-    rows = rows.sort_values("layer_index", kind="stable")
+    rows = with_all_labels(records[records["split"] == "dev"])
+    rows = rows[rows["search"].map(len) > 0].sort_values("layer_index", kind="stable")
     tables = []
     for names, group in rows.groupby(["model", "task", "head"], sort=False):
         lines: list[dict[str, str]] = []
