@@ -17,7 +17,8 @@ from probe.reporting.tables.similarity_tables import write_similarity
 DEMO = "demo"
 README_CURVES = {"task": ["speaker-id", "word-id", "asr-ctc"], "metric": ["accuracy", "wer"]}
 BASE, LARGE = "random:facebook/wav2vec2-base", "random:facebook/wav2vec2-large-robust"
-# Kind of `probe plot` -> what of the records is legible in one picture. curves.png and det.png are the kinds layers and det.
+# Kind of `probe plot` -> what of the records is legible in one picture. The pictures curves.png and
+# det.png are of the kinds layers and det.
 FIGURES: dict[str, dict[str, list[str]]] = {
     "budgets": {"task": ["speaker-id", "word-id"], "metric": ["accuracy"]},
     "conditions": {"task": ["speaker-id", "word-id"], "metric": ["accuracy"]},
