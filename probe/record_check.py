@@ -295,8 +295,7 @@ def _recomputed(record: Record, intervals: "Intervals") -> Faults:
         ends = intervals.of(record) or (None, None)
         for name, end in zip(("low", "high"), ends, strict=True):
             value = getattr(record, name)
-            is_missing = end is None or value is None
-            if (end is not value) if is_missing else abs(value - end) > TOLERANCE:
+            if value != end and (None in (value, end) or abs(value - end) > TOLERANCE):
                 yield name, value, f"{end}, by the counts and seed {record.seed}"
 
 

@@ -78,8 +78,9 @@ class Losses:
             raise ProbeError(
                 f"baseline {baseline}: no records of it. There are records of: {listed(models)}."
             )
-        self.scores = scores
-        self.baseline = (BASELINE if BASELINE in models else "") if baseline is None else baseline
+        if baseline is None:
+            baseline = BASELINE if BASELINE in models else ""
+        self.scores, self.baseline = scores, baseline
 
     @property
     def empty(self) -> bool:
