@@ -1,12 +1,12 @@
-"""Files of records against what `docs/records.md` says of them.
+"""This module checks files of records against `docs/records.md`.
 
-Aim: a record that was written by hand, by another program, or damaged, is found before it stands in
-a table. Each line is looked at alone (types, ranges, forms), recomputed (value and interval from
-the counts), and held against the others: one question a file, dev and test from the same settings,
-no score twice, one dev score for one training.
+A record that was written by hand or by another program, or that is damaged, is found before it
+stands in a table. Each line is checked alone (types, ranges, forms), its value and interval are
+recomputed from the counts, and it is compared with the other lines: a file answers one question,
+dev and test have the same settings, no score stands twice, and one training has one dev score.
 
-Conventions: a finding names file, line and field, what was found and what was expected. A record
-whose types are wrong is looked at no further; a line that cannot be read is a finding too.
+A finding names the file, line and field, what was found and what was expected. A record whose types
+are wrong is checked no further; a line that cannot be read is a finding too.
 """
 
 import json
@@ -399,7 +399,7 @@ class Intervals:
 
 
 class Others:
-    """The records so far, for those that must agree with them."""
+    """The records that were checked so far: later ones must agree with them."""
 
     def __init__(self) -> None:
         self._first: dict[str, Record] = {}  # of a file
@@ -475,8 +475,8 @@ def _shown(value: object) -> str:
 
 
 def contents(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """What is there: of each file its place, what its first line is of, and how many records and
-    layers it holds.
+    """For each file its place, what its first line is of, and how many records and layers it
+    holds.
 
     Raises:
         ProbeError: no records there, or no file can be read, see `probe.records.readable`.

@@ -1,15 +1,14 @@
-"""Two runs, or two models, score by score: what changed, by how much, and what may have changed it.
+"""Two runs, or two models, are compared score by score: what changed, by how much, and why.
 
-Aim: after new code, libraries, data or another model, which scores moved further than other
-speakers would move them.
+The question is which scores moved further than other speakers would move them, after new code,
+libraries or data, or with another model.
 
-Conventions: A is before, B is after. Scores are paired that agree in `PLACE`: test scores, and
-online codes, of the task itself (no controls), each at the layer that dev chose on its own side, or
-layer by layer. A difference is B - A; its interval and the probability of improvement are taken
-over the same resampled blocks (`probe.measures.comparison.paired_difference`), so both sides must
-be of the same utterances. Values are fractions, bits for codelengths. Intervals are each its own,
-at 95 %; verdicts hold together: p-values are adjusted by Holm's procedure over all differences of a
-comparison.
+A is before, B is after. Scores are paired that agree in `PLACE`: test scores, and online codes, of
+the task itself (no controls), each at the layer that dev chose on its own side, or layer by layer.
+A difference is B - A; its interval and the probability of improvement are taken over the same
+resampled blocks (`probe.measures.comparison.paired_difference`), so both sides must be of the same
+utterances. Values are fractions, and bits for codelengths. Each interval stands alone, at 95 %;
+verdicts hold together, because p-values are adjusted by Holm's procedure over all differences.
 """
 
 from collections import Counter
