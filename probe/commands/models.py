@@ -3,7 +3,7 @@
 import itertools
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,13 +14,13 @@ from probe.commands.options import (
     device_option,
     format_option,
     hook_option,
-    model_options,
-    sha256_option,
+    running_options,
 )
 from probe.commands.printing import print_json, print_table, terminal_width
 from probe.errors import EXIT_FAILURE, ProbeError, UsageError
 
 if TYPE_CHECKING:
+    from probe.extraction.settings import Running
     from probe.models.encoder import Encoder
     from probe.store.feature_store import FeatureStore
 
@@ -33,9 +33,7 @@ if TYPE_CHECKING:
     help="Check utterances up to one second only, as `probe extract` does by itself.",
 )
 @hook_option
-@sha256_option
-@model_options
-@device_option
+@running_options
 @option(
     "--to",
     type=PATH,
@@ -44,7 +42,7 @@ if TYPE_CHECKING:
 )
 @format_option("text", "json")
 def check(
-    model: str, quick: bool, hooks: tuple[str, ...], to: Path | None, form: str, **opening: Any
+    model: str, quick: bool, hooks: tuple[str, ...], running: "Running", to: Path | None, form: str
 ) -> None:
     """Check that a model's features are correct on this machine.
 
@@ -59,12 +57,12 @@ def check(
     """
     from tqdm import tqdm
 
-    from probe.models.catalogue import open_model
+    from probe.extraction.extract import open_encoder
     from probe.models.check import CHECKS, check_model
     from probe.models.plugins.loader import with_hooks
 
     [named] = with_hooks([model], hooks)
-    encoder = open_model(named, **opening)
+    encoder = open_encoder(named, running)
     stores = _stores_of(to, encoder) if to else []
     if to and not stores:
         raise ProbeError(

@@ -30,7 +30,7 @@ from probe.reporting.tables.score_tables import LEFT_OUT_IF_ALL
 from probe.reporting.text import DASH, arrow, escaped, json_text, percent
 
 PLACE = [*QUESTION, BUDGET, "metric", "model", "head"]
-WORSE, BETTER, UNCLEAR, IDENTICAL = "worse", "better", "not told apart", "identical"
+WORSE, BETTER, UNCLEAR, IDENTICAL = "worse", "better", "not significantly different", "identical"
 UNPAIRED, ONLY_A, ONLY_B = "not paired", "only in A", "only in B"
 # What is said of B; changes stand first.
 VERDICTS = (WORSE, BETTER, UNPAIRED, UNCLEAR, IDENTICAL, ONLY_A, ONLY_B)
@@ -45,11 +45,11 @@ ORIGIN = ["revision", "recipe", "task_version", "task_sha256", "manifest_sha256"
 ORIGIN += ["seed", "condition_seed", "n_train", "device"]
 Row = Mapping[Hashable, Any]
 SHORT = 12  # digits of a hash that are shown
-HEAD = """B - A with its 95 % interval, in points (codelengths in bits). `p` decides, adjusted \
-for all that are listed (Holm): where
-nothing differs in truth, any is called better or worse in at most 5 % of comparisons. Intervals \
-are not adjusted. `improved` is the
-share of resamples in which B is better.
+HEAD = """B - A with its 95 % interval, in points (codelengths in bits). `p` decides; it is \
+adjusted over all scores that are
+listed (Holm): if nothing differs, at most 5 % of comparisons call any score better or worse. \
+Intervals are not adjusted.
+`improved` is the share of resamples in which B is better.
 """
 RIGHT = {"A", "B", "B - A", "p", "improved", "n", "blocks", "scores"}
 

@@ -313,7 +313,7 @@ def _robust_layers(rows: pd.DataFrame) -> list[str]:
             if row["robust"] == "most":
                 margin = _cell(row, "margin_lost", percent)
                 clauses = [f"layer {row['layer']} loses {margin} % of its margin"]
-        clauses += [f"not told from it: {listed(tied, 30)}"] if tied else []
+        clauses += [f"not significantly different: {listed(tied, 30)}"] if tied else []
         chosen = sorted(set(group["layer"][group["chosen"].astype(bool)]))
         clauses.append(f"dev chose {listed(chosen)}")
         for level, words in (
