@@ -188,7 +188,8 @@ WRONG: list[tuple[str, object, str, str]] = [
         "format",
         2,
         "line",
-        "record format 2; this version reads 4. Run its task again: format 2 has no condition of training",
+        "record format 2; this version reads 4. Run its task again: format 2 has no condition "
+        "of training",
     ),
     ("format", 1, "line", "format 1 has no controls"),
     ("format", 99, "line", "record format 99"),

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 
 from probe.errors import ProbeError
 from probe.measures.detection import TRIAL_METRICS, TrialMetric, cumulative_trials, ranked
-from probe.measures.metrics import EER
+from probe.measures.metrics import EER, metric_of
 from probe.records import hashed_block
 
 Counts = dict[str, Any]
@@ -249,7 +249,7 @@ def independent_units(counts: Counts, metric: str) -> float | None:
         is_share = all(isinstance(amount, int) for amount in first["numerator"])
         return sum(first["denominator"]) if is_share else None
     n_targets, n = int(np.sum(first["target"])), len(first["target"])
-    return 4 * n_targets * (n - n_targets) / n if metric.startswith("eer") else None
+    return 4 * n_targets * (n - n_targets) / n if metric_of(metric).is_eer else None
 
 
 def _whole(values: ArrayLike, n: int) -> list[int]:

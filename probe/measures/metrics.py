@@ -53,6 +53,11 @@ class Metric:
         return self.counts == "trials"
 
     @property
+    def is_eer(self) -> bool:
+        """Whether it is an equal error rate, by whatever convention."""
+        return self.of_trials and not self.is_cost
+
+    @property
     def scale(self) -> float:
         """The factor between a record's value and the number that is printed."""
         return 1.0 if self.in_bits else 100.0

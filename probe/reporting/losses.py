@@ -17,89 +17,46 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from probe.data.conditions.severity import by_severity
+from probe.data.conditions.grammar import CLEAN
 from probe.errors import ProbeError, listed
 from probe.measures import degradation as measures
-from probe.measures.bootstrap import CONFIDENCE, Estimate, SampledScore, sample_score
-from probe.measures.groups import Groups, compare_blocks, compare_groups
-from probe.measures.metrics import ACCURACY, metric_of
+from probe.measures.bootstrap import CONFIDENCE, Estimate, SampledScore
+from probe.measures.metrics import ACCURACY
 from probe.measures.uncertainty import interval
-from probe.records import ACROSS_CONDITIONS, BUDGET, NO_LAYER, WEIGHTED
-from probe.reporting.scores import Scores
+from probe.records import ACROSS_CONDITIONS, WEIGHTED
+from probe.reporting.domain_gaps import domain_gaps
+from probe.reporting.layer_scores import (
+    PLACE,
+    Layer,
+    Row,
+    columns_of,
+    layers_of,
+    mean_of,
+    with_ends,
+)
+from probe.reporting.scores import Scores, with_all_labels
+from probe.reporting.worst_groups import worst_groups
 
 BASELINE = "fbank"
-CLEAN, MEAN, WORST = "clean", "(mean)", "(worst)"
+MEAN, WORST = "(mean)", "(worst)"
 # Tasks that say how much of the domain, or of the condition, a layer still encodes.
 DOMAIN_TASKS = ("domain-id", "condition-id")
-PLACE = [*ACROSS_CONDITIONS, "model", "layer"]
-
-
-def _with_ends(*names: str) -> list[str]:
-    return [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
-
-
 VALUE = ["value", "low", "high", "n", "n_blocks"]
 CONDITIONS = [
     *[*PLACE, "layer_index", "condition", "value", "low", "high"],
-    *[*_with_ends("loss", "relative", "margin_lost"), "chance", "chosen", "robust"],
-    *["n", "n_blocks", "higher_is_better", "note", *_with_ends(*DOMAIN_TASKS), "shared_speakers"],
+    *[*with_ends("loss", "relative", "margin_lost"), "chance", "chosen", "robust"],
+    *["n", "n_blocks", "higher_is_better", "note", *with_ends(*DOMAIN_TASKS), "shared_speakers"],
 ]
 NORMALISED = [
-    *[*PLACE, "condition", "baseline", *_with_ends("werd", "nwer", "nwerd")],
-    *["samplings", *_with_ends("werv"), "note"],
+    *[*PLACE, "condition", "baseline", *with_ends("werd", "nwer", "nwerd")],
+    *["samplings", *with_ends("werv"), "note"],
 ]
 EFFECTIVE = [
     *[*ACROSS_CONDITIONS, "condition", "model", "clean", "value"],
-    *[*_with_ends("effective"), "note"],
-]
-GROUPS = [
-    *[*PLACE, "condition", "column", "n_groups", "n_few"],
-    *["worst", "worst_value", "worst_low", "worst_high", "best", "best_value"],
-    *[*_with_ends("spread"), "by_chance", "probability", "note"],
-]
-DOMAINS = ["task", "corpus", "condition", "train_condition", "metric", "head"]
-GAPS = [
-    *[*DOMAINS, "train_domain", "test_domain", "model", "layer", "baseline"],
-    *["value", "low", "high", *_with_ends("in_domain", "gap", "relative", "shift")],
-    *[*_with_ends("closed_first", "closed_second"), "higher_is_better", "note"],
+    *[*with_ends("effective"), "note"],
 ]
 # Records that differ in these are no samplings of one another.
 SAME_QUESTION = ["manifest_sha256", "task_sha256", "trials_sha256", "revision"]
-
-Row = dict[Any, Any]
-
-
-class Layer:
-    """The test scores of one layer by condition, of one training; each is resampled once."""
-
-    def __init__(self, place: Sequence[Any], rows: Mapping[str, Row]) -> None:
-        self.about: Row = dict(zip(PLACE, place, strict=True))
-        self.rows = rows
-        self.clean = rows.get(CLEAN)
-        self.conditions = by_severity(rows.keys() - {CLEAN})
-        first = next(iter(rows.values()))
-        self.higher = bool(first["higher_is_better"])
-        self.is_chosen = bool(first["chosen_layer"] == self.about["layer"])
-        self.chance: SampledScore | float | None = None
-        self._sampled: dict[str, SampledScore | None] = {}
-
-    def sampled(self, condition: str) -> SampledScore | None:
-        """A resampled score; None where the record holds no counts."""
-        if condition not in self._sampled:
-            self._sampled[condition] = sampled_score(self.rows[condition])
-        return self._sampled[condition]
-
-    def mean(self, conditions: Sequence[str]) -> tuple[SampledScore, SampledScore]:
-        """The clean score, and the mean score over conditions.
-
-        Raises:
-            ProbeError: a record holds no counts.
-        """
-        clean, *scores = (self.sampled(name) for name in (CLEAN, *conditions))
-        known = [score for score in scores if score is not None]
-        if clean is None or len(known) < len(scores):
-            raise ProbeError("no counts in the record, so no interval")
-        return clean, mean_of(known)
 
 
 class Losses:
@@ -121,8 +78,9 @@ class Losses:
             raise ProbeError(
                 f"baseline {baseline}: no records of it. There are records of: {listed(models)}."
             )
-        self.scores = scores
-        self.baseline = (BASELINE if BASELINE in models else "") if baseline is None else baseline
+        if baseline is None:
+            baseline = BASELINE if BASELINE in models else ""
+        self.scores, self.baseline = scores, baseline
 
     @property
     def empty(self) -> bool:
@@ -132,24 +90,7 @@ class Losses:
     @cached_property
     def layers(self) -> list[Layer]:
         """Every layer with its scores, in the order of tables."""
-        rows = self.scores.one_sampling.tested
-        rows = rows[(rows["split"] == "test") & (rows[BUDGET] == "") & (rows["train_domain"] == "")]
-        order = [*PLACE[:-1], "layer_index", "layer", "condition"]
-        rows = rows[rows["value"].notna()].sort_values(order, kind="stable")
-        by_place: dict[tuple[Hashable, ...], dict[str, Row]] = {}
-        for row in rows.to_dict("records"):
-            place = (row["control"], *(row[name] for name in PLACE))
-            by_place.setdefault(place, {})[row["condition"]] = row
-        layers = [Layer(place, of) for (control, *place), of in by_place.items() if not control]
-        for layer in layers:
-            none = tuple((layer.about | {"layer": NO_LAYER})[name] for name in PLACE)
-            layer.chance = metric_of(layer.about["metric"]).chance
-            if layer.higher:
-                places = (("majority", *none), ("shuffled", *layer.about.values()))
-                controls = [by_place.get(place, {}).get(CLEAN) for place in places]
-                known = [score for row in controls if row and (score := sampled_score(row))]
-                layer.chance = max(known, key=lambda score: score.value, default=None)
-        return layers
+        return layers_of(self.scores)
 
     @cached_property
     def disturbed(self) -> list[Layer]:
@@ -226,10 +167,10 @@ class Losses:
 
         Models at chance on clean audio are left out of the line and have no value.
         """
-        shown = chosen_rows(self.conditions)
+        chosen = chosen_rows(self.conditions)
         keys = [*ACROSS_CONDITIONS, "model"]
-        clean = shown[shown["condition"] == CLEAN].set_index(keys)
-        disturbed = shown[~shown["condition"].isin([CLEAN, MEAN, WORST])]
+        clean = chosen[chosen["condition"] == CLEAN].set_index(keys)
+        disturbed = chosen[~chosen["condition"].isin([CLEAN, MEAN, WORST])]
         rows = []
         for names, group in disturbed.groupby([*ACROSS_CONDITIONS, "condition"], sort=False):
             pairs = {
@@ -252,50 +193,13 @@ class Losses:
 
     @cached_property
     def groups(self) -> pd.DataFrame:
-        """The worst and the best group at the chosen layers, one row for each condition and column
-        of groups; columns `GROUPS`.
-
-        Groups are the speakers, and the values of each manifest column that is the same within
-        every speaker. One condition is enough.
-        """
-        every = {name for layer in self.layers for name in layer.rows}
-        order = {name: rank for rank, name in enumerate([CLEAN, *by_severity(every - {CLEAN})])}
-        scored = [
-            (layer, row)
-            for layer in self.layers
-            for row in layer.rows.values()
-            if layer.is_chosen and row["counts"]
-        ]
-        scored.sort(
-            key=lambda item: (*map(item[0].about.get, PLACE[:-1]), order[item[1]["condition"]])
-        )
-        rows = [row for layer, score in scored for row in _group_rows(layer, score)]
-        return pd.DataFrame(rows, columns=GROUPS)
+        """See `probe.reporting.worst_groups`."""
+        return worst_groups(self.layers)
 
     @cached_property
     def gaps(self) -> pd.DataFrame:
-        """Gaps between domains: one row for each train domain, other test domain and model; columns
-        `GAPS`.
-
-        On the test rows of a target domain, A is the baseline trained on another domain and C the
-        baseline trained on the target; B is the model trained on the other domain. ``gap`` is how
-        much worse B is than the model trained on the target (C2). The model closes (A - B) / (A -
-        C) of the baseline's gap, with C in one reading and C2 in the second. ``shift`` compares
-        test rows of different domains instead, of one training.
-        """
-        rows = self.scores.one_sampling.across_domains.tested
-        shown = (rows["split"] == "test") & (rows["control"] == "") & (rows[BUDGET] == "")
-        shown &= (rows["train_domain"] != "") & rows["value"].notna()
-        rows = rows[shown & (rows["layer"] == rows["chosen_layer"])]
-        keys = [*DOMAINS, "train_domain", "test_domain", "model"]
-        rows = rows.sort_values(keys)
-        score_at = {tuple(row[name] for name in keys): row for row in rows.to_dict("records")}
-        gaps = [
-            _gap_row(place, row, score_at, self.baseline)
-            for place, row in score_at.items()
-            if row["train_domain"] != row["test_domain"]
-        ]
-        return pd.DataFrame(gaps, columns=GAPS)
+        """See `probe.reporting.domain_gaps`."""
+        return domain_gaps(self.scores, self.baseline)
 
     @property
     def at_chosen_layers(self) -> pd.DataFrame:
@@ -326,28 +230,6 @@ class Losses:
 def chosen_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """Of the rows of `Losses.conditions` those at the layer that dev chose."""
     return rows[rows["chosen"].astype(bool)].reset_index(drop=True)
-
-
-def sampled_score(row: Mapping[Any, Any], over: Sequence[str] | None = None) -> SampledScore | None:
-    """A score with its resamples; None where the record holds no counts."""
-    if not row["counts"]:
-        return None
-    return sample_score(row["counts"], int(row["seed"]), over, str(row["metric"]))
-
-
-def mean_of(scores: Sequence[SampledScore]) -> SampledScore:
-    """The mean of scores of the same utterances."""
-    total = scores[0]
-    for score in scores[1:]:
-        total = total + score
-    return total * (1 / len(scores))
-
-
-def columns_of(name: str, estimate: Estimate) -> Row:
-    """An estimate as three columns, NaN where there is nothing."""
-    values = (estimate.value, estimate.low, estimate.high)
-    ends = [np.nan if value is None else value for value in values]
-    return dict(zip(_with_ends(name), ends, strict=True))
 
 
 def _rows_of_layer(layer: Layer) -> list[Row]:
@@ -460,11 +342,10 @@ def _domain_columns(scores: Scores) -> Callable[[Row], Row]:
     """A function from a row to the columns of `DOMAIN_TASKS`: how well its layer tells domains, or
     conditions, apart.
     """
-    rows = scores.unchecked
-    shown = rows["task"].isin(DOMAIN_TASKS) & (rows["metric"] == ACCURACY.name)
-    for name, value in (("split", "test"), ("control", ""), (BUDGET, ""), ("train_domain", "")):
-        shown &= rows[name] == value
-    rows = rows[shown & rows["headline"]]
+    rows = with_all_labels(scores.unchecked)
+    is_tested = rows["task"].isin(DOMAIN_TASKS) & (rows["metric"] == ACCURACY.name)
+    is_tested &= (rows["split"] == "test") & (rows["train_domain"] == "")
+    rows = rows[is_tested & rows["headline"]]
     order = ["other", "corpus", "condition", "seed"]
     rows = rows.assign(other=rows["condition"] != CLEAN).sort_values(order, kind="stable")
     score_at: dict[tuple[Hashable, ...], Row] = {}
@@ -511,11 +392,10 @@ def _samplings(records: pd.DataFrame) -> dict[tuple[Hashable, ...], list[float]]
     """The values of every sampling (seed and condition seed) by `PLACE`, condition and
     `SAME_QUESTION`.
     """
-    shown = (records["split"] == "test") & records["value"].notna()
-    for name in ("control", BUDGET, "train_domain"):
-        shown &= records[name] == ""
+    rows = with_all_labels(records)
+    is_tested = (rows["split"] == "test") & (rows["train_domain"] == "") & rows["value"].notna()
     keys, sampling = [*PLACE, "condition", *SAME_QUESTION], ["seed", "condition_seed"]
-    rows = records[shown].sort_values([*keys, *sampling, "recipe"])
+    rows = rows[is_tested].sort_values([*keys, *sampling, "recipe"])
     rows = rows.drop_duplicates([*keys, *sampling])
     return {
         tuple(names): [float(value) for value in group["value"]]
@@ -525,95 +405,3 @@ def _samplings(records: pd.DataFrame) -> dict[tuple[Hashable, ...], list[float]]
 
 def _goodness(row: Mapping[Any, Any]) -> float:
     return float(row["value"] if row["higher_is_better"] else 1 - row["value"])
-
-
-def _group_rows(layer: Layer, row: Row) -> list[Row]:
-    """The rows of one score: for its speakers, and for each column that groups them."""
-    counts, seed, metric = row["counts"], int(row["seed"]), str(row["metric"])
-    groups: dict[str, Groups] = {}
-    # A trial has two speakers; where there is a block for each utterance, no speaker is known.
-    if not metric_of(metric).of_trials and len(counts["block"]) < row["n"]:
-        groups["speaker"] = compare_blocks(counts, counts["block"], layer.higher, seed)
-    for column, names in sorted((row["groups"] or {}).items()):
-        if len(set(names) - {""}) > 1 and column != "speaker":
-            groups[column] = compare_groups(counts, names, layer.higher, seed, metric)
-    about = layer.about | {"condition": row["condition"]}
-    return [about | {"column": name} | _group_columns(name, of) for name, of in groups.items()]
-
-
-def _group_columns(column: str, groups: Groups) -> Row:
-    n_few = sum(group.few for group in groups.all) if column != "speaker" else 0
-    row: Row = {"n_groups": len(groups.all), "n_few": n_few, "note": groups.spread.note}
-    if groups.worst is not None and groups.best is not None:
-        worst = groups.worst.estimate
-        row |= {"worst": groups.worst.name, "best": groups.best.name}
-        row |= {"worst_value": worst.value, "worst_low": worst.low, "worst_high": worst.high}
-        row["best_value"] = groups.best.estimate.value
-    row |= columns_of("spread", groups.spread)
-    return row | {"by_chance": groups.by_chance, "probability": groups.probability}
-
-
-def _gap_row(
-    place: tuple[Hashable, ...],
-    row: Row,
-    score_at: Mapping[tuple[Hashable, ...], Row],
-    baseline: str,
-) -> Row:
-    *question, source, target, model = place
-    at = {
-        "A": score_at.get((*question, source, target, baseline)),
-        "B": row,
-        "C": score_at.get((*question, target, target, baseline)),
-        "C2": score_at.get((*question, target, target, model)),
-        "home": score_at.get((*question, source, source, model)),
-    }
-    names = {
-        "A": f"the baseline trained on {source}",
-        "C": f"the baseline trained on {target}",
-        "C2": f"the model trained on {target}",
-        "home": f"the model on the test rows of {source}",
-    }
-    higher = bool(row["higher_is_better"])
-    degradation = measures.degradation
-    recipes: dict[str, tuple[str, Callable[..., Estimate]]] = {
-        "gap": ("C2 B", lambda c, b: degradation(c, b, higher).estimate()),
-        "relative": ("C2 B", lambda c, b: measures.relative_degradation(c, b, higher)),
-        "shift": ("home B", lambda home, away: degradation(home, away, higher).estimate()),
-    }
-    if baseline and model != baseline:
-        recipes["closed_first"] = "A B C", lambda a, b, c: measures.gap_closed(a, b, c, higher)
-        recipes["closed_second"] = "A B C2", lambda a, b, c: measures.gap_closed(a, b, c, higher)
-    gap = {name: row[name] for name in GAPS if name in row} | {"baseline": baseline}
-    notes = []
-    for name, (letters, measure) in recipes.items():
-        rows = {names.get(letter, ""): at[letter] for letter in letters.split()}
-        estimate = _estimate(rows, measure, pooled=name == "shift")
-        gap |= columns_of(name, estimate)
-        notes.append(estimate.note)
-    if (in_domain := at["C2"]) is not None:
-        ends = (in_domain[name] for name in ("value", "low", "high"))
-        gap |= dict(zip(_with_ends("in_domain"), ends, strict=True))
-    note = "; ".join(dict.fromkeys(filter(None, notes)))
-    return {name: gap.get(name, np.nan) for name in GAPS} | {"note": note}
-
-
-def _estimate(
-    rows: Mapping[str, Row | None], measure: Callable[..., Estimate], pooled: bool
-) -> Estimate:
-    """A measure of some scores, or why there is none.
-
-    Args:
-        pooled: whether the scores are of different utterances, so that the speakers of both are
-            resampled together.
-    """
-    missing = [name for name, row in rows.items() if row is None]
-    if missing:
-        return Estimate(None, note=f"no score of {', '.join(missing)}")
-    known = [row for row in rows.values() if row is not None and row["counts"]]
-    if len(known) < len(rows):
-        return Estimate(None, note="no counts in the record")
-    blocks = sorted({block for row in known for block in row["counts"]["block"]})
-    try:
-        return measure(*(sampled_score(row, blocks if pooled else None) for row in known))
-    except ProbeError as error:
-        return Estimate(None, note=str(error).partition(":")[0])

@@ -8,9 +8,11 @@ import html
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Hashable, Mapping
 from functools import lru_cache
+from typing import Any
 
+from probe.data.conditions.grammar import CLEAN
 from probe.measures.metrics import MISSING
 
 DASH = MISSING
@@ -37,6 +39,21 @@ def arrow(higher_is_better: bool) -> str:
     return "↑" if higher_is_better else "↓"
 
 
+def metric_text(row: Mapping[Hashable, Any]) -> str:
+    """The metric of a row with its arrow."""
+    return f"{row['metric']} {arrow(row['higher_is_better'])}"
+
+
+def layer_text(layer: Any) -> str:
+    """A layer in parentheses; empty where there is none."""
+    return "" if layer is None or layer != layer else f"({layer})"
+
+
+def trained_on(condition: str) -> str:
+    """The condition of training in words; clean audio goes without saying."""
+    return "" if condition in ("", CLEAN) else f"trained on {condition}"
+
+
 def one_line(text: str) -> str:
     """``text`` without line breaks and control characters: a name from a file must not rearrange a
     table or a terminal.
@@ -50,11 +67,6 @@ def escaped(text: str) -> str:
     character that Markdown would interpret.
     """
     return LIVE.sub(lambda match: "".join(f"\\{char}" for char in match[0]), one_line(text))
-
-
-def escaped_all(values: Iterable[str]) -> list[str]:
-    """Texts as Markdown cells, see `escaped`."""
-    return [escaped(value) for value in values]
 
 
 @lru_cache(maxsize=1 << 16)

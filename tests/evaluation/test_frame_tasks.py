@@ -31,7 +31,7 @@ from probe.evaluation.linear_search import cut, judged
 from probe.evaluation.row_reader import Chosen, StoredRows, in_store_order
 from probe.evaluation.run import Run
 from probe.evaluation.tasks import open_task
-from probe.evaluation.trial_lists import intervals_of
+from probe.evaluation.trial_lists import Scope, intervals_of
 from probe.extraction.extract import extract
 from probe.extraction.settings import Running, Storing
 from probe.heads.linear.context import stack_context
@@ -673,7 +673,7 @@ def test_models_of_different_frame_rates_are_compared_and_the_better_one_is_best
     (row,) = compare_models(
         Scores.of(records), "fbank", str(rows["model"][rows["model"] != "fbank"].iloc[0]), False
     ).rows.to_dict("records")
-    assert row["verdict"] in ("better", "worse", "not told apart") and row["p"] >= 0
+    assert row["verdict"] in ("better", "worse", "not significantly different") and row["p"] >= 0
 
 
 def test_what_is_left_out_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -829,7 +829,7 @@ def test_bench_extracts_frames_and_asks_which_sound_they_are(
     labels.write_text(
         "path,start,end,label\n" + "".join(f"{row[0]},0,0.3,{row[1]}\n" for row in rows)
     )
-    done = bench(["mfcc"], ["phone-frames"], manifest, tmp_path / "out", labels=labels)
+    done = bench(["mfcc"], ["phone-frames"], manifest, tmp_path / "out", scope=Scope(labels=labels))
     assert not done.refused
     (path,) = (tmp_path / "out" / "results").glob("*.jsonl")
     (record,) = [r for r in iterate_records(path) if (r.split, r.control) == ("test", "")]

@@ -86,7 +86,7 @@ def test_what_is_not_certain_is_not_told_apart() -> None:
     before = [scored(hits, split=split) for split in ("dev", "test")]
     after = [scored(hits[::-1], split=split) for split in ("dev", "test")]
     row = compared(before, [replace(item, counts=item.counts) for item in after]).rows.iloc[0]
-    assert row["verdict"] == "not told apart" and row["low"] <= 0 <= row["high"]
+    assert row["verdict"] == "not significantly different" and row["low"] <= 0 <= row["high"]
 
 
 def test_verdicts_hold_for_all_scores_of_a_comparison_together() -> None:
@@ -112,7 +112,7 @@ def test_verdicts_hold_for_all_scores_of_a_comparison_together() -> None:
         )
     )
     for found in (of_tasks, of_layers):
-        assert verdicts(found) == ["not told apart"] * 10
+        assert verdicts(found) == ["not significantly different"] * 10
         assert (found.rows["low"] > 0).all() and found.rows["p_adjusted"].to_list() == [
             min(1, 10 * alone["p"])
         ] * 10
@@ -135,21 +135,24 @@ def test_equal_counts_are_identical_whatever_else_changed() -> None:
         ("code commit", "0123456789ab", "f" * 12, 2),
         ("code version", "0.1.0", "0.2.0", 2),
     ]
-    assert "2 scores compared: 0 better, 0 worse, 0 not told apart, 2 identical." in found.summary()
+    assert (
+        "2 scores compared: 0 better, 0 worse, 0 not significantly different, 2 identical."
+        in found.summary()
+    )
 
 
 def test_equal_values_of_other_outcomes_are_not_identical() -> None:
     before, after = (
         [scored(hits, split=split) for split in ("dev", "test")] for hits in ([4, 6, 5], [6, 4, 5])
     )
-    assert verdicts(compared(before, after)) == ["not told apart"]
+    assert verdicts(compared(before, after)) == ["not significantly different"]
 
 
 def test_one_block_is_no_ground_for_a_verdict() -> None:
     before, after = ([scored([hits], split=split) for split in ("dev", "test")] for hits in (1, 9))
     row = compared(before, after).rows.iloc[0]
     assert (row["verdict"], row["note"], row["difference"]) == (
-        "not told apart",
+        "not significantly different",
         "too few blocks (1)",
         0.8,
     )
@@ -310,8 +313,8 @@ def test_the_command_prints_three_forms(folders: list[str]) -> None:
     page = CliRunner().invoke(cli, ["compare", *folders])
     assert page.exit_code == 0
     assert (
-        "3 scores compared: 0 better, 1 worse, 0 not told apart, 2 identical; 1 only in B."
-        in page.stdout
+        "3 scores compared: 0 better, 1 worse, 0 not significantly different, 2 identical; 1 "
+        "only in B." in page.stdout
     )
     rows = list(
         csv.DictReader(

@@ -118,6 +118,15 @@ def in_words(answer: dict[str, Any]) -> str:
     return " ".join(answer["lead"])
 
 
+def test_records_of_all_heads_are_counted_and_those_of_headline_heads_are_scored() -> None:
+    headline_records = asked("org/a", "words", [0.5, 0.9, 0.7])
+    other = record(model="org/a", task="words", head="cosine", headline=False, n=300)
+    data = content(frame(*headline_records, other))
+    assert data["n_records"] == sum(data["code"]["records"]) == len(headline_records) + 1
+    assert 300 in data["corpora"]["n"]
+    assert set(data["scores"]["head"]) == {"linear"}
+
+
 def test_the_page_says_which_models_are_baselines_and_what_its_metric_is() -> None:
     error: dict[str, Any] = {"metric": "cer", "select_by": "cer", "higher_is_better": False}
     found = content(
@@ -130,7 +139,8 @@ def test_the_page_says_which_models_are_baselines_and_what_its_metric_is() -> No
         )
     )
     assert found["baselines"].endswith(
-        "fbank (filter banks): computed without a network; random: an architecture with random weights."
+        "fbank (filter banks): computed without a network; random: an architecture with "
+        "random weights."
     )
     assert found["answers"][0]["about"].startswith("character error rate (cer), lower is better")
     assert content(frame(*asked("org/fbank", "words", [0.5] * 3)))["baselines"] == ""
@@ -191,7 +201,8 @@ def test_no_model_is_called_best_where_models_were_scored_on_different_utterance
     ]
     (answer,) = answers(chosen_of(frame(*records)))
     assert in_words(answer).strip() == (
-        "No model is called best because the models were scored on different utterances: fbank (layer 1) 30.0 %, org/b (layer 1) 60.0 %."
+        "No model is called best because the models were scored on different utterances: "
+        "fbank (layer 1) 30.0 %, org/b (layer 1) 60.0 %."
     )
     assert answer["best"] == []
     assert answer["elsewhere"][0]["who"] == "No model"
@@ -246,13 +257,15 @@ def test_whoever_has_as_many_bests_as_the_third_is_named_and_the_rest_less_often
     )
     found = headline([told(*"abcd"), told(*"ab"), told(*"ae"), told("e")])
     assert found.startswith(
-        "Best score most often: a in 3 of 4 tasks; b, e in 2 of 4 tasks; others less often. The answers"
+        "Best score most often: a in 3 of 4 tasks; b, e in 2 of 4 tasks; others less often. "
+        "The answers"
     )
 
 
 def test_tasks_in_which_none_is_told_from_chance_do_not_count() -> None:
     assert headline([told("a"), told("a"), told("b", chance=True)]).startswith(
-        "Best score most often: a in 2 of 2 tasks. 1 of 3 is not counted because no model is significantly better than chance."
+        "Best score most often: a in 2 of 2 tasks. 1 of 3 is not counted because no model is "
+        "significantly better than chance."
     )
     assert headline([told("a"), told("b", chance=True)]) == ""
     rows = chosen_of(
@@ -801,7 +814,8 @@ def test_pointing_and_arrow_keys_read_values_and_boxes_hide_models(
 ) -> None:
     tab.open(shown)
     tab.run(
-        "(select => { select.value = [...select.options].find(one => one.text === 'words · spoken-digits · accuracy').value;"
+        "(select => { select.value = [...select.options].find(one => one.text === 'words · "
+        "spoken-digits · accuracy').value;"
         "select.dispatchEvent(new Event('change')); })(document.querySelector('#layers select'))"
     )
     tab.settle()
@@ -828,20 +842,25 @@ def test_pointing_and_arrow_keys_read_values_and_boxes_hide_models(
 @in_browser
 def test_the_page_can_be_read_without_sight_or_mouse(tab: Browser, shown: Path) -> None:
     tab.open(shown)
-    bare = {
-        "tables without a caption": "[...document.querySelectorAll('table')].filter(node => !node.caption?.textContent).length",
-        "headings of columns without scope": "document.querySelectorAll('thead th:not([scope=col])').length",
-        "rows without a heading": "document.querySelectorAll('tbody tr:not(:has(th[scope=row]))').length",
-        "controls without a label": "[...document.querySelectorAll('input, select')].filter(node => !node.labels.length).length",
-        "sections without a name": "[...document.querySelectorAll('main > section')].filter(node => "
-        "!document.getElementById(node.getAttribute('aria-labelledby'))?.textContent).length",
-        "charts that no key reaches": "document.querySelectorAll('.chart:not([tabindex=\"0\"][aria-label])').length",
-        "charts without a table": "document.querySelectorAll('section:has(.chart):not(:has(table))').length",
-        "buttons that are none": "document.querySelectorAll('[onclick], div[role=button]').length",
+    number_of = {
+        "tables without a caption": "'table', node => !node.caption?.textContent",
+        "headings of columns without scope": "'thead th:not([scope=col])'",
+        "rows without a heading": "'tbody tr:not(:has(th[scope=row]))'",
+        "controls without a label": "'input, select', node => !node.labels.length",
+        "sections without a name": "'main > section', node => "
+        "!document.getElementById(node.getAttribute('aria-labelledby'))?.textContent",
+        "charts that no key reaches": "'.chart:not([tabindex=\"0\"][aria-label])'",
+        "charts without a table": "'section:has(.chart):not(:has(table))'",
+        "buttons that are none": "'[onclick], div[role=button]'",
     }
-    assert {what: tab.run(script) for what, script in bare.items()} == dict.fromkeys(bare, 0)
+    count = (
+        "((nodes, fits = () => true) => [...document.querySelectorAll(nodes)].filter(fits).length)"
+    )
+    bare = {what: tab.run(f"{count}({nodes})") for what, nodes in number_of.items()}
+    assert bare == dict.fromkeys(number_of, 0)
     assert tab.run(
-        "['header', 'nav', 'main', 'footer', 'h1'].every(name => document.querySelectorAll(name).length === 1)"
+        "['header', 'nav', 'main', 'footer', 'h1'].every(name => "
+        "document.querySelectorAll(name).length === 1)"
     )
     tab.press("Tab")
     assert tab.run("document.activeElement.textContent") == "Skip to the answer"
@@ -876,9 +895,9 @@ def test_paper_holds_every_column_and_row(tab: Browser, tmp_path: Path) -> None:
     tab.send("Emulation.setEmulatedMedia", media="print")
     tab.run("dispatchEvent(new Event('beforeprint'))")
     tab.settle()
-    right = "Math.max(...[...document.querySelectorAll('table')].map(node => node.getBoundingClientRect().right))"
+    ends = "[...document.querySelectorAll('table')].map(node => node.getBoundingClientRect().right)"
     rows, columns = len(texts(tab, "#scores tbody tr")), len(texts(tab, "#scores thead th"))
-    edge = tab.run(right)
+    edge = tab.run(f"Math.max(...{ends})")
     tab.send("Emulation.setEmulatedMedia", media="")
     assert (rows, columns) == (120, 15)
     assert edge <= landscape
@@ -908,18 +927,21 @@ def test_hostile_names_are_text(tab: Browser, tmp_path: Path) -> None:
     assert tab.run("document.querySelectorAll('script').length") == 2
     assert (
         tab.run(
-            "document.querySelectorAll('img, iframe, object, embed, base, b, style:not(head style)').length"
+            "document.querySelectorAll('img, iframe, object, embed, base, b, style:not(head "
+            "style)').length"
         )
         == 0
     )
     assert (
         tab.run(
-            "[...document.querySelectorAll('*')].some(node => [...node.attributes].some(one => one.name.startsWith('on')))"
+            "[...document.querySelectorAll('*')].some(node => [...node.attributes].some(one "
+            "=> one.name.startsWith('on')))"
         )
         is False
     )
     assert tab.run(
-        "[...document.querySelectorAll('a')].every(node => node.getAttribute('href').startsWith('#'))"
+        "[...document.querySelectorAll('a')].every(node => "
+        "node.getAttribute('href').startsWith('#'))"
     )
     assert tab.run("typeof window.hacked") == "undefined"
     assert tab.run("document.documentElement.scrollWidth") <= 1280
@@ -933,10 +955,12 @@ def test_hostile_names_are_text(tab: Browser, tmp_path: Path) -> None:
 def test_the_policy_stops_a_script_that_got_in(tab: Browser, shown: Path) -> None:
     tab.open(shown)
     tab.run(
-        "(node => { node.textContent = 'window.hacked = 1'; document.body.append(node); })(document.createElement('script'))"
+        "(node => { node.textContent = 'window.hacked = 1'; document.body.append(node); "
+        "})(document.createElement('script'))"
     )
     tab.run(
-        "document.body.insertAdjacentHTML('beforeend', '<img src=\"https://evil.example/x.png\" onerror=\"window.hacked = 2\">')"
+        "document.body.insertAdjacentHTML('beforeend', '<img "
+        'src="https://evil.example/x.png" onerror="window.hacked = 2">\')'
     )
     tab.run("new Promise(done => setTimeout(done, 100))")
     assert tab.run("typeof window.hacked") == "undefined"

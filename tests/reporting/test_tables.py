@@ -268,7 +268,8 @@ def test_layers_are_ordered_by_their_index_and_not_by_their_name() -> None:
     [
         (
             {"task_version": 2},
-            r"task digits, corpus spoken-digits, condition clean: task_version differs: 1 \(org/a\); 2 \(org/b\)",
+            r"task digits, corpus spoken-digits, condition clean: task_version differs: 1 "
+            r"\(org/a\); 2 \(org/b\)",
         ),
         ({"task_sha256": "e" * 64}, r"task_sha256 differs: aaaaaaaa \(org/a\); eeeeeeee \(org/b\)"),
         (
@@ -345,8 +346,8 @@ def test_a_score_that_stands_in_two_files_is_shown_from_the_newest(
     write_records(tmp_path / "old.jsonl", [record(value=0.6), record(value=0.5)])
     assert comparable(read_records(tmp_path / "old.jsonl"))["value"].tolist() == [0.6]
     assert (
-        f"1 scores appear twice in one file, of {tmp_path / 'old.jsonl'}; the first of each is shown"
-        in caplog.text
+        f"1 scores appear twice in one file, of {tmp_path / 'old.jsonl'}; the first of each "
+        f"is shown" in caplog.text
     )
 
 
@@ -552,7 +553,10 @@ def with_shape(**changed: Any) -> list[Record]:
     ]
 
 
-def test_a_layers_statistics_stand_beside_its_score_where_there_are_any(tmp_path: Path) -> None:
+def test_a_layers_statistics_stand_beside_its_score_where_there_are_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("probe.reporting.tables.files.missing_matplotlib", lambda: "not drawn")
     names = ["depth", "rms", "effective_rank", "anisotropy", "outlier_dims"]
     write_records(tmp_path / "a.jsonl", [*with_shape(), *curve([0.2], [0.25], "0", model="fbank")])
     rows = layer_rows(read_records(tmp_path))
@@ -821,8 +825,8 @@ def test_a_layer_without_one_of_the_seeds_is_named_and_left_out(
     records = [*scored(GOOD), *scored(GOOD, seed=1), *scored(BAD, layer="1", layer_index=1)]
     assert set(layer_rows(frame(*records))["layer"]) == {"0"}
     assert (
-        "do not exist for every seed and are left out: org/a, digits, clean, layer 1, dev: only seed 0"
-        in caplog.text
+        "do not exist for every seed and are left out: org/a, digits, clean, layer 1, dev: "
+        "only seed 0" in caplog.text
     )
 
 

@@ -311,7 +311,7 @@ def places(value: Any, so_far: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
         yield from places(item, (*so_far, step))
 
 
-@pytest.mark.parametrize("n", mostly_nightly([30, 300], [30]))
+@pytest.mark.parametrize("n", mostly_nightly([8, 300], [8]))
 def test_no_value_in_any_json_is_a_traceback(
     tmp_path_factory: pytest.TempPathFactory, n: int
 ) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +27,32 @@ from probe.store.integrity import Verification, store_folders, verify_store
 
 NAMES = ["short.wav", "a.wav", "b.wav", "long.wav", "c.wav", "d.wav", "e.wav"]
 FORMS: list[dict[str, str]] = [{}, {"view": "meanstd"}, {"dtype": "int8", "compression": "gzip"}]
+ORIGINALS: dict[str, Path] = {}
 
 
 @pytest.fixture(params=FORMS, ids=["frames", "meanstd", "int8-gzip"])
 def extracted(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> tuple[Path, Path]:
     """A store of three plans with a job of failures only, jobs of several utterances and (frames)
-    one in parts; its manifest.
+    one in parts; its manifest. It is extracted once and copied for each test.
     """
     monkeypatch.setattr("probe.extraction.plan.SHARD_BYTES", 48 * 50)
     monkeypatch.setattr("probe.extraction.plan.SHARD_AUDIO_S", 2.0)
-    folder = tmp_path / "audio"
+    form = json.dumps(request.param)
+    if form not in ORIGINALS:
+        ORIGINALS[form] = tmp_path_factory.mktemp("original")
+        extract_original(ORIGINALS[form], Storing(**request.param))
+    shutil.copytree(ORIGINALS[form], tmp_path, dirs_exist_ok=True)
+    [store] = store_folders(tmp_path / "features")
+    return store, tmp_path / "audio" / "all.csv"
+
+
+def extract_original(root: Path, storing: Storing) -> None:
+    folder = root / "audio"
     folder.mkdir()
     for position, name in enumerate(NAMES):
         write_audio(
@@ -46,8 +60,7 @@ def extracted(
         )
     for n in (1, 5, 7):
         manifest = write_manifest(folder, NAMES[:n])
-        done = extract(Windows(), manifest, tmp_path / "features", storing=Storing(**request.param))
-    return done.store, manifest
+        extract(Windows(), manifest, root / "features", storing=storing)
 
 
 mostly_frames = pytest.mark.parametrize(
@@ -82,7 +95,6 @@ def values_of(store: Path) -> dict[str, bytes]:
 
 
 # --- what verify finds
-# ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_sound_store_is_sound_and_stays_as_it_is(extracted: tuple[Path, Path]) -> None:
@@ -97,12 +109,18 @@ def test_a_sound_store_is_sound_and_stays_as_it_is(extracted: tuple[Path, Path])
     assert files_of(store) == before
 
 
+def one_of_each_kind(paths: Iterable[Path]) -> list[Path]:
+    """The last file of each kind: recipe, plan, shard, index."""
+    return list({path.name.split("-")[0] + path.suffix: path for path in sorted(paths)}.values())
+
+
+@pytest.mark.parametrize("choose", mostly_nightly([one_of_each_kind, sorted], [one_of_each_kind]))
 @mostly_frames
-def test_every_file_that_is_damaged_is_named_and_no_other(extracted: tuple[Path, Path]) -> None:
+def test_every_file_that_is_damaged_is_named_and_no_other(
+    extracted: tuple[Path, Path], choose: Callable[[Iterable[Path]], list[Path]]
+) -> None:
     store, _ = extracted
-    for path in sorted(store.iterdir()):
-        if path.name == "lock":
-            continue
+    for path in choose(path for path in store.iterdir() if path.name != "lock"):
         content = path.read_bytes()
         for damaged in (b"", content[: len(content) // 2], content[:-2], content + b"x"):
             path.write_bytes(damaged)
@@ -131,7 +149,7 @@ def some_damage(content: bytes, generator: np.random.Generator) -> bytes:
 @pytest.mark.parametrize(
     "n",
     [
-        60,
+        36,
         pytest.param(300, marks=pytest.mark.nightly),
         pytest.param(10_000, marks=pytest.mark.slow),
     ],
@@ -365,12 +383,11 @@ def test_a_folder_without_a_store_is_an_error(tmp_path: Path) -> None:
 
 
 # --- mending
-# ----------------------------------------------------------------------------------------------------------------------
 
 
-def harm_of(store: Path) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Every way to damage a shard or its index."""
-    for path in sorted(store.glob("shard-*")):
+def harm_of(paths: Iterable[Path]) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Every way to damage shards and their indexes."""
+    for path in paths:
         yield f"flip {path.name}", functools.partial(flip, path)
         if path.suffix == ".h5":
             yield (
@@ -380,13 +397,14 @@ def harm_of(store: Path) -> Iterator[tuple[str, Callable[[], None]]]:
             yield f"remove {path.name}", path.unlink
 
 
+@pytest.mark.parametrize("choose", mostly_nightly([one_of_each_kind, sorted], [one_of_each_kind]))
 @mostly_frames
 def test_a_store_without_its_damaged_files_is_extracted_again_to_the_bytes_it_had(
-    extracted: tuple[Path, Path],
+    extracted: tuple[Path, Path], choose: Callable[[Iterable[Path]], list[Path]]
 ) -> None:
     store, manifest = extracted
     before = files_of(store)
-    for what, harm in harm_of(store):
+    for what, harm in harm_of(choose(store.glob("shard-*"))):
         harm()
         assert damage_of(store), what
         assert remove_damaged(store).startswith("probe extract --model windows --corpus CSV ")
@@ -432,7 +450,6 @@ def test_only_the_damaged_shards_are_extracted_again(extracted: tuple[Path, Path
 
 
 # --- the command
-# ------------------------------------------------------------------------------------------------------------------
 
 
 def test_the_command_verifies_every_store_and_says_how_to_mend_it_beneath_a_folder(

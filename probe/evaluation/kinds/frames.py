@@ -60,7 +60,7 @@ from probe.evaluation.questions import Answers, budgets
 from probe.evaluation.row_reader import READ_BYTES, Chosen, StoredRows, in_store_order
 from probe.evaluation.tasks import Task
 from probe.heads.ctc.modules import MOST_CONTEXT
-from probe.heads.linear.linear_probe import fit_strengths
+from probe.heads.linear.linear_probe import Solving, fit_strengths
 from probe.heads.linear.weighted_sum import MOST_STEPS, fit_weighted
 from probe.measures.counts import ratio_counts
 from probe.records import NO_LAYER, WEIGHTED
@@ -571,7 +571,7 @@ def _answers(
         question.targets["train"],
         task.settings.l2,
         task.settings.standardize,
-        device=problem.device,
+        Solving(device=problem.device),
         memory_bytes=problem.memory_bytes // 2,  # the other half is for rows as they are stored
         tick=lambda: problem.progress.step(0),
     )

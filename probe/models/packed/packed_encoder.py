@@ -27,7 +27,7 @@ from probe.models.encoder import CONV, CTC, Chunking, padded
 from probe.models.packed.attention import Attention, PositionBias
 from probe.models.packed.frontend import FrontEnd
 from probe.models.packed.positional import Positional
-from probe.models.packed.products import Norm, Product, dtype_of, exactly
+from probe.models.packed.products import Norm, Product, dtype_of, exactly, on_one_thread
 from probe.models.reference import TransformersEncoder, epsilon_of, normalized
 from probe.models.windows import Window, windows
 
@@ -109,7 +109,8 @@ class PackedEncoder(TransformersEncoder):
         0, `CONV` where that is asked for, and a constant.
         """
         if self._network is None:
-            self._network = Network(self.model, self._head, self._dtype)
+            with on_one_thread():
+                self._network = Network(self.model, self._head, self._dtype)
         with exactly(self.precision):
             epsilon = epsilon_of(self.info)
             to_input = functools.partial(normalized, epsilon=epsilon)
@@ -192,13 +193,13 @@ class Network:
         if CTC in layers and self.head is not None:
             tapped[CTC] = self.head(tapped["final"])
         starts = torch.tensor([0, *lengths]).cumsum(0).tolist()
-        kept = [
+        spans = [
             slice(start + window.kept_from - window.start, start + window.kept_to - window.start)
             for start, window in zip(starts, windows, strict=False)
         ]
-        if sum(span.stop - span.start for span in kept) == len(hidden):
+        if sum(span.stop - span.start for span in spans) == len(hidden):
             return [tapped[name] for name in layers]
-        return [torch.cat([tapped[name][span] for span in kept]) for name in layers]
+        return [torch.cat([tapped[name][span] for span in spans]) for name in layers]
 
 
 class Block:

@@ -51,6 +51,19 @@ def exactly(precision: str) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
+@contextmanager
+def on_one_thread() -> Iterator[None]:
+    """A block in which torch computes on one thread. Several add up the squares of a weight norm in
+    another order and give other bits.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class Product:
     """A linear layer, with a GELU after it if asked for."""
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from probe.data.conditions.grammar import CLEAN
 from probe.data.conditions.severity import families
 from probe.errors import ProbeError
 from probe.measures.metrics import metric_of
 from probe.records import ACROSS_CONDITIONS
 from probe.reporting.figures import style
-from probe.reporting.losses import CLEAN, MEAN, WORST, chosen_rows
+from probe.reporting.losses import MEAN, WORST, chosen_rows
 from probe.reporting.text import one_line
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from probe.data.conditions.grammar import CLEAN
 from probe.errors import ProbeError, listed
 from probe.measures.metrics import metric_of
 from probe.records import QUESTION, WEIGHTED
@@ -35,7 +36,7 @@ def usual_rows(rows: pd.DataFrame) -> pd.DataFrame:
     where it has another metric; condition curves and tables show them.
     """
     for name, usual in (
-        ("condition", rows["condition"] == "clean"),
+        ("condition", rows["condition"] == CLEAN),
         ("metric", ~rows["metric"].map(lambda name: metric_of(name).is_cost).astype(bool)),
     ):
         usual = usual.loc[rows.index]

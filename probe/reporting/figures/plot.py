@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from probe.data.conditions.grammar import CLEAN
 from probe.errors import ProbeError, listed
 from probe.records import read_records
 from probe.reporting.figures.budgets import budgets_figure
@@ -14,7 +15,7 @@ from probe.reporting.figures.det import det_figure, det_rows
 from probe.reporting.figures.heat_map import domains_figure, search_figure
 from probe.reporting.figures.layers import curves_figure, usual_rows
 from probe.reporting.figures.style import write_figure
-from probe.reporting.losses import CLEAN, Losses
+from probe.reporting.losses import Losses
 from probe.reporting.scores import Scores
 from probe.reporting.tables.similarity_tables import read_similarity, similarity_figure
 

@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from probe.data.conditions.grammar import CLEAN
 from probe.errors import ProbeError, UsageError
 from probe.files import sha256_of_json, write_atomically
 from probe.measures.metrics import metric_of
+from probe.records import SEVERAL
 from probe.reporting.text import arrow, one_line
 
 if TYPE_CHECKING:
@@ -268,7 +270,7 @@ def title_of(cells: pd.DataFrame, rows: pd.DataFrame, more: Sequence[str] = ()) 
     if rows["corpus"].nunique() > 1:
         parts.append(first["corpus"])
     for name, text in (("condition", "{}"), ("train_condition", "trained on {}")):
-        if first.get(name, "clean") not in ("", "clean", "several"):
+        if first.get(name, "") not in ("", CLEAN, SEVERAL):
             parts.append(text.format(first[name]))
     if first.get("train_domain") and "test_domain" in cells:
         parts.append(f"{first['train_domain']} → {first['test_domain']}")

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from probe.data.conditions.grammar import CLEAN
 from probe.errors import listed
 from probe.files import write_atomically
 from probe.measures.metrics import CODELENGTH, metric_of
@@ -27,8 +28,8 @@ from probe.reporting.losses import WORST, Losses
 from probe.reporting.report.repeat_commands import commands, in_order
 from probe.reporting.report.summary import answers, baselines, headline, near_chance
 from probe.reporting.report.utterances import error_rows, outcome_faults
-from probe.reporting.scores import Scores
-from probe.reporting.text import one_line
+from probe.reporting.scores import BASELINES, Scores, with_all_labels
+from probe.reporting.text import one_line, trained_on
 from probe.version import __version__
 
 log = logging.getLogger("probe")
@@ -41,7 +42,7 @@ ENDS = {"value": "value", "low": "low", "high": "high"}
 CURVE = ENDS | {"dev": "dev_value"}
 LOSSES = ENDS | {"loss": "loss", "loss_low": "loss_low", "loss_high": "loss_high"}
 SCORES = ENDS | {"last": "last_value", "final": "final_value", "weighted": "weighted_value"}
-SCORES |= {name: name for name in ("majority", "shuffled", "fbank", "random")}
+SCORES |= {name: name for name in BASELINES}
 Columns = dict[str, list[Any]]
 
 
@@ -98,10 +99,12 @@ def content(
     (codelengths in bits).
 
     ``scores`` and ``curves`` refer to ``questions`` by position; rows of other tables that belong
-    together have equal texts in ``question``.
+    together have equal texts in ``question``. Scores are of the headline heads; data and provenance
+    are of all records.
     """
-    scores = Scores.of(records)
-    records, rows = scores.records, scores.chosen()
+    records = Scores.of(records, all_heads=True).records
+    scores = Scores(records[records["headline"]])
+    rows = scores.chosen()
     conditions = Losses(scores, "").chosen
     is_main = conditions[["task", "metric"]].apply(tuple, axis=1).isin(_main_metrics(records))
     conditions = conditions[is_main & (conditions["condition"] != WORST)]
@@ -151,10 +154,9 @@ def _settings(rows: pd.DataFrame) -> list[str]:
     empty = pd.Series("", rows.index)
     columns = [rows.get(name, empty) for name in PLACE[2:6]]
     for condition, trained, source, target in zip(*columns, strict=True):
-        parts = [condition] if condition not in ("", "clean") else []
-        parts += [f"trained on {trained}"] if trained not in ("", "clean") else []
+        parts = ["" if condition == CLEAN else condition, trained_on(trained)]
         parts += [f"{source} → {target}"] if source else []
-        texts.append(", ".join(parts))
+        texts.append(", ".join(filter(None, parts)))
     return texts
 
 
@@ -250,8 +252,8 @@ def _errors(rows: pd.DataFrame) -> Columns:
     by = [*PLACE[:-1], "head"]
     texts = ["model", "layer", "seed", "key", "reference", "hypothesis", "speaker"]
     columns = _texts(rows, [*by, *texts])
-    columns["wrong"] = _none(100 * rows["badness"], 1)
-    columns["duration_s"] = _none(rows["duration_s"], 2)
+    columns["wrong"] = _rounded(100 * rows["badness"], 1)
+    columns["duration_s"] = _rounded(rows["duration_s"], 2)
     counts = {name: rows[name].tolist() for name in ("models_wrong", "models")}
     return columns | counts | {"question": _labels(rows, by)}
 
@@ -259,14 +261,17 @@ def _errors(rows: pd.DataFrame) -> Columns:
 def _corpora(records: pd.DataFrame) -> Columns:
     """Utterances, trials or frames of every corpus, task and split."""
     by = ["corpus", "task", "split"]
-    plain = records[(records["control"] == "") & (records["budget"] == "")]
-    table = plain.groupby(by).agg(
-        n=("n", "max"),
-        blocks=("n_blocks", "max"),
-        n_train=("n_train", "max"),
-        manifest=("manifest_sha256", lambda hashes: hashes.iloc[0][:8]),
-        conditions=("condition", lambda names: ", ".join(in_order(names))),
-        left_out=("excluded", _left_out),
+    table = (
+        with_all_labels(records)
+        .groupby(by)
+        .agg(
+            n=("n", "max"),
+            blocks=("n_blocks", "max"),
+            n_train=("n_train", "max"),
+            manifest=("manifest_sha256", lambda hashes: hashes.iloc[0][:8]),
+            conditions=("condition", lambda names: ", ".join(in_order(names))),
+            left_out=("excluded", _left_out),
+        )
     )
     table = table.reset_index()
     numbers = {name: table[name].astype(int).tolist() for name in ("n", "blocks", "n_train")}
@@ -335,10 +340,9 @@ def _percents(rows: pd.DataFrame, names: Mapping[str, str]) -> Columns:
     }
 
 
-def _none(values: Any, digits: int = 9) -> list[Any]:
+def _rounded(values: "pd.Series[Any]", digits: int) -> list[float | None]:
     """Rounded numbers, None where there is no finite one."""
-    array = np.asarray(values, float).round(digits) + 0.0  # + 0.0: no "-0.0"
-    return [float(value) if np.isfinite(value) else None for value in array]
+    return [round(value, digits) if np.isfinite(value) else None for value in values.astype(float)]
 
 
 def _hash(text: str) -> str:

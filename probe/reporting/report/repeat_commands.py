@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
+from probe.data.conditions.grammar import CLEAN
 from probe.data.conditions.severity import by_severity
 from probe.files import canonical_json
 from probe.records import SEVERAL
-from probe.reporting.losses import CLEAN
 from probe.reporting.text import one_line
 
 PLACEHOLDERS = (
@@ -27,7 +27,7 @@ EXTRACTION: dict[str, Any] = {
     "precision": "fp32",
     "chunk_s": 20.0,
     "context_s": 5.0,
-    "condition": "clean",
+    "condition": CLEAN,
     "condition_seed": 0,
 }
 RUN: dict[str, Any] = {

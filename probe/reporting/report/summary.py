@@ -11,12 +11,12 @@ from typing import Any
 
 import pandas as pd
 
+from probe.data.conditions.grammar import CLEAN
 from probe.errors import listed
 from probe.measures.metrics import CODELENGTH, metric_of
 from probe.records import OWN_HEAD
-from probe.reporting.losses import CLEAN
 from probe.reporting.report.repeat_commands import in_order
-from probe.reporting.text import one_line, percent
+from probe.reporting.text import one_line, percent, trained_on
 from probe.reporting.ties import BEST, OTHERS, TIED
 
 NO_BEST = "is called best because the models were scored on different utterances"
@@ -53,8 +53,7 @@ def _answer(rows: pd.DataFrame) -> dict[str, Any]:
     better = "higher" if first["higher_is_better"] else "lower"
     name, title = first["metric"], metric_of(first["metric"]).title
     about = [f"{name if title == name else f'{title} ({name})'}, {better} is better"]
-    if first["train_condition"] != CLEAN:
-        about.append(f"trained on {first['train_condition']}")
+    about.append(trained_on(first["train_condition"]))
     about.append(f"{first['corpus']}: {n} scored, {blocks} speakers or other blocks")
     caution = (
         f"Only {blocks} speakers or other blocks: the intervals are wide and approximate, and "
@@ -66,7 +65,7 @@ def _answer(rows: pd.DataFrame) -> dict[str, Any]:
     lead, *others = groups
     return {
         "title": one_line(first["task"]),
-        "about": one_line("; ".join(about)),
+        "about": one_line("; ".join(filter(None, about))),
         "best": [one_line(row["model"]) for row in _best(lead)] if len(lead) > 1 else [],
         "chance": all(map(near_chance, lead)),
         "lead": [_where(lead[0]), _who(lead), _verdict(lead)],

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from probe.files import write_atomically
+from probe.reporting.domain_gaps import GAPS
 from probe.reporting.figures.conditions import conditions_figure
 from probe.reporting.figures.det import det_figure, det_rows
 from probe.reporting.figures.layers import curves_figure, usual_rows
 from probe.reporting.figures.style import missing_matplotlib, write_figure
 from probe.reporting.filters import Term, kept, ordered
-from probe.reporting.losses import CONDITIONS, GAPS, GROUPS, Losses
+from probe.reporting.losses import CONDITIONS, Losses
 from probe.reporting.scores import BUDGETS, Scores
 from probe.reporting.tables import grid, robustness_tables
 from probe.reporting.tables.grid import Grid
@@ -30,6 +31,7 @@ from probe.reporting.tables.score_tables import (
     to_json,
     to_markdown,
 )
+from probe.reporting.worst_groups import GROUPS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -188,16 +190,16 @@ def write_tables(
         ProbeError: there are no records.
         OSError: a file cannot be written.
     """
-    shown = records if isinstance(records, Scores) else Scores.of(records)
-    losses = Losses(shown, baseline)
-    layers, budgets = shown.layers(), shown.budgets()
+    prepared = records if isinstance(records, Scores) else Scores.of(records)
+    losses = Losses(prepared, baseline)
+    layers, budgets = prepared.layers(), prepared.budgets()
     has_shape = bool(layers[[column for column, _ in SHAPE.values()]].notna().any(axis=None))
     texts = {
-        "table.md": TABLE_HEAD + to_markdown(shown.chosen(), layers=False),
-        "table.csv": to_csv(shown.chosen()),
+        "table.md": TABLE_HEAD + to_markdown(prepared.chosen(), layers=False),
+        "table.csv": to_csv(prepared.chosen()),
         "layers.md": LAYERS_HEAD + (SHAPE_HEAD if has_shape else "") + layers_by_question(layers),
         "layers.csv": to_csv(layers),
-        "domains.md": domains_text(domain_grids(shown)),
+        "domains.md": domains_text(domain_grids(prepared)),
         "budgets.md": "",
         "budgets.csv": "",
     }
@@ -207,7 +209,7 @@ def write_tables(
     curves = (
         (lambda: curves_figure(usual_rows(layers), axis)) if layers["value"].notna().any() else None
     )
-    trials = det_rows(shown)
+    trials = det_rows(prepared)
     trade_offs = (lambda: det_figure(trials)) if len(trials) else None
     return [
         *_write_texts(to, texts),

@@ -31,79 +31,46 @@ LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
 # An optional argument or a star after \\, what babel makes active, a ligature.
 LATEX |= {"[": "{[}", "]": "{]}", "*": "{*}", '"': r"\symbol{34}", "`": r"\symbol{96}"}
 LATEX |= {"–": "--", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "→": r"$\rightarrow$"}
-LATEX |= {
-    "†": r"$\dagger$",
-    "‡": r"$\ddagger$",
-    "✓": r"$\checkmark$",
-    "◆": r"$\blacklozenge$",
-    "◇": r"$\lozenge$",
-}
+LATEX |= {"†": r"$\dagger$", "‡": r"$\ddagger$", "✓": r"$\checkmark$"}
+LATEX |= {"◆": r"$\blacklozenge$", "◇": r"$\lozenge$"}
 
 
 def to_latex(grids: Sequence[Grid]) -> str:
     """The tables, after a comment with the packages that they need. Sentences without a table are
     paragraphs.
     """
-    tables = [
-        "\\clearpage\n" * (number % MANY == 0 < number) + _table(grid)
-        for number, grid in enumerate(grids)
-    ]
-    return f"% {PREAMBLE}\n" + "\n".join(tables)
+    groups = ["\n".join(map(_table, grids[i : i + MANY])) for i in range(0, len(grids), MANY)]
+    return f"% {PREAMBLE}\n" + "\n\\clearpage\n".join(groups)
 
 
 def _table(grid: Grid) -> str:
     grid, shared = _shared(grid)
     title = latex(", ".join(filter(None, [grid.title, *shared])) or _scores(grid))
-    notes = [
-        rf"{{\footnotesize\raggedright {latex(note)}\par}}"
-        for note in [*grid.notes_below, *_legend(grid)]
-    ]
+    sentences = [*grid.notes_below, *_legend(grid)]
+    notes = [rf"{{\footnotesize\raggedright {latex(note)}\par}}" for note in sentences]
     wide = [any(cell.spread or cell.aside for cell in cells) for cells in grid.by_column]
-    form = "".join(
-        ("r" if right else "l") + r"@{\ }l" * two
-        for right, two in zip(grid.numeric, wide, strict=True)
-    )
+    forms = zip(grid.numeric, wide, strict=True)
+    form = "".join(("r" if right else "l") + (r"@{\ }l" if two else "") for right, two in forms)
     head = [r"\toprule", " & ".join(_heads(grid, wide)) + r" \\", r"\midrule"]
-    rows = [
-        " & ".join(text for cell, two in zip(row, wide, strict=True) for text in _cell(cell, two))
-        + r" \\"
+    cells = [
+        [text for cell, two in zip(row, wide, strict=True) for text in _cell(cell, two)]
         for row in grid.rows
     ]
+    rows = [" & ".join(texts) + r" \\" for texts in cells]
+    caption = rf"\caption{{{title}}}" if title else ""
     if not grid.columns:
-        lines = [rf"\paragraph{{{title}}}" * bool(title), *notes]
+        lines = [rf"\paragraph{{{title}}}" if title else "", *notes]
     elif len(rows) > LONG:
-        lines = [
-            r"\begingroup\scriptsize",
-            *SETTINGS,
-            r"\setlength{\tabcolsep}{3pt}",
-            rf"\begin{{longtable}}{{{form}}}",
-        ]
-        lines += [
-            rf"\caption{{{title}}} \\" * bool(title),
-            *head,
-            r"\endfirsthead",
-            *head,
-            r"\endhead",
-            r"\bottomrule",
-            r"\endfoot",
-        ]
+        start = rf"\begin{{longtable}}{{{form}}}"
+        ends = [r"\endhead", r"\bottomrule", r"\endfoot"]
+        lines = [r"\begingroup\scriptsize", *SETTINGS, r"\setlength{\tabcolsep}{3pt}", start]
+        lines += [rf"{caption} \\" if title else "", *head, r"\endfirsthead", *head, *ends]
         lines += [*rows, r"\end{longtable}", r"\endgroup", *notes]
     else:
-        lines = [r"\begin{table}", r"\centering", *SETTINGS, rf"\caption{{{title}}}" * bool(title)]
-        lines += [
-            r"\begin{adjustbox}{max width=\linewidth}",
-            rf"\begin{{tabular}}{{{form}}}",
-            *head,
-            *rows,
-            r"\bottomrule",
-        ]
-        lines += [
-            r"\end{tabular}",
-            r"\end{adjustbox}",
-            r"\par\smallskip" * bool(notes),
-            *notes,
-            r"\end{table}",
-        ]
+        start = [r"\begin{adjustbox}{max width=\linewidth}", rf"\begin{{tabular}}{{{form}}}"]
+        ends = [r"\bottomrule", r"\end{tabular}", r"\end{adjustbox}"]
+        lines = [r"\begin{table}", r"\centering", *SETTINGS, caption, *start, *head, *rows, *ends]
+        lines += [r"\par\smallskip" if notes else "", *notes, r"\end{table}"]
     return "".join(f"{line}\n" for line in lines if line)
 
 
@@ -123,32 +90,29 @@ def _shared(grid: Grid) -> tuple[Grid, list[str]]:
 
 def _scores(grid: Grid) -> str:
     """The caption of a table without a title."""
-    return "Scores in percent" + " [95 % interval]" * any(
-        cell.interval for row in grid.rows for cell in row
-    )
+    has_interval = any(cell.interval for row in grid.rows for cell in row)
+    return f"Scores in percent{' [95 % interval]' if has_interval else ''}"
 
 
 def _legend(grid: Grid) -> list[str]:
     """A sentence on what bold, underlines and parentheses mean, where cells have them."""
     cells = [cell for row in grid.rows for cell in row]
-    marks, beside = {cell.mark for cell in cells}, any(cell.aside.startswith("(") for cell in cells)
-    said = ["bold: the best"] * (BEST in marks) + ["underlined: not shown to be worse"] * (
-        TIED in marks
-    )
-    said += [f"in parentheses: {ASIDE[grid.aside]}"] if beside and grid.aside in ASIDE else []
-    return ["; ".join(said).capitalize() + "."] if said else []
+    marks = {cell.mark for cell in cells}
+    clauses = ["bold: the best"] if BEST in marks else []
+    clauses += ["underlined: not shown to be worse"] if TIED in marks else []
+    if grid.aside in ASIDE and any(cell.aside.startswith("(") for cell in cells):
+        clauses.append(f"in parentheses: {ASIDE[grid.aside]}")
+    return ["; ".join(clauses).capitalize() + "."] if clauses else []
 
 
 def _heads(grid: Grid, wide: Sequence[bool]) -> Iterator[str]:
     """The heads, broken into lines no longer than the cells below them where words allow it."""
-    for column, cells, right, two in zip(
-        grid.columns, grid.by_column, grid.numeric, wide, strict=True
-    ):
-        lines = [
-            latex(line)
-            for line in _lines(column.head, max([12, *(len(str(cell)) for cell in cells)]))
-        ]
-        at = "c" if two else "r" if right else "l"
+    columns = zip(grid.columns, grid.by_column, grid.numeric, wide, strict=True)
+    for column, cells, right, two in columns:
+        width = max([12, *(len(str(cell)) for cell in cells)])
+        lines = [latex(line) for line in _lines(column.head, width)]
+        side = "r" if right else "l"
+        at = "c" if two else side
         head = rf"\shortstack[{at}]{{" + r"\\".join(lines) + "}" if len(lines) > 1 else lines[0]
         yield rf"\multicolumn{{2}}{{c}}{{{head}}}" if two else head
 
@@ -168,13 +132,10 @@ def _lines(text: str, width: int) -> list[str]:
 def _cell(cell: Cell, two: bool) -> list[str]:
     """What a cell has in its one or two columns of the table."""
     text = rf"\num{{{cell.text}}}" if NUMBER.fullmatch(cell.text) else latex(cell.text)
-    shown = {BEST: rf"\textbf{{{text}}}", TIED: rf"\underline{{{text}}}"}.get(cell.mark, text)
+    text = {BEST: rf"\textbf{{{text}}}", TIED: rf"\underline{{{text}}}"}.get(cell.mark, text)
     interval, aside = (MINUS.sub("$-$", latex(beside)) for beside in (cell.spread, cell.aside))
-    return (
-        [shown, " ".join(filter(None, (interval and rf"{{\scriptsize {interval}}}", aside)))]
-        if two
-        else [shown]
-    )
+    small = rf"{{\scriptsize {interval}}}" if interval else ""
+    return [text, " ".join(filter(None, (small, aside)))] if two else [text]
 
 
 @lru_cache(maxsize=1 << 16)
@@ -182,6 +143,6 @@ def latex(text: str) -> str:
     """``text`` on one line, with everything that has a meaning in LaTeX as the character itself."""
     pairs = pairwise(" " + one_line(text))
     return "".join(
-        NO_LIGATURE * (char == before and char in "-',`") + LATEX.get(char, char)
+        (NO_LIGATURE if char == before and char in "-',`" else "") + LATEX.get(char, char)
         for before, char in pairs
     )

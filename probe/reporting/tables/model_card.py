@@ -22,6 +22,7 @@ from typing import Any
 
 import pandas as pd
 
+from probe.data.conditions.grammar import CLEAN
 from probe.errors import ProbeError
 from probe.files import file_name, write_atomically
 from probe.measures.metrics import metric_of
@@ -124,7 +125,7 @@ def _entry(row: Row, about: Row, datasets: Mapping[str, str]) -> dict[str, Any]:
 def _variant(row: Row) -> list[str]:
     """How a score of a task differs from the plain one: own head, conditions, domains."""
     parts = [OWN_HEAD] if row["head"] == OWN_HEAD else []
-    if not row["condition"] == row["train_condition"] == "clean":
+    if not row["condition"] == row["train_condition"] == CLEAN:
         parts.append(f"{row['train_condition']} to {row['condition']}")
     if row["train_domain"]:
         parts.append(f"{row['train_domain']} to {row['test_domain']}")

@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from probe.data.conditions.grammar import CLEAN
 from probe.errors import ProbeError, UsageError, listed
 from probe.measures.metrics import metric_of
 from probe.records import NO_LAYER, QUESTION, SCORE, WEIGHTED
 from probe.reporting.filters import FIELDS, Term, check_fields, kept, ordered, text_of
-from probe.reporting.scores import Scores, seed_notes
-from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, score
+from probe.reporting.scores import BASELINES, Scores, seed_notes
+from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, score_of
 from probe.reporting.tables.score_tables import domain_grids
-from probe.reporting.text import DASH, arrow
+from probe.reporting.text import DASH, layer_text, metric_text, trained_on
 
 CONTEST = [*QUESTION, "head", "metric"]
-BASELINES = ("majority", "shuffled", "fbank", "random")
 SHOWN = ("best", "final", "weighted", "baselines")
 # What the rows are -> fields of rows, of columns, and of tables.
 ARRANGEMENTS = {
@@ -29,7 +29,7 @@ ARRANGEMENTS = {
     "layers": (["layer"], CONTEST, ["model"]),
     "conditions": (["condition"], ["model"], [name for name in CONTEST if name != "condition"]),
 }
-SELF_EVIDENT = {"", "clean"}
+SELF_EVIDENT = {"", CLEAN}
 DOMAINS = ("train_domain", "test_domain")  # both are shown, whatever they are called
 # Values that say what they are without the name of their field.
 SPEAKING = {"score", "model", "kind", "budget", "control", "split", *CONTEST}
@@ -84,7 +84,7 @@ def arranged(
         rows = rows.assign(aside=np.where(rows["chosen"], "✓", ""))
     else:
         rows = _shown(scores, show)
-        rows = rows.assign(aside=_layers(rows))
+        rows = rows.assign(aside=rows["layer"].map(layer_text))
     rows = _main_metrics(rows, [term.field for term in terms])
     down = [name for name in down if name != "score" or list(show) != ["best"]]
     aside = "chosen" if by == "layers" else "layer"
@@ -117,13 +117,13 @@ def pivoted(
             "--pivot: expected ROWS,COLUMNS, each a field or several joined by +, none in both: "
             "model,task+metric."
         )
-    named = {*down, *across, *(term.field for term in terms)}
+    names = {*down, *across, *(term.field for term in terms)}
     parts = [scores]
-    if apart := [name for name in ALONE if name in named]:
+    if apart := [name for name in ALONE if name in names]:
         groups = scores.unchecked.groupby(apart, dropna=False)
         parts = [Scores.of(part, all_heads=True) for _, part in groups]
-    rows = pd.concat([_usual(part, named) for part in parts], ignore_index=True)
-    rows = _main_metrics(rows, named)
+    rows = pd.concat([_usual(part, names) for part in parts], ignore_index=True)
+    rows = _main_metrics(rows, names)
     return pivot(ordered(kept(rows, terms), sort), down, across, [], "layer")
 
 
@@ -162,7 +162,7 @@ def _title(values: Mapping[str, object]) -> dict[str, str]:
         if text not in SELF_EVIDENT or (text and name in DOMAINS)
     }
     if "train_condition" in title:
-        title["train_condition"] = f"trained on {title['train_condition']}"
+        title["train_condition"] = trained_on(title["train_condition"])
     return title
 
 
@@ -178,10 +178,7 @@ def _grid(
     lines, heads = _distinct(rows, down), _distinct(rows, across)
     labels = _column_labels(rows, across, heads)
     same_direction = rows["higher_is_better"].nunique() == 1 and "metric" not in [*down, *across]
-    arrows = {
-        row["metric"]: f"{row['metric']} {arrow(bool(row['higher_is_better']))}"
-        for row in rows.to_dict("records")
-    }
+    arrows = {row["metric"]: metric_text(row) for row in rows.to_dict("records")}
     columns: dict[Column, Iterable[Cell | str]] = {}
     for number, name in enumerate(down):
         values = [line[number] or DASH for line in lines]
@@ -234,9 +231,7 @@ def _distinct(rows: pd.DataFrame, names: list[str]) -> list[Place]:
 
 
 def _cell(row: Row) -> Cell:
-    values = (row["metric"], row["value"], row["low"], row["high"], row["mark"])
-    aside = row["aside"] if not math.isnan(row["value"]) else ""
-    return score(*values, aside, row["few"], row["shared_speakers"] > 0)
+    return score_of(row, row["mark"], "" if math.isnan(row["value"]) else row["aside"])
 
 
 def _label(values: Mapping[str, str], fields: Sequence[str]) -> str:
@@ -312,7 +307,7 @@ def _usual(scores: Scores, named: Collection[str]) -> pd.DataFrame:
         return rows
     is_control = (rows["layer"] == NO_LAYER) & (rows["control"] != "")
     rows = rows[(rows["layer"] == rows["chosen_layer"]) | is_control]
-    rows = rows.assign(aside=_layers(rows))
+    rows = rows.assign(aside=rows["layer"].map(layer_text))
     if USUAL.keys() & named:
         return rows
     marks = scores.chosen()[[*SCORE, "mark"]]
@@ -325,7 +320,3 @@ def _main_metrics(rows: pd.DataFrame, named: Collection[str]) -> pd.DataFrame:
     metrics = rows["metric"].map(metric_of)
     hidden = metrics.map(lambda metric: metric.is_cost or metric.in_bits).astype(bool)
     return rows[~hidden]
-
-
-def _layers(rows: pd.DataFrame) -> list[str]:
-    return ["" if pd.isna(layer) else f"({layer})" for layer in rows["layer"]]

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from probe.data.conditions.grammar import CLEAN
 from probe.model_names import RANDOM, unrevised
 from probe.records import OWN_HEAD
 from probe.reporting.scores import seed_notes
-from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, score
-from probe.reporting.text import DASH, INTERVAL, arrow
+from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, score, score_of
+from probe.reporting.text import DASH, INTERVAL, layer_text, metric_text
 
 # Columns of every file.
 COLUMNS = ["model", "hub_id", "task", "metric", "value", "split", "lm", "source", "certain"]
@@ -90,13 +91,13 @@ def published_grid(rows: pd.DataFrame) -> Grid:
     below it.
     """
     cells: list[Row] = rows.to_dict("records")
-    named = dict.fromkeys(row["figure"] for row in cells if row["differs"])
-    numbers = {name: number for number, name in enumerate(named, start=1)}
+    figures_below = dict.fromkeys(row["figure"] for row in cells if row["differs"])
+    numbers = {name: number for number, name in enumerate(figures_below, start=1)}
     columns: dict[Column, Iterable[Cell | str]] = {Column("task"): rows["task"]}
     if rows["corpus"].nunique() > 1:
         columns[Column("corpus")] = rows["corpus"]
     columns |= {
-        Column("metric"): [f"{row['metric']} {arrow(row['higher_is_better'])}" for row in cells],
+        Column("metric"): [metric_text(row) for row in cells],
         Column("model"): rows["model"],
         Column("head"): rows["head"],
         Column(INTERVAL, number=True): map(_our_score, cells),
@@ -113,10 +114,7 @@ def published_grid(rows: pd.DataFrame) -> Grid:
 
 
 def _our_score(row: Row) -> Cell:
-    layer: str = "" if pd.isna(row["layer"]) else f"({row['layer']})"
-    ends = row["low"], row["high"]
-    shared = row["shared_speakers"] > 0
-    return score(row["metric"], row["value"], *ends, row["mark"], layer, row["few"], shared)
+    return score_of(row, row["mark"], layer_text(row["layer"]))
 
 
 def _like_theirs(row: Row) -> Cell:
@@ -166,7 +164,7 @@ def _hindrance(ours: Row, spec: str) -> str:
     """Why no figure may stand beside a score, whatever the map says; empty where one may."""
     if spec.startswith(RANDOM):
         return f"{NOT_COMPARABLE}: random weights"
-    if (ours["condition"], ours["train_condition"]) != ("clean", "clean") or ours["train_domain"]:
+    if (ours["condition"], ours["train_condition"]) != (CLEAN, CLEAN) or ours["train_domain"]:
         return f"{NOT_COMPARABLE}: conditions or domains"
     return ""
 

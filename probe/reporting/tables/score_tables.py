@@ -10,11 +10,22 @@ from typing import Any
 
 import pandas as pd
 
+from probe.data.conditions.grammar import CLEAN
 from probe.records import QUESTION
-from probe.reporting.scores import Scores
+from probe.reporting.scores import BASELINES, Scores, with_all_labels
 from probe.reporting.tables import grid
-from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, score
-from probe.reporting.text import DASH, INTERVAL, arrow, csv_text, escaped, json_text, points
+from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, score, score_of
+from probe.reporting.text import (
+    DASH,
+    INTERVAL,
+    csv_text,
+    escaped,
+    json_text,
+    layer_text,
+    metric_text,
+    points,
+    trained_on,
+)
 
 Row = Mapping[Hashable, Any]
 Cells = dict[str, Iterable[Cell | str]]
@@ -27,11 +38,10 @@ SHAPE = {
     "anisotropy": ("anisotropy", "{:.2f}"),
     "outliers %": ("outlier_dims", "{:.1%}"),
 }
-BASELINES = ("majority", "shuffled", "fbank", "random")
 OTHER_SCORES = ("dev", "last (layer)", "final", "weighted", *BASELINES, "selectivity")
 LEFT_OUT_IF_ALL = {
-    "condition": "clean",
-    "train condition": "clean",
+    "condition": CLEAN,
+    "train condition": CLEAN,
     "train domain": "",
     "test domain": "",
     "seeds": "1",
@@ -66,18 +76,20 @@ def grid_of(rows: pd.DataFrame, layers: bool, titled: bool = False) -> Grid:
     columns: Cells = {name.replace("_", " "): rows[name] for name in QUESTION}
     if rows["corpus"].nunique() == 1:
         del columns["corpus"]
-    columns["metric"] = [f"{row['metric']} {arrow(row['higher_is_better'])}" for row in cells]
+    columns["metric"] = [metric_text(row) for row in cells]
     about: dict[str, Any] = {}
     if titled:
         columns = {}
         about = {"of": _question(cells[0]), "better": cells[0]["higher_is_better"]}
     columns |= {"model": rows["model"], "head": rows["head"], "layer": rows["layer"].fillna(DASH)}
-    columns[INTERVAL] = [_score(row, "" if layers else row["mark"]) for row in cells]
+    columns[INTERVAL] = [score_of(row, "" if layers else row["mark"]) for row in cells]
     columns |= _layer_columns(cells) if layers else _chosen_columns(cells)
     columns |= {"n": map(str, rows["n"]), "seeds": map(str, rows["n_seeds"])}
     columns |= {"blocks": map(str, rows["n_blocks"]), "note": rows["note"]}
-    named = {Column(name, number=name in ALIGNED_RIGHT): column for name, column in columns.items()}
-    return of_columns(named, LEFT_OUT_IF_ALL, **about)
+    cells_of = {
+        Column(name, number=name in ALIGNED_RIGHT): column for name, column in columns.items()
+    }
+    return of_columns(cells_of, LEFT_OUT_IF_ALL, **about)
 
 
 def _layer_columns(cells: list[dict[Hashable, Any]]) -> Cells:
@@ -96,7 +108,7 @@ def _chosen_columns(cells: list[dict[Hashable, Any]]) -> Cells:
     names |= {name: name for name in BASELINES}
     columns: Cells = {
         "last (layer)": [
-            score(row["metric"], row["last_value"], aside=_layer(row["last_layer"]))
+            score(row["metric"], row["last_value"], aside=layer_text(row["last_layer"]))
             if pd.notna(row["last_value"])
             else Cell(DASH)
             for row in cells
@@ -108,16 +120,6 @@ def _chosen_columns(cells: list[dict[Hashable, Any]]) -> Cells:
     return columns
 
 
-def _layer(name: str) -> str:
-    return f"({name})"
-
-
-def _score(row: Row, mark: str = "", aside: str = "") -> Cell:
-    """The cell of a row's score with its interval."""
-    values = (row["metric"], row["value"], row["low"], row["high"])
-    return score(*values, mark, aside, row["few"], row["shared_speakers"] > 0)
-
-
 def _selectivity(row: Row) -> Cell:
     value, low, high = (row[f"selectivity{end}"] for end in ("", "_low", "_high"))
     if math.isnan(value):
@@ -126,14 +128,10 @@ def _selectivity(row: Row) -> Cell:
     return Cell(points(value), interval, value=value, low=low, high=high)
 
 
-def _trained_on(condition: str) -> str:
-    return "" if condition == "clean" else f"trained on {condition}"
-
-
 def _question(row: Row) -> dict[str, str]:
     """The question of a row, as a table's title has it."""
     return {name: row[name] for name in ("task", "corpus", "condition")} | {
-        "train_condition": _trained_on(row["train_condition"]),
+        "train_condition": trained_on(row["train_condition"]),
         "domains": " → ".join(filter(None, (row["train_domain"], row["test_domain"]))),
         "metric": row["metric"],
     }
@@ -143,9 +141,8 @@ def search_table(records: pd.DataFrame) -> str:
     """Every setting that was tried with its dev scores, the chosen one marked ✓, as Markdown; empty
     without a search.
     """
-    shown = (records["split"] == "dev") & (records["control"] == "") & (records["budget"] == "")
-    rows = records[shown & (records["search"].map(len) > 0)]
-    rows = rows.sort_values("layer_index", kind="stable")
+    rows = with_all_labels(records[records["split"] == "dev"])
+    rows = rows[rows["search"].map(len) > 0].sort_values("layer_index", kind="stable")
     tables = []
     for names, group in rows.groupby(["model", "task", "head"], sort=False):
         lines: list[dict[str, str]] = []
@@ -166,11 +163,6 @@ def search_table(records: pd.DataFrame) -> str:
         title = escaped(", ".join(map(str, names)))
         tables.append(f"{title}: every setting that was tried\n\n{table}")
     return "\n".join(tables)
-
-
-def domain_matrices(scores: Scores, layers: bool = False) -> str:
-    """`domain_grids` as Markdown; empty without cross-domain records."""
-    return grid.to_markdown(domain_grids(scores, layers))
 
 
 def domain_grids(scores: Scores, layers: bool = False) -> list[Grid]:
@@ -203,7 +195,7 @@ def _matrix(rows: pd.DataFrame) -> Grid:
             return Cell(DASH)
         gap = sign * (in_domain["value"] - row["value"]) if in_domain else math.nan
         aside = f"({points(gap)})" if train != test and not math.isnan(gap) else ""
-        return _score(row | {"low": math.nan, "high": math.nan}, aside=aside)
+        return score_of(row | {"low": math.nan, "high": math.nan}, aside=aside)
 
     columns: dict[Column, Iterable[Cell | str]] = {
         Column("train \\ test"): trains,
@@ -241,12 +233,12 @@ def budget_grids(rows: pd.DataFrame) -> list[Grid]:
         for budget, n_train in zip(budgets["budget"], budgets["n_train"], strict=True):
             of_budget = [at.get((budget, layer)) for layer in layers]
             columns[Column(f"{budget or 'all'} ({n_train})")] = [
-                _score(row, aside="✓" if row["chosen"] else "") if row else DASH
+                score_of(row, aside="✓" if row["chosen"] else "") if row else DASH
                 for row in of_budget
             ]
         first = group.iloc[0]
         of = {name: str(first[name]) for name in (*by[2:], "metric")}
-        of["train_condition"] = _trained_on(first["train_condition"])
+        of["train_condition"] = trained_on(first["train_condition"])
         better = bool(first["higher_is_better"])
         tables.append(of_columns(columns, of=of, better=better, aside="chosen"))
     return tables

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from probe.data.conditions.grammar import CLEAN
 from probe.data.conditions.severity import by_severity
 from probe.errors import ProbeError, listed
 from probe.files import file_name, unread, write_atomically
@@ -141,7 +142,7 @@ def _title(first: Mapping[Any, Any]) -> str:
         return f"{model}: {condition} and {first['other_condition']} {where}"
     if first["form"] == "layers":
         return f"{model}: layers {where}"
-    both = "" if condition == "clean" else f", both {condition}"
+    both = "" if condition == CLEAN else f", both {condition}"
     return f"{model} and {first['other_model']}{both} {where}"
 
 
@@ -272,7 +273,7 @@ def _panel_title(cells: pd.DataFrame, frame: pd.DataFrame, measure: str) -> str:
     parts = [first["group"]] if first["group"] else []
     if first["form"] == "models":
         parts.append(f"and {first['other_model']}")
-    if first["form"] != "conditions" and first["other_condition"] != "clean":
+    if first["form"] != "conditions" and first["other_condition"] != CLEAN:
         parts.append(first["other_condition"])
     parts.append(MEASURES[measure])
     parts += [first[name] for name in ("corpus", "split", "view") if frame[name].nunique() > 1]

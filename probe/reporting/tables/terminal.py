@@ -7,10 +7,11 @@ from typing import Any
 
 import pandas as pd
 
+from probe.data.conditions.grammar import CLEAN
 from probe.measures.metrics import metric_of
 from probe.measures.uncertainty import FEW_BLOCKS
 from probe.reporting.scores import Scores, seed_notes
-from probe.reporting.text import DASH, arrow, one_line
+from probe.reporting.text import DASH, metric_text, one_line
 
 NARROWEST = 10  # of a column of names
 GAP = "  "
@@ -30,7 +31,7 @@ def terminal_table(scores: Scores, width: int = 80) -> str:
     cells = rows.to_dict("records")
     names = _names(rows)
     model = names.pop("model")
-    names["metric"] = [f"{row['metric']} {arrow(row['higher_is_better'])}" for row in cells]
+    names["metric"] = [metric_text(row) for row in cells]
     columns: dict[str, Sequence[str]] = {
         "model": model,
         "score": [metric_of(row["metric"]).text(row["value"]) for row in cells],
@@ -54,7 +55,7 @@ def terminal_table(scores: Scores, width: int = 80) -> str:
 
 def _names(rows: pd.DataFrame) -> dict[str, list[str]]:
     """The columns of names: those that tell rows of one task and model apart, besides these two."""
-    trained = rows["train_condition"].where(rows["train_condition"] != "clean", "")
+    trained = rows["train_condition"].where(rows["train_condition"] != CLEAN, "")
     domains = rows["train_domain"] + " → " + rows["test_domain"]
     named = rows.assign(trained=trained, domains=domains.where(rows["train_domain"] != "", ""))
     names = {name: name for name in ("corpus", "condition", "domains")}
