@@ -1,4 +1,4 @@
-"""Messages on stderr: above progress bars, without control characters, each said once."""
+"""Messages on stderr: above progress bars, without control characters, each written once."""
 
 import logging
 import shutil

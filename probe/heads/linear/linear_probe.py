@@ -61,8 +61,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
         solving = Solving(max_iter=self.max_iter, tol=self.tol)
-        (fitted,) = fit_strengths(X, np.asarray(y), [self.l2], self.standardize, solving)
-        self._take(fitted)
+        (solution,) = fit_strengths(X, np.asarray(y), [self.l2], self.standardize, solving)
+        self._take(solution)
         if not self.converged_:
             warnings.warn(
                 f"not converged after {self.max_iter} iterations; raise max_iter or l2",
@@ -264,10 +264,10 @@ def fit_layers(
     # Layers share no rows, so together they would save no product: on a CPU a batched product of 13
     # layers (4,000 x 768 by 768 x 500) took as long as 13 products (median of 9: 0.99). And they
     # would have to be in memory at once.
-    fitted = {}
+    probes = {}
     for name, rows in layers.items() if isinstance(layers, Mapping) else enumerate(layers):
         on_layer(name)
-        fitted[name] = fit_strengths(
+        probes[name] = fit_strengths(
             rows, labels, strengths, standardize, solving, classes, memory_bytes
         )
-    return fitted
+    return probes
