@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from probe.heads.linear.linear_probe import LinearProbe, fit_strengths
+from probe.heads.linear.linear_probe import LinearProbe, Solving, fit_strengths
 
 # Rows that are judged by blocks are so many at a time: a product's last bits depend on how many
 # rows it has.
@@ -45,7 +45,8 @@ def search_strengths(
     """Fits every strength on (row, dim) and takes the best dev accuracy; among equals the lowest
     dev cross-entropy.
     """
-    probes = fit_strengths(rows, np.array(labels), strengths, standardize, device=device, tick=tick)
+    solving = Solving(device=device)
+    probes = fit_strengths(rows, np.array(labels), strengths, standardize, solving, tick=tick)
     search = [on_dev(probe, dev_rows, dev_labels) for probe in probes]
     return Chosen(probes[best_of(search)], search, probes)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from probe.data.conditions.condition import Condition
 from probe.data.corpus import Corpus
 from probe.data.intervals import BEYOND_S, EXPECTED, IntervalSet, load_intervals
 from probe.data.trials import Trial, TrialList, draw_trials, load_trials
@@ -40,7 +41,7 @@ class Scope:
     trials: str | Path | None = None
     dev_trials: str | Path | None = None
     labels: str | Path | None = None
-    conditions: Sequence[str] | None = None
+    conditions: Sequence[str | Condition] | None = None
     limit: int | None = None
 
 

@@ -31,7 +31,7 @@ from probe.evaluation.kinds.row_reader import Chosen, StoredRows, in_store_order
 from probe.evaluation.linear_search import cut, judged
 from probe.evaluation.run import Run
 from probe.evaluation.tasks import open_task
-from probe.evaluation.trial_lists import intervals_of
+from probe.evaluation.trial_lists import Scope, intervals_of
 from probe.extraction.extract import extract
 from probe.extraction.settings import Running, Storing
 from probe.heads.linear.context import stack_context
@@ -833,7 +833,7 @@ def test_bench_extracts_frames_and_asks_which_sound_they_are(
     labels.write_text(
         "path,start,end,label\n" + "".join(f"{row[0]},0,0.3,{row[1]}\n" for row in rows)
     )
-    done = bench(["mfcc"], ["phone-frames"], manifest, tmp_path / "out", labels=labels)
+    done = bench(["mfcc"], ["phone-frames"], manifest, tmp_path / "out", scope=Scope(labels=labels))
     assert not done.refused
     (path,) = (tmp_path / "out" / "results").glob("*.jsonl")
     (record,) = [r for r in iterate_records(path) if (r.split, r.control) == ("test", "")]

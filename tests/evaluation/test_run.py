@@ -24,9 +24,10 @@ from probe.errors import ProbeError, UsageError
 from probe.evaluation.kinds.classify import Settings
 from probe.evaluation.progress import Progress, progress_of
 from probe.evaluation.tasks import log_columns, open_task, ready_tasks, same_question
+from probe.evaluation.trial_lists import Scope
 from probe.evaluation.unfinished import Unfinished
 from probe.extraction.extract import extract
-from probe.extraction.settings import Running, Storing
+from probe.extraction.settings import Extracting, Running, Storing
 from probe.measures.counts import value_of
 from probe.measures.uncertainty import interval
 from probe.models.encoder import ModelInfo
@@ -999,9 +1000,13 @@ def test_a_bench_names_a_task_that_cannot_be_asked_first_and_goes_on(
 @pytest.mark.parametrize(
     ("models", "how", "message"),
     [
-        (["mfcc", "fbank"], {"storing": Storing(layers="0,7")}, "has no layer '7'"),
+        (
+            ["mfcc", "fbank"],
+            {"extracting": Extracting(storing=Storing(layers="0,7"))},
+            "has no layer '7'",
+        ),
         (["mfcc", "random:nobody/none"], {}, "nobody/none"),
-        (["mfcc", "fbank"], {"conditions": ["noise:files=none.wav@5dB"]}, "none.wav"),
+        (["mfcc", "fbank"], {"scope": Scope(conditions=["noise:files=none.wav@5dB"])}, "none.wav"),
     ],
 )
 def test_a_bench_looks_at_every_model_before_it_extracts_from_one(

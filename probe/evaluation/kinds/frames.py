@@ -61,7 +61,7 @@ from probe.evaluation.linear_search import best_of, entry, judge, judged
 from probe.evaluation.questions import Answers, budgets
 from probe.evaluation.tasks import Task
 from probe.heads.ctc.modules import MOST_CONTEXT
-from probe.heads.linear.linear_probe import fit_strengths
+from probe.heads.linear.linear_probe import Solving, fit_strengths
 from probe.heads.linear.weighted_sum import MOST_STEPS, fit_weighted
 from probe.measures.counts import ratio_counts
 from probe.measures.metrics import ACCURACY
@@ -570,7 +570,7 @@ def _answers(
         question.targets["train"],
         task.settings.l2,
         task.settings.standardize,
-        device=problem.device,
+        Solving(device=problem.device),
         memory_bytes=problem.memory_bytes // 2,  # the other half is for rows as they are stored
         tick=lambda: problem.progress.step(0),
     )
