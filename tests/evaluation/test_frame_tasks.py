@@ -23,10 +23,10 @@ from small_models import write_checkpoint
 from probe.cli import cli
 from probe.data.corpus import load_corpus
 from probe.errors import ProbeError, UsageError
-from probe.evaluation import row_reader
 from probe.evaluation.condition_plan import under
 from probe.evaluation.dataset import Features, Problem
 from probe.evaluation.kinds import frames as kind
+from probe.evaluation.kinds import row_reader
 from probe.evaluation.kinds.row_reader import Chosen, StoredRows, in_store_order
 from probe.evaluation.linear_search import cut, judged
 from probe.evaluation.run import Run
