@@ -518,7 +518,7 @@ def wave(path: Path, rate_hz: int = 16_000, seconds: float = 0.5, channels: int 
 
 @pytest.fixture
 def recorded(tmp_path: Path) -> Callable[..., Corpus]:
-    """A corpus of ten real files of these rates, with changes made by ``spoil`` before it is read."""
+    """A corpus of ten real files of these rates, changed by ``spoil`` before it is read."""
 
     def write(
         *rates_hz: int, spoil: Callable[[Path], None] = lambda folder: None, duration_s: str = ""
@@ -642,7 +642,7 @@ def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path: Path) -> None:
 
 
 def corpus_of(*texts: str, **columns: list[str]) -> Corpus:
-    """A corpus without files: ``train: seven`` is a transcript of train; further columns by name."""
+    """A corpus without files: ``train: seven`` is a transcript of train; more columns by name."""
     rows = []
     for number, (split, text) in enumerate(item.split(": ", 1) for item in texts):
         values = {name: column[number] for name, column in columns.items()}
