@@ -211,9 +211,9 @@ def test_a_torchaudio_built_for_another_cuda_is_one_problem_and_the_rest_is_exam
 
 
 def test_this_machine_has_a_device_and_a_measured_speed() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     found = list(machine.devices("cpu"))
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert statuses(found) <= {"ok", "note"}
     assert "GFLOP/s in float32" in said(found, "ok")
     assert machine.gemm_gflops(torch.device("cpu"), torch.float32) > 0.1
