@@ -301,27 +301,28 @@ def compare(
     """
     from probe.reporting.scores import Scores
     from probe.reporting.tables import comparison as comparing
+    from probe.reporting.tables.score_tables import to_csv
 
     if len(runs) == 2 and not results and not models:
         a, b = runs
         before, after = (Scores.of(_read(run), all_heads) for run in (a, b))
-        found = comparing.compare_runs(str(a), before, str(b), after, every_layer)
+        comparison = comparing.compare_runs(str(a), before, str(b), after, every_layer)
     elif len(models) == 2 and results and not runs:
         scores = Scores.of(_read(*results), all_heads)
-        found = comparing.compare_models(scores, *models, every_layer)
+        comparison = comparing.compare_models(scores, *models, every_layer)
     else:
         raise UsageError(
             "compare: give two folders of records, A and B; or --from a folder and --model twice."
         )
     to_text = {
         "md": comparing.to_markdown,
-        "csv": lambda found: comparing.to_csv(found.rows),
+        "csv": lambda comparison: to_csv(comparison.rows),
         "json": comparing.to_json,
     }
-    click.echo(plain(to_text[form](found)), nl=False)
+    click.echo(plain(to_text[form](comparison)), nl=False)
     if form != "md":
-        click.echo(plain(found.summary()), err=True)
-    if fail_on and found.counted()[fail_on]:
+        click.echo(plain(comparison.summary()), err=True)
+    if fail_on and comparison.counted()[fail_on]:
         sys.exit(EXIT_FAILURE)
 
 
@@ -453,7 +454,7 @@ def report(results: tuple[Path, ...], to: Path, outcomes: bool, title: str) -> N
     """Write one HTML page with all results of the records.
 
     The page holds a summary in words, tables, layer curves, the worst utterances and the commands
-    that repeat everything. It opens without a network.
+    that repeat everything. It needs no network.
 
     \b
     Example:
@@ -466,7 +467,7 @@ def report(results: tuple[Path, ...], to: Path, outcomes: bool, title: str) -> N
 
 
 def _read(*paths: Path) -> "pd.DataFrame":
-    """The records of a command, kept to its end."""
+    """Return the records of a command, which stay in memory until it ends."""
     from probe.records import read_records
 
     records = read_records(*paths)
