@@ -126,7 +126,7 @@ def bench(
     """Run every task on every model, from audio to tables.
 
     Features that are missing are extracted first; the tables and layer curves cover all records in
-    the folder. A model or task that cannot be used is reported, and the rest goes on.
+    the folder. A model or task that cannot be used is reported, and the others continue.
 
     \b
     Example:
@@ -165,7 +165,7 @@ def bench(
 def demo(to: Path, seed: int) -> None:
     """Run a whole bench on synthetic speech, offline, in minutes.
 
-    Five tasks, two baselines and a small model, from audio to tables and layer curves.
+    The bench has five tasks, two baselines and a small model; it ends with tables and layer curves.
 
     \b
     Example:
@@ -179,7 +179,7 @@ def demo(to: Path, seed: int) -> None:
 
 
 def _print_results(files: Sequence[Path], to: Path, form: str, show_search: bool = False) -> None:
-    """Print the scores of a bench, then where everything is."""
+    """Print the scores of a bench, then where to find its files."""
     from probe.records import read_records
     from probe.reporting.tables.score_tables import search_table
 
@@ -232,7 +232,11 @@ def _comparing(**values: Any) -> "Comparing":
 @corpus_option
 @features_option
 @option(
-    "--to", required=True, type=PATH, metavar="DIR", help="Folder for similarity/: tables, figures."
+    "--to",
+    required=True,
+    type=PATH,
+    metavar="DIR",
+    help="Folder for similarity/ (tables, figures).",
 )
 @option(
     "--condition",
@@ -282,8 +286,9 @@ def similarity(
 ) -> None:
     """Measure how similar layers are across conditions and models.
 
-    Cosine and relative distance of frames, CKA and PWCCA of layers: clean against each --condition,
-    a model --against another (both under the condition), or a model's layers among themselves.
+    The measures are cosine and relative distance of frames, and CKA and PWCCA of layers. Compare
+    clean features with each --condition, a model with another (--against, both under the
+    condition), or the layers of one model with each other.
 
     \b
     Examples:

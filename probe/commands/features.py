@@ -126,7 +126,12 @@ def extract(
     "--to", required=True, type=PATH, metavar="DIR", help="Folder for WAV files and spectrograms."
 )
 @option(
-    "--n", type=click.IntRange(1, 20), default=3, show_default=True, help="Number of utterances."
+    "--n",
+    type=click.IntRange(1, 20),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="Number of utterances.",
 )
 @audio_root_option
 @format_option("text", "json")
@@ -213,10 +218,11 @@ def show(store: Path, form: str) -> None:
 @store_argument
 @format_option("text", "json")
 def verify(store: Path, form: str) -> None:
-    """Read every byte of feature stores and name what is damaged, with the commands that mend it.
+    """Read every byte of feature stores and report what is damaged.
 
-    The exit code is 1 if anything is damaged or cannot be read. Shards that are planned but not
-    written yet, and files that a killed run left, are notes and no damage.
+    The report includes the commands that extract damaged shards again. The exit code is 1 if
+    anything is damaged or cannot be read. Shards that are planned but not written yet, and files
+    that a killed run left behind, are reported as notes, not as damage.
 
     \b
     Example:

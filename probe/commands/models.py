@@ -47,8 +47,9 @@ def check(
     """Check that a model's features are correct on this machine.
 
     The checks compare batched with single utterances, layers with the original implementation, and
-    input, frame counts and weights with what the model declares. A row `skipped` has nothing to
-    compare with; a row `note` is worth reading. The exit code is 1 if a check fails.
+    input, frame counts and weights with what the model declares. `skipped` means
+    that there is nothing to compare with; `note` marks a remark to read. The exit code is 1 if a
+    check fails.
 
     \b
     Examples:
@@ -99,7 +100,7 @@ def check(
 
 
 def _stores_of(folder: Path, encoder: "Encoder") -> "list[FeatureStore]":
-    """The stores that these weights gave with this implementation and precision."""
+    """Return the stores extracted from these weights with this implementation and precision."""
     from probe.store.stores import find_stores
 
     form = (encoder.info.weights_sha256, encoder.implementation, encoder.precision)
@@ -114,10 +115,10 @@ def _stores_of(folder: Path, encoder: "Encoder") -> "list[FeatureStore]":
 @command()
 @format_option("text", "json")
 def models(form: str) -> None:
-    """List the models that are known by name.
+    """List the pretrained models in the catalogue.
 
-    JSON adds exact parameter counts and remarks; `certain` says whether a row was read in a primary
-    source.
+    JSON adds exact parameter counts and remarks; `certain` says whether the data of a row come from
+    a primary source.
 
     \b
     Example:

@@ -32,7 +32,7 @@ TASKS, TRAINING = "Tasks", "Training"
 
 
 def together(*decorators: Decorator) -> Decorator:
-    """One decorator for several; help shows the options in this order."""
+    """Return one decorator that applies several; help shows the options in this order."""
 
     def decorate(function: Callable) -> Callable:
         for decorator in reversed(decorators):
@@ -114,7 +114,7 @@ def _tasks(tasks: tuple[str, ...], **changes: Any) -> "list[Task]":
 
 
 def format_option(*forms: str, default: str | None = "text") -> Decorator:
-    """``--format``, which reaches the command as ``form``."""
+    """Return the option ``--format``, which reaches the command as ``form``."""
     return option(
         "--format",
         "form",
@@ -191,7 +191,7 @@ device_option = option(
     "--device",
     metavar="DEVICE",
     group=COMPUTING,
-    help="cpu, cuda or cuda:1 (default: a GPU where there is one).",
+    help="cpu, cuda or cuda:1 (default: a GPU if available).",
 )
 memory_option = option(
     "--memory",

@@ -454,7 +454,7 @@ def report(results: tuple[Path, ...], to: Path, outcomes: bool, title: str) -> N
     """Write one HTML page with all results of the records.
 
     The page holds a summary in words, tables, layer curves, the worst utterances and the commands
-    that repeat everything. It opens without a network.
+    that repeat everything. It needs no network.
 
     \b
     Example:
@@ -467,7 +467,7 @@ def report(results: tuple[Path, ...], to: Path, outcomes: bool, title: str) -> N
 
 
 def _read(*paths: Path) -> "pd.DataFrame":
-    """The records of a command, kept to its end."""
+    """Return the records of a command, which stay in memory until it ends."""
     from probe.records import read_records
 
     records = read_records(*paths)
