@@ -36,7 +36,7 @@ from joblib import Parallel, delayed
 from sklearn.linear_model import LogisticRegression
 
 from probe.environment import package_versions, processor
-from probe.heads.linear.linear_probe import fit_strengths
+from probe.heads.linear.linear_probe import Solving, fit_strengths
 from probe.heads.linear.rows import Standardizer
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -104,7 +104,7 @@ def of_probes(
 ) -> list[Any]:
     """Each layer's probes, as they are called: with their own standardising."""
     return [
-        fit_strengths(rows, truth, strengths, device=device)
+        fit_strengths(rows, truth, strengths, solving=Solving(device=device))
         for rows, truth in zip(layers, labels, strict=True)
     ]
 
@@ -215,7 +215,8 @@ def peak_of(folder: Path, way: str, device: str) -> int:
     for n_rows in (4000, len(rows)):
         before = peak_bytes()  # in the end: after a small fit, for libraries and their buffers
         if way == "probe":
-            fit_strengths(rows[:n_rows], labels[:n_rows], strengths, device=device, max_iter=5)
+            solving = Solving(device=device, max_iter=5)
+            fit_strengths(rows[:n_rows], labels[:n_rows], strengths, solving=solving)
         else:
             LogisticRegression(C=1 / (strengths[0] * n_rows), max_iter=5).fit(
                 rows[:n_rows], labels[:n_rows]

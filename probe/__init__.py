@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from probe.demo import demo
     from probe.errors import ProbeError
     from probe.evaluation.layer_similarity import Comparing, similarity
-    from probe.evaluation.run import run
+    from probe.evaluation.run import Training, run
+    from probe.evaluation.trial_lists import Scope
     from probe.extraction.extract import extract
-    from probe.extraction.settings import Decoding, Running, Storing
+    from probe.extraction.settings import Decoding, Extracting, Running, Storing
     from probe.heads.ctc.ctc_probe import CTCProbe
-    from probe.heads.linear.linear_probe import LinearProbe, fit_layers, fit_strengths
+    from probe.heads.linear.linear_probe import LinearProbe, Solving, fit_layers, fit_strengths
     from probe.heads.linear.ridge import RidgeProbe, fit_ridge_strengths
     from probe.measures.comparison import paired_difference
     from probe.models.catalogue import open_model
@@ -42,12 +43,16 @@ _HOMES = {
     "CTCProbe": "probe.heads.ctc.ctc_probe",
     "Comparing": "probe.evaluation.layer_similarity",
     "Decoding": "probe.extraction.settings",
+    "Extracting": "probe.extraction.settings",
     "HookedModule": "probe.models.plugins.hooks",
     "LinearProbe": "probe.heads.linear.linear_probe",
     "ProbeError": "probe.errors",
     "RidgeProbe": "probe.heads.linear.ridge",
     "Running": "probe.extraction.settings",
+    "Scope": "probe.evaluation.trial_lists",
+    "Solving": "probe.heads.linear.linear_probe",
     "Storing": "probe.extraction.settings",
+    "Training": "probe.evaluation.run",
     "bench": "probe.pipeline",
     "check_model": "probe.models.check",
     "demo": "probe.demo",
@@ -72,12 +77,16 @@ __all__ = [
     "CTCProbe",
     "Comparing",
     "Decoding",
+    "Extracting",
     "HookedModule",
     "LinearProbe",
     "ProbeError",
     "RidgeProbe",
     "Running",
+    "Scope",
+    "Solving",
     "Storing",
+    "Training",
     "__version__",
     "bench",
     "check_model",

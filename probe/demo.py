@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from probe.data.synthetic import write_synthetic_corpus
+from probe.evaluation.run import Training
+from probe.evaluation.trial_lists import Scope
 from probe.files import require_writable
 from probe.pipeline import Bench, bench
 
@@ -20,16 +22,16 @@ def demo(to: str | Path, seed: int = 0) -> Bench:
     folder = Path(to)
     require_writable(folder)
     synthetic = write_synthetic_corpus(folder / "audio", seed)
+    training = Training(seed=seed)
     verification = bench(
         MODELS,
         ["speaker-verify"],
         synthetic.verification,
         folder,
-        trials=synthetic.trials,
-        dev_trials=synthetic.dev_trials,
-        seed=seed,
+        scope=Scope(trials=synthetic.trials, dev_trials=synthetic.dev_trials),
+        training=training,
     )
-    finished = bench(MODELS, TASKS, synthetic.corpus, folder, seed=seed)
+    finished = bench(MODELS, TASKS, synthetic.corpus, folder, training=training)
     finished.extractions = verification.extractions + finished.extractions
     finished.refused = verification.refused + finished.refused
     return finished

@@ -1,9 +1,9 @@
-"""How models are named: ``SPEC``, or ``NAME=SPEC`` with a name of the user's own.
+"""Names of models: ``SPEC``, or ``NAME=SPEC`` with a name that the user chooses.
 
-SPEC is what opens a model (`probe.models.catalogue`); NAME is what records, tables, figures and
-folders of features call it. Without NAME a model is called by its SPEC; a folder or a file by the
-last part of its path, with symbolic links resolved, so that every spelling of one path is one
-model. The hash of its weights stands where a commit of the hub does.
+SPEC opens the model (`probe.models.catalogue`). Records, tables, figures and folders of features
+use NAME. Without NAME they use SPEC, or the last part of the path of a folder or a file. Symbolic
+links are resolved, so every spelling of one path means the same model. The hash of the weights
+takes the place of a commit of the hub.
 """
 
 import os
@@ -18,16 +18,16 @@ SPECTRAL = ("fbank", "mfcc")
 RANDOM = "random:"
 ENDING = ".pt"  # of a checkpoint in one file
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-CODE = ("plugin:", "hear:")  # somebody else's code; what follows @ is its argument
+CODE = ("plugin:", "hear:")  # code of another party; the text after @ is its argument
 
 
 @dataclass(frozen=True)
 class ModelName:
-    """A model as it is named.
+    """The name of a model.
 
     Attributes:
-        name: what it is called in records, tables, figures and names of files.
-        spec: what opens it, with ``~`` expanded.
+        name: the name in records, tables, figures and names of files.
+        spec: the text that opens the model, with ``~`` expanded.
     """
 
     name: str
@@ -35,11 +35,11 @@ class ModelName:
 
     @classmethod
     def parse(cls, text: "str | ModelName") -> "ModelName":
-        """``NAME=SPEC`` or ``SPEC``.
+        """Parse ``NAME=SPEC`` or ``SPEC``.
 
-        ``=`` also occurs in paths and in arguments of plug-ins. What stands before the first one is
-        a name where it holds nothing but letters, digits, ``.``, ``_`` and ``-``, and no file or
-        folder has the whole text for its path.
+        Paths and arguments of plug-ins may contain ``=`` too. The text before the first one is a
+        name if it holds only letters, digits, ``.``, ``_`` and ``-``, and if the whole text is not
+        the path of a file or folder.
 
         Raises:
             UsageError: the name holds another character or means a spectral front-end, or there is
@@ -69,13 +69,13 @@ class ModelName:
         return cls(alias, _expanded(spec))
 
     def hooked(self, hooks: Sequence[str]) -> "ModelName":
-        """Return the same model with modules of it for its layers."""
+        """Return the same model, with the outputs of some of its modules as layers."""
         spec = f"{self.spec}#{','.join(hooks)}"
         return ModelName(self.name if self.is_alias else spec, spec)
 
     @property
     def text(self) -> str:
-        """As it is written: ``NAME=SPEC``, or the spec where the model is called by it."""
+        """``NAME=SPEC``, or the spec alone if the user chose no name."""
         return f"{self.name}={self.spec}" if self.is_alias else self.spec
 
     @property
@@ -90,23 +90,23 @@ class ModelName:
 
     @property
     def path(self) -> str:
-        """The checkpoint's folder or file with symbolic links resolved; empty where the spec is
-        none, or of random weights.
+        """The checkpoint's folder or file with symbolic links resolved; empty if the spec is
+        neither, or names random weights.
         """
         place = None if self.spec.startswith(RANDOM) else _local(self.spec)
         return os.path.realpath(place[1]) if place else ""
 
     @property
     def argument(self) -> str:
-        """What is given to somebody else's code; empty where nothing is, or where the model is no
-        such code.
+        """The argument of the code of another party; empty if the spec has none, or names no such
+        code.
         """
         return self.spec.partition("#")[0].partition("@")[2] if self.spec.startswith(CODE) else ""
 
     @property
     def revision(self) -> str:
-        """What follows ``@``; empty for code, whose argument that is, and for random weights, which
-        have seeds.
+        """The text after ``@``; empty for code (there it is an argument) and for random weights
+        (there it is a seed).
         """
         if self.spec.startswith((RANDOM, *CODE)):
             return ""
@@ -115,8 +115,8 @@ class ModelName:
 
     @property
     def resolved(self) -> str:
-        """The spec in the one form that all its spellings share: no seed 0, and the path of a
-        folder or file resolved.
+        """The canonical form of the spec: without seed 0, and with the path of a folder or file
+        resolved.
         """
         spec = _without_seed_0(self.spec)
         place = _local(spec)
@@ -124,13 +124,13 @@ class ModelName:
 
     @property
     def as_path(self) -> str:
-        """What `resolved` was if the spec is a folder or a file that is gone."""
+        """The value that `resolved` had if the spec is a folder or a file that no longer exists."""
         prefix = RANDOM if self.spec.startswith(RANDOM) else ""
         return prefix + os.path.realpath(self.spec.removeprefix(RANDOM))
 
 
 def own_name(spec: str) -> str:
-    """Return what a model is called that the user gave no name."""
+    """Return the name of a model if the user chooses none."""
     spec = _without_seed_0(spec)
     place = _local(spec)
     if place is None:
@@ -143,12 +143,12 @@ def own_name(spec: str) -> str:
 
 
 def unrevised(spec: str) -> str:
-    """Return a spec of the hub without its revision; any other as it is."""
+    """Return a spec of the hub without its revision, and any other spec unchanged."""
     return spec if ":" in spec else spec.partition("@")[0]
 
 
 def distinct_models(texts: Iterable[str | ModelName]) -> list[ModelName]:
-    """Return the models of one command in their order; one that is named twice stands there once.
+    """Return the models of one command in their order, without duplicates.
 
     Raises:
         UsageError: two different models would have one name, or see `ModelName.parse`.
@@ -172,15 +172,15 @@ def _expanded(spec: str) -> str:
 
 
 def _without_seed_0(spec: str) -> str:
-    """The spec of random weights without the seed that is meant where none is named."""
+    """The spec of random weights without the default seed."""
     if not spec.startswith(RANDOM) or spec.removeprefix(RANDOM).startswith(CODE):
         return spec
     return spec if _is_checkpoint(spec.removeprefix(RANDOM)) else re.sub("@0*$", "", spec)
 
 
 def _local(spec: str) -> tuple[str, str, str] | None:
-    """What stands before the path of a checkpoint on this machine, the path, and what follows it: a
-    seed, a revision.
+    """The prefix, the path and the suffix (a seed or a revision) of a spec that names a checkpoint
+    on this machine; None for any other spec.
     """
     if spec in SPECTRAL:
         return None
@@ -192,6 +192,6 @@ def _local(spec: str) -> tuple[str, str, str] | None:
 
 
 def _is_checkpoint(path: str) -> bool:
-    """Whether a folder or a file of this name is one that a model can be opened from."""
+    """Whether the path is a folder or a file that a model can be opened from."""
     is_file = path.endswith(ENDING) and os.path.lexists(path)
     return is_file or os.path.lexists(f"{path}/config.json")

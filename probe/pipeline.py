@@ -1,10 +1,10 @@
 """A bench: the three stages chained for several models and tasks."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from probe.brief import brief, counted
 from probe.data.conditions.condition import (
@@ -23,8 +23,8 @@ from probe.evaluation.prechecks import askable, check, stores_of
 from probe.evaluation.run import TRAINING, Training, run
 from probe.evaluation.tasks import Task, log_columns, open_task
 from probe.evaluation.trial_lists import SCOPE, Scope
-from probe.extraction.extract import DECODING, RUNNING, STORING, Extraction, extract, open_encoder
-from probe.extraction.settings import Decoding, Running, Storing
+from probe.extraction.extract import Extraction, extract, open_encoder
+from probe.extraction.settings import EXTRACTING, Extracting
 from probe.files import require_writable
 from probe.model_names import ModelName, distinct_models
 from probe.models.catalogue import choose_device
@@ -67,17 +67,10 @@ def bench(
     corpus: str | Path | Corpus,
     to: str | Path,
     *,
-    trials: str | Path | None = None,
-    dev_trials: str | Path | None = None,
-    labels: str | Path | None = None,
-    conditions: Sequence[str | Condition] | None = None,
-    condition_seed: int = 0,
-    seed: int = 0,
-    again: bool = False,
+    scope: Scope = SCOPE,
+    training: Training = TRAINING,
+    extracting: Extracting = EXTRACTING,
     dry_run: bool = False,
-    storing: Storing = STORING,
-    running: Running = RUNNING,
-    decoding: Decoding = DECODING,
 ) -> Bench:
     """Extracts what is missing, runs every task on every model, and writes tables and pictures into
     ``to``.
@@ -90,14 +83,11 @@ def bench(
         models: each SPEC or NAME=SPEC (`probe.model_names`).
         tasks: names, or tasks that are open.
         to: receives ``features/``, ``results/``, the tables and the pictures.
-        conditions: under which tasks are asked, in the place of their own; what they need is
-            extracted.
-        condition_seed: of what conditions draw that are no `Condition` yet.
-        again: also runs tasks whose records are there already.
+        scope: lists, limit and conditions of the tasks; what the conditions need is extracted.
+        training: how heads are trained; without a device, on the one of the extraction.
+        extracting: each task decides the view and the splits. With ``ctc`` the models that have a
+            CTC head keep its transcripts.
         dry_run: only the plan of every extraction.
-        storing: as `probe.extract` takes it; each task decides the view and the splits. With
-            ``ctc`` the models that have a CTC head keep its transcripts.
-        running, decoding: as `probe.extract` takes them.
 
     Raises:
         ProbeError: the corpus or a task file cannot be used at all, or none of the tasks can be
@@ -105,107 +95,119 @@ def bench(
     """
     names = distinct_models(models)
     opened = [task if isinstance(task, Task) else open_task(task) for task in tasks]
+    storing, running, decoding = extracting.storing, extracting.running, extracting.decoding
     if not dry_run:
         require_writable(Path(to))
     loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, decoding.audio_root)
     log_columns(loaded, opened)
-    given = [
-        item if isinstance(item, Condition) else parse_condition(item, seed=condition_seed)
-        for item in conditions or ()
-    ]
-    known = distinct(given)
-    opened = [asked_under(task, list(known)) for task in opened]
-    scope = Scope(trials=trials, dev_trials=dev_trials, labels=labels, limit=storing.limit)
+    known = distinct(
+        [
+            item if isinstance(item, Condition) else parse_condition(item)
+            for item in scope.conditions or ()
+        ]
+    )
+    if scope.limit is None:
+        scope = replace(scope, limit=storing.limit)
+    scope = replace(scope, conditions=list(known) or None)
+    training = replace(training, device=choose_device(training.device or running.device))
+    opened = [asked_under(task, scope.conditions) for task in opened]
     opened, refused = askable(
-        {task.name: task for task in opened}, lambda task: check(task, loaded, scope, seed)
+        {task.name: task for task in opened}, lambda task: check(task, loaded, scope, training.seed)
     )
-    needed = [_needed(task, hearings(task), scope, loaded) for task in opened]
-    used = {condition for of_task in needed for condition in of_task}
-    heard = [
-        known.get(name) or parse_condition(name, seed=condition_seed)
-        for name in dict.fromkeys([CLEAN, *known, *sorted(used)])
-    ]
-    heard = [condition for condition in heard if condition.name in used]
-    training = Training(
-        device=choose_device(running.device),
-        seed=seed,
-        memory_bytes=running.memory_bytes,
-        again=again,
-    )
-    features, results = Path(to) / "features", Path(to) / "results"
-    if not dry_run:
-        for folder in (Path(to), results):
-            require_writable(folder)
     done = Bench(refused=refused)
-    root = Path(decoding.audio_root) if decoding.audio_root else None
-
-    def opened_model(model: ModelName) -> tuple[Encoder, dict[str, Disturbance | None]]:
-        """The model and what is done to its audio, once it is certain that it has the layers."""
-        encoder = open_encoder(model, running)
-        info = encoder.info
-        _refuse_wide_projections(
-            opened,
-            info,
-            choose_layers(
-                storing.layers, list(info.every_layer), info.aliases, info.id, list(info.layers)
-            ),
-        )
-        return encoder, {
-            item.name: open_condition(item, encoder.info.rate_hz, loaded, root) for item in heard
-        }
-
+    results = Path(to) / "results"
+    if not dry_run:
+        require_writable(results)
+    plan = _Plan(opened, scope, loaded, known, extracting)
     if len(names) > 1:  # a model that cannot be had is found before hours go into the others
-        names = [model for model in names if _can_be_had(model, opened_model, done)]
+        names = [name for name in names if _tried(plan.open, name, done)]
     for position, model in enumerate(names):
-        try:
-            encoder, disturbances = opened_model(model)
-            if storing.ctc and not encoder.info.ctc:
-                log.info("%s: has no CTC head that --ctc could run", model.name)
-            for condition in heard:
-                disturbance = disturbances[condition.name]
-                here = [
-                    (task, of[condition.name])
-                    for task, of in zip(opened, needed, strict=True)
-                    if condition.name in of
-                ]
-                for view in views_for([task for task, _ in here], storing.stride):
-                    result = extract(
-                        encoder,
-                        loaded,
-                        features,
-                        condition=disturbance or condition,
-                        storing=replace(
-                            storing,
-                            view=view,
-                            stride=1,
-                            ctc=storing.ctc and bool(encoder.info.ctc),
-                            splits=set().union(*(splits for _, splits in here)),
-                        ),
-                        running=running,
-                        decoding=decoding,
-                        dry_run=dry_run,
-                    )
-                    done.extractions.append(result)
-                    if result.failures:
-                        where = (
-                            model.name if disturbance is None else f"{model.name}, {condition.name}"
-                        )
-                        done.unusable[where] = sorted(failure.key for failure in result.failures)
-            del encoder
-        except ProbeError as error:
-            done.refused.append(_reason(model, error))
-            log.error("%s", done.refused[-1])
+        if not _tried(partial(plan.extract, to=Path(to), dry_run=dry_run, done=done), model, done):
             continue
-        for i, task in enumerate([] if dry_run else opened):
+        for number, task in enumerate([] if dry_run else opened, position * len(opened) + 1):
+            place = f"task {number} of {len(names) * len(opened)}"
             try:
-                number = f"task {position * len(opened) + i + 1} of {len(names) * len(opened)}"
-                run(task, model, loaded, features, results, scope, training, number)
+                run(task, model, loaded, Path(to) / "features", results, scope, training, place)
             except ProbeError as error:
                 done.refused.append(f"{model.name}, {task.name}: {error}")
                 log.error("%s", done.refused[-1])
     if not dry_run and any(results.glob("*.jsonl")):
         done.files = write_tables(read_records(results), Path(to))
     return done
+
+
+class _Plan:
+    """What the tasks of a bench hear, and how it is extracted."""
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        scope: Scope,
+        corpus: Corpus,
+        known: Mapping[str, Condition],
+        extracting: Extracting,
+    ) -> None:
+        self.tasks, self.corpus, self.extracting = tasks, corpus, extracting
+        self.needed = [_needed(task, hearings(task), scope, corpus) for task in tasks]
+        used = {condition for of_task in self.needed for condition in of_task}
+        order = dict.fromkeys([CLEAN, *known, *sorted(used)])
+        self.conditions = [
+            known.get(name) or parse_condition(name) for name in order if name in used
+        ]
+
+    def open(self, model: ModelName) -> tuple[Encoder, dict[str, Disturbance | None]]:
+        """Opens a model, and what is done to its audio, once it is certain that it has the layers.
+
+        Raises:
+            ProbeError: the model, a layer or a condition cannot be had.
+        """
+        encoder = open_encoder(model, self.extracting.running)
+        info, layers = encoder.info, self.extracting.storing.layers
+        _refuse_wide_projections(
+            self.tasks,
+            info,
+            choose_layers(layers, list(info.every_layer), info.aliases, info.id, list(info.layers)),
+        )
+        root = self.extracting.decoding.audio_root
+        return encoder, {
+            item.name: open_condition(item, info.rate_hz, self.corpus, Path(root) if root else None)
+            for item in self.conditions
+        }
+
+    def extract(self, model: ModelName, to: Path, dry_run: bool, done: Bench) -> None:
+        """Extracts what the tasks need of a model, and adds to what is ``done``."""
+        encoder, disturbances = self.open(model)
+        storing = self.extracting.storing
+        if storing.ctc and not encoder.info.ctc:
+            log.info("%s: has no CTC head that --ctc could run", model.name)
+        for condition in self.conditions:
+            disturbance = disturbances[condition.name]
+            asking = [
+                (task, of[condition.name])
+                for task, of in zip(self.tasks, self.needed, strict=True)
+                if condition.name in of
+            ]
+            for view in views_for([task for task, _ in asking], storing.stride):
+                result = extract(
+                    encoder,
+                    self.corpus,
+                    to / "features",
+                    condition=disturbance or condition,
+                    storing=replace(
+                        storing,
+                        view=view,
+                        stride=1,
+                        ctc=storing.ctc and bool(encoder.info.ctc),
+                        splits=set().union(*(splits for _, splits in asking)),
+                    ),
+                    running=self.extracting.running,
+                    decoding=self.extracting.decoding,
+                    dry_run=dry_run,
+                )
+                done.extractions.append(result)
+                if result.failures:
+                    where = model.name if disturbance is None else f"{model.name}, {condition.name}"
+                    done.unusable[where] = sorted(failure.key for failure in result.failures)
 
 
 @dataclass
@@ -271,12 +273,6 @@ def run_tasks(
     return runs
 
 
-def _reason(model: ModelName, error: ProbeError) -> str:
-    """What is wrong with a model; its name comes first, and once."""
-    reason = str(error)
-    return reason if reason.startswith(f"{model.name}: ") else f"{model.name}: {reason}"
-
-
 def _refuse_wide_projections(tasks: Sequence[Task], info: ModelInfo, layers: Sequence[str]) -> None:
     """Refuses, before anything is extracted, a projection to more dimensions than a layer has.
 
@@ -289,17 +285,21 @@ def _refuse_wide_projections(tasks: Sequence[Task], info: ModelInfo, layers: Seq
         dim = row_width(info.every_layer[narrowest], task.view)
         if width > dim:
             raise ProbeError(
-                f"{task.name}: layer {narrowest} has {dim} dimensions ({task.view}); they cannot be projected to "
-                f"{width}. Set project to {dim} or less."
+                f"{task.name}: layer {narrowest} has {dim} dimensions ({task.view}); they cannot "
+                f"be projected to {width}. Set project to {dim} or less."
             )
 
 
-def _can_be_had(model: ModelName, open_it: Callable[[ModelName], Any], done: Bench) -> bool:
-    """Whether a model can be opened; a reason against it is logged and stands in ``done``."""
+def _tried(attempt: Callable[[ModelName], object], model: ModelName, done: Bench) -> bool:
+    """Whether an attempt with a model succeeds; a reason against it is logged and stands in
+    ``done``, with the model's name first, and once.
+    """
     try:
-        open_it(model)
+        attempt(model)
     except ProbeError as error:
-        done.refused.append(_reason(model, error))
+        reason = str(error)
+        prefix = f"{model.name}: "
+        done.refused.append(reason if reason.startswith(prefix) else prefix + reason)
         log.error("%s", done.refused[-1])
         return False
     return True

@@ -1,12 +1,12 @@
-"""Files of records against what `docs/records.md` says of them.
+"""This module checks files of records against `docs/records.md`.
 
-Aim: a record that was written by hand, by another program, or damaged, is found before it stands in
-a table. Each line is looked at alone (types, ranges, forms), recomputed (value and interval from
-the counts), and held against the others: one question a file, dev and test from the same settings,
-no score twice, one dev score for one training.
+A record that was written by hand or by another program, or that is damaged, is found before it
+stands in a table. Each line is checked alone (types, ranges, forms), its value and interval are
+recomputed from the counts, and it is compared with the other lines: a file answers one question,
+dev and test have the same settings, no score stands twice, and one training has one dev score.
 
-Conventions: a finding names file, line and field, what was found and what was expected. A record
-whose types are wrong is looked at no further; a line that cannot be read is a finding too.
+A finding names the file, line and field, what was found and what was expected. A record whose types
+are wrong is checked no further; a line that cannot be read is a finding too.
 """
 
 import json
@@ -79,6 +79,7 @@ def _at_least(least: float) -> tuple[str, Callable[[Any], bool]]:
 
 
 HASH = ("64 hex digits", lambda value: re.fullmatch("[0-9a-f]{64}", value) is not None)
+HASH_OR_EMPTY = ("empty or 64 hex digits", lambda value: not value or HASH[1](value))
 NAMED = ("not empty", bool)
 # Field -> what its value must be, as docs/records.md has it, and whether a value is so.
 VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
@@ -107,14 +108,8 @@ VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "recipe": HASH,
     "task_sha256": HASH,
     "manifest_sha256": HASH,
-    "trials_sha256": (
-        "empty or 64 hex digits",
-        lambda value: re.fullmatch("([0-9a-f]{64})?", value) is not None,
-    ),
-    "outcomes_sha256": (
-        "empty or 64 hex digits",
-        lambda value: re.fullmatch("([0-9a-f]{64})?", value) is not None,
-    ),
+    "trials_sha256": HASH_OR_EMPTY,
+    "outcomes_sha256": HASH_OR_EMPTY,
     "code": ("version and commit", lambda value: value.keys() == {"version", "commit"}),
     "seconds": _at_least(0),
 }
@@ -139,8 +134,8 @@ def check_records(paths: Sequence[Path]) -> tuple[int, list[Finding]]:
         for number, line in enumerate(lines, start=1):
             n_lines += 1
             findings += [
-                Finding(str(file), number, field, _shown(found), expected)
-                for field, found, expected in _faults_of_line(
+                Finding(str(file), number, field, _shown(value), expected)
+                for field, value, expected in _faults_of_line(
                     line, columns, f"{file}:{number}", others, intervals
                 )
             ]
@@ -298,15 +293,10 @@ def _recomputed(record: Record, intervals: "Intervals") -> Faults:
         yield "value", record.value, f"{value}, by the counts"
     elif record.seed >= 0:
         ends = intervals.of(record) or (None, None)
-        for name, low_or_high, end in zip(
-            ("low", "high"), (record.low, record.high), ends, strict=True
-        ):
-            if end is None or low_or_high is None:
-                is_right = end is low_or_high
-            else:
-                is_right = abs(low_or_high - end) <= TOLERANCE
-            if not is_right:
-                yield name, low_or_high, f"{end}, by the counts and seed {record.seed}"
+        for name, end in zip(("low", "high"), ends, strict=True):
+            value = getattr(record, name)
+            if value != end and (None in (value, end) or abs(value - end) > TOLERANCE):
+                yield name, value, f"{end}, by the counts and seed {record.seed}"
 
 
 def _form_of_counts(counts: dict[str, Any], whole: bool) -> tuple[object, str] | None:
@@ -409,7 +399,7 @@ class Intervals:
 
 
 class Others:
-    """The records so far, for those that must agree with them."""
+    """The records that were checked so far: later ones must agree with them."""
 
     def __init__(self) -> None:
         self._first: dict[str, Record] = {}  # of a file
@@ -485,8 +475,8 @@ def _shown(value: object) -> str:
 
 
 def contents(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """What is there: of each file its place, what its first line is of, and how many records and
-    layers it holds.
+    """For each file its place, what its first line is of, and how many records and layers it
+    holds.
 
     Raises:
         ProbeError: no records there, or no file can be read, see `probe.records.readable`.

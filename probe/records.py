@@ -26,7 +26,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -207,14 +207,8 @@ BUDGET = "budget"
 ACROSS_CONDITIONS = ["task", "corpus", "train_condition", "metric", "head"]
 # A layer is chosen once for all records that agree in these.
 CHOICE = [
-    "model",
-    "task",
-    "corpus",
-    "condition",
-    "train_condition",
-    "head",
-    "train_domain",
-    "budget",
+    *["model", "task", "corpus", "condition", "train_condition"],
+    *["head", "train_domain", "budget"],
 ]
 PER_TRIAL = {"enroll", "test", "target", "rank"}
 SAME = "sha256:"
@@ -224,8 +218,6 @@ HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 IDENTITY = ["format", "model", "revision", "task_sha256", "manifest_sha256", "seed", "recipe"]
 NAMES = [item.name for item in fields(Record)]
 FIELDS = set(NAMES)
-
-
 SINGLE = {
     str: (str,),
     int: (int,),
@@ -268,12 +260,12 @@ def write_records(
         for record in records
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept = _keep_others(path, records)
+    copy = _keep_others(path, records)
     if outcomes is not None:
         outcomes_path(path).parent.mkdir(exist_ok=True)
         write_atomically(outcomes_path(path), outcomes)
     write_atomically(path, "".join(lines).encode())
-    return kept
+    return copy
 
 
 def outcomes_path(path: Path) -> Path:
@@ -287,8 +279,8 @@ def sha256_of_outcomes(path: Path) -> str | None:
     Raises:
         OSError: the outcomes cannot be read.
     """
-    beside = outcomes_path(path)
-    return sha256_of_file(beside) if beside.is_file() else None
+    outcomes = outcomes_path(path)
+    return sha256_of_file(outcomes) if outcomes.is_file() else None
 
 
 def outcomes_fault(path: Path, record: Record) -> str:
@@ -367,24 +359,17 @@ def _keep_others(path: Path, records: Sequence[Record]) -> Path | None:
         before = Record(**_values_of(content.partition(b"\n")[0], {}))
     except ProbeError:
         before = None
-    if (
-        before
-        and records
-        and all(getattr(before, name) == getattr(records[0], name) for name in IDENTITY)
-    ):
+    identity = attrgetter(*IDENTITY)
+    if before and records and identity(before) == identity(records[0]):
         return None
-    ending = f".{hashlib.sha256(content).hexdigest()[:8]}.old"
-    kept, beside = (item.with_name(item.name + ending) for item in (path, outcomes_path(path)))
+    outcomes, ending = outcomes_path(path), f".{hashlib.sha256(content).hexdigest()[:8]}.old"
+    copy, outcomes_copy = (item.with_name(item.name + ending) for item in (path, outcomes))
     # Outcomes of an unknown hash may be a later run's, if an earlier copy of them is there.
-    if (
-        before
-        and outcomes_path(path).is_file()
-        and not beside.exists()
-        and not outcomes_fault(path, before)
-    ):
-        write_atomically(beside, outcomes_path(path).read_bytes())
-    write_atomically(kept, content)
-    return kept
+    is_known = outcomes.is_file() and not outcomes_copy.exists()
+    if before and is_known and not outcomes_fault(path, before):
+        write_atomically(outcomes_copy, outcomes.read_bytes())
+    write_atomically(copy, content)
+    return copy
 
 
 def iterate_records(path: Path | str) -> Iterator[Record]:
@@ -520,11 +505,8 @@ def readable(
         try:
             content = read(file)
         except (ProbeError, OSError) as error:
-            reason = (
-                str(error)
-                if isinstance(error, ProbeError)
-                else f"{file}: {error.strerror or error}"
-            )
+            is_ours = isinstance(error, ProbeError)
+            reason = str(error) if is_ours else str(error.strerror or error)  # type: ignore[union-attr]
             faults.append(reason if str(file) in reason else f"{file}: {reason}")
             continue
         n_read += 1

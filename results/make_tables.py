@@ -1,12 +1,12 @@
-"""Rebuilds what is made of the records in this folder: tables, figures and the demo's report. `make tables` runs it.
+"""Rebuilds what is made of the records in this folder: tables, figures and the demo's report.
+`make tables` runs it.
 
-Inputs are ``*.jsonl`` (records, and outcomes of the demo) and ``similarity/*.json``; of equal inputs texts are byte-identical, and so
-is what pictures show.
+Inputs are ``*.jsonl`` (records, and outcomes of the demo) and ``similarity/*.json``. Equal inputs
+give byte-identical texts, and pictures that show the same.
 """
 
 import contextlib
 from pathlib import Path
-from typing import Any
 
 from probe.records import read_records
 from probe.reporting.figures.plot import plot
@@ -15,18 +15,16 @@ from probe.reporting.tables.files import write_tables
 from probe.reporting.tables.similarity_tables import write_similarity
 
 DEMO = "demo"
-README_CURVES: dict[str, Any] = {
-    "tasks": ["speaker-id", "word-id", "asr-ctc"],
-    "metrics": ["accuracy", "wer"],
-}
+README_CURVES = {"task": ["speaker-id", "word-id", "asr-ctc"], "metric": ["accuracy", "wer"]}
 BASE, LARGE = "random:facebook/wav2vec2-base", "random:facebook/wav2vec2-large-robust"
-# Kind of `probe plot` -> what of the records is legible in one picture. curves.png and det.png are the kinds layers and det.
-FIGURES: dict[str, dict[str, Any]] = {
-    "budgets": {"tasks": ["speaker-id", "word-id"], "metrics": ["accuracy"]},
-    "conditions": {"tasks": ["speaker-id", "word-id"], "metrics": ["accuracy"]},
-    "domains": {"tasks": ["domain-shift"]},
-    "search": {"tasks": ["word-id"], "models": ["fbank", "mfcc", BASE, LARGE]},
-    "similarity": {"models": ["random:facebook/data2vec-audio-large", LARGE], "metrics": ["cka"]},
+# Kind of `probe plot` -> what of the records is legible in one picture. The pictures curves.png and
+# det.png are of the kinds layers and det.
+FIGURES: dict[str, dict[str, list[str]]] = {
+    "budgets": {"task": ["speaker-id", "word-id"], "metric": ["accuracy"]},
+    "conditions": {"task": ["speaker-id", "word-id"], "metric": ["accuracy"]},
+    "domains": {"task": ["domain-shift"]},
+    "search": {"task": ["word-id"], "model": ["fbank", "mfcc", BASE, LARGE]},
+    "similarity": {"model": ["random:facebook/data2vec-audio-large", LARGE], "metric": ["cka"]},
 }
 
 
@@ -35,16 +33,16 @@ def rebuild(results: Path) -> None:
     write_tables(read_records(results), results)
     write_similarity(results / "similarity")
     (results / "figures").mkdir(exist_ok=True)
-    for kind, chosen in FIGURES.items():
+    for kind, only in FIGURES.items():
         files = [
             path
-            for task in chosen.get("tasks", [])
+            for task in only.get("task", [])
             for path in sorted(results.glob(f"*__{task}__*.jsonl"))
         ]
-        plot(kind, files or [results], results / "figures" / f"{kind}.svg", **chosen)
+        plot(kind, files or [results], results / "figures" / f"{kind}.svg", only)
     demo = read_records(results / DEMO)
     write_tables(demo, results / DEMO)
-    plot("layers", [results / DEMO], results / DEMO / "layers.svg", **README_CURVES)
+    plot("layers", [results / DEMO], results / DEMO / "layers.svg", README_CURVES)
     with contextlib.chdir(results.parent):  # the page shows where its records lie
         place = Path(results.name) / DEMO
         write_report(

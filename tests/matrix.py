@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from probe.models import check as checks
+from probe.models import check_frames
+from probe.models.certificate import Finding
 from probe.models.encoder import CTC, Encoder
 
 MODELS_PAGE = Path(__file__).resolve().parent.parent / "docs" / "models.md"
@@ -58,10 +59,10 @@ def in_batches(encoder: Encoder) -> float:
     """The largest error of a value of an utterance in the batches of the whole certificate, against
     itself alone.
     """
-    return figure_of(list(checks._batches(encoder, None, False)))
+    return figure_of(list(check_frames.check_batches(encoder, None, False)))
 
 
-def figure_of(findings: Iterable[checks.Finding]) -> float:
+def figure_of(findings: Iterable[Finding]) -> float:
     """What the check of batches found."""
     (found,) = [finding for finding in findings if finding.check == "batches"]
     return float(found.found.split()[0])

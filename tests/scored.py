@@ -79,21 +79,28 @@ def domain_matrices(records: pd.DataFrame, layers: bool = False) -> str:
     return grid.to_markdown(score_tables.domain_grids(Scores.of(records), layers))
 
 
-def printed(records: pd.DataFrame, form: str, layers: bool = False, published: bool = False) -> str:
+def prepared(records: pd.DataFrame | Scores) -> Scores:
+    """The scores of records; scores are prepared already."""
+    return records if isinstance(records, Scores) else Scores.of(records)
+
+
+def printed(
+    records: pd.DataFrame | Scores, form: str, layers: bool = False, published: bool = False
+) -> str:
     """The table of scores in one format."""
-    return files.scores(Scores.of(records), form, layers, published)
+    return files.scores(prepared(records), form, layers, published)
 
 
 def robustness_text(
-    records: pd.DataFrame, form: str, layers: bool = False, baseline: str | None = None
+    records: pd.DataFrame | Scores, form: str, layers: bool = False, baseline: str | None = None
 ) -> str:
     """The robustness tables in one format."""
-    return files.robustness(Losses(Scores.of(records), baseline), form, layers)
+    return files.robustness(Losses(prepared(records), baseline), form, layers)
 
 
-def arranged(records: pd.DataFrame, by: str, *options: Any, **named: Any) -> list[Grid]:
+def arranged(records: pd.DataFrame | Scores, by: str, *options: Any, **named: Any) -> list[Grid]:
     """An arrangement of the scores; further arguments as of `pivot.arranged`."""
-    return pivot.arranged(Scores.of(records), by, *options, **named)
+    return pivot.arranged(prepared(records), by, *options, **named)
 
 
 def pivoted(

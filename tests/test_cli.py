@@ -27,7 +27,9 @@ from probe.data.conditions.audition import listen
 from probe.demo import demo
 from probe.errors import ProbeError
 from probe.evaluation import run as evaluation_run
-from probe.evaluation.layer_similarity import similarity
+from probe.evaluation.layer_similarity import Comparing, similarity
+from probe.evaluation.run import Training
+from probe.evaluation.trial_lists import Scope
 from probe.extraction.extract import extract
 from probe.extraction.settings import Decoding, Running, Storing
 from probe.models.catalogue import open_model
@@ -669,12 +671,12 @@ def python_defaults(*functions: Callable) -> dict[str, object]:
 
 PUBLIC = {
     "extract": [extract, Storing, Running, Decoding],
-    "run": [evaluation_run.run],
-    "bench": [pipeline.bench, Storing, Running, Decoding],
+    "run": [evaluation_run.run, Scope, Training],
+    "bench": [pipeline.bench, Scope, Training, Storing, Running, Decoding],
     "table": [write_tables],
     "report": [write_report],
-    "check": [check_model, open_model],
-    "similarity": [similarity],
+    "check": [check_model, open_model, Running],
+    "similarity": [similarity, Comparing],
     "listen": [listen],
     "export": [export],
     "demo": [demo],

@@ -1,6 +1,7 @@
 """Commands that train and score heads, compare representations, or run all stages at once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,26 +11,26 @@ from probe.commands.help import command, option
 from probe.commands.messages import say_held_warnings
 from probe.commands.options import (
     PATH,
-    again_option,
-    changes_options,
-    condition_names_options,
-    condition_options,
-    conditions_of,
+    built,
     corpus_option,
-    device_option,
     dry_run_option,
     extraction_options,
     features_option,
     format_option,
     hook_option,
-    inputs_options,
     layers_option,
     limit_option,
     memory_option,
     model_option,
+    models_options,
+    scope_options,
+    seed_and_again_options,
     seed_option,
     show_search_option,
-    task_option,
+    stored_scope_options,
+    task_argument,
+    task_options,
+    training_options,
 )
 from probe.commands.printing import (
     exit_with_failures,
@@ -41,46 +42,32 @@ from probe.commands.printing import (
 )
 
 if TYPE_CHECKING:
-    from probe.data.conditions.condition import Condition
+    from probe.evaluation.layer_similarity import Comparing
+    from probe.evaluation.run import Training
     from probe.evaluation.tasks import Task
-
-
-def _opened(names: Sequence[str], changes: Mapping[str, Any]) -> "list[Task]":
-    """The tasks with the changes of the command line, each once."""
-    from probe.evaluation.tasks import open_task
-
-    opened = [open_task(name, changes) for name in names]
-    return list({task.name: task for task in opened}.values())
+    from probe.evaluation.trial_lists import Scope
+    from probe.extraction.settings import Extracting
+    from probe.model_names import ModelName
 
 
 @command()
-@click.argument("tasks", nargs=-1, required=True, metavar="TASK...")
-@model_option
-@hook_option
+@task_argument
+@models_options
 @corpus_option
 @features_option
 @option("--to", required=True, type=PATH, metavar="DIR", help="Folder of records.")
-@inputs_options
-@changes_options
-@condition_names_options
-@seed_option
-@again_option
+@stored_scope_options
+@training_options
 @show_search_option
-@device_option
-@memory_option
-@limit_option
 def run(
-    tasks: tuple[str, ...],
-    models: tuple[str, ...],
-    hooks: tuple[str, ...],
+    tasks: "list[Task]",
+    models: "list[ModelName]",
     corpus: str,
     features: Path,
     to: Path,
-    changes: dict[str, Any],
-    texts: tuple[str, ...],
-    condition_file: Path | None,
+    scope: "Scope",
+    training: "Training",
     show_search: bool,
-    **how: Any,
 ) -> None:
     """Train and score heads on every layer of stored features.
 
@@ -91,24 +78,11 @@ def run(
       probe run speaker-id word-id --model facebook/wav2vec2-base --corpus corpus.csv \\
           --from features/ --to results/
     """
-    from probe.evaluation.run import Training
-    from probe.evaluation.trial_lists import Scope
-    from probe.models.plugins.loader import with_hooks
     from probe.pipeline import run_tasks
     from probe.records import frame_of
     from probe.reporting.tables.score_tables import search_table
 
-    names = list(texts) or [item.name for item in conditions_of((), condition_file, 0)]
-    of_scope = {key: how.pop(key) for key in ("trials", "dev_trials", "labels", "limit")}
-    finished = run_tasks(
-        with_hooks(models, hooks),
-        _opened(tasks, changes),
-        corpus,
-        features,
-        to,
-        Scope(**of_scope, conditions=names or None),
-        Training(**how),
-    )
+    finished = run_tasks(models, tasks, corpus, features, to, scope, training)
     say_held_warnings()
     for path in finished.paths:
         click.echo(str(path), err=True)
@@ -121,9 +95,8 @@ def run(
 
 
 @command()
-@model_option
-@hook_option
-@task_option
+@models_options
+@task_options
 @corpus_option
 @option(
     "--to",
@@ -132,49 +105,45 @@ def run(
     metavar="DIR",
     help="Folder for features/, results/, tables and figures.",
 )
-@inputs_options
-@changes_options
-@extraction_options
-@condition_options
-@seed_option
-@again_option
+@scope_options
+@extraction_options()
+@seed_and_again_options
 @show_search_option
 @dry_run_option
 @format_option("text", "json")
 def bench(
-    models: tuple[str, ...],
-    hooks: tuple[str, ...],
-    tasks: tuple[str, ...],
+    models: "list[ModelName]",
+    tasks: "list[Task]",
     corpus: str,
     to: Path,
-    changes: dict[str, Any],
-    conditions: "list[Condition]",
+    scope: "Scope",
+    extracting: "Extracting",
+    training: "Training",
     show_search: bool,
     dry_run: bool,
     form: str,
-    **how: Any,
 ) -> None:
     """Run every task on every model, from audio to tables.
 
     Features that are missing are extracted first; the tables and layer curves cover all records in
-    the folder. A model or task that cannot be used is reported, and the rest goes on.
+    the folder. A model or task that cannot be used is reported, and the others continue.
 
     \b
     Example:
       probe bench --model facebook/wav2vec2-base --model fbank --task word-id --task asr-ctc \\
           --corpus corpus.csv --to out/
     """
-    from probe.models.plugins.loader import with_hooks
     from probe.pipeline import bench as run_bench
 
     finished = run_bench(
-        with_hooks(models, hooks),
-        _opened(tasks, changes),
+        models,
+        tasks,
         corpus,
         to,
-        conditions=conditions or None,
+        scope=scope,
+        training=replace(training, memory_bytes=extracting.running.memory_bytes),
+        extracting=extracting,
         dry_run=dry_run,
-        **how,
     )
     if dry_run or form == "json":
         print_extractions(finished.extractions, dry_run, form)
@@ -196,7 +165,7 @@ def bench(
 def demo(to: Path, seed: int) -> None:
     """Run a whole bench on synthetic speech, offline, in minutes.
 
-    Five tasks, two baselines and a small model, from audio to tables and layer curves.
+    The bench has five tasks, two baselines and a small model; it ends with tables and layer curves.
 
     \b
     Example:
@@ -210,7 +179,7 @@ def demo(to: Path, seed: int) -> None:
 
 
 def _print_results(files: Sequence[Path], to: Path, form: str, show_search: bool = False) -> None:
-    """Print the scores of a bench, then where everything is."""
+    """Print the scores of a bench, then where to find its files."""
     from probe.records import read_records
     from probe.reporting.tables.score_tables import search_table
 
@@ -230,13 +199,44 @@ def _print_results(files: Sequence[Path], to: Path, form: str, show_search: bool
     )
 
 
+def _compared(
+    models: tuple[str, ...], hooks: tuple[str, ...], against: str | None
+) -> "tuple[list[ModelName], ModelName | None]":
+    """The models, and the one that they are compared with."""
+    from probe.model_names import distinct_models
+    from probe.models.plugins.loader import with_hooks
+
+    named = with_hooks([*models, *([against] if against else [])], hooks)
+    other = named.pop() if against else None
+    return distinct_models(named), other
+
+
+def _comparing(**values: Any) -> "Comparing":
+    from probe.evaluation.layer_similarity import Comparing
+
+    return Comparing(**values)
+
+
 @command()
-@model_option
-@hook_option
+@built(
+    "compared",
+    _compared,
+    model_option,
+    hook_option,
+    option(
+        "--against",
+        metavar="MODEL",
+        help="Compare with every layer of this model, for example fbank.",
+    ),
+)
 @corpus_option
 @features_option
 @option(
-    "--to", required=True, type=PATH, metavar="DIR", help="Folder for similarity/: tables, figures."
+    "--to",
+    required=True,
+    type=PATH,
+    metavar="DIR",
+    help="Folder for similarity/ (tables, figures).",
 )
 @option(
     "--condition",
@@ -245,50 +245,50 @@ def _print_results(files: Sequence[Path], to: Path, form: str, show_search: bool
     metavar="CONDITION",
     help="Compare clean features with features under this condition (repeatable).",
 )
-@option(
-    "--against", metavar="MODEL", help="Compare with every layer of this model, for example fbank."
+@built(
+    "comparing",
+    _comparing,
+    option(
+        "--split",
+        default="test",
+        show_default=True,
+        metavar="SPLIT",
+        help="Rows of the manifest: train, dev, test or all.",
+    ),
+    option(
+        "--view",
+        metavar="VIEW",
+        default="frames",
+        show_default=True,
+        help="View to compare: frames, mean, meanstd or segments:n.",
+    ),
+    option(
+        "--sample",
+        "n_sample",
+        type=click.IntRange(4),
+        default=20_000,
+        show_default=True,
+        metavar="N",
+        help="Number of rows for CKA and PWCCA.",
+    ),
+    layers_option,
+    seed_option,
+    memory_option,
+    limit_option,
 )
-@option(
-    "--split",
-    default="test",
-    show_default=True,
-    metavar="SPLIT",
-    help="Rows of the manifest: train, dev, test or all.",
-)
-@option(
-    "--view",
-    metavar="VIEW",
-    default="frames",
-    show_default=True,
-    help="View to compare: frames, mean, meanstd or segments:n.",
-)
-@option(
-    "--sample",
-    "n_sample",
-    type=click.IntRange(4),
-    default=20_000,
-    show_default=True,
-    metavar="N",
-    help="Number of rows for CKA and PWCCA.",
-)
-@layers_option
-@seed_option
-@memory_option
-@limit_option
 def similarity(
-    models: tuple[str, ...],
-    hooks: tuple[str, ...],
+    compared: "tuple[list[ModelName], ModelName | None]",
     corpus: str,
     features: Path,
     to: Path,
     conditions: tuple[str, ...],
-    against: str | None,
-    **how: Any,
+    comparing: "Comparing",
 ) -> None:
     """Measure how similar layers are across conditions and models.
 
-    Cosine and relative distance of frames, CKA and PWCCA of layers: clean against each --condition,
-    a model --against another (both under the condition), or a model's layers among themselves.
+    The measures are cosine and relative distance of frames, and CKA and PWCCA of layers. Compare
+    clean features with each --condition, a model with another (--against, both under the
+    condition), or the layers of one model with each other.
 
     \b
     Examples:
@@ -297,10 +297,7 @@ def similarity(
       probe similarity --model M --corpus corpus.csv --from features/ --to out/ --against fbank
     """
     from probe.data.corpus import load_corpus
-    from probe.evaluation.layer_similarity import Comparing
     from probe.evaluation.layer_similarity import similarity as compare
-    from probe.model_names import distinct_models
-    from probe.models.plugins.loader import with_hooks
     from probe.reporting.tables.similarity_tables import (
         read_similarity,
         similarity_markdown,
@@ -308,14 +305,16 @@ def similarity(
     )
 
     loaded = load_corpus(corpus)
-    named = with_hooks([*models, *([against] if against else [])], hooks)
-    other = named.pop() if against else None
-    rest: dict[str, Any] = {"conditions": conditions, "against": other}
-    rest["comparing"] = Comparing(**how)
+    models, against = compared
     written = [
         path
-        for model in distinct_models(named)
-        for path in compare(model, loaded, features, to, **rest)
+        for model in models
+        for path in compare(
+            *(model, loaded, features, to),
+            conditions=conditions,
+            against=against,
+            comparing=comparing,
+        )
     ]
     click.echo(similarity_markdown(read_similarity(*written)), nl=False)
     print_files([*written, *write_similarity(to / "similarity")])

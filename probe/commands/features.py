@@ -4,7 +4,7 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,9 +18,8 @@ from probe.commands.options import (
     dry_run_option,
     extraction_options,
     format_option,
-    hook_option,
     layers_option,
-    model_option,
+    models_options,
     sha256_option,
 )
 from probe.commands.printing import (
@@ -35,45 +34,46 @@ from probe.errors import EXIT_FAILURE, ProbeError, UsageError
 
 if TYPE_CHECKING:
     from probe.data.conditions.condition import Condition
+    from probe.extraction.settings import Extracting
+    from probe.model_names import ModelName
 
 store_argument = click.argument("store", type=PATH)
 
 
 @command()
-@model_option
-@hook_option
+@models_options
 @corpus_option
 @option("--to", required=True, type=PATH, metavar="DIR", help="Folder of all feature stores.")
-@option(
-    "--view",
-    metavar="VIEW",
-    default="frames",
-    show_default=True,
-    group=STORAGE,
-    help="What to keep: frames, segments:n, meanstd or mean.",
+@extraction_options(
+    option(
+        "--view",
+        metavar="VIEW",
+        default="frames",
+        show_default=True,
+        group=STORAGE,
+        help="What to keep: frames, segments:n, meanstd or mean.",
+    ),
+    sha256_option,
+    option(
+        "--split",
+        "splits",
+        multiple=True,
+        callback=lambda _context, _option, splits: splits or None,
+        type=click.Choice(["train", "dev", "test"]),
+        help="Extract only rows of this split (repeatable; default: all).",
+    ),
 )
-@extraction_options
 @condition_options
-@sha256_option
-@option(
-    "--split",
-    "splits",
-    multiple=True,
-    callback=lambda _context, _option, splits: splits or None,
-    type=click.Choice(["train", "dev", "test"]),
-    help="Extract only rows of this split (repeatable; default: all).",
-)
 @dry_run_option
 @format_option("text", "json")
 def extract(
-    models: tuple[str, ...],
-    hooks: tuple[str, ...],
+    models: "list[ModelName]",
     corpus: str,
     to: Path,
+    extracting: "Extracting",
     conditions: "list[Condition]",
     dry_run: bool,
     form: str,
-    **settings: Any,
 ) -> None:
     """Extract every layer of every utterance into feature stores.
 
@@ -90,15 +90,23 @@ def extract(
     from probe.evaluation.tasks import log_columns
     from probe.extraction.extract import extract as extract_features
     from probe.model_names import distinct_models
-    from probe.models.plugins.loader import with_hooks
 
-    if settings["running"].sha256 is not None and len(models) > 1:
+    if extracting.running.sha256 is not None and len(models) > 1:
         raise UsageError("--sha256: belongs to one model; name one --model.")
-    loaded = load_corpus(corpus, settings["decoding"].audio_root)
+    loaded = load_corpus(corpus, extracting.decoding.audio_root)
     log_columns(loaded)
     extractions = [
-        extract_features(model, loaded, to, condition=condition, dry_run=dry_run, **settings)
-        for model in distinct_models(with_hooks(models, hooks))
+        extract_features(
+            model,
+            loaded,
+            to,
+            condition=condition,
+            storing=extracting.storing,
+            running=extracting.running,
+            decoding=extracting.decoding,
+            dry_run=dry_run,
+        )
+        for model in distinct_models(models)
         for condition in conditions or (CLEAN,)
     ]
     print_extractions(extractions, dry_run, form)
@@ -118,7 +126,12 @@ def extract(
     "--to", required=True, type=PATH, metavar="DIR", help="Folder for WAV files and spectrograms."
 )
 @option(
-    "--n", type=click.IntRange(1, 20), default=3, show_default=True, help="Number of utterances."
+    "--n",
+    type=click.IntRange(1, 20),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="Number of utterances.",
 )
 @audio_root_option
 @format_option("text", "json")
@@ -205,10 +218,11 @@ def show(store: Path, form: str) -> None:
 @store_argument
 @format_option("text", "json")
 def verify(store: Path, form: str) -> None:
-    """Read every byte of feature stores and name what is damaged, with the commands that mend it.
+    """Read every byte of feature stores and report what is damaged.
 
-    The exit code is 1 if anything is damaged or cannot be read. Shards that are planned but not
-    written yet, and files that a killed run left, are notes and no damage.
+    The report includes the commands that extract damaged shards again. The exit code is 1 if
+    anything is damaged or cannot be read. Shards that are planned but not written yet, and files
+    that a killed run left behind, are reported as notes, not as damage.
 
     \b
     Example:
@@ -263,7 +277,9 @@ def verify(store: Path, form: str) -> None:
     metavar="CSV",
     help="Export only utterances of this manifest, in its order and with its columns.",
 )
-def export(store: Path, to: Path, form: str, corpus: str | None, **selection: Any) -> None:
+def export(
+    store: Path, to: Path, form: str, dtype: str, layers: str | None, corpus: str | None
+) -> None:
     """Export a feature store as plain HDF5 or NumPy files.
 
     \b
@@ -276,14 +292,15 @@ def export(store: Path, to: Path, form: str, corpus: str | None, **selection: An
     from probe.data.corpus import load_corpus
     from probe.store.export import export as export_store
 
-    selection["corpus"] = load_corpus(corpus) if corpus else None
-
+    selected = load_corpus(corpus) if corpus else None
     with tqdm(desc="export", unit="B", unit_scale=True, leave=False, disable=None) as bar:
 
         def tick(n_bytes: int, total: int) -> None:
             bar.total = total
             bar.update(n_bytes)
 
-        missing = export_store(store, to, form, tick=tick, **selection)
+        missing = export_store(
+            store, to, form, layers=layers, dtype=dtype, corpus=selected, tick=tick
+        )
     click.echo(str(to))
     exit_with_failures({f"{store}, not extracted": missing} if missing else {})

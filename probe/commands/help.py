@@ -1,4 +1,4 @@
-"""How help is laid out: commands by workflow, options by subject."""
+"""Layout of help texts: commands by workflow, options by subject."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ EVERYDAY = "Options"
 
 
 class Option(click.Option):
-    """An option that stands under a heading of its command's help."""
+    """An option with a heading in its command's help."""
 
     def __init__(self, *arguments: Any, group: str = EVERYDAY, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -38,7 +38,7 @@ command = functools.partial(click.command, cls=Command)
 
 
 class Workflow(click.Group):
-    """A group of commands whose help lists them by the step of the work that they serve."""
+    """A group of commands whose help lists them by step of the workflow."""
 
     def __init__(
         self, *arguments: Any, steps: Mapping[str, Sequence[click.Command]], **keywords: Any

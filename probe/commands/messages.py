@@ -1,6 +1,8 @@
-"""Messages on stderr: above progress bars, without control characters, each said once."""
+"""Messages on stderr: above progress bars, without control characters, each written once."""
 
 import logging
+import shutil
+import textwrap
 
 from probe.commands.printing import plain
 from probe.errors import listed
@@ -11,7 +13,7 @@ OF_ONE_RUN = "%s, %s: "  # how a warning about one task and one model begins
 class Messages(logging.StreamHandler):
     """Writes each message on a line of its own, above a progress bar on the last line.
 
-    A warning that was written before is left out. Warnings about one task and one model are held
+    A note or warning that was written before is left out. Warnings about one task and one model are held
     back until `say_held`, which writes one line for each kind of warning.
     """
 
@@ -22,14 +24,12 @@ class Messages(logging.StreamHandler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write or hold back one message."""
-        if record.levelno == logging.WARNING:
-            if str(record.msg).startswith(OF_ONE_RUN):
-                self.held.setdefault(str(record.msg), []).append(record)
-                return
-            if record.getMessage() in self.written:
-                return
+        is_warning = record.levelno == logging.WARNING
+        if is_warning and str(record.msg).startswith(OF_ONE_RUN):
+            self.held.setdefault(str(record.msg), []).append(record)
+        elif record.levelno > logging.WARNING or record.getMessage() not in self.written:
             self.written.add(record.getMessage())
-        self._write(self.format(record))
+            self._write(self.format(record))
 
     def say_held(self) -> None:
         """Write the first warning of each kind and name the other runs that it concerns."""
@@ -51,9 +51,19 @@ class Messages(logging.StreamHandler):
         from tqdm import tqdm
 
         try:
+            if self.stream.isatty():
+                width = shutil.get_terminal_size().columns
+                text = "\n".join(wrapped(line, width) for line in text.splitlines())
             tqdm.write(plain(text), file=self.stream)
         except Exception:
             self.handleError(logging.makeLogRecord({"msg": text}))
+
+
+def wrapped(text: str, width: int) -> str:
+    """A message on lines that end between words; the second and further lines are indented."""
+    return textwrap.fill(
+        text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def say_held_warnings() -> None:

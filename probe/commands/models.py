@@ -3,7 +3,7 @@
 import itertools
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,13 +14,13 @@ from probe.commands.options import (
     device_option,
     format_option,
     hook_option,
-    model_options,
-    sha256_option,
+    running_options,
 )
 from probe.commands.printing import print_json, print_table, terminal_width
 from probe.errors import EXIT_FAILURE, ProbeError, UsageError
 
 if TYPE_CHECKING:
+    from probe.extraction.settings import Running
     from probe.models.encoder import Encoder
     from probe.store.feature_store import FeatureStore
 
@@ -33,9 +33,7 @@ if TYPE_CHECKING:
     help="Check utterances up to one second only, as `probe extract` does by itself.",
 )
 @hook_option
-@sha256_option
-@model_options
-@device_option
+@running_options
 @option(
     "--to",
     type=PATH,
@@ -44,13 +42,14 @@ if TYPE_CHECKING:
 )
 @format_option("text", "json")
 def check(
-    model: str, quick: bool, hooks: tuple[str, ...], to: Path | None, form: str, **opening: Any
+    model: str, quick: bool, hooks: tuple[str, ...], running: "Running", to: Path | None, form: str
 ) -> None:
     """Check that a model's features are correct on this machine.
 
     The checks compare batched with single utterances, layers with the original implementation, and
-    input, frame counts and weights with what the model declares. A row `skipped` has nothing to
-    compare with; a row `note` is worth reading. The exit code is 1 if a check fails.
+    input, frame counts and weights with what the model declares. `skipped` means
+    that there is nothing to compare with; `note` marks a remark to read. The exit code is 1 if a
+    check fails.
 
     \b
     Examples:
@@ -59,12 +58,12 @@ def check(
     """
     from tqdm import tqdm
 
-    from probe.models.catalogue import open_model
+    from probe.extraction.extract import open_encoder
     from probe.models.check import CHECKS, check_model
     from probe.models.plugins.loader import with_hooks
 
     [named] = with_hooks([model], hooks)
-    encoder = open_model(named, **opening)
+    encoder = open_encoder(named, running)
     stores = _stores_of(to, encoder) if to else []
     if to and not stores:
         raise ProbeError(
@@ -101,7 +100,7 @@ def check(
 
 
 def _stores_of(folder: Path, encoder: "Encoder") -> "list[FeatureStore]":
-    """The stores that these weights gave with this implementation and precision."""
+    """Return the stores extracted from these weights with this implementation and precision."""
     from probe.store.stores import find_stores
 
     form = (encoder.info.weights_sha256, encoder.implementation, encoder.precision)
@@ -116,10 +115,10 @@ def _stores_of(folder: Path, encoder: "Encoder") -> "list[FeatureStore]":
 @command()
 @format_option("text", "json")
 def models(form: str) -> None:
-    """List the models that are known by name.
+    """List the pretrained models in the catalogue.
 
-    JSON adds exact parameter counts and remarks; `certain` says whether a row was read in a primary
-    source.
+    JSON adds exact parameter counts and remarks; `certain` says whether the data of a row come from
+    a primary source.
 
     \b
     Example:

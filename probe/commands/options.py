@@ -1,7 +1,6 @@
 """Options that several commands share, as decorators; each is defined once."""
 
 import functools
-import inspect
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -15,6 +14,11 @@ from probe.errors import UsageError
 
 if TYPE_CHECKING:
     from probe.data.conditions.condition import Condition
+    from probe.evaluation.run import Training
+    from probe.evaluation.tasks import Task
+    from probe.evaluation.trial_lists import Scope
+    from probe.extraction.settings import Extracting, Running
+    from probe.model_names import ModelName
 
 Decorator = Callable[[Callable], Callable]
 PATH = click.Path(path_type=Path)
@@ -22,12 +26,13 @@ MODEL = (
     "org/name@revision, a folder, file.pt, torchaudio:NAME, random:org/name, fbank, mfcc or "
     "plugin:module:factory"
 )
+CONDITION_KEYS = ("texts", "condition_file", "condition_seed")
 AUDIO, STORAGE, COMPUTING, DECODING = "Conditions", "Storage", "Computing", "Decoding"
 TASKS, TRAINING = "Tasks", "Training"
 
 
 def together(*decorators: Decorator) -> Decorator:
-    """One decorator for several; help shows the options in this order."""
+    """Return one decorator that applies several; help shows the options in this order."""
 
     def decorate(function: Callable) -> Callable:
         for decorator in reversed(decorators):
@@ -38,8 +43,8 @@ def together(*decorators: Decorator) -> Decorator:
 
 
 def built(name: str, build: Callable[..., Any], *decorators: Decorator) -> Decorator:
-    """Options that reach the command as one argument: ``name``, which ``build`` makes of them."""
-    keys = list(inspect.signature(build).parameters)
+    """Options that reach the command as one argument ``name``, which ``build`` makes of them."""
+    options = together(*decorators)
 
     def decorate(function: Callable) -> Callable:
         @functools.wraps(function)
@@ -47,8 +52,11 @@ def built(name: str, build: Callable[..., Any], *decorators: Decorator) -> Decor
             own = {key: values.pop(key) for key in keys}
             return function(**{name: build(**own)}, **values)
 
-        return together(*decorators)(command)
+        return options(command)
 
+    def declared() -> None: ...
+
+    keys = [item.name for item in options(declared).__click_params__]  # type: ignore[attr-defined]
     return decorate
 
 
@@ -79,24 +87,34 @@ def conditions_of(
     return list(distinct(parsed).values())
 
 
-def _changes(
-    label: str | None,
-    head: str | None,
-    disturb: str | None,
-    project: int | None,
-    projection: str | None,
-) -> dict[str, Any]:
-    return {
-        "label": label,
-        "head": head,
-        "disturb": disturb,
-        "project": project,
-        "projection": projection,
-    }
+def _extracting(**values: Any) -> "Extracting":
+    from probe.extraction.settings import Decoding, Extracting, Running, Storing
+
+    groups = {"storing": Storing, "running": Running, "decoding": Decoding}
+    return Extracting(
+        **{
+            name: group(**{i.name: values[i.name] for i in fields(group) if i.name in values})
+            for name, group in groups.items()
+        }
+    )
+
+
+def _models(models: tuple[str, ...], hooks: tuple[str, ...]) -> "list[ModelName]":
+    from probe.models.plugins.loader import with_hooks
+
+    return with_hooks(models, hooks)
+
+
+def _tasks(tasks: tuple[str, ...], **changes: Any) -> "list[Task]":
+    """The tasks with the changes of the command line, each once."""
+    from probe.evaluation.tasks import open_task
+
+    opened = [open_task(name, changes) for name in tasks]
+    return list({task.name: task for task in opened}.values())
 
 
 def format_option(*forms: str, default: str | None = "text") -> Decorator:
-    """``--format``, which reaches the command as ``form``."""
+    """Return the option ``--format``, which reaches the command as ``form``."""
     return option(
         "--format",
         "form",
@@ -123,6 +141,7 @@ hook_option = option(
     help="For torch modules: submodules whose outputs become layers, e.g. 'encoder.layers.*' "
     "(repeatable).",
 )
+models_options = built("models", _models, model_option, hook_option)
 corpus_option = option(
     "--corpus",
     required=True,
@@ -160,7 +179,7 @@ axis_option = option(
     show_default=True,
     help="Axis of layer curves: the layer's number, or relative depth from 0 to 1.",
 )
-task_option = option(
+_task_option = option(
     "--task",
     "tasks",
     multiple=True,
@@ -172,7 +191,7 @@ device_option = option(
     "--device",
     metavar="DEVICE",
     group=COMPUTING,
-    help="cpu, cuda or cuda:1 (default: a GPU where there is one).",
+    help="cpu, cuda or cuda:1 (default: a GPU if available).",
 )
 memory_option = option(
     "--memory",
@@ -250,13 +269,9 @@ _condition_seed_option = option(
     group=AUDIO,
     help="Random seed for conditions.",
 )
-condition_names_options = together(_condition_option, _condition_file_option)
-condition_options = built(
-    "conditions", conditions_of, _condition_option, _condition_file_option, _condition_seed_option
-)
-changes_options = built(
-    "changes",
-    _changes,
+_condition_options = together(_condition_option, _condition_file_option, _condition_seed_option)
+condition_options = built("conditions", conditions_of, _condition_options)
+_changes_options = together(
     option("--label", metavar="COLUMN", group=TASKS, help="Manifest column to predict (classify)."),
     option(
         "--head",
@@ -284,7 +299,14 @@ changes_options = built(
         help="Fit the projection on the training rows (pca) or draw it at random.",
     ),
 )
-inputs_options = together(
+task_argument = built(
+    "tasks",
+    _tasks,
+    click.argument("tasks", nargs=-1, required=True, metavar="TASK..."),
+    _changes_options,
+)
+task_options = built("tasks", _tasks, _task_option, _changes_options)
+_lists_options = together(
     option(
         "--trials",
         type=PATH,
@@ -307,15 +329,46 @@ inputs_options = together(
         help="Labels over time: CSV path,start,end,label (seconds) or a folder of TextGrids.",
     ),
 )
-stride_option = option(
-    "--stride",
-    type=click.IntRange(1, 1000),
-    default=1,
-    metavar="K",
-    group=STORAGE,
-    help="Keep every K-th frame.",
+
+
+def _scope(**values: Any) -> "Scope":
+    from probe.evaluation.trial_lists import Scope
+
+    conditions = conditions_of(*(values.pop(key) for key in CONDITION_KEYS))
+    return Scope(conditions=conditions or None, **values)
+
+
+def _stored_scope(texts: tuple[str, ...], condition_file: Path | None, **values: Any) -> "Scope":
+    """The scope of features that are stored: their conditions are known by name."""
+    from probe.evaluation.trial_lists import Scope
+
+    conditions = list(texts) or conditions_of((), condition_file, 0)
+    return Scope(conditions=conditions or None, **values)
+
+
+scope_options = built("scope", _scope, _lists_options, _condition_options)
+stored_scope_options = built(
+    "scope", _stored_scope, _lists_options, _condition_option, _condition_file_option, limit_option
 )
-model_options = together(
+
+
+def _training(**values: Any) -> "Training":
+    from probe.evaluation.run import Training
+
+    return Training(**values)
+
+
+def _running(**values: Any) -> "Running":
+    from probe.extraction.settings import Running
+
+    return Running(**values)
+
+
+seed_and_again_options = built("training", _training, seed_option, again_option)
+training_options = built(
+    "training", _training, seed_option, again_option, device_option, memory_option
+)
+_model_form_options = together(
     option(
         "--implementation",
         type=click.Choice(["packed", "reference"]),
@@ -354,7 +407,14 @@ model_options = together(
     ),
 )
 _extraction_options = together(
-    stride_option,
+    option(
+        "--stride",
+        type=click.IntRange(1, 1000),
+        default=1,
+        metavar="K",
+        group=STORAGE,
+        help="Keep every K-th frame.",
+    ),
     layers_option,
     option(
         "--dtype",
@@ -411,7 +471,7 @@ _extraction_options = together(
         group=DECODING,
         help="Threads that decode audio (default: as many as needed).",
     ),
-    model_options,
+    _model_form_options,
     option(
         "--threads",
         type=click.IntRange(1, 1024),
@@ -423,18 +483,9 @@ _extraction_options = together(
     device_option,
     limit_option,
 )
+running_options = built("running", _running, sha256_option, _model_form_options, device_option)
 
 
-def extraction_options(function: Callable) -> Callable:
-    """Options of extraction, which reach the command as ``storing``, ``running``, ``decoding``."""
-
-    @functools.wraps(function)
-    def command(**values: Any) -> Any:
-        from probe.extraction.settings import Decoding, Running, Storing
-
-        for name, group in (("storing", Storing), ("running", Running), ("decoding", Decoding)):
-            keys = [item.name for item in fields(group) if item.name in values]
-            values[name] = group(**{key: values.pop(key) for key in keys})
-        return function(**values)
-
-    return _extraction_options(command)
+def extraction_options(*more: Decorator) -> Decorator:
+    """Options of extraction and ``more`` of them, which reach the command as ``extracting``."""
+    return built("extracting", _extracting, _extraction_options, *more)

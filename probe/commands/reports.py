@@ -3,17 +3,20 @@
 import gc
 import re
 import sys
+from dataclasses import dataclass
 from itertools import filterfalse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from probe.commands.help import command, option
 from probe.commands.options import (
     PATH,
+    Decorator,
     all_heads_option,
     axis_option,
+    built,
     every_layer_option,
     format_option,
     records_option,
@@ -30,60 +33,107 @@ if TYPE_CHECKING:
 ROWS, OUTPUT = "Rows and columns", "Output"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What a table shows of records, and how."""
+
+    every_layer: bool
+    all_heads: bool
+    by: str | None
+    show: tuple[str, ...]
+    pivot: str | None
+    filters: tuple[str, ...]
+    sort: str
+    published: bool
+    robust: bool
+    baseline: str | None
+    form: str | None
+    excel_safe: bool
+
+    def __post_init__(self) -> None:
+        ways = {
+            "--every-layer": self.every_layer and not self.robust,
+            "--robust": self.robust,
+            "--by": self.by,
+            "--pivot": self.pivot,
+            "--published": self.published,
+        }
+        chosen = [name for name, value in ways.items() if value]
+        if len(chosen) > 1:
+            raise UsageError(f"{' and '.join(chosen)}: use one of them at a time.")
+        if self.show and self.by != "models":
+            raise UsageError("--show needs --by models.")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a row is a task and a model, as where no option says otherwise."""
+        arranged = self.every_layer or self.robust or self.by or self.pivot or self.published
+        return not (arranged or self.sort)
+
+
 @command()
 @records_option
-@every_layer_option
-@all_heads_option
-@option(
-    "--by",
-    type=click.Choice(["models", "layers", "conditions", "domains"]),
-    group=ROWS,
-    help="Rows: models (columns: tasks), layers (tasks), conditions (models) or train domains.",
-)
-@option(
-    "--show",
-    multiple=True,
-    type=click.Choice(["best", "final", "weighted", "baselines"]),
-    group=ROWS,
-    help="With --by models: the layer chosen on dev, the final output, the learned sum, controls "
-    "and baselines (repeatable).",
-)
-@option(
-    "--pivot",
-    metavar="ROWS,COLUMNS",
-    group=ROWS,
-    help="Table of any fields of the records; join several fields with +.",
-)
-@option(
-    "--filter",
-    "filters",
-    multiple=True,
-    metavar="FIELD=VALUE[,VALUE]",
-    group=ROWS,
-    help="Keep matching rows; != keeps the others, * and ? match any text (repeatable).",
-)
-@option("--sort", default="", metavar="FIELD", group=ROWS, help="Sort by FIELD; -FIELD descends.")
-@option(
-    "--published", is_flag=True, group=ROWS, help="Show published scores next to ours, with notes."
-)
-@option(
-    "--robust",
-    is_flag=True,
-    group=ROWS,
-    help="Show losses under other conditions and across domains (docs/robustness.md).",
-)
-@option(
-    "--baseline",
-    metavar="NAME",
-    group=ROWS,
-    help="Reference model of the robustness tables (default: fbank).",
-)
-@format_option("text", "md", "csv", "latex", "html", "json", default=None)
-@option(
-    "--excel-safe",
-    is_flag=True,
-    group=OUTPUT,
-    help="In CSV, put an apostrophe before values that a spreadsheet would read as formulas.",
+@built(
+    "layout",
+    Layout,
+    every_layer_option,
+    all_heads_option,
+    option(
+        "--by",
+        type=click.Choice(["models", "layers", "conditions", "domains"]),
+        group=ROWS,
+        help="Rows: models (columns: tasks), layers (tasks), conditions (models) or train domains.",
+    ),
+    option(
+        "--show",
+        multiple=True,
+        type=click.Choice(["best", "final", "weighted", "baselines"]),
+        group=ROWS,
+        help="With --by models: the layer chosen on dev, the final output, the learned sum, controls "
+        "and baselines (repeatable).",
+    ),
+    option(
+        "--pivot",
+        metavar="ROWS,COLUMNS",
+        group=ROWS,
+        help="Table of any fields of the records; join several fields with +.",
+    ),
+    option(
+        "--filter",
+        "filters",
+        multiple=True,
+        metavar="FIELD=VALUE[,VALUE]",
+        group=ROWS,
+        help="Keep matching rows; != keeps the others, * and ? match any text (repeatable).",
+    ),
+    option(
+        "--sort", default="", metavar="FIELD", group=ROWS, help="Sort by FIELD; -FIELD descends."
+    ),
+    option(
+        "--published",
+        is_flag=True,
+        group=ROWS,
+        help="Show published scores next to ours, with notes.",
+    ),
+    option(
+        "--robust",
+        is_flag=True,
+        group=ROWS,
+        help="Show losses under other conditions and across domains (docs/robustness.md).",
+    ),
+    option(
+        "--baseline",
+        metavar="NAME",
+        group=ROWS,
+        help="Reference model of the robustness tables (default: fbank).",
+    ),
+    format_option("text", "md", "csv", "latex", "html", "json", default=None),
+    option(
+        "--excel-safe",
+        is_flag=True,
+        group=OUTPUT,
+        help="In CSV, put an apostrophe before values that a spreadsheet would read as formulas.",
+    ),
 )
 @option(
     "--to",
@@ -93,9 +143,7 @@ ROWS, OUTPUT = "Rows and columns", "Output"
     help="Also write all tables and the layer curves into DIR.",
 )
 @axis_option
-def table(
-    results: tuple[Path, ...], to: Path | None, axis: str, baseline: str | None, **view: Any
-) -> None:
+def table(results: tuple[Path, ...], layout: Layout, to: Path | None, axis: str) -> None:
     """Print a comparison table of records.
 
     By default a row is a task and a model, with the score of the layer that was chosen on dev.
@@ -113,27 +161,16 @@ def table(
     from probe.reporting.losses import Losses
     from probe.reporting.tables import files
 
-    scores, text = _table(results, baseline, **view)
+    scores, text = _table(results, layout)
     click.echo(text, nl=False)
-    if to is not None and view["robust"]:
-        print_files(files.write_robustness(Losses(scores, baseline), to))
+    if to is not None and layout.robust:
+        print_files(files.write_robustness(Losses(scores, layout.baseline), to))
     elif to is not None:
-        print_files(files.write_tables(scores, to, axis, baseline))
+        print_files(files.write_tables(scores, to, axis, layout.baseline))
 
 
-def _table(
-    results: tuple[Path, ...],
-    baseline: str | None,
-    *,
-    form: str | None,
-    every_layer: bool,
-    all_heads: bool,
-    excel_safe: bool,
-    filters: tuple[str, ...],
-    sort: str,
-    **view: Any,
-) -> "tuple[Scores, str]":
-    """The scores of the records that the filters keep, and the table that the options describe."""
+def _table(results: tuple[Path, ...], layout: Layout) -> "tuple[Scores, str]":
+    """The scores of the records that the filters keep, and the table that the layout describes."""
     from probe.reporting.filters import early, kept, parse_term
     from probe.reporting.losses import Losses
     from probe.reporting.scores import Scores
@@ -141,46 +178,38 @@ def _table(
     from probe.reporting.tables.pivot import arranged, pivoted
     from probe.reporting.tables.terminal import terminal_table
 
-    by, pivot, robust = view["by"], view["pivot"], view["robust"]
-    ways = {"--every-layer": every_layer and not robust, "--robust": robust, "--by": by}
-    ways |= {"--pivot": pivot, "--published": view["published"]}
-    chosen = [name for name, value in ways.items() if value]
-    if len(chosen) > 1:
-        raise UsageError(f"{' and '.join(chosen)}: use one of them at a time.")
-    if view["show"] and by != "models":
-        raise UsageError("--show needs --by models.")
-    terms = [parse_term(text) for text in filters]
+    terms = [parse_term(text) for text in layout.filters]
     records, late = kept(_read(*results), filter(early, terms)), list(filterfalse(early, terms))
-    if robust and (late or sort):
+    sort, excel_safe = layout.sort, layout.excel_safe
+    if layout.robust and (late or sort):
         raise UsageError("--robust takes neither --sort nor a --filter of scores.")
     width = terminal_width()
-    form = form or ("text" if width else "md")
-    named = [pivot or "", *(term.field for term in terms)]
-    scores = Scores.of(records, all_heads or any("headline" in name for name in named))
-    if form == "text" and not (chosen or late or sort):
+    form = layout.form or ("text" if width else "md")
+    named = [layout.pivot or "", *(term.field for term in terms)]
+    scores = Scores.of(records, layout.all_heads or any("headline" in name for name in named))
+    if form == "text" and layout.is_plain and not late:
         return scores, terminal_table(scores, width or 100)
     form = "md" if form == "text" else form
-    if robust:
-        text = files.robustness(Losses(scores, baseline), form, every_layer, excel_safe)
-    elif by:
-        grids = arranged(scores, by, view["show"] or ("best",), late, sort)
+    if layout.robust:
+        losses = Losses(scores, layout.baseline)
+        text = files.robustness(losses, form, layout.every_layer, excel_safe)
+    elif layout.by:
+        grids = arranged(scores, layout.by, layout.show or ("best",), late, sort)
         text = files.in_form(grids, form, excel_safe)
-    elif pivot:
-        rows, _, columns = pivot.partition(",")
+    elif layout.pivot:
+        rows, _, columns = layout.pivot.partition(",")
         grids = pivoted(scores, rows.split("+"), columns.split("+"), late, sort)
         text = files.in_form(grids, form, excel_safe)
     else:
-        text = files.scores(scores, form, every_layer, view["published"], late, sort, excel_safe)
+        text = files.scores(
+            scores, form, layout.every_layer, layout.published, late, sort, excel_safe
+        )
     return scores, text
 
 
-def _names(flag: str, noun: str) -> Any:
+def _only(column: str) -> Decorator:
     return option(
-        f"--{flag}",
-        f"{flag}s",
-        multiple=True,
-        metavar="NAME",
-        help=f"Draw only this {noun} (repeatable).",
+        f"--{column}", multiple=True, metavar="NAME", help=f"Draw only this {column} (repeatable)."
     )
 
 
@@ -195,10 +224,7 @@ def _names(flag: str, noun: str) -> Any:
 @option(
     "--to", required=True, type=PATH, metavar="FILE", help="Picture to write: .png, .svg or .pdf."
 )
-@_names("model", "model")
-@_names("task", "task")
-@_names("metric", "metric")
-@_names("condition", "condition")
+@built("only", dict, *map(_only, ("model", "task", "metric", "condition")))
 @axis_option
 @option(
     "--width",
@@ -207,7 +233,14 @@ def _names(flag: str, noun: str) -> Any:
     show_default=True,
     help="Width in a two-column paper: one column (3.3 in) or the page (6.9 in).",
 )
-def plot(kind: str, results: tuple[Path, ...], to: Path, **options: Any) -> None:
+def plot(
+    kind: str,
+    results: tuple[Path, ...],
+    to: Path,
+    only: dict[str, tuple[str, ...]],
+    axis: str,
+    width: str,
+) -> None:
     """Draw a figure of the records (see docs/figures.md).
 
     \b
@@ -218,9 +251,7 @@ def plot(kind: str, results: tuple[Path, ...], to: Path, **options: Any) -> None
     require_writable(to.parent)
     from probe.reporting.figures import plot
 
-    columns = {"model": "models", "task": "tasks", "metric": "metrics", "condition": "conditions"}
-    only = {column: options.pop(name) for column, name in columns.items()}
-    plot.plot(kind, results, to, only, **options)
+    plot.plot(kind, results, to, only, axis, width)
     print_files([to])
 
 
@@ -270,27 +301,28 @@ def compare(
     """
     from probe.reporting.scores import Scores
     from probe.reporting.tables import comparison as comparing
+    from probe.reporting.tables.score_tables import to_csv
 
     if len(runs) == 2 and not results and not models:
         a, b = runs
         before, after = (Scores.of(_read(run), all_heads) for run in (a, b))
-        found = comparing.compare_runs(str(a), before, str(b), after, every_layer)
+        comparison = comparing.compare_runs(str(a), before, str(b), after, every_layer)
     elif len(models) == 2 and results and not runs:
         scores = Scores.of(_read(*results), all_heads)
-        found = comparing.compare_models(scores, *models, every_layer)
+        comparison = comparing.compare_models(scores, *models, every_layer)
     else:
         raise UsageError(
             "compare: give two folders of records, A and B; or --from a folder and --model twice."
         )
     to_text = {
         "md": comparing.to_markdown,
-        "csv": lambda found: comparing.to_csv(found.rows),
+        "csv": lambda comparison: to_csv(comparison.rows),
         "json": comparing.to_json,
     }
-    click.echo(plain(to_text[form](found)), nl=False)
+    click.echo(plain(to_text[form](comparison)), nl=False)
     if form != "md":
-        click.echo(plain(found.summary()), err=True)
-    if fail_on and found.counted()[fail_on]:
+        click.echo(plain(comparison.summary()), err=True)
+    if fail_on and comparison.counted()[fail_on]:
         sys.exit(EXIT_FAILURE)
 
 
@@ -422,7 +454,7 @@ def report(results: tuple[Path, ...], to: Path, outcomes: bool, title: str) -> N
     """Write one HTML page with all results of the records.
 
     The page holds a summary in words, tables, layer curves, the worst utterances and the commands
-    that repeat everything. It opens without a network.
+    that repeat everything. It needs no network.
 
     \b
     Example:
@@ -435,7 +467,7 @@ def report(results: tuple[Path, ...], to: Path, outcomes: bool, title: str) -> N
 
 
 def _read(*paths: Path) -> "pd.DataFrame":
-    """The records of a command, kept to its end."""
+    """Return the records of a command, which stay in memory until it ends."""
     from probe.records import read_records
 
     records = read_records(*paths)

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from probe.data.conditions.condition import parse_condition
+from probe.data.conditions.condition import Condition, parse_condition
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, Utterance
 from probe.data.trials import Trial
@@ -127,7 +127,7 @@ def heard(utterances: Iterable[Utterance], condition: str) -> list[Utterance]:
     return [under(item, condition) for item in utterances]
 
 
-def asked_under(task: Task[Any], conditions: Sequence[str] | None = None) -> Task[Any]:
+def asked_under(task: Task[Any], conditions: Sequence[str | Condition] | None = None) -> Task[Any]:
     """The task under these conditions in the place of its own, if any; where they decide a
     training, its name tells them.
     """
@@ -158,14 +158,16 @@ def hearings(task: Task[Any]) -> list[Hearing]:
     return whole
 
 
-def named(text: str) -> str:
-    """The name that stores know a condition by: its canonical text, or ``text`` where it was
-    declared as a name of its own.
+def named(condition: str | Condition) -> str:
+    """The name that stores know a condition by: its canonical text, or the text itself where it
+    was declared as a name of its own.
     """
+    if isinstance(condition, Condition):
+        return condition.name
     try:
-        return parse_condition(text).name
+        return parse_condition(condition).name
     except UsageError:
-        return text
+        return condition
 
 
 def groups_of(corpus: Corpus) -> dict[str, dict[str, str]]:
@@ -174,16 +176,16 @@ def groups_of(corpus: Corpus) -> dict[str, dict[str, str]]:
     Only columns with 2 to `MOST_GROUPS` values, and of them the blocks that have one value
     throughout.
     """
-    found: dict[str, dict[str, str]] = {}
+    groups: dict[str, dict[str, str]] = {}
     for column in corpus.columns:
         values: dict[str, set[str]] = {}
         for item in corpus.utterances:
             values.setdefault(hashed_block(block_of(item)), set()).add(item.label(column))
         if column not in NO_GROUPS and 2 <= len(set.union(*values.values()) - {""}) <= MOST_GROUPS:
-            found[column] = {
+            groups[column] = {
                 block: next(iter(names)) for block, names in values.items() if len(names) == 1
             }
-    return found
+    return groups
 
 
 def of_blocks(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, Ty
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from probe.brief import brief
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Utterance
 from probe.schema import Schema
@@ -64,6 +65,10 @@ class Settings(Schema):
     def trains_across(self) -> bool:
         """Whether one training or score is of all conditions together."""
         return self.disturb == "mixed"
+
+    def __repr__(self) -> str:
+        changed = self.model_dump(exclude_defaults=True)
+        return brief(self, *(f"{name}={value!r}" for name, value in changed.items()))
 
     def hashed(self) -> dict[str, Any]:
         """The settings that are part of a task's hash; which conditions is no part of it where each
@@ -132,3 +137,6 @@ class Kind(Generic[S]):
     by_domain: bool = False
     wraps: str = ""
     warnings: Callable[[Sequence[Utterance]], Iterable[str]] = _nothing
+
+    def __repr__(self) -> str:
+        return brief(self, self.name)

@@ -152,3 +152,15 @@ def _require(name: str, value: str, choices: Collection[str]) -> None:
 def _require_positive(name: str, value: int | None) -> None:
     if value is not None and value < 1:
         raise UsageError(f"{name} {value}: expected a whole number from 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extracting:
+    """All settings of an extraction, as `probe.pipeline.bench` takes them."""
+
+    storing: Storing = Storing()
+    running: Running = Running()
+    decoding: Decoding = Decoding()
+
+
+EXTRACTING = Extracting()

@@ -53,6 +53,11 @@ class Metric:
         return self.counts == "trials"
 
     @property
+    def of_transcripts(self) -> bool:
+        """Whether it counts the errors of transcripts."""
+        return self.counts == "errors"
+
+    @property
     def is_eer(self) -> bool:
         """Whether it is an equal error rate, by whatever convention."""
         return self.of_trials and not self.is_cost

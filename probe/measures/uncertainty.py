@@ -129,16 +129,16 @@ class MeasuredScores:
 
         Due to seeds: s^2 / S, with s the standard deviation over S seeds.
         """
-        squares, lost = np.square(self.contributions).sum(axis=1), 1
+        squares, n_lost = np.square(self.contributions).sum(axis=1), 1
         if len(self.resampled):
-            lost = LOST_OF_PAIRS if self.contributions.size else 1
+            n_lost = LOST_OF_PAIRS if self.contributions.size else 1
             squares = np.maximum(variances(self.resampled, self.n_blocks) - 2 * squares, squares)
         if self.n_blocks <= TOO_FEW_BLOCKS:
             squares = np.full_like(squares, np.nan)
         units = self.units if self.are_differences else None
         least = np.square([least_error(value, units) for value in self.values])
         # NaN stays.
-        of_blocks = np.maximum(squares * self.n_blocks / max(self.n_blocks - lost, 1), least)
+        of_blocks = np.maximum(squares * self.n_blocks / max(self.n_blocks - n_lost, 1), least)
         n_seeds = len(self.of_seeds)
         if n_seeds == 1:
             return of_blocks, np.zeros_like(of_blocks)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from probe.models.plugins.adapter import Plugin, PluginEncoder
     from probe.models.reference import TransformersEncoder
-    from probe.models.sources import checkpoints
+    from probe.models.sources import configurations
 
 IMPLEMENTATIONS = ("packed", "reference")
 # Longer than any utterance that these models were trained on, and than those of the usual corpora.
@@ -38,8 +38,8 @@ def offline_names() -> list[str]:
 
 
 def sources_of(row: Known) -> list[str]:
-    """Return where a known checkpoint can be loaded from: ``hub`` (``hub (cached)`` where that has
-    begun), ``torchaudio`` (as ``torchaudio:`` and the bundle's name), ``random``.
+    """Return the sources of a known checkpoint: ``hub`` (``hub (cached)`` if files of it are in the
+    cache), ``torchaudio`` (as ``torchaudio:`` and the bundle's name), ``random``.
     """
     from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -63,15 +63,15 @@ def open_model(
         name: a model's SPEC, or NAME=SPEC; or an object that is a plug-in
             (`probe.models.plugins.adapter.Plugin`).
         device: ``cpu``, ``cuda``, ``cuda:1``; None takes a GPU where there is one.
-        sha256: what the weights must have, as ``probe check`` prints it.
+        sha256: the expected SHA-256 of the weights, as ``probe check`` prints it.
         implementation: ``packed``, or ``reference`` for transformers' own forward. A checkpoint
             without a packed form is computed by the reference in fp32, with a note; fbank, mfcc and
-            plug-ins have but one form. The encoder's ``implementation`` and ``precision`` say what
-            was taken.
+            plug-ins have only one form. The encoder's ``implementation`` and ``precision`` tell
+            which form it has.
         precision: ``fp32``, ``tf32`` (GPUs only) or ``bf16``, of the packed form's products.
         chunk_s, context_s: how attention over audio longer than `LONG_S` is cut, or
             `REFERENCE_LONG_S` in families without a packed form; a chunk of 0 s leaves it whole.
-            What Whisper is given is cut so above 30 s, whatever the form.
+            Whisper cuts audio above 30 s in the same way in every form.
 
     Raises:
         UsageError: an unknown implementation or precision, or one that this device does not have.
@@ -129,10 +129,10 @@ def _plugin(name: "str | Plugin", place: "torch.device", sha256: str | None) -> 
 def _in_form(
     reference: "TransformersEncoder", implementation: str, precision: str, chunking: Chunking | None
 ) -> Encoder:
-    """The packed form of a reference encoder where that is asked for and exists; itself, with a
-    note, where it does not.
+    """The packed form of a reference encoder if it is requested and exists; otherwise the encoder
+    itself, with a note if it was requested.
 
-    Where there is but one form, long audio is cut in it whatever is asked for.
+    A model with only one form cuts long audio in it, whichever form is requested.
     """
     from probe.models.packed.packed_encoder import PackedEncoder
     from probe.models.packed.support import without_packed_form
@@ -165,7 +165,7 @@ def _pretrained(name: str, place: str, sha256: str | None) -> "TransformersEncod
 
 def _random(name: str, place: str, sha256: str | None) -> "TransformersEncoder":
     """The encoder of a name that begins with ``random:``."""
-    from probe.models.sources import checkpoints
+    from probe.models.sources import checkpoints, configurations
 
     architecture, at, seed = name.removeprefix(RANDOM).rpartition("@")
     if not at or _is_folder(architecture + at + seed):
@@ -176,7 +176,7 @@ def _random(name: str, place: str, sha256: str | None) -> "TransformersEncoder":
             f"{RANDOM}{architecture}@1."
         )
     folder, config, normalize = _architecture(architecture)
-    location = checkpoints.Location(RANDOM + architecture, folder, f"seed {int(seed or 0)}")
+    location = configurations.Location(RANDOM + architecture, folder, f"seed {int(seed or 0)}")
     encoder = checkpoints.random_encoder(location, config, place, normalize)
     digest = encoder.info.weights_sha256
     if sha256 not in (None, digest):
@@ -190,10 +190,10 @@ def _architecture(name: str) -> tuple[Path, Any, bool | None]:
     """What random weights are drawn for: folder, configuration, whether waveforms are normalised
     (None: the folder says).
     """
-    from probe.models.sources import checkpoints, fairseq
+    from probe.models.sources import configurations, fairseq
 
     if row := known_models().get(name):
-        return Path(), checkpoints.config_of_known(row), row.normalize
+        return Path(), configurations.config_of_known(row), row.normalize
     if name.startswith(TORCHAUDIO):
         from probe.models.sources import bundles
 
@@ -201,7 +201,7 @@ def _architecture(name: str) -> tuple[Path, Any, bool | None]:
     if file := fairseq.file_of(name):
         return Path(), *fairseq.architecture_of(file)
     source = _locate(name, weights=False)
-    return source.folder, checkpoints.config_of(source), None
+    return source.folder, configurations.config_of(source), None
 
 
 def choose_device(device: str | None) -> str:
@@ -224,15 +224,15 @@ def choose_device(device: str | None) -> str:
     return device
 
 
-def _locate(name: str, weights: bool) -> "checkpoints.Location":
+def _locate(name: str, weights: bool) -> "configurations.Location":
     """The checkpoint's folder: given, or fetched from the hub (its configuration alone without
     ``weights``).
     """
     from probe.models.plugins import loader
-    from probe.models.sources import checkpoints
+    from probe.models.sources import configurations
 
     if _is_folder(name):
-        return checkpoints.Location(str(Path(name)), Path(name))
+        return configurations.Location(str(Path(name)), Path(name))
     identifier, _, revision = name.partition("@")
     if revision and _is_folder(identifier):
         raise ProbeError(
@@ -258,7 +258,7 @@ def _locate(name: str, weights: bool) -> "checkpoints.Location":
             f"the names that are known; {', '.join(SPECTRAL)} and {RANDOM}org/name of those work "
             "without a network."
         )
-    return checkpoints.from_hub(identifier, revision or None, weights)
+    return configurations.from_hub(identifier, revision or None, weights)
 
 
 def _is_folder(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""The contract that every model keeps, what it says of itself, and how layers are named."""
+"""The contract of every model, the properties that a model declares, and the names of layers."""
 
 import itertools
 import math
@@ -24,10 +24,10 @@ USUAL_GRID = FrameGrid(320, 400, 400)  # of wav2vec 2.0
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a model is, as far as it decides the values of its features.
+    """The properties of a model that decide the values of its features.
 
     Attributes:
-        id: what it is called without revision: ``org/name``, the last part of a folder's or a
+        id: the name without revision: ``org/name``, the last part of a folder's or a
             file's path, ``torchaudio:NAME``, ``random:org/name``, ``fbank``.
         revision: resolved commit, first digits of the hash of a folder's or a file's weights, a
             bundle's file, seed of random weights, or version of a spectral front-end.
@@ -47,7 +47,7 @@ class ModelInfo:
             no frame in some layer.
         other_grids: layer -> grid, for layers whose frames stand elsewhere.
         parameters: number of parameters of the encoder.
-        settings: whatever else decides values.
+        settings: everything else that decides values.
         ctc: the checkpoint's own CTC head: ``writes``, the text of each symbol (a character, a
             space for the word boundary, nothing for the blank and other special symbols), and
             ``alphabet``, the characters among them; empty where there is none.
@@ -56,9 +56,9 @@ class ModelInfo:
         left_out: names of weights in the file that the encoder has no place for, such as a
             pretraining head's.
         notes: what a user should know about the loading, one sentence each.
-        spec: what opens it again (`probe.model_names.ModelName.resolved`); empty where that is not
-            known.
-        requested: the name that the user opened it by; None where that is not known.
+        spec: the text that opens it again (`probe.model_names.ModelName.resolved`); empty if
+            unknown.
+        requested: the name that the user opened it by; None if unknown.
     """
 
     id: str
@@ -102,8 +102,9 @@ class Chunking:
     """How attention over long audio is cut.
 
     Attributes:
-        above_s: utterances up to so many seconds are left whole.
-        chunk_s, context_s: what is kept of each window, and what it sees on both sides of that.
+        above_s: shorter utterances stay whole.
+        chunk_s: the part of each window whose frames are kept.
+        context_s: the part of each window on both sides of the chunk.
     """
 
     above_s: float
@@ -196,7 +197,7 @@ def _refuse_another_number(info: ModelInfo, n_rows: int, expected: int, of: str)
     if n_rows != expected:
         raise ProbeError(
             f"{info.id}: {n_rows} frames of {of} where its grid gives {expected}. "
-            "Make them agree; nobody could tell whose a frame is."
+            "Make them agree; otherwise frames cannot be assigned to utterances."
         )
 
 
@@ -232,7 +233,7 @@ def device_name(device: torch.device) -> str:
 
 
 def brief_of(encoder: Encoder) -> str:
-    """What a notebook shows of an encoder: the model, its layers, and how it is computed."""
+    """The line that a notebook shows: the model, its layers, implementation and precision."""
     layers = counted(len(encoder.info.layers), "layer")
     computed = f"{encoder.implementation}, {encoder.precision}"
     return brief(encoder, encoder.info.id, layers, computed, str(encoder.device))

@@ -77,10 +77,10 @@ def mel_extractor(config: Any, settings: Mapping[str, Any], rate_hz: int, where:
     Raises:
         ProbeError: settings that do not fit the model.
     """
-    made: Any = transformers.SeamlessM4TFeatureExtractor
+    extractor_class: Any = transformers.SeamlessM4TFeatureExtractor
     needs = {"sampling_rate": rate_hz, "dither": 0.0}
     if config.model_type == "whisper":
-        made = transformers.WhisperFeatureExtractor
+        extractor_class = transformers.WhisperFeatureExtractor
         seconds = config.max_source_positions * MEL_STRIDE * MEL_HOP // rate_hz
         needs |= {"feature_size": config.num_mel_bins, "chunk_length": seconds}
         needs |= {"hop_length": MEL_HOP, "n_fft": MEL_WINDOW}
@@ -95,7 +95,7 @@ def mel_extractor(config: Any, settings: Mapping[str, Any], rate_hz: int, where:
             f"{where}: its preprocessor has {found}; this model takes {expected}. Fetch both files "
             "again."
         )
-    return made.from_dict({**needs, **settings})
+    return extractor_class.from_dict({**needs, **settings})
 
 
 class SqueezedEncoder(TransformersEncoder):

@@ -8,9 +8,8 @@ import pandas as pd
 from probe.errors import ProbeError
 from probe.measures import degradation as measures
 from probe.measures.bootstrap import Estimate
-from probe.records import BUDGET
 from probe.reporting.layer_scores import Row, columns_of, sampled_score, with_ends
-from probe.reporting.scores import Scores
+from probe.reporting.scores import Scores, with_all_labels
 
 DOMAINS = ["task", "corpus", "condition", "train_condition", "metric", "head"]
 GAPS = [
@@ -30,10 +29,9 @@ def domain_gaps(scores: Scores, baseline: str) -> pd.DataFrame:
     C) of the baseline's gap, with C in one reading and C2 in the second. ``shift`` compares
     test rows of different domains instead, of one training.
     """
-    rows = scores.one_sampling.across_domains.tested
-    shown = (rows["split"] == "test") & (rows["control"] == "") & (rows[BUDGET] == "")
-    shown &= (rows["train_domain"] != "") & rows["value"].notna()
-    rows = rows[shown & (rows["layer"] == rows["chosen_layer"])]
+    rows = with_all_labels(scores.one_sampling.across_domains.tested)
+    is_tested = (rows["split"] == "test") & (rows["train_domain"] != "") & rows["value"].notna()
+    rows = rows[is_tested & (rows["layer"] == rows["chosen_layer"])]
     keys = [*DOMAINS, "train_domain", "test_domain", "model"]
     rows = rows.sort_values(keys)
     score_at = {tuple(row[name] for name in keys): row for row in rows.to_dict("records")}

@@ -23,7 +23,7 @@ from probe.measures import degradation as measures
 from probe.measures.bootstrap import CONFIDENCE, Estimate, SampledScore
 from probe.measures.metrics import ACCURACY
 from probe.measures.uncertainty import interval
-from probe.records import ACROSS_CONDITIONS, BUDGET, WEIGHTED
+from probe.records import ACROSS_CONDITIONS, WEIGHTED
 from probe.reporting.domain_gaps import domain_gaps
 from probe.reporting.layer_scores import (
     PLACE,
@@ -34,7 +34,7 @@ from probe.reporting.layer_scores import (
     mean_of,
     with_ends,
 )
-from probe.reporting.scores import Scores
+from probe.reporting.scores import Scores, with_all_labels
 from probe.reporting.worst_groups import worst_groups
 
 BASELINE = "fbank"
@@ -78,8 +78,9 @@ class Losses:
             raise ProbeError(
                 f"baseline {baseline}: no records of it. There are records of: {listed(models)}."
             )
-        self.scores = scores
-        self.baseline = (BASELINE if BASELINE in models else "") if baseline is None else baseline
+        if baseline is None:
+            baseline = BASELINE if BASELINE in models else ""
+        self.scores, self.baseline = scores, baseline
 
     @property
     def empty(self) -> bool:
@@ -166,10 +167,10 @@ class Losses:
 
         Models at chance on clean audio are left out of the line and have no value.
         """
-        shown = chosen_rows(self.conditions)
+        chosen = chosen_rows(self.conditions)
         keys = [*ACROSS_CONDITIONS, "model"]
-        clean = shown[shown["condition"] == CLEAN].set_index(keys)
-        disturbed = shown[~shown["condition"].isin([CLEAN, MEAN, WORST])]
+        clean = chosen[chosen["condition"] == CLEAN].set_index(keys)
+        disturbed = chosen[~chosen["condition"].isin([CLEAN, MEAN, WORST])]
         rows = []
         for names, group in disturbed.groupby([*ACROSS_CONDITIONS, "condition"], sort=False):
             pairs = {
@@ -341,11 +342,10 @@ def _domain_columns(scores: Scores) -> Callable[[Row], Row]:
     """A function from a row to the columns of `DOMAIN_TASKS`: how well its layer tells domains, or
     conditions, apart.
     """
-    rows = scores.unchecked
-    shown = rows["task"].isin(DOMAIN_TASKS) & (rows["metric"] == ACCURACY.name)
-    for name, value in (("split", "test"), ("control", ""), (BUDGET, ""), ("train_domain", "")):
-        shown &= rows[name] == value
-    rows = rows[shown & rows["headline"]]
+    rows = with_all_labels(scores.unchecked)
+    is_tested = rows["task"].isin(DOMAIN_TASKS) & (rows["metric"] == ACCURACY.name)
+    is_tested &= (rows["split"] == "test") & (rows["train_domain"] == "")
+    rows = rows[is_tested & rows["headline"]]
     order = ["other", "corpus", "condition", "seed"]
     rows = rows.assign(other=rows["condition"] != CLEAN).sort_values(order, kind="stable")
     score_at: dict[tuple[Hashable, ...], Row] = {}
@@ -392,11 +392,10 @@ def _samplings(records: pd.DataFrame) -> dict[tuple[Hashable, ...], list[float]]
     """The values of every sampling (seed and condition seed) by `PLACE`, condition and
     `SAME_QUESTION`.
     """
-    shown = (records["split"] == "test") & records["value"].notna()
-    for name in ("control", BUDGET, "train_domain"):
-        shown &= records[name] == ""
+    rows = with_all_labels(records)
+    is_tested = (rows["split"] == "test") & (rows["train_domain"] == "") & rows["value"].notna()
     keys, sampling = [*PLACE, "condition", *SAME_QUESTION], ["seed", "condition_seed"]
-    rows = records[shown].sort_values([*keys, *sampling, "recipe"])
+    rows = rows[is_tested].sort_values([*keys, *sampling, "recipe"])
     rows = rows.drop_duplicates([*keys, *sampling])
     return {
         tuple(names): [float(value) for value in group["value"]]

@@ -72,6 +72,11 @@ TOO_FEW = "too few blocks for an interval"
 FOR_MARKS = ["counts", "seed"]  # what ties are computed from, besides the columns that are shown
 
 
+def with_all_labels(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the task itself, without controls and budgets."""
+    return rows[(rows["control"] == "") & (rows[BUDGET] == "")]
+
+
 class Scores:
     """Records that may stand in one table, prepared once, when they are first needed; see the
     module.
@@ -174,8 +179,8 @@ class Scores:
         """The scores with conditions as domains, where a model was trained under several: see
         `crossed`.
         """
-        moved = crossed(self.records)
-        return self if moved is self.records else Scores(moved)
+        crossing = crossed(self.records)
+        return self if crossing is self.records else Scores(crossing)
 
     def chosen(self) -> pd.DataFrame:
         """One row for each `SCORE` that was trained on all labels, at the layer chosen on dev;
@@ -193,10 +198,10 @@ class Scores:
 
     @cached_property
     def _chosen(self) -> pd.DataFrame:
-        shown = self.tested[self.tested[BUDGET] == ""].sort_values("layer_index", kind="stable")
+        tested = self.tested[self.tested[BUDGET] == ""].sort_values("layer_index", kind="stable")
         cells: dict[tuple[object, ...], list[Row]] = defaultdict(list)
         columns = {*SCORE, "control", "chosen_layer", "final_layer", *FOR_MARKS}
-        for row in _dicts(shown, columns | (set(CHOSEN) & set(shown))):
+        for row in _dicts(tested, columns | (set(CHOSEN) & set(tested))):
             cells[tuple(row[name] for name in SCORE)].append(row)
         rows = [
             _chosen_row(cell) for cell in cells.values() if any(not row["control"] for row in cell)
@@ -230,8 +235,7 @@ class Scores:
         """
         same = [*CHOICE, "control", "metric", "layer"]
         dev = source_dev(self.merged)[[*same, "value"]].rename(columns={"value": "dev_value"})
-        rows = self.tested[(self.tested[BUDGET] == "") & (self.tested["control"] == "")]
-        rows = rows.merge(dev, on=same, how="left")
+        rows = with_all_labels(self.tested).merge(dev, on=same, how="left")
         statistics = {
             name: [of.get(name, np.nan) for of in rows["statistics"]] for name in STATISTICS
         }
@@ -279,15 +283,15 @@ def crossed(records: pd.DataFrame) -> pd.DataFrame:
     is_moved = several_trainings & (records["train_domain"] == "")
     if not is_moved.any():
         return records
-    moved = records[is_moved]
-    is_test = moved["split"] == "test"
-    moved = moved.assign(
-        train_domain=moved["train_condition"],
-        test_domain=moved["condition"].where(is_test, moved["train_condition"]),
+    crossing = records[is_moved]
+    is_test = crossing["split"] == "test"
+    crossing = crossing.assign(
+        train_domain=crossing["train_condition"],
+        test_domain=crossing["condition"].where(is_test, crossing["train_condition"]),
         **dict.fromkeys(["condition", "train_condition", "recipe"], ""),
     )
-    dev = moved[~is_test].drop_duplicates([*LINE, "seed"])
-    return pd.concat([records[~is_moved], moved[is_test], dev], ignore_index=True)
+    dev = crossing[~is_test].drop_duplicates([*LINE, "seed"])
+    return pd.concat([records[~is_moved], crossing[is_test], dev], ignore_index=True)
 
 
 def seed_notes(rows: pd.DataFrame) -> list[str]:
@@ -376,25 +380,25 @@ def _chosen_row(cell: Sequence[Row]) -> Row:
     layers = [row for row in cell if row["control"] == ""]
     chosen = next((row for row in layers if row["layer"] == row["chosen_layer"]), None)
     if chosen is not None:
-        shown = dict(chosen)
+        row = dict(chosen)
     else:
-        shown = dict(next((row for row in layers if row["layer"] != WEIGHTED), layers[0]))
-        layer = shown["chosen_layer"]
+        row = dict(next((row for row in layers if row["layer"] != WEIGHTED), layers[0]))
+        layer = row["chosen_layer"]
         why = f"no test score at layer {layer}"
         if pd.isna(layer):
-            why = f"no dev score of {shown['select_by']}, so no layer is chosen"
-        shown |= dict.fromkeys(["value", "low", "high"], np.nan)
-        shown |= {"layer": None, "note": shown["note"] or why}
+            why = f"no dev score of {row['select_by']}, so no layer is chosen"
+        row |= dict.fromkeys(["value", "low", "high"], np.nan)
+        row |= {"layer": None, "note": row["note"] or why}
     value_of = {row["layer"]: row["value"] for row in layers}
     last = max((layer for layer in value_of if layer.isdecimal()), key=int, default=None)
-    shown |= {
+    row |= {
         "last_layer": last,
         "last_value": value_of.get(last, np.nan),
-        "final_value": value_of.get(shown["final_layer"], np.nan),
+        "final_value": value_of.get(row["final_layer"], np.nan),
         "weighted_value": value_of.get(WEIGHTED, np.nan),
-        **_controls(shown, cell),
+        **_controls(row, cell),
     }
-    return {name: shown.get(name, np.nan) for name in (*CHOSEN, *FOR_MARKS)}
+    return {name: row.get(name, np.nan) for name in (*CHOSEN, *FOR_MARKS)}
 
 
 def _controls(shown: Row, cell: Sequence[Row]) -> Row:

@@ -8,7 +8,7 @@ import html
 import json
 import math
 import re
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -67,11 +67,6 @@ def escaped(text: str) -> str:
     character that Markdown would interpret.
     """
     return LIVE.sub(lambda match: "".join(f"\\{char}" for char in match[0]), one_line(text))
-
-
-def escaped_all(values: Iterable[str]) -> list[str]:
-    """Texts as Markdown cells, see `escaped`."""
-    return [escaped(value) for value in values]
 
 
 @lru_cache(maxsize=1 << 16)

@@ -28,8 +28,9 @@ from probe.data.conditions.grammar import PRESETS
 from probe.data.conditions.loudness import active_rms, decibels, rms
 from probe.data.corpus import load_corpus
 from probe.errors import ProbeError, UsageError, UtteranceError
+from probe.evaluation.trial_lists import Scope
 from probe.extraction.extract import Extraction, extract, recipe_of
-from probe.extraction.settings import Decoding, Running, Storing
+from probe.extraction.settings import Decoding, Extracting, Running, Storing
 from probe.files import sha256_of_json
 from probe.models.catalogue import open_model
 from probe.pipeline import bench
@@ -845,16 +846,21 @@ def test_bench_extracts_every_condition(
         ["word-id"],
         tones(words=2),
         tmp_path,
-        conditions=["clean", "telephone"],
-        dry_run=False,
-        running=Running(check=False),
+        scope=Scope(conditions=["clean", "telephone"]),
+        extracting=Extracting(running=Running(check=False)),
     )
     assert [open_store(item.store).recipe["condition"] for item in done.extractions] == [
         "clean",
         "telephone",
     ]
-    bench(["fbank"], ["word-id"], tones(words=2), tmp_path, running=Running(check=False))
-    assert asked == [["clean", "telephone"], ["clean"]]
+    bench(
+        ["fbank"],
+        ["word-id"],
+        tones(words=2),
+        tmp_path,
+        extracting=Extracting(running=Running(check=False)),
+    )
+    assert asked == [("clean", "telephone"), ("clean",)]
 
 
 def test_the_command_takes_conditions(tones: Callable[..., Path], tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from threadpoolctl import threadpool_limits
 
 from probe.heads.linear import logistic
-from probe.heads.linear.linear_probe import LinearProbe, fit_layers, fit_strengths
+from probe.heads.linear.linear_probe import LinearProbe, Solving, fit_layers, fit_strengths
 from probe.heads.linear.logistic_pass import cross_entropy
 from probe.heads.linear.rows import ArrayRows, Standardizer
 from probe.heads.speaker.lda import DiscriminantProjection
@@ -124,7 +124,8 @@ def test_penalty_strength_means_the_same_for_twice_the_rows() -> None:
 def test_a_path_of_strengths_equals_single_fits() -> None:
     rows, labels = planted(80, 120, 4)
     strengths = [1e-3, 1.0, 1e-1]
-    for l2, fitted in zip(strengths, fit_strengths(rows, labels, strengths, tol=1e-8), strict=True):
+    path = fit_strengths(rows, labels, strengths, solving=Solving(tol=1e-8))
+    for l2, fitted in zip(strengths, path, strict=True):
         assert fitted.l2 == l2
         alone = LinearProbe(l2, tol=1e-8).fit(rows, labels)
         np.testing.assert_allclose(fitted.predict_proba(rows), alone.predict_proba(rows), atol=2e-3)
@@ -238,7 +239,7 @@ PEAK = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from probe.heads.linear.linear_probe import fit_strengths
+from probe.heads.linear.linear_probe import Solving, fit_strengths
 
 class Drawn:
     shape = (150_000, 256)
@@ -262,7 +263,7 @@ def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 before = peak()
-fit_strengths(Drawn(), labels, [1.0], max_iter=2, memory_bytes=int(sys.argv[1]))
+fit_strengths(Drawn(), labels, [1.0], solving=Solving(max_iter=2), memory_bytes=int(sys.argv[1]))
 print(peak() - before)
 """
 
@@ -395,7 +396,7 @@ def test_layers_as_an_array_a_generator_or_by_name_are_the_single_fits() -> None
         assert all(
             identical(one, other) for one, other in zip(found.values(), expected, strict=True)
         )
-    once = fit_layers(layers[:1], labels, [1e-3], max_iter=1)[0]
+    once = fit_layers(layers[:1], labels, [1e-3], solving=Solving(max_iter=1))[0]
     assert once[0].n_iter_ <= 1
 
 

@@ -26,9 +26,11 @@ from torch import Tensor
 from probe.errors import ProbeError
 from probe.extraction import extract as extraction
 from probe.extraction.settings import Running, Storing
-from probe.models import check as checks
+from probe.models import check_frames
 from probe.models.catalogue import IMPLEMENTATIONS, open_model
-from probe.models.check import BATCH, NORMALISATION, check_model
+from probe.models.certificate import FAIL, NOTE, PASS, Certificate
+from probe.models.check import CHECKS, check_model
+from probe.models.check_frames import BATCH, NORMALISATION
 from probe.models.encoder import CONV, CTC, Encoder
 from probe.models.frames import FrameGrid
 from probe.models.reference import TransformersEncoder
@@ -106,13 +108,13 @@ def test_a_sound_model_passes(
             "normalisation",
             "final",
         }
-    assert expected <= {check for check, result in results.items() if result == checks.PASS}
+    assert expected <= {check for check, result in results.items() if result == PASS}
 
 
 def test_every_check_says_that_it_has_begun(folders: dict[str, Path]) -> None:
     begun: list[str] = []
     check_model(opened(folders["wavlm pre-LN"]), True, begun.append)
-    assert len(begun) == len(checks.CHECKS)
+    assert len(begun) == len(CHECKS)
 
 
 # Planted faults
@@ -449,10 +451,7 @@ def test_input_that_is_assumed_is_a_note(folders: dict[str, Path], tmp_path: Pat
     folder = Path(shutil.copytree(folders[GROUP], tmp_path / "bare"))
     (folder / "preprocessor_config.json").unlink()
     (found,) = [item for item in check_model(str(folder), True).findings if item.check == "input"]
-    assert (found.result, found.expected) == (
-        checks.NOTE,
-        "a preprocessor_config.json that says so",
-    )
+    assert (found.result, found.expected) == (NOTE, "a preprocessor_config.json that says so")
 
 
 def test_the_whole_form_finds_what_the_quick_one_finds(folders: dict[str, Path]) -> None:
@@ -483,7 +482,7 @@ def test_an_encoder_that_breaks_the_contract_is_a_finding_and_no_crash(
 def test_values_beyond_float16_are_noted_and_infinite_ones_fail(folders: dict[str, Path]) -> None:
     encoder = opened(folders[GROUP])
     sound = encoder.encode
-    for factor, result in ((1e6, checks.NOTE), (float("inf"), checks.FAIL)):
+    for factor, result in ((1e6, NOTE), (float("inf"), FAIL)):
 
         def encode(
             waves: Tensor, lengths: Tensor, layers: Sequence[str], factor: float = factor
@@ -503,10 +502,7 @@ def test_parameters_are_compared_with_the_catalogue_by_name_and_by_shape() -> No
         (found,) = [
             item for item in check_model(encoder, True).findings if item.check == "parameters"
         ]
-        assert (found.result, found.expected) == (
-            checks.PASS,
-            "208,128 as data2vec-audio-tiny (yes)",
-        )
+        assert (found.result, found.expected) == (PASS, "208,128 as data2vec-audio-tiny (yes)")
     encoder.info = replace(encoder.info, parameters=208_127)
     assert not failed(encoder), (
         "a model of the same shape may differ in what the catalogue does not hold"
@@ -518,7 +514,7 @@ def test_parameters_are_compared_with_the_catalogue_by_name_and_by_shape() -> No
 def test_a_configuration_that_the_weights_fit_but_the_catalogue_does_not_know_is_noted() -> None:
     encoder = open_model("random:data2vec-audio-tiny", "cpu")
     assert isinstance(encoder, TransformersEncoder)
-    for heads, result in ((4, checks.PASS), (2, checks.NOTE)):
+    for heads, result in ((4, PASS), (2, NOTE)):
         encoder.model.config.num_attention_heads = heads
         (found,) = [
             item for item in check_model(encoder, True).findings if item.check == "configuration"
@@ -568,14 +564,14 @@ def test_no_composition_of_a_batch_changes_an_utterance(
     encoder = opened(folders[family])
     generator = torch.Generator().manual_seed(seed)
     waves = [0.1 * torch.randn(n, generator=generator) + 0.02 for n in lengths]
-    alone = [checks._encode(encoder, [wave]) for wave in waves]
+    alone = [check_frames.encode(encoder, [wave]) for wave in waves]
     order = data.draw(st.permutations(range(len(waves))))
-    frames, n_frames = checks._encode(encoder, [waves[i] for i in order])
+    frames, n_frames = check_frames.encode(encoder, [waves[i] for i in order])
     for layer, of_layer in enumerate(frames):
         for position, i in enumerate(order):
             count = encoder.info.n_frames(lengths[i])
             assert int(n_frames[layer, position]) == int(alone[i][1][layer, 0]) == count
-            assert checks._error(of_layer[position, :count], alone[i][0][layer][0]) <= BATCH
+            assert check_frames.error_of(of_layer[position, :count], alone[i][0][layer][0]) <= BATCH
             assert not of_layer[position, count:].any()
 
 
@@ -634,7 +630,7 @@ def test_extraction_checks_a_model_once_and_keeps_the_certificate(
     manifest, model = tones(words=1, speakers=1, repetitions=3), str(folders[PRE])
     runs: list[str] = []
 
-    def counted(encoder: Encoder, quick: bool) -> checks.Certificate:
+    def counted(encoder: Encoder, quick: bool) -> Certificate:
         runs.append(encoder.info.weights_sha256)
         return check_model(encoder, quick)
 
@@ -663,7 +659,7 @@ def test_a_certificate_is_kept_for_stores_of_other_folders(
     manifest, model = tones(words=1, speakers=1, repetitions=3), str(folders[PRE])
     runs: list[str] = []
 
-    def counted(encoder: Encoder, quick: bool) -> checks.Certificate:
+    def counted(encoder: Encoder, quick: bool) -> Certificate:
         runs.append(encoder.info.weights_sha256)
         return check_model(encoder, quick)
 
@@ -743,12 +739,13 @@ def parity(encoder: TransformersEncoder) -> tuple[float, float]:
     is held to its bound here.
     """
     waves = [
-        checks._noise(max(n, encoder.info.grid.min_samples), n) for n in (400, 719, 16_037, 48_000)
+        check_frames.noise(max(n, encoder.info.grid.min_samples), n)
+        for n in (400, 719, 16_037, 48_000)
     ]
-    as_called = checks._compared(
+    as_called = check_frames.compare(
         "", encoder, lambda wave: encoder.by_transformers(wave, exact=False), waves, NORMALISATION
     )
-    assert as_called.result == checks.PASS
+    assert as_called.result == PASS
     return matrix.apart(encoder, encoder.by_transformers, waves)
 
 

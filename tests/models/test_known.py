@@ -22,7 +22,7 @@ import transformers
 from probe.errors import ProbeError
 from probe.models.catalogue import offline_names, open_model, sources_of
 from probe.models.families import has_own_final
-from probe.models.sources import checkpoints, hub
+from probe.models.sources import configurations, hub
 from probe.models.sources.known import FAMILIES, Known, close_names, known_models
 
 ROWS = list(known_models().values())
@@ -61,9 +61,7 @@ def test_the_catalogue_has_51_checkpoints_of_every_family_and_a_tiny_one() -> No
 
 
 def test_every_cell_of_the_catalogue_is_of_its_columns_kind() -> None:
-    with (
-        Path(checkpoints.__file__).with_name("known.csv").open(encoding="utf-8", newline="") as file
-    ):
+    with Path(hub.__file__).with_name("known.csv").open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         lines = list(reader)
     assert reader.fieldnames == list(Known.__annotations__)
@@ -88,7 +86,7 @@ def test_every_cell_of_the_catalogue_is_of_its_columns_kind() -> None:
 @pytest.mark.parametrize("name", names(ROWS))
 def test_a_row_gives_a_valid_configuration(name: str) -> None:
     row = known_models()[name]
-    config = checkpoints.config_of_known(row)
+    config = configurations.config_of_known(row)
     assert config.model_type == row.family
     ffn = config.encoder_ffn_dim if row.family == "whisper" else config.intermediate_size
     assert (config.num_hidden_layers, config.hidden_size, ffn) == (row.layers, row.width, row.ffn)
@@ -116,7 +114,7 @@ def test_a_row_gives_a_valid_configuration(name: str) -> None:
 def test_the_named_models_have_their_published_number_of_parameters(name: str) -> None:
     row = known_models()[name]
     with torch.device("meta"):
-        model = transformers.AutoModel.from_config(checkpoints.config_of_known(row))
+        model = transformers.AutoModel.from_config(configurations.config_of_known(row))
     assert sum(weight.numel() for weight in model.parameters()) == row.parameters == FOUR[name]
 
 

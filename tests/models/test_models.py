@@ -28,7 +28,7 @@ from probe.errors import ProbeError
 from probe.models.catalogue import choose_device, offline_names, open_model
 from probe.models.encoder import Encoder
 from probe.models.frames import FrameGrid
-from probe.models.sources import checkpoints
+from probe.models.sources import checkpoints, configurations
 from probe.models.sources.known import known_models
 
 # Families that tests of every family run by default.
@@ -965,7 +965,7 @@ FULL_SIZE = {
 def test_built_in_architectures_have_the_published_number_of_parameters(name: str) -> None:
     row = known_models()[name]
     with torch.device("meta"):
-        model = checkpoints.made_of(checkpoints.config_of_known(row))
+        model = checkpoints.made_of(configurations.config_of_known(row))
     assert sum(weight.numel() for weight in model.parameters()) == row.parameters
     assert f"random:{name}" in offline_names()
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from probe.errors import UsageError
 from probe.extraction.extract import recipe_of
-from probe.models import check
+from probe.models import check_frames
 from probe.models.catalogue import open_model
 from probe.models.encoder import CTC, Chunking
 from probe.models.packed import frontend, products
@@ -477,7 +477,7 @@ def test_an_option_that_is_not_known_counts_where_it_is_not_at_its_default(
 
 
 def test_catalogued_checkpoints_have_a_packed_form_where_their_family_has_one() -> None:
-    from probe.models.sources.checkpoints import config_of_known
+    from probe.models.sources.configurations import config_of_known
 
     without = {
         row.family for row in known_models().values() if without_packed_form(config_of_known(row))
@@ -549,7 +549,7 @@ def test_the_certificate_looks_at_the_seams_of_long_audio(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = opened(folders[PRE], chunk_s=2.0, context_s=0.5)
-    assert [item.result for item in check._seams(encoder, None, False)] == ["pass"]
+    assert [item.result for item in check_frames.check_seams(encoder, None, False)] == ["pass"]
     windows = PackedEncoder._windows
 
     def one_beside(self: PackedEncoder, n_frames: Sequence[int]) -> Iterator[Window]:
@@ -558,6 +558,6 @@ def test_the_certificate_looks_at_the_seams_of_long_audio(
             yield window._replace(kept_from=window.kept_from - back, kept_to=window.kept_to - back)
 
     monkeypatch.setattr(PackedEncoder, "_windows", one_beside)
-    (finding,) = check._seams(encoder, None, False)
+    (finding,) = check_frames.check_seams(encoder, None, False)
     assert finding.result == "FAIL"
-    assert list(check._seams(encoder.chunked(None), None, False)) == []
+    assert list(check_frames.check_seams(encoder.chunked(None), None, False)) == []

@@ -313,8 +313,8 @@ def test_the_command_prints_three_forms(folders: list[str]) -> None:
     page = CliRunner().invoke(cli, ["compare", *folders])
     assert page.exit_code == 0
     assert (
-        "3 scores compared: 0 better, 1 worse, 0 not significantly different, 2 identical; 1 only in B."
-        in page.stdout
+        "3 scores compared: 0 better, 1 worse, 0 not significantly different, 2 identical; 1 "
+        "only in B." in page.stdout
     )
     rows = list(
         csv.DictReader(

@@ -30,6 +30,7 @@ from probe.errors import ProbeError, UsageError
 from probe.records import Record, write_records
 from probe.reporting.filters import kept, ordered, parse_term
 from probe.reporting.report.page import content
+from probe.reporting.scores import Scores
 from probe.reporting.tables import grid, published
 from probe.reporting.tables.files import in_form
 from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, score
@@ -241,10 +242,8 @@ def test_pages_fit_small_screens_and_leave_room_for_notes() -> None:
 
 
 def test_every_kind_of_page_is_whole() -> None:
-    records, robust = (
-        frame(*plain()),
-        frame(*model("org/a", [0.1, 0.85], invariant="1"), *shifted("org/<b>", 0.7)),
-    )
+    records = Scores.of(frame(*plain()))
+    robust = frame(*model("org/a", [0.1, 0.85], invariant="1"), *shifted("org/<b>", 0.7))
     pages = [printed(records, "html", layers) for layers in (False, True)]
     pages += [in_form(arranged(records, by), "html") for by in ("models", "layers", "conditions")]
     pages += [printed(frame(*crossing()), "html"), printed(records, "html", published=True)]
@@ -658,25 +657,25 @@ def test_speakers_of_training_are_marked_in_every_table() -> None:
     records = [replace(item, shared_speakers=7) for item in plain() if item.model == "org/a"]
     others = [replace(item, shared_speakers=0) for item in plain() if item.model != "org/a"]
     rows = frame(*records, *others)
+    scores = Scores.of(rows)
     for form in ("md", "html", "latex"):
         mark = "$\\ddagger$" if form == "latex" else "‡"
-        texts = [printed(rows, form, layers) for layers in (False, True)]
-        texts += [in_form(arranged(rows, by), form) for by in ("models", "layers", "conditions")]
+        texts = [printed(scores, form, layers) for layers in (False, True)]
+        texts += [in_form(arranged(scores, by), form) for by in ("models", "layers", "conditions")]
         texts.append(in_form(pivoted(rows, ["model"], ["task", "metric"]), form))
         for text in texts:
             assert (
                 text.count(mark) > 1 and "some or all of the speakers are in training too" in text
             )
-    table = pd.read_csv(io.StringIO(printed(rows, "csv")))
+    table = pd.read_csv(io.StringIO(printed(scores, "csv")))
     assert table.groupby("model")["shared_speakers"].max().to_dict() == {
         "fbank": 0,
         "org/a": 7,
         "org/b": 0,
     }
-    assert {row.get("shared_speakers") for row in json.loads(printed(rows, "json"))} == {0, 7}
-    for text in (
-        printed(frame(*plain()), form) for form in ("md", "csv", "json")
-    ):  # of records that do not know
+    assert {row.get("shared_speakers") for row in json.loads(printed(scores, "json"))} == {0, 7}
+    without = Scores.of(frame(*plain()))  # of records that do not know
+    for text in (printed(without, form) for form in ("md", "csv", "json")):
         assert "‡" not in text and "shared" not in text
     moved = frame(*(replace(item, shared_speakers=3) for item in crossing()))
     assert "‡" in in_form(arranged(moved, "domains"), "md")

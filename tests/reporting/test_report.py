@@ -118,6 +118,15 @@ def in_words(answer: dict[str, Any]) -> str:
     return " ".join(answer["lead"])
 
 
+def test_records_of_all_heads_are_counted_and_those_of_headline_heads_are_scored() -> None:
+    headline_records = asked("org/a", "words", [0.5, 0.9, 0.7])
+    other = record(model="org/a", task="words", head="cosine", headline=False, n=300)
+    data = content(frame(*headline_records, other))
+    assert data["n_records"] == sum(data["code"]["records"]) == len(headline_records) + 1
+    assert 300 in data["corpora"]["n"]
+    assert set(data["scores"]["head"]) == {"linear"}
+
+
 def test_the_page_says_which_models_are_baselines_and_what_its_metric_is() -> None:
     error: dict[str, Any] = {"metric": "cer", "select_by": "cer", "higher_is_better": False}
     found = content(

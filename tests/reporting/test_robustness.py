@@ -45,7 +45,7 @@ from probe.reporting.figures.style import missing_matplotlib
 from probe.reporting.filters import first_sampling
 from probe.reporting.losses import MEAN, WORST, Losses
 from probe.reporting.scores import Scores, crossed
-from probe.reporting.tables.files import write_robustness, write_tables
+from probe.reporting.tables.files import robustness, write_robustness, write_tables
 from probe.reporting.tables.robustness_tables import every_layer
 
 
@@ -175,6 +175,14 @@ def planted() -> list[Record]:
         *model("org/a", [0.5, 0.9], errors=True),
         *model("fbank", [0.5], errors=True),
         *left,
+    ]
+
+
+def two_models() -> list[Record]:
+    """Two models, each with a layer at chance and an invariant one."""
+    return [
+        *model("org/a", [0.1, 0.85], invariant="1"),
+        *model("org/b", [0.1, 0.8], invariant="1", loss=0.8),
     ]
 
 
@@ -622,9 +630,14 @@ def test_mean_and_worst_are_over_the_conditions_and_the_worst_allows_for_their_n
         assert widths[0] / widths[1] > 0.85 * wider, low  # Fieller's widen by more
 
 
-def test_the_worst_of_ten_conditions_that_differ_by_luck_holds_the_truth() -> None:
+@pytest.mark.parametrize(
+    ("n_seeds", "least"), mostly_nightly([(12, 0.8), (120, 0.92)], [(12, 0.8)])
+)
+def test_the_worst_of_ten_conditions_that_differ_by_luck_holds_the_truth(
+    n_seeds: int, least: float
+) -> None:
     held: dict[str, list[bool]] = {"": [], "relative_": [], "margin_lost_": [], "loss_": []}
-    for seed in range(120):
+    for seed in range(n_seeds):
         generator = np.random.default_rng(seed)
         good = generator.uniform(0.5, 0.9, 10)
         hits = {
@@ -652,7 +665,7 @@ def test_the_worst_of_ten_conditions_that_differ_by_luck_holds_the_truth() -> No
         }
         for name, values in held.items():
             values.append(row[f"{name}low"] <= truth[name] <= row[f"{name}high"])
-    assert all(np.mean(values) >= 0.92 for values in held.values()), {
+    assert all(np.mean(values) >= least for values in held.values()), {
         name: np.mean(values) for name, values in held.items()
     }
 
@@ -1105,10 +1118,9 @@ def test_counts_are_whole_numbers() -> None:
 
 def test_the_order_of_records_does_not_matter() -> None:
     records = [*model("org/a", [0.1, 0.85, 0.9], invariant="1"), *shifted("org/a", 0.7)]
+    one, other = losses(frame(*records)), losses(frame(*records[::-1]))
     for form, layers in (("md", False), ("md", True), ("csv", False), ("json", True)):
-        assert robustness_text(frame(*records), form, layers) == robustness_text(
-            frame(*records[::-1]), form, layers
-        )
+        assert robustness(one, form, layers) == robustness(other, form, layers)
 
 
 def test_files_that_others_wrote_are_left_and_told(
@@ -1131,7 +1143,7 @@ def test_files_that_others_wrote_are_left_and_told(
 
 
 def test_files_are_written_where_there_are_conditions_and_removed_where_not(tmp_path: Path) -> None:
-    paths = write_robustness(losses(frame(*planted())), tmp_path)
+    paths = write_robustness(losses(frame(*two_models())), tmp_path)
     names = {
         "robustness.md",
         "robustness.csv",
@@ -1143,7 +1155,7 @@ def test_files_are_written_where_there_are_conditions_and_removed_where_not(tmp_
     assert {path.name for path in paths if path.name.startswith("robustness")} == names | pictures
     rows = pd.read_csv(io.StringIO((tmp_path / "robustness.csv").read_text(encoding="utf-8")))
     assert {"loss_low", "nwer", "effective", "werv"} <= set(rows.columns)
-    write_tables(frame(*(item for item in planted() if item.condition == "clean")), tmp_path)
+    write_tables(frame(*(item for item in two_models() if item.condition == "clean")), tmp_path)
     assert not list(tmp_path.glob("robustness*"))
     assert (
         robustness_text(frame(scored(0.8)), "md")
@@ -1190,7 +1202,7 @@ def test_the_command_prints_and_writes_the_robustness_tables(tmp_path: Path) -> 
 
     from probe.cli import cli
 
-    write_records(tmp_path / "results" / "a.jsonl", planted())
+    write_records(tmp_path / "results" / "a.jsonl", two_models())
     arguments = [
         "table",
         "--from",

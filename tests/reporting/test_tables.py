@@ -553,7 +553,10 @@ def with_shape(**changed: Any) -> list[Record]:
     ]
 
 
-def test_a_layers_statistics_stand_beside_its_score_where_there_are_any(tmp_path: Path) -> None:
+def test_a_layers_statistics_stand_beside_its_score_where_there_are_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("probe.reporting.tables.files.missing_matplotlib", lambda: "not drawn")
     names = ["depth", "rms", "effective_rank", "anisotropy", "outlier_dims"]
     write_records(tmp_path / "a.jsonl", [*with_shape(), *curve([0.2], [0.25], "0", model="fbank")])
     rows = layer_rows(read_records(tmp_path))

@@ -33,7 +33,7 @@ def test_a_narrow_screen_shows_the_task_above_its_models() -> None:
     lines = lines_of([*plain(), *layers([5], [5], model=model, corpus="spoken-digits")], 60)
     assert "digits, accuracy ↑" in lines and max(map(len, lines)) <= 60
     shortened = [line for line in lines if "…" in line]
-    assert len(shortened) == 1 and shortened[0].startswith("org/long")
+    assert len(shortened) == 1 and shortened[0].startswith("  org/long")
 
 
 @pytest.mark.parametrize("width", [80, 120])

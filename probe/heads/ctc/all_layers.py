@@ -291,7 +291,7 @@ def _score(
     """Adds an epoch to every run in training: symbol error rate and mean loss on dev."""
     probe, lengths = layers[0].probe, layers[0].lengths[1]
     runs = [(layer, rate) for layer in layers for rate in range(len(layer.active))]
-    written = [[""] * len(texts) for _ in runs]
+    hypotheses = [[""] * len(texts) for _ in runs]
     losses: list[Tensor] = []
     by_length = sorted(range(len(lengths)), key=lambda i: lengths[i])
     for start in range(0, len(by_length), probe.batch_size):
@@ -303,8 +303,8 @@ def _score(
         losses.append(loss)
         for i, best in zip(chosen, logits.argmax(3).transpose(1, 2).tolist(), strict=True):
             for problem, symbols in enumerate(best):
-                written[problem][i] = probe.vocabulary_.decode_greedy(symbols[: lengths[i]])
-    rates = symbol_error_rates(texts, written, probe.separator)
+                hypotheses[problem][i] = probe.vocabulary_.decode_greedy(symbols[: lengths[i]])
+    rates = symbol_error_rates(texts, hypotheses, probe.separator)
     for (layer, rate), error, values in zip(runs, rates, torch.cat(losses).T.tolist(), strict=True):
         finite = [value for value in values if math.isfinite(value)]
         dev_loss = sum(finite) / len(finite) if finite else math.nan

@@ -74,14 +74,14 @@ def written_words(
     Raises:
         ProbeError: there are none.
     """
-    known = set(vocabulary.symbols) - {SPACE}
-    written = {word: text for word in words if (text := spell(word)) and set(text) <= known}
-    if not written:
+    letters = set(vocabulary.symbols) - {SPACE}
+    spellings = {word: text for word in words if (text := spell(word)) and set(text) <= letters}
+    if not spellings:
         raise ProbeError(
             "beam search: no word of the list has only characters of the training transcripts; "
             "check its case."
         )
-    return written
+    return spellings
 
 
 def require_flashlight() -> Any:

@@ -158,12 +158,12 @@ class CTCProbe:
         self.metric = "dev_per" if units == "phones" else "dev_cer"
 
     def __repr__(self) -> str:
-        fitted = (
+        state = (
             f"fitted, {len(self.vocabulary_.symbols)} symbols"
             if hasattr(self, "vocabulary_")
             else "not fitted"
         )
-        return brief(self, self.settings.head, fitted)
+        return brief(self, self.settings.head, state)
 
     def fit(
         self,
@@ -212,18 +212,18 @@ class CTCProbe:
             )
         labels = [self.vocabulary_.encode(text) for text in texts]
         pairs = list(zip(labels, frames, strict=True))
-        kept = [i for i, (item, rows) in enumerate(pairs) if 0 < frames_needed(item) <= len(rows)]
+        usable = [i for i, (item, rows) in enumerate(pairs) if 0 < frames_needed(item) <= len(rows)]
         self.too_short_ = [
             i for i, item in enumerate(labels) if frames_needed(item) > len(frames[i])
         ]
-        if not kept:
+        if not usable:
             raise ProbeError(
                 "transcribe: every training utterance has fewer frames than its labels need; is "
                 "the text the audio's?"
             )
         self.standardizer_ = Standardizer.of(np.concatenate(list(frames)))
         train = Examples(
-            [self._tensor(frames[i]) for i in kept], [torch.tensor(labels[i]) for i in kept]
+            [self._tensor(frames[i]) for i in usable], [torch.tensor(labels[i]) for i in usable]
         )
         return train, [self._tensor(rows) for rows in dev_frames]
 

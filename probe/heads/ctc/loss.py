@@ -79,12 +79,12 @@ class Targets:
             labels: (label,) int64 each, in 1..n_symbols - 1; may be empty.
             lengths: (batch,) int64, each at least 1.
         """
-        padded = nn.utils.rnn.pad_sequence(
+        matrix = nn.utils.rnn.pad_sequence(
             [item.to("cpu", torch.int64) for item in labels], batch_first=True
         )
         n_labels = torch.tensor([len(item) for item in labels])
-        states = torch.zeros(len(labels), 2 * padded.shape[1] + 2, dtype=torch.int64)
-        states[:, 2::2] = padded
+        states = torch.zeros(len(labels), 2 * matrix.shape[1] + 2, dtype=torch.int64)
+        states[:, 2::2] = matrix
         last = 2 * n_labels + 1
         is_label = states != BLANK
         skips = torch.zeros_like(is_label)
@@ -140,10 +140,15 @@ class Scratch:
     def take(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
         """An uninitialised tensor, which the next one of this name overwrites."""
         n = math.prod(shape)
-        held = self._held.get(name)
-        if held is None or len(held) < n or held.dtype != like.dtype or held.device != like.device:
-            held = self._held[name] = like.new_empty(n)
-        return held[:n].view(*shape)
+        buffer = self._held.get(name)
+        if (
+            buffer is None
+            or len(buffer) < n
+            or buffer.dtype != like.dtype
+            or buffer.device != like.device
+        ):
+            buffer = self._held[name] = like.new_empty(n)
+        return buffer[:n].view(*shape)
 
 
 @torch.no_grad()

@@ -81,8 +81,8 @@ def letters(text: str) -> str:
     >>> letters("Don’t stop – it's 5 p.m.!")
     "don't stop it's 5 p m"
     """
-    kept = (_letter(character) for character in unicodedata.normalize("NFC", text.casefold()))
-    return " ".join("".join(kept).split())
+    letters = (_letter(character) for character in unicodedata.normalize("NFC", text.casefold()))
+    return " ".join("".join(letters).split())
 
 
 def _letter(character: str) -> str:

@@ -64,14 +64,14 @@ def online_code(
     ends = sorted({max(1, round(fraction * len(truth))) for fraction in fractions})
     portions: list[Portion] = []
     for start, stop in itertools.pairwise([0, *ends]):
-        sent = np.arange(start, stop)
-        uniform = np.full(len(sent), np.log2(len(classes)))
+        positions = np.arange(start, stop)
+        uniform = np.full(len(positions), np.log2(len(classes)))
         if len(np.unique(truth[:start])) < 2:
             portions.append(Portion(0, uniform))
             continue
-        known, log_probabilities = learn(np.arange(start), sent)
-        predicted = _bits(truth[sent], classes, known, log_probabilities, start)
-        portions.append(Portion(start, min(predicted, uniform, key=np.sum) + 1 / len(sent)))
+        known, log_probabilities = learn(np.arange(start), positions)
+        predicted = _bits(truth[positions], classes, known, log_probabilities, start)
+        portions.append(Portion(start, min(predicted, uniform, key=np.sum) + 1 / len(positions)))
     return portions
 
 

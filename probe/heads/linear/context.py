@@ -10,8 +10,8 @@ def join_frames(frames: np.ndarray, join: int) -> np.ndarray:
     if join == 1:
         return frames
     padding = np.repeat(frames[-1:], -len(frames) % join, axis=0)
-    padded = np.concatenate([frames, padding])
-    return padded.reshape(len(padded) // join, join * frames.shape[1])
+    complete = np.concatenate([frames, padding])
+    return complete.reshape(len(complete) // join, join * frames.shape[1])
 
 
 def stack_context(frames: np.ndarray, context: int) -> np.ndarray:

@@ -8,6 +8,7 @@ together.
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -59,10 +60,9 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         """Train on (row, dim) features and (row,) labels."""
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
-        (fitted,) = fit_strengths(
-            X, np.asarray(y), [self.l2], self.standardize, max_iter=self.max_iter, tol=self.tol
-        )
-        self._take(fitted)
+        solving = Solving(max_iter=self.max_iter, tol=self.tol)
+        (solution,) = fit_strengths(X, np.asarray(y), [self.l2], self.standardize, solving)
+        self._take(solution)
         if not self.converged_:
             warnings.warn(
                 f"not converged after {self.max_iter} iterations; raise max_iter or l2",
@@ -110,14 +110,30 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         self.converged_: bool = other.converged_
 
 
+@dataclass(frozen=True, kw_only=True)
+class Solving:
+    """How linear probes are solved.
+
+    Attributes:
+        max_iter: iterations of L-BFGS at most.
+        tol: see `probe.heads.linear.logistic.solve`; `TOLERANCE` of the rows' precision where None.
+        device: of torch, for the products.
+    """
+
+    max_iter: int = 1000
+    tol: float | None = None
+    device: str = "cpu"
+
+
+SOLVING = Solving()
+
+
 def fit_strengths(
     rows: np.ndarray | RowTable,
     labels: np.ndarray,
     strengths: Sequence[float],
     standardize: bool = True,
-    max_iter: int = 1000,
-    tol: float | None = None,
-    device: str = "cpu",
+    solving: Solving = SOLVING,
     classes: Sequence[Any] | np.ndarray | None = None,
     memory_bytes: int = MEMORY_BYTES,
     tick: Callable[[], Any] = lambda: None,
@@ -132,8 +148,7 @@ def fit_strengths(
             others in float32; in float64 too where they are fewer than dimensions (losses become
             tiny), or not standardised and of a scale far from 1.
         labels: (row,).
-        tol: see `probe.heads.linear.logistic.solve`; `TOLERANCE` of the rows' precision where None.
-        device: of torch, for the products.
+        solving: how far, and where.
         classes: the probes' ``classes_``, sorted and without repeats; those without a label get
             probability 0. None: the labels'.
         memory_bytes: for the standardised rows and the logits. Rows that do not fit beside the
@@ -157,7 +172,7 @@ def fit_strengths(
     if not len(strengths) or not all(l2 > 0 for l2 in strengths):
         raise ValueError(f"expected one strength or more, all above 0. Found {list(strengths)}")
     dtype = precision(rows)
-    tol = TOLERANCE[dtype.name] if tol is None else tol
+    tol = TOLERANCE[dtype.name] if solving.tol is None else solving.tol
     scaler = Standardizer.of(rows)
     if not (np.isfinite(scaler.mean).all() and np.isfinite(scaler.scale).all()):
         raise ValueError("expected finite rows. Found NaN, infinity, or values beyond float32")
@@ -171,15 +186,15 @@ def fit_strengths(
     # Fewer rows than dimensions are rotated into their span, so they must be in memory together.
     keep = fits or rows.shape[0] < rows.shape[1]
     torch_dtype = torch.float64 if dtype == np.float64 else torch.float32
-    inputs = StandardizedRows(rows, scaler.mean, scale, torch_dtype, keep, device)
+    inputs = StandardizedRows(rows, scaler.mean, scale, torch_dtype, keep, solving.device)
     # Two classes: softmax halves the one vector of weights, and so the penalty.
     penalties = [2 * l2 if len(known) == 2 else l2 for l2 in strengths]
-    on_device = torch.from_numpy(of_present).to(device)
+    on_device = torch.from_numpy(of_present).to(solving.device)
     solutions: list[Solution] = []
     for start in range(0, len(penalties), together):
         group = penalties[start : start + together]
-        solutions += solve(inputs, on_device, len(present), group, tol, max_iter, tick)
-    probes = [LinearProbe(l2, standardize, max_iter, tol) for l2 in strengths]
+        solutions += solve(inputs, on_device, len(present), group, tol, solving.max_iter, tick)
+    probes = [LinearProbe(l2, standardize, solving.max_iter, tol) for l2 in strengths]
     for probe, solution in zip(probes, solutions, strict=True):
         _set_solution(probe, solution, known, present, scaler.mean, scale)
     return probes
@@ -227,7 +242,10 @@ def fit_layers(
     labels: np.ndarray,
     strengths: Sequence[float],
     on_layer: Callable[[Any], Any] = lambda layer: None,
-    **settings: Any,
+    standardize: bool = True,
+    solving: Solving = SOLVING,
+    classes: Sequence[Any] | np.ndarray | None = None,
+    memory_bytes: int = MEMORY_BYTES,
 ) -> dict[Any, list[LinearProbe]]:
     """Linear probes on every layer: for each layer one `LinearProbe` per l2 strength.
 
@@ -237,7 +255,7 @@ def fit_layers(
             name.
         labels: (row,), the same for all layers.
         on_layer: called with each layer's name or number before it is solved.
-        settings: the other arguments of `fit_strengths`.
+        standardize, solving, classes, memory_bytes: as `fit_strengths` takes them.
 
     Returns:
         Under each layer's name (its number where ``layers`` has no names) the probes, in the order
@@ -246,8 +264,10 @@ def fit_layers(
     # Layers share no rows, so together they would save no product: on a CPU a batched product of 13
     # layers (4,000 x 768 by 768 x 500) took as long as 13 products (median of 9: 0.99). And they
     # would have to be in memory at once.
-    fitted = {}
+    probes = {}
     for name, rows in layers.items() if isinstance(layers, Mapping) else enumerate(layers):
         on_layer(name)
-        fitted[name] = fit_strengths(rows, labels, strengths, **settings)
-    return fitted
+        probes[name] = fit_strengths(
+            rows, labels, strengths, standardize, solving, classes, memory_bytes
+        )
+    return probes

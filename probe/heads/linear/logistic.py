@@ -24,7 +24,7 @@ twice in a row.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -109,7 +109,7 @@ class _Descent:
         loss: (s,) float64, with the penalty.
         small: (s,) how many times in a row a step was worth too little.
         iterations: (s,).
-        confusion: spread (s, c) and axes (s, c, c) of the classes' covariance.
+        spread, axes: (s, c) and (s, c, c), of the classes' covariance.
         pairs: of L-BFGS: moves, changes of the gradient (s, d + 1, c), 1 / their products (s,).
     """
 
@@ -119,30 +119,29 @@ class _Descent:
     loss: Tensor
     small: Tensor
     iterations: Tensor
-    confusion: tuple[Tensor, Tensor]
-    pairs: list[tuple[Tensor, Tensor, Tensor]]
+    spread: Tensor
+    axes: Tensor
+    pairs: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list, kw_only=True)
 
     def subset(self, problems: list[int]) -> "_Descent":
         """The state of some of the problems."""
-        spread, axes = self.confusion
         pairs = [
             (move[problems], change[problems], inv[problems]) for move, change, inv in self.pairs
         ]
-        states = (item[problems] for item in self.states())
-        return _Descent(*states, (spread[problems], axes[problems]), pairs)
+        return _Descent(*(item[problems] for item in self.tensors()), pairs=pairs)
 
-    def states(self) -> tuple[Tensor, ...]:
-        """What every problem has one of."""
-        return self.l2, self.point, self.gradient, self.loss, self.small, self.iterations
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Everything but the pairs, in the order of the fields."""
+        state = (self.l2, self.point, self.gradient, self.loss, self.small, self.iterations)
+        return (*state, self.spread, self.axes)
 
 
 def _together(several: Sequence[_Descent]) -> _Descent:
     """Problems side by side again, without their pairs: those of rounded gradients, at other
     points, mislead.
     """
-    states = map(torch.cat, zip(*(one.states() for one in several), strict=True))
-    spread, axes = map(torch.cat, zip(*(one.confusion for one in several), strict=True))
-    return _Descent(*states, (spread, axes), [])
+    columns = zip(*(one.tensors() for one in several), strict=True)
+    return _Descent(*(torch.cat(column) for column in columns))
 
 
 class _Problems:
@@ -196,7 +195,7 @@ class _Problems:
         l2 = torch.tensor(self.strengths, dtype=torch.float64, device=like.device)
         none = torch.zeros(n_strengths, dtype=torch.int64, device=like.device)
         axes = like.new_zeros(n_strengths, self.n_classes, self.n_classes)
-        return _Descent(l2, point, gradient, loss, none, none, (axes[:, 0], axes), [])
+        return _Descent(l2, point, gradient, loss, none, none, axes[:, 0], axes)
 
     def _descend(
         self, problems: "_Descent", factor: torch.dtype, tol: float, max_iter: int
@@ -213,7 +212,7 @@ class _Problems:
         problems.small = torch.zeros_like(problems.small)
         for _ in range(max_iter + 1):
             if int(problems.iterations.max()) + 1 in REFRESHED or not problems.pairs:
-                problems.confusion = self._confusion(logits.now)
+                problems.spread, problems.axes = self._confusion(logits.now)
             direction = -self._metric(problems)
             slope = _dots(problems.gradient, direction)
             if problems.pairs and (slope >= 0).any():  # pairs that rounding has spoiled
@@ -356,8 +355,7 @@ class _Problems:
 
     def _start_metric(self, problems: _Descent, gradient: Tensor) -> Tensor:
         """The inverse of ``G x M + l2``, times a gradient (s, d + 1, c)."""
-        spread, axes = problems.confusion
-        spread = spread[:, None]
+        spread, axes = problems.spread[:, None], problems.axes
         curvature = self.spread[:, None] * spread + problems.l2.to(gradient.dtype)[:, None, None]
         of_weights = (gradient[:, :-1] @ axes / curvature) @ axes.mT
         spread = spread.clamp_min(SMALLEST_VARIANCE / self.n_classes)

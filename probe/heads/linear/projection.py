@@ -67,11 +67,11 @@ def fit_projection(
         )
     basis = principal(covariance, width) if how == "pca" else orthonormal(dim, width, seed)
     total = float(np.trace(covariance))
-    kept = float(np.einsum("dw,dw->", basis, covariance @ basis)) / total if total > 0 else None
+    variance = float(np.einsum("dw,dw->", basis, covariance @ basis)) / total if total > 0 else None
     if how == "pca":
-        return Projection(mean.astype(np.float32), basis.astype(np.float32), kept)
+        return Projection(mean.astype(np.float32), basis.astype(np.float32), variance)
     return Projection(
-        np.zeros(dim, np.float32), (basis * np.sqrt(dim / width)).astype(np.float32), kept
+        np.zeros(dim, np.float32), (basis * np.sqrt(dim / width)).astype(np.float32), variance
     )
 
 

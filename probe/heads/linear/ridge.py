@@ -42,9 +42,9 @@ class RidgeProbe(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def fit(self, X: np.ndarray, y: np.ndarray) -> "RidgeProbe":
         """Train on (row, dim) features and (row,) or (row, target) numbers."""
         X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
-        (fitted,) = fit_ridge_strengths(X, y, [self.l2], self.standardize)
-        self.coef_: np.ndarray = fitted.coef_
-        self.intercept_: np.ndarray | float = fitted.intercept_
+        (solution,) = fit_ridge_strengths(X, y, [self.l2], self.standardize)
+        self.coef_: np.ndarray = solution.coef_
+        self.intercept_: np.ndarray | float = solution.intercept_
         return self
 
     def predict(self, X: np.ndarray) -> np.ndarray:
@@ -138,8 +138,8 @@ def _by_dimensions(
         total += block.sum(axis=0)
     mean = total / len(targets)
     values, vectors = eigh(gram - len(targets) * np.outer(mean, mean))
-    kept = _above_rounding(values)
-    return mean, _Moments(values[kept], vectors[:, kept], vectors[:, kept].T @ products)
+    is_kept = _above_rounding(values)
+    return mean, _Moments(values[is_kept], vectors[:, is_kept], vectors[:, is_kept].T @ products)
 
 
 def _by_rows(
@@ -152,12 +152,12 @@ def _by_rows(
     mean = rows.mean(axis=0)
     rows -= mean
     values, sides = eigh(rows @ rows.T)
-    kept = _above_rounding(values)
-    lengths = np.sqrt(values[kept])
+    is_kept = _above_rounding(values)
+    lengths = np.sqrt(values[is_kept])
     return mean, _Moments(
-        values[kept],
-        rows.T @ sides[:, kept] / lengths,
-        lengths[:, None] * (sides[:, kept].T @ targets),
+        values[is_kept],
+        rows.T @ sides[:, is_kept] / lengths,
+        lengths[:, None] * (sides[:, is_kept].T @ targets),
     )
 
 

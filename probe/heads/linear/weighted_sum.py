@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from probe.heads.linear.linear_probe import LinearProbe, fit_strengths
+from probe.heads.linear.linear_probe import LinearProbe, Solving, fit_strengths
 from probe.heads.linear.rows import Standardizer
 
 MOST_STEPS = 20  # of the search for the sum's weights
@@ -85,7 +85,7 @@ def fit_weighted(
     rows = [scaler.apply(values) for scaler, values in zip(scalers, layers, strict=True)]
     truth = np.asarray(labels)
     start = np.zeros(len(layers))
-    fitted: dict[float, WeightedProbe] = {}
+    best_probes: dict[float, WeightedProbe] = {}
     for l2 in sorted(strengths, reverse=True):
         probes: dict[bytes, WeightedProbe] = {}
 
@@ -94,23 +94,25 @@ def fit_weighted(
         ) -> tuple[float, np.ndarray]:
             """The objective at the head's solution, and its gradient by the softmax's logits."""
             shares = _softmax(logits)
-            mixed = _sum(shares, rows)
-            rms = float(np.sqrt(np.mean(np.square(mixed), dtype=np.float64))) or 1.0
-            mixed /= np.float32(rms)
-            (probe,) = fit_strengths(mixed, truth, [l2], standardize=False, device=device)
+            mixture = _sum(shares, rows)
+            rms = float(np.sqrt(np.mean(np.square(mixture), dtype=np.float64))) or 1.0
+            mixture /= np.float32(rms)
+            (probe,) = fit_strengths(mixture, truth, [l2], False, Solving(device=device))
             probes[logits.tobytes()] = WeightedProbe(scalers, shares, rms, probe)
             tick()
-            by_sum = _errors(probe, mixed, truth) @ probe.coef_  # gradient, (row, dim)
+            by_sum = _errors(probe, mixture, truth) @ probe.coef_  # gradient, (row, dim)
             # The division by the rms takes away the part along the sum itself.
-            along = np.vdot(mixed, by_sum) / mixed.size
-            by_share = [np.vdot(values, by_sum) - along * np.vdot(values, mixed) for values in rows]
+            along = np.vdot(mixture, by_sum) / mixture.size
+            by_share = [
+                np.vdot(values, by_sum) - along * np.vdot(values, mixture) for values in rows
+            ]
             # shares @ by_share is 0, for the sum has no scale.
             return probe.objective_, shares * (np.array(by_share) / rms)
 
         options = {"maxiter": MOST_STEPS, "gtol": FLAT}
         start = minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x
-        fitted[l2] = probes[start.tobytes()]
-    return [fitted[l2] for l2 in strengths]
+        best_probes[l2] = probes[start.tobytes()]
+    return [best_probes[l2] for l2 in strengths]
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

@@ -193,13 +193,13 @@ class Network:
         if CTC in layers and self.head is not None:
             tapped[CTC] = self.head(tapped["final"])
         starts = torch.tensor([0, *lengths]).cumsum(0).tolist()
-        kept = [
+        spans = [
             slice(start + window.kept_from - window.start, start + window.kept_to - window.start)
             for start, window in zip(starts, windows, strict=False)
         ]
-        if sum(span.stop - span.start for span in kept) == len(hidden):
+        if sum(span.stop - span.start for span in spans) == len(hidden):
             return [tapped[name] for name in layers]
-        return [torch.cat([tapped[name][span] for span in kept]) for name in layers]
+        return [torch.cat([tapped[name][span] for span in spans]) for name in layers]
 
 
 class Block:

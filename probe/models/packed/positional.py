@@ -47,8 +47,8 @@ class Convolution:
             start = first * step - self.kernel // 2  # of the frames that these blocks see
             stop = start + n * step + self.kernel - 1
             beyond = (max(0, -start), max(0, stop - n_frames))
-            padded = F.pad(frames[max(0, start) : stop], (0, 0, *beyond))
-            spectra = torch.fft.rfft(padded.unfold(0, self.size, step)).transpose(1, 2)
+            inputs = F.pad(frames[max(0, start) : stop], (0, 0, *beyond))
+            spectra = torch.fft.rfft(inputs.unfold(0, self.size, step)).transpose(1, 2)
             spectra = spectra.reshape(n, len(self.weight), -1)
             # (block, frequency x group, out)
             products = torch.bmm(spectra.transpose(0, 1), self.weight).transpose(0, 1)

@@ -156,22 +156,22 @@ class PluginEncoder:
     def _encode_all(self, waveforms: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor]:
         """Every layer, in the form of the house, and (batch,) valid frames."""
         within = torch.arange(waveforms.shape[1]) < lengths.cpu()[:, None]
-        given = torch.where(within.to(waveforms.device), waveforms, 0.0).to(self.device)
+        inputs = torch.where(within.to(waveforms.device), waveforms, 0.0).to(self.device)
         samples = ", ".join(map(str, lengths.tolist()))
         with running(self._name, f"encode of {samples} samples", UtteranceError):
-            returned = self._plugin.encode(given, lengths.clone().to(self.device))
+            returned = self._plugin.encode(inputs, lengths.clone().to(self.device))
             widths = list(self._layers.values())
             frames, n_frames = _of_contract(returned, widths, len(lengths), self._name)
             longest = int(n_frames.max())
             valid = (torch.arange(longest) < n_frames[:, None])[:, :, None].to(self.device)
-            kept = [item[:, :longest].to(self.device, torch.float32) for item in frames]
-            return [torch.where(valid, item, 0.0) for item in kept], n_frames
+            arrays = [item[:, :longest].to(self.device, torch.float32) for item in frames]
+            return [torch.where(valid, item, 0.0) for item in arrays], n_frames
 
     def _grid(self) -> FrameGrid:
         """The grid that an adapter of ours knows; measured for other plug-ins."""
         plugin = self._plugin
-        if isinstance(known := getattr(plugin, "frame_grid", None), FrameGrid):
-            return known
+        if isinstance(grid := getattr(plugin, "frame_grid", None), FrameGrid):
+            return grid
 
         def n_frames(wave: Tensor) -> int:
             return int(self._encode_all(wave[None], torch.tensor([len(wave)]))[1])
@@ -223,8 +223,8 @@ def running(
         if isinstance(error, ModuleNotFoundError) and error.name:
             mend = f"Install {error.name}, or mend"
         elif argument:
-            missing = "" if Path(argument).exists() else f" (no such file in {Path.cwd()})"
-            mend = f"Check the text after @, {argument!r}{missing}, or mend"
+            file_note = "" if Path(argument).exists() else f" (no such file in {Path.cwd()})"
+            mend = f"Check the text after @, {argument!r}{file_note}, or mend"
         raise kind(
             f"{name}: {doing} raised {type(error).__name__}: {reason}{where}. {mend} the plug-in; "
             f"see {PAGE}."
@@ -270,20 +270,20 @@ def batched(
 def refuse_incomplete(plugin: Any, name: str) -> None:
     """Raise where a plug-in lacks something of the contract."""
     statically = inspect.getattr_static  # a property of the contract may need what is not there yet
-    missing = [
+    absent_names = [
         item
         for item in CONTRACT
         if not hasattr(plugin, item) and statically(plugin, item, None) is None
     ]
-    if not missing:
+    if not absent_names:
         return
     hint = ""
     if isinstance(plugin, torch.nn.Module):
         modules = [child for child, _ in plugin.named_modules() if child]
         hint = f", or --hook with names of its modules, such as {listed(modules, 3)}"
     raise ProbeError(
-        f"{name}: {type(plugin).__name__} has no {', '.join(missing)}; expected the contract of "
-        f"{PAGE}{hint}."
+        f"{name}: {type(plugin).__name__} has no {', '.join(absent_names)}; expected the contract "
+        f"of {PAGE}{hint}."
     )
 
 

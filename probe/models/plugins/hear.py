@@ -39,15 +39,17 @@ class HearModel:
             ProbeError: a function or an attribute of the interface is missing.
         """
         self._name = f"hear:{getattr(module, '__name__', type(module).__name__)}"
-        if missing := [item for item in INTERFACE if not callable(getattr(module, item, None))]:
+        if absent_names := [
+            item for item in INTERFACE if not callable(getattr(module, item, None))
+        ]:
             raise ProbeError(
-                f"{self._name}: has no {', '.join(missing)}; expected the functions "
+                f"{self._name}: has no {', '.join(absent_names)}; expected the functions "
                 f"{', '.join(INTERFACE)}."
             )
         self.model = module.load_model(*weights)
-        if missing := [item for item in SIZES if not hasattr(self.model, item)]:
+        if absent_names := [item for item in SIZES if not hasattr(self.model, item)]:
             raise ProbeError(
-                f"{self._name}: load_model gives a model without {', '.join(missing)}; HEAR's "
+                f"{self._name}: load_model gives a model without {', '.join(absent_names)}; HEAR's "
                 "interface asks for them."
             )
         self._api, self._device = module, torch.device("cpu")

@@ -59,14 +59,14 @@ def with_hooks(models: Sequence[str | ModelName], hooks: Sequence[str]) -> list[
     Raises:
         UsageError: there are hooks and no plug-in, or see `probe.model_names.ModelName.parse`.
     """
-    named = [ModelName.parse(model) for model in models]
-    if hooks and not any(map(is_plugin, named)):
-        specs = ", ".join(model.spec for model in named)
+    names = [ModelName.parse(model) for model in models]
+    if hooks and not any(map(is_plugin, names)):
+        specs = ", ".join(model.spec for model in names)
         raise UsageError(
             f"--hook {hooks[0]}: {specs} has layers of its own; hooks are for {PREFIX}... (see "
             f"{PAGE})."
         )
-    return [model.hooked(hooks) if hooks and is_plugin(model) else model for model in named]
+    return [model.hooked(hooks) if hooks and is_plugin(model) else model for model in names]
 
 
 def open_plugin(name: str, device: torch.device) -> PluginEncoder:
@@ -235,6 +235,8 @@ def _refuse_other_arguments(factory: Any, arguments: tuple[str, ...], name: str)
     try:
         takes.bind(*arguments)
     except TypeError as error:
-        given = "no argument; text after @ would be one"
-        given = "one argument, the text after @" if arguments else given
-        raise UsageError(f"{name}: its factory takes {takes}, and is given {given}.") from error
+        arguments_text = "no argument; text after @ would be one"
+        arguments_text = "one argument, the text after @" if arguments else arguments_text
+        raise UsageError(
+            f"{name}: its factory takes {takes}, and is given {arguments_text}."
+        ) from error

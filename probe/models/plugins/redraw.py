@@ -44,12 +44,14 @@ def redraw(modules: Mapping[str, torch.nn.Module], seed: int, name: str) -> None
         torch.default_generator.manual_seed(seed)
         for module in modules.values():
             _reset(module)
-    kept = sorted(key for key, parameter in parameters.items() if _state(parameter) == before[key])
-    if kept:
+    unchanged_names = sorted(
+        key for key, parameter in parameters.items() if _state(parameter) == before[key]
+    )
+    if unchanged_names:
         raise ProbeError(
-            f"{name}: {len(kept)} of its {len(parameters)} arrays of weights cannot be drawn anew, "
-            f"and would stay trained: {listed(kept)}. Give the modules that have them a method "
-            "reset_parameters."
+            f"{name}: {len(unchanged_names)} of its {len(parameters)} arrays of weights cannot be "
+            f"drawn anew, and would stay trained: {listed(unchanged_names)}. Give the modules that "
+            "have them a method reset_parameters."
         )
 
 
@@ -64,8 +66,8 @@ def _reset(module: Any) -> None:
     if all(callable(getattr(module, method, None)) for method in methods):  # of transformers
         for item in filter(parametrize.is_parametrized, module.modules()):
             _reset_parametrized(item)
-        held: list[Any] = [*module.modules(), *module.parameters(), *module.buffers()]
-        for item in held:
+        objects: list[Any] = [*module.modules(), *module.parameters(), *module.buffers()]
+        for item in objects:
             item._is_hf_initialized = False  # transformers draws nothing twice
         module.initialize_weights()
         return

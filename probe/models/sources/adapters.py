@@ -36,20 +36,20 @@ def language_of(folder: Path, config: Any) -> str:
         "config.json": getattr(config, "target_lang", None),
         TOKENIZER_FILE: _json_of(folder / TOKENIZER_FILE).get("target_lang"),
     }
-    given = {file: name for file, name in names.items() if name is not None}
-    for file, name in given.items():
+    languages = {file: name for file, name in names.items() if name is not None}
+    for file, name in languages.items():
         if not isinstance(name, str) or not re.fullmatch(r"[\w-]+", name):
             raise ProbeError(
                 f"{folder / file}: target_lang is {name!r}; expected the code of a language such "
                 "as 'eng'."
             )
-    if len(set(given.values())) > 1:
-        said = " and ".join(f"{name!r} ({file})" for file, name in given.items())
+    if len(set(languages.values())) > 1:
+        sources = " and ".join(f"{name!r} ({file})" for file, name in languages.items())
         raise ProbeError(
-            f"{folder}: its files name two languages as target_lang, {said}. Expected one; correct "
-            "either file."
+            f"{folder}: its files name two languages as target_lang, {sources}. Expected one; "
+            "correct either file."
         )
-    return str(next(iter(given.values()), ""))
+    return str(next(iter(languages.values()), ""))
 
 
 def languages_beside(folder: Path) -> list[str]:
@@ -116,25 +116,27 @@ def with_adapter(
         ProbeError: the file cannot be read, or holds other weights than an adapter's.
     """
     try:
-        read = load_file(file) if file.suffix == ".safetensors" else open_pickle(file, allowed={})
-        adapter = {name.removeprefix(prefix): weight for name, weight in dict(read).items()}
+        weights = (
+            load_file(file) if file.suffix == ".safetensors" else open_pickle(file, allowed={})
+        )
+        adapter = {name.removeprefix(prefix): weight for name, weight in dict(weights).items()}
     except (AttributeError, TypeError, ValueError) as error:
         raise ProbeError(
             f"{file}: holds no weights by their names. Fetch the file again."
         ) from error
-    needed = {name for name in expected if INSIDE_BLOCKS in name}
+    required = {name for name in expected if INSIDE_BLOCKS in name}
     head = {name for name in adapter if name.startswith(HEAD)}
-    needed |= {f"{HEAD}weight", f"{HEAD}bias"} if has_head else head
-    if odd := sorted(needed ^ adapter.keys()):
+    required |= {f"{HEAD}weight", f"{HEAD}bias"} if has_head else head
+    if odd := sorted(required ^ adapter.keys()):
         raise ProbeError(
-            f"{file}: {len(needed - adapter.keys())} weights of the adapter are missing, and "
-            f"{len(adapter.keys() - needed)} have no place in this model: {listed(odd, 3)}. Fetch "
-            "the file again, or check that it belongs to this checkpoint."
+            f"{file}: {len(required - adapter.keys())} weights of the adapter are missing, and "
+            f"{len(adapter.keys() - required)} have no place in this model: {listed(odd, 3)}. "
+            "Fetch the file again, or check that it belongs to this checkpoint."
         )
-    kept = {
+    others = {
         name: item for name, item in tensors.items() if name.removeprefix(prefix) not in adapter
     }
-    return kept | adapter
+    return others | adapter
 
 
 def refuse_peft(folder: Path) -> None:
@@ -145,8 +147,8 @@ def refuse_peft(folder: Path) -> None:
     settings = _json_of(file)
     kind = str(settings.get("peft_type") or "of an unnamed kind")
     mapping = settings.get("auto_mapping")
-    made = mapping.get("base_model_class") if isinstance(mapping, dict) else None
-    made = str(made or "AutoModel")
+    auto_class = mapping.get("base_auto_class") if isinstance(mapping, dict) else None
+    auto_class = str(auto_class or "AutoModel")
     base = str(settings.get("base_model_name_or_path") or "BASE")
     blank = ", with the checkpoint that it was trained on in the place of BASE"
     merged = f"{folder.resolve().name}-merged"
@@ -155,8 +157,9 @@ def refuse_peft(folder: Path) -> None:
         f"{file}: a PEFT adapter ({kind}) of {base}, which would change the weights of the "
         "checkpoint and is not applied here. Merge it once where peft is installed (`pip install "
         f"peft`), and name the new folder {merged}{blank if base == 'BASE' else ''}:\n"
-        f'  python -c "from peft import PeftModel; from transformers import {extractor}, {made}; '
-        f"PeftModel.from_pretrained({made}.from_pretrained({base!r}), {str(folder)!r})"
+        f'  python -c "from peft import PeftModel; '
+        f"from transformers import {extractor}, {auto_class}; "
+        f"PeftModel.from_pretrained({auto_class}.from_pretrained({base!r}), {str(folder)!r})"
         f".merge_and_unload().save_pretrained({merged!r}); "
         f'{extractor}.from_pretrained({base!r}).save_pretrained({merged!r})"\n'
         f"If the adapter is not meant, remove {PEFT_FILE} from the folder."

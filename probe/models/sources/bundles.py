@@ -25,7 +25,8 @@ from torch import Tensor
 from probe.errors import ProbeError
 from probe.models.reference import EPSILON, TransformersEncoder
 from probe.models.sources import hub
-from probe.models.sources.checkpoints import Converted, Location, converted_encoder
+from probe.models.sources.checkpoints import Converted, converted_encoder
+from probe.models.sources.configurations import Location
 from probe.models.sources.keys import WEIGHT_NORM, convolutions, renamed
 from probe.models.sources.known import TORCHAUDIO, close_names
 from probe.models.sources.preprocessor import first_line
@@ -71,10 +72,10 @@ def bundle_of(name: str) -> Any:
     Raises:
         ProbeError: none.
     """
-    known = bundles()
-    if bundle := known.get(name.removeprefix(TORCHAUDIO)):
+    catalogue = bundles()
+    if bundle := catalogue.get(name.removeprefix(TORCHAUDIO)):
         return bundle
-    close = close_names(name, tuple(TORCHAUDIO + item for item in known))
+    close = close_names(name, tuple(TORCHAUDIO + item for item in catalogue))
     hints = [f" Did you mean {item!r}?" for item in close if item.startswith(TORCHAUDIO)]
     raise ProbeError(
         f"{name}: torchaudio {torchaudio.__version__} has no such encoder.{''.join(hints[:1])} "

@@ -1,5 +1,4 @@
-"""Checkpoints of the families in `probe.models.sources.known.FAMILIES` through transformers: found,
-checked, loaded.
+"""Load checkpoints of the families in `probe.models.sources.known.FAMILIES` through transformers.
 
 A checkpoint that would give wrong features without an error is refused: weights missing, of another
 shape, not finite, or inside the encoder and without a place there. Whether it has a CTC head
@@ -24,7 +23,6 @@ import transformers
 from torch import Tensor
 
 from probe.errors import ProbeError, listed
-from probe.foreign_files import refuse_foreign
 from probe.model_names import own_name
 from probe.models.encoder import CONV, ModelInfo
 from probe.models.families import (
@@ -36,7 +34,9 @@ from probe.models.families import (
     mel_extractor,
 )
 from probe.models.reference import EPSILON, TransformersEncoder
-from probe.models.sources import adapters, hub, preprocessor
+from probe.models.sources import adapters, preprocessor
+from probe.models.sources.configurations import Location, config_of
+from probe.models.sources.fitting import encoder_weights, refuse_non_finite, refuse_other_weights
 from probe.models.sources.keys import (
     left_out_notes,
     refuse_quantised,
@@ -44,41 +44,13 @@ from probe.models.sources.keys import (
     refuse_unmerged,
     unwrapped,
 )
-from probe.models.sources.known import FAMILIES, UNUSED, Known
 from probe.models.sources.preprocessor import first_line
-from probe.models.sources.vocabulary import TOKENIZER_FILES, written_by
-from probe.models.sources.weights import (
-    REVISION_DIGITS,
-    WEIGHT_FILES,
-    Weights,
-    find_weights,
-    sha256_of_tensors,
-)
+from probe.models.sources.vocabulary import written_by
+from probe.models.sources.weights import REVISION_DIGITS, Weights, find_weights, sha256_of_tensors
 
-# Unexpected weights with such names belong to the encoder: its configuration does not describe it.
-INSIDE = re.compile(
-    r"(^|\.)(encoder\.(layers?|layer_norm|pos_conv_embed|upsample)|feature_extractor\.conv_layers"
-    r"|feature_projection)\."
-    r"|^(layers|layer_norm|conv[12]|embed_positions)\."  # of Whisper's encoder, which stands alone
-)
 WHISPER = transformers.models.whisper.modeling_whisper.WhisperEncoder
 # Before the names of its encoder in a whole Whisper.
 WHISPER_PREFIXES = ("model.encoder.", "encoder.", "")
-
-
-@dataclass(frozen=True)
-class Location:
-    """Where a checkpoint lies.
-
-    Attributes:
-        id: its spec without revision.
-        folder: that holds its files.
-        commit: resolved, or what stands in its place; empty where the weights' hash does.
-    """
-
-    id: str
-    folder: Path
-    commit: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,94 +84,11 @@ class Converted(About):
     tensors: Mapping[str, Tensor]
 
 
-def config_of_known(row: Known) -> Any:
-    """Return the transformers configuration of a row of the catalogue."""
-    return transformers.AutoConfig.for_model(row.family, **row.config())
-
-
 def made_of(config: Any) -> Any:
     """Return a float32 encoder of a configuration, its weights drawn from torch's generator."""
     is_whisper = config.model_type == "whisper"
-    made = WHISPER._from_config if is_whisper else transformers.AutoModel.from_config
-    return made(config, dtype=torch.float32)
-
-
-def config_of(location: Location) -> Any:
-    """Return the configuration in a checkpoint's folder.
-
-    Raises:
-        ProbeError: none there, unreadable, or of a model that this project cannot open.
-    """
-    file = location.folder / "config.json"
-    if not file.is_file():
-        adapters.refuse_peft(location.folder)
-        raise ProbeError(
-            f"{location.folder}: no config.json; expected a checkpoint folder as save_pretrained "
-            "writes it."
-        )
-    try:
-        config = transformers.AutoConfig.from_pretrained(location.folder, trust_remote_code=False)
-    except Exception as error:  # it may hold anything, and each fault of it raises its own kind
-        refuse_foreign(file, error)
-        code = " Remote code is never run." if "trust_remote_code" in str(error) else ""
-        raise ProbeError(
-            f"{location.id}: its config.json cannot be used ({first_line(error)}).{code}"
-        ) from error
-    if config.model_type not in FAMILIES:
-        raise ProbeError(
-            f"{location.id}: {_what_it_reads(config.model_type)}. Supported: {', '.join(FAMILIES)}."
-        )
-    if str(getattr(config, "_attn_implementation", "")).startswith("flash"):
-        config._attn_implementation = "sdpa"  # the same attention without a further library
-    found = ""
-    if config.num_hidden_layers < 1:
-        found = f"num_hidden_layers {config.num_hidden_layers}; expected 1 or more"
-    elif config.model_type not in LOG_MEL and min([*config.conv_kernel, *config.conv_stride]) < 1:
-        sizes = f"conv_kernel {config.conv_kernel}, conv_stride {config.conv_stride}"
-        found = f"{sizes}; expected 1 or more each"
-    if found:
-        raise ProbeError(f"{location.id}: its config.json has {found}.")
-    return config
-
-
-def _what_it_reads(model_type: str) -> str:
-    """What a model of a type that cannot be opened is, in words."""
-    from transformers.models.auto import modeling_auto
-
-    def is_for(*tasks: str) -> bool:
-        names = [f"MODEL_FOR_{task}_MAPPING_NAMES" for task in tasks]
-        return any(model_type in getattr(modeling_auto, name) for name in names)
-
-    if is_for("CTC", "AUDIO_CLASSIFICATION", "SPEECH_SEQ_2_SEQ", "AUDIO_XVECTOR"):
-        return f"a speech model of type {model_type!r}, which this version cannot open"
-    if is_for("MASKED_LM", "CAUSAL_LM", "SEQ_TO_SEQ_CAUSAL_LM", "SEQUENCE_CLASSIFICATION"):
-        return f"reads text, not speech (model type {model_type!r})"
-    if is_for("IMAGE_CLASSIFICATION", "IMAGE"):
-        return f"reads images, not speech (model type {model_type!r})"
-    return f"no speech encoder that this version knows (model type {model_type!r})"
-
-
-def from_hub(identifier: str, revision: str | None, weights: bool) -> Location:
-    """Fetch a checkpoint's configuration (and weights) into the hub's cache, or find them there.
-
-    Raises:
-        ProbeError: see `probe.models.sources.hub.Repository.fetch`, or a configuration that cannot
-            be used.
-    """
-    repository = hub.Repository(identifier, revision)
-    others = (*preprocessor.PREPROCESSOR_FILES, *TOKENIZER_FILES, adapters.PEFT_FILE)
-    folder = repository.fetch(["config.json", *others])
-    if weights:
-        # Looked at before the gigabytes of a model that cannot be opened.
-        config = config_of(Location(identifier, folder, folder.name))
-        refuse_quantised(repository.name, config)
-        single, index, *pickled = WEIGHT_FILES
-        folder = repository.fetch([single, index, "model-*.safetensors"])
-        if not any((folder / file).exists() for file in (single, index)):
-            folder = repository.fetch([*pickled, "pytorch_model-*.bin"])
-        if language := adapters.language_of(folder, config):
-            folder = repository.fetch(adapters.adapter_files(language))
-    return Location(identifier, folder, folder.name)
+    make = WHISPER._from_config if is_whisper else transformers.AutoModel.from_config
+    return make(config, dtype=torch.float32)
 
 
 def pretrained_encoder(
@@ -225,8 +114,8 @@ def pretrained_encoder(
     notes += weights.notes()
     headless = _why_headless(config)
     model, loading = _load(config, weights, not headless, notes)
-    unusable = _refuse_what_does_not_fit(weights.file, config, loading)
-    unusable += _refuse_what_is_broken(weights.file, model)
+    unusable = refuse_other_weights(weights.file, config, loading)
+    unusable += refuse_non_finite(weights.file, model)
     unexpected = sorted(loading["unexpected_keys"])
     notes += left_out_notes(unexpected)
     if getattr(config, "auto_map", None):
@@ -278,12 +167,12 @@ def _load(
     tensors = weights.tensors()
     refuse_unmerged(weights.file, tensors)
     refuse_quantised_names(weights.file, tensors)
-    made = transformers.AutoModelForCTC.from_config if has_head else made_of
+    make = transformers.AutoModelForCTC.from_config if has_head else made_of
     try:
         # Weights are drawn here that are read afterwards, on a device that gives them no memory.
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            skeleton = made(config)
-        expected, prefix = _bare(skeleton), f"{skeleton.base_model_prefix}."
+            skeleton = make(config)
+        expected, prefix = encoder_weights(skeleton), f"{skeleton.base_model_prefix}."
         usual = WHISPER_PREFIXES if config.model_type == "whisper" else (prefix, "")
         names, note = unwrapped(weights.file, tensors, expected, usual)
         notes += [note] if note else []
@@ -333,9 +222,9 @@ def converted_encoder(
     """
     config, tensors, writes = converted.config, converted.tensors, converted.writes
     config.vocab_size = len(writes) or config.vocab_size
-    made = transformers.AutoModelForCTC if writes else transformers.AutoModel
+    model_class = transformers.AutoModelForCTC if writes else transformers.AutoModel
     with _refusing_sizes(location), torch.device("meta"):  # wrong sizes cost no memory there
-        skeleton = _bare(made.from_config(config))
+        skeleton = encoder_weights(model_class.from_config(config))
     shapes = {name: weight.shape for name, weight in skeleton.items()}
     common = shapes.keys() & tensors.keys()
     loading = {
@@ -343,14 +232,14 @@ def converted_encoder(
         "mismatched_keys": [name for name in common if tensors[name].shape != shapes[name]],
         "unexpected_keys": tensors.keys() - shapes.keys(),
     }
-    unusable = _refuse_what_does_not_fit(weights.file, config, loading, inside=re.compile(""))
+    unusable = refuse_other_weights(weights.file, config, loading, inside=re.compile(""))
     with torch.random.fork_rng(devices=[]):
-        model = made.from_config(config, dtype=torch.float32)
+        model = model_class.from_config(config, dtype=torch.float32)
     with torch.no_grad():
-        for name, weight in _bare(model).items():
+        for name, weight in encoder_weights(model).items():
             is_read = name in tensors and name not in unusable
             weight.copy_(tensors[name]) if is_read else weight.zero_()
-    unusable += _refuse_what_is_broken(weights.file, model)
+    unusable += refuse_non_finite(weights.file, model)
     notes = [*converted.notes]
     if unusable:
         notes.append(f"its CTC head is not run: {listed(unusable)} missing, NaN or infinite")
@@ -392,69 +281,6 @@ def _refusing_sizes(location: Location) -> Iterator[None]:
         ) from error
 
 
-def _bare(model: Any) -> dict[str, Tensor]:
-    """The weights of a model with or without a head by the names of its encoder's class; they share
-    memory with the model's.
-    """
-    prefix = f"{model.base_model_prefix}."
-    return {name.removeprefix(prefix): weight for name, weight in model.state_dict().items()}
-
-
-def _refuse_what_does_not_fit(
-    file: Path, config: Any, loading: dict[str, Any], inside: re.Pattern[str] = INSIDE
-) -> list[str]:
-    """Raise where the encoder's weights are not those of the configuration; return the weights of a
-    CTC head that cannot be used.
-
-    Args:
-        loading: names of weights as transformers reports them.
-        inside: unexpected weights with such names are the encoder's.
-    """
-    mismatched = loading["mismatched_keys"]
-    missing, headless = _without_head(loading["missing_keys"])
-    wrong, wrong_in_head = _without_head(
-        (item if isinstance(item, str) else str(item[0]) for item in mismatched), unused=()
-    )
-    if missing or wrong:
-        raise ProbeError(
-            f"{file}: {len(missing)} of the encoder's weights missing, {len(wrong)} of another "
-            f"shape: {listed(missing + wrong)}. They would be random; is this a "
-            f"{config.model_type} checkpoint?"
-        )
-    if left_over := sorted(filter(inside.search, loading["unexpected_keys"])):
-        raise ProbeError(
-            f"{file}: {len(left_over)} weights of the encoder have no place in the model that its "
-            f"configuration describes ({config.num_hidden_layers} blocks): {listed(left_over)}. "
-            "One of the two is not this checkpoint's."
-        )
-    return headless + wrong_in_head
-
-
-def _refuse_what_is_broken(file: Path, model: Any) -> list[str]:
-    """Raise where a weight of the encoder is not finite; return the weights of a CTC head that are
-    not.
-    """
-    weights = model.state_dict().items()
-    broken, headless = _without_head(
-        name for name, weight in weights if not torch.isfinite(weight).all()
-    )
-    if broken:
-        raise ProbeError(
-            f"{file}: NaN or infinite weights in {listed(broken)}. Fetch the file again."
-        )
-    return headless
-
-
-def _without_head(
-    names: Iterator[str] | Sequence[str], unused: Sequence[str] = UNUSED
-) -> tuple[list[str], list[str]]:
-    """Sort names of weights into those of the encoder, without unused ones, and those of a head."""
-    every = sorted(names)
-    headless = [name for name in every if name.startswith(adapters.HEAD)]
-    others = [name for name in every if name not in headless]
-    return [name for name in others if name.rpartition(".")[2] not in unused], headless
-
-
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
     """Silence its progress bar and its report on keys, which say what our messages say."""
@@ -478,16 +304,16 @@ def _encoder(
     encoder, config = model.base_model, model.config
     folder = location.folder if about.normalize is None else None
     rate_hz, normalize = preprocessor.RATE_HZ, bool(about.normalize)
-    said: dict[str, Any] = {}
+    mel_settings: dict[str, Any] = {}
     if folder is not None:
-        rate_hz, normalize, said = preprocessor.input_of(folder, config, notes)
+        rate_hz, normalize, mel_settings = preprocessor.input_of(folder, config, notes)
     model.eval().to(device)
     n_blocks, width = config.num_hidden_layers, config.hidden_size
     layers = dict.fromkeys(map(str, range(n_blocks + 1)), width)
     layers |= {"final": width} if has_own_final(config) else {}
     settings = {"attention": config._attn_implementation}
     if config.model_type in LOG_MEL:
-        extractor = mel_extractor(config, said, rate_hz, location.id)
+        extractor = mel_extractor(config, mel_settings, rate_hz, location.id)
         settings["energies"] = preprocessor.energies_settings(extractor)
     if about.normalize and (epsilon := getattr(config, EPSILON, 0)):
         settings[EPSILON] = epsilon
@@ -516,5 +342,5 @@ def _encoder(
         left_out=tuple(about.left_out),
         notes=tuple(notes),
     )
-    made = ENCODERS.get(config.model_type, TransformersEncoder)
-    return made(encoder, info, extractor, model.lm_head if writes else None)
+    encoder_class = ENCODERS.get(config.model_type, TransformersEncoder)
+    return encoder_class(encoder, info, extractor, model.lm_head if writes else None)

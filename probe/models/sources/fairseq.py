@@ -32,7 +32,8 @@ from probe.errors import ProbeError, listed
 from probe.model_names import ENDING
 from probe.models.encoder import ASSUMED
 from probe.models.reference import TransformersEncoder
-from probe.models.sources.checkpoints import Converted, Location, converted_encoder
+from probe.models.sources.checkpoints import Converted, converted_encoder
+from probe.models.sources.configurations import Location
 from probe.models.sources.keys import WEIGHT_NORM, convolutions, renamed
 from probe.models.sources.pickles import Dictionary, open_pickle
 from probe.models.sources.preprocessor import RATE_HZ
@@ -265,14 +266,14 @@ def _config(
     kernel, pre_ln = said("conv_pos", int, 128), said("layer_norm_first", bool)
     by_layer = settings.get("extractor_mode", KNOWN["extractor_mode"][0]) == "layer_norm"
     family, own = "wav2vec2", dict[str, Any]()
-    if stacked := sum(STACKED.fullmatch(name) is not None for name in tensors):
+    if n_convolutions := sum(STACKED.fullmatch(name) is not None for name in tensors):
         if pre_ln or not by_layer:
             raise ProbeError(
                 f"{file}: stacked positional convolutions with layer_norm_first {pre_ln}, "
                 f"extractor_mode {settings.get('extractor_mode')!r}; expected False and "
                 "'layer_norm', as in data2vec-audio."
             )
-        family, own = "data2vec-audio", {"conv_pos_kernel_size": max(3, kernel // stacked)}
+        family, own = "data2vec-audio", {"conv_pos_kernel_size": max(3, kernel // n_convolutions)}
     else:
         norm = "layer" if by_layer else "group"
         own = {"feat_extract_norm": norm, "do_stable_layer_norm": pre_ln}
@@ -283,7 +284,7 @@ def _config(
         elif "hubert" in str(settings.get("_name") or settings.get("arch")):
             family = "hubert"
             own["conv_pos_batch_norm"] = "encoder.pos_conv_embed.batch_norm.running_mean" in tensors
-    own["num_conv_pos_embeddings"] = stacked or kernel
+    own["num_conv_pos_embeddings"] = n_convolutions or kernel
     return transformers.AutoConfig.for_model(family, **front_end, **sizes, **own)
 
 

@@ -115,8 +115,8 @@ def refuse_quantised(where: str, config: Any) -> None:
     settings = getattr(config, "quantization_config", None)
     if not settings:
         return
-    said = settings if isinstance(settings, Mapping) else getattr(settings, "__dict__", {})
-    method = str(said.get("quant_method") or "an unnamed method")
+    entries = settings if isinstance(settings, Mapping) else getattr(settings, "__dict__", {})
+    method = str(entries.get("quant_method") or "an unnamed method")
     raise ProbeError(
         f"{where}: its config.json says that the weights are quantised "
         f"({method.removeprefix('QuantizationMethod.')}), which this version cannot read. Name the "

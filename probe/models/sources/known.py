@@ -1,8 +1,8 @@
-"""Checkpoints that are known by name: ``known.csv``, one row each. It loads no heavy library.
+"""The catalogue of known checkpoints: ``known.csv``, one row each. It loads no heavy library.
 
 ``certain`` is ``yes`` where the row was read in a primary source (``remark`` names what was not)
-and ``likely`` where it was not. What a row says decides random weights and what
-`probe.models.check` expects; a checkpoint's own files decide everything else.
+and ``likely`` where it was not. A row decides random weights and the expectations of
+`probe.models.check`; a checkpoint's own files decide everything else.
 """
 
 import csv
@@ -118,11 +118,11 @@ def known_models() -> dict[str, Known]:
 
 
 def close_names(name: str, others: tuple[str, ...] = ()) -> list[str]:
-    """Return known names that ``name`` may have been meant to be, best first: with or without the
-    organisation, any case.
+    """Return known names that are similar to ``name``, best first, in any case and with or without
+    the organisation.
     """
     known = {candidate.lower(): candidate for candidate in (*others, *known_models())}
     known |= {candidate.rpartition("/")[2].lower(): candidate for candidate in known_models()}
-    found = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
-    found += difflib.get_close_matches(name.rpartition("/")[2].lower(), known, n=3, cutoff=0.75)
-    return [item for item in dict.fromkeys(known[match] for match in found) if item != name]
+    matches = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
+    matches += difflib.get_close_matches(name.rpartition("/")[2].lower(), known, n=3, cutoff=0.75)
+    return [item for item in dict.fromkeys(known[match] for match in matches) if item != name]

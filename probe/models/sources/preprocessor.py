@@ -75,12 +75,12 @@ def waveform_extractor(
     """
     if folder and (folder / PREPROCESSOR_FILES[0]).is_file():
         return transformers.Wav2Vec2FeatureExtractor.from_pretrained(folder)
-    made = transformers.Wav2Vec2FeatureExtractor(sampling_rate=rate_hz, do_normalize=normalize)
+    extractor = transformers.Wav2Vec2FeatureExtractor(sampling_rate=rate_hz, do_normalize=normalize)
     if (epsilon := settings.get(EPSILON)) is not None:
-        made.zero_mean_unit_var_norm = lambda waves, *_, **__: [
+        extractor.zero_mean_unit_var_norm = lambda waves, *_, **__: [
             (wave - wave.mean()) / (wave.var() + epsilon) ** 0.5 for wave in waves
         ]
-    return made
+    return extractor
 
 
 def energies_settings(extractor: Any) -> dict[str, Any]:

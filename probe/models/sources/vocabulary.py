@@ -71,11 +71,11 @@ def _vocabulary_of(file: Path, language: str) -> dict[str, str]:
     if not vocabulary or not all(isinstance(item, dict) for item in vocabulary.values()):
         return {}
     if language not in vocabulary:
-        said = f"target_lang is {language!r}, which is none of them"
-        said = said if language else "no target_lang says which"
+        reason = f"target_lang is {language!r}, which is none of them"
+        reason = reason if language else "no target_lang says which"
         raise ValueError(
             f"{file.name} has vocabularies of {len(vocabulary)} languages "
-            f"({listed(sorted(vocabulary))}), and {said}; set target_lang in "
+            f"({listed(sorted(vocabulary))}), and {reason}; set target_lang in "
             f"{adapters.TOKENIZER_FILE}"
         )
     return {"target_lang": language}

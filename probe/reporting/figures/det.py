@@ -17,10 +17,9 @@ from probe.data.conditions.grammar import CLEAN
 from probe.errors import ProbeError
 from probe.measures.counts import value_of
 from probe.measures.detection import det_curve
-from probe.measures.metrics import EER as METRIC
-from probe.measures.metrics import EER_HULL
+from probe.measures.metrics import metric_of
 from probe.reporting.figures import style
-from probe.reporting.scores import Scores
+from probe.reporting.scores import Scores, with_all_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,9 +36,9 @@ def det_rows(scores: Scores) -> pd.DataFrame:
     """The scores that are drawn: one per model, headline head and list of test trials, of the
     first seed.
     """
-    rows = scores.first_seed.tested
-    is_drawn = rows["metric"].isin([METRIC.name, EER_HULL.name]) & rows["headline"]
-    is_drawn &= rows["value"].notna() & (rows["control"] == "") & (rows["budget"] == "")
+    rows = with_all_labels(scores.first_seed.tested)
+    is_drawn = rows["metric"].map(lambda name: metric_of(name).is_eer).astype(bool)
+    is_drawn &= rows["headline"] & rows["value"].notna()
     rows = rows[is_drawn & (rows["layer"] == rows["chosen_layer"])]
     return rows.sort_values([*PANEL, "model", "head"], ignore_index=True)
 

@@ -19,7 +19,7 @@ from probe.errors import ProbeError
 from probe.measures.metrics import CODELENGTH
 from probe.records import source_dev
 from probe.reporting.figures import style
-from probe.reporting.scores import Scores
+from probe.reporting.scores import Scores, with_all_labels
 from probe.reporting.text import DASH
 
 if TYPE_CHECKING:
@@ -212,8 +212,7 @@ def search_figure(scores: Scores, width: str = "double") -> "Figure":
     Raises:
         ProbeError: no record holds a search over several settings.
     """
-    rows = source_dev(scores.records)
-    rows = rows[(rows["control"] == "") & (rows["budget"] == "")]
+    rows = with_all_labels(source_dev(scores.records))
     rows = rows[rows["metric"] != CODELENGTH.name]
     rows = rows[rows["search"].map(_setting) != ""].drop_duplicates([*SEARCH, "model", "layer"])
     rows = rows.sort_values([*SEARCH, "model", "layer_index"], ignore_index=True)

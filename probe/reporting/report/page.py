@@ -28,7 +28,7 @@ from probe.reporting.losses import WORST, Losses
 from probe.reporting.report.repeat_commands import commands, in_order
 from probe.reporting.report.summary import answers, baselines, headline, near_chance
 from probe.reporting.report.utterances import error_rows, outcome_faults
-from probe.reporting.scores import BASELINES, Scores
+from probe.reporting.scores import BASELINES, Scores, with_all_labels
 from probe.reporting.text import one_line, trained_on
 from probe.version import __version__
 
@@ -261,14 +261,17 @@ def _errors(rows: pd.DataFrame) -> Columns:
 def _corpora(records: pd.DataFrame) -> Columns:
     """Utterances, trials or frames of every corpus, task and split."""
     by = ["corpus", "task", "split"]
-    plain = records[(records["control"] == "") & (records["budget"] == "")]
-    table = plain.groupby(by).agg(
-        n=("n", "max"),
-        blocks=("n_blocks", "max"),
-        n_train=("n_train", "max"),
-        manifest=("manifest_sha256", lambda hashes: hashes.iloc[0][:8]),
-        conditions=("condition", lambda names: ", ".join(in_order(names))),
-        left_out=("excluded", _left_out),
+    table = (
+        with_all_labels(records)
+        .groupby(by)
+        .agg(
+            n=("n", "max"),
+            blocks=("n_blocks", "max"),
+            n_train=("n_train", "max"),
+            manifest=("manifest_sha256", lambda hashes: hashes.iloc[0][:8]),
+            conditions=("condition", lambda names: ", ".join(in_order(names))),
+            left_out=("excluded", _left_out),
+        )
     )
     table = table.reset_index()
     numbers = {name: table[name].astype(int).tolist() for name in ("n", "blocks", "n_train")}

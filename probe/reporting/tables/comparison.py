@@ -1,15 +1,14 @@
-"""Two runs, or two models, score by score: what changed, by how much, and what may have changed it.
+"""Two runs, or two models, are compared score by score: what changed, by how much, and why.
 
-Aim: after new code, libraries, data or another model, which scores moved further than other
-speakers would move them.
+The question is which scores moved further than other speakers would move them, after new code,
+libraries or data, or with another model.
 
-Conventions: A is before, B is after. Scores are paired that agree in `PLACE`: test scores, and
-online codes, of the task itself (no controls), each at the layer that dev chose on its own side, or
-layer by layer. A difference is B - A; its interval and the probability of improvement are taken
-over the same resampled blocks (`probe.measures.comparison.paired_difference`), so both sides must
-be of the same utterances. Values are fractions, bits for codelengths. Intervals are each its own,
-at 95 %; verdicts hold together: p-values are adjusted by Holm's procedure over all differences of a
-comparison.
+A is before, B is after. Scores are paired that agree in `PLACE`: test scores, and online codes, of
+the task itself (no controls), each at the layer that dev chose on its own side, or layer by layer.
+A difference is B - A; its interval and the probability of improvement are taken over the same
+resampled blocks (`probe.measures.comparison.paired_difference`), so both sides must be of the same
+utterances. Values are fractions, and bits for codelengths. Each interval stands alone, at 95 %;
+verdicts hold together, because p-values are adjusted by Holm's procedure over all differences.
 """
 
 from collections import Counter
@@ -27,8 +26,8 @@ from probe.measures.metrics import metric_of
 from probe.records import BUDGET, QUESTION
 from probe.reporting.scores import Scores
 from probe.reporting.tables.grid import markdown
-from probe.reporting.tables.score_tables import LEFT_OUT_IF_ALL, to_csv
-from probe.reporting.text import DASH, arrow, escaped, escaped_all, json_text, percent
+from probe.reporting.tables.score_tables import LEFT_OUT_IF_ALL
+from probe.reporting.text import DASH, arrow, escaped, json_text, percent
 
 PLACE = [*QUESTION, BUDGET, "metric", "model", "head"]
 WORSE, BETTER, UNCLEAR, IDENTICAL = "worse", "better", "not significantly different", "identical"
@@ -262,7 +261,7 @@ def _changes_page(changes: list[dict[str, Any]]) -> str:
         return "Recipes, tasks, code, packages and seeds are the same.\n"
     heads = {"what": "what", "in A": "a", "in B": "b", "scores": "scores"}
     columns = {
-        head: escaped_all(_short(str(change[name])) for change in changes)
+        head: [escaped(_short(str(change[name]))) for change in changes]
         for head, name in heads.items()
     }
     return f"## What the scores rest on\n\n{markdown(columns, RIGHT)}"
@@ -277,7 +276,7 @@ def _table(comparison: Comparison, rows: pd.DataFrame) -> str:
     cells = rows.to_dict("records")
     metrics = [metric_of(row["metric"]) for row in cells]
     columns = {"verdict": list(rows["verdict"])}
-    columns |= {name.replace("_", " "): escaped_all(rows[name]) for name in PLACE}
+    columns |= {name.replace("_", " "): list(map(escaped, rows[name])) for name in PLACE}
     columns |= {
         "metric": [f"{escaped(row['metric'])} {arrow(row['higher_is_better'])}" for row in cells],
         "layer": [_layers(str(row["layer_a"]), str(row["layer_b"])) for row in cells],
@@ -288,12 +287,12 @@ def _table(comparison: Comparison, rows: pd.DataFrame) -> str:
         "improved": [percent(row["probability"]) for row in cells],
         "n": [str(row["n"]) for row in cells],
         "blocks": [str(row["n_blocks"]) for row in cells],
-        "note": escaped_all(rows["note"]),
+        "note": list(map(escaped, rows["note"])),
     }
     model = escaped(_between(comparison.a, comparison.b))
     left_out = LEFT_OUT_IF_ALL | {"budget": "", "model": model}
-    shown = {name: texts for name, texts in columns.items() if set(texts) != {left_out.get(name)}}
-    return markdown(shown, RIGHT)
+    columns = {name: texts for name, texts in columns.items() if set(texts) != {left_out.get(name)}}
+    return markdown(columns, RIGHT)
 
 
 def _layers(a: str, b: str) -> str:
@@ -317,7 +316,7 @@ def _count_page(rows: pd.DataFrame, verdict: str) -> str:
     """How many scores have this verdict, a line for each model, task, corpus and condition."""
     names = rows[rows["verdict"] == verdict][["model", "task", "corpus", "condition"]]
     counts = Counter(names.itertuples(index=False, name=None))
-    lines = [f"* {', '.join(escaped_all(place))}: {n}\n" for place, n in counts.items()]
+    lines = [f"* {', '.join(map(escaped, place))}: {n}\n" for place, n in counts.items()]
     return f"## {verdict[0].upper()}{verdict[1:]}\n\n{''.join(lines)}" if lines else ""
 
 
@@ -333,14 +332,3 @@ def to_json(comparison: Comparison) -> str:
             "rows": rows.to_dict("records"),
         }
     )
-
-
-__all__ = [
-    "Comparison",
-    "compare_models",
-    "compare_runs",
-    "difference",
-    "to_csv",
-    "to_json",
-    "to_markdown",
-]

@@ -190,16 +190,16 @@ def write_tables(
         ProbeError: there are no records.
         OSError: a file cannot be written.
     """
-    shown = records if isinstance(records, Scores) else Scores.of(records)
-    losses = Losses(shown, baseline)
-    layers, budgets = shown.layers(), shown.budgets()
+    prepared = records if isinstance(records, Scores) else Scores.of(records)
+    losses = Losses(prepared, baseline)
+    layers, budgets = prepared.layers(), prepared.budgets()
     has_shape = bool(layers[[column for column, _ in SHAPE.values()]].notna().any(axis=None))
     texts = {
-        "table.md": TABLE_HEAD + to_markdown(shown.chosen(), layers=False),
-        "table.csv": to_csv(shown.chosen()),
+        "table.md": TABLE_HEAD + to_markdown(prepared.chosen(), layers=False),
+        "table.csv": to_csv(prepared.chosen()),
         "layers.md": LAYERS_HEAD + (SHAPE_HEAD if has_shape else "") + layers_by_question(layers),
         "layers.csv": to_csv(layers),
-        "domains.md": domains_text(domain_grids(shown)),
+        "domains.md": domains_text(domain_grids(prepared)),
         "budgets.md": "",
         "budgets.csv": "",
     }
@@ -209,7 +209,7 @@ def write_tables(
     curves = (
         (lambda: curves_figure(usual_rows(layers), axis)) if layers["value"].notna().any() else None
     )
-    trials = det_rows(shown)
+    trials = det_rows(prepared)
     trade_offs = (lambda: det_figure(trials)) if len(trials) else None
     return [
         *_write_texts(to, texts),

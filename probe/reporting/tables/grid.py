@@ -160,9 +160,12 @@ class Grid:
 def of_columns(
     columns: Mapping[Column, Iterable[Cell | str]],
     left_out: Mapping[str, str | None] | None = None,
-    **more: Any,
+    of: Mapping[str, str] | None = None,
+    better: bool | None = None,
+    aside: str = "aside",
+    notes: Sequence[str] = (),
 ) -> Grid:
-    """A grid from column -> cells or texts; ``more`` as in `Grid`.
+    """A grid from column -> cells or texts; the other arguments are as in `Grid`.
 
     Args:
         left_out: name -> text; a column of this name is left out where all its cells have this
@@ -173,7 +176,8 @@ def of_columns(
         cells = [Cell(text) if isinstance(text, str) else text for text in texts]
         if {cell.text for cell in cells} != {(left_out or {}).get(column.name)}:
             kept[column] = cells
-    return Grid(tuple(kept), tuple(zip(*kept.values(), strict=True)), **more)
+    rows = tuple(zip(*kept.values(), strict=True))
+    return Grid(tuple(kept), rows, of or {}, better, aside, notes)
 
 
 def score(

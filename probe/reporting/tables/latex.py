@@ -31,13 +31,8 @@ LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
 # An optional argument or a star after \\, what babel makes active, a ligature.
 LATEX |= {"[": "{[}", "]": "{]}", "*": "{*}", '"': r"\symbol{34}", "`": r"\symbol{96}"}
 LATEX |= {"–": "--", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "→": r"$\rightarrow$"}
-LATEX |= {
-    "†": r"$\dagger$",
-    "‡": r"$\ddagger$",
-    "✓": r"$\checkmark$",
-    "◆": r"$\blacklozenge$",
-    "◇": r"$\lozenge$",
-}
+LATEX |= {"†": r"$\dagger$", "‡": r"$\ddagger$", "✓": r"$\checkmark$"}
+LATEX |= {"◆": r"$\blacklozenge$", "◇": r"$\lozenge$"}
 
 
 def to_latex(grids: Sequence[Grid]) -> str:
@@ -137,10 +132,10 @@ def _lines(text: str, width: int) -> list[str]:
 def _cell(cell: Cell, two: bool) -> list[str]:
     """What a cell has in its one or two columns of the table."""
     text = rf"\num{{{cell.text}}}" if NUMBER.fullmatch(cell.text) else latex(cell.text)
-    shown = {BEST: rf"\textbf{{{text}}}", TIED: rf"\underline{{{text}}}"}.get(cell.mark, text)
+    text = {BEST: rf"\textbf{{{text}}}", TIED: rf"\underline{{{text}}}"}.get(cell.mark, text)
     interval, aside = (MINUS.sub("$-$", latex(beside)) for beside in (cell.spread, cell.aside))
     small = rf"{{\scriptsize {interval}}}" if interval else ""
-    return [shown, " ".join(filter(None, (small, aside)))] if two else [shown]
+    return [text, " ".join(filter(None, (small, aside)))] if two else [text]
 
 
 @lru_cache(maxsize=1 << 16)

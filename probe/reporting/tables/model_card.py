@@ -33,10 +33,8 @@ from probe.reporting.tables.score_tables import to_markdown
 
 Row = Mapping[Hashable, Any]
 REPOSITORY = r"[A-Za-z0-9][\w.-]*/[\w.-]+"  # org/name, the only form of a name on the Hub
-TASK_TYPES = {
-    "transcribe": "automatic-speech-recognition"
-}  # kind -> task of the Hub, which has none of verification
-ELSE = "audio-classification"
+# Tasks of the Hub, which has none of verification.
+TRANSCRIPTION, CLASSIFICATION = "automatic-speech-recognition", "audio-classification"
 ABOUT_PROBES = """# Layers
 
 Scores of probes on the frozen model, measured with layerprobe: test scores at the layer that is
@@ -73,7 +71,6 @@ def write_cards(
     # The best of several models says nothing in the card of one.
     rows = scores.chosen().assign(mark="")
     rows = rows[rows["value"].notna()]
-    kinds = dict(zip(records["task"], records["kind"], strict=True))
     written, left_out = [], []
     for name, of_model in records.groupby("model"):
         model, about, spec = str(name), of_model.iloc[0].to_dict(), scores.specs[str(name)]
@@ -81,7 +78,7 @@ def write_cards(
             left_out.append(f"{model}: {reason}")
             continue
         of_card = rows[rows["model"] == model]
-        texts = {"model-card.md": _card(spec, of_card, kinds, datasets)}
+        texts = {"model-card.md": _card(spec, of_card, datasets)}
         for task, group in of_card[of_card["corpus"].isin(list(datasets))].groupby("task"):
             entries = [_entry(row, about, datasets) for row in group.to_dict("records")]
             texts[f".eval_results/{file_name(str(task))}.yaml"] = yaml(entries)
@@ -150,16 +147,14 @@ def _notes(row: Row) -> list[str]:
     ]
 
 
-def _card(
-    spec: str, rows: pd.DataFrame, kinds: Mapping[str, str], datasets: Mapping[str, str]
-) -> str:
+def _card(spec: str, rows: pd.DataFrame, datasets: Mapping[str, str]) -> str:
     """The card's snippet: metadata and a table."""
-    results = [_result(row, kinds, datasets) for row in rows.to_dict("records")]
+    results = [_result(row, datasets) for row in rows.to_dict("records")]
     index = yaml([{"name": unrevised(spec), "results": results}])
     return f"---\nmodel-index:\n{index}---\n{ABOUT_PROBES}{to_markdown(rows, layers=False)}"
 
 
-def _result(row: Row, kinds: Mapping[str, str], datasets: Mapping[str, str]) -> dict[str, Any]:
+def _result(row: Row, datasets: Mapping[str, str]) -> dict[str, Any]:
     corpus, metric, variant = row["corpus"], row["metric"], ", ".join(_variant(row))
     dataset = {"type": datasets.get(corpus, corpus), "name": corpus}
     dataset |= {"config": variant} if variant else {}
@@ -173,11 +168,9 @@ def _result(row: Row, kinds: Mapping[str, str], datasets: Mapping[str, str]) -> 
         "name": f"{metric} ({row['head']}, layer {row['layer']})",
         "args": {**interval, "n": row["n"], "n_blocks": row["n_blocks"]},
     }
-    return {
-        "task": {"type": TASK_TYPES.get(kinds[row["task"]], ELSE), "name": row["task"]},
-        "dataset": dataset,
-        "metrics": [value],
-    }
+    of_transcripts = metric_of(metric).of_transcripts
+    task = TRANSCRIPTION if of_transcripts else CLASSIFICATION
+    return {"task": {"type": task, "name": row["task"]}, "dataset": dataset, "metrics": [value]}
 
 
 def yaml(value: list[Any] | Mapping[str, Any], indent: str = "") -> str:

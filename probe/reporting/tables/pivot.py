@@ -117,13 +117,13 @@ def pivoted(
             "--pivot: expected ROWS,COLUMNS, each a field or several joined by +, none in both: "
             "model,task+metric."
         )
-    named = {*down, *across, *(term.field for term in terms)}
+    names = {*down, *across, *(term.field for term in terms)}
     parts = [scores]
-    if apart := [name for name in ALONE if name in named]:
+    if apart := [name for name in ALONE if name in names]:
         groups = scores.unchecked.groupby(apart, dropna=False)
         parts = [Scores.of(part, all_heads=True) for _, part in groups]
-    rows = pd.concat([_usual(part, named) for part in parts], ignore_index=True)
-    rows = _main_metrics(rows, named)
+    rows = pd.concat([_usual(part, names) for part in parts], ignore_index=True)
+    rows = _main_metrics(rows, names)
     return pivot(ordered(kept(rows, terms), sort), down, across, [], "layer")
 
 

@@ -91,8 +91,8 @@ def published_grid(rows: pd.DataFrame) -> Grid:
     below it.
     """
     cells: list[Row] = rows.to_dict("records")
-    named = dict.fromkeys(row["figure"] for row in cells if row["differs"])
-    numbers = {name: number for number, name in enumerate(named, start=1)}
+    figures_below = dict.fromkeys(row["figure"] for row in cells if row["differs"])
+    numbers = {name: number for number, name in enumerate(figures_below, start=1)}
     columns: dict[Column, Iterable[Cell | str]] = {Column("task"): rows["task"]}
     if rows["corpus"].nunique() > 1:
         columns[Column("corpus")] = rows["corpus"]

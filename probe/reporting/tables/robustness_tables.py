@@ -109,10 +109,14 @@ ALIGNED_RIGHT = {"layer", "groups", "few", "p"}  # text that is aligned like num
 Form = Callable[[float], str] | None
 Columns = Mapping[str, tuple[str, Form]]
 TEXT: Form = None
+
+
+def _texts(*names: str) -> Columns:
+    return {name: (name, TEXT) for name in names}
+
+
 LOSS_COLUMNS: Columns = {
-    "model": ("model", TEXT),
-    "layer": ("layer", TEXT),
-    "condition": ("condition", TEXT),
+    **_texts("model", "layer", "condition"),
     INTERVAL: ("value", percent),
     "loss, points": ("loss", points),
     "loss, % of clean": ("relative", percent),
@@ -120,8 +124,7 @@ LOSS_COLUMNS: Columns = {
     "chance": ("chance", TEXT),
 }
 NORMALISED_COLUMNS: Columns = {
-    "model": ("model", TEXT),
-    "condition": ("condition", TEXT),
+    **_texts("model", "condition"),
     "WERD": ("werd", points),
     "NWER": ("nwer", _ratio),
     "NWERD": ("nwerd", _ratio),
@@ -131,8 +134,7 @@ GAP_COLUMNS: Columns = {
     "condition": ("condition", TEXT),
     "trained on": ("train_domain", TEXT),
     "target": ("test_domain", TEXT),
-    "model": ("model", TEXT),
-    "layer": ("layer", TEXT),
+    **_texts("model", "layer"),
     INTERVAL: ("value", percent),
     "in-domain": ("in_domain", percent),
     "gap": ("gap", points),
@@ -142,16 +144,13 @@ GAP_COLUMNS: Columns = {
     "closed (2) %": ("closed_second", percent),
 }
 EFFECTIVE_COLUMNS: Columns = {
-    "model": ("model", TEXT),
-    "condition": ("condition", TEXT),
+    **_texts("model", "condition"),
     "clean %": ("clean", percent),
     "under it %": ("value", percent),
     "effective": ("effective", points),
 }
 GROUP_COLUMNS: Columns = {
-    "model": ("model", TEXT),
-    "condition": ("condition", TEXT),
-    "column": ("column", TEXT),
+    **_texts("model", "condition", "column"),
     "groups": ("n_groups", TEXT),
     "few": ("n_few", TEXT),
     "worst": ("worst", TEXT),
@@ -257,14 +256,14 @@ def _tables(rows: pd.DataFrame, columns: Columns) -> list[Grid]:
             for row in cells
             if row["note"] and row.get("condition") != WORST
         ]
-        named = {
+        cells_of = {
             Column(head, number=form is not TEXT or head in ALIGNED_RIGHT): [
                 _cell(row, name, form) for row in cells
             ]
             for head, (name, form) in columns.items()
         }
         empty = dict.fromkeys(columns, DASH)
-        grids.append(of_columns(named, empty, notes=notes, **_about(group)))
+        grids.append(of_columns(cells_of, empty, notes=notes, **_about(group)))
     return grids
 
 
@@ -312,8 +311,8 @@ def _robust_layers(rows: pd.DataFrame) -> list[str]:
         clauses = ["no layer can be called robust"]
         for row in means:
             if row["robust"] == "most":
-                lost = _cell(row, "margin_lost", percent)
-                clauses = [f"layer {row['layer']} loses {lost} % of its margin"]
+                margin = _cell(row, "margin_lost", percent)
+                clauses = [f"layer {row['layer']} loses {margin} % of its margin"]
         clauses += [f"not significantly different: {listed(tied, 30)}"] if tied else []
         chosen = sorted(set(group["layer"][group["chosen"].astype(bool)]))
         clauses.append(f"dev chose {listed(chosen)}")

@@ -12,7 +12,7 @@ import pandas as pd
 
 from probe.data.conditions.grammar import CLEAN
 from probe.records import QUESTION
-from probe.reporting.scores import BASELINES, Scores
+from probe.reporting.scores import BASELINES, Scores, with_all_labels
 from probe.reporting.tables import grid
 from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, score, score_of
 from probe.reporting.text import (
@@ -86,8 +86,10 @@ def grid_of(rows: pd.DataFrame, layers: bool, titled: bool = False) -> Grid:
     columns |= _layer_columns(cells) if layers else _chosen_columns(cells)
     columns |= {"n": map(str, rows["n"]), "seeds": map(str, rows["n_seeds"])}
     columns |= {"blocks": map(str, rows["n_blocks"]), "note": rows["note"]}
-    named = {Column(name, number=name in ALIGNED_RIGHT): column for name, column in columns.items()}
-    return of_columns(named, LEFT_OUT_IF_ALL, **about)
+    cells_of = {
+        Column(name, number=name in ALIGNED_RIGHT): column for name, column in columns.items()
+    }
+    return of_columns(cells_of, LEFT_OUT_IF_ALL, **about)
 
 
 def _layer_columns(cells: list[dict[Hashable, Any]]) -> Cells:
@@ -139,9 +141,8 @@ def search_table(records: pd.DataFrame) -> str:
     """Every setting that was tried with its dev scores, the chosen one marked ✓, as Markdown; empty
     without a search.
     """
-    shown = (records["split"] == "dev") & (records["control"] == "") & (records["budget"] == "")
-    rows = records[shown & (records["search"].map(len) > 0)]
-    rows = rows.sort_values("layer_index", kind="stable")
+    rows = with_all_labels(records[records["split"] == "dev"])
+    rows = rows[rows["search"].map(len) > 0].sort_values("layer_index", kind="stable")
     tables = []
     for names, group in rows.groupby(["model", "task", "head"], sort=False):
         lines: list[dict[str, str]] = []

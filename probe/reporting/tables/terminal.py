@@ -14,6 +14,8 @@ from probe.reporting.scores import Scores, seed_notes
 from probe.reporting.text import DASH, metric_text, one_line
 
 NARROWEST = 10  # of a column of names
+READABLE = 20  # of models beside their tasks
+INDENT = "  "  # of models below their task
 GAP = "  "
 
 
@@ -21,8 +23,8 @@ def terminal_table(scores: Scores, width: int = 80) -> str:
     """The scores at the chosen layers in the metric that chose them, one line for each task and
     model, and for each condition, domain and head where there are several.
 
-    Where a line would be wider than ``width``, the task stands above its models instead, and names
-    that are still too long are shortened in the middle.
+    Names of models that are too long for ``width`` are shortened in the middle; where too little
+    would remain of them, the task stands above its models instead.
     """
     rows = scores.chosen()
     rows = rows[rows["metric"] == rows["select_by"]]
@@ -39,16 +41,17 @@ def terminal_table(scores: Scores, width: int = 80) -> str:
         "layer": [DASH if pd.isna(row["layer"]) else one_line(row["layer"]) for row in cells],
         "": [row["mark"] for row in cells],
     }
-    if _width({**names, **columns}) <= width:
-        lines = _lines({**names, **columns})
+    in_one_line = _fitted({**names, **columns}, width, READABLE)
+    if _width(in_one_line) <= width:
+        lines = _lines(in_one_line)
     else:
-        head, *body = _lines(_fitted(columns, width))
+        head, *body = _lines(_fitted(columns, width - len(INDENT), NARROWEST))
         above = [", ".join(filter(None, place)) for place in zip(*names.values(), strict=True)]
-        lines = [head]
+        lines = [f"{INDENT}{head}"]
         for number, line in enumerate(body):
             if number == 0 or above[number] != above[number - 1]:
-                lines += ["", _shortened(above[number], width)]
-            lines.append(line)
+                lines.append(_shortened(above[number], width))
+            lines.append(f"{INDENT}{line}")
     notes = _notes(rows)
     return "".join(f"{line.rstrip()}\n" for line in [*lines, *([""] if notes else []), *notes])
 
@@ -77,10 +80,12 @@ def _interval(row: Mapping[Hashable, Any]) -> str:
     return f"[{metric.text(row['low'])}, {metric.text(row['high'])}]" + ("†" if row["few"] else "")
 
 
-def _fitted(columns: Mapping[str, Sequence[str]], width: int) -> dict[str, Sequence[str]]:
-    """The columns, with models shortened so that a line fits."""
+def _fitted(
+    columns: Mapping[str, Sequence[str]], width: int, narrowest: int
+) -> dict[str, Sequence[str]]:
+    """The columns, with models shortened so that a line fits, but not below ``narrowest``."""
     widest = max(map(_cells, columns["model"]))
-    room = max(NARROWEST, widest - max(0, _width(columns) - width))
+    room = max(narrowest, widest - max(0, _width(columns) - width))
     return {**columns, "model": [_shortened(text, room) for text in columns["model"]]}
 
 
