@@ -1,11 +1,10 @@
 """Checks data from files against a declared form, and turns what pydantic finds into our errors.
 
 A form is a class derived from `Schema`, a dataclass of the standard library, or a list, dict or
-union of such. Types are
-strict: text is no number, true is no 1, a number with a fraction is no whole number (a whole number
-may stand for a float); a key that the form does not know is a fault. Bounds and choices stand beside
-the fields (``Field(ge=1)``, ``Literal["a", "b"]``). A validator of a form raises ``ValueError`` with
-the words that follow "expected".
+union of such. Types are strict: text is not a number, true is not 1, and a number with a fraction
+is not a whole number (a whole number may stand for a float). A key that the form does not know is a
+fault. Bounds and choices stand beside the fields (``Field(ge=1)``, ``Literal["a", "b"]``). A
+validator of a form raises ``ValueError`` with the words that follow "expected".
 
 This module loads pydantic, which takes 0.2 s: import it where files are read, not at the start of
 the command line.
@@ -88,9 +87,10 @@ class Fault:
 
 
 def checked(form: type[T], value: object, where: object, advice: str = "") -> T:
-    """``value`` as an object of ``form``: a mapping, a list, or an object whose attributes are read.
+    """Makes an object of ``form``.
 
     Args:
+        value: a mapping, a list, or an object whose attributes are read.
         where: the file, with the line where there is one, or the object's name.
         advice: what to do, a sentence that follows the fault.
 

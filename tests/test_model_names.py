@@ -44,7 +44,9 @@ HOOKED = """
 import torch
 
 def load(path=None):
-    return torch.nn.Sequential(torch.nn.Unflatten(1, (1, -1)), torch.nn.Conv1d(1, 4, 400, 320), torch.nn.GELU())
+    return torch.nn.Sequential(
+        torch.nn.Unflatten(1, (1, -1)), torch.nn.Conv1d(1, 4, 400, 320), torch.nn.GELU()
+    )
 """
 
 

@@ -176,16 +176,16 @@ def groups_of(corpus: Corpus) -> dict[str, dict[str, str]]:
     Only columns with 2 to `MOST_GROUPS` values, and of them the blocks that have one value
     throughout.
     """
-    found: dict[str, dict[str, str]] = {}
+    groups: dict[str, dict[str, str]] = {}
     for column in corpus.columns:
         values: dict[str, set[str]] = {}
         for item in corpus.utterances:
             values.setdefault(hashed_block(block_of(item)), set()).add(item.label(column))
         if column not in NO_GROUPS and 2 <= len(set.union(*values.values()) - {""}) <= MOST_GROUPS:
-            found[column] = {
+            groups[column] = {
                 block: next(iter(names)) for block, names in values.items() if len(names) == 1
             }
-    return found
+    return groups
 
 
 def of_blocks(

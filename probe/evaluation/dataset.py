@@ -21,6 +21,7 @@ from probe.errors import ProbeError, listed
 from probe.evaluation.label_free_fits import Fit, Fitting, Rows
 from probe.evaluation.progress import Progress
 from probe.measures.counts import value_of
+from probe.records import WEIGHTED
 from probe.store.feature_store import FeatureStore, LayerArray, Stored
 from probe.store.layer_names import describe_layers
 from probe.store.views import n_rows, parse_view
@@ -156,13 +157,13 @@ class Features:
     def _find(self, condition: str, store: FeatureStore, corpus: Corpus) -> None:
         if store.layers != self.store.layers:
             raise ProbeError(
-                f"{store.path}: layers {listed(list(store.layers))}; {self.store.path} has {listed(self.layers)}. Extract all "
+                f"{store.path}: layers {listed(list(store.layers))}; {self.store.path} has "
+                f"{listed(self.layers)}. Extract all "
                 "conditions with the same --layers."
             )
         for utterance in corpus.utterances:
-            found = store.match(utterance.key, utterance.path)
-            if found:
-                self.stored[condition, utterance.key] = found
+            if stored := store.match(utterance.key, utterance.path):
+                self.stored[condition, utterance.key] = stored
             elif store.failure(utterance.key, utterance.path):
                 self.failed.append(replace(utterance, condition=condition))
 
@@ -179,9 +180,11 @@ class Features:
             missing = sorted(key for name, key in wanted - known if name == condition)
             if missing:
                 n = sum(name == condition for name, _ in wanted)
+                option = "" if condition == CLEAN else f" --condition {condition}"
                 raise ProbeError(
-                    f"{store.path}: {len(missing)} of {n} utterances of {corpus} have no features ({listed(missing, 3)}). "
-                    f"Run `probe extract{'' if condition == CLEAN else f' --condition {condition}'}` with this corpus again; it "
+                    f"{store.path}: {len(missing)} of {n} utterances of {corpus} have no features "
+                    f"({listed(missing, 3)}). "
+                    f"Run `probe extract{option}` with this corpus again; it "
                     "extracts only what is missing."
                 )
 
@@ -311,7 +314,8 @@ class Features:
                 if not np.isfinite(rows).all()
             ]
             raise ProbeError(
-                f"{store.path}: layer {layer}: {len(keys)} utterances have values that are not finite ({listed(keys, 3)}); "
+                f"{store.path}: layer {layer}: {len(keys)} utterances have values that are not "
+                f"finite ({listed(keys, 3)}); "
                 "extraction never stores such. Run `probe verify` on the store."
             )
         return array
@@ -349,6 +353,13 @@ class LayerSum:
     layers: list[str]
     note: str
 
+    def fields(self, shares: np.ndarray) -> dict[str, Any]:
+        """What its scores have, from the share of each layer."""
+        weights = {
+            layer: round(float(share), 6) for layer, share in zip(self.layers, shares, strict=True)
+        }
+        return {"layer": WEIGHTED, "layer_weights": weights, "note": self.note}
+
 
 def layer_sum(
     task: str, features: Features, widths: Mapping[str, int], n_rows: int, memory_bytes: int
@@ -372,7 +383,10 @@ def layer_sum(
         texts = listed([f"{name} {size}" for name, size in widths.items()])
         why = f"no two layers have the same width: {texts}"
     elif n_bytes > memory_bytes:
-        why = f"all layers take {n_bytes / 1e9:.1f} GB as float32, --memory is {memory_bytes / 1e9:.1f} GB"
+        why = (
+            f"all layers take {n_bytes / 1e9:.1f} GB as float32, --memory is "
+            f"{memory_bytes / 1e9:.1f} GB"
+        )
     if why:
         level = logging.INFO if len(widths) == 1 else logging.WARNING
         log.log(
@@ -407,10 +421,10 @@ def labelled(
     utterances: Sequence[Utterance], column: str, excluded: Counter[str]
 ) -> list[Utterance]:
     """Utterances whose ``column`` is not empty; the rest is counted in ``excluded``."""
-    kept = [item for item in utterances if item.label(column)]
-    if len(kept) < len(utterances):
-        excluded[f"no {column}"] += len(utterances) - len(kept)
-    return kept
+    rows = [item for item in utterances if item.label(column)]
+    if len(rows) < len(utterances):
+        excluded[f"no {column}"] += len(utterances) - len(rows)
+    return rows
 
 
 def refuse_empty(
@@ -436,5 +450,8 @@ def lacking(split: str, n_rows: int, what: str) -> str:
     """
     use = USES[split.split()[0]]
     if n_rows:
-        return f"no {split} rows with {what}: none of the {n_rows} {split} rows has any. Give it to some of them; {use}."
+        return (
+            f"no {split} rows with {what}: none of the {n_rows} {split} rows has any. Give it to "
+            f"some of them; {use}."
+        )
     return f"no {split} rows. Give some rows split {split.split()[0]} in the manifest; {use}."

@@ -52,7 +52,7 @@ class Fitting:
     memory_bytes: int = 4 << 30
 
     def drawn(self, n_rows: Callable[[Utterance], int]) -> list[Utterance]:
-        """Utterances that have `MOST_ROWS` rows together, or all; ``n_rows`` says how many one has."""
+        """Utterances that have `MOST_ROWS` rows together, or all; ``n_rows`` counts them."""
         order = np.random.default_rng([self.seed, len(self.train)]).permutation(len(self.train))
         ends = np.cumsum([n_rows(self.train[i]) for i in order])
         return [self.train[i] for i in order[: 1 + int(np.searchsorted(ends, MOST_ROWS))]]

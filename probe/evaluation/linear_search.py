@@ -26,7 +26,7 @@ class Chosen:
     tried: list[LinearProbe]
 
     def for_codes(self) -> LinearProbe:
-        """The one with the lowest dev cross-entropy: a code pays for probabilities, not for errors."""
+        """The lowest dev cross-entropy: a code pays for probabilities, not for errors."""
         return self.tried[
             min(range(len(self.tried)), key=lambda i: self.search[i]["dev_cross_entropy"])
         ]
@@ -71,13 +71,13 @@ def on_dev(probe: Any, rows: Any, labels: Sequence[str]) -> dict[str, Any]:
 def entry(probe: Any, hits: np.ndarray, log_probabilities: np.ndarray) -> dict[str, Any]:
     """One strength's entry of the search from what `judged` says of dev."""
     entropies = -log_probabilities[~np.isnan(log_probabilities)]
-    unfinished = {} if probe.converged_ else {"converged": False}
+    warning = {} if probe.converged_ else {"converged": False}
     return {
         "l2": probe.l2,
         "dev_accuracy": float(np.mean(hits)),
         "dev_cross_entropy": float(entropies.mean()) if len(entropies) else 0.0,
         "iterations": probe.n_iter_,
-    } | unfinished
+    } | warning
 
 
 def judged(
@@ -91,14 +91,14 @@ def judged(
         blocks: (row, dim) each, one after the other.
         labels: (row,) of all blocks together.
     """
-    found = [(np.zeros(len(labels), bool), np.full(len(labels), np.nan)) for _ in probes]
+    results = [(np.zeros(len(labels), bool), np.full(len(labels), np.nan)) for _ in probes]
     start = 0
     for rows in cut(blocks, JUDGED_ROWS):
         here = slice(start, start + len(rows))
-        for probe, (hits, log_probabilities) in zip(probes, found, strict=True):
+        for probe, (hits, log_probabilities) in zip(probes, results, strict=True):
             hits[here], log_probabilities[here] = judge(probe, rows, labels[here])
         start += len(rows)
-    return found
+    return results
 
 
 def judge(probe: Any, rows: Any, truth: np.ndarray) -> Judged:

@@ -1,4 +1,4 @@
-"""Whether a task can be asked of a corpus: everything that can be known before there are features."""
+"""Whether a task can be asked of a corpus, as far as that is known before there are features."""
 
 import logging
 import math

@@ -109,7 +109,10 @@ class Progress:
     def __str__(self) -> str:
         share = 100 * self.done // max(1, self.expected)
         doing = f", {self.text}" if self.text else ""
-        return f"{share} %, {self.done} of {self.expected} steps{doing}, {_duration(self.elapsed_s)} gone, {self.left}"
+        return (
+            f"{share} %, {self.done} of {self.expected} steps{doing}, {_duration(self.elapsed_s)} "
+            f"gone, {self.left}"
+        )
 
 
 def _duration(seconds: float) -> str:

@@ -77,7 +77,7 @@ def arguments_of(
     form = {name: cut[name] for name in ("chunk_s", "context_s") if name in cut}
     form |= {name: recipe[name] for name in ("implementation", "precision") if name in recipe}
     disturbance = recipe.get("disturbance", {})
-    heard = {
+    condition = {
         "condition": disturbance.get("text", CLEAN),
         "condition_seed": disturbance.get("seed") or 0,
     }
@@ -87,7 +87,7 @@ def arguments_of(
         "model": model.text,
         "corpus": corpus.source,
         **{name: str(value) if isinstance(value, Path) else value for name, value in how.items()},
-        "extraction": {"model": extracted.text} | extraction_of(recipe) | form | heard,
+        "extraction": {"model": extracted.text} | extraction_of(recipe) | form | condition,
     }
 
 
@@ -105,7 +105,7 @@ def extraction_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
 def stem(fields: dict[str, Any]) -> str:
     """The name of a file of records, without its ending."""
     condition, trained = fields["condition"], fields["train_condition"]
-    heard = condition if trained in (CLEAN, condition) else f"{trained} to {condition}"
+    conditions = condition if trained in (CLEAN, condition) else f"{trained} to {condition}"
     return "__".join(
-        file_name(part) for part in (fields["model"], fields["task"], fields["corpus"], heard)
+        file_name(part) for part in (fields["model"], fields["task"], fields["corpus"], conditions)
     )

@@ -32,7 +32,8 @@ class Answers(Generic[Q, R]):
         name: of a question, different for each.
         n_steps: that a question takes on one layer, see `probe.evaluation.progress`.
         read: what all questions need of a layer; it is read once, and only if one is not answered.
-        score: the scores of a question on a layer.
+        score: the scores of a question on a layer, and on those after it that are trained together
+            with it.
         sum_steps: that the learned sum of layers takes; 0 where none is asked for.
         score_sum: its scores, none where there is no such sum.
     """
@@ -47,17 +48,28 @@ class Answers(Generic[Q, R]):
 
     def scores(self, problem: Problem, layers: Sequence[str]) -> Iterator[Score]:
         """The scores of every layer on every question, then those of the sum."""
-        problem.progress.add(sum(map(self.n_steps, self.questions)) * len(layers) + self.sum_steps)
+        self.announce(problem, len(layers))
+        yield from self.of_layers(problem, layers)
+
+    def announce(self, problem: Problem, n_layers: int) -> None:
+        """Announces the steps of some layers and of the sum."""
+        n_steps = sum(map(self.n_steps, self.questions))
+        problem.progress.add(n_steps * n_layers + self.sum_steps)
+
+    def of_layers(self, problem: Problem, layers: Sequence[str]) -> Iterator[Score]:
+        """See `scores`, of steps that are announced."""
+        answered: set[tuple[str, str]] = set()
         for layer in layers:
             problem.progress.note(f"layer {layer}")
             rows = functools.cache(functools.partial(self.read, layer))
             for question in self.questions:
-                yield from part_of(
-                    problem,
-                    f"layer {layer}: {self.name(question)}",
-                    self.n_steps(question),
-                    functools.partial(self._score, question, layer, rows),
-                )
+                name = self.name(question)
+                if (layer, name) in answered:
+                    continue
+                make = functools.partial(self._score, question, layer, rows)
+                scores = part_of(problem, f"layer {layer}: {name}", self.n_steps(question), make)
+                answered |= {(score.layer, name) for score in scores}
+                yield from scores
         if self.sum_steps:
             problem.progress.note("weighted sum of layers")
             yield from part_of(problem, f"layer {WEIGHTED}", self.sum_steps, self.score_sum)

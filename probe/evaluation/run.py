@@ -352,9 +352,9 @@ def _scores(task: Task[Any], problem: Problem, features: Features) -> list[Score
         problem.progress.begin()
         fitted = part.fitted_on(_fitting(task, problem))
         place = f"grid {number}: " if number else ""
-        found = described(task.kind.run(task, replace(problem, place=place), fitted), fitted)
+        of_part = described(task.kind.run(task, replace(problem, place=place), fitted), fitted)
         # What is of no layer, or of a sum of layers, comes once.
-        scores += [score for score in found if not number or score.layer in part.layers]
+        scores += [score for score in of_part if not number or score.layer in part.layers]
     if not features.failed:
         return scores
     n_failed = len({item.key for item in features.failed})
@@ -377,8 +377,10 @@ def _refuse_failed(task: Task[Any], corpus: Corpus, features: Features, hearing:
             store = features.stores[item.condition]
             failure = store.failure(item.key, item.path)
             raise ProbeError(
-                f"{store.path}: the extraction of all {len(of_split)} {'' if whole else f'{split} '}utterances of {corpus.name} "
-                f"failed ({item.key}: {failure.reason if failure else 'no reason is known'}), so there is nothing to run "
+                f"{store.path}: the extraction of all {len(of_split)} "
+                f"{'' if whole else f'{split} '}utterances of {corpus.name} "
+                f"failed ({item.key}: {failure.reason if failure else 'no reason is known'}), so "
+                "there is nothing to run "
                 f"{task.name} on. Mend the audio and run `probe extract` again."
             )
 

@@ -14,6 +14,7 @@ from probe.evaluation.condition_plan import Hearing, of_blocks
 from probe.evaluation.dataset import Score
 from probe.evaluation.layer_depth import depth_of
 from probe.evaluation.tasks import Task
+from probe.measures.metrics import CODELENGTH
 from probe.measures.uncertainty import interval
 from probe.records import NO_LAYER, WEIGHTED, Record, chosen_layers, frame_of, hashed_block
 
@@ -65,7 +66,7 @@ def belongs(score: Score, name: str, hearing: Hearing) -> bool:
     if hearing.train_condition != CLEAN or hearing.names[name] == CLEAN:
         return True
     return not (
-        score.budget or score.metric == "codelength" or score.control not in ("", "majority")
+        score.budget or score.metric == CODELENGTH.name or score.control not in ("", "majority")
     )
 
 
@@ -134,24 +135,24 @@ def outcome_lines(scores: Sequence[Score], records: Sequence[Record], corpus: Co
         item.key: {"speaker": item.speaker, "duration_s": item.duration_s}
         for item in corpus.utterances
     }
-    picked = chosen_layers(frame_of(records))
+    layers = chosen_layers(frame_of(records))
     chosen = {
         (row.head, row.train_domain): row.chosen_layer
-        for row in picked[picked["budget"] == ""].itertuples()
+        for row in layers[layers["budget"] == ""].itertuples()
     }
     lines: list[str] = []
-    seen: set[tuple[str, str, str]] = set()
+    finished_places: set[tuple[str, str, str]] = set()
     for score in scores:
         place = (score.head, score.train_domain, score.test_domain)
         if (
             score.split != "test"
             or score.control
             or score.budget
-            or place in seen
+            or place in finished_places
             or chosen.get(place[:2]) != score.layer
         ):
             continue
-        seen.add(place)
+        finished_places.add(place)
         head = {
             "layer": score.layer,
             "head": score.head,
@@ -180,7 +181,8 @@ def say_what_scores_rest_on(task: Task[Any], model: str, records: Sequence[Recor
     if tested:
         record = max(tested, key=lambda record: record.shared_speakers or 0)
         log.warning(
-            "%s, %s: %d of %d test speakers are in training too (marked in tables): a score may rest on their voices. Give all "
+            "%s, %s: %d of %d test speakers are in training too (marked in tables): a score may "
+            "rest on their voices. Give all "
             "rows of a speaker the same split.",
             *(task.name, model, record.shared_speakers, record.n_blocks),
         )

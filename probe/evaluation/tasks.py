@@ -142,7 +142,8 @@ def open_task(name: str | Path, overrides: Mapping[str, Any] | None = None) -> T
         close = difflib.get_close_matches(text, ready_tasks(), n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise UsageError(
-            f"task {text!r}: no ready task and no TOML file.{hint} Ready: {', '.join(ready_tasks())}."
+            f"task {text!r}: no ready task and no TOML file.{hint} Ready: "
+            f"{', '.join(ready_tasks())}."
         )
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))

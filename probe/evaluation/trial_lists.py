@@ -59,23 +59,19 @@ def trial_lists(
     if not lists:
         return {}
     _warn_of_trials(lists)
-    heard = [
+    trials = [
         *hearing.dev_trials(lists["dev"].trials),
         *itertools.chain(*hearing.trials(lists["test"].trials, task.settings.enroll).values()),
     ]
-    features.require(corpus.name, [end for trial in heard for end in (trial.enroll, trial.test)])
+    features.require(corpus.name, [end for trial in trials for end in (trial.enroll, trial.test)])
     for split, item in lists.items():
-        kept = tuple(
+        usable = tuple(
             trial for trial in item.trials if not {trial.enroll.key, trial.test.key} & failed
         )
-        if len(kept) < len(item.trials):
-            log.warning(
-                "%s: %d trials left out, their extraction failed",
-                item.name,
-                len(item.trials) - len(kept),
-            )
-        _refuse_one_sided(item.name, kept, len(item.trials) - len(kept))
-        lists[split] = replace(item, trials=kept)
+        if n_failed := len(item.trials) - len(usable):
+            log.warning("%s: %d trials left out, their extraction failed", item.name, n_failed)
+        _refuse_one_sided(item.name, usable, n_failed)
+        lists[split] = replace(item, trials=usable)
     return lists
 
 
@@ -95,7 +91,8 @@ def chosen_trials(
         return {}
     if scope.trials is None:
         raise UsageError(
-            f"{task.name}: needs --trials, a CSV list with the columns enroll,test,label, or lines `label path1 path2`."
+            f"{task.name}: needs --trials, a CSV list with the columns enroll,test,label, or "
+            "lines `label path1 path2`."
         )
     dev_rows = [
         item for item in corpus.utterances if item.split == "dev" and item.key not in failed
@@ -156,25 +153,26 @@ def _refuse_common(lists: dict[str, TrialList]) -> None:
     }
     if common := pairs["dev"] & pairs["test"]:
         raise ProbeError(
-            f"{lists['dev'].name}: {len(common)} of its trials are in {lists['test'].name} too; the layer would be chosen on the "
+            f"{lists['dev'].name}: {len(common)} of its trials are in {lists['test'].name} too; "
+            "the layer would be chosen on the "
             "trials that are reported. Give lists without common trials, or leave --dev-trials out."
         )
 
 
 def _warn_of_trials(lists: dict[str, TrialList]) -> None:
     """Warns of what makes a trial too easy or wrong."""
-    heard = {
+    speakers_of = {
         name: {end.speaker for trial in item.trials for end in (trial.enroll, trial.test)}
         for name, item in lists.items()
     }
-    if both := sorted(heard["dev"] & heard["test"] - {""}):
+    if both := sorted(speakers_of["dev"] & speakers_of["test"] - {""}):
         log.warning(
             "%s: %d speakers are in %s too (%s): the layer is chosen on voices that are reported",
             *(lists["dev"].name, len(both), lists["test"].name, listed(both, 3)),
         )
     for item in lists.values():
         ends = [(trial, trial.enroll, trial.test) for trial in item.trials]
-        found = {
+        counts = {
             "have an utterance of split train": sum(
                 "train" in (one.split, other.split) for _, one, other in ends
             ),
@@ -185,7 +183,7 @@ def _warn_of_trials(lists: dict[str, TrialList]) -> None:
             ),
             "compare an utterance with itself": sum(one.key == other.key for _, one, other in ends),
         }
-        for what, n in found.items():
+        for what, n in counts.items():
             if n:
                 log.warning("%s: %d of %d trials %s", item.name, n, len(ends), what)
 
@@ -195,5 +193,6 @@ def _refuse_one_sided(name: str, trials: Sequence[Trial], n_failed: int) -> None
     if not (kinds[True] and kinds[False]):
         why = f"the extraction of {n_failed} trials failed; " if n_failed else ""
         raise ProbeError(
-            f"{name}: {why}{kinds[True]} target and {kinds[False]} other trials are left; expected some of both."
+            f"{name}: {why}{kinds[True]} target and {kinds[False]} other trials are left; "
+            "expected some of both."
         )

@@ -13,7 +13,7 @@ import hashlib
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,8 @@ class Unfinished:
             return None
         if not self.n_kept:
             log.info(
-                "%s: an interrupted run has finished a part of this task; this one goes on from there",
+                "%s: an interrupted run has finished a part of this task; this one goes on from "
+                "there",
                 self.folder,
             )
         self.n_kept += 1
@@ -114,34 +115,17 @@ def part_of(
 
     Args:
         name: of the part, unique in its training.
-        n_steps: that were announced for it; those that it does not take are taken back.
+        n_steps: that were announced for each of its layers; those that it does not take are taken
+            back.
     """
-    kept = finished(problem, name, n_steps)
-    if kept is not None:
-        return kept
-    start, mark = time.monotonic(), problem.progress.mark
-    scores = list(make())
-    problem.progress.settle(mark, n_steps)
-    keep(problem, name, scores, time.monotonic() - start)
+    start, mark, name = time.monotonic(), problem.progress.mark, problem.place + name
+    kept = problem.unfinished.scores(name) if problem.unfinished else None
+    scores = list(make()) if kept is None else kept
+    n_layers = max(1, len({score.layer for score in scores}))
+    problem.progress.settle(mark, n_steps * n_layers)
+    if problem.unfinished and kept is None:
+        problem.unfinished.keep(name, scores, time.monotonic() - start)
     return scores
-
-
-def finished(problem: Problem, name: str, n_steps: int) -> list[Score] | None:
-    """The scores of a part that an interrupted run has finished, whose steps are taken back; None
-    where there are none.
-    """
-    if problem.unfinished is None:
-        return None
-    scores = problem.unfinished.scores(problem.place + name)
-    if scores is not None:
-        problem.progress.add(-n_steps)
-    return scores
-
-
-def keep(problem: Problem, name: str, scores: Sequence[Score], seconds: float) -> None:
-    """Keeps the scores of a part that is finished."""
-    if problem.unfinished is not None:
-        problem.unfinished.keep(problem.place + name, scores, seconds)
 
 
 def _encoded(value: Any) -> Any:

@@ -10,13 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from runs import run
+from runs import quick, run
 
 from probe.cli import cli
 from probe.data.corpus import load_corpus
 from probe.data.synthetic import write_synthetic_corpus
 from probe.errors import ProbeError
-from probe.evaluation.tasks import open_task
 from probe.pipeline import bench
 from probe.records import read_records
 from probe.reporting.tables.files import write_tables
@@ -37,9 +36,8 @@ def corpus(tmp_path: Path) -> Path:
         path = f"u{i}.wav"
         (tmp_path / path).write_bytes(b"x")
         speaker = i % 6
-        rows.append(
-            f"{path},{WORDS[i % 4]},s{speaker},{'near' if speaker < 3 else 'far'},{split},,{'FM'[speaker % 2]},{i // 4 % 3}"
-        )
+        domain, sex = "near" if speaker < 3 else "far", "FM"[speaker % 2]
+        rows.append(f"{path},{WORDS[i % 4]},s{speaker},{domain},{split},,{sex},{i // 4 % 3}")
     manifest = tmp_path / "words.csv"
     manifest.write_text("\n".join(rows) + "\n")
     return manifest
@@ -68,7 +66,7 @@ def asked(
 ) -> Any:
     to = corpus.parent / "results"
     return run(
-        open_task(task, overrides), "planted", corpus, features, to, conditions=conditions or None
+        quick(task, **overrides), "planted", corpus, features, to, conditions=conditions or None
     )
 
 
@@ -227,7 +225,8 @@ def test_how_much_of_the_condition_a_layer_holds(corpus: Path, features: Path) -
     """The condition as the label: only layer 1 can tell, which the noise empties."""
     task = corpus.parent / "which.toml"
     task.write_text(
-        'kind = "classify"\nlabel = "condition"\ndisturb = "mixed"\nconditions = ["clean", "noise:white@0dB"]\n'
+        'kind = "classify"\nlabel = "condition"\ndisturb = "mixed"\nconditions = ["clean", '
+        '"noise:white@0dB"]\n'
     )
     done = asked(corpus, features, str(task))
     found = values(done, split="test")
@@ -281,7 +280,9 @@ def test_a_finished_file_is_not_written_again_and_a_missing_condition_is_added(
 
     def again(*conditions: str) -> tuple[list[Path], list[int]]:
         to = corpus.parent / "results"
-        done = run("word-id", "planted", corpus, features, to, conditions=conditions, again=False)
+        done = run(
+            *(quick("word-id"), "planted", corpus, features, to), conditions=conditions, again=False
+        )
         return done.paths, [path.stat().st_mtime_ns for path in done.paths]
 
     _, first = again("clean")
@@ -345,7 +346,8 @@ def test_a_bench_extracts_what_its_tasks_hear_and_no_more(tmp_path: Path) -> Non
     made = write_synthetic_corpus(tmp_path / "audio")
     task = tmp_path / "words.toml"
     task.write_text(
-        'kind = "classify"\nlabel = "text"\ncontrols = []\nconditions = ["clean", "noise:white@10.0dB"]\n'
+        'kind = "classify"\nlabel = "text"\ncontrols = []\nconditions = ["clean", '
+        '"noise:white@10.0dB"]\n'
     )
     done = bench(["mfcc"], [task], made.corpus, tmp_path / "out")
     rows = read_records(tmp_path / "out" / "results")

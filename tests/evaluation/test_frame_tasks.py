@@ -27,8 +27,8 @@ from probe.evaluation import row_reader
 from probe.evaluation.condition_plan import under
 from probe.evaluation.dataset import Features, Problem
 from probe.evaluation.kinds import frames as kind
+from probe.evaluation.kinds.row_reader import Chosen, StoredRows, in_store_order
 from probe.evaluation.linear_search import cut, judged
-from probe.evaluation.row_reader import Chosen, StoredRows, in_store_order
 from probe.evaluation.run import Run
 from probe.evaluation.tasks import open_task
 from probe.evaluation.trial_lists import Scope, intervals_of
@@ -727,7 +727,10 @@ def test_a_split_without_labels_and_a_single_label_are_refused(tmp_path: Path) -
 
     refused(lambda row: row[0] not in ("0.wav", "1.wav"), "own: no train rows with labelled frames")
     refused(lambda row: row[0] not in ("2.wav", "3.wav"), "own: no dev rows with labelled frames")
-    no_test = "own: no test rows with labelled frames: none of the 2 test rows has any. Give it to some of them"
+    no_test = (
+        "own: no test rows with labelled frames: none of the 2 test rows has any. Give it to some "
+        "of them"
+    )
     refused(lambda row: row[0] not in ("4.wav", "5.wav"), no_test)
     refused(
         lambda row: row[3] == "a",
@@ -743,7 +746,8 @@ def test_the_labels_come_from_the_task_or_the_command_line(tmp_path: Path) -> No
     assert [r.counts for r in named.records] == [r.counts for r in given.records]
     with pytest.raises(
         UsageError,
-        match=r"own: needs --labels, a CSV file with the columns path,start,end,label, or a folder of",
+        match=r"own: needs --labels, a CSV file with the columns path,start,end,label, or a folder "
+        r"of",
     ):
         world.run("none", {"labels": None})
     with pytest.raises(UsageError, match=r"phone-frames: needs --labels"):

@@ -235,7 +235,8 @@ def test_a_width_that_a_layer_does_not_have_is_refused_with_both_numbers(
         ),
         (
             {"project": 30},
-            "layer 0: 24 training rows have 23 principal components, 30 are asked for. Set project to less, or",
+            "layer 0: 24 training rows have 23 principal components, 30 are asked for. Set "
+            "project to less, or",
         ),
     ):
         with pytest.raises(ProbeError, match=message):

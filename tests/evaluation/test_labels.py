@@ -301,7 +301,8 @@ def test_shuffled_labels_are_at_chance_over_seeds(tmp_path: Path) -> None:
     manifest, _ = gaussians(tmp_path, 0.6, {"train": 120, "dev": 60, "test": 400}, (1.0,))
     task = tmp_path / "own.toml"
     task.write_text(
-        'kind = "classify"\nlabel = "text"\nview = "mean"\nl2 = [1e-2]\ncontrols = ["shuffled"]\n'
+        'kind = "classify"\nlabel = "text"\nview = "mean"\nl2 = [1e-2]\nweighted = false\n'
+        'controls = ["shuffled"]\n'
     )
     values = []
     for seed in range(
@@ -420,7 +421,8 @@ def test_types_that_cannot_be_are_refused_or_left_out(
     manifest.write_text(manifest.read_text().replace(",near,", ",,", 3))
     with pytest.raises(
         ProbeError,
-        match=r"types: 3 utterances have no domain \(near-0-0-0.wav, near-0-0-1.wav, near-0-0-2.wav\)",
+        match=r"types: 3 utterances have no domain \(near-0-0-0.wav, near-0-0-1.wav, "
+        r"near-0-0-2.wav\)",
     ):
         run(task, "planted", manifest, tmp_path / "features", tmp_path / "results")
 

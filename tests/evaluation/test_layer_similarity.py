@@ -316,7 +316,8 @@ def test_pooled_views_have_a_row_per_utterance(planted: tuple[Path, Path, Layers
     wide = compared(planted, conditions=["noise"], view="meanstd")
     assert wide["model"]["widths"] == [2 * DIM] * 4
     assert wide["notes"] == [
-        "PWCCA is too high: 72 rows of up to 12 dimensions, 10 per dimension are safer (see its chance)"
+        "PWCCA is too high: 72 rows of up to 12 dimensions, 10 per dimension are safer (see its "
+        "chance)"
     ]
 
 

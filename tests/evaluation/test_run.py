@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from runs import run
+from runs import quick, run
 from scored import layer_rows, summary_rows
 
 from probe.cli import cli
@@ -145,7 +145,10 @@ def test_a_pick_at_the_edge_of_its_grid_is_named(
         assert len(said) in n_edges
         for end, layers in expected.items():
             if layers:
-                text = f"grid, planted: dev picked l2 = {ends[end]:g}, the {end} of its grid, at layers {', '.join(layers)}"
+                text = (
+                    f"grid, planted: dev picked l2 = {ends[end]:g}, the {end} of its grid, at "
+                    f"layers {', '.join(layers)}"
+                )
                 assert text in said
 
 
@@ -170,7 +173,8 @@ def test_every_setting_that_was_tried_can_be_printed(
 def test_a_run_repeats_exactly(planted: Callable[..., Path], tmp_path: Path) -> None:
     manifest = planted()
     first, again = (
-        run("word-id", "planted", manifest, tmp_path / "features", tmp_path / name) for name in "ab"
+        run(quick("word-id"), "planted", manifest, tmp_path / "features", tmp_path / name)
+        for name in "ab"
     )
     assert [(r.value, r.low, r.high, r.search) for r in first.records] == [
         (r.value, r.low, r.high, r.search) for r in again.records
@@ -294,7 +298,7 @@ def test_what_is_left_out_is_said_once(
     manifest = edited(
         planted(), lambda row: [row[0], "" if row[0].endswith("-0.wav") else row[1], *row[2:]]
     )
-    done = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results")
+    done = run(quick("word-id"), "planted", manifest, tmp_path / "features", tmp_path / "results")
     n = max(record.excluded["no text"] for record in done.records)
     said = [
         message for message in caplog.messages if "left out" in message and "no text" in message
@@ -306,7 +310,7 @@ def test_speakers_of_training_are_counted_said_and_marked(
     planted: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     manifest = planted()
-    done = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results")
+    done = run(quick("word-id"), "planted", manifest, tmp_path / "features", tmp_path / "results")
     assert {record.shared_speakers for record in done.records if record.split != "train"} == {4}
     assert (
         sum("4 of 4 test speakers are in training too" in message for message in caplog.messages)
@@ -318,10 +322,10 @@ def test_speakers_of_training_are_counted_said_and_marked(
     assert set(rows.loc[rows["metric"] == "accuracy", "shared_speakers"]) == {4}
     caplog.clear()
     known = run(
-        "speaker-id", "planted", manifest, tmp_path / "features", tmp_path / "results"
+        quick("speaker-id"), "planted", manifest, tmp_path / "features", tmp_path / "results"
     )  # the point of the task
     apart = edited(manifest, lambda row: [*row[:2], f"{row[2]}-{row[4]}", *row[3:]])
-    other = run("word-id", "planted", apart, tmp_path / "features", tmp_path / "apart")
+    other = run(quick("word-id"), "planted", apart, tmp_path / "features", tmp_path / "apart")
     assert {record.shared_speakers for record in known.records} == {None}
     assert {record.shared_speakers for record in other.records if record.split != "train"} == {0}
     for path in (known.path, other.path):
@@ -393,7 +397,7 @@ def test_failed_utterances_are_left_out_and_counted(
     assert [(failure.key, failure.reason) for failure in result.failures] == [
         ("near-1-2-0.wav", "the file is empty (0 bytes)")
     ]
-    done = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results")
+    done = run(quick("word-id"), "planted", manifest, tmp_path / "features", tmp_path / "results")
     assert done.left_out == ["near-1-2-0.wav"]
     assert all(record.excluded == {"failed at extraction": 1} for record in done.records)
 
@@ -404,7 +408,8 @@ def test_transcribe_reads_planted_frames_and_writes_both_rates(
     manifest = planted("frames", layers="1", words=3, repetitions=8)
     task = tmp_path / "own.toml"
     task.write_text(
-        'kind = "transcribe"\nhead = "bilstm"\nhidden = 32\nepochs = 60\nlearning_rates = [1e-2]\nbatch_size = 8\n'
+        'kind = "transcribe"\nhead = "bilstm"\nhidden = 32\nepochs = 60\nlearning_rates = '
+        "[1e-2]\nbatch_size = 8\n"
     )
     done = run(task, "planted", manifest, tmp_path / "features", tmp_path / "results")
     table = read_records(done.path)
@@ -566,7 +571,7 @@ def test_recordings_in_two_splits_under_two_names_are_named(
         storing=Storing(view="meanstd"),
         running=Running(check=False),
     )
-    run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results")
+    run(quick("word-id"), "planted", manifest, tmp_path / "features", tmp_path / "results")
     assert (
         "1 recordings are in more than one split, byte for byte: near-0-0-0.wav = near-0-0-5.wav"
         in caplog.text
@@ -577,15 +582,15 @@ def test_records_of_another_question_are_kept(
     planted: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folders = ("planted", planted(), tmp_path / "features", tmp_path / "results")
-    whole = run("word-id", *folders).path.read_bytes()
-    assert run("word-id", *folders).path.name in {
+    whole = run(quick("word-id"), *folders).path.read_bytes()
+    assert run(quick("word-id"), *folders).path.name in {
         path.name for path in (tmp_path / "results").iterdir()
     }
     assert not list((tmp_path / "results").glob("*.old"))
     (outcomes,) = (tmp_path / "results" / "outcomes").iterdir()
     before = outcomes.read_bytes()
     edited(folders[1], lambda row: row if not row[0].endswith("near-0-0-5.wav") else None)
-    other = run("word-id", *folders)
+    other = run(quick("word-id"), *folders)
     assert "they are kept as" in caplog.text
     (kept_outcomes,) = (tmp_path / "results" / "outcomes").glob("*.old")
     assert kept_outcomes.read_bytes() == before != outcomes.read_bytes()
@@ -605,7 +610,9 @@ def test_domain_shift_trains_on_each_domain_and_dashes_what_cannot_be(
     edited(manifest, lambda row: row if row[3] != "odd" or row[4] == "test" else None)
     edited(manifest, lambda row: row if row[3:5] != ["far", "train"] or row[1] != "ke" else None)
     edited(manifest, lambda row: row if row[3:5] != ["far", "dev"] or row[1] != "ke" else None)
-    done = run("domain-shift", "planted", manifest, tmp_path / "features", tmp_path / "results")
+    done = run(
+        quick("domain-shift"), "planted", manifest, tmp_path / "features", tmp_path / "results"
+    )
     cells = {
         (r.train_domain, r.test_domain): r
         for r in done.records
@@ -640,7 +647,9 @@ def test_limit_takes_the_same_utterances_at_every_stage(
         running=Running(check=False),
     )
     assert result.extracted == 24
-    done = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results", limit=8)
+    done = run(
+        quick("word-id"), "planted", manifest, tmp_path / "features", tmp_path / "results", limit=8
+    )
     assert {record.n for record in done.records} == {8}
     assert done.records[0].manifest_sha256 != load_corpus(manifest).sha256
 
@@ -649,10 +658,10 @@ def test_a_limited_run_lives_apart_from_the_full_one(
     planted: Callable[..., Path], tmp_path: Path
 ) -> None:
     manifest = planted()
-    whole = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "results")
+    whole = run(quick("word-id"), "planted", manifest, tmp_path / "features", tmp_path / "results")
     before = whole.path.read_bytes()
     limited = run(
-        "word-id", "planted", manifest, tmp_path / "features", tmp_path / "results", limit=8
+        quick("word-id"), "planted", manifest, tmp_path / "features", tmp_path / "results", limit=8
     )
     assert whole.path.read_bytes() == before and limited.path != whole.path
     assert sorted(path.name for path in (tmp_path / "results").glob("*.jsonl*")) == [
@@ -663,7 +672,7 @@ def test_a_limited_run_lives_apart_from_the_full_one(
     rows = summary_rows(read_records(tmp_path / "results"))
     assert set(rows["corpus"]) == {"tones", "tones:limit=8"}
     more = run(
-        "word-id",
+        quick("word-id"),
         "planted",
         manifest,
         tmp_path / "features",
@@ -677,7 +686,7 @@ def test_a_limited_run_lives_apart_from_the_full_one(
 
 
 # --- task files
-# -------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------
 
 
 def test_every_ready_task_opens_and_says_what_it_asks() -> None:
@@ -729,7 +738,8 @@ def test_layout_and_description_do_not_change_a_tasks_hash(tmp_path: Path) -> No
     first, second, third = (tmp_path / f"{name}.toml" for name in "abc")
     first.write_text('kind = "classify"\nlabel = "text"\n')
     second.write_text(
-        '# a comment\nlabel="text"\nkind="classify"\nl2 = [1e-4, 1e-3, 1e-2, 0.1, 1]\ndescription="x"'
+        '# a comment\nlabel="text"\nkind="classify"\nl2 = [1e-4, 1e-3, 1e-2, 0.1, '
+        '1]\ndescription="x"'
     )
     third.write_text('kind = "classify"\nlabel = "text"\nversion = 2\n')
     assert open_task(first).sha256 == open_task(second).sha256 != open_task(third).sha256
@@ -748,13 +758,27 @@ def test_overrides_become_part_of_the_name_and_reach_a_wrapped_task() -> None:
 
 
 QUICK = {
-    "classify": 'kind = "classify"\nlabel = "text"\nview = "mean"\nl2 = [1e-1]\nbudgets = ["2/class"]\n',
-    "transcribe": 'kind = "transcribe"\nepochs = 2\nlearning_rates = [1e-2, 1e-3]\nbudgets = ["10"]\n',
-    "verify": 'kind = "verify"\nview = "mean"\nbackends = ["cosine", "am-softmax"]\nlearning_rates = [1e-2]\nepochs = 2\n',
+    "classify": (
+        'kind = "classify"\nlabel = "text"\nview = "mean"\nl2 = [1e-1]\nbudgets = ["2/class"]\n'
+    ),
+    "transcribe": (
+        'kind = "transcribe"\nepochs = 2\nlearning_rates = [1e-2, 1e-3]\nbudgets = ["10"]\n'
+    ),
+    "verify": (
+        'kind = "verify"\nview = "mean"\nbackends = ["cosine", "am-softmax"]\nlearning_rates = '
+        "[1e-2]\nepochs = 2\n"
+    ),
     "frames": 'kind = "frames"\nlabels = "labels.csv"\nl2 = [1e-1]\ncontrols = []\n',
     "shift": 'kind = "shift"\nof = "inner.toml"\nacross = "room"\n',
 }
-INNER = 'kind = "classify"\nlabel = "speaker"\nview = "mean"\nl2 = [1e-1]\ncontrols = []\nweighted = false\nonline_code = true\n'
+INNER = """kind = "classify"
+label = "speaker"
+view = "mean"
+l2 = [1e-1]
+controls = []
+weighted = false
+online_code = true
+"""
 
 
 def beside(manifest: Path) -> dict[str, Path]:
@@ -896,7 +920,8 @@ def test_progress_in_a_batch_log_is_a_line_now_and_then_with_the_time_left() -> 
         progress.add(-10)
     lines = log.getvalue().splitlines()
     assert lines == [
-        f"speaker-id org/a (task 3 of 12): {n} %, {n} of 100 steps, layer 2, {n} s gone, about {100 - n} s left"
+        f"speaker-id org/a (task 3 of 12): {n} %, {n} of 100 steps, layer 2, {n} s gone, about "
+        f"{100 - n} s left"
         for n in (30, 60)
     ]
     assert progress.left_s == 20
@@ -1002,8 +1027,8 @@ def test_a_bench_refuses_a_projection_to_more_dimensions_than_a_layer_has(
     task = open_task("word-id", {"project": 100_000})
     done = bench(["mfcc"], [task], tones(words=2), tmp_path / "out")
     assert (
-        "layer 0 has 40 dimensions (meanstd); they cannot be projected to 100000. Set project to 40 or less."
-        in done.refused[0]
+        "layer 0 has 40 dimensions (meanstd); they cannot be projected to 100000. Set project to "
+        "40 or less." in done.refused[0]
     )
     assert not list(tmp_path.glob("out/features/*"))
 

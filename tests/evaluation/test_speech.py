@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from exhaustive import mostly_nightly
 from runs import run
 from scored import summary_rows
 
@@ -39,7 +40,9 @@ POOLED = [
 ]
 
 
-@pytest.mark.parametrize(("task", "corpus", "metric", "domain", "real", "chance"), POOLED)
+@pytest.mark.parametrize(
+    ("task", "corpus", "metric", "domain", "real", "chance"), mostly_nightly(POOLED, [POOLED[1]])
+)
 def test_mfcc_scores_as_an_independent_script_and_at_chance_when_shuffled(
     speech: Path,
     features: Path,
@@ -69,6 +72,7 @@ def frames(speech: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.nightly
 def test_linear_ctc_beats_its_shuffled_control_by_15_points(
     speech: Path, frames: Path, tmp_path: Path
 ) -> None:

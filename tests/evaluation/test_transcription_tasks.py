@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from exhaustive import mostly_nightly
 
 from probe.data.corpus import Utterance
 from probe.errors import ProbeError
@@ -92,7 +93,7 @@ def scored(
     budget: str = "",
     **settings: Any,
 ) -> dict[tuple[str, str, str], Score]:
-    """(layer, split, metric) -> score, a control's or with a budget, of a task with these settings."""
+    """(layer, split, metric) -> score of a task, of one of its controls or of a budget."""
     path = folder / "own.toml"
     more = {"controls": [control] if control else [], "budgets": [budget] if budget else []}
     settings = {
@@ -127,7 +128,7 @@ def test_every_head_reads_planted_letters_and_the_sum_finds_their_layer(
     assert scores["1", "test", "cer"].n_train == 100
 
 
-@pytest.mark.parametrize("head", FAST)
+@pytest.mark.parametrize("head", mostly_nightly(FAST, ["linear"]))
 def test_no_head_reads_letters_after_training_on_shuffled_transcripts(
     tmp_path: Path, head: str
 ) -> None:
@@ -159,7 +160,7 @@ def test_utterances_are_not_counted_by_transcript(tmp_path: Path) -> None:
         scored(tmp_path, *planted(10), budget="5/class")
 
 
-@pytest.mark.parametrize("head", ["mlp", "bilstm"])
+@pytest.mark.parametrize("head", mostly_nightly(["mlp", "bilstm"], ["mlp"]))
 def test_the_sum_of_layers_leaves_single_layers_as_they_are(tmp_path: Path, head: str) -> None:
     quick = {"head": head, "epochs": 2}
     beside, alone = (
@@ -216,7 +217,7 @@ def test_memory_reaches_the_groups_of_layers(
         lambda *arguments: (given.append(arguments[-1]), fit(*arguments))[1],
     )
     scored(tmp_path, *planted(10, memory_bytes=12345), epochs=1)
-    assert given == [12345]
+    assert set(given) == {12345}
 
 
 def test_records_say_what_is_written_and_how_it_is_read(tmp_path: Path) -> None:
@@ -252,7 +253,7 @@ def test_letters_are_scored_on_normalised_transcripts(tmp_path: Path) -> None:
 
 
 # --- phones
-# -------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------
 
 
 def lexicon_of(folder: Path, words: Sequence[str], lacking: int = 0) -> Path:
@@ -302,7 +303,8 @@ def test_words_that_the_lexicon_lacks_are_named_or_read_as_one_symbol_or_left_ou
     word = next(word for word in first.text.split() if word in lacking)
     with pytest.raises(
         ProbeError,
-        match=rf"train: \d+ words not in the lexicon .*lexicon.txt: '{word}' in {first.key}.*unknown =",
+        match=rf"train: \d+ words not in the lexicon .*lexicon.txt: '{word}' in "
+        rf"{first.key}.*unknown =",
     ):
         scored(tmp_path, features, problem, **settings)
     n = sum(not set(item.text.split()) & lacking for item in problem.tests[""])
@@ -316,7 +318,7 @@ def test_words_that_the_lexicon_lacks_are_named_or_read_as_one_symbol_or_left_ou
 
 
 # --- beam search
-# --------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------
 
 
 def test_a_word_list_mends_what_a_noisy_layer_spells_wrong(tmp_path: Path) -> None:
@@ -345,7 +347,7 @@ def test_a_word_list_mends_what_a_noisy_layer_spells_wrong(tmp_path: Path) -> No
 
 
 # --- settings
-# -----------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,9 @@ from probe.data.trials import load_trials
 from probe.errors import ProbeError
 from probe.evaluation.dataset import Features, Problem
 from probe.evaluation.kinds import verify
+from probe.evaluation.kinds.verification_backends import Voices
 from probe.evaluation.run import Run
 from probe.evaluation.tasks import open_task
-from probe.evaluation.verification_backends import Voices
 from probe.measures.counts import value_of
 from probe.measures.detection import DEFINITIONS
 from probe.measures.uncertainty import interval
@@ -418,7 +418,8 @@ def test_an_x_vector_learns_from_frames_whether_they_are_held_or_not(
     [
         (
             {"view": "frames"},
-            r"backends = \['cosine', .*'plda'\] with view = 'frames'; xvector needs view = 'frames'",
+            r"backends = \['cosine', .*'plda'\] with view = 'frames'; xvector needs view = "
+            r"'frames'",
         ),
         (
             {"backends": ["lda", "xvector"]},
@@ -448,7 +449,10 @@ def test_voices_in_both_lists_are_named(
     ran(planted, tmp_path, backends=["cosine"], controls=[])
     assert "speakers are in" not in caplog.text
     more = tmp_path / "dev.csv"
-    both = "enroll,test,label\n{0}/test-0-0.wav,{0}/test-0-2.wav,1\n{0}/dev-0-0.wav,{0}/test-0-1.wav,0\n"
+    both = (
+        "enroll,test,label\n{0}/test-0-0.wav,{0}/test-0-2.wav,1\n"
+        "{0}/dev-0-0.wav,{0}/test-0-1.wav,0\n"
+    )
     more.write_text(both.format(planted))
     task, lists = (
         task_of(tmp_path, view="mean", backends=["cosine"]),

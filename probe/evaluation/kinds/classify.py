@@ -51,21 +51,25 @@ from probe.heads.linear.codelength import FRACTIONS, online_code
 from probe.heads.linear.rows import Standardizer
 from probe.heads.linear.weighted_sum import MOST_STEPS, fit_weighted
 from probe.measures.counts import amount_counts, ratio_counts
-from probe.records import NO_LAYER, WEIGHTED
+from probe.measures.metrics import ACCURACY, CODELENGTH
+from probe.records import NO_LAYER
 from probe.store.views import row_width
 
 log = logging.getLogger("probe")
 
 LONGEST_SHOWN = 40
 MOST_NUMBERS = 20  # whole numbers that are names of classes, such as digits or grades
-BINS = "No kind predicts numbers yet: put them into a few bins, such as low, middle and high, in another column, and name that one."
+BINS = (
+    "No kind predicts numbers yet: put them into a few bins, such as low, middle and high, in "
+    "another column, and name that one."
+)
 METRIC: dict[str, Any] = {
-    "metric": "accuracy",
+    "metric": ACCURACY.name,
     "higher_is_better": True,
-    "select_by": "accuracy",
+    "select_by": ACCURACY.name,
     "head": "linear",
 }
-CODELENGTH: dict[str, Any] = {**METRIC, "metric": "codelength", "higher_is_better": False}
+CODE: dict[str, Any] = {**METRIC, "metric": CODELENGTH.name, "higher_is_better": False}
 
 
 class Settings(ProjectedSettings):
@@ -148,8 +152,9 @@ def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[
             yield _codelength(task, problem, rows, values, layer)
             return
         chosen = _search(task, problem, rows, question, values, settings.standardize)
-        common = _common(rows, question) | {"layer": layer}
-        yield from _scores(common, rows, question, chosen.search, chosen.probe, values)
+        common = _common(rows, question) | _of_probe(chosen.search, chosen.probe)
+        predicted = chosen.probe.predict(values)
+        yield from _scores(common | {"layer": layer}, rows, question, predicted)
         problem.progress.step(n_strengths)
 
     answers = Answers(
@@ -183,7 +188,8 @@ def _rows(task: Task[Settings], problem: Problem) -> Rows:
     for name in filter(None, (column, task.settings.types)):
         if name not in problem.columns:
             raise ProbeError(
-                f"{task.name}: the manifest has no column {name!r} that can be a label; it has {', '.join(problem.columns)}."
+                f"{task.name}: the manifest has no column {name!r} that can be a label; it has "
+                f"{', '.join(problem.columns)}."
             )
     excluded: Counter[str] = Counter()
     train, dev = (labelled(part, column, excluded) for part in (problem.train, problem.dev))
@@ -195,7 +201,8 @@ def _rows(task: Task[Settings], problem: Problem) -> Rows:
     classes = sorted({item.label(column) for item in train})
     if len(classes) < 2:
         raise ProbeError(
-            f"{task.name}: all training rows have {column} {classes[0]!r}; expected two classes or more."
+            f"{task.name}: all training rows have {column} {classes[0]!r}; expected two classes "
+            "or more."
         )
     if types := task.settings.types:
         nameless = [
@@ -206,7 +213,8 @@ def _rows(task: Task[Settings], problem: Problem) -> Rows:
         ]
         if nameless:
             raise ProbeError(
-                f"{task.name}: types: {len(nameless)} utterances have no {types} ({listed(nameless, 3)}). Fill the column, or leave types out."
+                f"{task.name}: types: {len(nameless)} utterances have no {types} "
+                f"({listed(nameless, 3)}). Fill the column, or leave types out."
             )
     impossible = {
         name: reason
@@ -293,7 +301,8 @@ def _questions(
             questions.append(Question(drawn, control="types"))
         else:
             log.warning(
-                "%s: control types: all types drew one label; it needs more of them, or another seed",
+                "%s: control types: all types drew one label; it needs more of them, or another "
+                "seed",
                 task.name,
             )
     paid = budgets(
@@ -355,24 +364,15 @@ def _common(rows: Rows, question: Question) -> dict[str, Any]:
     }
 
 
+def _of_probe(search: list[dict[str, Any]], probe: Any) -> dict[str, Any]:
+    return {"search": search, "chosen": {"l2": probe.l2}}
+
+
 def _scores(
-    common: dict[str, Any],
-    rows: Rows,
-    question: Question,
-    search: list[dict[str, Any]],
-    probe: Any,
-    values: Any,
+    common: dict[str, Any], rows: Rows, question: Question, predicted: Any
 ) -> Iterator[Score]:
-    """On dev and on each test set, of a probe that reads ``values`` of all rows."""
-    common = common | {"search": search, "chosen": {"l2": probe.l2}}
-    predicted = probe.predict(values)
+    """On dev and on each test set, from the predictions for all rows."""
     yield _score(common | {"split": "dev"}, rows, question, rows.dev, predicted)
-    yield from _on_tests(common, rows, question, predicted)
-
-
-def _on_tests(
-    common: dict[str, Any], rows: Rows, question: Question, predicted: Sequence[str]
-) -> Iterator[Score]:
     for name, place in rows.tests.items():
         about = common | {"split": "test", "test_domain": name}
         if name in rows.impossible:
@@ -407,9 +407,7 @@ def _majority(rows: Rows) -> Iterator[Score]:
     frequency = Counter(sorted(rows.labels[rows.train]))
     question = Question(rows.labels, control="majority")
     predicted = [frequency.most_common(1)[0][0]] * len(rows.labels)
-    common = _common(rows, question) | {"layer": NO_LAYER}
-    yield _score(common | {"split": "dev"}, rows, question, rows.dev, predicted)
-    yield from _on_tests(common, rows, question, predicted)
+    yield from _scores(_common(rows, question) | {"layer": NO_LAYER}, rows, question, predicted)
 
 
 def _codelength(
@@ -437,7 +435,7 @@ def _codelength(
     ]
     n_classes = len(set(labels))
     return Score(
-        **CODELENGTH,
+        **CODE,
         layer=layer,
         split="train",
         counts=amount_counts([block_of(train[i]) for i in order], bits),
@@ -470,16 +468,8 @@ def _weighted(
     dev = [values[rows.dev] for values in of_sum]
     search = [on_dev(probe, dev, rows.labels[rows.dev]) for probe in probes]
     best = probes[best_of(search)]
-    shares = {
-        layer: round(float(share), 6)
-        for layer, share in zip(summed.layers, best.shares, strict=True)
-    }
-    common = _common(rows, question) | {
-        "layer": WEIGHTED,
-        "layer_weights": shares,
-        "note": summed.note,
-    }
-    yield from _scores(common, rows, question, search, best, of_sum)
+    common = _common(rows, question) | summed.fields(best.shares) | _of_probe(search, best)
+    yield from _scores(common, rows, question, best.predict(of_sum))
 
 
 KIND = Kind(
@@ -487,7 +477,7 @@ KIND = Kind(
     Settings,
     run,
     check,
-    lambda _: Main("linear", "accuracy", "accuracy", higher_is_better=True),
-    metrics=("accuracy", "codelength"),
+    lambda _: Main("linear", ACCURACY.name, ACCURACY.name, higher_is_better=True),
+    metrics=(ACCURACY.name, CODELENGTH.name),
     by_domain=True,
 )

@@ -24,10 +24,11 @@ not have count as errors. The strength of the l2 penalty is picked on dev, see
 
 Controls, which say what of an accuracy is not the layer's doing:
     majority  the most frequent training label, always; it stands beside the linear head.
-    shuffled  trained and chosen with the labels of the intervals permuted (frames of one interval keep one label).
-    types     a control task (Hewitt & Liang 2019): every type, such as a word, has a label drawn at random from the distribution of
-              the training frames, the same in every split. The accuracy on the task less this one
-              is the probe's selectivity.
+    shuffled  trained and chosen with the labels of the intervals permuted (frames of one interval
+              keep one label).
+    types     a control task (Hewitt & Liang 2019): every type, such as a word, has a label drawn at
+              random from the distribution of the training frames, the same in every split. The
+              accuracy on the task less this one is the probe's selectivity.
 """
 
 import hashlib
@@ -54,23 +55,24 @@ from probe.evaluation.dataset import (
     shuffled,
 )
 from probe.evaluation.kind import AtLeastOne, Kind, Main, ProjectedSettings, Rate, Several
+from probe.evaluation.kinds.row_reader import READ_BYTES, Chosen, StoredRows, in_store_order
 from probe.evaluation.label_budgets import UtteranceBudget
 from probe.evaluation.linear_search import best_of, entry, judge, judged
 from probe.evaluation.questions import Answers, budgets
-from probe.evaluation.row_reader import READ_BYTES, Chosen, StoredRows, in_store_order
 from probe.evaluation.tasks import Task
 from probe.heads.ctc.modules import MOST_CONTEXT
 from probe.heads.linear.linear_probe import Solving, fit_strengths
 from probe.heads.linear.weighted_sum import MOST_STEPS, fit_weighted
 from probe.measures.counts import ratio_counts
-from probe.records import NO_LAYER, WEIGHTED
+from probe.measures.metrics import ACCURACY
+from probe.records import NO_LAYER
 
 log = logging.getLogger("probe")
 
 METRIC: dict[str, Any] = {
-    "metric": "accuracy",
+    "metric": ACCURACY.name,
     "higher_is_better": True,
-    "select_by": "accuracy",
+    "select_by": ACCURACY.name,
     "head": "linear",
 }
 FIELD_S = 0.025
@@ -211,7 +213,8 @@ def check(task: Task[Settings], problem: Problem) -> None:
 def _refuse_one(task: Task[Settings], classes: Collection[str]) -> None:
     if len(classes) < 2:
         raise ProbeError(
-            f"{task.name}: all training frames have the label {min(classes)!r}; expected two labels or more."
+            f"{task.name}: all training frames have the label {min(classes)!r}; expected two "
+            "labels or more."
         )
 
 
@@ -237,7 +240,7 @@ def _weighted(
     sets: Mapping[str, Labelled],
     question: Question,
 ) -> Iterator[Score]:
-    """Scores of a learned sum of layers, whose rows are held in memory; none where there is none."""
+    """Scores of the learned sum of layers, if there is one; its rows are held in memory."""
     context = task.settings.context
     stored = {
         name: {
@@ -267,16 +270,7 @@ def _weighted(
     )
     search = [entry(probe, *judge(probe, held["dev"], question.targets["dev"])) for probe in probes]
     probe = probes[best_of(search)]
-    shares = {
-        layer: round(float(share), 6)
-        for layer, share in zip(summed.layers, probe.shares, strict=True)
-    }
-    about = {
-        "layer": WEIGHTED,
-        "layer_weights": shares,
-        "search": search,
-        "chosen": {"l2": probe.l2},
-    }
+    about = summed.fields(probe.shares) | {"search": search, "chosen": {"l2": probe.l2}}
     common = {**common, **about, "n_train": len(question.targets["train"])}
     for name, item in sets.items():
         if name != "train":
@@ -370,13 +364,12 @@ def _labelled(
     grids_s = [_grid_s(spans[item.key], features.of(item).duration_s, step_s) for item in known]
     places: list[np.ndarray] = []  # of each utterance (frame,): the interval it lies in, or -1
     for item, times_s in zip(known, grids_s, strict=True):
-        found = spans[item.key].at(times_s)
-        ignored = np.array([label in ignore for label in spans[item.key].labels])[found] & (
-            found >= 0
-        )
-        excluded["frames in no interval"] += int((found < 0).sum())
-        excluded["frames with an ignored label"] += int(ignored.sum())
-        places.append(np.where(ignored, -1, found))
+        intervals = spans[item.key].at(times_s)
+        is_ignored = np.array([label in ignore for label in spans[item.key].labels])[intervals]
+        is_ignored &= intervals >= 0
+        excluded["frames in no interval"] += int((intervals < 0).sum())
+        excluded["frames with an ignored label"] += int(is_ignored.sum())
+        places.append(np.where(is_ignored, -1, intervals))
     places = _drawn(places, most, problem.seed, excluded)
     for reason in [reason for reason, count in excluded.items() if not count]:
         del excluded[reason]
@@ -384,12 +377,12 @@ def _labelled(
     labels: list[str] = []
     types: list[str] = []
     first_s = first_centre_s(features)
-    for item, times_s, found in zip(known, grids_s, places, strict=True):
-        wanted = np.flatnonzero(found >= 0)
-        present, local = np.unique(found[wanted], return_inverse=True)
-        heard_s = times_s[wanted] * features.stores[item.condition].stretch
+    for item, times_s, intervals in zip(known, grids_s, places, strict=True):
+        rows = np.flatnonzero(intervals >= 0)
+        present, local = np.unique(intervals[rows], return_inverse=True)
+        sound_s = times_s[rows] * features.stores[item.condition].stretch
         chosen.append(
-            Chosen(item, _nearest(heard_s, first_s, features.hop_s, features.of(item).n_rows))
+            Chosen(item, _nearest(sound_s, first_s, features.hop_s, features.of(item).n_rows))
         )
         segments.append(local + len(labels))
         labels += [spans[item.key].labels[i] for i in present]
@@ -407,7 +400,7 @@ def _labelled(
 
 
 def _grid_s(spans: Spans, duration_s: float, step_s: float) -> np.ndarray:
-    """(frame,) seconds at which the grid has frames, to the end of the audio and of its intervals."""
+    """(frame,) seconds of the grid, to the end of the audio and of its intervals."""
     end_s = max(duration_s, float(spans.ends_s[-1]))
     return (np.arange(max(0, math.ceil(end_s / step_s - FIRST))) + FIRST) * step_s
 
@@ -478,11 +471,13 @@ def _questions(
             name: np.array([drawn[kind] for kind in item.types], np.int64)
             for name, item in sets.items()
         }
-        seen = set(sets["train"].types)
-        notes = {
-            name: f"{sum(np.array([kind in seen for kind in item.types], bool)[item.segments])} of {len(item.segments)} frames are "
-            "of types that training has"
+        is_known = {
+            name: np.isin(item.types, sets["train"].types)[item.segments]
             for name, item in sets.items()
+        }
+        notes = {
+            name: f"{rows.sum()} of {len(rows)} frames are of types that training has"
+            for name, rows in is_known.items()
         }
         yield _question("types", sets, targets, notes)
 
@@ -509,7 +504,8 @@ def _unseen(item: Labelled, codes: np.ndarray) -> str:
     names = sorted({label for label, code in zip(item.labels, codes, strict=True) if code < 0})
     n = int((codes[item.segments] < 0).sum())
     return (
-        f"{n} frames with labels that training does not have: {listed([repr(name) for name in names])}"
+        f"{n} frames with labels that training does not have: "
+        f"{listed([repr(name) for name in names])}"
         if n
         else ""
     )
@@ -561,7 +557,10 @@ def _answers(
         "n_train": len(question.targets["train"]),
     }
     if len(np.unique(question.targets["train"])) < 2:
-        note = f"control {question.control}: all training frames drew one label; it needs more types, or another seed"
+        note = (
+            f"control {question.control}: all training frames drew one label; it needs more "
+            "types, or another seed"
+        )
         for name in sets:
             if name != "train":
                 yield _score({**common, "note": note}, name, sets[name], None)
@@ -576,13 +575,12 @@ def _answers(
         tick=lambda: problem.progress.step(0),
     )
     problem.progress.step(len(task.settings.l2))
-    found = judged(probes, rows["dev"].blocks(), question.targets["dev"])
-    search = [entry(probe, *item) for probe, item in zip(probes, found, strict=True)]
+    of_dev = judged(probes, rows["dev"].blocks(), question.targets["dev"])
+    search = [entry(probe, *item) for probe, item in zip(probes, of_dev, strict=True)]
     best = best_of(search)
     common = {**common, "search": search, "chosen": {"l2": probes[best].l2}}
-    yield _score(
-        {**common, "note": question.notes.get("dev", "")}, "dev", sets["dev"], found[best][0]
-    )
+    note = question.notes.get("dev", "")
+    yield _score({**common, "note": note}, "dev", sets["dev"], of_dev[best][0])
     for name in sets:
         if name.startswith("test"):
             problem.progress.step(0)
@@ -591,7 +589,7 @@ def _answers(
 
 
 def _score(common: Mapping[str, Any], name: str, item: Labelled, hits: np.ndarray | None) -> Score:
-    """The score of a set of frames from (row,) bool; without value where there is nothing to score."""
+    """The score of a set of frames from (row,) bool; without value for an empty set."""
     split, _, domain = name.partition(" ")
     fields = {**common, "split": split, "test_domain": domain, "n": len(item.owners)}
     if hits is None or not len(hits):
@@ -614,8 +612,8 @@ KIND = Kind(
     Settings,
     run,
     check,
-    lambda _: Main("linear", "accuracy", "accuracy", higher_is_better=True),
-    metrics=("accuracy",),
+    lambda _: Main("linear", ACCURACY.name, ACCURACY.name, higher_is_better=True),
+    metrics=(ACCURACY.name,),
     needs=frozenset({"labels"}),
     by_domain=True,
 )

@@ -15,5 +15,5 @@ def kinds() -> dict[str, Kind[Any]]:
     modules = [
         importlib.import_module(f"{__package__}.{name}") for name in names if name != "registry"
     ]
-    found = [module.KIND for module in modules if hasattr(module, "KIND")]
-    return {kind.name: kind for kind in found}
+    of_modules = [module.KIND for module in modules if hasattr(module, "KIND")]
+    return {kind.name: kind for kind in of_modules}

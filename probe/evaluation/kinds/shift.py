@@ -109,7 +109,8 @@ def _domains(task: Task[Settings], problem: Problem) -> list[str]:
     column = task.settings.across
     if column not in (*problem.columns, "domain"):
         raise ProbeError(
-            f"{task.name}: across = {column!r}: the manifest has no such column; it has {', '.join(problem.columns)}."
+            f"{task.name}: across = {column!r}: the manifest has no such column; it has "
+            f"{', '.join(problem.columns)}."
         )
     for split, rows in (("train", problem.train), ("test", tests)):
         if not rows:
@@ -122,7 +123,8 @@ def _domains(task: Task[Settings], problem: Problem) -> list[str]:
             else f"two or more names in the manifest's column {column} over train and test rows"
         )
         raise ProbeError(
-            f"{task.name}: domains {', '.join(repr(name) for name in domains)}; expected {expected}."
+            f"{task.name}: domains {', '.join(repr(name) for name in domains)}; expected "
+            f"{expected}."
         )
     return domains
 

@@ -22,10 +22,10 @@ scored too (head ``own-ctc``, layer ``ctc``), on transcripts case-folded on both
 checkpoints write capitals. That is a reference, not a probe.
 """
 
+import functools
 import logging
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -36,7 +36,6 @@ from probe.data import transcript_checks
 from probe.errors import ProbeError, listed
 from probe.evaluation.dataset import (
     Features,
-    LayerSum,
     Problem,
     Score,
     block_of,
@@ -46,17 +45,17 @@ from probe.evaluation.dataset import (
     shuffled,
 )
 from probe.evaluation.kind import AtLeastOne, Count, Kind, Main, ProjectedSettings, Rate, Several
+from probe.evaluation.kinds.transcript_decoding import Decoding, check_decoding
+from probe.evaluation.kinds.transcripts import Part, Transcripts
 from probe.evaluation.label_budgets import UtteranceBudget
-from probe.evaluation.questions import budgets
+from probe.evaluation.questions import Answers, budgets
 from probe.evaluation.tasks import Task
-from probe.evaluation.transcript_decoding import Decoding, check_decoding
-from probe.evaluation.transcripts import Part, Transcripts
-from probe.evaluation.unfinished import finished, keep, part_of
 from probe.heads.ctc.all_layers import fit_groups
 from probe.heads.ctc.ctc_probe import CTCProbe
 from probe.heads.ctc.modules import LEARNING_RATES, MOST_CONTEXT, MOST_HIDDEN
 from probe.heads.ctc.vocabulary import Vocabulary, frames_needed
 from probe.measures.counts import ratio_counts
+from probe.measures.metrics import CER, PER, WER
 from probe.measures.transcription import case_folded, character_errors, word_errors
 from probe.models.encoder import CTC
 from probe.records import OWN_HEAD, WEIGHTED
@@ -64,10 +63,14 @@ from probe.records import OWN_HEAD, WEIGHTED
 log = logging.getLogger("probe")
 
 LEAST_UTTERANCES = 5
+PROBE_SETTINGS = (
+    *("head", "learning_rates", "epochs", "patience", "batch_size", "hidden", "dropout"),
+    *("hidden_sizes", "activation", "context", "spec_augment", "units"),
+)
 TOO_SHORT = "fewer frames than labels need"
 Metrics = dict[str, Callable[[str, str], tuple[int, int]]]
-TEXT_METRICS: Metrics = {"wer": word_errors, "cer": character_errors}
-PHONE_METRICS: Metrics = {"per": word_errors}  # phones stand in a text as words do
+TEXT_METRICS: Metrics = {WER.name: word_errors, CER.name: character_errors}
+PHONE_METRICS: Metrics = {PER.name: word_errors}  # phones stand in a text as words do
 
 
 class Settings(ProjectedSettings):
@@ -136,8 +139,8 @@ class Settings(ProjectedSettings):
     def main(self) -> Main:
         """How the main scores are named."""
         if self.units == "phones":
-            return Main(f"ctc-{self.head}", "per", "per", higher_is_better=False)
-        return Main(f"ctc-{self.head}", "wer", "cer", higher_is_better=False)
+            return Main(f"ctc-{self.head}", PER.name, PER.name, higher_is_better=False)
+        return Main(f"ctc-{self.head}", WER.name, CER.name, higher_is_better=False)
 
 
 def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[Score]:
@@ -149,39 +152,42 @@ def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[
     """
     material = _material(task, problem)
     transcripts, excluded = material.transcripts, material.excluded
-    train, dev, *tests = material.parts
+    train, dev, tests = material.train, material.dev, material.tests
     vocabulary = Vocabulary.of(train.texts, transcripts.separator)
     for part in (dev, *tests):
         transcripts.check_coverage(vocabulary, part)
     if features.ctc and problem.strict and not transcripts.separator:
         yield from _own_head(features, [dev, *tests], excluded)
-    own = Question(train, dev, tests, features.layers, task.settings.weighted)
-    of_budgets = list(_budgets(task, problem, features, own))
-    control = _control(problem, own) if "shuffled" in task.settings.controls else None
-    for question in (own, *([control] if control else []), *of_budgets):
-        problem.progress.add(_n_steps(task, question))
+    own = Heads(task, problem, features, material, train, dev)
+    layers = features.layers
+    main = _answers(own, weighted=task.settings.weighted)
+    controls = [_answers(own.shuffled())] if "shuffled" in task.settings.controls else []
+    with_budgets = [_answers(heads) for heads in own.with_budgets()]
+    for answers, n_layers in (
+        (main, len(layers)),
+        *((item, 1) for item in controls),
+        *((item, len(layers)) for item in with_budgets),
+    ):
+        answers.announce(problem, n_layers)
     dev_scores: dict[str, float] = {}
-    for score in _answers(task, problem, features, transcripts, own, excluded):
+    for score in main.of_layers(problem, layers):
         if score.split == "dev" and score.metric == score.select_by and score.layer != WEIGHTED:
             dev_scores[score.layer] = score.value or 0.0
         yield score
-    if control:
-        best = min(features.layers, key=lambda layer: dev_scores[layer])
-        yield from _answers(
-            task, problem, features, transcripts, replace(control, layers=[best]), excluded
-        )
-    for question in of_budgets:
-        yield from _answers(task, problem, features, transcripts, question, excluded)
+    for answers in controls:
+        yield from answers.of_layers(problem, [min(layers, key=lambda layer: dev_scores[layer])])
+    for answers in with_budgets:
+        yield from answers.of_layers(problem, layers)
 
 
 def check(task: Task[Settings], problem: Problem) -> None:
     """Refuses what `run` would refuse, without features; a beam search also without what it needs.
 
     Raises:
-        ProbeError: see `run` and `probe.evaluation.transcript_decoding.check_decoding`.
+        ProbeError: see `run` and `probe.evaluation.kinds.transcript_decoding.check_decoding`.
     """
     material = _material(task, problem)
-    check_decoding(task, Vocabulary.of(material.parts[0].texts, material.transcripts.separator))
+    check_decoding(task, Vocabulary.of(material.train.texts, material.transcripts.separator))
 
 
 @dataclass(frozen=True)
@@ -191,8 +197,10 @@ class Material:
     """
 
     transcripts: Transcripts
-    parts: Sequence[Part]
-    excluded: Counter[str]
+    train: Part
+    dev: Part
+    tests: Sequence[Part]
+    excluded: dict[str, int]
 
 
 def _material(task: Task[Settings], problem: Problem) -> Material:
@@ -224,252 +232,179 @@ def _material(task: Task[Settings], problem: Problem) -> Material:
     refuse_empty(task.name, "text", splits)
     if len(train.rows) < LEAST_UTTERANCES:
         raise ProbeError(
-            f"{task.name}: {len(train.rows)} of {len(problem.train)} train rows have text; a CTC head needs {LEAST_UTTERANCES} or "
-            "more, for from fewer it learns these sentences by heart. Give more rows split train and text."
+            f"{task.name}: {len(train.rows)} of {len(problem.train)} train rows have text; a CTC "
+            f"head needs {LEAST_UTTERANCES} or "
+            "more, for from fewer it learns these sentences by heart. Give more rows split train "
+            "and text."
         )
-    return Material(transcripts, [train, dev, *tests], excluded)
+    return Material(transcripts, train, dev, tests, dict(excluded))
 
 
 @dataclass(frozen=True)
-class Question:
-    """What heads are trained on and scored on, at which layers, and whether on their sum too."""
+class Heads:
+    """The heads of one question: of all layers, or of their learned sum.
 
+    Attributes:
+        train, dev: what they learn and choose from.
+        control, budget: see `probe.records.Record`.
+    """
+
+    task: Task[Settings]
+    problem: Problem
+    features: Features
+    material: Material
     train: Part
     dev: Part
-    tests: Sequence[Part]
-    layers: Sequence[str]
-    weighted: bool
     control: str = ""
     budget: str = ""
 
+    def shuffled(self) -> "Heads":
+        """The same heads on shuffled transcripts of training and dev."""
+        train, dev = (
+            replace(part, texts=shuffled(part.texts, self.problem.seed))
+            for part in (self.train, self.dev)
+        )
+        return replace(self, train=train, dev=dev, control="shuffled")
 
-def _control(problem: Problem, own: Question) -> Question:
-    """The control, of one layer: the one that dev chooses takes the place of the first."""
-    train, dev = (
-        replace(part, texts=shuffled(part.texts, problem.seed)) for part in (own.train, own.dev)
-    )
-    return replace(
-        own, train=train, dev=dev, layers=own.layers[:1], weighted=False, control="shuffled"
-    )
+    def with_budgets(self) -> "Iterator[Heads]":
+        """The same heads on the training utterances that each budget pays for."""
+        whole = self.train
+        for budget, positions in budgets(
+            *(self.task, self.problem, self.features, whole.rows, whole.texts),
+            lacks=lambda positions: "" if positions else "no utterance",
+        ):
+            rows, texts = [whole.rows[i] for i in positions], [whole.texts[i] for i in positions]
+            yield replace(self, train=replace(whole, rows=rows, texts=texts), budget=budget)
 
+    @property
+    def name(self) -> str:
+        """Different for each question."""
+        return f"{self.control} {self.budget}"
 
-def _budgets(
-    task: Task[Settings], problem: Problem, features: Features, own: Question
-) -> Iterator[Question]:
-    """The budgets, at every layer."""
-    whole = own.train
-    for budget, paid in budgets(
-        *(task, problem, features, whole.rows, whole.texts),
-        lacks=lambda positions: "" if positions else "no utterance",
-    ):
-        rows, texts = [whole.rows[i] for i in paid], [whole.texts[i] for i in paid]
-        train = replace(whole, rows=rows, texts=texts)
-        yield replace(own, train=train, weighted=False, budget=budget)
+    @property
+    def n_steps(self) -> int:
+        """Steps of one layer: every epoch of every learning rate counts as many as there are
+        training utterances.
+        """
+        settings = self.task.settings
+        return len(settings.learning_rates) * settings.epochs * len(self.train.rows)
 
+    def of_group(self, first: str) -> Iterator[Score]:
+        """Scores of a layer and of those after it that are trained together with it."""
+        problem, n = self.problem, len(self.train.rows)
+        layers = self.features.layers
+        # The control has one layer, alone.
+        layers = [first] if self.control else layers[layers.index(first) :]
 
-def _of_layer(task: Task[Settings], question: Question) -> int:
-    """Steps of one layer: every epoch of every learning rate counts as many as there are training
-    utterances.
-    """
-    return len(task.settings.learning_rates) * task.settings.epochs * len(question.train.rows)
+        def frames() -> Iterator[tuple[str, list[np.ndarray], list[np.ndarray]]]:
+            for layer in layers:
+                problem.progress.note(f"layers up to {layer}")
+                yield layer, self._read([layer], self.train), self._read([layer], self.dev)
 
+        def after_epoch(n_heads: int, n_spared: int) -> None:
+            problem.progress.add(-n_spared * n)
+            problem.progress.step(n_heads * n)
 
-def _n_steps(task: Task[Settings], question: Question) -> int:
-    """Steps of all layers, and of their sum."""
-    return _of_layer(task, question) * (len(question.layers) + int(question.weighted))
+        groups = fit_groups(
+            *(self._probe, frames(), self.train.texts, self.dev.texts),
+            *(after_epoch, problem.memory_bytes),
+        )
+        for layer, probe in next(groups):
+            yield from self._scores(probe, layer, [layer])
 
+    def of_sum(self) -> Iterator[Score]:
+        """Scores of the learned sum of layers, where there is one."""
+        features, problem = self.features, self.problem
+        widths = {
+            layer: features.fitting.width or features.store.layers[layer]
+            for layer in features.layers
+        }
+        train, *others = (
+            sum(features.of(item).n_rows for item in part.rows)
+            for part in (self.train, self.dev, *self.material.tests)
+        )
+        n_rows = max(train + others[0], *others[1:], 0)
+        summed = layer_sum(self.task.name, features, widths, n_rows, problem.memory_bytes)
+        if summed is None:
+            return
+        frames, dev_frames = (self._read(summed.layers, part) for part in (self.train, self.dev))
+        probe = self._probe(n_mixed=len(summed.layers)).fit(
+            *(frames, self.train.texts, dev_frames, self.dev.texts),
+            lambda: problem.progress.step(len(self.train.rows)),
+        )
+        yield from self._scores(probe, WEIGHTED, summed.layers, summed.note)
 
-def _answers(
-    task: Task[Settings],
-    problem: Problem,
-    features: Features,
-    transcripts: Transcripts,
-    question: Question,
-    excluded: Counter[str],
-) -> Iterator[Score]:
-    """Scores of every layer on one question; layers that are trained together are kept together."""
-    decoding = Decoding(task, Vocabulary.of(question.train.texts, transcripts.separator))
+    def _scores(
+        self, probe: CTCProbe, layer: str, layers: Sequence[str], note: str = ""
+    ) -> Iterator[Score]:
+        """Scores of a head that reads one layer or a sum of several."""
+        main, transcripts = self.task.settings.main, self.material.transcripts
+        dev_frames = self._read(layers, self.dev)
+        reading = self._decoding.of(probe, dev_frames, self.dev.texts)
+        n_short = len(probe.too_short_)
+        common: dict[str, Any] = {
+            "layer": layer,
+            "head": main.head,
+            "select_by": main.select_by,
+            "higher_is_better": main.higher_is_better,
+            "control": self.control,
+            "budget": self.budget,
+            "n_train": len(self.train.rows) - n_short,
+            "search": reading.search,
+            "chosen": {**reading.chosen, **transcripts.symbols},
+            "layer_weights": dict(zip(layers, probe.shares_, strict=True))
+            if layer == WEIGHTED
+            else {},
+            "excluded": self.material.excluded | ({TOO_SHORT: n_short} if n_short else {}),
+        }
+        for part in (self.dev, *self.material.tests):
+            frames = dev_frames if part is self.dev else self._read(layers, part)
+            notes = filter(None, [note, _warn_of_short(layer, probe, part, frames)])
+            texts = reading.transcribe(frames) if part.rows else []
+            yield from _error_rates(common, part, texts, "; ".join(notes))
 
-    summed = _summed(task, problem, features, question)
+    @functools.cached_property
+    def _decoding(self) -> Decoding:
+        separator = self.material.transcripts.separator
+        return Decoding(self.task, Vocabulary.of(self.train.texts, separator))
 
-    def scores(fitted: Iterable[tuple[str, CTCProbe]]) -> Iterator[Score]:
-        return _scores(task, features, transcripts, question, excluded, decoding, fitted, summed)
+    def _read(self, layers: Sequence[str], part: Part) -> list[np.ndarray]:
+        """(frame, layer * dim) of each utterance: the layers side by side, as a sum of several
+        takes them.
+        """
+        of_layers = [self.features.read(name, part.rows) for name in layers]
+        if len(of_layers) == 1:
+            return list(of_layers[0])
+        return [np.concatenate(frames, axis=1) for frames in zip(*of_layers, strict=True)]
 
-    def name(layer: str) -> str:
-        return f"from layer {layer} on: {question.control} {question.budget}"
-
-    of_layer, left = _of_layer(task, question), list(question.layers)
-    while left and (kept := finished(problem, name(left[0]), 0)) is not None:
-        layers = {score.layer for score in kept}
-        problem.progress.add(-of_layer * len(layers))
-        left = [layer for layer in left if layer not in layers]
-        yield from kept
-    start, mark = time.monotonic(), problem.progress.mark
-    for group in _fitted(task, problem, features, replace(question, layers=left)) if left else ():
-        problem.progress.settle(mark, of_layer * len(group))
-        found = list(scores(group))
-        keep(problem, name(group[0][0]), found, time.monotonic() - start)
-        yield from found
-        start, mark = time.monotonic(), problem.progress.mark
-    if question.weighted:
-        yield from part_of(
-            problem,
-            name(WEIGHTED),
-            of_layer,
-            lambda: scores(_mixed(task, problem, features, question, summed)),
+    def _probe(self, n_mixed: int = 1) -> CTCProbe:
+        settings = self.task.settings
+        return CTCProbe(
+            **{name: getattr(settings, name) for name in PROBE_SETTINGS},
+            join=max(1, round(settings.frame_ms / 1000 / self.features.hop_s)),
+            n_layers=settings.layers,
+            n_mixed=n_mixed,
+            seed=self.problem.seed,
+            device=self.problem.device,
         )
 
 
-def _scores(
-    task: Task[Settings],
-    features: Features,
-    transcripts: Transcripts,
-    question: Question,
-    excluded: Counter[str],
-    decoding: Decoding,
-    fitted: Iterable[tuple[str, CTCProbe]],
-    summed: LayerSum | None,
+def _answers(heads: Heads, weighted: bool = False) -> Answers[Heads, None]:
+    """How one question is answered, with the learned sum of layers where it is ``weighted``."""
+    return Answers(
+        [heads],
+        name=lambda _: heads.name,
+        n_steps=lambda _: heads.n_steps,
+        read=lambda _: None,
+        score=lambda _heads, layer, _rows: heads.of_group(layer),
+        sum_steps=heads.n_steps if weighted else 0,
+        score_sum=heads.of_sum,
+    )
+
+
+def _own_head(
+    features: Features, parts: Sequence[Part], excluded: dict[str, int]
 ) -> Iterator[Score]:
-    """Scores of fitted heads on one question."""
-    train, dev, tests = question.train, question.dev, question.tests
-    for layer, probe in fitted:
-        of_sum = summed if layer == WEIGHTED else None
-        names = of_sum.layers if of_sum else [layer]
-        dev_frames = _read(features, names, dev)
-        reading = decoding.of(probe, dev_frames, dev.texts)
-        common: dict[str, Any] = {
-            "layer": layer,
-            "head": task.settings.main.head,
-            "select_by": task.settings.main.select_by,
-            "higher_is_better": False,
-            "control": question.control,
-            "budget": question.budget,
-            "n_train": len(train.rows) - len(probe.too_short_),
-            "search": reading.search,
-            "chosen": {**reading.chosen, **transcripts.symbols},
-            "layer_weights": dict(zip(names, probe.shares_, strict=True)) if of_sum else {},
-            "excluded": {**excluded, TOO_SHORT: len(probe.too_short_)}
-            if probe.too_short_
-            else dict(excluded),
-        }
-        about = [of_sum.note] if of_sum else []
-        for part, frames in _with_frames(features, names, dev, dev_frames, tests):
-            note = "; ".join(filter(None, [*about, _warn_of_short(layer, probe, part, frames)]))
-            yield from _counted(common, part, reading.transcribe(frames) if part.rows else [], note)
-
-
-def _with_frames(
-    features: Features,
-    layers: Sequence[str],
-    dev: Part,
-    dev_frames: list[np.ndarray],
-    tests: Sequence[Part],
-) -> Iterator[tuple[Part, list[np.ndarray]]]:
-    """Dev and the test sets with their frames, which are read when their turn comes."""
-    yield dev, dev_frames
-    for part in tests:
-        yield part, _read(features, layers, part)
-
-
-def _fitted(
-    task: Task[Settings], problem: Problem, features: Features, question: Question
-) -> Iterator[list[tuple[str, CTCProbe]]]:
-    """(layer, its probe) of the layers that are trained together, in the layers' order."""
-    train, dev = question.train, question.dev
-
-    def layers() -> Iterator[tuple[str, list[np.ndarray], list[np.ndarray]]]:
-        for layer in question.layers:
-            problem.progress.note(f"layers up to {layer}")
-            yield layer, _read(features, [layer], train), _read(features, [layer], dev)
-
-    def after_epoch(n_heads: int, n_spared: int) -> None:
-        problem.progress.add(-n_spared * len(train.rows))
-        problem.progress.step(n_heads * len(train.rows))
-
-    yield from fit_groups(
-        lambda: _probe(task, problem, features.hop_s),
-        layers(),
-        train.texts,
-        dev.texts,
-        after_epoch,
-        problem.memory_bytes,
-    )
-
-
-def _mixed(
-    task: Task[Settings],
-    problem: Problem,
-    features: Features,
-    question: Question,
-    summed: LayerSum | None,
-) -> Iterator[tuple[str, CTCProbe]]:
-    """The probe of the learned sum of layers, where there is one."""
-    if summed is None:
-        return
-    train, dev = question.train, question.dev
-    problem.progress.note("weighted sum of layers")
-    frames, dev_frames = (_read(features, summed.layers, part) for part in (train, dev))
-    probe = _probe(task, problem, features.hop_s, n_mixed=len(summed.layers))
-    yield (
-        WEIGHTED,
-        probe.fit(
-            frames,
-            train.texts,
-            dev_frames,
-            dev.texts,
-            lambda: problem.progress.step(len(train.rows)),
-        ),
-    )
-
-
-def _summed(
-    task: Task[Settings], problem: Problem, features: Features, question: Question
-) -> LayerSum | None:
-    """The layers whose sum is trained, if any."""
-    if not question.weighted:
-        return None
-    widths = {
-        layer: features.fitting.width or features.store.layers[layer] for layer in features.layers
-    }
-    parts = (question.train, question.dev, *question.tests)
-    train, dev, *tests = (sum(features.of(item).n_rows for item in part.rows) for part in parts)
-    return layer_sum(task.name, features, widths, max(train + dev, *tests, 0), problem.memory_bytes)
-
-
-def _read(features: Features, layers: Sequence[str], part: Part) -> list[np.ndarray]:
-    """(frame, layer * dim) of each utterance: the layers side by side, as a sum of several takes
-    them.
-    """
-    if len(layers) == 1:
-        return list(features.read(layers[0], part.rows))
-    of_layers = [features.read(name, part.rows) for name in layers]
-    return [np.concatenate(frames, axis=1) for frames in zip(*of_layers, strict=True)]
-
-
-def _probe(task: Task[Settings], problem: Problem, hop_s: float, n_mixed: int = 1) -> CTCProbe:
-    settings = task.settings
-    same = (
-        "head",
-        "learning_rates",
-        "epochs",
-        "patience",
-        "batch_size",
-        "hidden",
-        "dropout",
-        "hidden_sizes",
-        "activation",
-    )
-    return CTCProbe(
-        **{key: getattr(settings, key) for key in (*same, "context", "spec_augment", "units")},
-        join=max(1, round(settings.frame_ms / 1000 / hop_s)),
-        n_layers=settings.layers,
-        n_mixed=n_mixed,
-        seed=problem.seed,
-        device=problem.device,
-    )
-
-
-def _own_head(features: Features, parts: Sequence[Part], excluded: Counter[str]) -> Iterator[Score]:
     """The greedy transcripts that the checkpoint's own CTC head gave at extraction: a reference,
     nothing is trained here.
     """
@@ -477,10 +412,10 @@ def _own_head(features: Features, parts: Sequence[Part], excluded: Counter[str])
     common = {
         "layer": CTC,
         "head": OWN_HEAD,
-        "select_by": "cer",
+        "select_by": CER.name,
         "higher_is_better": False,
         "chosen": {"decoding": "greedy", "normaliser": "case-folded"},
-        "excluded": dict(excluded),
+        "excluded": excluded,
     }
     for part in parts:
         if not part.rows:
@@ -491,9 +426,12 @@ def _own_head(features: Features, parts: Sequence[Part], excluded: Counter[str])
         )
         note = "its own head, greedy, both sides case-folded"
         if unknown:
-            note += f"; {sum(unknown.values())} characters that it cannot write: {listed([repr(item) for item in sorted(unknown)])}"
+            note += (
+                f"; {sum(unknown.values())} characters that it cannot write: "
+                f"{listed([repr(item) for item in sorted(unknown)])}"
+            )
         texts = [case_folded(features.of(item).ctc_text or "") for item in part.rows]
-        yield from _counted(
+        yield from _error_rates(
             common, Part(part.split, part.domain, part.rows, references, [note]), texts
         )
 
@@ -518,11 +456,11 @@ def _warn_of_short(layer: str, probe: CTCProbe, part: Part, frames: list[np.ndar
     return f"{n} utterances with fewer frames than labels"
 
 
-def _counted(
+def _error_rates(
     common: dict[str, Any], part: Part, texts: Sequence[str], note: str = ""
 ) -> Iterator[Score]:
     """Error rates of transcripts; scores without value where there are no utterances."""
-    metrics = PHONE_METRICS if common["select_by"] == "per" else TEXT_METRICS
+    metrics = PHONE_METRICS if common["select_by"] == PER.name else TEXT_METRICS
     common = {**common, "split": part.split, "test_domain": part.domain, "n": len(part.rows)}
     if not part.rows:
         yield from (

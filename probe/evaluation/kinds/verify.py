@@ -2,7 +2,7 @@
 
 Metrics: EER (``eer`` by linear interpolation of the ROC, or ``eer_hull``), and minDCF at priors of
 0.01 and 0.05; lower is better. The layer, and the setting of a trained head, are those of the best
-dev EER. Backends: `probe.evaluation.verification_backends`.
+dev EER. Backends: `probe.evaluation.kinds.verification_backends`.
 
 Scores may be normalised with a cohort, the training utterances of speakers that occur in no trial:
 
@@ -31,9 +31,7 @@ from probe.data.trials import Trial
 from probe.errors import ProbeError
 from probe.evaluation.dataset import Features, Problem, Score, block_of, shuffled
 from probe.evaluation.kind import AtLeastOne, Count, Kind, Main, ProjectedSettings, Rate, Several
-from probe.evaluation.questions import Answers
-from probe.evaluation.tasks import Task
-from probe.evaluation.verification_backends import (
+from probe.evaluation.kinds.verification_backends import (
     ON_FRAMES,
     ON_SPEAKERS,
     Backend,
@@ -45,15 +43,18 @@ from probe.evaluation.verification_backends import (
     place_of,
     why_none,
 )
+from probe.evaluation.questions import Answers
+from probe.evaluation.tasks import Task
 from probe.measures.counts import trial_counts, value_of
 from probe.measures.detection import DEFINITIONS
+from probe.measures.metrics import EER, EER_HULL, MIN_DCF_01, MIN_DCF_05
 
 log = logging.getLogger("probe")
 
-COSTS = ("min_dcf_0.01", "min_dcf_0.05")
+COSTS = (MIN_DCF_01.name, MIN_DCF_05.name)
 LEAST_COHORT = 10
 
-EER = {"interpolated": "eer", "convex-hull": "eer_hull"}  # definition -> metric
+METRIC_OF = {"interpolated": EER.name, "convex-hull": EER_HULL.name}
 HEADLINE = "cosine-standardised"
 
 List = tuple[str, str]  # split and name
@@ -108,7 +109,7 @@ class Settings(ProjectedSettings):
     @property
     def selects(self) -> str:
         """The metric that dev chooses by."""
-        return EER[self.eer]
+        return METRIC_OF[self.eer]
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class Answer:
 
 
 def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[Score]:
-    """EER and minDCF of every layer and backend on the dev trials and on each list of test trials."""
+    """EER and minDCF of every layer and backend on dev trials and on each list of test trials."""
     trials: dict[List, Sequence[Trial]] = {DEV: problem.dev_trials}
     trials |= {("test", name): of_name for name, of_name in problem.trials.items()}
     ends = [
@@ -227,23 +228,21 @@ def _questions(
 def _answer(
     backend: str, task: Task[Settings], problem: Problem, material: Material, question: Question
 ) -> Answer:
-    """The scores of all lists with the setting that has the best dev EER, the first among equals."""
+    """The scores of all lists with the setting of the lowest dev EER, the first of equals."""
     how = task.settings.normalise
     cohort = cohort_of(material.unseen, problem.seed) if how != "none" else []
     note = why_none(backend, material)
-    if how != "none" and len(cohort) < LEAST_COHORT:
-        note = (
-            note
-            or f"{len(cohort)} training utterances of speakers in no trial; {how} needs {LEAST_COHORT}"
-        )
+    if not note and how != "none" and len(cohort) < LEAST_COHORT:
+        note = f"{len(cohort)} training utterances of speakers in no trial; "
+        note += f"{how} needs {LEAST_COHORT}"
     if note:
         return Answer({}, [], {}, note)
     top = task.settings.cohort_top if how == "as-norm" else len(cohort)
-    said: dict[str, Any] = {"normalise": how} | (
-        {"cohort": len(cohort), "cohort_top": min(top, len(cohort))} if cohort else {}
-    )
+    chosen: dict[str, Any] = {"normalise": how}
+    if cohort:
+        chosen |= {"cohort": len(cohort), "cohort_top": min(top, len(cohort))}
     if backend == "plda":
-        said["plda_input"] = task.settings.plda_input
+        chosen["plda_input"] = task.settings.plda_input
     best: dict[str, Any] = {}
     scores: dict[List, np.ndarray] = {}
     search = []
@@ -260,8 +259,8 @@ def _answer(
                 if name != DEV
             }
             scores = {DEV: on_dev} | others
-    picked = {name: value for name, value in best.items() if name != f"dev_{metric}"}
-    return Answer(said | picked, search if picked else [], scores)
+    setting = {name: value for name, value in best.items() if name != f"dev_{metric}"}
+    return Answer(chosen | setting, search if setting else [], scores)
 
 
 def _scored(embed: Backend, trials: Sequence[Trial], cohort: Sequence[Any], top: int) -> np.ndarray:
@@ -336,6 +335,6 @@ KIND = Kind(
     lambda settings: Main(
         settings.headline, settings.selects, settings.selects, higher_is_better=False
     ),
-    metrics=(*EER.values(), *COSTS),
+    metrics=(*METRIC_OF.values(), *COSTS),
     needs=frozenset({"trials"}),
 )

@@ -158,7 +158,10 @@ def why_none(backend: str, material: Material) -> str:
         return ""
     n_speakers = len(set(material.speakers))
     if n_speakers < LEAST_SPEAKERS:
-        return f"{n_speakers} training speakers occur in no trial; {ON_SPEAKERS[backend]} needs {LEAST_SPEAKERS}"
+        return (
+            f"{n_speakers} training speakers occur in no trial; {ON_SPEAKERS[backend]} needs "
+            f"{LEAST_SPEAKERS}"
+        )
     if len(material.speakers) <= n_speakers:
         return f"one utterance per training speaker; {ON_SPEAKERS[backend]} needs several"
     return ""

@@ -102,8 +102,8 @@ class StoredRows:
             )
             for item in stretches
         ]
-        asked = [_part_of(item.stored, first, stop) for item, first, stop in wider]
-        array = self.features.stored_rows(self.layer, asked, stretches[0].condition)
+        parts = [_part_of(item.stored, first, stop) for item, first, stop in wider]
+        array = self.features.stored_rows(self.layer, parts, stretches[0].condition)
         array = replace(array, values=self.features.project(self.layer, array.values))
         if self.context == 0:
             places = [

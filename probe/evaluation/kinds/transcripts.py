@@ -73,18 +73,17 @@ class Transcripts:
             texts = [letters(item.text) if self._units == "letters" else item.text for item in rows]
             return Part(split, domain, rows, texts)
         read = [(item, *pronounced(item.text, self._lexicon)) for item in rows]
-        found: dict[str, Found] = {}
+        words: dict[str, Found] = {}
         for item, _, lacking in read:
             for word in lacking:
-                found.setdefault(word, Found(word)).add(item.key)
+                words.setdefault(word, Found(word)).add(item.key)
         if self._unknown == "leave-out":
-            excluded.update(
-                {LACKING: n} if (n := sum(bool(lacking) for _, _, lacking in read)) else {}
-            )
+            if n := sum(bool(lacking) for _, _, lacking in read):
+                excluded[LACKING] += n
             read = [entry for entry in read if not entry[2]]
         part = Part(split, domain, [item for item, _, _ in read], [text for _, text, _ in read])
-        if found:
-            self._report(part, list(found.values()))
+        if words:
+            self._report(part, list(words.values()))
         return part
 
     def _report(self, part: Part, lacking: list[Found]) -> None:
@@ -93,7 +92,8 @@ class Transcripts:
         text = f"{self._task}: {part.name}: {n} {LACKING} {self._lexicon_path}: {named}"
         if self._unknown == "refuse":
             raise ProbeError(
-                f"{text}. Add them, or set unknown = 'symbol' (each reads {UNKNOWN_PHONE}) or 'leave-out'."
+                f"{text}. Add them, or set unknown = 'symbol' (each reads {UNKNOWN_PHONE}) or "
+                "'leave-out'."
             )
         log.warning("%s", text)
         if self._unknown == "symbol":
@@ -103,16 +103,12 @@ class Transcripts:
         """Notes the symbols that training does not have, which can only be errors."""
         known = set(vocabulary.symbols)
         if self.separator:
-            symbols = [
-                (item.key, symbol)
-                for item, text in zip(part.rows, part.texts, strict=True)
-                for symbol in text.split()
-            ]
-            found: dict[str, Found] = {}
-            for key, symbol in symbols:
-                if symbol not in known:
-                    found.setdefault(symbol, Found(symbol)).add(key)
-            strange, what, detail = list(found.values()), "phones", ""
+            phones: dict[str, Found] = {}
+            for item, text in zip(part.rows, part.texts, strict=True):
+                for symbol in text.split():
+                    if symbol not in known:
+                        phones.setdefault(symbol, Found(symbol)).add(item.key)
+            strange, what, detail = list(phones.values()), "phones", ""
         else:
             strange = unseen(
                 [(item.key, text) for item, text in zip(part.rows, part.texts, strict=True)], known
