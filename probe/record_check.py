@@ -46,8 +46,8 @@ LARGEST = 2**53  # floats do not tell larger whole numbers apart
 # Values and intervals differ by less between versions of numpy, which add up in another order.
 TOLERANCE = 1e-9
 ROUNDED = 1e-3  # shares of layers are written with six digits
-
 CONTROLS = ("", "majority", "shuffled", "types")
+KINDS = ("classify", "frames", "transcribe", "verify", "shift")
 
 ABOUT = ("model", "task", "corpus", "condition")
 Faults = Iterator[tuple[str, object, str]]  # field, what was found, what was expected
@@ -90,7 +90,7 @@ VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "head": NAMED,
     "task": NAMED,
     "task_version": _at_least(1),
-    "kind": NAMED,
+    "kind": _one_of(KINDS),
     "corpus": NAMED,
     "condition": NAMED,
     "train_condition": NAMED,

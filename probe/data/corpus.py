@@ -120,11 +120,13 @@ class Corpus:
             counts[utterance.split] += 1
             if counts[utterance.split] <= limit:
                 keys.add(utterance.key)
-        chosen = tuple(item for item in self.utterances if item.key in keys)
-        if len(chosen) == len(self.utterances):
+        utterances = tuple(item for item in self.utterances if item.key in keys)
+        if len(utterances) == len(self.utterances):
             return self
         sha256 = hashlib.sha256(f"{self.sha256} limit {limit}".encode()).hexdigest()
-        return replace(self, name=f"{self.name}:limit={limit}", sha256=sha256, utterances=chosen)
+        return replace(
+            self, name=f"{self.name}:limit={limit}", sha256=sha256, utterances=utterances
+        )
 
 
 class Names:

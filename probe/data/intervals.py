@@ -181,23 +181,23 @@ def _from_folder(
         by_name[place.name].append(place)
     intervals: Intervals = {}
     shas: dict[str, str] = {}
-    known: set[Path] = set()
+    places: set[Path] = set()
     for utterance in corpus.utterances:
         place = Path(utterance.key).with_suffix(".TextGrid")
         if place not in files:
             if len(by_name[place.name]) != 1:
                 continue
             place = by_name[place.name][0]
-        if place in known:
+        if place in places:
             raise ProbeError(
                 f"{folder / place}: belongs to two utterances, {utterance.key} is one. "
                 "Put each where its audio lies."
             )
-        known.add(place)
+        places.add(place)
         if utterance.key in durations_s:
             intervals[utterance.key] = _of_tier(files[place], tier, types)
             shas[utterance.key] = sha256_of_file(files[place])
-    unknown = [os.fspath(place) for place in files if place not in known]
+    unknown = [os.fspath(place) for place in files if place not in places]
     return intervals, sha256_of_json([tier, shas]), unknown
 
 

@@ -261,8 +261,8 @@ def make_trials(
     trials = []
     counts = {"target": N_TARGETS, "same sex": N_SAME_SEX, "other sex": N_OTHER_SEX}
     for kind, count in counts.items():
-        chosen = rng.choice(len(kinds[kind]), size=count, replace=False)
-        trials += [(*kinds[kind][place], "1" if kind == "target" else "0") for place in chosen]
+        positions = rng.choice(len(kinds[kind]), size=count, replace=False)
+        trials += [(*kinds[kind][place], "1" if kind == "target" else "0") for place in positions]
     return [trials[place] for place in rng.permutation(len(trials))]
 
 

@@ -148,39 +148,47 @@ def draw_trials(
     Raises:
         ProbeError: fewer than two speakers, or no speaker with two utterances.
     """
-    known = [item for item in utterances if item.speaker]
-    if len(known) <= MOST_LISTED:
-        pairs = list(itertools.combinations(range(len(known)), 2))
+    candidates = [item for item in utterances if item.speaker]
+    if len(candidates) <= MOST_LISTED:
+        pairs = list(itertools.combinations(range(len(candidates)), 2))
     else:
-        pairs = _sampled_pairs(known, n_trials, seed)
+        pairs = _sampled_pairs(candidates, n_trials, seed)
     if taken:
-        pairs = [(a, b) for a, b in pairs if frozenset((known[a].key, known[b].key)) not in taken]
-    same = [pair for pair in pairs if known[pair[0]].speaker == known[pair[1]].speaker]
-    other = [pair for pair in pairs if known[pair[0]].speaker != known[pair[1]].speaker]
+        pairs = [
+            (a, b)
+            for a, b in pairs
+            if frozenset((candidates[a].key, candidates[b].key)) not in taken
+        ]
+    same = [pair for pair in pairs if candidates[pair[0]].speaker == candidates[pair[1]].speaker]
+    other = [pair for pair in pairs if candidates[pair[0]].speaker != candidates[pair[1]].speaker]
     if not same or not other:
-        speakers = sorted({item.speaker for item in known})
+        speakers = sorted({item.speaker for item in candidates})
         raise ProbeError(
-            f"no dev trials can be drawn: {len(known)} dev utterances of {len(speakers)} speakers "
-            f"({listed(speakers)}); expected two speakers at least, one of them with two "
+            f"no dev trials can be drawn: {len(candidates)} dev utterances of "
+            f"{len(speakers)} speakers ({listed(speakers)}); expected two speakers at "
+            f"least, one of them with two "
             "utterances. Give a list with --dev-trials."
         )
     generator = np.random.default_rng(seed)
-    chosen = [
+    positions = [
         kind[i]
         for kind, n in ((same, max(1, n_trials // 3)), (other, n_trials - n_trials // 3))
         for i in sorted(generator.permutation(len(kind))[:n])
     ]
     trials = tuple(
-        Trial(known[a], known[b], known[a].speaker == known[b].speaker) for a, b in chosen
+        Trial(candidates[a], candidates[b], candidates[a].speaker == candidates[b].speaker)
+        for a, b in positions
     )
     lines = "\n".join(f"{trial.enroll.key}\t{trial.test.key}" for trial in trials)
     return TrialList("drawn", hashlib.sha256(lines.encode()).hexdigest(), trials)
 
 
-def _sampled_pairs(known: Sequence[Utterance], n_trials: int, seed: int) -> list[tuple[int, int]]:
+def _sampled_pairs(
+    candidates: Sequence[Utterance], n_trials: int, seed: int
+) -> list[tuple[int, int]]:
     """Pairs for corpora with too many to list: neighbours of one speaker, and random ones."""
     generator = np.random.default_rng(seed)
-    order = sorted(range(len(known)), key=lambda i: known[i].speaker)
+    order = sorted(range(len(candidates)), key=lambda i: candidates[i].speaker)
     neighbours = [(min(a, b), max(a, b)) for a, b in itertools.pairwise(order)]
-    drawn = generator.integers(len(known), size=(4 * n_trials, 2))
+    drawn = generator.integers(len(candidates), size=(4 * n_trials, 2))
     return sorted({*neighbours, *((int(min(a, b)), int(max(a, b))) for a, b in drawn if a != b)})

@@ -303,8 +303,8 @@ def _certified(
         if certificate["passed"] and now.items() <= certificate.items():
             return certificate
     decides = {**now, "model": recipe["model"], "chunking": recipe["chunking"]}
-    if named and (kept := kept_certificate(decides)):
-        return kept
+    if named and (cached_certificate := kept_certificate(decides)):
+        return cached_certificate
     outcome = check_model(encoder, quick=True)
     log.info("%s: %s", encoder.info.id, outcome.summary())
     if outcome.failed:

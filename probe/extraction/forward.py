@@ -108,13 +108,13 @@ def _of_utterance(
     pools = [Pooling(content.view, count) for count in n_frames]
     best: list[int] = []
     failed, again = "", False
-    seen = 0
+    n_seen = 0
     for of_layers in frames:  # all of them, also after a failure: others follow in the same stream
         if isinstance(of_layers, str):
             failed, again = failed or of_layers, True
         if failed or isinstance(of_layers, str):
             continue
-        seen += len(of_layers[0])
+        n_seen += len(of_layers[0])
         if content.ctc:
             best += of_layers.pop().argmax(-1).tolist()
         # A sum is not finite where a value is not, and where many are huge.
@@ -129,7 +129,7 @@ def _of_utterance(
                 continue
         pooled = [pool.add(item) for pool, item in zip(pools, of_layers, strict=True)]
         rows = [item for item in pooled if item is not None]
-        last = seen == n_frames[0]
+        last = n_seen == n_frames[0]
         if rows:
             text = greedy_text(best, encoder.info.ctc["writes"]) if content.ctc and last else ""
             stored = as_stored(rows, content.dtype, whole=len(of_layers[0]) == n_frames[0])
@@ -150,18 +150,18 @@ def _stretches(
     pieces = _retried(encoder, waves, counts, layers)
     rest: list[Tensor] = []
 
-    def of_one(left: int) -> Iterator[list[Tensor] | str]:
+    def of_one(n_left: int) -> Iterator[list[Tensor] | str]:
         nonlocal rest
-        while left:
+        while n_left:
             piece: list[Tensor] | str = rest if rest else next(pieces)
             if isinstance(piece, str):
                 yield piece
                 return
-            now, rest = piece, []
-            if len(piece[0]) > left:
-                now, rest = [item[:left] for item in piece], [item[left:] for item in piece]
-            yield list(now)
-            left -= len(now[0])
+            current, rest = piece, []
+            if len(piece[0]) > n_left:
+                current, rest = [item[:n_left] for item in piece], [item[n_left:] for item in piece]
+            yield list(current)
+            n_left -= len(current[0])
 
     for count in counts:
         yield of_one(count)
@@ -176,38 +176,38 @@ def _retried(
     that the model refuses.
     """
     ends = list(itertools.accumulate(counts))
-    done = 0  # rows that were handed on
+    n_done = 0  # rows that were handed on
     first = 0  # utterance that is not whole
     together = len(waves)
     while first < len(waves):
         start = ends[first] - counts[first]  # the utterance is computed again from there
         try:
             for piece in pieces_of(encoder, waves[first : first + together], layers):
-                skipped = min(max(0, done - start), len(piece[0]))
+                skipped = min(max(0, n_done - start), len(piece[0]))
                 start += len(piece[0])
                 if skipped < len(piece[0]):
-                    done = start
+                    n_done = start
                     yield [item[skipped:] for item in piece] if skipped else piece
             first += together
             continue
         except UtteranceError as error:
             # The encoder has no pieces of its own, so the utterances before this one are done.
             yield str(error)
-            first = next(i for i, end in enumerate(ends) if end > done)
-            done = ends[first]
+            first = next(i for i, end in enumerate(ends) if end > n_done)
+            n_done = ends[first]
             first += 1
             continue
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
             log.warning("%s: %s", encoder.info.id, str(error).split("\n")[0])
-        first = next((i for i, end in enumerate(ends) if end > done), len(waves))
+        first = next((i for i, end in enumerate(ends) if end > n_done), len(waves))
         if encoder.rows > FEWEST_ROWS:
             encoder.rows //= 2
             log.warning("%s: goes on with %d frames at a time", encoder.info.id, encoder.rows)
         elif together == 1 and first < len(waves):
             yield NO_ROOM
-            done = ends[first]
+            n_done = ends[first]
             first += 1
         together = 1
         if encoder.device.type == "cuda":

@@ -117,13 +117,13 @@ def make_plan(
             failed.append(failure)
         else:
             todo.append(utterance)
-    wanted = {utterance.key for utterance in todo}
+    todo_keys = {utterance.key for utterance in todo}
     unfinished = [job for job in store.jobs if job.number not in store.complete] if store else []
     pending: list[Job] = []
     for job in unfinished:
-        if wanted.issuperset(job.keys):
+        if todo_keys.issuperset(job.keys):
             pending.append(job)
-            wanted.difference_update(job.keys)
+            todo_keys.difference_update(job.keys)
     durations = {item.key: _seconds(item, header_duration_s) for item in todo}
     n_samples = {
         key: int(seconds * stretch * encoder.info.rate_hz) for key, seconds in durations.items()
@@ -132,7 +132,7 @@ def make_plan(
     computed = {
         key: _computed_s(encoder, seconds, n_samples[key]) for key, seconds in durations.items()
     }
-    fresh = _pack([item.key for item in todo if item.key in wanted], computed, sizes)
+    fresh = _pack([item.key for item in todo if item.key in todo_keys], computed, sizes)
     frames = sum(encoder.info.n_frames(count, layers[0]) for count in n_samples.values())
     entries = _entry_bytes(corpus, todo, len(layers)) + SHARD_HEAD_BYTES * (
         len(pending) + len(fresh)

@@ -233,14 +233,14 @@ class FeatureStore:
             ProbeError: no such layer, unknown keys, a view this store cannot serve, a damaged
                 shard.
         """
-        chosen = self.keys if keys is None else list(keys)
-        unknown = [key for key in chosen if key not in self.utterances]
+        selection = self.keys if keys is None else list(keys)
+        unknown = [key for key in selection if key not in self.utterances]
         if unknown:
             raise ProbeError(
                 f"{self.path}: no features of {listed(unknown)}. Run `probe extract` with the "
                 "manifest that has them."
             )
-        return self.read(name, [self.utterances[key][-1] for key in chosen], view)
+        return self.read(name, [self.utterances[key][-1] for key in selection], view)
 
     def read(self, name: str, stored: Sequence[Stored], view: str | None = None) -> LayerArray:
         """One layer of exactly these versions of utterances (see `match`), in their order."""
@@ -333,8 +333,8 @@ class FeatureStore:
             status = path.stat()
         except OSError:
             return failure
-        seen = (failure.audio_bytes, failure.audio_mtime_ns)
-        return failure if seen == (status.st_size, status.st_mtime_ns) else None
+        state = (failure.audio_bytes, failure.audio_mtime_ns)
+        return failure if state == (status.st_size, status.st_mtime_ns) else None
 
     @property
     def certificate(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def choose_layers(
     """
     if text is None:
         return list(layers if usual is None else usual)
-    chosen: set[str] = set()
+    selection: set[str] = set()
     for part in (item.strip() for item in text.split(",")):
         match = re.fullmatch(r"(\d+)-(\d+)", part)
         names = (
@@ -35,10 +35,12 @@ def choose_layers(
         for name in names or [part]:
             layer = aliases.get(name, name)
             if layer not in layers:
-                known = describe_layers(layers, aliases)
-                raise UsageError(f"--layers {text}: {owner} has no layer {name!r}; it has {known}.")
-            chosen.add(layer)
-    return [name for name in layers if name in chosen]
+                description = describe_layers(layers, aliases)
+                raise UsageError(
+                    f"--layers {text}: {owner} has no layer {name!r}; it has {description}."
+                )
+            selection.add(layer)
+    return [name for name in layers if name in selection]
 
 
 def describe_layers(layers: Sequence[str], aliases: Mapping[str, str]) -> str:

@@ -111,26 +111,26 @@ def trusted_dataset(
     Raises:
         ProbeError: the reason, before any value is read.
     """
-    found = file
+    item = file
     for part in name.split("/"):
-        if not _has_hard_link(found, part.encode()):
+        if not _has_hard_link(item, part.encode()):
             raise ProbeError(f"{path}: {name} is missing or a link. {ADVICE}")
-        found = h5o.open(found, part.encode())
-    if not isinstance(found, h5d.DatasetID) or not found.shape:
+        item = h5o.open(item, part.encode())
+    if not isinstance(item, h5d.DatasetID) or not item.shape:
         raise ProbeError(f"{path}: {name} is no array. {ADVICE}")
-    settings = found.get_create_plist()
+    settings = item.get_create_plist()
     if settings.get_layout() == h5d.VIRTUAL or settings.get_external_count():
         raise ProbeError(f"{path}: {name} is not stored in this file. {ADVICE}")
-    kind = found.get_type()
+    kind = item.get_type()
     if not any(_is_type(kind, dtype) for dtype in dtypes) or (
-        shape is not None and tuple(shape) != found.shape
+        shape is not None and tuple(shape) != item.shape
     ):
         expected = f"{' or '.join(dtypes)} of shape {tuple(shape) if shape is not None else 'any'}"
         raise ProbeError(
-            f"{path}: {name} is {_type_name(kind)} of shape {found.shape}; the index expects "
+            f"{path}: {name} is {_type_name(kind)} of shape {item.shape}; the index expects "
             f"{expected}. Extract again."
         )
-    return found
+    return item
 
 
 def _has_hard_link(parent: h5f.FileID | h5g.GroupID, name: bytes) -> bool:
@@ -151,14 +151,17 @@ def trusted_attribute(file: h5f.FileID, name: str, path: Path) -> np.ndarray:
     root = h5o.open(file, b"/")
     if not h5a.exists(root, name.encode()):
         raise ProbeError(f"{path}: has no attribute {name}. {ADVICE}")
-    found = h5a.open(root, name.encode())
-    kind = found.get_type()
-    if not (isinstance(kind, h5t.TypeIntegerID) or _is_type(kind, TEXT)) or len(found.shape) > 1:
+    attribute = h5a.open(root, name.encode())
+    kind = attribute.get_type()
+    if (
+        not (isinstance(kind, h5t.TypeIntegerID) or _is_type(kind, TEXT))
+        or len(attribute.shape) > 1
+    ):
         raise ProbeError(
-            f"{path}: attribute {name} is {_type_name(kind)} of shape {found.shape}. {ADVICE}"
+            f"{path}: attribute {name} is {_type_name(kind)} of shape {attribute.shape}. {ADVICE}"
         )
-    value = np.empty(found.shape, found.dtype)
-    found.read(value)
+    value = np.empty(attribute.shape, attribute.dtype)
+    attribute.read(value)
     return value
 
 

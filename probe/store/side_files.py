@@ -203,14 +203,14 @@ def check_numbers(numbers: Iterable[int], folder: Path) -> None:
     Raises:
         ProbeError: naming the job.
     """
-    seen: set[int] = set()
+    job_numbers: set[int] = set()
     for number in numbers:
-        if number in seen:
+        if number in job_numbers:
             raise ProbeError(
                 f"{folder}: two plans name job {number}, so two shards would have one name. "
                 f"{ADVICE}"
             )
-        seen.add(number)
+        job_numbers.add(number)
 
 
 def checked_index(

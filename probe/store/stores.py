@@ -29,13 +29,14 @@ def create_store(
         requested: the name of the model, which names the folder of a new store if it is an alias.
     """
     sha256 = sha256_of_json(recipe)
-    asked = ModelName.parse(requested)
-    path = store_path(root, recipe, asked.name if asked.is_alias else None)
+    model_name = ModelName.parse(requested)
+    path = store_path(root, recipe, model_name.name if model_name.is_alias else None)
     if not (path / "recipe.json").exists():
         path.mkdir(parents=True, exist_ok=True)
-        head = {"format": FORMAT, "requested": asked.name, "sha256": sha256, "recipe": recipe}
+        head = {"format": FORMAT, "requested": model_name.name, "sha256": sha256, "recipe": recipe}
         write_json(
-            path / "recipe.json", head | {"environment": environment | {"spec": asked.resolved}}
+            path / "recipe.json",
+            head | {"environment": environment | {"spec": model_name.resolved}},
         )
     return FeatureStore(path)
 
@@ -121,9 +122,9 @@ def select_store(
     Raises:
         ProbeError: none, none of these weights, or several that differ in more than their layers.
     """
-    asked = ModelName.parse(model)
+    model_name = ModelName.parse(model)
     everything = find_stores(root)
-    stores = stores_of(everything, asked, root, sha256)
+    stores = stores_of(everything, model_name, root, sha256)
     usable = [
         store
         for store in stores
@@ -138,21 +139,21 @@ def select_store(
             }
         )
         raise ProbeError(
-            f"{root}: no features of {asked.spec} that give {view} ({condition}); "
-            f"found {listed(present) or 'no store'}. Run `probe extract --model {asked.text} "
+            f"{root}: no features of {model_name.spec} that give {view} ({condition}); "
+            f"found {listed(present) or 'no store'}. Run `probe extract --model {model_name.text} "
             f"--view {view}{wanted} --corpus ... --to {root}`."
         )
 
     def rank(store: FeatureStore) -> tuple[int, bool, int, int, bool]:
         missing = sum(key not in store.utterances for key in keys)
-        renamed, detour = store.requested != asked.name, serves(store.view, view) or 0
+        renamed, detour = store.requested != model_name.name, serves(store.view, view) or 0
         return missing, renamed, detour, -len(store.layers), "ctc" not in store.recipe
 
     fewest = min(rank(store)[0] for store in usable)
     usable = [store for store in usable if rank(store)[0] == fewest]
     if differing := _differing([store.recipe.get("disturbance", {}) for store in usable]):
         raise ProbeError(
-            f"{root}: {len(usable)} stores of {asked.spec} under {condition}: "
+            f"{root}: {len(usable)} stores of {model_name.spec} under {condition}: "
             f"{listed([store.path.name for store in usable])}; "
             f"their {', '.join(differing)} differ. {KEEP_ONE}."
         )
@@ -163,7 +164,7 @@ def select_store(
             [store.recipe for store in usable]
         )
         raise ProbeError(
-            f"{root}: {len(usable)} stores of {asked.spec} serve {view}: "
+            f"{root}: {len(usable)} stores of {model_name.spec} serve {view}: "
             f"{listed([str(store.path) for store in usable])}; they differ in "
             f"{', '.join(differing) or 'nothing'}. {KEEP_ONE}."
         )
@@ -171,7 +172,7 @@ def select_store(
 
 
 def stores_of(
-    stores: Sequence[FeatureStore], asked: ModelName, root: Path, sha256: str = ""
+    stores: Sequence[FeatureStore], model_name: ModelName, root: Path, sha256: str = ""
 ) -> list[FeatureStore]:
     """The stores of one model: of one revision, the same weights, settings and hooks.
 
@@ -181,17 +182,19 @@ def stores_of(
     Raises:
         ProbeError: the name may mean several models, or no store has these weights.
     """
-    called = [store for store in stores if _is_called(store, asked)]
+    called = [store for store in stores if _is_called(store, model_name)]
     if sha256:
         # The same weights serve, whatever the name of their folder.
-        candidates = called if asked.argument else stores
-        same = [store for store in candidates if _sha256_of(store, asked) == sha256]
+        candidates = called if model_name.argument else stores
+        same = [store for store in candidates if _sha256_of(store, model_name) == sha256]
         if called and not same:
-            raise ProbeError(_changed(called, asked, root, sha256))
+            raise ProbeError(_changed(called, model_name, root, sha256))
         called = same
-    deciding = [name for name in IDENTITY if name != "revision" or not sha256 or asked.argument]
+    deciding = [
+        name for name in IDENTITY if name != "revision" or not sha256 or model_name.argument
+    ]
     if len(_alike(called, deciding)) > 1:
-        called = [store for store in called if _is_exactly(store, asked)] or called
+        called = [store for store in called if _is_exactly(store, model_name)] or called
     if len(kinds := _alike(called, deciding)) > 1:
         models = [of_kind[0].recipe["model"] for of_kind in kinds]
         differing = [name for name in _differing(models) if name in deciding]
@@ -201,17 +204,17 @@ def stores_of(
         if len(set(ways)) < len(ways):
             advice = KEEP_ONE
         raise ProbeError(
-            f"{root}: {len(kinds)} stores of different models are called {asked.spec}; they differ "
-            f"in {', '.join(differing)}. {advice}: {listed(places, 10)}."
+            f"{root}: {len(kinds)} stores of different models are called {model_name.spec}; they "
+            f"differ in {', '.join(differing)}. {advice}: {listed(places, 10)}."
         )
     return called
 
 
-def _is_called(store: FeatureStore, asked: ModelName) -> bool:
+def _is_called(store: FeatureStore, model_name: ModelName) -> bool:
     """Whether a store is of this model, as far as names tell."""
     model = store.recipe["model"]
-    spec, _, hooks = asked.resolved.partition("#")
-    if _is_exactly(store, asked):
+    spec, _, hooks = model_name.resolved.partition("#")
+    if _is_exactly(store, model_name):
         return True
     if spec.startswith(RANDOM):
         architecture, _, seed = spec.partition("@")
@@ -221,20 +224,22 @@ def _is_called(store: FeatureStore, asked: ModelName) -> bool:
         )
     if hooks:
         return model["id"] == spec and model["revision"].endswith(f", hooks {hooks}")
-    if revision := asked.revision:
-        unrevised = asked.spec.removesuffix(f"@{revision}")
+    if revision := model_name.revision:
+        unrevised = model_name.spec.removesuffix(f"@{revision}")
         names = {unrevised, own_name(unrevised)}
         return not names.isdisjoint((model["id"], store.requested)) and model[
             "revision"
         ].startswith(revision)
-    return model["id"] == own_name(asked.spec)
+    return model["id"] == own_name(model_name.spec)
 
 
-def _is_exactly(store: FeatureStore, asked: ModelName) -> bool:
+def _is_exactly(store: FeatureStore, model_name: ModelName) -> bool:
     """Whether a store was extracted for this very spec, or has this very name."""
-    if store.spec in (asked.resolved, asked.as_path):
+    if store.spec in (model_name.resolved, model_name.as_path):
         return True
-    return not asked.is_alias and os.path.normpath(asked.spec) == os.path.normpath(store.requested)
+    return not model_name.is_alias and os.path.normpath(model_name.spec) == os.path.normpath(
+        store.requested
+    )
 
 
 def _alike(stores: Sequence[FeatureStore], deciding: Sequence[str]) -> list[list[FeatureStore]]:
@@ -255,24 +260,25 @@ def _way_to_name(store: FeatureStore) -> str:
     return store.requested
 
 
-def _sha256_of(store: FeatureStore, asked: ModelName) -> str:
+def _sha256_of(store: FeatureStore, model_name: ModelName) -> str:
     """The hash that `select_store` takes, at the time of extraction."""
     model = store.recipe["model"]
     return str(
         model.get("settings", {}).get("argument_sha256", "")
-        if asked.argument
+        if model_name.argument
         else model["weights_sha256"]
     )
 
 
-def _changed(stores: Sequence[FeatureStore], asked: ModelName, root: Path, sha256: str) -> str:
+def _changed(stores: Sequence[FeatureStore], model_name: ModelName, root: Path, sha256: str) -> str:
     """The message if a checkpoint has changed since its features were extracted."""
-    before = list(dict.fromkeys(_sha256_of(store, asked)[:12] for store in stores))
+    before = list(dict.fromkeys(_sha256_of(store, model_name)[:12] for store in stores))
     older = f", or name the features of the older weights: --model {_way_to_name(stores[0])}"
     return (
-        f"{root}: the features of {asked.spec} were extracted from weights {listed(before)} "
-        f"(sha256); {asked.argument or asked.spec} now has {sha256[:12]}. Extract again with "
-        f"`probe extract --model {asked.text}`{'' if asked.argument else older}."
+        f"{root}: the features of {model_name.spec} were extracted from weights {listed(before)} "
+        f"(sha256); {model_name.argument or model_name.spec} now has {sha256[:12]}. "
+        f"Extract again with "
+        f"`probe extract --model {model_name.text}`{'' if model_name.argument else older}."
     )
 
 

@@ -230,7 +230,8 @@ def test_tags_behind_the_audio_are_no_audio(tmp_path: Path) -> None:
         (
             "WAV",
             "PCM_16",
-            "bytes of something else follow; was the recording interrupted, or were two files joined",
+            "bytes of something else follow; was the recording interrupted, or were two "
+            "files joined",
         ),
         (
             "FLAC",
@@ -258,7 +259,8 @@ def test_a_wav_whose_header_was_written_too_early_is_refused(tmp_path: Path) -> 
     content = encoded(np.tile(NOISE, 10))
     with pytest.raises(
         UtteranceError,
-        match="the WAV header promises 2000 bytes of audio, but 28000 bytes of something else follow",
+        match="the WAV header promises 2000 bytes of audio, but 28000 bytes of something "
+        "else follow",
     ):
         load_audio(write(tmp_path, patched(content, b"data", 4, "<I", 2000)), 16_000)
 
@@ -358,7 +360,10 @@ def test_a_cut_mp3_with_a_tag_is_refused(
 ) -> None:
     content = mp3(5, mode=mode)
     path = write(tmp_path, content[:-missing])
-    message = rf"truncated: the MP3 header promises \d+ bytes of audio, {len(content) - missing} are there"
+    message = (
+        rf"truncated: the MP3 header promises \d+ bytes of audio, "
+        rf"{len(content) - missing} are there"
+    )
     for refuse in (read_header, lambda path: load_audio(path, 16_000)):
         with pytest.raises(UtteranceError, match=message):
             refuse(path)

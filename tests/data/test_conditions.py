@@ -665,7 +665,8 @@ def test_silence_and_bad_sounds_are_refused(tmp_path: Path, noises: Path) -> Non
 def test_conditions_are_declared_in_toml(noises: Path) -> None:
     file = noises.parent / "heard.toml"
     file.write_text(
-        '[conditions]\nkitchen = "noise:files=noise.csv@10dB"\nphone = "reverb:rt60=0.3+telephone"\n'
+        '[conditions]\nkitchen = "noise:files=noise.csv@10dB"\nphone = '
+        '"reverb:rt60=0.3+telephone"\n'
     )
     declared = declared_conditions(file, seed=3)
     assert {name: item.text for name, item in declared.items()} == {

@@ -179,7 +179,8 @@ def test_a_repeated_id_is_refused(folder: Path) -> None:
 
 def test_a_missing_audio_file_is_refused(folder: Path) -> None:
     message = re.escape(
-        f"{folder / 'gone.wav'} does not exist; paths are relative to the manifest. Correct it or remove the row."
+        f"{folder / 'gone.wav'} does not exist; paths are relative to the manifest. "
+        f"Correct it or remove the row."
     )
     with pytest.raises(ProbeError, match=at(folder, 3, message)):
         load(folder, "a.wav,,s1,,train,", "gone.wav,,s1,,train,")
@@ -201,7 +202,8 @@ def test_the_same_file_in_two_splits_is_refused_whatever_its_path_looks_like(
     path = disguise.format(folder=folder)
     rows = ["u1,a.wav,,s1,,train,", f"u2,{path},,s1,,test,"]
     message = re.escape(
-        f"{path} is in split 'test' here and in 'train' on line 2. A recording may be in one split only"
+        f"{path} is in split 'test' here and in 'train' on line 2. A recording may be in "
+        f"one split only"
     )
     with pytest.raises(ProbeError, match=at(folder, 3, message + ".*remove one of the rows")):
         load(folder, *rows, header=f"id,{HEADER}")
@@ -241,7 +243,10 @@ def test_a_missing_column_is_refused_with_the_ones_that_are_there(
     folder: Path, column: str
 ) -> None:
     rest = [name for name in COLUMNS if name != column]
-    message = f"column {column} missing; found {', '.join(rest)}; expected {HEADER} and any others. Add the column"
+    message = (
+        f"column {column} missing; found {', '.join(rest)}; expected {HEADER} and "
+        f"any others. Add the column"
+    )
     with pytest.raises(ProbeError, match=at(folder, 1, re.escape(message))):
         load(folder, "x,x,x,x,x", header=",".join(rest))
 
@@ -271,7 +276,8 @@ def test_another_separator_is_named(folder: Path, separator: str, name: str) -> 
         (b"\x1f\x8b\x08\x00", "compressed by gzip; expected a CSV table. Unpack it with gunzip"),
         (
             b"PK\x03\x04",
-            "a ZIP archive or an Excel workbook; expected a CSV table. Unpack the archive, or save the sheet as CSV",
+            "a ZIP archive or an Excel workbook; expected a CSV table. Unpack the "
+            "archive, or save the sheet as CSV",
         ),
         (
             b'{"audio_filepath": "a.wav", "text": ""}\n',
@@ -429,7 +435,10 @@ def test_a_column_that_would_change_what_is_heard_is_refused_by_name(
     folder: Path, column: str, value: str
 ) -> None:
     rows = ["u1,a.wav,,s1,,train,,", f'u2,a.wav,,s1,,train,,"{value}"']
-    message = rf"column {column} names .*\({re.escape(repr(value))}\), in 1 of 2 rows; layerprobe reads whole files.*\. If the column"
+    message = (
+        rf"column {column} names .*\({re.escape(repr(value))}\), in 1 of 2 rows; "
+        rf"layerprobe reads whole files.*\. If the column"
+    )
     with pytest.raises(ProbeError, match=at(folder, 3, message)):
         load(folder, *rows, header=f"id,{HEADER},{column}")
     with pytest.raises(ProbeError, match=at(folder, 3, message)):
@@ -483,7 +492,8 @@ def test_a_column_that_promises_nothing_is_a_label(folder: Path, column: str, va
         ("https://host/a.wav", "is a URL (https); layerprobe reads files. Download it"),
         (
             "C:\\data\\a.wav",
-            "is a path of Windows; paths are relative to the manifest. Write it relative, with slashes",
+            "is a path of Windows; paths are relative to the manifest. Write it "
+            "relative, with slashes",
         ),
         ("loop.wav", "is a loop of symbolic links. Put the file itself there"),
         ("dangling.wav", "is a symbolic link to gone.wav, which does not exist. Fetch that file"),
@@ -668,7 +678,8 @@ def test_an_unknown_librispeech_subset_is_refused_with_the_ones_that_are_there(
     known = "dev-clean, dev-other, test-clean, train-clean-100"
     with pytest.raises(
         ProbeError,
-        match=f"subset dev-cleen not found in {librispeech}; found {known}. Write librispeech:ROOT#",
+        match=f"subset dev-cleen not found in {librispeech}; found {known}. Write "
+        f"librispeech:ROOT#",
     ):
         load_corpus(f"librispeech:{librispeech}#dev-cleen,test-clean")
 
@@ -696,7 +707,8 @@ def test_a_librispeech_subset_without_transcripts_is_refused(librispeech: Path) 
     (librispeech / "test-other").mkdir()
     with pytest.raises(
         ProbeError,
-        match=r"test-other: no \*/\*/\*\.trans\.txt; expected LibriSpeech's speaker/chapter folders",
+        match=r"test-other: no \*/\*/\*\.trans\.txt; expected LibriSpeech's "
+        r"speaker/chapter folders",
     ):
         load_corpus(f"librispeech:{librispeech}#test-other")
 

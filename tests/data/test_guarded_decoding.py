@@ -186,7 +186,10 @@ def test_a_crash_while_extracting_is_a_recorded_failure_that_is_tried_again(
 def test_a_process_that_is_killed_between_two_files_costs_nothing(
     write: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = "import os\nfrom probe.data.guarded_decoding import main\nprint(os.getpid(), file=open({!r}, 'a'), flush=True)\nmain()"
+    script = (
+        "import os\nfrom probe.data.guarded_decoding import main\n"
+        "print(os.getpid(), file=open({!r}, 'a'), flush=True)\nmain()"
+    )
     (tmp_path / "child.py").write_text(script.format(str(tmp_path / "pids")))
     monkeypatch.setattr(decoders, "CHILD", (sys.executable, "-P", str(tmp_path / "child.py")))
     good = write("good.wav")
@@ -212,7 +215,10 @@ def test_a_process_that_does_not_start_ends_the_run_and_not_one_utterance_after_
 
 
 def test_the_decoder_process_loads_no_torch() -> None:
-    script = "import probe.data.guarded_decoding, sys; print(*sorted({'torch', 'transformers', 'h5py'} & set(sys.modules)))"
+    script = (
+        "import probe.data.guarded_decoding, sys; "
+        "print(*sorted({'torch', 'transformers', 'h5py'} & set(sys.modules)))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
@@ -323,7 +329,10 @@ def manifest_of(root: Path, path: str) -> Path:
 def test_a_path_that_leads_out_of_the_root_is_refused_with_its_line(
     tree: Path, path: str, isolate: bool
 ) -> None:
-    message = r"(?s)m\.csv line 3: .* leads to /.*, which is outside --audio-root .*corpus\. Correct it or remove the row\."
+    message = (
+        r"(?s)m\.csv line 3: .* leads to /.*, which is outside --audio-root "
+        r".*corpus\. Correct it or remove the row\."
+    )
     with pytest.raises(ProbeError, match=message):
         load_corpus(manifest_of(tree, path), tree)
     file = tree / path.format(tmp=tree.parent)

@@ -132,8 +132,10 @@ def test_twenty_thousand_damaged_files_crash_nothing_and_hang_nowhere(
 ) -> None:
     tally = decode_all(mutants(20_000, seed=1), pids, tmp_path)
     print(
-        f"\ndecodes {tally.decodes}, sound {tally.sound}, crashes {tally.crashes}, hangs {tally.hangs}, "
-        f"peak {tally.peak_mb:.0f} MB resident, {tally.seconds:.0f} s; {len(tally.reasons)} kinds of reasons"
+        f"\ndecodes {tally.decodes}, sound {tally.sound}, crashes {tally.crashes}, hangs "
+        f"{tally.hangs}, "
+        f"peak {tally.peak_mb:.0f} MB resident, {tally.seconds:.0f} s; "
+        f"{len(tally.reasons)} kinds of reasons"
     )
     for reason, n in tally.reasons.most_common(12):
         print(f"  {n:6d} {reason} ...")
@@ -307,7 +309,7 @@ def test_what_is_no_regular_file_is_refused_at_once(
 def on_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Callable[[Path], None]], Path]:
-    """A sound file to which something is done after it was looked at and just before it is opened."""
+    """A sound file to which something is done between the look at it and its opening."""
     path = tmp_path / "a.wav"
     soundfile.write(path, speechlike(0.4), RATE_HZ)
     plain_open = os.open
@@ -378,7 +380,8 @@ import json, os, sys
 def resident_mb():
     return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 def peak_mb():
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1e3
+    status = open("/proc/self/status").read()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1e3
 def n_open():
     return len(os.listdir("/proc/self/fd"))
 """
@@ -428,7 +431,8 @@ def test_a_file_of_twenty_minutes_takes_no_more_memory_than_its_bytes_and_what_c
 ) -> None:
     found, file_mb = long_file_measures(tmp_path, 20)
     print(
-        f"\n20 minutes of 48 kHz stereo: file {file_mb:.0f} MB, samples {found['samples_mb']:.0f} MB, "
+        f"\n20 minutes of 48 kHz stereo: file {file_mb:.0f} MB, samples "
+        f"{found['samples_mb']:.0f} MB, "
         f"{found['extra_mb']:.0f} MB at the peak beyond a file of a second"
     )
     assert_bounded(found, file_mb)
@@ -471,7 +475,8 @@ def test_many_files_leave_neither_memory_nor_open_files_behind(
     fifo(tmp_path / "pipe")
     (early_mb, early_open), (late_mb, late_open) = measured(MANY, tmp_path, n_files, how)
     print(
-        f"\n{n_files} files {how}: {early_mb:.1f} MB after a fifth, {late_mb:.1f} MB at the end, {late_open} open files"
+        f"\n{n_files} files {how}: {early_mb:.1f} MB after a fifth, {late_mb:.1f} MB at "
+        f"the end, {late_open} open files"
     )
     assert late_open == early_open
     assert late_mb - early_mb < 5

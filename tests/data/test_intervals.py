@@ -269,7 +269,8 @@ def test_utterances_that_are_not_asked_for_are_no_surprise(
         ),
         (
             ["a/0.wav,0,16000,x"],
-            "ends at 16000 s, but its audio lasts 1.000 s; is this column in samples or milliseconds?",
+            "ends at 16000 s, but its audio lasts 1.000 s; is this column in samples or "
+            "milliseconds?",
         ),
         (["a/0.wav,0,0,x"] * 10, "10 unusable intervals"),
         (["a/0.wav,0,0,x"] * 10, "... and 2 more problems"),
@@ -278,7 +279,8 @@ def test_utterances_that_are_not_asked_for_are_no_surprise(
         (["a/0.wav,0"], "line 2: 2 fields; the header has 4"),
         (
             ["b/0.wav,0,1,x"],
-            "no intervals for any of the 3 utterances of corpus (a/0.wav, a/1.wav, a/2.wav); found b/0.wav.",
+            "no intervals for any of the 3 utterances of corpus (a/0.wav, a/1.wav, "
+            "a/2.wav); found b/0.wav.",
         ),
         ([], "found none. Name utterances as the manifest does."),
         (['a/0.wav,0,1,"x'], "line 2: not readable as CSV"),
@@ -296,12 +298,14 @@ def test_what_is_no_source_of_labels_is_refused_with_what_is(
 ) -> None:
     with pytest.raises(
         ProbeError,
-        match=r"none.csv: does not exist; expected a CSV file with the columns path,start,end,label",
+        match=r"none.csv: does not exist; expected a CSV file with the columns "
+        r"path,start,end,label",
     ):
         load(tmp_path / "none.csv", corpus)
     with pytest.raises(
         ProbeError,
-        match=r"line 1: column end missing; found path, start, stop, label; expected path,start,end,label",
+        match=r"line 1: column end missing; found path, start, stop, label; expected "
+        r"path,start,end,label",
     ):
         load(csv_of(tmp_path, header="path,start,stop,label"), corpus)
 
@@ -320,7 +324,8 @@ def test_intervals_between_semicolons_and_a_pointer_are_called_what_they_are(
         load(tmp_path / "labels.csv", corpus)
     with pytest.raises(
         ProbeError,
-        match=r"column word missing; found path, start, end, label; expected path,start,end,label,word and any others. The task asks for types = 'word'",
+        match=r"column word missing; found path, start, end, label; expected "
+        r"path,start,end,label,word and any others. The task asks for types = 'word'",
     ):
         load(csv_of(tmp_path, "a/0.wav,0,1,x"), corpus, types="word")
     (tmp_path / "grids").mkdir()
@@ -329,7 +334,8 @@ def test_intervals_between_semicolons_and_a_pointer_are_called_what_they_are(
     (tmp_path / "grids" / "0.TextGrid").write_text(SHORT, encoding="utf-8")
     with pytest.raises(
         ProbeError,
-        match=r"0.TextGrid: no tier 'phone'; it has 'words', 'phones'. Name one of them in the task",
+        match=r"0.TextGrid: no tier 'phone'; it has 'words', 'phones'. Name one of them "
+        r"in the task",
     ):
         load(tmp_path / "grids", corpus, tier="phone")
 

@@ -1,4 +1,4 @@
-"""The synthetic corpus: the same bytes for the same seed, balanced, and learnable but not trivial."""
+"""The synthetic corpus: one seed gives the same bytes; balanced, learnable, not trivial."""
 
 import csv
 from collections import Counter

@@ -116,7 +116,8 @@ def test_a_task_that_transcribes_warns_once_of_odd_text(
     extract("mfcc", manifest, tmp_path / "features", running=Running(check=False))
     task = tmp_path / "quick.toml"
     task.write_text(
-        'version = 1\nkind = "transcribe"\ndescription = "quick"\nepochs = 1\nlearning_rates = [1e-2]\n'
+        'version = 1\nkind = "transcribe"\ndescription = "quick"\nepochs = 1\n'
+        "learning_rates = [1e-2]\n"
     )
     with caplog.at_level(logging.WARNING, "probe"):
         run(task, "mfcc", manifest, tmp_path / "features", tmp_path / "results")

@@ -1,4 +1,4 @@
-"""Trial lists: what is read, every refusal with its line, and seeded pairs where there is no list."""
+"""Trial lists: what is read, every refusal with its line, and seeded pairs without a list."""
 
 import hashlib
 import os
@@ -102,7 +102,10 @@ def test_another_label_is_refused(tmp_path: Path, corpus: Corpus, label: str) ->
 
 def test_an_unknown_utterance_is_refused_with_its_line(tmp_path: Path, corpus: Corpus) -> None:
     path = write(tmp_path, "u0,u1,1", "", "u0,u7,0")
-    message = f"{path} line 4: 'u7' is not in the corpus corpus. Name utterances as the manifest does, or by paths"
+    message = (
+        f"{path} line 4: 'u7' is not in the corpus corpus. Name utterances as the "
+        f"manifest does, or by paths"
+    )
     with pytest.raises(ProbeError, match=re.escape(message)):
         load_trials(path, corpus)
 
@@ -188,7 +191,8 @@ def test_paths_with_spaces_and_commas_stand_in_csv(tmp_path: Path) -> None:
     )
     path = tmp_path / "list.csv"
     path.write_bytes(
-        b'\xef\xbb\xbfenroll,test,label\r\nmy file.wav,"b, c.wav",0\r\nmy file.wav,my file.wav,1\r\n'
+        b'\xef\xbb\xbfenroll,test,label\r\nmy file.wav,"b, c.wav",0\r\nmy file.wav,my '
+        b"file.wav,1\r\n"
     )
     found = load_trials(path, load_corpus(tmp_path / "corpus.csv"))
     assert [(trial.test.path.name, trial.target) for trial in found.trials] == [
@@ -232,7 +236,8 @@ def test_a_table_between_tabs_is_not_taken_for_the_other_form(
 def test_a_list_that_is_not_there_is_refused(tmp_path: Path, corpus: Corpus) -> None:
     with pytest.raises(
         ProbeError,
-        match=r"gone\.csv: does not exist; expected a CSV trial list with the columns enroll,test,label",
+        match=r"gone\.csv: does not exist; expected a CSV trial list with the columns "
+        r"enroll,test,label",
     ):
         load_trials(tmp_path / "gone.csv", corpus)
 

@@ -72,7 +72,6 @@ def assert_right(store: FeatureStore, folder: Path, names: Iterable[str]) -> Non
 
 
 # --- what comes out
-# ---------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -264,7 +263,6 @@ def test_another_environment_warns_and_extracts_nothing_again(
 
 
 # --- only what is missing
-# ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_second_run_extracts_nothing(audio: Path, tmp_path: Path) -> None:
@@ -360,7 +358,6 @@ def test_each_view_and_each_choice_of_layers_has_its_own_store(audio: Path, tmp_
 
 
 # --- shards
-# -----------------------------------------------------------------------------------------------------------------------
 
 
 def test_shards_keep_their_size_and_the_manifest_s_order(
@@ -467,7 +464,6 @@ def test_a_header_that_promises_far_too_much_does_not_stop_the_run(
 
 
 # --- interrupted
-# ------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dies_at", mostly_nightly(range(7), [0, 4, 6]))
@@ -684,7 +680,6 @@ def test_a_full_disk_ends_the_run_and_a_larger_one_finishes_it(
 
 
 # --- failures
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 def reasons(done: Extraction) -> dict[str, str]:
@@ -693,7 +688,7 @@ def reasons(done: Extraction) -> dict[str, str]:
 
 @pytest.fixture
 def spoilt(audio: Path) -> Path:
-    """The folder with files that cannot be used among the others, and digital silence, which can."""
+    """The folder with files that cannot be used among the others, and digital silence."""
     write_audio(audio / "short.wav", 399)
     write_audio(audio / "shortest.wav", 400)
     (audio / "empty.wav").write_bytes(b"")

@@ -85,7 +85,8 @@ def test_a_long_file_takes_a_few_times_its_samples(tmp_path: Path, minutes: int)
     samples_mb = 4 * 60 * minutes * RATE_HZ / 1e6
     more_mb = long - short
     print(
-        f"\n{minutes} minutes, {samples_mb:.0f} MB of samples: {more_mb:.0f} MB more than files of a second ({short:.0f} MB)"
+        f"\n{minutes} minutes, {samples_mb:.0f} MB of samples: {more_mb:.0f} MB more than "
+        f"files of a second ({short:.0f} MB)"
     )
     assert more_mb < 60 + 5 * samples_mb
 
@@ -111,7 +112,8 @@ def test_many_files_take_no_more_memory_and_files_than_a_few(
     first_mb, first_files = (max(column) for column in zip(*seen[:half], strict=True))
     last_mb, last_files = (max(column) for column in zip(*seen[half:], strict=True))
     print(
-        f"\n{n} files: at most {first_mb:.1f} MB and {first_files} open files in the first half, {last_mb:.1f} and {last_files} after"
+        f"\n{n} files: at most {first_mb:.1f} MB and {first_files} open files in the "
+        f"first half, {last_mb:.1f} and {last_files} after"
     )
     assert last_mb < first_mb + 30
     assert last_files <= first_files + 1  # the shard that is being written

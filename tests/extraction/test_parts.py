@@ -308,7 +308,7 @@ class Pieces(Windows):
 
 @pytest.fixture
 def audio(tmp_path: Path) -> Path:
-    """A manifest of short utterances, a damaged one, one too short, and one that spans four shards."""
+    """A manifest of short utterances, a damaged one, one too short, and one in four shards."""
     names = [f"{number}.wav" for number in range(9)]
     for number, name in enumerate(names):
         write_audio(tmp_path / name, {4: 100, 6: WINDOW + 99 * HOP}.get(number, 800 + 240 * number))

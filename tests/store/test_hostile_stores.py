@@ -44,7 +44,6 @@ def read_all(path: Path) -> None:
 
 
 # --- HDF5
-# -------------------------------------------------------------------------------------------------------------------------
 
 Tamper = Callable[[h5py.File, Path], None]
 
@@ -178,7 +177,6 @@ def test_what_is_no_plain_file_is_not_read(store: FeatureStore, kind: str) -> No
 
 
 # --- JSON
-# -------------------------------------------------------------------------------------------------------------------------
 
 
 def change(path: Path, where: tuple[Any, ...], value: Any) -> None:

@@ -187,7 +187,8 @@ def test_no_wrong_value_is_read_and_every_damaged_file_is_named(
             unnamed.append(path.name)
         path.write_bytes(content)
     print(
-        f"\n{done} damaged files, {read} read without an error, {len(wrong)} wrong values, {len(unnamed)} not named"
+        f"\n{done} damaged files, {read} read without an error, {len(wrong)} wrong "
+        f"values, {len(unnamed)} not named"
     )
     assert wrong == []
     assert unnamed == []

@@ -160,7 +160,6 @@ def assert_holds(array: LayerArray, expected: Sequence[np.ndarray], exact: bool 
 
 
 # --- round trip
-# -------------------------------------------------------------------------------------------------------------------
 
 
 def in_segments(frames: np.ndarray, n: int) -> np.ndarray:
@@ -272,7 +271,6 @@ def test_utterances_that_adjoin_are_read_in_one_piece() -> None:
 
 
 # --- inside a shard
-# ---------------------------------------------------------------------------------------------------------------
 
 
 def test_plain_h5py_reads_a_shard(make: Callable[..., FeatureStore]) -> None:
@@ -388,7 +386,6 @@ def test_layers_of_both_dtypes_are_read_as_one_array(make: Callable[..., Feature
 
 
 # --- views
-# ------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -482,7 +479,6 @@ def test_one_frame_has_no_spread() -> None:
 
 
 # --- finding stores
-# ---------------------------------------------------------------------------------------------------------------
 
 
 def test_a_store_is_opened_from_a_folder_above(
@@ -504,7 +500,8 @@ def test_several_stores_or_none_are_an_error(
     for path in (tmp_path, tmp_path / "missing"):
         with pytest.raises(
             ProbeError,
-            match=r"expected one feature store, found none\. Name the folder that holds recipe\.json",
+            match=r"expected one feature store, found none\. Name the folder that holds "
+            r"recipe\.json",
         ):
             open_store(path)
     make()
@@ -590,7 +587,8 @@ def test_a_revision_names_its_store_and_without_one_two_are_an_error(
         assert select_store(root, f"org/small@{name}", "mean").path == store.path
     with pytest.raises(
         ProbeError,
-        match=r"2 stores of different models are called org/small; they differ in revision.*@\d{12}",
+        match=r"2 stores of different models are called org/small; they differ in "
+        r"revision.*@\d{12}",
     ):
         select_store(root, "org/small", "mean")
     with pytest.raises(ProbeError, match="no features of org/small@3333"):
@@ -613,7 +611,8 @@ def test_a_model_without_features_is_named_with_what_is_there(
 ) -> None:
     with pytest.raises(
         ProbeError,
-        match=r"no features of mfcc that give mean \(clean\); found no store\. Run `probe extract --model mfcc",
+        match=r"no features of mfcc that give mean \(clean\); found no store\. Run `probe "
+        r"extract --model mfcc",
     ):
         select_store(tmp_path, "mfcc", "mean")
     make(view="mean")
@@ -636,7 +635,6 @@ def test_a_store_is_described_for_people(make: Callable[..., FeatureStore]) -> N
 
 
 # --- versions
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 def versions_of(store: FeatureStore, path: Path, contents: Sequence[bytes]) -> list[str]:
@@ -748,7 +746,6 @@ def test_a_failure_counts_while_its_file_is_the_same(
 
 
 # --- completeness, parts, plans
-# ---------------------------------------------------------------------------------------------------
 
 
 def write_parts(
@@ -966,7 +963,6 @@ def test_a_store_and_its_arrays_are_one_short_line_each(make: Callable[..., Feat
 
 
 # --- what cannot be read is not damaged
-# --------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -1006,7 +1002,6 @@ def test_a_shard_that_cannot_be_opened_now_is_not_called_damaged(
 
 
 # --- damage
-# -----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -1152,7 +1147,8 @@ def test_a_truncated_shard_is_refused_by_name(
     shard.write_bytes(content[: int(keep if keep == 1 else keep * len(content))])
     with pytest.raises(
         ProbeError,
-        match=r"shard-00000\.h5: missing or not the \d+ bytes its index names\. Remove shard-00000\.json",
+        match=r"shard-00000\.h5: missing or not the \d+ bytes its index names\. Remove "
+        r"shard-00000\.json",
     ):
         open_store(store.path)
     with pytest.raises(ProbeError, match=r"shard-00000\.h5: damaged or not readable"):
@@ -1282,7 +1278,6 @@ def test_a_shard_that_points_elsewhere_or_holds_other_things_is_refused(
 
 
 # --- a disk that fails
-# ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("call", ["write", "fsync", "replace"])

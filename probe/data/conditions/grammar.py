@@ -172,8 +172,8 @@ def _step(text: str, folder: Path, whole: str) -> Step:
     for position, word in enumerate(words):
         key, value = _setting(effect, position, word)
         if key == effect.level or key not in effect.parameters:
-            known = [item for item in effect.parameters if item != effect.level]
-            raise _unknown(f"{where}: {name} has no setting {key!r}", key, known)
+            names = [item for item in effect.parameters if item != effect.level]
+            raise _unknown(f"{where}: {name} has no setting {key!r}", key, names)
         if key in settings:
             raise UsageError(f"{where}: {key} occurs twice in {text!r}. Leave one out.")
         settings[key] = _value(effect.parameters[key], value, f"{where}: {key} of {name}", folder)

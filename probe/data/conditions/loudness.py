@@ -53,8 +53,8 @@ def active_rms(samples: np.ndarray, rate_hz: int) -> float:
     for threshold in 2.0 ** np.arange(
         highest, LOWEST_THRESHOLD - 1, -1
     ):  # the level falls and the margin grows
-        above = np.maximum.accumulate(np.where(envelope >= threshold, time, -hangover - 1))
-        n_active = np.count_nonzero(time - above <= hangover)
+        last_loud = np.maximum.accumulate(np.where(envelope >= threshold, time, -hangover - 1))
+        n_active = np.count_nonzero(time - last_loud <= hangover)
         if not n_active:
             continue
         level_db = 10 * np.log10(power / n_active)

@@ -63,11 +63,11 @@ def add_babble(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndar
 
 def _in_turn(numbers: Sequence[int], speakers: Sequence[str]) -> list[int]:
     """The same numbers, so that nobody's second comes before somebody's first."""
-    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     turns = []
     for number in numbers:
-        turns.append((seen[speakers[number]], number))
-        seen[speakers[number]] += 1
+        turns.append((counts[speakers[number]], number))
+        counts[speakers[number]] += 1
     return [number for _, number in sorted(turns, key=lambda item: item[0])]
 
 
