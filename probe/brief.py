@@ -1,4 +1,4 @@
-"""Short representations of results: what a notebook or a debugger shows of an object on one line."""
+"""Short representations of results: the line that a notebook or a debugger shows of an object."""
 
 LONGEST = 100
 

@@ -92,7 +92,7 @@ def forked(work: Callable[[], int]) -> int:
 
 
 def ended(child: int, limit_s: float = 60.0) -> int:
-    """The child's exit code, negative for a signal; 97 where it had to be killed after ``limit_s``."""
+    """The child's exit code, negative for a signal; 97 where it was killed after the limit."""
     end = time.monotonic() + limit_s
     while time.monotonic() < end:
         found, status = os.waitpid(child, os.WNOHANG)
@@ -222,7 +222,7 @@ def places(n_calls: int, n: int, generator: random.Random) -> list[tuple[str, in
 
 
 def records(n: int, generator: random.Random) -> Counter[str]:
-    """Each fault at every call that changes a file while records and their outcomes replace others."""
+    """Each fault at every call that changes a file while records and outcomes replace others."""
     shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
     folder = Path(tempfile.mkdtemp(prefix="probe-faults-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

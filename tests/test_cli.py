@@ -208,7 +208,8 @@ def test_models_and_tasks_are_listed(command: Command) -> None:
     listed = command("models").stdout
     assert len(listed.splitlines()) == 1 + len(known_models())
     assert re.search(
-        r"facebook/wav2vec2-large-robust +wav2vec2 +0\.\.24, final +1024 +315\.4 M .*apache-2\.0 +hub",
+        r"facebook/wav2vec2-large-robust +wav2vec2 +0\.\.24, final +1024 +315\.4 M "
+        r".*apache-2\.0 +hub",
         listed,
     )
     rows = {row["model"]: row for row in json.loads(command("models", "--format", "json").stdout)}

@@ -258,19 +258,30 @@ def test_every_data_file_of_the_package_is_shipped() -> None:
     assert patterns["probe.tasks"] == ["*.toml"]
 
 
+RUN = """
+def run(words):
+    import runpy, sys
+    sys.argv = words
+    runpy.run_module('probe', run_name='__main__')
+run"""
+
+
 @pytest.mark.parametrize(
     "statement",
     [
         "import probe",
         "from probe import ProbeError, __version__; dir(probe) if 'probe' in globals() else None",
-        "import runpy, sys; sys.argv = ['probe', '--help']; runpy.run_module('probe', run_name='__main__')",
-        "import runpy, sys; sys.argv = ['probe', 'extract', '--help']; runpy.run_module('probe', run_name='__main__')",
-        "import runpy, sys; sys.argv = ['probe', 'doctor', '--help']; runpy.run_module('probe', run_name='__main__')",
-        "import runpy, sys; sys.argv = ['probe', '--version']; runpy.run_module('probe', run_name='__main__')",
+        f"{RUN}(['probe', '--help'])",
+        f"{RUN}(['probe', 'extract', '--help'])",
+        f"{RUN}(['probe', 'doctor', '--help'])",
+        f"{RUN}(['probe', '--version'])",
     ],
 )
 def test_asking_for_help_loads_no_heavy_library(statement: str) -> None:
-    script = f"import atexit, sys\natexit.register(lambda: print('loaded', *(set(sys.modules) & set({HEAVY})), file=sys.stderr))\n"
+    script = f"""
+import atexit, sys
+atexit.register(lambda: print('loaded', *(set(sys.modules) & set({HEAVY})), file=sys.stderr))
+"""
     done = subprocess.run(
         [sys.executable, "-c", script + statement],
         cwd=ROOT,

@@ -37,15 +37,30 @@ class Line:
         (Store, {"rate": True}, ["rate: found True; expected a number."]),
         (Store, {"rate": float("nan")}, ["rate: found nan; expected a finite number."]),
         (Store, {"view": "max"}, ["view: found 'max'; expected 'mean' or 'frames'."]),
-        (Store, {"layers": [{"name": "0", "width": 600}]}, ["layers[0].width: found 600; expected at most 512."]),
+        (
+            *(Store, {"layers": [{"name": "0", "width": 600}]}),
+            ["layers[0].width: found 600; expected at most 512."],
+        ),
         (Store, {"counts": {"int": "3"}}, ["counts.int: found '3'; expected a number."]),
         (Store, {"stride": 1.5}, ["stride: found 1.5; expected a whole number or text."]),
         (Store, {"main": {"name": 1}}, ["main.name: found 1; expected text."]),
         (Store, {"main": {}}, ["main.name: found nothing; expected this entry."]),
         (Store, [1], ["found [1]; expected an object."]),
-        (Store, {"raet": 1.0}, ["unknown key 'raet'. Did you mean 'rate'? Known: rate, view, main, layers, counts, stride."]),
-        (Store, {"layers": [{"name": "0", "widht": 1}]}, ["unknown key 'layers[0].widht'. Did you mean 'width'? Known: name, width."]),
-        (Line, {"n": 1.0, "note": "", "x": 0}, ["n: found 1.0; expected a whole number.", "unknown key 'x'. Known: n, note."]),
+        (
+            *(Store, {"raet": 1.0}),
+            [
+                "unknown key 'raet'. Did you mean 'rate'? "
+                "Known: rate, view, main, layers, counts, stride."
+            ],
+        ),
+        (
+            *(Store, {"layers": [{"name": "0", "widht": 1}]}),
+            ["unknown key 'layers[0].widht'. Did you mean 'width'? Known: name, width."],
+        ),
+        (
+            *(Line, {"n": 1.0, "note": "", "x": 0}),
+            ["n: found 1.0; expected a whole number.", "unknown key 'x'. Known: n, note."],
+        ),
         (Store, {"rate": 1, "stride": None, "layers": [{"name": "0"}]}, []),
         (Line, {"n": 1}, []),
     ],

@@ -13,8 +13,8 @@ OF_ONE_RUN = "%s, %s: "  # how a warning about one task and one model begins
 class Messages(logging.StreamHandler):
     """Writes each message on a line of its own, above a progress bar on the last line.
 
-    A note or warning that was written before is left out. Warnings about one task and one model are held
-    back until `say_held`, which writes one line for each kind of warning.
+    A note or warning that was written before is left out. Warnings about one task and one model are
+    held back until `say_held`, which writes one line for each kind of warning.
     """
 
     def __init__(self) -> None:

@@ -89,8 +89,8 @@ class Layout:
         multiple=True,
         type=click.Choice(["best", "final", "weighted", "baselines"]),
         group=ROWS,
-        help="With --by models: the layer chosen on dev, the final output, the learned sum, controls "
-        "and baselines (repeatable).",
+        help="With --by models: the layer chosen on dev, the final output, the learned sum, "
+        "controls and baselines (repeatable).",
     ),
     option(
         "--pivot",

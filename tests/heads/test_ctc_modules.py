@@ -100,7 +100,7 @@ def test_neighbours_in_a_padded_batch_are_those_of_each_utterance(context: int) 
         )
 
 
-@pytest.mark.parametrize("head", ["linear", "mlp", "bilstm"])
+@pytest.mark.parametrize("head", mostly_nightly(["linear", "mlp", "bilstm"], ["linear", "mlp"]))
 def test_a_sum_of_equal_layers_is_the_layer(head: str) -> None:
     train, dev = planted(40, 0), planted(10, 1)
     settings: dict = {
@@ -187,16 +187,15 @@ def test_superbs_heads_can_be_made() -> None:
     torch.testing.assert_close(phones(frames, lengths), expected)
 
 
-def test_shuffled_transcripts_cannot_be_learned() -> None:
+@pytest.mark.parametrize("head", mostly_nightly(["linear", "bilstm"], ["linear"]))
+def test_shuffled_transcripts_cannot_be_learned(head: str) -> None:
     (frames, texts), dev, test = planted(120, 0), planted(30, 1), planted(60, 2)
     shuffled = [texts[i] for i in np.random.default_rng(0).permutation(len(texts))]
-    probe = CTCProbe("bilstm", epochs=15, hidden=32, learning_rates=[1e-2]).fit(
-        frames, shuffled, *dev
-    )
+    probe = CTCProbe(head, epochs=15, hidden=32, learning_rates=[1e-2]).fit(frames, shuffled, *dev)
     assert sum(a == b for a, b in zip(test[1], probe.transcribe(test[0]), strict=True)) <= 6
 
 
-@pytest.mark.parametrize("head", ["linear", "mlp", "bilstm"])
+@pytest.mark.parametrize("head", mostly_nightly(["linear", "mlp", "bilstm"], ["linear", "mlp"]))
 def test_equal_seeds_give_equal_results_and_leave_global_state_alone(head: str) -> None:
     train, dev = planted(40, 0), planted(10, 1)
     torch.manual_seed(5)
