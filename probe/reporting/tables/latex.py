@@ -67,9 +67,9 @@ def _table(grid: Grid) -> str:
         lines += [rf"{caption} \\" if title else "", *head, r"\endfirsthead", *head, *ends]
         lines += [*rows, r"\end{longtable}", r"\endgroup", *notes]
     else:
-        start = [r"\begin{adjustbox}{max width=\linewidth}", rf"\begin{{tabular}}{{{form}}}"]
+        starts = [r"\begin{adjustbox}{max width=\linewidth}", rf"\begin{{tabular}}{{{form}}}"]
         ends = [r"\bottomrule", r"\end{tabular}", r"\end{adjustbox}"]
-        lines = [r"\begin{table}", r"\centering", *SETTINGS, caption, *start, *head, *rows, *ends]
+        lines = [r"\begin{table}", r"\centering", *SETTINGS, caption, *starts, *head, *rows, *ends]
         lines += [r"\par\smallskip" if notes else "", *notes, r"\end{table}"]
     return "".join(f"{line}\n" for line in lines if line)
 
