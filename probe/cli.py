@@ -221,8 +221,9 @@ def main() -> NoReturn:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.pop("MPLBACKEND", None)  # a notebook's may be missing here; pictures are only saved
     code = run(prepare=stop_on_signals)
-    for number in (signal.SIGTERM, signal.SIGINT) if code == EXIT_OK else ():
-        signal.signal(number, signal.SIG_IGN)  # all is done: a late signal changes no exit code
+    if code in (EXIT_OK, EXIT_SOME_FAILED):  # all is done: a late signal changes no exit code
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
     sys.exit(code)
 
 
