@@ -14,9 +14,10 @@ OF_SCOPE = {item.name for item in fields(Scope)}
 
 def run(task: Any, model: Any, corpus: Any, features: Path, results: Path, **flat: Any) -> Run:
     """`probe.run`, whose groups of arguments are made here."""
+    number = flat.pop("number", "")
     scope = Scope(**{name: value for name, value in flat.items() if name in OF_SCOPE})
     training = Training(**{name: value for name, value in flat.items() if name not in OF_SCOPE})
-    return module.run(task, model, corpus, features, results, scope, training)
+    return module.run(task, model, corpus, features, results, scope, training, number)
 
 
 def quick(name: str, **overrides: Any) -> Task[Any]:
