@@ -47,7 +47,6 @@ LARGEST = 2**53  # floats do not tell larger whole numbers apart
 TOLERANCE = 1e-9
 ROUNDED = 1e-3  # shares of layers are written with six digits
 CONTROLS = ("", "majority", "shuffled", "types")
-KINDS = ("classify", "frames", "transcribe", "verify", "shift")
 
 ABOUT = ("model", "task", "corpus", "condition")
 Faults = Iterator[tuple[str, object, str]]  # field, what was found, what was expected
@@ -90,7 +89,7 @@ VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "head": NAMED,
     "task": NAMED,
     "task_version": _at_least(1),
-    "kind": _one_of(KINDS),
+    "kind": NAMED,
     "corpus": NAMED,
     "condition": NAMED,
     "train_condition": NAMED,

@@ -403,9 +403,11 @@ def files_of(path: Path | str) -> list[Path]:
     path = Path(path)
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
     if not files or not files[0].exists():
+        below = path / "results"
+        advice = f" Did you mean {below}?" if any(below.glob("*.jsonl")) else ""
         raise ProbeError(
-            f"{path}: no records (*.jsonl) here. "
-            "Run `probe run` or `probe bench` first, or name its --to folder."
+            f"{path}: no records (*.jsonl) here; expected a folder that `probe run` wrote, or "
+            f"results/ in a folder of `probe bench`.{advice}"
         )
     return files
 

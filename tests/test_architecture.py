@@ -70,7 +70,8 @@ def test_the_example_of_a_kind_runs_to_records(
         *(tmp_path / "own.toml", "planted", tmp_path / "corpus.csv"),
         *(tmp_path / "features", tmp_path / "results"),
     )
-    values = {(item.layer, item.split): item.value for item in done.records}
+    values = {(item.layer, item.split): item.value for item in done.records if not item.control}
+    assert {item.control for item in done.records} == {"", "shuffled"}
     assert values["1", "test"] == 1 > (values["0", "test"] or 0)
 
 

@@ -28,11 +28,8 @@ def test_every_command_is_in_the_readme() -> None:
 def test_every_ready_task_and_every_key_is_documented() -> None:
     page = (ROOT / "tasks" / "README.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in page for name in ready_tasks())
-    assert all(
-        re.search(rf"`{key}\b", page)
-        for kind in kinds().values()
-        for key in kind.settings.model_fields
-    )
+    keys = {key for kind in kinds().values() for key in kind.settings.model_fields}
+    assert {key for key in keys if not re.search(rf"`{key}\b", page)} == set()
 
 
 def test_the_python_example_of_the_readme_runs(

@@ -377,7 +377,7 @@ def test_equal_texts_of_a_table_are_one_object(tmp_path: Path) -> None:
 
 def test_a_folder_without_records_is_named(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing", tmp_path / "missing.jsonl"):
-        with pytest.raises(ProbeError, match=rf"{path}: no records .*Run `probe run`"):
+        with pytest.raises(ProbeError, match=rf"{path}: no records .*expected a folder"):
             read_records(path)
 
 

@@ -97,7 +97,7 @@ WRONG: list[tuple[str, object, str, str]] = [
     ("depth", 1.5, "depth", "null or 0 to 1"),
     ("depth", "1", "depth", "a number"),
     ("task_version", 0, "task_version", "1 or more"),
-    ("kind", "guess", "kind", "one of classify"),
+    ("kind", "", "kind", "not empty"),
     ("control", "nothing", "control", "one of (empty), majority"),
     ("n_train", -1, "n_train", "0 or more"),
     ("split", "train", "split", "train for codelengths"),
@@ -429,7 +429,7 @@ def test_names_from_files_command_no_terminal(tmp_path: Path, lines: bytes) -> N
             json.loads(line) | {"model": name, "task": name, "condition": name}
             for line in lines.splitlines()
         ]
-        named[5] |= {"model": f"other {name}", "kind": name}
+        named[5] |= {"model": f"other {name}", "control": name}
         text = "".join(json.dumps(line) + "\n" for line in named)
         (tmp_path / f"{number:02}.jsonl").write_text(text, encoding="utf-8")
     printed = {
@@ -445,7 +445,7 @@ def test_names_from_files_command_no_terminal(tmp_path: Path, lines: bytes) -> N
     assert [item["task"] for item in json.loads(printed["--format json"].stdout)] == HOSTILE
     told = printed["--check"].stdout.splitlines()
     assert told and all(
-        re.match(re.escape(str(tmp_path)) + r"/\d\d\.jsonl:6: (model|kind|split): found ", text)
+        re.match(re.escape(str(tmp_path)) + r"/\d\d\.jsonl:6: (model|control|split): found ", text)
         for text in told
     )
     assert len(json.loads(printed["both"].stdout)) == len(told)

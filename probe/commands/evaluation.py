@@ -75,7 +75,7 @@ def run(
 
     \b
     Example:
-      probe run speaker-id word-id --model facebook/wav2vec2-base --corpus corpus.csv \\
+      probe run speaker-id word-id --model mfcc --corpus corpus.csv \\
           --from features/ --to results/
     """
     from probe.pipeline import run_tasks
@@ -130,7 +130,7 @@ def bench(
 
     \b
     Example:
-      probe bench --model facebook/wav2vec2-base --model fbank --task word-id --task asr-ctc \\
+      probe bench --model facebook/wav2vec2-base --model fbank --task word-id \\
           --corpus corpus.csv --to out/
     """
     from probe.pipeline import bench as run_bench
@@ -294,7 +294,8 @@ def similarity(
     Examples:
       probe similarity --model M --corpus corpus.csv --from features/ --to out/ \\
           --condition noise:babble@10dB
-      probe similarity --model M --corpus corpus.csv --from features/ --to out/ --against fbank
+      probe similarity --model M --corpus corpus.csv --from features/ --to out/ \\
+          --against fbank
     """
     from probe.data.corpus import load_corpus
     from probe.evaluation.layer_similarity import similarity as compare

@@ -81,9 +81,9 @@ def extract(
 
     \b
     Examples:
-      probe extract --model facebook/wav2vec2-base --corpus corpus.csv --to features/
-      probe extract --model fbank --corpus dev.csv --to features/ --view meanstd \\
-          --condition noise:babble@10dB --split test
+      probe extract --model mfcc --corpus corpus.csv --to features/
+      probe extract --model fbank --corpus dev.csv --to features/ \\
+          --view meanstd --condition noise:babble@10dB --split test
     """
     from probe.data.conditions.grammar import CLEAN
     from probe.data.corpus import load_corpus
@@ -149,7 +149,7 @@ def listen(
 
     \b
     Example:
-      probe listen dev.csv --condition noise:babble@10dB --condition srb:bass:2 --to listen/
+      probe listen dev.csv --condition noise:babble@10dB --to listen/
     """
     from probe.data.conditions.audition import listen as write_examples
     from probe.reporting.figures.spectrograms import draw_spectrograms

@@ -203,7 +203,7 @@ def doctor(
     \b
     Examples:
       probe doctor
-      probe doctor --model facebook/wav2vec2-base --corpus corpus.csv --to features/
+      probe doctor --model facebook/wav2vec2-base --corpus corpus.csv
     """
     from probe.doctor.examine import examine
     from probe.doctor.findings import screen

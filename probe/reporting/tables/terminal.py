@@ -120,7 +120,7 @@ def _padded(text: str, width: int, to_the_right: bool) -> str:
 
 def _notes(rows: pd.DataFrame) -> list[str]:
     """Sentences below the table, each once."""
-    few = (rows["few"] & rows["value"].notna()).any()
+    few = (rows["few"] & rows["low"].notna()).any()
     notes = [f"† fewer than {FEW_BLOCKS} speakers: the interval is approximate"] if few else []
     notes += seed_notes(rows)
     missing = rows[rows["value"].isna()]
