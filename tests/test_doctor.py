@@ -723,7 +723,7 @@ def test_a_clean_corpus_and_a_model_end_in_code_0_on_a_screen(tones: Callable[..
         cli, ["doctor", "--model", "random:data2vec-audio-tiny", "--corpus", str(tones())]
     )
     assert done.exit_code == 0, done.output
-    assert "layers 0..3 (final is 3)" in done.output
+    assert "layers 0..3 (final is 3)" in " ".join(done.output.split())
     assert "72 utterances (48 train, 12 dev, 12 test)" in done.output
     assert max(map(len, done.output.splitlines())) <= WIDEST
     assert done.output.splitlines()[-1].startswith("no problems, ")

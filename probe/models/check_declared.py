@@ -28,6 +28,7 @@ STATISTICS = ("running_mean", VARIANCE)
 
 
 def config_of(encoder: Encoder) -> Any:
+    """The transformers configuration of the model; None where it has none."""
     return getattr(getattr(encoder, "model", None), "config", None)
 
 
@@ -78,6 +79,7 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 
 def check_weights(encoder: Encoder, _twin: Any, _: bool) -> Iterator[Finding]:
+    """Whether the weights are finite and those that were expected."""
     info = encoder.info
     if not info.weights_sha256:
         yield Finding("weights", SKIPPED, "none")

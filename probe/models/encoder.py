@@ -79,7 +79,7 @@ class ModelInfo:
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     spec: str = ""
-    requested: ModelName | None = None
+    requested: ModelName | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         layers = counted(len(self.layers), "layer")

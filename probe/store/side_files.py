@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from probe.errors import ProbeError, UsageError
+from probe.errors import ProbeError, UsageError, listed
 from probe.files import sha256_of_json
 from probe.schema import Schema, checked
 from probe.store.views import parse_view
@@ -23,6 +23,7 @@ Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Pair = Annotated[list[Count], Field(min_length=2, max_length=2)]
+HopAndField = Annotated[list[Positive], Field(min_length=2, max_length=2)]
 
 
 class OpenForm(Schema):
@@ -41,7 +42,7 @@ class ModelEntry(OpenForm):
     aliases: dict[str, str]
     rate_hz: Positive
     field_samples: int = 1  # not positive where windows begin before the audio
-    grids: dict[str, Pair] = Field(default={})
+    grids: dict[str, HopAndField] = Field(default={})
 
 
 class Disturbance(OpenForm):
@@ -166,6 +167,13 @@ def checked_head(head: dict[str, Any], path: Path) -> dict[str, Any]:
             "Extract again."
         )
     checked(Head, head, path, ADVICE)
+    recipe = head["recipe"]
+    layers = {name for name, _ in recipe["layers"]}
+    if unknown := recipe["model"].get("grids", {}).keys() - layers:
+        raise ProbeError(
+            f"{path}: recipe.model.grids: found {listed(sorted(unknown))}; expected layers of the "
+            f"store. {ADVICE}"
+        )
     try:
         parse_view(head["recipe"]["view"])
     except UsageError as error:

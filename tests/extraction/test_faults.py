@@ -44,9 +44,9 @@ NEVER = (
 )
 # Kind -> number of trials by default, every night, and in the long form (0: every place).
 NUMBERS = {
-    "kills": (3, 8, 200),
+    "kills": (8, 16, 200),
     "calls": (8, 40, 0),
-    "records": (4, 16, 0),
+    "records": (16, 16, 0),
     "sizes": (2, 6, 50),
     "writers": (1, 2, 25),
     "signals": (1, 3, 50),

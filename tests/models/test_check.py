@@ -696,7 +696,7 @@ def test_a_whole_certificate_goes_to_the_stores_of_these_weights_and_stays(
     assert done.stderr.count("certificate.json") == 1
     extraction.extract(model, manifest, tmp_path / "f", storing=Storing(view="meanstd"))
     assert (
-        "kept, it is of the whole form"
+        "kept, because it holds the whole check"
         in command("check", model, "--quick", "--to", tmp_path / "f").stderr
     )
     forms = {

@@ -147,8 +147,8 @@ def refuse_peft(folder: Path) -> None:
     settings = _json_of(file)
     kind = str(settings.get("peft_type") or "of an unnamed kind")
     mapping = settings.get("auto_mapping")
-    auto_class = mapping.get("base_auto_class") if isinstance(mapping, dict) else None
-    auto_class = str(auto_class or "AutoModel")
+    model_class = mapping.get("base_model_class") if isinstance(mapping, dict) else None
+    model_class = str(model_class or "AutoModel")
     base = str(settings.get("base_model_name_or_path") or "BASE")
     blank = ", with the checkpoint that it was trained on in the place of BASE"
     merged = f"{folder.resolve().name}-merged"
@@ -158,8 +158,8 @@ def refuse_peft(folder: Path) -> None:
         "checkpoint and is not applied here. Merge it once where peft is installed (`pip install "
         f"peft`), and name the new folder {merged}{blank if base == 'BASE' else ''}:\n"
         f'  python -c "from peft import PeftModel; '
-        f"from transformers import {extractor}, {auto_class}; "
-        f"PeftModel.from_pretrained({auto_class}.from_pretrained({base!r}), {str(folder)!r})"
+        f"from transformers import {extractor}, {model_class}; "
+        f"PeftModel.from_pretrained({model_class}.from_pretrained({base!r}), {str(folder)!r})"
         f".merge_and_unload().save_pretrained({merged!r}); "
         f'{extractor}.from_pretrained({base!r}).save_pretrained({merged!r})"\n'
         f"If the adapter is not meant, remove {PEFT_FILE} from the folder."
