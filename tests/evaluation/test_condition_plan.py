@@ -339,6 +339,7 @@ def test_an_utterance_is_left_out_once_under_however_many_conditions(
     assert [row for row in rows["excluded"] if row != {"no text": 2}] == []
 
 
+@pytest.mark.nightly
 def test_a_bench_extracts_what_its_tasks_hear_and_no_more(tmp_path: Path) -> None:
     """Under noise the test rows alone, as heads are trained on clean audio; everything where
     training is disturbed too.

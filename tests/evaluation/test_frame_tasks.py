@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from exhaustive import mostly_nightly
 from planted import HOP, RATE_HZ, extracted
 from runs import run
 from scored import summary_rows
@@ -345,7 +346,7 @@ def test_neighbours_help_where_the_signal_lies_in_them(tmp_path: Path) -> None:
     assert found[0] < 0.35 and found[1] > 0.85
 
 
-@pytest.mark.parametrize("context", [0, 2])
+@pytest.mark.parametrize("context", mostly_nightly([0, 2], [0]))
 def test_memory_changes_no_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, context: int
 ) -> None:

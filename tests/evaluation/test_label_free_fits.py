@@ -178,6 +178,7 @@ def test_dev_and_test_rows_have_no_part_in_a_projection(
     assert changed.statistics("1")["projected_variance"] != statistics["projected_variance"]
 
 
+@pytest.mark.nightly
 def test_models_of_different_widths_are_read_at_one_width(
     tones: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -277,6 +277,7 @@ def gaussians(
     return folder / "corpus.csv", float(np.mean(nearest == truth))
 
 
+@pytest.mark.nightly
 def test_the_planted_layer_is_read_at_its_bayes_accuracy(tmp_path: Path) -> None:
     manifest, bayes = gaussians(
         tmp_path, 0.6, {"train": 3000, "dev": 1000, "test": 3000}, (0.0, 0.5, 1.0, 0.7)
@@ -297,6 +298,7 @@ def test_the_planted_layer_is_read_at_its_bayes_accuracy(tmp_path: Path) -> None
     )
 
 
+@pytest.mark.nightly
 def test_shuffled_labels_are_at_chance_over_seeds(tmp_path: Path) -> None:
     manifest, _ = gaussians(tmp_path, 0.6, {"train": 120, "dev": 60, "test": 400}, (1.0,))
     task = tmp_path / "own.toml"

@@ -123,6 +123,7 @@ def test_records_hold_counts_search_and_hashes_that_reproduce_the_value(
     assert "s0" not in done.path.read_text()
 
 
+@pytest.mark.nightly
 def test_a_pick_at_the_edge_of_its_grid_is_named(
     planted: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -128,6 +128,7 @@ def test_every_head_reads_planted_letters_and_the_sum_finds_their_layer(
     assert scores["1", "test", "cer"].n_train == 100
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("head", mostly_nightly(FAST, ["linear"]))
 def test_no_head_reads_letters_after_training_on_shuffled_transcripts(
     tmp_path: Path, head: str
@@ -137,6 +138,7 @@ def test_no_head_reads_letters_after_training_on_shuffled_transcripts(
     assert scores["1", "test", "wer"].value >= 0.95
 
 
+@pytest.mark.nightly
 def test_with_fewer_utterances_every_layer_reads_less(tmp_path: Path) -> None:
     features, problem = planted()
     own, few, bit = (
@@ -321,6 +323,7 @@ def test_words_that_the_lexicon_lacks_are_named_or_read_as_one_symbol_or_left_ou
 # ------------------------------------------------------------
 
 
+@pytest.mark.nightly
 def test_a_word_list_mends_what_a_noisy_layer_spells_wrong(tmp_path: Path) -> None:
     pytest.importorskip(
         "flashlight.lib.text.decoder", reason="beam search: pip install layerprobe[lm]"

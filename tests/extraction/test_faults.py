@@ -91,7 +91,7 @@ def judged(kind: str, n: int) -> None:
         assert found["pairs broken on the way"], "some strikes must hit between the two files"
 
 
-@pytest.mark.parametrize("kind", NUMBERS)
+@pytest.mark.parametrize("kind", ["kills", "calls", "records", "signals"])
 def test_a_fault_loses_nothing_and_the_same_command_continues(kind: str) -> None:
     judged(kind, NUMBERS[kind][0])
 

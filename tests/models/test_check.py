@@ -749,6 +749,7 @@ def parity(encoder: TransformersEncoder) -> tuple[float, float]:
     return matrix.apart(encoder, encoder.by_transformers, waves)
 
 
+@pytest.mark.nightly
 def test_the_matrix_of_the_models_page_holds_for_every_family(
     folders: dict[str, Path], others: dict[str, Path]
 ) -> None:

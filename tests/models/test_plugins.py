@@ -128,6 +128,7 @@ def test_the_example_of_the_page_runs_from_its_source_to_its_table(
     assert {item.n_frames for versions in store.utterances.values() for item in versions} == {14}
 
 
+@pytest.mark.nightly
 def test_the_example_of_the_page_runs_on_real_speech(speech: Path, written: Any) -> None:
     row, store = run_the_page(speech.resolve() / "digits_shared.csv", written, limit=150)
     assert row.value > row.majority + 0.05
