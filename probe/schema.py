@@ -143,20 +143,23 @@ def _faults_of(error: ValidationError, form: Any, value: object) -> list[Fault]:
         else:
             words = EXPECTED.get(kind, item["msg"].removeprefix("Input should be "))
             expected = str(context["error"]) if kind == "value_error" else words.format(**context)
-            fault = Fault(_path(_within(value, place)), found, expected)
+            fault = Fault(_path(_within(value, place, form)), found, expected)
         if other := by_key.get(fault.key):
             fault = replace(other, expected=f"{other.expected} or {fault.expected}")
         by_key[fault.key] = fault
     return list(by_key.values())
 
 
-def _within(value: Any, place: Sequence[Any]) -> Sequence[str | int]:
-    """The part of a place that lies in ``value``: pydantic adds the names of a union's members."""
+def _within(value: Any, place: Sequence[Any], form: Any) -> Sequence[str | int]:
+    """The part of a place that lies in ``value``, or whose last key has a default: pydantic adds
+    the names of a union's members.
+    """
     for position, item in enumerate(place):
         try:
             value = value[item] if isinstance(value, Mapping | list) else getattr(value, str(item))
         except (LookupError, TypeError, AttributeError):
-            return place[:position]
+            is_default = place[position:] == place[-1:] and item in _known(form, place[:-1])
+            return place if is_default else place[:position]
     return place
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from probe.errors import ProbeError
 from probe.schema import Schema, checked, faults
@@ -22,6 +22,22 @@ class Store(Schema):
     layers: tuple[Layer, ...] = Field((), strict=False)
     counts: dict[str, float] | None = None
     stride: int | str | None = None
+
+
+class Pair(Schema):
+    units: str = "letters"
+    lexicon: str = Field("", validate_default=True)
+
+    @field_validator("lexicon")
+    @classmethod
+    def _with_phones(cls, name: str, info: ValidationInfo) -> str:
+        if info.data["units"] == "phones" and not name:
+            raise ValueError("a file")
+        return name
+
+
+class Pairs(Schema):
+    pairs: dict[str, Pair]
 
 
 @dataclass
@@ -45,6 +61,11 @@ class Line:
         (Store, {"stride": 1.5}, ["stride: found 1.5; expected a whole number or text."]),
         (Store, {"main": {"name": 1}}, ["main.name: found 1; expected text."]),
         (Store, {"main": {}}, ["main.name: found nothing; expected this entry."]),
+        (Pair, {"units": "phones"}, ["lexicon: found ''; expected a file."]),
+        (
+            *(Pairs, {"pairs": {"a": {"units": "phones"}}}),
+            ["pairs.a.lexicon: found ''; expected a file."],
+        ),
         (Store, [1], ["found [1]; expected an object."]),
         (
             *(Store, {"raet": 1.0}),

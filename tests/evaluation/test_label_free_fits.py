@@ -257,9 +257,11 @@ def test_a_projection_is_part_of_the_question_and_one_that_is_off_is_not(tmp_pat
     assert other.name == "word-id:project=8:projection=random"
     shifted = open_task("domain-shift", {"project": 8})
     assert shifted.of is not None and shifted.of.settings.project == 8
-    with pytest.raises(ProbeError, match="projection = 'lda'; expected 'pca' or 'random'"):
+    with pytest.raises(
+        ProbeError, match=r"word-id\.toml: projection: found 'lda'; expected 'pca' or 'random'"
+    ):
         open_task("word-id", {"projection": "lda"})
-    with pytest.raises(ProbeError, match="project = -1; expected 0 to"):
+    with pytest.raises(ProbeError, match=r"word-id\.toml: project: found -1; expected 0 or more"):
         open_task("word-id", {"project": -1})
 
 

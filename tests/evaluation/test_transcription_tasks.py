@@ -157,7 +157,8 @@ def test_with_fewer_utterances_every_layer_reads_less(tmp_path: Path) -> None:
 def test_utterances_are_not_counted_by_transcript(tmp_path: Path) -> None:
     with pytest.raises(
         ProbeError,
-        match=r"budget '5/class': expected .*or hours \(30s, 10m, 1h\), utterances \(200\)\.",
+        match=r"budgets\[0\]: found '5/class'; expected .*or hours \(30s, 10m, 1h\), or utterances "
+        r"\(200\)\.",
     ):
         scored(tmp_path, *planted(10), budget="5/class")
 
@@ -356,19 +357,26 @@ def test_a_word_list_mends_what_a_noisy_layer_spells_wrong(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('units = "phones"', "phones need a lexicon file"),
-        ('lexicon = "a.txt"', "units = 'characters', lexicon = 'a.txt'; phones need"),
+        ('units = "phones"', "own.toml: lexicon: found ''; expected a file with units = 'phones'"),
+        (
+            'lexicon = "a.txt"',
+            "lexicon: found 'a.txt'; expected no file with units = 'characters'; only phones need",
+        ),
         (
             'units = "phones"\nlexicon = "a"\ndecoding = "beam"\nwords = "b"',
-            "writes words letter by letter",
+            "decoding: found 'beam'; expected 'greedy' with units = 'phones': .* letter by letter",
         ),
-        ('decoding = "beam"', "expected decoding = 'beam' with one of the two"),
-        ('words = "b.txt"', "decoding = 'greedy' with words = 'b.txt'"),
-        ("context = 21", "context = 21; expected 0 to 20"),
-        ("hidden_sizes = [0]", "hidden_sizes = 0; expected 1 to"),
-        ('activation = "tanh"', "activation = 'tanh'; expected 'relu' or 'none'"),
-        ('unknown = "skip"', "expected 'refuse' or 'symbol' or 'leave-out'"),
-        ("spec_augment = 1", "expected a value such as False"),
+        (
+            'decoding = "beam"',
+            "lm: found ''; expected a file, here or in words, with decoding = 'beam'",
+        ),
+        ('words = "b.txt"', "words: found 'b.txt'; expected no file with decoding = 'greedy'"),
+        ('lm = "b.arpa"', "lm: found 'b.arpa'; expected no file with decoding = 'greedy'"),
+        ("context = 21", "context: found 21; expected at most 20"),
+        ("hidden_sizes = [0]", r"hidden_sizes\[0\]: found 0; expected 1 or more"),
+        ('activation = "tanh"', "activation: found 'tanh'; expected 'relu' or 'none'"),
+        ('unknown = "skip"', "unknown: found 'skip'; expected 'refuse', 'symbol' or 'leave-out'"),
+        ("spec_augment = 1", "spec_augment: found 1; expected true or false"),
     ],
 )
 def test_settings_that_do_not_agree_are_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -418,22 +418,26 @@ def test_an_x_vector_learns_from_frames_whether_they_are_held_or_not(
     [
         (
             {"view": "frames"},
-            r"backends = \['cosine', .*'plda'\] with view = 'frames'; xvector needs view = "
-            r"'frames'",
+            r"own.toml: backends: found \('cosine', .*'plda'\); expected backends that read view = "
+            r"'frames': xvector needs 'frames'",
         ),
         (
             {"backends": ["lda", "xvector"]},
-            r"backends = \['xvector'\] with view = 'meanstd'.*Make it two tasks",
+            r"backends: found \['lda', 'xvector'\]; expected backends that read view = 'meanstd': "
+            r"xvector needs 'frames', .*make it two tasks",
         ),
         (
             {"backends": ["lda"], "headline": "plda"},
-            "headline = 'plda'; expected one of its backends: lda",
+            "headline: found 'plda'; expected one of the task's backends: lda",
         ),
-        ({"eer": "nearest"}, "eer = 'nearest'; expected 'interpolated' or 'convex-hull'"),
-        ({"normalise": "t-norm"}, "normalise = 't-norm'; expected 'none' or 's-norm' or 'as-norm'"),
-        ({"plda_input": "raw"}, "plda_input = 'raw'; expected 'lda' or 'whitening'"),
-        ({"cohort_top": 1}, "cohort_top = 1; expected 2 to"),
-        ({"margin": -1.0}, "margin = -1.0; expected 0 to 2"),
+        ({"eer": "nearest"}, "eer: found 'nearest'; expected 'interpolated' or 'convex-hull'"),
+        (
+            {"normalise": "t-norm"},
+            "normalise: found 't-norm'; expected 'none', 's-norm' or 'as-norm'",
+        ),
+        ({"plda_input": "raw"}, "plda_input: found 'raw'; expected 'lda' or 'whitening'"),
+        ({"cohort_top": 1}, "cohort_top: found 1; expected 2 or more"),
+        ({"margin": -1.0}, "margin: found -1.0; expected 0.0 or more"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(

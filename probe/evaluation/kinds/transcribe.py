@@ -30,7 +30,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from probe.data import transcript_checks
 from probe.errors import ProbeError, listed
@@ -91,11 +91,11 @@ class Settings(ProjectedSettings):
     spec_augment: bool = False
     weighted: bool = True
     units: Literal["characters", "letters", "phones"] = "characters"
-    lexicon: str = ""
+    lexicon: str = Field("", validate_default=True)
     unknown: Literal["refuse", "symbol", "leave-out"] = "refuse"
     decoding: Literal["greedy", "beam"] = "greedy"
     words: str = ""
-    lm: str = ""
+    lm: str = Field("", validate_default=True)
     beam: int = Field(50, ge=1, le=10**5)
     lm_weight: AtLeastOne[Annotated[float, Field(ge=0, le=100)]] = (1.0, 2.0, 4.0)
     word_score: AtLeastOne[Annotated[float, Field(ge=-100, le=100)]] = (-1.0, 0.0, 1.0)
@@ -109,26 +109,35 @@ class Settings(ProjectedSettings):
     def _own_of_head(cls, rates: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
         return rates or LEARNING_RATES.get(info.data.get("head", ""), ())
 
-    @model_validator(mode="after")
-    def _agree(self) -> "Settings":
-        """Refuses settings that need or exclude each other."""
-        phones, beam = self.units == "phones", self.decoding == "beam"
-        if phones != bool(self.lexicon):
+    @field_validator("lexicon")
+    @classmethod
+    def _of_phones(cls, name: str, info: ValidationInfo) -> str:
+        units = info.data.get("units", "")
+        if units == "phones" and not name:
+            raise ValueError("a file with units = 'phones'")
+        if units != "phones" and name:
+            raise ValueError(f"no file with units = {units!r}; only phones need a lexicon")
+        return name
+
+    @field_validator("decoding")
+    @classmethod
+    def _of_letters(cls, decoding: str, info: ValidationInfo) -> str:
+        if decoding == "beam" and info.data.get("units") == "phones":
             raise ValueError(
-                f"a lexicon file with units = 'phones' and with nothing else; units = "
-                f"{self.units!r}, lexicon = {self.lexicon!r}"
+                "'greedy' with units = 'phones': a beam search writes words letter by letter"
             )
-        if phones and beam:
-            raise ValueError(
-                "units = 'characters' or 'letters' with decoding = 'beam', which writes words "
-                "letter by letter"
-            )
-        if beam != bool(self.words or self.lm):
-            raise ValueError(
-                f"decoding = 'beam' with words or lm, or 'greedy' with neither; decoding = "
-                f"{self.decoding!r}, words = {self.words!r}, lm = {self.lm!r}"
-            )
-        return self
+        return decoding
+
+    @field_validator("words", "lm")
+    @classmethod
+    def _of_beam(cls, name: str, info: ValidationInfo) -> str:
+        decoding = info.data.get("decoding", "")
+        if decoding == "greedy" and name:
+            raise ValueError("no file with decoding = 'greedy'; only 'beam' reads it")
+        given = name or info.data.get("words", "")
+        if decoding == "beam" and info.field_name == "lm" and not given:
+            raise ValueError("a file, here or in words, with decoding = 'beam'")
+        return name
 
     @property
     def view(self) -> str:

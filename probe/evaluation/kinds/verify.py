@@ -67,7 +67,7 @@ class Settings(ProjectedSettings):
     view: Literal["mean", "meanstd", "frames"] = "meanstd"
     backends: AtLeastOne[
         Literal["cosine", "cosine-standardised", "lda", "plda", "am-softmax", "xvector"]
-    ] = ("cosine", "cosine-standardised", "lda", "plda")
+    ] = Field(("cosine", "cosine-standardised", "lda", "plda"), validate_default=True)
     headline: str = Field("", validate_default=True)
     dev_trials: Count = 300
     enroll: Literal["clean", "same"] = "clean"
