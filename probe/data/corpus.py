@@ -16,6 +16,7 @@ from probe.data.corpus_rows import COLUMNS, Reading, Row
 from probe.data.librispeech import PREFIX, read_librispeech
 from probe.data.manifest import read_manifest
 from probe.data.path_hints import Folders, why_missing
+from probe.data.splits import rule_of_source, split_corpus
 from probe.errors import ProbeError, UtteranceError, refuse_problems
 
 SPLITS = ("train", "dev", "test", "noise")
@@ -158,6 +159,9 @@ def load_corpus(source: Path | str, audio_root: Path | str | None = None) -> Cor
     """The corpus in a CSV manifest or, with ``librispeech:ROOT#subset,subset``, in a LibriSpeech
     folder.
 
+    With ``split=RULE`` after it (``corpus.csv split=speaker:80/10/10``), a seeded split takes the
+    place of the corpus' own, see `probe.data.splits`.
+
     Args:
         audio_root: the folder that all audio must lie in, with symbolic links resolved; nothing
             outside is looked at.
@@ -167,13 +171,14 @@ def load_corpus(source: Path | str, audio_root: Path | str | None = None) -> Cor
             two splits, unknown splits, unreadable durations, missing audio files, audio outside
             ``audio_root``; up to eight problems are named with their lines.
     """
-    text = os.fspath(source)
+    text, rule = rule_of_source(os.fspath(source))
     reading, utterances = _load(text, None if audio_root is None else Path(audio_root))
     speech = tuple(item for item in utterances if item.split != "noise")
     if not speech:
         raise ProbeError(f"{text}: no utterances; expected rows with split train, dev or test.")
     columns = tuple(name for name in reading.columns if name not in ("path", "id", "duration_s"))
-    return Corpus(reading.name, reading.sha256, speech, columns, reading.folder, text)
+    corpus = Corpus(reading.name, reading.sha256, speech, columns, reading.folder, text)
+    return split_corpus(corpus, rule) if rule else corpus
 
 
 def noise_files(manifest: Path, audio_root: Path | None = None) -> list[Path]:
