@@ -388,7 +388,7 @@ def test_a_manifest_that_is_not_there_is_refused(folder: Path) -> None:
 
 
 def test_a_folder_of_no_clear_form_is_refused_with_the_forms(folder: Path) -> None:
-    with pytest.raises(ProbeError, match="its form is not clear. Write one of .*librispeech"):
+    with pytest.raises(ProbeError, match=r"its form is not clear\. Write one of .*librispeech"):
         load_corpus(folder)
 
 
