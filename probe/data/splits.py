@@ -340,7 +340,8 @@ def _groups(corpus: "Corpus", by: str) -> list[str]:
 
 
 def _file_of(utterance: "Utterance") -> str:
-    return str(utterance.path)
+    """Names an audio file, which may be a member of an archive."""
+    return f"{utterance.path}#{utterance.excerpt.member}"
 
 
 def _require_column(corpus: "Corpus", column: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from probe.data.corpus import Corpus, Utterance, load_corpus
+from probe.data.excerpts import Excerpt
 from probe.data.splits import Rule, fold_corpora, parse_folds, parse_split, split_corpus
 from probe.errors import ProbeError, UsageError
 
@@ -111,6 +112,13 @@ def test_rows_of_one_audio_file_stay_together() -> None:
     assert all(len(of_file) == 1 for of_file in splits.values())
     with pytest.raises(ProbeError, match=r"1 groups by speaker .* expected 3 or more"):
         split_corpus(Corpus("calls", "0" * 64, tuple(rows), COLUMNS), "speaker:60/20/20")
+
+
+def test_members_of_an_archive_are_recordings_of_their_own() -> None:
+    shard = Path("/audio/shard.tar")
+    rows = [row(i, "", path=shard, excerpt=Excerpt(member=f"{i}.wav")) for i in range(10)]
+    corpus = split_corpus(Corpus("shards", "0" * 64, tuple(rows), COLUMNS), "recording:60/20/20")
+    assert Counter(split_of(corpus).values()) == {"train": 6, "dev": 2, "test": 2}
 
 
 def test_rows_without_a_speaker_are_grouped_by_their_file(caplog: pytest.LogCaptureFixture) -> None:
