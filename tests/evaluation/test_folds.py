@@ -166,7 +166,7 @@ def test_records_of_folds_are_read_again_and_make_tables(world: Path, tmp_path: 
     assert row["value"] > 0.8
     table = search_table(read_records(tmp_path))
     rows = [line.split("|") for line in table.splitlines() if "✓" in line]
-    assert Counter(row[2].strip() for row in rows) == {"1": 2, "2": 2, "3": 2}
+    assert Counter(row[4].strip() for row in rows) == {"1": 2, "2": 2, "3": 2}
     outcomes = [json.loads(line) for line in (tmp_path / "outcomes" / done.path.name).open()]
     assert sorted(outcome["key"] for outcome in outcomes) == sorted(f"{i}.wav" for i in range(48))
     assert {outcome["fold"] for outcome in outcomes} == {"1", "2", "3"}
