@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # several processes of tests share the cores
 
 # isort: split
 import pytest
