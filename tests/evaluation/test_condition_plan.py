@@ -132,9 +132,10 @@ def test_controls_of_clean_training_stand_beside_clean_tests_and_others_beside_t
     corpus: Path, features: Path
 ) -> None:
     for disturb in ("train", "both", "mixed"):
-        rows = read_records(*asked(corpus, features, "word-id", NOISE, disturb=disturb).paths)
+        done = asked(corpus, features, "word-id", NOISE, disturb=disturb, budgets=True)
+        rows = read_records(*done.paths)
         assert {"", "majority", "shuffled"} == set(rows["control"]) and set(rows["budget"]) > {""}
-    rows = read_records(*asked(corpus, features, "word-id", "clean", NOISE).paths)
+    rows = read_records(*asked(corpus, features, "word-id", "clean", NOISE, budgets=True).paths)
     assert {"", "majority", "shuffled"} == set(rows[rows["condition"] == "clean"]["control"])
     assert {"", "majority"} == set(rows[rows["condition"] == NOISE]["control"])
     assert (

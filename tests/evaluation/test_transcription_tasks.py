@@ -111,7 +111,7 @@ def scored(
     }
 
 
-@pytest.mark.parametrize("head", FAST)
+@pytest.mark.parametrize("head", mostly_nightly(FAST, ["linear"]))
 def test_every_head_reads_planted_letters_and_the_sum_finds_their_layer(
     tmp_path: Path, head: str
 ) -> None:

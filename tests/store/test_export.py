@@ -244,7 +244,7 @@ def test_sentences_of_layers_of_several_widths_are_refused(
 
 @only_frames
 @pytest.mark.parametrize("n_limits", mostly_nightly([4, 40], [4]))
-@pytest.mark.parametrize("form", ["hdf5", "npy", "sentences"])
+@pytest.mark.parametrize("form", mostly_nightly(["hdf5", "npy", "sentences"], ["hdf5", "npy"]))
 def test_a_disk_that_is_full_ends_in_an_error_and_leaves_nothing(
     extracted: tuple[FeatureStore, Path], tmp_path: Path, form: str, n_limits: int
 ) -> None:

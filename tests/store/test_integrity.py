@@ -149,7 +149,7 @@ def some_damage(content: bytes, generator: np.random.Generator) -> bytes:
 @pytest.mark.parametrize(
     "n",
     [
-        36,
+        18,
         pytest.param(300, marks=pytest.mark.nightly),
         pytest.param(10_000, marks=pytest.mark.slow),
     ],
