@@ -16,6 +16,7 @@ from probe.data.excerpts import EXCERPT_COLUMNS, WHOLE, Excerpt
 from probe.data.path_hints import Folders, why_missing
 from probe.data.readers import registry
 from probe.data.readers.reading import COLUMNS, MEANINGS, SPLITS, Reading, Row
+from probe.data.splits import rule_of_source, split_corpus
 from probe.errors import ProbeError, UtteranceError, refuse_problems
 
 
@@ -158,6 +159,9 @@ def load_corpus(source: Path | str, audio_root: Path | str | None = None) -> Cor
     """The corpus in a CSV manifest or, with ``librispeech:ROOT#subset,subset``, in a LibriSpeech
     folder.
 
+    With ``split=RULE`` after it (``corpus.csv split=speaker:80/10/10``), a seeded split takes the
+    place of the corpus' own, see `probe.data.splits`.
+
     Args:
         audio_root: the folder that all audio must lie in, with symbolic links resolved; nothing
             outside is looked at.
@@ -167,10 +171,11 @@ def load_corpus(source: Path | str, audio_root: Path | str | None = None) -> Cor
             two splits, unknown splits, unreadable durations, missing audio files, audio outside
             ``audio_root``; up to eight problems are named with their lines.
     """
-    corpus = read_corpus(source, audio_root)
-    if corpus.utterances:
-        return corpus
-    raise ProbeError(f"{source}: no utterances; expected rows of another split than noise.")
+    text, rule = rule_of_source(os.fspath(source))
+    corpus = read_corpus(text, audio_root)
+    if not corpus.utterances:
+        raise ProbeError(f"{text}: no utterances; expected rows of another split than noise.")
+    return split_corpus(corpus, rule) if rule else corpus
 
 
 def noise_files(manifest: Path, audio_root: Path | None = None) -> list[Path]:
