@@ -1,5 +1,6 @@
 """The command that looks at a corpus before anything runs."""
 
+import sys
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,9 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from probe.commands.help import command, option
-from probe.commands.options import PATH, audio_root_option, format_option
+from probe.commands.options import PATH, audio_root_option, format_option, split_corpus_argument
 from probe.commands.printing import plain, print_files, print_json, print_table, terminal_width
-from probe.errors import UsageError
+from probe.errors import EXIT_SOME_FAILED, UsageError
 
 if TYPE_CHECKING:
     from probe.data.overview import Overview
@@ -20,7 +21,7 @@ MOST_CLASSES = 6  # that are named on the screen
 
 
 @command()
-@click.argument("corpus")
+@split_corpus_argument
 @option(
     "--most-files",
     type=click.IntRange(0),
@@ -55,7 +56,8 @@ def data(
     \b
     Examples:
       probe data corpus.csv
-      probe data librispeech:LibriSpeech#dev-clean,test-clean --write dev.csv --to dev.png
+      probe data librispeech:LibriSpeech#dev-clean,test-clean --to dev.png
+      probe data all.csv --split speaker:80/10/10 --write split.csv
     """
     from tqdm import tqdm
 
@@ -81,6 +83,8 @@ def data(
 
         draw_corpus(shown, to)
         print_files([to])
+    if shown.sound is not None and shown.sound.unusable:
+        sys.exit(EXIT_SOME_FAILED)
 
 
 def _print(shown: "Overview") -> None:
@@ -95,7 +99,7 @@ def _print(shown: "Overview") -> None:
                 str(row["split"]) or "–",
                 str(row["domain"]) or "–",
                 f"{row['utterances']:,}",
-                "–" if row["hours"] != row["hours"] else f"{row['hours']:.2f}",
+                "–" if row["hours"] != row["hours"] else f"{row['hours']:.3g}",
                 f"{row['speakers']:,}",
                 f"{row['texts']:,}",
             ]

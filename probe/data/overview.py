@@ -23,7 +23,7 @@ from probe.data.corpus import Corpus, Utterance, read_corpus
 from probe.data.sound_overview import MOST_FILES, Sound, examine_sound
 from probe.errors import listed
 
-MOST_VALUES = 60  # classes of a label that are counted one by one
+SHORTEST_S = 0.025
 LABEL_SHARE = 0.5  # a column with more different values per row names utterances, not classes
 LEVEL_DIFFERENCE_DB = 10.0
 FEWEST_FILES = 3  # that a speaker's or a domain's level is the median of
@@ -238,6 +238,14 @@ def _sound_notes(table: pd.DataFrame, sound: Sound | None) -> Iterator[Note]:
             "sound",
             f"{counted(n, 'file')} cannot be used, such as\n{text}",
             f"Fetch or convert them again, or correct the manifest; {left_out}",
+        )
+    short = [key for key, item in sound.files.items() if item.seconds < SHORTEST_S]
+    if short:
+        yield Note(
+            "sound",
+            f"{counted(len(short), 'utterance')} shorter than the {SHORTEST_S} s of one frame of "
+            f"most models: {listed(short, 3)}.",
+            f"Remove their rows; {left_out}",
         )
     for flag, keys in sound.flags.items():
         yield Note("sound", f"{flag}: {counted(len(keys), 'file')} ({listed(keys, 3)}).")

@@ -1,19 +1,19 @@
 """One picture of a corpus: hours by split and domain, durations, levels, utterances per speaker."""
 
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from probe.data.overview import Overview
-from probe.reporting.figures.style import COLOURS, panels, shortened, write_figure
+from probe.reporting.figures.style import COLOURS, PanelSize, panels, shortened, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 BINS = 40
+SIZE = PanelSize(narrowest=3.2)
 LONGEST = 24  # characters of a name
 MOST_GROUPS = 12
 
@@ -32,7 +32,7 @@ def _figure(shown: Overview) -> "Figure":
     drawings = {"Utterances": _groups, "Utterances per speaker": _speakers}
     if shown.sound is not None and shown.sound.files:
         drawings |= {"Duration (s)": _durations, "Level and noise floor (dBFS)": _levels}
-    figure, axes = panels(list(drawings), "double", heading=shown.corpus)
+    figure, axes = panels(list(drawings), "double", heading=shown.corpus, size=SIZE)
     for place, draw in zip(axes, drawings.values(), strict=True):
         draw(shown, place)
     return figure
@@ -50,10 +50,8 @@ def _groups(shown: Overview, axes: "Axes") -> None:
 
 
 def _speakers(shown: Overview, axes: "Axes") -> None:
-    counts = Counter(
-        sum(of_split.values()) for of_split in shown.labels.get("speaker", {}).values()
-    )
-    axes.bar(list(counts), list(counts.values()), color=COLOURS[0])
+    counts = [sum(of_split.values()) for of_split in shown.labels.get("speaker", {}).values()]
+    axes.hist(counts, BINS, color=COLOURS[0])
     axes.set(ylabel="speakers")
 
 
