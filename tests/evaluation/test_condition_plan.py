@@ -3,6 +3,7 @@ records say of it.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -273,11 +274,9 @@ def test_groups_of_blocks_are_columns_in_which_every_speaker_has_one_value(
 
 
 def test_a_finished_file_is_not_written_again_and_a_missing_condition_is_added(
-    corpus: Path, features: Path, monkeypatch: pytest.MonkeyPatch
+    corpus: Path, features: Path, at_commit: Callable[[str], None]
 ) -> None:
-    monkeypatch.setattr(
-        "probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": "abc"}
-    )
+    at_commit("abc")
 
     def again(*conditions: str) -> tuple[list[Path], list[int]]:
         to = corpus.parent / "results"

@@ -5,6 +5,7 @@ import itertools
 import json
 import logging
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -212,9 +213,10 @@ def test_test_rows_have_no_influence_on_what_is_chosen(
         else line
         for line in lines
     ]
+    shutil.copytree(original.parent, tmp_path, dirs_exist_ok=True)
     manifest = tmp_path / original.name
     manifest.write_text("\n".join(changed) + "\n")
-    after = run("word-id", "planted", manifest, original.parent / "features", tmp_path / "results")
+    after = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "after")
     choices = [[(r.layer, r.chosen, r.search) for r in done.records] for done in (before, after)]
     assert choices[0] == choices[1]
     assert scores(before.path) != scores(after.path)
@@ -423,8 +425,8 @@ def test_transcribe_reads_planted_frames_and_writes_both_rates(
     manifest = planted("frames", layers="1", words=3, repetitions=8)
     task = tmp_path / "own.toml"
     task.write_text(
-        'kind = "transcribe"\nhead = "bilstm"\nhidden = 32\nepochs = 60\nlearning_rates = '
-        "[1e-2]\nbatch_size = 8\n"
+        'kind = "transcribe"\nhead = "bilstm"\nhidden = 24\nepochs = 35\nlearning_rates = '
+        "[2e-2]\nbatch_size = 8\n"
     )
     done = run(task, "planted", manifest, tmp_path / "features", tmp_path / "results")
     table = read_records(done.path)
@@ -815,11 +817,13 @@ def beside(manifest: Path) -> dict[str, Path]:
 
 @pytest.mark.parametrize("kind", sorted(QUICK))
 def test_an_interrupted_run_goes_on_from_its_finished_parts(
-    planted: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    planted: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    at_commit: Callable[[str], None],
+    kind: str,
 ) -> None:
-    monkeypatch.setattr(
-        "probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": "c"}
-    )
+    at_commit("c")
     manifest = planted("frames", words=2, speakers=4, repetitions=4)
     lists = {name: path for name, path in beside(manifest).items() if kind == "verify"}
     task = tmp_path / "quick.toml"
@@ -862,7 +866,10 @@ def test_an_interrupted_run_goes_on_from_its_finished_parts(
 
 
 def test_the_finished_parts_of_another_question_are_not_taken(
-    planted: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    planted: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    at_commit: Callable[[str], None],
 ) -> None:
     manifest = planted("mean", words=2, repetitions=3)
     task = tmp_path / "quick.toml"
@@ -879,9 +886,7 @@ def test_the_finished_parts_of_another_question_are_not_taken(
                 raise KeyboardInterrupt
 
         monkeypatch.setattr(Unfinished, "keep", stop)
-        monkeypatch.setattr(
-            "probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": commit}
-        )
+        at_commit(commit)
         run(task, "planted", manifest, tmp_path / "features", tmp_path / "results", **changed)  # type: ignore[arg-type]
         return len(kept)
 

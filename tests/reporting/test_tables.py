@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -565,7 +566,7 @@ def with_shape(**changed: Any) -> list[Record]:
 def test_a_layers_statistics_stand_beside_its_score_where_there_are_any(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("probe.reporting.tables.files.missing_matplotlib", lambda: "not drawn")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # so that nothing is drawn
     names = ["depth", "rms", "effective_rank", "anisotropy", "outlier_dims"]
     write_records(tmp_path / "a.jsonl", [*with_shape(), *curve([0.2], [0.25], "0", model="fbank")])
     rows = layer_rows(read_records(tmp_path))

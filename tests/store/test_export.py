@@ -32,12 +32,15 @@ STORES: list[dict[str, Any]] = [
 
 @pytest.fixture(params=STORES, ids=["frames", "meanstd", "stride", "int8-gzip"])
 def extracted(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shards_of: Callable[..., None],
 ) -> tuple[FeatureStore, Path]:
     """A store of several shards with an utterance in parts, read and written by blocks of a few
     rows; and its manifest.
     """
-    monkeypatch.setattr("probe.extraction.plan.SHARD_BYTES", 48 * 50)
+    shards_of(48 * 50)
     monkeypatch.setattr("probe.store.export.BLOCK_BYTES", 1500)
     for position, name in enumerate(NAMES):
         write_audio(tmp_path / name, 30_000 if name == "long.wav" else 800 + 240 * position)
