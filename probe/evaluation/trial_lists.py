@@ -12,7 +12,8 @@ from typing import Any
 
 from probe.data.conditions.condition import Condition
 from probe.data.corpus import Corpus
-from probe.data.intervals import BEYOND_S, EXPECTED, IntervalSet, load_intervals
+from probe.data.intervals import BEYOND_S, IntervalSet, load_intervals
+from probe.data.time_labels.files import EXPECTED
 from probe.data.trials import Trial, TrialList, draw_trials, load_trials
 from probe.errors import ProbeError, UsageError, listed
 from probe.evaluation.condition_plan import Hearing
@@ -142,7 +143,9 @@ def load_labels(
     path = Path(given) if given else corpus.folder / settings.labels
     if not given and not settings.labels:
         raise UsageError(f"{task.name}: needs --labels, {EXPECTED}, or the key labels in the task.")
-    return load_intervals(path, corpus, durations_s, settings.tier, settings.types, beyond_s)
+    return load_intervals(
+        path, corpus, durations_s, settings.tier, settings.types, beyond_s=beyond_s
+    )
 
 
 def _refuse_common(lists: dict[str, TrialList]) -> None:

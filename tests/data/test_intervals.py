@@ -11,7 +11,7 @@ import pytest
 
 from probe.data.corpus import Corpus, load_corpus
 from probe.data.intervals import IntervalSet, load_intervals
-from probe.data.textgrid import read_textgrid
+from probe.data.time_labels.textgrid import read_textgrid
 from probe.errors import ProbeError
 
 LONG = """File type = "ooTextFile"
