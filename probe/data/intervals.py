@@ -10,7 +10,6 @@ it if no other has its name. Intervals of one recording may leave gaps and must 
 turns may, if the task derives its labels from them.
 """
 
-import functools
 import hashlib
 import itertools
 import logging
@@ -27,7 +26,7 @@ from probe.brief import brief, counted
 from probe.data.corpus import Corpus, Utterance
 from probe.data.time_labels.files import EXPECTED, ROUNDING_S, TIER, of_tier, read_labels
 from probe.data.time_labels.interval import Interval
-from probe.data.time_labels.recordings import Recordings
+from probe.data.time_labels.recordings import Recording, Recordings, is_whole, name_of, recording_of
 from probe.errors import ProbeError, listed, refuse_problems
 from probe.files import sha256_of_file, sha256_of_json
 
@@ -36,7 +35,7 @@ log = logging.getLogger("probe")
 BEYOND_S = 0.02  # by which an interval may end after its audio: aligners count in frames
 ABSURD = 20  # times as long as the audio: no alignment is off by that much
 
-Derivation = Callable[[Sequence[Interval]], list[Interval]]  # of a recording's turns
+Derivation = Callable[[Sequence[Interval]], list[Interval]]  # from the turns of a recording
 
 
 @dataclass(frozen=True)
@@ -93,14 +92,14 @@ class _Labels:
     """What was read.
 
     Attributes:
-        of_utterances: key -> intervals, whose times are from the start of the utterance.
-        of_recordings: audio file -> intervals.
+        of_utterances: key -> intervals whose times are from the start of the utterance.
+        of_recordings: recording -> intervals.
         sha256: see `IntervalSet`.
         unknown: names that the corpus does not have.
     """
 
     of_utterances: Mapping[str, list[Interval]]
-    of_recordings: Mapping[Path, list[Interval]]
+    of_recordings: Mapping[Recording, list[Interval]]
     sha256: str
     unknown: Sequence[str]
 
@@ -153,7 +152,7 @@ def load_intervals(
             f"({examples}); found {names or 'none'}. Name utterances as the manifest does."
         )
     if n := len(labels.unknown):
-        log.warning("%s: %d recordings are not in %s: %s", path, n, corpus.name, names)
+        log.warning("%s: %d utterances are not in %s: %s", path, n, corpus.name, names)
     if missing:
         n = len(missing)
         log.warning("%s: no intervals for %d utterances, they are left out: %s", path, n, examples)
@@ -172,7 +171,7 @@ def _read_file(
 
 def _by_place(rows: Iterable[tuple[str, Interval]], recordings: Recordings, sha256: str) -> _Labels:
     of_utterances: dict[str, list[Interval]] = defaultdict(list)
-    of_recordings: dict[Path, list[Interval]] = defaultdict(list)
+    of_recordings: dict[Recording, list[Interval]] = defaultdict(list)
     unknown: dict[str, None] = {}
     for name, interval in rows:
         place = recordings.get(name)
@@ -193,10 +192,7 @@ def _read_folder(
     Raises:
         ProbeError: it has several forms.
     """
-    forms = {
-        name: sorted(folder.rglob(f"*.{name}", case_sensitive=False))
-        for name in ("TextGrid", "ctm", "rttm")
-    }
+    forms = {name: sorted(folder.rglob(f"*.{name}")) for name in ("TextGrid", "ctm", "rttm")}
     present = [name for name, files in forms.items() if files]
     if len(present) > 1:
         raise ProbeError(
@@ -239,27 +235,61 @@ def _read_textgrids(
         place = Path(name).with_suffix(".TextGrid")
         if place in files:
             return place
-        alike = by_name[place.name] if place.name in by_name else []
+        alike = by_name.get(place.name, [])
         return alike[0] if len(alike) == 1 else None
 
     of_utterances: dict[str, list[Interval]] = {}
+    of_recordings: dict[Recording, list[Interval]] = {}
     shas: dict[str, str] = {}
-    owners: dict[Path, Utterance] = {}
+    owners: dict[Path, str | Recording] = {}
     for utterance in corpus.utterances:
-        place = place_of(utterance.key)
+        recording = recording_of(utterance)
+        place, owner = place_of(utterance.key), utterance.key
+        if place is None and not is_whole(utterance):
+            place, owner = place_of(name_of(recording, corpus)), recording
         if place is None:
             continue
-        owner = owners.setdefault(place, utterance)
-        if owner is not utterance:
+        if owners.setdefault(place, owner) != owner:
             raise ProbeError(
                 f"{folder / place}: belongs to two utterances, {utterance.key} is one. "
                 "Put each where its audio lies."
             )
-        if utterance.key in durations_s:
-            of_utterances[utterance.key] = of_tier(files[place], *tiers)
-            shas[utterance.key] = sha256_of_file(files[place])
+        if utterance.key not in durations_s or owner in of_recordings:
+            continue
+        intervals = of_tier(files[place], *tiers)
+        shas[owner if isinstance(owner, str) else name_of(owner, corpus)] = sha256_of_file(
+            files[place]
+        )
+        if isinstance(owner, str):
+            of_utterances[owner] = intervals
+        else:
+            of_recordings[owner] = intervals
     unknown = [os.fspath(place) for place in files if place not in owners]
-    return _Labels(of_utterances, {}, sha256_of_json([tiers[0], shas]), unknown)
+    return _Labels(of_utterances, of_recordings, sha256_of_json([tiers[0], shas]), unknown)
+
+
+@dataclass(frozen=True)
+class _Ordered:
+    """Intervals in order of time, with their (interval,) starts and ends in seconds."""
+
+    intervals: Sequence[Interval]
+    starts_s: np.ndarray
+    ends_s: np.ndarray
+
+    def between(self, start_s: float, end_s: float) -> list[Interval]:
+        """Those that lie in a stretch of time at least in part, cut at its ends and shifted to its
+        start.
+        """
+        first = int(np.searchsorted(self.ends_s, start_s + ROUNDING_S, side="right"))
+        stop = int(np.searchsorted(self.starts_s, end_s - ROUNDING_S, side="left"))
+        return [
+            replace(
+                item,
+                start_s=max(item.start_s - start_s, 0.0),
+                end_s=min(item.end_s, end_s) - start_s,
+            )
+            for item in self.intervals[first:stop]
+        ]
 
 
 class _Places:
@@ -268,21 +298,39 @@ class _Places:
     def __init__(self, labels: _Labels, derive: Derivation | None, beyond_s: float) -> None:
         self.problems: dict[str, None] = {}
         self._labels, self._derive, self._beyond_s = labels, derive, beyond_s
+        self._ordered: dict[tuple[Recording, int | None], _Ordered] = {}
 
     def of(self, utterance: Utterance, duration_s: float) -> list[Interval]:
-        """The intervals of an utterance in order, from its start to its end."""
-        intervals = self._labels.of_utterances.get(utterance.key)
-        if intervals is None:
-            intervals = self._labels.of_recordings.get(utterance.path, [])
-        self._check(intervals, duration_s)
-        if self._derive is None or not intervals:
-            return intervals
-        derived = self._derive(intervals)
-        return [
-            replace(item, end_s=min(item.end_s, duration_s))
-            for item in derived
-            if item.start_s < duration_s
-        ]
+        """The intervals of an utterance in order; times are from its start."""
+        own = self._labels.of_utterances.get(utterance.key)
+        if own is not None:
+            self._check(own, duration_s)
+            whole = self._in_order(own)
+            return whole.between(0.0, duration_s) if self._derive else list(whole.intervals)
+        excerpt, recording = utterance.excerpt, recording_of(utterance)
+        place = (recording, excerpt.channel)
+        end_s = excerpt.start_s + duration_s
+        if place not in self._ordered or excerpt.end_s is None:
+            of_channel = [
+                item
+                for item in self._labels.of_recordings.get(recording, [])
+                if None in (item.channel, excerpt.channel) or item.channel == excerpt.channel
+            ]
+            self._check(of_channel, end_s if excerpt.end_s is None else math.inf)
+            self._ordered[place] = self._in_order(of_channel)
+        ordered = self._ordered[place]
+        if excerpt.end_s is None and not self._derive:
+            end_s = math.inf  # as far as the check has let them go
+        return ordered.between(excerpt.start_s, end_s)
+
+    def _in_order(self, intervals: Sequence[Interval]) -> _Ordered:
+        if self._derive is not None and intervals:
+            intervals = self._derive(intervals)
+        in_order = sorted(intervals, key=lambda item: item.start_s)
+        starts_s, ends_s = (
+            np.array([getattr(item, name) for item in in_order]) for name in ("start_s", "end_s")
+        )
+        return _Ordered(in_order, starts_s, ends_s)
 
     def _check(self, intervals: Sequence[Interval], duration_s: float) -> None:
         """Adds what is wrong with the intervals of one recording."""

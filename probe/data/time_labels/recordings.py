@@ -7,9 +7,27 @@ from pathlib import Path
 from probe.data.corpus import Corpus, Utterance
 from probe.errors import ProbeError, listed
 
+Recording = tuple[Path, str]  # an audio file, and its name within an archive if that is one
+
+
+def recording_of(utterance: Utterance) -> Recording:
+    """The recording that an utterance is, or is an excerpt of."""
+    return utterance.path, utterance.excerpt.member
+
+
+def is_whole(utterance: Utterance) -> bool:
+    """Whether an utterance lasts as long as its recording."""
+    return not utterance.excerpt.start_s and utterance.excerpt.end_s is None
+
+
+def name_of(recording: Recording, corpus: Corpus) -> str:
+    """The name within its archive, or the path relative to the corpus."""
+    path, member = recording
+    return member or os.path.relpath(path, corpus.folder)
+
 
 class Recordings:
-    """The audio files and utterances of a corpus by their names.
+    """The recordings and utterances of a corpus by their names.
 
     A name is a key, a path relative to the manifest or to the file of labels, either without its
     ending, or the bare name of a file, if no other file has it.
@@ -19,48 +37,52 @@ class Recordings:
         """``folder``: that of the file of labels."""
         self._folders = (folder, corpus.folder)
         self._utterances = {item.key: item for item in corpus.utterances}
-        self._files: dict[str, Path] = {}  # resolved path -> as the corpus has it
-        self._stems: dict[str, set[Path]] = defaultdict(set)  # resolved path without ending
-        self._names: dict[str, set[Path]] = defaultdict(set)  # bare, with and without ending
-        for path in dict.fromkeys(item.path for item in corpus.utterances):
-            resolved = os.fspath(path.resolve())
-            self._files[resolved] = path
-            self._stems[os.path.splitext(resolved)[0]].add(path)
-            self._names[path.name].add(path)
-            self._names[path.stem].add(path)
-        self._cache: dict[str, Utterance | Path | None] = {}
+        self._files: dict[str, Recording] = {}  # resolved path -> recording
+        self._others: dict[str, set[Recording]] = defaultdict(set)  # by their shorter names
+        for recording in dict.fromkeys(map(recording_of, corpus.utterances)):
+            path, member = recording
+            full = Path(member) if member else path.resolve()
+            self._files[os.fspath(full)] = recording
+            for name in (os.fspath(full.with_suffix("")), full.name, full.stem):
+                self._others[name].add(recording)
+        self._cache: dict[str, Utterance | Recording | None] = {}
 
     def knows(self, name: str) -> bool:
         """Whether a text is a key or the whole path of a recording."""
         return name in self._utterances or name in self._files
 
-    def get(self, name: str) -> Utterance | Path | None:
-        """The recording of a name, or the utterance where only that has it; None where there is
-        none.
+    def get(self, name: str) -> Utterance | Recording | None:
+        """The recording of a name, or the excerpt that has it; None where there is none.
 
         Raises:
-            ProbeError: two recordings have it.
+            ProbeError: two recordings have the name.
         """
         if name not in self._cache:
             self._cache[name] = self._find(name)
         return self._cache[name]
 
-    def _find(self, name: str) -> Utterance | Path | None:
-        for key in (name, os.path.normpath(name)):
-            if key in self._utterances:
-                return self._utterances[key].path
+    def _find(self, name: str) -> Utterance | Recording | None:
+        utterances = [
+            self._utterances[key]
+            for key in (name, os.path.normpath(name))
+            if key in self._utterances
+        ]
+        for utterance in filter(is_whole, utterances):
+            return recording_of(utterance)
         spellings = [os.fspath((folder / name).resolve()) for folder in self._folders]
-        for path in spellings:
+        for path in (name, *spellings):
             if path in self._files:
                 return self._files[path]
-        candidates = [self._stems[path] for path in spellings if path in self._stems]
-        candidates.append(self._names[name] if name in self._names else set())
-        for paths in filter(None, candidates):
-            if len(paths) > 1:
+        if utterances:
+            return utterances[0]
+        for spelling in (*spellings, name):
+            recordings = sorted(self._others.get(spelling, ()))
+            if len(recordings) > 1:
+                names = [member or os.fspath(path) for path, member in recordings]
                 raise ProbeError(
-                    f"labels of {name!r}: {len(paths)} recordings have this name "
-                    f"({listed(sorted(map(os.fspath, paths)), 3)}). Write the path as the manifest "
-                    "does."
+                    f"labels of {name!r}: {len(names)} recordings have this name "
+                    f"({listed(names, 3)}). Write the path as the manifest does."
                 )
-            return next(iter(paths))
+            if recordings:
+                return recordings[0]
         return None
