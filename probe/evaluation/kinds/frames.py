@@ -46,6 +46,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from probe.data.corpus import Utterance
 from probe.data.intervals import Derivation, Spans
+from probe.data.label_budgets import UtteranceBudget
 from probe.data.time_labels.derived import changes, speech_and_nonspeech
 from probe.errors import ProbeError, listed
 from probe.evaluation.dataset import (
@@ -67,7 +68,6 @@ from probe.evaluation.kind import (
     TimeLabelSettings,
 )
 from probe.evaluation.kinds.row_reader import READ_BYTES, Chosen, StoredRows, in_store_order
-from probe.evaluation.label_budgets import UtteranceBudget
 from probe.evaluation.linear_search import best_of, entry, judge, judged
 from probe.evaluation.questions import Answers, budgets
 from probe.evaluation.tasks import Task
