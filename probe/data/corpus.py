@@ -171,11 +171,10 @@ def load_corpus(source: Path | str, audio_root: Path | str | None = None) -> Cor
             two splits, unknown splits, unreadable durations, missing audio files, audio outside
             ``audio_root``; up to eight problems are named with their lines.
     """
-    text, rule = rule_of_source(os.fspath(source))
-    corpus = read_corpus(text, audio_root)
-    if not corpus.utterances:
-        raise ProbeError(f"{text}: no utterances; expected rows of another split than noise.")
-    return split_corpus(corpus, rule) if rule else corpus
+    corpus = read_corpus(source, audio_root)
+    if corpus.utterances:
+        return corpus
+    raise ProbeError(f"{source}: no utterances; expected rows of another split than noise.")
 
 
 def noise_files(manifest: Path, audio_root: Path | None = None) -> list[Path]:
@@ -195,7 +194,7 @@ def noise_files(manifest: Path, audio_root: Path | None = None) -> list[Path]:
 
 def read_corpus(source: Path | str, audio_root: Path | str | None = None) -> Corpus:
     """As `load_corpus`, but a corpus may have nothing but rows of split ``noise``."""
-    text = os.fspath(source)
+    text, rule = rule_of_source(os.fspath(source))
     reading, utterances = _load(text, None if audio_root is None else Path(audio_root))
     unlabelled = ("path", "id", "duration_s", *EXCERPT_COLUMNS)
     columns = tuple(name for name in reading.columns if name not in unlabelled)
@@ -203,7 +202,8 @@ def read_corpus(source: Path | str, audio_root: Path | str | None = None) -> Cor
         tuple(item for item in utterances if (item.split == "noise") == is_noise)
         for is_noise in (False, True)
     )
-    return Corpus(reading.name, reading.sha256, speech, columns, reading.folder, text, noise)
+    corpus = Corpus(reading.name, reading.sha256, speech, columns, reading.folder, text, noise)
+    return split_corpus(corpus, rule) if rule else corpus
 
 
 def _load(source: str, root: Path | None) -> tuple[Reading, list[Utterance]]:
