@@ -244,26 +244,28 @@ def _read_textgrids(
     owners: dict[Path, str | Recording] = {}
     for utterance in corpus.utterances:
         recording = recording_of(utterance)
-        place, owner = place_of(utterance.key), utterance.key
-        if place is None and not is_whole(utterance):
-            place, owner = place_of(name_of(recording, corpus)), recording
-        if place is None:
+        own, is_own = place_of(utterance.key), True
+        if own is None and not is_whole(utterance):
+            own, is_own = place_of(name_of(recording, corpus)), False
+        if own is None:
             continue
-        if owners.setdefault(place, owner) != owner:
+        if owners.setdefault(own, utterance.key if is_own else recording) not in (
+            utterance.key,
+            recording,
+        ):
             raise ProbeError(
-                f"{folder / place}: belongs to two utterances, {utterance.key} is one. "
+                f"{folder / own}: belongs to two utterances, {utterance.key} is one. "
                 "Put each where its audio lies."
             )
-        if utterance.key not in durations_s or owner in of_recordings:
+        if utterance.key not in durations_s or recording in of_recordings:
             continue
-        intervals = of_tier(files[place], *tiers)
-        shas[owner if isinstance(owner, str) else name_of(owner, corpus)] = sha256_of_file(
-            files[place]
-        )
-        if isinstance(owner, str):
-            of_utterances[owner] = intervals
+        intervals = of_tier(files[own], *tiers)
+        name = utterance.key if is_own else name_of(recording, corpus)
+        shas[name] = sha256_of_file(files[own])
+        if is_own:
+            of_utterances[name] = intervals
         else:
-            of_recordings[owner] = intervals
+            of_recordings[recording] = intervals
     unknown = [os.fspath(place) for place in files if place not in owners]
     return _Labels(of_utterances, of_recordings, sha256_of_json([tiers[0], shas]), unknown)
 
