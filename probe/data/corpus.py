@@ -256,9 +256,9 @@ def _checked(
             problems.append(f"{where}: {reason}")
         first_where.setdefault(key, where)
         duration_s = _duration(where, values.get("duration_s", ""), problems)
-        labels = (*(values.get(name, "") for name in ("text", "speaker", "domain")), split)
+        text, speaker, domain = (values.get(name, "") for name in ("text", "speaker", "domain"))
         extra = {name: value for name, value in values.items() if name not in MEANINGS}
-        yield Utterance(key, path, *labels, duration_s, extra, excerpt=excerpt)
+        yield Utterance(key, path, text, speaker, domain, split, duration_s, extra, excerpt=excerpt)
 
 
 def _excerpt(where: str, values: Mapping[str, str], problems: list[str]) -> Excerpt:
