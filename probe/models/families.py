@@ -165,12 +165,12 @@ class WhisperEncoder(TransformersEncoder):
             UsageError: windows that are longer than an input.
         """
         if chunking is None or chunking.chunk_s + 2 * chunking.context_s > self.window_s:
-            cutting = "--chunk-s 0"
+            request = "--chunk-s 0"
             if chunking:
                 window_s = chunking.chunk_s + 2 * chunking.context_s
-                cutting = f"windows of {window_s:g} s (--chunk-s and twice --context-s)"
+                request = f"windows of {window_s:g} s (--chunk-s and twice --context-s)"
             raise UsageError(
-                f"{self.info.id}: {cutting}; it hears {self.window_s:g} s at a time. Expected no "
+                f"{self.info.id}: {request}; it hears {self.window_s:g} s at a time. Expected no "
                 "more, and more than 0 s."
             )
         self.chunking = replace(chunking, above_s=self.window_s)
