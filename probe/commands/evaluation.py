@@ -27,6 +27,7 @@ from probe.commands.options import (
     seed_and_again_options,
     seed_option,
     show_search_option,
+    split_corpus_options,
     stored_scope_options,
     task_argument,
     task_options,
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 @command()
 @task_argument
 @models_options
-@corpus_option
+@split_corpus_options
 @features_option
 @option("--to", required=True, type=PATH, metavar="DIR", help="Folder of records.")
 @stored_scope_options
@@ -97,7 +98,7 @@ def run(
 @command()
 @models_options
 @task_options
-@corpus_option
+@split_corpus_options
 @option(
     "--to",
     required=True,

@@ -17,7 +17,11 @@ from probe.data.excerpts import EXCERPT_COLUMNS, WHOLE, Excerpt
 from probe.data.path_hints import Folders, why_missing
 from probe.data.readers import registry
 from probe.data.readers.reading import COLUMNS, MEANINGS, SPLITS, Reading, Row
+<<<<<<< HEAD
 from probe.data.readers.table import read_frame
+=======
+from probe.data.splits import rule_of_source, split_corpus
+>>>>>>> main
 from probe.errors import ProbeError, UtteranceError, refuse_problems
 
 if TYPE_CHECKING:
@@ -77,6 +81,7 @@ class Corpus:
         sha256: of the manifest's bytes (LibriSpeech: of its rows), and of the limit where there is
             one.
         utterances: in manifest order, rows of split ``noise`` left out.
+        noise: the rows of split ``noise``.
         columns: names that `Utterance.label` knows here.
         folder: where the manifest lies, or the LibriSpeech tree.
         source: what it was loaded from, as it was written; empty where it was made otherwise.
@@ -88,6 +93,7 @@ class Corpus:
     columns: tuple[str, ...]
     folder: Path = Path()
     source: str = ""
+    noise: tuple[Utterance, ...] = ()
 
     @property
     def further_columns(self) -> tuple[str, ...]:
@@ -160,8 +166,11 @@ class Names:
 def load_corpus(
     source: "Path | str | pd.DataFrame", audio_root: Path | str | None = None
 ) -> Corpus:
-    """The corpus in a manifest, in another form that has a reader (``FORM:ROOT#PART,PART``), or in a
-    DataFrame with the columns of a manifest.
+    """The corpus in a manifest, in another form that has a reader (``FORM:ROOT#PART,PART``), or
+    in a DataFrame with the columns of a manifest.
+
+    With ``split=RULE`` after it (``corpus.csv split=speaker:80/10/10``), a seeded split takes the
+    place of the corpus' own, see `probe.data.splits`.
 
     Args:
         audio_root: the folder that all audio must lie in, with symbolic links resolved; nothing
@@ -173,21 +182,15 @@ def load_corpus(
             two splits, unknown splits, unreadable durations, missing audio files, audio outside
             ``audio_root``; up to eight problems are named with their lines.
     """
-    root = None if audio_root is None else Path(audio_root)
-    if hasattr(source, "iloc"):
-        text, reading = "", read_frame(source, root or Path())
+    if isinstance(source, Path | str):
+        text, rule = rule_of_source(os.fspath(source))
+        corpus = read_corpus(text, audio_root)
     else:
-        text = os.fspath(source)
-        reading = registry.read(text)
-    utterances = _utterances(reading, root)
-    speech = tuple(item for item in utterances if item.split != "noise")
-    if not speech:
-        raise ProbeError(
-            f"{text or reading.name}: no utterances; expected rows of another split than noise."
-        )
-    unlabelled = ("path", "id", "duration_s", *EXCERPT_COLUMNS)
-    columns = tuple(name for name in reading.columns if name not in unlabelled)
-    return Corpus(reading.name, reading.sha256, speech, columns, reading.folder, text)
+        text, rule = "DataFrame", ""
+        corpus = _corpus(read_frame(source, Path(audio_root or "")), "", audio_root)
+    if not corpus.utterances:
+        raise ProbeError(f"{text}: no utterances; expected rows of another split than noise.")
+    return split_corpus(corpus, rule) if rule else corpus
 
 
 def noise_files(manifest: Path, audio_root: Path | None = None) -> list[Path]:
@@ -196,15 +199,23 @@ def noise_files(manifest: Path, audio_root: Path | None = None) -> list[Path]:
     Raises:
         ProbeError: as `load_corpus`, or there are no such rows.
     """
-    utterances = _utterances(registry.read(os.fspath(manifest)), audio_root)
-    if paths := [item.path for item in utterances if item.split == "noise"]:
-        return paths
+    corpus = read_corpus(manifest, audio_root)
+    if corpus.noise:
+        return [item.path for item in corpus.noise]
     raise ProbeError(
-        f"{manifest}: {len(utterances)} rows, none of split noise. Put noise into the column split."
+        f"{manifest}: {len(corpus.utterances)} rows, none of split noise. Put noise into the "
+        "column split."
     )
 
 
-def _utterances(reading: Reading, root: Path | None) -> list[Utterance]:
+def read_corpus(source: Path | str, audio_root: Path | str | None = None) -> Corpus:
+    """As `load_corpus`, but a corpus may have nothing but rows of split ``noise``."""
+    text = os.fspath(source)
+    return _corpus(registry.read(text), text, audio_root)
+
+
+def _corpus(reading: Reading, source: str, audio_root: Path | str | None) -> Corpus:
+    root = None if audio_root is None else Path(audio_root)
     if root is not None and not root.is_dir():
         raise ProbeError(
             f"--audio-root {root}: not a folder; expected the one that holds all audio."
@@ -212,7 +223,13 @@ def _utterances(reading: Reading, root: Path | None) -> list[Utterance]:
     problems: list[str] = []
     utterances = list(_checked(reading.rows, reading.folder, root, problems))
     refuse_problems(problems)
-    return utterances
+    unlabelled = ("path", "id", "duration_s", *EXCERPT_COLUMNS)
+    columns = tuple(name for name in reading.columns if name not in unlabelled)
+    speech, noise = (
+        tuple(item for item in utterances if (item.split == "noise") == is_noise)
+        for is_noise in (False, True)
+    )
+    return Corpus(reading.name, reading.sha256, speech, columns, reading.folder, source, noise)
 
 
 def _checked(

@@ -15,7 +15,7 @@ Learning rate, epoch, decoder and layer are chosen by dev CER or PER. tasks/READ
 differs from SUPERB.
 
 Control ``shuffled`` is trained at the layer that dev chose, on shuffled training and dev
-transcripts; budgets (`probe.evaluation.label_budgets`) train every layer on some of the utterances.
+transcripts; budgets (`probe.data.label_budgets`) train every layer on some of the utterances.
 
 Where the features were extracted with the checkpoint's own CTC head, its greedy transcripts are
 scored too (head ``own-ctc``, layer ``ctc``), on transcripts case-folded on both sides: fine-tuned
@@ -33,6 +33,7 @@ import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
 from probe.data import transcript_checks
+from probe.data.label_budgets import UtteranceBudget
 from probe.errors import ProbeError, listed
 from probe.evaluation.dataset import (
     Features,
@@ -47,7 +48,6 @@ from probe.evaluation.dataset import (
 from probe.evaluation.kind import AtLeastOne, Count, Kind, Main, ProjectedSettings, Rate, Several
 from probe.evaluation.kinds.transcript_decoding import Decoding, check_decoding
 from probe.evaluation.kinds.transcripts import Part, Transcripts
-from probe.evaluation.label_budgets import UtteranceBudget
 from probe.evaluation.questions import Answers, budgets
 from probe.evaluation.tasks import Task
 from probe.heads.ctc.all_layers import fit_groups
