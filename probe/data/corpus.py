@@ -17,11 +17,8 @@ from probe.data.excerpts import EXCERPT_COLUMNS, WHOLE, Excerpt
 from probe.data.path_hints import Folders, why_missing
 from probe.data.readers import registry
 from probe.data.readers.reading import COLUMNS, MEANINGS, SPLITS, Reading, Row
-<<<<<<< HEAD
 from probe.data.readers.table import read_frame
-=======
 from probe.data.splits import rule_of_source, split_corpus
->>>>>>> main
 from probe.errors import ProbeError, UtteranceError, refuse_problems
 
 if TYPE_CHECKING:
