@@ -183,11 +183,11 @@ def columns_of(table: Table) -> Columns:
             plain[meaning] = table.columns.index(names[0])
     if "path" not in plain:
         raise ProbeError(
-            f"{table.file} line 1: no column of paths; found "
+            f"{table.file}{' line 1' * (table.unit == 'line')}: no column of paths; found "
             f"{listed(list(table.columns), 20) or 'an empty file'}; expected path (or one of "
             f"{', '.join(ALIASES['path'][1:])}), and as far as they are known text, speaker, "
-            "domain, split, duration_s, start, end, channel, id and any labels. Add a header with "
-            "the column path."
+            "domain, split, duration_s, start, end, channel, id and any labels. Add or rename a "
+            "column."
         )
     times: dict[str, list[Column]] = {}
     problems = []
