@@ -180,14 +180,13 @@ def load_corpus(
             ``audio_root``; up to eight problems are named with their lines.
     """
     if isinstance(source, Path | str):
-        text, rule = rule_of_source(os.fspath(source))
-        corpus = read_corpus(text, audio_root)
+        corpus = read_corpus(source, audio_root)
     else:
-        text, rule = "DataFrame", ""
         corpus = _corpus(read_frame(source, Path(audio_root or "")), "", audio_root)
-    if not corpus.utterances:
-        raise ProbeError(f"{text}: no utterances; expected rows of another split than noise.")
-    return split_corpus(corpus, rule) if rule else corpus
+    if corpus.utterances:
+        return corpus
+    name = corpus.source or "DataFrame"
+    raise ProbeError(f"{name}: no utterances; expected rows of another split than noise.")
 
 
 def noise_files(manifest: Path, audio_root: Path | None = None) -> list[Path]:
@@ -207,8 +206,9 @@ def noise_files(manifest: Path, audio_root: Path | None = None) -> list[Path]:
 
 def read_corpus(source: Path | str, audio_root: Path | str | None = None) -> Corpus:
     """As `load_corpus`, but a corpus may have nothing but rows of split ``noise``."""
-    text = os.fspath(source)
-    return _corpus(registry.read(text), text, audio_root)
+    text, rule = rule_of_source(os.fspath(source))
+    corpus = _corpus(registry.read(text), text, audio_root)
+    return split_corpus(corpus, rule) if rule else corpus
 
 
 def _corpus(reading: Reading, source: str, audio_root: Path | str | None) -> Corpus:
@@ -267,9 +267,9 @@ def _checked(
             problems.append(f"{where}: {reason}")
         first_where.setdefault(key, where)
         duration_s = _duration(where, values.get("duration_s", ""), problems)
-        labels = (*(values.get(name, "") for name in ("text", "speaker", "domain")), split)
+        text, speaker, domain = (values.get(name, "") for name in ("text", "speaker", "domain"))
         extra = {name: value for name, value in values.items() if name not in MEANINGS}
-        yield Utterance(key, path, *labels, duration_s, extra, excerpt=excerpt)
+        yield Utterance(key, path, text, speaker, domain, split, duration_s, extra, excerpt=excerpt)
 
 
 def _excerpt(where: str, values: Mapping[str, str], problems: list[str]) -> Excerpt:

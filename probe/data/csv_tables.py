@@ -22,17 +22,20 @@ Rows = list[tuple[int, dict[str, str]]]  # the line that each begins on, column 
 Records = list[tuple[int, list[str]]]  # the line that each begins on, values
 
 
-def decoded_table(path: Path, content: bytes, form: str = "CSV") -> str:
+def decoded_table(path: Path, content: bytes, expected: str = "a CSV table") -> str:
     """The text of a table.
 
+    Args:
+        expected: what the file should be, for messages.
+
     Raises:
-        ProbeError: a form other than ``form``, which is named; another encoding; NUL characters.
+        ProbeError: another format, which is named; another encoding; NUL characters.
     """
-    true, remedy = true_form(content[:HEAD_BYTES])
-    if true == "JSON":  # manifests of NeMo, lhotse and SpeechBrain
+    form, remedy = true_form(content[:HEAD_BYTES])
+    if form == "JSON":  # manifests of NeMo, lhotse and SpeechBrain
         remedy = "Save it as CSV in UTF-8"
-    if true and true != form:
-        raise ProbeError(f"{path}: the file is {true}; expected a {form} table. {remedy}.")
+    if form and not (form == "JSON" and form in expected):
+        raise ProbeError(f"{path}: the file is {form}; expected {expected}. {remedy}.")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -44,7 +47,7 @@ def decoded_table(path: Path, content: bytes, form: str = "CSV") -> str:
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise ProbeError(
-            f"{path} line {line}: a NUL character; is this a {form} file (or UTF-16)? "
+            f"{path} line {line}: a NUL character; is this {expected} (or UTF-16)? "
             "Save it as UTF-8 text."
         )
     return text

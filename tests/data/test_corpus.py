@@ -1,6 +1,4 @@
-"""Manifests of layerprobe: what is read, and every refusal with its file, line and
-remedy.
-"""
+"""Manifests: what is read, and every refusal with its file, line and remedy."""
 
 import csv
 import hashlib
@@ -11,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from probe.data.corpus import COLUMNS, Corpus, load_corpus, noise_files
+from probe.data.corpus import COLUMNS, Corpus, load_corpus
 from probe.errors import ProbeError
 
 HEADER = ",".join(COLUMNS)
@@ -361,7 +359,7 @@ def test_a_manifest_without_speech_is_refused(folder: Path, rows: list[str]) -> 
 
 def test_a_manifest_that_is_not_there_is_refused(folder: Path) -> None:
     with pytest.raises(
-        ProbeError, match=r"gone\.csv does not exist; expected a manifest or a folder of a corpus"
+        ProbeError, match=r"gone\.csv: does not exist; expected a manifest or a folder of a corpus"
     ):
         load_corpus(folder / "gone.csv")
 

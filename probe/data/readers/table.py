@@ -211,7 +211,7 @@ def _table(path: Path, content: bytes) -> tuple[Table, str]:
     if content.startswith(b"PAR1"):
         return _parquet(path), ""
     is_json = true_form(content[:HEAD_BYTES])[0] == "JSON"
-    text = decoded_table(path, content, "JSON" if is_json else "CSV")
+    text = decoded_table(path, content, "a JSON table" if is_json else "a CSV table")
     del content
     if is_json or text.lstrip().startswith("["):
         unit, records = json_records(path, text)

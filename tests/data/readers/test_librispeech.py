@@ -1,8 +1,9 @@
-"""LibriSpeech folders: what is read, and every refusal with its file, line and remedy."""
+"""LibriSpeech and Libri-Light's limited subsets: what is read, and every refusal."""
 
 from pathlib import Path
 
 import pytest
+import torchaudio
 
 from probe.data.corpus import load_corpus
 from probe.errors import ProbeError
@@ -137,5 +138,62 @@ def test_a_missing_flac_is_refused_with_the_transcripts_line(librispeech: Path) 
 
 def test_a_transcript_in_another_encoding_is_refused(librispeech: Path) -> None:
     (librispeech / "dev-clean/174/50561/174-50561.trans.txt").write_bytes(b"174-50561-0000 \xff\n")
-    with pytest.raises(ProbeError, match=r"174-50561\.trans\.txt: byte 15 is not UTF-8"):
+    with pytest.raises(ProbeError, match=r"174-50561\.trans\.txt line 1: byte 0xff is not UTF-8"):
         load_corpus(f"librispeech:{librispeech}#dev-clean")
+
+
+# Libri-Light's limited subsets
+
+
+@pytest.fixture
+def limited(tmp_path: Path) -> Path:
+    """Two of the six folders of 10 minutes, and the 9 hours beside them."""
+    root = tmp_path / "librispeech_finetuning"
+    for i, chapter in enumerate(["1h/0/clean/10/1", "1h/1/other/11/2", "9h/clean/12/3"]):
+        stem = "-".join(chapter.split("/")[-2:])
+        (root / chapter).mkdir(parents=True)
+        (root / chapter / f"{stem}.trans.txt").write_text(f"{stem}-0000 TEXT {i}\n")
+        (root / chapter / f"{stem}-0000.flac").touch()
+    return root
+
+
+@pytest.mark.parametrize(
+    ("subset", "n_utterances"), [("10min", 1), ("1h", 2), ("10h", 3), ("1h/1", 1), ("9h", 1)]
+)
+def test_the_limited_subsets_are_training_data(
+    limited: Path, subset: str, n_utterances: int
+) -> None:
+    corpus = load_corpus(f"librispeech:{limited}#{subset}")
+    assert [item.split for item in corpus.utterances] == ["train"] * n_utterances
+    if subset in ("10min", "1h", "10h"):
+        theirs = torchaudio.datasets.LibriLightLimited(limited.parent, subset)
+        keys = {name for _, name in theirs._fileids_paths}
+        assert keys == {item.key for item in corpus.utterances}
+
+
+def test_the_domain_of_a_limited_subset_is_its_folder(limited: Path) -> None:
+    domains = {i.key: i.domain for i in load_corpus(f"librispeech:{limited}#10h").utterances}
+    assert domains == {
+        "10-1-0000": "librispeech-clean",
+        "11-2-0000": "librispeech-other",
+        "12-3-0000": "librispeech-clean",
+    }
+
+
+def test_librispeech_tests_what_the_limited_subsets_trained(
+    limited: Path, librispeech: Path
+) -> None:
+    corpus = load_corpus(
+        f"librispeech:{limited.parent}#librispeech_finetuning/10min,LibriSpeech/dev-clean,"
+        "test=LibriSpeech/dev-other"
+    )
+    assert [item.split for item in corpus.utterances] == ["train", "dev", "dev", "dev", "test"]
+    assert corpus.name == (
+        "librispeech-librispeech_finetuning-10min+LibriSpeech-dev-clean+LibriSpeech-dev-other"
+    )
+
+
+def test_a_limited_subset_without_its_folders_is_refused(limited: Path) -> None:
+    (limited / "9h").rename(limited / "gone")
+    with pytest.raises(ProbeError, match=r"subset 10h not found in .*found 10min, 1h"):
+        load_corpus(f"librispeech:{limited}#10h")
