@@ -21,7 +21,7 @@ from probe.errors import ProbeError, UsageError
 from probe.evaluation.aligned_rows import MOST_GROUPS, pair_up
 from probe.evaluation.dataset import Features, block_of
 from probe.evaluation.layer_similarity import Comparing, similarity
-from probe.measures.representations import linear_cka
+from probe.measures.representations import Sample, compare
 from probe.reporting.tables.similarity_tables import (
     read_similarity,
     similarity_markdown,
@@ -386,7 +386,8 @@ def test_the_sample_of_a_layer_is_the_rows_it_names(planted: tuple[Path, Path, L
         for features_of in (side, other)
     ]
     found = compared(planted, conditions=["noise"], n_sample=200, seed=3)
-    assert found["cells"][0]["cka"]["value"] == pytest.approx(linear_cka(*rows), rel=1e-4)
+    cka = compare(*map(Sample, rows)).cka.value
+    assert found["cells"][0]["cka"]["value"] == pytest.approx(cka, rel=1e-4)
 
 
 def test_one_speaker_has_values_without_intervals(manifest: Path, tmp_path: Path) -> None:
