@@ -18,6 +18,8 @@ from probe.version import __version__
 
 if TYPE_CHECKING:
     from probe.data.corpus import load_corpus
+    from probe.data.manifest import write_manifest
+    from probe.data.overview import overview
     from probe.demo import demo
     from probe.errors import ProbeError
     from probe.evaluation.layer_similarity import Comparing, similarity
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
     from probe.evaluation.trial_lists import Scope
     from probe.extraction.extract import extract
     from probe.extraction.settings import Decoding, Extracting, Running, Storing
-    from probe.heads.ctc.ctc_probe import CTCProbe
+    from probe.heads.ctc.ctc_probe import CTCProbe, CTCTraining
+    from probe.heads.ctc.modules import HeadSettings
     from probe.heads.linear.linear_probe import LinearProbe, Solving, fit_layers, fit_strengths
     from probe.heads.linear.ridge import RidgeProbe, fit_ridge_strengths
     from probe.measures.comparison import paired_difference
@@ -41,9 +44,11 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CTCProbe": "probe.heads.ctc.ctc_probe",
+    "CTCTraining": "probe.heads.ctc.ctc_probe",
     "Comparing": "probe.evaluation.layer_similarity",
     "Decoding": "probe.extraction.settings",
     "Extracting": "probe.extraction.settings",
+    "HeadSettings": "probe.heads.ctc.modules",
     "HookedModule": "probe.models.plugins.hooks",
     "LinearProbe": "probe.heads.linear.linear_probe",
     "ProbeError": "probe.errors",
@@ -65,19 +70,23 @@ _HOMES = {
     "load_corpus": "probe.data.corpus",
     "open_model": "probe.models.catalogue",
     "open_store": "probe.store.stores",
+    "overview": "probe.data.overview",
     "paired_difference": "probe.measures.comparison",
     "read_records": "probe.records",
     "read_similarity": "probe.reporting.tables.similarity_tables",
     "run": "probe.evaluation.run",
     "similarity": "probe.evaluation.layer_similarity",
+    "write_manifest": "probe.data.manifest",
     "write_tables": "probe.reporting.tables.files",
 }
 
 __all__ = [
     "CTCProbe",
+    "CTCTraining",
     "Comparing",
     "Decoding",
     "Extracting",
+    "HeadSettings",
     "HookedModule",
     "LinearProbe",
     "ProbeError",
@@ -100,11 +109,13 @@ __all__ = [
     "load_corpus",
     "open_model",
     "open_store",
+    "overview",
     "paired_difference",
     "read_records",
     "read_similarity",
     "run",
     "similarity",
+    "write_manifest",
     "write_tables",
 ]
 

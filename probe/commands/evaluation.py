@@ -191,11 +191,9 @@ def _print_results(files: Sequence[Path], to: Path, form: str, show_search: bool
     print_scores(records)
     if show_search:
         click.echo("\n" + search_table(records), nl=False)
-    pictures = [path.name for path in files if path.suffix == ".png"]
     click.echo(
-        f"\n{len(files)} tables and figures are in {to}"
-        + (f", for example {pictures[0]}." if pictures else ".")
-        + f"\nOne page with everything: probe report --from {to / 'results'}",
+        f"{len(files)} tables and figures are in {to}. "
+        f"To write one page: probe report --from {to / 'results'}",
         err=True,
     )
 

@@ -6,6 +6,7 @@ GOLDEN=write python -m pytest tests/reporting/test_grid.py and read the differen
 """
 
 import csv
+import functools
 import io
 import json
 import math
@@ -527,6 +528,27 @@ def test_a_filter_of_metrics_does_not_change_the_chosen_layer(tmp_path: Path) ->
     assert some == [row for row in whole if row["metric"] == "wer"] and some
 
 
+@pytest.mark.parametrize("term", ["metric=wer", "metric!=wer", "layer=1"])
+@pytest.mark.parametrize("arrangement", [[], ["--by", "models"], ["--every-layer"]])
+def test_files_of_all_scores_are_not_written_beside_a_filtered_table(
+    tmp_path: Path, term: str, arrangement: list[str]
+) -> None:
+    write_records(tmp_path / "results" / "a.jsonl", plain())
+    asked = ["table", "--from", str(tmp_path / "results"), *arrangement]
+    done = CliRunner().invoke(cli, [*asked, "--filter", term, "--to", str(tmp_path / "tables")])
+    assert isinstance(done.exception, UsageError) and f"--filter {term}" in str(done.exception)
+    assert not (tmp_path / "tables").exists()
+
+
+def test_a_filter_of_models_holds_for_the_files_too(tmp_path: Path) -> None:
+    write_records(tmp_path / "results" / "a.jsonl", plain())
+    asked = ["table", "--from", str(tmp_path / "results"), "--to", str(tmp_path / "tables")]
+    done = CliRunner().invoke(cli, [*asked, "--filter", "model=fbank"])
+    assert done.exit_code == 0, done.output
+    models = set(pd.read_csv(tmp_path / "tables" / "layers.csv")["model"])
+    assert models == {"fbank"}
+
+
 def compared(**changed: Any) -> dict[Any, Any]:
     model: dict[str, Any] = {"model": "facebook/wav2vec2-base", "task": "speaker-id"} | changed
     records = [
@@ -625,6 +647,8 @@ def test_ways_to_arrange_exclude_each_other(tmp_path: Path) -> None:
             "--by and --pivot: use one of them at a time",
         ),
         (["--show", "final"], "--show needs --by models"),
+        (["--baseline", "mfcc"], "--baseline needs --robust or --to"),
+        (["--axis", "depth"], "--axis needs --to"),
     ]:
         done = CliRunner().invoke(cli, [*asked, *options])
         assert isinstance(done.exception, UsageError) and message in str(done.exception)
@@ -653,20 +677,27 @@ def test_the_pandas_examples_of_the_documentation_run(
     assert names["difference"].difference == pytest.approx(11 / 30)
 
 
-def test_speakers_of_training_are_marked_in_every_table() -> None:
-    records = [replace(item, shared_speakers=7) for item in plain() if item.model == "org/a"]
-    others = [replace(item, shared_speakers=0) for item in plain() if item.model != "org/a"]
-    rows = frame(*records, *others)
+@functools.cache
+def with_shared_speakers() -> pd.DataFrame:
+    """Records of which those of org/a have speakers of training."""
+    return frame(*(replace(item, shared_speakers=7 * (item.model == "org/a")) for item in plain()))
+
+
+@pytest.mark.parametrize("form", mostly_nightly(["md", "html", "latex"], ["md"]))
+def test_speakers_of_training_are_marked_in_every_table(form: str) -> None:
+    rows = with_shared_speakers()
     scores = Scores.of(rows)
-    for form in ("md", "html", "latex"):
-        mark = "$\\ddagger$" if form == "latex" else "‡"
-        texts = [printed(scores, form, layers) for layers in (False, True)]
-        texts += [in_form(arranged(scores, by), form) for by in ("models", "layers", "conditions")]
-        texts.append(in_form(pivoted(rows, ["model"], ["task", "metric"]), form))
-        for text in texts:
-            assert (
-                text.count(mark) > 1 and "some or all of the speakers are in training too" in text
-            )
+    mark = "$\\ddagger$" if form == "latex" else "‡"
+    texts = [printed(scores, form, layers) for layers in (False, True)]
+    texts += [in_form(arranged(scores, by), form) for by in ("models", "layers", "conditions")]
+    texts.append(in_form(pivoted(rows, ["model"], ["task", "metric"]), form))
+    for text in texts:
+        assert text.count(mark) > 1 and "some or all of the speakers are in training too" in text
+
+
+def test_speakers_of_training_are_counted_in_rows_and_marked_only_where_known() -> None:
+    rows = with_shared_speakers()
+    scores = Scores.of(rows)
     table = pd.read_csv(io.StringIO(printed(scores, "csv")))
     assert table.groupby("model")["shared_speakers"].max().to_dict() == {
         "fbank": 0,
