@@ -117,9 +117,18 @@ CODELENGTH = Metric(
     unit="bits per label",
     counts="amounts",
 )
+ABX_ERROR = Metric("abx_error", "ABX error", higher_is_better=False, chance=0.5, counts="amounts")
+PNMI = Metric(
+    "pnmi", "phone-normalised mutual information", higher_is_better=True, counts="amounts"
+)
+PHONE_PURITY = Metric("phone_purity", "phone purity", higher_is_better=True, counts="hits")
+CLUSTER_PURITY = Metric("cluster_purity", "cluster purity", higher_is_better=True, counts="hits")
 METRICS = {
     metric.name: metric
-    for metric in (ACCURACY, WER, CER, PER, CODELENGTH, EER, EER_HULL, MIN_DCF_01, MIN_DCF_05)
+    for metric in (
+        *(ACCURACY, WER, CER, PER, CODELENGTH, EER, EER_HULL, MIN_DCF_01, MIN_DCF_05),
+        *(ABX_ERROR, PNMI, PHONE_PURITY, CLUSTER_PURITY),
+    )
 }
 
 
