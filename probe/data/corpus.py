@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from probe.brief import brief, counted
-from probe.data.audio_bytes import refuse_outside
+from probe.data.audio_bytes import refuse_outside, sha256_of_audio
 from probe.data.excerpts import EXCERPT_COLUMNS, WHOLE, Excerpt
 from probe.data.path_hints import Folders, why_missing
 from probe.data.readers import registry
@@ -49,6 +49,14 @@ class Utterance:
         return brief(
             self, self.key, self.split, self.speaker, self.domain, duration, self.condition
         )
+
+    def audio_sha256(self) -> str:
+        """The sha256 of its audio as a store has it: of the file, or of an excerpt of it.
+
+        Raises:
+            OSError: the audio cannot be read.
+        """
+        return self.excerpt.sha256(sha256_of_audio(self.path, self.excerpt.member))
 
     def label(self, column: str) -> str:
         """The value of a column, empty where unknown; ``condition`` unless the manifest has one."""

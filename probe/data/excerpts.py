@@ -4,14 +4,17 @@ An excerpt has a start and an end in seconds of the file, a channel, and the nam
 an archive; each of them is optional. Its text follows the W3C's Media Fragments (``t=12.5,14``).
 """
 
+import hashlib
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 # The reserved columns of a corpus; `Excerpt.of_columns` reads them and nothing else does.
 EXCERPT_COLUMNS = ("start", "end", "channel", "member")
+# Neighbours whose times were rounded to milliseconds do not overlap.
+ROUNDING_S = 1e-3
 LETTERS = {"a": 1, "b": 2, "l": 1, "r": 2, "left": 1, "right": 2}
 
 
@@ -44,6 +47,27 @@ class Excerpt:
     def duration_s(self) -> float | None:
         """Seconds from its start to its end; None where it ends with the file."""
         return None if self.end_s is None else self.end_s - self.start_s
+
+    def sha256(self, file_sha256: str) -> str:
+        """What identifies its audio: the sha256 of the file, or of that and the text of the part.
+
+        Args:
+            file_sha256: of the bytes of the file, or of the member of an archive.
+        """
+        part = str(replace(self, member=""))
+        return hashlib.sha256(f"{file_sha256} {part}".encode()).hexdigest() if part else file_sha256
+
+    def overlaps(self, other: Self) -> bool:
+        """Whether it shares sound with another excerpt of the same file."""
+        channels = {self.channel, other.channel}
+        end_s, other_end_s = (
+            math.inf if item.end_s is None else item.end_s for item in (self, other)
+        )
+        return (
+            self.member == other.member
+            and (None in channels or len(channels) == 1)
+            and min(end_s, other_end_s) - max(self.start_s, other.start_s) > ROUNDING_S
+        )
 
     @classmethod
     def of_columns(cls, values: Mapping[str, str]) -> Self:
