@@ -16,6 +16,7 @@ from probe.data.excerpts import EXCERPT_COLUMNS, WHOLE, Excerpt
 from probe.data.path_hints import Folders, why_missing
 from probe.data.readers import registry
 from probe.data.readers.reading import COLUMNS, MEANINGS, SPLITS, Reading, Row
+from probe.data.splits import rule_of_source, split_corpus
 from probe.errors import ProbeError, UtteranceError, refuse_problems
 
 
@@ -80,6 +81,7 @@ class Corpus:
         sha256: of the manifest's bytes (LibriSpeech: of its rows), and of the limit where there is
             one.
         utterances: in manifest order, rows of split ``noise`` left out.
+        noise: the rows of split ``noise``.
         columns: names that `Utterance.label` knows here.
         folder: where the manifest lies, or the LibriSpeech tree.
         source: what it was loaded from, as it was written; empty where it was made otherwise.
@@ -91,6 +93,7 @@ class Corpus:
     columns: tuple[str, ...]
     folder: Path = Path()
     source: str = ""
+    noise: tuple[Utterance, ...] = ()
 
     @property
     def further_columns(self) -> tuple[str, ...]:
@@ -164,6 +167,9 @@ def load_corpus(source: Path | str, audio_root: Path | str | None = None) -> Cor
     """The corpus in a CSV manifest or, with ``librispeech:ROOT#subset,subset``, in a LibriSpeech
     folder.
 
+    With ``split=RULE`` after it (``corpus.csv split=speaker:80/10/10``), a seeded split takes the
+    place of the corpus' own, see `probe.data.splits`.
+
     Args:
         audio_root: the folder that all audio must lie in, with symbolic links resolved; nothing
             outside is looked at.
@@ -173,14 +179,10 @@ def load_corpus(source: Path | str, audio_root: Path | str | None = None) -> Cor
             two splits, unknown splits, unreadable durations, missing audio files, audio outside
             ``audio_root``; up to eight problems are named with their lines.
     """
-    text = os.fspath(source)
-    reading, utterances = _load(text, None if audio_root is None else Path(audio_root))
-    speech = tuple(item for item in utterances if item.split != "noise")
-    if not speech:
-        raise ProbeError(f"{text}: no utterances; expected rows of another split than noise.")
-    unlabelled = ("path", "id", "duration_s", *EXCERPT_COLUMNS)
-    columns = tuple(name for name in reading.columns if name not in unlabelled)
-    return Corpus(reading.name, reading.sha256, speech, columns, reading.folder, text)
+    corpus = read_corpus(source, audio_root)
+    if corpus.utterances:
+        return corpus
+    raise ProbeError(f"{source}: no utterances; expected rows of another split than noise.")
 
 
 def noise_files(manifest: Path, audio_root: Path | None = None) -> list[Path]:
@@ -189,12 +191,27 @@ def noise_files(manifest: Path, audio_root: Path | None = None) -> list[Path]:
     Raises:
         ProbeError: as `load_corpus`, or there are no such rows.
     """
-    _, utterances = _load(os.fspath(manifest), audio_root)
-    if paths := [item.path for item in utterances if item.split == "noise"]:
-        return paths
+    corpus = read_corpus(manifest, audio_root)
+    if corpus.noise:
+        return [item.path for item in corpus.noise]
     raise ProbeError(
-        f"{manifest}: {len(utterances)} rows, none of split noise. Put noise into the column split."
+        f"{manifest}: {len(corpus.utterances)} rows, none of split noise. Put noise into the "
+        "column split."
     )
+
+
+def read_corpus(source: Path | str, audio_root: Path | str | None = None) -> Corpus:
+    """As `load_corpus`, but a corpus may have nothing but rows of split ``noise``."""
+    text, rule = rule_of_source(os.fspath(source))
+    reading, utterances = _load(text, None if audio_root is None else Path(audio_root))
+    unlabelled = ("path", "id", "duration_s", *EXCERPT_COLUMNS)
+    columns = tuple(name for name in reading.columns if name not in unlabelled)
+    speech, noise = (
+        tuple(item for item in utterances if (item.split == "noise") == is_noise)
+        for is_noise in (False, True)
+    )
+    corpus = Corpus(reading.name, reading.sha256, speech, columns, reading.folder, text, noise)
+    return split_corpus(corpus, rule) if rule else corpus
 
 
 def _load(source: str, root: Path | None) -> tuple[Reading, list[Utterance]]:

@@ -382,7 +382,7 @@ def test_a_manifest_without_speech_is_refused(folder: Path, rows: list[str]) -> 
 
 def test_a_manifest_that_is_not_there_is_refused(folder: Path) -> None:
     with pytest.raises(
-        ProbeError, match=r"gone\.csv does not exist; expected a manifest or a folder of a corpus"
+        ProbeError, match=r"gone\.csv: does not exist; expected a manifest or a folder of a corpus"
     ):
         load_corpus(folder / "gone.csv")
 

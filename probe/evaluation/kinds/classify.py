@@ -17,7 +17,7 @@ Beside every layer:
   is better. Both sides know the features, so rows are standardised with the statistics of all
   training rows, whatever portion a probe is trained on. Each portion's strength is the one with the
   lowest dev cross-entropy; dev labels are given, not sent;
-* budgets: the same with some of the training labels (`probe.evaluation.label_budgets`); dev and
+* budgets: the same with some of the training labels (`probe.data.label_budgets`); dev and
   test stay whole.
 """
 
@@ -31,6 +31,7 @@ from typing import Any, Literal
 import numpy as np
 
 from probe.data.corpus import Utterance
+from probe.data.label_budgets import Budget, in_drawn_order
 from probe.errors import ProbeError, listed
 from probe.evaluation.dataset import (
     Features,
@@ -43,7 +44,6 @@ from probe.evaluation.dataset import (
     shuffled,
 )
 from probe.evaluation.kind import AtLeastOne, Kind, Main, ProjectedSettings, Rate, Several
-from probe.evaluation.label_budgets import Budget, in_drawn_order
 from probe.evaluation.linear_search import Chosen, best_of, on_dev, search_strengths
 from probe.evaluation.questions import Answers, budgets
 from probe.evaluation.tasks import Task
