@@ -4,6 +4,7 @@ A row's empty value means unknown. An ``id`` names an utterance; otherwise its p
 """
 
 import hashlib
+import logging
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -16,8 +17,11 @@ from probe.data.excerpts import EXCERPT_COLUMNS, WHOLE, Excerpt
 from probe.data.path_hints import Folders, why_missing
 from probe.data.readers import registry
 from probe.data.readers.reading import COLUMNS, MEANINGS, SPLITS, Reading, Row
+from probe.data.shared_recordings import SharedRecordings
 from probe.data.splits import rule_of_source, split_corpus
-from probe.errors import ProbeError, UtteranceError, refuse_problems
+from probe.errors import ProbeError, UtteranceError, listed, refuse_problems
+
+log = logging.getLogger("probe")
 
 
 @dataclass(frozen=True)
@@ -141,17 +145,21 @@ class Corpus:
 class Names:
     """The utterances of a corpus by the names that lists beside it use.
 
-    A list names an utterance as the manifest does, or by a path relative to the list's folder.
+    A list names an utterance as the manifest does, or by a path relative to the list's folder. An
+    excerpt has its text and ``#`` behind the path: a path alone is the whole file.
     """
 
     def __init__(self, corpus: Corpus, folder: Path) -> None:
         self._folder = folder
-        self._known = {os.fspath(item.path.resolve()): item for item in corpus.utterances}
+        self._known = {
+            "#".join(filter(None, [os.fspath(item.path.resolve()), str(item.excerpt)])): item
+            for item in corpus.utterances
+        }
         self._known |= {item.key: item for item in corpus.utterances}
         self._cache: dict[str, Utterance | None] = {}
 
     def knows(self, name: str) -> bool:
-        """Whether a text is a key or the whole path of an utterance."""
+        """Whether a text is a key or the absolute path of an utterance."""
         return name in self._known
 
     def get(self, name: str) -> Utterance | None:
@@ -185,15 +193,15 @@ def load_corpus(source: Path | str, audio_root: Path | str | None = None) -> Cor
     raise ProbeError(f"{source}: no utterances; expected rows of another split than noise.")
 
 
-def noise_files(manifest: Path, audio_root: Path | None = None) -> list[Path]:
-    """The audio of a manifest's rows of split ``noise``.
+def noise_rows(manifest: Path, audio_root: Path | None = None) -> tuple[Utterance, ...]:
+    """A manifest's rows of split ``noise``.
 
     Raises:
         ProbeError: as `load_corpus`, or there are no such rows.
     """
     corpus = read_corpus(manifest, audio_root)
     if corpus.noise:
-        return [item.path for item in corpus.noise]
+        return corpus.noise
     raise ProbeError(
         f"{manifest}: {len(corpus.utterances)} rows, none of split noise. Put noise into the "
         "column split."
@@ -231,7 +239,7 @@ def _checked(
 ) -> Iterator[Utterance]:
     """Utterances of the rows; what is wrong with a row is appended to ``problems``."""
     first_where: dict[str, str] = {}  # of each key
-    first_use: dict[str, tuple[str, str]] = {}  # of each file: where, and in which split
+    shared = SharedRecordings()
     folders = Folders()
     for row in rows:
         where, values = row.where, row.values
@@ -251,13 +259,7 @@ def _checked(
                 f"{where}: id {key!r} occurs on {_line(first_where[key])} already. Remove one row, "
                 "or distinguish them in a column id."
             )
-        other_where, other_split = first_use.setdefault(os.path.realpath(path), (where, split))
-        if other_split != split:
-            problems.append(
-                f"{where}: {values['path']} is in split {split!r} here and in {other_split!r} on "
-                f"{_line(other_where)}. A recording may be in one split only, otherwise the test "
-                "is not a test; remove one of the rows."
-            )
+        shared.add(where, os.path.realpath(path), split, excerpt, values["path"])
         if reason := _outside(path, root):
             problems.append(f"{where}: {values['path']} {reason}")
         elif reason := why_missing(path, values["path"], folder, folders):
@@ -267,6 +269,13 @@ def _checked(
         labels = (*(values.get(name, "") for name in ("text", "speaker", "domain")), split)
         extra = {name: value for name, value in values.items() if name not in MEANINGS}
         yield Utterance(key, path, *labels, duration_s, extra, excerpt=excerpt)
+    problems.extend(shared.problems())
+    if not problems and (names := shared.names()):
+        log.warning(
+            "%s: excerpts of %d recordings are in more than one split (%s). They do not overlap, "
+            "but share speakers, room and microphone: scores say nothing about new recordings.",
+            *(rows[0].where.rpartition(" line")[0], len(names), listed(names, 3)),
+        )
 
 
 def _excerpt(where: str, values: Mapping[str, str], problems: list[str]) -> Excerpt:

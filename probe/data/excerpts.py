@@ -38,8 +38,8 @@ class Excerpt:
         """The text that names it after a path; empty for a whole file."""
         times = ""
         if self.start_s or self.end_s is not None:
-            end = "" if self.end_s is None else f",{self.end_s!r}"
-            times = f"t={self.start_s!r}{end}"
+            end = "" if self.end_s is None else f",{float(self.end_s)!r}"
+            times = f"t={float(self.start_s)!r}{end}"
         channel = "" if self.channel is None else f"channel={self.channel}"
         return "&".join(filter(None, [self.member, times, channel]))
 
@@ -56,18 +56,6 @@ class Excerpt:
         """
         part = str(replace(self, member=""))
         return hashlib.sha256(f"{file_sha256} {part}".encode()).hexdigest() if part else file_sha256
-
-    def overlaps(self, other: Self) -> bool:
-        """Whether it shares sound with another excerpt of the same file."""
-        channels = {self.channel, other.channel}
-        end_s, other_end_s = (
-            math.inf if item.end_s is None else item.end_s for item in (self, other)
-        )
-        return (
-            self.member == other.member
-            and (None in channels or len(channels) == 1)
-            and min(end_s, other_end_s) - max(self.start_s, other.start_s) > ROUNDING_S
-        )
 
     @classmethod
     def of_columns(cls, values: Mapping[str, str]) -> Self:

@@ -111,11 +111,7 @@ def make_plan(
         place = (utterance.key, utterance.path, str(utterance.excerpt))
         if store and store.match(*place, utterance.audio_sha256):
             present += 1
-        elif (
-            store
-            and (failure := store.failure(*place))
-            and not _worth_a_try(failure, utterance)
-        ):
+        elif store and (failure := store.failure(*place)) and not _worth_a_try(failure, utterance):
             failed.append(failure)
         else:
             todo.append(utterance)

@@ -303,11 +303,7 @@ class FeatureStore:
         return LayerArray(np.concatenate(rows) if rows else empty, offsets, array.keys)
 
     def match(
-        self,
-        key: str,
-        path: Path,
-        excerpt: str = "",
-        audio_sha256: Callable[[], str] | None = None,
+        self, key: str, path: Path, excerpt: str = "", audio_sha256: Callable[[], str] | None = None
     ) -> Stored | None:
         """The stored version of an utterance whose audio is the file ``path``, or None.
 

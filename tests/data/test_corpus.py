@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from probe.data.corpus import COLUMNS, Corpus, load_corpus, noise_files
+from probe.data.corpus import COLUMNS, Corpus, load_corpus, noise_rows
 from probe.errors import ProbeError
 
 HEADER = ",".join(COLUMNS)
@@ -439,7 +439,7 @@ def test_a_column_that_would_change_what_is_heard_is_refused_by_name(
     with pytest.raises(ProbeError, match=at(folder, 3, message)):
         load(folder, *rows, header=f"id,{HEADER},{column}")
     with pytest.raises(ProbeError, match=at(folder, 3, message)):
-        noise_files(folder / "dev.csv")
+        noise_rows(folder / "dev.csv")
 
 
 @pytest.mark.parametrize(
