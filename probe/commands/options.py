@@ -343,7 +343,7 @@ _lists_options = together(
         type=PATH,
         metavar="PATH",
         group=TASKS,
-        help="Labels over time: CSV path,start,end,label (seconds) or a folder of TextGrids.",
+        help="Labels over time: CSV path,start,end,label (seconds), TextGrids, CTM or RTTM.",
     ),
 )
 

@@ -19,7 +19,7 @@ from probe.data.readers import registry
 from probe.data.readers.reading import COLUMNS, MEANINGS, SPLITS, Reading, Row
 from probe.data.shared_recordings import SharedRecordings
 from probe.data.splits import rule_of_source, split_corpus
-from probe.errors import ProbeError, UtteranceError, listed, refuse_problems
+from probe.errors import ProbeError, UtteranceError, refuse_problems
 
 log = logging.getLogger("probe")
 
@@ -266,16 +266,12 @@ def _checked(
             problems.append(f"{where}: {reason}")
         first_where.setdefault(key, where)
         duration_s = _duration(where, values.get("duration_s", ""), problems)
-        labels = (*(values.get(name, "") for name in ("text", "speaker", "domain")), split)
+        text, speaker, domain = (values.get(name, "") for name in ("text", "speaker", "domain"))
         extra = {name: value for name, value in values.items() if name not in MEANINGS}
-        yield Utterance(key, path, *labels, duration_s, extra, excerpt=excerpt)
+        yield Utterance(key, path, text, speaker, domain, split, duration_s, extra, excerpt=excerpt)
     problems.extend(shared.problems())
-    if not problems and (names := shared.names()):
-        log.warning(
-            "%s: excerpts of %d recordings are in more than one split (%s). They do not overlap, "
-            "but share speakers, room and microphone: scores say nothing about new recordings.",
-            *(rows[0].where.rpartition(" line")[0], len(names), listed(names, 3)),
-        )
+    if not problems and (note := shared.note()):
+        log.warning(note)
 
 
 def _excerpt(where: str, values: Mapping[str, str], problems: list[str]) -> Excerpt:

@@ -17,8 +17,11 @@ SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "vertical bars"}
 Rows = list[tuple[int, dict[str, str]]]  # the line that each begins on, column -> value
 
 
-def decoded_table(path: Path, content: bytes) -> str:
+def decoded_table(path: Path, content: bytes, expected: str = "a CSV table") -> str:
     """The text of a table.
+
+    Args:
+        expected: what the file should be, for messages.
 
     Raises:
         ProbeError: another format, which is named; another encoding; NUL characters.
@@ -27,7 +30,7 @@ def decoded_table(path: Path, content: bytes) -> str:
     if form == "JSON":  # manifests of NeMo, lhotse and SpeechBrain
         remedy = "Save it as CSV in UTF-8"
     if form:
-        raise ProbeError(f"{path}: the file is {form}; expected a CSV table. {remedy}.")
+        raise ProbeError(f"{path}: the file is {form}; expected {expected}. {remedy}.")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

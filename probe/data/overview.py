@@ -250,11 +250,10 @@ def _sound_notes(table: pd.DataFrame, sound: Sound | None) -> Iterator[Note]:
     for flag, keys in sound.flags.items():
         yield Note("sound", f"{flag}: {counted(len(keys), 'file')} ({listed(keys, 3)}).")
     if sound.full_scale:
-        n, examples = len(sound.full_scale), listed(sound.full_scale, 3)
         yield Note(
             "sound",
-            f"full scale: {counted(n, 'file')} have samples at the largest value ({examples}); "
-            "they may be clipped.",
+            f"full scale: samples at the largest value in {counted(len(sound.full_scale), 'file')} "
+            f"({listed(sound.full_scale, 3)}), which may be clipped.",
         )
     for column in ("speaker", "domain"):
         yield from _level_notes(table, column)

@@ -8,7 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from probe.brief import counted
 from probe.data.excerpts import ROUNDING_S, WHOLE, Excerpt
+from probe.errors import listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +59,17 @@ class SharedRecordings:
                     f"may be in one split only, otherwise the test is not a test; {_remedy(later)}"
                 )
 
-    def names(self) -> list[str]:
-        """Recordings of which several splits have excerpts."""
-        return [uses[0].written for uses in self._shared()]
+    def note(self) -> str:
+        """What to say of recordings of which several splits have excerpts; empty without one."""
+        first_uses = [uses[0] for uses in self._shared()]
+        if not first_uses:
+            return ""
+        file = first_uses[0].where.rpartition(" line ")[0]
+        return (
+            f"{file}: excerpts of {counted(len(first_uses), 'recording')} are in more than one "
+            f"split ({listed([item.written for item in first_uses], 3)}). They do not overlap, but "
+            "share speakers, room and microphone: scores say nothing about new recordings."
+        )
 
     def _shared(self) -> Iterator[list[_Use]]:
         for uses in self._uses.values():

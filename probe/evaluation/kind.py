@@ -13,6 +13,8 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from probe.brief import brief
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Utterance
+from probe.data.intervals import Derivation
+from probe.data.time_labels.files import TIER
 from probe.schema import Schema
 
 if TYPE_CHECKING:
@@ -78,6 +80,23 @@ class Settings(Schema):
         values = {key: value for key, value in self.model_dump().items() if key not in off}
         del values["conditions"]
         return values | ({"conditions": sorted(self.conditions)} if self.trains_across else {})
+
+
+class TimeLabelSettings(Settings):
+    """Settings of kinds that read labels over time, see `probe.data.intervals`.
+
+    ``labels`` is a file in the corpus' folder; ``--labels`` replaces it.
+    """
+
+    labels: str = ""
+    tier: str = TIER
+    types: str = ""
+    ignore: Several[str] = ("",)
+
+    @property
+    def derivation(self) -> Derivation | None:
+        """What makes the labels of speaker turns; None where labels are read as they are."""
+        return None
 
 
 class ProjectedSettings(Settings):

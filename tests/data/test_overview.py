@@ -142,7 +142,7 @@ def test_samples_at_full_scale_are_said(recorded: Callable[..., Corpus]) -> None
         soundfile.write(folder / "6.wav", samples, rate_hz)
 
     notes = said(overview(recorded(16_000, spoil=spoil)), "sound")
-    assert "full scale: 1 file have samples at the largest value (6.wav)" in notes
+    assert "full scale: samples at the largest value in 1 file (6.wav)" in notes
 
 
 def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path: Path) -> None:

@@ -260,7 +260,7 @@ def test_a_recording_that_two_splits_share_without_overlap_is_named(
     rows = [{**ROW, "id": 1, "split": "train", **one}, {**ROW, "split": "test", **other}]
     assert len(load(rows).utterances) == 2
     assert [record.getMessage() for record in caplog.records] == [
-        "rows.csv: excerpts of 1 recordings are in more than one split (long.wav). They do not "
+        "rows.csv: excerpts of 1 recording are in more than one split (long.wav). They do not "
         "overlap, but share speakers, room and microphone: scores say nothing about new recordings."
     ]
 

@@ -1,6 +1,7 @@
 """Kind ``frames``: a label for every frame, by multinomial logistic regression on every layer.
 
-Labels are intervals of time (`probe.data.intervals`). The frames that are learnt from and scored
+Labels are intervals of time (`probe.data.intervals`), or derived from speaker turns
+(`probe.data.time_labels.derived`). The frames that are learnt from and scored
 are those of the task's grid, ``grid_ms`` apart, the same for every model: frame k of an utterance
 stands at (k + 3/4) * ``grid_ms``. Its label is that of the interval in which it lies; frames in
 none, or with a label that the task ignores, are left out and counted. A layer answers for a frame
@@ -31,20 +32,22 @@ Controls, which say what of an accuracy is not the layer's doing:
               accuracy on the task less this one is the probe's selectivity.
 """
 
+import functools
 import hashlib
 import logging
 import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from probe.data.corpus import Utterance
-from probe.data.intervals import Spans
+from probe.data.intervals import Derivation, Spans
 from probe.data.label_budgets import UtteranceBudget
+from probe.data.time_labels.derived import changes, speech_and_nonspeech
 from probe.errors import ProbeError, listed
 from probe.evaluation.dataset import (
     Features,
@@ -55,7 +58,15 @@ from probe.evaluation.dataset import (
     refuse_empty,
     shuffled,
 )
-from probe.evaluation.kind import AtLeastOne, Kind, Main, ProjectedSettings, Rate, Several
+from probe.evaluation.kind import (
+    AtLeastOne,
+    Kind,
+    Main,
+    ProjectedSettings,
+    Rate,
+    Several,
+    TimeLabelSettings,
+)
 from probe.evaluation.kinds.row_reader import READ_BYTES, Chosen, StoredRows, in_store_order
 from probe.evaluation.linear_search import best_of, entry, judge, judged
 from probe.evaluation.questions import Answers, budgets
@@ -80,12 +91,9 @@ FIRST = 0.75  # where the first frame of the grid stands, in steps of it
 ROUNDING = 1e-6  # of steps: centres that are so near to the middle are in the middle
 
 
-class Settings(ProjectedSettings):
-    """See tasks/README.md. ``labels``: a file in the corpus' folder; ``--labels`` replaces it."""
+class Settings(TimeLabelSettings, ProjectedSettings):
+    """See tasks/README.md."""
 
-    labels: str = ""
-    tier: str = "phones"
-    ignore: Several[str] = ("",)
     l2: AtLeastOne[Rate] = (1e-4, 1e-3, 1e-2, 1e-1)
     standardize: bool = True
     context: int = Field(0, ge=0, le=MOST_CONTEXT)
@@ -93,8 +101,33 @@ class Settings(ProjectedSettings):
     grid_ms: float = Field(20.0, ge=1, le=1000)
     weighted: bool = True
     controls: Several[Literal["majority", "shuffled", "types"]] = ("majority",)
-    types: str = ""
     budgets: Several[UtteranceBudget] = ()
+    derive: Literal["", "speech", "change"] = ""
+    collar_ms: float = Field(50.0, ge=1, le=10_000)
+
+    UNHASHED: ClassVar = {**ProjectedSettings.UNHASHED, "derive": "", "collar_ms": 50.0}
+
+    @field_validator("derive")
+    @classmethod
+    def _without_types(cls, derive: str, info: ValidationInfo) -> str:
+        typed = info.data.get("types", "") or "types" in info.data.get("controls", ())
+        if derive and typed:
+            raise ValueError("no derived labels with types, which are of labels that are read")
+        return derive
+
+    @field_validator("collar_ms")
+    @classmethod
+    def _of_changes(cls, collar_ms: float, info: ValidationInfo) -> float:
+        if info.data.get("derive") != "change":
+            raise ValueError("no collar without derive = 'change'")
+        return collar_ms
+
+    @property
+    def derivation(self) -> Derivation | None:
+        """See `TimeLabelSettings`."""
+        if self.derive == "change":
+            return functools.partial(changes, collar_s=self.collar_ms / 1000)
+        return speech_and_nonspeech if self.derive else None
 
     @property
     def view(self) -> str:

@@ -69,7 +69,7 @@ def _levels(shown: Overview, axes: "Axes") -> None:
         "level": [item.level_db for item in files],
         "noise floor": [item.floor_db for item in files],
     }
-    edges = np.histogram_bin_edges([*values["level"], *values["noise floor"]], BINS)
+    edges = np.histogram_bin_edges([*values["level"], *values["noise floor"]], BINS).tolist()
     for (name, decibels), colour in zip(values.items(), COLOURS, strict=False):
         axes.hist(decibels, edges, color=colour, alpha=0.7, label=name)
     axes.legend(frameon=False)
