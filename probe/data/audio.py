@@ -108,22 +108,21 @@ class Recording:
         content, self.status = read_regular(path, root, deadline, member)
         self._content, self._path = content, path
         self.sha256 = hashlib.sha256(content).hexdigest()
-        read = reader_of(content)
-        with self._refusing():
-            self._tape = Tape(lambda: open_sound(read, len(content)))
         self._end_is_checked = False
+        self._tape = self._opened()
 
     def _refusing(self) -> AbstractContextManager[None]:
         return refusing(reader_of(self._content), len(self._content))
 
-    def is_of(self, path: Path, root: Path | None) -> bool:
-        """Whether the file at ``path`` is still the one that was read.
+    def reopen(self) -> None:
+        """Begin to decode at the beginning again."""
+        self._tape.close()
+        self._tape = self._opened()
 
-        Raises:
-            UtteranceError: as `open_regular`.
-        """
-        with open_regular(path, root) as (_, status):
-            return _state(status) == _state(self.status)
+    def _opened(self) -> Tape:
+        read, n_bytes = reader_of(self._content), len(self._content)
+        with self._refusing():
+            return Tape(lambda: open_sound(read, n_bytes))
 
     def load(
         self,
@@ -218,7 +217,8 @@ class Recording:
         self._content = b""
 
 
-def _state(status: os.stat_result) -> tuple[int, ...]:
+def state_of(status: os.stat_result) -> tuple[int, ...]:
+    """What shows that a file is another one: device, number, size and time of change."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 

@@ -32,7 +32,8 @@ class Utterance:
         key: unique name in the corpus: the ``id`` column, otherwise the path as the manifest has
             it, with ``#`` and the excerpt behind it where it is not a whole file.
         path: the audio file.
-        duration_s: seconds, None where the manifest does not say.
+        duration_s: seconds, those of an excerpt from its start to its end; None where the manifest
+            does not say.
         extra: the manifest's further columns.
         condition: what is done to its audio.
         excerpt: the part of the file that it is.
@@ -265,7 +266,7 @@ def _checked(
         elif reason := why_missing(path, values["path"], folder, folders):
             problems.append(f"{where}: {reason}")
         first_where.setdefault(key, where)
-        duration_s = _duration(where, values.get("duration_s", ""), problems)
+        duration_s = _duration(where, values.get("duration_s", ""), problems) or excerpt.duration_s
         text, speaker, domain = (values.get(name, "") for name in ("text", "speaker", "domain"))
         extra = {name: value for name, value in values.items() if name not in MEANINGS}
         yield Utterance(key, path, text, speaker, domain, split, duration_s, extra, excerpt=excerpt)

@@ -46,7 +46,7 @@ class Excerpt:
     @property
     def duration_s(self) -> float | None:
         """Seconds from its start to its end; None where it ends with the file."""
-        return None if self.end_s is None else self.end_s - self.start_s
+        return None if self.end_s is None else round(self.end_s - self.start_s, 6)
 
     def sha256(self, file_sha256: str) -> str:
         """What identifies its audio: the sha256 of the file, or of that and the text of the part.

@@ -376,3 +376,28 @@ def test_the_members_of_an_archive_are_listed_once(
     for member in ("in/a.wav", "in/b.wav", "in/a.wav"):
         load_audio(packed["x.tar"], RATE_HZ, excerpt=Excerpt(member=member))
     assert len(listed) == 1
+
+
+@pytest.mark.parametrize("damage", ["cut off", "in the middle"])
+def test_a_damaged_recording_is_read_once_however_many_excerpts_fail(
+    tmp_path: Path, counts: dict[str, int], damage: str
+) -> None:
+    form = "WAV" if damage == "cut off" else "FLAC"
+    path = written(tmp_path / "a", speechlike(4), format=form)
+    content = path.read_bytes()
+    if damage == "cut off":
+        path.write_bytes(content[:-1000])
+    else:
+        path.write_bytes(content[:60_000] + bytes(20_000) + content[80_000:])
+    recordings, refused = Recordings(), []
+    for number in range(16):
+        excerpt = Excerpt(number / 4, (number + 1) / 4)
+        try:
+            recordings.load(path, RATE_HZ, excerpt=excerpt, more_to_come=True)
+        except UtteranceError as error:
+            refused.append(str(error))
+    assert len(refused) == 16 if damage == "cut off" else 0 < len(refused) < 16
+    assert counts["bytes"] == path.stat().st_size
+    path.write_bytes(content)  # it is mended, so it is read again
+    excerpt = Excerpt(1, 2)
+    assert recordings.load(path, RATE_HZ, excerpt=excerpt).duration_s == 1
