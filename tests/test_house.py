@@ -211,7 +211,9 @@ def test_an_import_in_the_else_of_type_checking_is_seen() -> None:
 def test_every_imported_library_is_declared() -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    text = setup["options"]["install_requires"] + setup["options.extras_require"].get("plots", "")
+    text = setup["options"]["install_requires"] + " ".join(
+        setup["options.extras_require"].get(extra, "") for extra in ("plots", "ffmpeg")
+    )
     declared = {
         re.split(r"[^\w-]", line)[0].replace("-", "_") for line in text.split("\n") if line.strip()
     }
