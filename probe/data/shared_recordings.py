@@ -53,10 +53,11 @@ class SharedRecordings:
         """What is wrong: sound that is in two splits."""
         for uses in self._shared():
             for earlier, later in _overlaps(uses):
+                place = beside(earlier.where, later.where)
                 yield (
                     f"{later.where}: {_name(later)} is in split {later.split!r} here and in "
-                    f"{earlier.split!r} on line {earlier.where.rpartition(' ')[2]}. A recording "
-                    f"may be in one split only, otherwise the test is not a test; {_remedy(later)}"
+                    f"{earlier.split!r} on {place}. A recording may be in one split only, "
+                    f"otherwise the test is not a test; {_remedy(later)}"
                 )
 
     def note(self) -> str:
@@ -64,7 +65,7 @@ class SharedRecordings:
         first_uses = [uses[0] for uses in self._shared()]
         if not first_uses:
             return ""
-        file = first_uses[0].where.rpartition(" line ")[0]
+        file = first_uses[0].where.rsplit(" ", 2)[0]
         return (
             f"{file}: excerpts of {counted(len(first_uses), 'recording')} are in more than one "
             f"split ({listed([item.written for item in first_uses], 3)}). They do not overlap, but "
@@ -105,3 +106,9 @@ def _overlaps(uses: list[_Use]) -> Iterator[tuple[_Use, _Use]]:
         place = use.split, use.excerpt.channel
         if place not in last or last[place].stop_s < use.stop_s:
             last[place] = use
+
+
+def beside(first: str, where: str) -> str:
+    """A place as a message about another place names it: without a file that is the same."""
+    file, unit, number = first.rsplit(" ", 2)
+    return f"{unit} {number}" if where.startswith(f"{file} {unit} ") else first
