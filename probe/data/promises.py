@@ -8,7 +8,7 @@ TOLERANCE_S, TOLERANCE_SHARE = 0.1, 0.01
 
 
 def sample_bounds(excerpt: Excerpt, rate_hz: int) -> tuple[int, int | None]:
-    """The first sample and the one behind the last, None where that is the end of the file.
+    """Return the first sample and the one behind the last, None where that is the file's end.
 
     Raises:
         UtteranceError: not a whole sample between them.
@@ -26,6 +26,7 @@ def sample_bounds(excerpt: Excerpt, rate_hz: int) -> tuple[int, int | None]:
 
 
 def refuse_channel(excerpt: Excerpt, channels: int) -> None:
+    """Raise an `UtteranceError` where a recording of so many channels lacks the excerpt's."""
     if excerpt.channel is not None and excerpt.channel > channels:
         expected = "1" if channels == 1 else f"1 to {channels}"
         raise UtteranceError(
@@ -35,7 +36,9 @@ def refuse_channel(excerpt: Excerpt, channels: int) -> None:
 
 
 def refuse_beyond(excerpt: Excerpt, first: int, n_samples: int, rate_hz: int) -> None:
-    """Raise where an excerpt begins or ends behind the last of ``n_samples`` of a recording."""
+    """Raise an `UtteranceError` where an excerpt begins or ends behind the last of ``n_samples`` of
+    a recording.
+    """
     seconds = n_samples / rate_hz
     times = [("start", excerpt.start_s, first and first >= n_samples)]
     if excerpt.end_s is not None:
@@ -51,6 +54,7 @@ def refuse_beyond(excerpt: Excerpt, first: int, n_samples: int, rate_hz: int) ->
 
 
 def compare_durations(seconds: float, promised_s: float) -> None:
+    """Raise an `UtteranceError` where audio is not as long as promised."""
     if abs(seconds - promised_s) <= max(TOLERANCE_S, TOLERANCE_SHARE * promised_s):
         return
     guess = "is the manifest from another version of the file?"

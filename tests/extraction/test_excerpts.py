@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from click.testing import CliRunner
 from exhaustive import mostly_nightly
 from hostile import RATE_HZ, speechlike
 from windows import Windows, extract
 
+from probe.cli import cli
 from probe.data import audio_bytes, recordings
 from probe.data.audio import Audio, load_audio
 from probe.data.conditions.audition import hear
@@ -89,6 +91,30 @@ def test_rows_of_one_file_have_the_features_of_the_files_that_are_cut_out(
     for name in parts:
         np.testing.assert_array_equal(features(done, name), features(files, name))
     assert len({features(done, name).tobytes() for name in parts}) == len(parts)
+
+
+def test_a_table_on_the_command_line_gives_each_of_its_excerpts_its_own_features(
+    tmp_path: Path, recording: np.ndarray
+) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        tar.add(tmp_path / "long.wav", "in/long.wav")
+    lines = [
+        "id,path,start,end,channel,member",
+        "a,long.wav,0.5,1.25,,",
+        "b,long.wav,1.25,2,,",
+        "c,long.wav,1.25,2.5,,",
+        "d,long.wav,1.25,2,A,",
+        "e,long.wav,1.25,2,2,",
+        "f,x.tar,1.25,2,2,in/long.wav",
+    ]
+    (tmp_path / "my.csv").write_text("\n".join(lines) + "\n")
+    command = f"extract --model fbank --corpus {tmp_path}/my.csv --to {tmp_path}/features"
+    result = CliRunner().invoke(cli, command.split())
+    assert result.exit_code == 0, result.output
+    store = open_store(tmp_path / "features")
+    rows = dict(zip("abcdef", store.layer("0", list("abcdef")), strict=True))
+    assert len({rows[key].tobytes() for key in "abcde"}) == 5
+    np.testing.assert_array_equal(rows["e"], rows["f"])
 
 
 def test_a_row_whose_excerpt_changes_is_extracted_again_and_only_that_row(
