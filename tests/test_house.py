@@ -53,7 +53,7 @@ DOORS = {
     "soundfile": {"data"},
     "soxr": {"data"},
     "torchaudio": {"models", "data", "heads"},
-    "transformers": {"models"},
+    "transformers": {"models", "data"},
 }
 HEAVY = (
     "torch",
