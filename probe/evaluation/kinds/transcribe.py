@@ -437,10 +437,10 @@ def _own_head(
     """The greedy transcripts that the checkpoint's own CTC head gave at extraction: a reference,
     nothing is trained here. Without a normaliser both sides are case-folded.
     """
-    normalised, name, how = case_folded, "case-folded", "case-folded"
-    if normaliser is not NONE:
-        normalised, name = normaliser.apply, normaliser.source
-        how = f"normalised ({name})"
+    is_none = normaliser is NONE
+    normalised = case_folded if is_none else normaliser.apply
+    name = "case-folded" if is_none else normaliser.source
+    how = name if is_none else f"normalised ({name})"
     alphabet = set(features.ctc["alphabet"].casefold())
     common = {
         "layer": CTC,
@@ -458,7 +458,7 @@ def _own_head(
             character for text in references for character in text if character not in alphabet
         )
         note = f"its own head, greedy, both sides {how}"
-        if unknown and normaliser is NONE:  # a normaliser writes characters of its own
+        if unknown and is_none:  # a normaliser writes characters of its own
             note += (
                 f"; {sum(unknown.values())} characters that it cannot write: "
                 f"{listed([repr(item) for item in sorted(unknown)])}"
