@@ -13,7 +13,7 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from probe.brief import counted
 from probe.data.readers.lists import split_of, values_sha256
@@ -72,8 +72,8 @@ def audio_names(names: Iterable[str]) -> tuple[list[str], Counter[str]]:
     audio: list[str] = []
     others: Counter[str] = Counter()
     for name in names:
-        parts, ending = name.split("/"), os.path.splitext(name)[1].lower()
-        if any(part.startswith(".") or part in HIDDEN for part in parts):
+        parts, ending = name.split("/"), PurePosixPath(name).suffix.lower()
+        if any(part[:1] == "." != part or part in HIDDEN for part in parts):
             others["hidden files"] += 1
         elif ending in ENDINGS:
             audio.append(name)
@@ -84,15 +84,14 @@ def audio_names(names: Iterable[str]) -> tuple[list[str], Counter[str]]:
 
 def natural(name: str) -> list[tuple[str, int]]:
     """A key that sorts numbers within names as numbers: 2.wav before 10.wav."""
-    parts = re.split(r"(\d+)", name)
-    return [(text, int(number or 0)) for text, number in zip(parts[::2], [*parts[1::2], ""])]
+    return [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)]
 
 
 def files_below(root: Path) -> Iterator[str]:
     """The names of all files below a folder, links to folders followed once."""
     seen: set[tuple[int, int]] = set()
     for place, folders, files in os.walk(root, followlinks=True):
-        status = os.stat(place)
+        status = Path(place).stat()
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
             continue
