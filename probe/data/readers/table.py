@@ -215,7 +215,7 @@ def _table(path: Path, content: bytes) -> tuple[Table, str]:
     del content
     if is_json or text.lstrip().startswith("["):
         unit, records = json_records(path, text)
-        return _of_records(str(path), unit, records), ""
+        return table_of_records(str(path), unit, records), ""
     header = header_of(text)
     separators = [
         separator
@@ -275,7 +275,7 @@ def _ljspeech(path: Path, text: str, ending: str) -> Table:
     return Table(str(path), ("path", *names), rows, [number for number, _ in lines])
 
 
-def _of_records(file: str, unit: str, records: Iterable[tuple[int, dict[str, Any]]]) -> Table:
+def table_of_records(file: str, unit: str, records: Iterable[tuple[int, dict[str, Any]]]) -> Table:
     """The table of JSON objects, whose fields may differ."""
     places: dict[str, int] = {}
     rows: list[list[str]] = []

@@ -44,7 +44,7 @@ class Shard:
 
 def read_tars(source: Source) -> Reading:
     """The audio in ``tar:FILE.tar``, ``tar:shard-{000000..000010}.tar``, all tars of a folder, or
-    in ``tar:FOLDER#train=shard-{0..7}.tar,test=other``, whose parts are tars or beginnings of names.
+    in ``tar:FOLDER#train=shard-{0..7}.tar,test=other``: parts are tars or beginnings of names.
 
     Raises:
         ProbeError: no such archive, one that is compressed or ends too early, no audio, members
@@ -114,9 +114,7 @@ def _shards(source: Source) -> tuple[Path, list[Shard]]:
     def implied(path: Path) -> str:
         return split_of(path.stem) or split_of(path.parent.name)
 
-    return root, [
-        Shard(root / name, name, split or implied(Path(name))) for split, name in named
-    ]
+    return root, [Shard(root / name, name, split or implied(Path(name))) for split, name in named]
 
 
 def _names(source: Source, root: Path, part: str) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from probe.data.corpus import Corpus, load_corpus
+from probe.data.readers import registry
 from probe.errors import ProbeError
 
 
@@ -115,10 +116,8 @@ def test_splits_may_lie_in_one_archive(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "words.zip", "w") as archive:
         for name in ("train/1.wav", "test/2.wav"):
             archive.writestr(name, b"RIFF")
-    assert {item.split for item in load_corpus(tmp_path / "words.zip").utterances} == {
-        "train",
-        "test",
-    }
+    reading = registry.read(str(tmp_path / "words.zip"))
+    assert [row.values["split"] for row in reading.rows] == ["test", "train"]
 
 
 def test_a_damaged_archive_and_folders_without_audio_are_refused(tmp_path: Path) -> None:
