@@ -219,8 +219,8 @@ def _recordings(
     for item in supervisions:
         if item.recording_id not in known:
             raise ProbeError(
-                f"{place}: the supervision {item.id} is of the recording {item.recording_id}, which "
-                "is not there. Run `lhotse fix`, which removes such supervisions."
+                f"{place}: the supervision {item.id} is of the recording {item.recording_id}, "
+                "which is not there. Run `lhotse fix`, which removes such supervisions."
             )
         recording = known[item.recording_id]
         yield _supervision(item) | _excerpt(
@@ -235,8 +235,8 @@ def _cuts(
     for cut in cuts:
         if not isinstance(cut, library.MonoCut | library.MultiCut) or cut.recording is None:
             raise ProbeError(
-                f"{place}: the cut {cut.id} is a {type(cut).__name__}; expected a MonoCut or MultiCut, "
-                f"a part of one recording. {SAVE}."
+                f"{place}: the cut {cut.id} is a {type(cut).__name__}; expected a MonoCut or "
+                f"MultiCut of a recording. {SAVE}."
             )
         if not cut.supervisions:
             channel = cut.channel
