@@ -17,7 +17,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub.constants
 import numpy as np
 import pytest
 import soundfile
@@ -344,13 +343,11 @@ def test_a_resampler_that_changes_a_tone_is_a_problem(monkeypatch: pytest.Monkey
 
 
 @pytest.fixture
-def online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+def online(hub_settings: Callable[..., None], tmp_path: Path) -> Callable[[str], None]:
     """Points the hub at an address, with an empty cache."""
 
     def point(address: str) -> None:
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        hub_settings(tmp_path / "cache", offline=False, endpoint=address)
 
     return point
 
@@ -414,10 +411,12 @@ def test_a_name_that_is_never_looked_up_is_given_up_in_time(
 
 
 def test_offline_is_a_note_and_nobody_is_asked(
-    online: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+    online: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    hub_settings: Callable[..., None],
 ) -> None:
     online("http://hub.invalid")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    hub_settings(offline=True)
     monkeypatch.setattr(hub, "why_unreachable", lambda: pytest.fail("was asked"))
     assert "HF_HUB_OFFLINE is set" in said(machine.hub(), "note")
 
@@ -511,10 +510,14 @@ def test_a_folder_that_cannot_be_written_to_is_a_problem(
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch, online: Callable[[str], None]) -> None:
+def quick(
+    monkeypatch: pytest.MonkeyPatch,
+    hub_settings: Callable[..., None],
+    online: Callable[[str], None],
+) -> None:
     """The machine's part without its measurements."""
     online("")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    hub_settings(offline=True)
     monkeypatch.setattr(machine, "IMPORTS", {})
     monkeypatch.setattr(machine, "gemm_gflops", lambda place, dtype: 100.0)
     monkeypatch.setattr(machine, "write_speed", lambda folder: 1e9)

@@ -41,9 +41,12 @@ FINDERS = (
 
 # Library -> rooms that are its doors; the other libraries in setup.cfg are free.
 DOORS = {
+    "datasets": {"data"},
+    "fsspec": {"data"},
     "h5py": {"store"},
     "huggingface_hub": {"models"},
     "jiwer": {"measures"},
+    "lhotse": {"data"},
     "matplotlib": {"reporting"},
     "pandas": {"data", "records", "reporting"},
     "plotly": {"reporting"},

@@ -291,6 +291,13 @@ condition_options = built("conditions", conditions_of, _condition_options)
 _changes_options = together(
     option("--label", metavar="COLUMN", group=TASKS, help="Manifest column to predict (classify)."),
     option(
+        "--folds",
+        metavar="RULE",
+        group=TASKS,
+        help="Cross-validate: the column that names the folds, or COLUMN:N such as speaker:5 "
+        "(docs/splits.md).",
+    ),
+    option(
         "--head",
         type=click.Choice(["linear", "mlp", "bilstm"]),
         group=TASKS,

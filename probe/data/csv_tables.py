@@ -109,8 +109,12 @@ def csv_records(
         leave=False,
         disable=None,
     )
-    quoting = csv.QUOTE_MINIMAL if is_quoted else csv.QUOTE_NONE
-    reader = csv.reader(lines, strict=True, delimiter=separator, quoting=quoting)
+    reader = csv.reader(
+        lines,
+        strict=True,
+        delimiter=separator,
+        quoting=csv.QUOTE_MINIMAL if is_quoted else csv.QUOTE_NONE,
+    )
     records: Records = []
     line = 1  # where the record begins; a quoted field may span several lines
     limit = csv.field_size_limit(sys.maxsize)  # the default is shorter than an hour's transcript

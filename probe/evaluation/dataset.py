@@ -92,6 +92,8 @@ class Score:
 
     Attributes:
         learns_other_speakers: whether the head has learned from no speaker that is scored.
+        shared_speakers: the scored speakers, as records name them, that the head has learned from;
+            None where that is unknown or nothing is trained. The run fills it in.
     """
 
     layer: str
@@ -104,6 +106,7 @@ class Score:
     select_by: str
     headline: bool = True
     learns_other_speakers: bool = False
+    shared_speakers: frozenset[str] | None = None
     chosen: Mapping[str, Any] = field(default_factory=dict)
     search: Sequence[Mapping[str, Any]] = ()
     layer_weights: Mapping[str, float] = field(default_factory=dict)
@@ -117,6 +120,7 @@ class Score:
     train_domain: str = ""
     test_domain: str = ""
     outcomes: Sequence[Mapping[str, Any]] = ()
+    folds: Sequence[Mapping[str, Any]] = ()
 
     @property
     def value(self) -> float | None:

@@ -222,6 +222,11 @@ def _wrapped(path: Path, name: str, overrides: Mapping[str, Any]) -> Task[Any]:
             f"{path}: of = {name!r} is of kind {task.kind.name}; domain shift wraps tasks of kind "
             f"{', '.join(possible)}."
         )
+    if task.settings.folds:
+        raise ProbeError(
+            f"{path}: of = {name!r} has folds = {task.settings.folds!r}, but "
+            f"{kinds()['shift'].settings.NO_FOLDS}. Wrap a task without folds."
+        )
     return task
 
 

@@ -214,8 +214,7 @@ def _table(path: Path, content: bytes) -> tuple[Table, str]:
     text = decoded_table(path, content, "a JSON table" if is_json else "a CSV table")
     del content
     if is_json or text.lstrip().startswith("["):
-        unit, records = json_records(path, text)
-        return table_of_records(str(path), unit, records), ""
+        return table_of_records(str(path), *json_records(path, text)), ""
     header = header_of(text)
     separators = [
         separator
@@ -233,17 +232,18 @@ def _table(path: Path, content: bytes) -> tuple[Table, str]:
         except (OSError, ValueError):  # a name may be any text
             return False
 
-    readings, errors = [], []
+    readings, errors = {}, []
     for is_quoted in (True, False) if separator != "," and '"' in text else (True,):
         try:
-            readings.append(csv_records(path, text, separator, is_file, is_quoted))
+            readings[is_quoted] = csv_records(path, text, separator, is_file, is_quoted)
         except ProbeError as error:
             errors.append(error)
-    # Common Voice has texts that begin with a quote. A reading that joins lines swallows rows.
     if not readings:
         raise errors[0]
-    columns, records = max(readings, key=lambda reading: len(reading[1]))
-    if readings[0][1] is not records or errors:
+    # Common Voice has texts that begin with a quote. A reading that joins lines swallows rows.
+    is_quoted = max(readings, key=lambda item: len(readings[item][1]))
+    columns, records = readings[is_quoted]
+    if not is_quoted:
         log.info("%s: its double quotes are characters of texts, not around fields", path)
     numbers, rows = [line for line, _ in records], [values for _, values in records]
     return Table(str(path), columns, rows, numbers), ""
