@@ -213,7 +213,8 @@ def test_an_import_in_the_else_of_type_checking_is_seen() -> None:
 def test_every_imported_library_is_declared() -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    text = setup["options"]["install_requires"] + setup["options.extras_require"].get("plots", "")
+    extras = [text for name, text in setup["options.extras_require"].items() if name != "dev"]
+    text = "\n".join([setup["options"]["install_requires"], *extras])
     declared = {
         re.split(r"[^\w-]", line)[0].replace("-", "_") for line in text.split("\n") if line.strip()
     }
@@ -224,7 +225,7 @@ def test_every_imported_library_is_declared() -> None:
         for name in imported(path.read_text(), module)
     }
     foreign = names - set(sys.stdlib_module_names) - {"probe", "a name made at run time"}
-    assert foreign <= declared, "imported but not in setup.cfg's install_requires or plots"
+    assert foreign <= declared, "imported but not in setup.cfg's install_requires or extras"
 
 
 def test_the_package_list_is_the_list_of_folders() -> None:

@@ -12,7 +12,7 @@ import os
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from probe.brief import counted
@@ -180,7 +180,7 @@ def _without_shared(folders: list[list[str]]) -> list[list[str]]:
     return folders
 
 
-def _say(source: Source, values: Sequence[dict[str, str]], depth: int) -> None:
+def _say(source: Source, values: Sequence[Mapping[str, str]], depth: int) -> None:
     splits = Counter(row["split"] for row in values)
     labels = {row["label"] for row in values if "label" in row}
     says = [f"{n:,} {split}" for split, n in splits.items() if split]

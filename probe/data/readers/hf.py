@@ -4,6 +4,7 @@ Audio is never decoded by the library. Files on this disk are read where they ar
 written into the cache once (`probe.data.readers.audio_cache`). Class labels become their names.
 """
 
+import functools
 import hashlib
 import logging
 import re
@@ -48,7 +49,7 @@ def read_hf(source: Source) -> Reading:
             folder, records = cached_rows(
                 hashlib.sha256(text.encode()).hexdigest()[:32],
                 f"{source.text} {part}",
-                lambda place, part=part: _records(library, source, splits[part], place),
+                functools.partial(_records, library, source, splits[part]),
             )
             for record in records:
                 record["path"] = str(folder / record["path"])  # absolute ones stay
