@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from probe.data.corpus import Corpus, Utterance, load_corpus, noise_files
+from probe.data.corpus import Corpus, Utterance, load_corpus, noise_rows
 from probe.errors import ProbeError
 
 NEMO = [
@@ -150,7 +150,7 @@ def test_a_column_that_would_change_what_is_heard_and_is_not_used_is_refused_by_
     )
     refuses(folder, content, message)
     with pytest.raises(ProbeError, match=message):
-        noise_files(folder / "dev.csv")
+        noise_rows(folder / "dev.csv")
 
 
 @pytest.mark.parametrize(
