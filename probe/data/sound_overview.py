@@ -141,9 +141,12 @@ def examine_sound(
 
 
 def _file_sound(utterance: Utterance, root: Path | None) -> FileSound:
-    path, duration_s = utterance.path, utterance.duration_s
-    header = read_header(path, duration_s, root=root)
-    audio = load_audio(path, header.rate_hz, duration_s, root=root, deadline=Deadline(TIMEOUT_S))
+    path, duration_s, excerpt = utterance.path, utterance.duration_s, utterance.excerpt
+    header = read_header(path, duration_s, excerpt=excerpt, root=root)
+    deadline = Deadline(TIMEOUT_S)
+    audio = load_audio(
+        path, header.rate_hz, duration_s, excerpt=excerpt, root=root, deadline=deadline
+    )
     samples = audio.samples.astype(np.float64)
     n_frame = max(1, int(FRAME_S * header.rate_hz))
     frames = samples[: len(samples) // n_frame * n_frame].reshape(-1, n_frame)
