@@ -32,6 +32,7 @@ from probe.files import sha256_of_file, sha256_of_json
 
 log = logging.getLogger("probe")
 
+LABEL = "label"  # the column that the label of an interval is, see `LabelledInterval`
 BEYOND_S = 0.02  # by which an interval may end after its audio: aligners count in frames
 ABSURD = 20  # times as long as the audio: no alignment is off by that much
 
@@ -62,6 +63,21 @@ class Spans:
         number = np.searchsorted(self.starts_s, times_s, side="right") - 1
         is_inside = (number >= 0) & (times_s < self.ends_s[number.clip(0)])
         return np.where(is_inside, number, -1)
+
+
+@dataclass(frozen=True, repr=False)
+class LabelledInterval(Utterance):
+    """An interval of an utterance; its speaker, split, condition and columns are those of the
+    utterance, and it has the column `LABEL`.
+
+    Attributes:
+        source: the utterance.
+        start_s, end_s: from the start of the utterance.
+    """
+
+    source: Utterance | None = None
+    start_s: float = 0.0
+    end_s: float = 0.0
 
 
 @dataclass(frozen=True)

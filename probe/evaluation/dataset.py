@@ -15,7 +15,7 @@ import numpy as np
 
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, Utterance
-from probe.data.intervals import IntervalSet
+from probe.data.intervals import IntervalSet, LabelledInterval
 from probe.data.trials import Trial
 from probe.errors import ProbeError, listed
 from probe.evaluation.label_free_fits import Fit, Fitting, Rows
@@ -166,9 +166,10 @@ class Features:
                 "conditions with the same --layers."
             )
         for utterance in corpus.utterances:
-            if stored := store.match(utterance.key, utterance.path):
+            place = (utterance.key, utterance.path, str(utterance.excerpt))
+            if stored := store.match(*place, utterance.audio_sha256):
                 self.stored[condition, utterance.key] = stored
-            elif store.failure(utterance.key, utterance.path):
+            elif store.failure(*place):
                 self.failed.append(replace(utterance, condition=condition))
 
     def require(self, corpus: str, utterances: Iterable[Utterance]) -> None:
@@ -413,7 +414,8 @@ def layer_sum(
 
 def block_of(utterance: Utterance) -> str:
     """What is resampled together: the speaker, or the utterance alone where no speaker is known."""
-    return utterance.speaker or f"utterance {utterance.key}"
+    whole = utterance.source if isinstance(utterance, LabelledInterval) else None
+    return utterance.speaker or f"utterance {(whole or utterance).key}"
 
 
 def shuffled(labels: Sequence[Any], seed: int) -> list[Any]:

@@ -69,6 +69,11 @@ class Settings(Schema):
             raise ValueError(str(error).partition("expected ")[2].rstrip(".")) from None
 
     @property
+    def needs(self) -> frozenset[str]:
+        """What these settings need beside what their kind does, see `Kind`."""
+        return frozenset()
+
+    @property
     def predicted_column(self) -> str:
         """The column that heads predict, if it is one."""
         return ""

@@ -15,6 +15,7 @@ from probe.errors import ProbeError, UsageError
 from probe.evaluation.condition_plan import Hearing, asked_under, hearings
 from probe.evaluation.dataset import Problem
 from probe.evaluation.folds import folds_of, named_in_errors
+from probe.evaluation.interval_rows import intervals_as_rows
 from probe.evaluation.model_stores import stores_under
 from probe.evaluation.tasks import Task
 from probe.evaluation.trial_lists import SCOPE, Scope, chosen_trials, load_labels
@@ -47,7 +48,7 @@ def problem_of(
         split: [item for item in corpus.utterances if item.split == split]
         for split in ("train", "dev", "test")
     }
-    return Problem(
+    problem = Problem(
         train=usable(hearing.rows(by_split["train"])),
         dev=usable(hearing.rows(by_split["dev"])),
         tests={name: usable(rows) for name, rows in hearing.test_sets(by_split["test"]).items()},
@@ -56,6 +57,7 @@ def problem_of(
         intervals=intervals,
         columns=(*corpus.columns, "condition"),
     )
+    return intervals_as_rows(problem, task.inner.settings) if task.has_intervals else problem
 
 
 def check(task: Task[Any], corpus: Corpus, scope: Scope = SCOPE, seed: int = 0) -> None:

@@ -16,6 +16,7 @@ from probe.errors import ProbeError, listed
 from probe.evaluation.condition_plan import Hearing, asked_under, groups_of, heard, hearings
 from probe.evaluation.dataset import Features, Problem, Score, described
 from probe.evaluation.folds import folds_of, log_folds, named_in_errors, pooled
+from probe.evaluation.interval_rows import with_intervals
 from probe.evaluation.label_free_fits import Fitting
 from probe.evaluation.layer_depth import n_blocks
 from probe.evaluation.model_stores import name_of
@@ -363,6 +364,8 @@ def _scores(task: Task[Any], problem: Problem, features: Features) -> list[Score
     problem.progress.split(len(grids))
     for number, part in enumerate(grids):
         problem.progress.begin()
+        if task.has_intervals:
+            part = with_intervals(part, problem)
         fitted = part.fitted_on(_fitting(task, problem))
         place = problem.place + (f"grid {number}: " if number else "")
         of_part = described(task.kind.run(task, replace(problem, place=place), fitted), fitted)
@@ -388,7 +391,7 @@ def _refuse_failed(task: Task[Any], corpus: Corpus, features: Features, hearing:
         if of_split and not features.usable(of_split):
             item = of_split[0]
             store = features.stores[item.condition]
-            failure = store.failure(item.key, item.path)
+            failure = store.failure(item.key, item.path, str(item.excerpt))
             raise ProbeError(
                 f"{store.path}: the extraction of all {len(of_split)} "
                 f"{'' if whole else f'{split} '}utterances of {corpus.name} "

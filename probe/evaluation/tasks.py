@@ -105,13 +105,18 @@ class Task(Generic[S]):
 
     @property
     def view(self) -> str:
-        """The view of the features that it reads."""
-        return str(self.inner.settings.view)
+        """The view of the features that it reads; intervals are made of frames."""
+        return "frames" if self.has_intervals else str(self.inner.settings.view)
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether its rows are labelled intervals (`probe.evaluation.interval_rows`)."""
+        return str(self.inner.settings.view) == "interval"
 
     @property
     def needs(self) -> frozenset[str]:
         """The lists that it reads, see `probe.evaluation.kind.Kind`."""
-        return self.inner.kind.needs
+        return self.inner.kind.needs | self.inner.settings.needs
 
 
 def task_folder() -> Path:

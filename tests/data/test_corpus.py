@@ -366,8 +366,9 @@ def test_a_manifest_that_is_not_there_is_refused(folder: Path) -> None:
 
 
 def test_a_folder_of_no_clear_form_is_refused_with_the_forms(folder: Path) -> None:
+    (folder / "empty").mkdir()
     with pytest.raises(ProbeError, match=r"its form is not clear\. Write one of .*librispeech"):
-        load_corpus(folder)
+        load_corpus(folder / "empty")
 
 
 def test_all_problems_come_at_once_up_to_eight_of_them(folder: Path) -> None:

@@ -27,6 +27,7 @@ from probe.data.corpus import load_corpus
 from probe.errors import ProbeError, UsageError
 from probe.evaluation.condition_plan import under
 from probe.evaluation.dataset import Features, Problem
+from probe.evaluation.frame_times import first_centre_s
 from probe.evaluation.kinds import frames as kind
 from probe.evaluation.kinds import row_reader
 from probe.evaluation.kinds.row_reader import Chosen, StoredRows, in_store_order
@@ -511,7 +512,7 @@ def test_a_frame_s_time_follows_from_the_lengths_in_the_store(
         stores = {"clean": SimpleNamespace(stretch=1), "slow": SimpleNamespace(stretch=2)}  # noqa: RUF012
 
     Fake.stored["slow", "0"] = Item(99, 16_000)  # says nothing: its frames are of a longer sound
-    assert kind.first_centre_s(Fake()) * RATE_HZ == expected  # type: ignore[arg-type]
+    assert first_centre_s(Fake()) * RATE_HZ == expected  # type: ignore[arg-type]
 
 
 def test_a_frame_has_the_label_at_its_time(tmp_path: Path) -> None:
@@ -821,7 +822,7 @@ def test_a_part_of_an_utterance_in_several_shards_is_cut_from_the_right_ones() -
     rows = [(shard, row) for shard, first, stop in whole.pieces for row in range(first, stop)]
     for first in range(12):
         for stop in range(first + 1, 13):
-            part = row_reader._part_of(whole, first, stop)
+            part = row_reader.part_of(whole, first, stop)
             assert all(start < end for _, start, end in part.pieces)
             assert [
                 (shard, row) for shard, start, end in part.pieces for row in range(start, end)
@@ -848,7 +849,7 @@ def test_bench_extracts_frames_and_asks_which_sound_they_are(
         "frames",
         load_corpus(manifest),
     )
-    assert kind.first_centre_s(features) == 0.0125
+    assert first_centre_s(features) == 0.0125
 
 
 def test_frames_are_projected_where_they_are_read(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from probe.cli import cli
 from probe.data.corpus import load_corpus
 from probe.errors import ProbeError, UsageError
 from probe.evaluation.dataset import Features
-from probe.evaluation.kinds.frames import first_centre_s
+from probe.evaluation.frame_times import first_centre_s
 from probe.extraction.extract import extract, recipe_of
 from probe.extraction.settings import Running, Storing
 from probe.files import read_json, sha256_of_json, write_json

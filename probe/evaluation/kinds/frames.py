@@ -11,14 +11,6 @@ hop, field or stride are scored on the same frames. At 20 ms the grid has frames
 ...: the families whose frames are centred at 12.5 + 20 i ms, at 12.5 + 10 i ms and at 20 i ms all
 have one within 5 ms, and none of them has two that are equally near.
 
-Frame i of a layer is centred at ``i * hop + field / 2`` samples, where the field is what one frame
-of the front-end hears: 400 samples at 16 kHz, 25 ms, in most families (wav2vec2's convolutions and
-the spectral windows alike). A stored recipe has the hop, and the field where it is another; recipes
-of earlier versions lack it, but the lengths of their utterances confine it to a few samples: where
-those contradict 25 ms, the nearest value that they allow is taken. Transformer layers see more, but
-their frame i stands where that of the front-end stands. Layers whose frames stand elsewhere
-(`Features.on_grids`) are probed apart.
-
 Metric: accuracy, correct frames / frames (higher is better), per speaker. Labels that training does
 not have count as errors. The strength of the l2 penalty is picked on dev, see
 `probe.evaluation.linear_search`.
@@ -58,6 +50,7 @@ from probe.evaluation.dataset import (
     refuse_empty,
     shuffled,
 )
+from probe.evaluation.frame_times import first_centre_s
 from probe.evaluation.kind import (
     AtLeastOne,
     Kind,
@@ -86,7 +79,6 @@ METRIC: dict[str, Any] = {
     "select_by": ACCURACY.name,
     "head": "linear",
 }
-FIELD_S = 0.025
 FIRST = 0.75  # where the first frame of the grid stands, in steps of it
 ROUNDING = 1e-6  # of steps: centres that are so near to the middle are in the middle
 
@@ -456,27 +448,6 @@ def _drawn(
     excluded["frames beyond max_frames"] += len(rows) - most
     whole[np.random.default_rng([seed, len(rows)]).permutation(rows)[most:]] = -1
     return np.split(whole, np.cumsum([len(item) for item in places])[:-1])
-
-
-def first_centre_s(features: Features) -> float:
-    """Seconds from the start of the audio to the centre of the first frame; see the module."""
-    if (field_s := features.store.field_s(features.layers[0])) is not None:
-        return field_s / 2
-    model = features.store.recipe["model"]
-    rate_hz, hop = model["rate_hz"], model["hop_samples"]
-    lengths = [
-        (round(item.duration_s * rate_hz), item.n_frames)
-        for (condition, _), item in features.stored.items()
-        if features.stores[condition].stretch == 1
-    ]
-    usual = round(FIELD_S * rate_hz)
-    if not lengths:
-        return usual / 2 / rate_hz
-    # frames = 1 + (samples - field) // hop, so each utterance leaves one hop's width of fields.
-    low = max(samples - n_frames * hop for samples, n_frames in lengths) + 1
-    high = min(samples - (n_frames - 1) * hop for samples, n_frames in lengths)
-    field = min(max(usual, low), high) if low <= high else usual
-    return field / 2 / rate_hz
 
 
 def _questions(
