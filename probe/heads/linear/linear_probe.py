@@ -1,7 +1,8 @@
 """Multinomial logistic regression on vectors: pooled utterances, or frames.
 
 Minimised is ``mean cross-entropy + l2 / 2 * ||W||^2`` (the bias is free), so ``l2`` means the same
-whatever the number of rows; scikit-learn's ``C`` is ``1 / (l2 * rows)``. As there, two classes
+whatever the number of rows; scikit-learn's ``C`` is ``1 / (l2 * rows)``. Rows may count by their
+class (``class_weight``), as there. As there, two classes
 share one vector of weights. `probe.heads.linear.logistic` solves the problems of several strengths
 together.
 """
@@ -9,7 +10,7 @@ together.
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -118,11 +119,14 @@ class Solving:
         max_iter: iterations of L-BFGS at most.
         tol: see `probe.heads.linear.logistic.solve`; `TOLERANCE` of the rows' precision where None.
         device: of torch, for the products.
+        class_weight: "balanced" gives all classes the same weight, as in scikit-learn: a row counts
+            rows / (classes * rows of its class).
     """
 
     max_iter: int = 1000
     tol: float | None = None
     device: str = "cpu"
+    class_weight: Literal["none", "balanced"] = "none"
 
 
 SOLVING = Solving()
@@ -190,14 +194,25 @@ def fit_strengths(
     # Two classes: softmax halves the one vector of weights, and so the penalty.
     penalties = [2 * l2 if len(known) == 2 else l2 for l2 in strengths]
     on_device = torch.from_numpy(of_present).to(solving.device)
+    weights = None
+    if solving.class_weight == "balanced":
+        weights = torch.from_numpy(balanced_weights(of_present)).to(solving.device)
     solutions: list[Solution] = []
     for start in range(0, len(penalties), together):
         group = penalties[start : start + together]
-        solutions += solve(inputs, on_device, len(present), group, tol, solving.max_iter, tick)
+        how = (group, tol, solving.max_iter, tick, weights)
+        solutions += solve(inputs, on_device, len(present), *how)
     probes = [LinearProbe(l2, standardize, solving.max_iter, tol) for l2 in strengths]
     for probe, solution in zip(probes, solutions, strict=True):
         _set_solution(probe, solution, known, present, scaler.mean, scale)
     return probes
+
+
+def balanced_weights(labels: np.ndarray) -> np.ndarray:
+    """(row,) the weight of each label, of mean 1; all classes that occur have the same sum."""
+    _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    weights: np.ndarray = (len(labels) / (len(counts) * counts))[classes]
+    return weights
 
 
 def _targets(
