@@ -32,7 +32,7 @@ from torch import Tensor
 
 from probe.environment import package_versions
 from probe.heads.ctc.all_layers import fit_layers
-from probe.heads.ctc.ctc_probe import CTCProbe
+from probe.heads.ctc.ctc_probe import CTCProbe, CTCTraining
 from probe.heads.ctc.loss import Scratch, Targets, loss_and_gradient
 from probe.heads.ctc.modules import CTCHead, HeadSettings
 from probe.heads.ctc.stacked import stacked_logits
@@ -89,12 +89,8 @@ def one_at_a_time(
 
 def new_probe(options: argparse.Namespace) -> CTCProbe:
     return CTCProbe(
-        options.head,
-        options.rates,
-        epochs=options.epochs,
-        batch_size=options.batch,
-        hidden=options.hidden,
-        n_layers=options.lstm_layers,
+        HeadSettings(options.head, hidden=options.hidden, n_layers=options.lstm_layers),
+        CTCTraining(options.rates, epochs=options.epochs, batch_size=options.batch),
     )
 
 

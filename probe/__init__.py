@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from probe.evaluation.trial_lists import Scope
     from probe.extraction.extract import extract
     from probe.extraction.settings import Decoding, Extracting, Running, Storing
-    from probe.heads.ctc.ctc_probe import CTCProbe
+    from probe.heads.ctc.ctc_probe import CTCProbe, CTCTraining
+    from probe.heads.ctc.modules import HeadSettings
     from probe.heads.linear.linear_probe import LinearProbe, Solving, fit_layers, fit_strengths
     from probe.heads.linear.ridge import RidgeProbe, fit_ridge_strengths
     from probe.measures.comparison import paired_difference
@@ -41,9 +42,11 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CTCProbe": "probe.heads.ctc.ctc_probe",
+    "CTCTraining": "probe.heads.ctc.ctc_probe",
     "Comparing": "probe.evaluation.layer_similarity",
     "Decoding": "probe.extraction.settings",
     "Extracting": "probe.extraction.settings",
+    "HeadSettings": "probe.heads.ctc.modules",
     "HookedModule": "probe.models.plugins.hooks",
     "LinearProbe": "probe.heads.linear.linear_probe",
     "ProbeError": "probe.errors",
@@ -75,9 +78,11 @@ _HOMES = {
 
 __all__ = [
     "CTCProbe",
+    "CTCTraining",
     "Comparing",
     "Decoding",
     "Extracting",
+    "HeadSettings",
     "HookedModule",
     "LinearProbe",
     "ProbeError",

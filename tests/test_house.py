@@ -34,7 +34,10 @@ FLOORS = (
 FLOOR_OF = {room: len(FLOORS) - number for number, floor in enumerate(FLOORS) for room in floor}
 # Names handed out lazily, and the entry point.
 EXEMPT = ("probe", "probe.__main__")
-FINDERS = ("probe.evaluation.kinds.registry",)  # import what lies in their own folder, by its name
+FINDERS = (
+    "probe.evaluation.kinds.registry",
+    "probe.data.readers.registry",
+)  # import what lies in their own folder, by its name
 
 # Library -> rooms that are its doors; the other libraries in setup.cfg are free.
 DOORS = {

@@ -27,6 +27,7 @@ from probe.commands.options import (
     seed_and_again_options,
     seed_option,
     show_search_option,
+    split_corpus_options,
     stored_scope_options,
     task_argument,
     task_options,
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 @command()
 @task_argument
 @models_options
-@corpus_option
+@split_corpus_options
 @features_option
 @option("--to", required=True, type=PATH, metavar="DIR", help="Folder of records.")
 @stored_scope_options
@@ -97,7 +98,7 @@ def run(
 @command()
 @models_options
 @task_options
-@corpus_option
+@split_corpus_options
 @option(
     "--to",
     required=True,
@@ -190,11 +191,9 @@ def _print_results(files: Sequence[Path], to: Path, form: str, show_search: bool
     print_scores(records)
     if show_search:
         click.echo("\n" + search_table(records), nl=False)
-    pictures = [path.name for path in files if path.suffix == ".png"]
     click.echo(
-        f"\n{len(files)} tables and figures are in {to}"
-        + (f", for example {pictures[0]}." if pictures else ".")
-        + f"\nOne page with everything: probe report --from {to / 'results'}",
+        f"{len(files)} tables and figures are in {to}. "
+        f"To write one page: probe report --from {to / 'results'}",
         err=True,
     )
 

@@ -148,6 +148,26 @@ corpus_option = option(
     metavar="CSV",
     help="Manifest of the corpus, or librispeech:ROOT#dev-clean,test-clean.",
 )
+
+
+def _source(corpus: str, split: str | None) -> str:
+    """The source of a corpus with its split; a split that cannot be read is refused at once."""
+    from probe.data.splits import parse_split
+
+    return f"{corpus} split={parse_split(split)}" if split else corpus
+
+
+split_corpus_options = built(
+    "corpus",
+    _source,
+    corpus_option,
+    option(
+        "--split",
+        metavar="RULE",
+        help="Make a seeded split in place of the manifest's: COLUMN:TRAIN/DEV/TEST in percent, "
+        "such as speaker:80/10/10 (docs/splits.md).",
+    ),
+)
 layers_option = option(
     "--layers",
     metavar="LIST",

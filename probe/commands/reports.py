@@ -28,6 +28,7 @@ from probe.files import require_writable
 if TYPE_CHECKING:
     import pandas as pd
 
+    from probe.reporting.filters import Term
     from probe.reporting.scores import Scores
 
 ROWS, OUTPUT = "Rows and columns", "Output"
@@ -63,6 +64,14 @@ class Layout:
             raise UsageError(f"{' and '.join(chosen)}: use one of them at a time.")
         if self.show and self.by != "models":
             raise UsageError("--show needs --by models.")
+
+    @property
+    def terms(self) -> "tuple[list[Term], list[Term]]":
+        """The filters of records, and the filters of scores: see `probe.reporting.filters`."""
+        from probe.reporting.filters import early, parse_term
+
+        terms = [parse_term(text) for text in self.filters]
+        return list(filter(early, terms)), list(filterfalse(early, terms))
 
     @property
     def is_plain(self) -> bool:
@@ -156,11 +165,19 @@ def table(results: tuple[Path, ...], layout: Layout, to: Path | None, axis: str)
       probe table --from results/ --by models --format latex
       probe table --from results/ --filter "task=asr-*" --sort -value
     """
+    if to is None and ((layout.baseline and not layout.robust) or axis != "index"):
+        raise UsageError("--baseline needs --robust or --to; --axis needs --to.")
     if to is not None:
         require_writable(to)
     from probe.reporting.losses import Losses
     from probe.reporting.tables import files
 
+    _, late = layout.terms
+    if to is not None and late:
+        raise UsageError(
+            f"--to writes every score, but --filter {late[0]} hides some. Leave out one of them, "
+            "or write the filtered table with --format csv > FILE."
+        )
     scores, text = _table(results, layout)
     click.echo(text, nl=False)
     if to is not None and layout.robust:
@@ -171,21 +188,21 @@ def table(results: tuple[Path, ...], layout: Layout, to: Path | None, axis: str)
 
 def _table(results: tuple[Path, ...], layout: Layout) -> "tuple[Scores, str]":
     """The scores of the records that the filters keep, and the table that the layout describes."""
-    from probe.reporting.filters import early, kept, parse_term
+    from probe.reporting.filters import kept
     from probe.reporting.losses import Losses
     from probe.reporting.scores import Scores
     from probe.reporting.tables import files
     from probe.reporting.tables.pivot import arranged, pivoted
     from probe.reporting.tables.terminal import terminal_table
 
-    terms = [parse_term(text) for text in layout.filters]
-    records, late = kept(_read(*results), filter(early, terms)), list(filterfalse(early, terms))
+    early, late = layout.terms
+    records = kept(_read(*results), early)
     sort, excel_safe = layout.sort, layout.excel_safe
     if layout.robust and (late or sort):
         raise UsageError("--robust takes neither --sort nor a --filter of scores.")
     width = terminal_width()
     form = layout.form or ("text" if width else "md")
-    named = [layout.pivot or "", *(term.field for term in terms)]
+    named = [layout.pivot or "", *(term.field for term in (*early, *late))]
     scores = Scores.of(records, layout.all_heads or any("headline" in name for name in named))
     if form == "text" and layout.is_plain and not late:
         return scores, terminal_table(scores, width or 100)

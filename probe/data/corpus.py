@@ -6,21 +6,18 @@ A row's empty value means unknown. An ``id`` names an utterance; otherwise its p
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from probe.brief import brief, counted
 from probe.data.audio_bytes import refuse_outside
-from probe.data.corpus_rows import COLUMNS, Reading, Row
-from probe.data.librispeech import PREFIX, read_librispeech
-from probe.data.manifest import read_manifest
+from probe.data.excerpts import EXCERPT_COLUMNS, WHOLE, Excerpt
 from probe.data.path_hints import Folders, why_missing
+from probe.data.readers import registry
+from probe.data.readers.reading import COLUMNS, MEANINGS, SPLITS, Reading, Row
+from probe.data.splits import rule_of_source, split_corpus
 from probe.errors import ProbeError, UtteranceError, refuse_problems
-
-SPLITS = ("train", "dev", "test", "noise")
-# What a source begins with -> what reads it; anything else is a CSV manifest.
-READERS: Mapping[str, Callable[[str], Reading]] = {PREFIX: read_librispeech}
 
 
 @dataclass(frozen=True)
@@ -29,11 +26,12 @@ class Utterance:
 
     Attributes:
         key: unique name in the corpus: the ``id`` column, otherwise the path as the manifest has
-            it.
+            it, with ``#`` and the excerpt behind it where it is not a whole file.
         path: the audio file.
         duration_s: seconds, None where the manifest does not say.
         extra: the manifest's further columns.
         condition: what is done to its audio.
+        excerpt: the part of the file that it is.
     """
 
     key: str
@@ -45,6 +43,7 @@ class Utterance:
     duration_s: float | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
     condition: str = "clean"
+    excerpt: Excerpt = WHOLE
 
     def __repr__(self) -> str:
         duration = "" if self.duration_s is None else f"{self.duration_s:g} s"
@@ -74,6 +73,7 @@ class Corpus:
         sha256: of the manifest's bytes (LibriSpeech: of its rows), and of the limit where there is
             one.
         utterances: in manifest order, rows of split ``noise`` left out.
+        noise: the rows of split ``noise``.
         columns: names that `Utterance.label` knows here.
         folder: where the manifest lies, or the LibriSpeech tree.
         source: what it was loaded from, as it was written; empty where it was made otherwise.
@@ -85,6 +85,7 @@ class Corpus:
     columns: tuple[str, ...]
     folder: Path = Path()
     source: str = ""
+    noise: tuple[Utterance, ...] = ()
 
     @property
     def further_columns(self) -> tuple[str, ...]:
@@ -158,6 +159,9 @@ def load_corpus(source: Path | str, audio_root: Path | str | None = None) -> Cor
     """The corpus in a CSV manifest or, with ``librispeech:ROOT#subset,subset``, in a LibriSpeech
     folder.
 
+    With ``split=RULE`` after it (``corpus.csv split=speaker:80/10/10``), a seeded split takes the
+    place of the corpus' own, see `probe.data.splits`.
+
     Args:
         audio_root: the folder that all audio must lie in, with symbolic links resolved; nothing
             outside is looked at.
@@ -167,13 +171,11 @@ def load_corpus(source: Path | str, audio_root: Path | str | None = None) -> Cor
             two splits, unknown splits, unreadable durations, missing audio files, audio outside
             ``audio_root``; up to eight problems are named with their lines.
     """
-    text = os.fspath(source)
-    reading, utterances = _load(text, None if audio_root is None else Path(audio_root))
-    speech = tuple(item for item in utterances if item.split != "noise")
-    if not speech:
-        raise ProbeError(f"{text}: no utterances; expected rows with split train, dev or test.")
-    columns = tuple(name for name in reading.columns if name not in ("path", "id", "duration_s"))
-    return Corpus(reading.name, reading.sha256, speech, columns, reading.folder, text)
+    text, rule = rule_of_source(os.fspath(source))
+    corpus = read_corpus(text, audio_root)
+    if not corpus.utterances:
+        raise ProbeError(f"{text}: no utterances; expected rows of another split than noise.")
+    return split_corpus(corpus, rule) if rule else corpus
 
 
 def noise_files(manifest: Path, audio_root: Path | None = None) -> list[Path]:
@@ -182,12 +184,26 @@ def noise_files(manifest: Path, audio_root: Path | None = None) -> list[Path]:
     Raises:
         ProbeError: as `load_corpus`, or there are no such rows.
     """
-    _, utterances = _load(os.fspath(manifest), audio_root)
-    if paths := [item.path for item in utterances if item.split == "noise"]:
-        return paths
+    corpus = read_corpus(manifest, audio_root)
+    if corpus.noise:
+        return [item.path for item in corpus.noise]
     raise ProbeError(
-        f"{manifest}: {len(utterances)} rows, none of split noise. Put noise into the column split."
+        f"{manifest}: {len(corpus.utterances)} rows, none of split noise. Put noise into the "
+        "column split."
     )
+
+
+def read_corpus(source: Path | str, audio_root: Path | str | None = None) -> Corpus:
+    """As `load_corpus`, but a corpus may have nothing but rows of split ``noise``."""
+    text = os.fspath(source)
+    reading, utterances = _load(text, None if audio_root is None else Path(audio_root))
+    unlabelled = ("path", "id", "duration_s", *EXCERPT_COLUMNS)
+    columns = tuple(name for name in reading.columns if name not in unlabelled)
+    speech, noise = (
+        tuple(item for item in utterances if (item.split == "noise") == is_noise)
+        for is_noise in (False, True)
+    )
+    return Corpus(reading.name, reading.sha256, speech, columns, reading.folder, text, noise)
 
 
 def _load(source: str, root: Path | None) -> tuple[Reading, list[Utterance]]:
@@ -195,8 +211,7 @@ def _load(source: str, root: Path | None) -> tuple[Reading, list[Utterance]]:
         raise ProbeError(
             f"--audio-root {root}: not a folder; expected the one that holds all audio."
         )
-    readers = [reader for prefix, reader in READERS.items() if source.startswith(prefix)]
-    reading = readers[0](source) if readers else read_manifest(source)
+    reading = registry.read(source)
     problems: list[str] = []
     utterances = list(_checked(reading.rows, reading.folder, root, problems))
     refuse_problems(problems)
@@ -216,9 +231,12 @@ def _checked(
             problems.append(f"{where}: path is empty. Name an audio file or remove the row.")
             continue
         path = _audio_path(folder, values["path"], folders)
-        key = values.get("id") or os.path.normpath(values["path"])
-        split = values["split"]
-        if split not in SPLITS:
+        excerpt = _excerpt(where, values, problems)
+        key = values.get("id") or "#".join(
+            filter(None, [os.path.normpath(values["path"]), str(excerpt)])
+        )
+        split = values.get("split", "")
+        if split not in ("", *SPLITS):
             problems.append(f"{where}: split {split!r}; expected one of {', '.join(SPLITS)}.")
         if key in first_where:
             problems.append(
@@ -237,10 +255,18 @@ def _checked(
         elif reason := why_missing(path, values["path"], folder, folders):
             problems.append(f"{where}: {reason}")
         first_where.setdefault(key, where)
-        duration_s = _duration(where, values["duration_s"], problems)
-        labels = (values["text"], values["speaker"], values["domain"], split)
-        extra = {name: value for name, value in values.items() if name not in (*COLUMNS, "id")}
-        yield Utterance(key, path, *labels, duration_s, extra)
+        duration_s = _duration(where, values.get("duration_s", ""), problems)
+        labels = (*(values.get(name, "") for name in ("text", "speaker", "domain")), split)
+        extra = {name: value for name, value in values.items() if name not in MEANINGS}
+        yield Utterance(key, path, *labels, duration_s, extra, excerpt=excerpt)
+
+
+def _excerpt(where: str, values: Mapping[str, str], problems: list[str]) -> Excerpt:
+    try:
+        return Excerpt.of_columns(values)
+    except ValueError as error:
+        problems.append(f"{where}: {error}.")
+        return WHOLE
 
 
 def _line(where: str) -> str:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from probe.data.corpus import Utterance
+from probe.data.label_budgets import within_budget
 from probe.evaluation.dataset import Features, Problem, Score
-from probe.evaluation.label_budgets import within_budget
 from probe.evaluation.tasks import Task
 from probe.evaluation.unfinished import part_of
 from probe.records import WEIGHTED

@@ -214,7 +214,7 @@ def test_the_same_file_in_two_splits_is_refused_whatever_its_path_looks_like(
         load_corpus("dev.csv")
 
 
-@pytest.mark.parametrize("split", ["", "valid", "Train", "train "])
+@pytest.mark.parametrize("split", ["valid", "Train", "train "])
 def test_an_unknown_split_is_refused(folder: Path, split: str) -> None:
     with pytest.raises(
         ProbeError, match=at(folder, 2, f"split '{split}'; expected one of train, dev, test, noise")
@@ -375,23 +375,20 @@ def test_an_empty_manifest_is_refused(folder: Path) -> None:
 @pytest.mark.parametrize("rows", [[], ["b.wav,,,,noise,"]])
 def test_a_manifest_without_speech_is_refused(folder: Path, rows: list[str]) -> None:
     with pytest.raises(
-        ProbeError, match=r"dev\.csv: no utterances; expected rows with split train, dev or test"
+        ProbeError, match=r"dev\.csv: no utterances; expected rows of another split than noise"
     ):
         load(folder, *rows)
 
 
 def test_a_manifest_that_is_not_there_is_refused(folder: Path) -> None:
     with pytest.raises(
-        ProbeError,
-        match=rf"gone\.csv: does not exist; expected a CSV manifest with the columns {HEADER}",
+        ProbeError, match=r"gone\.csv does not exist; expected a manifest or a folder of a corpus"
     ):
         load_corpus(folder / "gone.csv")
 
 
-def test_a_folder_is_refused_with_the_spelling_for_librispeech(folder: Path) -> None:
-    with pytest.raises(
-        ProbeError, match=f"is a folder; .*write librispeech:{folder}#dev-clean,test-clean"
-    ):
+def test_a_folder_of_no_clear_form_is_refused_with_the_forms(folder: Path) -> None:
+    with pytest.raises(ProbeError, match=r"its form is not clear\. Write one of .*librispeech"):
         load_corpus(folder)
 
 
@@ -448,9 +445,6 @@ def test_a_column_that_would_change_what_is_heard_is_refused_by_name(
 @pytest.mark.parametrize(
     ("column", "value"),
     [
-        ("start", ""),
-        ("end", " "),
-        ("channel", "telephone"),
         ("from", "London"),
         ("speed", "fast"),
         ("num_channels", "2"),

@@ -12,9 +12,9 @@ from scored import budget_rows, summary_rows
 from test_run import PlantedEncoder
 from tones import write_tones
 
+from probe.data.label_budgets import Budget, in_drawn_order, within_budget
 from probe.errors import ProbeError
 from probe.evaluation.kinds.classify import drawn_labels
-from probe.evaluation.label_budgets import Budget, in_drawn_order, within_budget
 from probe.evaluation.tasks import open_task
 from probe.extraction.extract import extract
 from probe.extraction.settings import Running, Storing

@@ -1,6 +1,7 @@
 """CTC heads of many layers trained together are those that each layer gets alone."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from test_ctc_modules import planted
 from probe.errors import ProbeError
 from probe.heads.ctc import all_layers, ctc_probe
 from probe.heads.ctc.all_layers import fit_layers
-from probe.heads.ctc.ctc_probe import CTCProbe, TrainingRun
+from probe.heads.ctc.ctc_probe import CTCProbe, CTCTraining, TrainingRun
+from probe.heads.ctc.modules import HeadSettings
 from probe.heads.ctc.stacked import kept_bytes
 
 Layer = tuple[str, list[np.ndarray], list[np.ndarray]]
@@ -27,9 +29,17 @@ LSTM: dict[str, Any] = {
 
 
 def probe_of(head: str = "linear", **settings: Any) -> CTCProbe:
-    return CTCProbe(
-        head, **{"learning_rates": RATES, "epochs": 12, "patience": 3, "batch_size": 8, **settings}
-    )
+    """A probe with settings of its head, of its training, and its seed."""
+    training: dict[str, Any] = {
+        "learning_rates": RATES,
+        "epochs": 12,
+        "patience": 3,
+        "batch_size": 8,
+    }
+    seed = settings.pop("seed", 0)
+    for name in {field.name for field in fields(CTCTraining)} & settings.keys():
+        training[name] = settings.pop(name)
+    return CTCProbe(HeadSettings(head, **settings), CTCTraining(**training), seed=seed)
 
 
 def layers_of(widths: Sequence[int], n: int = 60) -> tuple[list[Layer], list[str], list[str]]:

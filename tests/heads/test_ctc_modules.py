@@ -2,6 +2,8 @@
 for a seed.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from torch import nn
 
 from probe.errors import ProbeError
 from probe.heads.ctc import ctc_probe
-from probe.heads.ctc.ctc_probe import CTCProbe
+from probe.heads.ctc.ctc_probe import CTCProbe, CTCTraining
 from probe.heads.ctc.modules import (
     BidirectionalLayer,
     CTCHead,
@@ -48,9 +50,9 @@ def planted(n: int, seed: int) -> tuple[list[np.ndarray], list[str]]:
 @pytest.mark.parametrize("head", mostly_nightly(["linear", "mlp", "bilstm"], ["linear"]))
 def test_learns_planted_frames(head: str) -> None:
     train, dev, test = planted(120, 0), planted(30, 1), planted(30, 2)
-    probe = CTCProbe(head, epochs=80, hidden=32, patience=20, learning_rates=[3e-2]).fit(
-        *train, *dev
-    )
+    probe = CTCProbe(
+        HeadSettings(head, hidden=32), CTCTraining([3e-2], epochs=80, patience=20)
+    ).fit(*train, *dev)
     errors = sum(
         reference != text
         for reference, text in zip(test[1], probe.transcribe(test[0]), strict=True)
@@ -80,9 +82,9 @@ def test_context_lets_a_head_read_what_only_both_neighbours_tell(head: str) -> N
 
     train, dev = split(60, 0), split(20, 1)
     blind, seeing = (
-        CTCProbe(head, context=context, epochs=25, learning_rates=[3e-2], hidden_sizes=[16]).fit(
-            *train, *dev
-        )
+        CTCProbe(
+            HeadSettings(head, context=context, hidden_sizes=(16,)), CTCTraining([3e-2], epochs=25)
+        ).fit(*train, *dev)
         for context in (0, 1)
     )
     assert seeing.chosen_["dev_cer"] < 0.02
@@ -103,17 +105,11 @@ def test_neighbours_in_a_padded_batch_are_those_of_each_utterance(context: int) 
 @pytest.mark.parametrize("head", mostly_nightly(["linear", "mlp", "bilstm"], ["linear", "mlp"]))
 def test_a_sum_of_equal_layers_is_the_layer(head: str) -> None:
     train, dev = planted(40, 0), planted(10, 1)
-    settings: dict = {
-        "epochs": 5,
-        "hidden": 6,
-        "hidden_sizes": [6],
-        "join": 2,
-        "dropout": 0.0,
-        "spec_augment": True,
-    }
-    one = CTCProbe(head, **settings).fit(*train, *dev)
+    settings = HeadSettings(head, hidden=6, dropout=0.0, hidden_sizes=(6,), join=2)
+    training = CTCTraining(epochs=5, spec_augment=True)
+    one = CTCProbe(settings, training).fit(*train, *dev)
     three = [([np.tile(rows, (1, 3)) for rows in frames], texts) for frames, texts in (train, dev)]
-    mixed = CTCProbe(head, n_mixed=3, **settings).fit(*three[0], *three[1])
+    mixed = CTCProbe(replace(settings, n_mixed=3), training).fit(*three[0], *three[1])
     assert mixed.search_ == one.search_
     assert mixed.shares_ == pytest.approx([1 / 3] * 3)
     assert one.shares_ == []
@@ -166,13 +162,13 @@ def test_nothing_is_hidden_from_a_head_outside_training(monkeypatch: pytest.Monk
         "draw_masks",
         lambda *arguments: (shapes.append(arguments[2:]), draw(*arguments))[1],
     )
-    probe = CTCProbe("linear", [1e-1], epochs=3, spec_augment=True).fit(*train, *dev)
+    probe = CTCProbe("linear", CTCTraining([1e-1], epochs=3, spec_augment=True)).fit(*train, *dev)
     assert sorted(i for utterances, *_ in shapes for i in utterances) == sorted(3 * list(range(20)))
     assert {dim for *_, dim in shapes} == {12}
     n_drawn = len(shapes)
     assert probe.transcribe(dev[0]) == probe.transcribe(dev[0])
     assert len(shapes) == n_drawn
-    plain = CTCProbe("linear", [1e-1], epochs=3).fit(*train, *dev)
+    plain = CTCProbe("linear", CTCTraining([1e-1], epochs=3)).fit(*train, *dev)
     assert not torch.equal(plain.model_.projection.weight, probe.model_.projection.weight)
 
 
@@ -191,7 +187,9 @@ def test_superbs_heads_can_be_made() -> None:
 def test_shuffled_transcripts_cannot_be_learned(head: str) -> None:
     (frames, texts), dev, test = planted(120, 0), planted(30, 1), planted(60, 2)
     shuffled = [texts[i] for i in np.random.default_rng(0).permutation(len(texts))]
-    probe = CTCProbe(head, epochs=15, hidden=32, learning_rates=[1e-2]).fit(frames, shuffled, *dev)
+    probe = CTCProbe(HeadSettings(head, hidden=32), CTCTraining([1e-2], epochs=15)).fit(
+        frames, shuffled, *dev
+    )
     assert sum(a == b for a, b in zip(test[1], probe.transcribe(test[0]), strict=True)) <= 6
 
 
@@ -200,17 +198,14 @@ def test_equal_seeds_give_equal_results_and_leave_global_state_alone(head: str) 
     train, dev = planted(40, 0), planted(10, 1)
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
-    first, again = (
-        CTCProbe(head, epochs=4, hidden=8, dropout=0.3, spec_augment=True, seed=3).fit(*train, *dev)
-        for _ in range(2)
-    )
+    settings = HeadSettings(head, hidden=8, dropout=0.3)
+    training = CTCTraining(epochs=4, spec_augment=True)
+    first, again = (CTCProbe(settings, training, seed=3).fit(*train, *dev) for _ in range(2))
     assert first.search_ == again.search_
     for a, b in zip(first.model_.parameters(), again.model_.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
     assert torch.equal(before, torch.random.get_rng_state())
-    other = CTCProbe(head, epochs=4, hidden=8, dropout=0.3, spec_augment=True, seed=4).fit(
-        *train, *dev
-    )
+    other = CTCProbe(settings, training, seed=4).fit(*train, *dev)
     assert any(
         not torch.equal(a, b)
         for a, b in zip(first.model_.parameters(), other.model_.parameters(), strict=True)
@@ -242,7 +237,7 @@ def test_logits_do_not_depend_on_batch_mates() -> None:
 
 def test_every_learning_rate_is_in_the_search_and_dev_picks() -> None:
     train, dev = planted(60, 0), planted(15, 1)
-    probe = CTCProbe("linear", learning_rates=[1e-5, 5e-2], epochs=20).fit(*train, *dev)
+    probe = CTCProbe("linear", CTCTraining([1e-5, 5e-2], epochs=20)).fit(*train, *dev)
     assert [entry["learning_rate"] for entry in probe.search_] == [1e-5, 5e-2]
     assert probe.chosen_ == min(probe.search_, key=lambda entry: entry["dev_cer"])
     assert probe.chosen_["learning_rate"] == 5e-2
@@ -251,10 +246,12 @@ def test_every_learning_rate_is_in_the_search_and_dev_picks() -> None:
 def test_utterances_too_short_for_their_labels_are_left_out_and_named() -> None:
     frames, texts = planted(20, 0)
     frames[3] = frames[3][:2]
-    probe = CTCProbe(epochs=2).fit(frames, texts, *planted(5, 1))
+    probe = CTCProbe(training=CTCTraining(epochs=2)).fit(frames, texts, *planted(5, 1))
     assert probe.too_short_ == [3]
     with pytest.raises(ProbeError, match="fewer frames than its labels need"):
-        CTCProbe(epochs=1).fit([rows[:1] for rows in frames], texts, *planted(5, 1))
+        CTCProbe(training=CTCTraining(epochs=1)).fit(
+            [rows[:1] for rows in frames], texts, *planted(5, 1)
+        )
 
 
 def test_empty_transcripts_are_refused() -> None:
@@ -275,7 +272,7 @@ def test_empty_transcripts_are_refused() -> None:
 )
 def test_heads_out_of_bounds_are_refused(keywords: dict, message: str) -> None:
     with pytest.raises(ProbeError, match=message):
-        CTCProbe(**keywords)
+        HeadSettings(**keywords)
 
 
 @given(st.integers(1, 20), st.integers(1, 5))

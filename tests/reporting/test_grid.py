@@ -527,6 +527,27 @@ def test_a_filter_of_metrics_does_not_change_the_chosen_layer(tmp_path: Path) ->
     assert some == [row for row in whole if row["metric"] == "wer"] and some
 
 
+@pytest.mark.parametrize("term", ["metric=wer", "metric!=wer", "layer=1"])
+@pytest.mark.parametrize("arrangement", [[], ["--by", "models"], ["--every-layer"]])
+def test_files_of_all_scores_are_not_written_beside_a_filtered_table(
+    tmp_path: Path, term: str, arrangement: list[str]
+) -> None:
+    write_records(tmp_path / "results" / "a.jsonl", plain())
+    asked = ["table", "--from", str(tmp_path / "results"), *arrangement]
+    done = CliRunner().invoke(cli, [*asked, "--filter", term, "--to", str(tmp_path / "tables")])
+    assert isinstance(done.exception, UsageError) and f"--filter {term}" in str(done.exception)
+    assert not (tmp_path / "tables").exists()
+
+
+def test_a_filter_of_models_holds_for_the_files_too(tmp_path: Path) -> None:
+    write_records(tmp_path / "results" / "a.jsonl", plain())
+    asked = ["table", "--from", str(tmp_path / "results"), "--to", str(tmp_path / "tables")]
+    done = CliRunner().invoke(cli, [*asked, "--filter", "model=fbank"])
+    assert done.exit_code == 0, done.output
+    models = set(pd.read_csv(tmp_path / "tables" / "layers.csv")["model"])
+    assert models == {"fbank"}
+
+
 def compared(**changed: Any) -> dict[Any, Any]:
     model: dict[str, Any] = {"model": "facebook/wav2vec2-base", "task": "speaker-id"} | changed
     records = [
@@ -625,6 +646,8 @@ def test_ways_to_arrange_exclude_each_other(tmp_path: Path) -> None:
             "--by and --pivot: use one of them at a time",
         ),
         (["--show", "final"], "--show needs --by models"),
+        (["--baseline", "mfcc"], "--baseline needs --robust or --to"),
+        (["--axis", "depth"], "--axis needs --to"),
     ]:
         done = CliRunner().invoke(cli, [*asked, *options])
         assert isinstance(done.exception, UsageError) and message in str(done.exception)

@@ -36,6 +36,18 @@ def test_a_narrow_screen_shows_the_task_above_its_models() -> None:
     assert len(shortened) == 1 and shortened[0].startswith("  org/long")
 
 
+def test_three_tasks_of_three_models_take_a_line_each_on_eighty_columns() -> None:
+    records = [
+        record
+        for task in ("speaker-id", "speaker-verify", "word-id")
+        for model in ("fbank", "mfcc", "random:data2vec-audio-tiny")
+        for record in layers([5], [5], task=task, model=model)
+    ]
+    lines = lines_of(records, 80)
+    assert len(lines) <= 11 and max(map(len, lines)) <= 80
+    assert sum("random:d…dio-tiny" in line for line in lines) == 3
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_conditions_and_domains_have_lines_of_their_own(width: int) -> None:
     noisy = [replace(item, condition="noise:white@10dB") for item in plain()]

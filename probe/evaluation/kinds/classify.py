@@ -23,7 +23,7 @@ Beside every layer:
   is better. Both sides know the features, so rows are standardised with the statistics of all
   training rows, whatever portion a probe is trained on. Each portion's strength is the one with the
   lowest dev cross-entropy; dev labels are given, not sent;
-* budgets: the same with some of the training labels (`probe.evaluation.label_budgets`); dev and
+* budgets: the same with some of the training labels (`probe.data.label_budgets`); dev and
   test stay whole.
 """
 
@@ -36,6 +36,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from probe.data.corpus import Utterance
+from probe.data.label_budgets import Budget, in_drawn_order
 from probe.errors import ProbeError, listed
 from probe.evaluation.dataset import (
     Features,
@@ -47,7 +48,6 @@ from probe.evaluation.dataset import (
     shuffled,
 )
 from probe.evaluation.kind import AtLeastOne, Kind, Main, ProjectedSettings, Rate, Several
-from probe.evaluation.label_budgets import Budget, in_drawn_order
 from probe.evaluation.labelled_rows import LabelledRows, labelled_rows
 from probe.evaluation.linear_search import (
     Chosen,

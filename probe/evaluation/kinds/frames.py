@@ -44,6 +44,7 @@ from pydantic import Field
 
 from probe.data.corpus import Utterance
 from probe.data.intervals import Spans
+from probe.data.label_budgets import UtteranceBudget
 from probe.errors import ProbeError, listed
 from probe.evaluation.dataset import (
     Features,
@@ -56,7 +57,6 @@ from probe.evaluation.dataset import (
 )
 from probe.evaluation.kind import AtLeastOne, Kind, Main, ProjectedSettings, Rate, Several
 from probe.evaluation.kinds.row_reader import READ_BYTES, Chosen, StoredRows, in_store_order
-from probe.evaluation.label_budgets import UtteranceBudget
 from probe.evaluation.linear_search import best_of, entry, judge, judged
 from probe.evaluation.questions import Answers, budgets
 from probe.evaluation.tasks import Task

@@ -12,7 +12,7 @@ Beside every layer:
 * layer ``weighted``: a learned sum of all layers of one width (`probe.heads.linear.weighted_sum`);
 * controls: ``mean``, always the mean of the training labels, for which correlations are undefined;
   ``shuffled``, trained on shuffled labels;
-* budgets: the same with some of the training labels (`probe.evaluation.label_budgets`); dev and
+* budgets: the same with some of the training labels (`probe.data.label_budgets`); dev and
   test stay whole.
 """
 
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from probe.errors import ProbeError, listed
 from probe.evaluation.dataset import Features, Problem, Score, lacking, layer_sum, shuffled
 from probe.evaluation.kind import AtLeastOne, Kind, Main, ProjectedSettings, Rate, Several
-from probe.evaluation.label_budgets import UtteranceBudget
+from probe.data.label_budgets import UtteranceBudget
 from probe.evaluation.labelled_rows import LabelledRows, labelled_rows
 from probe.evaluation.questions import Answers, budgets
 from probe.evaluation.tasks import Task

@@ -15,7 +15,7 @@ Learning rate, epoch, decoder and layer are chosen by dev CER or PER. tasks/READ
 differs from SUPERB.
 
 Control ``shuffled`` is trained at the layer that dev chose, on shuffled training and dev
-transcripts; budgets (`probe.evaluation.label_budgets`) train every layer on some of the utterances.
+transcripts; budgets (`probe.data.label_budgets`) train every layer on some of the utterances.
 
 Where the features were extracted with the checkpoint's own CTC head, its greedy transcripts are
 scored too (head ``own-ctc``, layer ``ctc``), on transcripts case-folded on both sides: fine-tuned
@@ -33,6 +33,7 @@ import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
 from probe.data import transcript_checks
+from probe.data.label_budgets import UtteranceBudget
 from probe.errors import ProbeError, listed
 from probe.evaluation.dataset import (
     Features,
@@ -47,12 +48,11 @@ from probe.evaluation.dataset import (
 from probe.evaluation.kind import AtLeastOne, Count, Kind, Main, ProjectedSettings, Rate, Several
 from probe.evaluation.kinds.transcript_decoding import Decoding, check_decoding
 from probe.evaluation.kinds.transcripts import Part, Transcripts
-from probe.evaluation.label_budgets import UtteranceBudget
 from probe.evaluation.questions import Answers, budgets
 from probe.evaluation.tasks import Task
 from probe.heads.ctc.all_layers import fit_groups
-from probe.heads.ctc.ctc_probe import CTCProbe
-from probe.heads.ctc.modules import LEARNING_RATES, MOST_CONTEXT, MOST_HIDDEN
+from probe.heads.ctc.ctc_probe import CTCProbe, CTCTraining
+from probe.heads.ctc.modules import LEARNING_RATES, MOST_CONTEXT, MOST_HIDDEN, HeadSettings
 from probe.heads.ctc.vocabulary import Vocabulary, frames_needed
 from probe.measures.counts import ratio_counts
 from probe.measures.metrics import CER, PER, WER
@@ -63,10 +63,8 @@ from probe.records import OWN_HEAD, WEIGHTED
 log = logging.getLogger("probe")
 
 LEAST_UTTERANCES = 5
-PROBE_SETTINGS = (
-    *("head", "learning_rates", "epochs", "patience", "batch_size", "hidden", "dropout"),
-    *("hidden_sizes", "activation", "context", "spec_augment", "units"),
-)
+HEAD_FIELDS = ("head", "hidden", "dropout", "hidden_sizes", "activation", "context")
+TRAINING_FIELDS = ("learning_rates", "epochs", "patience", "batch_size", "spec_augment")
 TOO_SHORT = "fewer frames than labels need"
 Metrics = dict[str, Callable[[str, str], tuple[int, int]]]
 TEXT_METRICS: Metrics = {WER.name: word_errors, CER.name: character_errors}
@@ -388,14 +386,15 @@ class Heads:
 
     def _probe(self, n_mixed: int = 1) -> CTCProbe:
         settings = self.task.settings
-        return CTCProbe(
-            **{name: getattr(settings, name) for name in PROBE_SETTINGS},
+        head = HeadSettings(
+            **{name: getattr(settings, name) for name in HEAD_FIELDS},
             join=max(1, round(settings.frame_ms / 1000 / self.features.hop_s)),
             n_layers=settings.layers,
             n_mixed=n_mixed,
-            seed=self.problem.seed,
-            device=self.problem.device,
         )
+        training = CTCTraining(**{name: getattr(settings, name) for name in TRAINING_FIELDS})
+        seed, device = self.problem.seed, self.problem.device
+        return CTCProbe(head, training, units=settings.units, seed=seed, device=device)
 
 
 def _answers(heads: Heads, weighted: bool = False) -> Answers[Heads, None]:
@@ -450,7 +449,7 @@ def _warn_of_short(layer: str, probe: CTCProbe, part: Part, frames: list[np.ndar
     short = [
         item.key
         for item, text, rows in zip(part.rows, part.texts, frames, strict=True)
-        if frames_needed(probe.vocabulary_.encode(text)) > -(-len(rows) // probe.join)
+        if frames_needed(probe.vocabulary_.encode(text)) > -(-len(rows) // probe.settings.join)
     ]
     if not short:
         return ""

@@ -1,14 +1,14 @@
-"""CTC heads of many layers, with all their learning rates, trained together.
+"""Train the CTC heads of many layers with all their learning rates together.
 
-A problem is a layer with a learning rate. All problems see the same utterances in the same order,
-so labels and lengths are shared: one CTC loss serves them all (`probe.heads.ctc.loss`), one product
-with the frames the learning rates of a layer, and one loop over time all LSTMs
-(`probe.heads.ctc.stacked`). The rest is each problem's own: gradient norm, Adam's moments, best
-epoch, learning rate, the epoch it stops after. What comes out is what `CTCProbe` finds for each
-layer alone, up to rounding.
+A problem is a layer with a learning rate. All problems see the same utterances in the same order
+and share labels and lengths, so one CTC loss serves all of them (`probe.heads.ctc.loss`), one
+product with the frames serves all learning rates of a layer, and one loop over time serves all
+LSTMs (`probe.heads.ctc.stacked`). Each problem has its own gradient norm, Adam moments, best epoch,
+learning rate and last epoch. The result equals that of `CTCProbe` on each layer alone, up to
+rounding.
 
-How many go together is bounded by memory. LSTMs too large to gain (`MOST_HIDDEN_TOGETHER`), or to
-fit, are trained one at a time.
+Memory bounds the number of problems that are trained together. LSTMs that are too large to gain
+from it (`MOST_HIDDEN_TOGETHER`), or too large to fit, are trained one at a time.
 """
 
 import math
@@ -26,12 +26,12 @@ from probe.heads.ctc.modules import as_read
 from probe.heads.ctc.stacked import kept_bytes, stacked_logits
 from probe.heads.ctc.vocabulary import symbol_error_rates
 
-# What layers that are trained together may take; a layer that is larger is trained alone.
+# Memory for layers that are trained together; a larger layer is trained alone.
 MEMORY_BYTES = 4 << 30
-# LSTMs with more units are trained one at a time, which took no longer and less memory: see
+# LSTMs with more units are trained one at a time, which takes less memory and no more time: see
 # `benchmarks/ctc.py --step`.
 MOST_HIDDEN_TOGETHER = 256
-# Adam's, as torch has them.
+# Adam's parameters, with torch's defaults.
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 
 Frames = Sequence[np.ndarray]
@@ -45,7 +45,7 @@ def fit_layers(
     on_epoch: Callable[[int, int], Any] = lambda _n, _spared: None,
     memory_bytes: int = MEMORY_BYTES,
 ) -> Iterator[tuple[str, CTCProbe]]:
-    """(layer, its fitted probe), in order; see `fit_groups`."""
+    """Yield each layer with its fitted probe, in order; see `fit_groups`."""
     for group in fit_groups(new_probe, layers, texts, dev_texts, on_epoch, memory_bytes):
         yield from group
 
@@ -58,21 +58,22 @@ def fit_groups(
     on_epoch: Callable[[int, int], Any] = lambda _n, _spared: None,
     memory_bytes: int = MEMORY_BYTES,
 ) -> Iterator[list[tuple[str, CTCProbe]]]:
-    """(layer, its fitted probe) of the layers that are trained together, group after group, in
+    """Yield groups of layers that are trained together, each as a list of (layer, fitted probe), in
     order.
 
-    What comes before a group has no influence on it: layers from a group's first on are grouped,
-    and trained, just the same.
+    A group does not depend on the groups before it: a call that starts at the group's first layer
+    groups and trains the layers in the same way.
 
     Args:
-        new_probe: a probe that is not fitted, without weighted sum; the same settings every time.
-        layers: (name, frames of the training utterances, of the dev ones), (frame, dim) each; read
-            when their turn comes.
-        on_epoch: called after each epoch with the number of heads that it trained, and with the
-            epochs that heads which end with it are spared.
-        memory_bytes: of the frames held at once, float32, and of what LSTMs keep for their
-            gradients. A group of layers ends where another like its last would not fit; also where
-            layers do not have the same numbers of frames.
+        new_probe: returns an unfitted probe without a weighted sum, with the same settings each
+            time.
+        layers: (name, training frames, dev frames), with (frame, dim) for each utterance; they are
+            read one layer at a time.
+        on_epoch: called after each epoch with the number of heads that were trained and with the
+            number of epochs saved by the heads that stopped.
+        memory_bytes: bound on the float32 frames in memory and on the state that LSTMs keep for
+            their gradients. A group ends when another layer like its last one would not fit, or
+            when the next layer has other numbers of frames.
 
     Raises:
         ProbeError: no transcript has a symbol, or no utterance is long enough for its labels.
@@ -84,7 +85,7 @@ def fit_groups(
         alone = layer.n_lstm_bytes and (
             layer.n_bytes > memory_bytes or probe.settings.hidden > MOST_HIDDEN_TOGETHER
         )
-        # With other lengths, batches would not be the same.
+        # With other lengths, the batches would differ.
         if group and (alone or layer.lengths != group[0].lengths):
             yield _fit(group, dev_texts, on_epoch)
             group = []
@@ -109,10 +110,10 @@ class _Layer:
 
     Attributes:
         runs: one per learning rate.
-        active: positions in ``runs`` of the heads in training: the rates below.
-        weights: parameter of a `probe.heads.ctc.modules.CTCHead` -> (rate, ...) float32; a weight
-            before its bias, first layer first.
-        mean, square: Adam's moments, same shapes.
+        active: positions in ``runs`` of the heads that are still in training (the axis ``rate``).
+        weights: name of a parameter of `probe.heads.ctc.modules.CTCHead` -> (rate, ...) float32; a
+            weight comes before its bias, and the first layer comes first.
+        mean, square: Adam's moments, of the same shapes.
     """
 
     def __init__(self, name: str, probe: CTCProbe, train: Examples, dev: list[Tensor]) -> None:
@@ -122,7 +123,7 @@ class _Layer:
         self.steps = 0
 
     def begin(self) -> None:
-        """Weights and moments as they are before training."""
+        """Set the weights and moments to their values before training."""
         start = self.probe.new_head().named_parameters()
         self.weights = {
             key: torch.stack([value.detach()] * len(self.runs)).requires_grad_()
@@ -141,21 +142,21 @@ class _Layer:
 
     @property
     def n_lstm_bytes(self) -> int:
-        """What its LSTMs keep for the gradients of the longest batch."""
-        batch = self.probe.batch_size * max(map(len, [*self.train.frames, *self.dev]))
+        """Bytes that the LSTMs keep for the gradients of the longest batch."""
+        batch = self.probe.training.batch_size * max(map(len, [*self.train.frames, *self.dev]))
         return len(self.runs) * kept_bytes(self.probe.settings, batch)
 
     @property
     def n_bytes(self) -> int:
-        """Its frames, and what its LSTMs keep."""
+        """Bytes of the frames and of the LSTMs' state."""
         return sum(rows.nbytes for rows in (*self.train.frames, *self.dev)) + self.n_lstm_bytes
 
     def read(self, rows: list[Tensor], epoch: int | None, chosen: Sequence[int]) -> Tensor:
-        """(batch, frame, dim) input of the heads for utterances of (frame, dim).
+        """Return the heads' input (batch, frame, dim) for utterances of (frame, dim).
 
         Args:
-            epoch: of training, for what SpecAugment hides of the ``chosen`` utterances; None where
-                nothing is hidden.
+            epoch: epoch of training, which decides SpecAugment's masks of the ``chosen``
+                utterances; None masks nothing.
         """
         frames, lengths = pad(rows)
         masks = None
@@ -165,16 +166,20 @@ class _Layer:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Adam with the gradients in ``weights``, each head's clipped to its norm."""
+        """Take a step of Adam with the gradients in ``weights``, clipped for each head
+        separately.
+        """
         gradients = {
             key: value.grad for key, value in self.weights.items() if value.grad is not None
         }
         squares = [gradient.flatten(1).square().sum(1) for gradient in gradients.values()]
-        factor = (self.probe.clip / (torch.stack(squares).sum(0).sqrt() + 1e-6)).clamp(max=1)
+        factor = (self.probe.training.clip / (torch.stack(squares).sum(0).sqrt() + 1e-6)).clamp(
+            max=1
+        )
         self.steps += 1
         sizes = [self.runs[i].rate / (1 - BETA_1**self.steps) for i in self.active]
         for key, gradient in gradients.items():
-            shape = (-1, *[1] * (gradient.dim() - 1))  # of what differs from rate to rate
+            shape = (-1, *[1] * (gradient.dim() - 1))  # broadcasts a value per rate
             gradient *= factor.view(shape)
             self.mean[key].lerp_(gradient, 1 - BETA_1)
             self.square[key].mul_(BETA_2).addcmul_(gradient, gradient, value=1 - BETA_2)
@@ -185,11 +190,11 @@ class _Layer:
             self.weights[key].grad = None
 
     def state(self, rate: int) -> dict[str, Tensor]:
-        """Of a `probe.heads.ctc.modules.CTCHead`."""
+        """Return the state of a `probe.heads.ctc.modules.CTCHead` for a rate."""
         return {key: value.detach()[rate].clone() for key, value in self.weights.items()}
 
     def drop_finished(self, patience: int) -> None:
-        """Ends the heads that have not improved on dev for ``patience`` epochs or have diverged."""
+        """Stop the heads that have diverged or have not improved on dev for ``patience`` epochs."""
         rates = [
             k
             for k, i in enumerate(self.active)
@@ -208,7 +213,7 @@ class _Layer:
 def _fit(
     group: list[_Layer], dev_texts: Sequence[str], on_epoch: Callable[[int, int], Any]
 ) -> list[tuple[str, CTCProbe]]:
-    """Trains a group of layers with equal numbers of frames."""
+    """Train a group of layers with equal numbers of frames."""
     for layer in group:
         layer.begin()
     first = group[0]
@@ -216,16 +221,16 @@ def _fit(
     dev_labels = [torch.tensor(probe.vocabulary_.encode(text)) for text in dev_texts]
     training = group
     with torch.random.fork_rng():
-        torch.manual_seed(probe.seed)  # of dropout
-        for epoch in range(probe.epochs):
-            for chosen in batch_order(first.train.lengths, probe.batch_size, order):
+        torch.manual_seed(probe.seed)  # for dropout
+        for epoch in range(probe.training.epochs):
+            for chosen in batch_order(first.train.lengths, probe.training.batch_size, order):
                 _step(training, epoch, chosen, scratch)
             _score(training, dev_labels, dev_texts, scratch)
             n_heads = sum(len(layer.active) for layer in training)
             for layer in training:
-                layer.drop_finished(probe.patience)
+                layer.drop_finished(probe.training.patience)
             n_ended = n_heads - sum(len(layer.active) for layer in training)
-            on_epoch(n_heads, n_ended * (probe.epochs - epoch - 1))
+            on_epoch(n_heads, n_ended * (probe.training.epochs - epoch - 1))
             training = [layer for layer in training if layer.active]
             if not training:
                 break
@@ -233,7 +238,7 @@ def _fit(
 
 
 def _step(layers: list[_Layer], epoch: int, chosen: Sequence[int], scratch: Scratch) -> None:
-    """One batch of training."""
+    """Train on one batch."""
     rows = [[layer.train.frames[i] for i in chosen] for layer in layers]
     parts = _logits(layers, rows, epoch, chosen, scratch)
     train = layers[0].train
@@ -253,7 +258,7 @@ def _logits(
     chosen: Sequence[int],
     scratch: Scratch,
 ) -> list[Tensor]:
-    """Layer -> (batch, frame, rate, symbol) of utterances of (frame, dim); see `_Layer.read`."""
+    """Return (batch, frame, rate, symbol) logits for each layer; see `_Layer.read`."""
     return stacked_logits(
         layers[0].probe.settings,
         [layer.weights for layer in layers],
@@ -268,13 +273,13 @@ def _logits(
 def _losses(
     parts: list[Tensor], lengths: Sequence[int], labels: list[Tensor], scratch: Scratch
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(batch, frame, problem, symbol) logits, (batch, problem) losses and the gradient of their sum
-    by the logits.
+    """Return (batch, frame, problem, symbol) logits, (batch, problem) losses and the gradient of
+    the summed losses with respect to the logits.
 
     Args:
-        parts: layer -> (batch, frame, rate, symbol) logits.
-        lengths: of each utterance.
-        labels: utterance -> (label,).
+        parts: (batch, frame, rate, symbol) logits of each layer.
+        lengths: number of frames of each utterance.
+        labels: (label,) of each utterance.
     """
     batch, frame, _, symbol = parts[0].shape
     n_problems = sum(part.shape[2] for part in parts)
@@ -288,14 +293,14 @@ def _losses(
 def _score(
     layers: list[_Layer], labels: list[Tensor], texts: Sequence[str], scratch: Scratch
 ) -> None:
-    """Adds an epoch to every run in training: symbol error rate and mean loss on dev."""
+    """Add an epoch with the dev symbol error rate and mean loss to every run in training."""
     probe, lengths = layers[0].probe, layers[0].lengths[1]
     runs = [(layer, rate) for layer in layers for rate in range(len(layer.active))]
     hypotheses = [[""] * len(texts) for _ in runs]
     losses: list[Tensor] = []
     by_length = sorted(range(len(lengths)), key=lambda i: lengths[i])
-    for start in range(0, len(by_length), probe.batch_size):
-        chosen = by_length[start : start + probe.batch_size]
+    for start in range(0, len(by_length), probe.training.batch_size):
+        chosen = by_length[start : start + probe.training.batch_size]
         rows = [[layer.dev[i] for i in chosen] for layer in layers]
         parts = _logits(layers, rows, None, chosen, scratch)
         of_chosen = [labels[i] for i in chosen]

@@ -1,12 +1,13 @@
 """Beam search over the output of a CTC head, with a word list and an n-gram language model (Hannun
 et al. 2014).
 
-torchaudio's decoder does the search, on flashlight-text, which the extra ``[lm]`` installs. Only
-listed words can be written. A hypothesis scores: the natural logarithm of the probability of its
-likeliest path, ``lm_weight`` times the decimal logarithm of the language model's probability (as
-ARPA files have it; sentence start and end included), ``word_score`` for each word. Paths of a text
-are not summed: the decoder merges histories that the language model cannot tell apart, and would
-sum over different texts. It runs on the CPU, and the same input gives the same text.
+torchaudio's decoder runs the search with flashlight-text, which the extra ``[lm]`` installs. A
+transcript contains only words of the list. The score of a hypothesis is the natural logarithm of
+the probability of its most likely path, plus ``lm_weight`` times the decimal logarithm of the
+language model's probability (as in ARPA files, including sentence start and end), plus
+``word_score`` for each word. The search does not sum the paths of a text: the decoder merges
+histories that the language model treats as equal, so a sum would run over different texts. It runs
+on the CPU, and equal input gives equal text.
 """
 
 import tempfile
@@ -21,18 +22,18 @@ from probe.errors import ProbeError
 from probe.heads.ctc.lexicon import read_lines
 from probe.heads.ctc.vocabulary import BLANK, Vocabulary
 
-# log-probability of what cannot be; finite, because the decoder adds it up.
+# Log-probability of an impossible symbol; finite, because the decoder adds it up.
 NEVER = -1e4
 SPACE = " "
-# Of words and sentences in ARPA files.
+# Marks of sentences and unknown words in ARPA files.
 MARKS = ("<s>", "</s>", "<unk>", "<UNK>")
 
 
 def read_words(path: Path) -> list[str]:
-    """The words of a list: the first of each line, so that a lexicon will do.
+    """Return the first word of each line, so that a lexicon can serve as a word list.
 
     Raises:
-        ProbeError: no such file, not UTF-8, or no words.
+        ProbeError: the file is missing, is not UTF-8, or has no words.
     """
     words = list(
         dict.fromkeys(line.split()[0] for line in read_lines(path, "word list") if line.strip())
@@ -43,10 +44,10 @@ def read_words(path: Path) -> list[str]:
 
 
 def read_arpa_words(path: Path) -> list[str]:
-    """The words that an n-gram model in ARPA form knows.
+    """Return the words of an n-gram model in ARPA form.
 
     Raises:
-        ProbeError: no such file, or no ARPA file.
+        ProbeError: the file is missing or is not an ARPA file.
     """
     lines = iter(read_lines(path, "language model"))
     for line in lines:
@@ -69,10 +70,10 @@ def read_arpa_words(path: Path) -> list[str]:
 def written_words(
     vocabulary: Vocabulary, words: Iterable[str], spell: Callable[[str], str] = str
 ) -> dict[str, str]:
-    """Word -> as it is written, for the words that a head with this vocabulary can write.
+    """Return the spelling of each word that a head with this vocabulary can write.
 
     Raises:
-        ProbeError: there are none.
+        ProbeError: the head can write none of them.
     """
     letters = set(vocabulary.symbols) - {SPACE}
     spellings = {word: text for word in words if (text := spell(word)) and set(text) <= letters}
@@ -85,10 +86,10 @@ def written_words(
 
 
 def require_flashlight() -> Any:
-    """torchaudio's decoder.
+    """Return torchaudio's decoder.
 
     Raises:
-        ProbeError: it is not installed.
+        ProbeError: flashlight-text is not installed.
     """
     try:
         from torchaudio.models.decoder import ctc_decoder
@@ -98,17 +99,18 @@ def require_flashlight() -> Any:
 
 
 class BeamDecoder:
-    """Log-probabilities of an utterance -> its text.
+    """A decoder that maps the log-probabilities of an utterance to its text.
 
     Args:
-        vocabulary: of the head: characters, with the space as word boundary where transcripts have
-            more than one word.
-        words: that can be written; those with characters that the head lacks are left out
-            (``left_out``).
-        lm: ARPA file; None for all words alike. Words are looked up in it as they are listed.
-        spell: a listed word -> as it is written in transcripts.
-        beam: hypotheses kept from frame to frame.
-        like: a decoder of the same vocabulary, words and lm, whose model is used again.
+        vocabulary: the head's characters; the space is the word boundary if transcripts have more
+            than one word.
+        words: the word list; the decoder leaves out words with characters that the head lacks
+            (``left_out`` counts them).
+        lm: ARPA file; None gives all words the same probability. Words are looked up as they stand
+            in the list.
+        spell: returns the spelling of a listed word in transcripts.
+        beam: number of hypotheses that are kept from frame to frame.
+        like: a decoder with the same vocabulary, words and language model; its model is reused.
 
     Raises:
         ProbeError: the extra ``[lm]`` is not installed, or no word can be written.
@@ -139,12 +141,12 @@ class BeamDecoder:
         )
 
     def __call__(self, log_probabilities: Tensor) -> str:
-        """Text of (frame, symbol) float32 log-probabilities; empty where no listed words fit into
-        the frames.
+        """Return the text for (frame, symbol) float32 log-probabilities; empty if no listed words
+        fit into the frames.
         """
         n_frames, n_symbols = log_probabilities.shape
-        # Every listed word ends with a boundary; one more frame has it, or a blank, free of charge,
-        # for the utterance's last word.
+        # Every listed word ends with a boundary. One additional frame offers the boundary or a
+        # blank at no cost, for the last word of the utterance.
         emissions = torch.full((n_frames + 1, n_symbols + (not self._has_space)), NEVER)
         emissions[:-1, :n_symbols] = log_probabilities
         emissions[-1, [BLANK, self._boundary]] = 0
@@ -154,8 +156,8 @@ class BeamDecoder:
     def _open(
         self, spelled: list[tuple[str, list[int]]], n_tokens: int, lm: Any, **options: float
     ) -> Any:
-        """torchaudio's decoder; symbols are called by their numbers, so that no character can be
-        taken for a mark.
+        """Return torchaudio's decoder. Numbers stand for symbols, so that no character can be
+        confused with a mark.
         """
         ctc_decoder = require_flashlight()
         with tempfile.TemporaryDirectory() as folder:

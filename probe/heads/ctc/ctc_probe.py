@@ -1,11 +1,12 @@
-"""Small CTC heads on frozen frames: characters or phones out of a layer (Graves et al. 2006).
+"""Small CTC heads that read characters or phones from the frozen frames of a layer (Graves et al.
+2006).
 
-Heads: `probe.heads.ctc.modules`; what they write: `probe.heads.ctc.vocabulary`. ``join``
-neighbouring frames are put side by side first, so that models with 10 ms frames can be read at the
-20 ms of the others. Greedy decoding: best symbol of each frame, repeats merged, blanks dropped;
-beam search: `probe.heads.ctc.beam_search`. An LSTM's learning rate is halved when dev stops
-improving; the rate to start with and the epoch are the ones with the lowest symbol error rate on
-dev.
+`probe.heads.ctc.modules` defines the heads and `probe.heads.ctc.vocabulary` their symbols. The
+probe first concatenates ``join`` neighbouring frames, so that models with 10 ms frames are read at
+the 20 ms of the others. Greedy decoding takes the best symbol of each frame, merges repeats and
+drops blanks; `probe.heads.ctc.beam_search` is the alternative. Training halves the learning rate of
+an LSTM when the dev scores stop improving. The probe keeps the initial learning rate and the epoch
+with the lowest symbol error rate on dev.
 """
 
 import copy
@@ -26,9 +27,9 @@ from probe.heads.ctc.vocabulary import BLANK, UNITS, Vocabulary, frames_needed, 
 from probe.heads.linear.context import join_frames
 from probe.heads.linear.rows import Standardizer
 
-# The learning rate of an LSTM is halved after so many epochs in which neither dev errors nor dev
-# loss improved. Heads of single frames need their large steps to the end: slowed down, a linear one
-# settles at a worse CER.
+# Training halves the learning rate of an LSTM after this many epochs without an improvement of dev
+# errors or dev loss. Heads of single frames need large steps to the end: with smaller ones a linear
+# head settles at a worse CER.
 HALVE_AFTER = 4
 
 
@@ -37,13 +38,13 @@ class TrainingRun:
     """The training with one learning rate, and its best epoch so far.
 
     Attributes:
-        learning_rate: at the start.
+        learning_rate: the initial learning rate.
         metric: name of the dev error rate in a record's search.
         error: the lowest dev error rate.
-        waited: epochs since dev errors or dev loss improved.
-        diverged: whether the dev loss is not a number any more.
+        waited: number of epochs since dev errors or dev loss last improved.
+        diverged: whether the dev loss is no longer finite.
         state: weights of the head at the best epoch.
-        halves: whether the learning rate is halved when dev stops improving.
+        halves: whether the learning rate is halved when the dev scores stop improving.
         rate: learning rate of the next epoch.
     """
 
@@ -62,7 +63,7 @@ class TrainingRun:
         self.rate = self.learning_rate
 
     def add(self, error: float, dev_loss: float, state: Callable[[], dict[str, Tensor]]) -> None:
-        """Adds an epoch and keeps its ``state`` if it is the best."""
+        """Add an epoch and keep its ``state`` if it is the best."""
         self.epochs += 1
         self.waited = 0 if error < self.error or dev_loss < self.dev_loss else self.waited + 1
         self.dev_loss = min(self.dev_loss, dev_loss)
@@ -83,78 +84,68 @@ class TrainingRun:
         }
 
 
+@dataclass(frozen=True)
+class CTCTraining:
+    """How a `CTCProbe` trains its head.
+
+    Attributes:
+        learning_rates: initial learning rates; the probe trains once with each and keeps the one
+            with the lowest dev error. Empty means `LEARNING_RATES` of the head.
+        epochs: the largest number of epochs.
+        patience: training stops after this many epochs without an improvement of the dev error rate
+            or the dev loss.
+        batch_size: utterances per step.
+        clip: largest norm of the gradient.
+        spec_augment: whether training masks spans of time and of dimensions
+            (`probe.heads.ctc.spec_augment`).
+    """
+
+    learning_rates: Sequence[float] = ()
+    epochs: int = 80
+    patience: int = 40
+    batch_size: int = 16
+    clip: float = 1.0
+    spec_augment: bool = False
+
+
+DEFAULT_TRAINING = CTCTraining()
+
+
 class CTCProbe:
     """A CTC head trained on one layer's frames, or on a weighted sum of layers.
 
     Args:
-        head: ``linear``, ``mlp`` or ``bilstm``.
-        learning_rates: at the start; each is tried and the best on dev is kept. `LEARNING_RATES`
-            where None.
-        join: number of neighbouring frames that become one.
-        epochs: most epochs of a run.
-        patience: a run ends after this many epochs in which neither dev errors nor dev loss
-            improved.
-        batch_size: utterances per step.
-        hidden, n_layers, dropout: of the LSTM; dropout comes after each of its layers.
-        clip: largest gradient norm.
-        seed: of initialisation, order and masks; equal seeds give equal results on one machine.
+        head: architecture of the head; a name (``linear``, ``mlp`` or ``bilstm``) stands for
+            `probe.heads.ctc.modules.HeadSettings` with its defaults.
+        training: how the head is trained.
+        units: symbols of a transcript: ``characters``, ``phones``, or ``letters``, which are
+            characters of a transcript that the caller has normalised.
+        seed: random seed for initialisation, batch order and masks; equal seeds give equal results
+            on one machine.
         device: where to train.
-        hidden_sizes, activation: of the ``mlp``'s layers before its projection; ``relu`` or
-            ``none``.
-        context: neighbours on each side that a head reads with each frame, after joining.
-        spec_augment: whether spans of time and dimensions are hidden in training
-            (`probe.heads.ctc.spec_augment`).
-        units: what transcripts are made of: ``characters`` (``letters`` are the same, normalised
-            before) or ``phones``.
-        n_mixed: layers that lie side by side in every frame, (frame, layer * dim), of which the
-            head learns a weighted sum.
 
     Attributes:
         vocabulary_: symbols of the training transcripts.
-        search_: one entry per learning rate: ``learning_rate``, ``dev_cer`` (of phones
-            ``dev_per``), ``epoch`` (the best), ``epochs`` (run).
-        chosen_: the entry that is best on dev.
-        too_short_: positions of training utterances with fewer frames than their labels need; they
-            are left out.
+        search_: one entry per learning rate: ``learning_rate``, ``dev_cer`` (``dev_per`` for
+            phones), ``epoch`` (the best one), ``epochs`` (the number that ran).
+        chosen_: the entry with the lowest dev error.
+        too_short_: positions of training utterances with fewer frames than their labels need;
+            training leaves them out.
     """
 
     def __init__(
         self,
-        head: str = "linear",
-        learning_rates: Sequence[float] | None = None,
-        join: int = 1,
-        epochs: int = 80,
-        patience: int = 40,
-        batch_size: int = 16,
-        hidden: int = 128,
-        n_layers: int = 1,
-        dropout: float = 0.1,
-        clip: float = 1.0,
+        head: HeadSettings | str = "linear",
+        training: CTCTraining = DEFAULT_TRAINING,
+        *,
+        units: str = "characters",
         seed: int = 0,
         device: str = "cpu",
-        *,
-        hidden_sizes: Sequence[int] = (256,),
-        activation: str = "relu",
-        context: int = 0,
-        spec_augment: bool = False,
-        units: str = "characters",
-        n_mixed: int = 1,
     ) -> None:
-        self.settings = HeadSettings(
-            head,
-            hidden,
-            n_layers,
-            dropout,
-            tuple(hidden_sizes),
-            activation,
-            context=context,
-            join=join,
-            n_mixed=n_mixed,
-        )
-        self.learning_rates = tuple(learning_rates or LEARNING_RATES[head])
-        self.join, self.epochs, self.patience = join, epochs, patience
-        self.batch_size, self.clip, self.seed, self.device = batch_size, clip, seed, device
-        self.spec_augment, self.separator = spec_augment, UNITS[units]
+        self.settings = HeadSettings(head) if isinstance(head, str) else head
+        self.training, self.seed, self.device = training, seed, device
+        self.learning_rates = tuple(training.learning_rates or LEARNING_RATES[self.settings.head])
+        self.separator = UNITS[units]
         self.metric = "dev_per" if units == "phones" else "dev_cer"
 
     def __repr__(self) -> str:
@@ -173,7 +164,8 @@ class CTCProbe:
         dev_texts: Sequence[str],
         on_epoch: Callable[[], Any] = lambda: None,
     ) -> "CTCProbe":
-        """Train on utterances of (frame, dim) and their transcripts; choose on the dev ones.
+        """Train on utterances of (frame, dim) and their transcripts; choose the best epoch on the
+        dev set.
 
         Raises:
             ProbeError: no transcript has a symbol, or no utterance is long enough for its labels.
@@ -187,7 +179,7 @@ class CTCProbe:
         dev_texts: Sequence[str],
         on_epoch: Callable[[], Any] = lambda: None,
     ) -> "CTCProbe":
-        """Trains one learning rate after the other on what `prepare` made."""
+        """Train one learning rate after the other on the result of `prepare`."""
         return self.conclude(
             [self._train(run, train, dev, dev_texts, on_epoch) for run in self.new_runs()]
         )
@@ -195,14 +187,15 @@ class CTCProbe:
     def prepare(
         self, frames: Sequence[np.ndarray], texts: Sequence[str], dev_frames: Sequence[np.ndarray]
     ) -> "tuple[Examples, list[Tensor]]":
-        """Training examples and dev frames as heads read them: joined, standardised, on the device.
-        Sets the vocabulary and the standardiser.
+        """Return training examples and dev frames joined, standardised and on the device. The
+        method also sets the vocabulary and the standardiser.
 
         Raises:
             ProbeError: no transcript has a symbol, or no utterance is long enough for its labels.
         """
         frames, dev_frames = (
-            [join_frames(rows, self.join) for rows in part] for part in (frames, dev_frames)
+            [join_frames(rows, self.settings.join) for rows in part]
+            for part in (frames, dev_frames)
         )
         self.vocabulary_ = Vocabulary.of(texts, self.separator)
         if not "".join(self.vocabulary_.symbols).strip():
@@ -228,14 +221,14 @@ class CTCProbe:
         return train, [self._tensor(rows) for rows in dev_frames]
 
     def new_runs(self) -> list[TrainingRun]:
-        """One per learning rate."""
+        """Return a training run for each learning rate."""
         return [
             TrainingRun(rate, self.metric, self.settings.head == "bilstm")
             for rate in self.learning_rates
         ]
 
     def conclude(self, runs: Sequence[TrainingRun]) -> "CTCProbe":
-        """Keep the run that is best on dev, the first of equals."""
+        """Keep the run with the lowest dev error, the first one in a tie."""
         best = min(runs, key=lambda run: run.error)
         self.search_ = [run.entry for run in runs]
         self.chosen_ = best.entry
@@ -248,7 +241,9 @@ class CTCProbe:
         return self._decode(self.model_, self._joined(frames))[0]
 
     def log_probabilities(self, frames: Sequence[np.ndarray]) -> list[Tensor]:
-        """(frame, symbol) float32 on the CPU of each utterance of (frame, dim), for a search."""
+        """Return (frame, symbol) float32 log-probabilities on the CPU for each utterance of (frame,
+        dim).
+        """
         of_utterance: dict[int, Tensor] = {}
         for positions, logits in self._logits(self.model_, self._joined(frames)):
             for i, values in zip(positions, logits, strict=True):
@@ -257,13 +252,15 @@ class CTCProbe:
 
     @property
     def shares_(self) -> list[float]:
-        """The weight of each layer in the weighted sum; they sum to 1. Empty without a sum."""
+        """The weight of each layer in the weighted sum, summing to 1; empty for a head without a
+        sum.
+        """
         return (
             [] if self.model_.mix is None else self.model_.mix.scores.detach().softmax(0).tolist()
         )
 
     def new_head(self) -> CTCHead:
-        """A head before training, always the same for a seed."""
+        """Return an untrained head, which is always the same for a seed."""
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             return CTCHead(self.settings, len(self.standardizer_.mean), self.vocabulary_.size).to(
@@ -273,15 +270,21 @@ class CTCProbe:
     def masks(
         self, epoch: int, utterances: Sequence[int], lengths: Sequence[int], dim: int
     ) -> Masks | None:
-        """SpecAugment's masks of training utterances in an epoch; None without it."""
-        if not self.spec_augment:
+        """Return SpecAugment's masks for training utterances in an epoch, or None without
+        SpecAugment.
+        """
+        if not self.training.spec_augment:
             return None
         return draw_masks(
-            self.seed, epoch, utterances, lengths, dim // (self.settings.n_mixed * self.join)
+            self.seed,
+            epoch,
+            utterances,
+            lengths,
+            dim // (self.settings.n_mixed * self.settings.join),
         )
 
     def _joined(self, frames: Sequence[np.ndarray]) -> list[Tensor]:
-        return [self._tensor(join_frames(rows, self.join)) for rows in frames]
+        return [self._tensor(join_frames(rows, self.settings.join)) for rows in frames]
 
     def _tensor(self, rows: np.ndarray) -> Tensor:
         return torch.from_numpy(self.standardizer_.apply(rows)).to(self.device)
@@ -294,8 +297,8 @@ class CTCProbe:
         dev_texts: Sequence[str],
         on_epoch: Callable[[], Any],
     ) -> TrainingRun:
-        """One learning rate: Adam, mean CTC loss per utterance, gradient clipping, halving and
-        early stopping on dev.
+        """Train one learning rate with Adam on the mean CTC loss per utterance, with gradient
+        clipping, halving of the rate and early stopping on dev.
         """
         model = self.new_head()
         optimizer = torch.optim.Adam(model.parameters(), lr=run.rate)
@@ -303,9 +306,9 @@ class CTCProbe:
         dev_labels = [torch.tensor(self.vocabulary_.encode(text)) for text in dev_texts]
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            for epoch in range(self.epochs):
+            for epoch in range(self.training.epochs):
                 model.train()
-                for chosen in batch_order(train.lengths, self.batch_size, order):
+                for chosen in batch_order(train.lengths, self.training.batch_size, order):
                     self._step(model, optimizer, train, chosen, epoch)
                 texts, dev_loss = self._decode(model, dev, dev_labels)
                 (error,) = symbol_error_rates(dev_texts, [texts], self.separator)
@@ -313,7 +316,7 @@ class CTCProbe:
                 on_epoch()
                 for group in optimizer.param_groups:
                     group["lr"] = run.rate
-                if run.waited >= self.patience or run.diverged:
+                if run.waited >= self.training.patience or run.diverged:
                     break
         return run
 
@@ -325,7 +328,7 @@ class CTCProbe:
         chosen: Sequence[int],
         epoch: int,
     ) -> None:
-        """One batch of training."""
+        """Train on one batch."""
         frames, lengths = pad([train.frames[i] for i in chosen])
         masks = self.masks(epoch, chosen, lengths.tolist(), frames.shape[2])
         labels = [train.labels[i] for i in chosen]
@@ -333,14 +336,16 @@ class CTCProbe:
         n_labels = torch.tensor([len(item) for item in labels], device=losses.device)
         optimizer.zero_grad()
         (losses / n_labels).mean().backward()
-        nn.utils.clip_grad_norm_(model.parameters(), self.clip)
+        nn.utils.clip_grad_norm_(model.parameters(), self.training.clip)
         optimizer.step()
 
     @torch.inference_mode()
     def _decode(
         self, model: CTCHead, frames: list[Tensor], labels: list[Tensor] | None = None
     ) -> tuple[list[str], float]:
-        """(greedy text of each utterance, mean CTC loss of those with labels that fit)."""
+        """Return the greedy text of each utterance and the mean CTC loss of the utterances that are
+        long enough for their labels.
+        """
         texts: list[str] = [""] * len(frames)
         losses: list[float] = []
         for chosen, logits in self._logits(model, frames):
@@ -356,11 +361,11 @@ class CTCProbe:
     def _logits(
         self, model: CTCHead, frames: list[Tensor]
     ) -> Iterator[tuple[list[int], list[Tensor]]]:
-        """Batches of (positions in ``frames``, (frame, symbol) logits of each)."""
+        """Yield batches of positions in ``frames`` and the (frame, symbol) logits of each."""
         model.eval()
         by_length = sorted(range(len(frames)), key=lambda i: len(frames[i]))
-        for start in range(0, len(frames), self.batch_size):
-            chosen = by_length[start : start + self.batch_size]
+        for start in range(0, len(frames), self.training.batch_size):
+            chosen = by_length[start : start + self.training.batch_size]
             padded, lengths = pad([frames[i] for i in chosen])
             pairs = zip(model(padded, lengths), lengths.tolist(), strict=True)
             yield chosen, [values[:length] for values, length in pairs]
@@ -368,21 +373,23 @@ class CTCProbe:
 
 @dataclass(frozen=True)
 class Examples:
-    """Training utterances: (frame, dim) each, and their labels."""
+    """Training utterances, (frame, dim) each, and their labels."""
 
     frames: list[Tensor]
     labels: list[Tensor]
 
     @property
     def lengths(self) -> list[int]:
-        """Frames of each."""
+        """Number of frames of each utterance."""
         return [len(rows) for rows in self.frames]
 
 
 def batch_order(
     lengths: Sequence[int], batch_size: int, order: np.random.Generator
 ) -> Iterator[list[int]]:
-    """Positions of utterances in shuffled batches of similar length, one epoch."""
+    """Yield the batches of one epoch: positions of utterances of similar length, in random
+    order.
+    """
     by_length = np.argsort(np.array(lengths) * order.uniform(0.8, 1.25, len(lengths)))
     starts = range(0, len(by_length), batch_size)
     for position in order.permutation(len(starts)):
@@ -390,13 +397,13 @@ def batch_order(
 
 
 def pad(frames: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """((batch, frame, dim), (batch,) lengths)."""
+    """Return padded frames (batch, frame, dim) and their lengths (batch,)."""
     lengths = torch.tensor([len(rows) for rows in frames])
     return nn.utils.rnn.pad_sequence(frames, batch_first=True), lengths
 
 
 def _losses(logits: Tensor, lengths: Tensor, labels: list[Tensor]) -> Tensor:
-    """(batch,) negative log-likelihoods; infinite where an utterance is too short."""
+    """Return (batch,) negative log-likelihoods, infinite for an utterance that is too short."""
     return nn.functional.ctc_loss(
         logits.log_softmax(dim=2).transpose(0, 1),
         torch.cat(labels).to(logits.device),

@@ -1,11 +1,11 @@
-"""LSTMs of many heads, run together: a batched product a frame instead of one each, and a backward
-pass written out.
+"""Run the LSTMs of many heads together, with one batched product per frame and an explicit backward
+pass.
 
-What enters from the frames, and the gradients of weights, are large products outside the loop over
-time. Both directions of a bidirectional layer are in the same loop: the backward one reads the
-frames reversed. A reversed utterance begins with its padding; its input gates are shut there, so
-that its state stays 0 until its last frame comes. The result is that of ``torch.nn.LSTM`` on packed
-sequences, up to rounding.
+The contributions of the frames and the gradients of the weights are large products outside the loop
+over time. Both directions of a bidirectional layer share the loop: the backward direction reads the
+frames reversed. A reversed utterance begins with its padding; the input gates are closed there, so
+that the state stays 0 until the utterance's last frame. The result equals that of ``torch.nn.LSTM``
+on packed sequences, up to rounding.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,20 +17,20 @@ from torch import Tensor
 
 from probe.heads.ctc.loss import Scratch
 
-# Recurrent weights that go through time together on a CPU: more leave its cache before their next
-# frame.
+# Number of recurrent weights that run through time together on a CPU; more would leave its cache
+# before the next frame.
 CACHE_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
 class LSTMs:
-    """Weights of heads that read the same frames, or frames of the same shape; names and order of
-    gates are torch's.
+    """Weights of heads that read the same frames, or frames of the same shape, with torch's names
+    and order of gates.
 
     Attributes:
         weight_ih: (head, 4 * hidden, dim).
         weight_hh: (head, 4 * hidden, hidden).
-        bias: (head, 4 * hidden), of both.
+        bias: (head, 4 * hidden), the sum of both biases.
     """
 
     weight_ih: Tensor
@@ -44,15 +44,15 @@ Pair = tuple[LSTMs, LSTMs]
 def bidirectional(
     frames: Sequence[Tensor], pairs: Sequence[Pair], lengths: Tensor, scratch: Scratch | None = None
 ) -> Tensor:
-    """(head, frame, batch, 2 * hidden) of all heads, in the pairs' order; meaningless past an
-    utterance's length.
+    """Return the outputs (head, frame, batch, 2 * hidden) of all heads in the order of the pairs;
+    values past an utterance's length are undefined.
 
     Args:
-        frames: (1, frame, batch, dim) for each pair where its heads read the same, otherwise (head,
-            frame, batch, dim).
-        pairs: forward and backward LSTMs, of one hidden size.
+        frames: for each pair (1, frame, batch, dim) if its heads read the same frames, otherwise
+            (head, frame, batch, dim).
+        pairs: forward and backward LSTMs with one hidden size.
         lengths: (batch,) int64.
-        scratch: its memory is used until the next call; gradients must be taken before.
+        scratch: memory that is in use until the next call; compute gradients before that.
     """
     device, n_pairs = frames[0].device, len(pairs)
     past = torch.arange(frames[0].shape[1], device=device)[:, None] >= lengths.to(device)
@@ -69,10 +69,10 @@ def bidirectional(
 
 
 class _LSTMs(torch.autograd.Function):
-    """One direction of all heads; differentiable once.
+    """One direction of all heads, which can be differentiated once.
 
-    Its backward pass writes into what the forward pass kept, which autograd notices if it were
-    needed again.
+    The backward pass overwrites the tensors that the forward pass kept; autograd detects a second
+    use of them.
     """
 
     @staticmethod
@@ -84,11 +84,11 @@ class _LSTMs(torch.autograd.Function):
         bias: Tensor,
         *sets: Tensor,
     ) -> Tensor:
-        """(head, frame, batch, hidden) of sets of heads with frames (1 or head, frame, batch, dim),
-        weights (head, 4 * hidden, dim).
+        """Return (head, frame, batch, hidden) for sets of heads with frames (1 or head, frame,
+        batch, dim) and weights (head, 4 * hidden, dim).
 
         Args:
-            shut: set -> (frame, batch), where its input gates are shut.
+            shut: (frame, batch) for each set, the places where its input gates are closed.
         """
         frames, weights = sets[: len(shut)], sets[len(shut) :]
         _, n_frames, n_batch, _ = frames[0].shape
@@ -138,8 +138,8 @@ class _LSTMs(torch.autograd.Function):
 
 
 def _products(left: Tensor, right: Tensor) -> Tensor:
-    """(head, n, k) and (head, k, m) -> (head, n, m), one by one: a batched product on a CPU gives
-    each a single core.
+    """Multiply (head, n, k) by (head, k, m) head by head, because a batched product on a CPU gives
+    each head a single core.
     """
     results = left.new_empty(len(left), left.shape[1], right.shape[2])
     for one, other, result in zip(left, right, results, strict=True):
@@ -148,7 +148,7 @@ def _products(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _cached_parts(weight_hh: Tensor) -> Iterator[slice]:
-    """Heads that go through time together."""
+    """Yield the slices of heads that run through time together."""
     n_heads = n_at_once = len(weight_hh)
     if weight_hh.device.type == "cpu":
         n_at_once = max(1, CACHE_BYTES // weight_hh[0].nbytes)
@@ -164,11 +164,11 @@ def _forward(
     hidden: Tensor,
     scratch: Scratch,
 ) -> None:
-    """Fills in cells, their tanh and hidden states. ``gates`` go from what entered them to the
-    values of their sigmoids.
+    """Fill in the cells, their tanh and the hidden states; ``gates`` change from inputs of the
+    sigmoids to their values.
 
-    One sigmoid does for all gates, since tanh(x) = 2 sigmoid(2 x) - 1: that of the cell's candidate
-    has the double of what enters.
+    One sigmoid serves all gates, because tanh(x) = 2 sigmoid(2 x) - 1: the input of the cell's
+    candidate is doubled.
     """
     size = weight_hh.shape[2]
     candidate = slice(2 * size, 3 * size)
@@ -197,12 +197,12 @@ def _backward(
     weight_hh: Tensor,
     scratch: Scratch,
 ) -> None:
-    """``gates`` go from the values of their sigmoids to the gradients of what entered them.
+    """Compute gradients; ``gates`` change from values of the sigmoids to gradients of their inputs.
 
     Args:
         outer: (head, frame, batch, hidden) gradient of the hidden states.
     """
-    inner = scratch.take("step", gates[:, 0].shape, gates)  # of the gates' values
+    inner = scratch.take("step", gates[:, 0].shape, gates)  # gradients of the gates' values
     of_i, of_f, of_g, of_o = inner.chunk(4, dim=2)
     of_hidden, of_cell, through = (
         scratch.take(name, cells[:, 0].shape, cells) for name in ("of hidden", "of cell", "through")

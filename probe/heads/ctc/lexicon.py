@@ -1,9 +1,9 @@
-"""Pronunciations: word lists with phones, and transcripts turned into phones.
+"""Read lexicons (words with their phones) and turn transcripts into phones.
 
 A line is a word and its phones, separated by spaces or tabs, as in CMUdict (``HELLO HH AH0 L OW1``,
 comments from ``;;;`` on, other pronunciations as ``HELLO(2)``) and Kaldi's ``lexicon.txt`` (other
-pronunciations as lines of the same word). The first pronunciation of a word counts. Phones are
-taken as they stand, with their stress marks. Words are compared case-folded.
+pronunciations as lines of the same word). Only the first pronunciation of a word is used. Phones
+keep their stress marks. The comparison of words ignores case.
 """
 
 import re
@@ -15,16 +15,15 @@ from probe.heads.ctc.vocabulary import letters
 
 Lexicon = Mapping[str, tuple[str, ...]]
 
-# How a word that the lexicon lacks reads where it stands for one symbol; no phone of a lexicon may
-# be called so.
+# The symbol for a word that the lexicon lacks; no phone of a lexicon may have this name.
 UNKNOWN_PHONE = "<unk>"
 
 
 def read_lexicon(path: Path) -> dict[str, tuple[str, ...]]:
-    """Case-folded word -> its first pronunciation.
+    """Return the first pronunciation of each word; keys are case-folded.
 
     Raises:
-        ProbeError: no such file, not UTF-8, a word without phones, or no words.
+        ProbeError: the file is missing, is not UTF-8, has a word without phones, or has no words.
     """
     lexicon: dict[str, tuple[str, ...]] = {}
     for number, line in enumerate(read_lines(path, "lexicon"), start=1):
@@ -48,10 +47,10 @@ def read_lexicon(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def read_lines(path: Path, what: str) -> list[str]:
-    """The lines of a text file.
+    """Return the lines of a text file.
 
     Raises:
-        ProbeError: no such file, or not UTF-8.
+        ProbeError: the file is missing or is not UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8-sig").split("\n")
@@ -64,11 +63,11 @@ def read_lines(path: Path, what: str) -> list[str]:
 
 
 def pronounced(text: str, lexicon: Lexicon) -> tuple[str, list[str]]:
-    """(phones of a transcript, separated by spaces; its words that the lexicon lacks, each of which
-    reads `UNKNOWN_PHONE`).
+    """Return the phones of a transcript, separated by spaces, and the words that the lexicon lacks;
+    `UNKNOWN_PHONE` stands for each of them.
 
-    A word is looked up as it stands and, if it is not there, by its letters: ``stop!`` as ``stop``,
-    ``well-known`` as ``well`` and ``known``.
+    A word is looked up as it is and, if the lexicon lacks it, without punctuation: ``stop!`` as
+    ``stop``, ``well-known`` as ``well`` and ``known``.
     """
     phones: list[str] = []
     unknown: list[str] = []

@@ -1,21 +1,22 @@
-"""CTC loss of many heads at once, with its gradient (Graves et al. 2006).
+"""The CTC loss of many heads at once, with its gradient (Graves et al. 2006).
 
-Problems are heads that read the same batch: labels and lengths are shared, only the logits differ.
-Forward and backward variables of all of them are carried together as probabilities, divided by
-their sum at every frame (Rabiner 1989), so that a frame is a handful of operations on all problems,
-utterances and states; torch's own loss takes a logarithm and three exponentials per state instead.
+Problems are heads that read the same batch: they share labels and lengths, and only their logits
+differ. The forward and backward variables of all problems are probabilities that are divided by
+their sum at every frame (Rabiner 1989), so a frame takes a few operations on all problems,
+utterances and states; torch's own loss takes a logarithm and three exponentials per state.
 
-Paths that have read few labels can be likelier by any factor than those that will read all of them,
-above all early in training, when every frame is nearly a blank. So that both fit into a float,
-entering a label is weighted: every path enters every label once, so the weights multiply all paths
-alike and leave the loss as it is. A weight is the inverse of how likely its label is on average.
+Paths that have read few labels can be more likely by any factor than paths that will read all of
+them, especially early in training, when nearly every frame is a blank. To keep both within the
+range of a float, entering a label has a weight. Every path enters every label once, so the weights
+multiply all paths by the same factor and do not change the loss. A weight is the inverse of the
+average probability of its label.
 
-What does not fit nevertheless is noticed, because posteriors then do not sum to 1, or a probability
-was too small for a float to begin with and the loss is so high that paths through it may count. It
-is computed by torch in the log domain.
+Underflow is still possible and is detected: the posteriors do not sum to 1, or a probability was
+too small for a float and the loss is so high that paths through it may matter. torch then computes
+the loss in the log domain.
 
-States: a column of zeros that shifts by one state may read, then blank, label, blank, label, ...,
-blank.
+The states are a column of zeros, which shifts by one state may read, and then blank, label, blank,
+label, ..., blank.
 """
 
 import math
@@ -27,36 +28,37 @@ import torch
 from torch import Tensor, nn
 
 BLANK = 0
-# How far from 1 posteriors of a frame may sum; rounding alone makes it 4e-6 in 6000 frames.
+# Largest deviation from 1 of the sum of a frame's posteriors; rounding alone gives 4e-6 in 6000
+# frames.
 TOLERANCE = 1e-4
-# How many times likelier all paths must be than those through probabilities that no float holds.
+# Factor by which all paths must be more likely than paths through probabilities that underflow.
 NEGLIGIBLE = 1e6
-# Towards weights, which may be inexact.
+# Newton steps towards the weights, which may be inexact.
 NEWTON_STEPS = 3
-# Bounds that keep every product finite: an infinite number would reach the neighbouring problem as
-# a NaN. What they cut off is missed by the check against `TOLERANCE`.
+# Bounds that keep every product finite, because an infinite number would become a NaN in the
+# neighbouring problem. The check against `TOLERANCE` detects what they cut off.
 LEAST_NORM, MOST_BACKWARD = 1e-8, 1e28
-# Numbers of one frame that are worked on at once. On a CPU more would leave the cache, and torch
-# would wake other threads for every operation; a GPU waits for launches. It also bounds memory: two
-# float32 arrays of so many numbers times the frames.
+# Numbers of one frame that are processed at once. On a CPU, more would leave the cache and make
+# torch wake other threads for every operation; a GPU spends its time on launches if there are
+# fewer. The value also bounds memory: two float32 arrays of this many numbers times the frames.
 AT_ONCE = {"cpu": 1 << 15, "cuda": 1 << 22}
 
 
 @dataclass(frozen=True)
 class Targets:
-    """Labels of a batch between blanks, and what follows from them.
+    """Labels of a batch between blanks, and the arrays that follow from them.
 
     Attributes:
         labels: (label,) int64 each.
         lengths: (batch,) int64, valid frames.
         states: (batch, state) int64, the symbol of each state; 0 in the column of zeros and past
             the last blank.
-        exists: (batch, state), 0 in the column of zeros and past the last blank, otherwise 1.
+        exists: (batch, state), 0 in the column of zeros and past the last blank, 1 elsewhere.
         one_hot: (batch, state, symbol), 1 at the symbol of each state that exists.
         is_label: (batch, state), 1 where a state is a label.
-        may_skip: (batch, state), 1 where the blank before a label may be left out.
+        may_skip: (batch, state), 1 where a path may skip the blank before a label.
         last: (batch,) int64, the last blank's state.
-        fits: (batch,) bool, whether there are frames enough for the labels.
+        fits: (batch,) bool, whether an utterance has enough frames for its labels.
     """
 
     labels: list[Tensor]
@@ -73,7 +75,7 @@ class Targets:
     def of(
         cls, labels: Sequence[Tensor], lengths: Tensor, n_symbols: int, like: Tensor
     ) -> "Targets":
-        """Targets for logits with the dtype and on the device of ``like``.
+        """Return targets for logits with the dtype and on the device of ``like``.
 
         Args:
             labels: (label,) int64 each, in 1..n_symbols - 1; may be empty.
@@ -106,7 +108,7 @@ class Targets:
 
 
 def ctc_loss(logits: Tensor, targets: Targets) -> Tensor:
-    """Negative log-likelihoods, differentiable once; see `loss_and_gradient`."""
+    """Return negative log-likelihoods that can be differentiated once; see `loss_and_gradient`."""
     return _CTCLoss.apply(logits, targets)
 
 
@@ -125,8 +127,8 @@ class _CTCLoss(torch.autograd.Function):
 
 
 class Scratch:
-    """Memory that call after call uses again: fresh pages from the operating system cost a CPU more
-    than the arithmetic on them.
+    """Memory that successive calls reuse: on a CPU, new pages from the operating system cost more
+    than the arithmetic.
     """
 
     def __init__(self) -> None:
@@ -134,11 +136,11 @@ class Scratch:
         self._within: dict[str, Scratch] = {}
 
     def within(self, name: str) -> "Scratch":
-        """Memory of its own, the same for a name."""
+        """Return separate memory, which is the same for a name."""
         return self._within.setdefault(name, Scratch())
 
     def take(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
-        """An uninitialised tensor, which the next one of this name overwrites."""
+        """Return an uninitialised tensor; the next call with this name overwrites it."""
         n = math.prod(shape)
         buffer = self._held.get(name)
         if (
@@ -155,17 +157,17 @@ class Scratch:
 def loss_and_gradient(
     logits: Tensor, targets: Targets, scratch: Scratch | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Negative log-likelihoods and the gradient of their sum.
+    """Return negative log-likelihoods and the gradient of their sum.
 
     Args:
         logits: (batch, frame, problem, symbol) float32 or float64; frames past an utterance's
             length are ignored.
-        scratch: the gradient lies in it, until the next call.
+        scratch: holds the gradient until the next call.
 
     Returns:
-        (batch, problem) and (batch, frame, problem, symbol), of the logits' dtype. Where an
-        utterance is too short for its labels the loss is infinite and the gradient 0; the gradient
-        is 0 in frames past a length.
+        (batch, problem) and (batch, frame, problem, symbol), of the logits' dtype. If an utterance
+        is too short for its labels, its loss is infinite and its gradient 0. The gradient is also 0
+        in frames past a length.
     """
     scratch = scratch or Scratch()
     n_batch, _, n_problems, _ = logits.shape
@@ -189,7 +191,7 @@ def loss_and_gradient(
     if not targets.fits.all():
         loss[~targets.fits] = torch.inf
         gradient[~targets.fits] = 0
-    # Paths through less have at most this probability for each frame and state.
+    # Paths through smaller probabilities have at most this probability for each frame and state.
     tiny = torch.finfo(logits.dtype).tiny
     n_cells = logits.shape[1] * targets.states.shape[1]
     trusted &= (least >= tiny) | (loss < -math.log(NEGLIGIBLE * tiny * n_cells))
@@ -205,7 +207,7 @@ def loss_and_gradient(
 def _forward_backward(
     probabilities: Tensor, targets: Targets, scratch: Scratch
 ) -> tuple[Tensor, Tensor]:
-    """(batch, problem) losses and (batch, frame, problem, symbol) posteriors of the symbols.
+    """Return (batch, problem) losses and (batch, frame, problem, symbol) posteriors of the symbols.
 
     Args:
         probabilities: (batch, frame, problem, symbol), 0 past an utterance's length.
@@ -230,7 +232,7 @@ def _forward_backward(
     last = targets.last[:, None, None].expand(n_batch, n_problems, 1)
     ends = zip(targets.lengths.tolist(), targets.last.tolist(), strict=True)
     for i, (length, state) in enumerate(ends):
-        y[i, length:, :, state] = 1  # past its end an utterance waits in its last blank
+        y[i, length:, :, state] = 1  # past its end, an utterance stays in its last blank
 
     weight = _entry_weights(probabilities, targets)
     loss = (weight.double().log() * targets.is_label[:, None]).sum(2)
@@ -279,7 +281,7 @@ def _forward_backward(
 
 
 def _entry_weights(probabilities: Tensor, targets: Targets) -> Tensor:
-    """(batch, problem, state) weights of entering each state: 1 for blanks.
+    """Return (batch, problem, state) weights of entering each state, 1 for blanks.
 
     Were the probabilities the same in all frames, o[s] those of label s divided by those of a
     blank, and each frame divided by r, a label and the blank that may follow it would weigh w[s]
@@ -313,11 +315,11 @@ def _entry_weights(probabilities: Tensor, targets: Targets) -> Tensor:
 def _in_log_domain(
     logits: Tensor, targets: Targets, utterances: list[int]
 ) -> tuple[Tensor, Tensor]:
-    """Losses and gradients of (sequence, frame, symbol) logits by torch, in float64: in float32 its
-    gradients have errors of 1e-3.
+    """Return torch's losses and gradients of (sequence, frame, symbol) logits in float64; in
+    float32 its gradients have errors of 1e-3.
 
     Args:
-        utterances: sequence -> its utterance in ``targets``.
+        utterances: the utterance in ``targets`` of each sequence.
     """
     lengths = targets.lengths[utterances]
     past = torch.arange(logits.shape[1], device=logits.device) >= lengths[:, None]

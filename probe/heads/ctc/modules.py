@@ -1,9 +1,9 @@
-"""The modules of CTC heads, and how they read frames.
+"""The modules of CTC heads.
 
-Frames are standardised and joined before. Here, batch by batch: the weighted sum of layers (where a
-head has one), SpecAugment's masks (in training), neighbours on both sides. Then the head itself:
-``linear`` one projection; ``mlp`` linear layers before it; ``bilstm`` one or two bidirectional LSTM
-layers before it.
+A head reads frames that are already standardised and joined. For each batch it applies the weighted
+sum of layers (if it has one), SpecAugment's masks (in training) and the neighbours on both sides.
+``linear`` is one projection, ``mlp`` has linear layers before the projection, and ``bilstm`` has
+one or two bidirectional LSTM layers before it.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from probe.errors import ProbeError
 from probe.heads.ctc.spec_augment import Masks
 
-# Head -> learning rates that are tried unless a task names its own.
+# The learning rates of each head, unless a task names its own.
 LEARNING_RATES = {"linear": (1e-1, 5e-2), "mlp": (1e-2, 3e-3), "bilstm": (3e-3,)}
 HEADS = tuple(LEARNING_RATES)
 ACTIVATIONS = {"relu": torch.relu, "none": lambda values: values}
@@ -29,12 +29,15 @@ class HeadSettings:
 
     Attributes:
         head: ``linear``, ``mlp`` or ``bilstm``.
-        hidden, n_layers, dropout: of the LSTM; dropout comes after each of its layers.
-        hidden_sizes, activation: of the linear layers of an ``mlp`` before its projection.
-        context: neighbours on both sides that a head sees with each frame.
-        join: frames that were put side by side.
-        n_mixed: layers that a weighted sum makes one of; they are side by side in every single
-            frame.
+        hidden, n_layers, dropout: units and layers of the LSTM, and the dropout after each of its
+            layers.
+        hidden_sizes, activation: sizes and activation (``relu`` or ``none``) of the linear layers
+            that an ``mlp`` has before its projection.
+        context: number of neighbours on each side that the head reads with each frame, after
+            joining.
+        join: number of neighbouring frames that are concatenated into one.
+        n_mixed: number of layers in the weighted sum; they lie side by side in every frame, (frame,
+            layer * dim).
     """
 
     head: str = "linear"
@@ -70,9 +73,9 @@ class BidirectionalLayer(nn.Module):
     """One bidirectional LSTM layer whose result for an utterance does not depend on the padding
     after it.
 
-    The backward direction reads each utterance reversed within its own length. Equal to ``nn.LSTM``
-    on packed sequences and 2.2 times faster on a CPU, where packing leaves the fused kernel (16 x
-    80 frames, 128 units: 31 against 67 ms a step).
+    The backward direction reads each utterance reversed within its own length. The layer equals
+    ``nn.LSTM`` on packed sequences and is 2.2 times faster on a CPU, where packing does not use the
+    fused kernel (16 x 80 frames, 128 units: 31 against 67 ms a step).
     """
 
     def __init__(self, dim: int, hidden: int) -> None:
@@ -90,7 +93,9 @@ class BidirectionalLayer(nn.Module):
 
 
 class WeightedSum(nn.Module):
-    """Layers in softmax weights that are trained with the head, equal at first (SUPERB)."""
+    """A weighted sum of layers, whose softmax weights start equal and are trained with the head
+    (SUPERB).
+    """
 
     def __init__(self, n_layers: int, join: int) -> None:
         super().__init__()
@@ -98,13 +103,15 @@ class WeightedSum(nn.Module):
         self.scores = nn.Parameter(torch.zeros(n_layers))
 
     def forward(self, frames: Tensor) -> Tensor:
-        """(batch, frame, join * layer * dim) -> (batch, frame, join * dim)."""
+        """Map (batch, frame, join * layer * dim) to (batch, frame, join * dim)."""
         by_layer = frames.unflatten(2, (self.join, len(self.scores), -1))
         return torch.einsum("btjld,l->btjd", by_layer, self.scores.softmax(0)).flatten(2)
 
 
 class CTCHead(nn.Module):
-    """(batch, frame, dim), lengths (batch,) -> (batch, frame, symbol) logits."""
+    """A CTC head that maps frames (batch, frame, dim) and lengths (batch,) to logits (batch, frame,
+    symbol).
+    """
 
     def __init__(self, settings: HeadSettings, dim: int, n_symbols: int) -> None:
         super().__init__()
@@ -122,14 +129,16 @@ class CTCHead(nn.Module):
             nn.Linear(size, following) for size, following in itertools.pairwise(sizes)
         )
         self.projection = nn.Linear(sizes[-1], n_symbols)
-        # From random weights, two of three seeds settle where every symbol is an e (70 instead of
-        # 50 % CER).
+        # With random initial weights, two of three seeds end where every symbol is an e (70 instead
+        # of 50 % CER).
         if not recurrent:
             nn.init.zeros_(self.projection.weight)
             nn.init.zeros_(self.projection.bias)
 
     def forward(self, frames: Tensor, lengths: Tensor, masks: Masks | None = None) -> Tensor:
-        """(batch, frame, dim) and (batch,) -> (batch, frame, symbol) logits."""
+        """Return (batch, frame, symbol) logits for frames (batch, frame, dim) and lengths
+        (batch,).
+        """
         if self.mix is not None:
             frames = self.mix(frames)
         frames = as_read(frames, lengths, masks, self.settings)
@@ -141,8 +150,8 @@ class CTCHead(nn.Module):
 
 
 def as_read(frames: Tensor, lengths: Tensor, masks: Masks | None, settings: HeadSettings) -> Tensor:
-    """(batch, frame, dim) -> (batch, frame, (2 * context + 1) * dim): masked, then between their
-    neighbours.
+    """Mask the frames (batch, frame, dim) and add their neighbours: (batch, frame, (2 * context +
+    1) * dim).
     """
     if masks is not None:
         time, dims = (mask.to(frames.device) for mask in masks)
@@ -151,8 +160,8 @@ def as_read(frames: Tensor, lengths: Tensor, masks: Masks | None, settings: Head
 
 
 def with_neighbours(frames: Tensor, lengths: Tensor, context: int) -> Tensor:
-    """What `probe.heads.linear.context.stack_context` makes of each utterance, for a padded batch:
-    all copies exist for a batch only.
+    """Apply `probe.heads.linear.context.stack_context` to each utterance of a padded batch, so that
+    the copies exist for one batch only.
     """
     if context == 0:
         return frames

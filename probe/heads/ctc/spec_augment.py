@@ -1,14 +1,14 @@
-"""SpecAugment on features (Park et al. 2019): spans of time and of dimensions are hidden from a
-head while it trains.
+"""SpecAugment on features (Park et al. 2019), which masks spans of time and of dimensions in
+training.
 
-What is hidden is 0, the mean of standardised features. Number and largest widths are those of
-SUPERB's ASR (2 spans of up to 40 frames, 4 of up to 50 of 768 dimensions), the latter as a share so
-that models of any width can be compared; a span of time also ends at a fifth of its utterance (the
-paper's p), because utterances here may be short. No time warping: the paper found it to matter
-least.
+Masked values are 0, the mean of standardised features. The number of spans and their largest widths
+are those of SUPERB's ASR: 2 spans of up to 40 frames, and 4 of up to 50 of 768 dimensions. The
+latter is a share of the width, so that models of any width can be compared. A span of time is also
+at most a fifth of its utterance (the paper's p), because utterances may be short. The module leaves
+out time warping, which the paper found to matter least.
 
-Spans are drawn from the seed, the epoch and the utterance alone, so that neither the other layers
-nor the batch decide them.
+The spans depend only on the seed, the epoch and the utterance, and not on the other layers or the
+batch.
 """
 
 from collections.abc import Sequence
@@ -26,11 +26,11 @@ Masks = tuple[Tensor, Tensor]
 def draw_masks(
     seed: int, epoch: int, utterances: Sequence[int], lengths: Sequence[int], dim: int
 ) -> Masks:
-    """(batch, frame) and (batch, dim) float32: 0 where something is hidden, otherwise 1.
+    """Return masks (batch, frame) and (batch, dim), float32: 0 for masked places, 1 for the others.
 
     Args:
-        utterances: number of each in the training set.
-        lengths: frames of each.
+        utterances: position of each utterance in the training set.
+        lengths: number of frames of each utterance.
     """
     time = np.ones((len(lengths), max(lengths)), np.float32)
     dims = np.ones((len(lengths), dim), np.float32)
@@ -43,8 +43,8 @@ def draw_masks(
 
 
 def _hide(row: np.ndarray, draws: np.ndarray, widest: int) -> None:
-    """Zeros in spans of 0 to ``widest`` places; a draw is two numbers in 0..1, for its width and
-    its start.
+    """Write zeros into spans of 0 to ``widest`` places; a draw is two numbers in 0..1, for the
+    width and the start of a span.
     """
     for width, start in zip((draws[:, 0] * (widest + 1)).astype(int), draws[:, 1], strict=True):
         first = int(start * (len(row) - width + 1))

@@ -1,9 +1,9 @@
-"""CTC heads with stacked weights: the logits of all learning rates of a layer, and of all layers,
-at once.
+"""CTC heads with stacked weights, which compute the logits of all learning rates and layers at
+once.
 
-Weights are those of a `probe.heads.ctc.modules.CTCHead` by the same names, each (rate, ...). Heads
-of single frames are one product a layer; bidirectional LSTMs of all layers go through time together
-(`probe.heads.ctc.grouped_lstm`).
+Weights have the names of those in `probe.heads.ctc.modules.CTCHead` and the shapes (rate, ...).
+Heads of single frames take one product per layer; the bidirectional LSTMs of all layers run through
+time together (`probe.heads.ctc.grouped_lstm`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,15 +27,16 @@ def stacked_logits(
     training: bool,
     scratch: Scratch | None = None,
 ) -> list[Tensor]:
-    """Layer -> (batch, frame, rate, symbol); meaningless past an utterance's length.
+    """Return the logits (batch, frame, rate, symbol) of each layer; values past an utterance's
+    length are undefined.
 
     Args:
-        weights: of each layer.
-        frames: layer -> (batch, frame, dim) as its heads read them, of one length.
+        weights: the stacked weights of each layer.
+        frames: the input (batch, frame, dim) of each layer's heads, all with one number of frames.
         lengths: (batch,) int64.
-        training: whether dropout is on. All heads share its masks, which are those that each draws
-            alone.
-        scratch: its memory is used until the next call; gradients must be taken before.
+        training: whether dropout is on. All heads share its masks, which equal those that each head
+            draws alone.
+        scratch: memory that is in use until the next call; compute gradients before that.
     """
     if settings.head == "bilstm":
         return _of_lstms(settings, weights, frames, lengths, training, scratch or Scratch())
@@ -45,18 +46,18 @@ def stacked_logits(
 
 
 def kept_bytes(settings: HeadSettings, n_frames: int) -> int:
-    """Bytes that one LSTM head keeps for the gradients of a batch of so many frames, float32; 0 of
-    heads of single frames.
+    """Return the bytes that one LSTM head keeps for the gradients of a batch of this many float32
+    frames; 0 for heads of single frames.
 
-    For each unit four gates, cell, its tanh, hidden state; the outputs of both directions side by
-    side and after dropout; their gradients.
+    A head keeps four gates, the cell, its tanh and the hidden state of each unit, the outputs of
+    both directions before and after dropout, and their gradients.
     """
     is_lstm = settings.head == "bilstm"
     return 4 * n_frames * settings.n_layers * 2 * settings.hidden * 12 if is_lstm else 0
 
 
 def _of_single_frames(settings: HeadSettings, weights: Weights, frames: Tensor) -> Tensor:
-    """(batch, frame, dim) -> (batch, frame, rate, symbol)."""
+    """Return (batch, frame, rate, symbol) logits for frames (batch, frame, dim)."""
     values = list(weights.values())
     first, *others = zip(values[::2], values[1::2], strict=True)
     outputs = F.linear(frames, first[0].flatten(0, 1), first[1].flatten())
@@ -96,7 +97,7 @@ def _of_lstms(
 
 
 def _lstms(weights: Weights, name: str) -> LSTMs:
-    """Those of one direction, by the names of ``torch.nn.LSTM``."""
+    """Return the LSTMs of one direction from weights with the names of ``torch.nn.LSTM``."""
     return LSTMs(
         weights[f"{name}.weight_ih_l0"],
         weights[f"{name}.weight_hh_l0"],

@@ -1,13 +1,13 @@
 """The symbols that a CTC head writes: characters, letters or phones.
 
-* ``characters``: the characters of the transcripts as they are, the space among them.
-* ``letters``: the same of transcripts that went through `letters`: case-folded letters, digits and
-  apostrophes, one space between words.
-* ``phones``: names such as ``AH0``, separated by spaces in a text, one after the other without a
-  word boundary (`probe.heads.ctc.lexicon`).
+* ``characters``: the characters of the transcripts as they are, including the space.
+* ``letters``: the characters of transcripts normalised by `letters`: case-folded letters, digits
+  and apostrophes, with one space between words.
+* ``phones``: names such as ``AH0``, separated by spaces and without word boundaries
+  (`probe.heads.ctc.lexicon`).
 
-Index 0 is the blank; the symbols of the training transcripts follow, sorted. There is no unknown
-symbol: what training does not have can only be an error.
+Index 0 is the blank; the sorted symbols of the training transcripts follow. There is no unknown
+symbol: a symbol that training lacks always counts as an error.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 BLANK = 0
-# Units -> what stands between two symbols in a text.
+# The separator between two symbols in a text, for each unit.
 UNITS = {"characters": "", "letters": "", "phones": " "}
 APOSTROPHES = "'\u2019\u02bc"
 
@@ -28,7 +28,7 @@ class Vocabulary:
     """Symbols in the order of their indices, which start at 1.
 
     Attributes:
-        separator: what stands between two symbols in a text: nothing, or the space between phones.
+        separator: text between two symbols: empty, or a space between phones.
     """
 
     symbols: tuple[str, ...]
@@ -36,7 +36,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, texts: Sequence[str], separator: str = "") -> "Vocabulary":
-        """The symbols that occur in ``texts``."""
+        """Return the vocabulary of the symbols that occur in ``texts``."""
         return cls(
             tuple(sorted({symbol for text in texts for symbol in split(text, separator)})),
             separator,
@@ -44,11 +44,11 @@ class Vocabulary:
 
     @property
     def size(self) -> int:
-        """Symbols and the blank."""
+        """Number of symbols, including the blank."""
         return len(self.symbols) + 1
 
     def encode(self, text: str) -> list[int]:
-        """Indices of the symbols of ``text``; unknown ones are left out."""
+        """Return the indices of the symbols of ``text``, without unknown symbols."""
         return [
             self.symbols.index(symbol) + 1
             for symbol in split(text, self.separator)
@@ -56,8 +56,8 @@ class Vocabulary:
         ]
 
     def decode_greedy(self, best: Sequence[int]) -> str:
-        """Text of the best symbol of each frame: repeats merged, then blanks dropped, spaces at the
-        ends stripped.
+        """Return the text for the best symbol of each frame: merge repeats, drop blanks, strip
+        spaces at both ends.
         """
         merged = [
             symbol
@@ -70,13 +70,13 @@ class Vocabulary:
 
 
 def split(text: str, separator: str) -> Sequence[str]:
-    """The symbols of a text: its characters, or its words where phones are separated by spaces."""
+    """Return the symbols of a text: its characters, or its words if spaces separate phones."""
     return text.split() if separator else text
 
 
 def letters(text: str) -> str:
-    """``text`` case-folded, with letters, digits and apostrophes only and one space wherever
-    something else stood between them.
+    """Return the case-folded letters, digits and apostrophes of ``text``, with one space in place
+    of everything else between them.
 
     >>> letters("Don’t stop – it's 5 p.m.!")
     "don't stop it's 5 p m"
@@ -93,15 +93,17 @@ def _letter(character: str) -> str:
 
 
 def frames_needed(labels: Sequence[int]) -> int:
-    """Frames that CTC needs for labels: one each, and a blank between equal neighbours."""
+    """Return the number of frames that CTC needs: one for each label and one blank between equal
+    neighbours.
+    """
     return len(labels) + sum(first == second for first, second in itertools.pairwise(labels))
 
 
 def symbol_error_rates(
     references: Sequence[str], hypotheses: Sequence[Sequence[str]], separator: str = ""
 ) -> list[float]:
-    """Corpus error rate of each set of hypotheses, for choosing an epoch; the reported one is
-    counted by `probe.measures`.
+    """Return the corpus error rate of each set of hypotheses, for the choice of an epoch;
+    `probe.measures` computes the reported rate.
     """
     errors, n = np.zeros(len(hypotheses), dtype=np.int64), 0
     for reference, *readings in zip(references, *hypotheses, strict=True):
@@ -112,12 +114,12 @@ def symbol_error_rates(
 
 
 def edit_distances(reference: Sequence[str], hypotheses: Sequence[Sequence[str]]) -> np.ndarray:
-    """(hypothesis,) int64: the fewest insertions, deletions and substitutions of symbols that make
-    each the reference.
+    """Return (hypothesis,) int64, the smallest number of insertions, deletions and substitutions
+    that turn each hypothesis into the reference.
 
-    All hypotheses go through the table (Wagner and Fischer 1974) together, a symbol of the
-    reference at a time. What is kept for the first j symbols of a hypothesis is the distance less
-    j, so that a run of insertions is a running minimum.
+    The table of Wagner and Fischer (1974) is computed for all hypotheses together, one symbol of
+    the reference at a time. It stores the distance of the first j symbols of a hypothesis minus j,
+    so that a run of insertions is a running minimum.
     """
     lengths = np.array([len(text) for text in hypotheses])
     code = {symbol: number for number, symbol in enumerate(reference)}

@@ -1,11 +1,11 @@
-"""Neighbouring frames put side by side, for heads that read single frames."""
+"""Concatenate neighbouring frames, for heads that read single frames."""
 
 import numpy as np
 
 
 def join_frames(frames: np.ndarray, join: int) -> np.ndarray:
-    """(frame, dim) -> (ceil(frame / join), join * dim): neighbours side by side; the last frame is
-    repeated to fill the last row.
+    """Concatenate neighbours: (frame, dim) becomes (ceil(frame / join), join * dim). The last frame
+    is repeated to fill the last row.
     """
     if join == 1:
         return frames
@@ -15,8 +15,8 @@ def join_frames(frames: np.ndarray, join: int) -> np.ndarray:
 
 
 def stack_context(frames: np.ndarray, context: int) -> np.ndarray:
-    """(frame, dim) -> (frame, (2 * context + 1) * dim): each with its neighbours, earliest first;
-    the ends are repeated.
+    """Add the neighbours to each frame, earliest first: (frame, dim) becomes (frame, (2 * context +
+    1) * dim). The first and last frames are repeated.
     """
     if context == 0 or not len(frames):
         return np.tile(frames, (1, 2 * context + 1))

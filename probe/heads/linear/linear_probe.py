@@ -1,10 +1,10 @@
-"""Multinomial logistic regression on vectors: pooled utterances, or frames.
+"""Multinomial logistic regression on vectors, which are pooled utterances or frames.
 
-Minimised is ``mean cross-entropy + l2 / 2 * ||W||^2`` (the bias is free), so ``l2`` means the same
-whatever the number of rows; scikit-learn's ``C`` is ``1 / (l2 * rows)``. Rows may count by their
-class (``class_weight``), as there. As there, two classes
-share one vector of weights. `probe.heads.linear.logistic` solves the problems of several strengths
-together.
+The objective is ``mean cross-entropy + l2 / 2 * ||W||^2`` without a penalty on the bias, so the
+meaning of ``l2`` does not depend on the number of rows; scikit-learn's ``C`` is ``1 / (l2 *
+rows)``. As in scikit-learn, two classes share one vector of weights, and rows may be weighted by
+their class (``class_weight``). `probe.heads.linear.logistic` solves the problems of several
+strengths together.
 """
 
 import warnings
@@ -23,12 +23,12 @@ from probe.heads.linear.logistic import Solution, solve, state_bytes
 from probe.heads.linear.logistic_pass import StandardizedRows
 from probe.heads.linear.rows import RowTable, Standardizer, as_rows, precision
 
-# The share of the loss by which a further step may still improve it. Stopping early is harmful: on
-# cepstra it changed which strength was best on dev, and the test score by three points. At 1e-6 in
-# float32 more than one prediction in a thousand still differed.
+# The solver stops when a further step would improve the loss by less than this share. Stopping
+# earlier is harmful: on cepstra it changed which strength was best on dev, and the test score by
+# three points. At 1e-6 in float32, more than one prediction in a thousand still differed.
 TOLERANCE = {"float64": 1e-9, "float32": 2e-7}
 MEMORY_BYTES = 4 << 30
-# Of rows that are not standardised; above it, float32 ends far from the optimum.
+# Largest scale of rows that are not standardised; above it, float32 ends far from the optimum.
 LARGEST_SCALE = 16.0
 
 
@@ -36,17 +36,17 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
     """A linear classifier with scikit-learn's interface.
 
     Args:
-        l2: strength of the penalty, see the module.
-        standardize: whether to standardise with training statistics.
-        max_iter: iterations of L-BFGS at most.
+        l2: strength of the penalty; see the module.
+        standardize: whether to standardise the features with training statistics.
+        max_iter: largest number of L-BFGS iterations.
         tol: see `probe.heads.linear.logistic.solve`.
 
     Attributes:
         classes_: (class,) labels, sorted.
-        coef_: (class, dim) weights for the features as they were given.
+        coef_: (class, dim) weights for the original features.
         intercept_: (class,).
-        objective_: the loss with its penalty at the end.
-        converged_: False where ``max_iter`` ended it before ``tol`` was met.
+        objective_: final loss including the penalty.
+        converged_: False if ``max_iter`` was reached before ``tol``.
     """
 
     def __init__(
@@ -73,26 +73,26 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         return self
 
     def decision_function(self, X: np.ndarray) -> np.ndarray:
-        """(row, class) logits; (row,) logits of the second class where there are two, as
-        scikit-learn has it.
+        """Return (row, class) logits or, for two classes, (row,) logits of the second class, as in
+        scikit-learn.
         """
         logits = self._logits(X)
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
 
     def predict_log_proba(self, X: np.ndarray) -> np.ndarray:
-        """(row, class) natural logarithms of probabilities; -inf for a class that training did not
-        have.
+        """Return (row, class) natural logarithms of probabilities; -inf for a class without
+        training rows.
         """
         logits = self._logits(X)
         logits -= logits.max(axis=1, keepdims=True)
         return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """(row, class) probabilities."""
+        """Return (row, class) probabilities."""
         return np.exp(self.predict_log_proba(X))
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """(row,) the most probable label."""
+        """Return the most probable label of each row."""
         best = self.predict_log_proba(X).argmax(axis=1)
         return self.classes_[best]
 
@@ -102,7 +102,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         return X @ self.coef_.T + self.intercept_
 
     def _take(self, other: "LinearProbe") -> None:
-        """Take over what another probe has learned."""
+        """Copy the learned attributes of another probe."""
         self.classes_: np.ndarray = other.classes_
         self.coef_: np.ndarray = other.coef_
         self.intercept_: np.ndarray = other.intercept_
@@ -113,14 +113,14 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
 
 @dataclass(frozen=True, kw_only=True)
 class Solving:
-    """How linear probes are solved.
+    """Settings of the solver of linear probes.
 
     Attributes:
-        max_iter: iterations of L-BFGS at most.
-        tol: see `probe.heads.linear.logistic.solve`; `TOLERANCE` of the rows' precision where None.
-        device: of torch, for the products.
-        class_weight: "balanced" gives all classes the same weight, as in scikit-learn: a row counts
-            rows / (classes * rows of its class).
+        max_iter: largest number of L-BFGS iterations.
+        tol: see `probe.heads.linear.logistic.solve`; None means `TOLERANCE` of the rows' precision.
+        device: torch device of the products.
+        class_weight: "balanced" gives all classes the same weight, as in scikit-learn: the weight
+            of a row is rows / (classes * rows of its class).
     """
 
     max_iter: int = 1000
@@ -142,28 +142,30 @@ def fit_strengths(
     memory_bytes: int = MEMORY_BYTES,
     tick: Callable[[], Any] = lambda: None,
 ) -> list[LinearProbe]:
-    """One `LinearProbe` per l2 strength on the same (row, dim) features, all solved together.
+    """Return one `LinearProbe` per l2 strength for the same (row, dim) features, all solved
+    together.
 
-    The probes are the same bit for bit however the rows are cut into blocks, whether they are in
-    memory, and whether they fit there.
+    The probes are bitwise the same for any division of the rows into blocks, whether the rows are
+    in memory or not.
 
     Args:
-        rows: an array, or a table that is read in blocks. float64 rows are solved in float64,
-            others in float32; in float64 too where they are fewer than dimensions (losses become
-            tiny), or not standardised and of a scale far from 1.
+        rows: an array, or a table that is read in blocks. The solver uses float64 for float64 rows
+            and float32 for others. It also uses float64 if there are fewer rows than dimensions
+            (losses become tiny), or if the rows are not standardised and have a scale far from 1.
         labels: (row,).
-        solving: how far, and where.
-        classes: the probes' ``classes_``, sorted and without repeats; those without a label get
-            probability 0. None: the labels'.
-        memory_bytes: for the standardised rows and the logits. Rows that do not fit beside the
-            logits are read anew in each pass; where the logits of all strengths do not fit, groups
-            of strengths are solved one after the other (one strength at least, so 8 bytes for each
-            row and class are always taken). Grouping changes results within ``tol``.
+        solving: settings of the solver.
+        classes: the probes' ``classes_``, sorted and without repeats; a class without a label gets
+            probability 0. None takes the classes of the labels.
+        memory_bytes: memory for the standardised rows and the logits. Rows that do not fit beside
+            the logits are read again in each pass. If the logits of all strengths do not fit, the
+            solver takes groups of strengths one after the other, each with at least one strength (8
+            bytes for each row and class). Grouping changes the results within ``tol``.
         tick: called after each block of rows, to keep a progress bar alive.
 
     Raises:
-        ValueError: labels of fewer than two classes, or not in ``classes``, or not as many as rows;
-            rows that are not what they say, or not finite; a strength that is not above 0.
+        ValueError: the labels have fewer than two classes, are not in ``classes``, or differ in
+            number from the rows; the rows do not have the shape they declare or are not finite; or
+            a strength is not above 0.
     """
     rows = as_rows(rows)
     known, targets = _targets(labels, classes, rows.shape[0])
@@ -187,11 +189,13 @@ def fit_strengths(
     state = state_bytes(rows.shape[0], len(present), dtype.itemsize)
     together = min(len(strengths), max(1, memory_bytes // state))
     fits = rows.shape[0] * rows.shape[1] * dtype.itemsize + together * state <= memory_bytes
-    # Fewer rows than dimensions are rotated into their span, so they must be in memory together.
+    # Rows that are fewer than the dimensions are rotated into their span, so all of them must be in
+    # memory.
     keep = fits or rows.shape[0] < rows.shape[1]
     torch_dtype = torch.float64 if dtype == np.float64 else torch.float32
     inputs = StandardizedRows(rows, scaler.mean, scale, torch_dtype, keep, solving.device)
-    # Two classes: softmax halves the one vector of weights, and so the penalty.
+    # With two classes, softmax splits the one vector of weights in halves, which halves the
+    # penalty.
     penalties = [2 * l2 if len(known) == 2 else l2 for l2 in strengths]
     on_device = torch.from_numpy(of_present).to(solving.device)
     weights = None
@@ -218,7 +222,7 @@ def balanced_weights(labels: np.ndarray) -> np.ndarray:
 def _targets(
     labels: np.ndarray, classes: Sequence[Any] | np.ndarray | None, n_rows: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The classes, and each label's index among them."""
+    """Return the classes and the index of each label."""
     if len(labels) != n_rows:
         raise ValueError(f"expected a label for each of {n_rows} rows. Found {len(labels)} labels")
     occurring, targets = np.unique(labels, return_inverse=True)
@@ -241,7 +245,7 @@ def _set_solution(
     mean: np.ndarray,
     scale: np.ndarray,
 ) -> None:
-    """Sets the solution for the ``present`` classes; the others have a bias of -inf."""
+    """Set the solution for the ``present`` classes; the others get a bias of -inf."""
     probe.classes_ = classes
     probe.coef_ = np.zeros((len(classes), len(mean)))
     probe.coef_[present] = solution.weights.double().cpu().numpy().T / scale
@@ -262,23 +266,22 @@ def fit_layers(
     classes: Sequence[Any] | np.ndarray | None = None,
     memory_bytes: int = MEMORY_BYTES,
 ) -> dict[Any, list[LinearProbe]]:
-    """Linear probes on every layer: for each layer one `LinearProbe` per l2 strength.
+    """Fit linear probes on every layer, one `LinearProbe` per layer and l2 strength.
 
     Args:
-        layers: a (layer, row, dim) array; or each layer's rows, as an array or a table read in
-            blocks, one after the other (a generator may read them as they are asked for) or by
-            name.
+        layers: a (layer, row, dim) array, or the rows of each layer as an array or a table, in a
+            sequence (a generator may read one layer at a time) or in a mapping by name.
         labels: (row,), the same for all layers.
         on_layer: called with each layer's name or number before it is solved.
-        standardize, solving, classes, memory_bytes: as `fit_strengths` takes them.
+        standardize, solving, classes, memory_bytes: see `fit_strengths`.
 
     Returns:
-        Under each layer's name (its number where ``layers`` has no names) the probes, in the order
-        of ``strengths``.
+        The probes of each layer in the order of ``strengths``, by the layer's name, or by its
+        number if ``layers`` has no names.
     """
-    # Layers share no rows, so together they would save no product: on a CPU a batched product of 13
-    # layers (4,000 x 768 by 768 x 500) took as long as 13 products (median of 9: 0.99). And they
-    # would have to be in memory at once.
+    # Layers share no rows, so solving them together would save no product: on a CPU, a batched
+    # product of 13 layers (4,000 x 768 by 768 x 500) took as long as 13 products (median of 9:
+    # 0.99). All layers would also have to be in memory at once.
     probes = {}
     for name, rows in layers.items() if isinstance(layers, Mapping) else enumerate(layers):
         on_layer(name)

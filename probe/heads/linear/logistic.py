@@ -1,26 +1,27 @@
-"""Many multinomial logistic regressions on the same rows, solved together: the solver beneath
-`probe.heads.linear.linear_probe`.
+"""The solver of `probe.heads.linear.linear_probe`: many multinomial logistic regressions on the
+same rows, solved together.
 
-For each strength ``l2`` minimised is ``mean cross-entropy + l2 / 2 * ||W||^2`` (the bias is free).
-The problems are convex. Their weights stand side by side, so each pass over the rows is one wide
-matrix product for all of them; L-BFGS runs in all at once, each with steps of its own:
+The objective for a strength ``l2`` is ``mean cross-entropy + l2 / 2 * ||W||^2``, without a penalty
+on the bias. The problems are convex. Their weights lie side by side, so each pass over the rows is
+one wide matrix product for all of them. L-BFGS runs on all problems at once, with separate steps:
 
-* The metric it starts from is that of a curvature of the form ``G x M + l2``: the Gram matrix G of
-  the rows over n, and the classes' mean covariance M under the present probabilities (both of some
-  rows only). That is exact at the start, where all rows have the same probabilities, and M is taken
-  anew after some iterations. Layers of speech models are ill-conditioned, and classes grow certain:
-  with this metric it takes tens of iterations where plain L-BFGS takes thousands.
-* An iteration is one visit to the rows (`probe.heads.linear.logistic_pass`): while a block is in
-  the cache its logits move by a whole step, and its errors enter the next gradient. The rows may
-  therefore be on a disk. Only logits are kept.
-* Where a whole step is refused, a line search follows on the kept logits, which are linear in the
-  step, and then a second visit.
-* Far from the optimum products are taken of rounded factors; before it ends, logits and gradient
-  are computed anew in full.
-* With fewer rows than dimensions the rows are rotated into their span first.
+* The initial metric assumes a curvature of the form ``G x M + l2``, with the Gram matrix G of the
+  rows divided by n and the mean covariance M of the classes under the current probabilities (both
+  from a part of the rows). It is exact at the start, where all rows have the same probabilities,
+  and M is recomputed after some iterations. Layers of speech models are ill-conditioned, and the
+  predictions become confident: with this metric, the solver takes tens of iterations where plain
+  L-BFGS takes thousands.
+* An iteration visits the rows once (`probe.heads.linear.logistic_pass`): while a block is in the
+  cache, its logits move by a whole step and its errors enter the next gradient. The rows may
+  therefore be on a disk; only the logits stay in memory.
+* If a whole step is rejected, a line search on the logits, which are linear in the step, and a
+  second visit follow.
+* Far from the optimum, products use rounded factors; the solver recomputes logits and gradient in
+  full precision before it ends.
+* If there are fewer rows than dimensions, the rows are first rotated into their span.
 
-A problem ends when what L-BFGS expects to gain by a further step is a small share of the loss,
-twice in a row.
+A problem ends when the expected gain of a further step is a small share of the loss, twice in a
+row.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,29 +33,29 @@ from torch import Tensor
 
 from probe.heads.linear.logistic_pass import Logits, StandardizedRows, visit
 
-GRAM_ROWS = 20  # for each dimension
-SMALLEST_VARIANCE = 1e-3  # of a class indicator, times the number of classes
+GRAM_ROWS = 20  # rows per dimension
+SMALLEST_VARIANCE = 1e-3  # variance of a class indicator, times the number of classes
 CONFUSION_ROWS = 4096
-REFRESHED = (1, 3, 8, 16, 32)  # iterations that look at the probabilities again
-MEMORY = 10  # pairs that L-BFGS keeps
-STEPS = 8  # of a line search
+REFRESHED = (1, 3, 8, 16, 32)  # iterations that recompute the covariance of the classes
+MEMORY = 10  # number of pairs that L-BFGS keeps
+STEPS = 8  # steps of a line search
 FLAT = 0.5  # a step is long enough when this share of the slope is gone
-# Losses below cannot be told apart by probabilities that are rounded near 1.
+# Smaller losses are indistinguishable, because probabilities near 1 are rounded.
 SMALLEST_LOSS = {torch.float32: 1e-2, torch.float64: 1e-12}
-MOST_ROUGH = 40  # iterations with rounded products
+MOST_ROUGH = 40  # largest number of iterations with rounded products
 ROUGH = 1e-3  # products are rounded while a step is worth more than this share of the loss
 
 
 @dataclass(frozen=True)
 class Solution:
-    """One problem's optimum.
+    """The optimum of one problem.
 
     Attributes:
         weights: (dim, class).
         bias: (class,).
-        objective: the loss with its penalty.
-        n_iterations: of L-BFGS.
-        converged: False where ``max_iter`` ended it.
+        objective: the loss including the penalty.
+        n_iterations: number of L-BFGS iterations.
+        converged: False if ``max_iter`` was reached.
     """
 
     weights: Tensor
@@ -74,13 +75,13 @@ def solve(
     tick: Callable[[], Any] = lambda: None,
     row_weights: Tensor | None = None,
 ) -> list[Solution]:
-    """One `Solution` for each of ``strengths``.
+    """Return one `Solution` for each of ``strengths``.
 
     Args:
-        inputs: every dimension of mean 0; they are kept in memory if they are fewer than their
-            dimensions.
+        inputs: rows whose dimensions have mean 0; they are kept in memory if they are fewer than
+            their dimensions.
         targets: (row,) int64, classes from 0, on the inputs' device.
-        tol: share of the loss that a further step must not be worth.
+        tol: the solver stops when a further step would gain less than this share of the loss.
         tick: called after each block of rows.
         row_weights: (row,) of mean 1, by which each row counts; all 1 where None.
     """
@@ -97,23 +98,24 @@ def solve(
 
 
 def state_bytes(n_rows: int, n_classes: int, itemsize: int) -> int:
-    """Bytes that one strength takes while it is solved (`logistic_pass.Logits`)."""
+    """Return the bytes that one strength takes while it is solved (`logistic_pass.Logits`)."""
     return 2 * n_rows * n_classes * itemsize
 
 
 @dataclass
 class _Descent:
-    """The state of problems. A point has weights, in the axes of the Gram matrix, and the bias as
-    its last row.
+    """The state of the problems. A point holds the weights in the axes of the Gram matrix, with the
+    bias as its last row.
 
     Attributes:
         l2: (s,) float64.
         point, gradient: (s, d + 1, c).
-        loss: (s,) float64, with the penalty.
-        small: (s,) how many times in a row a step was worth too little.
+        loss: (s,) float64, including the penalty.
+        small: (s,) number of successive steps with too small a gain.
         iterations: (s,).
-        spread, axes: (s, c) and (s, c, c), of the classes' covariance.
-        pairs: of L-BFGS: moves, changes of the gradient (s, d + 1, c), 1 / their products (s,).
+        spread, axes: (s, c) and (s, c, c), eigenvalues and eigenvectors of the classes' covariance.
+        pairs: pairs of L-BFGS: moves and changes of the gradient (s, d + 1, c), and the inverse of
+            their products (s,).
     """
 
     l2: Tensor
@@ -127,21 +129,21 @@ class _Descent:
     pairs: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list, kw_only=True)
 
     def subset(self, problems: list[int]) -> "_Descent":
-        """The state of some of the problems."""
+        """Return the state of some of the problems."""
         pairs = [
             (move[problems], change[problems], inv[problems]) for move, change, inv in self.pairs
         ]
         return _Descent(*(item[problems] for item in self.tensors()), pairs=pairs)
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """Everything but the pairs, in the order of the fields."""
+        """Return all fields except the pairs, in order."""
         state = (self.l2, self.point, self.gradient, self.loss, self.small, self.iterations)
         return (*state, self.spread, self.axes)
 
 
 def _together(several: Sequence[_Descent]) -> _Descent:
-    """Problems side by side again, without their pairs: those of rounded gradients, at other
-    points, mislead.
+    """Merge the problems, without their pairs, because pairs of rounded gradients at other points
+    mislead.
     """
     columns = zip(*(one.tensors() for one in several), strict=True)
     return _Descent(*(torch.cat(column) for column in columns))
@@ -179,7 +181,9 @@ class _Problems:
         self.spread, self.axes = spread.clamp_min(0).to(inputs.dtype), axes.to(inputs.dtype)
 
     def run(self, tol: float, max_iter: int) -> list[tuple[Tensor, float, int, bool]]:
-        """Point (d + 1, c), objective, iterations, and whether it converged, of each problem."""
+        """Return for each problem its point (d + 1, c), objective, number of iterations and whether
+        it converged.
+        """
         problems, factor = self._start(), _rounded(self.inputs)
         if factor != self.inputs.dtype:
             problems = self._descend(problems, factor, max(tol, ROUGH), min(max_iter, MOST_ROUGH))
@@ -190,13 +194,13 @@ class _Problems:
         return list(zip(*columns, strict=True))
 
     def _start(self) -> "_Descent":
-        """The state at zero weights, with the classes' shares as bias."""
+        """Return the state at zero weights, with a bias from the shares of the classes."""
         (n_rows, dim), like, n_strengths = self.inputs.shape, self.sums, len(self.strengths)
         weights = None if self.weights is None else self.weights.double()
         shares = torch.bincount(self.targets, weights, self.n_classes).double() / n_rows
         point = like.new_zeros(n_strengths, dim + 1, self.n_classes)
         point[:, -1] = shares.log().to(like.dtype)
-        # All rows have the same errors but for their truth, so no product is needed.
+        # All rows have the same errors except for their truth, so no product is needed.
         gradient = torch.zeros_like(point)
         gradient[:, :-1] = (
             self.axes.T @ (self.sums.sum(0)[:, None] * shares.to(like.dtype) - self.sums.T) / n_rows
@@ -210,8 +214,8 @@ class _Problems:
     def _descend(
         self, problems: "_Descent", factor: torch.dtype, tol: float, max_iter: int
     ) -> "_Descent":
-        """All problems, each until a further step is worth no more than ``tol`` of its loss;
-        products of ``factor``.
+        """Solve each problem until a further step gains no more than ``tol`` of its loss, with
+        products of dtype ``factor``.
         """
         times = 2 if factor == self.inputs.dtype else 1  # in a row
         number = torch.arange(len(problems.l2), device=self.sums.device)
@@ -225,7 +229,7 @@ class _Problems:
                 problems.spread, problems.axes = self._confusion(logits.now)
             direction = -self._metric(problems)
             slope = _dots(problems.gradient, direction)
-            if problems.pairs and (slope >= 0).any():  # pairs that rounding has spoiled
+            if problems.pairs and (slope >= 0).any():  # rounding has spoiled the pairs
                 problems.pairs = []
                 direction = -self._metric(problems)
                 slope = _dots(problems.gradient, direction)
@@ -245,7 +249,7 @@ class _Problems:
         return _together(ended)
 
     def _afresh(self, problems: _Descent, logits: Logits) -> None:
-        """Logits, loss and gradient of the present points, in full precision."""
+        """Recompute logits, loss and gradient of the current points in full precision."""
         logits.now.zero_()
         fitted, gradient = self._visit(logits, problems.point, self.inputs.dtype)
         self._penalise(problems, problems.point, fitted, gradient)
@@ -253,7 +257,7 @@ class _Problems:
     def _visit(
         self, logits: Logits, direction: Tensor | None, factor: torch.dtype
     ) -> tuple[Tensor, Tensor]:
-        """`visit` with direction and gradient in the axes of the Gram matrix."""
+        """Call `visit` with direction and gradient in the axes of the Gram matrix."""
         if direction is not None:
             direction = torch.cat([self.axes @ direction[:, :-1], direction[:, -1:]], dim=1)
         fitted, gradient = visit(
@@ -264,7 +268,7 @@ class _Problems:
     def _penalise(
         self, problems: _Descent, point: Tensor, fitted: Tensor, gradient: Tensor
     ) -> None:
-        """Takes a point, with its mean cross-entropy and the gradient of that."""
+        """Set a point with its mean cross-entropy and gradient, and add the penalty."""
         weights = point[:, :-1]
         gradient[:, :-1] += problems.l2.to(weights.dtype)[:, None, None] * weights
         problems.loss = fitted + 0.5 * problems.l2 * _dots(weights, weights)
@@ -278,7 +282,7 @@ class _Problems:
         slope: Tensor,
         factor: torch.dtype,
     ) -> None:
-        """One step of L-BFGS, by a whole step where that will do."""
+        """Take one step of L-BFGS, a whole one if it is good enough."""
         before, loss, start = problems.gradient, problems.loss, problems.point
         fitted, gradient = self._visit(logits, direction, factor)
         self._penalise(problems, start + direction, fitted, gradient)
@@ -293,7 +297,7 @@ class _Problems:
             self._penalise(problems, start + move, fitted, gradient)
         change = problems.gradient - before
         products = _dots(move, change)
-        # A pair that says nothing (no curvature left above rounding) has no weight.
+        # A pair without curvature above rounding has no weight.
         inverse = torch.where(products > 1e-14 * _dots(move, move), 1 / products, 0.0)
         problems.iterations = problems.iterations + 1
         pairs = [*problems.pairs[-MEMORY + 1 :], (move, change, inverse)]
@@ -308,8 +312,8 @@ class _Problems:
         slope: Tensor,
         l2: Tensor,
     ) -> Tensor:
-        """Step lengths (s,) float64, by bisection and secants on the slope, 0 where none is better.
-        The logits stand at 1.
+        """Return step lengths (s,) float64 from bisection and secants on the slope, or 0 if no step
+        is better. The logits are at step 1.
         """
         weights, towards = start[:, :-1], direction[:, :-1]
         square, cross = _dots(weights, weights), _dots(weights, towards)
@@ -336,8 +340,8 @@ class _Problems:
         return good
 
     def _confusion(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Spread (s, c) and axes (s, c, c) of the classes' mean covariance ``diag(p) - p p'`` under
-        the present probabilities.
+        """Return spread (s, c) and axes (s, c, c) of the classes' mean covariance ``diag(p) - p
+        p'`` under the current probabilities.
         """
         every = max(1, len(logits) // CONFUSION_ROWS)
         shares = logits[::every].softmax(2)
@@ -350,7 +354,7 @@ class _Problems:
         return spread.clamp_min(0).to(logits.dtype), axes.to(logits.dtype)
 
     def _metric(self, problems: _Descent) -> Tensor:
-        """L-BFGS's estimate of the inverse curvature, times the gradient (s, d + 1, c)."""
+        """Return L-BFGS's estimate of the inverse curvature times the gradient (s, d + 1, c)."""
         rest = problems.gradient.clone()
         shares = []
         for move, change, inverse in reversed(problems.pairs):
@@ -359,8 +363,8 @@ class _Problems:
             shares.append(share)
         result = self._start_metric(problems, rest)
         if problems.pairs:
-            # Scaled to the curvature met last: the mean covariance misses that sure rows weigh
-            # less, and whole steps were too long.
+            # Scale to the latest curvature: the mean covariance ignores that confident rows weigh
+            # less, which made whole steps too long.
             _, change, inverse = problems.pairs[-1]
             scale = inverse * _dots(change, self._start_metric(problems, change))
             result *= torch.where(scale > 0, 1 / scale, 1.0).to(rest.dtype)[:, None, None]
@@ -370,7 +374,7 @@ class _Problems:
         return result
 
     def _start_metric(self, problems: _Descent, gradient: Tensor) -> Tensor:
-        """The inverse of ``G x M + l2``, times a gradient (s, d + 1, c)."""
+        """Return the inverse of ``G x M + l2`` times a gradient (s, d + 1, c)."""
         spread, axes = problems.spread[:, None], problems.axes
         curvature = self.spread[:, None] * spread + problems.l2.to(gradient.dtype)[:, None, None]
         of_weights = (gradient[:, :-1] @ axes / curvature) @ axes.mT
@@ -380,8 +384,8 @@ class _Problems:
 
 
 def _rounded(inputs: StandardizedRows) -> torch.dtype:
-    """The dtype that factors of products are rounded to far from the optimum: half the bits, where
-    the processor multiplies those faster.
+    """Return the dtype of product factors far from the optimum: half the bits if the processor
+    multiplies those faster.
     """
     if inputs.device.type != "cpu":
         return inputs.dtype
@@ -393,11 +397,11 @@ def _rounded(inputs: StandardizedRows) -> torch.dtype:
 def _judge_step(
     loss: Tensor, slope: Tensor, step: Tensor | float, end_loss: Tensor, end_slope: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Whether a step ends worse than it began, and whether it is good enough, (s,) each."""
+    """Return whether a step is worse than its start and whether it is good enough, (s,) each."""
     worse = end_loss > loss + 1e-4 * step * slope + 1e-7 * loss.abs()
     return worse, (end_slope.abs() <= FLAT * slope.abs()) & ~worse
 
 
 def _dots(first: Tensor, second: Tensor) -> Tensor:
-    """(s, d, c) twice -> (s,) float64."""
+    """Return the products (s,) float64 of two (s, d, c) tensors."""
     return (first * second).flatten(1).sum(1, dtype=torch.float64)

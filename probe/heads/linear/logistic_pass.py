@@ -1,5 +1,5 @@
-"""One pass over standardised rows: products, losses and errors of all problems while a block of
-rows is in the cache.
+"""One pass over standardised rows, which computes products, losses and errors of all problems while
+a block of rows is in the cache.
 
 Shapes: n rows, d dimensions, s strengths, c classes. The bias is the last row of the weights:
 (s, d + 1, c).
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from probe.heads.linear.rows import BLOCK_ROWS, RowTable, refill
 
-# Below it a float32 probability loses digits, and its logarithm with them.
+# Below this value a float32 probability and its logarithm lose digits.
 SMALLEST_PROBABILITY = 1e-30
 
 
@@ -22,12 +22,12 @@ class StandardizedRows:
     """(row, dim) standardised rows in blocks of `BLOCK_ROWS`, kept in memory or read in each pass.
 
     Args:
-        rows: as they were given.
-        mean, scale: (dim,) what is subtracted, and what the difference is divided by.
-        dtype: of the blocks; float16 and float32 rows are standardised in float32.
-        keep: whether to hold all rows in memory (on the device); otherwise each pass reads the
+        rows: the original rows.
+        mean, scale: (dim,) mean that is subtracted and scale that the difference is divided by.
+        dtype: dtype of the blocks; float16 and float32 rows are standardised in float32.
+        keep: whether to hold all rows in memory on the device; otherwise each pass reads the
             source.
-        device: of the blocks.
+        device: device of the blocks.
     """
 
     def __init__(
@@ -51,12 +51,14 @@ class StandardizedRows:
             kept = torch.empty(self.shape, dtype=dtype, device=self.device)
             on_cpu = self.device.type == "cpu"
             for start, block in self._read(kept if on_cpu else None):
-                if not on_cpu:  # on a CPU the block is part of it already
+                if not on_cpu:  # on a CPU the block is already part of it
                     kept[start : start + len(block)] = block
             self._kept = kept
 
     def blocks(self) -> Iterator[tuple[int, Tensor]]:
-        """(number of its first row, (row, dim) block); a block is valid until the next one."""
+        """Yield the number of the first row and the (row, dim) block; a block is valid until the
+        next one.
+        """
         if self._kept is None:
             yield from self._read(None)
         else:
@@ -64,8 +66,8 @@ class StandardizedRows:
                 yield start, self._kept[start : start + BLOCK_ROWS]
 
     def _read(self, target: Tensor | None) -> Iterator[tuple[int, Tensor]]:
-        """Blocks from the source, standardised in place: in ``target``, or in one block's memory
-        again and again.
+        """Yield standardised blocks of the source, in the memory of ``target`` or in reused memory
+        of one block.
         """
         if target is None:
             buffer = torch.empty(BLOCK_ROWS, self.shape[1], dtype=self.dtype).numpy()
@@ -80,12 +82,12 @@ class StandardizedRows:
             start += len(block)
 
     def rotate_into_span(self) -> None:
-        """Rotates kept rows, fewer than dimensions, into their span, whose ``basis`` is (dim,
-        direction), orthonormal columns.
+        """Rotate rows in memory that are fewer than their dimensions into their span; ``basis`` is
+        (dim, direction) with orthonormal columns.
 
-        A penalty on the weights is invariant to that, and directions that no row has carry no
-        weight at an optimum. By Householder's QR, of the rows and not of their squares, which would
-        lose directions that a weak penalty needs.
+        The penalty is invariant to a rotation, and directions outside the span carry no weight at
+        an optimum. The method uses Householder's QR of the rows; their squares would lose
+        directions that a weak penalty needs.
         """
         assert self._kept is not None, "only kept rows can be rotated"
         basis, triangle = torch.linalg.qr(self._kept.T.double())
@@ -96,24 +98,24 @@ class StandardizedRows:
 
 @dataclass
 class Logits:
-    """(n, s, c) logits of every row, and by how much the last direction moved them."""
+    """Logits (n, s, c) of every row, and their last move."""
 
     now: Tensor
     moved: Tensor
 
     @classmethod
     def at(cls, bias: Tensor, n_rows: int) -> "Logits":
-        """Every row at the bias (s, c)."""
+        """Return logits in which every row has the bias (s, c)."""
         return cls(bias.repeat(n_rows, 1, 1), bias.new_empty(n_rows, *bias.shape))
 
     def keep(self, problems: list[int]) -> None:
-        """Drops all but some of the problems."""
-        self.moved = self.moved.new_empty(0)  # its memory serves the copy
+        """Keep only some of the problems."""
+        self.moved = self.moved.new_empty(0)  # frees its memory for the copy
         self.now = self.now[:, problems]
         self.moved = torch.empty_like(self.now)
 
     def shift(self, distance: Tensor) -> None:
-        """Moves ``distance`` (s,) along the last direction."""
+        """Move the logits by ``distance`` (s,) along the last direction."""
         for start in range(0, len(self.now), BLOCK_ROWS):
             block = slice(start, start + BLOCK_ROWS)
             self.now[block] += self.moved[block] * distance.to(self.now.dtype)[:, None]
@@ -121,8 +123,8 @@ class Logits:
     def slopes(
         self, targets: Tensor, distance: Tensor, weights: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Mean cross-entropy and its slope, (s,) float64 each, ``distance`` (s,) along the last
-        direction; ``weights`` as of `visit`.
+        """Return the mean cross-entropy and its slope, (s,) float64 each, at ``distance`` (s,)
+        along the last direction; ``weights`` are the row weights of `visit`.
         """
         n_rows = len(targets)
         loss = torch.zeros_like(distance, dtype=torch.float64)
@@ -141,8 +143,8 @@ class Logits:
 def cross_entropy(
     logits: Tensor, targets: Tensor, weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """(row, s, c) logits, (row,) classes -> summed losses (s,) float64; errors (row, s, c),
-    probabilities less the truth. Both are times the rows' ``weights`` (row,) where there are some.
+    """Return summed losses (s,) float64 and errors (row, s, c), which are probabilities minus the
+    truth, for logits (row, s, c) and classes (row,). Row ``weights`` (row,) multiply both.
     """
     errors = logits.softmax(2)
     truth = targets[:, None, None].expand(-1, logits.shape[1], 1)
@@ -167,12 +169,12 @@ def visit(
     tick: Callable[[], None],
     row_weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Moves all logits by a whole step along ``direction`` (None: not at all); returns mean
-    cross-entropy (s,) float64 and its gradient (s, d + 1, c).
+    """Move all logits by a whole step along ``direction`` (None does not move them) and return the
+    mean cross-entropy (s,) float64 and its gradient (s, d + 1, c).
 
     Args:
-        factor: dtype that the factors of products are rounded to; products of less than the rows'
-            precision are added up in the rows'.
+        factor: dtype of the products' factors; products of lower precision are summed in the
+            precision of the rows.
         tick: called after each block.
         row_weights: (row,) of mean 1; all 1 where None.
     """

@@ -1,9 +1,10 @@
-"""Linear maps of a layer to fewer dimensions, so that models of different widths are compared at
-equal capacity.
+"""Project layers to fewer dimensions, so that models of different widths are compared at equal
+capacity.
 
-``pca``: the directions of largest variance of the training rows, centred, not scaled. ``random``:
-an orthonormal basis of a random subspace, scaled by sqrt(dim / width), which keeps squared
-distances on average (Johnson & Lindenstrauss 1984); it looks at no data.
+``pca`` takes the directions of largest variance of the training rows, centred but not scaled.
+``random`` takes an orthonormal basis of a random subspace, scaled by sqrt(dim / width), which
+preserves squared distances on average (Johnson & Lindenstrauss 1984) and does not depend on the
+data.
 """
 
 from dataclasses import dataclass
@@ -21,9 +22,10 @@ class Projection:
     """A map from (row, dim) to (row, width).
 
     Attributes:
-        mean: (dim,) float32, what is subtracted first.
+        mean: (dim,) float32, subtracted before the projection.
         weights: (dim, width) float32.
-        variance: the share of the training rows' variance that is kept; None where they have none.
+        variance: share of the training rows' variance that the projection keeps; None if they have
+            no variance.
     """
 
     mean: np.ndarray
@@ -31,7 +33,7 @@ class Projection:
     variance: float | None = None
 
     def apply(self, rows: np.ndarray, chunk_rows: int = 1 << 14) -> np.ndarray:
-        """(row, width) float32."""
+        """Return the projected rows, (row, width) float32."""
         out = np.empty((len(rows), self.weights.shape[1]), np.float32)
         for start in range(0, len(rows), chunk_rows):
             part = slice(start, start + chunk_rows)
@@ -43,17 +45,17 @@ class Projection:
 def fit_projection(
     how: str, width: int, seed: int, n_rows: int, mean: np.ndarray, covariance: np.ndarray
 ) -> Projection:
-    """Fits a projection to ``width`` dimensions.
+    """Fit a projection to ``width`` dimensions.
 
     Args:
-        how: one of `PROJECTIONS`.
-        seed: of ``random``; equal seeds, dims and widths give equal maps, whatever the rows.
-        n_rows: the number of rows that mean and covariance are of.
+        how: ``pca`` or ``random``.
+        seed: random seed of ``random``; equal seeds, dims and widths give equal maps for any rows.
+        n_rows: number of rows behind mean and covariance.
         mean, covariance: (dim,) and (dim, dim) float64 of the training rows.
 
     Raises:
-        ProbeError: there are not so many dimensions, or too few rows to find so many principal
-            components.
+        ProbeError: ``width`` is above the number of dimensions, or above the number of principal
+            components that the rows can have.
     """
     dim = len(mean)
     if width > dim:
@@ -76,16 +78,16 @@ def fit_projection(
 
 
 def principal(covariance: np.ndarray, width: int) -> np.ndarray:
-    """(dim, width) eigenvectors of the largest eigenvalues, largest first; the largest entry of
-    each is positive.
+    """Return (dim, width) eigenvectors, largest eigenvalue first; the largest entry of each is
+    positive.
     """
     vectors = torch.linalg.eigh(torch.from_numpy(covariance))[1].numpy()[:, ::-1][:, :width]
     return vectors * _signs(vectors[np.abs(vectors).argmax(axis=0), np.arange(width)])
 
 
 def orthonormal(dim: int, width: int, seed: int) -> np.ndarray:
-    """(dim, width) columns of length 1 at right angles, uniformly random (QR of a Gaussian matrix,
-    with the signs of R undone).
+    """Return (dim, width) uniformly random orthonormal columns, from the QR decomposition of a
+    Gaussian matrix with the signs of R removed.
     """
     gaussian = np.random.default_rng([seed, dim, width]).standard_normal((dim, width))
     basis, triangle = np.linalg.qr(gaussian)

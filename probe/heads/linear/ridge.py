@@ -1,9 +1,10 @@
-"""Ridge regression on vectors, for labels that are numbers: age, pitch, a rating.
+"""Ridge regression on vectors, for numeric labels such as age, pitch or a rating.
 
-Minimised is ``mean squared error / 2 + l2 / 2 * ||W||^2`` (the bias is free), so ``l2`` means the
-same whatever the number of rows, as in `probe.heads.linear.linear_probe`; scikit-learn's ``alpha``
-is ``l2 * rows``. ``l2 = 0`` is ordinary least squares, the shortest weights where many fit equally
-well. All strengths come from one eigendecomposition of the rows' second moments, in float64.
+The objective is ``mean squared error / 2 + l2 / 2 * ||W||^2`` without a penalty on the bias, so the
+meaning of ``l2`` does not depend on the number of rows, as in `probe.heads.linear.linear_probe`;
+scikit-learn's ``alpha`` is ``l2 * rows``. ``l2 = 0`` is ordinary least squares, with the shortest
+weights if several fit equally well. All strengths come from one eigendecomposition of the rows'
+second moments, in float64.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from probe.heads.linear.rows import BLOCK_ROWS, RowTable, Standardizer, as_rows, refill
 
-# Without a penalty, directions weaker than this share of the strongest (in squares) are rounding
+# Without a penalty, directions whose eigenvalue is below this share of the largest one are rounding
 # errors.
 SMALLEST_DIRECTION = 1e-13
 
@@ -26,13 +27,12 @@ class RidgeProbe(MultiOutputMixin, RegressorMixin, BaseEstimator):
     """A linear regression with scikit-learn's interface.
 
     Args:
-        l2: strength of the penalty, see the module.
-        standardize: whether to standardise with training statistics.
+        l2: strength of the penalty; see the module.
+        standardize: whether to standardise the features with training statistics.
 
     Attributes:
-        coef_: (dim,) weights for the features as they were given; (target, dim) where ``y`` has two
-            axes.
-        intercept_: one number; (target,) where ``y`` has two axes.
+        coef_: (dim,) weights for the original features; (target, dim) if ``y`` has two axes.
+        intercept_: one number; (target,) if ``y`` has two axes.
     """
 
     def __init__(self, l2: float = 1e-2, standardize: bool = True) -> None:
@@ -48,7 +48,7 @@ class RidgeProbe(MultiOutputMixin, RegressorMixin, BaseEstimator):
         return self
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """(row,) numbers; (row, target) where training's had two axes."""
+        """Return (row,) numbers, or (row, target) if ``y`` had two axes in training."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
         return X @ self.coef_.T + self.intercept_
@@ -76,10 +76,10 @@ def fit_ridge(rows: np.ndarray, targets: np.ndarray, l2: float) -> RidgeProbe:
 
 @dataclass(frozen=True)
 class _Moments:
-    """The moments of standardised rows ``X`` and of targets ``Y`` less their means.
+    """Moments of the standardised rows ``X`` and of the targets ``Y`` minus their means.
 
     Attributes:
-        values: (direction,) eigenvalues of ``X'X``, those above rounding.
+        values: (direction,) eigenvalues of ``X'X`` that exceed rounding errors.
         vectors: (dim, direction).
         products: (direction, target) ``vectors' X' Y``.
     """
@@ -96,17 +96,17 @@ def fit_ridge_strengths(
     standardize: bool = True,
     tick: Callable[[], Any] = lambda: None,
 ) -> list[RidgeProbe]:
-    """One `RidgeProbe` per l2 strength on the same (row, dim) features, from one
+    """Return one `RidgeProbe` per l2 strength for the same (row, dim) features, from one
     eigendecomposition.
 
     Args:
-        rows: an array, or a table that is read in blocks (twice); where it has fewer rows than
-            dimensions it is held in memory.
+        rows: an array, or a table that is read twice in blocks; it is held in memory if it has
+            fewer rows than dimensions.
         targets: (row,) or (row, target) numbers.
         tick: called after each block of rows.
 
     Raises:
-        ValueError: a negative strength, or not a target for each row.
+        ValueError: a strength is negative, or the numbers of targets and rows differ.
     """
     rows, targets = as_rows(rows), np.asarray(targets, np.float64)
     n_rows, dim = rows.shape
@@ -137,7 +137,9 @@ def fit_ridge_strengths(
 def _blocks(
     rows: RowTable, mean: np.ndarray, scale: np.ndarray, tick: Callable[[], Any]
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(number of its first row, standardised (row, dim) block in float64, valid until the next)."""
+    """Yield the number of the first row and the standardised (row, dim) float64 block, which is
+    valid until the next one.
+    """
     buffer, start = np.empty((BLOCK_ROWS, len(mean))), 0
     for block in refill(rows, lambda start, stop: buffer[: stop - start]):
         block -= mean
@@ -150,7 +152,7 @@ def _blocks(
 def _by_dimensions(
     blocks: Iterator[tuple[int, np.ndarray]], targets: np.ndarray, dim: int
 ) -> tuple[np.ndarray, _Moments]:
-    """The rows' mean (dim,), which rounding left, and their moments, from ``X'X``."""
+    """Return the residual mean (dim,) of the rows and their moments, from ``X'X``."""
     gram, products, total = np.zeros((dim, dim)), np.zeros((dim, targets.shape[1])), np.zeros(dim)
     for start, block in blocks:
         gram += block.T @ block
@@ -165,7 +167,7 @@ def _by_dimensions(
 def _by_rows(
     blocks: Iterator[tuple[int, np.ndarray]], targets: np.ndarray, dim: int
 ) -> tuple[np.ndarray, _Moments]:
-    """The same from ``XX'``, smaller where rows are fewer than dimensions."""
+    """Return the same from ``XX'``, which is smaller if there are fewer rows than dimensions."""
     rows = np.empty((len(targets), dim))
     for start, block in blocks:
         rows[start : start + len(block)] = block
@@ -182,5 +184,5 @@ def _by_rows(
 
 
 def _above_rounding(values: np.ndarray) -> np.ndarray:
-    """(direction,) bool, whether an eigenvalue is no rounding error."""
+    """Return (direction,) bool, whether an eigenvalue exceeds rounding errors."""
     return values > max(SMALLEST_DIRECTION * values[-1], np.finfo(np.float64).tiny)

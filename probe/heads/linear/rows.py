@@ -1,8 +1,7 @@
-"""Rows of features that need not be in memory, and their standardisation: what linear probes and
-ridge probes read.
+"""Tables of feature rows, in memory or not, and their standardisation for linear and ridge probes.
 
-A source hands out its rows in blocks of any size; every reader here cuts them anew to a number of
-rows of its own. So results are the same bit for bit wherever the rows come from.
+A source yields its rows in blocks of any size, and every reader divides them again into blocks of
+its own size. Results are therefore bitwise the same for every source.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,19 +10,21 @@ from typing import Protocol
 
 import numpy as np
 
-BLOCK_ROWS = 2048  # a block's products with the weights of some strengths stay in a core's cache
+BLOCK_ROWS = (
+    2048  # the products of a block with the weights of some strengths fit into a core's cache
+)
 
 
 class RowTable(Protocol):
-    """A (row, dim) table that is read in blocks, as often as needed."""
+    """A (row, dim) table that can be read in blocks any number of times."""
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and dimensions."""
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """All rows in order as (row, dim) arrays, float16, float32 or float64; anew with each
-        call.
+        """Yield all rows in order as (row, dim) arrays of float16, float32 or float64; each call
+        starts again.
         """
 
 
@@ -32,7 +33,7 @@ class ArrayRows:
 
     Args:
         array: (row, dim) float16, float32 or float64.
-        block_rows: rows of each block.
+        block_rows: number of rows in a block.
     """
 
     def __init__(self, array: np.ndarray, block_rows: int = BLOCK_ROWS) -> None:
@@ -45,16 +46,16 @@ class ArrayRows:
         return n_rows, dim
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """Views of the array, in order."""
+        """Yield views of the array, in order."""
         for start in range(0, len(self.array), self.block_rows):
             yield self.array[start : start + self.block_rows]
 
 
 def as_rows(rows: np.ndarray | RowTable) -> RowTable:
-    """An array's rows, or the table itself.
+    """Return the rows of an array, or the table itself.
 
     Raises:
-        ValueError: not two axes, or no row.
+        ValueError: the table does not have two axes, or has no row.
     """
     if len(rows.shape) != 2 or not rows.shape[0]:
         raise ValueError(
@@ -64,7 +65,7 @@ def as_rows(rows: np.ndarray | RowTable) -> RowTable:
 
 
 def precision(rows: RowTable) -> np.dtype:
-    """The dtype to compute in: float64 for float64 rows, otherwise float32."""
+    """Return the dtype for computations: float64 for float64 rows, otherwise float32."""
     dtype = next(iter(rows.blocks())).dtype
     if dtype.kind != "f":
         raise ValueError(f"expected rows of float16, float32 or float64. Found {dtype.name}")
@@ -74,15 +75,14 @@ def precision(rows: RowTable) -> np.dtype:
 def refill(
     rows: RowTable, memory_for: Callable[[int, int], np.ndarray], block_rows: int = BLOCK_ROWS
 ) -> Iterator[np.ndarray]:
-    """All rows in order, in blocks of ``block_rows`` (fewer in the last).
+    """Yield all rows in order, in blocks of ``block_rows`` rows (the last may have fewer).
 
     Args:
-        memory_for: gives the (stop - start, dim) array to fill with rows start to stop, of any
-            dtype; it may be the same memory each time.
+        memory_for: returns the (stop - start, dim) array, of any dtype, for rows start to stop; it
+            may return the same memory each time.
 
     Raises:
-        ValueError: the blocks hold more or fewer rows than ``rows.shape`` says, or rows of another
-            width.
+        ValueError: the number or width of the rows in the blocks differs from ``rows.shape``.
     """
     n_rows, dim = rows.shape
     source = iter(rows.blocks())
@@ -125,11 +125,11 @@ class Standardizer:
 
     @classmethod
     def of(cls, rows: np.ndarray | RowTable, chunk_rows: int = BLOCK_ROWS) -> "Standardizer":
-        """Statistics of (row, dim) values, taken in float64 in one pass over them; a constant
+        """Return the statistics of (row, dim) values, computed in float64 in one pass; a constant
         dimension keeps its scale.
 
-        Each chunk's sum of squares is that around its own mean, and the chunks are merged (Chan,
-        Golub and LeVeque 1983), so a mean far from 0 costs no digits.
+        The sum of squares of each chunk is taken around the chunk's mean, and the chunks are merged
+        (Chan, Golub and LeVeque 1983), so a mean far from 0 loses no digits.
         """
         rows = as_rows(rows)
         buffer = np.empty((chunk_rows, rows.shape[1]))
@@ -147,5 +147,5 @@ class Standardizer:
         return cls(mean.astype(np.float32), np.where(constant, 1.0, scale).astype(np.float32))
 
     def apply(self, rows: np.ndarray) -> np.ndarray:
-        """(row, dim) float32."""
+        """Return the standardised rows, (row, dim) float32."""
         return (rows.astype(np.float32) - self.mean) / self.scale

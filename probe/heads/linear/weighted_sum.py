@@ -1,13 +1,14 @@
 """A linear probe on a learned sum of all layers, as SUPERB reads a model (Yang et al. 2021).
 
-The sum's weights are a softmax over layers, trained with the head, from equal weights on. Each
-layer is standardised first, or the one with the largest values would dominate, and the sum is
-brought to the rms of 1 that a single layer has: layers that differ cancel in a sum, which a penalty
-on the head's weights would punish. Minimised is the loss of a head at the sum, over weights and
-head; the head is `probe.heads.linear.linear_probe`, or `probe.heads.linear.ridge` for numbers. For
-given weights the head's problem is convex and is solved to its end, so what is left is a smooth
-function of one number a layer (variable projection, Golub & Pereyra 1973), whose gradient costs one
-product a layer. It is not convex in them: another start may end elsewhere.
+The weights of the sum are a softmax over layers; they start equal and are trained with the head.
+Each layer is standardised first, because otherwise the layer with the largest values would
+dominate. The sum is scaled to the rms of 1 that a single layer has: different layers cancel in a
+sum, and the penalty on the head's weights would punish that. The objective is the loss of the head
+on the sum, as a function of weights and head; the head is `probe.heads.linear.linear_probe`, or
+`probe.heads.linear.ridge` for numbers. For given weights the head's problem is convex and is solved
+completely, which leaves a smooth function of one number per layer (variable projection, Golub &
+Pereyra 1973), whose gradient costs one product per layer. This function is not convex: another
+start may lead to another minimum.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ from probe.heads.linear.linear_probe import (
 from probe.heads.linear.ridge import fit_ridge
 from probe.heads.linear.rows import Standardizer
 
-MOST_STEPS = 20  # of the search for the sum's weights
+MOST_STEPS = 20  # steps of the search for the sum's weights
 FLAT = 1e-4  # a gradient below it ends the search
 
 
@@ -83,10 +84,10 @@ class WeightedProbe:
     """A probe behind a sum of layers.
 
     Attributes:
-        scalers: of each layer.
-        shares: (layer,) what each layer has in the sum; they add up to 1.
-        rms: of the training rows' sum.
-        probe: reads the sum over its rms.
+        scalers: standardisation of each layer.
+        shares: (layer,) weight of each layer in the sum; they add up to 1.
+        rms: root mean square of the sum of the training rows.
+        probe: the head, which reads the sum divided by its rms.
     """
 
     scalers: Sequence[Standardizer]
@@ -115,15 +116,17 @@ class WeightedProbe:
         return np.asarray(self.probe.classes_)
 
     def predict_log_proba(self, layers: Sequence[np.ndarray]) -> np.ndarray:
-        """(row, class) of a logistic head from one (row, dim) per layer."""
+        """Return (row, class) log-probabilities of a logistic head for one (row, dim) array per
+        layer.
+        """
         return np.asarray(self.probe.predict_log_proba(self._rows(layers)))
 
     def predict(self, layers: Sequence[np.ndarray]) -> np.ndarray:
-        """(row,) the most probable label, or the number."""
+        """Return the most probable label, or the number, of each row."""
         return np.asarray(self.probe.predict(self._rows(layers)))
 
     def _rows(self, layers: Sequence[np.ndarray]) -> np.ndarray:
-        """(row, dim) the sum over its rms."""
+        """Return the (row, dim) sum divided by its rms."""
         rows = [scaler.apply(values) for scaler, values in zip(self.scalers, layers, strict=True)]
         return _sum(self.shares, rows) / np.float32(self.rms)
 
@@ -135,12 +138,13 @@ def fit_weighted(
     head: Head | None = None,
     tick: Callable[[], Any] = lambda: None,
 ) -> list[WeightedProbe]:
-    """One `WeightedProbe` per l2 strength on the layers' (row, dim), all of one width.
+    """Return one `WeightedProbe` per l2 strength for layers (row, dim) of one width.
 
-    Each strength starts from the weights of the next larger one, the largest from equal weights.
+    Each strength starts from the weights of the next larger one; the largest starts from equal
+    weights.
 
     Args:
-        head: what is trained on the sum; `logistic_head` where None.
+        head: the head that is trained on the sum; None means `logistic_head`.
         tick: called after each step of the search for the sum's weights.
     """
     head = head or logistic_head()
@@ -155,7 +159,9 @@ def fit_weighted(
         def loss(
             logits: np.ndarray, l2: float = l2, probes: dict[bytes, WeightedProbe] = probes
         ) -> tuple[float, np.ndarray]:
-            """The objective at the head's solution, and its gradient by the softmax's logits."""
+            """Return the objective at the head's solution and its gradient with respect to the
+            softmax's logits.
+            """
             shares = _softmax(logits)
             mixture = _sum(shares, rows)
             rms = float(np.sqrt(np.mean(np.square(mixture), dtype=np.float64))) or 1.0
@@ -165,12 +171,12 @@ def fit_weighted(
             tick()
             # The gradient, (row, dim).
             by_sum = head.errors(probe, mixture, truth) @ np.atleast_2d(probe.coef_)
-            # The division by the rms takes away the part along the sum itself.
+            # The division by the rms removes the component along the sum.
             along = np.vdot(mixture, by_sum) / mixture.size
             by_share = [
                 np.vdot(values, by_sum) - along * np.vdot(values, mixture) for values in rows
             ]
-            # shares @ by_share is 0, for the sum has no scale.
+            # shares @ by_share is 0, because the sum has no scale.
             return objective, shares * (np.array(by_share) / rms)
 
         options = {"maxiter": MOST_STEPS, "gtol": FLAT}
@@ -185,7 +191,7 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def _sum(shares: np.ndarray, layers: Sequence[np.ndarray]) -> np.ndarray:
-    """(row, dim) float32."""
+    """Return the weighted sum, (row, dim) float32."""
     total = np.zeros_like(layers[0])
     for share, rows in zip(shares.astype(np.float32), layers, strict=True):
         total += share * rows
@@ -193,8 +199,8 @@ def _sum(shares: np.ndarray, layers: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _errors(probe: LinearProbe, rows: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """(row, class) probabilities less the truth, over the number of rows: the gradient of the mean
-    cross-entropy by the logits.
+    """Return (row, class) probabilities minus the truth, divided by the number of rows: the
+    gradient of the mean cross-entropy with respect to the logits.
     """
     errors = probe.predict_proba(rows)
     errors[np.arange(len(truth)), np.searchsorted(probe.classes_, truth)] -= 1

@@ -1,1 +1,1 @@
-"""Speaker heads: LDA, PLDA and embeddings that are trained."""
+"""Speaker heads: LDA, PLDA and trained embeddings."""

@@ -1,4 +1,4 @@
-"""Speaker projections: linear discriminant analysis on one vector per utterance."""
+"""Linear discriminant analysis of speakers, on one vector per utterance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ MOST_COMPONENTS = 200
 
 @dataclass(frozen=True)
 class DiscriminantProjection:
-    """Principal components, then LDA with Ledoit-Wolf shrinkage (within-speaker scatter is singular
-    for wide layers).
+    """Principal components followed by LDA with Ledoit-Wolf shrinkage, because the within-speaker
+    scatter is singular for wide layers.
     """
 
     components: PCA
@@ -22,12 +22,12 @@ class DiscriminantProjection:
 
     @classmethod
     def fit(cls, rows: np.ndarray, speakers: Sequence[str]) -> "DiscriminantProjection":
-        """Fits on (row, dim) vectors and their speakers, at least `LEAST_SPEAKERS` of them."""
+        """Fit the projection to (row, dim) vectors of at least `LEAST_SPEAKERS` speakers."""
         n_components = min(MOST_COMPONENTS, rows.shape[1], len(rows) - len(set(speakers)))
         components = PCA(n_components, svd_solver="full").fit(rows)
         discriminant = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto")
         return cls(components, discriminant.fit(components.transform(rows), np.array(speakers)))
 
     def apply(self, rows: np.ndarray) -> np.ndarray:
-        """(row, dim) -> (row, at most speakers - 1)."""
+        """Project (row, dim) to (row, at most speakers - 1)."""
         return self.discriminant.transform(self.components.transform(rows))

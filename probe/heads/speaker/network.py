@@ -1,10 +1,10 @@
-"""Speaker embeddings that are trained: a linear projection of pooled vectors, or SUPERB's x-vector
-on frames, with AM-softmax.
+"""Trained speaker embeddings: a linear projection of pooled vectors, or SUPERB's x-vector on
+frames, both with AM-softmax.
 
-AM-softmax (Wang et al. 2018, "Additive margin softmax for face verification"): cross-entropy over
-training speakers of ``scale * (cosine - margin of the true speaker)``, with one learned direction a
-speaker. After training the cosine of two embeddings is their score; the directions are not used any
-more.
+AM-softmax (Wang et al. 2018, "Additive margin softmax for face verification"): the cross-entropy
+over training speakers of ``scale * (cosine - margin of the true speaker)``, with one learned
+direction per speaker. After training, the cosine of two embeddings is their score, and the
+directions are no longer used.
 
 Source of the x-vector's sizes: Snyder et al. 2018, "X-vectors", in the form that SUPERB trains
 (Yang et al. 2021).
@@ -20,9 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 TDNN = ((5, 1), (3, 2), (3, 3), (1, 1), (1, 1))  # kernel and dilation of the time-delay layers
-FIELD = 1 + sum((kernel - 1) * dilation for kernel, dilation in TDNN)  # frames that one output sees
-POOLED = 1500 / 512  # channels of the last of them, as a multiple of the others'
-CLIP = 1000.0  # of the gradient's norm
+FIELD = 1 + sum(
+    (kernel - 1) * dilation for kernel, dilation in TDNN
+)  # number of frames that one output depends on
+POOLED = 1500 / 512  # channels of the last layer, as a multiple of the others'
+CLIP = 1000.0  # largest norm of the gradient
 
 Read = Callable[[Sequence[int]], list[np.ndarray]]
 Embed = Callable[[Iterable[np.ndarray]], np.ndarray]
@@ -33,9 +35,9 @@ class XVector(nn.Module):
     linear layers.
 
     Args:
-        dim: of the frames.
-        width: of all layers but the last time-delay layer, which has 1500 / 512 times as many
-            channels; SUPERB's is 512.
+        dim: dimensions of the frames.
+        width: channels of all layers except the last time-delay layer, which has 1500 / 512 times
+            as many; SUPERB uses 512.
     """
 
     def __init__(self, dim: int, width: int = 512) -> None:
@@ -52,10 +54,11 @@ class XVector(nn.Module):
         self.last = nn.Linear(width, width)
 
     def embed(self, frames: Tensor) -> Tensor:
-        """The embedding, (batch, width): the first linear layer after pooling, rectified.
+        """Return the embedding (batch, width), the rectified output of the first linear layer after
+        pooling.
 
         Args:
-            frames: (batch, frame, dim), `FIELD` frames at least, all of them valid.
+            frames: (batch, frame, dim), at least `FIELD` frames, all of them valid.
         """
         hidden = self.projection(frames).transpose(1, 2)
         for delay in self.delays:
@@ -66,19 +69,21 @@ class XVector(nn.Module):
         return F.relu(self.embedding(pooled))
 
     def forward(self, frames: Tensor) -> Tensor:
-        """(batch, width): what the loss reads."""
+        """Return the input (batch, width) of the loss."""
         return F.relu(self.last(self.embed(frames)))
 
 
 class LinearEmbedding(nn.Module):
-    """A linear map of pooled vectors; the embedding is what the loss reads."""
+    """A linear map of pooled vectors, whose output is both the embedding and the input of the
+    loss.
+    """
 
     def __init__(self, dim: int, width: int) -> None:
         super().__init__()
         self.linear = nn.Linear(dim, width)
 
     def embed(self, rows: Tensor) -> Tensor:
-        """(batch, dim) -> (batch, width)."""
+        """Map (batch, dim) to (batch, width)."""
         return self.linear(rows)
 
     forward = embed
@@ -94,7 +99,7 @@ class AMSoftmax(nn.Module):
         self.scale, self.margin = scale, margin
 
     def forward(self, vectors: Tensor, speakers: Tensor) -> Tensor:
-        """The mean loss.
+        """Return the mean loss.
 
         Args:
             vectors: (batch, width).
@@ -107,16 +112,16 @@ class AMSoftmax(nn.Module):
 
 @dataclass(frozen=True)
 class Training:
-    """How a network is trained.
+    """How a speaker network is trained.
 
     Attributes:
-        learning_rates: each from the same start.
-        epochs: of the longest training.
-        checkpoints: trainings that end after fewer epochs, equally far apart, come with it; this
-            many in all.
-        batch_size: utterances a step.
-        crop_frames: of each utterance in each step, from a random place; 0 where rows are pooled.
-        scale, margin: of AM-softmax.
+        learning_rates: learning rates; each training starts from the same weights.
+        epochs: number of epochs of the longest training.
+        checkpoints: number of checkpoints, at equal distances up to the last epoch.
+        batch_size: utterances per step.
+        crop_frames: number of frames that a step takes from a random place of each utterance; 0 for
+            pooled rows.
+        scale, margin: parameters of AM-softmax.
     """
 
     learning_rates: Sequence[float]
@@ -137,16 +142,17 @@ def train(
     device: str = "cpu",
     tick: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[dict[str, float], Embed]]:
-    """(learning rate and epochs, embedding function) of every checkpoint of every learning rate.
+    """Yield the learning rate, epochs and embedding function of every checkpoint of every learning
+    rate.
 
-    An embedding is good until the next one is asked for. Equal seeds give equal networks on one
-    machine; steps are AdamW's.
+    An embedding function is valid until the next one is requested. The optimiser is AdamW. Equal
+    seeds give equal networks on one machine.
 
     Args:
-        new_network: an `XVector` or `LinearEmbedding`; its weights come from torch's global
-            generator, which is set to ``seed`` and back.
-        read: positions in ``speakers`` -> their (frame, dim) frames or (dim,) rows.
-        speakers: of each training utterance.
+        new_network: returns an `XVector` or `LinearEmbedding`. Its weights come from torch's global
+            generator, which is seeded with ``seed`` and restored afterwards.
+        read: returns the (frame, dim) frames or (dim,) rows at positions in ``speakers``.
+        speakers: the speaker of each training utterance.
         tick: called after each step.
     """
     names, speaker = np.unique(np.array(speakers), return_inverse=True)
@@ -180,7 +186,9 @@ def train(
 
 
 def _batch(rows: Sequence[np.ndarray], crop_frames: int, generator: np.random.Generator) -> Tensor:
-    """Rows stacked; of frames a random stretch each, as long as the longest utterance allows."""
+    """Stack rows, or for frames a random stretch of each utterance, limited by the longest
+    utterance.
+    """
     if crop_frames:
         n_frames = max(FIELD, min(crop_frames, max(map(len, rows))))
         rows = [
@@ -191,13 +199,17 @@ def _batch(rows: Sequence[np.ndarray], crop_frames: int, generator: np.random.Ge
 
 
 def _stretch(frames: np.ndarray, n_frames: int, first: int = 0) -> np.ndarray:
-    """(n_frames, dim) from ``first`` on; a shorter utterance is repeated from its start."""
+    """Return (n_frames, dim) frames from ``first`` on; a shorter utterance is repeated from its
+    start.
+    """
     return frames[(first + np.arange(n_frames)) % len(frames)]
 
 
 @torch.no_grad()
 def _embedded(network: nn.Module, device: str, rows: Iterable[np.ndarray]) -> np.ndarray:
-    """(utterance, width) float32; one utterance at a time, so that embeddings are independent."""
+    """Return (utterance, width) float32 embeddings, one utterance at a time, so that they are
+    independent.
+    """
     network.eval()
     embed: Callable[[Tensor], Tensor] = network.embed  # type: ignore[assignment]  # torch types attributes as tensors or modules
     whole = (_stretch(item, max(FIELD, len(item))) if item.ndim == 2 else item for item in rows)

@@ -1,9 +1,9 @@
 """Probabilistic linear discriminant analysis: the two-covariance model of speakers and utterances.
 
-A vector is x = m + y + e with a speaker's part y ~ N(0, B), the same in all of the speaker's
-utterances, and e ~ N(0, W) of the utterance. The score of two vectors is the log-likelihood ratio
-of one common y against two of them (Brummer & de Villiers 2010, "The speaker partitioning
-problem"); higher means more likely one speaker.
+A vector is x = m + y + e with a speaker's part y ~ N(0, B), which is the same in all utterances of
+the speaker, and an utterance's part e ~ N(0, W). The score of two vectors is the log-likelihood
+ratio of one common y against two different ones (Brummer & de Villiers 2010, "The speaker
+partitioning problem"); higher means more likely one speaker.
 
 B and W are estimated in closed form by analysis of variance, unbiased also where speakers have
 different numbers of utterances:
@@ -11,13 +11,13 @@ different numbers of utterances:
     W = within-speaker scatter / (N - K)
     B = (between-speaker scatter / (K - 1) - W) / n0,      n0 = (N - sum n_k^2 / N) / (K - 1)
 
-with N rows, K speakers, n_k rows of speaker k. W is shrunk towards a multiple of the identity
-afterwards (Ledoit & Wolf 2004, by as much as N - K independent rows would be), and what is negative
-in B, seen from W, becomes 0. Expectation maximisation would do the same with more steps where all
-n_k are equal.
+with N rows, K speakers, n_k rows of speaker k. W is then shrunk towards a multiple of the identity
+(Ledoit & Wolf 2004, with the shrinkage for N - K independent rows), and directions of B that are
+negative in the basis of W become 0. If all n_k are equal, expectation maximisation would reach the
+same result in more steps.
 
-Scores of rows that were transformed by what was fitted on the same training rows (LDA, whitening)
-are not calibrated: they order trials, but are no log-likelihood ratios to take at their word.
+If LDA or whitening was fitted on the same training rows, the scores are not calibrated: they order
+trials, but are not reliable log-likelihood ratios.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,8 @@ class TwoCovariance:
     Attributes:
         mean: (dim,) m.
         basis: (dim, dim) V with V' W V = 1 and V' B V = diag(``spread``).
-        spread: (dim,) variances of speakers, where those of utterances are 1; descending.
+        spread: (dim,) variances between speakers, descending, in units of the variance of
+            utterances.
     """
 
     mean: np.ndarray
@@ -44,7 +45,9 @@ class TwoCovariance:
 
     @classmethod
     def fit(cls, rows: np.ndarray, speakers: Sequence[str]) -> "TwoCovariance":
-        """Fits on (row, dim) and their speakers: two at least, and more rows than speakers."""
+        """Fit the model to (row, dim) vectors of at least two speakers, with more rows than
+        speakers.
+        """
         vectors = np.asarray(rows, np.float64)
         _, speaker, n_rows = np.unique(np.array(speakers), return_inverse=True, return_counts=True)
         n, n_speakers, mean = len(vectors), len(n_rows), vectors.mean(axis=0)
@@ -56,7 +59,7 @@ class TwoCovariance:
         within = residuals.T @ residuals / (n - n_speakers)
         n_0 = (n - np.square(n_rows).sum() / n) / (n_speakers - 1)
         between = (deviations.T @ deviations / (n_speakers - 1) - within) / n_0
-        # Residuals of K means are worth N - K independent rows; the shrinkage falls with their
+        # Residuals of K means count as N - K independent rows; the shrinkage decreases with that
         # number.
         shrinkage = ledoit_wolf_shrinkage(residuals, assume_centered=True) * n / (n - n_speakers)
         shrinkage = min(1.0, shrinkage)
@@ -66,7 +69,9 @@ class TwoCovariance:
 
     @classmethod
     def of(cls, mean: np.ndarray, between: np.ndarray, within: np.ndarray) -> "TwoCovariance":
-        """The model of known (dim, dim) covariances; ``within`` is positive definite."""
+        """Return the model for known (dim, dim) covariances; ``within`` must be positive
+        definite.
+        """
         spread, basis = eigh(between, within)
         return cls(mean, basis[:, ::-1], np.maximum(spread[::-1], 0))
 
@@ -83,18 +88,18 @@ class TwoCovariance:
         return inverse.T @ inverse
 
     def embed(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Vectors (row, dim) and offsets (row,): the ratio of rows i and j is vectors[i] .
+        """Return vectors (row, dim) and offsets (row,); the ratio of rows i and j is vectors[i] .
         vectors[j] + offsets[i] + offsets[j].
 
-        In the basis each dimension counts for itself. With t = 1 + s for a spread s, two vectors of
-        one speaker have the covariance [[t, s], [s, t]], of two speakers [[t, 0], [0, t]], and the
-        ratio of the two Gaussians is
+        The dimensions of the basis are independent. With t = 1 + s for a spread s, two vectors of
+        one speaker have the covariance [[t, s], [s, t]], two vectors of different speakers have
+        [[t, 0], [0, t]], and the ratio of the two Gaussians is
 
             log t - log(1 + 2 s) / 2 - s^2 (u^2 + v^2) / (2 t (1 + 2 s)) + s u v / (1 + 2 s)
         """
         inside = (np.asarray(rows, np.float64) - self.mean) @ self.basis
         total, both = 1 + self.spread, 1 + 2 * self.spread
-        constant = (np.log(total) - np.log(both) / 2).sum() / 2  # half of it with each vector
+        constant = (np.log(total) - np.log(both) / 2).sum() / 2  # each vector carries half of it
         offsets = constant - np.square(inside) @ (self.spread**2 / (2 * total * both))
         return inside * np.sqrt(self.spread / both), offsets
 
@@ -108,7 +113,7 @@ class Whitening:
 
     @classmethod
     def fit(cls, rows: np.ndarray, width: int) -> "Whitening":
-        """The ``width`` largest components of (row, dim), fewer where the rows have fewer."""
+        """Fit the ``width`` largest components of (row, dim), or fewer if the rows have fewer."""
         wide = np.asarray(rows, np.float64)
         mean = wide.mean(axis=0)
         _, values, axes = np.linalg.svd(wide - mean, full_matrices=False)
@@ -116,5 +121,5 @@ class Whitening:
         return cls(mean, axes[:n_found].T * (np.sqrt(len(wide) - 1) / values[:n_found]))
 
     def apply(self, rows: np.ndarray) -> np.ndarray:
-        """(row, dim) -> (row, width)."""
+        """Map (row, dim) to (row, width)."""
         return (np.asarray(rows, np.float64) - self.mean) @ self.weights

@@ -14,7 +14,7 @@ from probe.reporting.scores import Scores, seed_notes
 from probe.reporting.text import DASH, metric_text, one_line
 
 NARROWEST = 10  # of a column of names
-READABLE = 20  # of models beside their tasks
+READABLE = 16  # of models beside their tasks
 INDENT = "  "  # of models below their task
 GAP = "  "
 
@@ -53,7 +53,7 @@ def terminal_table(scores: Scores, width: int = 80) -> str:
                 lines.append(_shortened(above[number], width))
             lines.append(f"{INDENT}{line}")
     notes = _notes(rows)
-    return "".join(f"{line.rstrip()}\n" for line in [*lines, *([""] if notes else []), *notes])
+    return "".join(f"{line.rstrip()}\n" for line in [*lines, *notes])
 
 
 def _names(rows: pd.DataFrame) -> dict[str, list[str]]:

@@ -4,37 +4,35 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from probe.data.corpus_rows import COLUMNS, Reading, Row
+from probe.data.readers.reading import COLUMNS, Reader, Reading, Row, Source
 from probe.errors import ProbeError
 
-PREFIX = "librispeech:"
 SPLITS = ("train", "dev", "test")
 
 
-def read_librispeech(source: str) -> Reading:
+def read_librispeech(source: Source) -> Reading:
     """The rows of the subsets named after ``#`` in ``librispeech:ROOT#subset,subset``.
 
     Raises:
         ProbeError: no such subset, or files that are not LibriSpeech's.
     """
-    root_text, _, subsets_text = source.removeprefix(PREFIX).partition("#")
-    root = Path(root_text)
+    root = source.path
     known = sorted(item.name for item in root.glob("*-*") if item.is_dir()) if root.is_dir() else []
-    subsets = list(dict.fromkeys(name.strip() for name in subsets_text.split(",") if name.strip()))
+    subsets = [name for _, name in source.parts]
     unknown = [name for name in subsets if name not in known]
     if not subsets or unknown:
         problem = f"subset {', '.join(unknown)} not found" if unknown else "no subsets named"
         raise ProbeError(
-            f"{source}: {problem} in {root}; found {', '.join(known) or 'no subsets'}. Write "
-            f"{PREFIX}ROOT#dev-clean,test-clean with ROOT the folder that holds dev-clean and its "
-            "like."
+            f"{source.text}: {problem} in {root}; found {', '.join(known) or 'no subsets'}. Write "
+            "librispeech:ROOT#dev-clean,test-clean with ROOT the folder that holds dev-clean and "
+            "its like."
         )
     sexes = _sexes(root / "SPEAKERS.TXT")
     rows: list[Row] = []
     for subset in subsets:
         if subset.split("-")[0] not in SPLITS:
             raise ProbeError(
-                f"{source}: subset {subset} starts with {subset.split('-')[0]!r}; "
+                f"{source.text}: subset {subset} starts with {subset.split('-')[0]!r}; "
                 "expected train-, dev- or test-."
             )
         transcripts = sorted((root / subset).glob("*/*/*.trans.txt"))
@@ -98,3 +96,12 @@ def _sexes(path: Path) -> dict[str, str]:
         if line and not line.startswith(";")
     ]
     return {parts[0]: parts[1] for parts in fields if len(parts) > 1}
+
+
+def _recognises(path: Path) -> bool:
+    return any(path.glob("dev-clean/*/*/*.trans.txt")) if path.is_dir() else False
+
+
+READERS = (
+    Reader("librispeech", "LibriSpeech folder with #subset,subset", read_librispeech, _recognises),
+)

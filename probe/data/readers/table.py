@@ -10,10 +10,9 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from probe.data.corpus_rows import COLUMNS, Reading, Row
 from probe.data.csv_tables import Rows, decoded_table, table_rows
+from probe.data.readers.reading import COLUMNS, Reader, Reading, Row, Source
 from probe.errors import ProbeError, refuse_problems
 
 
@@ -85,22 +84,18 @@ NEUTRAL_WORDS = _words(
 )
 
 
-def read_manifest(source: str) -> Reading:
+def read_manifest(source: Source) -> Reading:
     """The rows of a CSV manifest.
 
     Raises:
         ProbeError: no such file, wrong encoding, missing columns, rows that are not CSV, columns
             that would change what is heard.
     """
-    path = Path(source)
+    path = source.path
     if not path.is_file():
-        problem, hint = "does not exist", ""
-        if path.is_dir():
-            problem = "is a folder"
-            hint = f" For a LibriSpeech folder write librispeech:{path}#dev-clean,test-clean."
+        problem = "is a folder" if path.is_dir() else "does not exist"
         raise ProbeError(
-            f"{path}: {problem}; expected a CSV manifest with the columns "
-            f"{','.join(COLUMNS)}.{hint}"
+            f"{path}: {problem}; expected a CSV manifest with the columns {','.join(COLUMNS)}."
         )
 
     def is_file(name: str) -> bool:
@@ -144,3 +139,13 @@ def refused_columns(rows: Rows) -> Iterator[tuple[int, str]]:
                 f"{len(rows)} rows; layerprobe reads whole files and averages their channels. "
                 f"{promise.remedy}. If the column is a label, rename it to label_{column}.",
             )
+
+
+READERS = (
+    Reader(
+        "csv",
+        "table with a header and the column path",
+        read_manifest,
+        lambda path: path.is_file() and path.suffix.lower() == ".csv",
+    ),
+)

@@ -1,0 +1,1 @@
+"""Readers: each form that a corpus has on disk -> rows."""

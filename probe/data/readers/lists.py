@@ -1,0 +1,87 @@
+"""What readers of folders share: lists that are no tables, splits by name, hashes of rows."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from probe.data.readers.reading import SPLIT_WORDS, SPLITS, Row, Source
+from probe.errors import ProbeError
+from probe.foreign_files import HEAD_BYTES, true_form
+
+# These words name a split where they are the whole name: `cv-corpus` is no dev set.
+WHOLE_NAMES = ("tr", "cv")
+
+
+def lines_of(path: Path) -> Iterator[tuple[str, str]]:
+    """(file and line, text) of each line that has any.
+
+    Only line feeds end lines: transcripts may hold the other characters that Python takes for ends.
+
+    Raises:
+        ProbeError: no such file, another format, which is named, or another encoding than UTF-8.
+    """
+    if not path.is_file():
+        raise ProbeError(f"{path}: does not exist; expected a text file in UTF-8.")
+    content = path.read_bytes()
+    form, remedy = true_form(content[:HEAD_BYTES])
+    if form:
+        raise ProbeError(f"{path}: the file is {form}; expected a list in UTF-8. {remedy}.")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        byte = f"{content[error.start]:#04x}"
+        raise ProbeError(
+            f"{path} line {line}: byte {byte} is not UTF-8. Save the file as UTF-8."
+        ) from error
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise ProbeError(
+            f"{path} line {line}: a NUL character; is the file in UTF-16? Save it as UTF-8."
+        )
+    for number, line_text in enumerate(text.split("\n"), start=1):
+        if stripped := line_text.strip(" \t\r"):
+            yield f"{path} line {number}", stripped
+
+
+def split_of(name: str) -> str:
+    """The split that a name has a word for; empty where it has none or words for several.
+
+    >>> split_of("dev-clean"), split_of("eval2000"), split_of("train_dev"), split_of("cv_corpus")
+    ('dev', 'test', '', '')
+    """
+    whole = name.lower()
+    if whole in SPLIT_WORDS:
+        return SPLIT_WORDS[whole]
+    words = {word for word in re.findall("[a-z]+", whole) if word not in WHOLE_NAMES}
+    splits = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
+    return splits.pop() if len(splits) == 1 else ""
+
+
+def split_of_part(source: Source, split: str, part: str) -> str:
+    """The split of a part: as it was written, or by the part's name.
+
+    Raises:
+        ProbeError: neither says it.
+    """
+    if found := split or split_of(part.rstrip("/").rpartition("/")[2]):
+        return found
+    raise ProbeError(
+        f"{source.text}: the name of the part {part!r} has no word for one split; expected one of "
+        f"{', '.join(SPLITS)}. Write train={part}, or whichever split it is."
+    )
+
+
+def values_sha256(rows: Sequence[Row], columns: Sequence[str]) -> str:
+    """The hash of rows, whose paths count only where they have no id.
+
+    The same corpus in another folder keeps its hash.
+    """
+    digest = hashlib.sha256()
+    for row in rows:
+        values: Mapping[str, str] = row.values
+        names = [name for name in columns if name != "path" or not values.get("id")]
+        digest.update(json.dumps([values.get(name, "") for name in names]).encode() + b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,93 @@
+"""What a reader of corpora is, and the rows that it returns before anything is checked.
+
+A source is written ``FORM:ROOT#PART,PART``. Parts are files or folders below the root, such as the
+subsets of LibriSpeech or the folders of a Kaldi recipe; ``SPLIT=PART`` says which split a part is.
+Readers know a form on disk; `probe.data.corpus` checks the rows of all of them in one place.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from probe.data.excerpts import EXCERPT_COLUMNS
+
+# Columns with a meaning; only ``path`` is compulsory. Any other column can be a label.
+COLUMNS = ("path", "text", "speaker", "domain", "split", "duration_s")
+MEANINGS = (*COLUMNS, "id", *EXCERPT_COLUMNS)
+SPLITS = ("train", "dev", "test", "noise")
+# Other words for splits, as toolkits write them.
+SPLIT_WORDS = {
+    **{name: name for name in SPLITS},
+    **dict.fromkeys(("training", "tr"), "train"),
+    **dict.fromkeys(("valid", "val", "validation", "development", "validated", "cv"), "dev"),
+    **dict.fromkeys(("testing", "eval", "evaluation"), "test"),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One utterance.
+
+    Attributes:
+        where: file and line, for messages.
+        values: column -> text; ``path`` is relative to the folder of the corpus, an empty or
+            missing value means unknown, and ``id`` names the utterance.
+    """
+
+    where: str
+    values: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """All rows of a corpus.
+
+    Attributes:
+        name: of the corpus, as records have it.
+        sha256: of what was read.
+        folder: that paths are relative to.
+        columns: of the rows.
+    """
+
+    name: str
+    sha256: str
+    folder: Path
+    columns: Sequence[str]
+    rows: Sequence[Row]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a corpus is read from.
+
+    Attributes:
+        text: as it was written.
+        root: file, folder, or name.
+        parts: (split or nothing, part) for each part that was named.
+    """
+
+    text: str
+    root: str
+    parts: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """The root as a path."""
+        return Path(self.root)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One form of corpora.
+
+    Attributes:
+        form: the word before the colon.
+        title: what the form is, for lists.
+        read: returns the rows, and raises `probe.errors.ProbeError` with file, line and remedy.
+        recognises: whether a path is clearly of this form, so that the word may be left out.
+    """
+
+    form: str
+    title: str
+    read: Callable[[Source], Reading]
+    recognises: Callable[[Path], bool] = lambda path: False
