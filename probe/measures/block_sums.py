@@ -196,8 +196,9 @@ def _moments(sums: Floats) -> tuple[Floats, Floats, Floats, Floats, Floats]:
     for mean, squares in ((mean_x, squares_x), (mean_y, squares_y)):
         variance = squares - np.square(mean)
         variances.append(np.where(variance > ROUNDING * squares, variance, 0.0))
-    none = (variances[0] == 0) | (variances[1] == 0)
-    return mean_x, mean_y, *variances, np.where(none, 0.0, products - mean_x * mean_y)
+    var_x, var_y = variances
+    none = (var_x == 0) | (var_y == 0)
+    return mean_x, mean_y, var_x, var_y, np.where(none, 0.0, products - mean_x * mean_y)
 
 
 def _mean_recall(sums: Floats) -> Floats:

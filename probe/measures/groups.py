@@ -212,7 +212,8 @@ def _values_of_groups(
         parts = [_restricted(counts, label == number, metric) for number in numbers]
         return np.array([np.nan if part is None else value_of(part, metric) for part in parts])
     sums = [np.bincount(label, column, numbers.max() + 1) for column in block_sums(counts).T]
-    return sum_metric(counts, metric)(np.stack(sums, axis=1)[numbers])
+    of_groups = np.stack(sums, axis=1).astype(np.float64)
+    return sum_metric(counts, metric)(of_groups[numbers])
 
 
 def _spreads_of_equal_blocks(

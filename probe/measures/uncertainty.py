@@ -232,12 +232,9 @@ def _measure_moments(counts: Sequence[Counts], metric: str, scale: Scale) -> Mea
 
 def _jackknifed(counts: Sequence[Counts], metric: str, scale: Scale) -> Floats:
     """(score, block) see `probe.measures.jackknife.jackknife`."""
-    functions = [sum_metric(item, metric) for item in counts]
+    function = sum_metric(counts[0], metric)
     return np.stack(
-        [
-            jackknife(block_sums(item), lambda sums, function=function: scale(function(sums)))
-            for item, function in zip(counts, functions, strict=True)
-        ]
+        [jackknife(block_sums(item), lambda sums: scale(function(sums))) for item in counts]
     )
 
 

@@ -244,7 +244,7 @@ def _domains(rows: pd.DataFrame) -> Columns:
 
 def _of_questions(rows: pd.DataFrame, by: Sequence[str], columns: Columns) -> Columns:
     higher = rows["higher_is_better"].astype(bool).tolist()
-    about = {"question": _labels(rows, by), "higher": higher, **_printed(rows)}
+    about: Columns = {"question": _labels(rows, by), "higher": higher, **_printed(rows)}
     return columns | about if len(rows) else {}
 
 
